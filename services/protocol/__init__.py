@@ -1,0 +1,28 @@
+"""The protocol without I/O: five services, one interface. See docs/protocol.md."""
+
+from services.protocol.address import Address, AddressError, Transport
+from services.protocol.connection import DATAGRAM_SIZE, SERVICES, Connection, Conversation, DatagramConnection
+from services.protocol.errors import AdapterError, PeerError
+from services.protocol.events import SEND_SIZE, Close, Compute, Event, Send, Wait
+from services.protocol.limits import LimitError, Limits
+
+__all__ = [
+    "DATAGRAM_SIZE",
+    "SEND_SIZE",
+    "SERVICES",
+    "AdapterError",
+    "Address",
+    "AddressError",
+    "Close",
+    "Compute",
+    "Connection",
+    "Conversation",
+    "DatagramConnection",
+    "Event",
+    "LimitError",
+    "Limits",
+    "PeerError",
+    "Send",
+    "Transport",
+    "Wait",
+]

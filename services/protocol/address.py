@@ -1,0 +1,78 @@
+"""Where a service is spoken: `tcp://127.0.0.1:7`, `udp://[::1]:7`, `unix:///run/lab/echo.sock`, `unixgram:///...`."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Self
+from urllib.parse import urlsplit
+
+
+class AddressError(ValueError):
+    """An address that cannot be used; the message quotes it and says what is wrong."""
+
+
+class Transport(StrEnum):
+    """The four ways to a service."""
+
+    TCP = "tcp"
+    UDP = "udp"
+    UNIX = "unix"
+    UNIXGRAM = "unixgram"
+
+    @property
+    def is_datagram(self) -> bool:
+        """Whether one message is a whole conversation."""
+        return self in (Transport.UDP, Transport.UNIXGRAM)
+
+    @property
+    def is_unix(self) -> bool:
+        """Whether the address is a path in the file system."""
+        return self in (Transport.UNIX, Transport.UNIXGRAM)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """One end point: `host` and `port` (None where none was given) for TCP and UDP, `path` for Unix sockets."""
+
+    transport: Transport
+    host: str = ""
+    port: int | None = None
+    path: str = ""
+
+    @classmethod
+    def parse(cls, url: str) -> Self:
+        """Read an address.
+
+        Raises:
+            AddressError: what is wrong with it, in one line.
+        """
+        scheme, separator, _ = url.partition("://")
+        if not separator or scheme not in list(Transport):
+            raise AddressError(f"{url!r} does not start with {', '.join(f'{item}://' for item in Transport)}")
+        # urlsplit drops line ends without a word; a socket's path cannot hold NUL, nor be shown with what is not text.
+        if not url.isprintable():
+            raise AddressError(f"{url!r} holds characters that cannot be printed")
+        transport = Transport(scheme)
+        if transport.is_unix:
+            path = url.removeprefix(f"{scheme}://")
+            if not path.startswith("/"):
+                raise AddressError(f"{url!r} needs an absolute path, as in {scheme}:///run/lab/echo.sock")
+            # sockaddr_un holds 108 bytes with the terminating NUL, unix(7).
+            if len(path.encode()) > 107:
+                raise AddressError(
+                    f"{url!r}: a Unix socket's path has at most 107 bytes, this one has {len(path.encode())}"
+                )
+            return cls(transport, path=path)
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname, parts.port
+        except ValueError as error:
+            raise AddressError(f"{url!r}: {error}") from None
+        if not host or parts.path or parts.query or parts.fragment or parts.username:
+            raise AddressError(f"{url!r} is not of the form {scheme}://host:port")
+        return cls(transport, host=host, port=port)
+
+    def __str__(self) -> str:
+        if self.transport.is_unix:
+            return f"{self.transport}://{self.path}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.transport}://{host}" + ("" if self.port is None else f":{self.port}")

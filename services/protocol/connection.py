@@ -1,0 +1,165 @@
+"""The core: one connection's state, with no socket, clock or thread in it.
+
+    connection = Connection("echo", peer)
+    connection.receive_data(...)            # as bytes arrive
+    connection.next_event()                 # until it returns None, then read on
+
+Pull, one event at a time: the state never runs ahead of the adapter, so a peer that does not read stops the connection
+where it is, and back-pressure needs no code of its own.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from services.protocol.chargen import Chargen
+from services.protocol.command import Command
+from services.protocol.discard import Discard
+from services.protocol.echo import Echo
+from services.protocol.errors import AdapterError
+from services.protocol.events import Close, Event, Send
+from services.protocol.greet import Greet
+from services.protocol.limits import Limits
+
+Service = Greet | Echo | Discard | Chargen | Command
+
+SERVICES: dict[str, type[Service]] = {
+    "greet": Greet,
+    "echo": Echo,
+    "discard": Discard,
+    "chargen": Chargen,
+    "command": Command,
+}
+
+# The largest payload of UDP over IPv4: 65535 less 8 for UDP and 20 for IP. Unix datagrams are held to the same.
+DATAGRAM_SIZE = 65_507
+
+
+class Conversation(Protocol):
+    """What `Connection` and `DatagramConnection` have in common: all that is needed to do their work."""
+
+    def next_event(self) -> Event | None: ...
+    def receive_digest(self, digest: bytes) -> None: ...
+
+
+def _make(service: str, peer: str, limits: Limits, info: Callable[[], str]) -> Service:
+    if service == "command":
+        return Command(peer, limits, info)
+    return SERVICES[service]()  # type: ignore[call-arg]  # Command, the only one with arguments, was taken care of
+
+
+class Connection:
+    """One stream.
+
+    Args:
+        service: a key of `SERVICES`.
+        peer: the other end, as text, for INFO.
+        limits: what the peer may ask for.
+        info: gives the server's part of INFO, as lines that end in CR LF. Called only when INFO is asked.
+    """
+
+    __slots__ = ("_ended", "_ending", "_service", "_stream_ended")
+
+    def __init__(
+        self, service: str, peer: str = "", *, limits: Limits | None = None, info: Callable[[], str] = str
+    ) -> None:
+        self._service = _make(service, peer, limits or Limits(), info)
+        self._stream_ended = False  # the peer sends no more
+        self._ending = False  # the above, or this side takes no more
+        self._ended = False  # Close was handed out
+
+    def receive_data(self, data: bytes) -> None:
+        """Take bytes that arrived, at least one. After Close they are dropped: a peer that sends on costs no memory.
+
+        Raises:
+            AdapterError: the stream had ended.
+        """
+        if self._stream_ended:
+            raise AdapterError("receive_data after receive_eof")
+        if not self._ended:
+            self._service.receive_data(data)
+
+    def receive_eof(self) -> None:
+        """The peer has sent all that it will. What it sent in full is still answered."""
+        self._stream_ended = self._ending = True
+
+    def receive_digest(self, digest: bytes) -> None:
+        """Take the result of a `Compute`.
+
+        Raises:
+            AdapterError: none was asked for.
+        """
+        if not isinstance(self._service, Command):
+            raise AdapterError("receive_digest without a Compute")
+        self._service.receive_digest(digest)
+
+    def drain(self) -> None:
+        """This server is about to stop: what has been received in full is still answered, then comes Close."""
+        self._ending = True
+
+    def next_event(self) -> Event | None:
+        """The next thing to do; None when that is to wait for more from the peer. After Close, Close again.
+
+        Raises:
+            AdapterError: a `Compute` was not answered by `receive_digest`.
+        """
+        if self._ended or (self._ending and self._service.endless):
+            self._ended = True
+            return Close()
+        event = self._service.next_event()
+        if event is None:
+            if not self._ending:
+                return None
+            event = Close()
+        if isinstance(event, Close):
+            self._ended = True
+        return event
+
+
+class DatagramConnection:
+    """A conversation of one datagram: at most one goes back, then Close.
+
+    Args: as for `Connection`, and
+        data: the datagram, possibly empty.
+
+    Raises:
+        AdapterError: the service is not spoken over datagrams.
+    """
+
+    __slots__ = ("_ended", "_replies", "_service", "_size")
+
+    def __init__(
+        self, service: str, data: bytes, peer: str = "", *, limits: Limits | None = None, info: Callable[[], str] = str
+    ) -> None:
+        if not SERVICES[service].over_datagrams:
+            raise AdapterError(f"{service} is not spoken over datagrams")
+        self._service = _make(service, peer, limits or Limits(), info)
+        self._service.receive_data(data)
+        self._replies: list[bytes] = []
+        self._size = 0
+        self._ended = False
+
+    def receive_digest(self, digest: bytes) -> None:
+        """Take the result of a `Compute`; see `Connection.receive_digest`."""
+        if not isinstance(self._service, Command):
+            raise AdapterError("receive_digest without a Compute")
+        self._service.receive_digest(digest)
+
+    def next_event(self) -> Event | None:
+        """The next thing to do: work, then one Send if there is an answer, then Close. Never None."""
+        while not self._ended:
+            event = self._service.next_event()
+            if isinstance(event, Send):
+                self._replies.append(event.data)
+                self._size += len(event.data)
+                if self._size <= DATAGRAM_SIZE:
+                    continue
+                self._ended = True
+                return Send(b"-ERR the reply does not fit into a datagram of %d bytes\r\n" % DATAGRAM_SIZE)
+            if event is not None and not isinstance(event, Close):
+                return event
+            self._ended = True
+            if error := self._service.end_datagram():
+                self._replies.append(error)
+            if self._replies:
+                return Send(b"".join(self._replies))
+        return Close()

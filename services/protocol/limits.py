@@ -1,0 +1,82 @@
+"""Every limit of a server, with the reason beside it. Pure data: the core holds the first part, the models the second.
+
+Each can be set by the environment variable that `variable` names, and shows in INFO and in a server's first line.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Self
+
+
+class LimitError(ValueError):
+    """A limit in the environment is not a number, or below its minimum."""
+
+
+def _limit(default: float, variable: str, minimum: float = 1) -> float:
+    value: float = field(default=default, metadata={"variable": variable, "minimum": minimum})
+    return value
+
+
+def _count(default: int, variable: str, minimum: int = 1) -> int:
+    value: int = field(default=default, metadata={"variable": variable, "minimum": minimum})
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The limits of one server. Sizes are bytes, times are seconds unless the name says otherwise."""
+
+    # What one request may be. Redis allows 64 KiB for a line (PROTO_INLINE_MAX_SIZE) and 512 MiB for a bulk; a server
+    # that promises a memory bound for each connection cannot follow it there.
+    line: int = _count(64 * 1024, "LAB_MAX_LINE", 64)
+    bulk: int = _count(1024 * 1024, "LAB_MAX_BULK")
+    array: int = _count(1024, "LAB_MAX_ARRAY")
+    request: int = _count(2 * 1024 * 1024, "LAB_MAX_REQUEST")
+
+    # The most requests of a pipeline answered before the connection gives its event loop a turn. A deeper pipeline is
+    # not refused: it waits, in the kernel's buffers, where back-pressure keeps it.
+    pipeline: int = _count(1024, "LAB_MAX_PIPELINE")
+
+    # What one request may ask for. A minute is longer than any test waits; ten million rounds are some five seconds of
+    # one core; a blob is streamed, so its size costs time and no memory.
+    sleep_ms: int = _count(60_000, "LAB_MAX_SLEEP_MS")
+    burn: int = _count(10_000_000, "LAB_MAX_BURN")
+    blob: int = _count(64 * 1024 * 1024, "LAB_MAX_BLOB")
+
+    # Held by the models. A connection that neither sends nor takes a byte for `idle` is closed. At `connections`
+    # the models with an accept loop of their own stop accepting, so that clients wait in the listening socket's
+    # backlog; asyncio and Twisted accept by themselves, and refuse.
+    idle: float = _limit(300.0, "LAB_IDLE_SECONDS", 0.01)
+    connections: int = _count(10_000, "LAB_MAX_CONNECTIONS")
+    backlog: int = _count(1024, "LAB_BACKLOG")
+
+    # The stages of a close: how long the peer may take to close its half after ours, and how long SIGTERM leaves what
+    # is in flight. `docker stop` allows 10 s before it kills.
+    linger: float = _limit(2.0, "LAB_LINGER_SECONDS", 0)
+    grace: float = _limit(5.0, "LAB_GRACE_SECONDS", 0)
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> Self:
+        """Read what `environ` sets; the rest keeps its default.
+
+        Raises:
+            LimitError: names the variable and what it held.
+        """
+        chosen: dict[str, int | float] = {}
+        for item in fields(cls):
+            variable, minimum = item.metadata["variable"], item.metadata["minimum"]
+            text = environ.get(variable)
+            if text is None:
+                continue
+            kind = int if isinstance(item.default, int) else float
+            value: int | float | None
+            try:
+                value = kind(text)
+            except ValueError:
+                value = None
+            # "not >=" also refuses NaN.
+            if value is None or not value >= minimum:
+                noun = "a whole number" if kind is int else "a number"
+                raise LimitError(f"{variable}={text!r} is not {noun} of at least {minimum:g}")
+            chosen[item.name] = value
+        return cls(**chosen)  # type: ignore[arg-type]  # each value was made by the type of its own default

@@ -1,0 +1,64 @@
+"""Addresses are read, refused with a reason, and written as they were read."""
+
+import pytest
+
+from services.protocol import Address, AddressError, Transport
+
+GOOD = {
+    "tcp://127.0.0.1:7": Address(Transport.TCP, "127.0.0.1", 7),
+    "tcp://0.0.0.0:0": Address(Transport.TCP, "0.0.0.0", 0),  # noqa: S104  # nothing is bound here
+    "tcp://localhost": Address(Transport.TCP, "localhost"),
+    "tcp://[::1]:65535": Address(Transport.TCP, "::1", 65535),
+    "udp://echo_server:9": Address(Transport.UDP, "echo_server", 9),
+    "unix:///run/lab/echo.sock": Address(Transport.UNIX, path="/run/lab/echo.sock"),
+    "unixgram:///run/lab/a b%20c?d#e.sock": Address(Transport.UNIXGRAM, path="/run/lab/a b%20c?d#e.sock"),
+    "unix:///" + "x" * 106: Address(Transport.UNIX, path="/" + "x" * 106),
+}
+BAD = {
+    "": "does not start with",
+    "7": "does not start with",
+    "127.0.0.1:7": "does not start with",
+    "http://localhost:80": "does not start with tcp://, udp://, unix://, unixgram://",
+    "TCP://localhost:7": "does not start with",
+    "tcp:/localhost:7": "does not start with",
+    "tcp://": "not of the form tcp://host:port",
+    "tcp://:7": "not of the form tcp://host:port",
+    "tcp://localhost:7/": "not of the form tcp://host:port",
+    "tcp://localhost:7?x": "not of the form tcp://host:port",
+    "udp://localhost:7#x": "not of the form udp://host:port",
+    "tcp://user@localhost:7": "not of the form tcp://host:port",
+    "tcp://localhost:port": "port",
+    "tcp://localhost:-1": "Port",
+    "tcp://localhost:65536": "range",
+    "tcp://[::1:7": "IPv6",
+    "unix://relative.sock": "absolute path, as in unix:///",
+    "unixgram://": "absolute path, as in unixgram:///",
+    "unix:///" + "x" * 107: "at most 107 bytes, this one has 108",
+    "unix:///" + "ä" * 54: "at most 107 bytes, this one has 109",
+}
+
+
+@pytest.mark.parametrize(("url", "address"), GOOD.items(), ids=[*GOOD])
+def test_good_address_is_read_and_written_again(url: str, address: Address) -> None:
+    assert Address.parse(url) == address
+    assert str(address) == url
+
+
+@pytest.mark.parametrize(("url", "reason"), BAD.items(), ids=[*BAD])
+def test_bad_address_is_quoted_with_what_is_wrong(url: str, reason: str) -> None:
+    with pytest.raises(AddressError) as caught:
+        Address.parse(url)
+    assert reason in str(caught.value)
+    assert repr(url) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["tcp://a\nb:7", "tcp://a:7\n", "unix:///a\x00b", "unix:///a\nb", "unix:///\udcff"])
+def test_control_characters_are_refused(url: str) -> None:
+    with pytest.raises(AddressError, match="cannot be printed"):
+        Address.parse(url)
+
+
+def test_transports_know_what_they_are() -> None:
+    assert [item for item in Transport if item.is_datagram] == [Transport.UDP, Transport.UNIXGRAM]
+    assert [item for item in Transport if item.is_unix] == [Transport.UNIX, Transport.UNIXGRAM]

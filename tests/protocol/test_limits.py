@@ -1,0 +1,56 @@
+"""Limits come from the environment, and a wrong one is named."""
+
+from dataclasses import FrozenInstanceError, fields
+
+import pytest
+
+from services.protocol import LimitError, Limits
+
+VARIABLES = {item.name: item.metadata["variable"] for item in fields(Limits)}
+
+
+def test_empty_environment_gives_the_defaults() -> None:
+    assert Limits.from_environ({}) == Limits()
+    assert Limits.from_environ({"PATH": "/bin", "LAB_MAX_NOTHING": "x"}) == Limits()
+
+
+def test_each_limit_has_a_variable_of_its_own() -> None:
+    assert len(set(VARIABLES.values())) == len(VARIABLES)
+    assert all(variable.startswith("LAB_") for variable in VARIABLES.values())
+
+
+@pytest.mark.parametrize("name", VARIABLES)
+def test_each_limit_can_be_set(name: str) -> None:
+    limits = Limits.from_environ({VARIABLES[name]: "123"})
+    assert getattr(limits, name) == 123
+    assert type(getattr(limits, name)) is type(getattr(Limits(), name))
+    assert {other: getattr(limits, other) for other in VARIABLES if other != name} == {
+        other: getattr(Limits(), other) for other in VARIABLES if other != name
+    }
+
+
+@pytest.mark.parametrize("name", VARIABLES)
+@pytest.mark.parametrize("text", ["", "many", "-1", "nan", "0x10", "1 000"])
+def test_wrong_limit_names_its_variable_and_what_it_held(name: str, text: str) -> None:
+    with pytest.raises(LimitError) as caught:
+        Limits.from_environ({VARIABLES[name]: text})
+    assert str(caught.value).startswith(f"{VARIABLES[name]}={text!r} is not a ")
+
+
+@pytest.mark.parametrize("item", fields(Limits), ids=lambda item: item.name)
+def test_minimum_is_allowed_and_less_is_not(item: object) -> None:
+    minimum, variable = item.metadata["minimum"], item.metadata["variable"]
+    assert getattr(Limits.from_environ({variable: str(minimum)}), item.name) == minimum
+    with pytest.raises(LimitError, match=f"of at least {minimum:g}"):
+        Limits.from_environ({variable: str(minimum - 1)})
+
+
+def test_counts_are_whole_and_times_need_not_be() -> None:
+    assert Limits.from_environ({"LAB_IDLE_SECONDS": "0.5"}).idle == 0.5
+    with pytest.raises(LimitError, match="whole number"):
+        Limits.from_environ({"LAB_MAX_BULK": "1.5"})
+
+
+def test_limits_cannot_be_changed() -> None:
+    with pytest.raises(FrozenInstanceError):
+        Limits().bulk = 1  # type: ignore[misc]

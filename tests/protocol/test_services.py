@@ -1,0 +1,167 @@
+"""The four services beside `command`, and the rules that hold for every stream."""
+
+from collections.abc import Callable
+from itertools import islice
+
+import pytest
+
+from services.protocol import SEND_SIZE, SERVICES, AdapterError, Close, Compute, Connection, Send, Wait
+
+WAYS = {
+    "whole": lambda data: [data],
+    "bytewise": lambda data: [data[start : start + 1] for start in range(len(data))],
+    "trailing": lambda data: [data[:-5], data[-5:]],
+}
+
+
+@pytest.fixture(params=WAYS)
+def pieces(request: pytest.FixtureRequest) -> Callable[[bytes], list[bytes]]:
+    """A way to cut a stream up; these services know no requests, so that any cut has trailing bytes."""
+    return WAYS[request.param]
+
+
+def test_ports_are_the_well_known_ones() -> None:
+    ports = {name: service.port for name, service in SERVICES.items()}
+    assert ports == {"greet": 1234, "echo": 7, "discard": 9, "chargen": 19, "command": 6379}
+
+
+def test_chargen_alone_is_refused_over_datagrams() -> None:
+    assert [name for name, service in SERVICES.items() if not service.over_datagrams] == ["chargen"]
+
+
+def test_greet_speaks_first_and_closes() -> None:
+    connection = Connection("greet")
+    assert connection.next_event() == Send(b"Thank you for connecting\r\n")
+    assert connection.next_event() == Close()
+    assert connection.next_event() == Close()
+
+
+def test_greet_does_not_mind_what_the_client_says(pieces: Callable[[bytes], list[bytes]]) -> None:
+    connection = Connection("greet")
+    for piece in pieces(b"hello there\r\n"):
+        connection.receive_data(piece)
+    connection.receive_eof()
+    assert connection.next_event() == Send(b"Thank you for connecting\r\n")
+    assert connection.next_event() == Close()
+
+
+def test_echo_returns_what_it_gets(pieces: Callable[[bytes], list[bytes]]) -> None:
+    data = bytes(range(256)) * 3
+    connection = Connection("echo")
+    returned = b""
+    for piece in pieces(data):
+        connection.receive_data(piece)
+        while isinstance(event := connection.next_event(), Send):
+            returned += event.data
+        assert event is None
+    assert returned == data
+
+
+def test_echo_joins_what_came_before_it_was_asked() -> None:
+    connection = Connection("echo")
+    connection.receive_data(b"a")
+    connection.receive_data(b"b")
+    connection.receive_eof()
+    assert [connection.next_event() for _ in range(3)] == [Send(b"ab"), Close(), Close()]
+
+
+def test_echo_copies_nothing_in_the_usual_case() -> None:
+    data = b"some bytes that arrived"
+    connection = Connection("echo")
+    connection.receive_data(data)
+    event = connection.next_event()
+    assert isinstance(event, Send)
+    assert event.data is data
+
+
+def test_discard_never_answers(pieces: Callable[[bytes], list[bytes]]) -> None:
+    connection = Connection("discard")
+    for piece in pieces(b"PING\r\n" * 10):
+        connection.receive_data(piece)
+        assert connection.next_event() is None
+    connection.receive_eof()
+    assert connection.next_event() == Close()
+
+
+def test_chargen_sends_the_lines_of_rfc_864() -> None:
+    """72 of the 95 printable characters a line, in order and round; each line starts one character later."""
+    connection = Connection("chargen")
+    stream = b""
+    for _ in range(4):
+        event = connection.next_event()
+        assert isinstance(event, Send)
+        assert len(event.data) <= SEND_SIZE
+        stream += event.data
+    lines = stream.split(b"\r\n")
+    assert lines.pop() == b""
+    assert len(lines) > 3 * 95
+    for number, line in enumerate(lines):
+        assert line == bytes(0x20 + (number + column) % 95 for column in range(72))
+
+
+def test_chargen_takes_no_memory_for_a_reader() -> None:
+    first, second = Connection("chargen"), Connection("chargen")
+    events = [first.next_event(), first.next_event(), second.next_event()]
+    assert len(set(map(id, events))) == 1
+
+
+@pytest.mark.parametrize("ending", ["receive_eof", "drain"])
+def test_chargen_ends_when_its_reader_does(ending: str) -> None:
+    connection = Connection("chargen")
+    connection.receive_data(b"ignored")
+    assert isinstance(connection.next_event(), Send)
+    getattr(connection, ending)()
+    assert connection.next_event() == Close()
+    assert connection.next_event() == Close()
+
+
+@pytest.mark.parametrize("service", SERVICES)
+class TestEveryService:
+    def test_nothing_arrives_after_the_end(self, service: str) -> None:
+        connection = Connection(service)
+        connection.receive_eof()
+        with pytest.raises(AdapterError, match="after receive_eof"):
+            connection.receive_data(b"x")
+
+    def test_end_may_be_told_twice_and_after_drain(self, service: str) -> None:
+        connection = Connection(service)
+        connection.drain()
+        connection.receive_eof()
+        connection.receive_eof()
+        events = list(islice(iter(connection.next_event, Close()), 3))
+        assert len(events) <= 1  # greet says what it has to say
+        assert connection.next_event() == Close()
+
+    def test_digest_that_nobody_asked_for(self, service: str) -> None:
+        with pytest.raises(AdapterError, match="without a Compute"):
+            Connection(service).receive_digest(b"x")
+
+    def test_what_comes_after_close_is_dropped(self, service: str) -> None:
+        connection = Connection(service)
+        connection.drain()
+        while connection.next_event() != Close():
+            pass
+        connection.receive_data(b"PING\r\n")
+        assert connection.next_event() == Close()
+
+
+def test_data_may_arrive_while_draining() -> None:
+    connection = Connection("command")
+    connection.receive_data(b"PING\n*1\r\n$4\r\n")
+    connection.drain()
+    connection.receive_data(b"PING\r\n")
+    assert connection.next_event() == Send(b"+PONG\r\n+PONG\r\n")
+    assert connection.next_event() == Close()
+
+
+def test_unknown_service_is_a_key_error() -> None:
+    with pytest.raises(KeyError):
+        Connection("telnet")
+
+
+def test_events_are_values() -> None:
+    assert Send(b"x") == Send(b"x") != Send(b"y")
+    assert Send.__match_args__ == ("data",)
+    assert Wait.__match_args__ == ("seconds",)
+    assert Compute.__match_args__ == ("rounds",)
+    assert repr(Send(b"x")) == "Send(data=b'x')"
