@@ -1,0 +1,195 @@
+"""Where models run: in containers on a network of their own, or as child processes on loopback."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from lab.catalogue import Catalogue, Listener, Model
+from lab.errors import LabError
+
+PROJECT = "socketlab"
+BACKENDS = ("docker", "process")
+
+# How long a model may take to answer after its start, in seconds. The slowest of them needs half of one on an idle
+# machine; a loaded CI runner needs ten times as long.
+READY_SECONDS = 30.0
+# How long SIGTERM gets before SIGKILL: that of compose.yaml, above LAB_GRACE_SECONDS.
+STOP_SECONDS = 10.0
+
+State = Literal["running", "exited", "missing"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelState:
+    """How one model of the catalogue is.
+
+    Args:
+        state: running; exited, and not taken down yet; or missing, never started here.
+        exit_code: of an exited one, where it is known; 128 plus the signal's number if one ended it.
+        listeners: where it listens, as seen from where `Backend.run` runs; empty unless running.
+        last_lines: the end of its log if it exited.
+    """
+
+    model: str
+    family: str
+    backend: str
+    state: State
+    exit_code: int | None = None
+    listeners: tuple[Listener, ...] = ()
+    last_lines: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, object]:
+        """As `lab ls --json` prints it."""
+        return {
+            "model": self.model,
+            "family": self.family,
+            "backend": self.backend,
+            "state": self.state,
+            "exit_code": self.exit_code,
+            "listeners": [listener.as_json() for listener in self.listeners],
+        }
+
+
+Completed = subprocess.CompletedProcess[str]
+
+
+class Backend(Protocol):
+    """One lab: the models of one project name, at one kind of place."""
+
+    name: str
+    project: str
+    catalogue: Catalogue
+
+    def up(self, models: Iterable[str | Model] = (), *, timeout: float = READY_SECONDS) -> None:
+        """Start models (all of them by default) and return when each has answered a protocol exchange.
+
+        What runs already is left alone. On a failure, or Ctrl-C, what this call started is taken down again.
+
+        Raises:
+            NotReadyError: status, exit code, last log lines and a hint.
+            LabError: it could not be tried.
+        """
+
+    def down(self) -> None:
+        """Take everything of this project down, whoever started it and however that ended. Twice is no error."""
+
+    def state(self) -> list[ModelState]:
+        """How each model of the catalogue is, in its order."""
+
+    def targets(self) -> list[Listener]:
+        """Where the running models listen, as seen from where `run` runs."""
+
+    def run(
+        self,
+        arguments: Sequence[str],
+        *,
+        environ: Mapping[str, str] | None = None,
+        capture: bool = False,
+        stdin: str | None = None,
+        interactive: bool = False,
+        timeout: float | None = None,
+    ) -> Completed:
+        """Run a command of the lab's instruments where the addresses of `targets` mean something.
+
+        Args:
+            arguments: the command; `python` stands for the interpreter that has the lab's packages.
+            environ: added to its environment.
+            capture: return its output instead of letting it through.
+            stdin: its input; without it, and unless `interactive`, it has none.
+            interactive: give it this terminal.
+            timeout: seconds; after these it is ended.
+
+        Raises:
+            LabError: it could not be run, or took too long. A failure of the command is its return code.
+        """
+
+    def run_service(
+        self,
+        service: str,
+        arguments: Sequence[str] = (),
+        *,
+        environ: Mapping[str, str] | None = None,
+        capture: bool = False,
+        publish: bool = False,
+        timeout: float | None = None,
+    ) -> Completed:
+        """Run one of the catalogue's instruments (`tests`, `locust`) once, with arguments behind its entry point.
+
+        Args:
+            publish: publish the ports that compose.yaml gives it, on 127.0.0.1.
+            others: as for `run`.
+        """
+
+    def logs(self, model: str) -> str:
+        """What a model has logged since its last start, or so."""
+
+    def restart(self, model: str, *, timeout: float = READY_SECONDS) -> None:
+        """Start a model anew, running or not, at the addresses that it had; return when it answers."""
+
+    def kill(self, model: str, signal: int) -> None:
+        """Send a signal to a model's main process."""
+
+    def stop(self, model: str) -> int:
+        """Ask a model to stop, as SIGTERM does; wait for its grace period, then end it.
+
+        Returns:
+            Its exit code, 137 if it had to be ended.
+        """
+
+
+def open_backend(name: str | None = None, project: str | None = None, *, catalogue: Catalogue | None = None) -> Backend:
+    """Find where to run.
+
+    Args:
+        name: docker or process. None: what LAB_BACKEND says; else where this project runs already; else docker where
+            an engine answers, and process, with a line on stderr, where none does.
+        project: the name that keeps labs apart; several can run side by side. None: what LAB_PROJECT says, or
+            socketlab.
+        catalogue: by default that of this project's compose.yaml.
+
+    Raises:
+        LabError: a name that is none, or a compose file that cannot be used.
+    """
+    name = name or os.environ.get("LAB_BACKEND") or None
+    project = project or os.environ.get("LAB_PROJECT") or PROJECT
+    # Compose's rule for project names; the length leaves room for the path of a Unix socket, at most 107 bytes.
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,39}", project):
+        raise LabError(f"{project!r} cannot name a project: small letters, digits, _ and -, at most 40")
+    catalogue = catalogue or Catalogue.load()
+    match name or _find(project):
+        case "docker":
+            from lab.backends.containers import Containers
+
+            return Containers(project, catalogue)
+        case "process":
+            from lab.backends.processes import Processes
+
+            return Processes(project, catalogue)
+    raise LabError(f"unknown backend {name!r}; known: {', '.join(BACKENDS)}")
+
+
+def _find(project: str) -> str:
+    from lab.backends.processes import runtime_directory
+
+    if runtime_directory(project).exists():
+        return "process"
+    if has_engine():
+        return "docker"
+    print("lab: no Docker engine answers, so models run as processes on loopback", file=sys.stderr)
+    return "process"
+
+
+def has_engine() -> bool:
+    """Whether a Docker engine answers: asked of its socket, and only where that says nothing of the Docker client."""
+    from lab.engine import daemon, is_running
+
+    return (not os.environ.get("DOCKER_HOST") and daemon.is_answering()) or is_running()
+
+
+def json_states(states: Iterable[ModelState]) -> list[dict[str, Any]]:
+    """What `lab ls --json` prints, and what LAB_TARGETS and `--targets` hold."""
+    return [state.as_json() for state in states]

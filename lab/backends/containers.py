@@ -1,0 +1,606 @@
+"""Models as containers on an internal network: one Compose project a lab.
+
+Strategy: Compose starts them, and everything else is asked of the engine by Compose's own labels. So there is no state
+to lose: what a killed lab, an interrupted `up` or a restarted daemon left behind is found by the project's label, the
+same as what ran well.
+
+Images carry a digest of what they are built from as the label `lab.inputs`. To know that they are up to date costs one
+question to the engine and no build, which matters because it is a part of every `lab up`; and it holds for each
+engine that is asked, where a stamp file would have to be told of every `docker rmi`.
+"""
+
+import contextlib
+import ctypes
+import hashlib
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from lab.backends import READY_SECONDS, STOP_SECONDS, Completed, ModelState
+from lab.catalogue import Catalogue, Listener, Model
+from lab.errors import LabError, NotReadyError
+from lab.readiness import choose_targets
+
+_PROJECT = "com.docker.compose.project"
+_SERVICE = "com.docker.compose.service"
+_INPUTS = "lab.inputs"
+_PART = "lab.part"  # on everything of a lab that is not a model: containers, networks, volumes
+_RUN_MARK = "LAB_RUN"
+
+_SHELL = "shell"
+_LAST_LINES = 10
+# While models get ready, how often to look whether one of them has exited instead. Not sooner than a warm lab needs.
+_LOOK_SECONDS = 2.0
+# What Docker and Compose say on the way to an error, and what they put before it.
+_NOISE = re.compile(r"^(time=\S+ level=warning .*|\s*(Container|Network|Volume|Image) .*|\s*)$")
+_PREFIX = re.compile(r"^(docker: |error: |error response from daemon: )+", re.IGNORECASE)
+
+_NO_DOCKER = "there is no `docker` command here: `lab doctor` says what to do"
+# The most that Compose may take to start containers whose images are there.
+START_SECONDS = 120.0
+
+_IGNORED = {"__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis"}
+
+
+class Containers:
+    """The lab of one project as containers. See `Backend`."""
+
+    name = "docker"
+
+    def __init__(self, project: str, catalogue: Catalogue) -> None:
+        self.project = project
+        self.catalogue = catalogue
+
+    def up(self, models: Iterable[str | Model] = (), *, timeout: float = READY_SECONDS) -> None:
+        selected = [model.name for model in self.catalogue.select(models)]
+        wanted = [_SHELL, *selected]
+        self.build(wanted)
+        changes = _Changes()
+        probe = None
+        try:
+            # The probe starts while Compose is still starting models: its own start is hidden behind theirs.
+            for line in self._start(wanted):
+                changes.note(line)
+                if probe is None and changes.runs(self._container_name(_SHELL)):
+                    probe = self._open_probe(selected, timeout)
+            self._wait_ready(selected, timeout, probe or self._open_probe(selected, timeout))
+        except BaseException:
+            if probe is not None:
+                _end(probe)
+            # Compose gets a Ctrl-C as well, and may still be at it: down() looks until nothing is left.
+            if changes.is_new:
+                self.down()
+            else:
+                self._remove("container", changes.created)
+            raise
+
+    def down(self) -> None:
+        purge(self.project)
+
+    def state(self) -> list[ModelState]:
+        found = {}
+        for container in self._inspect_models():
+            found[container["Config"]["Labels"][_SERVICE]] = container
+        return [self._state_of(model.name, found.get(model.name)) for model in self.catalogue.models]
+
+    def targets(self) -> list[Listener]:
+        return [listener for state in self.state() for listener in state.listeners]
+
+    def run(
+        self,
+        arguments: Sequence[str],
+        *,
+        environ: Mapping[str, str] | None = None,
+        capture: bool = False,
+        stdin: str | None = None,
+        interactive: bool = False,
+        timeout: float | None = None,
+    ) -> Completed:
+        # Killing `docker exec` does not end what it started in the container: the mark finds it there.
+        mark = uuid4().hex
+        command = ["docker", "exec", "--env", f"{_RUN_MARK}={mark}"]
+        if interactive:
+            command += ["--interactive", "--tty"] if sys.stdin.isatty() else ["--interactive"]
+        elif stdin is not None:
+            command += ["--interactive"]
+        for name, value in (environ or {}).items():
+            command += ["--env", f"{name}={value}"]
+        command += [self._container_name(_SHELL), *arguments]
+        try:
+            done = _call(command, capture=capture, stdin=stdin, interactive=interactive, timeout=timeout)
+        except BaseException:
+            self._kill_marked(mark)
+            raise
+        # `docker exec` has no exit code of its own for "no such container": it is 1 as well.
+        if done.returncode in (1, 125, 126, 127) and not self._is_running(_SHELL):
+            raise LabError(f"the lab {self.project} is not up: `lab up` starts it")
+        return done
+
+    def run_service(
+        self,
+        service: str,
+        arguments: Sequence[str] = (),
+        *,
+        environ: Mapping[str, str] | None = None,
+        capture: bool = False,
+        publish: bool = False,
+        timeout: float | None = None,
+    ) -> Completed:
+        self.build([service])
+        name = f"{self.project}-{service}-run-{uuid4().hex[:8]}"
+        # --no-TTY: its output is read by a program or goes to a log as often as to a terminal.
+        command = [*self._compose_command(), "run", "--rm", "--no-deps", "--no-TTY", "--name", name]
+        if publish:
+            command += ["--service-ports"]
+        for key, value in (environ or {}).items():
+            command += ["--env", f"{key}={value}"]
+        try:
+            return _call([*command, service, *arguments], capture=capture, environ=_environ(), timeout=timeout)
+        except BaseException:
+            self._remove("container", [name])
+            raise
+
+    def logs(self, model: str) -> str:
+        done = _docker("logs", self._container_name(self.catalogue[model].name), check=False)
+        if done.returncode:
+            raise LabError(f"{model} was not started: `lab up {model}`")
+        return done.stdout + done.stderr
+
+    def restart(self, model: str, *, timeout: float = READY_SECONDS) -> None:
+        self._of_model(model, "restart", "--time", str(int(STOP_SECONDS)))
+        self._wait_ready([model], timeout, self._open_probe([model], timeout))
+
+    def kill(self, model: str, signal: int) -> None:
+        self._of_model(model, "kill", "--signal", str(int(signal)))
+
+    def stop(self, model: str) -> int:
+        self._of_model(model, "stop", "--time", str(int(STOP_SECONDS)))
+        return int(self._of_model(model, "inspect", "--format", "{{.State.ExitCode}}"))
+
+    def container_id(self, model: str) -> str:
+        """The full id of a model's container.
+
+        Raises:
+            LabError: it has none.
+        """
+        return self._of_model(model, "inspect", "--format", "{{.Id}}").strip()
+
+    def build(self, services: Iterable[str]) -> None:
+        """Build the images of these Compose services that are missing, or older than what they are built from.
+
+        Raises:
+            LabError: a build failed; with the end of its output.
+        """
+        wanted = self._read_inputs(services)
+        if not wanted:
+            return
+        images = {service: self.catalogue.image(service) for service in wanted}
+        found = _docker(
+            "image", "inspect", *images.values(), "--format", "{{json .RepoTags}} {{json .Config.Labels}}", check=False
+        )
+        built: dict[str, str | None] = {}
+        for line in found.stdout.splitlines():
+            tags, labels = (json.loads(part) for part in re.split(r"(?<=\]) ", line, maxsplit=1))
+            built |= dict.fromkeys(tags, (labels or {}).get(_INPUTS))
+        stale = [name for name, image in images.items() if built.get(_with_tag(image)) != wanted[name]]
+        if stale:
+            self._build(stale, wanted)
+
+    def _build(self, services: Sequence[str], inputs: Mapping[str, str]) -> None:
+        from lab.engine import EngineError, base_image
+
+        try:
+            base_image.provide()
+        except EngineError as error:
+            raise LabError(str(error)) from None
+        print(f"lab: building {', '.join(services)}", file=sys.stderr, flush=True)
+        labels = {service: {"build": {"labels": {_INPUTS: inputs[service]}}} for service in services}
+        command = [*self._compose_command("-"), "build", *services]
+        # A person sees its progress; otherwise only its end counts, and only if it failed.
+        stdin = json.dumps({"services": labels})
+        done = _call(command, capture=not sys.stderr.isatty(), stdin=stdin, environ=_environ())
+        if done.returncode:
+            lines = [
+                line for line in (done.stdout or "").splitlines() + (done.stderr or "").splitlines() if line.strip()
+            ]
+            raise LabError("\n  ".join([f"building {', '.join(services)} failed; its output ends with:", *lines[-15:]]))
+        # The images that these replaced have lost their name; nobody else's are touched.
+        _docker("image", "prune", "--force", "--filter", f"label={_INPUTS}", check=False)
+
+    def _read_inputs(self, services: Iterable[str]) -> dict[str, str]:
+        """Compose service -> digest of what its image is built from; those that only name an image are left out."""
+        digests = {}
+        root = self.catalogue.files[0].parent
+        for service in services:
+            build = self.catalogue.definitions.get(service, {}).get("build")
+            if build is None:
+                continue
+            build = {"context": build} if isinstance(build, str) else build
+            context = root / build.get("context", ".")
+            digest = hashlib.sha256(json.dumps(build, sort_keys=True, default=str).encode())
+            digest.update(_digest_of_context(context, build.get("dockerfile", "Dockerfile")))
+            digests[service] = digest.hexdigest()
+        return digests
+
+    def _compose_command(self, *more_files: str) -> list[str]:
+        command = ["docker", "compose", "--ansi", "never", "--project-name", self.project]
+        for file in (*map(str, self.catalogue.files), *more_files):
+            command += ["--file", file]
+        return command
+
+    def _start(self, services: Sequence[str]) -> Iterator[str]:
+        """Have Compose start services; gives its messages as they come.
+
+        Raises:
+            LabError: it could not; with the line that says why.
+        """
+        command = [*self._compose_command(), "up", "--detach", "--no-build", "--quiet-pull", *services]
+        said = []
+        compose = _open(command, environ=_environ())
+        try:
+            for line in _read_lines(compose, time.monotonic() + START_SECONDS):
+                if line is not None:
+                    said.append(line)
+                    yield line
+        finally:
+            _end(compose)
+        if compose.returncode:
+            raise LabError(_last_words("\n".join(said)) or f"`docker compose up` failed: {compose.returncode}")
+
+    def _open_probe(self, models: Sequence[str], timeout: float) -> "subprocess.Popen[bytes]":
+        inside = [listener for model in models for listener in self.catalogue.inside(model)]
+        targets = choose_targets((item.model, item.service, item.address) for item in inside)
+        request = json.dumps({"timeout": timeout, "targets": targets})
+        return _open(["docker", "exec", self._container_name(_SHELL), "python", "-m", "lab.readiness", request])
+
+    def _wait_ready(self, models: Sequence[str], timeout: float, probe: "subprocess.Popen[bytes]") -> None:
+        waiting = dict.fromkeys(models, "it gave no sign")
+        complaints = []
+        try:
+            for line in _read_lines(probe, time.monotonic() + timeout + STOP_SECONDS):
+                if line is None:
+                    self._check_alive(waiting)
+                elif line.startswith("{"):
+                    outcome = json.loads(line)
+                    if outcome["ready"]:
+                        waiting.pop(outcome["model"], None)
+                    else:
+                        waiting[outcome["model"]] = outcome["error"]
+                else:
+                    complaints.append(line)
+        finally:
+            _end(probe)
+        if not waiting:
+            return
+        self._check_alive(waiting)
+        if complaints:
+            where = self._container_name(_SHELL)
+            raise NotReadyError(f"the readiness probe could not run in {where}: {_last_words(complaints[-1])}")
+        model, error = next(iter(waiting.items()))
+        lines = self._last_lines(model)
+        raise NotReadyError(
+            "\n  ".join(
+                [f"{model} runs, but gave no answer within {timeout:g} s ({error}); its log ends with:", *lines]
+            )
+        )
+
+    def _check_alive(self, models: Iterable[str]) -> None:
+        states = {state.model: state for state in self.state()}
+        for model in models:
+            state = states[model]
+            if state.state != "running":
+                raise NotReadyError(_describe_exit(state))
+
+    def _inspect_models(self) -> list[dict[str, Any]]:
+        ids = self._list("container", "label=lab.model")
+        found = json.loads(_docker("inspect", *ids, check=False).stdout or "[]") if ids else []
+        return [item for item in found if item["Config"]["Labels"].get("com.docker.compose.oneoff") != "True"]
+
+    def _state_of(self, model: str, container: Mapping[str, Any] | None) -> ModelState:
+        family = self.catalogue[model].family
+        if container is None:
+            return ModelState(model, family, self.name, "missing")
+        if container["State"]["Running"]:
+            return ModelState(model, family, self.name, "running", listeners=tuple(self.catalogue.inside(model)))
+        lines = self._last_lines(model)
+        if container["State"].get("OOMKilled"):
+            lines.append("the kernel ended it at its memory limit (mem_limit in compose.yaml)")
+        if container["State"].get("Error"):
+            lines.append(container["State"]["Error"])
+        return ModelState(model, family, self.name, "exited", container["State"]["ExitCode"], last_lines=tuple(lines))
+
+    def _last_lines(self, model: str) -> list[str]:
+        """The end of a model's log, on stderr; what it says on stdout is the line that describes it."""
+        said = _docker("logs", "--tail", str(2 * _LAST_LINES), self._container_name(model), check=False)
+        return said.stderr.splitlines()[-_LAST_LINES:]
+
+    def _list(self, kind: str, *filters: str) -> list[str]:
+        return _list(kind, f"label={_PROJECT}={self.project}", *filters)
+
+    def _remove(self, kind: str, ids: Iterable[str]) -> None:
+        _remove(kind, ids)
+
+    def _container_name(self, service: str) -> str:
+        return f"{self.project}-{service}-1"
+
+    def _of_model(self, model: str, command: str, *options: str) -> str:
+        done = _docker(command, *options, self._container_name(self.catalogue[model].name), check=False)
+        if done.returncode:
+            said = _last_words(done.stderr)
+            if "no such" in said.lower() or "not running" in said.lower():
+                raise LabError(f"{model} is not running: `lab up {model}`")
+            raise LabError(f"{model}: {said}")
+        return done.stdout
+
+    def _is_running(self, service: str) -> bool:
+        done = _docker("inspect", "--format", "{{.State.Running}}", self._container_name(service), check=False)
+        return done.stdout.strip() == "true"
+
+    def _kill_marked(self, mark: str) -> None:
+        """End what `run` started and cannot reach any more."""
+        script = (
+            f"for e in /proc/[0-9]*/environ; do grep -qs {_RUN_MARK}={mark} $e || continue; "
+            "p=${e%/environ}; kill -9 ${p#/proc/}; done"
+        )
+        with contextlib.suppress(LabError):
+            _docker("exec", self._container_name(_SHELL), "sh", "-c", script, check=False)
+
+
+class _Changes:
+    """What a `docker compose up` has changed, read from its messages: ` Container NAME  Created`."""
+
+    def __init__(self) -> None:
+        self.created: list[str] = []
+        self.is_new = False  # the project had no network, so it was not there at all
+        self._running: set[str] = set()
+
+    def note(self, line: str) -> None:
+        match line.split():
+            # From "Creating" on: after an interruption nobody says "Created" any more.
+            case ["Container", name, "Creating"]:
+                self.created.append(name)
+            case ["Container", name, "Started" | "Running"]:
+                self._running.add(name)
+            case ["Network", _, "Creating"]:
+                self.is_new = True
+
+    def runs(self, name: str) -> bool:
+        return name in self._running
+
+
+def purge(project: str) -> None:
+    """Remove the containers, networks and volumes of a project.
+
+    Strategy: again and again until nothing is found. A `docker compose up` whose lab was killed may go on for a
+    moment and make more; a network cannot go before its last container, nor a volume.
+
+    Raises:
+        LabError: something cannot be removed; what Docker says about it.
+    """
+    label = f"label={_PROJECT}={project}"
+    deadline = time.monotonic() + STOP_SECONDS
+    said = ""
+    while True:
+        left = False
+        for kind in ("container", "network", "volume"):
+            if ids := _list(kind, label):
+                left = True
+                said = _remove(kind, ids)
+        if not left:
+            return
+        if time.monotonic() > deadline:
+            raise LabError(f"project {project} cannot be removed: {said}")
+
+
+def clean() -> list[str]:
+    """Remove every lab of this engine, and its images.
+
+    Returns:
+        The names of the projects that were removed.
+    """
+    projects = find_projects()
+    for project in projects:
+        purge(project)
+    images = set(_docker("image", "ls", "--quiet", "--filter", "reference=socketlab/*").stdout.split())
+    images |= set(_docker("image", "ls", "--quiet", "--filter", f"label={_INPUTS}").stdout.split())
+    if images:
+        said = _docker("image", "rm", "--force", *images, check=False)
+        if said.returncode:
+            raise LabError(_last_words(said.stderr))
+    return projects
+
+
+def find_projects() -> list[str]:
+    """The names of all projects that hold something with a label of the lab."""
+    # `docker volume ls` has no placeholder for one label; all of them come as one text, as in "a=b,c=d".
+    projects = set()
+    for kind in ("container", "network", "volume"):
+        for label in ("lab.model", _PART):
+            every = ["--all"] if kind == "container" else []
+            done = _docker(kind, "ls", *every, "--filter", f"label={label}", "--format", "{{.Labels}}")
+            projects |= set(re.findall(rf"(?:^|,){re.escape(_PROJECT)}=([^,\n]+)", done.stdout, re.MULTILINE))
+    return sorted(projects)
+
+
+def _list(kind: str, *filters: str) -> list[str]:
+    options = [word for each in filters for word in ("--filter", each)]
+    every = ["--all", "--no-trunc"] if kind == "container" else []
+    return _docker(kind, "ls", "--quiet", *every, *options).stdout.split()
+
+
+def _remove(kind: str, ids: Iterable[str]) -> str:
+    """Remove, and say what could not be; a later round tries again."""
+    names = list(ids)
+    if not names:
+        return ""
+    options = {"container": ["--force", "--volumes"], "volume": ["--force"]}.get(kind, [])
+    return _last_words(_docker(kind, "rm", *options, *names, check=False).stderr)
+
+
+def _docker(*arguments: str, check: bool = True) -> Completed:
+    done = _call(["docker", *arguments], capture=True)
+    if check and done.returncode:
+        raise LabError(f"docker {arguments[0]}: {_last_words(done.stderr)}")
+    return done
+
+
+def _call(
+    command: Sequence[str],
+    *,
+    capture: bool = False,
+    stdin: str | None = None,
+    interactive: bool = False,
+    environ: Mapping[str, str] | None = None,
+    timeout: float | None = None,
+) -> Completed:
+    try:
+        return subprocess.run(  # noqa: S603 - docker, with arguments made in this file
+            list(command),
+            input=stdin,
+            stdin=subprocess.DEVNULL if stdin is None and not interactive else None,
+            stdout=subprocess.PIPE if capture else None,
+            stderr=subprocess.PIPE if capture else None,
+            env=environ,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            check=False,
+            preexec_fn=_die_with_lab,
+        )
+    except FileNotFoundError:
+        raise LabError(_NO_DOCKER) from None
+    except subprocess.TimeoutExpired:
+        raise LabError(f"`{' '.join(command[:4])} ...` took longer than {timeout:g} s and was ended") from None
+
+
+@cache
+def _libc() -> Any:
+    return ctypes.CDLL(None)
+
+
+def _die_with_lab() -> None:
+    """In the child: ask for SIGTERM when the lab dies, prctl(2), so that no `compose up` outlives a killed lab."""
+    _libc().prctl(1, signal.SIGTERM)
+
+
+def _environ() -> dict[str, str]:
+    """The environment for Compose: the CA of a TLS-inspecting proxy, for pip in a build."""
+    environ = dict(os.environ)
+    authority = environ.get("SSL_CERT_FILE", "")
+    if authority and Path(authority).is_file():
+        environ.setdefault("LAB_CA_FILE", authority)
+    return environ
+
+
+def _open(command: Sequence[str], *, environ: Mapping[str, str] | None = None) -> "subprocess.Popen[bytes]":
+    """Start a docker command whose messages are read as they come, with `_read_lines`."""
+    try:
+        return subprocess.Popen(  # noqa: S603 - docker, with arguments made in this file
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=environ,
+            preexec_fn=_die_with_lab,
+        )
+    except FileNotFoundError:
+        raise LabError(_NO_DOCKER) from None
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """See that a process has ended: by itself if its output has, else it is asked to."""
+    if process.stdout is not None and not process.stdout.closed:
+        at_end = select.select([process.stdout], [], [], 0)[0] and not os.read(process.stdout.fileno(), 1)
+        if not at_end:
+            process.terminate()
+        process.stdout.close()
+    process.wait()
+
+
+def _read_lines(process: "subprocess.Popen[bytes]", deadline: float) -> Iterator[str | None]:
+    """The lines of a process as they come, to their end or the deadline; None whenever nothing has come for a while."""
+    assert process.stdout is not None  # noqa: S101 - for mypy: it was opened with a pipe
+    rest = b""
+    while time.monotonic() < deadline:
+        if not select.select([process.stdout], [], [], _LOOK_SECONDS)[0]:
+            yield None
+            continue
+        data = os.read(process.stdout.fileno(), 65536)
+        if not data:
+            return
+        *lines, rest = (rest + data).split(b"\n")
+        yield from (line.decode(errors="replace") for line in lines)
+
+
+def _digest_of_context(context: Path, dockerfile: str) -> bytes:
+    """A digest of a Dockerfile and of everything that it takes from its context, by name and content."""
+    digest = hashlib.sha256()
+    path = context / dockerfile
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise LabError(f"{path}: {error.strerror}; compose.yaml names it as a Dockerfile") from None
+    digest.update(text)
+    for source in sorted(_read_sources(text.decode(errors="replace"))):
+        for file in _walk(context / source):
+            digest.update(f"{file.relative_to(context)}\0{file.stat().st_mode & 0o111}\0".encode())
+            digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.digest()
+
+
+def _read_sources(dockerfile: str) -> set[str]:
+    """What a Dockerfile takes from its context: by COPY, ADD and bind mounts that are not from another stage."""
+    sources: set[str] = set()
+    for line in dockerfile.replace("\\\n", " ").splitlines():
+        instruction, _, rest = line.strip().partition(" ")
+        if instruction.upper() in ("COPY", "ADD") and "--from=" not in rest:
+            words = json.loads(rest) if rest.startswith("[") else [word for word in rest.split() if word[:2] != "--"]
+            sources.update(words[:-1])
+        elif instruction.upper() == "RUN":
+            for mount in re.findall(r"--mount=(\S*type=bind\S*)", rest):
+                options = dict(option.partition("=")[::2] for option in mount.split(","))
+                if "from" not in options:
+                    sources.add(options.get("source") or options.get("src") or ".")
+    return sources
+
+
+def _walk(path: Path) -> Iterator[Path]:
+    if path.is_file():
+        yield path
+    elif path.is_dir():
+        for entry in sorted(path.iterdir()):
+            if entry.name not in _IGNORED and not entry.name.endswith((".pyc", ".egg-info")):
+                yield from _walk(entry)
+
+
+def _with_tag(image: str) -> str:
+    return image if ":" in image.rpartition("/")[2] else f"{image}:latest"
+
+
+def _last_words(stderr: str) -> str:
+    """The line in which Docker says what was wrong, without its colours and prefixes."""
+    lines = [line.strip() for line in stderr.splitlines() if not _NOISE.match(line)]
+    return _PREFIX.sub("", lines[-1]) if lines else ""
+
+
+def _describe_exit(state: ModelState) -> str:
+    if state.state == "missing":
+        return f"{state.model} has no container: somebody took it down while it started"
+    if not state.last_lines:
+        return f"{state.model} exited with code {state.exit_code} instead of answering; its log is empty"
+    return "\n  ".join(
+        [
+            f"{state.model} exited with code {state.exit_code} instead of answering; its log ends with:",
+            *state.last_lines,
+        ]
+    )

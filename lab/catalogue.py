@@ -1,0 +1,278 @@
+"""Which models there are: read from compose.yaml, where a service with the label `lab.model` is a model.
+
+Only what the lab needs of Compose's model is read here (labels, image, entrypoint, build arguments); Compose itself
+judges the rest. Errors name the file and the line, since this file is where people add servers of their own.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+
+from lab.errors import LabError
+from services.protocol import SERVICES, Address, Transport
+
+ROOT = Path(__file__).resolve().parent.parent
+COMPOSE_FILE = ROOT / "compose.yaml"
+OVERRIDE_NAME = "compose.override.yaml"
+SOCKET_DIRECTORY = "/run/lab"
+
+_LIMIT = "lab.limit."
+# What Docker allows as a host name on its networks, what Python allows as a module, and what fits an image tag.
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+
+# libyaml parses ten times as fast; wheels of PyYAML bring it, a build from source may not.
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class CatalogueError(LabError):
+    """compose.yaml cannot be used, or holds no such model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """One way to one service of one model; as in `lab ls --json`, plus the model."""
+
+    model: str
+    service: str
+    transport: str
+    address: str
+
+    def as_json(self) -> dict[str, str]:
+        """The three fields of a listener in `lab ls --json`."""
+        return {"service": self.service, "transport": self.transport, "address": self.address}
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A server under test.
+
+    Args:
+        name: its file, Compose service, image tag, host name and `--model` argument.
+        family: sequential, thread, process, readiness loop, event loop or coroutine.
+        summary: the consequence for its clients, in one line.
+        extra: the optional dependency of this project that it needs.
+        limits: a genuine limit's capability -> why it has it.
+        services: what it speaks, in the order of `SERVICES`.
+    """
+
+    name: str
+    family: str
+    summary: str
+    extra: str | None
+    limits: Mapping[str, str]
+    services: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The models of one compose file (and its override), in the order in which they stand there.
+
+    Args:
+        files: compose.yaml, and compose.override.yaml if there is one.
+        models: the models.
+        definitions: every Compose service as merged from the files, models and instruments alike.
+    """
+
+    files: tuple[Path, ...]
+    models: tuple[Model, ...]
+    definitions: Mapping[str, Mapping[str, Any]]
+
+    @classmethod
+    def load(cls, path: Path | None = None) -> Self:
+        """Read a compose file and the override beside it.
+
+        Args:
+            path: by default that of this project.
+
+        Raises:
+            CatalogueError: file, line and what is wrong.
+        """
+        path = path or COMPOSE_FILE
+        override = path.with_name(OVERRIDE_NAME)
+        files = (path, override) if override.exists() and override != path else (path,)
+        definitions: dict[str, dict[str, Any]] = {}
+        for file in files:
+            for name, definition in _read_services(file).items():
+                merged = definitions.setdefault(name, {})
+                _merge(merged, definition)
+        models = tuple(_read_models(files, definitions))
+        if not models:
+            raise CatalogueError(f"{path}: no service has the label lab.model, so there is no model to run")
+        return cls(files, models, definitions)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The names of the models."""
+        return tuple(model.name for model in self.models)
+
+    def select(self, names: Iterable[str | Model]) -> tuple[Model, ...]:
+        """The models of these names, in the catalogue's order; all of them where none is named.
+
+        Raises:
+            CatalogueError: an unknown name; the message lists the known ones.
+        """
+        wanted = list(dict.fromkeys(item if isinstance(item, str) else item.name for item in names))
+        for name in wanted:
+            if name not in self.names:
+                raise CatalogueError(f"unknown model {name!r}; known: {', '.join(self.names)}")
+        return tuple(model for model in self.models if not wanted or model.name in wanted)
+
+    def __getitem__(self, name: str) -> Model:
+        return self.select([name])[0]
+
+    def inside(self, model: Model | str) -> list[Listener]:
+        """Where a model listens, as seen from inside the lab's network."""
+        name = model if isinstance(model, str) else model.name
+        directory = f"{SOCKET_DIRECTORY}/{name}"
+        return [
+            Listener(name, service, transport.value, str(address))
+            for service in self[name].services
+            for transport, address in _addresses(service, name, directory)
+        ]
+
+    def image(self, service: str) -> str:
+        """The image that a Compose service runs."""
+        return str(self.definitions[service].get("image", ""))
+
+    def entrypoint(self, service: str) -> list[str]:
+        """The command line that arguments to a Compose service are put behind."""
+        entrypoint = self.definitions.get(service, {}).get("entrypoint", [])
+        return entrypoint.split() if isinstance(entrypoint, str) else [str(word) for word in entrypoint]
+
+
+def _addresses(service: str, host: str, directory: str) -> Iterator[tuple[Transport, Address]]:
+    port = SERVICES[service].port
+    yield Transport.TCP, Address(Transport.TCP, host, port)
+    yield Transport.UNIX, Address(Transport.UNIX, path=f"{directory}/{service}.sock")
+    if SERVICES[service].over_datagrams:
+        yield Transport.UDP, Address(Transport.UDP, host, port)
+        yield Transport.UNIXGRAM, Address(Transport.UNIXGRAM, path=f"{directory}/{service}.dgram.sock")
+
+
+def _read_services(path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise CatalogueError(f"{path}: no such file; the lab runs from a clone of the project") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise CatalogueError(f"{path}: cannot be read: {error}") from None
+    try:
+        document = yaml.load(text, _Loader)  # noqa: S506 - both loaders are the safe one
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else 1
+        raise CatalogueError(f"{path}:{line}: not valid YAML: {error.problem or error.context}") from None
+    except yaml.YAMLError as error:
+        raise CatalogueError(f"{path}:1: not valid YAML: {' '.join(str(error).split())}") from None
+    if document is None:
+        return {}
+    if not isinstance(document, dict):
+        raise CatalogueError(f"{path}:1: the top of a compose file is a mapping, this is a {_kind(document)}")
+    services = document.get("services") or {}
+    if not isinstance(services, dict):
+        raise _error(path, ["services"], f"services is a {_kind(services)}, not a mapping")
+    for name, definition in services.items():
+        if not isinstance(definition, dict):
+            raise _error(path, ["services", name], f"service {name} is a {_kind(definition)}, not a mapping")
+        definition["labels"] = _read_labels(path, name, definition.get("labels"))
+    return services
+
+
+def _read_labels(path: Path, service: str, labels: object) -> dict[str, str]:
+    """Labels in either form that Compose takes: a mapping, or a list of `name=value`."""
+    where = ["services", service, "labels"]
+    match labels:
+        case None:
+            return {}
+        case dict():
+            for key, value in labels.items():
+                if isinstance(value, dict | list):
+                    raise _error(path, [*where, key], f"label {key} of {service} is a {_kind(value)}, not a text")
+            return {str(key): "" if value is None else str(value) for key, value in labels.items()}
+        case list():
+            if all(isinstance(item, str) for item in labels):
+                return {name: value for name, _, value in (item.partition("=") for item in labels)}
+    raise _error(path, where, f"labels of {service} are neither a mapping nor a list of name=value")
+
+
+def _merge(into: dict[str, Any], override: Mapping[str, Any]) -> None:
+    """Merge as Compose does, for the keys that are read here: mappings by key, the rest replaced."""
+    for key, value in override.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        elif isinstance(value, dict):
+            into[key] = dict(value)
+        else:
+            into[key] = value
+
+
+def _read_models(files: Sequence[Path], definitions: Mapping[str, Mapping[str, Any]]) -> Iterator[Model]:
+    for name, definition in definitions.items():
+        labels: dict[str, str] = definition["labels"]
+        if "lab.model" not in labels:
+            continue
+
+        def wrong(label: str, what: str, name: str = name) -> CatalogueError:
+            return _error_in(files, ["services", name, "labels", label], what)
+
+        if not _NAME.fullmatch(name):
+            raise wrong("lab.model", f"{name!r} cannot name a model: small letters, digits and _, at most 40")
+        if labels["lab.model"] != name:
+            said = labels["lab.model"]
+            raise wrong("lab.model", f"label lab.model is {said!r}, but the service is {name!r}: they must be one name")
+        for label in ("lab.family", "lab.summary"):
+            if not labels.get(label, "").strip():
+                raise wrong(label, f"model {name} has no label {label}")
+        if not definition.get("image"):
+            raise wrong("lab.model", f"model {name} has no image")
+        chosen = re.split(r"[,\s]+", labels["lab.services"].strip()) if labels.get("lab.services") else list(SERVICES)
+        for service in chosen:
+            if service not in SERVICES:
+                raise wrong("lab.services", f"{service!r} is not a service; known: {', '.join(SERVICES)}")
+        yield Model(
+            name=name,
+            family=labels["lab.family"],
+            summary=labels["lab.summary"],
+            extra=labels.get("lab.extra") or None,
+            limits={key.removeprefix(_LIMIT): value for key, value in labels.items() if key.startswith(_LIMIT)},
+            services=tuple(service for service in SERVICES if service in chosen),
+        )
+
+
+def _kind(value: object) -> str:
+    kinds = {dict: "mapping", list: "list", str: "text", type(None): "nothing"}
+    return kinds.get(type(value), type(value).__name__)
+
+
+def _error(path: Path, keys: Sequence[str], what: str) -> CatalogueError:
+    return CatalogueError(f"{path}:{_find_line(path, keys)[1]}: {what}")
+
+
+def _error_in(files: Sequence[Path], keys: Sequence[str], what: str) -> CatalogueError:
+    """Blame the file that goes furthest along `keys`; of two that go as far, the one that was merged last."""
+    _, path, line = max(
+        (depth, index, line) for index, (depth, line) in enumerate(_find_line(file, keys) for file in files)
+    )
+    return CatalogueError(f"{files[path]}:{line}: {what}")
+
+
+def _find_line(path: Path, keys: Sequence[str]) -> tuple[int, int]:
+    """How many of `keys` can be followed in a file, and the line (from 1) of the last of them.
+
+    Needed for an error only, so the file is parsed again: nodes keep their lines, the values made of them do not.
+    """
+    with path.open(encoding="utf-8") as file:
+        node = yaml.compose(file, Loader=_Loader)
+    line = 1
+    for depth, key in enumerate(keys):
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        found = next((pair for pair in pairs if pair[0].value == str(key)), None)
+        if found is None:
+            return depth, line
+        line, node = found[0].start_mark.line + 1, found[1]
+    return len(keys), line

@@ -1,0 +1,256 @@
+"""Conversations over blocking sockets: what the models without an event loop have in common.
+
+A model of this kind is a rule about *who* runs `serve_stream`: the only thread there is, a thread of its own, a process
+of its own. The conversation is the same, and stands here once.
+"""
+
+import logging
+import selectors
+import signal
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+from services.listeners import RECEIVE_SIZE, Listener
+from services.protocol import Close, Compute, Connection, Limits, Send, Wait
+
+log = logging.getLogger("services")
+
+
+def serve_stream(
+    stream: socket.socket, connection: Connection, limits: Limits, sleep: Callable[[float], object] = time.sleep
+) -> None:
+    """Hold one conversation, from the first byte to the last stage of its close. The caller closes the socket.
+
+    Sending blocks until the peer has taken everything; nothing is read meanwhile. Back-pressure at its plainest.
+    """
+    # The kernel keeps the time: Python's own socket time-outs cost a poll() before every call.
+    _set_timeouts(stream, limits.idle)
+    peer_is_done = False
+    try:
+        while True:
+            match connection.next_event():
+                case None:
+                    if data := stream.recv(RECEIVE_SIZE):
+                        connection.receive_data(data)
+                    else:
+                        peer_is_done = True
+                        connection.receive_eof()
+                case Send(data):
+                    stream.sendall(data)
+                case Wait(seconds):
+                    sleep(seconds)
+                case Compute() as work:
+                    connection.receive_digest(work.run())
+                case Close():
+                    break
+        if not peer_is_done:
+            _linger(stream, limits.linger)
+    except BlockingIOError:
+        log.info("closed a connection that was idle for %g s", limits.idle)
+    except OSError as error:
+        log.debug("the peer is gone: %s", error.strerror)
+
+
+def serve_datagram(
+    listener: Listener, data: bytes, peer: object, sleep: Callable[[float], object] = time.sleep
+) -> None:
+    """Hold a conversation of one datagram."""
+    connection = listener.datagram(data, peer)
+    while True:
+        match connection.next_event():
+            case Send(reply):
+                listener.reply(reply, peer)
+            case Wait(seconds):
+                sleep(seconds)
+            case Compute() as work:
+                connection.receive_digest(work.run())
+            case _:
+                return
+
+
+def _set_timeouts(stream: socket.socket, seconds: float) -> None:
+    timeval = struct.pack("@ll", int(seconds), int(seconds % 1 * 1_000_000))
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
+
+
+def _linger(stream: socket.socket, seconds: float) -> None:
+    """Close the sending half, then read until the peer has closed too, for a while.
+
+    A socket that is closed with unread data sends a reset, which can overtake the last reply and destroy it (RFC 2525,
+    section 2.17). Reading until the peer's end gives that reply the time to arrive.
+    """
+    stream.shutdown(socket.SHUT_WR)
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0:
+        _set_timeouts(stream, max(left, 0.000_001))  # a timeval of zero would mean for ever
+        try:
+            if not stream.recv(RECEIVE_SIZE):
+                return
+        except BlockingIOError:
+            return
+
+
+class StopSignal:
+    """SIGTERM and SIGINT as something that a selector can wait for, beside the listening sockets."""
+
+    def __init__(self) -> None:
+        self.is_set = False
+        self._receiver, self._sender = socket.socketpair()
+        self._receiver.setblocking(False)
+        self._sender.setblocking(False)
+        # A signal that comes between the check of is_set and the call that waits would go unnoticed until the next
+        # client comes; the byte that Python writes here wakes the selector in any case.
+        signal.set_wakeup_fd(self._sender.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.is_set = True
+
+    def fileno(self) -> int:
+        """Becomes readable with each signal that Python handles."""
+        return self._receiver.fileno()
+
+    def clear(self) -> None:
+        """Make `fileno` wait for the next signal; `is_set` stays."""
+        with suppress(BlockingIOError):
+            self._receiver.recv(4096)
+
+    def close(self) -> None:
+        """Give up the descriptors; the handlers stay, so that a second signal does no harm."""
+        signal.set_wakeup_fd(-1)
+        self._receiver.close()
+        self._sender.close()
+
+
+class Drain(StopSignal):
+    """The stop signal of a process that holds one conversation at a time.
+
+    The handler itself ends the conversation's reading half: the kernel still gives what has arrived, then the end of
+    the stream, so that the blocked `recv` returns, and what was asked is answered. When the grace period is over, an
+    alarm breaks off whatever the process is doing.
+    """
+
+    def __init__(self, grace: float) -> None:
+        super().__init__()
+        self._grace = grace
+        self._current: tuple[socket.socket, Connection] | None = None
+        signal.signal(signal.SIGALRM, self._on_alarm)
+
+    def serve_stream(self, listener: Listener, stream: socket.socket, peer: object) -> None:
+        """Hold one conversation that a signal may end. The caller closes the socket."""
+        connection = listener.connection(peer)
+        self._current = stream, connection
+        if self.is_set:
+            self._end_reading()
+        try:
+            serve_stream(stream, connection, listener.limits)
+        finally:
+            self._current = None
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if not self.is_set:
+            self.is_set = True
+            signal.setitimer(signal.ITIMER_REAL, max(self._grace, 0.000_001))  # zero would switch it off
+            self._end_reading()
+
+    def _end_reading(self) -> None:
+        if self._current is not None:
+            stream, connection = self._current
+            connection.drain()
+            with suppress(OSError):
+                stream.shutdown(socket.SHUT_RD)
+
+    def _on_alarm(self, number: int, frame: FrameType | None) -> None:
+        log.warning("the grace period of %g s is over: the conversation is cut off", self._grace)
+        raise SystemExit(1)
+
+
+class Conversations:
+    """The conversations of a process that holds many at a time, each in a thread of its own."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._nobody_left = threading.Condition(self._lock)
+        self._streams: dict[socket.socket, Connection] = {}
+        self._count = 0
+        self._draining = False
+        self._cut = threading.Event()
+
+    def __len__(self) -> int:
+        return self._count
+
+    def serve_stream(self, listener: Listener, stream: socket.socket, peer: object) -> None:
+        """Hold one conversation, in the calling thread. The caller closes the socket."""
+        connection = listener.connection(peer)
+        with self._counted():
+            with self._lock:
+                self._streams[stream] = connection
+                if self._draining:
+                    self._end_reading(stream, connection)
+            try:
+                serve_stream(stream, connection, listener.limits, self._cut.wait)
+            finally:
+                with self._lock:
+                    del self._streams[stream]
+
+    def serve_datagram(self, listener: Listener, data: bytes, peer: object) -> None:
+        """Hold a conversation of one datagram, in the calling thread."""
+        with self._counted():
+            serve_datagram(listener, data, peer, self._cut.wait)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        with self._lock:
+            self._count += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._count -= 1
+                if not self._count:
+                    self._nobody_left.notify_all()
+
+    def drain(self, grace: float) -> bool:
+        """Let every conversation answer what it has been asked, then cut off those that are left.
+
+        Args:
+            grace: seconds until then.
+
+        Returns:
+            Whether all ended by themselves.
+        """
+        with self._lock:
+            self._draining = True
+            for stream, connection in self._streams.items():
+                self._end_reading(stream, connection)
+            if self._nobody_left.wait_for(lambda: not self._count, grace):
+                return True
+            log.warning("the grace period of %g s is over: %d conversations are cut off", grace, self._count)
+            self._cut.set()
+            for stream in self._streams:
+                with suppress(OSError):
+                    stream.shutdown(socket.SHUT_RDWR)
+        return False
+
+    @staticmethod
+    def _end_reading(stream: socket.socket, connection: Connection) -> None:
+        connection.drain()
+        with suppress(OSError):
+            stream.shutdown(socket.SHUT_RD)
+
+
+@contextmanager
+def selector_of(listeners: list[Listener], stop: StopSignal) -> Iterator[selectors.BaseSelector]:
+    """A selector over all listening sockets (data: the listener) and the stop signal (data: None)."""
+    with selectors.DefaultSelector() as selector:
+        for listener in listeners:
+            selector.register(listener.socket, selectors.EVENT_READ, listener)
+        selector.register(stop, selectors.EVENT_READ, None)
+        yield selector

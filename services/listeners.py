@@ -1,0 +1,225 @@
+"""Bound, listening sockets for the models: made from `--listen`, closed and unlinked at the end.
+
+`--listen SERVICE=ADDRESS`, for example `echo=tcp://0.0.0.0:7`. `all` stands for every service that the transport can
+carry, each at its well-known port (or, after `:0`, at a free one); for Unix sockets the address is then a directory.
+`{model}` in an address is the model's name.
+"""
+
+import errno
+import logging
+import os
+import socket
+import stat
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from services.protocol import SERVICES, Address, AddressError, Connection, DatagramConnection, Limits, Transport
+
+log = logging.getLogger("services")
+
+# What one read takes at most: a Send's worth, and more than the largest datagram.
+RECEIVE_SIZE = 64 * 1024
+
+# The process or the machine has no descriptor or memory for one more connection. The client stays in the backlog, and
+# the listening socket stays readable: without a pause the accept loop would take a whole core for nothing.
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+ACCEPT_PAUSE = 0.1
+
+
+Accepted = tuple[socket.socket, object]
+
+
+class ListenError(Exception):
+    """A `--listen` that cannot be honoured; the message names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """One service at one address, with a socket that is bound, listens (streams) and does not block."""
+
+    service: str
+    address: Address
+    socket: socket.socket
+    limits: Limits
+    info: Callable[[], str]
+
+    @property
+    def is_datagram(self) -> bool:
+        """Whether the socket gives datagrams instead of connections."""
+        return self.address.transport.is_datagram
+
+    def connection(self, peer: object) -> Connection:
+        """The protocol's side of a connection just accepted from `peer`, as `accept` names it."""
+        return Connection(self.service, _peer_name(peer), limits=self.limits, info=self.info)
+
+    def datagram(self, data: bytes, peer: object) -> DatagramConnection:
+        """The protocol's side of a datagram just received from `peer`, as `recvfrom` names it."""
+        return DatagramConnection(self.service, data, _peer_name(peer), limits=self.limits, info=self.info)
+
+    def accept(self) -> Accepted | None:
+        """Accept a connection for a model that blocks; None if there is none after all, see `accept_failed`."""
+        try:
+            return self.socket.accept()
+        except BlockingIOError:
+            return None  # the client went away, or another process was quicker
+        except OSError as error:
+            self.accept_failed(error)
+            return None
+
+    def accept_failed(self, error: OSError) -> None:
+        """Log why a connection was not accepted, and pause if the process or the machine is exhausted, accept(2)."""
+        if error.errno in EXHAUSTED:
+            log.warning("accept on %s failed: %s; pausing for %g s", self.address, error.strerror, ACCEPT_PAUSE)
+            time.sleep(ACCEPT_PAUSE)
+        else:
+            log.warning("accept on %s failed: %s", self.address, error.strerror)
+
+    def refusal(self) -> bytes:
+        """What a client is told whom a full server has accepted but cannot serve; only RESP has words for it."""
+        if self.service != "command":
+            return b""
+        return b"-ERR this server holds %d connections, which is its limit\r\n" % self.limits.connections
+
+    def receive(self) -> tuple[bytes, object] | None:
+        """Receive a datagram; None if there is none after all."""
+        try:
+            return self.socket.recvfrom(RECEIVE_SIZE)
+        except BlockingIOError:
+            return None
+
+    def reply(self, data: bytes, peer: object) -> None:
+        """Send a datagram back. It may be lost, as any datagram: a peer that is gone, full or nameless is no error."""
+        if not peer:  # a Unix datagram socket that was not bound has no name to answer to
+            log.debug("%s: a datagram came from a socket without a name; no reply", self.address)
+            return
+        try:
+            self.socket.sendto(data, cast(Any, peer))  # what recvfrom gave
+        except OSError as error:
+            log.debug("%s: reply to %s was lost: %s", self.address, _peer_name(peer), error.strerror)
+
+
+def _peer_name(peer: object) -> str:
+    if isinstance(peer, tuple):
+        host = f"[{peer[0]}]" if ":" in peer[0] else peer[0]
+        return f"{host}:{peer[1]}"
+    return os.fsdecode(peer) if isinstance(peer, (str, bytes)) else ""
+
+
+def parse_listens(specs: Sequence[str], model: str) -> list[tuple[str, Address]]:
+    """Turn the values of `--listen` into services and addresses.
+
+    Raises:
+        ListenError: names the value and what is wrong with it.
+    """
+    wanted: list[tuple[str, Address]] = []
+    for spec in specs:
+        service, separator, url = spec.partition("=")
+        if not separator or (service != "all" and service not in SERVICES):
+            raise ListenError(f"--listen {spec!r} does not start with one of {', '.join(SERVICES)} or all, and '='")
+        try:
+            wanted += _expand(service, Address.parse(url.replace("{model}", model)))
+        except AddressError as error:
+            raise ListenError(f"--listen {spec!r}: {error}") from None
+    return wanted
+
+
+def _expand(service: str, address: Address) -> list[tuple[str, Address]]:
+    if service != "all":
+        if address.transport.is_datagram and not SERVICES[service].over_datagrams:
+            raise AddressError(f"{service} is not offered over datagrams")
+        return [(service, address if address.transport.is_unix else _with_port(service, address))]
+    if address.port:
+        raise AddressError(f"all services cannot share port {address.port}; use :0 or none")
+    names = [name for name in SERVICES if SERVICES[name].over_datagrams or not address.transport.is_datagram]
+    if not address.transport.is_unix:
+        return [(name, _with_port(name, address)) for name in names]
+    ending = ".dgram.sock" if address.transport.is_datagram else ".sock"
+    # Parsed again, because the longer path may be too long.
+    return [(name, Address.parse(f"{address}/{name}{ending}")) for name in names]
+
+
+def _with_port(service: str, address: Address) -> Address:
+    port = SERVICES[service].port if address.port is None else address.port
+    return Address(address.transport, host=address.host, port=port)
+
+
+@contextmanager
+def open_listeners(
+    wanted: Sequence[tuple[str, Address]], limits: Limits, info: Callable[[], str]
+) -> Iterator[list[Listener]]:
+    """Bind them all, or none; close them, and remove the sockets' files, at the end.
+
+    Raises:
+        ListenError: names the address that could not be bound, and why.
+    """
+    with ExitStack() as stack:
+        listeners = []
+        for service, address in wanted:
+            try:
+                opened = _bind_unix(address, stack) if address.transport.is_unix else _bind_inet(address, stack)
+                opened.setblocking(False)
+                if not address.transport.is_datagram:
+                    opened.listen(limits.backlog)
+            except OSError as error:
+                raise ListenError(f"cannot listen on {service}={address}: {error.strerror or error}") from None
+            if not address.transport.is_unix:
+                address = Address(address.transport, host=address.host, port=opened.getsockname()[1])
+            listeners.append(Listener(service, address, opened, limits, info))
+        yield listeners
+
+
+def _bind_inet(address: Address, stack: ExitStack) -> socket.socket:
+    kind = socket.SOCK_DGRAM if address.transport is Transport.UDP else socket.SOCK_STREAM
+    family, _, _, _, where = socket.getaddrinfo(address.host, address.port, type=kind, flags=socket.AI_PASSIVE)[0]
+    opened = stack.enter_context(socket.socket(family, kind))
+    if kind == socket.SOCK_STREAM:
+        # Without it a restarted server waits a minute for connections in TIME_WAIT.
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Replies are written whole, so holding back the last segment (Nagle) only adds the peer's delayed ACK, some
+        # 40 ms. Accepted sockets inherit the option, which saves a call for each.
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    opened.bind(where)
+    return opened
+
+
+def _bind_unix(address: Address, stack: ExitStack) -> socket.socket:
+    path = Path(address.path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kind = socket.SOCK_DGRAM if address.transport is Transport.UNIXGRAM else socket.SOCK_STREAM
+    opened = stack.enter_context(socket.socket(socket.AF_UNIX, kind))
+    try:
+        opened.bind(address.path)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE or not _is_abandoned(path, kind):
+            raise
+        path.unlink(missing_ok=True)
+        opened.bind(address.path)
+    # The file is removed by the process that made it, not by the workers it forked, and only if it is still the same.
+    stack.callback(_unlink_own, path, path.stat().st_ino, os.getpid())
+    return opened
+
+
+def _is_abandoned(path: Path, kind: socket.SocketKind) -> bool:
+    """Whether the file is a socket that nobody listens on: what a server leaves that was killed."""
+    if not stat.S_ISSOCK(path.lstat().st_mode):
+        return False
+    with socket.socket(socket.AF_UNIX, kind) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            return True
+        except OSError:  # busy, or of another kind: somebody is there
+            return False
+    return False
+
+
+def _unlink_own(path: Path, inode: int, owner: int) -> None:
+    if owner == os.getpid():
+        with suppress(FileNotFoundError):
+            if path.lstat().st_ino == inode:
+                path.unlink()

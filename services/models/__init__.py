@@ -1,0 +1,1 @@
+"""The models: one file each, one public `serve(listeners)` each. Where to start reading: docs/design.md."""

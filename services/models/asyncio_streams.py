@@ -1,0 +1,203 @@
+"""asyncio with its streams: a coroutine for each client, all on one loop in one thread.
+
+Unit of concurrency: a task, some kilobytes; switching from one to the next is a function call.
+What blocks whom: waiting blocks nobody, as every `await` lets the loop turn to someone else. Computing blocks everyone:
+between two awaits the loop, and with it every client, stands still.
+What runs out first: the one core that the loop has; long before that, where handlers compute, everyone's latency.
+"""
+
+import asyncio
+import logging
+import signal
+import socket
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import cast
+
+from services.listeners import RECEIVE_SIZE, Listener
+from services.protocol import SEND_SIZE, Close, Compute, Connection, Send, Wait
+
+log = logging.getLogger("services")
+
+# Named, so that what runs is known: which loop is the default depends on the platform and the policy.
+LOOP = asyncio.SelectorEventLoop
+
+
+def event_loop() -> str:
+    """What turns, for the server's first line."""
+    return f"{LOOP.__module__}.{LOOP.__qualname__}"
+
+
+def serve(listeners: list[Listener]) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        SystemExit: with code 1, if conversations were still going when the grace period ended.
+    """
+    with asyncio.Runner(loop_factory=LOOP) as runner:
+        if not runner.run(Server(listeners).run()):
+            raise SystemExit(1)
+
+
+@dataclass(slots=True, eq=False)
+class Stream:
+    """A client, and since when (by the loop's clock) it has neither sent nor taken anything."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    connection: Connection
+    quiet_since: float | None = None
+
+
+class Server:
+    """The conversations of one loop."""
+
+    def __init__(self, listeners: list[Listener]) -> None:
+        self._listeners = listeners
+        self._limits = listeners[0].limits
+        self._streams: set[Stream] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._draining = False
+
+    async def run(self) -> bool:
+        """Serve until a signal; returns whether all conversations ended by themselves."""
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        servers = [await self._listen(listener) for listener in self._listeners if not listener.is_datagram]
+        datagrams = [listener for listener in self._listeners if listener.is_datagram]
+        for listener in datagrams:
+            # A datagram endpoint would do for UDP, but knows no Unix datagrams on some loops, and on Python 3.11 and
+            # 3.12 cannot send an empty one.
+            loop.add_reader(listener.socket, self._receive, listener)
+        watch = asyncio.create_task(self._watch())
+        await stop.wait()
+        watch.cancel()
+        for server in servers:
+            server.close()
+        for listener in datagrams:
+            loop.remove_reader(listener.socket)
+        return await self._drain()
+
+    async def _listen(self, listener: Listener) -> asyncio.Server:
+        async def serve_stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await self._serve_stream(listener, reader, writer)
+
+        # Both pause for a second, with a line in the log, when there is no descriptor left to accept with.
+        if listener.address.transport.is_unix:
+            return await asyncio.start_unix_server(serve_stream, sock=listener.socket, backlog=self._limits.backlog)
+        return await asyncio.start_server(serve_stream, sock=listener.socket, backlog=self._limits.backlog)
+
+    async def _serve_stream(
+        self, listener: Listener, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        # Above this, `drain` waits; without it the transport would buffer whatever the client does not read.
+        writer.transport.set_write_buffer_limits(high=SEND_SIZE)
+        if len(self._tasks) >= self._limits.connections:
+            writer.write(listener.refusal())
+            writer.close()
+            return
+        stream = Stream(reader, writer, listener.connection(writer.get_extra_info("peername")))
+        self._streams.add(stream)
+        self._keep(cast("asyncio.Task[None]", asyncio.current_task()))
+        if self._draining:
+            self._end_reading(stream)
+        try:
+            await self._converse(stream)
+            writer.close()
+            await writer.wait_closed()
+        except OSError as error:
+            log.debug("the peer is gone: %s", error.strerror)
+        finally:
+            writer.transport.abort()  # changes nothing after a close that went well
+            self._streams.discard(stream)
+
+    async def _converse(self, stream: Stream) -> None:
+        reader, writer, connection = stream.reader, stream.writer, stream.connection
+        clock = asyncio.get_running_loop().time
+        while True:
+            match connection.next_event():
+                case None:
+                    stream.quiet_since = clock()
+                    data = await reader.read(RECEIVE_SIZE)
+                    stream.quiet_since = None
+                    if data:
+                        connection.receive_data(data)
+                    else:
+                        connection.receive_eof()
+                case Send(data):
+                    writer.write(data)
+                    stream.quiet_since = clock()
+                    await writer.drain()
+                    stream.quiet_since = None
+                case Wait(seconds):
+                    await asyncio.sleep(seconds)
+                case Compute() as work:
+                    connection.receive_digest(work.run())
+                case Close():
+                    break
+        stream.quiet_since = clock()
+        if not reader.at_eof():
+            # In stages: end our half, then read what still comes, so that no reset overtakes the last reply.
+            writer.write_eof()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._limits.linger):
+                    while await reader.read(RECEIVE_SIZE):
+                        pass
+
+    def _receive(self, listener: Listener) -> None:
+        if (received := listener.receive()) and len(self._tasks) < self._limits.connections:
+            self._keep(asyncio.create_task(self._serve_datagram(listener, *received)))
+
+    async def _serve_datagram(self, listener: Listener, data: bytes, peer: object) -> None:
+        connection = listener.datagram(data, peer)
+        while True:
+            match connection.next_event():
+                case Send(reply):
+                    listener.reply(reply, peer)
+                case Wait(seconds):
+                    await asyncio.sleep(seconds)
+                case Compute() as work:
+                    connection.receive_digest(work.run())
+                case _:
+                    return
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _watch(self) -> None:
+        """Close who was quiet for too long. One look around for all costs less than a timer for each read."""
+        clock = asyncio.get_running_loop().time
+        while True:
+            await asyncio.sleep(self._limits.idle / 4)
+            limit = clock() - self._limits.idle
+            for stream in self._streams:
+                if stream.quiet_since is not None and stream.quiet_since < limit:
+                    log.info("closed a connection that was idle for %g s", self._limits.idle)
+                    stream.writer.transport.abort()
+
+    async def _drain(self) -> bool:
+        self._draining = True
+        for stream in self._streams:
+            self._end_reading(stream)
+        # A client that was accepted just now has no task yet; it gets one in the loop's next two turns.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        if not self._tasks:
+            return True
+        _, late = await asyncio.wait(self._tasks, timeout=self._limits.grace)
+        if late:
+            log.warning("the grace period of %g s is over: %d conversations are cut off", self._limits.grace, len(late))
+            for task in late:
+                task.cancel()
+            await asyncio.wait(late)
+        return not late
+
+    @staticmethod
+    def _end_reading(stream: Stream) -> None:
+        """Answer what has been asked, then close: the kernel gives what has arrived, then the end of the stream."""
+        stream.connection.drain()
+        with suppress(OSError):
+            stream.writer.get_extra_info("socket").shutdown(socket.SHUT_RD)

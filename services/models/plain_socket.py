@@ -1,0 +1,38 @@
+"""One client at a time, on plain sockets: the textbook's first server, made whole.
+
+Unit of concurrency: none. The process accepts a connection, serves it until it ends, then accepts the next.
+What blocks whom: everyone waits for the one who is being served: for its requests, its silence and its slow reading.
+What runs out first: patience. Waiting clients fill the listening socket's backlog; those behind it are not even let in.
+"""
+
+from services.blocking import Drain, selector_of, serve_datagram
+from services.listeners import Listener
+
+
+def serve(listeners: list[Listener]) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        SystemExit: with code 1, if a conversation was still going when the grace period ended.
+    """
+    stop = Drain(listeners[0].limits.grace)
+    # The selector waits for *some* listening socket to have a client. It never watches a client: while one is served,
+    # nobody looks here.
+    with selector_of(listeners, stop) as selector:
+        while not stop.is_set:
+            for key, _ in selector.select():
+                if key.data is None:
+                    stop.clear()
+                elif not stop.is_set:
+                    _serve_one(key.data, stop)
+    stop.close()
+
+
+def _serve_one(listener: Listener, stop: Drain) -> None:
+    if listener.is_datagram:
+        if received := listener.receive():
+            serve_datagram(listener, *received)
+    elif accepted := listener.accept():
+        stream, peer = accepted
+        with stream:
+            stop.serve_stream(listener, stream, peer)

@@ -1,0 +1,41 @@
+"""The library's servers as they come: one client at a time.
+
+Unit of concurrency: none. `TCPServer.process_request` runs the handler to its end before it returns to the loop.
+What blocks whom: everyone waits for the one who is being served; the library's documentation calls the server deaf.
+What runs out first: patience, as with `plain_socket`. Left to itself the library would also give up at five clients in
+the backlog (`request_queue_size`) and at 8192 bytes of a datagram (`max_packet_size`); here neither is left to it.
+
+What each server inherits:
+
+    BaseServer <- TCPServer <- UDPServer            (a TCPServer by inheritance only: it has no connections)
+                  TCPServer <- UnixStreamServer     (address_family = AF_UNIX)
+                               UDPServer <- UnixDatagramServer
+"""
+
+from socketserver import TCPServer, UDPServer, UnixDatagramServer, UnixStreamServer
+
+from services.blocking import Drain
+from services.listeners import Listener
+from services.protocol import Transport
+from services.socketservers import make_server, serve_until
+
+CLASSES: dict[Transport, type[TCPServer]] = {
+    Transport.TCP: TCPServer,
+    Transport.UDP: UDPServer,
+    Transport.UNIX: UnixStreamServer,
+    Transport.UNIXGRAM: UnixDatagramServer,
+}
+
+
+def serve(listeners: list[Listener]) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        SystemExit: with code 1, if a conversation was still going when the grace period ended.
+    """
+    stop = Drain(listeners[0].limits.grace)
+    servers = [(listener, make_server(listener, CLASSES, stop.serve_stream)) for listener in listeners]
+    serve_until(stop, servers)
+    for _, server in servers:
+        server.server_close()
+    stop.close()

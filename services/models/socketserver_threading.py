@@ -1,0 +1,69 @@
+"""The library's servers with `ThreadingMixIn`: a thread for each client.
+
+Unit of concurrency: a thread, made when a client connects and gone when it leaves; a datagram gets one too.
+What blocks whom: waiting blocks nobody, since a thread that waits for the network or sleeps has let go of the GIL.
+Computing blocks everyone for a while: one thread at a time runs Python, and hands over every 5 ms
+(`sys.getswitchinterval`).
+What runs out first: the number of threads (`pids_limit`), then memory, a stack for each. The mixin itself knows no
+limit; this model stops accepting at `LAB_MAX_CONNECTIONS`, and clients wait in the backlog.
+
+What each server inherits: `ThreadingMixIn` stands before one of the library's four servers and replaces its
+`process_request`, which starts a thread, and `server_close`, which joins them all (`block_on_close`).
+"""
+
+import os
+from socketserver import TCPServer, ThreadingMixIn, UDPServer, UnixDatagramServer, UnixStreamServer
+
+from services.blocking import Conversations, StopSignal
+from services.listeners import Listener
+from services.protocol import Transport
+from services.socketservers import make_server, serve_until
+
+
+class ThreadingTCPServer(ThreadingMixIn, TCPServer):
+    """A thread for each connection."""
+
+
+class ThreadingUDPServer(ThreadingMixIn, UDPServer):
+    """A thread for each datagram."""
+
+
+class ThreadingUnixStreamServer(ThreadingMixIn, UnixStreamServer):
+    """A thread for each connection."""
+
+
+class ThreadingUnixDatagramServer(ThreadingMixIn, UnixDatagramServer):
+    """A thread for each datagram."""
+
+
+CLASSES: dict[Transport, type[TCPServer]] = {
+    Transport.TCP: ThreadingTCPServer,
+    Transport.UDP: ThreadingUDPServer,
+    Transport.UNIX: ThreadingUnixStreamServer,
+    Transport.UNIXGRAM: ThreadingUnixDatagramServer,
+}
+
+
+def serve(listeners: list[Listener]) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        SystemExit: with code 1, if conversations were still going when the grace period ended.
+    """
+    limits = listeners[0].limits
+    stop = StopSignal()
+    conversations = Conversations()
+    servers = [
+        (listener, make_server(listener, CLASSES, conversations.serve_stream, conversations.serve_datagram))
+        for listener in listeners
+    ]
+    serve_until(stop, servers, has_room=lambda: len(conversations) < limits.connections)
+    # Whoever is in the backlog must learn now that nobody will come; datagram sockets still carry replies.
+    for listener, server in servers:
+        if not listener.is_datagram:
+            server.socket.close()
+    if not conversations.drain(limits.grace):
+        os._exit(1)  # a thread that computes cannot be stopped, only left behind
+    for _, server in servers:
+        server.server_close()
+    stop.close()

@@ -1,0 +1,117 @@
+"""The only way to start a model: `python -m services.run --model NAME --listen SERVICE=ADDRESS ...`.
+
+The first line on stdout is one JSON object: what really runs. The log goes to stderr. SIGTERM and SIGINT let what is
+in flight finish within the grace period: exit code 0, or 1 if something had to be cut off. What cannot be started is
+one line on stderr and exit code 2.
+"""
+
+import argparse
+import importlib
+import json
+import logging
+import os
+import pkgutil
+import platform
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from types import ModuleType
+from typing import NoReturn
+
+import services.models
+from services.listeners import Listener, ListenError, open_listeners, parse_listens
+from services.protocol import LimitError, Limits
+
+
+class StartError(Exception):
+    """The server cannot be started as asked; the message says what to change."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise StartError(message)
+
+
+def model_names() -> list[str]:
+    """The models: the modules of `services.models`."""
+    return [module.name for module in pkgutil.iter_modules(services.models.__path__)]
+
+
+def load_model(name: str) -> ModuleType:
+    """Import a model.
+
+    Raises:
+        StartError: there is none of that name, or its library is not installed.
+    """
+    if name not in model_names():
+        raise StartError(f"unknown model {name!r}; the models are {', '.join(model_names())}")
+    try:
+        return importlib.import_module(f"services.models.{name}")
+    except ModuleNotFoundError as error:
+        raise StartError(f"model {name} needs {error.name}, which is not installed: pip install {error.name}") from None
+
+
+def describe(name: str, model: ModuleType, listeners: Sequence[Listener], limits: Limits) -> dict[str, object]:
+    """What really runs, as data."""
+    libraries: tuple[str, ...] = getattr(model, "LIBRARIES", ())
+    event_loop: Callable[[], str] | None = getattr(model, "event_loop", None)
+    return {
+        "model": name,
+        "pid": os.getpid(),
+        "python": platform.python_version(),
+        "implementation": platform.python_implementation(),
+        "libraries": {library: version(library) for library in libraries},
+        "event_loop": event_loop() if event_loop else None,
+        "listeners": [
+            {"service": each.service, "transport": each.address.transport, "address": str(each.address)}
+            for each in listeners
+        ],
+        "limits": asdict(limits),
+    }
+
+
+def _info(name: str, limits: Limits) -> Callable[[], str]:
+    """INFO's lines about the server. Asked anew each time: after a fork the process is another."""
+
+    def info() -> str:
+        server = {"model": name, "python_version": platform.python_version(), "process_id": os.getpid()}
+        sections = {"Server": server, "Limits": asdict(limits)}
+        return "".join(
+            f"# {title}\r\n" + "".join(f"{key}:{value}\r\n" for key, value in pairs.items())
+            for title, pairs in sections.items()
+        )
+
+    return info
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until SIGTERM or SIGINT; returns the exit code."""
+    parser = _Parser(prog="python -m services.run", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--model", default=os.environ.get("LAB_MODEL"), help="default: $LAB_MODEL")
+    parser.add_argument("--listen", action="append", default=[], metavar="SERVICE=ADDRESS", help="may be repeated")
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    # Until the model has its own handlers, being asked to stop is not an error.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
+    try:
+        options = parser.parse_args(arguments)
+        if not options.model:
+            raise StartError(f"--model is missing; the models are {', '.join(model_names())}")
+        wanted = parse_listens(options.listen, options.model)
+        if not wanted:
+            raise StartError("--listen is missing, for example --listen echo=tcp://127.0.0.1:7007")
+        limits = Limits.from_environ(os.environ)
+        model = load_model(options.model)
+        with open_listeners(wanted, limits, _info(options.model, limits)) as listeners:
+            print(json.dumps(describe(options.model, model, listeners, limits)), flush=True)
+            model.serve(listeners)
+    except (StartError, ListenError, LimitError) as error:
+        print(f"services.run: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,154 @@
+"""One suite over every model, transport and service, wherever the servers run.
+
+A test names what it is about with `@pytest.mark.service(NAME, KIND)`, KIND being "stream" or "datagram", and gets each
+server that offers it as the fixture `target`. What a model declares not to be capable of (`lab.limit.CAPABILITY` in
+compose.yaml) is a strict expected failure of the tests marked `@pytest.mark.capability(CAPABILITY)`: a model that turns
+out to be capable of it fails the suite just as one that is not.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from lab.backends import open_backend
+from lab.catalogue import Catalogue, Model
+from lab.client import Link
+from services.protocol import SERVICES, Address, Transport
+
+FOREIGN = "target"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A service of a server, and where it is."""
+
+    model: str
+    service: str
+    transport: Transport
+    find: Callable[["Target"], Address]
+    limits: frozenset[str] = field(default=frozenset())
+
+    def __str__(self) -> str:
+        return f"{self.model}-{self.service}-{self.transport}"
+
+    @property
+    def address(self) -> Address:
+        return self.find(self)
+
+    def sibling(self, service: str) -> "Target":
+        """Another service of the same server, over the same transport."""
+        return Target(self.model, service, self.transport, self.find, self.limits)
+
+    def connect(self, timeout: float = 10.0) -> Link:
+        """A client of this target; to be used with `with`."""
+        return Link(self.address, timeout=timeout)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "service(name, kind): the service that a conformance test is about")
+    config.addinivalue_line("markers", "capability(name): what a model must be capable of, unless it says it is not")
+    config.addinivalue_line(
+        "markers", "limit(name): only about the models that declare this limit, and what it means there"
+    )
+    config.addinivalue_line("markers", "about_nothing: none of the servers at hand is one that the test is about")
+    config.addinivalue_line("markers", "network_only: needs programs that only the lab's own containers have for sure")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "target" not in metafunc.fixturenames:
+        return
+    # A marker on a test stands before one on its class or module.
+    service, kind = next(metafunc.definition.iter_markers("service")).args
+    capabilities = [marker.args[0] for marker in metafunc.definition.iter_markers("capability")]
+    limits = {marker.args[0] for marker in metafunc.definition.iter_markers("limit")}
+    network_only = next(metafunc.definition.iter_markers("network_only"), None)
+    parameters = []
+    if network_only is None or metafunc.config.getoption("network"):
+        for target, model in _targets(metafunc.config):
+            if target.service != service or target.transport.is_datagram != (kind == "datagram"):
+                continue
+            if not limits <= target.limits:
+                continue
+            reasons = [model.limits[name] for name in capabilities if model and name in model.limits]
+            marks = [pytest.mark.xfail(reason=reason, strict=True) for reason in reasons]
+            # With xdist, one model's tests stay in one worker: a sequential model serves one client at a time.
+            marks.append(pytest.mark.xdist_group(target.model))
+            parameters.append(pytest.param(target, id=str(target), marks=marks))
+    # A test that is about none of the servers at hand is left out, and counted as such; pytest would call it skipped.
+    nothing = pytest.param(None, id="none", marks=pytest.mark.about_nothing)
+    metafunc.parametrize("target", parameters or [nothing])
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    left_out = [item for item in items if item.get_closest_marker("about_nothing")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+def _targets(config: pytest.Config) -> Iterator[tuple[Target, Model | None]]:
+    """Every service that can be tested, and the model that offers it if it is one of the catalogue."""
+    chosen = [name for name in config.getoption("models").split(",") if name]
+    if foreign := config.getoption("target"):
+        addresses = [(service, Address.parse(url)) for service, _, url in (item.partition("=") for item in foreign)]
+        for service, address in addresses:
+            where = dict(addresses)
+            yield Target(FOREIGN, service, address.transport, lambda target, where=where: where[target.service]), None
+        return
+    catalogue = Catalogue.load()
+    find = _finder(config)
+    for model in catalogue.select(chosen):
+        for service in model.services:
+            for transport in Transport:
+                if SERVICES[service].over_datagrams or not transport.is_datagram:
+                    yield Target(model.name, service, transport, find, frozenset(model.limits)), model
+
+
+def _finder(config: pytest.Config) -> Callable[[Target], Address]:
+    """How an address is found: in the catalogue, in a file, or by starting the model as a process."""
+    if config.getoption("network"):
+        catalogue = Catalogue.load()
+        return lambda target: _pick(target, [listener.as_json() for listener in catalogue.inside(target.model)])
+    if file := config.getoption("targets"):
+        rows = json.loads(Path(file).read_text(encoding="utf-8"))
+        listeners = {row["model"]: row["listeners"] for row in rows}
+        return lambda target: _pick(target, listeners[target.model])
+    return lambda target: _pick(target, config.stash[_PROCESSES](target.model))
+
+
+def _pick(target: Target, listeners: list[dict[str, str]]) -> Address:
+    for listener in listeners:
+        if (listener["service"], listener["transport"]) == (target.service, target.transport):
+            return Address.parse(listener["address"])
+    raise LookupError(f"{target.model} has no {target.service} over {target.transport}")
+
+
+# Starts a model, if it does not run yet, and gives its listeners.
+_PROCESSES = pytest.StashKey[Callable[[str], list[dict[str, str]]]]()
+
+
+@pytest.fixture
+def patience(target: Target, unit: float) -> float:
+    """How many seconds a client waits that should not have to: about one where it is known to be in vain."""
+    return 10 * unit if target.limits else 10.0
+
+
+@pytest.fixture(scope="session", autouse=True)
+def processes(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Models as processes of this run, each started when it is first asked for."""
+    backend = open_backend("process", f"conformance-{os.getpid()}")
+
+    @cache
+    def start(model: str) -> list[dict[str, str]]:
+        backend.up([model])
+        return [listener.as_json() for listener in backend.targets() if listener.model == model]
+
+    request.config.stash[_PROCESSES] = start
+    yield
+    if start.cache_info().currsize:
+        backend.down()

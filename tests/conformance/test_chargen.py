@@ -1,0 +1,48 @@
+"""chargen, RFC 864."""
+
+import pytest
+
+pytestmark = pytest.mark.service("chargen", "stream")
+
+# The RFC's pattern, made here in another way than in the server: 95 printable characters in a ring.
+RING = "".join(chr(code) for code in range(32, 127))
+
+
+def line(number: int) -> str:
+    return "".join(RING[(number + column) % 95] for column in range(72)) + "\r\n"
+
+
+def read_lines(link, count: int) -> str:
+    data = bytearray()
+    while len(data) < count * 74:
+        chunk = link.receive()
+        assert chunk, "the stream ended"
+        data += chunk
+    return data[: count * 74].decode("ascii")
+
+
+def test_sends_the_rotating_lines(target) -> None:
+    with target.connect() as link:
+        text = read_lines(link, 2000)
+    assert text == "".join(line(number) for number in range(2000))
+
+
+def test_ends_when_the_client_has_gone(target) -> None:
+    """Whoever comes next is served: by a sequential model only if the first conversation has really ended."""
+    for _ in range(3):
+        with target.connect() as link:
+            assert read_lines(link, 1) == line(0)
+
+
+def test_throws_away_what_it_gets(target) -> None:
+    with target.connect() as link:
+        link.send(b"stop, please\r\n")
+        assert read_lines(link, 100) == "".join(line(number) for number in range(100))
+
+
+@pytest.mark.capability("overlap")
+def test_a_client_that_does_not_read_stops_nobody_else(target, patience: float) -> None:
+    with target.connect() as reader:
+        reader.receive(1)
+        with target.connect(patience) as other:
+            assert read_lines(other, 10) == "".join(line(number) for number in range(10))

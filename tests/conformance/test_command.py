@@ -1,0 +1,306 @@
+"""command: RESP2, the work, and what is wrong with a request."""
+
+import hashlib
+import selectors
+import socket
+import time
+from contextlib import ExitStack
+
+import pytest
+import redis
+
+from lab.client import Link, ReplyReader, pack, read_resp
+
+stream = pytest.mark.service("command", "stream")
+datagram = pytest.mark.service("command", "datagram")
+
+
+def blob(size: int) -> bytes:
+    """BLOB's pattern, made here in another way than in the server."""
+    return bytes(32 + index % 95 for index in range(size))
+
+
+def burn(rounds: int) -> bytes:
+    digest = b"\0" * 32
+    for _ in range(rounds):
+        digest = hashlib.new("sha256", digest).digest()
+    return digest.hex().encode()
+
+
+def ask(link: Link, *words: bytes) -> object:
+    link.send(pack(words))
+    value, _ = read_resp(link, ReplyReader())
+    return value
+
+
+def read_all(link: Link) -> bytes:
+    return b"".join(iter(link.receive, b""))
+
+
+@stream
+@pytest.mark.parametrize(
+    ("words", "reply"),
+    [
+        ((b"PING",), b"PONG"),
+        ((b"ping",), b"PONG"),
+        ((b"PING", b"hello"), b"hello"),
+        ((b"ECHO", b""), b""),
+        ((b"ECHO", bytes(range(256))), bytes(range(256))),
+        ((b"ECHO", b"x" * 500_000), b"x" * 500_000),
+        ((b"SLEEP", b"1"), b"OK"),
+        ((b"BURN", b"0"), b"0" * 64),
+        ((b"BURN", b"100"), burn(100)),
+        ((b"BLOB", b"0"), b""),
+        ((b"BLOB", b"65536"), blob(65536)),
+        ((b"BLOB", b"200000"), blob(200_000)),
+    ],
+    ids=lambda value: (
+        value[0].decode() + "".join(f"-{len(word)}" for word in value[1:]) if type(value) is tuple else ""
+    ),
+)
+def test_answers(target, words: tuple[bytes, ...], reply: bytes) -> None:
+    with target.connect() as link:
+        assert ask(link, *words) == reply
+        assert ask(link, b"PING") == b"PONG"  # and goes on
+
+
+@stream
+def test_answers_what_a_person_types(target) -> None:
+    with target.connect() as link:
+        link.send(b'PING\r\n\r\n  echo  "a \\x41\\"b"\n')
+        link.half_close()
+        assert read_all(link) == b'+PONG\r\n$5\r\na A"b\r\n'
+
+
+@stream
+def test_info_tells_the_server_and_its_limits(target) -> None:
+    with target.connect() as link:
+        text = ask(link, b"INFO").decode()
+    pairs = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    assert {"model", "process_id", "bulk", "idle", "connections"} <= set(pairs)
+
+
+@stream
+def test_answers_a_pipeline_in_order_before_it_closes(target) -> None:
+    """Five thousand requests at once, then a half-close: every one is answered, none twice, none out of order."""
+    requests = [pack([b"ECHO", b"%d" % number]) for number in range(5000)]
+    with target.connect() as link:
+        link.send(b"".join(requests))
+        link.half_close()
+        replies = read_all(link)
+    assert replies == b"".join(b"$%d\r\n%d\r\n" % (len(str(number)), number) for number in range(5000))
+
+
+@stream
+def test_answers_work_in_the_middle_of_a_pipeline(target) -> None:
+    with target.connect() as link:
+        link.send(b"PING\r\nSLEEP 5\r\nBURN 3\r\nBLOB 70000\r\nPING\r\n")
+        link.half_close()
+        expected = b"+PONG\r\n+OK\r\n$64\r\n%b\r\n$70000\r\n%b\r\n+PONG\r\n" % (burn(3), blob(70_000))
+        assert read_all(link) == expected
+
+
+@stream
+def test_answers_a_request_that_comes_in_pieces(target, unit: float) -> None:
+    with target.connect() as link:
+        for piece in (b"*2\r", b"\n$4\r\nEC", b"HO\r\n$1", b"0\r\n01234", b"56789\r", b"\nPI", b"NG\r\n"):
+            link.send(piece)
+            time.sleep(unit / 20)  # so that the server does not read it together with the next
+        link.half_close()
+        assert read_all(link) == b"$10\r\n0123456789\r\n+PONG\r\n"
+
+
+@stream
+def test_quit_answers_and_closes(target) -> None:
+    with target.connect() as link:
+        link.send(b"PING\r\nQUIT\r\nPING\r\n")
+        assert read_all(link) == b"+PONG\r\n+OK\r\n"
+
+
+@stream
+@pytest.mark.parametrize(
+    ("request_", "error"),
+    [
+        (b"NOPE x\r\n", b"unknown command 'NOPE'"),
+        (b"*1\r\n$4\r\n\x00\xff\r\n\r\n", b"unknown command '\\x00\\xff\\r\\n'"),
+        (b"ECHO\r\n", b"wrong number of arguments for 'ECHO'"),
+        (b"SLEEP 60001\r\n", b"SLEEP takes 0 to 60000 ms, not '60001'"),
+        (b"SLEEP -1\r\n", b"SLEEP takes 0 to 60000 ms, not '-1'"),
+        (b"BURN ten\r\n", b"BURN takes 0 to 10000000 rounds, not 'ten'"),
+        (b"BLOB 67108865\r\n", b"BLOB takes 0 to 67108864 bytes, not '67108865'"),
+        (b"BLOB " + b"9" * 5000 + b"\r\n", b"BLOB takes 0 to 67108864 bytes"),
+    ],
+    ids=["unknown", "binary-name", "no-argument", "sleep-limit", "negative", "word", "blob-limit", "long-number"],
+)
+def test_an_error_is_answered_and_the_connection_goes_on(target, request_: bytes, error: bytes) -> None:
+    with target.connect() as link:
+        link.send(request_ + b"PING\r\n")
+        link.half_close()
+        reply = read_all(link)
+    assert reply.startswith(b"-ERR ")
+    assert error in reply
+    assert reply.endswith(b"\r\n+PONG\r\n")
+    assert reply.count(b"\r\n") == 2
+
+
+@stream
+@pytest.mark.parametrize(
+    ("request_", "error"),
+    [
+        (b"x" * 70_000, b"line is longer than 65536 bytes"),
+        (b"*2000\r\n", b"array of 2000 arguments is over the limit of 1024"),
+        (b"*1\r\n$1048577\r\n", b"bulk of 1048577 bytes is over the limit of 1048576"),
+        (b"*-7\r\n", b"array length '-7' is not a number"),
+        (b"*1\r\n$-7\r\n", b"bulk length '-7' is not a number"),
+        (b"*1\r\n$4x\r\n", b"bulk length '4x' is not a number"),
+        (b"*1\r\nPING\r\n", b"expected '$', got 'P'"),
+        (b"*1\r\n$4\r\nPINGxx", b"a bulk of 4 bytes is not followed by CR LF"),
+        (b'ECHO "unbalanced\r\n', b"unbalanced quotes"),
+    ],
+    ids=["line", "array", "bulk", "negative-array", "negative-bulk", "letters", "no-bulk", "no-end", "quotes"],
+)
+def test_what_cannot_be_followed_is_answered_and_closed(target, request_: bytes, error: bytes) -> None:
+    """A megabyte more is on its way when the server gives up: the error must arrive, and not be lost to a reset."""
+    with target.connect() as link:
+        link.send(b"PING\r\n" + request_)
+        link.socket.setblocking(False)
+        try:
+            for _ in range(16):
+                link.socket.send(bytes(65536))
+        except BlockingIOError:
+            pass
+        except (BrokenPipeError, ConnectionResetError):
+            # A Unix socket says at once that nobody reads any more; what was answered can still be read.
+            assert target.transport.is_unix
+        reply = read_all(link)
+    assert reply.startswith(b"+PONG\r\n-ERR Protocol error: ")
+    assert error in reply
+    assert reply.endswith(b"\r\n")
+    with target.connect() as link:
+        assert ask(link, b"PING") == b"PONG"
+
+
+@stream
+@pytest.mark.capability("overlap")
+def test_other_clients_notice_nothing_of_a_bad_one(target, patience: float) -> None:
+    with target.connect() as bad, target.connect() as endless, target.connect(patience) as good:
+        bad.send(b"*1\r\n$-1\r\n")
+        endless.send(b"*1\r\n$1000000\r\n" + b"x" * 1000)  # a bulk that never ends
+        for _ in range(10):
+            assert ask(good, b"ECHO", b"still here") == b"still here"
+        assert read_all(bad).startswith(b"-ERR")
+
+
+@stream
+@pytest.mark.capability("overlap")
+def test_a_pipeline_that_is_never_read_stops_nobody_else(target, patience: float) -> None:
+    with target.connect() as deaf:
+        deaf.send(b"BLOB 10000000\r\n" * 100)
+        with target.connect(patience) as other:
+            assert ask(other, b"PING") == b"PONG"
+
+
+def order_of_answers(target, unit: float) -> list[int]:
+    """Start three SLEEPs, each shorter than the one before, on three connections; return the order of the answers.
+
+    One after the other, the first to come is the first to be answered. If they overlap, the shortest is: the order is
+    turned round. That is what is looked at, and not how long anything took.
+    """
+    count = 3
+    order = []
+    with ExitStack() as stack:
+        waiting: dict[socket.socket, int] = {}
+        for number in range(count):
+            link = stack.enter_context(target.connect(30))
+            link.send(b"SLEEP %d\r\nQUIT\r\n" % (1000 * unit * 2 * (count - number)))
+            waiting[link.socket] = number
+        with selectors.DefaultSelector() as selector:
+            for each in waiting:
+                selector.register(each, selectors.EVENT_READ)
+            while waiting:
+                for key, _ in selector.select():
+                    assert key.fileobj.recv(100).startswith(b"+OK\r\n")
+                    selector.unregister(key.fileobj)
+                    order.append(waiting.pop(key.fileobj))
+                    key.fileobj.close()
+    return order
+
+
+@stream
+@pytest.mark.capability("overlap")
+def test_clients_that_wait_overlap(target, unit: float) -> None:
+    assert order_of_answers(target, unit) == [2, 1, 0]
+
+
+@stream
+@pytest.mark.limit("overlap")
+def test_clients_are_served_one_after_the_other(target, unit: float) -> None:
+    assert order_of_answers(target, unit) == [0, 1, 2]
+
+
+@stream
+@pytest.mark.capability("overlap")
+def test_holds_fifty_clients_at_once(target, patience: float) -> None:
+    with ExitStack() as stack:
+        links = [stack.enter_context(target.connect(patience)) for _ in range(50)]
+        for number, link in enumerate(links):
+            link.send(pack([b"ECHO", b"%d" % number]))
+        for number, link in reversed(list(enumerate(links))):
+            assert read_resp(link, ReplyReader()) == (b"%d" % number, False)
+
+
+@stream
+def test_serves_redis_py(target) -> None:
+    where = target.address
+    options = {"unix_socket_path": where.path} if where.transport.is_unix else {"host": where.host, "port": where.port}
+    with redis.Redis(**options, socket_timeout=10) as client:
+        assert client.ping()
+        assert client.echo("hello") == b"hello"
+        assert client.info()["model"]
+        pipeline = client.pipeline(transaction=False)
+        for number in range(100):
+            pipeline.echo(number)
+        assert pipeline.execute() == [b"%d" % number for number in range(100)]
+        assert client.execute_command("BURN", 10) == burn(10)
+        assert client.execute_command("BLOB", 100_000) == blob(100_000)
+        assert client.execute_command("SLEEP", 1) == b"OK"
+        assert client.config_get("save") == {"save": ""}
+        with pytest.raises(redis.ResponseError, match="unknown command"):
+            client.execute_command("NOPE")
+        client.connection_pool.disconnect()
+
+
+@datagram
+@pytest.mark.parametrize(
+    ("data", "reply"),
+    [
+        (b"PING\r\n", b"+PONG\r\n"),
+        (pack([b"ECHO", b"x" * 60_000]), b"$60000\r\n" + b"x" * 60_000 + b"\r\n"),
+        (b"PING\r\nSLEEP 2\r\nBURN 2\r\nPING\r\n", b"+PONG\r\n+OK\r\n$64\r\n%b\r\n+PONG\r\n" % burn(2)),
+        (b"", b"-ERR the datagram holds no request\r\n"),
+        (b"*2\r\n$4\r\nECHO\r\n$5\r\nhel", b"-ERR Protocol error: the datagram ends inside a request\r\n"),
+        (b"BLOB 65507\r\n", b"-ERR the reply does not fit into a datagram of 65507 bytes\r\n"),
+        (b"NOPE\r\n", b"-ERR unknown command 'NOPE'\r\n"),
+        (b"x" * 65_507, b"-ERR Protocol error: the datagram ends inside a request\r\n"),
+    ],
+    ids=["ping", "echo-60000", "work", "empty", "cut-off", "too-large-a-reply", "unknown", "64-KiB"],
+)
+def test_a_datagram_is_a_whole_conversation(target, data: bytes, reply: bytes) -> None:
+    with target.connect() as link:
+        link.send(data)
+        assert link.receive() == reply
+        link.send(b"PING\r\n")
+        assert link.receive() == b"+PONG\r\n"
+
+
+@datagram
+@pytest.mark.capability("overlap")
+def test_datagrams_that_wait_overlap(target, unit: float) -> None:
+    with target.connect() as slow, target.connect() as quick:
+        slow.send(b"SLEEP %d\r\n" % (1000 * unit * 5))
+        quick.send(b"PING\r\n")
+        assert quick.receive() == b"+PONG\r\n"
+        slow.socket.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            slow.socket.recv(100)
+        assert slow.receive() == b"+OK\r\n"

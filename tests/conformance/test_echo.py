@@ -1,0 +1,102 @@
+"""echo, RFC 862."""
+
+import random
+import socket
+import threading
+from contextlib import suppress
+
+import pytest
+
+stream = pytest.mark.service("echo", "stream")
+datagram = pytest.mark.service("echo", "datagram")
+
+
+def read_exactly(link, size: int) -> bytes:
+    data = bytearray()
+    while len(data) < size:
+        chunk = link.receive()
+        assert chunk, f"the stream ended after {len(data)} of {size} bytes"
+        data += chunk
+    return bytes(data)
+
+
+def send_until_stopped(link, chunk: bytes, most: int) -> int:
+    """Send the chunk over and over until nothing is taken any more; returns how many bytes were."""
+    sent = 0
+    with suppress(TimeoutError):
+        while sent < most:
+            sent += link.socket.send(chunk[sent % len(chunk) :])
+    return sent
+
+
+@stream
+def test_returns_what_it_gets(target) -> None:
+    data = bytes(range(256))
+    with target.connect() as link:
+        for _ in range(3):
+            link.send(data)
+            assert read_exactly(link, len(data)) == data
+
+
+@stream
+def test_returns_a_megabyte_unchanged(target) -> None:
+    data = random.Random(7).randbytes(1_000_000)
+    with target.connect() as link:
+        sender = threading.Thread(target=link.send, args=(data,))
+        sender.start()
+        assert read_exactly(link, len(data)) == data
+        sender.join()
+
+
+@stream
+def test_returns_everything_after_a_half_close(target) -> None:
+    data = random.Random(8).randbytes(50_000)
+    with target.connect() as link:
+        link.send(data)
+        link.half_close()
+        assert read_exactly(link, len(data)) == data
+        assert link.receive() == b""
+
+
+@stream
+def test_a_client_that_does_not_read_is_stopped(target, unit: float) -> None:
+    """Back-pressure: what the client sends without reading piles up in the two kernels' buffers, and nowhere else."""
+    most = 64 * 1024 * 1024  # several times what Linux lets the buffers of a connection grow to
+    chunk = random.Random(9).randbytes(64 * 1024)
+    with target.connect(30) as link:
+        link.socket.settimeout(5 * unit)
+        sent = send_until_stopped(link, chunk, most)
+        assert sent < most, "the server took it all"
+        # All of it is still there, in order.
+        link.socket.setblocking(True)
+        link.half_close()
+        got = 0
+        while data := link.receive():
+            start = got % len(chunk)
+            expected = (chunk * 2)[start : start + len(data)]
+            assert data == expected, f"differs within {len(data)} bytes from {got}"
+            got += len(data)
+        assert got == sent
+
+
+@stream
+def test_a_reset_harms_nobody(target) -> None:
+    with target.connect() as link:
+        link.send(b"x")
+        assert link.receive() == b"x"
+        if not target.transport.is_unix:  # SO_LINGER with zero seconds: close with a reset
+            link.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+        link.send(b"y" * 10_000)
+    with target.connect() as link:
+        link.send(b"z")
+        assert link.receive() == b"z"
+
+
+@datagram
+@pytest.mark.parametrize("size", [0, 1, 1400, 9000, 65_507])
+def test_returns_a_datagram(target, size: int) -> None:
+    """65507 bytes are the largest payload of UDP; socketserver on its own would cut it at 8192."""
+    data = random.Random(size).randbytes(size)
+    with target.connect() as link:
+        link.send(data)
+        assert link.receive() == data

@@ -1,0 +1,63 @@
+"""redis-cli and redis-benchmark, unmodified, against every model: other people's clients as witnesses."""
+
+import re
+import subprocess
+
+import pytest
+
+pytestmark = [pytest.mark.service("command", "stream"), pytest.mark.network_only]
+
+
+def run(program: str, target, *arguments: str, stdin: str = "") -> str:
+    """Run a program of redis-tools against a target; returns what it printed on both streams."""
+    where = target.address
+    to = ["-s", where.path] if where.transport.is_unix else ["-h", where.host, "-p", str(where.port)]
+    result = subprocess.run(
+        [program, *to, *arguments],
+        input=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout
+    return result.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (["PING"], "PONG\n"),
+        (["ECHO", "two words"], "two words\n"),
+        (["SLEEP", "1"], "OK\n"),
+        (["BLOB", "5"], ' !"#$\n'),
+        (["COMMAND", "COUNT"], "11\n"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_redis_cli(target, words: list[str], answer: str) -> None:
+    assert run("redis-cli", target, *words) == answer
+
+
+def test_redis_cli_as_a_person_uses_it(target) -> None:
+    assert run("redis-cli", target, stdin="PING\nECHO 'a b'\nNOPE\n") == "PONG\na b\nERR unknown command 'NOPE'\n\n"
+
+
+@pytest.mark.parametrize("pipeline", [1, 16])
+def test_redis_benchmark(target, pipeline: int) -> None:
+    """Every test of it ends, with a rate and without a complaint."""
+    clients = "1" if "overlap" in target.limits else "20"
+    options = ["-n", "2000", "-c", clients, "-P", str(pipeline), "-q"]
+    output = run("redis-benchmark", target, *options, "-t", "ping_inline,ping_mbulk")
+    assert re.findall(r"(PING_\w+): [\d.]+ requests per second", output) == ["PING_INLINE", "PING_MBULK"]
+    assert "WARN" not in output
+    assert "rror" not in output
+
+
+@pytest.mark.parametrize("words", [["ECHO", "x" * 1000], ["BLOB", "10000"], ["SLEEP", "0"]], ids=lambda words: words[0])
+def test_redis_benchmark_with_our_own_commands(target, words: list[str]) -> None:
+    clients = "1" if "overlap" in target.limits else "20"
+    output = run("redis-benchmark", target, "-n", "500", "-c", clients, "-P", "4", "-q", *words)
+    assert "requests per second" in output
+    assert "rror" not in output

@@ -1,0 +1,111 @@
+"""`python -m services.run`: what it says first, and how it refuses."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from services.listeners import ListenError, parse_listens
+from services.protocol import SERVICES
+
+
+def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "services.run", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=20, env=os.environ | environ, check=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "named"),
+    [
+        (["--listen", "echo=tcp://127.0.0.1:0"], {}, "--model is missing"),
+        (["--model", "nonesuch", "--listen", "echo=tcp://127.0.0.1:0"], {}, "'nonesuch'"),
+        (["--model", "plain_socket"], {}, "--listen is missing"),
+        (["--model", "plain_socket", "--listen", "echo"], {}, "'echo'"),
+        (["--model", "plain_socket", "--listen", "ohce=tcp://127.0.0.1:0"], {}, "'ohce=tcp://127.0.0.1:0'"),
+        (["--model", "plain_socket", "--listen", "echo=sctp://127.0.0.1:0"], {}, "sctp://"),
+        (["--model", "plain_socket", "--listen", "echo=tcp://127.0.0.1:70000"], {}, "70000"),
+        (["--model", "plain_socket", "--listen", "chargen=udp://127.0.0.1:0"], {}, "chargen is not offered"),
+        (["--model", "plain_socket", "--listen", "all=tcp://127.0.0.1:7"], {}, "port 7"),
+        (["--model", "plain_socket", "--listen", "echo=unix://relative"], {}, "absolute path"),
+        (["--model", "plain_socket", "--listen", "echo=tcp://no.such.host.invalid:0"], {}, "no.such.host.invalid"),
+        (["--model", "plain_socket", "--listen", "echo=tcp://127.0.0.1:0"], {"LAB_IDLE_SECONDS": "nan"}, "LAB_IDLE"),
+        (["--model", "plain_socket", "--frobnicate"], {}, "--frobnicate"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
+)
+def test_what_cannot_be_started_is_one_line_and_exit_code_2(
+    arguments: list[str], environ: dict[str, str], named: str
+) -> None:
+    result = run(*arguments, **environ)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert len(result.stderr.splitlines()) == 1
+    assert named in result.stderr
+
+
+def test_a_busy_port_is_named() -> None:
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        address = f"tcp://127.0.0.1:{busy.getsockname()[1]}"
+        result = run("--model", "plain_socket", "--listen", f"echo={address}")
+    assert result.returncode == 2
+    assert f"cannot listen on echo={address}: Address already in use" in result.stderr
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM], ids=["unix", "unixgram"])
+def test_a_busy_unix_socket_is_named_and_kept(tmp_path: Path, kind: socket.SocketKind) -> None:
+    path = tmp_path / "busy.sock"
+    scheme = "unix" if kind == socket.SOCK_STREAM else "unixgram"
+    with socket.socket(socket.AF_UNIX, kind) as busy:
+        busy.bind(str(path))
+        if kind == socket.SOCK_STREAM:
+            busy.listen()
+        result = run("--model", "plain_socket", "--listen", f"echo={scheme}://{path}")
+    assert result.returncode == 2
+    assert str(path) in result.stderr
+    assert path.exists()
+
+
+def test_a_file_that_is_no_socket_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "precious.txt"
+    path.write_text("precious")
+    result = run("--model", "plain_socket", "--listen", f"echo=unix://{path}")
+    assert result.returncode == 2
+    assert path.read_text() == "precious"
+
+
+def test_the_first_line_tells_what_runs(start, model: str) -> None:
+    with start(LAB_MAX_BULK="1234") as server:
+        description = server.description
+        json.dumps(description)
+        assert description["model"] == model
+        assert description["pid"] == server.process.pid
+        assert description["limits"]["bulk"] == 1234
+        # All five services over both streams, the four that datagrams can carry over both of these.
+        ways = {(listener["service"], listener["transport"]) for listener in description["listeners"]}
+        assert len(ways) == len(description["listeners"]) == 18
+        with server.connect() as link:
+            link.send(b"INFO\r\n")
+            assert b"bulk:1234\r\n" in link.receive()
+
+
+def test_all_means_every_service_that_the_transport_carries() -> None:
+    names = {
+        scheme: [service for service, _ in parse_listens([f"all={scheme}"], "m")]
+        for scheme in ("tcp://[::1]", "udp://127.0.0.1:0", "unix:///x/{model}", "unixgram:///x/{model}")
+    }
+    everything = list(SERVICES)
+    datagrams = [name for name in everything if name != "chargen"]
+    assert list(names.values()) == [everything, datagrams, everything, datagrams]
+    assert str(dict(parse_listens(["all=tcp://[::1]"], "m"))["echo"]) == "tcp://[::1]:7"
+    assert str(dict(parse_listens(["all=unixgram:///x/{model}"], "m"))["echo"]) == "unixgram:///x/m/echo.dgram.sock"
+
+
+def test_a_path_is_checked_with_the_name_of_the_service() -> None:
+    with pytest.raises(ListenError, match="107 bytes"):
+        parse_listens(["all=unix:///" + "x" * 100], "m")

@@ -1,0 +1,231 @@
+"""What `serve(listeners)` promises, in every model: bounded memory, a drain, nothing left behind."""
+
+import socket
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import psutil
+import pytest
+
+from lab.client import Link
+from lab.errors import NoAnswerError, WrongAnswerError
+
+Start = Callable[..., object]
+STREAMS = ("tcp", "unix")
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+def read_all(link: Link) -> bytes:
+    return b"".join(iter(link.receive, b""))
+
+
+def ping(server, transport: str = "tcp") -> bytes:
+    with server.connect(transport=transport) as link:
+        link.send(b"PING\r\n")
+        return link.receive()
+
+
+@pytest.mark.parametrize("transport", STREAMS)
+def test_sigterm_lets_a_request_in_flight_finish(start, transport: str, unit: float) -> None:
+    with start() as server, server.connect(transport=transport) as link:
+        link.send(b"PING\r\n")
+        assert link.receive() == b"+PONG\r\n"  # it is accepted
+        link.send(b"SLEEP %d\r\nECHO last\r\n" % (5000 * unit))
+        time.sleep(unit)  # it is asleep
+        server.terminate()
+        assert read_all(link) == b"+OK\r\n$4\r\nlast\r\n"
+        assert server.wait_end() == 0
+
+
+def test_sigterm_closes_whoever_is_silent(start) -> None:
+    with start() as server, server.connect() as link:
+        link.send(b"PING\r\n*2\r\n$4\r\nEC")  # and half a request
+        assert link.receive() == b"+PONG\r\n"
+        server.terminate()
+        assert read_all(link) == b""
+        assert server.wait_end() == 0
+
+
+def test_sigterm_ends_an_endless_stream(start) -> None:
+    with start() as server, server.connect("chargen") as link:
+        assert link.receive()
+        server.terminate()
+        read_all(link)  # comes to an end
+        assert server.wait_end() == 0
+
+
+def test_sigterm_waits_for_a_datagram_in_work(start, unit: float) -> None:
+    with start() as server, server.connect(transport="udp") as link:
+        link.send(b"SLEEP %d\r\n" % (5000 * unit))
+        time.sleep(2 * unit)
+        server.terminate()
+        assert link.receive() == b"+OK\r\n"
+        assert server.wait_end() == 0
+
+
+def test_sigterm_while_nobody_is_there(start) -> None:
+    with start() as server:
+        server.terminate()
+        assert server.wait_end() == 0
+
+
+def test_the_grace_period_ends(start, unit: float) -> None:
+    """Who still sleeps then is cut off, and the exit code says so."""
+    with start(LAB_GRACE_SECONDS=str(3 * unit)) as server, server.connect() as link:
+        link.send(b"PING\r\n")
+        assert link.receive() == b"+PONG\r\n"
+        link.send(b"SLEEP 60000\r\n")
+        time.sleep(unit)
+        server.terminate()
+        assert server.process.wait(10) == 1
+        assert "grace period" in server.log.read_text()
+
+
+def test_sigint_stops_as_sigterm_does(start) -> None:
+    with start() as server:
+        assert ping(server) == b"+PONG\r\n"
+        server.process.send_signal(2)
+        assert server.wait_end() == 0
+
+
+@pytest.mark.parametrize("transport", STREAMS)
+def test_an_idle_connection_is_closed(start, transport: str, unit: float) -> None:
+    with start(LAB_IDLE_SECONDS=str(3 * unit)) as server, server.connect(transport=transport) as link:
+        link.send(b"PING\r\n")
+        assert link.receive() == b"+PONG\r\n"
+        assert read_all(link) == b""
+        wait_until(lambda: "idle" in server.log.read_text())
+        assert ping(server) == b"+PONG\r\n"
+
+
+def test_work_is_not_idleness(start, unit: float) -> None:
+    """A SLEEP longer than the idle time is the server's own silence."""
+    with start(LAB_IDLE_SECONDS=str(2 * unit)) as server, server.connect() as link:
+        link.send(b"SLEEP %d\r\n" % (6000 * unit))
+        assert link.receive() == b"+OK\r\n"
+
+
+def test_a_reader_that_stops_does_not_grow_the_server(start, unit: float) -> None:
+    """Two hundred megabytes are asked for and not read. What the server holds of them is a few buffers."""
+    with start() as server:
+        for service, request in (("chargen", b""), ("command", b"BLOB 60000000\r\n" * 4)):
+            with server.connect(service) as link:
+                link.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+                if request:
+                    link.send(request)
+                link.receive(1)
+                before = sum(process.memory_info().rss for process in server.family())
+                settled = [0.0, 0.0]
+                # Until the server has stopped working: its buffers are full, and it waits.
+                while settled[-1] == 0.0 or settled[-1] != settled[-2]:
+                    time.sleep(unit)
+                    settled.append(sum(sum(process.cpu_times()[:2]) for process in server.family()))
+                after = sum(process.memory_info().rss for process in server.family())
+                assert after - before < 2_000_000, f"{service}: grew by {after - before} bytes"
+
+
+def test_survives_without_descriptors(start, unit: float) -> None:
+    """EMFILE on accept: the log says so, the process does not spin, and serves again when there is room."""
+    limit = 64
+    with start(nofile=limit) as server, ExitStack() as stack:
+        main = psutil.Process(server.process.pid)
+        links = []
+        for _ in range(limit):
+            link = stack.enter_context(server.connect())
+            link.socket.setblocking(False)
+            links.append(link)
+        time.sleep(3 * unit)
+        before = sum(main.cpu_times()[:2])
+        time.sleep(5 * unit)
+        spent = sum(main.cpu_times()[:2]) - before
+        assert spent <= 2.5 * unit, f"the accept loop spins: {spent} s of CPU in {5 * unit} s"
+        for link in links:
+            link.close()
+        wait_until(lambda: _answers(server))
+        # A process or a thread for each client may stop at another limit first; whoever accepts by himself meets this.
+        assert server.process.poll() is None
+
+
+def _answers(server) -> bool:
+    """Whether it serves; a refusal or silence, for want of descriptors, is a no, and anything else an error."""
+    try:
+        return ping(server) == b"+PONG\r\n"
+    except (NoAnswerError, WrongAnswerError):
+        return False
+
+
+def test_holds_no_more_connections_than_its_limit(start, unit: float, is_sequential: bool) -> None:
+    """Either the client waits in the backlog, or it is refused, with words if the protocol has any."""
+    with start(LAB_MAX_CONNECTIONS="2") as server, ExitStack() as stack:
+        held = [stack.enter_context(server.connect()) for _ in range(1 if is_sequential else 2)]
+        for link in held:
+            link.send(b"PING\r\n")
+            assert link.receive() == b"+PONG\r\n"
+        one_more = stack.enter_context(server.connect())
+        one_more.send(b"PING\r\n")
+        one_more.socket.settimeout(3 * unit)
+        try:
+            answer = one_more.socket.recv(1000)
+        except TimeoutError:
+            answer = None
+        held.pop().close()
+        if answer is None:
+            assert one_more.receive() == b"+PONG\r\n"
+        else:
+            assert answer == b"-ERR this server holds 2 connections, which is its limit\r\n"
+        one_more.close()
+        wait_until(lambda: _answers(server))
+
+
+def test_leaves_nothing_of_a_connection(start) -> None:
+    """Descriptors, threads and children are back where they were after a hundred clients of every kind."""
+
+    def account() -> tuple[int, int, int]:
+        main = psutil.Process(server.process.pid)
+        return main.num_fds(), main.num_threads(), len(main.children())
+
+    def visit() -> None:
+        for number in range(25):
+            for transport in STREAMS:
+                with server.connect(transport=transport) as link:
+                    link.send(b"PING\r\n")
+                    assert link.receive() == b"+PONG\r\n"
+                    if number % 3 == 0:
+                        link.half_close()
+                        assert link.receive() == b""
+                    if number % 3 == 1 and transport == "tcp":  # a reset
+                        link.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+            with server.connect(transport="udp") as link:
+                link.send(b"PING\r\n")
+                assert link.receive() == b"+PONG\r\n"
+
+    with start() as server:
+        visit()
+        wait_until(lambda: len(psutil.Process(server.process.pid).children()) == 0)
+        before = account()
+        visit()
+        wait_until(lambda: account() == before)
+        assert not [child for child in server.family() if child.status() == psutil.STATUS_ZOMBIE]
+        server.terminate()
+        assert server.wait_end() == 0
+        assert "Traceback" not in server.log.read_text()
+
+
+def test_a_killed_server_can_be_started_again_in_the_same_place(start, model: str) -> None:
+    """kill -9 leaves the files of Unix sockets behind; they must not keep the next server from starting."""
+    with start() as first:
+        for process in reversed(first.family()):
+            process.kill()
+        first.process.wait()
+        assert list(first.directory.glob("*.sock"))
+        with type(first)(model, first.directory, {}) as second:
+            assert ping(second, "unix") == b"+PONG\r\n"
+            second.terminate()
+            assert second.wait_end() == 0
