@@ -139,6 +139,13 @@ class Catalogue:
         """The image that a Compose service runs."""
         return str(self.definitions[service].get("image", ""))
 
+    def environ(self, service: str) -> dict[str, str]:
+        """The environment that compose.yaml gives a Compose service; variables without a value are left out."""
+        environment = self.definitions[service].get("environment") or {}
+        if isinstance(environment, list):
+            environment = dict(item.split("=", 1) for item in environment if "=" in item)
+        return {str(name): str(value) for name, value in environment.items() if value is not None}
+
     def entrypoint(self, service: str) -> list[str]:
         """The command line that arguments to a Compose service are put behind."""
         entrypoint = self.definitions.get(service, {}).get("entrypoint", [])

@@ -10,7 +10,6 @@ import contextlib
 import os
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -329,6 +328,8 @@ def _reply_path(server: str) -> Iterator[str]:
     for temporary files. Client and server may be in different containers that share nothing but the directory with
     the sockets (and run as the same user), so a path in our own /tmp may lead nowhere at the other end.
     """
+    import tempfile  # only here: it takes longer to import than an exchange takes
+
     here = Path(server).parent
     writable = [path for path in (here, here.parent) if os.access(path, os.W_OK | os.X_OK)]
     try:

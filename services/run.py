@@ -16,7 +16,6 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from types import ModuleType
 from typing import NoReturn
 
@@ -56,6 +55,9 @@ def load_model(name: str) -> ModuleType:
 def describe(name: str, model: ModuleType, listeners: Sequence[Listener], limits: Limits) -> dict[str, object]:
     """What really runs, as data."""
     libraries: tuple[str, ...] = getattr(model, "LIBRARIES", ())
+    if libraries:
+        # Its import takes longer than the start of most models.
+        from importlib.metadata import version
     event_loop: Callable[[], str] | None = getattr(model, "event_loop", None)
     return {
         "model": name,

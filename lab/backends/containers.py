@@ -49,6 +49,9 @@ _NO_DOCKER = "there is no `docker` command here: `lab doctor` says what to do"
 # The most that Compose may take to start containers whose images are there.
 START_SECONDS = 120.0
 
+# What compose.yaml asks for by itself.
+NOFILE = 16384
+
 _IGNORED = {"__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis"}
 
 
@@ -227,7 +230,9 @@ class Containers:
                 continue
             build = {"context": build} if isinstance(build, str) else build
             context = root / build.get("context", ".")
-            digest = hashlib.sha256(json.dumps(build, sort_keys=True, default=str).encode())
+            # Where the context lies says nothing about what is in it.
+            options = {key: value for key, value in build.items() if key != "context"}
+            digest = hashlib.sha256(json.dumps(options, sort_keys=True, default=str).encode())
             digest.update(_digest_of_context(context, build.get("dockerfile", "Dockerfile")))
             digests[service] = digest.hexdigest()
         return digests
@@ -490,15 +495,24 @@ def _libc() -> Any:
 
 def _die_with_lab() -> None:
     """In the child: ask for SIGTERM when the lab dies, prctl(2), so that no `compose up` outlives a killed lab."""
-    _libc().prctl(1, signal.SIGTERM)
+    if sys.platform == "linux":
+        _libc().prctl(1, signal.SIGTERM)
 
 
 def _environ() -> dict[str, str]:
-    """The environment for Compose: the CA of a TLS-inspecting proxy, for pip in a build."""
+    """The environment for Compose: what compose.yaml leaves to the machine.
+
+    That is the CA of a TLS-inspecting proxy, for pip in a build, and how many files a container may have open where the
+    engine itself may not have as many as compose.yaml asks for.
+    """
+    from lab.engine.daemon import read_nofile_limit
+
     environ = dict(os.environ)
     authority = environ.get("SSL_CERT_FILE", "")
     if authority and Path(authority).is_file():
         environ.setdefault("LAB_CA_FILE", authority)
+    if (limit := read_nofile_limit()) is not None and limit < NOFILE:
+        environ.setdefault("LAB_NOFILE", str(limit))
     return environ
 
 

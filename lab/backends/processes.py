@@ -112,9 +112,6 @@ class Processes:
             if record.is_alive:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(record.pid, signal.SIGKILL)
-        for child in self._children.values():
-            child.wait()
-        self._children.clear()
         deadline = time.monotonic() + STOP_SECONDS
         while strays := list(self._find_strays()):
             for stray in strays:
@@ -123,6 +120,9 @@ class Processes:
             if time.monotonic() > deadline:
                 raise LabError(f"{', '.join(str(stray.pid) for stray in strays)} cannot be ended, not even by SIGKILL")
             time.sleep(_PAUSE)
+        for child in self._children.values():
+            child.wait()
+        self._children.clear()
         # Without `ignore_errors`: what cannot be removed is worth an error.
         if self._directory.exists():
             shutil.rmtree(self._directory)
@@ -252,7 +252,12 @@ class Processes:
                 stdout=out,
                 stderr=log,
                 cwd=ROOT,
-                env={**os.environ, _MARK: str(self._directory), "PYTHONUNBUFFERED": "1"},
+                env={
+                    **self.catalogue.environ(model),
+                    **os.environ,
+                    _MARK: str(self._directory),
+                    "PYTHONUNBUFFERED": "1",
+                },
                 start_new_session=True,
             )
         self._children[model] = child

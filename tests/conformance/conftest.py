@@ -134,8 +134,8 @@ _PROCESSES = pytest.StashKey[Callable[[str], list[dict[str, str]]]]()
 
 @pytest.fixture
 def patience(target: Target, unit: float) -> float:
-    """How many seconds a client waits that should not have to: about one where it is known to be in vain."""
-    return 10 * unit if target.limits else 10.0
+    """How many seconds a client waits that should not have to: half of one where it is known to be in vain."""
+    return 5 * unit if target.limits else 10.0
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -212,7 +212,7 @@ def order_of_answers(target, unit: float) -> list[int]:
         waiting: dict[socket.socket, int] = {}
         for number in range(count):
             link = stack.enter_context(target.connect(30))
-            link.send(b"SLEEP %d\r\nQUIT\r\n" % (1000 * unit * 2 * (count - number)))
+            link.send(b"SLEEP %d\r\nQUIT\r\n" % (1500 * unit * (count - number)))
             waiting[link.socket] = number
         with selectors.DefaultSelector() as selector:
             for each in waiting:
@@ -297,7 +297,7 @@ def test_a_datagram_is_a_whole_conversation(target, data: bytes, reply: bytes) -
 @pytest.mark.capability("overlap")
 def test_datagrams_that_wait_overlap(target, unit: float) -> None:
     with target.connect() as slow, target.connect() as quick:
-        slow.send(b"SLEEP %d\r\n" % (1000 * unit * 5))
+        slow.send(b"SLEEP %d\r\n" % (3000 * unit))
         quick.send(b"PING\r\n")
         assert quick.receive() == b"+PONG\r\n"
         slow.socket.setblocking(False)

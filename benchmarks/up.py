@@ -1,0 +1,55 @@
+"""How much `lab up` costs beyond what Compose itself takes to start the same services, in turns.
+
+    python benchmarks/up.py [ROUNDS]
+
+`lab up` returns when every model has answered; `docker compose up -d` when every container was started. Images are
+built before the first round. Prints a line a round, then medians and their ratio; the aim is a ratio of at most 1.3.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from statistics import median
+
+from lab.backends.containers import Containers
+from lab.catalogue import ROOT, Catalogue
+
+PROJECT = f"bench-up-{os.getpid()}"
+
+
+def measure(command: Sequence[str]) -> float:
+    """Seconds that a command takes."""
+    begin = time.monotonic()
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603 - made below
+    if done.returncode:
+        sys.exit(f"{' '.join(command)}: {done.stderr}")
+    return time.monotonic() - begin
+
+
+def main(rounds: int) -> None:
+    """Alternate which goes first: what the first leaves warm must not always help the second."""
+    catalogue = Catalogue.load()
+    backend = Containers(PROJECT, catalogue)
+    lab = [sys.executable, "-m", "lab", "--backend", "docker", "--project", PROJECT, "up"]
+    bare = ["docker", "compose", "-p", PROJECT, "up", "--detach", "shell", *catalogue.names]
+    times: dict[str, list[float]] = {"lab": [], "bare": [], "lab again": [], "bare again": []}
+    try:
+        backend.build(["shell", *catalogue.names])
+        for number in range(rounds):
+            order = [("lab", lab), ("bare", bare)]
+            for name, command in order if number % 2 == 0 else reversed(order):
+                times[name].append(measure(command))
+                times[f"{name} again"].append(measure(command))
+                backend.down()
+            print("  ".join(f"{name} {values[-1]:.2f} s" for name, values in times.items()), flush=True)
+    finally:
+        backend.down()
+    for suffix, what in (("", "nothing ran"), (" again", "all ran already")):
+        ours, theirs = median(times[f"lab{suffix}"]), median(times[f"bare{suffix}"])
+        print(f"{what}: lab up {ours:.2f} s, docker compose up -d {theirs:.2f} s, ratio {ours / theirs:.2f}")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 5)

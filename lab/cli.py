@@ -1,0 +1,316 @@
+"""The command `lab`. Exit codes: 0 held, 1 did not hold, 2 could not run.
+
+Each command imports what it needs when it is called: `lab --help` must be there at once, and `lab up` is measured.
+"""
+
+import importlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from lab.errors import LabError
+
+if TYPE_CHECKING:
+    from lab.backends import Backend, ModelState
+    from lab.catalogue import Catalogue
+
+HELD, DID_NOT_HOLD, COULD_NOT_RUN = 0, 1, 2
+
+
+@dataclass
+class Lab:
+    """What the options before the command have chosen; opened when a command first needs it."""
+
+    project: str | None
+    backend_name: str | None
+    file: Path | None
+
+    @cached_property
+    def catalogue(self) -> "Catalogue":
+        """The models of the compose file."""
+        from lab.catalogue import Catalogue
+
+        return Catalogue.load(self.file)
+
+    @cached_property
+    def backend(self) -> "Backend":
+        """Where the models run."""
+        from lab.backends import open_backend
+
+        return open_backend(self.backend_name, self.project, catalogue=self.catalogue)
+
+
+class Deferred(click.Command):
+    """A command in a module of its own, imported when it is called."""
+
+    def __init__(self, name: str, module: str, short_help: str) -> None:
+        super().__init__(name, short_help=short_help)
+        self._module = module
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Called by click; the context is that of the real command, which click then invokes."""
+        command: click.Command = getattr(importlib.import_module(self._module), self.name or "")
+        return command.make_context(info_name, args, parent, **extra)
+
+
+class InOrder(click.Group):
+    """Lists its commands in the order in which a person needs them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Called by click."""
+        return list(self.commands)
+
+
+@click.group(cls=InOrder, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--project", metavar="NAME", envvar="LAB_PROJECT", help="Keeps labs apart; several run side by side.")
+@click.option(
+    "--backend",
+    "backend_name",
+    type=click.Choice(["docker", "process"]),
+    envvar="LAB_BACKEND",
+    help="Where models run; by default docker where an engine answers, else process.",
+)
+@click.option(
+    "--file",
+    type=click.Path(path_type=Path),
+    envvar="LAB_COMPOSE_FILE",
+    help="A compose file that is not the project's.",
+)
+@click.version_option(package_name="socketlab", message="%(prog)s %(version)s")
+@click.pass_context
+def cli(ctx: click.Context, project: str | None, backend_name: str | None, file: Path | None) -> None:
+    """A lab for socket servers in Python: every concurrency model behind one protocol.
+
+    Exit codes: 0 what was asked about held, 1 it did not, 2 it could not be asked.
+    """
+    ctx.obj = Lab(project, backend_name, file)
+    # For the commands that open a backend of their own, and for the processes that those start.
+    for variable, value in (("LAB_PROJECT", project), ("LAB_BACKEND", backend_name)):
+        if value:
+            os.environ[variable] = value
+
+
+@cli.command()
+@click.argument("models", nargs=-1, metavar="[MODEL]...")
+@click.option("--timeout", type=float, default=30.0, show_default=True, help="Seconds for all models to answer.")
+@click.pass_obj
+def up(lab: Lab, models: tuple[str, ...], timeout: float) -> None:
+    """Start models (all by default); returns when each has answered."""
+    lab.backend.up(models, timeout=timeout)
+    count = len(lab.catalogue.select(models))
+    click.echo(f"{count} {'model answers' if count == 1 else 'models answer'}: `lab ls` says where")
+
+
+@cli.command()
+@click.pass_obj
+def down(lab: Lab) -> None:
+    """Take the lab down; nothing of it is left."""
+    lab.backend.down()
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Every listener of every model, for a script.")
+@click.pass_obj
+def ls(lab: Lab, as_json: bool) -> None:
+    """List the models, by family: what they mean for a client, and whether they run."""
+    states = lab.backend.state()
+    if as_json:
+        click.echo(json.dumps([state.as_json() for state in states], indent=2))
+        return
+    summaries = {model.name: model.summary for model in lab.catalogue.models}
+    families = dict.fromkeys(state.family for state in states)
+    ordered = [state for family in families for state in states if state.family == family]
+    rows = [[state.family, state.model, _show_state(state), summaries[state.model]] for state in ordered]
+    show_table(["family", "model", "state", "what it means"], rows, group=0)
+    for state in ordered:
+        if state.state == "exited" and state.last_lines:
+            click.echo(f"{state.model}: {state.last_lines[-1]}")
+
+
+@cli.command()
+@click.argument("models", nargs=-1, metavar="[MODEL]...")
+@click.pass_obj
+def logs(lab: Lab, models: tuple[str, ...]) -> None:
+    """Print what models (all by default) have written so far."""
+    started = {state.model for state in lab.backend.state() if state.state != "missing"}
+    for model in lab.catalogue.select(models):
+        if models or model.name in started:
+            for line in lab.backend.logs(model.name).splitlines():
+                click.echo(f"{model.name}: {line}")
+
+
+@cli.command(context_settings={"ignore_unknown_options": True})
+@click.argument("model")
+@click.argument("service")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[ARG]...")
+@click.option("--transport", type=click.Choice(["tcp", "udp", "unix", "unixgram"]), default="tcp", show_default=True)
+@click.option("--timeout", type=float, default=5.0, show_default=True, help="Seconds for the whole exchange.")
+@click.pass_obj
+def call(lab: Lab, model: str, service: str, arguments: tuple[str, ...], transport: str, timeout: float) -> None:
+    """Have one exchange with a model: greet, echo TEXT, discard TEXT, chargen LINES, command PING."""
+    known = lab.catalogue[model].services
+    if service not in known:
+        raise LabError(f"unknown service {service!r}; {model} speaks {', '.join(known)}")
+    listeners = [listener for listener in lab.backend.targets() if listener.model == model]
+    if not listeners:
+        raise LabError(f"{model} is not running: `lab up {model}` starts it")
+    address = next((item.address for item in listeners if (item.service, item.transport) == (service, transport)), None)
+    if address is None:
+        offered = [item.transport for item in listeners if item.service == service]
+        raise LabError(f"{model} does not speak {service} over {transport}; it does over {', '.join(offered)}")
+    command = ["python", "-m", "lab.client", "--timeout", str(timeout), service, address, *arguments]
+    sys.exit(lab.backend.run(command).returncode)
+
+
+@cli.command()
+@click.argument("models", nargs=-1, metavar="[MODEL]...")
+@click.option(
+    "--target", "targets", multiple=True, metavar="SERVICE=URL", help="A server that is not ours; repeatable."
+)
+@click.option("--json", "as_json", is_flag=True, help="Each test with its outcome, for a script.")
+@click.pass_obj
+def check(lab: Lab, models: tuple[str, ...], targets: tuple[str, ...], as_json: bool) -> None:
+    """Prove that models behave: the conformance suite, as a table of model and transport.
+
+    Models that run are checked as they are; if none runs, those asked for are started, and taken down afterwards.
+    """
+    from lab.check import check_foreign, check_models
+
+    if targets and models:
+        raise LabError("check either models of the catalogue or, with --target, a server of your own")
+    on_terminal = sys.stderr.isatty() and not as_json
+    report = (
+        check_foreign(targets, progress=on_terminal)
+        if targets
+        else check_models(lab.backend, [model.name for model in lab.catalogue.select(models)], progress=on_terminal)
+    )
+    if as_json:
+        click.echo(json.dumps(report.as_json(), indent=2))
+    else:
+        for failure in report.failures:
+            click.echo(f"FAILED {failure.name}\n{failure.detail}\n")
+        show_table(*report.table())
+        click.echo(report.summary())
+    sys.exit(HELD if report.holds else DID_NOT_HOLD)
+
+
+@cli.command()
+@click.argument("model", required=False)
+@click.option("-c", "command", help="Run this instead of an interactive shell.")
+@click.pass_obj
+def shell(lab: Lab, model: str | None, command: str | None) -> None:
+    """Open a shell where the models can be reached, with redis-cli, redis-benchmark and nc.
+
+    LAB_TARGETS holds what `lab ls --json` prints; with MODEL, LAB_HOST and LAB_PORT hold where its `command` listens.
+    """
+    from lab.shell import open_shell
+
+    if model:
+        lab.catalogue.select([model])
+    sys.exit(open_shell(lab.backend, model, command))
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Each finding, for a script.")
+def doctor(as_json: bool) -> None:
+    """Say what this machine can and cannot do, and the mend for each."""
+    from lab.doctor import can_run, examine
+
+    findings = examine()
+    if as_json:
+        click.echo(json.dumps([finding.as_json() for finding in findings], indent=2))
+    else:
+        marks = {True: "yes", False: "no"}
+        rows = [[marks[item.good], item.part, item.what, "" if item.good else item.mend] for item in findings]
+        show_table(["", "part", "found", "mend"], rows)
+    sys.exit(HELD if can_run(findings) else COULD_NOT_RUN)
+
+
+@cli.command()
+@click.pass_obj
+def clean(lab: Lab) -> None:
+    """Remove every lab of this machine, and the images. The engine's build cache stays."""
+    from lab.backends import has_engine, open_backend, processes
+
+    for project in processes.find_projects():
+        open_backend("process", project, catalogue=lab.catalogue).down()
+        click.echo(f"removed {project} (process)")
+    if has_engine():
+        from lab.backends import containers
+
+        for project in containers.clean():
+            click.echo(f"removed {project} (docker)")
+
+
+cli.add_command(Deferred("load", "lab.load", "Load the models: live in Locust's web UI, or headless with a table."))
+cli.add_command(Deferred("demo", "lab.demo", "Up, check, a few seconds of load for each, one table, down."))
+
+
+def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, group: int | None = None) -> None:
+    """Print a table on a terminal, and lines with tabs between the cells elsewhere.
+
+    Args:
+        group: a column whose repeated cells are left empty on a terminal, with a rule between the groups.
+    """
+    rows = [list(row) for row in rows]
+    if not sys.stdout.isatty():
+        for row in rows:
+            click.echo("\t".join(row))
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*columns, box=box.SIMPLE)
+    for number, row in enumerate(rows):
+        cells = list(row)
+        if group is not None and number and rows[number - 1][group] == row[group]:
+            cells[group] = ""
+        last = group is not None and number + 1 < len(rows) and rows[number + 1][group] != row[group]
+        table.add_row(*(Text(cell) for cell in cells), end_section=last)
+    Console().print(table)
+
+
+def _show_state(state: "ModelState") -> str:
+    return state.state if state.exit_code is None else f"{state.state} ({state.exit_code})"
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def main() -> NoReturn:
+    """Run the command line; an error of ours is one line on stderr and exit code 2."""
+    # Whoever ends the lab politely gets the same clean-up as from Ctrl-C.
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        code = cli.main(prog_name="lab", standalone_mode=False)
+    except LabError as error:
+        click.echo(f"lab: {error}", err=True)
+        code = COULD_NOT_RUN
+    except click.Abort:
+        click.echo("lab: interrupted", err=True)
+        code = 130
+    except click.ClickException as error:
+        error.show()
+        code = COULD_NOT_RUN
+    except BrokenPipeError:
+        # Whoever read our output has had enough. Nothing more may be written to it, not even when Python exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = HELD
+    sys.exit(code if isinstance(code, int) else HELD)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""`lab shell`: a shell from which the models can be reached, and a banner that says how."""
+
+import json
+import os
+import sys
+from collections.abc import Iterable
+
+from lab.backends import Backend
+from lab.catalogue import Listener
+from lab.errors import LabError
+from services.protocol import Address
+
+
+def open_shell(backend: Backend, model: str | None, command: str | None) -> int:
+    """Open it, on this terminal or for what stands on stdin.
+
+    Args:
+        model: the model that LAB_HOST and LAB_PORT shall name, and the banner speak of.
+        command: run this instead.
+
+    Returns:
+        The shell's exit code.
+
+    Raises:
+        LabError: nothing runs that could be reached.
+    """
+    states = [state for state in backend.state() if state.state == "running"]
+    running = [state.model for state in states]
+    if model and model not in running:
+        raise LabError(f"{model} is not running: `lab up {model}` starts it")
+    if not running:
+        raise LabError("no model is running: `lab up` starts them")
+    environ = {"LAB_TARGETS": json.dumps([state.as_json() for state in states])}
+    addresses = {
+        item.model: Address.parse(item.address)
+        for item in _command_listeners(backend.targets())
+        if item.model in running
+    }
+    if model and model in addresses:
+        environ |= {"LAB_MODEL": model, "LAB_HOST": addresses[model].host, "LAB_PORT": str(addresses[model].port)}
+    if command is not None:
+        return backend.run(["sh", "-c", command], environ=environ, interactive=True).returncode
+    if sys.stdin.isatty():
+        for name in [model] if model else running:
+            if name in addresses:
+                print(f"  redis-cli -h {addresses[name].host} -p {addresses[name].port}   # {name}")
+        print("  LAB_TARGETS holds every address; `exit` leaves")
+    # A container has the shell that it has; on this machine, the user has a favourite.
+    favourite = os.environ.get("SHELL", "sh") if backend.name == "process" else "bash"
+    return backend.run([favourite], environ=environ, interactive=True).returncode
+
+
+def _command_listeners(listeners: Iterable[Listener]) -> Iterable[Listener]:
+    return (item for item in listeners if (item.service, item.transport) == ("command", "tcp"))

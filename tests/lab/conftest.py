@@ -1,0 +1,108 @@
+"""What the tests of the lab share: names of their own, and proof that nothing of them is left."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from uuid import uuid4
+
+import docker
+import psutil
+import pytest
+
+from lab.backends.containers import purge
+from lab.backends.processes import runtime_directory
+from lab.catalogue import ROOT
+from lab.engine import status
+
+PROJECT_LABEL = "com.docker.compose.project"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "docker: needs a Docker engine with Compose and buildx")
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[docker.DockerClient]:
+    """The engine of this machine. Where one is required and none answers, that is a failure, not a skip."""
+    now = status()
+    if not now.is_complete:
+        reason = f"{now.problems[0].what}: {now.problems[0].mend}"
+        if os.environ.get("CI") == "true" or os.environ.get("LAB_REQUIRE_DOCKER") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    client = docker.from_env()
+    yield client
+    client.close()
+
+
+Find = Callable[[str], list[str]]
+
+
+@pytest.fixture(scope="session")
+def find_of_project(engine: docker.DockerClient) -> Find:
+    """Gives the names of everything that a project has in the engine."""
+
+    def find(project: str) -> list[str]:
+        label = {"label": f"{PROJECT_LABEL}={project}"}
+        found = [*engine.api.containers(all=True, filters=label), *engine.api.networks(filters=label)]
+        volumes = engine.api.volumes(filters=label)["Volumes"] or []
+        return [item.get("Name") or item["Names"][0] for item in [*found, *volumes]]
+
+    return find
+
+
+def find_processes(project: str) -> list[psutil.Process]:
+    """Every process that was started for a project."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get("LAB_RUNTIME") == str(runtime_directory(project)):
+                found.append(process)
+    return found
+
+
+@pytest.fixture
+def process_project() -> Iterator[str]:
+    """A name for a lab of processes; fails the test if a process, a socket or a file of it is left."""
+    project = f"t{uuid4().hex[:8]}"
+    yield project
+    left = find_processes(project)
+    for process in left:
+        process.kill()
+    assert not left
+    assert not runtime_directory(project).exists()
+
+
+@pytest.fixture
+def docker_project(find_of_project: Find) -> Iterator[str]:
+    """A name for a lab of containers; fails the test if a container, a network or a volume of it is left."""
+    project = f"t{uuid4().hex[:8]}"
+    yield project
+    left = find_of_project(project)
+    if left:
+        purge(project)
+    assert not left
+
+
+Lab = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def lab() -> Lab:
+    """The command `lab`, as a person calls it."""
+
+    def run(*arguments: str, environ: dict[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "lab", *arguments],
+            cwd=ROOT,
+            env={**os.environ, **(environ or {})},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    return run

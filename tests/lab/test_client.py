@@ -1,0 +1,185 @@
+"""The client, against servers that answer rightly, wrongly, late or not at all."""
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from lab.backends.processes import Processes
+from lab.catalogue import Catalogue
+from lab.client import Reply, call, main
+from lab.errors import LabError, NoAnswerError, UnreachableError, WrongAnswerError
+from lab.readiness import choose_targets, wait_ready
+
+GREETING = b"Thank you for connecting\r\n"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[dict[tuple[str, str], str]]:
+    """A real server: (service, transport) -> address."""
+    backend = Processes(f"t{uuid4().hex[:8]}", Catalogue.load())
+    try:
+        backend.up(["socketserver_threading"])
+        yield {(item.service, item.transport): item.address for item in backend.targets()}
+    finally:
+        backend.down()
+
+
+@pytest.mark.parametrize("transport", ["tcp", "udp", "unix", "unixgram"])
+@pytest.mark.parametrize(
+    ("service", "arguments", "value"),
+    [
+        ("greet", [], GREETING),
+        ("echo", ["one", b"\x00\xff"], b"one \x00\xff"),
+        ("discard", ["anything"], b""),
+        ("command", ["ECHO", "twice\r\n"], b"twice\r\n"),
+    ],
+    ids=["greet", "echo", "discard", "command"],
+)
+def test_every_service_over_every_transport(
+    server: dict[tuple[str, str], str], service: str, transport: str, arguments: list[str | bytes], value: bytes
+) -> None:
+    reply = call(service, server[service, transport], arguments)
+    assert (reply.value, reply.is_error) == (value, False)
+    assert reply.seconds > 0
+
+
+@pytest.mark.parametrize("transport", ["tcp", "unix"])
+def test_chargen_reads_the_lines_that_were_asked_for(server: dict[tuple[str, str], str], transport: str) -> None:
+    value = call("chargen", server["chargen", transport], ["100"]).value
+    assert isinstance(value, bytes)
+    assert value.count(b"\r\n") == 100
+
+
+def test_an_echo_larger_than_the_kernels_buffers(server: dict[tuple[str, str], str]) -> None:
+    data = bytes(range(256)) * 4 * 8192
+    assert call("echo", server["echo", "tcp"], [data], timeout=30).value == data
+
+
+def test_errors_and_types_of_resp(server: dict[tuple[str, str], str]) -> None:
+    address = server["command", "tcp"]
+    error = call("command", address, ["SLEEP", "soon"])
+    assert error.is_error
+    assert error.text().startswith("(error) ERR SLEEP takes")
+    assert call("command", address, ["COMMAND", "COUNT"]).text().startswith("(integer) ")
+    assert call("command", address, ["CLIENT", "GETNAME"]).text() == "(nil)"
+    assert Reply([b"a", [1, None]], False, 0.0).text() == "1) a\n2) 1) (integer) 1\n   2) (nil)"
+
+
+def test_a_unix_datagram_client_leaves_no_reply_path(server: dict[tuple[str, str], str]) -> None:
+    address = server["echo", "unixgram"]
+    folder = Path(address.removeprefix("unixgram://")).parent
+    before = sorted(folder.iterdir())
+    call("echo", address, ["x"])
+    assert sorted(folder.iterdir()) == before
+
+
+Behaviour = Callable[[socket.socket], None]
+
+
+@pytest.fixture
+def stub() -> Iterator[Callable[[Behaviour], str]]:
+    """Serves one connection in the way of a function; gives its address."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threads = []
+
+        def start(behave: Behaviour) -> str:
+            def serve() -> None:
+                connection, _ = listener.accept()
+                with connection:
+                    behave(connection)
+
+            thread = threading.Thread(target=serve)
+            thread.start()
+            threads.append(thread)
+            return f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+
+        yield start
+        for thread in threads:
+            thread.join()
+
+
+def read_to_end(connection: socket.socket) -> None:
+    while connection.recv(65536):
+        pass
+
+
+WRONG = {
+    "no greeting": ("greet", [], b"", "closed without a greeting"),
+    "another echo": ("echo", ["abc"], b"abd", "sent b'abc', got b'abd' back"),
+    "half an echo": ("echo", ["abc"], b"a", "ended after 1 of 3 bytes"),
+    "an answering discard": ("discard", ["abc"], b"hey", "discard answered b'hey'"),
+    "another line": ("chargen", ["1"], b"x" * 72 + b"\r\n", "line 1 is b'xxx"),
+    "half a reply": ("command", ["PING"], b"$100\r\nabc", "ended before a whole reply"),
+    "no RESP": ("command", ["PING"], b"HTTP/1.1 400 Bad Request\r\n\r\n", "not RESP"),
+}
+
+
+@pytest.mark.parametrize(("service", "arguments", "answer", "message"), WRONG.values(), ids=WRONG)
+def test_a_wrong_answer_is_told_from_none(
+    stub: Callable[[Behaviour], str], service: str, arguments: list[str], answer: bytes, message: str
+) -> None:
+    def behave(connection: socket.socket) -> None:
+        if service not in ("greet", "chargen", "discard"):
+            connection.recv(65536)
+        connection.sendall(answer)
+        connection.shutdown(socket.SHUT_WR)
+        read_to_end(connection)
+
+    with pytest.raises(WrongAnswerError, match=message):
+        call(service, stub(behave), arguments)
+
+
+def test_no_answer_in_time(stub: Callable[[Behaviour], str], unit: float) -> None:
+    with pytest.raises(NoAnswerError, match=r"waited .* for the server to answer"):
+        call("command", stub(read_to_end), ["PING"], timeout=unit)
+
+
+def test_nobody_there(tmp_path: Path) -> None:
+    with closing(socket.socket()) as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{reserved.getsockname()[1]}"
+        with pytest.raises(UnreachableError, match=rf"{address}: Connection refused"):
+            call("command", address, ["PING"])
+        assert main(["command", address, "PING"]) == 2
+    for transport in ("unix", "unixgram"):
+        with pytest.raises(UnreachableError, match="No such file"):
+            call("echo", f"{transport}://{tmp_path}/absent.sock", ["x"])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("service", "address", "arguments", "message"),
+    [
+        ("gopher", "tcp://127.0.0.1:70", [], "unknown service 'gopher'; known: greet"),
+        ("echo", "http://127.0.0.1", ["x"], "does not start with tcp://"),
+        ("chargen", "udp://127.0.0.1:19", [], "chargen is not spoken over udp"),
+    ],
+)
+def test_what_cannot_be_meant_is_not_tried(service: str, address: str, arguments: list[str], message: str) -> None:
+    with pytest.raises(LabError, match=message):
+        call(service, address, arguments)
+
+
+def test_the_command_prints_the_answer(server: dict[tuple[str, str], str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--timeout", "5", "command", server["command", "unix"], "PING"]) == 0
+    assert main(["command", server["command", "tcp"], "NONSENSE"]) == 1
+    assert capsys.readouterr().out == "PONG\n(error) ERR unknown command 'NONSENSE'\n"
+
+
+def test_ready_means_answered(server: dict[tuple[str, str], str], unit: float) -> None:
+    """A socket that listens, and whose connections nobody accepts, is not ready."""
+    targets = choose_targets(("real", service, address) for (service, _), address in server.items())
+    assert {(service, address.partition(":")[0]) for _, service, address in targets} == {
+        ("command", "tcp"),
+        ("command", "unix"),
+    }
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        targets += [("deaf", "command", f"tcp://127.0.0.1:{deaf.getsockname()[1]}")]
+        real, silent = wait_ready(targets, 10 * unit)
+    assert (real.model, real.ready, real.error) == ("real", True, None)
+    assert (silent.model, silent.ready) == ("deaf", False)

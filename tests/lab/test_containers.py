@@ -1,0 +1,343 @@
+"""Labs of containers, on a real engine: what they start, how that ends, and that the hardening is really in force.
+
+What compose.yaml asks for is not looked at here: each test reads what the kernel says inside the container.
+"""
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from subprocess import CompletedProcess
+from uuid import uuid4
+
+import docker
+import pytest
+from docker.models.containers import Container
+from testcontainers.core.config import testcontainers_config
+from testcontainers.core.container import DockerContainer
+
+from lab.backends.containers import Containers, _read_sources, find_projects, purge
+from lab.catalogue import ROOT, Catalogue
+from lab.check import PLUGIN, read_report
+from lab.client import call
+from lab.errors import ClientError, LabError, NotReadyError
+
+pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("docker")]
+
+CATALOGUE = Catalogue.load()
+INSTRUMENT = "shell"
+# One that the network has no route to: TEST-NET-1, RFC 5737.
+OUTSIDE = "192.0.2.1"
+
+
+Find = Callable[[str], list[str]]
+
+
+@pytest.fixture(scope="module")
+def backend(find_of_project: Find) -> Iterator[Containers]:
+    """The whole lab, up; shared by the tests that leave it as it was."""
+    backend = Containers(f"t{uuid4().hex[:8]}", CATALOGUE)
+    try:
+        backend.up(timeout=60)
+        yield backend
+    finally:
+        backend.down()
+        assert not find_of_project(backend.project)
+
+
+@pytest.fixture
+def container(engine: docker.DockerClient, backend: Containers) -> Callable[[str], Container]:
+    """The container of a Compose service."""
+    return lambda service: engine.containers.get(f"{backend.project}-{service}-1")
+
+
+def execute(container: Container, *command: str) -> str:
+    code, output = container.exec_run(list(command))
+    assert code == 0, output
+    return str(output.decode())
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def ask(backend: Containers, model: str, *request: str, transport: str = "tcp") -> str:
+    address = next(
+        item.address
+        for item in backend.catalogue.inside(model)
+        if (item.service, item.transport) == ("command", transport)
+    )
+    return backend.run(["python", "-m", "lab.client", "command", address, *request], capture=True).stdout
+
+
+# A model's server is not the container's first process, which is Docker's init.
+STATUS = """
+for process in /proc/[0-9]*; do
+  tr '\\0' ' ' < $process/cmdline | grep -q -- "$0" || continue
+  grep -E '^(Uid|Gid|CapEff|CapBnd|CapAmb|NoNewPrivs|Seccomp):' $process/status
+  grep '^Max open files' $process/limits
+  exit 0
+done
+exit 1
+"""
+
+
+class TestHardening:
+    @pytest.fixture(params=[*CATALOGUE.names, INSTRUMENT])
+    def service(self, request: pytest.FixtureRequest) -> str:
+        return str(request.param)
+
+    def test_no_privileges(self, container: Callable[[str], Container], service: str) -> None:
+        pattern = "sleep infinity" if service == INSTRUMENT else "services.run"
+        lines = execute(container(service), "sh", "-c", STATUS, pattern).splitlines()
+        status = {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
+        assert set(status["Uid"]) == set(status["Gid"]) == {"1000"}
+        assert {int(status[name][0], 16) for name in ("CapEff", "CapBnd", "CapAmb")} == {0}
+        assert status["NoNewPrivs"] == ["1"]
+        assert status["Seccomp"] == ["2"]
+        wanted = container(service).attrs["HostConfig"]["Ulimits"][0]["Hard"]
+        assert lines[-1].split()[3:5] == [str(wanted)] * 2
+
+    def test_the_root_cannot_be_written_to(self, container: Callable[[str], Container], service: str) -> None:
+        for path in ("/x", "/srv/x", "/usr/x", "/lab/x"):
+            code, output = container(service).exec_run(["sh", "-c", f"echo > {path}"])
+            assert code != 0, path
+            assert b"Read-only file system" in output or b"nonexistent" in output, output
+        execute(container(service), "sh", "-c", "echo > /run/lab/$$ && rm /run/lab/$$")
+
+    def test_limits_of_processes_and_memory(self, container: Callable[[str], Container], service: str) -> None:
+        # The files of cgroup v2 first, then those of v1.
+        pids = "cat /sys/fs/cgroup/pids.max 2>/dev/null || cat /sys/fs/cgroup/pids/pids.max"
+        memory = "cat /sys/fs/cgroup/memory.max 2>/dev/null || cat /sys/fs/cgroup/memory/memory.limit_in_bytes"
+        wanted = CATALOGUE.definitions[service]
+        units = {"m": 1 << 20, "g": 1 << 30}
+        size = str(wanted["mem_limit"])
+        assert int(execute(container(service), "sh", "-c", pids)) == wanted["pids_limit"]
+        assert int(execute(container(service), "sh", "-c", memory)) == int(size[:-1]) * units[size[-1]]
+
+    def test_no_published_port(self, container: Callable[[str], Container], service: str) -> None:
+        assert not [port for port in container(service).attrs["NetworkSettings"]["Ports"].values() if port]
+
+
+@pytest.mark.parametrize("service", ["plain_socket", INSTRUMENT])
+def test_no_way_out(engine: docker.DockerClient, container: Callable[[str], Container], service: str) -> None:
+    """Engines differ: up to 20.10 there is a default route, and the packets are dropped; later there is none."""
+    (network,) = container(service).attrs["NetworkSettings"]["Networks"]
+    assert engine.networks.get(network).attrs["Internal"]
+    script = f"import socket; socket.create_connection(('{OUTSIDE}', 9), 1)"
+    code, output = container(service).exec_run(["python3", "-c", script])
+    assert code == 1
+    assert b"Network is unreachable" in output or b"timed out" in output
+
+
+@pytest.mark.parametrize("model", CATALOGUE.names)
+def test_every_model_answers_over_tcp_and_unix(backend: Containers, model: str) -> None:
+    for transport in ("tcp", "unix", "udp", "unixgram"):
+        assert ask(backend, model, "PING", transport=transport) == "PONG\n"
+
+
+def test_state_and_targets(backend: Containers) -> None:
+    states = backend.state()
+    assert [(state.model, state.state) for state in states] == [(name, "running") for name in CATALOGUE.names]
+    assert {item.address for item in backend.targets()} == {
+        item.address for name in CATALOGUE.names for item in CATALOGUE.inside(name)
+    }
+    assert backend.project in find_projects()
+    header, *_ = backend.logs("asyncio_streams").splitlines()
+    assert json.loads(header)["model"] == "asyncio_streams"
+
+
+def test_run_passes_input_output_and_codes(backend: Containers) -> None:
+    script = "import os; print(os.environ['A'], input())"
+    done = backend.run(["python", "-c", script], environ={"A": "b"}, capture=True, stdin="c")
+    assert (done.returncode, done.stdout) == (0, "b c\n")
+    assert backend.run(["sh", "-c", "exit 7"]).returncode == 7
+
+
+def test_a_run_that_took_too_long_is_ended_in_the_container_too(
+    backend: Containers, container: Callable[[str], Container]
+) -> None:
+    with pytest.raises(LabError, match="took longer than"):
+        backend.run(["sleep", "4321"], timeout=2)
+    processes = container(INSTRUMENT).top()["Processes"]
+    assert not [process for process in processes if "sleep 4321" in " ".join(process)]
+
+
+# Asks for a PING and a SLEEP at once: the first answer proves that the server has taken up both.
+IN_FLIGHT = """
+import sys
+from lab.client import Link, ReplyReader, pack, read_resp
+from services.protocol import Address
+with Link(Address.parse(sys.argv[1]), timeout=30) as link:
+    reader = ReplyReader()
+    link.send(pack([b"PING"]) + pack([b"SLEEP", b"2000"]))
+    print(read_resp(link, reader), flush=True)
+    print(read_resp(link, reader), link.receive(), flush=True)
+"""
+
+
+def test_stop_lets_what_is_in_flight_finish(backend: Containers) -> None:
+    """All models at once, which takes no longer than one."""
+    shell = f"{backend.project}-{INSTRUMENT}-1"
+    with ExitStack() as stack:
+        clients = {}
+        for model in CATALOGUE.names:
+            command = ["docker", "exec", shell, "python", "-c", IN_FLIGHT, f"tcp://{model}:6379"]
+            clients[model] = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        answers = {model: [client.stdout.readline()] for model, client in clients.items() if client.stdout}
+        with ThreadPoolExecutor(len(clients)) as pool:
+            codes = dict(zip(clients, pool.map(backend.stop, clients), strict=True))
+        for model, client in clients.items():
+            answers[model].append(client.communicate()[0])
+    assert codes == dict.fromkeys(CATALOGUE.names, 0)
+    assert {tuple(lines) for lines in answers.values()} == {("(b'PONG', False)\n", "(b'OK', False) b''\n")}
+    restart_all(backend)
+
+
+def test_a_killed_model_is_seen_and_starts_again(backend: Containers) -> None:
+    for model in CATALOGUE.names:
+        backend.kill(model, signal.SIGKILL)
+    wait_until(lambda: {state.state for state in backend.state()} == {"exited"})
+    assert {state.exit_code for state in backend.state()} == {137}
+    with pytest.raises(LabError, match="plain_socket is not running"):
+        backend.kill("plain_socket", signal.SIGTERM)
+    # What a killed server leaves behind are its Unix sockets; the next one must not trip over them.
+    restart_all(backend)
+
+
+def restart_all(backend: Containers) -> None:
+    with ThreadPoolExecutor(len(CATALOGUE.names)) as pool:
+        list(pool.map(backend.restart, CATALOGUE.names))
+    assert {state.state for state in backend.state()} == {"running"}
+
+
+def test_two_labs_do_not_meet(
+    backend: Containers, docker_project: str, lab: Callable[..., "CompletedProcess[str]"]
+) -> None:
+    """Through the command line, as people call it, while the other lab runs."""
+    options = ["--backend", "docker", "--project", docker_project]
+    up = lab(*options, "up", "plain_socket")
+    assert (up.returncode, up.stdout) == (0, "1 model answers: `lab ls` says where\n"), up.stderr
+    rows = json.loads(lab(*options, "ls", "--json").stdout)
+    assert {row["model"] for row in rows if row["state"] == "running"} == {"plain_socket"}
+    other = Containers(docker_project, CATALOGUE)
+    assert other.container_id("plain_socket") != backend.container_id("plain_socket")
+    called = lab(*options, "call", "plain_socket", "greet")
+    assert (called.returncode, called.stdout) == (0, "Thank you for connecting\n")
+    assert lab(*options, "down").returncode == 0
+    assert lab(*options, "down").returncode == 0
+    assert ask(backend, "plain_socket", "PING") == "PONG\n"
+    called = lab(*options, "call", "plain_socket", "greet")
+    assert (called.returncode, called.stderr) == (
+        2,
+        "lab: plain_socket is not running: `lab up plain_socket` starts it\n",
+    )
+    with pytest.raises(LabError, match="is not up"):
+        other.run(["true"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_up_leaves_nothing(find_of_project: Find, docker_project: str, number: int) -> None:
+    """After Ctrl-C by itself; after a kill -9, which nobody can answer, with `lab down`."""
+    command = [sys.executable, "-m", "lab", "--backend", "docker", "--project", docker_project, "up"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as up:
+        wait_until(lambda: find_of_project(docker_project))
+        up.send_signal(number)
+        up.wait(30)
+    if number == signal.SIGKILL:
+        Containers(docker_project, CATALOGUE).down()
+        # What Compose had still asked of the engine when it was ended may come late.
+        time.sleep(1)
+    assert find_of_project(docker_project) == []
+
+
+def test_a_model_that_exits_is_told_from_one_that_is_slow(
+    find_of_project: Find, docker_project: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("broken")
+    path = folder / "compose.yaml"
+    text = (ROOT / "compose.yaml").read_text().replace("context: .", f"context: {ROOT}")
+    path.write_text(text)
+    (folder / "compose.override.yaml").write_text("services: {plain_socket: {command: [--listen, 'echo=gopher://x']}}")
+    backend = Containers(docker_project, Catalogue.load(path))
+    with pytest.raises(NotReadyError, match=r"plain_socket exited with code 2 .*\n.*'gopher://x' does not start with"):
+        backend.up(["plain_socket"])
+    assert find_of_project(docker_project) == []
+    (folder / "compose.override.yaml").write_text(
+        "services: {plain_socket: {entrypoint: [python3, -c, 'import time; time.sleep(60)'], command: []}}"
+    )
+    backend = Containers(docker_project, Catalogue.load(path))
+    with pytest.raises(NotReadyError, match=r"plain_socket runs, but gave no answer within 1 s .*Connection refused"):
+        backend.up(["plain_socket"], timeout=1)
+
+
+def test_what_compose_refuses_is_one_line(docker_project: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("refused") / "compose.yaml"
+    labels = "{lab.model: mine, lab.family: f, lab.summary: s}"
+    path.write_text(
+        "services:\n"
+        "  shell: {image: socketlab/instrument}\n"
+        f"  mine: {{image: socketlab/plain_socket, colour: red, labels: {labels}}}\n"
+    )
+    with pytest.raises(LabError, match="colour") as caught:
+        Containers(docker_project, Catalogue.load(path)).up()
+    assert "\n" not in str(caught.value)
+
+
+def test_purge_finds_what_comes_late(engine: docker.DockerClient, docker_project: str) -> None:
+    """A network cannot go before its last container, and something may still be made while the rest is removed."""
+    labels = {"com.docker.compose.project": docker_project}
+    network = engine.networks.create(f"{docker_project}_lab", labels=labels, internal=True)
+
+    def make() -> None:
+        engine.containers.run(
+            "socketlab/plain_socket", entrypoint=["sleep", "60"], labels=labels, network=network.name, detach=True
+        )
+
+    thread = threading.Thread(target=make)
+    thread.start()
+    wait_until(
+        lambda: engine.containers.list(all=True, filters={"label": f"com.docker.compose.project={docker_project}"})
+    )
+    purge(docker_project)
+    thread.join()
+    purge(docker_project)
+
+
+@pytest.mark.parametrize("model", ["plain_socket", "asyncio_streams"])
+def test_an_image_serves_by_itself(engine: docker.DockerClient, backend: Containers, model: str) -> None:
+    """Without Compose, with a published port: what somebody does who wants to look at one model only."""
+    testcontainers_config.ryuk_disabled = True  # its image cannot be pulled everywhere, and `with` cleans up here
+    with DockerContainer(CATALOGUE.image(model)).with_exposed_ports(6379) as served:
+        address = f"tcp://{served.get_container_host_ip()}:{served.get_exposed_port(6379)}"
+
+        def answers() -> bool:
+            try:
+                return call("command", address, ["PING"], timeout=1).value == b"PONG"
+            except ClientError:
+                return False  # a published port accepts before the server listens
+
+        wait_until(answers)
+
+
+def test_images_are_built_from_what_their_digest_covers() -> None:
+    """The digest of an image's inputs reads its Dockerfile: here is what that must give."""
+    assert _read_sources((ROOT / "services" / "Dockerfile").read_text()) == {"services/", "requirements"}
+    instrument = _read_sources((ROOT / "lab" / "Dockerfile").read_text())
+    assert {"compose.yaml", "pyproject.toml", "services/", "lab/", "loadtests/", "tests/"} <= instrument
+
+
+def test_the_suite_runs_in_the_network(backend: Containers) -> None:
+    """The whole way: Compose, the `tests` container, the suite, the plugin, the report."""
+    arguments = ["tests/conformance/test_greet.py", *PLUGIN, "--network", "--models", "asyncio_streams"]
+    report = read_report(backend.run_service("tests", arguments, capture=True, timeout=100), ["asyncio_streams"])
+    assert report.holds, report.failures
+    assert report.table()[0] == ["model", "tcp", "udp", "unix", "unixgram"]

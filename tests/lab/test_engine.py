@@ -1,0 +1,546 @@
+"""`lab.engine`: what it reads, what it decides, what it removes. Nothing here installs, and nothing needs an engine."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab.engine import EngineError, decide, status
+from lab.engine.apt import (
+    BUILDX,
+    COMPOSE,
+    Release,
+    Source,
+    choose,
+    parse_deb822,
+    parse_one_line,
+    read_candidates,
+    read_release,
+    read_sources,
+    sources_of_release,
+)
+from lab.engine.base_image import add_files, clean_script, find_sources, mmdebstrap_argv
+from lab.engine.command import run, run_or_raise
+from lab.engine.daemon import clear_stale, is_answering, is_dead_socket, is_stale, read_nofile_limit
+from lab.engine.probe import read_status
+from lab.engine.provide import check_able
+
+ROOT = Path(__file__).parents[2]
+MIRROR = "http://mirror.example/debian"
+KEY = "/usr/share/keyrings/debian-archive-keyring.gpg"
+
+DEB822 = f"""\
+# Written by the installer.
+Types: deb deb-src
+URIs: {MIRROR}
+# a comment between two fields
+Suites: bookworm bookworm-updates bookworm-backports
+Components: main contrib
+Signed-By: {KEY}
+
+Types: deb
+URIs: {MIRROR}-security
+Suites: bookworm-security
+Components: main
+Signed-By: {KEY}
+
+Types: deb
+Enabled: no
+URIs: http://off.example/debian
+Suites: bookworm
+Components: main
+
+Types: deb-src
+URIs: http://source.example/debian
+Suites: bookworm
+Components: main
+"""
+ONE_LINE = f"""\
+deb [arch=amd64 signed-by={KEY}] {MIRROR} bookworm main contrib # ours
+deb-src {MIRROR} bookworm main
+deb {MIRROR} bookworm-updates main
+#deb http://off.example/debian bookworm main
+deb [ trusted=yes ] file:/srv/packages ./
+"""
+
+
+class TestSources:
+    def test_deb822_leaves_out_what_is_disabled_and_what_has_no_binaries(self) -> None:
+        assert list(parse_deb822(DEB822)) == [
+            Source((MIRROR,), ("bookworm", "bookworm-updates", "bookworm-backports"), ("main", "contrib"), KEY),
+            Source((MIRROR + "-security",), ("bookworm-security",), ("main",), KEY),
+        ]
+
+    def test_one_line_leaves_out_comments_and_sources(self) -> None:
+        assert list(parse_one_line(ONE_LINE)) == [
+            Source((MIRROR,), ("bookworm",), ("main", "contrib"), KEY),
+            Source((MIRROR,), ("bookworm-updates",), ("main",)),
+            Source(("file:/srv/packages",), ("./",), (), "", "yes"),
+        ]
+
+    def test_next_release_keeps_mirror_and_key_and_leaves_out_what_may_not_know_it(self) -> None:
+        foreign = Source(("http://other.example/apt",), ("stable",), ("main",))
+        assert sources_of_release([*parse_deb822(DEB822), foreign], "bookworm", "trixie") == [
+            Source((MIRROR,), ("trixie", "trixie-updates"), ("main",), KEY),
+            Source((MIRROR + "-security",), ("trixie-security",), ("main",), KEY),
+        ]
+
+    def test_both_formats_give_the_same_next_release(self) -> None:
+        from_lines = sources_of_release(parse_one_line(ONE_LINE), "bookworm", "trixie")
+        assert from_lines == [
+            Source((MIRROR,), ("trixie",), ("main",), KEY),
+            Source((MIRROR,), ("trixie-updates",), ("main",)),
+        ]
+
+    def test_updates_alone_are_no_source_of_a_release(self) -> None:
+        assert sources_of_release([Source((MIRROR,), ("bookworm-updates",), ("main",))], "bookworm", "trixie") == []
+
+    def test_key_written_out_in_the_file_survives_the_round_trip(self) -> None:
+        key = "\n -----BEGIN PGP PUBLIC KEY BLOCK-----\n .\n mQINBGRz\n -----END PGP PUBLIC KEY BLOCK-----"
+        [source] = parse_deb822(f"Types: deb\nURIs: {MIRROR}\nSuites: bookworm\nComponents: main\nSigned-By:{key}\n")
+        assert source.signed_by == key
+        assert list(parse_deb822(source.stanza())) == [source]
+
+    def test_files_are_read_in_both_formats_and_other_suffixes_are_not(self, tmp_path: Path) -> None:
+        parts = tmp_path / "sources.list.d"
+        parts.mkdir()
+        (tmp_path / "sources.list").write_text(f"deb {MIRROR} bookworm main\n")
+        (parts / "b.sources").write_text(DEB822)
+        (parts / "a.list").write_text("deb http://a.example/apt stable main\n")
+        (parts / "c.sources.disabled").write_text(DEB822)
+        assert [source.suites[0] for source in read_sources(tmp_path)] == [
+            "bookworm",
+            "stable",
+            "bookworm",
+            "bookworm-security",
+        ]
+
+    def test_no_sources_at_all_is_an_empty_list(self, tmp_path: Path) -> None:
+        assert read_sources(tmp_path) == []
+
+    def test_apt_itself_reads_a_derived_stanza(self, tmp_path: Path) -> None:
+        if run(["apt-get", "--version"]).returncode:
+            pytest.skip("no apt-get on this machine to read it")
+        [first, _] = sources_of_release(parse_deb822(DEB822), "bookworm", "trixie")
+        (tmp_path / "next.sources").write_text(first.stanza())
+        options = ["-o", "Dir::Etc::sourcelist=/dev/null", "-o", f"Dir::Etc::sourceparts={tmp_path}"]
+        printed = run_or_raise(["apt-get", "update", "--print-uris", *options], mend="-")
+        asked = [line.split("'")[1].split("/dists/") for line in printed.splitlines()]
+        assert {(mirror, path.split("/")[0]) for mirror, path in asked} == {
+            (MIRROR, "trixie"),
+            (MIRROR, "trixie-updates"),
+        }
+
+    @pytest.mark.parametrize(
+        ("text", "release"),
+        [
+            ('ID=debian\nVERSION_CODENAME=bookworm\nPRETTY_NAME="Debian = good"\n', Release("debian", "bookworm")),
+            ('ID="ubuntu"\nVERSION_CODENAME=noble\n', Release("ubuntu", "noble")),
+            ("ID=alpine\n", Release("alpine", "")),
+        ],
+        ids=["debian", "ubuntu-quoted", "no-codename"],
+    )
+    def test_release(self, tmp_path: Path, text: str, release: Release) -> None:
+        (tmp_path / "os-release").write_text(text)
+        assert read_release(tmp_path / "os-release") == release
+
+    def test_release_of_a_system_without_the_file(self, tmp_path: Path) -> None:
+        assert not read_release(tmp_path / "none").uses_apt
+
+
+class TestChoice:
+    POLICY = (
+        "docker.io:\n  Installed: (none)\n  Candidate: 20.10.24\n  Version table:\n"
+        "docker-compose:\n  Installed: (none)\n  Candidate: 1.29.2-3\n  Version table:\n"
+        "docker-buildx:\n  Installed: (none)\n  Candidate: (none)\n  Version table:\n"
+    )
+
+    def test_candidates(self) -> None:
+        assert read_candidates(self.POLICY) == {"docker.io": "20.10.24", "docker-compose": "1.29.2-3"}
+
+    @pytest.mark.parametrize(
+        ("candidates", "compose"),
+        [
+            ({"docker-compose": "1.29.2-3"}, None),
+            ({"docker-compose": "1:1.25.0-1"}, None),
+            ({"docker-compose": "2.26.1-4"}, "docker-compose"),
+            ({"docker-compose": "1.29.2-6", "docker-compose-v2": "2.24.6+ds1"}, "docker-compose-v2"),
+            ({"docker-compose-v2": "2.24.6", "docker-compose-plugin": "2.30.0"}, "docker-compose-plugin"),
+            ({}, None),
+        ],
+        ids=["debian-12", "epoch", "debian-13", "ubuntu", "docker's-own", "none"],
+    )
+    def test_compose_1_is_another_program(self, candidates: dict[str, str], compose: str | None) -> None:
+        assert choose(COMPOSE, candidates) == compose
+
+    def test_buildx(self) -> None:
+        assert choose(BUILDX, {"docker-buildx": "0.13.1"}) == "docker-buildx"
+
+
+class TestPolicy:
+    @pytest.mark.parametrize(
+        ("stdin", "stdout", "euid", "environ", "answer"),
+        [
+            (False, False, 0, {}, "install"),
+            (True, False, 0, {}, "ask"),
+            (False, True, 0, {}, "ask"),
+            (True, True, 0, {}, "ask"),
+            (False, False, 1000, {}, "ask"),
+            (True, True, 1000, {"LAB_ENGINE": "install"}, "install"),
+            (False, False, 0, {"LAB_ENGINE": "ask"}, "ask"),
+            (False, False, 0, {"LAB_ENGINE": ""}, "install"),
+        ],
+        ids=["ci", "piped-out", "piped-in", "terminal", "not-root", "told-to", "told-not-to", "empty-says-nothing"],
+    )
+    def test_decide(self, stdin: bool, stdout: bool, euid: int, environ: dict[str, str], answer: str) -> None:
+        assert decide(stdin_is_tty=stdin, stdout_is_tty=stdout, euid=euid, environ=environ) == answer
+
+
+@pytest.fixture
+def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    """A living process that is no dockerd."""
+    with subprocess.Popen(["/bin/sleep", "60"]) as process:
+        # Popen returns when the child's execve() has closed its descriptors, a moment before it has its new name.
+        while Path(f"/proc/{process.pid}/comm").read_text() != "sleep\n":
+            time.sleep(0.001)
+        yield process
+        process.kill()
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    """An engine's /var/run, empty."""
+    (tmp_path / "docker" / "containerd").mkdir(parents=True)
+    (tmp_path / "containerd").mkdir()
+    return tmp_path
+
+
+class TestStale:
+    def test_pid_of_the_program_is_alive(self, tmp_path: Path, sleeper: subprocess.Popen[bytes]) -> None:
+        (tmp_path / "pid").write_text(f"{sleeper.pid}\n")
+        assert not is_stale(tmp_path / "pid", "sleep")
+
+    def test_pid_of_another_program(self, tmp_path: Path, sleeper: subprocess.Popen[bytes]) -> None:
+        (tmp_path / "pid").write_text(str(sleeper.pid))
+        assert is_stale(tmp_path / "pid", "dockerd")
+
+    def test_pid_that_is_gone(self, tmp_path: Path) -> None:
+        with subprocess.Popen(["/bin/true"]) as process:
+            process.wait()
+        (tmp_path / "pid").write_text(str(process.pid))
+        assert is_stale(tmp_path / "pid", "true")
+
+    def test_zombie_serves_nobody(self, tmp_path: Path) -> None:
+        process = subprocess.Popen(["/bin/sleep", "60"])
+        process.send_signal(signal.SIGKILL)
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # ended, and left unreaped
+        (tmp_path / "pid").write_text(str(process.pid))
+        try:
+            assert is_stale(tmp_path / "pid", "sleep")
+        finally:
+            process.wait()
+
+    @pytest.mark.parametrize("text", ["", "\n", "12a", "\0\0\0"])
+    def test_torn_file(self, tmp_path: Path, text: str) -> None:
+        (tmp_path / "pid").write_text(text)
+        assert is_stale(tmp_path / "pid", "dockerd")
+
+    def test_no_file_is_not_stale(self, tmp_path: Path) -> None:
+        assert not is_stale(tmp_path / "pid", "dockerd")
+
+    def test_living_engine_keeps_all_of_its_files(self, run_dir: Path) -> None:
+        """A /proc made by hand, since a real dockerd would be the one of this machine."""
+        pid_files = [run_dir / "docker.pid", run_dir / "docker" / "containerd" / "containerd.pid"]
+        for number, (pid_file, comm) in enumerate(zip(pid_files, ["dockerd", "containerd"], strict=True), start=1):
+            process = run_dir / "proc" / str(number)
+            process.mkdir(parents=True)
+            (process / "comm").write_text(comm + "\n")
+            (process / "status").write_text(f"Name:\t{comm}\nUmask:\t0022\nState:\tS (sleeping)\n")
+            pid_file.write_text(str(number))
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(run_dir / "containerd" / "containerd.sock"))
+            listener.listen()
+            assert clear_stale(run_dir, proc=run_dir / "proc") == []
+        assert all(path.exists() for path in pid_files)
+
+    def test_dead_engine_leaves_nothing_in_the_way(self, run_dir: Path, sleeper: subprocess.Popen[bytes]) -> None:
+        managed = run_dir / "docker" / "containerd"
+        left = [run_dir / "docker.pid", managed / "containerd.pid", run_dir / "containerd" / "containerd.sock"]
+        left[0].write_text("4194304")  # one more than the largest pid_max: nobody's
+        left[1].write_text(str(sleeper.pid))
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(left[2]))
+        assert clear_stale(run_dir) == left
+        assert not any(path.exists() for path in left)
+        assert clear_stale(run_dir) == []
+
+
+class TestNofileLimit:
+    @pytest.fixture
+    def proc(self, tmp_path: Path) -> Path:
+        """A /proc with one dockerd, number 7, that has every capability."""
+        (tmp_path / "7").mkdir()
+        (tmp_path / "pid").write_text("7")
+        (tmp_path / "7" / "status").write_text("Name:\tdockerd\nCapEff:\t000001ffffffffff\n")
+        (tmp_path / "7" / "limits").write_text(
+            "Max open files            1024                 20000                files\n"
+        )
+        return tmp_path
+
+    def test_engine_that_may_raise_its_limit_has_none(self, proc: Path) -> None:
+        assert read_nofile_limit(proc / "pid", proc=proc) is None
+
+    def test_engine_without_sys_resource_gives_what_it_has(self, proc: Path) -> None:
+        (proc / "7" / "status").write_text("Name:\tdockerd\nCapEff:\t000001fffeffffff\n")
+        assert read_nofile_limit(proc / "pid", proc=proc) == 20000
+
+    def test_engine_that_cannot_be_seen(self, tmp_path: Path) -> None:
+        assert read_nofile_limit(tmp_path / "pid", proc=tmp_path) is None
+
+
+class TestSockets:
+    def test_socket_without_a_listener_is_dead(self, tmp_path: Path) -> None:
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(tmp_path / "s"))
+            assert is_dead_socket(tmp_path / "s")
+            listener.listen()
+            assert not is_dead_socket(tmp_path / "s")
+        assert is_dead_socket(tmp_path / "s")
+
+    def test_what_is_no_socket_is_left_alone(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        assert not is_dead_socket(tmp_path / "file")
+        assert not is_dead_socket(tmp_path / "none")
+
+    @pytest.mark.parametrize(("reply", "answers"), [(b"HTTP/1.0 200 OK\r\n\r\nOK", True), (b"", False)])
+    def test_ping(self, tmp_path: Path, reply: bytes, answers: bool) -> None:
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(tmp_path / "api"))
+            listener.listen()
+
+            def answer() -> None:
+                link, _ = listener.accept()
+                with link:
+                    assert link.recv(64).startswith(b"GET /_ping ")
+                    link.sendall(reply)
+
+            server = threading.Thread(target=answer)
+            server.start()
+            assert is_answering(tmp_path / "api") == answers
+            server.join()
+
+    def test_ping_of_a_socket_left_behind(self, tmp_path: Path) -> None:
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(tmp_path / "api"))
+        assert not is_answering(tmp_path / "api")
+        assert not is_answering(tmp_path / "none")
+
+
+INFO = {
+    "ServerVersion": "20.10.24",
+    "Driver": "overlay2",
+    "CgroupVersion": "1",
+    "CgroupDriver": "cgroupfs",
+    "ClientInfo": {
+        "Version": "28.2.2",
+        "Plugins": [{"Name": "buildx", "Version": "0.13.1"}, {"Name": "compose", "Version": "2.26.1-4"}],
+    },
+}
+
+
+class TestStatus:
+    def test_all_is_well(self) -> None:
+        known = read_status(0, json.dumps(INFO), "", "sha256:1\n")
+        assert known.problems == ()
+        assert known.is_complete
+        assert (known.server_version, known.compose_version, known.buildx_version) == ("20.10.24", "2.26.1-4", "0.13.1")
+        assert (known.storage_driver, known.cgroup_version, known.cgroup_driver) == ("overlay2", "1", "cgroupfs")
+        assert known.base_image == "sha256:1"
+
+    def test_base_image_is_no_part_of_complete(self) -> None:
+        known = read_status(0, json.dumps(INFO), "", "")
+        assert [problem.part for problem in known.problems] == ["base_image"]
+        assert known.is_complete
+
+    def test_engine_that_is_away_is_none_and_never_zero(self) -> None:
+        away = {**INFO, "ServerVersion": "", "Driver": "", "ServerErrors": ["Cannot connect to the Docker daemon"]}
+        known = read_status(1, json.dumps(away), "", "")
+        assert not known.reachable
+        assert not known.is_complete
+        assert (known.server_version, known.storage_driver, known.cgroup_version) == (None, None, None)
+        assert known.problems[0].what == "Cannot connect to the Docker daemon"
+
+    def test_compose_1_does_not_count(self) -> None:
+        plugins = [{"Name": "compose", "Version": "v1.29.2"}, {"Name": "buildx", "Version": "0.13.1"}]
+        known = read_status(0, json.dumps({**INFO, "ClientInfo": {"Plugins": plugins}}), "", "sha256:1")
+        assert known.compose_version is None
+        assert [problem.part for problem in known.problems] == ["compose"]
+
+    def test_no_client_at_all(self) -> None:
+        known = read_status(127, "", "docker: not found", "")
+        assert [problem.part for problem in known.problems] == ["client", "engine", "compose", "buildx", "base_image"]
+
+    @pytest.mark.parametrize(
+        ("said", "host", "mend"),
+        [
+            ("permission denied while trying to connect", None, "group `docker`"),
+            ("Cannot connect", "tcp://far.example:2375", "DOCKER_HOST=tcp://far.example:2375"),
+            ("Cannot connect", None, "make engine"),
+        ],
+        ids=["not-allowed", "another-machine's", "none"],
+    )
+    def test_each_reason_has_its_own_mend(
+        self, monkeypatch: pytest.MonkeyPatch, said: str, host: str | None, mend: str
+    ) -> None:
+        monkeypatch.delenv("DOCKER_HOST", raising=False)
+        if host:
+            monkeypatch.setenv("DOCKER_HOST", host)
+        known = read_status(1, json.dumps({"ServerErrors": [said]}), "", "")
+        assert mend in known.problems[0].mend
+
+    def test_status_of_this_machine_explains_itself(self) -> None:
+        """Whatever runs here: a part is known or has a problem, and each problem a sentence that mends it."""
+        now = status()
+        parts = {problem.part for problem in now.problems}
+        assert now.reachable == ("engine" not in parts)
+        assert (now.compose_version is None) == ("compose" in parts)
+        assert (now.buildx_version is None) == ("buildx" in parts)
+        assert (now.base_image is None) == ("base_image" in parts)
+        assert all(problem.what and problem.mend for problem in now.problems)
+
+
+class TestRefusals:
+    """What cannot work is refused in one line, before anything is touched."""
+
+    DEBIAN = Release("debian", "bookworm")
+
+    @pytest.mark.parametrize(
+        ("euid", "release", "host", "says"),
+        [
+            (1000, DEBIAN, "", "no engine, and to install needs root: run `sudo make engine`"),
+            (0, Release("alpine", ""), "", "neither Debian nor Ubuntu: provide Docker Engine"),
+            (0, DEBIAN, "ssh://far.example", "DOCKER_HOST is ssh://far.example"),
+        ],
+        ids=["not-root", "not-debian", "another-machine's"],
+    )
+    def test_refused(self, euid: int, release: Release, host: str, says: str) -> None:
+        with pytest.raises(EngineError) as caught:
+            check_able(euid, release, host, "no engine")
+        assert says in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+    def test_root_on_debian_may(self) -> None:
+        check_able(0, self.DEBIAN, "unix:///var/run/docker.sock", "no engine")
+
+    def test_failing_program_is_named_with_its_last_words(self) -> None:
+        with pytest.raises(EngineError, match=r"`sh -c .*` ended with exit code 3: mend it\n    second line") as caught:
+            run_or_raise(["sh", "-c", "echo first; echo second line >&2; exit 3"], mend="mend it")
+        assert caught.value.mend.startswith("mend it")
+
+    def test_missing_and_slow_programs_have_the_codes_of_the_shell(self) -> None:
+        assert run(["no-such-program-of-ours"]).returncode == 127
+        assert run(["sleep", "60"], timeout=0.05).returncode == 124
+
+
+def call(command: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Call the command line as the Makefile does, on a machine without Docker: no client on PATH, no engine."""
+    nowhere = {"PATH": "/nonexistent", "DOCKER_HOST": "unix:///nonexistent/docker.sock"}
+    return run([sys.executable, "-m", "lab.engine", command], env={**nowhere, **environ}, cwd=str(ROOT))
+
+
+class TestCommandLine:
+    def test_status_is_json_also_without_docker(self) -> None:
+        done = call("status")
+        assert done.returncode == 0
+        assert json.loads(done.stdout)["reachable"] is False
+
+    def test_ensure_names_the_command_and_installs_nothing(self) -> None:
+        done = call("ensure", LAB_ENGINE="ask")
+        assert done.returncode == 3
+        assert "`make engine`" in done.stderr
+        assert done.stderr.count("\n") == 1
+
+    def test_refusal_is_one_line_and_code_2(self) -> None:
+        done = call("install", DOCKER_HOST="tcp://far.example:2375")
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: DOCKER_HOST is tcp://far.example:2375")
+        assert done.stderr.count("\n") == 1
+
+    def test_runs_before_anything_is_installed(self) -> None:
+        """-S and -I leave out site-packages: what is not in the standard library would not be found."""
+        code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import lab.engine.provide, lab.engine.base_image"
+        run_or_raise([sys.executable, "-I", "-S", "-c", code], mend="import the standard library only")
+
+
+class TestBaseImage:
+    def test_other_distributions_leave_the_mirror_to_the_tool(self) -> None:
+        ubuntu = [Source(("http://mirror.example/ubuntu",), ("noble",), ("main",))]
+        assert find_sources(Release("ubuntu", "noble"), ubuntu) == []
+
+    def test_same_release_keeps_its_sources(self) -> None:
+        sources = [Source((MIRROR,), ("trixie", "trixie-updates"), ("main",), KEY)]
+        assert find_sources(Release("debian", "trixie"), sources) == sources
+
+    def test_own_sources_replace_the_tool_s_list(self, tmp_path: Path) -> None:
+        sources = [Source((MIRROR,), ("trixie",), ("main",), KEY)]
+        argv = mmdebstrap_argv(tmp_path / "base.tar", tmp_path, sources)
+        assert argv[-3:] == ["trixie", str(tmp_path / "base.tar"), str(tmp_path / "debian.sources")]
+        assert list(parse_deb822((tmp_path / "debian.sources").read_text())) == sources
+        assert mmdebstrap_argv(tmp_path / "base.tar", tmp_path, [])[-2:] == argv[-3:-1]
+
+    def test_added_files_are_root_s_and_executable_where_they_must(self, tmp_path: Path) -> None:
+        key = tmp_path / "own.gpg"
+        key.write_bytes(b"key")
+        with tarfile.open(tmp_path / "base.tar", "w"):
+            pass
+        add_files(tmp_path / "base.tar", [Source((MIRROR,), ("trixie",), ("main",), str(key))])
+        with tarfile.open(tmp_path / "base.tar") as archive:
+            members = {member.name: member for member in archive.getmembers()}
+        assert members["usr/sbin/policy-rc.d"].mode == 0o755
+        assert str(key).lstrip("/") in members
+        assert {(member.uid, member.gid) for member in members.values()} == {(0, 0)}
+
+    @pytest.mark.parametrize("own_sources", [True, False])
+    def test_cleaning_keeps_licences_and_touches_nothing_else(self, tmp_path: Path, own_sources: bool) -> None:
+        kept = ["usr/share/doc/bash/copyright", "usr/bin/bash", "var/lib/apt/extended_states"]
+        gone = ["usr/share/doc/bash/README", "usr/share/man/man1/bash.1.gz", "var/lib/apt/lists/a", "var/cache/apt/b"]
+        (gone if own_sources else kept).append("etc/apt/sources.list")
+        for name in kept + gone:
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).touch()
+        run_or_raise(["sh", "-c", clean_script(own_sources), "sh", str(tmp_path)], mend="-")
+        left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+        assert left == set(kept)
+
+
+class TestImages:
+    def test_both_dockerfiles_share_the_python_layer(self) -> None:
+        """The build cache and the disk share a layer only where the instruction is the same to the letter."""
+        heads = [
+            [line for line in (ROOT / path).read_text().splitlines() if line.startswith(("FROM ", "RUN "))][:2]
+            for path in ("services/Dockerfile", "lab/Dockerfile")
+        ]
+        assert heads[0] == heads[1]
+        assert heads[0][0] == "FROM debian:trixie-slim AS python"
+
+    def test_locks_agree_and_name_no_host(self) -> None:
+        locks = {}
+        for path in (ROOT / "requirements").glob("*.txt"):
+            text = path.read_text()
+            assert "://" not in text, path
+            assert not [line for line in text.splitlines() if line.startswith("-")], path
+            locks[path.stem] = {line.split(" ")[0] for line in text.splitlines() if line[:1].isalpha()}
+        extras = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]) - {"dev"}
+        assert set(locks) == {"lab", "dev", *extras}
+        assert locks["lab"] <= locks["dev"]
+        assert all(locks[extra] <= locks["lab"] for extra in extras)

@@ -1,0 +1,209 @@
+"""Labs of processes: what they start, how that ends, and that nothing is left of it."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import psutil
+import pytest
+
+from lab.backends import open_backend
+from lab.backends.processes import Processes, runtime_directory
+from lab.catalogue import ROOT, Catalogue
+from lab.client import Link, call
+from lab.errors import LabError, NotReadyError
+from services.protocol import Address
+
+
+@pytest.fixture
+def backend(process_project: str) -> Iterator[Processes]:
+    backend = Processes(process_project, Catalogue.load())
+    yield backend
+    backend.down()
+
+
+def address_of(backend: Processes, model: str, service: str = "command", transport: str = "tcp") -> str:
+    return next(
+        item.address
+        for item in backend.targets()
+        if (item.model, item.service, item.transport) == (model, service, transport)
+    )
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+def start_up(project: str, *models: str) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "lab", "--backend", "process", "--project", project, "up", *models]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def test_up_state_down(backend: Processes) -> None:
+    backend.up(["plain_socket", "asyncio_streams"])
+    states = {state.model: state.state for state in backend.state()}
+    assert {model for model, state in states.items() if state == "running"} == {"plain_socket", "asyncio_streams"}
+    assert set(states.values()) == {"running", "missing"}
+    assert call("command", address_of(backend, "plain_socket"), ["PING"]).value == b"PONG"
+    assert runtime_directory(backend.project).stat().st_mode & 0o777 == 0o700
+    pid = backend.pid("plain_socket")
+    backend.up(["plain_socket", "socketserver_threading"])
+    assert backend.pid("plain_socket") == pid, "what ran already was not left alone"
+    backend.down()
+    backend.down()
+    assert {state.state for state in backend.state()} == {"missing"}
+
+
+def test_a_forking_server_leaves_no_children(backend: Processes) -> None:
+    backend.up(["socketserver_forking"])
+    with Link(Address.parse(address_of(backend, "socketserver_forking"))) as link:
+        link.send(b"PING\r\n")
+        assert link.receive() == b"+PONG\r\n"
+        children = psutil.Process(backend.pid("socketserver_forking")).children()
+        assert children
+        backend.down()
+        assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_a_killed_server_is_seen_and_starts_again_where_it_was(backend: Processes) -> None:
+    backend.up(["socketserver_forking"])
+    address = address_of(backend, "socketserver_forking")
+    backend.kill("socketserver_forking", signal.SIGKILL)
+    wait_until(lambda: "exited" in {state.state for state in backend.state()})
+    (state,) = (state for state in backend.state() if state.model == "socketserver_forking")
+    assert (state.exit_code, state.listeners) == (137, ())
+    with pytest.raises(LabError, match="socketserver_forking is not running"):
+        backend.pid("socketserver_forking")
+    backend.restart("socketserver_forking")
+    assert address_of(backend, "socketserver_forking") == address
+    assert call("command", address, ["PING"]).value == b"PONG"
+
+
+def test_stop_lets_what_is_in_flight_finish(backend: Processes) -> None:
+    models = backend.catalogue.names
+    backend.up(models)
+    links = []
+    for model in models:
+        link = Link(Address.parse(address_of(backend, model)), timeout=30)
+        # The first answer proves that the server has taken up both.
+        link.send(b"PING\r\nSLEEP 300\r\n")
+        assert link.receive() == b"+PONG\r\n"
+        links.append(link)
+    for model, link in zip(models, links, strict=True):
+        with link:
+            assert backend.stop(model) == 0, backend.logs(model)
+            assert (link.receive(), link.receive()) == (b"+OK\r\n", b"")
+
+
+def test_two_labs_do_not_meet(process_project: str, backend: Processes) -> None:
+    other = Processes(f"{process_project}-other", backend.catalogue)
+    try:
+        backend.up(["plain_socket"])
+        other.up(["plain_socket"])
+        mine, theirs = address_of(backend, "plain_socket"), address_of(other, "plain_socket")
+        assert mine != theirs
+        backend.down()
+        assert call("command", theirs, ["PING"]).value == b"PONG"
+    finally:
+        other.down()
+
+
+def test_down_finds_what_a_killed_lab_has_started(process_project: str, backend: Processes) -> None:
+    up = start_up(process_project)
+    wait_until(lambda: list(runtime_directory(process_project).glob("*.json")))
+    up.kill()
+    up.wait()
+    # Even one that it had no time to write down.
+    next(runtime_directory(process_project).glob("*.json")).unlink()
+    backend.down()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_up_takes_down_what_it_started(process_project: str, number: int) -> None:
+    up = start_up(process_project)
+    wait_until(lambda: list(runtime_directory(process_project).glob("*.json")))
+    up.send_signal(number)
+    assert up.wait(20) != 0 or not runtime_directory(process_project).exists()
+    Processes(process_project, Catalogue.load()).down()
+
+
+def test_a_pid_of_somebody_else_is_left_alone(backend: Processes) -> None:
+    """The number of a process that ended is given to another in time: only the time of creation tells them apart."""
+    backend.up(["plain_socket"])
+    path = runtime_directory(backend.project) / "plain_socket.json"
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as stranger:
+        path.write_text(f'{{"pid": {stranger.pid}, "created": 1.0}}')
+        backend.down()
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+def test_a_server_that_cannot_start_says_why(backend: Processes) -> None:
+    backend.up(["plain_socket"])
+    port = Address.parse(address_of(backend, "plain_socket")).port
+    backend.stop("plain_socket")
+    message = rf"plain_socket exited with code 2 .*command=tcp://127.0.0.1:{port}"
+    with socket.create_server(("127.0.0.1", port)), pytest.raises(NotReadyError, match=message):
+        backend.restart("plain_socket")
+
+
+def test_a_failed_up_leaves_nothing(process_project: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAB_BACKLOG", "many")
+    backend = Processes(process_project, Catalogue.load())
+    with pytest.raises(NotReadyError, match="LAB_BACKLOG='many'"):
+        backend.up(["plain_socket"])
+    assert not runtime_directory(process_project).exists()
+
+
+def test_a_directory_that_others_can_write_to_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Not tmp_path: that of pytest is too long for a Unix socket.
+    with tempfile.TemporaryDirectory(prefix="lab-") as home:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", home)
+        shared = Path(home) / f"socketlab-{os.getuid()}"
+        shared.mkdir()
+        shared.chmod(0o777)
+        with pytest.raises(LabError, match="is not a private directory"):
+            Processes("p", Catalogue.load()).up(["plain_socket"])
+
+
+def test_a_path_too_long_for_a_unix_socket_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / ("x" * 80)
+    home.mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(home))
+    with pytest.raises(LabError, match="too long for a Unix socket"):
+        Processes("p", Catalogue.load()).up(["plain_socket"])
+
+
+def test_run_and_run_service(backend: Processes) -> None:
+    done = backend.run(
+        ["python", "-c", "import os; print(os.environ['A'], input())"], environ={"A": "b"}, capture=True, stdin="c"
+    )
+    assert (done.returncode, done.stdout) == (0, "b c\n")
+    assert backend.run(["sh", "-c", "exit 7"]).returncode == 7
+    with pytest.raises(LabError, match="no such command"):
+        backend.run(["nonesuch-command"])
+    with pytest.raises(LabError, match="took longer than"):
+        backend.run(["sleep", "60"], timeout=0.1)
+    assert "pytest" in backend.run_service("tests", ["--version"], capture=True).stdout
+
+
+def test_open_backend_finds_the_lab_that_runs(backend: Processes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LAB_BACKEND", raising=False)
+    backend.up(["plain_socket"])
+    assert open_backend(None, backend.project).name == "process"
+    for wrong in ("Upper", "-x", "", "a" * 41, "a/b"):
+        if wrong:
+            with pytest.raises(LabError, match="cannot name a project"):
+                open_backend("process", wrong)
+    with pytest.raises(LabError, match="unknown backend 'podman'"):
+        open_backend("podman", f"t{uuid4().hex[:8]}")
