@@ -1,0 +1,339 @@
+"""One measurement: drive a model with the load generator, read both sides' accounts, give the verdict.
+
+The server's CPU is read before the generator starts and after it ends, and divided by all that was answered between,
+the warm-up too: no clock of one side has to agree with one of the other's, and nothing else talks to the server then.
+"""
+
+import contextlib
+import json
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from lab.catalogue import Listener, Model
+from lab.errors import LabError
+from lab.meters import Meter, NoMeter, Sample, open_container_meter, open_process_meter
+from lab.verdict import Accounts, Verdict, in_flight, judge
+
+# In front of the generator's result; see loadtests/measurement.py, which cannot be imported here: it imports Locust.
+_MARKER = "LOAD-RESULT "
+
+# Between two looks at the server's memory and threads.
+_SAMPLE_SECONDS = 0.25
+
+# What the generator needs beside its window: to start, to stop, to be put into a container and be taken out.
+_OVERHEAD_SECONDS = 60.0
+
+
+class Finished(Protocol):
+    """What is used of a `subprocess.CompletedProcess`."""
+
+    returncode: int
+    stdout: Any
+    stderr: Any
+
+
+class Generating(Protocol):
+    """What is used of a backend."""
+
+    @property
+    def name(self) -> str: ...
+    def targets(self) -> list[Listener]: ...
+    def run_service(
+        self,
+        service: str,
+        arguments: Sequence[str],
+        *,
+        environ: Mapping[str, str] | None = None,
+        capture: bool = False,
+        publish: bool = False,
+        timeout: float | None = None,
+    ) -> Finished: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One model under one workload. Times in microseconds, memory in bytes; None is "not known".
+
+    Args:
+        model, family, summary: from the catalogue.
+        backend: where it ran.
+        workload: what it was asked.
+        users: connections; each has at most one exchange in flight.
+        depth: requests in one exchange (a pipeline's).
+        seconds: the measured window, after the warm-up.
+        answered: exchanges that came back right.
+        failures: those that did not, by reason.
+        histogram: (response time to three digits, count), rising.
+        mean_us, min_us, max_us: response time of an exchange.
+        starved: users without a single reply in the window.
+        in_flight: rate x response time.
+        server_cpu_us: the server's CPU for one request.
+        server_cores, generator_cores, machine_cores: cores' worth of CPU that was used, the last by everything.
+        cores: what the machine has.
+        memory_bytes, threads: the most that was seen of the server under this load.
+        versions: of the load generator.
+        verdict: what limited it.
+    """
+
+    model: str
+    family: str
+    summary: str
+    backend: str
+    workload: str
+    users: int
+    depth: int
+    seconds: float
+    answered: int
+    failures: dict[str, int]
+    histogram: tuple[tuple[float, int], ...]
+    mean_us: float | None
+    min_us: float | None
+    max_us: float | None
+    starved: int
+    in_flight: float | None
+    server_cpu_us: float | None
+    server_cores: float | None
+    generator_cores: float | None
+    machine_cores: float | None
+    cores: int | None
+    memory_bytes: int | None
+    threads: int | None
+    versions: dict[str, str]
+    verdict: Verdict
+
+    @property
+    def rate(self) -> float:
+        """Requests per second that were answered right."""
+        return self.answered * self.depth / self.seconds
+
+    @property
+    def failed(self) -> int:
+        """Exchanges that did not come back right."""
+        return sum(self.failures.values())
+
+    @property
+    def failure_ratio(self) -> float | None:
+        """Failures among all exchanges; None if there were none at all."""
+        exchanges = self.answered + self.failed
+        return self.failed / exchanges if exchanges else None
+
+    def percentile(self, share: float) -> float | None:
+        """The response time within which this share of the exchanges ended, time-outs included."""
+        return percentile(self.histogram, share)
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything, with the derived figures beside it."""
+        return asdict(self) | {
+            "rate": self.rate,
+            "rate_is_lower_bound": self.verdict.is_lower_bound,
+            **{name: self.percentile(share) for name, share in PERCENTILES.items()},
+        }
+
+
+PERCENTILES = {"p50_us": 0.5, "p90_us": 0.9, "p99_us": 0.99, "p99.9_us": 0.999}
+
+
+def percentile(histogram: Sequence[tuple[float, int]], share: float) -> float | None:
+    """The smallest value that at least `share` of the counts lie at or below (nearest rank); None of nothing."""
+    total = sum(count for _, count in histogram)
+    seen = 0
+    for value, count in histogram:
+        seen += count
+        if seen >= share * total:
+            return value
+    return None
+
+
+def allotted_cores(model: Model, cores: int | None) -> int | None:
+    """How many cores a server can keep busy: one where all of its Python runs under one GIL."""
+    return cores if model.family == "process" else 1
+
+
+def encode_targets(listeners: Sequence[Listener]) -> str:
+    """Addresses in the form of `lab ls --json`, for the generator."""
+    rows: dict[str, list[dict[str, str]]] = {}
+    for item in listeners:
+        row = {"service": item.service, "transport": str(item.transport), "address": str(item.address)}
+        rows.setdefault(item.model, []).append(row)
+    return json.dumps([{"model": model, "listeners": found} for model, found in rows.items()])
+
+
+def open_meter(backend: Any, model: str) -> Meter:
+    """The meter that fits a backend; one that knows nothing if the model does not run."""
+    try:
+        if backend.name == "docker":
+            container = backend.container_id(model)
+            return open_container_meter(container) if container else NoMeter()
+        pid = backend.pid(model)
+        return open_process_meter(pid) if pid else NoMeter()
+    except LabError:
+        return NoMeter()
+
+
+def measure(
+    backend: Generating,
+    model: Model,
+    workload: str,
+    *,
+    users: int,
+    seconds: float,
+    warm_up: float = 0.5,
+    timeout: float = 5.0,
+) -> Measurement:
+    """Drive one model that runs already; see `measure_together`."""
+    return measure_together(backend, [model], workload, users=users, seconds=seconds, warm_up=warm_up, timeout=timeout)[
+        0
+    ]
+
+
+def measure_together(
+    backend: Generating,
+    models: Sequence[Model],
+    workload: str,
+    *,
+    users: int,
+    seconds: float,
+    warm_up: float = 0.5,
+    timeout: float = 5.0,
+) -> list[Measurement]:
+    """Drive models that run already, at the same time and from one generator: for loads that leave the CPU alone.
+
+    Args:
+        backend: where they run.
+        workload: a name of `lab.workloads.WORKLOADS`.
+        users: connections at a time, for each model.
+        seconds: how long to measure, after `warm_up` seconds that do not count.
+        timeout: seconds until an exchange counts as failed.
+
+    Raises:
+        LabError: the generator gave no result; the message has its last words.
+    """
+    names = [model.name for model in models]
+    listeners = [item for item in backend.targets() if item.model in names]
+    for name in names:
+        if not any(item.model == name for item in listeners):
+            raise LabError(f"{name} is not running; start it with: lab up {name}")
+    arguments = ["--headless", "--only-summary", "--loglevel", "ERROR", "--workload", workload]
+    arguments += ["--model", names[0] if len(names) == 1 else "all", "--users", str(users * len(names))]
+    # All of them at once: the window starts when the last one is there.
+    arguments += ["--spawn-rate", str(users * len(names) * 100), "--timeout", f"{timeout:g}"]
+    arguments += ["--window", f"{seconds:g}", "--warm-up", f"{warm_up:g}"]
+
+    meters = {name: open_meter(backend, name) for name in names}
+    before = _read(meters)
+    with _watch(meters) as seen:
+        finished = backend.run_service(
+            "locust",
+            arguments,
+            environ={"LAB_TARGETS": encode_targets(listeners)},
+            capture=True,
+            timeout=warm_up + seconds + _OVERHEAD_SECONDS,
+        )
+    after = _read(meters)
+    results = _parse(finished, names)
+    return [
+        _combine(backend.name, model, results[model.name], before[model.name], after[model.name], seen[model.name])
+        for model in models
+    ]
+
+
+def _read(meters: Mapping[str, Meter]) -> dict[str, Sample]:
+    return {name: meter.read() for name, meter in meters.items()}
+
+
+@contextlib.contextmanager
+def _watch(meters: Mapping[str, Meter]) -> Iterator[dict[str, list[Sample]]]:
+    """Collect samples of the servers while the block runs."""
+    seen: dict[str, list[Sample]] = {name: [] for name in meters}
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(_SAMPLE_SECONDS):
+            for name, sample in _read(meters).items():
+                seen[name].append(sample)
+
+    thread = threading.Thread(target=watch, name="meter")
+    thread.start()
+    try:
+        yield seen
+    finally:
+        done.set()
+        thread.join()
+
+
+def _parse(finished: Finished, models: Sequence[str]) -> dict[str, dict[str, Any]]:
+    stdout = _text(finished.stdout)
+    results = {}
+    for line in stdout.splitlines():
+        # Wherever in the line: a terminal's progress output may stand in front.
+        _, marker, text = line.partition(_MARKER)
+        if marker:
+            with contextlib.suppress(ValueError, KeyError):
+                result = json.loads(text)
+                results[result["model"]] = result
+    if missing := [model for model in models if model not in results]:
+        last = [line for line in (stdout + "\n" + _text(finished.stderr)).splitlines() if line.strip()][-3:]
+        said = " / ".join(last) or "nothing"
+        raise LabError(
+            f"the load generator gave no result for {', '.join(missing)} (exit code {finished.returncode}); "
+            f"it said: {said}"
+        )
+    return results
+
+
+def _text(output: Any) -> str:
+    return output.decode(errors="replace") if isinstance(output, bytes) else output or ""
+
+
+def _combine(
+    backend: str, model: Model, result: dict[str, Any], before: Sample, after: Sample, seen: Sequence[Sample]
+) -> Measurement:
+    seconds, answered, depth = result["seconds"], result["answered"], result["depth"]
+    histogram = tuple((value, count) for value, count in result["histogram"])
+    timed = sum(count for _, count in histogram)
+    server_cpu_us = None
+    if before.cpu_seconds is not None and after.cpu_seconds is not None and result["answered_in_all"]:
+        server_cpu_us = (after.cpu_seconds - before.cpu_seconds) * 1e6 / (result["answered_in_all"] * depth)
+    server_cores = None if server_cpu_us is None else server_cpu_us * answered * depth / seconds / 1e6
+    accounts = Accounts(
+        users=result["users"],
+        starved=result["starved"],
+        exchanges_per_second=timed / seconds,
+        mean_seconds=None if result["mean_us"] is None else result["mean_us"] / 1e6,
+        answered=answered,
+        server_cores=server_cores,
+        server_allotted=allotted_cores(model, result["cores"]),
+        generator_cores=result["generator_cpu"] / seconds,
+        machine_cores=None if result["machine_cpu"] is None else result["machine_cpu"] / seconds,
+        cores=result["cores"],
+    )
+    samples = [*seen, after]
+    return Measurement(
+        model=model.name,
+        family=model.family,
+        summary=model.summary,
+        backend=backend,
+        workload=result["workload"],
+        users=result["users"],
+        depth=depth,
+        seconds=seconds,
+        answered=answered,
+        failures=result["failures"],
+        histogram=histogram,
+        mean_us=result["mean_us"],
+        min_us=result["min_us"],
+        max_us=result["max_us"],
+        starved=result["starved"],
+        in_flight=in_flight(accounts),
+        server_cpu_us=server_cpu_us,
+        server_cores=server_cores,
+        generator_cores=accounts.generator_cores,
+        machine_cores=accounts.machine_cores,
+        cores=accounts.cores,
+        memory_bytes=max((item.memory_bytes for item in samples if item.memory_bytes is not None), default=None),
+        threads=max((item.threads for item in samples if item.threads is not None), default=None),
+        versions=result["versions"],
+        verdict=judge(accounts),
+    )

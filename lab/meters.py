@@ -1,0 +1,220 @@
+"""CPU, memory, processes and threads of a running server, read from outside of it.
+
+A reading that the system does not give is None, never 0. CPU counts from the server's start, user and system together,
+with all its children, the reaped ones too: otherwise a process per client would look free.
+"""
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import docker
+import docker.errors
+import psutil
+import requests
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One reading.
+
+    Args:
+        cpu_seconds: user and system time since the server started.
+        memory_bytes: what it holds now: without the file cache that the kernel would give back.
+        processes: how many; in a container with the small init process in front.
+        threads: over all processes.
+    """
+
+    cpu_seconds: float | None = None
+    memory_bytes: int | None = None
+    processes: int | None = None
+    threads: int | None = None
+
+
+class Meter(Protocol):
+    """Reads one server."""
+
+    def read(self) -> Sample:
+        """Read now. A server that has gone gives an empty sample."""
+        ...
+
+
+class NoMeter:
+    """The no-op: knows nothing, and says so."""
+
+    def read(self) -> Sample:
+        """Nothing is known."""
+        return Sample()
+
+
+class ProcessMeter:
+    """A process and its descendants.
+
+    Args:
+        pid: the server.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._root = psutil.Process(pid)
+
+    def read(self) -> Sample:
+        """Read the whole tree."""
+        try:
+            tree = [self._root, *self._root.children(recursive=True)]
+            times = self._root.cpu_times()
+        except psutil.Error:
+            return Sample()
+        cpu, memory, processes, threads = times.children_user + times.children_system, 0, 0, 0
+        for process in tree:
+            # One that has ended meanwhile is in its parent's children_* of the next reading.
+            with contextlib.suppress(psutil.Error), process.oneshot():
+                times = process.cpu_times()
+                cpu += times.user + times.system
+                if process.status() == psutil.STATUS_ZOMBIE:
+                    continue  # has CPU to its name and nothing else
+                memory += _memory(process)
+                processes += 1
+                threads += process.num_threads()
+        return Sample(cpu, memory, processes, threads) if processes else Sample()
+
+
+def _memory(process: psutil.Process) -> int:
+    # PSS shares a page among those who map it. RSS would count the interpreter once for each forked child.
+    full = process.memory_full_info()
+    return int(getattr(full, "pss", full.rss))
+
+
+class CgroupMeter:
+    """A container's control group, version 1 or 2, read from the kernel's own files: exact, and costs microseconds.
+
+    Args:
+        folders: where each controller's files are; with version 2 they are all in one place.
+        unified: whether it is version 2.
+    """
+
+    def __init__(self, folders: dict[str, Path], *, unified: bool) -> None:
+        self._folders = folders
+        self._unified = unified
+
+    @classmethod
+    def find(
+        cls, pid: int, container: str, *, proc: Path = Path("/proc"), root: Path = Path("/sys/fs/cgroup")
+    ) -> "CgroupMeter | None":
+        """The group of the container whose first process is `pid`; None if this machine does not show it.
+
+        `pid` is the engine's view. With an engine elsewhere it is some other process here, or none: the group's path
+        must name the container. Source: cgroups(7), under "/proc files".
+        """
+        folders: dict[str, Path] = {}
+        unified = False
+        try:
+            lines = (proc / str(pid) / "cgroup").read_text().splitlines()
+        except OSError:
+            return None
+        for line in lines:
+            _, controllers, path = line.split(":", 2)
+            if container not in path:
+                continue
+            if not controllers:
+                folder = root / path.lstrip("/")
+                if (folder / "cpu.stat").exists():
+                    folders.update(dict.fromkeys(("cpuacct", "memory", "pids"), folder))
+                    unified = True
+                continue
+            for name in controllers.split(","):
+                folder = root / name / path.lstrip("/")
+                if name in ("cpuacct", "memory", "pids") and folder.exists():
+                    folders[name] = folder
+        return cls(folders, unified=unified) if "cpuacct" in folders else None
+
+    def read(self) -> Sample:
+        """Read the files."""
+        if self._unified:
+            microseconds = self._field("cpuacct", "cpu.stat", "usage_usec")
+            cpu = None if microseconds is None else microseconds / 1e6
+            used, cache = (
+                self._number("memory", "memory.current"),
+                self._field("memory", "memory.stat", "inactive_file"),
+            )
+        else:
+            nanoseconds = self._number("cpuacct", "cpuacct.usage")
+            cpu = None if nanoseconds is None else nanoseconds / 1e9
+            used = self._number("memory", "memory.usage_in_bytes")
+            cache = self._field("memory", "memory.stat", "total_inactive_file")
+        processes = self._text("cpuacct", "cgroup.procs")
+        return Sample(
+            cpu_seconds=cpu,
+            memory_bytes=None if used is None or cache is None else max(used - cache, 0),
+            processes=None if not processes else len(processes.split()),
+            threads=self._number("pids", "pids.current"),
+        )
+
+    def _text(self, controller: str, name: str) -> str | None:
+        try:
+            return (self._folders[controller] / name).read_text()
+        except (OSError, KeyError):
+            return None
+
+    def _number(self, controller: str, name: str) -> int | None:
+        text = self._text(controller, name)
+        return int(text) if text and text.strip().isdigit() else None
+
+    def _field(self, controller: str, name: str, key: str) -> int | None:
+        for line in (self._text(controller, name) or "").splitlines():
+            field, _, value = line.partition(" ")
+            if field == key:
+                return int(value)
+        return None
+
+
+class StatsMeter:
+    """A container, as the engine's API sees it: works wherever the engine is, at some ten milliseconds a reading.
+
+    Args:
+        fetch: returns one answer of the engine's `stats`.
+    """
+
+    def __init__(self, fetch: Callable[[], dict[str, Any]]) -> None:
+        self._fetch = fetch
+
+    def read(self) -> Sample:
+        """Ask the engine."""
+        try:
+            stats = self._fetch()
+        except (docker.errors.DockerException, requests.RequestException):
+            return Sample()
+        nanoseconds = stats.get("cpu_stats", {}).get("cpu_usage", {}).get("total_usage")
+        memory = stats.get("memory_stats", {})
+        used, details = memory.get("usage"), memory.get("stats", {})
+        cache = details.get("total_inactive_file", details.get("inactive_file"))
+        return Sample(
+            # The engine answers 0 for a container that has stopped.
+            cpu_seconds=nanoseconds / 1e9 if nanoseconds else None,
+            memory_bytes=None if used is None or cache is None else max(used - cache, 0),
+            threads=stats.get("pids_stats", {}).get("current"),
+        )
+
+
+def open_container_meter(container: str) -> Meter:
+    """The best meter that there is for a container: its control group if it is on this machine, else the engine's API.
+
+    Args:
+        container: its full id.
+    """
+    try:
+        client = docker.from_env()
+        pid = client.api.inspect_container(container)["State"]["Pid"]
+    except (docker.errors.DockerException, requests.RequestException, KeyError):
+        return NoMeter()
+    meter = CgroupMeter.find(pid, container) if pid else None
+    return meter or StatsMeter(lambda: client.api.stats(container, stream=False, one_shot=True))
+
+
+def open_process_meter(pid: int) -> Meter:
+    """The meter for a server that is a process of this machine."""
+    try:
+        return ProcessMeter(pid)
+    except psutil.Error:
+        return NoMeter()

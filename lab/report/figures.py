@@ -1,0 +1,55 @@
+"""Figures as people read them. What is not known is a dash, never 0."""
+
+from lab.measurement import Measurement
+
+UNKNOWN = "–"  # noqa: RUF001  # a dash is meant
+
+
+def show_rate(found: Measurement) -> str:
+    """Requests per second; `≥` where the server could have done more than it was asked."""
+    if not found.answered:
+        return "0"
+    return ("≥ " if found.verdict.is_lower_bound else "") + show_count(found.rate)
+
+
+def show_waits(found: Measurement | None) -> str:
+    """The same for the load that waits; a dash where it was not measured."""
+    return UNKNOWN if found is None else show_rate(found)
+
+
+def show_count(value: float) -> str:
+    """Three digits and a letter: 812, 4.71k, 12.3k, 1.04M."""
+    for limit, factor, letter in ((999.5, 1, ""), (999_500, 1e3, "k"), (999.5e6, 1e6, "M")):
+        if value < limit:
+            return _three_digits(value / factor) + letter
+    return f"{value:.3g}"
+
+
+def show_us(value: float | None) -> str:
+    """Microseconds to three digits, with thin groups of three: 52.3, 1 240, 48 100."""
+    if value is None:
+        return UNKNOWN
+    rounded = float(f"{value:.3g}")
+    return _three_digits(rounded) if rounded < 1000 else f"{rounded:,.0f}".replace(",", "\u202f")
+
+
+def show_bytes(value: float | None) -> str:
+    """Memory in MiB."""
+    return UNKNOWN if value is None else f"{value / 2**20:.1f} MiB"
+
+
+def show_number(value: float | None) -> str:
+    """A whole number."""
+    return UNKNOWN if value is None else f"{value:.0f}"
+
+
+def show_failures(found: Measurement) -> str:
+    """How many failed, and of what."""
+    if not found.failures:
+        return "0"
+    return "; ".join(f"{count} × {reason}" for reason, count in sorted(found.failures.items()))  # noqa: RUF001
+
+
+def _three_digits(value: float) -> str:
+    digits = 0 if value >= 99.95 else 1 if value >= 9.995 else 2
+    return f"{value:.{digits}f}"

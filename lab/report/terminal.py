@@ -1,0 +1,70 @@
+"""A table of measurements for a terminal, and for a log file, where it must not lose a column to a narrow width."""
+
+from collections.abc import Mapping, Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lab.measurement import Measurement
+from lab.report.figures import show_bytes, show_failures, show_rate, show_us, show_waits
+from lab.verdict import Bound
+
+# What the rest of the row cannot be believed for stands out; the word itself says the same without colour.
+_STYLES = {
+    Bound.SERVER: "green",
+    Bound.GENERATOR: "yellow",
+    Bound.MACHINE: "yellow",
+    Bound.FAILED: "bold red",
+    Bound.STARVED: "bold red",
+    Bound.INCONSISTENT: "bold red",
+    Bound.UNKNOWN: "bold red",
+}
+
+# Where nothing says how wide the output is (a log file), this is what the table needs.
+LOG_WIDTH = 140
+
+
+def open_console() -> Console:
+    """A console on stdout: as wide as the terminal, or wide enough for the tables where there is none."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=LOG_WIDTH)
+
+
+def make_table(
+    measurements: Sequence[Measurement], *, summaries: bool = False, waits: Mapping[str, Measurement] | None = None
+) -> Table:
+    """One row a model.
+
+    Args:
+        summaries: say under each name what it is, and give the verdict in a word; else the verdict with its reason.
+        waits: a second load, by model: requests that wait 20 ms.
+    """
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("model", max_width=46, no_wrap=not summaries)
+    figures = ["requests/s", "p50 µs", "p99 µs", "CPU µs/req", "memory"]
+    for name in figures if waits is None else [*figures, "20 ms waits/s"]:
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("verdict", min_width=15, no_wrap=summaries)
+    for found in measurements:
+        # As Text: a name in brackets must not be taken for markup.
+        heading = Text(found.model, style="bold")
+        if summaries:
+            heading.append(f"\n{found.summary}", style="not bold dim")
+        verdict = Text(found.verdict.bound, style=_STYLES.get(found.verdict.bound, ""))
+        if not summaries:
+            verdict.append(f": {found.verdict.reason}", style="not bold dim")
+        if found.failures:
+            verdict.append(f"\nfailures: {show_failures(found)}", style="bold red")
+        cells = [
+            show_rate(found),
+            show_us(found.percentile(0.5)),
+            show_us(found.percentile(0.99)),
+            show_us(found.server_cpu_us),
+            show_bytes(found.memory_bytes),
+        ]
+        if waits is not None:
+            cells.append(show_waits(waits.get(found.model)))
+        table.add_row(heading, *map(Text, cells), verdict)
+    return table

@@ -1,0 +1,127 @@
+"""What limited a measurement. Pure functions over the CPU accounts of both sides and Little's law.
+
+A rate says nothing about a server until it is known that the server was what limited it. Both sides' CPU tells; where
+neither was busy, they waited (for a timer, or for each other). Little's law (users in flight = rate x mean response
+time) catches what the CPU does not show: a generator that lost time between requests, or counts that do not belong
+together.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+# Of what a side could use. Not 1: a busy process loses some per cent to interrupts, to the accounts' ticks and to a
+# hypervisor.
+_BUSY = 0.9
+
+# How far rate x response time may be from the users.
+_LITTLE = 0.15
+
+
+class Bound(StrEnum):
+    """The limit of a measurement."""
+
+    SERVER = "server-bound"
+    GENERATOR = "generator-bound"
+    MACHINE = "machine-bound"
+    WAITING = "waiting"
+    STARVED = "starved"
+    FAILED = "failed"
+    INCONSISTENT = "inconsistent"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What limited a measurement, and the sentence that says why."""
+
+    bound: Bound
+    reason: str
+
+    @property
+    def is_lower_bound(self) -> bool:
+        """Whether the server could have answered more than was measured: the rate is then printed as `>=`."""
+        return self.bound in (Bound.GENERATOR, Bound.MACHINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Accounts:
+    """What a verdict is given on. None wherever it could not be measured.
+
+    Args:
+        users: connections that always have one exchange in flight.
+        starved: of these, how many got no reply in the whole window.
+        exchanges_per_second: those that have a response time.
+        mean_seconds: their mean response time.
+        answered: how many came back right.
+        server_cores: cores' worth of CPU that the server used.
+        server_allotted: cores that it can use at most: one for a process under one GIL.
+        generator_cores: cores' worth of CPU that the generator used; it can use one.
+        machine_cores: cores' worth of CPU that everything on the machine used together.
+        cores: what the machine has.
+    """
+
+    users: int
+    starved: int
+    exchanges_per_second: float
+    mean_seconds: float | None
+    answered: int
+    server_cores: float | None
+    server_allotted: int | None
+    generator_cores: float | None
+    machine_cores: float | None
+    cores: int | None
+
+
+def in_flight(accounts: Accounts) -> float | None:
+    """Little's law: how many exchanges were under way on average, from rate and response time."""
+    return None if accounts.mean_seconds is None else accounts.exchanges_per_second * accounts.mean_seconds
+
+
+def is_consistent(users: int, flight: float) -> bool:
+    """Whether so many in flight can come from so many users.
+
+    One user may be outside an exchange at any time: the generator is one thread, and it is busy with one of them.
+    """
+    return (users - 1) * (1 - _LITTLE) <= flight <= users * (1 + _LITTLE)
+
+
+def judge(accounts: Accounts) -> Verdict:
+    """Give the verdict. The first that applies, from what spoils a measurement to what merely limits it."""
+    if not accounts.answered:
+        return Verdict(Bound.FAILED, "not one correct reply in the whole window")
+    if accounts.starved:
+        return Verdict(
+            Bound.STARVED,
+            f"{accounts.starved} of {accounts.users} users got no reply in the whole window: they waited for a turn",
+        )
+    flight = in_flight(accounts)
+    if flight is None:
+        return Verdict(Bound.UNKNOWN, "no response times")
+    if not is_consistent(accounts.users, flight):
+        return Verdict(
+            Bound.INCONSISTENT,
+            f"rate x response time says {flight:.1f} in flight, and there were {accounts.users} users",
+        )
+    server, allotted, generator = accounts.server_cores, accounts.server_allotted, accounts.generator_cores
+    if server is None or allotted is None or generator is None:
+        side = "generator" if generator is None else "server"
+        return Verdict(Bound.UNKNOWN, f"the {side}'s CPU could not be read, so nothing says what the limit was")
+    of = "a core" if allotted == 1 else f"{allotted} cores"
+    if server >= _BUSY * allotted:
+        return Verdict(Bound.SERVER, f"the server used {server / allotted:.0%} of {of}, all that it can")
+    if generator >= _BUSY:
+        return Verdict(
+            Bound.GENERATOR,
+            f"the generator used {generator:.0%} of its core, the server {server / allotted:.0%} of {of}",
+        )
+    machine, cores = accounts.machine_cores, accounts.cores
+    if machine is not None and cores is not None and machine >= _BUSY * cores:
+        others = max(machine - server - generator, 0.0)
+        return Verdict(
+            Bound.MACHINE,
+            f"all {cores} cores were busy: server {server:.2f}, generator {generator:.2f}, all else {others:.2f}",
+        )
+    return Verdict(
+        Bound.WAITING,
+        f"nobody was busy: the server used {server / allotted:.0%} of {of}, the generator {generator:.0%} of its own",
+    )

@@ -1,0 +1,66 @@
+"""The load test of the lab, for `locust -f loadtests/locustfile.py`: the web UI, or headless.
+
+    --model, --workload   what is loaded with what; drop-downs in the web UI ("all" deals the users out)
+    --timeout             seconds until an exchange counts as failed
+    --window              measure for so many seconds after a warm-up, print a line of JSON for each model, end
+
+The models' addresses come from LAB_TARGETS (what `lab ls --json` prints), or else from the catalogue.
+"""
+
+import logging
+import os
+import sys
+from typing import Any, cast
+
+import locust.stats
+from locust import events
+from locust.argument_parser import LocustArgumentParser
+from locust.env import Environment
+
+from lab.workloads import WORKLOADS
+from loadtests.buckets import bucket_three_digits
+from loadtests.measurement import Window
+from loadtests.targets import TargetError, Targets
+from loadtests.users import ALL, SocketUser
+
+__all__ = ["SocketUser"]
+
+# Locust's own hook ("can be replaced at runtime for custom bucketing"). Annotated as int; its code takes any number.
+locust.stats.bucket_response_time = cast(Any, bucket_three_digits)
+
+try:
+    SocketUser.targets = Targets.from_environ(os.environ)
+except TargetError as error:
+    sys.exit(f"locustfile: {error}")
+
+
+def add_options(parser: LocustArgumentParser, **_: Any) -> None:
+    """Called by Locust before it reads its command line."""
+    models = [*SocketUser.targets.models, ALL]
+    about = "; ".join(f"{workload.name.removeprefix('closed_')}: {workload.summary}" for workload in WORKLOADS.values())
+    for name, choices, text in (
+        ("--model", models, f"which server is loaded; {ALL}: each of them, with its share of the users"),
+        ("--workload", list(WORKLOADS), about),
+    ):
+        # The parser, not the group: Locust's keywords for its web UI are the parser's.
+        parser.add_argument(name, choices=choices, default=choices[0], help=text.replace("%", "%%"))
+    parser.add_argument("--timeout", type=float, default=5.0, help="seconds until an exchange counts as failed")
+    for name, default, text in (
+        ("--window", None, "measure for so many seconds, print a line of JSON for each model, end"),
+        ("--warm-up", 0.5, "seconds of load before the window"),
+    ):
+        parser.add_argument(name, type=float, default=default, help=text, include_in_web_ui=False)
+
+
+def start_window(environment: Environment, **_: Any) -> None:
+    """Called by Locust when its runner exists, before any user does."""
+    options = cast(Any, environment.parsed_options)
+    if options.window is not None:
+        # Tables of whole milliseconds at the end would only stand in the way of the result.
+        logging.getLogger("locust.stats_logger").setLevel(logging.WARNING)
+        Window(environment, warm_up=options.warm_up, seconds=options.window)
+
+
+# Not as decorators: Locust does not annotate them.
+cast(Any, events.init_command_line_parser).add_listener(add_options)
+cast(Any, events.init).add_listener(start_window)

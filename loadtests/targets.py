@@ -1,0 +1,85 @@
+"""Where the models are, as the load generator sees them."""
+
+import json
+from collections.abc import Mapping
+from typing import Self
+
+from services.protocol import Address, AddressError, Transport
+
+
+class TargetError(Exception):
+    """The list of targets cannot be used, or does not hold what was asked for."""
+
+
+class Targets:
+    """TCP addresses by model and service.
+
+    Args:
+        found: address by (model, service).
+    """
+
+    def __init__(self, found: Mapping[tuple[str, str], tuple[str, int]]) -> None:
+        self._found = dict(found)
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> Self:
+        """Read `LAB_TARGETS`, in the form that `lab ls --json` prints; without it, the catalogue's own network.
+
+        Raises:
+            TargetError: what is wrong with it.
+        """
+        text = environ.get("LAB_TARGETS")
+        return cls.from_catalogue() if text is None else cls.from_json(text)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `lab ls --json` prints.
+
+        Raises:
+            TargetError: what is wrong with it.
+        """
+        found = {}
+        try:
+            for row in json.loads(text):
+                for listener in row["listeners"]:
+                    address = Address.parse(listener["address"])
+                    if address.transport is Transport.TCP and address.port is not None:
+                        found[row["model"], listener["service"]] = (address.host, address.port)
+        except (ValueError, KeyError, TypeError, AddressError) as error:
+            raise TargetError(f"LAB_TARGETS is not what `lab ls --json` prints: {error!r}") from None
+        if not found:
+            raise TargetError("LAB_TARGETS names no model with a TCP address")
+        return cls(found)
+
+    @classmethod
+    def from_catalogue(cls) -> Self:
+        """Every model of the catalogue, by its name on the lab's network."""
+        from lab.catalogue import Catalogue  # only here: a generator that is told its targets needs no catalogue
+
+        catalogue = Catalogue.load()
+        rows = [
+            {
+                "model": model.name,
+                "listeners": [
+                    {"service": item.service, "address": str(item.address)} for item in catalogue.inside(model.name)
+                ],
+            }
+            for model in catalogue.models
+        ]
+        return cls.from_json(json.dumps(rows))
+
+    @property
+    def models(self) -> list[str]:
+        """Every model that has an address, in the order in which they were given."""
+        return list(dict.fromkeys(model for model, _ in self._found))
+
+    def find(self, model: str, service: str) -> tuple[str, int]:
+        """Host and port.
+
+        Raises:
+            TargetError: there is none.
+        """
+        try:
+            return self._found[model, service]
+        except KeyError:
+            raise TargetError(f"no TCP address for {service} of {model}; known: {', '.join(self.models)}") from None

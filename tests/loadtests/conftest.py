@@ -1,0 +1,212 @@
+"""Real servers, servers that are wrong on purpose, and a backend of one child process.
+
+Locust monkey-patches whoever imports it, so it runs as a child process here too.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lab.catalogue import Listener
+from lab.measurement import Measurement
+from lab.verdict import Accounts, Bound, Verdict
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class ModelProcess:
+    """A model that runs, with as much of a backend around it as `lab.measurement.measure` uses."""
+
+    name = "process"
+
+    def __init__(self, model: str) -> None:
+        self.model = model
+        command = [sys.executable, "-m", "services.run", "--model", model]
+        for service in ("command", "echo"):
+            command += ["--listen", f"{service}=tcp://127.0.0.1:0"]
+        self._process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        self._listeners = json.loads(self._process.stdout.readline())["listeners"]
+
+    def targets(self) -> list[Listener]:
+        return [Listener(self.model, item["service"], item["transport"], item["address"]) for item in self._listeners]
+
+    def address(self, service: str) -> tuple[str, int]:
+        url = next(item.address for item in self.targets() if item.service == service)
+        host, _, port = url.removeprefix("tcp://").rpartition(":")
+        return host, int(port)
+
+    def pid(self, model: str) -> int:
+        return self._process.pid
+
+    def run_service(
+        self,
+        service: str,
+        arguments: Sequence[str],
+        *,
+        environ: Mapping[str, str] | None = None,
+        capture: bool = False,
+        publish: bool = False,
+        timeout: float | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        assert service == "locust"
+        return _run_locust(arguments, environ or {}, timeout=timeout)
+
+    def close(self) -> None:
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(15)
+        finally:
+            self._process.kill()
+            self._process.wait()
+            if self._process.stdout:
+                self._process.stdout.close()
+
+
+def _run_locust(
+    arguments: Sequence[str], environ: Mapping[str, str], *, timeout: float | None = 60
+) -> subprocess.CompletedProcess[str]:
+    """Locust with the lab's locustfile, as a child."""
+    return subprocess.run(
+        [sys.executable, "-m", "locust", "-f", "loadtests/locustfile.py", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+@pytest.fixture
+def open_model() -> Iterator[Callable[[str], ModelProcess]]:
+    """Starts models; they end with the test."""
+    running: list[ModelProcess] = []
+
+    def start(model: str) -> ModelProcess:
+        running.append(ModelProcess(model))
+        return running[-1]
+
+    yield start
+    for process in running:
+        process.close()
+
+
+Behaviour = Callable[[socket.socket], None]
+
+
+@contextmanager
+def _open_server(behaviour: Behaviour) -> Iterator[tuple[str, int]]:
+    """A TCP server of one thread that treats each connection with `behaviour`, then closes it."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection:
+                connection.settimeout(10)
+                try:
+                    behaviour(connection)
+                except OSError:
+                    continue  # the client was fed up first
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield listener.getsockname()
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join(15)
+
+
+def _encode_target(model: str, address: tuple[str, int]) -> str:
+    """LAB_TARGETS for one server that answers every service at one address."""
+    url = f"tcp://{address[0]}:{address[1]}"
+    listeners = [{"service": name, "transport": "tcp", "address": url} for name in ("command", "echo")]
+    return json.dumps([{"model": model, "listeners": listeners}])
+
+
+_PLAIN = Measurement(
+    model="asyncio_streams",
+    family="coroutine",
+    summary="one line",
+    backend="process",
+    workload="closed_session",
+    users=16,
+    depth=1,
+    seconds=2.0,
+    answered=20_000,
+    failures={},
+    histogram=((100.0, 9_900), (1_500.0, 9_800), (52_300.0, 300)),
+    mean_us=1_600.0,
+    min_us=90.0,
+    max_us=52_311.0,
+    starved=0,
+    in_flight=16.0,
+    server_cpu_us=45.2,
+    server_cores=0.452,
+    generator_cores=0.7,
+    machine_cores=1.2,
+    cores=2,
+    memory_bytes=15 * 2**20,
+    threads=2,
+    versions={"locust": "2"},
+    verdict=Verdict(Bound.WAITING, "nobody was busy"),
+)
+
+_BALANCED = Accounts(
+    users=16,
+    starved=0,
+    exchanges_per_second=10_000.0,
+    mean_seconds=0.0016,
+    answered=20_000,
+    server_cores=0.5,
+    server_allotted=1,
+    generator_cores=0.5,
+    machine_cores=1.0,
+    cores=2,
+)
+
+
+# pytest's importlib mode has no `import conftest`: what tests call comes as fixtures.
+
+
+@pytest.fixture
+def run_locust() -> Callable[..., subprocess.CompletedProcess[str]]:
+    return _run_locust
+
+
+@pytest.fixture
+def open_server() -> Callable[[Behaviour], AbstractContextManager[tuple[str, int]]]:
+    return _open_server
+
+
+@pytest.fixture
+def encode_target() -> Callable[[str, tuple[str, int]], str]:
+    return _encode_target
+
+
+@pytest.fixture
+def make_measurement() -> Callable[..., Measurement]:
+    """A measurement with nothing special about it, but for the fields that are given."""
+    return lambda **changes: replace(_PLAIN, **changes)
+
+
+@pytest.fixture
+def make_accounts() -> Callable[..., Accounts]:
+    """Accounts that agree with each other, but for the fields that are given."""
+    return lambda **changes: replace(_BALANCED, **changes)

@@ -1,0 +1,186 @@
+"""`lab load` and `lab demo`: conditions, durations, exit codes, and the page."""
+
+import json
+
+import click
+import pytest
+
+from lab import demo
+from lab.errors import LabError
+from lab.load import SECONDS, find_tripped, read_ui_port
+from lab.report import page
+from lab.report.figures import show_bytes, show_count, show_rate, show_us
+from lab.report.terminal import make_table, open_console
+from lab.thresholds import Threshold
+from lab.verdict import Bound, Verdict
+
+
+@pytest.mark.parametrize(
+    ("text", "tripped"),
+    [
+        ("p50 > 1ms", True),
+        ("p50 > 2 ms", False),
+        ("p99>52299us", False),
+        ("p99 > 1400µs", True),
+        ("p99.9 >= 52.3ms", True),
+        ("max > 0.06s", False),
+        ("max > 0.05s", True),
+        ("failures > 0", False),
+        ("failures >= 0%", True),
+        ("rate < 10k", False),
+        ("rate <= 10k/s", True),
+        ("rate < 10001", True),
+    ],
+)
+def test_threshold(text, tripped, make_measurement):
+    found = make_measurement(histogram=((100.0, 9_000), (1_500.0, 10_900), (52_300.0, 100)))
+    assert Threshold.parse(text).is_tripped_by(found) is tripped
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("", "p99 > 5ms"),
+        ("p99", "p99 > 5ms"),
+        ("p98 > 5ms", "known: p50"),
+        ("p99 > 5", "takes us"),
+        ("p99 > 5 parsecs", "takes us"),
+        ("rate < 5ms", "no unit"),
+        ("failures > 1k", "no unit, %"),
+        ("p99 == 5ms", "p99 > 5ms"),
+        ("p99 > -5ms", "p99 > 5ms"),
+        ("p99 > 1.2.3ms", "p99 > 5ms"),
+    ],
+)
+def test_bad_threshold_is_one_line_that_quotes_it(text, names):
+    with pytest.raises(LabError) as caught:
+        Threshold.parse(text)
+    assert names in str(caught.value)
+    assert repr(text) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["p99 > 5s", "p99 < 5s", "max > 1s", "failures > 50%"])
+def test_what_was_not_measured_never_passes(text, make_measurement):
+    nothing = make_measurement(answered=0, histogram=(), mean_us=None, min_us=None, max_us=None)
+    assert Threshold.parse(text).is_tripped_by(nothing)
+
+
+def test_no_reply_at_all_does_not_hold(make_measurement):
+    assert list(find_tripped([make_measurement()], [])) == []
+    assert list(find_tripped([make_measurement(answered=0)], [])) == ["asyncio_streams: not one correct reply"]
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("5s", 5), ("500ms", 0.5), ("1m", 60), ("2", 2), ("1.5", 1.5)])
+def test_duration(text, seconds):
+    assert SECONDS.convert(text, None, None) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "s", "five", "0s", "-1s", "nan", "inf", "2h", "61m"])
+def test_bad_duration(text):
+    with pytest.raises(click.BadParameter):
+        SECONDS.convert(text, None, None)
+
+
+@pytest.mark.parametrize("text", ["0", "65536", "x", "-1"])
+def test_bad_ui_port(text, monkeypatch):
+    monkeypatch.setenv("LAB_UI_PORT", text)
+    with pytest.raises(LabError, match="LAB_UI_PORT"):
+        read_ui_port()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.5, "0.50"),
+        (99.94, "99.9"),
+        (812, "812"),
+        (999.6, "1.00k"),
+        (4712, "4.71k"),
+        (12_345, "12.3k"),
+        (999_600, "1.00M"),
+    ],
+)
+def test_counts_have_three_digits(value, text):
+    assert show_count(value) == text
+
+
+def test_unknown_is_a_dash_and_never_zero():
+    assert show_us(None) == show_bytes(None) == "–"  # noqa: RUF001
+    assert show_us(52.34) == "52.3"
+    assert show_us(48_123.0) == "48\u202f100"
+
+
+def test_lower_bound_is_marked(make_measurement):
+    bound = make_measurement(verdict=Verdict(Bound.GENERATOR, "it was"))
+    assert show_rate(bound) == "≥ 10.0k"
+    assert show_rate(make_measurement()) == "10.0k"
+
+
+def test_checks_are_counted_by_model():
+    findings = [
+        {"model": "a", "outcome": outcome} for outcome in ("passed", "passed", "failed", "error", "xfailed", "skipped")
+    ]
+    assert demo.count_checks(findings, ["a", "b"]) == {"a": page.Check(2, 2, 1), "b": page.Check(0, 0, 0)}
+
+
+def _write(tmp_path, *measurements, **fields):
+    found = demo.Demo(models=[], measurements=list(measurements), **fields)
+    return demo.write(tmp_path, found, {"date": "today", "commit": None})
+
+
+def test_page_and_data_are_written(tmp_path, make_measurement):
+    folder = _write(tmp_path, make_measurement(), checks={"asyncio_streams": page.Check(100, 0, 3)})
+    text = (folder / "index.html").read_text()
+    assert "asyncio_streams" in text
+    assert "100 of 100" in text
+    assert "3 known limits" in text
+    assert "not known" in text  # the commit
+    assert "http://" not in text
+    assert "https://" not in text
+    data = json.loads((folder / "data.json").read_text())
+    assert data["measurements"][0]["p99_us"] == 52_300.0
+    assert (tmp_path / "latest").resolve() == folder
+    assert (_write(tmp_path, make_measurement())).name == (tmp_path / "latest").resolve().name
+
+
+def test_page_escapes_what_it_is_given(tmp_path, make_measurement):
+    evil = "<script>alert(1)</script>"
+    found = make_measurement(
+        model=f'"{evil}', summary=evil, family=evil, failures={evil: 3}, verdict=Verdict(Bound.WAITING, evil)
+    )
+    folder = _write(tmp_path, found, missing={evil: evil})
+    text = (folder / "index.html").read_text()
+    assert evil not in text
+    assert '"&lt;' not in text
+    assert text.count("&lt;script&gt;") >= 6
+
+
+def test_page_and_table_show_what_is_missing(tmp_path, make_measurement):
+    nothing = make_measurement(
+        answered=0,
+        failures={"connection refused": 12},
+        histogram=(),
+        mean_us=None,
+        min_us=None,
+        max_us=None,
+        in_flight=None,
+        server_cpu_us=None,
+        memory_bytes=None,
+        threads=None,
+        verdict=Verdict(Bound.FAILED, "not one correct reply"),
+    )
+    folder = _write(tmp_path, nothing, missing={"plain_socket": "2 of 100 conformance tests fail"})
+    text = (folder / "index.html").read_text()
+    assert "connection refused" in text
+    assert "2 of 100 conformance tests fail" in text
+    assert 'data-value="None"' not in text
+    console = open_console()
+    with console.capture() as capture:
+        console.print(make_table([nothing], summaries=True, waits={}))
+    assert "connection refused" in capture.get()
+    assert " 0.0" not in capture.get()
+
+
+def test_page_without_any_measurement(tmp_path):
+    assert "<table" not in (_write(tmp_path) / "index.html").read_text()

@@ -1,0 +1,158 @@
+"""The locustfile as Locust runs it: a child process each, with a short window."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from lab.catalogue import Catalogue
+from lab.errors import LabError
+from lab.measurement import encode_targets, measure, measure_together
+from lab.verdict import Bound
+
+USERS = 8
+
+
+def _model(name):
+    return Catalogue.load()[name]
+
+
+def test_measures_a_model(open_model):
+    server = open_model("socketserver_threading")
+    found = measure(server, _model("socketserver_threading"), "closed_session", users=USERS, seconds=0.5, warm_up=0.2)
+    assert found.failures == {}
+    assert found.starved == 0
+    assert found.users == USERS
+    assert found.answered > 100
+    assert sum(count for _, count in found.histogram) == found.answered
+    # Three digits below a millisecond: nobody can have whole milliseconds only.
+    assert any(value < 1000 and value != round(value, -3) for value, _ in found.histogram)
+    assert found.min_us * 0.99 <= found.histogram[0][0] <= found.histogram[-1][0] <= found.max_us * 1.01
+    assert found.server_cpu_us > 0
+    assert found.memory_bytes > 2**20
+    assert found.threads > 1
+    assert found.verdict.bound not in (Bound.FAILED, Bound.STARVED, Bound.UNKNOWN)
+
+
+def test_one_at_a_time_starves_held_connections_and_says_so(open_model):
+    server = open_model("plain_socket")
+    found = measure(server, _model("plain_socket"), "closed_ping", users=USERS, seconds=0.5, warm_up=0.2)
+    assert found.starved == USERS - 1
+    assert found.verdict.bound is Bound.STARVED
+    assert found.failures == {}
+
+
+def test_wrong_bytes_are_counted_and_back_off(run_locust, open_server, encode_target):
+    def behave(connection):
+        connection.recv(100)
+        connection.sendall(b"+PANG\r\n")
+
+    with open_server(behave) as address:
+        done = run_locust(
+            [
+                "--headless",
+                "--only-summary",
+                "--loglevel",
+                "ERROR",
+                "--users",
+                "2",
+                "--spawn-rate",
+                "100",
+                "--model",
+                "bad",
+                "--workload",
+                "closed_ping",
+                "--window",
+                "1",
+                "--warm-up",
+                "0.1",
+            ],
+            {"LAB_TARGETS": encode_target("bad", address)},
+        )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.partition("LOAD-RESULT ")[2].splitlines()[0])
+    assert result["answered"] == 0
+    assert list(result["failures"]) == ["wrong bytes"]
+    # Two users who wait 50 ms, 100, 200, ... (and half of it at least) cannot have tried often in a second.
+    assert 1 <= result["failures"]["wrong bytes"] <= 20
+    assert result["histogram"] == []
+    assert result["mean_us"] is None
+
+
+def test_measures_models_together(open_model):
+    servers = [open_model(name) for name in ("asyncio_streams", "socketserver_threading")]
+
+    class Both:
+        name = "process"
+
+        def targets(self):
+            return [item for server in servers for item in server.targets()]
+
+        def pid(self, model):
+            return next(server.pid(model) for server in servers if server.model == model)
+
+        def run_service(self, service, arguments, **options):
+            return servers[0].run_service(service, arguments, **options)
+
+    models = [_model(server.model) for server in servers]
+    found = measure_together(Both(), models, "closed_sleep_20ms", users=4, seconds=0.5, warm_up=0.2)
+    assert [item.model for item in found] == [model.name for model in models]
+    assert [item.users for item in found] == [4, 4]
+    assert all(item.answered and not item.failures for item in found)
+    # 20 ms is the floor: no reply can have come sooner.
+    assert all(item.min_us >= 19_900 for item in found)
+
+
+def test_model_that_is_not_running(open_model):
+    server = open_model("plain_socket")
+    with pytest.raises(LabError, match="lab up asyncio_streams"):
+        measure(server, _model("asyncio_streams"), "closed_ping", users=1, seconds=0.1)
+
+
+def test_generator_that_fails_is_quoted(open_model):
+    server = open_model("plain_socket")
+    with pytest.raises(LabError, match="no result for plain_socket"):
+        measure(server, _model("plain_socket"), "closed_nonsense", users=1, seconds=0.1)
+
+
+@pytest.mark.parametrize("text", ["", "[", "{}", "[]", '[{"model": "x", "listeners": [{"service": "echo"}]}]'])
+def test_bad_targets_are_one_line(text, run_locust):
+    done = run_locust(["--headless"], {"LAB_TARGETS": text})
+    assert done.returncode != 0
+    assert "LAB_TARGETS" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_web_ui_offers_models_and_workloads(open_model):
+    server = open_model("asyncio_streams")
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "locust", "-f", "loadtests/locustfile.py", "--loglevel", "ERROR"]
+    process = subprocess.Popen(
+        [*command, "--web-host", "127.0.0.1", "--web-port", str(port)],
+        cwd=Path(__file__).resolve().parents[2],
+        env={"PATH": "", "LAB_TARGETS": encode_targets(server.targets())},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        for _ in range(200):
+            try:
+                text = urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).read().decode()
+                break
+            except OSError:
+                assert process.poll() is None
+                time.sleep(0.05)
+        else:
+            pytest.fail("the web UI did not answer")
+    finally:
+        process.terminate()
+        process.wait(20)
+    for word in ("asyncio_streams", "closed_session", "closed_echo_64k"):
+        assert word in text
+    assert "warm_up" not in text  # what only a measured run takes is not offered

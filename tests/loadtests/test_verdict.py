@@ -1,0 +1,87 @@
+"""Every verdict, from the accounts that lead to it."""
+
+import pytest
+
+from lab.catalogue import Catalogue
+from lab.measurement import allotted_cores, percentile
+from lab.verdict import Bound, in_flight, is_consistent, judge
+from loadtests.buckets import bucket_three_digits
+
+
+@pytest.mark.parametrize(
+    ("changes", "bound"),
+    [
+        ({}, Bound.WAITING),
+        ({"server_cores": 0.95}, Bound.SERVER),
+        ({"server_cores": 0.95, "generator_cores": 0.99}, Bound.SERVER),
+        ({"server_cores": 0.95, "server_allotted": 2}, Bound.WAITING),
+        ({"server_cores": 1.9, "server_allotted": 2}, Bound.SERVER),
+        ({"generator_cores": 0.95}, Bound.GENERATOR),
+        ({"machine_cores": 1.95}, Bound.MACHINE),
+        ({"machine_cores": None}, Bound.WAITING),
+        ({"server_cores": None}, Bound.UNKNOWN),
+        ({"generator_cores": None}, Bound.UNKNOWN),
+        ({"server_allotted": None}, Bound.UNKNOWN),
+        ({"mean_seconds": None}, Bound.UNKNOWN),
+        ({"answered": 0}, Bound.FAILED),
+        ({"starved": 15}, Bound.STARVED),
+        ({"mean_seconds": 0.0010}, Bound.INCONSISTENT),
+        ({"mean_seconds": 0.0020}, Bound.INCONSISTENT),
+    ],
+)
+def test_bound(changes, bound, make_accounts):
+    verdict = judge(make_accounts(**changes))
+    assert verdict.bound is bound
+    assert verdict.reason
+    assert verdict.is_lower_bound == (bound in (Bound.GENERATOR, Bound.MACHINE))
+
+
+def test_reason_names_what_was_seen(make_accounts):
+    assert "15 of 16 users" in judge(make_accounts(starved=15)).reason
+    assert "all else 0.95" in judge(make_accounts(machine_cores=1.95)).reason
+
+
+def test_in_flight_is_rate_times_mean(make_accounts):
+    assert in_flight(make_accounts()) == pytest.approx(16)
+    assert in_flight(make_accounts(mean_seconds=None)) is None
+
+
+@pytest.mark.parametrize(
+    ("users", "flight", "holds"),
+    [
+        (16, 16, True),
+        (16, 13, True),
+        (16, 12.5, False),
+        (16, 18.4, True),
+        (16, 18.5, False),
+        (1, 0.4, True),
+        (1, 1.2, False),
+    ],
+)
+def test_littles_law(users, flight, holds):
+    assert is_consistent(users, flight) is holds
+
+
+def test_only_a_process_per_client_may_use_every_core():
+    allotted = {model.name: allotted_cores(model, 8) for model in Catalogue.load().models}
+    assert allotted["socketserver_forking"] == 8
+    assert allotted["socketserver_threading"] == allotted["asyncio_streams"] == 1
+
+
+@pytest.mark.parametrize(
+    ("share", "value"), [(0.0, 10.0), (0.5, 10.0), (0.51, 20.0), (0.98, 20.0), (0.99, 30.0), (1.0, 30.0)]
+)
+def test_percentile_is_nearest_rank(share, value):
+    assert percentile([(10.0, 50), (20.0, 48), (30.0, 2)], share) == value
+
+
+def test_percentile_of_nothing_is_none():
+    assert percentile([], 0.5) is None
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "bucket"),
+    [(0.05234, 0.0523), (0.99961, 1.0), (1.2345, 1.23), (12.345, 12.3), (123.45, 123), (1234.5, 1230), (0, 0), (-1, 0)],
+)
+def test_bucket_keeps_three_digits(milliseconds, bucket):
+    assert bucket_three_digits(milliseconds) == pytest.approx(bucket)
