@@ -10,18 +10,19 @@ import importlib
 import json
 import logging
 import os
-import pkgutil
-import platform
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
 
 import services.models
 from services.listeners import Listener, ListenError, open_listeners, parse_listens
 from services.protocol import LimitError, Limits
+
+PYTHON = ".".join(map(str, sys.version_info[:3]))
 
 
 class StartError(Exception):
@@ -35,7 +36,8 @@ class _Parser(argparse.ArgumentParser):
 
 def model_names() -> list[str]:
     """The models: the modules of `services.models`."""
-    return [module.name for module in pkgutil.iter_modules(services.models.__path__)]
+    directory = Path(services.models.__path__[0])
+    return sorted(path.stem for path in directory.glob("*.py") if path.stem != "__init__")
 
 
 def load_model(name: str) -> ModuleType:
@@ -62,8 +64,8 @@ def describe(name: str, model: ModuleType, listeners: Sequence[Listener], limits
     return {
         "model": name,
         "pid": os.getpid(),
-        "python": platform.python_version(),
-        "implementation": platform.python_implementation(),
+        "python": PYTHON,
+        "implementation": sys.implementation.name,
         "libraries": {library: version(library) for library in libraries},
         "event_loop": event_loop() if event_loop else None,
         "listeners": [
@@ -78,7 +80,7 @@ def _info(name: str, limits: Limits) -> Callable[[], str]:
     """INFO's lines about the server. Asked anew each time: after a fork the process is another."""
 
     def info() -> str:
-        server = {"model": name, "python_version": platform.python_version(), "process_id": os.getpid()}
+        server = {"model": name, "python_version": PYTHON, "process_id": os.getpid()}
         sections = {"Server": server, "Limits": asdict(limits)}
         return "".join(
             f"# {title}\r\n" + "".join(f"{key}:{value}\r\n" for key, value in pairs.items())

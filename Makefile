@@ -1,0 +1,109 @@
+# The front door. `make` says what there is.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+ENGINE := $(PYTHON) -m lab.engine
+
+.PHONY: help
+help:
+	@echo "socketlab: every way to serve a socket in Python, behind one protocol. README.md says more."
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2} /^## /{printf "\n%s\n", substr($$0, 4)}' Makefile
+
+## Start here
+.PHONY: demo test engine install
+demo: .venv/lab.stamp ## the lab at work: up, check, load, one table, down
+	@$(ENGINE) ensure && $(ENGINE) base || [ $$? -eq 3 ]
+	@$(BIN)/lab demo
+
+test: .venv/dev.stamp ## every test, on processes and on containers (TESTS=tests/protocol: a part)
+	@$(ENGINE) ensure && $(ENGINE) base
+	@LAB_REQUIRE_DOCKER=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadgroup $(TESTS)
+
+engine: ## root, Debian or Ubuntu: install and start what is missing of Docker
+	@$(ENGINE) install
+	@$(ENGINE) base
+
+install: .venv/dev.stamp ## .venv, with all that the lab and its tests need
+
+## The lab, piece by piece
+.PHONY: up down ps logs shell check doctor
+up: .venv/lab.stamp ## start every model; ready when each has answered
+	@$(BIN)/lab up
+
+down: .venv/lab.stamp ## take the lab down; nothing is left
+	@$(BIN)/lab down
+
+ps: .venv/lab.stamp ## the models, and where they listen
+	@$(BIN)/lab ls
+
+logs: .venv/lab.stamp ## what the models have written
+	@$(BIN)/lab logs
+
+shell: .venv/lab.stamp ## a shell inside the network: redis-cli, redis-benchmark, nc
+	@$(BIN)/lab shell
+
+check: .venv/lab.stamp ## the conformance suite, as a table
+	@$(BIN)/lab check
+
+doctor: .venv/lab.stamp ## what this machine can and cannot do, and the mend
+	@$(BIN)/lab doctor
+
+## Load
+.PHONY: load bench-parser bench-up
+load: .venv/lab.stamp ## every model up, and Locust's web UI on 127.0.0.1:8089
+	@$(BIN)/lab up
+	@$(BIN)/lab load
+
+bench-parser: .venv/dev.stamp ## our parser beside hiredis
+	@$(BIN)/python benchmarks/parser.py
+
+bench-up: .venv/dev.stamp ## `lab up` beside a bare `docker compose up -d`
+	@$(BIN)/python benchmarks/up.py
+
+## Change it
+.PHONY: lint types fmt lock clean
+lint: .venv/dev.stamp ## style
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+
+types: .venv/dev.stamp ## types
+	@$(BIN)/mypy
+
+fmt: .venv/dev.stamp ## format
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+# The extras that models need, which are all but dev; and what one of them asks for.
+PROJECT = import sys, tomllib; extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]
+MODEL_EXTRAS = $(shell $(PYTHON) -c '$(PROJECT); print(*sorted({*extras} - {"dev"}))')
+COMPILE = $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-emit-index-url \
+	--no-emit-find-links --custom-compile-command 'make lock' $(UPGRADE)
+lock: .venv/dev.stamp ## lock what is installed, with hashes (UPGRADE=--upgrade: newer)
+	$(COMPILE) pyproject.toml $(MODEL_EXTRAS:%=--extra %) -o requirements/lab.txt
+	$(COMPILE) pyproject.toml --all-extras -c requirements/lab.txt -o requirements/dev.txt
+	@# A model's image gets the extra and nothing else: the project's other dependencies have no place there.
+	for extra in $(MODEL_EXTRAS); do \
+	  $(PYTHON) -c '$(PROJECT); print(*extras[sys.argv[1]], sep="\n")' $$extra | \
+	  $(COMPILE) - -c requirements/lab.txt -o requirements/$$extra.txt || exit; \
+	done
+
+clean: .venv/lab.stamp ## remove every lab of this machine, their images, and .venv
+	@$(BIN)/lab clean
+	rm -rf .venv
+
+# What runs the lab; then what tests and changes it. Nothing is compiled beforehand: most of it is never imported.
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+.venv/lab.stamp: requirements/lab.txt pyproject.toml
+	@echo "installing what the lab needs into .venv ..."
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "socketlab needs Python 3.11 or later; name one: make PYTHON=python3.13 ...")'
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv || { rm -rf .venv; echo "python3 -m venv failed; on Debian and Ubuntu: apt-get install python3-venv"; exit 2; }
+	@$(PIP) --require-hashes -r requirements/lab.txt
+	@# A plain path entry: the other way, a finder of its own, costs every start of `lab` 10 ms.
+	@$(PIP) --no-deps --config-settings editable_mode=compat --editable .
+	@touch $@
+
+.venv/dev.stamp: .venv/lab.stamp requirements/dev.txt
+	@echo "installing what its tests need into .venv ..."
+	@$(PIP) --require-hashes -r requirements/dev.txt
+	@touch $@

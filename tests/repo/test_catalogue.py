@@ -1,0 +1,60 @@
+"""The catalogue, the files, the extras and the README tell of the same models."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lab.catalogue import Catalogue
+
+ROOT = Path(__file__).resolve().parents[2]
+MODELS = ROOT / "services" / "models"
+CATALOGUE = Catalogue.load()
+
+
+def test_every_model_has_a_file_and_every_file_is_a_model() -> None:
+    files = {path.stem for path in MODELS.glob("*.py")} - {"__init__"}
+    assert files == set(CATALOGUE.names)
+
+
+def test_every_extra_is_declared_locked_and_used() -> None:
+    extras = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]) - {"dev"}
+    locked = {path.stem for path in (ROOT / "requirements").glob("*.txt")} - {"lab", "dev"}
+    used = {model.extra for model in CATALOGUE.models if model.extra}
+    assert extras == locked == used
+
+
+def test_image_and_build_arguments_are_the_models_name() -> None:
+    services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+    for model in CATALOGUE.models:
+        service = services[model.name]
+        arguments = service["build"]["args"]
+        assert service["image"] == f"socketlab/{model.name}"
+        assert arguments["MODEL"] == model.name
+        assert arguments.get("EXTRA") == model.extra
+
+
+def test_readme_has_a_row_for_each_model_in_the_catalogues_order() -> None:
+    rows = re.findall(r"^\| `(\w+)` \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert rows == list(CATALOGUE.names)
+
+
+@pytest.mark.parametrize("name", CATALOGUE.names)
+def test_a_model_opens_with_its_consequences_and_has_one_public_function(name: str) -> None:
+    source = (MODELS / f"{name}.py").read_text()
+    opening = source[: source.index('"""', 3)]
+    phrases = ("Unit of concurrency", "What blocks whom", "What runs out first")
+    places = [opening.find(f"\n{phrase}:") for phrase in phrases]
+    assert -1 not in places
+    assert places == sorted(places)
+    assert re.search(r"^def serve\(listeners: list\[Listener\]\) -> None:$", source, re.MULTILINE)
+
+
+def test_no_model_publishes_a_port_and_the_interface_only_on_loopback() -> None:
+    for name, service in yaml.safe_load((ROOT / "compose.yaml").read_text())["services"].items():
+        if name == "locust":
+            assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+        else:
+            assert "ports" not in service
