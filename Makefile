@@ -93,7 +93,7 @@ clean: .venv/lab.stamp ## remove every lab of this machine, their images, and .v
 	rm -rf .venv
 
 # What runs the lab; then what tests and changes it. Nothing is compiled beforehand: most of it is never imported.
-PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+PIP = $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-compile
 .venv/lab.stamp: requirements/lab.txt pyproject.toml
 	@echo "installing what the lab needs into .venv ..."
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "socketlab needs Python 3.11 or later; name one: make PYTHON=python3.13 ...")'

@@ -191,10 +191,7 @@ class Containers:
         found = _docker(
             "image", "inspect", *images.values(), "--format", "{{json .RepoTags}} {{json .Config.Labels}}", check=False
         )
-        built: dict[str, str | None] = {}
-        for line in found.stdout.splitlines():
-            tags, labels = (json.loads(part) for part in re.split(r"(?<=\]) ", line, maxsplit=1))
-            built |= dict.fromkeys(tags, (labels or {}).get(_INPUTS))
+        built = read_built(found.stdout)
         stale = [name for name, image in images.items() if built.get(_with_tag(image)) != wanted[name]]
         if stale:
             self._build(stale, wanted)
@@ -359,6 +356,18 @@ class Containers:
         )
         with contextlib.suppress(LabError):
             _docker("exec", self._container_name(_SHELL), "sh", "-c", script, check=False)
+
+
+def read_built(output: str) -> dict[str, str | None]:
+    """What `docker image inspect` printed of tags and labels, as tag -> digest of what the image was built from.
+
+    Of images that do not exist it prints an empty line.
+    """
+    built: dict[str, str | None] = {}
+    for line in filter(str.strip, output.splitlines()):
+        tags, labels = (json.loads(part) for part in re.split(r"(?<=\]) ", line, maxsplit=1))
+        built |= dict.fromkeys(tags, (labels or {}).get(_INPUTS))
+    return built
 
 
 class _Changes:

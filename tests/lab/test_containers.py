@@ -21,7 +21,7 @@ from docker.models.containers import Container
 from testcontainers.core.config import testcontainers_config
 from testcontainers.core.container import DockerContainer
 
-from lab.backends.containers import Containers, _read_sources, find_projects, purge
+from lab.backends.containers import Containers, _read_sources, find_projects, purge, read_built
 from lab.catalogue import ROOT, Catalogue
 from lab.check import PLUGIN, read_report
 from lab.client import call
@@ -341,3 +341,16 @@ def test_the_suite_runs_in_the_network(backend: Containers) -> None:
     report = read_report(backend.run_service("tests", arguments, capture=True, timeout=100), ["asyncio_streams"])
     assert report.holds, report.failures
     assert report.table()[0] == ["model", "tcp", "udp", "unix", "unixgram"]
+
+
+def test_images_that_do_not_exist_are_no_error(engine: docker.DockerClient) -> None:
+    """On a new machine there is not one of them, and what the engine then prints is an empty line."""
+    command = ["docker", "image", "inspect", f"socketlab/{uuid4().hex}", "--format", "{{json .RepoTags}} {{json .Id}}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode
+    assert read_built(done.stdout) == {}
+
+
+def test_what_an_image_was_built_from_is_read_from_its_label() -> None:
+    lines = '["a:latest","a:1"] {"lab.inputs":"abc","other":"x y] z"}\n["b:latest"] null\n'
+    assert read_built(lines) == {"a:latest": "abc", "a:1": "abc", "b:latest": None}
