@@ -207,8 +207,10 @@ def test_leaves_nothing_of_a_connection(start) -> None:
                 assert link.receive() == b"+PONG\r\n"
 
     with start() as server:
-        visit()
-        wait_until(lambda: len(psutil.Process(server.process.pid).children()) == 0)
+        with server.connect(transport="udp") as link:  # answered, so it has started in full
+            link.send(b"PING\r\n")
+            assert link.receive() == b"+PONG\r\n"
+        wait_until(lambda: account()[1:] == (1, 0))  # and that datagram's thread or child is gone
         before = account()
         visit()
         wait_until(lambda: account() == before)
