@@ -41,7 +41,7 @@ _PATH_LIMIT = 107
 
 # As many descriptors as a container gets, or as many as may be. TERM goes to the server alone; the shell outlives it.
 _SUPERVISE = """
-ulimit -Sn 65536 2>/dev/null || ulimit -Sn "$(ulimit -Hn)"
+ulimit -Sn 16384 2>/dev/null || ulimit -Sn "$(ulimit -Hn)"
 trap : TERM INT HUP
 "$@"
 echo $? > "$0.part" && mv "$0.part" "$0"
@@ -240,6 +240,9 @@ class Processes:
         return [f"all={address}" for address in addresses]
 
     def _spawn(self, model: str, listens: Sequence[str]) -> None:
+        # One that has written its exit code may still be about to end itself.
+        if ended := self._children.pop(model, None):
+            ended.wait()
         for kind in ("exit", "out", "log", "json"):
             self._path(model, kind).unlink(missing_ok=True)
         command = [sys.executable, "-m", "services.run", "--model", model]
