@@ -23,8 +23,9 @@ Target = tuple[str, str, str]
 # A server is some 100 ms from its start to its first accept: a shorter pause takes CPU from it, a longer one is what
 # `lab up` would wait in vain.
 _PAUSE = 0.04
-# A server that accepted and does not answer may have been busy with starting: ask again, on a new connection.
-_ATTEMPT = 5.0
+# How long the first attempt may take; each further one gets twice the time. A connection request can be lost while the
+# network of a new container is being set up, and TCP repeats it only after a second.
+_FIRST_ATTEMPT = 0.1
 
 # What is asked of a service, and in this order of preference: command and echo prove both directions.
 _QUESTIONS: dict[str, tuple[str, ...]] = {"command": ("PING",), "echo": ("ready?",), "greet": (), "chargen": ("1",)}
@@ -83,18 +84,20 @@ def wait_ready(
 
     def wait_for(model: str) -> None:
         for _, service, address in by_model[model]:
+            attempt = _FIRST_ATTEMPT
             while True:
                 left = begin + timeout - time.monotonic()
                 if left <= 0:
                     return
                 try:
-                    reply = call(service, address, _QUESTIONS[service], timeout=min(left, _ATTEMPT))
+                    reply = call(service, address, _QUESTIONS[service], timeout=min(left, attempt))
                 except ClientError as error:
                     errors[model] = str(error)
                 else:
                     if not reply.is_error:
                         break
                     errors[model] = f"{address}: {reply.value!s}"
+                attempt *= 2
                 time.sleep(_PAUSE)
         finished.put(Outcome(model, True, time.monotonic() - begin))
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from lab.catalogue import Catalogue, Listener, Model
@@ -172,9 +173,18 @@ def open_backend(name: str | None = None, project: str | None = None, *, catalog
     raise LabError(f"unknown backend {name!r}; known: {', '.join(BACKENDS)}")
 
 
-def _find(project: str) -> str:
-    from lab.backends.processes import runtime_directory
+def runtime_directory(project: str) -> Path:
+    """Where a project that runs as processes keeps its state and its Unix sockets; it exists while the project runs."""
+    return runtime_base() / project
 
+
+def runtime_base() -> Path:
+    """Where the projects of this user are. A short path: that of a Unix socket has at most 107 bytes."""
+    home = os.environ.get("XDG_RUNTIME_DIR", "")
+    return Path(home if home and os.access(home, os.W_OK) else "/tmp") / f"socketlab-{os.getuid()}"  # noqa: S108 - the process backend checks who owns it
+
+
+def _find(project: str) -> str:
     if runtime_directory(project).exists():
         return "process"
     if has_engine():

@@ -69,17 +69,13 @@ class Containers:
         wanted = [_SHELL, *selected]
         self.build(wanted)
         changes = _Changes()
-        probe = None
         try:
-            # The probe starts while Compose is still starting models: its own start is hidden behind theirs.
             for line in self._start(wanted):
                 changes.note(line)
-                if probe is None and changes.runs(self._container_name(_SHELL)):
-                    probe = self._open_probe(selected, timeout)
-            self._wait_ready(selected, timeout, probe or self._open_probe(selected, timeout))
+            # The probe could start as soon as its container runs. It would only take CPU from Compose, and ask for
+            # names that are not there yet; it was measured, and gains nothing.
+            self._wait_ready(selected, timeout)
         except BaseException:
-            if probe is not None:
-                _end(probe)
             # Compose gets a Ctrl-C as well, and may still be at it: down() looks until nothing is left.
             if changes.is_new:
                 self.down()
@@ -161,7 +157,7 @@ class Containers:
 
     def restart(self, model: str, *, timeout: float = READY_SECONDS) -> None:
         self._of_model(model, "restart", "--time", str(int(STOP_SECONDS)))
-        self._wait_ready([model], timeout, self._open_probe([model], timeout))
+        self._wait_ready([model], timeout)
 
     def kill(self, model: str, signal: int) -> None:
         self._of_model(model, "kill", "--signal", str(int(signal)))
@@ -259,13 +255,11 @@ class Containers:
         if compose.returncode:
             raise LabError(_last_words("\n".join(said)) or f"`docker compose up` failed: {compose.returncode}")
 
-    def _open_probe(self, models: Sequence[str], timeout: float) -> "subprocess.Popen[bytes]":
+    def _wait_ready(self, models: Sequence[str], timeout: float) -> None:
         inside = [listener for model in models for listener in self.catalogue.inside(model)]
         targets = choose_targets((item.model, item.service, item.address) for item in inside)
         request = json.dumps({"timeout": timeout, "targets": targets})
-        return _open(["docker", "exec", self._container_name(_SHELL), "python", "-m", "lab.readiness", request])
-
-    def _wait_ready(self, models: Sequence[str], timeout: float, probe: "subprocess.Popen[bytes]") -> None:
+        probe = _open(["docker", "exec", self._container_name(_SHELL), "python", "-m", "lab.readiness", request])
         waiting = dict.fromkeys(models, "it gave no sign")
         complaints = []
         try:
@@ -276,6 +270,8 @@ class Containers:
                     outcome = json.loads(line)
                     if outcome["ready"]:
                         waiting.pop(outcome["model"], None)
+                        if not waiting:
+                            break
                     else:
                         waiting[outcome["model"]] = outcome["error"]
                 else:
@@ -376,20 +372,14 @@ class _Changes:
     def __init__(self) -> None:
         self.created: list[str] = []
         self.is_new = False  # the project had no network, so it was not there at all
-        self._running: set[str] = set()
 
     def note(self, line: str) -> None:
         match line.split():
             # From "Creating" on: after an interruption nobody says "Created" any more.
             case ["Container", name, "Creating"]:
                 self.created.append(name)
-            case ["Container", name, "Started" | "Running"]:
-                self._running.add(name)
             case ["Network", _, "Creating"]:
                 self.is_new = True
-
-    def runs(self, name: str) -> bool:
-        return name in self._running
 
 
 def purge(project: str) -> None:

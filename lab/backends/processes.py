@@ -29,7 +29,7 @@ from typing import Any
 
 import psutil
 
-from lab.backends import READY_SECONDS, STOP_SECONDS, Completed, ModelState
+from lab.backends import READY_SECONDS, STOP_SECONDS, Completed, ModelState, runtime_base, runtime_directory
 from lab.catalogue import ROOT, Catalogue, Listener, Model
 from lab.errors import LabError, NotReadyError
 from lab.readiness import choose_targets, wait_ready
@@ -47,17 +47,6 @@ trap : TERM INT HUP
 echo $? > "$0.part" && mv "$0.part" "$0"
 kill -KILL 0
 """
-
-
-def runtime_directory(project: str) -> Path:
-    """Where a project keeps its state and its Unix sockets."""
-    return _base_directory() / project
-
-
-def _base_directory() -> Path:
-    # The shortest private place that there is: a Unix socket's path has at most 107 bytes.
-    home = os.environ.get("XDG_RUNTIME_DIR", "")
-    return Path(home if home and os.access(home, os.W_OK) else "/tmp") / f"socketlab-{os.getuid()}"  # noqa: S108 - checked by _make_private
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,7 +342,7 @@ class Processes:
 def find_projects() -> list[str]:
     """The names of all projects of this user that have a directory."""
     with contextlib.suppress(FileNotFoundError):
-        return sorted(path.name for path in _base_directory().iterdir() if path.is_dir())
+        return sorted(path.name for path in runtime_base().iterdir() if path.is_dir())
     return []
 
 

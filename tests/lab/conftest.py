@@ -11,8 +11,8 @@ import docker
 import psutil
 import pytest
 
+from lab.backends import runtime_directory
 from lab.backends.containers import purge
-from lab.backends.processes import runtime_directory
 from lab.catalogue import ROOT
 from lab.engine import status
 

@@ -14,8 +14,8 @@ from uuid import uuid4
 import psutil
 import pytest
 
-from lab.backends import open_backend
-from lab.backends.processes import Processes, runtime_directory
+from lab.backends import open_backend, runtime_directory
+from lab.backends.processes import Processes
 from lab.catalogue import ROOT, Catalogue
 from lab.client import Link, call
 from lab.errors import LabError, NotReadyError
