@@ -1,6 +1,7 @@
 """Options that every way of running the tests shares. They stand here because pytest reads them before it collects."""
 
 import os
+import signal
 
 import pytest
 
@@ -21,6 +22,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="SERVICE=URL",
         help="one server that is not ours; may be repeated",
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What Ctrl-C does is tested too, and a shell starts its background jobs, CI among them, with SIGINT ignored.
+
+    The processes that a test starts would inherit that.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
