@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,8 @@ class Server:
         if self.process.poll() is None:
             self.process.kill()
         for other in self._others():  # children of a forking model that was killed
-            other.kill()
+            with suppress(psutil.NoSuchProcess):  # it has just ended by itself
+                other.kill()
         self.process.wait()
         assert self.process.stdout is not None
         self.process.stdout.close()
