@@ -44,12 +44,14 @@ def serve(listeners: list[Listener]) -> None:
         SystemExit: with code 1, if conversations were still going when the grace period ended.
     """
     globalLogBeginner.beginLoggingTo([cast(Any, STDLibLogObserver("services"))], redirectStandardIO=False)
-    # The reactor takes SIGINT only where nobody has set a handler before it.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     server = Server(listeners)
+    # Not the reactor's own handlers: it sets them while it starts, and what a handler from before raises meanwhile is
+    # logged and forgotten. callFromThread keeps the call until the reactor turns, and wakes it.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: reactor.callFromThread(server.stop))
     reactor.callWhenRunning(server.start)
     reactor.addSystemEventTrigger("before", "shutdown", server.drain)
-    reactor.run()
+    reactor.run(installSignalHandlers=False)
     if server.cut:
         raise SystemExit(1)
 
@@ -65,6 +67,7 @@ class Server:
         self.cut = False
         self._ports: list[Any] = []
         self._readers: list[DatagramReader] = []
+        self._is_stopping = False
         self._drained: Deferred[None] | None = None
         self._deadline: Any = None  # an IDelayedCall
 
@@ -88,6 +91,12 @@ class Server:
                 factory = StreamFactory(self, listener)
                 self._ports.append(reactor.adoptStreamPort(listener.socket.fileno(), listener.socket.family, factory))
                 listener.socket.close()  # the reactor has made a copy, and is to be the only one who listens
+
+    def stop(self) -> None:
+        """Stop the reactor; called once or more."""
+        if not self._is_stopping:
+            self._is_stopping = True
+            reactor.stop()
 
     def drain(self) -> Deferred[None]:
         """Let every conversation answer what it has been asked; the reactor stops when the result fires."""
