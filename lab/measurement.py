@@ -9,8 +9,9 @@ import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
+from lab.backends import Backend, Completed
 from lab.catalogue import Listener, Model
 from lab.errors import LabError
 from lab.meters import Meter, NoMeter, Sample, open_container_meter, open_process_meter
@@ -24,32 +25,6 @@ _SAMPLE_SECONDS = 0.25
 
 # What the generator needs beside its window: to start, to stop, to be put into a container and be taken out.
 _OVERHEAD_SECONDS = 60.0
-
-
-class Finished(Protocol):
-    """What is used of a `subprocess.CompletedProcess`."""
-
-    returncode: int
-    stdout: Any
-    stderr: Any
-
-
-class Generating(Protocol):
-    """What is used of a backend."""
-
-    @property
-    def name(self) -> str: ...
-    def targets(self) -> list[Listener]: ...
-    def run_service(
-        self,
-        service: str,
-        arguments: Sequence[str],
-        *,
-        environ: Mapping[str, str] | None = None,
-        capture: bool = False,
-        publish: bool = False,
-        timeout: float | None = None,
-    ) -> Finished: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +130,7 @@ def encode_targets(listeners: Sequence[Listener]) -> str:
     """Addresses in the form of `lab ls --json`, for the generator."""
     rows: dict[str, list[dict[str, str]]] = {}
     for item in listeners:
-        row = {"service": item.service, "transport": str(item.transport), "address": str(item.address)}
-        rows.setdefault(item.model, []).append(row)
+        rows.setdefault(item.model, []).append(item.as_json())
     return json.dumps([{"model": model, "listeners": found} for model, found in rows.items()])
 
 
@@ -173,7 +147,7 @@ def open_meter(backend: Any, model: str) -> Meter:
 
 
 def measure(
-    backend: Generating,
+    backend: Backend,
     model: Model,
     workload: str,
     *,
@@ -189,7 +163,7 @@ def measure(
 
 
 def measure_together(
-    backend: Generating,
+    backend: Backend,
     models: Sequence[Model],
     workload: str,
     *,
@@ -263,8 +237,8 @@ def _watch(meters: Mapping[str, Meter]) -> Iterator[dict[str, list[Sample]]]:
         thread.join()
 
 
-def _parse(finished: Finished, models: Sequence[str]) -> dict[str, dict[str, Any]]:
-    stdout = _text(finished.stdout)
+def _parse(finished: Completed, models: Sequence[str]) -> dict[str, dict[str, Any]]:
+    stdout = finished.stdout
     results = {}
     for line in stdout.splitlines():
         # Wherever in the line: a terminal's progress output may stand in front.
@@ -274,17 +248,13 @@ def _parse(finished: Finished, models: Sequence[str]) -> dict[str, dict[str, Any
                 result = json.loads(text)
                 results[result["model"]] = result
     if missing := [model for model in models if model not in results]:
-        last = [line for line in (stdout + "\n" + _text(finished.stderr)).splitlines() if line.strip()][-3:]
+        last = [line for line in (stdout + "\n" + finished.stderr).splitlines() if line.strip()][-3:]
         said = " / ".join(last) or "nothing"
         raise LabError(
             f"the load generator gave no result for {', '.join(missing)} (exit code {finished.returncode}); "
             f"it said: {said}"
         )
     return results
-
-
-def _text(output: Any) -> str:
-    return output.decode(errors="replace") if isinstance(output, bytes) else output or ""
 
 
 def _combine(
