@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from subprocess import CompletedProcess
 from uuid import uuid4
 
@@ -298,14 +298,16 @@ def test_purge_finds_what_comes_late(engine: docker.DockerClient, docker_project
     network = engine.networks.create(f"{docker_project}_lab", labels=labels, internal=True)
 
     def make() -> None:
-        engine.containers.run(
-            "socketlab/plain_socket", entrypoint=["sleep", "60"], labels=labels, network=network.name, detach=True
-        )
+        with suppress(docker.errors.APIError):  # it may be removed between its creation and its start
+            engine.containers.run(
+                "socketlab/plain_socket", entrypoint=["sleep", "60"], labels=labels, network=network.name, detach=True
+            )
 
     thread = threading.Thread(target=make)
     thread.start()
+    # `engine.containers.list` inspects each one that it finds, and Docker lists a container before it can be inspected.
     wait_until(
-        lambda: engine.containers.list(all=True, filters={"label": f"com.docker.compose.project={docker_project}"})
+        lambda: engine.api.containers(all=True, filters={"label": f"com.docker.compose.project={docker_project}"})
     )
     purge(docker_project)
     thread.join()
