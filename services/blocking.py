@@ -5,6 +5,7 @@ of its own. The conversation is the same, and stands here once.
 """
 
 import logging
+import select
 import selectors
 import signal
 import socket
@@ -21,15 +22,32 @@ from services.protocol import Close, Compute, Connection, Limits, Send, Wait
 log = logging.getLogger("services")
 
 
+SetTimeouts = Callable[[socket.socket, float], None]
+
+
+def set_kernel_timeouts(stream: socket.socket, seconds: float) -> None:
+    """Let the kernel keep the time, socket(7): Python's own socket time-outs cost a poll() before every call."""
+    timeval = struct.pack("@ll", int(seconds), int(seconds % 1 * 1_000_000))
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
+
+
 def serve_stream(
-    stream: socket.socket, connection: Connection, limits: Limits, sleep: Callable[[float], object] = time.sleep
+    stream: socket.socket,
+    connection: Connection,
+    limits: Limits,
+    sleep: Callable[[float], object] = time.sleep,
+    set_timeouts: SetTimeouts = set_kernel_timeouts,
 ) -> None:
     """Hold one conversation, from the first byte to the last stage of its close. The caller closes the socket.
 
     Sending blocks until the peer has taken everything; nothing is read meanwhile. Back-pressure at its plainest.
+
+    Args:
+        sleep: lets a Wait pass.
+        set_timeouts: gives the socket its time-outs; what they raise is BlockingIOError or TimeoutError.
     """
-    # The kernel keeps the time: Python's own socket time-outs cost a poll() before every call.
-    _set_timeouts(stream, limits.idle)
+    set_timeouts(stream, limits.idle)
     peer_is_done = False
     try:
         while True:
@@ -49,8 +67,8 @@ def serve_stream(
                 case Close():
                     break
         if not peer_is_done:
-            _linger(stream, limits.linger)
-    except BlockingIOError:
+            _linger(stream, limits.linger, set_timeouts)
+    except (BlockingIOError, TimeoutError):
         log.info("closed a connection that was idle for %g s", limits.idle)
     except OSError as error:
         log.debug("the peer is gone: %s", error.strerror)
@@ -73,13 +91,7 @@ def serve_datagram(
                 return
 
 
-def _set_timeouts(stream: socket.socket, seconds: float) -> None:
-    timeval = struct.pack("@ll", int(seconds), int(seconds % 1 * 1_000_000))
-    stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
-    stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
-
-
-def _linger(stream: socket.socket, seconds: float) -> None:
+def _linger(stream: socket.socket, seconds: float, set_timeouts: SetTimeouts) -> None:
     """Close the sending half, then read until the peer has closed too, for a while.
 
     A socket that is closed with unread data sends a reset, which can overtake the last reply and destroy it (RFC 2525,
@@ -88,11 +100,11 @@ def _linger(stream: socket.socket, seconds: float) -> None:
     stream.shutdown(socket.SHUT_WR)
     deadline = time.monotonic() + seconds
     while (left := deadline - time.monotonic()) > 0:
-        _set_timeouts(stream, max(left, 0.000_001))  # a timeval of zero would mean for ever
+        set_timeouts(stream, max(left, 0.000_001))  # a timeval of zero would mean for ever
         try:
             if not stream.recv(RECEIVE_SIZE):
                 return
-        except BlockingIOError:
+        except (BlockingIOError, TimeoutError):
             return
 
 
@@ -122,6 +134,12 @@ class StopSignal:
         with suppress(BlockingIOError):
             self._receiver.recv(4096)
 
+    def wait(self, deadline: float | None) -> None:
+        """Wait for the next signal of any kind that has a handler, or for a time of `time.monotonic`."""
+        timeout = None if deadline is None else max(deadline - time.monotonic(), 0)
+        select.select([self._receiver], [], [], timeout)
+        self.clear()
+
     def close(self) -> None:
         """Give up the descriptors; the handlers stay, so that a second signal does no harm."""
         signal.set_wakeup_fd(-1)
@@ -138,10 +156,11 @@ class Drain(StopSignal):
     """
 
     def __init__(self, grace: float) -> None:
-        super().__init__()
+        # Before the handlers: a signal may come as soon as there is one.
         self._grace = grace
         self._current: tuple[socket.socket, Connection] | None = None
         signal.signal(signal.SIGALRM, self._on_alarm)
+        super().__init__()
 
     def serve_stream(self, listener: Listener, stream: socket.socket, peer: object) -> None:
         """Hold one conversation that a signal may end. The caller closes the socket."""
@@ -173,9 +192,14 @@ class Drain(StopSignal):
 
 
 class Conversations:
-    """The conversations of a process that holds many at a time, each in a thread of its own."""
+    """The conversations of a process that holds many at a time, each in a thread (or greenlet) of its own.
 
-    def __init__(self) -> None:
+    Whoever accepts a client calls `begin` before he hands it to a thread, so that neither the limit nor a drain
+    overlooks one whose thread has not come to run yet; the thread calls `end` when it has closed it.
+    """
+
+    def __init__(self, set_timeouts: SetTimeouts = set_kernel_timeouts) -> None:
+        self._set_timeouts = set_timeouts
         self._lock = threading.Lock()
         self._nobody_left = threading.Condition(self._lock)
         self._streams: dict[socket.socket, Connection] = {}
@@ -189,33 +213,31 @@ class Conversations:
     def serve_stream(self, listener: Listener, stream: socket.socket, peer: object) -> None:
         """Hold one conversation, in the calling thread. The caller closes the socket."""
         connection = listener.connection(peer)
-        with self._counted():
+        with self._lock:
+            self._streams[stream] = connection
+            if self._draining:
+                self._end_reading(stream, connection)
+        try:
+            serve_stream(stream, connection, listener.limits, self._cut.wait, self._set_timeouts)
+        finally:
             with self._lock:
-                self._streams[stream] = connection
-                if self._draining:
-                    self._end_reading(stream, connection)
-            try:
-                serve_stream(stream, connection, listener.limits, self._cut.wait)
-            finally:
-                with self._lock:
-                    del self._streams[stream]
+                del self._streams[stream]
 
     def serve_datagram(self, listener: Listener, data: bytes, peer: object) -> None:
         """Hold a conversation of one datagram, in the calling thread."""
-        with self._counted():
-            serve_datagram(listener, data, peer, self._cut.wait)
+        serve_datagram(listener, data, peer, self._cut.wait)
 
-    @contextmanager
-    def _counted(self) -> Iterator[None]:
+    def begin(self) -> None:
+        """A conversation has been accepted."""
         with self._lock:
             self._count += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._count -= 1
-                if not self._count:
-                    self._nobody_left.notify_all()
+
+    def end(self) -> None:
+        """A conversation that had begun is over, and its socket closed."""
+        with self._lock:
+            self._count -= 1
+            if not self._count:
+                self._nobody_left.notify_all()
 
     def drain(self, grace: float) -> bool:
         """Let every conversation answer what it has been asked, then cut off those that are left.

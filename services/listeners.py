@@ -13,7 +13,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -67,16 +67,21 @@ class Listener:
         except BlockingIOError:
             return None  # the client went away, or another process was quicker
         except OSError as error:
-            self.accept_failed(error)
+            time.sleep(self.accept_failed(error))
             return None
 
-    def accept_failed(self, error: OSError) -> None:
-        """Log why a connection was not accepted, and pause if the process or the machine is exhausted, accept(2)."""
+    def accept_failed(self, error: OSError) -> float:
+        """Log why a connection was not accepted, accept(2).
+
+        Returns:
+            Seconds to leave the socket alone for, in the model's own way: more than 0 if the process or the machine is
+            exhausted.
+        """
         if error.errno in EXHAUSTED:
             log.warning("accept on %s failed: %s; pausing for %g s", self.address, error.strerror, ACCEPT_PAUSE)
-            time.sleep(ACCEPT_PAUSE)
-        else:
-            log.warning("accept on %s failed: %s", self.address, error.strerror)
+            return ACCEPT_PAUSE
+        log.warning("accept on %s failed: %s", self.address, error.strerror)
+        return 0.0
 
     def refusal(self) -> bytes:
         """What a client is told whom a full server has accepted but cannot serve; only RESP has words for it."""
@@ -160,7 +165,10 @@ def open_listeners(
         listeners = []
         for service, address in wanted:
             try:
-                opened = _bind_unix(address, stack) if address.transport.is_unix else _bind_inet(address, stack)
+                if address.transport.is_unix:
+                    opened = _bind_unix(address, stack)
+                else:
+                    opened = _bind_inet(address, stack, reuse_port=bool(limits.reuse_port))
                 opened.setblocking(False)
                 if not address.transport.is_datagram:
                     opened.listen(limits.backlog)
@@ -172,13 +180,27 @@ def open_listeners(
         yield listeners
 
 
-def _bind_inet(address: Address, stack: ExitStack) -> socket.socket:
+def bind_twin(listener: Listener, stack: ExitStack) -> Listener:
+    """One more TCP socket at the same address (SO_REUSEPORT): the kernel shares new connections out between them.
+
+    Each has a backlog of its own, so a connection that the kernel has given to one cannot be accepted from another. The
+    first one must have been opened with `Limits.reuse_port`.
+    """
+    twin = _bind_inet(listener.address, stack, reuse_port=True)
+    twin.setblocking(False)
+    twin.listen(listener.limits.backlog)
+    return replace(listener, socket=twin)
+
+
+def _bind_inet(address: Address, stack: ExitStack, *, reuse_port: bool) -> socket.socket:
     kind = socket.SOCK_DGRAM if address.transport is Transport.UDP else socket.SOCK_STREAM
     family, _, _, _, where = socket.getaddrinfo(address.host, address.port, type=kind, flags=socket.AI_PASSIVE)[0]
     opened = stack.enter_context(socket.socket(family, kind))
     if kind == socket.SOCK_STREAM:
         # Without it a restarted server waits a minute for connections in TIME_WAIT.
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         # Replies are written whole, so holding back the last segment (Nagle) only adds the peer's delayed ACK, some
         # 40 ms. Accepted sockets inherit the option, which saves a call for each.
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -5,6 +5,8 @@ in flight finish within the grace period: exit code 0, or 1 if something had to 
 one line on stderr and exit code 2.
 """
 
+import services.before  # isort: skip  # first: one model replaces parts of the standard library
+
 import argparse
 import importlib
 import json

@@ -90,7 +90,7 @@ def _serve_one(listener: Listener, server: TCPServer) -> None:
     except OSError as error:
         # `handle_request` returns here without a word, and a loop around it then spins for as long as there is no
         # descriptor to be had.
-        listener.accept_failed(error)
+        time.sleep(listener.accept_failed(error))
         return
     try:
         if server.verify_request(request, client_address):

@@ -9,13 +9,14 @@ What runs out first: the one core that the loop has; long before that, where han
 import asyncio
 import logging
 import signal
-import socket
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import cast
 
 from services.listeners import RECEIVE_SIZE, Listener
 from services.protocol import SEND_SIZE, Close, Compute, Connection, Send, Wait
+from services.transports import end_reading
 
 log = logging.getLogger("services")
 
@@ -34,7 +35,12 @@ def serve(listeners: list[Listener]) -> None:
     Raises:
         SystemExit: with code 1, if conversations were still going when the grace period ended.
     """
-    with asyncio.Runner(loop_factory=LOOP) as runner:
+    run(listeners, LOOP)
+
+
+def run(listeners: list[Listener], loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """The same on a loop of choice."""
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
         if not runner.run(Server(listeners).run()):
             raise SystemExit(1)
 
@@ -199,5 +205,4 @@ class Server:
     def _end_reading(stream: Stream) -> None:
         """Answer what has been asked, then close: the kernel gives what has arrived, then the end of the stream."""
         stream.connection.drain()
-        with suppress(OSError):
-            stream.writer.get_extra_info("socket").shutdown(socket.SHUT_RD)
+        end_reading(stream.writer.transport)

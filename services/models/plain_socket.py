@@ -5,6 +5,8 @@ What blocks whom: everyone waits for the one who is being served: for its reques
 What runs out first: patience. Waiting clients fill the listening socket's backlog; those behind it are not even let in.
 """
 
+from collections.abc import Callable
+
 from services.blocking import Drain, selector_of, serve_datagram
 from services.listeners import Listener
 
@@ -24,15 +26,28 @@ def serve(listeners: list[Listener]) -> None:
                 if key.data is None:
                     stop.clear()
                 elif not stop.is_set:
-                    _serve_one(key.data, stop)
+                    serve_one(key.data, stop)
     stop.close()
 
 
-def _serve_one(listener: Listener, stop: Drain) -> None:
+def serve_one(listener: Listener, stop: Drain, before: Callable[[], object] = lambda: None) -> bool:
+    """Serve whoever is first in line at a listening socket.
+
+    Args:
+        before: called when he has been accepted, and has not been served yet.
+
+    Returns:
+        Whether there was anybody.
+    """
     if listener.is_datagram:
         if received := listener.receive():
+            before()
             serve_datagram(listener, *received)
+            return True
     elif accepted := listener.accept():
+        before()
         stream, peer = accepted
         with stream:
             stop.serve_stream(listener, stream, peer)
+        return True
+    return False

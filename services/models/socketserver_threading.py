@@ -12,7 +12,8 @@ What each server inherits: `ThreadingMixIn` stands before one of the library's f
 """
 
 import os
-from socketserver import TCPServer, ThreadingMixIn, UDPServer, UnixDatagramServer, UnixStreamServer
+from socketserver import BaseServer, TCPServer, ThreadingMixIn, UDPServer, UnixDatagramServer, UnixStreamServer
+from typing import Any
 
 from services.blocking import Conversations, StopSignal
 from services.listeners import Listener
@@ -20,19 +21,39 @@ from services.protocol import Transport
 from services.socketservers import make_server, serve_until
 
 
-class ThreadingTCPServer(ThreadingMixIn, TCPServer):
+class CountedMixIn(ThreadingMixIn, BaseServer):
+    """Counts a client from before its thread starts until its socket is closed."""
+
+    conversations: Conversations
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.conversations.begin()
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            self.conversations.end()  # no thread was started that could
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self.conversations.end()
+
+
+class ThreadingTCPServer(CountedMixIn, TCPServer):
     """A thread for each connection."""
 
 
-class ThreadingUDPServer(ThreadingMixIn, UDPServer):
+class ThreadingUDPServer(CountedMixIn, UDPServer):
     """A thread for each datagram."""
 
 
-class ThreadingUnixStreamServer(ThreadingMixIn, UnixStreamServer):
+class ThreadingUnixStreamServer(CountedMixIn, UnixStreamServer):
     """A thread for each connection."""
 
 
-class ThreadingUnixDatagramServer(ThreadingMixIn, UnixDatagramServer):
+class ThreadingUnixDatagramServer(CountedMixIn, UnixDatagramServer):
     """A thread for each datagram."""
 
 
@@ -53,10 +74,11 @@ def serve(listeners: list[Listener]) -> None:
     limits = listeners[0].limits
     stop = StopSignal()
     conversations = Conversations()
-    servers = [
-        (listener, make_server(listener, CLASSES, conversations.serve_stream, conversations.serve_datagram))
-        for listener in listeners
-    ]
+    servers = []
+    for listener in listeners:
+        server = make_server(listener, CLASSES, conversations.serve_stream, conversations.serve_datagram)
+        server.conversations = conversations  # type: ignore[attr-defined]  # CountedMixIn's
+        servers.append((listener, server))
     serve_until(stop, servers, has_room=lambda: len(conversations) < limits.connections)
     # Whoever is in the backlog must learn now that nobody will come; datagram sockets still carry replies.
     for listener, server in servers:

@@ -4,9 +4,10 @@ from services.protocol.address import Address, AddressError, Transport
 from services.protocol.connection import DATAGRAM_SIZE, SERVICES, Connection, Conversation, DatagramConnection
 from services.protocol.errors import AdapterError, PeerError
 from services.protocol.events import SEND_SIZE, Close, Compute, Event, Send, Wait
-from services.protocol.limits import LimitError, Limits
+from services.protocol.limits import BLOCKING_WORKERS, LimitError, Limits
 
 __all__ = [
+    "BLOCKING_WORKERS",
     "DATAGRAM_SIZE",
     "SEND_SIZE",
     "SERVICES",

@@ -7,6 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Self
 
+# Workers that hold a client each: a few dozen that wait for a database or a slow reader are common, and 64 interpreters
+# that share their parent's pages cost less than 100 MB.
+BLOCKING_WORKERS = 64
+
 
 class LimitError(ValueError):
     """A limit in the environment is not a number, or below its minimum."""
@@ -49,6 +53,11 @@ class Limits:
     idle: float = _limit(300.0, "LAB_IDLE_SECONDS", 0.01)
     connections: int = _count(10_000, "LAB_MAX_CONNECTIONS")
     backlog: int = _count(1024, "LAB_BACKLOG")
+    # Threads or processes of the models that have a fixed number of them. 0 is the model's own choice:
+    # `BLOCKING_WORKERS` where one serves a client at a time, a process for each core where one is an event loop.
+    workers: int = _count(0, "LAB_WORKERS", 0)
+    # Not 0: each process of `prefork` and `asyncio_prefork` has a listening TCP socket of its own (SO_REUSEPORT).
+    reuse_port: int = _count(0, "LAB_REUSEPORT", 0)
 
     # The stages of a close: how long the peer may take to close its half after ours, and how long SIGTERM leaves what
     # is in flight. `docker stop` allows 10 s before it kills.

@@ -1,0 +1,95 @@
+"""A process for each core, each with a loop of `asyncio_protocol`: what is deployed (gunicorn, uvicorn, hypercorn).
+
+Unit of concurrency: a protocol object, on one of several loops. A client stays with the process that accepted it.
+What blocks whom: computing blocks the clients of the same process, and no others. A client gets the process that is
+awake first, not the one that has the least to do.
+What runs out first: the cores; and what processes cannot share, such as caches and pools of connections, is there once
+for each of them. A worker that dies takes all of its clients along, and is replaced.
+"""
+
+import asyncio
+import mmap
+import os
+import struct
+
+from services.listeners import Listener
+from services.models.asyncio_protocol import LOOP, Server, StreamProtocol, event_loop, start_server
+from services.workers import Workers
+
+__all__ = ["event_loop", "serve"]
+
+_SLOT = struct.Struct("@Q")
+
+
+def serve(listeners: list[Listener]) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        SystemExit: with code 1, if conversations were still going when the grace period ended.
+    """
+    # One process alone would not show what it means that there are several.
+    count = listeners[0].limits.workers or max(len(os.sched_getaffinity(0)), 2)
+    counts = Counts(count)
+
+    def work(number: int, listeners: list[Listener]) -> bool:
+        with asyncio.Runner(loop_factory=LOOP) as runner:
+            return runner.run(WorkerServer(listeners, counts, number).run())
+
+    if not Workers(listeners, count, work, on_end=counts.clear).serve():
+        raise SystemExit(1)
+
+
+class Counts:
+    """How many conversations each process has, in memory that all of them share.
+
+    Each writes its own slot only, so there is nothing to lock, and what a dead one has left can be cleared.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._page = mmap.mmap(-1, size * _SLOT.size)
+
+    def __setitem__(self, number: int, count: int) -> None:
+        _SLOT.pack_into(self._page, number * _SLOT.size, count)
+
+    def clear(self, number: int) -> None:
+        """The process of this number has ended."""
+        self[number] = 0
+
+    def total(self) -> int:
+        """Of all processes."""
+        return sum(count for (count,) in _SLOT.iter_unpack(self._page))
+
+
+class WorkerServer(Server):
+    """The conversations of one process, under a limit that is for all of them together."""
+
+    def __init__(self, listeners: list[Listener], counts: Counts, number: int) -> None:
+        super().__init__(listeners)
+        self._counts = counts
+        self._number = number
+
+    @property
+    def is_full(self) -> bool:
+        """Whether all processes together are at the limit."""
+        return self._counts.total() >= self.limits.connections
+
+    def one_more(self) -> None:
+        """A conversation begins."""
+        super().one_more()
+        self._counts[self._number] = self.count
+
+    def one_less(self) -> None:
+        """A conversation has ended."""
+        super().one_less()
+        self._counts[self._number] = self.count
+
+    async def listen(self, listener: Listener) -> asyncio.Server:
+        """Have the loop accept from a listening socket, a client at a time.
+
+        asyncio accepts as many clients at once as its `backlog` says. The process that is awake first would get a whole
+        burst of them, and the others nobody.
+        """
+        server = await start_server(listener, lambda: StreamProtocol(self, listener), backlog=1)
+        listener.socket.listen(self.limits.backlog)  # asyncio has set the socket's own to 1 as well
+        return server

@@ -1,0 +1,81 @@
+"""gevent: code as for threads, run by greenlets on one loop in one thread.
+
+Unit of concurrency: a greenlet, some kilobytes of C stack copied aside when another has its turn. `recv`, `sendall`,
+`sleep`, locks: each looks as if it blocked, and switches to another greenlet instead. `services/before` replaces them
+(`monkey.patch_all`) before anything else is imported in this model's process.
+What blocks whom: waiting blocks nobody. Computing blocks everyone, as on any loop; and so does what gevent could not
+replace: a C library that waits by itself, a file on a slow disk.
+What runs out first: the one core that the loop has.
+
+The conversation is, line by line, that of `socketserver_threading` and `thread_pool` (`services/blocking.py`).
+"""
+
+import os
+import socket
+
+import gevent
+from gevent.pool import Pool
+
+from services.blocking import Conversations, StopSignal, selector_of
+from services.listeners import ACCEPT_PAUSE, Listener
+
+LIBRARIES = ("gevent",)
+
+
+def event_loop() -> str:
+    """What turns, for the server's first line."""
+    return ".".join((type(gevent.get_hub().loop).__module__, type(gevent.get_hub().loop).__qualname__))
+
+
+def serve(listeners: list[Listener]) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        SystemExit: with code 1, if a conversation was still going when the grace period ended.
+    """
+    limits = listeners[0].limits
+    stop = StopSignal()
+    # gevent's sockets are non-blocking underneath, so the kernel's time-outs mean nothing to them.
+    conversations = Conversations(set_timeouts=socket.socket.settimeout)
+    pool = Pool(limits.connections)
+    with selector_of(listeners, stop) as selector:
+        while not stop.is_set:
+            if not pool.wait_available(ACCEPT_PAUSE):
+                continue  # and see whether a signal has come meanwhile
+            for key, _ in selector.select():
+                if key.data is None:
+                    stop.clear()
+                elif not pool.full() and not stop.is_set:
+                    _accept(key.data, pool, conversations)
+    for listener in listeners:
+        if not listener.is_datagram:
+            listener.socket.close()
+    if not conversations.drain(limits.grace):
+        os._exit(1)
+    pool.join()
+    stop.close()
+
+
+def _accept(listener: Listener, pool: Pool, conversations: Conversations) -> None:
+    if listener.is_datagram:
+        if received := listener.receive():
+            conversations.begin()
+            pool.spawn(_serve_datagram, listener, *received, conversations)
+    elif accepted := listener.accept():
+        conversations.begin()
+        pool.spawn(_serve_stream, listener, *accepted, conversations)
+
+
+def _serve_stream(listener: Listener, stream: socket.socket, peer: object, conversations: Conversations) -> None:
+    try:
+        with stream:
+            conversations.serve_stream(listener, stream, peer)
+    finally:
+        conversations.end()
+
+
+def _serve_datagram(listener: Listener, data: bytes, peer: object, conversations: Conversations) -> None:
+    try:
+        conversations.serve_datagram(listener, data, peer)
+    finally:
+        conversations.end()

@@ -1,0 +1,122 @@
+"""A fixed number of threads, all started beforehand, fed by one acceptor.
+
+Unit of concurrency: a thread of the pool, which holds one client from accept to close, then takes the next. No client
+pays for the start of a thread, and memory is bounded from the first second.
+What blocks whom: waiting blocks nobody as long as a thread is free. When all have a client, the acceptor stops
+accepting: new clients wait in the listening socket's backlog, where they cost nothing, can be seen (`ss -l`), and go to
+another server when this one stops. The usual alternative, an unbounded queue behind the acceptor, hides them: it lets
+everyone in and answers nobody. Computing takes turns at the GIL, as with any threads.
+What runs out first: the threads of the pool (`LAB_WORKERS`). Clients that are connected and silent hold one each; a
+pool suits short conversations.
+"""
+
+import logging
+import os
+import selectors
+import socket
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+
+from services.blocking import Conversations, StopSignal, selector_of
+from services.listeners import Listener
+from services.protocol import BLOCKING_WORKERS
+
+log = logging.getLogger("services")
+
+Job = Callable[[], None]
+
+
+def serve(listeners: list[Listener]) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        SystemExit: with code 1, if a conversation was still going when the grace period ended.
+    """
+    limits = listeners[0].limits
+    stop = StopSignal()
+    pool = Pool(min(limits.workers or BLOCKING_WORKERS, limits.connections))
+    with selector_of(listeners, stop) as everything, selectors.DefaultSelector() as signals_only:
+        for selector in (everything, signals_only):
+            selector.register(pool, selectors.EVENT_READ, pool)
+        signals_only.register(stop, selectors.EVENT_READ, None)
+        while not stop.is_set:
+            for key, _ in (everything if pool.has_room else signals_only).select():
+                if key.data is None:
+                    stop.clear()
+                elif key.data is pool:
+                    pool.clear()
+                elif pool.has_room and not stop.is_set:
+                    _accept(key.data, pool)
+    # Whoever is in the backlog must learn now that nobody will come; datagram sockets still carry replies.
+    for listener in listeners:
+        if not listener.is_datagram:
+            listener.socket.close()
+    if not pool.conversations.drain(limits.grace):
+        os._exit(1)  # a thread that computes cannot be stopped, only left behind
+    pool.close()
+    stop.close()
+
+
+class Pool:
+    """The threads, and what they are to do next."""
+
+    def __init__(self, size: int) -> None:
+        self.conversations = Conversations()
+        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        # Readable when a thread has become free: the acceptor may be waiting for just that.
+        self._freed = os.eventfd(0, os.EFD_NONBLOCK)
+        self._threads = [threading.Thread(target=self._work, name=f"worker-{number}") for number in range(size)]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a thread is free. So the queue is never longer than the time a thread takes to wake up."""
+        return len(self.conversations) < len(self._threads)
+
+    def submit(self, job: Job) -> None:
+        """Have a thread do this; there must be room."""
+        self.conversations.begin()
+        self._jobs.put(job)
+
+    def fileno(self) -> int:
+        """Becomes readable when a thread has become free."""
+        return self._freed
+
+    def clear(self) -> None:
+        """Make `fileno` wait for the next one."""
+        os.eventfd_read(self._freed)
+
+    def close(self) -> None:
+        """End all threads; none may have anything to do."""
+        for _ in self._threads:
+            self._jobs.put(None)
+        for thread in self._threads:
+            thread.join()
+        os.close(self._freed)
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            try:
+                job()
+            except Exception:
+                log.exception("a conversation ended in an error")  # and its thread goes on: the pool has no other
+            finally:
+                self.conversations.end()
+                os.eventfd_write(self._freed, 1)
+
+
+def _accept(listener: Listener, pool: Pool) -> None:
+    if listener.is_datagram:
+        if received := listener.receive():
+            data, peer = received
+            pool.submit(lambda: pool.conversations.serve_datagram(listener, data, peer))
+    elif accepted := listener.accept():
+        stream, peer = accepted
+        pool.submit(lambda: _serve_stream(listener, stream, peer, pool.conversations))
+
+
+def _serve_stream(listener: Listener, stream: socket.socket, peer: object, conversations: Conversations) -> None:
+    with stream:
+        conversations.serve_stream(listener, stream, peer)

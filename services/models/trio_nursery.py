@@ -1,0 +1,176 @@
+"""trio: a task for each client, each in a nursery that does not end before its tasks have.
+
+Unit of concurrency: a task. It belongs to a nursery, so none can be forgotten, and its errors have somewhere to go.
+What blocks whom: waiting blocks nobody, as every `await` on the network lets the loop turn to someone else. Computing
+blocks everyone.
+What runs out first: the one core that the loop has. trio checks for cancellation and gives way at every `await`, also
+one that has nothing to wait for; that is what its guarantees cost.
+
+Shutting down is where it shows: one nursery for those who accept, around it one for the conversations. Cancelling the
+inner one stops the accepting, and the outer one ends by itself when the last client has been answered.
+"""
+
+import logging
+import math
+import signal
+import socket
+from contextlib import suppress
+
+import trio
+
+from services.listeners import RECEIVE_SIZE, Listener
+from services.protocol import Close, Compute, Connection, Send, Wait
+
+log = logging.getLogger("services")
+
+LIBRARIES = ("trio",)
+
+
+def event_loop() -> str:
+    """What turns, for the server's first line."""
+    return "trio"
+
+
+def serve(listeners: list[Listener]) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        SystemExit: with code 1, if conversations were still going when the grace period ended.
+    """
+    if not trio.run(Server(listeners).run):
+        raise SystemExit(1)
+
+
+class Server:
+    """The conversations of one run of trio."""
+
+    def __init__(self, listeners: list[Listener]) -> None:
+        self._listeners = listeners
+        self._limits = listeners[0].limits
+        self._room = trio.CapacityLimiter(self._limits.connections)
+        self._streams: dict[trio.socket.SocketType, Connection] = {}
+        self._is_draining = False
+
+    async def run(self) -> bool:
+        """Serve until a signal; returns whether all conversations ended by themselves."""
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async with trio.open_nursery() as conversations:
+                async with trio.open_nursery() as accepting:
+                    for listener in self._listeners:
+                        serve = self._serve_datagrams if listener.is_datagram else self._accept
+                        accepting.start_soon(serve, listener, conversations)
+                    async for _ in signals:
+                        accepting.cancel_scope.cancel()
+                        break
+                self._drain()
+                conversations.cancel_scope.deadline = trio.current_time() + self._limits.grace
+        if conversations.cancel_scope.cancelled_caught:
+            log.warning("the grace period of %g s is over: what was left is cut off", self._limits.grace)
+            return False
+        return True
+
+    async def _accept(self, listener: Listener, conversations: trio.Nursery) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(listener.socket)
+            token = object()
+            await self._room.acquire_on_behalf_of(token)  # while there is no room, clients wait in the backlog
+            try:
+                stream, peer = listener.socket.accept()
+            except OSError as error:
+                self._room.release_on_behalf_of(token)
+                if not isinstance(error, BlockingIOError):
+                    await trio.sleep(listener.accept_failed(error))
+                continue
+            conversations.start_soon(self._serve_stream, listener, stream, peer, token)
+
+    async def _serve_stream(self, listener: Listener, accepted: socket.socket, peer: object, token: object) -> None:
+        try:
+            with trio.socket.from_stdlib_socket(accepted) as stream:
+                connection = self._streams[stream] = listener.connection(peer)
+                if self._is_draining:
+                    _end_reading(stream, connection)
+                try:
+                    await self._converse(stream, connection)
+                except OSError as error:
+                    log.debug("the peer is gone: %s", error.strerror)
+                finally:
+                    del self._streams[stream]
+        finally:
+            self._room.release_on_behalf_of(token)
+
+    async def _converse(self, stream: trio.socket.SocketType, connection: Connection) -> None:
+        peer_is_done = False
+        # One scope for the whole conversation: to move its deadline costs less than to open a scope for each read.
+        with trio.CancelScope() as patience:
+            while True:
+                match connection.next_event():
+                    case None:
+                        patience.deadline = trio.current_time() + self._limits.idle
+                        if data := await stream.recv(RECEIVE_SIZE):
+                            connection.receive_data(data)
+                        else:
+                            peer_is_done = True
+                            connection.receive_eof()
+                    case Send(data):
+                        await self._send(stream, data, patience)
+                    case Wait(seconds):
+                        patience.deadline = math.inf
+                        await trio.sleep(seconds)
+                    case Compute() as work:
+                        connection.receive_digest(work.run())
+                    case Close():
+                        break
+            patience.deadline = math.inf
+        if patience.cancelled_caught:
+            log.info("closed a connection that was idle for %g s", self._limits.idle)
+        elif not peer_is_done:
+            # In stages: end our half, then read what still comes, so that no reset overtakes the last reply.
+            stream.shutdown(socket.SHUT_WR)
+            with trio.move_on_after(self._limits.linger):
+                while await stream.recv(RECEIVE_SIZE):
+                    pass
+
+    async def _send(self, stream: trio.socket.SocketType, data: bytes, patience: trio.CancelScope) -> None:
+        sent = 0
+        while sent < len(data):
+            patience.deadline = trio.current_time() + self._limits.idle
+            sent += await stream.send(memoryview(data)[sent:] if sent else data)
+
+    async def _serve_datagrams(self, listener: Listener, conversations: trio.Nursery) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(listener.socket)
+            if received := listener.receive():
+                token = object()
+                await self._room.acquire_on_behalf_of(token)
+                conversations.start_soon(self._serve_datagram, listener, *received, token)
+
+    async def _serve_datagram(self, listener: Listener, data: bytes, peer: object, token: object) -> None:
+        try:
+            connection = listener.datagram(data, peer)
+            while True:
+                match connection.next_event():
+                    case Send(reply):
+                        listener.reply(reply, peer)
+                    case Wait(seconds):
+                        await trio.sleep(seconds)
+                    case Compute() as work:
+                        connection.receive_digest(work.run())
+                    case _:
+                        return
+        finally:
+            self._room.release_on_behalf_of(token)
+
+    def _drain(self) -> None:
+        self._is_draining = True
+        for listener in self._listeners:
+            if not listener.is_datagram:
+                listener.socket.close()
+        for stream, connection in self._streams.items():
+            _end_reading(stream, connection)
+
+
+def _end_reading(stream: trio.socket.SocketType, connection: Connection) -> None:
+    """Answer what has been asked, then close: the kernel gives what has arrived, then the end of the stream."""
+    connection.drain()
+    with suppress(OSError):
+        stream.shutdown(socket.SHUT_RD)
