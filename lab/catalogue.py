@@ -14,7 +14,7 @@ from typing import Any, Self
 import yaml
 
 from lab.errors import LabError
-from services.protocol import SERVICES, Address, Transport
+from services.protocol import SERVICES, Address, Transport, is_offered, port_of
 
 ROOT = Path(__file__).resolve().parent.parent
 COMPOSE_FILE = ROOT / "compose.yaml"
@@ -153,12 +153,13 @@ class Catalogue:
 
 
 def _addresses(service: str, host: str, directory: str) -> Iterator[tuple[Transport, Address]]:
-    port = SERVICES[service].port
-    yield Transport.TCP, Address(Transport.TCP, host, port)
-    yield Transport.UNIX, Address(Transport.UNIX, path=f"{directory}/{service}.sock")
-    if SERVICES[service].over_datagrams:
-        yield Transport.UDP, Address(Transport.UDP, host, port)
-        yield Transport.UNIXGRAM, Address(Transport.UNIXGRAM, path=f"{directory}/{service}.dgram.sock")
+    for transport in Transport:
+        if is_offered(service, transport):
+            if transport.is_unix:
+                ending = ".dgram.sock" if transport.is_datagram else ".sock"
+                yield transport, Address(transport, path=f"{directory}/{service}{ending}")
+            else:
+                yield transport, Address(transport, host, port_of(service, transport))
 
 
 def _read_services(path: Path) -> dict[str, dict[str, Any]]:

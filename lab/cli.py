@@ -103,10 +103,11 @@ def cli(ctx: click.Context, project: str | None, backend_name: str | None, file:
 @cli.command()
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
 @click.option("--timeout", type=float, default=30.0, show_default=True, help="Seconds for all models to answer.")
+@click.option("--mutual-tls", is_flag=True, help="Over TLS, let in only clients with a certificate of the lab's CA.")
 @click.pass_obj
-def up(lab: Lab, models: tuple[str, ...], timeout: float) -> None:
+def up(lab: Lab, models: tuple[str, ...], timeout: float, mutual_tls: bool) -> None:
     """Start models (all by default); returns when each has answered."""
-    lab.backend.up(models, timeout=timeout)
+    lab.backend.up(models, timeout=timeout, mutual_tls=mutual_tls)
     count = len(lab.catalogue.select(models))
     click.echo(f"{count} {'model answers' if count == 1 else 'models answer'}: `lab ls` says where")
 
@@ -153,7 +154,9 @@ def logs(lab: Lab, models: tuple[str, ...]) -> None:
 @click.argument("model")
 @click.argument("service")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[ARG]...")
-@click.option("--transport", type=click.Choice(["tcp", "udp", "unix", "unixgram"]), default="tcp", show_default=True)
+@click.option(
+    "--transport", type=click.Choice(["tcp", "tls", "udp", "unix", "unixgram"]), default="tcp", show_default=True
+)
 @click.option("--timeout", type=float, default=5.0, show_default=True, help="Seconds for the whole exchange.")
 @click.pass_obj
 def call(lab: Lab, model: str, service: str, arguments: tuple[str, ...], transport: str, timeout: float) -> None:

@@ -65,7 +65,9 @@ class Backend(Protocol):
     project: str
     catalogue: Catalogue
 
-    def up(self, models: Iterable[str | Model] = (), *, timeout: float = READY_SECONDS) -> None:
+    def up(
+        self, models: Iterable[str | Model] = (), *, timeout: float = READY_SECONDS, mutual_tls: bool = False
+    ) -> None:
         """Start models (all of them by default) and return when each has answered a protocol exchange.
 
         What runs already is left alone. On a failure, or Ctrl-C, what this call started is taken down again.

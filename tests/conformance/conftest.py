@@ -18,7 +18,7 @@ import pytest
 from lab.backends import open_backend
 from lab.catalogue import Catalogue, Model
 from lab.client import Link
-from services.protocol import SERVICES, Address, Transport
+from services.protocol import Address, Transport, is_offered
 
 FOREIGN = "target"
 
@@ -51,6 +51,7 @@ class Target:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "service(name, kind): the service that a conformance test is about")
+    config.addinivalue_line("markers", "transport(name): only about this transport")
     config.addinivalue_line("markers", "capability(name): what a model must be capable of, unless it says it is not")
     config.addinivalue_line(
         "markers", "limit(name): only about the models that declare this limit, and what it means there"
@@ -66,13 +67,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     service, kind = next(metafunc.definition.iter_markers("service")).args
     capabilities = [marker.args[0] for marker in metafunc.definition.iter_markers("capability")]
     limits = {marker.args[0] for marker in metafunc.definition.iter_markers("limit")}
+    transports = {marker.args[0] for marker in metafunc.definition.iter_markers("transport")}
     network_only = next(metafunc.definition.iter_markers("network_only"), None)
     parameters = []
     if network_only is None or metafunc.config.getoption("network"):
         for target, model in _targets(metafunc.config):
             if target.service != service or target.transport.is_datagram != (kind == "datagram"):
                 continue
-            if not limits <= target.limits:
+            if not limits <= target.limits or (transports and target.transport not in transports):
                 continue
             reasons = [model.limits[name] for name in capabilities if model and name in model.limits]
             marks = [pytest.mark.xfail(reason=reason, strict=True) for reason in reasons]
@@ -105,7 +107,7 @@ def _targets(config: pytest.Config) -> Iterator[tuple[Target, Model | None]]:
     for model in catalogue.select(chosen):
         for service in model.services:
             for transport in Transport:
-                if SERVICES[service].over_datagrams or not transport.is_datagram:
+                if is_offered(service, transport):
                     yield Target(model.name, service, transport, find, frozenset(model.limits)), model
 
 

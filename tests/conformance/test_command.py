@@ -2,7 +2,6 @@
 
 import hashlib
 import selectors
-import socket
 import time
 from contextlib import ExitStack
 
@@ -10,6 +9,8 @@ import pytest
 import redis
 
 from lab.client import Link, ReplyReader, pack, read_resp
+from lab.secure import ca_file, certificate_file
+from services.protocol import Transport
 
 stream = pytest.mark.service("command", "stream")
 datagram = pytest.mark.service("command", "datagram")
@@ -166,7 +167,7 @@ def test_what_cannot_be_followed_is_answered_and_closed(target, request_: bytes,
         link.socket.setblocking(False)
         try:
             for _ in range(16):
-                link.socket.send(bytes(65536))
+                link.send_some(bytes(65536))
         except BlockingIOError:
             pass
         except (BrokenPipeError, ConnectionResetError):
@@ -209,20 +210,20 @@ def order_of_answers(target, unit: float) -> list[int]:
     count = 3
     order = []
     with ExitStack() as stack:
-        waiting: dict[socket.socket, int] = {}
+        waiting = {}
         for number in range(count):
             link = stack.enter_context(target.connect(30))
             link.send(b"SLEEP %d\r\nQUIT\r\n" % (1500 * unit * (count - number)))
-            waiting[link.socket] = number
+            waiting[link] = number
         with selectors.DefaultSelector() as selector:
-            for each in waiting:
-                selector.register(each, selectors.EVENT_READ)
+            for link in waiting:
+                selector.register(link.socket, selectors.EVENT_READ, link)
             while waiting:
                 for key, _ in selector.select():
-                    assert key.fileobj.recv(100).startswith(b"+OK\r\n")
+                    assert key.data.receive().startswith(b"+OK\r\n")
                     selector.unregister(key.fileobj)
-                    order.append(waiting.pop(key.fileobj))
-                    key.fileobj.close()
+                    order.append(waiting.pop(key.data))
+                    key.data.close()
     return order
 
 
@@ -253,6 +254,9 @@ def test_holds_fifty_clients_at_once(target, patience: float) -> None:
 def test_serves_redis_py(target) -> None:
     where = target.address
     options = {"unix_socket_path": where.path} if where.transport.is_unix else {"host": where.host, "port": where.port}
+    if where.transport is Transport.TLS:
+        options |= {"ssl": True, "ssl_ca_certs": ca_file()}
+        options |= {"ssl_certfile": certificate_file(), "ssl_keyfile": certificate_file()}
     with redis.Redis(**options, socket_timeout=10) as client:
         assert client.ping()
         assert client.echo("hello") == b"hello"

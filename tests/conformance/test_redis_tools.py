@@ -5,6 +5,9 @@ import subprocess
 
 import pytest
 
+from lab.secure import ca_file, certificate_file
+from services.protocol import Transport
+
 pytestmark = [pytest.mark.service("command", "stream"), pytest.mark.network_only]
 
 
@@ -12,6 +15,8 @@ def run(program: str, target, *arguments: str, stdin: str = "") -> str:
     """Run a program of redis-tools against a target; returns what it printed on both streams."""
     where = target.address
     to = ["-s", where.path] if where.transport.is_unix else ["-h", where.host, "-p", str(where.port)]
+    if where.transport is Transport.TLS:
+        to += ["--tls", "--cacert", ca_file(), "--cert", certificate_file(), "--key", certificate_file()]
     result = subprocess.run(
         [program, *to, *arguments],
         input=stdin,

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lab.catalogue import COMPOSE_FILE, Catalogue, CatalogueError
-from services.protocol import SERVICES, Address, Transport
+from services.protocol import SERVICES, Address, Transport, port_of
 
 MODEL = """\
 services:
@@ -45,7 +45,7 @@ def test_the_projects_own_catalogue_is_sound() -> None:
             assert address.transport == listener.transport
             assert address.transport.is_unix or (address.host, address.port) == (
                 model.name,
-                SERVICES[listener.service].port,
+                port_of(listener.service, address.transport),
             )
 
 
@@ -56,6 +56,7 @@ def test_a_model_listens_on_every_transport_of_its_services(tmp_path: Path) -> N
     found = {(item.service, item.transport): item.address for item in catalogue.inside("mine")}
     assert found == {
         ("echo", "tcp"): "tcp://mine:7",
+        ("echo", "tls"): "tls://mine:7007",
         ("echo", "udp"): "udp://mine:7",
         ("echo", "unix"): "unix:///run/lab/mine/echo.sock",
         ("echo", "unixgram"): "unixgram:///run/lab/mine/echo.dgram.sock",
