@@ -31,12 +31,13 @@ def measure(command: Sequence[str]) -> float:
 def main(rounds: int) -> None:
     """Alternate which goes first: what the first leaves warm must not always help the second."""
     catalogue = Catalogue.load()
+    models = [model.name for model in catalogue.select()]
     backend = Containers(PROJECT, catalogue)
     lab = [sys.executable, "-m", "lab", "--backend", "docker", "--project", PROJECT, "up"]
-    bare = ["docker", "compose", "-p", PROJECT, "up", "--detach", "shell", *catalogue.names]
+    bare = ["docker", "compose", "-p", PROJECT, "up", "--detach", "shell", *models]
     times: dict[str, list[float]] = {"lab": [], "bare": [], "lab again": [], "bare again": []}
     try:
-        backend.build(["shell", *catalogue.names])
+        backend.build(["shell", *models])
         for number in range(rounds):
             order = [("lab", lab), ("bare", bare)]
             for name, command in order if number % 2 == 0 else reversed(order):

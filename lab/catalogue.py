@@ -58,6 +58,9 @@ class Model:
         extra: the optional dependency of this project that it needs.
         limits: a genuine limit's capability -> why it has it.
         services: what it speaks, in the order of `SERVICES`.
+        profile: the Compose profile that it belongs to; such a model takes part where it or its profile is named.
+        only_in_container: whether it has no way to run as a process of this machine.
+        uses_all_cores: whether one server of it can keep several cores busy.
     """
 
     name: str
@@ -66,6 +69,9 @@ class Model:
     extra: str | None
     limits: Mapping[str, str]
     services: tuple[str, ...]
+    profile: str | None = None
+    only_in_container: bool = False
+    uses_all_cores: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,17 +116,36 @@ class Catalogue:
         """The names of the models."""
         return tuple(model.name for model in self.models)
 
-    def select(self, names: Iterable[str | Model]) -> tuple[Model, ...]:
-        """The models of these names, in the catalogue's order; all of them where none is named.
+    @cached_property
+    def profiles(self) -> tuple[str, ...]:
+        """The profiles that models belong to."""
+        return tuple(dict.fromkeys(model.profile for model in self.models if model.profile))
+
+    def select(self, names: Iterable[str | Model] = (), profiles: Iterable[str] = ()) -> tuple[Model, ...]:
+        """The models of these names and of these profiles, in the catalogue's order.
+
+        Where none is named: those of the profiles, and all that belong to no profile.
 
         Raises:
-            CatalogueError: an unknown name; the message lists the known ones.
+            CatalogueError: an unknown name or profile, with the known ones; or nothing is left to select.
         """
         wanted = list(dict.fromkeys(item if isinstance(item, str) else item.name for item in names))
+        active = list(dict.fromkeys(profiles))
         for name in wanted:
             if name not in self.names:
                 raise CatalogueError(f"unknown model {name!r}; known: {', '.join(self.names)}")
-        return tuple(model for model in self.models if not wanted or model.name in wanted)
+        for profile in active:
+            if profile not in self.profiles:
+                known = ", ".join(self.profiles) or "none"
+                raise CatalogueError(f"unknown profile {profile!r}; known: {known}")
+        selected = tuple(
+            model
+            for model in self.models
+            if model.name in wanted or model.profile in active or not (wanted or model.profile)
+        )
+        if not selected:
+            raise CatalogueError(f"every model belongs to a profile, so name one: {', '.join(self.profiles)}")
+        return selected
 
     def __getitem__(self, name: str) -> Model:
         return self.select([name])[0]
@@ -209,12 +234,14 @@ def _read_labels(path: Path, service: str, labels: object) -> dict[str, str]:
 
 
 def _merge(into: dict[str, Any], override: Mapping[str, Any]) -> None:
-    """Merge as Compose does, for the keys that are read here: mappings by key, the rest replaced."""
+    """Merge as Compose does, for the keys that are read here: mappings by key, profiles added, the rest replaced."""
     for key, value in override.items():
         if isinstance(value, dict) and isinstance(into.get(key), dict):
             _merge(into[key], value)
         elif isinstance(value, dict):
             into[key] = dict(value)
+        elif key == "profiles" and isinstance(value, list) and isinstance(into.get(key), list):
+            into[key] = [*into[key], *value]
         else:
             into[key] = value
 
@@ -238,6 +265,13 @@ def _read_models(files: Sequence[Path], definitions: Mapping[str, Mapping[str, A
                 raise wrong(label, f"model {name} has no label {label}")
         if not definition.get("image"):
             raise wrong("lab.model", f"model {name} has no image")
+        profile = _read_profile(files, name, definition.get("profiles"))
+        for label, value in (("lab.only", "container"), ("lab.cores", "all")):
+            if labels.get(label, value) != value:
+                raise wrong(label, f"label {label} of {name} is {labels[label]!r}; if it is there, it is {value!r}")
+        if "lab.only" in labels and not profile:
+            # `lab up` without a name has to hold on processes too.
+            raise wrong("lab.only", f"model {name} has the label lab.only, and so needs a profile: `profiles: [NAME]`")
         chosen = re.split(r"[,\s]+", labels["lab.services"].strip()) if labels.get("lab.services") else list(SERVICES)
         for service in chosen:
             if service not in SERVICES:
@@ -249,7 +283,20 @@ def _read_models(files: Sequence[Path], definitions: Mapping[str, Mapping[str, A
             extra=labels.get("lab.extra") or None,
             limits={key.removeprefix(_LIMIT): value for key, value in labels.items() if key.startswith(_LIMIT)},
             services=tuple(service for service in SERVICES if service in chosen),
+            profile=profile,
+            only_in_container="lab.only" in labels,
+            uses_all_cores="lab.cores" in labels,
         )
+
+
+def _read_profile(files: Sequence[Path], service: str, profiles: object) -> str | None:
+    """The one profile of a model, or None."""
+    if profiles is None or profiles == []:
+        return None
+    names = set(profiles) if isinstance(profiles, list) and all(isinstance(item, str) for item in profiles) else set()
+    if len(names) != 1:
+        raise _error_in(files, ["services", service, "profiles"], f"profiles of {service} is not a list of one name")
+    return str(names.pop())
 
 
 def _kind(value: object) -> str:

@@ -102,13 +102,17 @@ def cli(ctx: click.Context, project: str | None, backend_name: str | None, file:
 
 @cli.command()
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
+@click.option(
+    "--profile", "profiles", multiple=True, metavar="NAME", help="The models of this profile as well; repeatable."
+)
 @click.option("--timeout", type=float, default=30.0, show_default=True, help="Seconds for all models to answer.")
 @click.option("--mutual-tls", is_flag=True, help="Over TLS, let in only clients with a certificate of the lab's CA.")
 @click.pass_obj
-def up(lab: Lab, models: tuple[str, ...], timeout: float, mutual_tls: bool) -> None:
-    """Start models (all by default); returns when each has answered."""
-    lab.backend.up(models, timeout=timeout, mutual_tls=mutual_tls)
-    count = len(lab.catalogue.select(models))
+def up(lab: Lab, models: tuple[str, ...], profiles: tuple[str, ...], timeout: float, mutual_tls: bool) -> None:
+    """Start models (by default all that belong to no profile); returns when each has answered."""
+    selected = lab.catalogue.select(models, profiles)
+    lab.backend.up(selected, timeout=timeout, mutual_tls=mutual_tls)
+    count = len(selected)
     click.echo(f"{count} {'model answers' if count == 1 else 'models answer'}: `lab ls` says where")
 
 
@@ -142,9 +146,9 @@ def ls(lab: Lab, as_json: bool) -> None:
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
 @click.pass_obj
 def logs(lab: Lab, models: tuple[str, ...]) -> None:
-    """Print what models (all by default) have written so far."""
+    """Print what models (all that were started by default) have written so far."""
     started = {state.model for state in lab.backend.state() if state.state != "missing"}
-    for model in lab.catalogue.select(models):
+    for model in lab.catalogue.select(models) if models else lab.catalogue.models:
         if models or model.name in started:
             for line in lab.backend.logs(model.name).splitlines():
                 click.echo(f"{model.name}: {line}")

@@ -80,7 +80,7 @@ class Demo:
 
 
 @click.command()
-@click.option("--models", default="", metavar="A,B", help="Which; by default all.")
+@click.option("--models", default="", metavar="A,B", help="Which; by default all that belong to no profile.")
 @click.option("--seconds", type=SECONDS, default="2s", show_default=True, help="How long to load each model.")
 @click.option(
     "--out",

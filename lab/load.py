@@ -54,7 +54,7 @@ SECONDS = Seconds()
 @click.argument(
     "scenario", type=click.Choice(list(WORKLOADS)), default="closed_session", required=False, metavar="[SCENARIO]"
 )
-@click.option("--models", default="", metavar="A,B", help="Which; by default all that run.")
+@click.option("--models", default="", metavar="A,B", help="Which; by default all that run and belong to no profile.")
 @click.option(
     "--users", type=click.IntRange(1, _MOST_USERS), default=16, show_default=True, help="Connections at a time."
 )
@@ -95,6 +95,9 @@ def load(
         chosen = [model for model in chosen if model.name in running]
     if absent := [model.name for model in chosen if model.name not in running]:
         raise LabError(f"not running: {', '.join(absent)}; start with: lab up {' '.join(absent)}")
+    if not chosen and running:
+        named = ",".join(sorted(running))
+        raise LabError(f"no model is running but those of a profile; name them: lab load --models {named}")
     if not chosen:
         raise LabError("no model is running; start them with: lab up")
     if not (headless or as_json or thresholds):

@@ -122,8 +122,8 @@ def percentile(histogram: Sequence[tuple[float, int]], share: float) -> float | 
 
 
 def allotted_cores(model: Model, cores: int | None) -> int | None:
-    """How many cores a server can keep busy: one where all of its Python runs under one GIL."""
-    return cores if model.family == "process" else 1
+    """How many cores a server can keep busy: one, unless its catalogue entry says all."""
+    return cores if model.uses_all_cores else 1
 
 
 def encode_targets(listeners: Sequence[Listener]) -> str:

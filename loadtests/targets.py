@@ -53,7 +53,7 @@ class Targets:
 
     @classmethod
     def from_catalogue(cls) -> Self:
-        """Every model of the catalogue, by its name on the lab's network."""
+        """Every model of the catalogue that belongs to no profile, by its name on the lab's network."""
         from lab.catalogue import Catalogue  # only here: a generator that is told its targets needs no catalogue
 
         catalogue = Catalogue.load()
@@ -64,7 +64,7 @@ class Targets:
                     {"service": item.service, "address": str(item.address)} for item in catalogue.inside(model.name)
                 ],
             }
-            for model in catalogue.models
+            for model in catalogue.select()
         ]
         return cls.from_json(json.dumps(rows))
 

@@ -68,7 +68,7 @@ class Backend(Protocol):
     def up(
         self, models: Iterable[str | Model] = (), *, timeout: float = READY_SECONDS, mutual_tls: bool = False
     ) -> None:
-        """Start models (all of them by default) and return when each has answered a protocol exchange.
+        """Start models (by default all that belong to no profile); return when each has answered a protocol exchange.
 
         What runs already is left alone. On a failure, or Ctrl-C, what this call started is taken down again.
 

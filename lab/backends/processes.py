@@ -76,7 +76,11 @@ class Processes:
     def up(
         self, models: Iterable[str | Model] = (), *, timeout: float = READY_SECONDS, mutual_tls: bool = False
     ) -> None:
-        selected = [model.name for model in self.catalogue.select(models)]
+        chosen = self.catalogue.select(models)
+        if bound := [model.name for model in chosen if model.only_in_container]:
+            runs = "runs" if len(bound) == 1 else "run"
+            raise LabError(f"{', '.join(bound)} {runs} only in a container: take --backend docker")
+        selected = [model.name for model in chosen]
         self._check_paths(selected)
         is_new = not self._directory.exists()
         _make_private(self._directory.parent)

@@ -82,9 +82,77 @@ def test_select_keeps_the_catalogues_order_and_names_the_known() -> None:
     catalogue = Catalogue.load()
     first, second, *_ = catalogue.names
     assert [model.name for model in catalogue.select([second, first, second])] == [first, second]
-    assert catalogue.select([]) == catalogue.models
+    assert catalogue.select() == tuple(model for model in catalogue.models if not model.profile)
     with pytest.raises(CatalogueError, match=rf"unknown model 'nonesuch'; known: {first}, {second}"):
         catalogue.select(["nonesuch"])
+
+
+PROFILES = """\
+services:
+  plain: &model
+    image: example/x
+    labels: {lab.model: plain, lab.family: f, lab.summary: s}
+  spare:
+    <<: *model
+    profiles: [extra]
+    labels: {lab.model: spare, lab.family: f, lab.summary: s, lab.only: container, lab.cores: all}
+  other:
+    <<: *model
+    profiles: [rare]
+    labels: {lab.model: other, lab.family: f, lab.summary: s}
+"""
+
+
+@pytest.mark.parametrize(
+    ("names", "profiles", "selected"),
+    [
+        ([], [], ["plain"]),
+        (["spare"], [], ["spare"]),
+        (["other", "plain"], [], ["plain", "other"]),
+        ([], ["extra"], ["plain", "spare"]),
+        ([], ["rare", "extra", "rare"], ["plain", "spare", "other"]),
+        (["other"], ["extra"], ["spare", "other"]),
+    ],
+)
+def test_a_model_of_a_profile_is_selected_where_it_or_its_profile_is_named(
+    tmp_path: Path, names: list[str], profiles: list[str], selected: list[str]
+) -> None:
+    catalogue = Catalogue.load(write(tmp_path, PROFILES))
+    assert [model.name for model in catalogue.select(names, profiles)] == selected
+    assert catalogue.names == ("plain", "spare", "other")
+    assert catalogue.profiles == ("extra", "rare")
+    assert [model.profile for model in catalogue.models] == [None, "extra", "rare"]
+
+
+def test_a_profile_must_be_one_that_a_model_has(tmp_path: Path) -> None:
+    with pytest.raises(CatalogueError, match="unknown profile 'tests'; known: extra, rare"):
+        Catalogue.load(write(tmp_path, PROFILES)).select([], ["tests"])
+    with pytest.raises(CatalogueError, match="unknown profile 'extra'; known: none"):
+        Catalogue.load(write(tmp_path, MODEL)).select(["mine"], ["extra"])
+
+
+def test_models_of_profiles_alone_have_to_be_named(tmp_path: Path) -> None:
+    catalogue = Catalogue.load(
+        write(tmp_path, MODEL.replace("    image: example/mine", "    image: x\n    profiles: [p]"))
+    )
+    with pytest.raises(CatalogueError, match="every model belongs to a profile, so name one: p"):
+        catalogue.select()
+
+
+def test_the_override_adds_a_profile(tmp_path: Path) -> None:
+    path = write(tmp_path, MODEL)
+    write(tmp_path, "services: {mine: {profiles: [p]}}", "compose.override.yaml")
+    assert Catalogue.load(path)["mine"].profile == "p"
+    path.write_text(MODEL.replace("    image: example/mine", "    image: x\n    profiles: [q]"))
+    with pytest.raises(CatalogueError, match=r"compose\.override\.yaml:1: profiles of mine is not a list of one name"):
+        Catalogue.load(path)
+
+
+def test_where_a_model_runs_and_on_how_many_cores(tmp_path: Path) -> None:
+    plain, spare, other = Catalogue.load(write(tmp_path, PROFILES)).models
+    assert (plain.only_in_container, plain.uses_all_cores) == (False, False)
+    assert (spare.only_in_container, spare.uses_all_cores) == (True, True)
+    assert (other.only_in_container, other.uses_all_cores) == (False, False)
 
 
 BROKEN = {
@@ -105,6 +173,26 @@ BROKEN = {
     "an unknown service": (
         MODEL.replace("lab.family", "lab.services: gopher\n      lab.family"),
         r"compose\.yaml:6: 'gopher'.*greet",
+    ),
+    "profiles are a text": (
+        MODEL.replace("    image: example/mine", "    image: x\n    profiles: p"),
+        r"compose\.yaml:4: profiles of mine is not a list of one name",
+    ),
+    "two profiles": (
+        MODEL.replace("    image: example/mine", "    image: x\n    profiles: [p, q]"),
+        r"compose\.yaml:4: profiles of mine is not a list of one name",
+    ),
+    "only elsewhere": (
+        MODEL.replace("lab.family", "lab.only: process\n      lab.family"),
+        r"compose\.yaml:6: label lab\.only of mine is 'process'; if it is there, it is 'container'",
+    ),
+    "only in a container, and always there": (
+        MODEL.replace("lab.family", "lab.only: container\n      lab.family"),
+        r"compose\.yaml:6: model mine has the label lab\.only, and so needs a profile",
+    ),
+    "some cores": (
+        MODEL.replace("lab.family", "lab.cores: 2\n      lab.family"),
+        r"compose\.yaml:6: label lab\.cores of mine is '2'; if it is there, it is 'all'",
     ),
     "no models": ("services: {helper: {image: x}}\n", r"compose\.yaml: no service has the label lab\.model"),
     "nothing": ("", r"compose\.yaml: no service has the label lab\.model"),

@@ -96,6 +96,7 @@ BAD = {
     "unknown in check": (["check", "nonesuch"], "unknown model 'nonesuch'"),
     "models and target": (["check", "plain_socket", "--target", "echo=tcp://h:7"], "check either"),
     "some run, some do not": (["check", "plain_socket", "twisted_reactor"], "twisted_reactor not running"),
+    "unknown profile": (["up", "--profile", "nonesuch"], "unknown profile 'nonesuch'; known: "),
     "unknown in shell": (["shell", "nonesuch"], "unknown model 'nonesuch'"),
 }
 
@@ -107,6 +108,41 @@ def test_a_mistake_is_one_line_and_exit_code_2(lab: Lab, running: str, arguments
     assert message in done.stderr
     assert done.stderr.startswith("lab: ")
     assert done.stderr.count("\n") == 1
+
+
+def test_profiles_of_a_file_of_ones_own(lab: Lab, process_project: str, tmp_path: Path) -> None:
+    """As processes: a model of a profile is there where it is named, and one that needs a container is refused."""
+    labels = "lab.family: f, lab.summary: s"
+    path = tmp_path / "compose.yaml"
+    path.write_text(
+        "services:\n"
+        f"  plain_socket: {{image: x, labels: {{lab.model: plain_socket, {labels}}}}}\n"
+        f"  asyncio_streams: {{image: x, profiles: [a], labels: {{lab.model: asyncio_streams, {labels}}}}}\n"
+        f"  boxed: {{image: x, profiles: [b], labels: {{lab.model: boxed, lab.only: container, {labels}}}}}\n"
+    )
+    options = ["--file", str(path), "--backend", "process", "--project", process_project]
+
+    def running() -> list[str]:
+        rows = json.loads(lab(*options, "ls", "--json").stdout)
+        assert [row["model"] for row in rows] == ["plain_socket", "asyncio_streams", "boxed"]
+        return [row["model"] for row in rows if row["state"] == "running"]
+
+    for arguments in (["up", "boxed"], ["up", "--profile", "a", "--profile", "b"], ["check", "boxed"]):
+        done = lab(*options, *arguments)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == "lab: boxed runs only in a container: take --backend docker\n"
+        assert running() == []
+    assert lab(*options, "up", "asyncio_streams").returncode == 0
+    loaded = lab(*options, "load", "--headless")
+    assert (loaded.returncode, loaded.stdout) == (2, "")
+    assert "no model is running but those of a profile; name them: lab load --models asyncio_streams" in loaded.stderr
+    assert lab(*options, "down").returncode == 0
+    assert lab(*options, "up").stdout == "1 model answers: `lab ls` says where\n"
+    assert running() == ["plain_socket"]
+    assert lab(*options, "up", "--profile", "a").stdout == "2 models answer: `lab ls` says where\n"
+    assert running() == ["plain_socket", "asyncio_streams"]
+    assert lab(*options, "down").returncode == 0
+    assert running() == []
 
 
 def test_a_wrong_option_is_exit_code_2(lab: Lab) -> None:

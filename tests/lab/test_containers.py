@@ -21,6 +21,7 @@ from docker.models.containers import Container
 from testcontainers.core.config import testcontainers_config
 from testcontainers.core.container import DockerContainer
 
+from lab.backends import ModelState
 from lab.backends.containers import Containers, _read_sources, find_projects, purge, read_built
 from lab.catalogue import ROOT, Catalogue
 from lab.check import PLUGIN, read_report
@@ -30,6 +31,7 @@ from lab.errors import ClientError, LabError, NotReadyError
 pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("docker")]
 
 CATALOGUE = Catalogue.load()
+MODELS = [model.name for model in CATALOGUE.select()]
 INSTRUMENT = "shell"
 # One that the network has no route to: TEST-NET-1, RFC 5737.
 OUTSIDE = "192.0.2.1"
@@ -91,7 +93,7 @@ exit 1
 
 
 class TestHardening:
-    @pytest.fixture(params=[*CATALOGUE.names, INSTRUMENT])
+    @pytest.fixture(params=[*MODELS, INSTRUMENT])
     def service(self, request: pytest.FixtureRequest) -> str:
         return str(request.param)
 
@@ -138,17 +140,19 @@ def test_no_way_out(engine: docker.DockerClient, container: Callable[[str], Cont
     assert b"Network is unreachable" in output or b"timed out" in output
 
 
-@pytest.mark.parametrize("model", CATALOGUE.names)
+@pytest.mark.parametrize("model", MODELS)
 def test_every_model_answers_over_tcp_and_unix(backend: Containers, model: str) -> None:
     for transport in ("tcp", "unix", "udp", "unixgram"):
         assert ask(backend, model, "PING", transport=transport) == "PONG\n"
 
 
 def test_state_and_targets(backend: Containers) -> None:
+    """Models of a profile are listed, and were not started."""
     states = backend.state()
-    assert [(state.model, state.state) for state in states] == [(name, "running") for name in CATALOGUE.names]
+    wanted = [(model.name, "missing" if model.profile else "running") for model in CATALOGUE.models]
+    assert [(state.model, state.state) for state in states] == wanted
     assert {item.address for item in backend.targets()} == {
-        item.address for name in CATALOGUE.names for item in CATALOGUE.inside(name)
+        item.address for name in MODELS for item in CATALOGUE.inside(name)
     }
     assert backend.project in find_projects()
     header, *_ = backend.logs("asyncio_streams").splitlines()
@@ -189,7 +193,7 @@ def test_stop_lets_what_is_in_flight_finish(backend: Containers) -> None:
     shell = f"{backend.project}-{INSTRUMENT}-1"
     with ExitStack() as stack:
         clients = {}
-        for model in CATALOGUE.names:
+        for model in MODELS:
             command = ["docker", "exec", shell, "python", "-c", IN_FLIGHT, f"tcp://{model}:6379"]
             clients[model] = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
         answers = {model: [client.stdout.readline()] for model, client in clients.items() if client.stdout}
@@ -197,16 +201,16 @@ def test_stop_lets_what_is_in_flight_finish(backend: Containers) -> None:
             codes = dict(zip(clients, pool.map(backend.stop, clients), strict=True))
         for model, client in clients.items():
             answers[model].append(client.communicate()[0])
-    assert codes == dict.fromkeys(CATALOGUE.names, 0)
+    assert codes == dict.fromkeys(MODELS, 0)
     assert {tuple(lines) for lines in answers.values()} == {("(b'PONG', False)\n", "(b'OK', False) b''\n")}
     restart_all(backend)
 
 
 def test_a_killed_model_is_seen_and_starts_again(backend: Containers) -> None:
-    for model in CATALOGUE.names:
+    for model in MODELS:
         backend.kill(model, signal.SIGKILL)
-    wait_until(lambda: {state.state for state in backend.state()} == {"exited"})
-    assert {state.exit_code for state in backend.state()} == {137}
+    wait_until(lambda: {state.state for state in states_of(backend)} == {"exited"})
+    assert {state.exit_code for state in states_of(backend)} == {137}
     with pytest.raises(LabError, match="plain_socket is not running"):
         backend.kill("plain_socket", signal.SIGTERM)
     # What a killed server leaves behind are its Unix sockets; the next one must not trip over them.
@@ -214,9 +218,13 @@ def test_a_killed_model_is_seen_and_starts_again(backend: Containers) -> None:
 
 
 def restart_all(backend: Containers) -> None:
-    with ThreadPoolExecutor(len(CATALOGUE.names)) as pool:
-        list(pool.map(backend.restart, CATALOGUE.names))
-    assert {state.state for state in backend.state()} == {"running"}
+    with ThreadPoolExecutor(len(MODELS)) as pool:
+        list(pool.map(backend.restart, MODELS))
+    assert {state.state for state in states_of(backend)} == {"running"}
+
+
+def states_of(backend: Containers) -> list[ModelState]:
+    return [state for state in backend.state() if state.model in MODELS]
 
 
 def test_two_labs_do_not_meet(
@@ -242,6 +250,34 @@ def test_two_labs_do_not_meet(
     )
     with pytest.raises(LabError, match="is not up"):
         other.run(["true"])
+
+
+def test_a_model_of_a_profile_starts_where_it_is_asked_for(
+    find_of_project: Find,
+    docker_project: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    lab: Callable[..., "CompletedProcess[str]"],
+) -> None:
+    path = tmp_path_factory.mktemp("profile") / "compose.yaml"
+    path.write_text((ROOT / "compose.yaml").read_text().replace("context: .", f"context: {ROOT}"))
+    path.with_name("compose.override.yaml").write_text("services: {plain_socket: {profiles: [spare]}}")
+    options = ["--file", str(path), "--backend", "docker", "--project", docker_project]
+
+    def states() -> dict[str, str]:
+        rows = json.loads(lab(*options, "ls", "--json").stdout)
+        return {row["model"]: row["state"] for row in rows if row["model"] in ("plain_socket", "asyncio_streams")}
+
+    assert lab(*options, "up", "asyncio_streams").returncode == 0
+    assert states() == {"plain_socket": "missing", "asyncio_streams": "running"}
+    up = lab(*options, "up", "asyncio_streams", "--profile", "spare")
+    assert (up.returncode, up.stdout) == (0, "2 models answer: `lab ls` says where\n"), up.stderr
+    assert states() == {"plain_socket": "running", "asyncio_streams": "running"}
+    Containers(docker_project, Catalogue.load(path)).stop("plain_socket")
+    assert lab(*options, "up", "plain_socket").returncode == 0
+    assert states()["plain_socket"] == "running"
+    assert "plain_socket: " in lab(*options, "logs").stdout
+    assert lab(*options, "down").returncode == 0
+    assert find_of_project(docker_project) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])

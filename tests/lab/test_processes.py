@@ -90,8 +90,8 @@ def test_a_killed_server_is_seen_and_starts_again_where_it_was(backend: Processe
 
 
 def test_stop_lets_what_is_in_flight_finish(backend: Processes) -> None:
-    models = backend.catalogue.names
-    backend.up(models)
+    models = [model.name for model in backend.catalogue.select()]
+    backend.up()
     links = []
     for model in models:
         link = Link(Address.parse(address_of(backend, model)), timeout=30)

@@ -62,9 +62,9 @@ def test_littles_law(users, flight, holds):
     assert is_consistent(users, flight) is holds
 
 
-def test_only_a_process_per_client_may_use_every_core():
+def test_only_a_model_that_says_so_may_use_every_core():
     allotted = {model.name: allotted_cores(model, 8) for model in Catalogue.load().models}
-    assert allotted["socketserver_forking"] == 8
+    assert allotted["socketserver_forking"] == allotted["prefork"] == allotted["asyncio_prefork"] == 8
     assert allotted["socketserver_threading"] == allotted["asyncio_streams"] == 1
 
 

@@ -103,7 +103,7 @@ def _session(pid: int) -> int:
         return -1
 
 
-@pytest.fixture(params=Catalogue.load().names)
+@pytest.fixture(params=[model.name for model in Catalogue.load().select()])
 def model(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
