@@ -144,6 +144,23 @@ class Backend(Protocol):
         """
 
 
+def choose_models(
+    backend: Backend, names: Iterable[str | Model] = (), profiles: Iterable[str] = ()
+) -> tuple[Model, ...]:
+    """The models that something is to be done with; of those that nobody asked for, the ones that can run here.
+
+    Raises:
+        CatalogueError: an unknown name or profile.
+    """
+    names = list(names)
+    selected = backend.catalogue.select(names, profiles)
+    bound = [model.name for model in selected if model.only_in_container and not model.profile]
+    if names or not bound or backend.name == "docker":
+        return selected
+    print(f"lab: left out, as they run only in containers: {', '.join(bound)}", file=sys.stderr)
+    return tuple(model for model in selected if model.name not in bound)
+
+
 def open_backend(name: str | None = None, project: str | None = None, *, catalogue: Catalogue | None = None) -> Backend:
     """Find where to run.
 

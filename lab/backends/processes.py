@@ -29,7 +29,15 @@ from typing import Any
 
 import psutil
 
-from lab.backends import READY_SECONDS, STOP_SECONDS, Completed, ModelState, runtime_base, runtime_directory
+from lab.backends import (
+    READY_SECONDS,
+    STOP_SECONDS,
+    Completed,
+    ModelState,
+    choose_models,
+    runtime_base,
+    runtime_directory,
+)
 from lab.catalogue import ROOT, Catalogue, Listener, Model
 from lab.certificates import CA, SERVER, provide
 from lab.errors import LabError, NotReadyError
@@ -76,7 +84,7 @@ class Processes:
     def up(
         self, models: Iterable[str | Model] = (), *, timeout: float = READY_SECONDS, mutual_tls: bool = False
     ) -> None:
-        chosen = self.catalogue.select(models)
+        chosen = choose_models(self, models)
         if bound := [model.name for model in chosen if model.only_in_container]:
             runs = "runs" if len(bound) == 1 else "run"
             raise LabError(f"{', '.join(bound)} {runs} only in a container: take --backend docker")
