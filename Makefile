@@ -50,10 +50,14 @@ doctor: .venv/lab.stamp ## what this machine can and cannot do, and the mend
 	@$(BIN)/lab doctor
 
 ## Load
-.PHONY: load bench-parser bench-up
+.PHONY: load nogil bench-parser bench-up
 load: .venv/lab.stamp ## every model up, and Locust's web UI on 127.0.0.1:8089
 	@$(BIN)/lab up
 	@$(BIN)/lab load
+
+nogil: .venv/lab.stamp ## threads with the GIL and without it, in turns (the first time builds a Python: a quarter of an hour)
+	@$(ENGINE) ensure && $(ENGINE) base
+	@$(BIN)/python benchmarks/nogil.py
 
 bench-parser: .venv/dev.stamp ## our parser beside hiredis
 	@$(BIN)/python benchmarks/parser.py

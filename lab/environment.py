@@ -56,7 +56,8 @@ def describe_servers(backend: Any, models: Iterable[Model]) -> str | None:
                 if line.startswith('{"model"'):
                     with contextlib.suppress(ValueError, KeyError):
                         header = json.loads(line)
-                        found |= {"Python": header["python"]} | header["libraries"]
+                        python = "Python" if header.get("gil", True) else "Python without the GIL"
+                        found |= {python: header["python"]} | header["libraries"]
     return ", ".join(f"{name} {text}" for name, text in found.items()) or None
 
 

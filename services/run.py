@@ -42,18 +42,29 @@ def model_names() -> list[str]:
     return sorted(path.stem for path in directory.glob("*.py") if path.stem != "__init__")
 
 
+def has_gil() -> bool:
+    """Whether threads take turns at the GIL. Asked anew each time: an extension module can bring it back."""
+    asked: Callable[[], bool] | None = getattr(sys, "_is_gil_enabled", None)  # since Python 3.13
+    return asked is None or asked()
+
+
 def load_model(name: str) -> ModuleType:
     """Import a model.
 
     Raises:
-        StartError: there is none of that name, or its library is not installed.
+        StartError: there is none of that name, its library is not installed, or the interpreter is not one for it.
     """
     if name not in model_names():
         raise StartError(f"unknown model {name!r}; the models are {', '.join(model_names())}")
     try:
-        return importlib.import_module(f"services.models.{name}")
+        model = importlib.import_module(f"services.models.{name}")
     except ModuleNotFoundError as error:
         raise StartError(f"model {name} needs {error.name}, which is not installed: pip install {error.name}") from None
+    if getattr(model, "NEEDS_NO_GIL", False) and has_gil():
+        raise StartError(
+            f"model {name} needs a Python without the GIL, and this one, {PYTHON}, has it: {sys.executable}"
+        )
+    return model
 
 
 def describe(name: str, model: ModuleType, listeners: Sequence[Listener], limits: Limits) -> dict[str, object]:
@@ -68,6 +79,7 @@ def describe(name: str, model: ModuleType, listeners: Sequence[Listener], limits
         "pid": os.getpid(),
         "python": PYTHON,
         "implementation": sys.implementation.name,
+        "gil": has_gil(),
         "libraries": {library: version(library) for library in libraries},
         "event_loop": event_loop() if event_loop else None,
         "listeners": [
@@ -82,7 +94,7 @@ def _info(name: str, limits: Limits) -> Callable[[], str]:
     """INFO's lines about the server. Asked anew each time: after a fork the process is another."""
 
     def info() -> str:
-        server = {"model": name, "python_version": PYTHON, "process_id": os.getpid()}
+        server = {"model": name, "python_version": PYTHON, "gil_enabled": int(has_gil()), "process_id": os.getpid()}
         sections = {"Server": server, "Limits": asdict(limits)}
         return "".join(
             f"# {title}\r\n" + "".join(f"{key}:{value}\r\n" for key, value in pairs.items())

@@ -90,7 +90,7 @@ def render(
     captions: Sequence[str],
     checks: Mapping[str, Check],
     missing: Mapping[str, str],
-    waits: Mapping[str, Measurement],
+    waits: Mapping[str, Measurement] | None,
     environment: Mapping[str, str | None],
 ) -> str:
     """The page.
@@ -102,7 +102,7 @@ def render(
         captions: how to read it, a paragraph each.
         checks: the conformance suite's result by model; a model that is not in it was not checked.
         missing: models that were not measured, with the reason.
-        waits: a second load, by model: requests that wait 20 ms.
+        waits: a second load, by model: requests that wait 20 ms; None if there was none, and then no column.
         environment: what it ran on; None is shown as not known.
     """
     fastest = max((found.rate for found in measurements), default=0.0)
@@ -115,8 +115,12 @@ def render(
         title=title,
         lead=lead,
         captions=captions,
-        rows=[_row(found, fastest, scale, checks.get(found.model), waits.get(found.model)) for found in measurements],
+        rows=[
+            _row(found, fastest, scale, checks.get(found.model), (waits or {}).get(found.model))
+            for found in measurements
+        ],
         scale=[_show_scale(value) for value in scale],
+        has_waits=waits is not None,
         missing=missing,
         environment={name: value if value else "not known" for name, value in environment.items()},
     )

@@ -182,5 +182,13 @@ def test_page_and_table_show_what_is_missing(tmp_path, make_measurement):
     assert " 0.0" not in capture.get()
 
 
+@pytest.mark.parametrize(("waits", "shown"), [(None, False), ({}, True)])
+def test_page_has_a_column_for_a_second_load_only_if_there_was_one(make_measurement, waits, shown):
+    nothing = {"captions": [], "checks": {}, "missing": {}, "environment": {}}
+    text = page.render([make_measurement()], title="t", lead="l", waits=waits, **nothing)
+    assert ("20 ms" in text) is shown
+    assert text.count("<td ") == 7 + shown
+
+
 def test_page_without_any_measurement(tmp_path):
     assert "<table" not in (_write(tmp_path) / "index.html").read_text()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import services.run
 from services.listeners import ListenError, parse_listens
 from services.protocol import SERVICES
 
@@ -79,6 +80,30 @@ def test_a_file_that_is_no_socket_is_kept(tmp_path: Path) -> None:
     assert path.read_text() == "precious"
 
 
+def test_a_model_for_a_python_without_the_gil_refuses_one_that_has_it() -> None:
+    result = run("--model", "threads_nogil", "--listen", "echo=tcp://127.0.0.1:0")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert len(result.stderr.splitlines()) == 1
+    assert "threads_nogil needs a Python without the GIL" in result.stderr
+    assert sys.executable in result.stderr
+
+
+@pytest.mark.parametrize("has_gil", [True, False])
+def test_the_interpreter_says_whether_it_has_the_gil(monkeypatch: pytest.MonkeyPatch, has_gil: bool) -> None:
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: has_gil, raising=False)
+    assert services.run.has_gil() is has_gil
+    if has_gil:
+        with pytest.raises(services.run.StartError, match="threads_nogil needs a Python without the GIL"):
+            services.run.load_model("threads_nogil")
+    else:
+        assert callable(services.run.load_model("threads_nogil").serve)
+
+
+def test_an_interpreter_that_cannot_say_has_the_gil(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(sys, "_is_gil_enabled", raising=False)
+    assert services.run.has_gil()
+
+
 def test_the_first_line_tells_what_runs(start, model: str) -> None:
     with start(LAB_MAX_BULK="1234") as server:
         description = server.description
@@ -86,12 +111,16 @@ def test_the_first_line_tells_what_runs(start, model: str) -> None:
         assert description["model"] == model
         assert description["pid"] == server.process.pid
         assert description["limits"]["bulk"] == 1234
+        # The server runs on this interpreter, in a process that its model's library may have changed.
+        assert description["gil"] is services.run.has_gil()
         # All five services over both streams, two over TLS, the four that datagrams can carry over both of these.
         ways = {(listener["service"], listener["transport"]) for listener in description["listeners"]}
         assert len(ways) == len(description["listeners"]) == 20
         with server.connect() as link:
             link.send(b"INFO\r\n")
-            assert b"bulk:1234\r\n" in link.receive()
+            info = link.receive()
+        assert b"bulk:1234\r\n" in info
+        assert b"gil_enabled:%d\r\n" % description["gil"] in info
 
 
 def test_all_means_every_service_that_the_transport_carries() -> None:

@@ -1,0 +1,199 @@
+"""What threads gain without the GIL, and what it costs: socketserver_threading and threads_nogil, in turns.
+
+    python benchmarks/nogil.py [ROUNDS]
+
+The two are one code on two builds of the same Python. Both are held to the conformance suite first. Then each load runs
+on the one and on the other, 2 s each, and who goes first changes with the round. Prints a line a pair, then a table of
+medians, and writes a page with the run of median rate for each load. Exit code 1 if an exchange failed.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+
+from rich import box
+from rich.table import Table
+
+from lab.backends.containers import Containers
+from lab.catalogue import ROOT, Catalogue
+from lab.check import check_models
+from lab.demo import count_checks
+from lab.environment import describe_environment, describe_servers
+from lab.errors import LabError
+from lab.measurement import Measurement, measure
+from lab.report import page
+from lab.report.figures import show_count, show_failures, show_rate, show_us
+from lab.report.terminal import open_console
+
+PROJECT = f"nogil-{os.getpid()}"
+WITH, WITHOUT = "socketserver_threading", "threads_nogil"
+SECONDS = 2.0
+# What it is for, at one client, at as many as a small machine has cores, and at more; then what it costs the rest.
+LOADS = (("closed_burn", 1), ("closed_burn", 2), ("closed_burn", 4), ("closed_ping", 1), ("closed_ping", 16))
+
+CAPTIONS = (
+    "closed_burn: each request is a computation in Python, 1000 rounds of SHA-256. Under the GIL the threads of all "
+    "clients share one core; without it each client's thread can have one, as far as there are cores, and the load "
+    "generator needs a part of them too.",
+    "closed_ping: each request is next to no work, so what it takes is the price of having no GIL: reference counts "
+    "that several threads may change, a lock for each dictionary and list. Compare the CPU µs/request before the rate.",
+    "Both servers are one code on the same version of Python, and both builds are optimised alike: -O3, at link time, "
+    "by a profile.",
+)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """All runs of one load, on the one and on the other."""
+
+    workload: str
+    users: int
+    runs: dict[str, list[Measurement]]
+
+    @property
+    def name(self) -> str:
+        """The load and its number of clients."""
+        return f"{self.workload}, {self.users} client{'' if self.users == 1 else 's'}"
+
+    def middle(self, model: str) -> Measurement:
+        """The run whose rate is the median."""
+        runs = sorted(self.runs[model], key=lambda found: found.rate)
+        return runs[len(runs) // 2]
+
+    def cpu(self, model: str) -> float | None:
+        """Median of the CPU for one request, in µs; None if it is not known of every run."""
+        known = [found.server_cpu_us for found in self.runs[model] if found.server_cpu_us is not None]
+        return median(known) if len(known) == len(self.runs[model]) else None
+
+    def cores(self, model: str) -> float | None:
+        """Median of the cores' worth of CPU that the server used."""
+        known = [found.server_cores for found in self.runs[model] if found.server_cores is not None]
+        return median(known) if len(known) == len(self.runs[model]) else None
+
+    def span(self, model: str) -> str:
+        """The lowest and the highest rate."""
+        rates = [found.rate for found in self.runs[model]]
+        return f"{show_count(min(rates))} to {show_count(max(rates))}"
+
+    @property
+    def gain(self) -> float:
+        """How often the rate with the GIL goes into the rate without it."""
+        return self.middle(WITHOUT).rate / self.middle(WITH).rate
+
+    @property
+    def price(self) -> float | None:
+        """The same for the CPU of a request."""
+        before, after = self.cpu(WITH), self.cpu(WITHOUT)
+        return after / before if before and after else None
+
+
+def main(rounds: int) -> int:
+    """Returns the exit code."""
+    catalogue = Catalogue.load()
+    backend = Containers(PROJECT, catalogue)
+    models = {name: catalogue[name] for name in (WITH, WITHOUT)}
+    pairs = [Pair(workload, users, {name: [] for name in models}) for workload, users in LOADS]
+    try:
+        backend.up(models)
+        report = check_models(backend, list(models), progress=False)
+        print(f"conformance: {report.summary()}", flush=True)
+        if not report.holds:
+            raise LabError("what fails the conformance suite is not measured: `lab check` says more")
+        for number in range(rounds):
+            for pair in pairs:
+                for name in sorted(models, reverse=number % 2 == 1):
+                    found = measure(backend, models[name], pair.workload, users=pair.users, seconds=SECONDS)
+                    pair.runs[name].append(found)
+                each = "  ".join(f"{name} {show_rate(pair.runs[name][-1])}" for name in models)
+                print(f"{number + 1}/{rounds}  {pair.name}: {each}", flush=True)
+        environment = describe_environment(backend.name, versions=pairs[0].runs[WITH][0].versions)
+        environment["servers"] = describe_servers(backend, models.values())
+    finally:
+        backend.down()
+    console = open_console()
+    console.print(make_table(pairs))
+    console.print(f"Medians of {rounds} runs of {SECONDS:g} s. ≥: the server was not the limit.", style="dim")
+    for name, text in environment.items():
+        console.print(f"{name}: {text or 'not known'}", style="dim", markup=False)
+    path = write(pairs, rounds, environment, count_checks([asdict(each) for each in report.findings], list(models)))
+    print(f"as a page: {path}")
+    failed = [found for pair in pairs for runs in pair.runs.values() for found in runs if found.failures]
+    for found in failed:
+        print(f"{found.model}, {found.workload}: failures: {show_failures(found)}")
+    return 1 if failed else 0
+
+
+def make_table(pairs: Sequence[Pair]) -> Table:
+    """A row for each load and model."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("load", no_wrap=True)
+    table.add_column("threads", no_wrap=True)
+    for name in ("requests/s", "lowest to highest", "rate", "CPU µs/req", "CPU", "cores used"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for pair in pairs:
+        for model in pair.runs:
+            is_second = model == WITHOUT
+            cores, middle = pair.cores(model), pair.middle(model)
+            table.add_row(
+                "" if is_second else pair.name,
+                "without the GIL" if is_second else "with the GIL",
+                show_rate(middle),
+                pair.span(model),
+                show_ratio(pair.gain) if is_second else "",
+                show_us(pair.cpu(model)),
+                show_ratio(pair.price) if is_second else "",
+                "not known" if cores is None else f"{cores:.2f}",
+                middle.verdict.bound,
+                end_section=is_second,
+            )
+    return table
+
+
+def show_ratio(value: float | None) -> str:
+    """`without the GIL` divided by `with it`."""
+    return "not known" if value is None else f"x {value:.2f}"
+
+
+def write(
+    pairs: Sequence[Pair], rounds: int, environment: dict[str, str | None], checks: dict[str, page.Check]
+) -> Path:
+    """Write page and data; returns where the page is."""
+    folder = ROOT / "results" / "nogil" / datetime.now(UTC).strftime("%Y-%m-%dT%H%M%SZ")
+    folder.mkdir(parents=True)
+    runs = [found.as_json() for pair in pairs for each in pair.runs.values() for found in each]
+    (folder / "data.json").write_text(json.dumps({"environment": environment, "runs": runs}, indent=1) + "\n")
+    # On the page a row is a model under one load, and the load is the second line of its name.
+    rows = [
+        replace(pair.middle(model), model=f"{model}, {pair.users}", summary=f"{pair.name}; {pair.span(model)} a second")
+        for pair in pairs
+        for model in pair.runs
+    ]
+    ratios = [
+        f"{pair.name}: without the GIL {show_ratio(pair.gain)} the rate, {show_ratio(pair.price)} the CPU of a request."
+        for pair in pairs
+    ]
+    text = page.render(
+        rows,
+        title="Threads with the GIL, and without",
+        lead=f"For each load the run of median rate out of {rounds}, in turns, {environment['date']}.",
+        captions=[*ratios, *CAPTIONS],
+        checks={row.model: checks[row.model.split(",")[0]] for row in rows},
+        missing={},
+        waits=None,
+        environment=environment,
+    )
+    (folder / "index.html").write_text(text, encoding="utf-8")
+    return folder / "index.html"
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 5))
+    except LabError as error:
+        sys.exit(f"nogil: {error}")
