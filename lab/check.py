@@ -9,17 +9,16 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
-from lab.backends import Backend, Completed, json_states
+from lab.backends import Backend, Completed
 from lab.catalogue import ROOT
 from lab.check_plugin import MARK
 from lab.errors import LabError
-from services.protocol import SERVICES, Address, AddressError, Transport
+from lab.foreign import parse_target
+from services.protocol import SERVICES, Transport
 
 SUITE = "tests/conformance"
 PLUGIN = ["-p", "lab.check_plugin", "--quiet", "--no-header"]
@@ -108,14 +107,15 @@ def check_models(backend: Backend, models: Sequence[str], *, progress: bool) -> 
             backend.down()
     if progress:
         print(f"lab: checking {', '.join(models)} ...", file=sys.stderr, flush=True)
-    if backend.name == "docker":
-        arguments = [SUITE, *PLUGIN, *PARALLEL, "--network", "--models", ",".join(models)]
-        return read_report(backend.run_service("tests", arguments, capture=True), models)
-    with tempfile.TemporaryDirectory(prefix="lab-check-") as directory:
-        listing = Path(directory) / "targets.json"
-        listing.write_text(json.dumps(json_states(backend.state())))
-        arguments = [SUITE, *PLUGIN, *PARALLEL, "--targets", str(listing), "--models", ",".join(models)]
-        return read_report(backend.run_service("tests", arguments, capture=True), models)
+    rows = []
+    for state in backend.state():
+        if state.model in models:
+            model = backend.catalogue[state.model]
+            rows.append(state.as_json() | {"limits": dict(model.limits), "holds_rfc_only": model.holds_rfc_only})
+    arguments = [SUITE, *PLUGIN, *PARALLEL, *(["--network"] if backend.name == "docker" else [])]
+    return read_report(
+        backend.run_service("tests", arguments, environ={"LAB_TARGETS": json.dumps(rows)}, capture=True), models
+    )
 
 
 def check_foreign(targets: Iterable[str], *, rfc_only: bool = False, progress: bool) -> Report:
@@ -130,15 +130,9 @@ def check_foreign(targets: Iterable[str], *, rfc_only: bool = False, progress: b
     """
     arguments = ["--rfc"] if rfc_only else []
     for target in targets:
-        service, separator, url = target.partition("=")
-        if not separator or service not in SERVICES:
+        service, address = parse_target(target)
+        if service not in SERVICES:
             raise LabError(f"--target {target!r} is not SERVICE=URL with one of {', '.join(SERVICES)}")
-        try:
-            address = Address.parse(url)
-        except AddressError as error:
-            raise LabError(f"--target {target!r}: {error}") from None
-        if not address.transport.is_unix and address.port is None:
-            address = Address(address.transport, address.host, SERVICES[service].port)
         arguments += ["--target", f"{service}={address}"]
     if progress:
         print("lab: checking ...", file=sys.stderr, flush=True)

@@ -3,6 +3,7 @@
 Each command imports what it needs when it is called: `lab --help` must be there at once, and `lab up` is measured.
 """
 
+import contextlib
 import importlib
 import json
 import os
@@ -140,8 +141,10 @@ def ls(lab: Lab, as_json: bool) -> None:
     rows = [[state.family, state.model, _show_state(state), summaries[state.model]] for state in ordered]
     show_table(["family", "model", "state", "what it means"], rows, group=0)
     for state in ordered:
-        if state.state == "exited" and state.last_lines:
-            click.echo(f"{state.model}: {state.last_lines[-1]}")
+        if state.state == "exited":
+            click.echo(f"\n{state.model} ended{_show_exit(state.exit_code)}; the end of its log:", err=True)
+            for line in state.last_lines or ("(it is empty)",):
+                click.echo(f"  {line}", err=True)
 
 
 @cli.command()
@@ -235,6 +238,18 @@ def shell(lab: Lab, model: str | None, command: str | None) -> None:
 
 
 @cli.command()
+@click.argument("name")
+@click.option("--extra", metavar="LIBRARY", help="A library that it needs, by its name on the package index.")
+def new(name: str, extra: str | None) -> None:
+    """Begin a model of your own: its file, its stanza in compose.yaml, its extra."""
+    from lab.new import create
+
+    for number, step in enumerate(create(name, extra), 1):
+        click.echo(f"{number}. {step}")
+    click.echo("`make test TESTS=tests/repo` names what is still missing")
+
+
+@cli.command()
 @click.option("--json", "as_json", is_flag=True, help="Each finding, for a script.")
 def doctor(as_json: bool) -> None:
     """Say what this machine can and cannot do, and the mend for each."""
@@ -294,6 +309,16 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, group: 
         last = group is not None and number + 1 < len(rows) and rows[number + 1][group] != row[group]
         table.add_row(*(Text(cell) for cell in cells), end_section=last)
     Console().print(table)
+
+
+def _show_exit(code: int | None) -> str:
+    """An exit code for a person: 128 plus a signal's number is that signal."""
+    if code is None:
+        return ", its exit code is not known"
+    if code > 128:
+        with contextlib.suppress(ValueError):
+            return f" by {signal.Signals(code - 128).name} (exit code {code})"
+    return f" with exit code {code}"
 
 
 def _show_state(state: "ModelState") -> str:

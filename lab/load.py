@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,12 +12,14 @@ from rich.console import Console
 
 from lab.catalogue import Model
 from lab.errors import LabError
+from lab.foreign import Foreign
 from lab.measurement import Measurement, encode_targets, measure
 from lab.report.terminal import make_table, open_console
 from lab.thresholds import Threshold
-from lab.workloads import WORKLOADS
+from lab.workloads import OWN, WORKLOADS
 
 if TYPE_CHECKING:
+    from lab.backends import Backend
     from lab.cli import Lab
 
 # Bounds on what one command may do to a machine: a model's containers are sized for less than either.
@@ -54,7 +57,15 @@ SECONDS = Seconds()
 @click.argument(
     "scenario", type=click.Choice(list(WORKLOADS)), default="closed_session", required=False, metavar="[SCENARIO]"
 )
-@click.option("--models", default="", metavar="A,B", help="Which; by default all that run and belong to no profile.")
+@click.option("--models", default="", metavar="A,B", help="Which; by default all that run.")
+@click.option(
+    "--target", "targets", multiple=True, metavar="SERVICE=URL", help="A server that is not ours, headless; repeatable."
+)
+@click.option(
+    "--codec",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A Python file that knows the target's own protocol; then --target is a URL alone.",
+)
 @click.option(
     "--users", type=click.IntRange(1, _MOST_USERS), default=16, show_default=True, help="Connections at a time."
 )
@@ -75,6 +86,8 @@ def load(
     lab: "Lab",
     scenario: str,
     models: str,
+    targets: tuple[str, ...],
+    codec: Path | None,
     users: int,
     duration: float,
     warm_up: float,
@@ -88,15 +101,23 @@ def load(
     Without --headless, Locust's web UI opens on 127.0.0.1:8089 (LAB_UI_PORT), with model and scenario to choose from.
     """
     thresholds = [Threshold.parse(condition) for condition in conditions]
-    backend = lab.backend
-    running = {listener.model for listener in backend.targets()}
-    chosen = [model for model in lab.catalogue.models if model.name in running]
-    if models:
-        chosen = list(lab.catalogue.select(split_names(models)))
-    if absent := [model.name for model in chosen if model.name not in running]:
-        raise LabError(f"not running: {', '.join(absent)}; start with: lab up {' '.join(absent)}")
-    if not chosen:
-        raise LabError("no model is running; start them with: lab up")
+    if (targets and models) or (codec and not targets):
+        raise LabError("load either models of the catalogue or a --target; a --codec goes with a --target")
+    if targets:
+        backend: Any = Foreign(targets)
+        chosen = [backend.model]
+        headless = True
+        scenario = OWN.name if codec else scenario
+        asked = OWN.service if codec else WORKLOADS[scenario].service
+        if asked not in backend.model.services:
+            spoken = ", ".join(backend.model.services)
+            if spoken == OWN.service:
+                raise LabError("a --target without a service needs a --codec that knows its protocol")
+            raise LabError(f"the target speaks {spoken}, and {scenario} asks {asked}: name another scenario")
+    else:
+        backend = lab.backend
+        chosen = choose(lab, backend, models)
+    text = codec.read_text(encoding="utf-8") if codec else None
     if not (headless or as_json or thresholds):
         serve_ui(backend, chosen, scenario, users, timeout)
         return
@@ -105,7 +126,11 @@ def load(
     found = []
     for model in chosen:
         progress.print(f"{scenario}: {model.name}, {users} users, {duration:g} s", style="dim")
-        found.append(measure(backend, model, scenario, users=users, seconds=duration, warm_up=warm_up, timeout=timeout))
+        found.append(
+            measure(
+                backend, model, scenario, users=users, seconds=duration, warm_up=warm_up, timeout=timeout, codec=text
+            )
+        )
     if as_json:
         click.echo(json.dumps([item.as_json() for item in found], indent=2))
     else:
@@ -114,6 +139,23 @@ def load(
     for line in tripped:
         progress.print(line, style="red")
     sys.exit(1 if tripped else 0)
+
+
+def choose(lab: "Lab", backend: "Backend", models: str) -> list[Model]:
+    """The models that are to be loaded: those that are named, or else all that run.
+
+    Raises:
+        LabError: one of them does not run, or none does.
+    """
+    running = {listener.model for listener in backend.targets()}
+    chosen = [model for model in lab.catalogue.models if model.name in running]
+    if models:
+        chosen = list(lab.catalogue.select(split_names(models)))
+    if absent := [model.name for model in chosen if model.name not in running]:
+        raise LabError(f"not running: {', '.join(absent)}; start with: lab up {' '.join(absent)}")
+    if not chosen:
+        raise LabError("no model is running; start them with: lab up")
+    return chosen
 
 
 # The list of scenarios has one home, lab/workloads.py. \b keeps click from filling the lines.

@@ -155,11 +155,12 @@ def measure(
     seconds: float,
     warm_up: float = 0.5,
     timeout: float = 5.0,
+    codec: str | None = None,
 ) -> Measurement:
     """Drive one model that runs already; see `measure_together`."""
-    return measure_together(backend, [model], workload, users=users, seconds=seconds, warm_up=warm_up, timeout=timeout)[
-        0
-    ]
+    return measure_together(
+        backend, [model], workload, users=users, seconds=seconds, warm_up=warm_up, timeout=timeout, codec=codec
+    )[0]
 
 
 def measure_together(
@@ -171,6 +172,7 @@ def measure_together(
     seconds: float,
     warm_up: float = 0.5,
     timeout: float = 5.0,
+    codec: str | None = None,
 ) -> list[Measurement]:
     """Drive models that run already, at the same time and from one generator: for loads that leave the CPU alone.
 
@@ -180,6 +182,7 @@ def measure_together(
         users: connections at a time, for each model.
         seconds: how long to measure, after `warm_up` seconds that do not count.
         timeout: seconds until an exchange counts as failed.
+        codec: the text of a Python file that makes and checks the exchanges, see docs/adding-a-server.md.
 
     Raises:
         LabError: the generator gave no result; the message has its last words.
@@ -201,7 +204,7 @@ def measure_together(
         finished = backend.run_service(
             "locust",
             arguments,
-            environ={"LAB_TARGETS": encode_targets(listeners)},
+            environ={"LAB_TARGETS": encode_targets(listeners)} | ({"LAB_CODEC": codec} if codec else {}),
             capture=True,
             timeout=warm_up + seconds + _OVERHEAD_SECONDS,
         )
@@ -265,7 +268,9 @@ def _combine(
     timed = sum(count for _, count in histogram)
     server_cpu_us = None
     if before.cpu_seconds is not None and after.cpu_seconds is not None and result["answered_in_all"]:
-        server_cpu_us = (after.cpu_seconds - before.cpu_seconds) * 1e6 / (result["answered_in_all"] * depth)
+        # Answers cost something. No time at all means that it was accounted elsewhere: children that nobody waited for.
+        spent = after.cpu_seconds - before.cpu_seconds
+        server_cpu_us = spent * 1e6 / (result["answered_in_all"] * depth) if spent > 0 else None
     server_cores = None if server_cpu_us is None else server_cpu_us * answered * depth / seconds / 1e6
     accounts = Accounts(
         users=result["users"],

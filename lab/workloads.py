@@ -90,4 +90,7 @@ _ALL = (
     Workload("closed_churn", "connect, one PING, close: the cost of a connection", "command", _PING, (b"PONG",), 1),
 )
 
+# Exchanges that a codec makes and checks, see docs/adding-a-server.md. Its requests are not known here.
+OWN = Workload("own_protocol", "what the codec asks, on a held connection", "own", b"", (b"",))
+
 WORKLOADS = {workload.name: workload for workload in _ALL}

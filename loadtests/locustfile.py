@@ -17,8 +17,9 @@ from locust import events
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 
-from lab.workloads import WORKLOADS
+from lab.workloads import OWN
 from loadtests.buckets import bucket_three_digits
+from loadtests.codec import Codec, CodecError
 from loadtests.measurement import Window
 from loadtests.targets import TargetError, Targets
 from loadtests.users import ALL, SocketUser
@@ -30,17 +31,21 @@ locust.stats.bucket_response_time = cast(Any, bucket_three_digits)
 
 try:
     SocketUser.targets = Targets.from_environ(os.environ)
-except TargetError as error:
+    SocketUser.codec = Codec.from_environ(os.environ)
+    if SocketUser.codec:
+        SocketUser.workloads = {OWN.name: OWN}
+except (TargetError, CodecError) as error:
     sys.exit(f"locustfile: {error}")
 
 
 def add_options(parser: LocustArgumentParser, **_: Any) -> None:
     """Called by Locust before it reads its command line."""
     models = [*SocketUser.targets.models, ALL]
-    about = "; ".join(f"{workload.name.removeprefix('closed_')}: {workload.summary}" for workload in WORKLOADS.values())
+    workloads = SocketUser.workloads
+    about = "; ".join(f"{workload.name.removeprefix('closed_')}: {workload.summary}" for workload in workloads.values())
     for name, choices, text in (
         ("--model", models, f"which server is loaded; {ALL}: each of them, with its share of the users"),
-        ("--workload", list(WORKLOADS), about),
+        ("--workload", list(workloads), about),
     ):
         # The parser, not the group: Locust's keywords for its web UI are the parser's.
         parser.add_argument(name, choices=choices, default=choices[0], help=text.replace("%", "%%"))

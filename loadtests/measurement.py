@@ -15,7 +15,6 @@ import gevent
 import psutil
 from locust.env import Environment
 
-from lab.workloads import WORKLOADS
 from loadtests.users import SocketUser, request_name
 
 # In front of the result on stdout: Locust and its libraries may write lines of their own.
@@ -103,7 +102,7 @@ class Window:
                     model=model,
                     workload=options.workload,
                     users=sum(user.model == model for user in before),
-                    depth=WORKLOADS[options.workload].depth,
+                    depth=SocketUser.workloads[options.workload].depth,
                     seconds=seconds,
                     answered=entry.num_requests - entry.num_failures,
                     failures={

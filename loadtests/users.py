@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from collections.abc import Mapping
 from time import perf_counter
 from typing import Any, ClassVar, cast
 
@@ -9,7 +10,8 @@ import gevent
 from locust import User, constant, task
 from locust.env import Environment
 
-from lab.workloads import SESSION, WORKLOADS
+from lab.workloads import SESSION, WORKLOADS, Workload
+from loadtests.codec import Codec
 from loadtests.targets import Targets
 from loadtests.wire import ExchangeError, TimeOutError, Wire
 
@@ -33,6 +35,9 @@ class SocketUser(User):
     wait_time = constant(0)
 
     targets: ClassVar[Targets]
+    # What can be chosen: the lab's workloads, or the one that a codec makes.
+    workloads: ClassVar[Mapping[str, Workload]] = WORKLOADS
+    codec: ClassVar[Codec | None] = None
     # Who runs now, and what each model has answered since the process started, warm-up included.
     running: ClassVar[set["SocketUser"]] = set()
     answered_by_model: ClassVar[Counter[str]] = Counter()
@@ -40,7 +45,7 @@ class SocketUser(User):
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
         options = cast(Any, environment.parsed_options)
-        self._workload = WORKLOADS[options.workload]
+        self._workload = self.workloads[options.workload]
         self._models = self.targets.models if options.model == ALL else [options.model]
         self._timeout = float(options.timeout)
         self._wire: Wire | None = None
@@ -76,7 +81,7 @@ class SocketUser(User):
         started = perf_counter()
         try:
             if self._wire is None:
-                self._wire = Wire(self._address, self._workload, timeout=self._timeout)
+                self._wire = Wire(self._address, self._workload, timeout=self._timeout, codec=self.codec)
             self._wire.exchange()
         except ExchangeError as error:
             self._fail(error, perf_counter() - started)

@@ -11,6 +11,7 @@ from typing import ClassVar
 import hiredis
 
 from lab.workloads import Workload
+from loadtests.codec import Codec
 
 _READ_SIZE = 64 * 1024
 
@@ -111,15 +112,20 @@ class Wire:
         address: host and port.
         workload: what is exchanged on it.
         timeout: seconds for the connecting, and for each exchange.
+        codec: gives the requests, and knows the replies, in place of the workload.
 
     Raises:
         ExchangeError: there is no connection.
     """
 
-    __slots__ = ("_reader", "_socket", "_timeout", "_workload")
+    __slots__ = ("_codec", "_number", "_reader", "_socket", "_timeout", "_workload")
 
-    def __init__(self, address: tuple[str, int], workload: Workload, *, timeout: float) -> None:
+    def __init__(
+        self, address: tuple[str, int], workload: Workload, *, timeout: float, codec: Codec | None = None
+    ) -> None:
         self._workload = workload
+        self._codec = codec
+        self._number = 0
         self._timeout = timeout
         self._reader = hiredis.Reader() if workload.service == "command" else None
         try:
@@ -140,7 +146,9 @@ class Wire:
             ExchangeError: it did not come back right. The connection is of no more use.
         """
         try:
-            if self._reader is None:
+            if self._codec is not None:
+                self._exchange_coded(self._codec)
+            elif self._reader is None:
                 self._exchange_bytes(self._workload.request, self._workload.replies[0])
             else:
                 self._exchange_resp(self._reader)
@@ -160,6 +168,20 @@ class Wire:
             if reply != expected:
                 raise ErrorReplyError if isinstance(reply, hiredis.ReplyError) else WrongBytesError
         if reader.has_data():
+            raise WrongBytesError  # more than was asked for
+
+    def _exchange_coded(self, codec: Codec) -> None:
+        deadline = perf_counter() + self._timeout
+        request = codec.encode(self._number)
+        self._number += 1
+        self._socket.sendall(request)
+        data = b""
+        try:
+            while (size := codec.reply_size(data, request)) is None:
+                data += self._receive(deadline, short=bool(data))
+        except ValueError:
+            raise WrongBytesError from None
+        if size != len(data):
             raise WrongBytesError  # more than was asked for
 
     def _exchange_bytes(self, request: bytes, expected: bytes) -> None:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from lab.catalogue import Catalogue, Listener, Model
 from lab.errors import LabError
@@ -52,6 +52,7 @@ class ModelState:
             "state": self.state,
             "exit_code": self.exit_code,
             "listeners": [listener.as_json() for listener in self.listeners],
+            "last_lines": list(self.last_lines),
         }
 
 
@@ -217,8 +218,3 @@ def has_engine() -> bool:
     from lab.engine import daemon, is_running
 
     return (not os.environ.get("DOCKER_HOST") and daemon.is_answering()) or is_running()
-
-
-def json_states(states: Iterable[ModelState]) -> list[dict[str, Any]]:
-    """What `lab ls --json` prints, and what LAB_TARGETS and `--targets` hold."""
-    return [state.as_json() for state in states]

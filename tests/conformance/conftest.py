@@ -8,15 +8,14 @@ out to be capable of it fails the suite just as one that is not.
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
-from pathlib import Path
 
 import pytest
 
 from lab.backends import open_backend
-from lab.catalogue import Catalogue, Model
+from lab.catalogue import Catalogue
 from lab.client import Link
 from services.protocol import Address, Transport
 
@@ -31,7 +30,7 @@ class Target:
     service: str
     transport: Transport
     find: Callable[["Target"], Address]
-    limits: frozenset[str] = field(default=frozenset())
+    limits: Mapping[str, str] = field(default_factory=dict, hash=False)
     holds_rfc_only: bool = False
 
     def __str__(self) -> str:
@@ -74,14 +73,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     network_only = next(metafunc.definition.iter_markers("network_only"), None)
     parameters = []
     if network_only is None or metafunc.config.getoption("network"):
-        for target, model in _targets(metafunc.config):
+        for target in _targets(metafunc.config):
             if target.service != service or target.transport.is_datagram != (kind == "datagram"):
                 continue
-            if not limits <= target.limits or (transports and target.transport not in transports):
+            if not limits <= set(target.limits) or (transports and target.transport not in transports):
                 continue
             if is_ours and target.holds_rfc_only:
                 continue
-            reasons = _reasons(model, capabilities, target.transport)
+            reasons = _reasons(target, capabilities)
             marks = [pytest.mark.xfail(reason=reason, strict=True) for reason in reasons]
             # With xdist, one model's tests stay in one worker: a sequential model serves one client at a time.
             marks.append(pytest.mark.xdist_group(target.model))
@@ -98,48 +97,47 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in left_out]
 
 
-def _reasons(model: Model | None, capabilities: list[str], transport: Transport) -> list[str]:
-    """Why a model cannot do what a test asks: limits that it declares, for all transports or for this one."""
-    names = [name for capability in capabilities for name in (capability, f"{capability}.{transport}")]
-    return [model.limits[name] for name in names if model and name in model.limits]
+def _reasons(target: Target, capabilities: list[str]) -> list[str]:
+    """Why it cannot do what a test asks: the limits that it declares, for all transports or for this one."""
+    names = [name for capability in capabilities for name in (capability, f"{capability}.{target.transport}")]
+    return [target.limits[name] for name in names if name in target.limits]
 
 
-def _targets(config: pytest.Config) -> Iterator[tuple[Target, Model | None]]:
-    """Every service that can be tested, and the model that offers it if it is one of the catalogue."""
+def _targets(config: pytest.Config) -> Iterator[Target]:
+    """Every service that can be tested: of one foreign server, of what LAB_TARGETS tells, or of the catalogue."""
     chosen = [name for name in config.getoption("models").split(",") if name]
     if foreign := config.getoption("target"):
         addresses = [(service, Address.parse(url)) for service, _, url in (item.partition("=") for item in foreign)]
         for service, address in addresses:
             where = dict(addresses)
             find = partial(_look_up, where)
-            yield Target(FOREIGN, service, address.transport, find, holds_rfc_only=config.getoption("rfc")), None
+            yield Target(FOREIGN, service, address.transport, find, holds_rfc_only=config.getoption("rfc"))
         return
-    catalogue = Catalogue.load()
-    find = _finder(config)
-    for model in catalogue.select(chosen):
+    if text := os.environ.get("LAB_TARGETS"):
+        for row in json.loads(text):
+            if not chosen or row["model"] in chosen:
+                find = partial(_pick, row["listeners"])
+                for listener in row["listeners"]:
+                    where = listener["service"], Transport(listener["transport"])
+                    yield Target(row["model"], *where, find, row.get("limits", {}), row.get("holds_rfc_only", False))
+        return
+    for model in Catalogue.load().select(chosen):
+        listeners = [listener.as_json() for listener in model.addresses]
+        find = partial(_pick, listeners) if config.getoption("network") else partial(_start, config)
         for listener in model.addresses:
-            transport = Transport(listener.transport)
-            limits = frozenset(model.limits)
-            yield Target(model.name, listener.service, transport, find, limits, model.holds_rfc_only), model
+            where = listener.service, Transport(listener.transport)
+            yield Target(model.name, *where, find, model.limits, model.holds_rfc_only)
 
 
 def _look_up(where: dict[str, Address], target: Target) -> Address:
     return where[target.service]
 
 
-def _finder(config: pytest.Config) -> Callable[[Target], Address]:
-    """How an address is found: in the catalogue, in a file, or by starting the model as a process."""
-    if config.getoption("network"):
-        catalogue = Catalogue.load()
-        return lambda target: _pick(target, [listener.as_json() for listener in catalogue.inside(target.model)])
-    if file := config.getoption("targets"):
-        rows = json.loads(Path(file).read_text(encoding="utf-8"))
-        listeners = {row["model"]: row["listeners"] for row in rows}
-        return lambda target: _pick(target, listeners[target.model])
-    return lambda target: _pick(target, config.stash[_PROCESSES](target.model))
+def _start(config: pytest.Config, target: Target) -> Address:
+    return _pick(config.stash[_PROCESSES](target.model), target)
 
 
-def _pick(target: Target, listeners: list[dict[str, str]]) -> Address:
+def _pick(listeners: list[dict[str, str]], target: Target) -> Address:
     for listener in listeners:
         if (listener["service"], listener["transport"]) == (target.service, target.transport):
             return Address.parse(listener["address"])

@@ -405,6 +405,32 @@ def test_the_peers_are_held_to_the_suite(find_of_project: Find, docker_project: 
     assert find_of_project(docker_project) == []
 
 
+def test_an_image_of_ones_own_is_one_of_the_models(
+    find_of_project: Find,
+    docker_project: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    lab: Callable[..., "CompletedProcess[str]"],
+) -> None:
+    """The way of docs/adding-a-server.md: a server in Perl, and nothing but an entry in compose.override.yaml."""
+    path = tmp_path_factory.mktemp("own") / "compose.yaml"
+    path.write_text((ROOT / "compose.yaml").read_text().replace("context: .", f"context: {ROOT}"))
+    example = ROOT / "docs" / "examples" / "perl_echo"
+    override = (example / "compose.override.yaml").read_text()
+    path.with_name("compose.override.yaml").write_text(override.replace("docs/examples/perl_echo", str(example)))
+    options = ["--file", str(path), "--backend", "docker", "--project", docker_project]
+    assert lab(*options, "up", "perl_echo", "plain_socket").returncode == 0
+    assert lab(*options, "call", "perl_echo", "echo", "hello").stdout == "hello\n"
+    checked = lab(*options, "check", "perl_echo")
+    assert (checked.returncode, checked.stdout) == (0, "perl_echo\t5 pass\n5 passed\n"), checked.stderr
+    loaded = lab(*options, "load", "closed_echo_1k", "--models", "perl_echo", "--json", "--duration", "1s")
+    (found,) = json.loads(loaded.stdout)
+    assert found["answered"] > 100
+    assert found["failures"] == {}
+    assert found["server_cpu_us"] > 0
+    assert lab(*options, "down").returncode == 0
+    assert find_of_project(docker_project) == []
+
+
 def test_images_that_do_not_exist_are_no_error(engine: docker.DockerClient) -> None:
     """On a new machine there is not one of them, and what the engine then prints is an empty line."""
     command = ["docker", "image", "inspect", f"socketlab/{uuid4().hex}", "--format", "{{json .RepoTags}} {{json .Id}}"]

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from lab.catalogue import PEER, Catalogue
+from lab.new import BLANK
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ROOT / "services" / "models"
@@ -53,6 +54,16 @@ def test_a_model_opens_with_its_consequences_and_has_one_public_function(name: s
     assert -1 not in places
     assert places == sorted(places)
     assert re.search(r"^def serve\(listeners: list\[Listener\]\) -> None:$", source, re.MULTILINE)
+
+
+def test_nothing_that_lab_new_has_left_open_is_still_open() -> None:
+    left = [
+        f"{path.relative_to(ROOT)}: {BLANK} in line {number}"
+        for path in (ROOT / "compose.yaml", ROOT / "README.md", *MODELS.glob("*.py"))
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if BLANK in line
+    ]
+    assert not left, "\n".join(left)
 
 
 def test_no_model_publishes_a_port_and_the_interface_only_on_loopback() -> None:

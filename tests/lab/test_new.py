@@ -1,0 +1,90 @@
+"""`lab new`: what it writes, what it refuses, and that what is left to do is named and enough."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lab.catalogue import ROOT, Catalogue
+from lab.errors import LabError
+from lab.new import BLANK, create
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """The project's files, as a clone has them."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in listed.stdout.splitlines():
+        if (ROOT / name).is_file():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+def run(clone: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", *arguments]
+    return subprocess.run(command, cwd=clone, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_the_steps_that_are_left_give_a_model_that_passes(clone: Path, process_project: str) -> None:
+    said = run(clone, "lab", "new", "my_way").stdout
+    assert [line[:2] for line in said.splitlines()[:-1]] == ["1.", "2.", "3."]
+    repo = ["pytest", "-p", "no:cacheprovider", "-q", "--timeout=60", "tests/repo/test_catalogue.py"]
+
+    # What is missing is named by tests.
+    missing = run(clone, *repo).stdout
+    assert "_ test_readme_has_a_row_for_each_model" in missing
+    assert "_ test_nothing_that_lab_new_has_left_open" in missing
+    assert f"compose.yaml: {BLANK} in line " in missing
+    assert f"services/models/my_way.py: {BLANK} in line " in missing
+
+    # The steps. Its way of serving is that of the beginning, one client at a time.
+    for path in (clone / "services" / "models" / "my_way.py", clone / "compose.yaml"):
+        path.write_text(path.read_text().replace(BLANK, "sequential"))
+    readme = (clone / "README.md").read_text()
+    last = next(line for line in readme.splitlines() if line.startswith("| `trio_nursery` |"))
+    (clone / "README.md").write_text(readme.replace(last, f"{last}\n| `my_way` | none | everyone | patience |"))
+    done = run(clone, *repo)
+    assert done.returncode == 0, done.stdout
+    options = ["--backend", "process", "--project", process_project]
+    checked = run(clone, "lab", *options, "check", "my_way")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert "18 declared limits held" in checked.stdout
+
+
+def test_a_library_gets_its_extra(clone: Path) -> None:
+    steps = create("my_way", "curio", clone)
+    assert any("make lock" in step for step in steps)
+    assert Catalogue.load(clone / "compose.yaml")["my_way"].extra == "curio"
+    assert '\ncurio = ["curio"]\n' in (clone / "pyproject.toml").read_text()
+    assert "EXTRA: curio" in (clone / "compose.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "extra", "said"),
+    [
+        ("My-Way", None, "cannot name a model"),
+        ("class", None, "cannot name a model"),
+        ("x" * 41, None, "cannot name a model"),
+        ("socket", None, "the name of a module"),
+        ("curio", "curio", "the name of a module"),
+        ("plain_socket", None, "already"),
+        ("peer_redis", None, "already"),
+        ("my_way", "no such thing", "not the name of a distribution"),
+    ],
+)
+def test_a_name_that_cannot_be_is_refused_and_nothing_is_written(
+    clone: Path, name: str, extra: str | None, said: str
+) -> None:
+    before = {path: path.read_bytes() for path in clone.rglob("*") if path.is_file()}
+    with pytest.raises(LabError, match=said):
+        create(name, extra, clone)
+    assert {path: path.read_bytes() for path in clone.rglob("*") if path.is_file()} == before
