@@ -14,12 +14,15 @@ from typing import Any, Self
 import yaml
 
 from lab.errors import LabError
-from services.protocol import SERVICES, Address, Transport
+from services.protocol import SERVICES, Address, Transport, is_offered, port_of
 
 ROOT = Path(__file__).resolve().parent.parent
 COMPOSE_FILE = ROOT / "compose.yaml"
 OVERRIDE_NAME = "compose.override.yaml"
 SOCKET_DIRECTORY = "/run/lab"
+# The profile of the servers that are not ours, which reports show as reference lines; and their family.
+PEERS, PEER = "peers", "peer"
+_MODELS = ROOT / "services" / "models"
 
 _LIMIT = "lab.limit."
 # What Docker allows as a host name on its networks, what Python allows as a module, and what fits an image tag.
@@ -58,6 +61,9 @@ class Model:
         extra: the optional dependency of this project that it needs.
         limits: a genuine limit's capability -> why it has it.
         services: what it speaks, in the order of `SERVICES`.
+        addresses: where, as seen from inside the lab's network; those of a service in the order of `Transport`.
+        holds_rfc_only: whether it is held only to what RFCs and the RESP specification say, and not to what this lab
+            has added: its own commands, the words of its errors, its limits, the stages of its close.
         profile: the Compose profile that it belongs to; such a model takes part where it or its profile is named.
         only_in_container: whether it has no way to run as a process of this machine.
         uses_all_cores: whether one server of it can keep several cores busy.
@@ -69,6 +75,8 @@ class Model:
     extra: str | None
     limits: Mapping[str, str]
     services: tuple[str, ...]
+    addresses: tuple[Listener, ...]
+    holds_rfc_only: bool = False
     profile: str | None = None
     only_in_container: bool = False
     uses_all_cores: bool = False
@@ -152,13 +160,7 @@ class Catalogue:
 
     def inside(self, model: Model | str) -> list[Listener]:
         """Where a model listens, as seen from inside the lab's network."""
-        name = model if isinstance(model, str) else model.name
-        directory = f"{SOCKET_DIRECTORY}/{name}"
-        return [
-            Listener(name, service, transport.value, str(address))
-            for service in self[name].services
-            for transport, address in _addresses(service, name, directory)
-        ]
+        return list((self[model] if isinstance(model, str) else model).addresses)
 
     def image(self, service: str) -> str:
         """The image that a Compose service runs."""
@@ -178,12 +180,13 @@ class Catalogue:
 
 
 def _addresses(service: str, host: str, directory: str) -> Iterator[tuple[Transport, Address]]:
-    port = SERVICES[service].port
-    yield Transport.TCP, Address(Transport.TCP, host, port)
-    yield Transport.UNIX, Address(Transport.UNIX, path=f"{directory}/{service}.sock")
-    if SERVICES[service].over_datagrams:
-        yield Transport.UDP, Address(Transport.UDP, host, port)
-        yield Transport.UNIXGRAM, Address(Transport.UNIXGRAM, path=f"{directory}/{service}.dgram.sock")
+    for transport in Transport:
+        if is_offered(service, transport):
+            if transport.is_unix:
+                ending = ".dgram.sock" if transport.is_datagram else ".sock"
+                yield transport, Address(transport, path=f"{directory}/{service}{ending}")
+            else:
+                yield transport, Address(transport, host, port_of(service, transport))
 
 
 def _read_services(path: Path) -> dict[str, dict[str, Any]]:
@@ -265,27 +268,61 @@ def _read_models(files: Sequence[Path], definitions: Mapping[str, Mapping[str, A
         if not definition.get("image"):
             raise wrong("lab.model", f"model {name} has no image")
         profile = _read_profile(files, name, definition.get("profiles"))
-        for label, value in (("lab.only", "container"), ("lab.cores", "all")):
+        for label, value in (("lab.only", "container"), ("lab.cores", "all"), ("lab.contract", "rfc")):
             if labels.get(label, value) != value:
                 raise wrong(label, f"label {label} of {name} is {labels[label]!r}; if it is there, it is {value!r}")
-        if "lab.only" in labels and not profile:
-            # `lab up` without a name has to hold on processes too.
-            raise wrong("lab.only", f"model {name} has the label lab.only, and so needs a profile: `profiles: [NAME]`")
-        chosen = re.split(r"[,\s]+", labels["lab.services"].strip()) if labels.get("lab.services") else list(SERVICES)
-        for service in chosen:
-            if service not in SERVICES:
-                raise wrong("lab.services", f"{service!r} is not a service; known: {', '.join(SERVICES)}")
+        try:
+            addresses = tuple(_read_addresses(name, labels))
+        except ValueError as error:
+            raise wrong("lab.transports" if "transport" in str(error) else "lab.services", str(error)) from None
         yield Model(
             name=name,
             family=labels["lab.family"],
             summary=labels["lab.summary"],
             extra=labels.get("lab.extra") or None,
             limits={key.removeprefix(_LIMIT): value for key, value in labels.items() if key.startswith(_LIMIT)},
-            services=tuple(service for service in SERVICES if service in chosen),
+            services=tuple(dict.fromkeys(listener.service for listener in addresses)),
+            addresses=addresses,
+            holds_rfc_only="lab.contract" in labels,
             profile=profile,
-            only_in_container="lab.only" in labels,
+            only_in_container="lab.only" in labels or not (_MODELS / f"{name}.py").exists(),
             uses_all_cores="lab.cores" in labels,
         )
+
+
+def _read_addresses(name: str, labels: Mapping[str, str]) -> Iterator[Listener]:
+    """Where a model listens, by its labels lab.services and lab.transports; all of both by default.
+
+    Raises:
+        ValueError: what is wrong with them.
+    """
+    transports = _split(labels.get("lab.transports")) or list(Transport)
+    for transport in transports:
+        if transport not in list(Transport):
+            raise ValueError(f"{transport!r} is not a transport; known: {', '.join(Transport)}")
+    chosen: dict[str, list[Address]] = {}
+    for entry in _split(labels.get("lab.services")) or list(SERVICES):
+        service, separator, url = entry.partition("=")
+        if service not in SERVICES:
+            raise ValueError(f"{service!r} is not a service; known: {', '.join(SERVICES)}")
+        known = chosen.setdefault(service, [])
+        if separator:
+            address = Address.parse(url)
+            if not is_offered(service, address.transport):
+                raise ValueError(f"{url}: {service} is not spoken over {address.transport}")
+            if not address.transport.is_unix and address.port is None:
+                address = Address(address.transport, address.host, port_of(service, address.transport))
+            known.append(address)
+        else:
+            found = dict(_addresses(service, name, f"{SOCKET_DIRECTORY}/{name}"))
+            known += [address for transport, address in found.items() if transport in transports]
+    for service in SERVICES:
+        for address in chosen.get(service, []):
+            yield Listener(name, service, address.transport.value, str(address))
+
+
+def _split(text: str | None) -> list[str]:
+    return re.split(r"[,\s]+", text.strip()) if text and text.strip() else []
 
 
 def _read_profile(files: Sequence[Path], service: str, profiles: object) -> str | None:

@@ -118,16 +118,17 @@ def check_models(backend: Backend, models: Sequence[str], *, progress: bool) -> 
         return read_report(backend.run_service("tests", arguments, capture=True), models)
 
 
-def check_foreign(targets: Iterable[str], *, progress: bool) -> Report:
+def check_foreign(targets: Iterable[str], *, rfc_only: bool = False, progress: bool) -> Report:
     """Check a server that is not ours.
 
     Args:
         targets: SERVICE=URL, one or more.
+        rfc_only: hold it to what RFCs and RESP say, and not to what this lab has added.
 
     Raises:
         LabError: a target that is none, or the suite could not be run.
     """
-    arguments = []
+    arguments = ["--rfc"] if rfc_only else []
     for target in targets:
         service, separator, url = target.partition("=")
         if not separator or service not in SERVICES:

@@ -106,11 +106,14 @@ def cli(ctx: click.Context, project: str | None, backend_name: str | None, file:
     "--profile", "profiles", multiple=True, metavar="NAME", help="The models of this profile as well; repeatable."
 )
 @click.option("--timeout", type=float, default=30.0, show_default=True, help="Seconds for all models to answer.")
+@click.option("--mutual-tls", is_flag=True, help="Over TLS, let in only clients with a certificate of the lab's CA.")
 @click.pass_obj
-def up(lab: Lab, models: tuple[str, ...], profiles: tuple[str, ...], timeout: float) -> None:
+def up(lab: Lab, models: tuple[str, ...], profiles: tuple[str, ...], timeout: float, mutual_tls: bool) -> None:
     """Start models (by default all that belong to no profile); returns when each has answered."""
-    selected = lab.catalogue.select(models, profiles)
-    lab.backend.up(selected, timeout=timeout)
+    from lab.backends import choose_models
+
+    selected = choose_models(lab.backend, models, profiles)
+    lab.backend.up(selected, timeout=timeout, mutual_tls=mutual_tls)
     count = len(selected)
     click.echo(f"{count} {'model answers' if count == 1 else 'models answer'}: `lab ls` says where")
 
@@ -157,7 +160,9 @@ def logs(lab: Lab, models: tuple[str, ...]) -> None:
 @click.argument("model")
 @click.argument("service")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[ARG]...")
-@click.option("--transport", type=click.Choice(["tcp", "udp", "unix", "unixgram"]), default="tcp", show_default=True)
+@click.option(
+    "--transport", type=click.Choice(["tcp", "tls", "udp", "unix", "unixgram"]), default="tcp", show_default=True
+)
 @click.option("--timeout", type=float, default=5.0, show_default=True, help="Seconds for the whole exchange.")
 @click.pass_obj
 def call(lab: Lab, model: str, service: str, arguments: tuple[str, ...], transport: str, timeout: float) -> None:
@@ -181,22 +186,27 @@ def call(lab: Lab, model: str, service: str, arguments: tuple[str, ...], transpo
 @click.option(
     "--target", "targets", multiple=True, metavar="SERVICE=URL", help="A server that is not ours; repeatable."
 )
+@click.option("--rfc", is_flag=True, help="Hold a --target to RFCs and RESP only, not to what this lab has added.")
 @click.option("--json", "as_json", is_flag=True, help="Each test with its outcome, for a script.")
 @click.pass_obj
-def check(lab: Lab, models: tuple[str, ...], targets: tuple[str, ...], as_json: bool) -> None:
+def check(lab: Lab, models: tuple[str, ...], targets: tuple[str, ...], rfc: bool, as_json: bool) -> None:
     """Prove that models behave: the conformance suite, as a table of model and transport.
 
     Models that run are checked as they are; if none runs, those asked for are started, and taken down afterwards.
     """
+    from lab.backends import choose_models
     from lab.check import check_foreign, check_models
 
     if targets and models:
         raise LabError("check either models of the catalogue or, with --target, a server of your own")
+    if rfc and not targets:
+        raise LabError("--rfc goes with --target: what a model is held to stands in compose.yaml (lab.contract)")
     on_terminal = sys.stderr.isatty() and not as_json
+    chosen = [] if targets else [model.name for model in choose_models(lab.backend, models)]
     report = (
-        check_foreign(targets, progress=on_terminal)
+        check_foreign(targets, rfc_only=rfc, progress=on_terminal)
         if targets
-        else check_models(lab.backend, [model.name for model in lab.catalogue.select(models)], progress=on_terminal)
+        else check_models(lab.backend, chosen, progress=on_terminal)
     )
     if as_json:
         click.echo(json.dumps(report.as_json(), indent=2))

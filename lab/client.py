@@ -14,12 +14,16 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hiredis
 
 from lab.errors import ClientError, LabError, NoAnswerError, UnreachableError, WrongAnswerError
-from services.protocol import DATAGRAM_SIZE, SERVICES, Address, AddressError
+from services.protocol import DATAGRAM_SIZE, SERVICES, Address, AddressError, Transport, is_offered
 from services.protocol.chargen import LINES
+
+if TYPE_CHECKING:
+    from lab.secure import SecureStream
 
 TIMEOUT = 5.0
 _RECEIVE_SIZE = 64 * 1024
@@ -65,7 +69,10 @@ class Link:
         self._timeout = timeout
         self._deadline = time.monotonic() + timeout
         self._resources = contextlib.ExitStack()
+        self._secure: SecureStream | None = None
         self.socket = self._open()
+        if address.transport is Transport.TLS:
+            self._secure = self._open_secure()
 
     def __enter__(self) -> "Link":
         return self
@@ -81,21 +88,34 @@ class Link:
         """Send all of `data`, or as one datagram."""
         with self._errors("to take what was sent"):
             self._arm()
-            if self.address.transport.is_datagram:
+            if self._secure:
+                self._secure.send(data)
+            elif self.address.transport.is_datagram:
                 self.socket.send(data)
             else:
                 self.socket.sendall(data)
+
+    def send_some(self, data: bytes) -> int:
+        """Send what the socket takes within its own time-out, at least a byte; returns how much that was.
+
+        Raises:
+            BlockingIOError, TimeoutError: it took nothing.
+        """
+        return self._secure.send_some(data) if self._secure else self.socket.send(data)
 
     def receive(self, size: int = _RECEIVE_SIZE) -> bytes:
         """Receive what there is, at least a byte; empty at the end of a stream. Of datagrams: one, possibly empty."""
         with self._errors("to answer"):
             self._arm()
-            return self.socket.recv(size)
+            return self._secure.receive(size) if self._secure else self.socket.recv(size)
 
     def half_close(self) -> None:
         """Say that nothing more will be sent."""
         with self._errors("to take what was sent"):
-            self.socket.shutdown(socket.SHUT_WR)
+            if self._secure:
+                self._secure.half_close()
+            else:
+                self.socket.shutdown(socket.SHUT_WR)
 
     def _open(self) -> socket.socket:
         transport = self.address.transport
@@ -111,6 +131,16 @@ class Link:
                     link.connect(self.address.path)
                     return link
                 return self._open_inet(kind)
+        except BaseException:
+            self._resources.close()
+            raise
+
+    def _open_secure(self) -> "SecureStream":
+        from lab.secure import SecureStream  # only here: ssl takes longer to import than an exchange takes
+
+        try:
+            with self._errors("to finish the TLS handshake"):
+                return SecureStream(self.socket, self._arm, self.address.host, str(self.address))
         except BaseException:
             self._resources.close()
             raise
@@ -144,8 +174,10 @@ class Link:
             raise TimeoutError
         return left
 
-    def _arm(self) -> None:
-        self.socket.settimeout(self._left())
+    def _arm(self) -> float:
+        left = self._left()
+        self.socket.settimeout(left)
+        return left
 
     @contextlib.contextmanager
     def _errors(self, waiting: str) -> Iterator[None]:
@@ -184,7 +216,7 @@ def call(
     exchange = _EXCHANGES.get(service)
     if exchange is None:
         raise LabError(f"unknown service {service!r}; known: {', '.join(SERVICES)}")
-    if address.transport.is_datagram and not SERVICES[service].over_datagrams:
+    if not is_offered(service, address.transport):
         raise LabError(f"{service} is not spoken over {address.transport}; it is over tcp and unix")
     words = [word.encode(errors="surrogateescape") if isinstance(word, str) else word for word in arguments]
     begin = time.monotonic()

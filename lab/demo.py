@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
-from lab.backends import Backend, open_backend
-from lab.catalogue import ROOT, Model
+from lab.backends import Backend, choose_models, open_backend
+from lab.catalogue import PEER, PEERS, ROOT, Model
 from lab.environment import describe_environment, describe_servers
 from lab.errors import LabError
 from lab.load import SECONDS, split_names
@@ -43,16 +43,15 @@ PROJECT = "socketlab-demo"
 
 # Enough connections that one at a time shows, few enough that a thread or a process each is no question of size.
 USERS = 16
-WORKLOAD = "closed_session"
+WORKLOADS = {"command": "closed_session", "echo": "closed_session_echo"}
 WAITS = "closed_sleep_20ms"
 _WAITS_SECONDS = 1.0
-
-_NUMBERS = dict(enumerate(("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten")))
 
 CAPTIONS = (
     f"The load: {USERS} clients, each without a pause: connect, {SESSION} PINGs one after the other, close, again. "
     f"Every reply is checked. One request in {SESSION} carries the connecting and the wait for a turn, so p99 is that "
     "wait: a server that takes one client at a time looks fast at p50 and shows its queue at p99.",
+    "A peer is a server of other people, as a reference line. One that has no PING returns as many bytes instead.",
     "CPU µs/request is the server's own CPU time, user and system, for one request with its share of a connection. "
     "Compare it before requests/s, which moves with whatever else the machine does. Where the verdict is waiting, "
     "both sides sleep between requests, and a part of it, on a virtual machine a large one, can be the waking of an "
@@ -80,7 +79,7 @@ class Demo:
 
 
 @click.command()
-@click.option("--models", default="", metavar="A,B", help="Which; by default all that belong to no profile.")
+@click.option("--models", default="", metavar="A,B", help="Which; by default all of no profile, and the peers.")
 @click.option("--seconds", type=SECONDS, default="2s", show_default=True, help="How long to load each model.")
 @click.option(
     "--out",
@@ -92,8 +91,9 @@ class Demo:
 def demo(lab: "Lab", models: str, seconds: float, out: Path) -> None:
     """Everything once: up, check, load, one table and its page, down."""
     started = time.monotonic()
-    found = Demo(lab.catalogue.select(split_names(models)))
     backend = open_backend(lab.backend_name, lab.project or PROJECT, catalogue=lab.catalogue)
+    profiles = [PEERS] if backend.name == "docker" and PEERS in lab.catalogue.profiles and not models else []
+    found = Demo(choose_models(backend, split_names(models), profiles))
     steps = Steps(Console(stderr=True, highlight=False))
     try:
         run(backend, found, steps, seconds=seconds)
@@ -155,13 +155,25 @@ def run(backend: Backend, found: Demo, steps: Steps, *, seconds: float) -> None:
     sound = [model for model in found.models if model.name not in found.missing]
     for model in sound:
         with steps.step(f"load: {model.name}"), _noted(found, model):
-            found.measurements.append(measure(backend, model, WORKLOAD, users=USERS, seconds=seconds))
+            found.measurements.append(measure(backend, model, choose_workload(model), users=USERS, seconds=seconds))
     # Together: whoever waits uses no CPU, so they do not disturb each other. Where this fails, its figures are missing,
     # and are shown as missing.
-    if sound:
+    if able := [model for model in sound if "command" in model.services and not model.holds_rfc_only]:
         with steps.step("load: replies that take 20 ms, all models at once"), contextlib.suppress(LabError):
-            waits = measure_together(backend, sound, WAITS, users=USERS, seconds=_WAITS_SECONDS)
+            waits = measure_together(backend, able, WAITS, users=USERS, seconds=_WAITS_SECONDS)
             found.waits = {item.model: item for item in waits}
+
+
+def choose_workload(model: Model) -> str:
+    """What a model is asked: PINGs, or echoes of the same size where it has no `command`.
+
+    Raises:
+        LabError: it has neither.
+    """
+    for service, workload in WORKLOADS.items():
+        if service in model.services:
+            return workload
+    raise LabError(f"no load for it: it speaks none of {', '.join(WORKLOADS)}")
 
 
 @contextlib.contextmanager
@@ -254,7 +266,7 @@ def write(out: Path, found: Demo, environment: Mapping[str, str | None]) -> Path
     (folder / "data.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     text = page.render(
         found.measurements,
-        title=_make_title(len(found.models)),
+        title=_make_title(found.models),
         lead=f"One run of socketlab's demo: every server answers the same {USERS} clients, {environment['date']}.",
         captions=CAPTIONS,
         checks=found.checks,
@@ -267,8 +279,9 @@ def write(out: Path, found: Demo, environment: Mapping[str, str | None]) -> Path
     return folder
 
 
-def _make_title(count: int) -> str:
-    return f"{_NUMBERS.get(count, count)} socket server{'' if count == 1 else 's'}, one protocol"
+def _make_title(models: Sequence[Model]) -> str:
+    ours = sum(model.family != PEER for model in models)
+    return f"{ours} socket server{'' if ours == 1 else 's'}, one protocol"
 
 
 def _point(link: Path, target: str) -> None:

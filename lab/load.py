@@ -89,15 +89,12 @@ def load(
     """
     thresholds = [Threshold.parse(condition) for condition in conditions]
     backend = lab.backend
-    chosen = list(lab.catalogue.select(split_names(models)))
     running = {listener.model for listener in backend.targets()}
-    if not models:
-        chosen = [model for model in chosen if model.name in running]
+    chosen = [model for model in lab.catalogue.models if model.name in running]
+    if models:
+        chosen = list(lab.catalogue.select(split_names(models)))
     if absent := [model.name for model in chosen if model.name not in running]:
         raise LabError(f"not running: {', '.join(absent)}; start with: lab up {' '.join(absent)}")
-    if not chosen and running:
-        named = ",".join(sorted(running))
-        raise LabError(f"no model is running but those of a profile; name them: lab load --models {named}")
     if not chosen:
         raise LabError("no model is running; start them with: lab up")
     if not (headless or as_json or thresholds):

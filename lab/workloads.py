@@ -55,6 +55,14 @@ _ALL = (
         (b"PONG",),
         SESSION,
     ),
+    Workload(
+        "closed_session_echo",
+        f"connect, {SESSION} echoes of {len(_PING)} bytes, close, again: for servers that only know echo",
+        "echo",
+        _PING,
+        (_PING,),
+        SESSION,
+    ),
     Workload("closed_ping", "PING on a held connection: the cost of a round trip", "command", _PING, (b"PONG",)),
     Workload(
         "closed_pipeline_16",

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 from services.listeners import RECEIVE_SIZE, Listener
-from services.protocol import Close, Compute, Connection, Limits, Send, Wait
+from services.protocol import Close, Compute, Limits, Send, StreamConversation, Wait
 
 log = logging.getLogger("services")
 
@@ -34,7 +34,7 @@ def set_kernel_timeouts(stream: socket.socket, seconds: float) -> None:
 
 def serve_stream(
     stream: socket.socket,
-    connection: Connection,
+    connection: StreamConversation,
     limits: Limits,
     sleep: Callable[[float], object] = time.sleep,
     set_timeouts: SetTimeouts = set_kernel_timeouts,
@@ -158,7 +158,7 @@ class Drain(StopSignal):
     def __init__(self, grace: float) -> None:
         # Before the handlers: a signal may come as soon as there is one.
         self._grace = grace
-        self._current: tuple[socket.socket, Connection] | None = None
+        self._current: tuple[socket.socket, StreamConversation] | None = None
         signal.signal(signal.SIGALRM, self._on_alarm)
         super().__init__()
 
@@ -202,7 +202,7 @@ class Conversations:
         self._set_timeouts = set_timeouts
         self._lock = threading.Lock()
         self._nobody_left = threading.Condition(self._lock)
-        self._streams: dict[socket.socket, Connection] = {}
+        self._streams: dict[socket.socket, StreamConversation] = {}
         self._count = 0
         self._draining = False
         self._cut = threading.Event()
@@ -262,7 +262,7 @@ class Conversations:
         return False
 
     @staticmethod
-    def _end_reading(stream: socket.socket, connection: Connection) -> None:
+    def _end_reading(stream: socket.socket, connection: StreamConversation) -> None:
         connection.drain()
         with suppress(OSError):
             stream.shutdown(socket.SHUT_RD)

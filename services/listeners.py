@@ -15,9 +15,23 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from services.protocol import SERVICES, Address, AddressError, Connection, DatagramConnection, Limits, Transport
+from services.protocol import (
+    SERVICES,
+    Address,
+    AddressError,
+    Connection,
+    DatagramConnection,
+    Limits,
+    StreamConversation,
+    Transport,
+    is_offered,
+    port_of,
+)
+
+if TYPE_CHECKING:
+    from services.tls import Secure
 
 log = logging.getLogger("services")
 
@@ -46,15 +60,18 @@ class Listener:
     socket: socket.socket
     limits: Limits
     info: Callable[[], str]
+    secure: "Secure | None" = None
 
     @property
     def is_datagram(self) -> bool:
         """Whether the socket gives datagrams instead of connections."""
         return self.address.transport.is_datagram
 
-    def connection(self, peer: object) -> Connection:
+    def connection(self, peer: object) -> StreamConversation:
         """The protocol's side of a connection just accepted from `peer`, as `accept` names it."""
-        return Connection(self.service, _peer_name(peer), limits=self.limits, info=self.info)
+        name = _peer_name(peer)
+        connection = Connection(self.service, name, limits=self.limits, info=self.info)
+        return self.secure(connection, name) if self.secure else connection
 
     def datagram(self, data: bytes, peer: object) -> DatagramConnection:
         """The protocol's side of a datagram just received from `peer`, as `recvfrom` names it."""
@@ -85,7 +102,7 @@ class Listener:
 
     def refusal(self) -> bytes:
         """What a client is told whom a full server has accepted but cannot serve; only RESP has words for it."""
-        if self.service != "command":
+        if self.service != "command" or self.secure:
             return b""
         return b"-ERR this server holds %d connections, which is its limit\r\n" % self.limits.connections
 
@@ -134,12 +151,13 @@ def parse_listens(specs: Sequence[str], model: str) -> list[tuple[str, Address]]
 
 def _expand(service: str, address: Address) -> list[tuple[str, Address]]:
     if service != "all":
-        if address.transport.is_datagram and not SERVICES[service].over_datagrams:
-            raise AddressError(f"{service} is not offered over datagrams")
+        if not is_offered(service, address.transport):
+            over = "datagrams" if address.transport.is_datagram else address.transport
+            raise AddressError(f"{service} is not offered over {over}")
         return [(service, address if address.transport.is_unix else _with_port(service, address))]
     if address.port:
         raise AddressError(f"all services cannot share port {address.port}; use :0 or none")
-    names = [name for name in SERVICES if SERVICES[name].over_datagrams or not address.transport.is_datagram]
+    names = [name for name in SERVICES if is_offered(name, address.transport)]
     if not address.transport.is_unix:
         return [(name, _with_port(name, address)) for name in names]
     ending = ".dgram.sock" if address.transport.is_datagram else ".sock"
@@ -148,7 +166,7 @@ def _expand(service: str, address: Address) -> list[tuple[str, Address]]:
 
 
 def _with_port(service: str, address: Address) -> Address:
-    port = SERVICES[service].port if address.port is None else address.port
+    port = port_of(service, address.transport) if address.port is None else address.port
     return Address(address.transport, host=address.host, port=port)
 
 
@@ -159,8 +177,13 @@ def open_listeners(
     """Bind them all, or none; close them, and remove the sockets' files, at the end.
 
     Raises:
-        ListenError: names the address that could not be bound, and why.
+        ListenError: names the address that could not be bound, or what is wrong with the certificates for TLS.
     """
+    secure = None
+    if any(address.transport is Transport.TLS for _, address in wanted):
+        from services.tls import open_layer  # ssl takes longer to import than most models to start
+
+        secure = open_layer(os.environ)
     with ExitStack() as stack:
         listeners = []
         for service, address in wanted:
@@ -176,7 +199,8 @@ def open_listeners(
                 raise ListenError(f"cannot listen on {service}={address}: {error.strerror or error}") from None
             if not address.transport.is_unix:
                 address = Address(address.transport, host=address.host, port=opened.getsockname()[1])
-            listeners.append(Listener(service, address, opened, limits, info))
+            layer = secure if address.transport is Transport.TLS else None
+            listeners.append(Listener(service, address, opened, limits, info, layer))
         yield listeners
 
 

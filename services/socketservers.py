@@ -51,7 +51,9 @@ def make_server(
 ) -> TCPServer:
     """One of the library's four servers, around a socket that is bound and listens already."""
     handler = datagram_handler(listener, serve) if listener.is_datagram else stream_handler(listener, serve_stream)
-    server = classes[listener.address.transport](listener.socket.getsockname(), handler, bind_and_activate=False)
+    server = classes[listener.address.transport.carrier](
+        listener.socket.getsockname(), handler, bind_and_activate=False
+    )
     server.socket.close()  # the one it made for itself
     server.socket = listener.socket
     # The library's 8192 would cut longer datagrams short, without a word. Only UDPServer looks at it.

@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from services.blocking import StopSignal
 from services.listeners import Listener, bind_twin
+from services.protocol import Transport
 
 log = logging.getLogger("services")
 
@@ -72,7 +73,7 @@ class Workers:
     def _twins(self, listeners: Sequence[Listener]) -> list[Listener]:
         return [
             bind_twin(listener, self._resources)
-            if listener.limits.reuse_port and listener.address.transport == "tcp"
+            if listener.limits.reuse_port and listener.address.transport.carrier is Transport.TCP
             else listener
             for listener in listeners
         ]

@@ -13,6 +13,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--network", action="store_true", help="the models' containers, by service name, from inside the network"
     )
+    group.addoption("--rfc", action="store_true", help="hold --target to RFCs only, not to what this lab has added")
     group.addoption("--models", default="", metavar="A,B", help="only these models")
     group.addoption("--targets", metavar="FILE", help="servers that run already: a file in the form of `lab ls --json`")
     group.addoption(

@@ -65,7 +65,9 @@ class Backend(Protocol):
     project: str
     catalogue: Catalogue
 
-    def up(self, models: Iterable[str | Model] = (), *, timeout: float = READY_SECONDS) -> None:
+    def up(
+        self, models: Iterable[str | Model] = (), *, timeout: float = READY_SECONDS, mutual_tls: bool = False
+    ) -> None:
         """Start models (by default all that belong to no profile); return when each has answered a protocol exchange.
 
         What runs already is left alone. On a failure, or Ctrl-C, what this call started is taken down again.
@@ -140,6 +142,23 @@ class Backend(Protocol):
         Returns:
             Its exit code, 137 if it had to be ended.
         """
+
+
+def choose_models(
+    backend: Backend, names: Iterable[str | Model] = (), profiles: Iterable[str] = ()
+) -> tuple[Model, ...]:
+    """The models that something is to be done with; of those that nobody asked for, the ones that can run here.
+
+    Raises:
+        CatalogueError: an unknown name or profile.
+    """
+    names = list(names)
+    selected = backend.catalogue.select(names, profiles)
+    bound = [model.name for model in selected if model.only_in_container and not model.profile]
+    if names or not bound or backend.name == "docker":
+        return selected
+    print(f"lab: left out, as they run only in containers: {', '.join(bound)}", file=sys.stderr)
+    return tuple(model for model in selected if model.name not in bound)
 
 
 def open_backend(name: str | None = None, project: str | None = None, *, catalogue: Catalogue | None = None) -> Backend:

@@ -28,6 +28,7 @@ from uuid import uuid4
 
 from lab.backends import READY_SECONDS, STOP_SECONDS, Completed, ModelState
 from lab.catalogue import Catalogue, Listener, Model
+from lab.certificates import provide
 from lab.errors import LabError, NotReadyError
 from lab.readiness import choose_targets
 
@@ -64,13 +65,15 @@ class Containers:
         self.project = project
         self.catalogue = catalogue
 
-    def up(self, models: Iterable[str | Model] = (), *, timeout: float = READY_SECONDS) -> None:
+    def up(
+        self, models: Iterable[str | Model] = (), *, timeout: float = READY_SECONDS, mutual_tls: bool = False
+    ) -> None:
         selected = [model.name for model in self.catalogue.select(models)]
         wanted = [_SHELL, *selected]
         self.build(wanted)
         changes = _Changes()
         try:
-            for line in self._start(wanted):
+            for line in self._start(wanted, mutual_tls=mutual_tls):
                 changes.note(line)
             # The probe could start as soon as its container runs. It would only take CPU from Compose, and ask for
             # names that are not there yet; it was measured, and gains nothing.
@@ -144,7 +147,7 @@ class Containers:
         for key, value in (environ or {}).items():
             command += ["--env", f"{key}={value}"]
         try:
-            return _call([*command, service, *arguments], capture=capture, environ=_environ(), timeout=timeout)
+            return _call([*command, service, *arguments], capture=capture, environ=self._environ(), timeout=timeout)
         except BaseException:
             self._remove("container", [name])
             raise
@@ -204,7 +207,7 @@ class Containers:
         command = [*self._compose_command("-"), "build", *services]
         # A person sees its progress; otherwise only its end counts, and only if it failed.
         stdin = json.dumps({"services": labels})
-        done = _call(command, capture=not sys.stderr.isatty(), stdin=stdin, environ=_environ())
+        done = _call(command, capture=not sys.stderr.isatty(), stdin=stdin, environ=self._environ())
         if done.returncode:
             lines = [
                 line for line in (done.stdout or "").splitlines() + (done.stderr or "").splitlines() if line.strip()
@@ -236,7 +239,25 @@ class Containers:
             command += ["--file", file]
         return command
 
-    def _start(self, services: Sequence[str]) -> Iterator[str]:
+    def _environ(self, *, mutual_tls: bool = False) -> dict[str, str]:
+        """The environment for Compose: what compose.yaml leaves to the machine.
+
+        That is where the certificates are, the CA of a TLS-inspecting proxy, for pip in a build, and how many files a
+        container may have open where the engine itself may not have as many as compose.yaml asks for.
+        """
+        from lab.engine.daemon import read_nofile_limit
+
+        environ = dict(os.environ)
+        environ["LAB_TLS_DIR"] = str(provide(self.catalogue.names))
+        environ["LAB_TLS_CLIENT_CA"] = "/run/secrets/tls_ca" if mutual_tls else ""
+        authority = environ.get("SSL_CERT_FILE", "")
+        if authority and Path(authority).is_file():
+            environ.setdefault("LAB_CA_FILE", authority)
+        if (limit := read_nofile_limit()) is not None and limit < NOFILE:
+            environ.setdefault("LAB_NOFILE", str(limit))
+        return environ
+
+    def _start(self, services: Sequence[str], *, mutual_tls: bool) -> Iterator[str]:
         """Have Compose start services; gives its messages as they come.
 
         Raises:
@@ -244,7 +265,7 @@ class Containers:
         """
         command = [*self._compose_command(), "up", "--detach", "--no-build", "--quiet-pull", *services]
         said = []
-        compose = _open(command, environ=_environ())
+        compose = _open(command, environ=self._environ(mutual_tls=mutual_tls))
         try:
             for line in _read_lines(compose, time.monotonic() + START_SECONDS):
                 if line is not None:
@@ -496,23 +517,6 @@ def _die_with_lab() -> None:
     """In the child: ask for SIGTERM when the lab dies, prctl(2), so that no `compose up` outlives a killed lab."""
     if sys.platform == "linux":
         _libc().prctl(1, signal.SIGTERM)
-
-
-def _environ() -> dict[str, str]:
-    """The environment for Compose: what compose.yaml leaves to the machine.
-
-    That is the CA of a TLS-inspecting proxy, for pip in a build, and how many files a container may have open where the
-    engine itself may not have as many as compose.yaml asks for.
-    """
-    from lab.engine.daemon import read_nofile_limit
-
-    environ = dict(os.environ)
-    authority = environ.get("SSL_CERT_FILE", "")
-    if authority and Path(authority).is_file():
-        environ.setdefault("LAB_CA_FILE", authority)
-    if (limit := read_nofile_limit()) is not None and limit < NOFILE:
-        environ.setdefault("LAB_NOFILE", str(limit))
-    return environ
 
 
 def _open(command: Sequence[str], *, environ: Mapping[str, str] | None = None) -> "subprocess.Popen[bytes]":

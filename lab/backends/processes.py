@@ -29,8 +29,17 @@ from typing import Any
 
 import psutil
 
-from lab.backends import READY_SECONDS, STOP_SECONDS, Completed, ModelState, runtime_base, runtime_directory
+from lab.backends import (
+    READY_SECONDS,
+    STOP_SECONDS,
+    Completed,
+    ModelState,
+    choose_models,
+    runtime_base,
+    runtime_directory,
+)
 from lab.catalogue import ROOT, Catalogue, Listener, Model
+from lab.certificates import CA, SERVER, provide
 from lab.errors import LabError, NotReadyError
 from lab.readiness import choose_targets, wait_ready
 
@@ -72,8 +81,10 @@ class Processes:
         self._directory = runtime_directory(project)
         self._children: dict[str, subprocess.Popen[bytes]] = {}
 
-    def up(self, models: Iterable[str | Model] = (), *, timeout: float = READY_SECONDS) -> None:
-        chosen = self.catalogue.select(models)
+    def up(
+        self, models: Iterable[str | Model] = (), *, timeout: float = READY_SECONDS, mutual_tls: bool = False
+    ) -> None:
+        chosen = choose_models(self, models)
         if bound := [model.name for model in chosen if model.only_in_container]:
             runs = "runs" if len(bound) == 1 else "run"
             raise LabError(f"{', '.join(bound)} {runs} only in a container: take --backend docker")
@@ -88,7 +99,7 @@ class Processes:
             for model in selected:
                 if not self._is_running(model):
                     started.append(model)
-                    self._spawn(model, self._default_listens(model))
+                    self._spawn(model, self._default_listens(model), mutual_tls=mutual_tls)
             self._wait(selected, deadline, timeout)
         except BaseException:
             # Everything, if nothing was there before: also what was spawned and could not be written down.
@@ -229,10 +240,12 @@ class Processes:
 
     def _default_listens(self, model: str) -> list[str]:
         directory = self._directory / model
-        addresses = ["tcp://127.0.0.1:0", "udp://127.0.0.1:0", f"unix://{directory}", f"unixgram://{directory}"]
+        addresses = [f"{scheme}://127.0.0.1:0" for scheme in ("tcp", "tls", "udp")]
+        addresses += [f"unix://{directory}", f"unixgram://{directory}"]
         return [f"all={address}" for address in addresses]
 
-    def _spawn(self, model: str, listens: Sequence[str]) -> None:
+    def _spawn(self, model: str, listens: Sequence[str], *, mutual_tls: bool = False) -> None:
+        certificates = provide(self.catalogue.names)
         # One that has written its exit code may still be about to end itself.
         if ended := self._children.pop(model, None):
             ended.wait()
@@ -251,6 +264,8 @@ class Processes:
                 env={
                     **self.catalogue.environ(model),
                     **os.environ,
+                    "LAB_TLS_CERT": str(certificates / SERVER),
+                    "LAB_TLS_CLIENT_CA": str(certificates / CA) if mutual_tls else "",
                     _MARK: str(self._directory),
                     "PYTHONUNBUFFERED": "1",
                 },

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import cast
 
 from services.listeners import RECEIVE_SIZE, Listener
-from services.protocol import Close, Compute, Connection, Conversation, Send, Wait
+from services.protocol import Close, Compute, Conversation, Send, StreamConversation, Wait
 from services.transports import end_reading
 
 log = logging.getLogger("services")
@@ -188,7 +188,7 @@ class StreamProtocol(asyncio.BufferedProtocol):
         # Nothing is read while anything is left to send: the transport says `pause_writing` for each byte that the
         # kernel does not take at once.
         self.transport.set_write_buffer_limits(high=0)
-        self._connection: Connection = self._listener.connection(transport.get_extra_info("peername"))
+        self._connection: StreamConversation = self._listener.connection(transport.get_extra_info("peername"))
         self._server.one_more()
         self._server.streams.add(self)
         if self._server.is_draining:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from services.listeners import RECEIVE_SIZE, Listener
-from services.protocol import SEND_SIZE, Close, Compute, Connection, Send, Wait
+from services.protocol import SEND_SIZE, Close, Compute, Send, StreamConversation, Wait
 from services.transports import end_reading
 
 log = logging.getLogger("services")
@@ -51,7 +51,7 @@ class Stream:
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
-    connection: Connection
+    connection: StreamConversation
     quiet_since: float | None = None
 
 

@@ -19,7 +19,7 @@ from contextlib import suppress
 import trio
 
 from services.listeners import RECEIVE_SIZE, Listener
-from services.protocol import Close, Compute, Connection, Send, Wait
+from services.protocol import Close, Compute, Send, StreamConversation, Wait
 
 log = logging.getLogger("services")
 
@@ -48,7 +48,7 @@ class Server:
         self._listeners = listeners
         self._limits = listeners[0].limits
         self._room = trio.CapacityLimiter(self._limits.connections)
-        self._streams: dict[trio.socket.SocketType, Connection] = {}
+        self._streams: dict[trio.socket.SocketType, StreamConversation] = {}
         self._is_draining = False
 
     async def run(self) -> bool:
@@ -98,7 +98,7 @@ class Server:
         finally:
             self._room.release_on_behalf_of(token)
 
-    async def _converse(self, stream: trio.socket.SocketType, connection: Connection) -> None:
+    async def _converse(self, stream: trio.socket.SocketType, connection: StreamConversation) -> None:
         peer_is_done = False
         # One scope for the whole conversation: to move its deadline costs less than to open a scope for each read.
         with trio.CancelScope() as patience:
@@ -169,7 +169,7 @@ class Server:
             _end_reading(stream, connection)
 
 
-def _end_reading(stream: trio.socket.SocketType, connection: Connection) -> None:
+def _end_reading(stream: trio.socket.SocketType, connection: StreamConversation) -> None:
     """Answer what has been asked, then close: the kernel gives what has arrived, then the end of the stream."""
     connection.drain()
     with suppress(OSError):

@@ -1,7 +1,16 @@
 """The protocol without I/O: five services, one interface. See docs/protocol.md."""
 
 from services.protocol.address import Address, AddressError, Transport
-from services.protocol.connection import DATAGRAM_SIZE, SERVICES, Connection, Conversation, DatagramConnection
+from services.protocol.connection import (
+    DATAGRAM_SIZE,
+    SERVICES,
+    Connection,
+    Conversation,
+    DatagramConnection,
+    StreamConversation,
+    is_offered,
+    port_of,
+)
 from services.protocol.errors import AdapterError, PeerError
 from services.protocol.events import SEND_SIZE, Close, Compute, Event, Send, Wait
 from services.protocol.limits import BLOCKING_WORKERS, LimitError, Limits
@@ -24,6 +33,9 @@ __all__ = [
     "Limits",
     "PeerError",
     "Send",
+    "StreamConversation",
     "Transport",
     "Wait",
+    "is_offered",
+    "port_of",
 ]

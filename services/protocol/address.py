@@ -1,4 +1,4 @@
-"""Where a service is spoken: `tcp://127.0.0.1:7`, `udp://[::1]:7`, `unix:///run/lab/echo.sock`, `unixgram:///...`."""
+"""Where a service is spoken: `tcp://127.0.0.1:7`, `tls://...`, `udp://...`, `unix:///run/lab/echo.sock`, `unixgram:///...`."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -11,9 +11,10 @@ class AddressError(ValueError):
 
 
 class Transport(StrEnum):
-    """The four ways to a service."""
+    """The ways to a service."""
 
     TCP = "tcp"
+    TLS = "tls"
     UDP = "udp"
     UNIX = "unix"
     UNIXGRAM = "unixgram"
@@ -24,6 +25,11 @@ class Transport(StrEnum):
         return self in (Transport.UDP, Transport.UNIXGRAM)
 
     @property
+    def carrier(self) -> "Transport":
+        """What it looks like to the kernel: TLS is TCP."""
+        return Transport.TCP if self is Transport.TLS else self
+
+    @property
     def is_unix(self) -> bool:
         """Whether the address is a path in the file system."""
         return self in (Transport.UNIX, Transport.UNIXGRAM)
@@ -31,7 +37,7 @@ class Transport(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """One end point: `host` and `port` (None where none was given) for TCP and UDP, `path` for Unix sockets."""
+    """One end point: `host` and `port` (None where none was given) for TCP, TLS and UDP, `path` for Unix sockets."""
 
     transport: Transport
     host: str = ""

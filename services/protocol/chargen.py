@@ -16,6 +16,7 @@ class Chargen:
     """Sends until the peer has gone; what the peer sends is thrown away."""
 
     port = 19
+    tls_port: int | None = None
     over_datagrams = False
     endless = True
 

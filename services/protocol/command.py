@@ -31,6 +31,7 @@ class Command:
     """Answers requests in the order in which they came."""
 
     port = 6379
+    tls_port: int | None = 6380
     over_datagrams = True
     endless = False
 

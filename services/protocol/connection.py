@@ -11,6 +11,7 @@ where it is, and back-pressure needs no code of its own.
 from collections.abc import Callable
 from typing import Protocol
 
+from services.protocol.address import Transport
 from services.protocol.chargen import Chargen
 from services.protocol.command import Command
 from services.protocol.discard import Discard
@@ -34,11 +35,33 @@ SERVICES: dict[str, type[Service]] = {
 DATAGRAM_SIZE = 65_507
 
 
+def port_of(service: str, transport: Transport) -> int | None:
+    """The well-known port of a service; None if this transport has none for it, as Unix sockets have not."""
+    if transport is Transport.TLS:
+        return SERVICES[service].tls_port
+    return None if transport.is_unix else SERVICES[service].port
+
+
+def is_offered(service: str, transport: Transport) -> bool:
+    """Whether the service is spoken over this transport."""
+    if transport.is_datagram:
+        return SERVICES[service].over_datagrams
+    return transport is not Transport.TLS or SERVICES[service].tls_port is not None
+
+
 class Conversation(Protocol):
     """What `Connection` and `DatagramConnection` have in common: all that is needed to do their work."""
 
     def next_event(self) -> Event | None: ...
     def receive_digest(self, digest: bytes) -> None: ...
+
+
+class StreamConversation(Conversation, Protocol):
+    """What a model has in hand for a stream: a `Connection`, or one behind a layer such as TLS."""
+
+    def receive_data(self, data: bytes) -> None: ...
+    def receive_eof(self) -> None: ...
+    def drain(self) -> None: ...
 
 
 def _make(service: str, peer: str, limits: Limits, info: Callable[[], str]) -> Service:

@@ -7,6 +7,7 @@ class Discard:
     """Never answers."""
 
     port = 9
+    tls_port: int | None = None
     over_datagrams = True
     endless = False
 

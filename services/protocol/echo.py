@@ -7,6 +7,7 @@ class Echo:
     """Holds what has come in and not yet gone out."""
 
     port = 7
+    tls_port: int | None = 7007
     over_datagrams = True
     endless = False
 

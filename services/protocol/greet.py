@@ -9,6 +9,7 @@ class Greet:
     """Speaks first, listens to nothing."""
 
     port = 1234
+    tls_port: int | None = None
     over_datagrams = True
     endless = False
 

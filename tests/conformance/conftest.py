@@ -9,8 +9,8 @@ out to be capable of it fails the suite just as one that is not.
 import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ import pytest
 from lab.backends import open_backend
 from lab.catalogue import Catalogue, Model
 from lab.client import Link
-from services.protocol import SERVICES, Address, Transport
+from services.protocol import Address, Transport
 
 FOREIGN = "target"
 
@@ -32,6 +32,7 @@ class Target:
     transport: Transport
     find: Callable[["Target"], Address]
     limits: frozenset[str] = field(default=frozenset())
+    holds_rfc_only: bool = False
 
     def __str__(self) -> str:
         return f"{self.model}-{self.service}-{self.transport}"
@@ -42,7 +43,7 @@ class Target:
 
     def sibling(self, service: str) -> "Target":
         """Another service of the same server, over the same transport."""
-        return Target(self.model, service, self.transport, self.find, self.limits)
+        return replace(self, service=service)
 
     def connect(self, timeout: float = 10.0) -> Link:
         """A client of this target; to be used with `with`."""
@@ -51,6 +52,8 @@ class Target:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "service(name, kind): the service that a conformance test is about")
+    config.addinivalue_line("markers", "ours: about what this lab has added to RFCs and to RESP; not asked of peers")
+    config.addinivalue_line("markers", "transport(name): only about this transport")
     config.addinivalue_line("markers", "capability(name): what a model must be capable of, unless it says it is not")
     config.addinivalue_line(
         "markers", "limit(name): only about the models that declare this limit, and what it means there"
@@ -66,15 +69,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     service, kind = next(metafunc.definition.iter_markers("service")).args
     capabilities = [marker.args[0] for marker in metafunc.definition.iter_markers("capability")]
     limits = {marker.args[0] for marker in metafunc.definition.iter_markers("limit")}
+    is_ours = next(metafunc.definition.iter_markers("ours"), None) is not None
+    transports = {marker.args[0] for marker in metafunc.definition.iter_markers("transport")}
     network_only = next(metafunc.definition.iter_markers("network_only"), None)
     parameters = []
     if network_only is None or metafunc.config.getoption("network"):
         for target, model in _targets(metafunc.config):
             if target.service != service or target.transport.is_datagram != (kind == "datagram"):
                 continue
-            if not limits <= target.limits:
+            if not limits <= target.limits or (transports and target.transport not in transports):
                 continue
-            reasons = [model.limits[name] for name in capabilities if model and name in model.limits]
+            if is_ours and target.holds_rfc_only:
+                continue
+            reasons = _reasons(model, capabilities, target.transport)
             marks = [pytest.mark.xfail(reason=reason, strict=True) for reason in reasons]
             # With xdist, one model's tests stay in one worker: a sequential model serves one client at a time.
             marks.append(pytest.mark.xdist_group(target.model))
@@ -91,6 +98,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in left_out]
 
 
+def _reasons(model: Model | None, capabilities: list[str], transport: Transport) -> list[str]:
+    """Why a model cannot do what a test asks: limits that it declares, for all transports or for this one."""
+    names = [name for capability in capabilities for name in (capability, f"{capability}.{transport}")]
+    return [model.limits[name] for name in names if model and name in model.limits]
+
+
 def _targets(config: pytest.Config) -> Iterator[tuple[Target, Model | None]]:
     """Every service that can be tested, and the model that offers it if it is one of the catalogue."""
     chosen = [name for name in config.getoption("models").split(",") if name]
@@ -98,15 +111,20 @@ def _targets(config: pytest.Config) -> Iterator[tuple[Target, Model | None]]:
         addresses = [(service, Address.parse(url)) for service, _, url in (item.partition("=") for item in foreign)]
         for service, address in addresses:
             where = dict(addresses)
-            yield Target(FOREIGN, service, address.transport, lambda target, where=where: where[target.service]), None
+            find = partial(_look_up, where)
+            yield Target(FOREIGN, service, address.transport, find, holds_rfc_only=config.getoption("rfc")), None
         return
     catalogue = Catalogue.load()
     find = _finder(config)
     for model in catalogue.select(chosen):
-        for service in model.services:
-            for transport in Transport:
-                if SERVICES[service].over_datagrams or not transport.is_datagram:
-                    yield Target(model.name, service, transport, find, frozenset(model.limits)), model
+        for listener in model.addresses:
+            transport = Transport(listener.transport)
+            limits = frozenset(model.limits)
+            yield Target(model.name, listener.service, transport, find, limits, model.holds_rfc_only), model
+
+
+def _look_up(where: dict[str, Address], target: Target) -> Address:
+    return where[target.service]
 
 
 def _finder(config: pytest.Config) -> Callable[[Target], Address]:

@@ -1,8 +1,8 @@
 """command: RESP2, the work, and what is wrong with a request."""
 
 import hashlib
+import re
 import selectors
-import socket
 import time
 from contextlib import ExitStack
 
@@ -10,9 +10,13 @@ import pytest
 import redis
 
 from lab.client import Link, ReplyReader, pack, read_resp
+from lab.secure import ca_file, certificate_file
+from services.protocol import Transport
 
 stream = pytest.mark.service("command", "stream")
 datagram = pytest.mark.service("command", "datagram")
+# SLEEP, BURN, BLOB, INFO's lines, the words of errors, the limits, the stages of a close: this lab's own.
+ours = pytest.mark.ours
 
 
 def blob(size: int) -> bytes:
@@ -47,12 +51,6 @@ def read_all(link: Link) -> bytes:
         ((b"ECHO", b""), b""),
         ((b"ECHO", bytes(range(256))), bytes(range(256))),
         ((b"ECHO", b"x" * 500_000), b"x" * 500_000),
-        ((b"SLEEP", b"1"), b"OK"),
-        ((b"BURN", b"0"), b"0" * 64),
-        ((b"BURN", b"100"), burn(100)),
-        ((b"BLOB", b"0"), b""),
-        ((b"BLOB", b"65536"), blob(65536)),
-        ((b"BLOB", b"200000"), blob(200_000)),
     ],
     ids=lambda value: (
         value[0].decode() + "".join(f"-{len(word)}" for word in value[1:]) if type(value) is tuple else ""
@@ -65,14 +63,36 @@ def test_answers(target, words: tuple[bytes, ...], reply: bytes) -> None:
 
 
 @stream
-def test_answers_what_a_person_types(target) -> None:
+@ours
+@pytest.mark.parametrize(
+    ("words", "reply"),
+    [
+        ((b"SLEEP", b"1"), b"OK"),
+        ((b"BURN", b"0"), b"0" * 64),
+        ((b"BURN", b"100"), burn(100)),
+        ((b"BLOB", b"0"), b""),
+        ((b"BLOB", b"65536"), blob(65536)),
+        ((b"BLOB", b"200000"), blob(200_000)),
+    ],
+    ids=lambda value: (
+        value[0].decode() + "".join(f"-{len(word)}" for word in value[1:]) if type(value) is tuple else ""
+    ),
+)
+def test_does_work(target, words: tuple[bytes, ...], reply: bytes) -> None:
     with target.connect() as link:
-        link.send(b'PING\r\n\r\n  echo  "a \\x41\\"b"\n')
-        link.half_close()
-        assert read_all(link) == b'+PONG\r\n$5\r\na A"b\r\n'
+        assert ask(link, *words) == reply
+        assert ask(link, b"PING") == b"PONG"  # and goes on
 
 
 @stream
+def test_answers_what_a_person_types(target) -> None:
+    with target.connect() as link:
+        link.send(b'PING\r\n\r\n  echo  "a \\x41\\"b"\nquit\n')
+        assert read_all(link) == b'+PONG\r\n$5\r\na A"b\r\n+OK\r\n'
+
+
+@stream
+@ours
 def test_info_tells_the_server_and_its_limits(target) -> None:
     with target.connect() as link:
         text = ask(link, b"INFO").decode()
@@ -81,6 +101,7 @@ def test_info_tells_the_server_and_its_limits(target) -> None:
 
 
 @stream
+@pytest.mark.capability("half-close")
 def test_answers_a_pipeline_in_order_before_it_closes(target) -> None:
     """Five thousand requests at once, then a half-close: every one is answered, none twice, none out of order."""
     requests = [pack([b"ECHO", b"%d" % number]) for number in range(5000)]
@@ -92,6 +113,7 @@ def test_answers_a_pipeline_in_order_before_it_closes(target) -> None:
 
 
 @stream
+@ours
 def test_answers_work_in_the_middle_of_a_pipeline(target) -> None:
     with target.connect() as link:
         link.send(b"PING\r\nSLEEP 5\r\nBURN 3\r\nBLOB 70000\r\nPING\r\n")
@@ -106,8 +128,8 @@ def test_answers_a_request_that_comes_in_pieces(target, unit: float) -> None:
         for piece in (b"*2\r", b"\n$4\r\nEC", b"HO\r\n$1", b"0\r\n01234", b"56789\r", b"\nPI", b"NG\r\n"):
             link.send(piece)
             time.sleep(unit / 20)  # so that the server does not read it together with the next
-        link.half_close()
-        assert read_all(link) == b"$10\r\n0123456789\r\n+PONG\r\n"
+        link.send(b"QUIT\r\n")
+        assert read_all(link) == b"$10\r\n0123456789\r\n+PONG\r\n+OK\r\n"
 
 
 @stream
@@ -118,6 +140,25 @@ def test_quit_answers_and_closes(target) -> None:
 
 
 @stream
+def test_an_unknown_command_is_an_error_and_no_end(target) -> None:
+    with target.connect() as link:
+        link.send(b"NOPE x\r\n")
+        error, is_error = read_resp(link, ReplyReader())
+        assert is_error
+        assert str(error).startswith("ERR unknown command 'NOPE'")
+        assert ask(link, b"PING") == b"PONG"
+
+
+@stream
+def test_what_is_no_request_is_an_error_and_an_end(target) -> None:
+    with target.connect() as link:
+        link.send(b"PING\r\n*1\r\n$4x\r\n")
+        said = read_all(link)
+    assert re.fullmatch(rb"\+PONG\r\n-ERR Protocol error: [^\r\n]+\r\n", said)
+
+
+@stream
+@ours
 @pytest.mark.parametrize(
     ("request_", "error"),
     [
@@ -144,6 +185,7 @@ def test_an_error_is_answered_and_the_connection_goes_on(target, request_: bytes
 
 
 @stream
+@ours
 @pytest.mark.parametrize(
     ("request_", "error"),
     [
@@ -166,7 +208,7 @@ def test_what_cannot_be_followed_is_answered_and_closed(target, request_: bytes,
         link.socket.setblocking(False)
         try:
             for _ in range(16):
-                link.socket.send(bytes(65536))
+                link.send_some(bytes(65536))
         except BlockingIOError:
             pass
         except (BrokenPipeError, ConnectionResetError):
@@ -192,6 +234,7 @@ def test_other_clients_notice_nothing_of_a_bad_one(target, patience: float) -> N
 
 
 @stream
+@ours
 @pytest.mark.capability("overlap")
 def test_a_pipeline_that_is_never_read_stops_nobody_else(target, patience: float) -> None:
     with target.connect() as deaf:
@@ -209,30 +252,32 @@ def order_of_answers(target, unit: float) -> list[int]:
     count = 3
     order = []
     with ExitStack() as stack:
-        waiting: dict[socket.socket, int] = {}
+        waiting = {}
         for number in range(count):
             link = stack.enter_context(target.connect(30))
             link.send(b"SLEEP %d\r\nQUIT\r\n" % (1500 * unit * (count - number)))
-            waiting[link.socket] = number
+            waiting[link] = number
         with selectors.DefaultSelector() as selector:
-            for each in waiting:
-                selector.register(each, selectors.EVENT_READ)
+            for link in waiting:
+                selector.register(link.socket, selectors.EVENT_READ, link)
             while waiting:
                 for key, _ in selector.select():
-                    assert key.fileobj.recv(100).startswith(b"+OK\r\n")
+                    assert key.data.receive().startswith(b"+OK\r\n")
                     selector.unregister(key.fileobj)
-                    order.append(waiting.pop(key.fileobj))
-                    key.fileobj.close()
+                    order.append(waiting.pop(key.data))
+                    key.data.close()
     return order
 
 
 @stream
+@ours
 @pytest.mark.capability("overlap")
 def test_clients_that_wait_overlap(target, unit: float) -> None:
     assert order_of_answers(target, unit) == [2, 1, 0]
 
 
 @stream
+@ours
 @pytest.mark.limit("overlap")
 def test_clients_are_served_one_after_the_other(target, unit: float) -> None:
     assert order_of_answers(target, unit) == [0, 1, 2]
@@ -249,24 +294,38 @@ def test_holds_fifty_clients_at_once(target, patience: float) -> None:
             assert read_resp(link, ReplyReader()) == (b"%d" % number, False)
 
 
-@stream
-def test_serves_redis_py(target) -> None:
+def redis_client(target) -> redis.Redis:
     where = target.address
     options = {"unix_socket_path": where.path} if where.transport.is_unix else {"host": where.host, "port": where.port}
-    with redis.Redis(**options, socket_timeout=10) as client:
+    if where.transport is Transport.TLS:
+        options |= {"ssl": True, "ssl_ca_certs": ca_file()}
+        options |= {"ssl_certfile": certificate_file(), "ssl_keyfile": certificate_file()}
+    return redis.Redis(**options, socket_timeout=10)
+
+
+@stream
+def test_serves_redis_py(target) -> None:
+    with redis_client(target) as client:
         assert client.ping()
         assert client.echo("hello") == b"hello"
-        assert client.info()["model"]
         pipeline = client.pipeline(transaction=False)
         for number in range(100):
             pipeline.echo(number)
         assert pipeline.execute() == [b"%d" % number for number in range(100)]
-        assert client.execute_command("BURN", 10) == burn(10)
-        assert client.execute_command("BLOB", 100_000) == blob(100_000)
-        assert client.execute_command("SLEEP", 1) == b"OK"
         assert client.config_get("save") == {"save": ""}
         with pytest.raises(redis.ResponseError, match="unknown command"):
             client.execute_command("NOPE")
+        client.connection_pool.disconnect()
+
+
+@stream
+@ours
+def test_redis_py_can_ask_for_work(target) -> None:
+    with redis_client(target) as client:
+        assert client.info()["model"]
+        assert client.execute_command("BURN", 10) == burn(10)
+        assert client.execute_command("BLOB", 100_000) == blob(100_000)
+        assert client.execute_command("SLEEP", 1) == b"OK"
         client.connection_pool.disconnect()
 
 

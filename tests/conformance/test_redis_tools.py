@@ -5,6 +5,9 @@ import subprocess
 
 import pytest
 
+from lab.secure import ca_file, certificate_file
+from services.protocol import Transport
+
 pytestmark = [pytest.mark.service("command", "stream"), pytest.mark.network_only]
 
 
@@ -12,6 +15,8 @@ def run(program: str, target, *arguments: str, stdin: str = "") -> str:
     """Run a program of redis-tools against a target; returns what it printed on both streams."""
     where = target.address
     to = ["-s", where.path] if where.transport.is_unix else ["-h", where.host, "-p", str(where.port)]
+    if where.transport is Transport.TLS:
+        to += ["--tls", "--cacert", ca_file(), "--cert", certificate_file(), "--key", certificate_file()]
     result = subprocess.run(
         [program, *to, *arguments],
         input=stdin,
@@ -30,9 +35,6 @@ def run(program: str, target, *arguments: str, stdin: str = "") -> str:
     [
         (["PING"], "PONG\n"),
         (["ECHO", "two words"], "two words\n"),
-        (["SLEEP", "1"], "OK\n"),
-        (["BLOB", "5"], ' !"#$\n'),
-        (["COMMAND", "COUNT"], "11\n"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
@@ -40,6 +42,17 @@ def test_redis_cli(target, words: list[str], answer: str) -> None:
     assert run("redis-cli", target, *words) == answer
 
 
+@pytest.mark.ours
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [(["SLEEP", "1"], "OK\n"), (["BLOB", "5"], ' !"#$\n'), (["COMMAND", "COUNT"], "11\n")],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_redis_cli_with_our_own_commands(target, words: list[str], answer: str) -> None:
+    assert run("redis-cli", target, *words) == answer
+
+
+@pytest.mark.ours
 def test_redis_cli_as_a_person_uses_it(target) -> None:
     assert run("redis-cli", target, stdin="PING\nECHO 'a b'\nNOPE\n") == "PONG\na b\nERR unknown command 'NOPE'\n\n"
 
@@ -55,6 +68,7 @@ def test_redis_benchmark(target, pipeline: int) -> None:
     assert "rror" not in output
 
 
+@pytest.mark.ours
 @pytest.mark.parametrize("words", [["ECHO", "x" * 1000], ["BLOB", "10000"], ["SLEEP", "0"]], ids=lambda words: words[0])
 def test_redis_benchmark_with_our_own_commands(target, words: list[str]) -> None:
     clients = "1" if "overlap" in target.limits else "20"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lab.catalogue import COMPOSE_FILE, Catalogue, CatalogueError
-from services.protocol import SERVICES, Address, Transport
+from services.protocol import SERVICES, Address, Transport, port_of
 
 MODEL = """\
 services:
@@ -45,7 +45,7 @@ def test_the_projects_own_catalogue_is_sound() -> None:
             assert address.transport == listener.transport
             assert address.transport.is_unix or (address.host, address.port) == (
                 model.name,
-                SERVICES[listener.service].port,
+                port_of(listener.service, address.transport),
             )
 
 
@@ -56,6 +56,7 @@ def test_a_model_listens_on_every_transport_of_its_services(tmp_path: Path) -> N
     found = {(item.service, item.transport): item.address for item in catalogue.inside("mine")}
     assert found == {
         ("echo", "tcp"): "tcp://mine:7",
+        ("echo", "tls"): "tls://mine:7007",
         ("echo", "udp"): "udp://mine:7",
         ("echo", "unix"): "unix:///run/lab/mine/echo.sock",
         ("echo", "unixgram"): "unixgram:///run/lab/mine/echo.dgram.sock",
@@ -148,10 +149,11 @@ def test_the_override_adds_a_profile(tmp_path: Path) -> None:
 
 
 def test_where_a_model_runs_and_on_how_many_cores(tmp_path: Path) -> None:
-    plain, spare, other = Catalogue.load(write(tmp_path, PROFILES)).models
+    text = PROFILES.replace("plain", "plain_socket").replace("spare", "prefork")
+    plain, spare, other = Catalogue.load(write(tmp_path, text)).models
     assert (plain.only_in_container, plain.uses_all_cores) == (False, False)
-    assert (spare.only_in_container, spare.uses_all_cores) == (True, True)
-    assert (other.only_in_container, other.uses_all_cores) == (False, False)
+    assert (spare.only_in_container, spare.uses_all_cores) == (True, True)  # it says so
+    assert (other.only_in_container, other.uses_all_cores) == (True, False)  # it has no file here
 
 
 BROKEN = {
@@ -185,10 +187,6 @@ BROKEN = {
         MODEL.replace("lab.family", "lab.only: process\n      lab.family"),
         r"compose\.yaml:6: label lab\.only of mine is 'process'; if it is there, it is 'container'",
     ),
-    "only in a container, and always there": (
-        MODEL.replace("lab.family", "lab.only: container\n      lab.family"),
-        r"compose\.yaml:6: model mine has the label lab\.only, and so needs a profile",
-    ),
     "some cores": (
         MODEL.replace("lab.family", "lab.cores: 2\n      lab.family"),
         r"compose\.yaml:6: label lab\.cores of mine is '2'; if it is there, it is 'all'",
@@ -221,3 +219,35 @@ def test_transports_are_plain_text(tmp_path: Path) -> None:
     catalogue = Catalogue.load(write(tmp_path, MODEL))
     assert {type(item.transport) for item in catalogue.inside("mine")} == {str}
     assert {item.transport for item in catalogue.inside("mine")} == set(map(str, Transport))
+
+
+def test_services_may_be_anywhere(tmp_path: Path) -> None:
+    """A server of one's own: `NAME=URL` where it listens elsewhere, and only the transports that it has."""
+    labels = "lab.services: echo=tcp://mine:9000 echo=udp://mine:9000 command\n      lab.transports: tcp, unix\n      "
+    catalogue = Catalogue.load(write(tmp_path, MODEL.replace("lab.family", labels + "lab.family")))
+    assert [(item.service, item.transport, item.address) for item in catalogue.inside("mine")] == [
+        ("echo", "tcp", "tcp://mine:9000"),
+        ("echo", "udp", "udp://mine:9000"),
+        ("command", "tcp", "tcp://mine:6379"),
+        ("command", "unix", "unix:///run/lab/mine/command.sock"),
+    ]
+    assert catalogue["mine"].only_in_container  # there is no such file among the models
+    assert not catalogue["mine"].holds_rfc_only
+
+
+@pytest.mark.parametrize(
+    ("label", "said"),
+    [
+        ("lab.services: ohce", "'ohce' is not a service"),
+        ("lab.services: echo=tcp//mine", "'tcp//mine' does not start with"),
+        ("lab.services: chargen=udp://mine:19", "chargen is not spoken over udp"),
+        ("lab.services: greet=tls://mine:1", "greet is not spoken over tls"),
+        ("lab.transports: tcp, sctp", "'sctp' is not a transport"),
+        ("lab.contract: none", "'none'; if it is there, it is 'rfc'"),
+    ],
+    ids=lambda value: value.replace(" ", "")[:40],
+)
+def test_a_label_that_makes_no_sense_is_named_with_its_line(tmp_path: Path, label: str, said: str) -> None:
+    path = write(tmp_path, MODEL.replace("lab.family", f"{label}\n      lab.family", 1))
+    with pytest.raises(CatalogueError, match=rf"compose.yaml:\d+: .*{said}"):
+        Catalogue.load(path)

@@ -118,26 +118,29 @@ def test_profiles_of_a_file_of_ones_own(lab: Lab, process_project: str, tmp_path
         "services:\n"
         f"  plain_socket: {{image: x, labels: {{lab.model: plain_socket, {labels}}}}}\n"
         f"  asyncio_streams: {{image: x, profiles: [a], labels: {{lab.model: asyncio_streams, {labels}}}}}\n"
+        f"  foreign: {{image: x, labels: {{lab.model: foreign, {labels}}}}}\n"
         f"  boxed: {{image: x, profiles: [b], labels: {{lab.model: boxed, lab.only: container, {labels}}}}}\n"
     )
     options = ["--file", str(path), "--backend", "process", "--project", process_project]
 
     def running() -> list[str]:
         rows = json.loads(lab(*options, "ls", "--json").stdout)
-        assert [row["model"] for row in rows] == ["plain_socket", "asyncio_streams", "boxed"]
+        assert [row["model"] for row in rows] == ["plain_socket", "asyncio_streams", "foreign", "boxed"]
         return [row["model"] for row in rows if row["state"] == "running"]
 
     for arguments in (["up", "boxed"], ["up", "--profile", "a", "--profile", "b"], ["check", "boxed"]):
         done = lab(*options, *arguments)
         assert (done.returncode, done.stdout) == (2, "")
-        assert done.stderr == "lab: boxed runs only in a container: take --backend docker\n"
+        assert done.stderr.splitlines()[-1] == "lab: boxed runs only in a container: take --backend docker"
         assert running() == []
     assert lab(*options, "up", "asyncio_streams").returncode == 0
-    loaded = lab(*options, "load", "--headless")
+    loaded = lab(*options, "load", "--headless", "--models", "boxed")
     assert (loaded.returncode, loaded.stdout) == (2, "")
-    assert "no model is running but those of a profile; name them: lab load --models asyncio_streams" in loaded.stderr
+    assert loaded.stderr == "lab: not running: boxed; start with: lab up boxed\n"
     assert lab(*options, "down").returncode == 0
-    assert lab(*options, "up").stdout == "1 model answers: `lab ls` says where\n"
+    up = lab(*options, "up")
+    assert up.stdout == "1 model answers: `lab ls` says where\n"
+    assert up.stderr == "lab: left out, as they run only in containers: foreign\n"
     assert running() == ["plain_socket"]
     assert lab(*options, "up", "--profile", "a").stdout == "2 models answer: `lab ls` says where\n"
     assert running() == ["plain_socket", "asyncio_streams"]

@@ -23,8 +23,8 @@ from testcontainers.core.container import DockerContainer
 
 from lab.backends import ModelState
 from lab.backends.containers import Containers, _read_sources, find_projects, purge, read_built
-from lab.catalogue import ROOT, Catalogue
-from lab.check import PLUGIN, read_report
+from lab.catalogue import PEERS, ROOT, Catalogue
+from lab.check import PARALLEL, PLUGIN, read_report
 from lab.client import call
 from lab.errors import ClientError, LabError, NotReadyError
 
@@ -374,11 +374,35 @@ def test_images_are_built_from_what_their_digest_covers() -> None:
 
 
 def test_the_suite_runs_in_the_network(backend: Containers) -> None:
-    """The whole way: Compose, the `tests` container, the suite, the plugin, the report."""
-    arguments = ["tests/conformance/test_greet.py", *PLUGIN, "--network", "--models", "asyncio_streams"]
-    report = read_report(backend.run_service("tests", arguments, capture=True, timeout=100), ["asyncio_streams"])
+    """The whole way: Compose, the `tests` container, the suite, the plugin, the report.
+
+    Of the suite, what every model's process has not been asked already: to be found by its name, TLS under that name,
+    and redis-tools.
+    """
+    files = [f"tests/conformance/test_{name}.py" for name in ("greet", "tls", "redis_tools")]
+    arguments = [*files, *PLUGIN, *PARALLEL, "--network", "--models", ",".join(MODELS)]
+    report = read_report(backend.run_service("tests", arguments, capture=True, timeout=150), MODELS)
     assert report.holds, report.failures
-    assert report.table()[0] == ["model", "tcp", "udp", "unix", "unixgram"]
+    columns, rows = report.table()
+    assert columns == ["model", "tcp", "tls", "udp", "unix", "unixgram"]
+    assert [row[0] for row in rows] == MODELS
+
+
+def test_the_peers_are_held_to_the_suite(find_of_project: Find, docker_project: str) -> None:
+    """All of it that RFCs and RESP are the contract for. Where they differ is declared, and strictly so."""
+    backend = Containers(docker_project, CATALOGUE)
+    peers = [model.name for model in CATALOGUE.select(["peer_redis"], [PEERS])]
+    assert all(CATALOGUE[name].holds_rfc_only for name in peers)
+    try:
+        backend.up(peers)
+        arguments = ["tests/conformance", *PLUGIN, *PARALLEL, "--network", "--models", ",".join(peers)]
+        report = read_report(backend.run_service("tests", arguments, capture=True, timeout=150), peers)
+    finally:
+        backend.down()
+    assert report.holds, report.failures
+    assert [row[0] for row in report.table()[1]] == peers
+    assert not [item for item in report.findings if item.outcome == "skipped"]
+    assert find_of_project(docker_project) == []
 
 
 def test_images_that_do_not_exist_are_no_error(engine: docker.DockerClient) -> None:

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from lab.catalogue import Catalogue
+from lab.certificates import SERVER, provide
 from lab.client import Link
 from services.protocol import Address
 
@@ -24,6 +25,7 @@ class Server:
     def __init__(self, model: str, directory: Path, environ: dict[str, str], nofile: int | None = None) -> None:
         listens = [
             "all=tcp://127.0.0.1:0",
+            "all=tls://127.0.0.1:0",
             "all=udp://127.0.0.1:0",
             f"all=unix://{directory}",
             f"all=unixgram://{directory}",
@@ -34,6 +36,8 @@ class Server:
             command = ["prlimit", f"--nofile={nofile}", *command]
         self.directory = directory
         self.log = directory.with_suffix(".log")
+        certificates = provide(Catalogue.load().names)
+        environ = {"LAB_TLS_CERT": str(certificates / SERVER), **environ}
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=log, text=True, env=os.environ | environ, start_new_session=True
@@ -58,9 +62,13 @@ class Server:
 
     def connect(self, service: str = "command", transport: str = "tcp", timeout: float = 10.0) -> Link:
         """A client; to be used with `with`."""
+        return Link(self.address(service, transport), timeout=timeout)
+
+    def address(self, service: str, transport: str) -> Address:
+        """Where it listens."""
         for listener in self.description["listeners"]:
             if (listener["service"], listener["transport"]) == (service, transport):
-                return Link(Address.parse(listener["address"]), timeout=timeout)
+                return Address.parse(listener["address"])
         raise LookupError(service, transport)
 
     def terminate(self) -> None:

@@ -113,9 +113,9 @@ def test_the_first_line_tells_what_runs(start, model: str) -> None:
         assert description["limits"]["bulk"] == 1234
         # The server runs on this interpreter, in a process that its model's library may have changed.
         assert description["gil"] is services.run.has_gil()
-        # All five services over both streams, the four that datagrams can carry over both of these.
+        # All five services over both streams, two over TLS, the four that datagrams can carry over both of these.
         ways = {(listener["service"], listener["transport"]) for listener in description["listeners"]}
-        assert len(ways) == len(description["listeners"]) == 18
+        assert len(ways) == len(description["listeners"]) == 20
         with server.connect() as link:
             link.send(b"INFO\r\n")
             info = link.receive()

@@ -1,6 +1,7 @@
 """What `serve(listeners)` promises, in every model: bounded memory, a drain, nothing left behind."""
 
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -8,11 +9,13 @@ from contextlib import ExitStack, suppress
 import psutil
 import pytest
 
+from lab.catalogue import Catalogue
+from lab.certificates import CA, provide
 from lab.client import Link
 from lab.errors import NoAnswerError, WrongAnswerError
 
 Start = Callable[..., object]
-STREAMS = ("tcp", "unix")
+STREAMS = ("tcp", "tls", "unix")
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 10.0) -> None:
@@ -109,9 +112,61 @@ def test_an_idle_connection_is_closed(start, transport: str, unit: float) -> Non
     with start(LAB_IDLE_SECONDS=str(3 * unit)) as server, server.connect(transport=transport) as link:
         link.send(b"PING\r\n")
         assert link.receive() == b"+PONG\r\n"
-        assert read_all(link) == b""
+        assert link.socket.recv(100) == b""  # TLS: without a word more
         wait_until(lambda: "idle" in server.log.read_text())
         assert ping(server) == b"+PONG\r\n"
+
+
+def test_a_handshake_that_never_ends_is_closed_when_it_is_idle(start, unit: float) -> None:
+    with start(LAB_IDLE_SECONDS=str(3 * unit)) as server:
+        where = server.address("command", "tls")
+        with socket.create_connection((where.host, where.port), timeout=10) as silent:
+            assert silent.recv(100) == b""
+        assert ping(server, "tls") == b"+PONG\r\n"
+
+
+def test_sigterm_closes_whoever_is_in_a_handshake(start, unit: float) -> None:
+    with start() as server:
+        where = server.address("command", "tls")
+        with socket.create_connection((where.host, where.port), timeout=10) as silent:
+            silent.sendall(b"\x16\x03\x01")
+            time.sleep(2 * unit)  # it is accepted, and nothing that could be waited for tells so
+            server.terminate()
+            assert len(silent.recv(100)) < 10  # at most an alert
+            assert server.wait_end() == 0
+
+
+def test_a_failed_handshake_is_one_line_in_the_log(start) -> None:
+    with start() as server:
+        where = server.address("command", "tls")
+        assert ping(server, "tls") == b"+PONG\r\n"
+        before = len(server.log.read_text().splitlines())
+        with socket.create_connection((where.host, where.port), timeout=10) as link:
+            link.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            while link.recv(100):
+                pass
+        assert ping(server, "tls") == b"+PONG\r\n"
+        lines = server.log.read_text().splitlines()[before:]
+        assert len(lines) == 1
+        assert "TLS handshake with 127.0.0.1:" in lines[0]
+        server.terminate()
+        assert server.wait_end() == 0
+
+
+def test_mutual_tls_lets_in_only_who_has_a_certificate(start) -> None:
+    certificates = provide(Catalogue.load().names)
+    with start(LAB_TLS_CLIENT_CA=str(certificates / CA)) as server:
+        assert ping(server, "tls") == b"+PONG\r\n"  # the lab's own client shows one
+        where = server.address("command", "tls")
+        nobody = ssl.create_default_context(cafile=str(certificates / CA))
+        with (
+            socket.create_connection((where.host, where.port), timeout=10) as link,
+            nobody.wrap_socket(link, server_hostname=where.host) as tls,  # TLS 1.3: the server looks only now
+            pytest.raises((ssl.SSLError, ConnectionError)),
+        ):
+            tls.recv(100)
+        wait_until(lambda: "TLS handshake with" in server.log.read_text())
+        assert ping(server, "tls") == b"+PONG\r\n"
 
 
 def test_work_is_not_idleness(start, unit: float) -> None:

@@ -6,6 +6,7 @@ from services.protocol import Address, AddressError, Transport
 
 GOOD = {
     "tcp://127.0.0.1:7": Address(Transport.TCP, "127.0.0.1", 7),
+    "tls://127.0.0.1:6380": Address(Transport.TLS, "127.0.0.1", 6380),
     "tcp://0.0.0.0:0": Address(Transport.TCP, "0.0.0.0", 0),  # noqa: S104  # nothing is bound here
     "tcp://localhost": Address(Transport.TCP, "localhost"),
     "tcp://[::1]:65535": Address(Transport.TCP, "::1", 65535),
@@ -18,7 +19,7 @@ BAD = {
     "": "does not start with",
     "7": "does not start with",
     "127.0.0.1:7": "does not start with",
-    "http://localhost:80": "does not start with tcp://, udp://, unix://, unixgram://",
+    "http://localhost:80": "does not start with tcp://, tls://, udp://, unix://, unixgram://",
     "TCP://localhost:7": "does not start with",
     "tcp:/localhost:7": "does not start with",
     "tcp://": "not of the form tcp://host:port",

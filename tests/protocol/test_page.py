@@ -37,9 +37,10 @@ def test_every_transcript_was_found() -> None:
 
 
 def test_table_of_services() -> None:
-    rows = re.findall(r"^\| `(\w+)` \| (\d+) \| (yes|no) \|", PAGE, re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+)` \| (\d+) \| (yes|no) \| (\d*) ?\|", PAGE, re.MULTILINE)
     assert rows == [
-        (name, str(service.port), "yes" if service.over_datagrams else "no") for name, service in SERVICES.items()
+        (name, str(service.port), "yes" if service.over_datagrams else "no", str(service.tls_port or ""))
+        for name, service in SERVICES.items()
     ]
 
 

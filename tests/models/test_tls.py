@@ -1,0 +1,143 @@
+"""The TLS layer by itself: no socket, bytes in and bytes out."""
+
+import ssl
+from pathlib import Path
+
+import pytest
+
+from lab.authority import issue
+from services.listeners import ListenError
+from services.protocol import Close, Connection, Send
+from services.tls import SecureConnection, open_layer
+
+NEVER = 4102444800.0  # 2100
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("tls")
+    for name, content in zip(("ca.pem", "server.pem", "client.pem"), issue(["a_server"], NEVER), strict=True):
+        (directory / name).write_bytes(content)
+    return directory
+
+
+@pytest.fixture
+def server(certificates: Path) -> SecureConnection:
+    secure = open_layer({"LAB_TLS_CERT": str(certificates / "server.pem")})
+    return secure(Connection("echo"), "somebody")
+
+
+class Client:
+    def __init__(self, certificates: Path) -> None:
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        context = ssl.create_default_context(cafile=str(certificates / "ca.pem"))
+        self.tls = context.wrap_bio(self.incoming, self.outgoing, server_hostname="a_server")
+
+    def exchange(self, server: SecureConnection, *, step: int = 65536) -> list[object]:
+        """Bring everything over in both directions; returns the server's events that are not Send."""
+        events: list[object] = []
+        data = self.outgoing.read()
+        for start in range(0, len(data), step):
+            server.receive_data(data[start : start + step])
+            while (event := server.next_event()) is not None:
+                if not isinstance(event, Send):
+                    events.append(event)
+                    break
+                self.incoming.write(event.data)
+        return events
+
+    def shake(self, server: SecureConnection, *, step: int = 65536) -> None:
+        for _ in range(3):
+            try:
+                self.tls.do_handshake()
+            except ssl.SSLWantReadError:
+                self.exchange(server, step=step)
+        self.exchange(server, step=step)
+
+
+@pytest.mark.parametrize("step", [65536, 1], ids=["whole", "byte-by-byte"])
+def test_echoes(certificates: Path, server: SecureConnection, step: int) -> None:
+    client = Client(certificates)
+    client.shake(server, step=step)
+    client.tls.write(b"hello")
+    assert not client.exchange(server, step=step)
+    assert client.tls.read(100) == b"hello"
+
+
+def test_the_end_of_the_clients_half_is_answered_by_our_own(certificates: Path, server: SecureConnection) -> None:
+    client = Client(certificates)
+    client.shake(server)
+    client.tls.write(b"last")
+    with pytest.raises(ssl.SSLWantReadError):
+        client.tls.unwrap()
+    assert [type(event) for event in client.exchange(server)] == [Close]
+    assert client.tls.read(100) == b"last"
+    with pytest.raises(ssl.SSLZeroReturnError):
+        client.tls.read(100)  # an end in order, and not a connection that was cut
+    assert isinstance(server.next_event(), Close)  # and again
+
+
+def test_a_stream_that_ends_without_the_alert_ends(certificates: Path, server: SecureConnection) -> None:
+    client = Client(certificates)
+    client.shake(server)
+    server.receive_eof()
+    events = [server.next_event(), server.next_event()]
+    assert isinstance(events[0], Send)  # our own alert
+    assert isinstance(events[1], Close)
+
+
+def test_noise_is_answered_with_an_alert_and_a_close(server: SecureConnection) -> None:
+    server.receive_data(b"GET / HTTP/1.1\r\n\r\n")
+    events = []
+    while not events or not isinstance(events[-1], Close):
+        events.append(server.next_event())
+    assert len(events) <= 2
+    server.receive_data(b"more")  # dropped
+    server.receive_eof()
+    assert isinstance(server.next_event(), Close)
+
+
+def test_noise_after_the_handshake_ends_the_connection(certificates: Path, server: SecureConnection) -> None:
+    client = Client(certificates)
+    client.shake(server)
+    server.receive_data(b"\x17\x03\x03\x00\x20" + bytes(32))
+    assert isinstance(server.next_event(), Send)  # bad_record_mac
+    assert isinstance(server.next_event(), Close)
+
+
+def test_waits_for_a_handshake_that_has_not_come(server: SecureConnection) -> None:
+    assert server.next_event() is None
+    server.receive_data(b"\x16")
+    assert server.next_event() is None
+
+
+def test_drains_in_the_middle_of_a_handshake_without_a_word_in_the_log(
+    server: SecureConnection, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.receive_data(b"\x16\x03\x01")
+    assert server.next_event() is None
+    server.drain()
+    server.receive_eof()
+    events = []
+    while not events or not isinstance(events[-1], Close):
+        events.append(server.next_event())
+    assert len(events) <= 2
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("environ", "named"),
+    [
+        ({}, "LAB_TLS_CERT"),
+        ({"LAB_TLS_CERT": "/no/such.pem"}, "LAB_TLS_CERT='/no/such.pem' cannot be read"),
+        ({"LAB_TLS_CERT": "ca.pem"}, "cannot be used"),
+        ({"LAB_TLS_CERT": "server.pem", "LAB_TLS_CLIENT_CA": "/no/such.pem"}, "LAB_TLS_CLIENT_CA='/no/such.pem'"),
+    ],
+    ids=["none", "missing", "no-key", "no-ca"],
+)
+def test_certificates_that_are_of_no_use_are_named(
+    certificates: Path, environ: dict[str, str], named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(certificates)
+    with pytest.raises(ListenError, match=named):
+        open_layer(environ)
