@@ -78,7 +78,9 @@ class Command:
                     if request is None:
                         break
                     self._answered += 1
-                    handler = _HANDLERS.get(request[0]) or _HANDLERS.get(request[0].upper(), Command._unknown)
+                    name = request[0] if request[0] in _HANDLERS else request[0].upper()
+                    # Not `get`, as with the tables of the reader.
+                    handler = _HANDLERS[name] if name in _HANDLERS else Command._unknown  # noqa: SIM401
                     reply = handler(self, request)
                     if reply is None:
                         break
