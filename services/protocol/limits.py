@@ -49,9 +49,9 @@ class Limits:
 
     # Held by the models. A connection that neither sends nor takes a byte for `idle` is closed. At `connections`
     # the models with an accept loop of their own stop accepting, so that clients wait in the listening socket's
-    # backlog; asyncio and Twisted accept by themselves, and refuse.
+    # backlog; asyncio and Twisted accept by themselves, and refuse. Room for 10,000 idle ones, and those who come.
     idle: float = _limit(300.0, "LAB_IDLE_SECONDS", 0.01)
-    connections: int = _count(10_000, "LAB_MAX_CONNECTIONS")
+    connections: int = _count(12_000, "LAB_MAX_CONNECTIONS")
     backlog: int = _count(1024, "LAB_BACKLOG")
     # Threads or processes of the models that have a fixed number of them. 0 is the model's own choice:
     # `BLOCKING_WORKERS` where one serves a client at a time, a process for each core where one is an event loop.

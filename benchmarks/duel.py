@@ -1,0 +1,112 @@
+"""Two servers, one client, in turns: which answers more requests in a second.
+
+    python benchmarks/duel.py --client 'CMD {port}' --ours 'CMD {port}' --theirs 'CMD {port}' [--rounds N]
+
+Both servers run all the while on the machine's last core, the client on its first, and each round lets both be asked,
+the one that goes first changing. `{port}` stands for a free port; the last number before `requests/sec` in the client's
+output, or alone on its last line, is the rate. Prints medians and their ratio. The foreign server is fetched by whoever
+runs this. For uvloop's example (its source distribution, examples/bench):
+
+    python benchmarks/duel.py \\
+        --client 'python echoclient.py --addr 127.0.0.1:{port} --msize 1024 --workers 3 --num 60000' \\
+        --ours 'python -m services.run --model uvloop_protocol --listen echo=tcp://127.0.0.1:{port}' \\
+        --theirs 'python echoserver.py --addr 127.0.0.1:{port} --proto --uvloop'
+
+For the example of socketserver's documentation, which answers one request on a connection and closes it, this file is
+the client too (`--client 'python benchmarks/duel.py --visit {port}'`): connect, a line, what comes back, close, again,
+for two seconds.
+"""
+
+import argparse
+import os
+import re
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from statistics import median
+
+_RATE = re.compile(r"([\d.]+)\s*(?:requests/sec|$)")
+
+
+def visit(port: int, seconds: float = 2.0) -> None:
+    """One client after the other: connect, a line, what comes back, close."""
+    count = 0
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as link:
+            link.sendall(b"hello\r\n")
+            if not link.recv(1024):
+                sys.exit("no answer")
+        count += 1
+    print(count / seconds)
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def start(command: str, port: int, core: int, stack: ExitStack) -> None:
+    """Run a server on a core until the stack is left; returns when it accepts."""
+    words = ["taskset", "--cpu-list", str(core), *shlex.split(command.format(port=port))]
+    server = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)  # noqa: S603
+    stack.callback(server.wait)
+    stack.callback(server.terminate)
+    for _ in range(200):
+        if server.poll() is not None:
+            sys.exit(f"{command}: {server.communicate()[1].decode()}")
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+            return
+        except OSError:
+            time.sleep(0.05)
+    sys.exit(f"{command}: nobody listens")
+
+
+def ask(command: str, port: int, core: int) -> float:
+    """Run the client; returns the rate that it printed."""
+    words = ["taskset", "--cpu-list", str(core), *shlex.split(command.format(port=port))]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)  # noqa: S603
+    found = _RATE.findall(done.stdout.strip())
+    if done.returncode or not found:
+        sys.exit(f"{command}: {done.stdout}{done.stderr}")
+    return float(found[-1])
+
+
+def main() -> None:
+    """Alternate, then print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--visit", type=int, metavar="PORT", help="be the client")
+    for side in ("client", "ours", "theirs"):
+        parser.add_argument(f"--{side}", metavar="CMD")
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    if options.visit:
+        visit(options.visit)
+        return
+    if not (options.client and options.ours and options.theirs):
+        parser.error("a duel takes --client, --ours and --theirs")
+    cores = sorted(os.sched_getaffinity(0))
+    sides = {"ours": free_port(), "theirs": free_port()}
+    rates: dict[str, list[float]] = {"ours": [], "theirs": []}
+    with ExitStack() as stack:
+        for side, port in sides.items():
+            start(getattr(options, side), port, cores[-1], stack)
+        for number in range(options.rounds + 1):
+            for side in sorted(sides, reverse=number % 2 == 1):
+                rate = ask(options.client, sides[side], cores[0])
+                if number:  # the first is for the history
+                    rates[side].append(rate)
+    ours, theirs = median(rates["ours"]), median(rates["theirs"])
+    for side, values in rates.items():
+        print(f"{side:<8}{median(values):>10,.0f} requests/s   ({min(values):,.0f} to {max(values):,.0f})")
+    print(f"ratio   {ours / theirs:>10.2f}")
+
+
+if __name__ == "__main__":
+    main()
