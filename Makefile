@@ -55,7 +55,7 @@ load: .venv/lab.stamp ## every model up, and Locust's web UI on 127.0.0.1:8089
 	@$(BIN)/lab up
 	@$(BIN)/lab load
 
-nogil: .venv/lab.stamp ## threads with the GIL and without it, in turns (the first time builds a Python: a quarter of an hour)
+nogil: .venv/lab.stamp ## threads with the GIL and without it, in turns (the first time builds a Python: 20 min on two cores)
 	@$(ENGINE) ensure && $(ENGINE) base
 	@$(BIN)/python benchmarks/nogil.py
 

@@ -27,7 +27,7 @@ from lab.environment import describe_environment, describe_servers
 from lab.errors import LabError
 from lab.measurement import Measurement, measure
 from lab.report import page
-from lab.report.figures import show_count, show_failures, show_rate, show_us
+from lab.report.figures import UNKNOWN, show_count, show_failures, show_rate, show_us
 from lab.report.terminal import open_console
 
 PROJECT = f"nogil-{os.getpid()}"
@@ -81,15 +81,18 @@ class Pair:
         return f"{show_count(min(rates))} to {show_count(max(rates))}"
 
     @property
-    def gain(self) -> float:
-        """How often the rate with the GIL goes into the rate without it."""
-        return self.middle(WITHOUT).rate / self.middle(WITH).rate
+    def gain(self) -> str:
+        """How often the rate with the GIL goes into the rate without it; lower bounds give no ranking."""
+        before, after = self.middle(WITH), self.middle(WITHOUT)
+        if before.verdict.is_lower_bound or not before.rate:
+            return UNKNOWN
+        return ("≥ " if after.verdict.is_lower_bound else "") + f"x {after.rate / before.rate:.2f}"
 
     @property
-    def price(self) -> float | None:
+    def price(self) -> str:
         """The same for the CPU of a request."""
         before, after = self.cpu(WITH), self.cpu(WITHOUT)
-        return after / before if before and after else None
+        return f"x {after / before:.2f}" if before and after else UNKNOWN
 
 
 def main(rounds: int) -> int:
@@ -118,6 +121,7 @@ def main(rounds: int) -> int:
     console = open_console()
     console.print(make_table(pairs))
     console.print(f"Medians of {rounds} runs of {SECONDS:g} s. ≥: the server was not the limit.", style="dim")
+    console.print(f"{UNKNOWN}: lower bounds, which cannot be ranked, or not known.", style="dim")
     for name, text in environment.items():
         console.print(f"{name}: {text or 'not known'}", style="dim", markup=False)
     path = write(pairs, rounds, environment, count_checks([asdict(each) for each in report.findings], list(models)))
@@ -145,19 +149,14 @@ def make_table(pairs: Sequence[Pair]) -> Table:
                 "without the GIL" if is_second else "with the GIL",
                 show_rate(middle),
                 pair.span(model),
-                show_ratio(pair.gain) if is_second else "",
+                pair.gain if is_second else "",
                 show_us(pair.cpu(model)),
-                show_ratio(pair.price) if is_second else "",
-                "not known" if cores is None else f"{cores:.2f}",
+                pair.price if is_second else "",
+                UNKNOWN if cores is None else f"{cores:.2f}",
                 middle.verdict.bound,
                 end_section=is_second,
             )
     return table
-
-
-def show_ratio(value: float | None) -> str:
-    """`without the GIL` divided by `with it`."""
-    return "not known" if value is None else f"x {value:.2f}"
 
 
 def write(
@@ -168,22 +167,19 @@ def write(
     folder.mkdir(parents=True)
     runs = [found.as_json() for pair in pairs for each in pair.runs.values() for found in each]
     (folder / "data.json").write_text(json.dumps({"environment": environment, "runs": runs}, indent=1) + "\n")
-    # On the page a row is a model under one load, and the load is the second line of its name.
+    # On the page a row is a model under one load.
     rows = [
-        replace(pair.middle(model), model=f"{model}, {pair.users}", summary=f"{pair.name}; {pair.span(model)} a second")
+        replace(pair.middle(model), model=f"{model}: {pair.name}", summary=f"lowest to highest: {pair.span(model)}")
         for pair in pairs
         for model in pair.runs
     ]
-    ratios = [
-        f"{pair.name}: without the GIL {show_ratio(pair.gain)} the rate, {show_ratio(pair.price)} the CPU of a request."
-        for pair in pairs
-    ]
+    ratios = [f"{pair.name}, without the GIL: rate {pair.gain}, CPU of a request {pair.price}." for pair in pairs]
     text = page.render(
         rows,
         title="Threads with the GIL, and without",
         lead=f"For each load the run of median rate out of {rounds}, in turns, {environment['date']}.",
         captions=[*ratios, *CAPTIONS],
-        checks={row.model: checks[row.model.split(",")[0]] for row in rows},
+        checks={row.model: checks[row.model.split(":")[0]] for row in rows},
         missing={},
         waits=None,
         environment=environment,
