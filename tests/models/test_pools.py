@@ -1,0 +1,256 @@
+"""thread_pool, prefork and asyncio_prefork: a fixed number of workers, full, killed, and asked to stop."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import psutil
+import pytest
+
+from lab.client import Link
+from lab.errors import NoAnswerError, WrongAnswerError
+from tests.models.conftest import Server
+
+BLOCKING = pytest.mark.parametrize("name", ["thread_pool", "prefork"])
+PROCESSES = pytest.mark.parametrize("name", ["prefork", "asyncio_prefork"])
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[object]:
+    servers: list[Server] = []
+
+    def serve(name: str, **environ: str) -> Server:
+        directory = tmp_path / f"p{len(servers)}"
+        directory.mkdir()
+        servers.append(Server(name, directory, environ))
+        return servers[-1]
+
+    yield serve
+    for server in servers:
+        server.__exit__()
+
+
+def wait_until(condition, seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+def ping(link: Link) -> None:
+    link.send(b"PING\r\n")
+    assert link.receive() == b"+PONG\r\n"
+
+
+def is_over(link: Link) -> bool:
+    """Whether nothing more comes: an end, or a reset."""
+    try:
+        return link.receive() == b""
+    except WrongAnswerError:
+        return True
+
+
+def workers(server: Server) -> list[psutil.Process]:
+    return psutil.Process(server.process.pid).children()
+
+
+@BLOCKING
+def test_when_all_workers_have_a_client_the_next_waits_and_is_served_in_turn(serve, name: str, unit: float) -> None:
+    server = serve(name, LAB_WORKERS="2")
+    with ExitStack() as stack:
+        first, second = (stack.enter_context(server.connect()) for _ in range(2))
+        ping(first)
+        ping(second)
+        waiting = [stack.enter_context(server.connect()) for _ in range(3)]  # accepted by the kernel only
+        for link in waiting:
+            link.send(b"PING\r\n")
+        waiting[0].socket.settimeout(3 * unit)
+        with pytest.raises(TimeoutError):
+            waiting[0].socket.recv(100)
+        ping(first)  # who has a worker keeps it
+        first.close()
+        for link in waiting:  # in the order in which they came
+            assert link.receive() == b"+PONG\r\n"
+            link.close()
+        ping(second)
+    server.terminate()
+    assert server.wait_end() == 0
+
+
+@BLOCKING
+def test_who_waits_for_a_worker_is_let_go_when_the_server_stops(serve, name: str) -> None:
+    """Nobody answers him, so he must not be made to believe it: he is told by a reset, and not by silence."""
+    server = serve(name, LAB_WORKERS="1")
+    with server.connect() as held, server.connect() as waiting:
+        ping(held)
+        waiting.send(b"PING\r\n")
+        server.terminate()
+        assert is_over(waiting)
+        assert server.wait_end() == 0
+
+
+def test_a_thread_outlives_an_error_in_a_conversation(serve) -> None:
+    """The pool has no other thread; here the error is a client that is reset while it is answered."""
+    server = serve("thread_pool", LAB_WORKERS="1")
+    for _ in range(5):
+        with server.connect() as link:
+            link.send(b"BLOB 10000000\r\n")
+            assert link.receive()
+            link.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+    with server.connect() as link:
+        ping(link)
+
+
+@PROCESSES
+def test_a_worker_that_is_killed_is_replaced_and_the_others_go_on(serve, name: str) -> None:
+    server = serve(name, LAB_WORKERS="3")
+    wait_until(lambda: len(workers(server)) == 3)
+    before = {process.pid for process in workers(server)}
+    with ExitStack() as stack:
+        links = [stack.enter_context(server.connect()) for _ in range(3)]
+        serving = {}
+        for link in links:
+            link.send(b"INFO\r\n")
+            text = link.receive().decode()
+            serving[link] = int(next(line for line in text.splitlines() if line.startswith("process_id")).split(":")[1])
+        victim = serving[links[0]]
+        assert victim in before
+        os.kill(victim, signal.SIGKILL)
+        wait_until(lambda: len(workers(server)) == 3 and victim not in {item.pid for item in workers(server)})
+        for link in links:
+            if serving[link] == victim:
+                assert is_over(link)
+            else:
+                ping(link)
+        with server.connect() as link:
+            ping(link)
+    assert "ended by signal 9" in server.log.read_text()
+    server.terminate()
+    assert server.wait_end() == 0
+
+
+@PROCESSES
+def test_a_worker_that_dies_with_the_accept_lock_hands_it_on(serve, name: str) -> None:
+    """All but one are killed, one after the other; whoever held the lock, somebody is there to accept."""
+    server = serve(name, LAB_WORKERS="4")
+    wait_until(lambda: len(workers(server)) == 4)
+    for process in workers(server)[:3]:
+        process.kill()
+        with server.connect() as link:
+            ping(link)
+
+
+@PROCESSES
+def test_workers_that_cannot_live_are_not_forked_without_end(serve, name: str, unit: float) -> None:
+    server = serve(name, LAB_WORKERS="2")
+    wait_until(lambda: len(workers(server)) == 2)
+    seen = set()
+    end = time.monotonic() + 10 * unit
+    while time.monotonic() < end:
+        for process in workers(server):
+            seen.add(process.pid)
+            process.kill()
+        time.sleep(unit / 10)
+    # A second between two lives: the first, and one for each second that has passed, for each of the two.
+    assert len(seen) <= 2 * (2 + int(10 * unit))
+
+
+@PROCESSES
+def test_a_parent_that_is_killed_takes_its_workers_along(serve, name: str) -> None:
+    server = serve(name, LAB_WORKERS="3")
+    wait_until(lambda: len(workers(server)) == 3)
+    children = workers(server)
+    server.process.kill()
+    server.process.wait()
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert not alive
+
+
+@PROCESSES
+def test_with_reuseport_each_worker_has_a_socket_of_its_own(serve, name: str) -> None:
+    server = serve(name, LAB_WORKERS="3", LAB_REUSEPORT="1")
+    port = server.address("command", "tcp").port
+    wait_until(lambda: count_listening(port) == 3)
+    wait_until(lambda: len(workers(server)) == 3)
+    answered = 0
+    for _ in range(20):
+        with server.connect(timeout=10) as link:
+            ping(link)
+            answered += 1
+    assert answered == 20
+    for transport in ("tls", "unix"):
+        with server.connect(transport=transport) as link:
+            ping(link)
+    server.terminate()
+    assert server.wait_end() == 0
+
+
+def count_listening(port: int) -> int:
+    """How many sockets listen at a port: one however many processes have it."""
+    with Path("/proc/net/tcp").open() as table:
+        rows = [line.split() for line in table]
+    return sum(row[1].endswith(f":{port:04X}") and row[3] == "0A" for row in rows)
+
+
+def test_without_it_they_share_one(serve) -> None:
+    server = serve("prefork", LAB_WORKERS="3")
+    port = server.address("command", "tcp").port
+    with Path("/proc/net/tcp").open() as table:
+        assert (
+            len([line for line in table if line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "0A"]) == 1
+        )
+
+
+def test_the_limit_is_for_all_loops_together(serve) -> None:
+    server = serve("asyncio_prefork", LAB_WORKERS="3", LAB_MAX_CONNECTIONS="3")
+    with ExitStack() as stack:
+        for _ in range(3):
+            ping(stack.enter_context(server.connect()))
+        one_more = stack.enter_context(server.connect())
+        one_more.send(b"PING\r\n")
+        assert one_more.receive().startswith(b"-ERR this server holds 3 connections")
+    wait_until(lambda: _answers(server))
+
+
+def _answers(server: Server) -> bool:
+    try:
+        with server.connect() as link:
+            link.send(b"PING\r\n")
+            return link.receive() == b"+PONG\r\n"
+    except (NoAnswerError, WrongAnswerError):
+        return False
+
+
+SCRIPT = """
+import socket, sys, threading
+import services.run
+parts = socket.socket, threading.Lock, sys.modules["time"].sleep
+print(sum("gevent" in str(part.__module__) for part in parts), "gevent" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "printed"),
+    [
+        (["--model", "gevent_greenlets"], {}, "3 True"),
+        (["--model=gevent_greenlets"], {}, "3 True"),
+        ([], {"LAB_MODEL": "gevent_greenlets"}, "3 True"),
+        (["--model", "plain_socket"], {"LAB_MODEL": "gevent_greenlets"}, "0 False"),
+        (["--model", "asyncio_streams"], {}, "0 False"),
+        ([], {}, "0 False"),
+        (["--model", "../x"], {}, "0 False"),
+    ],
+)
+def test_gevent_replaces_its_parts_first_of_all_and_nowhere_else(
+    arguments: list[str], environ: dict[str, str], printed: str
+) -> None:
+    environment = {key: value for key, value in os.environ.items() if key != "LAB_MODEL"} | environ
+    command = [sys.executable, "-W", "error", "-c", SCRIPT, *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=20, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, printed), done.stderr
