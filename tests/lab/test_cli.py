@@ -1,8 +1,10 @@
 """The command `lab`, as a person or a script calls it."""
 
 import json
+import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -10,6 +12,7 @@ from uuid import uuid4
 
 import pytest
 
+from lab.backends import open_backend
 from lab.check import read_report
 from lab.check_plugin import MARK
 from lab.errors import LabError
@@ -232,3 +235,53 @@ def test_a_run_that_tested_nothing_does_not_hold() -> None:
     assert not read_report(CompletedProcess([], 0, "", ""), []).holds
     with pytest.raises(LabError, match=r"could not be run \(pytest's exit code 4\):\n  ERROR: no such file"):
         read_report(CompletedProcess([], 4, "", "ERROR: no such file"), [])
+
+
+@pytest.mark.parametrize(
+    "backend", ["process", pytest.param("docker", marks=[pytest.mark.docker, pytest.mark.xdist_group("docker")])]
+)
+def test_a_model_that_dies_is_reported_and_the_others_go_on(
+    lab: Lab, request: pytest.FixtureRequest, backend: str
+) -> None:
+    """With its exit code and its last lines, for a person and for a script."""
+    if backend == "docker":
+        request.getfixturevalue("engine")
+    project = request.getfixturevalue(f"{backend}_project")
+    options = ["--backend", backend, "--project", project]
+    assert lab(*options, "up", "plain_socket", "selector_loop", "thread_pool").returncode == 0
+    try:
+        # Something for the log to end with: a handshake that is none.
+        noise = lab(*options, "shell", "selector_loop", "-c", NOISE)
+        assert noise.returncode == 0, noise.stderr
+        open_backend(backend, project).kill("selector_loop", signal.SIGKILL)
+        deadline = time.monotonic() + 10
+        while "exited" not in lab(*options, "ls").stdout:
+            assert time.monotonic() < deadline
+        shown = lab(*options, "ls")
+        rows = {line.split("\t")[1]: line.split("\t") for line in shown.stdout.splitlines()}
+        assert rows["selector_loop"][:3] == ["readiness loop", "selector_loop", "exited (137)"]
+        assert rows["plain_socket"][2] == rows["thread_pool"][2] == "running"
+        families = [line.split("\t")[0] for line in shown.stdout.splitlines()]
+        assert families == [family for family in dict.fromkeys(families) for _ in range(families.count(family))]
+        assert "selector_loop ended by SIGKILL (exit code 137); the end of its log:\n  " in shown.stderr
+        assert "TLS handshake with " in shown.stderr
+        found = {row["model"]: row for row in json.loads(lab(*options, "ls", "--json").stdout)}
+        assert (found["selector_loop"]["state"], found["selector_loop"]["exit_code"]) == ("exited", 137)
+        assert any("TLS handshake with " in line for line in found["selector_loop"]["last_lines"])
+        assert found["plain_socket"]["last_lines"] == []
+        assert lab(*options, "call", "thread_pool", "command", "PING").stdout == "PONG\n"
+    finally:
+        assert lab(*options, "down").returncode == 0
+
+
+NOISE = """python -c '
+import json, os, socket
+from services.protocol import Address
+rows = {row["model"]: row["listeners"] for row in json.loads(os.environ["LAB_TARGETS"])}
+url = next(item["address"] for item in rows["selector_loop"] if item["transport"] == "tls")
+address = Address.parse(url)
+with socket.create_connection((address.host, address.port), timeout=10) as link:
+    link.sendall(b"no handshake at all")
+    while link.recv(100):
+        pass
+'"""
