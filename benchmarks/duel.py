@@ -28,6 +28,8 @@ import time
 from contextlib import ExitStack
 from statistics import median
 
+from lab.meters import Meter, open_process_meter
+
 _RATE = re.compile(r"([\d.]+)\s*(?:requests/sec|$)")
 
 
@@ -51,8 +53,8 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start(command: str, port: int, core: int, stack: ExitStack) -> None:
-    """Run a server on a core until the stack is left; returns when it accepts."""
+def start(command: str, port: int, core: int, stack: ExitStack) -> Meter:
+    """Run a server on a core until the stack is left; returns its meter when it accepts."""
     words = ["taskset", "--cpu-list", str(core), *shlex.split(command.format(port=port))]
     server = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)  # noqa: S603
     stack.callback(server.wait)
@@ -62,20 +64,26 @@ def start(command: str, port: int, core: int, stack: ExitStack) -> None:
             sys.exit(f"{command}: {server.communicate()[1].decode()}")
         try:
             socket.create_connection(("127.0.0.1", port)).close()
-            return
+            return open_process_meter(server.pid)
         except OSError:
             time.sleep(0.05)
     sys.exit(f"{command}: nobody listens")
 
 
-def ask(command: str, port: int, core: int) -> float:
-    """Run the client; returns the rate that it printed."""
+def ask(command: str, port: int, core: int, meter: Meter) -> tuple[float, float]:
+    """Run the client; returns the rate that it printed, and the server's CPU microseconds for a request.
+
+    The latter takes the client to have asked for as long as it ran; its own start is a constant part of that for both.
+    """
     words = ["taskset", "--cpu-list", str(core), *shlex.split(command.format(port=port))]
+    begin, before = time.monotonic(), meter.read().cpu_seconds or 0.0
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)  # noqa: S603
+    seconds, spent = time.monotonic() - begin, (meter.read().cpu_seconds or 0.0) - before
     found = _RATE.findall(done.stdout.strip())
     if done.returncode or not found:
         sys.exit(f"{command}: {done.stdout}{done.stderr}")
-    return float(found[-1])
+    rate = float(found[-1])
+    return rate, spent * 1e6 / (rate * seconds)
 
 
 def main() -> None:
@@ -94,18 +102,20 @@ def main() -> None:
     cores = sorted(os.sched_getaffinity(0))
     sides = {"ours": free_port(), "theirs": free_port()}
     rates: dict[str, list[float]] = {"ours": [], "theirs": []}
+    costs: dict[str, list[float]] = {"ours": [], "theirs": []}
     with ExitStack() as stack:
-        for side, port in sides.items():
-            start(getattr(options, side), port, cores[-1], stack)
+        meters = {side: start(getattr(options, side), port, cores[-1], stack) for side, port in sides.items()}
         for number in range(options.rounds + 1):
             for side in sorted(sides, reverse=number % 2 == 1):
-                rate = ask(options.client, sides[side], cores[0])
+                rate, cost = ask(options.client, sides[side], cores[0], meters[side])
                 if number:  # the first is for the history
                     rates[side].append(rate)
-    ours, theirs = median(rates["ours"]), median(rates["theirs"])
+                    costs[side].append(cost)
     for side, values in rates.items():
-        print(f"{side:<8}{median(values):>10,.0f} requests/s   ({min(values):,.0f} to {max(values):,.0f})")
-    print(f"ratio   {ours / theirs:>10.2f}")
+        spread = f"({min(values):,.0f} to {max(values):,.0f})"
+        print(f"{side:<8}{median(values):>10,.0f} requests/s {spread:<22}{median(costs[side]):>8.1f} CPU µs/request")
+    for what, found in (("requests/s", rates), ("CPU", costs)):
+        print(f"ratio   {median(found['ours']) / median(found['theirs']):>10.2f} {what}")
 
 
 if __name__ == "__main__":
