@@ -3,7 +3,7 @@
 The file has one part for each script that writes it, and a script leaves the other's part alone:
 
     environment, seconds, models, missing    benchmarks/models.py: medians of rounds in turns
-    idle                                     {model: {connections, bytes_per_connection}}
+    idle, idle_environment                   benchmarks/idle.py: {model: {connections, bytes_per_connection, ...}}
 """
 
 import json
@@ -58,10 +58,13 @@ class Idle:
     Args:
         connections: how many were held at the same time.
         bytes_per_connection: of the server's memory.
+        p50_us, p99_us: what connecting and one PING took a new client meanwhile.
     """
 
     connections: int | None = None
     bytes_per_connection: float | None = None
+    p50_us: float | None = None
+    p99_us: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,7 @@ class Measured:
         models: by model, by workload.
         missing: models that could not be measured, and why.
         idle: by model.
+        idle_environment: what that ran on.
     """
 
     environment: Mapping[str, str | None] = field(default_factory=dict)
@@ -81,6 +85,7 @@ class Measured:
     models: Mapping[str, Mapping[str, Summary]] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
     idle: Mapping[str, Idle] = field(default_factory=dict)
+    idle_environment: Mapping[str, str | None] = field(default_factory=dict)
 
     @classmethod
     def load(cls, path: Path = MEASURED_FILE) -> Self:
@@ -100,6 +105,7 @@ class Measured:
                 },
                 missing=data.get("missing", {}),
                 idle={model: Idle(**_known(Idle, values)) for model, values in data.get("idle", {}).items()},
+                idle_environment=data.get("idle_environment", {}),
             )
         except (AttributeError, TypeError, ValueError) as error:
             raise LabError(f"{path}: not what a benchmark writes: {error}") from None
