@@ -50,7 +50,7 @@ doctor: .venv/lab.stamp ## what this machine can and cannot do, and the mend
 	@$(BIN)/lab doctor
 
 ## Load
-.PHONY: load nogil bench-parser bench-up
+.PHONY: load nogil bench-models bench-parser bench-up
 load: .venv/lab.stamp ## every model up, and Locust's web UI on 127.0.0.1:8089
 	@$(BIN)/lab up
 	@$(BIN)/lab load
@@ -59,6 +59,10 @@ nogil: .venv/lab.stamp ## threads with the GIL and without it, in turns (the fir
 	@$(ENGINE) ensure && $(ENGINE) base
 	@$(BIN)/python benchmarks/nogil.py
 
+bench-models: .venv/lab.stamp ## every model in turns, for docs/models.md: run it on a machine that has nothing else to do
+	@$(ENGINE) ensure && $(ENGINE) base
+	@$(BIN)/python benchmarks/models.py
+
 bench-parser: .venv/dev.stamp ## our parser beside hiredis
 	@$(BIN)/python benchmarks/parser.py
 
@@ -66,7 +70,7 @@ bench-up: .venv/dev.stamp ## `lab up` beside a bare `docker compose up -d`
 	@$(BIN)/python benchmarks/up.py
 
 ## Change it
-.PHONY: lint types fmt lock clean
+.PHONY: lint types fmt docs lock clean
 lint: .venv/dev.stamp ## style
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
@@ -77,6 +81,9 @@ types: .venv/dev.stamp ## types
 fmt: .venv/dev.stamp ## format
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
+
+docs: .venv/lab.stamp ## docs/models.md anew: its tables, code and figures
+	@$(BIN)/python -m lab.report.models_page
 
 # The extras that models need, which are all but dev; and what one of them asks for.
 PROJECT = import sys, tomllib; extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]

@@ -117,7 +117,7 @@ def main() -> None:
     data["idle"] = data.get("idle", {}) | found
     data["idle_environment"] = describe_environment("docker")
     FILE.write_text(json.dumps(data, indent=1) + "\n")
-    print(f"written to {FILE.relative_to(ROOT)}")
+    print(f"written to {FILE.relative_to(ROOT)}; `make docs` puts it into the page")
 
 
 if __name__ == "__main__":

@@ -111,7 +111,10 @@ def create(name: str, extra: str | None, root: Path = ROOT) -> list[str]:
     steps += [f"compose.yaml: replace what says {BLANK} in the stanza of {name}, and set its limits"]
     if extra:
         steps.append(f"make lock: it writes requirements/{extra}.txt, with hashes")
-    steps.append(f"README.md: a row for it, behind the last model's; then: lab check {name}, and make test")
+    steps.append(
+        "README.md: a row for it, behind the last model's; make docs: its section of docs/models.md, to fill in; "
+        f"then: lab check {name}, and make test"
+    )
     return steps
 
 

@@ -1,0 +1,94 @@
+"""docs/measured.json: medians over rounds, and two scripts that write one file."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lab.errors import LabError
+from lab.measured import Idle, Measured, summarise
+from lab.measurement import Measurement
+from lab.verdict import Bound, Verdict
+
+
+def make(
+    answered: int, cpu_us: float | None = 40.0, bound: Bound = Bound.WAITING, p99_us: float = 300.0
+) -> Measurement:
+    return Measurement(
+        model="asyncio_streams",
+        family="coroutine",
+        summary="one line",
+        backend="process",
+        workload="closed_session",
+        users=16,
+        depth=2,
+        seconds=2.0,
+        answered=answered,
+        failures={"timeout": 1},
+        histogram=((100.0, 90), (p99_us, 10)),
+        mean_us=120.0,
+        min_us=90.0,
+        max_us=300.0,
+        starved=0,
+        in_flight=16.0,
+        server_cpu_us=cpu_us,
+        server_cores=0.4,
+        generator_cores=0.7,
+        machine_cores=1.2,
+        cores=2,
+        memory_bytes=None,
+        threads=None,
+        versions={},
+        verdict=Verdict(bound, "a reason"),
+    )
+
+
+def test_medians_and_their_spread() -> None:
+    rounds = [make(1_000, p99_us=200.0), make(3_000, None), make(2_000), make(5_000, 60.0), make(4_000, 50.0)]
+    found = summarise(rounds)
+    assert (found.rounds, found.users, found.rate) == (5, 16, 3_000.0)
+    # Quartiles of 1000 to 5000: 1500 and 4500.
+    assert found.rate_spread == pytest.approx(0.5)
+    assert (found.p50_us, found.p99_us) == (100.0, 300.0)
+    assert found.cpu_us == 45.0  # of the four that are known
+    assert found.memory_bytes is None
+    assert found.failures == 5
+
+
+def test_one_lower_bound_makes_the_median_one() -> None:
+    assert not summarise([make(1), make(2)]).is_lower_bound
+    found = summarise([make(1), make(2), make(3, bound=Bound.GENERATOR)])
+    assert found.is_lower_bound
+    assert list(found.verdicts.items()) == [("waiting", 2), ("generator-bound", 1)]
+
+
+def test_two_rounds_have_no_spread() -> None:
+    assert summarise([make(1), make(2)]).rate_spread is None
+    assert summarise([make(0), make(0), make(0)]).rate_spread is None
+
+
+def test_what_is_written_is_read_and_the_other_scripts_part_stays(tmp_path: Path) -> None:
+    path = tmp_path / "measured.json"
+    assert Measured.load(path) == Measured()
+    idle = {"plain": {"connections": 10_000, "bytes_per_connection": 3_000, "p50_us": 9, "more": 1}}
+    path.write_text(json.dumps({"idle": idle, "idle_environment": {"date": "then"}, "later": [1]}))
+    written = Measured(
+        environment={"date": "now", "engine": None},
+        seconds=3.0,
+        models={"plain": {"closed_session": summarise([make(7)])}},
+        missing={"other": "it fell over"},
+    )
+    written.save(path)
+    read = Measured.load(path)
+    assert (read.models, read.environment, read.missing) == (written.models, written.environment, written.missing)
+    assert read.idle == {"plain": Idle(10_000, 3_000, p50_us=9)}
+    assert read.idle_environment == {"date": "then"}
+    assert json.loads(path.read_text())["later"] == [1]
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"models": {"plain": {"closed_session": {"rate": 1}}}}', '{"idle": [1]}'])
+def test_a_file_that_is_something_else_is_one_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "measured.json"
+    path.write_text(text)
+    with pytest.raises(LabError, match=r"measured\.json"):
+        Measured.load(path)
