@@ -10,24 +10,39 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 
-def issue(names: Sequence[str], expires: float) -> tuple[bytes, bytes, bytes]:
-    """Make a CA, and have it sign two certificates, then forget its key.
+def found(expires: float) -> tuple[bytes, bytes]:
+    """Make a CA; returns its certificate and its key, as PEM. `expires` is as `time.time` counts."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    return _pem(_sign("socketlab CA", key, None, key, _moment(expires))), _pem_of_key(key)
+
+
+def issue(ca: bytes, ca_key: bytes, names: Sequence[str], expires: float) -> tuple[bytes, bytes]:
+    """Have a CA sign two certificates.
 
     Args:
+        ca, ca_key: as `found` returns them.
         names: the servers' host names and IP addresses.
         expires: when, as `time.time` counts.
 
     Returns:
-        As PEM: the CA's certificate; key and certificate of all servers; key and certificate of all clients.
+        As PEM: key and certificate of all servers; key and certificate of all clients.
+
+    Raises:
+        ValueError: `ca` or `ca_key` is not PEM.
     """
-    end = datetime.datetime.fromtimestamp(expires, datetime.UTC)
-    ca_key = ec.generate_private_key(ec.SECP256R1())
-    ca = _sign("socketlab CA", ca_key, None, ca_key, end)
+    signer = serialization.load_pem_private_key(ca_key, None)
+    if not isinstance(signer, ec.EllipticCurvePrivateKey):
+        raise ValueError("the CA's key is of another kind")
+    authority = x509.load_pem_x509_certificate(ca)
     pairs = []
     for title, alternatives in (("socketlab server", names), ("socketlab client", ())):
         key = ec.generate_private_key(ec.SECP256R1())
-        pairs.append(_pem_of_key(key) + _pem(_sign(title, ca_key, ca, key, end, alternatives)))
-    return _pem(ca), pairs[0], pairs[1]
+        pairs.append(_pem_of_key(key) + _pem(_sign(title, signer, authority, key, _moment(expires), alternatives)))
+    return pairs[0], pairs[1]
+
+
+def _moment(expires: float) -> datetime.datetime:
+    return datetime.datetime.fromtimestamp(expires, datetime.UTC)
 
 
 def _sign(

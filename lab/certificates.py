@@ -1,13 +1,12 @@
 """The lab's own CA, and what it has signed: a certificate for all servers and one for clients.
 
-In `.lab/tls` of the clone, for this user alone. Made at the first `up`, and made anew when a model has come that the
-certificate does not name, or when it is about to expire. Nothing here is worth stealing: no one else trusts this CA.
+In `.lab/tls` of the clone, for this user alone. Made at the first `up`, and made anew when it is about to expire; when
+a model has come that the certificate does not name, the same CA signs another. Nothing here is worth stealing: no one
+else trusts this CA.
 """
 
 import fcntl
 import json
-import shutil
-import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,6 +19,7 @@ CA, SERVER, CLIENT = "ca.pem", "server.pem", "client.pem"
 
 # What was issued, so that the common case, that all is well, needs no library to read a certificate.
 _ISSUED = "issued.json"
+_CA_KEY = "ca.key.pem"
 # As long as browsers accept a certificate; and how long before its end it is renewed.
 _VALID_SECONDS = 397 * 86400
 _RENEW_SECONDS = 7 * 86400
@@ -44,7 +44,7 @@ def provide(names: Iterable[str], directory: Path = DIRECTORY) -> Path:
             issued = _read_names(directory)
             if not set(wanted) <= issued:
                 # Together with the names of before: another lab of this clone may go by another compose file.
-                _make(directory, sorted({*wanted, *issued}))
+                _make(directory, sorted({*wanted, *issued}), anew=not issued)
     except OSError as error:
         raise LabError(f"no place for the certificates: {error.filename}: {error.strerror}") from None
     return directory
@@ -57,22 +57,34 @@ def _read_names(directory: Path) -> set[str]:
         names, expires = issued["names"], float(issued["expires"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return set()
-    is_whole = all((directory / name).exists() for name in (CA, SERVER, CLIENT))
+    is_whole = all((directory / name).exists() for name in (CA, _CA_KEY, SERVER, CLIENT))
     return set(names) if is_whole and expires - _RENEW_SECONDS > time.time() else set()
 
 
-def _make(directory: Path, names: list[str]) -> None:
-    from lab.authority import issue  # its library takes as long to import as all else that `lab up` does by itself
+def _make(directory: Path, names: list[str], *, anew: bool) -> None:
+    # Their library takes as long to import as all else that `lab up` does by itself.
+    from lab.authority import found, issue
 
-    expires = time.time() + _VALID_SECONDS
-    ca, server, client = issue(names, expires)
-    files = {CA: ca, SERVER: server, CLIENT: client}
-    files[_ISSUED] = json.dumps({"names": names, "expires": expires}).encode()
-    part = Path(tempfile.mkdtemp(prefix="tls-", dir=directory.parent))
-    for name, content in files.items():
-        (part / name).write_bytes(content)
-        # Read in containers by another user; the directory keeps everyone else of this machine out.
-        (part / name).chmod(0o444)
-    if directory.exists():
-        shutil.rmtree(directory)
-    part.rename(directory)
+    directory.mkdir(mode=0o700, exist_ok=True)
+    if anew:
+        expires = time.time() + _VALID_SECONDS
+        ca, ca_key = found(expires)
+        _write(directory / CA, ca)
+        _write(directory / _CA_KEY, ca_key, mode=0o400)
+    else:
+        # The CA stays: servers and clients of labs that run keep trusting each other.
+        expires = float(json.loads((directory / _ISSUED).read_text())["expires"])
+        ca, ca_key = (directory / CA).read_bytes(), (directory / _CA_KEY).read_bytes()
+    server, client = issue(ca, ca_key, names, expires)
+    _write(directory / SERVER, server)
+    _write(directory / CLIENT, client)
+    _write(directory / _ISSUED, json.dumps({"names": names, "expires": expires}).encode())
+
+
+def _write(path: Path, content: bytes, mode: int = 0o444) -> None:
+    """In one step. All but the CA's key are read in containers too, by another user; the directory keeps others out."""
+    part = path.with_name(f".{path.name}")
+    part.unlink(missing_ok=True)
+    part.write_bytes(content)
+    part.chmod(mode)
+    part.replace(path)

@@ -3,6 +3,7 @@
 import json
 import ssl
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -24,10 +25,19 @@ def test_is_made_once_and_kept_private(tmp_path: Path) -> None:
 
 def test_is_made_anew_for_a_model_that_has_come_and_keeps_the_others(tmp_path: Path) -> None:
     directory = provide(["one"], tmp_path / "tls")
+    ca, before = (directory / CA).read_bytes(), (directory / SERVER).read_bytes()
     provide(["two"], directory)
     after = (directory / SERVER).read_bytes()
+    assert after != before
+    assert (directory / CA).read_bytes() == ca  # whoever trusts it goes on to, also servers that run already
     provide(["one"], directory)
     assert (directory / SERVER).read_bytes() == after
+    client = ssl.create_default_context(cafile=str(directory / CA))
+    for name in ("one", "two"):
+        assert shake(server_context(directory), client, name)
+    (directory / SERVER).chmod(0o600)
+    (directory / SERVER).write_bytes(before)
+    assert shake(server_context(directory), client, "one")
 
 
 @pytest.mark.parametrize("harm", ["expired", "cut", "missing"])
@@ -50,8 +60,7 @@ def test_is_made_anew_when_it_is_of_no_use(tmp_path: Path, harm: str) -> None:
 def test_stands_up_to_a_strict_client(tmp_path: Path) -> None:
     """Python 3.13 checks certificates strictly (RFC 5280) by default; here 3.11 is told to."""
     directory = provide(["a_model"], tmp_path / "tls")
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(directory / SERVER)
+    server = server_context(directory)
     server.verify_mode = ssl.CERT_REQUIRED
     server.load_verify_locations(directory / CA)
     client = ssl.create_default_context(cafile=str(directory / CA))
@@ -59,19 +68,28 @@ def test_stands_up_to_a_strict_client(tmp_path: Path) -> None:
     for context in (server, client):
         context.verify_flags |= ssl.VERIFY_X509_STRICT
     for host in ("a_model", "localhost", "127.0.0.1", "::1"):
-        to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
-        ours = server.wrap_bio(to_server, to_client, server_side=True)
-        theirs = client.wrap_bio(to_client, to_server, server_hostname=host)
-        done = 0
-        for side in (theirs, ours, theirs, ours):
-            try:
-                side.do_handshake()
-                done += 1
-            except ssl.SSLWantReadError:
-                pass
-        assert done == 2
-        assert theirs.getpeercert()
-        assert ours.getpeercert()
+        assert shake(server, client, host)
+    assert stat.S_IMODE((directory / "ca.key.pem").stat().st_mode) == 0o400
+
+
+def server_context(directory: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(directory / SERVER)
+    return context
+
+
+def shake(server: ssl.SSLContext, client: ssl.SSLContext, host: str) -> bool:
+    """Whether both sides end a handshake content, and have seen the certificates that they asked for."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ours = server.wrap_bio(to_server, to_client, server_side=True)
+    theirs = client.wrap_bio(to_client, to_server, server_hostname=host)
+    done = 0
+    for side in (theirs, ours, theirs, ours):
+        with suppress(ssl.SSLWantReadError):
+            side.do_handshake()
+            done += 1
+    seen = bool(theirs.getpeercert()) and (server.verify_mode is ssl.CERT_NONE or bool(ours.getpeercert()))
+    return done == 2 and seen
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.authority import issue
+from lab.authority import found, issue
 from services.listeners import ListenError
 from services.protocol import Close, Connection, Send
 from services.tls import SecureConnection, open_layer
@@ -16,7 +16,9 @@ NEVER = 4102444800.0  # 2100
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("tls")
-    for name, content in zip(("ca.pem", "server.pem", "client.pem"), issue(["a_server"], NEVER), strict=True):
+    ca, ca_key = found(NEVER)
+    server, client = issue(ca, ca_key, ["a_server"], NEVER)
+    for name, content in (("ca.pem", ca), ("server.pem", server), ("client.pem", client)):
         (directory / name).write_bytes(content)
     return directory
 
