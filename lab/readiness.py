@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from queue import Empty, SimpleQueue
 
 from lab.client import call
-from lab.errors import ClientError, LabError
+from lab.errors import ClientError, LabError, NoAnswerError
 
 # (model, service, address)
 Target = tuple[str, str, str]
@@ -38,7 +38,7 @@ class Outcome:
     Args:
         ready: it answered on each of its targets.
         seconds: until then, or until the time was up.
-        error: why the last exchange failed; None if ready.
+        error: why the last exchange failed that was given its time; None if ready.
     """
 
     model: str
@@ -92,7 +92,9 @@ def wait_ready(
                 try:
                     reply = call(service, address, _QUESTIONS[service], timeout=min(left, attempt))
                 except ClientError as error:
-                    errors[model] = str(error)
+                    # A wait that the end of all time cut short says nothing; what went wrong before it does.
+                    if not (isinstance(error, NoAnswerError) and left < attempt and model in errors):
+                        errors[model] = str(error)
                 else:
                     if not reply.is_error:
                         break

@@ -21,6 +21,10 @@ from services.protocol import Address, Transport
 
 FOREIGN = "target"
 
+# Seconds that a client waits before it gives up. What it waits for takes milliseconds. Beside builds of images on two
+# cores, one client in 5,000 was once not answered within 10 s, and no more than that could be found out.
+PATIENCE = 30.0
+
 
 @dataclass(frozen=True)
 class Target:
@@ -44,7 +48,7 @@ class Target:
         """Another service of the same server, over the same transport."""
         return replace(self, service=service)
 
-    def connect(self, timeout: float = 10.0) -> Link:
+    def connect(self, timeout: float = PATIENCE) -> Link:
         """A client of this target; to be used with `with`."""
         return Link(self.address, timeout=timeout)
 
@@ -151,7 +155,7 @@ _PROCESSES = pytest.StashKey[Callable[[str], list[dict[str, str]]]]()
 @pytest.fixture
 def patience(target: Target, unit: float) -> float:
     """How many seconds a client waits that should not have to: half of one where it is known to be in vain."""
-    return 5 * unit if target.limits else 10.0
+    return 5 * unit if target.limits else PATIENCE
 
 
 @pytest.fixture(scope="session", autouse=True)

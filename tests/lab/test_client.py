@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -183,3 +184,19 @@ def test_ready_means_answered(server: dict[tuple[str, str], str], unit: float) -
         real, silent = wait_ready(targets, 10 * unit)
     assert (real.model, real.ready, real.error) == ("real", True, None)
     assert (silent.model, silent.ready) == ("deaf", False)
+
+
+def test_the_reason_is_what_went_wrong_and_not_that_the_time_was_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last attempt is cut short by the end of the time, and knows nothing."""
+
+    def refuse_then_wait(service: str, address: str, arguments: object, *, timeout: float) -> Reply:
+        if attempts:
+            raise UnreachableError(attempts.pop())
+        time.sleep(timeout)
+        raise NoAnswerError("waited for what was left of the time")
+
+    attempts = ["Connection refused"]
+    monkeypatch.setattr("lab.readiness.call", refuse_then_wait)
+    # The second attempt may take twice as long as the first, 0.2 s, and has less.
+    [outcome] = wait_ready([("a", "command", "tcp://nowhere:1")], 0.15)
+    assert (outcome.ready, outcome.error) == (False, "Connection refused")
