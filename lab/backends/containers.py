@@ -344,7 +344,8 @@ class Containers:
         waiting = dict.fromkeys(servers, "it gave no sign")
         failures = []
         while waiting and time.monotonic() < deadline:
-            for name, complaint in self._run_checks({name: checks.get(name, []) for name in waiting}, deadline).items():
+            asked = {name: checks.get(name, []) for name in waiting}
+            for name, complaint in self._run_checks(asked, deadline):
                 if complaint is None:
                     del waiting[name]
                 else:
@@ -359,22 +360,22 @@ class Containers:
             failures.append(_describe_silence(name, complaint, timeout, self._last_lines(name, everything=True)))
         return failures
 
-    def _run_checks(self, checks: Mapping[str, Sequence[str]], deadline: float) -> dict[str, str | None]:
+    def _run_checks(self, checks: Mapping[str, Sequence[str]], deadline: float) -> Iterator[tuple[str, str | None]]:
         """Run a command in the container of each of these services, all at once.
 
-        Returns:
-            Service -> why it failed, or None if it did not.
+        Gives:
+            Each service whose command has ended before the deadline, with why it failed, or None if it did not.
         """
         with contextlib.ExitStack() as stack:
             running = {}
             for name, check in checks.items():
                 running[name] = _open(["docker", "exec", self._container_name(name), *check])
                 stack.callback(_end, running[name])
-            said = {name: [line for line in _read_lines(each, deadline) if line] for name, each in running.items()}
-        return {
-            name: None if each.returncode == 0 else _last_words("\n".join(said[name])) or "its health check failed"
-            for name, each in running.items()
-        }
+            for name, each in running.items():
+                said = "\n".join(line for line in _read_lines(each, deadline) if line)
+                # One that is cut off means nothing: `docker exec` then ends with 0.
+                if time.monotonic() < deadline:
+                    yield name, (_last_words(said) or "its health check failed") if each.wait() else None
 
     def _check_alive(self, models: Iterable[str]) -> None:
         states = {state.model: state for state in self.state()}
