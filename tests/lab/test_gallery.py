@@ -65,6 +65,14 @@ def test_the_suite_holds_inside_the_network(backend: Containers) -> None:
     assert all(state.state == "running" for state in backend.gallery())
 
 
+def test_other_peoples_clients_succeed(backend: Containers) -> None:
+    """curl, lftp, swaks, telnet and INN's own, from Debian."""
+    script = (ROOT / "tests" / "gallery" / "clients.sh").read_text()
+    done = backend.run_service("clients", ["sh", "-c", script], capture=True, timeout=170)
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count("ok ") == script.count("\ntry ")
+
+
 class TestHardening:
     def test_as_few_privileges_as_can_be(self, container: Container) -> None:
         lines = execute(container, "cat", "/proc/1/status").splitlines()
