@@ -60,7 +60,7 @@ class Deferred(click.Command):
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
         """Called by click; the context is that of the real command, which click then invokes."""
-        command: click.Command = getattr(importlib.import_module(self._module), self.name or "")
+        command: click.Command = getattr(importlib.import_module(self._module), (self.name or "").replace("-", "_"))
         return command.make_context(info_name, args, parent, **extra)
 
 
@@ -296,6 +296,7 @@ def clean(lab: Lab) -> None:
 
 
 cli.add_command(Deferred("load", "lab.load", "Load the models: live in Locust's web UI, or headless with a table."))
+cli.add_command(Deferred("load-gallery", "lab.load_gallery", "Load the gallery's servers: in the web UI, or headless."))
 cli.add_command(Deferred("demo", "lab.demo", "Up, check, a few seconds of load for each, one table, down."))
 
 

@@ -73,6 +73,18 @@ def test_other_peoples_clients_succeed(backend: Containers) -> None:
     assert done.stdout.count("ok ") == script.count("\ntry ")
 
 
+def test_it_holds_under_moderate_load(backend: Containers, lab: Lab) -> None:
+    """A user of each kind, and two more: every step is taken, and every reply is what it should be."""
+    options = ["--backend", "docker", "--project", backend.project]
+    done = lab(*options, "load-gallery", "--json", "--users", "8", "--duration", "6s")
+    rows = json.loads(done.stdout)
+    assert not [row for row in rows if row["failures"]]
+    assert done.returncode == 0
+    assert {row["protocol"] for row in rows} == {"FTP", "HTTP", "NNTP", "XML-RPC", "mail"}
+    assert all(row["taken"] > 0 and row["p99_ms"] >= row["p50_ms"] > 0 for row in rows)
+    assert {"GET /lines.txt, kept", "GET /lines.txt, new", "IMAP fetch", "upload"} <= {row["step"] for row in rows}
+
+
 class TestHardening:
     def test_as_few_privileges_as_can_be(self, container: Container) -> None:
         lines = execute(container, "cat", "/proc/1/status").splitlines()
@@ -147,15 +159,27 @@ def copy_catalogue(folder: Path, override: str) -> list[str]:
 def test_one_that_does_not_come_up_is_named_and_the_others_run(
     docker_project: str, tmp_path_factory: pytest.TempPathFactory, lab: Lab
 ) -> None:
-    """One exits, one answers wrongly, one has no health check; and one is as it should be."""
+    """One exits, one answers wrongly, one has no health check; one is as it should be; and one is found out by load."""
     override = """
 services:
+  gallery_xmlrpc:
+    command:
+      - python3
+      - -c
+      - |
+        from xmlrpc.server import SimpleXMLRPCServer
+        server = SimpleXMLRPCServer(("0.0.0.0", 8000))
+        server.register_introspection_functions()
+        server.register_multicall_functions()
+        server.register_function(lambda a, b: a + b + 1, "add")
+        server.register_function(lambda data: data, "reverse")
+        server.serve_forever()
   gallery_ftp: {command: [sh, -c, "echo no such luck >&2; exit 3"]}
   gallery_web: {healthcheck: {test: [CMD, answers, "80", "-", GET / HTTP/1.0, "666"]}}
   gallery_gopher: {healthcheck: {test: [NONE]}}
 """
     options = [*copy_catalogue(tmp_path_factory.mktemp("broken"), override), "--project", docker_project]
-    names = ["gallery_ftp", "gallery_web", "gallery_gopher", "gallery_asynchat"]
+    names = ["gallery_ftp", "gallery_web", "gallery_gopher", "gallery_xmlrpc", "gallery_asynchat"]
     up = lab(*options, "up", *names, "--timeout", "5")
     assert up.returncode == 2
     assert "gallery_ftp exited with code 3 instead of answering; its log ends with:\n  no such luck\n" in up.stderr
@@ -165,6 +189,13 @@ services:
     rows = json.loads(lab(*options, "ls", "--json").stdout)
     states = {row["model"]: row["state"] for row in rows if row["model"] in names}
     assert states == dict.fromkeys(names, "running") | {"gallery_ftp": "exited"}
+    loaded = lab(*options, "load-gallery", "xmlrpc", "--json", "--users", "2", "--duration", "3s")
+    assert loaded.returncode == 1
+    steps = {row["step"]: row for row in json.loads(loaded.stdout)}
+    assert steps["add"]["failures"] == steps["add"]["taken"] > 0
+    missing = lab(*options, "load-gallery", "ftp", "--headless")
+    wanted = "lab: ftp needs gallery_ftp: `lab up gallery_ftp` starts what is missing\n"
+    assert (missing.returncode, missing.stderr) == (2, wanted)
     assert lab(*options, "down").returncode == 0
 
 
