@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from lab.catalogue import ROOT, Catalogue
 from lab.errors import LabError
-from lab.report.tour import COLUMNS, list_facts, mark_lines
+from lab.report.tour import COLUMNS, SHOWN, list_facts, mark_lines
 from lab.tour.accounts import ACCOUNTS, DOMAIN
 from lab.tour.collection import Exhibit, load
 from lab.tour.normalise import normalise
@@ -23,7 +23,7 @@ PAGE = ROOT / "docs" / "gallery.md"
 RECORDS = ROOT / "docs" / "gallery.json"
 
 # Of a dialogue, in lines: what follows says the same again.
-SHOWN = 60
+LONGEST = 150
 
 _INTRODUCTION = f"""\
 # The gallery
@@ -60,9 +60,9 @@ None of them can be reached from outside of the lab's network. TLS is by the lab
 
 `C:` is what the client said, `S:` what it heard, noted at the sockets of the exhibit's own process; of TLS it is what
 was inside. Passwords are `****`. What differs from run to run stands as what it is: `<date>`, `<port>`, `<message-id>`,
-and the like; bytes that are no text as `\\xNN`. Of long dialogues the first {SHOWN} lines are shown. What each module
-raises when something goes wrong was tried as well: with a server that refuses, that is not there, that breaks off in
-the middle, that never answers.
+and the like; bytes that are no text as `\\xNN`. Of long messages {SHOWN} lines are shown, of long dialogues {LONGEST}.
+What each module raises when something goes wrong was tried as well: with a server that refuses, that is not there,
+that breaks off in the middle, that never answers.
 """
 
 
@@ -166,19 +166,22 @@ def _section(exhibit: Exhibit, performance: Performance) -> str:
         "What it raises:",
         _table(
             ["when", "exception", "message"],
-            [
-                [each.what, f"`{each.raised}`", " ".join((each.message or "").split()) or "(none)"]
-                for each in performance.failures
-            ],
+            [[each.what, f"`{each.raised}`", _code(each.message or "")] for each in performance.failures],
         ),
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def _shorten(lines: Sequence[str]) -> Iterator[str]:
-    yield from lines[:SHOWN]
-    if len(lines) > SHOWN:
-        yield f"... {len(lines) - SHOWN} more lines"
+    yield from lines[:LONGEST]
+    if len(lines) > LONGEST:
+        yield f"... {len(lines) - LONGEST} more lines"
+
+
+def _code(text: str) -> str:
+    """A text as it is: half of them hold what would be taken for a tag."""
+    words = " ".join(text.split()).replace("`", "'")
+    return f"`{words}`" if words else ""
 
 
 def _fence(language: str, text: str) -> str:

@@ -18,6 +18,9 @@ WIDE = 160
 # Where nothing says how wide the output is (a log file): as wide as the code.
 LOG_WIDTH = 120
 
+# Of one side's words before the other side speaks, in lines.
+SHOWN = 12
+
 COLUMNS = ("module", "Python 2", "Python 3", "gone since", "use instead", "servers")
 MARKS = {"client": "C", "server": "S"}
 _STYLES = {"client": "cyan", "server": "green"}
@@ -72,7 +75,7 @@ def show(exhibit: Exhibit, performance: Performance, console: Console) -> None:
 
 
 def mark_lines(messages: Sequence[Message]) -> Iterator[tuple[Message | None, str]]:
-    """A dialogue by lines, each with whose it is.
+    """A dialogue by lines, each with whose it is. Of a long message, a file as a rule, it is the first lines.
 
     Returns:
         For each line its message and its text with a mark in front; no message for a line that says who is talking.
@@ -83,7 +86,10 @@ def mark_lines(messages: Sequence[Message]) -> Iterator[tuple[Message | None, st
         if where != before:
             yield None, f"-- connection {message.connection}, {message.peer}{', inside TLS' if message.tls else ''}"
             before = where
-        for line in message.lines():
+        lines = list(message.lines())
+        if len(lines) > SHOWN + 1:
+            lines[SHOWN:] = [f"... {len(lines) - SHOWN} more lines"]
+        for line in lines:
             yield message, f"{MARKS[message.side]}: {line}".rstrip()
 
 

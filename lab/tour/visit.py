@@ -1,6 +1,7 @@
 """A visit to the gallery: what some exhibits need is up while they run, and what was brought up for it goes again."""
 
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -70,6 +71,8 @@ def open_gallery(backend: Backend, exhibits: Iterable[Exhibit], *, fresh: bool =
         # As by `lab up`: where the code has changed, so has the image that the exhibits run in.
         yield Visit(backend, _start(backend, wanted))
         return
+    if sys.stderr.isatty():
+        print(f"lab: bringing up {', '.join(wanted)} ...", file=sys.stderr, flush=True)
     own = open_backend("docker", f"{backend.project}{SUFFIX}", catalogue=backend.catalogue)
     own.down()  # what a killed one has left
     try:

@@ -16,7 +16,7 @@ import pytest
 
 from lab.authority import found, issue
 from lab.catalogue import ROOT
-from lab.report.tour import WIDE, make_list, mark_lines, show
+from lab.report.tour import SHOWN, WIDE, make_list, mark_lines, show
 from lab.tour import collection
 from lab.tour.accounts import ANN, WRONG_PASSWORD
 from lab.tour.collection import CollectionError, read_exhibit
@@ -88,7 +88,7 @@ class TestCollection:
             "asynchat": "3.12",
             "asyncore": "3.12",
             "cgi": "3.13",
-            "gopherlib": "3.0",
+            "gopherlib": "2.6",
             "mailcap": "3.13",
             "mhlib": "3.0",
             "nntplib": "3.13",
@@ -342,6 +342,11 @@ class TestShowing:
             "S: data",
             "S: ... 9 more bytes",
         ]
+
+    def test_of_a_long_message_it_is_the_first_lines(self) -> None:
+        message = Message(1, "gallery_ftp:21", "server", "".join(f"{number}\n" for number in range(100)))
+        lines = [line for _, line in mark_lines([message])]
+        assert lines[1:] == [*(f"S: {number}" for number in range(SHOWN)), f"S: ... {100 - SHOWN} more lines"]
 
     @pytest.mark.parametrize("width", [WIDE, 80])
     def test_side_by_side_where_there_is_the_width_else_below_each_other(self, width: int) -> None:

@@ -2,7 +2,7 @@
 
 Python 2: gopherlib
 Python 3: -
-Gone since: 3.0
+Gone since: 2.6
 Use instead: a socket, as here: the protocol (RFC 1436) is shorter than a library for it
 Servers: gallery_gopher
 """

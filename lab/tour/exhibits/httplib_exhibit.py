@@ -3,7 +3,7 @@
 Python 2: httplib
 Python 3: http.client
 Gone since: -
-Use instead: http.client still where each byte counts; httpx or aiohttp for HTTP/2 or many requests at once
+Use instead: http.client still where each byte counts; httpx for HTTP/2, aiohttp for many requests at once
 Servers: gallery_web
 """
 
