@@ -62,4 +62,5 @@ def test_the_page_names_accounts_servers_and_every_failure() -> None:
 def test_servers_that_exhibits_name_are_in_the_catalogue() -> None:
     hosts = set(Catalogue.load().hosts)
     for exhibit in EXHIBITS:
+        assert exhibit.servers, exhibit.module
         assert set(exhibit.servers) <= hosts, exhibit.module
