@@ -15,6 +15,7 @@ from subprocess import CompletedProcess
 import pytest
 
 from lab.authority import found, issue
+from lab.backends.containers import purge
 from lab.catalogue import ROOT
 from lab.report.tour import SHOWN, WIDE, make_list, mark_lines, show
 from lab.tour import collection
@@ -422,7 +423,10 @@ class TestVisit:
     def project(self, docker_project: str, find_of_project: Find) -> Iterator[str]:
         """A project whose tour leaves nothing either."""
         yield docker_project
-        assert not find_of_project(f"{docker_project}-tour")
+        left = find_of_project(f"{docker_project}-tour")
+        if left:
+            purge(f"{docker_project}-tour")
+        assert not left
 
     def test_what_was_brought_up_goes_again(self, project: str, lab: Lab, find_of_project: Find) -> None:
         done = lab("--project", project, "tour", "socket")
