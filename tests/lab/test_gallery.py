@@ -59,12 +59,14 @@ def execute(container: Container, *command: str) -> str:
     return str(output.decode())
 
 
+# Forty seconds on an idle machine; images may have to be built first.
+@pytest.mark.timeout(600)
 def test_the_suite_holds_inside_the_network(backend: Containers) -> None:
     """tests/gallery, in one run: pytest in a container beside the servers, and its findings by the lab's plugin."""
     arguments = ["tests/gallery", *PLUGIN, "--numprocesses", "2", "--network"]
     backend.up(MODELS, timeout=60)
     try:
-        report = read_report(backend.run_service("tests", arguments, capture=True, timeout=170), [])
+        report = read_report(backend.run_service("tests", arguments, capture=True, timeout=400), [])
     finally:
         for model in MODELS:
             backend.stop(model)
