@@ -59,7 +59,7 @@ def execute(container: Container, *command: str) -> str:
     return str(output.decode())
 
 
-# Forty seconds on an idle machine; images may have to be built first.
+# 40 s on two busy cores; and images may have to be built first.
 @pytest.mark.timeout(600)
 def test_the_suite_holds_inside_the_network(backend: Containers) -> None:
     """tests/gallery, in one run: pytest in a container beside the servers, and its findings by the lab's plugin."""

@@ -216,7 +216,7 @@ class TestRecorder:
             link.sendall(b"hel")
             link.send(memoryview(b"lo\n"))
             assert link.recv(100) == b"HELLO\n"
-            link.sendmsg([b"by", b"e\n"])
+            link.sendmsg(iter([b"by", b"e\n"]))
             data = bytearray(100)
             assert link.recv_into(data) == 4
         assert tell(recorder.messages()) == [
