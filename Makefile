@@ -18,7 +18,7 @@ demo: .venv/lab.stamp ## the lab at work: up, check, load, one table, down
 
 test: .venv/dev.stamp ## every test, on processes and on containers (TESTS=tests/protocol: a part)
 	@$(ENGINE) ensure && $(ENGINE) base
-	@LAB_REQUIRE_DOCKER=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadgroup $(TESTS)
+	@LAB_REQUIRE_DOCKER=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadgroup --no-loadscope-reorder $(TESTS)
 
 engine: ## root, Debian or Ubuntu: install and start what is missing of Docker
 	@$(ENGINE) install

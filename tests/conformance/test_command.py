@@ -225,7 +225,7 @@ def test_what_cannot_be_followed_is_answered_and_closed(target, request_: bytes,
 @stream
 @pytest.mark.capability("overlap")
 def test_other_clients_notice_nothing_of_a_bad_one(target, patience: float) -> None:
-    with target.connect() as bad, target.connect() as endless, target.connect(patience) as good:
+    with target.connect() as bad, target.connect(patience) as endless, target.connect(patience) as good:
         bad.send(b"*1\r\n$-1\r\n")
         endless.send(b"*1\r\n$1000000\r\n" + b"x" * 1000)  # a bulk that never ends
         for _ in range(10):
