@@ -49,6 +49,16 @@ check: .venv/lab.stamp ## the conformance suite, as a table
 doctor: .venv/lab.stamp ## what this machine can and cannot do, and the mend
 	@$(BIN)/lab doctor
 
+## The gallery
+.PHONY: tour gallery
+tour: .venv/lab.stamp ## network modules of the standard library, old and new, against real servers
+	@$(ENGINE) ensure && $(ENGINE) base
+	@$(BIN)/lab tour --all
+
+gallery: .venv/lab.stamp ## record the tour anew, for docs/gallery.md
+	@$(ENGINE) ensure && $(ENGINE) base
+	@$(BIN)/lab tour --record
+
 ## Load
 .PHONY: load nogil bench-models bench-parser bench-up
 load: .venv/lab.stamp ## every model up, and Locust's web UI on 127.0.0.1:8089
@@ -82,8 +92,9 @@ fmt: .venv/dev.stamp ## format
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
-docs: .venv/lab.stamp ## docs/models.md anew: its tables, code and figures
+docs: .venv/lab.stamp ## docs/models.md and docs/gallery.md anew: tables, code, and what was measured and recorded
 	@$(BIN)/python -m lab.report.models_page
+	@$(BIN)/python -m lab.report.gallery_page
 
 # The extras that models need, which are all but dev; and what one of them asks for.
 PROJECT = import sys, tomllib; extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]
