@@ -16,6 +16,7 @@ import locust.stats
 from locust import events
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
+from locust.runners import WorkerRunner
 
 from lab.workloads import OWN
 from loadtests.buckets import bucket_three_digits
@@ -23,8 +24,12 @@ from loadtests.codec import Codec, CodecError
 from loadtests.measurement import Window
 from loadtests.targets import TargetError, Targets
 from loadtests.users import ALL, SocketUser
+from loadtests.web import extend
 
 __all__ = ["SocketUser"]
+
+# On a worker's stdout; see lab/generator.py, which waits for it.
+JOINED = "LOAD-JOINED"
 
 # Locust's own hook ("can be replaced at runtime for custom bucketing"). Annotated as int; its code takes any number.
 locust.stats.bucket_response_time = cast(Any, bucket_three_digits)
@@ -66,6 +71,14 @@ def start_window(environment: Environment, **_: Any) -> None:
         Window(environment, warm_up=options.warm_up, seconds=options.window)
 
 
+def announce(environment: Environment, **_: Any) -> None:
+    """Called by Locust when its runner exists: on a worker, when its master has taken it."""
+    if isinstance(environment.runner, WorkerRunner):
+        print(JOINED, flush=True)
+
+
 # Not as decorators: Locust does not annotate them.
 cast(Any, events.init_command_line_parser).add_listener(add_options)
 cast(Any, events.init).add_listener(start_window)
+cast(Any, events.init).add_listener(extend)
+cast(Any, events.init).add_listener(announce)
