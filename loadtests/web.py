@@ -13,16 +13,18 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from io import StringIO
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import gevent
 from flask import Blueprint, Response, request
 from gevent.fileobject import FileObject
-from locust.env import Environment
 
 from lab.usage import VARIABLE, Usage, decode
 from loadtests.recorder import RECORDER
 from loadtests.web_access import AccessError, guard
+
+if TYPE_CHECKING:
+    from locust.env import Environment
 
 _log = logging.getLogger(__name__)
 
@@ -88,7 +90,7 @@ class Servers:
         return [usage if now - then < _STALE_SECONDS else Usage(usage.model) for then, usage in self._heard.values()]
 
 
-def extend(environment: Environment, **_: Any) -> None:
+def extend(environment: "Environment", **_: Any) -> None:
     """Called by Locust at its start: give its web UI, where it has one, what the lab has to say."""
     if environment.web_ui is None:
         return
@@ -189,9 +191,10 @@ def _three_digits(value: float | None) -> float | str:
 def _csv_file(name: str, rows: Sequence[Mapping[str, Any]]) -> Response:
     """Rows for another program: whole precision, and nothing where nothing is known."""
     text = StringIO()
-    writer = csv.DictWriter(text, list(rows[0]) if rows else [])
-    writer.writeheader()
-    writer.writerows(rows)
+    if rows:
+        writer = csv.DictWriter(text, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     return Response(
         text.getvalue(),
@@ -200,5 +203,5 @@ def _csv_file(name: str, rows: Sequence[Mapping[str, Any]]) -> Response:
     )
 
 
-def _base_path(environment: Environment) -> str:
+def _base_path(environment: "Environment") -> str:
     return str(getattr(environment.parsed_options, "web_base_path", None) or "")

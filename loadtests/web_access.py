@@ -14,12 +14,14 @@ import os
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 from flask import Blueprint, Response, redirect, request, session, url_for
 from flask_login import UserMixin, login_user
-from locust.web import WebUI
+
+if TYPE_CHECKING:
+    from locust.web import WebUI
 
 # USER:PASSWORD. In the environment, since everybody on a machine can read its command lines.
 VARIABLE = "LAB_UI_LOGIN"
@@ -65,7 +67,7 @@ class _User(UserMixin):  # type: ignore[misc]  # ships no types
         self.id = name
 
 
-def guard(web_ui: WebUI) -> None:
+def guard(web_ui: "WebUI") -> None:
     """Put the checks in front of everything that the UI serves.
 
     Raises:
