@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from loadtests.histogram import Histogram
+from lab.histogram import Histogram
 
 if TYPE_CHECKING:
     from locust.env import Environment
@@ -55,9 +55,11 @@ class Tally:
     Args:
         answered: exchanges that came back right.
         requests: requests in them.
+        asked: of an open loop, exchanges that were due.
         failures: exchanges that did not come back right, by reason.
         late: of an open loop, exchanges that were sent more than a millisecond after their time.
         dropped: of an open loop, those that could not be sent at all before they had timed out.
+        user_seconds: the time of all connections together.
         lost, duplicates, reordered: of datagrams: not answered in time, answered more than once, overtaken.
         service: times from the sending of an exchange to its end; those that timed out are in it, at their time-out.
         intended: of an open loop, times from when an exchange should have been sent.
@@ -65,16 +67,21 @@ class Tally:
 
     answered: int = 0
     requests: int = 0
+    asked: int = 0
     failures: Counter[str] = field(default_factory=Counter)
     late: int = 0
     dropped: int = 0
     lost: int = 0
     duplicates: int = 0
     reordered: int = 0
+    user_seconds: float = 0.0
     service: Histogram = field(default_factory=Histogram)
     intended: Histogram = field(default_factory=Histogram)
 
-    COUNTS: ClassVar[tuple[str, ...]] = ("answered", "requests", "late", "dropped", "lost", "duplicates", "reordered")
+    COUNTS: ClassVar = (
+        *("answered", "requests", "asked", "late", "dropped"),
+        *("lost", "duplicates", "reordered", "user_seconds"),
+    )
 
     @property
     def failed(self) -> int:

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from loadtests.histogram import TICKS, Histogram
+from lab.histogram import TICKS, Histogram
 
 
 def make(*seconds):

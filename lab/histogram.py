@@ -104,6 +104,18 @@ class Histogram:
         found.total = sum(found.counts.values())
         return found
 
+    @classmethod
+    def from_pairs(cls, pairs: Iterable[tuple[float, int]]) -> Self:
+        """What `pairs` gave; sum and extremes are then those of its steps."""
+        found = cls()
+        for microseconds, count in pairs:
+            ticks = round(microseconds * TICKS / 1_000_000)
+            found.counts[_cut(ticks)] = found.counts.get(_cut(ticks), 0) + count
+            found.ticks += ticks * count
+            found.total += count
+            found._stretch(ticks, ticks)
+        return found
+
     def write_hgrm(self, file: TextIO) -> None:
         """Write the distribution of percentiles as HdrHistogram does, in milliseconds, for its plotters.
 
