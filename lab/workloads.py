@@ -195,7 +195,8 @@ _WORKLOADS = (
         "echo",
         replace(_echo(64), depth=16),
         64,
-        True,
+        over_datagrams=True,
+        over_streams=False,
     ),
     Workload(
         "slow_reader", "ask for 256 KiB, read it in small pieces with pauses: who waits for him?", "command", None

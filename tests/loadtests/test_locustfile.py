@@ -1,6 +1,5 @@
 """The locustfile as Locust runs it: a child process each, with a short window."""
 
-import json
 import socket
 import subprocess
 import sys
@@ -47,35 +46,13 @@ def test_one_at_a_time_starves_held_connections_and_says_so(open_model):
     assert found.failures == {}
 
 
-def test_wrong_bytes_are_counted_and_back_off(run_locust, open_server, encode_target):
+def test_wrong_bytes_are_counted_and_back_off(load, open_server):
     def behave(connection):
         connection.recv(100)
         connection.sendall(b"+PANG\r\n")
 
-    with open_server(behave) as address:
-        done = run_locust(
-            [
-                "--headless",
-                "--only-summary",
-                "--loglevel",
-                "ERROR",
-                "--users",
-                "2",
-                "--spawn-rate",
-                "100",
-                "--models",
-                "bad",
-                "--workload",
-                "ping",
-                "--window",
-                "1",
-                "--warm-up",
-                "0.1",
-            ],
-            {"LAB_TARGETS": encode_target("bad", address)},
-        )
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout.partition("LOAD-RESULT ")[2].splitlines()[0])
+    with open_server(behave) as (host, port):
+        result = load({"bad": f"tcp://{host}:{port}"}, users=2)["bad"]
     assert result["answered"] == 0
     assert list(result["failures"]) == ["wrong bytes"]
     # Two users who wait 50 ms, 100, 200, ... (and half of it at least) cannot have tried often in a second.
