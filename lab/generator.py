@@ -55,8 +55,8 @@ class Generator:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 return self.main.process.wait(_PAUSE)
             for number, worker in enumerate(self.workers, 1):
-                code = worker.process.poll()
-                if code is not None and number not in self._ended:
+                # With 0 it ends because its master has asked it to.
+                if worker.process.poll() and number not in self._ended:
                     self._ended.add(number)
                     print(
                         f"lab: {_name(number, self.workers)} ended during the run: {_last_words(worker)}",
@@ -110,6 +110,8 @@ def open_generator(
         expected = ["--expect-workers", str(workers)]
         main = start("locust", [*arguments, "--master", *bound, *expected], log=log, publish=publish)
         joining = ["--worker", "--master-host", main.host, *(["--master-port", port[1]] if port else [])]
+        # Failed exchanges are a finding of the run and no fault of a worker.
+        joining += ["--exit-code-on-error", "0"]
         started = [start("locust_worker", joining, log=f"worker-{number}") for number in range(1, workers + 1)]
         _wait_joined(main, started, join_seconds)
         yield Generator(main, started)

@@ -369,5 +369,6 @@ def read_ui_port() -> int:
     try:
         socket.create_server(("127.0.0.1", int(text))).close()
     except OSError as error:
-        raise LabError(f"port {text} cannot be had ({error.strerror}): LAB_UI_PORT chooses another") from None
+        why = os.strerror(error.errno or 0)
+        raise LabError(f"port {text} cannot be had ({why}): LAB_UI_PORT chooses another") from None
     return int(text)

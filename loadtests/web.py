@@ -36,25 +36,24 @@ _STALE_SECONDS = 5.0
 
 _MIB = 2**20
 
-# Column of a tab -> its title. A row's `name` orders the rows and is not shown: the page sorts by it unless told.
+# Column of a tab -> its title; what is compared comes first, as a narrow window shows no more. A row's `name` orders
+# the rows and is not shown: the page sorts by it unless told.
 TIMES = {
     "model": "model",
-    "workload": "workload",
-    "transport": "over",
-    "loop": "loop",
     "kind": "time",
-    "users": "users",
-    "in_flight": "in flight",
-    "rate": "requests/s",
     "p50": "p50 µs",
     "p90": "p90 µs",
     "p99": "p99 µs",
     "p999": "p99.9 µs",
     "max": "max µs",
+    "rate": "requests/s",
+    "users": "users",
+    "in_flight": "in flight",
     "answered": "answered",
     "failed": "failed",
     "late": "late",
     "dropped": "dropped",
+    "load": "load",
 }
 SERVERS = {
     "model": "model",
@@ -154,6 +153,7 @@ def show_times(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             {
                 "name": f"{number:04}",
                 **{key: row[key] for key in TIMES if key in row},
+                "load": f"{row['loop']} {row['workload']}, {row['transport']}",
                 "rate": round(row["rate"]),
                 **{key: _three_digits(value) for key, value in (percentiles | {"max": row["max_us"]}).items()},
                 # Only an open loop has a schedule to be late for.

@@ -52,7 +52,7 @@ def visit(backend: Any, url: str, *, choices: Mapping[str, Sequence[str]], login
     done = backend.run_service("browser", environ={"LAB_VISIT": json.dumps(task)}, capture=True, timeout=_SECONDS)
     if done.returncode:
         lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-        raise LabError("\n  ".join([f"the browser's visit failed ({done.returncode}); it said:", *lines[-12:]]))
+        raise LabError("\n  ".join([f"the browser's visit failed ({done.returncode}); it said:", *lines[-30:]]))
     found = json.loads(done.stdout.splitlines()[-1])
     pictures = {name: base64.b64decode(text) for name, text in found.pop("pictures").items()}
     return Visit(pictures=pictures, **found)

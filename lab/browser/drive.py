@@ -192,7 +192,7 @@ def visit(url: str, choices: dict[str, list[str]], login: str | None) -> dict[st
             return walk_through(driver, url, choices, login)
         except WebDriverException as error:
             shown = driver.find_element(By.TAG_NAME, "body").text
-            sys.exit(f"{error.msg}; the page shows:\n{shown}")
+            sys.exit(f"the page shows:\n{shown}\n{type(error).__name__}: {error.msg}")
 
 
 def walk_through(driver: Chrome, url: str, choices: dict[str, list[str]], login: str | None) -> dict[str, Any]:
