@@ -66,6 +66,7 @@ from services.protocol import Address, Transport
 _epoll = monkey.get_original("select", "epoll")
 _select = monkey.get_original("select", "select")
 _socket = monkey.get_original("socket", "socket")
+_getaddrinfo = monkey.get_original("socket", "getaddrinfo")
 _IN, _OUT = select.POLLIN, select.POLLOUT
 
 _READ_SIZE = 64 * 1024
@@ -129,7 +130,8 @@ class Lane:
         self.idle: deque[Link] = deque()
         # Where the address leads: family and what to connect to; None until it is known.
         self.where: tuple[int, Any] | None = None if not address.transport.is_unix else (socket.AF_UNIX, address.path)
-        self.asked_where = -inf
+        self.asking: gevent.Greenlet[[], None] | None = None
+        self.asked_at = -inf
         # Since the last hand-over: times of what was answered, and of what timed out; failures; counts.
         self.service: list[float] = []
         self.intended: list[float] = []
@@ -154,6 +156,41 @@ class Lane:
     def is_open(self) -> bool:
         """Whether it has a schedule."""
         return self.schedule is not None
+
+    def ask_where(self, now: float) -> None:
+        """Find out where the address leads, beside everything else; it stays what it was if nobody knows.
+
+        A server that has gone may come back elsewhere, so whoever fails to connect asks again.
+        """
+        address = self.address
+        if address.transport.is_unix or self.asking or now - self.asked_at < _RESOLVE_SECONDS:
+            return
+        self.asked_at = now
+        kind = socket.SOCK_DGRAM if address.transport.is_datagram else socket.SOCK_STREAM
+        try:
+            # What is a number already needs no resolver, and no thread of its.
+            self._take_where(_getaddrinfo(address.host, address.port, type=kind, flags=socket.AI_NUMERICHOST))
+        except OSError:
+            self.asking = gevent.spawn(lambda: self._resolve(kind))
+
+    def wait_where(self) -> None:
+        """Return when the first question where the address leads was answered, or was not."""
+        if self.where is None:
+            self.ask_where(perf_counter())
+        if self.asking:
+            self.asking.join()
+
+    def _resolve(self, kind: socket.SocketKind) -> None:
+        try:
+            self._take_where(gevent.socket.getaddrinfo(self.address.host, self.address.port, type=kind))
+        except OSError:
+            pass  # nobody knows: the connecting that needs it fails, and says so
+        finally:
+            self.asking = None
+
+    def _take_where(self, found: list[Any]) -> None:
+        family, _, _, _, where = found[0]
+        self.where = (family, where)
 
     def take(self) -> Tally:
         """What was counted since the last time."""
@@ -687,6 +724,8 @@ class Engine:
             self._go_on(link, now)
             return
         link.busy = link.idle = False
+        if link.state == _CONNECTING:
+            lane.ask_where(now)
         self._close(link)
         self._set_timer(link, now + link.back_off * random.uniform(0.5, 1))  # noqa: S311  # spreads them out; no secret
         link.back_off = min(link.back_off * 2, LONGEST_BACK_OFF)
@@ -719,7 +758,7 @@ class Engine:
     def _connect(self, link: Link, now: float) -> None:
         lane = link.lane
         if lane.where is None:
-            self._resolve(lane, now)
+            lane.ask_where(now)
             if lane.where is None:
                 self._fail(link, UnknownHostError(), now)
                 return
@@ -816,13 +855,6 @@ class Engine:
             link.resources.close()
             link.resources = None
 
-    def _resolve(self, lane: Lane, now: float) -> None:
-        """Ask where a host is, beside everything else: a server that comes back may do so elsewhere."""
-        if now - lane.asked_where < _RESOLVE_SECONDS or lane.address.transport.is_unix:
-            return
-        lane.asked_where = now
-        gevent.spawn(resolve, lane)
-
     # Timers.
 
     def _wake(self, link: Link, now: float) -> None:
@@ -868,7 +900,7 @@ class Engine:
     def _check_time(self, link: Link, now: float) -> None:
         lane = link.lane
         if link.state in (_CONNECTING, _HANDSHAKE) or (link.state == _AWAY and link.busy):
-            self._resolve(lane, now)
+            lane.ask_where(now)
             self._fail(link, ConnectTimeOutError(), now)
         elif link.busy and lane.address.transport.is_datagram:
             lane.tally.lost += len(link.awaiting) or 1
@@ -904,15 +936,3 @@ class Engine:
 
 
 _ENGINES: WeakKeyDictionary[Environment, Engine] = WeakKeyDictionary()
-
-
-def resolve(lane: Lane) -> None:
-    """Find out where a lane's address leads; it stays where it was if nobody knows."""
-    address = lane.address
-    kind = socket.SOCK_DGRAM if address.transport.is_datagram else socket.SOCK_STREAM
-    try:
-        found = gevent.socket.getaddrinfo(address.host, address.port, type=kind)
-    except OSError:
-        return
-    family, _, _, _, where = found[0]
-    lane.where = (family, where)

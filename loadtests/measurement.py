@@ -110,9 +110,9 @@ class Share:
             self._runner.send_message(_PART, self._count())
 
     def _count(self) -> dict[str, Any]:
-        seconds, cpu = perf_counter() - self._started, process_time() - self._cpu
         self._engine.hold()
         self._engine.flush()
+        seconds, cpu = perf_counter() - self._started, process_time() - self._cpu
         tallies = RECORDER.tallies()
         lanes = [
             {

@@ -10,7 +10,7 @@ from locust.env import Environment
 from lab.exchange import Exchange
 from loadtests.client import SocketClient
 from loadtests.codec import Codec
-from loadtests.engine import Engine, Lane, Link, resolve
+from loadtests.engine import Engine, Lane, Link
 from loadtests.recorder import Series
 from loadtests.schedule import Schedule
 from services.protocol import Address
@@ -58,8 +58,7 @@ class WireUser(User):
         """Called by Locust."""
         engine = Engine.of(self.environment)
         lane = engine.lane(self.make_series(), self.make_lane)
-        if lane.where is None:
-            resolve(lane)
+        lane.wait_where()
         self.link = engine.add(lane)
 
     def on_stop(self) -> None:
