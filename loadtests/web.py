@@ -35,6 +35,7 @@ _UNKNOWN = "–"  # noqa: RUF001  # a dash is meant
 _STALE_SECONDS = 5.0
 
 _MIB = 2**20
+_SPACE = "\N{NO-BREAK SPACE}"
 
 # Column of a tab -> its title; what is compared comes first, as a narrow window shows no more. A row's `name` orders
 # the rows and is not shown: the page sorts by it unless told.
@@ -47,7 +48,6 @@ TIMES = {
     "p999": "p99.9 µs",
     "max": "max µs",
     "rate": "requests/s",
-    "users": "users",
     "in_flight": "in flight",
     "answered": "answered",
     "failed": "failed",
@@ -153,8 +153,12 @@ def show_times(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             {
                 "name": f"{number:04}",
                 **{key: row[key] for key in TIMES if key in row},
-                "load": f"{row['loop']} {row['workload']}, {row['transport']}",
+                # Unbroken, or a row would be three lines high.
+                "kind": f"{row['loop']}{_SPACE}{row['kind']}",
+                "load": f"{row['workload']}{_SPACE}{row['transport']}",
                 "rate": round(row["rate"]),
+                # Beside the users, for whom it is so easily taken.
+                "in_flight": f"{row['in_flight']}{_SPACE}of{_SPACE}{row['users']}",
                 **{key: _three_digits(value) for key, value in (percentiles | {"max": row["max_us"]}).items()},
                 # Only an open loop has a schedule to be late for.
                 **({} if row["loop"] == "open" else {"late": _UNKNOWN, "dropped": _UNKNOWN}),

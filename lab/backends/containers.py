@@ -146,7 +146,7 @@ class Containers:
     ) -> Completed:
         self.build([service])
         name = self._name_run(service)
-        command = self._run_command(name, service, arguments, environ or {}, publish=publish)
+        command = self._run_command(name, service, arguments, environ or {}, publish=publish, remove=True)
         try:
             return _call(command, capture=capture, environ=self._environ() | dict(environ or {}), timeout=timeout)
         except BaseException:
@@ -165,7 +165,9 @@ class Containers:
     ) -> Iterator[Instrument]:
         self.build([service])
         name = self._name_run(service)
-        command = self._run_command(name, service, arguments, environ or {}, publish=publish)
+        # Not removed by Compose as well: two who remove a container at once can leave its network with an endpoint that
+        # nobody can remove any more (seen on Docker Engine 20.10).
+        command = self._run_command(name, service, arguments, environ or {}, publish=publish, remove=False)
         try:
             process = open_child(command, environ=self._environ() | dict(environ or {}), log=log)
         except FileNotFoundError:
@@ -268,11 +270,13 @@ class Containers:
         return f"{self.project}-{service}-run-{uuid4().hex[:8]}"
 
     def _run_command(
-        self, name: str, service: str, arguments: Sequence[str], environ: Iterable[str], *, publish: bool
+        self, name: str, service: str, arguments: Sequence[str], environ: Iterable[str], *, publish: bool, remove: bool
     ) -> list[str]:
         """`docker compose run`; what the variables hold it takes from its own environment, which nobody else reads."""
         # --no-TTY: its output is read by a program or goes to a log as often as to a terminal.
-        command = [*self._compose_command(), "run", "--rm", "--no-deps", "--no-TTY", "--name", name]
+        command = [*self._compose_command(), "run", "--no-deps", "--no-TTY", "--name", name]
+        if remove:
+            command += ["--rm"]
         if publish:
             command += ["--service-ports"]
         for key in environ:

@@ -28,7 +28,7 @@ _WAIT_SECONDS = 40.0
 _READINGS = 2
 
 # Pictures: name -> width and height of the window, and whether it is dark. The last one is the one to go on with.
-_WINDOWS = {"dark": (1440, 810, True), "narrow": (414, 896, False), "light": (1440, 810, False)}
+_WINDOWS = {"dark": (1440, 1120, True), "narrow": (414, 896, False), "light": (1440, 1120, False)}
 
 
 class Visitor:

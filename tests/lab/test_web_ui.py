@@ -60,7 +60,7 @@ def test_a_run_from_the_form_to_the_files(engine, find_of_project):
     first, *_, last = seen.readings["Microseconds"]
     assert [int(row["answered"]) for row in last] > [int(row["answered"]) for row in first]
     for row in last:
-        assert row["load"] == "open ping, tcp"
+        assert row["load"] == "ping\xa0tcp"
         # Some tens of microseconds at least, and no round milliseconds: they are what the tab is for.
         assert 10 < float(row["p50 µs"]) <= float(row["p99 µs"]) <= float(row["max µs"])
         assert row["failed"] == "0"

@@ -83,7 +83,8 @@ def test_times_have_three_digits_and_what_is_unknown_is_a_dash():
     shown = show_times([_row(), _row(loop="closed", kind="service")])
     assert set(TIMES) <= set(shown[0])
     assert [shown[0][key] for key in ("p50", "p90", "p99", "p999", "max")] == [52.3, 123, 48_100, "–", 50_000]  # noqa: RUF001
-    assert (shown[0]["rate"], shown[0]["load"], shown[0]["kind"]) == (1000, "open ping, tcp", "intended")
+    assert (shown[0]["rate"], shown[0]["load"], shown[0]["kind"]) == (1000, "ping\xa0tcp", "open\xa0intended")
+    assert shown[0]["in_flight"] == "7\xa0of\xa07"
     assert (shown[0]["late"], shown[0]["dropped"]) == (7, 7)
     # A closed loop has no schedule to be late for.
     assert (shown[1]["late"], shown[1]["dropped"]) == ("–", "–")  # noqa: RUF001
