@@ -5,7 +5,7 @@ A real swarm would change the engine that all other tests use. The real thing is
 
 import json
 import re
-import sys
+import subprocess
 
 import pytest
 import yaml
@@ -18,27 +18,22 @@ from lab.errors import LabError
 from loadtests.targets import Targets
 from services.protocol import Transport
 
-_DOCKER = """#!{python} -IS
-import json, os, sys
-words = sys.argv[1:]
-with open({notes!r}, "a") as notes:
-    notes.write(" ".join(words) + "\\n")
-answers = json.load(open({answers!r}))
-for start, (code, text) in answers.items():
-    if " ".join(words).startswith(start):
-        print(text, file=sys.stderr if code else sys.stdout)
-        sys.exit(code)
-"""
-
 
 @pytest.fixture
-def ask(tmp_path, monkeypatch):
+def ask(monkeypatch):
     """Run the demo with a docker command that gives these answers; returns what it was asked, and the result."""
-    notes, answers = tmp_path / "notes", tmp_path / "answers"
-    command = tmp_path / "docker"
-    command.write_text(_DOCKER.format(python=sys.executable, notes=str(notes), answers=str(answers)))
-    command.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    asked = []
+    answers = {}
+
+    def docker(*words, check=True, environ=None):
+        line = " ".join(words)
+        asked.append(line)
+        code, text = next((answers[start] for start in answers if line.startswith(start)), (0, ""))
+        if check and code:
+            raise LabError(text)
+        return subprocess.CompletedProcess(words, code, stdout=text, stderr="")
+
+    monkeypatch.setattr(swarm, "docker", docker)
     monkeypatch.setattr(Containers, "build", lambda *_: None)
     monkeypatch.setattr(swarm, "_CLEAN_SECONDS", 0)
 
@@ -49,12 +44,12 @@ def ask(tmp_path, monkeypatch):
             "node inspect": [0, "{}"],
             "network inspect docker_gwbridge": [1, "no such network"],
         }
-        answers.write_text(json.dumps(changes | {key: value for key, value in known.items() if key not in changes}))
+        answers.update(changes | {key: value for key, value in known.items() if key not in changes})
         try:
             result = swarm.demonstrate(Console(quiet=True))
         except LabError as error:
             result = error
-        return notes.read_text().splitlines(), result
+        return asked, result
 
     return run
 
