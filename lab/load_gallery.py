@@ -27,6 +27,9 @@ USERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
 _FILE = "loadtests/gallery.py"
 _MODELS_FILE = "loadtests/locustfile.py"
 
+# What stands before each failure that is logged there.
+_FAILURE = "/ERROR/loadtests.gallery: "
+
 # Beyond the time of the load: to start Locust, and for users to finish their last steps.
 _SLACK_SECONDS = 60.0
 
@@ -87,6 +90,9 @@ def run_headless(backend: Any, classes: Iterable[str], users: int, seconds: floa
     arguments = ["-f", _FILE, *classes, "--headless", "--json", "--users", str(users), "--spawn-rate", str(users)]
     arguments += ["--run-time", f"{seconds:g}s", "--stop-timeout", "15", "--loglevel", "ERROR"]
     done = backend.run_service("locust", arguments, capture=True, timeout=seconds + _SLACK_SECONDS)
+    for line in done.stderr.splitlines():
+        if _FAILURE in line:
+            print(f"lab: {line.partition(_FAILURE)[2]}", file=sys.stderr)
     return read_steps(done, seconds)
 
 

@@ -1,7 +1,9 @@
 """The gallery on a real engine: its suite, inside its network; what the kernel says of its servers; what goes wrong."""
 
 import json
+import signal
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from subprocess import CompletedProcess
 from uuid import uuid4
@@ -51,14 +53,18 @@ def service_of(container: Container) -> str:
 
 
 def execute(container: Container, *command: str) -> str:
-    code, output = container.exec_run(list(command))
-    assert code == 0, output
-    return str(output.decode())
+    """What a command says, which is never nothing here: with much to do, Engine 20.10 at times loses it."""
+    for _ in range(10):
+        code, output = container.exec_run(list(command))
+        assert code == 0, output
+        if output:
+            return str(output.decode())
+    pytest.fail(f"{command} says nothing")
 
 
 def test_the_suite_holds_inside_the_network(backend: Containers) -> None:
     """tests/gallery, in one run: pytest in a container beside the servers, and its findings by the lab's plugin."""
-    arguments = ["tests/gallery", *PLUGIN, "--numprocesses", "2", "--network"]
+    arguments = ["tests/gallery", *PLUGIN, "--numprocesses", "2", "--dist", "loadgroup", "--network"]
     report = read_report(backend.run_service("tests", arguments, capture=True, timeout=170), [])
     assert report.holds, "\n".join(f"{item.name}\n{item.detail}" for item in report.failures)
     assert not [item for item in report.findings if item.outcome == "skipped"]
@@ -78,7 +84,7 @@ def test_it_holds_under_moderate_load(backend: Containers, lab: Lab) -> None:
     options = ["--backend", "docker", "--project", backend.project]
     done = lab(*options, "load-gallery", "--json", "--users", "8", "--duration", "6s")
     rows = json.loads(done.stdout)
-    assert not [row for row in rows if row["failures"]]
+    assert not [row for row in rows if row["failures"]], done.stderr
     assert done.returncode == 0
     assert {row["protocol"] for row in rows} == {"FTP", "HTTP", "NNTP", "XML-RPC", "mail"}
     assert all(row["taken"] > 0 and row["p99_ms"] >= row["p50_ms"] > 0 for row in rows)
@@ -112,15 +118,18 @@ class TestHardening:
     def test_no_published_port(self, container: Container) -> None:
         assert not [port for port in container.attrs["NetworkSettings"]["Ports"].values() if port]
 
-    def test_it_ends_when_it_is_asked_to(self, backend: Containers, container: Container) -> None:
-        """And starts again, with a health check that can fail: on the one that is stopped."""
-        container.stop(timeout=10)
-        container.reload()
-        # 128 and a signal's number: it has no handler for SIGTERM, and init passes on that it ended by it.
-        assert container.attrs["State"]["ExitCode"] in (0, 143)
-        server = next(item for item in CATALOGUE.gallery if item.name == service_of(container))
-        assert [state.state for state in backend.gallery() if state.model == server.name] == ["exited"]
-        backend.up_gallery([server], timeout=60)
+
+def test_they_end_when_they_are_asked_to_and_start_again(engine: docker.DockerClient, backend: Containers) -> None:
+    """All at once. Who had to be killed in the end would have 137."""
+    with ThreadPoolExecutor(len(SERVERS)) as pool:
+        names = [f"{backend.project}-{name}-1" for name in SERVERS]
+        list(pool.map(lambda name: engine.containers.get(name).stop(timeout=10), names))
+    states = backend.gallery()
+    assert {state.state for state in states} == {"exited"}
+    # 128 and a signal's number: one without a handler for SIGTERM ends by it, and Docker's init passes that on.
+    assert {state.exit_code for state in states} <= {0, 128 + signal.SIGTERM}
+    backend.up_gallery(CATALOGUE.gallery, timeout=60)
+    assert {state.state for state in backend.gallery()} == {"running"}
 
 
 def test_it_is_seen_and_is_no_model(backend: Containers, lab: Lab) -> None:
