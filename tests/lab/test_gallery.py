@@ -17,7 +17,8 @@ from lab.catalogue import ROOT, Catalogue
 from lab.check import PLUGIN, read_report
 
 # A group of its own: with xdist the models' labs are up beside it, in another worker.
-pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("gallery")]
+# The time: at first there may be ten images to build, which takes a minute on two cores that have nothing else to do.
+pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("gallery"), pytest.mark.timeout(600)]
 
 CATALOGUE = Catalogue.load()
 SERVERS = [server.name for server in CATALOGUE.gallery]
@@ -189,11 +190,11 @@ services:
 """
     options = [*copy_catalogue(tmp_path_factory.mktemp("broken"), override), "--project", docker_project]
     names = ["gallery_ftp", "gallery_web", "gallery_gopher", "gallery_xmlrpc", "gallery_asynchat"]
-    up = lab(*options, "up", *names, "--timeout", "5")
+    up = lab(*options, "up", *names, "--timeout", "8")
     assert up.returncode == 2
     assert "gallery_ftp exited with code 3 instead of answering; its log ends with:\n  no such luck\n" in up.stderr
-    assert "gallery_web runs, but gave no answer within 5 s (port 80 does not say '666' but " in up.stderr
-    assert "gallery_gopher runs, but gave no answer within 5 s (it has no health check in compose.yaml)" in up.stderr
+    assert "gallery_web runs, but gave no answer within 8 s (port 80 does not say '666' but " in up.stderr
+    assert "gallery_gopher runs, but gave no answer within 8 s (it has no health check in compose.yaml)" in up.stderr
     assert "gallery_asynchat" not in up.stderr
     rows = json.loads(lab(*options, "ls", "--json").stdout)
     states = {row["model"]: row["state"] for row in rows if row["model"] in names}
