@@ -33,14 +33,14 @@ from lab.load import split_names  # noqa: E402
 from lab.measured import MEASURED_FILE, Measured, summarise  # noqa: E402
 from lab.measurement import Measurement, measure  # noqa: E402
 from lab.report.models_page import PIPELINE, SESSIONS  # noqa: E402
-from lab.workloads import WORKLOADS  # noqa: E402
+from lab.workloads import SCENARIOS  # noqa: E402
 
 USERS = 16
 
 
 def users_of(model: Model, workload: str) -> int:
     """How many clients a model gets: one where it could serve no second one before the first has gone."""
-    holds = WORKLOADS[workload].per_connection is None
+    holds = SCENARIOS[workload].workload.holds_connection
     return 1 if holds and "overlap" in model.limits else USERS
 
 
@@ -65,7 +65,7 @@ def measure_rounds(
     """
     for number in range(1, rounds + 1):
         for workload in (SESSIONS, PIPELINE):
-            able = [model for model in models if WORKLOADS[workload].service in model.services]
+            able = [model for model in models if SCENARIOS[workload].workload.service in model.services]
             random.shuffle(able)
             for model in able:
                 found = measure(backend, model, workload, users=users_of(model, workload), seconds=seconds)
@@ -115,7 +115,7 @@ def run(backend: Backend, chosen: Sequence[Model], rounds: int, seconds: float) 
     """
     missing = {}
     for model in chosen:
-        if not any(WORKLOADS[workload].service in model.services for workload in (SESSIONS, PIPELINE)):
+        if not any(SCENARIOS[workload].workload.service in model.services for workload in (SESSIONS, PIPELINE)):
             missing[model.name] = "it speaks none of the services that the workloads ask"
         elif backend.name == "process" and model.only_in_container:
             missing[model.name] = "it runs in a container only"

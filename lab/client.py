@@ -80,6 +80,10 @@ class Link:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    def renew(self) -> None:
+        """Give what follows as much time as the connection had from its beginning."""
+        self._deadline = time.monotonic() + self._timeout
+
     def close(self) -> None:
         """Close the socket, and remove the reply path of a Unix datagram socket."""
         self._resources.close()
@@ -126,7 +130,7 @@ class Link:
                     link = self._keep(socket.socket(socket.AF_UNIX, kind))
                     if transport.is_datagram:
                         # An unbound Unix datagram socket has no address that an answer could be sent to.
-                        link.bind(self._resources.enter_context(_reply_path(self.address.path)))
+                        link.bind(self._resources.enter_context(reply_path(self.address.path)))
                     self._arm()
                     link.connect(self.address.path)
                     return link
@@ -353,7 +357,7 @@ def _read_to_end(link: Link) -> bytes:
 
 
 @contextlib.contextmanager
-def _reply_path(server: str) -> Iterator[str]:
+def reply_path(server: str) -> Iterator[str]:
     """A path to receive datagrams at, removed afterwards.
 
     Strategy: in the server's own directory where we may write to it, else in the directory above it, else in the one

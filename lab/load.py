@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,21 +11,33 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
+from lab import usage
 from lab.catalogue import Model
 from lab.errors import LabError
+from lab.feed import feed
 from lab.foreign import Foreign
-from lab.measurement import Measurement, encode_targets, measure
+from lab.generator import open_generator
+from lab.histogram import Histogram
+from lab.measurement import Measurement, arguments_for, encode_targets, find_scenario, measure
 from lab.report.terminal import make_table, open_console
 from lab.thresholds import Threshold
-from lab.workloads import OWN, WORKLOADS
+from lab.workloads import OPEN, OWN, SCENARIOS, Scenario, make_exchange
+from services.protocol import Transport
 
 if TYPE_CHECKING:
     from lab.backends import Backend
     from lab.cli import Lab
 
-# Bounds on what one command may do to a machine: a model's containers are sized for less than either.
-_MOST_USERS = 1000
+# Bounds on what one command may do to a machine. A loop of ours holds 10,000 connections; other models a tenth.
+_MOST_USERS = 10_000
+_HIGHEST_RATE = 1_000_000.0
+_LARGEST_PAYLOAD = 16 * 1024 * 1024
 _LONGEST_SECONDS = 3600.0
+# More workers than this machine has cores only take turns; a few may be of use where it waits.
+_MOST_WORKERS = 32
+
+# USER:PASSWORD for the web UI; see loadtests/web_access.py.
+_LOGIN = "LAB_UI_LOGIN"
 
 
 class Seconds(click.ParamType[float]):
@@ -55,7 +68,7 @@ SECONDS = Seconds()
 
 @click.command()
 @click.argument(
-    "scenario", type=click.Choice(list(WORKLOADS)), default="closed_session", required=False, metavar="[SCENARIO]"
+    "scenario", type=click.Choice(list(SCENARIOS)), default="closed_session", required=False, metavar="[SCENARIO]"
 )
 @click.option("--models", default="", metavar="A,B", help="Which; by default all that run.")
 @click.option(
@@ -66,10 +79,15 @@ SECONDS = Seconds()
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="A Python file that knows the target's own protocol; then --target is a URL alone.",
 )
+@click.option("--users", type=click.IntRange(1, _MOST_USERS), help="Connections at a time.  [the scenario's]")
 @click.option(
-    "--users", type=click.IntRange(1, _MOST_USERS), default=16, show_default=True, help="Connections at a time."
+    "--rate",
+    type=click.FloatRange(0, _HIGHEST_RATE, min_open=True),
+    help="Of an open loop: requests per second, for each model.  [the scenario's]",
 )
-@click.option("--duration", type=SECONDS, default="5s", show_default=True, help="How long to measure each model.")
+@click.option("--duration", type=SECONDS, help="How long to measure each model.  [the scenario's]")
+@click.option("--transport", type=click.Choice([item.value for item in Transport]), help="Over what.  [the scenario's]")
+@click.option("--payload", type=click.IntRange(1, _LARGEST_PAYLOAD), help="Bytes, of a workload that has a payload.")
 @click.option("--warm-up", type=SECONDS, default="1s", show_default=True, help="Load before it that does not count.")
 @click.option("--timeout", type=SECONDS, default="5s", show_default=True, help="After which an exchange has failed.")
 @click.option(
@@ -77,7 +95,19 @@ SECONDS = Seconds()
     "conditions",
     multiple=True,
     metavar="CONDITION",
-    help="Exit with 1 if so: 'p99 > 5ms', 'failures > 0', 'rate < 10k'.",
+    help="Exit with 1 if so: 'p99 > 5ms', 'failures > 0', 'rate < 10k', and of an open loop 'rate < 99%'.",
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="A folder to write into: the measurements as JSON, and their times as .hgrm.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(0, _MOST_WORKERS),
+    default=0,
+    show_default=True,
+    help="Generators, each on a core of its own, with a master that leads them; 0: one process does it all.",
 )
 @click.option("--headless", is_flag=True, help="No web UI: one model after the other, then a table.")
 @click.option("--json", "as_json", is_flag=True, help="Headless, and print the measurements as JSON.")
@@ -88,17 +118,23 @@ def load(
     models: str,
     targets: tuple[str, ...],
     codec: Path | None,
-    users: int,
-    duration: float,
+    users: int | None,
+    rate: float | None,
+    duration: float | None,
+    transport: str | None,
+    payload: int | None,
     warm_up: float,
     timeout: float,
     conditions: Sequence[str],
+    out: Path | None,
+    workers: int,
     headless: bool,
     as_json: bool,
 ) -> None:
     """Load models that run (see `lab up`), every reply checked.
 
-    Without --headless, Locust's web UI opens on 127.0.0.1:8089 (LAB_UI_PORT), with model and scenario to choose from.
+    Without --headless, Locust's web UI opens on 127.0.0.1:8089 (LAB_UI_PORT), with model and scenario to choose from;
+    LAB_UI_LOGIN=USER:PASSWORD puts a login in front of it.
     """
     thresholds = [Threshold.parse(condition) for condition in conditions]
     if (targets and models) or (codec and not targets):
@@ -108,7 +144,7 @@ def load(
         chosen = [backend.model]
         headless = True
         scenario = OWN.name if codec else scenario
-        asked = OWN.service if codec else WORKLOADS[scenario].service
+        asked = find_scenario(scenario).workload.service
         if asked not in backend.model.services:
             spoken = ", ".join(backend.model.services)
             if spoken == OWN.service:
@@ -117,28 +153,116 @@ def load(
     else:
         backend = lab.backend
         chosen = choose(lab, backend, models)
+    found = find_scenario(scenario)
+    users, duration = users or found.users, duration or found.duration
+    over = Transport(transport) if transport else found.transport
+    check_fit(found, thresholds, rate=rate, transport=over, payload=payload)
+    chosen = keep_able(backend, chosen, found, over, named=bool(models or targets))
     text = codec.read_text(encoding="utf-8") if codec else None
-    if not (headless or as_json or thresholds):
-        serve_ui(backend, chosen, scenario, users, timeout)
+    if not (headless or as_json or thresholds or out):
+        names = [model.name for model in chosen]
+        arguments = arguments_for(found, names, users=users, rate=rate, transport=transport, payload=payload)
+        serve_ui(backend, chosen, [*arguments, "--timeout", f"{timeout:g}"], workers=workers)
         return
 
     progress = Console(stderr=True, highlight=False)
-    found = []
+    measured = []
     for model in chosen:
         progress.print(f"{scenario}: {model.name}, {users} users, {duration:g} s", style="dim")
-        found.append(
+        measured.append(
             measure(
-                backend, model, scenario, users=users, seconds=duration, warm_up=warm_up, timeout=timeout, codec=text
+                backend,
+                model,
+                scenario,
+                users=users,
+                seconds=duration,
+                warm_up=warm_up,
+                timeout=timeout,
+                rate=rate,
+                transport=transport,
+                payload=payload,
+                codec=text,
+                workers=workers,
             )
         )
+    if out:
+        write(out, measured)
     if as_json:
-        click.echo(json.dumps([item.as_json() for item in found], indent=2))
+        click.echo(json.dumps([item.as_json() for item in measured], indent=2))
     else:
-        open_console().print(make_table(found))
-    tripped = list(find_tripped(found, thresholds))
+        open_console().print(make_table(measured))
+    tripped = list(find_tripped(measured, thresholds))
     for line in tripped:
         progress.print(line, style="red")
     sys.exit(1 if tripped else 0)
+
+
+def check_fit(
+    scenario: Scenario,
+    thresholds: Sequence[Threshold],
+    *,
+    rate: float | None,
+    transport: Transport,
+    payload: int | None,
+) -> None:
+    """See that a scenario can be had as it is asked for, before anything is started.
+
+    Raises:
+        LabError: what cannot be had.
+    """
+    if scenario.loop != OPEN:
+        if rate:
+            raise LabError(f"--rate goes with an open loop, and {scenario.name} is a closed one")
+        if misplaced := next((item for item in thresholds if item.needs_open_loop), None):
+            raise LabError(f"--fail-if {misplaced.text!r} needs an open loop, and {scenario.name} is a closed one")
+    try:
+        make_exchange(scenario.workload, transport, payload)
+    except ValueError as error:
+        raise LabError(str(error)) from None
+
+
+def keep_able(
+    backend: Any, models: Sequence[Model], scenario: Scenario, transport: Transport, *, named: bool
+) -> list[Model]:
+    """The models that can be asked what a scenario asks.
+
+    Args:
+        named: somebody has named them, and wants to know if one of them cannot.
+
+    Raises:
+        LabError: one that was named cannot, or none can.
+    """
+    service = scenario.workload.service
+    offered = {item.model for item in backend.targets() if (item.service, item.transport) == (service, transport)}
+    unable = [model.name for model in models if model.name not in offered]
+    if unable and (named or len(unable) == len(models)):
+        raise LabError(f"{scenario.name} asks {service} over {transport}, which {', '.join(unable)} does not speak")
+    if unable:
+        click.echo(f"lab: left out, as they do not speak {service} over {transport}: {', '.join(unable)}", err=True)
+    return [model for model in models if model.name in offered]
+
+
+def write(folder: Path, measurements: Sequence[Measurement]) -> None:
+    """Write measurements as JSON, and their times in the format of HdrHistogram's plotters.
+
+    Raises:
+        LabError: it cannot be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for found in measurements:
+            name = f"{found.workload}-{found.model}"
+            (folder / f"{name}.json").write_text(json.dumps(found.as_json(), indent=1) + "\n", encoding="utf-8")
+            kinds = (
+                {"service": found.histogram}
+                if found.service is None
+                else {"intended": found.histogram, "service": found.service}
+            )
+            for kind, pairs in kinds.items():
+                with (folder / f"{name}-{kind}.hgrm").open("w", encoding="utf-8") as file:
+                    Histogram.from_pairs(pairs).write_hgrm(file)
+    except OSError as error:
+        raise LabError(f"--out: {error}") from None
 
 
 def choose(lab: "Lab", backend: "Backend", models: str) -> list[Model]:
@@ -160,7 +284,7 @@ def choose(lab: "Lab", backend: "Backend", models: str) -> list[Model]:
 
 # The list of scenarios has one home, lab/workloads.py. \b keeps click from filling the lines.
 load.epilog = "\b\nScenarios (by default closed_session):\n" + "\n".join(
-    f"  {item.name:<19}{item.summary}" for item in WORKLOADS.values()
+    f"  {item.name:<20}{item.summary}" for item in SCENARIOS.values()
 )
 
 
@@ -179,8 +303,17 @@ def find_tripped(measurements: Sequence[Measurement], thresholds: Sequence[Thres
                 yield f"{found.model}: {threshold.text} ({found.verdict.bound}: {found.verdict.reason})"
 
 
-def serve_ui(backend: Any, models: Sequence[Model], scenario: str, users: int, timeout: float) -> None:
-    """Run Locust's web UI until it is interrupted."""
+def serve_ui(backend: Any, models: Sequence[Model], chosen: Sequence[str], *, workers: int = 0) -> None:
+    """Run Locust's web UI until it is interrupted.
+
+    Args:
+        models: which can be chosen in it.
+        chosen: the load generator's arguments, which are what it begins with.
+        workers: how many processes give the load, led by the one with the UI; 0: that one does.
+
+    Raises:
+        LabError: its port is taken, its login is none, a worker did not join, or it ended by itself.
+    """
     port = read_ui_port()
     names = [model.name for model in models]
     # In its container Locust listens to all of that container's network, which compose publishes on 127.0.0.1 alone.
@@ -188,39 +321,54 @@ def serve_ui(backend: Any, models: Sequence[Model], scenario: str, users: int, t
         ["--web-port", "8089"] if backend.name == "docker" else ["--web-host", "127.0.0.1", "--web-port", str(port)]
     )
     listeners = [item for item in backend.targets() if item.model in names]
-    arguments = [*binding, "--model", names[0] if len(names) == 1 else "all", "--workload", scenario]
-    arguments += [
-        "--users",
-        str(users),
-        "--spawn-rate",
-        str(users),
-        "--timeout",
-        f"{timeout:g}",
-        "--loglevel",
-        "WARNING",
-    ]
-    click.echo(f"Locust's web UI: http://127.0.0.1:{port}  (choose a model and a scenario, Start; Ctrl-C here ends it)")
+    arguments = [*binding, *chosen, "--loglevel", "WARNING", *read_login()]
+    environ = {"LAB_TARGETS": encode_targets(listeners), usage.VARIABLE: "stdin"}
+    environ |= {name: os.environ[name] for name in (_LOGIN,) if name in os.environ}
     try:
-        finished = backend.run_service(
-            "locust", arguments, environ={"LAB_TARGETS": encode_targets(listeners)}, publish=True
-        )
+        with open_generator(backend, arguments, workers=workers, environ=environ, publish=True) as generator:
+            pipe = generator.main.process.stdin
+            assert pipe is not None  # noqa: S101 - for mypy: it was opened with one
+            with feed(backend, names, pipe):
+                with_workers = f" with {workers} workers" if workers else ""
+                click.echo(
+                    f"Locust's web UI{with_workers}: http://127.0.0.1:{port}  (choose, Start; Ctrl-C here ends it)"
+                )
+                code = generator.wait()
     except KeyboardInterrupt:
         click.echo("\nended")
         return
     # Ctrl-C reaches Locust as well, which ends on its own: with what it counted as failed (1), or as interrupted.
-    if finished.returncode not in (0, 1, 130, -2):
-        raise LabError(
-            f"the web UI ended with exit code {finished.returncode}; is port {port} taken? LAB_UI_PORT chooses another"
-        )
+    if code not in (0, 1, 130, -2):
+        raise LabError(f"the web UI ended with exit code {code}")
+
+
+def read_login() -> list[str]:
+    """What Locust needs to be told of a login, which LAB_UI_LOGIN=USER:PASSWORD asks for.
+
+    Raises:
+        LabError: that is not what it holds.
+    """
+    text = os.environ.get(_LOGIN)
+    if not text:
+        return []
+    user, _, password = text.partition(":")
+    if not (user and password):
+        raise LabError(f"{_LOGIN} is not USER:PASSWORD")
+    return ["--web-login"]
 
 
 def read_ui_port() -> int:
     """The port of the web UI on this machine.
 
     Raises:
-        LabError: LAB_UI_PORT is not a port.
+        LabError: LAB_UI_PORT is not a port, or somebody has it.
     """
     text = os.environ.get("LAB_UI_PORT") or "8089"
     if not text.isdigit() or not 0 < int(text) < 65536:
         raise LabError(f"LAB_UI_PORT={text!r} is not a port")
+    try:
+        socket.create_server(("127.0.0.1", int(text))).close()
+    except OSError as error:
+        why = os.strerror(error.errno or 0)
+        raise LabError(f"port {text} cannot be had ({why}): LAB_UI_PORT chooses another") from None
     return int(text)

@@ -14,8 +14,10 @@ from typing import Any
 from lab.backends import Backend, Completed
 from lab.catalogue import Listener, Model
 from lab.errors import LabError
+from lab.generator import run_generator
 from lab.meters import Meter, NoMeter, Sample, open_container_meter, open_process_meter
 from lab.verdict import Accounts, Verdict, in_flight, judge
+from lab.workloads import OPEN, OWN, SCENARIOS, STEADY, Scenario
 
 # In front of the generator's result; see loadtests/measurement.py, which cannot be imported here: it imports Locust.
 _MARKER = "LOAD-RESULT "
@@ -34,14 +36,20 @@ class Measurement:
     Args:
         model, family, summary: from the catalogue.
         backend: where it ran.
-        workload: what it was asked.
-        users: connections; each has at most one exchange in flight.
+        workload: what it was asked: a scenario.
+        users: connections, on average; each has at most one exchange in flight.
         depth: requests in one exchange (a pipeline's).
         seconds: the measured window, after the warm-up.
         answered: exchanges that came back right.
         failures: those that did not, by reason.
-        histogram: (response time to three digits, count), rising.
-        mean_us, min_us, max_us: response time of an exchange.
+        histogram: (response time to a thousandth, count), rising: from the sending, or in an open loop from when an
+            exchange was due.
+        service: the same from the sending, in an open loop; None in a closed one, where the two are one.
+        mean_us, min_us, max_us: response time of an exchange, from the sending.
+        asked_rate: of an open loop, requests per second that were due; None of a closed one.
+        late: of an open loop, exchanges that were sent more than a millisecond after their time.
+        dropped: those that could not be sent at all.
+        lost, duplicates, reordered: datagrams: not answered in time, answered twice, overtaken.
         starved: users without a single reply in the window.
         in_flight: rate x response time.
         server_cpu_us: the server's CPU for one request.
@@ -77,11 +85,24 @@ class Measurement:
     threads: int | None
     versions: dict[str, str]
     verdict: Verdict
+    transport: str = "tcp"
+    service: tuple[tuple[float, int], ...] | None = None
+    asked_rate: float | None = None
+    late: int = 0
+    dropped: int = 0
+    lost: int = 0
+    duplicates: int = 0
+    reordered: int = 0
 
     @property
     def rate(self) -> float:
         """Requests per second that were answered right."""
         return self.answered * self.depth / self.seconds
+
+    @property
+    def rate_ratio(self) -> float | None:
+        """The rate, of that which was asked for; None in a closed loop."""
+        return self.rate / self.asked_rate if self.asked_rate else None
 
     @property
     def failed(self) -> int:
@@ -94,6 +115,17 @@ class Measurement:
         exchanges = self.answered + self.failed
         return self.failed / exchanges if exchanges else None
 
+    def ratio(self, count: int) -> float | None:
+        """A count of exchanges, of all that were due; None in a closed loop."""
+        due = self.asked_rate * self.seconds / self.depth if self.asked_rate else 0.0
+        return count / due if due else None
+
+    @property
+    def loss_ratio(self) -> float | None:
+        """Datagrams that were lost, of all that were sent; None if none were answered or lost."""
+        sent = self.answered * self.depth + self.lost
+        return self.lost / sent if sent else None
+
     def percentile(self, share: float) -> float | None:
         """The response time within which this share of the exchanges ended, time-outs included."""
         return percentile(self.histogram, share)
@@ -103,7 +135,12 @@ class Measurement:
         return asdict(self) | {
             "rate": self.rate,
             "rate_is_lower_bound": self.verdict.is_lower_bound,
+            "rate_ratio": self.rate_ratio,
             **{name: self.percentile(share) for name, share in PERCENTILES.items()},
+            **{
+                f"service_{name}": percentile(self.service or self.histogram, share)
+                for name, share in PERCENTILES.items()
+            },
         }
 
 
@@ -155,11 +192,26 @@ def measure(
     seconds: float,
     warm_up: float = 0.5,
     timeout: float = 5.0,
+    rate: float | None = None,
+    transport: str | None = None,
+    payload: int | None = None,
     codec: str | None = None,
+    workers: int = 0,
 ) -> Measurement:
     """Drive one model that runs already; see `measure_together`."""
     return measure_together(
-        backend, [model], workload, users=users, seconds=seconds, warm_up=warm_up, timeout=timeout, codec=codec
+        backend,
+        [model],
+        workload,
+        users=users,
+        seconds=seconds,
+        warm_up=warm_up,
+        timeout=timeout,
+        rate=rate,
+        transport=transport,
+        payload=payload,
+        codec=codec,
+        workers=workers,
     )[0]
 
 
@@ -172,17 +224,25 @@ def measure_together(
     seconds: float,
     warm_up: float = 0.5,
     timeout: float = 5.0,
+    rate: float | None = None,
+    transport: str | None = None,
+    payload: int | None = None,
     codec: str | None = None,
+    workers: int = 0,
 ) -> list[Measurement]:
     """Drive models that run already, at the same time and from one generator: for loads that leave the CPU alone.
 
     Args:
         backend: where they run.
-        workload: a name of `lab.workloads.WORKLOADS`.
+        workload: a name of `lab.workloads.SCENARIOS`.
         users: connections at a time, for each model.
         seconds: how long to measure, after `warm_up` seconds that do not count.
         timeout: seconds until an exchange counts as failed.
+        rate: of an open loop, requests per second for each model, if not the scenario's own.
+        transport: over what, if not over the scenario's own.
+        payload: bytes, if not the workload's own.
         codec: the text of a Python file that makes and checks the exchanges, see docs/adding-a-server.md.
+        workers: how many processes give the load; 0 for the one that also counts.
 
     Raises:
         LabError: the generator gave no result; the message has its last words.
@@ -192,28 +252,72 @@ def measure_together(
     for name in names:
         if not any(item.model == name for item in listeners):
             raise LabError(f"{name} is not running; start it with: lab up {name}")
-    arguments = ["--headless", "--only-summary", "--loglevel", "ERROR", "--workload", workload]
-    arguments += ["--model", names[0] if len(names) == 1 else "all", "--users", str(users * len(names))]
-    # All of them at once: the window starts when the last one is there.
-    arguments += ["--spawn-rate", str(users * len(names) * 100), "--timeout", f"{timeout:g}"]
+    scenario = find_scenario(workload)
+    arguments = ["--headless", "--only-summary", "--loglevel", "ERROR"]
+    arguments += arguments_for(scenario, names, users=users, rate=rate, transport=transport, payload=payload)
+    # A shape begins with its test, and is measured from its beginning.
+    if scenario.shape != STEADY:
+        warm_up = 0.0
+    arguments += ["--timeout", f"{timeout:g}", "--shape-time", f"{seconds:g}"]
     arguments += ["--window", f"{seconds:g}", "--warm-up", f"{warm_up:g}"]
 
     meters = {name: open_meter(backend, name) for name in names}
     before = _read(meters)
     with _watch(meters) as seen:
-        finished = backend.run_service(
-            "locust",
+        finished = run_generator(
+            backend,
             arguments,
+            workers=workers,
             environ={"LAB_TARGETS": encode_targets(listeners)} | ({"LAB_CODEC": codec} if codec else {}),
-            capture=True,
             timeout=warm_up + seconds + _OVERHEAD_SECONDS,
         )
     after = _read(meters)
     results = _parse(finished, names)
     return [
-        _combine(backend.name, model, results[model.name], before[model.name], after[model.name], seen[model.name])
+        _combine(
+            backend.name, scenario, model, results[model.name], before[model.name], after[model.name], seen[model.name]
+        )
         for model in models
     ]
+
+
+def find_scenario(name: str) -> Scenario:
+    """The scenario with a name.
+
+    Raises:
+        LabError: there is none.
+    """
+    if name == OWN.name:
+        return Scenario(OWN.name, OWN.summary, OWN)
+    try:
+        return SCENARIOS[name]
+    except KeyError:
+        raise LabError(f"unknown scenario {name!r}; known: {', '.join(SCENARIOS)}") from None
+
+
+def arguments_for(
+    scenario: Scenario,
+    models: Sequence[str],
+    *,
+    users: int,
+    rate: float | None = None,
+    transport: str | None = None,
+    payload: int | None = None,
+) -> list[str]:
+    """What a scenario is to the load generator.
+
+    Args:
+        models: which; each gets as many `users`, and in an open loop the `rate`.
+    """
+    found = ["--models", *models, "--workload", scenario.workload.name, "--loop", scenario.loop]
+    found += ["--shape", scenario.shape, "--transport", transport or scenario.transport.value]
+    # All users at once: a window starts when the last one is there.
+    found += ["--users", str(users * len(models)), "--spawn-rate", str(users * len(models) * 100)]
+    if scenario.loop == OPEN:
+        found += ["--rate", f"{rate or scenario.rate:g}", "--arrivals", "random" if scenario.poisson else "even"]
+    if payload:
+        found += ["--payload", str(payload)]
+    return found
 
 
 def _read(meters: Mapping[str, Meter]) -> dict[str, Sample]:
@@ -261,11 +365,18 @@ def _parse(finished: Completed, models: Sequence[str]) -> dict[str, dict[str, An
 
 
 def _combine(
-    backend: str, model: Model, result: dict[str, Any], before: Sample, after: Sample, seen: Sequence[Sample]
+    backend: str,
+    scenario: Scenario,
+    model: Model,
+    result: dict[str, Any],
+    before: Sample,
+    after: Sample,
+    seen: Sequence[Sample],
 ) -> Measurement:
     seconds, answered, depth = result["seconds"], result["answered"], result["depth"]
-    histogram = tuple((value, count) for value, count in result["histogram"])
-    timed = sum(count for _, count in histogram)
+    service = tuple((value, count) for value, count in result["service"])
+    intended = result["intended"]
+    timed = sum(count for _, count in service)
     server_cpu_us = None
     if before.cpu_seconds is not None and after.cpu_seconds is not None and result["answered_in_all"]:
         # Answers cost something. No time at all means that it was accounted elsewhere: children that nobody waited for.
@@ -281,6 +392,9 @@ def _combine(
         server_cores=server_cores,
         server_allotted=allotted_cores(model, result["cores"]),
         generator_cores=result["generator_cpu"] / seconds,
+        generators=result["generators"],
+        asked=result["asked"],
+        rests=scenario.workload.rests,
         machine_cores=None if result["machine_cpu"] is None else result["machine_cpu"] / seconds,
         cores=result["cores"],
     )
@@ -290,13 +404,13 @@ def _combine(
         family=model.family,
         summary=model.summary,
         backend=backend,
-        workload=result["workload"],
-        users=result["users"],
+        workload=scenario.name,
+        users=round(result["users"]),
         depth=depth,
         seconds=seconds,
         answered=answered,
         failures=result["failures"],
-        histogram=histogram,
+        histogram=service if intended is None else tuple((value, count) for value, count in intended),
         mean_us=result["mean_us"],
         min_us=result["min_us"],
         max_us=result["max_us"],
@@ -311,4 +425,12 @@ def _combine(
         threads=max((item.threads for item in samples if item.threads is not None), default=None),
         versions=result["versions"],
         verdict=judge(accounts),
+        transport=result["transport"],
+        service=None if intended is None else service,
+        asked_rate=None if result["asked"] is None else result["asked"] * depth / seconds,
+        late=result["late"],
+        dropped=result["dropped"],
+        lost=result["lost"],
+        duplicates=result["duplicates"],
+        reordered=result["reordered"],
     )

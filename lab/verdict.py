@@ -13,6 +13,9 @@ from enum import StrEnum
 # hypervisor.
 _BUSY = 0.9
 
+# Of the rate that was asked for: less than this is not what was asked for.
+_REACHED = 0.99
+
 # How far rate x response time may be from the users.
 _LITTLE = 0.15
 
@@ -20,6 +23,7 @@ _LITTLE = 0.15
 class Bound(StrEnum):
     """The limit of a measurement."""
 
+    HELD = "held"
     SERVER = "server-bound"
     GENERATOR = "generator-bound"
     MACHINE = "machine-bound"
@@ -48,19 +52,22 @@ class Accounts:
     """What a verdict is given on. None wherever it could not be measured.
 
     Args:
-        users: connections that always have one exchange in flight.
+        users: connections; in a closed loop each has always one exchange in flight.
         starved: of these, how many got no reply in the whole window.
         exchanges_per_second: those that have a response time.
         mean_seconds: their mean response time.
         answered: how many came back right.
         server_cores: cores' worth of CPU that the server used.
         server_allotted: cores that it can use at most: one for a process under one GIL.
-        generator_cores: cores' worth of CPU that the generator used; it can use one.
+        generator_cores: cores' worth of CPU that the generator used; it can use one for each of its processes.
         machine_cores: cores' worth of CPU that everything on the machine used together.
         cores: what the machine has.
+        generators: processes of the generator.
+        asked: of an open loop, exchanges that were due; None of a closed one.
+        rests: of a closed loop, whether connections rest between exchanges, and are then not in flight.
     """
 
-    users: int
+    users: float
     starved: int
     exchanges_per_second: float
     mean_seconds: float | None
@@ -70,6 +77,9 @@ class Accounts:
     generator_cores: float | None
     machine_cores: float | None
     cores: int | None
+    generators: int = 1
+    asked: int | None = None
+    rests: bool = False
 
 
 def in_flight(accounts: Accounts) -> float | None:
@@ -77,31 +87,37 @@ def in_flight(accounts: Accounts) -> float | None:
     return None if accounts.mean_seconds is None else accounts.exchanges_per_second * accounts.mean_seconds
 
 
-def is_consistent(users: int, flight: float) -> bool:
+def is_consistent(users: float, flight: float, *, rests: bool = False) -> bool:
     """Whether so many in flight can come from so many users.
 
-    One user may be outside an exchange at any time: the generator is one thread, and it is busy with one of them.
+    One user may be outside an exchange at any time: the generator is one thread, and it is busy with one of them. Where
+    they rest between exchanges, any number may be.
     """
-    return (users - 1) * (1 - _LITTLE) <= flight <= users * (1 + _LITTLE)
+    return (0 if rests else (users - 1) * (1 - _LITTLE)) <= flight <= users * (1 + _LITTLE)
 
 
 def judge(accounts: Accounts) -> Verdict:
     """Give the verdict. The first that applies, from what spoils a measurement to what merely limits it."""
     if not accounts.answered:
         return Verdict(Bound.FAILED, "not one correct reply in the whole window")
-    if accounts.starved:
+    is_open = accounts.asked is not None
+    if accounts.starved and not is_open:
         return Verdict(
             Bound.STARVED,
-            f"{accounts.starved} of {accounts.users} users got no reply in the whole window: they waited for a turn",
+            f"{accounts.starved} of {accounts.users:.0f} users got no reply in the whole window: "
+            "they waited for a turn",
         )
     flight = in_flight(accounts)
     if flight is None:
         return Verdict(Bound.UNKNOWN, "no response times")
-    if not is_consistent(accounts.users, flight):
+    if not is_open and not is_consistent(accounts.users, flight, rests=accounts.rests):
         return Verdict(
             Bound.INCONSISTENT,
-            f"rate x response time says {flight:.1f} in flight, and there were {accounts.users} users",
+            f"rate x response time says {flight:.1f} in flight, and there were {accounts.users:.0f} users",
         )
+    reached = accounts.answered / accounts.asked if accounts.asked else 0.0
+    if reached >= _REACHED:
+        return Verdict(Bound.HELD, f"{reached:.1%} of the rate that was asked for was answered")
     server, allotted, generator = accounts.server_cores, accounts.server_allotted, accounts.generator_cores
     if server is None or allotted is None or generator is None:
         side = "generator" if generator is None else "server"
@@ -109,10 +125,12 @@ def judge(accounts: Accounts) -> Verdict:
     of = "a core" if allotted == 1 else f"{allotted} cores"
     if server >= _BUSY * allotted:
         return Verdict(Bound.SERVER, f"the server used {server / allotted:.0%} of {of}, all that it can")
-    if generator >= _BUSY:
+    if generator >= _BUSY * accounts.generators:
+        own = "its core" if accounts.generators == 1 else f"its {accounts.generators} cores"
         return Verdict(
             Bound.GENERATOR,
-            f"the generator used {generator:.0%} of its core, the server {server / allotted:.0%} of {of}",
+            f"the generator used {generator / accounts.generators:.0%} of {own}, "
+            f"the server {server / allotted:.0%} of {of}",
         )
     machine, cores = accounts.machine_cores, accounts.cores
     if machine is not None and cores is not None and machine >= _BUSY * cores:
@@ -123,5 +141,6 @@ def judge(accounts: Accounts) -> Verdict:
         )
     return Verdict(
         Bound.WAITING,
-        f"nobody was busy: the server used {server / allotted:.0%} of {of}, the generator {generator:.0%} of its own",
+        f"nobody was busy: the server used {server / allotted:.0%} of {of}, "
+        f"the generator {generator / accounts.generators:.0%} of its own",
     )

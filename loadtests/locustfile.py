@@ -1,6 +1,12 @@
 """The load test of the lab, for `locust -f loadtests/locustfile.py`: the web UI, or headless.
 
-    --model, --workload   what is loaded with what; drop-downs in the web UI ("all" deals the users out)
+    --models              which servers; the users are dealt out to all of them
+    --workload            what they are asked
+    --transport           over what
+    --loop, --rate        closed: again when it was answered; open: so many requests per second for each model
+    --arrivals            of an open loop: at even times, or at random ones
+    --shape, --shape-time how users, or the rate, change over time
+    --payload             bytes, of a workload that has a payload
     --timeout             seconds until an exchange counts as failed
     --window              measure for so many seconds after a warm-up, print a line of JSON for each model, end
 
@@ -9,63 +15,230 @@ The models' addresses come from LAB_TARGETS (what `lab ls --json` prints), or el
 
 import logging
 import os
+import resource
 import sys
-from typing import Any, cast
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, ClassVar, cast
 
 import locust.stats
-from locust import events
+from locust import LoadTestShape, events
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
+from locust.exception import StopTest
+from locust.runners import MasterRunner, WorkerRunner
 
-from lab.workloads import OWN
+from lab.exchange import Exchange
+from lab.workloads import CLOSED, LOOPS, OPEN, OWN, SHAPES, STEADY, WORKLOADS, Workload, level, make_exchange
+from loadtests import sharing
 from loadtests.buckets import bucket_three_digits
+from loadtests.client import SocketClient
 from loadtests.codec import Codec, CodecError
-from loadtests.measurement import Window
+from loadtests.engine import Engine, Lane
+from loadtests.measurement import Share, Window
+from loadtests.recorder import RECORDER, Series
+from loadtests.schedule import Schedule
+from loadtests.scripts import SCRIPTS
 from loadtests.targets import TargetError, Targets
-from loadtests.users import ALL, SocketUser
+from loadtests.users import WireUser
+from loadtests.web import extend
+from services.protocol import Transport
 
-__all__ = ["SocketUser"]
+# On a worker's stdout; see lab/generator.py, which waits for it.
+JOINED = "LOAD-JOINED"
 
 # Locust's own hook ("can be replaced at runtime for custom bucketing"). Annotated as int; its code takes any number.
 locust.stats.bucket_response_time = cast(Any, bucket_three_digits)
 
+EVEN, RANDOM = "even", "random"
+
+# Descriptors that Locust, its web UI and its messages need beside those of the users.
+_OTHER_DESCRIPTORS = 128
+
+
+class LabUser(WireUser):
+    """One connection to one of the models, in the workload that was chosen on the command line or in the web UI."""
+
+    host = "the lab's network"
+
+    targets: ClassVar[Targets]
+    # What can be chosen: the lab's workloads, or the one that a codec makes.
+    workloads: ClassVar[Mapping[str, Workload]] = WORKLOADS
+    running: ClassVar[Counter[str]] = Counter()
+
+    def __init__(self, environment: Environment) -> None:
+        super().__init__(environment)
+        self._options = cast(Any, environment.parsed_options)
+        self._chosen = self.workloads[self._options.workload]
+        self._script = SCRIPTS.get(self._chosen.name)
+        self._client: SocketClient | None = None
+
+    def on_start(self) -> None:
+        """Called by Locust. Takes the model that has the fewest users, so all of them have as many at any time."""
+        models = self._options.models
+        # Workers begin with different ones, so that few users on many workers are not all of the first model.
+        first = max(getattr(self.environment.runner, "worker_index", 0), 0) % len(models)
+        self.model = min(models[first:] + models[:first], key=lambda model: self.running[model])
+        self.running[self.model] += 1
+        if self._script is None:
+            super().on_start()
+        else:
+            address = self.targets.find(self.model, self._chosen.service, Transport(self._options.transport))
+            timeout = float(self._options.timeout)
+            self._client = SocketClient(address, self.environment, self.make_series(), timeout=timeout)
+
+    def on_stop(self) -> None:
+        """Called by Locust, also when it kills the user in the middle of an exchange."""
+        self.running[self.model] -= 1
+        super().on_stop()
+        if self._client is not None:
+            self._client.close()
+
+    def be_busy(self) -> None:
+        """One turn of the script, or all that there is to do."""
+        if self._script is None or self._client is None:
+            super().be_busy()
+        else:
+            self._script(self._client)
+
+    def make_series(self) -> Series:
+        """What it is counted as."""
+        loop = CLOSED if self._script else self._options.loop
+        return Series(self.model, self._chosen.name, self._options.transport, loop)
+
+    def make_lane(self) -> Lane:
+        """What the users of one model have in common."""
+        options, transport = self._options, Transport(self._options.transport)
+        # Not None: a script's user has no lane of this kind.
+        exchange = cast(Exchange, make_exchange(self._chosen, transport, options.payload))
+        schedule = None
+        if options.loop == OPEN:
+            shape, seconds, rate = options.shape, options.shape_time, options.rate / exchange.depth
+            schedule = Schedule(lambda since: rate * level(shape, since / seconds), poisson=options.arrivals == RANDOM)
+        return Lane(
+            self.make_series(),
+            self.targets.find(self.model, self._chosen.service, transport),
+            exchange,
+            timeout=float(options.timeout),
+            schedule=schedule,
+            codec=self.codec,
+        )
+
+
+class Profile(LoadTestShape):
+    """How the users of a closed loop change over time; of an open one it is the rate that does."""
+
+    use_common_options = True
+
+    def tick(self) -> tuple[int, float]:
+        """Called by Locust every second: how many users there are to be, and how fast they come and go."""
+        options = cast(Any, self.runner).environment.parsed_options
+        users, spawn_rate = int(options.num_users or 1), float(options.spawn_rate or 1)
+        if options.shape == STEADY or options.loop == OPEN:
+            return users, spawn_rate
+        passed: float = cast(Any, self).get_run_time()
+        share_of_all = level(options.shape, passed / options.shape_time)
+        return max(round(users * share_of_all), 1), max(spawn_rate, users)
+
+
 try:
-    SocketUser.targets = Targets.from_environ(os.environ)
-    SocketUser.codec = Codec.from_environ(os.environ)
-    if SocketUser.codec:
-        SocketUser.workloads = {OWN.name: OWN}
+    LabUser.targets = Targets.from_environ(os.environ)
+    LabUser.codec = Codec.from_environ(os.environ)
+    if LabUser.codec:
+        LabUser.workloads = {OWN.name: OWN}
 except (TargetError, CodecError) as error:
     sys.exit(f"locustfile: {error}")
 
 
 def add_options(parser: LocustArgumentParser, **_: Any) -> None:
     """Called by Locust before it reads its command line."""
-    models = [*SocketUser.targets.models, ALL]
-    workloads = SocketUser.workloads
-    about = "; ".join(f"{workload.name.removeprefix('closed_')}: {workload.summary}" for workload in workloads.values())
+    workloads = LabUser.workloads
+    about = "; ".join(f"{workload.name}: {workload.summary}" for workload in workloads.values())
+    models = LabUser.targets.models
+    # The parser, not the group: Locust's keywords for its web UI are the parser's.
+    parser.add_argument(
+        "--models", nargs="+", choices=models, default=models, is_multiple=True, help="which servers, side by side"
+    )
     for name, choices, text in (
-        ("--model", models, f"which server is loaded; {ALL}: each of them, with its share of the users"),
         ("--workload", list(workloads), about),
+        ("--transport", [item.value for item in Transport], "over what"),
+        ("--loop", LOOPS, "closed: a connection asks again when it was answered; open: requests are due at a rate"),
+        ("--arrivals", (EVEN, RANDOM), "of an open loop: at even times, or at random ones (Poisson)"),
+        ("--shape", SHAPES, "how the users (closed) or the rate (open) change over time"),
     ):
-        # The parser, not the group: Locust's keywords for its web UI are the parser's.
         parser.add_argument(name, choices=choices, default=choices[0], help=text.replace("%", "%%"))
-    parser.add_argument("--timeout", type=float, default=5.0, help="seconds until an exchange counts as failed")
-    for name, default, text in (
+    for name, kind, default, text in (
+        ("--rate", float, 1000.0, "of an open loop: requests per second, for each model"),
+        ("--payload", int, 0, "bytes, of a workload that has a payload; 0: its own"),
+        ("--shape-time", float, 60.0, "seconds that the shape takes"),
+        ("--timeout", float, 5.0, "seconds until an exchange counts as failed"),
+    ):
+        parser.add_argument(name, type=kind, default=default, help=text)
+    for name, warm_up, text in (
         ("--window", None, "measure for so many seconds, print a line of JSON for each model, end"),
         ("--warm-up", 0.5, "seconds of load before the window"),
     ):
-        parser.add_argument(name, type=float, default=default, help=text, include_in_web_ui=False)
+        parser.add_argument(name, type=float, default=warm_up, help=text, include_in_web_ui=False)
 
 
-def start_window(environment: Environment, **_: Any) -> None:
+def find_fault(options: Any) -> str | None:
+    """Why a test cannot be run as it was asked for, in one line; None if it can."""
+    workload, transport = LabUser.workloads[options.workload], Transport(options.transport)
+    try:
+        make_exchange(workload, transport, options.payload)
+        for model in options.models:
+            LabUser.targets.find(model, workload.service, transport)
+    except (ValueError, TargetError) as error:
+        return str(error)
+    if options.loop == OPEN and workload.name in SCRIPTS:
+        return f"{workload.name} is a script of its own: there is no open loop of it"
+    if not (options.rate > 0 and options.shape_time > 0 and options.timeout > 0):
+        return "the rate, the time of the shape and the time-out have to be above 0"
+    return find_lack_of_descriptors(options.num_users or 1)
+
+
+def find_lack_of_descriptors(users: int) -> str | None:
+    """Whether this process may have a descriptor for each user; its limit is raised as far as it goes."""
+    needed = users + _OTHER_DESCRIPTORS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < needed <= hard or hard == resource.RLIM_INFINITY:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    elif needed > hard:
+        return f"{users} users need {needed} open files, and this process may have {hard}: raise `ulimit -n`"
+    return None
+
+
+def start(environment: Environment, **_: Any) -> None:
     """Called by Locust when its runner exists, before any user does."""
     options = cast(Any, environment.parsed_options)
-    if options.window is not None:
+    RECORDER.attach(environment)
+    sharing.attach(environment)
+    if options.headless and (fault := find_fault(options)):
+        sys.exit(f"locustfile: {fault}")
+    if not isinstance(environment.runner, MasterRunner):
+        Share(environment)
+    if options.window is not None and not isinstance(environment.runner, WorkerRunner):
         # Tables of whole milliseconds at the end would only stand in the way of the result.
         logging.getLogger("locust.stats_logger").setLevel(logging.WARNING)
         Window(environment, warm_up=options.warm_up, seconds=options.window)
 
 
+def start_test(environment: Environment, **_: Any) -> None:
+    """Called by Locust when a test starts, in the web UI with other options each time."""
+    Engine.of(environment).clear()
+    if fault := find_fault(environment.parsed_options):
+        raise StopTest(fault)
+
+
+def announce(environment: Environment, **_: Any) -> None:
+    """Called by Locust when its runner exists: on a worker, when its master has taken it."""
+    if isinstance(environment.runner, WorkerRunner):
+        print(JOINED, flush=True)
+
+
 # Not as decorators: Locust does not annotate them.
 cast(Any, events.init_command_line_parser).add_listener(add_options)
-cast(Any, events.init).add_listener(start_window)
+cast(Any, events.init).add_listener(start)
+cast(Any, events.init).add_listener(extend)
+cast(Any, events.init).add_listener(announce)
+cast(Any, events.test_start).add_listener(start_test)

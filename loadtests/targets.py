@@ -12,13 +12,13 @@ class TargetError(Exception):
 
 
 class Targets:
-    """TCP addresses by model and service.
+    """Addresses by model, service and transport.
 
     Args:
-        found: address by (model, service).
+        found: address by (model, service, transport).
     """
 
-    def __init__(self, found: Mapping[tuple[str, str], tuple[str, int]]) -> None:
+    def __init__(self, found: Mapping[tuple[str, str, Transport], Address]) -> None:
         self._found = dict(found)
 
     @classmethod
@@ -43,12 +43,12 @@ class Targets:
             for row in json.loads(text):
                 for listener in row["listeners"]:
                     address = Address.parse(listener["address"])
-                    if address.transport is Transport.TCP and address.port is not None:
-                        found[row["model"], listener["service"]] = (address.host, address.port)
+                    if address.transport.is_unix or address.port is not None:
+                        found[row["model"], listener["service"], address.transport] = address
         except (ValueError, KeyError, TypeError, AddressError) as error:
             raise TargetError(f"LAB_TARGETS is not what `lab ls --json` prints: {error!r}") from None
         if not found:
-            raise TargetError("LAB_TARGETS names no model with a TCP address")
+            raise TargetError("LAB_TARGETS names no model with an address")
         return cls(found)
 
     @classmethod
@@ -71,15 +71,15 @@ class Targets:
     @property
     def models(self) -> list[str]:
         """Every model that has an address, in the order in which they were given."""
-        return list(dict.fromkeys(model for model, _ in self._found))
+        return list(dict.fromkeys(model for model, _, _ in self._found))
 
-    def find(self, model: str, service: str) -> tuple[str, int]:
-        """Host and port.
+    def find(self, model: str, service: str, transport: Transport) -> Address:
+        """Where a model speaks a service over a transport.
 
         Raises:
-            TargetError: there is none.
+            TargetError: nowhere.
         """
         try:
-            return self._found[model, service]
+            return self._found[model, service, transport]
         except KeyError:
-            raise TargetError(f"no TCP address for {service} of {model}; known: {', '.join(self.models)}") from None
+            raise TargetError(f"no address for {service} of {model} over {transport}") from None

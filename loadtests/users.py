@@ -1,121 +1,141 @@
-"""A Locust user that speaks to a socket: one connection each, every reply checked, timed with a monotonic clock."""
+"""Locust's users for sockets: one that is driven by the engine, and one that a script drives."""
 
-import random
-from collections import Counter
-from collections.abc import Mapping
-from time import perf_counter
-from typing import Any, ClassVar, cast
+from collections.abc import Callable
+from typing import ClassVar
 
-import gevent
-from locust import User, constant, task
+import gevent.event
+from locust import User, task
 from locust.env import Environment
 
-from lab.workloads import SESSION, WORKLOADS, Workload
+from lab.exchange import Exchange
+from loadtests.client import SocketClient
 from loadtests.codec import Codec
-from loadtests.targets import Targets
-from loadtests.wire import ExchangeError, TimeOutError, Wire
-
-# For `--model`: the users are dealt out to all of them.
-ALL = "all"
-
-# Exchanges before Locust's scheduler has its turn, which costs about as much as one of them and is time in which the
-# user asks for nothing. A multiple of every workload's `per_connection`.
-_TURN = SESSION
-
-# After a failure the next attempt waits, twice as long each time, so that a server in trouble is not run over.
-_FIRST_BACK_OFF = 0.05
-_LONGEST_BACK_OFF = 2.0
+from loadtests.engine import Engine, Lane, Link
+from loadtests.recorder import Series
+from loadtests.schedule import Schedule
+from services.protocol import Address
 
 
-class SocketUser(User):
-    """Repeats one workload against one model; both are chosen on the command line or in the web UI."""
+class WireUser(User):
+    """Declares what is said, and leaves the saying to the engine: a user is a connection.
 
-    # Locust asks for one; where the models are comes from the catalogue.
-    host = "the lab's network"
-    wait_time = constant(0)
+        class Ping(WireUser):
+            url = "tcp://127.0.0.1:6379"
+            exchange = Exchange(((b"PING\\r\\n", b"+PONG\\r\\n"),))
 
-    targets: ClassVar[Targets]
-    # What can be chosen: the lab's workloads, or the one that a codec makes.
-    workloads: ClassVar[Mapping[str, Workload]] = WORKLOADS
+    With a `rate` it is an open loop: so many requests are due in a second, of all users of the class together, and of
+    all workers. Without one, a connection asks again when it was answered.
+
+    Attributes:
+        url: where to, as in `tcp://host:port`, `tls://`, `udp://`, `unix:///path`, `unixgram:///path`.
+        exchange: what is said, and what must come back.
+        rate: requests per second, or a function of the seconds since the start; None for a closed loop.
+        poisson: of an open loop, at random times and not at even ones.
+        timeout: seconds until an exchange has failed.
+        model, workload: what it is counted as; by default the URL, and the name of the class.
+        codec: makes the requests, and knows the replies, in place of the exchange's turns.
+    """
+
+    abstract = True
+    # Locust wants one; where to is in the URL.
+    host = "its url"
+
+    url: str
+    exchange: ClassVar[Exchange]
+    rate: ClassVar[float | Callable[[float], float] | None] = None
+    poisson: ClassVar[bool] = False
+    timeout: ClassVar[float] = 5.0
+    model: str = ""
+    workload: ClassVar[str] = ""
     codec: ClassVar[Codec | None] = None
-    # Who runs now, and what each model has answered since the process started, warm-up included.
-    running: ClassVar[set["SocketUser"]] = set()
-    answered_by_model: ClassVar[Counter[str]] = Counter()
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
-        options = cast(Any, environment.parsed_options)
-        self._workload = self.workloads[options.workload]
-        self._models = self.targets.models if options.model == ALL else [options.model]
-        self._timeout = float(options.timeout)
-        self._wire: Wire | None = None
-        self._back_off = _FIRST_BACK_OFF
-        self.answered = 0
-        self.model = ""
+        self.link: Link | None = None
+        self._leaving = gevent.event.Event()
 
     def on_start(self) -> None:
-        """Called by Locust. Takes the model that has the fewest users, so all of them have as many at any time."""
-        count = Counter(user.model for user in self.running)
-        self.model = min(self._models, key=lambda model: count[model])
-        self._address = self.targets.find(self.model, self._workload.service)
-        self._name = request_name(self.model, self._workload.name)
-        self.running.add(self)
+        """Called by Locust."""
+        engine = Engine.of(self.environment)
+        lane = engine.lane(self.make_series(), self.make_lane)
+        lane.wait_where()
+        self.link = engine.add(lane)
 
     def on_stop(self) -> None:
-        """Called by Locust, also when it kills the user in the middle of an exchange."""
-        self.running.discard(self)
-        self._close()
+        """Called by Locust, also when it kills the user."""
+        if self.link is not None:
+            Engine.of(self.environment).remove(self.link)
+
+    def stop(self, force: bool = False) -> bool:
+        """Called by Locust."""
+        self._leaving.set()
+        return bool(super().stop(force))
 
     @task
-    def converse(self) -> None:
-        """A turn of exchanges, on one connection or on as many as the workload asks for."""
-        limit = self._workload.per_connection
-        for count in range(1, _TURN + 1):
-            if not self._exchange():
-                return
-            if limit and count % limit == 0:
-                self._close()
+    def go_on(self) -> None:
+        """Called by Locust, over and over."""
+        self.be_busy()
 
-    def _exchange(self) -> bool:
-        # Connecting is part of the exchange that needed it: with a server that serves one at a time, it is the wait.
-        started = perf_counter()
-        try:
-            if self._wire is None:
-                self._wire = Wire(self._address, self._workload, timeout=self._timeout, codec=self.codec)
-            self._wire.exchange()
-        except ExchangeError as error:
-            self._fail(error, perf_counter() - started)
-            return False
-        elapsed = perf_counter() - started
-        self.answered += 1
-        self.answered_by_model[self.model] += 1
-        self._back_off = _FIRST_BACK_OFF
-        self._record(elapsed * 1000)
-        return True
+    def be_busy(self) -> None:
+        """Wait until the user has to go: all that is to be done is the engine's."""
+        self._leaving.wait()
 
-    def _fail(self, error: ExchangeError, elapsed: float) -> None:
-        self._close()
-        # Only a time-out says how long a reply takes (at least so long). A quick refusal must not pass for a fast one.
-        self._record(elapsed * 1000 if isinstance(error, TimeOutError) else None, error)
-        gevent.sleep(self._back_off * random.uniform(0.5, 1))  # noqa: S311  # spreads the users out; no secret
-        self._back_off = min(self._back_off * 2, _LONGEST_BACK_OFF)
+    def make_series(self) -> Series:
+        """What it is counted as."""
+        address = Address.parse(self.url)
+        loop = "closed" if type(self).rate is None else "open"
+        return Series(self.model or self.url, self.workload or type(self).__name__, address.transport.value, loop)
 
-    def _record(self, milliseconds: float | None, error: ExchangeError | None = None) -> None:
-        self.environment.events.request.fire(
-            request_type="TCP",
-            name=self._name,
-            response_time=milliseconds,
-            response_length=0 if error else sum(map(len, self._workload.replies)),
-            exception=error,
-            context={},
+    def make_lane(self) -> Lane:
+        """What the users of a series have in common."""
+        rate = type(self).rate
+        schedule = None
+        if rate is not None:
+            function = rate if callable(rate) else lambda _: rate
+            schedule = Schedule(lambda seconds: function(seconds) / self.exchange.depth, poisson=self.poisson)
+        return Lane(
+            self.make_series(),
+            Address.parse(self.url),
+            self.exchange,
+            timeout=self.timeout,
+            schedule=schedule,
+            codec=self.codec,
         )
 
-    def _close(self) -> None:
-        if self._wire is not None:
-            self._wire.close()
-            self._wire = None
 
+class SocketUser(User):
+    """A user whose tasks speak for themselves, through `self.client`.
 
-def request_name(model: str, workload: str) -> str:
-    """The row in Locust's tables: one for each model and workload."""
-    return f"{model} {workload}"
+        class Visitor(SocketUser):
+            url = "tcp://127.0.0.1:6379"
+
+            @task
+            def visit(self):
+                self.client.call(b"PING\\r\\n", b"+PONG\\r\\n")
+                gevent.sleep(1)
+
+    Attributes:
+        url, timeout, model, workload: as of `WireUser`.
+    """
+
+    abstract = True
+    host = "its url"
+
+    url: str
+    timeout: ClassVar[float] = 5.0
+    model: str = ""
+    workload: ClassVar[str] = ""
+
+    def __init__(self, environment: Environment) -> None:
+        super().__init__(environment)
+        self.client: SocketClient
+
+    def on_start(self) -> None:
+        """Called by Locust."""
+        address = Address.parse(self.url)
+        series = Series(self.model or self.url, self.workload or type(self).__name__, address.transport.value)
+        self.client = SocketClient(address, self.environment, series, timeout=self.timeout)
+
+    def on_stop(self) -> None:
+        """Called by Locust, also when it kills the user."""
+        self.client.close()

@@ -10,23 +10,29 @@ engine that is asked, where a stamp file would have to be told of every `docker 
 """
 
 import contextlib
-import ctypes
 import hashlib
 import json
 import os
 import re
 import select
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from lab.backends import READY_SECONDS, STOP_SECONDS, Completed, ModelState
+from lab.backends import (
+    READY_SECONDS,
+    STOP_SECONDS,
+    Completed,
+    Instrument,
+    ModelState,
+    close_child,
+    die_with_lab,
+    open_child,
+)
 from lab.catalogue import GALLERY, Catalogue, GalleryServer, Listener, Model
 from lab.certificates import provide
 from lab.errors import LabError, NotReadyError
@@ -144,18 +150,39 @@ class Containers:
         timeout: float | None = None,
     ) -> Completed:
         self.build([service])
-        name = f"{self.project}-{service}-run-{uuid4().hex[:8]}"
-        # --no-TTY: its output is read by a program or goes to a log as often as to a terminal.
-        command = [*self._compose_command(), "run", "--rm", "--no-deps", "--no-TTY", "--name", name]
-        if publish:
-            command += ["--service-ports"]
-        for key, value in (environ or {}).items():
-            command += ["--env", f"{key}={value}"]
+        name = self._name_run(service)
+        command = self._run_command(name, service, arguments, environ or {}, publish=publish, remove=True)
         try:
-            return _call([*command, service, *arguments], capture=capture, environ=self._environ(), timeout=timeout)
+            return _call(command, capture=capture, environ=self._environ() | dict(environ or {}), timeout=timeout)
         except BaseException:
             self._remove("container", [name])
             raise
+
+    @contextlib.contextmanager
+    def start_service(
+        self,
+        service: str,
+        arguments: Sequence[str] = (),
+        *,
+        environ: Mapping[str, str] | None = None,
+        publish: bool = False,
+        log: Path | None = None,
+    ) -> Iterator[Instrument]:
+        self.build([service])
+        name = self._name_run(service)
+        # Not removed by Compose as well: two who remove a container at once can leave its network with an endpoint that
+        # nobody can remove any more (seen on Docker Engine 20.10).
+        command = self._run_command(name, service, arguments, environ or {}, publish=publish, remove=False)
+        try:
+            process = open_child(command, environ=self._environ() | dict(environ or {}), log=log)
+        except FileNotFoundError:
+            raise LabError(_NO_DOCKER) from None
+        try:
+            # Docker's DNS knows a container by its name as well.
+            yield Instrument(process, name, log)
+        finally:
+            self._remove("container", [name])
+            close_child(process)
 
     def logs(self, model: str) -> str:
         done = _docker("logs", self._container_name(self.catalogue.check_host(model)), check=False)
@@ -243,6 +270,23 @@ class Containers:
         for file in (*map(str, self.catalogue.files), *more_files):
             command += ["--file", file]
         return command
+
+    def _name_run(self, service: str) -> str:
+        return f"{self.project}-{service}-run-{uuid4().hex[:8]}"
+
+    def _run_command(
+        self, name: str, service: str, arguments: Sequence[str], environ: Iterable[str], *, publish: bool, remove: bool
+    ) -> list[str]:
+        """`docker compose run`; what the variables hold it takes from its own environment, which nobody else reads."""
+        # --no-TTY: its output is read by a program or goes to a log as often as to a terminal.
+        command = [*self._compose_command(), "run", "--no-deps", "--no-TTY", "--name", name]
+        if remove:
+            command += ["--rm"]
+        if publish:
+            command += ["--service-ports"]
+        for key in environ:
+            command += ["--env", key]
+        return [*command, service, *arguments]
 
     def _environ(self, *, mutual_tls: bool = False) -> dict[str, str]:
         """The environment for Compose: what compose.yaml leaves to the machine.
@@ -575,23 +619,12 @@ def _call(
             errors="replace",
             timeout=timeout,
             check=False,
-            preexec_fn=_die_with_lab,
+            preexec_fn=die_with_lab,
         )
     except FileNotFoundError:
         raise LabError(_NO_DOCKER) from None
     except subprocess.TimeoutExpired:
         raise LabError(f"`{' '.join(command[:4])} ...` took longer than {timeout:g} s and was ended") from None
-
-
-@cache
-def _libc() -> Any:
-    return ctypes.CDLL(None)
-
-
-def _die_with_lab() -> None:
-    """In the child: ask for SIGTERM when the lab dies, prctl(2), so that no `compose up` outlives a killed lab."""
-    if sys.platform == "linux":
-        _libc().prctl(1, signal.SIGTERM)
 
 
 def _open(command: Sequence[str], *, environ: Mapping[str, str] | None = None) -> "subprocess.Popen[bytes]":
@@ -603,7 +636,7 @@ def _open(command: Sequence[str], *, environ: Mapping[str, str] | None = None) -
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=environ,
-            preexec_fn=_die_with_lab,
+            preexec_fn=die_with_lab,
         )
     except FileNotFoundError:
         raise LabError(_NO_DOCKER) from None

@@ -33,8 +33,11 @@ from lab.backends import (
     READY_SECONDS,
     STOP_SECONDS,
     Completed,
+    Instrument,
     ModelState,
     choose_models,
+    close_child,
+    open_child,
     runtime_base,
     runtime_directory,
 )
@@ -184,11 +187,36 @@ class Processes:
         publish: bool = False,
         timeout: float | None = None,
     ) -> Completed:
+        return self.run(
+            ["python", *self._module_of(service), *arguments], environ=environ, capture=capture, timeout=timeout
+        )
+
+    @contextlib.contextmanager
+    def start_service(
+        self,
+        service: str,
+        arguments: Sequence[str] = (),
+        *,
+        environ: Mapping[str, str] | None = None,
+        publish: bool = False,
+        log: Path | None = None,
+    ) -> Iterator[Instrument]:
+        process = open_child(
+            [sys.executable, *self._module_of(service), *arguments],
+            environ={**os.environ, **(environ or {}), _MARK: str(self._directory)},
+            log=log,
+            cwd=ROOT,
+        )
+        try:
+            yield Instrument(process, "127.0.0.1", log)
+        finally:
+            close_child(process)
+
+    def _module_of(self, service: str) -> list[str]:
+        """What follows the interpreter in an instrument's entry point."""
         command = self.catalogue.entrypoint(service)
         # A command that its package installs beside the interpreter is found there, whatever PATH says.
-        if command[0] != "python":
-            command = ["python", "-m", *command]
-        return self.run([*command, *arguments], environ=environ, capture=capture, timeout=timeout)
+        return command[1:] if command[0] == "python" else ["-m", *command]
 
     def logs(self, model: str) -> str:
         try:

@@ -13,6 +13,7 @@ from lab.verdict import Bound
 
 # What the rest of the row cannot be believed for stands out; the word itself says the same without colour.
 _STYLES = {
+    Bound.HELD: "green",
     Bound.SERVER: "green",
     Bound.GENERATOR: "yellow",
     Bound.MACHINE: "yellow",

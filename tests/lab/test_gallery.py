@@ -15,6 +15,7 @@ from docker.models.containers import Container
 from lab.backends.containers import Containers
 from lab.catalogue import ROOT, Catalogue
 from lab.check import PLUGIN, read_report
+from lab.tour import collection
 
 # A group of its own: with xdist the models' labs are up beside it, in another worker.
 # The time: at first there may be ten images to build, which takes a minute on two cores that have nothing else to do.
@@ -22,6 +23,8 @@ pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("gallery"), pytest.mar
 
 CATALOGUE = Catalogue.load()
 SERVERS = [server.name for server in CATALOGUE.gallery]
+# Some of the tour's exhibits talk to these.
+MODELS = sorted({name for exhibit in collection.load() for name in exhibit.servers} - set(SERVERS))
 # Who runs in a container, and with what in its bounding set; nobody and nothing, unless said here.
 USERS = {"gallery_smtp": "0", "gallery_news": "9"}
 # CHOWN, FOWNER, SETGID, SETUID, SYS_CHROOT: capabilities(7), by their numbers.
@@ -66,7 +69,12 @@ def execute(container: Container, *command: str) -> str:
 def test_the_suite_holds_inside_the_network(backend: Containers) -> None:
     """tests/gallery, in one run: pytest in a container beside the servers, and its findings by the lab's plugin."""
     arguments = ["tests/gallery", *PLUGIN, "--numprocesses", "2", "--dist", "loadgroup", "--network"]
-    report = read_report(backend.run_service("tests", arguments, capture=True, timeout=170), [])
+    backend.up(MODELS, timeout=60)
+    try:
+        report = read_report(backend.run_service("tests", arguments, capture=True, timeout=400), [])
+    finally:
+        for model in MODELS:
+            backend.stop(model)
     assert report.holds, "\n".join(f"{item.name}\n{item.detail}" for item in report.failures)
     assert not [item for item in report.findings if item.outcome == "skipped"]
     assert all(state.state == "running" for state in backend.gallery())

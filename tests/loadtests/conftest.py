@@ -9,15 +9,18 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lab.catalogue import Listener
+from lab.certificates import SERVER, provide
 from lab.measurement import Measurement
 from lab.verdict import Accounts, Bound, Verdict
 
@@ -32,19 +35,24 @@ class ModelProcess:
     def __init__(self, model: str) -> None:
         self.model = model
         command = [sys.executable, "-m", "services.run", "--model", model]
-        for service in ("command", "echo"):
+        for service in ("command", "echo", "discard", "chargen"):
             command += ["--listen", f"{service}=tcp://127.0.0.1:0"]
-        self._process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        self._sockets = tempfile.TemporaryDirectory()
+        for service in ("command", "echo"):
+            command += ["--listen", f"{service}=udp://127.0.0.1:0", "--listen", f"{service}=tls://127.0.0.1:0"]
+            for transport in ("unix", "unixgram"):
+                command += ["--listen", f"{service}={transport}://{self._sockets.name}/{service}.{transport}"]
+        # As `lab up` makes it; the lab's own clients trust its CA.
+        environ = {**os.environ, "LAB_TLS_CERT": str(provide([]) / SERVER)}
+        self._process = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         self._listeners = json.loads(self._process.stdout.readline())["listeners"]
 
     def targets(self) -> list[Listener]:
         return [Listener(self.model, item["service"], item["transport"], item["address"]) for item in self._listeners]
 
-    def address(self, service: str) -> tuple[str, int]:
-        url = next(item.address for item in self.targets() if item.service == service)
-        host, _, port = url.removeprefix("tcp://").rpartition(":")
-        return host, int(port)
+    def url(self, service: str, transport: str) -> str:
+        return next(item.address for item in self.targets() if (item.service, item.transport) == (service, transport))
 
     def pid(self, model: str) -> int:
         return self._process.pid
@@ -71,6 +79,7 @@ class ModelProcess:
             self._process.wait()
             if self._process.stdout:
                 self._process.stdout.close()
+            self._sockets.cleanup()
 
 
 def _run_locust(
@@ -133,11 +142,27 @@ def _open_server(behaviour: Behaviour) -> Iterator[tuple[str, int]]:
         thread.join(15)
 
 
-def _encode_target(model: str, address: tuple[str, int]) -> str:
-    """LAB_TARGETS for one server that answers every service at one address."""
-    url = f"tcp://{address[0]}:{address[1]}"
-    listeners = [{"service": name, "transport": "tcp", "address": url} for name in ("command", "echo")]
-    return json.dumps([{"model": model, "listeners": listeners}])
+def _encode_targets(urls: Mapping[str, str]) -> str:
+    """LAB_TARGETS for servers that answer every service at one URL each."""
+    return json.dumps(
+        [
+            {
+                "model": model,
+                "listeners": [{"service": name, "address": url} for name in ("command", "echo", "discard", "chargen")],
+            }
+            for model, url in urls.items()
+        ]
+    )
+
+
+def _load(urls: Mapping[str, str], *arguments: str, users: int = 1, seconds: float = 1.0) -> dict[str, Any]:
+    """Load servers at the same time, by URL; returns what was found of each."""
+    command = ["--headless", "--only-summary", "--loglevel", "ERROR", "--spawn-rate", "1000"]
+    command += ["--users", str(users * len(urls)), "--window", str(seconds), "--warm-up", "0", *arguments]
+    done = _run_locust(command, {"LAB_TARGETS": _encode_targets(urls)})
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = [json.loads(line.partition("LOAD-RESULT ")[2]) for line in done.stdout.splitlines() if "LOAD-RES" in line]
+    return {item["model"]: item for item in found}
 
 
 _PLAIN = Measurement(
@@ -185,28 +210,33 @@ _BALANCED = Accounts(
 # pytest's importlib mode has no `import conftest`: what tests call comes as fixtures.
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def run_locust() -> Callable[..., subprocess.CompletedProcess[str]]:
     return _run_locust
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def open_server() -> Callable[[Behaviour], AbstractContextManager[tuple[str, int]]]:
     return _open_server
 
 
-@pytest.fixture
-def encode_target() -> Callable[[str, tuple[str, int]], str]:
-    return _encode_target
+@pytest.fixture(scope="session")
+def encode_targets() -> Callable[[Mapping[str, str]], str]:
+    return _encode_targets
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
+def load() -> Callable[..., dict[str, Any]]:
+    return _load
+
+
+@pytest.fixture(scope="session")
 def make_measurement() -> Callable[..., Measurement]:
     """A measurement with nothing special about it, but for the fields that are given."""
     return lambda **changes: replace(_PLAIN, **changes)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_accounts() -> Callable[..., Accounts]:
     """Accounts that agree with each other, but for the fields that are given."""
     return lambda **changes: replace(_BALANCED, **changes)

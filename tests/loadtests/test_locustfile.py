@@ -1,6 +1,5 @@
 """The locustfile as Locust runs it: a child process each, with a short window."""
 
-import json
 import socket
 import subprocess
 import sys
@@ -47,40 +46,18 @@ def test_one_at_a_time_starves_held_connections_and_says_so(open_model):
     assert found.failures == {}
 
 
-def test_wrong_bytes_are_counted_and_back_off(run_locust, open_server, encode_target):
+def test_wrong_bytes_are_counted_and_back_off(load, open_server):
     def behave(connection):
         connection.recv(100)
         connection.sendall(b"+PANG\r\n")
 
-    with open_server(behave) as address:
-        done = run_locust(
-            [
-                "--headless",
-                "--only-summary",
-                "--loglevel",
-                "ERROR",
-                "--users",
-                "2",
-                "--spawn-rate",
-                "100",
-                "--model",
-                "bad",
-                "--workload",
-                "closed_ping",
-                "--window",
-                "1",
-                "--warm-up",
-                "0.1",
-            ],
-            {"LAB_TARGETS": encode_target("bad", address)},
-        )
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout.partition("LOAD-RESULT ")[2].splitlines()[0])
+    with open_server(behave) as (host, port):
+        result = load({"bad": f"tcp://{host}:{port}"}, users=2)["bad"]
     assert result["answered"] == 0
     assert list(result["failures"]) == ["wrong bytes"]
     # Two users who wait 50 ms, 100, 200, ... (and half of it at least) cannot have tried often in a second.
     assert 1 <= result["failures"]["wrong bytes"] <= 20
-    assert result["histogram"] == []
+    assert result["service"] == []
     assert result["mean_us"] is None
 
 
@@ -116,7 +93,7 @@ def test_model_that_is_not_running(open_model):
 
 def test_generator_that_fails_is_quoted(open_model):
     server = open_model("plain_socket")
-    with pytest.raises(LabError, match="no result for plain_socket"):
+    with pytest.raises(LabError, match="unknown scenario"):
         measure(server, _model("plain_socket"), "closed_nonsense", users=1, seconds=0.1)
 
 
@@ -153,6 +130,6 @@ def test_web_ui_offers_models_and_workloads(open_model):
     finally:
         process.terminate()
         process.wait(20)
-    for word in ("asyncio_streams", "closed_session", "closed_echo_64k"):
+    for word in ("asyncio_streams", "session", "echo_64k", "shape_time", "arrivals"):
         assert word in text
     assert "warm_up" not in text  # what only a measured run takes is not offered

@@ -1,0 +1,302 @@
+"""Whether the load engine says what is true: against servers of which it is known, or follows on paper, what is right.
+
+    python benchmarks/truth.py [delay] [stall] [rate] [crowd] [ramp] [soak]      (all but soak, which takes ten minutes)
+
+delay   a server that holds each reply back, by a lognormal time of known quantiles: p50, p99 and p99.9 within 3 %
+stall   a server that stops once for a second, under 1000/s for 20 s: of 20,000 requests the 1000 that were due in it
+        waited between 0 and 1 s, evenly, so the p99 from when they were due is 0.8 s; within 5 %
+rate    20,000/s asked for 30 s: answered within 0.5 %, the time between two sendings wrong by less than 200 µs at p99
+crowd   10,000 connections that are merely there, and 1000/s over them
+ramp    5000 users come, ask and go in one process
+soak    10,000/s for ten minutes: the process grows by less than 5 MB from its second minute on
+
+The generator runs on the machine's first core, the server on its last, and as root both go before what else runs there:
+they need little of a core, but that at once. Exit code 1 if something is not as it should be.
+"""
+
+import argparse
+import json
+import os
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from heapq import heappop, heappush
+from itertools import pairwise
+from math import exp
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any
+
+import psutil
+
+from lab.catalogue import ROOT
+from lab.environment import describe_environment
+from lab.measurement import percentile
+
+MEDIAN, SIGMA = 0.020, 0.5
+MODEL = "{python} -m services.run --model uvloop_protocol --listen command=tcp://127.0.0.1:{port}"
+SELF = "{python} benchmarks/truth.py --serve {kind} {port}"
+PONG = b"+PONG\r\n"
+
+# The lab's locustfile, and every sending with the time at which it was due: what `rate` looks at.
+WATCHED = """
+import atexit, json, os, sys
+from time import perf_counter
+sys.path.insert(0, os.getcwd())
+from loadtests.locustfile import *
+from loadtests.engine import Engine
+sent = []
+begin = Engine._begin
+
+def watched(self, link, now, intended=None):
+    begin(self, link, now, intended)
+    if intended is not None:
+        sent.append((perf_counter(), intended))
+
+Engine._begin = watched
+atexit.register(lambda: json.dump(sent, open(os.environ["SENT"], "w")))
+"""
+
+
+def serve(kind: str, port: int) -> None:
+    """Be the server. It sleeps until shortly before a reply is due, and then watches the clock."""
+    import select
+    import socket
+
+    listener = socket.create_server(("127.0.0.1", port), backlog=1024)
+    listener.setblocking(False)
+    waiter = select.epoll()
+    waiter.register(listener, select.EPOLLIN)
+    links: dict[int, socket.socket] = {}
+    due: list[tuple[float, int]] = []
+    begun = 0.0
+    stalled = False
+    while True:
+        wait = due[0][0] - time.perf_counter() - 0.0001 if due else 0.01
+        if wait > 0:
+            select.select([waiter], [], [], wait)
+        for fd, _ in waiter.poll(0):
+            if fd == listener.fileno():
+                link, _ = listener.accept()
+                link.setblocking(False)
+                link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                links[link.fileno()] = link
+                waiter.register(link, select.EPOLLIN)
+                continue
+            try:
+                data = links[fd].recv(1000)
+            except OSError:
+                data = b""
+            if not data:
+                links.pop(fd).close()
+            elif kind == "delay":
+                heappush(due, (time.perf_counter() + random.lognormvariate(0, SIGMA) * MEDIAN, fd))
+            else:
+                begun = begun or time.perf_counter()
+                links[fd].send(PONG)
+        # In the middle of the window of `stall`, whose warm-up is short.
+        if kind == "stall" and begun and not stalled and time.perf_counter() > begun + 10:
+            stalled = True
+            time.sleep(1)
+        while due and due[0][0] <= time.perf_counter():
+            _, fd = heappop(due)
+            if fd in links:
+                links[fd].send(PONG)
+
+
+def place(core: int) -> list[str]:
+    """In front of a command: on which core it runs, and, as root, before whom."""
+    return [*(["nice", "-n", "-15"] if os.geteuid() == 0 else []), "taskset", "--cpu-list", str(core)]
+
+
+@contextmanager
+def open_server(command: str, kind: str = "") -> Iterator[str]:
+    """Run a server on the last core; gives its URL when it accepts."""
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    words = command.format(python=sys.executable, port=port, kind=kind).split()
+    process = subprocess.Popen(  # noqa: S603
+        [*place(max(os.sched_getaffinity(0))), *words],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        for _ in range(200):
+            try:
+                socket.create_connection(("127.0.0.1", port)).close()
+                break
+            except OSError:
+                time.sleep(0.05)
+        yield f"tcp://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def start(url: str, *arguments: str, file: str = "loadtests/locustfile.py", **environ: str) -> subprocess.Popen[str]:
+    """Run the generator on the first core."""
+    targets = json.dumps([{"model": "it", "listeners": [{"service": "command", "address": url}]}])
+    command = place(min(os.sched_getaffinity(0)))
+    command += [sys.executable, "-m", "locust", "-f", file, "--headless", "--only-summary", "--loglevel", "ERROR"]
+    return subprocess.Popen(  # noqa: S603
+        [*command, *arguments],
+        cwd=ROOT,
+        env=os.environ | {"LAB_TARGETS": targets} | environ,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """Its result."""
+    text, _ = process.communicate(timeout=900)
+    if "LOAD-RESULT " not in text:
+        sys.exit(f"the generator gave no result: {text}")
+    found: dict[str, Any] = json.loads(text.partition("LOAD-RESULT ")[2].splitlines()[0])
+    return found
+
+
+def ask(users: int, rate: float, seconds: float) -> list[str]:
+    """The arguments of an open loop."""
+    found = ["--loop", "open", "--rate", str(rate), "--users", str(users), "--spawn-rate", "10000"]
+    return [*found, "--window", str(seconds), "--warm-up", "1"]
+
+
+def tell(what: str, value: float, right: float, within: float, unit: str) -> bool:
+    """Print a figure beside what it should be."""
+    off = value / right - 1
+    print(
+        f"  {what:<28}{value:>12,.1f} {unit:<4} right: {right:>12,.1f}  {off:+.2%} (at most {within:.1%})", flush=True
+    )
+    return abs(off) <= within
+
+
+def tell_most(what: str, value: float, most: float, unit: str) -> bool:
+    """Print a figure beside its upper bound."""
+    print(f"  {what:<28}{value:>12,.1f} {unit:<4} at most {most:,.1f}", flush=True)
+    return value <= most
+
+
+def show(found: dict[str, Any]) -> None:
+    """Print the rest of a result."""
+    print(
+        f"  {found['answered']:,} answered in {found['seconds']:.2f} s, failures {found['failures']}, "
+        f"asked {found['asked']}, late {found['late']}, dropped {found['dropped']}, "
+        f"generator {found['generator_cpu'] / found['seconds']:.0%} of a core"
+    )
+
+
+def check_delay() -> bool:
+    """See the page's top, as for all that follow."""
+    with open_server(SELF, "delay") as url:
+        found = finish(start(url, *ask(256, 2000, 30)))
+    show(found)
+    holds = not found["failures"]
+    for name, share in (("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)):
+        right = MEDIAN * exp(SIGMA * NormalDist().inv_cdf(share)) * 1e6
+        holds &= tell(name, percentile(found["service"], share) or 0.0, right, 0.03, "µs")
+    return holds
+
+
+def check_stall() -> bool:
+    with open_server(SELF, "stall") as url:
+        found = finish(start(url, *ask(50, 1000, 20)))
+    show(found)
+    service = percentile(found["service"], 0.99) or 0.0
+    holds = tell("p99 from when it was due", percentile(found["intended"], 0.99) or 0.0, 800_000, 0.05, "µs")
+    print(f"  {'p99 from the sending':<28}{service:>12,.1f} µs")
+    return holds and service < 100_000 and not found["failures"]
+
+
+def check_rate() -> bool:
+    with open_server(MODEL) as url, tempfile.TemporaryDirectory() as folder:
+        path, sent = Path(folder) / "locustfile.py", Path(folder) / "sent.json"
+        path.write_text(WATCHED)
+        found = finish(start(url, *ask(64, 20_000, 30), file=str(path), SENT=str(sent), PYTHONPATH=str(ROOT)))
+        times = json.loads(sent.read_text())
+    show(found)
+    holds = tell("answered", found["answered"] / found["seconds"], 20_000, 0.005, "/s")
+    errors = sorted(abs((b[0] - a[0]) - (b[1] - a[1])) * 1e6 for a, b in pairwise(times))
+    lags = sorted((at - due) * 1e6 for at, due in times)
+    print(f"  lag behind the schedule: p50 {lags[len(lags) // 2]:.1f} µs, p99 {lags[len(lags) * 99 // 100]:.1f} µs")
+    return tell_most("inter-arrival error, p99", errors[len(errors) * 99 // 100], 200, "µs") and holds
+
+
+def check_crowd() -> bool:
+    with open_server(MODEL) as url:
+        found = finish(start(url, *ask(10_000, 1000, 20)))
+    show(found)
+    p99 = percentile(found["service"], 0.99)
+    print(f"  {found['users']:.0f} connections, service p99 {p99} µs")
+    return tell("answered", found["answered"] / found["seconds"], 1000, 0.005, "/s") and found["users"] > 9_990
+
+
+def check_ramp() -> bool:
+    with open_server(MODEL) as url:
+        process = start(url, "--users", "5000", "--spawn-rate", "500", "--window", "10", "--warm-up", "1")
+        begin = time.monotonic()
+        found = finish(process)
+    show(found)
+    print(f"  {found['users']:.0f} users, {found['starved']} of them starved, {time.monotonic() - begin:.1f} s in all")
+    return not found["failures"] and not found["starved"] and found["users"] > 4_990 and process.returncode == 0
+
+
+def check_soak() -> bool:
+    with open_server(MODEL) as url:
+        process = start(url, *ask(64, 10_000, 600))
+        generator = psutil.Process(process.pid)
+        samples = []
+        for _ in range(60):
+            time.sleep(10)
+            samples.append(generator.memory_info().rss / 1e6)
+        found = finish(process)
+    show(found)
+    print(f"  memory by the minute: {', '.join(f'{value:.1f}' for value in samples[5::6])} MB")
+    holds = tell("answered", found["answered"] / found["seconds"], 10_000, 0.005, "/s")
+    return tell_most("growth from the second minute", max(samples[6:]) - samples[5], 5, "MB") and holds
+
+
+CHECKS = {
+    "delay": check_delay,
+    "stall": check_stall,
+    "rate": check_rate,
+    "crowd": check_crowd,
+    "ramp": check_ramp,
+    "soak": check_soak,
+}
+
+
+def main() -> None:
+    """Do what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checks", nargs="*", metavar="CHECK", help=", ".join(CHECKS))
+    parser.add_argument("--serve", nargs=2, metavar=("KIND", "PORT"), help="be a server")
+    options = parser.parse_args()
+    if options.serve:
+        serve(options.serve[0], int(options.serve[1]))
+    if unknown := set(options.checks) - set(CHECKS):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}")
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    for key, value in describe_environment("process").items():
+        print(f"{key}: {value}")
+    failed = []
+    for name in options.checks or [name for name in CHECKS if name != "soak"]:
+        print(name, flush=True)
+        if not CHECKS[name]():
+            failed.append(name)
+    if failed:
+        sys.exit(f"not as it should be: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()

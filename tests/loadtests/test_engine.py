@@ -1,0 +1,299 @@
+"""The engine against servers that are wrong on purpose, and against right ones: every failure has its own name.
+
+All servers of a workload are loaded by one process at the same time, so that each test also shows that they do not
+disturb each other.
+"""
+
+import contextlib
+import itertools
+import socket
+import threading
+import time
+
+import pytest
+
+from lab.exchange import Exchange
+from lab.workloads import SCENARIOS, SHAPES, WORKLOADS, level, make_exchange
+from services.protocol import Transport
+
+PING, PONG = WORKLOADS["ping"].exchange.turns[0]
+
+
+def answer(reply, *, then=lambda connection: None):
+    def behave(connection):
+        while connection.recv(65536):
+            connection.sendall(reply)
+            then(connection)
+
+    return behave
+
+
+def answer_once(reply, *, then=lambda connection: None):
+    def behave(connection):
+        connection.recv(65536)
+        connection.sendall(reply)
+        then(connection)
+
+    return behave
+
+
+def wait_for_the_client(connection):
+    while connection.recv(65536):
+        pass
+
+
+def reset(connection):
+    # A linger time of 0 turns the close into a reset, socket(7).
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+
+
+def echo(change):
+    """Echoes each request; `change` gets its number and its bytes and says what goes back."""
+
+    def behave(connection):
+        for number in itertools.count():
+            data = b""
+            while len(data) < 1024:
+                if not (more := connection.recv(1024 - len(data))):
+                    return
+                data += more
+            connection.sendall(change(number, data))
+
+    return behave
+
+
+def remember(kept):
+    def change(number, data):
+        kept.append(data)
+        return kept[-2] if number == 3 else data
+
+    return change
+
+
+def close_the_idle(connection):
+    connection.recv(100)
+    connection.sendall(PONG)
+    time.sleep(0.05)  # so that the end is not in the same read as the reply
+
+
+# (workload, how the server behaves, what must be counted, and nothing else)
+LIARS = {
+    "wrong-bytes": ("ping", answer(b"+PANG\r\n"), "wrong bytes"),
+    "garbage": ("ping", answer(bytes(range(256)) * 16), "wrong bytes"),
+    "twice": ("ping", answer(PONG * 2), "more than was asked for"),
+    "error": ("ping", answer(b"-ERR no\r\n"), "error reply"),
+    "short": ("ping", answer_once(b"+PO"), "short reply: closed in the middle"),
+    "closed": ("ping", answer_once(b""), "closed without a reply"),
+    "never": ("ping", answer_once(b"", then=wait_for_the_client), "time-out: no reply"),
+    "never-ends": ("ping", answer_once(b"+PO", then=wait_for_the_client), "time-out: no reply"),
+    "reset": ("ping", answer_once(b"", then=reset), "connection reset"),
+    "one-missing": ("throughput", answer_once(b"$2\r\n00\r\n"), "short reply: closed in the middle"),
+    "error-among-them": ("throughput", answer(b"$2\r\n00\r\n-ERR no\r\n"), "error reply"),
+    "minus-inside": ("throughput", answer(b"$2\r\n0-ERR no\r\n"), "wrong bytes"),
+    "last-byte": ("echo_1k", echo(lambda number, data: data[:-1] + b"!"), "wrong bytes"),
+    "one-more": ("echo_1k", echo(lambda number, data: data + b"!"), "more than was asked for"),
+    "stale": ("echo_1k", echo(remember([])), "wrong bytes"),
+    "digest": ("burn", answer(b"$64\r\n" + b"0" * 64 + b"\r\n"), "wrong bytes"),
+    "swapped": (
+        "throughput",
+        answer(b"".join(b"$2\r\n%02d\r\n" % (number ^ (number in (6, 7))) for number in range(16))),
+        "wrong bytes",
+    ),
+    "pushed": ("upload", answer_once(b"+OK\r\n", then=wait_for_the_client), "more than was asked for"),
+    "other-lines": ("download", lambda connection: connection.sendall(b"!" * 1000), "wrong bytes"),
+}
+
+
+@pytest.fixture(scope="module")
+def found(load, open_server):
+    """Each liar's result; `honest` has those of a right server that was loaded beside the ones of `ping`."""
+    results = {}
+    for workload in dict.fromkeys(workload for workload, _, _ in LIARS.values()):
+        with contextlib.ExitStack() as stack:
+            urls = {}
+            for name, (asked, behaviour, _) in LIARS.items():
+                if asked == workload:
+                    host, port = stack.enter_context(open_server(behaviour))
+                    urls[name] = f"tcp://{host}:{port}"
+            if workload == "ping":
+                host, port = stack.enter_context(open_server(answer(PONG)))
+                with socket.create_server(("127.0.0.1", 0)) as listener:
+                    nobody = listener.getsockname()[1]
+                # .invalid never resolves, RFC 2606.
+                urls |= {"honest": f"tcp://{host}:{port}", "nobody": f"tcp://127.0.0.1:{nobody}"}
+                urls |= {"nowhere": "tcp://no-such-model.invalid:1"}
+            results |= load(urls, "--workload", workload, "--timeout", "0.3", seconds=1.5)
+    return results
+
+
+@pytest.mark.parametrize("name", LIARS)
+def test_a_lie_is_seen_and_has_its_own_name(name, found):
+    assert set(found[name]["failures"]) == {LIARS[name][2]}
+    assert found[name]["failures"][LIARS[name][2]] >= 2  # it came back, and was lied to again
+
+
+def test_nobody_and_nowhere_have_names(found):
+    assert set(found["nobody"]["failures"]) == {"connection refused"}
+    assert set(found["nowhere"]["failures"]) == {"unknown host"}
+
+
+def test_the_others_go_on(found):
+    assert found["honest"]["failures"] == {}
+    assert found["honest"]["answered"] > 500
+
+
+def test_what_timed_out_is_a_time_and_what_failed_quickly_is_none(found):
+    assert sum(count for _, count in found["never"]["service"]) == found["never"]["failures"]["time-out: no reply"]
+    assert all(value >= 300_000 for value, _ in found["never"]["service"])
+    assert found["closed"]["service"] == []
+
+
+def test_a_server_that_goes_and_returns_is_found_again(load):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        where = listener.getsockname()
+    done = threading.Event()
+    served = []
+
+    def serve():
+        while not done.wait(0.4):  # gone, and back for one connection, again and again
+            with socket.create_server(where) as listener:
+                listener.settimeout(5)
+                with contextlib.suppress(TimeoutError):
+                    connection, _ = listener.accept()
+                    with connection:
+                        connection.settimeout(5)
+                        for _ in range(5):
+                            if connection.recv(100):
+                                connection.sendall(PONG)
+                        served.append(True)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        result = load({"comes": f"tcp://{where[0]}:{where[1]}"}, seconds=4.0)["comes"]
+    finally:
+        done.set()
+        thread.join()
+    assert len(served) >= 2
+    assert result["answered"] >= 10
+    assert "connection refused" in result["failures"]
+
+
+def test_a_connection_that_ends_between_requests_is_a_failure_of_an_open_loop(load, open_server):
+    with open_server(close_the_idle) as (host, port):
+        urls = {"idle": f"tcp://{host}:{port}"}
+        result = load(urls, "--loop", "open", "--rate", "5", users=2, seconds=2.0)["idle"]
+    assert set(result["failures"]) == {"closed between two exchanges"}
+    assert result["answered"]
+
+
+def test_datagrams_that_are_lost_doubled_and_overtaken_are_counted(load):
+    server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    server.bind(("127.0.0.1", 0))
+    server.settimeout(0.2)
+    done = threading.Event()
+    dropped, doubled, swapped = [], [], []
+
+    def serve():
+        held = None
+        for number in itertools.count():
+            try:
+                data, peer = server.recvfrom(2048)
+            except TimeoutError:
+                if done.is_set():
+                    return
+                continue
+            if number in (103, 203):
+                dropped.append(data)
+            elif number % 100 == 30:
+                held = data
+            elif number % 100 == 31 and held:
+                swapped.append(data)
+                server.sendto(data, peer)
+                server.sendto(held, peer)
+            else:
+                server.sendto(data, peer)
+                if number % 100 == 60:
+                    doubled.append(data)
+                    server.sendto(data, peer)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        where = "udp://{}:{}".format(*server.getsockname())
+        result = load({"net": where}, "--workload", "datagrams", "--transport", "udp", "--timeout", "0.5", seconds=3.0)[
+            "net"
+        ]
+    finally:
+        done.set()
+        thread.join()
+        server.close()
+    assert result["answered"] > 10
+    assert set(result["failures"]) == {"datagram lost"}
+    # All that had happened until the window was over; what was under way then may be missing.
+    assert len(dropped) == 2 <= result["lost"]
+    assert 0 <= len(doubled) - result["duplicates"] <= 2 < len(doubled)
+    assert 0 <= len(swapped) - result["reordered"] <= 2 < len(swapped)
+
+
+@pytest.mark.parametrize("transport", ["tcp", "tls", "udp", "unix", "unixgram"])
+def test_every_transport_is_driven(transport, open_model, load):
+    server = open_model("asyncio_streams")
+    urls = {"here": server.url("command", transport)}
+    for arguments in (["--workload", "ping"], ["--workload", "ping", "--loop", "open", "--rate", "200"]):
+        result = load(urls, *arguments, "--transport", transport, users=3, seconds=0.5)["here"]
+        assert result["failures"] == {}
+        assert result["answered"] > 20
+        assert result["starved"] == 0
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_every_workload_is_answered_right(name, open_model, load):
+    workload = WORKLOADS[name]
+    transport = "tcp" if workload.over_streams else "udp"
+    server = open_model("asyncio_streams")
+    arguments = ["--workload", name, "--transport", transport]
+    result = load({"here": server.url(workload.service, transport)}, *arguments, users=2, seconds=1.0)["here"]
+    assert result["failures"] == {}
+    assert result["answered"] > 3
+
+
+def test_a_payload_of_another_size(open_model, load):
+    server = open_model("asyncio_streams")
+    result = load({"here": server.url("echo", "tcp")}, "--workload", "echo_1k", "--payload", "100000", seconds=0.5)
+    assert result["here"]["failures"] == {}
+    assert result["here"]["answered"] > 3
+
+
+def test_numbered_turns_differ_and_keep_their_size():
+    turns = list(itertools.islice(Exchange(((b"x" * 20, b"y" * 20),), numbered=True).open_turns(), 300))
+    assert len({request for request, _ in turns}) == 300
+    assert all(len(request) == len(reply) == 20 and request[:8] == reply[:8] for request, reply in turns)
+
+
+@pytest.mark.parametrize(
+    ("workload", "transport", "payload", "said"),
+    [
+        ("upload", "udp", None, "upload is not asked over udp"),
+        ("upload", "tls", None, "upload is not asked over tls"),
+        ("datagrams", "tcp", None, "datagrams is not asked over tcp"),
+        ("ping", "tcp", 100, "no payload"),
+        ("echo_1k", "udp", 70_000, "at most 65507"),
+    ],
+)
+def test_what_cannot_be_asked_is_said(workload, transport, payload, said):
+    with pytest.raises(ValueError, match=said):
+        make_exchange(WORKLOADS[workload], Transport(transport), payload)
+
+
+def test_scenarios_say_their_loop():
+    assert all(name.startswith(f"{scenario.loop}_") for name, scenario in SCENARIOS.items())
+    assert all(scenario.rate > 0 for scenario in SCENARIOS.values() if scenario.loop == "open")
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_shapes_stay_between_nothing_and_all(shape):
+    levels = [level(shape, share / 100) for share in range(-10, 120)]
+    assert all(0 < value <= 1 for value in levels)
+    assert max(levels) == 1
+    assert levels[-1] == level(shape, 1)
