@@ -1,11 +1,20 @@
 """The gallery on a real engine: its suite, inside its network; what the kernel says of its servers; what goes wrong."""
 
 import json
+import os
 import signal
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any
+from urllib.parse import urlencode
+from urllib.request import urlopen
 from uuid import uuid4
 
 import docker
@@ -98,6 +107,44 @@ def test_it_holds_under_moderate_load(backend: Containers, lab: Lab) -> None:
     assert {row["protocol"] for row in rows} == {"FTP", "HTTP", "NNTP", "XML-RPC", "mail"}
     assert all(row["taken"] > 0 and row["p99_ms"] >= row["p50_ms"] > 0 for row in rows)
     assert {"GET /lines.txt, kept", "GET /lines.txt, new", "IMAP fetch", "upload"} <= {row["step"] for row in rows}
+
+
+def test_the_web_ui_has_users_of_the_gallery_beside_those_of_the_models(backend: Containers) -> None:
+    """Two kinds are chosen in it and set off: both take steps, and Ctrl-C ends it all."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    backend.up(["asyncio_streams"], timeout=60)
+
+    def ask(path: str, **form: Any) -> str:
+        data = urlencode(form, doseq=True).encode() if form else None
+        with urlopen(f"http://127.0.0.1:{port}{path}", data, timeout=10) as response:
+            return str(response.read().decode())
+
+    command = [sys.executable, "-m", "lab", "--backend", "docker", "--project", backend.project, "load-gallery"]
+    environ = {**os.environ, "LAB_UI_PORT": str(port)}
+    with subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.DEVNULL) as ui:
+        try:
+            page = wait_for(lambda: ask("/"))
+            assert all(f'"{name}"' in page for name in ("FtpUser", "NewsUser", "LabUser"))
+            ask("/swarm", user_count=4, spawn_rate=4, user_classes=["FtpUser", "LabUser"])
+            wait_for(lambda: {"FTP", "TCP"} <= {row["method"] for row in json.loads(ask("/stats/requests"))["stats"]})
+            assert not [row for row in json.loads(ask("/stats/requests"))["errors"] if row["method"] == "FTP"]
+        finally:
+            ui.send_signal(signal.SIGINT)
+            code = ui.wait(60)
+            backend.stop("asyncio_streams")
+    assert code == 0
+
+
+def wait_for(look: Callable[[], Any], seconds: float = 60.0) -> Any:
+    """What it sees as soon as it is something; a server that is not there yet is nothing."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with suppress(OSError):
+            if found := look():
+                return found
+        time.sleep(0.2)
+    pytest.fail("waited in vain")
 
 
 class TestHardening:
