@@ -147,6 +147,16 @@ def wait_for(look: Callable[[], Any], seconds: float = 60.0) -> Any:
     pytest.fail("waited in vain")
 
 
+def test_docker_itself_finds_each_healthy(engine: docker.DockerClient, backend: Containers) -> None:
+    """By the same checks; it runs them every few seconds, for `docker ps` and `docker compose up --wait`."""
+
+    def are_healthy() -> bool:
+        found = [engine.api.inspect_container(f"{backend.project}-{name}-1")["State"]["Health"] for name in SERVERS]
+        return {health["Status"] for health in found} == {"healthy"}
+
+    assert wait_for(are_healthy)
+
+
 class TestHardening:
     def test_as_few_privileges_as_can_be(self, container: Container) -> None:
         lines = execute(container, "cat", "/proc/1/status").splitlines()
