@@ -266,3 +266,20 @@ def test_measurements_are_written_with_their_times(tmp_path, make_measurement):
     (tmp_path / "file").touch()
     with pytest.raises(LabError, match="--out"):
         write_measurements(tmp_path / "file", [make_measurement()])
+
+
+def test_a_table_has_the_columns_of_an_open_loop_and_of_datagrams_only_where_there_are_some(make_measurement):
+    def show(*measurements):
+        console = open_console()
+        with console.capture() as capture:
+            console.print(make_table(measurements))
+        return capture.get()
+
+    closed = make_measurement()
+    opened = make_measurement(model="opened", asked_rate=10_000.0, service=((40.0, 5),), late=12, dropped=34)
+    datagrams = make_measurement(model="datagrams", lost=56, duplicates=78, reordered=90)
+    assert "dropped" not in show(closed)
+    assert "overtaken" not in show(closed, opened)
+    text = show(closed, opened, datagrams)
+    for word in ("service p99 µs", "late", "dropped", "lost", "doubled", "overtaken", "40.0", " 12 ", " 34 ", " 56 "):
+        assert word in text
