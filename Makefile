@@ -8,7 +8,7 @@ ENGINE := $(PYTHON) -m lab.engine
 .PHONY: help
 help:
 	@echo "socketlab: every way to serve a socket in Python, behind one protocol. README.md says more."
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2} /^## /{printf "\n%s\n", substr($$0, 4)}' Makefile
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2} /^## /{printf "\n%s\n", substr($$0, 4)}' Makefile
 
 ## Start here
 .PHONY: demo test engine install
@@ -18,7 +18,7 @@ demo: .venv/lab.stamp ## the lab at work: up, check, load, one table, down
 
 test: .venv/dev.stamp ## every test, on processes and on containers (TESTS=tests/protocol: a part)
 	@$(ENGINE) ensure && $(ENGINE) base
-	@LAB_REQUIRE_DOCKER=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadgroup $(TESTS)
+	@LAB_REQUIRE_DOCKER=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadgroup --no-loadscope-reorder $(TESTS)
 
 engine: ## root, Debian or Ubuntu: install and start what is missing of Docker
 	@$(ENGINE) install
@@ -49,11 +49,25 @@ check: .venv/lab.stamp ## the conformance suite, as a table
 doctor: .venv/lab.stamp ## what this machine can and cannot do, and the mend
 	@$(BIN)/lab doctor
 
+## The gallery
+.PHONY: tour gallery
+tour: .venv/lab.stamp ## network modules of the standard library, old and new, against real servers
+	@$(ENGINE) ensure && $(ENGINE) base
+	@$(BIN)/lab tour --all
+
+gallery: .venv/lab.stamp ## record the tour anew, for docs/gallery.md
+	@$(ENGINE) ensure && $(ENGINE) base
+	@$(BIN)/lab tour --record
+
 ## Load
-.PHONY: load nogil bench-models bench-parser bench-up
+.PHONY: load swarm-demo nogil bench-models bench-parser bench-up
 load: .venv/lab.stamp ## every model up, and Locust's web UI on 127.0.0.1:8089
 	@$(BIN)/lab up
 	@$(BIN)/lab load
+
+swarm-demo: .venv/lab.stamp ## the stack for several machines, on a swarm of this one alone; nothing of it is left
+	@$(ENGINE) ensure && $(ENGINE) base
+	@$(BIN)/python -m lab.swarm
 
 nogil: .venv/lab.stamp ## threads with the GIL and without it, in turns (the first time builds a Python: 20 min on two cores)
 	@$(ENGINE) ensure && $(ENGINE) base
@@ -70,7 +84,7 @@ bench-up: .venv/dev.stamp ## `lab up` beside a bare `docker compose up -d`
 	@$(BIN)/python benchmarks/up.py
 
 ## Change it
-.PHONY: lint types fmt docs lock clean
+.PHONY: lint types fmt docs screenshot lock clean
 lint: .venv/dev.stamp ## style
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
@@ -82,8 +96,13 @@ fmt: .venv/dev.stamp ## format
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
-docs: .venv/lab.stamp ## docs/models.md anew: its tables, code and figures
+docs: .venv/lab.stamp ## docs/models.md and docs/gallery.md anew: tables, code, and what was measured and recorded
 	@$(BIN)/python -m lab.report.models_page
+	@$(BIN)/python -m lab.report.gallery_page
+
+screenshot: .venv/lab.stamp ## docs/load.png anew: Locust's web UI in a real browser, which builds an image of 0.9 GB once
+	@$(ENGINE) ensure && $(ENGINE) base
+	@$(BIN)/python -m lab.screenshot
 
 # The extras that models need, which are all but dev; and what one of them asks for.
 PROJECT = import sys, tomllib; extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
+from lab import usage
 from lab.catalogue import Model
 from lab.errors import LabError
+from lab.feed import feed
 from lab.foreign import Foreign
+from lab.generator import open_generator
 from lab.histogram import Histogram
 from lab.measurement import Measurement, arguments_for, encode_targets, find_scenario, measure
 from lab.report.terminal import make_table, open_console
@@ -29,6 +33,11 @@ _MOST_USERS = 10_000
 _HIGHEST_RATE = 1_000_000.0
 _LARGEST_PAYLOAD = 16 * 1024 * 1024
 _LONGEST_SECONDS = 3600.0
+# More workers than this machine has cores only take turns; a few may be of use where it waits.
+_MOST_WORKERS = 32
+
+# USER:PASSWORD for the web UI; see loadtests/web_access.py.
+_LOGIN = "LAB_UI_LOGIN"
 
 
 class Seconds(click.ParamType[float]):
@@ -93,6 +102,13 @@ SECONDS = Seconds()
     type=click.Path(file_okay=False, path_type=Path),
     help="A folder to write into: the measurements as JSON, and their times as .hgrm.",
 )
+@click.option(
+    "--workers",
+    type=click.IntRange(0, _MOST_WORKERS),
+    default=0,
+    show_default=True,
+    help="Generators, each on a core of its own, with a master that leads them; 0: one process does it all.",
+)
 @click.option("--headless", is_flag=True, help="No web UI: one model after the other, then a table.")
 @click.option("--json", "as_json", is_flag=True, help="Headless, and print the measurements as JSON.")
 @click.pass_obj
@@ -111,12 +127,14 @@ def load(
     timeout: float,
     conditions: Sequence[str],
     out: Path | None,
+    workers: int,
     headless: bool,
     as_json: bool,
 ) -> None:
     """Load models that run (see `lab up`), every reply checked.
 
-    Without --headless, Locust's web UI opens on 127.0.0.1:8089 (LAB_UI_PORT), with model and scenario to choose from.
+    Without --headless, Locust's web UI opens on 127.0.0.1:8089 (LAB_UI_PORT), with model and scenario to choose from;
+    LAB_UI_LOGIN=USER:PASSWORD puts a login in front of it.
     """
     thresholds = [Threshold.parse(condition) for condition in conditions]
     if (targets and models) or (codec and not targets):
@@ -144,7 +162,7 @@ def load(
     if not (headless or as_json or thresholds or out):
         names = [model.name for model in chosen]
         arguments = arguments_for(found, names, users=users, rate=rate, transport=transport, payload=payload)
-        serve_ui(backend, chosen, [*arguments, "--timeout", f"{timeout:g}"])
+        serve_ui(backend, chosen, [*arguments, "--timeout", f"{timeout:g}"], workers=workers)
         return
 
     progress = Console(stderr=True, highlight=False)
@@ -164,6 +182,7 @@ def load(
                 transport=transport,
                 payload=payload,
                 codec=text,
+                workers=workers,
             )
         )
     if out:
@@ -284,12 +303,16 @@ def find_tripped(measurements: Sequence[Measurement], thresholds: Sequence[Thres
                 yield f"{found.model}: {threshold.text} ({found.verdict.bound}: {found.verdict.reason})"
 
 
-def serve_ui(backend: Any, models: Sequence[Model], chosen: Sequence[str]) -> None:
+def serve_ui(backend: Any, models: Sequence[Model], chosen: Sequence[str], *, workers: int = 0) -> None:
     """Run Locust's web UI until it is interrupted.
 
     Args:
         models: which can be chosen in it.
         chosen: the load generator's arguments, which are what it begins with.
+        workers: how many processes give the load, led by the one with the UI; 0: that one does.
+
+    Raises:
+        LabError: its port is taken, its login is none, a worker did not join, or it ended by itself.
     """
     port = read_ui_port()
     names = [model.name for model in models]
@@ -298,29 +321,54 @@ def serve_ui(backend: Any, models: Sequence[Model], chosen: Sequence[str]) -> No
         ["--web-port", "8089"] if backend.name == "docker" else ["--web-host", "127.0.0.1", "--web-port", str(port)]
     )
     listeners = [item for item in backend.targets() if item.model in names]
-    arguments = [*binding, *chosen, "--loglevel", "WARNING"]
-    click.echo(f"Locust's web UI: http://127.0.0.1:{port}  (choose a model and a scenario, Start; Ctrl-C here ends it)")
+    arguments = [*binding, *chosen, "--loglevel", "WARNING", *read_login()]
+    environ = {"LAB_TARGETS": encode_targets(listeners), usage.VARIABLE: "stdin"}
+    environ |= {name: os.environ[name] for name in (_LOGIN,) if name in os.environ}
     try:
-        finished = backend.run_service(
-            "locust", arguments, environ={"LAB_TARGETS": encode_targets(listeners)}, publish=True
-        )
+        with open_generator(backend, arguments, workers=workers, environ=environ, publish=True) as generator:
+            pipe = generator.main.process.stdin
+            assert pipe is not None  # noqa: S101 - for mypy: it was opened with one
+            with feed(backend, names, pipe):
+                with_workers = f" with {workers} workers" if workers else ""
+                click.echo(
+                    f"Locust's web UI{with_workers}: http://127.0.0.1:{port}  (choose, Start; Ctrl-C here ends it)"
+                )
+                code = generator.wait()
     except KeyboardInterrupt:
         click.echo("\nended")
         return
     # Ctrl-C reaches Locust as well, which ends on its own: with what it counted as failed (1), or as interrupted.
-    if finished.returncode not in (0, 1, 130, -2):
-        raise LabError(
-            f"the web UI ended with exit code {finished.returncode}; is port {port} taken? LAB_UI_PORT chooses another"
-        )
+    if code not in (0, 1, 130, -2):
+        raise LabError(f"the web UI ended with exit code {code}")
+
+
+def read_login() -> list[str]:
+    """What Locust needs to be told of a login, which LAB_UI_LOGIN=USER:PASSWORD asks for.
+
+    Raises:
+        LabError: that is not what it holds.
+    """
+    text = os.environ.get(_LOGIN)
+    if not text:
+        return []
+    user, _, password = text.partition(":")
+    if not (user and password):
+        raise LabError(f"{_LOGIN} is not USER:PASSWORD")
+    return ["--web-login"]
 
 
 def read_ui_port() -> int:
     """The port of the web UI on this machine.
 
     Raises:
-        LabError: LAB_UI_PORT is not a port.
+        LabError: LAB_UI_PORT is not a port, or somebody has it.
     """
     text = os.environ.get("LAB_UI_PORT") or "8089"
     if not text.isdigit() or not 0 < int(text) < 65536:
         raise LabError(f"LAB_UI_PORT={text!r} is not a port")
+    try:
+        socket.create_server(("127.0.0.1", int(text))).close()
+    except OSError as error:
+        why = os.strerror(error.errno or 0)
+        raise LabError(f"port {text} cannot be had ({why}): LAB_UI_PORT chooses another") from None
     return int(text)

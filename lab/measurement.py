@@ -14,6 +14,7 @@ from typing import Any
 from lab.backends import Backend, Completed
 from lab.catalogue import Listener, Model
 from lab.errors import LabError
+from lab.generator import run_generator
 from lab.meters import Meter, NoMeter, Sample, open_container_meter, open_process_meter
 from lab.verdict import Accounts, Verdict, in_flight, judge
 from lab.workloads import OPEN, OWN, SCENARIOS, STEADY, Scenario
@@ -195,6 +196,7 @@ def measure(
     transport: str | None = None,
     payload: int | None = None,
     codec: str | None = None,
+    workers: int = 0,
 ) -> Measurement:
     """Drive one model that runs already; see `measure_together`."""
     return measure_together(
@@ -209,6 +211,7 @@ def measure(
         transport=transport,
         payload=payload,
         codec=codec,
+        workers=workers,
     )[0]
 
 
@@ -225,6 +228,7 @@ def measure_together(
     transport: str | None = None,
     payload: int | None = None,
     codec: str | None = None,
+    workers: int = 0,
 ) -> list[Measurement]:
     """Drive models that run already, at the same time and from one generator: for loads that leave the CPU alone.
 
@@ -238,6 +242,7 @@ def measure_together(
         transport: over what, if not over the scenario's own.
         payload: bytes, if not the workload's own.
         codec: the text of a Python file that makes and checks the exchanges, see docs/adding-a-server.md.
+        workers: how many processes give the load; 0 for the one that also counts.
 
     Raises:
         LabError: the generator gave no result; the message has its last words.
@@ -259,11 +264,11 @@ def measure_together(
     meters = {name: open_meter(backend, name) for name in names}
     before = _read(meters)
     with _watch(meters) as seen:
-        finished = backend.run_service(
-            "locust",
+        finished = run_generator(
+            backend,
             arguments,
+            workers=workers,
             environ={"LAB_TARGETS": encode_targets(listeners)} | ({"LAB_CODEC": codec} if codec else {}),
-            capture=True,
             timeout=warm_up + seconds + _OVERHEAD_SECONDS,
         )
     after = _read(meters)

@@ -1,11 +1,12 @@
-"""CPU, memory, processes and threads of a running server, read from outside of it.
+"""CPU, memory, processes, threads and descriptors of a running server, read from outside of it.
 
 A reading that the system does not give is None, never 0. CPU counts from the server's start, user and system together,
 with all its children, the reaped ones too: otherwise a process per client would look free.
 """
 
 import contextlib
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -40,6 +41,10 @@ class Meter(Protocol):
         """Read now. A server that has gone gives an empty sample."""
         ...
 
+    def count_descriptors(self) -> int | None:
+        """How many descriptors all its processes have open. Not a part of `read`: it costs more the more there are."""
+        ...
+
 
 class NoMeter:
     """The no-op: knows nothing, and says so."""
@@ -47,6 +52,9 @@ class NoMeter:
     def read(self) -> Sample:
         """Nothing is known."""
         return Sample()
+
+    def count_descriptors(self) -> None:
+        """Nothing is known."""
 
 
 class ProcessMeter:
@@ -79,6 +87,27 @@ class ProcessMeter:
                 threads += process.num_threads()
         return Sample(cpu, memory, processes, threads) if processes else Sample()
 
+    def count_descriptors(self) -> int | None:
+        """Count those of the whole tree."""
+        try:
+            tree = [self._root, *self._root.children(recursive=True)]
+        except psutil.Error:
+            return None
+        return _count_descriptors(process.pid for process in tree)
+
+
+def _count_descriptors(pids: Iterable[int], proc: Path = Path("/proc")) -> int | None:
+    """Those of these processes together; None if there is one that this user may not look into, or none at all."""
+    count = None
+    for pid in pids:
+        try:
+            count = (count or 0) + len(os.listdir(proc / str(pid) / "fd"))  # noqa: PTH208 - names are all that counts
+        except PermissionError:
+            return None
+        except OSError:
+            continue  # it has ended meanwhile
+    return count
+
 
 def _memory(process: psutil.Process) -> int:
     # PSS shares a page among those who map it. RSS would count the interpreter once for each forked child.
@@ -92,11 +121,13 @@ class CgroupMeter:
     Args:
         folders: where each controller's files are; with version 2 they are all in one place.
         unified: whether it is version 2.
+        proc: where the kernel shows processes.
     """
 
-    def __init__(self, folders: dict[str, Path], *, unified: bool) -> None:
+    def __init__(self, folders: dict[str, Path], *, unified: bool, proc: Path = Path("/proc")) -> None:
         self._folders = folders
         self._unified = unified
+        self._proc = proc
 
     @classmethod
     def find(
@@ -127,7 +158,7 @@ class CgroupMeter:
                 folder = root / name / path.lstrip("/")
                 if name in ("cpuacct", "memory", "pids") and folder.exists():
                     folders[name] = folder
-        return cls(folders, unified=unified) if "cpuacct" in folders else None
+        return cls(folders, unified=unified, proc=proc) if "cpuacct" in folders else None
 
     def read(self) -> Sample:
         """Read the files."""
@@ -150,6 +181,11 @@ class CgroupMeter:
             processes=None if not processes else len(processes.split()),
             threads=self._number("pids", "pids.current"),
         )
+
+    def count_descriptors(self) -> int | None:
+        """Count those of the group's processes: only root, or whoever they run as, may."""
+        pids = (self._text("cpuacct", "cgroup.procs") or "").split()
+        return _count_descriptors(map(int, pids), self._proc)
 
     def _text(self, controller: str, name: str) -> str | None:
         try:
@@ -195,6 +231,9 @@ class StatsMeter:
             memory_bytes=None if used is None or cache is None else max(used - cache, 0),
             threads=stats.get("pids_stats", {}).get("current"),
         )
+
+    def count_descriptors(self) -> None:
+        """The engine does not tell."""
 
 
 def open_container_meter(container: str) -> Meter:

@@ -41,7 +41,11 @@ from loadtests.schedule import Schedule
 from loadtests.scripts import SCRIPTS
 from loadtests.targets import TargetError, Targets
 from loadtests.users import WireUser
+from loadtests.web import extend
 from services.protocol import Transport
+
+# On a worker's stdout; see lab/generator.py, which waits for it.
+JOINED = "LOAD-JOINED"
 
 # Locust's own hook ("can be replaced at runtime for custom bucketing"). Annotated as int; its code takes any number.
 locust.stats.bucket_response_time = cast(Any, bucket_three_digits)
@@ -226,7 +230,15 @@ def start_test(environment: Environment, **_: Any) -> None:
         raise StopTest(fault)
 
 
+def announce(environment: Environment, **_: Any) -> None:
+    """Called by Locust when its runner exists: on a worker, when its master has taken it."""
+    if isinstance(environment.runner, WorkerRunner):
+        print(JOINED, flush=True)
+
+
 # Not as decorators: Locust does not annotate them.
 cast(Any, events.init_command_line_parser).add_listener(add_options)
 cast(Any, events.init).add_listener(start)
+cast(Any, events.init).add_listener(extend)
+cast(Any, events.init).add_listener(announce)
 cast(Any, events.test_start).add_listener(start_test)

@@ -1,15 +1,20 @@
 """Where models run: in containers on a network of their own, or as child processes on loopback."""
 
+import contextlib
+import ctypes
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
-from lab.catalogue import Catalogue, Listener, Model
+from lab.catalogue import Catalogue, GalleryServer, Listener, Model
 from lab.errors import LabError
 
 PROJECT = "socketlab"
@@ -26,9 +31,10 @@ State = Literal["running", "exited", "missing"]
 
 @dataclass(frozen=True, slots=True)
 class ModelState:
-    """How one model of the catalogue is.
+    """How one model of the catalogue is, or one server of the gallery.
 
     Args:
+        family: that of a model; of a server, `GALLERY`.
         state: running; exited, and not taken down yet; or missing, never started here.
         exit_code: of an exited one, where it is known; 128 plus the signal's number if one ended it.
         listeners: where it listens, as seen from where `Backend.run` runs; empty unless running.
@@ -59,6 +65,25 @@ class ModelState:
 Completed = subprocess.CompletedProcess[str]
 
 
+@dataclass(frozen=True, slots=True)
+class Instrument:
+    """One of the catalogue's instruments that runs beside this process, from `Backend.start_service`.
+
+    Args:
+        process: what this process waits for; its stdin is a pipe to the instrument.
+        host: where other instruments of this lab find it.
+        log: a file with all that it has written so far; None if that goes where this process writes.
+    """
+
+    process: "subprocess.Popen[bytes]"
+    host: str
+    log: Path | None
+
+    def output(self) -> str:
+        """What it has written so far."""
+        return self.log.read_text(errors="replace") if self.log else ""
+
+
 class Backend(Protocol):
     """One lab: the models of one project name, at one kind of place."""
 
@@ -78,11 +103,24 @@ class Backend(Protocol):
             LabError: it could not be tried.
         """
 
+    def up_gallery(self, servers: Iterable[GalleryServer], *, timeout: float = READY_SECONDS) -> None:
+        """Start servers of the gallery; return when the health check of each has held.
+
+        What runs already is left alone. Where some do not come up, the others still run.
+
+        Raises:
+            NotReadyError: which do not answer, each with the end of its log.
+            LabError: it could not be tried.
+        """
+
     def down(self) -> None:
         """Take everything of this project down, whoever started it and however that ended. Twice is no error."""
 
     def state(self) -> list[ModelState]:
         """How each model of the catalogue is, in its order."""
+
+    def gallery(self) -> list[ModelState]:
+        """How each server of the gallery is, in the catalogue's order."""
 
     def targets(self) -> list[Listener]:
         """Where the running models listen, as seen from where `run` runs."""
@@ -128,8 +166,24 @@ class Backend(Protocol):
             others: as for `run`.
         """
 
+    def start_service(
+        self,
+        service: str,
+        arguments: Sequence[str] = (),
+        *,
+        environ: Mapping[str, str] | None = None,
+        publish: bool = False,
+        log: Path | None = None,
+    ) -> AbstractContextManager[Instrument]:
+        """Start one of the catalogue's instruments, and go on; at the end of the block it is ended, if it has not.
+
+        Args:
+            log: the file that takes what it writes.
+            others: as for `run_service`.
+        """
+
     def logs(self, model: str) -> str:
-        """What a model has logged since its last start, or so."""
+        """What a model, or a server of the gallery, has logged since its last start, or so."""
 
     def restart(self, model: str, *, timeout: float = READY_SECONDS) -> None:
         """Start a model anew, running or not, at the addresses that it had; return when it answers."""
@@ -143,6 +197,48 @@ class Backend(Protocol):
         Returns:
             Its exit code, 137 if it had to be ended.
         """
+
+
+def open_child(
+    command: Sequence[str], *, environ: Mapping[str, str], log: Path | None = None, cwd: Path | None = None
+) -> "subprocess.Popen[bytes]":
+    """Start what ends with this process, with a pipe as its stdin; it writes to `log`, or to where this one writes."""
+    with contextlib.ExitStack() as stack:
+        output = stack.enter_context(log.open("ab")) if log else None
+        return subprocess.Popen(  # noqa: S603 - the lab's own commands
+            command,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT if log else None,
+            env=environ,
+            cwd=cwd,
+            preexec_fn=die_with_lab,
+        )
+
+
+def close_child(process: "subprocess.Popen[bytes]") -> None:
+    """End what `open_child` has started: politely, then by force."""
+    process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    # Last: whoever feeds it in another thread then finds that there is nobody, and not another file.
+    if process.stdin:
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+
+
+@cache
+def _libc() -> Any:
+    return ctypes.CDLL(None)
+
+
+def die_with_lab() -> None:
+    """In a child: ask for SIGTERM when the lab dies, prctl(2), so that none outlives a killed lab."""
+    if sys.platform == "linux":
+        _libc().prctl(1, signal.SIGTERM)
 
 
 def choose_models(

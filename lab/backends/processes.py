@@ -33,12 +33,15 @@ from lab.backends import (
     READY_SECONDS,
     STOP_SECONDS,
     Completed,
+    Instrument,
     ModelState,
     choose_models,
+    close_child,
+    open_child,
     runtime_base,
     runtime_directory,
 )
-from lab.catalogue import ROOT, Catalogue, Listener, Model
+from lab.catalogue import GALLERY, ROOT, Catalogue, GalleryServer, Listener, Model
 from lab.certificates import CA, SERVER, provide
 from lab.errors import LabError, NotReadyError
 from lab.readiness import choose_targets, wait_ready
@@ -110,6 +113,9 @@ class Processes:
                     self._end(model)
             raise
 
+    def up_gallery(self, servers: Iterable[GalleryServer], *, timeout: float = READY_SECONDS) -> None:
+        raise LabError("the servers of the gallery run only in containers: take --backend docker")
+
     def down(self) -> None:
         records = [record for path in self._directory.glob("*.json") if (record := _read_record(path))]
         for record in records:
@@ -135,6 +141,9 @@ class Processes:
 
     def state(self) -> list[ModelState]:
         return [self._state_of(model.name) for model in self.catalogue.models]
+
+    def gallery(self) -> list[ModelState]:
+        return [ModelState(server.name, GALLERY, self.name, "missing") for server in self.catalogue.gallery]
 
     def targets(self) -> list[Listener]:
         return [listener for state in self.state() for listener in state.listeners]
@@ -178,11 +187,36 @@ class Processes:
         publish: bool = False,
         timeout: float | None = None,
     ) -> Completed:
+        return self.run(
+            ["python", *self._module_of(service), *arguments], environ=environ, capture=capture, timeout=timeout
+        )
+
+    @contextlib.contextmanager
+    def start_service(
+        self,
+        service: str,
+        arguments: Sequence[str] = (),
+        *,
+        environ: Mapping[str, str] | None = None,
+        publish: bool = False,
+        log: Path | None = None,
+    ) -> Iterator[Instrument]:
+        process = open_child(
+            [sys.executable, *self._module_of(service), *arguments],
+            environ={**os.environ, **(environ or {}), _MARK: str(self._directory)},
+            log=log,
+            cwd=ROOT,
+        )
+        try:
+            yield Instrument(process, "127.0.0.1", log)
+        finally:
+            close_child(process)
+
+    def _module_of(self, service: str) -> list[str]:
+        """What follows the interpreter in an instrument's entry point."""
         command = self.catalogue.entrypoint(service)
         # A command that its package installs beside the interpreter is found there, whatever PATH says.
-        if command[0] != "python":
-            command = ["python", "-m", *command]
-        return self.run([*command, *arguments], environ=environ, capture=capture, timeout=timeout)
+        return command[1:] if command[0] == "python" else ["-m", *command]
 
     def logs(self, model: str) -> str:
         try:
@@ -245,7 +279,7 @@ class Processes:
         return [f"all={address}" for address in addresses]
 
     def _spawn(self, model: str, listens: Sequence[str], *, mutual_tls: bool = False) -> None:
-        certificates = provide(self.catalogue.names)
+        certificates = provide(self.catalogue.hosts)
         # One that has written its exit code may still be about to end itself.
         if ended := self._children.pop(model, None):
             ended.wait()

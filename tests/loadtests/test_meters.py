@@ -48,6 +48,8 @@ def test_process_cpu_is_what_it_burned(run, program):
     assert sample.memory_bytes > 2**20
     assert sample.processes == 1
     assert sample.threads == 1
+    # The three standard ones.
+    assert ProcessMeter(child.pid).count_descriptors() == 3
 
 
 def test_process_that_has_gone_is_not_zero(run):
@@ -55,6 +57,7 @@ def test_process_that_has_gone_is_not_zero(run):
     meter = open_process_meter(child.pid)
     child.communicate()
     assert meter.read() == Sample()
+    assert meter.count_descriptors() is None
     assert open_process_meter(child.pid).read() == Sample()
 
 

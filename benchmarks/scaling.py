@@ -1,0 +1,71 @@
+"""How many generators a server needs: the CPU of both sides for one request, in the same run. For docs/scaling-out.md.
+
+    .venv/bin/python benchmarks/scaling.py [REPEATS]
+
+CPU time is what repeats, also on two cores that the two sides share: a rate there says how the kernel dealt them out.
+What a generator spends on a request, divided by what the server does, is how many generator cores keep one core of that
+server busy. The models take turns; printed are medians, with the smallest and the largest.
+"""
+
+import json
+import sys
+from statistics import median
+
+from lab.backends import open_backend
+from lab.catalogue import Catalogue
+from lab.environment import describe_environment
+from lab.measurement import Measurement, measure
+
+MODELS = ("uvloop_protocol", "asyncio_streams", "socketserver_threading", "prefork")
+SCENARIOS = ("closed_ping", "closed_session", "closed_echo_64k")
+WORKERS = (0, 2)
+USERS = 32
+SECONDS = 2.0
+
+
+def generator_us(found: Measurement) -> float:
+    """The CPU of all generators for one request, in microseconds."""
+    return (found.generator_cores or 0.0) * 1e6 / found.rate
+
+
+def show(values: list[float]) -> str:
+    """Median and range."""
+    return f"{median(values):8.1f} ({min(values):.1f} to {max(values):.1f})"
+
+
+def main(repeats: int) -> None:
+    """Measure in turns, and print a row for each."""
+    backend = open_backend("process", "scaling", catalogue=Catalogue.load())
+    found: dict[tuple[str, str, int], list[Measurement]] = {}
+    try:
+        backend.up(MODELS)
+        for _ in range(repeats):
+            for scenario in SCENARIOS:
+                for model in MODELS:
+                    for workers in WORKERS:
+                        result = measure(
+                            backend,
+                            backend.catalogue[model],
+                            scenario,
+                            users=USERS,
+                            seconds=SECONDS,
+                            workers=workers,
+                        )
+                        found.setdefault((scenario, model, workers), []).append(result)
+    finally:
+        backend.down()
+    print(json.dumps(describe_environment("process"), indent=2))
+    print(
+        f"{'scenario':16} {'model':24} {'workers':7} {'generator µs/req':26} {'server µs/req':26} generators per core"
+    )
+    for (scenario, model, workers), results in found.items():
+        known = [item for item in results if item.server_cpu_us]
+        generators = [generator_us(item) for item in known]
+        servers = [item.server_cpu_us or 0.0 for item in known]
+        ratios = [one / other for one, other in zip(generators, servers, strict=True)]
+        shown = f"{show(generators):26} {show(servers):26} {show(ratios)}" if known else "the server's CPU is not known"
+        print(f"{scenario:16} {model:24} {workers:7} {shown}")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 5)

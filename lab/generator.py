@@ -1,0 +1,177 @@
+"""The load generator as it is started: Locust alone, or a master with workers, for more than one core.
+
+A master gives no load itself. Each worker is a process of its own (a container, with that backend), so that N of them
+use N cores. A run begins when all of them have joined; one that does not is named, with the end of its log.
+"""
+
+import contextlib
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lab.backends import Completed, Instrument
+from lab.errors import LabError
+
+# What a worker writes when its master has taken it; see loadtests/locustfile.py, which cannot be imported here.
+_JOINED = "LOAD-JOINED"
+
+# How long a worker may take to join. A second on an idle machine, most of it Python's imports.
+_JOIN_SECONDS = 60.0
+
+_PAUSE = 0.1
+_LAST_LINES = 10
+
+
+@dataclass
+class Generator:
+    """A load generator that runs.
+
+    Args:
+        main: Locust itself, or the master.
+        workers: the master's.
+    """
+
+    main: Instrument
+    workers: Sequence[Instrument] = ()
+    _ended: set[int] = field(default_factory=set)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end; say so when a worker ends before.
+
+        Returns:
+            The exit code of Locust, or of the master.
+
+        Raises:
+            LabError: it took too long.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return self.main.process.wait(_PAUSE)
+            for number, worker in enumerate(self.workers, 1):
+                # With 0 it ends because its master has asked it to.
+                if worker.process.poll() and number not in self._ended:
+                    self._ended.add(number)
+                    print(
+                        f"lab: {_name(number, self.workers)} ended during the run: {_last_words(worker)}",
+                        file=sys.stderr,
+                    )
+            if deadline is not None and time.monotonic() > deadline:
+                raise LabError(f"the load generator took longer than {timeout:g} s and was ended")
+
+
+@contextlib.contextmanager
+def open_generator(
+    backend: Any,
+    arguments: Sequence[str],
+    *,
+    workers: int,
+    environ: Mapping[str, str],
+    publish: bool = False,
+    capture: bool = False,
+    join_seconds: float = _JOIN_SECONDS,
+) -> Iterator[Generator]:
+    """Start Locust, go on when all its workers have joined, and end what is left of it after the block.
+
+    Args:
+        backend: where.
+        arguments: of Locust, or of its master.
+        workers: how many; 0 for Locust without a master.
+        environ: for all of them.
+        publish: the web UI's port.
+        capture: keep what the master writes, for `Instrument.output`.
+
+    Raises:
+        LabError: a worker did not join, or the master ended first.
+    """
+    with tempfile.TemporaryDirectory(prefix="socketlab-load-") as folder, contextlib.ExitStack() as stack:
+
+        def start(service: str, more: Sequence[str], *, log: str | None, publish: bool = False) -> Instrument:
+            path = Path(folder, log) if log else None
+            opened: contextlib.AbstractContextManager[Instrument] = backend.start_service(
+                service, more, environ=environ, publish=publish, log=path
+            )
+            return stack.enter_context(opened)
+
+        log = "master" if capture else None
+        if not workers:
+            yield Generator(start("locust", arguments, log=log, publish=publish))
+            return
+        # In a container the port is the container's own; on this machine another master may have the usual one.
+        port = ["--master-bind-port", str(find_port())] if backend.name == "process" else []
+        bound = [f"--master-bind-host={'127.0.0.1' if port else '*'}", *port]
+        # Headless, Locust counts the workers as well; with the web UI it would let a run begin without them.
+        expected = ["--expect-workers", str(workers)]
+        main = start("locust", [*arguments, "--master", *bound, *expected], log=log, publish=publish)
+        joining = ["--worker", "--master-host", main.host, *(["--master-port", port[1]] if port else [])]
+        # Failed exchanges are a finding of the run and no fault of a worker.
+        joining += ["--exit-code-on-error", "0"]
+        started = [start("locust_worker", joining, log=f"worker-{number}") for number in range(1, workers + 1)]
+        _wait_joined(main, started, join_seconds)
+        yield Generator(main, started)
+
+
+def run_generator(
+    backend: Any, arguments: Sequence[str], *, workers: int, environ: Mapping[str, str], timeout: float
+) -> Completed:
+    """Run a headless load to its end.
+
+    Args:
+        workers: how many; 0 for Locust without a master.
+        timeout: seconds, after the workers have joined.
+
+    Raises:
+        LabError: a worker did not join, or it took too long.
+    """
+    if not workers:
+        done: Completed = backend.run_service("locust", arguments, environ=environ, capture=True, timeout=timeout)
+        return done
+    with open_generator(backend, arguments, workers=workers, environ=environ, capture=True) as generator:
+        code = generator.wait(timeout)
+        return Completed(["locust", *arguments], code, generator.main.output(), "")
+
+
+def _wait_joined(main: Instrument, workers: Sequence[Instrument], timeout: float) -> None:
+    deadline = time.monotonic() + timeout
+    waiting = dict(enumerate(workers, 1))
+    while True:
+        for number, worker in list(waiting.items()):
+            if _JOINED in worker.output():
+                del waiting[number]
+            elif worker.process.poll() is not None:
+                raise LabError(f"{_name(number, workers)} did not join its master: {_last_words(worker)}")
+        if not waiting:
+            return
+        if main.process.poll() is not None:
+            raise LabError(f"the load generator's master ended before its workers had joined: {_last_words(main)}")
+        if time.monotonic() > deadline:
+            number, worker = next(iter(waiting.items()))
+            raise LabError(f"{_name(number, workers)} did not join its master within {timeout:g} s{_log_of(worker)}")
+        time.sleep(_PAUSE)
+
+
+def find_port() -> int:
+    """A TCP port of loopback that nobody has now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def _name(number: int, workers: Sequence[Instrument]) -> str:
+    return f"worker {number} of {len(workers)}"
+
+
+def _last_words(instrument: Instrument) -> str:
+    return f"exit code {instrument.process.poll()}{_log_of(instrument)}"
+
+
+def _log_of(instrument: Instrument) -> str:
+    if instrument.log is None:
+        return ""
+    lines = [line for line in instrument.output().splitlines() if line.strip()][-_LAST_LINES:]
+    return "\n  ".join(["; its log ends with:", *lines]) if lines else "; its log is empty"

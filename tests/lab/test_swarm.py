@@ -1,0 +1,175 @@
+"""`make swarm-demo`: what it puts back, with a docker command that only notes what it is asked; and the stack itself.
+
+A real swarm would change the engine that all other tests use. The real thing is `make swarm-demo`, which CI runs.
+"""
+
+import json
+import re
+import subprocess
+
+import pytest
+import yaml
+from rich.console import Console
+
+from lab import swarm
+from lab.backends.containers import Containers
+from lab.catalogue import ROOT
+from lab.errors import LabError
+from loadtests.targets import Targets
+from services.protocol import Transport
+
+
+@pytest.fixture
+def ask(monkeypatch):
+    """Run the demo with a docker command that gives these answers; returns what it was asked, and the result."""
+    asked = []
+    answers = {}
+
+    def docker(*words, check=True, environ=None):
+        line = " ".join(words)
+        asked.append(line)
+        code, text = next((answers[start] for start in answers if line.startswith(start)), (0, ""))
+        if check and code:
+            raise LabError(text)
+        return subprocess.CompletedProcess(words, code, stdout=text, stderr="")
+
+    monkeypatch.setattr(swarm, "docker", docker)
+    monkeypatch.setattr(Containers, "build", lambda *_: None)
+    monkeypatch.setattr(swarm, "_CLEAN_SECONDS", 0)
+
+    def run(changes):
+        known = {
+            "info --format {{json .Swarm}}": [0, json.dumps({"LocalNodeState": "inactive"})],
+            "info --format {{.Swarm.NodeID}}": [0, "node1"],
+            "node inspect": [0, "{}"],
+            "network inspect docker_gwbridge": [1, "no such network"],
+        }
+        answers.update(changes | {key: value for key, value in known.items() if key not in changes})
+        try:
+            result = swarm.demonstrate(Console(quiet=True))
+        except LabError as error:
+            result = error
+        return asked, result
+
+    return run
+
+
+def _task(state, error=""):
+    return json.dumps({"Name": "socketlab-demo_master.1", "CurrentState": state, "Error": error})
+
+
+DONE = {
+    "service ps socketlab-demo_master": [0, _task("Complete 1 second ago")],
+    "service logs --raw socketlab-demo_master": [0, 'noise\nLOAD-RESULT {"answered": 7}'],
+}
+MANAGER = json.dumps({"LocalNodeState": "active", "ControlAvailable": True, "NodeID": "node7"})
+
+
+def test_a_swarm_that_was_made_is_left_and_its_network_removed(ask):
+    asked, result = ask(DONE)
+    assert result == {"answered": 7}
+    order = [
+        "swarm init --advertise-addr 127.0.0.1 --listen-addr 127.0.0.1:2377",
+        "node update --label-add=lab.server=yes --label-add=lab.generator=yes node1",
+        f"stack deploy --resolve-image=never --compose-file={ROOT / 'deploy' / 'stack.yaml'} socketlab-demo",
+        "stack rm socketlab-demo",
+        "node update --label-rm=lab.server node1",
+        "node update --label-rm=lab.generator node1",
+        "swarm leave --force",
+        "network rm docker_gwbridge",
+    ]
+    assert [line for line in asked if line in order] == order
+    assert not any(line.startswith("image rm") for line in asked)  # they were there before
+
+
+def test_a_swarm_that_was_there_stays_with_its_labels(ask):
+    asked, _ = ask(
+        DONE
+        | {
+            "info --format {{json .Swarm}}": [0, MANAGER],
+            "node inspect": [0, json.dumps({"lab.server": "mine", "zone": "a"})],
+        }
+    )
+    assert "node update --label-add=lab.server=mine node7" in asked
+    assert "node update --label-rm=lab.generator node7" in asked
+    assert not any(line.startswith(("swarm ", "network rm")) for line in asked)
+
+
+@pytest.mark.parametrize(
+    ("failure", "said"),
+    [
+        ({"stack deploy": [1, "no space left"]}, "no space left"),
+        ({"service ps socketlab-demo_worker": [0, _task("Rejected", "No such image")]}, "No such image"),
+        (
+            {"service logs --raw socketlab-demo_master": [0, "Traceback"]},
+            "gave no result; its log ends with:\n  Traceback",
+        ),
+        ({"node update --label-add": [1, "not ready"]}, "not ready"),
+    ],
+    ids=["deploy", "task", "result", "labels"],
+)
+def test_everything_is_put_back_after_a_failure_too(ask, failure, said):
+    asked, error = ask(failure | DONE if "service logs" not in next(iter(failure)) else DONE | failure)
+    assert said in str(error)
+    assert "swarm leave --force" in asked
+    assert "network rm docker_gwbridge" in asked
+    assert asked.index("swarm leave --force") > max(n for n, line in enumerate(asked) if line.startswith("node update"))
+
+
+def test_images_that_were_not_there_go_again(ask):
+    asked, _ = ask(DONE | {"image inspect socketlab/instrument": [1, "no such image"]})
+    assert "image rm --force socketlab/instrument" in asked
+
+
+def test_no_swarm_is_made_beside_containers_that_find_each_other_by_name(ask):
+    neighbours = "\n".join(
+        json.dumps({"Names": name, "Networks": networks}) for name, networks in (("a", "bridge"), ("b", "x_lab,x_ui"))
+    )
+    asked, error = ask({"ps --format": [0, neighbours]})
+    assert "containers run here on networks of their own (b)" in str(error)
+    assert "docker swarm init" in str(error)
+    assert not any(line.startswith("swarm") for line in asked)
+
+
+def test_a_mere_worker_of_a_swarm_is_told_to_go_to_the_manager(ask):
+    asked, error = ask({"info --format {{json .Swarm}}": [0, MANAGER.replace("true", "false")]})
+    assert "managers" in str(error)
+    assert not any(line.startswith(("node", "stack", "swarm")) for line in asked)
+
+
+def test_a_stack_of_that_name_is_not_touched(ask):
+    asked, error = ask({"stack ps socketlab-demo": [0, "task1"]})
+    assert "docker stack rm socketlab-demo" in str(error)
+    assert "stack rm socketlab-demo" not in asked
+
+
+STACK = yaml.safe_load((ROOT / "deploy" / "stack.yaml").read_text())
+
+
+@pytest.mark.parametrize("service", STACK["services"])
+def test_the_stack_is_as_hardened_as_swarm_can(service):
+    found = STACK["services"][service]
+    assert found["cap_drop"] == ["ALL"]
+    assert found["read_only"]
+    assert found["init"]
+    assert found["user"] == "1000:1000"
+    assert found["deploy"]["resources"]["limits"].keys() == {"memory", "pids"}
+    assert found["deploy"]["endpoint_mode"] == "dnsrr"
+    assert "ports" not in found
+    assert STACK["networks"][found["networks"][0]]["internal"]
+
+
+def test_the_stack_tells_its_generators_of_the_server():
+    text = STACK["services"]["worker"]["environment"]["LAB_TARGETS"]
+    text = re.sub(r"\$\{LAB_MODEL:-(\w+)\}", r"\1", text)
+    targets = Targets.from_json(text)
+    assert targets.models == ["asyncio_streams"]
+    address = targets.find("asyncio_streams", "command", Transport.TCP)
+    assert (address.host, address.port) == ("server", 6379)
+    assert targets.find("asyncio_streams", "echo", Transport.UDP).port == 7
+
+
+def test_the_published_ui_has_a_login():
+    ui = yaml.safe_load((ROOT / "deploy" / "ui.yaml").read_text())["services"]["master"]
+    assert ui["environment"]["LAB_UI_LOGIN"].startswith("${LAB_UI_LOGIN:?")
+    assert "--web-login" in ui["command"]

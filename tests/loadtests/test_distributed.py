@@ -1,0 +1,226 @@
+"""A master and its workers, as processes of this machine. As containers they are in tests/lab/test_web_ui.py."""
+
+import http.cookiejar
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from contextlib import contextmanager
+from uuid import uuid4
+
+import psutil
+import pytest
+
+from lab.backends.processes import Processes
+from lab.catalogue import ROOT, Catalogue
+from lab.errors import LabError
+from lab.generator import find_port, open_generator
+from lab.measurement import encode_targets, measure
+
+MODEL = "asyncio_streams"
+CATALOGUE = Catalogue.load()
+RIGHT = {"username": "ann", "password": "secret"}
+WRONG = RIGHT | {"password": "wrong"}
+
+
+@pytest.fixture(scope="module")
+def backend():
+    """A lab of one model, as a process."""
+    backend = Processes(f"t{uuid4().hex[:8]}", CATALOGUE)
+    try:
+        backend.up([MODEL], timeout=60)
+        yield backend
+    finally:
+        backend.down()
+
+
+class Faulty:
+    """The same backend, but its workers get other arguments: none of them joins."""
+
+    name = "process"
+
+    def __init__(self, backend, replace):
+        self._backend = backend
+        self._replace = replace
+
+    def start_service(self, service, arguments, **options):
+        if service == "locust_worker":
+            arguments = self._replace(list(arguments))
+        return self._backend.start_service(service, arguments, **options)
+
+
+def _children():
+    return psutil.Process().children(recursive=True)
+
+
+def test_the_rate_of_an_open_loop_is_that_of_all_workers_together(backend):
+    # A load per worker of its own would be seen at once: twice as much would be due.
+    found = measure(backend, CATALOGUE[MODEL], "open_steady", users=8, seconds=2, rate=400, workers=2)
+    assert found.asked_rate == pytest.approx(400, rel=0.1)
+    assert found.answered
+    assert found.failures == {}
+    assert not _children() or all(MODEL in " ".join(child.cmdline()) for child in _children())
+
+
+@contextmanager
+def _headless(backend, **options):
+    arguments = ["--headless", "--users", "2", "--window", "1", "--models", MODEL]
+    environ = {"LAB_TARGETS": encode_targets(backend.targets())}
+    with open_generator(options.pop("where", backend), arguments, environ=environ, capture=True, **options) as found:
+        yield found
+
+
+def test_a_worker_that_cannot_start_is_named_with_its_last_lines(backend):
+    where = Faulty(backend, lambda arguments: [*arguments, "--no-such-option"])
+    before = _children()
+    with pytest.raises(LabError) as caught, _headless(backend, where=where, workers=2):
+        pass
+    message = str(caught.value)
+    assert message.splitlines()[0].startswith("worker ")
+    assert "of 2 did not join its master: exit code 2" in message
+    assert "unrecognized arguments: --no-such-option" in message
+    assert _children() == before
+
+
+def test_a_worker_that_finds_no_master_is_named(backend):
+    def astray(arguments):
+        arguments[arguments.index("--master-port") + 1] = str(find_port())
+        return arguments
+
+    before = _children()
+    with (
+        pytest.raises(LabError, match="worker 1 of 1 did not join its master within 3 s"),
+        _headless(backend, where=Faulty(backend, astray), workers=1, join_seconds=3),
+    ):
+        pass
+    assert _children() == before
+
+
+def test_a_master_that_cannot_start_is_no_fault_of_the_workers(backend):
+    with (
+        pytest.raises(LabError, match=r"master ended before its workers had joined: exit code 2(.|\n)*no-such-option"),
+        open_generator(
+            backend,
+            ["--no-such-option"],
+            workers=1,
+            environ={"LAB_TARGETS": encode_targets(backend.targets())},
+            capture=True,
+        ),
+    ):
+        pass
+
+
+class Page:
+    """Locust's web UI, as a program asks it. It keeps its cookies."""
+
+    def __init__(self, port):
+        self.url = f"http://127.0.0.1:{port}"
+        self._opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar()))
+
+    def get(self, path):
+        with self._opener.open(self.url + path, timeout=30) as reply:
+            return reply.geturl(), reply.read().decode()
+
+    def post(self, path, headers=None, **fields):
+        form = urllib.parse.urlencode(fields, doseq=True).encode()
+        request = urllib.request.Request(self.url + path, form, headers or {})  # noqa: S310 - http, see above
+        with self._opener.open(request, timeout=30) as reply:
+            return reply.geturl()
+
+    def statistics(self):
+        return json.loads(self.get("/stats/requests")[1])
+
+    def table(self, key):
+        return next(item["data"] for item in self.statistics()["extended_stats"] if item["key"] == key)
+
+
+def _wait(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.2)
+    return found
+
+
+def test_the_web_ui_with_workers_a_login_and_no_strangers(backend):
+    port = find_port()
+    command = [sys.executable, "-m", "lab", "--backend", "process", "--project", backend.project]
+    lab = subprocess.Popen(
+        [*command, "load", "closed_ping", "--workers", "2"],
+        cwd=ROOT,
+        env={**os.environ, "LAB_UI_PORT": str(port), "LAB_UI_LOGIN": "ann:secret"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        assert f"web UI with 2 workers: http://127.0.0.1:{port}" in lab.stdout.readline()
+        page = Page(port)
+        assert page.get("/")[0].partition("?")[0].endswith("/login")
+        assert page.post("/lab/login", **WRONG).endswith("/login")
+        for path in ("/stats/requests", "/lab/times.csv", "/lab/servers.csv"):
+            assert "/login" in page.get(path)[0]
+        assert page.post("/lab/login", **RIGHT) == f"{page.url}/"
+        assert "Microseconds" in page.get("/")[1]
+
+        asked = {"user_count": 4, "spawn_rate": 100, "models": MODEL, "loop": "open", "rate": 200}
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            page.post("/swarm", {"Origin": "http://example.org"}, **asked)
+        assert refused.value.code == 403
+        refused.value.close()
+        assert page.statistics()["state"] == "ready"
+
+        page.post("/swarm", **asked)
+        first = _wait(lambda: page.table("times"))
+        _wait(lambda: page.table("times")[0]["answered"] > first[0]["answered"])
+        assert _wait(lambda: page.table("servers"))[0]["model"] == MODEL
+        assert [worker["state"] for worker in page.statistics()["workers"]] == ["running", "running"]
+
+        # One of the two dies: it is named, and the other one does its part as well.
+        victim = next(
+            child for child in psutil.Process(lab.pid).children(recursive=True) if "--worker" in child.cmdline()
+        )
+        victim.send_signal(signal.SIGKILL)
+        assert "ended during the run: exit code -9" in lab.stdout.readline()
+        _wait(lambda: len([item for item in page.statistics()["workers"] if item["state"] == "running"]) == 1)
+        # All users go on, on the one that is left, and so does all of the rate.
+        _wait(lambda: page.table("times")[0]["in_flight"].endswith("of\xa04"))
+        _wait(lambda: page.table("times")[0]["rate"] > 150)
+
+        page.post("/stop")
+        _wait(lambda: page.statistics()["state"] == "stopped")
+        header, *rows = page.get("/lab/times.csv")[1].splitlines()
+        assert header.startswith("model,workload,transport,loop,kind,users,rate,answered")
+        assert len(rows) == 2  # of an open loop, both kinds of time
+    finally:
+        family = psutil.Process(lab.pid).children(recursive=True)
+        lab.send_signal(signal.SIGINT)
+        rest = lab.communicate(timeout=60)[0]
+    assert lab.returncode == 0
+    assert "ended" in rest
+    psutil.wait_procs(family, timeout=30)
+    assert not [process for process in family if process.is_running()]
+
+
+def test_a_port_that_is_taken_is_said_before_anything_starts(backend):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = subprocess.run(
+            [sys.executable, "-m", "lab", "--backend", "process", "--project", backend.project, "load"],
+            cwd=ROOT,
+            env={**os.environ, "LAB_UI_PORT": str(port)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert (
+        done.stderr.strip() == f"lab: port {port} cannot be had (Address already in use): LAB_UI_PORT chooses another"
+    )

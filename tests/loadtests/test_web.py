@@ -1,0 +1,154 @@
+"""What the lab adds to Locust's web UI: who may use it, what its tables say, and what it is told of the servers."""
+
+import os
+import threading
+
+import pytest
+
+from lab import usage
+from lab.errors import LabError
+from lab.feed import Gauges, feed
+from lab.load import read_login
+from lab.usage import Usage
+from loadtests.web import SERVERS, TIMES, Servers, show_servers, show_times
+from loadtests.web_access import AccessError, Login, find_objection
+
+HERE = "127.0.0.1:8089"
+
+
+@pytest.mark.parametrize(
+    ("method", "host", "headers"),
+    [
+        ("GET", HERE, {}),
+        ("POST", HERE, {"Origin": f"http://{HERE}", "Sec-Fetch-Site": "same-origin"}),
+        ("POST", HERE, {}),  # a program that is no browser
+        ("GET", HERE, {"Sec-Fetch-Site": "cross-site"}),  # somebody followed a link
+        ("GET", "localhost:8089", {}),
+        ("GET", "[::1]:8089", {}),
+        ("POST", "socketlab-locust-run-1:8089", {}),
+    ],
+)
+def test_the_page_itself_is_let_in(method, host, headers):
+    assert find_objection(method, host, headers, has_login=False) is None
+
+
+@pytest.mark.parametrize(
+    ("method", "host", "headers", "why"),
+    [
+        ("POST", HERE, {"Origin": "https://example.org"}, "a page of https://example.org"),
+        ("GET", HERE, {"Origin": "https://example.org"}, "a page of https://example.org"),
+        ("POST", HERE, {"Origin": "null"}, "a page of null"),
+        ("POST", HERE, {"Origin": "http://127.0.0.1:8090"}, "a page of"),
+        ("POST", HERE, {"Sec-Fetch-Site": "cross-site"}, "another site"),
+        ("POST", HERE, {"Sec-Fetch-Site": "same-site"}, "another site"),
+        ("GET", "rebound.example.org:8089", {}, "name of somebody else"),
+    ],
+)
+def test_pages_of_others_are_refused(method, host, headers, why):
+    assert why in find_objection(method, host, headers, has_login=False)
+
+
+def test_any_name_will_do_behind_a_login():
+    assert find_objection("GET", "load.example.org", {}, has_login=True) is None
+    assert find_objection("POST", "load.example.org", {"Origin": "https://example.org"}, has_login=True)
+
+
+def test_login_admits_who_knows_it():
+    login = Login.from_environ({"LAB_UI_LOGIN": "ann:a:b"})
+    assert login.admits("ann", "a:b")
+    assert not login.admits("ann", "a")
+    assert not login.admits("bob", "a:b")
+    assert not login.admits("", "")
+    assert Login.from_environ({}) is None
+
+
+@pytest.mark.parametrize("text", ["ann", ":", "ann:", ":secret"])
+def test_login_that_is_none_is_one_line(text, monkeypatch):
+    with pytest.raises(AccessError, match="USER:PASSWORD"):
+        Login.from_environ({"LAB_UI_LOGIN": text})
+    monkeypatch.setenv("LAB_UI_LOGIN", text)
+    with pytest.raises(LabError, match="LAB_UI_LOGIN is not USER:PASSWORD") as caught:
+        read_login()
+    assert text not in str(caught.value).replace("USER:PASSWORD", "") or len(text) == 1  # it may be a password
+
+
+def _row(**changes):
+    counts = dict.fromkeys(("users", "in_flight", "answered", "failed", "late", "dropped"), 7)
+    times = {"p50_us": 52.345, "p90_us": 123.4, "p99_us": 48_123.0, "p99.9_us": None, "max_us": 50_000.0}
+    names = {"model": "prefork", "workload": "ping", "transport": "tcp", "loop": "open", "kind": "intended"}
+    return names | counts | times | {"rate": 999.6, "lost": 0} | changes
+
+
+def test_times_have_three_digits_and_what_is_unknown_is_a_dash():
+    shown = show_times([_row(), _row(loop="closed", kind="service")])
+    assert set(TIMES) <= set(shown[0])
+    assert [shown[0][key] for key in ("p50", "p90", "p99", "p999", "max")] == [52.3, 123, 48_100, "–", 50_000]  # noqa: RUF001
+    assert (shown[0]["rate"], shown[0]["load"], shown[0]["kind"]) == (1000, "ping\xa0tcp", "open\xa0intended")
+    assert shown[0]["in_flight"] == "7\xa0of\xa07"
+    assert (shown[0]["late"], shown[0]["dropped"]) == (7, 7)
+    # A closed loop has no schedule to be late for.
+    assert (shown[1]["late"], shown[1]["dropped"]) == ("–", "–")  # noqa: RUF001
+    assert [row["name"] for row in shown] == sorted(row["name"] for row in shown)
+
+
+def test_what_is_not_known_of_a_server_is_a_dash():
+    known, unknown = show_servers([Usage("prefork", 1.234, 5 * 2**20, 3, 4, 50), Usage("plain_socket")])
+    assert set(SERVERS) <= set(known)
+    assert [known[key] for key in SERVERS] == ["prefork", "1.23", "5.0", 3, 4, 50]
+    assert [unknown[key] for key in SERVERS] == ["plain_socket", *["–"] * 5]  # noqa: RUF001
+
+
+def test_the_generator_hears_of_the_servers_to_the_end_of_its_stdin(monkeypatch):
+    out, into = os.pipe()
+    servers = Servers()
+    with os.fdopen(into, "wb") as pipe:
+        pipe.write(usage.encode([Usage("prefork", 1.0), Usage("plain_socket")]))
+        pipe.write(b'nonsense\n[{"model": 1, "colour": 2}]\n')
+        pipe.write(usage.encode([Usage("prefork", 2.0)]))
+    try:
+        servers.listen(out)
+    finally:
+        os.close(out)
+    assert servers.usages() == [Usage("prefork", 2.0), Usage("plain_socket")]
+    monkeypatch.setattr("loadtests.web._STALE_SECONDS", 0)
+    assert servers.usages() == [Usage("prefork"), Usage("plain_socket")]
+
+
+def test_gauges_read_a_server_that_runs_and_know_nothing_of_one_that_has_gone(open_model):
+    server = open_model("socketserver_threading")
+    gauges = Gauges(server, [server.model])
+    (first,) = gauges.read()
+    (second,) = gauges.read()
+    assert first.cpu_cores is None  # since when?
+    assert second.cpu_cores >= 0
+    assert second.memory_bytes > 2**20
+    assert second.processes == 1
+    assert second.threads >= 1
+    assert second.descriptors > 3
+    server.close()
+    assert gauges.read() == [Usage(server.model)]
+
+
+def test_the_feed_writes_lines_until_its_block_ends(open_model, monkeypatch):
+    monkeypatch.setattr("lab.feed._SECONDS", 0.01)
+    server = open_model("socketserver_threading")
+    out, into = os.pipe()
+    with os.fdopen(into, "wb") as pipe, os.fdopen(out, "rb") as lines:
+        with feed(server, [server.model], pipe):
+            heard = [usage.decode(lines.readline()) for _ in range(3)]
+        assert "feed" not in [thread.name for thread in threading.enumerate()]
+    assert all(item[server.model].memory_bytes for item in heard)
+
+
+def test_the_feed_ends_with_its_reader(open_model, monkeypatch):
+    monkeypatch.setattr("lab.feed._SECONDS", 0.01)
+    server = open_model("socketserver_threading")
+    out, into = os.pipe()
+    pipe = os.fdopen(into, "wb")
+    os.close(out)
+    with feed(server, [server.model], pipe):
+        thread = next(item for item in threading.enumerate() if item.name == "feed")
+        thread.join(30)
+        assert not thread.is_alive()
+    with pytest.raises(BrokenPipeError):
+        pipe.close()
