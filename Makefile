@@ -18,7 +18,7 @@ demo: .venv/lab.stamp ## the lab at work: up, check, load, one table, down
 
 test: .venv/dev.stamp ## every test, on processes and on containers (TESTS=tests/protocol: a part)
 	@$(ENGINE) ensure && $(ENGINE) base
-	@LAB_REQUIRE_DOCKER=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadgroup $(TESTS)
+	@LAB_REQUIRE_DOCKER=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadgroup --no-loadscope-reorder $(TESTS)
 
 engine: ## root, Debian or Ubuntu: install and start what is missing of Docker
 	@$(ENGINE) install
@@ -48,6 +48,16 @@ check: .venv/lab.stamp ## the conformance suite, as a table
 
 doctor: .venv/lab.stamp ## what this machine can and cannot do, and the mend
 	@$(BIN)/lab doctor
+
+## The gallery
+.PHONY: tour gallery
+tour: .venv/lab.stamp ## network modules of the standard library, old and new, against real servers
+	@$(ENGINE) ensure && $(ENGINE) base
+	@$(BIN)/lab tour --all
+
+gallery: .venv/lab.stamp ## record the tour anew, for docs/gallery.md
+	@$(ENGINE) ensure && $(ENGINE) base
+	@$(BIN)/lab tour --record
 
 ## Load
 .PHONY: load swarm-demo nogil bench-models bench-parser bench-up
@@ -86,8 +96,9 @@ fmt: .venv/dev.stamp ## format
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
-docs: .venv/lab.stamp ## docs/models.md anew: its tables, code and figures
+docs: .venv/lab.stamp ## docs/models.md and docs/gallery.md anew: tables, code, and what was measured and recorded
 	@$(BIN)/python -m lab.report.models_page
+	@$(BIN)/python -m lab.report.gallery_page
 
 screenshot: .venv/lab.stamp ## docs/load.png anew: Locust's web UI in a real browser, which builds an image of 0.9 GB once
 	@$(ENGINE) ensure && $(ENGINE) base

@@ -1,5 +1,8 @@
 """Which models there are: read from compose.yaml, where a service with the label `lab.model` is a model.
 
+One with the label `lab.gallery` is a server of the gallery, for the client modules of the standard library to talk to:
+no model, and in no list of them.
+
 Only what the lab needs of Compose's model is read here (labels, image, entrypoint, build arguments); Compose itself
 judges the rest. Errors name the file and the line, since this file is where people add servers of their own.
 """
@@ -22,6 +25,8 @@ OVERRIDE_NAME = "compose.override.yaml"
 SOCKET_DIRECTORY = "/run/lab"
 # The profile of the servers that are not ours, which reports show as reference lines; and their family.
 PEERS, PEER = "peers", "peer"
+# The profile of the servers of the gallery, and what they have in place of a family.
+GALLERY = "gallery"
 _MODELS = ROOT / "services" / "models"
 
 _LIMIT = "lab.limit."
@@ -82,6 +87,21 @@ class Model:
     uses_all_cores: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class GalleryServer:
+    """A server of the gallery: somebody else's, with a protocol of its own.
+
+    Args:
+        name: its Compose service, image tag and host name.
+        summary: what it is, in one line.
+        addresses: where it listens, as seen from inside the lab's network.
+    """
+
+    name: str
+    summary: str
+    addresses: tuple[Listener, ...]
+
+
 @dataclass(frozen=True)
 class Catalogue:
     """The models of one compose file (and its override), in the order in which they stand there.
@@ -89,11 +109,13 @@ class Catalogue:
     Args:
         files: compose.yaml, and compose.override.yaml if there is one.
         models: the models.
+        gallery: the servers of the gallery.
         definitions: every Compose service as merged from the files, models and instruments alike.
     """
 
     files: tuple[Path, ...]
     models: tuple[Model, ...]
+    gallery: tuple[GalleryServer, ...]
     definitions: Mapping[str, Mapping[str, Any]]
 
     @classmethod
@@ -117,12 +139,25 @@ class Catalogue:
         models = tuple(_read_models(files, definitions))
         if not models:
             raise CatalogueError(f"{path}: no service has the label lab.model, so there is no model to run")
-        return cls(files, models, definitions)
+        return cls(files, models, tuple(_read_gallery(files, definitions)), definitions)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
         """The names of the models."""
         return tuple(model.name for model in self.models)
+
+    @cached_property
+    def hosts(self) -> tuple[str, ...]:
+        """Every host name that clients know: those of the models, and of the gallery."""
+        return self.names + tuple(server.name for server in self.gallery)
+
+    def check_host(self, name: str) -> str:
+        """The name, if it is one of `hosts`.
+
+        Raises:
+            CatalogueError: it is none; with those of the models.
+        """
+        return name if name in self.hosts else self[name].name
 
     @cached_property
     def profiles(self) -> tuple[str, ...]:
@@ -140,6 +175,8 @@ class Catalogue:
         wanted = list(dict.fromkeys(item if isinstance(item, str) else item.name for item in names))
         active = list(dict.fromkeys(profiles))
         for name in wanted:
+            if name in self.hosts and name not in self.names:
+                raise CatalogueError(f"{name} is a server of the gallery, and no model")
             if name not in self.names:
                 raise CatalogueError(f"unknown model {name!r}; known: {', '.join(self.names)}")
         for profile in active:
@@ -154,6 +191,11 @@ class Catalogue:
         if not selected:
             raise CatalogueError(f"every model belongs to a profile, so name one: {', '.join(self.profiles)}")
         return selected
+
+    def select_gallery(self, names: Iterable[str] = (), profiles: Iterable[str] = ()) -> tuple[GalleryServer, ...]:
+        """The servers of the gallery that are among these names; all of them, where their profile is."""
+        wanted, everything = set(names), GALLERY in profiles
+        return tuple(server for server in self.gallery if everything or server.name in wanted)
 
     def __getitem__(self, name: str) -> Model:
         return self.select([name])[0]
@@ -288,6 +330,34 @@ def _read_models(files: Sequence[Path], definitions: Mapping[str, Mapping[str, A
             only_in_container="lab.only" in labels or not (_MODELS / f"{name}.py").exists(),
             uses_all_cores="lab.cores" in labels,
         )
+
+
+def _read_gallery(files: Sequence[Path], definitions: Mapping[str, Mapping[str, Any]]) -> Iterator[GalleryServer]:
+    for name, definition in definitions.items():
+        labels: dict[str, str] = definition["labels"]
+        if "lab.gallery" not in labels:
+            continue
+
+        def wrong(key: str, what: str, name: str = name) -> CatalogueError:
+            return _error_in(files, ["services", name, *([key] if key == "profiles" else ["labels", key])], what)
+
+        if not _NAME.fullmatch(name):
+            raise wrong("lab.gallery", f"{name!r} cannot name a server: small letters, digits and _, at most 40")
+        if not labels["lab.gallery"].strip():
+            raise wrong("lab.gallery", f"{name} has no text as its label lab.gallery")
+        if "lab.model" in labels:
+            raise wrong("lab.gallery", f"{name} has both lab.model and lab.gallery: it is one or the other")
+        if _read_profile(files, name, definition.get("profiles")) != GALLERY:
+            raise wrong("profiles", f"{name} is not of the profile {GALLERY}, but has the label lab.gallery")
+        addresses = []
+        for entry in _split(labels.get("lab.services")):
+            service, _, url = entry.partition("=")
+            try:
+                address = Address.parse(url)
+            except ValueError as error:
+                raise wrong("lab.services", f"{entry!r} in lab.services of {name} is not NAME=URL: {error}") from None
+            addresses.append(Listener(name, service, address.transport.value, str(address)))
+        yield GalleryServer(name, labels["lab.gallery"], tuple(addresses))
 
 
 def _read_addresses(name: str, labels: Mapping[str, str]) -> Iterator[Listener]:

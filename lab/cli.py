@@ -60,7 +60,7 @@ class Deferred(click.Command):
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
         """Called by click; the context is that of the real command, which click then invokes."""
-        command: click.Command = getattr(importlib.import_module(self._module), self.name or "")
+        command: click.Command = getattr(importlib.import_module(self._module), (self.name or "").replace("-", "_"))
         return command.make_context(info_name, args, parent, **extra)
 
 
@@ -102,21 +102,34 @@ def cli(ctx: click.Context, project: str | None, backend_name: str | None, file:
 
 
 @cli.command()
-@click.argument("models", nargs=-1, metavar="[MODEL]...")
+@click.argument("names", nargs=-1, metavar="[MODEL]...")
 @click.option(
     "--profile", "profiles", multiple=True, metavar="NAME", help="The models of this profile as well; repeatable."
 )
-@click.option("--timeout", type=float, default=30.0, show_default=True, help="Seconds for all models to answer.")
+@click.option("--timeout", type=float, default=30.0, show_default=True, help="Seconds for all of them to answer.")
 @click.option("--mutual-tls", is_flag=True, help="Over TLS, let in only clients with a certificate of the lab's CA.")
 @click.pass_obj
-def up(lab: Lab, models: tuple[str, ...], profiles: tuple[str, ...], timeout: float, mutual_tls: bool) -> None:
-    """Start models (by default all that belong to no profile); returns when each has answered."""
-    from lab.backends import choose_models
+def up(lab: Lab, names: tuple[str, ...], profiles: tuple[str, ...], timeout: float, mutual_tls: bool) -> None:
+    """Start models (by default all that belong to no profile); returns when each has answered.
 
-    selected = choose_models(lab.backend, models, profiles)
-    lab.backend.up(selected, timeout=timeout, mutual_tls=mutual_tls)
-    count = len(selected)
-    click.echo(f"{count} {'model answers' if count == 1 else 'models answer'}: `lab ls` says where")
+    Servers of the gallery take part only where they are named, or all of them by --profile gallery; where nothing else
+    is asked for, no model is started.
+    """
+    from lab.backends import choose_models
+    from lab.catalogue import GALLERY
+
+    servers = lab.catalogue.select_gallery(names, profiles)
+    models = [name for name in names if name not in {server.name for server in servers}]
+    others = [profile for profile in profiles if profile != GALLERY or not servers]
+    selected = choose_models(lab.backend, models, others) if models or others or not servers else ()
+    if servers:
+        lab.backend.up_gallery(servers, timeout=timeout)
+        count = len(servers)
+        click.echo(f"{count} of the gallery's servers {'answers' if count == 1 else 'answer'}: `lab ls` says where")
+    if selected:
+        lab.backend.up(selected, timeout=timeout, mutual_tls=mutual_tls)
+        count = len(selected)
+        click.echo(f"{count} {'model answers' if count == 1 else 'models answer'}: `lab ls` says where")
 
 
 @cli.command()
@@ -130,12 +143,13 @@ def down(lab: Lab) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Every listener of every model, for a script.")
 @click.pass_obj
 def ls(lab: Lab, as_json: bool) -> None:
-    """List the models, by family: what they mean for a client, and whether they run."""
-    states = lab.backend.state()
+    """List the models, by family: what they mean for a client, and whether they run. Then the gallery."""
+    states = [*lab.backend.state(), *lab.backend.gallery()]
     if as_json:
         click.echo(json.dumps([state.as_json() for state in states], indent=2))
         return
     summaries = {model.name: model.summary for model in lab.catalogue.models}
+    summaries |= {server.name: server.summary for server in lab.catalogue.gallery}
     families = dict.fromkeys(state.family for state in states)
     ordered = [state for family in families for state in states if state.family == family]
     rows = [[state.family, state.model, _show_state(state), summaries[state.model]] for state in ordered]
@@ -151,12 +165,12 @@ def ls(lab: Lab, as_json: bool) -> None:
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
 @click.pass_obj
 def logs(lab: Lab, models: tuple[str, ...]) -> None:
-    """Print what models (all that were started by default) have written so far."""
-    started = {state.model for state in lab.backend.state() if state.state != "missing"}
-    for model in lab.catalogue.select(models) if models else lab.catalogue.models:
-        if models or model.name in started:
-            for line in lab.backend.logs(model.name).splitlines():
-                click.echo(f"{model.name}: {line}")
+    """Print what models and servers of the gallery (all that were started by default) have written so far."""
+    named = [lab.catalogue.check_host(name) for name in models]
+    states = [] if named else [*lab.backend.state(), *lab.backend.gallery()]
+    for name in named or [state.model for state in states if state.state != "missing"]:
+        for line in lab.backend.logs(name).splitlines():
+            click.echo(f"{name}: {line}")
 
 
 @cli.command(context_settings={"ignore_unknown_options": True})
@@ -282,6 +296,8 @@ def clean(lab: Lab) -> None:
 
 
 cli.add_command(Deferred("load", "lab.load", "Load the models: live in Locust's web UI, or headless with a table."))
+cli.add_command(Deferred("load-gallery", "lab.load_gallery", "Load the gallery's servers: in the web UI, or headless."))
+cli.add_command(Deferred("tour", "lab.tour.command", "Network modules of the standard library, against real servers."))
 cli.add_command(Deferred("demo", "lab.demo", "Up, check, a few seconds of load for each, one table, down."))
 
 

@@ -186,7 +186,7 @@ def load(
             )
         )
     if out:
-        write(out, measured)
+        write_measurements(out, measured)
     if as_json:
         click.echo(json.dumps([item.as_json() for item in measured], indent=2))
     else:
@@ -242,7 +242,7 @@ def keep_able(
     return [model for model in models if model.name in offered]
 
 
-def write(folder: Path, measurements: Sequence[Measurement]) -> None:
+def write_measurements(folder: Path, measurements: Sequence[Measurement]) -> None:
     """Write measurements as JSON, and their times in the format of HdrHistogram's plotters.
 
     Raises:

@@ -28,7 +28,7 @@ def open_shell(backend: Backend, model: str | None, command: str | None) -> int:
     running = [state.model for state in states]
     if model and model not in running:
         raise LabError(f"{model} is not running: `lab up {model}` starts it")
-    if not running:
+    if not running and all(state.state != "running" for state in backend.gallery()):
         raise LabError("no model is running: `lab up` starts them")
     environ = {"LAB_TARGETS": json.dumps([state.as_json() for state in states])}
     addresses = {

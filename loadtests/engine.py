@@ -368,7 +368,8 @@ class Engine:
     def hold(self) -> None:
         """Count what is due and was not sent as dropped: the end of a measurement is no excuse."""
         for lane in self._open_lanes:
-            self._drop(lane, len(lane.pending))
+            lane.tally.dropped += len(lane.pending)
+            lane.pending.clear()
 
     def halt(self) -> None:
         """Drop every connection at once; the users whose they are may follow."""
@@ -739,19 +740,14 @@ class Engine:
             pending.append(lane.due)
             lane.tally.asked += 1
             lane.due = schedule.after(lane.due)
-        if pending and pending[0] < now - lane.timeout:
-            oldest = now - lane.timeout
-            self._drop(lane, sum(1 for due in pending if due < oldest))
+        oldest = now - lane.timeout
+        while pending and pending[0] < oldest:
+            pending.popleft()
+            lane.tally.dropped += 1
         while pending and idle:
             link = idle.popleft()
             if link.idle:
                 self._begin(link, perf_counter(), pending.popleft())
-
-    @staticmethod
-    def _drop(lane: Lane, number: int) -> None:
-        for _ in range(number):
-            lane.pending.popleft()
-        lane.tally.dropped += number
 
     # Connections.
 

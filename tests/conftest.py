@@ -33,6 +33,21 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What waits for the engine takes longest, in one worker: it begins at once (see `--no-loadscope-reorder`)."""
+    items.sort(key=lambda item: item.get_closest_marker("docker") is None)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """The tests of a group share something that only one may use at a time. pytest-xdist knows a group by its name at
+    the end of a test's id, which has failed in silence before.
+    """
+    if getattr(session.config.option, "loadgroup", False):
+        for item in session.items:
+            if item.get_closest_marker("xdist_group") and "@" not in item.nodeid.rpartition("]")[2]:
+                raise pytest.UsageError(f"{item.nodeid}: this pytest and this pytest-xdist lose the groups of tests")
+
+
 @pytest.fixture(scope="session")
 def unit() -> float:
     """The unit of every wait, in seconds; LAB_TIME_UNIT makes it longer where a machine is slow."""

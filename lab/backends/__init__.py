@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from lab.catalogue import Catalogue, Listener, Model
+from lab.catalogue import Catalogue, GalleryServer, Listener, Model
 from lab.errors import LabError
 
 PROJECT = "socketlab"
@@ -31,9 +31,10 @@ State = Literal["running", "exited", "missing"]
 
 @dataclass(frozen=True, slots=True)
 class ModelState:
-    """How one model of the catalogue is.
+    """How one model of the catalogue is, or one server of the gallery.
 
     Args:
+        family: that of a model; of a server, `GALLERY`.
         state: running; exited, and not taken down yet; or missing, never started here.
         exit_code: of an exited one, where it is known; 128 plus the signal's number if one ended it.
         listeners: where it listens, as seen from where `Backend.run` runs; empty unless running.
@@ -102,11 +103,24 @@ class Backend(Protocol):
             LabError: it could not be tried.
         """
 
+    def up_gallery(self, servers: Iterable[GalleryServer], *, timeout: float = READY_SECONDS) -> None:
+        """Start servers of the gallery; return when the health check of each has held.
+
+        What runs already is left alone. Where some do not come up, the others still run.
+
+        Raises:
+            NotReadyError: which do not answer, each with the end of its log.
+            LabError: it could not be tried.
+        """
+
     def down(self) -> None:
         """Take everything of this project down, whoever started it and however that ended. Twice is no error."""
 
     def state(self) -> list[ModelState]:
         """How each model of the catalogue is, in its order."""
+
+    def gallery(self) -> list[ModelState]:
+        """How each server of the gallery is, in the catalogue's order."""
 
     def targets(self) -> list[Listener]:
         """Where the running models listen, as seen from where `run` runs."""
@@ -169,7 +183,7 @@ class Backend(Protocol):
         """
 
     def logs(self, model: str) -> str:
-        """What a model has logged since its last start, or so."""
+        """What a model, or a server of the gallery, has logged since its last start, or so."""
 
     def restart(self, model: str, *, timeout: float = READY_SECONDS) -> None:
         """Start a model anew, running or not, at the addresses that it had; return when it answers."""

@@ -33,7 +33,7 @@ from lab.backends import (
     die_with_lab,
     open_child,
 )
-from lab.catalogue import Catalogue, Listener, Model
+from lab.catalogue import GALLERY, Catalogue, GalleryServer, Listener, Model
 from lab.certificates import provide
 from lab.errors import LabError, NotReadyError
 from lab.readiness import choose_targets
@@ -48,6 +48,8 @@ _SHELL = "shell"
 _LAST_LINES = 10
 # While models get ready, how often to look whether one of them has exited instead. Not sooner than a warm lab needs.
 _LOOK_SECONDS = 2.0
+# Between two rounds of health checks, each of which costs a process here and one in the container.
+_PAUSE = 0.1
 # What Docker and Compose say on the way to an error, and what they put before it.
 _NOISE = re.compile(r"^(time=\S+ level=warning .*|\s*(Container|Network|Volume|Image) .*|\s*)$")
 _PREFIX = re.compile(r"^(docker: |error: |error response from daemon: )+", re.IGNORECASE)
@@ -75,31 +77,34 @@ class Containers:
         self, models: Iterable[str | Model] = (), *, timeout: float = READY_SECONDS, mutual_tls: bool = False
     ) -> None:
         selected = [model.name for model in self.catalogue.select(models)]
-        wanted = [_SHELL, *selected]
-        self.build(wanted)
-        changes = _Changes()
-        try:
-            for line in self._start(wanted, mutual_tls=mutual_tls):
-                changes.note(line)
+        with self._started([_SHELL, *selected], mutual_tls=mutual_tls):
             # The probe could start as soon as its container runs. It would only take CPU from Compose, and ask for
             # names that are not there yet; it was measured, and gains nothing.
             self._wait_ready(selected, timeout)
-        except BaseException:
-            # Compose gets a Ctrl-C as well, and may still be at it: down() looks until nothing is left.
-            if changes.is_new:
-                self.down()
-            else:
-                self._remove("container", changes.created)
-            raise
+
+    def up_gallery(self, servers: Iterable[GalleryServer], *, timeout: float = READY_SECONDS) -> None:
+        selected = [server.name for server in servers]
+        with self._started([_SHELL, *selected]):
+            failures = self._wait_healthy(selected, timeout)
+        if failures:
+            raise NotReadyError("\n".join(failures))
 
     def down(self) -> None:
         purge(self.project)
 
     def state(self) -> list[ModelState]:
-        found = {}
-        for container in self._inspect_models():
-            found[container["Config"]["Labels"][_SERVICE]] = container
-        return [self._state_of(model.name, found.get(model.name)) for model in self.catalogue.models]
+        found = self._inspect("lab.model")
+        return [
+            self._state_of(model.name, model.family, model.addresses, found.get(model.name))
+            for model in self.catalogue.models
+        ]
+
+    def gallery(self) -> list[ModelState]:
+        found = self._inspect("lab.gallery")
+        return [
+            self._state_of(server.name, GALLERY, server.addresses, found.get(server.name))
+            for server in self.catalogue.gallery
+        ]
 
     def targets(self) -> list[Listener]:
         return [listener for state in self.state() for listener in state.listeners]
@@ -180,7 +185,7 @@ class Containers:
             close_child(process)
 
     def logs(self, model: str) -> str:
-        done = _docker("logs", self._container_name(self.catalogue[model].name), check=False)
+        done = _docker("logs", self._container_name(self.catalogue.check_host(model)), check=False)
         if done.returncode:
             raise LabError(f"{model} was not started: `lab up {model}`")
         return done.stdout + done.stderr
@@ -292,7 +297,7 @@ class Containers:
         from lab.engine.daemon import read_nofile_limit
 
         environ = dict(os.environ)
-        environ["LAB_TLS_DIR"] = str(provide(self.catalogue.names))
+        environ["LAB_TLS_DIR"] = str(provide(self.catalogue.hosts))
         environ["LAB_TLS_CLIENT_CA"] = "/run/secrets/tls_ca" if mutual_tls else ""
         authority = environ.get("SSL_CERT_FILE", "")
         if authority and Path(authority).is_file():
@@ -300,6 +305,23 @@ class Containers:
         if (limit := read_nofile_limit()) is not None and limit < NOFILE:
             environ.setdefault("LAB_NOFILE", str(limit))
         return environ
+
+    @contextlib.contextmanager
+    def _started(self, services: Sequence[str], *, mutual_tls: bool = False) -> Iterator[None]:
+        """Have Compose start services, their images up to date; if the block fails, what is new of them goes."""
+        self.build(services)
+        changes = _Changes()
+        try:
+            for line in self._start(services, mutual_tls=mutual_tls):
+                changes.note(line)
+            yield
+        except BaseException:
+            # Compose gets a Ctrl-C as well, and may still be at it: down() looks until nothing is left.
+            if changes.is_new:
+                self.down()
+            else:
+                self._remove("container", changes.created)
+            raise
 
     def _start(self, services: Sequence[str], *, mutual_tls: bool) -> Iterator[str]:
         """Have Compose start services; gives its messages as they come.
@@ -350,12 +372,54 @@ class Containers:
             where = self._container_name(_SHELL)
             raise NotReadyError(f"the readiness probe could not run in {where}: {_last_words(complaints[-1])}")
         model, error = next(iter(waiting.items()))
-        lines = self._last_lines(model)
-        raise NotReadyError(
-            "\n  ".join(
-                [f"{model} runs, but gave no answer within {timeout:g} s ({error}); its log ends with:", *lines]
-            )
-        )
+        raise NotReadyError(_describe_silence(model, error, timeout, self._last_lines(model)))
+
+    def _wait_healthy(self, servers: Sequence[str], timeout: float) -> list[str]:
+        """Wait until the health check of each server of the gallery has held.
+
+        Strategy: what compose.yaml says of a server's health is what is run here, so that there is no second word on
+        it; but at once and all the time, where Docker would first wait for an interval, which is seconds.
+
+        Returns:
+            What is to be said of each that has exited, or had not answered when the time was up.
+        """
+        deadline = time.monotonic() + timeout
+        checks = {name: _read_check(container) for name, container in self._inspect("lab.gallery").items()}
+        waiting = dict.fromkeys(servers, "it gave no sign")
+        failures = []
+        while waiting and time.monotonic() < deadline:
+            asked = {name: checks.get(name, []) for name in waiting}
+            for name, complaint in self._run_checks(asked, deadline):
+                if complaint is None:
+                    del waiting[name]
+                else:
+                    waiting[name] = complaint
+            if waiting:
+                for state in self.gallery():
+                    if state.model in waiting and state.state != "running":
+                        del waiting[state.model]
+                        failures.append(_describe_exit(state))
+                time.sleep(_PAUSE)
+        for name, complaint in waiting.items():
+            failures.append(_describe_silence(name, complaint, timeout, self._last_lines(name, everything=True)))
+        return failures
+
+    def _run_checks(self, checks: Mapping[str, Sequence[str]], deadline: float) -> Iterator[tuple[str, str | None]]:
+        """Run a command in the container of each of these services, all at once.
+
+        Gives:
+            Each service whose command has ended before the deadline, with why it failed, or None if it did not.
+        """
+        with contextlib.ExitStack() as stack:
+            running = {}
+            for name, check in checks.items():
+                running[name] = _open(["docker", "exec", self._container_name(name), *check])
+                stack.callback(_end, running[name])
+            for name, each in running.items():
+                said = "\n".join(line for line in _read_lines(each, deadline) if line)
+                # One that is cut off means nothing: `docker exec` then ends with 0.
+                if time.monotonic() < deadline:
+                    yield name, (_last_words(said) or "its health check failed") if each.wait() else None
 
     def _check_alive(self, models: Iterable[str]) -> None:
         states = {state.model: state for state in self.state()}
@@ -364,28 +428,38 @@ class Containers:
             if state.state != "running":
                 raise NotReadyError(_describe_exit(state))
 
-    def _inspect_models(self) -> list[dict[str, Any]]:
-        ids = self._list("container", "label=lab.model")
+    def _inspect(self, label: str) -> dict[str, dict[str, Any]]:
+        """What Docker says of the containers with a label, by their Compose service."""
+        ids = self._list("container", f"label={label}")
         found = json.loads(_docker("inspect", *ids, check=False).stdout or "[]") if ids else []
-        return [item for item in found if item["Config"]["Labels"].get("com.docker.compose.oneoff") != "True"]
+        return {
+            item["Config"]["Labels"][_SERVICE]: item
+            for item in found
+            if item["Config"]["Labels"].get("com.docker.compose.oneoff") != "True"
+        }
 
-    def _state_of(self, model: str, container: Mapping[str, Any] | None) -> ModelState:
-        family = self.catalogue[model].family
+    def _state_of(
+        self, model: str, family: str, listeners: tuple[Listener, ...], container: Mapping[str, Any] | None
+    ) -> ModelState:
         if container is None:
             return ModelState(model, family, self.name, "missing")
         if container["State"]["Running"]:
-            return ModelState(model, family, self.name, "running", listeners=tuple(self.catalogue.inside(model)))
-        lines = self._last_lines(model)
+            return ModelState(model, family, self.name, "running", listeners=listeners)
+        lines = self._last_lines(model, everything=family == GALLERY)
         if container["State"].get("OOMKilled"):
             lines.append("the kernel ended it at its memory limit (mem_limit in compose.yaml)")
         if container["State"].get("Error"):
             lines.append(container["State"]["Error"])
         return ModelState(model, family, self.name, "exited", container["State"]["ExitCode"], last_lines=tuple(lines))
 
-    def _last_lines(self, model: str) -> list[str]:
-        """The end of a model's log, on stderr; what it says on stdout is the line that describes it."""
+    def _last_lines(self, model: str, *, everything: bool = False) -> list[str]:
+        """The end of a model's log, on stderr; what it says on stdout is the line that describes it.
+
+        Args:
+            everything: of what is said on stdout too, as a server of the gallery may.
+        """
         said = _docker("logs", "--tail", str(2 * _LAST_LINES), self._container_name(model), check=False)
-        return said.stderr.splitlines()[-_LAST_LINES:]
+        return [*(said.stdout.splitlines() if everything else []), *said.stderr.splitlines()][-_LAST_LINES:]
 
     def _list(self, kind: str, *filters: str) -> list[str]:
         return _list(kind, f"label={_PROJECT}={self.project}", *filters)
@@ -641,6 +715,20 @@ def _last_words(stderr: str) -> str:
     """The line in which Docker says what was wrong, without its colours and prefixes."""
     lines = [line.strip() for line in stderr.splitlines() if not _NOISE.match(line)]
     return _PREFIX.sub("", lines[-1]) if lines else ""
+
+
+def _read_check(container: Mapping[str, Any]) -> list[str]:
+    """The command that is a container's health check; one that fails, where it has none."""
+    match (container["Config"].get("Healthcheck") or {}).get("Test"):
+        case ["CMD", *command]:
+            return [str(word) for word in command]
+        case ["CMD-SHELL", text]:
+            return ["/bin/sh", "-c", str(text)]
+    return ["/bin/sh", "-c", "echo 'it has no health check in compose.yaml' >&2; exit 1"]
+
+
+def _describe_silence(name: str, error: str, timeout: float, lines: Iterable[str]) -> str:
+    return "\n  ".join([f"{name} runs, but gave no answer within {timeout:g} s ({error}); its log ends with:", *lines])
 
 
 def _describe_exit(state: ModelState) -> str:

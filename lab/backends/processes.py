@@ -41,7 +41,7 @@ from lab.backends import (
     runtime_base,
     runtime_directory,
 )
-from lab.catalogue import ROOT, Catalogue, Listener, Model
+from lab.catalogue import GALLERY, ROOT, Catalogue, GalleryServer, Listener, Model
 from lab.certificates import CA, SERVER, provide
 from lab.errors import LabError, NotReadyError
 from lab.readiness import choose_targets, wait_ready
@@ -113,6 +113,9 @@ class Processes:
                     self._end(model)
             raise
 
+    def up_gallery(self, servers: Iterable[GalleryServer], *, timeout: float = READY_SECONDS) -> None:
+        raise LabError("the servers of the gallery run only in containers: take --backend docker")
+
     def down(self) -> None:
         records = [record for path in self._directory.glob("*.json") if (record := _read_record(path))]
         for record in records:
@@ -138,6 +141,9 @@ class Processes:
 
     def state(self) -> list[ModelState]:
         return [self._state_of(model.name) for model in self.catalogue.models]
+
+    def gallery(self) -> list[ModelState]:
+        return [ModelState(server.name, GALLERY, self.name, "missing") for server in self.catalogue.gallery]
 
     def targets(self) -> list[Listener]:
         return [listener for state in self.state() for listener in state.listeners]
@@ -273,7 +279,7 @@ class Processes:
         return [f"all={address}" for address in addresses]
 
     def _spawn(self, model: str, listens: Sequence[str], *, mutual_tls: bool = False) -> None:
-        certificates = provide(self.catalogue.names)
+        certificates = provide(self.catalogue.hosts)
         # One that has written its exit code may still be about to end itself.
         if ended := self._children.pop(model, None):
             ended.wait()

@@ -25,6 +25,8 @@ log = logging.getLogger("services")
 
 LIBRARIES = ("trio",)
 
+_STOP = (signal.SIGTERM, signal.SIGINT)
+
 
 def event_loop() -> str:
     """What turns, for the server's first line."""
@@ -37,6 +39,9 @@ def serve(listeners: list[Listener]) -> None:
     Raises:
         SystemExit: with code 1, if conversations were still going when the grace period ended.
     """
+    # Until `run` waits for them they wait for it: a handler of before that raises inside of trio's own start would be
+    # taken for an error of trio.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)
     if not trio.run(Server(listeners).run):
         raise SystemExit(1)
 
@@ -53,7 +58,8 @@ class Server:
 
     async def run(self) -> bool:
         """Serve until a signal; returns whether all conversations ended by themselves."""
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        with trio.open_signal_receiver(*_STOP) as signals:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP)
             async with trio.open_nursery() as conversations:
                 async with trio.open_nursery() as accepting:
                     for listener in self._listeners:

@@ -21,9 +21,8 @@ from services.protocol import Address, Transport
 
 FOREIGN = "target"
 
-# Seconds that a client waits before it gives up. What it waits for takes milliseconds. Beside builds of images on two
-# cores, one client in 5,000 was once not answered within 10 s, and no more than that could be found out.
-PATIENCE = 30.0
+# Seconds that a client waits before it gives up. What it waits for takes milliseconds.
+PATIENCE = 10.0
 
 
 @dataclass(frozen=True)

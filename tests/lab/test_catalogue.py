@@ -131,6 +131,79 @@ def test_a_profile_must_be_one_that_a_model_has(tmp_path: Path) -> None:
         Catalogue.load(write(tmp_path, MODEL)).select(["mine"], ["extra"])
 
 
+GALLERY = """\
+services:
+  mine:
+    image: example/x
+    labels: {lab.model: mine, lab.family: f, lab.summary: s}
+  post:
+    profiles: [gallery]
+    labels: {lab.gallery: "keeps mail", lab.services: "imap=tcp://post:143 imap=tls://post:993"}
+  plain:
+    profiles: [gallery]
+    labels: {lab.gallery: "says nothing"}
+    image: example/y
+"""
+
+
+def test_a_server_of_the_gallery_is_no_model(tmp_path: Path) -> None:
+    catalogue = Catalogue.load(write(tmp_path, GALLERY))
+    assert catalogue.names == ("mine",)
+    assert catalogue.hosts == ("mine", "post", "plain")
+    assert catalogue.profiles == ()
+    post, plain = catalogue.gallery
+    assert (post.name, post.summary) == ("post", "keeps mail")
+    assert [(item.service, item.transport, item.address) for item in post.addresses] == [
+        ("imap", "tcp", "tcp://post:143"),
+        ("imap", "tls", "tls://post:993"),
+    ]
+    assert plain.addresses == ()
+    with pytest.raises(CatalogueError, match="post is a server of the gallery, and no model"):
+        catalogue.select(["post"])
+    assert catalogue.check_host("post") == "post"
+    with pytest.raises(CatalogueError, match="unknown model 'nonesuch'; known: mine"):
+        catalogue.check_host("nonesuch")
+
+
+@pytest.mark.parametrize(
+    ("names", "profiles", "selected"),
+    [
+        ([], [], []),
+        (["mine"], ["peers"], []),
+        (["plain", "mine"], [], ["plain"]),
+        (["plain"], ["gallery"], ["post", "plain"]),
+    ],
+)
+def test_the_gallery_takes_part_where_it_is_named(
+    tmp_path: Path, names: list[str], profiles: list[str], selected: list[str]
+) -> None:
+    catalogue = Catalogue.load(write(tmp_path, GALLERY))
+    assert [server.name for server in catalogue.select_gallery(names, profiles)] == selected
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (('gallery: "says nothing"', 'gallery: ""'), r":10: plain has no text as its label lab\.gallery"),
+        (
+            ('lab.gallery: "says', 'lab.model: plain, lab.family: f, lab.summary: s, lab.gallery: "says'),
+            r":10: plain has both lab\.model and lab\.galler",
+        ),
+        (
+            ("  plain:\n    profiles: [gallery]", "  plain:\n    profiles: [p]"),
+            r":9: plain is not of the profile gallery",
+        ),
+        (("  plain:\n    profiles: [gallery]", "  plain:\n    image: x"), r":8: plain is not of the profile gallery"),
+        (("imap=tcp://post:143", "imap"), r":7: 'imap' in lab\.services of post is not NAME=URL"),
+        (("post:\n", "Post:\n"), r":7: 'Post' cannot name a server"),
+    ],
+    ids=["no summary", "a model too", "another profile", "no profile", "no address", "a name"],
+)
+def test_a_server_of_the_gallery_that_is_wrong(tmp_path: Path, change: tuple[str, str], message: str) -> None:
+    with pytest.raises(CatalogueError, match=message):
+        Catalogue.load(write(tmp_path, GALLERY.replace(*change, 1)))
+
+
 def test_models_of_profiles_alone_have_to_be_named(tmp_path: Path) -> None:
     catalogue = Catalogue.load(
         write(tmp_path, MODEL.replace("    image: example/mine", "    image: x\n    profiles: [p]"))

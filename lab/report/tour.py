@@ -1,0 +1,120 @@
+"""The tour on a terminal: the table of all modules; and of one, its code, what it printed, and the wire beside it."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.rule import Rule
+from rich.syntax import Syntax
+from rich.table import Table
+from rich.text import Text
+
+from lab.tour.collection import Exhibit
+from lab.tour.dialogue import Message
+from lab.tour.stage import Failure, Performance
+
+# From here on two columns are wide enough for code that is up to 120 characters wide, wrapped, beside a dialogue.
+WIDE = 160
+# Where nothing says how wide the output is (a log file): as wide as the code.
+LOG_WIDTH = 120
+
+# Of one side's words before the other side speaks, in lines.
+SHOWN = 12
+
+COLUMNS = ("module", "Python 2", "Python 3", "gone since", "use instead", "servers")
+MARKS = {"client": "C", "server": "S"}
+_STYLES = {"client": "cyan", "server": "green"}
+_NOTHING = "-"
+
+
+def open_console() -> Console:
+    """A console on stdout."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=LOG_WIDTH)
+
+
+def list_facts(exhibit: Exhibit) -> list[str]:
+    """The cells of an exhibit's row, in the order of `COLUMNS`."""
+    return [
+        exhibit.module,
+        ", ".join(exhibit.python2) or _NOTHING,
+        ", ".join(exhibit.python3) or _NOTHING,
+        exhibit.gone_since or _NOTHING,
+        exhibit.instead,
+        ", ".join(exhibit.servers) or _NOTHING,
+    ]
+
+
+def make_list(exhibits: Iterable[Exhibit]) -> Table:
+    """All modules with their fate."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in COLUMNS:
+        table.add_column(name, overflow="fold")
+    for exhibit in exhibits:
+        table.add_row(*map(Text, list_facts(exhibit)), style="" if exhibit.gone_since is None else "yellow")
+    return table
+
+
+def show(exhibit: Exhibit, performance: Performance, console: Console) -> None:
+    """Print what came of an exhibit: side by side where there is the width for it, else one below the other."""
+    console.print(Rule(Text(exhibit.module, style="bold"), style="dim"))
+    console.print(Text(exhibit.purpose, style="italic"))
+    names = f"Python 2: {', '.join(exhibit.python2) or _NOTHING}. Python 3: {', '.join(exhibit.python3) or _NOTHING}"
+    fate = f"gone since {exhibit.gone_since}" if exhibit.gone_since else "still there"
+    console.print(Text(f"{names}; {fate}. Use instead: {exhibit.instead}.", style="dim"))
+    code = Syntax(exhibit.code.rstrip(), "python", theme="ansi_dark", background_color="default", word_wrap=True)
+    happened = Group(*_tell(performance))
+    if console.width >= WIDE:
+        sides = Table.grid(expand=True, padding=(0, 2, 0, 0))
+        sides.add_column(ratio=1)
+        sides.add_column(ratio=1)
+        sides.add_row(Group(_heading(exhibit.file), code), happened)
+        console.print(sides)
+    else:
+        console.print(_heading(exhibit.file), code, happened)
+
+
+def mark_lines(messages: Sequence[Message]) -> Iterator[tuple[Message | None, str]]:
+    """A dialogue by lines, each with whose it is. Of a long message, a file as a rule, it is the first lines.
+
+    Returns:
+        For each line its message and its text with a mark in front; no message for a line that says who is talking.
+    """
+    before = None
+    for message in messages:
+        where = message.peer, message.connection, message.tls
+        if where != before:
+            yield None, f"-- connection {message.connection}, {message.peer}{', inside TLS' if message.tls else ''}"
+            before = where
+        lines = list(message.lines())
+        if len(lines) > SHOWN + 1:
+            lines[SHOWN:] = [f"... {len(lines) - SHOWN} more lines"]
+        for line in lines:
+            yield message, f"{MARKS[message.side]}: {line}".rstrip()
+
+
+def show_failure(failure: Failure) -> str:
+    """What a failure looks like to a program: its class and its message, in one line."""
+    if failure.raised is None:
+        return "nothing was raised"
+    return ": ".join(filter(None, (failure.raised, " ".join((failure.message or "").split()))))
+
+
+def _tell(performance: Performance) -> Iterator[RenderableType]:
+    yield _heading(f"what it prints, on Python {performance.python}")
+    yield Text(performance.output.rstrip())
+    if performance.error:
+        yield Text(performance.error.rstrip(), style="bold red")
+    yield _heading("what goes over the wire (C: client, S: server)")
+    for message, line in mark_lines(performance.messages):
+        yield Text(line, style="dim" if message is None else _STYLES[message.side], overflow="fold")
+    if performance.failures:
+        yield _heading("what it raises when")
+        table = Table(box=None, show_header=False, pad_edge=False)
+        for failure in performance.failures:
+            table.add_row(Text(failure.what), Text(show_failure(failure), style="" if failure.raised else "bold red"))
+        yield table
+
+
+def _heading(text: str) -> Text:
+    return Text(f"\n{text}", style="bold")

@@ -1,0 +1,66 @@
+"""News: groups, articles, threads; post one, and read it back.
+
+Python 2: nntplib
+Python 3: nntplib
+Gone since: 3.13
+Use instead: pynntp; here runs the back-port, as Debian's python3-standard-nntplib has it
+Servers: gallery_news
+"""
+
+from email.utils import make_msgid
+from nntplib import NNTP, decode_header
+
+from lab.tour.accounts import ANN, DOMAIN, WRONG_PASSWORD
+from lab.tour.faulty import SHORT, UNKNOWN_HOST, Failures, breaking_off, silent
+
+HOST, GROUP = "gallery_news", "gallery.test"
+
+
+def login(password: str = ANN.password) -> NNTP:
+    """A reader who may post."""
+    return NNTP(HOST, user=ANN.user, password=password, readermode=True, timeout=10)
+
+
+def post(news: NNTP, subject: str, answers: str = "") -> str:
+    """Post an article; its Message-ID."""
+    message_id = make_msgid(domain=DOMAIN)
+    lines = [f"From: Ann <{ANN.address}>", f"Newsgroups: {GROUP}", f"Subject: {subject}", f"Message-ID: {message_id}"]
+    if answers:
+        lines.append(f"References: {answers}")
+    news.post("\r\n".join([*lines, "", "A line.", ".hidden? No: a dot in front is doubled.", ""]).encode())
+    return message_id
+
+
+def visit() -> None:
+    with login() as news:
+        print(news.getwelcome().split()[0], "it can:", sorted(news.getcapabilities()))
+        question = post(news, "Which model?")
+        post(news, "Re: Which model?", answers=question)
+
+        _, count, first, last, name = news.group(GROUP)
+        print(name, "has articles:", count >= 2)
+        _, overviews = news.over((first, last))
+        thread = [each for _, each in overviews if question in (each["message-id"], each["references"])]
+        for overview in thread:
+            print(f"  {decode_header(overview['subject'])}, {overview[':lines']} lines", end=", ")
+            print("an answer" if overview["references"] == question else "a question")
+        _, article = news.article(question)
+        print("read back:", [line for line in article.lines if line.startswith((b"Subject", b"A line", b".h"))])
+        print("by number:", news.stat(last)[1] == last, "headers only:", len(news.head(question)[1].lines) > 3)
+
+
+def failures() -> Failures:
+    yield "wrong password", lambda: login(WRONG_PASSWORD)
+    with login() as news:
+        yield "no such group", lambda: news.group("alt.none")
+        yield "no such article", lambda: news.article("<none@gallery.test>")
+        news.group(GROUP)
+        yield "no such number", lambda: news.stat(999999)
+        yield "an article without a group", lambda: news.post(b"Subject: lost\r\n\r\n.\r\n")
+    yield "unknown host", lambda: NNTP(UNKNOWN_HOST)
+    yield "nobody listens", lambda: NNTP(HOST, 9999)
+    with breaking_off(b"200 ready\r\n", b"101 follows\r\nVERSION 2\r\n.\r\n", b"220 1 <a@b>\r\nhalf\r\n") as port:
+        news = NNTP("127.0.0.1", port)
+        yield "server gone in mid-transfer", lambda: news.article("<a@b>")
+    with silent() as port:
+        yield "no answer in time", lambda: NNTP("127.0.0.1", port, timeout=SHORT)

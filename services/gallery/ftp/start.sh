@@ -1,0 +1,4 @@
+# proftpd takes no key that everybody may read.
+install -m 600 /run/secrets/tls_server /run/proftpd/server.pem
+install -d /srv/ftp/pub
+exec proftpd --nodaemon --quiet

@@ -1,0 +1,241 @@
+"""The gallery on a real engine: its suite, inside its network; what the kernel says of its servers; what goes wrong."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from subprocess import CompletedProcess
+from uuid import uuid4
+
+import docker
+import pytest
+from docker.models.containers import Container
+
+from lab.backends.containers import Containers
+from lab.catalogue import ROOT, Catalogue
+from lab.check import PLUGIN, read_report
+from lab.tour import collection
+
+# A group of its own: with xdist the models' labs are up beside it, in another worker.
+pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("gallery")]
+
+CATALOGUE = Catalogue.load()
+SERVERS = [server.name for server in CATALOGUE.gallery]
+# Some of the tour's exhibits talk to these.
+MODELS = sorted({name for exhibit in collection.load() for name in exhibit.servers} - set(SERVERS))
+# Who runs in a container, and with what in its bounding set; nobody and nothing, unless said here.
+USERS = {"gallery_smtp": "0", "gallery_news": "9"}
+# CHOWN, FOWNER, SETGID, SETUID, SYS_CHROOT: capabilities(7), by their numbers.
+CAPABILITIES = {"gallery_smtp": sum(1 << number for number in (0, 3, 6, 7, 18))}
+
+Find = Callable[[str], list[str]]
+Lab = Callable[..., "CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="module")
+def backend(find_of_project: Find) -> Iterator[Containers]:
+    """The gallery, up; shared by the tests that leave it as it was."""
+    backend = Containers(f"t{uuid4().hex[:8]}", CATALOGUE)
+    try:
+        backend.up_gallery(CATALOGUE.gallery, timeout=60)
+        yield backend
+    finally:
+        backend.down()
+        assert not find_of_project(backend.project)
+
+
+@pytest.fixture(params=SERVERS)
+def container(engine: docker.DockerClient, backend: Containers, request: pytest.FixtureRequest) -> Container:
+    """Each server's container."""
+    return engine.containers.get(f"{backend.project}-{request.param}-1")
+
+
+def service_of(container: Container) -> str:
+    return str(container.labels["com.docker.compose.service"])
+
+
+def execute(container: Container, *command: str) -> str:
+    code, output = container.exec_run(list(command))
+    assert code == 0, output
+    return str(output.decode())
+
+
+def test_the_suite_holds_inside_the_network(backend: Containers) -> None:
+    """tests/gallery, in one run: pytest in a container beside the servers, and its findings by the lab's plugin."""
+    arguments = ["tests/gallery", *PLUGIN, "--numprocesses", "2", "--network"]
+    backend.up(MODELS, timeout=60)
+    try:
+        report = read_report(backend.run_service("tests", arguments, capture=True, timeout=170), [])
+    finally:
+        for model in MODELS:
+            backend.stop(model)
+    assert report.holds, "\n".join(f"{item.name}\n{item.detail}" for item in report.failures)
+    assert not [item for item in report.findings if item.outcome == "skipped"]
+    assert all(state.state == "running" for state in backend.gallery())
+
+
+def test_other_peoples_clients_succeed(backend: Containers) -> None:
+    """curl, lftp, swaks, telnet and INN's own, from Debian."""
+    script = (ROOT / "tests" / "gallery" / "clients.sh").read_text()
+    done = backend.run_service("clients", ["sh", "-c", script], capture=True, timeout=170)
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count("ok ") == script.count("\ntry ")
+
+
+def test_it_holds_under_moderate_load(backend: Containers, lab: Lab) -> None:
+    """A user of each kind, and two more: every step is taken, and every reply is what it should be."""
+    options = ["--backend", "docker", "--project", backend.project]
+    done = lab(*options, "load-gallery", "--json", "--users", "8", "--duration", "6s")
+    rows = json.loads(done.stdout)
+    assert not [row for row in rows if row["failures"]]
+    assert done.returncode == 0
+    assert {row["protocol"] for row in rows} == {"FTP", "HTTP", "NNTP", "XML-RPC", "mail"}
+    assert all(row["taken"] > 0 and row["p99_ms"] >= row["p50_ms"] > 0 for row in rows)
+    assert {"GET /lines.txt, kept", "GET /lines.txt, new", "IMAP fetch", "upload"} <= {row["step"] for row in rows}
+
+
+class TestHardening:
+    def test_as_few_privileges_as_can_be(self, container: Container) -> None:
+        lines = execute(container, "cat", "/proc/1/status").splitlines()
+        status = {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
+        service = service_of(container)
+        assert status["Uid"][0] == USERS.get(service, "1000")
+        assert int(status["CapBnd"][0], 16) == CAPABILITIES.get(service, 0)
+        assert status["NoNewPrivs"] == ["1"]
+        assert status["Seccomp"] == ["2"]
+
+    def test_the_root_cannot_be_written_to(self, container: Container) -> None:
+        for path in ("/x", "/srv/x", "/usr/x", "/etc/x"):
+            code, output = container.exec_run(["sh", "-c", f"echo > {path}"])
+            assert code != 0, path
+            assert b"Read-only file system" in output, output
+
+    def test_limits_of_processes_and_memory(self, container: Container) -> None:
+        # The files of cgroup v2 first, then those of v1.
+        pids = "cat /sys/fs/cgroup/pids.max 2>/dev/null || cat /sys/fs/cgroup/pids/pids.max"
+        memory = "cat /sys/fs/cgroup/memory.max 2>/dev/null || cat /sys/fs/cgroup/memory/memory.limit_in_bytes"
+        wanted = CATALOGUE.definitions[service_of(container)]
+        assert int(execute(container, "sh", "-c", pids)) == wanted["pids_limit"]
+        assert int(execute(container, "sh", "-c", memory)) == int(wanted["mem_limit"][:-1]) << 20
+
+    def test_no_published_port(self, container: Container) -> None:
+        assert not [port for port in container.attrs["NetworkSettings"]["Ports"].values() if port]
+
+    def test_it_ends_when_it_is_asked_to(self, backend: Containers, container: Container) -> None:
+        """And starts again, with a health check that can fail: on the one that is stopped."""
+        container.stop(timeout=10)
+        container.reload()
+        # 128 and a signal's number: it has no handler for SIGTERM, and init passes on that it ended by it.
+        assert container.attrs["State"]["ExitCode"] in (0, 143)
+        server = next(item for item in CATALOGUE.gallery if item.name == service_of(container))
+        assert [state.state for state in backend.gallery() if state.model == server.name] == ["exited"]
+        backend.up_gallery([server], timeout=60)
+
+
+def test_it_is_seen_and_is_no_model(backend: Containers, lab: Lab) -> None:
+    options = ["--backend", "docker", "--project", backend.project]
+    rows = json.loads(lab(*options, "ls", "--json").stdout)
+    running = {row["model"]: row for row in rows if row["state"] == "running"}
+    assert list(running) == SERVERS
+    assert {row["family"] for row in running.values()} == {"gallery"}
+    assert {"service": "imap", "transport": "tls", "address": "tls://gallery_mail:993"} in running["gallery_mail"][
+        "listeners"
+    ]
+    assert f"gallery\tgallery_ftp\trunning\t{CATALOGUE.gallery[0].summary}" in lab(*options, "ls").stdout.splitlines()
+    assert "gallery_xmlrpc: XML-RPC at port 8000" in lab(*options, "logs", "gallery_xmlrpc").stdout
+    assert "gallery_mail: " in lab(*options, "logs").stdout
+    assert backend.targets() == []
+    for command in (["check"], ["load", "--headless"], ["call"]):
+        done = lab(
+            *options,
+            *command,
+            *(["--models"] if command[0] == "load" else []),
+            "gallery_ftp",
+            *(["ftp"] if command[0] == "call" else []),
+        )
+        assert (done.returncode, done.stderr) == (2, "lab: gallery_ftp is a server of the gallery, and no model\n")
+    assert lab(*options, "shell", "-c", "true").returncode == 0
+
+
+def copy_catalogue(folder: Path, override: str) -> list[str]:
+    """A compose file of one's own with an override beside it, as options of `lab`."""
+    path = folder / "compose.yaml"
+    path.write_text((ROOT / "compose.yaml").read_text().replace("context: .", f"context: {ROOT}"))
+    path.with_name("compose.override.yaml").write_text(override)
+    return ["--file", str(path), "--backend", "docker"]
+
+
+def test_one_that_does_not_come_up_is_named_and_the_others_run(
+    docker_project: str, tmp_path_factory: pytest.TempPathFactory, lab: Lab
+) -> None:
+    """One exits, one answers wrongly, one has no health check; one is as it should be; and one is found out by load."""
+    override = """
+services:
+  gallery_xmlrpc:
+    command:
+      - python3
+      - -c
+      - |
+        from xmlrpc.server import SimpleXMLRPCServer
+        server = SimpleXMLRPCServer(("0.0.0.0", 8000))
+        server.register_introspection_functions()
+        server.register_multicall_functions()
+        server.register_function(lambda a, b: a + b + 1, "add")
+        server.register_function(lambda data: data, "reverse")
+        server.serve_forever()
+  gallery_ftp: {command: [sh, -c, "echo no such luck >&2; exit 3"]}
+  gallery_web: {healthcheck: {test: [CMD, answers, "80", "-", GET / HTTP/1.0, "666"]}}
+  gallery_gopher: {healthcheck: {test: [NONE]}}
+"""
+    options = [*copy_catalogue(tmp_path_factory.mktemp("broken"), override), "--project", docker_project]
+    names = ["gallery_ftp", "gallery_web", "gallery_gopher", "gallery_xmlrpc", "gallery_asynchat"]
+    up = lab(*options, "up", *names, "--timeout", "5")
+    assert up.returncode == 2
+    assert "gallery_ftp exited with code 3 instead of answering; its log ends with:\n  no such luck\n" in up.stderr
+    assert "gallery_web runs, but gave no answer within 5 s (port 80 does not say '666' but " in up.stderr
+    assert "gallery_gopher runs, but gave no answer within 5 s (it has no health check in compose.yaml)" in up.stderr
+    assert "gallery_asynchat" not in up.stderr
+    rows = json.loads(lab(*options, "ls", "--json").stdout)
+    states = {row["model"]: row["state"] for row in rows if row["model"] in names}
+    assert states == dict.fromkeys(names, "running") | {"gallery_ftp": "exited"}
+    loaded = lab(*options, "load-gallery", "xmlrpc", "--json", "--users", "2", "--duration", "3s")
+    assert loaded.returncode == 1
+    steps = {row["step"]: row for row in json.loads(loaded.stdout)}
+    assert steps["add"]["failures"] == steps["add"]["taken"] > 0
+    missing = lab(*options, "load-gallery", "ftp", "--headless")
+    wanted = "lab: ftp needs gallery_ftp: `lab up gallery_ftp` starts what is missing\n"
+    assert (missing.returncode, missing.stderr) == (2, wanted)
+    assert lab(*options, "down").returncode == 0
+
+
+def test_each_lab_begins_afresh_and_starts_what_is_named(docker_project: str, lab: Lab) -> None:
+    options = ["--backend", "docker", "--project", docker_project]
+    script = "; ".join(
+        [
+            "import ftplib, io",
+            "client = ftplib.FTP('gallery_ftp', 'ann', 'anns-secret', timeout=20)",
+            "print(client.nlst('pub'))",
+            "client.storbinary('STOR pub/left', io.BytesIO(b'x'))",
+            "client.quit()",
+        ]
+    )
+    for _ in range(2):
+        up = lab(*options, "up", "gallery_ftp", "plain_socket")
+        assert up.returncode == 0, up.stderr
+        assert up.stdout.splitlines() == [
+            "1 of the gallery's servers answers: `lab ls` says where",
+            "1 model answers: `lab ls` says where",
+        ]
+        rows = json.loads(lab(*options, "ls", "--json").stdout)
+        running = {row["model"] for row in rows if row["state"] == "running"}
+        assert running == {"gallery_ftp", "plain_socket"}
+        assert lab(*options, "shell", "-c", f'python -c "{script}"').stdout == "[]\n"
+        assert lab(*options, "down").returncode == 0
+
+
+def test_without_containers_there_is_no_gallery(process_project: str, lab: Lab) -> None:
+    options = ["--backend", "process", "--project", process_project]
+    for names in (["--profile", "gallery"], ["gallery_ftp", "plain_socket"]):
+        up = lab(*options, "up", *names)
+        assert (up.returncode, up.stdout) == (2, "")
+        assert up.stderr == "lab: the servers of the gallery run only in containers: take --backend docker\n"
+    assert {row["state"] for row in json.loads(lab(*options, "ls", "--json").stdout)} == {"missing"}

@@ -1,0 +1,464 @@
+"""The tour, from the machine that it is asked on: its list, its recorder, its secrets, and what it brings up."""
+
+import base64
+import json
+import re
+import socket
+import ssl
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+
+from lab.authority import found, issue
+from lab.backends.containers import purge
+from lab.catalogue import ROOT
+from lab.report.tour import SHOWN, WIDE, make_list, mark_lines, show
+from lab.tour import collection
+from lab.tour.accounts import ANN, WRONG_PASSWORD
+from lab.tour.collection import CollectionError, read_exhibit
+from lab.tour.dialogue import KEPT, MASK, Message, mask, show_text
+from lab.tour.faulty import breaking_off, silent
+from lab.tour.normalise import normalise, normalise_text
+from lab.tour.recorder import Recorder
+from lab.tour.stage import Failure, Performance
+
+Lab = Callable[..., "CompletedProcess[str]"]
+Find = Callable[[str], list[str]]
+
+# The names of the classic table, as the tutorials have them, and what they begin with.
+CLASSIC = [
+    "socket",
+    "SocketServer",
+    "twisted.internet",
+    "urllib",
+    "urllib2",
+    "asynchat",
+    "asyncore",
+    "cgi",
+    "Cookie",
+    "cookielib",
+    "email",
+    "ftplib",
+    "gopherlib",
+    "httplib",
+    "imaplib",
+    "mailbox",
+    "mailcap",
+    "mhlib",
+    "nntplib",
+    "poplib",
+    "robotparser",
+    "SimpleXMLRPCServer",
+    "smtpd",
+    "smtplib",
+    "telnetlib",
+    "urlparse",
+    "xmlrpclib",
+]
+
+DOCSTRING = '''"""What it is for.
+
+Python 2: old, older
+Python 3: -
+Gone since: 3.13
+Use instead: something
+  newer
+Servers: gallery_web
+"""
+
+code = 1
+'''
+
+
+class TestCollection:
+    def test_it_has_every_module_of_the_classic_table_and_no_file_more(self) -> None:
+        exhibits = collection.load()
+        assert [name for exhibit in exhibits for name in exhibit.python2] == CLASSIC
+        files = {path.name for path in collection.DIRECTORY.glob("*.py")} - {"__init__.py"}
+        assert files == {Path(exhibit.file).name for exhibit in exhibits}
+
+    def test_what_is_said_to_be_gone_is_what_python_has_dropped(self) -> None:
+        """As far as this Python can tell: one that is older than 3.13 still has some of them."""
+        gone = {exhibit.module: exhibit.gone_since for exhibit in collection.load() if exhibit.gone_since}
+        assert gone == {
+            "asynchat": "3.12",
+            "asyncore": "3.12",
+            "cgi": "3.13",
+            "gopherlib": "2.6",
+            "mailcap": "3.13",
+            "mhlib": "3.0",
+            "nntplib": "3.13",
+            "smtpd": "3.12",
+            "telnetlib": "3.13",
+        }
+        for module, version in gone.items():
+            assert (module in sys.stdlib_module_names) == (sys.version_info < tuple(map(int, version.split("."))))
+
+    @pytest.mark.parametrize(
+        ("name", "module"),
+        [
+            ("ftplib", "ftplib"),
+            ("SocketServer", "socketserver"),
+            ("http.cookies", "cookie"),
+            ("xmlrpc.server", "simplexmlrpcserver"),
+            ("urllib.request", "urllib"),
+            ("urllib.parse", "urllib"),
+            ("mailbox", "mailbox"),
+            ("MAILBOX.MH", "mhlib"),
+        ],
+    )
+    def test_a_module_is_found_by_any_of_its_names(self, name: str, module: str) -> None:
+        assert [exhibit.module for exhibit in collection.find([name])] == [module]
+
+    def test_several_come_in_the_order_of_the_tour_and_once(self) -> None:
+        assert [each.module for each in collection.find(["smtplib", "Cookie", "socket", "cookie"])] == [
+            "socket",
+            "cookie",
+            "smtplib",
+        ]
+
+    def test_one_that_is_unknown_is_told_the_names(self) -> None:
+        with pytest.raises(CollectionError, match=r"^unknown module 'finger'; known: socket, .*, xmlrpclib$"):
+            collection.find(["ftplib", "finger"])
+
+    def test_the_facts_are_read_from_the_docstring_and_the_rest_is_code(self) -> None:
+        exhibit = read_exhibit("old", DOCSTRING)
+        assert exhibit.purpose == "What it is for."
+        assert (exhibit.python2, exhibit.python3, exhibit.gone_since) == (("old", "older"), (), "3.13")
+        assert (exhibit.instead, exhibit.servers) == ("something newer", ("gallery_web",))
+        assert exhibit.code == "code = 1\n"
+        other = read_exhibit("old", DOCSTRING.replace("something", "nothing"))
+        assert other.digest == exhibit.digest != read_exhibit("old", DOCSTRING.replace("= 1", "= 2")).digest
+
+    def test_a_fact_that_is_missing_is_named(self) -> None:
+        with pytest.raises(CollectionError, match=r"old_exhibit\.py: its docstring does not say: Gone since$"):
+            read_exhibit("old", DOCSTRING.replace("Gone since: 3.13\n", ""))
+
+
+class TestSecrets:
+    @pytest.mark.parametrize(
+        ("said", "shown"),
+        [
+            ("PASS whatever it is", f"PASS {MASK}"),
+            ("authinfo pass x", f"authinfo pass {MASK}"),
+            ("ABCD1 LOGIN ann {3}", f"ABCD1 LOGIN ann {MASK}"),
+            ("AUTH PLAIN AGFubgBhbm4=", f"AUTH PLAIN {MASK}"),
+            ("Host: a\nAuthorization: Basic YTpi\nAccept: b", f"Host: a\nAuthorization: Basic {MASK}\nAccept: b"),
+            ("ftp://ann:anns-secret@host/", f"ftp://ann:{MASK}@host/"),
+            ("PASSIVE mode", "PASSIVE mode"),
+            ("Authorization: Digest username=ann", "Authorization: Digest username=ann"),
+        ],
+    )
+    def test_a_password_in_its_place_is_masked(self, said: str, shown: str) -> None:
+        assert mask(said) == shown
+
+    @pytest.mark.parametrize("password", [ANN.password, WRONG_PASSWORD])
+    def test_the_gallerys_are_masked_in_every_spelling_and_place(self, password: str) -> None:
+        for text in (password, f"\0{ANN.user}\0{password}", f"{ANN.user}:{password}"):
+            encoded = base64.b64encode(text.encode()).decode()
+            assert mask(f"> {encoded} <") == f"> {MASK} <"
+        assert mask(f"x{password}x") == f"x{MASK}x"
+
+
+def test_bytes_are_shown_as_what_they_are() -> None:
+    assert show_text("grün\r\n".encode()) == "grün\n"
+    assert show_text(b"\xff\xfb\x01 choice> \x00\t\x1b[1m") == "\\xff\\xfb\\x01 choice> \\x00\t\\x1b[1m"
+
+
+@pytest.fixture
+def recorder() -> Iterator[Recorder]:
+    recorder = Recorder()
+    before = {(kind, name): vars(kind).get(name) for kind in (socket.socket, ssl.SSLSocket) for name in dir(kind)}
+    with recorder.recording():
+        yield recorder
+    # What was replaced is what it was.
+    assert before == {(kind, name): vars(kind).get(name) for kind, name in before}
+
+
+class Server:
+    """Answers each line with the same in capitals; in TLS from the start, where it has a context."""
+
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
+        self._context = context
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address: tuple[str, int] = self._listener.getsockname()
+        self._thread = threading.Thread(target=self._serve)
+
+    def __enter__(self) -> "Server":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._thread.join(10)
+        self._listener.close()
+
+    def _serve(self) -> None:
+        stream, _ = self._listener.accept()
+        if self._context:
+            stream = self._context.wrap_socket(stream, server_side=True)
+        with stream, stream.makefile("rb") as lines:
+            for line in lines:
+                stream.sendall(line.upper())
+
+
+def tell(messages: list[Message]) -> list[tuple[int, str, str]]:
+    return [(each.connection, each.side, each.text) for each in messages]
+
+
+class TestRecorder:
+    def test_what_a_client_says_and_hears_and_not_its_server_in_the_same_process(self, recorder: Recorder) -> None:
+        with Server() as server, socket.create_connection(server.address) as link:
+            link.sendall(b"hel")
+            link.send(memoryview(b"lo\n"))
+            assert link.recv(100) == b"HELLO\n"
+            link.sendmsg([b"by", b"e\n"])
+            data = bytearray(100)
+            assert link.recv_into(data) == 4
+        assert tell(recorder.messages()) == [
+            (1, "client", "hello\n"),
+            (1, "server", "HELLO\n"),
+            (1, "client", "bye\n"),
+            (1, "server", "BYE\n"),
+        ]
+        assert {each.peer for each in recorder.messages()} == {f"127.0.0.1:{server.address[1]}"}
+
+    def test_a_host_has_the_name_that_was_asked_for(self, recorder: Recorder) -> None:
+        with Server() as server, socket.create_connection(("localhost", server.address[1])) as link:
+            link.sendall(b"x\n")
+            link.recv(10)
+        assert {each.peer for each in recorder.messages()} == {f"localhost:{server.address[1]}"}
+
+    def test_files_made_of_sockets_and_several_connections_at_once(self, recorder: Recorder) -> None:
+        with (
+            Server() as one,
+            Server() as other,
+            socket.create_connection(one.address) as first,
+            socket.create_connection(other.address) as second,
+            first.makefile("rwb") as stream,
+        ):
+            stream.write(b"one\n")
+            stream.flush()
+            second.sendall(b"two\n")
+            assert stream.readline() == b"ONE\n"
+            second.recv(10)
+        assert tell(recorder.messages()) == [
+            (1, "client", "one\n"),
+            (2, "client", "two\n"),
+            (1, "server", "ONE\n"),
+            (2, "server", "TWO\n"),
+        ]
+
+    def test_of_tls_it_is_what_was_inside_and_what_came_before_it(self, recorder: Recorder, tmp_path: Path) -> None:
+        ca, key = found(4e9)
+        certificate, _ = issue(ca, key, ["localhost"], 4e9)
+        (tmp_path / "ca.pem").write_bytes(ca)
+        (tmp_path / "server.pem").write_bytes(certificate)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(tmp_path / "server.pem")
+        trusting = ssl.create_default_context(cafile=tmp_path / "ca.pem")
+        with (
+            Server(context) as server,
+            socket.create_connection(server.address) as link,
+            trusting.wrap_socket(link, server_hostname="localhost") as secure,
+        ):
+            secure.sendall(b"PASS secret\n")
+            assert secure.recv(100) == b"PASS SECRET\n"
+        messages = recorder.messages()
+        assert tell(messages) == [(1, "client", f"PASS {MASK}\n"), (1, "server", f"PASS {MASK}\n")]
+        assert all(each.tls for each in messages)
+
+    def test_long_messages_are_counted_and_not_kept(self, recorder: Recorder) -> None:
+        with Server() as server, socket.create_connection(server.address) as link:
+            link.sendall(b"x" * (KEPT + 7))
+            link.sendall(b"\n")
+            while not link.recv(65536).endswith(b"\n"):
+                pass
+        first, _ = recorder.messages()
+        assert (len(first.text), first.left_out) == (KEPT, 8)
+        assert list(first.lines())[-1] == "... 8 more bytes"
+
+
+class TestFaulty:
+    def test_one_that_breaks_off_says_its_parts_and_ends_in_good_order(self) -> None:
+        with breaking_off(b"one", b"two") as port, socket.create_connection(("127.0.0.1", port), 10) as link:
+            assert link.recv(10) == b"one"
+            link.sendall(b"?")
+            assert link.recv(10) == b"two"
+            link.sendall(b"more that it does not wait for")
+            assert link.recv(10) == b""
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", port), 10)
+
+    def test_nothing_of_it_is_left_whether_somebody_came_or_not(self) -> None:
+        before = threading.active_count()
+        with breaking_off(b"hello"):
+            pass
+        with breaking_off(b"hello", b"never said") as port, socket.create_connection(("127.0.0.1", port), 10):
+            pass
+        assert threading.active_count() == before
+
+    def test_one_that_is_silent_is_connected_to_and_says_nothing(self) -> None:
+        with silent() as port, socket.create_connection(("127.0.0.1", port), 0.2) as link:
+            link.sendall(b"hello?")
+            with pytest.raises(TimeoutError):
+                link.recv(1)
+
+
+PERFORMANCE = Performance(
+    "ftplib",
+    "3.13.5",
+    "at Wed, 25 Nov 2026 02:30:00 GMT\n",
+    None,
+    (
+        Message(1, "gallery_ftp:21", "client", "USER ann\n"),
+        Message(1, "gallery_ftp:21", "server", "331 what now\n", tls=True),
+        Message(2, "gallery_ftp:30017", "server", "data", left_out=9),
+    ),
+    (Failure("wrong password", "ftplib.error_perm", "530 no"), Failure("lost", None, None)),
+)
+
+
+class TestShowing:
+    def test_a_performance_survives_json(self) -> None:
+        assert Performance.from_json(json.loads(json.dumps(PERFORMANCE.as_json()))) == PERFORMANCE
+
+    def test_it_holds_if_it_came_to_its_end_and_all_that_should_fail_did(self) -> None:
+        assert not PERFORMANCE.held
+        better = replace(PERFORMANCE, failures=PERFORMANCE.failures[:1])
+        assert better.held
+        assert not replace(better, error="Traceback ...").held
+
+    def test_a_dialogue_says_who_on_which_connection(self) -> None:
+        assert [line for _, line in mark_lines(PERFORMANCE.messages)] == [
+            "-- connection 1, gallery_ftp:21",
+            "C: USER ann",
+            "-- connection 1, gallery_ftp:21, inside TLS",
+            "S: 331 what now",
+            "-- connection 2, gallery_ftp:30017",
+            "S: data",
+            "S: ... 9 more bytes",
+        ]
+
+    def test_of_a_long_message_it_is_the_first_lines(self) -> None:
+        message = Message(1, "gallery_ftp:21", "server", "".join(f"{number}\n" for number in range(100)))
+        lines = [line for _, line in mark_lines([message])]
+        assert lines[1:] == [*(f"S: {number}" for number in range(SHOWN)), f"S: ... {100 - SHOWN} more lines"]
+
+    @pytest.mark.parametrize("width", [WIDE, 80])
+    def test_side_by_side_where_there_is_the_width_else_below_each_other(self, width: int) -> None:
+        from rich.console import Console
+
+        (exhibit,) = collection.find(["ftplib"])
+        console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+        with console.file:
+            show(exhibit, PERFORMANCE, console)
+            lines = console.export_text().splitlines()
+        heads = [number for number, line in enumerate(lines) if exhibit.file in line or "what it prints" in line]
+        assert len(heads) == (1 if width == WIDE else 2)
+        assert all(len(line) <= width for line in lines)
+        shown = "\n".join(lines)
+        for text in ("def visit()", "C: USER ann", "ftplib.error_perm: 530 no", "nothing was raised"):
+            assert text in shown
+
+    def test_the_list_has_a_row_for_each(self) -> None:
+        assert make_list(collection.load()).row_count == len(collection.MODULES)
+
+
+class TestNormalising:
+    @pytest.mark.parametrize(
+        ("said", "kept"),
+        [
+            ("Date: Wed, 25 Nov 2026 02:30:00 GMT", "Date: <date>"),
+            ("Date: Wed, 25 Nov 2026 02:30:00 +0000 (UTC)", "Date: <date>"),
+            ("modify=20261125023000;type=file", "modify=<date>;type=file"),
+            ("1 ann ann 71 Nov 25 02:30 lines.txt", "1 ann ann 71 <date> lines.txt"),
+            ("20261125T02:30:00", "<date>"),
+            ("227 Entering Passive Mode (172,18,0,4,117,53).", "227 Entering Passive Mode (<address>,<port>)."),
+            ("gallery_ftp:30017", "gallery_ftp:<port>"),
+            ("gallery_ftp:21", "gallery_ftp:21"),
+            ("127.0.0.1:41234", "127.0.0.1:<port>"),
+            ("+OK ready <1a.2.6b.x==@9f86d081884c>", "+OK ready <message-id>"),
+            ("To: <ann@gallery.test>", "To: <ann@gallery.test>"),
+            ("KDJN12 OK done (0.001 + 0.000 secs).", "TAG12 OK done (<seconds>)."),
+            ("250 2.0.0 1a2b3c4d Message accepted", "250 2.0.0 <id> Message accepted"),
+            ("STOR poem.txt 1892 bytes", "STOR poem.txt 1892 bytes"),
+        ],
+    )
+    def test_what_differs_from_run_to_run_is_replaced_by_what_it_is(self, said: str, kept: str) -> None:
+        assert normalise_text(said) == kept
+
+    def test_all_of_a_performance_and_twice_changes_nothing(self) -> None:
+        once = normalise(PERFORMANCE)
+        assert once.output == "at <date>\n"
+        assert once.messages[2].peer == "gallery_ftp:<port>"
+        assert normalise(once) == once
+
+
+def test_the_list_is_there_without_an_engine(lab: Lab) -> None:
+    rows = json.loads(lab("--backend", "process", "tour", "--json").stdout)
+    assert [row["module"] for row in rows] == list(collection.MODULES)
+    lines = lab("--backend", "process", "tour").stdout.splitlines()
+    assert lines[0].split("\t") == ["module", "Python 2", "Python 3", "gone since", "use instead", "servers"]
+    assert len(lines) == len(collection.MODULES) + 1
+
+
+def test_an_unknown_module_and_no_containers_are_one_line_each(lab: Lab) -> None:
+    unknown = lab("tour", "finger")
+    assert (unknown.returncode, unknown.stderr.count("\n")) == (2, 1)
+    assert unknown.stderr.startswith("lab: unknown module 'finger'; known: socket, ")
+    none = lab("--backend", "process", "tour", "socket")
+    assert (none.returncode, none.stderr.count("\n")) == (2, 1)
+    assert "only in containers" in none.stderr
+
+
+@pytest.mark.docker
+@pytest.mark.xdist_group("docker")
+class TestVisit:
+    @pytest.fixture
+    def project(self, docker_project: str, find_of_project: Find) -> Iterator[str]:
+        """A project whose tour leaves nothing either."""
+        yield docker_project
+        left = find_of_project(f"{docker_project}-tour")
+        if left:
+            purge(f"{docker_project}-tour")
+        assert not left
+
+    def test_what_was_brought_up_goes_again(self, project: str, lab: Lab, find_of_project: Find) -> None:
+        done = lab("--project", project, "tour", "socket")
+        assert done.returncode == 0, done.stderr
+        assert re.search(r"^C: echo, echo, echo,$", done.stdout, re.MULTILINE)
+        assert "def visit() -> None:" in done.stdout
+        assert find_of_project(project) == find_of_project(f"{project}-tour") == []
+
+    def test_what_ran_already_is_visited_and_left(self, project: str, lab: Lab, find_of_project: Find) -> None:
+        try:
+            assert lab("--project", project, "up", "plain_socket").returncode == 0
+            before = find_of_project(project)
+            done = lab("--project", project, "tour", "socket", "--json")
+            assert done.returncode == 0, done.stderr
+            (performance,) = json.loads(done.stdout)["tour"]
+            assert performance["module"] == "socket"
+            assert {message["peer"] for message in performance["messages"]} >= {"plain_socket:7"}
+            assert find_of_project(project) == before
+            assert find_of_project(f"{project}-tour") == []
+        finally:
+            lab("--project", project, "down")
+
+    def test_a_server_that_does_not_come_up_is_named_and_the_others_are_shown(
+        self, project: str, lab: Lab, tmp_path_factory: pytest.TempPathFactory
+    ) -> None:
+        file = tmp_path_factory.mktemp("broken") / "compose.yaml"
+        file.write_text((ROOT / "compose.yaml").read_text().replace("context: .", f"context: {ROOT}"))
+        file.with_name("compose.override.yaml").write_text(
+            "services: {gallery_gopher: {command: [sh, -c, echo no such luck >&2; exit 3]}}\n"
+        )
+        done = lab("--file", str(file), "--project", project, "tour", "gopherlib", "xmlrpclib", "--json")
+        assert done.returncode == 1
+        assert [each["module"] for each in json.loads(done.stdout)["tour"]] == ["xmlrpclib"]
+        assert "not shown: gopherlib: gallery_gopher exited with code 3" in done.stderr
+        assert "no such luck" in done.stderr

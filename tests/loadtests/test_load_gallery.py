@@ -1,0 +1,52 @@
+"""`lab load-gallery`, without the gallery: who is chosen, and what is read of Locust's output."""
+
+import ast
+import json
+import subprocess
+
+import pytest
+
+from lab.catalogue import ROOT, Catalogue
+from lab.errors import LabError
+from lab.load_gallery import USERS, choose_users, read_steps
+
+SERVERS = [server.name for server in Catalogue.load().gallery]
+
+
+def test_there_is_a_user_for_each_word_and_a_word_for_each_user() -> None:
+    tree = ast.parse((ROOT / "loadtests" / "gallery.py").read_text())
+    classes = {node.name for node in tree.body if isinstance(node, ast.ClassDef) and node.name.endswith("User")}
+    assert classes - {"GalleryUser"} == {name for name, _ in USERS.values()}
+    assert {server for _, needed in USERS.values() for server in needed} <= set(SERVERS)
+
+
+def test_users_are_those_whose_servers_run() -> None:
+    assert choose_users([], SERVERS) == [name for name, _ in USERS.values()]
+    assert choose_users([], ["gallery_smtp", "gallery_web"]) == ["WebUser", "WebChurnUser"]
+    assert choose_users(["web", "ftp", "web"], SERVERS) == ["WebUser", "FtpUser"]
+    with pytest.raises(LabError, match="mail needs gallery_mail: `lab up gallery_mail`"):
+        choose_users(["mail"], ["gallery_smtp"])
+    with pytest.raises(LabError, match="`lab up --profile gallery`"):
+        choose_users([], ["gallery_telnet"])
+
+
+ENTRY = {"method": "FTP", "name": "upload", "num_requests": 100, "num_failures": 2}
+
+
+def finished(output: str, code: int = 0) -> "subprocess.CompletedProcess[str]":
+    return subprocess.CompletedProcess([], code, output, "something else\n")
+
+
+def test_steps_are_read_from_what_locust_prints() -> None:
+    times = {"1.5": 50, "3": 48, "20": 1, "1000.0": 1}
+    (step,) = read_steps(finished("noise\n" + json.dumps([{**ENTRY, "response_times": times}]), 1), 4.0)
+    wanted = {"protocol": "FTP", "step": "upload", "taken": 100, "failures": 2, "rate": 25.0}
+    assert step == wanted | {"p50_ms": 1.5, "p99_ms": 20.0}
+    (step,) = read_steps(finished(json.dumps([{**ENTRY, "response_times": {}}])), 4.0)
+    assert (step["p50_ms"], step["p99_ms"]) == (None, None)
+
+
+@pytest.mark.parametrize(("output", "code"), [("", 0), ("no list", 1), ("[1, ", 0), ("[]", 2)])
+def test_what_is_no_list_of_steps_is_an_error_that_quotes_it(output: str, code: int) -> None:
+    with pytest.raises(LabError, match=rf"Locust ended with exit code {code}:\n  something else"):
+        read_steps(finished(output, code), 1.0)
