@@ -157,6 +157,12 @@ class Lane:
         """Whether it has a schedule."""
         return self.schedule is not None
 
+    def count_users(self) -> None:
+        """Count the time of the links up to now; before their number changes, and before it is asked for."""
+        now = perf_counter()
+        self.tally.user_seconds += len(self.links) * (now - self.counted_at)
+        self.counted_at = now
+
     def ask_where(self, now: float) -> None:
         """Find out where the address leads, beside everything else; it stays what it was if nobody knows.
 
@@ -194,10 +200,8 @@ class Lane:
 
     def take(self) -> Tally:
         """What was counted since the last time."""
+        self.count_users()
         tally, self.tally = self.tally, Tally()
-        now = perf_counter()
-        tally.user_seconds = len(self.links) * (now - self.counted_at)
-        self.counted_at = now
         tally.answered = len(self.service)
         tally.requests = tally.answered * self.exchange.depth
         self.answered_in_all += tally.answered
@@ -351,6 +355,7 @@ class Engine:
         lane = link.lane
         if link not in lane.links:
             return
+        lane.count_users()
         lane.links.discard(link)
         link.idle = link.busy = False
         self._close(link)
@@ -368,7 +373,8 @@ class Engine:
     def hold(self) -> None:
         """Count what is due and was not sent as dropped: the end of a measurement is no excuse."""
         for lane in self._open_lanes:
-            self._drop(lane, len(lane.pending))
+            lane.tally.dropped += len(lane.pending)
+            lane.pending.clear()
 
     def halt(self) -> None:
         """Drop every connection at once; the users whose they are may follow."""
@@ -388,6 +394,7 @@ class Engine:
     # The loop.
 
     def _admit(self, link: Link, now: float) -> None:
+        link.lane.count_users()
         link.lane.links.add(link)
         self._count += 1
         if self._greenlet is None or self._greenlet.ready():
@@ -739,19 +746,14 @@ class Engine:
             pending.append(lane.due)
             lane.tally.asked += 1
             lane.due = schedule.after(lane.due)
-        if pending and pending[0] < now - lane.timeout:
-            oldest = now - lane.timeout
-            self._drop(lane, sum(1 for due in pending if due < oldest))
+        oldest = now - lane.timeout
+        while pending and pending[0] < oldest:
+            pending.popleft()
+            lane.tally.dropped += 1
         while pending and idle:
             link = idle.popleft()
             if link.idle:
                 self._begin(link, perf_counter(), pending.popleft())
-
-    @staticmethod
-    def _drop(lane: Lane, number: int) -> None:
-        for _ in range(number):
-            lane.pending.popleft()
-        lane.tally.dropped += number
 
     # Connections.
 

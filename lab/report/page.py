@@ -13,6 +13,7 @@ from lab.verdict import Bound
 
 # A shape beside each word, so that nobody has to tell colours apart.
 _MARKS = {
+    Bound.HELD: "●",
     Bound.SERVER: "●",
     Bound.GENERATOR: "◐",
     Bound.MACHINE: "◐",

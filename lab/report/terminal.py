@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lab.measurement import Measurement
-from lab.report.figures import show_bytes, show_failures, show_rate, show_us, show_waits
+from lab.measurement import Measurement, percentile
+from lab.report.figures import show_bytes, show_failures, show_number, show_rate, show_us, show_waits
 from lab.verdict import Bound
 
 # What the rest of the row cannot be believed for stands out; the word itself says the same without colour.
@@ -45,6 +45,10 @@ def make_table(
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("model", max_width=46, no_wrap=not summaries)
     figures = ["requests/s", "p50 µs", "p99 µs", "CPU µs/req", "memory"]
+    # What only an open loop has, and only datagrams.
+    is_open = any(found.asked_rate is not None for found in measurements)
+    are_datagrams = any(found.lost or found.duplicates or found.reordered for found in measurements)
+    figures += ["service p99 µs", "late", "dropped"] * is_open + ["lost", "doubled", "overtaken"] * are_datagrams
     for name in figures if waits is None else [*figures, "20 ms waits/s"]:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("verdict", min_width=15, no_wrap=summaries)
@@ -65,6 +69,11 @@ def make_table(
             show_us(found.server_cpu_us),
             show_bytes(found.memory_bytes),
         ]
+        if is_open:
+            service = None if found.service is None else percentile(found.service, 0.99)
+            cells += [show_us(service), show_number(found.late), show_number(found.dropped)]
+        if are_datagrams:
+            cells += [show_number(found.lost), show_number(found.duplicates), show_number(found.reordered)]
         if waits is not None:
             cells.append(show_waits(waits.get(found.model)))
         table.add_row(heading, *map(Text, cells), verdict)

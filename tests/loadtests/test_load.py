@@ -6,13 +6,16 @@ import click
 import pytest
 
 from lab import demo
+from lab.catalogue import Catalogue, Listener
 from lab.errors import LabError
-from lab.load import SECONDS, find_tripped, read_ui_port
+from lab.load import SECONDS, check_fit, find_tripped, keep_able, read_ui_port, write_measurements
 from lab.report import page
 from lab.report.figures import show_bytes, show_count, show_rate, show_us
 from lab.report.terminal import make_table, open_console
 from lab.thresholds import Threshold
 from lab.verdict import Bound, Verdict
+from lab.workloads import SCENARIOS
+from services.protocol import Transport
 
 
 @pytest.mark.parametrize(
@@ -30,10 +33,27 @@ from lab.verdict import Bound, Verdict
         ("rate < 10k", False),
         ("rate <= 10k/s", True),
         ("rate < 10001", True),
+        ("rate < 99%", False),
+        ("rate < 100.1%", True),
+        ("rate >= 100%", True),
+        ("service.p99 > 1ms", False),
+        ("service.p99 > 100us", True),
+        ("late > 1%", True),
+        ("late > 5%", False),
+        ("dropped > 0", True),
+        ("dropped > 0.2%", False),
+        ("lost > 0", False),
+        ("lost >= 0", True),
     ],
 )
 def test_threshold(text, tripped, make_measurement):
-    found = make_measurement(histogram=((100.0, 9_000), (1_500.0, 10_900), (52_300.0, 100)))
+    found = make_measurement(
+        histogram=((100.0, 9_000), (1_500.0, 10_900), (52_300.0, 100)),
+        service=((100.0, 9_000), (500.0, 11_000)),
+        asked_rate=10_000.0,
+        late=400,
+        dropped=20,
+    )
     assert Threshold.parse(text).is_tripped_by(found) is tripped
 
 
@@ -47,6 +67,7 @@ def test_threshold(text, tripped, make_measurement):
         ("p99 > 5 parsecs", "takes us"),
         ("rate < 5ms", "no unit"),
         ("failures > 1k", "no unit, %"),
+        ("rate of what was asked < 5%", "p99 > 5ms"),
         ("p99 == 5ms", "p99 > 5ms"),
         ("p99 > -5ms", "p99 > 5ms"),
         ("p99 > 1.2.3ms", "p99 > 5ms"),
@@ -60,7 +81,9 @@ def test_bad_threshold_is_one_line_that_quotes_it(text, names):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["p99 > 5s", "p99 < 5s", "max > 1s", "failures > 50%"])
+@pytest.mark.parametrize(
+    "text", ["p99 > 5s", "p99 < 5s", "max > 1s", "failures > 50%", "late > 50%", "rate < 1%", "lost > 50%"]
+)
 def test_what_was_not_measured_never_passes(text, make_measurement):
     nothing = make_measurement(answered=0, histogram=(), mean_us=None, min_us=None, max_us=None)
     assert Threshold.parse(text).is_tripped_by(nothing)
@@ -192,3 +215,71 @@ def test_page_has_a_column_for_a_second_load_only_if_there_was_one(make_measurem
 
 def test_page_without_any_measurement(tmp_path):
     assert "<table" not in (_write(tmp_path) / "index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("scenario", "conditions", "options", "said"),
+    [
+        ("closed_ping", ["rate < 99%"], {}, "'rate < 99%' needs an open loop"),
+        ("closed_ping", ["late > 0"], {}, "needs an open loop"),
+        ("closed_ping", [], {"rate": 5.0}, "--rate goes with an open loop"),
+        ("closed_upload", [], {"transport": Transport.UDP}, "upload is not asked over udp"),
+        ("open_steady", [], {"payload": 100}, "no payload"),
+    ],
+)
+def test_what_does_not_fit_together_is_said_before_anything_starts(scenario, conditions, options, said):
+    given = {"rate": None, "transport": Transport.TCP, "payload": None} | options
+    with pytest.raises(LabError, match=said):
+        check_fit(SCENARIOS[scenario], [Threshold.parse(text) for text in conditions], **given)
+
+
+class _Listening:
+    def __init__(self, *spoken):
+        self._spoken = spoken
+
+    def targets(self):
+        return [Listener(*item, "tcp://127.0.0.1:1") for item in self._spoken]
+
+
+def test_models_that_cannot_be_asked_are_left_out_or_named():
+    backend = _Listening(("asyncio_streams", "echo", "tcp"), ("plain_socket", "command", "tcp"))
+    models = Catalogue.load().select(["asyncio_streams", "plain_socket"])
+    scenario = SCENARIOS["closed_echo_1k"]
+    kept = keep_able(backend, models, scenario, Transport.TCP, named=False)
+    assert [model.name for model in kept] == ["asyncio_streams"]
+    with pytest.raises(LabError, match="echo over tcp, which plain_socket does not speak"):
+        keep_able(backend, models, scenario, Transport.TCP, named=True)
+    with pytest.raises(LabError, match="echo over udp"):
+        keep_able(backend, models, scenario, Transport.UDP, named=False)
+
+
+def test_measurements_are_written_with_their_times(tmp_path, make_measurement):
+    write_measurements(tmp_path / "new", [make_measurement(), make_measurement(model="m", service=((90.0, 5),))])
+    assert json.loads((tmp_path / "new" / "closed_session-asyncio_streams.json").read_text())["p99_us"] == 52_300.0
+    text = (tmp_path / "new" / "closed_session-m-service.hgrm").read_text()
+    assert "0.0900 1.000000000000          5" in text
+    assert sorted(path.name for path in (tmp_path / "new").glob("*.hgrm")) == [
+        "closed_session-asyncio_streams-service.hgrm",
+        "closed_session-m-intended.hgrm",
+        "closed_session-m-service.hgrm",
+    ]
+    (tmp_path / "file").touch()
+    with pytest.raises(LabError, match="--out"):
+        write_measurements(tmp_path / "file", [make_measurement()])
+
+
+def test_a_table_has_the_columns_of_an_open_loop_and_of_datagrams_only_where_there_are_some(make_measurement):
+    def show(*measurements):
+        console = open_console()
+        with console.capture() as capture:
+            console.print(make_table(measurements))
+        return capture.get()
+
+    closed = make_measurement()
+    opened = make_measurement(model="opened", asked_rate=10_000.0, service=((40.0, 5),), late=12, dropped=34)
+    datagrams = make_measurement(model="datagrams", lost=56, duplicates=78, reordered=90)
+    assert "dropped" not in show(closed)
+    assert "overtaken" not in show(closed, opened)
+    text = show(closed, opened, datagrams)
+    for word in ("service p99 µs", "late", "dropped", "lost", "doubled", "overtaken", "40.0", " 12 ", " 34 ", " 56 "):
+        assert word in text

@@ -1,0 +1,205 @@
+"""WireUser and SocketUser as a library: a locustfile of somebody else's, without the lab's own."""
+
+import json
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# Writes the recorder's rows, and what Locust's own statistics say, when the run ends.
+TELLS = """
+    import json
+    import gevent
+    from locust import events, task
+    from lab.exchange import Exchange
+    from loadtests.engine import Engine
+    from loadtests.recorder import RECORDER
+    from loadtests.users import SocketUser, WireUser
+
+    PING, PONG = b"PING\\r\\n", b"+PONG\\r\\n"
+
+    @events.init.add_listener
+    def attach(environment, **_):
+        RECORDER.attach(environment)
+
+    @events.quitting.add_listener
+    def tell(environment, **_):
+        total = environment.stats.total
+        print("TOLD", json.dumps({
+            "rows": RECORDER.rows(),
+            "requests": total.num_requests,
+            "failures": {str(error.error): error.occurrences for error in environment.stats.errors.values()},
+            "left": sum(len(lane.links) for lane in Engine.of(environment).lanes),
+        }))
+"""
+
+
+@pytest.fixture
+def run(tmp_path):
+    def run(text, *arguments):
+        path = tmp_path / "locustfile.py"
+        path.write_text(textwrap.dedent(TELLS) + textwrap.dedent(text))
+        command = [sys.executable, "-m", "locust", "-f", str(path), "--headless", "--only-summary"]
+        done = subprocess.run(
+            [*command, "--loglevel", "ERROR", "--exit-code-on-error", "0", *arguments],
+            cwd=ROOT,
+            env={"PYTHONPATH": str(ROOT), "PATH": ""},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return json.loads(done.stdout.partition("TOLD ")[2].splitlines()[0])
+
+    return run
+
+
+def test_many_wire_users_come_ask_and_go(open_model, run):
+    url = open_model("asyncio_protocol").url("command", "tcp")
+    told = run(
+        f"""
+        class Ping(WireUser):
+            url = {url!r}
+            exchange = Exchange(((PING, PONG),), pause=60)
+
+        @events.init.add_listener
+        def end_when_all_were_answered(environment, **_):
+            def look():
+                while sum(row["answered"] for row in RECORDER.rows()) < 400:
+                    gevent.sleep(0.1)
+                environment.runner.quit()
+
+            gevent.spawn(look)
+        """,
+        *("--users", "400", "--spawn-rate", "400", "--run-time", "50s"),
+    )
+    (row,) = told["rows"]
+    assert row["answered"] == told["requests"] == 400  # each of them once, as they rest for a minute
+    assert told["failures"] == {}
+    assert told["left"] == row["users"] == 0
+
+
+def test_users_stop_when_they_are_given_time_to(open_model, run):
+    url = open_model("asyncio_protocol").url("command", "tcp")
+    told = run(
+        f"""
+        class Ping(WireUser):
+            url = {url!r}
+            exchange = Exchange(((PING, PONG),))
+        """,
+        *("--users", "5", "--spawn-rate", "5", "--run-time", "1s", "--stop-timeout", "30s"),
+    )
+    assert told["left"] == 0
+    assert told["requests"] > 100
+
+
+def test_two_kinds_of_users_share_a_process(open_model, run):
+    server = open_model("asyncio_protocol")
+    told = run(
+        f"""
+        class Due(WireUser):
+            url = {server.url("command", "tcp")!r}
+            exchange = Exchange(((PING * 4, PONG * 4),), depth=4)
+            rate = 80
+
+        class Visitor(SocketUser):
+            url = {server.url("echo", "udp")!r}
+
+            @task
+            def visit(self):
+                self.client.datagram(b"hello", b"hello")
+                self.client.datagram(b"hello", b"hello")
+        """,
+        *("--users", "4", "--spawn-rate", "4", "--run-time", "2s"),
+    )
+    rows = {(row["workload"], row["kind"]): row for row in told["rows"]}
+    assert set(rows) == {("Due", "service"), ("Due", "intended"), ("Visitor", "service")}
+    # The rate is of requests: four in each exchange.
+    assert 10 <= rows["Due", "service"]["answered"] <= 45
+    assert rows["Visitor", "service"]["answered"] > 20
+    assert told["failures"] == {}
+
+
+def test_what_a_script_is_not_told_is_a_failure_and_ends_its_task(open_model, run):
+    url = open_model("asyncio_protocol").url("command", "tcp")
+    told = run(
+        f"""
+        class Visitor(SocketUser):
+            url = {url!r}
+
+            @task
+            def visit(self):
+                self.client.call(PING, PONG)
+                self.client.call(b"NONSENSE\\r\\n", PONG)
+                raise AssertionError("the task goes on")
+        """,
+        *("--users", "2", "--spawn-rate", "2", "--run-time", "1s"),
+    )
+    (row,) = told["rows"]
+    assert set(told["failures"]) == {"wrong bytes"}
+    assert row["failed"] == told["failures"]["wrong bytes"] >= 2
+    # It connects anew, and asks what is right first.
+    assert row["answered"] >= row["failed"]
+
+
+def test_a_script_that_nobody_answers_has_a_name_for_it(run):
+    told = run(
+        """
+        class Visitor(SocketUser):
+            url = "tcp://127.0.0.1:1"
+
+            @task
+            def visit(self):
+                self.client.call(PING, PONG)
+        """,
+        *("--users", "1", "--spawn-rate", "1", "--run-time", "1s"),
+    )
+    assert set(told["failures"]) == {"connection refused"}
+
+
+# What a batch makes of Locust's statistics is what as many events would have made.
+HANDED_OVER = """
+import json, random
+from locust.env import Environment
+from loadtests.handover import hand_over
+from lab.histogram import Histogram
+
+chance = random.Random(1)
+times = [round(chance.uniform(0.001, 0.4), 4) for _ in range(500)]
+batched, single = Environment(), Environment()
+runner = single.create_local_runner()
+found = Histogram()
+found.record(times)
+hand_over(
+    batched.stats, "TCP", "it", found, answered=500, failures={"wrong bytes": 3, "reset": 1}, content_length=500 * 7
+)
+for seconds in times:
+    single.stats.log_request("TCP", "it", seconds * 1000, 7)
+for reason in ("wrong bytes",) * 3 + ("reset",):
+    single.stats.log_request("TCP", "it", None, 0)
+    single.stats.log_error("TCP", "it", reason)
+
+def show(stats):
+    return [
+        [entry.num_requests, entry.num_none_requests, entry.num_failures, round(entry.total_response_time),
+         round(entry.min_response_time, 3), round(entry.max_response_time, 3), entry.total_content_length,
+         entry.get_response_time_percentile(0.99), sum(entry.response_times.values()),
+         sum(entry.num_reqs_per_sec.values()), sum(entry.num_fail_per_sec.values())]
+        for entry in (stats.get("it", "TCP"), stats.total)
+    ] + sorted((error.error, error.occurrences) for error in stats.errors.values())
+
+print(json.dumps([show(batched.stats), show(single.stats)]))
+runner.quit()
+"""
+
+
+def test_a_batch_is_as_many_events():
+    done = subprocess.run([sys.executable, "-c", HANDED_OVER], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    batched, single = json.loads(done.stdout)
+    assert batched == single
