@@ -155,6 +155,14 @@ class Run:
             if path.is_file()
         }
 
+    def read(self, key: str) -> dict[str, Any]:
+        """What was kept of a step.
+
+        Raises:
+            StoreError: nothing was, or its file holds something else than was written.
+        """
+        return dict(_read(self.folder / self.path_of(key)))
+
     def has(self, key: str) -> bool:
         """Whether a step has been kept."""
         return (self.folder / self.path_of(key)).exists()
