@@ -14,12 +14,13 @@ from lab.backends import Backend, choose_models, open_backend
 from lab.bench.findings import Findings, read_findings
 from lab.bench.plan import PRESETS, WORKS, Plan
 from lab.bench.runner import Progress, Runner
-from lab.catalogue import Model
+from lab.catalogue import Catalogue, Model
 from lab.demo import check
 from lab.environment import describe_environment, describe_servers, read_commit
 from lab.errors import LabError
 from lab.load import SECONDS, split_names
 from lab.pinning import Pinning, split_cores
+from lab.report import bench_page
 from lab.report.bench import print_report, render_csv, render_markdown
 from lab.report.terminal import open_console
 from lab.store import RESULTS, Run
@@ -188,6 +189,8 @@ def describe(backend: Backend, models: Sequence[Model], pinning: Pinning | None)
     """What the benchmark runs on."""
     facts = describe_environment(backend.name)
     facts["servers"] = describe_servers(backend, models)
+    if backend.name == "docker":
+        facts["images"] = read_images(backend.catalogue, models)
     facts["cores"] = str(pinning) if pinning else "one for all: nothing could be separated"
     facts["governor"] = _GOVERNOR.read_text().strip() if _GOVERNOR.is_file() else None
     facts["libc"] = " ".join(platform.libc_ver()).strip() or None
@@ -195,6 +198,23 @@ def describe(backend: Backend, models: Sequence[Model], pinning: Pinning | None)
         ", ".join(f"{name}={os.environ[name]}" for name in _ALLOCATOR if name in os.environ) or "as built"
     )
     return facts
+
+
+def read_images(catalogue: Catalogue, models: Sequence[Model]) -> str | None:
+    """The ids of the images that were measured: a tag can come to mean another one."""
+    import docker
+    import docker.errors
+    import requests
+
+    try:
+        client = docker.from_env()
+        try:
+            found = {model.name: client.images.get(catalogue.image(model.name)).short_id for model in models}
+        finally:
+            client.close()
+    except (docker.errors.DockerException, requests.RequestException):
+        return None
+    return ", ".join(f"{name} {short}" for name, short in found.items())
 
 
 def keep_logs(run: Run, backend: Backend, models: Sequence[str]) -> None:
@@ -207,6 +227,7 @@ def report(run: Run) -> Findings:
     """Print what there is, and write it beside what it was made from."""
     findings = read_findings(run)
     run.write_report("report.md", render_markdown(findings))
+    run.write_report("index.html", bench_page.render(findings))
     print_report(findings, open_console())
-    click.echo(f"\n{run.folder / 'report.md'}")
+    click.echo(f"\n{run.folder / 'index.html'}")
     return findings

@@ -16,8 +16,8 @@ from lab.bench.plan import CLOSED, FIXED, WORKS
 from lab.bench.sweep import STOP_RULE
 from lab.report.figures import UNKNOWN, show_bytes, show_count, show_us
 
-_COLUMNS = ("model", "place", "requests/s", "users", "p50 µs", "p99 µs", "CPU µs/req", "memory", "KiB/conn", "verdict")
-_NUMBERS = _COLUMNS[1:-1]
+COLUMNS = ("model", "place", "requests/s", "users", "p50 µs", "p99 µs", "CPU µs/req", "memory", "KiB/conn", "verdict")
+_NUMBERS = COLUMNS[1:-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +159,7 @@ def print_report(findings: Findings, console: Console) -> None:
         for sentence in make_answers(findings, work):
             console.print(sentence, markup=False)
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-        for name in _COLUMNS:
+        for name in COLUMNS:
             table.add_column(name, justify="right" if name in _NUMBERS else "left", no_wrap=name != "verdict")
         for line in lines:
             table.add_row(*map(Text, line.cells))
@@ -178,7 +178,7 @@ def render_markdown(findings: Findings) -> str:
             continue
         text += [f"## {work}: {WORKS[work].summary}", ""]
         text += [f"{sentence}  " for sentence in make_answers(findings, work)]
-        text += ["", _row([*_COLUMNS, "why", "raw"]), _row(["---"] * (len(_COLUMNS) + 2))]
+        text += ["", _row([*COLUMNS, "why", "raw"]), _row(["---"] * (len(COLUMNS) + 2))]
         for line in lines:
             raw = " ".join(f"[{number}]({run.path_of(key)})" for number, key in enumerate(line.keys, 1))
             text.append(_row([*line.cells, line.reason, raw]))

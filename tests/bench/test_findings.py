@@ -14,6 +14,7 @@ from rich.console import Console
 from lab.bench.comparison import compare
 from lab.bench.estimates import Estimate
 from lab.bench.findings import Comparison, Findings, read_findings
+from lab.report import bench_page
 from lab.report.bench import make_answers, make_lines, make_trust, print_report, render_csv, render_markdown
 from lab.store import Run
 from lab.verdict import Bound, Verdict
@@ -109,6 +110,23 @@ def test_every_row_of_the_report_leads_to_its_raw_data(measured) -> None:
     console = Console(width=160, file=io.StringIO())
     print_report(found, console)
     assert "twisted_reactor" in console.file.getvalue()
+
+
+def test_the_page_needs_nothing_else_and_leads_to_its_raw_data(measured) -> None:
+    found = measured(failures={"<b>wrong</b>": 5})
+    text = bench_page.render(found)
+    links = re.findall(r'href="([^"]+)"', text)
+    assert len(links) == 3 * 6 + 3
+    assert all((found.run.folder / link).exists() for link in links if link != "logs/")
+    assert not re.search(r'(?:src|href)="(?:https?:)?//|@import|url\(', text)
+    # A curve of the sweep and one of the percentiles for each model; the twin's second name has no row.
+    assert text.count("<polyline") == 3 * 2
+    assert "4 connections: " in text
+    assert "p99: 900 µs" in text
+    assert "again-" not in text
+    assert "<b>wrong" not in text
+    # Sorted by what is shown, as numbers.
+    assert re.search(r'data-label="requests/s" data-value="5000\.0">5\.00k', text)
 
 
 def test_csv_has_a_line_for_each_measurement_of_the_rounds(measured) -> None:
