@@ -9,10 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import docker
 import pytest
 
-from lab.backends import runtime_directory
+from lab.backends import open_backend, runtime_directory
 from lab.catalogue import ROOT
+from lab.errors import LabError
+from lab.pinning import Pinning, pin_servers
 from lab.store import Run
 
 
@@ -71,3 +74,18 @@ def test_what_cannot_be_meant_is_one_line(lab, tmp_path: Path, arguments: list[s
     assert done.returncode == 2
     assert says in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.docker
+def test_containers_stay_on_their_cores(docker_project: str, engine: docker.DockerClient) -> None:
+    backend = open_backend("docker", docker_project)
+    core = max(os.sched_getaffinity(0))
+    try:
+        backend.up(["plain_socket"])
+        pin_servers(backend, ["plain_socket"], Pinning(servers=(core,), generator=(0,)))
+        container = engine.containers.get(f"{docker_project}-plain_socket-1")
+        assert container.attrs["HostConfig"]["CpusetCpus"] == str(core)
+        with pytest.raises(LabError, match="cannot be kept to core 1000"):
+            pin_servers(backend, ["plain_socket"], Pinning(servers=(1000,), generator=(0,)))
+    finally:
+        backend.down()
