@@ -104,11 +104,20 @@ def _make_section(findings: Findings, work: str) -> Section:
             tuple(_sort_key(cell) for cell in line.cells),
             throughputs.get(line.cells[0]),
             latencies.get(line.cells[0]),
-            tuple(findings.run.path_of(key) for key in line.keys),
+            tuple(findings.run.path_of(key) for key in _list_keys(findings, work, way, line)),
         )
         for line in lines
     ]
     return Section(work, WORKS[work].summary, tuple(make_answers(findings, work)), tuple(rows), way)
+
+
+def _list_keys(findings: Findings, work: str, way: str, line: Line) -> list[str]:
+    """The steps behind a row's figures and its two curves."""
+    model = line.cells[0]
+    levels = sorted(findings.sweeps.get((work, model), ()))
+    latency = findings.rows.get((work, model, way))
+    keys = [*line.keys, *(latency.keys if latency else ()), *(f"sweep/{work}/{model}/{users}" for users in levels)]
+    return list(dict.fromkeys(keys))
 
 
 def _percentiles(row: Row) -> list[tuple[float, float]]:

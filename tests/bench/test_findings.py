@@ -116,7 +116,8 @@ def test_the_page_needs_nothing_else_and_leads_to_its_raw_data(measured) -> None
     found = measured(failures={"<b>wrong</b>": 5})
     text = bench_page.render(found)
     links = re.findall(r'href="([^"]+)"', text)
-    assert len(links) == 3 * 6 + 3
+    # Three rounds in three ways, and two levels of the sweep; the plan and two folders.
+    assert len(links) == 3 * (9 + 2) + 3
     assert all((found.run.folder / link).exists() for link in links if link != "logs/")
     assert not re.search(r'(?:src|href)="(?:https?:)?//|@import|url\(', text)
     # A curve of the sweep and one of the percentiles for each model; the twin's second name has no row.
