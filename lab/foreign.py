@@ -64,6 +64,10 @@ class Foreign:
         """As `Backend.run_service`."""
         return self._generator.run_service(*arguments, **options)
 
+    def start_service(self, *arguments: Any, **options: Any) -> Any:
+        """As `Backend.start_service`."""
+        return self._generator.start_service(*arguments, **options)
+
     def pid(self, model: str) -> int | None:
         """The process of this machine that listens there, for its CPU and memory; None if it cannot be seen."""
         ports = {address.port for _, address in self._found if not address.transport.is_datagram}

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from lab.backends import Completed, Instrument
@@ -73,6 +74,7 @@ def open_generator(
     *,
     workers: int,
     environ: Mapping[str, str],
+    own: Mapping[str, str] = MappingProxyType({}),
     publish: bool = False,
     capture: bool = False,
     join_seconds: float = _JOIN_SECONDS,
@@ -84,6 +86,7 @@ def open_generator(
         arguments: of Locust, or of its master.
         workers: how many; 0 for Locust without a master.
         environ: for all of them.
+        own: for Locust or its master alone, and no worker.
         publish: the web UI's port.
         capture: keep what the master writes, for `Instrument.output`.
 
@@ -95,7 +98,11 @@ def open_generator(
         def start(service: str, more: Sequence[str], *, log: str | None, publish: bool = False) -> Instrument:
             path = Path(folder, log) if log else None
             opened: contextlib.AbstractContextManager[Instrument] = backend.start_service(
-                service, more, environ=environ, publish=publish, log=path
+                service,
+                more,
+                environ={**environ, **(own if service == "locust" else {})},
+                publish=publish,
+                log=path,
             )
             return stack.enter_context(opened)
 

@@ -322,10 +322,10 @@ def serve_ui(backend: Any, models: Sequence[Model], chosen: Sequence[str], *, wo
     )
     listeners = [item for item in backend.targets() if item.model in names]
     arguments = [*binding, *chosen, "--loglevel", "WARNING", *read_login()]
-    environ = {"LAB_TARGETS": encode_targets(listeners), usage.VARIABLE: "stdin"}
-    environ |= {name: os.environ[name] for name in (_LOGIN,) if name in os.environ}
+    environ = {"LAB_TARGETS": encode_targets(listeners)}
+    own = {usage.VARIABLE: "stdin"} | {name: os.environ[name] for name in (_LOGIN,) if name in os.environ}
     try:
-        with open_generator(backend, arguments, workers=workers, environ=environ, publish=True) as generator:
+        with open_generator(backend, arguments, workers=workers, environ=environ, own=own, publish=True) as generator:
             pipe = generator.main.process.stdin
             assert pipe is not None  # noqa: S101 - for mypy: it was opened with one
             with feed(backend, names, pipe):

@@ -9,8 +9,7 @@ import click
 
 from lab.backends import Completed
 from lab.errors import LabError
-from lab.load import SECONDS, read_ui_port
-from lab.measurement import encode_targets
+from lab.load import SECONDS, serve_ui
 
 if TYPE_CHECKING:
     from lab.cli import Lab
@@ -26,6 +25,9 @@ USERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
 }
 _FILE = "loadtests/gallery.py"
 _MODELS_FILE = "loadtests/locustfile.py"
+
+# What stands before each failure that is logged there.
+_FAILURE = "/ERROR/loadtests.gallery: "
 
 # Beyond the time of the load: to start Locust, and for users to finish their last steps.
 _SLACK_SECONDS = 60.0
@@ -52,7 +54,12 @@ def load_gallery(
         rows = run_headless(lab.backend, chosen, users, duration)
         show(rows, as_json=as_json)
         sys.exit(1 if any(row["failures"] for row in rows) or not rows else 0)
-    serve_ui(lab.backend, chosen, users)
+    # The users of the models that run can be chosen there too; and only where none runs, these are all that there are.
+    running = {listener.model for listener in lab.backend.targets()}
+    models = [model for model in lab.catalogue.models if model.name in running]
+    arguments = ["-f", f"{_MODELS_FILE},{_FILE}"] if models else ["-f", _FILE, *chosen]
+    arguments += ["--class-picker", "--users", str(users), "--spawn-rate", str(users)]
+    serve_ui(lab.backend, models, arguments)
 
 
 def choose_users(kinds: Iterable[str], running: Iterable[str]) -> list[str]:
@@ -87,6 +94,9 @@ def run_headless(backend: Any, classes: Iterable[str], users: int, seconds: floa
     arguments = ["-f", _FILE, *classes, "--headless", "--json", "--users", str(users), "--spawn-rate", str(users)]
     arguments += ["--run-time", f"{seconds:g}s", "--stop-timeout", "15", "--loglevel", "ERROR"]
     done = backend.run_service("locust", arguments, capture=True, timeout=seconds + _SLACK_SECONDS)
+    for line in done.stderr.splitlines():
+        if _FAILURE in line:
+            print(f"lab: {line.partition(_FAILURE)[2]}", file=sys.stderr)
     return read_steps(done, seconds)
 
 
@@ -147,24 +157,3 @@ def show(rows: Iterable[Mapping[str, Any]], *, as_json: bool) -> None:
         for row in ordered
     ]
     show_table(columns, cells, group=0)
-
-
-def serve_ui(backend: Any, classes: Iterable[str], users: int) -> None:
-    """Run Locust's web UI until it is interrupted; the users of the models that run can be chosen there too."""
-    port = read_ui_port()
-    models = backend.targets()
-    files = f"{_MODELS_FILE},{_FILE}" if models else _FILE
-    arguments = ["-f", files, "--class-picker", "--web-port", "8089", "--users", str(users), "--spawn-rate", str(users)]
-    arguments += ["--loglevel", "WARNING"] if models else [*classes, "--loglevel", "WARNING"]
-    environ = {"LAB_TARGETS": encode_targets(models)} if models else {}
-    click.echo(f"Locust's web UI: http://127.0.0.1:{port}  (choose the users, Start; Ctrl-C here ends it)")
-    try:
-        finished = backend.run_service("locust", arguments, environ=environ, publish=True)
-    except KeyboardInterrupt:
-        click.echo("\nended")
-        return
-    # Ctrl-C reaches Locust as well, which ends on its own: with what it counted as failed (1), or as interrupted.
-    if finished.returncode not in (0, 1, 130, -2):
-        raise LabError(
-            f"the web UI ended with exit code {finished.returncode}; is port {port} taken? LAB_UI_PORT chooses another"
-        )

@@ -478,6 +478,7 @@ def _combine(
         generator_cores=result["generator_cpu"] / seconds,
         generators=result["generators"],
         asked=result["asked"],
+        dropped=result["dropped"],
         rests=scenario.workload.rests,
         machine_cores=None if result["machine_cpu"] is None else result["machine_cpu"] / seconds,
         cores=result["cores"],

@@ -40,9 +40,10 @@ def take(console: Console, path: Path) -> str:
         console.print(f"starting {len(chosen)} models", style="dim")
         backend.up(chosen, timeout=60)
         names = [model.name for model in chosen]
-        environ = {"LAB_TARGETS": encode_targets(backend.targets()), usage.VARIABLE: "stdin"}
+        environ = {"LAB_TARGETS": encode_targets(backend.targets())}
+        own = {usage.VARIABLE: "stdin"}
         arguments = ["--web-port", "8089", "--loglevel", "WARNING"]
-        with open_generator(backend, arguments, workers=0, environ=environ) as generator:
+        with open_generator(backend, arguments, workers=0, environ=environ, own=own) as generator:
             pipe = generator.main.process.stdin
             assert pipe is not None  # noqa: S101 - for mypy: it was opened with one
             with feed(backend, names, pipe):

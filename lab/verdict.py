@@ -70,6 +70,7 @@ class Accounts:
         cores: what the machine has.
         generators: processes of the generator.
         asked: of an open loop, exchanges that were due; None of a closed one.
+        dropped: of these, those that could not be sent in time.
         rests: of a closed loop, whether connections rest between exchanges, and are then not in flight.
         late: of an open loop, exchanges that were sent after their time.
         server_throttled, generator_throttled: for which part of the time a CPU quota held that side back.
@@ -87,6 +88,7 @@ class Accounts:
     cores: int | None
     generators: int = 1
     asked: int | None = None
+    dropped: int = 0
     rests: bool = False
     late: int = 0
     server_throttled: float | None = None
@@ -131,7 +133,9 @@ def judge(accounts: Accounts) -> Verdict:
             Bound.INCONSISTENT,
             f"rate x response time says {flight:.1f} in flight, and there were {accounts.users:.0f} users",
         )
-    reached = accounts.answered / accounts.asked if accounts.asked else 0.0
+    # Not more than was asked: what had been waiting when the measurement began makes up for nothing that was dropped.
+    within = min(accounts.answered, (accounts.asked or 0) - accounts.dropped)
+    reached = within / accounts.asked if accounts.asked else 0.0
     late = accounts.late / accounts.asked if accounts.asked else 0.0
     sent_late = f", {late:.1%} of it sent late" if late else ""
     generator_is_busy = (accounts.generator_cores or 0.0) >= _BUSY * accounts.generators

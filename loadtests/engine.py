@@ -157,6 +157,12 @@ class Lane:
         """Whether it has a schedule."""
         return self.schedule is not None
 
+    def count_users(self) -> None:
+        """Count the time of the links up to now; before their number changes, and before it is asked for."""
+        now = perf_counter()
+        self.tally.user_seconds += len(self.links) * (now - self.counted_at)
+        self.counted_at = now
+
     def ask_where(self, now: float) -> None:
         """Find out where the address leads, beside everything else; it stays what it was if nobody knows.
 
@@ -194,10 +200,8 @@ class Lane:
 
     def take(self) -> Tally:
         """What was counted since the last time."""
+        self.count_users()
         tally, self.tally = self.tally, Tally()
-        now = perf_counter()
-        tally.user_seconds = len(self.links) * (now - self.counted_at)
-        self.counted_at = now
         tally.answered = len(self.service)
         tally.requests = tally.answered * self.exchange.depth
         self.answered_in_all += tally.answered
@@ -351,6 +355,7 @@ class Engine:
         lane = link.lane
         if link not in lane.links:
             return
+        lane.count_users()
         lane.links.discard(link)
         link.idle = link.busy = False
         self._close(link)
@@ -389,6 +394,7 @@ class Engine:
     # The loop.
 
     def _admit(self, link: Link, now: float) -> None:
+        link.lane.count_users()
         link.lane.links.add(link)
         self._count += 1
         if self._greenlet is None or self._greenlet.ready():

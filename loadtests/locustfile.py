@@ -187,8 +187,9 @@ def add_options(parser: LocustArgumentParser, **_: Any) -> None:
         parser.add_argument(name, type=float, default=warm_up, help=text, include_in_web_ui=False)
 
 
-def find_fault(options: Any) -> str | None:
+def find_fault(environment: Environment) -> str | None:
     """Why a test cannot be run as it was asked for, in one line; None if it can."""
+    options = cast(Any, environment.parsed_options)
     workload, transport = LabUser.workloads[options.workload], Transport(options.transport)
     try:
         make_exchange(workload, transport, options.payload)
@@ -200,7 +201,8 @@ def find_fault(options: Any) -> str | None:
         return f"{workload.name} is a script of its own: there is no open loop of it"
     if not (options.rate > 0 and options.shape_time > 0 and options.timeout > 0):
         return "the rate, the time of the shape and the time-out have to be above 0"
-    return find_lack_of_descriptors(options.num_users or 1)
+    # A master's users are on its workers, and each of these looks for itself.
+    return None if isinstance(environment.runner, MasterRunner) else find_lack_of_descriptors(options.num_users or 1)
 
 
 def find_lack_of_descriptors(users: int) -> str | None:
@@ -219,7 +221,7 @@ def start(environment: Environment, **_: Any) -> None:
     options = cast(Any, environment.parsed_options)
     RECORDER.attach(environment)
     sharing.attach(environment)
-    if options.headless and (fault := find_fault(options)):
+    if options.headless and (fault := find_fault(environment)):
         sys.exit(f"locustfile: {fault}")
     if not isinstance(environment.runner, MasterRunner):
         Share(environment)
@@ -232,7 +234,7 @@ def start(environment: Environment, **_: Any) -> None:
 def start_test(environment: Environment, **_: Any) -> None:
     """Called by Locust when a test starts, in the web UI with other options each time."""
     Engine.of(environment).clear()
-    if fault := find_fault(environment.parsed_options):
+    if fault := find_fault(environment):
         raise StopTest(fault)
 
 

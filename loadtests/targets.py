@@ -6,6 +6,9 @@ from typing import Self
 
 from services.protocol import Address, AddressError, Transport
 
+# What `lab ls --json` says in place of a family of servers that are no models.
+_GALLERY = "gallery"
+
 
 class TargetError(Exception):
     """The list of targets cannot be used, or does not hold what was asked for."""
@@ -33,7 +36,7 @@ class Targets:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Read what `lab ls --json` prints.
+        """Read what `lab ls --json` prints; of that, the models.
 
         Raises:
             TargetError: what is wrong with it.
@@ -41,11 +44,13 @@ class Targets:
         found = {}
         try:
             for row in json.loads(text):
+                if row.get("family") == _GALLERY:
+                    continue
                 for listener in row["listeners"]:
                     address = Address.parse(listener["address"])
                     if address.transport.is_unix or address.port is not None:
                         found[row["model"], listener["service"], address.transport] = address
-        except (ValueError, KeyError, TypeError, AddressError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, AddressError) as error:
             raise TargetError(f"LAB_TARGETS is not what `lab ls --json` prints: {error!r}") from None
         if not found:
             raise TargetError("LAB_TARGETS names no model with an address")

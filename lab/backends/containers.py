@@ -48,7 +48,7 @@ _SHELL = "shell"
 _LAST_LINES = 10
 # While models get ready, how often to look whether one of them has exited instead. Not sooner than a warm lab needs.
 _LOOK_SECONDS = 2.0
-# Between two rounds of health checks, each of which costs a process here and one in the container.
+# Between two rounds of health checks, or two looks for a container, each of which costs a process.
 _PAUSE = 0.1
 # What Docker and Compose say on the way to an error, and what they put before it.
 _NOISE = re.compile(r"^(time=\S+ level=warning .*|\s*(Container|Network|Volume|Image) .*|\s*)$")
@@ -178,6 +178,10 @@ class Containers:
         except FileNotFoundError:
             raise LabError(_NO_DOCKER) from None
         try:
+            # Each `compose run` makes the project's networks that are missing, and two at once make two of one name,
+            # between which Docker then cannot choose. So the next may start when this one has its container.
+            while process.poll() is None and _docker("container", "inspect", name, check=False).returncode:
+                time.sleep(_PAUSE)
             # Docker's DNS knows a container by its name as well.
             yield Instrument(process, name, log)
         finally:
@@ -532,16 +536,17 @@ def purge(project: str) -> None:
     """
     label = f"label={_PROJECT}={project}"
     deadline = time.monotonic() + STOP_SECONDS
-    said = ""
     while True:
         left = False
+        said = ""
         for kind in ("container", "network", "volume"):
             if ids := _list(kind, label):
                 left = True
-                said = _remove(kind, ids)
+                said = _remove(kind, ids) or said
         if not left:
             return
-        if time.monotonic() > deadline:
+        # Without a complaint it only takes its time: a dozen containers on a machine with much to do, more than that.
+        if said and time.monotonic() > deadline:
             raise LabError(f"project {project} cannot be removed: {said}")
 
 

@@ -107,6 +107,9 @@ class Recorder:
             # One method may be made of another, as SSLSocket.sendall is of send: the outermost is noted.
             if getattr(self._inside, "is_noting", False):
                 return original(link, *arguments, **options)
+            # asyncio gives sendmsg an iterator, which can be read once.
+            if arguments and isinstance(arguments[0], Iterator):
+                arguments = list(arguments[0]), *arguments[1:]
             self._inside.is_noting = True
             try:
                 result = original(link, *arguments, **options)

@@ -68,8 +68,9 @@ def open_gallery(backend: Backend, exhibits: Iterable[Exhibit], *, fresh: bool =
     wanted = list(dict.fromkeys(server for exhibit in exhibits for server in exhibit.servers))
     running = {state.model for state in [*backend.state(), *backend.gallery()] if state.state == "running"}
     if running.issuperset(wanted) and not fresh:
-        # As by `lab up`: where the code has changed, so has the image that the exhibits run in.
-        yield Visit(backend, _start(backend, wanted))
+        # What runs is left as it is. But the container that exhibits run in has to have them as they are.
+        backend.up_gallery(())
+        yield Visit(backend)
         return
     if sys.stderr.isatty():
         print(f"lab: bringing up {', '.join(wanted)} ...", file=sys.stderr, flush=True)

@@ -54,7 +54,8 @@ PRINTS = {
         r"a question$",
         r"an answer$",
         r"b'A line\.', b'\.hidden\?",
-        r"True.*T",
+        r"True.*True",
+        r"pynntp: True",
     ],
     "poplib": [r"\+OK", r"Logged in", r"there: True", r"b'One'\]", r"\[b'One', b'\.', b'Three'\]", r"gone: True"],
     "robotparser": [r"/lines.txt +may", r"/private/ +must not", r": 2$", r"sitemap", r"True$", r"False$"],
@@ -68,7 +69,7 @@ PRINTS = {
         r"S: arrived",
         r"P: arrived",
     ],
-    "telnetlib": [r"^Welcome", r"WILL 3", r"echo: 0 b'hello'", r"no such choice", r"Good-bye"],
+    "telnetlib": [r"^Welcome", r"WILL 3", r"echo: 0 b'hello'", r"no such choice", r"Good-bye", r"3: b'hello again'"],
     "urlparse": [r"gallery_web 8080 for ann", r"n=3&n=4#end", r"grün$", r"docs/a/c\.html", r"gallery_web/redirect$"],
     "xmlrpclib": [r"'system.multicall'", r"sum", r"5$", r"fault:   100", r"3$", r"100$", r"b'cba'", r"True", r"T02:30"],
 }
@@ -194,6 +195,7 @@ RAISES = {
     },
     "nntplib": {
         "wrong password": "nntplib.NNTPTemporaryError",
+        "wrong password, pynntp": "nntp.nntp.NNTPTemporaryError",
         "no such group": "nntplib.NNTPTemporaryError",
         "no such article": "nntplib.NNTPTemporaryError",
         "no such number": "nntplib.NNTPTemporaryError",
@@ -240,6 +242,7 @@ RAISES = {
     "telnetlib": {
         "unknown host": NO_HOST,
         "nobody listens": REFUSED,
+        "nobody listens, telnetlib3": REFUSED,
         "server gone in mid-dialogue": DIED,
         "no answer in time": TOO_LATE,
     },

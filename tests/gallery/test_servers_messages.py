@@ -58,10 +58,12 @@ def read_imap(client: imaplib.IMAP4, subject: str) -> bytes:
     deadline = time.monotonic() + PATIENCE
     while True:
         client.select()
-        numbers = client.search(None, "SUBJECT", subject)[1][0].split()
-        if numbers:
-            (number,) = numbers
-            return bytes(client.fetch(number, "(RFC822)")[1][0][1])
+        # By UIDs, and with an eye on which answer is a message: others are at work in the same mailbox.
+        if numbers := client.uid("SEARCH", "SUBJECT", subject)[1][0].split():
+            answers = client.uid("FETCH", numbers[0].decode(), "(RFC822)")[1]
+            (message,) = [answer[1] for answer in answers if isinstance(answer, tuple)]
+            assert len(numbers) == 1
+            return bytes(message)
         assert time.monotonic() < deadline, "no message came"
         time.sleep(0.02)
 

@@ -98,7 +98,7 @@ class TestTelnet:
         assert not {b"$ ", b"# "} & {said[-2:]}
 
 
-class TestChat:
+class TestAsynchat:
     def enter(self, talk: Callable[[str, int], Talk]) -> tuple[Talk, str]:
         member = talk(CHAT, 7000)
         words = member.hear().split()

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from subprocess import CompletedProcess
 
+import docker
 import pytest
 
 from lab.authority import found, issue
@@ -216,7 +217,7 @@ class TestRecorder:
             link.sendall(b"hel")
             link.send(memoryview(b"lo\n"))
             assert link.recv(100) == b"HELLO\n"
-            link.sendmsg([b"by", b"e\n"])
+            link.sendmsg(iter([b"by", b"e\n"]))
             data = bytearray(100)
             assert link.recv_into(data) == 4
         assert tell(recorder.messages()) == [
@@ -435,16 +436,20 @@ class TestVisit:
         assert "def visit() -> None:" in done.stdout
         assert find_of_project(project) == find_of_project(f"{project}-tour") == []
 
-    def test_what_ran_already_is_visited_and_left(self, project: str, lab: Lab, find_of_project: Find) -> None:
+    def test_what_ran_already_is_visited_and_left_as_it_was(
+        self, project: str, lab: Lab, find_of_project: Find, engine: docker.DockerClient
+    ) -> None:
         try:
-            assert lab("--project", project, "up", "plain_socket").returncode == 0
+            assert lab("--project", project, "up", "plain_socket", "--mutual-tls").returncode == 0
             before = find_of_project(project)
+            server = engine.containers.get(f"{project}-plain_socket-1").id
             done = lab("--project", project, "tour", "socket", "--json")
             assert done.returncode == 0, done.stderr
             (performance,) = json.loads(done.stdout)["tour"]
             assert performance["module"] == "socket"
             assert {message["peer"] for message in performance["messages"]} >= {"plain_socket:7"}
             assert find_of_project(project) == before
+            assert engine.containers.get(f"{project}-plain_socket-1").id == server
             assert find_of_project(f"{project}-tour") == []
         finally:
             lab("--project", project, "down")

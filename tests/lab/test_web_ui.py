@@ -25,14 +25,11 @@ def test_a_run_from_the_form_to_the_files(engine, find_of_project):
     backend = Containers(f"t{uuid4().hex[:8]}", Catalogue.load())
     try:
         backend.up(MODELS, timeout=60)
-        environ = {
-            "LAB_TARGETS": encode_targets(backend.targets()),
-            usage.VARIABLE: "stdin",
-            "LAB_UI_LOGIN": "ann:secret",
-        }
+        environ = {"LAB_TARGETS": encode_targets(backend.targets())}
+        own = {usage.VARIABLE: "stdin", "LAB_UI_LOGIN": "ann:secret"}
         arguments = ["--web-port", "8089", "--web-login", "--loglevel", "WARNING"]
         with (
-            open_generator(backend, arguments, workers=2, environ=environ) as generator,
+            open_generator(backend, arguments, workers=2, environ=environ, own=own) as generator,
             feed(backend, MODELS, generator.main.process.stdin),
         ):
             seen = visit(

@@ -6,9 +6,10 @@ import subprocess
 
 import pytest
 
-from lab.catalogue import ROOT, Catalogue
+from lab.catalogue import GALLERY, ROOT, Catalogue
 from lab.errors import LabError
 from lab.load_gallery import USERS, choose_users, read_steps
+from loadtests.targets import TargetError, Targets
 
 SERVERS = [server.name for server in Catalogue.load().gallery]
 
@@ -28,6 +29,17 @@ def test_users_are_those_whose_servers_run() -> None:
         choose_users(["mail"], ["gallery_smtp"])
     with pytest.raises(LabError, match="`lab up --profile gallery`"):
         choose_users([], ["gallery_telnet"])
+
+
+def test_what_loads_models_does_not_see_the_gallery() -> None:
+    """In what `lab ls --json` prints of both."""
+    rows = [
+        {"model": name, "family": family, "listeners": [{"service": "echo", "address": f"tcp://{name}:7"}]}
+        for name, family in (("mine", "thread"), ("gallery_x", GALLERY))
+    ]
+    assert Targets.from_json(json.dumps(rows)).models == ["mine"]
+    with pytest.raises(TargetError, match="names no model"):
+        Targets.from_json(json.dumps(rows[1:]))
 
 
 ENTRY = {"method": "FTP", "name": "upload", "num_requests": 100, "num_failures": 2}

@@ -1,5 +1,7 @@
 """The locustfile as Locust runs it: a child process each, with a short window."""
 
+import json
+import os
 import socket
 import subprocess
 import sys
@@ -102,6 +104,35 @@ def test_bad_targets_are_one_line(text, run_locust):
     done = run_locust(["--headless"], {"LAB_TARGETS": text})
     assert done.returncode != 0
     assert "LAB_TARGETS" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--users", "100"], "100 users need 228 open files, and this process may have 200"),
+        (["--workload", "upload", "--transport", "udp"], "upload is not asked over udp"),
+        (["--transport", "tls"], "no address for command of it over tls"),
+        (["--workload", "think", "--loop", "open"], "there is no open loop of it"),
+        (["--loop", "open", "--rate", "0"], "have to be above 0"),
+    ],
+)
+def test_what_cannot_be_run_is_one_line_before_any_load(arguments, said, encode_targets):
+    environ = os.environ | {"LAB_TARGETS": encode_targets({"it": "tcp://127.0.0.1:1"})}
+    urls = json.loads(environ["LAB_TARGETS"])
+    urls[0]["listeners"] += [{"service": "discard", "address": "udp://127.0.0.1:1"}]
+    command = [sys.executable, "-m", "locust", "-f", "loadtests/locustfile.py", "--headless", "--loglevel", "ERROR"]
+    done = subprocess.run(
+        ["bash", "-c", 'ulimit -n 200 && exec "$@"', "bash", *command, *arguments],
+        cwd=Path(__file__).resolve().parents[2],
+        env=environ | {"LAB_TARGETS": json.dumps(urls)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert [line for line in done.stderr.splitlines() if "locustfile:" in line and said in line], done.stderr
     assert "Traceback" not in done.stderr
 
 

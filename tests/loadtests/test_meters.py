@@ -85,6 +85,7 @@ def test_process_that_has_gone_is_not_zero(run):
 
 def test_nothing_is_known_to_the_no_op():
     assert NoMeter().read() == Sample(None, None, None, None)
+    assert NoMeter().count_descriptors() is None
 
 
 def _write(folder, **files):
@@ -106,6 +107,10 @@ def test_cgroup_version_2(tmp_path):
     )
     meter = CgroupMeter.find(42, "abc123", proc=tmp_path / "proc", root=tmp_path / "fs")
     assert meter.read() == Sample(1.5, 4000, 2, 9, 1.0, 0.5, 7000, 0.25)
+    # Of the two processes one has ended meanwhile.
+    assert meter.count_descriptors() is None
+    _write(tmp_path / "proc" / "7" / "fd", **{"0": "", "1": "", "2": "", "3": ""})
+    assert meter.count_descriptors() == 4
 
 
 def test_cgroup_version_1(tmp_path):

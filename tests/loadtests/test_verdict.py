@@ -35,6 +35,7 @@ from loadtests.buckets import bucket_three_digits
         # An open loop is held to what was asked: its users need not all be busy.
         ({"asked": 20_100}, Bound.HELD),
         ({"asked": 20_100, "starved": 3, "mean_seconds": 0.0001, "server_cores": 0.99}, Bound.HELD),
+        ({"asked": 20_000, "dropped": 300}, Bound.WAITING),
         ({"asked": 40_000, "server_cores": 0.95}, Bound.SERVER),
         ({"asked": 40_000, "mean_seconds": 0.0001}, Bound.WAITING),
         ({"asked": 40_000, "answered": 0}, Bound.FAILED),

@@ -3,12 +3,14 @@
 Python 2: nntplib
 Python 3: nntplib
 Gone since: 3.13
-Use instead: pynntp; here runs the back-port, as Debian's python3-standard-nntplib has it
+Use instead: pynntp, which stands beside it here; nntplib runs from Debian's python3-standard-nntplib
 Servers: gallery_news
 """
 
 from email.utils import make_msgid
 from nntplib import NNTP, decode_header
+
+from nntp import NNTPClient
 
 from lab.tour.accounts import ANN, DOMAIN, WRONG_PASSWORD
 from lab.tour.faulty import SHORT, UNKNOWN_HOST, Failures, breaking_off, silent
@@ -48,9 +50,17 @@ def visit() -> None:
         print("read back:", [line for line in article.lines if line.startswith((b"Subject", b"A line", b".h"))])
         print("by number:", news.stat(last)[1] == last, "headers only:", len(news.head(question)[1].lines) > 3)
 
+    # The successor: headers as a dictionary, dots and line ends by itself.
+    with NNTPClient(HOST, username=ANN.user, password=ANN.password, timeout=10) as news3:
+        headers = {"From": f"Ann <{ANN.address}>", "Newsgroups": GROUP, "Subject": "By pynntp"}
+        news3.post(headers, "A line.\n.hidden? No.\n")
+        _, first, last, _ = news3.group(GROUP)
+        print("pynntp:", "By pynntp" in [overview["Subject"] for _, overview in news3.xover((first, last))])
+
 
 def failures() -> Failures:
     yield "wrong password", lambda: login(WRONG_PASSWORD)
+    yield "wrong password, pynntp", lambda: NNTPClient(HOST, 119, ANN.user, WRONG_PASSWORD).group(GROUP)
     with login() as news:
         yield "no such group", lambda: news.group("alt.none")
         yield "no such article", lambda: news.article("<none@gallery.test>")

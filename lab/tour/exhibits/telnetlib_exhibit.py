@@ -3,12 +3,14 @@
 Python 2: telnetlib
 Python 3: telnetlib
 Gone since: 3.13
-Use instead: telnetlib3, or pexpect around a client; here runs Debian's python3-zombie-telnetlib. SSH where you can
+Use instead: telnetlib3, which stands beside it here; telnetlib runs from Debian's python3-zombie-telnetlib. Or SSH
 Servers: gallery_telnet
 """
 
 import socket
 from telnetlib import DO, DONT, IAC, WILL, WONT, Telnet
+
+from telnetlib3.sync import TelnetConnection
 
 from lab.tour.faulty import SHORT, UNKNOWN_HOST, Failures, breaking_off, silent
 
@@ -40,6 +42,12 @@ def visit() -> None:
         telnet.write(b"quit\r\n")
         print("the end:", telnet.read_all().decode().strip().splitlines())
 
+    # The successor: it knows the options, and says yes to those that it can serve.
+    with TelnetConnection(HOST, timeout=10, connect_maxwait=1) as telnet3:
+        telnet3.read_until(PROMPT)
+        telnet3.write("echo hello again\r")
+        print("telnetlib3:", telnet3.read_until(PROMPT).splitlines()[-2])
+
 
 def converse(port: int) -> bytes:
     with Telnet("127.0.0.1", port, timeout=SHORT) as telnet:
@@ -49,6 +57,7 @@ def converse(port: int) -> bytes:
 def failures() -> Failures:
     yield "unknown host", lambda: Telnet(UNKNOWN_HOST)
     yield "nobody listens", lambda: Telnet(HOST, 9999)
+    yield "nobody listens, telnetlib3", lambda: TelnetConnection(HOST, 9999, timeout=10).connect()
     with breaking_off(b"Welcome\r\n") as port:
         yield "server gone in mid-dialogue", lambda: converse(port)
     with silent() as port:

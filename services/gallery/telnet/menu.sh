@@ -11,3 +11,5 @@ while printf 'choice> ' && read -r -t 60 choice rest; do
     esac
 done
 printf 'Good-bye.\n'
+# When its program ends, telnetd hangs up, whatever is still on its way to the client.
+sleep 0.5
