@@ -60,7 +60,7 @@ gallery: .venv/lab.stamp ## record the tour anew, for docs/gallery.md
 	@$(BIN)/lab tour --record
 
 ## Load
-.PHONY: load swarm-demo nogil bench-models bench-parser bench-up
+.PHONY: load swarm-demo nogil bench bench-quick bench-models bench-parser bench-up
 load: .venv/lab.stamp ## every model up, and Locust's web UI on 127.0.0.1:8089
 	@$(BIN)/lab up
 	@$(BIN)/lab load
@@ -76,6 +76,14 @@ nogil: .venv/lab.stamp ## threads with the GIL and without it, in turns (the fir
 bench-models: .venv/lab.stamp ## every model in turns, for docs/models.md: run it on a machine that has nothing else to do
 	@$(ENGINE) ensure && $(ENGINE) base
 	@$(BIN)/python benchmarks/models.py
+
+bench: .venv/lab.stamp ## which model for which work: by turns, with intervals and a verdict (about ten minutes)
+	@$(ENGINE) ensure && $(ENGINE) base || [ $$? -eq 3 ]
+	@$(BIN)/lab bench
+
+bench-quick: .venv/lab.stamp ## the same, one kind of work and no sweep
+	@$(ENGINE) ensure && $(ENGINE) base || [ $$? -eq 3 ]
+	@$(BIN)/lab bench --quick
 
 bench-parser: .venv/dev.stamp ## our parser beside hiredis
 	@$(BIN)/python benchmarks/parser.py

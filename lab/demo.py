@@ -6,7 +6,6 @@ page, take everything down: also when something fails, and on Ctrl-C.
 
 import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from lab.load import SECONDS, split_names
 from lab.measurement import Measurement, measure, measure_together
 from lab.report import page
 from lab.report.terminal import make_table, open_console
+from lab.store import LATEST, RESULTS, point
 from lab.workloads import SESSION
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Demo:
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
-    default=ROOT / "results" / "demo",
+    default=RESULTS / "demo",
     help="Where the page goes.",
 )
 @click.pass_obj
@@ -275,21 +275,13 @@ def write(out: Path, found: Demo, environment: Mapping[str, str | None]) -> Path
         environment=environment,
     )
     (folder / "index.html").write_text(text, encoding="utf-8")
-    _point(out / "latest", folder.name)
+    point(out / LATEST, folder.name)
     return folder
 
 
 def _make_title(models: Sequence[Model]) -> str:
     ours = sum(model.family != PEER for model in models)
     return f"{ours} socket server{'' if ours == 1 else 's'}, one protocol"
-
-
-def _point(link: Path, target: str) -> None:
-    """Set a symlink in one step, so that nobody who looks finds it missing."""
-    part = link.with_name(f".{link.name}.{os.getpid()}")
-    part.unlink(missing_ok=True)
-    part.symlink_to(target, target_is_directory=True)
-    part.replace(link)
 
 
 def _show_path(path: Path) -> str:

@@ -7,16 +7,18 @@ the warm-up too: no clock of one side has to agree with one of the other's, and 
 import contextlib
 import json
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
 
 from lab.backends import Backend, Completed
 from lab.catalogue import Listener, Model
 from lab.errors import LabError
 from lab.generator import run_generator
 from lab.meters import Meter, NoMeter, Sample, open_container_meter, open_process_meter
-from lab.verdict import Accounts, Verdict, in_flight, judge
+from lab.pinning import VARIABLE, Pinning, encode_cores
+from lab.verdict import Accounts, Bound, Verdict, in_flight, judge
 from lab.workloads import OPEN, OWN, SCENARIOS, STEADY, Scenario
 
 # In front of the generator's result; see loadtests/measurement.py, which cannot be imported here: it imports Locust.
@@ -24,6 +26,9 @@ _MARKER = "LOAD-RESULT "
 
 # Between two looks at the server's memory and threads.
 _SAMPLE_SECONDS = 0.25
+
+# What a row of a measurement's series holds: seconds since it began, CPU seconds since the server's start, and so on.
+SERIES = ("seconds", "cpu_seconds", "memory_bytes", "processes", "threads", "descriptors")
 
 # What the generator needs beside its window: to start, to stop, to be put into a container and be taken out.
 _OVERHEAD_SECONDS = 60.0
@@ -58,6 +63,13 @@ class Measurement:
         memory_bytes, threads: the most that was seen of the server under this load.
         versions: of the load generator.
         verdict: what limited it.
+        server_user_us, server_system_us: the two parts of `server_cpu_us`.
+        processes, descriptors: the most that was seen of the server.
+        peak_bytes: the most memory that the server has held since it started, file cache included.
+        switches: the server's context switches for one request, at least.
+        server_throttled, generator_throttled: for which part of the time a CPU quota held that side back.
+        allotted: cores that the server could use at most.
+        series: readings of the server under this load: see `SERIES`.
     """
 
     model: str
@@ -93,6 +105,31 @@ class Measurement:
     lost: int = 0
     duplicates: int = 0
     reordered: int = 0
+    server_user_us: float | None = None
+    server_system_us: float | None = None
+    processes: int | None = None
+    descriptors: int | None = None
+    peak_bytes: int | None = None
+    switches: float | None = None
+    server_throttled: float | None = None
+    generator_throttled: float | None = None
+    allotted: int | None = None
+    series: tuple[tuple[float | None, ...], ...] = ()
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """What `as_json` gave; fields that this version does not know are left out.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is something else.
+        """
+        known = {item.name for item in fields(cls)}
+        values = {name: value for name, value in data.items() if name in known}
+        for name in ("histogram", "service", "series"):
+            if values.get(name) is not None:
+                values[name] = tuple(tuple(row) for row in values[name])
+        verdict = values["verdict"]
+        return cls(**values | {"verdict": Verdict(Bound(verdict["bound"]), verdict["reason"])})
 
     @property
     def rate(self) -> float:
@@ -158,9 +195,11 @@ def percentile(histogram: Sequence[tuple[float, int]], share: float) -> float | 
     return None
 
 
-def allotted_cores(model: Model, cores: int | None) -> int | None:
-    """How many cores a server can keep busy: one, unless its catalogue entry says all."""
-    return cores if model.uses_all_cores else 1
+def allotted_cores(model: Model, cores: int | None, pinning: Pinning | None = None) -> int | None:
+    """How many cores a server can keep busy: one, unless its catalogue entry says all; no more than it is kept to."""
+    if not model.uses_all_cores:
+        return 1
+    return len(pinning.servers) if pinning else cores
 
 
 def encode_targets(listeners: Sequence[Listener]) -> str:
@@ -197,6 +236,7 @@ def measure(
     payload: int | None = None,
     codec: str | None = None,
     workers: int = 0,
+    pinning: Pinning | None = None,
 ) -> Measurement:
     """Drive one model that runs already; see `measure_together`."""
     return measure_together(
@@ -212,6 +252,7 @@ def measure(
         payload=payload,
         codec=codec,
         workers=workers,
+        pinning=pinning,
     )[0]
 
 
@@ -229,6 +270,7 @@ def measure_together(
     payload: int | None = None,
     codec: str | None = None,
     workers: int = 0,
+    pinning: Pinning | None = None,
 ) -> list[Measurement]:
     """Drive models that run already, at the same time and from one generator: for loads that leave the CPU alone.
 
@@ -243,6 +285,7 @@ def measure_together(
         payload: bytes, if not the workload's own.
         codec: the text of a Python file that makes and checks the exchanges, see docs/adding-a-server.md.
         workers: how many processes give the load; 0 for the one that also counts.
+        pinning: which cores the models are kept to (see `lab.pinning.pin_servers`), and the generator has to go to.
 
     Raises:
         LabError: the generator gave no result; the message has its last words.
@@ -261,6 +304,11 @@ def measure_together(
     arguments += ["--timeout", f"{timeout:g}", "--shape-time", f"{seconds:g}"]
     arguments += ["--window", f"{seconds:g}", "--warm-up", f"{warm_up:g}"]
 
+    environ = {"LAB_TARGETS": encode_targets(listeners)}
+    if codec:
+        environ["LAB_CODEC"] = codec
+    if pinning:
+        environ[VARIABLE] = encode_cores(pinning.generator)
     meters = {name: open_meter(backend, name) for name in names}
     before = _read(meters)
     with _watch(meters) as seen:
@@ -268,14 +316,22 @@ def measure_together(
             backend,
             arguments,
             workers=workers,
-            environ={"LAB_TARGETS": encode_targets(listeners)} | ({"LAB_CODEC": codec} if codec else {}),
+            environ=environ,
             timeout=warm_up + seconds + _OVERHEAD_SECONDS,
         )
     after = _read(meters)
     results = _parse(finished, names)
     return [
         _combine(
-            backend.name, scenario, model, results[model.name], before[model.name], after[model.name], seen[model.name]
+            backend.name,
+            scenario,
+            model,
+            results[model.name],
+            before[model.name],
+            after[model.name],
+            seen[model.name],
+            warm_up,
+            pinning,
         )
         for model in models
     ]
@@ -324,16 +380,32 @@ def _read(meters: Mapping[str, Meter]) -> dict[str, Sample]:
     return {name: meter.read() for name, meter in meters.items()}
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A reading under load.
+
+    Args:
+        seconds: since the load was started.
+        sample: what the meter said.
+        descriptors: that the server had open.
+    """
+
+    seconds: float
+    sample: Sample
+    descriptors: int | None
+
+
 @contextlib.contextmanager
-def _watch(meters: Mapping[str, Meter]) -> Iterator[dict[str, list[Sample]]]:
-    """Collect samples of the servers while the block runs."""
-    seen: dict[str, list[Sample]] = {name: [] for name in meters}
+def _watch(meters: Mapping[str, Meter]) -> Iterator[dict[str, list[_Seen]]]:
+    """Collect readings of the servers while the block runs."""
+    seen: dict[str, list[_Seen]] = {name: [] for name in meters}
     done = threading.Event()
+    started = time.monotonic()
 
     def watch() -> None:
         while not done.wait(_SAMPLE_SECONDS):
-            for name, sample in _read(meters).items():
-                seen[name].append(sample)
+            for name, meter in meters.items():
+                seen[name].append(_Seen(time.monotonic() - started, meter.read(), meter.count_descriptors()))
 
     thread = threading.Thread(target=watch, name="meter")
     thread.start()
@@ -371,17 +443,29 @@ def _combine(
     result: dict[str, Any],
     before: Sample,
     after: Sample,
-    seen: Sequence[Sample],
+    seen: Sequence[_Seen],
+    warm_up: float,
+    pinning: Pinning | None,
 ) -> Measurement:
     seconds, answered, depth = result["seconds"], result["answered"], result["depth"]
     service = tuple((value, count) for value, count in result["service"])
     intended = result["intended"]
     timed = sum(count for _, count in service)
-    server_cpu_us = None
-    if before.cpu_seconds is not None and after.cpu_seconds is not None and result["answered_in_all"]:
-        # Answers cost something. No time at all means that it was accounted elsewhere: children that nobody waited for.
-        spent = after.cpu_seconds - before.cpu_seconds
-        server_cpu_us = spent * 1e6 / (result["answered_in_all"] * depth) if spent > 0 else None
+    requests = result["answered_in_all"] * depth
+
+    def per_request(name: str) -> float | None:
+        start, end = getattr(before, name), getattr(after, name)
+        return None if start is None or end is None or not requests else (end - start) / requests
+
+    # Answers cost something. No time at all means that it was accounted elsewhere: children that nobody waited for.
+    server_cpu_us = (per_request("cpu_seconds") or 0.0) * 1e6 or None
+    user, system = per_request("user_seconds"), per_request("system_seconds")
+    allotted = allotted_cores(model, result["cores"], pinning)
+    throttled = None
+    if before.throttled_seconds is not None and after.throttled_seconds is not None:
+        # Of the whole load, the warm-up too: the server's account has no window.
+        throttled = (after.throttled_seconds - before.throttled_seconds) / (warm_up + seconds)
+    generator_throttled = None if result["generator_throttled"] is None else result["generator_throttled"] / seconds
     server_cores = None if server_cpu_us is None else server_cpu_us * answered * depth / seconds / 1e6
     accounts = Accounts(
         users=result["users"],
@@ -390,7 +474,7 @@ def _combine(
         mean_seconds=None if result["mean_us"] is None else result["mean_us"] / 1e6,
         answered=answered,
         server_cores=server_cores,
-        server_allotted=allotted_cores(model, result["cores"]),
+        server_allotted=allotted,
         generator_cores=result["generator_cpu"] / seconds,
         generators=result["generators"],
         asked=result["asked"],
@@ -398,8 +482,15 @@ def _combine(
         rests=scenario.workload.rests,
         machine_cores=None if result["machine_cpu"] is None else result["machine_cpu"] / seconds,
         cores=result["cores"],
+        late=result["late"],
+        server_throttled=throttled,
+        generator_throttled=generator_throttled,
     )
-    samples = [*seen, after]
+    samples = [*(item.sample for item in seen), after]
+
+    def most(name: str) -> int | None:
+        return max((value for item in samples if (value := getattr(item, name)) is not None), default=None)
+
     return Measurement(
         model=model.name,
         family=model.family,
@@ -422,8 +513,8 @@ def _combine(
         generator_cores=accounts.generator_cores,
         machine_cores=accounts.machine_cores,
         cores=accounts.cores,
-        memory_bytes=max((item.memory_bytes for item in samples if item.memory_bytes is not None), default=None),
-        threads=max((item.threads for item in samples if item.threads is not None), default=None),
+        memory_bytes=most("memory_bytes"),
+        threads=most("threads"),
         versions=result["versions"],
         verdict=judge(accounts),
         transport=result["transport"],
@@ -434,4 +525,24 @@ def _combine(
         lost=result["lost"],
         duplicates=result["duplicates"],
         reordered=result["reordered"],
+        server_user_us=None if user is None else user * 1e6,
+        server_system_us=None if system is None else system * 1e6,
+        processes=most("processes"),
+        descriptors=max((item.descriptors for item in seen if item.descriptors is not None), default=None),
+        peak_bytes=most("peak_bytes"),
+        switches=per_request("switches"),
+        server_throttled=throttled,
+        generator_throttled=generator_throttled,
+        allotted=allotted,
+        series=tuple(
+            (
+                round(item.seconds, 3),
+                item.sample.cpu_seconds,
+                item.sample.memory_bytes,
+                item.sample.processes,
+                item.sample.threads,
+                item.descriptors,
+            )
+            for item in seen
+        ),
     )

@@ -26,12 +26,21 @@ class Sample:
         memory_bytes: what it holds now: without the file cache that the kernel would give back.
         processes: how many; in a container with the small init process in front.
         threads: over all processes.
+        user_seconds, system_seconds: the two parts of its CPU time; some kernels count them in ticks.
+        peak_bytes: the most that it has ever held, file cache included, as the kernel kept it.
+        throttled_seconds: for how long its CPU quota has held it back; 0 where it has none.
+        switches: context switches since the first reading, of threads that were there at one: at least so many.
     """
 
     cpu_seconds: float | None = None
     memory_bytes: int | None = None
     processes: int | None = None
     threads: int | None = None
+    user_seconds: float | None = None
+    system_seconds: float | None = None
+    peak_bytes: int | None = None
+    throttled_seconds: float | None = None
+    switches: int | None = None
 
 
 class Meter(Protocol):
@@ -57,6 +66,48 @@ class NoMeter:
         """Nothing is known."""
 
 
+class Switches:
+    """Adds up the context switches of threads that come and go.
+
+    The kernel keeps them for each thread, and drops them with it: what happened between the last reading of a thread
+    and its end is lost.
+
+    Args:
+        proc: where the kernel shows processes.
+    """
+
+    # Beyond this, looking at every thread would cost more than what is measured.
+    MOST = 128
+
+    def __init__(self, proc: Path = Path("/proc")) -> None:
+        self._proc = proc
+        self._seen: dict[tuple[int, str], int] = {}
+        self._total = 0
+
+    def read(self, pids: Iterable[int]) -> int | None:
+        """Count since the first reading; None if there are too many threads to look at, or none can be read."""
+        first = not self._seen
+        now: dict[tuple[int, str], int] = {}
+        for pid in pids:
+            with contextlib.suppress(OSError):
+                for thread in os.listdir(self._proc / str(pid) / "task"):  # noqa: PTH208 - names are all that counts
+                    if len(now) >= self.MOST:
+                        return None
+                    with contextlib.suppress(OSError):
+                        now[pid, thread] = _count_switches(self._proc / str(pid) / "task" / thread / "status")
+        if not now:
+            return None
+        if not first:
+            # A number that is used again begins anew.
+            self._total += sum(max(count - self._seen.get(key, 0), 0) for key, count in now.items())
+        self._seen = now
+        return self._total
+
+
+def _count_switches(status: Path) -> int:
+    return sum(int(line.split()[1]) for line in status.read_text().splitlines() if "ctxt_switches:" in line)
+
+
 class ProcessMeter:
     """A process and its descendants.
 
@@ -66,6 +117,7 @@ class ProcessMeter:
 
     def __init__(self, pid: int) -> None:
         self._root = psutil.Process(pid)
+        self._switches = Switches()
 
     def read(self) -> Sample:
         """Read the whole tree."""
@@ -74,18 +126,29 @@ class ProcessMeter:
             times = self._root.cpu_times()
         except psutil.Error:
             return Sample()
-        cpu, memory, processes, threads = times.children_user + times.children_system, 0, 0, 0
+        user, system, memory, processes, threads = times.children_user, times.children_system, 0, 0, 0
         for process in tree:
             # One that has ended meanwhile is in its parent's children_* of the next reading.
             with contextlib.suppress(psutil.Error), process.oneshot():
                 times = process.cpu_times()
-                cpu += times.user + times.system
+                user += times.user
+                system += times.system
                 if process.status() == psutil.STATUS_ZOMBIE:
                     continue  # has CPU to its name and nothing else
                 memory += _memory(process)
                 processes += 1
                 threads += process.num_threads()
-        return Sample(cpu, memory, processes, threads) if processes else Sample()
+        if not processes:
+            return Sample()
+        return Sample(
+            cpu_seconds=user + system,
+            memory_bytes=memory,
+            processes=processes,
+            threads=threads,
+            user_seconds=user,
+            system_seconds=system,
+            switches=self._switches.read(process.pid for process in tree),
+        )
 
     def count_descriptors(self) -> int | None:
         """Count those of the whole tree."""
@@ -115,6 +178,12 @@ def _memory(process: psutil.Process) -> int:
     return int(getattr(full, "pss", full.rss))
 
 
+# What the kernel counts user and system time in, with version 1; cpuacct.stat.
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+_CONTROLLERS = ("cpu", "cpuacct", "memory", "pids")
+
+
 class CgroupMeter:
     """A container's control group, version 1 or 2, read from the kernel's own files: exact, and costs microseconds.
 
@@ -128,6 +197,7 @@ class CgroupMeter:
         self._folders = folders
         self._unified = unified
         self._proc = proc
+        self._switches = Switches(proc)
 
     @classmethod
     def find(
@@ -151,35 +221,44 @@ class CgroupMeter:
             if not controllers:
                 folder = root / path.lstrip("/")
                 if (folder / "cpu.stat").exists():
-                    folders.update(dict.fromkeys(("cpuacct", "memory", "pids"), folder))
+                    folders.update(dict.fromkeys(_CONTROLLERS, folder))
                     unified = True
                 continue
             for name in controllers.split(","):
                 folder = root / name / path.lstrip("/")
-                if name in ("cpuacct", "memory", "pids") and folder.exists():
+                if name in _CONTROLLERS and folder.exists():
                     folders[name] = folder
         return cls(folders, unified=unified, proc=proc) if "cpuacct" in folders else None
 
     def read(self) -> Sample:
         """Read the files."""
         if self._unified:
-            microseconds = self._field("cpuacct", "cpu.stat", "usage_usec")
-            cpu = None if microseconds is None else microseconds / 1e6
-            used, cache = (
-                self._number("memory", "memory.current"),
-                self._field("memory", "memory.stat", "inactive_file"),
-            )
+            cpu = self._scaled("cpuacct", "cpu.stat", "usage_usec", 1e6)
+            user = self._scaled("cpuacct", "cpu.stat", "user_usec", 1e6)
+            system = self._scaled("cpuacct", "cpu.stat", "system_usec", 1e6)
+            throttled = self._scaled("cpu", "cpu.stat", "throttled_usec", 1e6)
+            used, peak = self._number("memory", "memory.current"), self._number("memory", "memory.peak")
+            cache = self._field("memory", "memory.stat", "inactive_file")
         else:
             nanoseconds = self._number("cpuacct", "cpuacct.usage")
             cpu = None if nanoseconds is None else nanoseconds / 1e9
+            user = self._scaled("cpuacct", "cpuacct.stat", "user", _TICKS)
+            system = self._scaled("cpuacct", "cpuacct.stat", "system", _TICKS)
+            throttled = self._scaled("cpu", "cpu.stat", "throttled_time", 1e9)
             used = self._number("memory", "memory.usage_in_bytes")
+            peak = self._number("memory", "memory.max_usage_in_bytes")
             cache = self._field("memory", "memory.stat", "total_inactive_file")
-        processes = self._text("cpuacct", "cgroup.procs")
+        pids = [int(pid) for pid in (self._text("cpuacct", "cgroup.procs") or "").split()]
         return Sample(
             cpu_seconds=cpu,
             memory_bytes=None if used is None or cache is None else max(used - cache, 0),
-            processes=None if not processes else len(processes.split()),
+            processes=len(pids) or None,
             threads=self._number("pids", "pids.current"),
+            user_seconds=user,
+            system_seconds=system,
+            peak_bytes=peak,
+            throttled_seconds=throttled,
+            switches=self._switches.read(pids),
         )
 
     def count_descriptors(self) -> int | None:
@@ -196,6 +275,10 @@ class CgroupMeter:
     def _number(self, controller: str, name: str) -> int | None:
         text = self._text(controller, name)
         return int(text) if text and text.strip().isdigit() else None
+
+    def _scaled(self, controller: str, name: str, key: str, unit: float) -> float | None:
+        value = self._field(controller, name, key)
+        return None if value is None else value / unit
 
     def _field(self, controller: str, name: str, key: str) -> int | None:
         for line in (self._text(controller, name) or "").splitlines():
@@ -221,19 +304,29 @@ class StatsMeter:
             stats = self._fetch()
         except (docker.errors.DockerException, requests.RequestException):
             return Sample()
-        nanoseconds = stats.get("cpu_stats", {}).get("cpu_usage", {}).get("total_usage")
+        cpu = stats.get("cpu_stats", {})
+        usage = cpu.get("cpu_usage", {})
+        # The engine answers 0 for a container that has stopped.
+        nanoseconds = usage.get("total_usage")
         memory = stats.get("memory_stats", {})
         used, details = memory.get("usage"), memory.get("stats", {})
         cache = details.get("total_inactive_file", details.get("inactive_file"))
         return Sample(
-            # The engine answers 0 for a container that has stopped.
             cpu_seconds=nanoseconds / 1e9 if nanoseconds else None,
             memory_bytes=None if used is None or cache is None else max(used - cache, 0),
             threads=stats.get("pids_stats", {}).get("current"),
+            user_seconds=_seconds(usage.get("usage_in_usermode")) if nanoseconds else None,
+            system_seconds=_seconds(usage.get("usage_in_kernelmode")) if nanoseconds else None,
+            peak_bytes=memory.get("max_usage"),
+            throttled_seconds=_seconds(cpu.get("throttling_data", {}).get("throttled_time")) if nanoseconds else None,
         )
 
     def count_descriptors(self) -> None:
         """The engine does not tell."""
+
+
+def _seconds(nanoseconds: int | None) -> float | None:
+    return None if nanoseconds is None else nanoseconds / 1e9
 
 
 def open_container_meter(container: str) -> Meter:

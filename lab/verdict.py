@@ -19,6 +19,12 @@ _REACHED = 0.99
 # How far rate x response time may be from the users.
 _LITTLE = 0.15
 
+# Of the time: a side that its CPU quota holds back for longer than this is limited by the quota.
+_THROTTLED = 0.05
+
+# Of what was due in an open loop: more than this sent late, by a generator that was busy, is not what was asked for.
+_LATE = 0.05
+
 
 class Bound(StrEnum):
     """The limit of a measurement."""
@@ -66,6 +72,8 @@ class Accounts:
         asked: of an open loop, exchanges that were due; None of a closed one.
         dropped: of these, those that could not be sent in time.
         rests: of a closed loop, whether connections rest between exchanges, and are then not in flight.
+        late: of an open loop, exchanges that were sent after their time.
+        server_throttled, generator_throttled: for which part of the time a CPU quota held that side back.
     """
 
     users: float
@@ -82,6 +90,9 @@ class Accounts:
     asked: int | None = None
     dropped: int = 0
     rests: bool = False
+    late: int = 0
+    server_throttled: float | None = None
+    generator_throttled: float | None = None
 
 
 def in_flight(accounts: Accounts) -> float | None:
@@ -112,6 +123,11 @@ def judge(accounts: Accounts) -> Verdict:
     flight = in_flight(accounts)
     if flight is None:
         return Verdict(Bound.UNKNOWN, "no response times")
+    # Before the law: what a generator that stands still has counted need not obey it.
+    if (accounts.generator_throttled or 0.0) >= _THROTTLED:
+        return Verdict(
+            Bound.GENERATOR, f"its CPU quota held the generator back for {accounts.generator_throttled:.0%} of the time"
+        )
     if not is_open and not is_consistent(accounts.users, flight, rests=accounts.rests):
         return Verdict(
             Bound.INCONSISTENT,
@@ -120,21 +136,28 @@ def judge(accounts: Accounts) -> Verdict:
     # Not more than was asked: what had been waiting when the measurement began makes up for nothing that was dropped.
     within = min(accounts.answered, (accounts.asked or 0) - accounts.dropped)
     reached = within / accounts.asked if accounts.asked else 0.0
-    if reached >= _REACHED:
-        return Verdict(Bound.HELD, f"{reached:.1%} of the rate that was asked for was answered")
+    late = accounts.late / accounts.asked if accounts.asked else 0.0
+    sent_late = f", {late:.1%} of it sent late" if late else ""
+    generator_is_busy = (accounts.generator_cores or 0.0) >= _BUSY * accounts.generators
+    if reached >= _REACHED and not (late > _LATE and generator_is_busy):
+        return Verdict(Bound.HELD, f"{reached:.1%} of the rate that was asked for was answered{sent_late}")
     server, allotted, generator = accounts.server_cores, accounts.server_allotted, accounts.generator_cores
     if server is None or allotted is None or generator is None:
         side = "generator" if generator is None else "server"
         return Verdict(Bound.UNKNOWN, f"the {side}'s CPU could not be read, so nothing says what the limit was")
     of = "a core" if allotted == 1 else f"{allotted} cores"
+    if (accounts.server_throttled or 0.0) >= _THROTTLED:
+        return Verdict(
+            Bound.SERVER, f"its CPU quota held the server back for {accounts.server_throttled:.0%} of the time"
+        )
     if server >= _BUSY * allotted:
         return Verdict(Bound.SERVER, f"the server used {server / allotted:.0%} of {of}, all that it can")
-    if generator >= _BUSY * accounts.generators:
+    if generator_is_busy:
         own = "its core" if accounts.generators == 1 else f"its {accounts.generators} cores"
         return Verdict(
             Bound.GENERATOR,
             f"the generator used {generator / accounts.generators:.0%} of {own}, "
-            f"the server {server / allotted:.0%} of {of}",
+            f"the server {server / allotted:.0%} of {of}{sent_late}",
         )
     machine, cores = accounts.machine_cores, accounts.cores
     if machine is not None and cores is not None and machine >= _BUSY * cores:

@@ -323,6 +323,9 @@ _SCENARIOS = (
     _open("session", f"{SESSION} PINGs to a connection, at a constant rate", "session"),
     _open("churn", "connect, one PING, close, at a constant rate", "churn", rate=200.0),
     _open("echo_1k", "1 KiB there and back, at a constant rate", "echo_1k"),
+    _open("echo_64k", "64 KiB there and back, at a constant rate", "echo_64k", rate=200.0),
+    _open("pipeline_16", "16 PINGs at once, at a constant rate", "pipeline_16"),
+    _open("download", "connect, read 256 KiB of lines, close, at a constant rate", "download", rate=50.0),
     _open(
         "sleep_20ms", "a handler that waits 20 ms, at a constant rate: who overlaps waits?", "sleep_20ms", rate=200.0
     ),

@@ -29,6 +29,7 @@ from locust.exception import StopTest
 from locust.runners import MasterRunner, WorkerRunner
 
 from lab.exchange import Exchange
+from lab.pinning import VARIABLE, pin_generator
 from lab.workloads import CLOSED, LOOPS, OPEN, OWN, SHAPES, STEADY, WORKLOADS, Workload, level, make_exchange
 from loadtests import sharing
 from loadtests.buckets import bucket_three_digits
@@ -140,6 +141,11 @@ class Profile(LoadTestShape):
         share_of_all = level(options.shape, passed / options.shape_time)
         return max(round(users * share_of_all), 1), max(spawn_rate, users)
 
+
+try:
+    pin_generator(os.environ)
+except (OSError, ValueError) as error:
+    sys.exit(f"locustfile: {VARIABLE}={os.environ[VARIABLE]!r}: {error}")
 
 try:
     LabUser.targets = Targets.from_environ(os.environ)

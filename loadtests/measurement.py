@@ -18,6 +18,7 @@ import gevent.event
 import psutil
 from locust.env import Environment
 
+from lab.quota import read_throttled
 from loadtests.engine import Engine, Link
 from loadtests.recorder import RECORDER, Series, Tally
 
@@ -54,6 +55,8 @@ class Result:
         generator_cpu: CPU seconds of all of them in the window, for all models together.
         machine_cpu: CPU seconds of everything on this machine in the window, whoever used them; None where the system
             does not say. A container sees the whole machine's account.
+        generator_throttled: seconds in the window for which a CPU quota held the generator back, of its processes the
+            most; None where the kernel does not say.
         cores: what the machine has.
         versions: of what generated the load.
         answered_in_all: exchanges since the test started, warm-up included: what the server's CPU is divided by.
@@ -83,6 +86,7 @@ class Result:
     generators: int
     generator_cpu: float
     machine_cpu: float | None
+    generator_throttled: float | None
     cores: int | None
     versions: dict[str, str]
     answered_in_all: int
@@ -97,6 +101,7 @@ class Share:
         self._stats = environment.stats
         self._before: dict[Link, int] = {}
         self._started = self._cpu = 0.0
+        self._throttled: float | None = None
         self._runner.register_message(_ORDER, self._obey)
 
     def _obey(self, msg: Any, **_: Any) -> None:
@@ -105,7 +110,7 @@ class Share:
             RECORDER.reset()
             self._stats.reset_all()
             self._before = {link: link.answered for lane in self._engine.lanes for link in lane.links}
-            self._started, self._cpu = perf_counter(), process_time()
+            self._started, self._cpu, self._throttled = perf_counter(), process_time(), read_throttled()
         else:
             self._runner.send_message(_PART, self._count())
 
@@ -113,6 +118,8 @@ class Share:
         self._engine.hold()
         self._engine.flush()
         seconds, cpu = perf_counter() - self._started, process_time() - self._cpu
+        before, after = self._throttled, read_throttled()
+        throttled = None if before is None or after is None else after - before
         tallies = RECORDER.tallies()
         lanes = [
             {
@@ -126,7 +133,7 @@ class Share:
         ]
         # Nothing more is asked: the server's account ends where ours does.
         self._engine.halt()
-        return {"seconds": seconds, "cpu": cpu, "lanes": lanes}
+        return {"seconds": seconds, "cpu": cpu, "throttled": throttled, "lanes": lanes}
 
 
 class Window:
@@ -218,6 +225,7 @@ def _combine(
         generators=len(parts),
         generator_cpu=sum(part["cpu"] for part in parts),
         machine_cpu=machine_cpu,
+        generator_throttled=max((part["throttled"] for part in parts if part["throttled"] is not None), default=None),
         cores=psutil.cpu_count(),
         versions=_versions(),
         answered_in_all=sum(lane["answered_in_all"] for lane in lanes),

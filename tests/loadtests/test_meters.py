@@ -1,11 +1,13 @@
 """Meters: on real processes, and on files laid out as the kernel does."""
 
+import os
 import subprocess
 import sys
 
 import pytest
 
-from lab.meters import CgroupMeter, NoMeter, ProcessMeter, Sample, StatsMeter, open_process_meter
+from lab.meters import CgroupMeter, NoMeter, ProcessMeter, Sample, StatsMeter, Switches, open_process_meter
+from lab.quota import read_throttled
 
 # Burns until it has used this much CPU (whatever time that takes here), says so, and waits.
 _BURN = """
@@ -50,6 +52,26 @@ def test_process_cpu_is_what_it_burned(run, program):
     assert sample.threads == 1
     # The three standard ones.
     assert ProcessMeter(child.pid).count_descriptors() == 3
+    assert sample.user_seconds + sample.system_seconds == pytest.approx(sample.cpu_seconds)
+
+
+def test_switches_of_threads_that_come_and_go(tmp_path):
+    def tell(thread, count):
+        folder = tmp_path / "7" / "task" / str(thread)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "status").write_text(f"voluntary_ctxt_switches:\t{count}\nnonvoluntary_ctxt_switches:\t1\n")
+
+    switches = Switches(tmp_path)
+    tell(7, 100)
+    assert switches.read([7]) == 0
+    tell(7, 110)
+    tell(8, 4)
+    assert switches.read([7]) == 15
+    (tmp_path / "7" / "task" / "8" / "status").unlink()
+    assert switches.read([7]) == 15
+    for thread in range(100, 100 + Switches.MOST):
+        tell(thread, 1)
+    assert switches.read([7]) is None
 
 
 def test_process_that_has_gone_is_not_zero(run):
@@ -76,14 +98,15 @@ def test_cgroup_version_2(tmp_path):
     _write(tmp_path / "proc" / "42", cgroup="0::/system.slice/docker-abc123.scope\n")
     _write(
         tmp_path / "fs" / "system.slice" / "docker-abc123.scope",
-        cpu__stat="usage_usec 1500000\nuser_usec 1\n",
+        cpu__stat="usage_usec 1500000\nuser_usec 1000000\nsystem_usec 500000\nnr_throttled 2\nthrottled_usec 250000\n",
         memory__current="5000\n",
+        memory__peak="7000\n",
         memory__stat="anon 1\ninactive_file 1000\n",
         cgroup__procs="1\n7\n",
         pids__current="9\n",
     )
     meter = CgroupMeter.find(42, "abc123", proc=tmp_path / "proc", root=tmp_path / "fs")
-    assert meter.read() == Sample(1.5, 4000, 2, 9)
+    assert meter.read() == Sample(1.5, 4000, 2, 9, 1.0, 0.5, 7000, 0.25)
     # Of the two processes one has ended meanwhile.
     assert meter.count_descriptors() is None
     _write(tmp_path / "proc" / "7" / "fd", **{"0": "", "1": "", "2": "", "3": ""})
@@ -95,15 +118,43 @@ def test_cgroup_version_1(tmp_path):
         f"{n}:{name}:/docker/abc123" for n, name in enumerate(("cpu,cpuacct", "memory", "pids", "name=systemd"), 2)
     ]
     _write(tmp_path / "proc" / "42", cgroup="\n".join([*lines, "0::/"]))
-    _write(tmp_path / "fs" / "cpuacct" / "docker" / "abc123", cpuacct__usage="1500000000\n", cgroup__procs="1\n7\n")
+    ticks = os.sysconf("SC_CLK_TCK")
+    _write(
+        tmp_path / "fs" / "cpuacct" / "docker" / "abc123",
+        cpuacct__usage="1500000000\n",
+        cpuacct__stat=f"user {ticks}\nsystem {ticks // 2}\n",
+        cgroup__procs="1\n7\n",
+    )
+    _write(tmp_path / "fs" / "cpu" / "docker" / "abc123", cpu__stat="nr_throttled 2\nthrottled_time 250000000\n")
     _write(
         tmp_path / "fs" / "memory" / "docker" / "abc123",
         memory__usage_in_bytes="5000\n",
+        memory__max_usage_in_bytes="7000\n",
         memory__stat="cache 1\ntotal_inactive_file 1000\n",
     )
     _write(tmp_path / "fs" / "pids" / "docker" / "abc123", pids__current="9\n")
     meter = CgroupMeter.find(42, "abc123", proc=tmp_path / "proc", root=tmp_path / "fs")
-    assert meter.read() == Sample(1.5, 4000, 2, 9)
+    assert meter.read() == Sample(1.5, 4000, 2, 9, 1.0, 0.5, 7000, 0.25)
+
+
+@pytest.mark.parametrize("group", ["/", "/docker/abc123"])
+def test_own_quota_wherever_the_container_sees_its_group(tmp_path, group):
+    """Its path is that of the machine, and what is mounted may be the group alone."""
+    for version, line, folder, text in (
+        (1, f"4:cpu,cpuacct:{group}\n0::/\n", "cpu", "nr_throttled 2\nthrottled_time 250000000\n"),
+        (2, f"0::{group}\n", "", "usage_usec 1\nthrottled_usec 250000\n"),
+    ):
+        place = tmp_path / str(version)
+        _write(place / "proc" / "self", cgroup=line)
+        _write(place / "fs" / folder, cpu__stat=text)
+        assert read_throttled(proc=place / "proc", root=place / "fs") == 0.25
+
+
+def test_no_quota_to_be_read_is_none(tmp_path):
+    assert read_throttled(proc=tmp_path, root=tmp_path) is None
+    _write(tmp_path / "self", cgroup="3:memory:/a\n0::/a\n")
+    _write(tmp_path / "a", cpu__stat="usage_usec 1\n")
+    assert read_throttled(proc=tmp_path, root=tmp_path) is None
 
 
 def test_cgroup_of_somebody_else_is_not_read(tmp_path):
@@ -122,11 +173,18 @@ def test_cgroup_files_that_are_missing_are_none(tmp_path):
 
 def test_engine_stats():
     answer = {
-        "cpu_stats": {"cpu_usage": {"total_usage": 1_500_000_000}},
+        "cpu_stats": {
+            "cpu_usage": {
+                "total_usage": 1_500_000_000,
+                "usage_in_usermode": 1_000_000_000,
+                "usage_in_kernelmode": 500_000_000,
+            },
+            "throttling_data": {"throttled_time": 250_000_000},
+        },
         "memory_stats": {"usage": 5000, "stats": {"inactive_file": 1000}},
         "pids_stats": {"current": 9},
     }
-    assert StatsMeter(lambda: answer).read() == Sample(1.5, 4000, None, 9)
+    assert StatsMeter(lambda: answer).read() == Sample(1.5, 4000, None, 9, 1.0, 0.5, None, 0.25)
     # What a stopped container gets.
     assert StatsMeter(lambda: {"cpu_stats": {"cpu_usage": {"total_usage": 0}}, "memory_stats": {}}).read() == Sample()
 

@@ -4,6 +4,7 @@ import pytest
 
 from lab.catalogue import Catalogue
 from lab.measurement import allotted_cores, percentile
+from lab.pinning import Pinning
 from lab.verdict import Bound, in_flight, is_consistent, judge
 from loadtests.buckets import bucket_three_digits
 
@@ -47,6 +48,34 @@ def test_bound(changes, bound, make_accounts):
     assert verdict.is_lower_bound == (bound in (Bound.GENERATOR, Bound.MACHINE))
 
 
+@pytest.mark.parametrize(
+    ("changes", "bound"),
+    [
+        ({"generator_throttled": 0.4}, Bound.GENERATOR),
+        ({"generator_throttled": 0.4, "mean_seconds": 0.0020}, Bound.GENERATOR),
+        ({"generator_throttled": 0.01}, Bound.WAITING),
+        ({"server_throttled": 0.4}, Bound.SERVER),
+        ({"server_throttled": 0.4, "server_cores": 0.4}, Bound.SERVER),
+        ({"server_throttled": 0.01}, Bound.WAITING),
+        ({"asked": 20_000}, Bound.HELD),
+        ({"asked": 20_000, "generator_throttled": 0.4}, Bound.GENERATOR),
+        ({"asked": 20_000, "late": 500, "generator_cores": 0.95}, Bound.HELD),
+        ({"asked": 20_000, "late": 5_000, "generator_cores": 0.95}, Bound.GENERATOR),
+        # Late because the server had no connection free: the generator was idle.
+        ({"asked": 20_000, "late": 5_000}, Bound.HELD),
+        ({"asked": 30_000, "server_cores": 0.95}, Bound.SERVER),
+        ({"asked": 30_000}, Bound.WAITING),
+    ],
+)
+def test_quotas_and_late_requests(changes, bound, make_accounts):
+    assert judge(make_accounts(**changes)).bound is bound
+
+
+def test_what_was_sent_late_is_said(make_accounts):
+    assert "2.5% of it sent late" in judge(make_accounts(asked=20_000, late=500)).reason
+    assert "for 40% of the time" in judge(make_accounts(generator_throttled=0.4)).reason
+
+
 def test_reason_names_what_was_seen(make_accounts):
     assert "15 of 16 users" in judge(make_accounts(starved=15)).reason
     assert "all else 0.95" in judge(make_accounts(machine_cores=1.95)).reason
@@ -77,6 +106,11 @@ def test_only_a_model_that_says_so_may_use_every_core():
     allotted = {model.name: allotted_cores(model, 8) for model in Catalogue.load().models}
     assert allotted["socketserver_forking"] == allotted["prefork"] == allotted["asyncio_prefork"] == 8
     assert allotted["socketserver_threading"] == allotted["asyncio_streams"] == 1
+
+
+def test_no_more_cores_than_it_is_kept_to():
+    prefork = Catalogue.load()["prefork"]
+    assert allotted_cores(prefork, 8, Pinning(servers=(1, 2, 3), generator=(0,))) == 3
 
 
 @pytest.mark.parametrize(

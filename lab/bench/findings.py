@@ -1,0 +1,239 @@
+"""What a run says: read from its store alone, so that every figure can be made again from what is there."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lab.bench.estimates import Estimate, drift, estimate, noise_floor, rank
+from lab.bench.plan import AGAIN, CLOSED, FIXED, Plan, Step
+from lab.bench.runner import INDEPENDENT, read_measurement
+from lab.measurement import Measurement
+from lab.store import Run
+
+# What is compared between models, rounds and runs: how it is read, whether more is better.
+_READ: Mapping[str, tuple[Callable[[Measurement], float | None], bool]] = {
+    "rate": (lambda found: found.rate, True),
+    "cpu_us": (lambda found: found.server_cpu_us, False),
+    "p50_us": (lambda found: found.percentile(0.5), False),
+    "p99_us": (lambda found: found.percentile(0.99), False),
+}
+FIGURES = tuple(_READ)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One cell, measured in one way, over all rounds.
+
+    Args:
+        work, model, way: what, see `lab.bench.plan`.
+        keys: its steps in the store.
+        found: by round, those that could be measured.
+        failures: why the others could not.
+    """
+
+    work: str
+    model: str
+    way: str
+    keys: tuple[str, ...]
+    found: Mapping[int, Measurement]
+    failures: tuple[str, ...]
+
+    def read(self, figure: str) -> Estimate | None:
+        """A figure of `FIGURES` over the rounds. A rate with a lower bound among its rounds is one."""
+        values = [_READ[figure][0](item) for item in self.found.values()]
+        return estimate(values, is_lower_bound=figure == "rate" and self.is_lower_bound)
+
+    @property
+    def is_lower_bound(self) -> bool:
+        """Whether the server could have done more in at least one round."""
+        return any(item.verdict.is_lower_bound for item in self.found.values())
+
+    @property
+    def verdicts(self) -> Counter[str]:
+        """What limited it, and in how many rounds."""
+        return Counter(str(item.verdict.bound) for item in self.found.values())
+
+    @property
+    def reason(self) -> str:
+        """One sentence: of the most frequent verdict, or why there is none."""
+        if not self.found:
+            return self.failures[0] if self.failures else "not measured"
+        usual = self.verdicts.most_common(1)[0][0]
+        return next(item.verdict.reason for item in self.found.values() if item.verdict.bound == usual)
+
+    @property
+    def failed(self) -> Counter[str]:
+        """Exchanges that did not come back right, by reason, of all rounds."""
+        return sum((Counter(item.failures) for item in self.found.values()), Counter[str]())
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """The most that was seen."""
+        return max((item.memory_bytes for item in self.found.values() if item.memory_bytes is not None), default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The same cell by our generator and by redis-benchmark.
+
+    Args:
+        model: which.
+        ours, theirs: requests per second.
+        is_lower_bound: whether ours is one.
+        missing: why there is nothing to compare; None if there is.
+    """
+
+    model: str
+    ours: Estimate | None
+    theirs: Estimate | None
+    is_lower_bound: bool
+    missing: str | None
+
+    def agrees(self, noise: float) -> bool | None:
+        """Whether the two can both be right; None if nothing says."""
+        if self.ours is None or self.theirs is None:
+            return None
+        # Of somebody else's client nobody knows what limited it: less than ours contradicts nothing.
+        return self.theirs.widen(noise).low <= self.ours.widen(noise).high
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """One run.
+
+    Args:
+        run: where it is kept.
+        plan: what was to be measured.
+        rows: by (work, model, way).
+        sweeps: by (work, model): connections -> measurement.
+        unsound: models that the conformance suite has found wanting, and how.
+        comparisons: with somebody else's client.
+    """
+
+    run: Run
+    plan: Plan
+    rows: Mapping[tuple[str, str, str], Row]
+    sweeps: Mapping[tuple[str, str], Mapping[int, Measurement]]
+    unsound: Mapping[str, str]
+    comparisons: tuple[Comparison, ...]
+
+    def list_rows(self, work: str, way: str) -> list[Row]:
+        """Of all models, without the twin's second name."""
+        return [
+            row
+            for (found, model, how), row in self.rows.items()
+            if (found, how) == (work, way) and not model.startswith(AGAIN)
+        ]
+
+    def noise(self, figure: str) -> float | None:
+        """How far two servers of the same model were apart in the same round; None if there was no twin."""
+        pairs = []
+        for (work, model, way), row in self.rows.items():
+            other = self.rows.get((work, f"{AGAIN}{model}", way))
+            if other:
+                pairs += [(_read(row, number, figure), _read(other, number, figure)) for number in row.found]
+        return noise_floor(pairs)
+
+    def drift(self, figure: str) -> float | None:
+        """The median change from the first round to the last; None of a single one."""
+        if self.plan.rounds < 2:
+            return None
+        first, last = (
+            {"/".join(key): _read(row, number, figure) for key, row in self.rows.items()}
+            for number in (1, self.plan.rounds)
+        )
+        return drift(first, last)
+
+    def rank(self, rows: Sequence[Row], figure: str) -> dict[str, tuple[int, int]]:
+        """The places of models, the best first; see `lab.bench.estimates.rank`."""
+        estimates = {row.model: found for row in rows if row.found and (found := row.read(figure))}
+        return rank(estimates, noise=self.noise(figure) or 0.0, higher_is_better=_READ[figure][1])
+
+    def connection_bytes(self, work: str, model: str) -> float | None:
+        """What one more connection takes of the server's memory, from the two ends of the sweep; None if not known."""
+        levels = self.sweeps.get((work, model), {})
+        known = [(users, item.memory_bytes) for users, item in levels.items() if item.memory_bytes is not None]
+        if len(known) < 2:
+            return None
+        (few, less), (many, more) = min(known), max(known)
+        return max(more - less, 0) / (many - few)
+
+    @property
+    def missing_steps(self) -> int:
+        """Measurements of the rounds that are not there: 0 of a run that was not interrupted."""
+        cells = {(work, model) for work, model, _ in self.rows}
+        wanted = len(cells) * len(self.plan.ways) * self.plan.rounds
+        return max(wanted - sum(len(row.keys) for row in self.rows.values()), 0)
+
+
+def read_findings(run: Run) -> Findings:
+    """Read a run.
+
+    Raises:
+        LabError: what is there cannot be read.
+    """
+    plan = Plan.from_json(run.facts["plan"])
+    steps = run.steps()
+    rows: dict[tuple[str, str, str], list[tuple[int, Step, Mapping[str, Any]]]] = {}
+    sweeps: dict[tuple[str, str], dict[int, Measurement]] = {}
+    for key, record in steps.items():
+        phase, *cell = key.split("/")
+        if phase == "sweep" and (found := read_measurement(record)):
+            sweeps.setdefault((cell[0], cell[1]), {})[int(cell[2])] = found
+        elif phase.startswith("round-"):
+            work, model, way = cell
+            number = int(phase.removeprefix("round-"))
+            rows.setdefault((work, model, way), []).append((number, Step(phase, work, model, way), record))
+    conformance = {key.partition("/")[2]: item for key, item in steps.items() if key.startswith("conformance/")}
+    return Findings(
+        run,
+        plan,
+        {key: _make_row(key, parts) for key, parts in sorted(rows.items())},
+        sweeps,
+        {
+            name: f"{item['failed']} of {item['failed'] + item['passed']} conformance tests fail"
+            for name, item in conformance.items()
+            if item["failed"] or not item["passed"]
+        },
+        tuple(
+            _compare(model, steps)
+            for model in dict.fromkeys(key.split("/")[2] for key in steps if key.startswith(f"{INDEPENDENT}/"))
+        ),
+    )
+
+
+def _make_row(key: tuple[str, str, str], parts: Iterable[tuple[int, Step, Mapping[str, Any]]]) -> Row:
+    parts = list(parts)
+    found = {number: item for number, _, record in parts if (item := read_measurement(record))}
+    return Row(
+        *key,
+        keys=tuple(step.key for _, step, _ in parts),
+        found=found,
+        failures=tuple(record["failure"] for _, _, record in parts if "failure" in record),
+    )
+
+
+def _compare(model: str, steps: Mapping[str, Mapping[str, Any]]) -> Comparison:
+    prefix = f"{INDEPENDENT}/ping/{model}/"
+    records = {key.removeprefix(prefix): record for key, record in steps.items() if key.startswith(prefix)}
+    ours = [item for key, record in records.items() if key.startswith("ours") and (item := read_measurement(record))]
+    theirs = [record for key, record in records.items() if key.startswith("redis-benchmark")]
+    is_lower_bound = any(item.verdict.is_lower_bound for item in ours)
+    missing = next((record["failure"] for record in theirs if "failure" in record), None)
+    return Comparison(
+        model,
+        estimate([item.rate for item in ours], is_lower_bound=is_lower_bound),
+        estimate([record.get("rate") for record in theirs]),
+        is_lower_bound,
+        missing if theirs else "it was not asked",
+    )
+
+
+def _read(row: Row, number: int, figure: str) -> float | None:
+    return _READ[figure][0](row.found[number]) if number in row.found else None
+
+
+def choose_costs(findings: Findings, work: str) -> list[Row]:
+    """The rows by which the cost of a request is compared: at one rate for all where that was measured."""
+    return findings.list_rows(work, FIXED) or findings.list_rows(work, CLOSED)

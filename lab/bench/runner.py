@@ -1,0 +1,327 @@
+"""Runs a plan against models that are up, and keeps what comes of each step as soon as it is there.
+
+What is in the store already is not measured again: a run that was interrupted goes on where it was.
+"""
+
+import csv
+import io
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from lab.backends import Backend
+from lab.bench.plan import AGAIN, CLOSED, FIXED, WORKS, Plan, Step, Work, list_cells, list_levels, shuffle
+from lab.bench.prelude import VISITS
+from lab.bench.sweep import Knee, Level, find_knee, is_over, make_level
+from lab.catalogue import Model
+from lab.errors import LabError
+from lab.measurement import Measurement, measure, open_meter
+from lab.pinning import Pinning, encode_cores, pin_servers
+from lab.report.page import Check
+from lab.store import Run
+from lab.verdict import Bound
+from lab.workloads import SCENARIOS
+
+# A model that could not be measured this often is not tried again: each try may take a minute until it is given up.
+_MOST_FAILURES = 2
+
+# In an open loop a request needs a free connection: as many as were served, but no more than this.
+_OPEN_USERS = 64
+
+# The check by somebody else's client: PING, on so many held connections.
+INDEPENDENT = "independent"
+_INDEPENDENT_USERS = 16
+_REDIS_TEST = "ping_mbulk"
+
+# A server that forgets nothing and answers at once needs no longer than this for its visits.
+_PRELUDE_SECONDS = 120.0
+
+CheckModels = Callable[[Backend, Sequence[str]], dict[str, Check]]
+
+
+@dataclass
+class Progress:
+    """Says what is being measured, and how long the rest will take.
+
+    Args:
+        say: takes a line.
+        total: steps there are, as far as is known now.
+    """
+
+    say: Callable[[str], None]
+    total: int = 0
+    _done: int = 0
+    _took: list[float] = field(default_factory=list)
+
+    def skip(self, count: int = 1) -> None:
+        """So many steps need not be measured."""
+        self.total -= count
+
+    def step(self, text: str, seconds: float) -> None:
+        """One step is done."""
+        self._done += 1
+        self._took.append(seconds)
+        left = max(self.total - self._done, 0) * sum(self._took) / len(self._took)
+        self.say(f"{self._done} of {self.total}, {show_time(left)} left  {text}")
+
+
+def show_time(seconds: float) -> str:
+    """`48 s` or `9 min`."""
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+
+@dataclass
+class Runner:
+    """One run of a benchmark.
+
+    Args:
+        run: where it is kept.
+        plan: what is to be measured.
+        backend: where the models are up.
+        twin: where a second server of the plan's twin is up; None if there is none.
+        models: of the plan, by name.
+        pinning: the cores of both sides; None where there is only one.
+        progress: is told of each step.
+    """
+
+    run: Run
+    plan: Plan
+    backend: Backend
+    twin: Backend | None
+    models: Mapping[str, Model]
+    pinning: Pinning | None
+    progress: Progress
+    _failures: Counter[str] = field(default_factory=Counter)
+
+    def measure_all(self, check: CheckModels) -> None:
+        """Everything that is not in the store yet.
+
+        Args:
+            check: holds running models to the conformance suite.
+
+        Raises:
+            StoreError: it cannot be kept.
+            LabError: the suite, or the machine, could not do its part.
+        """
+        sound = self.check(check)
+        cells = list_cells(self.plan, {name: self.models[name] for name in sound})
+        self.progress.total = self._count(cells)
+        self._pin(sound)
+        self._give_history(sound)
+        knees = self._sweep(cells)
+        for number in range(1, self.plan.rounds + 1):
+            phase = f"round-{number}"
+            self._check_independently(number, sound)
+            for step in shuffle(self.plan, phase, cells, self.plan.ways):
+                knee = knees.get((step.work, step.server))
+                if knee is None:
+                    self._keep_failure(step, "no number of connections was served: there is no knee to measure at")
+                else:
+                    self._measure(step, knee)
+        self.run.finish({"at": _now()})
+
+    def check(self, check: CheckModels) -> list[str]:
+        """Conformance first: the models that hold. What the others fail by is kept."""
+        open_ones = [name for name in self.plan.models if not self.run.has(f"conformance/{name}")]
+        if open_ones:
+            self.progress.say(f"conformance: the same tests for each of {len(open_ones)} models")
+            found = check(self.backend, open_ones)
+            for name in open_ones:
+                item = found.get(name, Check(0, 0))
+                self.run.keep(
+                    f"conformance/{name}",
+                    {"passed": item.passed, "failed": item.failed, "xfailed": item.expected_failures},
+                )
+        kept = {name: self.run.read(f"conformance/{name}") for name in self.plan.models}
+        return [name for name, item in kept.items() if item["passed"] and not item["failed"]]
+
+    def _count(self, cells: Sequence[tuple[str, str]]) -> int:
+        swept = [(work, model) for work, model in cells if not model.startswith(AGAIN)]
+        levels = sum(len(self._levels(work, model)) for work, model in swept) if self.plan.is_swept else 0
+        independent = 2 * len(self._independent(self.plan.models)) * self.plan.rounds
+        return levels + self.plan.rounds * len(cells) * len(self.plan.ways) + independent
+
+    def _levels(self, work: str, model: str) -> list[int]:
+        return list_levels(self.plan, WORKS[work], self.models[model])
+
+    def _backends(self, names: Sequence[str]) -> Iterator[tuple[Backend, list[str]]]:
+        yield self.backend, list(names)
+        if self.twin and self.plan.twin in names:
+            yield self.twin, [str(self.plan.twin)]
+
+    def _pin(self, names: Sequence[str]) -> None:
+        if self.pinning:
+            for backend, found in self._backends(names):
+                pin_servers(backend, found, self.pinning)
+
+    def _give_history(self, names: Sequence[str]) -> None:
+        """Every server that is up now gets the same first visitors, whatever was measured before."""
+        for backend, found in self._backends(names):
+            targets = []
+            for name in found:
+                service = "command" if "command" in self.models[name].services else "echo"
+                for item in backend.targets():
+                    if (item.model, item.service, item.transport) == (name, service, "tcp"):
+                        targets.append(f"{service}={item.address}")
+            self.progress.say(f"the same history for each: {VISITS} visits")
+            done = backend.run(
+                ["python", "-m", "lab.bench.prelude", str(VISITS), *targets], capture=True, timeout=_PRELUDE_SECONDS
+            )
+            if done.returncode:
+                raise LabError(f"the visits before the measurement failed: {done.stderr.strip()[-500:]}")
+            self.run.keep(f"history/{_now()}-{backend.project}", {"visits": json.loads(done.stdout)})
+
+    def _sweep(self, cells: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Knee]:
+        """The knee of each cell: level by level, all cells shuffled in each."""
+        swept = [(work, model) for work, model in cells if not model.startswith(AGAIN)]
+        if not self.plan.is_swept:
+            return {cell: Knee(users, 0.0, users) for cell in swept for users in self._levels(*cell)}
+        found: dict[tuple[str, str], list[Level]] = {cell: [] for cell in swept}
+        for users in sorted({users for cell in swept for users in self._levels(*cell)}):
+            active = [cell for cell in swept if users in self._levels(*cell)]
+            for step in shuffle(self.plan, "sweep", active, [str(users)]):
+                cell = (step.work, step.model)
+                if is_over(found[cell]):
+                    self.progress.skip()
+                    continue
+                measured = self._measure(step, Knee(users, 0.0, users))
+                found[cell].append(Level(users, 0.0, False) if measured is None else make_level(users, measured))
+        return {cell: knee for cell, levels in found.items() if (knee := find_knee(levels))}
+
+    def _measure(self, step: Step, knee: Knee) -> Measurement | None:
+        """Make a step, or take it from the store. None: it could not be made, and the reason is kept."""
+        if self.run.has(step.key):
+            self.progress.skip()
+            return read_measurement(self.run.read(step.key))
+        if self._failures[step.server] >= _MOST_FAILURES:
+            self._keep_failure(step, f"not tried again after {_MOST_FAILURES} failures")
+            return None
+        work, model = WORKS[step.work], self.models[step.server]
+        backend = self.twin if step.model.startswith(AGAIN) and self.twin else self.backend
+        scenario, users, rate = self._ask(step, work, knee)
+        began = time.monotonic()
+        try:
+            found = measure(
+                backend,
+                model,
+                scenario,
+                users=users,
+                seconds=self.plan.seconds,
+                warm_up=self.plan.warm_up,
+                rate=rate,
+                transport=work.over.value,
+                pinning=self.pinning,
+            )
+        except LabError as error:
+            self._failures[step.server] += 1
+            self._keep_failure(step, f"{error}{self._describe_end(backend, step.server)}")
+            self._revive(backend, step.server)
+            return None
+        took = time.monotonic() - began
+        found = replace(found, model=step.model)
+        if found.verdict.bound is Bound.FAILED:
+            self._revive(backend, step.server)
+        self.run.keep(
+            step.key,
+            {"at": _now(), "took": took, "scenario": scenario, "users": users, "measurement": found.as_json()},
+        )
+        self.progress.step(f"{step.phase}, {step.work}, {step.model}, {step.way}: {found.verdict.bound}", took)
+        return found
+
+    def _ask(self, step: Step, work: Work, knee: Knee) -> tuple[str, int, float | None]:
+        """Scenario, connections and rate of a step."""
+        if step.phase in ("sweep", INDEPENDENT) or step.way == CLOSED:
+            return work.closed, knee.users, None
+        held = SCENARIOS[work.closed].workload.holds_connection
+        users = min(knee.most_users, _OPEN_USERS) if held else _OPEN_USERS
+        if step.way == FIXED:
+            return work.open, users, work.fixed_rate
+        share = int(step.way.removeprefix("open-")) / 100
+        return work.open, users, max(knee.rate * share, 1.0)
+
+    def _keep_failure(self, step: Step, reason: str) -> None:
+        if self.run.has(step.key):
+            self.progress.skip()
+            return
+        self.run.keep(step.key, {"at": _now(), "failure": reason})
+        self.progress.skip()
+        self.progress.say(f"{step.key}: {reason}")
+
+    def _describe_end(self, backend: Backend, model: str) -> str:
+        state = next((item for item in backend.state() if item.model == model), None)
+        if state is None or state.state == "running":
+            return ""
+        last = " / ".join(state.last_lines[-3:]) or "nothing"
+        return f"; the server has ended (exit code {state.exit_code}), it said: {last}"
+
+    def _revive(self, backend: Backend, model: str) -> None:
+        """A server that has ended, or answers nobody, is started anew: one bad step need not cost all the others."""
+        try:
+            backend.restart(model)
+            if self.pinning:
+                pin_servers(backend, [model], self.pinning)
+        except LabError as error:
+            self._failures[model] = _MOST_FAILURES
+            self.progress.say(f"{model} does not start again: {error}")
+
+    def _independent(self, names: Sequence[str]) -> list[str]:
+        """Whom somebody else's client asks too: the twin, and redis-server, which no client of Python's outruns."""
+        return [
+            name for name in names if name in (self.plan.twin, "peer_redis") and WORKS["ping"].is_for(self.models[name])
+        ]
+
+    def _check_independently(self, number: int, names: Sequence[str]) -> None:
+        """The same cell by our generator and by redis-benchmark, in turns."""
+        for name in self._independent(names):
+            step = Step(INDEPENDENT, "ping", name, f"ours-{number}")
+            ours = self._measure(step, Knee(_INDEPENDENT_USERS, 0.0, _INDEPENDENT_USERS))
+            key = f"{INDEPENDENT}/ping/{name}/redis-benchmark-{number}"
+            if self.run.has(key) or ours is None:
+                self.progress.skip()
+                continue
+            began = time.monotonic()
+            try:
+                record: dict[str, Any] = self._ask_redis(name, requests=max(int(ours.rate * self.plan.seconds), 1000))
+            except LabError as error:
+                record = {"failure": str(error)}
+            self.run.keep(key, {"at": _now(), **record})
+            self.progress.step(f"{INDEPENDENT}, ping, {name}, redis-benchmark", time.monotonic() - began)
+
+    def _ask_redis(self, name: str, *, requests: int) -> dict[str, Any]:
+        """PING by redis-benchmark: a client in C, of other people.
+
+        Raises:
+            LabError: it is not there, or gave no result.
+        """
+        address = next(
+            item.address
+            for item in self.backend.targets()
+            if (item.model, item.service, item.transport) == (name, "command", "tcp")
+        )
+        host, _, port = address.removeprefix("tcp://").rpartition(":")
+        command = ["redis-benchmark", "-h", host, "-p", port, "-t", _REDIS_TEST, "--csv"]
+        command += ["-c", str(_INDEPENDENT_USERS), "-n", str(requests)]
+        if self.pinning:
+            command = ["taskset", "--cpu-list", encode_cores(self.pinning.generator), *command]
+        meter = open_meter(self.backend, name)
+        before = meter.read().cpu_seconds
+        done = self.backend.run(command, capture=True, timeout=60)
+        after = meter.read().cpu_seconds
+        rows = [row for row in csv.DictReader(io.StringIO(done.stdout)) if (row.get("test") or "").startswith("PING")]
+        if done.returncode or not rows:
+            raise LabError(f"redis-benchmark gave no result: {(done.stderr or done.stdout).strip()[-300:]}")
+        cpu = None if before is None or after is None else (after - before) * 1e6 / requests
+        return {"rate": float(rows[0]["rps"]), "server_cpu_us": cpu, "command": command}
+
+
+def read_measurement(record: Mapping[str, Any]) -> Measurement | None:
+    """The measurement of a step that was kept; None if it failed."""
+    return Measurement.from_json(record["measurement"]) if "measurement" in record else None
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H%M%S.%fZ")

@@ -1,0 +1,218 @@
+"""What `lab bench` has found, as tables: on a terminal, in Markdown for a CI job's summary, and as CSV."""
+
+import csv
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lab.bench.estimates import Estimate
+from lab.bench.findings import FIGURES, Findings, Row, choose_costs
+from lab.bench.plan import CLOSED, FIXED, WORKS
+from lab.bench.sweep import STOP_RULE
+from lab.report.figures import UNKNOWN, show_bytes, show_count, show_us
+
+COLUMNS = ("model", "place", "requests/s", "users", "p50 µs", "p99 µs", "CPU µs/req", "memory", "KiB/conn", "verdict")
+_NUMBERS = COLUMNS[1:-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A model under one kind of work, as its row is shown.
+
+    Args:
+        cells: in the order of the columns.
+        reason: of the verdict; what failed.
+        keys: the steps that stand behind it, in the store.
+    """
+
+    cells: tuple[str, ...]
+    reason: str
+    keys: tuple[str, ...]
+
+
+def make_lines(findings: Findings, work: str) -> list[Line]:
+    """The rows of one kind of work, the best rate first, then what could not be measured."""
+    rows = {row.model: row for row in findings.list_rows(work, CLOSED)}
+    costs = {row.model: row for row in choose_costs(findings, work)}
+    places = findings.rank(list(rows.values()), "rate")
+    order = [*places, *(model for model in rows if model not in places)]
+    return [_make_line(findings, rows[model], costs.get(model), places.get(model)) for model in order]
+
+
+def _make_line(findings: Findings, row: Row, cost: Row | None, place: tuple[int, int] | None) -> Line:
+    one = next(iter(row.found.values()), None)
+    per_connection = findings.connection_bytes(row.work, row.model)
+    verdict = ", ".join(
+        bound if count == len(row.found) else f"{bound} ({count} of {len(row.found)})"
+        for bound, count in row.verdicts.most_common()
+    )
+    reason = row.reason
+    if row.failed:
+        reason += "; failures: " + "; ".join(f"{count} × {why}" for why, count in row.failed.items())  # noqa: RUF001
+    if row.failures and row.found:
+        reason += f"; {len(row.failures)} of {len(row.keys)} could not be measured: {row.failures[0]}"
+    return Line(
+        (
+            row.model,
+            show_place(place),
+            show_estimate(row.read("rate"), show_count),
+            UNKNOWN if one is None else str(one.users),
+            show_middle(row.read("p50_us"), show_us),
+            show_middle(row.read("p99_us"), show_us),
+            show_estimate(cost.read("cpu_us") if cost else None, show_us),
+            show_bytes(row.memory_bytes),
+            UNKNOWN if per_connection is None else f"{per_connection / 1024:.0f}",
+            verdict or "not measured",
+        ),
+        reason,
+        row.keys + (cost.keys if cost and cost is not row else ()),
+    )
+
+
+def show_place(place: tuple[int, int] | None) -> str:
+    """`2`, or `2-4` in a tie."""
+    if place is None:
+        return UNKNOWN
+    best, worst = place
+    return str(best) if best == worst else f"{best}-{worst}"
+
+
+def show_middle(found: Estimate | None, show: Callable[[float], str]) -> str:
+    """A median alone, where its interval would make the table too wide; the interval is in the CSV's rounds."""
+    return UNKNOWN if found is None else show(found.middle)
+
+
+def show_estimate(found: Estimate | None, show: Callable[[float], str]) -> str:
+    """A median with its interval; with `≥`, and no interval, where it is a lower bound."""
+    if found is None:
+        return UNKNOWN
+    if found.is_lower_bound:
+        return f"≥ {show(found.middle)}"
+    return show(found.middle) if found.repeats < 2 else f"{show(found.middle)} [{show(found.low)} {show(found.high)}]"
+
+
+def make_answers(findings: Findings, work: str) -> Iterator[str]:
+    """What the rows come to, in sentences: only what is beyond the noise."""
+    rows = [row for row in findings.list_rows(work, CLOSED) if row.found]
+    if not rows:
+        yield "Nothing could be measured."
+        return
+    places = findings.rank(rows, "rate")
+    first = [model for model, (best, _) in places.items() if best == 1]
+    bounds = [row.model for row in rows if row.is_lower_bound and row.model in first]
+    if len(first) == 1:
+        yield f"The most requests: {first[0]}."
+    elif first:
+        yield f"The most requests: no difference beyond doubt between {', '.join(first)}."
+    if bounds:
+        yield f"Lower bounds, since not the server was the limit: {', '.join(bounds)}."
+    costs = findings.rank([row for row in choose_costs(findings, work) if row.found], "cpu_us")
+    cheapest = [model for model, (best, _) in costs.items() if best == 1]
+    if cheapest:
+        at = f" at {WORKS[work].fixed_rate:.0f} requests/s" if findings.list_rows(work, FIXED) else ""
+        yield f"The least CPU for a request{at}: {', '.join(cheapest)}."
+    if failing := [row.model for row in rows if row.failed]:
+        yield f"With failures, so avoid them under this load: {', '.join(failing)}."
+
+
+def make_trust(findings: Findings) -> Iterator[str]:
+    """How far the run can be trusted: noise, drift, the independent check, what is missing."""
+    shown = {"rate": "requests/s", "cpu_us": "CPU per request", "p50_us": "p50", "p99_us": "p99"}
+    floors = {figure: findings.noise(figure) for figure in FIGURES}
+    if known := [f"{shown[figure]} {value:.1%}" for figure, value in floors.items() if value is not None]:
+        twin = findings.plan.twin
+        yield f"Noise: two servers of {twin}, measured as if they were two models, differ by {', '.join(known)}."
+    else:
+        yield "Noise: not known; no model was measured twice."
+    drifts = {figure: findings.drift(figure) for figure in ("rate", "cpu_us")}
+    for figure, value in drifts.items():
+        if value is not None:
+            beyond = floors[figure] is not None and abs(value) > (floors[figure] or 0.0)
+            warning = " More than the noise: the machine has changed while it was measured." if beyond else ""
+            yield f"Drift of {shown[figure]} from the first round to the last: {value:+.1%}.{warning}"
+    for item in findings.comparisons:
+        ours, theirs = show_estimate(item.ours, show_count), show_estimate(item.theirs, show_count)
+        if item.missing:
+            yield f"Independent check of {item.model}: not made: {item.missing}."
+        else:
+            says = "they agree" if item.agrees(floors["rate"] or 0.0) else "THEY DISAGREE: do not trust the rates"
+            yield f"Independent check of {item.model}: {ours} requests/s here, {theirs} by redis-benchmark: {says}."
+    for model, reason in findings.unsound.items():
+        yield f"Not measured: {model}: {reason}."
+    if not findings.run.is_finished:
+        yield (f"This run was interrupted; what it has is shown. Go on with: lab bench --resume {findings.run.started}")
+    yield f"The sweep: {STOP_RULE}" if findings.plan.is_swept else "No sweep: one number of connections for all."
+
+
+def print_report(findings: Findings, console: Console) -> None:
+    """Print everything."""
+    for work in findings.plan.works:
+        lines = make_lines(findings, work)
+        if not lines:
+            continue
+        console.print(f"\n{work}: {WORKS[work].summary}", style="bold", markup=False)
+        for sentence in make_answers(findings, work):
+            console.print(sentence, markup=False)
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+        for name in COLUMNS:
+            table.add_column(name, justify="right" if name in _NUMBERS else "left", no_wrap=name != "verdict")
+        for line in lines:
+            table.add_row(*map(Text, line.cells))
+        console.print(table)
+    for sentence in make_trust(findings):
+        console.print(sentence, style="dim", markup=False)
+
+
+def render_markdown(findings: Findings) -> str:
+    """The same as Markdown; each row leads to the steps that it was made from."""
+    run, plan = findings.run, findings.plan
+    text = [f"# Which model for which work: {run.started}", ""]
+    for work in plan.works:
+        lines = make_lines(findings, work)
+        if not lines:
+            continue
+        text += [f"## {work}: {WORKS[work].summary}", ""]
+        text += [f"{sentence}  " for sentence in make_answers(findings, work)]
+        text += ["", _row([*COLUMNS, "why", "raw"]), _row(["---"] * (len(COLUMNS) + 2))]
+        for line in lines:
+            raw = " ".join(f"[{number}]({run.path_of(key)})" for number, key in enumerate(line.keys, 1))
+            text.append(_row([*line.cells, line.reason, raw]))
+        text.append("")
+    text += ["## How far it can be trusted", "", *(f"* {sentence}" for sentence in make_trust(findings)), ""]
+    text += ["## What it ran on", ""]
+    text += [f"* {name}: {value or 'not known'}" for name, value in run.facts["environment"].items()]
+    text += [
+        "",
+        f"{plan.rounds} rounds of {plan.seconds:g} s after {plan.warm_up:g} s of warm-up, seed {plan.seed}, in the "
+        f"ways {', '.join(plan.ways)}. `[low high]` is the 95 % interval of the median over the rounds; `≥` a lower "
+        "bound; a place is a range where intervals overlap.",
+        "",
+    ]
+    return "\n".join(text)
+
+
+def render_csv(findings: Findings) -> str:
+    """One line a measurement of the rounds: what was asked, and every figure that is a number."""
+    file = io.StringIO()
+    rows: list[Mapping[str, object]] = []
+    for row in findings.rows.values():
+        for number, item in row.found.items():
+            flat = {name: value for name, value in item.as_json().items() if not isinstance(value, list | tuple | dict)}
+            rows.append(
+                {"work": row.work, "way": row.way, "round": number, **flat, "failed": item.failed}
+                | {"verdict": str(item.verdict.bound), "reason": item.verdict.reason}
+            )
+    names: Sequence[str] = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(file, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', '/').replace(chr(10), ' ') for cell in cells)} |"

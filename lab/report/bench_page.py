@@ -1,0 +1,174 @@
+"""What `lab bench` has found, as one HTML file that needs nothing else, beside the raw data that it leads to.
+
+Each model has its curves in its own row, all on one scale: lines of twenty models in one picture could only be told
+apart by colours, and not by everybody.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+
+from lab.bench.findings import Findings, Row
+from lab.bench.plan import AGAIN, CLOSED, WORKS
+from lab.histogram import Histogram
+from lab.report.bench import COLUMNS, Line, make_answers, make_lines, make_trust
+from lab.report.figures import show_count, show_us
+
+# The size of a curve's picture, and the room around the line.
+_WIDTH, _HEIGHT, _MARGIN = 120, 34, 3
+
+# Each a nine more than the last, as HdrHistogram's plots have them: the rare ones get as much room as the frequent.
+_SHARES = (0.0, 0.5, 0.9, 0.99, 0.999)
+
+# Where the latency is that of people, if it was measured: their requests do not wait for each other's answers.
+_LATENCY_WAYS = ("open-70", "open-50", CLOSED)
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A line in a small picture.
+
+    Args:
+        points: as SVG takes them.
+        dots: (x, y, what is there), for the tooltips.
+    """
+
+    points: str
+    dots: tuple[tuple[float, float, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PageRow:
+    """A model as the template needs it: `sorts` are the cells as they are sorted, raw the links to its steps."""
+
+    line: Line
+    sorts: tuple[str, ...]
+    throughput: Curve | None
+    latency: Curve | None
+    raw: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One kind of work."""
+
+    name: str
+    summary: str
+    answers: tuple[str, ...]
+    rows: tuple[PageRow, ...]
+    latency_way: str
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("lab.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("bench.html.j2")
+
+
+def render(findings: Findings) -> str:
+    """The page."""
+    return _template().render(
+        run=findings.run,
+        plan=findings.plan,
+        columns=COLUMNS,
+        sections=[section for work in findings.plan.works if (section := _make_section(findings, work)).rows],
+        trust=list(make_trust(findings)),
+        environment={name: value or "not known" for name, value in findings.run.facts["environment"].items()},
+        size=(_WIDTH, _HEIGHT),
+    )
+
+
+def _make_section(findings: Findings, work: str) -> Section:
+    lines = make_lines(findings, work)
+    way = next((way for way in _LATENCY_WAYS if way in findings.plan.ways), CLOSED)
+    sweeps = {
+        model: [(float(users), item.rate) for users, item in sorted(levels.items())]
+        for (found, model), levels in findings.sweeps.items()
+        if found == work and not model.startswith(AGAIN)
+    }
+    times = {row.model: _percentiles(row) for row in findings.list_rows(work, way)}
+    throughputs = _draw(sweeps, lambda x, y: f"{x:.0f} connections: {show_count(y)} requests/s", log_x=True)
+    latencies = _draw(times, lambda x, y: f"p{100 * _SHARES[int(x)]:g}: {show_us(y)} µs", log_y=True)
+    rows = [
+        PageRow(
+            line,
+            tuple(_sort_key(cell) for cell in line.cells),
+            throughputs.get(line.cells[0]),
+            latencies.get(line.cells[0]),
+            tuple(findings.run.path_of(key) for key in _list_keys(findings, work, way, line)),
+        )
+        for line in lines
+    ]
+    return Section(work, WORKS[work].summary, tuple(make_answers(findings, work)), tuple(rows), way)
+
+
+def _list_keys(findings: Findings, work: str, way: str, line: Line) -> list[str]:
+    """The steps behind a row's figures and its two curves."""
+    model = line.cells[0]
+    levels = sorted(findings.sweeps.get((work, model), ()))
+    latency = findings.rows.get((work, model, way))
+    keys = [*line.keys, *(latency.keys if latency else ()), *(f"sweep/{work}/{model}/{users}" for users in levels)]
+    return list(dict.fromkeys(keys))
+
+
+def _percentiles(row: Row) -> list[tuple[float, float]]:
+    """(which share, microseconds), over all rounds together."""
+    times = Histogram()
+    for item in row.found.values():
+        times.merge(Histogram.from_pairs(item.histogram))
+    known = [(float(number), times.percentile(share)) for number, share in enumerate(_SHARES)]
+    return [(number, value) for number, value in known if value]
+
+
+def _draw(
+    lines: dict[str, list[tuple[float, float]]],
+    tell: Callable[[float, float], str],
+    *,
+    log_x: bool = False,
+    log_y: bool = False,
+) -> dict[str, Curve]:
+    """Lines on one scale; one of a single point is none."""
+    across = [math.log10(x) if log_x else x for points in lines.values() for x, _ in points]
+    up = [math.log10(y) if log_y else y for points in lines.values() for _, y in points]
+    if not across:
+        return {}
+    left, right = min(across), max(across)
+    low, high = (min(up) if log_y else 0.0), max(up)
+    drawn = {}
+    for name, points in lines.items():
+        if len(points) < 2:
+            continue
+        dots = [
+            (
+                _place(math.log10(x) if log_x else x, left, right, _WIDTH),
+                _HEIGHT - _place(math.log10(y) if log_y else y, low, high, _HEIGHT),
+                tell(x, y),
+            )
+            for x, y in points
+        ]
+        drawn[name] = Curve(" ".join(f"{x:.1f},{y:.1f}" for x, y, _ in dots), tuple(dots))
+    return drawn
+
+
+def _place(value: float, low: float, high: float, room: float) -> float:
+    share = (value - low) / (high - low) if high > low else 0.5
+    return _MARGIN + share * (room - 2 * _MARGIN)
+
+
+def _sort_key(cell: str) -> str:
+    """A figure as a number, a dash as nothing; words as they are."""
+    text = cell.removeprefix("≥ ").partition(" [")[0].replace("\u202f", "").removesuffix(" MiB").partition("-")[0]
+    factor = {"k": 1e3, "M": 1e6}.get(text[-1:], 1.0)
+    try:
+        return repr(float(text.rstrip("kM")) * factor)
+    except ValueError:
+        return cell

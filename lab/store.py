@@ -1,0 +1,258 @@
+"""Where a benchmark is kept: a folder a run, a file for each thing in it, and none is ever overwritten.
+
+    results/<name>/<UTC time>/
+      run.json            schema, plan with its seed, environment: written before anything is measured
+      steps/<key>.json    what came of a step: a measurement with raw histograms and readings, or why there is none
+      logs/<server>.log   what the servers have written
+      end.json            written when there was nothing left to measure: without it, a run can be resumed
+      index.html, report.md    made from the rest, and the only files that are made anew
+    results/<name>/latest      the run that was begun last
+
+A file appears under its name when it is whole. So a run that was killed at any moment can be read, and resumed.
+"""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+from lab.catalogue import ROOT
+from lab.errors import LabError
+
+RESULTS = ROOT / "results"
+
+# Of the files' form. Raised when a reader of the old one would misread the new one, or the other way round.
+SCHEMA = 1
+
+LATEST = "latest"
+_RUN, _END, _STEPS, _LOGS = "run.json", "end.json", "steps", "logs"
+_TIME = "%Y-%m-%dT%H%M%SZ"
+
+
+class StoreError(LabError):
+    """A run cannot be kept, or cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run as it is on the disk.
+
+    Args:
+        folder: where.
+        facts: what `run.json` holds beside the schema: `name`, `plan`, `environment` and whatever was given.
+    """
+
+    folder: Path
+    facts: Mapping[str, Any]
+
+    @classmethod
+    def create(cls, name: str, facts: Mapping[str, Any], *, root: Path = RESULTS) -> Self:
+        """Begin a run.
+
+        Args:
+            name: what is measured; one word, since it is a folder.
+            facts: what is known before anything is measured, for `run.json`.
+            root: where all results are.
+
+        Raises:
+            StoreError: it cannot be written there.
+        """
+        started = datetime.now(UTC).strftime(_TIME)
+        with _told(root / name):
+            folder = _make_new(root / name, started)
+        run = cls(folder, {"name": name, **facts})
+        run._write(_RUN, {"schema": SCHEMA, **run.facts})
+        with _told(folder):
+            point(folder.parent / LATEST, folder.name)
+        return run
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Read a run that exists.
+
+        Raises:
+            StoreError: it is none, or one that this version cannot read.
+        """
+        path = folder / _RUN
+        if not path.is_file():
+            raise StoreError(f"{folder}: no run of `lab bench`: it has no {_RUN}")
+        facts = dict(_read(path))
+        schema = facts.pop("schema", None)
+        if schema != SCHEMA:
+            age = "a later" if isinstance(schema, int) and schema > SCHEMA else "an earlier"
+            commit = (facts.get("environment") or {}).get("commit") or "not known"
+            raise StoreError(
+                f"{folder}: its files are of schema {schema}, and this version reads {SCHEMA}: "
+                f"{age} version of the lab wrote them (commit {commit})"
+            )
+        return cls(folder, facts)
+
+    @classmethod
+    def find(cls, text: str | None, name: str, *, root: Path = RESULTS) -> Self:
+        """Read the run that somebody means.
+
+        Args:
+            text: a folder, or the time that names one, or `latest`; None for the same.
+            name: what was measured.
+            root: where all results are.
+
+        Raises:
+            StoreError: there is none.
+        """
+        text = text or LATEST
+        for folder in (root / name / text, Path(text)):
+            if folder.is_dir():
+                return cls.open(folder.resolve())
+        known = sorted(path.name for path in (root / name).glob("*") if path.is_dir() and not path.is_symlink())
+        there_are = f"there are {', '.join(known[-5:])}" if known else "nothing has been measured yet"
+        raise StoreError(f"no run {text!r} in {root / name}: {there_are}")
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Be the only one who writes to this run.
+
+        Raises:
+            StoreError: somebody else does.
+        """
+        with (self.folder / _RUN).open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise StoreError(f"{self.folder}: another process is measuring into it") from None
+            yield
+
+    def keep(self, key: str, record: Mapping[str, Any]) -> None:
+        """Keep what came of a step.
+
+        Args:
+            key: names it; its parts, separated by `/`, become folders.
+
+        Raises:
+            StoreError: there is one of this key already, or it cannot be written.
+        """
+        self._write(f"{_STEPS}/{key}.json", record)
+
+    def path_of(self, key: str) -> str:
+        """Where a step's file is, as seen from the run's folder."""
+        return f"{_STEPS}/{key}.json"
+
+    def steps(self) -> dict[str, dict[str, Any]]:
+        """Everything that was kept, by key.
+
+        Raises:
+            StoreError: a file holds something else than was written.
+        """
+        top = self.folder / _STEPS
+        return {
+            str(path.relative_to(top).with_suffix("")): dict(_read(path))
+            for path in sorted(top.rglob("*.json"))
+            if path.is_file()
+        }
+
+    def read(self, key: str) -> dict[str, Any]:
+        """What was kept of a step.
+
+        Raises:
+            StoreError: nothing was, or its file holds something else than was written.
+        """
+        return dict(_read(self.folder / self.path_of(key)))
+
+    def has(self, key: str) -> bool:
+        """Whether a step has been kept."""
+        return (self.folder / self.path_of(key)).exists()
+
+    def keep_log(self, server: str, text: str) -> None:
+        """Keep what a server has written; of a run that is resumed, each part under a name of its own."""
+        folder = self.folder / _LOGS
+        with _told(self.folder):
+            folder.mkdir(exist_ok=True)
+            number = 1
+            while (path := folder / (f"{server}.log" if number == 1 else f"{server}.{number}.log")).exists():
+                number += 1
+        _create(path, text)
+
+    def finish(self, facts: Mapping[str, Any]) -> None:
+        """Say that there is nothing left to measure."""
+        self._write(_END, facts)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing was left to measure."""
+        return (self.folder / _END).exists()
+
+    @property
+    def started(self) -> str:
+        """When it was begun, which is its name."""
+        return self.folder.name
+
+    def write_report(self, name: str, text: str) -> None:
+        """Write what is made from the rest, again if need be."""
+        with _told(self.folder):
+            part = self.folder / f".{name}.part"
+            part.write_text(text, encoding="utf-8")
+            part.replace(self.folder / name)
+
+    def _write(self, name: str, data: Mapping[str, Any]) -> None:
+        _create(self.folder / name, json.dumps(data) + "\n")
+
+
+def point(link: Path, target: str) -> None:
+    """Set a symlink in one step, so that nobody who looks finds it missing."""
+    part = link.with_name(f".{link.name}.{os.getpid()}")
+    part.unlink(missing_ok=True)
+    part.symlink_to(target, target_is_directory=True)
+    part.replace(link)
+
+
+def _make_new(parent: Path, name: str) -> Path:
+    """A folder that did not exist before: two runs may begin in the same second."""
+    parent.mkdir(parents=True, exist_ok=True)
+    number = 1
+    while True:
+        folder = parent / (name if number == 1 else f"{name}-{number}")
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir()
+            return folder
+        number += 1
+
+
+def _create(path: Path, text: str) -> None:
+    """Write a file that must not be there yet; it is whole, or it is not there."""
+    if path.exists():
+        raise StoreError(f"{path} is there already, and nothing is ever overwritten")
+    with _told(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.part")
+        try:
+            part.write_text(text, encoding="utf-8")
+            part.rename(path)
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise
+
+
+@contextlib.contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """Make what the system refuses a line for people."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        why = "the disk is full; what was measured until now is kept" if full else os.strerror(error.errno or 0)
+        raise StoreError(f"{folder}: cannot be written: {why}") from None
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path}: cannot be read: {error}; without this file, --resume measures it again") from None
+    if not isinstance(data, dict):
+        raise StoreError(f"{path}: not what `lab bench` writes")
+    return data

@@ -1,0 +1,139 @@
+"""A lab that is made up: what it measures is what a test says."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from lab.backends import Completed
+from lab.bench.plan import Plan
+from lab.bench.runner import Progress, Runner
+from lab.catalogue import Catalogue, Listener
+from lab.errors import LabError
+from lab.measurement import Measurement
+from lab.report.page import Check
+from lab.store import Run
+from lab.verdict import Bound, Verdict
+
+CATALOGUE = Catalogue.load()
+
+_PLAIN = Measurement(
+    model="plain",
+    family="coroutine",
+    summary="one line",
+    backend="process",
+    workload="closed_session",
+    users=16,
+    depth=1,
+    seconds=1.0,
+    answered=10_000,
+    failures={},
+    histogram=((100.0, 9_000), (900.0, 1_000)),
+    mean_us=180.0,
+    min_us=90.0,
+    max_us=900.0,
+    starved=0,
+    in_flight=16.0,
+    server_cpu_us=40.0,
+    server_cores=0.4,
+    generator_cores=0.7,
+    machine_cores=1.2,
+    cores=2,
+    memory_bytes=15 * 2**20,
+    threads=2,
+    versions={},
+    verdict=Verdict(Bound.SERVER, "the server used 99% of a core"),
+)
+
+
+class FakeBackend:
+    """Models that are up, and never seen."""
+
+    name = "process"
+
+    def __init__(self, models: Sequence[str], project: str = "t") -> None:
+        self.project = project
+        self.models = models
+        self.restarted: list[str] = []
+
+    def targets(self) -> list[Listener]:
+        return [Listener(name, "command", "tcp", "tcp://127.0.0.1:1") for name in self.models]
+
+    def state(self) -> list[Any]:
+        return [SimpleNamespace(model=name, state="exited", exit_code=3, last_lines=("oh no",)) for name in self.models]
+
+    def pid(self, model: str) -> int:
+        raise LabError(f"{model} is not there")
+
+    def restart(self, model: str) -> None:
+        self.restarted.append(model)
+
+    def run(self, arguments: Sequence[str], **_: Any) -> Completed:
+        if "redis-benchmark" in arguments:
+            return Completed(arguments, 0, '"test","rps"\n"PING_MBULK","10000.0"\n', "")
+        return Completed(arguments, 0, "{}", "")
+
+
+@pytest.fixture
+def make_measurement() -> Callable[..., Measurement]:
+    """A measurement with nothing special about it, but for the fields that are given."""
+    return lambda **changes: replace(_PLAIN, **changes)
+
+
+@pytest.fixture
+def make_plan() -> Callable[..., Plan]:
+    """A small plan, but for the fields that are given."""
+
+    def make(**changes: Any) -> Plan:
+        plan = Plan(
+            models=("asyncio_streams", "twisted_reactor", "plain_socket"),
+            works=("session",),
+            ladder=(4, 16, 64),
+            ways=("closed", "fixed", "open-70"),
+            rounds=3,
+            seconds=0.1,
+            warm_up=0.0,
+            seed=1,
+            twin="asyncio_streams",
+        )
+        return replace(plan, **changes)
+
+    return make
+
+
+class Bench:
+    """Runs plans with `measure` replaced; `asked` is what it was asked."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.root = root
+        self.asked: list[tuple[str, str, int, float | None]] = []
+        self.answer: Callable[..., Measurement] = lambda model, scenario, users, rate: replace(_PLAIN, users=users)
+        self.failing: set[str] = set()
+        self.lines: list[str] = []
+        monkeypatch.setattr("lab.bench.runner.measure", self._measure)
+
+    def _measure(
+        self, backend: Any, model: Any, scenario: str, *, users: int, rate: float | None, **_: Any
+    ) -> Measurement:
+        self.asked.append((model.name, scenario, users, rate))
+        return replace(self.answer(model.name, scenario, users, rate), model=model.name)
+
+    def begin(self, plan: Plan) -> Run:
+        return Run.create("bench", {"plan": plan.as_json(), "environment": {"commit": "abc"}}, root=self.root)
+
+    def measure(self, run: Run, plan: Plan) -> FakeBackend:
+        backend = FakeBackend(plan.models)
+        twin: Any = FakeBackend([plan.twin], "t-twin") if plan.twin else None
+        models = {name: CATALOGUE[name] for name in plan.models}
+        runner = Runner(run, plan, backend, twin, models, None, Progress(self.lines.append))  # type: ignore[arg-type]
+        runner.measure_all(lambda _, names: {name: Check(5, int(name in self.failing)) for name in names})
+        return backend
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """A benchmark whose measurements are made up."""
+    return Bench(tmp_path, monkeypatch)

@@ -1,0 +1,111 @@
+"""Statistics over repeats: against values worked out by hand, and against resampling in earnest."""
+
+import random
+from math import inf
+from statistics import median
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lab.bench.estimates import Estimate, compare, drift, estimate, noise_floor, rank
+
+some = st.lists(st.floats(0.1, 1e6), min_size=1, max_size=9)
+
+
+def test_three_repeats_reach_from_the_smallest_to_the_largest() -> None:
+    assert estimate([30.0, 10.0, 20.0]) == Estimate(20.0, 10.0, 30.0, 3)
+
+
+def test_one_repeat_has_no_width_and_says_that_it_is_one() -> None:
+    assert estimate([7.0]) == Estimate(7.0, 7.0, 7.0, 1)
+
+
+def test_what_is_not_known_is_left_out_and_nothing_is_none() -> None:
+    assert estimate([None, 5.0, None]) == Estimate(5.0, 5.0, 5.0, 1)
+    assert estimate([None, None]) is None
+    assert estimate([]) is None
+
+
+def test_a_lower_bound_has_no_upper_end() -> None:
+    found = estimate([10.0, 20.0, 30.0], is_lower_bound=True)
+    assert found is not None
+    assert (found.low, found.high, found.is_lower_bound, found.spread) == (10.0, inf, True, None)
+
+
+@pytest.mark.parametrize("count", [4, 5, 7, 10, 15])
+def test_the_interval_is_that_of_resampling(count: int) -> None:
+    chance = random.Random(count)
+    values = [chance.gauss(100, 10) for _ in range(count)]
+    medians = sorted(median(chance.choices(values, k=count)) for _ in range(20_000))
+    found = estimate(values)
+    assert found is not None
+    assert found.middle == median(values)
+    # The bootstrap's medians are few values with gaps between them: drawn at random, one may fall beside the edge.
+    assert medians[200] <= found.low <= medians[800]
+    assert medians[-800] <= found.high <= medians[-200]
+
+
+@given(some)
+def test_the_median_is_inside_its_interval_and_the_interval_inside_the_values(values: list[float]) -> None:
+    found = estimate(values)
+    assert found is not None
+    assert min(values) <= found.low <= found.middle <= found.high <= max(values)
+
+
+def test_more_repeats_make_it_narrower() -> None:
+    chance = random.Random(1)
+    values = [chance.gauss(100, 10) for _ in range(41)]
+    few, many = estimate(values[:5]), estimate(values)
+    assert few is not None
+    assert many is not None
+    assert many.high - many.low < few.high - few.low
+
+
+def _of(low: float, high: float) -> Estimate:
+    return Estimate((low + high) / 2, low, high, 3)
+
+
+def test_ranks_only_where_intervals_lie_apart() -> None:
+    found = rank({"slow": _of(10, 20), "fast": _of(90, 100), "faster": _of(95, 110)})
+    assert found == {"faster": (1, 2), "fast": (1, 2), "slow": (3, 3)}
+    assert list(found) == ["faster", "fast", "slow"]
+
+
+def test_for_a_cost_the_lowest_is_first() -> None:
+    assert rank({"dear": _of(30, 31), "cheap": _of(10, 11)}, higher_is_better=False) == {
+        "cheap": (1, 1),
+        "dear": (2, 2),
+    }
+
+
+def test_a_lower_bound_is_behind_nobody() -> None:
+    bound = Estimate(50.0, 45.0, inf, 3)
+    assert rank({"bound": bound, "fast": _of(90, 100)}) == {"fast": (1, 2), "bound": (1, 2)}
+    assert rank({"bound": bound, "slow": _of(10, 20)}) == {"bound": (1, 1), "slow": (2, 2)}
+
+
+def test_the_noise_of_the_machine_makes_ties() -> None:
+    close = {"one": _of(100, 101), "other": _of(103, 104)}
+    assert rank(close) == {"other": (1, 1), "one": (2, 2)}
+    assert rank(close, noise=0.02) == {"other": (1, 2), "one": (1, 2)}
+
+
+def test_noise_floor_is_the_middle_of_what_the_same_thing_differs_by() -> None:
+    assert noise_floor([(100.0, 100.0), (99.0, 101.0), (90.0, 110.0)]) == pytest.approx(0.02)
+    assert noise_floor([(None, 1.0), (1.0, None)]) is None
+
+
+def test_drift_is_the_middle_change_and_missing_cells_are_left_out() -> None:
+    assert drift({"a": 100.0, "b": 10.0, "c": 1.0}, {"a": 110.0, "b": 9.0, "c": 1.05}) == pytest.approx(0.05)
+    assert drift({"a": 100.0, "b": None}, {"b": 1.0}) is None
+
+
+def test_a_change_is_one_beyond_the_noise() -> None:
+    small, large = compare(_of(99, 101), _of(102, 104), noise=0.02), compare(_of(99, 101), _of(120, 122), noise=0.02)
+    assert small is not None
+    assert large is not None
+    assert not small.is_beyond_noise
+    assert large.is_beyond_noise
+    assert large.ratio == pytest.approx(1.21)
+    assert compare(_of(0, 0), _of(1, 1)) is None

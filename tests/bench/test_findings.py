@@ -1,0 +1,170 @@
+"""What a stored run comes to: tables, sentences, CSV, and what changed between two runs."""
+
+import csv
+import io
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+
+from lab.bench.comparison import compare
+from lab.bench.estimates import Estimate
+from lab.bench.findings import Comparison, Findings, read_findings
+from lab.report import bench_page
+from lab.report.bench import make_answers, make_lines, make_trust, print_report, render_csv, render_markdown
+from lab.store import Run
+from lab.verdict import Bound, Verdict
+
+RATES = {"asyncio_streams": 10_000, "twisted_reactor": 5_000, "plain_socket": 10_000}
+
+Measure = Callable[..., Findings]
+
+
+@pytest.fixture
+def measured(bench, make_plan, make_measurement) -> Measure:
+    """A run in which every model has its rate, a little off in each step, but for what is given."""
+
+    def run(rates: dict[str, int] | None = None, **changes: object) -> Findings:
+        known = RATES | (rates or {})
+        count = iter(range(10_000))
+
+        def answer(model: str, scenario: str, users: int, rate: float | None):
+            return make_measurement(users=users, answered=known[model] + next(count) % 7, **changes)
+
+        bench.answer = answer
+        plan = make_plan()
+        found = bench.begin(plan)
+        bench.measure(found, plan)
+        return read_findings(Run.open(found.folder))
+
+    return run
+
+
+def test_the_best_first_and_a_tie_where_nothing_tells_them_apart(measured) -> None:
+    found = measured()
+    lines = {line.cells[0]: line.cells for line in make_lines(found, "session")}
+    assert list(lines)[2] == "twisted_reactor"
+    assert lines["twisted_reactor"][1] == "3"
+    assert lines["asyncio_streams"][9] == "server-bound"
+    assert lines["asyncio_streams"][1] == lines["plain_socket"][1] == "1-2"
+    assert lines["twisted_reactor"][2] == "5.00k [5.00k 5.00k]"
+    text = " ".join(make_answers(found, "session"))
+    assert "twisted_reactor" not in text.partition("The least CPU")[0]
+    assert "at 1000 requests/s" in text
+
+
+def test_a_lower_bound_is_printed_as_one_and_is_behind_nobody(bench, make_plan, make_measurement) -> None:
+    slow = Verdict(Bound.GENERATOR, "the generator used 99% of its core")
+    bench.answer = lambda model, scenario, users, rate: (
+        make_measurement(answered=4_000, users=users, verdict=slow)
+        if model == "twisted_reactor"
+        else make_measurement(users=users)
+    )
+    plan = make_plan()
+    run = bench.begin(plan)
+    bench.measure(run, plan)
+    found = read_findings(run)
+    line = next(line for line in make_lines(found, "session") if line.cells[0] == "twisted_reactor")
+    assert (line.cells[1], line.cells[2]) == ("1-3", "≥ 4.00k")
+    assert "Lower bounds, since not the server was the limit: twisted_reactor." in list(make_answers(found, "session"))
+
+
+def test_wrong_replies_are_never_a_clean_row(measured) -> None:
+    found = measured(failures={"wrong bytes": 5})
+    assert all("failures: 15 × wrong bytes" in line.reason for line in make_lines(found, "session"))  # noqa: RUF001
+    assert "With failures" in " ".join(make_answers(found, "session"))
+
+
+def test_how_far_it_can_be_trusted(measured) -> None:
+    found = measured()
+    text = "\n".join(make_trust(found))
+    assert "two servers of asyncio_streams" in text
+    assert "Drift of requests/s" in text
+    assert "they agree" in text
+    assert "interrupted" not in text
+    (found.run.folder / "end.json").unlink()
+    assert f"lab bench --resume {found.run.started}" in "\n".join(make_trust(found))
+
+
+def test_somebody_elses_rate_that_ours_cannot_explain_is_a_disagreement() -> None:
+    ours = Estimate(100.0, 95.0, 105.0, 3)
+    theirs = Comparison("m", ours, Estimate(150.0, 140.0, 160.0, 3), False, None)
+    assert theirs.agrees(0.0) is False
+    assert theirs.agrees(0.5) is True
+    assert replace(theirs, ours=Estimate(100.0, 95.0, float("inf"), 3)).agrees(0.0) is True
+    assert replace(theirs, theirs=Estimate(50.0, 45.0, 55.0, 3)).agrees(0.0) is True
+    assert replace(theirs, theirs=None).agrees(0.0) is None
+
+
+def test_every_row_of_the_report_leads_to_its_raw_data(measured) -> None:
+    found = measured()
+    text = render_markdown(found)
+    links = re.findall(r"\]\((steps/[^)]+)\)", text)
+    assert len(links) == 3 * 6
+    assert all((found.run.folder / link).is_file() for link in links)
+    assert "| asyncio_streams |" in text
+    console = Console(width=160, file=io.StringIO())
+    print_report(found, console)
+    assert "twisted_reactor" in console.file.getvalue()
+
+
+def test_the_page_needs_nothing_else_and_leads_to_its_raw_data(measured) -> None:
+    found = measured(failures={"<b>wrong</b>": 5})
+    text = bench_page.render(found)
+    links = re.findall(r'href="([^"]+)"', text)
+    # Three rounds in three ways, and two levels of the sweep; the plan and two folders.
+    assert len(links) == 3 * (9 + 2) + 3
+    assert all((found.run.folder / link).exists() for link in links if link != "logs/")
+    assert not re.search(r'(?:src|href)="(?:https?:)?//|@import|url\(', text)
+    # A curve of the sweep and one of the percentiles for each model; the twin's second name has no row.
+    assert text.count("<polyline") == 3 * 2
+    assert "4 connections: " in text
+    assert "p99: 900 µs" in text
+    assert "again-" not in text
+    assert "<b>wrong" not in text
+    # Sorted by what is shown, as numbers.
+    assert re.search(r'data-label="requests/s" data-value="5000\.0">5\.00k', text)
+
+
+def test_csv_has_a_line_for_each_measurement_of_the_rounds(measured) -> None:
+    found = measured()
+    rows = list(csv.DictReader(io.StringIO(render_csv(found))))
+    assert len(rows) == 4 * 3 * 3
+    assert {row["verdict"] for row in rows} == {"server-bound"}
+    assert {float(row["p99_us"]) for row in rows} == {900.0}
+
+
+def _compare(root: Path, before: Findings, after: Findings) -> tuple[int, str]:
+    arguments = [str(before.run.folder), str(after.run.folder), "--out", str(root)]
+    done = CliRunner().invoke(compare, arguments)
+    return done.exit_code, done.output
+
+
+def test_the_same_again_is_no_change(measured, tmp_path: Path) -> None:
+    code, text = _compare(tmp_path, measured(), measured())
+    assert code == 0, text
+    assert "9 cells in both runs, 0 figures changed beyond noise" in text
+
+
+def test_a_regression_beyond_noise_and_threshold_is_exit_code_1(measured, tmp_path: Path) -> None:
+    before = measured()
+    code, text = _compare(tmp_path, before, measured({"twisted_reactor": 4_000}))
+    assert code == 1
+    assert "twisted_reactor, session, closed: requests/s 5.00k" in text
+    assert "(-20%), a regression" in text
+    code, text = _compare(tmp_path, before, measured({"twisted_reactor": 4_900}))
+    assert code == 0, text
+    assert "(-2%)" in text
+    code, text = _compare(tmp_path, before, measured({"twisted_reactor": 8_000}))
+    assert code == 0, text
+    assert "(+60%)" in text
+
+
+def test_new_failures_are_a_regression(measured, tmp_path: Path) -> None:
+    code, text = _compare(tmp_path, measured(), measured(failures={"wrong bytes": 1}))
+    assert code == 1
+    assert "failures, none before: wrong bytes" in text

@@ -1,0 +1,176 @@
+"""A plan as it is run: the order, the knee, what is kept, what a failing model costs, and how it goes on."""
+
+import json
+
+import pytest
+
+from lab.bench.findings import read_findings
+from lab.bench.plan import PRESETS, WORKS, Plan, list_cells, shuffle
+from lab.bench.sweep import Knee, Level, find_knee, is_over, make_level
+from lab.catalogue import Catalogue
+from lab.errors import LabError
+from lab.store import Run
+from lab.verdict import Bound, Verdict
+from lab.workloads import SCENARIOS
+
+
+def test_the_knee_is_the_fewest_connections_that_give_nearly_all() -> None:
+    levels = [Level(1, 500, True), Level(4, 960, True), Level(16, 1000, True)]
+    assert find_knee(levels) == Knee(4, 960, 16)
+    assert find_knee([*levels, Level(64, 5000, False)]) == Knee(4, 960, 16)
+    assert find_knee([Level(1, 0, False)]) is None
+    assert find_knee([]) is None
+
+
+@pytest.mark.parametrize(
+    ("rates", "over"),
+    [
+        ([], False),
+        ([100], False),
+        ([100, 104], True),
+        ([100, 106], False),
+        ([100, 200, 90], True),
+        ([100, 90, 104], True),
+    ],
+)
+def test_the_sweep_ends_where_nothing_more_comes(rates: list[float], over: bool) -> None:
+    assert is_over([Level(users, rate, True) for users, rate in enumerate(rates, 1)]) is over
+
+
+def test_the_sweep_ends_at_a_level_that_is_not_served(make_measurement) -> None:
+    starved = make_measurement(verdict=Verdict(Bound.STARVED, "3 of 16 users"))
+    assert is_over([Level(1, 10, True), make_level(16, starved)])
+    assert make_level(4, make_measurement()).is_served
+    assert not make_level(4, make_measurement(failures={"timeout": 100})).is_served
+
+
+def test_every_preset_is_of_what_there_is() -> None:
+    for name, preset in PRESETS.items():
+        plan = Plan(models=("a",), seed=1, twin=None, **preset)
+        assert set(plan.works) <= WORKS.keys(), name
+        assert Plan.from_json(json.loads(json.dumps(plan.as_json()))) == plan
+        # A part of the knee's rate can only be asked for where there is a knee.
+        assert plan.is_swept or not any(way.startswith("open-") for way in plan.ways)
+    assert all(work.closed in SCENARIOS and work.open in SCENARIOS for work in WORKS.values())
+    assert all(SCENARIOS[work.closed].workload == SCENARIOS[work.open].workload for work in WORKS.values())
+
+
+def test_a_plan_of_something_else_is_one_line() -> None:
+    with pytest.raises(LabError, match="no 'models'"):
+        Plan.from_json({})
+
+
+def test_rounds_have_orders_of_their_own_that_the_seed_decides(make_plan) -> None:
+    models = {name: Catalogue.load()[name] for name in make_plan().models}
+    cells = list_cells(make_plan(), models)
+    assert ("session", "again-asyncio_streams") in cells
+
+    def order(seed: int, phase: str) -> list[str]:
+        plan = make_plan(seed=seed)
+        return [step.key.partition("/")[2] for step in shuffle(plan, phase, cells, plan.ways)]
+
+    assert order(1, "round-1") == order(1, "round-1")
+    assert order(1, "round-1") != order(1, "round-2")
+    assert order(1, "round-1") != order(2, "round-1")
+    assert sorted(order(1, "round-1")) == sorted(order(1, "round-2"))
+
+
+def test_a_model_that_does_not_speak_a_service_has_no_cell_of_it(make_plan) -> None:
+    models = {name: Catalogue.load()[name] for name in ("peer_inetd", "peer_redis")}
+    plan = make_plan(models=tuple(models), works=("ping", "echo_1k"), twin=None)
+    assert list_cells(plan, models) == [("ping", "peer_redis"), ("echo_1k", "peer_inetd")]
+
+
+def test_a_whole_run(bench, make_plan, make_measurement) -> None:
+    rates = {4: 9_700, 16: 10_000, 64: 10_100}
+    bench.answer = lambda model, scenario, users, rate: make_measurement(users=users, answered=rates.get(users, 1))
+    plan = make_plan()
+    run = bench.begin(plan)
+    bench.measure(run, plan)
+    found = read_findings(run)
+    assert run.is_finished
+    # 4 connections give more than 95 % of the best, and 16 were no more: 64 are not tried.
+    assert not any(users == 64 for _, scenario, users, _ in bench.asked if scenario == "closed_session")
+    assert {users for _, scenario, users, rate in bench.asked if scenario == "open_session"} == {64}
+    closed = [item for item in bench.asked if item[1:3] == ("closed_session", 4)]
+    assert len(closed) == 3 + 4 * 3  # the sweep, and three rounds with the twin
+    assert {rate for _, scenario, _, rate in bench.asked if scenario == "open_session"} == {1000.0, 9_700 * 0.7}
+    assert len(found.rows) == 4 * 3
+    assert all(len(row.found) == 3 for row in found.rows.values())
+    assert found.missing_steps == 0
+    assert found.noise("rate") == 0.0
+    assert [item.model for item in found.comparisons] == ["asyncio_streams"]
+    assert found.comparisons[0].theirs.middle == 10_000.0
+
+
+def test_conformance_comes_first_and_who_fails_is_not_measured(bench, make_plan) -> None:
+    plan = make_plan()
+    run = bench.begin(plan)
+    bench.failing = {"twisted_reactor"}
+    bench.measure(run, plan)
+    assert not any(model == "twisted_reactor" for model, *_ in bench.asked)
+    assert read_findings(run).unsound == {"twisted_reactor": "1 of 6 conformance tests fail"}
+
+
+def test_a_model_that_dies_is_a_row_with_its_reason_and_the_rest_goes_on(bench, make_plan, make_measurement) -> None:
+    def answer(model: str, scenario: str, users: int, rate: float | None):
+        if model == "twisted_reactor" and rate:
+            raise LabError("the load generator gave no result")
+        return make_measurement(users=users)
+
+    bench.answer = answer
+    plan = make_plan()
+    run = bench.begin(plan)
+    backend = bench.measure(run, plan)
+    found = read_findings(run)
+    tries = [item for item in bench.asked if item[0] == "twisted_reactor" and item[3]]
+    assert len(tries) == 2
+    assert backend.restarted == ["twisted_reactor"] * 2
+    reasons = " ".join(found.rows["session", "twisted_reactor", "fixed"].failures)
+    assert "not tried again after 2 failures" in reasons
+    every = [reason for row in found.rows.values() for reason in row.failures]
+    assert any("no result; the server has ended (exit code 3), it said: oh no" in reason for reason in every)
+    assert len(found.rows["session", "asyncio_streams", "fixed"].found) == 3
+    assert run.is_finished
+
+
+def test_who_serves_nobody_has_no_knee_and_says_so(bench, make_plan, make_measurement) -> None:
+    failed = make_measurement(answered=0, verdict=Verdict(Bound.FAILED, "not one correct reply"))
+    bench.answer = lambda model, scenario, users, rate: failed if model == "plain_socket" else make_measurement()
+    plan = make_plan(ways=("closed",))
+    run = bench.begin(plan)
+    bench.measure(run, plan)
+    row = read_findings(run).rows["session", "plain_socket", "closed"]
+    assert not row.found
+    assert "there is no knee" in row.reason
+
+
+def test_what_was_interrupted_goes_on_and_measures_nothing_twice(bench, make_plan, make_measurement) -> None:
+    plan = make_plan()
+    whole = bench.begin(plan)
+    bench.measure(whole, plan)
+    expected, bench.asked[:] = list(bench.asked), []
+
+    def interrupt(model: str, scenario: str, users: int, rate: float | None):
+        if len(bench.asked) > 20:
+            raise KeyboardInterrupt
+        return make_measurement(users=users)
+
+    plain, bench.answer = bench.answer, interrupt
+    run = bench.begin(plan)
+    with pytest.raises(KeyboardInterrupt):
+        bench.measure(run, plan)
+    assert not run.is_finished
+    assert read_findings(run).missing_steps > 0
+    first, bench.asked[:] = bench.asked[:-1], []
+    bench.answer = plain
+    bench.measure(Run.open(run.folder), plan)
+    assert first + bench.asked == expected
+    assert read_findings(run).missing_steps == 0
+
+
+def test_a_model_that_serves_one_at_a_time_is_asked_on_one_held_connection() -> None:
+    catalogue = Catalogue.load()
+    assert WORKS["ping"].most_users(catalogue["plain_socket"], 64) == 1
+    assert WORKS["session"].most_users(catalogue["plain_socket"], 64) == 64
+    assert WORKS["ping"].most_users(catalogue["asyncio_streams"], 64) == 64

@@ -1,0 +1,91 @@
+"""`lab bench` for real, on processes: Ctrl-C keeps what was measured, --resume goes on, and nothing is left."""
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import docker
+import pytest
+
+from lab.backends import open_backend, runtime_directory
+from lab.catalogue import ROOT
+from lab.errors import LabError
+from lab.pinning import Pinning, pin_servers
+from lab.store import Run
+
+
+@pytest.mark.timeout(300)
+def test_ctrl_c_keeps_what_was_measured_and_resume_goes_on(process_project: str, lab, tmp_path: Path) -> None:
+    where = ["--backend", "process", "--project", process_project, "bench", "--out", str(tmp_path)]
+    small = ["--quick", "--models", "asyncio_streams", "--rounds", "1", "--seconds", "0.2", "--seed", "1"]
+    command = [sys.executable, "-m", "lab", *where, *small]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        said = []
+        for line in process.stderr:
+            said.append(line)
+            if line.startswith("1 of 4"):
+                process.send_signal(signal.SIGINT)
+                break
+        stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, "".join(said) + stderr
+    assert "This run was interrupted" in stdout
+    run = Run.find(None, "bench", root=tmp_path)
+    kept = run.steps()
+    assert not run.is_finished
+    assert "conformance/asyncio_streams" in kept
+    assert any("measurement" in record for record in kept.values())
+
+    done = lab(*where, "--resume", "latest")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert run.is_finished
+    after = run.steps()
+    assert {key: after[key] for key in kept} == kept
+    assert "conformance:" not in done.stderr
+    # Two logs: one of each part.
+    assert len(list((run.folder / "logs").iterdir())) == 2
+
+    assert "asyncio_streams" in lab(*where, "--show", "latest").stdout
+    rows = list(csv.DictReader(io.StringIO(lab(*where, "--show", run.started, "--export", "csv").stdout)))
+    assert [row["model"] for row in rows] == ["again-asyncio_streams", "asyncio_streams"]
+    assert "is finished" in lab(*where, "--resume", "latest").stderr
+    if len(os.sched_getaffinity(0)) > 1:
+        assert json.loads((run.folder / "run.json").read_text())["environment"]["cores"].startswith("servers on core")
+    assert not runtime_directory(f"{process_project}-twin").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--works", "pong"], "unknown work pong; known: session"),
+        (["--models", "pong"], "unknown model 'pong'"),
+        (["--export", "csv"], "--export goes with --show"),
+        (["--show", "then"], "no run 'then'"),
+        (["--resume", "latest"], "nothing has been measured yet"),
+    ],
+)
+def test_what_cannot_be_meant_is_one_line(lab, tmp_path: Path, arguments: list[str], says: str) -> None:
+    done = lab("--backend", "process", "bench", "--out", str(tmp_path), *arguments)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.docker
+def test_containers_stay_on_their_cores(docker_project: str, engine: docker.DockerClient) -> None:
+    backend = open_backend("docker", docker_project)
+    core = max(os.sched_getaffinity(0))
+    try:
+        backend.up(["plain_socket"])
+        pin_servers(backend, ["plain_socket"], Pinning(servers=(core,), generator=(0,)))
+        container = engine.containers.get(f"{docker_project}-plain_socket-1")
+        assert container.attrs["HostConfig"]["CpusetCpus"] == str(core)
+        with pytest.raises(LabError, match="cannot be kept to core 1000"):
+            pin_servers(backend, ["plain_socket"], Pinning(servers=(1000,), generator=(0,)))
+    finally:
+        backend.down()
