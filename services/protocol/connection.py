@@ -17,7 +17,7 @@ from services.protocol.command import Command
 from services.protocol.discard import Discard
 from services.protocol.echo import Echo
 from services.protocol.errors import AdapterError
-from services.protocol.events import Close, Event, Send
+from services.protocol.events import Close, Compute, Event, Send, Wait
 from services.protocol.greet import Greet
 from services.protocol.limits import Limits
 
@@ -148,15 +148,18 @@ class DatagramConnection:
         AdapterError: the service is not spoken over datagrams.
     """
 
-    __slots__ = ("_ended", "_replies", "_service", "_size")
+    __slots__ = ("_ended", "_limits", "_replies", "_rounds", "_seconds", "_service", "_size")
 
     def __init__(
         self, service: str, data: bytes, peer: str = "", *, limits: Limits | None = None, info: Callable[[], str] = str
     ) -> None:
         if not SERVICES[service].over_datagrams:
             raise AdapterError(f"{service} is not spoken over datagrams")
-        self._service = _make(service, peer, limits or Limits(), info)
+        self._limits = limits or Limits()
+        self._service = _make(service, peer, self._limits, info)
         self._service.receive_data(data)
+        self._rounds = 0
+        self._seconds = 0.0
         self._replies: list[bytes] = []
         self._size = 0
         self._ended = False
@@ -178,7 +181,10 @@ class DatagramConnection:
                     continue
                 self._ended = True
                 return Send(b"-ERR the reply does not fit into a datagram of %d bytes\r\n" % DATAGRAM_SIZE)
-            if event is not None and not isinstance(event, Close):
+            if isinstance(event, Wait | Compute):
+                if error := self._excess(event):
+                    self._ended = True
+                    return Send(error)
                 return event
             self._ended = True
             if error := self._service.end_datagram():
@@ -186,3 +192,20 @@ class DatagramConnection:
             if self._replies:
                 return Send(b"".join(self._replies))
         return Close()
+
+    def _excess(self, work: Wait | Compute) -> bytes:
+        """The error to send if this is more than one datagram may ask for: in all, what one request may.
+
+        Sixty-four kilobytes hold five thousand requests. Nobody need wait for the answers, nor even be whom the
+        datagram says it is from: without this it would take a core for hours.
+        """
+        limits = self._limits
+        if isinstance(work, Compute):
+            self._rounds += work.rounds
+        else:
+            self._seconds += work.seconds
+        if self._rounds > limits.burn:
+            return b"-ERR a datagram may ask for %d rounds in all\r\n" % limits.burn
+        if round(self._seconds * 1000) > limits.sleep_ms:  # rounded, as a sum of so many fractions is not exact
+            return b"-ERR a datagram may ask for %d ms of sleep in all\r\n" % limits.sleep_ms
+        return b""
