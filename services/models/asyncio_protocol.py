@@ -20,6 +20,9 @@ from services.transports import end_reading
 
 log = logging.getLogger("services")
 
+# asyncio accepts by itself, and does so above the limit too: there is nothing left but to refuse.
+WHEN_FULL = "refuse"
+
 # Named, so that what runs is known: which loop is the default depends on the platform and the policy.
 LOOP = asyncio.SelectorEventLoop
 
