@@ -142,6 +142,8 @@ class Server:
                     else:
                         connection.receive_eof()
                 case Send(data):
+                    if writer.is_closing():
+                        return  # it was cut off: `read` and `drain` do not tell, and uvloop's `write` raises
                     writer.write(data)
                     stream.quiet_since = clock()
                     await writer.drain()
