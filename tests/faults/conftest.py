@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from fuzz.live import ENVIRON
 from lab.catalogue import Catalogue
 from tests.models.conftest import Server
 
@@ -33,8 +34,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="module")
 def roomy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with room for everybody here, and all the time in the world."""
-    with serve(request.param, tmp_path_factory.mktemp("roomy"), LAB_MAX_CONNECTIONS="300") as server:
+    """A server with room for everybody here, all the time in the world, and no request that keeps it busy for long."""
+    with serve(request.param, tmp_path_factory.mktemp("roomy"), LAB_MAX_CONNECTIONS="300", **ENVIRON) as server:
         yield server
 
 
