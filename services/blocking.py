@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from services.listeners import RECEIVE_SIZE, Listener
+from services.listeners import RECEIVE_SIZE, Listener, arrived
 from services.protocol import Close, Compute, Limits, Send, StreamConversation, Wait
 
 log = logging.getLogger("services")
@@ -194,7 +194,7 @@ class Drain(StopSignal):
     def _end_reading(self) -> None:
         if self._current is not None:
             stream, connection = self._current
-            connection.drain()
+            connection.drain(arrived(stream.fileno()))
             with suppress(OSError):
                 stream.shutdown(socket.SHUT_RD)
 
@@ -278,7 +278,7 @@ class Conversations:
 
     @staticmethod
     def _end_reading(stream: socket.socket, connection: StreamConversation) -> None:
-        connection.drain()
+        connection.drain(arrived(stream.fileno()))
         with suppress(OSError):
             stream.shutdown(socket.SHUT_RD)
 

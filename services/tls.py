@@ -88,10 +88,10 @@ class SecureConnection:
         """As `Connection.receive_digest`."""
         self._connection.receive_digest(digest)
 
-    def drain(self) -> None:
-        """As `Connection.drain`."""
+    def drain(self, arrived: int = 0) -> None:
+        """As `Connection.drain`. Of so many encrypted bytes no more can come than as many others."""
         self._is_draining = True
-        self._connection.drain()
+        self._connection.drain(arrived)
 
     def next_event(self) -> Event | None:
         """As `Connection.next_event`: the handshake's messages are `Send` events too."""

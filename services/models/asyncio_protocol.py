@@ -252,8 +252,7 @@ class StreamProtocol(asyncio.BufferedProtocol):
     def end_reading(self) -> None:
         """Answer what has been asked, then close."""
         if not self._is_closing:
-            self._connection.drain()
-            end_reading(self.transport)
+            end_reading(self.transport, self._connection)
 
     def _advance(self) -> None:
         left = _TURN

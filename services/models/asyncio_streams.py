@@ -219,5 +219,4 @@ class Server:
     @staticmethod
     def _end_reading(stream: Stream) -> None:
         """Answer what has been asked, then close: the kernel gives what has arrived, then the end of the stream."""
-        stream.connection.drain()
-        end_reading(stream.writer.transport)
+        end_reading(stream.writer.transport, stream.connection)

@@ -22,7 +22,7 @@ from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from services.listeners import Listener
+from services.listeners import Listener, arrived
 from services.protocol import Close, Compute, Conversation, Send, Wait
 
 log = logging.getLogger("services")
@@ -222,7 +222,7 @@ class StreamProtocol(Protocol, TimeoutMixin):
     def end_reading(self) -> None:
         """Answer what has been asked, then close: the kernel gives what has arrived, then the end of the stream."""
         if not self._is_closing:
-            self._connection.drain()
+            self._connection.drain(arrived(self.transport.fileno()))
             self._shut_down(socket.SHUT_RD)
 
     def abort(self) -> None:

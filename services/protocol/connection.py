@@ -61,7 +61,7 @@ class StreamConversation(Conversation, Protocol):
 
     def receive_data(self, data: bytes) -> None: ...
     def receive_eof(self) -> None: ...
-    def drain(self) -> None: ...
+    def drain(self, arrived: int = 0) -> None: ...
 
 
 def _make(service: str, peer: str, limits: Limits, info: Callable[[], str]) -> Service:
@@ -80,14 +80,16 @@ class Connection:
         info: gives the server's part of INFO, as lines that end in CR LF. Called only when INFO is asked.
     """
 
-    __slots__ = ("_ended", "_ending", "_service", "_stream_ended")
+    __slots__ = ("_arrived", "_draining", "_ended", "_ending", "_service", "_stream_ended")
 
     def __init__(
         self, service: str, peer: str = "", *, limits: Limits | None = None, info: Callable[[], str] = str
     ) -> None:
         self._service = _make(service, peer, limits or Limits(), info)
         self._stream_ended = False  # the peer sends no more
-        self._ending = False  # the above, or this side takes no more
+        self._draining = False
+        self._arrived = 0  # when draining: the bytes that are still to be received
+        self._ending = False  # the peer sends no more, or this side takes no more
         self._ended = False  # Close was handed out
 
     def receive_data(self, data: bytes) -> None:
@@ -100,6 +102,9 @@ class Connection:
             raise AdapterError("receive_data after receive_eof")
         if not self._ended:
             self._service.receive_data(data)
+        if self._draining:
+            self._arrived -= len(data)
+            self._ending = self._arrived <= 0
 
     def receive_eof(self) -> None:
         """The peer has sent all that it will. What it sent in full is still answered."""
@@ -115,9 +120,16 @@ class Connection:
             raise AdapterError("receive_digest without a Compute")
         self._service.receive_digest(digest)
 
-    def drain(self) -> None:
-        """This server is about to stop: what has been received in full is still answered, then comes Close."""
-        self._ending = True
+    def drain(self, arrived: int = 0) -> None:
+        """This server is about to stop: what has come in full is still answered, then comes Close.
+
+        Args:
+            arrived: bytes that have come and were not given to `receive_data` yet, for example those that the kernel
+                has. If there are not as many after all, `receive_eof` ends the wait for them.
+        """
+        self._draining = True
+        self._arrived = arrived
+        self._ending = self._stream_ended or arrived <= 0
 
     def next_event(self) -> Event | None:
         """The next thing to do; None when that is to wait for more from the peer. After Close, Close again.
@@ -125,7 +137,7 @@ class Connection:
         Raises:
             AdapterError: a `Compute` was not answered by `receive_digest`.
         """
-        if self._ended or (self._ending and self._service.endless):
+        if self._ended or ((self._ending or self._draining) and self._service.endless):
             self._ended = True
             return Close()
         event = self._service.next_event()
