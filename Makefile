@@ -91,6 +91,17 @@ bench-parser: .venv/dev.stamp ## our parser beside hiredis
 bench-up: .venv/dev.stamp ## `lab up` beside a bare `docker compose up -d`
 	@$(BIN)/python benchmarks/up.py
 
+## Break it
+.PHONY: faults fuzz
+faults: .venv/lab.stamp ## stop and kill every model under load, and account for every request
+	@$(BIN)/lab faults
+
+fuzz: .venv/dev.stamp ## the core, guided by coverage (RUNS=1000000), then each model live (INPUTS=10000); finds are in results/fuzz
+	@mkdir -p results/fuzz/new
+	@$(BIN)/python -m fuzz.campaign -runs=$(or $(RUNS),1000000) -timeout=10 -max_len=200 -dict=fuzz/resp.dict \
+	  -artifact_prefix=results/fuzz/ results/fuzz/new fuzz/corpus
+	@$(BIN)/python -m fuzz.live --inputs $(or $(INPUTS),10000)
+
 ## Change it
 .PHONY: lint types fmt docs screenshot lock clean
 lint: .venv/dev.stamp ## style

@@ -16,13 +16,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from services.listeners import RECEIVE_SIZE, Listener
+from services.listeners import RECEIVE_SIZE, Listener, arrived
 from services.protocol import Close, Compute, Limits, Send, StreamConversation, Wait
 
 log = logging.getLogger("services")
 
 
 SetTimeouts = Callable[[socket.socket, float], None]
+
+# A client whose requests need no waiting never lets go. Where that concerns others (greenlets), they get their turn
+# after so many events in a row.
+_TURN = 4
 
 
 def set_kernel_timeouts(stream: socket.socket, seconds: float) -> None:
@@ -38,6 +42,7 @@ def serve_stream(
     limits: Limits,
     sleep: Callable[[float], object] = time.sleep,
     set_timeouts: SetTimeouts = set_kernel_timeouts,
+    give_way: Callable[[], object] | None = None,
 ) -> None:
     """Hold one conversation, from the first byte to the last stage of its close. The caller closes the socket.
 
@@ -46,9 +51,11 @@ def serve_stream(
     Args:
         sleep: lets a Wait pass.
         set_timeouts: gives the socket its time-outs; what they raise is BlockingIOError or TimeoutError.
+        give_way: lets others run, where the kernel does not see to that.
     """
     set_timeouts(stream, limits.idle)
     peer_is_done = False
+    left = _TURN
     try:
         while True:
             match connection.next_event():
@@ -66,6 +73,11 @@ def serve_stream(
                     connection.receive_digest(work.run())
                 case Close():
                     break
+            if give_way is not None:
+                left -= 1
+                if not left:
+                    left = _TURN
+                    give_way()
         if not peer_is_done:
             _linger(stream, limits.linger, set_timeouts)
     except (BlockingIOError, TimeoutError):
@@ -182,7 +194,7 @@ class Drain(StopSignal):
     def _end_reading(self) -> None:
         if self._current is not None:
             stream, connection = self._current
-            connection.drain()
+            connection.drain(arrived(stream.fileno()))
             with suppress(OSError):
                 stream.shutdown(socket.SHUT_RD)
 
@@ -198,8 +210,11 @@ class Conversations:
     overlooks one whose thread has not come to run yet; the thread calls `end` when it has closed it.
     """
 
-    def __init__(self, set_timeouts: SetTimeouts = set_kernel_timeouts) -> None:
+    def __init__(
+        self, set_timeouts: SetTimeouts = set_kernel_timeouts, give_way: Callable[[], object] | None = None
+    ) -> None:
         self._set_timeouts = set_timeouts
+        self._give_way = give_way
         self._lock = threading.Lock()
         self._nobody_left = threading.Condition(self._lock)
         self._streams: dict[socket.socket, StreamConversation] = {}
@@ -218,7 +233,7 @@ class Conversations:
             if self._draining:
                 self._end_reading(stream, connection)
         try:
-            serve_stream(stream, connection, listener.limits, self._cut.wait, self._set_timeouts)
+            serve_stream(stream, connection, listener.limits, self._cut.wait, self._set_timeouts, self._give_way)
         finally:
             with self._lock:
                 del self._streams[stream]
@@ -263,7 +278,7 @@ class Conversations:
 
     @staticmethod
     def _end_reading(stream: socket.socket, connection: StreamConversation) -> None:
-        connection.drain()
+        connection.drain(arrived(stream.fileno()))
         with suppress(OSError):
             stream.shutdown(socket.SHUT_RD)
 

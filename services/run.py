@@ -15,7 +15,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
@@ -67,6 +66,12 @@ def load_model(name: str) -> ModuleType:
     return model
 
 
+def when_full(model: ModuleType) -> str:
+    """What becomes of a client above `Limits.connections`: `wait`, in the backlog, or `refuse`."""
+    policy: str = getattr(model, "WHEN_FULL", "wait")
+    return policy
+
+
 def describe(name: str, model: ModuleType, listeners: Sequence[Listener], limits: Limits) -> dict[str, object]:
     """What really runs, as data."""
     libraries: tuple[str, ...] = getattr(model, "LIBRARIES", ())
@@ -86,16 +91,18 @@ def describe(name: str, model: ModuleType, listeners: Sequence[Listener], limits
             {"service": each.service, "transport": each.address.transport, "address": str(each.address)}
             for each in listeners
         ],
-        "limits": asdict(limits),
+        "when_full": when_full(model),
+        "limits": limits.as_dict(),
     }
 
 
-def _info(name: str, limits: Limits) -> Callable[[], str]:
+def _info(name: str, model: ModuleType, limits: Limits) -> Callable[[], str]:
     """INFO's lines about the server. Asked anew each time: after a fork the process is another."""
 
     def info() -> str:
         server = {"model": name, "python_version": PYTHON, "gil_enabled": int(has_gil()), "process_id": os.getpid()}
-        sections = {"Server": server, "Limits": asdict(limits)}
+        bounds = {**limits.as_dict(), "when_full": when_full(model)}
+        sections: dict[str, dict[str, object]] = {"Server": {**server}, "Limits": {**bounds}}
         return "".join(
             f"# {title}\r\n" + "".join(f"{key}:{value}\r\n" for key, value in pairs.items())
             for title, pairs in sections.items()
@@ -122,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise StartError("--listen is missing, for example --listen echo=tcp://127.0.0.1:7007")
         limits = Limits.from_environ(os.environ)
         model = load_model(options.model)
-        with open_listeners(wanted, limits, _info(options.model, limits)) as listeners:
+        with open_listeners(wanted, limits, _info(options.model, model, limits)) as listeners:
             print(json.dumps(describe(options.model, model, listeners, limits)), flush=True)
             model.serve(listeners)
     except (StartError, ListenError, LimitError) as error:

@@ -81,17 +81,21 @@ class SecureConnection:
 
     def receive_eof(self) -> None:
         """As `Connection.receive_eof`: nothing more comes, with or without the alert that should have said so."""
-        if not self._has_ended:
+        if self._is_draining and self._is_open:
+            # It is we who ended the stream. To TLS it would be an attack, and no end in order: the client would get an
+            # alert that says so. All that came before has been read: `next_event` gave None.
+            self._connection.receive_eof()
+        elif not self._has_ended:
             self._incoming.write_eof()
 
     def receive_digest(self, digest: bytes) -> None:
         """As `Connection.receive_digest`."""
         self._connection.receive_digest(digest)
 
-    def drain(self) -> None:
-        """As `Connection.drain`."""
+    def drain(self, arrived: int = 0) -> None:
+        """As `Connection.drain`. Of so many encrypted bytes no more can come than as many others."""
         self._is_draining = True
-        self._connection.drain()
+        self._connection.drain(arrived)
 
     def next_event(self) -> Event | None:
         """As `Connection.next_event`: the handshake's messages are `Send` events too."""

@@ -5,14 +5,20 @@ import os
 import socket
 from contextlib import suppress
 
+from services.listeners import arrived
+from services.protocol import StreamConversation
 
-def end_reading(transport: asyncio.BaseTransport) -> None:
+
+def end_reading(transport: asyncio.BaseTransport, connection: StreamConversation) -> None:
     """Have the kernel give what has arrived, then the end of the stream: so that what was asked is answered.
 
     Through a copy of the descriptor, because uvloop's socket object knows no `shutdown`; there is none once the
     transport is closed.
     """
-    if (owner := transport.get_extra_info("socket")) is None or owner.fileno() < 0:
+    owner = transport.get_extra_info("socket")
+    descriptor = -1 if owner is None else owner.fileno()
+    connection.drain(arrived(descriptor))
+    if descriptor < 0:
         return
-    with suppress(OSError), socket.socket(fileno=os.dup(owner.fileno())) as copy:
+    with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as copy:
         copy.shutdown(socket.SHUT_RD)

@@ -18,6 +18,8 @@ from services.workers import Workers
 
 __all__ = ["event_loop", "serve"]
 
+WHEN_FULL = "refuse"  # as asyncio_protocol does
+
 _SLOT = struct.Struct("@Q")
 
 

@@ -20,6 +20,9 @@ from services.transports import end_reading
 
 log = logging.getLogger("services")
 
+# asyncio accepts by itself, and does so above the limit too: there is nothing left but to refuse.
+WHEN_FULL = "refuse"
+
 # Named, so that what runs is known: which loop is the default depends on the platform and the policy.
 LOOP = asyncio.SelectorEventLoop
 
@@ -249,8 +252,7 @@ class StreamProtocol(asyncio.BufferedProtocol):
     def end_reading(self) -> None:
         """Answer what has been asked, then close."""
         if not self._is_closing:
-            self._connection.drain()
-            end_reading(self.transport)
+            end_reading(self.transport, self._connection)
 
     def _advance(self) -> None:
         left = _TURN

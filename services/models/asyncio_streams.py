@@ -20,6 +20,13 @@ from services.transports import end_reading
 
 log = logging.getLogger("services")
 
+# asyncio accepts by itself, and does so above the limit too: there is nothing left but to refuse.
+WHEN_FULL = "refuse"
+
+# `drain` does not suspend a task that need not wait. After so many events in a row it is the others' turn, or a
+# pipeline of computations would keep the loop until its end.
+_TURN = 4
+
 # Named, so that what runs is known: which loop is the default depends on the platform and the policy.
 LOOP = asyncio.SelectorEventLoop
 
@@ -122,9 +129,11 @@ class Server:
     async def _converse(self, stream: Stream) -> None:
         reader, writer, connection = stream.reader, stream.writer, stream.connection
         clock = asyncio.get_running_loop().time
+        left = _TURN
         while True:
             match connection.next_event():
                 case None:
+                    left = _TURN
                     stream.quiet_since = clock()
                     data = await reader.read(RECEIVE_SIZE)
                     stream.quiet_since = None
@@ -133,6 +142,8 @@ class Server:
                     else:
                         connection.receive_eof()
                 case Send(data):
+                    if writer.is_closing():
+                        return  # it was cut off: `read` and `drain` do not tell, and uvloop's `write` raises
                     writer.write(data)
                     stream.quiet_since = clock()
                     await writer.drain()
@@ -143,6 +154,10 @@ class Server:
                     connection.receive_digest(work.run())
                 case Close():
                     break
+            left -= 1
+            if not left:
+                left = _TURN
+                await asyncio.sleep(0)
         stream.quiet_since = clock()
         if not reader.at_eof():
             # In stages: end our half, then read what still comes, so that no reset overtakes the last reply.
@@ -204,5 +219,4 @@ class Server:
     @staticmethod
     def _end_reading(stream: Stream) -> None:
         """Answer what has been asked, then close: the kernel gives what has arrived, then the end of the stream."""
-        stream.connection.drain()
-        end_reading(stream.writer.transport)
+        end_reading(stream.writer.transport, stream.connection)

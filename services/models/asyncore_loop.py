@@ -26,7 +26,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from services.blocking import StopSignal
-from services.listeners import RECEIVE_SIZE, Listener
+from services.listeners import RECEIVE_SIZE, Listener, arrived
 from services.protocol import Close, Compute, Conversation, Send, Wait
 
 with warnings.catch_warnings():
@@ -331,7 +331,7 @@ class Channel(asynchat.async_chat):
     def end_reading(self) -> None:
         """Answer what has been asked, then close: the kernel gives what has arrived, then the end of the stream."""
         if not self._is_closing:
-            self._connection.drain()
+            self._connection.drain(arrived(self._stream.fileno()))
             with suppress(OSError):
                 self._stream.shutdown(socket.SHUT_RD)
 

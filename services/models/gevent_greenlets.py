@@ -35,8 +35,9 @@ def serve(listeners: list[Listener]) -> None:
     """
     limits = listeners[0].limits
     stop = StopSignal()
-    # gevent's sockets are non-blocking underneath, so the kernel's time-outs mean nothing to them.
-    conversations = Conversations(set_timeouts=socket.socket.settimeout)
+    # gevent's sockets are non-blocking underneath, so the kernel's time-outs mean nothing to them. And a greenlet that
+    # need not wait does not switch: a pipeline of computations would keep the loop until its end.
+    conversations = Conversations(set_timeouts=socket.socket.settimeout, give_way=lambda: gevent.sleep(0))
     pool = Pool(limits.connections)
     with selector_of(listeners, stop) as selector:
         while not stop.is_set:

@@ -18,7 +18,7 @@ from contextlib import suppress
 from typing import Any
 
 from services.blocking import StopSignal
-from services.listeners import RECEIVE_SIZE, Listener
+from services.listeners import RECEIVE_SIZE, Listener, arrived
 from services.protocol import Close, Compute, Conversation, Send, Wait
 
 log = logging.getLogger("services")
@@ -257,7 +257,7 @@ class Stream:
     def end_reading(self) -> None:
         """Answer what has been asked, then close: the kernel gives what has arrived, then the end of the stream."""
         if not self._is_closing:
-            self._connection.drain()
+            self._connection.drain(arrived(self._socket.fileno()))
             with suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RD)
 

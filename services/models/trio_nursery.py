@@ -18,7 +18,7 @@ from contextlib import suppress
 
 import trio
 
-from services.listeners import RECEIVE_SIZE, Listener
+from services.listeners import RECEIVE_SIZE, Listener, arrived
 from services.protocol import Close, Compute, Send, StreamConversation, Wait
 
 log = logging.getLogger("services")
@@ -177,6 +177,6 @@ class Server:
 
 def _end_reading(stream: trio.socket.SocketType, connection: StreamConversation) -> None:
     """Answer what has been asked, then close: the kernel gives what has arrived, then the end of the stream."""
-    connection.drain()
+    connection.drain(arrived(stream.fileno()))
     with suppress(OSError):
         stream.shutdown(socket.SHUT_RD)

@@ -22,12 +22,19 @@ from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from services.listeners import Listener
+from services.listeners import Listener, arrived
 from services.protocol import Close, Compute, Conversation, Send, Wait
 
 log = logging.getLogger("services")
 
 LIBRARIES = ("twisted",)
+# Twisted accepts by itself, and does so above the limit too: there is nothing left but to refuse.
+WHEN_FULL = "refuse"
+
+# A pipeline that asks for one computation after the other never fills the transport's buffer. After so many events in
+# a row it is the other clients' turn.
+_TURN = 4
+
 # The reactor is a module attribute whose interfaces depend on the platform; no type describes it.
 reactor = cast(Any, _reactor)
 
@@ -215,7 +222,7 @@ class StreamProtocol(Protocol, TimeoutMixin):
     def end_reading(self) -> None:
         """Answer what has been asked, then close: the kernel gives what has arrived, then the end of the stream."""
         if not self._is_closing:
-            self._connection.drain()
+            self._connection.drain(arrived(self.transport.fileno()))
             self._shut_down(socket.SHUT_RD)
 
     def abort(self) -> None:
@@ -223,6 +230,7 @@ class StreamProtocol(Protocol, TimeoutMixin):
         self.transport.abortConnection()
 
     def _advance(self) -> None:
+        left = _TURN
         while not (self._is_full or self._is_waiting or self._is_closing):
             match self._connection.next_event():
                 case None:
@@ -231,17 +239,23 @@ class StreamProtocol(Protocol, TimeoutMixin):
                 case Send(data):
                     self.transport.write(data)
                 case Wait(seconds):
-                    self._is_waiting = True
-                    self.setTimeout(None)  # it is we who are quiet
-                    reactor.callLater(seconds, self._waited)
+                    self._continue_in(seconds)
                 case Compute() as work:
                     self._connection.receive_digest(work.run())
                 case Close():
                     self._close()
                     return
+            left -= 1
+            if not left and not self._is_waiting:
+                self._continue_in(0)
         self._read(False)
 
-    def _waited(self) -> None:
+    def _continue_in(self, seconds: float) -> None:
+        self._is_waiting = True
+        self.setTimeout(None)  # it is we who are quiet
+        reactor.callLater(seconds, self._continue)
+
+    def _continue(self) -> None:
         self._is_waiting = False
         if not self._is_closing:
             self.setTimeout(self._server.limits.idle)

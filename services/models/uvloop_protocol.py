@@ -12,6 +12,7 @@ from services.listeners import Listener
 from services.models.asyncio_protocol import Server, run
 
 LIBRARIES = ("uvloop",)
+WHEN_FULL = "refuse"  # as in its twin
 LOOP = uvloop.Loop
 
 

@@ -17,7 +17,7 @@ from services.protocol.command import Command
 from services.protocol.discard import Discard
 from services.protocol.echo import Echo
 from services.protocol.errors import AdapterError
-from services.protocol.events import Close, Event, Send
+from services.protocol.events import Close, Compute, Event, Send, Wait
 from services.protocol.greet import Greet
 from services.protocol.limits import Limits
 
@@ -61,7 +61,7 @@ class StreamConversation(Conversation, Protocol):
 
     def receive_data(self, data: bytes) -> None: ...
     def receive_eof(self) -> None: ...
-    def drain(self) -> None: ...
+    def drain(self, arrived: int = 0) -> None: ...
 
 
 def _make(service: str, peer: str, limits: Limits, info: Callable[[], str]) -> Service:
@@ -80,14 +80,16 @@ class Connection:
         info: gives the server's part of INFO, as lines that end in CR LF. Called only when INFO is asked.
     """
 
-    __slots__ = ("_ended", "_ending", "_service", "_stream_ended")
+    __slots__ = ("_arrived", "_draining", "_ended", "_ending", "_service", "_stream_ended")
 
     def __init__(
         self, service: str, peer: str = "", *, limits: Limits | None = None, info: Callable[[], str] = str
     ) -> None:
         self._service = _make(service, peer, limits or Limits(), info)
         self._stream_ended = False  # the peer sends no more
-        self._ending = False  # the above, or this side takes no more
+        self._draining = False
+        self._arrived = 0  # when draining: the bytes that are still to be received
+        self._ending = False  # the peer sends no more, or this side takes no more
         self._ended = False  # Close was handed out
 
     def receive_data(self, data: bytes) -> None:
@@ -100,6 +102,9 @@ class Connection:
             raise AdapterError("receive_data after receive_eof")
         if not self._ended:
             self._service.receive_data(data)
+        if self._draining:
+            self._arrived -= len(data)
+            self._ending = self._arrived <= 0
 
     def receive_eof(self) -> None:
         """The peer has sent all that it will. What it sent in full is still answered."""
@@ -115,9 +120,16 @@ class Connection:
             raise AdapterError("receive_digest without a Compute")
         self._service.receive_digest(digest)
 
-    def drain(self) -> None:
-        """This server is about to stop: what has been received in full is still answered, then comes Close."""
-        self._ending = True
+    def drain(self, arrived: int = 0) -> None:
+        """This server is about to stop: what has come in full is still answered, then comes Close.
+
+        Args:
+            arrived: bytes that have come and were not given to `receive_data` yet, for example those that the kernel
+                has. If there are not as many after all, `receive_eof` ends the wait for them.
+        """
+        self._draining = True
+        self._arrived = arrived
+        self._ending = self._stream_ended or arrived <= 0
 
     def next_event(self) -> Event | None:
         """The next thing to do; None when that is to wait for more from the peer. After Close, Close again.
@@ -125,7 +137,7 @@ class Connection:
         Raises:
             AdapterError: a `Compute` was not answered by `receive_digest`.
         """
-        if self._ended or (self._ending and self._service.endless):
+        if self._ended or ((self._ending or self._draining) and self._service.endless):
             self._ended = True
             return Close()
         event = self._service.next_event()
@@ -148,15 +160,18 @@ class DatagramConnection:
         AdapterError: the service is not spoken over datagrams.
     """
 
-    __slots__ = ("_ended", "_replies", "_service", "_size")
+    __slots__ = ("_ended", "_limits", "_replies", "_rounds", "_seconds", "_service", "_size")
 
     def __init__(
         self, service: str, data: bytes, peer: str = "", *, limits: Limits | None = None, info: Callable[[], str] = str
     ) -> None:
         if not SERVICES[service].over_datagrams:
             raise AdapterError(f"{service} is not spoken over datagrams")
-        self._service = _make(service, peer, limits or Limits(), info)
+        self._limits = limits or Limits()
+        self._service = _make(service, peer, self._limits, info)
         self._service.receive_data(data)
+        self._rounds = 0
+        self._seconds = 0.0
         self._replies: list[bytes] = []
         self._size = 0
         self._ended = False
@@ -178,7 +193,10 @@ class DatagramConnection:
                     continue
                 self._ended = True
                 return Send(b"-ERR the reply does not fit into a datagram of %d bytes\r\n" % DATAGRAM_SIZE)
-            if event is not None and not isinstance(event, Close):
+            if isinstance(event, Wait | Compute):
+                if error := self._excess(event):
+                    self._ended = True
+                    return Send(error)
                 return event
             self._ended = True
             if error := self._service.end_datagram():
@@ -186,3 +204,20 @@ class DatagramConnection:
             if self._replies:
                 return Send(b"".join(self._replies))
         return Close()
+
+    def _excess(self, work: Wait | Compute) -> bytes:
+        """The error to send if this is more than one datagram may ask for: in all, what one request may.
+
+        Sixty-four kilobytes hold five thousand requests. Nobody need wait for the answers, nor even be whom the
+        datagram says it is from: without this it would take a core for hours.
+        """
+        limits = self._limits
+        if isinstance(work, Compute):
+            self._rounds += work.rounds
+        else:
+            self._seconds += work.seconds
+        if self._rounds > limits.burn:
+            return b"-ERR a datagram may ask for %d rounds in all\r\n" % limits.burn
+        if round(self._seconds * 1000) > limits.sleep_ms:  # rounded, as a sum of so many fractions is not exact
+            return b"-ERR a datagram may ask for %d ms of sleep in all\r\n" % limits.sleep_ms
+        return b""

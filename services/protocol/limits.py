@@ -4,8 +4,10 @@ Each can be set by the environment variable that `variable` names, and shows in 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Self
+
+from services.protocol.events import SEND_SIZE
 
 # Workers that hold a client each: a few dozen that wait for a database or a slow reader are common, and 64 interpreters
 # that share their parent's pages cost less than 100 MB.
@@ -63,6 +65,19 @@ class Limits:
     # is in flight. `docker stop` allows 10 s before it kills.
     linger: float = _limit(2.0, "LAB_LINGER_SECONDS", 0)
     grace: float = _limit(5.0, "LAB_GRACE_SECONDS", 0)
+
+    @property
+    def connection_bytes(self) -> int:
+        """What one client can make a server hold, whatever it sends and does not read, without the kernel's buffers.
+
+        A request, twice while its last piece is joined to it; the largest ECHO, on its way out; one read and one
+        Send, and as much again where a library buffers both once more.
+        """
+        return 2 * self.request + self.bulk + 4 * SEND_SIZE
+
+    def as_dict(self) -> dict[str, int | float]:
+        """All of them by name, with what follows from them: for INFO and a server's first line."""
+        return asdict(self) | {"connection_bytes": self.connection_bytes}
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Self:

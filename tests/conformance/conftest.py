@@ -152,9 +152,9 @@ _PROCESSES = pytest.StashKey[Callable[[str], list[dict[str, str]]]]()
 
 
 @pytest.fixture
-def patience(target: Target, unit: float) -> float:
+def patience(target: Target, request: pytest.FixtureRequest, unit: float) -> float:
     """How many seconds a client waits that should not have to: half of one where it is known to be in vain."""
-    return 5 * unit if target.limits else PATIENCE
+    return 5 * unit if request.node.get_closest_marker("xfail") else PATIENCE
 
 
 @pytest.fixture(scope="session", autouse=True)

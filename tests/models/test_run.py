@@ -111,6 +111,7 @@ def test_the_first_line_tells_what_runs(start, model: str) -> None:
         assert description["model"] == model
         assert description["pid"] == server.process.pid
         assert description["limits"]["bulk"] == 1234
+        assert description["when_full"] in {"wait", "refuse"}
         # The server runs on this interpreter, in a process that its model's library may have changed.
         assert description["gil"] is services.run.has_gil()
         # All five services over both streams, two over TLS, the four that datagrams can carry over both of these.
@@ -119,7 +120,10 @@ def test_the_first_line_tells_what_runs(start, model: str) -> None:
         with server.connect() as link:
             link.send(b"INFO\r\n")
             info = link.receive()
-        assert b"bulk:1234\r\n" in info
+        # Its bounds: how long a client may be silent, what it can cost, how many there may be, and what then.
+        for line in ("bulk:1234", "idle:300.0", "connections:12000", f"when_full:{description['when_full']}"):
+            assert f"{line}\r\n".encode() in info
+        assert b"connection_bytes:%d\r\n" % description["limits"]["connection_bytes"] in info
         assert b"gil_enabled:%d\r\n" % description["gil"] in info
 
 

@@ -34,6 +34,11 @@ def settled(look: Callable[[], object], unit: float) -> object:
     return seen[-1]
 
 
+def held(server) -> int:
+    # Unique to a process: what children share with their parent is not held once for each.
+    return sum(process.memory_full_info().uss for process in server.family())
+
+
 def read_all(link: Link) -> bytes:
     return b"".join(iter(link.receive, b""))
 
@@ -178,11 +183,6 @@ def test_work_is_not_idleness(start, unit: float) -> None:
 
 def test_a_reader_that_stops_does_not_grow_the_server(start, unit: float) -> None:
     """Two hundred megabytes are asked for and not read. What the server holds of them is a few buffers."""
-
-    def held(server) -> int:
-        # Unique to a process: what children share with their parent is not held once for each.
-        return sum(process.memory_full_info().uss for process in server.family())
-
     with start() as server:
         assert ping(server) == b"+PONG\r\n"
         settled(lambda: len(server.family()), unit)  # workers may still be starting
@@ -197,6 +197,45 @@ def test_a_reader_that_stops_does_not_grow_the_server(start, unit: float) -> Non
                 settled(lambda: sum(sum(process.cpu_times()[:2]) for process in server.family()), unit)
                 after = held(server)
                 assert after - before < 2_000_000, f"{service}: grew by {after - before} bytes"
+
+
+def test_what_a_client_can_make_a_server_hold_is_bounded(start, unit: float, is_sequential: bool) -> None:
+    """By INFO's `connection_bytes`: half a request without an end, behind a pipeline whose replies nobody reads."""
+    bulk = b"*2\r\n$4\r\nECHO\r\n$100000\r\n%b\r\n" % bytes(100_000)
+    with start(LAB_MAX_REQUEST="200000", LAB_MAX_BULK="100000") as server, ExitStack() as stack:
+        links = [stack.enter_context(server.connect()) for _ in range(1 if is_sequential else 4)]
+        for link in links:
+            link.send(b"PING\r\n")
+            assert link.receive() == b"+PONG\r\n"
+        settled(lambda: len(server.family()), unit)
+        before = held(server)
+        for link in links:
+            link.socket.settimeout(3 * unit)
+            with suppress(TimeoutError):  # the server takes no more
+                for _ in range(500):
+                    link.socket.sendall(bulk)
+                pytest.fail("the server takes fifty megabytes of a client who reads nothing")
+        settled(lambda: sum(sum(process.cpu_times()[:2]) for process in server.family()), unit)
+        grown = (held(server) - before) / len(links)
+        assert grown < server.description["limits"]["connection_bytes"], f"grew by {grown:.0f} bytes for each"
+
+
+def test_a_pipeline_of_computations_is_not_done_in_one_go(start, is_sequential: bool) -> None:
+    """Between one and the next, others get their turn: also where the client's reading never stops the server."""
+    count = 20 if is_sequential else 500
+    with start() as server, server.connect() as greedy, server.connect(timeout=30) as other:
+        greedy.send(b"BURN 20000\r\n" * count)
+        greedy.receive(1)  # it has been begun
+        other.send(b"PING\r\n")
+        if is_sequential:
+            greedy.half_close()
+        assert other.receive() == b"+PONG\r\n"
+        answered = (1 + len(greedy.receive())) / 71
+        if is_sequential:
+            assert answered == count
+            return
+        assert answered < count / 2, "most of the pipeline was computed before anybody else was answered"
+        greedy.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")  # and it stops
 
 
 def test_survives_without_descriptors(start, unit: float) -> None:
@@ -230,7 +269,7 @@ def _answers(server) -> bool:
 
 
 def test_holds_no_more_connections_than_its_limit(start, unit: float, is_sequential: bool) -> None:
-    """Either the client waits in the backlog, or it is refused, with words if the protocol has any."""
+    """As INFO says: the client waits in the backlog, or it is refused, with words if the protocol has any."""
     with start(LAB_MAX_CONNECTIONS="2") as server, ExitStack() as stack:
         held = [stack.enter_context(server.connect()) for _ in range(1 if is_sequential else 2)]
         for link in held:
@@ -244,6 +283,7 @@ def test_holds_no_more_connections_than_its_limit(start, unit: float, is_sequent
         except TimeoutError:
             answer = None
         held.pop().close()
+        assert server.description["when_full"] == ("wait" if answer is None else "refuse")
         if answer is None:
             assert one_more.receive() == b"+PONG\r\n"
         else:

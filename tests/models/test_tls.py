@@ -88,6 +88,21 @@ def test_a_stream_that_ends_without_the_alert_ends(certificates: Path, server: S
     assert isinstance(events[1], Close)
 
 
+def test_a_drain_ends_in_order(certificates: Path, server: SecureConnection) -> None:
+    client = Client(certificates)
+    client.shake(server)
+    server.drain(arrived=1000)
+    client.tls.write(b"on its way")
+    assert not client.exchange(server)
+    server.receive_eof()
+    goodbye, end = server.next_event(), server.next_event()
+    assert isinstance(goodbye, Send)
+    assert isinstance(end, Close)
+    client.incoming.write(goodbye.data)
+    assert client.tls.read(100) == b"on its way"
+    assert client.tls.read(100) == b""  # by the alert that says so; any other would raise
+
+
 def test_noise_is_answered_with_an_alert_and_a_close(server: SecureConnection) -> None:
     server.receive_data(b"GET / HTTP/1.1\r\n\r\n")
     events = []

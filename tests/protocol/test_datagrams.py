@@ -114,6 +114,19 @@ def test_no_more_work_is_asked_for_once_the_reply_is_too_large() -> None:
     assert events_of("command", b"BLOB 70000\nBURN 3\n") == [Send(TOO_LARGE), Close()]
 
 
+@pytest.mark.parametrize(
+    ("data", "work", "error"),
+    [
+        (b"BURN 60\n" * 5000, [Compute(60)], b"-ERR a datagram may ask for 100 rounds in all\r\n"),
+        (b"SLEEP 1\n" * 5000, [Wait(0.001)] * 50, b"-ERR a datagram may ask for 50 ms of sleep in all\r\n"),
+    ],
+    ids=["burn", "sleep"],
+)
+def test_a_datagram_may_ask_for_the_work_of_one_request(data: bytes, work: list[Event], error: bytes) -> None:
+    """Whoever sends it need not wait for the answer: five thousand requests would keep a core for hours."""
+    assert events_of("command", data, Limits(burn=100, sleep_ms=50)) == [*work, Send(error), Close()]
+
+
 def test_chargen_is_not_spoken() -> None:
     with pytest.raises(AdapterError, match="chargen is not spoken over datagrams"):
         DatagramConnection("chargen", b"")

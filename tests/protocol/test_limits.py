@@ -51,6 +51,11 @@ def test_counts_are_whole_and_times_need_not_be() -> None:
         Limits.from_environ({"LAB_MAX_BULK": "1.5"})
 
 
+def test_the_bound_for_a_connection_follows_from_the_limits() -> None:
+    assert Limits(request=1000, bulk=500).connection_bytes == 2 * 1000 + 500 + 4 * 64 * 1024
+    assert Limits().as_dict()["connection_bytes"] == Limits().connection_bytes
+
+
 def test_limits_cannot_be_changed() -> None:
     with pytest.raises(FrozenInstanceError):
         Limits().bulk = 1  # type: ignore[misc]

@@ -145,6 +145,33 @@ class TestEveryService:
         assert connection.next_event() == Close()
 
 
+def test_what_has_arrived_is_answered_though_it_was_not_received_yet() -> None:
+    connection = Connection("command")
+    connection.receive_data(b"SLEEP 1\r\n")
+    assert connection.next_event() == Wait(0.001)
+    connection.drain(arrived=17)
+    assert connection.next_event() == Send(b"+OK\r\n")
+    for left in (True, False):
+        assert connection.next_event() is None
+        connection.receive_data(b"ECHO 1234\r" if left else b"\nPING\r\n")
+    assert connection.next_event() == Send(b"$4\r\n1234\r\n+PONG\r\n")
+    assert connection.next_event() == Close()
+
+
+def test_the_end_of_the_stream_ends_the_wait_for_what_had_arrived() -> None:
+    connection = Connection("command")
+    connection.drain(arrived=1000)
+    assert connection.next_event() is None
+    connection.receive_eof()
+    assert connection.next_event() == Close()
+
+
+def test_an_endless_service_does_not_wait_for_what_has_arrived() -> None:
+    connection = Connection("chargen")
+    connection.drain(arrived=1000)
+    assert connection.next_event() == Close()
+
+
 def test_data_may_arrive_while_draining() -> None:
     connection = Connection("command")
     connection.receive_data(b"PING\n*1\r\n$4\r\n")

@@ -1,0 +1,56 @@
+"""A slice of the fuzzing of the core: what was found once, and some seconds of looking for more."""
+
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hiredis
+import pytest
+
+import services.protocol.command
+import services.protocol.resp
+from fuzz.oracle import check
+from services.protocol import DatagramConnection
+
+ROOT = Path(__file__).resolve().parents[2]
+CORPUS = sorted((ROOT / "fuzz" / "corpus").iterdir())
+
+
+def check_corpus() -> None:
+    for path in CORPUS:
+        check(path.read_bytes())
+
+
+def test_what_was_found_once_holds() -> None:
+    assert len(CORPUS) > 100
+    check_corpus()
+
+
+BROKEN: dict[str, tuple[object, str, Callable[..., Any]]] = {
+    "waits-for-a-byte-too-many": (services.protocol.resp, "_need_line", lambda left, limit, what: left + 2),
+    "quotes-what-it-got": (services.protocol.command, "_quote", lambda text: text),
+    "datagram-without-bounds": (DatagramConnection, "_excess", lambda self, work: b""),
+    "takes-any-length": (services.protocol.resp, "_read_length", lambda digits: int(digits.strip(b"-x") or b"0")),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_the_oracle_sees_what_is_broken(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(*BROKEN[name])
+    with pytest.raises((AssertionError, hiredis.ProtocolError, ValueError)):
+        check_corpus()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="there is no atheris for this machine's Python")
+def test_a_slice_of_the_campaign_finds_nothing(tmp_path: Path) -> None:
+    """An input that it finds is printed (Base64), and `python -m fuzz.campaign FILE` runs it again."""
+    (tmp_path / "new").mkdir()
+    options = ["-runs=15000", "-timeout=10", "-max_len=200", f"-dict={ROOT / 'fuzz' / 'resp.dict'}"]
+    places = [f"-artifact_prefix={tmp_path}/", str(tmp_path / "new"), str(ROOT / "fuzz" / "corpus")]
+    command = [sys.executable, "-m", "fuzz.campaign", *options, *places]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=150, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "Done 15000 runs" in done.stderr
