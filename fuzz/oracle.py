@@ -41,11 +41,12 @@ class Outcome:
     sent: bytes = b""
     waits: list[float] = field(default_factory=list)
     rounds: list[int] = field(default_factory=list)
-    has_ended: bool = False
+    closed: bool = False
 
 
-def pull(conversation: Conversation, outcome: Outcome) -> Outcome:
+def pull(conversation: Conversation, outcome: Outcome | None = None) -> Outcome:
     """Do what a model does until there is nothing to do but to read on, or until Close."""
+    outcome = Outcome() if outcome is None else outcome
     while True:
         match conversation.next_event():
             case Send(data):
@@ -56,7 +57,7 @@ def pull(conversation: Conversation, outcome: Outcome) -> Outcome:
                 outcome.rounds.append(rounds)
                 conversation.receive_digest(work.run())
             case Close():
-                outcome.has_ended = True
+                outcome.closed = True
                 return outcome
             case None:
                 return outcome
@@ -92,7 +93,7 @@ def _serve(pieces: list[bytes]) -> Outcome:
         pull(connection, outcome)
     connection.receive_eof()
     pull(connection, outcome)
-    assert outcome.has_ended, "a stream that has ended was not closed"
+    assert outcome.closed, "a stream that has ended was not closed"
     assert connection.next_event() == Close()
     return outcome
 

@@ -4,42 +4,14 @@ The idea is h11's: a parser that is right for one way of cutting the stream up a
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import pytest
 
-from services.protocol import Close, Compute, Connection, Conversation, Limits, Send, Wait
+from fuzz.oracle import Outcome
+from fuzz.oracle import pull as pull_events
+from services.protocol import Close, Connection, Limits
 
 FOLLOWING = b"*2\r\n$4\r\nPING\r\n$5\r\nafter\r\n"
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What a conversation asked for, added up."""
-
-    sent: bytes = b""
-    waits: list[float] = field(default_factory=list)
-    rounds: list[int] = field(default_factory=list)
-    closed: bool = False
-
-
-def pull_events(conversation: Conversation, outcome: Outcome | None = None) -> Outcome:
-    """Do what a model does until there is nothing to do but to read on, or until Close."""
-    outcome = Outcome() if outcome is None else outcome
-    while True:
-        match conversation.next_event():
-            case Send(data):
-                outcome.sent += data
-            case Wait(seconds):
-                outcome.waits.append(seconds)
-            case Compute(rounds) as work:
-                outcome.rounds.append(rounds)
-                conversation.receive_digest(work.run())
-            case Close():
-                outcome.closed = True
-                return outcome
-            case None:
-                return outcome
 
 
 @pytest.fixture(scope="session")
