@@ -1,6 +1,6 @@
 """A slice of the fuzzing of the core: what was found once, and some seconds of looking for more."""
 
-import importlib.util
+import platform
 import subprocess
 import sys
 from collections.abc import Callable
@@ -44,7 +44,11 @@ def test_the_oracle_sees_what_is_broken(name: str, monkeypatch: pytest.MonkeyPat
         check_corpus()
 
 
-@pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="there is no atheris for this machine's Python")
+# For these alone it is built, and so locked in requirements/dev.txt; where it is and was not installed, the test fails.
+HAS_ATHERIS = sys.platform == "linux" and platform.machine() == "x86_64" and sys.version_info < (3, 15)
+
+
+@pytest.mark.skipif(not HAS_ATHERIS, reason="there is no atheris for this machine's Python")
 def test_a_slice_of_the_campaign_finds_nothing(tmp_path: Path) -> None:
     """An input that it finds is printed (Base64), and `python -m fuzz.campaign FILE` runs it again."""
     (tmp_path / "new").mkdir()
