@@ -84,6 +84,7 @@ def expect(said: object, wanted: object) -> None:
 class GalleryUser(User, Generic[Client]):
     """Somebody with one client, who takes a step, pauses, and takes the next. After a failure the client is another."""
 
+    # Locust's own word for a base class, whose metaclass leaves no room for abc's.
     abstract = True
     wait_time = between(0.5, 1.5)
     protocol: ClassVar[str]

@@ -7,15 +7,13 @@ apart by colours, and not by everybody.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from lab.bench.findings import Findings, Row
 from lab.bench.plan import AGAIN, CLOSED, WORKS
 from lab.histogram import Histogram
 from lab.report.bench import COLUMNS, Line, make_answers, make_lines, make_trust
 from lab.report.figures import show_count, show_us
+from lab.report.page import load_template
 
 # The size of a curve's picture, and the room around the line.
 _WIDTH, _HEIGHT, _MARGIN = 120, 34, 3
@@ -62,21 +60,9 @@ class Section:
     latency_way: str
 
 
-@cache
-def _template() -> Template:
-    environment = Environment(
-        loader=PackageLoader("lab.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("bench.html.j2")
-
-
 def render(findings: Findings) -> str:
     """The page."""
-    return _template().render(
+    return load_template("bench.html.j2").render(
         run=findings.run,
         plan=findings.plan,
         columns=COLUMNS,

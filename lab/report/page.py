@@ -71,7 +71,8 @@ class Check:
 
 
 @cache
-def _template() -> Template:
+def load_template(name: str) -> Template:
+    """A template of `lab/report/templates`."""
     # Autoescaping for every name: the text of a model comes from a file that anybody may have edited.
     environment = Environment(
         loader=PackageLoader("lab.report"),
@@ -80,7 +81,7 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("page.html.j2")
+    return environment.get_template(name)
 
 
 def render(
@@ -112,7 +113,7 @@ def render(
         (10 ** math.floor(math.log10(min(times))), 10 ** math.ceil(math.log10(max(times)))) if times else (1, 10)
     )
     scale = (low, high if high > low else low * 10)
-    return _template().render(
+    return load_template("page.html.j2").render(
         title=title,
         lead=lead,
         captions=captions,
