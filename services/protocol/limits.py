@@ -13,6 +13,10 @@ from services.protocol.events import SEND_SIZE
 # that share their parent's pages cost less than 100 MB.
 BLOCKING_WORKERS = 64
 
+# The most that any of the models takes from a socket at once: asyncio's own transports read up to 256 KiB
+# (`max_size` in asyncio/selector_events.py), and a StreamReader holds that behind what was not read yet.
+LARGEST_READ = 256 * 1024
+
 
 class LimitError(ValueError):
     """A limit in the environment is not a number, or below its minimum."""
@@ -73,7 +77,7 @@ class Limits:
         A request, twice while its last piece is joined to it; the largest ECHO, on its way out; one read and one
         Send, and as much again where a library buffers both once more.
         """
-        return 2 * self.request + self.bulk + 4 * SEND_SIZE
+        return 2 * self.request + self.bulk + 2 * LARGEST_READ + 2 * SEND_SIZE
 
     def as_dict(self) -> dict[str, int | float]:
         """All of them by name, with what follows from them: for INFO and a server's first line."""
