@@ -3,6 +3,7 @@
 What is in the store already is not measured again: a run that was interrupted goes on where it was.
 """
 
+import contextlib
 import csv
 import io
 import json
@@ -19,6 +20,7 @@ from lab.bench.prelude import VISITS
 from lab.bench.sweep import Knee, Level, find_knee, is_over, make_level
 from lab.catalogue import Model
 from lab.errors import LabError
+from lab.generator import StandingGenerator
 from lab.measurement import Measurement, measure, open_meter
 from lab.pinning import Pinning, encode_cores, pin_servers
 from lab.report.page import Check
@@ -96,6 +98,8 @@ class Runner:
     pinning: Pinning | None
     progress: Progress
     _failures: Counter[str] = field(default_factory=Counter)
+    # By project: a generator loads what is in its own network.
+    _standing: dict[str, StandingGenerator] = field(default_factory=dict)
 
     def measure_all(self, check: CheckModels) -> None:
         """Everything that is not in the store yet.
@@ -107,7 +111,13 @@ class Runner:
             StoreError: it cannot be kept.
             LabError: the suite, or the machine, could not do its part.
         """
-        sound = self.check(check)
+        with contextlib.ExitStack() as stack:
+            for backend, _ in self._backends(self.plan.models):
+                self._standing[backend.project] = stack.enter_context(StandingGenerator(backend))
+            self._measure_all(self.check(check))
+        self.run.finish({"at": _now()})
+
+    def _measure_all(self, sound: Sequence[str]) -> None:
         cells = list_cells(self.plan, {name: self.models[name] for name in sound})
         self.progress.total = self._count(cells)
         self._pin(sound)
@@ -122,7 +132,6 @@ class Runner:
                     self._keep_failure(step, "no number of connections was served: there is no knee to measure at")
                 else:
                     self._measure(step, knee)
-        self.run.finish({"at": _now()})
 
     def check(self, check: CheckModels) -> list[str]:
         """Conformance first: the models that hold. What the others fail by is kept."""
@@ -215,6 +224,7 @@ class Runner:
                 rate=rate,
                 transport=work.over.value,
                 pinning=self.pinning,
+                standing=self._standing.get(backend.project),
             )
         except LabError as error:
             self._failures[step.server] += 1
