@@ -17,6 +17,7 @@ from gevent import monkey
 from gevent.os import fork_gevent
 
 import loadtests.codec
+import loadtests.crowd
 import loadtests.measurement
 import loadtests.scripts
 import loadtests.targets
