@@ -23,6 +23,7 @@ import loadtests.scripts
 import loadtests.targets
 import loadtests.users
 import loadtests.web  # noqa: F401  # all that the locustfile imports
+from lab.backends import die_with_lab
 
 # Also in lab/generator.py, which cannot import this: it would import Locust.
 ENDED = "LOAD-ENDED "
@@ -47,6 +48,7 @@ def _run(arguments: list[str], environ: dict[str, str]) -> NoReturn:
     """Be Locust; whatever happens, do not come back to the loop that is the parent's."""
     code: Any = 1
     try:
+        die_with_lab()
         os.environ.update(environ)
         sys.argv = ["locust", "-f", _LOCUSTFILE, *arguments]
         cast(Any, locust.main).main()  # not annotated by Locust
