@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+import psutil
+
 from lab.backends import Backend
 from lab.bench.plan import AGAIN, CLOSED, FIXED, WORKS, Plan, Step, Work, list_cells, list_levels, list_steps, shuffle
 from lab.bench.prelude import VISITS
@@ -114,8 +116,11 @@ class Runner:
         with contextlib.ExitStack() as stack:
             for backend, _ in self._backends(self.plan.models):
                 self._standing[backend.project] = stack.enter_context(StandingGenerator(backend))
-            self._measure_all(self.check(check))
-        self.run.finish({"at": _now()})
+            sound = self.check(check)
+            began, before = time.monotonic(), _own_cpu_seconds(self.backend)
+            self._measure_all(sound)
+            own = (_own_cpu_seconds(self.backend) - before) / (time.monotonic() - began)
+        self.run.finish({"at": _now(), "own_cores": own})
 
     def _measure_all(self, sound: Sequence[str]) -> None:
         cells = list_cells(self.plan, {name: self.models[name] for name in sound})
@@ -330,6 +335,18 @@ class Runner:
 def read_measurement(record: Mapping[str, Any]) -> Measurement | None:
     """The measurement of a step that was kept; None if it failed."""
     return Measurement.from_json(record["measurement"]) if "measurement" in record else None
+
+
+def _own_cpu_seconds(backend: Backend) -> float:
+    """What measuring costs itself: this process with its meters, and its clients of Docker."""
+    # The other backend's children are the servers and the generator.
+    children = psutil.Process().children(recursive=True) if backend.name == "docker" else []
+    seconds = time.process_time()
+    for child in children:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times = child.cpu_times()
+            seconds += times.user + times.system
+    return seconds
 
 
 def _now() -> str:

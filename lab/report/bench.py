@@ -157,6 +157,8 @@ def make_trust(findings: Findings) -> Iterator[str]:
         yield f"Not measured: {model}: {reason}."
     if not findings.run.is_finished:
         yield (f"This run was interrupted; what it has is shown. Go on with: lab bench --resume {findings.run.started}")
+    if (own := findings.run.end.get("own_cores")) is not None:
+        yield f"Measuring took {own:.1%} of a core itself: meters, orchestration, clients of Docker."
     yield f"The sweep: {STOP_RULE}" if findings.plan.is_swept else "No sweep: one number of connections for all."
 
 

@@ -86,6 +86,7 @@ def test_how_far_it_can_be_trusted(measured) -> None:
     assert "Drift of requests/s" in text
     assert "beyond the spread: redis-benchmark is the slower client" in text
     assert "ceiling: not measured" in text
+    assert "% of a core itself" in text
     assert "interrupted" not in text
     (found.run.folder / "end.json").unlink()
     assert f"lab bench --resume {found.run.started}" in "\n".join(make_trust(found))
