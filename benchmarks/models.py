@@ -19,6 +19,7 @@ import os
 import random
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,6 +30,7 @@ from lab.catalogue import Catalogue, Model  # noqa: E402
 from lab.demo import check  # noqa: E402
 from lab.environment import describe_environment, describe_servers  # noqa: E402
 from lab.errors import LabError  # noqa: E402
+from lab.generator import StandingGenerator  # noqa: E402
 from lab.load import split_names  # noqa: E402
 from lab.measured import MEASURED_FILE, Measured, summarise  # noqa: E402
 from lab.measurement import Measurement, measure  # noqa: E402
@@ -63,12 +65,13 @@ def measure_rounds(
     Raises:
         LabError: a model could not be measured at all.
     """
-    for number in range(1, rounds + 1):
-        for workload in (SESSIONS, PIPELINE):
+    with StandingGenerator(backend) as standing:
+        for number, workload in product(range(1, rounds + 1), (SESSIONS, PIPELINE)):
             able = [model for model in models if SCENARIOS[workload].workload.service in model.services]
             random.shuffle(able)
             for model in able:
-                found = measure(backend, model, workload, users=users_of(model, workload), seconds=seconds)
+                users = users_of(model, workload)
+                found = measure(backend, model, workload, users=users, seconds=seconds, standing=standing)
                 print(
                     f"round {number} of {rounds}, {workload}, {model.name}: {found.rate:.0f} requests/s, "
                     f"{found.verdict.bound}",

@@ -24,6 +24,7 @@ from lab.backends import Backend, choose_models, open_backend
 from lab.catalogue import PEER, PEERS, ROOT, Model
 from lab.environment import describe_environment, describe_servers
 from lab.errors import LabError
+from lab.generator import StandingGenerator
 from lab.load import SECONDS, split_names
 from lab.measurement import Measurement, measure, measure_together
 from lab.report import page
@@ -153,9 +154,12 @@ def run(backend: Backend, found: Demo, steps: Steps, *, seconds: float) -> None:
         elif result.failed:
             found.missing[model.name] = f"{result.failed} of {result.failed + result.passed} conformance tests fail"
     sound = [model for model in found.models if model.name not in found.missing]
-    for model in sound:
-        with steps.step(f"load: {model.name}"), _noted(found, model):
-            found.measurements.append(measure(backend, model, choose_workload(model), users=USERS, seconds=seconds))
+    with StandingGenerator(backend) as standing:
+        for model in sound:
+            with steps.step(f"load: {model.name}"), _noted(found, model):
+                workload = choose_workload(model)
+                measured = measure(backend, model, workload, users=USERS, seconds=seconds, standing=standing)
+                found.measurements.append(measured)
     # Together: whoever waits uses no CPU, so they do not disturb each other. Where this fails, its figures are missing,
     # and are shown as missing.
     if able := [model for model in sound if "command" in model.services and not model.holds_rfc_only]:

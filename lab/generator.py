@@ -5,6 +5,7 @@ use N cores. A run begins when all of them have joined; one that does not is nam
 """
 
 import contextlib
+import json
 import socket
 import subprocess
 import sys
@@ -22,10 +23,14 @@ from lab.errors import LabError
 # What a worker writes when its master has taken it; see loadtests/locustfile.py, which cannot be imported here.
 _JOINED = "LOAD-JOINED"
 
+# Before the exit code of a load that a standing generator has run; see loadtests/standing.py.
+_ENDED = "LOAD-ENDED "
+
 # How long a worker may take to join. A second on an idle machine, most of it Python's imports.
 _JOIN_SECONDS = 60.0
 
 _PAUSE = 0.1
+_SHORT_PAUSE = 0.02
 _LAST_LINES = 10
 
 
@@ -122,6 +127,77 @@ def open_generator(
         started = [start("locust_worker", joining, log=f"worker-{number}") for number in range(1, workers + 1)]
         _wait_joined(main, started, join_seconds)
         yield Generator(main, started)
+
+
+@dataclass
+class StandingGenerator:
+    """A load generator that stays, so that a short load is not mostly Locust's start: 0.3 s beside it, and not 2 to 4.
+
+    Each load is still a process of its own. One that takes too long is ended with the generator, and the next load
+    starts another.
+
+    Args:
+        backend: where.
+    """
+
+    backend: Any
+    _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    _instrument: Instrument | None = None
+    _read: int = 0
+
+    def __enter__(self) -> "StandingGenerator":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End what runs. The next load would start it again."""
+        self._instrument = None
+        self._stack.close()
+
+    def run(self, arguments: Sequence[str], *, environ: Mapping[str, str], timeout: float) -> Completed:
+        """Run a headless load to its end.
+
+        Raises:
+            LabError: it took too long, or the generator ended in the middle of it.
+        """
+        instrument = self._instrument or self._start()
+        order = json.dumps({"arguments": list(arguments), "environ": dict(environ)})
+        stdin = instrument.process.stdin
+        assert stdin is not None  # noqa: S101 - for mypy: `open_child` opens it
+        with contextlib.suppress(BrokenPipeError):  # it has ended, which is told below with its last words
+            stdin.write(f"{order}\n".encode())
+            stdin.flush()
+        deadline = time.monotonic() + timeout
+        while True:
+            output, marker, code = self._said(instrument).partition(_ENDED)
+            if marker and code.endswith("\n"):
+                self._read += len(f"{output}{marker}{code}".encode())
+                return Completed(["locust", *arguments], int(code), output, "")
+            if instrument.process.poll() is not None:
+                words = _last_words(instrument)
+                self.close()
+                raise LabError(f"the load generator ended: {words}")
+            if time.monotonic() > deadline:
+                self.close()
+                raise LabError(f"the load generator took longer than {timeout:g} s and was ended")
+            time.sleep(_SHORT_PAUSE)
+
+    def _said(self, instrument: Instrument) -> str:
+        """What it has written since the last load. Only that is read: after some hundred of them the log is long."""
+        assert instrument.log is not None  # noqa: S101 - for mypy: it is started with one
+        with instrument.log.open("rb") as log:
+            log.seek(self._read)
+            return log.read().decode()
+
+    def _start(self) -> Instrument:
+        folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="socketlab-load-"))
+        started: contextlib.AbstractContextManager[Instrument] = self.backend.start_service(
+            "locust_standing", log=Path(folder, "log")
+        )
+        self._instrument, self._read = self._stack.enter_context(started), 0
+        return self._instrument
 
 
 def run_generator(

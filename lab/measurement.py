@@ -15,7 +15,7 @@ from typing import Any, Self
 from lab.backends import Backend, Completed
 from lab.catalogue import Listener, Model
 from lab.errors import LabError
-from lab.generator import run_generator
+from lab.generator import StandingGenerator, run_generator
 from lab.meters import Meter, NoMeter, Sample, open_container_meter, open_process_meter
 from lab.pinning import VARIABLE, Pinning, encode_cores
 from lab.verdict import Accounts, Bound, Verdict, in_flight, judge
@@ -237,6 +237,7 @@ def measure(
     codec: str | None = None,
     workers: int = 0,
     pinning: Pinning | None = None,
+    standing: StandingGenerator | None = None,
 ) -> Measurement:
     """Drive one model that runs already; see `measure_together`."""
     return measure_together(
@@ -253,6 +254,7 @@ def measure(
         codec=codec,
         workers=workers,
         pinning=pinning,
+        standing=standing,
     )[0]
 
 
@@ -271,6 +273,7 @@ def measure_together(
     codec: str | None = None,
     workers: int = 0,
     pinning: Pinning | None = None,
+    standing: StandingGenerator | None = None,
 ) -> list[Measurement]:
     """Drive models that run already, at the same time and from one generator: for loads that leave the CPU alone.
 
@@ -286,6 +289,7 @@ def measure_together(
         codec: the text of a Python file that makes and checks the exchanges, see docs/adding-a-server.md.
         workers: how many processes give the load; 0 for the one that also counts.
         pinning: which cores the models are kept to (see `lab.pinning.pin_servers`), and the generator has to go to.
+        standing: the generator that gives the load, instead of one that is started for it; without `workers`.
 
     Raises:
         LabError: the generator gave no result; the message has its last words.
@@ -312,13 +316,11 @@ def measure_together(
     meters = {name: open_meter(backend, name) for name in names}
     before = _read(meters)
     with _watch(meters) as seen:
-        finished = run_generator(
-            backend,
-            arguments,
-            workers=workers,
-            environ=environ,
-            timeout=warm_up + seconds + _OVERHEAD_SECONDS,
-        )
+        patience = warm_up + seconds + _OVERHEAD_SECONDS
+        if standing:
+            finished = standing.run(arguments, environ=environ, timeout=patience)
+        else:
+            finished = run_generator(backend, arguments, workers=workers, environ=environ, timeout=patience)
     after = _read(meters)
     results = _parse(finished, names)
     return [

@@ -28,7 +28,7 @@ from lab.errors import LabError
 RESULTS = ROOT / "results"
 
 # Of the files' form. Raised when a reader of the old one would misread the new one, or the other way round.
-SCHEMA = 1
+SCHEMA = 2
 
 LATEST = "latest"
 _RUN, _END, _STEPS, _LOGS = "run.json", "end.json", "steps", "logs"
@@ -185,6 +185,11 @@ class Run:
     def is_finished(self) -> bool:
         """Whether nothing was left to measure."""
         return (self.folder / _END).exists()
+
+    @property
+    def end(self) -> Mapping[str, Any]:
+        """What was known when nothing was left to measure; nothing before that."""
+        return _read(self.folder / _END) if self.is_finished else {}
 
     @property
     def started(self) -> str:

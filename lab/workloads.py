@@ -30,6 +30,7 @@ class Workload:
         payload: bytes of its payload, if it has one that can be chosen.
         over_streams, over_datagrams: over what it can be asked.
         rests: whether a user does nothing between two exchanges, for a while.
+        crowd: idle connections that are there beside the users, of each process that gives load.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Workload:
     over_datagrams: bool = False
     over_streams: bool = True
     rests: bool = False
+    crowd: int = 0
 
     @property
     def depth(self) -> int:
@@ -119,15 +121,18 @@ _NUMBERS = [b"%02d" % number for number in range(16)]
 SESSION = 50
 
 _KIB = 1024
-# Of sixteen requests, as a service might see them: most of them small, a few that move data, wait or compute.
+# Of twenty requests, as a service might see them, eighteen are small; one waits, and one computes.
 _MIXED = (
-    *[_PING] * 8,
-    *[(_command(b"ECHO", number * 50), _bulk(number * 50)) for number in _NUMBERS[:4]],
+    *[_PING] * 10,
+    *[(_command(b"ECHO", number * 50), _bulk(number * 50)) for number in _NUMBERS[:6]],
     (_command(b"BLOB", b"16384"), _bulk(blob_bytes(16384))),
     (_command(b"BLOB", b"4096"), _bulk(blob_bytes(4096))),
     (_command(b"SLEEP", b"5"), b"+OK\r\n"),
     (_command(b"BURN", b"100"), _bulk(Compute(100).run())),
 )
+
+# As many as every model's container has room for that holds clients at all: 512 processes where each has one.
+CROWD = 400
 
 _WORKLOADS = (
     Workload("ping", "PING on a held connection: the cost of a round trip", "command", _respond(_PING), None, True),
@@ -171,7 +176,7 @@ _WORKLOADS = (
     ),
     Workload(
         "mixed",
-        "16 requests in turn: PING, ECHO, BLOB, SLEEP, BURN: who keeps the small ones from waiting for the large?",
+        "20 requests in turn, 90 % of them small, the others wait or compute: who keeps the small ones from waiting?",
         "command",
         _respond(*_MIXED),
     ),
@@ -200,6 +205,13 @@ _WORKLOADS = (
     ),
     Workload(
         "slow_reader", "ask for 256 KiB, read it in small pieces with pauses: who waits for him?", "command", None
+    ),
+    Workload(
+        "idle_crowd",
+        f"PING beside {CROWD} connections that say nothing: what does it cost that they are there?",
+        "command",
+        _respond(_PING),
+        crowd=CROWD,
     ),
     Workload("think", "connect, a few requests with pauses to think, QUIT: people", "command", None, rests=True),
 )
@@ -330,7 +342,8 @@ _SCENARIOS = (
         "sleep_20ms", "a handler that waits 20 ms, at a constant rate: who overlaps waits?", "sleep_20ms", rate=200.0
     ),
     _open("burn", "a handler that computes, at a constant rate: who else waits?", "burn", rate=200.0),
-    _open("mixed", "16 different requests in turn, at random times", "mixed", rate=200.0, poisson=True),
+    _open("idle_crowd", f"PING at a constant rate beside {CROWD} idle connections", "idle_crowd"),
+    _open("mixed", "20 different requests in turn, at random times", "mixed", rate=200.0, poisson=True),
     _open("datagrams", "numbered datagrams, 16 at once, at a constant rate", "datagrams", transport=Transport.UDP),
 )
 SCENARIOS = {scenario.name: scenario for scenario in _SCENARIOS}

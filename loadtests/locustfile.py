@@ -35,6 +35,7 @@ from loadtests import sharing
 from loadtests.buckets import bucket_three_digits
 from loadtests.client import SocketClient
 from loadtests.codec import Codec, CodecError
+from loadtests.crowd import Crowd
 from loadtests.engine import Engine, Lane
 from loadtests.measurement import Share, Window
 from loadtests.recorder import RECORDER, Series
@@ -202,7 +203,8 @@ def find_fault(environment: Environment) -> str | None:
     if not (options.rate > 0 and options.shape_time > 0 and options.timeout > 0):
         return "the rate, the time of the shape and the time-out have to be above 0"
     # A master's users are on its workers, and each of these looks for itself.
-    return None if isinstance(environment.runner, MasterRunner) else find_lack_of_descriptors(options.num_users or 1)
+    needed = (options.num_users or 1) + workload.crowd * len(options.models)
+    return None if isinstance(environment.runner, MasterRunner) else find_lack_of_descriptors(needed)
 
 
 def find_lack_of_descriptors(users: int) -> str | None:
@@ -236,6 +238,23 @@ def start_test(environment: Environment, **_: Any) -> None:
     Engine.of(environment).clear()
     if fault := find_fault(environment):
         raise StopTest(fault)
+    if not isinstance(environment.runner, MasterRunner):
+        gather_crowds(environment)
+
+
+def gather_crowds(environment: Environment) -> None:
+    """Have the idle connections there that the workload wants beside its users, until the test stops.
+
+    Raises:
+        StopTest: a server did not let them in.
+    """
+    options = cast(Any, environment.parsed_options)
+    workload = LabUser.workloads[options.workload]
+    for model in options.models if workload.crowd else ():
+        crowd = Crowd(LabUser.targets.find(model, workload.service, Transport(options.transport)))
+        cast(Any, environment.events).test_stop.add_listener(lambda crowd=crowd, **_: crowd.leave())
+        if (held := crowd.gather(workload.crowd)) < workload.crowd:
+            raise StopTest(f"{model} let {held} of a crowd of {workload.crowd} in")
 
 
 def announce(environment: Environment, **_: Any) -> None:

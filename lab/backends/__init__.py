@@ -236,7 +236,7 @@ def _libc() -> Any:
 
 
 def die_with_lab() -> None:
-    """In a child: ask for SIGTERM when the lab dies, prctl(2), so that none outlives a killed lab."""
+    """In a child: ask for SIGTERM when its parent dies, prctl(2), so that none outlives a killed lab."""
     if sys.platform == "linux":
         _libc().prctl(1, signal.SIGTERM)
 

@@ -80,22 +80,43 @@ class Comparison:
     Args:
         model: which.
         ours, theirs: requests per second.
-        is_lower_bound: whether ours is one.
+        our_cost, their_cost: the server's CPU microseconds per request. The load of one or the other client may be
+            the larger; what a request costs the server is the same, or one of them has counted wrongly.
         missing: why there is nothing to compare; None if there is.
     """
 
     model: str
     ours: Estimate | None
     theirs: Estimate | None
-    is_lower_bound: bool
+    our_cost: Estimate | None
+    their_cost: Estimate | None
     missing: str | None
 
-    def agrees(self, noise: float) -> bool | None:
-        """Whether the two can both be right; None if nothing says."""
+    def differs(self, noise: float) -> str | None:
+        """`more` or `less`: what redis-benchmark gets, beyond the spread of both; None: they agree, or nothing says."""
         if self.ours is None or self.theirs is None:
             return None
-        # Of somebody else's client nobody knows what limited it: less than ours contradicts nothing.
-        return self.theirs.widen(noise).low <= self.ours.widen(noise).high
+        ours, theirs = self.ours.widen(noise), self.theirs.widen(noise)
+        if theirs.low > ours.high:
+            return "more"
+        return "less" if theirs.high < ours.low else None
+
+
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """What the load generator gets out of the fastest server there is, in the same run.
+
+    Args:
+        model: that server.
+        rate: requests per second: PING, on as many held connections as the independent check has.
+        generator_cores: CPU that the generator used for it, the median; None if not known.
+        verdicts: what the limit was, and how often.
+    """
+
+    model: str
+    rate: Estimate
+    generator_cores: float | None
+    verdicts: Counter[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +130,7 @@ class Findings:
         sweeps: by (work, model): connections -> measurement.
         unsound: models that the conformance suite has found wanting, and how.
         comparisons: with somebody else's client.
+        ceiling: of the load generator; None if it was not measured.
     """
 
     run: Run
@@ -117,6 +139,7 @@ class Findings:
     sweeps: Mapping[tuple[str, str], Mapping[int, Measurement]]
     unsound: Mapping[str, str]
     comparisons: tuple[Comparison, ...]
+    ceiling: Ceiling | None
 
     def list_rows(self, work: str, way: str) -> list[Row]:
         """Of all models, without the twin's second name."""
@@ -163,7 +186,7 @@ class Findings:
     def missing_steps(self) -> int:
         """Measurements of the rounds that are not there: 0 of a run that was not interrupted."""
         cells = {(work, model) for work, model, _ in self.rows}
-        wanted = len(cells) * len(self.plan.ways) * self.plan.rounds
+        wanted = sum(len(self.plan.ways_of(work)) for work, _ in cells) * self.plan.rounds
         return max(wanted - sum(len(row.keys) for row in self.rows.values()), 0)
 
 
@@ -200,6 +223,7 @@ def read_findings(run: Run) -> Findings:
             _compare(model, steps)
             for model in dict.fromkeys(key.split("/")[2] for key in steps if key.startswith(f"{INDEPENDENT}/"))
         ),
+        _find_ceiling(plan.ceiling, steps),
     )
 
 
@@ -217,17 +241,31 @@ def _make_row(key: tuple[str, str, str], parts: Iterable[tuple[int, Step, Mappin
 def _compare(model: str, steps: Mapping[str, Mapping[str, Any]]) -> Comparison:
     prefix = f"{INDEPENDENT}/ping/{model}/"
     records = {key.removeprefix(prefix): record for key, record in steps.items() if key.startswith(prefix)}
-    ours = [item for key, record in records.items() if key.startswith("ours") and (item := read_measurement(record))]
+    ours = _list_ours(model, steps)
     theirs = [record for key, record in records.items() if key.startswith("redis-benchmark")]
-    is_lower_bound = any(item.verdict.is_lower_bound for item in ours)
     missing = next((record["failure"] for record in theirs if "failure" in record), None)
     return Comparison(
         model,
-        estimate([item.rate for item in ours], is_lower_bound=is_lower_bound),
+        estimate([item.rate for item in ours], is_lower_bound=any(item.verdict.is_lower_bound for item in ours)),
         estimate([record.get("rate") for record in theirs]),
-        is_lower_bound,
+        estimate([item.server_cpu_us for item in ours]),
+        estimate([record.get("server_cpu_us") for record in theirs]),
         missing if theirs else "it was not asked",
     )
+
+
+def _list_ours(model: str, steps: Mapping[str, Mapping[str, Any]]) -> list[Measurement]:
+    prefix = f"{INDEPENDENT}/ping/{model}/ours"
+    return [item for key, record in steps.items() if key.startswith(prefix) and (item := read_measurement(record))]
+
+
+def _find_ceiling(model: str | None, steps: Mapping[str, Mapping[str, Any]]) -> Ceiling | None:
+    found = _list_ours(model, steps) if model else []
+    rate = estimate(item.rate for item in found)
+    if model is None or rate is None:
+        return None
+    used = estimate(item.generator_cores for item in found)
+    return Ceiling(model, rate, used.middle if used else None, Counter(str(item.verdict.bound) for item in found))
 
 
 def _read(row: Row, number: int, figure: str) -> float | None:

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from lab.catalogue import Model
 from lab.errors import LabError
-from lab.workloads import SCENARIOS
+from lab.workloads import CROWD, SCENARIOS
 from services.protocol import Transport
 
 
@@ -24,6 +24,8 @@ class Work:
         name: what `--works` takes.
         summary: one line for people.
         closed, open: the scenarios that ask for it.
+        fixed_rate: requests per second at which all models are compared: enough that their CPU time is that of requests
+            and not of waking up, and not too much for a slow machine's slowest model that serves many at once.
         transport: over what, if not over the scenarios' own.
     """
 
@@ -31,6 +33,7 @@ class Work:
     summary: str
     closed: str
     open: str
+    fixed_rate: float
     transport: Transport | None = None
 
     @property
@@ -43,11 +46,6 @@ class Work:
         """Which service answers it."""
         return SCENARIOS[self.closed].workload.service
 
-    @property
-    def fixed_rate(self) -> float:
-        """Requests per second at which all models are compared."""
-        return SCENARIOS[self.open].rate
-
     def is_for(self, model: Model) -> bool:
         """Whether a model can be asked for it."""
         return any((item.service, item.transport) == (self.service, self.over) for item in model.addresses)
@@ -58,23 +56,24 @@ class Work:
         return 1 if holds and not self.over.is_datagram and "overlap" in model.limits else most
 
 
-def _work(name: str, scenario: str, summary: str, **changes: Any) -> Work:
-    return Work(name, summary, f"closed_{scenario}", f"open_{scenario}", **changes)
+def _work(name: str, scenario: str, rate: float, summary: str) -> Work:
+    return Work(name, summary, f"closed_{scenario}", f"open_{scenario}", rate)
 
 
 _WORKS = (
-    _work("session", "session", "connect, 50 PINGs one after the other, close"),
-    Work("ping", "PING on held connections", "closed_ping", "open_steady"),
-    _work("pipeline", "pipeline_16", "16 PINGs at once"),
-    _work("echo_1k", "echo_1k", "1 KiB there and back"),
-    _work("echo_64k", "echo_64k", "64 KiB there and back"),
-    _work("churn", "churn", "connect, one PING, close"),
-    _work("wait", "sleep_20ms", "replies that take 20 ms of waiting"),
-    _work("burn", "burn", "replies that take computing"),
-    _work("mixed", "mixed", "small and large, waiting and computing, in turn"),
-    _work("download", "download", "connect, read 256 KiB, close"),
-    _work("udp", "datagrams", "16 datagrams at once, there and back"),
-    Work("tls", "PING on held TLS connections", "closed_ping", "open_steady", Transport.TLS),
+    _work("session", "session", 4000, "connect, 50 PINGs one after the other, close"),
+    Work("ping", "PING on held connections", "closed_ping", "open_steady", 4000),
+    _work("pipeline", "pipeline_16", 16_000, "16 PINGs at once"),
+    _work("echo_1k", "echo_1k", 4000, "1 KiB there and back"),
+    _work("echo_64k", "echo_64k", 400, "64 KiB there and back"),
+    _work("churn", "churn", 200, "connect, one PING, close"),
+    _work("wait", "sleep_20ms", 200, "replies that take 20 ms of waiting"),
+    _work("burn", "burn", 200, "replies that take computing"),
+    _work("mixed", "mixed", 400, "90 % small requests, 10 % that wait or compute"),
+    _work("download", "download", 50, "connect, read 256 KiB, close"),
+    _work("idle", "idle_crowd", 4000, f"PING on held connections, beside {CROWD} that say nothing"),
+    _work("udp", "datagrams", 4000, "16 datagrams at once, there and back"),
+    Work("tls", "PING on held TLS connections", "closed_ping", "open_steady", 4000, Transport.TLS),
 )
 WORKS = {work.name: work for work in _WORKS}
 
@@ -94,6 +93,7 @@ class Plan:
     Args:
         models: names.
         works: names, of `WORKS`.
+        glances: those of the works that are only looked at: closed, at the middle of the ladder, without a sweep.
         ladder: connections of the sweep, rising; with one step there is no sweep.
         ways: of `WAYS`.
         rounds: repeats of each.
@@ -101,10 +101,12 @@ class Plan:
         warm_up: load before it that does not count.
         seed: of the order.
         twin: the model that is measured twice, from a second server of it; None if none is.
+        ceiling: the server that shows what the generator can do; None if there is none.
     """
 
     models: tuple[str, ...]
     works: tuple[str, ...]
+    glances: tuple[str, ...]
     ladder: tuple[int, ...]
     ways: tuple[str, ...]
     rounds: int
@@ -112,11 +114,24 @@ class Plan:
     warm_up: float
     seed: int
     twin: str | None
+    ceiling: str | None
 
     @property
     def is_swept(self) -> bool:
-        """Whether there is a sweep; without one, nothing can be asked at a part of the knee's rate."""
-        return len(self.ladder) > 1
+        """Whether there is a sweep of anything."""
+        return any(map(self.sweeps, self.works))
+
+    def sweeps(self, work: str) -> bool:
+        """Whether a kind of work is swept; without that, nothing can be asked at a part of its knee's rate."""
+        return len(self.ladder_of(work)) > 1
+
+    def ladder_of(self, work: str) -> tuple[int, ...]:
+        """The connections that are tried of a kind of work."""
+        return (self.ladder[len(self.ladder) // 2],) if work in self.glances else self.ladder
+
+    def ways_of(self, work: str) -> tuple[str, ...]:
+        """In which ways a round measures it."""
+        return (CLOSED,) if work in self.glances else self.ways
 
     def as_json(self) -> dict[str, Any]:
         """For the store."""
@@ -164,17 +179,27 @@ class Step:
 
 # What a person asks for, by name. About two minutes for all models, about ten, and as long as it takes.
 PRESETS: Mapping[str, Mapping[str, Any]] = {
-    "quick": {"works": ("session",), "ladder": (16,), "ways": (CLOSED,), "rounds": 3, "seconds": 0.6, "warm_up": 0.2},
-    "default": {
+    "quick": {
         "works": ("session",),
-        "ladder": (4, 16, 64),
-        "ways": (CLOSED, FIXED, "open-70"),
+        "glances": (),
+        "ladder": (16,),
+        "ways": (CLOSED,),
         "rounds": 3,
-        "seconds": 0.8,
+        "seconds": 0.6,
+        "warm_up": 0.2,
+    },
+    "default": {
+        "works": ("session", "wait", "burn", "mixed"),
+        "glances": ("wait", "burn", "mixed"),
+        "ladder": (4, 16, 64),
+        "ways": WAYS,
+        "rounds": 3,
+        "seconds": 0.7,
         "warm_up": 0.3,
     },
     "full": {
         "works": tuple(WORKS),
+        "glances": (),
         "ladder": (1, 4, 16, 64, 256),
         "ways": WAYS,
         "rounds": 5,
@@ -201,12 +226,17 @@ def list_cells(plan: Plan, models: Mapping[str, Model]) -> list[tuple[str, str]]
 
 def list_levels(plan: Plan, work: Work, model: Model) -> list[int]:
     """The ladder of a cell."""
-    return sorted({work.most_users(model, users) for users in plan.ladder})
+    return sorted({work.most_users(model, users) for users in plan.ladder_of(work.name)})
 
 
-def shuffle(plan: Plan, phase: str, cells: Sequence[tuple[str, str]], ways: Sequence[str]) -> Iterator[Step]:
-    """Every cell in every way, in an order of this phase's own; always the same for one seed."""
-    steps = [Step(phase, work, model, way) for work, model in cells for way in ways]
+def list_steps(plan: Plan, phase: str, cells: Sequence[tuple[str, str]]) -> list[Step]:
+    """Of a round: every cell in each of its ways."""
+    return [Step(phase, work, model, way) for work, model in cells for way in plan.ways_of(work)]
+
+
+def shuffle(plan: Plan, phase: str, steps: Sequence[Step]) -> Iterator[Step]:
+    """The steps of a phase in an order of its own; always the same for one seed."""
+    steps = list(steps)
     # Not for secrets: an order that nobody chose.
     random.Random(f"{plan.seed}/{phase}").shuffle(steps)  # noqa: S311
     return iter(steps)

@@ -3,6 +3,7 @@
 What is in the store already is not measured again: a run that was interrupted goes on where it was.
 """
 
+import contextlib
 import csv
 import io
 import json
@@ -13,12 +14,15 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+import psutil
+
 from lab.backends import Backend
-from lab.bench.plan import AGAIN, CLOSED, FIXED, WORKS, Plan, Step, Work, list_cells, list_levels, shuffle
+from lab.bench.plan import AGAIN, CLOSED, FIXED, WORKS, Plan, Step, Work, list_cells, list_levels, list_steps, shuffle
 from lab.bench.prelude import VISITS
 from lab.bench.sweep import Knee, Level, find_knee, is_over, make_level
 from lab.catalogue import Model
 from lab.errors import LabError
+from lab.generator import StandingGenerator
 from lab.measurement import Measurement, measure, open_meter
 from lab.pinning import Pinning, encode_cores, pin_servers
 from lab.report.page import Check
@@ -96,6 +100,8 @@ class Runner:
     pinning: Pinning | None
     progress: Progress
     _failures: Counter[str] = field(default_factory=Counter)
+    # By project: a generator loads what is in its own network.
+    _standing: dict[str, StandingGenerator] = field(default_factory=dict)
 
     def measure_all(self, check: CheckModels) -> None:
         """Everything that is not in the store yet.
@@ -107,22 +113,31 @@ class Runner:
             StoreError: it cannot be kept.
             LabError: the suite, or the machine, could not do its part.
         """
-        sound = self.check(check)
+        with contextlib.ExitStack() as stack:
+            for backend, _ in self._backends(self.plan.models):
+                self._standing[backend.project] = stack.enter_context(StandingGenerator(backend))
+            sound = self.check(check)
+            began, before = time.monotonic(), _own_cpu_seconds(self.backend)
+            self._measure_all(sound)
+            own = (_own_cpu_seconds(self.backend) - before) / (time.monotonic() - began)
+        self.run.finish({"at": _now(), "own_cores": own})
+
+    def _measure_all(self, sound: Sequence[str]) -> None:
         cells = list_cells(self.plan, {name: self.models[name] for name in sound})
         self.progress.total = self._count(cells)
-        self._pin(sound)
-        self._give_history(sound)
+        measured = list(dict.fromkeys([*sound, *filter(None, [self.plan.ceiling])]))
+        self._pin(measured)
+        self._give_history(measured)
         knees = self._sweep(cells)
         for number in range(1, self.plan.rounds + 1):
             phase = f"round-{number}"
             self._check_independently(number, sound)
-            for step in shuffle(self.plan, phase, cells, self.plan.ways):
+            for step in shuffle(self.plan, phase, list_steps(self.plan, phase, cells)):
                 knee = knees.get((step.work, step.server))
                 if knee is None:
                     self._keep_failure(step, "no number of connections was served: there is no knee to measure at")
                 else:
                     self._measure(step, knee)
-        self.run.finish({"at": _now()})
 
     def check(self, check: CheckModels) -> list[str]:
         """Conformance first: the models that hold. What the others fail by is kept."""
@@ -141,9 +156,9 @@ class Runner:
 
     def _count(self, cells: Sequence[tuple[str, str]]) -> int:
         swept = [(work, model) for work, model in cells if not model.startswith(AGAIN)]
-        levels = sum(len(self._levels(work, model)) for work, model in swept) if self.plan.is_swept else 0
+        levels = sum(len(self._levels(work, model)) for work, model in swept if self.plan.sweeps(work))
         independent = 2 * len(self._independent(self.plan.models)) * self.plan.rounds
-        return levels + self.plan.rounds * len(cells) * len(self.plan.ways) + independent
+        return levels + self.plan.rounds * len(list_steps(self.plan, "", cells)) + independent
 
     def _levels(self, work: str, model: str) -> list[int]:
         return list_levels(self.plan, WORKS[work], self.models[model])
@@ -177,20 +192,19 @@ class Runner:
 
     def _sweep(self, cells: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Knee]:
         """The knee of each cell: level by level, all cells shuffled in each."""
-        swept = [(work, model) for work, model in cells if not model.startswith(AGAIN)]
-        if not self.plan.is_swept:
-            return {cell: Knee(users, 0.0, users) for cell in swept for users in self._levels(*cell)}
-        found: dict[tuple[str, str], list[Level]] = {cell: [] for cell in swept}
-        for users in sorted({users for cell in swept for users in self._levels(*cell)}):
-            active = [cell for cell in swept if users in self._levels(*cell)]
-            for step in shuffle(self.plan, "sweep", active, [str(users)]):
+        levels = {(work, model): self._levels(work, model) for work, model in cells if not model.startswith(AGAIN)}
+        knees = {cell: Knee(found[0], 0.0, found[0]) for cell, found in levels.items() if not self.plan.sweeps(cell[0])}
+        swept: dict[tuple[str, str], list[Level]] = {cell: [] for cell in levels if cell not in knees}
+        for users in sorted({users for cell in swept for users in levels[cell]}):
+            active = [Step("sweep", *cell, str(users)) for cell in swept if users in levels[cell]]
+            for step in shuffle(self.plan, f"sweep/{users}", active):
                 cell = (step.work, step.model)
-                if is_over(found[cell]):
+                if is_over(swept[cell]):
                     self.progress.skip()
                     continue
                 measured = self._measure(step, Knee(users, 0.0, users))
-                found[cell].append(Level(users, 0.0, False) if measured is None else make_level(users, measured))
-        return {cell: knee for cell, levels in found.items() if (knee := find_knee(levels))}
+                swept[cell].append(Level(users, 0.0, False) if measured is None else make_level(users, measured))
+        return knees | {cell: knee for cell, found in swept.items() if (knee := find_knee(found))}
 
     def _measure(self, step: Step, knee: Knee) -> Measurement | None:
         """Make a step, or take it from the store. None: it could not be made, and the reason is kept."""
@@ -215,6 +229,7 @@ class Runner:
                 rate=rate,
                 transport=work.over.value,
                 pinning=self.pinning,
+                standing=self._standing.get(backend.project),
             )
         except LabError as error:
             self._failures[step.server] += 1
@@ -269,10 +284,9 @@ class Runner:
             self.progress.say(f"{model} does not start again: {error}")
 
     def _independent(self, names: Sequence[str]) -> list[str]:
-        """Whom somebody else's client asks too: the twin, and redis-server, which no client of Python's outruns."""
-        return [
-            name for name in names if name in (self.plan.twin, "peer_redis") and WORKS["ping"].is_for(self.models[name])
-        ]
+        """Whom somebody else's client asks too: the twin, and the server that shows what the generator can do."""
+        asked = [name for name in (self.plan.twin, self.plan.ceiling) if name in (*names, self.plan.ceiling)]
+        return [name for name in asked if name and WORKS["ping"].is_for(self.models[name])]
 
     def _check_independently(self, number: int, names: Sequence[str]) -> None:
         """The same cell by our generator and by redis-benchmark, in turns."""
@@ -321,6 +335,18 @@ class Runner:
 def read_measurement(record: Mapping[str, Any]) -> Measurement | None:
     """The measurement of a step that was kept; None if it failed."""
     return Measurement.from_json(record["measurement"]) if "measurement" in record else None
+
+
+def _own_cpu_seconds(backend: Backend) -> float:
+    """What measuring costs itself: this process with its meters, and its clients of Docker."""
+    # The other backend's children are the servers and the generator.
+    children = psutil.Process().children(recursive=True) if backend.name == "docker" else []
+    seconds = time.process_time()
+    for child in children:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times = child.cpu_times()
+            seconds += times.user + times.system
+    return seconds
 
 
 def _now() -> str:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.bench.estimates import Estimate
-from lab.bench.findings import FIGURES, Findings, Row, choose_costs
+from lab.bench.findings import FIGURES, Comparison, Findings, Row, choose_costs
 from lab.bench.plan import CLOSED, FIXED, WORKS
 from lab.bench.sweep import STOP_RULE
 from lab.report.figures import UNKNOWN, show_bytes, show_count, show_us
@@ -140,13 +140,42 @@ def make_trust(findings: Findings) -> Iterator[str]:
         if item.missing:
             yield f"Independent check of {item.model}: not made: {item.missing}."
         else:
-            says = "they agree" if item.agrees(floors["rate"] or 0.0) else "THEY DISAGREE: do not trust the rates"
-            yield f"Independent check of {item.model}: {ours} requests/s here, {theirs} by redis-benchmark: {says}."
+            yield (
+                f"Independent check of {item.model}: {ours} requests/s here, {theirs} by redis-benchmark"
+                f"{_show_costs(item)}: {_SAYS[item.differs(floors['rate'] or 0.0)]}."
+            )
+    if (top := findings.ceiling) is not None:
+        limits = ", ".join(f"{bound} in {count}" for bound, count in top.verdicts.most_common())
+        cores = UNKNOWN if top.generator_cores is None else f"{top.generator_cores:.2f}"
+        yield (
+            f"The load generator's own ceiling: {show_estimate(top.rate, show_count)} PINGs/s out of {top.model}, with "
+            f"{cores} cores of its own ({limits} of {top.rate.repeats}). A rate near it is not a server's."
+        )
+    else:
+        yield "The load generator's own ceiling: not measured; it takes redis-server, which runs only in a container."
     for model, reason in findings.unsound.items():
         yield f"Not measured: {model}: {reason}."
     if not findings.run.is_finished:
         yield (f"This run was interrupted; what it has is shown. Go on with: lab bench --resume {findings.run.started}")
+    if (own := findings.run.end.get("own_cores")) is not None:
+        yield f"Measuring took {own:.1%} of a core itself: meters, orchestration, clients of Docker."
     yield f"The sweep: {STOP_RULE}" if findings.plan.is_swept else "No sweep: one number of connections for all."
+
+
+# By `Comparison.differs`.
+_SAYS = {
+    None: "they agree",
+    "more": "THEY DISAGREE: redis-benchmark gets more, so the rates here are too low",
+    "less": "beyond the spread: redis-benchmark is the slower client, or something here counts too much; the CPU for a "
+    "request, which no client can change, says which",
+}
+
+
+def _show_costs(item: Comparison) -> str:
+    if item.our_cost is None or item.their_cost is None:
+        return ""
+    ours, theirs = show_estimate(item.our_cost, show_us), show_estimate(item.their_cost, show_us)
+    return f" (CPU µs of the server for each: {ours}, and {theirs})"
 
 
 def print_report(findings: Findings, console: Console) -> None:

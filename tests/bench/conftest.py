@@ -91,6 +91,7 @@ def make_plan() -> Callable[..., Plan]:
         plan = Plan(
             models=("asyncio_streams", "twisted_reactor", "plain_socket"),
             works=("session",),
+            glances=(),
             ladder=(4, 16, 64),
             ways=("closed", "fixed", "open-70"),
             rounds=3,
@@ -98,6 +99,7 @@ def make_plan() -> Callable[..., Plan]:
             warm_up=0.0,
             seed=1,
             twin="asyncio_streams",
+            ceiling=None,
         )
         return replace(plan, **changes)
 
@@ -125,9 +127,9 @@ class Bench:
         return Run.create("bench", {"plan": plan.as_json(), "environment": {"commit": "abc"}}, root=self.root)
 
     def measure(self, run: Run, plan: Plan) -> FakeBackend:
-        backend = FakeBackend(plan.models)
+        backend = FakeBackend((*plan.models, *filter(None, [plan.ceiling])))
         twin: Any = FakeBackend([plan.twin], "t-twin") if plan.twin else None
-        models = {name: CATALOGUE[name] for name in plan.models}
+        models = {name: CATALOGUE[name] for name in (*plan.models, *filter(None, [plan.ceiling]))}
         runner = Runner(run, plan, backend, twin, models, None, Progress(self.lines.append))  # type: ignore[arg-type]
         runner.measure_all(lambda _, names: {name: Check(5, int(name in self.failing)) for name in names})
         return backend

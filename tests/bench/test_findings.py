@@ -54,7 +54,7 @@ def test_the_best_first_and_a_tie_where_nothing_tells_them_apart(measured) -> No
     assert lines["twisted_reactor"][2] == "5.00k [5.00k 5.00k]"
     text = " ".join(make_answers(found, "session"))
     assert "twisted_reactor" not in text.partition("The least CPU")[0]
-    assert "at 1000 requests/s" in text
+    assert "at 4000 requests/s" in text
 
 
 def test_a_lower_bound_is_printed_as_one_and_is_behind_nobody(bench, make_plan, make_measurement) -> None:
@@ -84,20 +84,34 @@ def test_how_far_it_can_be_trusted(measured) -> None:
     text = "\n".join(make_trust(found))
     assert "two servers of asyncio_streams" in text
     assert "Drift of requests/s" in text
-    assert "they agree" in text
+    assert "beyond the spread: redis-benchmark is the slower client" in text
+    assert "ceiling: not measured" in text
+    assert "% of a core itself" in text
     assert "interrupted" not in text
     (found.run.folder / "end.json").unlink()
     assert f"lab bench --resume {found.run.started}" in "\n".join(make_trust(found))
 
 
-def test_somebody_elses_rate_that_ours_cannot_explain_is_a_disagreement() -> None:
+def test_somebody_elses_rate_beyond_the_spread_is_a_disagreement() -> None:
     ours = Estimate(100.0, 95.0, 105.0, 3)
-    theirs = Comparison("m", ours, Estimate(150.0, 140.0, 160.0, 3), False, None)
-    assert theirs.agrees(0.0) is False
-    assert theirs.agrees(0.5) is True
-    assert replace(theirs, ours=Estimate(100.0, 95.0, float("inf"), 3)).agrees(0.0) is True
-    assert replace(theirs, theirs=Estimate(50.0, 45.0, 55.0, 3)).agrees(0.0) is True
-    assert replace(theirs, theirs=None).agrees(0.0) is None
+    theirs = Comparison("m", ours, Estimate(150.0, 140.0, 160.0, 3), None, None, None)
+    assert theirs.differs(0.0) == "more"
+    assert theirs.differs(0.5) is None
+    assert replace(theirs, ours=Estimate(100.0, 95.0, float("inf"), 3)).differs(0.0) is None
+    assert replace(theirs, theirs=Estimate(50.0, 45.0, 55.0, 3)).differs(0.0) == "less"
+    assert replace(theirs, theirs=None).differs(0.0) is None
+
+
+def test_the_generators_own_ceiling_is_in_every_run(bench, make_plan) -> None:
+    plan = make_plan(works=("session",), ladder=(16,), ways=("closed",), ceiling="peer_redis")
+    run = bench.begin(plan)
+    bench.measure(run, plan)
+    found = read_findings(run)
+    assert found.ceiling.model == "peer_redis"
+    assert found.ceiling.rate.repeats == plan.rounds
+    assert "peer_redis" not in {row.model for row in found.rows.values()}
+    assert "10.0k [10.0k 10.0k] PINGs/s out of peer_redis" in "\n".join(make_trust(found))
+    assert {item.model for item in found.comparisons} == {"asyncio_streams", "peer_redis"}
 
 
 def test_every_row_of_the_report_leads_to_its_raw_data(measured) -> None:

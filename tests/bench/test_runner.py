@@ -5,7 +5,7 @@ import json
 import pytest
 
 from lab.bench.findings import read_findings
-from lab.bench.plan import PRESETS, WORKS, Plan, list_cells, shuffle
+from lab.bench.plan import PRESETS, WORKS, Plan, list_cells, list_steps, shuffle
 from lab.bench.sweep import Knee, Level, find_knee, is_over, make_level
 from lab.catalogue import Catalogue
 from lab.errors import LabError
@@ -46,11 +46,12 @@ def test_the_sweep_ends_at_a_level_that_is_not_served(make_measurement) -> None:
 
 def test_every_preset_is_of_what_there_is() -> None:
     for name, preset in PRESETS.items():
-        plan = Plan(models=("a",), seed=1, twin=None, **preset)
+        plan = Plan(models=("a",), seed=1, twin=None, ceiling=None, **preset)
         assert set(plan.works) <= WORKS.keys(), name
         assert Plan.from_json(json.loads(json.dumps(plan.as_json()))) == plan
         # A part of the knee's rate can only be asked for where there is a knee.
-        assert plan.is_swept or not any(way.startswith("open-") for way in plan.ways)
+        for work in plan.works:
+            assert plan.sweeps(work) or not any(way.startswith("open-") for way in plan.ways_of(work))
     assert all(work.closed in SCENARIOS and work.open in SCENARIOS for work in WORKS.values())
     assert all(SCENARIOS[work.closed].workload == SCENARIOS[work.open].workload for work in WORKS.values())
 
@@ -67,12 +68,23 @@ def test_rounds_have_orders_of_their_own_that_the_seed_decides(make_plan) -> Non
 
     def order(seed: int, phase: str) -> list[str]:
         plan = make_plan(seed=seed)
-        return [step.key.partition("/")[2] for step in shuffle(plan, phase, cells, plan.ways)]
+        return [step.key.partition("/")[2] for step in shuffle(plan, phase, list_steps(plan, phase, cells))]
 
     assert order(1, "round-1") == order(1, "round-1")
     assert order(1, "round-1") != order(1, "round-2")
     assert order(1, "round-1") != order(2, "round-1")
     assert sorted(order(1, "round-1")) == sorted(order(1, "round-2"))
+
+
+def test_what_is_only_looked_at_has_no_sweep_and_one_way(bench, make_plan) -> None:
+    plan = make_plan(works=("session", "wait"), glances=("wait",))
+    run = bench.begin(plan)
+    bench.measure(run, plan)
+    keys = [key for key in run.steps() if key.split("/")[1:2] == ["wait"]]
+    assert {key.split("/")[3] for key in keys} == {"closed"}
+    assert not [key for key in keys if key.startswith("sweep")]
+    assert {users for _, scenario, users, _ in bench.asked if scenario == "closed_sleep_20ms"} == {1, 16}
+    assert read_findings(run).missing_steps == 0
 
 
 def test_a_model_that_does_not_speak_a_service_has_no_cell_of_it(make_plan) -> None:
@@ -94,7 +106,7 @@ def test_a_whole_run(bench, make_plan, make_measurement) -> None:
     assert {users for _, scenario, users, rate in bench.asked if scenario == "open_session"} == {64}
     closed = [item for item in bench.asked if item[1:3] == ("closed_session", 4)]
     assert len(closed) == 3 + 4 * 3  # the sweep, and three rounds with the twin
-    assert {rate for _, scenario, _, rate in bench.asked if scenario == "open_session"} == {1000.0, 9_700 * 0.7}
+    assert {rate for _, scenario, _, rate in bench.asked if scenario == "open_session"} == {4000, 9_700 * 0.7}
     assert len(found.rows) == 4 * 3
     assert all(len(row.found) == 3 for row in found.rows.values())
     assert found.missing_steps == 0

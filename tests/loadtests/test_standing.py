@@ -1,0 +1,123 @@
+"""The generator that stays, on processes of this machine: one load after the other, and what becomes of a bad one."""
+
+import os
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from uuid import uuid4
+
+import psutil
+import pytest
+
+from lab.backends.processes import Processes
+from lab.catalogue import Catalogue
+from lab.errors import LabError
+from lab.generator import StandingGenerator
+from lab.measurement import encode_targets, measure
+from lab.workloads import CROWD
+
+MODEL = "asyncio_streams"
+CATALOGUE = Catalogue.load()
+WINDOW = ["--headless", "--users", "2", "--spawn-rate", "2", "--models", MODEL, "--window", "0.2", "--warm-up", "0"]
+
+
+@pytest.fixture(scope="module")
+def backend():
+    backend = Processes(f"t{uuid4().hex[:8]}", CATALOGUE)
+    try:
+        backend.up([MODEL], timeout=60)
+        yield backend
+    finally:
+        backend.down()
+
+
+@pytest.fixture
+def standing(backend):
+    with StandingGenerator(backend) as standing:
+        yield standing
+
+
+@pytest.fixture
+def environ(backend):
+    return {"LAB_TARGETS": encode_targets(backend.targets())}
+
+
+def _generator() -> psutil.Process:
+    found = [item for item in psutil.Process().children() if "loadtests.standing" in item.cmdline()]
+    assert len(found) == 1
+    return found[0]
+
+
+def test_each_load_is_its_own_and_the_generator_is_the_same(backend, standing):
+    for users in (3, 1):
+        found = measure(
+            backend, CATALOGUE[MODEL], "closed_ping", users=users, seconds=0.3, warm_up=0.1, standing=standing
+        )
+        assert found.users == users
+        assert found.answered > 0
+        assert found.failures == {}
+        generator = _generator()
+    assert _generator() == generator
+    assert generator.children() == []
+
+
+def test_nothing_is_left_of_it(backend, environ):
+    with StandingGenerator(backend) as standing:
+        standing.run(WINDOW, environ=environ, timeout=60)
+        generator = _generator()
+    assert not generator.is_running()
+
+
+def test_a_load_that_cannot_be_has_its_code_and_its_words_and_the_next_one_runs(standing, environ):
+    done = standing.run(["--no-such-option"], environ=environ, timeout=60)
+    assert done.returncode == 2
+    assert "unrecognized arguments: --no-such-option" in done.stdout
+    done = standing.run([*WINDOW, "--rate", "-1", "--loop", "open"], environ=environ, timeout=60)
+    assert done.returncode == 1
+    assert "have to be above 0" in done.stdout
+    assert "LOAD-RESULT" in standing.run(WINDOW, environ=environ, timeout=60).stdout
+
+
+def test_a_load_that_takes_too_long_is_ended_and_the_next_one_runs(standing, environ):
+    standing.run(WINDOW, environ=environ, timeout=60)
+    generator = _generator()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(standing.run, [*WINDOW, "--window", "600"], environ=environ, timeout=5)
+        while not (loads := generator.children()):
+            assert not running.done()
+            time.sleep(0.05)
+        with pytest.raises(LabError, match="took longer than 5 s and was ended"):
+            running.result()
+    assert psutil.wait_procs([generator, *loads], timeout=10)[1] == []
+    assert "LOAD-RESULT" in standing.run(WINDOW, environ=environ, timeout=60).stdout
+
+
+def test_a_generator_that_is_gone_is_said_and_the_next_load_starts_another(standing, environ):
+    standing.run(WINDOW, environ=environ, timeout=60)
+    os.kill(_generator().pid, signal.SIGKILL)
+    with pytest.raises(LabError, match="the load generator ended: exit code -9"):
+        standing.run(WINDOW, environ=environ, timeout=60)
+    assert "LOAD-RESULT" in standing.run(WINDOW, environ=environ, timeout=60).stdout
+
+
+def test_a_crowd_is_there_while_others_are_measured(backend, standing):
+    found = measure(
+        backend, CATALOGUE[MODEL], "closed_idle_crowd", users=2, seconds=0.6, warm_up=0.1, standing=standing
+    )
+    assert found.answered > 0
+    assert found.failures == {}
+    # Descriptors of the server, seen in the middle of it.
+    assert found.descriptors > CROWD
+
+
+def test_a_crowd_that_is_not_let_in_is_no_measurement(backend, standing, environ):
+    refusing = {"LAB_TARGETS": encode_targets(list(_nowhere(backend)))}
+    done = standing.run([*WINDOW, "--workload", "idle_crowd"], environ=refusing, timeout=60)
+    assert f"{MODEL} let 0 of a crowd of {CROWD} in" in done.stdout
+    assert "LOAD-RESULT" not in done.stdout
+
+
+def _nowhere(backend):
+    for item in backend.targets():
+        yield replace(item, address="tcp://127.0.0.1:1") if item.transport == "tcp" else item
