@@ -24,6 +24,7 @@ from lab.report import bench_page
 from lab.report.bench import print_report, render_csv, render_markdown
 from lab.report.terminal import open_console
 from lab.store import RESULTS, Run
+from lab.theory import describe_concurrency
 
 if TYPE_CHECKING:
     from lab.cli import Lab
@@ -104,7 +105,15 @@ def bench(
     pinning = split_cores()
     with up(backend, list(chosen), progress), up(twin, [plan.twin] if plan.twin else [], progress):
         environment = describe(backend, list(chosen.values()), pinning)
-        run = run or Run.create(NAME, {"plan": plan.as_json(), "environment": environment}, root=out)
+        run = run or Run.create(
+            NAME,
+            {
+                "plan": plan.as_json(),
+                "environment": environment,
+                "models": describe_concurrency(lab.catalogue, chosen.values()),
+            },
+            root=out,
+        )
         progress.say(f"kept in {run.folder}")
         runner = Runner(run, plan, backend, twin if plan.twin else None, chosen, pinning, progress)
         with run.writing():

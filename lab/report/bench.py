@@ -11,12 +11,25 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.bench.estimates import Estimate
+from lab.bench.expectations import expect
 from lab.bench.findings import FIGURES, Findings, Row, choose_costs
 from lab.bench.plan import CLOSED, FIXED, WORKS
 from lab.bench.sweep import STOP_RULE
 from lab.report.figures import UNKNOWN, show_bytes, show_count, show_us
 
-COLUMNS = ("model", "place", "requests/s", "users", "p50 µs", "p99 µs", "CPU µs/req", "memory", "KiB/conn", "verdict")
+COLUMNS = (
+    "model",
+    "place",
+    "requests/s",
+    "theory",
+    "users",
+    "p50 µs",
+    "p99 µs",
+    "CPU µs/req",
+    "memory",
+    "KiB/conn",
+    "verdict",
+)
 _NUMBERS = COLUMNS[1:-1]
 
 
@@ -27,11 +40,15 @@ class Line:
     Args:
         cells: in the order of the columns.
         reason: of the verdict; what failed.
+        theory: what is to be expected, and why; empty where nobody can say.
+        surprise: how the measurement contradicts that; empty if it does not.
         keys: the steps that stand behind it, in the store.
     """
 
     cells: tuple[str, ...]
     reason: str
+    theory: str
+    surprise: str
     keys: tuple[str, ...]
 
 
@@ -56,11 +73,14 @@ def _make_line(findings: Findings, row: Row, cost: Row | None, place: tuple[int,
         reason += "; failures: " + "; ".join(f"{count} × {why}" for why, count in row.failed.items())  # noqa: RUF001
     if row.failures and row.found:
         reason += f"; {len(row.failures)} of {len(row.keys)} could not be measured: {row.failures[0]}"
+    theory = expect(findings, row)
+    keys = row.keys + (cost.keys if cost and cost is not row else ())
     return Line(
         (
             row.model,
             show_place(place),
             show_estimate(row.read("rate"), show_count),
+            UNKNOWN if theory is None else f"≤ {show_count(theory.ceiling.rate)}" + (" !" if theory.surprise else ""),
             UNKNOWN if one is None else str(one.users),
             show_middle(row.read("p50_us"), show_us),
             show_middle(row.read("p99_us"), show_us),
@@ -70,7 +90,9 @@ def _make_line(findings: Findings, row: Row, cost: Row | None, place: tuple[int,
             verdict or "not measured",
         ),
         reason,
-        row.keys + (cost.keys if cost and cost is not row else ()),
+        "" if theory is None else theory.reason,
+        "" if theory is None else theory.surprise,
+        keys + ((theory.key,) if theory and theory.key else ()),
     )
 
 
@@ -120,6 +142,13 @@ def make_answers(findings: Findings, work: str) -> Iterator[str]:
         yield f"With failures, so avoid them under this load: {', '.join(failing)}."
 
 
+def make_surprises(lines: Sequence[Line]) -> Iterator[str]:
+    """What theory does not explain, a sentence for each row."""
+    for line in lines:
+        if line.surprise:
+            yield f"! {line.cells[0]}: {line.surprise}. Theory: {line.theory}."
+
+
 def make_trust(findings: Findings) -> Iterator[str]:
     """How far the run can be trusted: noise, drift, the independent check, what is missing."""
     shown = {"rate": "requests/s", "cpu_us": "CPU per request", "p50_us": "p50", "p99_us": "p99"}
@@ -164,6 +193,8 @@ def print_report(findings: Findings, console: Console) -> None:
         for line in lines:
             table.add_row(*map(Text, line.cells))
         console.print(table)
+        for sentence in make_surprises(lines):
+            console.print(sentence, markup=False)
     for sentence in make_trust(findings):
         console.print(sentence, style="dim", markup=False)
 
@@ -178,11 +209,11 @@ def render_markdown(findings: Findings) -> str:
             continue
         text += [f"## {work}: {WORKS[work].summary}", ""]
         text += [f"{sentence}  " for sentence in make_answers(findings, work)]
-        text += ["", _row([*COLUMNS, "why", "raw"]), _row(["---"] * (len(COLUMNS) + 2))]
+        text += ["", _row([*COLUMNS, "why", "theory says", "raw"]), _row(["---"] * (len(COLUMNS) + 3))]
         for line in lines:
             raw = " ".join(f"[{number}]({run.path_of(key)})" for number, key in enumerate(line.keys, 1))
-            text.append(_row([*line.cells, line.reason, raw]))
-        text.append("")
+            text.append(_row([*line.cells, line.reason, line.theory or UNKNOWN, raw]))
+        text += ["", *(f"* {sentence}" for sentence in make_surprises(lines)), ""]
     text += ["## How far it can be trusted", "", *(f"* {sentence}" for sentence in make_trust(findings)), ""]
     text += ["## What it ran on", ""]
     text += [f"* {name}: {value or 'not known'}" for name, value in run.facts["environment"].items()]
@@ -190,7 +221,8 @@ def render_markdown(findings: Findings) -> str:
         "",
         f"{plan.rounds} rounds of {plan.seconds:g} s after {plan.warm_up:g} s of warm-up, seed {plan.seed}, in the "
         f"ways {', '.join(plan.ways)}. `[low high]` is the 95 % interval of the median over the rounds; `≥` a lower "
-        "bound; a place is a range where intervals overlap.",
+        "bound; a place is a range where intervals overlap. `≤` is the most that theory allows, `!` a row that it does "
+        "not explain.",
         "",
     ]
     return "\n".join(text)

@@ -40,6 +40,10 @@ def test_image_and_build_arguments_are_the_models_name() -> None:
         assert arguments.get("EXTRA") == model.extra
 
 
+def test_every_model_says_whom_it_serves_at_the_same_time() -> None:
+    assert not [model.name for model in CATALOGUE.models if model.concurrency is None]
+
+
 def test_readme_has_a_row_for_each_model_in_the_catalogues_order() -> None:
     rows = re.findall(r"^\| `(\w+)` \|", (ROOT / "README.md").read_text(), re.MULTILINE)
     assert rows == list(CATALOGUE.names)
