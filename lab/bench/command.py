@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lab.backends import Backend, choose_models, open_backend
+from lab.bench.baseline import render_baseline
 from lab.bench.findings import Findings, read_findings
 from lab.bench.plan import PRESETS, WORKS, Plan
 from lab.bench.runner import Progress, Runner
@@ -21,7 +22,8 @@ from lab.errors import LabError
 from lab.load import SECONDS, split_names
 from lab.pinning import Pinning, split_cores
 from lab.report import bench_page
-from lab.report.bench import print_report, render_csv, render_markdown
+from lab.report.bench import print_report, render_markdown
+from lab.report.bench_export import render_csv, render_parquet
 from lab.report.terminal import open_console
 from lab.store import RESULTS, Run
 from lab.theory import describe_concurrency
@@ -55,7 +57,11 @@ _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
     "--resume", "resumed", metavar="RUN", help="Go on with a run that was interrupted: its time, or `latest`."
 )
 @click.option("--show", "shown", metavar="RUN", help="Measure nothing; print what a run has found.")
-@click.option("--export", type=click.Choice(["csv"]), help="With --show: every measurement of the rounds.")
+@click.option(
+    "--export",
+    type=click.Choice(["csv", "parquet", "baseline"]),
+    help="With --show: every measurement of the rounds; or what `lab compare baseline` holds a run to.",
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
@@ -84,11 +90,13 @@ def bench(
     if export and not shown:
         raise LabError("--export goes with --show RUN: what is exported is what a run has kept")
     if shown:
-        findings = read_findings(Run.find(shown, NAME, root=out))
+        kept = Run.find(shown, NAME, root=out)
         if export:
-            click.echo(render_csv(findings), nl=False)
+            findings = read_findings(kept)
+            text = {"csv": render_csv, "parquet": render_parquet, "baseline": render_baseline}[export](findings)
+            click.echo(text, nl=False)
         else:
-            print_report(findings, open_console())
+            report(kept)
         return
     backend = open_backend(lab.backend_name, lab.project or PROJECT, catalogue=lab.catalogue)
     twin = open_backend(backend.name, f"{backend.project}-{_TWIN}", catalogue=lab.catalogue)
@@ -235,8 +243,8 @@ def keep_logs(run: Run, backend: Backend, models: Sequence[str]) -> None:
 def report(run: Run) -> Findings:
     """Print what there is, and write it beside what it was made from."""
     findings = read_findings(run)
+    print_report(findings, open_console())
     run.write_report("report.md", render_markdown(findings))
     run.write_report("index.html", bench_page.render(findings))
-    print_report(findings, open_console())
     click.echo(f"\n{run.folder / 'index.html'}")
     return findings

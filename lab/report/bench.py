@@ -1,8 +1,6 @@
-"""What `lab bench` has found, as tables: on a terminal, in Markdown for a CI job's summary, and as CSV."""
+"""What `lab bench` has found, as tables: on a terminal, and in Markdown for a CI job's summary."""
 
-import csv
-import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rich import box
@@ -31,6 +29,9 @@ COLUMNS = (
     "verdict",
 )
 _NUMBERS = COLUMNS[1:-1]
+
+# Less than this part of the best is one to avoid.
+_FAR_BEHIND = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +127,9 @@ def make_answers(findings: Findings, work: str) -> Iterator[str]:
         return
     places = findings.rank(rows, "rate")
     first = [model for model, (best, _) in places.items() if best == 1]
+    costs = findings.rank([row for row in choose_costs(findings, work) if row.found], "cpu_us")
+    cheapest = [model for model, (best, _) in costs.items() if best == 1]
+    yield from _advise(findings, rows, first, cheapest)
     bounds = [row.model for row in rows if row.is_lower_bound and row.model in first]
     if len(first) == 1:
         yield f"The most requests: {first[0]}."
@@ -133,13 +137,31 @@ def make_answers(findings: Findings, work: str) -> Iterator[str]:
         yield f"The most requests: no difference beyond doubt between {', '.join(first)}."
     if bounds:
         yield f"Lower bounds, since not the server was the limit: {', '.join(bounds)}."
-    costs = findings.rank([row for row in choose_costs(findings, work) if row.found], "cpu_us")
-    cheapest = [model for model, (best, _) in costs.items() if best == 1]
     if cheapest:
         at = f" at {WORKS[work].fixed_rate:.0f} requests/s" if findings.list_rows(work, FIXED) else ""
         yield f"The least CPU for a request{at}: {', '.join(cheapest)}."
     if failing := [row.model for row in rows if row.failed]:
         yield f"With failures, so avoid them under this load: {', '.join(failing)}."
+
+
+def _advise(findings: Findings, rows: Sequence[Row], first: Sequence[str], cheapest: Sequence[str]) -> Iterator[str]:
+    """Whom to take for a kind of work, and whom not to, with the reason."""
+    rates = {row.model: found for row in rows if (found := row.read("rate"))}
+    best = max((found.middle for found in rates.values()), default=0.0)
+    # What is far behind, and only a lower bound, may be good; nothing says that it is.
+    both = [model for model in first if model in cheapest and rates[model].middle >= best * _FAR_BEHIND]
+    if len(both) == len(rows):
+        yield "Take any of them: nothing tells them apart."
+    elif both:
+        yield f"Take: {', '.join(both)}, since nobody answers more beyond doubt, and nobody needs less CPU."
+    for row in rows:
+        rate = rates.get(row.model)
+        if row.failed:
+            yield f"Avoid: {row.model}, which failed {row.failed.total()} times."
+        elif rate and row.model not in first and rate.high < best * _FAR_BEHIND:
+            theory = expect(findings, row)
+            why = theory.ceiling.reason if theory else row.reason
+            yield f"Avoid: {row.model}, with {rate.middle / best:.0%} of the best rate: {why}."
 
 
 def make_surprises(lines: Sequence[Line]) -> Iterator[str]:
@@ -226,24 +248,6 @@ def render_markdown(findings: Findings) -> str:
         "",
     ]
     return "\n".join(text)
-
-
-def render_csv(findings: Findings) -> str:
-    """One line a measurement of the rounds: what was asked, and every figure that is a number."""
-    file = io.StringIO()
-    rows: list[Mapping[str, object]] = []
-    for row in findings.rows.values():
-        for number, item in row.found.items():
-            flat = {name: value for name, value in item.as_json().items() if not isinstance(value, list | tuple | dict)}
-            rows.append(
-                {"work": row.work, "way": row.way, "round": number, **flat, "failed": item.failed}
-                | {"verdict": str(item.verdict.bound), "reason": item.verdict.reason}
-            )
-    names: Sequence[str] = list(dict.fromkeys(name for row in rows for name in row))
-    writer = csv.DictWriter(file, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return file.getvalue()
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -3,10 +3,13 @@
 import csv
 import io
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 from click.testing import CliRunner
 from rich.console import Console
@@ -14,8 +17,10 @@ from rich.console import Console
 from lab.bench.comparison import compare
 from lab.bench.estimates import Estimate
 from lab.bench.findings import Comparison, Findings, read_findings
+from lab.errors import LabError
 from lab.report import bench_page
-from lab.report.bench import make_answers, make_lines, make_trust, print_report, render_csv, render_markdown
+from lab.report.bench import make_answers, make_lines, make_trust, print_report, render_markdown
+from lab.report.bench_export import render_csv, render_parquet
 from lab.store import Run
 from lab.verdict import Bound, Verdict
 
@@ -136,6 +141,24 @@ def test_csv_has_a_line_for_each_measurement_of_the_rounds(measured) -> None:
     assert len(rows) == 4 * 3 * 3
     assert {row["verdict"] for row in rows} == {"server-bound"}
     assert {float(row["p99_us"]) for row in rows} == {900.0}
+
+
+def test_parquet_says_the_same_as_csv(measured) -> None:
+    found = measured()
+    table = pyarrow.parquet.read_table(io.BytesIO(render_parquet(found)))
+    rows = list(csv.DictReader(io.StringIO(render_csv(found))))
+    assert table.column_names == list(rows[0])
+    assert [
+        {name: "" if value is None else str(value) for name, value in row.items()} for row in table.to_pylist()
+    ] == rows
+    assert table.column("rate").type == pyarrow.float64()
+    assert table.column("asked_rate").null_count == len(rows)
+
+
+def test_without_what_writes_parquet_it_says_so(measured, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(LabError, match=r"the extra `parquet`: `make install` has it"):
+        render_parquet(measured())
 
 
 def _compare(root: Path, before: Findings, after: Findings) -> tuple[int, str]:
