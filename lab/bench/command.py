@@ -2,9 +2,8 @@
 
 import contextlib
 import os
-import platform
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,7 @@ import click
 from lab.backends import Backend, choose_models, open_backend
 from lab.bench.baseline import render_baseline
 from lab.bench.findings import Findings, read_findings
-from lab.bench.plan import PRESETS, WORKS, Plan
+from lab.bench.plan import AGAIN, PRESETS, WORKS, Plan
 from lab.bench.runner import Progress, Runner
 from lab.catalogue import Catalogue, Model
 from lab.demo import check
@@ -128,7 +127,8 @@ def bench(
             try:
                 runner.measure_all(check)
             finally:
-                keep_logs(run, backend, list(chosen))
+                keep_logs(run, backend, {name: name for name in chosen})
+                keep_logs(run, twin, {plan.twin: f"{AGAIN}{plan.twin}"} if plan.twin else {})
                 findings = report(run)
     click.get_current_context().exit(
         1 if findings.unsound or any(row.failures for row in findings.rows.values()) else 0
@@ -210,11 +210,27 @@ def describe(backend: Backend, models: Sequence[Model], pinning: Pinning | None)
         facts["images"] = read_images(backend.catalogue, models)
     facts["cores"] = str(pinning) if pinning else "one for all: nothing could be separated"
     facts["governor"] = _GOVERNOR.read_text().strip() if _GOVERNOR.is_file() else None
-    facts["libc"] = " ".join(platform.libc_ver()).strip() or None
-    facts["allocator"] = (
-        ", ".join(f"{name}={os.environ[name]}" for name in _ALLOCATOR if name in os.environ) or "as built"
+    facts["libc"] = read_libc(backend)
+    # A container has the environment that compose.yaml gives it, and a process this one's.
+    environs = (
+        {"": os.environ}
+        if backend.name == "process"
+        else {f"{model.name}: ": backend.catalogue.environ(model.name) for model in models}
     )
+    chosen = [
+        f"{whose}{name}={environ[name]}"
+        for whose, environ in environs.items()
+        for name in _ALLOCATOR
+        if name in environ
+    ]
+    facts["allocator"] = ", ".join(chosen) or "as built"
     return facts
+
+
+def read_libc(backend: Backend) -> str | None:
+    """The C library of the servers: their images and that of the lab's shell have one base."""
+    done = backend.run(["python", "-c", "import platform; print(*platform.libc_ver())"], capture=True, timeout=60)
+    return done.stdout.strip() or None
 
 
 def read_images(catalogue: Catalogue, models: Sequence[Model]) -> str | None:
@@ -234,10 +250,10 @@ def read_images(catalogue: Catalogue, models: Sequence[Model]) -> str | None:
     return ", ".join(f"{name} {short}" for name, short in found.items())
 
 
-def keep_logs(run: Run, backend: Backend, models: Sequence[str]) -> None:
-    """What the servers have written goes with the figures."""
-    for model in models:
-        run.keep_log(model, backend.logs(model))
+def keep_logs(run: Run, backend: Backend, models: Mapping[str, str]) -> None:
+    """What the servers have written goes with the figures, each under the name that its rows have."""
+    for model, name in models.items():
+        run.keep_log(name, backend.logs(model))
 
 
 def report(run: Run) -> Findings:

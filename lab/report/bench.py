@@ -200,6 +200,15 @@ def make_trust(findings: Findings) -> Iterator[str]:
     yield f"The sweep: {STOP_RULE}" if findings.plan.is_swept else "No sweep: one number of connections for all."
 
 
+def make_environment(findings: Findings) -> dict[str, str]:
+    """What it ran on; the load generator says of itself what it is, with each measurement."""
+    facts = dict(findings.run.facts["environment"])
+    if not facts.get("load generator"):
+        versions = next((item.versions for row in findings.rows.values() for item in row.found.values()), {})
+        facts["load generator"] = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return {name: value or "not known" for name, value in facts.items()}
+
+
 def print_report(findings: Findings, console: Console) -> None:
     """Print everything."""
     for work in findings.plan.works:
@@ -238,7 +247,7 @@ def render_markdown(findings: Findings) -> str:
         text += ["", *(f"* {sentence}" for sentence in make_surprises(lines)), ""]
     text += ["## How far it can be trusted", "", *(f"* {sentence}" for sentence in make_trust(findings)), ""]
     text += ["## What it ran on", ""]
-    text += [f"* {name}: {value or 'not known'}" for name, value in run.facts["environment"].items()]
+    text += [f"* {name}: {value}" for name, value in make_environment(findings).items()]
     text += [
         "",
         f"{plan.rounds} rounds of {plan.seconds:g} s after {plan.warm_up:g} s of warm-up, seed {plan.seed}, in the "
