@@ -3,7 +3,7 @@
 import contextlib
 import os
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ from lab.load import SECONDS, split_names
 from lab.pinning import Pinning, split_cores
 from lab.report import bench_page
 from lab.report.bench import print_report, render_markdown
-from lab.report.bench_export import render_csv, render_parquet
+from lab.report.bench_export import render_csv, render_parquet, render_theory
 from lab.report.terminal import open_console
 from lab.store import RESULTS, Run
 from lab.theory import describe_concurrency
@@ -58,8 +58,8 @@ _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 @click.option("--show", "shown", metavar="RUN", help="Measure nothing; print what a run has found.")
 @click.option(
     "--export",
-    type=click.Choice(["csv", "parquet", "baseline"]),
-    help="With --show: every measurement of the rounds; or what `lab compare baseline` holds a run to.",
+    type=click.Choice(["csv", "parquet", "baseline", "theory"]),
+    help="With --show: every measurement; what `lab compare baseline` holds to; theory beside it, for the docs.",
 )
 @click.option(
     "--out",
@@ -92,8 +92,13 @@ def bench(
         kept = Run.find(shown, NAME, root=out)
         if export:
             findings = read_findings(kept)
-            text = {"csv": render_csv, "parquet": render_parquet, "baseline": render_baseline}[export](findings)
-            click.echo(text, nl=False)
+            exports: dict[str, Callable[[Findings], str | bytes]] = {
+                "csv": render_csv,
+                "parquet": render_parquet,
+                "baseline": render_baseline,
+                "theory": lambda found: render_theory(found, split_names(models)),
+            }
+            click.echo(exports[export](findings), nl=False)
         else:
             report(kept)
         return

@@ -57,8 +57,8 @@ def read_wait(work: str) -> float:
 def expect(findings: Findings, row: Row) -> Expectation | None:
     """What theory says of a row that was measured as fast as it goes; None where it has nothing to reason from.
 
-    S is that of the fewest connections of the sweep: it was measured apart from the row that it is to explain. Without
-    a sweep it is the row's own.
+    S is that of the fewest connections of the sweep: a step of its own, apart from the row that it is to explain.
+    Without a sweep it is the row's.
     """
     servers: dict[str, Any] = findings.run.facts.get("models") or {}
     one = next(iter(row.found.values()), None)
@@ -67,23 +67,35 @@ def expect(findings: Findings, row: Row) -> Expectation | None:
     server = Server.from_json(servers[row.model])
     levels = findings.sweeps.get((row.work, row.model), {})
     fewest = min(levels, default=None)
-    few = None if fewest is None or fewest >= one.users else levels[fewest]
+    few = None if fewest is None or fewest > one.users else levels[fewest]
     cpu = few.server_cpu_us if few else _middle(row.found.values())
     wait = read_wait(row.work)
-    hold = 1 / few.rate if few and few.rate else None
+    hold = None
+    if server.concurrency == "one":
+        hold = 1 / few.rate if few and few.rate else _read_hold(row)
     ceiling = find_ceiling(
         server,
         connections=one.users,
         cores=one.allotted or 1,
         cpu=None if cpu is None else cpu / 1e6,
         wait=wait,
-        hold=hold if server.concurrency == "one" else None,
+        hold=hold,
     )
     if ceiling is None:
         return None
     surprise = _explain(findings, row, ceiling, cpu)
     key = None if few is None else f"sweep/{row.work}/{row.model}/{fewest}"
     return Expectation(ceiling, one.users / ceiling.rate, surprise, key)
+
+
+def _read_hold(row: Row) -> float | None:
+    """How long a request keeps a server for one client at a time, in seconds, as far as the row itself can tell.
+
+    With many requests to a connection, most of them are of the client whose turn it is: the median has no queue in it.
+    """
+    exchange = SCENARIOS[WORKS[row.work].closed].workload.exchange
+    median = row.read("p50_us")
+    return None if median is None or exchange is None or exchange.per_connection == 1 else median.middle / 1e6
 
 
 def _middle(found: Iterable[Measurement]) -> float | None:

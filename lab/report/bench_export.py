@@ -1,4 +1,4 @@
-"""The measurements of a benchmark for other programs: as CSV and as Parquet, a row each."""
+"""What a benchmark has kept, for others: its measurements as CSV and as Parquet; theory beside them for the pages."""
 
 import csv
 import io
@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from lab.bench.findings import Findings
 from lab.errors import LabError
+from lab.report.bench import COLUMNS, make_lines
+from lab.report.figures import UNKNOWN
 
 _Row = Mapping[str, object]
 
@@ -49,6 +51,35 @@ def render_parquet(findings: Findings) -> bytes:
     file = io.BytesIO()
     pyarrow.parquet.write_table(table, file)
     return file.getvalue()
+
+
+def render_theory(findings: Findings, models: Sequence[str] = ()) -> str:
+    """What theory expects beside what was measured, in Markdown, for docs/reading-the-numbers.md.
+
+    Args:
+        models: which; none for all of the run.
+
+    Raises:
+        LabError: one of them is not in it.
+    """
+    for name in models:
+        if name not in findings.plan.models:
+            raise LabError(f"{name} is not in this run; it has {', '.join(findings.plan.models)}")
+    facts = findings.run.facts["environment"]
+    text = ["| work | model | theory: requests/s | measured | why |", "|---|---|---:|---:|---|"]
+    rate, theory = COLUMNS.index("requests/s"), COLUMNS.index("theory")
+    for work in findings.plan.works:
+        for line in make_lines(findings, work):
+            if not models or line.cells[0] in models:
+                why = line.theory + (f". **!** {line.surprise}" if line.surprise else "")
+                text.append(
+                    f"| {work} | `{line.cells[0]}` | {line.cells[theory]} | {line.cells[rate]} | {why or UNKNOWN} |"
+                )
+    text += [
+        "",
+        f"*{facts.get('date')}, commit {facts.get('commit')}: {facts.get('processor')}, {facts.get('cores')}.*",
+    ]
+    return "\n".join(text) + "\n"
 
 
 def _list_names(rows: Sequence[_Row]) -> Sequence[str]:

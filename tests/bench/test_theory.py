@@ -9,7 +9,9 @@ from lab.bench.expectations import expect, read_wait
 from lab.bench.findings import Findings, read_findings
 from lab.bench.plan import WORKS
 from lab.catalogue import Catalogue
+from lab.errors import LabError
 from lab.report.bench import make_lines, render_markdown
+from lab.report.bench_export import render_theory
 from lab.store import Run
 from lab.theory import Server, describe_concurrency, find_ceiling, queue_wait, wait_chance
 from lab.verdict import Bound, Verdict
@@ -153,6 +155,24 @@ def test_one_client_at_a_time_gives_no_more_to_more_clients(measured) -> None:
     assert theory is not None
     assert theory.ceiling.rate == pytest.approx(5_000)
     assert theory.surprise == ""
+
+
+def test_without_a_sweep_the_median_is_the_time_of_who_has_his_turn(measured) -> None:
+    found = measured({}, {"answered": 9_500}, models=("plain_socket",), ladder=(16,), ways=("closed",), twin=None)
+    theory = expect(found, found.rows["session", "plain_socket", "closed"])
+    assert theory is not None
+    # p50 is 100 µs.
+    assert theory.ceiling.rate == pytest.approx(10_000)
+    assert (theory.key, theory.surprise) == (None, "")
+
+
+def test_theory_for_the_pages(measured) -> None:
+    found = measured({"server_cpu_us": 80.0}, {"server_cpu_us": 80.0}, models=("asyncio_streams", "thread_pool"))
+    text = render_theory(found, ["thread_pool"])
+    assert "| session | `thread_pool` | ≤ 12.5k | 10.0k [10.0k 10.0k] | threads take turns at one GIL: 1/S" in text
+    assert "asyncio_streams" not in text
+    with pytest.raises(LabError, match="trio_nursery is not in this run"):
+        render_theory(found, ["trio_nursery"])
 
 
 def test_a_run_that_says_nothing_of_its_models_has_no_theory(bench, make_plan) -> None:
