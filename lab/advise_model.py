@@ -42,7 +42,7 @@ class Known:
         base_bytes: memory with few connections.
         connection_bytes: what one more takes.
         most_connections: the most that it was measured with.
-        most_rate: the most requests per second that it was measured with, on one of its cores at least.
+        most_rate: the most requests per second that it was measured with.
         is_lower_bound: whether it could have done more than that.
         memory_limit: of its container, in bytes.
     """

@@ -92,6 +92,13 @@ def test_a_model_that_is_measured_no_longer_is_a_regression(baseline: Path, meas
     assert "plain_socket, session, closed: no longer measured: 1 of 6 conformance tests fail" in text
 
 
+def test_the_committed_one_has_a_name(measured: Measure) -> None:
+    code, text = _hold(Path("baseline"), measured())
+    assert code in (0, 1)
+    assert text.startswith(f"the baseline is of {Baseline.load(BASELINE_FILE).made['date']}")
+    assert "costs beside that of asyncio_streams" in text
+
+
 def test_models_that_were_not_asked_for_are_not_missed(baseline: Path, measured: Measure) -> None:
     code, text = _hold(baseline, measured(models=("asyncio_streams", "twisted_reactor"), ways=("closed",)))
     assert code == 0, text

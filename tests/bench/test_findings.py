@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
+from lab.bench.command import bench as bench_command
 from lab.bench.comparison import compare
 from lab.bench.estimates import Estimate
 from lab.bench.findings import Comparison, Findings, read_findings
@@ -160,6 +161,27 @@ def test_without_what_writes_parquet_it_says_so(measured, monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(LabError, match=r"the extra `parquet`: `make install` has it"):
         render_parquet(measured())
+
+
+@pytest.mark.parametrize(
+    ("form", "begins"),
+    [("csv", b"work,way,round"), ("parquet", b"PAR1"), ("baseline", b"{"), ("theory", b"| work | model |")],
+)
+def test_what_is_exported_is_on_stdout_and_nothing_else_is(measured, form: str, begins: bytes) -> None:
+    found = measured()
+    root = found.run.folder.parent.parent
+    done = CliRunner().invoke(bench_command, ["--show", found.run.started, "--export", form, "--out", str(root)])
+    assert done.exit_code == 0, done.output
+    assert done.stdout_bytes.startswith(begins)
+
+
+def test_a_run_that_is_shown_gets_its_pages_anew(measured) -> None:
+    found = measured()
+    root = found.run.folder.parent.parent
+    done = CliRunner().invoke(bench_command, ["--show", "latest", "--out", str(root)])
+    assert done.exit_code == 0, done.output
+    assert "twisted_reactor" in done.output
+    assert (found.run.folder / "index.html").read_text() == bench_page.render(found)
 
 
 def _compare(root: Path, before: Findings, after: Findings) -> tuple[int, str]:
