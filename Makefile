@@ -60,7 +60,7 @@ gallery: .venv/lab.stamp ## record the tour anew, for docs/gallery.md
 	@$(BIN)/lab tour --record
 
 ## Load
-.PHONY: load swarm-demo nogil bench bench-quick bench-models bench-parser bench-up
+.PHONY: load swarm-demo nogil bench bench-quick bench-hold baseline bench-models bench-parser bench-up
 load: .venv/lab.stamp ## every model up, and Locust's web UI on 127.0.0.1:8089
 	@$(BIN)/lab up
 	@$(BIN)/lab load
@@ -84,6 +84,16 @@ bench: .venv/lab.stamp ## which model for which work: by turns, with intervals a
 bench-quick: .venv/lab.stamp ## the same, one kind of work and no sweep
 	@$(ENGINE) ensure && $(ENGINE) base || [ $$? -eq 3 ]
 	@$(BIN)/lab bench --quick
+
+bench-hold: .venv/lab.stamp ## bench-quick, held to benchmarks/baseline.json: did a model get dearer beside the others?
+	@$(ENGINE) ensure && $(ENGINE) base || [ $$? -eq 3 ]
+	@$(BIN)/lab bench --quick && $(BIN)/lab compare baseline latest
+
+baseline: .venv/lab.stamp ## benchmarks/baseline.json anew: on a machine that has nothing else to do
+	@$(ENGINE) ensure && $(ENGINE) base
+	@$(BIN)/lab bench --quick --rounds 7
+	@$(BIN)/lab bench --show latest --export baseline > results/baseline.json
+	@mv results/baseline.json benchmarks/baseline.json
 
 bench-parser: .venv/dev.stamp ## our parser beside hiredis
 	@$(BIN)/python benchmarks/parser.py
@@ -123,9 +133,9 @@ screenshot: .venv/lab.stamp ## docs/load.png anew: Locust's web UI in a real bro
 	@$(ENGINE) ensure && $(ENGINE) base
 	@$(BIN)/python -m lab.screenshot
 
-# The extras that models need, which are all but dev; and what one of them asks for.
+# The extras that models need, which are all but these two; and what one of them asks for.
 PROJECT = import sys, tomllib; extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]
-MODEL_EXTRAS = $(shell $(PYTHON) -c '$(PROJECT); print(*sorted({*extras} - {"dev"}))')
+MODEL_EXTRAS = $(shell $(PYTHON) -c '$(PROJECT); print(*sorted({*extras} - {"dev", "parquet"}))')
 COMPILE = $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-emit-index-url \
 	--no-emit-find-links --custom-compile-command 'make lock' $(UPGRADE)
 lock: .venv/dev.stamp ## lock what is installed, with hashes (UPGRADE=--upgrade: newer)

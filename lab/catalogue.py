@@ -30,6 +30,9 @@ GALLERY = "gallery"
 _MODELS = ROOT / "services" / "models"
 
 _LIMIT = "lab.limit."
+
+# What `lab.concurrency` can say: whom one server serves at the same time, which is what theory reasons from.
+CONCURRENCIES = ("one", "thread each", "process each", "threads", "processes", "loop", "loops")
 # What Docker allows as a host name on its networks, what Python allows as a module, and what fits an image tag.
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
@@ -72,6 +75,7 @@ class Model:
         profile: the Compose profile that it belongs to; such a model takes part where it or its profile is named.
         only_in_container: whether it has no way to run as a process of this machine.
         uses_all_cores: whether one server of it can keep several cores busy.
+        concurrency: of `CONCURRENCIES`; None where nobody has said.
     """
 
     name: str
@@ -85,6 +89,7 @@ class Model:
     profile: str | None = None
     only_in_container: bool = False
     uses_all_cores: bool = False
+    concurrency: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,6 +318,10 @@ def _read_models(files: Sequence[Path], definitions: Mapping[str, Mapping[str, A
         for label, value in (("lab.only", "container"), ("lab.cores", "all"), ("lab.contract", "rfc")):
             if labels.get(label, value) != value:
                 raise wrong(label, f"label {label} of {name} is {labels[label]!r}; if it is there, it is {value!r}")
+        concurrency = labels.get("lab.concurrency")
+        if concurrency is not None and concurrency not in CONCURRENCIES:
+            known = ", ".join(CONCURRENCIES)
+            raise wrong("lab.concurrency", f"label lab.concurrency of {name} is {concurrency!r}; known: {known}")
         try:
             addresses = tuple(_read_addresses(name, labels))
         except ValueError as error:
@@ -329,6 +338,7 @@ def _read_models(files: Sequence[Path], definitions: Mapping[str, Mapping[str, A
             profile=profile,
             only_in_container="lab.only" in labels or not (_MODELS / f"{name}.py").exists(),
             uses_all_cores="lab.cores" in labels,
+            concurrency=concurrency,
         )
 
 

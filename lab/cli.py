@@ -301,6 +301,7 @@ cli.add_command(Deferred("faults", "lab.faults.command", "Break models under loa
 cli.add_command(Deferred("tour", "lab.tour.command", "Network modules of the standard library, against real servers."))
 cli.add_command(Deferred("bench", "lab.bench.command", "Which model for which work: by turns, with intervals."))
 cli.add_command(Deferred("compare", "lab.bench.comparison", "What changed between two runs of bench, beyond noise."))
+cli.add_command(Deferred("advise", "lab.advise", "Which model for a load that you have in mind, and why."))
 cli.add_command(Deferred("demo", "lab.demo", "Up, check, a few seconds of load for each, one table, down."))
 
 

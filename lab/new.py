@@ -60,6 +60,8 @@ _STANZA = """\
     labels:
       lab.model: {name}
       lab.family: {blank}
+      # What theory reasons from: one, thread each, process each, threads, processes, loop or loops.
+      lab.concurrency: one
       lab.summary: "{blank}: the consequence for a client, in one line"
 {extra_label}      # To be taken out once it serves several clients at a time; the suite will say so.
       lab.limit.overlap: "serves one connection from accept to close before it accepts the next"

@@ -142,18 +142,18 @@ class Run:
         """Where a step's file is, as seen from the run's folder."""
         return f"{_STEPS}/{key}.json"
 
+    def list_keys(self) -> list[str]:
+        """Of everything that was kept."""
+        top = self.folder / _STEPS
+        return [str(path.relative_to(top).with_suffix("")) for path in sorted(top.rglob("*.json")) if path.is_file()]
+
     def steps(self) -> dict[str, dict[str, Any]]:
         """Everything that was kept, by key.
 
         Raises:
             StoreError: a file holds something else than was written.
         """
-        top = self.folder / _STEPS
-        return {
-            str(path.relative_to(top).with_suffix("")): dict(_read(path))
-            for path in sorted(top.rglob("*.json"))
-            if path.is_file()
-        }
+        return {key: self.read(key) for key in self.list_keys()}
 
     def read(self, key: str) -> dict[str, Any]:
         """What was kept of a step.

@@ -17,7 +17,8 @@ _COMPARE: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
     "<=": operator.le,
 }
-_TIMES = {"us": 1.0, "µs": 1.0, "μs": 1.0, "ms": 1e3, "s": 1e6}  # both of Unicode's micro signs, as people type them
+# Microseconds of each unit.
+TIMES = {"us": 1.0, "µs": 1.0, "μs": 1.0, "ms": 1e3, "s": 1e6}  # both of Unicode's micro signs, as people type them
 _RATIOS = {"": 1.0, "%": 0.01}
 _RATES = {"": 1.0, "/s": 1.0, "k": 1e3, "k/s": 1e3}
 
@@ -33,9 +34,9 @@ _PERCENTILES = {name.removesuffix("_us"): _times(share) for name, share in PERCE
 # What can be compared, where it is found, and its units. A rate in per cent is a metric of its own: of what was asked.
 _OF_ASKED = "rate of what was asked"
 _METRICS: dict[str, tuple[_Read, dict[str, float], str]] = {
-    **{name: (read, _TIMES, "5ms") for name, (read, _) in _PERCENTILES.items()},
-    **{f"service.{name}": (read, _TIMES, "5ms") for name, (_, read) in _PERCENTILES.items()},
-    "max": (lambda found: found.max_us, _TIMES, "5ms"),
+    **{name: (read, TIMES, "5ms") for name, (read, _) in _PERCENTILES.items()},
+    **{f"service.{name}": (read, TIMES, "5ms") for name, (_, read) in _PERCENTILES.items()},
+    "max": (lambda found: found.max_us, TIMES, "5ms"),
     "failures": (lambda found: found.failure_ratio, _RATIOS, "0.1%"),
     "late": (lambda found: found.ratio(found.late), _RATIOS, "0.1%"),
     "dropped": (lambda found: found.ratio(found.dropped), _RATIOS, "0.1%"),
@@ -63,26 +64,34 @@ class Threshold:
     limit: float
 
     @classmethod
-    def parse(cls, text: str) -> "Threshold":
+    def parse(cls, text: str, *, option: str = "--fail-if") -> "Threshold":
         """Read a condition.
+
+        Args:
+            option: where it was given, for the message.
 
         Raises:
             LabError: what is wrong with it, in one line.
         """
         match = _EXPRESSION.fullmatch(text)
         if match is None:
-            raise LabError(f"--fail-if {text!r}: not of the form 'p99 > 5ms'")
+            raise LabError(f"{option} {text!r}: not of the form 'p99 > 5ms'")
         metric, comparison, number, unit = match.groups()
         if (metric, unit) == ("rate", "%"):
             metric = _OF_ASKED
         if metric not in _METRICS:
             known = ", ".join(name for name in _METRICS if name != _OF_ASKED)
-            raise LabError(f"--fail-if {text!r}: {metric!r} is not measured; known: {known}")
+            raise LabError(f"{option} {text!r}: {metric!r} is not measured; known: {known}")
         _, units, example = _METRICS[metric]
         if unit not in units:
             wanted = ", ".join(name or "no unit" for name in units if name != "μs")
-            raise LabError(f"--fail-if {text!r}: {metric} takes {wanted}, as in '{metric} {comparison} {example}'")
+            raise LabError(f"{option} {text!r}: {metric} takes {wanted}, as in '{metric} {comparison} {example}'")
         return cls(text.strip(), metric, comparison, float(number) * units[unit])
+
+    @property
+    def share(self) -> float | None:
+        """Of the exchanges, that which a percentile speaks of; None if it is about something else."""
+        return PERCENTILES.get(f"{self.metric}_us")
 
     @property
     def needs_open_loop(self) -> bool:

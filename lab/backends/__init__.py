@@ -157,6 +157,7 @@ class Backend(Protocol):
         environ: Mapping[str, str] | None = None,
         capture: bool = False,
         publish: bool = False,
+        stdin: str | None = None,
         timeout: float | None = None,
     ) -> Completed:
         """Run one of the catalogue's instruments (`tests`, `locust`) once, with arguments behind its entry point.

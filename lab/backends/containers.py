@@ -147,13 +147,15 @@ class Containers:
         environ: Mapping[str, str] | None = None,
         capture: bool = False,
         publish: bool = False,
+        stdin: str | None = None,
         timeout: float | None = None,
     ) -> Completed:
         self.build([service])
         name = self._name_run(service)
         command = self._run_command(name, service, arguments, environ or {}, publish=publish, remove=True)
         try:
-            return _call(command, capture=capture, environ=self._environ() | dict(environ or {}), timeout=timeout)
+            environ = self._environ() | dict(environ or {})
+            return _call(command, capture=capture, stdin=stdin, environ=environ, timeout=timeout)
         except BaseException:
             self._remove("container", [name])
             raise

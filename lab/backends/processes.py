@@ -185,10 +185,15 @@ class Processes:
         environ: Mapping[str, str] | None = None,
         capture: bool = False,
         publish: bool = False,
+        stdin: str | None = None,
         timeout: float | None = None,
     ) -> Completed:
         return self.run(
-            ["python", *self._module_of(service), *arguments], environ=environ, capture=capture, timeout=timeout
+            ["python", *self._module_of(service), *arguments],
+            environ=environ,
+            capture=capture,
+            stdin=stdin,
+            timeout=timeout,
         )
 
     @contextlib.contextmanager

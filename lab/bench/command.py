@@ -2,17 +2,17 @@
 
 import contextlib
 import os
-import platform
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from lab.backends import Backend, choose_models, open_backend
+from lab.bench.baseline import render_baseline
 from lab.bench.findings import Findings, read_findings
-from lab.bench.plan import PRESETS, WORKS, Plan
+from lab.bench.plan import AGAIN, PRESETS, WORKS, Plan
 from lab.bench.runner import Progress, Runner
 from lab.catalogue import Catalogue, Model
 from lab.demo import check
@@ -21,9 +21,11 @@ from lab.errors import LabError
 from lab.load import SECONDS, split_names
 from lab.pinning import Pinning, split_cores
 from lab.report import bench_page
-from lab.report.bench import print_report, render_csv, render_markdown
+from lab.report.bench import print_report, render_markdown
+from lab.report.bench_export import render_csv, render_parquet, render_theory
 from lab.report.terminal import open_console
 from lab.store import RESULTS, Run
+from lab.theory import describe_concurrency
 
 if TYPE_CHECKING:
     from lab.cli import Lab
@@ -57,7 +59,11 @@ _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
     "--resume", "resumed", metavar="RUN", help="Go on with a run that was interrupted: its time, or `latest`."
 )
 @click.option("--show", "shown", metavar="RUN", help="Measure nothing; print what a run has found.")
-@click.option("--export", type=click.Choice(["csv"]), help="With --show: every measurement of the rounds.")
+@click.option(
+    "--export",
+    type=click.Choice(["csv", "parquet", "baseline", "theory"]),
+    help="With --show: every measurement; what `lab compare baseline` holds to; theory beside it, for the docs.",
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
@@ -86,11 +92,18 @@ def bench(
     if export and not shown:
         raise LabError("--export goes with --show RUN: what is exported is what a run has kept")
     if shown:
-        findings = read_findings(Run.find(shown, NAME, root=out))
+        kept = Run.find(shown, NAME, root=out)
         if export:
-            click.echo(render_csv(findings), nl=False)
+            findings = read_findings(kept)
+            exports: dict[str, Callable[[Findings], str | bytes]] = {
+                "csv": render_csv,
+                "parquet": render_parquet,
+                "baseline": render_baseline,
+                "theory": lambda found: render_theory(found, split_names(models)),
+            }
+            click.echo(exports[export](findings), nl=False)
         else:
-            print_report(findings, open_console())
+            report(kept)
         return
     backend = open_backend(lab.backend_name, lab.project or PROJECT, catalogue=lab.catalogue)
     twin = open_backend(backend.name, f"{backend.project}-{_TWIN}", catalogue=lab.catalogue)
@@ -107,14 +120,23 @@ def bench(
     pinning = split_cores()
     with up(backend, list(chosen), progress), up(twin, [plan.twin] if plan.twin else [], progress):
         environment = describe(backend, list(chosen.values()), pinning)
-        run = run or Run.create(NAME, {"plan": plan.as_json(), "environment": environment}, root=out)
+        run = run or Run.create(
+            NAME,
+            {
+                "plan": plan.as_json(),
+                "environment": environment,
+                "models": describe_concurrency(lab.catalogue, chosen.values()),
+            },
+            root=out,
+        )
         progress.say(f"kept in {run.folder}")
         runner = Runner(run, plan, backend, twin if plan.twin else None, chosen, pinning, progress)
         with run.writing():
             try:
                 runner.measure_all(check)
             finally:
-                keep_logs(run, backend, list(chosen))
+                keep_logs(run, backend, {name: name for name in chosen})
+                keep_logs(run, twin, {plan.twin: f"{AGAIN}{plan.twin}"} if plan.twin else {})
                 findings = report(run)
     click.get_current_context().exit(
         1 if findings.unsound or any(row.failures for row in findings.rows.values()) else 0
@@ -197,11 +219,27 @@ def describe(backend: Backend, models: Sequence[Model], pinning: Pinning | None)
         facts["images"] = read_images(backend.catalogue, models)
     facts["cores"] = str(pinning) if pinning else "one for all: nothing could be separated"
     facts["governor"] = _GOVERNOR.read_text().strip() if _GOVERNOR.is_file() else None
-    facts["libc"] = " ".join(platform.libc_ver()).strip() or None
-    facts["allocator"] = (
-        ", ".join(f"{name}={os.environ[name]}" for name in _ALLOCATOR if name in os.environ) or "as built"
+    facts["libc"] = read_libc(backend)
+    # A container has the environment that compose.yaml gives it, and a process this one's.
+    environs = (
+        {"": os.environ}
+        if backend.name == "process"
+        else {f"{model.name}: ": backend.catalogue.environ(model.name) for model in models}
     )
+    chosen = [
+        f"{whose}{name}={environ[name]}"
+        for whose, environ in environs.items()
+        for name in _ALLOCATOR
+        if name in environ
+    ]
+    facts["allocator"] = ", ".join(chosen) or "as built"
     return facts
+
+
+def read_libc(backend: Backend) -> str | None:
+    """The C library of the servers: their images and that of the lab's shell have one base."""
+    done = backend.run(["python", "-c", "import platform; print(*platform.libc_ver())"], capture=True, timeout=60)
+    return done.stdout.strip() or None
 
 
 def read_images(catalogue: Catalogue, models: Sequence[Model]) -> str | None:
@@ -221,17 +259,17 @@ def read_images(catalogue: Catalogue, models: Sequence[Model]) -> str | None:
     return ", ".join(f"{name} {short}" for name, short in found.items())
 
 
-def keep_logs(run: Run, backend: Backend, models: Sequence[str]) -> None:
-    """What the servers have written goes with the figures."""
-    for model in models:
-        run.keep_log(model, backend.logs(model))
+def keep_logs(run: Run, backend: Backend, models: Mapping[str, str]) -> None:
+    """What the servers have written goes with the figures, each under the name that its rows have."""
+    for model, name in models.items():
+        run.keep_log(name, backend.logs(model))
 
 
 def report(run: Run) -> Findings:
     """Print what there is, and write it beside what it was made from."""
     findings = read_findings(run)
+    print_report(findings, open_console())
     run.write_report("report.md", render_markdown(findings))
     run.write_report("index.html", bench_page.render(findings))
-    print_report(findings, open_console())
     click.echo(f"\n{run.folder / 'index.html'}")
     return findings

@@ -1,4 +1,4 @@
-"""`lab compare A B`: what has changed between two runs beyond their noise, with an exit code for CI."""
+"""`lab compare A B`: what has changed between two runs, or since the baseline, with an exit code for CI."""
 
 import re
 import sys
@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from lab.bench.baseline import BASELINE_FILE, THRESHOLD, Baseline, find_deviations
 from lab.bench.command import NAME
 from lab.bench.estimates import Change
 from lab.bench.estimates import compare as compare_estimates
@@ -24,6 +25,10 @@ _HELD = {
     "cpu_us": (True, "CPU µs/request", show_us),
     "p99_us": (True, "p99 µs", show_us),
 }
+
+# Of a run against a run; of a baseline, see there.
+_THRESHOLD = 0.1
+_BASELINE = "baseline"
 
 # What has to be the same for two runs to be comparable at all.
 _SAME = ("processor", "system", "backend", "engine", "servers", "cores", "governor", "libc", "allocator")
@@ -106,13 +111,27 @@ def find_other_conditions(before: Mapping[str, Any], after: Mapping[str, Any]) -
 @click.command()
 @click.argument("before", metavar="A")
 @click.argument("after", metavar="B")
-@click.option("--threshold", type=Share(), default="10%", show_default=True, help="How much worse a figure may become.")
+@click.option(
+    "--threshold", type=Share(), help=f"How much worse a figure may become.  [10%; of a baseline {THRESHOLD:.0%}]"
+)
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=RESULTS, hidden=True)
-def compare(before: str, after: str, threshold: float, out: Path) -> None:
+def compare(before: str, after: str, threshold: float | None, out: Path) -> None:
     """Say what changed from run A to run B beyond noise; exit with 1 on a regression past the threshold.
 
-    A run is a folder, the time that names it, or `latest`.
+    A run is a folder, the time that names it, or `latest`. A can also be `baseline`, which is the committed one, or a
+    file made by `lab bench --show RUN --export baseline`: then what each model costs beside one of them is compared,
+    which can be done on any machine.
     """
+    if before == _BASELINE or before.endswith(".json"):
+        file = BASELINE_FILE if before == _BASELINE else Path(before)
+        sys.exit(
+            hold(
+                Baseline.load(file),
+                read_findings(Run.find(after, NAME, root=out)),
+                THRESHOLD if threshold is None else threshold,
+            )
+        )
+    threshold = _THRESHOLD if threshold is None else threshold
     first, second = (read_findings(Run.find(text, NAME, root=out)) for text in (before, after))
     for line in find_other_conditions(first.run.facts["environment"], second.run.facts["environment"]):
         click.echo(f"not the same conditions: {line}")
@@ -126,6 +145,25 @@ def compare(before: str, after: str, threshold: float, out: Path) -> None:
         f"{regressions} worse by more than {threshold:.0%}"
     )
     sys.exit(1 if regressions or not common else 0)
+
+
+def hold(baseline: Baseline, findings: Findings, threshold: float) -> int:
+    """Print what a run says otherwise than a baseline; returns the exit code.
+
+    Raises:
+        LabError: the two have nothing in common.
+    """
+    made = baseline.made
+    click.echo(f"the baseline is of {made.get('date')}, commit {made.get('commit')}, {made.get('processor')}")
+    found = list(find_deviations(baseline, findings, threshold))
+    for item in found:
+        click.echo(item.text)
+    regressions = sum(item.is_regression for item in found)
+    click.echo(
+        f"{len(baseline.ratios)} costs beside that of {baseline.reference}: {len(found)} changed by more than "
+        f"{threshold:.0%}, beyond noise, {regressions} of them for the worse"
+    )
+    return 1 if regressions else 0
 
 
 def _name(cell: tuple[str, str, str]) -> str:

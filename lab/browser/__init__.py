@@ -1,4 +1,4 @@
-"""A visit to Locust's web UI in a real browser, which sits in a container of its own: for `make test` and the README.
+"""Pages in a real browser, which sits in a container of its own: Locust's web UI, and reports; for `make test`.
 
 The browser and what drives it are there only: drive.py runs inside, and imports nothing of ours.
 """
@@ -36,6 +36,27 @@ class Visit:
     complaints: list[str]
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What a reader has seen of a page that is one file.
+
+    Args:
+        links: where it leads.
+        requested: what it has loaded beside itself.
+        sorted: by table and heading, the cells of that column after one click, and after another.
+        wide: the windows in which it has to be scrolled sideways.
+        pictures: PNG files by name.
+        complaints: what the browser's console said of errors.
+    """
+
+    links: list[str]
+    requested: list[str]
+    sorted: list[dict[str, list[list[str]]]]
+    wide: list[str]
+    pictures: dict[str, bytes]
+    complaints: list[str]
+
+
 def visit(backend: Any, url: str, *, choices: Mapping[str, Sequence[str]], login: str | None = None) -> Visit:
     """Open the page, start a run, watch its numbers move, stop it, and download the files.
 
@@ -49,10 +70,33 @@ def visit(backend: Any, url: str, *, choices: Mapping[str, Sequence[str]], login
         LabError: the visit went wrong; with the visitor's last words.
     """
     task = {"url": url, "choices": {name: list(values) for name, values in choices.items()}, "login": login}
-    done = backend.run_service("browser", environ={"LAB_VISIT": json.dumps(task)}, capture=True, timeout=_SECONDS)
+    found = _ask(backend, task)
+    return Visit(pictures=_decode(found), **found)
+
+
+def read_page(backend: Any, html: str) -> Page:
+    """Open a page that needs nothing else, on a desk, on a phone, in the dark and on paper, and sort its tables.
+
+    Args:
+        backend: the containers beside whom the browser gets a container.
+        html: the page.
+
+    Raises:
+        LabError: it went wrong; with the reader's last words.
+    """
+    found = _ask(backend, None, stdin=html)
+    return Page(pictures=_decode(found), **found)
+
+
+def _ask(backend: Any, task: Mapping[str, Any] | None, *, stdin: str | None = None) -> dict[str, Any]:
+    environ = {"LAB_VISIT": json.dumps(task)}
+    done = backend.run_service("browser", environ=environ, capture=True, stdin=stdin, timeout=_SECONDS)
     if done.returncode:
         lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
         raise LabError("\n  ".join([f"the browser's visit failed ({done.returncode}); it said:", *lines[-30:]]))
-    found = json.loads(done.stdout.splitlines()[-1])
-    pictures = {name: base64.b64decode(text) for name, text in found.pop("pictures").items()}
-    return Visit(pictures=pictures, **found)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _decode(found: dict[str, Any]) -> dict[str, bytes]:
+    return {name: base64.b64decode(text) for name, text in found.pop("pictures").items()}

@@ -1,6 +1,7 @@
-"""Inside the browser's container: visit Locust's web UI as a person would, and print what was seen as one line of JSON.
+"""Inside the browser's container: look at pages as a person would, and print what was seen as one line of JSON.
 
     LAB_VISIT='{"url": ..., "choices": {field: [value, ...]}, "login": null}' python3 drive.py
+    LAB_VISIT=null python3 drive.py < page.html      a page that is one file, as a reader would open it
 
 Waiting is for conditions, not for time: a page on a busy machine may take long, and one that never comes is an error
 with the condition's name in it.
@@ -26,6 +27,16 @@ _WAIT_SECONDS = 40.0
 
 # Readings of each tab: the first one, and one that differs. The page asks for numbers every other second.
 _READINGS = 2
+
+# A page that is one file, where it is put; and who reads it: name -> width of the window, whether it is dark, and the
+# medium. Paper is A4, across. The last one is the one to sort with.
+_PAGE = Path("/tmp/index.html")  # noqa: S108 - a tmpfs of this container's own
+_READERS = {
+    "phone": (390, False, "screen"),
+    "paper": (1047, False, "print"),
+    "dark": (1440, True, "screen"),
+    "desk": (1440, False, "screen"),
+}
 
 # Pictures: name -> width and height of the window, and whether it is dark. The last one is the one to go on with.
 _WINDOWS = {"dark": (1440, 1120, True), "narrow": (414, 896, False), "light": (1440, 1120, False)}
@@ -223,5 +234,54 @@ def walk_through(driver: Chrome, url: str, choices: dict[str, list[str]], login:
     }
 
 
+def read_page(html: str) -> dict[str, Any]:
+    """See `lab.browser.Page`."""
+    _PAGE.write_text(html, encoding="utf-8")
+    with open_browser() as driver:
+        driver.get(_PAGE.as_uri())
+        pictures, wide = {}, []
+        for name, (width, dark, medium) in _READERS.items():
+            driver.execute_cdp_cmd("Emulation.setEmulatedMedia", describe_medium(dark, medium))
+            # Twice: how high the page is shows only in its width.
+            for height in (800, 0):
+                height = height or int(driver.execute_script("return document.documentElement.scrollHeight"))
+                driver.execute_cdp_cmd(
+                    "Emulation.setDeviceMetricsOverride",
+                    {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False},
+                )
+            if driver.execute_script("return document.documentElement.scrollWidth") > width:
+                wide.append(name)
+            pictures[name] = driver.get_screenshot_as_base64()
+        links = [str(link.get_attribute("href")) for link in driver.find_elements(By.TAG_NAME, "a")]
+        return {
+            "links": [link.removeprefix(_PAGE.parent.as_uri() + "/") for link in links],
+            "requested": driver.execute_script("return performance.getEntriesByType('resource').map((it) => it.name)"),
+            "sorted": [sort_table(driver, table) for table in driver.find_elements(By.TAG_NAME, "table")],
+            "wide": wide,
+            "pictures": pictures,
+            "complaints": read_console(driver),
+        }
+
+
+def describe_medium(dark: bool, medium: str) -> dict[str, Any]:
+    """As Chrome's protocol wants it."""
+    return {"media": medium, "features": [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]}
+
+
+def sort_table(driver: Chrome, table: WebElement) -> dict[str, list[list[str]]]:
+    """Click on each heading twice; what its column holds then, as the page sorts it."""
+    script = "const [table, n] = arguments; return [...table.tBodies[0].rows].map((row) => row.cells[n].dataset.value)"
+    found: dict[str, list[list[str]]] = {}
+    for head in table.find_elements(By.TAG_NAME, "th"):
+        for button in head.find_elements(By.TAG_NAME, "button"):
+            readings: list[list[str]] = []
+            found[button.text] = readings
+            for _ in range(2):
+                button.click()
+                readings.append(driver.execute_script(script, table, int(head.get_property("cellIndex"))))
+    return found
+
+
 if __name__ == "__main__":
-    print(json.dumps(visit(**json.loads(os.environ["LAB_VISIT"]))))
+    task = json.loads(os.environ["LAB_VISIT"])
+    print(json.dumps(visit(**task) if task else read_page(sys.stdin.read())))

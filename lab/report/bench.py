@@ -1,8 +1,6 @@
-"""What `lab bench` has found, as tables: on a terminal, in Markdown for a CI job's summary, and as CSV."""
+"""What `lab bench` has found, as tables: on a terminal, and in Markdown for a CI job's summary."""
 
-import csv
-import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rich import box
@@ -11,13 +9,29 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.bench.estimates import Estimate
+from lab.bench.expectations import expect
 from lab.bench.findings import FIGURES, Comparison, Findings, Row, choose_costs
 from lab.bench.plan import CLOSED, FIXED, WORKS
 from lab.bench.sweep import STOP_RULE
 from lab.report.figures import UNKNOWN, show_bytes, show_count, show_us
 
-COLUMNS = ("model", "place", "requests/s", "users", "p50 µs", "p99 µs", "CPU µs/req", "memory", "KiB/conn", "verdict")
+COLUMNS = (
+    "model",
+    "place",
+    "requests/s",
+    "theory",
+    "users",
+    "p50 µs",
+    "p99 µs",
+    "CPU µs/req",
+    "memory",
+    "KiB/conn",
+    "verdict",
+)
 _NUMBERS = COLUMNS[1:-1]
+
+# Less than this part of the best is one to avoid.
+_FAR_BEHIND = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +41,15 @@ class Line:
     Args:
         cells: in the order of the columns.
         reason: of the verdict; what failed.
+        theory: what is to be expected, and why; empty where nobody can say.
+        surprise: how the measurement contradicts that; empty if it does not.
         keys: the steps that stand behind it, in the store.
     """
 
     cells: tuple[str, ...]
     reason: str
+    theory: str
+    surprise: str
     keys: tuple[str, ...]
 
 
@@ -56,11 +74,14 @@ def _make_line(findings: Findings, row: Row, cost: Row | None, place: tuple[int,
         reason += "; failures: " + "; ".join(f"{count} × {why}" for why, count in row.failed.items())  # noqa: RUF001
     if row.failures and row.found:
         reason += f"; {len(row.failures)} of {len(row.keys)} could not be measured: {row.failures[0]}"
+    theory = expect(findings, row)
+    keys = row.keys + (cost.keys if cost and cost is not row else ())
     return Line(
         (
             row.model,
             show_place(place),
             show_estimate(row.read("rate"), show_count),
+            UNKNOWN if theory is None else f"≤ {show_count(theory.ceiling.rate)}" + (" !" if theory.surprise else ""),
             UNKNOWN if one is None else str(one.users),
             show_middle(row.read("p50_us"), show_us),
             show_middle(row.read("p99_us"), show_us),
@@ -70,7 +91,9 @@ def _make_line(findings: Findings, row: Row, cost: Row | None, place: tuple[int,
             verdict or "not measured",
         ),
         reason,
-        row.keys + (cost.keys if cost and cost is not row else ()),
+        "" if theory is None else theory.reason,
+        "" if theory is None else theory.surprise,
+        keys + ((theory.key,) if theory and theory.key else ()),
     )
 
 
@@ -104,6 +127,9 @@ def make_answers(findings: Findings, work: str) -> Iterator[str]:
         return
     places = findings.rank(rows, "rate")
     first = [model for model, (best, _) in places.items() if best == 1]
+    costs = findings.rank([row for row in choose_costs(findings, work) if row.found], "cpu_us")
+    cheapest = [model for model, (best, _) in costs.items() if best == 1]
+    yield from _advise(findings, rows, first, cheapest)
     bounds = [row.model for row in rows if row.is_lower_bound and row.model in first]
     if len(first) == 1:
         yield f"The most requests: {first[0]}."
@@ -111,13 +137,38 @@ def make_answers(findings: Findings, work: str) -> Iterator[str]:
         yield f"The most requests: no difference beyond doubt between {', '.join(first)}."
     if bounds:
         yield f"Lower bounds, since not the server was the limit: {', '.join(bounds)}."
-    costs = findings.rank([row for row in choose_costs(findings, work) if row.found], "cpu_us")
-    cheapest = [model for model, (best, _) in costs.items() if best == 1]
     if cheapest:
         at = f" at {WORKS[work].fixed_rate:.0f} requests/s" if findings.list_rows(work, FIXED) else ""
         yield f"The least CPU for a request{at}: {', '.join(cheapest)}."
     if failing := [row.model for row in rows if row.failed]:
         yield f"With failures, so avoid them under this load: {', '.join(failing)}."
+
+
+def _advise(findings: Findings, rows: Sequence[Row], first: Sequence[str], cheapest: Sequence[str]) -> Iterator[str]:
+    """Whom to take for a kind of work, and whom not to, with the reason."""
+    rates = {row.model: found for row in rows if (found := row.read("rate"))}
+    best = max((found.middle for found in rates.values()), default=0.0)
+    # What is far behind, and only a lower bound, may be good; nothing says that it is.
+    both = [model for model in first if model in cheapest and rates[model].middle >= best * _FAR_BEHIND]
+    if len(both) == len(rows):
+        yield "Take any of them: nothing tells them apart."
+    elif both:
+        yield f"Take: {', '.join(both)}, since nobody answers more beyond doubt, and nobody needs less CPU."
+    for row in rows:
+        rate = rates.get(row.model)
+        if row.failed:
+            yield f"Avoid: {row.model}, which failed {row.failed.total()} times."
+        elif rate and row.model not in first and rate.high < best * _FAR_BEHIND:
+            theory = expect(findings, row)
+            why = theory.ceiling.reason if theory else row.reason
+            yield f"Avoid: {row.model}, with {rate.middle / best:.0%} of the best rate: {why}."
+
+
+def make_surprises(lines: Sequence[Line]) -> Iterator[str]:
+    """What theory does not explain, a sentence for each row."""
+    for line in lines:
+        if line.surprise:
+            yield f"! {line.cells[0]}: {line.surprise}. Theory: {line.theory}."
 
 
 def make_trust(findings: Findings) -> Iterator[str]:
@@ -178,6 +229,15 @@ def _show_costs(item: Comparison) -> str:
     return f" (CPU µs of the server for each: {ours}, and {theirs})"
 
 
+def make_environment(findings: Findings) -> dict[str, str]:
+    """What it ran on; the load generator says of itself what it is, with each measurement."""
+    facts = dict(findings.run.facts["environment"])
+    if not facts.get("load generator"):
+        versions = next((item.versions for row in findings.rows.values() for item in row.found.values()), {})
+        facts["load generator"] = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return {name: value or "not known" for name, value in facts.items()}
+
+
 def print_report(findings: Findings, console: Console) -> None:
     """Print everything."""
     for work in findings.plan.works:
@@ -193,6 +253,8 @@ def print_report(findings: Findings, console: Console) -> None:
         for line in lines:
             table.add_row(*map(Text, line.cells))
         console.print(table)
+        for sentence in make_surprises(lines):
+            console.print(sentence, markup=False)
     for sentence in make_trust(findings):
         console.print(sentence, style="dim", markup=False)
 
@@ -207,40 +269,23 @@ def render_markdown(findings: Findings) -> str:
             continue
         text += [f"## {work}: {WORKS[work].summary}", ""]
         text += [f"{sentence}  " for sentence in make_answers(findings, work)]
-        text += ["", _row([*COLUMNS, "why", "raw"]), _row(["---"] * (len(COLUMNS) + 2))]
+        text += ["", _row([*COLUMNS, "why", "theory says", "raw"]), _row(["---"] * (len(COLUMNS) + 3))]
         for line in lines:
             raw = " ".join(f"[{number}]({run.path_of(key)})" for number, key in enumerate(line.keys, 1))
-            text.append(_row([*line.cells, line.reason, raw]))
-        text.append("")
+            text.append(_row([*line.cells, line.reason, line.theory or UNKNOWN, raw]))
+        text += ["", *(f"* {sentence}" for sentence in make_surprises(lines)), ""]
     text += ["## How far it can be trusted", "", *(f"* {sentence}" for sentence in make_trust(findings)), ""]
     text += ["## What it ran on", ""]
-    text += [f"* {name}: {value or 'not known'}" for name, value in run.facts["environment"].items()]
+    text += [f"* {name}: {value}" for name, value in make_environment(findings).items()]
     text += [
         "",
         f"{plan.rounds} rounds of {plan.seconds:g} s after {plan.warm_up:g} s of warm-up, seed {plan.seed}, in the "
         f"ways {', '.join(plan.ways)}. `[low high]` is the 95 % interval of the median over the rounds; `≥` a lower "
-        "bound; a place is a range where intervals overlap.",
+        "bound; a place is a range where intervals overlap. `≤` is the most that theory allows, `!` a row that it does "
+        "not explain.",
         "",
     ]
     return "\n".join(text)
-
-
-def render_csv(findings: Findings) -> str:
-    """One line a measurement of the rounds: what was asked, and every figure that is a number."""
-    file = io.StringIO()
-    rows: list[Mapping[str, object]] = []
-    for row in findings.rows.values():
-        for number, item in row.found.items():
-            flat = {name: value for name, value in item.as_json().items() if not isinstance(value, list | tuple | dict)}
-            rows.append(
-                {"work": row.work, "way": row.way, "round": number, **flat, "failed": item.failed}
-                | {"verdict": str(item.verdict.bound), "reason": item.verdict.reason}
-            )
-    names: Sequence[str] = list(dict.fromkeys(name for row in rows for name in row))
-    writer = csv.DictWriter(file, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return file.getvalue()
 
 
 def _row(cells: Sequence[str]) -> str:

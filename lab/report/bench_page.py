@@ -5,18 +5,19 @@ apart by colours, and not by everybody.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from lab.bench.findings import Findings, Row
 from lab.bench.plan import AGAIN, CLOSED, WORKS
+from lab.bench.runner import INDEPENDENT
 from lab.histogram import Histogram
-from lab.report.bench import COLUMNS, Line, make_answers, make_lines, make_trust
-from lab.report.figures import show_count, show_us
+from lab.report.bench import COLUMNS, Line, make_answers, make_environment, make_lines, make_trust
+from lab.report.figures import UNKNOWN, show_count, show_time
 from lab.report.page import load_template
 
 # The size of a curve's picture, and the room around the line.
-_WIDTH, _HEIGHT, _MARGIN = 120, 34, 3
+_WIDTH, _HEIGHT, _MARGIN = 190, 44, 4
 
 # Each a nine more than the last, as HdrHistogram's plots have them: the rare ones get as much room as the frequent.
 _SHARES = (0.0, 0.5, 0.9, 0.99, 0.999)
@@ -39,6 +40,15 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True)
+class Bar:
+    """A figure beside others: as shown, as sorted, and its width in per cent of the longest."""
+
+    text: str
+    sort: str
+    width: float
+
+
+@dataclass(frozen=True, slots=True)
 class PageRow:
     """A model as the template needs it: `sorts` are the cells as they are sorted, raw the links to its steps."""
 
@@ -46,36 +56,56 @@ class PageRow:
     sorts: tuple[str, ...]
     throughput: Curve | None
     latency: Curve | None
+    cost: Bar
+    memory: Bar
     raw: tuple[str, ...]
+
+    @property
+    def model(self) -> str:
+        """Its name."""
+        return self.line.cells[0]
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One kind of work."""
+    """One kind of work; the two headings say what the curves below them show, and their scale."""
 
     name: str
     summary: str
     answers: tuple[str, ...]
     rows: tuple[PageRow, ...]
-    latency_way: str
+    throughput_heading: str
+    latency_heading: str
+
+    @property
+    def advice(self) -> tuple[str, ...]:
+        """Of the answers, whom to take and whom not to; all of them where none says that."""
+        return tuple(text for text in self.answers if text.startswith(("Take", "Avoid"))) or self.answers
+
+    def find(self, model: str) -> PageRow | None:
+        """The row of a model; None if it has none."""
+        return next((row for row in self.rows if row.model == model), None)
 
 
 def render(findings: Findings) -> str:
     """The page."""
+    sections = [section for work in findings.plan.works if (section := _make_section(findings, work)).rows]
     return load_template("bench.html.j2").render(
         run=findings.run,
         plan=findings.plan,
         columns=COLUMNS,
-        sections=[section for work in findings.plan.works if (section := _make_section(findings, work)).rows],
+        sections=sections,
+        models=list(dict.fromkeys(row.model for section in sections for row in section.rows)),
         trust=list(make_trust(findings)),
-        environment={name: value or "not known" for name, value in findings.run.facts["environment"].items()},
+        trust_raw={title: [findings.run.path_of(key) for key in keys] for title, keys in _list_others(findings)},
+        environment=make_environment(findings),
         size=(_WIDTH, _HEIGHT),
     )
 
 
 def _make_section(findings: Findings, work: str) -> Section:
     lines = make_lines(findings, work)
-    way = next((way for way in _LATENCY_WAYS if way in findings.plan.ways), CLOSED)
+    way = next((way for way in _LATENCY_WAYS if way in findings.plan.ways_of(work)), CLOSED)
     sweeps = {
         model: [(float(users), item.rate) for users, item in sorted(levels.items())]
         for (found, model), levels in findings.sweeps.items()
@@ -83,18 +113,56 @@ def _make_section(findings: Findings, work: str) -> Section:
     }
     times = {row.model: _percentiles(row) for row in findings.list_rows(work, way)}
     throughputs = _draw(sweeps, lambda x, y: f"{x:.0f} connections: {show_count(y)} requests/s", log_x=True)
-    latencies = _draw(times, lambda x, y: f"p{100 * _SHARES[int(x)]:g}: {show_us(y)} µs", log_y=True)
+    latencies = _draw(times, lambda x, y: f"p{100 * _SHARES[int(x)]:g}: {show_time(y)}", log_y=True)
+    costs = _make_bars(lines, COLUMNS.index("CPU µs/req"))
+    memories = _make_bars(lines, COLUMNS.index("KiB/conn"))
     rows = [
         PageRow(
             line,
             tuple(_sort_key(cell) for cell in line.cells),
             throughputs.get(line.cells[0]),
             latencies.get(line.cells[0]),
+            cost,
+            memory,
             tuple(findings.run.path_of(key) for key in _list_keys(findings, work, way, line)),
         )
-        for line in lines
+        for line, cost, memory in zip(lines, costs, memories, strict=True)
     ]
-    return Section(work, WORKS[work].summary, tuple(make_answers(findings, work)), tuple(rows), way)
+    users = [x for points in sweeps.values() for x, _ in points]
+    rates = [y for points in sweeps.values() for _, y in points]
+    spans = [y for points in times.values() for _, y in points]
+    return Section(
+        work,
+        WORKS[work].summary,
+        tuple(make_answers(findings, work)),
+        tuple(rows),
+        f"requests/s, 0 to {show_count(max(rates))}, by {min(users):.0f} to {max(users):.0f} connections"
+        if users
+        else "",
+        f"time of p0 to p99.9, {show_time(min(spans))} to {show_time(max(spans))}, {way}" if spans else f"times, {way}",
+    )
+
+
+def _make_bars(lines: Sequence[Line], column: int) -> list[Bar]:
+    """The figures of a column, each as long as it is large."""
+    keys = [_sort_key(line.cells[column]) for line in lines]
+    longest = max((float(key) for key in keys if key != UNKNOWN), default=0.0)
+    return [
+        Bar(line.cells[column], key, 100 * float(key) / longest if longest and key != UNKNOWN else 0.0)
+        for line, key in zip(lines, keys, strict=True)
+    ]
+
+
+def _list_others(findings: Findings) -> Iterator[tuple[str, list[str]]]:
+    """The steps that are behind no row: a title, and their keys."""
+    keys = findings.run.list_keys()
+    yield "noise, the second server", [key for key in keys if f"/{AGAIN}" in key]
+    for title, phase in (
+        ("independent check", INDEPENDENT),
+        ("conformance", "conformance"),
+        ("first visits", "history"),
+    ):
+        yield title, [key for key in keys if key.startswith(f"{phase}/")]
 
 
 def _list_keys(findings: Findings, work: str, way: str, line: Line) -> list[str]:
@@ -152,7 +220,14 @@ def _place(value: float, low: float, high: float, room: float) -> float:
 
 def _sort_key(cell: str) -> str:
     """A figure as a number, a dash as nothing; words as they are."""
-    text = cell.removeprefix("≥ ").partition(" [")[0].replace("\u202f", "").removesuffix(" MiB").partition("-")[0]
+    text = (
+        cell.lstrip("≥≤ ")
+        .removesuffix(" !")
+        .partition(" [")[0]
+        .replace("\u202f", "")
+        .removesuffix(" MiB")
+        .partition("-")[0]
+    )
     factor = {"k": 1e3, "M": 1e6}.get(text[-1:], 1.0)
     try:
         return repr(float(text.rstrip("kM")) * factor)

@@ -33,6 +33,14 @@ def show_us(value: float | None) -> str:
     return _three_digits(rounded) if rounded < 1000 else f"{rounded:,.0f}".replace(",", "\u202f")
 
 
+def show_time(microseconds: float) -> str:
+    """A time with the unit that fits it, for a sentence: 52.3 µs, 20.1 ms, 1.20 s."""
+    for limit, factor, unit in ((999.5, 1, "µs"), (999_500, 1e3, "ms")):
+        if microseconds < limit:
+            return f"{_three_digits(microseconds / factor)} {unit}"
+    return f"{_three_digits(microseconds / 1e6)} s"
+
+
 def show_bytes(value: float | None) -> str:
     """Memory in MiB."""
     return UNKNOWN if value is None else f"{value / 2**20:.1f} MiB"

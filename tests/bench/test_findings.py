@@ -3,19 +3,25 @@
 import csv
 import io
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
+from lab.bench.command import bench as bench_command
 from lab.bench.comparison import compare
 from lab.bench.estimates import Estimate
 from lab.bench.findings import Comparison, Findings, read_findings
+from lab.errors import LabError
 from lab.report import bench_page
-from lab.report.bench import make_answers, make_lines, make_trust, print_report, render_csv, render_markdown
+from lab.report.bench import make_answers, make_lines, make_trust, print_report, render_markdown
+from lab.report.bench_export import render_csv, render_parquet
 from lab.store import Run
 from lab.verdict import Bound, Verdict
 
@@ -49,7 +55,7 @@ def test_the_best_first_and_a_tie_where_nothing_tells_them_apart(measured) -> No
     lines = {line.cells[0]: line.cells for line in make_lines(found, "session")}
     assert list(lines)[2] == "twisted_reactor"
     assert lines["twisted_reactor"][1] == "3"
-    assert lines["asyncio_streams"][9] == "server-bound"
+    assert lines["asyncio_streams"][-1] == "server-bound"
     assert lines["asyncio_streams"][1] == lines["plain_socket"][1] == "1-2"
     assert lines["twisted_reactor"][2] == "5.00k [5.00k 5.00k]"
     text = " ".join(make_answers(found, "session"))
@@ -130,15 +136,16 @@ def test_the_page_needs_nothing_else_and_leads_to_its_raw_data(measured) -> None
     found = measured(failures={"<b>wrong</b>": 5})
     text = bench_page.render(found)
     links = re.findall(r'href="([^"]+)"', text)
-    # Three rounds in three ways, and two levels of the sweep; the plan and two folders.
-    assert len(links) == 3 * (9 + 2) + 3
+    # Of all that was kept nothing is without a way to it; beside it the plan, and two folders.
+    kept = {found.run.path_of(key) for key in found.run.list_keys()}
+    assert set(links) == kept | {"run.json", "steps/", "logs/"}
     assert all((found.run.folder / link).exists() for link in links if link != "logs/")
     assert not re.search(r'(?:src|href)="(?:https?:)?//|@import|url\(', text)
     # A curve of the sweep and one of the percentiles for each model; the twin's second name has no row.
     assert text.count("<polyline") == 3 * 2
     assert "4 connections: " in text
     assert "p99: 900 µs" in text
-    assert "again-" not in text
+    assert 'scope="row" data-value="again-' not in text
     assert "<b>wrong" not in text
     # Sorted by what is shown, as numbers.
     assert re.search(r'data-label="requests/s" data-value="5000\.0">5\.00k', text)
@@ -150,6 +157,45 @@ def test_csv_has_a_line_for_each_measurement_of_the_rounds(measured) -> None:
     assert len(rows) == 4 * 3 * 3
     assert {row["verdict"] for row in rows} == {"server-bound"}
     assert {float(row["p99_us"]) for row in rows} == {900.0}
+
+
+def test_parquet_says_the_same_as_csv(measured) -> None:
+    found = measured()
+    table = pyarrow.parquet.read_table(io.BytesIO(render_parquet(found)))
+    rows = list(csv.DictReader(io.StringIO(render_csv(found))))
+    assert table.column_names == list(rows[0])
+    assert [
+        {name: "" if value is None else str(value) for name, value in row.items()} for row in table.to_pylist()
+    ] == rows
+    assert table.column("rate").type == pyarrow.float64()
+    assert table.column("asked_rate").null_count == len(rows)
+
+
+def test_without_what_writes_parquet_it_says_so(measured, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(LabError, match=r"the extra `parquet`: `make install` has it"):
+        render_parquet(measured())
+
+
+@pytest.mark.parametrize(
+    ("form", "begins"),
+    [("csv", b"work,way,round"), ("parquet", b"PAR1"), ("baseline", b"{"), ("theory", b"| work | model |")],
+)
+def test_what_is_exported_is_on_stdout_and_nothing_else_is(measured, form: str, begins: bytes) -> None:
+    found = measured()
+    root = found.run.folder.parent.parent
+    done = CliRunner().invoke(bench_command, ["--show", found.run.started, "--export", form, "--out", str(root)])
+    assert done.exit_code == 0, done.output
+    assert done.stdout_bytes.startswith(begins)
+
+
+def test_a_run_that_is_shown_gets_its_pages_anew(measured) -> None:
+    found = measured()
+    root = found.run.folder.parent.parent
+    done = CliRunner().invoke(bench_command, ["--show", "latest", "--out", str(root)])
+    assert done.exit_code == 0, done.output
+    assert "twisted_reactor" in done.output
+    assert (found.run.folder / "index.html").read_text() == bench_page.render(found)
 
 
 def _compare(root: Path, before: Findings, after: Findings) -> tuple[int, str]:

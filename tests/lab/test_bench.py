@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -47,15 +48,20 @@ def test_ctrl_c_keeps_what_was_measured_and_resume_goes_on(process_project: str,
     after = run.steps()
     assert {key: after[key] for key in kept} == kept
     assert "conformance:" not in done.stderr
-    # Two logs: one of each part.
-    assert len(list((run.folder / "logs").iterdir())) == 2
+    # One of each part, of the server and its twin.
+    names = ["again-asyncio_streams.2.log", "again-asyncio_streams.log", "asyncio_streams.2.log", "asyncio_streams.log"]
+    assert sorted(path.name for path in (run.folder / "logs").iterdir()) == names
 
     assert "asyncio_streams" in lab(*where, "--show", "latest").stdout
     rows = list(csv.DictReader(io.StringIO(lab(*where, "--show", run.started, "--export", "csv").stdout)))
     assert [row["model"] for row in rows] == ["again-asyncio_streams", "asyncio_streams"]
     assert "is finished" in lab(*where, "--resume", "latest").stderr
+    facts = json.loads((run.folder / "run.json").read_text())
+    assert {"processor", "system", "servers", "commit", "governor", "libc", "allocator"} <= set(facts["environment"])
+    assert facts["environment"]["libc"] == " ".join(platform.libc_ver())
+    assert facts["models"]["asyncio_streams"]["concurrency"] == "loop"
     if len(os.sched_getaffinity(0)) > 1:
-        assert json.loads((run.folder / "run.json").read_text())["environment"]["cores"].startswith("servers on core")
+        assert facts["environment"]["cores"].startswith("servers on core")
     assert not runtime_directory(f"{process_project}-twin").exists()
 
 

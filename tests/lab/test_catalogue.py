@@ -264,6 +264,10 @@ BROKEN = {
         MODEL.replace("lab.family", "lab.cores: 2\n      lab.family"),
         r"compose\.yaml:6: label lab\.cores of mine is '2'; if it is there, it is 'all'",
     ),
+    "of its own concurrency": (
+        MODEL.replace("lab.family", "lab.concurrency: many\n      lab.family"),
+        r"compose\.yaml:6: label lab\.concurrency of mine is 'many'; known: one, thread each",
+    ),
     "no models": ("services: {helper: {image: x}}\n", r"compose\.yaml: no service has the label lab\.model"),
     "nothing": ("", r"compose\.yaml: no service has the label lab\.model"),
 }

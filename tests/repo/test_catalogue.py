@@ -21,7 +21,8 @@ def test_every_model_has_a_file_and_every_file_is_a_model() -> None:
 
 
 def test_every_extra_is_declared_locked_and_used() -> None:
-    extras = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]) - {"dev"}
+    extras = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
+    extras -= {"dev", "parquet"}  # no model needs them
     locked = {path.stem for path in (ROOT / "requirements").glob("*.txt")} - {"lab", "dev"}
     used = {model.extra for model in CATALOGUE.models if model.extra}
     assert extras == locked == used
@@ -38,6 +39,10 @@ def test_image_and_build_arguments_are_the_models_name() -> None:
             continue
         assert arguments["MODEL"] == model.name
         assert arguments.get("EXTRA") == model.extra
+
+
+def test_every_model_says_whom_it_serves_at_the_same_time() -> None:
+    assert not [model.name for model in CATALOGUE.models if model.concurrency is None]
 
 
 def test_readme_has_a_row_for_each_model_in_the_catalogues_order() -> None:

@@ -1,0 +1,126 @@
+"""What `lab advise` knows of models: the last run of `lab bench`, and where that says nothing, docs/measured.json."""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.advise_model import Known
+from lab.bench.findings import Findings, read_findings
+from lab.bench.plan import CLOSED
+from lab.catalogue import Catalogue, Model
+from lab.measured import Measured
+from lab.store import Run, StoreError
+from lab.theory import Server
+
+# The kinds of work that cost a model nothing but the request itself, the best one first.
+_PLAIN = ("session", "ping")
+_MEASURED_PLAIN = "closed_session"
+
+# From the two ends of a sweep, so far apart that what a connection takes stands out.
+_FEWEST = 200
+
+_UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What there is.
+
+    Args:
+        findings: of a run; None if there is none.
+        measured: docs/measured.json.
+        notes: where the figures come from, and what there was not, for people.
+    """
+
+    findings: Findings | None
+    measured: Measured
+    notes: tuple[str, ...]
+
+    @property
+    def machine_cores(self) -> int:
+        """What this machine has."""
+        return len(os.sched_getaffinity(0))
+
+    def read(self, catalogue: Catalogue, model: Model) -> Known:
+        """All that is known of a model."""
+        server = Server.of(catalogue, model)
+        limit = read_size(catalogue.definitions[model.name])
+        known = _read_measured(self.measured, model.name)
+        known |= _read_findings(self.findings, model.name) if self.findings else {}
+        return Known(model.name, server, memory_limit=limit, **known)  # type: ignore[arg-type]  # by their names
+
+
+def read_sources(catalogue: Catalogue, folder: Path | None, root: Path) -> Sources:
+    """Read what there is.
+
+    Args:
+        folder: of a run; None for the last one under `root`, if there is one.
+
+    Raises:
+        LabError: something is there, and cannot be read.
+    """
+    measured = Measured.load()
+    environment = measured.environment
+    committed = f"docs/measured.json ({environment.get('date')}, {environment.get('processor')})"
+    try:
+        run = Run.open(folder.resolve()) if folder else Run.find(None, "bench", root=root)
+    except StoreError as error:
+        if folder or (root / "bench").is_dir():
+            raise
+        return Sources(
+            None, measured, (f"No run of `lab bench` ({error}): costs and memory are those of {committed}.",)
+        )
+    findings = read_findings(run)
+    facts = findings.run.facts["environment"]
+    notes = [f"From the run {run.started} ({facts.get('processor')}, {facts.get('cores')}); else from {committed}."]
+    if missing := [model.name for model in catalogue.select() if model.name not in findings.plan.models]:
+        notes.append(f"Not in that run: {', '.join(missing)}.")
+    if not set(_PLAIN) & set(findings.plan.works):
+        notes.append(f"It has none of {', '.join(_PLAIN)}, so nothing of it says what a request costs.")
+    return Sources(findings, measured, tuple(notes))
+
+
+def _read_measured(measured: Measured, model: str) -> dict[str, float | int | bool | None]:
+    found: dict[str, float | int | bool | None] = {}
+    if summary := measured.models.get(model, {}).get(_MEASURED_PLAIN):
+        found |= {
+            "cost": None if summary.cpu_us is None else summary.cpu_us / 1e6,
+            "base_bytes": summary.memory_bytes,
+            "most_connections": summary.users,
+            "most_rate": summary.rate,
+            "is_lower_bound": summary.is_lower_bound,
+        }
+    idle = measured.idle.get(model)
+    if idle and idle.bytes_per_connection is not None:
+        found |= {"connection_bytes": idle.bytes_per_connection, "most_connections": idle.connections}
+    return found
+
+
+def _read_findings(findings: Findings, model: str) -> dict[str, float | int | bool | None]:
+    """What a run says; what it does not say is left out, so that what is known otherwise stays."""
+    found: dict[str, float | int | bool | None] = {}
+    work = next((name for name in _PLAIN if (name, model, CLOSED) in findings.rows), None)
+    if work is None:
+        return found
+    row = findings.rows[work, model, CLOSED]
+    # At full load, as in docs/measured.json: the two must not be compared by how often they were asked.
+    if cost := row.read("cpu_us"):
+        found["cost"] = cost.middle / 1e6
+    if rate := row.read("rate"):
+        found |= {"most_rate": rate.middle, "is_lower_bound": rate.is_lower_bound}
+    if row.memory_bytes is not None:
+        found["base_bytes"] = row.memory_bytes
+    for name in findings.plan.works:
+        most = max(findings.sweeps.get((name, model), {}), default=0)
+        each = findings.connection_bytes(name, model)
+        if most >= _FEWEST and each:
+            found |= {"connection_bytes": each, "most_connections": most}
+    return found
+
+
+def read_size(definition: Mapping[str, object]) -> int | None:
+    """The memory that compose.yaml gives a container, in bytes; None if it says nothing."""
+    match = re.fullmatch(r"(\d+)([kmg]?)b?", str(definition.get("mem_limit", "")).lower())
+    return int(match[1]) * _UNITS[match[2]] if match else None

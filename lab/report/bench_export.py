@@ -1,0 +1,86 @@
+"""What a benchmark has kept, for others: its measurements as CSV and as Parquet; theory beside them for the pages."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+
+from lab.bench.findings import Findings
+from lab.errors import LabError
+from lab.report.bench import COLUMNS, make_lines
+from lab.report.figures import UNKNOWN
+
+_Row = Mapping[str, object]
+
+
+def list_measurements(findings: Findings) -> list[_Row]:
+    """One row a measurement of the rounds: what was asked, and every figure that is a number."""
+    rows: list[_Row] = []
+    for row in findings.rows.values():
+        for number, item in row.found.items():
+            flat = {name: value for name, value in item.as_json().items() if not isinstance(value, list | tuple | dict)}
+            rows.append(
+                {"work": row.work, "way": row.way, "round": number, **flat, "failed": item.failed}
+                | {"verdict": str(item.verdict.bound), "reason": item.verdict.reason}
+            )
+    return rows
+
+
+def render_csv(findings: Findings) -> str:
+    """As CSV; what is not known is an empty field."""
+    rows = list_measurements(findings)
+    file = io.StringIO()
+    writer = csv.DictWriter(file, _list_names(rows), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()
+
+
+def render_parquet(findings: Findings) -> bytes:
+    """As Parquet; what is not known is null.
+
+    Raises:
+        LabError: what writes it is not installed.
+    """
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise LabError("Parquet needs pyarrow, which is the extra `parquet`: `make install` has it") from None
+    rows = list_measurements(findings)
+    table = pyarrow.table({name: [row.get(name) for row in rows] for name in _list_names(rows)})
+    file = io.BytesIO()
+    pyarrow.parquet.write_table(table, file)
+    return file.getvalue()
+
+
+def render_theory(findings: Findings, models: Sequence[str] = ()) -> str:
+    """What theory expects beside what was measured, in Markdown, for docs/reading-the-numbers.md.
+
+    Args:
+        models: which; none for all of the run.
+
+    Raises:
+        LabError: one of them is not in it.
+    """
+    for name in models:
+        if name not in findings.plan.models:
+            raise LabError(f"{name} is not in this run; it has {', '.join(findings.plan.models)}")
+    facts = findings.run.facts["environment"]
+    text = ["| work | model | theory: requests/s | measured | why |", "|---|---|---:|---:|---|"]
+    rate, theory = COLUMNS.index("requests/s"), COLUMNS.index("theory")
+    for work in findings.plan.works:
+        for line in make_lines(findings, work):
+            if not models or line.cells[0] in models:
+                why = line.theory + (f". **!** {line.surprise}" if line.surprise else "")
+                text.append(
+                    f"| {work} | `{line.cells[0]}` | {line.cells[theory]} | {line.cells[rate]} | {why or UNKNOWN} |"
+                )
+    text += [
+        "",
+        f"*{facts.get('date')}, commit {facts.get('commit')}: {facts.get('processor')}, {facts.get('cores')}.*",
+    ]
+    return "\n".join(text) + "\n"
+
+
+def _list_names(rows: Sequence[_Row]) -> Sequence[str]:
+    return list(dict.fromkeys(name for row in rows for name in row))

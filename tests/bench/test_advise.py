@@ -1,0 +1,190 @@
+"""`lab advise`: the reasoning on figures that can be worked out by hand, its sources, and what cannot be meant."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from lab.advise_model import Demand, Known, advise_model
+from lab.advise_sources import read_size, read_sources
+from lab.catalogue import Catalogue
+from lab.cli import cli
+from lab.errors import LabError
+from lab.store import Run
+from lab.theory import Server, describe_concurrency
+
+CATALOGUE = Catalogue.load()
+MIB = 2**20
+LOAD = Demand(connections=1000, rate=1000.0, wait=0.02, cpu=0.0004, share=0.99, limit=0.05, cores=2)
+LOOP = Known(
+    "loop",
+    Server("loop", None, 12_000, False),
+    cost=0.0001,
+    base_bytes=10 * MIB,
+    connection_bytes=0.01 * MIB,
+    most_connections=10_000,
+    most_rate=10_000.0,
+    memory_limit=512 * MIB,
+)
+
+
+def test_a_loop_that_has_room() -> None:
+    found = advise_model(LOAD, LOOP)
+    assert found.holds
+    assert (found.cpu_load, found.cores, found.places) == (pytest.approx(0.5), 1, 1000)
+    assert found.in_hand == pytest.approx(20.5)
+    # M/M/1 at half load: 99 % wait less than ln(0.5 / 0.01) / (2000 - 1000) s.
+    assert found.response == pytest.approx(0.0205 + 0.003912, abs=1e-6)
+    assert found.memory_bytes == pytest.approx(20 * MIB)
+    assert found.breaks_first == "the core: 50% of it"
+    assert "Extrapolated" not in found.reason
+
+
+@pytest.mark.parametrize(
+    ("load", "known", "breaks"),
+    [
+        ({"rate": 3000.0}, {}, "the core: 150% of it"),
+        ({"connections": 13_000}, {}, "LAB_MAX_CONNECTIONS=12000: 108% of it"),
+        ({"limit": 0.02}, {}, "20.0 ms for p99: 122% of it"),
+        ({}, {"memory_limit": 16 * MIB}, "the container's memory of 16.0 MiB: 125% of it"),
+        ({}, {"server": Server("threads", 64, 12_000, False)}, "LAB_WORKERS=64: 16 times it"),
+        ({"connections": 1}, {"server": Server("one", 1, 12_000, False)}, "one client at a time: 20 times it"),
+        (
+            {"connections": 64, "rate": 4000.0},
+            {"server": Server("processes", 64, 99, True)},
+            "LAB_WORKERS=64: 128% of it",
+        ),
+    ],
+)
+def test_what_breaks_first(load: dict[str, float], known: dict[str, object], breaks: str) -> None:
+    found = advise_model(replace(LOAD, **load), replace(LOOP, **known))
+    assert found.breaks_first == breaks
+    assert not found.holds
+
+
+def test_connections_that_are_left_out_have_no_percentile() -> None:
+    found = advise_model(LOAD, replace(LOOP, server=Server("threads", 64, 12_000, False)))
+    assert found.response is None
+    assert "936 of 1000 connections wait" in found.reason
+
+
+def test_processes_compute_on_all_cores() -> None:
+    found = advise_model(replace(LOAD, rate=3000.0), replace(LOOP, server=Server("process each", None, 12_000, True)))
+    assert found.holds
+    assert (found.cores, found.cpu_load) == (2, pytest.approx(0.75))
+
+
+def test_what_goes_beyond_what_was_measured_is_said() -> None:
+    beyond = advise_model(replace(LOAD, connections=11_000), replace(LOOP, most_rate=900.0, is_lower_bound=True))
+    assert "Extrapolated: it was measured with at most 10000 connections." in beyond.reason
+    assert "at most 900 requests/s, which was not its end." in beyond.reason
+
+
+def test_what_declares_nothing_is_no_advice() -> None:
+    found = advise_model(LOAD, replace(LOOP, server=None))
+    assert not found.holds
+    assert "lab.concurrency" in found.reason
+
+
+@pytest.fixture
+def stored(bench, make_plan, make_measurement) -> Path:
+    """A run of one model, whose PING costs 40 µs."""
+    plan = make_plan(models=("asyncio_streams",))
+    facts = {
+        "plan": plan.as_json(),
+        "environment": {"processor": "a test's"},
+        "models": describe_concurrency(CATALOGUE, [CATALOGUE["asyncio_streams"]]),
+    }
+    run = Run.create("bench", facts, root=bench.root)
+    bench.answer = lambda model, scenario, users, rate: make_measurement(users=users)
+    bench.measure(run, plan)
+    return run.folder
+
+
+Ask = Callable[..., Result]
+
+
+@pytest.fixture
+def ask() -> Ask:
+    """`lab advise` for a load that most can serve, but for what is given."""
+    usual = ["--connections", "100", "--rate", "1000", "--service-time", "20ms", "--cpu", "200us"]
+    return lambda *more: CliRunner().invoke(cli, ["advise", *usual, *more])
+
+
+def test_figures_are_those_of_the_run_and_otherwise_of_the_committed_ones(stored: Path) -> None:
+    sources = read_sources(CATALOGUE, stored, stored)
+    known = sources.read(CATALOGUE, CATALOGUE["asyncio_streams"])
+    assert (known.cost, known.most_rate, known.base_bytes) == (pytest.approx(40e-6), 10_000, 15 * MIB)
+    # The sweep went to 64 connections; what one takes is known better from 10,000 idle ones.
+    assert known.most_connections == 10_000
+    other = sources.read(CATALOGUE, CATALOGUE["trio_nursery"])
+    assert other.cost
+    assert other.cost != known.cost
+    assert any("Not in that run" in note and "trio_nursery" in note for note in sources.notes)
+
+
+def test_without_a_run_it_says_what_it_goes_by(tmp_path: Path) -> None:
+    sources = read_sources(CATALOGUE, None, tmp_path)
+    assert sources.findings is None
+    assert "No run of `lab bench`" in sources.notes[0]
+    assert sources.read(CATALOGUE, CATALOGUE["trio_nursery"]).cost
+
+
+def test_a_damaged_run_is_no_missing_one(stored: Path) -> None:
+    (stored / "run.json").write_text("{")
+    with pytest.raises(LabError, match="cannot be read"):
+        read_sources(CATALOGUE, None, stored.parent.parent)
+
+
+def test_the_answer_its_reasoning_and_its_sources(ask: Ask, stored: Path) -> None:
+    done = ask("--results", str(stored), "--slo", "p99 < 50ms", "--cores", "2")
+    assert done.exit_code == 0, done.output
+    assert done.output.startswith("Take: ")
+    assert "plain_socket" not in done.output.partition("\n")[0]
+    assert "(200 µs + 40.0 µs of its own)" in done.output
+    assert "From the run" in done.output
+
+
+def test_for_a_script(ask: Ask, stored: Path) -> None:
+    done = ask("--results", str(stored), "--model", "asyncio_streams,plain_socket", "--json", "--slo", "p99.9<=1s")
+    rows = json.loads(done.output)["models"]
+    assert [row["model"] for row in rows] == ["asyncio_streams", "plain_socket"]
+    assert [row["holds"] for row in rows] == [True, False]
+
+
+def test_what_nobody_can_serve_is_exit_code_1(ask: Ask, stored: Path) -> None:
+    done = ask("--results", str(stored), "--model", "plain_socket")
+    assert done.exit_code == 1
+    assert "None of them can serve this." in done.output
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (["--cpu", "200"], "'200' is not a time with its unit, such as 20ms"),
+        (["--cpu", "2h"], "'2h' is not a time with its unit"),
+        (["--cpu", "7200s"], "is more than an hour"),
+        (["--cpu", "21ms"], "--cpu 21.0 ms is a part of --service-time, which is 20.0 ms"),
+        (["--slo", "p99"], "--slo 'p99': not of the form 'p99 > 5ms'"),
+        (["--slo", "p99 < 50"], "--slo 'p99 < 50': p99 takes us"),
+        (["--slo", "p99 > 50ms"], "a percentile that stays below a time"),
+        (["--slo", "rate > 1k"], "a percentile that stays below a time"),
+        (["--rate", "0"], "0"),
+        (["--model", "pong"], "unknown model 'pong'"),
+        (["--results", "/nowhere"], "does not exist"),
+    ],
+)
+def test_what_cannot_be_meant_is_said(ask: Ask, given: list[str], says: str) -> None:
+    done = ask(*given)
+    assert done.exit_code != 0
+    assert says in done.output + str(done.exception)
+
+
+def test_sizes_as_compose_has_them() -> None:
+    assert read_size({"mem_limit": "512m"}) == 512 * MIB
+    assert read_size({"mem_limit": "1gb"}) == 1024 * MIB
+    assert read_size({"mem_limit": 4096}) == 4096
+    assert read_size({}) is None

@@ -1,0 +1,136 @@
+"""The baseline: what models cost beside one of them, on whatever machine."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from lab.bench.baseline import BASELINE_FILE, Baseline, find_deviations, render_baseline
+from lab.bench.comparison import compare
+from lab.bench.findings import Findings, read_findings
+from lab.catalogue import Catalogue
+from lab.errors import LabError
+from lab.store import Run
+
+COSTS = {"asyncio_streams": 20.0, "twisted_reactor": 30.0, "plain_socket": 10.0}
+
+Measure = Callable[..., Findings]
+
+
+@pytest.fixture
+def measured(bench, make_plan, make_measurement) -> Measure:
+    """A run in which a request costs each model what is given, times how slow the machine is."""
+
+    def run(costs: dict[str, float] | None = None, *, slow: float = 1.0, **plan: object) -> Findings:
+        known = COSTS | (costs or {})
+        bench.answer = lambda model, scenario, users, rate: make_measurement(
+            users=users, server_cpu_us=known[model] * slow
+        )
+        asked = make_plan(**plan)
+        found = bench.begin(asked)
+        bench.measure(found, asked)
+        return read_findings(Run.open(found.folder))
+
+    return run
+
+
+@pytest.fixture
+def baseline(measured: Measure, tmp_path: Path) -> Path:
+    path = tmp_path / "baseline.json"
+    path.write_text(render_baseline(measured()))
+    return path
+
+
+def _hold(baseline: Path, found: Findings, *more: str) -> tuple[int, str]:
+    arguments = [str(baseline), str(found.run.folder), "--out", str(found.run.folder.parent.parent), *more]
+    done = CliRunner().invoke(compare, arguments)
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done.exit_code, done.output
+
+
+def test_what_is_kept_is_ratios(baseline: Path) -> None:
+    kept = Baseline.load(baseline)
+    assert kept.reference == "asyncio_streams"
+    assert {cell: found.middle for cell, found in kept.ratios.items() if cell[2] == "closed"} == {
+        ("session", "twisted_reactor", "closed"): 1.5,
+        ("session", "plain_socket", "closed"): 0.5,
+    }
+    assert baseline.stat().st_size < 4096
+
+
+def test_a_machine_that_is_slower_changes_nothing(baseline: Path, measured: Measure) -> None:
+    code, text = _hold(baseline, measured(slow=3.0))
+    assert code == 0, text
+    assert "0 changed by more than 30%" in text
+
+
+def test_a_model_that_costs_more_beside_the_others_is_a_regression(baseline: Path, measured: Measure) -> None:
+    dearer = measured({"twisted_reactor": 45.0}, slow=2.0)
+    code, text = _hold(baseline, dearer)
+    assert code == 1
+    assert "twisted_reactor, session, closed: a request costs 2.25 times what it costs asyncio_streams" in text
+    assert "(+50%), a regression" in text
+    assert _hold(baseline, dearer, "--threshold", "60%")[0] == 0
+    assert _hold(baseline, measured({"twisted_reactor": 38.0}))[0] == 0
+    code, text = _hold(baseline, measured({"twisted_reactor": 15.0}))
+    assert code == 0
+    assert "(-50%)" in text
+
+
+def test_a_reference_that_costs_more_is_found_by_all_others(baseline: Path, measured: Measure) -> None:
+    code, text = _hold(baseline, measured({"asyncio_streams": 40.0}))
+    assert code == 1
+    assert "it is asyncio_streams itself that costs more" in text
+
+
+def test_a_model_that_is_measured_no_longer_is_a_regression(baseline: Path, measured: Measure, bench) -> None:
+    bench.failing = {"plain_socket"}
+    code, text = _hold(baseline, measured())
+    assert code == 1
+    assert "plain_socket, session, closed: no longer measured: 1 of 6 conformance tests fail" in text
+
+
+def test_the_committed_one_has_a_name(measured: Measure) -> None:
+    code, text = _hold(Path("baseline"), measured())
+    assert code in (0, 1)
+    assert text.startswith(f"the baseline is of {Baseline.load(BASELINE_FILE).made['date']}")
+    assert "costs beside that of asyncio_streams" in text
+
+
+def test_models_that_were_not_asked_for_are_not_missed(baseline: Path, measured: Measure) -> None:
+    code, text = _hold(baseline, measured(models=("asyncio_streams", "twisted_reactor"), ways=("closed",)))
+    assert code == 0, text
+
+
+def test_nothing_in_common_is_said(baseline: Path, measured: Measure) -> None:
+    with pytest.raises(LabError, match=r"nothing in common.*asyncio_streams against others in session"):
+        list(find_deviations(Baseline.load(baseline), measured(works=("churn",)), 0.3))
+
+
+def test_without_a_twin_there_is_no_reference(measured: Measure) -> None:
+    with pytest.raises(LabError, match="no model was measured twice"):
+        render_baseline(measured(twin=None))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("{", "no baseline"), ("{}", "no baseline: 'schema'"), ('{"schema": 0}', "make it anew"), ("[]", "no baseline")],
+)
+def test_what_is_no_baseline_is_said(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "baseline.json"
+    with pytest.raises(LabError, match="there is none"):
+        Baseline.load(path)
+    path.write_text(text)
+    with pytest.raises(LabError, match=says):
+        Baseline.load(path)
+
+
+def test_the_committed_one_is_of_models_that_there_are() -> None:
+    kept = Baseline.load(BASELINE_FILE)
+    names = {kept.reference, *(model for _, model, _ in kept.ratios)}
+    assert names <= set(Catalogue.load().names)
+    assert len(kept.ratios) >= 8
+    assert all(found.low <= found.middle <= found.high for found in kept.ratios.values())
+    assert json.loads(BASELINE_FILE.read_text())["made"]["commit"]

@@ -1,0 +1,182 @@
+"""What theory expects: against figures worked out by hand, and beside stored runs that are made up."""
+
+from collections.abc import Callable
+from math import inf, log
+
+import pytest
+
+from lab.bench.expectations import expect, read_wait
+from lab.bench.findings import Findings, read_findings
+from lab.bench.plan import WORKS
+from lab.catalogue import Catalogue
+from lab.errors import LabError
+from lab.report.bench import make_lines, render_markdown
+from lab.report.bench_export import render_theory
+from lab.store import Run
+from lab.theory import Server, describe_concurrency, find_ceiling, queue_wait, wait_chance
+from lab.verdict import Bound, Verdict
+from lab.workloads import SCENARIOS
+
+CATALOGUE = Catalogue.load()
+MS, US = 1e-3, 1e-6
+
+
+def _ceiling(model: str, **given: float | None) -> float:
+    server = Server.of(CATALOGUE, CATALOGUE[model])
+    assert server is not None
+    asked = {"connections": 16, "cores": 1, "cpu": 100 * US, "wait": 0.0} | given
+    found = find_ceiling(server, **asked)  # type: ignore[arg-type]
+    assert found is not None
+    return found.rate
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "expected"),
+    [
+        # Waits overlap as far as there are places for them.
+        ("plain_socket", {"wait": 20 * MS, "cpu": 0.0}, 50),
+        ("socketserver_threading", {"wait": 20 * MS, "cpu": 0.0}, 800),
+        ("asyncio_streams", {"wait": 20 * MS, "cpu": 0.0, "connections": 1000}, 50_000),
+        ("thread_pool", {"wait": 20 * MS, "cpu": 0.0, "connections": 1000}, 64 * 50),
+        ("prefork", {"wait": 20 * MS, "cpu": 0.0, "connections": 10}, 500),
+        # Computing does not, but on several cores.
+        ("plain_socket", {}, 10_000),
+        ("asyncio_streams", {"connections": 1000}, 10_000),
+        ("socketserver_threading", {"connections": 1000}, 10_000),
+        ("asyncio_prefork", {"cores": 4}, 40_000),
+        ("socketserver_forking", {"cores": 4}, 40_000),
+        # Until the CPU is used up.
+        ("asyncio_streams", {"wait": 20 * MS, "connections": 1000}, 10_000),
+        # Served one at a time, a request takes as long as its way there and back.
+        ("plain_socket", {"hold": 500 * US}, 2000),
+    ],
+)
+def test_the_scarcer_of_places_and_cores(model: str, given: dict[str, float], expected: float) -> None:
+    assert _ceiling(model, **given) == pytest.approx(expected)
+
+
+def test_nothing_to_reason_from_is_no_ceiling() -> None:
+    server = Server("loop", None, 12_000, False)
+    assert find_ceiling(server, connections=4, cores=1, cpu=None, wait=0.0) is None
+    assert Server.from_json(server.as_json()) == server
+
+
+def test_limits_are_those_that_the_catalogue_gives_the_container() -> None:
+    forking, pool = (Server.of(CATALOGUE, CATALOGUE[name]) for name in ("socketserver_forking", "thread_pool"))
+    assert forking is not None
+    assert pool is not None
+    assert (forking.workers, forking.connections, forking.uses_all_cores) == (None, 220, True)
+    assert pool.workers == 64
+
+
+def test_erlangs_formula() -> None:
+    assert wait_chance(1, 0.5) == pytest.approx(0.5)
+    assert wait_chance(2, 1.0) == pytest.approx(1 / 3)
+    # 100 servers, 90 busy on average.
+    assert wait_chance(100, 90.0) == pytest.approx(0.217, abs=0.001)
+    assert wait_chance(2, 2.0) == 1.0
+
+
+def test_what_a_queue_adds() -> None:
+    # M/M/1: the wait is exponential behind its chance of being there at all.
+    assert queue_wait(1, 500.0, 1 * MS, 0.99) == pytest.approx(log(0.5 / 0.01) / 500)
+    assert queue_wait(1, 500.0, 1 * MS, 0.5) == 0.0
+    assert queue_wait(1, 1000.0, 1 * MS, 0.99) == inf
+    assert queue_wait(64, 1000.0, 20 * MS, 0.99) == 0.0
+
+
+def test_the_wait_of_a_kind_of_work_is_what_it_asks_for() -> None:
+    assert read_wait("wait") == pytest.approx(20 * MS)
+    assert read_wait("session") == 0.0
+    turns = SCENARIOS[WORKS["mixed"].closed].workload.exchange.turns
+    assert 0 < read_wait("mixed") < 20 * MS
+    assert sum(b"SLEEP" in request for request, _ in turns) / len(turns) < 0.5
+
+
+@pytest.fixture
+def measured(bench, make_plan, make_measurement) -> Callable[..., Findings]:
+    """A run whose answers depend on the connections: `few` of the fewest, `many` of all others."""
+
+    def run(few: dict[str, object], many: dict[str, object], **plan: object) -> Findings:
+        bench.answer = lambda model, scenario, users, rate: make_measurement(
+            users=users, **(few if users == 4 else many)
+        )
+        asked = make_plan(**{"models": ("asyncio_streams",), "ladder": (4, 16, 64), **plan})
+        facts = {
+            "plan": asked.as_json(),
+            "environment": {},
+            "models": describe_concurrency(CATALOGUE, [CATALOGUE[name] for name in asked.models]),
+        }
+        kept = Run.create("bench", facts, root=bench.root)
+        bench.measure(kept, asked)
+        return read_findings(Run.open(kept.folder))
+
+    return run
+
+
+def test_theory_stands_beside_what_was_measured(measured) -> None:
+    found = measured({"answered": 5_000, "server_cpu_us": 80.0}, {"answered": 12_000, "server_cpu_us": 80.0})
+    line = make_lines(found, "session")[0]
+    assert line.cells[:4] == ("asyncio_streams", "1", "12.0k [12.0k 12.0k]", "≤ 12.5k")
+    assert line.surprise == ""
+    assert "1/S with S = 80.0 µs of CPU, so at most 12.5k/s" in line.theory
+    assert "sweep/session/asyncio_streams/4" in line.keys
+    assert "≤ 12.5k" in render_markdown(found)
+
+
+@pytest.mark.parametrize(
+    ("rate", "cpu", "says"),
+    [
+        (14_000, 70.0, "12% above theory: a request took less CPU here: 70.0 µs, not 80.0 µs"),
+        (14_000, 80.0, "12% above theory: more of it ran at the same time than it declares"),
+        (13_000, 80.0, ""),
+        (6_500, 150.0, ""),
+        (6_000, 150.0, "48% of what theory allows: a request took more CPU here: 150 µs, not 80.0 µs"),
+        (6_000, 80.0, "48% of what theory allows: the server used 99% of a core"),
+    ],
+)
+def test_what_theory_does_not_explain_is_marked(measured, rate: int, cpu: float, says: str) -> None:
+    found = measured({"answered": 5_000, "server_cpu_us": 80.0}, {"answered": rate, "server_cpu_us": cpu})
+    line = make_lines(found, "session")[0]
+    assert line.surprise == says
+    assert line.cells[3].endswith(" !") is bool(says)
+
+
+def test_a_lower_bound_is_no_surprise(measured) -> None:
+    bound = Verdict(Bound.GENERATOR, "the generator used 99% of its core")
+    found = measured({"answered": 5_000, "server_cpu_us": 80.0}, {"answered": 6_000, "verdict": bound})
+    assert make_lines(found, "session")[0].surprise == ""
+
+
+def test_one_client_at_a_time_gives_no_more_to_more_clients(measured) -> None:
+    found = measured({"answered": 5_000}, {"answered": 5_400}, models=("plain_socket",), twin=None)
+    row = found.rows["session", "plain_socket", "closed"]
+    theory = expect(found, row)
+    assert theory is not None
+    assert theory.ceiling.rate == pytest.approx(5_000)
+    assert theory.surprise == ""
+
+
+def test_without_a_sweep_the_median_is_the_time_of_who_has_his_turn(measured) -> None:
+    found = measured({}, {"answered": 9_500}, models=("plain_socket",), ladder=(16,), ways=("closed",), twin=None)
+    theory = expect(found, found.rows["session", "plain_socket", "closed"])
+    assert theory is not None
+    # p50 is 100 µs.
+    assert theory.ceiling.rate == pytest.approx(10_000)
+    assert (theory.key, theory.surprise) == (None, "")
+
+
+def test_theory_for_the_pages(measured) -> None:
+    found = measured({"server_cpu_us": 80.0}, {"server_cpu_us": 80.0}, models=("asyncio_streams", "thread_pool"))
+    text = render_theory(found, ["thread_pool"])
+    assert "| session | `thread_pool` | ≤ 12.5k | 10.0k [10.0k 10.0k] | threads take turns at one GIL: 1/S" in text
+    assert "asyncio_streams" not in text
+    with pytest.raises(LabError, match="trio_nursery is not in this run"):
+        render_theory(found, ["trio_nursery"])
+
+
+def test_a_run_that_says_nothing_of_its_models_has_no_theory(bench, make_plan) -> None:
+    plan = make_plan()
+    run = bench.begin(plan)
+    bench.measure(run, plan)
+    assert {line.cells[3] for line in make_lines(read_findings(run), "session")} == {"–"}  # noqa: RUF001

@@ -1,0 +1,117 @@
+"""The report of a benchmark as a reader opens it: in a real browser, without a network."""
+
+from dataclasses import replace
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from lab.backends.containers import Containers
+from lab.bench.findings import read_findings
+from lab.bench.plan import WAYS, Plan
+from lab.browser import read_page
+from lab.catalogue import Catalogue
+from lab.measurement import Measurement
+from lab.report import bench_page
+from lab.report.bench import COLUMNS
+from lab.store import Run
+from lab.theory import describe_concurrency
+from lab.verdict import Bound, Verdict
+
+pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("docker")]
+
+CATALOGUE = Catalogue.load()
+# One far behind, and one that could not be measured at all.
+RATES = {"asyncio_streams": 9_000, "thread_pool": 11_000, "plain_socket": 50, "prefork": None}
+PLAN = Plan(tuple(RATES), ("session", "wait"), (), (4, 16), WAYS[:3], 3, 1.0, 0.0, 1, "asyncio_streams", None)
+
+
+def make_run(root: Path) -> Run:
+    """A run, whose measurements are made up."""
+    plain = Measurement(
+        model="",
+        family="",
+        summary="",
+        backend="docker",
+        workload="",
+        users=16,
+        depth=1,
+        seconds=1.0,
+        answered=0,
+        failures={},
+        histogram=((100.0, 900), (900.0, 100), (40_000.0, 3)),
+        mean_us=180.0,
+        min_us=90.0,
+        max_us=40_000.0,
+        starved=0,
+        in_flight=16.0,
+        server_cpu_us=80.0,
+        server_cores=0.9,
+        generator_cores=0.7,
+        machine_cores=1.9,
+        cores=2,
+        memory_bytes=15 * 2**20,
+        threads=2,
+        versions={},
+        verdict=Verdict(Bound.SERVER, "<b>the server</b> used 99%"),
+    )
+    run = Run.create(
+        "bench",
+        {
+            "plan": PLAN.as_json(),
+            "environment": {"processor": "<i>a test's</i>", "commit": None},
+            "models": describe_concurrency(CATALOGUE, CATALOGUE.select(PLAN.models)),
+        },
+        root=root,
+    )
+    for work in PLAN.works:
+        for number, (model, rate) in enumerate(RATES.items()):
+            cost = 80.0 + 10 * number
+            for users in PLAN.ladder if rate else ():
+                found = replace(plain, users=users, answered=rate // 2, server_cpu_us=cost, memory_bytes=users * 2**20)
+                run.keep(f"sweep/{work}/{model}/{users}", {"measurement": found.as_json()})
+            for step in (f"round-{n}/{work}/{model}/{way}" for n in (1, 2, 3) for way in PLAN.ways):
+                found = replace(plain, answered=(rate or 0) + number, server_cpu_us=cost)
+                run.keep(step, {"measurement": found.as_json()} if rate else {"failure": "it <u>has ended</u>"})
+    for model in RATES:
+        run.keep_log(model, "ready\n")
+    run.finish({})
+    return run
+
+
+# The browser's image is built once, from half a gigabyte of packages.
+@pytest.mark.timeout(900)
+def test_the_report_in_a_browser(engine, find_of_project, tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    backend = Containers(f"t{uuid4().hex[:8]}", CATALOGUE)
+    try:
+        seen = read_page(backend, bench_page.render(read_findings(run)))
+    finally:
+        backend.down()
+        assert not find_of_project(backend.project)
+
+    assert seen.complaints == []
+    assert seen.requested == []
+    assert seen.wide == []
+    assert set(seen.pictures) == {"phone", "paper", "dark", "desk"}
+    assert all(picture.startswith(b"\x89PNG") for picture in seen.pictures.values())
+
+    files = [link for link in seen.links if not link.startswith("index.html#")]
+    assert [link for link in files if not (run.folder / link).exists()] == []
+    assert {"run.json", "steps/", "logs/", "steps/sweep/wait/thread_pool/4.json"} <= set(files)
+    rows = {f"index.html#{work}-{model}" for work in PLAN.works for model in RATES}
+    assert set(seen.links) - set(files) == rows | {f"index.html#{work}" for work in PLAN.works}
+
+    # At a glance, then pictures and figures of each kind of work.
+    assert len(seen.sorted) == 1 + 2 * len(PLAN.works)
+    figures = seen.sorted[2]
+    assert list(figures) == list(COLUMNS)
+    rising, falling = figures["requests/s"]
+    assert rising == ["52.0", "9000.0", "11000.0", "–"]  # noqa: RUF001
+    assert falling == ["11000.0", "9000.0", "52.0", "–"]  # noqa: RUF001
+    assert figures["model"][0] == sorted(RATES)
+    for table in seen.sorted:
+        for title, (rising, falling) in table.items():
+            known = [value for value in rising if value != "–"]  # noqa: RUF001
+            assert sorted(rising) == sorted(falling), title
+            assert falling[: len(known)] == known[::-1] or len(set(known)) < len(known), title
