@@ -203,6 +203,8 @@ class Runner:
                     self.progress.skip()
                     continue
                 measured = self._measure(step, Knee(users, 0.0, users))
+                if measured and measured.verdict.bound is Bound.INCONSISTENT:
+                    continue  # it says nothing of the server; the next level may
                 swept[cell].append(Level(users, 0.0, False) if measured is None else make_level(users, measured))
         return knees | {cell: knee for cell, found in swept.items() if (knee := find_knee(found))}
 

@@ -12,13 +12,13 @@ _GAIN = 0.05
 # Of the exchanges of a level that counts.
 _MOST_FAILURES = 0.001
 
-# What cannot be the load that a server holds: nobody, or not everybody, was answered; or it was counted wrongly.
-_UNSERVED = (Bound.FAILED, Bound.STARVED, Bound.INCONSISTENT)
+# What cannot be the load that a server holds: nobody, or not everybody, was answered.
+_UNSERVED = (Bound.FAILED, Bound.STARVED)
 
 STOP_RULE = (
     f"More connections are tried until the rate rises by less than {_GAIN:.0%} over the best so far, or until a level "
-    f"is not served: a client without an answer, more than {_MOST_FAILURES:.1%} failures, or counts that contradict "
-    f"each other. The knee is the fewest connections that gave {1 - _GAIN:.0%} of the best rate."
+    f"is not served: a client without an answer, or more than {_MOST_FAILURES:.1%} failures. A level whose counts "
+    f"contradict each other is left out. The knee is the fewest connections that gave {1 - _GAIN:.0%} of the best rate."
 )
 
 

@@ -76,6 +76,20 @@ def test_rounds_have_orders_of_their_own_that_the_seed_decides(make_plan) -> Non
     assert sorted(order(1, "round-1")) == sorted(order(1, "round-2"))
 
 
+def test_a_level_that_was_counted_wrongly_does_not_end_a_sweep(bench, make_plan, make_measurement) -> None:
+    def answer(model: str, scenario: str, users: int, rate: float | None):
+        bound = Bound.INCONSISTENT if users == 4 and rate is None else Bound.SERVER
+        return make_measurement(users=users, verdict=Verdict(bound, "counted"))
+
+    bench.answer = answer
+    plan = make_plan(models=("asyncio_streams",), twin=None)
+    run = bench.begin(plan)
+    bench.measure(run, plan)
+    assert {users for _, scenario, users, _ in bench.asked if scenario == "closed_session"} == {4, 16, 64}
+    row = read_findings(run).rows["session", "asyncio_streams", "closed"]
+    assert [item.users for item in row.found.values()] == [16] * 3
+
+
 def test_what_is_only_looked_at_has_no_sweep_and_one_way(bench, make_plan) -> None:
     plan = make_plan(works=("session", "wait"), glances=("wait",))
     run = bench.begin(plan)
