@@ -151,6 +151,11 @@ class StandingGenerator:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def host(self) -> str | None:
+        """Where what runs is found in the lab's network; None while nothing does."""
+        return self._instrument.host if self._instrument else None
+
     def close(self) -> None:
         """End what runs. The next load would start it again."""
         self._instrument = None

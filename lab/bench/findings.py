@@ -68,6 +68,12 @@ class Row:
         return sum((Counter(item.failures) for item in self.found.values()), Counter[str]())
 
     @property
+    def failed_ratio(self) -> float:
+        """These, of all exchanges."""
+        failed = self.failed.total()
+        return failed / (failed + sum(item.answered for item in self.found.values())) if failed else 0.0
+
+    @property
     def memory_bytes(self) -> int | None:
         """The most that was seen."""
         return max((item.memory_bytes for item in self.found.values() if item.memory_bytes is not None), default=None)

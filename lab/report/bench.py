@@ -71,6 +71,7 @@ def _make_line(findings: Findings, row: Row, cost: Row | None, place: tuple[int,
     )
     reason = row.reason
     if row.failed:
+        verdict = f"{row.failed_ratio:.2%} FAILED, {verdict}"
         reason += "; failures: " + "; ".join(f"{count} × {why}" for why, count in row.failed.items())  # noqa: RUF001
     if row.failures and row.found:
         reason += f"; {len(row.failures)} of {len(row.keys)} could not be measured: {row.failures[0]}"
@@ -140,8 +141,6 @@ def make_answers(findings: Findings, work: str) -> Iterator[str]:
     if cheapest:
         at = f" at {WORKS[work].fixed_rate:.0f} requests/s" if findings.list_rows(work, FIXED) else ""
         yield f"The least CPU for a request{at}: {', '.join(cheapest)}."
-    if failing := [row.model for row in rows if row.failed]:
-        yield f"With failures, so avoid them under this load: {', '.join(failing)}."
 
 
 def _advise(findings: Findings, rows: Sequence[Row], first: Sequence[str], cheapest: Sequence[str]) -> Iterator[str]:
@@ -149,7 +148,12 @@ def _advise(findings: Findings, rows: Sequence[Row], first: Sequence[str], cheap
     rates = {row.model: found for row in rows if (found := row.read("rate"))}
     best = max((found.middle for found in rates.values()), default=0.0)
     # What is far behind, and only a lower bound, may be good; nothing says that it is.
-    both = [model for model in first if model in cheapest and rates[model].middle >= best * _FAR_BEHIND]
+    failing = [row.model for row in rows if row.failed]
+    both = [
+        model
+        for model in first
+        if model in cheapest and model not in failing and rates[model].middle >= best * _FAR_BEHIND
+    ]
     if len(both) == len(rows):
         yield "Take any of them: nothing tells them apart."
     elif both:
@@ -157,7 +161,7 @@ def _advise(findings: Findings, rows: Sequence[Row], first: Sequence[str], cheap
     for row in rows:
         rate = rates.get(row.model)
         if row.failed:
-            yield f"Avoid: {row.model}, which failed {row.failed.total()} times."
+            yield f"Avoid: {row.model}, of whose replies {row.failed_ratio:.2%} failed."
         elif rate and row.model not in first and rate.high < best * _FAR_BEHIND:
             theory = expect(findings, row)
             why = theory.ceiling.reason if theory else row.reason

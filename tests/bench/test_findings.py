@@ -82,7 +82,7 @@ def test_a_lower_bound_is_printed_as_one_and_is_behind_nobody(bench, make_plan, 
 def test_wrong_replies_are_never_a_clean_row(measured) -> None:
     found = measured(failures={"wrong bytes": 5})
     assert all("failures: 15 × wrong bytes" in line.reason for line in make_lines(found, "session"))  # noqa: RUF001
-    assert "With failures" in " ".join(make_answers(found, "session"))
+    assert "of whose replies" in " ".join(make_answers(found, "session"))
 
 
 def test_how_far_it_can_be_trusted(measured) -> None:

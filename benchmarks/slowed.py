@@ -1,0 +1,88 @@
+#!/usr/bin/env python3
+"""Whether the accounts show what is known: a model that computes 100 µs longer for each request, beside itself.
+
+    python benchmarks/slowed.py [--rounds 7] [--seconds 2] [--rate 2000]
+
+Two servers of `asyncio_streams`, as processes; one of them burns 100 µs of its own CPU time before each request, by its
+thread's CPU clock. Both are asked at one rate, in turns. What the CPU time per request of the two differs by must be the
+100 µs, within 10 %, in the median over the rounds: exit code 1 if it is not.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from lab.backends import open_backend  # noqa: E402  # after the path is set, like all that follows
+from lab.generator import StandingGenerator  # noqa: E402
+from lab.measurement import measure  # noqa: E402
+
+MODEL = "asyncio_streams"
+ADDED_US = 100.0
+_MOST = 0.1
+
+# Imported by every Python that starts with its folder in PYTHONPATH.
+_SLOWED = f"""
+import sys
+if "services.run" in sys.orig_argv:
+    from time import thread_time_ns
+    from services.protocol import Connection
+    right = Connection.receive_data
+    def receive_data(self, data):
+        end = thread_time_ns() + {ADDED_US * 1000:.0f}
+        while thread_time_ns() < end:
+            pass
+        right(self, data)
+    Connection.receive_data = receive_data
+"""
+
+
+def main() -> None:
+    """Up, measure in turns, compare, down."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--rate", type=float, default=2000.0)
+    options = parser.parse_args()
+    plain, slowed = open_backend("process", "slowed-plain"), open_backend("process", "slowed-slowed")
+    model = plain.catalogue[MODEL]
+    costs: dict[str, list[float]] = {plain.project: [], slowed.project: []}
+    try:
+        plain.up([MODEL])
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder, "sitecustomize.py").write_text(_SLOWED)
+            os.environ["PYTHONPATH"] = folder
+            slowed.up([MODEL])
+            del os.environ["PYTHONPATH"]
+        with StandingGenerator(plain) as standing:
+            for number in range(options.rounds):
+                for backend in (plain, slowed) if number % 2 else (slowed, plain):
+                    found = measure(
+                        backend,
+                        model,
+                        "open_steady",
+                        users=16,
+                        seconds=options.seconds,
+                        rate=options.rate,
+                        standing=standing,
+                    )
+                    if found.failures or found.server_cpu_us is None:
+                        sys.exit(f"{backend.project}: {found.failures}, CPU {found.server_cpu_us}")
+                    costs[backend.project].append(found.server_cpu_us)
+    finally:
+        plain.down()
+        slowed.down()
+    shown = median(costs[slowed.project]) - median(costs[plain.project])
+    for name, values in costs.items():
+        print(f"{name}: {median(values):.1f} µs of CPU per request (of {sorted(round(value, 1) for value in values)})")
+    print(f"the two differ by {shown:.1f} µs; {ADDED_US:g} µs were added: {shown / ADDED_US - 1:+.1%}")
+    sys.exit(abs(shown / ADDED_US - 1) > _MOST)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""That a benchmark says what is true of servers and generators of which it is known what is wrong with them."""
+
+from pathlib import Path
+
+import docker
+import pytest
+
+from lab.backends import open_backend
+from lab.bench.findings import read_findings
+from lab.generator import StandingGenerator
+from lab.measurement import measure
+from lab.report.bench import make_answers, make_lines
+from lab.store import Run
+from lab.verdict import Bound
+
+FAULTY = Path(__file__).parent / "faulty_server"
+
+
+def test_a_server_with_one_wrong_reply_in_a_thousand_has_no_clean_row(
+    process_project: str, lab, tmp_path: Path
+) -> None:
+    done = lab(
+        *("--backend", "process", "--project", process_project),
+        *("bench", "--quick", "--models", "asyncio_streams", "--rounds", "2", "--out", str(tmp_path)),
+        environ={"PYTHONPATH": str(FAULTY)},
+    )
+    findings = read_findings(Run.find(None, "bench", root=tmp_path))
+    if findings.unsound:
+        assert "conformance tests fail" in done.stdout
+        return
+    row = findings.rows["session", "asyncio_streams", "closed"]
+    assert row.failed["wrong bytes"] > 0
+    answers = " ".join(make_answers(findings, "session"))
+    assert "Take" not in answers
+    assert "Avoid: asyncio_streams, of whose replies 0." in answers
+    (line,) = make_lines(findings, "session")
+    assert "% FAILED" in line.cells[-1]
+    assert "wrong bytes" in line.reason
+    assert done.returncode == 0  # it was measured, and found out
+
+
+@pytest.mark.docker
+@pytest.mark.xdist_group("docker")
+def test_a_generator_with_a_quota_has_rows_that_say_so(docker_project: str, engine: docker.DockerClient) -> None:
+    backend = open_backend("docker", docker_project)
+    model = backend.catalogue["uvloop_protocol"]
+    try:
+        backend.up([model.name])
+        with StandingGenerator(backend) as standing:
+
+            def load():
+                return measure(backend, model, "closed_ping", users=16, seconds=1.0, warm_up=0.3, standing=standing)
+
+            load()
+            # A fifth of a core: it could not saturate any server with that.
+            engine.containers.get(standing.host).update(cpu_period=20_000, cpu_quota=4_000)
+            found = load()
+        assert found.answered > 0
+        assert found.generator_throttled > 0
+        assert found.verdict.bound is Bound.GENERATOR, found.verdict
+        assert found.verdict.is_lower_bound
+    finally:
+        backend.down()
