@@ -4,8 +4,8 @@
     python benchmarks/slowed.py [--rounds 7] [--seconds 2] [--rate 2000]
 
 Two servers of `asyncio_streams`, as processes; one of them burns 100 µs of its own CPU time before each request, by its
-thread's CPU clock. Both are asked at one rate, in turns. What the CPU time per request of the two differs by must be the
-100 µs, within 10 %, in the median over the rounds: exit code 1 if it is not.
+thread's CPU clock. Both are asked at one rate, in turns. What the CPU time per request of the two differs by must be
+these 100 µs, within 10 %, in the median over the rounds: exit code 1 if it is not.
 """
 
 import argparse
