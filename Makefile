@@ -92,9 +92,13 @@ bench-up: .venv/dev.stamp ## `lab up` beside a bare `docker compose up -d`
 	@$(BIN)/python benchmarks/up.py
 
 ## Break it
-.PHONY: faults fuzz
+.PHONY: faults soak fuzz audit
 faults: .venv/lab.stamp ## stop and kill every model under load, and account for every request
 	@$(BIN)/lab faults
+
+soak: .venv/lab.stamp ## ten minutes (MINUTES=60) of mixed load and hostile clients: does anything grow?
+	@$(ENGINE) ensure && $(ENGINE) base || [ $$? -eq 3 ]
+	@$(BIN)/lab soak --minutes $(or $(MINUTES),10)
 
 fuzz: .venv/dev.stamp ## the core, guided by coverage (RUNS=1000000), then each model live (INPUTS=10000); finds are in results/fuzz
 	@mkdir -p results/fuzz/new
