@@ -218,13 +218,15 @@ def visit_all(visitors: Sequence[Visitor], pause: float) -> None:
         selector.register(sys.stdin, selectors.EVENT_READ)
         while True:
             if selector.select(pause if is_going else None):
-                line = sys.stdin.readline().strip()
-                if not line:
+                # Not by `readline`: what it has read beyond its line, nobody would be woken up for.
+                words = os.read(sys.stdin.fileno(), 4096).split()
+                if not words:
                     return
-                is_going = line == "go"
-                if not is_going:
-                    rests += 1
-                    print(f"resting {rests}", flush=True)
+                for word in words:
+                    is_going = word == b"go"
+                    if not is_going:
+                        rests += 1
+                        print(f"resting {rests}", flush=True)
             if is_going:
                 next(turns).visit()
 

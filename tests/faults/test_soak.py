@@ -3,6 +3,8 @@
 import json
 import os
 import random
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -107,6 +109,19 @@ def test_the_warm_up_does_not_count_and_a_missing_reading_is_no_pass() -> None:
 def test_what_is_asked_for_has_an_answer() -> None:
     assert answer_of_the_core(MIX).count(b"+PONG") == 10
     assert answer_of_the_core(MIX).endswith(b"$3\r\nend\r\n")
+
+
+def test_two_words_that_come_at_once_are_both_heard() -> None:
+    command = [sys.executable, "-m", "lab.soak_clients"]
+    environ = {**os.environ, "LAB_TARGETS": "[]"}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environ) as clients:
+        assert clients.stdin is not None
+        assert clients.stdout is not None
+        clients.stdin.write("rest\nrest\n")
+        clients.stdin.flush()
+        assert [clients.stdout.readline() for _ in range(2)] == ["resting 1\n", "resting 2\n"]
+        clients.stdin.close()
+        assert clients.wait(60) == 0
 
 
 # For a server that imports it at its start: every conversation leaves 64 KiB, a descriptor, and now and then a thread
