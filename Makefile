@@ -106,6 +106,13 @@ fuzz: .venv/dev.stamp ## the core, guided by coverage (RUNS=1000000), then each 
 	  -artifact_prefix=results/fuzz/ results/fuzz/new fuzz/corpus
 	@$(BIN)/python -m fuzz.live --inputs $(or $(INPUTS),10000)
 
+audit: ## whether a known vulnerability is in what is locked; asks a public service, and is in no other target
+	@[ -x .venv/audit/bin/pip-audit ] || { $(PYTHON) -m venv .venv/audit && \
+	  .venv/audit/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/audit/audit.txt; }
+	@for lock in requirements/*.txt; do \
+	  echo "$$lock"; .venv/audit/bin/pip-audit --strict --disable-pip --require-hashes -r $$lock || exit; \
+	done
+
 ## Change it
 .PHONY: lint types fmt docs screenshot lock clean
 lint: .venv/dev.stamp ## style
@@ -140,6 +147,8 @@ lock: .venv/dev.stamp ## lock what is installed, with hashes (UPGRADE=--upgrade:
 	  $(PYTHON) -c '$(PROJECT); print(*extras[sys.argv[1]], sep="\n")' $$extra | \
 	  $(COMPILE) - -c requirements/lab.txt -o requirements/$$extra.txt || exit; \
 	done
+	@# Alone in an environment of its own: what looks at the others has no part in them.
+	echo pip-audit | $(COMPILE) - -o requirements/audit/audit.txt
 
 clean: .venv/lab.stamp ## remove every lab of this machine, their images, and .venv
 	@$(BIN)/lab clean
