@@ -102,15 +102,26 @@ bench-up: .venv/dev.stamp ## `lab up` beside a bare `docker compose up -d`
 	@$(BIN)/python benchmarks/up.py
 
 ## Break it
-.PHONY: faults fuzz
+.PHONY: faults soak fuzz audit
 faults: .venv/lab.stamp ## stop and kill every model under load, and account for every request
 	@$(BIN)/lab faults
+
+soak: .venv/lab.stamp ## ten minutes (MINUTES=60) of mixed load and hostile clients: does anything grow?
+	@$(ENGINE) ensure && $(ENGINE) base || [ $$? -eq 3 ]
+	@$(BIN)/lab soak --minutes $(or $(MINUTES),10)
 
 fuzz: .venv/dev.stamp ## the core, guided by coverage (RUNS=1000000), then each model live (INPUTS=10000); finds are in results/fuzz
 	@mkdir -p results/fuzz/new
 	@$(BIN)/python -m fuzz.campaign -runs=$(or $(RUNS),1000000) -timeout=10 -max_len=200 -dict=fuzz/resp.dict \
 	  -artifact_prefix=results/fuzz/ results/fuzz/new fuzz/corpus
 	@$(BIN)/python -m fuzz.live --inputs $(or $(INPUTS),10000)
+
+audit: ## whether a known vulnerability is in what is locked; asks a public service, and is in no other target
+	@[ -x .venv/audit/bin/pip-audit ] || { $(PYTHON) -m venv .venv/audit && \
+	  .venv/audit/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/audit/audit.txt; }
+	@for lock in requirements/*.txt; do \
+	  echo "$$lock"; .venv/audit/bin/pip-audit --strict --disable-pip --require-hashes -r $$lock || exit; \
+	done
 
 ## Change it
 .PHONY: lint types fmt docs screenshot lock clean
@@ -146,6 +157,8 @@ lock: .venv/dev.stamp ## lock what is installed, with hashes (UPGRADE=--upgrade:
 	  $(PYTHON) -c '$(PROJECT); print(*extras[sys.argv[1]], sep="\n")' $$extra | \
 	  $(COMPILE) - -c requirements/lab.txt -o requirements/$$extra.txt || exit; \
 	done
+	@# Alone in an environment of its own: what looks at the others has no part in them.
+	echo pip-audit | $(COMPILE) - -o requirements/audit/audit.txt
 
 clean: .venv/lab.stamp ## remove every lab of this machine, their images, and .venv
 	@$(BIN)/lab clean

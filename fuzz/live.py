@@ -9,6 +9,7 @@ must get each of its replies.
 import os
 import random
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -82,22 +83,29 @@ def make_inputs(seed: int) -> Iterator[bytes]:
         yield bytes(data)
 
 
-def bombard(addresses: Sequence[Address], seed: int, inputs: int, *, overlaps: bool = True) -> Found:
+def bombard(
+    addresses: Sequence[Address], seed: int, inputs: int, *, seconds: float = 0.0, overlaps: bool = True
+) -> Found:
     """Send a model so many inputs, to its addresses of `command` in turns.
 
     Args:
         addresses: of one server that was started with `ENVIRON`; the first carries streams.
         seed: the same one sends the same.
+        seconds: go on until so many have passed, where that is longer.
         overlaps: the server serves several clients at a time; where it does not, the behaved one comes and goes.
 
     Raises:
         UnlikeTheCoreError: names the seed, the input's number, and both answers.
         LabError: no answer, or the connection of the behaved client broke.
     """
-    compared = 0
+    compared = sent = 0
+    until = time.monotonic() + seconds
     with ExitStack() as stack:
         behaved = stack.enter_context(Link(addresses[0], timeout=_PATIENCE)) if overlaps else None
-        for number, data in zip(range(inputs), make_inputs(seed), strict=False):
+        for number, data in enumerate(make_inputs(seed)):
+            if number >= inputs and time.monotonic() >= until:
+                break
+            sent += 1
             address = addresses[number % len(addresses)]
             try:
                 compared += _exchange(address, data)
@@ -111,7 +119,7 @@ def bombard(addresses: Sequence[Address], seed: int, inputs: int, *, overlaps: b
                 else:
                     with Link(addresses[0], timeout=_PATIENCE) as link:
                         _ask(link, text)
-    return Found(inputs, compared)
+    return Found(sent, compared)
 
 
 def _ask(behaved: Link, text: bytes) -> None:

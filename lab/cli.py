@@ -298,6 +298,7 @@ def clean(lab: Lab) -> None:
 cli.add_command(Deferred("load", "lab.load", "Load the models: live in Locust's web UI, or headless with a table."))
 cli.add_command(Deferred("load-gallery", "lab.load_gallery", "Load the gallery's servers: in the web UI, or headless."))
 cli.add_command(Deferred("faults", "lab.faults.command", "Break models under load, and account for every request."))
+cli.add_command(Deferred("soak", "lab.soak", "Mixed load and hostile clients for long: does anything grow?"))
 cli.add_command(Deferred("tour", "lab.tour.command", "Network modules of the standard library, against real servers."))
 cli.add_command(Deferred("bench", "lab.bench.command", "Which model for which work: by turns, with intervals."))
 cli.add_command(Deferred("compare", "lab.bench.comparison", "What changed between two runs of bench, beyond noise."))

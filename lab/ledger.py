@@ -248,13 +248,16 @@ class Ledger:
         )
 
 
-def keep(ledger: Ledger, commands: TextIO, say: Callable[[str], object], seconds: float) -> Account:
+def keep(
+    ledger: Ledger, commands: TextIO, say: Callable[[str], object], seconds: float, *, requests: int = 0
+) -> Account:
     """Keep the ledger until all connections have ended, which they do some time after it was told to end.
 
     Args:
         commands: a file with a descriptor, of lines: `mark`, `end`. Its end is an `end`.
         say: called with `begun` and `marked`.
         seconds: after so many it is given up, and what is owed stays owed.
+        requests: `begun` is not said before so many have been answered.
     """
     deadline = time.monotonic() + seconds
     served_by = time.monotonic() + 1.0  # who has had no answer until then waits in the backlog
@@ -263,10 +266,12 @@ def keep(ledger: Ledger, commands: TextIO, say: Callable[[str], object], seconds
         ledger.watch(selector)
         selector.register(commands, selectors.EVENT_READ)
         while ledger.turn(selector) and time.monotonic() < deadline:
-            answered = [page.answered > 0 for page in ledger.pages]
-            if not has_begun and (all(answered) or (any(answered) and time.monotonic() > served_by)):
-                has_begun = True
-                say("begun")
+            if not has_begun:
+                answered = [page.answered for page in ledger.pages]
+                is_served = all(answered) or (any(answered) and time.monotonic() > served_by)
+                if is_served and sum(answered) >= requests:
+                    has_begun = True
+                    say("begun")
             for key, _ in selector.select(0.05):
                 if key.fileobj is commands:
                     line = commands.readline().strip()
@@ -285,13 +290,14 @@ def keep(ledger: Ledger, commands: TextIO, say: Callable[[str], object], seconds
 @click.option("--connections", default=8)
 @click.option("--seed", default=1)
 @click.option("--seconds", default=60.0, help="after so many it is given up")
-def main(address: str, connections: int, seed: int, seconds: float) -> None:
+@click.option("--requests", default=0, help="say `begun` when so many have been answered")
+def main(address: str, connections: int, seed: int, seconds: float, requests: int) -> None:
     """Exit code 2: it could not be kept."""
     links: list[Link] = []
     try:
         for _ in range(connections):
             links.append(Link(Address.parse(address), timeout=10))
-        account = keep(Ledger(links, seed), sys.stdin, lambda word: print(word, flush=True), seconds)
+        account = keep(Ledger(links, seed), sys.stdin, lambda word: print(word, flush=True), seconds, requests=requests)
         print(json.dumps(asdict(account)), flush=True)
     except LabError as error:
         print(f"ledger: {error}", file=sys.stderr)

@@ -54,6 +54,10 @@ class Meter(Protocol):
         """How many descriptors all its processes have open. Not a part of `read`: it costs more the more there are."""
         ...
 
+    def count_zombies(self) -> int | None:
+        """How many of its children have ended and were never waited for."""
+        ...
+
 
 class NoMeter:
     """The no-op: knows nothing, and says so."""
@@ -63,6 +67,9 @@ class NoMeter:
         return Sample()
 
     def count_descriptors(self) -> None:
+        """Nothing is known."""
+
+    def count_zombies(self) -> None:
         """Nothing is known."""
 
 
@@ -158,6 +165,22 @@ class ProcessMeter:
             return None
         return _count_descriptors(process.pid for process in tree)
 
+    def count_zombies(self) -> int | None:
+        """Count those of the whole tree."""
+        return _count_zombies(self._root.pid)
+
+
+def _count_zombies(root: int) -> int | None:
+    """Those below a process; None if it has gone."""
+    count = 0
+    try:
+        for process in psutil.Process(root).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                count += process.status() == psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return None
+    return count
+
 
 def _count_descriptors(pids: Iterable[int], proc: Path = Path("/proc")) -> int | None:
     """Those of these processes together; None if there is one that this user may not look into, or none at all."""
@@ -191,10 +214,14 @@ class CgroupMeter:
         folders: where each controller's files are; with version 2 they are all in one place.
         unified: whether it is version 2.
         proc: where the kernel shows processes.
+        first: the container's first process, below which all others are.
     """
 
-    def __init__(self, folders: dict[str, Path], *, unified: bool, proc: Path = Path("/proc")) -> None:
+    def __init__(
+        self, folders: dict[str, Path], *, unified: bool, proc: Path = Path("/proc"), first: int | None = None
+    ) -> None:
         self._folders = folders
+        self._first = first
         self._unified = unified
         self._proc = proc
         self._switches = Switches(proc)
@@ -228,7 +255,7 @@ class CgroupMeter:
                 folder = root / name / path.lstrip("/")
                 if name in _CONTROLLERS and folder.exists():
                     folders[name] = folder
-        return cls(folders, unified=unified, proc=proc) if "cpuacct" in folders else None
+        return cls(folders, unified=unified, proc=proc, first=pid) if "cpuacct" in folders else None
 
     def read(self) -> Sample:
         """Read the files."""
@@ -265,6 +292,10 @@ class CgroupMeter:
         """Count those of the group's processes: only root, or whoever they run as, may."""
         pids = (self._text("cpuacct", "cgroup.procs") or "").split()
         return _count_descriptors(map(int, pids), self._proc)
+
+    def count_zombies(self) -> int | None:
+        """Count those below the first process: a group's list of processes does not have them."""
+        return None if self._first is None else _count_zombies(self._first)
 
     def _text(self, controller: str, name: str) -> str | None:
         try:
@@ -322,6 +353,9 @@ class StatsMeter:
         )
 
     def count_descriptors(self) -> None:
+        """The engine does not tell."""
+
+    def count_zombies(self) -> None:
         """The engine does not tell."""
 
 

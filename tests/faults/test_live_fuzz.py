@@ -7,6 +7,9 @@ from services.protocol import Address
 from tests.faults.conftest import CATALOGUE
 from tests.models.conftest import Server
 
+# For each model. With the fuzzing of the core (`tests/protocol/test_fuzz.py`), a minute in all.
+SECONDS = 2.0
+
 
 def addresses(server: Server) -> list[Address]:
     return [server.address("command", transport) for transport in ("tcp", "unix", "udp")]
@@ -14,7 +17,8 @@ def addresses(server: Server) -> list[Address]:
 
 def test_answers_as_the_core_does(roomy: Server) -> None:
     overlaps = "overlap" not in CATALOGUE[roomy.description["model"]].limits
-    found = bombard(addresses(roomy), seed=7, inputs=150, overlaps=overlaps)
+    found = bombard(addresses(roomy), seed=7, inputs=150, seconds=SECONDS, overlaps=overlaps)
+    assert found.inputs >= 150
     assert found.compared > 100
 
 

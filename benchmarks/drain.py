@@ -1,0 +1,84 @@
+"""How many requests a drain, and a kill, leave without an answer. Figures of a run: docs/endurance.md.
+
+    .venv/bin/python benchmarks/drain.py [REQUESTS] [MODEL]...
+
+Every model, as a process: eight connections with pipelines; when REQUESTS (100,000) have been answered, SIGTERM or
+SIGKILL comes in the middle of it. A request is accepted when it was handed over before the signal, on a connection that
+was being served; one client at a time is, where the model serves no more. After SIGTERM each of them must have been
+answered, once and in order, and the model must end with exit code 0. After SIGKILL it must be known of each whether it
+was.
+"""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from lab.backends import open_backend
+from lab.catalogue import Catalogue
+from lab.client import Link
+from lab.environment import describe_environment
+from lab.faults.scorecard import Verdict, judge
+from lab.ledger import Account, Ledger, keep
+from services.protocol import Address
+
+CONNECTIONS = 8
+SECONDS = 300.0  # until a model that does not come to an end is given up
+ROW = "| {:24} | {:5} | {:>8} | {:>8} | {:>10} | {:>4} | {:>5} | {} |"
+
+
+def break_under_load(backend, model: str, fault: str, requests: int, seed: int) -> tuple[Account, int | None]:
+    """Keep an account of a model that runs, and end it in the middle.
+
+    Returns:
+        The account, and the exit code of a model that was asked to end.
+    """
+    (address,) = (
+        Address.parse(item.address)
+        for item in backend.targets()
+        if (item.model, item.service, item.transport) == (model, "command", "tcp")
+    )
+    with ExitStack() as stack:
+        links = [stack.enter_context(Link(address, timeout=10)) for _ in range(CONNECTIONS)]
+        reader, writer = os.pipe()
+        commands = stack.enter_context(os.fdopen(reader))
+        stack.callback(os.close, writer)
+        codes: list[int] = []
+        # To ask it to stop is to wait until it has, which it does only while somebody goes on with the conversation.
+        stopping = threading.Thread(target=lambda: codes.append(backend.stop(model)))
+        end = {"drain": stopping.start, "kill": lambda: backend.kill(model, signal.SIGKILL)}[fault]
+        steps = {"begun": lambda: os.write(writer, b"mark\n"), "marked": end}
+        account = keep(Ledger(links, seed), commands, lambda word: steps[word](), SECONDS, requests=requests)
+    if fault == "kill":
+        return account, None
+    stopping.join()
+    return account, codes[0]
+
+
+def main(requests: int, models: Sequence[str]) -> None:
+    """Print a row for each model and fault. Exit code 1: one of them did not hold."""
+    backend = open_backend("process", "drain", catalogue=Catalogue.load())
+    chosen = [model.name for model in backend.catalogue.select(models) if not model.only_in_container]
+    print(describe_environment("process"), file=sys.stderr)
+    print(ROW.format("model", "fault", "sent", "answered", "unanswered", "lost", "wrong", "verdict"))
+    verdicts = set()
+    try:
+        for seed, model in enumerate(chosen):
+            for fault in ("drain", "kill"):
+                backend.up([model])
+                account, code = break_under_load(backend, model, fault, requests, seed)
+                verdict, _ = judge(fault, account, code)
+                verdicts.add(verdict)
+                figures = [f"{value:,}" for value in (account.sent, account.answered, account.unanswered)]
+                lost = str(account.lost) if fault == "drain" else "-"
+                print(ROW.format(model, fault, *figures, lost, sum(account.wrong.values()), verdict), flush=True)
+                backend.down()
+    finally:
+        backend.down()
+    sys.exit(verdicts != {Verdict.HELD})
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 100_000, sys.argv[2:])

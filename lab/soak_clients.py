@@ -1,0 +1,255 @@
+"""Clients of a soak: `python -m lab.soak_clients`, an instrument that visits models in turns, on and on.
+
+A visit is a few connections at a time with the same mixed requests, over TCP, TLS and Unix sockets in turns, a
+datagram, and one client who means no good. What the well-behaved ones get must be, byte for byte, what the protocol
+itself says to it.
+
+The models come in LAB_TARGETS, as for the load generator. On `rest`, a line of stdin, it finishes its visit, has no
+connection any more, and says `resting N`, for the N-th time; on `go` it goes on. At the end of its stdin it prints what
+there was, a line of JSON for each model.
+"""
+
+import json
+import os
+import selectors
+import socket
+import struct
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from itertools import cycle
+
+import click
+
+from lab.client import Link, pack
+from lab.errors import LabError
+from services.protocol import Address, Close, Compute, Connection, Send
+
+# At a time, of a model that can serve several.
+_CROWD = 6
+
+# Seconds until somebody who behaves is taken for not served. All models share the machine, and some of them block.
+_PATIENCE = 20.0
+
+# A model that is not served so many times running is not visited any more, and the soak is over.
+_MOST_FAILURES = 5
+
+MIX = b"".join(
+    pack([word.encode() for word in request.split()])
+    for request in ["PING"] * 10 + [f"ECHO {'x' * 1024}", "SLEEP 1", "BURN 20", "BLOB 70000", "NONSENSE", "PING end"]
+)
+_NEVER_READ = pack([b"BLOB", b"70000"]) * 40
+
+
+def answer_of_the_core(stream: bytes) -> bytes:
+    """What `command` says to a stream, without any model."""
+    connection = Connection("command")
+    connection.receive_data(stream)
+    connection.receive_eof()
+    sent = []
+    while (event := connection.next_event()) != Close():
+        match event:
+            case Send(data):
+                sent.append(data)
+            case Compute() as work:
+                connection.receive_digest(work.run())
+    return b"".join(sent)
+
+
+@dataclass(slots=True)
+class Visits:
+    """What a model has been through.
+
+    Args:
+        visits, requests: how many; a request is one of somebody who behaves.
+        failures: of those who behave, by what was wrong.
+    """
+
+    visits: int = 0
+    requests: int = 0
+    failures: dict[str, int] = field(default_factory=dict)
+
+
+Addresses = Mapping[str, Address]
+
+
+@contextmanager
+def _silent(addresses: Addresses, first_words: bytes = b"") -> Iterator[None]:
+    with Link(addresses["command-tcp"], timeout=_PATIENCE) as link:
+        if first_words:
+            link.send(first_words)
+        yield
+
+
+@contextmanager
+def _resetting(addresses: Addresses, first_words: bytes) -> Iterator[None]:
+    """Never reads, and ends with a reset in the middle of a frame."""
+    with Link(addresses["command-tcp"], timeout=_PATIENCE) as link:
+        link.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        link.send(first_words)
+        yield
+
+
+@contextmanager
+def _malformed(addresses: Addresses) -> Iterator[None]:
+    with Link(addresses["command-tcp"], timeout=_PATIENCE) as link:
+        link.send(b"*1000000000\r\n" + b"\xff" * 2000)
+        with suppress(LabError):  # it may reset what is still being sent to it
+            while link.receive():
+                pass
+        yield
+
+
+@contextmanager
+def _half_handshake(addresses: Addresses) -> Iterator[None]:
+    where = addresses["command-tls"]
+    with socket.create_connection((where.host, where.port), timeout=_PATIENCE) as link:
+        link.sendall(b"\x16\x03\x01\x02\x00\x01\x00")
+        yield
+
+
+@contextmanager
+def _stopped_reader(addresses: Addresses) -> Iterator[None]:
+    with Link(addresses["chargen-tcp"], timeout=_PATIENCE) as link:
+        link.receive()
+        yield
+
+
+@contextmanager
+def _datagram_flood(addresses: Addresses) -> Iterator[None]:
+    for stream in (b"", b"\xff" * 900, b"*3\r\n", b"PING\r\nPING\r\n"):
+        with Link(addresses["command-udp"], timeout=_PATIENCE) as link:
+            link.send(stream)
+    yield
+
+
+Hostile = Callable[[Addresses], AbstractContextManager[None]]
+HOSTILE: tuple[Hostile, ...] = (
+    _silent,
+    lambda addresses: _silent(addresses, b"*2\r\n$4\r\nEC"),
+    lambda addresses: _resetting(addresses, b"*2\r\n$4\r\nECHO\r\n$900\r\nx"),
+    lambda addresses: _resetting(addresses, _NEVER_READ),
+    _malformed,
+    _half_handshake,
+    _stopped_reader,
+    _datagram_flood,
+)
+
+
+class Visitor:
+    """Visits one model.
+
+    Args:
+        model: its name.
+        addresses: where it listens, by service and transport: `command-tcp`.
+        one_at_a_time: it serves nobody else while one is connected.
+    """
+
+    def __init__(self, model: str, addresses: Addresses, *, one_at_a_time: bool) -> None:
+        self._model = model
+        self._addresses = addresses
+        self._one_at_a_time = one_at_a_time
+        self._transports = cycle([name for name in ("command-tcp", "command-tls", "command-unix") if name in addresses])
+        self._hostile = cycle(HOSTILE)
+        self._answer = answer_of_the_core(MIX)
+        self._running = 0
+        self.counted: Counter[str] = Counter()
+        self.visits = Visits()
+
+    def visit(self) -> None:
+        """Visit it once.
+
+        Raises:
+            LabError: somebody who behaved was not served, for the last time that is put up with.
+        """
+        self.visits.visits += 1
+        try:
+            with ExitStack() as stack:
+                hostile = next(self._hostile)(self._addresses)
+                if self._one_at_a_time:
+                    with hostile:
+                        pass
+                else:
+                    stack.enter_context(hostile)
+                self._behave(next(self._transports))
+            self._running = 0
+        except (LabError, OSError) as error:
+            self.counted[str(error)] += 1
+            self._running += 1
+            if self._running >= _MOST_FAILURES:
+                raise LabError(f"{self._model} has not served {self._running} visits running: {error}") from None
+        self.visits.failures = dict(self.counted)
+
+    def _behave(self, where: str) -> None:
+        with ExitStack() as stack:
+            crowd = 1 if self._one_at_a_time else _CROWD
+            links = [stack.enter_context(Link(self._addresses[where], timeout=_PATIENCE)) for _ in range(crowd)]
+            for link in links:
+                link.send(MIX)
+            for number, link in enumerate(links):
+                if number % 2:
+                    link.half_close()
+                answer = b""
+                while len(answer) < len(self._answer) and (chunk := link.receive()):
+                    answer += chunk
+                if answer != self._answer:
+                    raise LabError(f"{where}: not the answer of the protocol ({len(answer)} bytes)")
+                self.visits.requests += MIX.count(b"*")
+        if "command-udp" in self._addresses:
+            with Link(self._addresses["command-udp"], timeout=_PATIENCE) as link:
+                link.send(b"PING\r\n")
+                if link.receive() != b"+PONG\r\n":
+                    raise LabError("command-udp: not the answer of the protocol")
+            self.visits.requests += 1
+
+
+def visit_all(visitors: Sequence[Visitor], pause: float) -> None:
+    """Visit by turns, as stdin says, until it ends.
+
+    Args:
+        pause: seconds between two visits.
+    """
+    turns = cycle(visitors)
+    rests = 0
+    is_going = True
+    with selectors.DefaultSelector() as selector:
+        selector.register(sys.stdin, selectors.EVENT_READ)
+        while True:
+            if selector.select(pause if is_going else None):
+                # Not by `readline`: what it has read beyond its line, nobody would be woken up for.
+                words = os.read(sys.stdin.fileno(), 4096).split()
+                if not words:
+                    return
+                for word in words:
+                    is_going = word == b"go"
+                    if not is_going:
+                        rests += 1
+                        print(f"resting {rests}", flush=True)
+            if is_going:
+                next(turns).visit()
+
+
+@click.command(help=__doc__)
+@click.option("--one-at-a-time", multiple=True, metavar="MODEL", help="these serve nobody else meanwhile; repeatable")
+@click.option("--pause", default=0.002, help="seconds between two visits")
+def main(one_at_a_time: tuple[str, ...], pause: float) -> None:
+    """Exit code 2: a model does not serve any more."""
+    visitors = {}
+    for row in json.loads(os.environ["LAB_TARGETS"]):
+        addresses = {
+            f"{item['service']}-{item['transport']}": Address.parse(item["address"]) for item in row["listeners"]
+        }
+        visitors[row["model"]] = Visitor(row["model"], addresses, one_at_a_time=row["model"] in one_at_a_time)
+    try:
+        visit_all(list(visitors.values()), pause)
+    except LabError as error:
+        print(f"soak: {error}", flush=True)
+        sys.exit(2)
+    for model, visitor in visitors.items():
+        print(json.dumps({"model": model, **asdict(visitor.visits)}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

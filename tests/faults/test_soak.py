@@ -1,0 +1,181 @@
+"""The soak: that its test says what it should of series that are known, and that a server which leaks is caught."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from lab.backends import open_backend
+from lab.errors import LabError
+from lab.flatness import FEWEST, Growth, Slope, after_warm_up, find_slope, judge_counts
+from lab.soak import COUNTS, Reading, judge, run
+from lab.soak_clients import MIX, answer_of_the_core
+
+MODEL = "asyncio_streams"
+SERVED = {"visits": 9, "requests": 99, "failures": {}}
+HOURS = [number / 360 for number in range(40)]
+
+
+def noise(seed: int, *, correlation: float = 0.0) -> list[float]:
+    """Of a standard deviation of 1; each like the one before it."""
+    generator = random.Random(seed)
+    values = [generator.gauss(0, 1)]
+    for _ in HOURS[1:]:
+        values.append(correlation * values[-1] + (1 - correlation**2) ** 0.5 * generator.gauss(0, 1))
+    return values
+
+
+def test_a_line_has_its_slope_and_no_doubt() -> None:
+    assert find_slope([0, 1, 2, 3, 5, 8, 9], [7, 9, 11, 13, 17, 23, 25]) == Slope(2, 2, 2)
+    assert find_slope(HOURS, [5.0] * 40) == Slope(0, 0, 0)
+
+
+def test_one_step_does_not_move_the_slope() -> None:
+    for at in (3, 10, 30, 37):
+        assert find_slope(HOURS, [0.0] * at + [1000.0] * (40 - at)).middle == 0
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.6])
+def test_the_interval_holds_what_is_true_as_often_as_it_says(correlation: float) -> None:
+    """With 200 series of a slope of 3; the exact share is the seeds'."""
+    slopes = [
+        find_slope(
+            HOURS,
+            [3 * hour + value for hour, value in zip(HOURS, noise(seed, correlation=correlation), strict=True)],
+        )
+        for seed in range(200)
+    ]
+    assert sum(slope.low <= 3 <= slope.high for slope in slopes) >= 0.88 * 200
+
+
+def test_a_correlation_makes_it_wider() -> None:
+    widths = [
+        sum((slope := find_slope(HOURS, noise(seed, correlation=correlation))).high - slope.low for seed in range(20))
+        for correlation in (0.0, 0.8)
+    ]
+    assert widths[0] < widths[1]
+
+
+@pytest.mark.parametrize(
+    ("slope", "growth"),
+    [
+        (Slope(0, -2, 0.9), Growth.FLAT),
+        (Slope(0, -2, 1.1), Growth.UNKNOWN),
+        (Slope(0.9, 0.8, 1.0), Growth.UNKNOWN),
+        (Slope(2, 1, 3), Growth.GROWS),
+        (Slope(0, float("-inf"), float("inf")), Growth.UNKNOWN),
+    ],
+)
+def test_only_a_whole_interval_below_the_limit_is_flat(slope: Slope, growth: Growth) -> None:
+    assert slope.judge(1) is growth
+
+
+@pytest.mark.parametrize(
+    ("counts", "growth"),
+    [
+        ([26] * 9, Growth.FLAT),
+        ([26, 27, 26, 26, 30, 26, 27, 26, 27], Growth.FLAT),
+        ([26, 27, 26, 27, 27, 27, 28, 28, 28], Growth.GROWS),
+        ([0, 0, 0, 0, 0, 0, 0, 1, 1], Growth.GROWS),
+        ([26] * 8 + [None], Growth.UNKNOWN),
+        ([26] * (FEWEST - 1), Growth.UNKNOWN),
+    ],
+)
+def test_a_count_grows_when_the_end_is_above_the_beginning(counts: Sequence[int | None], growth: Growth) -> None:
+    assert judge_counts(counts) is growth
+
+
+def readings(memory: Sequence[int | None]) -> list[Reading]:
+    return [Reading(10.0 * number, value, 26, 1, 0) for number, value in enumerate(memory)]
+
+
+def test_the_warm_up_does_not_count_and_a_missing_reading_is_no_pass() -> None:
+    filling = [10_000_000 + min(number, 10) * 300_000 for number in range(30)]
+    assert judge(MODEL, readings(filling), SERVED, 1e6).is_flat
+    leaking = [10_000_000 + number * 300_000 for number in range(30)]
+    found = judge(MODEL, readings(leaking), SERVED, 1e6)
+    assert (found.growth["memory"], found.is_flat) == (Growth.GROWS, False)
+    missing = judge(MODEL, readings([*filling[:-1], None]), SERVED, 1e6)
+    assert (missing.memory, missing.growth["memory"], missing.is_flat) == (None, Growth.UNKNOWN, False)
+    assert not judge(MODEL, readings(filling), {**SERVED, "failures": {"no answer": 1}}, 1e6).is_flat
+    json.dumps(found.as_json())
+
+
+def test_what_is_asked_for_has_an_answer() -> None:
+    assert answer_of_the_core(MIX).count(b"+PONG") == 10
+    assert answer_of_the_core(MIX).endswith(b"$3\r\nend\r\n")
+
+
+def test_two_words_that_come_at_once_are_both_heard() -> None:
+    command = [sys.executable, "-m", "lab.soak_clients"]
+    environ = {**os.environ, "LAB_TARGETS": "[]"}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environ) as clients:
+        assert clients.stdin is not None
+        assert clients.stdout is not None
+        clients.stdin.write("rest\nrest\n")
+        clients.stdin.flush()
+        assert [clients.stdout.readline() for _ in range(2)] == ["resting 1\n", "resting 2\n"]
+        clients.stdin.close()
+        assert clients.wait(60) == 0
+
+
+# For a server that imports it at its start: every conversation leaves 64 KiB, a descriptor, and now and then a thread
+# and a child that nobody waits for.
+LEAK = """
+import sys
+if "services.run" in sys.orig_argv:
+    import itertools, os, subprocess, threading
+    from services.protocol import connection
+    kept, number, begin = [], itertools.count(), connection.Connection.__init__
+    def leak(self, *arguments, **options):
+        begin(self, *arguments, **options)
+        kept.append(bytearray(b"x" * 65536))
+        kept.append(os.dup(2))
+        if next(number) % 10 == 0:
+            kept.append(subprocess.Popen(["true"]))
+            threading.Thread(target=threading.Event().wait, daemon=True).start()
+    connection.Connection.__init__ = leak
+"""
+
+
+def soak(seconds: float = 4.5, every: float = 0.4):
+    backend = open_backend("process", f"soak-{os.getpid()}")
+    try:
+        backend.up([MODEL])
+        (found,) = run(backend, [MODEL], seconds=seconds, every=every)
+    finally:
+        backend.down()
+    return found
+
+
+def test_a_server_that_leaks_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sitecustomize.py").write_text(LEAK)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    found = soak()
+    assert found.growth == dict.fromkeys(["memory", *COUNTS], Growth.GROWS)
+    assert found.memory is not None
+    assert not found.is_flat
+
+
+def test_a_server_that_does_not_leak_keeps_no_descriptor_thread_or_zombie() -> None:
+    """Of its memory so short a run can say nothing."""
+    found = soak()
+    assert [found.growth[name] for name in COUNTS] == [Growth.FLAT] * 3
+    assert not found.visits["failures"]
+    assert found.visits["requests"] > 100
+    assert len(after_warm_up(found.readings)) >= FEWEST
+
+
+def test_a_server_that_ends_ends_the_soak() -> None:
+    backend = open_backend("process", f"soak-{os.getpid()}")
+    try:
+        backend.up([MODEL])
+        with pytest.raises(LabError, match=f"{MODEL} has not served 5 visits running"):
+            run(backend, [MODEL], seconds=2, every=0.4, say=lambda line: backend.kill(MODEL, 9))
+    finally:
+        backend.down()
