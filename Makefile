@@ -93,7 +93,7 @@ bench-up: .venv/dev.stamp ## `lab up` beside a bare `docker compose up -d`
 
 ## Break it
 .PHONY: faults fuzz
-faults: .venv/lab.stamp ## stop and kill every model under load, and account for every request
+faults: .venv/lab.stamp ## break every model under load in fifteen ways, and account for every request
 	@$(BIN)/lab faults
 
 fuzz: .venv/dev.stamp ## the core, guided by coverage (RUNS=1000000), then each model live (INPUTS=10000); finds are in results/fuzz
