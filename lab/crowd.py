@@ -62,14 +62,14 @@ def bother(slow: list[socket.socket]) -> Iterator[None]:
         yield
 
 
-def ping(address: Address, count: int) -> dict[str, float]:
+def ping(address: Address, count: int, timeout: float = _TIMEOUT) -> dict[str, float]:
     """Seconds that a PING takes, of so many in turn on one connection.
 
     Raises:
         ClientError: one got no answer, or none in time.
     """
     times = []
-    with Link(address, timeout=_TIMEOUT) as link:
+    with Link(address, timeout=timeout) as link:
         for _ in range(count):
             begin = time.perf_counter()
             link.send(_REQUEST)
@@ -86,12 +86,13 @@ def ping(address: Address, count: int) -> dict[str, float]:
 @click.option("--slow", default=500)
 @click.option("--idle", default=500)
 @click.option("--ping", "pings", default=0)
-def main(address: str, slow: int, idle: int, pings: int) -> None:
+@click.option("--timeout", default=_TIMEOUT)
+def main(address: str, slow: int, idle: int, pings: int, timeout: float) -> None:
     """Exit code 1: a PING got no answer."""
     where = Address.parse(address)
     if pings:
         try:
-            print(json.dumps(ping(where, pings)))
+            print(json.dumps(ping(where, pings, timeout)))
         except ClientError as error:
             print(error)
             sys.exit(1)
