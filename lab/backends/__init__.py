@@ -149,6 +149,16 @@ class Backend(Protocol):
             LabError: it could not be run, or took too long. A failure of the command is its return code.
         """
 
+    def start(self, arguments: Sequence[str], *, log: Path) -> AbstractContextManager[Instrument]:
+        """Start a command where `run` runs, and go on: much sooner than an instrument of its own.
+
+        It has to end when its stdin does, which is at the end of the block.
+
+        Args:
+            arguments: as for `run`.
+            log: the file that takes what it writes.
+        """
+
     def run_service(
         self,
         service: str,
@@ -198,6 +208,52 @@ class Backend(Protocol):
         Returns:
             Its exit code, 137 if it had to be ended.
         """
+
+    def wait_ready(self, model: str, *, timeout: float = READY_SECONDS) -> None:
+        """Wait until a model that runs answers.
+
+        Raises:
+            NotReadyError: it did not in that time.
+        """
+
+    def pause(self, model: str) -> None:
+        """Have all processes of a model stand still."""
+
+    def unpause(self, model: str) -> None:
+        """Have them go on; no error where they do."""
+
+    def run_beside(self, model: str, script: str, arguments: Sequence[str] = ()) -> str:
+        """Run a Python script, of the standard library alone, as a model's user and where its processes are seen.
+
+        Its first argument is the pid above them: of a container's init, or of the model's main process.
+
+        Returns:
+            What it printed.
+
+        Raises:
+            LabError: it could not be run, or failed.
+        """
+
+    # Only of the backend `docker`.
+
+    def run_in_network(self, model: str, arguments: Sequence[str]) -> str:
+        """Run a command of the instrument with CAP_NET_ADMIN in the network namespace of a model's container.
+
+        Returns:
+            What it printed.
+
+        Raises:
+            LabError: it failed; with what it said.
+        """
+
+    def disconnect(self, model: str) -> None:
+        """Take a model from the lab's network."""
+
+    def connect(self, model: str) -> None:
+        """Put it back, under its name; no error where it is there."""
+
+    def limit_cpu(self, model: str, cores: float | None) -> None:
+        """Give a model so many cores, or as many as there are."""
 
 
 def open_child(

@@ -58,6 +58,9 @@ _NO_DOCKER = "there is no `docker` command here: `lab doctor` says what to do"
 # The most that Compose may take to start containers whose images are there.
 START_SECONDS = 120.0
 
+# Microseconds: the kernel's own, and Docker's.
+_CPU_PERIOD = 100_000
+
 # What compose.yaml asks for by itself.
 NOFILE = 16384
 
@@ -139,6 +142,18 @@ class Containers:
             raise LabError(f"the lab {self.project} is not up: `lab up` starts it")
         return done
 
+    @contextlib.contextmanager
+    def start(self, arguments: Sequence[str], *, log: Path) -> Iterator[Instrument]:
+        shell = self._container_name(_SHELL)
+        try:
+            process = open_child(["docker", "exec", "--interactive", shell, *arguments], environ=os.environ, log=log)
+        except FileNotFoundError:
+            raise LabError(_NO_DOCKER) from None
+        try:
+            yield Instrument(process, shell, log)
+        finally:
+            close_child(process)
+
     def run_service(
         self,
         service: str,
@@ -206,6 +221,58 @@ class Containers:
     def stop(self, model: str) -> int:
         self._of_model(model, "stop", "--time", str(int(STOP_SECONDS)))
         return int(self._of_model(model, "inspect", "--format", "{{.State.ExitCode}}"))
+
+    def wait_ready(self, model: str, *, timeout: float = READY_SECONDS) -> None:
+        self._wait_ready([model], timeout)
+
+    def pause(self, model: str) -> None:
+        self._of_model(model, "pause")
+
+    def unpause(self, model: str) -> None:
+        if self._of_model(model, "inspect", "--format", "{{.State.Paused}}").strip() == "true":
+            self._of_model(model, "unpause")
+
+    def run_beside(self, model: str, script: str, arguments: Sequence[str] = ()) -> str:
+        name = self._container_name(self.catalogue[model].name)
+        done = _docker("exec", name, "python3", "-c", script, "1", *arguments, check=False)
+        if done.returncode:
+            raise LabError(f"{model}: {_last_words(done.stderr or done.stdout)}")
+        return done.stdout
+
+    def run_in_network(self, model: str, arguments: Sequence[str]) -> str:
+        where = self._container_name(self.catalogue[model].name)
+        # Never with more than this, and gone when the command is; of its project, so that `down` finds it.
+        labels = [f"--label={_PROJECT}={self.project}", f"--label={_PART}=instrument"]
+        rights = [
+            "--user=0",
+            "--read-only",
+            "--cap-drop=ALL",
+            "--cap-add=NET_ADMIN",
+            "--security-opt=no-new-privileges",
+        ]
+        # That of the shell which runs: a tag may have gone to another build meanwhile.
+        image = _docker("inspect", "--format", "{{.Image}}", self._container_name(_SHELL)).stdout.strip()
+        done = _docker("run", "--rm", *labels, *rights, f"--network=container:{where}", image, *arguments, check=False)
+        if done.returncode:
+            raise LabError(f"{model}: {' '.join((done.stderr or done.stdout).split())}")
+        return done.stdout
+
+    def disconnect(self, model: str) -> None:
+        _docker("network", "disconnect", f"{self.project}_lab", self._container_name(model))
+
+    def connect(self, model: str) -> None:
+        if not self._is_connected(model):
+            network, name = f"{self.project}_lab", self._container_name(model)
+            _docker("network", "connect", "--alias", model, network, name)
+
+    def _is_connected(self, model: str) -> bool:
+        return f"{self.project}_lab" in json.loads(
+            self._of_model(model, "inspect", "--format", "{{json .NetworkSettings.Networks}}")
+        )
+
+    def limit_cpu(self, model: str, cores: float | None) -> None:
+        quota = -1 if cores is None else int(cores * _CPU_PERIOD)
+        self._of_model(model, "update", "--cpu-period", str(_CPU_PERIOD), "--cpu-quota", str(quota))
 
     def container_id(self, model: str) -> str:
         """The full id of a model's container.

@@ -50,6 +50,7 @@ _MARK = "LAB_RUNTIME"
 _LAST_LINES = 10
 _PAUSE = 0.01
 _PATH_LIMIT = 107
+_IN_CONTAINERS = "that is done to containers: take --backend docker"
 
 # As many descriptors as a container gets, or as many as may be. TERM goes to the server alone; the shell outlives it.
 _SUPERVISE = """
@@ -177,6 +178,15 @@ class Processes:
         except subprocess.TimeoutExpired:
             raise LabError(f"`{' '.join(arguments)}` took longer than {timeout:g} s and was ended") from None
 
+    @contextlib.contextmanager
+    def start(self, arguments: Sequence[str], *, log: Path) -> Iterator[Instrument]:
+        command = [sys.executable if word == "python" else word for word in arguments]
+        process = open_child(command, environ={**os.environ, _MARK: str(self._directory)}, log=log, cwd=ROOT)
+        try:
+            yield Instrument(process, "127.0.0.1", log)
+        finally:
+            close_child(process)
+
     def run_service(
         self,
         service: str,
@@ -256,6 +266,41 @@ class Processes:
                 return 128 + signal.SIGKILL
         code = self._exit_code(model)
         return 128 + signal.SIGKILL if code is None else code
+
+    def wait_ready(self, model: str, *, timeout: float = READY_SECONDS) -> None:
+        self._wait([model], time.monotonic() + timeout, timeout)
+
+    def pause(self, model: str) -> None:
+        self._signal_family(model, signal.SIGSTOP)
+
+    def unpause(self, model: str) -> None:
+        self._signal_family(model, signal.SIGCONT)
+
+    def _signal_family(self, model: str, number: int) -> None:
+        # The parent first: it makes no more then, and what it has made is seen.
+        main = psutil.Process(self.pid(model))
+        main.send_signal(number)
+        for child in main.children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.send_signal(number)
+
+    def run_beside(self, model: str, script: str, arguments: Sequence[str] = ()) -> str:
+        done = self.run(["python", "-c", script, str(self.pid(model)), *arguments], capture=True)
+        if done.returncode:
+            raise LabError(f"{model}: {(done.stderr.strip() or done.stdout).splitlines()[-1]}")
+        return done.stdout
+
+    def run_in_network(self, model: str, arguments: Sequence[str]) -> str:
+        raise LabError(_IN_CONTAINERS)
+
+    def disconnect(self, model: str) -> None:
+        raise LabError(_IN_CONTAINERS)
+
+    def connect(self, model: str) -> None:
+        raise LabError(_IN_CONTAINERS)
+
+    def limit_cpu(self, model: str, cores: float | None) -> None:
+        raise LabError(_IN_CONTAINERS)
 
     def pid(self, model: str) -> int:
         """The pid of a model's main process.

@@ -1,16 +1,11 @@
 """SIGTERM, as a deployment sends it: whoever is served is answered, then the model ends by itself."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from lab.backends import Backend
-from lab.faults import start_again
+from lab.faults import Fault, Harm, until_restarted
 
 
-@contextmanager
-def drain(backend: Backend, model: str) -> Iterator[int | None]:
-    """Yields the exit code when the model has ended: 0 if it had to cut nobody off."""
-    try:
-        yield backend.stop(model)
-    finally:
-        start_again(backend, model)
+def _prepare(backend: Backend, model: str) -> Harm:
+    return until_restarted(backend, model, lambda: backend.stop(model))
+
+
+DRAIN = Fault("drain", "SIGTERM: every request that was accepted is answered", _prepare)

@@ -1,12 +1,11 @@
-"""No fault: the twin of all others, which shows that what they find is theirs."""
-
-from collections.abc import Iterator
-from contextlib import contextmanager
+"""No fault: what does not hold under it is no finding about any other."""
 
 from lab.backends import Backend
+from lab.faults import Fault, Harm
 
 
-@contextmanager
-def nothing(backend: Backend, model: str) -> Iterator[int | None]:
-    """Break nothing, and mend nothing."""
-    yield None
+def _prepare(backend: Backend, model: str) -> Harm:
+    return Harm(lambda: None, lambda: None, "nothing", "nothing")
+
+
+NOTHING = Fault("nothing", "no fault at all", _prepare)

@@ -8,28 +8,54 @@ import contextlib
 import random
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
 from lab.backends import Backend, Instrument
 from lab.errors import LabError
-from lab.faults import Fault
-from lab.faults.drain import drain
-from lab.faults.kill import kill
-from lab.faults.nothing import nothing
+from lab.faults import CannotApplyError, Fault, NoSuchPartError, Stamp, applied, find_address
+from lab.faults.crowd import CROWD, judge_cost, read_ping
+from lab.faults.drain import DRAIN
+from lab.faults.kill import KILL
+from lab.faults.limits import DESCRIPTORS, MEMORY
+from lab.faults.network import BANDWIDTH, BLACKHOLE, DISCONNECT, JITTER, LATENCY, LOSS
+from lab.faults.nothing import NOTHING
+from lab.faults.pause import PAUSE
+from lab.faults.starve import STARVE
+from lab.faults.worker import WORKER
 from lab.ledger import Account
 
-FAULTS: dict[str, Fault] = {"nothing": nothing, "drain": drain, "kill": kill}
+FAULTS: dict[str, Fault] = {
+    fault.name: fault
+    for fault in (
+        NOTHING,
+        DRAIN,
+        KILL,
+        WORKER,
+        PAUSE,
+        DISCONNECT,
+        BLACKHOLE,
+        LOSS,
+        LATENCY,
+        JITTER,
+        BANDWIDTH,
+        STARVE,
+        MEMORY,
+        DESCRIPTORS,
+        CROWD,
+    )
+}
 
-# From a new start to the first answer: of a process; and of a container, which is given a network first.
+# From the kill, or from the mending, to the first answer: of a process; of a container, which is given a network first.
 RECOVERY_SECONDS = {"process": 1.0, "docker": 2.0}
 
 _CONNECTIONS = 8
 _MOMENT = (0.1, 0.6)  # seconds after the ledger has begun
 _LEDGER_SECONDS = 60.0
 _PAUSE = 0.005
+_AFTER = 0.2
 
 
 class Verdict(StrEnum):
@@ -48,9 +74,12 @@ class Score:
     Args:
         seed: applies the same fault at the same moment to the same requests again.
         moment: seconds from the first answers to the fault.
+        is_twin: the harmful step was left out.
         exit_code: of a model that ended by itself.
-        recovery: seconds from the start of the mending to the first answer; None where there was nothing to mend.
+        recovery: seconds to the first answer: from the kill, or else from the mending; None where nothing was broken.
         account: of all requests; None if there is none.
+        stamp: when it was.
+        expected: why the catalogue says that it fails; empty if it does not.
     """
 
     model: str
@@ -59,9 +88,19 @@ class Score:
     reason: str
     seed: int
     moment: float
+    is_twin: bool = False
     exit_code: int | None = None
     recovery: float | None = None
     account: Account | None = None
+    stamp: Stamp | None = None
+    expected: str = ""
+
+    @property
+    def is_fine(self) -> bool:
+        """Whether it is as it should be: it held, or it failed where the catalogue says so."""
+        if self.expected:
+            return self.verdict is Verdict.FAILED
+        return self.verdict in (Verdict.HELD, Verdict.DEGRADED)
 
     def as_json(self) -> dict[str, object]:
         """For a report, and for a script."""
@@ -77,7 +116,7 @@ def judge(fault: str, account: Account | None, exit_code: int | None) -> tuple[V
         return Verdict.FAILED, f"replies that nobody was owed: {wrong}"
     if not account.served or not account.answered:
         return Verdict.UNKNOWN, "nobody was served before the fault"
-    if fault == "kill":
+    if not FAULTS[fault].keeps:
         return Verdict.HELD, f"{account.answered} answered once and in order, {account.unanswered} known as unanswered"
     if account.lost:
         return Verdict.FAILED, f"{account.lost} requests that were accepted were never answered"
@@ -86,53 +125,90 @@ def judge(fault: str, account: Account | None, exit_code: int | None) -> tuple[V
     return Verdict.HELD, f"{account.answered} answered once and in order, none of those that were accepted lost"
 
 
-def apply(backend: Backend, model: str, fault: str, seed: int) -> Score:
+def apply(backend: Backend, model: str, fault: str, seed: int, *, twin: bool = False) -> Score | None:
     """Apply one fault to one model that runs, and mend it.
+
+    Args:
+        twin: leave out what breaks.
+
+    Returns:
+        None where the model has nothing that this fault could break.
 
     Raises:
         NotHealedError: it could not be mended.
         LabError: it could not be tried.
     """
-    listeners = backend.targets()
-    address = next(
-        (item.address for item in listeners if (item.model, item.service, item.transport) == (model, "command", "tcp")),
-        None,
-    )
-    if address is None:
-        raise LabError(f"{model} does not speak command over tcp, which the ledger is kept in")
+    chosen = FAULTS[fault]
     moment = random.Random(f"{seed}-{model}-{fault}").uniform(*_MOMENT)  # noqa: S311 - a moment is no secret
+    limits = backend.catalogue[model].limits
+    expected = next((limits[name] for name in chosen.needs if name in limits), "")
+    try:
+        found = _measure(backend, model, chosen, seed, moment, twin=twin)
+    except NoSuchPartError:
+        return None
+    except CannotApplyError as error:
+        return Score(model, fault, Verdict.UNKNOWN, str(error), seed, moment, twin)
+    return replace(found, expected="" if twin else expected)
+
+
+def _measure(backend: Backend, model: str, fault: Fault, seed: int, moment: float, *, twin: bool) -> Score:
+    address = find_address(backend, model)
+    if fault is CROWD:
+        quiet = read_ping(backend, address)
+        with applied(fault, backend, model, twin=twin) as stamp:
+            crowded = read_ping(backend, address)
+        held, reason = judge_cost(quiet, crowded)
+        return Score(model, fault.name, Verdict(held), reason, seed, moment, twin, stamp=stamp)
     with tempfile.TemporaryDirectory(prefix="ledger-") as directory:
-        log = Path(directory) / "log"
         arguments = [
+            "python",
+            "-m",
+            "lab.ledger",
             address,
             "--connections",
             str(_CONNECTIONS),
             "--seed",
             str(seed),
             "--seconds",
-            str(_LEDGER_SECONDS),
+            f"{_LEDGER_SECONDS}",
         ]
-        with backend.start_service("ledger", arguments, log=log) as ledger:
+        with backend.start(arguments, log=Path(directory) / "log") as ledger:
             _wait_for(ledger, "begun")
             time.sleep(moment)
             _tell(ledger, "mark")
             _wait_for(ledger, "marked")
-            with FAULTS[fault](backend, model) as exit_code:
+            with applied(fault, backend, model, twin=twin) as stamp:
+                time.sleep(fault.hold)
+                healing = time.monotonic()
+            if fault.hold:
+                # Some more of it, and the account has to come out.
+                time.sleep(_AFTER)
                 _tell(ledger, "end")
                 ledger.process.wait(2 * _LEDGER_SECONDS)
-                begin = time.monotonic()
-            recovery = None if fault == "nothing" else time.monotonic() - begin
+                backend.wait_ready(model)
+                recovery = None
+            else:
+                assert stamp.end_seconds is not None  # noqa: S101 - the block has ended
+                since = stamp.begin_seconds if fault is KILL else healing
+                recovery = None if fault is NOTHING or twin else stamp.end_seconds - since
+                _tell(ledger, "end")
+                ledger.process.wait(2 * _LEDGER_SECONDS)
             account = _read_account(ledger)
-    verdict, reason = judge(fault, account, exit_code)
+    verdict, reason = judge(NOTHING.name if twin else fault.name, account, stamp.exit_code)
     allowed = RECOVERY_SECONDS[backend.name]
     if verdict is Verdict.HELD and recovery is not None and recovery > allowed:
         verdict, reason = Verdict.DEGRADED, f"{reason}; the next answer came after {recovery:.1f} s, not {allowed:g}"
-    return Score(model, fault, verdict, reason, seed, moment, exit_code, recovery, account)
+    return Score(model, fault.name, verdict, reason, seed, moment, twin, stamp.exit_code, recovery, account, stamp)
 
 
-def apply_all(backend: Backend, models: Sequence[str], faults: Sequence[str], seed: int) -> list[Score]:
+def apply_all(
+    backend: Backend, models: Sequence[str], faults: Sequence[str], seed: int, *, twin: bool = False
+) -> Iterator[Score]:
     """Every fault on every model, one after the other."""
-    return [apply(backend, model, fault, seed) for model in models for fault in faults]
+    for model in models:
+        for fault in faults:
+            if (score := apply(backend, model, fault, seed, twin=twin)) is not None:
+                yield score
 
 
 def _tell(ledger: Instrument, word: str) -> None:

@@ -10,9 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lab.backends import open_backend
-from lab.faults import NotHealedError, start_again
-from lab.faults.scorecard import FAULTS, Verdict, apply, judge
+from lab.faults.scorecard import Verdict, judge
 from lab.ledger import Account, Ledger, Page, keep
 from tests.faults.conftest import CATALOGUE
 from tests.models.conftest import Server
@@ -102,36 +100,3 @@ def test_the_verdict_is_what_the_account_says(
     fault: str, account: Account | None, exit_code: int | None, verdict: Verdict
 ) -> None:
     assert judge(fault, account, exit_code)[0] is verdict
-
-
-@pytest.fixture
-def lab():
-    backend = open_backend("process", f"faults-{os.getpid()}")
-    backend.up(["asyncio_streams"])
-    yield backend
-    backend.down()
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_is_applied_mended_and_judged(lab, fault: str) -> None:
-    before = lab.pid("asyncio_streams")
-    score = apply(lab, "asyncio_streams", fault, seed=2)
-    assert score.verdict in (Verdict.HELD, Verdict.DEGRADED), score
-    assert (lab.pid("asyncio_streams") == before) == (fault == "nothing") == (score.recovery is None)
-    assert score.exit_code == (0 if fault == "drain" else None)
-    assert score.account is not None
-    assert score.account.served == 8
-    assert score.account.answered
-
-
-@pytest.mark.parametrize("fault", ["drain", "kill"])
-def test_an_interrupted_fault_is_mended(lab, fault: str) -> None:
-    with pytest.raises(KeyboardInterrupt), FAULTS[fault](lab, "asyncio_streams"):
-        raise KeyboardInterrupt
-    assert lab.pid("asyncio_streams")
-
-
-def test_what_cannot_be_mended_is_named(lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LAB_MAX_BULK", "nonsense")
-    with pytest.raises(NotHealedError, match="asyncio_streams is still down: `lab up asyncio_streams`"):
-        start_again(lab, "asyncio_streams")

@@ -1,0 +1,240 @@
+"""Each fault does what its name says, is mended on every way out, and its twin breaks nothing."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import psutil
+import pytest
+
+from lab.backends.processes import Processes
+from lab.client import Link, call
+from lab.errors import LabError, NoAnswerError
+from lab.faults import Fault, Harm, NotHealedError, applied, find_address
+from lab.faults.command import exit_code
+from lab.faults.crowd import judge_cost
+from lab.faults.family import LIMIT
+from lab.faults.scorecard import FAULTS, Score, Verdict, apply
+from services.protocol import Address
+from tests.faults.conftest import CATALOGUE
+
+pytestmark = pytest.mark.xdist_group("faults-lab")
+
+MODEL, WITH_WORKERS = "asyncio_streams", "prefork"
+# Those that need no container.
+LOCAL = ("nothing", "drain", "kill", "pause", "memory", "descriptors")
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Processes]:
+    backend = Processes(f"faults-{os.getpid()}", CATALOGUE)
+    backend.up([MODEL, WITH_WORKERS])
+    yield backend
+    backend.down()
+
+
+def family(lab: Processes, model: str = MODEL) -> list[psutil.Process]:
+    main = psutil.Process(lab.pid(model))
+    return [main, *main.children(recursive=True)]
+
+
+def limit(lab: Processes, name: str) -> list[list[int]]:
+    """Pid, soft and hard limit of each process."""
+    found: list[list[int]] = json.loads(lab.run_beside(MODEL, LIMIT, [name, "-1"]))
+    return found
+
+
+def ask(lab: Processes, timeout: float = 5.0) -> object:
+    return call("command", find_address(lab, MODEL), ["PING"], timeout=timeout).value
+
+
+@pytest.mark.parametrize("twin", [False, True])
+@pytest.mark.parametrize("fault", [*LOCAL, "worker"])
+def test_a_fault_is_applied_mended_and_judged(lab: Processes, fault: str, twin: bool) -> None:
+    model = WITH_WORKERS if fault == "worker" else MODEL
+    before = [process.pid for process in family(lab, model)]
+    score = apply(lab, model, fault, seed=2, twin=twin)
+    assert score is not None
+    assert score.verdict in (Verdict.HELD, Verdict.DEGRADED), score
+    assert score.exit_code == (0 if fault == "drain" and not twin else None)
+    assert score.account is not None
+    assert score.account.served
+    assert score.account.answered
+    assert score.stamp is not None
+    assert score.stamp.end_seconds is not None
+    assert score.stamp.begin_seconds < score.stamp.end_seconds
+    if fault == "worker":
+        assert (before[1] in [process.pid for process in family(lab, model)]) == twin
+    elif fault not in ("drain", "kill"):
+        assert [process.pid for process in family(lab, model)] == before
+
+
+def is_stopped(lab: Processes) -> bool:
+    return all(process.status() == psutil.STATUS_STOPPED for process in family(lab))
+
+
+def has_low(name: str) -> Callable[[Processes], bool]:
+    return lambda lab: all(0 < soft < 2**40 for _, soft, _ in limit(lab, name))
+
+
+def is_down(lab: Processes) -> bool:
+    return next(state for state in lab.state() if state.model == MODEL).state == "exited"
+
+
+PROOFS: dict[str, Callable[[Processes], bool]] = {
+    "drain": is_down,
+    "kill": is_down,
+    "pause": is_stopped,
+    "memory": has_low("RLIMIT_AS"),
+    "descriptors": lambda lab: limit(lab, "RLIMIT_NOFILE")[0][1] <= psutil.Process(lab.pid(MODEL)).num_fds() + 1,
+}
+
+
+@pytest.mark.parametrize("fault", PROOFS)
+def test_a_fault_does_what_its_name_says_and_its_twin_does_not(lab: Processes, fault: str) -> None:
+    limits = [limit(lab, name)[0][1:] for name in ("RLIMIT_AS", "RLIMIT_NOFILE")]
+    with applied(FAULTS[fault], lab, MODEL, twin=True) as stamp:
+        assert not PROOFS[fault](lab)
+        assert ask(lab) == b"PONG"
+        assert not stamp.end
+    with applied(FAULTS[fault], lab, MODEL):
+        eventually(lambda: PROOFS[fault](lab))
+    assert ask(lab) == b"PONG"
+    assert [limit(lab, name)[0][1:] for name in ("RLIMIT_AS", "RLIMIT_NOFILE")] == limits
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def test_without_descriptors_who_comes_waits_and_is_served_later(lab: Processes) -> None:
+    where = find_address(lab, MODEL)
+    with applied(FAULTS["descriptors"], lab, MODEL), ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(Link(Address.parse(where)))
+        with pytest.raises(NoAnswerError):
+            ask(lab, timeout=0.5)
+    assert ask(lab) == b"PONG"
+
+
+@pytest.mark.parametrize("fault", sorted({*FAULTS} - {*LOCAL, "worker", "crowd"}))
+def test_what_needs_a_container_is_unknown_without_one(lab: Processes, fault: str) -> None:
+    score = apply(lab, MODEL, fault, seed=1)
+    assert score is not None
+    assert (score.verdict, score.reason[:16]) == (Verdict.UNKNOWN, "only a container")
+
+
+def test_a_model_without_workers_has_no_cell_for_them(lab: Processes) -> None:
+    assert apply(lab, MODEL, "worker", seed=1) is None
+
+
+@pytest.mark.parametrize("fault", PROOFS)
+def test_an_interrupted_fault_is_mended(lab: Processes, fault: str) -> None:
+    with pytest.raises(KeyboardInterrupt), applied(FAULTS[fault], lab, MODEL):
+        raise KeyboardInterrupt
+    assert ask(lab) == b"PONG"
+    assert not PROOFS[fault](lab)
+
+
+def broken_by(do: Callable[[], None], undo: Callable[[], None]) -> Fault:
+    return Fault("made", "for a test", lambda backend, model: Harm(do, undo, "turn it on", "it is off"))
+
+
+def fail() -> None:
+    raise LabError("it will not")
+
+
+def test_what_cannot_be_applied_is_mended_all_the_same(lab: Processes) -> None:
+    mended: list[bool] = []
+    with (
+        pytest.raises(LabError, match="it will not"),
+        applied(broken_by(fail, lambda: mended.append(True)), lab, MODEL),
+    ):
+        pytest.fail("it was not applied")
+    assert mended == [True]
+
+
+def test_what_cannot_be_mended_is_named_with_what_to_do(lab: Processes) -> None:
+    expected = "it will not\nstill broken: it is off; by hand: turn it on"
+    with pytest.raises(NotHealedError, match=expected), applied(broken_by(lambda: None, fail), lab, MODEL):
+        pass
+
+
+def test_a_signal_waits_until_all_is_mended(lab: Processes) -> None:
+    steps: list[str] = []
+
+    def undo() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        steps.append("mended")
+
+    with pytest.raises(KeyboardInterrupt), applied(broken_by(lambda: None, undo), lab, MODEL):
+        steps.append("broken")
+    assert steps == ["broken", "mended"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("seed", range(2))
+def test_lab_faults_mends_whenever_it_is_ended(lab: Processes, number: signal.Signals, seed: int) -> None:
+    before = [limit(lab, name)[0][1:] for name in ("RLIMIT_AS", "RLIMIT_NOFILE")]
+    command = [sys.executable, "-m", "lab", "--backend", "process", "--project", lab.project, "faults", MODEL]
+    process = subprocess.Popen(
+        [*command, *(f"--fault={name}" for name in PROOFS)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    time.sleep(random.Random(seed).uniform(0.3, 4.0))
+    process.send_signal(number)
+    process.wait(60)
+    assert ask(lab) == b"PONG"
+    assert not any(proof(lab) for proof in PROOFS.values())
+    assert [limit(lab, name)[0][1:] for name in ("RLIMIT_AS", "RLIMIT_NOFILE")] == before
+
+
+def score(verdict: Verdict, expected: str = "") -> Score:
+    return Score(MODEL, "crowd", verdict, "", 1, 0.0, expected=expected)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "expected", "code"),
+    [
+        (Verdict.HELD, "", 0),
+        (Verdict.DEGRADED, "", 0),
+        (Verdict.FAILED, "", 1),
+        (Verdict.UNKNOWN, "", 2),
+        (Verdict.FAILED, "one at a time", 0),
+        (Verdict.HELD, "one at a time", 1),
+        (Verdict.DEGRADED, "one at a time", 1),
+        (Verdict.UNKNOWN, "one at a time", 2),
+    ],
+)
+def test_a_declared_failure_that_holds_is_a_finding(verdict: Verdict, expected: str, code: int) -> None:
+    assert exit_code([score(verdict, expected)]) == code
+
+
+@pytest.mark.parametrize(
+    ("quiet", "crowded", "verdict"),
+    [
+        (0.001, 0.005, "held"),
+        (0.001, 0.0051, "degraded"),
+        (0.001, "waited 5 s", "failed"),
+        ("refused", 0.001, "unknown"),
+    ],
+)
+def test_a_crowd_is_judged_by_what_it_costs_somebody_else(
+    quiet: float | str, crowded: float | str, verdict: str
+) -> None:
+    assert judge_cost(quiet, crowded)[0] == verdict
+
+
+def test_a_crowd_of_a_thousand_is_there_and_gone(lab: Processes) -> None:
+    with applied(FAULTS["crowd"], lab, MODEL):
+        eventually(lambda: psutil.Process(lab.pid(MODEL)).num_fds() > 1000)
+        assert ask(lab) == b"PONG"
+    eventually(lambda: psutil.Process(lab.pid(MODEL)).num_fds() < 100)
