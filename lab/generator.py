@@ -161,8 +161,14 @@ class StandingGenerator:
         self._instrument = None
         self._stack.close()
 
-    def run(self, arguments: Sequence[str], *, environ: Mapping[str, str], timeout: float) -> Completed:
+    def run(
+        self, arguments: Sequence[str], *, environ: Mapping[str, str], timeout: float, expected: float = 0.0
+    ) -> Completed:
         """Run a headless load to its end.
+
+        Args:
+            timeout: seconds, after which it is ended.
+            expected: seconds that it takes at least; until then it is looked at less often.
 
         Raises:
             LabError: it took too long, or the generator ended in the middle of it.
@@ -174,7 +180,7 @@ class StandingGenerator:
         with contextlib.suppress(BrokenPipeError):  # it has ended, which is told below with its last words
             stdin.write(f"{order}\n".encode())
             stdin.flush()
-        deadline = time.monotonic() + timeout
+        begun = time.monotonic()
         while True:
             output, marker, code = self._said(instrument).partition(_ENDED)
             if marker and code.endswith("\n"):
@@ -184,10 +190,11 @@ class StandingGenerator:
                 words = _last_words(instrument)
                 self.close()
                 raise LabError(f"the load generator ended: {words}")
-            if time.monotonic() > deadline:
+            passed = time.monotonic() - begun
+            if passed > timeout:
                 self.close()
                 raise LabError(f"the load generator took longer than {timeout:g} s and was ended")
-            time.sleep(_SHORT_PAUSE)
+            time.sleep(_SHORT_PAUSE if passed > expected else _PAUSE)
 
     def _said(self, instrument: Instrument) -> str:
         """What it has written since the last load. Only that is read: after some hundred of them the log is long."""

@@ -142,15 +142,21 @@ def signals_held() -> Iterator[None]:
 
 
 def until_restarted(backend: Backend, model: str, do: Callable[[], int | None]) -> Harm:
-    """The harm of a fault that ends a model, which is started again."""
+    """The harm of a fault that ends a model, which is started again; one that was not ended is left alone."""
+    begun: list[bool] = []
+
+    def begin() -> int | None:
+        begun.append(True)
+        return do()
 
     def undo() -> None:
         try:
-            backend.restart(model)
+            if begun:
+                backend.restart(model)
         except NotReadyError as error:
             raise LabError(str(error)) from None
 
-    return Harm(do, undo, f"`lab up {model}`, or `lab down`", f"{model} is down")
+    return Harm(begin, undo, f"`lab up {model}`, or `lab down`", f"{model} is down")
 
 
 def only_in_container(backend: Backend, why: str) -> None:

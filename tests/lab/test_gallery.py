@@ -102,7 +102,7 @@ def test_other_peoples_clients_succeed(backend: Containers) -> None:
 def test_it_holds_under_moderate_load(backend: Containers, lab: Lab) -> None:
     """A user of each kind, and two more: every step is taken, and every reply is what it should be."""
     options = ["--backend", "docker", "--project", backend.project]
-    done = lab(*options, "load-gallery", "--json", "--users", "8", "--duration", "6s")
+    done = lab(*options, "load-gallery", "--json", "--users", "8", "--duration", "12s")
     rows = json.loads(done.stdout)
     assert not [row for row in rows if row["failures"]], done.stderr
     assert done.returncode == 0

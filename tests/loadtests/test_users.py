@@ -138,7 +138,7 @@ def test_what_a_script_is_not_told_is_a_failure_and_ends_its_task(open_model, ru
                 self.client.call(b"NONSENSE\\r\\n", PONG)
                 raise AssertionError("the task goes on")
         """,
-        *("--users", "2", "--spawn-rate", "2", "--run-time", "1s"),
+        *("--users", "2", "--spawn-rate", "2", "--run-time", "4s"),
     )
     (row,) = told["rows"]
     assert set(told["failures"]) == {"wrong bytes"}
@@ -157,7 +157,7 @@ def test_a_script_that_nobody_answers_has_a_name_for_it(run):
             def visit(self):
                 self.client.call(PING, PONG)
         """,
-        *("--users", "1", "--spawn-rate", "1", "--run-time", "1s"),
+        *("--users", "1", "--spawn-rate", "1", "--run-time", "4s"),
     )
     assert set(told["failures"]) == {"connection refused"}
 
