@@ -16,10 +16,12 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
-from lab.catalogue import Listener
+from lab.backends.processes import Processes
+from lab.catalogue import Catalogue, Listener
 from lab.certificates import SERVER, provide
 from lab.measurement import Measurement
 from lab.verdict import Accounts, Bound, Verdict
@@ -95,6 +97,17 @@ def _run_locust(
         timeout=timeout,
         check=False,
     )
+
+
+@pytest.fixture(scope="module")
+def backend() -> Iterator[Processes]:
+    """A lab of one model, `asyncio_streams`, as a process."""
+    backend = Processes(f"t{uuid4().hex[:8]}", Catalogue.load())
+    try:
+        backend.up(["asyncio_streams"], timeout=60)
+        yield backend
+    finally:
+        backend.down()
 
 
 @pytest.fixture

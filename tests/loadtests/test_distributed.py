@@ -12,12 +12,10 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from contextlib import contextmanager
-from uuid import uuid4
 
 import psutil
 import pytest
 
-from lab.backends.processes import Processes
 from lab.catalogue import ROOT, Catalogue
 from lab.errors import LabError
 from lab.generator import find_port, open_generator
@@ -27,17 +25,6 @@ MODEL = "asyncio_streams"
 CATALOGUE = Catalogue.load()
 RIGHT = {"username": "ann", "password": "secret"}
 WRONG = RIGHT | {"password": "wrong"}
-
-
-@pytest.fixture(scope="module")
-def backend():
-    """A lab of one model, as a process."""
-    backend = Processes(f"t{uuid4().hex[:8]}", CATALOGUE)
-    try:
-        backend.up([MODEL], timeout=60)
-        yield backend
-    finally:
-        backend.down()
 
 
 class Faulty:

@@ -5,12 +5,10 @@ import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from uuid import uuid4
 
 import psutil
 import pytest
 
-from lab.backends.processes import Processes
 from lab.catalogue import Catalogue
 from lab.errors import LabError
 from lab.generator import StandingGenerator
@@ -20,16 +18,6 @@ from lab.workloads import CROWD
 MODEL = "asyncio_streams"
 CATALOGUE = Catalogue.load()
 WINDOW = ["--headless", "--users", "2", "--spawn-rate", "2", "--models", MODEL, "--window", "0.2", "--warm-up", "0"]
-
-
-@pytest.fixture(scope="module")
-def backend():
-    backend = Processes(f"t{uuid4().hex[:8]}", CATALOGUE)
-    try:
-        backend.up([MODEL], timeout=60)
-        yield backend
-    finally:
-        backend.down()
 
 
 @pytest.fixture
