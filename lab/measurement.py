@@ -8,8 +8,10 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from itertools import accumulate
 from typing import Any, Self
 
 from lab.backends import Backend, Completed
@@ -171,31 +173,33 @@ class Measurement:
         """Everything, with the derived figures beside it."""
         # Not `asdict`, which copies every bucket of the histograms: a third of what a step cost the lab itself.
         own = {item.name: getattr(self, item.name) for item in fields(self)}
+        times = percentiles(self.histogram, PERCENTILES.values())
+        service_times = percentiles(self.service, PERCENTILES.values()) if self.service else times
         return own | {
             "verdict": asdict(self.verdict),
             "rate": self.rate,
             "rate_is_lower_bound": self.verdict.is_lower_bound,
             "rate_ratio": self.rate_ratio,
-            **{name: self.percentile(share) for name, share in PERCENTILES.items()},
-            **{
-                f"service_{name}": percentile(self.service or self.histogram, share)
-                for name, share in PERCENTILES.items()
-            },
+            **dict(zip(PERCENTILES, times, strict=True)),
+            **{f"service_{name}": time for name, time in zip(PERCENTILES, service_times, strict=True)},
         }
 
 
 PERCENTILES = {"p50_us": 0.5, "p90_us": 0.9, "p99_us": 0.99, "p99.9_us": 0.999}
 
 
+def percentiles(histogram: Sequence[tuple[float, int]], shares: Iterable[float]) -> list[float | None]:
+    """For each share, the smallest value that at least so many of the counts lie at or below (nearest rank).
+
+    None of nothing. All of them at once, because to add the counts up is what takes the time.
+    """
+    seen = list(accumulate(count for _, count in histogram))
+    return [histogram[bisect_left(seen, share * seen[-1])][0] if seen else None for share in shares]
+
+
 def percentile(histogram: Sequence[tuple[float, int]], share: float) -> float | None:
-    """The smallest value that at least `share` of the counts lie at or below (nearest rank); None of nothing."""
-    total = sum(count for _, count in histogram)
-    seen = 0
-    for value, count in histogram:
-        seen += count
-        if seen >= share * total:
-            return value
-    return None
+    """One of `percentiles`."""
+    return percentiles(histogram, [share])[0]
 
 
 def allotted_cores(model: Model, cores: int | None, pinning: Pinning | None = None) -> int | None:
@@ -225,6 +229,60 @@ def open_meter(backend: Any, model: str) -> Meter:
         return NoMeter()
 
 
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A server that is measured.
+
+    Args:
+        listeners: where it is reached.
+        meter: reads its account.
+    """
+
+    listeners: tuple[Listener, ...]
+    meter: Meter
+
+
+@dataclass
+class Subjects:
+    """Servers that are measured again and again: the engine is asked about each once, and not at every measurement.
+
+    Args:
+        backend: where they run.
+    """
+
+    backend: Backend
+    _known: dict[str, Subject] = field(default_factory=dict)
+
+    def open(self, names: Sequence[str]) -> dict[str, Subject]:
+        """These servers.
+
+        Raises:
+            LabError: one of them does not run.
+        """
+        # The account of a server that has ended, or was started anew, can no longer be read.
+        gone = [name for name in names if name not in self._known or self._known[name].meter.read() == Sample()]
+        if gone:
+            self._known |= open_subjects(self.backend, gone)
+        return {name: self._known[name] for name in names}
+
+
+def open_subjects(backend: Backend, names: Sequence[str]) -> dict[str, Subject]:
+    """Servers, by name.
+
+    Raises:
+        LabError: one of them does not run.
+    """
+    listeners = backend.targets()
+    found = {
+        name: Subject(tuple(item for item in listeners if item.model == name), open_meter(backend, name))
+        for name in names
+    }
+    for name, subject in found.items():
+        if not subject.listeners:
+            raise LabError(f"{name} is not running; start it with: lab up {name}")
+    return found
+
+
 def measure(
     backend: Backend,
     model: Model,
@@ -241,6 +299,7 @@ def measure(
     workers: int = 0,
     pinning: Pinning | None = None,
     standing: StandingGenerator | None = None,
+    subjects: Subjects | None = None,
 ) -> Measurement:
     """Drive one model that runs already; see `measure_together`."""
     return measure_together(
@@ -258,6 +317,7 @@ def measure(
         workers=workers,
         pinning=pinning,
         standing=standing,
+        subjects=subjects,
     )[0]
 
 
@@ -277,6 +337,7 @@ def measure_together(
     workers: int = 0,
     pinning: Pinning | None = None,
     standing: StandingGenerator | None = None,
+    subjects: Subjects | None = None,
 ) -> list[Measurement]:
     """Drive models that run already, at the same time and from one generator: for loads that leave the CPU alone.
 
@@ -293,15 +354,14 @@ def measure_together(
         workers: how many processes give the load; 0 for the one that also counts.
         pinning: which cores the models are kept to (see `lab.pinning.pin_servers`), and the generator has to go to.
         standing: the generator that gives the load, instead of one that is started for it; without `workers`.
+        subjects: what is known of the servers of this backend already.
 
     Raises:
-        LabError: the generator gave no result; the message has its last words.
+        LabError: a model does not run, or the generator gave no result; the message has its last words.
     """
     names = [model.name for model in models]
-    listeners = [item for item in backend.targets() if item.model in names]
-    for name in names:
-        if not any(item.model == name for item in listeners):
-            raise LabError(f"{name} is not running; start it with: lab up {name}")
+    found = subjects.open(names) if subjects else open_subjects(backend, names)
+    meters = {name: subject.meter for name, subject in found.items()}
     scenario = find_scenario(workload)
     arguments = ["--headless", "--only-summary", "--loglevel", "ERROR"]
     arguments += arguments_for(scenario, names, users=users, rate=rate, transport=transport, payload=payload)
@@ -311,12 +371,11 @@ def measure_together(
     arguments += ["--timeout", f"{timeout:g}", "--shape-time", f"{seconds:g}"]
     arguments += ["--window", f"{seconds:g}", "--warm-up", f"{warm_up:g}"]
 
-    environ = {"LAB_TARGETS": encode_targets(listeners)}
+    environ = {"LAB_TARGETS": encode_targets([item for subject in found.values() for item in subject.listeners])}
     if codec:
         environ["LAB_CODEC"] = codec
     if pinning:
         environ[VARIABLE] = encode_cores(pinning.generator)
-    meters = {name: open_meter(backend, name) for name in names}
     before = _read(meters)
     with _watch(meters) as seen:
         patience = warm_up + seconds + _OVERHEAD_SECONDS

@@ -374,8 +374,10 @@ def open_container_meter(container: str) -> Meter:
         pid = client.api.inspect_container(container)["State"]["Pid"]
     except (docker.errors.DockerException, requests.RequestException, KeyError):
         return NoMeter()
-    meter = CgroupMeter.find(pid, container) if pid else None
-    return meter or StatsMeter(lambda: client.api.stats(container, stream=False, one_shot=True))
+    if pid and (meter := CgroupMeter.find(pid, container)):
+        client.close()
+        return meter
+    return StatsMeter(lambda: client.api.stats(container, stream=False, one_shot=True))
 
 
 def open_process_meter(pid: int) -> Meter:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lab.bench.estimates import Estimate, drift, estimate, noise_floor, rank
-from lab.bench.plan import AGAIN, CLOSED, FIXED, Plan, Step
+from lab.bench.plan import AGAIN, CLOSED, FIXED, Plan, Step, read_round
 from lab.bench.runner import INDEPENDENT, read_measurement
 from lab.measurement import Measurement
 from lab.store import Run
@@ -192,7 +192,7 @@ class Findings:
     def missing_steps(self) -> int:
         """Measurements of the rounds that are not there: 0 of a run that was not interrupted."""
         cells = {(work, model) for work, model, _ in self.rows}
-        wanted = sum(len(self.plan.ways_of(work)) for work, _ in cells) * self.plan.rounds
+        wanted = sum(self.plan.rounds_of(way) for work, _ in cells for way in self.plan.ways_of(work))
         return max(wanted - sum(len(row.keys) for row in self.rows.values()), 0)
 
 
@@ -210,9 +210,8 @@ def read_findings(run: Run) -> Findings:
         phase, *cell = key.split("/")
         if phase == "sweep" and (found := read_measurement(record)):
             sweeps.setdefault((cell[0], cell[1]), {})[int(cell[2])] = found
-        elif phase.startswith("round-"):
+        elif (number := read_round(phase)) is not None:
             work, model, way = cell
-            number = int(phase.removeprefix("round-"))
             rows.setdefault((work, model, way), []).append((number, Step(phase, work, model, way), record))
     conformance = {key.partition("/")[2]: item for key, item in steps.items() if key.startswith("conformance/")}
     return Findings(

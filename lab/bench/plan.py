@@ -1,13 +1,14 @@
 """What is measured, and in which order: data, and functions that only depend on it.
 
 A cell is one model under one kind of work. Each is first swept, in a closed loop over a ladder of connections, up to
-its knee; then come the rounds. In each round every cell is measured in every way (see `WAYS`), all of them shuffled: a
-slow minute of the machine hits whoever is on then, and somebody else in the next round.
+its knee; then come the rounds. In each round every cell is measured in every way (see `WAYS`; `FIXED` has rounds of its
+own besides), all of them shuffled: a slow minute of the machine hits whoever is on then, and somebody else in the next
+round.
 """
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Self
 
 from lab.catalogue import Model
@@ -25,7 +26,8 @@ class Work:
         summary: one line for people.
         closed, open: the scenarios that ask for it.
         fixed_rate: requests per second at which all models are compared: enough that their CPU time is that of requests
-            and not of waking up, and not too much for a slow machine's slowest model that serves many at once.
+            and not of waking up (on a virtual machine, windows at 4000 a second scatter twice as much as at 8000), and
+            not too much for the slowest model.
         transport: over what, if not over the scenarios' own.
     """
 
@@ -61,8 +63,8 @@ def _work(name: str, scenario: str, rate: float, summary: str) -> Work:
 
 
 _WORKS = (
-    _work("session", "session", 4000, "connect, 50 PINGs one after the other, close"),
-    Work("ping", "PING on held connections", "closed_ping", "open_steady", 4000),
+    _work("session", "session", 8000, "connect, 50 PINGs one after the other, close"),
+    Work("ping", "PING on held connections", "closed_ping", "open_steady", 8000),
     _work("pipeline", "pipeline_16", 16_000, "16 PINGs at once"),
     _work("echo_1k", "echo_1k", 4000, "1 KiB there and back"),
     _work("echo_64k", "echo_64k", 400, "64 KiB there and back"),
@@ -82,6 +84,8 @@ WORKS = {work.name: work for work in _WORKS}
 CLOSED, FIXED = "closed", "fixed"
 WAYS = (CLOSED, FIXED, "open-50", "open-70", "open-90")
 
+_ROUND = "round-"
+
 # In front of the name of the model that is measured twice, as if it were two: what the two differ by is noise.
 AGAIN = "again-"
 
@@ -97,6 +101,8 @@ class Plan:
         ladder: connections of the sweep, rising; with one step there is no sweep.
         ways: of `WAYS`.
         rounds: repeats of each.
+        fixed_rounds: repeats of `FIXED`, if more: what a request costs is compared between runs as well, and a machine
+            that is now slower and now faster for seconds is only evened out by many windows, not by long ones.
         seconds: the measured window of each step.
         warm_up: load before it that does not count.
         seed: of the order.
@@ -115,6 +121,7 @@ class Plan:
     seed: int
     twin: str | None
     ceiling: str | None
+    fixed_rounds: int = 0
 
     @property
     def is_swept(self) -> bool:
@@ -130,8 +137,18 @@ class Plan:
         return (self.ladder[len(self.ladder) // 2],) if work in self.glances else self.ladder
 
     def ways_of(self, work: str) -> tuple[str, ...]:
-        """In which ways a round measures it."""
+        """In which ways it is measured."""
         return (CLOSED,) if work in self.glances else self.ways
+
+    def rounds_of(self, way: str) -> int:
+        """How often it is measured in a way."""
+        return max(self.rounds, self.fixed_rounds) if way == FIXED else self.rounds
+
+    def order_rounds(self) -> Iterator[int]:
+        """The numbers of the rounds in their order: those of all ways, and behind each its part of the others."""
+        for number in range(1, self.rounds + 1):
+            yield number
+            yield from range(self.rounds + number, max(self.rounds_of(way) for way in WAYS) + 1, self.rounds)
 
     def as_json(self) -> dict[str, Any]:
         """For the store."""
@@ -144,10 +161,10 @@ class Plan:
         Raises:
             LabError: it is something else.
         """
-        try:
-            values: dict[str, Any] = {item.name: data[item.name] for item in fields(cls)}
-        except KeyError as error:
-            raise LabError(f"the plan of this run has no {error}") from None
+        known = {item.name: item for item in fields(cls)}
+        if missing := [name for name, item in known.items() if item.default is MISSING and name not in data]:
+            raise LabError(f"the plan of this run has no {', '.join(missing)}")
+        values: dict[str, Any] = {name: data[name] for name in known if name in data}
         return cls(**values | {name: tuple(value) for name, value in values.items() if isinstance(value, list)})
 
 
@@ -194,8 +211,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "ladder": (4, 16, 64),
         "ways": WAYS,
         "rounds": 3,
-        "seconds": 0.7,
-        "warm_up": 0.3,
+        "fixed_rounds": 8,
+        "seconds": 0.6,
+        "warm_up": 0.25,
     },
     "full": {
         "works": tuple(WORKS),
@@ -229,9 +247,24 @@ def list_levels(plan: Plan, work: Work, model: Model) -> list[int]:
     return sorted({work.most_users(model, users) for users in plan.ladder_of(work.name)})
 
 
-def list_steps(plan: Plan, phase: str, cells: Sequence[tuple[str, str]]) -> list[Step]:
+def list_steps(plan: Plan, number: int, cells: Sequence[tuple[str, str]]) -> list[Step]:
     """Of a round: every cell in each of its ways."""
-    return [Step(phase, work, model, way) for work, model in cells for way in plan.ways_of(work)]
+    return [
+        Step(name_round(number), work, model, way)
+        for work, model in cells
+        for way in plan.ways_of(work)
+        if number <= plan.rounds_of(way)
+    ]
+
+
+def name_round(number: int) -> str:
+    """The phase of a round."""
+    return f"{_ROUND}{number}"
+
+
+def read_round(phase: str) -> int | None:
+    """The number of a round, from its phase; None of another phase."""
+    return int(phase.removeprefix(_ROUND)) if phase.startswith(_ROUND) else None
 
 
 def shuffle(plan: Plan, phase: str, steps: Sequence[Step]) -> Iterator[Step]:

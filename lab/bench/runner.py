@@ -17,13 +17,26 @@ from typing import Any
 import psutil
 
 from lab.backends import Backend
-from lab.bench.plan import AGAIN, CLOSED, FIXED, WORKS, Plan, Step, Work, list_cells, list_levels, list_steps, shuffle
+from lab.bench.plan import (
+    AGAIN,
+    CLOSED,
+    FIXED,
+    WORKS,
+    Plan,
+    Step,
+    Work,
+    list_cells,
+    list_levels,
+    list_steps,
+    name_round,
+    shuffle,
+)
 from lab.bench.prelude import VISITS
 from lab.bench.sweep import Knee, Level, find_knee, is_over, make_level
 from lab.catalogue import Model
 from lab.errors import LabError
 from lab.generator import StandingGenerator
-from lab.measurement import Measurement, measure, open_meter
+from lab.measurement import Measurement, Subjects, measure
 from lab.pinning import Pinning, encode_cores, pin_servers
 from lab.report.page import Check
 from lab.store import Run
@@ -102,6 +115,7 @@ class Runner:
     _failures: Counter[str] = field(default_factory=Counter)
     # By project: a generator loads what is in its own network.
     _standing: dict[str, StandingGenerator] = field(default_factory=dict)
+    _subjects: dict[str, Subjects] = field(default_factory=dict)
 
     def measure_all(self, check: CheckModels) -> None:
         """Everything that is not in the store yet.
@@ -116,6 +130,7 @@ class Runner:
         with contextlib.ExitStack() as stack:
             for backend, _ in self._backends(self.plan.models):
                 self._standing[backend.project] = stack.enter_context(StandingGenerator(backend))
+                self._subjects[backend.project] = Subjects(backend)
             sound = self.check(check)
             began, before = time.monotonic(), _own_cpu_seconds(self.backend)
             self._measure_all(sound)
@@ -129,10 +144,10 @@ class Runner:
         self._pin(measured)
         self._give_history(measured)
         knees = self._sweep(cells)
-        for number in range(1, self.plan.rounds + 1):
-            phase = f"round-{number}"
-            self._check_independently(number, sound)
-            for step in shuffle(self.plan, phase, list_steps(self.plan, phase, cells)):
+        for number in self.plan.order_rounds():
+            if number <= self.plan.rounds:
+                self._check_independently(number, sound)
+            for step in shuffle(self.plan, name_round(number), list_steps(self.plan, number, cells)):
                 knee = knees.get((step.work, step.server))
                 if knee is None:
                     self._keep_failure(step, "no number of connections was served: there is no knee to measure at")
@@ -158,7 +173,7 @@ class Runner:
         swept = [(work, model) for work, model in cells if not model.startswith(AGAIN)]
         levels = sum(len(self._levels(work, model)) for work, model in swept if self.plan.sweeps(work))
         independent = 2 * len(self._independent(self.plan.models)) * self.plan.rounds
-        return levels + self.plan.rounds * len(list_steps(self.plan, "", cells)) + independent
+        return levels + sum(len(list_steps(self.plan, n, cells)) for n in self.plan.order_rounds()) + independent
 
     def _levels(self, work: str, model: str) -> list[int]:
         return list_levels(self.plan, WORKS[work], self.models[model])
@@ -231,7 +246,8 @@ class Runner:
                 rate=rate,
                 transport=work.over.value,
                 pinning=self.pinning,
-                standing=self._standing.get(backend.project),
+                standing=self._standing[backend.project],
+                subjects=self._subjects[backend.project],
             )
         except LabError as error:
             self._failures[step.server] += 1
@@ -313,20 +329,18 @@ class Runner:
         Raises:
             LabError: it is not there, or gave no result.
         """
+        subject = self._subjects[self.backend.project].open([name])[name]
         address = next(
-            item.address
-            for item in self.backend.targets()
-            if (item.model, item.service, item.transport) == (name, "command", "tcp")
+            item.address for item in subject.listeners if (item.service, item.transport) == ("command", "tcp")
         )
         host, _, port = address.removeprefix("tcp://").rpartition(":")
         command = ["redis-benchmark", "-h", host, "-p", port, "-t", _REDIS_TEST, "--csv"]
         command += ["-c", str(_INDEPENDENT_USERS), "-n", str(requests)]
         if self.pinning:
             command = ["taskset", "--cpu-list", encode_cores(self.pinning.generator), *command]
-        meter = open_meter(self.backend, name)
-        before = meter.read().cpu_seconds
+        before = subject.meter.read().cpu_seconds
         done = self.backend.run(command, capture=True, timeout=60)
-        after = meter.read().cpu_seconds
+        after = subject.meter.read().cpu_seconds
         rows = [row for row in csv.DictReader(io.StringIO(done.stdout)) if (row.get("test") or "").startswith("PING")]
         if done.returncode or not rows:
             raise LabError(f"redis-benchmark gave no result: {(done.stderr or done.stdout).strip()[-300:]}")

@@ -11,7 +11,7 @@ from rich.text import Text
 from lab.bench.estimates import Estimate
 from lab.bench.expectations import expect
 from lab.bench.findings import FIGURES, Comparison, Findings, Row, choose_costs
-from lab.bench.plan import CLOSED, FIXED, WORKS
+from lab.bench.plan import CLOSED, FIXED, WORKS, Plan
 from lab.bench.sweep import STOP_RULE
 from lab.report.figures import UNKNOWN, show_bytes, show_count, show_us
 
@@ -284,12 +284,18 @@ def render_markdown(findings: Findings) -> str:
     text += [
         "",
         f"{plan.rounds} rounds of {plan.seconds:g} s after {plan.warm_up:g} s of warm-up, seed {plan.seed}, in the "
-        f"ways {', '.join(plan.ways)}. `[low high]` is the 95 % interval of the median over the rounds; `≥` a lower "
-        "bound; a place is a range where intervals overlap. `≤` is the most that theory allows, `!` a row that it does "
-        "not explain.",
+        f"ways {', '.join(plan.ways)}{make_more(plan)}. `[low high]` is the 95 % interval of the median over the "
+        "rounds; `≥` a lower bound; a place is a range where intervals overlap. `≤` is the most that theory allows, "
+        "`!` a row that it does not explain.",
         "",
     ]
     return "\n".join(text)
+
+
+def make_more(plan: Plan) -> str:
+    """In words, which way was measured more often than the others; nothing if none was."""
+    more = [way for way in plan.ways if plan.rounds_of(way) > plan.rounds]
+    return "".join(f", {way} in {plan.rounds_of(way)}" for way in more)
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -60,7 +60,7 @@ def test_the_best_first_and_a_tie_where_nothing_tells_them_apart(measured) -> No
     assert lines["twisted_reactor"][2] == "5.00k [5.00k 5.00k]"
     text = " ".join(make_answers(found, "session"))
     assert "twisted_reactor" not in text.partition("The least CPU")[0]
-    assert "at 4000 requests/s" in text
+    assert "at 8000 requests/s" in text
 
 
 def test_a_lower_bound_is_printed_as_one_and_is_behind_nobody(bench, make_plan, make_measurement) -> None:

@@ -1,14 +1,16 @@
 """A plan as it is run: the order, the knee, what is kept, what a failing model costs, and how it goes on."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from lab.bench.findings import read_findings
-from lab.bench.plan import PRESETS, WORKS, Plan, list_cells, list_steps, shuffle
+from lab.bench.plan import PRESETS, WORKS, Plan, list_cells, list_steps, name_round, shuffle
 from lab.bench.sweep import Knee, Level, find_knee, is_over, make_level
 from lab.catalogue import Catalogue
 from lab.errors import LabError
+from lab.report.bench import render_markdown
 from lab.store import Run
 from lab.verdict import Bound, Verdict
 from lab.workloads import SCENARIOS
@@ -57,7 +59,7 @@ def test_every_preset_is_of_what_there_is() -> None:
 
 
 def test_a_plan_of_something_else_is_one_line() -> None:
-    with pytest.raises(LabError, match="no 'models'"):
+    with pytest.raises(LabError, match="no models, works"):
         Plan.from_json({})
 
 
@@ -66,14 +68,31 @@ def test_rounds_have_orders_of_their_own_that_the_seed_decides(make_plan) -> Non
     cells = list_cells(make_plan(), models)
     assert ("session", "again-asyncio_streams") in cells
 
-    def order(seed: int, phase: str) -> list[str]:
+    def order(seed: int, number: int) -> list[str]:
         plan = make_plan(seed=seed)
-        return [step.key.partition("/")[2] for step in shuffle(plan, phase, list_steps(plan, phase, cells))]
+        steps = list_steps(plan, number, cells)
+        return [step.key.partition("/")[2] for step in shuffle(plan, name_round(number), steps)]
 
-    assert order(1, "round-1") == order(1, "round-1")
-    assert order(1, "round-1") != order(1, "round-2")
-    assert order(1, "round-1") != order(2, "round-1")
-    assert sorted(order(1, "round-1")) == sorted(order(1, "round-2"))
+    assert order(1, 1) == order(1, 1)
+    assert order(1, 1) != order(1, 2)
+    assert order(1, 1) != order(2, 1)
+    assert sorted(order(1, 1)) == sorted(order(1, 2))
+
+
+def test_the_fixed_rate_has_rounds_of_its_own_between_the_others(bench, make_plan) -> None:
+    plan = make_plan(models=("asyncio_streams",), twin=None, rounds=3, fixed_rounds=8)
+    assert list(plan.order_rounds()) == [1, 4, 7, 2, 5, 8, 3, 6]
+    run = bench.begin(plan)
+    bench.measure(run, plan)
+    found = read_findings(run)
+    assert {way: sorted(row.found) for (_, _, way), row in found.rows.items()} == {
+        "closed": [1, 2, 3],
+        "fixed": [1, 2, 3, 4, 5, 6, 7, 8],
+        "open-70": [1, 2, 3],
+    }
+    assert found.missing_steps == 0
+    assert "fixed in 8" in render_markdown(found)
+    assert list(replace(plan, fixed_rounds=2).order_rounds()) == [1, 2, 3]
 
 
 def test_a_level_that_was_counted_wrongly_does_not_end_a_sweep(bench, make_plan, make_measurement) -> None:
@@ -120,7 +139,7 @@ def test_a_whole_run(bench, make_plan, make_measurement) -> None:
     assert {users for _, scenario, users, rate in bench.asked if scenario == "open_session"} == {64}
     closed = [item for item in bench.asked if item[1:3] == ("closed_session", 4)]
     assert len(closed) == 3 + 4 * 3  # the sweep, and three rounds with the twin
-    assert {rate for _, scenario, _, rate in bench.asked if scenario == "open_session"} == {4000, 9_700 * 0.7}
+    assert {rate for _, scenario, _, rate in bench.asked if scenario == "open_session"} == {8000, 9_700 * 0.7}
     assert len(found.rows) == 4 * 3
     assert all(len(row.found) == 3 for row in found.rows.values())
     assert found.missing_steps == 0

@@ -12,7 +12,7 @@ import pytest
 from lab.catalogue import Catalogue
 from lab.errors import LabError
 from lab.generator import StandingGenerator
-from lab.measurement import encode_targets, measure
+from lab.measurement import Subjects, encode_targets, measure
 from lab.workloads import CROWD
 
 MODEL = "asyncio_streams"
@@ -48,6 +48,41 @@ def test_each_load_is_its_own_and_the_generator_is_the_same(backend, standing):
         generator = _generator()
     assert _generator() == generator
     assert generator.children() == []
+
+
+def test_a_server_is_asked_for_once_and_again_when_it_was_started_anew(backend, standing, monkeypatch):
+    asked = []
+    targets = backend.targets
+    monkeypatch.setattr(backend, "targets", lambda: asked.append(1) or targets())
+    subjects = Subjects(backend)
+
+    def load():
+        return measure(
+            backend,
+            CATALOGUE[MODEL],
+            "closed_ping",
+            users=1,
+            seconds=0.2,
+            warm_up=0.0,
+            standing=standing,
+            subjects=subjects,
+        )
+
+    assert load().server_cpu_us
+    assert load().server_cpu_us
+    assert len(asked) == 1
+    # At another address, so that what was known of it would reach nobody.
+    backend.restart(MODEL)
+    found = load()
+    assert found.server_cpu_us
+    assert found.failures == {}
+    assert len(asked) == 2
+    backend.stop(MODEL)
+    try:
+        with pytest.raises(LabError, match=f"{MODEL} is not running"):
+            load()
+    finally:
+        backend.restart(MODEL)
 
 
 def test_nothing_is_left_of_it(backend, environ):
