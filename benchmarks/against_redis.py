@@ -58,7 +58,7 @@ print(received // pong, time.monotonic() - begin)
 
 def benchmark(backend: Containers, model: str, pipeline: int) -> tuple[float, float]:
     """Requests a second, and the server's CPU microseconds for one."""
-    meter = open_container_meter(backend.container_id(model))
+    meter = open_container_meter(backend.container_name(model))
     before = meter.read().cpu_seconds
     requests = REQUESTS[pipeline]
     command = ["redis-benchmark", "-h", model, "-t", "ping_mbulk", "-c", str(CONNECTIONS), "-n", str(requests)]
@@ -72,7 +72,7 @@ def benchmark(backend: Containers, model: str, pipeline: int) -> tuple[float, fl
 
 def pace(backend: Containers, model: str, seconds: int = 3) -> float:
     """The server's CPU microseconds for a request at the fixed rate."""
-    meter = open_container_meter(backend.container_id(model))
+    meter = open_container_meter(backend.container_name(model))
     arguments = [model, "6379", str(CONNECTIONS), str(RATE), str(seconds)]
     before = meter.read().cpu_seconds
     done = backend.run(["python", "-", *arguments], stdin=PACED, capture=True, timeout=60)
@@ -98,7 +98,7 @@ def main() -> None:
     figures: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     try:
         backend.up(names)
-        for name, core in ((backend.container_id(name), cores[-1]) for name in names):
+        for name, core in ((backend.container_name(name), cores[-1]) for name in names):
             subprocess.run(["docker", "update", "--cpuset-cpus", str(core), name], check=True, capture_output=True)  # noqa: S603, S607
         shell = f"{backend.project}-shell-1"
         subprocess.run(["docker", "update", "--cpuset-cpus", str(cores[0]), shell], check=True, capture_output=True)  # noqa: S603, S607

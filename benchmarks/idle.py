@@ -62,7 +62,7 @@ def hold(backend: Containers, model: str, count: int) -> dict[str, float]:
     Returns:
         connections; bytes_per_connection; p50_us and p99_us of a new client's connect and PING meanwhile.
     """
-    meter = open_container_meter(backend.container_id(model))
+    meter = open_container_meter(backend.container_name(model))
     shell = f"{backend.project}-shell-1"
     command = ["docker", "exec", "--interactive", shell, "python", "-c", HOLD, model, "6379", str(count), str(VISITS)]
     before = settle(meter)

@@ -221,8 +221,7 @@ def open_meter(backend: Any, model: str) -> Meter:
     """The meter that fits a backend; one that knows nothing if the model does not run."""
     try:
         if backend.name == "docker":
-            container = backend.container_id(model)
-            return open_container_meter(container) if container else NoMeter()
+            return open_container_meter(backend.container_name(model))
         pid = backend.pid(model)
         return open_process_meter(pid) if pid else NoMeter()
     except LabError:
@@ -251,6 +250,7 @@ class Subjects:
     """
 
     backend: Backend
+    _listeners: dict[str, tuple[Listener, ...]] = field(default_factory=dict)
     _known: dict[str, Subject] = field(default_factory=dict)
 
     def open(self, names: Sequence[str]) -> dict[str, Subject]:
@@ -259,27 +259,23 @@ class Subjects:
         Raises:
             LabError: one of them does not run.
         """
-        # The account of a server that has ended, or was started anew, can no longer be read.
-        gone = [name for name in names if name not in self._known or self._known[name].meter.read() == Sample()]
-        if gone:
-            self._known |= open_subjects(self.backend, gone)
+        for name in names:
+            known = self._known.get(name)
+            # The account of a server that has ended, or was started anew, can no longer be read.
+            if known is None or known.meter.read() == Sample():
+                if known or name not in self._listeners:
+                    self._known.pop(name, None)
+                    self._listeners = _list_listeners(self.backend)
+                if name not in self._listeners:
+                    raise LabError(f"{name} is not running; start it with: lab up {name}")
+                self._known[name] = Subject(self._listeners[name], open_meter(self.backend, name))
         return {name: self._known[name] for name in names}
 
 
-def open_subjects(backend: Backend, names: Sequence[str]) -> dict[str, Subject]:
-    """Servers, by name.
-
-    Raises:
-        LabError: one of them does not run.
-    """
-    listeners = backend.targets()
-    found = {
-        name: Subject(tuple(item for item in listeners if item.model == name), open_meter(backend, name))
-        for name in names
-    }
-    for name, subject in found.items():
-        if not subject.listeners:
-            raise LabError(f"{name} is not running; start it with: lab up {name}")
+def _list_listeners(backend: Backend) -> dict[str, tuple[Listener, ...]]:
+    found: dict[str, tuple[Listener, ...]] = {}
+    for item in backend.targets():
+        found[item.model] = (*found.get(item.model, ()), item)
     return found
 
 
@@ -360,7 +356,7 @@ def measure_together(
         LabError: a model does not run, or the generator gave no result; the message has its last words.
     """
     names = [model.name for model in models]
-    found = subjects.open(names) if subjects else open_subjects(backend, names)
+    found = (subjects or Subjects(backend)).open(names)
     meters = {name: subject.meter for name, subject in found.items()}
     scenario = find_scenario(workload)
     arguments = ["--headless", "--only-summary", "--loglevel", "ERROR"]

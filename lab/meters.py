@@ -367,11 +367,12 @@ def open_container_meter(container: str) -> Meter:
     """The best meter that there is for a container: its control group if it is on this machine, else the engine's API.
 
     Args:
-        container: its full id.
+        container: its name, or its full id.
     """
     try:
         client = docker.from_env()
-        pid = client.api.inspect_container(container)["State"]["Pid"]
+        found = client.api.inspect_container(container)
+        pid, container = found["State"]["Pid"], found["Id"]
     except (docker.errors.DockerException, requests.RequestException, KeyError):
         return NoMeter()
     if pid and (meter := CgroupMeter.find(pid, container)):

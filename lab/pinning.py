@@ -53,7 +53,7 @@ def pin_servers(backend: Any, models: Iterable[str], pinning: Pinning) -> None:
     for model in models:
         try:
             if backend.name == "docker":
-                _pin_container(backend.container_id(model), pinning.servers)
+                _pin_container(backend.container_name(model), pinning.servers)
             else:
                 _pin_process(backend.pid(model), pinning.servers)
         except OSError as error:

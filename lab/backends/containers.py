@@ -233,14 +233,14 @@ class Containers:
             self._of_model(model, "unpause")
 
     def run_beside(self, model: str, script: str, arguments: Sequence[str] = ()) -> str:
-        name = self._container_name(self.catalogue[model].name)
+        name = self.container_name(model)
         done = _docker("exec", name, "python3", "-c", script, "1", *arguments, check=False)
         if done.returncode:
             raise LabError(f"{model}: {_last_words(done.stderr or done.stdout)}")
         return done.stdout
 
     def run_in_network(self, model: str, arguments: Sequence[str]) -> str:
-        where = self._container_name(self.catalogue[model].name)
+        where = self.container_name(model)
         # Never with more than this, and gone when the command is; of its project, so that `down` finds it.
         labels = [f"--label={_PROJECT}={self.project}", f"--label={_PART}=instrument"]
         rights = [
@@ -274,13 +274,9 @@ class Containers:
         quota = -1 if cores is None else int(cores * _CPU_PERIOD)
         self._of_model(model, "update", "--cpu-period", str(_CPU_PERIOD), "--cpu-quota", str(quota))
 
-    def container_id(self, model: str) -> str:
-        """The full id of a model's container.
-
-        Raises:
-            LabError: it has none.
-        """
-        return self._of_model(model, "inspect", "--format", "{{.Id}}").strip()
+    def container_name(self, model: str) -> str:
+        """The name of a model's container, whether there is one or not."""
+        return self._container_name(self.catalogue[model].name)
 
     def build(self, services: Iterable[str]) -> None:
         """Build the images of these Compose services that are missing, or older than what they are built from.
@@ -544,7 +540,7 @@ class Containers:
         return f"{self.project}-{service}-1"
 
     def _of_model(self, model: str, command: str, *options: str) -> str:
-        done = _docker(command, *options, self._container_name(self.catalogue[model].name), check=False)
+        done = _docker(command, *options, self.container_name(model), check=False)
         if done.returncode:
             said = _last_words(done.stderr)
             if "no such" in said.lower() or "not running" in said.lower():

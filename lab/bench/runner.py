@@ -7,6 +7,7 @@ import contextlib
 import csv
 import io
 import json
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -190,13 +191,13 @@ class Runner:
 
     def _give_history(self, names: Sequence[str]) -> None:
         """Every server that is up now gets the same first visitors, whatever was measured before."""
+        asked = {name: "command" if "command" in self.models[name].services else "echo" for name in names}
         for backend, found in self._backends(names):
-            targets = []
-            for name in found:
-                service = "command" if "command" in self.models[name].services else "echo"
-                for item in backend.targets():
-                    if (item.model, item.service, item.transport) == (name, service, "tcp"):
-                        targets.append(f"{service}={item.address}")
+            targets = [
+                f"{item.service}={item.address}"
+                for item in backend.targets()
+                if item.model in found and (item.service, item.transport) == (asked[item.model], "tcp")
+            ]
             self.progress.say(f"the same history for each: {VISITS} visits")
             done = backend.run(
                 ["python", "-m", "lab.bench.prelude", str(VISITS), *targets], capture=True, timeout=_PRELUDE_SECONDS
@@ -355,10 +356,12 @@ def read_measurement(record: Mapping[str, Any]) -> Measurement | None:
 
 def _own_cpu_seconds(backend: Backend) -> float:
     """What measuring costs itself: this process with its meters, and its clients of Docker."""
-    # The other backend's children are the servers and the generator.
-    children = psutil.Process().children(recursive=True) if backend.name == "docker" else []
     seconds = time.process_time()
-    for child in children:
+    if backend.name != "docker":
+        return seconds  # its children are the servers and the generator
+    ended = os.times()
+    seconds += ended.children_user + ended.children_system
+    for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
             times = child.cpu_times()
             seconds += times.user + times.system

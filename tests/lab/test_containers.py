@@ -237,7 +237,7 @@ def test_two_labs_do_not_meet(
     rows = json.loads(lab(*options, "ls", "--json").stdout)
     assert {row["model"] for row in rows if row["state"] == "running"} == {"plain_socket"}
     other = Containers(docker_project, CATALOGUE)
-    assert other.container_id("plain_socket") != backend.container_id("plain_socket")
+    assert other.container_name("plain_socket") != backend.container_name("plain_socket")
     called = lab(*options, "call", "plain_socket", "greet")
     assert (called.returncode, called.stdout) == (0, "Thank you for connecting\n")
     assert lab(*options, "down").returncode == 0

@@ -43,7 +43,7 @@ def dropped(lab: Containers) -> int:
 
 
 def inspect(lab: Containers, engine: docker.DockerClient) -> dict[str, object]:
-    container = engine.containers.get(lab.container_id(MODEL))
+    container = engine.containers.get(lab.container_name(MODEL))
     return {
         "paused": container.attrs["State"]["Paused"],
         "quota": container.attrs["HostConfig"]["CpuQuota"],
