@@ -103,7 +103,7 @@ bench-up: .venv/dev.stamp ## `lab up` beside a bare `docker compose up -d`
 
 ## Break it
 .PHONY: faults soak fuzz audit
-faults: .venv/lab.stamp ## break every model under load in fifteen ways, and account for every request
+faults: .venv/lab.stamp ## break every model under load in sixteen ways, and account for every request
 	@$(BIN)/lab faults
 
 soak: .venv/lab.stamp ## ten minutes (MINUTES=60) of mixed load and hostile clients: does anything grow?

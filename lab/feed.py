@@ -1,4 +1,4 @@
-"""What the servers use, told to the load generator while it runs.
+"""What the servers use and when they were broken, told to the load generator while it runs.
 
 Strategy: Locust's page is to show the servers' CPU and memory, and its process cannot read them: it runs in a container
 that sees nothing of the others. The engine's socket would let it, and would let it do anything else as root, so it
@@ -11,11 +11,14 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from datetime import UTC, datetime
 from typing import IO, Any
 
+from lab.faults.timeline import read
 from lab.measurement import open_meter
 from lab.meters import Meter, Sample
-from lab.usage import Usage, encode
+from lab.usage import Fault, Usage, encode
 
 # Between two readings. Locust's page asks every other second.
 _SECONDS = 1.0
@@ -61,17 +64,24 @@ class Gauges:
         )
 
 
+def list_faults(project: str, since: datetime) -> list[Fault]:
+    """What was done to a lab's models since then."""
+    names = [item.name for item in fields(Fault)]
+    return [Fault(**{name: str(stamp[name]) for name in names}) for stamp in read(project, since)]
+
+
 @contextlib.contextmanager
 def feed(backend: Any, models: Sequence[str], pipe: IO[bytes]) -> Iterator[None]:
     """Write what the models use to a generator's stdin, a line every second, while the block runs."""
     done = threading.Event()
+    since = datetime.now(UTC)
 
     def write() -> None:
         gauges = Gauges(backend, models)
         # Whoever reads it may have ended before us.
         with contextlib.suppress(BrokenPipeError):
             while not done.wait(_SECONDS):
-                pipe.write(encode(gauges.read()))
+                pipe.write(encode(gauges.read(), list_faults(backend.project, since)))
                 pipe.flush()
 
     # A generator that is stopped in a debugger lets the pipe fill up; nobody has to wait for that.

@@ -1,4 +1,7 @@
-"""What a server uses at one moment, and the line in which the lab tells the load generator. See lab/feed.py."""
+"""What a server uses at one moment and when it was broken: the line in which the lab tells the load generator.
+
+See lab/feed.py, which writes it, and loadtests/web.py, which shows it.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -27,20 +30,36 @@ class Usage:
     descriptors: int | None = None
 
 
-def encode(usages: Sequence[Usage]) -> bytes:
-    """A line for the generator."""
-    return json.dumps([asdict(usage) for usage in usages]).encode() + b"\n"
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """When a server was broken on purpose.
+
+    Args:
+        fault: how, a name of `lab faults`.
+        begin, end: UTC, ISO 8601; `end` is empty while it lasts.
+    """
+
+    model: str
+    fault: str
+    begin: str
+    end: str
 
 
-def decode(line: bytes) -> dict[str, Usage]:
-    """What `encode` made, by model.
+def encode(usages: Sequence[Usage], faults: Sequence[Fault] = ()) -> bytes:
+    """A line for the generator: what servers use now, and all faults that it may want to know of."""
+    line = {"usages": [asdict(usage) for usage in usages], "faults": [asdict(fault) for fault in faults]}
+    return json.dumps(line).encode() + b"\n"
+
+
+def decode(line: bytes) -> tuple[dict[str, Usage], list[Fault]]:
+    """What `encode` made; what servers use by model.
 
     Raises:
         ValueError: it is not that.
     """
     try:
-        rows: list[Mapping[str, Any]] = json.loads(line)
-        usages = [Usage(**row) for row in rows]
-    except TypeError as error:
+        rows: Mapping[str, list[Mapping[str, Any]]] = json.loads(line)
+        usages = [Usage(**row) for row in rows["usages"]]
+        return {usage.model: usage for usage in usages}, [Fault(**row) for row in rows["faults"]]
+    except (TypeError, KeyError) as error:
         raise ValueError(f"not a line of the feed: {error}") from None
-    return {usage.model: usage for usage in usages}

@@ -1,6 +1,8 @@
 """A client who looks at its watch: `python -m lab.witness ADDRESS`. A PING every 20 ms, and what each took.
 
-Lines on stdin are moments to remember. At its end it prints both, a line of JSON; times in seconds since it began.
+It prints a line of JSON for each: when it was sent, and what it took or null, in seconds since it began. Lines on stdin
+are moments to remember, and come back as `{"mark": ..., "at": ...}`. It ends when its stdin does; lab/faults/watch.py
+reads it.
 """
 
 import json
@@ -32,13 +34,11 @@ class Witness:
         self._begin = time.monotonic()
         self._ended = threading.Event()
         self._link: Link | None = None
-        self.marks: dict[str, float] = {}
-        self.pings: list[tuple[float, float | None]] = []
 
     def listen(self) -> None:
-        """Remember the moments that stdin tells; its end is the end."""
+        """Tell when the moments were that stdin names; its end is the end."""
         for line in sys.stdin:
-            self.marks[line.strip()] = time.monotonic() - self._begin
+            _say({"mark": line.strip(), "at": time.monotonic() - self._begin})
         self._ended.set()
 
     def watch(self) -> None:
@@ -51,7 +51,7 @@ class Witness:
             if took is None and self._link:
                 self._link.close()
                 self._link = None
-            self.pings.append((since - self._begin, took))
+            _say([since - self._begin, took])
 
     def _ping(self, since: float) -> float | None:
         if self._link is None:
@@ -61,6 +61,12 @@ class Witness:
         return time.monotonic() - since if self._link.receive() == _REPLY else None
 
 
+def _say(what: object) -> None:
+    # One write a line: two threads say something.
+    sys.stdout.write(f"{json.dumps(what)}\n")
+    sys.stdout.flush()
+
+
 @click.command(help=__doc__)
 @click.argument("address")
 def main(address: str) -> None:
@@ -68,7 +74,6 @@ def main(address: str) -> None:
     witness = Witness(Address.parse(address))
     threading.Thread(target=witness.listen, daemon=True).start()
     witness.watch()
-    print(json.dumps({"pings": witness.pings, "marks": witness.marks}), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the lab adds to Locust's web UI: a tab with percentiles in microseconds, a tab with what the servers use, CSV.
+"""What the lab adds to Locust's web UI: tabs with percentiles in microseconds, what the servers use, faults; CSV.
 
 Strategy: Locust's page draws any table that it is told of in its template's arguments, from `extended_stats` in the
 answer with its statistics, which it asks for every other second of a run. So nothing is drawn here, and a new version
@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from io import StringIO
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,7 +20,7 @@ import gevent
 from flask import Blueprint, Response, request
 from gevent.fileobject import FileObject
 
-from lab.usage import VARIABLE, Usage, decode
+from lab.usage import VARIABLE, Fault, Usage, decode
 from loadtests.recorder import RECORDER
 from loadtests.web_access import AccessError, guard
 
@@ -63,12 +64,20 @@ SERVERS = {
     "threads": "threads",
     "descriptors": "open descriptors",
 }
+FAULTS = {
+    "model": "model",
+    "fault": "fault",
+    "begin": "from (UTC)",
+    "end": "until (UTC)",
+    "lasted": "seconds",
+}
 
 
 class Servers:
-    """What the servers use, as the lab last told on this process's stdin."""
+    """What the servers use and when they were broken, as the lab last told on this process's stdin."""
 
     def __init__(self) -> None:
+        self.faults: list[Fault] = []
         self._heard: dict[str, tuple[float, Usage]] = {}
 
     def listen(self, descriptor: int) -> None:
@@ -76,7 +85,7 @@ class Servers:
         with FileObject(descriptor, "rb", close=False) as lines:
             for line in lines:
                 try:
-                    usages = decode(line)
+                    usages, self.faults = decode(line)
                 except ValueError as error:
                     _log.warning("the lab's line about the servers cannot be read: %s", error)
                     continue
@@ -106,7 +115,7 @@ def extend(environment: "Environment", **_: Any) -> None:
     if os.environ.get(VARIABLE):
         servers = Servers()
         gevent.spawn(servers.listen, sys.stdin.fileno())
-        tabs["servers"] = ("Servers", SERVERS)
+        tabs |= {"servers": ("Servers", SERVERS), "faults": ("Faults", FAULTS)}
         files["lab/servers.csv"] = "Download what the servers use CSV"
 
     web_ui.template_args |= {
@@ -124,6 +133,7 @@ def extend(environment: "Environment", **_: Any) -> None:
         tables = [{"key": "times", "data": show_times(RECORDER.rows())}]
         if servers:
             tables.append({"key": "servers", "data": show_servers(servers.usages())})
+            tables.append({"key": "faults", "data": show_faults(servers.faults)})
         response.set_data(json.dumps({**cast(dict[str, Any], response.json), "extended_stats": tables}))
         return response
 
@@ -182,6 +192,25 @@ def show_servers(usages: Iterable[Usage]) -> list[dict[str, Any]]:
         }
         for number, usage in enumerate(usages)
     ]
+
+
+def show_faults(faults: Iterable[Fault]) -> list[dict[str, Any]]:
+    """When the servers were broken, as the page shows it: to be laid beside its charts, which have a clock."""
+    shown = []
+    for number, fault in enumerate(faults):
+        begin, end = (datetime.fromisoformat(text) if text else None for text in (fault.begin, fault.end))
+        assert begin  # noqa: S101 - for mypy: a fault has a beginning
+        shown.append(
+            {
+                "name": f"{number:04}",
+                "model": fault.model,
+                "fault": fault.fault,
+                "begin": f"{begin:%H:%M:%S}",
+                "end": f"{end:%H:%M:%S}" if end else "lasts",
+                "lasted": f"{(end - begin).total_seconds():.1f}" if end else _UNKNOWN,
+            }
+        )
+    return shown
 
 
 def _three_digits(value: float | None) -> float | str:

@@ -5,6 +5,7 @@ import ctypes
 import os
 import re
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -255,6 +256,12 @@ class Backend(Protocol):
     def limit_cpu(self, model: str, cores: float | None) -> None:
         """Give a model so many cores, or as many as there are."""
 
+    def memory_limit(self, model: str) -> tuple[int, int]:
+        """How many bytes a model's container may have, and how many with those that are swapped out."""
+
+    def limit_memory(self, model: str, memory: int, swap: int) -> None:
+        """Let it have so many; also one that does not run."""
+
 
 def open_child(
     command: Sequence[str], *, environ: Mapping[str, str], log: Path | None = None, cwd: Path | None = None
@@ -355,6 +362,29 @@ def runtime_base() -> Path:
     """Where the projects of this user are. A short path: that of a Unix socket has at most 107 bytes."""
     home = os.environ.get("XDG_RUNTIME_DIR", "")
     return Path(home if home and os.access(home, os.W_OK) else "/tmp") / f"socketlab-{os.getuid()}"  # noqa: S108 - the process backend checks who owns it
+
+
+def make_private(directory: Path) -> None:
+    """Make a directory for this user alone; one that is there must be just that, as /tmp belongs to everybody.
+
+    Raises:
+        LabError: it is something else.
+    """
+    directory.mkdir(mode=0o700, exist_ok=True)
+    status = directory.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
+        raise LabError(f"{directory} is not a private directory of this user: remove it, then call again")
+
+
+def find_stamps(project: str) -> Path:
+    """Where it is written when a project's models were broken, see lab/faults/timeline.py; it need not be there."""
+    # No directory: those beside it are the projects that run as processes.
+    return runtime_base() / f"{project}.faults"
+
+
+def forget(project: str) -> None:
+    """Remove what a project leaves on this machine beside its models: that file."""
+    find_stamps(project).unlink(missing_ok=True)
 
 
 def _find(project: str) -> str:

@@ -31,6 +31,7 @@ from lab.backends import (
     ModelState,
     close_child,
     die_with_lab,
+    forget,
     open_child,
 )
 from lab.catalogue import GALLERY, Catalogue, GalleryServer, Listener, Model
@@ -94,6 +95,7 @@ class Containers:
 
     def down(self) -> None:
         purge(self.project)
+        forget(self.project)
 
     def state(self) -> list[ModelState]:
         found = self._inspect("lab.model")
@@ -273,6 +275,14 @@ class Containers:
     def limit_cpu(self, model: str, cores: float | None) -> None:
         quota = -1 if cores is None else int(cores * _CPU_PERIOD)
         self._of_model(model, "update", "--cpu-period", str(_CPU_PERIOD), "--cpu-quota", str(quota))
+
+    def memory_limit(self, model: str) -> tuple[int, int]:
+        form = "{{.HostConfig.Memory}} {{.HostConfig.MemorySwap}}"
+        memory, swap = map(int, self._of_model(model, "inspect", "--format", form).split())
+        return memory, swap
+
+    def limit_memory(self, model: str, memory: int, swap: int) -> None:
+        self._of_model(model, "update", "--memory", str(memory), "--memory-swap", str(swap))
 
     def container_name(self, model: str) -> str:
         """The name of a model's container, whether there is one or not."""

@@ -18,7 +18,6 @@ import json
 import os
 import shutil
 import signal
-import stat
 import subprocess
 import sys
 import time
@@ -37,6 +36,8 @@ from lab.backends import (
     ModelState,
     choose_models,
     close_child,
+    forget,
+    make_private,
     open_child,
     runtime_base,
     runtime_directory,
@@ -95,8 +96,8 @@ class Processes:
         selected = [model.name for model in chosen]
         self._check_paths(selected)
         is_new = not self._directory.exists()
-        _make_private(self._directory.parent)
-        _make_private(self._directory)
+        make_private(self._directory.parent)
+        make_private(self._directory)
         started: list[str] = []
         try:
             deadline = time.monotonic() + timeout
@@ -137,6 +138,7 @@ class Processes:
         # Without `ignore_errors`: what cannot be removed is worth an error.
         if self._directory.exists():
             shutil.rmtree(self._directory)
+        forget(self.project)
         with contextlib.suppress(OSError):
             self._directory.parent.rmdir()
 
@@ -302,6 +304,12 @@ class Processes:
     def limit_cpu(self, model: str, cores: float | None) -> None:
         raise LabError(_IN_CONTAINERS)
 
+    def memory_limit(self, model: str) -> tuple[int, int]:
+        raise LabError(_IN_CONTAINERS)
+
+    def limit_memory(self, model: str, memory: int, swap: int) -> None:
+        raise LabError(_IN_CONTAINERS)
+
     def pid(self, model: str) -> int:
         """The pid of a model's main process.
 
@@ -447,14 +455,6 @@ def find_projects() -> list[str]:
     with contextlib.suppress(FileNotFoundError):
         return sorted(path.name for path in runtime_base().iterdir() if path.is_dir())
     return []
-
-
-def _make_private(directory: Path) -> None:
-    """Make a directory for this user alone; one that is there must be just that, as /tmp belongs to everybody."""
-    directory.mkdir(mode=0o700, exist_ok=True)
-    status = directory.lstat()
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
-        raise LabError(f"{directory} is not a private directory of this user: remove it, then call again")
 
 
 def _read_record(path: Path) -> _Record | None:

@@ -219,6 +219,8 @@ def walk_through(driver: Chrome, url: str, choices: dict[str, list[str]], login:
     for tab in ("Servers", "Microseconds"):
         visitor.open_tab(tab)
         readings[tab] = visitor.watch_table()
+    visitor.open_tab("Faults")
+    readings["Faults"] = [visitor.read_table()]
     pictures = {"form": form, **visitor.take_pictures("Microseconds")}
     visitor.click("//button[normalize-space()='Stop']")
     state = visitor.wait(visitor.read_end, "the run did not stop")

@@ -10,11 +10,12 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 
 from lab.backends import Backend
 from lab.errors import LabError, NotReadyError
+from lab.faults.timeline import note
 
 
 class NotHealedError(LabError):
@@ -104,10 +105,13 @@ def applied(fault: Fault, backend: Backend, model: str, *, twin: bool = False) -
     """
     harm = fault.prepare(backend, model)
     stamp = Stamp(fault.name, model, twin)
+    is_noted = False
     try:
         if not twin:
             with signals_held():
                 stamp.exit_code = harm.do()
+            note(backend.project, asdict(stamp))
+            is_noted = True
         yield stamp
     finally:
         with signals_held():
@@ -117,6 +121,8 @@ def applied(fault: Fault, backend: Backend, model: str, *, twin: bool = False) -
                 raise NotHealedError(f"{error}\nstill broken: {harm.broken}; by hand: {harm.by_hand}") from error
             finally:
                 stamp.close()
+                if is_noted:
+                    note(backend.project, asdict(stamp))
 
 
 @contextmanager

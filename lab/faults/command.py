@@ -10,12 +10,19 @@ from pathlib import Path
 import click
 
 from lab.cli import COULD_NOT_RUN, DID_NOT_HOLD, HELD, Lab, show_table
+from lab.environment import describe_environment
 from lab.errors import LabError
 from lab.faults import CannotApplyError, applied
 from lab.faults.around import UnderLoad, apply_under_load
 from lab.faults.scorecard import FAULTS, Score, Verdict, apply_all
+from lab.faults.watch import show
 from lab.load import SECONDS
+from lab.report import faults_page
+from lab.report.faults import DETAILS, Outcome, key_of, name_of, render_markdown, show_cell, show_details, show_load
+from lab.store import RESULTS, Run
 from lab.workloads import SCENARIOS
+
+NAME = "faults"
 
 
 @click.command()
@@ -36,6 +43,13 @@ from lab.workloads import SCENARIOS
 )
 @click.option("--json", "as_json", is_flag=True, help="Each score with its account, for a script.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the same to a file.")
+@click.option(
+    "--results",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=RESULTS,
+    help="Where all results are.",
+    hidden=True,
+)
 @click.pass_obj
 def faults(
     lab: Lab,
@@ -48,6 +62,7 @@ def faults(
     scenario: str | None,
     as_json: bool,
     out: Path | None,
+    results: Path,
 ) -> None:
     """Break models while they are under load, account for every request, and mend them.
 
@@ -61,7 +76,10 @@ def faults(
     --scenario puts one of Locust's scenarios on the models, breaks them in its middle, and shows what another client's
     PING took before, while and after: time to detect, and time to recover.
 
-    --now is for a load that runs in Locust's web UI: it breaks the models for a while, and prints from when to when.
+    Both write a report, results/faults/<UTC time>/index.html, and beside it each account as soon as it is there.
+
+    --now is for a load that runs in Locust's web UI: it breaks the models for a while, and the UI's tab "Faults" shows
+    from when to when.
     """
     from lab.backends import choose_models
 
@@ -73,27 +91,52 @@ def faults(
     if scenario and not faults:
         raise LabError("--scenario breaks models in one way or some: name them with --fault")
     is_running = any(state.state == "running" for state in backend.state())
+    names = list(faults or FAULTS)
+    plan = {"models": chosen, "faults": names, "seed": seed, "twin": twin, "scenario": scenario, "seconds": seconds}
+    run = Run.create(NAME, {"plan": plan, "environment": describe_environment(backend.name)}, root=results)
     scores: list[Score] = []
+    seen: list[UnderLoad] = []
     try:
         backend.up(chosen)
         if scenario:
-            seen = list(under_load(lab, chosen, faults, scenario, seconds, twin=twin))
-            show_under_load(seen, as_json=as_json, out=out)
-            if any(each.around.recover is None for each in seen):
-                sys.exit(DID_NOT_HOLD)
-            sys.exit(HELD if len(seen) == len(chosen) * len(faults) else COULD_NOT_RUN)
-        for score in apply_all(backend, chosen, faults or list(FAULTS), seed, twin=twin):
-            scores.append(score)
-            if not as_json:
+            for each in under_load(lab, chosen, names, scenario, seconds, twin=twin):
+                seen.append(each)
+                run.keep(key_of(each.stamp.model, each.stamp.fault), each.as_json())
+        else:
+            for score in apply_all(backend, chosen, names, seed, twin=twin):
+                scores.append(score)
+                run.keep(key_of(score.model, score.fault), score.as_json())
                 click.echo(f"{score.model}: {score.fault}: {score.verdict}", err=True)
+        run.finish({})
     finally:
-        if not is_running:
-            backend.down()
-    write([score.as_json() for score in scores], as_json=as_json, out=out)
-    if not as_json:
-        show_table(["model", *FAULTS], _card(scores))
-        show_table(["model", "fault", "verdict", "again after", "why"], [_row(score) for score in scores], group=0)
+        try:
+            if not is_running:
+                backend.down()
+        finally:
+            report(Outcome(run, scores, seen), as_json=as_json, out=out)
+    if scenario:
+        if any(each.around.recover is None for each in seen):
+            sys.exit(DID_NOT_HOLD)
+        sys.exit(HELD if len(seen) == len(chosen) * len(names) else COULD_NOT_RUN)
     sys.exit(exit_code(scores))
+
+
+def report(outcome: Outcome, *, as_json: bool, out: Path | None) -> None:
+    """Write the report, and print what there is of it."""
+    run, scores, seen = outcome.run, outcome.scores, outcome.seen
+    run.write_report("report.md", render_markdown(outcome))
+    run.write_report("index.html", faults_page.render(outcome))
+    found = [*(score.as_json() for score in scores), *(each.as_json() for each in seen)]
+    write(found, as_json=as_json, out=out)
+    if not as_json:
+        if scores:
+            rows = [
+                [model, *(show_cell(row.get(fault)) for fault in outcome.faults)] for model, row in outcome.card.items()
+            ]
+            show_table(["model", *outcome.faults], rows)
+            show_table(DETAILS, [show_details(score) for score in scores], group=0)
+        show_under_load(seen)
+    click.echo(f"{run.folder / 'index.html'}", err=True)
 
 
 def exit_code(scores: Iterable[Score]) -> int:
@@ -132,24 +175,17 @@ def under_load(
                 click.echo(f"{model}: {fault}: unknown: {error}", err=True)
 
 
-def show_under_load(found: Sequence[UnderLoad], *, as_json: bool, out: Path | None) -> None:
-    """Print what a witness saw, second by second, and write it."""
-    write([each.as_json() for each in found], as_json=as_json, out=out)
-    if as_json:
-        return
+def show_under_load(found: Sequence[UnderLoad]) -> None:
+    """Print what a witness saw, second by second."""
     rows = []
     for each in found:
-        load = each.measurement
-        name, failed = f"{load.model}: {each.stamp.fault}", sum(load.failures.values())
-        about = f"p99 before {_ms(each.around.quiet_p99)}, detected after {_ms(each.around.detect)}"
-        about += f", recovered after {_ms(each.around.recover)}; of the load {load.answered} answered, {failed} failed"
-        click.echo(f"{name}: {about}")
-        rows += [[name, str(second), _ms(p50), _ms(p99), str(lost)] for second, p50, p99, lost in each.around.seconds]
-    show_table(["model and fault", "second", "p50", "p99", "failed"], rows, group=0)
-
-
-def _ms(seconds: float | None) -> str:
-    return "-" if seconds is None else f"{1000 * seconds:.2f} ms"
+        click.echo(f"{name_of(each)}: {each.around}\n{show_load(each)}")
+        rows += [
+            [name_of(each), str(second), show(p50), show(p99), str(failed)]
+            for second, p50, p99, failed in each.around.seconds
+        ]
+    if rows:
+        show_table(["model and fault", "second", "p50", "p99", "failed"], rows, group=0)
 
 
 def break_now(lab: Lab, models: Iterable[str], fault: str, seconds: float) -> None:
@@ -167,19 +203,3 @@ def break_now(lab: Lab, models: Iterable[str], fault: str, seconds: float) -> No
             click.echo(f"{name}: {fault} since {stamp.begin}, for {seconds:g} s; Ctrl-C mends it", err=True)
             time.sleep(seconds if FAULTS[fault].hold else 0.0)
         click.echo(json.dumps(asdict(stamp)))
-
-
-def _card(scores: Iterable[Score]) -> list[list[str]]:
-    cells: dict[str, dict[str, str]] = {}
-    for score in scores:
-        mark = "" if score.is_fine or score.verdict is Verdict.UNKNOWN else "!"
-        cells.setdefault(score.model, {})[score.fault] = (
-            f"{score.verdict}{mark}{' (declared)' if score.expected else ''}"
-        )
-    return [[model, *(row.get(fault, "-") for fault in FAULTS)] for model, row in cells.items()]
-
-
-def _row(score: Score) -> list[str]:
-    recovery = "" if score.recovery is None else f"{score.recovery:.2f} s"
-    reason = f"{score.reason} (declared: {score.expected})" if score.expected else score.reason
-    return [score.model, score.fault, score.verdict, recovery, reason]

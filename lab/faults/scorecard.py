@@ -1,7 +1,8 @@
 """Model by fault: what became of the requests that were under way, and a verdict.
 
 While the ledger (`lab.ledger`) keeps an account of every request, a fault is applied at a moment that the seed chooses,
-and mended again. Then the account is judged by what that fault allows.
+and mended again. Then the account is judged by what that fault allows, and so is how long another client's PING was
+late (`lab.faults.watch`).
 """
 
 import contextlib
@@ -23,7 +24,9 @@ from lab.faults.limits import DESCRIPTORS, MEMORY
 from lab.faults.network import BANDWIDTH, BLACKHOLE, DISCONNECT, JITTER, LATENCY, LOSS
 from lab.faults.nothing import NOTHING
 from lab.faults.pause import PAUSE
+from lab.faults.pressure import PRESSURE
 from lab.faults.starve import STARVE
+from lab.faults.watch import Around, Watch, open_watch, show
 from lab.faults.worker import WORKER
 from lab.ledger import Account
 
@@ -43,6 +46,7 @@ FAULTS: dict[str, Fault] = {
         BANDWIDTH,
         STARVE,
         MEMORY,
+        PRESSURE,
         DESCRIPTORS,
         CROWD,
     )
@@ -56,13 +60,15 @@ _MOMENT = (0.1, 0.6)  # seconds after the ledger has begun
 _LEDGER_SECONDS = 60.0
 _PAUSE = 0.005
 _AFTER = 0.2
+# Who has not recovered until then is said not to have; the ledger goes on all the while.
+_MOST_SECONDS = 4.0
 
 
 class Verdict(StrEnum):
     """What the account says."""
 
     HELD = "held"
-    DEGRADED = "degraded"  # as it should be, and not within the time
+    DEGRADED = "degraded"  # nothing is lost, and others waited longer than they may
     FAILED = "failed"
     UNKNOWN = "unknown"  # there is no account, or nothing in it: never a pass
 
@@ -76,7 +82,9 @@ class Score:
         moment: seconds from the first answers to the fault.
         is_twin: the harmful step was left out.
         exit_code: of a model that ended by itself.
-        recovery: seconds to the first answer: from the kill, or else from the mending; None where nothing was broken.
+        recovery: seconds to the first answer of a model that was ended: from the kill, or else from its start; None of
+            others.
+        around: what another client's PING took; None where nobody else is served beside the ledger.
         account: of all requests; None if there is none.
         stamp: when it was.
         expected: why the catalogue says that it fails; empty if it does not.
@@ -93,6 +101,7 @@ class Score:
     recovery: float | None = None
     account: Account | None = None
     stamp: Stamp | None = None
+    around: Around | None = None
     expected: str = ""
 
     @property
@@ -125,10 +134,37 @@ def judge(fault: str, account: Account | None, exit_code: int | None) -> tuple[V
     return Verdict.HELD, f"{account.answered} answered once and in order, none of those that were accepted lost"
 
 
-def apply(backend: Backend, model: str, fault: str, seed: int, *, twin: bool = False) -> Score | None:
+def judge_times(around: Around | None, allowed: float) -> tuple[Verdict, str]:
+    """What a fault meant to others, of a model that has lost nothing.
+
+    Args:
+        allowed: seconds from the mending, within which all has to be as before.
+    """
+    if around is None or around.quiet_p99 is None or around.detect is None:
+        return Verdict.HELD, str(
+            around
+        ) if around else "nobody else is served beside the ledger, so nobody saw how long"
+    if around.recover is None:
+        return Verdict.DEGRADED, f"{around} within {_MOST_SECONDS:g} s"
+    if around.recover > allowed:
+        return Verdict.DEGRADED, f"{around}, and not within {show(allowed)}"
+    return Verdict.HELD, str(around)
+
+
+def open_watches(backend: Backend, model: str) -> contextlib.AbstractContextManager[Watch | None]:
+    """A witness for all faults of a model; none where it would take the place of those whom it looks at."""
+    if "overlap" in backend.catalogue[model].limits:
+        return contextlib.nullcontext()
+    return open_watch(backend, model)
+
+
+def apply(
+    backend: Backend, model: str, fault: str, seed: int, *, watch: Watch | None = None, twin: bool = False
+) -> Score | None:
     """Apply one fault to one model that runs, and mend it.
 
     Args:
+        watch: who looks on.
         twin: leave out what breaks.
 
     Returns:
@@ -143,7 +179,7 @@ def apply(backend: Backend, model: str, fault: str, seed: int, *, twin: bool = F
     limits = backend.catalogue[model].limits
     expected = next((limits[name] for name in chosen.needs if name in limits), "")
     try:
-        found = _measure(backend, model, chosen, seed, moment, twin=twin)
+        found = _measure(backend, model, chosen, seed, moment, watch, twin=twin)
     except NoSuchPartError:
         return None
     except CannotApplyError as error:
@@ -151,7 +187,9 @@ def apply(backend: Backend, model: str, fault: str, seed: int, *, twin: bool = F
     return replace(found, expected="" if twin else expected)
 
 
-def _measure(backend: Backend, model: str, fault: Fault, seed: int, moment: float, *, twin: bool) -> Score:
+def _measure(
+    backend: Backend, model: str, fault: Fault, seed: int, moment: float, watch: Watch | None, *, twin: bool
+) -> Score:
     address = find_address(backend, model)
     if fault is CROWD:
         quiet = read_ping(backend, address)
@@ -174,31 +212,48 @@ def _measure(backend: Backend, model: str, fault: Fault, seed: int, moment: floa
         ]
         with backend.start(arguments, log=Path(directory) / "log") as ledger:
             _wait_for(ledger, "begun")
+            if watch:
+                watch.wait_quiet()
             time.sleep(moment)
             _tell(ledger, "mark")
             _wait_for(ledger, "marked")
+            # What ends a model has done so when it comes back; what does not may need long before it begins.
+            if watch and not fault.hold:
+                watch.mark("broken")
             with applied(fault, backend, model, twin=twin) as stamp:
+                if watch and fault.hold:
+                    watch.mark("broken")
                 time.sleep(fault.hold)
                 healing = time.monotonic()
+            around = None
+            if watch:
+                watch.mark("mended")
+                around = watch.wait_recovered(_MOST_SECONDS)
+            elif fault.hold:
+                time.sleep(_AFTER)  # some more of it, and the account has to come out
+            _tell(ledger, "end")
+            ledger.process.wait(2 * _LEDGER_SECONDS)
             if fault.hold:
-                # Some more of it, and the account has to come out.
-                time.sleep(_AFTER)
-                _tell(ledger, "end")
-                ledger.process.wait(2 * _LEDGER_SECONDS)
                 backend.wait_ready(model)
                 recovery = None
             else:
                 assert stamp.end_seconds is not None  # noqa: S101 - the block has ended
                 since = stamp.begin_seconds if fault is KILL else healing
                 recovery = None if fault is NOTHING or twin else stamp.end_seconds - since
-                _tell(ledger, "end")
-                ledger.process.wait(2 * _LEDGER_SECONDS)
             account = _read_account(ledger)
     verdict, reason = judge(NOTHING.name if twin else fault.name, account, stamp.exit_code)
     allowed = RECOVERY_SECONDS[backend.name]
-    if verdict is Verdict.HELD and recovery is not None and recovery > allowed:
-        verdict, reason = Verdict.DEGRADED, f"{reason}; the next answer came after {recovery:.1f} s, not {allowed:g}"
-    return Score(model, fault.name, verdict, reason, seed, moment, twin, stamp.exit_code, recovery, account, stamp)
+    if verdict is Verdict.HELD:
+        verdict, others = judge_times(around, allowed)
+        reason = f"{reason}; {others}"
+        if recovery is not None and recovery > allowed:
+            verdict, reason = (
+                Verdict.DEGRADED,
+                f"{reason}; the next answer came after {recovery:.1f} s, not {allowed:g}",
+            )
+    return Score(
+        model, fault.name, verdict, reason, seed, moment, twin, stamp.exit_code, recovery, account, stamp, around
+    )
 
 
 def apply_all(
@@ -206,9 +261,10 @@ def apply_all(
 ) -> Iterator[Score]:
     """Every fault on every model, one after the other."""
     for model in models:
-        for fault in faults:
-            if (score := apply(backend, model, fault, seed, twin=twin)) is not None:
-                yield score
+        with open_watches(backend, model) as watch:
+            for fault in faults:
+                if (score := apply(backend, model, fault, seed, watch=watch, twin=twin)) is not None:
+                    yield score
 
 
 def _tell(ledger: Instrument, word: str) -> None:

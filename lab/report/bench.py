@@ -33,6 +33,9 @@ _NUMBERS = COLUMNS[1:-1]
 # Less than this part of the best is one to avoid.
 _FAR_BEHIND = 0.5
 
+# A window cuts its first and its last requests: so much of a rate is all of it.
+_ALL = 0.98
+
 
 @dataclass(frozen=True, slots=True)
 class Line:
@@ -175,6 +178,12 @@ def make_surprises(lines: Sequence[Line]) -> Iterator[str]:
             yield f"! {line.cells[0]}: {line.surprise}. Theory: {line.theory}."
 
 
+def is_behind(row: Row, rate: float) -> bool:
+    """Whether a model could not be brought to answer what was asked for."""
+    found = row.read("rate")
+    return found is not None and found.middle < _ALL * rate
+
+
 def make_trust(findings: Findings) -> Iterator[str]:
     """How far the run can be trusted: noise, drift, the independent check, what is missing."""
     shown = {"rate": "requests/s", "cpu_us": "CPU per request", "p50_us": "p50", "p99_us": "p99"}
@@ -208,6 +217,14 @@ def make_trust(findings: Findings) -> Iterator[str]:
         )
     else:
         yield "The load generator's own ceiling: not measured; it takes redis-server, which runs only in a container."
+    for work in findings.plan.works:
+        rate = WORKS[work].fixed_rate
+        behind = [row for row in findings.list_rows(work, FIXED) if is_behind(row, rate)]
+        if behind:
+            yield (
+                f"Of the {show_count(rate)} {work} requests/s at which CPU per request is compared, "
+                f"{', '.join(row.model for row in behind)} did not answer all: there it is that of their own end."
+            )
     for model, reason in findings.unsound.items():
         yield f"Not measured: {model}: {reason}."
     if not findings.run.is_finished:
@@ -273,10 +290,10 @@ def render_markdown(findings: Findings) -> str:
             continue
         text += [f"## {work}: {WORKS[work].summary}", ""]
         text += [f"{sentence}  " for sentence in make_answers(findings, work)]
-        text += ["", _row([*COLUMNS, "why", "theory says", "raw"]), _row(["---"] * (len(COLUMNS) + 3))]
+        text += ["", make_row([*COLUMNS, "why", "theory says", "raw"]), make_row(["---"] * (len(COLUMNS) + 3))]
         for line in lines:
             raw = " ".join(f"[{number}]({run.path_of(key)})" for number, key in enumerate(line.keys, 1))
-            text.append(_row([*line.cells, line.reason, line.theory or UNKNOWN, raw]))
+            text.append(make_row([*line.cells, line.reason, line.theory or UNKNOWN, raw]))
         text += ["", *(f"* {sentence}" for sentence in make_surprises(lines)), ""]
     text += ["## How far it can be trusted", "", *(f"* {sentence}" for sentence in make_trust(findings)), ""]
     text += ["## What it ran on", ""]
@@ -298,5 +315,6 @@ def make_more(plan: Plan) -> str:
     return "".join(f", {way} in {plan.rounds_of(way)}" for way in more)
 
 
-def _row(cells: Sequence[str]) -> str:
+def make_row(cells: Sequence[str]) -> str:
+    """A line of a table in Markdown."""
     return f"| {' | '.join(cell.replace('|', '/').replace(chr(10), ' ') for cell in cells)} |"

@@ -16,37 +16,9 @@ from lab.errors import LabError
 from lab.measurement import Measurement
 from lab.report.page import Check
 from lab.store import Run
-from lab.verdict import Bound, Verdict
+from tests.made_up import MEASUREMENT
 
 CATALOGUE = Catalogue.load()
-
-_PLAIN = Measurement(
-    model="plain",
-    family="coroutine",
-    summary="one line",
-    backend="process",
-    workload="closed_session",
-    users=16,
-    depth=1,
-    seconds=1.0,
-    answered=10_000,
-    failures={},
-    histogram=((100.0, 9_000), (900.0, 1_000)),
-    mean_us=180.0,
-    min_us=90.0,
-    max_us=900.0,
-    starved=0,
-    in_flight=16.0,
-    server_cpu_us=40.0,
-    server_cores=0.4,
-    generator_cores=0.7,
-    machine_cores=1.2,
-    cores=2,
-    memory_bytes=15 * 2**20,
-    threads=2,
-    versions={},
-    verdict=Verdict(Bound.SERVER, "the server used 99% of a core"),
-)
 
 
 class FakeBackend:
@@ -80,7 +52,7 @@ class FakeBackend:
 @pytest.fixture
 def make_measurement() -> Callable[..., Measurement]:
     """A measurement with nothing special about it, but for the fields that are given."""
-    return lambda **changes: replace(_PLAIN, **changes)
+    return lambda **changes: replace(MEASUREMENT, **changes)
 
 
 @pytest.fixture
@@ -112,7 +84,7 @@ class Bench:
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.root = root
         self.asked: list[tuple[str, str, int, float | None]] = []
-        self.answer: Callable[..., Measurement] = lambda model, scenario, users, rate: replace(_PLAIN, users=users)
+        self.answer: Callable[..., Measurement] = lambda model, scenario, users, rate: replace(MEASUREMENT, users=users)
         self.failing: set[str] = set()
         self.lines: list[str] = []
         monkeypatch.setattr("lab.bench.runner.measure", self._measure)

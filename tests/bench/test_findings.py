@@ -60,7 +60,18 @@ def test_the_best_first_and_a_tie_where_nothing_tells_them_apart(measured) -> No
     assert lines["twisted_reactor"][2] == "5.00k [5.00k 5.00k]"
     text = " ".join(make_answers(found, "session"))
     assert "twisted_reactor" not in text.partition("The least CPU")[0]
-    assert "at 8000 requests/s" in text
+    assert "at 12000 requests/s" in text
+
+
+def test_who_does_not_get_to_the_fixed_rate_is_named(bench, make_plan, make_measurement) -> None:
+    bench.answer = lambda model, scenario, users, rate: make_measurement(
+        users=users, answered=9_000 if model == "twisted_reactor" else 12_000
+    )
+    plan = make_plan()
+    run = bench.begin(plan)
+    bench.measure(run, plan)
+    text = " ".join(make_trust(read_findings(run)))
+    assert "12.0k session requests/s at which CPU per request is compared, twisted_reactor did not answer all" in text
 
 
 def test_a_lower_bound_is_printed_as_one_and_is_behind_nobody(bench, make_plan, make_measurement) -> None:

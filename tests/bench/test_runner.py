@@ -139,7 +139,7 @@ def test_a_whole_run(bench, make_plan, make_measurement) -> None:
     assert {users for _, scenario, users, rate in bench.asked if scenario == "open_session"} == {64}
     closed = [item for item in bench.asked if item[1:3] == ("closed_session", 4)]
     assert len(closed) == 3 + 4 * 3  # the sweep, and three rounds with the twin
-    assert {rate for _, scenario, _, rate in bench.asked if scenario == "open_session"} == {8000, 9_700 * 0.7}
+    assert {rate for _, scenario, _, rate in bench.asked if scenario == "open_session"} == {12_000, 9_700 * 0.7}
     assert len(found.rows) == 4 * 3
     assert all(len(row.found) == 3 for row in found.rows.values())
     assert found.missing_steps == 0

@@ -1,12 +1,16 @@
 """A fault in the middle of a load: when somebody notices, and when it is over."""
 
 import os
+import signal
+import time
+from dataclasses import replace
 
 import pytest
 
 from lab.backends.processes import Processes
-from lab.faults.around import Ping, apply_under_load, look
-from lab.faults.scorecard import FAULTS
+from lab.faults.around import apply_under_load
+from lab.faults.scorecard import FAULTS, Verdict, judge_times
+from lab.faults.watch import Around, Ping, look, open_watch
 from lab.witness import TIMEOUT
 from tests.faults.conftest import CATALOGUE
 
@@ -43,6 +47,37 @@ def test_what_pings_say(during: list[Ping], after: list[Ping], detect: float | N
 def test_one_that_was_under_way_when_it_broke_is_the_first_to_be_late() -> None:
     around = look([*QUIET, (1.99, None), *every_tenth(2.5, 5.0, 0.001)], broken=2.0, mended=2.4)
     assert around.detect == 0.0
+    assert (around.failed, around.slowest, around.lasted) == (1, 0.001, pytest.approx(0.4))
+
+
+def test_what_was_usual_before_other_faults_is_usual_before_this_one() -> None:
+    pings = [*every_tenth(1.8, 2.0, 0.001), *every_tenth(2.0, 5.0, 0.008)]
+    assert look(pings, broken=2.0, mended=3.0).detect is not None
+    assert look(pings, broken=2.0, mended=3.0, usual=[0.002] * 20).detect is None
+
+
+QUIET_TIMES = Around(0.001, 0.1, 0.2, 0.4, 3, 0.5, ())
+
+
+@pytest.mark.parametrize(
+    ("around", "verdict", "said"),
+    [
+        (None, Verdict.HELD, "nobody else is served"),
+        (replace(QUIET_TIMES, quiet_p99=None), Verdict.HELD, "nobody saw"),
+        (replace(QUIET_TIMES, detect=None, recover=0.0), Verdict.HELD, "no PING beside it took more than 5 times"),
+        (QUIET_TIMES, Verdict.HELD, "late after 100 ms, at most 400 ms, 3 failed, as before 200 ms after the mending"),
+        (
+            replace(QUIET_TIMES, recover=1.5),
+            Verdict.DEGRADED,
+            "as before 1.50 s after the mending, and not within 1.00 s",
+        ),
+        (replace(QUIET_TIMES, recover=None), Verdict.DEGRADED, "not as before again within 4 s"),
+    ],
+)
+def test_who_lets_others_wait_too_long_is_degraded(around: Around | None, verdict: Verdict, said: str) -> None:
+    found, reason = judge_times(around, 1.0)
+    assert found is verdict
+    assert said in reason
 
 
 def test_without_an_answer_before_it_nothing_is_known() -> None:
@@ -63,3 +98,29 @@ def test_a_pause_in_the_middle_of_a_load_is_seen_and_over() -> None:
     assert seen.around.recover is not None
     assert any(failed for *_, failed in seen.around.seconds)
     assert seen.around.seconds[0][3] == 0
+
+
+def test_a_witness_looks_at_one_fault_after_the_other() -> None:
+    backend = Processes(f"watch-{os.getpid()}", CATALOGUE)
+    try:
+        backend.up([MODEL])
+        with open_watch(backend, MODEL) as watch:
+            seen = []
+            for seconds in (0.0, 0.7):
+                watch.wait_quiet()
+                backend.kill(MODEL, signal.SIGSTOP)
+                watch.mark("broken")
+                time.sleep(seconds)
+                backend.kill(MODEL, signal.SIGCONT)
+                watch.mark("mended")
+                seen.append(watch.wait_recovered(10.0))
+    finally:
+        backend.down()
+    short, long = seen
+    # Half a second is as long as it waits for one.
+    assert (short.failed, long.failed > 0) == (0, True)
+    assert long.detect is not None
+    assert long.recover is not None
+    assert long.lasted >= 0.7
+    # Each is told from its own quiet time on.
+    assert sum(failed for *_, failed in long.seconds) == long.failed

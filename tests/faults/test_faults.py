@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import psutil
 import pytest
@@ -186,11 +187,15 @@ def test_a_signal_waits_until_all_is_mended(lab: Processes) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("seed", range(2))
-def test_lab_faults_mends_whenever_it_is_ended(lab: Processes, number: signal.Signals, seed: int) -> None:
+def test_lab_faults_mends_whenever_it_is_ended(
+    lab: Processes, number: signal.Signals, seed: int, tmp_path: Path
+) -> None:
     before = [limit(lab, name)[0][1:] for name in ("RLIMIT_AS", "RLIMIT_NOFILE")]
     command = [sys.executable, "-m", "lab", "--backend", "process", "--project", lab.project, "faults", MODEL]
     process = subprocess.Popen(
-        [*command, *(f"--fault={name}" for name in PROOFS)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [*command, f"--results={tmp_path}", *(f"--fault={name}" for name in PROOFS)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     time.sleep(random.Random(seed).uniform(0.3, 4.0))
     process.send_signal(number)

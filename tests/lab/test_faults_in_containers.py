@@ -2,13 +2,16 @@
 
 import json
 import os
+import signal
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import docker
 import pytest
 
 from lab.backends.containers import Containers
 from lab.catalogue import Catalogue
+from lab.errors import LabError
 from lab.faults import CannotApplyError, applied
 from lab.faults.scorecard import FAULTS
 
@@ -47,6 +50,8 @@ def inspect(lab: Containers, engine: docker.DockerClient) -> dict[str, object]:
     return {
         "paused": container.attrs["State"]["Paused"],
         "quota": container.attrs["HostConfig"]["CpuQuota"],
+        "memory": container.attrs["HostConfig"]["Memory"],
+        "swap": container.attrs["HostConfig"]["MemorySwap"],
         "connected": list(container.attrs["NetworkSettings"]["Networks"]),
     }
 
@@ -56,6 +61,27 @@ BROKEN: dict[str, Callable[[dict[str, object]], bool]] = {
     "starve": lambda found: found["quota"] == 5000,
     "disconnect": lambda found: found["connected"] == [],
 }
+
+
+def test_what_needs_more_than_its_memory_is_ended_and_started_again(
+    lab: Containers, engine: docker.DockerClient
+) -> None:
+    before = inspect(lab, engine)
+    with applied(FAULTS["pressure"], lab, MODEL, twin=True):
+        assert inspect(lab, engine) == before
+    with applied(FAULTS["pressure"], lab, MODEL):
+        found = inspect(lab, engine)
+        assert 8 * 2**20 < found["memory"] == found["swap"] < before["memory"]
+        assert ask(lab)
+        # More than it may have: as `docker exec` does it, in the model's own control group.
+        greedy = ["python3", "-c", "bytearray(64 << 20)"]
+        assert engine.containers.get(lab.container_name(MODEL)).exec_run(greedy).exit_code == 137
+        # Of the two the kernel may have ended both.
+        with suppress(LabError):
+            lab.kill(MODEL, signal.SIGKILL)
+        assert not ask(lab)
+    assert inspect(lab, engine) == before
+    assert ask(lab)
 
 
 @pytest.mark.parametrize("fault", BROKEN)

@@ -1,6 +1,7 @@
 """docs/measured.json: medians over rounds, and two scripts that write one file."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,36 +10,22 @@ from lab.errors import LabError
 from lab.measured import Idle, Measured, summarise
 from lab.measurement import Measurement
 from lab.verdict import Bound, Verdict
+from tests.made_up import MEASUREMENT
 
 
 def make(
     answered: int, cpu_us: float | None = 40.0, bound: Bound = Bound.WAITING, p99_us: float = 300.0
 ) -> Measurement:
-    return Measurement(
-        model="asyncio_streams",
-        family="coroutine",
-        summary="one line",
-        backend="process",
-        workload="closed_session",
-        users=16,
+    return replace(
+        MEASUREMENT,
         depth=2,
         seconds=2.0,
         answered=answered,
         failures={"timeout": 1},
         histogram=((100.0, 90), (p99_us, 10)),
-        mean_us=120.0,
-        min_us=90.0,
-        max_us=300.0,
-        starved=0,
-        in_flight=16.0,
         server_cpu_us=cpu_us,
-        server_cores=0.4,
-        generator_cores=0.7,
-        machine_cores=1.2,
-        cores=2,
         memory_bytes=None,
         threads=None,
-        versions={},
         verdict=Verdict(bound, "a reason"),
     )
 

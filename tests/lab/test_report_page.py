@@ -11,12 +11,12 @@ from lab.bench.findings import read_findings
 from lab.bench.plan import WAYS, Plan
 from lab.browser import read_page
 from lab.catalogue import Catalogue
-from lab.measurement import Measurement
 from lab.report import bench_page
 from lab.report.bench import COLUMNS
 from lab.store import Run
 from lab.theory import describe_concurrency
 from lab.verdict import Bound, Verdict
+from tests.made_up import MEASUREMENT
 
 pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("docker")]
 
@@ -28,31 +28,11 @@ PLAN = Plan(tuple(RATES), ("session", "wait"), (), (4, 16), WAYS[:3], 3, 1.0, 0.
 
 def make_run(root: Path) -> Run:
     """A run, whose measurements are made up."""
-    plain = Measurement(
-        model="",
-        family="",
-        summary="",
-        backend="docker",
-        workload="",
-        users=16,
-        depth=1,
-        seconds=1.0,
-        answered=0,
-        failures={},
+    plain = replace(
+        MEASUREMENT,
         histogram=((100.0, 900), (900.0, 100), (40_000.0, 3)),
-        mean_us=180.0,
-        min_us=90.0,
         max_us=40_000.0,
-        starved=0,
-        in_flight=16.0,
         server_cpu_us=80.0,
-        server_cores=0.9,
-        generator_cores=0.7,
-        machine_cores=1.9,
-        cores=2,
-        memory_bytes=15 * 2**20,
-        threads=2,
-        versions={},
         verdict=Verdict(Bound.SERVER, "<b>the server</b> used 99%"),
     )
     run = Run.create(

@@ -10,6 +10,8 @@ from lab import usage
 from lab.backends.containers import Containers
 from lab.browser import visit
 from lab.catalogue import Catalogue
+from lab.faults import applied
+from lab.faults.scorecard import FAULTS
 from lab.feed import feed
 from lab.generator import open_generator
 from lab.measurement import encode_targets
@@ -32,6 +34,9 @@ def test_a_run_from_the_form_to_the_files(engine, find_of_project):
             open_generator(backend, arguments, workers=2, environ=environ, own=own) as generator,
             feed(backend, MODELS, generator.main.process.stdin),
         ):
+            # As `lab faults --now` does in another terminal.
+            with applied(FAULTS["pause"], backend, MODELS[0]) as stamp:
+                pass
             seen = visit(
                 backend,
                 f"http://{generator.main.host}:8089",
@@ -52,8 +57,10 @@ def test_a_run_from_the_form_to_the_files(engine, find_of_project):
     assert sorted(seen.options["models"]) == MODELS
     assert {"workload", "transport", "loop", "arrivals", "shape"} <= set(seen.options)
     assert seen.complaints == []
-    for readings in seen.readings.values():
-        assert all(sorted({row["model"] for row in rows}) == MODELS for rows in readings)
+    for tab in ("Servers", "Microseconds"):
+        assert all(sorted({row["model"] for row in rows}) == MODELS for rows in seen.readings[tab])
+    ((fault,),) = seen.readings["Faults"]
+    assert (fault["model"], fault["fault"], fault["from (UTC)"]) == (MODELS[0], "pause", stamp.begin[11:19])
     first, *_, last = seen.readings["Microseconds"]
     assert [int(row["answered"]) for row in last] > [int(row["answered"]) for row in first]
     for row in last:

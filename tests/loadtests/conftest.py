@@ -25,6 +25,7 @@ from lab.catalogue import Catalogue, Listener
 from lab.certificates import SERVER, provide
 from lab.measurement import Measurement
 from lab.verdict import Accounts, Bound, Verdict
+from tests.made_up import MEASUREMENT
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -36,6 +37,7 @@ class ModelProcess:
 
     def __init__(self, model: str) -> None:
         self.model = model
+        self.project = f"t{uuid4().hex[:8]}"
         command = [sys.executable, "-m", "services.run", "--model", model]
         for service in ("command", "echo", "discard", "chargen"):
             command += ["--listen", f"{service}=tcp://127.0.0.1:0"]
@@ -178,30 +180,15 @@ def _load(urls: Mapping[str, str], *arguments: str, users: int = 1, seconds: flo
     return {item["model"]: item for item in found}
 
 
-_PLAIN = Measurement(
-    model="asyncio_streams",
-    family="coroutine",
-    summary="one line",
-    backend="process",
-    workload="closed_session",
-    users=16,
-    depth=1,
+_PLAIN = replace(
+    MEASUREMENT,
     seconds=2.0,
     answered=20_000,
-    failures={},
     histogram=((100.0, 9_900), (1_500.0, 9_800), (52_300.0, 300)),
     mean_us=1_600.0,
-    min_us=90.0,
     max_us=52_311.0,
-    starved=0,
-    in_flight=16.0,
     server_cpu_us=45.2,
     server_cores=0.452,
-    generator_cores=0.7,
-    machine_cores=1.2,
-    cores=2,
-    memory_bytes=15 * 2**20,
-    threads=2,
     versions={"locust": "2"},
     verdict=Verdict(Bound.WAITING, "nobody was busy"),
 )

@@ -2,15 +2,18 @@
 
 import os
 import threading
+from dataclasses import asdict, replace
 
 import pytest
 
 from lab import usage
+from lab.backends import forget
 from lab.errors import LabError
+from lab.faults.timeline import note
 from lab.feed import Gauges, feed
 from lab.load import read_login
-from lab.usage import Usage
-from loadtests.web import SERVERS, TIMES, Servers, show_servers, show_times
+from lab.usage import Fault, Usage
+from loadtests.web import FAULTS, SERVERS, TIMES, Servers, show_faults, show_servers, show_times
 from loadtests.web_access import AccessError, Login, find_objection
 
 HERE = "127.0.0.1:8089"
@@ -98,18 +101,28 @@ def test_what_is_not_known_of_a_server_is_a_dash():
     assert [unknown[key] for key in SERVERS] == ["plain_socket", *["–"] * 5]  # noqa: RUF001
 
 
+PAUSE = Fault("prefork", "pause", "2026-11-25T08:00:00.500+00:00", "2026-11-25T08:00:02.700+00:00")
+
+
+def test_a_fault_has_a_beginning_and_an_end_or_lasts():
+    over, lasting = show_faults([PAUSE, replace(PAUSE, end="")])
+    assert [over[key] for key in FAULTS] == ["prefork", "pause", "08:00:00", "08:00:02", "2.2"]
+    assert [lasting[key] for key in FAULTS] == ["prefork", "pause", "08:00:00", "lasts", "–"]  # noqa: RUF001
+
+
 def test_the_generator_hears_of_the_servers_to_the_end_of_its_stdin(monkeypatch):
     out, into = os.pipe()
     servers = Servers()
     with os.fdopen(into, "wb") as pipe:
         pipe.write(usage.encode([Usage("prefork", 1.0), Usage("plain_socket")]))
-        pipe.write(b'nonsense\n[{"model": 1, "colour": 2}]\n')
-        pipe.write(usage.encode([Usage("prefork", 2.0)]))
+        pipe.write(b'nonsense\n[]\n{"usages": [{"model": 1, "colour": 2}], "faults": []}\n')
+        pipe.write(usage.encode([Usage("prefork", 2.0)], [PAUSE]))
     try:
         servers.listen(out)
     finally:
         os.close(out)
     assert servers.usages() == [Usage("prefork", 2.0), Usage("plain_socket")]
+    assert servers.faults == [PAUSE]
     monkeypatch.setattr("loadtests.web._STALE_SECONDS", 0)
     assert servers.usages() == [Usage("prefork"), Usage("plain_socket")]
 
@@ -136,8 +149,20 @@ def test_the_feed_writes_lines_until_its_block_ends(open_model, monkeypatch):
     with os.fdopen(into, "wb") as pipe, os.fdopen(out, "rb") as lines:
         with feed(server, [server.model], pipe):
             heard = [usage.decode(lines.readline()) for _ in range(3)]
+            # Of a fault that another command applies: first that it is there, then that it is over.
+            stamp = asdict(PAUSE) | {"begin": "2126-01-01T00:00:00+00:00", "end": ""}
+            note(server.project, stamp)
+            while not (found := usage.decode(lines.readline())[1]):
+                pass
+            assert found == [Fault(**stamp)]
+            note(server.project, stamp | {"end": "2126-01-01T00:00:01+00:00"})
+            while not (found := usage.decode(lines.readline())[1])[0].end:
+                pass
+            assert len(found) == 1
         assert "feed" not in [thread.name for thread in threading.enumerate()]
-    assert all(item[server.model].memory_bytes for item in heard)
+    forget(server.project)
+    assert all(usages[server.model].memory_bytes for usages, faults in heard)
+    assert not any(faults for usages, faults in heard)
 
 
 def test_the_feed_ends_with_its_reader(open_model, monkeypatch):

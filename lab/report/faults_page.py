@@ -1,0 +1,138 @@
+"""What faults have done to models, as one HTML file that needs nothing else, beside the raw data that it leads to."""
+
+import math
+from dataclasses import dataclass
+
+from lab.faults.around import UnderLoad
+from lab.faults.scorecard import Score, Verdict
+from lab.faults.watch import show
+from lab.report.faults import (
+    DETAILS,
+    TIMES,
+    Outcome,
+    key_of,
+    list_environment,
+    make_answers,
+    make_reading,
+    make_times,
+    name_of,
+    show_cell,
+    show_details,
+    show_load,
+)
+from lab.report.page import load_template
+
+# Of a picture, in pixels; the margins hold the scales.
+_WIDTH, _HEIGHT = 720, 190
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 12, 34
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A cell of the card: as shown, why, and where its account is; `is_good` says whether it stands out."""
+
+    text: str
+    reason: str
+    raw: str
+    is_good: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A mark of a scale: where, and what is there."""
+
+    place: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """PING around a fault: a line for p50 and one for p99, by seconds; crosses where some failed.
+
+    Args:
+        title, load: what it is, and what became of the load.
+        begin, end: where the fault was, across.
+        lines: name -> points as SVG takes them.
+        dots: (across, down, what is there), for the tooltips.
+        crosses: the same, of seconds in which some failed.
+        across, down: the scales.
+        raw: where the figures are.
+    """
+
+    title: str
+    load: str
+    begin: float
+    end: float
+    lines: dict[str, str]
+    dots: tuple[tuple[float, float, str], ...]
+    crosses: tuple[tuple[float, float, str], ...]
+    across: tuple[Tick, ...]
+    down: tuple[Tick, ...]
+    raw: str
+
+
+def render(outcome: Outcome) -> str:
+    """The page."""
+    faults = outcome.faults
+    return load_template("faults.html.j2").render(
+        run=outcome.run,
+        answers=list(make_answers(outcome)),
+        faults=faults,
+        card=[
+            (model, [(fault, _make_cell(outcome, row[fault]) if fault in row else None) for fault in faults])
+            for model, row in outcome.card.items()
+        ],
+        times_columns=TIMES,
+        times=list(make_times(outcome)),
+        columns=DETAILS,
+        details=[(show_details(score), _path(outcome, score)) for score in outcome.scores],
+        pictures=[_draw(outcome, each) for each in outcome.seen],
+        size=(_WIDTH, _HEIGHT),
+        frame=(_LEFT, _TOP, _WIDTH - _RIGHT, _HEIGHT - _BOTTOM),
+        reading=make_reading(),
+        environment=list_environment(outcome.run),
+    )
+
+
+def _make_cell(outcome: Outcome, score: Score) -> Cell:
+    return Cell(show_cell(score), score.reason, _path(outcome, score), score.verdict is Verdict.HELD and score.is_fine)
+
+
+def _path(outcome: Outcome, score: Score) -> str:
+    return outcome.run.path_of(key_of(score.model, score.fault))
+
+
+def _draw(outcome: Outcome, each: UnderLoad) -> Picture:
+    around = each.around
+    # A row stands for a whole second, and so for its middle.
+    rows = [(second + 0.5, p50, p99, failed) for second, p50, p99, failed in around.seconds]
+    left, right = rows[0][0] - 0.5, max(rows[-1][0] + 0.5, around.lasted)
+    known = [value for _, p50, p99, _ in rows for value in (p50, p99) if value]
+    low = math.floor(math.log10(min(known))) if known else -3
+    high = max(math.ceil(math.log10(max(known))), low + 1) if known else 0
+
+    def across(second: float) -> float:
+        return _LEFT + (second - left) / (right - left) * (_WIDTH - _LEFT - _RIGHT)
+
+    def down(seconds: float) -> float:
+        return _HEIGHT - _BOTTOM - (math.log10(seconds) - low) / (high - low) * (_HEIGHT - _TOP - _BOTTOM)
+
+    lines: dict[str, str] = {}
+    dots: list[tuple[float, float, str]] = []
+    for name, column in (("p50", 1), ("p99", 2)):
+        found = [(row[0], value) for row in rows if (value := row[column])]
+        lines[name] = " ".join(f"{across(x):.1f},{down(y):.1f}" for x, y in found)
+        dots += [(across(x), down(y), f"second {x - 0.5:g}: {name} {show(y)}") for x, y in found]
+    step = max(1, round((right - left) / 12))
+    return Picture(
+        title=f"{name_of(each)}: {around}",
+        load=show_load(each),
+        begin=across(0.0),
+        end=across(max(around.lasted, 0.02)),
+        lines=lines,
+        dots=tuple(dots),
+        crosses=tuple((across(x), _TOP + 6.0, f"second {x - 0.5:g}: {n} failed") for x, _, _, n in rows if n),
+        across=tuple(Tick(across(second), f"{second} s") for second in range(math.ceil(left), int(right) + 1, step)),
+        down=tuple(Tick(down(10.0**power), show(10.0**power)) for power in range(low, high + 1)),
+        raw=outcome.run.path_of(key_of(each.stamp.model, each.stamp.fault)),
+    )

@@ -1,0 +1,96 @@
+"""The report of `lab faults`: what it says of a card and of a fault under load, and how a reader opens it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from lab.backends.containers import Containers
+from lab.browser import read_page
+from lab.catalogue import Catalogue
+from lab.faults import Stamp
+from lab.faults.around import UnderLoad
+from lab.faults.scorecard import Score, Verdict
+from lab.faults.watch import Around
+from lab.ledger import Account
+from lab.report import faults_page
+from lab.report.faults import Outcome, key_of, make_answers, make_times, render_markdown
+from lab.store import Run
+from tests.made_up import MEASUREMENT
+
+ACCOUNT = Account(8, 8, 1_000, 990, 0, {}, {"end": 8})
+SEEN = Around(0.002, 0.012, 0.35, 0.48, 3, 0.5, ((-1, 0.001, 0.002, 0), (0, 0.2, 0.48, 3), (1, None, None, 4)))
+
+
+def make_score(model: str, fault: str, verdict: Verdict = Verdict.HELD, **changes: object) -> Score:
+    score = Score(model, fault, verdict, f"because of <b>{fault}</b>", 1, 0.3, account=ACCOUNT, around=SEEN)
+    return replace(score, **changes)  # type: ignore[arg-type] # each is a field's
+
+
+SCORES = (
+    make_score("prefork", "pause"),
+    make_score("prefork", "crowd", Verdict.FAILED, expected="64 places", account=None, around=None),
+    make_score("trio_nursery", "pause", Verdict.DEGRADED, around=replace(SEEN, recover=3.0)),
+    make_score("trio_nursery", "latency", Verdict.UNKNOWN, account=None, around=None),
+    make_score("trio_nursery", "crowd", Verdict.FAILED, account=None, around=None),
+)
+
+
+@pytest.fixture
+def outcome(tmp_path: Path) -> Outcome:
+    load = replace(MEASUREMENT, model="prefork", failures={"timeout": 2})
+    stamp = Stamp("pause", "prefork", is_twin=False)
+    stamp.close()
+    run = Run.create("faults", {"environment": {"processor": "<i>a test's</i>", "commit": None}}, root=tmp_path)
+    for score in SCORES:
+        run.keep(key_of(score.model, score.fault), score.as_json())
+    return Outcome(run, SCORES, [UnderLoad(stamp, SEEN, load)])
+
+
+def test_the_sentences_name_what_is_not_as_it_should_be(outcome: Outcome) -> None:
+    text = " ".join(make_answers(outcome))
+    assert "4 times a model was broken" in text
+    assert "1,980 requests were answered, 0 replies were wrong" in text
+    assert "Not as it should be: trio_nursery under crowd." in text
+    assert "longer than they may: trio_nursery under pause." in text
+    assert "never a pass: latency." in text
+    assert "prefork, pause: PING beside it: late after 12 ms, at most 480 ms, 3 failed" in text
+    fine = " ".join(make_answers(replace(outcome, scores=SCORES[:2])))
+    assert "Everything is as it should be" in fine
+
+
+def test_times_are_medians_and_the_last_is_named(outcome: Outcome) -> None:
+    (row,) = make_times(outcome)
+    assert row[:1] + row[2:] == ["pause", "2 of 2 late", "12 ms", "480 ms", "1.68 s", "trio_nursery (3.00 s)"]
+    never = [SCORES[0], replace(SCORES[2], around=replace(SEEN, recover=None))]
+    (row,) = make_times(replace(outcome, scores=never))
+    assert row[-2:] == ["–", "trio_nursery: not seen to"]  # noqa: RUF001
+
+
+def test_the_same_in_markdown(outcome: Outcome) -> None:
+    text = render_markdown(outcome)
+    assert "| model | pause | latency | crowd |" in text
+    assert "| prefork | ●\u00a0held | – | ▲\u00a0failed (declared) |" in text  # noqa: RUF001
+    assert "| trio_nursery | ◐\u00a0degraded | ○\u00a0unknown | ▲\u00a0failed ! |" in text
+    assert "[account](steps/prefork/pause.json)" in text
+    assert "| 0 | 200 ms | 480 ms | 3 |" in text
+    assert "* commit: not known" in text
+
+
+# The browser's image is built once, from half a gigabyte of packages.
+@pytest.mark.docker
+@pytest.mark.xdist_group("docker")
+@pytest.mark.timeout(900)
+def test_the_page_in_a_browser(engine: object, find_of_project: Callable[[str], list[str]], outcome: Outcome) -> None:
+    backend = Containers(f"t{uuid4().hex[:8]}", Catalogue.load())
+    try:
+        seen = read_page(backend, faults_page.render(outcome))
+    finally:
+        backend.down()
+        assert not find_of_project(backend.project)
+    assert (seen.complaints, seen.requested, seen.wide) == ([], [], [])
+    assert set(seen.pictures) == {"phone", "paper", "dark", "desk"}
+    assert {"run.json", "steps/", "steps/trio_nursery/crowd.json"} <= set(seen.links)
+    assert [link for link in seen.links if not (outcome.run.folder / link).exists()] == []
