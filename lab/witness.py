@@ -6,6 +6,7 @@ reads it.
 """
 
 import json
+import os
 import sys
 import threading
 import time
@@ -71,6 +72,8 @@ def _say(what: object) -> None:
 @click.argument("address")
 def main(address: str) -> None:
     """Ends when its stdin does."""
+    # Of a model that is on no network the name is not known, and the resolver would look elsewhere for ten seconds.
+    os.environ["RES_OPTIONS"] = "timeout:1 attempts:1"
     witness = Witness(Address.parse(address))
     threading.Thread(target=witness.listen, daemon=True).start()
     witness.watch()
