@@ -8,7 +8,7 @@ from lab.faults.around import UnderLoad
 from lab.faults.scorecard import FAULTS, Score, Verdict
 from lab.faults.watch import BAND, show
 from lab.report.bench import make_row
-from lab.report.figures import UNKNOWN, show_failures, show_rate
+from lab.report.figures import UNKNOWN, show_failures, show_rate, show_us
 from lab.store import Run
 
 # A shape beside each word, so that nobody has to tell colours apart.
@@ -96,7 +96,10 @@ def make_answers(outcome: Outcome) -> Iterator[str]:
 
 
 def _list(scores: Sequence[Score]) -> str:
-    return ", ".join(f"{score.model} under {score.fault}" for score in scores)
+    models: dict[str, list[str]] = {}
+    for score in scores:
+        models.setdefault(score.fault, []).append(score.model)
+    return "; ".join(f"{', '.join(names)} under {fault}" for fault, names in models.items())
 
 
 def name_of(each: UnderLoad) -> str:
@@ -110,7 +113,8 @@ def show_load(each: UnderLoad) -> str:
     failed = f", failed: {show_failures(load)}" if load.failures else ", none failed"
     return (
         f"{load.workload}, {load.users} users for {load.seconds:.1f} s: {show_rate(load)} requests/s, "
-        f"{load.answered:,} exchanges answered{failed}. Broken from {each.stamp.begin} for {show(each.around.lasted)}."
+        f"{load.answered:,} exchanges answered{failed}, p99 {show_us(load.percentile(0.99))} µs over all of it. "
+        f"Broken from {each.stamp.begin} for {show(each.around.lasted)}."
     )
 
 

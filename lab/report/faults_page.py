@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from itertools import groupby
 
 from lab.faults.around import UnderLoad
 from lab.faults.scorecard import Score, Verdict
@@ -52,7 +53,7 @@ class Picture:
     Args:
         title, load: what it is, and what became of the load.
         begin, end: where the fault was, across.
-        lines: name -> points as SVG takes them.
+        lines: (name, points as SVG takes them), one for each time without a second in which nothing was answered.
         dots: (across, down, what is there), for the tooltips.
         crosses: the same, of seconds in which some failed.
         across, down: the scales.
@@ -63,7 +64,7 @@ class Picture:
     load: str
     begin: float
     end: float
-    lines: dict[str, str]
+    lines: tuple[tuple[str, str], ...]
     dots: tuple[tuple[float, float, str], ...]
     crosses: tuple[tuple[float, float, str], ...]
     across: tuple[Tick, ...]
@@ -117,19 +118,22 @@ def _draw(outcome: Outcome, each: UnderLoad) -> Picture:
     def down(seconds: float) -> float:
         return _HEIGHT - _BOTTOM - (math.log10(seconds) - low) / (high - low) * (_HEIGHT - _TOP - _BOTTOM)
 
-    lines: dict[str, str] = {}
+    lines: list[tuple[str, str]] = []
     dots: list[tuple[float, float, str]] = []
     for name, column in (("p50", 1), ("p99", 2)):
-        found = [(row[0], value) for row in rows if (value := row[column])]
-        lines[name] = " ".join(f"{across(x):.1f},{down(y):.1f}" for x, y in found)
-        dots += [(across(x), down(y), f"second {x - 0.5:g}: {name} {show(y)}") for x, y in found]
+        values = [(row[0], row[column]) for row in rows]
+        for is_answered, part in groupby(values, lambda value: value[1] is not None):
+            if is_answered:
+                found = [(x, y) for x, y in part if y]
+                lines.append((name, " ".join(f"{across(x):.1f},{down(y):.1f}" for x, y in found)))
+                dots += [(across(x), down(y), f"second {x - 0.5:g}: {name} {show(y)}") for x, y in found]
     step = max(1, round((right - left) / 12))
     return Picture(
         title=f"{name_of(each)}: {around}",
         load=show_load(each),
         begin=across(0.0),
         end=across(max(around.lasted, 0.02)),
-        lines=lines,
+        lines=tuple(lines),
         dots=tuple(dots),
         crosses=tuple((across(x), _TOP + 6.0, f"second {x - 0.5:g}: {n} failed") for x, _, _, n in rows if n),
         across=tuple(Tick(across(second), f"{second} s") for second in range(math.ceil(left), int(right) + 1, step)),
