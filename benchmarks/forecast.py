@@ -6,7 +6,7 @@
 A few loads that the load generator can give as they are asked for: PING on some and on many connections, replies that
 wait, replies that compute for less and for more than a core. For each model: whether it can serve the load (what was
 asked for was answered, and nothing was dropped), how much of its cores that took, and p99; beside what was said before.
-What a computing reply takes is measured first, in the lab's shell, where the code is the servers' own.
+What a computing reply takes is measured first, as what it costs one model beyond a PING.
 
 What was said is made of the last run of `lab bench`, as `lab advise` makes it.
 """
@@ -34,20 +34,11 @@ from lab.pinning import Pinning, pin_servers, split_cores  # noqa: E402
 from lab.report.figures import show_time  # noqa: E402
 from lab.store import RESULTS  # noqa: E402
 
+# Whose reply computes, when it is measured how long that takes.
+_COMPUTES = "asyncio_streams"
+
 # Of the requests that were due, so many answered is all of them: the window cuts the first and the last.
 _ALL = 0.98
-
-# What the BURN of lab/workloads.py takes, by the CPU clock; the median of several.
-_BURN = """
-from statistics import median
-from time import thread_time
-from services.protocol import Compute
-def run():
-    begin = thread_time()
-    Compute(1000).run()
-    return thread_time() - begin
-print(median(run() for _ in range(300)))
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +59,7 @@ def list_loads(burn: float) -> list[Load]:
         Load("ping", "open_steady", 32, 4000.0),
         Load("ping, 100 connections", "open_steady", 100, 4000.0),
         Load("wait 20 ms", "open_sleep_20ms", 48, 1000.0, wait=0.02),
-        Load("compute, 0.6 of a core", "open_burn", 16, 0.6 / burn, cpu=burn),
+        Load("compute, half a core", "open_burn", 16, 0.5 / burn, cpu=burn),
         Load("compute, 1.5 cores", "open_burn", 16, 1.5 / burn, cpu=burn),
     ]
 
@@ -101,6 +92,20 @@ class Outcome:
 def is_served(found: Measurement) -> bool:
     """Whether everything that was due was answered, and nobody was left out."""
     return (found.rate_ratio or 0.0) >= _ALL and not found.failures and not found.starved
+
+
+def measure_burn(backend: Backend, pinning: Pinning | None) -> float:
+    """What a computing reply takes, in seconds of CPU."""
+    model = backend.catalogue[_COMPUTES]
+    with StandingGenerator(backend) as standing:
+        costs = [
+            measure(backend, model, scenario, users=4, seconds=3.0, pinning=pinning, standing=standing).server_cpu_us
+            for scenario in ("closed_burn", "closed_ping")
+        ]
+    burn, ping = costs
+    if burn is None or ping is None:
+        raise LabError(f"{_COMPUTES}: its CPU cannot be read here")
+    return (burn - ping) / 1e6
 
 
 def measure_all(
@@ -152,10 +157,10 @@ def main() -> None:
         cores = len(pinning.servers) if pinning else sources.machine_cores
         found: dict[tuple[str, str], list[Measurement]] = {}
         try:
-            backend.up([model.name for model in models])
+            backend.up({*(model.name for model in models), _COMPUTES})
             if pinning:
                 pin_servers(backend, [model.name for model in models], pinning)
-            burn = float(backend.run(["python", "-c", _BURN], capture=True).stdout)
+            burn = measure_burn(backend, pinning)
             loads = list_loads(burn)
             for name, load, item in measure_all(backend, models, loads, options.rounds, options.seconds, pinning):
                 found.setdefault((load.name, name), []).append(item)

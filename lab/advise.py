@@ -102,7 +102,7 @@ def advise(
     sources = read_sources(lab.catalogue, results, RESULTS)
     demand = Demand(connections, rate, service_time - cpu, cpu, share, limit, cores or sources.machine_cores)
     chosen = lab.catalogue.select(split_names(models))
-    found = rank([advise_model(demand, sources.read(lab.catalogue, model)) for model in chosen])
+    found = rank([advise_model(demand, sources.read(lab.catalogue, model, share)) for model in chosen])
     if as_json:
         click.echo(json.dumps({"sources": sources.notes, "models": [item.as_json() for item in found]}, indent=2))
     else:
@@ -171,9 +171,11 @@ def list_notes(sources: Sources) -> Iterator[str]:
     """What stands behind it."""
     yield from sources.notes
     yield (
-        "Nothing of this was measured under this load itself. CPU: rate x (--cpu and the measured cost of a PING at "
-        "full load) / cores that it can use. Requests in hand: rate x time, of as many as there are places. Its time: "
-        "the work, and the wait for a core and for a place by M/M/c: P(wait > t) = C x exp(-(c / S - rate) x t), with "
-        "Erlang's C. It takes requests for independent of each other, and their times for exponential; alike ones wait "
-        "half as long. Memory: that of the server with few connections, and connections x the memory of one."
+        "Nothing of this was measured under this load itself. CPU: rate x (--cpu and the measured cost of a PING, at "
+        "rates around this one) / cores that it can use. Requests in hand: rate x time, of as many as there are "
+        "places. Its time: the work, and the wait for a core and for a place by M/M/c: P(wait > t) = C x exp(-(c / S - "
+        "rate) x t), with Erlang's C. It takes requests for independent of each other, and their times for "
+        "exponential; alike ones wait half as long. Computing and its wait are taken for no shorter than what a PING "
+        "took at half of what the model can do. Memory: that of the server with few connections, and connections x the "
+        "memory of one."
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from math import inf, isfinite
 from typing import Any
 
@@ -38,7 +39,10 @@ class Known:
     Args:
         model: its name.
         server: what it declares; None if nothing.
-        cost: seconds of CPU of a PING.
+        costs: (requests per second, seconds of CPU of a PING at that rate), rising: one that is asked less often costs
+            more, since more of it is waking up. Empty if not known.
+        plain: seconds within which the percentile that counts of PINGs came back, at half of what it can do: what this
+            machine takes in any case.
         base_bytes: memory with few connections.
         connection_bytes: what one more takes.
         most_connections: the most that it was measured with.
@@ -49,13 +53,23 @@ class Known:
 
     model: str
     server: Server | None
-    cost: float | None = None
+    costs: tuple[tuple[float, float], ...] = ()
+    plain: float | None = None
     base_bytes: float | None = None
     connection_bytes: float | None = None
     most_connections: int | None = None
     most_rate: float | None = None
     is_lower_bound: bool = False
     memory_limit: int | None = None
+
+    def cost(self, rate: float) -> float | None:
+        """Seconds of CPU of a PING at a rate: between two that were measured, in proportion; beyond them, as there."""
+        for (low, cheap), (high, dear) in pairwise(self.costs):
+            if low <= rate <= high:
+                return cheap + (dear - cheap) * (rate - low) / (high - low)
+        if not self.costs:
+            return None
+        return self.costs[0][1] if rate < self.costs[0][0] else self.costs[-1][1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +114,8 @@ def advise_model(demand: Demand, known: Known) -> Advice:
         nothing = "it does not declare whom it serves at the same time (lab.concurrency in compose.yaml)"
         return Advice(known.model, False, inf, 0.0, 1, 0.0, 0, None, None, "not known", f"{nothing}.")
     cores = demand.cores if server.uses_all_cores else 1
-    cpu = demand.cpu + (known.cost or 0.0)
+    cost = known.cost(demand.rate)
+    cpu = demand.cpu + (cost or 0.0)
     service = demand.wait + cpu
     places = server.places(min(demand.connections, server.connections))
     cpu_load, in_hand = demand.rate * cpu / cores, demand.rate * service
@@ -110,7 +125,7 @@ def advise_model(demand: Demand, known: Known) -> Advice:
     # Whoever finds no worker, or is not let in, waits as long as the others stay.
     served = min(demand.connections, server.workers or server.connections, server.connections)
     left_out = demand.connections - served
-    response = inf if left_out else service + queue + turn
+    response = inf if left_out else demand.wait + turn + max(cpu + queue, known.plain or 0.0)
     memory = None
     if known.base_bytes is not None and known.connection_bytes is not None:
         memory = known.base_bytes + known.connection_bytes * served
@@ -170,7 +185,8 @@ def _reason(
     wait: float,
     memory: float | None,
 ) -> Iterator[str]:
-    cost = "an unknown cost" if known.cost is None else f"{show_time(known.cost * 1e6)} of its own"
+    own = known.cost(demand.rate)
+    cost = "an unknown cost" if own is None else f"{show_time(own * 1e6)} of its own"
     yield (
         f"{show_count(demand.rate)}/s x ({show_time(demand.cpu * 1e6)} + {cost}) is {cpu_load * cores:.2f} of "
         f"{cores} core{'s' if cores > 1 else ''}."
@@ -184,6 +200,11 @@ def _reason(
     elif not left_out and isfinite(wait):
         most = f"less than {show_time(wait * 1e6)}" if wait else "not at all"
         yield f"{100 * demand.share:g} % of them wait {most} for their turn."
+        if known.plain is not None:
+            yield f"A PING took {show_time(known.plain * 1e6)} where nobody had to wait for it."
+    if known.costs and demand.rate < known.costs[0][0]:
+        lowest = show_count(known.costs[0][0])
+        yield f"Extrapolated: its own cost is that at {lowest} requests/s; asked less often, each costs more."
     if memory is None:
         yield "What a connection takes of its memory was not measured."
     if known.most_connections is not None and demand.connections > known.most_connections:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lab.advise_model import Known
 from lab.bench.findings import Findings, read_findings
-from lab.bench.plan import CLOSED
+from lab.bench.plan import CLOSED, WAYS
 from lab.catalogue import Catalogue, Model
 from lab.measured import Measured
 from lab.store import Run, StoreError
@@ -16,6 +16,8 @@ from lab.theory import Server
 
 # The kinds of work that cost a model nothing but the request itself, the best one first.
 _PLAIN = ("session", "ping")
+# The way in which nobody waits for another's request, or hardly anybody.
+_HALF = "open-50"
 _MEASURED_PLAIN = "closed_session"
 
 # From the two ends of a sweep, so far apart that what a connection takes stands out.
@@ -43,12 +45,18 @@ class Sources:
         """What this machine has."""
         return len(os.sched_getaffinity(0))
 
-    def read(self, catalogue: Catalogue, model: Model) -> Known:
-        """All that is known of a model."""
+    def read(self, catalogue: Catalogue, model: Model, share: float = 0.99) -> Known:
+        """All that is known of a model.
+
+        Args:
+            share: the percentile that counts.
+        """
         server = Server.of(catalogue, model)
         limit = read_size(catalogue.definitions[model.name])
         known = _read_measured(self.measured, model.name)
-        known |= _read_findings(self.findings, model.name) if self.findings else {}
+        known |= _read_findings(self.findings, model.name, share) if self.findings else {}
+        if "overlap" in model.limits:
+            known.pop("plain", None)  # its clients wait for each other at any rate
         return Known(model.name, server, memory_limit=limit, **known)  # type: ignore[arg-type]  # by their names
 
 
@@ -82,11 +90,11 @@ def read_sources(catalogue: Catalogue, folder: Path | None, root: Path) -> Sourc
     return Sources(findings, measured, tuple(notes))
 
 
-def _read_measured(measured: Measured, model: str) -> dict[str, float | int | bool | None]:
-    found: dict[str, float | int | bool | None] = {}
+def _read_measured(measured: Measured, model: str) -> dict[str, object]:
+    found: dict[str, object] = {}
     if summary := measured.models.get(model, {}).get(_MEASURED_PLAIN):
         found |= {
-            "cost": None if summary.cpu_us is None else summary.cpu_us / 1e6,
+            "costs": () if summary.cpu_us is None else ((summary.rate, summary.cpu_us / 1e6),),
             "base_bytes": summary.memory_bytes,
             "most_connections": summary.users,
             "most_rate": summary.rate,
@@ -98,16 +106,19 @@ def _read_measured(measured: Measured, model: str) -> dict[str, float | int | bo
     return found
 
 
-def _read_findings(findings: Findings, model: str) -> dict[str, float | int | bool | None]:
+def _read_findings(findings: Findings, model: str, share: float) -> dict[str, object]:
     """What a run says; what it does not say is left out, so that what is known otherwise stays."""
-    found: dict[str, float | int | bool | None] = {}
+    found: dict[str, object] = {}
     work = next((name for name in _PLAIN if (name, model, CLOSED) in findings.rows), None)
     if work is None:
         return found
     row = findings.rows[work, model, CLOSED]
-    # At full load, as in docs/measured.json: the two must not be compared by how often they were asked.
-    if cost := row.read("cpu_us"):
-        found["cost"] = cost.middle / 1e6
+    ways = [findings.rows[work, model, way] for way in WAYS if (work, model, way) in findings.rows]
+    read = [(item.read("rate"), item.read("cpu_us")) for item in ways]
+    if costs := sorted((rate.middle, cost.middle / 1e6) for rate, cost in read if rate and cost):
+        found["costs"] = tuple(costs)
+    if half := findings.rows.get((work, model, _HALF)):
+        found["plain"] = half.percentile(share)
     if rate := row.read("rate"):
         found |= {"most_rate": rate.middle, "is_lower_bound": rate.is_lower_bound}
     if row.memory_bytes is not None:

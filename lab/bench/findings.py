@@ -44,6 +44,11 @@ class Row:
         values = [_READ[figure][0](item) for item in self.found.values()]
         return estimate(values, is_lower_bound=figure == "rate" and self.is_lower_bound)
 
+    def percentile(self, share: float) -> float | None:
+        """Seconds within which this share of the exchanges ended, the median over the rounds."""
+        found = estimate(item.percentile(share) for item in self.found.values())
+        return found.middle / 1e6 if found else None
+
     @property
     def is_lower_bound(self) -> bool:
         """Whether the server could have done more in at least one round."""

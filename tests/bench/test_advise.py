@@ -22,7 +22,7 @@ LOAD = Demand(connections=1000, rate=1000.0, wait=0.02, cpu=0.0004, share=0.99, 
 LOOP = Known(
     "loop",
     Server("loop", None, 12_000, False),
-    cost=0.0001,
+    costs=((500.0, 0.0001), (10_000.0, 0.0001)),
     base_bytes=10 * MIB,
     connection_bytes=0.01 * MIB,
     most_connections=10_000,
@@ -41,6 +41,25 @@ def test_a_loop_that_has_room() -> None:
     assert found.memory_bytes == pytest.approx(20 * MIB)
     assert found.breaks_first == "the core: 50% of it"
     assert "Extrapolated" not in found.reason
+
+
+def test_a_request_costs_more_where_there_are_fewer() -> None:
+    known = replace(LOOP, costs=((1_000.0, 40e-6), (5_000.0, 20e-6)))
+    assert [known.cost(rate) for rate in (100.0, 1_000.0, 3_000.0, 5_000.0, 9_000.0)] == [
+        pytest.approx(cost) for cost in (40e-6, 40e-6, 30e-6, 20e-6, 20e-6)
+    ]
+    assert replace(LOOP, costs=()).cost(1.0) is None
+    seldom = advise_model(replace(LOAD, rate=100.0), known)
+    assert "its own cost is that at 1.00k requests/s" in seldom.reason
+
+
+def test_no_time_is_shorter_than_what_a_ping_takes() -> None:
+    known = replace(LOOP, plain=0.003)
+    # The wait for the core and the computing together are longer.
+    assert advise_model(LOAD, known).response == advise_model(LOAD, LOOP).response
+    seldom = replace(LOAD, rate=1.0)
+    assert advise_model(seldom, known).response == pytest.approx(0.023)
+    assert "A PING took 3.00 ms" in advise_model(seldom, known).reason
 
 
 @pytest.mark.parametrize(
@@ -117,12 +136,12 @@ def ask() -> Ask:
 def test_figures_are_those_of_the_run_and_otherwise_of_the_committed_ones(stored: Path) -> None:
     sources = read_sources(CATALOGUE, stored, stored)
     known = sources.read(CATALOGUE, CATALOGUE["asyncio_streams"])
-    assert (known.cost, known.most_rate, known.base_bytes) == (pytest.approx(40e-6), 10_000, 15 * MIB)
+    assert (known.cost(4000.0), known.most_rate, known.base_bytes) == (pytest.approx(40e-6), 10_000, 15 * MIB)
     # The sweep went to 64 connections; what one takes is known better from 10,000 idle ones.
     assert known.most_connections == 10_000
     other = sources.read(CATALOGUE, CATALOGUE["trio_nursery"])
-    assert other.cost
-    assert other.cost != known.cost
+    assert other.costs
+    assert other.costs != known.costs
     assert any("Not in that run" in note and "trio_nursery" in note for note in sources.notes)
 
 
@@ -130,7 +149,7 @@ def test_without_a_run_it_says_what_it_goes_by(tmp_path: Path) -> None:
     sources = read_sources(CATALOGUE, None, tmp_path)
     assert sources.findings is None
     assert "No run of `lab bench`" in sources.notes[0]
-    assert sources.read(CATALOGUE, CATALOGUE["trio_nursery"]).cost
+    assert sources.read(CATALOGUE, CATALOGUE["trio_nursery"]).costs
 
 
 def test_a_damaged_run_is_no_missing_one(stored: Path) -> None:
