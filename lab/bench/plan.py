@@ -211,7 +211,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "ladder": (4, 16, 64),
         "ways": WAYS,
         "rounds": 3,
-        "fixed_rounds": 8,
+        "fixed_rounds": 12,
         "seconds": 0.6,
         "warm_up": 0.25,
     },
