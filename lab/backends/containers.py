@@ -95,7 +95,6 @@ class Containers:
 
     def down(self) -> None:
         purge(self.project)
-        forget(self.project)
 
     def state(self) -> list[ModelState]:
         found = self._inspect("lab.model")
@@ -601,7 +600,7 @@ class _Changes:
 
 
 def purge(project: str) -> None:
-    """Remove the containers, networks and volumes of a project.
+    """Remove the containers, networks and volumes of a project, and what is noted of it.
 
     Strategy: again and again until nothing is found. A `docker compose up` whose lab was killed may go on for a
     moment and make more; a network cannot go before its last container, nor a volume.
@@ -619,6 +618,7 @@ def purge(project: str) -> None:
                 left = True
                 said = _remove(kind, ids) or said
         if not left:
+            forget(project)
             return
         # Without a complaint it only takes its time: a dozen containers on a machine with much to do, more than that.
         if said and time.monotonic() > deadline:

@@ -91,7 +91,7 @@ def faults(
     if scenario and not faults:
         raise LabError("--scenario breaks models in one way or some: name them with --fault")
     is_running = any(state.state == "running" for state in backend.state())
-    names = list(faults or FAULTS)
+    names = list(dict.fromkeys(faults or FAULTS))
     plan = {"models": chosen, "faults": names, "seed": seed, "twin": twin, "scenario": scenario, "seconds": seconds}
     run = Run.create(NAME, {"plan": plan, "environment": describe_environment(backend.name)}, root=results)
     scores: list[Score] = []

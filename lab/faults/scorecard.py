@@ -140,10 +140,10 @@ def judge_times(around: Around | None, allowed: float) -> tuple[Verdict, str]:
     Args:
         allowed: seconds from the mending, within which all has to be as before.
     """
-    if around is None or around.quiet_p99 is None or around.detect is None:
-        return Verdict.HELD, str(
-            around
-        ) if around else "nobody else is served beside the ledger, so nobody saw how long"
+    if around is None:
+        return Verdict.HELD, "nobody else is served beside the ledger, so nobody saw how long"
+    if around.detect is None:
+        return Verdict.HELD, str(around)
     if around.recover is None:
         return Verdict.DEGRADED, f"{around} within {_MOST_SECONDS:g} s"
     if around.recover > allowed:

@@ -63,7 +63,7 @@ QUIET_TIMES = Around(0.001, 0.1, 0.2, 0.4, 3, 0.5, ())
     ("around", "verdict", "said"),
     [
         (None, Verdict.HELD, "nobody else is served"),
-        (replace(QUIET_TIMES, quiet_p99=None), Verdict.HELD, "nobody saw"),
+        (replace(QUIET_TIMES, quiet_p99=None, detect=None, recover=None), Verdict.HELD, "nobody saw"),
         (replace(QUIET_TIMES, detect=None, recover=0.0), Verdict.HELD, "no PING beside it took more than 5 times"),
         (QUIET_TIMES, Verdict.HELD, "late after 100 ms, at most 400 ms, 3 failed, as before 200 ms after the mending"),
         (
@@ -114,6 +114,10 @@ def test_a_witness_looks_at_one_fault_after_the_other() -> None:
                 backend.kill(MODEL, signal.SIGCONT)
                 watch.mark("mended")
                 seen.append(watch.wait_recovered(10.0))
+            # What was usual is remembered: this one has no quiet time of its own.
+            for word in ("quiet", "broken", "mended"):
+                watch.mark(word)
+            assert watch.look().quiet_p99 is not None
     finally:
         backend.down()
     short, long = seen

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from lab.backends import find_stamps
 from lab.backends.processes import Processes
 from lab.client import Link, call
 from lab.errors import LabError, NoAnswerError
@@ -39,6 +40,7 @@ def lab() -> Iterator[Processes]:
     backend.up([MODEL, WITH_WORKERS])
     yield backend
     backend.down()
+    assert not find_stamps(backend.project).exists()
 
 
 def family(lab: Processes, model: str = MODEL) -> list[psutil.Process]:
@@ -203,6 +205,21 @@ def test_lab_faults_mends_whenever_it_is_ended(
     assert ask(lab) == b"PONG"
     assert not any(proof(lab) for proof in PROOFS.values())
     assert [limit(lab, name)[0][1:] for name in ("RLIMIT_AS", "RLIMIT_NOFILE")] == before
+
+
+def test_a_fault_that_is_named_twice_is_applied_once(lab: Processes, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "lab", "--backend", "process", "--project", lab.project, "faults", MODEL, "--json"]
+    done = subprocess.run(
+        [*command, f"--results={tmp_path}", "--fault=pause", "--fault=pause"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert [item["fault"] for item in json.loads(done.stdout)] == ["pause"]
+    (kept,) = tmp_path.glob(f"faults/2*/steps/{MODEL}/*.json")
+    assert json.loads(kept.read_text()) == json.loads(done.stdout)[0]
+    assert (kept.parents[2] / "index.html").exists()
 
 
 def score(verdict: Verdict, expected: str = "") -> Score:

@@ -9,6 +9,7 @@ from contextlib import suppress
 import docker
 import pytest
 
+from lab.backends import find_stamps
 from lab.backends.containers import Containers
 from lab.catalogue import Catalogue
 from lab.errors import LabError
@@ -28,6 +29,7 @@ def lab() -> Iterator[Containers]:
         yield backend
     finally:
         backend.down()
+        assert not find_stamps(backend.project).exists()
 
 
 def ask(lab: Containers) -> bool:
