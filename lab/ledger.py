@@ -19,6 +19,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from math import inf
 from typing import TextIO
 
 import click
@@ -52,6 +53,7 @@ class Account:
         lost: of those that were sent before the mark on a served connection, how many were never answered.
         wrong: replies that were not the next one owed, by what was wrong with them.
         ends: connections by how they ended: `end` of the stream, `broken`, or `open` to the last.
+        silence: seconds, the longest from one reply to the next, on any connection, that ended after the mark.
     """
 
     connections: int
@@ -61,6 +63,7 @@ class Account:
     lost: int = 0
     wrong: dict[str, int] = field(default_factory=dict)
     ends: dict[str, int] = field(default_factory=dict)
+    silence: float = 0.0
 
     @property
     def unanswered(self) -> int:
@@ -201,6 +204,9 @@ class Ledger:
     def __init__(self, links: list[Link], seed: int) -> None:
         self._clients = [_Client(link, Page(number, seed)) for number, link in enumerate(links)]
         self._is_ending = False
+        self._answered = 0
+        self._since = inf  # when somebody was answered last
+        self._silence: float | None = None  # not looked at before the mark
 
     @property
     def pages(self) -> list[Page]:
@@ -211,6 +217,7 @@ class Ledger:
         """What has been sent so far has been sent before whatever comes now."""
         for client in self._clients:
             client.mark()
+        self._silence = 0.0
 
     def end(self) -> None:
         """Send no more; also a second time."""
@@ -227,6 +234,12 @@ class Ledger:
                 client.advance(more=not self._is_ending)
                 if client.end != "open":
                     selector.unregister(client.socket)
+        answered = sum(page.answered for page in self.pages)
+        if answered > self._answered:
+            now = time.monotonic()
+            if self._silence is not None:
+                self._silence = max(self._silence, now - self._since)
+            self._answered, self._since = answered, now
         return any(client.end == "open" for client in self._clients)
 
     def watch(self, selector: selectors.BaseSelector) -> None:
@@ -245,6 +258,7 @@ class Ledger:
             lost=sum(page.lost for page in pages),
             wrong=dict(sum((page.wrong for page in pages), Counter())),
             ends=dict(Counter(client.end for client in self._clients)),
+            silence=self._silence or 0.0,
         )
 
 

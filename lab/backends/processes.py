@@ -42,6 +42,7 @@ from lab.backends import (
     runtime_base,
     runtime_directory,
 )
+from lab.backends.throttle import signal_all
 from lab.catalogue import GALLERY, ROOT, Catalogue, GalleryServer, Listener, Model
 from lab.certificates import CA, SERVER, provide
 from lab.errors import LabError, NotReadyError
@@ -83,6 +84,7 @@ class Processes:
     def __init__(self, project: str, catalogue: Catalogue) -> None:
         self.project = project
         self.catalogue = catalogue
+        self._throttles: dict[str, subprocess.Popen[bytes]] = {}
         self._directory = runtime_directory(project)
         self._children: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -273,18 +275,10 @@ class Processes:
         self._wait([model], time.monotonic() + timeout, timeout)
 
     def pause(self, model: str) -> None:
-        self._signal_family(model, signal.SIGSTOP)
+        signal_all(self.pid(model), signal.SIGSTOP)
 
     def unpause(self, model: str) -> None:
-        self._signal_family(model, signal.SIGCONT)
-
-    def _signal_family(self, model: str, number: int) -> None:
-        # The parent first: it makes no more then, and what it has made is seen.
-        main = psutil.Process(self.pid(model))
-        main.send_signal(number)
-        for child in main.children(recursive=True):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                child.send_signal(number)
+        signal_all(self.pid(model), signal.SIGCONT)
 
     def run_beside(self, model: str, script: str, arguments: Sequence[str] = ()) -> str:
         done = self.run(["python", "-c", script, str(self.pid(model)), *arguments], capture=True)
@@ -302,7 +296,21 @@ class Processes:
         raise LabError(_IN_CONTAINERS)
 
     def limit_cpu(self, model: str, cores: float | None) -> None:
-        raise LabError(_IN_CONTAINERS)
+        if before := self._throttles.pop(model, None):
+            close_child(before)
+            self.unpause(model)  # it does so itself, if it could
+        if cores is None:
+            return
+        command = [sys.executable, "-m", "lab.backends.throttle", str(self.pid(model)), f"{cores}"]
+        log = self._path(model, "throttle")
+        log.unlink(missing_ok=True)
+        self._throttles[model] = process = open_child(
+            command, environ={**os.environ, _MARK: str(self._directory)}, log=log, cwd=ROOT
+        )
+        while not log.read_text():
+            if process.poll() is not None:
+                raise LabError(f"{model}: what holds it back has ended with exit code {process.returncode}")
+            time.sleep(_PAUSE)
 
     def memory_limit(self, model: str) -> tuple[int, int]:
         raise LabError(_IN_CONTAINERS)

@@ -134,14 +134,21 @@ def judge(fault: str, account: Account | None, exit_code: int | None) -> tuple[V
     return Verdict.HELD, f"{account.answered} answered once and in order, none of those that were accepted lost"
 
 
-def judge_times(around: Around | None, allowed: float) -> tuple[Verdict, str]:
+def judge_times(around: Around | None, allowed: float, *, lasted: float, silence: float) -> tuple[Verdict, str]:
     """What a fault meant to others, of a model that has lost nothing.
 
     Args:
+        around: what a witness saw; None of a model that serves nobody beside the ledger. Then the ledger's own clients
+            are looked at.
         allowed: seconds from the mending, within which all has to be as before.
+        lasted: seconds, from the first step of breaking to the last of mending; 0 where connections end with it.
+        silence: seconds, the longest that the ledger's clients got no reply.
     """
     if around is None:
-        return Verdict.HELD, "nobody else is served beside the ledger, so nobody saw how long"
+        seen = f"nobody else is served beside the ledger, whose own clients waited {show(silence)} at most"
+        if lasted and silence > lasted + allowed:
+            return Verdict.DEGRADED, f"{seen}, and not only {show(lasted)}, as it lasted, and {show(allowed)}"
+        return Verdict.HELD, seen
     if around.detect is None:
         return Verdict.HELD, str(around)
     if around.recover is None:
@@ -244,7 +251,8 @@ def _measure(
     verdict, reason = judge(NOTHING.name if twin else fault.name, account, stamp.exit_code)
     allowed = RECOVERY_SECONDS[backend.name]
     if verdict is Verdict.HELD:
-        verdict, others = judge_times(around, allowed)
+        lasted = (stamp.end_seconds or 0.0) - stamp.begin_seconds if fault.hold else 0.0
+        verdict, others = judge_times(around, allowed, lasted=lasted, silence=account.silence if account else 0.0)
         reason = f"{reason}; {others}"
         if recovery is not None and recovery > allowed:
             verdict, reason = (

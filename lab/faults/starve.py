@@ -1,17 +1,20 @@
-"""No CPU time to speak of: a twentieth of a core, as beside a neighbour who takes everything."""
+"""No CPU time to speak of: a twentieth of a core, as beside a neighbour who takes everything.
+
+A container gets a quota. Processes run for a twentieth of each tenth of a second, as with that quota, and stand still
+for the rest.
+"""
 
 from lab.backends import Backend
-from lab.faults import Fault, Harm, only_in_container
+from lab.faults import Fault, Harm
 
 _SHARE = 0.05
 
 
 def _prepare(backend: Backend, model: str) -> Harm:
-    only_in_container(backend, "a share of the CPU that can be taken from it")
     return Harm(
         lambda: backend.limit_cpu(model, _SHARE),
         lambda: backend.limit_cpu(model, None),
-        "`docker update --cpu-quota -1` its container, or `lab down`",
+        "`docker update --cpu-quota -1` its container, or `kill -CONT` its processes; or `lab down`",
         f"{model} has a twentieth of a core",
     )
 

@@ -62,7 +62,6 @@ QUIET_TIMES = Around(0.001, 0.1, 0.2, 0.4, 3, 0.5, ())
 @pytest.mark.parametrize(
     ("around", "verdict", "said"),
     [
-        (None, Verdict.HELD, "nobody else is served"),
         (replace(QUIET_TIMES, quiet_p99=None, detect=None, recover=None), Verdict.HELD, "nobody saw"),
         (replace(QUIET_TIMES, detect=None, recover=0.0), Verdict.HELD, "no PING beside it took more than 5 times"),
         (QUIET_TIMES, Verdict.HELD, "late after 100 ms, at most 400 ms, 3 failed, as before 200 ms after the mending"),
@@ -75,7 +74,23 @@ QUIET_TIMES = Around(0.001, 0.1, 0.2, 0.4, 3, 0.5, ())
     ],
 )
 def test_who_lets_others_wait_too_long_is_degraded(around: Around | None, verdict: Verdict, said: str) -> None:
-    found, reason = judge_times(around, 1.0)
+    found, reason = judge_times(around, 1.0, lasted=0.5, silence=9.0)
+    assert found is verdict
+    assert said in reason
+
+
+@pytest.mark.parametrize(
+    ("lasted", "silence", "verdict", "said"),
+    [
+        (0.5, 1.4, Verdict.HELD, "whose own clients waited 1.40 s at most"),
+        (0.5, 1.6, Verdict.DEGRADED, "1.60 s at most, and not only 500 ms, as it lasted, and 1.00 s"),
+        (0.0, 1.6, Verdict.HELD, "1.60 s at most"),
+    ],
+)
+def test_where_nobody_else_is_served_the_ledger_s_own_clients_tell(
+    lasted: float, silence: float, verdict: Verdict, said: str
+) -> None:
+    found, reason = judge_times(None, 1.0, lasted=lasted, silence=silence)
     assert found is verdict
     assert said in reason
 

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.xdist_group("faults-lab")
 
 MODEL, WITH_WORKERS = "asyncio_streams", "prefork"
 # Those that need no container.
-LOCAL = ("nothing", "drain", "kill", "pause", "memory", "descriptors")
+LOCAL = ("nothing", "drain", "kill", "pause", "starve", "memory", "descriptors")
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +84,14 @@ def is_stopped(lab: Processes) -> bool:
     return all(process.status() == psutil.STATUS_STOPPED for process in family(lab))
 
 
+def stands_mostly_still(lab: Processes) -> bool:
+    seen = []
+    for _ in range(40):
+        seen.append(is_stopped(lab))
+        time.sleep(0.013)
+    return sum(seen) > len(seen) / 2 and not all(seen)
+
+
 def has_low(name: str) -> Callable[[Processes], bool]:
     return lambda lab: all(0 < soft < 2**40 for _, soft, _ in limit(lab, name))
 
@@ -96,6 +104,7 @@ PROOFS: dict[str, Callable[[Processes], bool]] = {
     "drain": is_down,
     "kill": is_down,
     "pause": is_stopped,
+    "starve": stands_mostly_still,
     "memory": has_low("RLIMIT_AS"),
     "descriptors": lambda lab: limit(lab, "RLIMIT_NOFILE")[0][1] <= psutil.Process(lab.pid(MODEL)).num_fds() + 1,
 }
@@ -128,6 +137,25 @@ def test_without_descriptors_who_comes_waits_and_is_served_later(lab: Processes)
             stack.enter_context(Link(Address.parse(where)))
         with pytest.raises(NoAnswerError):
             ask(lab, timeout=0.5)
+    assert ask(lab) == b"PONG"
+
+
+def test_who_is_held_back_goes_on_when_what_holds_it_back_is_killed(lab: Processes) -> None:
+    fault = FAULTS["starve"]
+    with applied(fault, lab, MODEL):
+        (throttle,) = (child for child in psutil.Process().children() if "lab.backends.throttle" in child.cmdline())
+        throttle.send_signal(signal.SIGKILL)
+    assert ask(lab) == b"PONG"
+    assert not is_stopped(lab)
+
+
+def test_nobody_is_held_back_by_a_lab_that_was_killed(lab: Processes) -> None:
+    program = (
+        "import os, signal; from lab.backends.processes import Processes; from tests.faults.conftest import CATALOGUE;"
+        f"Processes({lab.project!r}, CATALOGUE).limit_cpu({MODEL!r}, 0.05); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -signal.SIGKILL
+    eventually(lambda: not any(is_stopped(lab) for _ in range(40) if not time.sleep(0.01)))
     assert ask(lab) == b"PONG"
 
 

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -55,6 +56,30 @@ def test_of_a_kill_under_load_it_is_known_what_was_not_answered(name: str, tmp_p
         account = keep_over(server, 4, kill_family, "tcp")
         assert judge("kill", account, None)[0] is Verdict.HELD, account
         assert "open" not in account.ends
+
+
+@pytest.mark.parametrize("name", ["plain_socket", "asyncio_streams"])
+def test_the_longest_silence_is_at_least_that_of_the_fault(name: str, tmp_path: Path) -> None:
+    (tmp_path / "sockets").mkdir()
+    with Server(name, tmp_path / "sockets", {}) as server, ExitStack() as stack:
+        links = [stack.enter_context(server.connect()) for _ in range(4)]
+        reader, writer = os.pipe()
+        commands = stack.enter_context(os.fdopen(reader))
+        stack.callback(os.close, writer)
+
+        def stand_still() -> None:
+            server.process.send_signal(signal.SIGSTOP)
+            time.sleep(0.4)
+            server.process.send_signal(signal.SIGCONT)
+            os.write(writer, b"end\n")
+
+        # Not in the ledger's own thread, which would see nothing of it.
+        timer = threading.Timer(0.0, stand_still)
+        steps = {"begun": lambda: os.write(writer, b"mark\n"), "marked": timer.start}
+        account = keep(Ledger(links, 1), commands, lambda word: steps[word](), 60.0)
+        timer.join()
+    assert (account.lost, account.wrong) == (0, {})
+    assert account.silence >= 0.4
 
 
 def replies(page: Page, requests: int) -> list[bytes]:
