@@ -24,6 +24,7 @@ from lab.flatness import CONFIDENCE, FEWEST, Growth, Slope, after_warm_up, find_
 from lab.measurement import encode_targets, open_meter
 from lab.meters import Meter
 from lab.store import RESULTS, Run
+from lab.theory import Server
 
 NAME = "soak"
 COUNTS = ("descriptors", "threads", "zombies")
@@ -176,8 +177,9 @@ def run(
         LabError: a model does not serve any more.
     """
     targets = [item for item in backend.targets() if item.model in models]
-    alone = [name for name in models if "overlap" in backend.catalogue[name].limits]
-    arguments = [word for name in alone for word in ("--one-at-a-time", name)]
+    servers = {name: Server.of(backend.catalogue, backend.catalogue[name]) for name in models}
+    places = {name: server.workers for name, server in servers.items() if server and server.workers}
+    arguments = [word for name, count in places.items() for word in ("--places", name, str(count))]
     meters = {name: open_meter(backend, name) for name in models}
     readings: dict[str, list[Reading]] = {name: [] for name in models}
     rests = max(1, round(seconds / every))

@@ -1,8 +1,9 @@
 """Clients of a soak: `python -m lab.soak_clients`, an instrument that visits models in turns, on and on.
 
-A visit is a few connections at a time with the same mixed requests, over TCP, TLS and Unix sockets in turns, a
-datagram, and one client who means no good. What the well-behaved ones get must be, byte for byte, what the protocol
-itself says to it.
+A visit is some connections at a time with the same mixed requests, over TCP, TLS and Unix sockets in turns, a
+datagram, and clients who mean no good. What the others get must be, byte for byte, what the protocol itself says to it.
+A model with a fixed number of workers gets as many clients as it has workers: with fewer, most of the workers would
+have nothing to do, and what each of them keeps would show only after as many times as long.
 
 The models come in LAB_TARGETS, as for the load generator. On `rest`, a line of stdin, it finishes its visit, has no
 connection any more, and says `resting N`, for the N-th time; on `go` it goes on. At the end of its stdin it prints what
@@ -23,12 +24,13 @@ from itertools import cycle
 
 import click
 
-from lab.client import Link, pack
+from lab.client import Link, call, pack
 from lab.errors import LabError
 from services.protocol import Address, Close, Compute, Connection, Send
 
-# At a time, of a model that can serve several.
-_CROWD = 6
+# Clients at a time of a model that serves as many as come, and of how many there is one who means no good.
+_PLACES = 7
+_ONE_IN = 7
 
 # Seconds until somebody who behaves is taken for not served. All models share the machine, and some of them block.
 _PATIENCE = 20.0
@@ -144,13 +146,13 @@ class Visitor:
     Args:
         model: its name.
         addresses: where it listens, by service and transport: `command-tcp`.
-        one_at_a_time: it serves nobody else while one is connected.
+        places: how many clients visit it at a time. With 1, he who means no good has gone before the other comes.
     """
 
-    def __init__(self, model: str, addresses: Addresses, *, one_at_a_time: bool) -> None:
+    def __init__(self, model: str, addresses: Addresses, places: int = _PLACES) -> None:
         self._model = model
         self._addresses = addresses
-        self._one_at_a_time = one_at_a_time
+        self._places = places
         self._transports = cycle([name for name in ("command-tcp", "command-tls", "command-unix") if name in addresses])
         self._hostile = cycle(HOSTILE)
         self._answer = answer_of_the_core(MIX)
@@ -167,13 +169,12 @@ class Visitor:
         self.visits.visits += 1
         try:
             with ExitStack() as stack:
-                hostile = next(self._hostile)(self._addresses)
-                if self._one_at_a_time:
-                    with hostile:
-                        pass
-                else:
-                    stack.enter_context(hostile)
-                self._behave(next(self._transports))
+                hostile = max(1, self._places // _ONE_IN)
+                for _ in range(hostile):
+                    stack.enter_context(next(self._hostile)(self._addresses))
+                if self._places == 1:
+                    stack.close()
+                self._behave(next(self._transports), max(1, self._places - hostile))
             self._running = 0
         except (LabError, OSError) as error:
             self.counted[str(error)] += 1
@@ -182,10 +183,9 @@ class Visitor:
                 raise LabError(f"{self._model} has not served {self._running} visits running: {error}") from None
         self.visits.failures = dict(self.counted)
 
-    def _behave(self, where: str) -> None:
+    def _behave(self, where: str, clients: int) -> None:
         with ExitStack() as stack:
-            crowd = 1 if self._one_at_a_time else _CROWD
-            links = [stack.enter_context(Link(self._addresses[where], timeout=_PATIENCE)) for _ in range(crowd)]
+            links = [stack.enter_context(Link(self._addresses[where], timeout=_PATIENCE)) for _ in range(clients)]
             for link in links:
                 link.send(MIX)
             for number, link in enumerate(links):
@@ -203,6 +203,20 @@ class Visitor:
                 if link.receive() != b"+PONG\r\n":
                     raise LabError("command-udp: not the answer of the protocol")
             self.visits.requests += 1
+
+
+def find_places(addresses: Addresses, declared: int | None) -> int:
+    """How many clients are to visit a model at a time.
+
+    Args:
+        declared: the clients that it serves at a time by the catalogue; None for as many as come.
+    """
+    if declared is None or declared == 1:
+        return declared or _PLACES
+    info = call("command", addresses["command-tcp"], ["INFO"], timeout=_PATIENCE).value
+    # LAB_WORKERS may have told it otherwise; 0 is its own choice, which the catalogue knows.
+    lines = info.splitlines() if isinstance(info, bytes) else []
+    return next((int(line.split(b":")[1]) for line in lines if line.startswith(b"workers:")), 0) or declared
 
 
 def visit_all(visitors: Sequence[Visitor], pause: float) -> None:
@@ -232,16 +246,17 @@ def visit_all(visitors: Sequence[Visitor], pause: float) -> None:
 
 
 @click.command(help=__doc__)
-@click.option("--one-at-a-time", multiple=True, metavar="MODEL", help="these serve nobody else meanwhile; repeatable")
+@click.option("--places", multiple=True, type=(str, int), metavar="MODEL NUMBER", help="clients at a time; repeatable")
 @click.option("--pause", default=0.002, help="seconds between two visits")
-def main(one_at_a_time: tuple[str, ...], pause: float) -> None:
+def main(places: tuple[tuple[str, int], ...], pause: float) -> None:
     """Exit code 2: a model does not serve any more."""
     visitors = {}
+    of = dict(places)
     for row in json.loads(os.environ["LAB_TARGETS"]):
         addresses = {
             f"{item['service']}-{item['transport']}": Address.parse(item["address"]) for item in row["listeners"]
         }
-        visitors[row["model"]] = Visitor(row["model"], addresses, one_at_a_time=row["model"] in one_at_a_time)
+        visitors[row["model"]] = Visitor(row["model"], addresses, find_places(addresses, of.get(row["model"])))
     try:
         visit_all(list(visitors.values()), pause)
     except LabError as error:
