@@ -67,7 +67,7 @@ class Gauges:
 def list_faults(project: str, since: datetime) -> list[Fault]:
     """What was done to a lab's models since then."""
     names = [item.name for item in fields(Fault)]
-    return [Fault(**{name: str(stamp[name]) for name in names}) for stamp in read(project, since)]
+    return [Fault(**{name: str(stamp.get(name, "")) for name in names}) for stamp in read(project, since)]
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -47,8 +47,12 @@ class Generator:
     workers: Sequence[Instrument] = ()
     _ended: set[int] = field(default_factory=set)
 
-    def wait(self, timeout: float | None = None) -> int:
+    def wait(self, timeout: float | None = None, meanwhile: Callable[[], object] = lambda: None) -> int:
         """Wait for its end; say so when a worker ends before.
+
+        Args:
+            timeout: seconds.
+            meanwhile: called again and again.
 
         Returns:
             The exit code of Locust, or of the master.
@@ -60,6 +64,7 @@ class Generator:
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 return self.main.process.wait(_PAUSE)
+            meanwhile()
             for number, worker in enumerate(self.workers, 1):
                 # With 0 it ends because its master has asked it to.
                 if worker.process.poll() and number not in self._ended:

@@ -1,8 +1,10 @@
 """`lab load`: drive the models, live in Locust's web UI or headless with a table and conditions."""
 
+import contextlib
 import json
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,6 +16,8 @@ from rich.console import Console
 from lab import usage
 from lab.catalogue import Model
 from lab.errors import LabError
+from lab.faults.on_request import Requests
+from lab.faults.scorecard import FAULTS
 from lab.feed import feed
 from lab.foreign import Foreign
 from lab.generator import open_generator
@@ -35,6 +39,9 @@ _LARGEST_PAYLOAD = 16 * 1024 * 1024
 _LONGEST_SECONDS = 3600.0
 # More workers than this machine has cores only take turns; a few may be of use where it waits.
 _MOST_WORKERS = 32
+
+# How long Locust may take to end when it was told to, before it is made to.
+_END_SECONDS = 3.0
 
 # USER:PASSWORD for the web UI; see loadtests/web_access.py.
 _LOGIN = "LAB_UI_LOGIN"
@@ -323,17 +330,25 @@ def serve_ui(backend: Any, models: Sequence[Model], chosen: Sequence[str], *, wo
     listeners = [item for item in backend.targets() if item.model in names]
     arguments = [*binding, *chosen, "--loglevel", "WARNING", *read_login()]
     environ = {"LAB_TARGETS": encode_targets(listeners)}
-    own = {usage.VARIABLE: "stdin"} | {name: os.environ[name] for name in (_LOGIN,) if name in os.environ}
+    own = {usage.VARIABLE: "stdin", usage.FAULTS_VARIABLE: ",".join(FAULTS)}
+    own |= {name: os.environ[name] for name in (_LOGIN,) if name in os.environ}
     try:
-        with open_generator(backend, arguments, workers=workers, environ=environ, own=own, publish=True) as generator:
-            pipe = generator.main.process.stdin
-            assert pipe is not None  # noqa: S101 - for mypy: it was opened with one
-            with feed(backend, names, pipe):
-                with_workers = f" with {workers} workers" if workers else ""
-                click.echo(
-                    f"Locust's web UI{with_workers}: http://127.0.0.1:{port}  (choose, Start; Ctrl-C here ends it)"
-                )
-                code = generator.wait()
+        with open_generator(
+            backend, arguments, workers=workers, environ=environ, own=own, publish=True, capture=True
+        ) as generator:
+            process, log = generator.main.process, generator.main.log
+            assert process.stdin is not None and log is not None  # noqa: S101, PT018 - for mypy: it was opened with both
+            requests = Requests(backend, names, log, lambda line: click.echo(line, err=True))
+            with_workers = f" with {workers} workers" if workers else ""
+            click.echo(f"Locust's web UI{with_workers}: http://127.0.0.1:{port}  (choose, Start; Ctrl-C here ends it)")
+            try:
+                with feed(backend, names, process.stdin):
+                    code = generator.wait(meanwhile=requests.advance)
+            finally:
+                # Ctrl-C reaches Locust as well, which has something to say in the end.
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(_END_SECONDS)
+                requests.advance(obey=False)
     except KeyboardInterrupt:
         click.echo("\nended")
         return

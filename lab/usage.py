@@ -1,15 +1,22 @@
-"""What a server uses at one moment and when it was broken: the line in which the lab tells the load generator.
+"""The lines between the lab and the load generator behind Locust's web UI.
 
-See lab/feed.py, which writes it, and loadtests/web.py, which shows it.
+To it: what servers use at one moment and when they were broken (lab/feed.py writes it, loadtests/web.py shows it). From
+it: which fault somebody asks for in the UI's form (loadtests/breaking.py writes it, lab/faults/on_request.py does it).
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
 # The environment variable that tells the generator to read such lines from its stdin.
 VARIABLE = "LAB_FEED"
+
+# And the one with the faults that may be asked for, separated by commas.
+FAULTS_VARIABLE = "LAB_FAULTS"
+
+# How such a line begins, on the generator's stdout among others.
+_REQUEST = "LOAD-FAULT "
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +44,48 @@ class Fault:
     Args:
         fault: how, a name of `lab faults`.
         begin, end: UTC, ISO 8601; `end` is empty while it lasts.
+        why_not: why it could not be had, and nothing was broken; empty if it was.
     """
 
     model: str
     fault: str
     begin: str
     end: str
+    why_not: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FaultRequest:
+    """Somebody wants servers to be broken now.
+
+    Args:
+        fault: how, a name of `lab faults`.
+        models: which, all at once.
+        seconds: for how long, of what does not end by itself.
+    """
+
+    fault: str
+    models: tuple[str, ...]
+    seconds: float
+
+    def encode(self) -> str:
+        """A line for the lab."""
+        return f"{_REQUEST}{json.dumps(asdict(self))}"
+
+    @classmethod
+    def decode(cls, line: str) -> Self | None:
+        """What `encode` made; None if the line is something else.
+
+        Raises:
+            ValueError: it begins like one, and is none.
+        """
+        if not line.startswith(_REQUEST):
+            return None
+        try:
+            data = json.loads(line.removeprefix(_REQUEST))
+            return cls(str(data["fault"]), tuple(map(str, data["models"])), float(data["seconds"]))
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"not a request for a fault: {error}") from None
 
 
 def encode(usages: Sequence[Usage], faults: Sequence[Fault] = ()) -> bytes:

@@ -8,6 +8,7 @@
     --shape, --shape-time how users, or the rate, change over time
     --payload             bytes, of a workload that has a payload
     --timeout             seconds until an exchange counts as failed
+    --fault, --fault-after, --fault-for   break the models during the run; only behind the lab's own web UI
     --window              measure for so many seconds after a warm-up, print a line of JSON for each model, end
 
 The models' addresses come from LAB_TARGETS (what `lab ls --json` prints), or else from the catalogue.
@@ -16,11 +17,13 @@ The models' addresses come from LAB_TARGETS (what `lab ls --json` prints), or el
 import logging
 import os
 import resource
+import signal
 import sys
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any, ClassVar, cast
 
+import gevent
 import locust.stats
 from locust import LoadTestShape, events
 from locust.argument_parser import LocustArgumentParser
@@ -31,7 +34,7 @@ from locust.runners import MasterRunner, WorkerRunner
 from lab.exchange import Exchange
 from lab.pinning import VARIABLE, pin_generator
 from lab.workloads import CLOSED, LOOPS, OPEN, OWN, SHAPES, STEADY, WORKLOADS, Workload, level, make_exchange
-from loadtests import sharing
+from loadtests import breaking, sharing
 from loadtests.buckets import bucket_three_digits
 from loadtests.client import SocketClient
 from loadtests.codec import Codec, CodecError
@@ -186,9 +189,10 @@ def add_options(parser: LocustArgumentParser, **_: Any) -> None:
         ("--warm-up", 0.5, "seconds of load before the window"),
     ):
         parser.add_argument(name, type=float, default=warm_up, help=text, include_in_web_ui=False)
+    breaking.add_options(parser)
 
 
-def find_fault(environment: Environment) -> str | None:
+def find_objection(environment: Environment) -> str | None:
     """Why a test cannot be run as it was asked for, in one line; None if it can."""
     options = cast(Any, environment.parsed_options)
     workload, transport = LabUser.workloads[options.workload], Transport(options.transport)
@@ -202,6 +206,8 @@ def find_fault(environment: Environment) -> str | None:
         return f"{workload.name} is a script of its own: there is no open loop of it"
     if not (options.rate > 0 and options.shape_time > 0 and options.timeout > 0):
         return "the rate, the time of the shape and the time-out have to be above 0"
+    if objection := breaking.find_objection(options):
+        return objection
     # A master's users are on its workers, and each of these looks for itself.
     needed = (options.num_users or 1) + workload.crowd * len(options.models)
     return None if isinstance(environment.runner, MasterRunner) else find_lack_of_descriptors(needed)
@@ -221,10 +227,13 @@ def find_lack_of_descriptors(users: int) -> str | None:
 def start(environment: Environment, **_: Any) -> None:
     """Called by Locust when its runner exists, before any user does."""
     options = cast(Any, environment.parsed_options)
+    # Python raises it wherever it happens to be, most likely in the engine, where it is an error with a traceback.
+    # Locust waits for it in its main greenlet, which is this one.
+    gevent.signal_handler(signal.SIGINT, gevent.kill, gevent.getcurrent(), KeyboardInterrupt)
     RECORDER.attach(environment)
     sharing.attach(environment)
-    if options.headless and (fault := find_fault(environment)):
-        sys.exit(f"locustfile: {fault}")
+    if options.headless and (objection := find_objection(environment)):
+        sys.exit(f"locustfile: {objection}")
     if not isinstance(environment.runner, MasterRunner):
         Share(environment)
     if options.window is not None and not isinstance(environment.runner, WorkerRunner):
@@ -236,10 +245,12 @@ def start(environment: Environment, **_: Any) -> None:
 def start_test(environment: Environment, **_: Any) -> None:
     """Called by Locust when a test starts, in the web UI with other options each time."""
     Engine.of(environment).clear()
-    if fault := find_fault(environment):
-        raise StopTest(fault)
+    if objection := find_objection(environment):
+        raise StopTest(objection)
     if not isinstance(environment.runner, MasterRunner):
         gather_crowds(environment)
+    if not isinstance(environment.runner, WorkerRunner):
+        breaking.schedule(environment)
 
 
 def gather_crowds(environment: Environment) -> None:

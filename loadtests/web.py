@@ -70,6 +70,7 @@ FAULTS = {
     "begin": "from (UTC)",
     "end": "until (UTC)",
     "lasted": "seconds",
+    "why_not": "remark",
 }
 
 
@@ -206,8 +207,9 @@ def show_faults(faults: Iterable[Fault]) -> list[dict[str, Any]]:
                 "model": fault.model,
                 "fault": fault.fault,
                 "begin": f"{begin:%H:%M:%S}",
-                "end": f"{end:%H:%M:%S}" if end else "lasts",
-                "lasted": f"{(end - begin).total_seconds():.1f}" if end else _UNKNOWN,
+                "end": _UNKNOWN if fault.why_not else f"{end:%H:%M:%S}" if end else "lasts",
+                "lasted": _UNKNOWN if fault.why_not or not end else f"{(end - begin).total_seconds():.1f}",
+                "why_not": fault.why_not,
             }
         )
     return shown

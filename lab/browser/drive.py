@@ -220,7 +220,11 @@ def walk_through(driver: Chrome, url: str, choices: dict[str, list[str]], login:
         visitor.open_tab(tab)
         readings[tab] = visitor.watch_table()
     visitor.open_tab("Faults")
-    readings["Faults"] = [visitor.read_table()]
+    asked = len(choices["models"]) if "fault" in choices else 0
+    rows = visitor.wait(
+        lambda: (rows,) if len(rows := visitor.read_table()) >= asked else None, f"fewer than {asked} faults are shown"
+    )
+    readings["Faults"] = list(rows)
     pictures = {"form": form, **visitor.take_pictures("Microseconds")}
     visitor.click("//button[normalize-space()='Stop']")
     state = visitor.wait(visitor.read_end, "the run did not stop")

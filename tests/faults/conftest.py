@@ -1,7 +1,8 @@
 """Every model as a process of its own, shared by the tests that are rude to it: each must leave it as it was."""
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -60,6 +61,13 @@ def serve(model: str, directory: Path, **environ: str) -> Iterator[Server]:
         code, log = server.wait_end(), server.log.read_text()
         is_clean = code == 0 and "Traceback" not in log
         assert is_clean, f"ended with exit code {code} after this:\n{log}"
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
 
 
 @pytest.fixture

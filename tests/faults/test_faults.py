@@ -25,7 +25,7 @@ from lab.faults.crowd import judge_cost
 from lab.faults.family import LIMIT
 from lab.faults.scorecard import FAULTS, Score, Verdict, apply
 from services.protocol import Address
-from tests.faults.conftest import CATALOGUE
+from tests.faults.conftest import CATALOGUE, eventually
 
 pytestmark = pytest.mark.xdist_group("faults-lab")
 
@@ -121,13 +121,6 @@ def test_a_fault_does_what_its_name_says_and_its_twin_does_not(lab: Processes, f
         eventually(lambda: PROOFS[fault](lab))
     assert ask(lab) == b"PONG"
     assert [limit(lab, name)[0][1:] for name in ("RLIMIT_AS", "RLIMIT_NOFILE")] == limits
-
-
-def eventually(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not holds():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def test_without_descriptors_who_comes_waits_and_is_served_later(lab: Processes) -> None:

@@ -2,6 +2,8 @@
 
 import csv
 import io
+import time
+from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
 import pytest
@@ -10,8 +12,7 @@ from lab import usage
 from lab.backends.containers import Containers
 from lab.browser import visit
 from lab.catalogue import Catalogue
-from lab.faults import applied
-from lab.faults.scorecard import FAULTS
+from lab.faults.on_request import Requests
 from lab.feed import feed
 from lab.generator import open_generator
 from lab.measurement import encode_targets
@@ -28,16 +29,17 @@ def test_a_run_from_the_form_to_the_files(engine, find_of_project):
     try:
         backend.up(MODELS, timeout=60)
         environ = {"LAB_TARGETS": encode_targets(backend.targets())}
-        own = {usage.VARIABLE: "stdin", "LAB_UI_LOGIN": "ann:secret"}
+        own = {usage.VARIABLE: "stdin", usage.FAULTS_VARIABLE: "pause,kill", "LAB_UI_LOGIN": "ann:secret"}
         arguments = ["--web-port", "8089", "--web-login", "--loglevel", "WARNING"]
+        said = []
         with (
-            open_generator(backend, arguments, workers=2, environ=environ, own=own) as generator,
+            open_generator(backend, arguments, workers=2, environ=environ, own=own, capture=True) as generator,
             feed(backend, MODELS, generator.main.process.stdin),
+            ThreadPoolExecutor() as pool,
         ):
-            # As `lab faults --now` does in another terminal.
-            with applied(FAULTS["pause"], backend, MODELS[0]) as stamp:
-                pass
-            seen = visit(
+            requests = Requests(backend, MODELS, generator.main.log, said.append)
+            seeing = pool.submit(
+                visit,
                 backend,
                 f"http://{generator.main.host}:8089",
                 choices={
@@ -47,9 +49,17 @@ def test_a_run_from_the_form_to_the_files(engine, find_of_project):
                     "workload": ["ping"],
                     "loop": ["open"],
                     "rate": ["200"],
+                    "fault": ["pause"],
+                    "faultAfter": ["0.5"],
+                    "faultFor": ["1"],
                 },
                 login="ann:secret",
             )
+            # Faults are applied in the main thread, as `lab load` does.
+            while not seeing.done():
+                requests.advance()
+                time.sleep(0.1)
+            seen = seeing.result()
     finally:
         backend.down()
         assert not find_of_project(backend.project)
@@ -59,15 +69,18 @@ def test_a_run_from_the_form_to_the_files(engine, find_of_project):
     assert seen.complaints == []
     for tab in ("Servers", "Microseconds"):
         assert all(sorted({row["model"] for row in rows}) == MODELS for rows in seen.readings[tab])
-    ((fault,),) = seen.readings["Faults"]
-    assert (fault["model"], fault["fault"], fault["from (UTC)"]) == (MODELS[0], "pause", stamp.begin[11:19])
+    assert seen.options["fault"] == ["none", "pause", "kill"]
+    (faults,) = seen.readings["Faults"]
+    assert sorted((row["model"], row["fault"], row["remark"]) for row in faults) == [
+        (name, "pause", "") for name in MODELS
+    ]
+    assert f"{', '.join(MODELS)}: mended" in [line.replace(", ".join(MODELS[::-1]), ", ".join(MODELS)) for line in said]
     first, *_, last = seen.readings["Microseconds"]
     assert [int(row["answered"]) for row in last] > [int(row["answered"]) for row in first]
     for row in last:
         assert row["load"] == "ping\xa0tcp"
         # Some tens of microseconds at least, and no round milliseconds: they are what the tab is for.
         assert 10 < float(row["p50 µs"]) <= float(row["p99 µs"]) <= float(row["max µs"])
-        assert row["failed"] == "0"
     assert any(float(row["p50 µs"]) % 1000 for row in last)
     for row in seen.readings["Servers"][-1]:
         assert float(row["memory MiB"]) > 1

@@ -106,8 +106,10 @@ PAUSE = Fault("prefork", "pause", "2026-11-25T08:00:00.500+00:00", "2026-11-25T0
 
 def test_a_fault_has_a_beginning_and_an_end_or_lasts():
     over, lasting = show_faults([PAUSE, replace(PAUSE, end="")])
-    assert [over[key] for key in FAULTS] == ["prefork", "pause", "08:00:00", "08:00:02", "2.2"]
-    assert [lasting[key] for key in FAULTS] == ["prefork", "pause", "08:00:00", "lasts", "–"]  # noqa: RUF001
+    assert [over[key] for key in FAULTS] == ["prefork", "pause", "08:00:00", "08:00:02", "2.2", ""]
+    assert [lasting[key] for key in FAULTS] == ["prefork", "pause", "08:00:00", "lasts", "–", ""]  # noqa: RUF001
+    (refused,) = show_faults([replace(PAUSE, why_not="no netem")])
+    assert [refused[key] for key in FAULTS] == ["prefork", "pause", "08:00:00", "–", "–", "no netem"]  # noqa: RUF001
 
 
 def test_the_generator_hears_of_the_servers_to_the_end_of_its_stdin(monkeypatch):

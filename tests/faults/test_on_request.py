@@ -1,0 +1,141 @@
+"""What Locust's web UI asks for: only what there is, of the models of the load, and for a while."""
+
+import os
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+import pytest
+
+from lab.backends.processes import Processes
+from lab.client import call
+from lab.faults import find_address
+from lab.faults.on_request import MOST_SECONDS, Requests
+from lab.feed import list_faults
+from lab.usage import FaultRequest
+from tests.faults.conftest import CATALOGUE, eventually
+
+MODELS = ["asyncio_streams", "plain_socket"]
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Processes]:
+    backend = Processes(f"asked-{os.getpid()}", CATALOGUE)
+    backend.up(MODELS)
+    yield backend
+    backend.down()
+
+
+@pytest.fixture
+def requests(lab: Processes, tmp_path: Path) -> Requests:
+    (tmp_path / "log").touch()
+    return Requests(lab, MODELS, tmp_path / "log", print)
+
+
+def write(tmp_path: Path, text: str) -> None:
+    with (tmp_path / "log").open("a") as log:
+        log.write(text)
+
+
+def now() -> datetime:
+    """Before every stamp from here on, which are in whole milliseconds."""
+    begun = datetime.now(UTC)
+    time.sleep(0.002)
+    return begun
+
+
+def test_a_request_comes_back_as_it_was_sent() -> None:
+    request = FaultRequest("pause", ("a", "b"), 2.5)
+    assert FaultRequest.decode(request.encode()) == request
+    assert FaultRequest.decode("[2026-11-28] locust: LOAD-FAULT is no word of mine") is None
+    for line in ("LOAD-FAULT {", "LOAD-FAULT []", 'LOAD-FAULT {"fault": "pause", "models": ["a"]}'):
+        with pytest.raises(ValueError, match=r"."):
+            FaultRequest.decode(line)
+
+
+def test_all_models_are_broken_at_once_and_mended(
+    requests: Requests,
+    lab: Processes,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun = now()
+    asked = []
+
+    def sleep(seconds: float) -> None:
+        asked.append(seconds)
+        monkeypatch.undo()
+        eventually(lambda: all(psutil.Process(lab.pid(name)).status() == psutil.STATUS_STOPPED for name in MODELS))
+
+    line = FaultRequest("pause", tuple(MODELS), 7.0).encode()
+    write(tmp_path, f"locust says\n{line[:20]}")
+    requests.advance()
+    assert capsys.readouterr().out == "locust says\n"
+    write(tmp_path, f"{line[20:]}\n")
+    monkeypatch.setattr("lab.faults.on_request.time.sleep", sleep)
+    requests.advance()
+    assert asked == [7.0]
+    assert "mended" in capsys.readouterr().out
+    for name in MODELS:
+        assert call("command", find_address(lab, name), ["PING"]).value == b"PONG"
+    found = list_faults(lab.project, begun)
+    assert sorted((fault.model, fault.fault, fault.why_not) for fault in found) == [
+        (name, "pause", "") for name in MODELS
+    ]
+    assert all(fault.end for fault in found)
+    # Once, and no second time.
+    requests.advance()
+    assert len(list_faults(lab.project, begun)) == 2
+
+
+def test_what_cannot_be_had_is_said_where_it_is_shown(
+    requests: Requests, lab: Processes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun = now()
+    write(tmp_path, f"{FaultRequest('latency', (MODELS[0],), 60.0).encode()}\n")
+    requests.advance()
+    (fault,) = list_faults(lab.project, begun)
+    assert (fault.model, fault.fault, fault.why_not[:16]) == (MODELS[0], "latency", "only a container")
+    assert "unknown: only a container" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("request_", "said"),
+    [
+        (FaultRequest("format the disk", (MODELS[0],), 1.0), "there is no fault"),
+        (FaultRequest("kill", (MODELS[0], "prefork"), 1.0), "prefork cannot be broken"),
+        (FaultRequest("pause", (MODELS[0],), 0.0), "not for 0"),
+        (FaultRequest("pause", (MODELS[0],), float("nan")), "not for nan"),
+        (FaultRequest("pause", (MODELS[0],), MOST_SECONDS + 1), "at most 600 s"),
+    ],
+)
+def test_nothing_else_is_done(
+    requests: Requests,
+    lab: Processes,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    request_: FaultRequest,
+    said: str,
+) -> None:
+    begun = now()
+    pids = [lab.pid(name) for name in MODELS]
+    write(tmp_path, f"{request_.encode()}\nLOAD-FAULT nonsense\nand goes on\n")
+    requests.advance()
+    out = capsys.readouterr().out
+    assert said in out
+    assert "and goes on" in out
+    assert list_faults(lab.project, begun) == []
+    assert [lab.pid(name) for name in MODELS] == pids
+
+
+def test_after_the_end_nothing_is_broken_any_more(
+    requests: Requests, lab: Processes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun = now()
+    write(tmp_path, f"{FaultRequest('kill', (MODELS[0],), 1.0).encode()}\nlast words\n")
+    requests.advance(obey=False)
+    assert capsys.readouterr().out == "last words\n"
+    assert list_faults(lab.project, begun) == []

@@ -1,0 +1,70 @@
+"""What the form of Locust's web UI has for faults: asked for when it is time, and not after the run has stopped."""
+
+from argparse import ArgumentParser
+from types import SimpleNamespace
+
+import gevent
+import pytest
+
+from lab.usage import FAULTS_VARIABLE, FaultRequest
+from loadtests import breaking
+
+
+class Hook(list):
+    """As much of Locust's event as is needed: it cannot be imported here, where it would patch all that runs."""
+
+    add_listener, remove_listener = list.append, list.remove
+
+    def fire(self, **arguments):
+        for listener in [*self]:
+            listener(**arguments)
+
+
+def parse(*words):
+    parser = ArgumentParser()
+    breaking.add_options(parser)
+    return parser.parse_args(words)
+
+
+def test_there_are_fields_only_where_a_lab_can_break_something(monkeypatch):
+    monkeypatch.delenv(FAULTS_VARIABLE, raising=False)
+    assert vars(parse()) == {}
+    assert breaking.find_objection(parse()) is None
+    monkeypatch.setenv(FAULTS_VARIABLE, "pause,kill")
+    assert vars(parse()) == {"fault": "none", "fault_after": 10.0, "fault_for": 5.0}
+    assert parse("--fault", "kill").fault == "kill"
+    with pytest.raises(SystemExit):
+        parse("--fault", "format")
+
+
+@pytest.mark.parametrize(
+    ("words", "is_fine"),
+    [
+        ((), True),
+        (("--fault-for", "-1"), True),  # of no fault
+        (("--fault", "pause", "--fault-after", "0"), True),
+        (("--fault", "pause", "--fault-after", "-0.1"), False),
+        (("--fault", "pause", "--fault-after", "nan"), False),
+        (("--fault", "pause", "--fault-for", "0"), False),
+    ],
+)
+def test_times_that_cannot_be_meant_are_objected_to(monkeypatch, words, is_fine):
+    monkeypatch.setenv(FAULTS_VARIABLE, "pause,kill")
+    assert (breaking.find_objection(parse(*words)) is None) == is_fine
+
+
+@pytest.mark.parametrize(
+    ("fault", "stops", "asks"), [("pause", False, True), ("pause", True, False), ("none", False, False)]
+)
+def test_it_is_asked_for_when_it_is_time_unless_the_run_has_stopped(capsys, fault, stops, asks):
+    options = SimpleNamespace(fault=fault, models=["prefork", "plain_socket"], fault_after=0.01, fault_for=2.0)
+    environment = SimpleNamespace(parsed_options=options, events=SimpleNamespace(test_stop=Hook()))
+    breaking.schedule(environment)
+    if stops:
+        environment.events.test_stop.fire(environment=environment)
+    gevent.sleep(0.05)
+    requests = [FaultRequest.decode(line) for line in capsys.readouterr().out.splitlines()]
+    assert requests == [FaultRequest("pause", ("prefork", "plain_socket"), 2.0)] * asks
+    # Of one run, and not of the next.
+    environment.events.test_stop.fire(environment=environment)
+    assert environment.events.test_stop == []
