@@ -11,12 +11,13 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import psutil
 import pytest
 
 from lab.catalogue import ROOT, Catalogue
+from lab.client import call
 from lab.errors import LabError
 from lab.generator import find_port, open_generator
 from lab.measurement import encode_targets, measure
@@ -194,6 +195,40 @@ def test_the_web_ui_with_workers_a_login_and_no_strangers(backend):
     assert "ended" in rest
     psutil.wait_procs(family, timeout=30)
     assert not [process for process in family if process.is_running()]
+
+
+def test_ctrl_c_mends_what_the_page_has_asked_for(backend):
+    port = find_port()
+    command = [sys.executable, "-m", "lab", "--backend", "process", "--project", backend.project]
+    lab = subprocess.Popen(
+        [*command, "load", "closed_ping", "--models", MODEL],
+        cwd=ROOT,
+        env={**os.environ, "LAB_UI_PORT": str(port)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    page = Page(port)
+
+    def is_up():
+        with suppress(urllib.error.URLError):
+            return page.get("/")
+
+    _wait(is_up)
+    fault = {"fault": "pause", "fault_after": 0.2, "fault_for": 300}
+    page.post("/swarm", user_count=4, spawn_rate=100, models=MODEL, **fault)
+    (shown,) = _wait(lambda: page.table("faults"))
+    assert (shown["model"], shown["fault"], shown["end"], shown["why_not"]) == (MODEL, "pause", "lasts", "")
+    assert psutil.Process(backend.pid(MODEL)).status() == psutil.STATUS_STOPPED
+    # As a terminal does it: to all of its foreground processes, in the middle of the load.
+    os.killpg(lab.pid, signal.SIGINT)
+    said = lab.communicate(timeout=60)[0]
+    assert lab.returncode == 0
+    assert f"{MODEL}: pause since " in said
+    assert "Traceback" not in said
+    address = next(item.address for item in backend.targets() if (item.service, item.transport) == ("command", "tcp"))
+    assert call("command", address, ["PING"]).value == b"PONG"
 
 
 def test_a_port_that_is_taken_is_said_before_anything_starts(backend):
