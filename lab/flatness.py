@@ -2,7 +2,7 @@
 
 Strategy: all readings are taken at rest, when every client has gone and the counts have settled, so they differ by what
 a server keeps and not by what it is doing. The first third of them is warm-up, and is left out: an allocator's pools
-fill, and a library's caches.
+fill, and a library's caches. A crowd fills them, larger than all that comes afterwards.
 
 * **Memory** has noise, so it is estimated: the Theil-Sen slope, which is the median of the slopes of all pairs of
   readings, and Sen's interval for it, from the variance of Kendall's S. One step, as an allocator makes them, hardly

@@ -120,9 +120,9 @@ class Clients:
                 raise LabError(f"the clients have stopped: {self._instrument.output().strip()[-500:] or '(no word)'}")
             time.sleep(0.02)
 
-    def go(self) -> None:
-        """Have them go on."""
-        self._tell("go")
+    def go(self, *, crowd: bool) -> None:
+        """Have them go on; as a crowd, with several times as many."""
+        self._tell("crowd" if crowd else "go")
 
     def end(self) -> dict[str, dict[str, Any]]:
         """What there was, by model."""
@@ -178,25 +178,25 @@ def run(
     """
     targets = [item for item in backend.targets() if item.model in models]
     servers = {name: Server.of(backend.catalogue, backend.catalogue[name]) for name in models}
-    places = {name: server.workers for name, server in servers.items() if server and server.workers}
-    arguments = [word for name, count in places.items() for word in ("--places", name, str(count))]
+    workers = {name: server.workers for name, server in servers.items() if server and server.workers}
+    arguments = [word for name, count in workers.items() for word in ("--workers", name, str(count))]
     meters = {name: open_meter(backend, name) for name in models}
     readings: dict[str, list[Reading]] = {name: [] for name in models}
     rests = max(1, round(seconds / every))
+    warm_up = rests - len(after_warm_up(range(rests)))
     with TemporaryDirectory(prefix="soak-") as directory:
         environ = {"LAB_TARGETS": encode_targets(targets)}
         log = Path(directory) / "log"
         with backend.start_service(NAME, arguments, environ=environ, log=log) as instrument:
             clients = Clients(instrument)
             begun = time.monotonic()
-            clients.go()
             for number in range(1, rests + 1):
+                clients.go(crowd=number <= warm_up)
                 time.sleep(every)
                 clients.rest()
                 for name, reading in read_settled(meters, begun).items():
                     readings[name].append(reading)
                 say(f"rest {number} of {rests}")
-                clients.go()
             visits = clients.end()
     return [judge(name, readings[name], visits[name], limit) for name in models]
 
@@ -225,8 +225,9 @@ def soak(
     """Visit models for long, with good and with bad intentions, and see whether anything grows.
 
     At every rest, when nobody is connected, memory, descriptors, threads and zombies are read. The first third is
-    warm-up. Memory is flat if its slope (Theil-Sen, with a 95 % interval) is certainly below the limit. Counts are flat
-    if the median of the last third is not above the largest of the first. What cannot be told does not count as flat.
+    warm-up, with several times as many clients. Memory is flat if its slope (Theil-Sen, with a 95 % interval) is
+    certainly below the limit. Counts are flat if the median of the last third is not above the largest of the first.
+    What cannot be told does not count as flat.
 
     Models that run are used as they are; if none runs, those asked for are started, and taken down.
     """

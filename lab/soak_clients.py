@@ -6,8 +6,8 @@ A model with a fixed number of workers gets as many clients as it has workers: w
 have nothing to do, and what each of them keeps would show only after as many times as long.
 
 The models come in LAB_TARGETS, as for the load generator. On `rest`, a line of stdin, it finishes its visit, has no
-connection any more, and says `resting N`, for the N-th time; on `go` it goes on. At the end of its stdin it prints what
-there was, a line of JSON for each model.
+connection any more, and says `resting N`, for the N-th time; on `go` it goes on, and on `crowd` it goes on with several
+times as many clients. At the end of its stdin it prints what there was, a line of JSON for each model.
 """
 
 import json
@@ -28,9 +28,12 @@ from lab.client import Link, call, pack
 from lab.errors import LabError
 from services.protocol import Address, Close, Compute, Connection, Send
 
-# Clients at a time of a model that serves as many as come, and of how many there is one who means no good.
-_PLACES = 7
+# Clients at a time of a model that serves as many as come, of how many there is one who means no good, and how many
+# times as many a crowd is. After a crowd, an allocator's pools have room for whatever order fewer come and go in:
+# without it, they fill up for hours, as with a leak.
+_FEW = 7
 _ONE_IN = 7
+_CROWD = 4
 
 # Seconds until somebody who behaves is taken for not served. All models share the machine, and some of them block.
 _PATIENCE = 20.0
@@ -146,13 +149,14 @@ class Visitor:
     Args:
         model: its name.
         addresses: where it listens, by service and transport: `command-tcp`.
-        places: how many clients visit it at a time. With 1, he who means no good has gone before the other comes.
+        workers: how many clients it serves at a time, so many visit it. With 1, he who means no good has gone before
+            the other comes. None: as many as come.
     """
 
-    def __init__(self, model: str, addresses: Addresses, places: int = _PLACES) -> None:
+    def __init__(self, model: str, addresses: Addresses, workers: int | None = None) -> None:
         self._model = model
         self._addresses = addresses
-        self._places = places
+        self._workers = workers
         self._transports = cycle([name for name in ("command-tcp", "command-tls", "command-unix") if name in addresses])
         self._hostile = cycle(HOSTILE)
         self._answer = answer_of_the_core(MIX)
@@ -160,21 +164,25 @@ class Visitor:
         self.counted: Counter[str] = Counter()
         self.visits = Visits()
 
-    def visit(self) -> None:
+    def visit(self, *, crowd: bool = False) -> None:
         """Visit it once.
+
+        Args:
+            crowd: with as many clients as it takes to fill its allocator's pools.
 
         Raises:
             LabError: somebody who behaved was not served, for the last time that is put up with.
         """
         self.visits.visits += 1
+        clients = self._workers or _FEW * (_CROWD if crowd else 1)
         try:
             with ExitStack() as stack:
-                hostile = max(1, self._places // _ONE_IN)
+                hostile = max(1, clients // _ONE_IN)
                 for _ in range(hostile):
                     stack.enter_context(next(self._hostile)(self._addresses))
-                if self._places == 1:
+                if clients == 1:
                     stack.close()
-                self._behave(next(self._transports), max(1, self._places - hostile))
+                self._behave(next(self._transports), max(1, clients - hostile))
             self._running = 0
         except (LabError, OSError) as error:
             self.counted[str(error)] += 1
@@ -205,14 +213,14 @@ class Visitor:
             self.visits.requests += 1
 
 
-def find_places(addresses: Addresses, declared: int | None) -> int:
-    """How many clients are to visit a model at a time.
+def find_workers(addresses: Addresses, declared: int | None) -> int | None:
+    """How many clients a model serves at a time; None for as many as come.
 
     Args:
-        declared: the clients that it serves at a time by the catalogue; None for as many as come.
+        declared: the same, by the catalogue.
     """
     if declared is None or declared == 1:
-        return declared or _PLACES
+        return declared
     info = call("command", addresses["command-tcp"], ["INFO"], timeout=_PATIENCE).value
     # LAB_WORKERS may have told it otherwise; 0 is its own choice, which the catalogue knows.
     lines = info.splitlines() if isinstance(info, bytes) else []
@@ -227,7 +235,7 @@ def visit_all(visitors: Sequence[Visitor], pause: float) -> None:
     """
     turns = cycle(visitors)
     rests = 0
-    is_going = True
+    is_going, is_crowded = True, False
     with selectors.DefaultSelector() as selector:
         selector.register(sys.stdin, selectors.EVENT_READ)
         while True:
@@ -237,26 +245,26 @@ def visit_all(visitors: Sequence[Visitor], pause: float) -> None:
                 if not words:
                     return
                 for word in words:
-                    is_going = word == b"go"
+                    is_going, is_crowded = word != b"rest", word == b"crowd"
                     if not is_going:
                         rests += 1
                         print(f"resting {rests}", flush=True)
             if is_going:
-                next(turns).visit()
+                next(turns).visit(crowd=is_crowded)
 
 
 @click.command(help=__doc__)
-@click.option("--places", multiple=True, type=(str, int), metavar="MODEL NUMBER", help="clients at a time; repeatable")
+@click.option("--workers", multiple=True, type=(str, int), metavar="MODEL NUMBER", help="clients at a time; repeatable")
 @click.option("--pause", default=0.002, help="seconds between two visits")
-def main(places: tuple[tuple[str, int], ...], pause: float) -> None:
+def main(workers: tuple[tuple[str, int], ...], pause: float) -> None:
     """Exit code 2: a model does not serve any more."""
     visitors = {}
-    of = dict(places)
+    declared = dict(workers)
     for row in json.loads(os.environ["LAB_TARGETS"]):
         addresses = {
             f"{item['service']}-{item['transport']}": Address.parse(item["address"]) for item in row["listeners"]
         }
-        visitors[row["model"]] = Visitor(row["model"], addresses, find_places(addresses, of.get(row["model"])))
+        visitors[row["model"]] = Visitor(row["model"], addresses, find_workers(addresses, declared.get(row["model"])))
     try:
         visit_all(list(visitors.values()), pause)
     except LabError as error:

@@ -5,6 +5,7 @@ not.
 """
 
 import ctypes
+import gc
 import logging
 import os
 import signal
@@ -62,6 +63,10 @@ class Workers:
         with self._resources:
             stop = StopSignal()
             signal.signal(signal.SIGCHLD, lambda *_: None)  # a handler of any kind makes a worker's end wake `stop`
+            # What is there by now stays. A collection would write to the head of every object of it, in each worker, and
+            # so make a copy of its own of each page.
+            gc.collect()
+            gc.freeze()
             while not stop.is_set:
                 self._start_due(stop, parent)
                 stop.wait(min(self._due.values(), default=None))
