@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from lab.backends import Backend, Instrument, choose_models
-from lab.cli import DID_NOT_HOLD, HELD, Lab, show_table
+from lab.cli import COULD_NOT_RUN, DID_NOT_HOLD, HELD, Lab, show_table
 from lab.environment import describe_environment
 from lab.errors import LabError
 from lab.flatness import CONFIDENCE, FEWEST, Growth, Slope, after_warm_up, find_slope, judge_counts
@@ -227,7 +227,8 @@ def soak(
     At every rest, when nobody is connected, memory, descriptors, threads and zombies are read. The first third is
     warm-up, with several times as many clients. Memory is flat if its slope (Theil-Sen, with a 95 % interval) is
     certainly below the limit. Counts are flat if the median of the last third is not above the largest of the first.
-    What cannot be told does not count as flat.
+    What cannot be told does not count as flat. Exit code 1: something grows; 2: nothing does, but it takes longer to
+    tell.
 
     Models that run are used as they are; if none runs, those asked for are started, and taken down.
     """
@@ -254,7 +255,15 @@ def soak(
         show_table(columns, [_row(finding) for finding in findings])
         click.echo(_say_what_it_shows(findings, limit))
         click.echo(f"kept in {kept.folder}")
-    sys.exit(HELD if all(finding.is_flat for finding in findings) else DID_NOT_HOLD)
+    sys.exit(exit_code(findings))
+
+
+def exit_code(findings: Sequence[Finding]) -> int:
+    """0 if all is flat; 1 if something grows, or somebody was not served; 2 if the soak was too short to tell."""
+    if all(finding.is_flat for finding in findings):
+        return HELD
+    grows = any(Growth.GROWS in finding.growth.values() or finding.visits["failures"] for finding in findings)
+    return DID_NOT_HOLD if grows else COULD_NOT_RUN
 
 
 def _row(finding: Finding) -> list[str]:

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from lab.backends import open_backend
+from lab.cli import COULD_NOT_RUN, DID_NOT_HOLD, HELD
 from lab.errors import LabError
 from lab.flatness import FEWEST, Growth, Slope, after_warm_up, find_slope, judge_counts
-from lab.soak import COUNTS, Reading, judge, run
+from lab.soak import COUNTS, Reading, exit_code, judge, run
 from lab.soak_clients import MIX, answer_of_the_core
 
 MODEL = "asyncio_streams"
@@ -104,6 +105,15 @@ def test_the_warm_up_does_not_count_and_a_missing_reading_is_no_pass() -> None:
     assert (missing.memory, missing.growth["memory"], missing.is_flat) == (None, Growth.UNKNOWN, False)
     assert not judge(MODEL, readings(filling), {**SERVED, "failures": {"no answer": 1}}, 1e6).is_flat
     json.dumps(found.as_json())
+
+
+def test_the_exit_code_tells_what_grows_from_what_takes_longer() -> None:
+    flat = judge(MODEL, readings([10_000_000] * 30), SERVED, 1e6)
+    grown = judge(MODEL, readings([10_000_000 + number * 300_000 for number in range(30)]), SERVED, 1e6)
+    short = judge(MODEL, readings([10_000_000] * 3), SERVED, 1e6)
+    unserved = judge(MODEL, readings([10_000_000] * 30), {**SERVED, "failures": {"no answer": 1}}, 1e6)
+    found = [exit_code(each) for each in ([flat], [flat, short], [short, grown], [short, unserved, flat])]
+    assert found == [HELD, COULD_NOT_RUN, DID_NOT_HOLD, DID_NOT_HOLD]
 
 
 def test_what_is_asked_for_has_an_answer() -> None:
