@@ -2,18 +2,19 @@
 
 import json
 import sys
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
 from lab.cli import COULD_NOT_RUN, DID_NOT_HOLD, HELD, Lab, show_table
 from lab.environment import describe_environment
 from lab.errors import LabError
-from lab.faults import CannotApplyError, applied
+from lab.faults import CannotApplyError
 from lab.faults.around import UnderLoad, apply_under_load
+from lab.faults.on_request import break_together
 from lab.faults.scorecard import FAULTS, Score, Verdict, apply_all
 from lab.faults.watch import show
 from lab.load import SECONDS
@@ -78,8 +79,8 @@ def faults(
 
     Both write a report, results/faults/<UTC time>/index.html, and beside it each account as soon as it is there.
 
-    --now is for a load that runs in Locust's web UI: it breaks the models for a while, and the UI's tab "Faults" shows
-    from when to when.
+    --now breaks models that run, for a while, whoever uses them. Where that is Locust's web UI, its tab "Faults" shows
+    from when to when; its form can ask for a fault too.
     """
     from lab.backends import choose_models
 
@@ -188,18 +189,20 @@ def show_under_load(found: Sequence[UnderLoad]) -> None:
         show_table(["model and fault", "second", "p50", "p99", "failed"], rows, group=0)
 
 
-def break_now(lab: Lab, models: Iterable[str], fault: str, seconds: float) -> None:
-    """Break models that run, one after the other, for some seconds each; prints when, a line of JSON each.
+def break_now(lab: Lab, models: Sequence[str], fault: str, seconds: float) -> None:
+    """Break models that run, all at once; prints when, a line of JSON each.
 
     Raises:
         CannotApplyError, NotHealedError: see `applied`.
         LabError: none is named.
     """
-    names = list(models)
-    if not names:
+    if not models:
         raise LabError("--now breaks what somebody uses: name the models")
-    for name in names:
-        with applied(FAULTS[fault], lab.backend, name) as stamp:
-            click.echo(f"{name}: {fault} since {stamp.begin}, for {seconds:g} s; Ctrl-C mends it", err=True)
-            time.sleep(seconds if FAULTS[fault].hold else 0.0)
+
+    def refuse(model: str, error: LabError) -> NoReturn:
+        raise error
+
+    for stamp in break_together(
+        lab.backend, models, FAULTS[fault], seconds, lambda line: click.echo(line, err=True), refuse
+    ):
         click.echo(json.dumps(asdict(stamp)))

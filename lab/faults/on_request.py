@@ -1,18 +1,18 @@
-"""Faults that somebody asks for in the form of Locust's web UI: the lab's side of loadtests/breaking.py.
+"""Faults that somebody asks for: `lab faults --now`, and the form of Locust's web UI (loadtests/breaking.py).
 
-The load generator writes a request to its stdout, among what it has to say otherwise. Nothing but the faults of the
-catalogue can be asked for, on the models that are under load.
+Behind the UI, the load generator writes a request to its stdout, among what it has to say otherwise. Nothing but the
+faults of the catalogue can be asked for, on the models that are under load.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
 from lab.backends import Backend
 from lab.errors import LabError
-from lab.faults import NotHealedError, Stamp, applied
+from lab.faults import Fault, NotHealedError, Stamp, applied
 from lab.faults.scorecard import FAULTS
 from lab.faults.timeline import note
 from lab.usage import FaultRequest
@@ -78,23 +78,50 @@ class Requests:
         return None
 
     def _break(self, request: FaultRequest) -> None:
-        fault = FAULTS[request.fault]
-        with ExitStack() as stack:
-            broken = []
-            for model in request.models:
-                try:
-                    stamp = stack.enter_context(applied(fault, self._backend, model))
-                except NotHealedError:
-                    raise
-                except LabError as error:  # nothing is broken
-                    refused = Stamp(fault.name, model, is_twin=False)
-                    refused.close()
-                    note(self._backend.project, asdict(refused) | {"why_not": str(error)})
-                    self._say(f"{model}: {fault.name}: unknown: {error}")
-                else:
-                    broken.append(model)
-                    self._say(f"{model}: {fault.name} since {stamp.begin}, for {request.seconds:g} s")
-            if broken and fault.hold:
-                time.sleep(request.seconds)
-        if broken:
-            self._say(f"{', '.join(broken)}: mended")
+        def refuse(model: str, error: LabError) -> None:
+            stamp = Stamp(request.fault, model, is_twin=False)
+            stamp.close()
+            note(self._backend.project, asdict(stamp) | {"why_not": str(error)})
+            self._say(f"{model}: {request.fault}: unknown: {error}")
+
+        stamps = break_together(
+            self._backend, request.models, FAULTS[request.fault], request.seconds, self._say, refuse
+        )
+        if stamps:
+            self._say(f"{', '.join(stamp.model for stamp in stamps)}: mended")
+
+
+def break_together(
+    backend: Backend,
+    models: Iterable[str],
+    fault: Fault,
+    seconds: float,
+    say: Callable[[str], object],
+    refuse: Callable[[str, LabError], object],
+) -> list[Stamp]:
+    """Break models that run, all at once, for some seconds; no account is kept.
+
+    Args:
+        seconds: for how long, of a fault that does not end by itself.
+        refuse: is told of each model that could not be broken, and why.
+
+    Returns:
+        Of each that was, when.
+
+    Raises:
+        NotHealedError: something could not be mended.
+    """
+    stamps = []
+    with ExitStack() as stack:
+        for model in models:
+            try:
+                stamps.append(stack.enter_context(applied(fault, backend, model)))
+            except NotHealedError:
+                raise
+            except LabError as error:  # nothing is broken
+                refuse(model, error)
+            else:
+                say(f"{model}: {fault.name} since {stamps[-1].begin}, for {seconds:g} s; Ctrl-C mends it")
+        if stamps and fault.hold:
+            time.sleep(seconds)
+    return stamps

@@ -1,6 +1,9 @@
 """What Locust's web UI asks for: only what there is, of the models of the load, and for a while."""
 
+import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -138,4 +141,46 @@ def test_after_the_end_nothing_is_broken_any_more(
     write(tmp_path, f"{FaultRequest('kill', (MODELS[0],), 1.0).encode()}\nlast words\n")
     requests.advance(obey=False)
     assert capsys.readouterr().out == "last words\n"
+    assert list_faults(lab.project, begun) == []
+
+
+def break_now(lab: Processes, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "lab", "--backend", "process", "--project", lab.project, "faults", "--now", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_now_breaks_what_runs_and_prints_when(lab: Processes) -> None:
+    begun = now()
+    pids = [lab.pid(name) for name in MODELS]
+    done = break_now(lab, "pause", "--for", "100ms", *MODELS)
+    assert done.returncode == 0, done.stderr
+    stamps = [json.loads(line) for line in done.stdout.splitlines()]
+    assert sorted((stamp["model"], stamp["fault"]) for stamp in stamps) == [(name, "pause") for name in MODELS]
+    # All at once: the last was broken before the first was mended.
+    assert max(stamp["begin_seconds"] for stamp in stamps) + 0.1 <= min(stamp["end_seconds"] for stamp in stamps)
+    assert len(list_faults(lab.project, begun)) == 2
+    assert [lab.pid(name) for name in MODELS] == pids
+    assert break_now(lab, "kill", MODELS[0]).returncode == 0
+    assert lab.pid(MODELS[0]) != pids[0]
+    assert call("command", find_address(lab, MODELS[0]), ["PING"]).value == b"PONG"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["pause"], "name the models"),
+        (["latency", MODELS[0]], "only a container has a network of its own"),
+        (["nonsense", MODELS[0]], "'nonsense' is not one of"),
+        (["pause", "nonesuch"], "unknown model 'nonesuch'"),
+        (["pause", "prefork"], "prefork is not running"),
+        (["pause", "--for", "soon", MODELS[0]], "soon"),
+    ],
+)
+def test_now_says_what_it_cannot_do(lab: Processes, words: list[str], said: str) -> None:
+    begun = now()
+    done = break_now(lab, *words)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
     assert list_faults(lab.project, begun) == []
