@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -14,8 +15,9 @@ from lab.backends import open_backend
 from lab.cli import COULD_NOT_RUN, DID_NOT_HOLD, HELD
 from lab.errors import LabError
 from lab.flatness import FEWEST, Growth, Slope, after_warm_up, find_slope, judge_counts
-from lab.soak import COUNTS, Reading, exit_code, judge, run
-from lab.soak_clients import MIX, answer_of_the_core
+from lab.soak import COUNTS, Clients, Reading, exit_code, judge, run
+from lab.soak_clients import MIX, Visitor, answer_of_the_core, find_workers, visit_all
+from tests.models.conftest import Server
 
 MODEL = "asyncio_streams"
 SERVED = {"visits": 9, "requests": 99, "failures": {}}
@@ -121,6 +123,32 @@ def test_what_is_asked_for_has_an_answer() -> None:
     assert answer_of_the_core(MIX).endswith(b"$3\r\nend\r\n")
 
 
+@pytest.mark.parametrize(
+    ("model", "declared", "workers", "few", "crowd"),
+    [
+        ("plain_socket", 1, 1, 1, 1),
+        ("thread_pool", 64, 8, 7, 7),  # as LAB_WORKERS tells it; one of them means no good
+        ("asyncio_streams", None, None, 6, 24),
+    ],
+)
+def test_as_many_clients_come_as_a_model_serves_or_a_crowd(
+    tmp_path: Path, model: str, declared: int | None, workers: int | None, few: int, crowd: int
+) -> None:
+    (tmp_path / "sockets").mkdir()
+    with Server(model, tmp_path / "sockets", {"LAB_WORKERS": "8"}) as server:
+        names = ("command-tcp", "command-unix", "chargen-tcp")
+        addresses = {name: server.address(*name.split("-")) for name in names}
+        assert find_workers(addresses, declared) == workers
+        visitor = Visitor(model, addresses, workers)
+        served = []
+        for is_crowd in (False, True):
+            before = visitor.visits.requests
+            visitor.visit(crowd=is_crowd)
+            served.append((visitor.visits.requests - before) // MIX.count(b"*"))
+    assert served == [few, crowd]
+    assert visitor.visits.failures == {}
+
+
 def test_two_words_that_come_at_once_are_both_heard() -> None:
     command = [sys.executable, "-m", "lab.soak_clients"]
     environ = {**os.environ, "LAB_TARGETS": "[]"}
@@ -132,6 +160,25 @@ def test_two_words_that_come_at_once_are_both_heard() -> None:
         assert [clients.stdout.readline() for _ in range(2)] == ["resting 1\n", "resting 2\n"]
         clients.stdin.close()
         assert clients.wait(60) == 0
+
+
+def test_a_crowd_comes_when_it_is_told_to_and_until_it_is_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    seen: list[bool] = []
+
+    class Told:
+        def visit(self, *, crowd: bool) -> None:
+            seen.append(crowd)
+            if len(seen) == 2:
+                os.write(writer, b"go\n")
+            if len(seen) == 4:
+                os.close(writer)
+
+    os.write(writer, b"crowd\n")
+    with os.fdopen(reader) as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        visit_all([cast(Visitor, Told())], 0.001)
+    assert seen == [True, True, False, False]
 
 
 # For a server that imports it at its start: every conversation leaves 64 KiB, a descriptor, and now and then a thread
@@ -173,9 +220,18 @@ def test_a_server_that_leaks_is_caught(tmp_path: Path, monkeypatch: pytest.Monke
     assert not found.is_flat
 
 
-def test_a_server_that_does_not_leak_keeps_no_descriptor_thread_or_zombie() -> None:
+def test_a_server_that_does_not_leak_keeps_no_descriptor_thread_or_zombie(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of its memory so short a run can say nothing."""
+    crowds, go = [], Clients.go
+
+    def note(clients: Clients, *, crowd: bool) -> None:
+        crowds.append(crowd)
+        go(clients, crowd=crowd)
+
+    monkeypatch.setattr(Clients, "go", note)
     found = soak()
+    # What counts is read after few clients; the warm-up is a crowd's.
+    assert crowds == [True] * 4 + [False] * len(after_warm_up(found.readings))
     assert [found.growth[name] for name in COUNTS] == [Growth.FLAT] * 3
     assert not found.visits["failures"]
     assert found.visits["requests"] > 100
