@@ -1,4 +1,4 @@
-"""`lab demo`, which is `make demo`: the whole lab once, from nothing to a table and back to nothing, in under a minute.
+"""`lab demo`, which is `make demo`: the whole lab once, from nothing to a table and back to nothing, in two minutes.
 
 Bring the models up, hold each to the conformance suite, load each for a few seconds, print one table, write it as a
 page, take everything down: also when something fails, and on Ctrl-C.
