@@ -63,8 +63,8 @@ class Workers:
         with self._resources:
             stop = StopSignal()
             signal.signal(signal.SIGCHLD, lambda *_: None)  # a handler of any kind makes a worker's end wake `stop`
-            # What is there by now stays. A collection would write to the head of every object of it, in each worker, and
-            # so make a copy of its own of each page.
+            # What is there by now stays. A collection would write to the head of each such object, in each worker, and
+            # so make a copy of its page.
             gc.collect()
             gc.freeze()
             while not stop.is_set:
