@@ -254,3 +254,18 @@ def test_gevent_replaces_its_parts_first_of_all_and_nowhere_else(
     command = [sys.executable, "-W", "error", "-c", SCRIPT, *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=20, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, printed), done.stderr
+
+
+@PROCESSES
+def test_what_a_worker_shares_with_its_parent_no_collection_of_its_own_touches(
+    name: str, serve, tmp_path: Path
+) -> None:
+    """Objects that are frozen are not looked at by the collector, which would write to each of them."""
+    hook = (
+        "import gc, os; os.register_at_fork(after_in_child=lambda: print(gc.get_freeze_count(), file=open({!r}, 'a')))"
+    )
+    (tmp_path / "sitecustomize.py").write_text(hook.format(str(tmp_path / "frozen")))
+    (tmp_path / "frozen").touch()
+    serve(name, LAB_WORKERS="3", PYTHONPATH=str(tmp_path))
+    wait_until(lambda: len((tmp_path / "frozen").read_text().split()) == 3)
+    assert min(map(int, (tmp_path / "frozen").read_text().split())) > 1000
