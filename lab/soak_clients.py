@@ -30,7 +30,7 @@ from services.protocol import Address, Close, Compute, Connection, Send
 
 # Clients at a time of a model that serves as many as come, of how many there is one who means no good, and how many
 # times as many a crowd is. After a crowd, an allocator's pools have room for whatever order fewer come and go in:
-# without it, they fill up for hours, as with a leak.
+# without it, they fill up for long, as with a leak.
 _FEW = 7
 _ONE_IN = 7
 _CROWD = 4

@@ -15,6 +15,9 @@ VARIABLE = "LAB_FEED"
 # And the one with the faults that may be asked for, separated by commas.
 FAULTS_VARIABLE = "LAB_FAULTS"
 
+# The form is open to whoever gets to it: nothing stays broken for longer.
+MOST_FAULT_SECONDS = 600.0
+
 # How such a line begins, on the generator's stdout among others.
 _REQUEST = "LOAD-FAULT "
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import gevent
 
-from lab.usage import FAULTS_VARIABLE, FaultRequest
+from lab.usage import FAULTS_VARIABLE, MOST_FAULT_SECONDS, FaultRequest
 
 if TYPE_CHECKING:
     from locust.env import Environment
@@ -32,8 +32,8 @@ def add_options(parser: ArgumentParser) -> None:
 
 def find_objection(options: Any) -> str | None:
     """What is wrong with what was chosen; None if nothing is."""
-    if _is_asked_for(options) and not (options.fault_after >= 0 and options.fault_for > 0):
-        return "a fault comes after 0 seconds or more, and lasts for more than 0"
+    if _is_asked_for(options) and not (options.fault_after >= 0 and 0 < options.fault_for <= MOST_FAULT_SECONDS):
+        return f"a fault comes after 0 seconds or more, and lasts for more than 0 and at most {MOST_FAULT_SECONDS:g}"
     return None
 
 

@@ -15,10 +15,7 @@ from lab.errors import LabError
 from lab.faults import Fault, NotHealedError, Stamp, applied
 from lab.faults.scorecard import FAULTS
 from lab.faults.timeline import note
-from lab.usage import FaultRequest
-
-# The form is open to whoever gets to it: nothing stays broken for longer.
-MOST_SECONDS = 600.0
+from lab.usage import MOST_FAULT_SECONDS, FaultRequest
 
 
 class Requests:
@@ -73,8 +70,8 @@ class Requests:
             return f"there is no fault {request.fault!r}"
         if foreign := set(request.models) - self._models:
             return f"{', '.join(sorted(foreign))} cannot be broken: not of this load"
-        if not 0 < request.seconds <= MOST_SECONDS:
-            return f"a fault lasts for more than 0 and at most {MOST_SECONDS:g} s, not for {request.seconds:g}"
+        if not 0 < request.seconds <= MOST_FAULT_SECONDS:
+            return f"a fault lasts for more than 0 and at most {MOST_FAULT_SECONDS:g} s, not for {request.seconds:g}"
         return None
 
     def _break(self, request: FaultRequest) -> None:
@@ -113,7 +110,7 @@ def break_together(
     """
     stamps = []
     with ExitStack() as stack:
-        for model in models:
+        for model in dict.fromkeys(models):
             try:
                 stamps.append(stack.enter_context(applied(fault, backend, model)))
             except NotHealedError:

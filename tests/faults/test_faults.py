@@ -24,12 +24,13 @@ from lab.faults.command import exit_code
 from lab.faults.crowd import judge_cost
 from lab.faults.family import LIMIT
 from lab.faults.scorecard import FAULTS, Score, Verdict, apply
+from lab.faults.watch import show
 from services.protocol import Address
 from tests.faults.conftest import CATALOGUE, eventually
 
 pytestmark = pytest.mark.xdist_group("faults-lab")
 
-MODEL, WITH_WORKERS = "asyncio_streams", "prefork"
+MODEL, WITH_WORKERS, ONE_AT_A_TIME = "asyncio_streams", "prefork", "plain_socket"
 # Those that need no container.
 LOCAL = ("nothing", "drain", "kill", "pause", "starve", "memory", "descriptors")
 
@@ -37,7 +38,7 @@ LOCAL = ("nothing", "drain", "kill", "pause", "starve", "memory", "descriptors")
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Processes]:
     backend = Processes(f"faults-{os.getpid()}", CATALOGUE)
-    backend.up([MODEL, WITH_WORKERS])
+    backend.up([MODEL, WITH_WORKERS, ONE_AT_A_TIME])
     yield backend
     backend.down()
     assert not find_stamps(backend.project).exists()
@@ -78,6 +79,14 @@ def test_a_fault_is_applied_mended_and_judged(lab: Processes, fault: str, twin: 
     else:
         # The twin of what ends a model ends nothing, not even to mend it.
         assert ([process.pid for process in family(lab, model)] != before) == (fault in ("drain", "kill") and not twin)
+
+
+def test_of_a_model_without_a_witness_the_account_tells_how_long(lab: Processes) -> None:
+    score = apply(lab, ONE_AT_A_TIME, "pause", seed=2)
+    assert score is not None
+    assert score.account is not None
+    assert score.account.silence >= FAULTS["pause"].hold
+    assert f"whose own clients waited {show(score.account.silence)} at most" in score.reason
 
 
 def is_stopped(lab: Processes) -> bool:

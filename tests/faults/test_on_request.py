@@ -15,9 +15,9 @@ import pytest
 from lab.backends.processes import Processes
 from lab.client import call
 from lab.faults import find_address
-from lab.faults.on_request import MOST_SECONDS, Requests
+from lab.faults.on_request import Requests
 from lab.feed import list_faults
-from lab.usage import FaultRequest
+from lab.usage import MOST_FAULT_SECONDS, FaultRequest
 from tests.faults.conftest import CATALOGUE, eventually
 
 MODELS = ["asyncio_streams", "plain_socket"]
@@ -73,7 +73,7 @@ def test_all_models_are_broken_at_once_and_mended(
         monkeypatch.undo()
         eventually(lambda: all(psutil.Process(lab.pid(name)).status() == psutil.STATUS_STOPPED for name in MODELS))
 
-    line = FaultRequest("pause", tuple(MODELS), 7.0).encode()
+    line = FaultRequest("pause", (*MODELS, MODELS[0]), 7.0).encode()
     write(tmp_path, f"locust says\n{line[:20]}")
     requests.advance()
     assert capsys.readouterr().out == "locust says\n"
@@ -112,7 +112,7 @@ def test_what_cannot_be_had_is_said_where_it_is_shown(
         (FaultRequest("kill", (MODELS[0], "prefork"), 1.0), "prefork cannot be broken"),
         (FaultRequest("pause", (MODELS[0],), 0.0), "not for 0"),
         (FaultRequest("pause", (MODELS[0],), float("nan")), "not for nan"),
-        (FaultRequest("pause", (MODELS[0],), MOST_SECONDS + 1), "at most 600 s"),
+        (FaultRequest("pause", (MODELS[0],), MOST_FAULT_SECONDS + 1), "at most 600 s"),
     ],
 )
 def test_nothing_else_is_done(

@@ -46,6 +46,8 @@ def test_there_are_fields_only_where_a_lab_can_break_something(monkeypatch):
         (("--fault", "pause", "--fault-after", "-0.1"), False),
         (("--fault", "pause", "--fault-after", "nan"), False),
         (("--fault", "pause", "--fault-for", "0"), False),
+        (("--fault", "pause", "--fault-for", "600"), True),
+        (("--fault", "pause", "--fault-for", "601"), False),
     ],
 )
 def test_times_that_cannot_be_meant_are_objected_to(monkeypatch, words, is_fine):
