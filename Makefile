@@ -124,7 +124,10 @@ audit: ## whether a known vulnerability is in what is locked; asks a public serv
 	done
 
 ## Change it
-.PHONY: lint types fmt docs screenshot lock clean
+.PHONY: mutants lint types fmt docs screenshot lock clean
+mutants: .venv/dev.stamp ## plant faults in the code that carries figures: which does no test notice? (MODULES=bench: a part)
+	@$(BIN)/python -m tools.mutants $(MODULES)
+
 lint: .venv/dev.stamp ## style
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check

@@ -1,0 +1,186 @@
+"""Plant faults, print which of them no test notices, and fail on a survivor that is not accepted.
+
+    python -m tools.mutants                        every module of modules.py
+    python -m tools.mutants lab/verdict.py         this one (or: every module of the group `bench`)
+    python -m tools.mutants --seconds 60 --changed a sample, of what has changed since the last landing
+    python -m tools.mutants --accept 'REASON' lab/verdict.py     accept its survivors; then edit accepted.toml
+
+Exit code: 0 when each survivor is accepted, 1 when one is not, 2 when the tests themselves fail.
+"""
+
+import argparse
+import concurrent.futures
+import json
+import random
+import subprocess
+import sys
+import tomllib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tools.mutants.modules import GROUPS, ROOT, Group
+from tools.mutants.session import KILLED, SURVIVED, TIMED_OUT, UNCOVERED, UNFIT
+
+ACCEPTED = Path(__file__).with_name("accepted.toml")
+EQUIVALENT = "equivalent"
+_PROCESSES = 2
+
+
+def read_accepted(path: Path = ACCEPTED) -> dict[str, str]:
+    """Read the accepted survivors: key of the fault -> reason.
+
+    A reason that begins with "equivalent" says that no test can notice the fault, since the code does the same with it.
+    Any other is a debt: the fault counts as not noticed.
+    """
+    found: dict[str, str] = {}
+    for entry in tomllib.loads(path.read_text(encoding="utf-8")).get("accepted", []) if path.exists() else []:
+        for key in entry["faults"]:
+            found[key] = entry["reason"]
+    return found
+
+
+def write_accepted(accepted: dict[str, str], path: Path = ACCEPTED) -> None:
+    """Write them, grouped by reason."""
+    by_reason: dict[str, list[str]] = {}
+    for key, reason in accepted.items():
+        by_reason.setdefault(reason, []).append(key)
+    blocks = ["# Faults that no test notices, and why that is accepted. `make mutants` fails on any other survivor."]
+    for reason in sorted(by_reason):
+        keys = "".join(f"  {json.dumps(key, ensure_ascii=False)},\n" for key in sorted(by_reason[reason]))
+        blocks.append(f"[[accepted]]\nreason = {json.dumps(reason, ensure_ascii=False)}\nfaults = [\n{keys}]")
+    path.write_text("\n\n".join(blocks) + "\n", encoding="utf-8")
+
+
+def run_group(
+    group: Group, modules: Sequence[str], *, seconds: float | None, seed: str, skipped: Iterable[str]
+) -> list[dict[str, Any]]:
+    """Run one group in a process of its own.
+
+    Raises:
+        RuntimeError: the tests fail without any fault, or cannot be collected.
+    """
+    job = {
+        "root": str(ROOT),
+        "modules": list(modules),
+        "tests": group.list_tests(),
+        "seconds": seconds,
+        "seed": seed,
+        "skipped": sorted(skipped),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "tools.mutants.session"],
+        cwd=ROOT,
+        input=json.dumps(job),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{group.name}: {done.stderr.strip()[-2000:]}")
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def list_changed() -> tuple[set[str], str]:
+    """Give the files that differ from upstream, or else from the last commit, and the seed of a sample: the commit."""
+
+    def git(*arguments: str) -> list[str]:
+        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603, S607
+        return done.stdout.split("\n") if not done.returncode else []
+
+    changed = {line for line in git("diff", "--name-only", "@{upstream}") if line}
+    changed = changed or {line for line in git("diff", "--name-only", "HEAD~1") if line}
+    head = git("rev-parse", "HEAD")
+    return changed, head[0] if head else ""
+
+
+def key_of(row: dict[str, Any]) -> str:
+    """Name the fault as `Mutant.key` does."""
+    return f"{row['module']}::{row['scope']}::{row['code']}::{row['change']}"
+
+
+def score(rows: Sequence[dict[str, Any]], accepted: dict[str, str]) -> tuple[int, int]:
+    """Count the faults that were noticed, and those that could be: without the equivalent ones."""
+    possible = [
+        row for row in rows if row["outcome"] != UNFIT and not accepted.get(key_of(row), "").startswith(EQUIVALENT)
+    ]
+    return sum(row["outcome"] in (KILLED, TIMED_OUT) for row in possible), len(possible)
+
+
+def show(rows: Sequence[dict[str, Any]], accepted: dict[str, str]) -> list[dict[str, Any]]:
+    """Print a line for each module and each survivor that is not accepted; return these."""
+    print(f"{'module':<34} {'faults':>6} {'noticed':>8} {'accepted':>9} {'score':>6}")
+    for module in sorted({row["module"] for row in rows}):
+        own = [row for row in rows if row["module"] == module]
+        killed, possible = score(own, accepted)
+        listed = sum(key_of(row) in accepted for row in own)
+        share = f"{killed / possible:.1%}" if possible else "-"
+        print(f"{module:<34} {len(own):>6} {killed:>8} {listed:>9} {share:>6}")
+    killed, possible = score(rows, accepted)
+    outcomes = Counter(row["outcome"] for row in rows)
+    details = ", ".join(f"{count} {name}" for name, count in outcomes.most_common())
+    print(f"all: {killed} of {possible} noticed ({killed / max(possible, 1):.1%}); {details}")
+    new = [row for row in rows if row["outcome"] in (SURVIVED, UNCOVERED) and key_of(row) not in accepted]
+    for row in new:
+        where = f"{row['module']}:{row['line']}: {row['outcome']}: in {row['scope'] or 'the module'}"
+        print(f"{where}: {row['code']}  [{row['change']}]")
+    return new
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tools.mutants", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("modules", nargs="*", metavar="MODULE", help="files, or names of groups (default: all)")
+    parser.add_argument("--changed", action="store_true", help="only modules that have changed; all, if none has")
+    parser.add_argument(
+        "--seconds", type=float, help="a sample of two groups, for at most this time (default: every fault)"
+    )
+    parser.add_argument("--accept", metavar="REASON", help="accept the survivors for this reason")
+    options = parser.parse_args()
+
+    wanted, seed = set(options.modules), ""
+    if options.changed:
+        wanted, seed = list_changed()
+    chosen = []
+    for group in GROUPS:
+        modules = group.list_modules()
+        if group.name not in wanted:
+            modules = [module for module in modules if module in wanted]
+        if modules:
+            chosen.append((group, modules))
+    if not chosen:
+        if options.modules:
+            parser.error(f"no faults are planted in {', '.join(options.modules)}: see tools/mutants/modules.py")
+        chosen = [(group, group.list_modules()) for group in GROUPS]
+
+    if options.seconds is not None:
+        # Two groups run at a time: with more of them, those that come later would exceed the time.
+        chosen = random.Random(seed).sample(chosen, min(_PROCESSES, len(chosen)))  # noqa: S311  # no secret
+    accepted = read_accepted()
+    rows: list[dict[str, Any]] = []
+    with concurrent.futures.ThreadPoolExecutor(max_workers=_PROCESSES) as pool:
+        skipped = set(accepted) if options.seconds is not None else set()
+        running = [
+            pool.submit(run_group, group, modules, seconds=options.seconds, seed=seed, skipped=skipped)
+            for group, modules in chosen
+        ]
+        try:
+            for found in concurrent.futures.as_completed(running):
+                rows += found.result()
+        except RuntimeError as error:
+            print(error, file=sys.stderr)
+            return 2
+    rows.sort(key=lambda row: (row["module"], row["line"], row["number"]))
+    new = show(rows, accepted)
+    if options.accept:
+        write_accepted(accepted | {key_of(row): options.accept for row in new})
+        return 0
+    if options.seconds is None and not options.modules:
+        known = {key_of(row) for row in rows if row["outcome"] in (SURVIVED, UNCOVERED)}
+        for key in sorted(set(accepted) - known):
+            print(f"accepted, but noticed now or gone: {key}")
+    return 1 if new else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,336 @@
+"""Run the covering tests against each fault of some modules, in one process that forks for each fault.
+
+Strategy: to start pytest costs seconds, and a fault needs milliseconds. So the tests are collected and run once, with
+coverage by test; then each fault gets a child of this process (fork), which puts the faulty code in the place of
+the right one and runs the tests that execute its line, quickest first, until one fails.
+
+The faulty module is executed anew, and its parts are moved into the module that is there: the code of each function
+(the function stays the same object, so whoever has imported it has the faulty one), and constants by name in every
+module that has imported them. A process that a test starts runs the right code, so only unit tests
+count here.
+
+Called as `python -m tools.mutants.session`, with a `Job` as JSON in stdin; prints a line of JSON for each fault.
+"""
+
+import ast
+import functools
+import json
+import os
+import random
+import signal
+import sys
+import time
+import types
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import coverage
+import pytest
+from _pytest.runner import runtestprotocol
+
+from tools.mutants.operators import Mutant, find_mutants, plant
+
+# A test that takes longer is no unit test.
+_SLOWEST = 2.0
+# Seconds for the tests of one fault: a fault may make a loop endless, and that is noticed too.
+_TIMEOUT = 5.0
+_TIMES = 10.0
+
+KILLED, SURVIVED, TIMED_OUT, UNCOVERED, UNFIT = "killed", "survived", "timed out", "uncovered", "unfit"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What one process does.
+
+    Args:
+        root: folder of the project; it is also where Python looks for modules.
+        modules: files whose faults are planted, from the root.
+        tests: test files to collect.
+        seconds: stop after this time, which includes the run without a fault; None for all faults.
+        seed: for the order of the faults where there is not time for all.
+        skipped: keys of faults that are left out.
+    """
+
+    root: Path
+    modules: tuple[str, ...]
+    tests: tuple[str, ...]
+    seconds: float | None = None
+    seed: str = ""
+    skipped: frozenset[str] = field(default_factory=frozenset)
+
+
+class Session:
+    """The pytest plugin that does the work instead of pytest's own loop."""
+
+    def __init__(self, job: Job, report: Any) -> None:
+        self.job = job
+        self.report = report
+        self.durations: dict[str, float] = {}
+        self.covering: dict[tuple[str, int], list[pytest.Item]] = {}
+        self.failed: list[str] = []
+        self.started = time.monotonic()
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        # A collection that failed would leave tests out, and faults would survive for want of them.
+        if session.testsfailed:
+            raise session.Interrupted(f"{session.testsfailed} errors during collection")
+        self._run_once(session.items)
+        if self.failed:
+            raise session.Failed(f"without any fault, these tests fail: {', '.join(self.failed)}")
+        deadline = None if self.job.seconds is None else self.started + self.job.seconds
+        for mutant in self._choose():
+            if deadline is not None and time.monotonic() > deadline:
+                break
+            outcome, test = self._try(mutant)
+            print(json.dumps(asdict(mutant) | {"outcome": outcome, "test": test}), file=self.report, flush=True)
+        return True
+
+    def _choose(self) -> list[Mutant]:
+        found = [
+            mutant for module in self.job.modules for mutant in find_mutants(self.job.root / module, self.job.root)
+        ]
+        found = [mutant for mutant in found if mutant.key not in self.job.skipped]
+        if self.job.seconds is not None:
+            random.Random(self.job.seed).shuffle(found)  # noqa: S311  # a sample, no secret
+        return found
+
+    def _run_once(self, items: Sequence[pytest.Item]) -> None:
+        """Run every test without a fault: how long it takes, and which lines it executes."""
+        files = [str(self.job.root / module) for module in self.job.modules]
+        recorder = coverage.Coverage(data_file=None, include=files, config_file=False, messages=False)
+        recorder.start()
+        for item in items:
+            recorder.switch_context(item.nodeid)
+            started = time.monotonic()
+            reports = runtestprotocol(item, log=False, nextitem=None)
+            self.durations[item.nodeid] = time.monotonic() - started
+            if any(report.failed for report in reports):
+                self.failed.append(item.nodeid)
+        recorder.stop()
+        by_id = {item.nodeid: item for item in items}
+        data = recorder.get_data()
+        for module, name in zip(self.job.modules, files, strict=True):
+            for line, tests in data.contexts_by_lineno(name).items():
+                covering = [by_id[test] for test in tests if test in by_id and self.durations[test] <= _SLOWEST]
+                self.covering[module, line] = sorted(covering, key=lambda item: self.durations[item.nodeid])
+
+    def _tests_of(self, mutant: Mutant) -> list[pytest.Item]:
+        if mutant.scope and (found := self.covering.get((mutant.module, mutant.line))):
+            return found
+        # The top of a module, the body of a class or a default: executed by the import, so any test of the module may
+        # see it.
+        if self._is_executed_at_import(mutant):
+            found = [item for (module, _), items in self.covering.items() if module == mutant.module for item in items]
+            return sorted(set(found), key=lambda item: self.durations[item.nodeid])
+        return []
+
+    @functools.cached_property
+    def _import_lines(self) -> set[tuple[str, int]]:
+        return {
+            (module, line)
+            for module in self.job.modules
+            for line in _lines_at_import((self.job.root / module).read_text(encoding="utf-8"))
+        }
+
+    def _is_executed_at_import(self, mutant: Mutant) -> bool:
+        return (mutant.module, mutant.line) in self._import_lines
+
+    def _try(self, mutant: Mutant) -> tuple[str, str]:
+        """Plant one fault in a child and run the tests that cover it there."""
+        items = self._tests_of(mutant)
+        if not items:
+            return UNCOVERED, ""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        reading, writing = os.pipe()
+        pid = os.fork()
+        if not pid:
+            os.close(reading)
+            _be_child(mutant, self.job.root, items, writing)
+        os.close(writing)
+        deadline = time.monotonic() + max(_TIMEOUT, _TIMES * sum(self.durations[item.nodeid] for item in items))
+        timed_out = False
+        while os.waitpid(pid, os.WNOHANG) == (0, 0):
+            if time.monotonic() > deadline:
+                timed_out = True
+                os.killpg(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+                break
+            time.sleep(0.001)
+        with os.fdopen(reading) as pipe:
+            said = "" if timed_out else pipe.read()
+        if timed_out:
+            return TIMED_OUT, ""
+        if not said:  # the child died: of the fault
+            return KILLED, ""
+        outcome, _, test = said.partition(" ")
+        return outcome, test
+
+
+def _be_child(mutant: Mutant, root: Path, items: Sequence[pytest.Item], writing: int) -> None:
+    """Never return."""
+    os.setpgid(0, 0)
+    said = KILLED
+    try:
+        try:
+            put_in_place(mutant, root)
+        except ValueError:
+            said = UNFIT
+        else:
+            said = SURVIVED
+            for item, following in zip(items, [*items[1:], None], strict=True):
+                if any(report.failed for report in runtestprotocol(item, log=False, nextitem=following)):
+                    said = f"{KILLED} {item.nodeid}"
+                    break
+    except BaseException:  # whatever a fault makes of the tests' own machinery, it was noticed
+        said = KILLED
+    finally:
+        os.write(writing, said.encode())
+        os._exit(0)
+
+
+def put_in_place(mutant: Mutant, root: Path) -> None:
+    """Replace what a module defines with what it defines with this fault.
+
+    Raises:
+        ValueError: the faulty code does not fit in the place of the right one.
+    """
+    path = root / mutant.module
+    name = ".".join(Path(mutant.module).with_suffix("").parts).removesuffix(".__init__")
+    module = sys.modules[name]
+    faulty = types.ModuleType(name)
+    faulty.__file__, faulty.__package__ = str(path), module.__package__
+    if hasattr(module, "__path__"):
+        faulty.__path__ = module.__path__
+    sys.modules[name] = faulty  # a dataclass looks its module up while it is made
+    try:
+        exec(compile(plant(path, mutant.number), str(path), "exec"), faulty.__dict__)  # noqa: S102
+    finally:
+        sys.modules[name] = module
+    moved: set[int] = set()
+    for key, new in list(vars(faulty).items()):
+        if not key.startswith("__") and key in vars(module):
+            _move(vars(module)[key], new, module, key, moved)
+
+
+def _move(old: Any, new: Any, module: types.ModuleType, key: str, moved: set[int]) -> None:
+    name = module.__name__
+    if old is new or id(old) in moved:
+        return
+    moved.add(id(old))
+    if isinstance(old, type):
+        if old.__module__ == name:
+            for attribute, value in list(vars(new).items()):
+                _move_attribute(old, attribute, value, module, moved)
+        return
+    function = _function_in(old)
+    if function is not None:
+        if function.__module__ == name:
+            _move_function(function, _function_in(new))
+        return
+    if isinstance(new, types.ModuleType) or _is_same(old, new):
+        return
+    if isinstance(old, dict) and isinstance(new, dict) and not _holds_code(new, name):
+        old.clear()
+        old.update(new)
+        return
+    if _is_plain(new):
+        for other in list(sys.modules.values()):
+            names = getattr(other, "__dict__", None)
+            if isinstance(names, dict):
+                for found in [item for item, value in list(names.items()) if value is old and item == key]:
+                    names[found] = new
+
+
+def _move_attribute(owner: type, attribute: str, new: Any, module: types.ModuleType, moved: set[int]) -> None:
+    old = vars(owner).get(attribute)
+    if isinstance(old, property) and isinstance(new, property):
+        for part in ("fget", "fset", "fdel"):
+            if getattr(old, part) and getattr(new, part):
+                _move_function(getattr(old, part), getattr(new, part))
+    elif isinstance(old, type) and isinstance(new, type):
+        for inner, value in list(vars(new).items()):
+            _move_attribute(old, inner, value, module, moved)
+    elif (function := _function_in(old)) is not None:
+        _move_function(function, _function_in(new))
+    elif not attribute.startswith("__") and _is_plain(new) and not _is_same(old, new):
+        setattr(owner, attribute, new)
+
+
+def _function_in(value: Any) -> types.FunctionType | None:
+    """Give the function that is behind a method, a decorator, a cache or a command of click."""
+    for _ in range(10):
+        if isinstance(value, staticmethod | classmethod):
+            value = value.__func__
+        elif hasattr(value, "__wrapped__"):
+            value = value.__wrapped__
+        elif isinstance(value, functools.cached_property | functools.partial):
+            value = value.func
+        elif not isinstance(value, type) and callable(getattr(value, "callback", None)):
+            value = value.callback
+        else:
+            break
+    return value if isinstance(value, types.FunctionType) else None
+
+
+def _move_function(old: types.FunctionType, new: types.FunctionType | None) -> None:
+    if new is None:
+        raise ValueError(f"{old.__qualname__} is no function any more")
+    old.__code__ = new.__code__
+    old.__defaults__, old.__kwdefaults__ = new.__defaults__, new.__kwdefaults__
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, int | float | str | bytes | tuple | list | set | frozenset | dict | type(None)) and (
+        not hasattr(value, "__dict__")
+    )
+
+
+def _holds_code(value: dict[Any, Any], name: str) -> bool:
+    return any(getattr(item, "__module__", None) == name for item in value.values())
+
+
+def _is_same(old: Any, new: Any) -> bool:
+    return type(old) is type(new) and bool(repr(old) == repr(new))
+
+
+def _lines_at_import(source: str) -> Iterator[int]:
+    """Give the lines of statements that an import executes: all but the bodies of functions."""
+
+    def walk(body: Sequence[ast.stmt]) -> Iterator[int]:
+        for statement in body:
+            yield statement.lineno
+            if not isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
+                for block in ("body", "orelse", "finalbody"):
+                    yield from walk(getattr(statement, block, []))
+
+    yield from walk(ast.parse(source).body)
+
+
+def main() -> int:
+    data = json.load(sys.stdin)
+    job = Job(
+        Path(data["root"]),
+        tuple(data["modules"]),
+        tuple(data["tests"]),
+        data["seconds"],
+        data["seed"],
+        frozenset(data["skipped"]),
+    )
+    # What tests print goes elsewhere: stdout is the parent's.
+    report = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    os.chdir(job.root)
+    sys.path.insert(0, str(job.root))
+    plugins = ["no:xdist", "no:cacheprovider"]
+    options = [option for plugin in plugins for option in ("-p", plugin)]
+    arguments = ["-q", "-x", *options, "-o", "addopts=--import-mode=importlib", *job.tests]
+    return int(pytest.main(arguments, plugins=[Session(job, report)]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
