@@ -1,0 +1,420 @@
+"""The figures of a stored run, against numbers worked out by hand. Each model and each round has its own."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from lab.bench.comparison import Share, compare, find_differences, find_other_conditions
+from lab.bench.findings import Comparison, Findings, read_findings
+from lab.bench.plan import Plan
+from lab.measurement import Measurement
+from lab.store import Run
+from lab.verdict import Bound, Verdict
+from tests.made_up import MEASUREMENT
+
+ROUNDS = 3
+GENERATOR = Verdict(Bound.GENERATOR, "the generator used 99% of its core")
+
+Store = Callable[..., Findings]
+
+
+def make(rate: float, cpu: float | None = None, p99: float | None = None, **changes: Any) -> Measurement:
+    """A measurement of one second with this rate, CPU per request and p99, in microseconds."""
+    times = {} if p99 is None else {"histogram": ((p99 / 2, 98), (p99, 2))}
+    return replace(MEASUREMENT, answered=round(rate), seconds=1.0, server_cpu_us=cpu, **times | changes)  # type: ignore[arg-type]
+
+
+def rounds(*values: tuple[float, float, float]) -> list[Measurement]:
+    return [make(*value) for value in values]
+
+
+@pytest.fixture
+def store(tmp_path: Path, make_plan: Callable[..., Plan]) -> Store:
+    """Keep measurements as the rounds of a run, and read it."""
+
+    def keep(
+        rows: Mapping[str, Sequence[Measurement | None]],
+        *,
+        way: str = "closed",
+        sweep: Mapping[tuple[str, int], Measurement] | None = None,
+        unsound: Sequence[str] = (),
+        environment: Mapping[str, Any] | None = None,
+        **changes: Any,
+    ) -> Findings:
+        names = tuple(name for name in rows if not name.startswith("again-"))
+        plan = make_plan(**{"models": names, "ways": (way,), "twin": None} | changes)
+        run = Run.create("bench", {"plan": plan.as_json(), "environment": environment or {}}, root=tmp_path)
+        for name in unsound:
+            run.keep(f"conformance/{name}", {"passed": 5, "failed": 2, "xfailed": 0})
+        for model, found in rows.items():
+            for number, item in enumerate(found, 1):
+                record = {"failure": f"{model} failed in round {number}"}
+                if item is not None:
+                    record = {"measurement": json.loads(json.dumps(replace(item, model=model).as_json()))}
+                run.keep(f"round-{number}/session/{model}/{way}", record)
+        for (model, users), item in (sweep or {}).items():
+            run.keep(f"sweep/session/{model}/{users}", {"measurement": json.loads(json.dumps(item.as_json()))})
+        return read_findings(Run.open(run.folder))
+
+    return keep
+
+
+def row_of(found: Findings, model: str) -> Any:
+    return found.rows["session", model, "closed"]
+
+
+# Three models with figures of their own in each round. Best rate: c; least CPU: b; best p99: a.
+A = rounds((1000, 30, 100), (1100, 33, 110), (1050, 31, 105))
+B = rounds((2000, 10, 900), (2200, 11, 910), (2100, 12, 920))
+C = rounds((3000, 20, 500), (3300, 22, 550), (3150, 21, 520))
+# The second server of a: it is 20 requests/s slower in the first round, the same in the second, 70 faster in the third.
+AGAIN_A = rounds((980, 33, 100), (1100, 33, 121), (1120, 35, 105))
+ALL = {"a": A, "b": B, "c": C}
+
+
+@pytest.mark.parametrize(
+    ("figure", "middle", "low", "high"), [("rate", 1050, 1000, 1100), ("cpu_us", 31, 30, 33), ("p99_us", 105, 100, 110)]
+)
+def test_estimate_of_three_rounds_is_their_median_from_the_least_to_the_most(
+    store: Store, figure: str, middle: float, low: float, high: float
+) -> None:
+    found = row_of(store(ALL), "a").read(figure)
+    assert (found.middle, found.low, found.high, found.repeats) == (middle, low, high, 3)
+
+
+def test_p50_of_a_row_is_the_median_of_the_rounds(store: Store) -> None:
+    # The p50 of each round is half of its p99: 50, 55, 52.5 µs.
+    row = row_of(store(ALL), "a")
+    assert row.read("p50_us").middle == 52.5
+    assert row.percentile(0.5) == pytest.approx(52.5e-6)
+    assert row.percentile(0.99) == pytest.approx(105e-6)
+
+
+@pytest.mark.parametrize(
+    ("figure", "order"), [("rate", ["c", "b", "a"]), ("cpu_us", ["b", "c", "a"]), ("p99_us", ["a", "c", "b"])]
+)
+def test_more_is_better_for_a_rate_and_worse_for_cpu_and_times(store: Store, figure: str, order: list[str]) -> None:
+    found = store(ALL)
+    places = found.rank(found.list_rows("session", "closed"), figure)
+    assert list(places) == order
+    assert list(places.values()) == [(1, 1), (2, 2), (3, 3)]
+
+
+def test_noise_is_the_median_over_the_rounds_of_what_two_servers_of_one_model_differ_by(store: Store) -> None:
+    found = store(ALL | {"again-a": AGAIN_A}, twin="a")
+    # |1000 - 980| / 990 = 0.020202; 0 / 1100 = 0; |1050 - 1120| / 1085 = 0.064516. The one in the middle is the first.
+    assert found.noise("rate") == pytest.approx(20 / 990)
+    # |30 - 33| / 31.5 = 0.0952; 0; |31 - 35| / 33 = 0.1212.
+    assert found.noise("cpu_us") == pytest.approx(3 / 31.5)
+    # 0; |110 - 121| / 115.5 = 0.0952; 0.
+    assert found.noise("p99_us") == 0.0
+    assert store(ALL).noise("rate") is None
+
+
+def test_noise_makes_a_tie_of_what_would_be_two_places(store: Store) -> None:
+    # 1000 to 1020 and 1040 to 1060 lie apart. Widened by 3 % of their medians (1010, 1050) they do not:
+    # 1010 + 10 + 30.3 = 1050.3 > 1050 - 10 - 31.5 = 1008.5.
+    rows = {"a": [make(1000), make(1010), make(1020)], "b": [make(1040), make(1050), make(1060)]}
+    found = store(rows)
+    assert found.rank(found.list_rows("session", "closed"), "rate") == {"b": (1, 1), "a": (2, 2)}
+    again = [make(item.rate * 1.03) for item in rows["a"]]
+    found = store(rows | {"again-a": again}, twin="a")
+    assert found.noise("rate") == pytest.approx(0.0296, abs=0.0005)
+    assert found.rank(found.list_rows("session", "closed"), "rate") == {"b": (1, 2), "a": (1, 2)}
+
+
+def test_drift_is_the_median_change_from_the_first_round_to_the_last(store: Store) -> None:
+    # a: 1050 / 1000 - 1 = 0.05; b: 2100 / 2000 - 1 = 0.05; c: 3150 / 3000 - 1 = 0.05. CPU: 1/30, 2/10, 1/20.
+    found = store(ALL)
+    assert found.drift("rate") == pytest.approx(0.05)
+    assert found.drift("cpu_us") == pytest.approx(0.05)
+    two = store({"a": A[:2], "b": B[:2]}, rounds=2)
+    # 1100 / 1000 and 2200 / 2000.
+    assert two.drift("rate") == pytest.approx(0.1)
+    assert store({"a": A[:1]}, rounds=1).drift("rate") is None
+
+
+def test_rate_with_one_lower_bound_among_its_rounds_is_a_lower_bound_and_its_cpu_is_not(store: Store) -> None:
+    row = row_of(store({"a": [make(1000, 30), make(900, 31, verdict=GENERATOR), make(1100, 32)]}), "a")
+    assert row.is_lower_bound
+    assert (row.read("rate").low, row.read("rate").is_lower_bound) == (900, True)
+    assert not row.read("cpu_us").is_lower_bound
+    assert not row_of(store(ALL), "a").is_lower_bound
+
+
+def test_most_memory_of_a_row_is_that_of_its_largest_round(store: Store) -> None:
+    row = row_of(store({"a": [make(1, memory_bytes=5), make(1, memory_bytes=None), make(1, memory_bytes=3)]}), "a")
+    assert row.memory_bytes == 5
+    assert row_of(store({"a": [make(1, memory_bytes=None)] * 3}), "a").memory_bytes is None
+
+
+def test_failed_ratio_counts_the_failures_of_all_rounds_among_all_exchanges(store: Store) -> None:
+    found = store({"a": [make(70, failures={"reset": 10}), make(100, failures={"reset": 5, "timeout": 15}), make(100)]})
+    row = row_of(found, "a")
+    assert row.failed == {"reset": 15, "timeout": 15}
+    # 30 of 30 + 270.
+    assert row.failed_ratio == pytest.approx(0.1)
+    assert row_of(store(ALL), "a").failed_ratio == 0.0
+
+
+def test_reason_of_a_row_is_that_of_its_most_frequent_verdict(store: Store) -> None:
+    one, other = Verdict(Bound.SERVER, "server once"), Verdict(Bound.WAITING, "waiting twice")
+    found = store({"a": [make(1, verdict=one), make(1, verdict=other), make(1, verdict=other)]})
+    assert row_of(found, "a").reason == "waiting twice"
+    assert row_of(found, "a").verdicts == {"server-bound": 1, "waiting": 2}
+    assert row_of(store({"a": [None, None, None]}), "a").reason == "a failed in round 1"
+
+
+def test_memory_of_a_connection_is_the_slope_between_the_ends_of_the_sweep(store: Store) -> None:
+    def swept(*known: tuple[int, int | None]) -> float | None:
+        levels = {("a", users): make(1, memory_bytes=memory) for users, memory in known}
+        return store(ALL, sweep=levels).connection_bytes("session", "a")
+
+    # (5000 - 1000) bytes for 64 - 4 connections; what lies between does not count.
+    assert swept((4, 1000), (16, 9000), (64, 5000)) == pytest.approx(4000 / 60)
+    assert swept((4, 1000), (64, 900)) == 0.0
+    assert swept((4, 1000), (64, None)) is None
+    assert swept((4, 1000), (16, 1600), (64, None)) == pytest.approx(50.0)
+    assert swept() is None
+
+
+def test_other_clients_rate_that_touches_ours_does_not_differ(store: Store) -> None:
+    ours = row_of(store({"a": [make(90), make(100), make(110)]}), "a").read("rate")
+    theirs = replace(ours, middle=120, low=110, high=130)
+    assert Comparison("a", ours, theirs, None, None, None).differs(0.0) is None
+    assert Comparison("a", ours, replace(theirs, low=110.1), None, None, None).differs(0.0) == "more"
+    assert Comparison("a", theirs, ours, None, None, None).differs(0.0) is None
+    assert Comparison("a", replace(theirs, low=110.1), ours, None, None, None).differs(0.0) == "less"
+
+
+def test_steps_of_redis_benchmark_and_of_the_generators_limit_are_read(store: Store) -> None:
+    found = store(ALL, ceiling="peer_redis")
+    for number, (rate, cores, verdict, theirs) in enumerate(
+        [(100, 0.5, GENERATOR, 210.0), (300, 0.7, MEASUREMENT.verdict, 190.0), (200, 0.9, GENERATOR, 205.0)], 1
+    ):
+        ours = make(rate, 7.0 + number, generator_cores=cores, verdict=verdict)
+        found.run.keep(f"independent/ping/peer_redis/ours-{number}", {"measurement": ours.as_json()})
+        record = {"rate": theirs, "server_cpu_us": 20.0 + number}
+        found.run.keep(f"independent/ping/peer_redis/redis-benchmark-{number}", record)
+    found = read_findings(Run.open(found.run.folder))
+    (check,) = found.comparisons
+    assert (check.ours.middle, check.ours.low, check.ours.is_lower_bound) == (200, 100, True)
+    assert (check.theirs.middle, check.theirs.low, check.theirs.high) == (205, 190, 210)
+    assert (check.our_cost.middle, check.their_cost.middle, check.missing) == (9.0, 22.0, None)
+    assert (found.ceiling.model, found.ceiling.rate.middle, found.ceiling.generator_cores) == ("peer_redis", 200, 0.7)
+    assert found.ceiling.verdicts == {"generator-bound": 2, "server-bound": 1}
+
+
+# Which lab each step asked.
+
+
+def test_control_runs_second_name_is_measured_on_the_second_server(
+    bench: Any, make_plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, str]] = []
+    plain = bench._measure
+
+    def measure(backend: Any, model: Any, scenario: str, **given: Any) -> Measurement:
+        asked.append((backend.project, model.name))
+        # The second server answers 100 requests/s fewer.
+        found = plain(backend, model, scenario, **given)
+        return replace(found, answered=found.answered - (100 if backend.project == "t-twin" else 0))
+
+    monkeypatch.setattr("lab.bench.runner.measure", measure)
+    plan = make_plan(models=("asyncio_streams", "twisted_reactor"), ladder=(16,), ways=("closed",))
+    run = bench.begin(plan)
+    bench.measure(run, plan)
+    found = read_findings(run)
+    assert sorted(set(asked)) == [("t", "asyncio_streams"), ("t", "twisted_reactor"), ("t-twin", "asyncio_streams")]
+    assert asked.count(("t-twin", "asyncio_streams")) == plan.rounds
+    assert row_of(found, "asyncio_streams").read("rate").middle == 10_000
+    assert row_of(found, "again-asyncio_streams").read("rate").middle == 9_900
+    # 100 of a mean of 9,950.
+    assert found.noise("rate") == pytest.approx(100 / 9950)
+
+
+# Two runs.
+
+BASE = {"a": rounds((1000, 100, 500), (1010, 101, 510), (990, 99, 490))}
+
+
+def change(rows: Mapping[str, Sequence[Measurement]], *, rate: float = 1, cpu: float = 1, p99: float = 1) -> Any:
+    return {
+        name: [
+            make(item.rate * rate, item.server_cpu_us * cpu, item.percentile(0.99) * p99)  # type: ignore[operator]
+            for item in found
+        ]
+        for name, found in rows.items()
+    }
+
+
+def differences(before: Findings, after: Findings, threshold: float = 0.1) -> list[tuple[str, bool]]:
+    return [(item.figure, item.is_regression) for item in find_differences(before, after, threshold)]
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({"cpu": 1.5}, [("cpu_us", True)]),
+        ({"cpu": 0.5}, [("cpu_us", False)]),
+        ({"p99": 1.5}, [("p99_us", True)]),
+        ({"p99": 0.5}, [("p99_us", False)]),
+        ({"rate": 1.5}, [("rate", False)]),
+        ({"rate": 0.5}, [("rate", True)]),
+        # Beyond the spread of 1 %, but by less than the threshold of 10 %.
+        ({"cpu": 1.09, "p99": 1.09, "rate": 0.91}, [("rate", False), ("cpu_us", False), ("p99_us", False)]),
+        # Within the spread.
+        ({"cpu": 1.015, "p99": 1.015, "rate": 0.985}, []),
+    ],
+)
+def test_dearer_cpu_and_longer_times_are_regressions_and_a_higher_rate_is_none(
+    store: Store, changed: dict[str, float], expected: list[tuple[str, bool]]
+) -> None:
+    assert differences(store(BASE), store(change(BASE, **changed))) == expected
+
+
+def test_change_of_exactly_the_threshold_is_no_regression(store: Store) -> None:
+    before, after = store({"a": [make(1000, 100)] * 3}), store({"a": [make(1000, 150)] * 3})
+    assert differences(before, after, 0.5) == [("cpu_us", False)]
+    assert differences(before, after, 0.49) == [("cpu_us", True)]
+
+
+@pytest.mark.parametrize("noisy", ["before", "after"])
+def test_change_within_the_noise_of_either_run_is_none(store: Store, noisy: str) -> None:
+    # Two servers of one model differ by 40 of 120 µs: 33 %. A change from 100 to 150 µs is within it:
+    # 100 + 33 + 1 > 150 - 50 - 1.5.
+    again = {"again-a": [make(item.rate, 140) for item in BASE["a"]]}
+    plain = {"before": store(BASE), "after": store(change(BASE, cpu=1.5))}
+    assert differences(plain["before"], plain["after"]) == [("cpu_us", True)]
+    rows = BASE if noisy == "before" else change(BASE, cpu=1.5)
+    if noisy == "after":
+        again = {"again-a": [make(item.rate, 210) for item in BASE["a"]]}
+    plain[noisy] = store(rows | again, twin="a")
+    assert plain[noisy].noise("cpu_us") == pytest.approx(1 / 3, abs=0.01)
+    assert differences(plain["before"], plain["after"]) == []
+
+
+def test_each_figure_of_each_cell_is_compared_after_one_that_has_not_changed(store: Store) -> None:
+    before = store(BASE | {"b": BASE["a"]})
+    after = store(BASE | change({"b": BASE["a"]}, p99=2.0))
+    assert [(item.cell[1], item.figure) for item in find_differences(before, after, 0.1)] == [("b", "p99_us")]
+
+
+def test_cell_that_is_no_longer_measured_is_a_regression_with_its_reason(store: Store) -> None:
+    before = store(BASE | {"b": BASE["a"], "c": BASE["a"]})
+    # b is there without a measurement, c has failed the suite.
+    after = store(BASE | {"b": [None] * 3}, models=("a", "b", "c"), unsound=["c"])
+    found = list(find_differences(before, after, 0.1))
+    assert [(item.cell[1], item.figure, item.is_regression, item.change) for item in found] == [
+        ("b", "rate", True, None),
+        ("c", "rate", True, None),
+    ]
+    assert "b, session, closed: no longer measured: b failed in round 1" in found[0].text
+    assert "2 of 7 conformance tests fail" in found[1].text
+    interrupted = list(find_differences(before, store(BASE, models=("a", "b")), 0.1))
+    assert [item.text for item in interrupted] == [
+        "b, session, closed: no longer measured: the run was interrupted before it"
+    ]
+
+
+@pytest.mark.parametrize("asked", [{"models": ("a",)}, {"works": ("ping",)}, {"ways": ("fixed",)}])
+def test_cell_that_the_second_run_did_not_ask_for_is_not_missed(store: Store, asked: dict[str, Any]) -> None:
+    before = store(BASE | {"b": BASE["a"]})
+    after = store(BASE, **{"models": ("a", "b"), **asked})
+    assert differences(before, after) == []
+
+
+def test_control_run_is_not_compared_and_does_not_end_the_comparison(store: Store) -> None:
+    twin = {"again-a": BASE["a"]}
+    before = store(twin | BASE, twin="a")
+    after = store(change(twin, rate=0.2, p99=2.0) | change(BASE, p99=2.0), twin="a")
+    # The second name has lost 80 % of its rate: that is noise, and no finding. Its p99 has doubled, as that of a has.
+    assert [(item.cell[1], item.figure) for item in find_differences(before, after, 0.1)] == [("a", "p99_us")]
+
+
+def test_failures_that_were_there_before_are_no_regression(store: Store) -> None:
+    failing = {"a": [replace(item, failures={"reset": 1}) for item in BASE["a"]]}
+    assert differences(store(failing), store(failing)) == []
+    assert differences(store(failing), store(BASE)) == []
+    found = list(find_differences(store(BASE), store(failing), 0.1))
+    assert [(item.figure, item.is_regression) for item in found] == [("failures", True)]
+    assert "3 failures, none before: reset" in found[0].text
+
+
+def test_conditions_that_differ_are_named() -> None:
+    before = {"cores": 2, "engine": "20.10", "commit": "a", "backend": "docker"}
+    after = {"cores": 4, "engine": None, "commit": "b", "backend": "docker"}
+    assert list(find_other_conditions(before, after)) == ["engine: 20.10 -> not known", "cores: 2 -> 4"]
+
+
+def run_compare(tmp_path: Path, before: Findings, after: Findings, *more: str) -> tuple[int, str]:
+    arguments = [str(before.run.folder), str(after.run.folder), "--out", str(tmp_path), *more]
+    done = CliRunner().invoke(compare, arguments)
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done.exit_code, done.output
+
+
+@pytest.mark.parametrize(
+    ("changed", "code"),
+    [({"cpu": 1.5}, 1), ({"cpu": 0.5}, 0), ({"p99": 1.5}, 1), ({"rate": 1.5}, 0), ({"cpu": 1.05}, 0)],
+)
+def test_compare_exits_with_1_on_a_regression(
+    store: Store, tmp_path: Path, changed: dict[str, float], code: int
+) -> None:
+    assert run_compare(tmp_path, store(BASE), store(change(BASE, **changed)))[0] == code
+
+
+def test_compare_of_runs_with_nothing_in_common_exits_with_1(store: Store, tmp_path: Path) -> None:
+    code, text = run_compare(tmp_path, store(BASE), store({"b": BASE["a"]}))
+    assert code == 1
+    assert "0 cells in both runs, 0 figures changed beyond noise, 0 worse" in text
+
+
+def test_compare_of_a_case_that_is_no_longer_measured_exits_with_1(store: Store, tmp_path: Path) -> None:
+    code, text = run_compare(tmp_path, store(BASE | {"b": A}), store(BASE | {"b": [None] * 3}))
+    assert code == 1
+    assert "b, session, closed: no longer measured: b failed in round 1" in text
+
+
+def test_compare_counts_cells_without_the_control_run(store: Store, tmp_path: Path) -> None:
+    rows = BASE | {"b": BASE["a"], "again-a": BASE["a"]}
+    code, text = run_compare(tmp_path, store(rows, twin="a"), store(rows, twin="a"))
+    assert (code, text.splitlines()[-1]) == (
+        0,
+        "2 cells in both runs, 0 figures changed beyond noise, 0 worse by more than 10%",
+    )
+
+
+def test_compare_names_other_conditions_and_takes_a_threshold(store: Store, tmp_path: Path) -> None:
+    before = store(BASE, environment={"cores": 2})
+    after = store(change(BASE, cpu=1.3), environment={"cores": 4})
+    code, text = run_compare(tmp_path, before, after, "--threshold", "40%")
+    assert code == 0
+    assert text.startswith("not the same conditions: cores: 2 -> 4\n")
+    assert "1 figures changed beyond noise, 0 worse by more than 40%" in text
+    assert run_compare(tmp_path, before, after, "--threshold", "0.2")[0] == 1
+    assert run_compare(tmp_path, before, after, "--threshold", "0.4")[0] == 0
+
+
+def test_compare_finds_runs_by_their_time_in_the_results_folder(store: Store, tmp_path: Path) -> None:
+    before, after = store(BASE), store(change(BASE, cpu=1.5))
+    done = CliRunner().invoke(compare, [before.run.folder.name, after.run.folder.name, "--out", str(tmp_path)])
+    assert done.exit_code == 1, done.output
+    assert "cpu" in done.output.lower()
+
+
+@pytest.mark.parametrize(("text", "share"), [("10%", 0.1), ("0.25", 0.25), ("150%", 1.5), (" 2.5% ", 0.025)])
+def test_share_is_read_as_percent_or_as_a_part(text: str, share: float) -> None:
+    assert Share().convert(text, None, None) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("text", ["", "ten", "-10%", "10%%", "1e3"])
+def test_text_that_is_no_share_is_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="is not a share such as 10%"):
+        Share().convert(text, None, None)
