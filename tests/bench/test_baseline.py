@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from lab.bench.baseline import BASELINE_FILE, Baseline, find_deviations, render_baseline
+from lab.bench.baseline import BASELINE_FILE, Baseline, find_deviations, read_ratios, render_baseline
 from lab.bench.comparison import compare
 from lab.bench.findings import Findings, read_findings
 from lab.catalogue import Catalogue
@@ -93,8 +93,16 @@ def test_a_model_that_is_measured_no_longer_is_a_regression(baseline: Path, meas
 
 
 def test_the_committed_one_has_a_name(measured: Measure) -> None:
-    code, text = _hold(Path("baseline"), measured())
-    assert code in (0, 1)
+    kept = Baseline.load(BASELINE_FILE)
+    costs = {model: 20.0 * found.middle for (_, model, _), found in kept.ratios.items()}
+    # A run in which each model costs exactly what the committed baseline says; and one in which each costs twice that.
+    plan = {"models": (kept.reference, *costs), "ladder": (16,), "ways": ("closed",)}
+    code, text = _hold(Path("baseline"), measured(costs | {kept.reference: 20.0}, **plan))
+    assert code == 0, text
+    code, _ = _hold(
+        Path("baseline"), measured({name: 2 * cost for name, cost in costs.items()} | {kept.reference: 20.0}, **plan)
+    )
+    assert code == 1
     assert text.startswith(f"the baseline is of {Baseline.load(BASELINE_FILE).made['date']}")
     assert "costs beside that of asyncio_streams" in text
 
@@ -134,3 +142,70 @@ def test_the_committed_one_is_of_models_that_there_are() -> None:
     assert len(kept.ratios) >= 8
     assert all(found.low <= found.middle <= found.high for found in kept.ratios.values())
     assert json.loads(BASELINE_FILE.read_text())["made"]["commit"]
+
+
+def test_ratio_is_against_the_mean_of_both_servers_of_the_reference(bench, make_plan, make_measurement) -> None:
+    # The reference costs 20, its second server 30 µs: 50 µs are twice their mean. In the second round that server was
+    # not measured: 50 / 20. In the third the model was not.
+    plan = make_plan(models=("asyncio_streams", "twisted_reactor"), ways=("closed",))
+    run = bench.begin(plan)
+    costs = {
+        "asyncio_streams": (20.0, 20.0, 20.0),
+        "again-asyncio_streams": (30.0, None, 30.0),
+        "twisted_reactor": (50.0, 50.0, None),
+    }
+    for model, each in costs.items():
+        for number, cost in enumerate(each, 1):
+            found = make_measurement(model=model, server_cpu_us=cost)
+            run.keep(f"round-{number}/session/{model}/closed", {"measurement": found.as_json()})
+    ratios = read_ratios(read_findings(run), "asyncio_streams")
+    assert {cell: (found.low, found.high, found.repeats) for cell, found in ratios.items()} == {
+        ("session", "twisted_reactor", "closed"): (2.0, 2.5, 2)
+    }
+
+
+def test_baseline_file_has_ratios_of_four_digits(measured: Measure) -> None:
+    # 10 / 30 is 0.3333...
+    found = json.loads(render_baseline(measured({"asyncio_streams": 30.0, "plain_socket": 10.0})))
+    assert found["ratios"]["session"]["closed"]["plain_socket"] == [0.3333, 0.3333, 0.3333]
+    assert found["made"]["rounds"] == 3
+
+
+def test_deviation_of_exactly_the_threshold_is_none(measured: Measure) -> None:
+    kept = Baseline.of(measured())
+    dearer = measured({"twisted_reactor": 45.0})
+    # 2.25 / 1.5 - 1 = 0.5, in a closed loop and at the fixed rate.
+    assert [item.is_regression for item in find_deviations(kept, dearer, 0.5)] == []
+    assert [item.is_regression for item in find_deviations(kept, dearer, 0.499)] == [True, True]
+
+
+def test_deviation_within_the_noise_of_the_control_run_is_none(bench, make_plan, make_measurement) -> None:
+    def keep(costs: dict[str, float]) -> Findings:
+        plan = make_plan(models=("asyncio_streams", "twisted_reactor"), ways=("closed",))
+        run = bench.begin(plan)
+        for model, cost in costs.items():
+            for number in (1, 2, 3):
+                found = make_measurement(model=model, server_cpu_us=cost)
+                run.keep(f"round-{number}/session/{model}/closed", {"measurement": found.as_json()})
+        return read_findings(run)
+
+    plain = {"asyncio_streams": 20.0, "again-asyncio_streams": 20.0, "twisted_reactor": 20.0}
+    kept = Baseline.of(keep(plain))
+    # From 1.0 to 1.5 times the reference.
+    assert len(list(find_deviations(kept, keep(plain | {"twisted_reactor": 30.0}), 0.3))) == 1
+    # The two servers of the reference are 10 of 20 µs apart: 50 %.
+    noisy = {"asyncio_streams": 15.0, "again-asyncio_streams": 25.0, "twisted_reactor": 30.0}
+    assert list(find_deviations(kept, keep(noisy), 0.3)) == []
+
+
+def test_deviations_after_a_model_that_is_missing_are_found(baseline: Path, measured: Measure, bench) -> None:
+    bench.failing = {"plain_socket"}
+    found = measured({"twisted_reactor": 60.0})
+    texts = [item.text for item in find_deviations(Baseline.load(baseline), found, 0.3)]
+    assert any("plain_socket, session, closed: no longer measured" in text for text in texts)
+    assert any("twisted_reactor, session, closed: a request costs 3.00 times" in text for text in texts)
+
+
+def test_run_of_one_model_alone_is_no_baseline(measured: Measure) -> None:
+    with pytest.raises(LabError, match="or nothing beside it"):
+        render_baseline(measured(models=("asyncio_streams",)))

@@ -1,6 +1,8 @@
 """Statistics over repeats: against values worked out by hand, and against resampling in earnest."""
 
 import random
+from collections import Counter
+from itertools import product
 from math import inf
 from statistics import median
 
@@ -8,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.bench.estimates import Estimate, compare, drift, estimate, noise_floor, rank
+from lab.bench.estimates import Estimate, _medians, compare, drift, estimate, noise_floor, rank
 
 some = st.lists(st.floats(0.1, 1e6), min_size=1, max_size=9)
 
@@ -109,3 +111,42 @@ def test_a_change_is_one_beyond_the_noise() -> None:
     assert large.is_beyond_noise
     assert large.ratio == pytest.approx(1.21)
     assert compare(_of(0, 0), _of(1, 1)) is None
+
+
+def test_spread_is_half_the_interval_as_a_part_of_the_median() -> None:
+    # (130 - 90) / 2 = 20, of 100.
+    assert Estimate(100.0, 90.0, 130.0, 3).spread == 0.2
+    assert Estimate(0.0, -1.0, 1.0, 3).spread is None
+
+
+def test_chances_of_the_medians_of_four_values() -> None:
+    # 256 resamples; the median is the mean of the second and the third value. It is 1 where three draws or more are 1:
+    # 4 x 3 + 1 = 13. It is 1.5 where two draws are 1 and the least of the others is 2: 6 x (9 - 4) = 30.
+    found: dict[float, float] = {}
+    for middle, chance in _medians([1.0, 2.0, 3.0, 4.0]):
+        found[middle] = found.get(middle, 0.0) + chance * 256
+    counted = Counter(median(draw) for draw in product([1.0, 2.0, 3.0, 4.0], repeat=4))
+    assert found == pytest.approx(dict(counted))
+    assert (counted[1.0], counted[1.5]) == (13, 30)
+
+
+def test_interval_of_seven_values_at_90_percent() -> None:
+    # The median of 7 draws is at most the k-th smallest with the chance 0.0101, 0.0985, 0.3021 for k = 1 to 3.
+    # 5 % lie below the second; by symmetry 5 % above the sixth.
+    assert estimate([1, 2, 3, 4, 5, 6, 7], confidence=0.9) == Estimate(4, 2, 6, 7)
+    # 0.5 % are less than the chance of the smallest.
+    assert estimate([1, 2, 3, 4, 5, 6, 7], confidence=0.99) == Estimate(4, 1, 7, 7)
+    # 2.5 % lie between 0.0101 and 0.0985 as well.
+    assert estimate([1, 2, 3, 4, 5, 6, 7]) == Estimate(4, 2, 6, 7)
+
+
+def test_pairs_without_a_size_are_no_noise() -> None:
+    assert noise_floor([(0.0, 0.0), (1.0, 3.0)]) == 1.0
+    assert noise_floor([(0.2, 0.4)]) == pytest.approx(2 / 3)
+    assert noise_floor([(0.0, 0.0)]) is None
+
+
+def test_comparison_without_noise_takes_the_intervals_as_they_are() -> None:
+    found = compare(_of(99, 101), _of(101.1, 103))
+    assert found is not None
+    assert found.is_beyond_noise

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from math import inf, log
+from typing import Any
 
 import pytest
 
@@ -75,6 +76,42 @@ def test_erlangs_formula() -> None:
     # 100 servers, 90 busy on average.
     assert wait_chance(100, 90.0) == pytest.approx(0.217, abs=0.001)
     assert wait_chance(2, 2.0) == 1.0
+
+
+def test_chance_to_wait_of_a_server_that_is_exactly_busy_is_certain() -> None:
+    assert wait_chance(1, 1.0) == 1.0
+    # C(2, 1.5) by its definition: (a^2/2! x 2/(2 - a)) / (1 + a + a^2/2! x 2/(2 - a)) = 4.5 / 7.
+    assert wait_chance(2, 1.5) == pytest.approx(4.5 / 7)
+
+
+def test_wait_of_two_servers_decays_with_what_both_can_do() -> None:
+    # 2 servers of 1 ms, 1500/s: each leaves 500/s, (2000 - 1500) together.
+    assert queue_wait(2, 1500.0, 1 * MS, 0.99) == pytest.approx(log((4.5 / 7) / 0.01) / (2000 - 1500))
+    # Exactly half of the requests wait: the median wait is none.
+    assert queue_wait(1, 500.0, 1 * MS, 0.5) == 0.0
+    assert queue_wait(1, 600.0, 1 * MS, 0.5) == pytest.approx(log(0.6 / 0.5) / 400)
+
+
+@pytest.mark.parametrize(
+    ("concurrency", "workers", "given", "reason"),
+    [
+        ("process each", None, {"cores": 1}, "1 core: 1/S with S = 100 µs of CPU"),
+        ("process each", None, {"cores": 2}, "2 cores: 2/S with S = 100 µs of CPU"),
+        ("one", 1, {"cpu": None, "wait": 2 * MS}, "one client at a time: 1/S with S = 2.00 ms from begin to end"),
+        ("threads", 8, {"cpu": None, "wait": 2 * MS}, "8 requests at once: 8/S with S = 2.00 ms from begin to end"),
+        # What computes takes its place too: 2 ms + 0.1 ms.
+        ("one", 1, {"wait": 2 * MS}, "one client at a time: 1/S with S = 2.10 ms from begin to end"),
+        # A hold that was measured is the whole time already.
+        ("one", 1, {"wait": 2 * MS, "hold": 3 * MS}, "one client at a time: 1/S with S = 3.00 ms from begin to end"),
+    ],
+)
+def test_reason_of_a_ceiling_names_who_is_scarce(
+    concurrency: str, workers: int | None, given: dict[str, Any], reason: str
+) -> None:
+    server = Server(concurrency, workers, 12_000, concurrency == "process each")
+    found = find_ceiling(server, **{"connections": 64, "cores": 1, "cpu": 100 * US, "wait": 0.0} | given)
+    assert found is not None
+    assert found.reason == reason
 
 
 def test_what_a_queue_adds() -> None:

@@ -31,8 +31,8 @@ _ARITHMETIC: dict[type[ast.operator], type[ast.operator]] = {
     ast.Mod: ast.Mult,
     ast.Pow: ast.Mult,
 }
-# Arguments that no figure depends on.
-_NO_FIGURE = {"strict", "encoding", "flush", "daemon"}
+# Arguments that no figure depends on: how text looks, and how a file is opened.
+_NO_FIGURE = {"strict", "encoding", "flush", "daemon", "style", "box", "pad_edge", "padding", "indent", "justify"}
 _CALLS = {"min": "max", "max": "min", "any": "all", "all": "any"}
 _SYMBOLS = {
     ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!=", ast.Is: "is",
@@ -201,7 +201,7 @@ def _walk_expression(node: ast.expr, scope: str, statement: ast.AST, *, in_text:
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.expr):
             yield from _walk_expression(child, scope, statement, in_text=in_text or isinstance(node, ast.JoinedStr))
-        elif isinstance(child, ast.keyword):
+        elif isinstance(child, ast.keyword) and child.arg not in _NO_FIGURE:
             yield from _walk_expression(child.value, scope, statement, in_text=in_text)
         elif isinstance(child, ast.comprehension):
             for part in (child.iter, *child.ifs):

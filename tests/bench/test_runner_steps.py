@@ -1,0 +1,615 @@
+"""What the runner hands on for each step, keeps of it and says; the measurement itself is recorded, not made."""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+
+from lab.backends import Completed
+from lab.bench import prelude, runner
+from lab.bench.plan import PRESETS, WORKS, Plan, Step, Work, list_cells
+from lab.bench.runner import Progress, Runner, show_time
+from lab.bench.sweep import Knee, Level, find_knee, is_over, make_level
+from lab.catalogue import Catalogue, Listener
+from lab.errors import ClientError, LabError
+from lab.measurement import Measurement, Subject
+from lab.meters import Sample
+from lab.pinning import Pinning
+from lab.report.page import Check
+from lab.store import Run
+from lab.verdict import Bound, Verdict
+from lab.workloads import SCENARIOS
+from services.protocol import Transport
+from tests.made_up import MEASUREMENT
+
+CATALOGUE = Catalogue.load()
+MODELS = ("asyncio_streams", "twisted_reactor", "plain_socket")
+SOUND = Check(5, 0)
+
+
+class RecordingBackend:
+    """Models that are up; what it is asked is kept, and what it answers can be set."""
+
+    name = "process"
+
+    def __init__(self, project: str = "t") -> None:
+        self.project = project
+        self.asked: list[tuple[list[str], dict[str, Any]]] = []
+        self.restarted: list[str] = []
+        self.answers: dict[str, Completed] = {}
+        self.states: list[Any] = []
+        self.fails_to_restart = False
+
+    def targets(self) -> list[Listener]:
+        found = []
+        for port, name in enumerate((*MODELS, "peer_redis"), 7000):
+            found += [
+                Listener(name, "echo", "tcp", f"tcp://127.0.0.1:{port}"),
+                Listener(name, "command", "tls", f"tls://127.0.0.2:{port}"),
+                Listener(name, "command", "tcp", f"tcp://127.0.0.1:{port + 1000}"),
+            ]
+        return found
+
+    def state(self) -> list[Any]:
+        return self.states
+
+    def pid(self, model: str) -> int:
+        raise LabError(f"{model} is not there")
+
+    def restart(self, model: str) -> None:
+        self.restarted.append(model)
+        if self.fails_to_restart:
+            raise LabError("it stays down")
+
+    def run(self, arguments: Sequence[str], **given: Any) -> Completed:
+        self.asked.append((list(arguments), given))
+        usual = '"test","rps"\n"PING_MBULK","20000.0"\n' if "redis-benchmark" in arguments else '{"url": 200}'
+        key = "redis" if "redis-benchmark" in arguments else "prelude"
+        return self.answers.get(key, Completed(tuple(arguments), 0, usual, ""))
+
+
+class Lab:
+    """A runner whose surroundings are recorded."""
+
+    def __init__(self, root: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch, *, pinning: Pinning | None) -> None:
+        self.plan = plan
+        self.backend = RecordingBackend()
+        self.twin = RecordingBackend("t-twin")
+        self.lines: list[str] = []
+        self.measured: list[tuple[Any, Any, str, dict[str, Any]]] = []
+        self.pinned: list[tuple[str, tuple[str, ...]]] = []
+        self.answer: Callable[..., Measurement] = lambda model, users: replace(MEASUREMENT, users=users)
+        self.run = Run.create("bench", {"plan": plan.as_json(), "environment": {}}, root=root)
+        names = (*plan.models, *filter(None, [plan.ceiling]))
+        self.runner = Runner(
+            self.run,
+            plan,
+            self.backend,  # type: ignore[arg-type]
+            self.twin if plan.twin else None,  # type: ignore[arg-type]
+            {name: CATALOGUE[name] for name in names},
+            pinning,
+            Progress(self.lines.append),
+        )
+        monkeypatch.setattr(runner, "measure", self._measure)
+        monkeypatch.setattr(runner, "pin_servers", self._pin)
+
+    def _measure(self, backend: Any, model: Any, scenario: str, **given: Any) -> Measurement:
+        self.measured.append((backend, model, scenario, given))
+        return replace(self.answer(model.name, given["users"]), model=model.name)
+
+    def _pin(self, backend: Any, names: Sequence[str], pinning: Pinning) -> None:
+        assert pinning == self.runner.pinning
+        self.pinned.append((backend.project, tuple(names)))
+
+    def measure_all(self, checks: dict[str, Check] | None = None) -> None:
+        self.runner.measure_all(lambda _, names: {name: (checks or {}).get(name, SOUND) for name in names})
+
+
+Open = Callable[..., Lab]
+
+
+@pytest.fixture
+def lab(tmp_path: Path, make_plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch) -> Open:
+    def open_lab(*, pinning: Pinning | None = None, **changes: Any) -> Lab:
+        plan = make_plan(
+            **{"models": MODELS, "rounds": 1, "ways": ("closed",), "ladder": (16,), "twin": None} | changes
+        )
+        return Lab(tmp_path, plan, monkeypatch, pinning=pinning)
+
+    return open_lab
+
+
+# A step.
+
+
+def test_step_is_measured_with_all_that_the_plan_says(lab: Open) -> None:
+    cores = Pinning((1,), (0,))
+    found = lab(models=("asyncio_streams",), works=("tls",), seconds=0.7, warm_up=0.3, pinning=cores)
+    found.measure_all()
+    ((backend, model, scenario, given),) = found.measured
+    assert (backend, model.name, scenario) == (found.backend, "asyncio_streams", "closed_ping")
+    assert given.pop("standing") is found.runner._standing["t"]
+    assert given.pop("subjects") is found.runner._subjects["t"]
+    assert given == {
+        "users": 16,
+        "seconds": 0.7,
+        "warm_up": 0.3,
+        "rate": None,
+        "transport": "tls",
+        "pinning": cores,
+    }
+
+
+def test_what_is_kept_of_a_step_is_what_was_asked_and_what_came_of_it(lab: Open) -> None:
+    found = lab(models=("asyncio_streams",))
+    found.measure_all()
+    record = found.run.read("round-1/session/asyncio_streams/closed")
+    assert (record["scenario"], record["users"]) == ("closed_session", 16)
+    assert 0 <= record["took"] < 60
+    assert record["measurement"]["rate"] == 10_000
+    assert "round-1, session, asyncio_streams, closed: server-bound" in found.lines[-1]
+
+
+def test_control_run_keeps_its_second_name(lab: Open) -> None:
+    found = lab(models=("asyncio_streams",), twin="asyncio_streams", works=("echo_1k",))
+    found.measure_all()
+    kept = found.run.read("round-1/echo_1k/again-asyncio_streams/closed")
+    assert kept["measurement"]["model"] == "again-asyncio_streams"
+    assert [backend.project for backend, *_ in found.measured if backend is found.twin] == ["t-twin"]
+    assert {given["standing"] is found.runner._standing[backend.project] for backend, *_, given in found.measured} == {
+        True
+    }
+
+
+@pytest.mark.parametrize(
+    ("work", "way", "knee", "asked"),
+    [
+        ("session", "closed", Knee(16, 900.0, 64), ("closed_session", 16, None)),
+        ("session", "fixed", Knee(16, 900.0, 32), ("open_session", 64, 12_000)),
+        # A held connection serves one request at a time: no more of them than were served.
+        ("ping", "fixed", Knee(16, 900.0, 32), ("open_steady", 32, 8000)),
+        ("ping", "fixed", Knee(16, 900.0, 256), ("open_steady", 64, 8000)),
+        ("ping", "open-70", Knee(16, 900.0, 32), ("open_steady", 32, 630)),
+        ("ping", "open-50", Knee(16, 1.0, 32), ("open_steady", 32, 1.0)),
+    ],
+)
+def test_scenario_connections_and_rate_of_a_step(
+    lab: Open, work: str, way: str, knee: Knee, asked: tuple[str, int, float | None]
+) -> None:
+    step = Step("round-1", work, "asyncio_streams", way)
+    scenario, users, rate = lab().runner._ask(step, WORKS[work], knee)
+    assert (scenario, users) == asked[:2]
+    assert rate == (None if asked[2] is None else pytest.approx(asked[2]))
+
+
+def test_model_that_answered_nothing_is_restarted_and_pinned_again(lab: Open) -> None:
+    found = lab(models=("asyncio_streams", "twisted_reactor"), pinning=Pinning((1,), (0,)))
+    failed = Verdict(Bound.FAILED, "not one correct reply")
+    found.answer = lambda model, users: (
+        replace(MEASUREMENT, users=users, verdict=failed) if model == "twisted_reactor" else MEASUREMENT
+    )
+    found.measure_all()
+    assert found.backend.restarted == ["twisted_reactor"]
+    assert found.pinned == [("t", ("asyncio_streams", "twisted_reactor")), ("t", ("twisted_reactor",))]
+
+
+def test_servers_of_both_labs_are_pinned_and_get_the_same_visits(lab: Open) -> None:
+    found = lab(models=("asyncio_streams", "plain_socket"), twin="asyncio_streams", pinning=Pinning((1,), (0,)))
+    found.measure_all()
+    assert found.pinned[:2] == [("t", ("asyncio_streams", "plain_socket")), ("t-twin", ("asyncio_streams",))]
+    arguments, given = found.backend.asked[0]
+    visits = ["python", "-m", "lab.bench.prelude", "200"]
+    assert arguments == [*visits, "command=tcp://127.0.0.1:8000", "command=tcp://127.0.0.1:8002"]
+    assert given == {"capture": True, "timeout": 120.0}
+    assert found.twin.asked[0][0] == [*visits, "command=tcp://127.0.0.1:8000"]
+    kept = [found.run.read(key) for key in found.run.list_keys() if key.startswith("history/")]
+    assert kept == [{"visits": {"url": 200}}] * 2
+
+
+def test_control_run_of_a_model_that_failed_the_suite_gets_no_visits(lab: Open) -> None:
+    found = lab(models=("asyncio_streams", "plain_socket"), twin="asyncio_streams")
+    found.measure_all({"asyncio_streams": Check(5, 1)})
+    assert found.twin.asked == []
+
+
+def test_visits_that_fail_end_the_run_with_their_last_words(lab: Open) -> None:
+    found = lab()
+    found.backend.answers["prelude"] = Completed((), 1, "", "x" * 600 + "refused")
+    with pytest.raises(LabError, match=r"^the visits before the measurement failed: x{493}refused$"):
+        found.measure_all()
+
+
+# Conformance.
+
+
+def test_model_without_a_test_result_is_not_sound(lab: Open) -> None:
+    found = lab(models=("asyncio_streams", "twisted_reactor", "plain_socket"))
+    found.runner.measure_all(lambda _, names: {"asyncio_streams": SOUND, "plain_socket": Check(9, 0, 2)})
+    assert {item[1].name for item in found.measured} == {"asyncio_streams", "plain_socket"}
+    assert found.run.read("conformance/twisted_reactor") == {"passed": 0, "failed": 0, "xfailed": 0}
+    assert found.run.read("conformance/plain_socket") == {"passed": 9, "failed": 0, "xfailed": 2}
+    assert "conformance: the same tests for each of 3 models" in found.lines
+
+
+# The sweep.
+
+
+def test_level_that_cannot_be_measured_ends_the_sweep_of_its_model_alone(lab: Open) -> None:
+    found = lab(models=("asyncio_streams", "twisted_reactor"), ladder=(4, 16, 64))
+
+    def answer(model: str, users: int) -> Measurement:
+        if model == "twisted_reactor" and users == 16:
+            raise LabError("no result")
+        return replace(MEASUREMENT, users=users, answered=1000 * users)
+
+    found.answer = answer
+    found.measure_all()
+    asked = {
+        name: [given["users"] for _, model, _, given in found.measured if model.name == name]
+        for name in ("asyncio_streams", "twisted_reactor")
+    }
+    # Each level doubles the rate: the knee of the first is at 64, that of the second at 4.
+    assert asked == {"asyncio_streams": [4, 16, 64, 64], "twisted_reactor": [4, 16, 4]}
+
+
+def test_level_that_is_skipped_for_one_model_is_measured_for_the_others(lab: Open) -> None:
+    found = lab(models=MODELS[:2], ladder=(4, 16, 64))
+    found.answer = lambda model, users: replace(
+        MEASUREMENT, users=users, answered=1000 if model == "asyncio_streams" else 1000 * users
+    )
+    found.measure_all()
+    # The order within a level is shuffled; whoever comes first, the sweep of the other goes on.
+    assert sorted((model.name, given["users"]) for _, model, _, given in found.measured) == [
+        ("asyncio_streams", 4),
+        ("asyncio_streams", 4),
+        ("asyncio_streams", 16),
+        ("twisted_reactor", 4),
+        ("twisted_reactor", 16),
+        ("twisted_reactor", 64),
+        ("twisted_reactor", 64),
+    ]
+
+
+def test_inconsistent_level_is_left_out_for_its_model_and_the_others_go_on(lab: Open) -> None:
+    found = lab(models=MODELS[:2], ladder=(4, 16))
+    odd = Verdict(Bound.INCONSISTENT, "counts")
+    found.answer = lambda model, users: replace(
+        MEASUREMENT,
+        users=users,
+        **({"verdict": odd} if users == 4 else {}),  # type: ignore[arg-type]
+    )
+    found.measure_all()
+    assert sorted(given["users"] for *_, given in found.measured) == [4, 4, 16, 16, 16, 16]
+
+
+def level(rate: float, *, served: bool = True) -> Level:
+    return Level(1, rate, served)
+
+
+@pytest.mark.parametrize(
+    ("levels", "over"),
+    [
+        # 5 % more than 100 is 105.
+        ([level(100), level(104.9)], True),
+        ([level(100), level(105.0)], False),
+        ([level(0.5)], False),
+        # The first level that is served is compared with nothing.
+        ([level(100, served=False), level(0.5)], False),
+    ],
+)
+def test_sweep_is_over_where_a_level_gains_less_than_5_percent(levels: list[Level], over: bool) -> None:
+    assert is_over(levels) is over
+
+
+def test_knee_is_the_first_level_with_95_percent_of_the_best_rate() -> None:
+    assert find_knee([Level(4, 95.0, True), Level(16, 100.0, True)]) == Knee(4, 95.0, 16)
+    assert find_knee([Level(4, 94.9, True), Level(16, 100.0, True)]) == Knee(16, 100.0, 16)
+
+
+def test_level_with_one_failure_in_a_thousand_is_served() -> None:
+    assert make_level(4, replace(MEASUREMENT, answered=999, failures={"reset": 1})).is_served
+    assert not make_level(4, replace(MEASUREMENT, answered=998, failures={"reset": 1})).is_served
+
+
+# The other client.
+
+
+def make_subject(samples: Sequence[float | None]) -> Any:
+    found = iter(samples)
+    meter = SimpleNamespace(read=lambda: Sample(cpu_seconds=next(found)))
+    return Subject((Listener("asyncio_streams", "command", "tcp", "tcp://127.0.0.1:8000"),), meter)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("samples", "cpu"),
+    # 0.5 s for 10,000 requests.
+    [([1.5, 2.0], 50.0), ([None, 2.0], None), ([1.5, None], None)],
+)
+def test_redis_benchmark_asks_the_same_server_with_as_many_connections(
+    lab: Open, samples: Sequence[float | None], cpu: float | None
+) -> None:
+    found = lab(pinning=Pinning((1,), (0,)))
+    subject = make_subject(samples)
+    found.runner._subjects["t"] = SimpleNamespace(open=lambda names: dict.fromkeys(names, subject))  # type: ignore[assignment]
+    record = found.runner._ask_redis("asyncio_streams", requests=10_000)
+    command = ["taskset", "--cpu-list", "0", "redis-benchmark", "-h", "127.0.0.1", "-p", "8000", "-t", "ping_mbulk"]
+    assert found.backend.asked == [([*command, "--csv", "-c", "16", "-n", "10000"], {"capture": True, "timeout": 60})]
+    assert record["rate"] == 20_000.0
+    assert record["server_cpu_us"] == (None if cpu is None else pytest.approx(cpu))
+
+
+@pytest.mark.parametrize(
+    "done",
+    [
+        Completed((), 1, '"test","rps"\n"PING_MBULK","1.0"\n', "refused"),
+        Completed((), 0, '"test","rps"\n"GET","1.0"\n', "refused"),
+        Completed((), 0, "refused", ""),
+    ],
+)
+def test_redis_benchmark_without_a_result_is_an_error_with_its_words(lab: Open, done: Completed) -> None:
+    found = lab()
+    found.backend.answers["redis"] = done
+    subject = make_subject([1.0, 2.0])
+    found.runner._subjects["t"] = SimpleNamespace(open=lambda names: dict.fromkeys(names, subject))  # type: ignore[assignment]
+    with pytest.raises(LabError, match=r"redis-benchmark gave no result: .*refused"):
+        found.runner._ask_redis("asyncio_streams", requests=10)
+
+
+@pytest.mark.parametrize(("rate", "requests"), [(40_000, 20_000), (10, 1000)])
+def test_redis_benchmark_sends_what_ours_did_in_its_window_and_at_least_1000(
+    lab: Open, rate: int, requests: int
+) -> None:
+    found = lab(models=("asyncio_streams",), twin="asyncio_streams", seconds=0.5, works=("echo_1k",))
+    found.answer = lambda model, users: replace(MEASUREMENT, users=users, answered=rate)
+    found.measure_all()
+    ours = [given for _, _, scenario, given in found.measured if scenario == "closed_ping"]
+    assert [given["users"] for given in ours] == [16]
+    theirs = [arguments for arguments, _ in found.backend.asked if "redis-benchmark" in arguments]
+    assert [arguments[-1] for arguments in theirs] == [str(requests)]
+
+
+def test_other_client_goes_on_with_the_next_server_after_one_that_ours_could_not_measure(lab: Open) -> None:
+    found = lab(models=("asyncio_streams",), twin="asyncio_streams", ceiling="peer_redis", works=("echo_1k",))
+
+    def answer(model: str, users: int) -> Measurement:
+        if model == "asyncio_streams" and not found.backend.restarted:
+            raise LabError("no result")
+        return replace(MEASUREMENT, users=users)
+
+    found.answer = answer
+    found.measure_all()
+    keys = [key for key in found.run.list_keys() if key.startswith("independent/")]
+    assert sorted(keys) == [
+        "independent/ping/asyncio_streams/ours-1",
+        "independent/ping/peer_redis/ours-1",
+        "independent/ping/peer_redis/redis-benchmark-1",
+    ]
+
+
+# What is said.
+
+
+def test_progress_counts_steps_and_foretells_the_rest_from_their_mean() -> None:
+    lines: list[str] = []
+    progress = Progress(lines.append, total=10)
+    progress.step("one", 2.0)
+    progress.skip()
+    progress.skip(3)
+    progress.step("two", 4.0)
+    # 10 steps, 4 skipped, 2 done: 4 left of 3 s each.
+    assert lines == ["1 of 10, 18 s left  one", "2 of 6, 12 s left  two"]
+    progress.skip(6)
+    progress.step("three", 6.0)
+    assert lines[-1] == "3 of 0, 0 s left  three"
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(48.2, "48 s"), (99.9, "100 s"), (100, "2 min"), (540, "9 min")])
+def test_time_left_is_shown_in_minutes_from_100_seconds(seconds: float, text: str) -> None:
+    assert show_time(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("changes", "steps"),
+    [
+        # 2 models x 1 way; without a control run there is no other client.
+        ({}, 2),
+        # 3 cells (with the control run) x 2 rounds, and 2 x 1 server x 2 rounds for the other client.
+        ({"twin": "asyncio_streams", "rounds": 2}, 6 + 4),
+        # 2 models x 3 levels, then 2 x 2 ways.
+        ({"ladder": (4, 16, 64), "ways": ("closed", "fixed")}, 6 + 4),
+        # The fixed rate has 4 rounds, the other way 1.
+        ({"ways": ("closed", "fixed"), "fixed_rounds": 4}, 2 + 8),
+        # What is only glanced at has no sweep.
+        ({"ladder": (4, 16, 64), "works": ("session", "wait"), "glances": ("wait",)}, 6 + 2 + 2),
+        ({"ceiling": "peer_redis"}, 2 + 2),
+    ],
+)
+def test_steps_of_a_plan_are_counted_before_it_begins(lab: Open, changes: dict[str, Any], steps: int) -> None:
+    found = lab(**{"models": MODELS[:2]} | changes)
+    cells = list_cells(found.plan, found.runner.models)
+    assert found.runner._count(cells) == steps
+    if len(found.plan.ladder) == 1:
+        found.measure_all()
+        assert found.lines[-1].startswith(f"{steps} of {steps}, 0 s left  ")
+
+
+def test_steps_that_are_skipped_are_not_waited_for(lab: Open) -> None:
+    found = lab(models=MODELS[:2], ladder=(4, 16, 64))
+    # No level is better than the one before: the third is skipped. 2 levels and a round for each.
+    found.measure_all()
+    assert found.lines[-1].startswith("6 of 6, 0 s left")
+
+
+def test_failed_step_is_kept_once_and_said(lab: Open) -> None:
+    found = lab(models=("asyncio_streams",))
+
+    def answer(model: str, users: int) -> Measurement:
+        raise LabError("no result")
+
+    found.answer = answer
+    found.backend.states = [
+        SimpleNamespace(model="plain_socket", state="exited", exit_code=9, last_lines=("another",)),
+        SimpleNamespace(model="asyncio_streams", state="exited", exit_code=3, last_lines=("a", "b", "c", "d")),
+    ]
+    found.measure_all()
+    key = "round-1/session/asyncio_streams/closed"
+    reason = "no result; the server has ended (exit code 3), it said: b / c / d"
+    assert found.run.read(key)["failure"] == reason
+    assert f"{key}: {reason}" in found.lines
+    assert found.runner.progress.total == 0
+    found.runner._keep_failure(Step("round-1", "session", "asyncio_streams", "closed"), "again")
+    assert found.run.read(key)["failure"] == reason
+    assert found.runner.progress.total == -1
+
+
+def test_failed_step_of_a_server_that_runs_says_nothing_of_its_end(lab: Open) -> None:
+    found = lab()
+    found.backend.states = [SimpleNamespace(model="plain_socket", state="running", exit_code=None, last_lines=())]
+    assert found.runner._describe_end(found.backend, "plain_socket") == ""  # type: ignore[arg-type]
+    assert found.runner._describe_end(found.backend, "asyncio_streams") == ""  # type: ignore[arg-type]
+    found.backend.states[0].state = "exited"
+    assert found.runner._describe_end(found.backend, "plain_socket").endswith("it said: nothing")  # type: ignore[arg-type]
+
+
+def test_model_that_does_not_start_again_is_given_up(lab: Open) -> None:
+    found = lab(models=("asyncio_streams",), rounds=2)
+    found.backend.fails_to_restart = True
+
+    def answer(model: str, users: int) -> Measurement:
+        raise LabError("no result")
+
+    found.answer = answer
+    found.measure_all()
+    assert len(found.measured) == 1
+    assert "asyncio_streams does not start again: it stays down" in found.lines
+    assert found.run.read("round-2/session/asyncio_streams/closed")["failure"] == "not tried again after 2 failures"
+
+
+def test_own_cpu_of_a_run_is_the_share_of_a_core_that_measuring_took(
+    lab: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = lab(models=("asyncio_streams",))
+    cpu, clock = iter([1.0, 1.5]), iter([10.0, 20.0])
+    monkeypatch.setattr(runner, "_own_cpu_seconds", lambda backend: next(cpu))
+    monkeypatch.setattr(runner.time, "monotonic", lambda: next(clock, 20.0))
+    found.measure_all()
+    # 0.5 s in 10 s.
+    assert json.loads((found.run.folder / "end.json").read_text())["own_cores"] == pytest.approx(0.05)
+
+
+def test_own_cpu_includes_the_clients_of_docker_that_ended_and_that_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def child(pid: int, user: float, system: float) -> Any:
+        return SimpleNamespace(cpu_times=lambda: SimpleNamespace(user=user, system=system))
+
+    def gone() -> Any:
+        raise psutil.NoSuchProcess(1)
+
+    children = [child(1, 10.0, 20.0), SimpleNamespace(cpu_times=gone), child(2, 100.0, 200.0)]
+    asked: list[bool] = []
+
+    def list_children(*, recursive: bool = False) -> list[Any]:
+        asked.append(recursive)
+        return children
+
+    monkeypatch.setattr(runner.psutil, "Process", lambda: SimpleNamespace(children=list_children))
+    monkeypatch.setattr(runner.time, "process_time", lambda: 1.0)
+    monkeypatch.setattr(os, "times", lambda: SimpleNamespace(children_user=2.0, children_system=4.0))
+    # 1 of its own, 2 + 4 of those that ended, 10 + 20 and 100 + 200 of those that run.
+    assert runner._own_cpu_seconds(SimpleNamespace(name="docker")) == 337.0  # type: ignore[arg-type]
+    assert asked == [True]
+    # As processes, its children are the servers and the generator.
+    assert runner._own_cpu_seconds(SimpleNamespace(name="process")) == 1.0  # type: ignore[arg-type]
+
+
+# The plan.
+
+
+def test_fixed_rates_are_those_that_stored_runs_were_made_with() -> None:
+    # A rate that changes makes runs, and the committed baseline, incomparable: raise the baseline with it.
+    assert {name: work.fixed_rate for name, work in WORKS.items()} == {
+        "session": 12_000,
+        "ping": 8000,
+        "pipeline": 16_000,
+        "echo_1k": 4000,
+        "echo_64k": 400,
+        "churn": 200,
+        "wait": 200,
+        "burn": 200,
+        "mixed": 400,
+        "download": 50,
+        "idle": 4000,
+        "udp": 4000,
+        "tls": 4000,
+    }
+
+
+@pytest.mark.parametrize(
+    ("preset", "ladder", "windows", "seconds"),
+    [
+        # 17 cells (16 models and the control run) x 3 rounds, 0.6 + 0.2 s each.
+        ("quick", (16,), 51, 40.8),
+        # Sessions: 16 x 3 levels, 17 x 4 ways x 3 rounds, 17 x 12 at the fixed rate. 3 glances: 17 x 3. 0.85 s each.
+        ("default", (4, 16, 64), 48 + 204 + 204 + 153, 517.65),
+        # 13 kinds of work: 16 x 5 levels, 17 x 5 ways x 5 rounds. 3.5 s each.
+        ("full", (1, 4, 16, 64, 256), 13 * (80 + 425), 22_977.5),
+    ],
+)
+def test_presets_take_the_time_that_is_documented(
+    preset: str, ladder: tuple[int, ...], windows: int, seconds: float
+) -> None:
+    plan = Plan(models=tuple("abcdefghijklmnop"), seed=1, twin="a", ceiling=None, **PRESETS[preset])
+    assert plan.ladder == ladder
+    rounds = sum(17 * plan.rounds_of(way) for work in plan.works for way in plan.ways_of(work))
+    levels = sum(16 * len(plan.ladder_of(work)) for work in plan.works if plan.sweeps(work))
+    assert rounds + levels == windows
+    assert windows * (plan.seconds + plan.warm_up) == pytest.approx(seconds)
+
+
+def test_plan_is_swept_if_one_of_its_works_is(make_plan: Callable[..., Plan]) -> None:
+    plan = make_plan(works=("session", "wait"), glances=("wait",), ladder=(4, 16))
+    assert plan.is_swept
+    assert (plan.sweeps("session"), plan.sweeps("wait")) == (True, False)
+    assert not make_plan(ladder=(4,)).is_swept
+    # The middle of the ladder: the second of two, the third of five.
+    assert plan.ladder_of("wait") == (16,)
+    assert replace(plan, ladder=(1, 4, 16, 64, 256)).ladder_of("wait") == (16,)
+
+
+def test_fixed_rounds_default_to_the_others(make_plan: Callable[..., Plan]) -> None:
+    data = make_plan().as_json()
+    del data["fixed_rounds"]
+    assert Plan.from_json(data).fixed_rounds == 0
+
+
+def test_work_over_datagrams_is_asked_with_all_its_users() -> None:
+    over = Work("x", "datagrams that are held", "closed_datagrams", "open_datagrams", 1.0, Transport.UDP)
+    assert SCENARIOS["closed_datagrams"].transport is Transport.UDP
+    assert over.most_users(CATALOGUE["plain_socket"], 64) == 64
+
+
+# The visits before it.
+
+
+def test_visits_end_with_the_first_that_is_not_answered(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[tuple[Any, ...]] = []
+
+    def call(service: str, url: str, arguments: list[str], *, timeout: float) -> None:
+        asked.append((service, url, arguments, timeout))
+        if url == "tcp://b:2" and len(asked) > 4:
+            raise ClientError("reset")
+
+    monkeypatch.setattr(prelude, "call", call)
+    prelude.main(["3", "command=tcp://a:1", "echo=tcp://b:2"])
+    shown = capsys.readouterr()
+    assert json.loads(shown.out) == {"tcp://a:1": 3, "tcp://b:2": 1}
+    assert shown.err == "tcp://b:2: reset\n"
+    assert asked[0] == ("command", "tcp://a:1", ["PING"], 5.0)
+    assert asked[3] == ("echo", "tcp://b:2", ["history"], 5.0)
