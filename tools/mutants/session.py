@@ -13,6 +13,7 @@ Called as `python -m tools.mutants.session`, with a `Job` as JSON in stdin; prin
 """
 
 import ast
+import dataclasses
 import functools
 import json
 import os
@@ -234,9 +235,19 @@ def _move(old: Any, new: Any, module: types.ModuleType, key: str, moved: set[int
         return
     if isinstance(new, types.ModuleType) or _is_same(old, new):
         return
-    if isinstance(old, dict) and isinstance(new, dict) and not _holds_code(new, name):
-        old.clear()
-        old.update(new)
+    if isinstance(old, dict) and isinstance(new, dict):
+        if old.keys() == new.keys() and any(type(value).__module__ == name for value in old.values()):
+            for item, value in old.items():
+                _move(value, new[item], module, key, moved)
+        elif not _holds_code(new, name):
+            old.clear()
+            old.update(new)
+        return
+    if dataclasses.is_dataclass(old) and type(old).__module__ == name and type(new).__name__ == type(old).__name__:
+        # An object that others hold too: it stays, and gets the values of the faulty one.
+        for item in dataclasses.fields(old):
+            if _is_plain(value := getattr(new, item.name)):
+                object.__setattr__(old, item.name, value)
         return
     if _is_plain(new):
         for other in list(sys.modules.values()):

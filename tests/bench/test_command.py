@@ -1,0 +1,327 @@
+"""`lab bench` itself: what it plans, which labs it starts, what it keeps, and its exit code. Nothing is measured."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from lab.backends import Completed
+from lab.bench import command
+from lab.bench.command import check_same, choose_twin, describe, make_plan, read_libc
+from lab.bench.plan import PRESETS, Plan
+from lab.catalogue import Catalogue
+from lab.cli import cli
+from lab.errors import LabError
+from lab.pinning import Pinning
+from lab.store import Run
+from tests.made_up import MEASUREMENT
+
+CATALOGUE = Catalogue.load()
+
+
+class FakeLab:
+    """A backend that notes when it is up and down."""
+
+    def __init__(self, name: str, project: str, events: list[str]) -> None:
+        self.name = name
+        self.project = project
+        self.catalogue = CATALOGUE
+        self.events = events
+        self.asked: list[tuple[list[str], dict[str, Any]]] = []
+
+    def up(self, models: Sequence[str]) -> None:
+        self.events.append(f"{self.project} up {' '.join(models)}")
+
+    def down(self) -> None:
+        self.events.append(f"{self.project} down")
+
+    def logs(self, model: str) -> str:
+        return f"{self.project}: {model} said this"
+
+    def run(self, arguments: Sequence[str], **given: Any) -> Completed:
+        self.asked.append((list(arguments), given))
+        return Completed(tuple(arguments), 0, "glibc 2.41\n", "")
+
+
+class Command:
+    """`lab bench` with labs that are not there."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.root = root
+        self.events: list[str] = []
+        self.backend = "process"
+        self.runners: list[Any] = []
+        self.measured: Callable[[Any], None] = self.keep_a_round
+        monkeypatch.setattr(command, "open_backend", self._open)
+        monkeypatch.setattr(command, "describe_environment", lambda name: {"commit": "abc", "backend": name})
+        monkeypatch.setattr(command, "describe_servers", lambda backend, models: "3.13")
+        monkeypatch.setattr(command, "read_commit", lambda: "abc")
+        monkeypatch.setattr(command.Runner, "measure_all", lambda runner, check: self._measure(runner))
+        for variable in ("LAB_PROJECT", "LAB_BACKEND"):
+            # The command line leaves these to the processes that it starts: they end with the test.
+            monkeypatch.setenv(variable, "")
+            monkeypatch.delenv(variable)
+
+    def _open(self, name: str | None, project: str, *, catalogue: Catalogue) -> FakeLab:
+        return FakeLab(name or self.backend, project, self.events)
+
+    def _measure(self, runner: Any) -> None:
+        self.runners.append(runner)
+        self.events.append("measure")
+        self.measured(runner)
+
+    def keep_a_round(self, runner: Any, failing: Sequence[str] = ()) -> None:
+        for name in (*runner.plan.models, *([f"again-{runner.plan.twin}"] if runner.twin else [])):
+            record = {"failure": "gone"} if name in failing else {"measurement": MEASUREMENT.as_json()}
+            runner.run.keep(f"round-1/session/{name}/closed", record)
+        runner.run.finish({"own_cores": 0.01})
+
+    def __call__(self, *arguments: str, project: str | None = None, backend: str | None = None) -> Result:
+        options = [*(["--project", project] if project else []), *(["--backend", backend] if backend else [])]
+        return CliRunner().invoke(cli, [*options, "bench", "--out", str(self.root), *arguments])
+
+    @property
+    def run(self) -> Run:
+        return Run.find(None, "bench", root=self.root)
+
+
+@pytest.fixture
+def bench_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    return Command(tmp_path, monkeypatch)
+
+
+QUICK = ["--quick", "--models", "asyncio_streams,plain_socket", "--seed", "7"]
+
+
+def test_bench_starts_both_labs_measures_and_takes_both_down(bench_command: Command) -> None:
+    done = bench_command(*QUICK)
+    assert done.exit_code == 0, done.output
+    assert bench_command.events == [
+        "socketlab-bench up plain_socket asyncio_streams",
+        "socketlab-bench-twin up asyncio_streams",
+        "measure",
+        "socketlab-bench-twin down",
+        "socketlab-bench down",
+    ]
+    runner = bench_command.runners[0]
+    assert (runner.backend.project, runner.twin.project) == ("socketlab-bench", "socketlab-bench-twin")
+    run = bench_command.run
+    assert run.facts["environment"]["allocator"]
+    assert run.facts["models"]["plain_socket"]["concurrency"] == "one"
+    assert sorted(path.name for path in (run.folder / "logs").iterdir()) == [
+        "again-asyncio_streams.log",
+        "asyncio_streams.log",
+        "plain_socket.log",
+    ]
+    assert (run.folder / "logs" / "again-asyncio_streams.log").read_text() == (
+        "socketlab-bench-twin: asyncio_streams said this"
+    )
+    assert f"kept in {run.folder}" in done.output
+    assert f"{run.folder / 'index.html'}" in done.output
+    assert "asyncio_streams" in (run.folder / "report.md").read_text()
+    assert "asyncio_streams" in (run.folder / "index.html").read_text()
+
+
+def test_bench_without_a_model_to_measure_twice_starts_one_lab(bench_command: Command) -> None:
+    done = bench_command("--quick", "--models", "plain_socket")
+    assert done.exit_code == 0, done.output
+    assert bench_command.events == ["socketlab-bench up plain_socket", "measure", "socketlab-bench down"]
+    assert bench_command.runners[0].twin is None
+
+
+def test_bench_of_a_named_project_and_backend_uses_them(bench_command: Command) -> None:
+    assert bench_command(*QUICK, project="mine", backend="process").exit_code == 0
+    assert bench_command.events[:2] == ["mine up plain_socket asyncio_streams", "mine-twin up asyncio_streams"]
+
+
+def test_bench_exits_with_1_where_a_row_failed(bench_command: Command) -> None:
+    bench_command.measured = lambda runner: bench_command.keep_a_round(runner, failing=["plain_socket"])
+    assert bench_command(*QUICK).exit_code == 1
+
+
+def test_bench_exits_with_1_where_a_model_fails_the_suite(bench_command: Command) -> None:
+    def measure(runner: Any) -> None:
+        bench_command.keep_a_round(runner)
+        runner.run.keep("conformance/plain_socket", {"passed": 5, "failed": 1, "xfailed": 0})
+
+    bench_command.measured = measure
+    assert bench_command(*QUICK).exit_code == 1
+
+
+def test_bench_that_is_interrupted_keeps_logs_and_report_and_takes_both_labs_down(bench_command: Command) -> None:
+    def measure(runner: Any) -> None:
+        raise KeyboardInterrupt
+
+    bench_command.measured = measure
+    assert bench_command(*QUICK).exit_code != 0
+    assert bench_command.events[-2:] == ["socketlab-bench-twin down", "socketlab-bench down"]
+    assert (bench_command.run.folder / "logs" / "plain_socket.log").is_file()
+    assert (bench_command.run.folder / "report.md").is_file()
+
+
+def test_bench_goes_on_with_the_plan_of_a_run_that_was_interrupted(bench_command: Command) -> None:
+    bench_command.measured = lambda runner: None
+    bench_command(*QUICK)
+    first = bench_command.run
+    bench_command.measured = bench_command.keep_a_round
+    done = bench_command("--resume", "latest")
+    assert done.exit_code == 0, done.output
+    assert bench_command.run.folder == first.folder
+    assert bench_command.runners[1].plan == bench_command.runners[0].plan
+    assert bench_command.runners[1].plan.seed == 7
+
+
+def test_bench_refuses_to_go_on_with_a_run_that_is_finished(bench_command: Command) -> None:
+    bench_command(*QUICK)
+    done = bench_command("--resume", "latest")
+    assert done.exit_code != 0
+    assert "is finished; `lab bench --show" in str(done.output) + str(done.exception)
+
+
+@pytest.mark.parametrize("changed", [{"commit": "older"}, {"backend": "docker"}])
+def test_run_of_another_commit_or_backend_does_not_go_on(
+    bench_command: Command, make_plan: Callable[..., Plan], changed: dict[str, str]
+) -> None:
+    environment = {"commit": "abc", "backend": "process"} | changed
+    facts = {"plan": make_plan().as_json(), "environment": environment}
+    run = Run.create("bench", facts, root=bench_command.root)
+    with pytest.raises(LabError, match=f"was begun with {next(iter(changed))}"):
+        check_same(run, bench_command._open("process", "t", catalogue=CATALOGUE))  # type: ignore[arg-type]
+    same = Run.create(
+        "bench", facts | {"environment": environment | {"commit": "abc", "backend": "process"}}, root=bench_command.root
+    )
+    check_same(same, bench_command._open("process", "t", catalogue=CATALOGUE))  # type: ignore[arg-type]
+
+
+def test_export_without_show_is_refused(bench_command: Command) -> None:
+    done = bench_command("--export", "csv")
+    assert done.exit_code != 0
+    assert "--export goes with --show RUN" in str(done.output) + str(done.exception)
+    assert bench_command.events == []
+
+
+def plan_of(backend: str = "process", preset: str = "quick", models: str = "", works: str = "", **given: Any) -> Plan:
+    return make_plan(FakeLab(backend, "t", []), preset, models, works, **given)  # type: ignore[arg-type]
+
+
+def test_plan_is_the_preset_but_for_what_is_given() -> None:
+    assert plan_of(models="plain_socket,prefork", seed=3) == Plan(
+        models=("plain_socket", "prefork"), seed=3, twin="prefork", ceiling=None, **PRESETS["quick"]
+    )
+    found = plan_of(preset="default", works="burn,ping", rounds=9, seconds=0.25, seed=0)
+    assert (found.works, found.rounds, found.seconds, found.seed) == (("burn", "ping"), 9, 0.25, 0)
+    assert found.warm_up == PRESETS["default"]["warm_up"]
+
+
+def test_plan_without_a_seed_has_another_one_each_time() -> None:
+    assert len({plan_of(models="plain_socket").seed for _ in range(5)}) == 5
+
+
+def test_plan_names_what_it_does_not_know() -> None:
+    with pytest.raises(LabError, match="unknown work pong, pang; known: session, ping"):
+        plan_of(works="pong,session,pang")
+
+
+@pytest.mark.parametrize(
+    ("backend", "models", "ceiling"),
+    [
+        ("docker", "plain_socket", "peer_redis"),
+        ("docker", "peer_redis", "peer_redis"),
+        ("process", "plain_socket", None),
+    ],
+)
+def test_generators_limit_is_measured_where_redis_can_run(backend: str, models: str, ceiling: str | None) -> None:
+    assert plan_of(backend, models=models).ceiling == ceiling
+
+
+@pytest.mark.parametrize(
+    ("models", "twin"),
+    [
+        (["plain_socket", "twisted_reactor", "asyncio_streams"], "asyncio_streams"),
+        (["plain_socket", "twisted_reactor", "prefork"], "twisted_reactor"),
+        (["plain_socket", "socketserver_sequential"], None),
+    ],
+)
+def test_control_run_is_of_a_model_that_serves_many_at_once(models: list[str], twin: str | None) -> None:
+    assert choose_twin([CATALOGUE[name] for name in models]) == twin
+
+
+@pytest.fixture
+def facts(bench_command: Command, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, str | None]]:
+    monkeypatch.setattr(command, "read_images", lambda catalogue, models: "images")
+
+    def make(name: str, pinning: Pinning | None = None) -> dict[str, str | None]:
+        lab = bench_command._open(name, "t", catalogue=CATALOGUE)
+        return describe(lab, [CATALOGUE["thread_pool"], CATALOGUE["plain_socket"]], pinning)  # type: ignore[arg-type]
+
+    return make
+
+
+def test_environment_of_processes_is_that_of_this_process(
+    facts: Callable[..., dict[str, str | None]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in command._ALLOCATOR:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(command, "_GOVERNOR", tmp_path / "governor")
+    found = facts("process")
+    assert "images" not in found
+    assert (found["allocator"], found["governor"], found["libc"]) == ("as built", None, "glibc 2.41")
+    assert found["cores"] == "one for all: nothing could be separated"
+    assert found["servers"] == "3.13"
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "2")
+    monkeypatch.setenv("PYTHONMALLOC", "malloc")
+    (tmp_path / "governor").write_text("performance\n")
+    found = facts("process", Pinning((1,), (0,)))
+    assert found["allocator"] == "PYTHONMALLOC=malloc, MALLOC_ARENA_MAX=2"
+    assert found["governor"] == "performance"
+    assert found["cores"] == "servers on core 1, load generator on core 0"
+
+
+def test_environment_of_containers_is_that_of_the_compose_file(
+    facts: Callable[..., dict[str, str | None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "2")
+    found = facts("docker")
+    assert found["images"] == "images"
+    # compose.yaml gives thread_pool one arena, and plain_socket none of these.
+    assert found["allocator"] == "thread_pool: MALLOC_ARENA_MAX=1"
+
+
+def test_c_library_is_asked_of_the_servers(bench_command: Command) -> None:
+    lab = bench_command._open("docker", "t", catalogue=CATALOGUE)
+    assert read_libc(lab) == "glibc 2.41"  # type: ignore[arg-type]
+    ((arguments, given),) = lab.asked
+    assert arguments[0] == "python"
+    assert given == {"capture": True, "timeout": 60}
+    lab.run = lambda arguments, **given: Completed((), 0, "\n", "")  # type: ignore[method-assign]
+    assert read_libc(lab) is None  # type: ignore[arg-type]
+
+
+def test_images_are_named_by_their_ids_and_the_client_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    import docker
+    import docker.errors
+
+    closed: list[bool] = []
+    images = {CATALOGUE.image("plain_socket"): "sha256:aa", CATALOGUE.image("prefork"): "sha256:bb"}
+
+    def get(image: str) -> Any:
+        if image not in images:
+            raise docker.errors.ImageNotFound(image)
+        return SimpleNamespace(short_id=images[image])
+
+    client = SimpleNamespace(images=SimpleNamespace(get=get), close=lambda: closed.append(True))
+    monkeypatch.setattr(docker, "from_env", lambda: client)
+    found = command.read_images(CATALOGUE, [CATALOGUE["plain_socket"], CATALOGUE["prefork"]])
+    assert found == "plain_socket sha256:aa, prefork sha256:bb"
+    assert command.read_images(CATALOGUE, [CATALOGUE["trio_nursery"]]) is None
+    assert closed == [True, True]
+
+
+def test_plan_is_kept_as_it_was_made(bench_command: Command) -> None:
+    bench_command(*QUICK, "--rounds", "2", "--seconds", "1s")
+    kept = json.loads((bench_command.run.folder / "run.json").read_text())["plan"]
+    assert (kept["rounds"], kept["seconds"], kept["seed"], kept["twin"]) == (2, 1.0, 7, "asyncio_streams")
