@@ -143,6 +143,7 @@ def test_workers_are_full_with_one_connection_more_than_there_are(connections: i
     assert found.breaks_first.startswith("LAB_WORKERS=8: ")
     assert found.strain == pytest.approx(strain)
     assert found.holds is (connections <= 8)
+    assert ("for their turn" in found.reason) is (connections <= 8)
     left = "1 of 9 connections wait until another one leaves, or are refused." in found.reason
     assert left is (connections == 9)
     assert (found.response is None) is (connections == 9)
@@ -318,7 +319,7 @@ def test_wait_is_the_service_time_without_its_computing(ask: Callable[..., Deman
 
 
 def test_cores_default_to_those_of_this_machine(ask: Callable[..., Demand], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1, 2, 3, 4})
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1, 2, 3, 4} if pid == 0 else {0})
     assert ask().cores == 5
 
 
@@ -419,3 +420,20 @@ def test_server_that_serves_one_at_a_time_has_no_time_of_an_empty_server(
 )
 def test_size_is_read_as_compose_reads_it(text: str, size: int | None) -> None:
     assert read_size({"mem_limit": text}) == size
+
+
+def test_figures_of_the_committed_file_are_in_seconds_and_its_limit_of_memory_is_that_of_the_container() -> None:
+    measured = Measured.load()
+    known = Sources(None, measured, ()).read(CATALOGUE, CATALOGUE["thread_pool"])
+    summary = measured.models["thread_pool"]["closed_session"]
+    assert summary.cpu_us is not None
+    assert known.costs == ((summary.rate, pytest.approx(summary.cpu_us * 1e-6)),)
+    assert known.base_bytes == summary.memory_bytes
+    assert known.memory_limit == read_size(CATALOGUE.definitions["thread_pool"])
+    assert known.memory_limit is not None
+
+
+def test_row_without_a_cost_has_a_rate_and_no_cost(tmp_path: Path, make_plan: Callable[..., Any]) -> None:
+    rows = {"closed": make(10_000, None), "fixed": make(2_000, 40.0)}  # type: ignore[arg-type]
+    known = read(keep(tmp_path, make_plan, rows, ways=("closed", "fixed")))
+    assert (known.costs, known.most_rate) == (((2_000, pytest.approx(40e-6)),), 10_000)

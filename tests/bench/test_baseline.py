@@ -209,3 +209,11 @@ def test_deviations_after_a_model_that_is_missing_are_found(baseline: Path, meas
 def test_run_of_one_model_alone_is_no_baseline(measured: Measure) -> None:
     with pytest.raises(LabError, match="or nothing beside it"):
         render_baseline(measured(models=("asyncio_streams",)))
+
+
+def test_run_is_found_by_its_time_in_the_results_folder(baseline: Path, measured: Measure) -> None:
+    found = measured({"twisted_reactor": 60.0})
+    root = found.run.folder.parent.parent
+    done = CliRunner().invoke(compare, [str(baseline), found.run.folder.name, "--out", str(root)])
+    assert done.exit_code == 1
+    assert "a regression" in done.output

@@ -217,6 +217,17 @@ def test_plan_is_the_preset_but_for_what_is_given() -> None:
     assert found.warm_up == PRESETS["default"]["warm_up"]
 
 
+def test_preset_is_the_default_one_if_none_is_named(bench_command: Command) -> None:
+    bench_command("--models", "plain_socket")
+    assert bench_command.run.facts["plan"]["works"] == list(PRESETS["default"]["works"])
+
+
+def test_progress_is_on_stderr(bench_command: Command) -> None:
+    done = bench_command(*QUICK)
+    assert "socketlab-bench-twin: starting asyncio_streams (process)" in done.stderr
+    assert "starting" not in done.stdout
+
+
 def test_plan_without_a_seed_has_another_one_each_time() -> None:
     assert len({plan_of(models="plain_socket").seed for _ in range(5)}) == 5
 

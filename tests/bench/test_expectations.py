@@ -78,7 +78,7 @@ def test_cpu_without_a_sweep_is_the_one_in_the_middle_of_those_that_are_known() 
     [
         # Many requests to a connection, all alike: the median, 100 µs.
         ("session", 100e-6),
-        # Unlike requests on one connection: the mean in the middle of three, 200 µs.
+        # Unlike requests on one connection: the mean in the middle of five, 200 µs.
         ("mixed", 200e-6),
         # A connection for each request: the median has the wait for a turn in it.
         ("churn", None),
@@ -87,7 +87,7 @@ def test_cpu_without_a_sweep_is_the_one_in_the_middle_of_those_that_are_known() 
     ],
 )
 def test_hold_of_a_server_for_one_client_at_a_time(work: str, seconds: float | None) -> None:
-    row = make_row(*(measured(1, mean_us=mean) for mean in (900.0, None, 200.0, 100.0)), work=work)
+    row = make_row(*(measured(1, mean_us=mean) for mean in (900.0, None, 200.0, 100.0, 50.0, 300.0)), work=work)
     assert _read_hold(row) == (None if seconds is None else pytest.approx(seconds))
 
 

@@ -71,6 +71,7 @@ class Session:
         self.report = report
         self.durations: dict[str, float] = {}
         self.covering: dict[tuple[str, int], list[pytest.Item]] = {}
+        self.quick: list[pytest.Item] = []
         self.failed: list[str] = []
         self.started = time.monotonic()
 
@@ -112,21 +113,22 @@ class Session:
             if any(report.failed for report in reports):
                 self.failed.append(item.nodeid)
         recorder.stop()
-        by_id = {item.nodeid: item for item in items}
+        self.quick = [item for item in items if self.durations[item.nodeid] <= _SLOWEST]
+        by_id = {item.nodeid: item for item in self.quick}
         data = recorder.get_data()
         for module, name in zip(self.job.modules, files, strict=True):
             for line, tests in data.contexts_by_lineno(name).items():
-                covering = [by_id[test] for test in tests if test in by_id and self.durations[test] <= _SLOWEST]
+                covering = [by_id[test] for test in tests if test in by_id]
                 self.covering[module, line] = sorted(covering, key=lambda item: self.durations[item.nodeid])
 
     def _tests_of(self, mutant: Mutant) -> list[pytest.Item]:
         if mutant.scope and (found := self.covering.get((mutant.module, mutant.line))):
             return found
-        # The top of a module, the body of a class or a default: executed by the import, so any test of the module may
-        # see it.
+            near = {item for (module, _), found in self.covering.items() if module == mutant.module for item in found}
+        # run a line of the module most likely.
         if self._is_executed_at_import(mutant):
-            found = [item for (module, _), items in self.covering.items() if module == mutant.module for item in items]
-            return sorted(set(found), key=lambda item: self.durations[item.nodeid])
+            near = {item for (module, _), items in self.covering.items() if module == mutant.module for item in items}
+            return sorted(self.quick, key=lambda item: (item not in near, self.durations[item.nodeid]))
         return []
 
     @functools.cached_property
