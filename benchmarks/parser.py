@@ -135,6 +135,7 @@ def with_hiredis(connection: Connection) -> Connection:
     service: Any = connection._service
     service._reader = HiredisRequests()
     service.receive_data = service._reader.feed
+    service._next_request = service._reader.next_request
     return connection
 
 

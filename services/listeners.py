@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from services.log import SparseLog
 from services.protocol import (
     SERVICES,
     Address,
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from services.tls import Secure
 
 log = logging.getLogger("services")
+# A web page can make a browser come as often as it likes.
+_strangers = SparseLog(log)
 
 # What one read takes at most: a Send's worth, and more than the largest datagram.
 RECEIVE_SIZE = 64 * 1024
@@ -76,12 +79,14 @@ class Listener:
     def connection(self, peer: object) -> StreamConversation:
         """The protocol's side of a connection just accepted from `peer`, as `accept` names it."""
         name = _peer_name(peer)
-        connection = Connection(self.service, name, limits=self.limits, info=self.info)
+        connection = Connection(self.service, name, limits=self.limits, info=self.info, report=_strangers.warning)
         return self.secure(connection, name) if self.secure else connection
 
     def datagram(self, data: bytes, peer: object) -> DatagramConnection:
         """The protocol's side of a datagram just received from `peer`, as `recvfrom` names it."""
-        return DatagramConnection(self.service, data, _peer_name(peer), limits=self.limits, info=self.info)
+        return DatagramConnection(
+            self.service, data, _peer_name(peer), limits=self.limits, info=self.info, report=_strangers.warning
+        )
 
     def accept(self) -> Accepted | None:
         """Accept a connection for a model that blocks; None if there is none after all, see `accept_failed`."""

@@ -14,6 +14,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -23,6 +24,7 @@ import services.models
 from services.listeners import Listener, ListenError, open_listeners, parse_listens
 from services.protocol import LimitError, Limits
 
+_STARTED = time.monotonic()
 PYTHON = ".".join(map(str, sys.version_info[:3]))
 
 
@@ -101,6 +103,7 @@ def _info(name: str, model: ModuleType, limits: Limits) -> Callable[[], str]:
 
     def info() -> str:
         server = {"model": name, "python_version": PYTHON, "gil_enabled": int(has_gil()), "process_id": os.getpid()}
+        server["uptime_in_seconds"] = int(time.monotonic() - _STARTED)
         bounds = {**limits.as_dict(), "when_full": when_full(model)}
         sections: dict[str, dict[str, object]] = {"Server": {**server}, "Limits": {**bounds}}
         return "".join(

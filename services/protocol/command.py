@@ -1,9 +1,13 @@
 """The service with work in it: a small part of Redis, so that anything which speaks to Redis can load this lab.
 
-`PING [message]`, `ECHO message`, `SLEEP ms`, `BURN rounds`, `BLOB bytes`, `INFO`, `QUIT`, and the questions that
-redis-cli, redis-benchmark and redis-py put when they connect: COMMAND, CONFIG GET, CLIENT, HELLO.
+`PING [message]`, `ECHO message`, `SLEEP ms`, `BURN rounds`, `BLOB bytes`, `INFO`, `QUIT`; transactions (MULTI, EXEC,
+DISCARD); and the questions that redis-cli, redis-benchmark and redis-py put when they connect: COMMAND, CONFIG GET,
+CLIENT, HELLO, SELECT, AUTH, RESET.
 """
 
+import re
+import sys
+from collections import deque
 from collections.abc import Callable
 
 from services.protocol.errors import AdapterError, PeerError
@@ -13,6 +17,35 @@ from services.protocol.resp import RequestReader
 
 _OK = b"+OK\r\n"
 _PONG = b"+PONG\r\n"
+_WRONG_PASSWORD = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n"
+
+# The version of Redis whose answers these are; clients ask for it before they use what is newer.
+REDIS_VERSION = "7.0.0"
+
+# The sections of INFO that clients look into before they use a server.
+_INFO = {
+    "Server": f"redis_version:{REDIS_VERSION}\r\nredis_mode:standalone\r\n",
+    "Persistence": "loading:0\r\n",
+    "Replication": "role:master\r\nconnected_slaves:0\r\n",
+    "Cluster": "cluster_enabled:0\r\n",
+}
+
+_TITLE = re.compile("^# ", re.MULTILINE)
+
+# A whole number as redis reads one (string2ll): no plus, no blank, no leading zero; nineteen digits hold 64 bits.
+_INTEGER = re.compile(rb"0|-?[1-9][0-9]{0,18}")
+
+# Each argument that waits for EXEC, and each request, costs about so many bytes beside its content.
+_KEEPING = 64
+
+_NAME_SIZE = 64
+
+# The first two bytes of a TLS client: a handshake record, of any version.
+_HANDSHAKE = b"\x16\x03"
+# The first words of other protocols, in which nothing of ours begins; and how the first line of a request ends in those
+# that are made like HTTP.
+_GREETINGS = {b"EHLO": "SMTP", b"HELO": "SMTP", b"LHLO": "SMTP"}
+_VERSIONS = {b"HTTP/": "HTTP", b"RTSP/": "RTSP", b"SIP/": "SIP"}
 
 # What COMMAND tells of each: any arity, no flags, no keys (first, last, step), and four more lists that are empty.
 _ANY_COMMAND = b":-1\r\n*0\r\n:0\r\n:0\r\n:0\r\n" + b"*0\r\n" * 4
@@ -35,12 +68,14 @@ class Command:
     over_datagrams = True
     endless = False
 
-    def __init__(self, peer: str, limits: Limits, info: Callable[[], str]) -> None:
+    def __init__(self, peer: str, limits: Limits, info: Callable[[], str], report: Callable[[str], object]) -> None:
         self._peer = peer
         self._limits = limits
         self._info = info
+        self._report = report
         self._reader = RequestReader(limits)
-        self.receive_data = self._reader.feed
+        self._next_request = self._reader.next_request  # or, for EXEC, of the queue
+        self._head = b""  # the first bytes of the stream, until there are enough to know TLS by
         self._replies: list[bytes] = []  # not yet handed out
         self._upcoming: Wait | Compute | None = None  # behind the replies that precede it
         self._blob_left = 0
@@ -48,6 +83,11 @@ class Command:
         self._closing = False
         self._answered = 0
         self._protocol = 2  # of RESP; HELLO changes it
+        self._name = b""  # as the client has named itself
+        self._handlers = _HANDLERS
+        self._queue: deque[tuple[bytes, ...]] = deque()  # since MULTI
+        self._queue_size = 0
+        self._is_aborted = False  # EXEC will refuse
 
     def receive_digest(self, digest: bytes) -> None:
         """Take what `Compute.run` returned.
@@ -60,6 +100,16 @@ class Command:
         self._awaits_digest = False
         self._replies.append(_bulk(digest))
 
+    def receive_data(self, data: bytes) -> None:
+        """Take bytes. The first two tell a client of TLS at the wrong port; what comes later goes to the reader."""
+        self._reader.feed(data)
+        self._head = (self._head + data[: len(_HANDSHAKE)])[: len(_HANDSHAKE)]
+        if len(self._head) == len(_HANDSHAKE):
+            self.receive_data = self._reader.feed  # type: ignore[method-assign]  # saves a call for each read
+            if self._head == _HANDSHAKE:
+                self._replies.append(self._foreign("TLS").reply)
+                self._closing = True
+
     def next_event(self) -> Event | None:
         """Answer what has arrived, up to a Send's worth, or hand out the work that a request asks for."""
         if self._awaits_digest:
@@ -70,7 +120,8 @@ class Command:
             return self._next_of_blob()
         replies = self._replies
         if not self._closing:
-            next_request = self._reader.next_request
+            next_request = self._next_request
+            handlers = self._handlers
             size = 0
             try:
                 for _ in range(self._limits.pipeline):
@@ -78,9 +129,9 @@ class Command:
                     if request is None:
                         break
                     self._answered += 1
-                    name = request[0] if request[0] in _HANDLERS else request[0].upper()
+                    name = request[0] if request[0] in handlers else request[0].upper()
                     # Not `get`, as with the tables of the reader.
-                    handler = _HANDLERS[name] if name in _HANDLERS else Command._unknown  # noqa: SIM401
+                    handler = handlers[name] if name in handlers else Command._unknown  # noqa: SIM401
                     reply = handler(self, request)
                     if reply is None:
                         break
@@ -122,7 +173,8 @@ class Command:
             self._replies.append(b"\r\n")
         return Send(_PATTERN if size == len(_PATTERN) else _PATTERN[:size])
 
-    # A handler returns its reply; or None when nothing may be answered before what it has set: work, a blob, the close.
+    # A handler returns its reply; or None when nothing may be answered before what it has set: work, a blob, the close,
+    # or where the next request comes from and what becomes of it.
 
     def _ping(self, request: list[bytes]) -> bytes:
         if len(request) == 1:
@@ -157,16 +209,145 @@ class Command:
         return None
 
     def _info_text(self, request: list[bytes]) -> bytes:
-        return _text(f"{self._info()}# Connection\r\npeer:{self._peer}\r\nrequests:{self._answered}\r\n")
+        sections = dict(_INFO)
+        for section in _TITLE.split(self._info())[1:]:
+            title, _, lines = section.partition("\r\n")
+            sections[title] = sections.get(title, "") + lines
+        sections["Connection"] = f"peer:{self._peer}\r\nrequests:{self._answered}\r\n"
+        asked = {word.lower() for word in request[1:]}
+        is_all = not asked or bool(asked & {b"all", b"default", b"everything"})
+        wanted = [title for title in sections if is_all or title.lower().encode() in asked]
+        return _text("\r\n".join(f"# {title}\r\n{sections[title]}" for title in wanted))
 
     def _quit(self, request: list[bytes]) -> None:
         self._replies.append(_OK)
         self._closing = True
 
-    def _unknown(self, request: list[bytes]) -> bytes:
+    def _unknown(self, request: list[bytes]) -> bytes | None:
+        name = request[0].upper()
+        if name == b"POST" or name.startswith(b"HOST:"):
+            # As redis does, without a word: what a web page makes a browser send must not run the commands in its body.
+            self._foreign("HTTP")
+            self._closing = True
+            return None
+        protocol = _GREETINGS.get(name) or ("SSH" if name.startswith(b"SSH-") else None)
+        if len(request) == 3 and (request[1].startswith((b"/", b"*")) or b":" in request[1]):
+            version = request[2].upper()
+            protocol = next((_VERSIONS[start] for start in _VERSIONS if version.startswith(start)), protocol)
+        if protocol:
+            raise self._foreign(protocol)
+        self._is_aborted = True
         return b"-ERR unknown command %b\r\n" % _quote(request[0])
 
-    # What clients ask when they connect. They must get an answer of the right type; none of them uses its content.
+    def _foreign(self, protocol: str) -> PeerError:
+        """Report a client that speaks something else; returns the error for it."""
+        self._report(f"closed a connection from {self._peer!a}: it speaks {protocol} to the port of command")
+        return PeerError(f"this is {protocol}, and this port speaks RESP")
+
+    # Transactions. MULTI sends all but a few commands to `_enqueue`; EXEC puts the queue in the place of the reader, so
+    # that what waits or computes in it is done as ever.
+
+    def _multi(self, request: list[bytes]) -> bytes | None:
+        if len(request) != 1:
+            return self._refuse(request)
+        if self._handlers is _QUEUEING:
+            return b"-ERR MULTI calls can not be nested\r\n"
+        self._handlers = _QUEUEING
+        self._is_aborted = False
+        self._replies.append(_OK)
+        return None
+
+    def _enqueue(self, request: list[bytes]) -> bytes:
+        name = request[0].upper()
+        least, most = _ARITY[name]
+        if not least <= len(request) <= most:
+            return self._refuse(request)
+        if not self._is_aborted:
+            self._queue_size += _KEEPING * (1 + len(request)) + sum(map(len, request))
+            if self._queue_size > self._limits.transaction:
+                self._is_aborted = True
+                self._queue.clear()
+                return b"-ERR the transaction is over the limit of %d bytes\r\n" % self._limits.transaction
+            self._queue.append(tuple(request))  # a list has room for more
+        return b"+QUEUED\r\n"
+
+    def _exec(self, request: list[bytes]) -> bytes | None:
+        was_queueing = self._handlers is _QUEUEING
+        is_aborted = self._is_aborted
+        if len(request) != 1:
+            reply = b"-EXECABORT Transaction discarded because of: %b" % _wrong_arity(request).removeprefix(b"-ERR ")
+        elif not was_queueing:
+            reply = b"-ERR EXEC without MULTI\r\n"
+        elif is_aborted:
+            reply = b"-EXECABORT Transaction discarded because of previous errors.\r\n"
+        else:
+            reply = b"*%d\r\n" % len(self._queue)
+            self._next_request = self._next_queued
+            self._handlers = _HANDLERS
+            self._replies.append(reply)
+            return None
+        self._forget_queue()
+        self._replies.append(reply)
+        return None
+
+    def _next_queued(self) -> list[bytes] | None:
+        if self._queue:
+            self._answered -= 1  # it was counted when it came
+            return list(self._queue.popleft())
+        self._forget_queue()
+        self._next_request = self._reader.next_request
+        return self._next_request()
+
+    def _discard(self, request: list[bytes]) -> bytes | None:
+        if len(request) != 1:
+            return self._refuse(request)
+        if self._handlers is not _QUEUEING:
+            return b"-ERR DISCARD without MULTI\r\n"
+        self._forget_queue()
+        self._replies.append(_OK)
+        return None
+
+    def _reset(self, request: list[bytes]) -> bytes | None:
+        if len(request) != 1:
+            return self._refuse(request)
+        self._forget_queue()
+        self._protocol = 2
+        self._name = b""
+        self._replies.append(b"+RESET\r\n")
+        return None
+
+    def _forget_queue(self) -> None:
+        self._queue.clear()
+        self._queue_size = 0
+        self._handlers = _HANDLERS
+
+    def _refuse(self, request: list[bytes]) -> bytes:
+        self._is_aborted = True
+        return _wrong_arity(request)
+
+    # What clients ask when they connect. They must get an answer of the right type, and redis's own errors.
+
+    def _select(self, request: list[bytes]) -> bytes:
+        if len(request) != 2:
+            return _wrong_arity(request)
+        index = _integer(request[1])
+        if index is None or not -(2**31) <= index < 2**31:
+            return b"-ERR value is not an integer or out of range\r\n"
+        return b"-ERR DB index is out of range\r\n" if index else _OK
+
+    def _auth(self, request: list[bytes]) -> bytes:
+        # A redis without a password: the user `default` is let in with any, and there is no other user.
+        match len(request):
+            case 2:
+                return (
+                    b"-ERR AUTH <password> called without any password configured for the default user. "
+                    b"Are you sure your configuration is correct?\r\n"
+                )
+            case 3:
+                return _OK if request[1] == b"default" else _WRONG_PASSWORD
+            case 1:
+                return _wrong_arity(request)
+        return b"-ERR syntax error\r\n"
 
     def _command(self, request: list[bytes]) -> bytes:
         if len(request) == 1:
@@ -176,6 +357,8 @@ class Command:
         return b"*0\r\n"  # COMMAND DOCS of a server that keeps none
 
     def _config(self, request: list[bytes]) -> bytes:
+        if len(request) < 2:
+            return _wrong_arity(request)
         if len(request) < 3 or request[1].upper() != b"GET":
             return b"-ERR only CONFIG GET is known here\r\n"
         values = {b"save": b"", b"appendonly": b"no", b"databases": b"1"}
@@ -183,27 +366,69 @@ class Command:
         return self._map({name: _bulk(values[name]) for name in asked if name in values})
 
     def _client(self, request: list[bytes]) -> bytes:
-        match request[1].upper() if len(request) > 1 else b"":
-            case b"SETNAME" | b"SETINFO" | b"NO-EVICT" | b"NO-TOUCH":
+        if len(request) < 2:
+            return _wrong_arity(request)
+        match request[1].upper():
+            case b"SETNAME" if len(request) == 3:
+                return self._rename(request[2]) or _OK
+            case b"SETINFO" | b"NO-EVICT" | b"NO-TOUCH":
                 return _OK
             case b"ID":
                 return b":1\r\n"
             case b"GETNAME":
+                if self._name:
+                    return _bulk(self._name)
                 return b"_\r\n" if self._protocol == 3 else b"$-1\r\n"
             case b"INFO" | b"LIST":
-                return _text(f"id=1 addr={self._peer} resp={self._protocol}\n")
+                name = self._name.decode("ascii")
+                return _text(f"id=1 addr={self._peer} name={name} db=0 resp={self._protocol} user=default\n")
         return b"-ERR unknown subcommand of CLIENT\r\n"
+
+    def _rename(self, name: bytes) -> bytes:
+        """Take a client's name for itself; returns the error if it cannot be one."""
+        if not all(0x21 <= byte <= 0x7E for byte in name):
+            return b"-ERR Client names cannot contain spaces, newlines or special characters.\r\n"
+        if len(name) > _NAME_SIZE:
+            return b"-ERR Client names cannot be longer than %d bytes here\r\n" % _NAME_SIZE
+        self._name = name
+        return b""
 
     def _hello(self, request: list[bytes]) -> bytes:
         # RESP3, which redis-py speaks unless told otherwise, has every type of RESP2. All that changes here is how a
         # map and a null are written.
+        protocol = self._protocol
         if len(request) > 1:
-            if request[1] not in (b"2", b"3"):
-                return b"-NOPROTO only protocols 2 and 3 are spoken here\r\n"
-            self._protocol = int(request[1])
-        about = {b"server": b"socketlab", b"version": b"7.0.0", b"mode": b"standalone", b"role": b"master"}
+            version = _integer(request[1])
+            if version is None:
+                return b"-ERR Protocol version is not an integer or out of range\r\n"
+            if version not in (2, 3):
+                return b"-NOPROTO unsupported protocol version\r\n"
+            protocol = version
+        user = b"default"
+        name = self._name
+        options = deque(request[2:])
+        while options:
+            option = options.popleft()
+            if option.upper() == b"AUTH" and len(options) >= 2:
+                user = options.popleft()
+                options.popleft()  # any password will do, or none
+            elif option.upper() == b"SETNAME" and options:
+                name = options.popleft()
+            else:
+                return b"-ERR Syntax error in HELLO option %b\r\n" % _quote(option)
+        if user != b"default":
+            return _WRONG_PASSWORD
+        if error := self._rename(name):
+            return error
+        self._protocol = protocol
+        about = {
+            b"server": b"socketlab",
+            b"version": REDIS_VERSION.encode(),
+            b"mode": b"standalone",
+            b"role": b"master",
+        }
         pairs = {name: _bulk(text) for name, text in about.items()}
-        return self._map({**pairs, b"proto": b":%d\r\n" % self._protocol, b"id": b":1\r\n", b"modules": b"*0\r\n"})
+        return self._map({**pairs, b"proto": b":%d\r\n" % protocol, b"id": b":1\r\n", b"modules": b"*0\r\n"})
 
     def _map(self, pairs: dict[bytes, bytes]) -> bytes:
         """Names and replies; RESP2 has no type for that, and writes one after the other."""
@@ -223,6 +448,33 @@ _HANDLERS: dict[bytes, Callable[[Command, list[bytes]], bytes | None]] = {
     b"CONFIG": Command._config,
     b"CLIENT": Command._client,
     b"HELLO": Command._hello,
+    b"SELECT": Command._select,
+    b"AUTH": Command._auth,
+    b"MULTI": Command._multi,
+    b"EXEC": Command._exec,
+    b"DISCARD": Command._discard,
+    b"RESET": Command._reset,
+}
+
+# Between MULTI and EXEC.
+_AT_ONCE = (b"MULTI", b"EXEC", b"DISCARD", b"RESET", b"QUIT")
+_QUEUEING = {name: _HANDLERS[name] if name in _AT_ONCE else Command._enqueue for name in _HANDLERS}
+
+# The fewest and the most words of a request that EXEC may be asked to carry out, the name among them.
+_ANY = sys.maxsize
+_ARITY = {
+    b"PING": (1, 2),
+    b"ECHO": (2, 2),
+    b"SLEEP": (2, 2),
+    b"BURN": (2, 2),
+    b"BLOB": (2, 2),
+    b"INFO": (1, _ANY),
+    b"COMMAND": (1, _ANY),
+    b"CONFIG": (2, _ANY),
+    b"CLIENT": (2, _ANY),
+    b"HELLO": (1, _ANY),
+    b"SELECT": (2, 2),
+    b"AUTH": (2, _ANY),
 }
 
 
@@ -247,7 +499,12 @@ def _quote(text: bytes) -> bytes:
 
 
 def _wrong_arity(request: list[bytes]) -> bytes:
-    return b"-ERR wrong number of arguments for %b\r\n" % _quote(request[0].upper())
+    return b"-ERR wrong number of arguments for %b command\r\n" % _quote(request[0].lower())
+
+
+def _integer(text: bytes) -> int | None:
+    """A whole number, as redis reads one."""
+    return int(text) if _INTEGER.fullmatch(text) and -(2**63) <= int(text) < 2**63 else None
 
 
 def _number(request: list[bytes], limit: int, unit: str) -> int | bytes:

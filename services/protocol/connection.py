@@ -33,6 +33,23 @@ SERVICES: dict[str, type[Service]] = {
 
 # The largest payload of UDP over IPv4: 65535 less 8 for UDP and 20 for IP. Unix datagrams are held to the same.
 DATAGRAM_SIZE = 65_507
+_TOO_LARGE = b"-ERR the reply does not fit into a datagram of %d bytes\r\n" % DATAGRAM_SIZE
+
+
+class _Ended:
+    """In the place of the service after Close: what is still received is dropped, and Close is all that follows."""
+
+    endless = False
+
+    def receive_data(self, data: bytes) -> None:
+        """Drop it."""
+
+    def next_event(self) -> Event | None:
+        """Close, for ever."""
+        return Close()
+
+
+_ENDED = _Ended()
 
 
 def port_of(service: str, transport: Transport) -> int | None:
@@ -64,9 +81,13 @@ class StreamConversation(Conversation, Protocol):
     def drain(self, arrived: int = 0) -> None: ...
 
 
-def _make(service: str, peer: str, limits: Limits, info: Callable[[], str]) -> Service:
+def _ignore(reason: str) -> None:
+    """Nobody wants to know."""
+
+
+def _make(service: str, peer: str, limits: Limits, info: Callable[[], str], report: Callable[[str], object]) -> Service:
     if service == "command":
-        return Command(peer, limits, info)
+        return Command(peer, limits, info, report)
     return SERVICES[service]()  # type: ignore[call-arg]  # Command, the only one with arguments, was taken care of
 
 
@@ -78,19 +99,25 @@ class Connection:
         peer: the other end, as text, for INFO.
         limits: what the peer may ask for.
         info: gives the server's part of INFO, as lines that end in CR LF. Called only when INFO is asked.
+        report: takes a line for the server's log, about a peer that speaks another protocol.
     """
 
-    __slots__ = ("_arrived", "_draining", "_ended", "_ending", "_service", "_stream_ended")
+    __slots__ = ("_arrived", "_draining", "_ending", "_service", "_stream_ended")
 
     def __init__(
-        self, service: str, peer: str = "", *, limits: Limits | None = None, info: Callable[[], str] = str
+        self,
+        service: str,
+        peer: str = "",
+        *,
+        limits: Limits | None = None,
+        info: Callable[[], str] = str,
+        report: Callable[[str], object] = _ignore,
     ) -> None:
-        self._service = _make(service, peer, limits or Limits(), info)
+        self._service: Service | _Ended = _make(service, peer, limits or Limits(), info, report)
         self._stream_ended = False  # the peer sends no more
         self._draining = False
         self._arrived = 0  # when draining: the bytes that are still to be received
         self._ending = False  # the peer sends no more, or this side takes no more
-        self._ended = False  # Close was handed out
 
     def receive_data(self, data: bytes) -> None:
         """Take bytes that arrived, at least one. After Close they are dropped: a peer that sends on costs no memory.
@@ -100,8 +127,7 @@ class Connection:
         """
         if self._stream_ended:
             raise AdapterError("receive_data after receive_eof")
-        if not self._ended:
-            self._service.receive_data(data)
+        self._service.receive_data(data)
         if self._draining:
             self._arrived -= len(data)
             self._ending = self._arrived <= 0
@@ -137,16 +163,16 @@ class Connection:
         Raises:
             AdapterError: a `Compute` was not answered by `receive_digest`.
         """
-        if self._ended or ((self._ending or self._draining) and self._service.endless):
-            self._ended = True
-            return Close()
+        if (self._ending or self._draining) and self._service.endless:
+            self._service = _ENDED
         event = self._service.next_event()
         if event is None:
             if not self._ending:
                 return None
             event = Close()
         if isinstance(event, Close):
-            self._ended = True
+            # Whatever the service holds, and the rest of what it was sent, is free before the peer is gone.
+            self._service = _ENDED
         return event
 
 
@@ -163,12 +189,19 @@ class DatagramConnection:
     __slots__ = ("_ended", "_limits", "_replies", "_rounds", "_seconds", "_service", "_size")
 
     def __init__(
-        self, service: str, data: bytes, peer: str = "", *, limits: Limits | None = None, info: Callable[[], str] = str
+        self,
+        service: str,
+        data: bytes,
+        peer: str = "",
+        *,
+        limits: Limits | None = None,
+        info: Callable[[], str] = str,
+        report: Callable[[str], object] = _ignore,
     ) -> None:
         if not SERVICES[service].over_datagrams:
             raise AdapterError(f"{service} is not spoken over datagrams")
         self._limits = limits or Limits()
-        self._service = _make(service, peer, self._limits, info)
+        self._service = _make(service, peer, self._limits, info, report)
         self._service.receive_data(data)
         self._rounds = 0
         self._seconds = 0.0
@@ -192,7 +225,7 @@ class DatagramConnection:
                 if self._size <= DATAGRAM_SIZE:
                     continue
                 self._ended = True
-                return Send(b"-ERR the reply does not fit into a datagram of %d bytes\r\n" % DATAGRAM_SIZE)
+                return Send(_TOO_LARGE)
             if isinstance(event, Wait | Compute):
                 if error := self._excess(event):
                     self._ended = True
@@ -201,6 +234,9 @@ class DatagramConnection:
             self._ended = True
             if error := self._service.end_datagram():
                 self._replies.append(error)
+                self._size += len(error)
+            if self._size > DATAGRAM_SIZE:
+                return Send(_TOO_LARGE)
             if self._replies:
                 return Send(b"".join(self._replies))
         return Close()

@@ -42,6 +42,9 @@ class Limits:
     bulk: int = _count(1024 * 1024, "LAB_MAX_BULK")
     array: int = _count(1024, "LAB_MAX_ARRAY")
     request: int = _count(2 * 1024 * 1024, "LAB_MAX_REQUEST")
+    # What may wait between MULTI and EXEC: as much as one request, with 64 bytes more for each request and each of its
+    # arguments, which is what Python keeps them with. Without those, two megabytes of PING would hold sixty.
+    transaction: int = _count(2 * 1024 * 1024, "LAB_MAX_TRANSACTION")
 
     # The most requests of a pipeline answered before the connection gives its event loop a turn. A deeper pipeline is
     # not refused: it waits, in the kernel's buffers, where back-pressure keeps it.
@@ -74,10 +77,10 @@ class Limits:
     def connection_bytes(self) -> int:
         """What one client can make a server hold, whatever it sends and does not read, without the kernel's buffers.
 
-        A request, twice while its last piece is joined to it; the largest ECHO, on its way out; one read and one
-        Send, and as much again where a library buffers both once more.
+        A request, twice while its last piece is joined to it; a transaction that waits for EXEC; the largest ECHO, on
+        its way out; one read and one Send, and as much again where a library buffers both once more.
         """
-        return 2 * self.request + self.bulk + 2 * LARGEST_READ + 2 * SEND_SIZE
+        return 2 * self.request + self.transaction + self.bulk + 2 * LARGEST_READ + 2 * SEND_SIZE
 
     def as_dict(self) -> dict[str, int | float]:
         """All of them by name, with what follows from them: for INFO and a server's first line."""

@@ -164,7 +164,7 @@ def test_what_is_no_request_is_an_error_and_an_end(target) -> None:
     [
         (b"NOPE x\r\n", b"unknown command 'NOPE'"),
         (b"*1\r\n$4\r\n\x00\xff\r\n\r\n", b"unknown command '\\x00\\xff\\r\\n'"),
-        (b"ECHO\r\n", b"wrong number of arguments for 'ECHO'"),
+        (b"ECHO\r\n", b"wrong number of arguments for 'echo' command"),
         (b"SLEEP 60001\r\n", b"SLEEP takes 0 to 60000 ms, not '60001'"),
         (b"SLEEP -1\r\n", b"SLEEP takes 0 to 60000 ms, not '-1'"),
         (b"BURN ten\r\n", b"BURN takes 0 to 10000000 rounds, not 'ten'"),

@@ -45,7 +45,7 @@ def test_redis_cli(target, words: list[str], answer: str) -> None:
 @pytest.mark.ours
 @pytest.mark.parametrize(
     ("words", "answer"),
-    [(["SLEEP", "1"], "OK\n"), (["BLOB", "5"], ' !"#$\n'), (["COMMAND", "COUNT"], "11\n")],
+    [(["SLEEP", "1"], "OK\n"), (["BLOB", "5"], ' !"#$\n'), (["COMMAND", "COUNT"], "17\n")],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
 def test_redis_cli_with_our_own_commands(target, words: list[str], answer: str) -> None:

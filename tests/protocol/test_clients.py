@@ -21,17 +21,17 @@ CALLS: dict[tuple[str | bytes | int, ...], Any] = {
     ("BURN", 0): b"0" * 64,
     ("BLOB", 97): bytes(range(32, 127)) + b" !",
     ("BLOB", 200_000): (bytes(range(32, 127)) * 2106)[:200_000],
-    ("COMMAND", "COUNT"): 11,
+    ("COMMAND", "COUNT"): 17,
     ("COMMAND", "DOCS"): [],
     ("CONFIG", "GET", "save"): [b"save", b""],
     ("CLIENT", "SETNAME", "me"): b"OK",
-    ("CLIENT", "GETNAME"): None,
+    ("CLIENT", "ID"): 1,
     ("QUIT",): b"OK",
 }
 REFUSED: dict[tuple[str | bytes | int, ...], str] = {
     ("GET", "key"): "ERR unknown command 'GET'",
     ("SLEEP", "soon"): "ERR SLEEP takes 0 to 60000 ms, not 'soon'",
-    ("HELLO", 4): "NOPROTO only protocols 2 and 3 are spoken here",
+    ("HELLO", 4): "NOPROTO unsupported protocol version",
 }
 
 

@@ -1,6 +1,7 @@
 """What each command answers, and in which order."""
 
 import hashlib
+import re
 from collections.abc import Callable
 
 import pytest
@@ -31,27 +32,27 @@ def blob(size: int) -> bytes:
 ANSWERS = {
     "ping": (b"PING\r\n", b"+PONG\r\n"),
     "ping-message": (array(b"PING", b"a b"), b"$3\r\na b\r\n"),
-    "ping-arity": (b"PING a b\r\n", b"-ERR wrong number of arguments for 'PING'\r\n"),
+    "ping-arity": (b"PING a b\r\n", b"-ERR wrong number of arguments for 'ping' command\r\n"),
     "echo": (array(b"ECHO", b"x"), b"$1\r\nx\r\n"),
-    "echo-none": (b"ECHO\r\n", b"-ERR wrong number of arguments for 'ECHO'\r\n"),
-    "echo-many": (b"echo a b\r\n", b"-ERR wrong number of arguments for 'ECHO'\r\n"),
+    "echo-none": (b"ECHO\r\n", b"-ERR wrong number of arguments for 'echo' command\r\n"),
+    "echo-many": (b"echo a b\r\n", b"-ERR wrong number of arguments for 'echo' command\r\n"),
     "unknown": (b"GET key\r\n", b"-ERR unknown command 'GET'\r\n"),
     "unknown-long": (b"x" * 100 + b"\n", b"-ERR unknown command '" + b"x" * 64 + b"'\r\n"),
-    "sleep-none": (b"SLEEP\r\n", b"-ERR wrong number of arguments for 'SLEEP'\r\n"),
+    "sleep-none": (b"SLEEP\r\n", b"-ERR wrong number of arguments for 'sleep' command\r\n"),
     "sleep-over": (b"sleep 60001\r\n", b"-ERR SLEEP takes 0 to 60000 ms, not '60001'\r\n"),
     "sleep-negative": (b"SLEEP -1\r\n", b"-ERR SLEEP takes 0 to 60000 ms, not '-1'\r\n"),
     "sleep-fraction": (b"SLEEP 0.5\r\n", b"-ERR SLEEP takes 0 to 60000 ms, not '0.5'\r\n"),
     "sleep-nan": (b"SLEEP nan\r\n", b"-ERR SLEEP takes 0 to 60000 ms, not 'nan'\r\n"),
     "burn-over": (b"BURN 10000001\r\n", b"-ERR BURN takes 0 to 10000000 rounds, not '10000001'\r\n"),
-    "burn-arity": (b"BURN 1 2\r\n", b"-ERR wrong number of arguments for 'BURN'\r\n"),
+    "burn-arity": (b"BURN 1 2\r\n", b"-ERR wrong number of arguments for 'burn' command\r\n"),
     "blob-over": (b"BLOB 67108865\r\n", b"-ERR BLOB takes 0 to 67108864 bytes, not '67108865'\r\n"),
     "blob-endless": (
         b"BLOB " + b"9" * 5000 + b"\n",
         b"-ERR BLOB takes 0 to 67108864 bytes, not '" + b"9" * 64 + b"'\r\n",
     ),
     "blob-empty": (b"BLOB 0\r\n", b"$0\r\n\r\n"),
-    "blob-none": (b"BLOB\r\n", b"-ERR wrong number of arguments for 'BLOB'\r\n"),
-    "command-count": (b"COMMAND COUNT\r\n", b":11\r\n"),
+    "blob-none": (b"BLOB\r\n", b"-ERR wrong number of arguments for 'blob' command\r\n"),
+    "command-count": (b"COMMAND COUNT\r\n", b":17\r\n"),
     "command-docs": (b"COMMAND DOCS PING\r\n", b"*0\r\n"),
     "config-get": (b"CONFIG GET save\r\n", b"*2\r\n$4\r\nsave\r\n$0\r\n\r\n"),
     "config-get-two": (
@@ -60,13 +61,14 @@ ANSWERS = {
     ),
     "config-get-unknown": (b"CONFIG GET maxmemory\r\n", b"*0\r\n"),
     "config-set": (b"CONFIG SET save x\r\n", b"-ERR only CONFIG GET is known here\r\n"),
-    "config-none": (b"CONFIG\r\n", b"-ERR only CONFIG GET is known here\r\n"),
+    "config-none": (b"CONFIG\r\n", b"-ERR wrong number of arguments for 'config' command\r\n"),
     "client-setname": (b"CLIENT SETNAME me\r\n", b"+OK\r\n"),
     "client-setinfo": (b"CLIENT SETINFO lib-name redis-py\r\n", b"+OK\r\n"),
     "client-id": (b"CLIENT ID\r\n", b":1\r\n"),
     "client-getname": (b"CLIENT GETNAME\r\n", b"$-1\r\n"),
-    "client-none": (b"CLIENT\r\n", b"-ERR unknown subcommand of CLIENT\r\n"),
-    "hello-4": (b"HELLO 4\r\n", b"-NOPROTO only protocols 2 and 3 are spoken here\r\n"),
+    "client-none": (b"CLIENT\r\n", b"-ERR wrong number of arguments for 'client' command\r\n"),
+    "client-unknown": (b"CLIENT KILL x\r\n", b"-ERR unknown subcommand of CLIENT\r\n"),
+    "hello-4": (b"HELLO 4\r\n", b"-NOPROTO unsupported protocol version\r\n"),
 }
 
 
@@ -96,13 +98,41 @@ def test_hello_3_changes_how_maps_and_nulls_are_written(exchange: Exchange) -> N
 
 def test_command_lists_every_command(exchange: Exchange) -> None:
     reply = exchange(b"COMMAND\r\n").sent
-    assert reply.startswith(b"*11\r\n*10\r\n$4\r\nping\r\n:-1\r\n")
+    assert reply.startswith(b"*17\r\n*10\r\n$4\r\nping\r\n:-1\r\n")
 
 
 def test_info_holds_the_server_the_peer_and_the_count(exchange: Exchange) -> None:
     reply = exchange(b"PING\r\nINFO\r\n", peer="192.0.2.1:4711", info=lambda: "# Server\r\nmodel:plain_socket\r\n").sent
-    text = b"# Server\r\nmodel:plain_socket\r\n# Connection\r\npeer:192.0.2.1:4711\r\nrequests:2\r\n"
+    text = (
+        b"# Server\r\nredis_version:7.0.0\r\nredis_mode:standalone\r\nmodel:plain_socket\r\n\r\n"
+        b"# Persistence\r\nloading:0\r\n\r\n"
+        b"# Replication\r\nrole:master\r\nconnected_slaves:0\r\n\r\n"
+        b"# Cluster\r\ncluster_enabled:0\r\n\r\n"
+        b"# Connection\r\npeer:192.0.2.1:4711\r\nrequests:2\r\n"
+    )
     assert reply == b"+PONG\r\n$%d\r\n%b\r\n" % (len(text), text)
+
+
+SERVER_AND_LIMITS = "# Server\r\nmodel:x # y\r\n# Limits\r\nbulk:9\r\n"
+SECTIONS = {
+    b"INFO SERVER": b"# Server\r\nredis_version:7.0.0\r\nredis_mode:standalone\r\nmodel:x # y\r\n",
+    b"INFO limits": b"# Limits\r\nbulk:9\r\n",
+    b"INFO limits Cluster": b"# Cluster\r\ncluster_enabled:0\r\n\r\n# Limits\r\nbulk:9\r\n",
+    b"INFO nothing": b"",
+}
+
+
+@pytest.mark.parametrize(("asked", "text"), SECTIONS.items())
+def test_info_holds_the_sections_that_are_asked_for(exchange: Exchange, asked: bytes, text: bytes) -> None:
+    reply = exchange(asked + b"\r\n", info=lambda: SERVER_AND_LIMITS).sent
+    assert reply == b"$%d\r\n%b\r\n" % (len(text), text)
+
+
+@pytest.mark.parametrize("word", [b"all", b"DEFAULT", b"everything", b"nothing all"])
+def test_info_holds_all_sections_when_all_are_asked_for(exchange: Exchange, word: bytes) -> None:
+    reply = exchange(b"INFO " + word + b"\r\n", info=lambda: SERVER_AND_LIMITS).sent
+    titles = [b"Server", b"Persistence", b"Replication", b"Cluster", b"Limits", b"Connection"]
+    assert re.findall(rb"^# (\w+)", reply, re.MULTILINE) == titles
 
 
 def test_peer_whose_path_is_not_utf8_can_ask_for_info(exchange: Exchange) -> None:

@@ -52,7 +52,8 @@ def test_counts_are_whole_and_times_need_not_be() -> None:
 
 
 def test_the_bound_for_a_connection_follows_from_the_limits() -> None:
-    assert Limits(request=1000, bulk=500).connection_bytes == 2 * 1000 + 500 + 2 * 256 * 1024 + 2 * 64 * 1024
+    limits = Limits(request=1000, bulk=500, transaction=70)
+    assert limits.connection_bytes == 2 * 1000 + 70 + 500 + 2 * 256 * 1024 + 2 * 64 * 1024
     assert Limits().as_dict()["connection_bytes"] == Limits().connection_bytes
 
 

@@ -30,7 +30,7 @@ FOLLOWED = {
     "array-large": (array(b"ECHO", b"\r" * 70_000), echoed(b"\r" * 70_000)),
     "array-of-none-is-skipped": (b"*0\r\n" + array(b"PING"), b"+PONG\r\n"),
     "array-null-is-skipped": (b"*-1\r\n" + array(b"PING"), b"+PONG\r\n"),
-    "array-two-digit-count": (array(*[b"PING"] * 10), b"-ERR wrong number of arguments for 'PING'\r\n"),
+    "array-two-digit-count": (array(*[b"PING"] * 10), b"-ERR wrong number of arguments for 'ping' command\r\n"),
     "array-name-is-empty": (array(b""), b"-ERR unknown command ''\r\n"),
     "inline": (b"PING\r\n", b"+PONG\r\n"),
     "inline-bare-lf": (b"PING\n", b"+PONG\r\n"),
@@ -148,9 +148,9 @@ AT_LIMIT = {
     "line": (b"PING" + b" " * 58 + b"\r\n", b"+PONG\r\n"),
     "line-without-end-so-far": (b"PING" + b" " * 59 + b"\n", b"+PONG\r\n"),
     "bulk": (array(b"ECHO", b"x" * 100), echoed(b"x" * 100)),
-    "array": (array(*[b"PING"] * 5), b"-ERR wrong number of arguments for 'PING'\r\n"),
-    "line-of-many-arguments": (b"PING b c d e\n", b"-ERR wrong number of arguments for 'PING'\r\n"),
-    "request": (array(b"PING", bytes(100), bytes(46)), b"-ERR wrong number of arguments for 'PING'\r\n"),
+    "array": (array(*[b"PING"] * 5), b"-ERR wrong number of arguments for 'ping' command\r\n"),
+    "line-of-many-arguments": (b"PING b c d e\n", b"-ERR wrong number of arguments for 'ping' command\r\n"),
+    "request": (array(b"PING", bytes(100), bytes(46)), b"-ERR wrong number of arguments for 'ping' command\r\n"),
     "request-counts-anew": (array(b"ECHO", bytes(100)) * 3, echoed(bytes(100)) * 3),
 }
 
