@@ -1,9 +1,9 @@
-"""Fuzz models over their sockets, with the core as the oracle: `python -m fuzz.live`.
+"""Fuzz models over their sockets, with `lab.reference` as the oracle: `python -m fuzz.live`.
 
 Each input is a conversation of its own: a stream over TCP or a Unix socket, cut as its first bytes say and ended by a
-half-close, or a datagram over UDP. What comes back must be what `services.protocol` says to the same bytes; a model has
-nothing to add to it. Beside it, one client that knows how to behave has a connection from the beginning to the end, and
-must get each of its replies.
+half-close, or a datagram over UDP. What comes back must be, byte for byte, what the reference says to the same bytes; a
+model has nothing to add to it. Beside it, one client that knows how to behave has a connection from the beginning to
+the end, and must get each of its replies.
 """
 
 import os
@@ -22,13 +22,14 @@ from lab.backends import open_backend
 from lab.catalogue import ROOT, Listener
 from lab.client import Link, pack
 from lab.errors import LabError
-from services.protocol import Address, Close, Compute, Connection, DatagramConnection, Limits, Send, Transport
+from lab.reference import Bounds, answer, answer_datagram
+from services.protocol import Address, Transport
 
 CORPUS = ROOT / "fuzz" / "corpus"
 
 # What the servers must be started with: no input may keep one busy for long.
 ENVIRON = {"LAB_MAX_SLEEP_MS": "5", "LAB_MAX_BURN": "50"}
-LIMITS = Limits.from_environ(ENVIRON)
+BOUNDS = Bounds(sleep_ms=5, burn=50)
 
 # Seconds until a server that does not answer is taken for one that hangs.
 _PATIENCE = 30.0
@@ -50,8 +51,8 @@ _WORDS = (
 )
 
 
-class UnlikeTheCoreError(LabError):
-    """A model answered something else than the protocol does."""
+class UnlikeTheReferenceError(LabError):
+    """A model answered something else than it must."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ def bombard(
         overlaps: the server serves several clients at a time; where it does not, the behaved one comes and goes.
 
     Raises:
-        UnlikeTheCoreError: names the seed, the input's number, and both answers.
+        UnlikeTheReferenceError: names the seed, the input's number, and both answers.
         LabError: no answer, or the connection of the behaved client broke.
     """
     compared = sent = 0
@@ -109,8 +110,10 @@ def bombard(
             address = addresses[number % len(addresses)]
             try:
                 compared += _exchange(address, data)
-            except UnlikeTheCoreError as error:
-                raise UnlikeTheCoreError(f"input {number} of seed {seed}, {data!r}, to {address}: {error}") from None
+            except UnlikeTheReferenceError as error:
+                raise UnlikeTheReferenceError(
+                    f"input {number} of seed {seed}, {data!r}, to {address}: {error}"
+                ) from None
             if number % _ASK_EVERY == 0:
                 text = b"%d of %d" % (number, seed)
                 if behaved is not None:
@@ -125,13 +128,13 @@ def bombard(
 def _ask(behaved: Link, text: bytes) -> None:
     behaved.send(pack([b"ECHO", text]))
     wanted = b"$%d\r\n%b\r\n" % (len(text), text)
-    answer = b""
-    while len(answer) < len(wanted):
+    received = b""
+    while len(received) < len(wanted):
         if not (chunk := behaved.receive()):
-            raise UnlikeTheCoreError("the behaved client was disconnected")
-        answer += chunk
-    if answer != wanted:
-        raise UnlikeTheCoreError(f"the behaved client got {answer!r} and not {wanted!r}")
+            raise UnlikeTheReferenceError("the behaved client was disconnected")
+        received += chunk
+    if received != wanted:
+        raise UnlikeTheReferenceError(f"the behaved client got {received!r} and not {wanted!r}")
 
 
 def _exchange(address: Address, data: bytes) -> bool:
@@ -141,58 +144,28 @@ def _exchange(address: Address, data: bytes) -> bool:
     with Link(address, timeout=_PATIENCE) as link:
         if address.transport.is_datagram:
             link.send(stream)
-            answer = link.receive()
+            received = link.receive()
         else:
             borders = sorted({0, len(stream), *(place % (len(stream) + 1) for place in data[:CUTS])})
             for start, end in pairwise(borders):
                 link.send(stream[start:end])
             link.half_close()
-            answer = b"".join(iter(link.receive, b""))
+            received = b"".join(iter(link.receive, b""))
     if wanted is None:
         return False
-    if answer != wanted:
-        raise UnlikeTheCoreError(f"it answered {_show(answer)}, the core says {_show(wanted)}")
+    if received != wanted:
+        raise UnlikeTheReferenceError(f"it answered {_show(received)}, the reference says {_show(wanted)}")
     return True
 
 
-class _ServerIsAskedError(Exception):
-    """The request is about the server or the connection itself, of which the core knows nothing."""
-
-
 def _say(address: Address, stream: bytes) -> bytes | None:
-    """What the core answers; None if that depends on the server."""
-
-    def info() -> str:
-        raise _ServerIsAskedError
-
-    conversation: Connection | DatagramConnection
-    try:
-        if address.transport.is_datagram:
-            conversation = DatagramConnection("command", stream, _NAME, limits=LIMITS, info=info)
-        else:
-            conversation = Connection("command", _NAME, limits=LIMITS, info=info)
-            if stream:
-                conversation.receive_data(stream)
-            conversation.receive_eof()
-        sent = []
-        while (event := conversation.next_event()) != Close():
-            match event:
-                case Send(part):
-                    sent.append(part)
-                case Compute() as work:
-                    conversation.receive_digest(work.run())
-    except _ServerIsAskedError:
-        return None
-    answer = b"".join(sent)
-    return None if _NAME.encode() in answer else answer
+    """What a server must answer; None if that depends on the server."""
+    found = (answer_datagram if address.transport.is_datagram else answer)("command", stream, BOUNDS)
+    return found.sent if found.is_known else None
 
 
-# The peer's name, as CLIENT LIST would tell it: no input holds it.
-_NAME = "the-name-of-the-peer-that-only-a-server-knows"
-
-
-def _show(answer: bytes) -> str:
-    return f"{answer[:200]!r}" + (f"... ({len(answer)} bytes)" if len(answer) > 200 else "")
+def _show(text: bytes) -> str:
+    return f"{text[:200]!r}" + (f"... ({len(text)} bytes)" if len(text) > 200 else "")
 
 
 def choose(listeners: Sequence[Listener], model: str) -> list[Address]:
@@ -207,7 +180,7 @@ def choose(listeners: Sequence[Listener], model: str) -> list[Address]:
 @click.option("--seed", default=1)
 @click.option("--project", default="fuzz", help="the lab's name; it is taken down at the end")
 def main(models: tuple[str, ...], inputs: int, seed: int, project: str) -> None:
-    """Exit code 0: every answer was the core's; 1: one was not."""
+    """Exit code 0: every answer was the reference's; 1: one was not."""
     os.environ.update(ENVIRON)
     backend = open_backend("process", project)
     try:
@@ -216,7 +189,7 @@ def main(models: tuple[str, ...], inputs: int, seed: int, project: str) -> None:
             addresses = choose(backend.targets(), model.name)
             found = bombard(addresses, seed, inputs, overlaps="overlap" not in model.limits)
             backend.down()
-            click.echo(f"{model.name:<24} {found.inputs:>9,} inputs, {found.compared:>9,} answers as the core's")
+            click.echo(f"{model.name:<24} {found.inputs:>9,} inputs, {found.compared:>9,} answers as the reference's")
     except LabError as error:
         click.echo(f"fuzz: {error}", err=True)
         sys.exit(1)

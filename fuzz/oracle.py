@@ -1,7 +1,8 @@
 """What must hold for the core, whatever a peer sends. `check` raises AssertionError where it does not.
 
-Three oracles, none of them written by whoever wrote the parser:
+Four oracles, none of them written by whoever wrote the parser:
 
+* `lab.reference`, a second implementation: every byte of every answer, and the work that is asked for;
 * itself: how a stream is cut into pieces changes nothing;
 * hiredis, the parser that most clients share: it reads every reply, and of requests it reads the arrays that we read;
 * the promises of docs/protocol.md: an end to every stream, one reply to a datagram, no more memory than the limits say.
@@ -12,6 +13,7 @@ from itertools import pairwise
 
 import hiredis
 
+from lab.reference import Bounds, answer, answer_datagram
 from services.protocol import (
     DATAGRAM_SIZE,
     SERVICES,
@@ -28,7 +30,8 @@ from services.protocol import (
 from services.protocol.resp import RequestReader
 
 # Small, so that inputs of a few dozen bytes reach every one of them.
-LIMITS = Limits(line=80, bulk=60, array=6, request=100, sleep_ms=50, burn=20, blob=200, pipeline=7)
+LIMITS = Limits(line=80, bulk=60, array=6, request=100, transaction=700, sleep_ms=50, burn=20, blob=200, pipeline=7)
+BOUNDS = Bounds(line=80, bulk=60, array=6, request=100, transaction=700, sleep_ms=50, burn=20, blob=200)
 
 # What stands before a null, a set or a push in a reply. To us a line like `$-1` is an inline command; to hiredis it is
 # nothing at all, or empty, as the arrays are that our reader skips.
@@ -43,6 +46,7 @@ class Outcome:
     """What a conversation has asked for, added up."""
 
     sent: bytes = b""
+    sends: int = field(default=0, compare=False)  # in how many parts, which is the server's affair
     waits: list[float] = field(default_factory=list)
     rounds: list[int] = field(default_factory=list)
     closed: bool = False
@@ -55,6 +59,7 @@ def pull(conversation: Conversation, outcome: Outcome | None = None) -> Outcome:
         match conversation.next_event():
             case Send(data):
                 outcome.sent += data
+                outcome.sends += 1
             case Wait(seconds):
                 outcome.waits.append(seconds)
             case Compute(rounds) as work:
@@ -77,32 +82,48 @@ def check(data: bytes) -> None:
         AssertionError: something does not hold.
     """
     stream = data[CUTS:]
-    whole = _serve([stream] if stream else [])
-    borders = sorted({0, len(stream), *(place % (len(stream) + 1) for place in data[:CUTS])})
-    pieces = _serve([stream[start:end] for start, end in pairwise(borders)])
-    assert whole == pieces, f"cut at {borders}: {pieces}, whole: {whole}"
-    _check_replies(whole.sent)
-    _check_requests(stream)
+    check_stream(stream)
+    check_cuts(stream, data[:CUTS])
+    check_replies(stream)
+    check_requests(stream)
     for service in SERVICES:
         if SERVICES[service].over_datagrams:
-            _check_datagram(service, stream)
+            check_datagram(service, stream)
 
 
-def _serve(pieces: list[bytes]) -> Outcome:
-    """Everything that `command` makes of a stream, up to and with its end."""
-    connection = Connection("command", limits=LIMITS)
+def check_stream(stream: bytes) -> None:
+    """What is sent, and the work that is asked for, are what the reference says; and every stream comes to its end."""
+    for service in ("greet", "echo", "discard", "command"):
+        found, wanted = serve(service, [stream] if stream else []), answer(service, stream, BOUNDS)
+        assert found.closed, "a stream that has ended was not closed"
+        if wanted.is_known:
+            assert (found.sent, found.waits, found.rounds) == (wanted.sent, wanted.waits, wanted.rounds), service
+
+
+def check_cuts(stream: bytes, cuts: bytes) -> None:
+    """A stream in pieces is answered as the whole is."""
+    whole = serve("command", [stream] if stream else [])
+    borders = sorted({0, len(stream), *(place % (len(stream) + 1) for place in cuts)})
+    pieces = serve("command", [stream[start:end] for start, end in pairwise(borders)])
+    assert whole == pieces, f"cut at {borders}: {pieces}, whole: {whole}"
+
+
+def serve(service: str, pieces: list[bytes]) -> Outcome:
+    """Everything that a service makes of a stream, up to and with its end."""
+    connection = Connection(service, limits=LIMITS)
     outcome = Outcome()
     for piece in pieces:
         connection.receive_data(piece)
         pull(connection, outcome)
     connection.receive_eof()
     pull(connection, outcome)
-    assert outcome.closed, "a stream that has ended was not closed"
     assert connection.next_event() == Close()
     return outcome
 
 
-def _check_replies(sent: bytes) -> None:
+def check_replies(stream: bytes) -> None:
+    """Hiredis reads every reply, and nothing is left over."""
+    sent = serve("command", [stream] if stream else []).sent
     reader = hiredis.Reader()
     reader.feed(sent)
     while reader.gets() is not False:
@@ -110,7 +131,7 @@ def _check_replies(sent: bytes) -> None:
     assert not reader.has_data(), f"no whole number of replies: {sent!r}"
 
 
-def _check_requests(stream: bytes) -> None:
+def check_requests(stream: bytes) -> None:
     """Arrays, one after the other, as long as both parsers take them for such."""
     ours, theirs = RequestReader(LIMITS), hiredis.Reader()
     ours.feed(stream)
@@ -142,22 +163,13 @@ def _check_requests(stream: bytes) -> None:
         assert request == reply
 
 
-def _check_datagram(service: str, data: bytes) -> None:
-    conversation = DatagramConnection(service, data, limits=LIMITS)
-    sends = rounds = 0
-    seconds = 0.0
-    while (event := conversation.next_event()) != Close():
-        match event:
-            case Send(reply):
-                sends += 1
-                assert len(reply) <= DATAGRAM_SIZE
-            case Wait():
-                seconds += event.seconds
-            case Compute() as work:
-                rounds += work.rounds
-                conversation.receive_digest(work.run())
-            case _:
-                raise AssertionError(f"{event} for a datagram")
-    assert sends <= 1
-    assert rounds <= LIMITS.burn
-    assert round(seconds * 1000) <= LIMITS.sleep_ms
+def check_datagram(service: str, data: bytes) -> None:
+    """At most one goes back, as the reference says, of a size that fits; no more work is asked for than is allowed."""
+    found, wanted = pull(DatagramConnection(service, data, limits=LIMITS)), answer_datagram(service, data, BOUNDS)
+    assert found.closed
+    assert found.sends <= 1
+    assert len(found.sent) <= DATAGRAM_SIZE
+    assert sum(found.rounds) <= LIMITS.burn
+    assert round(sum(found.waits) * 1000) <= LIMITS.sleep_ms
+    if wanted.is_known:
+        assert (found.sent, found.waits, found.rounds) == (wanted.sent, wanted.waits, wanted.rounds), service

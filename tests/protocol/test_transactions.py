@@ -234,5 +234,5 @@ def test_what_waits_for_exec_is_bounded(request_: bytes) -> None:
     finally:
         tracemalloc.stop()
     assert most < limits.transaction + 100_000
-    # Over the limit nothing can be carried out, and nothing is kept; the interpreter itself keeps some tuples for later.
+    # Over the limit nothing can be carried out, and nothing is kept; the interpreter keeps some tuples for later use.
     assert left < limits.transaction / 2
