@@ -145,3 +145,10 @@ def test_digest_must_be_received_before_the_next_event() -> None:
     assert conversation.next_event() == Compute(1)
     with pytest.raises(AdapterError, match="digest"):
         conversation.next_event()
+
+
+def test_error_behind_replies_that_nearly_fill_a_datagram_does_not_make_it_too_large() -> None:
+    """$65490 CR LF, 65490 bytes and CR LF are 65500; the error about what is left over would make it 65558."""
+    pattern = (bytes(range(32, 127)) * 690)[:65490]
+    assert events_of("command", b"BLOB 65490\n") == [Send(b"$65490\r\n%b\r\n" % pattern), Close()]
+    assert events_of("command", b"BLOB 65490\nPI") == [Send(TOO_LARGE), Close()]

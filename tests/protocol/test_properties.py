@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fuzz.oracle import BOUNDS, LIMITS
+from lab.reference import answer, answer_datagram
 from services.protocol import DATAGRAM_SIZE, SERVICES, Close, Connection, DatagramConnection, Limits, Send
 from services.protocol.resp import RequestReader
 
@@ -17,10 +19,8 @@ Pull = Callable[..., Any]
 # A busy machine is no finding.
 no_deadline = settings(deadline=None)
 
-LIMITS = Limits(line=80, bulk=60, array=6, request=100, sleep_ms=50, burn=20, blob=200, pipeline=7)
-
 names = st.sampled_from(
-    [b"PING", b"echo", b"SLEEP", b"BURN", b"BLOB", b"INFO", b"HELLO", b"CONFIG", b"CLIENT", b"NOPE"]
+    b"PING echo SLEEP BURN BLOB INFO HELLO CONFIG CLIENT NOPE SELECT AUTH MULTI EXEC DISCARD RESET".split()
 )
 texts = st.one_of(st.binary(max_size=70), st.integers(-5, 300).map(b"%d".__mod__), names)
 
@@ -39,7 +39,11 @@ headers = st.builds(
     st.one_of(st.integers(-2, 200).map(b"%d".__mod__), st.binary(max_size=4)),
     st.sampled_from([b"\r\n", b"\n", b"\r", b""]),
 )
-fragments = st.one_of(arrays, arrays, lines, headers, st.binary(max_size=40), st.just(b"\r\n"))
+typed = st.lists(names, min_size=1, max_size=3).map(lambda words: b" ".join(words) + b"\n")
+in_transactions = st.lists(st.one_of(arrays, typed), max_size=5).map(
+    lambda some: b"MULTI\n" + b"".join(some) + b"EXEC\n"
+)
+fragments = st.one_of(arrays, arrays, lines, headers, typed, in_transactions, st.binary(max_size=40), st.just(b"\r\n"))
 # Something like what peers send, with every kind of mistake in it.
 streams = st.lists(fragments, max_size=8).map(b"".join)
 
@@ -48,6 +52,49 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
     """`data` in pieces, none of them empty."""
     borders = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
     return [data[start:end] for start, end in pairwise(borders)]
+
+
+@pytest.mark.parametrize("service", ["greet", "echo", "discard", "command"])
+@no_deadline
+@given(stream=streams)
+def test_stream_is_answered_as_the_reference_says(pull: Pull, service: str, stream: bytes) -> None:
+    connection = Connection(service, limits=LIMITS)
+    if stream:
+        connection.receive_data(stream)
+    connection.receive_eof()
+    found, wanted = pull(connection), answer(service, stream, BOUNDS)
+    if wanted.is_known:
+        assert (found.sent, found.waits, found.rounds) == (wanted.sent, wanted.waits, wanted.rounds)
+
+
+@pytest.mark.parametrize("service", [name for name, service in SERVICES.items() if service.over_datagrams])
+@no_deadline
+@given(data=streams)
+def test_datagram_is_answered_as_the_reference_says(pull: Pull, service: str, data: bytes) -> None:
+    found = pull(DatagramConnection(service, data, limits=LIMITS))
+    wanted = answer_datagram(service, data, BOUNDS)
+    if wanted.is_known:
+        assert (found.sent, found.waits, found.rounds) == (wanted.sent, wanted.waits, wanted.rounds)
+
+
+@no_deadline
+@given(sizes=st.lists(st.integers(0, 60), min_size=1, max_size=6))
+def test_sizes_of_all_arguments_count_for_the_limit_of_a_request(pull: Pull, sizes: list[int]) -> None:
+    """The first length that takes the sum over 100 is refused, before its bytes have come."""
+    stream, total = b"*%d\r\n" % len(sizes), 0
+    expected = b"-ERR unknown command '" + b"x" * sizes[0] + b"'\r\n"
+    for size in sizes:
+        total += size
+        stream += b"$%d\r\n" % size
+        if total > 100:
+            expected = b"-ERR Protocol error: request of %d bytes is over the limit of 100\r\n" % total
+            break
+        stream += b"x" * size + b"\r\n"
+    connection = Connection("command", limits=LIMITS)
+    connection.receive_data(stream)
+    outcome = pull(connection)
+    assert outcome.sent == expected
+    assert outcome.closed == (total > 100)
 
 
 @no_deadline

@@ -1,5 +1,6 @@
 """The four services beside `command`, and the rules that hold for every stream."""
 
+import tracemalloc
 from collections.abc import Callable
 from itertools import islice
 
@@ -74,6 +75,23 @@ def test_echo_copies_nothing_in_the_usual_case() -> None:
     assert event.data is data
 
 
+@pytest.mark.parametrize("service", ["echo", "command"])
+def test_each_of_many_small_echoes_is_whole(service: str) -> None:
+    """Five thousand on one connection, each of another size and content, and each compared."""
+    connection = Connection(service)
+    for number in range(5000):
+        data = b"%d:%b" % (number, bytes([number % 256]) * (number % 7))
+        sent, expected = data, data
+        if service == "command":
+            sent, expected = (
+                b"*2\r\n$4\r\nECHO\r\n$%d\r\n%b\r\n" % (len(data), data),
+                b"$%d\r\n%b\r\n" % (len(data), data),
+            )
+        connection.receive_data(sent)
+        assert connection.next_event() == Send(expected)
+        assert connection.next_event() is None
+
+
 def test_discard_never_answers(pieces: Callable[[bytes], list[bytes]]) -> None:
     connection = Connection("discard")
     for piece in pieces(b"PING\r\n" * 10):
@@ -143,6 +161,32 @@ class TestEveryService:
             pass
         connection.receive_data(b"PING\r\n")
         assert connection.next_event() == Close()
+
+
+LAST_WORDS = {"greet": b"", "echo": b"", "discard": b"", "chargen": b"", "command": b"PING\r\n*1\r\n$4\r\nQUIT\r\n"}
+
+
+@pytest.mark.parametrize("with_the_last", [0, 500_000])
+@pytest.mark.parametrize("ending", ["drain", "by-itself"])
+@pytest.mark.parametrize("service", SERVICES)
+def test_nothing_is_held_after_close(service: str, ending: str, with_the_last: int) -> None:
+    """Ten megabytes that come after it, and what had come with the last request."""
+    connection = Connection(service)
+    tracemalloc.start()
+    try:
+        if said := LAST_WORDS[service] + bytes(with_the_last):
+            connection.receive_data(said)
+        del said
+        if ending == "drain" or service in ("echo", "discard", "chargen"):
+            connection.drain()
+        while connection.next_event() != Close():
+            pass
+        for _ in range(100):
+            connection.receive_data(bytes(100_000))
+            assert connection.next_event() == Close()
+        assert tracemalloc.get_traced_memory()[0] < 100_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_what_has_arrived_is_answered_though_it_was_not_received_yet() -> None:
