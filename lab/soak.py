@@ -8,7 +8,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,11 +16,12 @@ from typing import Any
 
 import click
 
-from lab.backends import Backend, Instrument, choose_models
+from lab.backends import Backend, Instrument, choose_speakers
 from lab.cli import COULD_NOT_RUN, DID_NOT_HOLD, HELD, Lab, show_table
 from lab.environment import describe_environment
 from lab.errors import LabError
 from lab.flatness import CONFIDENCE, FEWEST, Growth, Slope, after_warm_up, find_slope, judge_counts
+from lab.interrupts import down_afterwards
 from lab.measurement import encode_targets, open_meter
 from lab.meters import Meter
 from lab.store import RESULTS, Run
@@ -233,18 +234,15 @@ def soak(
     Models that run are used as they are; if none runs, those asked for are started, and taken down.
     """
     backend = lab.backend
-    chosen = [model.name for model in choose_models(backend, models) if "command" in model.services]
+    chosen = choose_speakers(backend, models, "command")
     is_running = any(state.state == "running" for state in backend.state())
     seconds = hours * _HOUR if hours else minutes * 60
     progress = None if as_json else lambda line: click.echo(line, err=True)
-    try:
+    with nullcontext() if is_running else down_afterwards(backend):
         backend.up(chosen)
         plan = {"models": chosen, "seconds": seconds, "every": every, "limit_bytes_per_hour": limit * MEGABYTE}
         kept = Run.create(NAME, {"plan": plan, "environment": describe_environment(backend.name)}, root=out)
         findings = run(backend, chosen, seconds=seconds, every=every, limit=limit * MEGABYTE, say=progress or str)
-    finally:
-        if not is_running:
-            backend.down()
     for finding in findings:
         kept.keep(finding.model, finding.as_json())
     kept.finish({"flat": all(finding.is_flat for finding in findings)})
@@ -259,8 +257,8 @@ def soak(
 
 
 def exit_code(findings: Sequence[Finding]) -> int:
-    """0 if all is flat; 1 if something grows, or somebody was not served; 2 if the soak was too short to tell."""
-    if all(finding.is_flat for finding in findings):
+    """Return 0 if all is flat; 1 if something grows or a client was not served; 2 if it cannot be told."""
+    if findings and all(finding.is_flat for finding in findings):
         return HELD
     grows = any(Growth.GROWS in finding.growth.values() or finding.visits["failures"] for finding in findings)
     return DID_NOT_HOLD if grows else COULD_NOT_RUN

@@ -1,7 +1,7 @@
 """Clients of a soak: `python -m lab.soak_clients`, an instrument that visits models in turns, on and on.
 
 A visit is some connections at a time with the same mixed requests, over TCP, TLS and Unix sockets in turns, a
-datagram, and clients who mean no good. What the others get must be, byte for byte, what the protocol itself says to it.
+datagram, and clients who mean no good. What the others get must be, byte for byte, what docs/protocol.md says.
 A model with a fixed number of workers gets as many clients as it has workers: with fewer, most of the workers would
 have nothing to do, and what each of them keeps would show only after as many times as long.
 
@@ -20,13 +20,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from functools import reduce
+from hashlib import sha256
 from itertools import cycle
 
 import click
 
 from lab.client import Link, call, pack
 from lab.errors import LabError
-from services.protocol import Address, Close, Compute, Connection, Send
+from services.protocol import Address
 
 # Clients at a time of a model that serves as many as come, of how many there is one who means no good, and how many
 # times as many a crowd is. After a crowd, an allocator's pools have room for whatever order fewer come and go in:
@@ -41,26 +43,22 @@ _PATIENCE = 20.0
 # A model that is not served so many times running is not visited any more, and the soak is over.
 _MOST_FAILURES = 5
 
-MIX = b"".join(
-    pack([word.encode() for word in request.split()])
-    for request in ["PING"] * 10 + [f"ECHO {'x' * 1024}", "SLEEP 1", "BURN 20", "BLOB 70000", "NONSENSE", "PING end"]
-)
+# What is asked, and what a server must say to it: worked out here from docs/protocol.md, and not by the code that the
+# servers run, so that a fault in that code is noticed.
+_BURNT = reduce(lambda digest, _: sha256(digest).digest(), range(20), bytes(32)).hex().encode()
+_BLOB = (bytes(range(32, 127)) * 737)[:70_000]
+_EXCHANGES = [(b"PING", b"+PONG\r\n")] * 10 + [
+    (b"ECHO " + b"x" * 1024, b"$1024\r\n" + b"x" * 1024 + b"\r\n"),
+    (b"SLEEP 1", b"+OK\r\n"),
+    (b"BURN 20", b"$64\r\n" + _BURNT + b"\r\n"),
+    (b"BLOB 70000", b"$70000\r\n" + _BLOB + b"\r\n"),
+    (b"NONSENSE", b"-ERR unknown command 'NONSENSE'\r\n"),
+    (b"PING end", b"$3\r\nend\r\n"),
+]
+MIX = b"".join(pack(request.split()) for request, _ in _EXCHANGES)
+ANSWER = b"".join(answer for _, answer in _EXCHANGES)
+REQUESTS = len(_EXCHANGES)
 _NEVER_READ = pack([b"BLOB", b"70000"]) * 40
-
-
-def answer_of_the_core(stream: bytes) -> bytes:
-    """What `command` says to a stream, without any model."""
-    connection = Connection("command")
-    connection.receive_data(stream)
-    connection.receive_eof()
-    sent = []
-    while (event := connection.next_event()) != Close():
-        match event:
-            case Send(data):
-                sent.append(data)
-            case Compute() as work:
-                connection.receive_digest(work.run())
-    return b"".join(sent)
 
 
 @dataclass(slots=True)
@@ -130,16 +128,17 @@ def _datagram_flood(addresses: Addresses) -> Iterator[None]:
     yield
 
 
+# Each with the listener that it goes to.
 Hostile = Callable[[Addresses], AbstractContextManager[None]]
-HOSTILE: tuple[Hostile, ...] = (
-    _silent,
-    lambda addresses: _silent(addresses, b"*2\r\n$4\r\nEC"),
-    lambda addresses: _resetting(addresses, b"*2\r\n$4\r\nECHO\r\n$900\r\nx"),
-    lambda addresses: _resetting(addresses, _NEVER_READ),
-    _malformed,
-    _half_handshake,
-    _stopped_reader,
-    _datagram_flood,
+HOSTILE: tuple[tuple[str, Hostile], ...] = (
+    ("command-tcp", _silent),
+    ("command-tcp", lambda addresses: _silent(addresses, b"*2\r\n$4\r\nEC")),
+    ("command-tcp", lambda addresses: _resetting(addresses, b"*2\r\n$4\r\nECHO\r\n$900\r\nx")),
+    ("command-tcp", lambda addresses: _resetting(addresses, _NEVER_READ)),
+    ("command-tcp", _malformed),
+    ("command-tls", _half_handshake),
+    ("chargen-tcp", _stopped_reader),
+    ("command-udp", _datagram_flood),
 )
 
 
@@ -158,8 +157,7 @@ class Visitor:
         self._addresses = addresses
         self._workers = workers
         self._transports = cycle([name for name in ("command-tcp", "command-tls", "command-unix") if name in addresses])
-        self._hostile = cycle(HOSTILE)
-        self._answer = answer_of_the_core(MIX)
+        self._hostile = cycle([hostile for listener, hostile in HOSTILE if listener in addresses])
         self._running = 0
         self.counted: Counter[str] = Counter()
         self.visits = Visits()
@@ -197,20 +195,29 @@ class Visitor:
             for link in links:
                 link.send(MIX)
             for number, link in enumerate(links):
-                if number % 2:
+                # One that has closed its half gets the end behind its answer, and nothing between the two.
+                if is_closed := number % 2 == 1:
                     link.half_close()
                 answer = b""
-                while len(answer) < len(self._answer) and (chunk := link.receive()):
+                while (is_closed or len(answer) < len(ANSWER)) and (chunk := link.receive()):
                     answer += chunk
-                if answer != self._answer:
-                    raise LabError(f"{where}: not the answer of the protocol ({len(answer)} bytes)")
-                self.visits.requests += MIX.count(b"*")
+                if answer != ANSWER:
+                    raise LabError(f"{where}: {_find_difference(answer)}")
+                self.visits.requests += REQUESTS
         if "command-udp" in self._addresses:
             with Link(self._addresses["command-udp"], timeout=_PATIENCE) as link:
                 link.send(b"PING\r\n")
-                if link.receive() != b"+PONG\r\n":
-                    raise LabError("command-udp: not the answer of the protocol")
+                if (said := link.receive()) != b"+PONG\r\n":
+                    raise LabError(f"command-udp: PING was answered by {said[:40]!r}")
             self.visits.requests += 1
+
+
+def _find_difference(answer: bytes) -> str:
+    """Say where an answer is not `ANSWER`."""
+    shorter = min(len(answer), len(ANSWER))
+    same = next((number for number in range(shorter) if answer[number] != ANSWER[number]), shorter)
+    got, wanted = answer[same : same + 20], ANSWER[same : same + 20]
+    return f"a wrong answer of {len(answer)} bytes: at byte {same} {got!r} instead of {wanted!r}"
 
 
 def find_workers(addresses: Addresses, declared: int | None) -> int | None:

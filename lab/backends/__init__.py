@@ -300,7 +300,11 @@ def _libc() -> Any:
 
 
 def die_with_lab() -> None:
-    """In a child: ask for SIGTERM when its parent dies, prctl(2), so that none outlives a killed lab."""
+    """In a child: ask for SIGTERM when its parent dies, prctl(2), so that none outlives a killed lab.
+
+    And take it: a parent that holds signals back (`lab.interrupts.signals_held`) hands that down. A Ctrl-C stays held.
+    """
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     if sys.platform == "linux":
         _libc().prctl(1, signal.SIGTERM)
 
@@ -320,6 +324,24 @@ def choose_models(
         return selected
     print(f"lab: left out, as they run only in containers: {', '.join(bound)}", file=sys.stderr)
     return tuple(model for model in selected if model.name not in bound)
+
+
+def choose_speakers(backend: Backend, names: Iterable[str | Model], service: str) -> list[str]:
+    """Return the names of those of them (see `choose_models`) that speak a service as this lab's own models do.
+
+    Raises:
+        CatalogueError: an unknown name.
+        LabError: one that is named does not, or none does.
+    """
+    names = list(names)
+    chosen = choose_models(backend, names)
+    speak = [model.name for model in chosen if service in model.services and not model.holds_rfc_only]
+    others = [model.name for model in chosen if model.name not in speak]
+    if others and (names or not speak):
+        raise LabError(
+            f"{', '.join(others)}: does not speak all of this lab's `{service}`; `lab ls` lists other models"
+        )
+    return speak
 
 
 def open_backend(name: str | None = None, project: str | None = None, *, catalogue: Catalogue | None = None) -> Backend:

@@ -253,14 +253,15 @@ class Processes:
         self._wait([model], time.monotonic() + timeout, timeout)
 
     def kill(self, model: str, signal: int) -> None:
-        os.kill(self.pid(model), signal)
+        with self._unless_ended(model):
+            os.kill(self.pid(model), signal)
 
     def stop(self, model: str) -> int:
         record = _read_record(self._path(model, "json"))
         if record is None:
             raise LabError(f"{model} was not started: `lab up {model}`")
         if record.is_alive:
-            with contextlib.suppress(LabError, ProcessLookupError):
+            with contextlib.suppress(LabError):
                 self.kill(model, signal.SIGTERM)
             deadline = time.monotonic() + STOP_SECONDS
             while self._is_running(model) and time.monotonic() < deadline:
@@ -275,10 +276,12 @@ class Processes:
         self._wait([model], time.monotonic() + timeout, timeout)
 
     def pause(self, model: str) -> None:
-        signal_all(self.pid(model), signal.SIGSTOP)
+        with self._unless_ended(model):
+            signal_all(self.pid(model), signal.SIGSTOP)
 
     def unpause(self, model: str) -> None:
-        signal_all(self.pid(model), signal.SIGCONT)
+        with self._unless_ended(model):
+            signal_all(self.pid(model), signal.SIGCONT)
 
     def run_beside(self, model: str, script: str, arguments: Sequence[str] = ()) -> str:
         done = self.run(["python", "-c", script, str(self.pid(model)), *arguments], capture=True)
@@ -328,6 +331,21 @@ class Processes:
         if not self._is_running(model) or header is None:
             raise LabError(f"{model} is not running: `lab up {model}`")
         return int(header["pid"])
+
+    @contextlib.contextmanager
+    def _unless_ended(self, model: str) -> Iterator[None]:
+        """Have a signal that finds no process fail as one to a model that is not running.
+
+        Raises:
+            LabError: it has ended, and its exit code is known now.
+        """
+        try:
+            yield
+        except (psutil.NoSuchProcess, ProcessLookupError):
+            deadline = time.monotonic() + STOP_SECONDS
+            while self._is_running(model) and time.monotonic() < deadline:
+                time.sleep(_PAUSE)  # until its shell has written the exit code
+            raise LabError(f"{model} has just ended: `lab up {model}`") from None
 
     def _path(self, model: str, kind: str) -> Path:
         return self._directory / f"{model}.{kind}"

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from lab.backends import Backend
 from lab.errors import LabError, NotReadyError
 from lab.faults.timeline import note
+from lab.interrupts import interrupted_once, signals_held
 
 
 class NotHealedError(LabError):
@@ -28,6 +29,10 @@ class CannotApplyError(LabError):
 
 class NoSuchPartError(CannotApplyError):
     """A model has nothing that this fault could break."""
+
+
+class EndedError(LabError):
+    """A model had ended by itself before it was broken. It runs again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +80,19 @@ class Stamp:
     Args:
         begin, end: UTC, ISO 8601; `end` is empty while it lasts.
         begin_seconds, end_seconds: the same on the monotonic clock.
-        exit_code: of a model that ended by itself.
+        exit_code: of a model that the fault ended, where it is known.
+        ended: exit code of a model that ended although this fault leaves a model running; it was started again.
     """
 
     fault: str
     model: str
     is_twin: bool
     begin: str = field(default_factory=lambda: _now())
-    begin_seconds: float = field(default_factory=time.monotonic)
+    begin_seconds: float = field(default_factory=lambda: time.monotonic())
     end: str = ""
     end_seconds: float | None = None
     exit_code: int | None = None
+    ended: int | None = None
 
     def close(self) -> None:
         """It is mended."""
@@ -101,50 +108,76 @@ def applied(fault: Fault, backend: Backend, model: str, *, twin: bool = False) -
 
     Raises:
         CannotApplyError: it cannot be had here, and nothing was broken.
+        EndedError: the model had ended before it was broken. It was started again.
         NotHealedError: it could not be mended.
     """
-    harm = fault.prepare(backend, model)
-    stamp = Stamp(fault.name, model, twin)
-    is_noted = False
-    try:
-        if not twin:
+    with interrupted_once():
+        try:
+            with _unless_ended(fault, backend, model):
+                harm = fault.prepare(backend, model)
+        except EndedError:
+            backend.restart(model)
+            raise
+        stamp = Stamp(fault.name, model, twin)
+        is_noted = False
+        try:
+            if not twin:
+                with signals_held(), _unless_ended(fault, backend, model):
+                    stamp.exit_code = harm.do()
+                note(backend.project, asdict(stamp))
+                is_noted = True
+            yield stamp
+        finally:
             with signals_held():
-                stamp.exit_code = harm.do()
-            note(backend.project, asdict(stamp))
-            is_noted = True
-        yield stamp
-    finally:
-        with signals_held():
-            try:
-                harm.undo()
-            except (LabError, OSError) as error:
-                raise NotHealedError(f"{error}\nstill broken: {harm.broken}; by hand: {harm.by_hand}") from error
-            finally:
-                stamp.close()
-                if is_noted:
-                    note(backend.project, asdict(stamp))
+                try:
+                    _heal(harm, backend, model, stamp)
+                except (LabError, OSError) as error:
+                    raise NotHealedError(f"{error}\nstill broken: {harm.broken}; by hand: {harm.by_hand}") from error
+                finally:
+                    if stamp.end_seconds is None:
+                        stamp.close()
+                    if is_noted:
+                        note(backend.project, asdict(stamp))
 
 
 @contextmanager
-def signals_held() -> Iterator[None]:
-    """Let SIGINT and SIGTERM wait for the end of a block.
-
-    In the main thread. Children inherit it: a Ctrl-C, which goes to all of a terminal's foreground processes, ends none
-    of them half-way.
-    """
-    came: list[int] = []
-    held = (signal.SIGINT, signal.SIGTERM)
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, held)
-    # The kernel gives a signal to any thread that takes it, and Python hands it to this one. So both are needed.
-    handlers = [signal.signal(number, lambda which, _: came.append(which)) for number in held]
+def _unless_ended(fault: Fault, backend: Backend, model: str) -> Iterator[None]:
+    """Tell a model that had ended by itself from one that could not be broken."""
     try:
         yield
-    finally:
-        for number, handler in zip(held, handlers, strict=True):
-            signal.signal(number, handler)
-        for which in came[:1]:
-            signal.raise_signal(which)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    except CannotApplyError:
+        raise
+    except (LabError, OSError) as error:
+        if (code := find_exit_code(backend, model)) is None:
+            raise
+        raise EndedError(f"{model} had ended with exit code {code} before {fault.name}: {error}") from error
+
+
+def _heal(harm: Harm, backend: Backend, model: str, stamp: Stamp) -> None:
+    """Undo the harm, and start a model that has ended meanwhile: it may be the reason why nothing can be undone."""
+    try:
+        harm.undo()
+    except (LabError, OSError):
+        stamp.ended = find_exit_code(backend, model)
+        if stamp.ended is None:
+            raise
+        backend.restart(model)
+        harm.undo()
+        return
+    stamp.close()  # what follows is no part of it
+    stamp.ended = find_exit_code(backend, model)
+    if stamp.ended is not None:
+        backend.restart(model)
+        stamp.close()
+
+
+def find_exit_code(backend: Backend, model: str) -> int | None:
+    """Return the exit code of a model that has ended; None of one that runs, or was never started."""
+    state = next(item for item in backend.state() if item.model == model)
+    if state.state != "exited":
+        return None
+    # An unknown code means that what would have noted it was killed as well.
+    return 128 + signal.SIGKILL if state.exit_code is None else state.exit_code
 
 
 def until_restarted(backend: Backend, model: str, do: Callable[[], int | None]) -> Harm:

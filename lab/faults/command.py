@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import NoReturn
@@ -12,11 +13,12 @@ import click
 from lab.cli import COULD_NOT_RUN, DID_NOT_HOLD, HELD, Lab, show_table
 from lab.environment import describe_environment
 from lab.errors import LabError
-from lab.faults import CannotApplyError
+from lab.faults import CannotApplyError, EndedError
 from lab.faults.around import UnderLoad, apply_under_load
 from lab.faults.on_request import break_together
 from lab.faults.scorecard import FAULTS, Score, Verdict, apply_all
 from lab.faults.watch import show
+from lab.interrupts import down_afterwards
 from lab.load import SECONDS
 from lab.report import faults_page
 from lab.report.faults import DETAILS, Outcome, key_of, name_of, render_markdown, show_cell, show_details, show_load
@@ -69,7 +71,7 @@ def faults(
 
     Each score is held, degraded (with figures), failed, or unknown, where the fault cannot be had here. A model that is
     said to fail (lab.limit in the catalogue) must do so. Exit code 1: something is not as it should be; 2: something is
-    unknown.
+    unknown, or nothing was tried on a model that was named.
 
     Models that run are used as they are, and run again afterwards; if none runs, those asked for are started, and taken
     down.
@@ -82,13 +84,12 @@ def faults(
     --now breaks models that run, for a while, whoever uses them. Where that is Locust's web UI, its tab "Faults" shows
     from when to when; its form can ask for a fault too.
     """
-    from lab.backends import choose_models
+    from lab.backends import choose_speakers
 
     backend = lab.backend
-    chosen = [model.name for model in choose_models(backend, models) if "command" in model.services]
+    chosen = choose_speakers(backend, models, "command")
     if now:
-        break_now(lab, chosen if models else [], now, seconds)
-        return
+        sys.exit(break_now(lab, chosen if models else [], now, seconds))
     if scenario and not faults:
         raise LabError("--scenario breaks models in one way or some: name them with --fault")
     is_running = any(state.state == "running" for state in backend.state())
@@ -97,29 +98,28 @@ def faults(
     run = Run.create(NAME, {"plan": plan, "environment": describe_environment(backend.name)}, root=results)
     scores: list[Score] = []
     seen: list[UnderLoad] = []
+    failed: list[str] = []
     try:
-        backend.up(chosen)
-        if scenario:
-            for each in under_load(lab, chosen, names, scenario, seconds, twin=twin):
-                seen.append(each)
-                run.keep(key_of(each.stamp.model, each.stamp.fault), each.as_json())
-        else:
-            for score in apply_all(backend, chosen, names, seed, twin=twin):
-                scores.append(score)
-                run.keep(key_of(score.model, score.fault), score.as_json())
-                click.echo(f"{score.model}: {score.fault}: {score.verdict}", err=True)
-        run.finish({})
+        with nullcontext() if is_running else down_afterwards(backend):
+            backend.up(chosen)
+            if scenario:
+                for each in under_load(lab, chosen, names, scenario, seconds, failed, twin=twin):
+                    seen.append(each)
+                    run.keep(key_of(each.stamp.model, each.stamp.fault), each.as_json())
+            else:
+                for score in apply_all(backend, chosen, names, seed, twin=twin):
+                    scores.append(score)
+                    run.keep(key_of(score.model, score.fault), score.as_json())
+                    click.echo(f"{score.model}: {score.fault}: {score.verdict}", err=True)
+            run.finish({})
     finally:
-        try:
-            if not is_running:
-                backend.down()
-        finally:
-            report(Outcome(run, scores, seen), as_json=as_json, out=out)
+        report(Outcome(run, scores, seen), as_json=as_json, out=out)
     if scenario:
-        if any(each.around.recover is None for each in seen):
-            sys.exit(DID_NOT_HOLD)
-        sys.exit(HELD if len(seen) == len(chosen) * len(names) else COULD_NOT_RUN)
-    sys.exit(exit_code(scores))
+        sys.exit(DID_NOT_HOLD if failed else exit_code_under_load(seen, len(chosen) * len(names)))
+    untried = [model for model in models or [] if model not in {score.model for score in scores}]
+    for model in untried:
+        click.echo(f"{model}: nothing was tried, as it has no part that {', '.join(names)} could break", err=True)
+    sys.exit(exit_code(scores, untried))
 
 
 def report(outcome: Outcome, *, as_json: bool, out: Path | None) -> None:
@@ -140,12 +140,25 @@ def report(outcome: Outcome, *, as_json: bool, out: Path | None) -> None:
     click.echo(f"{run.folder / 'index.html'}", err=True)
 
 
-def exit_code(scores: Iterable[Score]) -> int:
-    """0 if all is as it should be; 1 if something is not; 2 if something is unknown, which never counts as held."""
+def exit_code(scores: Iterable[Score], untried: Sequence[str] = ()) -> int:
+    """Return 0 if all is as it should be; 1 if something is not; 2 if something is unknown or nothing was tried.
+
+    Args:
+        untried: models that were named and have no score.
+    """
     scores = list(scores)
     if any(not score.is_fine and score.verdict is not Verdict.UNKNOWN for score in scores):
         return DID_NOT_HOLD
-    return COULD_NOT_RUN if any(score.verdict is Verdict.UNKNOWN for score in scores) else HELD
+    if not scores or untried or any(score.verdict is Verdict.UNKNOWN for score in scores):
+        return COULD_NOT_RUN
+    return HELD
+
+
+def exit_code_under_load(seen: Sequence[UnderLoad], wanted: int) -> int:
+    """Return 0 if each model recovered; 1 if one did not, or ended; 2 if there are fewer than were wanted, or none."""
+    if any(each.around.recover is None or each.stamp.ended is not None for each in seen):
+        return DID_NOT_HOLD
+    return HELD if len(seen) == wanted > 0 else COULD_NOT_RUN
 
 
 def write(found: Sequence[object], *, as_json: bool, out: Path | None) -> None:
@@ -165,15 +178,29 @@ def write(found: Sequence[object], *, as_json: bool, out: Path | None) -> None:
 
 
 def under_load(
-    lab: Lab, models: Iterable[str], faults: Sequence[str], scenario: str, seconds: float, *, twin: bool
+    lab: Lab,
+    models: Iterable[str],
+    faults: Sequence[str],
+    scenario: str,
+    seconds: float,
+    failed: list[str],
+    *,
+    twin: bool,
 ) -> Iterator[UnderLoad]:
-    """Every fault on every model, in the middle of a scenario; what cannot be had is said, and left out."""
+    """Every fault on every model, in the middle of a scenario; what cannot be had is said, and left out.
+
+    Args:
+        failed: takes the models that had ended before they were broken.
+    """
     for model in models:
         for fault in faults:
             try:
                 yield apply_under_load(lab.backend, model, FAULTS[fault], scenario, seconds=seconds, twin=twin)
             except CannotApplyError as error:
                 click.echo(f"{model}: {fault}: unknown: {error}", err=True)
+            except EndedError as error:
+                failed.append(model)
+                click.echo(f"{model}: {fault}: failed: {error}", err=True)
 
 
 def show_under_load(found: Sequence[UnderLoad]) -> None:
@@ -189,8 +216,11 @@ def show_under_load(found: Sequence[UnderLoad]) -> None:
         show_table(["model and fault", "second", "p50", "p99", "failed"], rows, group=0)
 
 
-def break_now(lab: Lab, models: Sequence[str], fault: str, seconds: float) -> None:
+def break_now(lab: Lab, models: Sequence[str], fault: str, seconds: float) -> int:
     """Break models that run, all at once; prints when, a line of JSON each.
+
+    Returns:
+        The exit code: 1 if one of them ended although the fault leaves it running.
 
     Raises:
         CannotApplyError, NotHealedError: see `applied`.
@@ -202,7 +232,11 @@ def break_now(lab: Lab, models: Sequence[str], fault: str, seconds: float) -> No
     def refuse(model: str, error: LabError) -> NoReturn:
         raise error
 
-    for stamp in break_together(
+    stamps = break_together(
         lab.backend, models, FAULTS[fault], seconds, lambda line: click.echo(line, err=True), refuse
-    ):
+    )
+    for stamp in stamps:
         click.echo(json.dumps(asdict(stamp)))
+        if stamp.ended is not None:
+            click.echo(f"{stamp.model}: ended with exit code {stamp.ended} and was started again", err=True)
+    return DID_NOT_HOLD if any(stamp.ended is not None for stamp in stamps) else HELD

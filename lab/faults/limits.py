@@ -3,6 +3,7 @@
 import json
 
 from lab.backends import Backend
+from lab.errors import LabError
 from lab.faults import Fault, Harm
 from lab.faults.family import LIMIT, UNLIMIT
 
@@ -13,6 +14,8 @@ _MORE_MEMORY = 4 * _MEBI
 
 def _limit(backend: Backend, model: str, which: str, more: int) -> Harm:
     before = json.loads(backend.run_beside(model, LIMIT, [which, "-1"]))
+    if not before:
+        raise LabError(f"{model} has no process that could be limited")
     soft = str(before[0][1])
 
     def do() -> None:

@@ -15,6 +15,7 @@ from lab.errors import LabError
 from lab.faults import Fault, NotHealedError, Stamp, applied
 from lab.faults.scorecard import FAULTS
 from lab.faults.timeline import note
+from lab.interrupts import interrupted_once
 from lab.usage import MOST_FAULT_SECONDS, FaultRequest
 
 
@@ -109,7 +110,7 @@ def break_together(
         NotHealedError: something could not be mended.
     """
     stamps = []
-    with ExitStack() as stack:
+    with interrupted_once(), ExitStack() as stack:
         for model in dict.fromkeys(models):
             try:
                 stamps.append(stack.enter_context(applied(fault, backend, model)))

@@ -17,15 +17,9 @@ def _prepare(backend: Backend, model: str) -> Harm:
     if used is None:
         raise CannotApplyError("this engine does not say how much memory a container has")
     before, limit = backend.memory_limit(model), used + _MORE
-
-    def undo() -> None:
-        backend.limit_memory(model, *before)
-        if next(item.state for item in backend.state() if item.model == model) != "running":
-            backend.restart(model)
-
     return Harm(
         lambda: backend.limit_memory(model, limit, limit),  # nothing is to be swapped out instead
-        undo,
+        lambda: backend.limit_memory(model, *before),  # one that the kernel has ended is started again by `applied`
         f"`lab down`, `lab up {model}`",
         f"{model} may have no more than {limit / 2**20:.0f} MiB",
     )

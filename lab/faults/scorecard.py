@@ -15,8 +15,18 @@ from enum import StrEnum
 from pathlib import Path
 
 from lab.backends import Backend, Instrument
-from lab.errors import LabError
-from lab.faults import CannotApplyError, Fault, NoSuchPartError, Stamp, applied, find_address
+from lab.errors import LabError, NotReadyError
+from lab.faults import (
+    CannotApplyError,
+    EndedError,
+    Fault,
+    NoSuchPartError,
+    NotHealedError,
+    Stamp,
+    applied,
+    find_address,
+    find_exit_code,
+)
 from lab.faults.crowd import CROWD, judge_cost, read_ping
 from lab.faults.drain import DRAIN
 from lab.faults.kill import KILL
@@ -81,7 +91,7 @@ class Score:
         seed: applies the same fault at the same moment to the same requests again.
         moment: seconds from the first answers to the fault.
         is_twin: the harmful step was left out.
-        exit_code: of a model that ended by itself.
+        exit_code: of a model that ended, by the fault or by itself, where it is known.
         recovery: seconds to the first answer of a model that was ended: from the kill, or else from its start; None of
             others.
         around: what another client's PING took; None where nobody else is served beside the ledger.
@@ -116,8 +126,18 @@ class Score:
         return asdict(self)
 
 
-def judge(fault: str, account: Account | None, exit_code: int | None) -> tuple[Verdict, str]:
-    """What an account means under a fault; how long it took is not asked here."""
+def judge(fault: str, account: Account | None, exit_code: int | None, ended: int | None = None) -> tuple[Verdict, str]:
+    """What an account means under a fault; how long it took is not asked here.
+
+    Args:
+        exit_code: of a model that the fault ended.
+        ended: exit code of a model that ended although the fault leaves it running.
+    """
+    if ended is not None:
+        return (
+            Verdict.FAILED,
+            f"it ended with exit code {ended}, which this fault does not ask for, and was started again",
+        )
     if account is None:
         return Verdict.UNKNOWN, "the ledger gave no account"
     if account.wrong:
@@ -191,7 +211,28 @@ def apply(
         return None
     except CannotApplyError as error:
         return Score(model, fault, Verdict.UNKNOWN, str(error), seed, moment, twin)
-    return replace(found, expected="" if twin else expected)
+    except NotHealedError:
+        raise
+    except LabError as error:
+        if (reason := _start_again(backend, model, error)) is None:
+            raise
+        return Score(model, fault, Verdict.FAILED, reason, seed, moment, twin)
+    # What is declared is that others wait, and not that it ends.
+    return replace(found, expected="" if twin or (found.stamp and found.stamp.ended is not None) else expected)
+
+
+def _start_again(backend: Backend, model: str, error: LabError) -> str | None:
+    """Start a model again that ended, or hangs; returns what is to be said of it, or None if it does neither."""
+    if isinstance(error, EndedError):
+        return f"{error}; it was started again"
+    code = find_exit_code(backend, model)
+    if code is None and not isinstance(error, NotReadyError):
+        return None
+    try:
+        backend.restart(model)
+    except NotReadyError as why:
+        raise NotHealedError(f"{why}\nstill broken: {model} is down; by hand: `lab up {model}`") from error
+    return f"{'it hung' if code is None else f'it ended with exit code {code}'}, and was started again: {error}"
 
 
 def _measure(
@@ -203,7 +244,9 @@ def _measure(
         with applied(fault, backend, model, twin=twin) as stamp:
             crowded = read_ping(backend, address)
         held, reason = judge_cost(quiet, crowded)
-        return Score(model, fault.name, Verdict(held), reason, seed, moment, twin, stamp=stamp)
+        if stamp.ended is not None:
+            held, reason = judge(fault.name, None, None, stamp.ended)
+        return Score(model, fault.name, Verdict(held), reason, seed, moment, twin, stamp.ended, stamp=stamp)
     with tempfile.TemporaryDirectory(prefix="ledger-") as directory:
         arguments = [
             "python",
@@ -248,7 +291,7 @@ def _measure(
                 since = stamp.begin_seconds if fault is KILL else healing
                 recovery = None if fault is NOTHING or twin else stamp.end_seconds - since
             account = _read_account(ledger)
-    verdict, reason = judge(NOTHING.name if twin else fault.name, account, stamp.exit_code)
+    verdict, reason = judge(NOTHING.name if twin else fault.name, account, stamp.exit_code, stamp.ended)
     allowed = RECOVERY_SECONDS[backend.name]
     if verdict is Verdict.HELD:
         lasted = (stamp.end_seconds or 0.0) - stamp.begin_seconds if fault.hold else 0.0
@@ -260,7 +303,18 @@ def _measure(
                 f"{reason}; the next answer came after {recovery:.1f} s, not {allowed:g}",
             )
     return Score(
-        model, fault.name, verdict, reason, seed, moment, twin, stamp.exit_code, recovery, account, stamp, around
+        model,
+        fault.name,
+        verdict,
+        reason,
+        seed,
+        moment,
+        twin,
+        stamp.exit_code if stamp.ended is None else stamp.ended,
+        recovery,
+        account,
+        stamp,
+        around,
     )
 
 

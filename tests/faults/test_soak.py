@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -14,83 +13,13 @@ import pytest
 from lab.backends import open_backend
 from lab.cli import COULD_NOT_RUN, DID_NOT_HOLD, HELD
 from lab.errors import LabError
-from lab.flatness import FEWEST, Growth, Slope, after_warm_up, find_slope, judge_counts
+from lab.flatness import FEWEST, Growth, after_warm_up
 from lab.soak import COUNTS, Clients, Reading, exit_code, judge, run
-from lab.soak_clients import MIX, Visitor, answer_of_the_core, find_workers, visit_all
+from lab.soak_clients import ANSWER, REQUESTS, Visitor, find_workers, visit_all
 from tests.models.conftest import Server
 
 MODEL = "asyncio_streams"
 SERVED = {"visits": 9, "requests": 99, "failures": {}}
-HOURS = [number / 360 for number in range(40)]
-
-
-def noise(seed: int, *, correlation: float = 0.0) -> list[float]:
-    """Of a standard deviation of 1; each like the one before it."""
-    generator = random.Random(seed)
-    values = [generator.gauss(0, 1)]
-    for _ in HOURS[1:]:
-        values.append(correlation * values[-1] + (1 - correlation**2) ** 0.5 * generator.gauss(0, 1))
-    return values
-
-
-def test_a_line_has_its_slope_and_no_doubt() -> None:
-    assert find_slope([0, 1, 2, 3, 5, 8, 9], [7, 9, 11, 13, 17, 23, 25]) == Slope(2, 2, 2)
-    assert find_slope(HOURS, [5.0] * 40) == Slope(0, 0, 0)
-
-
-def test_one_step_does_not_move_the_slope() -> None:
-    for at in (3, 10, 30, 37):
-        assert find_slope(HOURS, [0.0] * at + [1000.0] * (40 - at)).middle == 0
-
-
-@pytest.mark.parametrize("correlation", [0.0, 0.6])
-def test_the_interval_holds_what_is_true_as_often_as_it_says(correlation: float) -> None:
-    """With 200 series of a slope of 3; the exact share is the seeds'."""
-    slopes = [
-        find_slope(
-            HOURS,
-            [3 * hour + value for hour, value in zip(HOURS, noise(seed, correlation=correlation), strict=True)],
-        )
-        for seed in range(200)
-    ]
-    assert sum(slope.low <= 3 <= slope.high for slope in slopes) >= 0.88 * 200
-
-
-def test_a_correlation_makes_it_wider() -> None:
-    widths = [
-        sum((slope := find_slope(HOURS, noise(seed, correlation=correlation))).high - slope.low for seed in range(20))
-        for correlation in (0.0, 0.8)
-    ]
-    assert widths[0] < widths[1]
-
-
-@pytest.mark.parametrize(
-    ("slope", "growth"),
-    [
-        (Slope(0, -2, 0.9), Growth.FLAT),
-        (Slope(0, -2, 1.1), Growth.UNKNOWN),
-        (Slope(0.9, 0.8, 1.0), Growth.UNKNOWN),
-        (Slope(2, 1, 3), Growth.GROWS),
-        (Slope(0, float("-inf"), float("inf")), Growth.UNKNOWN),
-    ],
-)
-def test_only_a_whole_interval_below_the_limit_is_flat(slope: Slope, growth: Growth) -> None:
-    assert slope.judge(1) is growth
-
-
-@pytest.mark.parametrize(
-    ("counts", "growth"),
-    [
-        ([26] * 9, Growth.FLAT),
-        ([26, 27, 26, 26, 30, 26, 27, 26, 27], Growth.FLAT),
-        ([26, 27, 26, 27, 27, 27, 28, 28, 28], Growth.GROWS),
-        ([0, 0, 0, 0, 0, 0, 0, 1, 1], Growth.GROWS),
-        ([26] * 8 + [None], Growth.UNKNOWN),
-        ([26] * (FEWEST - 1), Growth.UNKNOWN),
-    ],
-)
-def test_a_count_grows_when_the_end_is_above_the_beginning(counts: Sequence[int | None], growth: Growth) -> None:
-    assert judge_counts(counts) is growth
 
 
 def readings(memory: Sequence[int | None]) -> list[Reading]:
@@ -119,8 +48,8 @@ def test_the_exit_code_tells_what_grows_from_what_takes_longer() -> None:
 
 
 def test_what_is_asked_for_has_an_answer() -> None:
-    assert answer_of_the_core(MIX).count(b"+PONG") == 10
-    assert answer_of_the_core(MIX).endswith(b"$3\r\nend\r\n")
+    assert ANSWER.count(b"+PONG") == 10
+    assert ANSWER.endswith(b"$3\r\nend\r\n")
 
 
 @pytest.mark.parametrize(
@@ -144,7 +73,7 @@ def test_as_many_clients_come_as_a_model_serves_or_a_crowd(
         for is_crowd in (False, True):
             before = visitor.visits.requests
             visitor.visit(crowd=is_crowd)
-            served.append((visitor.visits.requests - before) // MIX.count(b"*"))
+            served.append((visitor.visits.requests - before) // REQUESTS)
     assert served == [few, crowd]
     assert visitor.visits.failures == {}
 

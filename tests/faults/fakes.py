@@ -1,0 +1,167 @@
+"""A backend that notes what it is asked to do, over a clock that goes on only when it is told to."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from lab.backends import Completed, ModelState
+from lab.catalogue import Catalogue, Listener
+from lab.ledger import Account
+
+CATALOGUE = Catalogue.load()
+
+
+@dataclass
+class Clock:
+    """What stands for the module `time`; `sleep` is what makes time pass."""
+
+    now: float = 100.0
+    slept: list[float] = field(default_factory=list)
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+@dataclass
+class FakeInstrument:
+    """A ledger that answers at once, or a crowd that is there at once; see `lab.ledger` and `lab.crowd`."""
+
+    backend: "FakeBackend"
+    arguments: Sequence[str]
+    lines: list[str] = field(default_factory=lambda: ["begun", "there"])
+
+    def __post_init__(self) -> None:
+        self.process = SimpleNamespace(stdin=self, poll=lambda: None, wait=self._wait)
+
+    def _wait(self, seconds: float) -> int:
+        self.backend.done.append(("wait", seconds))
+        return 0
+
+    def write(self, data: bytes) -> None:
+        word = data.decode().strip()
+        self.backend.done.append(("ledger", word))
+        answers = {"mark": "marked", "end": json.dumps(asdict(self.backend.account)) if self.backend.account else "no"}
+        self.lines.append(answers[word])
+
+    def flush(self) -> None:
+        pass
+
+    def output(self) -> str:
+        return "".join(f"{line}\n" for line in self.lines)
+
+
+@dataclass
+class FakeBackend:
+    """One lab of models that run.
+
+    Args:
+        clock: what is done takes `seconds` on it.
+        account: what the ledger gives in the end.
+        seconds: by what is done.
+        fails: by what is done, what happens instead.
+        exited: exit codes of the models that have ended.
+        printed: by the first word of a command, what it prints.
+        pings: what `lab.crowd --ping` gives, in turn.
+    """
+
+    clock: Clock = field(default_factory=Clock)
+    account: Account | None = field(default_factory=lambda: Account(8, 8, 1000, 1000))
+    name: str = "process"
+    project: str = "fakes"
+    catalogue: Catalogue = CATALOGUE
+    seconds: dict[str, float] = field(default_factory=dict)
+    fails: dict[str, Callable[[], object]] = field(default_factory=dict)
+    exited: dict[str, int | None] = field(default_factory=dict)
+    printed: dict[str, str] = field(default_factory=dict)
+    pings: list[Completed] = field(default_factory=list)
+    stop_code: int = 0
+    done: list[tuple[Any, ...]] = field(default_factory=list)
+    instruments: list[FakeInstrument] = field(default_factory=list)
+
+    def _do(self, name: str, *arguments: object) -> None:
+        self.done.append((name, *arguments))
+        self.clock.now += self.seconds.get(name, 0.0)
+        if name in self.fails:
+            self.fails[name]()
+
+    def names(self) -> list[str]:
+        """What was done, without the arguments."""
+        return [name for name, *_ in self.done]
+
+    def targets(self) -> list[Listener]:
+        return [
+            Listener(model.name, "command", transport, f"{transport}://{model.name}:6379")
+            for model in self.catalogue.models
+            for transport in ("udp", "tcp")
+        ]
+
+    def state(self) -> list[ModelState]:
+        return [
+            ModelState(model.name, model.family, self.name, "exited", self.exited[model.name])
+            if model.name in self.exited
+            else ModelState(model.name, model.family, self.name, "running")
+            for model in self.catalogue.models
+        ]
+
+    @contextmanager
+    def start(self, arguments: Sequence[str], *, log: Path) -> Iterator[FakeInstrument]:
+        self.instruments.append(FakeInstrument(self, arguments))
+        self._do("start", *arguments[:3])
+        yield self.instruments[-1]
+        self._do("close", arguments[2])
+
+    def run(self, arguments: Sequence[str], *, capture: bool, timeout: float) -> Completed:
+        self._do("run", *arguments, capture, timeout)
+        return self.pings.pop(0)
+
+    def restart(self, model: str) -> None:
+        self._do("restart", model)
+        self.exited.pop(model, None)
+
+    def stop(self, model: str) -> int:
+        self._do("stop", model)
+        return self.stop_code
+
+    def kill(self, model: str, number: int) -> None:
+        self._do("kill", model, number)
+
+    def wait_ready(self, model: str) -> None:
+        self._do("wait_ready", model)
+
+    def pause(self, model: str) -> None:
+        self._do("pause", model)
+
+    def unpause(self, model: str) -> None:
+        self._do("unpause", model)
+
+    def limit_cpu(self, model: str, cores: float | None) -> None:
+        self._do("limit_cpu", model, cores)
+
+    def memory_limit(self, model: str) -> tuple[int, int]:
+        self._do("memory_limit", model)
+        return 512 << 20, 768 << 20
+
+    def limit_memory(self, model: str, memory: int, swap: int) -> None:
+        self._do("limit_memory", model, memory, swap)
+
+    def disconnect(self, model: str) -> None:
+        self._do("disconnect", model)
+
+    def connect(self, model: str) -> None:
+        self._do("connect", model)
+
+    def run_beside(self, model: str, script: str, arguments: Sequence[str] = ()) -> str:
+        self._do("run_beside", model, script, *arguments)
+        return self.printed.get("run_beside", "")
+
+    def run_in_network(self, model: str, arguments: Sequence[str]) -> str:
+        self._do("run_in_network", model, *arguments)
+        return self.printed.get(arguments[0], "")

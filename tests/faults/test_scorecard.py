@@ -1,0 +1,575 @@
+"""A cell of the card: what is done in which order, how long it took, and what the verdict is made of."""
+
+import json
+import signal
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NoReturn, cast
+
+import pytest
+
+from lab import faults
+from lab.backends import Backend
+from lab.errors import LabError, NotReadyError
+from lab.faults import (
+    CannotApplyError,
+    EndedError,
+    Fault,
+    Harm,
+    NoSuchPartError,
+    NotHealedError,
+    Stamp,
+    applied,
+    find_exit_code,
+    scorecard,
+)
+from lab.faults.crowd import judge_cost, read_ping
+from lab.faults.scorecard import FAULTS, RECOVERY_SECONDS, Score, Verdict, apply, apply_all, judge, judge_times
+from lab.faults.watch import Around
+from lab.ledger import Account
+from tests.faults.fakes import CATALOGUE, Clock, FakeBackend
+
+MODEL, ONE_AT_A_TIME = "asyncio_streams", "plain_socket"
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Clock:
+    """A clock for all that measures, and a place of its own for the stamps."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    clock = Clock()
+    for module in (faults, scorecard):
+        monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def backend(clock: Clock) -> FakeBackend:
+    return FakeBackend(clock)
+
+
+class FakeWatch:
+    """A witness that has seen what it is told to have seen."""
+
+    def __init__(self, backend: FakeBackend, around: Around) -> None:
+        self._done, self._around = backend.done, around
+
+    def wait_quiet(self) -> None:
+        self._done.append(("quiet",))
+
+    def mark(self, word: str) -> None:
+        self._done.append(("watch", word))
+
+    def wait_recovered(self, seconds: float) -> Around:
+        self._done.append(("recovered", seconds))
+        return self._around
+
+
+SEEN = Around(0.001, 0.1, 0.25, 0.4, 3, 0.5, ())
+
+
+def score_of(backend: FakeBackend, fault: str, model: str = MODEL, **options: Any) -> Score:
+    found = apply(cast(Backend, backend), model, fault, 1, **options)
+    assert found is not None
+    return found
+
+
+def test_a_drain_is_timed_from_the_start_of_the_next_server(backend: FakeBackend) -> None:
+    backend.seconds = {"stop": 0.25, "restart": 0.5}
+    found = score_of(backend, "drain")
+    assert (found.verdict, found.exit_code, found.recovery) == (Verdict.HELD, 0, 0.5)
+    assert backend.names() == ["start", "ledger", "stop", "restart", "ledger", "wait", "close"]
+    assert [words for name, *words in backend.done if name == "ledger"] == [["mark"], ["end"]]
+
+
+def test_a_kill_is_timed_from_the_kill(backend: FakeBackend) -> None:
+    backend.seconds = {"kill": 0.25, "restart": 0.5}
+    backend.account = Account(8, 8, 1000, 990, lost=10)
+    found = score_of(backend, "kill")
+    assert (found.verdict, found.exit_code, found.recovery) == (Verdict.HELD, None, 0.75)
+    assert ("kill", MODEL, signal.SIGKILL) in backend.done
+    assert "wait_ready" not in backend.names()
+
+
+@pytest.mark.parametrize(
+    ("name", "seconds", "verdict"),
+    [
+        ("process", 1.0, Verdict.HELD),
+        ("process", 1.25, Verdict.DEGRADED),
+        ("docker", 2.0, Verdict.HELD),
+        ("docker", 2.25, Verdict.DEGRADED),
+    ],
+)
+def test_a_start_that_takes_too_long_is_degraded(
+    backend: FakeBackend, name: str, seconds: float, verdict: Verdict
+) -> None:
+    assert RECOVERY_SECONDS == {"process": 1.0, "docker": 2.0}
+    backend.name, backend.seconds = name, {"restart": seconds}
+    found = score_of(backend, "drain")
+    assert (found.verdict, found.recovery) == (verdict, seconds)
+    late = f"the next answer came after {seconds:.1f} s, not {RECOVERY_SECONDS[name]:g}"
+    assert (late in found.reason) == (verdict is Verdict.DEGRADED)
+
+
+def test_a_pause_lasts_as_long_as_it_is_held(backend: FakeBackend, clock: Clock) -> None:
+    backend.seconds = {"pause": 0.125, "unpause": 0.25}
+    found = score_of(backend, "pause")
+    assert (found.verdict, found.exit_code, found.recovery) == (Verdict.HELD, None, None)
+    assert found.stamp is not None
+    assert found.stamp.end_seconds is not None
+    # 0.125 s to break it, half a second held, 0.25 s to mend it: the stamp begins before the first step.
+    assert found.stamp.end_seconds - found.stamp.begin_seconds == pytest.approx(0.875)
+    assert clock.slept == [found.moment, 0.5, 0.2]
+    assert backend.names() == ["start", "ledger", "pause", "unpause", "ledger", "wait", "wait_ready", "close"]
+
+
+@pytest.mark.parametrize(("silence", "verdict"), [(1.8, Verdict.HELD), (1.9, Verdict.DEGRADED)])
+def test_the_silence_of_the_ledger_counts_where_there_is_no_witness(
+    backend: FakeBackend, silence: float, verdict: Verdict
+) -> None:
+    """It may be as long as the fault, 0.875 s, and a second."""
+    backend.seconds = {"pause": 0.125, "unpause": 0.25}
+    backend.account = Account(8, 8, 1000, 1000, silence=silence)
+    assert score_of(backend, "pause").verdict is verdict
+    # Of what ends connections, it is no measure.
+    assert score_of(backend, "drain").verdict is Verdict.HELD
+
+
+@pytest.mark.parametrize(
+    ("fault", "done"),
+    [
+        ("pause", ["quiet", "start", "mark", "pause", "broken", "unpause", "mended", "recovered"]),
+        ("drain", ["quiet", "start", "mark", "broken", "stop", "restart", "mended", "recovered"]),
+    ],
+)
+def test_a_witness_marks_what_is_done_between_its_marks(backend: FakeBackend, fault: str, done: list[str]) -> None:
+    watch = FakeWatch(backend, SEEN)
+    found = score_of(backend, fault, watch=watch)
+    assert found.around is SEEN
+    assert found.verdict is Verdict.HELD
+    assert "late after 100 ms" in found.reason
+    words = [str(item[-1]) if item[0] in ("watch", "ledger") else item[0] for item in backend.done]
+    order = [word for word in words if word in done]
+    assert order == ["start", "quiet", *done[2:]]
+    assert ("recovered", 4.0) in backend.done
+
+
+def test_a_witness_that_saw_others_wait_too_long_degrades(backend: FakeBackend) -> None:
+    found = score_of(backend, "pause", watch=FakeWatch(backend, replace(SEEN, recover=1.5)))
+    assert found.verdict is Verdict.DEGRADED
+    # What has failed stays so, whatever the witness saw.
+    backend.account = Account(8, 8, 1000, 999, lost=1)
+    assert score_of(backend, "pause", watch=FakeWatch(backend, replace(SEEN, recover=1.5))).verdict is Verdict.FAILED
+
+
+@pytest.mark.parametrize("fault", ["drain", "kill", "pause", "starve"])
+def test_a_control_run_breaks_nothing_and_is_judged_as_no_fault(backend: FakeBackend, fault: str) -> None:
+    backend.account = Account(8, 8, 1000, 999, lost=1)
+    found = score_of(backend, fault, twin=True)
+    # Under `kill`, a lost request is none; where nothing was killed, it is one.
+    assert (found.verdict, found.is_twin, found.recovery, found.exit_code) == (Verdict.FAILED, True, None, None)
+    breaks = {"stop", "kill", "pause", "restart"}
+    assert not breaks & set(backend.names())
+    assert ("limit_cpu", MODEL, 0.05) not in backend.done
+
+
+def test_no_fault_has_nothing_to_recover_from(backend: FakeBackend) -> None:
+    found = score_of(backend, "nothing")
+    assert (found.verdict, found.recovery, found.exit_code) == (Verdict.HELD, None, None)
+
+
+def test_a_ledger_without_an_account_is_unknown(backend: FakeBackend) -> None:
+    backend.account = None
+    found = score_of(backend, "pause")
+    assert (found.verdict, found.reason, found.account) == (Verdict.UNKNOWN, "the ledger gave no account", None)
+
+
+def test_the_ledger_is_started_with_eight_connections_for_a_minute(backend: FakeBackend) -> None:
+    score_of(backend, "nothing")
+    assert list(backend.instruments[0].arguments) == [
+        *("python", "-m", "lab.ledger", f"tcp://{MODEL}:6379"),
+        *("--connections", "8", "--seed", "1", "--seconds", "60.0"),
+    ]
+    assert ("wait", 120.0) in backend.done
+
+
+def test_the_moment_is_the_seeds_and_between_a_tenth_and_six_tenths_of_a_second(backend: FakeBackend) -> None:
+    moments = {
+        (seed, fault): apply(cast(Backend, backend), MODEL, fault, seed).moment  # type: ignore[union-attr]
+        for seed in (1, 2, 3)
+        for fault in ("nothing", "pause", "kill")
+    }
+    assert len(set(moments.values())) == 9
+    assert all(0.1 <= moment <= 0.6 for moment in moments.values())
+    assert score_of(backend, "pause").moment == moments[1, "pause"]
+
+
+PINGS = [subprocess.CompletedProcess([], 0, json.dumps({"p50": 1, "p99": p99, "max": 9}), "") for p99 in (0.002, 0.004)]
+
+
+@pytest.fixture
+def crowd(backend: FakeBackend) -> FakeBackend:
+    """A backend of a model that answers another client, a little later when the crowd is there."""
+    backend.pings = [*PINGS]
+    return backend
+
+
+def test_declared_limits_are_expected_with_their_reason(crowd: FakeBackend) -> None:
+    reason = CATALOGUE[ONE_AT_A_TIME].limits["overlap"]
+    assert reason.startswith("serves one connection")
+    assert score_of(crowd, "crowd", ONE_AT_A_TIME).expected == reason
+    # For each model that declares something which this fault needs, and for none of the others.
+    declared = {
+        model.name: next((model.limits[name] for name in FAULTS["crowd"].needs if name in model.limits), "")
+        for model in CATALOGUE.select()
+    }
+    assert {name for name, why in declared.items() if why} == {
+        "plain_socket",
+        "socketserver_sequential",
+        "socketserver_forking",
+        "thread_pool",
+        "prefork",
+    }
+    for name, why in declared.items():
+        crowd.pings = [*PINGS]
+        assert score_of(crowd, "crowd", name).expected == why
+
+
+def test_nothing_is_expected_to_fail_in_a_control_run(crowd: FakeBackend) -> None:
+    found = score_of(crowd, "crowd", ONE_AT_A_TIME, twin=True)
+    assert (found.expected, found.is_twin) == ("", True)
+    assert "start" not in crowd.names()
+
+
+def test_no_limit_is_declared_for_what_needs_none(backend: FakeBackend) -> None:
+    assert {name: fault.needs for name, fault in FAULTS.items() if fault.needs} == {
+        "crowd": ("overlap", "crowd", "thousand")
+    }
+    assert score_of(backend, "pause", ONE_AT_A_TIME).expected == ""
+
+
+def test_a_crowd_is_judged_by_the_two_pings_around_its_coming(crowd: FakeBackend) -> None:
+    found = score_of(crowd, "crowd")
+    # 4 ms against 2 ms.
+    assert found.verdict is Verdict.HELD
+    assert found.reason == "p99 of PING 2.00 ms alone, 4.00 ms beside the crowd: 2.0 times"
+    assert found.stamp is not None
+    assert crowd.names() == ["run", "start", "run", "close"]
+    assert crowd.done[0] == ("run", "python", "-m", "lab.crowd", f"tcp://{MODEL}:6379", "--ping", "1000", True, 60.0)
+
+
+def test_a_ping_that_gets_no_answer_is_told_from_one_that_could_not_be_asked(backend: FakeBackend) -> None:
+    backend.pings = [
+        subprocess.CompletedProcess([], 1, "waited 5 s\n", ""),
+        subprocess.CompletedProcess([], 2, "out", "no such module\n"),
+        subprocess.CompletedProcess([], 2, "out\n", ""),
+    ]
+    assert read_ping(cast(Backend, backend), "a") == "waited 5 s"
+    for said in ("no such module", "out"):
+        with pytest.raises(LabError, match=f"PING could not be asked: {said}$"):
+            read_ping(cast(Backend, backend), "a")
+
+
+@pytest.mark.parametrize(
+    ("quiet", "crowded", "verdict", "said"),
+    [
+        (0.002, 0.01, "held", "p99 of PING 2.00 ms alone, 10.00 ms beside the crowd: 5.0 times"),
+        (0.002, 0.0102, "degraded", "p99 of PING 2.00 ms alone, 10.20 ms beside the crowd: 5.1 times"),
+        (0.002, "waited 5 s", "failed", "a PING beside the crowd: waited 5 s"),
+        ("refused", 0.002, "unknown", "no PING was answered before the crowd came: refused"),
+        ("refused", "refused too", "unknown", "no PING was answered before the crowd came: refused"),
+    ],
+)
+def test_a_crowd_may_cost_another_client_five_times_its_quiet_p99(
+    quiet: float | str, crowded: float | str, verdict: str, said: str
+) -> None:
+    assert judge_cost(quiet, crowded) == (verdict, said)
+
+
+def test_a_crowd_that_never_comes_is_an_error_with_what_it_said(crowd: FakeBackend, monkeypatch: Any) -> None:
+    monkeypatch.setattr("lab.faults.crowd.time", crowd.clock)
+    monkeypatch.setattr("tests.faults.fakes.FakeInstrument.output", lambda self: "no descriptors\n")
+    with pytest.raises(LabError, match="the crowd never came; it wrote: no descriptors"):
+        score_of(crowd, "crowd")
+    assert 20.0 <= sum(crowd.clock.slept) <= 20.1
+    assert crowd.names()[-1] == "close"
+
+
+FINE = Account(4, 4, 100, 100)
+
+
+@pytest.mark.parametrize(
+    ("fault", "account", "exit_code", "ended", "verdict", "said"),
+    [
+        ("drain", FINE, 0, None, Verdict.HELD, "100 answered once and in order, none of those that were accepted lost"),
+        ("drain", FINE, 1, None, Verdict.FAILED, "it ended with exit code 1: somebody was cut off"),
+        ("drain", FINE, None, None, Verdict.FAILED, "it ended with exit code None: somebody was cut off"),
+        ("drain", Account(4, 4, 100, 98, lost=2), 0, None, Verdict.FAILED, "2 requests that were accepted were never"),
+        (
+            "pause",
+            Account(4, 4, 100, 98, lost=2),
+            None,
+            None,
+            Verdict.FAILED,
+            "2 requests that were accepted were never",
+        ),
+        (
+            "kill",
+            Account(4, 4, 100, 90, 10),
+            None,
+            None,
+            Verdict.HELD,
+            "90 answered once and in order, 10 known as una",
+        ),
+        (
+            "worker",
+            Account(4, 4, 100, 93, 7),
+            None,
+            None,
+            Verdict.HELD,
+            "93 answered once and in order, 7 known as una",
+        ),
+        (
+            "disconnect",
+            Account(4, 4, 9, 3, 6),
+            None,
+            None,
+            Verdict.HELD,
+            "3 answered once and in order, 6 known as una",
+        ),
+        (
+            "kill",
+            Account(4, 4, 100, 90, wrong={"out of order": 2, "one too many": 1}),
+            None,
+            None,
+            Verdict.FAILED,
+            "replies that nobody was owed: 1 one too many, 2 out of order",
+        ),
+        ("nothing", Account(4, 0, 32, 5), None, None, Verdict.UNKNOWN, "nobody was served before the fault"),
+        ("nothing", Account(4, 4, 32, 0), None, None, Verdict.UNKNOWN, "nobody was served before the fault"),
+        ("kill", Account(4, 0, 32, 0), None, None, Verdict.UNKNOWN, "nobody was served before the fault"),
+        ("kill", None, None, None, Verdict.UNKNOWN, "the ledger gave no account"),
+        ("pause", FINE, None, 0, Verdict.FAILED, "it ended with exit code 0, which this fault does not ask for"),
+        ("worker", FINE, None, 137, Verdict.FAILED, "it ended with exit code 137, which this fault does not ask for"),
+        ("pause", None, None, 137, Verdict.FAILED, "it ended with exit code 137, which this fault does not ask for"),
+    ],
+)
+def test_the_verdict_and_its_reason(
+    fault: str, account: Account | None, exit_code: int | None, ended: int | None, verdict: Verdict, said: str
+) -> None:
+    found, reason = judge(fault, account, exit_code, ended)
+    assert found is verdict
+    assert reason.startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("recover", "verdict"), [(None, Verdict.DEGRADED), (1.0, Verdict.HELD), (1.001, Verdict.DEGRADED)]
+)
+def test_others_are_served_as_before_within_what_is_allowed(recover: float | None, verdict: Verdict) -> None:
+    assert judge_times(replace(SEEN, recover=recover), 1.0, lasted=0.5, silence=9.0)[0] is verdict
+    # Who was never late has nothing to recover from.
+    assert judge_times(replace(SEEN, recover=recover, detect=None), 1.0, lasted=0.5, silence=9.0)[0] is Verdict.HELD
+
+
+@pytest.mark.parametrize(
+    ("lasted", "silence", "verdict"),
+    [(0.5, 1.5, Verdict.HELD), (0.5, 1.75, Verdict.DEGRADED), (0.0, 1.75, Verdict.HELD)],
+)
+def test_the_ledgers_silence_is_as_long_as_the_fault_and_what_is_allowed(
+    lasted: float, silence: float, verdict: Verdict
+) -> None:
+    assert judge_times(None, 1.0, lasted=lasted, silence=silence)[0] is verdict
+
+
+@pytest.mark.parametrize(
+    ("verdict", "expected", "is_fine"),
+    [
+        (Verdict.HELD, "", True),
+        (Verdict.DEGRADED, "", True),
+        (Verdict.FAILED, "", False),
+        (Verdict.UNKNOWN, "", False),
+        (Verdict.HELD, "declared", False),
+        (Verdict.DEGRADED, "declared", False),
+        (Verdict.FAILED, "declared", True),
+        (Verdict.UNKNOWN, "declared", False),
+    ],
+)
+def test_only_a_declared_failure_may_fail(verdict: Verdict, expected: str, is_fine: bool) -> None:
+    assert Score(MODEL, "crowd", verdict, "", 1, 0.0, expected=expected).is_fine is is_fine
+
+
+def test_all_faults_of_a_model_have_one_witness_and_no_cell_for_what_it_lacks(
+    backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+
+    class Opened:
+        def __init__(self, backend: object, model: str) -> None:
+            opened.append(model)
+
+        def __enter__(self) -> FakeWatch:
+            return FakeWatch(backend, SEEN)
+
+        def __exit__(self, *exception: object) -> None:
+            opened.append("closed")
+
+    monkeypatch.setattr(scorecard, "open_watch", Opened)
+    backend.printed = {"run_beside": "0\n"}
+    found = list(
+        apply_all(cast(Backend, backend), [MODEL, ONE_AT_A_TIME], ["nothing", "worker", "pause"], 5, twin=False)
+    )
+    assert [(score.model, score.fault, score.seed) for score in found] == [
+        (MODEL, "nothing", 5),
+        (MODEL, "pause", 5),
+        (ONE_AT_A_TIME, "nothing", 5),
+        (ONE_AT_A_TIME, "pause", 5),
+    ]
+    # One that serves one client at a time has no room for a witness.
+    assert opened == [MODEL, "closed"]
+    assert [score.around for score in found] == [SEEN, SEEN, None, None]
+    assert all(score.is_twin for score in apply_all(cast(Backend, backend), [ONE_AT_A_TIME], ["pause"], 5, twin=True))
+
+
+def raise_(error: Exception) -> Callable[[], NoReturn]:
+    def fail() -> NoReturn:
+        raise error
+
+    return fail
+
+
+def test_what_cannot_be_had_is_unknown(backend: FakeBackend) -> None:
+    found = score_of(backend, "blackhole")
+    assert (found.verdict, found.reason) == (Verdict.UNKNOWN, "only a container has a network of its own")
+
+
+# A model that ends by itself, at each moment of a fault. What it was to be broken by finds no process.
+GONE = LabError(f"{MODEL} has just ended: `lab up {MODEL}`")
+
+
+def end(backend: FakeBackend, code: int | None, error: LabError | None = GONE) -> Callable[[], None]:
+    def end_once() -> None:
+        backend.fails.clear()
+        backend.exited[MODEL] = code
+        if error:
+            raise error
+
+    return end_once
+
+
+@pytest.mark.parametrize(("fault", "step"), [("pause", "pause"), ("starve", "limit_cpu"), ("kill", "kill")])
+@pytest.mark.parametrize(("code", "said"), [(3, 3), (None, 137)])
+def test_a_model_that_ends_before_it_is_broken_has_failed_and_runs_again(
+    backend: FakeBackend, fault: str, step: str, code: int | None, said: int
+) -> None:
+    backend.fails = {step: end(backend, code)}
+    found = score_of(backend, fault)
+    assert found.verdict is Verdict.FAILED
+    assert found.reason.startswith(f"{MODEL} had ended with exit code {said} before {fault}: {MODEL} has just ended")
+    assert found.reason.endswith("; it was started again")
+    assert backend.names().count("restart") >= 1
+    assert backend.exited == {}
+    assert not found.is_fine
+
+
+def test_a_model_that_ends_while_the_fault_is_prepared_is_started_again(backend: FakeBackend) -> None:
+    backend.fails = {"run_beside": end(backend, 3)}
+    found = score_of(backend, "memory")
+    assert (found.verdict, found.reason[:50]) == (
+        Verdict.FAILED,
+        f"{MODEL} had ended with exit code 3 before memory:"[:50],
+    )
+    assert backend.names().count("restart") == 1
+
+
+def test_a_model_that_ends_under_a_fault_has_failed_and_runs_again(backend: FakeBackend) -> None:
+    """It cannot be mended at first: what stands still is no more. The one that was started again is."""
+    backend.fails = {"unpause": end(backend, 139)}
+    found = score_of(backend, "pause")
+    assert (found.verdict, found.exit_code) == (Verdict.FAILED, 139)
+    assert found.reason == "it ended with exit code 139, which this fault does not ask for, and was started again"
+    assert [name for name in backend.names() if name in ("pause", "unpause", "restart")] == [
+        *("pause", "unpause", "restart", "unpause")
+    ]
+    assert found.stamp is not None
+    assert (found.stamp.ended, found.stamp.end_seconds is not None) == (139, True)
+
+
+def test_a_model_that_ends_quietly_under_a_fault_is_noticed(backend: FakeBackend) -> None:
+    """It can be mended, as a limit of a container can: nothing but its state says that it has ended."""
+    backend.fails = {"limit_cpu": lambda: backend.exited.update({MODEL: 137})}
+    backend.seconds = {"restart": 5.0}
+    found = score_of(backend, "starve")
+    assert (found.verdict, found.exit_code) == (Verdict.FAILED, 137)
+    assert "restart" in backend.names()
+    assert MODEL not in backend.exited
+
+
+def test_a_model_that_ends_under_a_crowd_has_failed_whatever_is_declared(crowd: FakeBackend) -> None:
+    crowd.fails = {"close": lambda: crowd.exited.update({ONE_AT_A_TIME: 1})}
+    found = score_of(crowd, "crowd", ONE_AT_A_TIME)
+    assert (found.verdict, found.exit_code, found.expected, found.is_fine) == (Verdict.FAILED, 1, "", False)
+
+
+@pytest.mark.parametrize("code", [None, 1])
+def test_a_model_that_answers_no_more_has_failed_and_is_started_again(backend: FakeBackend, code: int | None) -> None:
+    def hang() -> None:
+        if code is not None:
+            backend.exited[MODEL] = code
+        raise NotReadyError("it runs, but gave no answer")
+
+    backend.fails = {"wait_ready": hang}
+    found = score_of(backend, "pause")
+    assert found.verdict is Verdict.FAILED
+    what = "it hung" if code is None else "it ended with exit code 1"
+    assert found.reason == f"{what}, and was started again: it runs, but gave no answer"
+    assert backend.names()[-1] == "restart"
+
+
+def test_what_cannot_be_started_again_is_not_healed(backend: FakeBackend) -> None:
+    backend.fails = {name: raise_(NotReadyError("no answer")) for name in ("wait_ready", "restart")}
+    with pytest.raises(NotHealedError, match=f"no answer\nstill broken: {MODEL} is down; by hand: `lab up {MODEL}`"):
+        score_of(backend, "pause")
+    backend.fails = {"restart": raise_(NotReadyError("no answer"))}
+    with pytest.raises(
+        NotHealedError, match=f"no answer\nstill broken: {MODEL} is down; by hand: `lab up {MODEL}`, or"
+    ):
+        score_of(backend, "kill")
+
+
+def test_a_lab_that_cannot_be_asked_is_no_verdict(backend: FakeBackend) -> None:
+    backend.fails = {"pause": raise_(LabError("no engine"))}
+    with pytest.raises(LabError, match=r"^no engine$"):
+        score_of(backend, "pause")
+    # It was mended all the same.
+    assert "unpause" in backend.names()
+
+
+def test_a_model_that_runs_or_was_never_started_has_no_exit_code(backend: FakeBackend) -> None:
+    backend.exited = {ONE_AT_A_TIME: 2, "prefork": None}
+    found = [find_exit_code(cast(Backend, backend), name) for name in (MODEL, ONE_AT_A_TIME, "prefork")]
+    assert found == [None, 2, 128 + 9]
+
+
+def test_a_stamp_tells_from_when_to_when(backend: FakeBackend, clock: Clock) -> None:
+    made = Fault("made", "for a test", lambda backend, model: Harm(lambda: 7, lambda: None, "", ""))
+    with applied(made, cast(Backend, backend), MODEL) as stamp:
+        assert (stamp.fault, stamp.model, stamp.is_twin, stamp.exit_code) == ("made", MODEL, False, 7)
+        assert (stamp.begin_seconds, stamp.end_seconds, stamp.end) == (100.0, None, "")
+        clock.now = 103.0
+    assert (stamp.begin_seconds, stamp.end_seconds, stamp.ended) == (100.0, 103.0, None)
+    assert stamp.begin <= stamp.end
+    assert stamp.begin.endswith("+00:00")
+    assert Stamp("a", "b", is_twin=True).end_seconds is None
+
+
+def test_a_model_without_the_part_is_left_as_it_was(backend: FakeBackend) -> None:
+    def lack() -> None:
+        raise NoSuchPartError("no worker")
+
+    undone: list[bool] = []
+    made = Fault("made", "", lambda backend, model: Harm(lack, lambda: undone.append(True), "", ""))
+    with pytest.raises(CannotApplyError, match="no worker"), applied(made, cast(Backend, backend), MODEL):
+        pytest.fail("it was applied")
+    assert undone == [True]
+    assert not isinstance(NoSuchPartError(""), EndedError)
