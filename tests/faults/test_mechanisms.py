@@ -1,0 +1,330 @@
+"""What each fault does to a model, to the signal, the limit and the rule; and that what heals it undoes just that."""
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any, cast
+
+import psutil
+import pytest
+
+from lab.backends import Backend
+from lab.errors import LabError
+from lab.faults import CannotApplyError, Harm, NoSuchPartError, network, pressure
+from lab.faults.family import KILL_WORKER, LIMIT, UNLIMIT
+from lab.faults.scorecard import FAULTS
+from tests.faults.conftest import eventually
+from tests.faults.fakes import FakeBackend
+
+MODEL = "asyncio_streams"
+MIB = 2**20
+
+
+def prepare(backend: FakeBackend, fault: str) -> Harm:
+    return FAULTS[fault].prepare(cast(Backend, backend), MODEL)
+
+
+@pytest.fixture
+def process() -> FakeBackend:
+    return FakeBackend()
+
+
+@pytest.fixture
+def container() -> FakeBackend:
+    return FakeBackend(name="docker")
+
+
+def test_the_card_has_sixteen_faults() -> None:
+    assert list(FAULTS) == [
+        *("nothing", "drain", "kill", "worker", "pause", "disconnect", "blackhole", "loss", "latency", "jitter"),
+        *("bandwidth", "starve", "memory", "pressure", "descriptors", "crowd"),
+    ]
+    assert all(name == fault.name for name, fault in FAULTS.items())
+    # Seconds between breaking and healing; of what is not here, the break ends the model, or there is none.
+    assert {name: fault.hold for name, fault in FAULTS.items() if fault.hold} == {
+        "worker": 0.3,
+        "crowd": 1.0,
+        **dict.fromkeys(("pause", "disconnect", "blackhole", "loss", "latency", "jitter", "bandwidth"), 0.5),
+        **dict.fromkeys(("starve", "memory", "pressure", "descriptors"), 0.5),
+    }
+    assert {name for name, fault in FAULTS.items() if not fault.keeps} == {"kill", "worker", "disconnect"}
+
+
+@pytest.mark.parametrize(
+    ("fault", "broken", "healed"),
+    [
+        ("pause", [("pause", MODEL)], [("unpause", MODEL)]),
+        ("starve", [("limit_cpu", MODEL, 0.05)], [("limit_cpu", MODEL, None)]),
+        ("kill", [("kill", MODEL, signal.SIGKILL)], [("restart", MODEL)]),
+        ("drain", [("stop", MODEL)], [("restart", MODEL)]),
+        ("nothing", [], []),
+    ],
+)
+def test_what_is_done_and_undone(
+    process: FakeBackend, fault: str, broken: list[tuple[Any, ...]], healed: list[tuple[Any, ...]]
+) -> None:
+    process.stop_code = 3
+    harm = prepare(process, fault)
+    assert process.done == []
+    assert harm.do() == (3 if fault == "drain" else None)
+    assert process.done == broken
+    process.done.clear()
+    harm.undo()
+    assert process.done == healed
+
+
+@pytest.mark.parametrize("fault", ["drain", "kill"])
+def test_what_was_not_ended_is_not_started_again(process: FakeBackend, fault: str) -> None:
+    prepare(process, fault).undo()
+    assert process.done == []
+
+
+def test_a_worker_is_killed_from_beside_the_model_and_its_parent_heals_it(process: FakeBackend) -> None:
+    process.printed = {"run_beside": "4\n"}
+    harm = prepare(process, "worker")
+    harm.do()
+    harm.undo()
+    assert process.done == [("run_beside", MODEL, KILL_WORKER, "kill")]
+    process.printed = {"run_beside": "0\n"}
+    with pytest.raises(NoSuchPartError, match=f"{MODEL} has no worker processes"):
+        harm.do()
+
+
+@pytest.mark.parametrize(
+    ("fault", "which", "more"), [("descriptors", "RLIMIT_NOFILE", "1"), ("memory", "RLIMIT_AS", str(4 * MIB))]
+)
+def test_limits_are_lowered_and_put_back_to_what_they_were(
+    process: FakeBackend, fault: str, which: str, more: str
+) -> None:
+    process.printed = {"run_beside": "[[11, 1024, 4096], [12, 99, 4096]]"}
+    harm = prepare(process, fault)
+    # -1: look, and change nothing.
+    assert process.done == [("run_beside", MODEL, LIMIT, which, "-1")]
+    process.done.clear()
+    harm.do()
+    assert process.done == [("run_beside", MODEL, LIMIT, which, more)]
+    process.done.clear()
+    harm.undo()
+    assert process.done == [("run_beside", MODEL, UNLIMIT, which, "1024")]
+    process.printed = {"run_beside": "[]"}
+    with pytest.raises(LabError, match=f"{MODEL} has no process"):
+        prepare(process, fault)
+
+
+@pytest.mark.parametrize(
+    ("fault", "why"),
+    [
+        ("disconnect", "a network that it can be taken from"),
+        ("pressure", "a memory limit of its own"),
+        *((fault, "a network of its own") for fault in ("blackhole", "loss", "latency", "jitter", "bandwidth")),
+    ],
+)
+def test_what_needs_a_container_cannot_be_applied_to_processes(process: FakeBackend, fault: str, why: str) -> None:
+    with pytest.raises(CannotApplyError, match=f"only a container has {why}"):
+        prepare(process, fault)
+    assert process.done == []
+
+
+def test_a_model_is_taken_from_its_network_and_put_back(container: FakeBackend) -> None:
+    harm = prepare(container, "disconnect")
+    assert container.done == []
+    harm.do()
+    harm.undo()
+    assert container.done == [("disconnect", MODEL), ("connect", MODEL)]
+
+
+CLEARED = "add table inet lab_fault; delete table inet lab_fault;"
+
+
+@pytest.mark.parametrize(
+    ("fault", "rule"), [("blackhole", "counter drop"), ("loss", "numgen random mod 100 < 10 counter drop")]
+)
+def test_packets_are_dropped_by_one_rule_that_is_removed(container: FakeBackend, fault: str, rule: str) -> None:
+    harm = prepare(container, fault)
+    # Whether the kernel has nftables at all.
+    assert container.done == [("run_in_network", MODEL, "nft", CLEARED)]
+    container.done.clear()
+    harm.do()
+    ((*head, rules),) = container.done
+    assert head == ["run_in_network", MODEL, "nft"]
+    assert rules == (
+        f"{CLEARED} add table inet lab_fault; "
+        "add chain inet lab_fault in { type filter hook input priority 0; }; "
+        f"add rule inet lab_fault in iifname != lo {rule}"
+    )
+    container.done.clear()
+    harm.undo()
+    assert container.done == [("run_in_network", MODEL, "nft", CLEARED)]
+
+
+@pytest.mark.parametrize(
+    ("fault", "discipline"),
+    [
+        ("latency", ["netem", "delay", "100ms"]),
+        ("jitter", ["netem", "delay", "50ms", "40ms"]),
+        ("bandwidth", ["tbf", "rate", "1mbit", "burst", "32kbit", "latency", "400ms"]),
+    ],
+)
+def test_a_discipline_is_tried_on_loopback_put_on_the_network_and_removed(
+    container: FakeBackend, fault: str, discipline: list[str]
+) -> None:
+    container.printed = {"ls": "lo\neth3\n"}
+    harm = prepare(container, fault)
+    tried = ("run_in_network", MODEL, "tc", "qdisc", "replace", "dev", "lo", "root", *discipline)
+    assert container.done == [
+        tried,
+        ("run_in_network", MODEL, "tc", "qdisc", "del", "dev", "lo", "root"),
+        ("run_in_network", MODEL, "ls", "/sys/class/net"),
+    ]
+    container.done.clear()
+    harm.do()
+    assert container.done == [("run_in_network", MODEL, "tc", "qdisc", "replace", "dev", "eth3", "root", *discipline)]
+    container.done.clear()
+    harm.undo()
+    clear = f"tc qdisc del dev eth3 root 2>&1; ! tc qdisc show dev eth3 | grep {discipline[0]}"
+    assert container.done == [("run_in_network", MODEL, "sh", "-c", clear)]
+
+
+@pytest.mark.parametrize("said", network._LACKING)
+@pytest.mark.parametrize("fault", ["blackhole", "loss", "latency", "jitter", "bandwidth"])
+def test_what_the_kernel_lacks_is_told_from_an_error(container: FakeBackend, fault: str, said: str) -> None:
+    def lack() -> None:
+        raise LabError(f"Error: {said}.")
+
+    container.fails = {"run_in_network": lack}
+    with pytest.raises(CannotApplyError, match=rf"this kernel has not what `(nft|tc) .*` needs: Error: {said}\."):
+        prepare(container, fault)
+
+    def fail() -> None:
+        raise LabError("no such container")
+
+    container.fails = {"run_in_network": fail}
+    with pytest.raises(LabError, match="no such container") as found:
+        prepare(container, fault)
+    assert not isinstance(found.value, CannotApplyError)
+
+
+def test_a_container_gets_eight_mebibytes_more_than_it_has(
+    container: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[int | None] = [30 * MIB, None]
+    monkeypatch.setattr(
+        pressure,
+        "open_meter",
+        lambda backend, model: SimpleNamespace(read=lambda: SimpleNamespace(memory_bytes=used.pop(0))),
+    )
+    harm = prepare(container, "pressure")
+    harm.do()
+    harm.undo()
+    assert container.done == [
+        ("memory_limit", MODEL),
+        # Nothing is to be swapped out instead.
+        ("limit_memory", MODEL, 38 * MIB, 38 * MIB),
+        ("limit_memory", MODEL, 512 * MIB, 768 * MIB),
+    ]
+    assert harm.broken == f"{MODEL} may have no more than 38 MiB"
+    with pytest.raises(CannotApplyError, match="does not say how much memory"):
+        prepare(container, "pressure")
+
+
+def test_a_crowd_is_there_until_it_is_sent_away(process: FakeBackend) -> None:
+    harm = prepare(process, "crowd")
+    assert process.done == []
+    harm.do()
+    assert process.done == [("start", "python", "-m", "lab.crowd")]
+    assert process.instruments[0].arguments[-1] == f"tcp://{MODEL}:6379"
+    harm.undo()
+    assert process.done[1:] == [("close", "lab.crowd")]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_is_broken_is_said_with_what_to_do(container: FakeBackend, fault: str, monkeypatch: Any) -> None:
+    container.printed = {"run_beside": "[[1, 2, 3]]", "ls": "lo eth0"}
+    monkeypatch.setattr(
+        pressure,
+        "open_meter",
+        lambda backend, model: SimpleNamespace(read=lambda: SimpleNamespace(memory_bytes=MIB)),
+    )
+    harm = prepare(container, fault)
+    if fault != "nothing":
+        assert MODEL in harm.broken
+        assert harm.by_hand.startswith("`")
+        assert "`lab " in harm.by_hand
+
+
+# The scripts, on a family of three: a parent that waits, and its two children.
+PARENT = """
+import subprocess, sys, time
+children = [subprocess.Popen(["sleep", "600"]) for _ in range(2)]
+print(*[child.pid for child in children], flush=True)
+sys.stdin.read()
+for child in children:
+    child.kill()
+"""
+
+
+@pytest.fixture
+def parent() -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", PARENT]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+def run_script(script: str, *arguments: object) -> str:
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def read_children(parent: subprocess.Popen[str]) -> list[int]:
+    assert parent.stdout is not None
+    return [int(word) for word in parent.stdout.readline().split()]
+
+
+def test_one_worker_is_killed_by_signal_9_and_the_others_are_not(parent: subprocess.Popen[str]) -> None:
+    children = read_children(parent)
+    assert run_script(KILL_WORKER, parent.pid) == "2\n"  # only counted
+    assert [psutil.pid_exists(child) for child in children] == [True, True]
+    statuses = {child: psutil.Process(child).status() for child in children}
+    assert psutil.STATUS_ZOMBIE not in statuses.values()
+    assert run_script(KILL_WORKER, parent.pid, "kill") == "2\n"
+
+    def find_dead() -> list[int]:
+        return [child for child in children if psutil.Process(child).status() == psutil.STATUS_ZOMBIE]
+
+    eventually(lambda: len(find_dead()) == 1)
+    # /proc: the last field but none of stat is the exit code as `wait` gives it: signal 9.
+    (dead,) = find_dead()
+    with open(f"/proc/{dead}/stat") as file:  # noqa: PTH123 - not a path of ours
+        assert int(file.read().rpartition(")")[2].split()[-1]) == signal.SIGKILL
+    assert parent.poll() is None
+    # A zombie is none that could be killed.
+    assert run_script(KILL_WORKER, parent.pid) == "1\n"
+
+
+def test_a_process_without_children_has_no_worker() -> None:
+    with subprocess.Popen(["sleep", "600"]) as alone:
+        assert run_script(KILL_WORKER, alone.pid, "kill") == "0\n"
+        assert alone.poll() is None
+        alone.kill()
+
+
+@pytest.mark.parametrize("name", ["RLIMIT_NOFILE", "RLIMIT_AS"])
+def test_each_process_may_have_what_it_has_and_so_much_more(parent: subprocess.Popen[str], name: str) -> None:
+    family = [parent.pid, *read_children(parent)]
+    which = getattr(resource, name)
+    before = {pid: resource.prlimit(pid, which) for pid in family}
+    assert json.loads(run_script(LIMIT, parent.pid, name, -1)) == [[pid, *before[pid]] for pid in family]
+    assert {pid: resource.prlimit(pid, which) for pid in family} == before
+    more = 1 if name == "RLIMIT_NOFILE" else 4 * MIB
+    assert json.loads(run_script(LIMIT, parent.pid, name, more)) == [[pid, *before[pid]] for pid in family]
+    for pid in family:
+        used = psutil.Process(pid).num_fds() if name == "RLIMIT_NOFILE" else psutil.Process(pid).memory_info().vms
+        assert resource.prlimit(pid, which) == (used + more, before[pid][1])
+    run_script(UNLIMIT, parent.pid, name, before[parent.pid][0])
+    assert {pid: resource.prlimit(pid, which) for pid in family} == before
