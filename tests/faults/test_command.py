@@ -1,0 +1,441 @@
+"""`lab faults`: its exit codes, what it prints and keeps, and that no Ctrl-C leaves anything behind."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from typing import Any, cast
+from uuid import uuid4
+
+import psutil
+import pytest
+
+from lab.backends import Backend, choose_speakers, runtime_directory
+from lab.backends.processes import Processes
+from lab.cli import COULD_NOT_RUN, DID_NOT_HOLD, HELD, Lab
+from lab.errors import LabError
+from lab.faults import CannotApplyError, EndedError, NotHealedError, Stamp, command
+from lab.faults.around import UnderLoad
+from lab.faults.command import exit_code, exit_code_under_load
+from lab.faults.scorecard import Score, Verdict
+from lab.faults.watch import Around
+from lab.interrupts import down_afterwards, interrupted_once, signals_held
+from lab.ledger import Account
+from tests.faults.conftest import CATALOGUE, PATIENCE
+from tests.faults.fakes import FakeBackend
+from tests.made_up import MEASUREMENT
+
+MODEL = "asyncio_streams"
+
+
+def score(verdict: Verdict, expected: str = "", fault: str = "crowd", model: str = MODEL) -> Score:
+    return Score(model, fault, verdict, "so it was", 1, 0.0, expected=expected)
+
+
+FINE, BAD, UNKNOWN = score(Verdict.HELD), score(Verdict.FAILED), score(Verdict.UNKNOWN)
+
+
+@pytest.mark.parametrize(
+    ("scores", "untried", "code"),
+    [
+        ([], [], COULD_NOT_RUN),
+        ([FINE], [], HELD),
+        ([score(Verdict.DEGRADED)], [], HELD),
+        ([BAD], [], DID_NOT_HOLD),
+        ([UNKNOWN], [], COULD_NOT_RUN),
+        ([FINE, UNKNOWN, FINE], [], COULD_NOT_RUN),
+        ([UNKNOWN, BAD, FINE], [], DID_NOT_HOLD),
+        ([FINE], ["plain_socket"], COULD_NOT_RUN),
+        ([FINE, BAD], ["plain_socket"], DID_NOT_HOLD),
+        ([score(Verdict.FAILED, "one at a time")], [], HELD),
+        ([score(Verdict.HELD, "one at a time")], [], DID_NOT_HOLD),
+        ([score(Verdict.DEGRADED, "one at a time")], [], DID_NOT_HOLD),
+        ([score(Verdict.UNKNOWN, "one at a time")], [], COULD_NOT_RUN),
+    ],
+)
+def test_the_exit_code_is_that_of_the_worst_cell(scores: list[Score], untried: list[str], code: int) -> None:
+    assert (HELD, DID_NOT_HOLD, COULD_NOT_RUN) == (0, 1, 2)
+    assert exit_code(iter(scores), untried) == code
+
+
+SEEN = Around(0.001, 0.01, 0.2, 0.4, 3, 0.5, ((0, 0.1, 0.2, 3),))
+
+
+def make_seen(recover: float | None = 0.2, ended: int | None = None, fault: str = "pause") -> UnderLoad:
+    stamp = Stamp(fault, MODEL, is_twin=False)
+    stamp.close()
+    stamp.ended = ended
+    return UnderLoad(stamp, replace(SEEN, recover=recover), MEASUREMENT)
+
+
+@pytest.mark.parametrize(
+    ("seen", "wanted", "code"),
+    [
+        ([make_seen()], 1, HELD),
+        ([make_seen(0.0)], 1, HELD),
+        ([make_seen()], 2, COULD_NOT_RUN),
+        ([], 0, COULD_NOT_RUN),
+        ([], 1, COULD_NOT_RUN),
+        ([make_seen(None)], 1, DID_NOT_HOLD),
+        ([make_seen(), make_seen(None)], 3, DID_NOT_HOLD),
+        ([make_seen(ended=0)], 1, DID_NOT_HOLD),
+    ],
+)
+def test_under_load_the_exit_code_says_whether_all_recovered(seen: list[UnderLoad], wanted: int, code: int) -> None:
+    assert exit_code_under_load(seen, wanted) == code
+
+
+class UpAndDown(FakeBackend):
+    """A fake that knows whether it is up."""
+
+    is_up = False
+
+    def up(self, models: Sequence[str]) -> None:
+        self.done.append(("up", *models))
+
+    def down(self) -> None:
+        self.done.append(("down",))
+
+    def state(self) -> list[Any]:
+        states = super().state()
+        return states if self.is_up else [replace(state, state="missing") for state in states]
+
+
+@pytest.fixture
+def backend(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> UpAndDown:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    return UpAndDown()
+
+
+@pytest.fixture
+def run(backend: UpAndDown, tmp_path: Path) -> Callable[..., int]:
+    """Run the command in this process; returns its exit code, or raises as it does."""
+
+    class OfBackend(Lab):
+        @property
+        def backend(self) -> Backend:
+            return cast(Backend, backend)
+
+    numbers = count()
+
+    def run(*words: str) -> int:
+        results = tmp_path / f"results-{next(numbers)}"
+        try:
+            command.faults.main(
+                [*words, f"--results={results}"], standalone_mode=False, obj=OfBackend(None, None, None)
+            )
+        except SystemExit as error:
+            return cast(int, error.code)
+        return 0
+
+    return run
+
+
+def give(monkeypatch: pytest.MonkeyPatch, *scores: Score) -> list[tuple[Any, ...]]:
+    """Have the scorecard find these; returns how it was asked."""
+    asked: list[tuple[Any, ...]] = []
+
+    def apply_all(backend: Backend, models: list[str], faults: list[str], seed: int, *, twin: bool) -> Iterator[Score]:
+        asked.append((models, faults, seed, twin))
+        yield from scores
+
+    monkeypatch.setattr(command, "apply_all", apply_all)
+    return asked
+
+
+@pytest.mark.parametrize(("verdict", "code"), [(Verdict.HELD, 0), (Verdict.FAILED, 1), (Verdict.UNKNOWN, 2)])
+def test_the_command_ends_with_the_code_of_its_card(
+    run: Callable[..., int], backend: UpAndDown, monkeypatch: pytest.MonkeyPatch, verdict: Verdict, code: int
+) -> None:
+    asked = give(monkeypatch, score(verdict, fault="pause"))
+    assert run(MODEL, "--fault=pause", "--fault=pause", "--fault=kill", "--seed=7") == code
+    assert asked == [([MODEL], ["pause", "kill"], 7, False)]
+    # What it has started it takes down; what ran before goes on.
+    assert backend.done == [("up", MODEL), ("down",)]
+    backend.is_up = True
+    backend.done.clear()
+    assert run(MODEL, "--fault=pause", "--twin") == code
+    assert asked[1] == ([MODEL], ["pause"], 1, True)
+    assert backend.done == [("up", MODEL)]
+
+
+def test_all_models_and_faults_are_the_default(
+    run: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = give(monkeypatch, score(Verdict.HELD, fault="worker", model="prefork"))
+    # A model without workers has no cell for them, and was not named: no finding.
+    assert run("--fault=worker") == 0
+    assert asked[0][0] == [model.name for model in CATALOGUE.select()]
+    assert "nothing was tried" not in capsys.readouterr().err
+    assert run() == 0
+    assert len(asked[1][1]) == 16
+
+
+def test_nothing_tried_is_never_held(
+    run: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    give(monkeypatch)
+    assert run("plain_socket", "--fault=worker") == COULD_NOT_RUN
+    said = "plain_socket: nothing was tried, as it has no part that worker could break\n"
+    assert said in capsys.readouterr().err
+    give(monkeypatch, score(Verdict.HELD, fault="worker", model="prefork"))
+    assert run("plain_socket", "prefork", "--fault=worker") == COULD_NOT_RUN
+    assert said in capsys.readouterr().err
+    assert run("prefork", "--fault=worker") == HELD
+
+
+def test_the_card_is_printed_and_kept(
+    run: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    account = Account(8, 8, 100, 99, 1)
+    bad = replace(score(Verdict.FAILED, fault="pause"), account=account, recovery=0.25)
+    give(monkeypatch, bad, score(Verdict.FAILED, "a reason"))
+    out = tmp_path / "all.json"
+    assert run(f"--out={out}") == DID_NOT_HOLD
+    printed, err = capsys.readouterr()
+    assert printed.splitlines() == [
+        f"{MODEL}\t▲\u00a0failed !\t▲\u00a0failed (declared)",
+        f"{MODEL}\tpause\t▲\u00a0failed !\t250 ms\tso it was",
+        f"{MODEL}\tcrowd\t▲\u00a0failed (declared)\t–\tso it was (declared: a reason)",  # noqa: RUF001
+    ]
+    assert f"{MODEL}: pause: failed\n" in err
+    kept = json.loads(out.read_text())
+    assert [item["fault"] for item in kept] == ["pause", "crowd"]
+    assert kept[0]["account"]["lost"] == 1
+    (folder,) = (tmp_path / "results-0" / "faults").glob("2*")
+    assert f"{folder / 'index.html'}\n" in err
+    assert {path.name for path in folder.iterdir()} >= {"index.html", "report.md", "run.json", "steps"}
+    assert json.loads((folder / "steps" / MODEL / "pause.json").read_text()) == kept[0]
+    plan = json.loads((folder / "run.json").read_text())["plan"]
+    assert (plan["seed"], plan["twin"], plan["scenario"], len(plan["faults"])) == (1, False, None, 16)
+
+
+def test_json_is_all_that_is_printed(
+    run: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    give(monkeypatch, FINE)
+    assert run("--json") == HELD
+    (item,) = json.loads(capsys.readouterr().out)
+    assert (item["model"], item["verdict"]) == (MODEL, "held")
+    with pytest.raises(LabError, match=r"--out: .*no-such"):
+        run(f"--out={tmp_path / 'no-such' / 'file'}")
+
+
+def test_a_card_that_is_cut_short_is_reported_and_the_lab_taken_down(
+    run: Callable[..., int], backend: UpAndDown, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def apply_all(*_: object, **__: object) -> Iterator[Score]:
+        yield FINE
+        raise NotHealedError("still broken")
+
+    monkeypatch.setattr(command, "apply_all", apply_all)
+    with pytest.raises(NotHealedError, match="still broken"):
+        run(MODEL)
+    assert backend.done == [("up", MODEL), ("down",)]
+    assert f"{MODEL}\t●\u00a0held\n" in capsys.readouterr().out
+
+
+def test_a_scenario_is_broken_by_each_fault_and_what_cannot_be_had_is_said(
+    run: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[tuple[Any, ...]] = []
+    outcomes: list[UnderLoad | LabError] = []
+
+    def apply_under_load(backend: Backend, model: str, fault: Any, scenario: str, *, seconds: float, twin: bool) -> Any:
+        asked.append((model, fault.name, scenario, seconds, twin))
+        outcome = outcomes.pop(0)
+        if isinstance(outcome, LabError):
+            raise outcome
+        return outcome
+
+    monkeypatch.setattr(command, "apply_under_load", apply_under_load)
+    words = (MODEL, "--scenario=closed_session", "--fault=pause", "--fault=kill", "--for=2s")
+    outcomes += [make_seen(), make_seen(fault="kill")]
+    assert run(*words) == HELD
+    assert asked == [(MODEL, fault, "closed_session", 2.0, False) for fault in ("pause", "kill")]
+    out = capsys.readouterr().out
+    assert f"{MODEL}, pause: PING beside it: late after 10 ms, at most 400 ms, 3 failed" in out
+    assert f"{MODEL}, pause\t0\t100 ms\t200 ms\t3\n" in out
+    outcomes += [make_seen(), CannotApplyError("no netem")]
+    assert run(*words) == COULD_NOT_RUN
+    assert f"{MODEL}: kill: unknown: no netem\n" in capsys.readouterr().err
+    outcomes += [EndedError("it had ended"), make_seen(fault="kill")]
+    assert run(*words) == DID_NOT_HOLD
+    assert f"{MODEL}: pause: failed: it had ended\n" in capsys.readouterr().err
+    outcomes += [make_seen(None), make_seen(fault="kill")]
+    assert run(*words) == DID_NOT_HOLD
+    with pytest.raises(LabError, match="name them with --fault"):
+        run(MODEL, "--scenario=closed_session")
+
+
+def test_now_is_1_for_a_model_that_ended_under_a_fault_which_leaves_it_running(
+    run: Callable[..., int], backend: UpAndDown, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("lab.faults.on_request.time", backend.clock)
+    backend.is_up = True
+    assert run(MODEL, "--now=pause", "--for=3s") == HELD
+    assert backend.clock.slept == [3.0]
+    assert backend.done == [("pause", MODEL), ("unpause", MODEL)]
+    (line,) = capsys.readouterr().out.splitlines()
+    assert (json.loads(line)["fault"], json.loads(line)["ended"]) == ("pause", None)
+    backend.fails = {"pause": lambda: backend.exited.update({MODEL: 137})}
+    assert run(MODEL, "--now=pause", "--for=3s") == DID_NOT_HOLD
+    assert f"{MODEL}: ended with exit code 137 and was started again" in capsys.readouterr().err
+    # Of one that ends it by itself, nothing is held.
+    backend.clock.slept.clear()
+    backend.fails = {}
+    assert run(MODEL, "--now=kill", "--for=3s") == HELD
+    assert backend.clock.slept == []
+    with pytest.raises(LabError, match="name the models"):
+        run("--now=pause")
+
+
+def test_models_that_do_not_speak_command_as_ours_do_are_refused() -> None:
+    backend = cast(Backend, FakeBackend(name="docker"))
+    assert choose_speakers(backend, [], "command") == [model.name for model in CATALOGUE.select()]
+    assert choose_speakers(backend, [MODEL], "command") == [MODEL]
+    with pytest.raises(LabError, match=r"^peer_redis: does not speak all of this lab's `command`"):
+        choose_speakers(backend, [MODEL, "peer_redis"], "command")
+    with pytest.raises(LabError, match="does not speak all of this lab's `telnet`"):
+        choose_speakers(backend, [], "telnet")
+
+
+# Signals, and what is left.
+
+
+def interrupt_and_clean_up(number: int, steps: list[str]) -> None:
+    try:
+        signal.raise_signal(number)
+        steps.append("went on")
+    finally:
+        for other in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
+            signal.raise_signal(other)
+        steps.append("cleaned up")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_interrupts_and_the_others_do_not(number: int) -> None:
+    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    steps: list[str] = []
+    with pytest.raises(KeyboardInterrupt), interrupted_once():
+        interrupt_and_clean_up(number, steps)
+    # Inside another block, it is the other one that counts.
+    with pytest.raises(KeyboardInterrupt), interrupted_once(), interrupted_once():
+        interrupt_and_clean_up(number, steps)
+    assert steps == ["cleaned up"] * 2
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_signal_that_is_ignored_stays_so() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with interrupted_once():
+            signal.raise_signal(signal.SIGINT)
+        with signals_held():
+            signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("when", ["before", "while", "never"])
+def test_a_lab_is_taken_down_whenever_the_signals_come(when: str) -> None:
+    steps: list[str] = []
+
+    class Slow(FakeBackend):
+        def down(self) -> None:
+            steps.append("begun")
+            if when != "never":
+                for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
+                    signal.raise_signal(number)
+            steps.append("down")
+
+    def leave() -> None:
+        with down_afterwards(cast(Backend, Slow())):
+            if when == "before":
+                signal.raise_signal(signal.SIGTERM)
+                pytest.fail("it went on")
+
+    if when == "never":
+        leave()
+        assert steps == ["begun", "down"]
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            leave()
+        # A second time, since a signal may come in the moment before the first.
+        assert steps == ["begun", "down", "begun", "down"]
+
+
+def test_a_lab_is_taken_down_after_an_error() -> None:
+    backend = UpAndDown()
+    with pytest.raises(LabError), down_afterwards(cast(Backend, backend)):
+        raise LabError
+    assert backend.done == [("down",)]
+
+
+def find_processes(project: str) -> list[psutil.Process]:
+    """All that belongs to a lab: they inherit where its state is."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("LAB_RUNTIME") == str(runtime_directory(project)):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+@contextmanager
+def project() -> Iterator[str]:
+    name = f"t{uuid4().hex[:8]}"
+    try:
+        yield name
+    finally:
+        Processes(name, CATALOGUE).down()
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["faults", MODEL, "--fault=nothing"], f"{MODEL}: nothing: "),
+        (["soak", MODEL, "--minutes=0.01", "--every=0.3"], "rest 2 of 2"),
+    ],
+)
+def test_ctrl_c_while_the_lab_is_taken_down_leaves_nothing(words: list[str], line: str, tmp_path: Path) -> None:
+    """As fast as a person's fingers and faster, from its last word before it on until it has ended."""
+    where = f"--results={tmp_path}" if words[0] == "faults" else f"--out={tmp_path}"
+    with project() as name:
+        arguments = [sys.executable, "-m", "lab", "--backend", "process", "--project", name, *words, where]
+        log = tmp_path / "log"
+        with log.open("w") as output:
+            process = subprocess.Popen(arguments, stdout=output, stderr=subprocess.STDOUT)
+        deadline = time.monotonic() + 6 * PATIENCE
+        while line not in log.read_text():
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.005)
+        while process.poll() is None:
+            assert time.monotonic() < deadline, log.read_text()
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.0005)
+        # Before anything else takes it down.
+        assert find_processes(name) == []
+        assert not runtime_directory(name).exists()
+        assert process.returncode != 0
+
+
+def test_lab_faults_of_what_a_model_does_not_have_ends_with_2(tmp_path: Path) -> None:
+    with project() as name:
+        arguments = [sys.executable, "-m", "lab", "--backend", "process", "--project", name, "faults", "plain_socket"]
+        done = subprocess.run(
+            [*arguments, "--fault=worker", f"--results={tmp_path}"], capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == COULD_NOT_RUN
+        assert "plain_socket: nothing was tried, as it has no part that worker could break" in done.stderr
+        assert find_processes(name) == []
