@@ -1,0 +1,319 @@
+"""Clients of a soak: what they ask for, whether they notice a wrong answer, and what the hostile ones do."""
+
+import contextlib
+import io
+import json
+import os
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from itertools import count
+
+import pytest
+
+from lab import soak_clients
+from lab.client import pack
+from lab.errors import LabError
+from lab.reference import answer
+from lab.soak_clients import ANSWER, HOSTILE, MIX, REQUESTS, Visitor, Visits, find_workers
+from services.protocol import Address
+from tests.faults.made_up_server import receive, served
+
+Talk = Callable[[socket.socket], object]
+
+
+def test_what_is_wanted_is_what_the_protocol_says() -> None:
+    assert REQUESTS == MIX.count(b"*") == 16
+    assert answer("command", MIX).sent == ANSWER
+    # By hand: 10 x 7, then 5 + 2 + 1024 + 2, 5, 5 + 64 + 2, 6 + 2 + 70,000 + 2, 33 + 2, 4 + 3 + 2.
+    assert len(ANSWER) == 70 + 1033 + 5 + 71 + 70_010 + 33 + 9 == 71_231
+    assert ANSWER.endswith(b"-ERR unknown command 'NONSENSE'\r\n$3\r\nend\r\n")
+
+
+def say(said: bytes) -> Talk:
+    """Answer the mix by this, then wait for the client's end; answer who is silent by nothing."""
+
+    def talk(link: socket.socket) -> None:
+        if receive(link, len(MIX)) == MIX:
+            link.sendall(said)
+        while link.recv(65536):
+            pass
+
+    return talk
+
+
+def visit(talk: Talk, *, workers: int | None = 3, crowd: bool = False) -> Visits:
+    with served(talk) as address:
+        visitor = Visitor("made", {"command-tcp": Address.parse(address)}, workers)
+        visitor.visit(crowd=crowd)
+        return visitor.visits
+
+
+@pytest.mark.parametrize(
+    ("workers", "crowd", "behaved"),
+    [
+        (1, False, 1),  # the hostile one has gone before
+        (2, False, 1),
+        (3, False, 2),
+        (13, False, 12),
+        (14, False, 12),  # one in seven
+        (14, True, 12),
+        (None, False, 6),
+        (None, True, 24),  # four times 7, less one in seven
+    ],
+)
+def test_a_server_that_is_right_has_no_failure(workers: int | None, crowd: bool, behaved: int) -> None:
+    assert visit(say(ANSWER), workers=workers, crowd=crowd) == Visits(1, 16 * behaved, {})
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        (0, "at byte 0 b'-PONG"),
+        (50_000, "at byte 50000 b'"),
+        (len(ANSWER) - 1, "at byte 71230 b'\\x0b' instead of b'\\n'"),
+    ],
+)
+def test_a_wrong_byte_in_an_answer_of_the_right_length_is_a_failure(place: int, said: str) -> None:
+    changed = bytearray(ANSWER)
+    changed[place] ^= 6 if place == 0 else 1
+    found = visit(say(bytes(changed)))
+    ((why, times),) = found.failures.items()
+    assert why.startswith("command-tcp: a wrong answer of 71231 bytes: ")
+    assert said in why
+    assert (times, found.requests, found.visits) == (1, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        (ANSWER[:-1], None),
+        (ANSWER + b"+PONG\r\n", "a wrong answer of 71238 bytes: at byte 71231 b'+PONG\\r\\n' instead of b''"),
+        (b"", None),
+    ],
+    ids=["too short", "too long", "none"],
+)
+def test_an_answer_that_is_too_short_or_too_long_is_a_failure(
+    said: bytes, why: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(soak_clients, "_PATIENCE", 0.5)
+    (found,) = visit(say(said)).failures
+    assert (why or "waited 0.5 s for the server to answer") in found
+
+
+def test_a_reply_behind_the_last_is_noticed_by_who_has_closed_its_half() -> None:
+    """The first client has got all that it is owed, and does not wait for more; the second reads to the end."""
+
+    def talk(link: socket.socket) -> None:
+        if receive(link, len(MIX)) == MIX:
+            link.sendall(ANSWER)
+            if link.recv(1) == b"":
+                link.sendall(b"+LATE\r\n")
+
+    found = visit(talk)
+    assert found.requests == 16
+    assert [why.partition(": ")[2] for why in found.failures] == [
+        "a wrong answer of 71238 bytes: at byte 71231 b'+LATE\\r\\n' instead of b''"
+    ]
+
+
+def test_a_wrong_datagram_is_a_failure() -> None:
+    with served(say(ANSWER)) as address, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        replies = iter([b"+PONG\r\n", b"+PANG\r\n"])
+
+        def reply() -> None:
+            for text in replies:
+                data, who = server.recvfrom(100)
+                server.sendto(text if data == b"PING\r\n" else b"?", who)
+
+        thread = threading.Thread(target=reply)
+        thread.start()
+        where = f"udp://127.0.0.1:{server.getsockname()[1]}"
+        visitor = Visitor("made", {"command-tcp": Address.parse(address), "command-udp": Address.parse(where)}, 2)
+        visitor.visit()
+        assert visitor.visits == Visits(1, 17, {})
+        visitor.visit()
+        thread.join()
+    assert visitor.visits == Visits(2, 33, {"command-udp: PING was answered by b'+PANG\\r\\n'": 1})
+
+
+def test_the_fifth_failure_in_turn_is_the_last() -> None:
+    answers = iter([b"-", ANSWER, *[b"-"] * 5])
+
+    def talk(link: socket.socket) -> None:
+        if receive(link, len(MIX)) == MIX:
+            link.sendall(next(answers))
+
+    with served(talk) as address:
+        # One that serves one client at a time: the hostile one has gone before.
+        visitor = Visitor("made", {"command-tcp": Address.parse(address)}, 1)
+        for _ in range(6):
+            visitor.visit()
+        with pytest.raises(LabError, match=r"^made has not served 5 visits running: command-tcp: a wrong answer"):
+            visitor.visit()
+    assert (visitor.visits.visits, sum(visitor.visits.failures.values())) == (7, 5)
+
+
+def test_transports_take_turns() -> None:
+    asked: list[int] = []
+
+    def count_as(number: int) -> Talk:
+        def talk(link: socket.socket) -> None:
+            if receive(link, len(MIX)) == MIX:
+                asked.append(number)
+                link.sendall(ANSWER)
+            while link.recv(65536):
+                pass
+
+        return talk
+
+    with contextlib.ExitStack() as stack:
+        first, second = (Address.parse(stack.enter_context(served(count_as(number)))) for number in range(2))
+        visitor = Visitor("made", {"command-unix": second, "chargen-tcp": first, "command-tcp": first}, 1)
+        for _ in range(4):
+            visitor.visit()
+    assert asked == [0, 1, 0, 1]
+
+
+def test_hostile_clients_do_what_they_are_for() -> None:
+    """Each of them, against a server that notes what it gets and how it ends."""
+    assert [listener for listener, _ in HOSTILE] == [
+        *["command-tcp"] * 5,
+        *("command-tls", "chargen-tcp", "command-udp"),
+    ]
+    got: list[tuple[bytes, str]] = []
+    done = threading.Semaphore(0)
+
+    def note(link: socket.socket) -> None:
+        data, end = b"", "end"
+        try:
+            while chunk := link.recv(65536):
+                data += chunk
+                if chunk.endswith(b"\xff"):
+                    break
+        except ConnectionResetError:
+            end = "reset"
+        got.append((data, end))
+        done.release()
+
+    def begin(link: socket.socket) -> None:
+        link.sendall(b"a line")
+        note(link)
+
+    with (
+        served(note) as address,
+        served(begin) as talkative,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams,
+    ):
+        datagrams.bind(("127.0.0.1", 0))
+        datagrams.settimeout(10)
+        where = {name: Address.parse(address) for name in ("command-tcp", "command-tls")}
+        where["chargen-tcp"] = Address.parse(talkative)
+        where["command-udp"] = Address.parse(f"udp://127.0.0.1:{datagrams.getsockname()[1]}")
+        for listener, hostile in HOSTILE:
+            with hostile(where):
+                pass
+            if listener != "command-udp":
+                assert done.acquire(timeout=10)
+        flood = [datagrams.recv(2000) for _ in range(4)]
+    assert got[0] == (b"", "end")
+    assert got[1] == (b"*2\r\n$4\r\nEC", "end")
+    # A frame that is cut off, and forty large answers that it never reads: both end by a reset.
+    assert got[2] == (b"*2\r\n$4\r\nECHO\r\n$900\r\nx", "reset")
+    assert got[3][1] == "reset"
+    assert (pack([b"BLOB", b"70000"]) * 40).startswith(got[3][0])
+    assert got[4] == (b"*1000000000\r\n" + b"\xff" * 2000, "end")
+    assert got[5][0] == b"\x16\x03\x01\x02\x00\x01\x00"
+    assert got[6][0] == b""
+    assert flood == [b"", b"\xff" * 900, b"*3\r\n", b"PING\r\nPING\r\n"]
+
+
+def test_no_hostile_client_goes_where_nothing_listens() -> None:
+    """A model without TLS, chargen or datagrams is visited by those that have somewhere to go."""
+
+    def talk(link: socket.socket) -> None:
+        data = receive(link, len(MIX))
+        if data == MIX:
+            link.sendall(ANSWER)
+        elif data.startswith(b"*1000000000"):
+            link.sendall(b"-ERR\r\n")
+            return
+        while link.recv(65536):
+            pass
+
+    with served(talk) as address:
+        visitor = Visitor("made", {"command-tcp": Address.parse(address)}, 1)
+        for _ in range(2 * len(HOSTILE)):
+            visitor.visit()
+    assert visitor.visits == Visits(16, 256, {})
+
+
+@pytest.mark.parametrize(
+    ("declared", "info", "workers"),
+    [
+        (None, b"workers:3", None),
+        (1, b"workers:3", 1),
+        (64, b"workers:8", 8),
+        (64, b"workers:0", 64),
+        (64, b"other:1", 64),
+        (2, b"limit:1\r\nworkers:16\r\nmore:9", 16),
+    ],
+)
+def test_as_many_workers_as_the_server_says_that_it_has(declared: int | None, info: bytes, workers: int | None) -> None:
+    def talk(link: socket.socket) -> None:
+        assert receive(link, len(pack([b"INFO"]))) == pack([b"INFO"])
+        link.sendall(b"$%d\r\n%b\r\n" % (len(info), info))
+
+    with served(talk) as address:
+        assert find_workers({"command-tcp": Address.parse(address)}, declared) == workers
+
+
+def test_an_error_instead_of_information_leaves_what_is_declared() -> None:
+    with served(lambda link: [receive(link, 10), link.sendall(b":3\r\n")]) as address:
+        assert find_workers({"command-tcp": Address.parse(address)}, 5) == 5
+
+
+def run_main(monkeypatch: pytest.MonkeyPatch, address: str, workers: int) -> tuple[list[str], int]:
+    """Run the instrument in this process until it has visited the model three times, or given it up."""
+    reader, writer = os.pipe()
+    visits = count(1)
+    visit = Visitor.visit
+
+    def visit_and_end(self: Visitor, *, crowd: bool = False) -> None:
+        if next(visits) == 3:
+            os.write(writer, b"rest\n")
+            os.close(writer)
+        visit(self, crowd=crowd)
+
+    monkeypatch.setattr(Visitor, "visit", visit_and_end)
+    row = {"model": "made", "listeners": [{"service": "command", "transport": "tcp", "address": address}]}
+    monkeypatch.setenv("LAB_TARGETS", json.dumps([row]))
+    code = 0
+    with os.fdopen(reader) as stdin, contextlib.redirect_stdout(io.StringIO()) as out:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert soak_clients.main.callback is not None
+        try:
+            soak_clients.main.callback((("made", workers), ("other", 9)), 0.0)
+        except SystemExit as error:
+            code = int(str(error.code))
+    return out.getvalue().splitlines(), code
+
+
+def test_the_instrument_says_in_the_end_what_there_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    with served(say(ANSWER)) as address:
+        (resting, line), code = run_main(monkeypatch, address, 1)
+    assert (resting, code) == ("resting 1", 0)
+    assert json.loads(line) == {"model": "made", "visits": 3, "requests": 48, "failures": {}}
+
+
+def test_the_instrument_ends_with_2_when_a_model_serves_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(soak_clients, "_MOST_FAILURES", 2)
+    with served(say(b"-")) as address:
+        monkeypatch.setattr(soak_clients, "_PATIENCE", 0.2)
+        lines, code = run_main(monkeypatch, address, 1)
+    assert code == 2
+    assert lines == [
+        f"soak: made has not served 2 visits running: {Address.parse(address)}: waited 0.2 s for the server to answer"
+    ]

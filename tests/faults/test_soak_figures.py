@@ -1,0 +1,359 @@
+"""What a soak makes of its readings: units, warm-up, verdicts, exit codes, and when it reads."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from lab import soak
+from lab.backends import Backend, Instrument
+from lab.cli import Lab
+from lab.errors import LabError
+from lab.flatness import Growth, Slope
+from lab.meters import Meter, Sample
+from lab.soak import COUNTS, MEGABYTE, Clients, Finding, Reading, _read, exit_code, judge, read_settled
+from tests.faults.fakes import Clock, FakeBackend
+
+MODEL = "asyncio_streams"
+SERVED: dict[str, Any] = {"visits": 9, "requests": 1234, "failures": {}}
+
+
+def make_readings(memory: Sequence[int | None], **counts: Sequence[int | None]) -> list[Reading]:
+    """Readings ten seconds apart."""
+    rows = []
+    for number, value in enumerate(memory):
+        row = {name: series[number] for name, series in counts.items()}
+        rows.append(
+            Reading(10.0 * number, value, row.get("descriptors", 26), row.get("threads", 1), row.get("zombies", 0))
+        )
+    return rows
+
+
+def test_memory_is_in_bytes_an_hour_behind_the_warm_up() -> None:
+    # The first three of nine are warm-up, in which a lot comes. Then 1000 bytes in 10 s: 360,000 in an hour.
+    memory = [0, 10**6, 2 * 10**6, *(5 * 10**6 + 1000 * number for number in range(6))]
+    found = judge(MODEL, make_readings(memory), SERVED, 360_001)
+    middle = pytest.approx(360_000)
+    assert found.memory == Slope(middle, middle, middle)
+    assert found.growth == dict.fromkeys(("memory", *COUNTS), Growth.FLAT)
+    assert found.is_flat
+    assert judge(MODEL, make_readings(memory), SERVED, 359_999).growth["memory"] is Growth.GROWS
+
+
+@pytest.mark.parametrize("missing", [3, 8])
+def test_a_reading_that_is_missing_is_no_pass(missing: int) -> None:
+    memory: list[int | None] = [1000] * 9
+    memory[missing] = None
+    found = judge(MODEL, make_readings(memory), SERVED, MEGABYTE)
+    assert (found.memory, found.growth["memory"], found.is_flat) == (None, Growth.UNKNOWN, False)
+    # In the warm-up it does not matter.
+    memory = [None, None, None, *[1000] * 6]
+    assert judge(MODEL, make_readings(memory), SERVED, MEGABYTE).is_flat
+
+
+def test_five_readings_behind_the_warm_up_are_too_few() -> None:
+    assert MEGABYTE == 1e6
+    found = judge(MODEL, make_readings([1000] * 8), SERVED, MEGABYTE)
+    assert (found.memory, set(found.growth.values())) == (None, {Growth.UNKNOWN})
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_each_count_is_judged_by_itself(name: str) -> None:
+    assert COUNTS == ("descriptors", "threads", "zombies")
+    series = [9, 9, 9, 1, 1, 1, 1, 2, 2]
+    found = judge(MODEL, make_readings([1000] * 9, **{name: series}), SERVED, MEGABYTE)
+    assert {key for key, growth in found.growth.items() if growth is Growth.GROWS} == {name}
+    assert not found.is_flat
+    assert json.loads(json.dumps(found.as_json()))["is_flat"] is False
+
+
+def test_a_client_that_was_not_served_is_no_pass() -> None:
+    found = judge(MODEL, make_readings([1000] * 9), {**SERVED, "failures": {"no answer": 1}}, MEGABYTE)
+    assert set(found.growth.values()) == {Growth.FLAT}
+    assert not found.is_flat
+
+
+def make_finding(memory: Growth = Growth.FLAT, failures: int = 0, model: str = MODEL) -> Finding:
+    growth = {"memory": memory, **dict.fromkeys(COUNTS, Growth.FLAT)}
+    visits = {**SERVED, "failures": {"no answer": failures} if failures else {}}
+    return Finding(model, Slope(-5e5, -1.25e6, 2.5e5), growth, make_readings([1000] * 9), visits)
+
+
+FLAT, GROWS, SHORT = (make_finding(growth) for growth in (Growth.FLAT, Growth.GROWS, Growth.UNKNOWN))
+
+
+@pytest.mark.parametrize(
+    ("findings", "code"),
+    [
+        ([], 2),
+        ([FLAT], 0),
+        ([FLAT, FLAT], 0),
+        ([FLAT, SHORT], 2),
+        ([GROWS], 1),
+        ([SHORT, GROWS, FLAT], 1),
+        ([SHORT, make_finding(failures=1)], 1),
+        ([make_finding(failures=1)], 1),
+    ],
+)
+def test_the_exit_code_is_that_of_the_worst_model(findings: list[Finding], code: int) -> None:
+    assert exit_code(findings) == code
+
+
+def test_a_row_has_megabytes_an_hour_and_counts_behind_the_warm_up() -> None:
+    readings = make_readings([1000] * 9, descriptors=[99, 99, 99, 26, 27, 27, 27, 27, 28], threads=[5] * 9)
+    found = Finding(
+        MODEL, Slope(-5e5, -1.25e6, 2.5e5), {"memory": Growth.FLAT, "threads": Growth.FLAT}, readings, SERVED
+    )
+    assert soak._row(found) == [MODEL, "-0.50", "-1.25 to +0.25", "26 -> 28", "5 -> 5", "0 -> 0", "1,234", "flat"]
+    grown = Finding(
+        MODEL,
+        None,
+        {"memory": Growth.UNKNOWN, "threads": Growth.GROWS, "zombies": Growth.FLAT},
+        readings,
+        {**SERVED, "failures": {"no answer": 2}},
+    )
+    row = soak._row(grown)
+    assert row[1:3] == ["?", "?"]
+    assert row[-1] == "memory unknown; threads grows; 2 x no answer"
+
+
+def test_what_a_run_of_this_length_can_show_is_said() -> None:
+    # Six readings, from 30 s to 80 s. 3 MB/h in 50 s: 3e6 x 50 / 3600 = 41,667 bytes. The interval of each is 1.5 MB/h.
+    wide = Finding(MODEL, Slope(0.0, -4e6, 2e6), FLAT.growth, FLAT.readings, SERVED)
+    said = soak._say_what_it_shows([wide, FLAT], 3.0)
+    assert said.startswith("6 readings over 50 s, after a warm-up of 30 s. In that time 3 MB/h are 42 kB.")
+    # Half of 6 and half of 1.5, the narrow one first.
+    assert "The intervals (95%) are 0.75 to 3.00 MB/h to either side" in said
+    none = Finding(MODEL, None, FLAT.growth, FLAT.readings, SERVED)
+    assert "There is no slope: it takes 6 readings after the warm-up." in soak._say_what_it_shows([none], 1.0)
+
+
+@dataclass
+class FakeClients:
+    """An instrument that rests when it is told to."""
+
+    told: list[str] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+    rests: bool = True
+    ended: bool = False
+    waited: list[float] = field(default_factory=list)
+    model: str = MODEL
+
+    def __post_init__(self) -> None:
+        self.process = SimpleNamespace(stdin=self, poll=lambda: 2 if self.ended else None, wait=self.waited.append)
+
+    def write(self, data: bytes) -> None:
+        if self.ended:
+            raise BrokenPipeError
+        self.told.append(data.decode())
+        if data == b"rest\n" and self.rests:
+            self.said.append(f"resting {self.told.count('rest' + chr(10))}")
+
+    def flush(self) -> None:
+        self.told.append("flushed")
+
+    def close(self) -> None:
+        self.said.append(json.dumps({"model": self.model, **SERVED}))
+
+    def output(self) -> str:
+        return "".join(f"{line}\n" for line in self.said)
+
+
+def test_clients_are_told_by_words_and_waited_for() -> None:
+    instrument = FakeClients()
+    clients = Clients(cast(Instrument, instrument))
+    clients.go(crowd=True)
+    clients.rest()
+    clients.go(crowd=False)
+    clients.rest()
+    assert instrument.told == ["crowd\n", "flushed", "rest\n", "flushed", "go\n", "flushed", "rest\n", "flushed"]
+    instrument.said.insert(0, "a warning")
+    assert clients.end() == {MODEL: SERVED}
+    assert instrument.waited == [120.0]
+
+
+def test_clients_that_have_ended_or_do_not_rest_end_the_soak(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(soak, "time", clock)
+    with pytest.raises(LabError, match=r"the clients have stopped: gone$"):
+        Clients(cast(Instrument, FakeClients(said=["gone"], ended=True))).rest()
+    assert clock.slept == []
+    with pytest.raises(LabError, match=r"the clients have stopped: \(no word\)$"):
+        Clients(cast(Instrument, FakeClients(rests=False))).rest()
+    assert sum(clock.slept) == pytest.approx(120, abs=0.05)
+
+
+@dataclass
+class FakeMeter:
+    """Counts as it is told to."""
+
+    counts: Iterator[int]
+
+    def count_descriptors(self) -> int:
+        return next(self.counts)
+
+    def count_zombies(self) -> int:
+        return 3
+
+    def read(self) -> Sample:
+        return Sample(memory_bytes=4096, threads=5)
+
+
+def settle(monkeypatch: pytest.MonkeyPatch, *series: Sequence[int]) -> tuple[Clock, dict[str, Reading]]:
+    clock = Clock()
+    monkeypatch.setattr(soak, "time", clock)
+    meters = {f"m{number}": cast(Meter, FakeMeter(iter(counts))) for number, counts in enumerate(series)}
+    return clock, read_settled(meters, 90.0)
+
+
+def test_a_reading_takes_each_figure_from_its_meter() -> None:
+    assert _read(cast(Meter, FakeMeter(iter([7]))), 12.5) == Reading(12.5, 4096, 7, 5, 3)
+
+
+def test_models_are_read_when_three_looks_in_turn_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Of two models the second settles last: looks 3, 4 and 5 are alike. The sixth is the reading.
+    clock, found = settle(monkeypatch, [1, 1, 1, 1, 1, 10], [9, 8, 7, 7, 7, 20])
+    assert clock.slept == [0.25] * 5
+    # The clock began at 100 and the soak at 90.
+    assert found == {"m0": Reading(11.25, 4096, 10, 5, 3), "m1": Reading(11.25, 4096, 20, 5, 3)}
+
+
+def test_models_that_never_settle_are_read_after_five_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, found = settle(monkeypatch, range(100))
+    # 20 looks are 5 s, which is not more than 5 s yet.
+    assert clock.slept == [0.25] * 21
+    assert found["m0"].descriptors == 21
+
+
+class SoakBackend(FakeBackend):
+    """A lab whose instrument visits at once."""
+
+    is_up = False
+
+    def up(self, models: Sequence[str]) -> None:
+        self.done.append(("up", *models))
+
+    def down(self) -> None:
+        self.done.append(("down",))
+
+    def state(self) -> list[Any]:
+        return [SimpleNamespace(state="running" if self.is_up else "missing")]
+
+    @contextmanager
+    def start_service(
+        self, service: str, arguments: Sequence[str], *, environ: dict[str, str], log: Path
+    ) -> Iterator[FakeClients]:
+        self.done.append(
+            ("service", service, *arguments, *(item["model"] for item in json.loads(environ["LAB_TARGETS"])))
+        )
+        self.clients = FakeClients(model=json.loads(environ["LAB_TARGETS"])[0]["model"])
+        yield self.clients
+
+
+@pytest.fixture
+def backend(monkeypatch: pytest.MonkeyPatch) -> SoakBackend:
+    backend = SoakBackend()
+    monkeypatch.setattr(soak, "time", backend.clock)
+    memory = iter(range(1, 10**6))
+    meter = SimpleNamespace(
+        count_descriptors=lambda: 7,
+        count_zombies=lambda: 0,
+        read=lambda: Sample(memory_bytes=next(memory), threads=1),
+    )
+    monkeypatch.setattr(soak, "open_meter", lambda backend, name: meter)
+    return backend
+
+
+def test_a_third_of_the_rests_is_warm_up_with_a_crowd(backend: SoakBackend) -> None:
+    said: list[str] = []
+    found = soak.run(cast(Backend, backend), [MODEL], seconds=9.2, every=1.0, limit=1e9, say=said.append)
+    told = [word for word in backend.clients.told if word != "flushed"]
+    assert told == [*["crowd\n", "rest\n"] * 3, *["go\n", "rest\n"] * 6]
+    assert said == [f"rest {number} of 9" for number in range(1, 10)]
+    # Between two rests a second, and three looks of a quarter each.
+    assert [reading.seconds for reading in found[0].readings] == [1.75 * number for number in range(1, 10)]
+    # A byte in 1.75 s: 2057 bytes in an hour.
+    assert found[0].memory is not None
+    assert found[0].memory.middle == pytest.approx(3600 / 1.75)
+    assert (found[0].is_flat, found[0].visits) == (True, SERVED)
+    assert [reading.memory_bytes for reading in found[0].readings] == list(range(1, 10))
+
+
+def test_a_soak_that_is_shorter_than_a_rest_has_one(backend: SoakBackend) -> None:
+    (found,) = soak.run(cast(Backend, backend), [MODEL], seconds=0.1, every=10.0)
+    assert len(found.readings) == 1
+    assert 10.0 in backend.clock.slept
+
+
+@pytest.mark.parametrize(("model", "workers"), [(MODEL, []), ("plain_socket", ["1"]), ("prefork", ["64"])])
+def test_clients_are_told_of_a_fixed_number_of_workers(backend: SoakBackend, model: str, workers: list[str]) -> None:
+    soak.run(cast(Backend, backend), [model], seconds=1, every=1)
+    expected = [word for count in workers for word in ("--workers", model, count)]
+    assert backend.done[0] == ("service", "soak", *expected, model)
+
+
+@pytest.fixture
+def command(backend: SoakBackend, tmp_path: Path) -> Callable[..., int]:
+    class OfBackend(Lab):
+        @property
+        def backend(self) -> Backend:
+            return cast(Backend, backend)
+
+    def run(*words: str) -> int:
+        try:
+            soak.soak.main([*words, f"--out={tmp_path}"], standalone_mode=False, obj=OfBackend(None, None, None))
+        except SystemExit as error:
+            return cast(int, error.code)
+        raise AssertionError("it did not exit")
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "flat"),
+    [
+        (["--minutes=0.15", "--every=1"], 0, True),  # 9 s, and six readings that count
+        (["--minutes=0.1", "--every=1"], 2, False),  # 6 s, four that count
+        (["--hours=0.0025", "--every=1"], 0, True),  # 9 s
+        (["--minutes=0.15", "--every=1", "--limit=0.001"], 1, False),  # 2057 bytes an hour are more than 1000
+    ],
+)
+def test_the_command_ends_with_what_it_found(
+    command: Callable[..., int],
+    backend: SoakBackend,
+    words: list[str],
+    code: int,
+    flat: bool,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert command(MODEL, *words) == code
+    assert [item for item in backend.done if item[0] != "service"] == [("up", MODEL), ("down",)]
+    (folder,) = (tmp_path / "soak").glob("2*")
+    kept = json.loads((folder / "run.json").read_text())
+    assert json.loads((folder / "end.json").read_text()) == {"flat": flat}
+    assert kept["plan"]["models"] == [MODEL]
+    assert kept["plan"]["every"] == 1.0
+    assert kept["plan"]["seconds"] == pytest.approx(6 if code == 2 else 9)
+    assert kept["plan"]["limit_bytes_per_hour"] == pytest.approx(1000 if code == 1 else 1e6)
+    printed, err = capsys.readouterr()
+    assert printed.splitlines()[0].startswith(f"{MODEL}\t")
+    assert f"kept in {folder}" in printed
+    assert "rest 1 of " in err
+
+
+def test_json_is_all_that_a_soak_prints_and_what_ran_goes_on(
+    command: Callable[..., int], backend: SoakBackend, capsys: pytest.CaptureFixture[str]
+) -> None:
+    backend.is_up = True
+    assert command(MODEL, "--minutes=0.15", "--every=1", "--json") == 0
+    printed, err = capsys.readouterr()
+    (item,) = json.loads(printed)
+    assert (item["model"], item["is_flat"], len(item["readings"])) == (MODEL, True, 9)
+    assert err == ""
+    assert ("down",) not in backend.done
