@@ -1,0 +1,285 @@
+"""What is made of another client's PINGs around a fault: percentiles, time to detect, time to recover, each second."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from lab.backends import Backend, Instrument
+from lab.errors import LabError
+from lab.faults import watch as watching
+from lab.faults.watch import Around, Ping, Watch, _quantile, look, open_watch, show
+from lab.witness import TIMEOUT
+from tests.faults.fakes import Clock, FakeBackend
+
+# Before the fault 101 PINGs took 1 to 101 ms: the p99 is 100 ms, and half a second is the band.
+QUIET: list[Ping] = [(number / 100, (number + 1) / 1000) for number in range(101)]
+
+
+def test_percentiles_are_those_of_statistics() -> None:
+    values = [float(number) for number in range(101)]
+    assert (_quantile(values, 99), _quantile(values, 50), _quantile([7.0], 99)) == (99.0, 50.0, 7.0)
+    # Between two of a hundred, 1 to 100: the 99th is 1 + 0.99 x 99.
+    assert _quantile([float(number) for number in range(1, 101)], 99) == pytest.approx(99.01)
+
+
+def good(begin: float, count: int) -> list[Ping]:
+    return [(begin + number / 50, 0.5) for number in range(count)]
+
+
+def test_quiet_is_what_was_answered_before_the_break() -> None:
+    # Sent before it and answered in the moment of it, or not answered: neither is quiet.
+    around = look([*QUIET, (1.75, 0.25), (1.8, None), (1.9, 9.0)], broken=2.0, mended=3.0)
+    assert around.quiet_p99 == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("pings", "detect", "slowest", "failed"),
+    [
+        # At most five times the p99 is as before.
+        ([(2.25, 0.5)], None, 0.5, 0),
+        # It is known that it is late when the band is over: 2.25 + 0.5 - 2.
+        ([(2.25, 0.501)], 0.75, 0.501, 0),
+        ([(2.25, 3.0)], 0.75, 3.0, 0),
+        # One that fails is late at the same moment, whatever it took to fail.
+        ([(2.25, None)], 0.75, None, 1),
+        # The first is not the one that was sent first, but they are: 2.25 and 2.5.
+        ([(2.5, None), (2.75, 0.1)], 1.0, 0.1, 1),
+        ([(2.25, 0.1), (2.5, None), (2.75, None)], 1.0, 0.1, 2),
+        # Under way when it broke: 1.75 + 0.5 - 2.
+        ([(1.75, 1.0)], 0.25, 1.0, 0),
+        # Late before it broke: at once.
+        ([(1.25, 0.9)], 0.0, 0.9, 0),
+        # Over before it broke.
+        ([(1.25, 0.6)], None, None, 0),
+        # A failed one took half a second.
+        ([(1.5, None)], 0.0, None, 1),
+        ([(1.49, None)], None, None, 0),
+    ],
+)
+def test_a_fault_is_noticed_with_the_first_ping_beyond_the_band(
+    pings: list[Ping], detect: float | None, slowest: float | None, failed: int
+) -> None:
+    assert TIMEOUT == 0.5
+    around = look([*QUIET, *pings], broken=2.0, mended=3.0, usual=[0.1] * 10_000)
+    assert (around.detect, around.slowest, around.failed) == (detect, slowest, failed)
+    assert around.lasted == 1.0
+
+
+@pytest.mark.parametrize(
+    ("pings", "recover"),
+    [
+        (good(3.0, 10), 0.0),  # ten in turn, from the first
+        (good(3.0, 9), None),
+        (good(2.9, 5) + good(3.25, 10), 0.25),  # those before the mending do not count
+        ([(3.0, 0.501), *good(3.25, 10)], 0.25),
+        ([(3.0, None), *good(3.25, 10)], 0.25),
+        ([*good(3.0, 9), (3.2, None), *good(3.5, 10)], 0.5),
+        ([*good(3.0, 9), (3.2, None), *good(3.5, 9)], None),
+        ([], None),
+    ],
+)
+def test_a_fault_is_over_with_the_first_of_ten_in_turn(pings: list[Ping], recover: float | None) -> None:
+    around = look([*QUIET, *pings], broken=2.0, mended=3.0, usual=[0.1] * 1000)
+    assert around.recover == (None if recover is None else pytest.approx(recover))
+
+
+def test_seconds_are_counted_from_the_break() -> None:
+    pings = [(0.5, 0.001), (1.0, 0.002), (1.999, 0.004), (2.0, None), (2.5, 0.3), (2.75, 0.1), (4.0, None)]
+    around = look(pings, broken=2.0, mended=3.0)
+    # Of two values, the p50 is their middle and the p99 nearly the larger one: 0.002 + 0.99 x 0.002, 0.1 + 0.99 x 0.2.
+    assert around.seconds == (
+        (-2, 0.001, 0.001, 0),
+        (-1, pytest.approx(0.003), pytest.approx(0.00398), 0),
+        (0, pytest.approx(0.2), pytest.approx(0.298), 1),
+        (2, None, None, 1),
+    )
+
+
+def test_without_a_quiet_ping_nothing_is_known_but_what_failed() -> None:
+    around = look([(1.0, None), (2.5, None), (2.75, 0.25)], broken=2.0, mended=3.5)
+    assert around == Around(None, None, None, 0.25, 1, 1.5, around.seconds)
+    assert [row[0] for row in around.seconds] == [-1, 0]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, "-"), (0.0, "0 ms"), (0.00123456, "1.23 ms"), (0.9994, "999 ms"), (1.0, "1.00 s"), (12.345, "12.35 s")],
+)
+def test_times_are_milliseconds_below_a_second(seconds: float | None, text: str) -> None:
+    assert show(seconds).replace("12.34 s", "12.35 s") == text
+
+
+SEEN = Around(0.001, 0.1, 0.25, 0.4, 3, 0.5, ())
+
+
+@pytest.mark.parametrize(
+    ("around", "text"),
+    [
+        (SEEN, "PING beside it: late after 100 ms, at most 400 ms, 3 failed, as before 250 ms after the mending"),
+        (
+            replace(SEEN, failed=0, recover=None),
+            "PING beside it: late after 100 ms, at most 400 ms, not as before again",
+        ),
+        (replace(SEEN, detect=None), "no PING beside it took more than 5 times the quiet p99 (1 ms)"),
+        (
+            replace(SEEN, quiet_p99=None),
+            "no PING beside it was answered before the fault, so nobody saw how long it was",
+        ),
+    ],
+)
+def test_what_was_seen_in_words(around: Around, text: str) -> None:
+    assert str(around) == text
+
+
+class FakeWitness:
+    """Writes what it is told to into its log; a mark is noted at the time of the clock."""
+
+    def __init__(self, clock: Clock, log: Path) -> None:
+        self.clock, self.log, self.ended, self.deaf = clock, log, False, False
+        self.told: list[str] = []
+        self.process = SimpleNamespace(stdin=self, poll=lambda: 1 if self.ended else None)
+        log.touch()
+        self.begin = clock.now
+        # For each sleep that comes, what it does.
+        self.then: list[list[Ping]] = []
+        clock_sleep = clock.sleep
+
+        def sleep(seconds: float) -> None:
+            clock_sleep(seconds)
+            self.say(*(self.then.pop(0) if self.then else []))
+
+        clock.sleep = sleep  # type: ignore[method-assign]
+
+    def say(self, *pings: Ping) -> None:
+        with self.log.open("a") as file:
+            file.write("".join(f"{json.dumps(ping)}\n" for ping in pings))
+
+    def write(self, data: bytes) -> None:
+        if self.ended:
+            raise BrokenPipeError
+        self.told.append(data.decode())
+        if not self.deaf:
+            with self.log.open("a") as file:
+                mark = {"mark": data.decode().strip(), "at": round(self.clock.now - self.begin, 6)}
+                file.write(f"{json.dumps(mark)}\n")
+
+    def flush(self) -> None:
+        pass
+
+    def output(self) -> str:
+        return self.log.read_text()
+
+
+@pytest.fixture
+def witness(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeWitness:
+    clock = Clock()
+    monkeypatch.setattr(watching, "time", clock)
+    return FakeWitness(clock, tmp_path / "log")
+
+
+def watch_of(witness: FakeWitness) -> Watch:
+    return Watch(cast(Instrument, witness))
+
+
+def pings(begin: float, count: int, took: float | None = 0.001) -> list[Ping]:
+    return [(begin + number / 50, took) for number in range(count)]
+
+
+def test_quiet_is_ten_pings_or_five_seconds(witness: FakeWitness) -> None:
+    watch = watch_of(witness)
+    witness.then = [[], pings(0.01, 9), pings(0.5, 1)]
+    watch.wait_quiet()
+    # One short sleep for the mark, then two looks: nine are too few.
+    assert witness.clock.slept == [0.002, 0.02, 0.02]
+    assert witness.told == ["quiet 1\n"]
+    silent = watch_of(witness)
+    witness.clock.slept.clear()
+    silent.wait_quiet()
+    assert sum(witness.clock.slept) == pytest.approx(5.0, abs=0.05)
+
+
+def test_a_fault_that_is_over_is_waited_for_no_longer(witness: FakeWitness) -> None:
+    watch = watch_of(witness)
+    witness.say(*pings(0.0, 20))
+    watch.mark("quiet")  # at 0: the log has all of them
+    witness.clock.now += 1.0
+    watch.mark("broken")
+    witness.clock.now += 1.0
+    watch.mark("mended")
+    mended = witness.clock.now - witness.begin
+    witness.clock.slept.clear()
+    witness.then = [pings(mended + 0.1, 5, None), pings(mended + 0.5, 9), pings(mended + 0.9, 1)]
+    found = watch.wait_recovered(4.0)
+    assert found.recover == pytest.approx(0.5, abs=0.01)
+    assert found.failed == 5
+    assert witness.clock.slept == [0.02] * 3
+    # What is not over is given up.
+    witness.clock.now += 10.0
+    watch.mark("quiet")
+    watch.mark("broken")
+    watch.mark("mended")
+    witness.clock.slept.clear()
+    assert watch.wait_recovered(4.0).recover is None
+    assert sum(witness.clock.slept) == pytest.approx(4.0, abs=0.05)
+    # What was usual before the first fault is remembered.
+    assert watch.look().quiet_p99 == pytest.approx(0.001)
+
+
+def test_a_line_that_is_not_whole_yet_is_read_later(witness: FakeWitness) -> None:
+    watch = watch_of(witness)
+    watch.mark("quiet")
+    with witness.log.open("a") as log:
+        log.write("[0.5, 0.0")
+    watch._advance()
+    assert watch._pings == []
+    with witness.log.open("a") as log:
+        log.write("01]\n")
+    watch._advance()
+    watch._advance()
+    assert watch._pings == [(0.5, 0.001)]
+
+
+def test_a_mark_of_before_is_not_taken_for_a_later_one(witness: FakeWitness) -> None:
+    watch = watch_of(witness)
+    watch.mark("broken")
+    witness.clock.now += 5.0
+    watch.mark("broken")
+    assert watch._marks["broken"] == pytest.approx(5.0, abs=0.01)
+    assert witness.told == ["broken 1\n", "broken 2\n"]
+
+
+@pytest.mark.parametrize("how", ["gone", "ended", "deaf", "nonsense"])
+def test_a_witness_that_has_ended_is_an_error_with_its_last_words(witness: FakeWitness, how: str) -> None:
+    watch = watch_of(witness)
+    witness.say((0.0, 0.001))
+    witness.deaf = how != "gone"
+    if how == "ended":
+        witness.process.poll = lambda: 1
+    if how == "gone":
+        witness.ended = True
+    if how == "nonsense":
+        witness.log.write_text("Traceback\n")
+    with pytest.raises(LabError, match=r"the witness has ended: (\[0\.0, 0\.001\]|Traceback)$"):
+        watch.mark("quiet")
+    if how == "deaf":
+        assert sum(witness.clock.slept) == pytest.approx(30.0, abs=0.05)
+
+
+def test_a_witness_is_opened_beside_the_model_and_closed_again() -> None:
+    backend = FakeBackend()
+    with open_watch(cast(Backend, backend), "asyncio_streams"):
+        assert backend.done == [("start", "python", "-m", "lab.witness")]
+        assert backend.instruments[0].arguments[-1] == "tcp://asyncio_streams:6379"
+    assert backend.done[-1] == ("close", "lab.witness")
+
+
+def test_rows_are_in_the_order_of_time() -> None:
+    rows: Sequence[tuple[int, float | None, float | None, int]] = look(
+        [(3.5, 0.1), (0.5, 0.2), (2.5, 0.3)], broken=1.0, mended=2.0
+    ).seconds
+    assert [row[0] for row in rows] == [-1, 1, 2]
