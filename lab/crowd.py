@@ -102,6 +102,8 @@ def main(address: str, slow: int, idle: int, pings: int, timeout: float) -> None
     for _ in bother(crowd[:slow]):
         if select.select([sys.stdin], [], [], 1.0)[0]:
             break
+    for link in crowd:
+        link.close()
 
 
 if __name__ == "__main__":

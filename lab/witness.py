@@ -49,10 +49,15 @@ class Witness:
             took: float | None = None
             with suppress(ClientError):
                 took = self._ping(since)
-            if took is None and self._link:
-                self._link.close()
-                self._link = None
+            if took is None:
+                self._hang_up()
             _say([since - self._begin, took])
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        if self._link:
+            self._link.close()
+            self._link = None
 
     def _ping(self, since: float) -> float | None:
         if self._link is None:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -19,7 +20,7 @@ from lab.meters import Meter, Sample
 from lab.soak import COUNTS, MEGABYTE, Clients, Finding, Reading, _read, exit_code, judge, read_settled
 from tests.faults.fakes import Clock, FakeBackend
 
-MODEL = "asyncio_streams"
+MODEL, OTHER = "asyncio_streams", "selector_loop"
 SERVED: dict[str, Any] = {"visits": 9, "requests": 1234, "failures": {}}
 
 
@@ -142,7 +143,7 @@ class FakeClients:
     rests: bool = True
     ended: bool = False
     waited: list[float] = field(default_factory=list)
-    model: str = MODEL
+    models: Sequence[str] = (MODEL,)
 
     def __post_init__(self) -> None:
         self.process = SimpleNamespace(stdin=self, poll=lambda: 2 if self.ended else None, wait=self.waited.append)
@@ -158,7 +159,7 @@ class FakeClients:
         self.told.append("flushed")
 
     def close(self) -> None:
-        self.said.append(json.dumps({"model": self.model, **SERVED}))
+        self.said += [json.dumps({"model": model, **SERVED}) for model in self.models]
 
     def output(self) -> str:
         return "".join(f"{line}\n" for line in self.said)
@@ -242,7 +243,7 @@ class SoakBackend(FakeBackend):
         self.done.append(("down",))
 
     def state(self) -> list[Any]:
-        return [SimpleNamespace(state="running" if self.is_up else "missing")]
+        return [SimpleNamespace(state="running" if self.is_up else "missing"), SimpleNamespace(state="exited")]
 
     @contextmanager
     def start_service(
@@ -251,7 +252,7 @@ class SoakBackend(FakeBackend):
         self.done.append(
             ("service", service, *arguments, *(item["model"] for item in json.loads(environ["LAB_TARGETS"])))
         )
-        self.clients = FakeClients(model=json.loads(environ["LAB_TARGETS"])[0]["model"])
+        self.clients = FakeClients(models=[item["model"] for item in json.loads(environ["LAB_TARGETS"])])
         yield self.clients
 
 
@@ -259,27 +260,31 @@ class SoakBackend(FakeBackend):
 def backend(monkeypatch: pytest.MonkeyPatch) -> SoakBackend:
     backend = SoakBackend()
     monkeypatch.setattr(soak, "time", backend.clock)
-    memory = iter(range(1, 10**6))
-    meter = SimpleNamespace(
-        count_descriptors=lambda: 7,
-        count_zombies=lambda: 0,
-        read=lambda: Sample(memory_bytes=next(memory), threads=1),
-    )
-    monkeypatch.setattr(soak, "open_meter", lambda backend, name: meter)
+
+    def open_meter(backend: object, name: str) -> Any:
+        # One model keeps a byte at each rest, the others none.
+        memory = iter(range(1, 10**6)) if name == MODEL else repeat(1)
+        return SimpleNamespace(
+            count_descriptors=lambda: 7,
+            count_zombies=lambda: 0,
+            read=lambda: Sample(memory_bytes=next(memory), threads=1),
+        )
+
+    monkeypatch.setattr(soak, "open_meter", open_meter)
     return backend
 
 
 def test_a_third_of_the_rests_is_warm_up_with_a_crowd(backend: SoakBackend) -> None:
     said: list[str] = []
-    found = soak.run(cast(Backend, backend), [MODEL], seconds=9.2, every=1.0, limit=1e9, say=said.append)
+    found = soak.run(cast(Backend, backend), [MODEL], seconds=4.6, every=0.5, limit=1e9, say=said.append)
     told = [word for word in backend.clients.told if word != "flushed"]
     assert told == [*["crowd\n", "rest\n"] * 3, *["go\n", "rest\n"] * 6]
     assert said == [f"rest {number} of 9" for number in range(1, 10)]
-    # Between two rests a second, and three looks of a quarter each.
-    assert [reading.seconds for reading in found[0].readings] == [1.75 * number for number in range(1, 10)]
-    # A byte in 1.75 s: 2057 bytes in an hour.
+    # 4.6 s are nine times half a second. Between two rests half a second, and three looks of a quarter each.
+    assert [reading.seconds for reading in found[0].readings] == [1.25 * number for number in range(1, 10)]
+    # A byte in 1.25 s: 2880 bytes in an hour.
     assert found[0].memory is not None
-    assert found[0].memory.middle == pytest.approx(3600 / 1.75)
+    assert found[0].memory.middle == pytest.approx(2880)
     assert (found[0].is_flat, found[0].visits) == (True, SERVED)
     assert [reading.memory_bytes for reading in found[0].readings] == list(range(1, 10))
 
@@ -332,18 +337,20 @@ def test_the_command_ends_with_what_it_found(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert command(MODEL, *words) == code
-    assert [item for item in backend.done if item[0] != "service"] == [("up", MODEL), ("down",)]
+    assert command(MODEL, OTHER, *words) == code
+    assert [item for item in backend.done if item[0] != "service"] == [("up", OTHER, MODEL), ("down",)]
     (folder,) = (tmp_path / "soak").glob("2*")
     kept = json.loads((folder / "run.json").read_text())
     assert json.loads((folder / "end.json").read_text()) == {"flat": flat}
-    assert kept["plan"]["models"] == [MODEL]
+    assert kept["plan"]["models"] == [OTHER, MODEL]
+    assert {path.stem for path in (folder / "steps").iterdir()} == {MODEL, OTHER}
     assert kept["plan"]["every"] == 1.0
     assert kept["plan"]["seconds"] == pytest.approx(6 if code == 2 else 9)
     assert kept["plan"]["limit_bytes_per_hour"] == pytest.approx(1000 if code == 1 else 1e6)
     printed, err = capsys.readouterr()
-    assert printed.splitlines()[0].startswith(f"{MODEL}\t")
+    assert printed.splitlines()[0].startswith(f"{OTHER}\t")
     assert f"kept in {folder}" in printed
+    assert "after a warm-up of" in printed
     assert "rest 1 of " in err
 
 
