@@ -21,10 +21,13 @@ def _drop(rule: str, backend: Backend, model: str) -> Harm:
     only_in_container(backend, _NAMESPACE)
     # -n: numbers are not looked up. To destroy what is not there is no error; an old kernel has only `delete`.
     table = f"add table inet {_TABLE}; delete table inet {_TABLE};"
-    chain = f"add table inet {_TABLE}; add chain inet {_TABLE} in {{ type filter hook input priority 0; }};"
-    _try(backend, model, ["nft", table])
+    chain = f"{table} add table inet {_TABLE}; add chain inet {_TABLE} in"
+    hook = "{ type filter hook input priority 0; }"
+    dropping = f"add rule inet {_TABLE} in iifname != lo {rule}"
+    # In a chain that no packet comes to, and gone with the same command: does the kernel have all that the rule needs?
+    _try(backend, model, ["nft", f"{chain}; {dropping}; delete table inet {_TABLE}"])
     return Harm(
-        lambda: _do(backend, model, ["nft", f"{table} {chain} add rule inet {_TABLE} in iifname != lo {rule}"]),
+        lambda: _do(backend, model, ["nft", f"{chain} {hook}; {dropping}"]),
         lambda: _run(backend, model, ["nft", table]),
         f"`lab down`, `lab up {model}`",
         f"packets to {model} are dropped",

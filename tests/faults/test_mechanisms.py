@@ -14,7 +14,21 @@ import pytest
 
 from lab.backends import Backend
 from lab.errors import LabError
-from lab.faults import CannotApplyError, Harm, NoSuchPartError, network, pressure
+from lab.faults import (
+    CannotApplyError,
+    Harm,
+    NoSuchPartError,
+    crowd,
+    drain,
+    kill,
+    limits,
+    network,
+    nothing,
+    pause,
+    pressure,
+    starve,
+    worker,
+)
 from lab.faults.family import KILL_WORKER, LIMIT, UNLIMIT
 from lab.faults.scorecard import FAULTS
 from tests.faults.conftest import eventually
@@ -22,6 +36,19 @@ from tests.faults.fakes import FakeBackend
 
 MODEL = "asyncio_streams"
 MIB = 2**20
+FILES = {
+    "nothing": nothing,
+    "drain": drain,
+    "kill": kill,
+    "worker": worker,
+    "pause": pause,
+    **dict.fromkeys(("disconnect", "blackhole", "loss", "latency", "jitter", "bandwidth"), network),
+    "starve": starve,
+    "memory": limits,
+    "pressure": pressure,
+    "descriptors": limits,
+    "crowd": crowd,
+}
 
 
 def prepare(backend: FakeBackend, fault: str) -> Harm:
@@ -43,15 +70,21 @@ def test_the_card_has_sixteen_faults() -> None:
         *("nothing", "drain", "kill", "worker", "pause", "disconnect", "blackhole", "loss", "latency", "jitter"),
         *("bandwidth", "starve", "memory", "pressure", "descriptors", "crowd"),
     ]
-    assert all(name == fault.name for name, fault in FAULTS.items())
+    # As their files have them.
+    faults = {name: getattr(module, name.upper()) for name, module in FILES.items()}
+    assert list(faults) == list(FAULTS)
+    assert all(name == fault.name for name, fault in faults.items())
     # Seconds between breaking and healing; of what is not here, the break ends the model, or there is none.
-    assert {name: fault.hold for name, fault in FAULTS.items() if fault.hold} == {
+    assert {name: fault.hold for name, fault in faults.items() if fault.hold} == {
         "worker": 0.3,
         "crowd": 1.0,
         **dict.fromkeys(("pause", "disconnect", "blackhole", "loss", "latency", "jitter", "bandwidth"), 0.5),
         **dict.fromkeys(("starve", "memory", "pressure", "descriptors"), 0.5),
     }
-    assert {name for name, fault in FAULTS.items() if not fault.keeps} == {"kill", "worker", "disconnect"}
+    assert {name: fault.needs for name, fault in faults.items() if fault.needs} == {
+        "crowd": ("overlap", "crowd", "thousand")
+    }
+    assert {name for name, fault in faults.items() if not fault.keeps} == {"kill", "worker", "disconnect"}
 
 
 @pytest.mark.parametrize(
@@ -145,17 +178,24 @@ CLEARED = "add table inet lab_fault; delete table inet lab_fault;"
 )
 def test_packets_are_dropped_by_one_rule_that_is_removed(container: FakeBackend, fault: str, rule: str) -> None:
     harm = prepare(container, fault)
-    # Whether the kernel has nftables at all.
-    assert container.done == [("run_in_network", MODEL, "nft", CLEARED)]
+    # Whether the kernel has what the rule needs: in a chain without a hook, and removed by the same command.
+    assert container.done == [
+        (
+            *("run_in_network", MODEL, "nft"),
+            f"{CLEARED} add table inet lab_fault; add chain inet lab_fault in; "
+            f"add rule inet lab_fault in iifname != lo {rule}; delete table inet lab_fault",
+        )
+    ]
     container.done.clear()
     harm.do()
-    ((*head, rules),) = container.done
-    assert head == ["run_in_network", MODEL, "nft"]
-    assert rules == (
-        f"{CLEARED} add table inet lab_fault; "
-        "add chain inet lab_fault in { type filter hook input priority 0; }; "
-        f"add rule inet lab_fault in iifname != lo {rule}"
-    )
+    assert container.done == [
+        (
+            *("run_in_network", MODEL, "nft"),
+            f"{CLEARED} add table inet lab_fault; "
+            "add chain inet lab_fault in { type filter hook input priority 0; }; "
+            f"add rule inet lab_fault in iifname != lo {rule}",
+        )
+    ]
     container.done.clear()
     harm.undo()
     assert container.done == [("run_in_network", MODEL, "nft", CLEARED)]

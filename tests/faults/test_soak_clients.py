@@ -9,15 +9,17 @@ import sys
 import threading
 from collections.abc import Callable
 from itertools import count
+from typing import cast
 
 import pytest
 
 from lab import soak_clients
-from lab.client import pack
+from lab.client import Link, pack
 from lab.errors import LabError
 from lab.reference import answer
 from lab.soak_clients import ANSWER, HOSTILE, MIX, REQUESTS, Visitor, Visits, find_workers
 from services.protocol import Address
+from tests.faults.conftest import eventually
 from tests.faults.made_up_server import receive, served
 
 Talk = Callable[[socket.socket], object]
@@ -137,6 +139,54 @@ def test_a_wrong_datagram_is_a_failure() -> None:
         visitor.visit()
         thread.join()
     assert visitor.visits == Visits(2, 33, {"command-udp: PING was answered by b'+PANG\\r\\n'": 1})
+
+
+def test_one_in_seven_is_hostile_and_every_other_closes_its_half(monkeypatch: pytest.MonkeyPatch) -> None:
+    got: list[int] = []
+    closed: list[Link] = []
+    half_close = Link.half_close
+    monkeypatch.setattr(Link, "half_close", lambda link: [closed.append(link), half_close(link)])
+
+    def talk(link: socket.socket) -> None:
+        data = receive(link, len(MIX))
+        got.append(len(data))
+        if data == MIX:
+            link.sendall(ANSWER)
+        while link.recv(65536):
+            pass
+
+    visit(talk, workers=14)
+    # Two hostile clients, of which the first is silent and the second says how a request begins; and twelve others.
+    eventually(lambda: len(got) == 14)
+    assert sorted(got) == [0, len(b"*2\r\n$4\r\nEC"), *[len(MIX)] * 12]
+    assert len(closed) == 6
+
+
+def test_five_failures_from_the_beginning_are_the_last_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (soak_clients._MOST_FAILURES, soak_clients._PATIENCE) == (5, 20.0)
+    with served(say(b"-")) as address:
+        monkeypatch.setattr(soak_clients, "_PATIENCE", 0.05)
+        visitor = Visitor("made", {"command-tcp": Address.parse(address)}, 1)
+        for _ in range(4):
+            visitor.visit()
+        with pytest.raises(LabError, match="has not served 5 visits"):
+            visitor.visit()
+
+
+def test_a_visitor_goes_on_without_a_word_and_brings_no_crowd(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    seen: list[bool] = []
+
+    class Visited:
+        def visit(self, *, crowd: bool) -> None:
+            seen.append(crowd)
+            if len(seen) == 2:
+                os.close(writer)
+
+    with os.fdopen(reader) as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        soak_clients.visit_all([cast(Visitor, Visited())], 0.001)
+    assert seen == [False, False]
 
 
 def test_the_fifth_failure_in_turn_is_the_last() -> None:

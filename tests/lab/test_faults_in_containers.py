@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -12,20 +13,24 @@ import pytest
 from lab.backends import find_stamps
 from lab.backends.containers import Containers
 from lab.catalogue import Catalogue
+from lab.cli import COULD_NOT_RUN
 from lab.errors import LabError
-from lab.faults import CannotApplyError, applied
-from lab.faults.scorecard import FAULTS
+from lab.faults import applied
+from lab.faults.command import exit_code
+from lab.faults.family import KILL_WORKER, LIMIT
+from lab.faults.scorecard import FAULTS, Verdict, apply
+from tests.faults.conftest import eventually
 
 pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("docker")]
 
-MODEL = "asyncio_streams"
+MODEL, WITH_WORKERS = "asyncio_streams", "prefork"
 
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Containers]:
     backend = Containers(f"faults-{os.getpid()}", Catalogue.load())
     try:
-        backend.up([MODEL])
+        backend.up([MODEL, WITH_WORKERS])
         yield backend
     finally:
         backend.down()
@@ -106,12 +111,117 @@ def test_a_blackhole_drops_packets_and_lets_them_through_again(lab: Containers) 
     assert (ask(lab), dropped(lab)) == (True, -1)
 
 
-@pytest.mark.parametrize(("fault", "discipline"), [("latency", "netem"), ("jitter", "netem"), ("bandwidth", "tbf")])
-def test_a_discipline_is_there_or_the_fault_is_unknown(lab: Containers, fault: str, discipline: str) -> None:
+def test_one_packet_in_ten_is_lost_and_none_afterwards(lab: Containers) -> None:
+    with applied(FAULTS["loss"], lab, MODEL, twin=True):
+        assert (ask(lab), dropped(lab)) == (True, -1)
+    with applied(FAULTS["loss"], lab, MODEL):
+        rules = lab.run_in_network(MODEL, ["nft", "list", "table", "inet", "lab_fault"])
+        assert 'iifname != "lo" numgen random mod 100 < 10 counter' in rules
+        assert dropped(lab) == 0
+        # A dozen packets each: that none of thirty loses one is out of the question.
+        assert any(dropped(lab) > 0 for _ in range(30) if ask(lab) in (True, False))
+    assert (ask(lab), dropped(lab)) == (True, -1)
+
+
+def has_discipline(lab: Containers, discipline: list[str]) -> bool:
+    """Whether this kernel has it, asked of the kernel and not of the fault."""
     try:
-        with applied(FAULTS[fault], lab, MODEL):
-            assert discipline in lab.run_in_network(MODEL, ["tc", "qdisc", "show"])
-            assert ask(lab)
-    except CannotApplyError as error:
-        assert "kernel" in str(error)  # noqa: PT017 - either is right, and which it is depends on the machine
-    assert discipline not in lab.run_in_network(MODEL, ["tc", "qdisc", "show"])
+        lab.run_in_network(MODEL, ["tc", "qdisc", "add", "dev", "lo", "root", *discipline])
+    except LabError as error:
+        assert "kind is unknown" in str(error)  # noqa: PT017 - any other error is one of this test
+        return False
+    lab.run_in_network(MODEL, ["tc", "qdisc", "del", "dev", "lo", "root"])
+    return True
+
+
+@pytest.mark.parametrize(
+    ("fault", "discipline", "shown"),
+    [
+        ("latency", ["netem", "delay", "1ms"], r"qdisc netem \w+: dev eth\d root .* delay 100ms"),
+        ("jitter", ["netem", "delay", "1ms"], r"qdisc netem \w+: dev eth\d root .* delay 50ms +40ms"),
+        (
+            "bandwidth",
+            ["tbf", "rate", "9mbit", "burst", "32kbit", "latency", "1ms"],
+            r"qdisc tbf \w+: dev eth\d root .* rate 1Mbit burst 4Kb lat 400ms",
+        ),
+    ],
+)
+def test_a_discipline_shapes_what_is_sent_or_the_kernel_has_none(
+    lab: Containers, fault: str, discipline: list[str], shown: str
+) -> None:
+    if not has_discipline(lab, discipline):
+        # What it does where there is one is proved by its commands, in tests/faults/test_mechanisms.py.
+        found = apply(lab, MODEL, fault, seed=1)
+        assert found is not None
+        assert (found.verdict, found.reason[:15]) == (Verdict.UNKNOWN, "this kernel has")
+        assert exit_code([found]) == COULD_NOT_RUN
+        return
+    with applied(FAULTS[fault], lab, MODEL, twin=True):
+        assert not re.search(shown, show_disciplines(lab))
+    with applied(FAULTS[fault], lab, MODEL):
+        assert re.search(shown, show_disciplines(lab))
+        assert ask(lab)
+        assert " 0 pkt" not in show_disciplines(lab).partition(f"qdisc {discipline[0]}")[2].splitlines()[1]
+    assert discipline[0] not in show_disciplines(lab)
+    assert ask(lab)
+
+
+def show_disciplines(lab: Containers) -> str:
+    return lab.run_in_network(MODEL, ["tc", "-s", "qdisc", "show"])
+
+
+def state_of(lab: Containers, model: str = MODEL) -> tuple[str, int | None]:
+    state = next(item for item in lab.state() if item.model == model)
+    return state.state, state.exit_code
+
+
+@pytest.mark.parametrize(("fault", "code"), [("kill", 137), ("drain", 0)])
+def test_what_ends_a_container_ends_it_by_its_own_signal(lab: Containers, fault: str, code: int) -> None:
+    with applied(FAULTS[fault], lab, MODEL, twin=True):
+        assert state_of(lab) == ("running", None)
+    with applied(FAULTS[fault], lab, MODEL):
+        assert state_of(lab) == ("exited", code)
+    assert state_of(lab) == ("running", None)
+    assert ask(lab)
+
+
+def test_one_worker_is_killed_by_signal_9(lab: Containers) -> None:
+    workers = int(lab.run_beside(WITH_WORKERS, KILL_WORKER))
+    assert workers > 1
+    with applied(FAULTS["worker"], lab, WITH_WORKERS, twin=True):
+        assert "by signal 9" not in lab.logs(WITH_WORKERS)
+    with applied(FAULTS["worker"], lab, WITH_WORKERS):
+        eventually(lambda: lab.logs(WITH_WORKERS).count("by signal 9") == 1)
+    eventually(lambda: int(lab.run_beside(WITH_WORKERS, KILL_WORKER)) == workers)
+    assert state_of(lab, WITH_WORKERS) == ("running", None)
+
+
+@pytest.mark.parametrize("name", ["memory", "descriptors"])
+def test_limits_are_those_of_the_processes_in_the_container(lab: Containers, name: str) -> None:
+    which = {"memory": "RLIMIT_AS", "descriptors": "RLIMIT_NOFILE"}[name]
+
+    def read_limits() -> list[list[int]]:
+        found: list[list[int]] = json.loads(lab.run_beside(MODEL, LIMIT, [which, "-1"]))
+        return [limits for _, *limits in found]
+
+    before = read_limits()
+    with applied(FAULTS[name], lab, MODEL, twin=True):
+        assert read_limits() == before
+    with applied(FAULTS[name], lab, MODEL):
+        assert all(0 < soft < 2**40 for soft, _ in read_limits())
+        assert read_limits() != before
+        assert [hard for _, hard in read_limits()] == [hard for _, hard in before]
+    assert read_limits() == before
+
+
+@pytest.mark.parametrize("fault", ["starve", "blackhole", "disconnect"])
+def test_a_container_that_ends_under_a_fault_runs_again_and_is_healed(
+    lab: Containers, engine: docker.DockerClient, fault: str
+) -> None:
+    before = inspect(lab, engine)
+    with applied(FAULTS[fault], lab, MODEL) as stamp:
+        lab.kill(MODEL, signal.SIGKILL)
+        eventually(lambda: state_of(lab) == ("exited", 137))
+    assert stamp.ended == 137
+    assert inspect(lab, engine) == before
+    assert (ask(lab), dropped(lab)) == (True, -1)
