@@ -163,8 +163,8 @@ lock: .venv/dev.stamp ## lock what is installed, with hashes (UPGRADE=--upgrade:
 	@# Alone in an environment of its own: what looks at the others has no part in them.
 	echo pip-audit | $(COMPILE) - -o requirements/audit/audit.txt
 
-clean: .venv/lab.stamp ## remove every lab of this machine, their images, and .venv
-	@$(BIN)/lab clean
+clean: .venv/lab.stamp ## remove what this lab has left, and .venv (ALL=1: every lab of this machine, and the images; YES=1: unasked)
+	@$(BIN)/lab clean $(if $(ALL),--all) $(if $(YES),--yes)
 	rm -rf .venv
 
 # What runs the lab; then what tests and changes it. Nothing is compiled beforehand: most of it is never imported.

@@ -136,7 +136,9 @@ def up(lab: Lab, names: tuple[str, ...], profiles: tuple[str, ...], timeout: flo
 @click.pass_obj
 def down(lab: Lab) -> None:
     """Take the lab down; nothing of it is left."""
-    lab.backend.down()
+    from lab.backends import take_down
+
+    take_down(lab.backend_name, lab.project, lab.catalogue)
 
 
 @cli.command()
@@ -280,19 +282,44 @@ def doctor(as_json: bool) -> None:
 
 
 @cli.command()
-@click.pass_obj
-def clean(lab: Lab) -> None:
-    """Remove every lab of this machine, and the images. The engine's build cache stays."""
-    from lab.backends import has_engine, open_backend, processes
+@click.option("--all", "everything", is_flag=True, help="Every lab of this machine, whosever it is, and the images.")
+@click.option("--yes", is_flag=True, help="Remove without asking; needed for --all where there is no terminal.")
+@click.pass_context
+def clean(ctx: click.Context, everything: bool, yes: bool) -> None:
+    """Remove all that is left of this project: on both backends, and of the labs that its commands have started.
 
-    for project in processes.find_projects():
-        open_backend("process", project, catalogue=lab.catalogue).down()
-        click.echo(f"removed {project} (process)")
-    if has_engine():
-        from lab.backends import containers
+    Images are shared by all labs, so only --all removes them. The engine's build cache stays.
+    """
+    lab: Lab = ctx.obj
+    if everything:
+        source = ctx.parent and ctx.parent.get_parameter_source("project")
+        if source is click.core.ParameterSource.COMMANDLINE:
+            raise LabError("--project names one lab and --all means every lab: take one of the two")
+        clean_all(lab, yes)
+        return
+    from lab.backends import take_down
 
-        for project in containers.clean():
-            click.echo(f"removed {project} (docker)")
+    for removed in take_down(lab.backend_name, lab.project, lab.catalogue, satellites=True):
+        click.echo(f"removed {removed}")
+
+
+def clean_all(lab: Lab, yes: bool) -> None:
+    """Say what would be removed, ask, and remove it."""
+    from lab.clean import find_everything, remove
+
+    found = find_everything()
+    if not found.is_nothing:
+        click.echo("every lab of this machine, whosever it is:")
+        for line in found.describe():
+            click.echo(f"  {line}")
+        if not yes and not sys.stdin.isatty():
+            raise LabError("nothing was removed, as there is no terminal to ask on: `lab clean --all --yes` removes it")
+        if not yes and not click.confirm("Remove all of it?"):
+            raise LabError("nothing was removed")
+        remove(found, lab.catalogue)
+        click.echo("removed")
+    if found.engine_is_away:
+        raise LabError("no Docker engine answers, so containers and images, if there are any, remain: `lab doctor`")
 
 
 cli.add_command(Deferred("load", "lab.load", "Load the models: live in Locust's web UI, or headless with a table."))

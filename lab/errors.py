@@ -8,6 +8,10 @@ class LabError(Exception):
     """
 
 
+class EngineAwayError(LabError):
+    """No Docker engine answers."""
+
+
 class ClientError(LabError):
     """An exchange with a server did not come about. One of the three below."""
 

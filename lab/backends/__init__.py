@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import os
 import re
+import shutil
 import signal
 import stat
 import subprocess
@@ -16,10 +17,13 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from lab.catalogue import Catalogue, GalleryServer, Listener, Model
-from lab.errors import LabError
+from lab.errors import EngineAwayError, LabError
 
 PROJECT = "socketlab"
 BACKENDS = ("docker", "process")
+# The labs that commands start next to a project's own, and take down again: `lab tour`, and `lab bench` for its control
+# server. What a killed one of them left belongs to the project.
+SATELLITES = ("-tour", "-twin")
 
 # How long a model may take to answer after its start, in seconds. The slowest of them needs half of one on an idle
 # machine; a loaded CI runner needs ten times as long.
@@ -404,9 +408,59 @@ def find_stamps(project: str) -> Path:
     return runtime_base() / f"{project}.faults"
 
 
+def find_mark(project: str) -> Path:
+    """The empty file that says that a project was started in containers; for the time when no engine can say it."""
+    return runtime_base() / f"{project}.docker"
+
+
 def forget(project: str) -> None:
-    """Remove what a project leaves on this machine beside its models: that file."""
+    """Remove what a project leaves on this machine beside its models: the stamps, and a directory that is empty."""
     find_stamps(project).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        runtime_base().rmdir()
+
+
+def take_down(name: str | None, project: str | None, catalogue: Catalogue, *, satellites: bool = False) -> list[str]:
+    """Take a project down, on both backends unless one is named.
+
+    Args:
+        name: docker or process; None: both.
+        project: as for `open_backend`.
+        satellites: the labs of `SATELLITES` too.
+
+    Returns:
+        What was removed, each as `PROJECT (BACKEND)`.
+
+    Raises:
+        EngineAwayError: there may be containers of it, and no engine answers; its processes are down by then.
+    """
+    from lab.backends.processes import Processes
+
+    own = open_backend("process", project, catalogue=catalogue).project
+    projects = [own, *(f"{own}{suffix}" for suffix in SATELLITES)] if satellites else [own]
+    removed = []
+    if name != "docker":
+        for each in projects:
+            if runtime_directory(each).exists():
+                removed.append(f"{each} (process)")
+            Processes(each, catalogue).down()
+    if name == "docker" or (name is None and _may_have_containers(projects, is_process_lab=bool(removed))):
+        from lab.backends.containers import purge
+
+        try:
+            removed += [f"{each} (docker)" for each in projects if purge(each)]
+        except EngineAwayError as error:
+            known = any(find_mark(each).exists() for each in projects)
+            what = "the containers" if known else "containers, if there are any,"
+            raise EngineAwayError(f"{what} of project {own} remain, as {error}; then call this again") from None
+    return removed
+
+
+def _may_have_containers(projects: Iterable[str], *, is_process_lab: bool) -> bool:
+    """Whether Docker is to be asked for containers of a project. Where it is not even installed, there are none."""
+    if any(find_mark(project).exists() for project in projects):
+        return True
+    return shutil.which("docker") is not None and (not is_process_lab or has_engine())
 
 
 def _find(project: str) -> str:
@@ -414,6 +468,11 @@ def _find(project: str) -> str:
         return "process"
     if has_engine():
         return "docker"
+    if find_mark(project).exists():
+        raise EngineAwayError(
+            f"project {project} was started in containers, and no Docker engine answers now: start the engine "
+            "(`lab doctor` says how), or take --backend process"
+        )
     print("lab: no Docker engine answers, so models run as processes on loopback", file=sys.stderr)
     return "process"
 

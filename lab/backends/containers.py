@@ -31,18 +31,21 @@ from lab.backends import (
     ModelState,
     close_child,
     die_with_lab,
+    find_mark,
     forget,
+    make_private,
     open_child,
 )
 from lab.catalogue import GALLERY, Catalogue, GalleryServer, Listener, Model
 from lab.certificates import provide
-from lab.errors import LabError, NotReadyError
+from lab.errors import EngineAwayError, LabError, NotReadyError
 from lab.readiness import choose_targets
 
 _PROJECT = "com.docker.compose.project"
 _SERVICE = "com.docker.compose.service"
 _INPUTS = "lab.inputs"
 _PART = "lab.part"  # on everything of a lab that is not a model: containers, networks, volumes
+_OURS = re.compile(r"[ ,]lab\.(model|gallery|part)=")
 _RUN_MARK = "LAB_RUN"
 
 _SHELL = "shell"
@@ -54,6 +57,13 @@ _PAUSE = 0.1
 # What Docker and Compose say on the way to an error, and what they put before it.
 _NOISE = re.compile(r"^(time=\S+ level=warning .*|\s*(Container|Network|Volume|Image) .*|\s*)$")
 _PREFIX = re.compile(r"^(docker: |error: |error response from daemon: )+", re.IGNORECASE)
+
+# What the clients of today and of yesterday say when no engine answers, or not to this user.
+_AWAY = re.compile(
+    r"cannot connect to the docker daemon|error during connect|failed to connect to the docker api"
+    r"|permission denied while trying to connect",
+    re.IGNORECASE,
+)
 
 _NO_DOCKER = "there is no `docker` command here: `lab doctor` says what to do"
 # The most that Compose may take to start containers whose images are there.
@@ -388,6 +398,7 @@ class Containers:
     def _started(self, services: Sequence[str], *, mutual_tls: bool = False) -> Iterator[None]:
         """Have Compose start services, their images up to date; if the block fails, what is new of them goes."""
         self.build(services)
+        self._mark()
         changes = _Changes()
         try:
             for line in self._start(services, mutual_tls=mutual_tls):
@@ -400,6 +411,12 @@ class Containers:
             else:
                 self._remove("container", changes.created)
             raise
+
+    def _mark(self) -> None:
+        """Note that there are containers of this project, for the time when no engine answers."""
+        mark = find_mark(self.project)
+        make_private(mark.parent)
+        mark.touch()
 
     def _start(self, services: Sequence[str], *, mutual_tls: bool) -> Iterator[str]:
         """Have Compose start services; gives its messages as they come.
@@ -418,6 +435,7 @@ class Containers:
         finally:
             _end(compose)
         if compose.returncode:
+            _check_engine("\n".join(said))
             raise LabError(_last_words("\n".join(said)) or f"`docker compose up` failed: {compose.returncode}")
 
     def _wait_ready(self, models: Sequence[str], timeout: float) -> None:
@@ -599,48 +617,78 @@ class _Changes:
                 self.is_new = True
 
 
-def purge(project: str) -> None:
+def purge(project: str) -> bool:
     """Remove the containers, networks and volumes of a project, and what is noted of it.
 
     Strategy: again and again until nothing is found. A `docker compose up` whose lab was killed may go on for a
     moment and make more; a network cannot go before its last container, nor a volume.
 
+    Returns:
+        Whether there was anything.
+
     Raises:
-        LabError: something cannot be removed; what Docker says about it.
+        EngineAwayError: no engine answers.
+        LabError: it is no lab's but another program's project, and left as it is; or something cannot be removed, with
+            what Docker says about it.
     """
     label = f"label={_PROJECT}={project}"
     deadline = time.monotonic() + STOP_SECONDS
+    _check_is_lab(project)
+    found = False
     while True:
         left = False
         said = ""
         for kind in ("container", "network", "volume"):
             if ids := _list(kind, label):
-                left = True
+                found = left = True
                 said = _remove(kind, ids) or said
         if not left:
+            find_mark(project).unlink(missing_ok=True)
             forget(project)
-            return
+            return found
         # Without a complaint it only takes its time: a dozen containers on a machine with much to do, more than that.
         if said and time.monotonic() > deadline:
             raise LabError(f"project {project} cannot be removed: {said}")
 
 
-def clean() -> list[str]:
-    """Remove every lab of this engine, and its images.
+def _check_is_lab(project: str) -> None:
+    """Refuse a Compose project that is no lab: of a lab's containers and volumes at least one has a label of the lab's.
 
-    Returns:
-        The names of the projects that were removed.
+    Raises:
+        LabError: with the name of something that it holds.
     """
-    projects = find_projects()
-    for project in projects:
-        purge(project)
+    named = []
+    for kind, every, name in (("container", ["--all"], "{{.Names}}"), ("volume", [], "{{.Name}}")):
+        form = f"{name} {{{{.Labels}}}}"
+        rows = _docker(kind, "ls", *every, "--filter", f"label={_PROJECT}={project}", "--format", form).stdout
+        for row in rows.splitlines():
+            if _OURS.search(row):
+                return
+            named.append(f"{kind} {row.split()[0]}")
+    if named:
+        raise LabError(
+            f"the Compose project {project} is no lab ({named[0]} has no label of the lab's), so it is left as it is: "
+            "take another --project"
+        )
+
+
+def find_images() -> list[str]:
+    """The ids of the images that labs were started from; they belong to no project."""
     images = set(_docker("image", "ls", "--quiet", "--filter", "reference=socketlab/*").stdout.split())
     images |= set(_docker("image", "ls", "--quiet", "--filter", f"label={_INPUTS}").stdout.split())
+    return sorted(images)
+
+
+def remove_images(images: Sequence[str]) -> None:
+    """Remove these images.
+
+    Raises:
+        LabError: one cannot be removed; what Docker says about it.
+    """
     if images:
         said = _docker("image", "rm", "--force", *images, check=False)
         if said.returncode:
             raise LabError(_last_words(said.stderr))
-    return projects
 
 
 def find_projects() -> list[str]:
@@ -672,9 +720,20 @@ def _remove(kind: str, ids: Iterable[str]) -> str:
 
 def _docker(*arguments: str, check: bool = True) -> Completed:
     done = _call(["docker", *arguments], capture=True)
+    if done.returncode:
+        _check_engine(done.stderr)
     if check and done.returncode:
         raise LabError(f"docker {arguments[0]}: {_last_words(done.stderr)}")
     return done
+
+
+def _check_engine(said: str) -> None:
+    """Raise EngineAwayError if that is why a command of the client has failed."""
+    if away := next((line for line in said.splitlines() if _AWAY.search(line)), None):
+        from lab.engine.probe import explain_away
+
+        problem = explain_away(_last_words(away))
+        raise EngineAwayError(f"{problem.what}: {problem.mend}")
 
 
 def _call(

@@ -95,7 +95,7 @@ def read_status(code: int, info: str, stderr: str, image: str) -> EngineStatus:
     if code == 127:
         problems.append(Problem("client", "there is no `docker` on PATH", "run `make engine` as root"))
     if server is None:
-        problems.append(_why_away("; ".join(fields.get("ServerErrors") or []) or stderr.strip()))
+        problems.append(explain_away("; ".join(fields.get("ServerErrors") or []) or stderr.strip()))
     if compose is None:
         problems.append(Problem("compose", "the client has no plugin Compose v2", "run `make engine` as root"))
     if plugins.get("buildx") is None:
@@ -122,7 +122,8 @@ def _at_least_2(version: str | None) -> str | None:
     return None if version is None or version.lstrip("v").startswith(("0.", "1.")) else version
 
 
-def _why_away(said: str) -> Problem:
+def explain_away(said: str) -> Problem:
+    """Say what to do when no engine answers; `said` is what the client complained of."""
     host = os.environ.get("DOCKER_HOST")
     if "permission denied" in said.lower():
         mend = "call as root, or add this user to the group `docker` and log in again"

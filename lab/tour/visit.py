@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from lab.backends import READY_SECONDS, Backend, open_backend
+from lab.backends import READY_SECONDS, SATELLITES, Backend, open_backend
 from lab.errors import LabError, NotReadyError
 from lab.tour.collection import Exhibit
 from lab.tour.stage import Performance
 
 # A lab of its own beside that of the project, always the same one, so that the next visit finds what a killed one left.
-SUFFIX = "-tour"
+SUFFIX = SATELLITES[0]
 
 # Several times what the slowest exhibit takes on a busy machine, in seconds.
 _EXHIBIT_SECONDS = 120

@@ -330,7 +330,7 @@ def test_what_compose_refuses_is_one_line(docker_project: str, tmp_path_factory:
 
 def test_purge_finds_what_comes_late(engine: docker.DockerClient, docker_project: str) -> None:
     """A network cannot go before its last container, and something may still be made while the rest is removed."""
-    labels = {"com.docker.compose.project": docker_project}
+    labels = {"com.docker.compose.project": docker_project, "lab.part": "test"}
     network = engine.networks.create(f"{docker_project}_lab", labels=labels, internal=True)
 
     def make() -> None:

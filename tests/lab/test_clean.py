@@ -1,0 +1,266 @@
+"""`lab down` and `lab clean`: what they remove, what they leave to others, and what they say when no engine answers."""
+
+import os
+import pty
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from subprocess import CompletedProcess
+from uuid import uuid4
+
+import docker
+import pytest
+
+from lab.backends import SATELLITES, find_mark, find_stamps, runtime_directory
+from lab.backends.containers import Containers, find_projects, purge
+from lab.bench.command import _TWIN
+from lab.catalogue import ROOT, Catalogue
+from lab.clean import Everything, find_everything, remove
+from lab.errors import LabError
+from lab.tour.visit import SUFFIX
+
+DOCKER = [pytest.mark.docker, pytest.mark.xdist_group("docker")]
+AWAY = {"DOCKER_HOST": "unix:///nonexistent/docker.sock"}
+
+Lab = Callable[..., "CompletedProcess[str]"]
+
+
+@pytest.fixture
+def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A runtime directory of its own: all the labs of processes in it are this test's."""
+    with tempfile.TemporaryDirectory(prefix="lab-") as folder:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
+        monkeypatch.delenv("LAB_BACKEND", raising=False)
+        yield Path(folder)
+
+
+def start(lab: Lab, project: str) -> None:
+    assert lab("--backend", "process", "--project", project, "up", "plain_socket").returncode == 0
+
+
+def test_clean_removes_its_own_project_and_no_other(lab: Lab, home: Path) -> None:
+    for project in ("mine", "mine-twin", "theirs", "min"):
+        start(lab, project)
+    try:
+        done = lab("--backend", "process", "--project", "mine", "clean")
+        assert (done.returncode, done.stdout) == (0, "removed mine (process)\nremoved mine-twin (process)\n")
+        assert find_everything().processes == ("min", "theirs")
+        assert lab("--backend", "process", "--project", "mine", "clean").stdout == ""
+    finally:
+        for project in ("mine", "mine-twin", "theirs", "min"):
+            assert lab("--backend", "process", "--project", project, "down").returncode == 0
+    assert find_everything().processes == ()
+
+
+def test_clean_all_asks_for_yes_where_there_is_no_terminal(lab: Lab, home: Path) -> None:
+    start(lab, "mine")
+    try:
+        done = lab("clean", "--all", environ=AWAY)
+        assert done.returncode == 2
+        assert done.stdout == "every lab of this machine, whosever it is:\n  mine (process)\n"
+        assert "nothing was removed" in done.stderr
+        assert "`lab clean --all --yes`" in done.stderr
+        assert find_everything().processes == ("mine",)
+        both = lab("--project", "mine", "clean", "--all", "--yes", environ=AWAY)
+        assert (both.returncode, both.stdout) == (2, "")
+        assert "take one of the two" in both.stderr
+        assert find_everything().processes == ("mine",)
+    finally:
+        # No engine can be asked, which is said; the processes are gone.
+        done = lab("clean", "--all", "--yes", environ=AWAY)
+    assert done.stdout.endswith("  mine (process)\nremoved\n")
+    assert (done.returncode, "containers and images, if there are any, remain" in done.stderr) == (2, True)
+    assert find_everything().processes == ()
+    assert lab("--project", "mine", "ls", "--json", environ=AWAY).returncode == 0
+
+
+@pytest.mark.parametrize(("answer", "left"), [(b"n\n", ("mine",)), (b"y\n", ())], ids=["no", "yes"])
+def test_clean_all_asks_on_a_terminal(lab: Lab, home: Path, answer: bytes, left: tuple[str, ...]) -> None:
+    start(lab, "mine")
+    ours, theirs = pty.openpty()
+    try:
+        os.write(ours, answer)
+        command = [sys.executable, "-m", "lab", "clean", "--all"]
+        done = subprocess.run(
+            command, cwd=ROOT, stdin=theirs, capture_output=True, text=True, env={**os.environ, **AWAY}, check=False
+        )
+        assert "  mine (process)\nRemove all of it? [y/N]" in done.stdout
+        assert done.returncode == 2
+        assert ("nothing was removed" in done.stderr) == bool(left)
+        assert find_everything().processes == left
+    finally:
+        os.close(ours)
+        os.close(theirs)
+        assert lab("--backend", "process", "--project", "mine", "down").returncode == 0
+
+
+def test_only_what_was_listed_is_removed(lab: Lab, home: Path) -> None:
+    start(lab, "mine")
+    listed = find_everything()
+    start(lab, "later")
+    try:
+        remove(Everything(listed.processes, (), (), engine_is_away=False), Catalogue.load())
+        assert find_everything().processes == ("later",)
+    finally:
+        assert lab("--backend", "process", "--project", "later", "down").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("everything", "lines"),
+    [
+        (Everything((), (), (), engine_is_away=True), []),
+        (
+            Everything(("a",), ("a", "b"), ("1",), engine_is_away=False),
+            ["a (process)", "a (docker)", "b (docker)", "1 image"],
+        ),
+        (Everything((), (), ("1", "2"), engine_is_away=False), ["2 images"]),
+    ],
+)
+def test_everything_is_listed(everything: Everything, lines: list[str]) -> None:
+    assert list(everything.describe()) == lines
+    assert everything.is_nothing == (not lines)
+
+
+def test_satellites_are_the_labs_that_commands_start() -> None:
+    assert set(SATELLITES) == {SUFFIX, f"-{_TWIN}"}
+
+
+@pytest.mark.docker
+@pytest.mark.usefixtures("engine")
+class TestEngineAway:
+    """Every command says that no engine answers, and what to do; none takes silence for an empty list."""
+
+    COMMANDS = (["down"], ["ls"], ["up", "plain_socket"], ["logs"], ["logs", "plain_socket"], ["clean"])
+
+    @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+    def test_backend_docker(self, lab: Lab, home: Path, command: list[str]) -> None:
+        done = lab("--backend", "docker", "--project", "mine", *command, environ=AWAY)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "start the engine at DOCKER_HOST=unix:///nonexistent/docker.sock, or unset DOCKER_HOST" in done.stderr
+        assert done.stderr.count("\n") == 1
+        assert ("remain" in done.stderr) == (command[0] in ("down", "clean"))
+
+    @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+    def test_lab_was_started_in_containers(self, lab: Lab, home: Path, command: list[str]) -> None:
+        mark = find_mark("mine")
+        mark.parent.mkdir(mode=0o700)
+        mark.touch()
+        done = lab("--project", "mine", *command, environ=AWAY)
+        assert (done.returncode, done.stdout) == (2, "")
+        ends = command[0] in ("down", "clean")
+        assert ("lab: the containers of project mine remain, as " if ends else "lab: project mine was started in") in (
+            done.stderr
+        )
+        assert "start the engine" in done.stderr
+        assert mark.exists()
+
+    @pytest.mark.parametrize("command", ["down", "clean"])
+    def test_nothing_is_known(self, lab: Lab, home: Path, command: str) -> None:
+        done = lab("--project", "mine", command, environ=AWAY)
+        assert done.returncode == 2
+        assert done.stderr.startswith("lab: containers, if there are any, of project mine remain, as ")
+
+    @pytest.mark.parametrize("command", ["down", "clean"])
+    def test_lab_of_processes_needs_no_engine(self, lab: Lab, home: Path, command: str) -> None:
+        start(lab, "mine")
+        done = lab("--project", "mine", command, environ=AWAY)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert not runtime_directory("mine").exists()
+        assert lab("--backend", "process", "--project", "mine", command, environ=AWAY).returncode == 0
+
+    def test_processes_are_taken_down_all_the_same(self, lab: Lab, home: Path) -> None:
+        start(lab, "mine")
+        find_mark("mine").touch()
+        done = lab("--project", "mine", "down", environ=AWAY)
+        assert (done.returncode, "the containers of project mine remain" in done.stderr) == (2, True)
+        assert not runtime_directory("mine").exists()
+
+    def test_no_client_means_no_containers(self, lab: Lab, home: Path) -> None:
+        done = lab("--project", "mine", "down", environ={"PATH": "/nonexistent"})
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.fixture
+def volumes(engine: docker.DockerClient) -> Iterator[Callable[..., str]]:
+    """Make a volume of a Compose project, which is the cheapest that a project can consist of."""
+    made = []
+
+    def make(project: str, **labels: str) -> str:
+        labels = {name.replace("_", "."): value for name, value in labels.items()}
+        made.append(engine.volumes.create(uuid4().hex, labels={"com.docker.compose.project": project, **labels}))
+        return str(made[-1].name)
+
+    yield make
+    left = {volume.name for volume in engine.volumes.list()}
+    for volume in made:
+        if volume.name in left:
+            volume.remove()
+
+
+class TestContainers:
+    pytestmark = DOCKER
+
+    def test_clean_leaves_the_labs_of_others(
+        self, lab: Lab, volumes: Callable[..., str], find_of_project: Callable[[str], list[str]]
+    ) -> None:
+        own, other = f"t{uuid4().hex[:8]}", f"t{uuid4().hex[:8]}"
+        for project in (own, f"{own}-tour", other):
+            volumes(project, lab_part="sockets")
+        assert {own, f"{own}-tour", other} <= set(find_projects())
+        done = lab("--project", own, "clean")
+        assert (done.returncode, done.stdout) == (0, f"removed {own} (docker)\nremoved {own}-tour (docker)\n")
+        assert not find_of_project(own)
+        assert len(find_of_project(other)) == 1
+        remove(Everything((), (other,), (), engine_is_away=False), Catalogue.load())
+        assert not find_of_project(other)
+
+    def test_clean_all_lists_the_labs_of_the_engine(self, lab: Lab, volumes: Callable[..., str]) -> None:
+        project = f"t{uuid4().hex[:8]}"
+        volumes(project, lab_part="sockets")
+        done = lab("clean", "--all")
+        assert done.returncode == 2
+        assert f"\n  {project} (docker)\n" in done.stdout
+        assert project in find_projects()
+
+    @pytest.mark.parametrize("command", ["down", "clean"])
+    def test_project_of_another_program_is_left_alone(
+        self, lab: Lab, volumes: Callable[..., str], find_of_project: Callable[[str], list[str]], command: str
+    ) -> None:
+        """Whoever names by mistake what Compose runs for something else loses nothing."""
+        project = f"t{uuid4().hex[:8]}"
+        name = volumes(project, lab_other="x")
+        done = lab("--project", project, command)
+        assert (done.returncode, f"volume {name} has no label of the lab's" in done.stderr) == (2, True)
+        assert find_of_project(project) == [name]
+
+    def test_mark_stays_as_long_as_the_containers(self, docker_project: str, home: Path) -> None:
+        backend = Containers(docker_project, Catalogue.load())
+        with backend._started(["shell"]):
+            assert find_mark(docker_project).exists()
+            find_stamps(docker_project).touch()
+        assert purge(docker_project)
+        assert not list(home.iterdir())
+        assert not purge(docker_project)
+
+    def test_lab_on_both_backends_is_taken_down_on_both(
+        self, lab: Lab, home: Path, volumes: Callable[..., str], find_of_project: Callable[[str], list[str]]
+    ) -> None:
+        project = f"t{uuid4().hex[:8]}"
+        volumes(project, lab_part="sockets")
+        start(lab, project)
+        done = lab("--project", project, "down")
+        assert (done.returncode, done.stdout) == (0, "")
+        assert not find_of_project(project)
+        assert not runtime_directory(project).exists()
+
+
+def test_unknown_error_of_the_engine_is_no_absence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Only what says that no engine answers counts as that."""
+    client = tmp_path / "docker"
+    client.write_text("#!/bin/sh\necho 'Error response from daemon: no such label' >&2\nexit 1\n")
+    client.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(LabError, match=r"^docker container: no such label$"):
+        find_projects()
