@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from math import inf, log
 from typing import Any, Self
 
+from lab.backends import read_limits
 from lab.catalogue import Catalogue, Model
 from lab.report.figures import show_count, show_time
 from services.protocol import BLOCKING_WORKERS, Limits
@@ -48,7 +49,7 @@ class Server:
         """As the catalogue declares it; None where it says nothing of the concurrency."""
         if model.concurrency is None:
             return None
-        limits = Limits.from_environ(catalogue.environ(model.name))
+        limits = Limits.from_environ({**catalogue.environ(model.name), **read_limits()})
         pool = limits.workers or BLOCKING_WORKERS
         workers = {"one": 1, "threads": pool, "processes": pool}.get(model.concurrency)
         return cls(model.concurrency, workers, limits.connections, model.uses_all_cores)

@@ -11,13 +11,14 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from lab.catalogue import Catalogue, GalleryServer, Listener, Model
 from lab.errors import EngineAwayError, LabError
+from services.protocol.limits import Limits
 
 PROJECT = "socketlab"
 BACKENDS = ("docker", "process")
@@ -101,7 +102,8 @@ class Backend(Protocol):
     ) -> None:
         """Start models (by default all that belong to no profile); return when each has answered a protocol exchange.
 
-        What runs already is left alone. On a failure, or Ctrl-C, what this call started is taken down again.
+        What runs already is left alone, unless it was started with other limits (see `read_limits`) or another
+        `mutual_tls`: then it is started again. On a failure, or Ctrl-C, what this call started is taken down again.
 
         Raises:
             NotReadyError: status, exit code, last log lines and a hint.
@@ -377,6 +379,12 @@ def open_backend(name: str | None = None, project: str | None = None, *, catalog
 
             return Processes(project, catalogue)
     raise LabError(f"unknown backend {name!r}; known: {', '.join(BACKENDS)}")
+
+
+def read_limits() -> dict[str, str]:
+    """The variables of servers' limits (services/protocol/limits.py) that this process has: its servers obey them."""
+    variables = (item.metadata["variable"] for item in fields(Limits))
+    return {variable: os.environ[variable] for variable in variables if variable in os.environ}
 
 
 def runtime_directory(project: str) -> Path:

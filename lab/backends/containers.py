@@ -17,6 +17,7 @@ import re
 import select
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -35,6 +36,7 @@ from lab.backends import (
     forget,
     make_private,
     open_child,
+    read_limits,
 )
 from lab.catalogue import GALLERY, Catalogue, GalleryServer, Listener, Model
 from lab.certificates import provide
@@ -424,9 +426,10 @@ class Containers:
         Raises:
             LabError: it could not; with the line that says why.
         """
-        command = [*self._compose_command(), "up", "--detach", "--no-build", "--quiet-pull", *services]
+        command = [*self._compose_command("-"), "up", "--detach", "--no-build", "--quiet-pull", *services]
         said = []
-        compose = _open(command, environ=self._environ(mutual_tls=mutual_tls))
+        chosen = json.dumps({"services": self._choose_limits(services)})
+        compose = _open(command, environ=self._environ(mutual_tls=mutual_tls), stdin=chosen)
         try:
             for line in _read_lines(compose, time.monotonic() + START_SECONDS):
                 if line is not None:
@@ -437,6 +440,13 @@ class Containers:
         if compose.returncode:
             _check_engine("\n".join(said))
             raise LabError(_last_words("\n".join(said)) or f"`docker compose up` failed: {compose.returncode}")
+
+    def _choose_limits(self, services: Sequence[str]) -> dict[str, Any]:
+        """What compose.yaml says of the models among these services, and this process's environment otherwise."""
+        # Compose reads a dollar sign in a file as the start of a variable.
+        limits = {name: value.replace("$", "$$") for name, value in read_limits().items()}
+        models = {model.name for model in self.catalogue.models if not model.holds_rfc_only}
+        return {name: {"environment": limits} if name in models else {} for name in services}
 
     def _wait_ready(self, models: Sequence[str], timeout: float) -> None:
         inside = [listener for model in models for listener in self.catalogue.inside(model)]
@@ -765,19 +775,24 @@ def _call(
         raise LabError(f"`{' '.join(command[:4])} ...` took longer than {timeout:g} s and was ended") from None
 
 
-def _open(command: Sequence[str], *, environ: Mapping[str, str] | None = None) -> "subprocess.Popen[bytes]":
+def _open(
+    command: Sequence[str], *, environ: Mapping[str, str] | None = None, stdin: str = ""
+) -> "subprocess.Popen[bytes]":
     """Start a docker command whose messages are read as they come, with `_read_lines`."""
-    try:
-        return subprocess.Popen(  # noqa: S603 - docker, with arguments made in this file
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=environ,
-            preexec_fn=die_with_lab,
-        )
-    except FileNotFoundError:
-        raise LabError(_NO_DOCKER) from None
+    with tempfile.TemporaryFile() as given:
+        given.write(stdin.encode())
+        given.seek(0)
+        try:
+            return subprocess.Popen(  # noqa: S603 - docker, with arguments made in this file
+                command,
+                stdin=given,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env=environ,
+                preexec_fn=die_with_lab,
+            )
+        except FileNotFoundError:
+            raise LabError(_NO_DOCKER) from None
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

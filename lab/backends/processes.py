@@ -22,7 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ from lab.backends import (
     forget,
     make_private,
     open_child,
+    read_limits,
     runtime_base,
     runtime_directory,
 )
@@ -56,7 +57,7 @@ _IN_CONTAINERS = "that is done to containers: take --backend docker"
 
 # As many descriptors as a container gets, or as many as may be. TERM goes to the server alone; the shell outlives it.
 _SUPERVISE = """
-ulimit -Sn 16384 2>/dev/null || ulimit -Sn "$(ulimit -Hn)"
+ulimit -Sn "${LAB_NOFILE:-16384}" 2>/dev/null || ulimit -Sn "$(ulimit -Hn)"
 trap : TERM INT HUP
 "$@"
 echo $? > "$0.part" && mv "$0.part" "$0"
@@ -66,10 +67,11 @@ kill -KILL 0
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """Who a model's supervising shell is."""
+    """Who a model's supervising shell is, and what its server was told: its limits, and mutual TLS."""
 
     pid: int
     created: float
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_alive(self) -> bool:
@@ -103,10 +105,13 @@ class Processes:
         started: list[str] = []
         try:
             deadline = time.monotonic() + timeout
+            settings = self._choose_settings(mutual_tls=mutual_tls)
             for model in selected:
-                if not self._is_running(model):
+                record = _read_record(self._path(model, "json"))
+                if record is None or record.settings != settings or not self._is_running(model):
                     started.append(model)
-                    self._spawn(model, self._default_listens(model), mutual_tls=mutual_tls)
+                    self._end(model)
+                    self._spawn(model, self._default_listens(model), settings)
             self._wait(selected, deadline, timeout)
         except BaseException:
             # Everything, if nothing was there before: also what was spawned and could not be written down.
@@ -244,12 +249,13 @@ class Processes:
             raise LabError(f"{model} was not started: `lab up {model}`") from None
 
     def restart(self, model: str, *, timeout: float = READY_SECONDS) -> None:
-        if not self._path(model, "json").exists():
+        record = _read_record(self._path(model, "json"))
+        if record is None:
             raise LabError(f"{model} was not started: `lab up {model}`")
         listeners = self._read_listeners(model)
         listens = [f"{item.service}={item.address}" for item in listeners] or self._default_listens(model)
         self._end(model)
-        self._spawn(model, listens)
+        self._spawn(model, listens, record.settings)
         self._wait([model], time.monotonic() + timeout, timeout)
 
     def kill(self, model: str, signal: int) -> None:
@@ -362,8 +368,13 @@ class Processes:
         addresses += [f"unix://{directory}", f"unixgram://{directory}"]
         return [f"all={address}" for address in addresses]
 
-    def _spawn(self, model: str, listens: Sequence[str], *, mutual_tls: bool = False) -> None:
+    def _choose_settings(self, *, mutual_tls: bool) -> dict[str, str]:
+        client_ca = str(provide(self.catalogue.hosts) / CA) if mutual_tls else ""
+        return {**read_limits(), "LAB_TLS_CLIENT_CA": client_ca}
+
+    def _spawn(self, model: str, listens: Sequence[str], settings: Mapping[str, str]) -> None:
         certificates = provide(self.catalogue.hosts)
+        inherited = {name: value for name, value in os.environ.items() if name not in read_limits()}
         # One that has written its exit code may still be about to end itself.
         if ended := self._children.pop(model, None):
             ended.wait()
@@ -381,16 +392,17 @@ class Processes:
                 cwd=ROOT,
                 env={
                     **self.catalogue.environ(model),
-                    **os.environ,
+                    **inherited,
+                    **settings,
                     "LAB_TLS_CERT": str(certificates / SERVER),
-                    "LAB_TLS_CLIENT_CA": str(certificates / CA) if mutual_tls else "",
                     _MARK: str(self._directory),
                     "PYTHONUNBUFFERED": "1",
                 },
                 start_new_session=True,
             )
         self._children[model] = child
-        record = {"pid": child.pid, "created": psutil.Process(child.pid).create_time()}
+        created = psutil.Process(child.pid).create_time()
+        record = {"pid": child.pid, "created": created, "settings": dict(settings)}
         part = self._path(model, "json.part")
         part.write_text(json.dumps(record))
         part.rename(self._path(model, "json"))
@@ -486,7 +498,7 @@ def find_projects() -> list[str]:
 def _read_record(path: Path) -> _Record | None:
     try:
         record = json.loads(path.read_text())
-        return _Record(int(record["pid"]), float(record["created"]))
+        return _Record(int(record["pid"]), float(record["created"]), record.get("settings", {}))
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 

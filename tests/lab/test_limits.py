@@ -1,0 +1,125 @@
+"""The variables of servers' limits, in front of `lab up`: every one reaches the server, on either backend."""
+
+import json
+import signal
+from collections.abc import Callable
+from dataclasses import fields
+from subprocess import CompletedProcess
+
+import pytest
+
+from lab.backends import open_backend
+from lab.backends.containers import Containers
+from lab.backends.processes import Processes
+from lab.catalogue import Catalogue
+from lab.theory import Server
+from services.protocol.limits import Limits
+
+Lab = Callable[..., "CompletedProcess[str]"]
+
+DOCKER = pytest.param("docker", marks=[pytest.mark.docker, pytest.mark.xdist_group("docker")])
+# None is a default, and none is what compose.yaml gives a model.
+CHOSEN = {
+    "LAB_MAX_LINE": 1001,
+    "LAB_MAX_BULK": 1002,
+    "LAB_MAX_ARRAY": 103,
+    "LAB_MAX_REQUEST": 100_004,
+    "LAB_MAX_PIPELINE": 105,
+    "LAB_MAX_SLEEP_MS": 1006,
+    "LAB_MAX_BURN": 1007,
+    "LAB_MAX_BLOB": 1008,
+    "LAB_IDLE_SECONDS": 7.5,
+    "LAB_MAX_CONNECTIONS": 110,
+    "LAB_BACKLOG": 111,
+    "LAB_WORKERS": 3,
+    "LAB_REUSEPORT": 1,
+    "LAB_LINGER_SECONDS": 1.25,
+    "LAB_GRACE_SECONDS": 1.5,
+}
+NAMES = {item.metadata["variable"]: item.name for item in fields(Limits)}
+
+
+def read_limits(lab: Lab, options: list[str], model: str) -> dict[str, str]:
+    """What a server says of itself."""
+    said = lab(*options, "call", model, "command", "INFO").stdout
+    return dict(line.strip().split(":", 1) for line in said.splitlines() if ":" in line)
+
+
+def identify(backend: str, project: str, model: str) -> str:
+    """What is another one when the server was started again."""
+    lab = open_backend(backend, project)
+    if isinstance(lab, Processes):
+        return str(lab.pid(model))
+    assert isinstance(lab, Containers)
+    return lab._of_model(model, "inspect", "--format", "{{.Id}}")
+
+
+def test_every_variable_is_tried() -> None:
+    assert set(CHOSEN) == set(NAMES)
+
+
+@pytest.mark.parametrize("backend", ["process", DOCKER])
+def test_server_obeys_every_variable(lab: Lab, request: pytest.FixtureRequest, backend: str) -> None:
+    """Also one that compose.yaml sets for a model: 1100 connections for socketserver_threading."""
+    project = request.getfixturevalue(f"{backend}_project")
+    options = ["--backend", backend, "--project", project]
+    models = ["thread_pool", "socketserver_threading"]
+    environ = {name: str(value) for name, value in CHOSEN.items()}
+    opened = open_backend(backend, project)
+    try:
+        assert lab(*options, "up", *models, environ=environ).returncode == 0
+        for model in models:
+            found = read_limits(lab, options, model)
+            assert {name: float(found[NAMES[name]]) for name in CHOSEN} == CHOSEN
+        # As they were, after a restart by a lab that has no such variables.
+        opened.restart("thread_pool")
+        assert float(read_limits(lab, options, "thread_pool")["idle"]) == 7.5
+        # Other variables: started again with those. The same ones: left alone.
+        started = identify(backend, project, "socketserver_threading")
+        assert lab(*options, "up", "socketserver_threading", environ=environ).returncode == 0
+        assert identify(backend, project, "socketserver_threading") == started
+        assert lab(*options, "up", *models, environ={"LAB_IDLE_SECONDS": "8"}).returncode == 0
+        assert identify(backend, project, "socketserver_threading") != started
+        found = read_limits(lab, options, "socketserver_threading")
+        assert (float(found["idle"]), found["connections"]) == (8, "1100")
+    finally:
+        opened.down()
+
+
+@pytest.mark.parametrize("backend", ["process", DOCKER])
+def test_variable_that_is_no_limit_is_named(lab: Lab, request: pytest.FixtureRequest, backend: str) -> None:
+    """A dollar sign reaches the server as it is."""
+    project = request.getfixturevalue(f"{backend}_project")
+    options = ["--backend", backend, "--project", project]
+    done = lab(*options, "up", "plain_socket", environ={"LAB_BACKLOG": "$HOME$$"})
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "LAB_BACKLOG='$HOME$$' is not a whole number of at least 1" in done.stderr
+
+
+def test_mutual_tls_is_kept_by_a_restart(process_project: str) -> None:
+    backend = Processes(process_project, Catalogue.load())
+    try:
+        backend.up(["plain_socket"], mutual_tls=True)
+        first = json.loads((backend._directory / "plain_socket.json").read_text())
+        backend.kill("plain_socket", signal.SIGKILL)
+        backend.restart("plain_socket")
+        again = json.loads((backend._directory / "plain_socket.json").read_text())
+        assert first["settings"]["LAB_TLS_CLIENT_CA"]
+        assert again["settings"] == first["settings"]
+        assert again["pid"] != first["pid"]
+        backend.up(["plain_socket"])
+        last = json.loads((backend._directory / "plain_socket.json").read_text())
+        assert last["settings"]["LAB_TLS_CLIENT_CA"] == ""
+    finally:
+        backend.down()
+
+
+def test_theory_knows_the_limits_that_were_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    catalogue = Catalogue.load()
+    usual = Server.of(catalogue, catalogue["thread_pool"])
+    monkeypatch.setenv("LAB_WORKERS", "3")
+    monkeypatch.setenv("LAB_MAX_CONNECTIONS", "9")
+    chosen = Server.of(catalogue, catalogue["thread_pool"])
+    assert usual is not None
+    assert chosen is not None
+    assert (usual.workers, chosen.workers, chosen.connections) == (64, 3, 9)
