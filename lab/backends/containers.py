@@ -831,7 +831,8 @@ def _digest_of_context(context: Path, dockerfile: str) -> bytes:
     digest.update(text)
     for source in sorted(_read_sources(text.decode(errors="replace"))):
         for file in _walk(context / source):
-            digest.update(f"{file.relative_to(context)}\0{file.stat().st_mode & 0o111}\0".encode())
+            # Of its modes only what git keeps too: a umask says nothing of the content.
+            digest.update(f"{file.relative_to(context)}\0{file.stat().st_mode & 0o100}\0".encode())
             digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.digest()
 

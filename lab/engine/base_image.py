@@ -142,6 +142,7 @@ def mmdebstrap_argv(archive: Path, folder: Path, sources: list[apt.Source]) -> l
     if sources:
         listed = folder / "debian.sources"
         listed.write_text("\n".join(source.stanza() for source in sources))
+        listed.chmod(0o644)
         argv.append(str(listed))
     return argv
 

@@ -10,6 +10,9 @@ from lab.engine.errors import EngineError
 # A root shell from cron or `su` may lack the sbin folders, where dockerd, iptables and dpkg's own tools live.
 PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
 
+# Others must be able to read what it makes (packages, a base image, the engine's folders), whatever a person's umask.
+UMASK = 0o022
+
 
 def say(line: str) -> None:
     """Tell a person what takes the time now; stdout stays free for what a script reads."""
@@ -33,7 +36,15 @@ def run(
     environ = {**os.environ, "PATH": PATH, "LC_ALL": "C", **(env or {})}
     try:
         return subprocess.run(  # noqa: S603 - the callers' arguments are constants and paths, and no shell reads them
-            argv, capture_output=True, text=True, errors="replace", timeout=timeout, env=environ, cwd=cwd, check=False
+            argv,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            env=environ,
+            cwd=cwd,
+            check=False,
+            umask=UMASK,
         )
     except FileNotFoundError:
         return subprocess.CompletedProcess(argv, 127, "", f"{argv[0]}: not found")

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from shutil import which
 
-from lab.engine.command import PATH, run, say, tail
+from lab.engine.command import PATH, UMASK, run, say, tail
 from lab.engine.errors import EngineError
 
 LOG = Path("/var/log/dockerd-lab.log")
@@ -167,6 +167,7 @@ def _start_process() -> None:
             cwd="/",
             env={**os.environ, "PATH": PATH},
             start_new_session=True,
+            umask=UMASK,
         )
     if _wait_answering(process):
         # It lives on by design: nothing here will wait for it, and Popen would warn about that when collected.

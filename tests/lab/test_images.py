@@ -1,0 +1,146 @@
+"""Images and the clone that they are built from: its modes, owners and times are no part of them."""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import docker
+import pytest
+
+from lab.backends.containers import Containers, _digest_of_context
+from lab.catalogue import ROOT, Catalogue
+from lab.engine.command import run
+
+DOCKER = [pytest.mark.docker, pytest.mark.xdist_group("docker")]
+DOCKERFILES = sorted(path for path in ROOT.glob("**/Dockerfile") if ".venv" not in path.parts)
+NORMALISE = (
+    "RUN find /files -type d -exec chmod 755 {} + -o -exec chmod 644 {} + && find /files -exec touch -d 2000-01-01 {} +"
+)
+# One of each Dockerfile, and of the gallery those that have files of ours in different places.
+SERVICES = ["plain_socket", "shell", "peer_socat", "browser", "gallery_web", "gallery_gopher", "gallery_telnet"]
+# What images have from the clone; bytecode is made in a build.
+LIST = (
+    "find /srv /lab /browser /usr/local/bin/answers /etc/lighttpd -name __pycache__ -prune -o "
+    "'(' -type f -printf '%p %m %U:%G %TY\\n' ')' -o -printf '%p %y %m %U:%G\\n' 2>/dev/null; true"
+)
+
+
+def test_every_dockerfile_is_looked_at() -> None:
+    folders = {str(path.parent.relative_to(ROOT)) for path in DOCKERFILES}
+    assert folders == {
+        "services",
+        "services/peers",
+        "services/gallery",
+        "lab",
+        "lab/browser",
+        "docs/examples/perl_echo",
+    }
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: str(path.parent.relative_to(ROOT)))
+def test_copied_files_lose_the_modes_of_the_clone(path: Path) -> None:
+    """Each COPY from the clone says the mode itself, or stands in a stage that sets all of them."""
+    lines = path.read_text().splitlines()
+    for number, line in enumerate(lines):
+        if re.match(r"(COPY|ADD) (?!--from=|--chmod=\d+ )", line):
+            rest = [other for other in lines[number:] if not other.startswith(("COPY ", "ADD ", "WORKDIR "))]
+            assert rest[0] == NORMALISE, line
+
+
+def test_programs_of_the_gallery_are_executable() -> None:
+    """Those that git has as such, and no others, as gophernicus runs what is executable."""
+    text = (ROOT / "services" / "gallery" / "Dockerfile").read_text()
+    (named,) = re.findall(r"^RUN chmod 755 (.*)$", text, re.MULTILINE)
+    folder = ROOT / "services" / "gallery"
+    programs = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and is_program(path)}
+    assert {name.removeprefix("/files/") for name in named.split()} == programs
+
+
+def is_program(path: Path) -> bool:
+    return path.read_bytes().startswith(b"#!")
+
+
+def test_digest_of_what_is_built_from_knows_no_umask(tmp_path: Path) -> None:
+    (tmp_path / "a.sh").write_text("x")
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY a.sh /\n")
+    (tmp_path / "a.sh").chmod(0o755)
+    usual = _digest_of_context(tmp_path, "Dockerfile")
+    (tmp_path / "a.sh").chmod(0o700)
+    os.utime(tmp_path / "a.sh", (1, 1))
+    assert _digest_of_context(tmp_path, "Dockerfile") == usual
+    (tmp_path / "a.sh").chmod(0o644)
+    assert _digest_of_context(tmp_path, "Dockerfile") != usual
+    (tmp_path / "a.sh").chmod(0o755)
+    (tmp_path / "a.sh").write_text("y")
+    assert _digest_of_context(tmp_path, "Dockerfile") != usual
+
+
+def test_programs_that_the_engine_needs_make_files_that_can_be_read(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        assert run(["sh", "-c", "umask; mkdir d; touch f"], cwd=str(tmp_path)).stdout == "0022\n"
+    finally:
+        os.umask(before)
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in "df"] == [0o755, 0o644]
+
+
+@pytest.fixture
+def private_clone(tmp_path: Path) -> Iterator[Path]:
+    """The files of the project as after a clone under `umask 077`, long ago; its images have another name."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    clone = tmp_path / "clone"
+    for name in filter(None, listed.stdout.split("\0")):
+        if not (ROOT / name).is_file():
+            continue
+        copy = clone / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, copy)
+        copy.chmod(0o700 if is_program(copy) else 0o600)
+        os.utime(copy, (10**9, 10**9))
+    for folder, _, _ in os.walk(clone):
+        Path(folder).chmod(0o700)
+    prefix = f"t{uuid4().hex[:8]}"
+    compose = clone / "compose.yaml"
+    compose.write_text(compose.read_text().replace("image: socketlab/", f"image: {prefix}/"))
+    example = (clone / "docs/examples/perl_echo/compose.override.yaml").read_text()
+    (clone / "compose.override.yaml").write_text(example.replace("image: socketlab/", f"image: {prefix}/"))
+    yield clone
+    client = docker.from_env()
+    for image in client.images.list(filters={"reference": f"{prefix}/*"}):
+        client.images.remove(image.tags[0], force=True)
+    client.close()
+
+
+class TestBuilds:
+    pytestmark = DOCKER
+
+    def test_clone_that_only_its_owner_can_read(self, engine: docker.DockerClient, private_clone: Path) -> None:
+        usual, private = Catalogue.load(), Catalogue.load(private_clone / "compose.yaml")
+        Containers("t", usual).build(SERVICES)
+        Containers("t", private).build([*SERVICES, "perl_echo"])
+        for service in SERVICES:
+            images = [catalogue.image(service) for catalogue in (usual, private)]
+            assert images[0] != images[1]
+            here, there = (listed(engine, image) for image in images)
+            assert len(here) >= 3
+            assert here == there
+        for service in [*SERVICES, "perl_echo"]:
+            script = "find / -xdev -path /proc -prune -o ! -readable -print 2>/dev/null | grep -E '^/(srv|lab|browser)'"
+            assert listed(engine, private.image(service), f"{script}; true") == []
+
+
+def listed(engine: docker.DockerClient, image: str, script: str = LIST) -> list[str]:
+    output = engine.containers.run(
+        image, entrypoint=["sh", "-c", script], command=[], user="1000", remove=True, network_mode="none"
+    )
+    return sorted(output.decode().splitlines())
