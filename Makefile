@@ -168,7 +168,9 @@ clean: .venv/lab.stamp ## remove what this lab has left, and .venv (ALL=1: every
 	rm -rf .venv
 
 # What runs the lab; then what tests and changes it. Nothing is compiled beforehand: most of it is never imported.
-PIP = $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-compile
+# Where packages come from is a person's own affair; settings that would put them elsewhere are left out.
+PIP_MOVES = TARGET PREFIX ROOT DRY_RUN REQUIRE_HASHES NO_BUILD_ISOLATION CONSTRAINT
+PIP = env $(PIP_MOVES:%=-u PIP_%) PIP_USER=0 $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-compile
 .venv/lab.stamp: requirements/lab.txt pyproject.toml
 	@echo "installing what the lab needs into .venv ..."
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "socketlab needs Python 3.11 or later; name one: make PYTHON=python3.13 ...")'

@@ -14,6 +14,8 @@ from typing import Any
 import psutil
 
 from lab.catalogue import ROOT, Model
+from lab.engine import EngineError
+from lab.engine.client import make_environ
 from lab.errors import LabError
 
 
@@ -99,7 +101,9 @@ def read_engine() -> str | None:
 
 def _output(command: list[str]) -> str | None:
     try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603  # fixed commands
-    except (OSError, subprocess.SubprocessError):
+        done = subprocess.run(  # noqa: S603  # fixed commands
+            command, cwd=ROOT, env=make_environ(), capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError, EngineError):
         return None
     return done.stdout.strip() or None

@@ -11,7 +11,6 @@ of their own, no swarm is made here.
 
 import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from rich.console import Console
 from lab.backends import Completed
 from lab.backends.containers import Containers
 from lab.catalogue import ROOT, Catalogue
+from lab.engine.client import make_environ
 from lab.errors import LabError
 from lab.measurement import percentile
 from lab.report.figures import show_count, show_us
@@ -55,7 +55,7 @@ def docker(*arguments: str, check: bool = True, environ: Mapping[str, str] | Non
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, **(environ or {})},
+        env={**make_environ(), **(environ or {})},
     )
     if check and done.returncode:
         lines = done.stderr.strip().splitlines()

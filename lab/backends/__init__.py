@@ -487,6 +487,6 @@ def _find(project: str) -> str:
 
 def has_engine() -> bool:
     """Whether a Docker engine answers: asked of its socket, and only where that says nothing of the Docker client."""
-    from lab.engine import daemon, is_running
+    from lab.engine import client, daemon, is_running
 
-    return (not os.environ.get("DOCKER_HOST") and daemon.is_answering()) or is_running()
+    return (client.is_own_engine(os.environ) and daemon.is_answering()) or is_running()

@@ -159,7 +159,9 @@ class Containers:
     def start(self, arguments: Sequence[str], *, log: Path) -> Iterator[Instrument]:
         shell = self._container_name(_SHELL)
         try:
-            process = open_child(["docker", "exec", "--interactive", shell, *arguments], environ=os.environ, log=log)
+            process = open_child(
+                ["docker", "exec", "--interactive", shell, *arguments], environ=_make_environ(), log=log
+            )
         except FileNotFoundError:
             raise LabError(_NO_DOCKER) from None
         try:
@@ -329,7 +331,8 @@ class Containers:
         command = [*self._compose_command("-"), "build", *services]
         # A person sees its progress; otherwise only its end counts, and only if it failed.
         stdin = json.dumps({"services": labels})
-        done = _call(command, capture=not sys.stderr.isatty(), stdin=stdin, environ=self._environ())
+        environ = self._environ(for_build=True)
+        done = _call(command, capture=not sys.stderr.isatty(), stdin=stdin, environ=environ)
         if done.returncode:
             lines = [
                 line for line in (done.stdout or "").splitlines() + (done.stderr or "").splitlines() if line.strip()
@@ -356,7 +359,8 @@ class Containers:
         return digests
 
     def _compose_command(self, *more_files: str) -> list[str]:
-        command = ["docker", "compose", "--ansi", "never", "--project-name", self.project]
+        # No .env: the catalogue, and models as processes, know nothing of it.
+        command = ["docker", "compose", "--ansi", "never", "--env-file", os.devnull, "--project-name", self.project]
         for file in (*map(str, self.catalogue.files), *more_files):
             command += ["--file", file]
         return command
@@ -378,21 +382,23 @@ class Containers:
             command += ["--env", key]
         return [*command, service, *arguments]
 
-    def _environ(self, *, mutual_tls: bool = False) -> dict[str, str]:
+    def _environ(self, *, mutual_tls: bool = False, for_build: bool = False) -> dict[str, str]:
         """The environment for Compose: what compose.yaml leaves to the machine.
 
         That is where the certificates are, the CA of a TLS-inspecting proxy, for pip in a build, and how many files a
         container may have open where the engine itself may not have as many as compose.yaml asks for.
         """
+        from lab.engine.client import is_own_engine
         from lab.engine.daemon import read_nofile_limit
 
-        environ = dict(os.environ)
+        environ = _make_environ(for_build=for_build)
         environ["LAB_TLS_DIR"] = str(provide(self.catalogue.hosts))
         environ["LAB_TLS_CLIENT_CA"] = "/run/secrets/tls_ca" if mutual_tls else ""
         authority = environ.get("SSL_CERT_FILE", "")
         if authority and Path(authority).is_file():
             environ.setdefault("LAB_CA_FILE", authority)
-        if (limit := read_nofile_limit()) is not None and limit < NOFILE:
+        is_here = is_own_engine(os.environ)
+        if is_here and (limit := read_nofile_limit()) is not None and limit < NOFILE:
             environ.setdefault("LAB_NOFILE", str(limit))
         return environ
 
@@ -737,6 +743,16 @@ def _docker(*arguments: str, check: bool = True) -> Completed:
     return done
 
 
+def _make_environ(*, for_build: bool = False) -> dict[str, str]:
+    from lab.engine.client import make_environ
+    from lab.engine.errors import EngineError
+
+    try:
+        return make_environ(for_build=for_build)
+    except EngineError as error:
+        raise LabError(str(error)) from None
+
+
 def _check_engine(said: str) -> None:
     """Raise EngineAwayError if that is why a command of the client has failed."""
     if away := next((line for line in said.splitlines() if _AWAY.search(line)), None):
@@ -762,7 +778,7 @@ def _call(
             stdin=subprocess.DEVNULL if stdin is None and not interactive else None,
             stdout=subprocess.PIPE if capture else None,
             stderr=subprocess.PIPE if capture else None,
-            env=environ,
+            env=_make_environ() if environ is None else environ,
             text=True,
             errors="replace",
             timeout=timeout,
@@ -788,7 +804,7 @@ def _open(
                 stdin=given,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                env=environ,
+                env=_make_environ() if environ is None else environ,
                 preexec_fn=die_with_lab,
             )
         except FileNotFoundError:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
+from lab.engine.client import make_environ
 from lab.engine.errors import EngineError
 
 # A root shell from cron or `su` may lack the sbin folders, where dockerd, iptables and dpkg's own tools live.
@@ -33,7 +34,8 @@ def run(
         The exit code with stdout and stderr as text. A program that is missing has the shell's code, 127; one that
         took too long has that of timeout(1), 124.
     """
-    environ = {**os.environ, "PATH": PATH, "LC_ALL": "C", **(env or {})}
+    own = make_environ() if argv[0] == "docker" else os.environ
+    environ = {**own, "PATH": PATH, "LC_ALL": "C", **(env or {})}
     try:
         return subprocess.run(  # noqa: S603 - the callers' arguments are constants and paths, and no shell reads them
             argv,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from subprocess import CompletedProcess
 from typing import Any
 
+from lab.engine.client import is_own_engine
 from lab.engine.command import run
 from lab.engine.daemon import read_nofile_limit
 
@@ -55,7 +56,7 @@ def status() -> EngineStatus:
     image = run(inspect, timeout=ASK_SECONDS).stdout if info.returncode == 0 else ""
     known = read_status(info.returncode, info.stdout, info.stderr, image)
     # A remote engine's limit is not this machine's; nor is that of an engine that has just gone.
-    is_here = known.reachable and "DOCKER_HOST" not in os.environ
+    is_here = known.reachable and is_own_engine(os.environ)
     return replace(known, nofile_limit=read_nofile_limit()) if is_here else known
 
 

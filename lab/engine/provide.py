@@ -8,6 +8,7 @@ from pathlib import Path
 from shutil import which
 
 from lab.engine import apt, daemon
+from lab.engine.client import OWN_HOSTS
 from lab.engine.command import PATH, say
 from lab.engine.errors import EngineError
 from lab.engine.probe import EngineStatus, status
@@ -52,7 +53,7 @@ def check_able(euid: int, release: apt.Release, docker_host: str, missing: str) 
     Raises:
         EngineError: not root, not Debian or Ubuntu, or the client asks another machine's engine.
     """
-    if docker_host and docker_host not in ("unix:///var/run/docker.sock", "unix:///run/docker.sock"):
+    if docker_host and docker_host not in OWN_HOSTS:
         raise EngineError(
             f"DOCKER_HOST is {docker_host} ({missing})",
             "an engine cannot be installed there: mend it or unset DOCKER_HOST",
