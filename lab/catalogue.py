@@ -3,10 +3,12 @@
 One with the label `lab.gallery` is a server of the gallery, for the client modules of the standard library to talk to:
 no model, and in no list of them.
 
-Only what the lab needs of Compose's model is read here (labels, image, entrypoint, build arguments); Compose itself
-judges the rest. Errors name the file and the line, since this file is where people add servers of their own.
+Only what the lab needs of Compose's model is read here (labels, image, entrypoint, build arguments), as Compose reads
+it (lab/compose.py); Compose itself judges the rest. Errors name the file and the line, since this file is where people
+add servers of their own.
 """
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,12 +18,11 @@ from typing import Any, Self
 
 import yaml
 
-from lab.errors import LabError
+from lab.compose import CatalogueError, Loader, find_files, read_services
 from services.protocol import SERVICES, Address, Transport, is_offered, port_of
 
 ROOT = Path(__file__).resolve().parent.parent
 COMPOSE_FILE = ROOT / "compose.yaml"
-OVERRIDE_NAME = "compose.override.yaml"
 SOCKET_DIRECTORY = "/run/lab"
 # The profile of the servers that are not ours, which reports show as reference lines; and their family.
 PEERS, PEER = "peers", "peer"
@@ -35,13 +36,6 @@ _LIMIT = "lab.limit."
 CONCURRENCIES = ("one", "thread each", "process each", "threads", "processes", "loop", "loops")
 # What Docker allows as a host name on its networks, what Python allows as a module, and what fits an image tag.
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
-
-# libyaml parses ten times as fast; wheels of PyYAML bring it, a build from source may not.
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
-class CatalogueError(LabError):
-    """compose.yaml cannot be used, or holds no such model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,13 +128,8 @@ class Catalogue:
             CatalogueError: file, line and what is wrong.
         """
         path = path or COMPOSE_FILE
-        override = path.with_name(OVERRIDE_NAME)
-        files = (path, override) if override.exists() and override != path else (path,)
-        definitions: dict[str, dict[str, Any]] = {}
-        for file in files:
-            for name, definition in _read_services(file).items():
-                merged = definitions.setdefault(name, {})
-                _merge(merged, definition)
+        files = find_files(path)
+        definitions = read_services(files, os.environ)
         models = tuple(_read_models(files, definitions))
         if not models:
             raise CatalogueError(f"{path}: no service has the label lab.model, so there is no model to run")
@@ -215,15 +204,22 @@ class Catalogue:
 
     def environ(self, service: str) -> dict[str, str]:
         """The environment that compose.yaml gives a Compose service; variables without a value are left out."""
-        environment = self.definitions[service].get("environment") or {}
-        if isinstance(environment, list):
-            environment = dict(item.split("=", 1) for item in environment if "=" in item)
-        return {str(name): str(value) for name, value in environment.items() if value is not None}
+        environment: dict[str, str | None] = self.definitions[service].get("environment") or {}
+        return {name: value for name, value in environment.items() if value is not None}
 
     def entrypoint(self, service: str) -> list[str]:
         """The command line that arguments to a Compose service are put behind."""
-        entrypoint = self.definitions.get(service, {}).get("entrypoint", [])
-        return entrypoint.split() if isinstance(entrypoint, str) else [str(word) for word in entrypoint]
+        return [str(word) for word in self.definitions.get(service, {}).get("entrypoint") or []]
+
+    def check_process(self, model: str) -> None:
+        """Refuse a model as a process if its environment is in a file, which only Compose reads.
+
+        Raises:
+            CatalogueError: file and line.
+        """
+        if self.definitions[model].get("env_file"):
+            what = f"env_file of {model} is read only for containers: put the variables under environment"
+            raise _error_in(self.files, ["services", model, "env_file"], what)
 
 
 def _addresses(service: str, host: str, directory: str) -> Iterator[tuple[Transport, Address]]:
@@ -234,65 +230,6 @@ def _addresses(service: str, host: str, directory: str) -> Iterator[tuple[Transp
                 yield transport, Address(transport, path=f"{directory}/{service}{ending}")
             else:
                 yield transport, Address(transport, host, port_of(service, transport))
-
-
-def _read_services(path: Path) -> dict[str, dict[str, Any]]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise CatalogueError(f"{path}: no such file; the lab runs from a clone of the project") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise CatalogueError(f"{path}: cannot be read: {error}") from None
-    try:
-        document = yaml.load(text, _Loader)  # noqa: S506 - both loaders are the safe one
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else 1
-        raise CatalogueError(f"{path}:{line}: not valid YAML: {error.problem or error.context}") from None
-    except yaml.YAMLError as error:
-        raise CatalogueError(f"{path}:1: not valid YAML: {' '.join(str(error).split())}") from None
-    if document is None:
-        return {}
-    if not isinstance(document, dict):
-        raise CatalogueError(f"{path}:1: the top of a compose file is a mapping, this is a {_kind(document)}")
-    services = document.get("services") or {}
-    if not isinstance(services, dict):
-        raise _error(path, ["services"], f"services is a {_kind(services)}, not a mapping")
-    for name, definition in services.items():
-        if not isinstance(definition, dict):
-            raise _error(path, ["services", name], f"service {name} is a {_kind(definition)}, not a mapping")
-        definition["labels"] = _read_labels(path, name, definition.get("labels"))
-    return services
-
-
-def _read_labels(path: Path, service: str, labels: object) -> dict[str, str]:
-    """Labels in either form that Compose takes: a mapping, or a list of `name=value`."""
-    where = ["services", service, "labels"]
-    match labels:
-        case None:
-            return {}
-        case dict():
-            for key, value in labels.items():
-                if isinstance(value, dict | list):
-                    raise _error(path, [*where, key], f"label {key} of {service} is a {_kind(value)}, not a text")
-            return {str(key): "" if value is None else str(value) for key, value in labels.items()}
-        case list():
-            if all(isinstance(item, str) for item in labels):
-                return {name: value for name, _, value in (item.partition("=") for item in labels)}
-    raise _error(path, where, f"labels of {service} are neither a mapping nor a list of name=value")
-
-
-def _merge(into: dict[str, Any], override: Mapping[str, Any]) -> None:
-    """Merge as Compose does, for the keys that are read here: mappings by key, profiles added, the rest replaced."""
-    for key, value in override.items():
-        if isinstance(value, dict) and isinstance(into.get(key), dict):
-            _merge(into[key], value)
-        elif isinstance(value, dict):
-            into[key] = dict(value)
-        elif key == "profiles" and isinstance(value, list) and isinstance(into.get(key), list):
-            into[key] = [*into[key], *value]
-        else:
-            into[key] = value
 
 
 def _read_models(files: Sequence[Path], definitions: Mapping[str, Mapping[str, Any]]) -> Iterator[Model]:
@@ -415,15 +352,6 @@ def _read_profile(files: Sequence[Path], service: str, profiles: object) -> str 
     return str(names.pop())
 
 
-def _kind(value: object) -> str:
-    kinds = {dict: "mapping", list: "list", str: "text", type(None): "nothing"}
-    return kinds.get(type(value), type(value).__name__)
-
-
-def _error(path: Path, keys: Sequence[str], what: str) -> CatalogueError:
-    return CatalogueError(f"{path}:{_find_line(path, keys)[1]}: {what}")
-
-
 def _error_in(files: Sequence[Path], keys: Sequence[str], what: str) -> CatalogueError:
     """Blame the file that goes furthest along `keys`; of two that go as far, the one that was merged last."""
     _, path, line = max(
@@ -438,7 +366,7 @@ def _find_line(path: Path, keys: Sequence[str]) -> tuple[int, int]:
     Needed for an error only, so the file is parsed again: nodes keep their lines, the values made of them do not.
     """
     with path.open(encoding="utf-8") as file:
-        node = yaml.compose(file, Loader=_Loader)
+        node = yaml.compose(file, Loader=Loader)
     line = 1
     for depth, key in enumerate(keys):
         pairs = node.value if isinstance(node, yaml.MappingNode) else []

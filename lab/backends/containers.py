@@ -349,7 +349,6 @@ class Containers:
             build = self.catalogue.definitions.get(service, {}).get("build")
             if build is None:
                 continue
-            build = {"context": build} if isinstance(build, str) else build
             context = root / build.get("context", ".")
             # Where the context lies says nothing about what is in it.
             options = {key: value for key, value in build.items() if key != "context"}

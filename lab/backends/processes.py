@@ -99,6 +99,8 @@ class Processes:
             raise LabError(f"{', '.join(bound)} {runs} only in a container: take --backend docker")
         selected = [model.name for model in chosen]
         self._check_paths(selected)
+        for model in selected:
+            self.catalogue.check_process(model)
         is_new = not self._directory.exists()
         make_private(self._directory.parent)
         make_private(self._directory)

@@ -193,7 +193,7 @@ def test_the_gallery_takes_part_where_it_is_named(
             ("  plain:\n    profiles: [gallery]", "  plain:\n    profiles: [p]"),
             r":9: plain is not of the profile gallery",
         ),
-        (("  plain:\n    profiles: [gallery]", "  plain:\n    image: x"), r":8: plain is not of the profile gallery"),
+        (("  plain:\n    profiles: [gallery]", "  plain:\n    x-y: z"), r":8: plain is not of the profile gallery"),
         (("imap=tcp://post:143", "imap"), r":7: 'imap' in lab\.services of post is not NAME=URL"),
         (("post:\n", "Post:\n"), r":7: 'Post' cannot name a server"),
     ],
