@@ -1,6 +1,7 @@
 """`lab doctor`: what this machine can and cannot do for the lab, and the mend for each."""
 
 import os
+import re
 import resource
 import shutil
 import socket
@@ -19,6 +20,8 @@ UI_PORT = 8089
 # A loaded lab holds a socket a user at each end; 1024, the usual soft limit, is a lab of some hundred users.
 _ENOUGH_FILES = 8192
 _ENOUGH_CORES = 2
+# What the whole suite has passed on: the oldest and the newest version of each.
+TESTED = {"engine": ("20.10", "28"), "compose": ("2.26", "2.40"), "buildx": ("0.13", "0.29")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +86,10 @@ def _examine_docker(engine: EngineStatus) -> Iterator[Finding]:
         "buildx": engine.buildx_version,
     }
     for part, version in found.items():
-        problem = problems.get(part)
-        yield Finding(
-            part, problem is None, problem.what if problem else str(version), problem.mend if problem else "", "docker"
-        )
+        if problem := problems.get(part):
+            yield Finding(part, False, problem.what, problem.mend, "docker")
+        else:
+            yield _examine_version(part, str(version))
     # `lab up` provides the base image by itself, so that it is missing hinders nothing.
     problem = problems.get("base_image")
     yield Finding(
@@ -99,6 +102,25 @@ def _examine_docker(engine: EngineStatus) -> Iterator[Finding]:
         limits = engine.cgroup_version is not None and engine.cgroup_driver != "none"
         what = f"version {engine.cgroup_version}, driver {engine.cgroup_driver}, storage {engine.storage_driver}"
         yield Finding("cgroups", limits, what, "give the engine a cgroup driver, or limits are not in force")
+
+
+def _examine_version(part: str, version: str) -> Finding:
+    """Say what the lab's tests have passed on. Another version may do as well, so that hinders nothing."""
+    if part not in TESTED:
+        return Finding(part, True, version)
+    oldest, newest = TESTED[part]
+    tested = f"tested: {oldest} to {newest}"
+    number = _number(version)
+    if number and _number(oldest) <= number and number[: newest.count(".") + 1] <= _number(newest):
+        return Finding(part, True, f"{version} ({tested})")
+    mend = f"`make test` shows whether the lab works with it; else take one of {oldest} to {newest}"
+    return Finding(part, False, f"{version} is not among the tested versions ({tested})", mend)
+
+
+def _number(version: str) -> list[int]:
+    """Major and minor number of a version; empty if it has none."""
+    found = re.match(r"v?(\d+)(?:\.(\d+))?", version)
+    return [int(part) for part in found.groups() if part] if found else []
 
 
 def _examine_processes() -> Iterator[Finding]:

@@ -16,6 +16,7 @@ from subprocess import CompletedProcess
 from uuid import uuid4
 
 import docker
+import psutil
 import pytest
 from docker.models.containers import Container
 from testcontainers.core.config import testcontainers_config
@@ -285,13 +286,15 @@ def test_an_interrupted_up_leaves_nothing(find_of_project: Find, docker_project:
     """After Ctrl-C by itself; after a kill -9, which nobody can answer, with `lab down`."""
     command = [sys.executable, "-m", "lab", "--backend", "docker", "--project", docker_project, "up"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as up:
-        wait_until(lambda: find_of_project(docker_project))
+        wait_until(lambda: find_of_project(docker_project), 60)
+        clients = psutil.Process(up.pid).children(recursive=True)
         up.send_signal(number)
-        up.wait(30)
+        up.wait(60)
     if number == signal.SIGKILL:
+        psutil.wait_procs(clients, 60)
         Containers(docker_project, CATALOGUE).down()
-        # What Compose had still asked of the engine when it was ended may come late.
-        time.sleep(1)
+        # What Compose had asked of the engine before it was ended may come late: until there is nothing to remove.
+        wait_until(lambda: not purge(docker_project))
     assert find_of_project(docker_project) == []
 
 

@@ -138,6 +138,35 @@ class TestBuilds:
             script = "find / -xdev -path /proc -prune -o ! -readable -print 2>/dev/null | grep -E '^/(srv|lab|browser)'"
             assert listed(engine, private.image(service), f"{script}; true") == []
 
+    def test_image_is_built_when_it_is_missing_or_its_inputs_have_changed(
+        self, engine: docker.DockerClient, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        image = f"t{uuid4().hex[:8]}/mine"
+        labels = "{lab.model: mine, lab.family: f, lab.summary: s}"
+        compose = tmp_path / "compose.yaml"
+        compose.write_text(f"services: {{mine: {{image: {image}, build: ., labels: {labels}}}}}\n")
+        (tmp_path / "Dockerfile").write_text("FROM debian:trixie-slim\nCOPY file /file\n")
+
+        def build() -> tuple[str, str]:
+            """What is in the image now, and what was said."""
+            Containers("t", Catalogue.load(compose)).build(["mine"])
+            return engine.containers.run(image, ["cat", "/file"], remove=True).decode(), capsys.readouterr().err
+
+        try:
+            (tmp_path / "file").write_text("one")
+            assert build() == ("one", "lab: building mine\n")
+            assert build() == ("one", "")
+            (tmp_path / "file").write_text("two")
+            assert build() == ("two", "lab: building mine\n")
+            assert build() == ("two", "")
+            compose.write_text(compose.read_text().replace("build: .", "build: {context: ., args: {A: b}}"))
+            assert build() == ("two", "lab: building mine\n")
+            assert build() == ("two", "")
+            engine.images.remove(image, force=True)
+            assert build() == ("two", "lab: building mine\n")
+        finally:
+            engine.images.remove(image, force=True)
+
 
 def listed(engine: docker.DockerClient, image: str, script: str = LIST) -> list[str]:
     output = engine.containers.run(

@@ -20,6 +20,7 @@ from lab.catalogue import ROOT, Catalogue
 from lab.client import Link, call
 from lab.errors import LabError, NotReadyError
 from services.protocol import Address
+from tests.lab.conftest import find_processes
 
 
 @pytest.fixture
@@ -44,9 +45,10 @@ def wait_until(condition: Callable[[], object], seconds: float = 20.0) -> None:
         time.sleep(0.01)
 
 
-def start_up(project: str, *models: str) -> "subprocess.Popen[bytes]":
+def start_up(project: str, *models: str, **environ: str) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "lab", "--backend", "process", "--project", project, "up", *models]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    silent = subprocess.DEVNULL
+    return subprocess.Popen(command, cwd=ROOT, stdout=silent, stderr=silent, env={**os.environ, **environ})
 
 
 def test_up_state_down(backend: Processes) -> None:
@@ -128,13 +130,29 @@ def test_down_finds_what_a_killed_lab_has_started(process_project: str, backend:
     backend.down()
 
 
+# In the way of a server, and of nothing else that is Python: it never says where it listens.
+HOLD = 'import sys, time\n"services.run" in sys.orig_argv and time.sleep(600)\n'
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_up_takes_down_what_it_started(process_project: str, number: int) -> None:
-    up = start_up(process_project)
-    wait_until(lambda: list(runtime_directory(process_project).glob("*.json")))
-    up.send_signal(number)
-    assert up.wait(20) != 0 or not runtime_directory(process_project).exists()
-    Processes(process_project, Catalogue.load()).down()
+@pytest.mark.parametrize("is_new", [True, False], ids=["a new lab", "one more model"])
+def test_an_interrupted_up_takes_down_what_it_started(
+    process_project: str, backend: Processes, tmp_path: Path, number: int, is_new: bool
+) -> None:
+    """By itself: nobody calls `down` before a look. What ran before goes on."""
+    directory = runtime_directory(process_project)
+    if not is_new:
+        backend.up(["asyncio_streams"])
+    before = {process.pid for process in find_processes(process_project)}
+    (tmp_path / "sitecustomize.py").write_text(HOLD)
+    with start_up(process_project, "plain_socket", PYTHONPATH=str(tmp_path)) as up:
+        wait_until(lambda: (directory / "plain_socket.json").exists(), 60)
+        assert len(find_processes(process_project)) > len(before)
+        up.send_signal(number)
+        assert up.wait(60) == 130
+    wait_until(lambda: {process.pid for process in find_processes(process_project)} == before)
+    assert directory.exists() != is_new
+    assert is_new or backend.pid("asyncio_streams") in before
 
 
 def test_a_pid_of_somebody_else_is_left_alone(backend: Processes) -> None:

@@ -1,0 +1,215 @@
+"""`lab doctor`: what it finds good, what it finds wanting, and whether the lab can run at all."""
+
+import os
+import resource
+import shutil
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lab import doctor
+from lab.doctor import Finding, can_run
+from lab.engine import EngineStatus, Problem
+
+# Every part is there, in versions that were tested.
+WELL = {
+    "reachable": True,
+    "client_version": "28.2.2",
+    "server_version": "20.10.24+dfsg1",
+    "compose_version": "2.26.1-4",
+    "buildx_version": "0.13.1",
+    "base_image": "sha256:1",
+    "storage_driver": "overlay2",
+    "cgroup_version": "2",
+    "cgroup_driver": "systemd",
+    "nofile_limit": None,
+    "problems": (),
+}
+
+
+def examine(**changes: object) -> dict[str, Finding]:
+    found = list(doctor._examine_docker(EngineStatus(**{**WELL, **changes})))  # type: ignore[arg-type]
+    return {finding.part: finding for finding in found}
+
+
+def test_docker_is_fine() -> None:
+    found = examine()
+    assert list(found) == ["client", "engine", "compose", "buildx", "base image", "cgroups"]
+    assert all(finding.good for finding in found.values())
+    assert found["engine"].what == "20.10.24+dfsg1 (tested: 20.10 to 28)"
+    assert found["cgroups"].what == "version 2, driver systemd, storage overlay2"
+    assert can_run(found.values())
+
+
+@pytest.mark.parametrize("part", ["client", "engine", "compose", "buildx"])
+def test_missing_part_is_found_with_its_mend(part: str) -> None:
+    found = examine(problems=(Problem(part, f"no {part}", "run `make engine` as root"),))
+    assert [name for name, finding in found.items() if not finding.good] == [part]
+    assert found[part] == Finding(part, False, f"no {part}", "run `make engine` as root", "docker")
+    # Models as processes need no Docker.
+    assert can_run(found.values())
+    assert not can_run([*found.values(), Finding("fork", False, "none", "a Unix", "process")])
+
+
+def test_missing_base_image_hinders_nothing() -> None:
+    found = examine(problems=(Problem("base_image", "no image", "run `python3 -m lab.engine base`"),))
+    assert found["base image"] == Finding(
+        "base image", False, "no image", "`lab up` does, or run `python3 -m lab.engine base`"
+    )
+    assert can_run([*found.values(), Finding("fork", False, "none", "a Unix", "process")])
+
+
+@pytest.mark.parametrize(
+    ("version", "driver", "good"), [("1", "cgroupfs", True), ("2", "none", False), (None, "cgroupfs", False)]
+)
+def test_engine_that_enforces_no_limits(version: str | None, driver: str, good: bool) -> None:
+    assert examine(cgroup_version=version, cgroup_driver=driver)["cgroups"].good == good
+
+
+def test_engine_that_is_away_has_no_cgroups() -> None:
+    away = Problem("engine", "Cannot connect", "run `make engine` as root")
+    assert "cgroups" not in examine(reachable=False, cgroup_version=None, problems=(away,))
+
+
+@pytest.mark.parametrize(
+    ("part", "version", "good"),
+    [
+        ("engine", "20.10.24+dfsg1", True),
+        ("engine", "20.9.1", False),
+        ("engine", "19.03.15", False),
+        ("engine", "24.0.7", True),
+        ("engine", "28.5.2", True),
+        ("engine", "29.0.0", False),
+        ("compose", "v2.26.0", True),
+        ("compose", "2.40.3-desktop.1", True),
+        ("compose", "2.25.9", False),
+        ("compose", "2.41.0", False),
+        ("compose", "5.0.0", False),
+        ("buildx", "0.13.1", True),
+        ("buildx", "v0.29.1", True),
+        ("buildx", "0.12.0", False),
+        ("buildx", "0.30.0", False),
+        ("engine", "dev", False),
+    ],
+)
+def test_tested_range_is_named(part: str, version: str, good: bool) -> None:
+    """Outside of it the lab may run as well."""
+    versions = {"server_version" if part == "engine" else f"{part}_version": version}
+    found = examine(**versions)[part]
+    oldest, newest = doctor.TESTED[part]
+    assert found.good == good
+    assert f"tested: {oldest} to {newest}" in found.what
+    assert version in found.what
+    assert ("`make test`" in found.mend) != good
+    assert found.needed_for == ""
+
+
+def need(part: str, needed_for: str, good: bool = False) -> Finding:
+    return Finding(part, good, "", "", needed_for)
+
+
+@pytest.mark.parametrize(
+    ("findings", "able"),
+    [
+        ([], True),
+        ([need("a", "")], True),
+        ([need("a", "both")], False),
+        ([need("a", "both", good=True)], True),
+        ([need("a", "docker")], True),
+        ([need("a", "process")], True),
+        ([need("a", "docker"), need("b", "process")], False),
+        ([need("a", "docker", good=True), need("b", "process")], True),
+        ([need("a", "docker"), need("b", "process", good=True), need("c", "")], True),
+    ],
+)
+def test_lab_can_run_on_one_backend_or_the_other(findings: list[Finding], able: bool) -> None:
+    assert can_run(findings) == able
+
+
+def by_part(found: list[Finding]) -> dict[str, Finding]:
+    return {finding.part: finding for finding in found}
+
+
+@pytest.mark.parametrize(
+    ("limits", "good"), [((1024, 8192), True), ((1024, 8191), False), ((1024, -1), True), ((8192, 8192), True)]
+)
+def test_open_files(monkeypatch: pytest.MonkeyPatch, limits: tuple[int, int], good: bool) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits)
+    found = by_part(list(doctor._examine_processes()))["open files"]
+    assert (found.good, found.what, found.needed_for) == (good, f"{limits[0]}, up to {limits[1]}", "")
+
+
+@pytest.mark.parametrize(("cores", "good"), [({0}, False), ({3, 5}, True)])
+def test_cores(monkeypatch: pytest.MonkeyPatch, cores: set[int], good: bool) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: cores)
+    found = by_part(list(doctor._examine_processes()))["cores"]
+    assert (found.good, found.what) == (good, str(len(cores)))
+
+
+def test_what_processes_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = by_part(list(doctor._examine_processes()))
+    assert {part for part, finding in found.items() if finding.needed_for == "process"} == {
+        "fork",
+        "unix sockets",
+        "loopback",
+    }
+    assert all(found[part].good for part in ("fork", "unix sockets", "loopback"))
+    monkeypatch.delattr(os, "fork")
+    monkeypatch.setattr(socket.socket, "bind", refuse)
+    monkeypatch.setattr(socket, "create_server", refuse)
+    found = by_part(list(doctor._examine_processes()))
+    for part in ("fork", "unix sockets", "loopback"):
+        assert not found[part].good
+        assert found[part].mend
+    assert found["loopback"].what == "refused here"
+    assert not can_run([*found.values(), need("engine", "docker")])
+
+
+def refuse(*_: object, **__: object) -> None:
+    raise OSError("refused here")
+
+
+def test_port_of_the_web_ui(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        monkeypatch.setenv("LAB_UI_PORT", str(port))
+        taken = by_part(list(doctor._examine_tools()))[f"port {port}"]
+    free = by_part(list(doctor._examine_tools()))[f"port {port}"]
+    assert (taken.good, free.good) == (False, True)
+    assert "LAB_UI_PORT" in taken.mend
+
+
+def test_tools(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda tool: "/x/perf" if tool == "perf" else None)
+    found = by_part(list(doctor._examine_tools()))
+    assert (found["perf"].good, found["perf"].what) == (True, "/x/perf")
+    assert not found["redis-cli"].good
+    assert found["redis-cli"].mend == "apt-get install redis-tools"
+
+
+@pytest.fixture
+def compose_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
+    path = tmp_path / "compose.yaml"
+    monkeypatch.setattr("lab.catalogue.COMPOSE_FILE", path)
+    return lambda text: path.write_text(text) and None
+
+
+def test_project(compose_file: Callable[[str], None]) -> None:
+    labels = "lab.model: mine, lab.family: f, lab.summary: s"
+    compose_file(f"services: {{mine: {{image: x, labels: {{{labels}, lab.extra: no_such_library}}}}}}\n")
+    found = by_part(list(doctor._examine_project()))
+    assert found["catalogue"] == Finding("catalogue", True, "1 models")
+    assert not found["library no_such_library"].good
+    assert can_run(found.values())
+    compose_file("services: [")
+    found = by_part(list(doctor._examine_project()))
+    assert not found["catalogue"].good
+    assert not can_run(found.values())
+
+
+def test_python_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.sys, "version_info", (3, 10, 9))
+    found = by_part(list(doctor._examine_project()))["python"]
+    assert (found.good, found.what, found.needed_for) == (False, "3.10.9", "both")

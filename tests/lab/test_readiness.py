@@ -1,0 +1,110 @@
+"""Ready means that a protocol exchange was answered, and not with an error."""
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+
+import pytest
+
+from lab import readiness
+from lab.readiness import Outcome, choose_targets, wait_ready
+
+LOADING = b"-LOADING the dataset is being read\r\n"
+PONG = b"+PONG\r\n"
+
+Stub = Callable[..., str]
+
+
+@pytest.fixture
+def stub() -> Iterator[Stub]:
+    """Start a server that gives each of its answers to one connection, and the last of them to all that follow."""
+    with ExitStack() as stack:
+
+        def start(*answers: bytes) -> str:
+            listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            left = list(answers)
+
+            def serve() -> None:
+                with suppress(OSError):
+                    while True:
+                        link, _ = listener.accept()
+                        with link:
+                            link.recv(100)
+                            link.sendall(left.pop(0) if len(left) > 1 else left[0])
+
+            thread = threading.Thread(target=serve)
+            thread.start()
+            stack.callback(thread.join)
+            stack.callback(lambda: listener.shutdown(socket.SHUT_RDWR))
+            return f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+
+        yield start
+
+
+def nowhere() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def test_server_that_answers_with_an_error_is_not_ready(stub: Stub) -> None:
+    address = stub(LOADING)
+    (outcome,) = wait_ready([("mine", "command", address)], 0.5)
+    assert (outcome.model, outcome.ready, outcome.seconds) == ("mine", False, 0.5)
+    assert outcome.error == f"{address}: LOADING the dataset is being read"
+
+
+def test_server_gets_ready_when_its_errors_end(stub: Stub) -> None:
+    (outcome,) = wait_ready([("mine", "command", stub(LOADING, LOADING, PONG))], 30)
+    assert (outcome.ready, outcome.error) == (True, None)
+
+
+def test_every_target_of_a_model_has_to_answer(stub: Stub) -> None:
+    good, silent = stub(PONG), nowhere()
+    told: list[Outcome] = []
+    outcomes = wait_ready(
+        [("both", "command", good), ("one", "command", good), ("both", "command", silent)], 0.5, on_outcome=told.append
+    )
+    assert [(outcome.model, outcome.ready) for outcome in outcomes] == [("both", False), ("one", True)]
+    assert "refused" in (outcomes[0].error or "")
+    assert [outcome.model for outcome in told] == ["one", "both"]
+
+
+def test_one_service_is_asked_over_tcp_and_one_over_unix_sockets() -> None:
+    listeners = [
+        ("a", "discard", "tcp://a:9"),
+        ("a", "greet", "tcp://a:1234"),
+        ("a", "command", "udp://a:6379"),
+        ("a", "command", "tcp://a:6379"),
+        ("a", "echo", "tcp://a:7"),
+        ("a", "chargen", "unix:///a/chargen.sock"),
+        ("a", "echo", "unix:///a/echo.sock"),
+        ("b", "discard", "tcp://b:9"),
+        ("b", "chargen", "tcp://b:19"),
+        ("c", "echo", "tls://c:7007"),
+    ]
+    assert choose_targets(listeners) == [
+        ("a", "command", "tcp://a:6379"),
+        ("a", "echo", "unix:///a/echo.sock"),
+        ("b", "chargen", "tcp://b:19"),
+    ]
+
+
+@pytest.mark.parametrize(("answer", "code"), [(PONG, 0), (LOADING, 1)], ids=["ready", "an error"])
+def test_exit_code(stub: Stub, capsys: pytest.CaptureFixture[str], answer: bytes, code: int) -> None:
+    request = {"timeout": 30 if code == 0 else 0.3, "targets": [["mine", "command", stub(answer)]]}
+    assert readiness.main([json.dumps(request)]) == code
+    (line,) = capsys.readouterr().out.splitlines()
+    assert (json.loads(line)["model"], json.loads(line)["ready"]) == ("mine", code == 0)
+
+
+@pytest.mark.parametrize("words", [[], ["{}"], ["no JSON"], ['{"timeout": 1, "targets": [["a"]]}']])
+def test_wrong_request_is_exit_code_2(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    assert readiness.main(words) == 2
+    assert capsys.readouterr().err.startswith("usage: ")
+
+
+def test_nothing_asked_is_ready(capsys: pytest.CaptureFixture[str]) -> None:
+    assert readiness.main(['{"timeout": 0.2, "targets": []}']) == 0
+    assert capsys.readouterr().out == ""
