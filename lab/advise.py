@@ -120,7 +120,7 @@ def read_slo(text: str | None) -> tuple[float, float | None]:
         return 0.99, None
     found = Threshold.parse(text, option="--slo")
     share = found.share
-    if share is None or found.comparison not in ("<", "<="):
+    if share is None or share == 1 or found.comparison not in ("<", "<="):
         raise LabError(
             f"--slo {text!r}: what can be foretold is a percentile that stays below a time, as in 'p99 < 50ms'"
         )

@@ -1,15 +1,21 @@
-"""Conditions that make a load test fail: `p99 > 5ms`, `failures > 0.1%`, `rate < 10k`, `rate < 99%`.
+"""Conditions that make a load test fail: `p99 > 5ms`, `failures > 10`, `failures > 0.1%`, `rate < 10k`, `rate < 99%`.
+
+A number without a unit is a count, and one with % a share. A condition that can never be true, or never be false, is
+refused: it would be a gate that is always open, or always shut.
 
 In an open loop times count from when a request was due; `service.p99` is the one from its sending.
 """
 
+import math
 import operator
 import re
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from decimal import Decimal
 
 from lab.errors import LabError
-from lab.measurement import PERCENTILES, Measurement, percentile
+from lab.measurement import Measurement, percentile
 
 _COMPARE: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
@@ -19,31 +25,96 @@ _COMPARE: dict[str, Callable[[float, float], bool]] = {
 }
 # Microseconds of each unit.
 TIMES = {"us": 1.0, "µs": 1.0, "μs": 1.0, "ms": 1e3, "s": 1e6}  # both of Unicode's micro signs, as people type them
-_RATIOS = {"": 1.0, "%": 0.01}
 _RATES = {"": 1.0, "/s": 1.0, "k": 1e3, "k/s": 1e3}
+_COUNTS = {"": 1.0}
+_SHARES = {"%": 0.01}
+
+_UNLIMITED = sys.float_info.max
+# The generator looks for time-outs now and then, so one can be found, and counted, a little late.
+_LATE_TIMEOUT = 1.2
 
 _Read = Callable[[Measurement], float | None]
 
 
-def _times(share: float) -> tuple[_Read, _Read]:
-    return lambda found: found.percentile(share), lambda found: percentile(found.service or found.histogram, share)
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """What can be compared.
+
+    Args:
+        read: finds it in a measurement; None if it was not measured.
+        units: by name, what the number is multiplied by.
+        example: a limit, for messages.
+        lowest, why_not_lower: the smallest value that it can have, and why none is smaller.
+        highest, why_not_higher: the largest, likewise.
+        is_count: only whole numbers make sense.
+        needs_open_loop, needs_datagrams: only such a load has it.
+    """
+
+    read: _Read
+    units: dict[str, float]
+    example: str
+    lowest: float = 0.0
+    why_not_lower: str = "it is never below 0"
+    highest: float = _UNLIMITED
+    why_not_higher: str = "no number is as large as that"
+    is_count: bool = False
+    needs_open_loop: bool = False
+    needs_datagrams: bool = False
 
 
-_PERCENTILES = {name.removesuffix("_us"): _times(share) for name, share in PERCENTILES.items()}
+def _time(read: _Read) -> Metric:
+    return Metric(read, TIMES, "5ms", sys.float_info.min, "every exchange takes more time than none")
 
-# What can be compared, where it is found, and its units. A rate in per cent is a metric of its own: of what was asked.
-_OF_ASKED = "rate of what was asked"
-_METRICS: dict[str, tuple[_Read, dict[str, float], str]] = {
-    **{name: (read, TIMES, "5ms") for name, (read, _) in _PERCENTILES.items()},
-    **{f"service.{name}": (read, TIMES, "5ms") for name, (_, read) in _PERCENTILES.items()},
-    "max": (lambda found: found.max_us, TIMES, "5ms"),
-    "failures": (lambda found: found.failure_ratio, _RATIOS, "0.1%"),
-    "late": (lambda found: found.ratio(found.late), _RATIOS, "0.1%"),
-    "dropped": (lambda found: found.ratio(found.dropped), _RATIOS, "0.1%"),
-    "lost": (lambda found: found.loss_ratio, _RATIOS, "0.1%"),
-    "rate": (lambda found: found.rate, _RATES, "10k"),
-    _OF_ASKED: (lambda found: found.rate_ratio, _RATIOS, "99%"),
+
+def _share(read: _Read, example: str = "0.1%", why: str = "a share is at most 100%") -> Metric:
+    return Metric(read, _SHARES, example, highest=1.0, why_not_higher=why)
+
+
+def _count(read: Callable[[Measurement], int], share: _Read) -> Metric:
+    """A count, which is known where its share is: of no exchange at all nothing is known."""
+    return Metric(lambda found: None if share(found) is None else read(found), _COUNTS, "10", is_count=True)
+
+
+def _open(metric: Metric) -> Metric:
+    return replace(metric, needs_open_loop=True)
+
+
+def _datagrams(metric: Metric) -> Metric:
+    return replace(metric, needs_datagrams=True)
+
+
+def _late(found: Measurement) -> float | None:
+    return found.ratio(found.late)
+
+
+def _dropped(found: Measurement) -> float | None:
+    return found.ratio(found.dropped)
+
+
+def _failures(found: Measurement) -> float | None:
+    return found.failure_ratio
+
+
+def _lost(found: Measurement) -> float | None:
+    return found.loss_ratio
+
+
+# By name and, for what is either a count or a share, by the unit of a share.
+_METRICS: dict[tuple[str, str], Metric] = {
+    ("max", ""): _time(lambda found: found.max_us),
+    ("failures", ""): _count(lambda found: found.failed, _failures),
+    ("failures", "%"): _share(_failures),
+    ("late", ""): _open(_count(lambda found: found.late, _late)),
+    ("late", "%"): _open(_share(_late)),
+    ("dropped", ""): _open(_count(lambda found: found.dropped, _dropped)),
+    ("dropped", "%"): _open(_share(_dropped)),
+    ("lost", ""): _datagrams(_count(lambda found: found.lost, _lost)),
+    ("lost", "%"): _datagrams(_share(_lost)),
+    ("rate", ""): Metric(lambda found: found.rate, _RATES, "10k"),
+    ("rate", "%"): _open(_share(lambda found: found.rate_ratio, "99%", "no more can be answered than was asked")),
 }
+_KNOWN = ("p50 or any other percentile", "service.p50", *dict.fromkeys(name for name, _ in _METRICS))
+_PERCENTILE = re.compile(r"(service\.)?p([0-9]+(?:\.[0-9]+)?)")
 _EXPRESSION = re.compile(r"\s*([a-z0-9.]+)\s*(>=|<=|>|<)\s*([0-9]+(?:\.[0-9]+)?)\s*([^\s0-9.]*)\s*")
 
 
@@ -53,13 +124,15 @@ class Threshold:
 
     Args:
         text: as it was given.
-        metric: what is compared: a key of the table above.
+        name: what is compared, as it was given.
+        metric: where that is found.
         comparison: one of > >= < <=.
-        limit: in microseconds, as a ratio, or in requests per second.
+        limit: in microseconds, as a count, as a ratio, or in requests per second.
     """
 
     text: str
-    metric: str
+    name: str
+    metric: Metric
     comparison: str
     limit: float
 
@@ -71,34 +144,95 @@ class Threshold:
             option: where it was given, for the message.
 
         Raises:
-            LabError: what is wrong with it, in one line.
+            LabError: what is wrong with it, in one line; also of a condition that is always true, or never.
         """
         match = _EXPRESSION.fullmatch(text)
         if match is None:
             raise LabError(f"{option} {text!r}: not of the form 'p99 > 5ms'")
-        metric, comparison, number, unit = match.groups()
-        if (metric, unit) == ("rate", "%"):
-            metric = _OF_ASKED
-        if metric not in _METRICS:
-            known = ", ".join(name for name in _METRICS if name != _OF_ASKED)
-            raise LabError(f"{option} {text!r}: {metric!r} is not measured; known: {known}")
-        _, units, example = _METRICS[metric]
-        if unit not in units:
-            wanted = ", ".join(name or "no unit" for name in units if name != "μs")
-            raise LabError(f"{option} {text!r}: {metric} takes {wanted}, as in '{metric} {comparison} {example}'")
-        return cls(text.strip(), metric, comparison, float(number) * units[unit])
+        name, comparison, number, unit = match.groups()
+        metric = _find_metric(name, unit)
+        if metric is None:
+            raise LabError(f"{option} {text!r}: {name!r} is not measured; known: {', '.join(_KNOWN)}")
+        if unit not in metric.units:
+            units = [each or "no unit" for each in metric.units if each != "μs"]
+            units += ["%"] if (name, "%") in _METRICS else []
+            raise LabError(
+                f"{option} {text!r}: {name} takes {', '.join(units)}, as in '{name} {comparison} {metric.example}'"
+            )
+        limit = float(number) * metric.units[unit]
+        if metric.is_count and not float(number).is_integer():
+            raise LabError(
+                f"{option} {text!r}: a number without a unit is a count of {name}, which is whole; "
+                f"a share takes %, as in '{name} {comparison} 0.1%'"
+            )
+        found = cls(text.strip(), name, metric, comparison, limit)
+        if reason := found.find_constant(metric.highest, metric.why_not_higher):
+            raise LabError(f"{option} {text!r}: {reason}")
+        return found
 
     @property
     def share(self) -> float | None:
         """Of the exchanges, that which a percentile speaks of; None if it is about something else."""
-        return PERCENTILES.get(f"{self.metric}_us")
+        match = _PERCENTILE.fullmatch(self.name)
+        return None if match is None or match[1] else _read_share(match[2])
 
-    @property
-    def needs_open_loop(self) -> bool:
-        """Whether only an open loop has what is compared."""
-        return self.metric in (_OF_ASKED, "late", "dropped")
+    def find_misfit(
+        self, *, open_loop: bool, datagrams: bool, timeout: float = _UNLIMITED, rate: float = _UNLIMITED
+    ) -> str | None:
+        """Why a load cannot have what is compared, or can have only values that make the condition constant.
+
+        Args:
+            open_loop, datagrams: the kind of load.
+            timeout: seconds after which an exchange has failed.
+            rate: the most requests per second that are asked for.
+
+        Returns:
+            The reason; None if the condition can be true and false.
+        """
+        if self.metric.needs_open_loop and not open_loop:
+            return "needs an open loop"
+        if self.metric.needs_datagrams and not datagrams:
+            return "needs datagrams: over a stream nothing is lost, it fails"
+        if self.metric is _METRICS["rate", ""]:
+            return self.find_constant(min(rate, _UNLIMITED), f"no more than {rate:g} requests/s are asked for")
+        # In an open loop a time counts from when a request was due, and it may wait for its connection.
+        if self.metric.units is TIMES and (not open_loop or self.name == "max" or self.name.startswith("service.")):
+            longest = min(timeout * 1e6 * _LATE_TIMEOUT, _UNLIMITED)
+            return self.find_constant(longest, f"an exchange has failed after {timeout:g} s (--timeout)")
+        return None
+
+    def find_constant(self, highest: float, why: str) -> str | None:
+        """Why the condition has the same answer for every value up to the highest; None if it has not.
+
+        Args:
+            why: the reason why no value is higher.
+        """
+        compare = _COMPARE[self.comparison]
+        # The answer changes at most once on the way from one end to the other.
+        first, last = compare(self.metric.lowest, self.limit), compare(highest, self.limit)
+        if first != last:
+            return None
+        reason = why if self.limit else self.metric.why_not_lower
+        return f"it cannot be {'false' if first else 'true'}: {reason}"
 
     def is_tripped_by(self, found: Measurement) -> bool:
         """Whether a measurement fulfils the condition. What was not measured does: it never passes."""
-        value = _METRICS[self.metric][0](found)
-        return value is None or _COMPARE[self.comparison](value, self.limit)
+        value = self.metric.read(found)
+        return value is None or math.isnan(value) or _COMPARE[self.comparison](value, self.limit)
+
+
+def _find_metric(name: str, unit: str) -> Metric | None:
+    """What a name means with this unit; with a unit that it does not take, what it means otherwise."""
+    if match := _PERCENTILE.fullmatch(name):
+        share = _read_share(match[2])
+        if not 0 < share <= 1:
+            return None
+        if match[1]:
+            return _time(lambda found: percentile(found.service or found.histogram, share))
+        return _time(lambda found: found.percentile(share))
+    return _METRICS.get((name, unit)) or _METRICS.get((name, ""))
+
+
+def _read_share(text: str) -> float:
+    """`99.9` as 0.999, which a division of floats would miss by a little, and then by a rank."""
+    return float(Decimal(text) / 100)
