@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
+from lab import interrupts
 from lab.backends import Backend, Completed
 from lab.catalogue import ROOT
 from lab.check_plugin import MARK
@@ -100,11 +101,9 @@ def check_models(backend: Backend, models: Sequence[str], *, progress: bool) -> 
     if absent := [model for model in models if model not in running]:
         if running:
             raise LabError(f"{', '.join(absent)} not running: `lab up {' '.join(absent)}` starts what is missing")
-        try:
+        with interrupts.sure(backend.down):
             backend.up(models)
             return check_models(backend, models, progress=progress)
-        finally:
-            backend.down()
     if progress:
         print(f"lab: checking {', '.join(models)} ...", file=sys.stderr, flush=True)
     rows = []

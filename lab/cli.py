@@ -4,11 +4,13 @@ Each command imports what it needs when it is called: `lab --help` must be there
 """
 
 import contextlib
+import errno
 import importlib
 import json
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,13 +19,20 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from lab import interrupts, output
 from lab.errors import LabError
 
 if TYPE_CHECKING:
     from lab.backends import Backend, ModelState
     from lab.catalogue import Catalogue
 
-HELD, DID_NOT_HOLD, COULD_NOT_RUN = 0, 1, 2
+HELD, DID_NOT_HOLD, COULD_NOT_RUN, INTERRUPTED = 0, 1, 2, 130
+
+# What a machine may refuse at any time; the line that says it needs no stack trace.
+_OF_THE_MACHINE = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
+    *(errno.EACCES, errno.EPERM, errno.ENOTDIR),
+}
 
 
 @dataclass
@@ -71,6 +80,13 @@ class InOrder(click.Group):
         """Called by click."""
         return list(self.commands)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Called by click, which would take a broken pipe for one of our output, and exit with 1 without a word."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise LabError("a process that this command was talking to has ended") from error
+
 
 @click.group(cls=InOrder, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--project", metavar="NAME", envvar="LAB_PROJECT", help="Keeps labs apart; several run side by side.")
@@ -94,6 +110,9 @@ def cli(ctx: click.Context, project: str | None, backend_name: str | None, file:
 
     Exit codes: 0 what was asked about held, 1 it did not, 2 it could not be asked.
     """
+    # click takes an empty variable for none. But a script whose own variable is unset means a lab, and not this one.
+    if project == "" or (project is None and os.environ.get("LAB_PROJECT") == ""):
+        raise LabError("--project (LAB_PROJECT) is empty: name a project, or leave it out for the default one")
     ctx.obj = Lab(project, backend_name, file)
     # For the commands that open a backend of their own, and for the processes that those start.
     for variable, value in (("LAB_PROJECT", project), ("LAB_BACKEND", backend_name)):
@@ -138,7 +157,8 @@ def down(lab: Lab) -> None:
     """Take the lab down; nothing of it is left."""
     from lab.backends import take_down
 
-    take_down(lab.backend_name, lab.project, lab.catalogue)
+    with interrupts.sure(lambda: take_down(lab.backend_name, lab.project, lab.catalogue)):
+        pass
 
 
 @cli.command()
@@ -197,7 +217,11 @@ def call(lab: Lab, model: str, service: str, arguments: tuple[str, ...], transpo
         offered = [item.transport for item in listeners if item.service == service]
         raise LabError(f"{model} does not speak {service} over {transport}; it does over {', '.join(offered)}")
     command = ["python", "-m", "lab.client", "--timeout", str(timeout), service, address, *arguments]
-    sys.exit(lab.backend.run(command).returncode)
+    # Its output goes through ours, which can be printed anywhere.
+    done = lab.backend.run(command, capture=True)
+    click.echo(done.stdout, nl=False)
+    click.echo(done.stderr, nl=False, err=True)
+    sys.exit(done.returncode)
 
 
 @cli.command()
@@ -250,7 +274,8 @@ def shell(lab: Lab, model: str | None, command: str | None) -> None:
 
     if model:
         lab.catalogue.select([model])
-    sys.exit(open_shell(lab.backend, model, command))
+    code = open_shell(lab.backend, model, command)
+    sys.exit(128 - code if code < 0 else code)  # ended by a signal: as shells say it
 
 
 @cli.command()
@@ -373,30 +398,45 @@ def _show_state(state: "ModelState") -> str:
     return state.state if state.exit_code is None else f"{state.state} ({state.exit_code})"
 
 
-def _interrupt(number: int, frame: object) -> NoReturn:
-    raise KeyboardInterrupt
-
-
 def main() -> NoReturn:
     """Run the command line; an error of ours is one line on stderr and exit code 2."""
-    # Whoever ends the lab politely gets the same clean-up as from Ctrl-C.
-    signal.signal(signal.SIGTERM, _interrupt)
+    output.install()
+    interrupts.install()
+    code = _run()
+    interrupts.end()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    sys.exit(code)
+
+
+def _run() -> int:
+    """The exit code of the command that was asked for; what went wrong has been said."""
     try:
         code = cli.main(prog_name="lab", standalone_mode=False)
+    except SystemExit as end:
+        code = end.code
     except LabError as error:
         click.echo(f"lab: {error}", err=True)
-        code = COULD_NOT_RUN
-    except click.Abort:
+        return COULD_NOT_RUN
+    except (click.Abort, KeyboardInterrupt):
         click.echo("lab: interrupted", err=True)
-        code = 130
+        for problem in interrupts.settle():
+            click.echo(f"lab: {problem}", err=True)
+        return INTERRUPTED
     except click.ClickException as error:
         error.show()
-        code = COULD_NOT_RUN
-    except BrokenPipeError:
-        # Whoever read our output has had enough. Nothing more may be written to it, not even when Python exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = HELD
-    sys.exit(code if isinstance(code, int) else HELD)
+        return COULD_NOT_RUN
+    except OSError as error:
+        if error.errno not in _OF_THE_MACHINE or not error.filename:
+            traceback.print_exc()
+        click.echo(f"lab: {error.filename or 'the system refused something'}: {error.strerror or error}", err=True)
+        return COULD_NOT_RUN
+    except Exception as error:
+        # A fault of the lab's own: 1 would say that what was asked about did not hold.
+        traceback.print_exc()
+        click.echo(f"lab: a fault of the lab itself ({type(error).__name__}): please report it", err=True)
+        return COULD_NOT_RUN
+    return code if isinstance(code, int) else HELD
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import hiredis
 
+from lab import output
 from lab.errors import ClientError, LabError, NoAnswerError, UnreachableError, WrongAnswerError
 from services.protocol import DATAGRAM_SIZE, SERVICES, Address, AddressError, Transport, is_offered
 from services.protocol.chargen import LINES
@@ -437,4 +438,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    output.install()
     sys.exit(main())

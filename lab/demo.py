@@ -6,7 +6,6 @@ page, take everything down: also when something fails, and on Ctrl-C.
 
 import contextlib
 import json
-import signal
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
+from lab import interrupts
 from lab.backends import Backend, choose_models, open_backend
 from lab.catalogue import PEER, PEERS, ROOT, Model
 from lab.environment import describe_environment, describe_servers
@@ -29,7 +29,7 @@ from lab.load import SECONDS, split_names
 from lab.measurement import Measurement, measure, measure_together
 from lab.report import page
 from lab.report.terminal import make_table, open_console
-from lab.store import LATEST, RESULTS, point
+from lab.store import LATEST, RESULTS, make_folder, point, tolerated
 from lab.workloads import SESSION
 
 if TYPE_CHECKING:
@@ -96,13 +96,14 @@ def demo(lab: "Lab", models: str, seconds: float, out: Path) -> None:
     profiles = [PEERS] if backend.name == "docker" and PEERS in lab.catalogue.profiles and not models else []
     found = Demo(choose_models(backend, split_names(models), profiles))
     steps = Steps(Console(stderr=True, highlight=False))
-    try:
+
+    def take_down() -> None:
+        with steps.step("taking the lab down"):
+            backend.down()
+
+    with interrupts.sure(take_down):
         run(backend, found, steps, seconds=seconds)
         environment = describe(backend, found)
-    finally:
-        with _undisturbed(), steps.step("taking the lab down"):
-            backend.down()
-    folder = write(out, found, environment)
     console = open_console()
     if found.measurements:
         console.print(make_table(found.measurements, summaries=True, waits=found.waits))
@@ -113,11 +114,12 @@ def demo(lab: "Lab", models: str, seconds: float, out: Path) -> None:
             "≥: a lower bound. Not the server was the limit, but the load generator or the machine.", style="dim"
         )
     console.print(CAPTIONS[0], style="dim", markup=False)
-    console.print(
-        f"\n{time.monotonic() - started:.0f} s in all. As a page, with the reason for each verdict and how to read it:"
-    )
-    # Not through rich, which would break a long path into two lines.
-    click.echo(f"  {_show_path(folder / 'index.html')}")
+    console.print(f"\n{time.monotonic() - started:.0f} s in all.")
+    with tolerated(lambda line: click.echo(line, err=True)):
+        folder = write(out, found, environment)
+        click.echo("As a page, with the reason for each verdict and how to read it:")
+        # Not through rich, which would break a long path into two lines.
+        click.echo(f"  {_show_path(folder / 'index.html')}")
     sys.exit(1 if found.missing or any(item.failures for item in found.measurements) else 0)
 
 
@@ -254,8 +256,7 @@ def write(out: Path, found: Demo, environment: Mapping[str, str | None]) -> Path
     Returns:
         The folder of this run. `latest` beside it points there.
     """
-    folder = out / datetime.now(UTC).strftime("%Y-%m-%dT%H%M%SZ")
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(out, datetime.now(UTC).strftime("%Y-%m-%dT%H%M%SZ"))
     data = {
         "environment": environment,
         "captions": CAPTIONS,
@@ -291,14 +292,3 @@ def _make_title(models: Sequence[Model]) -> str:
 def _show_path(path: Path) -> str:
     """As short as it can be given to a browser from here."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
-
-
-@contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Ignore signals to stop while the lab is taken down: that is what they ask for."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

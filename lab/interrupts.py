@@ -1,21 +1,85 @@
-"""Ctrl-C and SIGTERM while something must be cleaned up: the first one ends the work, none ends the clean-up."""
+"""SIGINT, SIGTERM and SIGHUP: the first one ends a command, and no further one disturbs what it puts in order then."""
 
+import contextlib
+import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import NoReturn
 
-from lab.backends import Backend
+from lab.errors import LabError
 
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _HELD = (signal.SIGINT, signal.SIGTERM)
 
+# What has to be done before the process ends.
+_owed: list[Callable[[], object]] = []
 
-@contextmanager
+# What is being put in order now, from the outside in, and how to do it by hand.
+_under_way: list[tuple[str, str]] = []
+
+
+def install() -> None:
+    """Make the first of these signals a KeyboardInterrupt, and each further one a line on stderr.
+
+    One that is ignored, as SIGHUP by nohup and SIGINT by a shell's `&`, stays ignored.
+    """
+    for number in ENDING:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _end)
+
+
+@contextlib.contextmanager
+def sure(do: Callable[[], object]) -> Iterator[None]:
+    """Do something after a block, also where a signal interrupts the way from its end to the doing."""
+    _owed.append(do)
+    try:
+        yield
+    finally:
+        do()
+        _owed.remove(do)
+
+
+def settle() -> Iterator[LabError]:
+    """Do what `sure` has promised, after an interrupt: no further one can come between. Yields what failed."""
+    while _owed:
+        do = _owed.pop()
+        try:
+            do()
+        except LabError as error:
+            yield error
+
+
+@contextlib.contextmanager
+def uninterrupted(what: str, by_hand: str) -> Iterator[None]:
+    """Finish a clean-up, whatever signals come: each is answered with a line on stderr, and has no other effect.
+
+    Args:
+        what: is being done, for that line.
+        by_hand: the command that does it, should somebody end the process by force.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python hands signals to the main thread alone
+        return
+    before = {number: signal.getsignal(number) for number in ENDING}
+    _under_way.append((what, by_hand))
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, _say)
+    try:
+        yield
+    finally:
+        _under_way.pop()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
 def signals_held() -> Iterator[None]:
-    """Let SIGINT and SIGTERM wait for the end of a block.
+    """Let SIGINT and SIGTERM wait for the end of a block, in the main thread.
 
-    In the main thread. Children inherit it: a Ctrl-C, which goes to all of a terminal's foreground processes, ends none
-    of them half-way.
+    Children inherit it: a Ctrl-C, which goes to all of a terminal's foreground processes, ends none of them half-way.
     """
     came: list[int] = []
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
@@ -31,51 +95,32 @@ def signals_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-class _Once:
-    """A handler that raises KeyboardInterrupt for the first signal and ignores the others."""
-
-    def __init__(self) -> None:
-        self._has_come = False
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        if not self._has_come:
-            self._has_come = True
-            raise KeyboardInterrupt
+def end() -> None:
+    """Ignore them for the rest of this process: Python gives handlers up before it ends, and the exit code is known."""
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)
 
 
-@contextmanager
-def interrupted_once() -> Iterator[None]:
-    """Raise KeyboardInterrupt for the first SIGINT or SIGTERM in a block and ignore all others, until the block ends.
+def are_held() -> bool:
+    """Whether signals have to wait now: a child then needs a process group of its own, which a Ctrl-C does not reach.
 
-    In the main thread. So no second Ctrl-C gets between the first one and the clean-up, which holds signals itself.
-    Inside another such block it is that one which counts.
+    A blocked signal would be inherited as such, but a program in Go, as Docker's client is, unblocks it.
     """
-    before = {number: signal.getsignal(number) for number in _HELD}
-    if any(isinstance(handler, _Once) for handler in before.values()):
-        yield
-        return
-    once = _Once()
-    for number, handler in before.items():
-        if handler is not signal.SIG_IGN:  # as a shell starts its background jobs
-            signal.signal(number, once)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return bool(_under_way) or signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
-@contextmanager
-def down_afterwards(backend: Backend) -> Iterator[None]:
-    """Take a lab down at the end of a block, whatever ends it; no signal cuts that short."""
-    with interrupted_once():
-        try:
-            try:
-                yield
-            finally:
-                with signals_held():
-                    backend.down()
-        except KeyboardInterrupt:
-            with signals_held():
-                backend.down()  # the signal may have come just before the first one began; twice is no error
-            raise
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    for each in ENDING:
+        if signal.getsignal(each) is not signal.SIG_IGN:
+            signal.signal(each, _say)
+    raise KeyboardInterrupt
+
+
+def _say(number: int, frame: FrameType | None) -> None:
+    line = "lab: ending; Ctrl-\\ ends it by force, and may leave something behind"
+    if _under_way:
+        what, by_hand = _under_way[-1]
+        line = f"lab: {what}, not done yet; Ctrl-\\ ends it by force, and then `{by_hand}` removes what is left"
+    # Not `print`: the signal may have come in the middle of one.
+    with contextlib.suppress(OSError):
+        os.write(2, f"{line}\n".encode())

@@ -1,6 +1,7 @@
 """`lab load`: drive the models, live in Locust's web UI or headless with a table and conditions."""
 
 import contextlib
+import io
 import json
 import math
 import os
@@ -25,6 +26,7 @@ from lab.generator import open_generator
 from lab.histogram import Histogram
 from lab.measurement import Measurement, arguments_for, encode_targets, find_scenario, measure
 from lab.report.terminal import make_table, open_console
+from lab.store import check_writable, tolerated, write_new
 from lab.thresholds import Threshold
 from lab.workloads import OPEN, OWN, SCENARIOS, Scenario, make_exchange
 from services.protocol import Transport
@@ -108,7 +110,7 @@ SECONDS = Seconds()
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
-    help="A folder to write into: the measurements as JSON, and their times as .hgrm.",
+    help="A folder to write into: the measurements as JSON, and their times as .hgrm. Nothing is overwritten.",
 )
 @click.option(
     "--workers",
@@ -173,32 +175,42 @@ def load(
         serve_ui(backend, chosen, [*arguments, "--timeout", f"{timeout:g}"], workers=workers)
         return
 
-    progress = Console(stderr=True, highlight=False)
-    measured = []
-    for model in chosen:
-        progress.print(f"{scenario}: {model.name}, {users} users, {duration:g} s", style="dim")
-        measured.append(
-            measure(
-                backend,
-                model,
-                scenario,
-                users=users,
-                seconds=duration,
-                warm_up=warm_up,
-                timeout=timeout,
-                rate=rate,
-                transport=transport,
-                payload=payload,
-                codec=text,
-                workers=workers,
-            )
-        )
     if out:
-        write_measurements(out, measured)
-    if as_json:
-        click.echo(json.dumps([item.as_json() for item in measured], indent=2))
-    else:
-        open_console().print(make_table(measured))
+        check_writable(out)
+    progress = Console(stderr=True, highlight=False)
+    measured: list[Measurement] = []
+    try:
+        for model in chosen:
+            progress.print(f"{scenario}: {model.name}, {users} users, {duration:g} s", style="dim")
+            measured.append(
+                measure(
+                    backend,
+                    model,
+                    scenario,
+                    users=users,
+                    seconds=duration,
+                    warm_up=warm_up,
+                    timeout=timeout,
+                    rate=rate,
+                    transport=transport,
+                    payload=payload,
+                    codec=text,
+                    workers=workers,
+                )
+            )
+    finally:
+        # Also where a later model could not be measured, or on Ctrl-C.
+        if measured:
+            if as_json:
+                click.echo(json.dumps([item.as_json() for item in measured], indent=2))
+            else:
+                open_console().print(make_table(measured))
+        if measured and out:
+            given = describe_changes(
+                found, users=users, rate=rate, transport=over, payload=payload, duration=duration, workers=workers
+            )
+            with tolerated(lambda line: click.echo(line, err=True)):
+                write_measurements(out, measured, given)
     tripped = list(find_tripped(measured, thresholds))
     for line in tripped:
         progress.print(line, style="red")
@@ -259,27 +271,49 @@ def keep_able(
     return [model for model in models if model.name in offered]
 
 
-def write_measurements(folder: Path, measurements: Sequence[Measurement]) -> None:
-    """Write measurements as JSON, and their times in the format of HdrHistogram's plotters.
+def describe_changes(
+    scenario: Scenario,
+    *,
+    users: int,
+    rate: float | None,
+    transport: Transport,
+    payload: int | None,
+    duration: float,
+    workers: int,
+) -> str:
+    """What a load has that is not the scenario's own, as a part of a file's name; empty if nothing."""
+    changes = {
+        transport.value: transport is not scenario.transport,
+        f"{users}users": users != scenario.users,
+        f"{rate or 0:g}rps": rate is not None and rate != scenario.rate,
+        f"{payload}bytes": payload is not None,
+        f"{duration:g}s": duration != scenario.duration,
+        f"{workers}workers": workers != 0,
+    }
+    return "".join(f"-{text}" for text, is_changed in changes.items() if is_changed)
+
+
+def write_measurements(folder: Path, measurements: Sequence[Measurement], changes: str = "") -> None:
+    """Write measurements as JSON, and their times in the format of HdrHistogram's plotters; nothing is overwritten.
+
+    Args:
+        changes: see `describe_changes`.
 
     Raises:
-        LabError: it cannot be written there.
+        StoreError: it cannot be written there.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for found in measurements:
-            name = f"{found.workload}-{found.model}"
-            (folder / f"{name}.json").write_text(json.dumps(found.as_json(), indent=1) + "\n", encoding="utf-8")
-            kinds = (
-                {"service": found.histogram}
-                if found.service is None
-                else {"intended": found.histogram, "service": found.service}
-            )
-            for kind, pairs in kinds.items():
-                with (folder / f"{name}-{kind}.hgrm").open("w", encoding="utf-8") as file:
-                    Histogram.from_pairs(pairs).write_hgrm(file)
-    except OSError as error:
-        raise LabError(f"--out: {error}") from None
+    for found in measurements:
+        kinds = (
+            {"service": found.histogram}
+            if found.service is None
+            else {"intended": found.histogram, "service": found.service}
+        )
+        texts = {".json": json.dumps(found.as_json(), indent=1) + "\n"}
+        for kind, pairs in kinds.items():
+            file = io.StringIO()
+            Histogram.from_pairs(pairs).write_hgrm(file)
+            texts[f"-{kind}.hgrm"] = file.getvalue()
+        write_new(folder, f"{found.workload}-{found.model}{changes}", texts)
 
 
 def choose(lab: "Lab", backend: "Backend", models: str) -> list[Model]:

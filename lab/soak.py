@@ -16,15 +16,15 @@ from typing import Any
 
 import click
 
+from lab import interrupts
 from lab.backends import Backend, Instrument, choose_speakers
 from lab.cli import COULD_NOT_RUN, DID_NOT_HOLD, HELD, Lab, show_table
 from lab.environment import describe_environment
 from lab.errors import LabError
 from lab.flatness import CONFIDENCE, FEWEST, Growth, Slope, after_warm_up, find_slope, judge_counts
-from lab.interrupts import down_afterwards
 from lab.measurement import encode_targets, open_meter
 from lab.meters import Meter
-from lab.store import RESULTS, Run
+from lab.store import RESULTS, Run, tolerated
 from lab.theory import Server
 
 NAME = "soak"
@@ -238,21 +238,23 @@ def soak(
     is_running = any(state.state == "running" for state in backend.state())
     seconds = hours * _HOUR if hours else minutes * 60
     progress = None if as_json else lambda line: click.echo(line, err=True)
-    with nullcontext() if is_running else down_afterwards(backend):
+    plan = {"models": chosen, "seconds": seconds, "every": every, "limit_bytes_per_hour": limit * MEGABYTE}
+    kept = Run.create(NAME, {"plan": plan, "environment": describe_environment(backend.name)}, root=out)
+    with nullcontext() if is_running else interrupts.sure(backend.down):
         backend.up(chosen)
-        plan = {"models": chosen, "seconds": seconds, "every": every, "limit_bytes_per_hour": limit * MEGABYTE}
-        kept = Run.create(NAME, {"plan": plan, "environment": describe_environment(backend.name)}, root=out)
         findings = run(backend, chosen, seconds=seconds, every=every, limit=limit * MEGABYTE, say=progress or str)
-    for finding in findings:
-        kept.keep(finding.model, finding.as_json())
-    kept.finish({"flat": all(finding.is_flat for finding in findings)})
     if as_json:
         click.echo(json.dumps([finding.as_json() for finding in findings], indent=2))
     else:
         columns = ["model", "memory, MB/h", "95 % interval", *COUNTS, "requests", "verdict"]
         show_table(columns, [_row(finding) for finding in findings])
         click.echo(_say_what_it_shows(findings, limit))
-        click.echo(f"kept in {kept.folder}")
+    with tolerated(lambda line: click.echo(line, err=True)):
+        for finding in findings:
+            kept.keep(finding.model, finding.as_json())
+        kept.finish({"flat": all(finding.is_flat for finding in findings)})
+        if not as_json:
+            click.echo(f"kept in {kept.folder}")
     sys.exit(exit_code(findings))
 
 

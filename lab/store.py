@@ -14,12 +14,14 @@ A file appears under its name when it is whole. So a run that was killed at any 
 import contextlib
 import errno
 import fcntl
+import itertools
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Self
 
 from lab.catalogue import ROOT
@@ -65,7 +67,7 @@ class Run:
         """
         started = datetime.now(UTC).strftime(_TIME)
         with _told(root / name):
-            folder = _make_new(root / name, started)
+            folder = make_folder(root / name, started)
         run = cls(folder, {"name": name, **facts})
         run._write(_RUN, {"schema": SCHEMA, **run.facts})
         with _told(folder):
@@ -215,16 +217,77 @@ def point(link: Path, target: str) -> None:
     part.replace(link)
 
 
-def _make_new(parent: Path, name: str) -> Path:
+def make_folder(parent: Path, name: str) -> Path:
     """A folder that did not exist before: two runs may begin in the same second."""
     parent.mkdir(parents=True, exist_ok=True)
-    number = 1
-    while True:
-        folder = parent / (name if number == 1 else f"{name}-{number}")
+    for folder in _number(parent, name):
         with contextlib.suppress(FileExistsError):
             folder.mkdir()
             return folder
-        number += 1
+    raise AssertionError  # numbers do not end
+
+
+def check_writable(folder: Path) -> None:
+    """See that files can be written to a folder, which is made if need be: before a result depends on it.
+
+    Raises:
+        StoreError: they cannot.
+    """
+    with _told(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+
+
+def write_new(folder: Path, stem: str, texts: Mapping[str, str]) -> Path:
+    """Write files that belong together: `stem` and an ending each; with a number where a file of this name exists.
+
+    Args:
+        texts: by ending.
+
+    Returns:
+        The path that they have in common.
+
+    Raises:
+        StoreError: they cannot be written; none of them is there then.
+    """
+    with _told(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in _number(folder, stem):
+            paths = {path.with_name(path.name + ending): text for ending, text in texts.items()}
+            if any(os.path.lexists(each) for each in paths):
+                continue
+            made: list[Path] = []
+            try:
+                for each, text in paths.items():
+                    # "x": somebody else may write there at the same time.
+                    with each.open("x", encoding="utf-8") as file:
+                        made.append(each)
+                        file.write(text)
+            except BaseException as error:
+                for each in made:
+                    each.unlink(missing_ok=True)
+                if isinstance(error, FileExistsError):
+                    continue
+                raise
+            return path
+    raise AssertionError  # numbers do not end
+
+
+@contextlib.contextmanager
+def tolerated(say: Callable[[str], object]) -> Iterator[None]:
+    """Go on where a result cannot be kept: it is shown, and what it says stays true."""
+    try:
+        yield
+    except (StoreError, OSError) as error:
+        say(f"lab: not kept: {error}")
+
+
+def _number(parent: Path, name: str) -> Iterator[Path]:
+    """`name`, `name-2`, `name-3` and so on."""
+    yield parent / name
+    for number in itertools.count(2):
+        yield parent / f"{name}-{number}"
 
 
 def _create(path: Path, text: str) -> None:

@@ -356,15 +356,16 @@ def open_backend(name: str | None = None, project: str | None = None, *, catalog
     Args:
         name: docker or process. None: what LAB_BACKEND says; else where this project runs already; else docker where
             an engine answers, and process, with a line on stderr, where none does.
-        project: the name that keeps labs apart; several can run side by side. None: what LAB_PROJECT says, or
-            socketlab.
+        project: the name that keeps labs apart; several can run side by side. None: what LAB_PROJECT says, or, where
+            there is no such variable, socketlab. An empty name is none: whose lab it was meant to be is not known.
         catalogue: by default that of this project's compose.yaml.
 
     Raises:
         LabError: a name that is none, or a compose file that cannot be used.
     """
     name = name or os.environ.get("LAB_BACKEND") or None
-    project = project or os.environ.get("LAB_PROJECT") or PROJECT
+    if project is None:
+        project = os.environ.get("LAB_PROJECT", PROJECT)
     # Compose's rule for project names; the length leaves room for the path of a Unix socket, at most 107 bytes.
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,39}", project):
         raise LabError(f"{project!r} cannot name a project: small letters, digits, _ and -, at most 40")

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from lab import interrupts
 from lab.backends import (
     READY_SECONDS,
     STOP_SECONDS,
@@ -646,6 +647,11 @@ def purge(project: str) -> bool:
         LabError: it is no lab's but another program's project, and left as it is; or something cannot be removed, with
             what Docker says about it.
     """
+    with interrupts.uninterrupted(f"taking {project} down", f"lab --backend docker --project {project} down"):
+        return _purge(project)
+
+
+def _purge(project: str) -> bool:
     label = f"label={_PROJECT}={project}"
     deadline = time.monotonic() + STOP_SECONDS
     _check_is_lab(project)
@@ -783,6 +789,7 @@ def _call(
             timeout=timeout,
             check=False,
             preexec_fn=die_with_lab,
+            process_group=0 if interrupts.are_held() else None,
         )
     except FileNotFoundError:
         raise LabError(_NO_DOCKER) from None

@@ -28,6 +28,7 @@ from typing import Any
 
 import psutil
 
+from lab import interrupts
 from lab.backends import (
     READY_SECONDS,
     STOP_SECONDS,
@@ -128,6 +129,11 @@ class Processes:
         raise LabError("the servers of the gallery run only in containers: take --backend docker")
 
     def down(self) -> None:
+        by_hand = f"lab --backend process --project {self.project} down"
+        with interrupts.uninterrupted(f"taking {self.project} down", by_hand):
+            self._down()
+
+    def _down(self) -> None:
         records = [record for path in self._directory.glob("*.json") if (record := _read_record(path))]
         for record in records:
             if record.is_alive:
@@ -181,6 +187,7 @@ class Processes:
                 stdout=subprocess.PIPE if capture else None,
                 stderr=subprocess.PIPE if capture else None,
                 text=True,
+                errors="replace",
                 timeout=timeout,
                 check=False,
             )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from lab import interrupts
 from lab.backends import Backend, choose_models, open_backend
 from lab.bench.baseline import render_baseline
 from lab.bench.findings import Findings, read_findings
@@ -24,7 +25,7 @@ from lab.report import bench_page
 from lab.report.bench import print_report, render_markdown
 from lab.report.bench_export import render_csv, render_parquet, render_theory
 from lab.report.terminal import open_console
-from lab.store import RESULTS, Run
+from lab.store import RESULTS, Run, tolerated
 from lab.theory import describe_concurrency
 
 if TYPE_CHECKING:
@@ -203,12 +204,10 @@ def up(backend: Backend, models: Sequence[str], progress: Progress) -> Iterator[
     if not models:
         yield
         return
-    try:
+    with interrupts.sure(backend.down):
         progress.say(f"{backend.project}: starting {', '.join(models)} ({backend.name})")
         backend.up(models)
         yield
-    finally:
-        backend.down()
 
 
 def describe(backend: Backend, models: Sequence[Model], pinning: Pinning | None) -> dict[str, str | None]:
@@ -269,7 +268,8 @@ def report(run: Run) -> Findings:
     """Print what there is, and write it beside what it was made from."""
     findings = read_findings(run)
     print_report(findings, open_console())
-    run.write_report("report.md", render_markdown(findings))
-    run.write_report("index.html", bench_page.render(findings))
-    click.echo(f"\n{run.folder / 'index.html'}")
+    with tolerated(lambda line: click.echo(line, err=True)):
+        run.write_report("report.md", render_markdown(findings))
+        run.write_report("index.html", bench_page.render(findings))
+        click.echo(f"\n{run.folder / 'index.html'}")
     return findings

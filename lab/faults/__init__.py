@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from lab.backends import Backend
 from lab.errors import LabError, NotReadyError
 from lab.faults.timeline import note
-from lab.interrupts import interrupted_once, signals_held
+from lab.interrupts import signals_held
 
 
 class NotHealedError(LabError):
@@ -111,33 +111,32 @@ def applied(fault: Fault, backend: Backend, model: str, *, twin: bool = False) -
         EndedError: the model had ended before it was broken. It was started again.
         NotHealedError: it could not be mended.
     """
-    with interrupted_once():
-        try:
-            with _unless_ended(fault, backend, model):
-                harm = fault.prepare(backend, model)
-        except EndedError:
-            backend.restart(model)
-            raise
-        stamp = Stamp(fault.name, model, twin)
-        is_noted = False
-        try:
-            if not twin:
-                with signals_held(), _unless_ended(fault, backend, model):
-                    stamp.exit_code = harm.do()
-                note(backend.project, asdict(stamp))
-                is_noted = True
-            yield stamp
-        finally:
-            with signals_held():
-                try:
-                    _heal(harm, backend, model, stamp)
-                except (LabError, OSError) as error:
-                    raise NotHealedError(f"{error}\nstill broken: {harm.broken}; by hand: {harm.by_hand}") from error
-                finally:
-                    if stamp.end_seconds is None:
-                        stamp.close()
-                    if is_noted:
-                        note(backend.project, asdict(stamp))
+    try:
+        with _unless_ended(fault, backend, model):
+            harm = fault.prepare(backend, model)
+    except EndedError:
+        backend.restart(model)
+        raise
+    stamp = Stamp(fault.name, model, twin)
+    is_noted = False
+    try:
+        if not twin:
+            with signals_held(), _unless_ended(fault, backend, model):
+                stamp.exit_code = harm.do()
+            note(backend.project, asdict(stamp))
+            is_noted = True
+        yield stamp
+    finally:
+        with signals_held():
+            try:
+                _heal(harm, backend, model, stamp)
+            except (LabError, OSError) as error:
+                raise NotHealedError(f"{error}\nstill broken: {harm.broken}; by hand: {harm.by_hand}") from error
+            finally:
+                if stamp.end_seconds is None:
+                    stamp.close()
+                if is_noted:
+                    note(backend.project, asdict(stamp))
 
 
 @contextmanager

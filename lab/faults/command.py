@@ -1,15 +1,17 @@
 """`lab faults`: the scorecard, and a fault on what runs already."""
 
+import contextlib
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import NoReturn
 
 import click
 
+from lab import interrupts
 from lab.cli import COULD_NOT_RUN, DID_NOT_HOLD, HELD, Lab, show_table
 from lab.environment import describe_environment
 from lab.errors import LabError
@@ -18,11 +20,10 @@ from lab.faults.around import UnderLoad, apply_under_load
 from lab.faults.on_request import break_together
 from lab.faults.scorecard import FAULTS, Score, Verdict, apply_all
 from lab.faults.watch import show
-from lab.interrupts import down_afterwards
 from lab.load import SECONDS
 from lab.report import faults_page
 from lab.report.faults import DETAILS, Outcome, key_of, name_of, render_markdown, show_cell, show_details, show_load
-from lab.store import RESULTS, Run
+from lab.store import RESULTS, Run, check_writable, tolerated, write_new
 from lab.workloads import SCENARIOS
 
 NAME = "faults"
@@ -95,23 +96,30 @@ def faults(
     is_running = any(state.state == "running" for state in backend.state())
     names = list(dict.fromkeys(faults or FAULTS))
     plan = {"models": chosen, "faults": names, "seed": seed, "twin": twin, "scenario": scenario, "seconds": seconds}
+    if out:
+        if os.path.lexists(out):
+            raise LabError(f"--out: {out} exists, and no result is overwritten: name another file")
+        check_writable(out.parent)
     run = Run.create(NAME, {"plan": plan, "environment": describe_environment(backend.name)}, root=results)
     scores: list[Score] = []
     seen: list[UnderLoad] = []
     failed: list[str] = []
     try:
-        with nullcontext() if is_running else down_afterwards(backend):
+        with contextlib.nullcontext() if is_running else interrupts.sure(backend.down):
             backend.up(chosen)
             if scenario:
                 for each in under_load(lab, chosen, names, scenario, seconds, failed, twin=twin):
                     seen.append(each)
-                    run.keep(key_of(each.stamp.model, each.stamp.fault), each.as_json())
+                    with tolerated(_say):
+                        run.keep(key_of(each.stamp.model, each.stamp.fault), each.as_json())
             else:
                 for score in apply_all(backend, chosen, names, seed, twin=twin):
                     scores.append(score)
-                    run.keep(key_of(score.model, score.fault), score.as_json())
-                    click.echo(f"{score.model}: {score.fault}: {score.verdict}", err=True)
-            run.finish({})
+                    with tolerated(_say):
+                        run.keep(key_of(score.model, score.fault), score.as_json())
+                    _say(f"{score.model}: {score.fault}: {score.verdict}")
+            with tolerated(_say):
+                run.finish({})
     finally:
         report(Outcome(run, scores, seen), as_json=as_json, out=out)
     if scenario:
@@ -125,11 +133,10 @@ def faults(
 def report(outcome: Outcome, *, as_json: bool, out: Path | None) -> None:
     """Write the report, and print what there is of it."""
     run, scores, seen = outcome.run, outcome.scores, outcome.seen
-    run.write_report("report.md", render_markdown(outcome))
-    run.write_report("index.html", faults_page.render(outcome))
-    found = [*(score.as_json() for score in scores), *(each.as_json() for each in seen)]
-    write(found, as_json=as_json, out=out)
-    if not as_json:
+    text = json.dumps([*(score.as_json() for score in scores), *(each.as_json() for each in seen)], indent=2)
+    if as_json:
+        click.echo(text)
+    else:
         if scores:
             rows = [
                 [model, *(show_cell(row.get(fault)) for fault in outcome.faults)] for model, row in outcome.card.items()
@@ -137,7 +144,17 @@ def report(outcome: Outcome, *, as_json: bool, out: Path | None) -> None:
             show_table(["model", *outcome.faults], rows)
             show_table(DETAILS, [show_details(score) for score in scores], group=0)
         show_under_load(seen)
-    click.echo(f"{run.folder / 'index.html'}", err=True)
+    if out:
+        with tolerated(_say):
+            write_new(out.parent, out.name, {"": f"{text}\n"})
+    with tolerated(_say):
+        run.write_report("report.md", render_markdown(outcome))
+        run.write_report("index.html", faults_page.render(outcome))
+        _say(str(run.folder / "index.html"))
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
 
 
 def exit_code(scores: Iterable[Score], untried: Sequence[str] = ()) -> int:
@@ -161,22 +178,6 @@ def exit_code_under_load(seen: Sequence[UnderLoad], wanted: int) -> int:
     return HELD if len(seen) == wanted > 0 else COULD_NOT_RUN
 
 
-def write(found: Sequence[object], *, as_json: bool, out: Path | None) -> None:
-    """Write what was found as JSON: into a file, or to stdout, or both, or nowhere.
-
-    Raises:
-        LabError: it cannot be written there.
-    """
-    text = json.dumps(found, indent=2)
-    if out:
-        try:
-            out.write_text(f"{text}\n", encoding="utf-8")
-        except OSError as error:
-            raise LabError(f"--out: {error}") from None
-    if as_json:
-        click.echo(text)
-
-
 def under_load(
     lab: Lab,
     models: Iterable[str],
@@ -197,10 +198,10 @@ def under_load(
             try:
                 yield apply_under_load(lab.backend, model, FAULTS[fault], scenario, seconds=seconds, twin=twin)
             except CannotApplyError as error:
-                click.echo(f"{model}: {fault}: unknown: {error}", err=True)
+                _say(f"{model}: {fault}: unknown: {error}")
             except EndedError as error:
                 failed.append(model)
-                click.echo(f"{model}: {fault}: failed: {error}", err=True)
+                _say(f"{model}: {fault}: failed: {error}")
 
 
 def show_under_load(found: Sequence[UnderLoad]) -> None:
@@ -232,11 +233,9 @@ def break_now(lab: Lab, models: Sequence[str], fault: str, seconds: float) -> in
     def refuse(model: str, error: LabError) -> NoReturn:
         raise error
 
-    stamps = break_together(
-        lab.backend, models, FAULTS[fault], seconds, lambda line: click.echo(line, err=True), refuse
-    )
+    stamps = break_together(lab.backend, models, FAULTS[fault], seconds, _say, refuse)
     for stamp in stamps:
         click.echo(json.dumps(asdict(stamp)))
         if stamp.ended is not None:
-            click.echo(f"{stamp.model}: ended with exit code {stamp.ended} and was started again", err=True)
+            _say(f"{stamp.model}: ended with exit code {stamp.ended} and was started again")
     return DID_NOT_HOLD if any(stamp.ended is not None for stamp in stamps) else HELD

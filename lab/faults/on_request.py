@@ -15,7 +15,6 @@ from lab.errors import LabError
 from lab.faults import Fault, NotHealedError, Stamp, applied
 from lab.faults.scorecard import FAULTS
 from lab.faults.timeline import note
-from lab.interrupts import interrupted_once
 from lab.usage import MOST_FAULT_SECONDS, FaultRequest
 
 
@@ -110,7 +109,7 @@ def break_together(
         NotHealedError: something could not be mended.
     """
     stamps = []
-    with interrupted_once(), ExitStack() as stack:
+    with ExitStack() as stack:
         for model in dict.fromkeys(models):
             try:
                 stamps.append(stack.enter_context(applied(fault, backend, model)))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from lab import interrupts
 from lab.backends import READY_SECONDS, SATELLITES, Backend, open_backend
 from lab.errors import LabError, NotReadyError
 from lab.tour.collection import Exhibit
@@ -76,10 +77,8 @@ def open_gallery(backend: Backend, exhibits: Iterable[Exhibit], *, fresh: bool =
         print(f"lab: bringing up {', '.join(wanted)} ...", file=sys.stderr, flush=True)
     own = open_backend("docker", f"{backend.project}{SUFFIX}", catalogue=backend.catalogue)
     own.down()  # what a killed one has left
-    try:
+    with interrupts.sure(own.down):
         yield Visit(own, _start(own, wanted))
-    finally:
-        own.down()
 
 
 def _start(backend: Backend, names: Sequence[str]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lab.catalogue import ROOT
-from lab.store import SCHEMA, Run, StoreError
+from lab.store import SCHEMA, Run, StoreError, check_writable, make_folder, tolerated, write_new
 
 
 @pytest.fixture
@@ -121,3 +122,78 @@ def test_only_one_process_writes(run: Run) -> None:
         other.communicate()
     with run.writing():
         run.keep("a", {})
+
+
+def read_all(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in sorted(folder.iterdir())}
+
+
+def test_files_of_a_name_that_exists_get_a_number(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "deep"
+    for text in "abc":
+        write_new(folder, "x", {".json": text, "-service.hgrm": text.upper()})
+    assert read_all(folder) == {
+        "x.json": "a",
+        "x-service.hgrm": "A",
+        "x-2.json": "b",
+        "x-2-service.hgrm": "B",
+        "x-3.json": "c",
+        "x-3-service.hgrm": "C",
+    }
+    assert write_new(folder, "y", {".json": ""}) == folder / "y"
+
+
+def test_files_that_belong_together_have_one_number(tmp_path: Path) -> None:
+    """Also where only one of the names is taken, and where that is a link to nothing."""
+    (tmp_path / "x-service.hgrm").write_text("old")
+    (tmp_path / "x-2.json").symlink_to("nowhere")
+    assert write_new(tmp_path, "x", {".json": "new", "-service.hgrm": "new"}) == tmp_path / "x-3"
+    assert (tmp_path / "x-service.hgrm").read_text() == "old"
+    assert (tmp_path / "x-3.json").read_text() == (tmp_path / "x-3-service.hgrm").read_text() == "new"
+    assert not (tmp_path / "x.json").exists()
+
+
+def test_file_that_another_process_has_just_made_is_not_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "x.json").write_text("theirs")
+    look = os.path.lexists
+    monkeypatch.setattr(os.path, "lexists", lambda path: look(path) and Path(path).name != "x.json")
+    assert write_new(tmp_path, "x", {"-a": "ours", ".json": "ours"}) == tmp_path / "x-2"
+    assert read_all(tmp_path) == {"x.json": "theirs", "x-2-a": "ours", "x-2.json": "ours"}
+
+
+def test_files_that_cannot_all_be_written_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="cannot be written: File name too long"):
+        write_new(tmp_path, "x", {".json": "a", "-" * 300: "b"})
+    assert read_all(tmp_path) == {}
+
+
+def test_two_folders_of_one_name_are_two(tmp_path: Path) -> None:
+    made = [make_folder(tmp_path / "new", "today") for _ in range(3)]
+    assert [path.name for path in made] == ["today", "today-2", "today-3"]
+    assert all(path.is_dir() for path in made)
+
+
+@pytest.mark.parametrize("name", ["file", "file/below", "/proc/nothing"])
+def test_folder_that_cannot_be_written_is_said_beforehand(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match=f"{name}: cannot be written: "):
+        check_writable(tmp_path / name)
+
+
+def test_folder_that_can_be_written_is_made_and_left_empty(tmp_path: Path) -> None:
+    check_writable(tmp_path / "a" / "b")
+    assert read_all(tmp_path / "a" / "b") == {}
+
+
+@pytest.mark.parametrize("error", [StoreError("full"), OSError(errno.ENOSPC, "full")])
+def test_result_that_cannot_be_kept_is_said(error: Exception) -> None:
+    said: list[str] = []
+    with tolerated(said.append):
+        raise error
+    assert len(said) == 1
+    assert said[0].startswith("lab: not kept: ")
+    assert "full" in said[0]
+    with pytest.raises(ZeroDivisionError), tolerated(said.append):
+        raise ZeroDivisionError

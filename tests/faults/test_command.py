@@ -25,7 +25,7 @@ from lab.faults.around import UnderLoad
 from lab.faults.command import exit_code, exit_code_under_load
 from lab.faults.scorecard import Score, Verdict
 from lab.faults.watch import Around
-from lab.interrupts import down_afterwards, interrupted_once, signals_held
+from lab.interrupts import signals_held
 from lab.ledger import Account
 from tests.faults.conftest import CATALOGUE, PATIENCE
 from tests.faults.fakes import FakeBackend
@@ -223,8 +223,20 @@ def test_json_is_all_that_is_printed(
     assert run("--json") == HELD
     (item,) = json.loads(capsys.readouterr().out)
     assert (item["model"], item["verdict"]) == (MODEL, "held")
-    with pytest.raises(LabError, match=r"--out: .*no-such"):
-        run(f"--out={tmp_path / 'no-such' / 'file'}")
+
+
+def test_result_that_cannot_be_kept_is_printed_with_the_same_exit_code(
+    run: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    give(monkeypatch, FINE)
+    assert run(f"--out={tmp_path / 'new' / 'file'}") == HELD
+    assert json.loads((tmp_path / "new" / "file").read_text())[0]["verdict"] == "held"
+    (tmp_path / "no folder").touch()
+    capsys.readouterr()
+    assert run(f"--out={tmp_path / 'no folder' / 'file'}") == HELD
+    printed, err = capsys.readouterr()
+    assert "lab: not kept: " in err
+    assert f"{MODEL}\t" in printed
 
 
 def test_a_card_that_is_cut_short_is_reported_and_the_lab_taken_down(
@@ -309,74 +321,14 @@ def test_models_that_do_not_speak_command_as_ours_do_are_refused() -> None:
 # Signals, and what is left.
 
 
-def interrupt_and_clean_up(number: int, steps: list[str]) -> None:
-    try:
-        signal.raise_signal(number)
-        steps.append("went on")
-    finally:
-        for other in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
-            signal.raise_signal(other)
-        steps.append("cleaned up")
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_interrupts_and_the_others_do_not(number: int) -> None:
-    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
-    steps: list[str] = []
-    with pytest.raises(KeyboardInterrupt), interrupted_once():
-        interrupt_and_clean_up(number, steps)
-    # Inside another block, it is the other one that counts.
-    with pytest.raises(KeyboardInterrupt), interrupted_once(), interrupted_once():
-        interrupt_and_clean_up(number, steps)
-    assert steps == ["cleaned up"] * 2
-    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
-
-
 def test_a_signal_that_is_ignored_stays_so() -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with interrupted_once():
-            signal.raise_signal(signal.SIGINT)
         with signals_held():
             signal.raise_signal(signal.SIGINT)
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.parametrize("when", ["before", "while", "never"])
-def test_a_lab_is_taken_down_whenever_the_signals_come(when: str) -> None:
-    steps: list[str] = []
-
-    class Slow(FakeBackend):
-        def down(self) -> None:
-            steps.append("begun")
-            if when != "never":
-                for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
-                    signal.raise_signal(number)
-            steps.append("down")
-
-    def leave() -> None:
-        with down_afterwards(cast(Backend, Slow())):
-            if when == "before":
-                signal.raise_signal(signal.SIGTERM)
-                pytest.fail("it went on")
-
-    if when == "never":
-        leave()
-        assert steps == ["begun", "down"]
-    else:
-        with pytest.raises(KeyboardInterrupt):
-            leave()
-        # A second time, since a signal may come in the moment before the first.
-        assert steps == ["begun", "down", "begun", "down"]
-
-
-def test_a_lab_is_taken_down_after_an_error() -> None:
-    backend = UpAndDown()
-    with pytest.raises(LabError), down_afterwards(cast(Backend, backend)):
-        raise LabError
-    assert backend.done == [("down",)]
 
 
 def find_processes(project: str) -> list[psutil.Process]:

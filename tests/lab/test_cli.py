@@ -15,6 +15,7 @@ import pytest
 from lab.backends import open_backend
 from lab.check import read_report
 from lab.check_plugin import MARK
+from lab.cli import cli
 from lab.errors import LabError
 from services.protocol import Address
 
@@ -158,6 +159,46 @@ def test_a_wrong_option_is_exit_code_2(lab: Lab) -> None:
         assert "Traceback" not in done.stderr
     done = lab("--project", "No", "ls")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(["up"], ["down"], ["ls"], ["logs"], ["call", "plain_socket", "greet"], ["check"], ["shell"], ["doctor"]),
+        *(["clean"], ["load"], ["load-gallery"], ["faults"], ["soak"], ["tour"], ["bench"], ["demo"], ["new", "x"]),
+        *(["compare", "a", "b"], ["advise"]),
+    ],
+    ids=lambda words: words[0],
+)
+def test_empty_project_is_refused_by_every_command(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script whose own variable is unset means some lab, and not the default one."""
+    with pytest.raises(LabError, match=r"--project \(LAB_PROJECT\) is empty: name a project"):
+        cli.main(["--project", "", *arguments], standalone_mode=False)
+    monkeypatch.setenv("LAB_PROJECT", "")
+    with pytest.raises(LabError, match=r"--project \(LAB_PROJECT\) is empty: name a project"):
+        cli.main(arguments, standalone_mode=False)
+
+
+def test_list_of_commands_in_the_test_of_projects_is_complete() -> None:
+    marks = [mark for mark in test_empty_project_is_refused_by_every_command.pytestmark if mark.name == "parametrize"]
+    assert {words[0] for words in marks[0].args[1]} == set(cli.commands)
+
+
+def test_empty_project_is_refused_where_a_lab_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(LabError, match="'' cannot name a project"):
+        open_backend("process", "")
+    monkeypatch.setenv("LAB_PROJECT", "")
+    with pytest.raises(LabError, match="'' cannot name a project"):
+        open_backend("process")
+    monkeypatch.setenv("LAB_PROJECT", "mine")
+    assert open_backend("process").project == "mine"
+    monkeypatch.delenv("LAB_PROJECT")
+    assert open_backend("process").project == "socketlab"
+
+
+def test_empty_project_is_one_line_and_exit_code_2(lab: Lab) -> None:
+    for done in (lab("--project", "", "ls"), lab("ls", environ={"LAB_PROJECT": ""})):
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
 
 
 def test_a_broken_compose_file_is_one_line(lab: Lab, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """`lab load` and `lab demo`: conditions, durations, exit codes, and the page."""
 
 import json
+from datetime import datetime
 
 import click
 import pytest
@@ -8,7 +9,15 @@ import pytest
 from lab import demo
 from lab.catalogue import Catalogue, Listener
 from lab.errors import LabError
-from lab.load import SECONDS, check_fit, find_tripped, keep_able, read_ui_port, write_measurements
+from lab.load import (
+    SECONDS,
+    check_fit,
+    describe_changes,
+    find_tripped,
+    keep_able,
+    read_ui_port,
+    write_measurements,
+)
 from lab.report import page
 from lab.report.figures import show_bytes, show_count, show_rate, show_us
 from lab.report.terminal import make_table, open_console
@@ -198,8 +207,54 @@ def test_measurements_are_written_with_their_times(tmp_path, make_measurement):
         "closed_session-m-service.hgrm",
     ]
     (tmp_path / "file").touch()
-    with pytest.raises(LabError, match="--out"):
+    with pytest.raises(LabError, match="file: cannot be written: File exists"):
         write_measurements(tmp_path / "file", [make_measurement()])
+
+
+def test_second_measurement_does_not_overwrite_the_first(tmp_path, make_measurement):
+    for answered in (1, 2, 3):
+        write_measurements(tmp_path, [make_measurement(answered=answered)])
+    stems = ["closed_session-asyncio_streams", "closed_session-asyncio_streams-2", "closed_session-asyncio_streams-3"]
+    assert [json.loads((tmp_path / f"{stem}.json").read_text())["answered"] for stem in stems] == [1, 2, 3]
+    assert len(list(tmp_path.glob("*-service.hgrm"))) == 3
+
+
+# Of open_echo_1k: 64 users, 1000/s, 5 s, over TCP, and its own payload.
+@pytest.mark.parametrize(
+    ("given", "changes"),
+    [
+        ({}, ""),
+        ({"rate": 1000.0}, ""),
+        ({"rate": 2500.5}, "-2500.5rps"),
+        ({"users": 8}, "-8users"),
+        ({"transport": Transport.TLS}, "-tls"),
+        ({"payload": 100}, "-100bytes"),
+        ({"duration": 0.5}, "-0.5s"),
+        ({"workers": 2}, "-2workers"),
+        (
+            {"transport": Transport.UNIX, "users": 1, "rate": 5.0, "payload": 7, "duration": 9.0, "workers": 1},
+            "-unix-1users-5rps-7bytes-9s-1workers",
+        ),
+    ],
+)
+def test_file_of_a_measurement_is_named_by_what_was_changed(given, changes):
+    usual = {"users": 64, "rate": None, "transport": Transport.TCP, "payload": None, "duration": 5.0, "workers": 0}
+    assert describe_changes(SCENARIOS["open_echo_1k"], **usual | given) == changes
+
+
+def test_demo_of_the_same_second_has_a_folder_of_its_own(tmp_path, make_measurement, monkeypatch):
+    monkeypatch.setattr(demo, "datetime", SameSecond)
+    folders = [_write(tmp_path, make_measurement(answered=answered)) for answered in (1, 2)]
+    assert [folder.name for folder in folders] == ["2026-01-02T030405Z", "2026-01-02T030405Z-2"]
+    read = [json.loads((folder / "data.json").read_text())["measurements"][0]["answered"] for folder in folders]
+    assert read == [1, 2]
+    assert (tmp_path / "latest").resolve() == folders[1]
+
+
+class SameSecond:
+    @staticmethod
+    def now(zone):
+        return datetime(2026, 1, 2, 3, 4, 5, tzinfo=zone)
 
 
 def test_a_table_has_the_columns_of_an_open_loop_and_of_datagrams_only_where_there_are_some(make_measurement):

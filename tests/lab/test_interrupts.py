@@ -1,0 +1,240 @@
+"""Ctrl-C, SIGTERM and SIGHUP at every stage: what was started is taken down, however often they come."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from lab import interrupts
+from lab.backends import containers, runtime_directory
+from lab.backends.processes import Processes
+from lab.catalogue import ROOT, Catalogue
+from lab.errors import LabError
+
+Capture = pytest.CaptureFixture[str]
+ENDING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """Those of pytest come back."""
+    before = {number: signal.getsignal(number) for number in ENDING}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", ENDING)
+def test_first_signal_interrupts_and_the_next_only_says_so(
+    number: signal.Signals, capfd: pytest.CaptureFixture
+) -> None:
+    interrupts.install()
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(number)
+    for each in ENDING:
+        signal.raise_signal(each)
+    assert capfd.readouterr().err == "lab: ending; Ctrl-\\ ends it by force, and may leave something behind\n" * 3
+
+
+def test_ignored_signal_stays_ignored(capfd: Capture) -> None:
+    """SIGHUP by nohup, SIGINT by a shell's `&`; also while something is put in order, and after an interrupt."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    interrupts.install()
+    with interrupts.uninterrupted("cleaning", "lab clean"):
+        signal.raise_signal(signal.SIGHUP)
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    signal.raise_signal(signal.SIGHUP)
+    assert capfd.readouterr().err == ""
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+
+def test_clean_up_is_finished_and_each_signal_is_answered(capfd: Capture) -> None:
+    interrupts.install()
+    done = []
+    with interrupts.uninterrupted("taking x down", "lab --project x down"):
+        for each in ENDING:
+            signal.raise_signal(each)
+        with interrupts.uninterrupted("inner", "rm inner"):
+            signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        done.append(True)
+    assert done
+    lines = capfd.readouterr().err.splitlines()
+    by_force = "not done yet; Ctrl-\\ ends it by force, and then"
+    outer = f"lab: taking x down, {by_force} `lab --project x down` removes what is left"
+    assert lines == [outer, outer, outer, f"lab: inner, {by_force} `rm inner` removes what is left", outer]
+    with pytest.raises(KeyboardInterrupt):  # afterwards they mean again what they meant before
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_clean_up_that_fails_gives_the_handlers_back() -> None:
+    interrupts.install()
+    with pytest.raises(ZeroDivisionError), interrupts.uninterrupted("x", "y"):
+        raise ZeroDivisionError
+    assert not interrupts.are_held()
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGTERM)
+
+
+def test_what_an_interrupt_has_kept_from_being_done_is_done_in_the_end() -> None:
+    """The signal comes in the last place where it can: on the way from the block to what follows it."""
+    done: list[str] = []
+
+    def fail() -> None:
+        done.append("fails")
+        raise LabError("cannot be removed")
+
+    def interrupted() -> None:
+        if len(done) < 2:
+            done.append("interrupted")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), interrupts.sure(interrupted), interrupts.sure(lambda: done.append("first")):
+        pass
+    assert done == ["first", "interrupted"]
+    assert list(interrupts.settle()) == []
+    with pytest.raises(LabError), interrupts.sure(fail):
+        pass
+    assert [str(error) for error in interrupts.settle()] == ["cannot be removed"]
+    assert list(interrupts.settle()) == []
+    assert done == ["first", "interrupted", "fails", "fails"]
+
+
+def test_clean_up_in_another_thread_is_done(capfd: Capture) -> None:
+    done = []
+
+    def clean() -> None:
+        with interrupts.uninterrupted("x", "y"):
+            done.append(interrupts.are_held())
+
+    thread = threading.Thread(target=clean)
+    thread.start()
+    thread.join()
+    assert done == [False]
+
+
+def test_child_of_a_clean_up_is_out_of_reach_of_ctrl_c() -> None:
+    """It goes to a terminal's foreground processes, and a `docker rm` would end half-way."""
+    is_leader = [sys.executable, "-c", "import os; print(os.getpgid(0) == os.getpid())"]
+    assert containers._call(is_leader, capture=True).stdout == "False\n"
+    with interrupts.uninterrupted("x", "y"):
+        assert containers._call(is_leader, capture=True).stdout == "True\n"
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        assert containers._call(is_leader, capture=True).stdout == "True\n"
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def test_signal_in_the_middle_of_down_leaves_nothing(process_project: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = Processes(process_project, Catalogue.load())
+    backend.up(["plain_socket"])
+    remove = shutil.rmtree
+
+    def remove_late(path: Path) -> None:
+        for each in ENDING:
+            signal.raise_signal(each)
+        remove(path)
+
+    monkeypatch.setattr(shutil, "rmtree", remove_late)
+    interrupts.install()
+    backend.down()
+    assert not runtime_directory(process_project).exists()
+
+
+Started = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start(process_project: str) -> Iterator[Started]:
+    """Start `lab` as the leader of a group of processes, as a shell does on a terminal."""
+    running = []
+
+    def start(*arguments: str) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-m", "lab", "--backend", "process", "--project", process_project, *arguments]
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        running.append(process)
+        return process
+
+    yield start
+    for process in running:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def wait_for_line(process: "subprocess.Popen[str]", text: str) -> str:
+    assert process.stderr
+    seen = []
+    for line in process.stderr:
+        seen.append(line)
+        if text in line:
+            return "".join(seen)
+    pytest.fail(f"ended without {text!r}: {''.join(seen)}")
+
+
+def hammer(process: "subprocess.Popen[str]", number: signal.Signals = signal.SIGINT) -> None:
+    """Press Ctrl-C until it has ended."""
+    deadline = time.monotonic() + 60
+    while process.poll() is None:
+        assert time.monotonic() < deadline
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        time.sleep(0.02)
+
+
+# The line on stderr after which it is interrupted. process_project sees that nothing is left.
+STAGES = {
+    "demo": (["demo", "--models", "plain_socket"], "models up and answering"),
+    "faults, at work": (["faults", "plain_socket", "--fault", "pause", "--fault", "kill"], "plain_socket: pause"),
+    "soak": (["soak", "plain_socket", "--every", "1", "--minutes", "5"], "rest 1 of"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "line"), STAGES.values(), ids=STAGES)
+def test_interrupted_command_leaves_nothing(start: Started, arguments: list[str], line: str, tmp_path: Path) -> None:
+    where = {"demo": "--out", "soak": "--out", "faults": "--results"}[arguments[0]]
+    process = start(*arguments, where, str(tmp_path))
+    wait_for_line(process, line)
+    hammer(process)
+    assert process.stderr
+    said = process.stderr.read()
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    assert "lab: interrupted\n" in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_command_that_is_ended_politely_leaves_nothing(start: Started, number: signal.Signals, tmp_path: Path) -> None:
+    """SIGHUP is what a closed terminal sends."""
+    process = start("demo", "--models", "plain_socket", "--out", str(tmp_path))
+    wait_for_line(process, "models up and answering")
+    os.kill(process.pid, number)
+    assert process.wait(60) == 130
+
+
+def test_signals_while_faults_takes_its_lab_down_change_nothing(start: Started, tmp_path: Path) -> None:
+    """The last score is known, so what is under way is the taking down: it is finished, and the report is printed."""
+    process = start("faults", "plain_socket", "--fault", "pause", "--results", str(tmp_path))
+    wait_for_line(process, "plain_socket: pause: held")
+    hammer(process)
+    assert process.stdout
+    assert process.returncode in (0, 130)
+    assert "\tpause\t" in process.stdout.read()

@@ -1,0 +1,183 @@
+"""What the lab prints: it degrades where it cannot be shown, and no exit code depends on it."""
+
+import io
+import os
+import pty
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from lab import output
+from lab.backends.processes import Processes
+from lab.catalogue import ROOT, Catalogue
+
+MODELS = ("plain_socket", "asyncio_streams")
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[str]:
+    """A project whose MODELS run as processes."""
+    backend = Processes(f"t{uuid4().hex[:8]}", Catalogue.load())
+    try:
+        backend.up(MODELS)
+        yield backend.project
+    finally:
+        backend.down()
+
+
+# With the exit code that each has where everything can be printed. No two print by the same code.
+COMMANDS = {
+    "help": (["--help"], 0),
+    "ls": (["ls"], 0),
+    "logs": (["logs"], 0),
+    "call": (["call", "plain_socket", "chargen", "3000"], 0),
+    "call, an error": (["call", "plain_socket", "command", "NOPE"], 1),
+    "doctor": (["doctor"], 0),
+    "advise, none can": (
+        ["advise", "--connections", "9", "--rate", "1000", "--service-time", "2s", "--cpu", "2s", "--cores", "1"],
+        1,
+    ),
+    "tour": (["tour"], 0),
+    "shell": (["shell", "-c", "exit 7"], 7),
+    "a mistake": (["call", "nonesuch", "echo"], 2),
+    "a wrong option": (["up", "--nonesuch"], 2),
+}
+ASCII = {"PYTHONIOENCODING": "ascii"}
+C_LOCALE = {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+def start(project: str, arguments: list[str], script: str, environ: dict[str, str]) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "lab", "--backend", "process", "--project", project, *arguments]
+    return subprocess.Popen(
+        ["sh", "-c", script, "sh", *command],
+        cwd=ROOT,
+        env=os.environ | environ,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+@pytest.mark.parametrize(("arguments", "code"), COMMANDS.values(), ids=COMMANDS)
+def test_exit_code_is_the_same_wherever_the_output_goes(running: str, arguments: list[str], code: int) -> None:
+    started = {
+        "C": start(running, arguments, '"$@"', C_LOCALE),
+        "full": start(running, arguments, '"$@" >/dev/full', {}),
+        "closed": start(running, arguments, '"$@" >&- 2>&-', {}),
+        "closed pipe": start(running, arguments, '{ "$@" 3>&-; echo $? >&3; } 3>&2 2>&1 | true', {}),
+    }
+    ended = {name: (*process.communicate(timeout=120), process.returncode) for name, process in started.items()}
+    assert ended["closed pipe"][1] == b"%d\n" % code
+    assert {name: ended[name][2] for name in ("C", "full", "closed")} == dict.fromkeys(("C", "full", "closed"), code)
+    assert all(byte < 128 for byte in ended["C"][0] + ended["C"][1])
+    said = b"".join(stderr for _, stderr, _ in ended.values())
+    assert b"Traceback" not in said
+    if ended["C"][0]:
+        assert b"lab: stdout: No space left on device; it goes on here\n" in ended["full"][1]
+
+
+def test_result_that_stdout_cannot_take_goes_to_stderr(running: str) -> None:
+    done = start(running, ["call", "plain_socket", "echo", "what came"], '"$@" >/dev/full', {})
+    _, stderr = done.communicate(timeout=60)
+    assert stderr == b"lab: stdout: No space left on device; it goes on here\nwhat came\n"
+
+
+def test_table_of_a_load_is_never_lost(running: str) -> None:
+    arguments = ["load", "--models", "plain_socket", "--users", "2", "--duration", "300ms", "--headless"]
+    c_locale, full = start(running, arguments, '"$@"', C_LOCALE), start(running, arguments, '"$@" >/dev/full', {})
+    stdout, stderr = c_locale.communicate(timeout=120)
+    assert (c_locale.returncode, stderr.count(b"\n")) == (0, 1), stderr
+    assert b"p99 us" in stdout
+    _, stderr = full.communicate(timeout=120)
+    assert full.returncode == 0
+    assert "p99 µs" in stderr.decode()
+
+
+def test_table_in_ascii_says_the_same(running: str) -> None:
+    arguments = ["advise", "--connections", "9", "--rate", "100", "--service-time", "20ms", "--cpu", "100us"]
+    plain, degraded = (start(running, arguments, '"$@"', environ) for environ in ({"PYTHONUTF8": "1"}, ASCII))
+    expected, got = (process.communicate(timeout=60)[0].decode() for process in (plain, degraded))
+    assert "µs" in expected
+    assert len(got.splitlines()) == len(expected.splitlines())
+    words = re.findall(r"\w+", expected.replace("µ", "u").replace("×", "x"))  # noqa: RUF001
+    assert re.findall(r"\w+", got) == words
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("≥ 10.0k", b">= 10.0k"),
+        ("µs and μs", b"us and us"),
+        ("48\u202f100 \u2013", b"48 100 -"),
+        ("│─┼", b"|--"),
+        ("⠋ wait", b"* wait"),
+        ("naïve", b"na\\xefve"),
+        ("\udcff", b"\\udcff"),
+        ("plain", b"plain"),
+    ],
+)
+def test_character_that_the_encoding_lacks_is_replaced(text: str, shown: bytes) -> None:
+    output.register()
+    assert text.encode("ascii", "socketlab") == shown
+
+
+def test_character_that_the_encoding_has_is_kept() -> None:
+    output.register()
+    assert "µ ≥ ×".encode("latin-1", "socketlab") == "µ >= ×".encode("latin-1")  # noqa: RUF001
+
+
+def test_closed_pipe_takes_everything_in_silence() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    other_reader, other_writer = os.pipe()
+    sink = output.Sink(writer, other_writer)
+    assert sink.write(b"first") == 5
+    assert sink.write(b"second") == 6
+    os.close(other_writer)
+    assert os.read(other_reader, 100) == b""
+    os.close(other_reader)
+    os.close(writer)
+
+
+def test_full_disk_sends_what_follows_elsewhere() -> None:
+    reader, writer = os.pipe()
+    with Path("/dev/full").open("wb", buffering=0) as full:
+        sink = output.Sink(full.fileno(), writer)
+        assert sink.write(b"first\n") == 6
+        assert sink.write(b"second\n") == 7
+    assert os.read(reader, 1000) == b"lab: stdout: No space left on device; it goes on here\nfirst\nsecond\n"
+    os.close(reader)
+    os.close(writer)
+
+
+def test_where_nothing_can_be_written_everything_is_dropped() -> None:
+    with Path("/dev/full").open("wb", buffering=0) as full:
+        assert output.Sink(full.fileno(), full.fileno()).write(b"first") == 5
+        assert output.Sink(full.fileno(), None).write(b"first") == 5
+
+
+def test_pipe_that_does_not_block_gets_all_of_it() -> None:
+    """The other end of a pipe can make it so, and a `print` would then fail in its middle."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    data = bytes(range(256)) * 2000
+    code = "import os, sys; sys.exit(len(b''.join(iter(lambda: os.read(0, 65536), b''))) != int(sys.argv[1]))"
+    with subprocess.Popen([sys.executable, "-c", code, str(len(data))], stdin=reader) as child:
+        os.close(reader)
+        with io.BufferedWriter(output.Sink(writer, None)) as stream:
+            stream.write(data)
+        os.close(writer)
+        assert child.wait(30) == 0
+
+
+def test_terminal_is_seen_as_one() -> None:
+    main, side = pty.openpty()
+    assert output.Sink(side, None).isatty()
+    assert output.Sink(side, None).fileno() == side
+    os.close(main)
+    os.close(side)
