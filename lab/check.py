@@ -18,8 +18,8 @@ from lab.backends import Backend, Completed
 from lab.catalogue import ROOT
 from lab.check_plugin import MARK
 from lab.errors import LabError
-from lab.foreign import parse_target
-from services.protocol import SERVICES, Transport
+from lab.foreign import check_reachable, parse_target
+from services.protocol import SERVICES, Address, Transport, is_offered
 
 SUITE = "tests/conformance"
 PLUGIN = ["-p", "lab.check_plugin", "--quiet", "--no-header"]
@@ -125,18 +125,26 @@ def check_foreign(targets: Iterable[str], *, rfc_only: bool = False, progress: b
         rfc_only: hold it to what RFCs and RESP say, and not to what this lab has added.
 
     Raises:
-        LabError: a target that is none, or the suite could not be run.
+        LabError: a target that is none, or where nobody listens, or the suite could not be run.
     """
     arguments = ["--rfc"] if rfc_only else []
+    found: list[tuple[str, Address]] = []
     for target in targets:
         service, address = parse_target(target)
         if service not in SERVICES:
             raise LabError(f"--target {target!r} is not SERVICE=URL with one of {', '.join(SERVICES)}")
+        if not is_offered(service, address.transport):
+            raise LabError(f"--target {target!r}: there are no tests of {service} over {address.transport}")
+        found.append((service, address))
         arguments += ["--target", f"{service}={address}"]
+    for service, address in found:
+        check_reachable(service, address)
     if progress:
         print("lab: checking ...", file=sys.stderr, flush=True)
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", SUITE, *PLUGIN, *arguments]
-    done = subprocess.run(command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, check=False)  # noqa: S603 - our own suite
+    done = subprocess.run(  # noqa: S603 - our own suite
+        command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, errors="replace", check=False
+    )
     return read_report(done, ["target"])
 
 

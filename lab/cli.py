@@ -229,7 +229,7 @@ def call(lab: Lab, model: str, service: str, arguments: tuple[str, ...], transpo
 @click.option(
     "--target", "targets", multiple=True, metavar="SERVICE=URL", help="A server that is not ours; repeatable."
 )
-@click.option("--rfc", is_flag=True, help="Hold a --target to RFCs and RESP only, not to what this lab has added.")
+@click.option("--rfc", is_flag=True, help="Hold a --target to RFCs, RESP and textbooks, not to what this lab adds.")
 @click.option("--json", "as_json", is_flag=True, help="Each test with its outcome, for a script.")
 @click.pass_obj
 def check(lab: Lab, models: tuple[str, ...], targets: tuple[str, ...], rfc: bool, as_json: bool) -> None:

@@ -71,6 +71,7 @@ class Link:
         self._deadline = time.monotonic() + timeout
         self._resources = contextlib.ExitStack()
         self._secure: SecureStream | None = None
+        self._received: int | None = None  # bytes; None until something was to be received
         self.socket = self._open()
         if address.transport is Transport.TLS:
             self._secure = self._open_secure()
@@ -110,9 +111,12 @@ class Link:
 
     def receive(self, size: int = _RECEIVE_SIZE) -> bytes:
         """Receive what there is, at least a byte; empty at the end of a stream. Of datagrams: one, possibly empty."""
+        self._received = self._received or 0
         with self._errors("to answer"):
             self._arm()
-            return self._secure.receive(size) if self._secure else self.socket.recv(size)
+            data = self._secure.receive(size) if self._secure else self.socket.recv(size)
+            self._received += len(data)
+            return data
 
     def half_close(self) -> None:
         """Say that nothing more will be sent."""
@@ -189,13 +193,25 @@ class Link:
         try:
             yield
         except TimeoutError:
-            raise NoAnswerError(f"{self.address}: waited {self._timeout:g} s for the server {waiting}") from None
+            come = self.tell_received()
+            raise NoAnswerError(f"{self.address}: waited {self._timeout:g} s for the server {waiting}{come}") from None
         except socket.gaierror as error:
             raise UnreachableError(f"{self.address}: {error.strerror}") from None
+        except UnicodeError:
+            raise UnreachableError(f"{self.address}: {self.address.host!r} cannot be the name of a host") from None
         except (ConnectionResetError, BrokenPipeError) as error:
-            raise WrongAnswerError(f"{self.address}: the server broke the connection off ({error.strerror})") from None
+            come = self.tell_received()
+            raise WrongAnswerError(
+                f"{self.address}: the server broke the connection off ({error.strerror}){come}"
+            ) from None
         except OSError as error:
             raise UnreachableError(f"{self.address}: {error.strerror or error}") from None
+
+    def tell_received(self) -> str:
+        """How much has come, for what ends without an answer; nothing where none was waited for yet."""
+        if self._received is None:
+            return ""
+        return f"; {self._received} bytes have come" if self._received else "; nothing has come"
 
 
 def call(
@@ -334,7 +350,8 @@ def read_resp(link: Link, reader: ReplyReader) -> Exchanged:
             return value, False
         data = link.receive()
         if not data:
-            raise WrongAnswerError(f"{link.address}: the connection ended before a whole reply had come")
+            come = link.tell_received()
+            raise WrongAnswerError(f"{link.address}: the connection ended before a whole reply had come{come}")
         reader.feed(data)
 
 

@@ -1,17 +1,23 @@
 """A server that is not of the catalogue, wherever it listens: what `--target` names, as a backend with one model."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 import psutil
 
 from lab.backends import open_backend
 from lab.catalogue import Listener, Model
-from lab.errors import LabError
+from lab.client import Link
+from lab.errors import ClientError, LabError
 from lab.workloads import OWN
-from services.protocol import SERVICES, Address, AddressError, port_of
+from services.protocol import SERVICES, Address, AddressError, Transport, port_of
 
 NAME = "target"
+
+# Seconds for a target to take a connection, with its TLS handshake; and for a machine to refuse a UDP port.
+_PATIENCE = 10.0
+_REFUSAL_SECONDS = 0.2
 
 
 def parse_target(text: str) -> tuple[str, Address]:
@@ -30,10 +36,35 @@ def parse_target(text: str) -> tuple[str, Address]:
     except AddressError as error:
         raise LabError(f"--target {text!r}: {error}") from None
     if not address.transport.is_unix and address.port is None:
-        if service == OWN.service:
-            raise LabError(f"--target {text!r} has no port, and a protocol of one's own has no usual one")
-        address = Address(address.transport, address.host, port_of(service, address.transport))
+        usual = None if service == OWN.service else port_of(service, address.transport)
+        if usual is None:
+            what = "a protocol of one's own" if service == OWN.service else f"{service} over {address.transport}"
+            raise LabError(f"--target {text!r} has no port, and {what} has no usual one: add it, as in {url}:9000")
+        address = Address(address.transport, address.host, usual)
+    if address.port == 0:
+        raise LabError(f"--target {text!r}: nothing can listen on port 0: name the server's port")
     return service, address
+
+
+def check_reachable(service: str, address: Address) -> None:
+    """See that somebody listens at a target, before anything is asked of it that would only fail.
+
+    Of UDP that is known only where the other machine says that nobody does.
+
+    Raises:
+        LabError: nobody does, or there is no TLS where there should be, in one line.
+    """
+    try:
+        with Link(address, timeout=_PATIENCE) as link:
+            if address.transport is Transport.UDP:
+                link.send(b"")
+                link.socket.settimeout(_REFUSAL_SECONDS)
+                with suppress(TimeoutError):
+                    link.socket.recv(1)
+    except ConnectionError as error:
+        raise LabError(f"--target {service}={address}: {error.strerror}: is the server running there?") from None
+    except ClientError as error:
+        raise LabError(f"--target {service}={error}: is the server running there?") from None
 
 
 class Foreign:
@@ -55,6 +86,16 @@ class Foreign:
         listeners = tuple(Listener(NAME, service, item.transport.value, str(item)) for service, item in self._found)
         where = ", ".join(dict.fromkeys(str(address) for _, address in self._found))
         self.model = Model(NAME, "yours", where, None, {}, services, listeners, only_in_container=True)
+
+    def check_reachable(self, service: str, transport: Transport) -> None:
+        """See that somebody listens where a load will ask.
+
+        Raises:
+            LabError: nobody does.
+        """
+        for known, address in self._found:
+            if (known, address.transport) == (service, transport):
+                check_reachable(known, address)
 
     def targets(self) -> list[Listener]:
         """As `Backend.targets`."""

@@ -168,6 +168,8 @@ def load(
     over = Transport(transport) if transport else found.transport
     check_fit(found, thresholds, rate=rate, transport=over, payload=payload, timeout=timeout)
     chosen = keep_able(backend, chosen, found, over, named=bool(models or targets))
+    if targets:
+        backend.check_reachable(found.workload.service, over)
     text = codec.read_text(encoding="utf-8") if codec else None
     if not (headless or as_json or thresholds or out):
         names = [model.name for model in chosen]

@@ -1,9 +1,13 @@
 """Where a service is spoken: `tcp://127.0.0.1:7`, `tls://...`, `udp://...`, `unix:///run/lab/echo.sock`, `unixgram:///...`."""
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
-from urllib.parse import urlsplit
+
+
+_HOST_AND_PORT = re.compile(r"(?:\[([^\s\[\]/?#@]*:[^\s\[\]/?#@]*)\]|([^\s\[\]/?#@:]+))(?::([^\s\[\]/?#@:]*))?")
+_PORT = re.compile(r"[0-9]{1,5}")
 
 
 class AddressError(ValueError):
@@ -68,14 +72,17 @@ class Address:
                     f"{url!r}: a Unix socket's path has at most 107 bytes, this one has {len(path.encode())}"
                 )
             return cls(transport, path=path)
-        try:
-            parts = urlsplit(url)
-            host, port = parts.hostname, parts.port
-        except ValueError as error:
-            raise AddressError(f"{url!r}: {error}") from None
-        if not host or parts.path or parts.query or parts.fragment or parts.username:
-            raise AddressError(f"{url!r} is not of the form {scheme}://host:port")
-        return cls(transport, host=host, port=port)
+        rest = url.removeprefix(f"{scheme}://")
+        match = _HOST_AND_PORT.fullmatch(rest)
+        if match is None:
+            if rest.count(":") > 1 and not rest.startswith("["):
+                host, _, port = rest.rpartition(":")
+                raise AddressError(f"{url!r}: an IPv6 address stands in brackets, as in {scheme}://[{host}]:{port}")
+            raise AddressError(f"{url!r} is not of the form {scheme}://host:port, or {scheme}://[IPv6 address]:port")
+        bracketed, plain, port = match.groups()
+        if port is not None and not (_PORT.fullmatch(port) and int(port) < 65536):
+            raise AddressError(f"{url!r}: {port!r} is not a port, which is a number from 0 to 65535")
+        return cls(transport, host=(bracketed or plain).lower(), port=None if port is None else int(port))
 
     def __str__(self) -> str:
         if self.transport.is_unix:

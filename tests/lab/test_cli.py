@@ -1,8 +1,11 @@
 """The command `lab`, as a person or a script calls it."""
 
+import contextlib
 import json
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,10 +16,11 @@ from uuid import uuid4
 import pytest
 
 from lab.backends import open_backend
-from lab.check import read_report
+from lab.check import check_foreign, read_report
 from lab.check_plugin import MARK
 from lab.cli import cli
 from lab.errors import LabError
+from lab.foreign import check_reachable, parse_target
 from services.protocol import Address
 
 Lab = Callable[..., "CompletedProcess[str]"]
@@ -84,8 +88,6 @@ def test_shell_reaches_the_models(lab: Lab, running: str) -> None:
 
 
 def python() -> dict[str, str]:
-    import sys
-
     return {"PYTHON": sys.executable}
 
 
@@ -227,8 +229,32 @@ def test_doctor_finds_this_machine_able(lab: Lab) -> None:
     assert all(item["mend"] for item in findings if not item["good"])
 
 
-def test_check_of_a_server_that_is_not_ours(lab: Lab) -> None:
-    """One that greets wrongly: the table says so, and the exit code is 1."""
+@pytest.fixture
+def textbook() -> Iterator[str]:
+    """Where the textbook's own server listens."""
+    command = [sys.executable, str(Path(__file__).with_name("textbook_server.py")), "127.0.0.1", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        yield f"tcp://127.0.0.1:{process.stdout.readline().strip()}"
+        process.kill()
+
+
+def test_textbook_server_passes_what_textbooks_say(lab: Lab, textbook: str) -> None:
+    done = lab("check", "--target", f"greet={textbook}", "--rfc")
+    assert (done.returncode, done.stdout) == (0, "target\t3 pass\n3 passed\n"), done.stderr
+
+
+def test_textbook_server_differs_from_ours_and_that_is_explained(lab: Lab, textbook: str) -> None:
+    done = lab("check", "--target", f"greet={textbook}")
+    assert done.returncode == 1, done.stderr
+    assert done.stdout.endswith("target\t1 pass, 3 FAIL\n1 passed, 3 failed\n")
+    assert "not this lab's greeting, which ends in CR LF (docs/protocol.md); --rfc takes any" in done.stdout
+    assert "closed while what the client had sent was unread, so its kernel sent a reset" in done.stdout
+
+
+@contextlib.contextmanager
+def answering(answer: Callable[[socket.socket], object]) -> Iterator[int]:
+    """A server for one client at a time; gives its port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
@@ -237,17 +263,100 @@ def test_check_of_a_server_that_is_not_ours(lab: Lab) -> None:
                     connection, _ = listener.accept()
                 except OSError:
                     return
-                with connection:
-                    connection.sendall(b"Go away\r\n")
+                with connection, contextlib.suppress(OSError):
+                    answer(connection)
 
         thread = threading.Thread(target=serve)
         thread.start()
-        done = lab("check", "--target", f"greet=tcp://127.0.0.1:{listener.getsockname()[1]}")
+        yield listener.getsockname()[1]
         listener.shutdown(socket.SHUT_RDWR)
         thread.join()
-    assert done.returncode == 1, done.stderr
-    assert "FAIL" in done.stdout
-    assert "Go away" in done.stdout
+
+
+def test_server_that_greets_wrongly_fails(lab: Lab) -> None:
+    with answering(lambda connection: connection.sendall(b"Go away\r\n")) as port:
+        done = lab("check", "--target", f"greet=tcp://127.0.0.1:{port}")
+        assert done.returncode == 1, done.stderr
+        assert "FAIL" in done.stdout
+        assert "Go away" in done.stdout
+        assert lab("check", "--target", f"greet=tcp://127.0.0.1:{port}", "--rfc").returncode == 0
+    with answering(lambda connection: None) as port:
+        done = lab("check", "--target", f"greet=tcp://127.0.0.1:{port}", "--rfc")
+        assert (done.returncode, done.stdout.endswith("target\t3 FAIL\n3 failed\n")) == (1, True), done.stdout
+
+
+def closed_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def plain_port(connection: socket.socket) -> None:
+    """A server without TLS."""
+    connection.sendall(b"220 ready\r\n")
+
+
+UNREACHABLE = {
+    "closed": ("tcp://127.0.0.1:{closed}", "Connection refused: is the server running there?"),
+    "closed, udp": ("udp://127.0.0.1:{closed}", "Connection refused: is the server running there?"),
+    "closed, tls": ("tls://127.0.0.1:{closed}", "Connection refused: is the server running there?"),
+    "plain": ("tls://127.0.0.1:{plain}", "TLS: WRONG_VERSION_NUMBER: is the server running there?"),
+    "no such host": ("tcp://nonesuch.invalid:7", "tcp://nonesuch.invalid:7: "),
+    "no host at all": (f"tcp://{'a' * 70}.invalid:7", "cannot be the name of a host"),
+    "no socket": ("unix:///tmp/nonesuch/x.sock", "No such file or directory: is the server running there?"),
+    "no datagram socket": ("unixgram:///tmp/nonesuch/x.sock", "is the server running there?"),
+    "port 0": ("tcp://127.0.0.1:0", "nothing can listen on port 0"),
+    "port too high": ("tcp://127.0.0.1:65536", "'65536' is not a port, which is a number from 0 to 65535"),
+    "no number": ("tcp://127.0.0.1:echo", "'echo' is not a port"),
+    "without brackets": ("tcp://::1:7", "an IPv6 address stands in brackets, as in tcp://[::1]:7"),
+    "blank": ("tcp://a b:7", "is not of the form tcp://host:port"),
+}
+
+
+@pytest.mark.parametrize(("url", "said"), UNREACHABLE.values(), ids=UNREACHABLE)
+def test_target_that_does_not_answer_is_one_line_and_exit_code_2(
+    url: str, said: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Before anything starts. In this process: what `lab` makes of a LabError is told by the tests of mistakes."""
+    with answering(plain_port) as plain:
+        url = url.format(closed=closed_port(), plain=plain)
+        transport = url.partition(":")[0]
+        for arguments in (["check"], ["load", "closed_echo_1k", "--transport", transport]):
+            with pytest.raises(LabError) as caught:
+                cli.main(["--backend", "process", *arguments, "--target", f"echo={url}"], standalone_mode=False)
+            assert said in str(caught.value)
+            assert "\n" not in str(caught.value)
+            assert str(caught.value).startswith("--target ")
+    assert capfd.readouterr().out == ""
+
+
+def test_target_without_a_port_has_the_usual_one_or_is_refused() -> None:
+    assert parse_target("echo=tcp://localhost")[1] == Address.parse("tcp://localhost:7")
+    assert parse_target("command=tls://localhost")[1] == Address.parse("tls://localhost:6380")
+    with pytest.raises(
+        LabError, match=r"no port, and greet over tls has no usual one: add it, as in tls://localhost:9000"
+    ):
+        parse_target("greet=tls://localhost")
+    with pytest.raises(LabError, match="no port, and a protocol of one's own has no usual one"):
+        parse_target("tcp://localhost")
+
+
+def test_target_that_answers_over_udp_or_says_nothing_is_taken() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        check_reachable("echo", Address.parse(f"udp://127.0.0.1:{silent.getsockname()[1]}"))
+
+
+def test_target_that_is_closed_is_said_by_the_command_itself(lab: Lab) -> None:
+    url = f"tcp://127.0.0.1:{closed_port()}"
+    for arguments in (["check"], ["load", "closed_echo_1k"]):
+        done = lab(*arguments, "--target", f"echo={url}")
+        said = f"lab: --target echo={url}: Connection refused: is the server running there?\n"
+        assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
+
+
+def test_service_that_is_not_tested_over_a_transport_is_refused(lab: Lab) -> None:
+    with pytest.raises(LabError, match="there are no tests of chargen over udp"):
+        check_foreign(["chargen=udp://127.0.0.1:19"], progress=False)
 
 
 def finding(name: str, outcome: str, detail: str = "") -> str:

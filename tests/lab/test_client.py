@@ -140,6 +140,39 @@ def test_no_answer_in_time(stub: Callable[[Behaviour], str], unit: float) -> Non
         call("command", stub(read_to_end), ["PING"], timeout=unit)
 
 
+@pytest.mark.parametrize(
+    ("come", "told"), [(b"", "; nothing has come"), (b"$5000\r\n" + b"x" * 4089, "; 4096 bytes have come")]
+)
+def test_no_whole_answer_says_how_much_has_come(
+    stub: Callable[[Behaviour], str], unit: float, come: bytes, told: str
+) -> None:
+    """A server that cuts its replies at 4 KiB: in silence, or by closing, or by a reset."""
+
+    def wait(connection: socket.socket) -> None:
+        connection.sendall(come)
+        read_to_end(connection)
+
+    def close(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(come)
+
+    def reset(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(come)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+        connection.close()
+
+    with pytest.raises(NoAnswerError) as silent:
+        call("command", stub(wait), ["ECHO", "x"], timeout=5 * unit)
+    assert str(silent.value).endswith(f"for the server to answer{told}")
+    with pytest.raises(WrongAnswerError) as closed:
+        call("command", stub(close), ["ECHO", "x"])
+    assert str(closed.value).endswith(f"before a whole reply had come{told}")
+    with pytest.raises(WrongAnswerError) as broken:
+        call("command", stub(reset), ["ECHO", "x"])
+    assert str(broken.value).endswith(f"broke the connection off (Connection reset by peer){told}")
+
+
 def test_nobody_there(tmp_path: Path) -> None:
     with closing(socket.socket()) as reserved:
         reserved.bind(("127.0.0.1", 0))
