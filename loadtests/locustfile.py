@@ -42,6 +42,7 @@ from loadtests.crowd import Crowd
 from loadtests.engine import Engine, Lane
 from loadtests.measurement import Share, Window
 from loadtests.recorder import RECORDER, Series
+from loadtests.run_time import RunTime
 from loadtests.schedule import Schedule
 from loadtests.scripts import SCRIPTS
 from loadtests.targets import TargetError, Targets
@@ -236,6 +237,8 @@ def start(environment: Environment, **_: Any) -> None:
         sys.exit(f"locustfile: {objection}")
     if not isinstance(environment.runner, MasterRunner):
         Share(environment)
+    if not isinstance(environment.runner, WorkerRunner):
+        RunTime(environment)
     if options.window is not None and not isinstance(environment.runner, WorkerRunner):
         # Tables of whole milliseconds at the end would only stand in the way of the result.
         logging.getLogger("locust.stats_logger").setLevel(logging.WARNING)
@@ -276,7 +279,8 @@ def announce(environment: Environment, **_: Any) -> None:
 
 # Not as decorators: Locust does not annotate them.
 cast(Any, events.init_command_line_parser).add_listener(add_options)
-cast(Any, events.init).add_listener(start)
+# First what refuses strangers.
 cast(Any, events.init).add_listener(extend)
+cast(Any, events.init).add_listener(start)
 cast(Any, events.init).add_listener(announce)
 cast(Any, events.test_start).add_listener(start_test)

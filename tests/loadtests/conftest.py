@@ -3,6 +3,7 @@
 Locust monkey-patches whoever imports it, so it runs as a child process here too.
 """
 
+import http.cookiejar
 import json
 import os
 import signal
@@ -11,10 +12,15 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from uuid import uuid4
 
@@ -180,6 +186,68 @@ def _load(urls: Mapping[str, str], *arguments: str, users: int = 1, seconds: flo
     return {item["model"]: item for item in found}
 
 
+class Page:
+    """Locust's web UI, as a program asks it. It keeps its cookies."""
+
+    def __init__(self, port):
+        self.url = f"http://127.0.0.1:{port}"
+        self._opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar()))
+
+    def get(self, path):
+        with self._opener.open(self.url + path, timeout=30) as reply:
+            return reply.geturl(), reply.read().decode()
+
+    def post(self, path, headers=None, **fields):
+        form = urllib.parse.urlencode(fields, doseq=True).encode()
+        request = urllib.request.Request(self.url + path, form, headers or {})  # noqa: S310 - http, see above
+        with self._opener.open(request, timeout=30) as reply:
+            return reply.geturl()
+
+    def statistics(self):
+        return json.loads(self.get("/stats/requests")[1])
+
+    def table(self, key):
+        return next(item["data"] for item in self.statistics()["extended_stats"] if item["key"] == key)
+
+
+def _wait_until(condition: Callable[[], Any], seconds: float = 60) -> Any:
+    """Ask until the answer is true, and return it; on a busy machine that may take long."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.05)
+    return found
+
+
+@contextmanager
+def _open_ui(url: str, *arguments: str, environ: Mapping[str, str] = MappingProxyType({})) -> Iterator[Page]:
+    """Locust's web UI over the lab's locustfile, for a server at `url`, from its first answer to its end."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "locust", "-f", "loadtests/locustfile.py", "--loglevel", "ERROR"]
+    process = subprocess.Popen(
+        [*command, "--web-host", "127.0.0.1", "--web-port", str(port), *arguments],
+        cwd=ROOT,
+        env={**os.environ, "LAB_TARGETS": _encode_targets({"it": url}), **environ},
+        stdin=subprocess.DEVNULL,
+    )
+    page = Page(port)
+
+    def is_up() -> bool:
+        assert process.poll() is None, "the web UI ended"
+        with suppress(urllib.error.URLError):
+            page.get("/")
+            return True
+        return False
+
+    try:
+        _wait_until(is_up)
+        yield page
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
 _PLAIN = replace(
     MEASUREMENT,
     seconds=2.0,
@@ -218,6 +286,21 @@ def run_locust() -> Callable[..., subprocess.CompletedProcess[str]]:
 @pytest.fixture(scope="session")
 def open_server() -> Callable[[Behaviour], AbstractContextManager[tuple[str, int]]]:
     return _open_server
+
+
+@pytest.fixture(scope="session")
+def open_page() -> type[Page]:
+    return Page
+
+
+@pytest.fixture(scope="session")
+def wait_until() -> Callable[..., Any]:
+    return _wait_until
+
+
+@pytest.fixture(scope="session")
+def open_ui() -> Callable[..., AbstractContextManager[Page]]:
+    return _open_ui
 
 
 @pytest.fixture(scope="session")

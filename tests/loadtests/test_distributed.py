@@ -1,16 +1,11 @@
 """A master and its workers, as processes of this machine. As containers they are in tests/lab/test_web_ui.py."""
 
-import http.cookiejar
-import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
-import urllib.parse
-import urllib.request
 from contextlib import contextmanager, suppress
 
 import psutil
@@ -105,39 +100,7 @@ def test_a_master_that_cannot_start_is_no_fault_of_the_workers(backend):
         pass
 
 
-class Page:
-    """Locust's web UI, as a program asks it. It keeps its cookies."""
-
-    def __init__(self, port):
-        self.url = f"http://127.0.0.1:{port}"
-        self._opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar()))
-
-    def get(self, path):
-        with self._opener.open(self.url + path, timeout=30) as reply:
-            return reply.geturl(), reply.read().decode()
-
-    def post(self, path, headers=None, **fields):
-        form = urllib.parse.urlencode(fields, doseq=True).encode()
-        request = urllib.request.Request(self.url + path, form, headers or {})  # noqa: S310 - http, see above
-        with self._opener.open(request, timeout=30) as reply:
-            return reply.geturl()
-
-    def statistics(self):
-        return json.loads(self.get("/stats/requests")[1])
-
-    def table(self, key):
-        return next(item["data"] for item in self.statistics()["extended_stats"] if item["key"] == key)
-
-
-def _wait(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.2)
-    return found
-
-
-def test_the_web_ui_with_workers_a_login_and_no_strangers(backend):
+def test_the_web_ui_with_workers_a_login_and_no_strangers(backend, open_page, wait_until):
     port = find_port()
     command = [sys.executable, "-m", "lab", "--backend", "process", "--project", backend.project]
     lab = subprocess.Popen(
@@ -150,7 +113,7 @@ def test_the_web_ui_with_workers_a_login_and_no_strangers(backend):
     )
     try:
         assert f"web UI with 2 workers: http://127.0.0.1:{port}" in lab.stdout.readline()
-        page = Page(port)
+        page = open_page(port)
         assert page.get("/")[0].partition("?")[0].endswith("/login")
         assert page.post("/lab/login", **WRONG).endswith("/login")
         for path in ("/stats/requests", "/lab/times.csv", "/lab/servers.csv"):
@@ -166,9 +129,9 @@ def test_the_web_ui_with_workers_a_login_and_no_strangers(backend):
         assert page.statistics()["state"] == "ready"
 
         page.post("/swarm", **asked)
-        first = _wait(lambda: page.table("times"))
-        _wait(lambda: page.table("times")[0]["answered"] > first[0]["answered"])
-        assert _wait(lambda: page.table("servers"))[0]["model"] == MODEL
+        first = wait_until(lambda: page.table("times"))
+        wait_until(lambda: page.table("times")[0]["answered"] > first[0]["answered"])
+        assert wait_until(lambda: page.table("servers"))[0]["model"] == MODEL
         assert [worker["state"] for worker in page.statistics()["workers"]] == ["running", "running"]
 
         # One of the two dies: it is named, and the other one does its part as well.
@@ -177,13 +140,13 @@ def test_the_web_ui_with_workers_a_login_and_no_strangers(backend):
         )
         victim.send_signal(signal.SIGKILL)
         assert "ended during the run: exit code -9" in lab.stdout.readline()
-        _wait(lambda: len([item for item in page.statistics()["workers"] if item["state"] == "running"]) == 1)
+        wait_until(lambda: len([item for item in page.statistics()["workers"] if item["state"] == "running"]) == 1)
         # All users go on, on the one that is left, and so does all of the rate.
-        _wait(lambda: page.table("times")[0]["in_flight"].endswith("of\xa04"))
-        _wait(lambda: page.table("times")[0]["rate"] > 150)
+        wait_until(lambda: page.table("times")[0]["in_flight"].endswith("of\xa04"))
+        wait_until(lambda: page.table("times")[0]["rate"] > 150)
 
         page.post("/stop")
-        _wait(lambda: page.statistics()["state"] == "stopped")
+        wait_until(lambda: page.statistics()["state"] == "stopped")
         header, *rows = page.get("/lab/times.csv")[1].splitlines()
         assert header.startswith("model,workload,transport,loop,kind,users,rate,answered")
         assert len(rows) == 2  # of an open loop, both kinds of time
@@ -197,7 +160,7 @@ def test_the_web_ui_with_workers_a_login_and_no_strangers(backend):
     assert not [process for process in family if process.is_running()]
 
 
-def test_ctrl_c_mends_what_the_page_has_asked_for(backend):
+def test_ctrl_c_mends_what_the_page_has_asked_for(backend, open_page, wait_until):
     port = find_port()
     command = [sys.executable, "-m", "lab", "--backend", "process", "--project", backend.project]
     lab = subprocess.Popen(
@@ -209,16 +172,16 @@ def test_ctrl_c_mends_what_the_page_has_asked_for(backend):
         text=True,
         start_new_session=True,
     )
-    page = Page(port)
+    page = open_page(port)
 
     def is_up():
         with suppress(urllib.error.URLError):
             return page.get("/")
 
-    _wait(is_up)
+    wait_until(is_up)
     fault = {"fault": "pause", "fault_after": 0.2, "fault_for": 300}
     page.post("/swarm", user_count=4, spawn_rate=100, models=MODEL, **fault)
-    (shown,) = _wait(lambda: page.table("faults"))
+    (shown,) = wait_until(lambda: page.table("faults"))
     assert (shown["model"], shown["fault"], shown["end"], shown["why_not"]) == (MODEL, "pause", "lasts", "")
     assert psutil.Process(backend.pid(MODEL)).status() == psutil.STATUS_STOPPED
     # As a terminal does it: to all of its foreground processes, in the middle of the load.

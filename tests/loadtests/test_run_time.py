@@ -1,0 +1,126 @@
+"""A run ends when it was asked to: headless, by the form, with workers, and with the users of the gallery."""
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PONG = b"+PONG\r\n"
+HEADLESS = ("--headless", "--only-summary", "--loglevel", "ERROR", "--json", "--users", "2", "--spawn-rate", "100")
+
+
+def answer(connection):
+    while connection.recv(100):
+        connection.sendall(PONG)
+
+
+def lie(connection):
+    while connection.recv(100):
+        connection.sendall(b"+PANG\r\n")
+
+
+@pytest.fixture
+def url(open_server):
+    """A server that answers one connection at a time, and each PING right."""
+    with open_server(answer) as (host, port):
+        yield f"tcp://{host}:{port}"
+
+
+def read_requests(done):
+    """How many requests Locust's own statistics have, which it prints when it ends."""
+    return sum(entry["num_requests"] for entry in json.loads(done.stdout[done.stdout.index("[") :]))
+
+
+def test_headless_run_ends_with_its_results(url, run_locust, encode_targets):
+    done = run_locust([*HEADLESS, "--run-time", "1s"], {"LAB_TARGETS": encode_targets({"it": url})})
+    assert done.returncode == 0, done.stderr
+    assert read_requests(done) > 10
+
+
+def test_headless_run_that_failed_ends_with_code_1(open_server, run_locust, encode_targets):
+    with open_server(lie) as (host, port):
+        targets = encode_targets({"it": f"tcp://{host}:{port}"})
+        done = run_locust([*HEADLESS, "-t", "1s"], {"LAB_TARGETS": targets})
+    assert done.returncode == 1
+    assert read_requests(done) > 0
+
+
+@pytest.mark.parametrize("shape", ["steady", "ramp"])
+def test_run_ends_in_the_middle_of_its_ramp(shape, url, run_locust, encode_targets):
+    arguments = [*HEADLESS, "--users", "100", "--spawn-rate", "0.1", "--shape", shape, "-t", "2s"]
+    done = run_locust(arguments, {"LAB_TARGETS": encode_targets({"it": url})})
+    assert done.returncode == 0, done.stderr
+    assert read_requests(done) > 0
+
+
+def test_master_and_its_workers_end(url, encode_targets):
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = str(probe.getsockname()[1])
+    environ = os.environ | {"LAB_TARGETS": encode_targets({"it": url})}
+    command = [sys.executable, "-m", "locust", "-f", "loadtests/locustfile.py"]
+    leading = ["--master", "--master-bind-host", "127.0.0.1", "--master-bind-port", port, "--expect-workers", "2"]
+    joining = ["--worker", "--master-host", "127.0.0.1", "--master-port", port, "--loglevel", "ERROR"]
+    with contextlib.ExitStack() as stack:
+
+        def start(arguments):
+            process = subprocess.Popen([*command, *arguments], cwd=ROOT, env=environ, stdout=subprocess.PIPE, text=True)
+            stack.callback(process.communicate)
+            stack.callback(process.kill)
+            return process
+
+        master = start([*leading, *HEADLESS, "-t", "2s"])
+        workers = [start(joining) for _ in range(2)]
+        text, _ = master.communicate(timeout=60)
+        assert [process.wait(60) for process in (master, *workers)] == [0, 0, 0]
+    done = subprocess.CompletedProcess([], 0, text, "")
+    assert read_requests(done) > 10
+
+
+@pytest.mark.parametrize("files", ["loadtests/gallery.py", "loadtests/locustfile.py,loadtests/gallery.py"])
+def test_users_of_the_gallery_end(files, url, encode_targets):
+    # No server of the gallery is there: each step fails, and the code says so.
+    done = subprocess.run(
+        [sys.executable, "-m", "locust", "-f", files, *HEADLESS, "--loglevel", "CRITICAL", "-t", "1s", "WebUser"],
+        cwd=ROOT,
+        env=os.environ | {"LAB_TARGETS": encode_targets({"it": url})},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert read_requests(done) > 0
+
+
+def test_run_of_the_form_ends_and_the_next_one_has_a_time_of_its_own(url, open_ui, wait_until):
+    asked = {"user_count": 1, "spawn_rate": 10, "models": "it", "workload": "ping"}
+    with open_ui(url) as page:
+
+        def is_in(state):
+            return lambda: page.statistics()["state"] == state
+
+        page.post("/swarm", run_time="1s", **asked)
+        wait_until(is_in("stopped"))
+        assert page.table("times")[0]["answered"] > 0
+        # An empty field is no run time, and not that of the run before.
+        page.post("/swarm", run_time="", **asked)
+        wait_until(is_in("running"))
+        assert '"run_time": null' in page.get("/")[1].replace("&#34;", '"')
+        # Editing a run gives it a time, from now on.
+        page.post("/swarm", run_time="1s", **asked)
+        wait_until(is_in("stopped"))
+
+
+def test_run_of_autostart_ends_and_the_page_stays(url, open_ui, wait_until):
+    arguments = ["--autostart", "--users", "1", "--spawn-rate", "10", "--run-time", "2s"]
+    with open_ui(url, *arguments) as page:
+        wait_until(lambda: page.statistics()["state"] == "stopped")
+        page.post("/swarm", user_count=1, spawn_rate=10, models="it", workload="session", run_time="1s")
+        wait_until(lambda: page.table("times") and page.table("times")[0]["load"].startswith("session"))
+        wait_until(lambda: page.statistics()["state"] == "stopped")
