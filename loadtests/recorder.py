@@ -10,7 +10,7 @@ rows reads the same on one process and on twenty.
 
 import time
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -142,13 +142,15 @@ class Recorder:
         self._workers: Mapping[str, object] | None = None
 
     def attach(self, environment: "Environment") -> None:
-        """Follow a runner: forget the last test when one starts, report to a master, take workers' reports."""
+        """Follow a runner: forget when Locust's statistics do, report to a master, take workers' reports."""
         # Only here: Locust patches the process that imports it, and tallies are of use without it.
         from locust.runners import MasterRunner, WorkerRunner
 
         runner = environment.runner
         events = cast(Any, environment.events)  # not annotated by Locust
-        events.test_start.add_listener(self._started)
+        # Locust's tables and ours are of one page: both forget at the same moment, whatever Locust does it for.
+        follow(environment.stats, "reset_all", self.reset)
+        follow(environment.stats, "clear_all", self.clear)
         if isinstance(runner, WorkerRunner):
             self._unreported = {}
             events.report_to_master.add_listener(self._report)
@@ -167,9 +169,16 @@ class Recorder:
         gauge.rate = self._measure_rate(series)
 
     def reset(self) -> None:
-        """Forget all that was counted. Users and exchanges in flight are as they are."""
+        """Begin to count at 0, with the same series; users and exchanges in flight are as they are."""
+        self._tallies = {series: Tally() for series in self._tallies}
+        if self._unreported is not None:
+            self._unreported.clear()
+
+    def clear(self) -> None:
+        """Forget everything, as at the start of a test."""
         self._tallies.clear()
         self._recent.clear()
+        self._gauges.clear()
         if self._unreported is not None:
             self._unreported.clear()
 
@@ -236,10 +245,6 @@ class Recorder:
         seconds = now - recent[0][0]
         return sum(count for _, count in list(recent)[1:]) / seconds if seconds > 0 else 0.0
 
-    def _started(self, **_: Any) -> None:
-        self.reset()
-        self._gauges.clear()
-
     def _report(self, client_id: str, data: dict[str, Any]) -> None:
         """Called by Locust on a worker, which adds its own to the same report."""
         if self._unreported is None:
@@ -256,6 +261,17 @@ class Recorder:
             series = Series(*names)
             self._merge(self._tallies, series, Tally.decode(tally))
             self._gauges.setdefault(client_id, {})[series] = Gauge(*gauge)
+
+
+def follow(stats: Any, name: str, also: Callable[[], None]) -> None:
+    """Have a method of Locust's statistics (`reset_all`, `clear_all`) call another one as well."""
+    own = getattr(stats, name)
+
+    def both() -> None:
+        own()
+        also()
+
+    setattr(stats, name, both)
 
 
 RECORDER = Recorder()

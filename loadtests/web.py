@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from io import StringIO
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,7 +21,7 @@ from flask import Blueprint, Response, request
 from gevent.fileobject import FileObject
 
 from lab.usage import VARIABLE, Fault, Usage, decode
-from loadtests.recorder import RECORDER
+from loadtests.recorder import RECORDER, follow
 from loadtests.web_access import AccessError, guard
 
 if TYPE_CHECKING:
@@ -78,7 +78,8 @@ class Servers:
     """What the servers use and when they were broken, as the lab last told on this process's stdin."""
 
     def __init__(self) -> None:
-        self.faults: list[Fault] = []
+        self._faults: list[Fault] = []
+        self._since = ""
         self._heard: dict[str, tuple[float, Usage]] = {}
 
     def listen(self, descriptor: int) -> None:
@@ -86,17 +87,31 @@ class Servers:
         with FileObject(descriptor, "rb", close=False) as lines:
             for line in lines:
                 try:
-                    usages, self.faults = decode(line)
+                    usages, self._faults = decode(line)
                 except ValueError as error:
                     _log.warning("the lab's line about the servers cannot be read: %s", error)
                     continue
                 now = time.monotonic()
                 self._heard.update((model, (now, usage)) for model, usage in usages.items())
 
+    def forget(self) -> None:
+        """Leave out the faults that are over by now."""
+        self._since = datetime.now(UTC).isoformat(timespec="milliseconds")
+
+    @property
+    def faults(self) -> list[Fault]:
+        """Those that last, or have ended since `forget`."""
+        return [fault for fault in self._faults if _is_after(fault, self._since)]
+
     def usages(self) -> list[Usage]:
         """One of each server that was ever heard of; empty of values if that is too long ago."""
         now = time.monotonic()
         return [usage if now - then < _STALE_SECONDS else Usage(usage.model) for then, usage in self._heard.values()]
+
+
+def _is_after(fault: Fault, since: str) -> bool:
+    over = fault.begin if fault.why_not else fault.end
+    return not (since and over) or datetime.fromisoformat(over) >= datetime.fromisoformat(since)
 
 
 def extend(environment: "Environment", **_: Any) -> None:
@@ -116,6 +131,8 @@ def extend(environment: "Environment", **_: Any) -> None:
     if os.environ.get(VARIABLE):
         servers = Servers()
         gevent.spawn(servers.listen, sys.stdin.fileno())
+        for name in ("reset_all", "clear_all"):
+            follow(environment.stats, name, servers.forget)
         tabs |= {"servers": ("Servers", SERVERS), "faults": ("Faults", FAULTS)}
         files["lab/servers.csv"] = "Download what the servers use CSV"
 
@@ -131,11 +148,15 @@ def extend(environment: "Environment", **_: Any) -> None:
     def add_tables(response: Response) -> Response:
         if request.endpoint != "locust.request_stats" or response.status_code != 200 or not response.is_json:
             return response
+        answer = cast(dict[str, Any], response.json)
+        if "extended_stats" in answer:
+            # Locust keeps an answer for some seconds, and gives it again: ours must be of the same moment.
+            return response
         tables = [{"key": "times", "data": show_times(RECORDER.rows())}]
         if servers:
             tables.append({"key": "servers", "data": show_servers(servers.usages())})
             tables.append({"key": "faults", "data": show_faults(servers.faults)})
-        response.set_data(json.dumps({**cast(dict[str, Any], response.json), "extended_stats": tables}))
+        response.set_data(json.dumps({**answer, "extended_stats": tables}))
         return response
 
     app.after_request(add_tables)

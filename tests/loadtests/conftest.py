@@ -17,7 +17,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -220,32 +220,45 @@ def _wait_until(condition: Callable[[], Any], seconds: float = 60) -> Any:
 
 
 @contextmanager
-def _open_ui(url: str, *arguments: str, environ: Mapping[str, str] = MappingProxyType({})) -> Iterator[Page]:
+def _open_ui(
+    url: str, *arguments: str, workers: int = 0, environ: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[Page]:
     """Locust's web UI over the lab's locustfile, for a server at `url`, from its first answer to its end."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port, master_port = _find_ports(2)
     command = [sys.executable, "-m", "locust", "-f", "loadtests/locustfile.py", "--loglevel", "ERROR"]
-    process = subprocess.Popen(
-        [*command, "--web-host", "127.0.0.1", "--web-port", str(port), *arguments],
-        cwd=ROOT,
-        env={**os.environ, "LAB_TARGETS": _encode_targets({"it": url}), **environ},
-        stdin=subprocess.DEVNULL,
-    )
+    leading = ["--master", "--master-bind-host", "127.0.0.1", "--master-bind-port", str(master_port)]
+    joining = ["--worker", "--master-host", "127.0.0.1", "--master-port", str(master_port)]
+    environ = {**os.environ, "LAB_TARGETS": _encode_targets({"it": url}), **environ}
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*more: str) -> subprocess.Popen[bytes]:
+        started.append(subprocess.Popen([*command, *more], cwd=ROOT, env=environ, stdin=subprocess.DEVNULL))
+        return started[-1]
+
+    main = start("--web-host", "127.0.0.1", "--web-port", str(port), *(leading if workers else ()), *arguments)
     page = Page(port)
 
     def is_up() -> bool:
-        assert process.poll() is None, "the web UI ended"
+        assert main.poll() is None, "the web UI ended"
         with suppress(urllib.error.URLError):
-            page.get("/")
-            return True
+            return len(page.statistics().get("workers", ())) == workers
         return False
 
     try:
+        for _ in range(workers):
+            start(*joining)
         _wait_until(is_up)
         yield page
     finally:
-        process.terminate()
-        process.wait(60)
+        for process in started:
+            process.terminate()
+        for process in started:
+            process.wait(60)
+
+
+def _find_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        return [stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1] for _ in range(count)]
 
 
 _PLAIN = replace(

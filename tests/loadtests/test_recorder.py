@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.recorder import Recorder, Series, Tally
+from loadtests.recorder import Recorder, Series, Tally, follow
 
 ROOT = Path(__file__).resolve().parents[2]
 CLOSED = Series("asyncio_streams", "ping")
@@ -50,8 +50,25 @@ def test_a_reset_forgets_counts_and_not_users():
     recorder = Recorder()
     recorder.add(CLOSED, make_tally(answered=2), users=4, in_flight=3)
     recorder.reset()
+    (row,) = recorder.rows()
+    assert (row["answered"], row["failed"], row["p50_us"], row["users"], row["in_flight"]) == (0, 0, None, 4, 3)
+    recorder.clear()
     assert recorder.rows() == []
-    assert recorder.gauge(CLOSED).users == 4
+    assert recorder.gauge(CLOSED).users == 0
+
+
+def test_recorder_forgets_when_locust_does():
+    class Statistics:
+        def __init__(self):
+            self.called = []
+
+        def reset_all(self):
+            self.called.append("reset_all")
+
+    statistics = Statistics()
+    follow(statistics, "reset_all", lambda: statistics.called.append("ours"))
+    statistics.reset_all()
+    assert statistics.called == ["reset_all", "ours"]
 
 
 # Locust patches the process that imports it, so its runners have one of their own.

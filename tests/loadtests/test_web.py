@@ -129,6 +129,16 @@ def test_the_generator_hears_of_the_servers_to_the_end_of_its_stdin(monkeypatch)
     assert servers.usages() == [Usage("prefork"), Usage("plain_socket")]
 
 
+def test_reset_forgets_faults_that_are_over():
+    servers = Servers()
+    lasting, refused = replace(PAUSE, end=""), replace(PAUSE, end="", why_not="no netem")
+    later = replace(PAUSE, end="2126-11-25T08:00:02.700+00:00")
+    servers._faults = [PAUSE, lasting, refused, later]
+    assert servers.faults == [PAUSE, lasting, refused, later]
+    servers.forget()
+    assert servers.faults == [lasting, later]
+
+
 def test_gauges_read_a_server_that_runs_and_know_nothing_of_one_that_has_gone(open_model):
     server = open_model("socketserver_threading")
     gauges = Gauges(server, [server.model])
