@@ -170,7 +170,6 @@ def load(
     chosen = keep_able(backend, chosen, found, over, named=bool(models or targets))
     if targets:
         backend.check_reachable(found.workload.service, over)
-    text = codec.read_text(encoding="utf-8") if codec else None
     if not (headless or as_json or thresholds or out):
         names = [model.name for model in chosen]
         arguments = arguments_for(found, names, users=users, rate=rate, transport=transport, payload=payload)
@@ -196,7 +195,7 @@ def load(
                     rate=rate,
                     transport=transport,
                     payload=payload,
-                    codec=text,
+                    codec=codec,
                     workers=workers,
                 )
             )

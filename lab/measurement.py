@@ -12,6 +12,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from itertools import accumulate
+from pathlib import Path
 from typing import Any, Self
 
 from lab.backends import Backend, Completed
@@ -291,7 +292,7 @@ def measure(
     rate: float | None = None,
     transport: str | None = None,
     payload: int | None = None,
-    codec: str | None = None,
+    codec: Path | None = None,
     workers: int = 0,
     pinning: Pinning | None = None,
     standing: StandingGenerator | None = None,
@@ -329,7 +330,7 @@ def measure_together(
     rate: float | None = None,
     transport: str | None = None,
     payload: int | None = None,
-    codec: str | None = None,
+    codec: Path | None = None,
     workers: int = 0,
     pinning: Pinning | None = None,
     standing: StandingGenerator | None = None,
@@ -346,7 +347,7 @@ def measure_together(
         rate: of an open loop, requests per second for each model, if not the scenario's own.
         transport: over what, if not over the scenario's own.
         payload: bytes, if not the workload's own.
-        codec: the text of a Python file that makes and checks the exchanges, see docs/adding-a-server.md.
+        codec: a Python file that makes and checks the exchanges, see docs/adding-a-server.md.
         workers: how many processes give the load; 0 for the one that also counts.
         pinning: which cores the models are kept to (see `lab.pinning.pin_servers`), and the generator has to go to.
         standing: the generator that gives the load, instead of one that is started for it; without `workers`.
@@ -369,7 +370,7 @@ def measure_together(
 
     environ = {"LAB_TARGETS": encode_targets([item for subject in found.values() for item in subject.listeners])}
     if codec:
-        environ["LAB_CODEC"] = codec
+        environ["LAB_CODEC"] = str(codec.resolve())
     if pinning:
         environ[VARIABLE] = encode_cores(pinning.generator)
     before = _read(meters)

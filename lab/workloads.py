@@ -217,7 +217,7 @@ _WORKLOADS = (
 )
 
 # Exchanges that a codec makes and checks, see docs/adding-a-server.md. Its requests are not known here.
-OWN = Workload("own_protocol", "what the codec asks, on a held connection", "own", Exchange(((b"", b""),)))
+OWN = Workload("own_protocol", "what the codec asks", "own", Exchange(((b"", b""),)), over_datagrams=True)
 
 WORKLOADS = {workload.name: workload for workload in _WORKLOADS}
 

@@ -128,8 +128,11 @@ class SocketClient:
         while position < len(reply):
             try:
                 data = self.receive(min(len(reply) - position, _READ_SIZE))
-            except ClosedError as error:
-                raise ShortReplyError if position else error from None
+            except (ClosedError, TimeOutError) as error:
+                if not position:
+                    raise
+                kind = ShortReplyError if isinstance(error, ClosedError) else TimeOutError
+                raise kind(f"{position} of {len(reply)} bytes had come") from None
             if not reply.startswith(data, position):
                 raise WrongBytesError
             position += len(data)
@@ -152,7 +155,7 @@ class SocketClient:
 
     def _fail(self, error: ExchangeError, seconds: float) -> None:
         self.disconnect()
-        self._lane.failures.append(error.reason)
+        self._lane.note_failure(error)
         if isinstance(error, TIMED):
             self._lane.timed_out.append((seconds, seconds))
         gevent.sleep(self._back_off * random.uniform(0.5, 1))  # noqa: S311  # spreads the users out; no secret

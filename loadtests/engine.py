@@ -21,6 +21,7 @@ import socket
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from heapq import heappop, heappush
 from itertools import count
 from math import inf
@@ -57,7 +58,7 @@ from loadtests.failures import (
     translate,
 )
 from loadtests.handover import hand_over
-from loadtests.recorder import RECORDER, Series, Tally
+from loadtests.recorder import RECORDER, Series, Tally, follow
 from loadtests.schedule import Schedule
 from loadtests.tls import TlsPipe
 from services.protocol import Address, Transport
@@ -91,8 +92,11 @@ _RESOLVE_SECONDS = 0.5
 # From here on, a request of an open loop is late.
 _LATE_SECONDS = 0.001
 
+# How many failures of a lane may have details of their own: a table has few lines, and a server's words no end.
+_MOST_DETAILS = 8
+
 # The states of a link. AWAY has no socket; IDLE has one and nothing to do.
-_AWAY, _CONNECTING, _HANDSHAKE, _IDLE, _SENDING, _WAITING = range(6)
+_AWAY, _CONNECTING, _HANDSHAKE, _GREETING, _IDLE, _SENDING, _WAITING = range(7)
 
 
 class Lane:
@@ -117,6 +121,8 @@ class Lane:
         schedule: Schedule | None = None,
         codec: Codec | None = None,
     ) -> None:
+        if codec is not None:
+            exchange = replace(exchange, per_connection=codec.per_connection, until_close=codec.until_close)
         self.series = series
         self.address = address
         self.exchange = exchange
@@ -137,6 +143,8 @@ class Lane:
         self.intended: list[float] = []
         self.timed_out: list[tuple[float, float]] = []
         self.failures: list[str] = []
+        # Details of failures that have been told since the last reset.
+        self.described: set[str] = set()
         self.tally = Tally()
         self.answered_in_all = 0
         self.counted_at = perf_counter()
@@ -156,6 +164,16 @@ class Lane:
     def is_open(self) -> bool:
         """Whether it has a schedule."""
         return self.schedule is not None
+
+    def note_failure(self, error: ExchangeError) -> None:
+        """Count a failure by its reason, with its detail while there are few of these."""
+        text = str(error)
+        if error.detail and text not in self.described:
+            if len(self.described) == _MOST_DETAILS:
+                text = error.reason
+            else:
+                self.described.add(text)
+        self.failures.append(text)
 
     def count_users(self) -> None:
         """Count the time of the links up to now; before their number changes, and before it is asked for."""
@@ -305,7 +323,7 @@ class Engine:
         self._order = count()
         self._next_sweep = self._next_hand_over = 0.0
         self._greenlet: gevent.Greenlet[[], None] | None = None
-        self._watcher: Any = None
+        follow(environment.stats, "reset_all", self._renew_details)
 
     @classmethod
     def of(cls, environment: Environment) -> "Engine":
@@ -390,6 +408,10 @@ class Engine:
             if schedule.share != share:
                 schedule.share = share
                 lane.due = schedule.after(now) if lane.links else inf
+
+    def _renew_details(self) -> None:
+        for lane in self.lanes:
+            lane.described.clear()
 
     # The loop.
 
@@ -596,7 +618,9 @@ class Engine:
     def _receive(self, link: Link, data: bytes, now: float) -> None:
         """Take what has come, whatever it is."""
         lane = link.lane
-        if lane.address.transport.is_datagram:
+        if link.state == _GREETING:
+            self._receive_greeting(link, data, now)
+        elif lane.address.transport.is_datagram:
             self._receive_datagram(link, data, now)
         elif not link.busy:
             self._fail(link, ExtraReplyError() if data else IdleClosedError(), now)
@@ -639,29 +663,61 @@ class Engine:
     def _receive_coded(self, link: Link, codec: Codec, data: bytes, now: float) -> None:
         link.buffer += data
         link.received += len(data)
+        if link.lane.exchange.until_close:
+            return
         try:
             size = codec.check(link.buffer, link.request)
         except ExchangeError as error:
             self._fail(link, error, now)
             return
         if size is None:
-            return
-        if size != len(link.buffer):
+            if link.lane.address.transport.is_datagram:
+                self._fail(link, WrongBytesError("the datagram is not a whole reply"), now)
+        elif size != len(link.buffer):
             self._fail(link, ExtraReplyError(), now)
         else:
             self._answer(link, now)
 
+    def _receive_greeting(self, link: Link, data: bytes, now: float) -> None:
+        """Take what a server says before it is asked anything."""
+        if not data:
+            self._fail(link, ShortReplyError(_progress(link)) if link.received else ClosedError("no greeting"), now)
+            return
+        link.buffer += data
+        link.received += len(data)
+        try:
+            size = cast(Codec, link.lane.codec).check_greeting(link.buffer)
+        except ExchangeError as error:
+            self._fail(link, error, now)
+            return
+        if size == len(link.buffer):
+            self._start(link, now)
+        elif size is not None:
+            self._fail(link, ExtraReplyError("behind the greeting"), now)
+
     def _receive_end(self, link: Link, now: float) -> None:
-        if link.lane.exchange.until_close and link.unsent is None and link.received == len(link.expected or b""):
+        lane = link.lane
+        is_whole = lane.exchange.until_close and link.unsent is None
+        if is_whole and lane.codec is not None:
+            try:
+                is_whole = lane.codec.check(link.buffer, link.request) == len(link.buffer)
+            except ExchangeError as error:
+                self._fail(link, error, now)
+                return
+        elif is_whole:
+            is_whole = link.received == len(link.expected or b"")
+        if is_whole:
             self._answer(link, now)
         else:
-            self._fail(link, ShortReplyError() if link.received else ClosedError(), now)
+            self._fail(link, ShortReplyError(_progress(link)) if link.received else ClosedError(), now)
 
     def _receive_datagram(self, link: Link, data: bytes, now: float) -> None:
         tally, numbered = link.lane.tally, link.lane.exchange.numbered
         if not numbered:
             if not link.busy:
                 tally.duplicates += 1
+            elif link.lane.codec is not None:
+                self._receive_coded(link, link.lane.codec, data, now)
             elif data == link.expected:
                 self._answer(link, now)
             else:
@@ -722,7 +778,7 @@ class Engine:
         """An exchange, or the connecting, has failed: another attempt follows, later each time."""
         lane = link.lane
         lasted = now - link.started if link.busy and isinstance(error, TIMED) else None
-        lane.failures.append(error.reason)
+        lane.note_failure(error)
         if lasted is not None:
             lane.timed_out.append((lasted, now - link.intended))
         link.quick = False
@@ -838,6 +894,22 @@ class Engine:
         link.turns = link.lane.exchange.open_turns()
         link.awaiting, link.highest = {}, -1
         link.lost.clear()
+        codec = link.lane.codec
+        if codec is None or codec.greeting_size is None:
+            self._start(link, now)
+            return
+        link.state, link.received, link.buffer = _GREETING, 0, b""
+        if link.tls is not None:
+            # What came with the end of the handshake has been read already.
+            try:
+                self._receive_greeting(link, link.tls.read(), now)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._fail(link, translate(error), now)
+
+    def _start(self, link: Link, now: float) -> None:
+        """Use a connection for the first time."""
         if link.busy:
             self._ask(link, now)
         else:
@@ -909,8 +981,10 @@ class Engine:
             link.lost.update(link.awaiting)
             link.awaiting = {}
             self._fail(link, LostError(), now)
+        elif link.state == _GREETING:
+            self._fail(link, TimeOutError(_progress(link) or "no greeting"), now)
         elif link.busy:
-            self._fail(link, TimeOutError(), now)
+            self._fail(link, TimeOutError(_progress(link)), now)
 
     # What was counted.
 
@@ -935,6 +1009,14 @@ class Engine:
         lane.due = inf
         lane.pending.clear()
         lane.idle.clear()
+
+
+def _progress(link: Link) -> str:
+    """How much of a reply had come; empty if nothing had."""
+    if not link.received:
+        return ""
+    of_all = f" of {len(link.expected)}" if link.expected else ""
+    return f"{link.received}{of_all} bytes had come"
 
 
 _ENGINES: WeakKeyDictionary[Environment, Engine] = WeakKeyDictionary()

@@ -5,18 +5,27 @@ import socket
 import ssl
 from typing import ClassVar
 
+# A detail is one line of a table.
+_LONGEST_DETAIL = 160
+
 
 class ExchangeError(Exception):
     """An exchange that did not come back right.
 
-    Locust counts failures by their `repr`, so it is the reason alone: with text from the peer, each would be a row.
+    Args:
+        detail: what is known beside the reason, in a few words: how much had come, what a codec said.
     """
 
     reason: ClassVar[str]
 
-    def __str__(self) -> str:
-        return self.reason
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(detail)
+        self.detail = " ".join(detail.split())[:_LONGEST_DETAIL]
 
+    def __str__(self) -> str:
+        return f"{self.reason} ({self.detail})" if self.detail else self.reason
+
+    # Locust counts failures by their `repr`.
     __repr__ = __str__
 
 
@@ -117,7 +126,7 @@ class NoReplyPathError(ExchangeError):
 
 
 class CodecRaisedError(ExchangeError):
-    """The codec's own code failed; the log says how."""
+    """The codec's own code failed; the detail says how, and where."""
 
     reason = "the codec raised an error"
 

@@ -57,6 +57,10 @@ class TlsPipe:
             OSError: the socket's, or TLS was broken.
         """
         self.feed()
+        return self.read()
+
+    def read(self) -> bytes:
+        """As `recv`, of what the socket has already given."""
         chunks = []
         try:
             while chunk := self._tls.read(_RECEIVE_SIZE):

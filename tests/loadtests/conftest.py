@@ -33,6 +33,8 @@ from lab.measurement import Measurement
 from lab.verdict import Accounts, Bound, Verdict
 from tests.made_up import MEASUREMENT
 
+# What a made-up server is asked in: the lab's own, and a codec's.
+SERVICES = ("command", "echo", "discard", "chargen", "own")
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -169,18 +171,24 @@ def _encode_targets(urls: Mapping[str, str]) -> str:
         [
             {
                 "model": model,
-                "listeners": [{"service": name, "address": url} for name in ("command", "echo", "discard", "chargen")],
+                "listeners": [{"service": name, "address": url} for name in SERVICES],
             }
             for model, url in urls.items()
         ]
     )
 
 
-def _load(urls: Mapping[str, str], *arguments: str, users: int = 1, seconds: float = 1.0) -> dict[str, Any]:
+def _load(
+    urls: Mapping[str, str],
+    *arguments: str,
+    users: int = 1,
+    seconds: float = 1.0,
+    environ: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Any]:
     """Load servers at the same time, by URL; returns what was found of each."""
     command = ["--headless", "--only-summary", "--loglevel", "ERROR", "--spawn-rate", "1000"]
     command += ["--users", str(users * len(urls)), "--window", str(seconds), "--warm-up", "0", *arguments]
-    done = _run_locust(command, {"LAB_TARGETS": _encode_targets(urls)})
+    done = _run_locust(command, {"LAB_TARGETS": _encode_targets(urls), **environ})
     assert done.returncode == 0, done.stdout + done.stderr
     found = [json.loads(line.partition("LOAD-RESULT ")[2]) for line in done.stdout.splitlines() if "LOAD-RES" in line]
     return {item["model"]: item for item in found}

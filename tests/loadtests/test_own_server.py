@@ -1,11 +1,10 @@
 """Servers that are not ours under load: by address, and with a protocol of their own."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from lab.catalogue import ROOT
 from lab.errors import LabError
 from lab.foreign import Foreign, parse_target
 from loadtests.codec import Codec, CodecError
+from loadtests.failures import ExchangeError
 
 EXAMPLES = ROOT / "docs" / "examples"
 CODEC = EXAMPLES / "length_prefixed" / "codec.py"
@@ -37,6 +37,24 @@ def serve() -> Iterator[object]:
     for process in started:
         process.terminate()
         process.communicate()
+
+
+PLAIN = "encode = lambda number: b'x'; reply_size = lambda data, request: len(data)"
+
+
+@pytest.fixture
+def make_codec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Codec]]:
+    """Loads a codec from a text; afterwards it has never been imported."""
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+
+    def make(text: str) -> Codec:
+        path = tmp_path / "wrong.py"
+        path.write_text(text)
+        return Codec.load(path)
+
+    yield make
+    for name in ("wrong", "beside_it", "later"):
+        sys.modules.pop(name, None)
 
 
 def load(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -75,7 +93,28 @@ def test_a_reply_that_the_codec_refuses_is_a_failure(serve, tmp_path: Path) -> N
     done = load("--target", f"tcp://127.0.0.1:{port}", "--codec", str(wrong), "--json")
     (found,) = json.loads(done.stdout)
     assert found["answered"] == 0
-    assert set(found["failures"]) == {"wrong bytes"}
+    # What the codec said is where the failure is counted.
+    assert set(found["failures"]) == {"wrong bytes (the reply is not the request in upper case)"}
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_server_that_greets_and_closes_is_loaded(workers: str, serve) -> None:
+    port, _ = serve("banner")
+    codec = str(EXAMPLES / "banner" / "codec.py")
+    done = load("--target", f"tcp://127.0.0.1:{port}", "--codec", codec, "--workers", workers, "--json")
+    assert done.returncode == 0, done.stderr
+    (found,) = json.loads(done.stdout)
+    assert found["answered"] > 10
+    assert found["failures"] == {}
+
+
+def test_what_a_codec_raises_is_in_the_table(serve, tmp_path: Path) -> None:
+    port, _ = serve("length_prefixed")
+    wrong = tmp_path / "wrong.py"
+    wrong.write_text(CODEC.read_text() + "\ndef reply_size(data, request):\n    return {}[len(data)]\n")
+    done = load("--target", f"tcp://127.0.0.1:{port}", "--codec", str(wrong), "--headless")
+    assert done.returncode != 0
+    assert "KeyError: 11" in " ".join(done.stdout.split())
 
 
 def test_a_server_in_perl_is_checked_and_loaded_by_its_address(serve) -> None:
@@ -123,13 +162,105 @@ def test_targets_are_addresses() -> None:
     [
         ("def encode(number", "SyntaxError"),
         ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("raise SystemExit('no more')", "SystemExit: no more"),
         ("encode = print", "no function reply_size"),
         ("encode = 1", "no function encode"),
+        ("encode = reply_size = lambda *_: None", r"encode\(0\) returned None"),
+        ("encode = reply_size = lambda *_: b''", r"encode\(0\) returned b''"),
+        ("encode = reply_size = lambda number: {}[number]", r"wrong.py:1: KeyError: 0"),
+        (f"{PLAIN}; greeting_size = 4", "greeting_size is 4, and no function"),
+        (f"{PLAIN}; UNTIL_CLOSE = 1", "UNTIL_CLOSE is 1: True or False"),
+        (f"{PLAIN}; REQUESTS_PER_CONNECTION = 0", "REQUESTS_PER_CONNECTION is 0: a whole number, 1 or more"),
+        (f"{PLAIN}; REQUESTS_PER_CONNECTION = True", "REQUESTS_PER_CONNECTION is True"),
+        (f"{PLAIN}; UNTIL_CLOSE = True; REQUESTS_PER_CONNECTION = 2", "leaves one request to a connection"),
     ],
 )
-def test_a_codec_that_cannot_be_used_says_why(text: str, said: str) -> None:
+def test_codec_that_cannot_be_used_says_why(text: str, said: str, make_codec: Callable[[str], Codec]) -> None:
     with pytest.raises(CodecError, match=said):
-        Codec.from_text(text)
+        make_codec(text)
+
+
+def test_codec_that_is_no_python_file_says_so(tmp_path: Path) -> None:
+    (tmp_path / "codec.txt").write_text(PLAIN)
+    with pytest.raises(CodecError, match=r"codec.txt is no Python file: its name ends in .py"):
+        Codec.load(tmp_path / "codec.txt")
+    with pytest.raises(CodecError, match="FileNotFoundError"):
+        Codec.load(tmp_path / "codec.py")
+
+
+def test_codec_is_an_ordinary_module(make_codec: Callable[[str], Codec], tmp_path: Path) -> None:
+    (tmp_path / "beside_it.py").write_text("WORD = b'hello'\n")
+    (tmp_path / "data").write_bytes(b"!")
+    (tmp_path / "later.py").write_text("WORD = b'bye'\n")
+    codec = make_codec(
+        """
+from __future__ import annotations
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+from beside_it import WORD
+
+@dataclass
+class Message:
+    sizes: ClassVar[dict[int, int]] = {}
+    words: list[bytes] = field(default_factory=lambda: [WORD])
+
+def encode(number: int) -> bytes:
+    if number:
+        import later
+        return later.WORD
+    return Message().words[0] + Path(__file__).with_name("data").read_bytes()
+
+def reply_size(data: bytes, request: bytes) -> int | None:
+    return len(data)
+"""
+        + f"TABLE = {b'x' * 500_000!r}\n"  # far more than an argument or a variable can hold, execve(2)
+    )
+    assert codec.request(0) == b"hello!"
+    assert codec.request(1) == b"bye"
+
+
+def test_codec_takes_no_module_from_the_generator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "json.py"
+    path.write_text(PLAIN)
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    monkeypatch.delitem(sys.modules, "codec", raising=False)
+    before = sys.modules["json"]
+    assert Codec.load(path).request(0) == b"x"
+    assert sys.modules["json"] is before
+
+
+def test_codec_that_fails_says_how_and_where(make_codec: Callable[[str], Codec]) -> None:
+    codec = make_codec(
+        """
+def encode(number):
+    return [b"x", "y", b""][number]
+
+def reply_size(data, request):
+    if data == b"!":
+        raise ValueError("no\\nsuch reply")
+    return {b"1": 1, b"-": -1, b"2": 2, b"1.0": 1.0, b"None": None}[data]
+"""
+    )
+
+    def fail(ask: Callable[[], object]) -> str:
+        with pytest.raises(ExchangeError) as caught:
+            ask()
+        return str(caught.value)
+
+    def check(data: bytes) -> int | None:
+        return codec.check(data, b"x")
+
+    assert (check(b"1"), check(b"None")) == (1, None)
+    assert fail(lambda: check(b"!")) == "wrong bytes (no such reply)"
+    assert fail(lambda: check(b"?")) == "the codec raised an error (wrong.py:8: KeyError: b'?')"
+    assert fail(lambda: check(b"-")) == "the codec raised an error (reply_size returned -1 of 1 bytes)"
+    assert fail(lambda: check(b"2")) == "the codec raised an error (reply_size returned 2 of 1 bytes)"
+    assert fail(lambda: check(b"1.0")) == "the codec raised an error (reply_size returned 1.0 of 3 bytes)"
+    assert "encode(1) returned 'y', which is no request" in fail(lambda: codec.request(1))
+    assert "encode(2) returned b''" in fail(lambda: codec.request(2))
+    assert "wrong.py:3: IndexError" in fail(lambda: codec.request(3))
 
 
 def test_the_generator_names_a_codec_that_cannot_be_used(serve, tmp_path: Path) -> None:
@@ -143,4 +274,5 @@ def test_the_generator_names_a_codec_that_cannot_be_used(serve, tmp_path: Path) 
 
 def test_without_a_codec_there_is_none() -> None:
     assert Codec.from_environ({}) is None
-    assert Codec.from_environ(os.environ | {"LAB_CODEC": CODEC.read_text()}) is not None
+    assert Codec.from_environ({"LAB_CODEC": ""}) is None
+    assert Codec.from_environ({"LAB_CODEC": str(CODEC)}) is not None

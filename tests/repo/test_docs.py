@@ -57,7 +57,7 @@ def test_ci_runs_only_make_targets() -> None:
 def test_what_is_shown_of_the_examples_is_what_they_hold() -> None:
     text = (ROOT / "docs" / "adding-a-server.md").read_text()
     shown = re.findall(r"```(?:yaml|python)\n(.*?)```", text, re.DOTALL)
-    assert len(shown) == 2
+    assert len(shown) == 3
     files = [path.read_text() for path in (ROOT / "docs" / "examples").rglob("*") if path.is_file()]
     for block in shown:
         assert any(block in file for file in files), block
