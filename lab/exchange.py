@@ -6,7 +6,7 @@ from itertools import count, cycle
 
 Turn = tuple[bytes, bytes]
 
-_NUMBER_SIZE = 8
+NUMBER_SIZE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,5 +48,5 @@ class Exchange:
     def _number_turns(self) -> Iterator[Turn]:
         numbers = count()
         for request, reply in cycle(self.turns):
-            number = next(numbers).to_bytes(_NUMBER_SIZE, "big")
-            yield number + request[_NUMBER_SIZE:], number + reply[_NUMBER_SIZE:]
+            number = next(numbers).to_bytes(NUMBER_SIZE, "big")
+            yield number + request[NUMBER_SIZE:], number + reply[NUMBER_SIZE:]

@@ -28,7 +28,7 @@ from lab.measurement import Measurement, arguments_for, encode_targets, find_sce
 from lab.report.terminal import make_table, open_console
 from lab.store import check_writable, tolerated, write_new
 from lab.thresholds import Threshold
-from lab.workloads import OPEN, OWN, SCENARIOS, Scenario, make_exchange
+from lab.workloads import HIGHEST_RATE, LARGEST_PAYLOAD, OPEN, OWN, SCENARIOS, Scenario, make_exchange
 from services.protocol import Transport
 
 if TYPE_CHECKING:
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
 # Bounds on what one command may do to a machine. A loop of ours holds 10,000 connections; other models a tenth.
 _MOST_USERS = 10_000
-_HIGHEST_RATE = 1_000_000.0
-_LARGEST_PAYLOAD = 16 * 1024 * 1024
 _LONGEST_SECONDS = 3600.0
 # More workers than this machine has cores only take turns; a few may be of use where it waits.
 _MOST_WORKERS = 32
@@ -92,12 +90,12 @@ SECONDS = Seconds()
 @click.option("--users", type=click.IntRange(1, _MOST_USERS), help="Connections at a time.  [the scenario's]")
 @click.option(
     "--rate",
-    type=click.FloatRange(0, _HIGHEST_RATE, min_open=True),
+    type=click.FloatRange(0, HIGHEST_RATE, min_open=True),
     help="Of an open loop: requests per second, for each model.  [the scenario's]",
 )
 @click.option("--duration", type=SECONDS, help="How long to measure each model.  [the scenario's]")
 @click.option("--transport", type=click.Choice([item.value for item in Transport]), help="Over what.  [the scenario's]")
-@click.option("--payload", type=click.IntRange(1, _LARGEST_PAYLOAD), help="Bytes, of a workload that has a payload.")
+@click.option("--payload", type=click.IntRange(1, LARGEST_PAYLOAD), help="Bytes, of a workload that has a payload.")
 @click.option("--warm-up", type=SECONDS, default="1s", show_default=True, help="Load before it that does not count.")
 @click.option("--timeout", type=SECONDS, default="5s", show_default=True, help="After which an exchange has failed.")
 @click.option(
@@ -160,6 +158,9 @@ def load(
             if spoken == OWN.service:
                 raise LabError("a --target without a service needs a --codec that knows its protocol")
             raise LabError(f"the target speaks {spoken}, and {scenario} asks {asked}: name another scenario")
+        ways = [item.transport for item in backend.targets() if item.service == asked]
+        if not transport and find_scenario(scenario).transport not in ways:
+            transport = ways[0]
     else:
         backend = lab.backend
         chosen = choose(lab, backend, models)

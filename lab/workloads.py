@@ -9,10 +9,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import ceil
 
-from lab.exchange import Exchange, Turn
+from lab.exchange import NUMBER_SIZE, Exchange, Turn
 from services.protocol import DATAGRAM_SIZE, SERVICES, Compute, Transport
 from services.protocol.chargen import LINES
 from services.protocol.command import blob_bytes
+
+# Bounds on what one load test may do to a machine.
+HIGHEST_RATE = 1_000_000.0
+LARGEST_PAYLOAD = 16 * 1024 * 1024
+
+# Datagrams of an exchange are sent at once, and a socket holds so many bytes of them until its server reads: of the 208
+# KiB that Linux gives it (net.core.rmem_default), which accounts for a datagram with up to twice its size.
+_BURST_BYTES = 64 * 1024
 
 CLOSED, OPEN = "closed", "open"
 LOOPS = (CLOSED, OPEN)
@@ -30,7 +38,7 @@ class Workload:
         payload: bytes of its payload, if it has one that can be chosen.
         over_streams, over_datagrams: over what it can be asked.
         rests: whether a user does nothing between two exchanges, for a while.
-        crowd: idle connections that are there beside the users, of each process that gives load.
+        crowd: idle connections that are there beside the users, of all processes that give load together.
     """
 
     name: str
@@ -84,7 +92,7 @@ def _fill(size: int) -> bytes:
 
 
 def _echo(size: int) -> Exchange:
-    return Exchange(((_fill(size), _fill(size)),), numbered=size >= 8)
+    return Exchange(((_fill(size), _fill(size)),), numbered=size >= NUMBER_SIZE)
 
 
 def _upload(size: int) -> Exchange:
@@ -234,13 +242,21 @@ def make_exchange(workload: Workload, transport: Transport, payload: int | None 
     if not workload.is_offered(transport):
         raise ValueError(f"{workload.name} is not asked over {transport}")
     exchange = workload.exchange
-    if payload and exchange:
-        if workload.payload is None:
-            raise ValueError(f"{workload.name} has no payload whose size could be chosen")
-        if transport.is_datagram and payload > DATAGRAM_SIZE:
+    if not payload:
+        return exchange
+    if workload.payload is None or exchange is None:
+        raise ValueError(f"{workload.name} has no payload whose size could be chosen")
+    if not 0 < payload <= LARGEST_PAYLOAD:
+        raise ValueError(f"a payload of {payload} bytes: 1 to {LARGEST_PAYLOAD}")
+    if transport.is_datagram:
+        if payload > DATAGRAM_SIZE:
             raise ValueError(f"{payload} bytes do not fit into a datagram: at most {DATAGRAM_SIZE}")
-        return replace(_SIZED[workload.name](payload), depth=exchange.depth)
-    return exchange
+        if payload < NUMBER_SIZE:
+            raise ValueError(f"{payload} bytes do not hold the number of a datagram: at least {NUMBER_SIZE}")
+        if exchange.depth > 1 and payload * exchange.depth > _BURST_BYTES:
+            most = _BURST_BYTES // exchange.depth
+            raise ValueError(f"{exchange.depth} datagrams of {payload} bytes at once overflow a socket: at most {most}")
+    return replace(_SIZED[workload.name](payload), depth=exchange.depth)
 
 
 STEADY = "steady"

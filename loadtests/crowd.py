@@ -1,9 +1,9 @@
 """An idle crowd: connections that are there, and ask nothing, while others are measured."""
 
-import socket
-
 import gevent.pool
 
+from lab.client import Link
+from lab.errors import LabError
 from services.protocol import Address
 
 # Seconds that a connection may take, and how many are made at a time: well below a listening socket's backlog, beyond
@@ -17,7 +17,7 @@ class Crowd:
 
     def __init__(self, address: Address) -> None:
         self.address = address
-        self._held: list[socket.socket] = []
+        self._held: list[Link] = []
 
     def gather(self, size: int) -> int:
         """Connect so many; returns how many got in."""
@@ -30,8 +30,13 @@ class Crowd:
         while self._held:
             self._held.pop().close()
 
-    def _connect(self, _: int) -> socket.socket | None:
+    def _connect(self, _: int) -> Link | None:
         try:
-            return socket.create_connection((self.address.host, self.address.port), _PATIENCE)
-        except OSError:
+            return Link(self.address, timeout=_PATIENCE)
+        except LabError:
             return None
+
+
+def divide(size: int, worker: int, workers: int) -> int:
+    """The part of a crowd that one of several workers, from 0, has to gather."""
+    return size * (worker + 1) // workers - size * worker // workers

@@ -252,6 +252,7 @@ class Link:
         "lane",
         "lost",
         "on_connection",
+        "queue",
         "quick",
         "received",
         "record",
@@ -298,6 +299,8 @@ class Link:
         self.record = lane.service.append
         # Of numbered datagrams: what is not answered yet, by number; what has timed out; the highest that was answered.
         self.awaiting: dict[int, bytes] = {}
+        # Those that a Unix socket has no room for yet.
+        self.queue: deque[bytes] = deque()
         self.lost: set[int] = set()
         self.highest = -1
         # Whether the usual case is all that there is to it: on a connection that has been answered once.
@@ -563,11 +566,20 @@ class Engine:
         link.state, link.expected = _WAITING, None
         turns = [next(link.turns) for _ in range(link.lane.exchange.depth)]
         link.awaiting = {int.from_bytes(reply[:8], "big"): reply for _, reply in turns}
-        for request, _ in turns:
+        if link.queue:  # of an exchange that has timed out
+            link.queue.clear()
+            self._epoll.modify(link.fd, _IN)
+        for at, (request, _) in enumerate(turns):
             try:
                 link.send(request)
             except BlockingIOError:
-                pass  # the kernel has no room for it: it is lost, as it would be on the way
+                if link.lane.address.transport is Transport.UNIXGRAM:
+                    # It loses nothing: the rest goes when the server has taken some, ten by default (unix(7)).
+                    link.queue.extend(request for request, _ in turns[at:])
+                    link.state = _SENDING
+                    self._epoll.modify(link.fd, _IN | _OUT)
+                    return
+                # The kernel has no room for it: it is lost, as it would be on the way.
             except OSError as error:
                 self._fail(link, translate(error), now)
                 return
@@ -590,6 +602,8 @@ class Engine:
 
     def _push(self, link: Link, now: float) -> bool:
         """Send more of what is left; returns whether the link is still good."""
+        if link.queue:
+            return self._push_datagrams(link, now)
         rest = cast(memoryview, link.unsent)
         try:
             rest = rest[link.send(rest) :]  # type: ignore[arg-type]  # sockets take all buffers
@@ -604,6 +618,20 @@ class Engine:
             self._epoll.modify(link.fd, _IN)
             if link.lane.exchange.half_close:
                 self._half_close(link)
+        return True
+
+    def _push_datagrams(self, link: Link, now: float) -> bool:
+        try:
+            while link.queue:
+                link.send(link.queue[0])
+                link.queue.popleft()
+        except BlockingIOError:
+            return True
+        except OSError as error:
+            self._fail(link, translate(error), now)
+            return False
+        link.state = _WAITING
+        self._epoll.modify(link.fd, _IN)
         return True
 
     @staticmethod
@@ -918,6 +946,7 @@ class Engine:
     def _close(self, link: Link) -> None:
         link.epoch += 1
         link.state, link.tls, link.unsent = _AWAY, None, None
+        link.queue.clear()
         if link.socket is None:
             return
         self._links.pop(link.fd, None)

@@ -33,14 +33,16 @@ from locust.runners import MasterRunner, WorkerRunner
 
 from lab.exchange import Exchange
 from lab.pinning import VARIABLE, pin_generator
-from lab.workloads import CLOSED, LOOPS, OPEN, OWN, SHAPES, STEADY, WORKLOADS, Workload, level, make_exchange
-from loadtests import breaking, sharing
+from lab.workloads import CLOSED, OPEN, OWN, STEADY, WORKLOADS, Workload, level, make_exchange
+from loadtests import breaking, objections, sharing
 from loadtests.buckets import bucket_three_digits
 from loadtests.client import SocketClient
 from loadtests.codec import Codec, CodecError
-from loadtests.crowd import Crowd
+from loadtests.crowd import Crowd, divide
 from loadtests.engine import Engine, Lane
+from loadtests.form import check_form
 from loadtests.measurement import Share, Window
+from loadtests.objections import CHOICES, RANDOM
 from loadtests.recorder import RECORDER, Series
 from loadtests.run_time import RunTime
 from loadtests.schedule import Schedule
@@ -55,8 +57,6 @@ JOINED = "LOAD-JOINED"
 
 # Locust's own hook ("can be replaced at runtime for custom bucketing"). Annotated as int; its code takes any number.
 locust.stats.bucket_response_time = cast(Any, bucket_three_digits)
-
-EVEN, RANDOM = "even", "random"
 
 # Descriptors that Locust, its web UI and its messages need beside those of the users.
 _OTHER_DESCRIPTORS = 128
@@ -172,10 +172,14 @@ def add_options(parser: LocustArgumentParser, **_: Any) -> None:
     )
     for name, choices, text in (
         ("--workload", list(workloads), about),
-        ("--transport", [item.value for item in Transport], "over what"),
-        ("--loop", LOOPS, "closed: a connection asks again when it was answered; open: requests are due at a rate"),
-        ("--arrivals", (EVEN, RANDOM), "of an open loop: at even times, or at random ones (Poisson)"),
-        ("--shape", SHAPES, "how the users (closed) or the rate (open) change over time"),
+        ("--transport", CHOICES["transport"], "over what"),
+        (
+            "--loop",
+            CHOICES["loop"],
+            "closed: a connection asks again when it was answered; open: requests are due at a rate",
+        ),
+        ("--arrivals", CHOICES["arrivals"], "of an open loop: at even times, or at random ones (Poisson)"),
+        ("--shape", CHOICES["shape"], "how the users (closed) or the rate (open) change over time"),
     ):
         parser.add_argument(name, choices=choices, default=choices[0], help=text.replace("%", "%%"))
     for name, kind, default, text in (
@@ -193,24 +197,18 @@ def add_options(parser: LocustArgumentParser, **_: Any) -> None:
     breaking.add_options(parser)
 
 
-def find_objection(environment: Environment) -> str | None:
-    """Why a test cannot be run as it was asked for, in one line; None if it can."""
-    options = cast(Any, environment.parsed_options)
-    workload, transport = LabUser.workloads[options.workload], Transport(options.transport)
-    try:
-        make_exchange(workload, transport, options.payload)
-        for model in options.models:
-            LabUser.targets.find(model, workload.service, transport)
-    except (ValueError, TargetError) as error:
-        return str(error)
-    if options.loop == OPEN and workload.name in SCRIPTS:
-        return f"{workload.name} is a script of its own: there is no open loop of it"
-    if not (options.rate > 0 and options.shape_time > 0 and options.timeout > 0):
-        return "the rate, the time of the shape and the time-out have to be above 0"
-    if objection := breaking.find_objection(options):
+def find_objection(environment: Environment, options: Any = None) -> str | None:
+    """Why a test cannot be run as it was asked for, in one line; None if it can.
+
+    Args:
+        environment: Locust's.
+        options: those of a form; by default those that Locust has.
+    """
+    options = options or cast(Any, environment.parsed_options)
+    if objection := objections.find_objection(options, LabUser.targets, LabUser.workloads, LabUser.codec):
         return objection
     # A master's users are on its workers, and each of these looks for itself.
-    needed = (options.num_users or 1) + workload.crowd * len(options.models)
+    needed = (options.num_users or 1) + LabUser.workloads[options.workload].crowd * len(options.models)
     return None if isinstance(environment.runner, MasterRunner) else find_lack_of_descriptors(needed)
 
 
@@ -237,6 +235,8 @@ def start(environment: Environment, **_: Any) -> None:
         sys.exit(f"locustfile: {objection}")
     if not isinstance(environment.runner, MasterRunner):
         Share(environment)
+    if environment.web_ui is not None:
+        check_form(environment, lambda asked: find_objection(environment, asked))
     if not isinstance(environment.runner, WorkerRunner):
         RunTime(environment)
     if options.window is not None and not isinstance(environment.runner, WorkerRunner):
@@ -264,11 +264,14 @@ def gather_crowds(environment: Environment) -> None:
     """
     options = cast(Any, environment.parsed_options)
     workload = LabUser.workloads[options.workload]
-    for model in options.models if workload.crowd else ():
+    size = workload.crowd
+    if isinstance(environment.runner, WorkerRunner):
+        size = divide(size, max(environment.runner.worker_index, 0), options.expect_workers)
+    for model in options.models if size else ():
         crowd = Crowd(LabUser.targets.find(model, workload.service, Transport(options.transport)))
         cast(Any, environment.events).test_stop.add_listener(lambda crowd=crowd, **_: crowd.leave())
-        if (held := crowd.gather(workload.crowd)) < workload.crowd:
-            raise StopTest(f"{model} let {held} of a crowd of {workload.crowd} in")
+        if (held := crowd.gather(size)) < size:
+            raise StopTest(f"{model} let {held} of a crowd of {size} in")
 
 
 def announce(environment: Environment, **_: Any) -> None:

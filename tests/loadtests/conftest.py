@@ -206,10 +206,17 @@ class Page:
             return reply.geturl(), reply.read().decode()
 
     def post(self, path, headers=None, **fields):
+        return self._send(path, headers, fields)[0]
+
+    def swarm(self, **fields):
+        """Send the form that starts or edits a run, and return the answer."""
+        return json.loads(self._send("/swarm", None, fields)[1])
+
+    def _send(self, path, headers, fields):
         form = urllib.parse.urlencode(fields, doseq=True).encode()
         request = urllib.request.Request(self.url + path, form, headers or {})  # noqa: S310 - http, see above
         with self._opener.open(request, timeout=30) as reply:
-            return reply.geturl()
+            return reply.geturl(), reply.read()
 
     def statistics(self):
         return json.loads(self.get("/stats/requests")[1])

@@ -168,6 +168,8 @@ def test_page_without_any_measurement(tmp_path):
         ("closed_ping", [], {"rate": 5.0}, "--rate goes with an open loop"),
         ("closed_upload", [], {"transport": Transport.UDP}, "upload is not asked over udp"),
         ("open_steady", [], {"payload": 100}, "no payload"),
+        ("closed_think", [], {"payload": 100}, "think has no payload"),
+        ("closed_datagrams", [], {"payload": 8192, "transport": Transport.UDP}, "at most 4096"),
     ],
 )
 def test_what_does_not_fit_together_is_said_before_anything_starts(scenario, conditions, options, said):

@@ -115,6 +115,9 @@ def test_bad_targets_are_one_line(text, run_locust):
         (["--transport", "tls"], "no address for command of it over tls"),
         (["--workload", "think", "--loop", "open"], "there is no open loop of it"),
         (["--loop", "open", "--rate", "0"], "have to be above 0"),
+        (["--loop", "open", "--rate", "inf"], "have to be above 0"),
+        (["--workload", "slow_reader", "--payload", "9"], "slow_reader has no payload"),
+        (["--window", "1", "--run-time", "9s"], "leave --run-time out"),
     ],
 )
 def test_what_cannot_be_run_is_one_line_before_any_load(arguments, said, encode_targets):

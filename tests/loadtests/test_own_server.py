@@ -131,6 +131,14 @@ def test_a_server_in_perl_is_checked_and_loaded_by_its_address(serve) -> None:
     assert found["failures"] == {}
 
 
+def test_target_is_asked_over_the_transport_that_it_names(open_model) -> None:
+    url = open_model("asyncio_streams").url("echo", "udp")
+    done = load("closed_echo_1k", "--target", f"echo={url}", "--json")
+    assert done.returncode == 0, done.stderr
+    (found,) = json.loads(done.stdout)
+    assert (found["transport"], found["failures"]) == ("udp", {})
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

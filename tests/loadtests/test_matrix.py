@@ -1,0 +1,229 @@
+"""What can be asked for at once: each combination works, or is refused before anything starts, with the reason."""
+
+import itertools
+import json
+from argparse import Namespace
+
+import pytest
+
+from lab.workloads import OWN, SCENARIOS, SHAPES, WORKLOADS, make_exchange
+from loadtests.codec import Codec
+from loadtests.crowd import divide
+from loadtests.objections import find_objection
+from loadtests.targets import Targets
+from services.protocol import Transport
+
+TRANSPORTS = ("tcp", "tls", "udp", "unix", "unixgram")
+URLS = {
+    "tcp": "tcp://127.0.0.1:1",
+    "tls": "tls://127.0.0.1:2",
+    "udp": "udp://127.0.0.1:3",
+    "unix": "unix:///s",
+    "unixgram": "unixgram:///d",
+}
+# Written out, and not taken from the code that is tested.
+OVER_DATAGRAMS = {"ping", "echo_1k", "sleep_20ms", "burn", "datagrams"}
+NOT_OVER_TLS = {"upload", "download"}
+SCRIPTS = {"slow_reader", "think"}
+SIZED = {"echo_1k", "echo_64k", "datagrams", "upload", "download", "blob"}
+PAYLOADS = (-1, 0, 1, 7, 8, 4096, 4097, 65_507, 65_508, 2**24, 2**24 + 1)
+
+
+def make_options(**changes):
+    plain = {
+        "models": ["it"],
+        "workload": "ping",
+        "transport": "tcp",
+        "loop": "closed",
+        "arrivals": "even",
+        "shape": "steady",
+        "payload": 0,
+        "rate": 100.0,
+        "shape_time": 60.0,
+        "timeout": 5.0,
+        "num_users": 4,
+        "spawn_rate": 1.0,
+        "window": None,
+        "warm_up": 0.5,
+        "run_time": None,
+    }
+    return Namespace(**plain | changes)
+
+
+def make_targets(transports=TRANSPORTS):
+    listeners = [
+        {"service": service, "address": URLS[transport]}
+        for service in ("command", "echo", "discard", "chargen", "own")
+        for transport in transports
+    ]
+    return Targets.from_json(json.dumps([{"model": "it", "listeners": listeners}]))
+
+
+def can_work(workload, transport, loop, payload):
+    is_datagram = transport in ("udp", "unixgram")
+    if is_datagram and workload not in OVER_DATAGRAMS:
+        return False
+    if not is_datagram and workload == "datagrams":
+        return False
+    if transport == "tls" and workload in NOT_OVER_TLS:
+        return False
+    if loop == "open" and workload in SCRIPTS:
+        return False
+    if payload == 0:
+        return True
+    # A datagram has its number in 8 bytes, and 65,507 of them at most; sixteen at once share 64 KiB.
+    most = 4096 if workload == "datagrams" else 65_507 if is_datagram else 2**24
+    return workload in SIZED and (8 if is_datagram else 1) <= payload <= most
+
+
+@pytest.mark.parametrize("workload", WORKLOADS)
+def test_each_combination_works_or_has_an_objection(workload):
+    targets = make_targets()
+    for transport, loop, shape, arrivals, payload in itertools.product(
+        TRANSPORTS, ("closed", "open"), SHAPES, ("even", "random"), PAYLOADS
+    ):
+        options = make_options(
+            workload=workload, transport=transport, loop=loop, shape=shape, arrivals=arrivals, payload=payload
+        )
+        why = find_objection(options, targets, WORKLOADS)
+        assert (why is None) is can_work(workload, transport, loop, payload), (transport, loop, payload, why)
+        assert why is None or ("\n" not in why and len(why) > 10)
+
+
+def test_every_scenario_works_over_what_it_names_and_refuses_the_rest():
+    for scenario in SCENARIOS.values():
+        for transport in Transport:
+            works = can_work(scenario.workload.name, transport.value, scenario.loop, 0)
+            assert works or transport is not scenario.transport
+            options = make_options(workload=scenario.workload.name, transport=transport.value, loop=scenario.loop)
+            assert (find_objection(options, make_targets(), WORKLOADS) is None) is works
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"workload": "pong"}, "unknown workload 'pong': one of ping, "),
+        ({"transport": "sctp"}, "unknown transport 'sctp': one of tcp, "),
+        ({"loop": "ajar"}, "unknown loop"),
+        ({"arrivals": "never"}, "unknown arrivals"),
+        ({"shape": "round"}, "unknown shape"),
+        ({"models": []}, "no model is chosen"),
+        ({"models": ["it", "she"]}, "no address for command of she over tcp"),
+        ({"payload": 2**40, "workload": "blob"}, "1 to 16777216"),
+        ({"rate": 0.0}, "above 0"),
+        ({"rate": float("inf")}, "above 0"),
+        ({"rate": float("nan")}, "above 0"),
+        ({"rate": 1_000_001.0}, "the rate is at most 1,000,000"),
+        ({"shape_time": -1.0}, "above 0"),
+        ({"timeout": float("inf")}, "above 0"),
+        ({"num_users": 0}, "there has to be a user"),
+        ({"num_users": -3}, "there has to be a user"),
+        ({"spawn_rate": 0.0}, "the spawn rate"),
+        ({"spawn_rate": float("nan")}, "the spawn rate"),
+        ({"window": 0.0}, "the window"),
+        ({"window": 1.0, "warm_up": -0.1}, "the window"),
+        ({"window": 1.0, "warm_up": float("inf")}, "the window"),
+        ({"window": 1.0, "run_time": 5}, "leave --run-time out"),
+        ({"fault": "pause", "fault_after": -1.0, "fault_for": 1.0}, "a fault comes after 0 seconds"),
+    ],
+)
+def test_objection_names_what_is_wrong(changes, said):
+    assert said in find_objection(make_options(**changes), make_targets(), WORKLOADS)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rate": 1_000_000.0},
+        {"num_users": None, "spawn_rate": None},
+        {"num_users": 1},
+        {"window": 0.1, "warm_up": 0.0},
+        {"run_time": 5},
+    ],
+)
+def test_limits_themselves_are_no_objection(changes):
+    assert find_objection(make_options(**changes), make_targets(), WORKLOADS) is None
+
+
+def test_model_that_is_elsewhere_is_an_objection():
+    assert "no address for command of it over tls" in find_objection(
+        make_options(transport="tls"), make_targets(["tcp"]), WORKLOADS
+    )
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize(
+    ("declared", "needs_a_stream"),
+    [({}, False), ({"per_connection": 1}, False), ({"until_close": True}, True), ({"greeting_size": len}, True)],
+)
+def test_codec_that_needs_a_stream_is_refused_over_datagrams(declared, needs_a_stream, transport):
+    codec = Codec(encode=lambda number: b"x", reply_size=lambda data, request: 1, **declared)
+    options = make_options(workload=OWN.name, transport=transport)
+    why = find_objection(options, make_targets(), {OWN.name: OWN}, codec)
+    assert (why is not None) is (needs_a_stream and transport in ("udp", "unixgram"))
+
+
+def test_crowd_is_divided_among_workers_without_a_rest():
+    assert [divide(400, worker, 3) for worker in range(3)] == [133, 133, 134]
+    assert [divide(2, worker, 4) for worker in range(4)] == [0, 1, 0, 1]
+    assert divide(400, 0, 1) == 400
+
+
+def test_payload_keeps_the_depth():
+    assert make_exchange(WORKLOADS["datagrams"], Transport.UDP, 100).depth == 16
+    assert make_exchange(WORKLOADS["datagrams"], Transport.UDP, None) is WORKLOADS["datagrams"].exchange
+
+
+# Of each kind one that is in no other test.
+@pytest.mark.parametrize(
+    ("workload", "transport", "more"),
+    [
+        ("idle_crowd", "tls", ()),
+        ("idle_crowd", "unix", ()),
+        ("slow_reader", "tls", ()),
+        ("think", "unix", ()),
+        ("datagrams", "unixgram", ()),
+        ("datagrams", "udp", ("--payload", "4096")),
+        ("echo_1k", "unixgram", ("--payload", "65507", "--loop", "open", "--rate", "50")),
+        ("upload", "tcp", ("--payload", "1", "--loop", "open", "--rate", "50")),
+        ("mixed", "tls", ("--loop", "open", "--rate", "500", "--arrivals", "random", "--shape", "steps")),
+    ],
+)
+def test_accepted_combination_is_answered(workload, transport, more, open_model, load):
+    server = open_model("asyncio_streams")
+    url = server.url(WORKLOADS[workload].service, transport)
+    found = load({"it": url}, "--workload", workload, "--transport", transport, *more, seconds=0.7)["it"]
+    assert found["failures"] == {}
+    assert found["answered"] > 0
+
+
+def test_form_is_refused_with_the_reason_and_nothing_starts(open_server, open_ui, wait_until):
+    def behave(connection):
+        while connection.recv(100):
+            connection.sendall(b"+PONG\r\n")
+
+    plain = {"user_count": 1, "spawn_rate": 10, "models": "it", "workload": "ping", "rate": 100}
+    refused = [
+        ({"workload": "upload", "transport": "udp"}, "upload is not asked over udp"),
+        ({"workload": "think", "loop": "open"}, "there is no open loop of it"),
+        ({"payload": 5}, "no payload"),
+        ({"rate": "inf"}, "have to be above 0"),
+        ({"rate": "fast"}, "rate cannot be 'fast'"),
+        ({"user_count": 0}, "there has to be a user"),
+        ({"user_count": "many"}, "user_count cannot be 'many'"),
+        ({"models": "she"}, "no address for command of she"),
+        ({"run_time": "soon"}, "run_time cannot be 'soon'"),
+    ]
+    with open_server(behave) as (host, port), open_ui(f"tcp://{host}:{port}") as page:
+        for changes, said in refused:
+            answer = page.swarm(**plain | changes)
+            assert answer["success"] is False
+            assert said in answer["message"]
+        assert page.statistics()["state"] == "ready"
+        assert page.swarm(**plain)["success"] is True
+        wait_until(lambda: page.statistics()["state"] == "running")
+        answer = page.swarm(**plain | {"rate": 200, "workload": "session"})
+        assert answer == {"success": False, "message": answer["message"]}
+        assert "goes on with the workload, rate that it began with" in answer["message"]
+        assert page.swarm(**plain | {"user_count": 2})["success"] is True
+        wait_until(lambda: page.statistics()["user_count"] == 2)
