@@ -1,33 +1,38 @@
 """A log that a client cannot fill: for lines that each connection may cause."""
 
 import logging
+import mmap
+import struct
 import time
 from collections.abc import Callable
+
+_STATE = struct.Struct("dq")  # when the next line may be written, and how many were left out
 
 
 class SparseLog:
     """Write at most one line a minute; the next one says how many were left out.
 
+    Processes that are forked later share it: in a model that has one for each client, all are first in their own.
+
     Args:
         log: where the lines go.
         seconds: between two lines.
-        clock: seconds that never go back.
+        clock: seconds that never go back, the same for all processes.
     """
 
     def __init__(self, log: logging.Logger, seconds: float = 60.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._log = log
         self._seconds = seconds
         self._clock = clock
-        self._next = clock()
-        self._left_out = 0
+        self._shared = mmap.mmap(-1, _STATE.size)
+        _STATE.pack_into(self._shared, 0, clock(), 0)
 
     def warning(self, text: str) -> None:
         """Write a line, or count it."""
         now = self._clock()
-        if now < self._next:
-            self._left_out += 1
+        start, left_out = _STATE.unpack_from(self._shared)
+        if now < start:
+            _STATE.pack_into(self._shared, 0, start, left_out + 1)
             return
-        self._next = now + self._seconds
-        more = f" (and {self._left_out} more before)" if self._left_out else ""
-        self._left_out = 0
-        self._log.warning("%s%s", text, more)
+        _STATE.pack_into(self._shared, 0, now + self._seconds, 0)
+        self._log.warning("%s%s", text, f" (and {left_out} more before)" if left_out else "")

@@ -300,13 +300,93 @@ def test_holds_fifty_clients_at_once(target, patience: float) -> None:
             assert read_resp(link, ReplyReader()) == (b"%d" % number, False)
 
 
-def redis_client(target) -> redis.Redis:
+# Recorded from redis-server 7.0.15.
+NO_PASSWORD = (
+    b"-ERR AUTH <password> called without any password configured for the default user. "
+    b"Are you sure your configuration is correct?\r\n"
+)
+WRONG_PASSWORD = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n"
+ABORTED = b"-EXECABORT Transaction discarded because of previous errors.\r\n"
+AS_REDIS_ANSWERS = {
+    b"SELECT 0\nSELECT 1\nSELECT x\n": (
+        b"+OK\r\n-ERR DB index is out of range\r\n-ERR value is not an integer or out of range\r\n"
+    ),
+    b"AUTH x\nAUTH default x\nAUTH bob x\n": NO_PASSWORD + b"+OK\r\n" + WRONG_PASSWORD,
+    b"HELLO 3 AUTH someone wrong\nHELLO 4\nHELLO x\n": (
+        WRONG_PASSWORD
+        + b"-NOPROTO unsupported protocol version\r\n"
+        + b"-ERR Protocol version is not an integer or out of range\r\n"
+    ),
+    b"CLIENT GETNAME\nCLIENT SETNAME me\nCLIENT GETNAME\nRESET\nCLIENT GETNAME\n": (
+        b"$-1\r\n+OK\r\n$2\r\nme\r\n+RESET\r\n$-1\r\n"
+    ),
+    b"MULTI\nPING\nECHO a\nEXEC\nPING\n": b"+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n+PONG\r\n$1\r\na\r\n+PONG\r\n",
+    b"EXEC\nDISCARD\n": b"-ERR EXEC without MULTI\r\n-ERR DISCARD without MULTI\r\n",
+    b"MULTI\nMULTI\nPING\nDISCARD\nPING\n": (
+        b"+OK\r\n-ERR MULTI calls can not be nested\r\n+QUEUED\r\n+OK\r\n+PONG\r\n"
+    ),
+    b"MULTI\nECHO\nPING\nEXEC\nPING\n": (
+        b"+OK\r\n-ERR wrong number of arguments for 'echo' command\r\n+QUEUED\r\n" + ABORTED + b"+PONG\r\n"
+    ),
+    b"MULTI\nEXEC x\nEXEC\n": (
+        b"+OK\r\n-EXECABORT Transaction discarded because of: wrong number of arguments for 'exec' command\r\n"
+        b"-ERR EXEC without MULTI\r\n"
+    ),
+    b"EXEC x\n": b"-EXECABORT Transaction discarded because of: wrong number of arguments for 'exec' command\r\n",
+    b"MULTI\nPING\nQUIT\nEXEC\n": b"+OK\r\n+QUEUED\r\n+OK\r\n",
+    b"POST / HTTP/1.1\r\nHost: x\r\n\r\nPING\r\n": b"",
+    b"*1\r\n$5\r\nhOst:\r\nPING\r\n": b"",
+}
+
+
+@stream
+@pytest.mark.capability("half-close")
+def test_answers_as_redis_does(target) -> None:
+    for sent, wanted in AS_REDIS_ANSWERS.items():
+        with target.connect() as link:
+            link.send(sent)
+            link.half_close()
+            assert read_all(link) == wanted, sent
+
+
+@stream
+def test_form_of_a_web_page_ends_the_connection(target) -> None:
+    """Though its client sends on, and does not close its half."""
+    with target.connect() as link:
+        link.send(b"POST / HTTP/1.1\r\nHost: localhost\r\n\r\nECHO never\r\n")
+        assert read_all(link) == b""
+
+
+@stream
+@ours
+@pytest.mark.parametrize(
+    ("said", "protocol"),
+    [(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc", b"TLS"), (b"GET / HTTP/1.1\r\n", b"HTTP"), (b"EHLO x\r\n", b"SMTP")],
+    ids=["tls", "http", "smtp"],
+)
+def test_client_of_another_protocol_is_told_and_closed(target, said: bytes, protocol: bytes) -> None:
+    with target.connect() as link:
+        link.send(said)
+        assert read_all(link) == b"-ERR Protocol error: this is %b, and this port speaks RESP\r\n" % protocol
+
+
+@stream
+@ours
+def test_work_in_a_transaction_is_done_at_exec(target) -> None:
+    with target.connect() as link:
+        link.send(b"MULTI\nSLEEP 5\nBURN 3\nBLOB 70000\nPING\nEXEC\n")
+        link.half_close()
+        done = b"*4\r\n+OK\r\n$64\r\n%b\r\n$70000\r\n%b\r\n+PONG\r\n" % (burn(3), blob(70_000))
+        assert read_all(link) == b"+OK\r\n" + b"+QUEUED\r\n" * 4 + done
+
+
+def redis_client(target, **settings: object) -> redis.Redis:
     where = target.address
     options = {"unix_socket_path": where.path} if where.transport.is_unix else {"host": where.host, "port": where.port}
     if where.transport is Transport.TLS:
         options |= {"ssl": True, "ssl_ca_certs": ca_file()}
         options |= {"ssl_certfile": certificate_file(), "ssl_keyfile": certificate_file()}
-    return redis.Redis(**options, socket_timeout=10)
+    return redis.Redis(**options, socket_timeout=10, **settings)
 
 
 @stream
@@ -332,6 +412,44 @@ def test_redis_py_can_ask_for_work(target) -> None:
         assert client.execute_command("BURN", 10) == burn(10)
         assert client.execute_command("BLOB", 100_000) == blob(100_000)
         assert client.execute_command("SLEEP", 1) == b"OK"
+        client.connection_pool.disconnect()
+
+
+@stream
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_serves_redis_py_as_it_is_used(target, protocol: int) -> None:
+    """Its default pipeline is a transaction; it selects a database, names itself, and reads INFO."""
+    with redis_client(target, protocol=protocol, db=0, client_name="me") as client:
+        pipeline = client.pipeline()
+        for number in range(50):
+            pipeline.echo(number)
+        assert pipeline.execute() == [b"%d" % number for number in range(50)]
+        with pytest.raises(redis.ResponseError, match="unknown command"):
+            client.pipeline().ping().execute_command("NOPE").execute()
+        assert client.ping()
+        assert client.client_getname() in ("me", b"me")
+        assert client.client_id() > 0
+        assert re.fullmatch(r"\d+\.\d+\.\d+", client.info()["redis_version"])
+        assert client.info("server")["redis_version"] == client.info()["redis_version"]
+        assert client.info("persistence")["loading"] == 0
+        assert client.info("replication")["role"] == "master"
+        client.connection_pool.disconnect()
+
+
+@stream
+@ours
+def test_refuses_redis_py_as_a_redis_without_passwords_does(target) -> None:
+    refused = (
+        ({"db": 1}, "DB index is out of range"),
+        ({"password": "x", "protocol": 2}, "without any password configured"),
+        ({"username": "bob", "password": "x", "protocol": 2}, "invalid username-password pair"),
+        ({"username": "bob", "password": "x", "protocol": 3}, "invalid username-password pair"),
+    )
+    for settings, message in refused:
+        with redis_client(target, **settings) as client, pytest.raises(redis.RedisError, match=message):
+            client.ping()
+    with redis_client(target, password="any", protocol=3) as client:  # noqa: S106  # HELLO 3 AUTH default any
+        assert client.ping()
         client.connection_pool.disconnect()
 
 

@@ -57,6 +57,28 @@ def test_redis_cli_as_a_person_uses_it(target) -> None:
     assert run("redis-cli", target, stdin="PING\nECHO 'a b'\nNOPE\n") == "PONG\na b\nERR unknown command 'NOPE'\n\n"
 
 
+def test_redis_cli_in_a_transaction(target) -> None:
+    typed = "MULTI\nECHO a\nPING\nEXEC\nSELECT 0\nEXEC\n"
+    assert run("redis-cli", target, stdin=typed) == "OK\nQUEUED\nQUEUED\na\nPONG\nOK\nERR EXEC without MULTI\n\n"
+
+
+@pytest.mark.ours
+def test_redis_cli_with_a_database_and_a_password(target) -> None:
+    assert run("redis-cli", target, "-n", "0", "PING") == "PONG\n"
+    assert "DB index is out of range" in run("redis-cli", target, "-n", "1", "PING")
+    said = run("redis-cli", target, "--no-auth-warning", "-a", "x", "PING")
+    assert said.startswith("AUTH failed: ERR AUTH <password> called without any password configured")
+    assert said.endswith("PONG\n")
+    assert run("redis-cli", target, "-3", "--no-auth-warning", "--user", "default", "-a", "x", "PING") == "PONG\n"
+    assert "redis_version:" in run("redis-cli", target, "INFO", "server")
+
+
+def test_redis_benchmark_of_database_0(target) -> None:
+    output = run("redis-benchmark", target, "--dbnum", "0", "-n", "100", "-c", "1", "-q", "-t", "ping_mbulk")
+    assert "requests per second" in output
+    assert "rror" not in output
+
+
 @pytest.mark.parametrize("pipeline", [1, 16])
 def test_redis_benchmark(target, pipeline: int) -> None:
     """Every test of it ends, with a rate and without a complaint."""

@@ -22,6 +22,7 @@ INPUTS = (
     b"\x09\x09\x09\x09BURN 12\nBURN 12\nSLEEP 20\nSLEEP 40\n",
     b"\x01\x02\x03\x04MULTI\nPING\nEXEC\nNOPE 'x'\n*1\r\n$-1\r\n",
     b"\x09\x09\x09\x09*2\r\n$4\r\nECHO\r\n$3\r\nABC\r\n*1\r\n$4\r\nPI",
+    b"\x00\x00\x00\x00PING\nQUIT\n",
 )
 
 
@@ -70,10 +71,24 @@ def torn_pong(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(lab.reference._Redis, "do_ping", lambda self, request: b"+PONG\n")
 
 
+def torn_end(patch: pytest.MonkeyPatch) -> None:
+    def quit_torn(self: Any, request: list[bytes]) -> None:
+        self._replies.append(b"+OK\r")
+        self._closing = True
+
+    def say_torn(self: Any, request: list[bytes]) -> bytes:
+        self.answer.ended = True
+        return b"+OK\r"
+
+    patch.setitem(services.protocol.command._HANDLERS, b"QUIT", quit_torn)
+    patch.setattr(lab.reference._Redis, "do_quit", say_torn)
+
+
 FAULTS: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], object]]] = {
     "a wrong reply": ("check_stream", lambda patch: patch.setattr(fuzz.oracle, "Connection", Shouter)),
     "a wrong piece": ("check_cuts", lambda patch: patch.setattr(fuzz.oracle, "Connection", Mishearing)),
     "a reply without its end": ("check_replies", torn_pong),
+    "a last reply without its end": ("check_replies", torn_end),
     "a wrong request": ("check_requests", lambda patch: patch.setattr(fuzz.oracle, "RequestReader", OtherLastByte)),
     "too much memory": ("check_requests", lambda patch: patch.setattr(fuzz.oracle, "RequestReader", Hoarder)),
     "work without bounds": (
