@@ -10,7 +10,9 @@ import subprocess
 import tarfile
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from ipaddress import IPv6Address, ip_network
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -155,30 +157,83 @@ def test_nothing_is_published(container: Container) -> None:
     assert not [port for port in container.attrs["NetworkSettings"]["Ports"].values() if port]
 
 
-@pytest.mark.parametrize("model", [pytest.param("plain_socket", marks=DOCKER)])
-def test_the_host_cannot_be_reached(engine: docker.DockerClient, backend: Containers, model: str) -> None:
-    """At none of its addresses, those of its bridges among them; it listens on all of them, and answers itself."""
-    container = engine.containers.get(f"{backend.project}-{model}-1")
-    (network,) = container.attrs["NetworkSettings"]["Networks"]
-    gateway = engine.networks.get(network).attrs["IPAM"]["Config"][0]["Gateway"]
-    own = subprocess.run(["hostname", "-I"], capture_output=True, text=True, check=True).stdout.split()
-    hosts = sorted({gateway, "127.0.0.1", *(address for address in own if ":" not in address)})
-    script = (
-        "import socket, sys\n"
-        "for host in sys.argv[2:]:\n"
-        "    try: socket.create_connection((host, int(sys.argv[1])), 1)\n"
-        "    except OSError: continue\n"
-        "    print(host)\n"
-    )
-    with socket.create_server(("0.0.0.0", 0)) as listener:  # noqa: S104 - all addresses are the point
+# Tries every address by TCP and by UDP, all at once; prints those that it could connect to.
+REACH = """
+import concurrent.futures, socket, sys
+def reach(host, kind):
+    try:
+        (family, _, _, _, address), *_ = socket.getaddrinfo(host, int(sys.argv[1]), type=kind)
+        with socket.socket(family, kind) as link:
+            link.settimeout(2)
+            link.connect(address)
+            link.send(b"inside")
+            return host if kind == socket.SOCK_STREAM else None
+    except OSError:
+        return None
+with concurrent.futures.ThreadPoolExecutor(8) as pool:
+    kinds = (socket.SOCK_STREAM, socket.SOCK_DGRAM)
+    asked = [pool.submit(reach, host, kind) for host in sys.argv[2:] for kind in kinds]
+print(*filter(None, (each.result() for each in asked)))
+"""
+
+
+@DOCKER[0]
+@DOCKER[1]
+def test_the_host_cannot_be_reached(engine: docker.DockerClient, backend: Containers) -> None:
+    """By TCP or UDP, at none of its addresses, IPv4 or IPv6. A container on an ordinary network does reach it."""
+    inside = [engine.containers.get(f"{backend.project}-{name}-1") for name in ("plain_socket", "shell")]
+    (network,) = inside[0].attrs["NetworkSettings"]["Networks"]
+    hosts = sorted(addresses_of_host(engine.networks.get(network)))
+    with ExitStack() as stack:
+        listener = stack.enter_context(open_server(socket.SOCK_STREAM, 0))
         port = listener.getsockname()[1]
+        datagrams = stack.enter_context(open_server(socket.SOCK_DGRAM, port))
         accepted: list[object] = []
-        threading.Thread(target=lambda: accept_all(listener, accepted), daemon=True).start()
-        socket.create_connection(("127.0.0.1", port), 5).close()
-        code, output = container.exec_run(["python3", "-c", script, str(port), *hosts])
-        listener.shutdown(socket.SHUT_RDWR)
-    assert (code, output) == (0, b"")
-    assert len(accepted) == 1
+        threading.Thread(target=accept_all, args=(listener, accepted), daemon=True).start()
+        stack.callback(lambda: listener.shutdown(socket.SHUT_RDWR))
+        for container in inside:
+            assert container.exec_run(["python3", "-c", REACH, str(port), *hosts]) == (0, b"\n")
+        # What was sent from inside would be before this one.
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as own:
+            own.sendto(b"from the host", ("127.0.0.1", port))
+        datagrams.settimeout(10)
+        assert datagrams.recv(100) == b"from the host"
+        assert accepted == []
+        command = ["python3", "-c", REACH, str(port), *hosts]
+        said = engine.containers.run("socketlab/instrument", command, network="bridge", remove=True)
+        assert said.strip(), "no container can reach this host, perhaps for its firewall: nothing was shown"
+        assert datagrams.recv(100) == b"inside"
+
+
+def addresses_of_host(network: Any) -> set[str]:
+    """Where a host can be, as seen from a network: the gateway, or where one would be; and its own addresses.
+
+    Engines differ: one reports a gateway where the host has no address, another reports none.
+    """
+    found = set()
+    for config in network.attrs["IPAM"]["Config"]:
+        found.add(str(next(ip_network(config["Subnet"]).hosts())))
+        found |= {config["Gateway"]} if config.get("Gateway") else set()
+    own = subprocess.run(["hostname", "-I"], capture_output=True, text=True, check=True).stdout.split()
+    found.update(own)
+    # The kernel gives each bridge an address of IPv6 by itself; it is known by the container's interface.
+    for line in Path("/proc/net/if_inet6").read_text().splitlines() if Path("/proc/net/if_inet6").exists() else ():
+        address, *_ = line.split()
+        text = str(IPv6Address(int(address, 16)))
+        found.add(f"{text}%eth0" if text.startswith("fe80:") else text)
+    return found - {"127.0.0.1", "::1"}
+
+
+def open_server(kind: socket.SocketKind, port: int) -> socket.socket:
+    """A socket at every address of the host."""
+    dual = socket.has_dualstack_ipv6()
+    server = socket.socket(socket.AF_INET6 if dual else socket.AF_INET, kind)
+    if dual:
+        server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    server.bind(("::" if dual else "0.0.0.0", port))  # noqa: S104 - all addresses are the point
+    if kind == socket.SOCK_STREAM:
+        server.listen()
+    return server
 
 
 def accept_all(listener: socket.socket, accepted: list[object]) -> None:
@@ -187,6 +242,38 @@ def accept_all(listener: socket.socket, accepted: list[object]) -> None:
             link, peer = listener.accept()
             link.close()
             accepted.append(peer)
+
+
+# Sends something out, and prints what the kernel then knows: the gateways of default routes, and the neighbours.
+LEAVE = """
+import contextlib, socket, struct
+with contextlib.suppress(OSError):
+    socket.create_connection(("192.0.2.1", 9), 2)
+rows = [line.split() for line in open("/proc/net/route").read().splitlines()[1:]]
+gateways = {socket.inet_ntoa(struct.pack("<I", int(row[2], 16))) for row in rows if row[1] == row[7] == "00000000"}
+known = {line.split()[0]: line.split()[2] for line in open("/proc/net/arp").read().splitlines()[1:]}
+print(*("way out" for each in gateways if known.get(each, "0x0") != "0x0"))
+for line in open("/proc/net/ipv6_route") if __import__("os").path.exists("/proc/net/ipv6_route") else ():
+    words = line.split()
+    if words[1] == "00" and words[9] != "lo":
+        print("way out by IPv6")
+"""
+
+
+@pytest.mark.parametrize("service", [pytest.param(service, marks=DOCKER) for service in ("plain_socket", "shell")])
+def test_there_is_no_way_out(engine: docker.DockerClient, backend: Containers, service: str) -> None:
+    """No default route, or one whose gateway nobody is: 20.10 sets one, and later engines set none."""
+    command = ["python3", "-c", LEAVE]
+    assert engine.containers.get(f"{backend.project}-{service}-1").exec_run(command) == (0, b"\n")
+    # On an ordinary network there is one.
+    assert engine.containers.run("socketlab/instrument", command, network="bridge", remove=True) == b"way out\n"
+
+
+def test_services_ask_for_nothing_that_the_oldest_engine_lacks() -> None:
+    """`start_interval` came with Engine 25: on an older one Compose refuses to start a container that has it."""
+    for name, service in SERVICES.items():
+        assert set(service.get("healthcheck", {})) <= {"test", "interval", "timeout", "retries", "start_period"}, name
+        assert not {"develop", "gpus", "provider", "models"} & set(service), name
 
 
 @pytest.mark.parametrize("image", [pytest.param(image, marks=DOCKER) for image in ("plain_socket", "instrument")])
