@@ -30,6 +30,7 @@ from lab.measurement import Measurement, measure, measure_together
 from lab.report import page
 from lab.report.terminal import make_table, open_console
 from lab.store import LATEST, RESULTS, make_folder, point, tolerated
+from lab.verdict import exit_code
 from lab.workloads import SESSION
 
 if TYPE_CHECKING:
@@ -120,7 +121,14 @@ def demo(lab: "Lab", models: str, seconds: float, out: Path) -> None:
         click.echo("As a page, with the reason for each verdict and how to read it:")
         # Not through rich, which would break a long path into two lines.
         click.echo(f"  {_show_path(folder / 'index.html')}")
-    sys.exit(1 if found.missing or any(item.failures for item in found.measurements) else 0)
+    sys.exit(find_exit_code(found))
+
+
+def find_exit_code(found: Demo) -> int:
+    """2 a measurement was disturbed; 1 a model is missing, or one request failed; 0 neither."""
+    measured = [*found.measurements, *found.waits.values()]
+    failed = bool(found.missing) or any(item.failures for item in measured)
+    return exit_code(item.verdict for item in measured) or int(failed)
 
 
 class Steps:

@@ -4,12 +4,12 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
-import psutil
-
 from lab.backends import open_backend
 from lab.catalogue import Listener, Model
 from lab.client import Link
 from lab.errors import ClientError, LabError
+from lab.meters import Meter, NoMeter, find_container, open_container_meter, open_process_meter
+from lab.owner import Owner, find_owner
 from lab.workloads import OWN
 from services.protocol import SERVICES, Address, AddressError, Transport, port_of
 
@@ -110,14 +110,24 @@ class Foreign:
         return self._generator.start_service(*arguments, **options)
 
     def pid(self, model: str) -> int | None:
-        """The process of this machine that listens there, for its CPU and memory; None if it cannot be seen."""
-        ports = {address.port for _, address in self._found if not address.transport.is_datagram}
-        try:
-            found = psutil.net_connections("tcp")
-        except psutil.AccessDenied:
-            return None
-        owners = {
-            item.pid for item in found if item.status == psutil.CONN_LISTEN and item.laddr and item.laddr.port in ports
-        }
-        # Forked servers share a listening socket: the oldest is the parent of the others.
-        return min((pid for pid in owners if pid), key=lambda pid: psutil.Process(pid).create_time(), default=None)
+        """The process of this machine that answers there; None if there is not exactly one, or it cannot be seen."""
+        return self._find_owner().pid
+
+    def open_meter(self) -> Meter:
+        """The meter of what answers there; of what is not known for certain, one that knows nothing, and says why."""
+        owner = self._find_owner()
+        if owner.pid:
+            return open_process_meter(owner.pid)
+        if owner.unknown or owner.container is None:
+            return NoMeter(owner.unknown)
+        name = find_container(owner.container)
+        if name is None:
+            return NoMeter(f"{owner.container} is neither this machine nor a container that its Docker engine knows")
+        return open_container_meter(name)
+
+    def _find_owner(self) -> Owner:
+        owners = dict.fromkeys(find_owner(address) for _, address in self._found)
+        if len(owners) == 1:
+            return next(iter(owners))
+        said = "; ".join(dict.fromkeys(owner.unknown for owner in owners if owner.unknown))
+        return Owner(unknown=said or "the targets are not all of one process")

@@ -6,6 +6,7 @@ use N cores. A run begins when all of them have joined; one that does not is nam
 
 import contextlib
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from lab.backends import Completed, Instrument
+from lab.backends import LIFELINE, Completed, Instrument
 from lab.errors import LabError
 
 # What a worker writes when its master has taken it; see loadtests/locustfile.py, which cannot be imported here.
@@ -28,6 +29,9 @@ _ENDED = "LOAD-ENDED "
 
 # How long a worker may take to join. A second on an idle machine, most of it Python's imports.
 _JOIN_SECONDS = 60.0
+
+# Every generator ends with the lab that has started it.
+_LIFELINE = {LIFELINE: "stdin"}
 
 _PAUSE = 0.1
 _SHORT_PAUSE = 0.02
@@ -103,33 +107,31 @@ def open_generator(
     Raises:
         LabError: a worker did not join, or the master ended first.
     """
-    with tempfile.TemporaryDirectory(prefix="socketlab-load-") as folder, contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
 
-        def start(service: str, more: Sequence[str], *, log: str | None, publish: bool = False) -> Instrument:
-            path = Path(folder, log) if log else None
+        def start(service: str, more: Sequence[str], *, is_logged: bool, publish: bool = False) -> Instrument:
             opened: contextlib.AbstractContextManager[Instrument] = backend.start_service(
                 service,
                 more,
-                environ={**environ, **(own if service == "locust" else {})},
+                environ={**environ, **(own if service == "locust" else {}), **_LIFELINE},
                 publish=publish,
-                log=path,
+                log=stack.enter_context(_open_log()) if is_logged else None,
             )
             return stack.enter_context(opened)
 
-        log = "master" if capture else None
         if not workers:
-            yield Generator(start("locust", arguments, log=log, publish=publish))
+            yield Generator(start("locust", arguments, is_logged=capture, publish=publish))
             return
         # In a container the port is the container's own; on this machine another master may have the usual one.
         port = ["--master-bind-port", str(find_port())] if backend.name == "process" else []
         bound = [f"--master-bind-host={'127.0.0.1' if port else '*'}", *port]
         # Headless, Locust counts the workers as well; with the web UI it would let a run begin without them.
         expected = ["--expect-workers", str(workers)]
-        main = start("locust", [*arguments, "--master", *bound, *expected], log=log, publish=publish)
+        main = start("locust", [*arguments, "--master", *bound, *expected], is_logged=capture, publish=publish)
         joining = ["--worker", "--master-host", main.host, *(["--master-port", port[1]] if port else [])]
         # Failed exchanges are a finding of the run and no fault of a worker.
         joining += ["--exit-code-on-error", "0"]
-        started = [start("locust_worker", joining, log=f"worker-{number}") for number in range(1, workers + 1)]
+        started = [start("locust_worker", joining, is_logged=True) for _ in range(workers)]
         _wait_joined(main, started, join_seconds)
         yield Generator(main, started)
 
@@ -179,7 +181,7 @@ class StandingGenerator:
             LabError: it took too long, or the generator ended in the middle of it.
         """
         instrument = self._instrument or self._start()
-        order = json.dumps({"arguments": list(arguments), "environ": dict(environ)})
+        order = json.dumps({"arguments": list(arguments), "environ": {**environ, **_LIFELINE}})
         stdin = instrument.process.stdin
         assert stdin is not None  # noqa: S101 - for mypy: `open_child` opens it
         with contextlib.suppress(BrokenPipeError):  # it has ended, which is told below with its last words
@@ -209,9 +211,8 @@ class StandingGenerator:
             return log.read().decode()
 
     def _start(self) -> Instrument:
-        folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="socketlab-load-"))
         started: contextlib.AbstractContextManager[Instrument] = self.backend.start_service(
-            "locust_standing", log=Path(folder, "log")
+            "locust_standing", log=self._stack.enter_context(_open_log())
         )
         self._instrument, self._read = self._stack.enter_context(started), 0
         return self._instrument
@@ -230,11 +231,20 @@ def run_generator(
         LabError: a worker did not join, or it took too long.
     """
     if not workers:
-        done: Completed = backend.run_service("locust", arguments, environ=environ, capture=True, timeout=timeout)
+        done: Completed = backend.run_service(
+            "locust", arguments, environ={**environ, **_LIFELINE}, capture=True, timeout=timeout
+        )
         return done
     with open_generator(backend, arguments, workers=workers, environ=environ, capture=True) as generator:
         code = generator.wait(timeout)
         return Completed(["locust", *arguments], code, generator.main.output(), "")
+
+
+@contextlib.contextmanager
+def _open_log() -> Iterator[Path]:
+    """A file without a name, so that nothing is left of it whatever ends the lab; where it can be opened meanwhile."""
+    with tempfile.TemporaryFile(prefix="socketlab-load-") as file:
+        yield Path(f"/proc/{os.getpid()}/fd/{file.fileno()}")
 
 
 def _wait_joined(main: Instrument, workers: Sequence[Instrument], timeout: float) -> None:

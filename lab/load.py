@@ -28,6 +28,7 @@ from lab.measurement import Measurement, arguments_for, encode_targets, find_sce
 from lab.report.terminal import make_table, open_console
 from lab.store import check_writable, tolerated, write_new
 from lab.thresholds import Threshold
+from lab.verdict import exit_code
 from lab.workloads import HIGHEST_RATE, LARGEST_PAYLOAD, OPEN, OWN, SCENARIOS, Scenario, make_exchange
 from services.protocol import Transport
 
@@ -105,6 +106,7 @@ SECONDS = Seconds()
     metavar="CONDITION",
     help="Exit with 1 if so: 'p99 > 5ms', 'failures > 10', 'failures > 1%', 'rate < 10k', 'rate < 99%'; repeatable.",
 )
+@click.option("--allow-failures", is_flag=True, help="Exit with 0 also if replies were wrong, or over 1% failed.")
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
@@ -134,12 +136,16 @@ def load(
     warm_up: float,
     timeout: float,
     conditions: Sequence[str],
+    allow_failures: bool,
     out: Path | None,
     workers: int,
     headless: bool,
     as_json: bool,
 ) -> None:
     """Load models that run (see `lab up`), every reply checked.
+
+    Exit code 1: a condition of --fail-if, a wrong reply, or over 1% of all exchanges failed. 2: it could not be
+    measured, or was disturbed.
 
     Without --headless, Locust's web UI opens on 127.0.0.1:8089 (LAB_UI_PORT), with model and scenario to choose from;
     LAB_UI_LOGIN=USER:PASSWORD puts a login in front of it.
@@ -216,7 +222,8 @@ def load(
     tripped = list(find_tripped(measured, thresholds))
     for line in tripped:
         progress.print(line, style="red")
-    sys.exit(1 if tripped else 0)
+    code = exit_code((item.verdict for item in measured), allow_failures=allow_failures)
+    sys.exit(code or int(bool(tripped)))
 
 
 def check_fit(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lab.backends import Completed
+from lab.backends import LIFELINE, Completed
 from lab.errors import LabError
 from lab.load import SECONDS, serve_ui
 
@@ -93,7 +93,8 @@ def run_headless(backend: Any, classes: Iterable[str], users: int, seconds: floa
     """
     arguments = ["-f", _FILE, *classes, "--headless", "--json", "--users", str(users), "--spawn-rate", str(users)]
     arguments += ["--run-time", f"{seconds:g}s", "--stop-timeout", "15", "--loglevel", "ERROR"]
-    done = backend.run_service("locust", arguments, capture=True, timeout=seconds + _SLACK_SECONDS)
+    environ = {LIFELINE: "stdin"}
+    done = backend.run_service("locust", arguments, environ=environ, capture=True, timeout=seconds + _SLACK_SECONDS)
     for line in done.stderr.splitlines():
         if _FAILURE in line:
             print(f"lab: {line.partition(_FAILURE)[2]}", file=sys.stderr)

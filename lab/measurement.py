@@ -18,11 +18,14 @@ from typing import Any, Self
 from lab.backends import Backend, Completed
 from lab.catalogue import Listener, Model
 from lab.errors import LabError
+from lab.foreign import Foreign
 from lab.generator import StandingGenerator, run_generator
 from lab.meters import Meter, NoMeter, Sample, open_container_meter, open_process_meter
+from lab.owner import count_connections
 from lab.pinning import VARIABLE, Pinning, encode_cores
 from lab.verdict import Accounts, Bound, Verdict, in_flight, judge
 from lab.workloads import OPEN, OWN, SCENARIOS, STEADY, Scenario
+from services.protocol import Address
 
 # In front of the generator's result; see loadtests/measurement.py, which cannot be imported here: it imports Locust.
 _MARKER = "LOAD-RESULT "
@@ -73,6 +76,9 @@ class Measurement:
         server_throttled, generator_throttled: for which part of the time a CPU quota held that side back.
         allotted: cores that the server could use at most.
         series: readings of the server under this load: see `SERIES`.
+        warm_up_failures: exchanges of the warm-up that did not come back right, by reason.
+        disturbances: what happened to the measurement itself; its figures then mean nothing.
+        server_unknown: why nothing is known of the server's process; empty if something is, or nothing says why.
     """
 
     model: str
@@ -118,6 +124,9 @@ class Measurement:
     generator_throttled: float | None = None
     allotted: int | None = None
     series: tuple[tuple[float | None, ...], ...] = ()
+    warm_up_failures: dict[str, int] = field(default_factory=dict)
+    disturbances: tuple[str, ...] = ()
+    server_unknown: str = ""
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -131,6 +140,7 @@ class Measurement:
         for name in ("histogram", "service", "series"):
             if values.get(name) is not None:
                 values[name] = tuple(tuple(row) for row in values[name])
+        values["disturbances"] = tuple(values.get("disturbances", ()))
         verdict = values["verdict"]
         return cls(**values | {"verdict": Verdict(Bound(verdict["bound"]), verdict["reason"])})
 
@@ -220,13 +230,14 @@ def encode_targets(listeners: Sequence[Listener]) -> str:
 
 def open_meter(backend: Any, model: str) -> Meter:
     """The meter that fits a backend; one that knows nothing if the model does not run."""
+    if isinstance(backend, Foreign):
+        return backend.open_meter()
     try:
         if backend.name == "docker":
             return open_container_meter(backend.container_name(model))
-        pid = backend.pid(model)
-        return open_process_meter(pid) if pid else NoMeter()
-    except LabError:
-        return NoMeter()
+        return open_process_meter(backend.pid(model))
+    except LabError as error:
+        return NoMeter(str(error))
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,7 +384,7 @@ def measure_together(
         environ["LAB_CODEC"] = str(codec.resolve())
     if pinning:
         environ[VARIABLE] = encode_cores(pinning.generator)
-    before = _read(meters)
+    before, company = _read(meters), _count_company(backend, found)
     with _watch(meters) as seen:
         patience = warm_up + seconds + _OVERHEAD_SECONDS
         if standing:
@@ -381,6 +392,7 @@ def measure_together(
         else:
             finished = run_generator(backend, arguments, workers=workers, environ=environ, timeout=patience)
     after = _read(meters)
+    company = {name: max(count, company[name]) for name, count in _count_company(backend, found).items()}
     results = _parse(finished, names)
     return [
         _combine(
@@ -393,6 +405,8 @@ def measure_together(
             seen[model.name],
             warm_up,
             pinning,
+            unknown=getattr(meters[model.name], "reason", ""),
+            company=company[model.name],
         )
         for model in models
     ]
@@ -439,6 +453,16 @@ def arguments_for(
 
 def _read(meters: Mapping[str, Meter]) -> dict[str, Sample]:
     return {name: meter.read() for name, meter in meters.items()}
+
+
+def _count_company(backend: Backend, subjects: Mapping[str, Subject]) -> dict[str, int]:
+    """Connections that servers have before the load, or after it: they are of somebody else."""
+    found = {}
+    for name, subject in subjects.items():
+        # A container has a network namespace of its own; what cannot be looked into has no connections that count.
+        pid = subject.meter.pid if backend.name == "docker" else None
+        found[name] = count_connections((Address.parse(item.address) for item in subject.listeners), pid=pid)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -507,7 +531,13 @@ def _combine(
     seen: Sequence[_Seen],
     warm_up: float,
     pinning: Pinning | None,
+    *,
+    unknown: str = "",
+    company: int = 0,
 ) -> Measurement:
+    disturbances = tuple(result["disturbances"])
+    if company:
+        disturbances += (f"the server had {company} connections of somebody else, before the load or after it",)
     seconds, answered, depth = result["seconds"], result["answered"], result["depth"]
     service = tuple((value, count) for value, count in result["service"])
     intended = result["intended"]
@@ -516,7 +546,8 @@ def _combine(
 
     def per_request(name: str) -> float | None:
         start, end = getattr(before, name), getattr(after, name)
-        return None if start is None or end is None or not requests else (end - start) / requests
+        # Less than before: another process, or one whose children nobody has waited for yet.
+        return None if start is None or end is None or end < start or not requests else (end - start) / requests
 
     # Answers cost something. No time at all means that it was accounted elsewhere: children that nobody waited for.
     server_cpu_us = (per_request("cpu_seconds") or 0.0) * 1e6 or None
@@ -546,6 +577,10 @@ def _combine(
         late=result["late"],
         server_throttled=throttled,
         generator_throttled=generator_throttled,
+        failures=result["failures"],
+        warm_up_failures=result["warm_up_failures"],
+        disturbances=disturbances,
+        server_unknown=unknown,
     )
     samples = [*(item.sample for item in seen), after]
 
@@ -606,4 +641,7 @@ def _combine(
             )
             for item in seen
         ),
+        warm_up_failures=result["warm_up_failures"],
+        disturbances=disturbances,
+        server_unknown=unknown,
     )

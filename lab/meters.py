@@ -44,7 +44,14 @@ class Sample:
 
 
 class Meter(Protocol):
-    """Reads one server."""
+    """Reads one server.
+
+    Attributes:
+        pid: a process of it, as this machine numbers them; None if there is none that can be looked at.
+    """
+
+    @property
+    def pid(self) -> int | None: ...
 
     def read(self) -> Sample:
         """Read now. A server that has gone gives an empty sample."""
@@ -60,7 +67,15 @@ class Meter(Protocol):
 
 
 class NoMeter:
-    """The no-op: knows nothing, and says so."""
+    """The no-op: knows nothing, and says so.
+
+    Args:
+        reason: why nothing is known; empty where that is not known either.
+    """
+
+    def __init__(self, reason: str = "") -> None:
+        self.reason = reason
+        self.pid = None
 
     def read(self) -> Sample:
         """Nothing is known."""
@@ -123,6 +138,7 @@ class ProcessMeter:
     """
 
     def __init__(self, pid: int) -> None:
+        self.pid = pid
         self._root = psutil.Process(pid)
         self._switches = Switches()
 
@@ -221,7 +237,7 @@ class CgroupMeter:
         self, folders: dict[str, Path], *, unified: bool, proc: Path = Path("/proc"), first: int | None = None
     ) -> None:
         self._folders = folders
-        self._first = first
+        self.pid = first
         self._unified = unified
         self._proc = proc
         self._switches = Switches(proc)
@@ -295,7 +311,7 @@ class CgroupMeter:
 
     def count_zombies(self) -> int | None:
         """Count those below the first process: a group's list of processes does not have them."""
-        return None if self._first is None else _count_zombies(self._first)
+        return None if self.pid is None else _count_zombies(self.pid)
 
     def _text(self, controller: str, name: str) -> str | None:
         try:
@@ -328,6 +344,7 @@ class StatsMeter:
 
     def __init__(self, fetch: Callable[[], dict[str, Any]]) -> None:
         self._fetch = fetch
+        self.pid = None
 
     def read(self) -> Sample:
         """Ask the engine."""
@@ -363,6 +380,23 @@ def _seconds(nanoseconds: int | None) -> float | None:
     return None if nanoseconds is None else nanoseconds / 1e9
 
 
+def find_container(ip: str) -> str | None:
+    """The id of the running container that has an address; None if no engine answers, or it knows of none."""
+    try:
+        client = docker.from_env()
+        try:
+            running = client.api.containers()
+        finally:
+            client.close()
+    except (docker.errors.DockerException, requests.RequestException):
+        return None
+    for item in running:
+        networks = (item.get("NetworkSettings") or {}).get("Networks") or {}
+        if any(ip in (found.get("IPAddress"), found.get("GlobalIPv6Address")) for found in networks.values()):
+            return str(item["Id"])
+    return None
+
+
 def open_container_meter(container: str) -> Meter:
     """The best meter that there is for a container: its control group if it is on this machine, else the engine's API.
 
@@ -373,8 +407,8 @@ def open_container_meter(container: str) -> Meter:
         client = docker.from_env()
         found = client.api.inspect_container(container)
         pid, container = found["State"]["Pid"], found["Id"]
-    except (docker.errors.DockerException, requests.RequestException, KeyError):
-        return NoMeter()
+    except (docker.errors.DockerException, requests.RequestException, KeyError) as error:
+        return NoMeter(f"the Docker engine says nothing of the container {container}: {error}")
     if pid and (meter := CgroupMeter.find(pid, container)):
         client.close()
         return meter
@@ -385,5 +419,5 @@ def open_process_meter(pid: int) -> Meter:
     """The meter for a server that is a process of this machine."""
     try:
         return ProcessMeter(pid)
-    except psutil.Error:
-        return NoMeter()
+    except psutil.Error as error:
+        return NoMeter(str(error))

@@ -6,7 +6,8 @@ time) catches what the CPU does not show: a generator that lost time between req
 together.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 # Of what a side could use. Not 1: a busy process loses some per cent to interrupts, to the accounts' ticks and to a
@@ -22,6 +23,27 @@ _LITTLE = 0.15
 # Of the time: a side that its CPU quota holds back for longer than this is limited by the quota.
 _THROTTLED = 0.05
 
+# Of all exchanges: more than this failed is no load that was served.
+_FAILED = 0.01
+
+# Cores' worth of CPU that processes of neither side used: from here on a reader should know.
+_SHARED = 0.5
+
+# Reasons of loadtests/failures.py, which cannot be imported here: it is the generator's. The server did reply, and what
+# it said was not what was asked for. One such reply is enough: a server that is wrong has no speed.
+WRONG_REPLIES = frozenset(
+    {
+        "wrong bytes",
+        "error reply",
+        "more than was asked for",
+        "short reply: closed in the middle",
+        "the codec raised an error",
+    }
+)
+
+# Users that see nothing else wait for a turn, as clients of a server that serves one at a time do.
+_TIME_OUTS = frozenset({"time-out: no reply", "time-out: no connection"})
+
 # Of what was due in an open loop: more than this sent late, by a generator that was busy, is not what was asked for.
 _LATE = 0.05
 
@@ -29,6 +51,8 @@ _LATE = 0.05
 class Bound(StrEnum):
     """The limit of a measurement."""
 
+    WRONG = "wrong"
+    DISTURBED = "disturbed"
     HELD = "held"
     SERVER = "server-bound"
     GENERATOR = "generator-bound"
@@ -52,6 +76,11 @@ class Verdict:
         """Whether the server could have answered more than was measured: the rate is then printed as `>=`."""
         return self.bound in (Bound.GENERATOR, Bound.MACHINE)
 
+    @property
+    def is_failure(self) -> bool:
+        """Whether the server did not do what it was asked: wrong replies, or too many without one."""
+        return self.bound in (Bound.WRONG, Bound.FAILED)
+
 
 @dataclass(frozen=True, slots=True)
 class Accounts:
@@ -74,6 +103,10 @@ class Accounts:
         rests: of a closed loop, whether connections rest between exchanges, and are then not in flight.
         late: of an open loop, exchanges that were sent after their time.
         server_throttled, generator_throttled: for which part of the time a CPU quota held that side back.
+        failures: exchanges that did not come back right, by reason.
+        warm_up_failures: the same of the warm-up.
+        disturbances: what happened to the measurement itself, so that its figures mean nothing.
+        server_unknown: why the server's CPU could not be read; empty if nothing is known about that either.
     """
 
     users: float
@@ -93,6 +126,54 @@ class Accounts:
     late: int = 0
     server_throttled: float | None = None
     generator_throttled: float | None = None
+    failures: Mapping[str, int] = field(default_factory=dict)
+    warm_up_failures: Mapping[str, int] = field(default_factory=dict)
+    disturbances: tuple[str, ...] = ()
+    server_unknown: str = ""
+
+
+def exit_code(verdicts: Iterable[Verdict], *, allow_failures: bool = False) -> int:
+    """The exit code that measurements come to: 2 one was disturbed, 1 a server failed, 0 neither.
+
+    Args:
+        allow_failures: a server that fails is what was to be seen.
+    """
+    found = list(verdicts)
+    if any(verdict.bound is Bound.DISTURBED for verdict in found):
+        return 2
+    return int(not allow_failures and any(verdict.is_failure for verdict in found))
+
+
+def show_failures(failures: Mapping[str, int]) -> str:
+    """How many failed, and of what."""
+    return "; ".join(f"{count} × {reason}" for reason, count in sorted(failures.items())) or "0"  # noqa: RUF001
+
+
+def without_detail(reason: str) -> str:
+    """Return the reason of a failure without what is known beside it, which stands in parentheses behind."""
+    return reason.partition(" (")[0]
+
+
+def find_failure(answered: int, failures: Mapping[str, int], warm_up: Mapping[str, int]) -> Verdict | None:
+    """The verdict on a server that did not do what it was asked; None on one that did.
+
+    Args:
+        answered: exchanges that came back right.
+        failures: those that did not, by reason.
+        warm_up: the same of the warm-up, where only a wrong reply counts.
+    """
+    for found, where in ((failures, ""), (warm_up, " in the warm-up")):
+        if wrong := {reason: count for reason, count in found.items() if without_detail(reason) in WRONG_REPLIES}:
+            count = sum(wrong.values())
+            replies = "reply" if count == 1 else "replies"
+            return Verdict(Bound.WRONG, f"{count} wrong {replies}{where}: {show_failures(wrong)}")
+    failed = sum(failures.values())
+    said = f": {show_failures(failures)}" if failures else ""
+    if not answered:
+        return Verdict(Bound.FAILED, f"not one correct reply in the whole window{said}")
+    if failed > _FAILED * (answered + failed):
+        return Verdict(Bound.FAILED, f"{failed / (answered + failed):.1%} of all exchanges failed{said}")
+    return None
 
 
 def in_flight(accounts: Accounts) -> float | None:
@@ -110,16 +191,44 @@ def is_consistent(users: float, flight: float, *, rests: bool = False) -> bool:
 
 
 def judge(accounts: Accounts) -> Verdict:
-    """Give the verdict. The first that applies, from what spoils a measurement to what merely limits it."""
-    if not accounts.answered:
-        return Verdict(Bound.FAILED, "not one correct reply in the whole window")
+    """Give the verdict, with what a reader should know beside it."""
+    verdict = _find_bound(accounts)
+    return Verdict(verdict.bound, "; ".join([verdict.reason, *_list_remarks(accounts, verdict.bound)]))
+
+
+def _list_remarks(accounts: Accounts, bound: Bound) -> Iterator[str]:
+    if accounts.server_unknown:
+        yield f"nothing is known of the server's process: {accounts.server_unknown}"
+    others = _count_others(accounts)
+    if others is not None and others >= _SHARED and bound is not Bound.MACHINE:
+        yield f"other processes used {others:.2f} cores meanwhile"
+
+
+def _count_others(accounts: Accounts) -> float | None:
+    """Cores' worth of CPU that neither side used; None if one of the accounts is missing."""
+    machine, server, generator = accounts.machine_cores, accounts.server_cores, accounts.generator_cores
+    if machine is None or server is None or generator is None:
+        return None
+    return max(machine - server - generator, 0.0)
+
+
+def _find_bound(accounts: Accounts) -> Verdict:
+    """The first that applies, from what spoils a measurement to what merely limits it."""
+    failure = find_failure(accounts.answered, accounts.failures, accounts.warm_up_failures)
+    if failure and failure.bound is Bound.WRONG:
+        return failure
+    if accounts.disturbances:
+        return Verdict(Bound.DISTURBED, "; ".join(accounts.disturbances))
+    if failure:
+        return failure
     is_open = accounts.asked is not None
     if accounts.starved and not is_open:
-        return Verdict(
-            Bound.STARVED,
-            f"{accounts.starved} of {accounts.users:.0f} users got no reply in the whole window: "
-            "they waited for a turn",
-        )
+        unserved = f"{accounts.starved} of {accounts.users:.0f} users got no reply in the whole window"
+        if refused := {
+            reason: count for reason, count in accounts.failures.items() if without_detail(reason) not in _TIME_OUTS
+        }:
+            return Verdict(Bound.FAILED, f"{unserved}: {show_failures(refused)}")
+        return Verdict(Bound.STARVED, f"{unserved}: they waited for a turn")
     flight = in_flight(accounts)
     if flight is None:
         return Verdict(Bound.UNKNOWN, "no response times")
@@ -161,7 +270,7 @@ def judge(accounts: Accounts) -> Verdict:
         )
     machine, cores = accounts.machine_cores, accounts.cores
     if machine is not None and cores is not None and machine >= _BUSY * cores:
-        others = max(machine - server - generator, 0.0)
+        others = _count_others(accounts)
         return Verdict(
             Bound.MACHINE,
             f"all {cores} cores were busy: server {server:.2f}, generator {generator:.2f}, all else {others:.2f}",

@@ -29,6 +29,7 @@ import locust.stats
 from locust import User, between, task
 from locust.exception import RescheduleTask
 
+from loadtests import lifeline
 from loadtests.buckets import bucket_three_digits
 
 with warnings.catch_warnings():
@@ -37,6 +38,8 @@ with warnings.catch_warnings():
 
 # Locust's own hook, as in loadtests/locustfile.py: whole milliseconds are too few for half of these steps.
 locust.stats.bucket_response_time = cast(Any, bucket_three_digits)
+
+lifeline.watch()
 
 # Locust loads this file under a name of its own.
 log = logging.getLogger("loadtests.gallery")

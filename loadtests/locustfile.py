@@ -34,7 +34,7 @@ from locust.runners import MasterRunner, WorkerRunner
 from lab.exchange import Exchange
 from lab.pinning import VARIABLE, pin_generator
 from lab.workloads import CLOSED, OPEN, OWN, STEADY, WORKLOADS, Workload, level, make_exchange
-from loadtests import breaking, objections, sharing
+from loadtests import breaking, lifeline, objections, sharing
 from loadtests.buckets import bucket_three_digits
 from loadtests.client import SocketClient
 from loadtests.codec import Codec, CodecError
@@ -229,6 +229,7 @@ def start(environment: Environment, **_: Any) -> None:
     # Python raises it wherever it happens to be, most likely in the engine, where it is an error with a traceback.
     # Locust waits for it in its main greenlet, which is this one.
     gevent.signal_handler(signal.SIGINT, gevent.kill, gevent.getcurrent(), KeyboardInterrupt)
+    lifeline.watch()
     RECORDER.attach(environment)
     sharing.attach(environment)
     if options.headless and (objection := find_objection(environment)):

@@ -18,6 +18,7 @@ from gevent.os import fork_gevent
 
 import loadtests.codec
 import loadtests.crowd
+import loadtests.lifeline
 import loadtests.measurement
 import loadtests.scripts
 import loadtests.targets

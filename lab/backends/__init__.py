@@ -9,7 +9,7 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from functools import cache
@@ -31,6 +31,9 @@ SATELLITES = ("-tour", "-twin")
 READY_SECONDS = 30.0
 # How long SIGTERM gets before SIGKILL: that of compose.yaml, above LAB_GRACE_SECONDS.
 STOP_SECONDS = 10.0
+
+# In the environment of a load generator: what it has to end with, which is `stdin`. See loadtests/lifeline.py.
+LIFELINE = "LAB_LIFELINE"
 
 State = Literal["running", "exited", "missing"]
 
@@ -298,6 +301,20 @@ def close_child(process: "subprocess.Popen[bytes]") -> None:
     if process.stdin:
         with contextlib.suppress(BrokenPipeError):
             process.stdin.close()
+
+
+@contextlib.contextmanager
+def open_lifeline(environ: Mapping[str, str] | None) -> Iterator[int]:
+    """What a child gets as its stdin: nothing to read; with `LIFELINE` in its environment, no end before this one's."""
+    if not environ or LIFELINE not in environ:
+        yield subprocess.DEVNULL
+        return
+    theirs, ours = os.pipe()
+    try:
+        yield theirs
+    finally:
+        os.close(theirs)
+        os.close(ours)
 
 
 @cache

@@ -37,6 +37,7 @@ from lab.backends import (
     forget,
     make_private,
     open_child,
+    open_lifeline,
     read_limits,
 )
 from lab.catalogue import GALLERY, Catalogue, GalleryServer, Listener, Model
@@ -185,8 +186,9 @@ class Containers:
         name = self._name_run(service)
         command = self._run_command(name, service, arguments, environ or {}, publish=publish, remove=True)
         try:
-            environ = self._environ() | dict(environ or {})
-            return _call(command, capture=capture, stdin=stdin, environ=environ, timeout=timeout)
+            with open_lifeline(environ) as nothing:
+                environ = self._environ() | dict(environ or {})
+                return _call(command, capture=capture, stdin=stdin, nothing=nothing, environ=environ, timeout=timeout)
         except BaseException:
             self._remove("container", [name])
             raise
@@ -772,6 +774,7 @@ def _call(
     *,
     capture: bool = False,
     stdin: str | None = None,
+    nothing: int = subprocess.DEVNULL,
     interactive: bool = False,
     environ: Mapping[str, str] | None = None,
     timeout: float | None = None,
@@ -780,7 +783,7 @@ def _call(
         return subprocess.run(  # noqa: S603 - docker, with arguments made in this file
             list(command),
             input=stdin,
-            stdin=subprocess.DEVNULL if stdin is None and not interactive else None,
+            stdin=nothing if stdin is None and not interactive else None,
             stdout=subprocess.PIPE if capture else None,
             stderr=subprocess.PIPE if capture else None,
             env=_make_environ() if environ is None else environ,

@@ -37,9 +37,11 @@ from lab.backends import (
     ModelState,
     choose_models,
     close_child,
+    die_with_lab,
     forget,
     make_private,
     open_child,
+    open_lifeline,
     read_limits,
     runtime_base,
     runtime_directory,
@@ -178,19 +180,21 @@ class Processes:
     ) -> Completed:
         command = [sys.executable if word == "python" else word for word in arguments[:1]] + list(arguments[1:])
         try:
-            return subprocess.run(  # noqa: S603 - the lab's own commands, and those of whoever has its terminal
-                command,
-                cwd=ROOT,
-                env={**os.environ, **(environ or {})},
-                input=stdin,
-                stdin=subprocess.DEVNULL if stdin is None and not interactive else None,
-                stdout=subprocess.PIPE if capture else None,
-                stderr=subprocess.PIPE if capture else None,
-                text=True,
-                errors="replace",
-                timeout=timeout,
-                check=False,
-            )
+            with open_lifeline(environ) as nothing:
+                return subprocess.run(  # noqa: S603 - the lab's own commands, and those of whoever has its terminal
+                    command,
+                    cwd=ROOT,
+                    env={**os.environ, **(environ or {}), _MARK: str(self._directory)},
+                    input=stdin,
+                    stdin=nothing if stdin is None and not interactive else None,
+                    stdout=subprocess.PIPE if capture else None,
+                    stderr=subprocess.PIPE if capture else None,
+                    text=True,
+                    errors="replace",
+                    timeout=timeout,
+                    check=False,
+                    preexec_fn=die_with_lab,
+                )
         except FileNotFoundError:
             raise LabError(f"{command[0]}: no such command on this machine") from None
         except subprocess.TimeoutExpired:
@@ -491,9 +495,11 @@ class Processes:
 
     def _find_strays(self) -> Iterator[psutil.Process]:
         """Every process of this project, by its environment; zombies have none left."""
+        # This one and the shell that it may have been called from, `lab shell`, belong to the project as well.
+        own = {os.getpid(), *(process.pid for process in psutil.Process().parents())}
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
-                if process.environ().get(_MARK) == str(self._directory) and process.pid != os.getpid():
+                if process.environ().get(_MARK) == str(self._directory) and process.pid not in own:
                     yield process
 
 

@@ -79,6 +79,11 @@ class Row:
         return failed / (failed + sum(item.answered for item in self.found.values())) if failed else 0.0
 
     @property
+    def is_failing(self) -> bool:
+        """Whether the server did not do what it was asked, in at least one round."""
+        return any(item.verdict.is_failure for item in self.found.values())
+
+    @property
     def memory_bytes(self) -> int | None:
         """The most that was seen."""
         return max((item.memory_bytes for item in self.found.values() if item.memory_bytes is not None), default=None)

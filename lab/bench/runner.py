@@ -256,8 +256,11 @@ class Runner:
             self._revive(backend, step.server)
             return None
         took = time.monotonic() - began
+        if found.verdict.bound is Bound.DISTURBED:
+            self._keep_failure(step, f"{found.verdict.bound}: {found.verdict.reason}")
+            return None
         found = replace(found, model=step.model)
-        if found.verdict.bound is Bound.FAILED:
+        if not found.answered:
             self._revive(backend, step.server)
         self.run.keep(
             step.key,

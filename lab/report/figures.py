@@ -1,5 +1,6 @@
 """Figures as people read them. What is not known is a dash, never 0."""
 
+from lab import verdict
 from lab.measurement import Measurement
 
 UNKNOWN = "–"  # noqa: RUF001  # a dash is meant
@@ -53,9 +54,7 @@ def show_number(value: float | None) -> str:
 
 def show_failures(found: Measurement) -> str:
     """How many failed, and of what."""
-    if not found.failures:
-        return "0"
-    return "; ".join(f"{count} × {reason}" for reason, count in sorted(found.failures.items()))  # noqa: RUF001
+    return verdict.show_failures(found.failures)
 
 
 def _three_digits(value: float) -> str:

@@ -17,6 +17,8 @@ _STYLES = {
     Bound.SERVER: "green",
     Bound.GENERATOR: "yellow",
     Bound.MACHINE: "yellow",
+    Bound.WRONG: "bold red",
+    Bound.DISTURBED: "bold red",
     Bound.FAILED: "bold red",
     Bound.STARVED: "bold red",
     Bound.INCONSISTENT: "bold red",

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ from lab.cli import cli
 from lab.errors import LabError
 from lab.pinning import Pinning
 from lab.store import Run
+from lab.verdict import Bound, Verdict
 from tests.made_up import MEASUREMENT
 
 CATALOGUE = Catalogue.load()
@@ -140,6 +142,17 @@ def test_bench_of_a_named_project_and_backend_uses_them(bench_command: Command) 
 
 def test_bench_exits_with_1_where_a_row_failed(bench_command: Command) -> None:
     bench_command.measured = lambda runner: bench_command.keep_a_round(runner, failing=["plain_socket"])
+    assert bench_command(*QUICK).exit_code == 1
+
+
+def test_bench_exits_with_1_where_replies_were_wrong(bench_command: Command) -> None:
+    def measure(runner: Any) -> None:
+        for name, bound in (("asyncio_streams", Bound.SERVER), ("plain_socket", Bound.WRONG)):
+            found = replace(MEASUREMENT, verdict=Verdict(bound, "because"))
+            runner.run.keep(f"round-1/session/{name}/closed", {"measurement": found.as_json()})
+        runner.run.finish({"own_cores": 0.01})
+
+    bench_command.measured = measure
     assert bench_command(*QUICK).exit_code == 1
 
 

@@ -192,11 +192,28 @@ def test_model_that_answered_nothing_is_restarted_and_pinned_again(lab: Open) ->
     found = lab(models=("asyncio_streams", "twisted_reactor"), pinning=Pinning((1,), (0,)))
     failed = Verdict(Bound.FAILED, "not one correct reply")
     found.answer = lambda model, users: (
-        replace(MEASUREMENT, users=users, verdict=failed) if model == "twisted_reactor" else MEASUREMENT
+        replace(MEASUREMENT, users=users, answered=0, verdict=failed) if model == "twisted_reactor" else MEASUREMENT
     )
     found.measure_all()
     assert found.backend.restarted == ["twisted_reactor"]
     assert found.pinned == [("t", ("asyncio_streams", "twisted_reactor")), ("t", ("twisted_reactor",))]
+
+
+def test_model_that_answered_some_is_not_restarted(lab: Open) -> None:
+    found = lab(models=("asyncio_streams",))
+    failed = Verdict(Bound.FAILED, "2% of all exchanges failed")
+    found.answer = lambda model, users: replace(MEASUREMENT, users=users, verdict=failed)
+    found.measure_all()
+    assert found.backend.restarted == []
+
+
+def test_disturbed_step_is_kept_as_a_failure_and_is_no_measurement(lab: Open) -> None:
+    found = lab(models=("asyncio_streams",))
+    disturbed = Verdict(Bound.DISTURBED, "a generator was lost")
+    found.answer = lambda model, users: replace(MEASUREMENT, users=users, verdict=disturbed)
+    found.measure_all()
+    assert found.run.read("round-1/session/asyncio_streams/closed")["failure"] == "disturbed: a generator was lost"
+    assert found.backend.restarted == []
 
 
 def test_servers_of_both_labs_are_pinned_and_get_the_same_visits(lab: Open) -> None:

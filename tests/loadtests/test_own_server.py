@@ -95,6 +95,8 @@ def test_a_reply_that_the_codec_refuses_is_a_failure(serve, tmp_path: Path) -> N
     assert found["answered"] == 0
     # What the codec said is where the failure is counted.
     assert set(found["failures"]) == {"wrong bytes (the reply is not the request in upper case)"}
+    assert found["verdict"]["bound"] == "wrong"
+    assert done.returncode == 1
 
 
 @pytest.mark.parametrize("workers", ["0", "1"])
@@ -113,8 +115,25 @@ def test_what_a_codec_raises_is_in_the_table(serve, tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.py"
     wrong.write_text(CODEC.read_text() + "\ndef reply_size(data, request):\n    return {}[len(data)]\n")
     done = load("--target", f"tcp://127.0.0.1:{port}", "--codec", str(wrong), "--headless")
-    assert done.returncode != 0
+    assert done.returncode == 1
     assert "KeyError: 11" in " ".join(done.stdout.split())
+
+
+def test_few_wrong_replies_are_a_failure_unless_allowed(serve, tmp_path: Path) -> None:
+    """Behind a codec: of each connection the 51st reply is not what was to come."""
+    port, _ = serve("length_prefixed")
+    wrong = tmp_path / "wrong.py"
+    wrong.write_text(CODEC.read_text().replace(".upper()", '.upper().replace(b"HELLO 50", b"HULLO 50")'))
+    target = ("--target", f"tcp://127.0.0.1:{port}", "--codec", str(wrong), "--json")
+    for allowed, code in (((), 1), (("--allow-failures",), 0)):
+        done = load(*target, *allowed)
+        (found,) = json.loads(done.stdout)
+        assert found["answered"] > 50
+        reasons = [*found["failures"], *found["warm_up_failures"]]
+        assert {reason.partition(" (")[0] for reason in reasons} == {"wrong bytes"}
+        assert found["verdict"]["bound"] == "wrong"
+        assert "× wrong bytes" in found["verdict"]["reason"]  # noqa: RUF001
+        assert done.returncode == code, done.stderr
 
 
 def test_a_server_in_perl_is_checked_and_loaded_by_its_address(serve) -> None:

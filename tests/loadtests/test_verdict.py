@@ -5,7 +5,8 @@ import pytest
 from lab.catalogue import Catalogue
 from lab.measurement import allotted_cores, percentile
 from lab.pinning import Pinning
-from lab.verdict import Bound, in_flight, is_consistent, judge
+from lab.verdict import WRONG_REPLIES, Bound, Verdict, exit_code, find_failure, in_flight, is_consistent, judge
+from loadtests import failures
 from loadtests.buckets import bucket_three_digits
 
 
@@ -81,6 +82,97 @@ def test_reason_names_what_was_seen(make_accounts):
     assert "all else 0.95" in judge(make_accounts(machine_cores=1.95)).reason
 
 
+@pytest.mark.parametrize(
+    ("changes", "bound", "reason"),
+    [
+        # One is enough, among 20,000 right ones, whatever else was seen.
+        ({"failures": {"wrong bytes": 1}}, Bound.WRONG, "1 wrong reply: 1 x wrong bytes"),
+        ({"failures": {"error reply": 2}, "starved": 15}, Bound.WRONG, "2 wrong replies: 2 x error reply"),
+        ({"failures": {"wrong bytes": 3}, "answered": 0}, Bound.WRONG, "3 wrong replies: 3 x wrong bytes"),
+        ({"failures": {"wrong bytes": 3}, "asked": 20_000}, Bound.WRONG, "3 wrong replies: 3 x wrong bytes"),
+        (
+            {"failures": {"wrong bytes": 3, "more than was asked for": 2, "connection reset": 900}},
+            Bound.WRONG,
+            "5 wrong replies: 2 x more than was asked for; 3 x wrong bytes",
+        ),
+        (
+            {"warm_up_failures": {"wrong bytes": 4, "connection reset": 9}},
+            Bound.WRONG,
+            "4 wrong replies in the warm-up: 4 x wrong bytes",
+        ),
+        # 202 of 20,202 are 1.0 %, and a little less; 203 are a little more.
+        ({"failures": {"connection reset": 202}}, Bound.WAITING, None),
+        (
+            {"failures": {"connection reset": 3, "time-out: no reply": 200}},
+            Bound.FAILED,
+            "1.0% of all exchanges failed: 3 x connection reset; 200 x time-out: no reply",
+        ),
+        ({"warm_up_failures": {"connection reset": 5_000}}, Bound.WAITING, None),
+        (
+            {"failures": {"connection refused": 5}, "answered": 0},
+            Bound.FAILED,
+            "not one correct reply in the whole window: 5 x connection refused",
+        ),
+        ({"answered": 0}, Bound.FAILED, "not one correct reply in the whole window"),
+        # Whoever was refused did not wait for a turn.
+        (
+            {"failures": {"connection refused": 30, "time-out: no reply": 7}, "starved": 8},
+            Bound.FAILED,
+            "8 of 16 users got no reply in the whole window: 30 x connection refused",
+        ),
+        (
+            {"failures": {"time-out: no connection": 30, "time-out: no reply": 7}, "starved": 8},
+            Bound.STARVED,
+            "8 of 16 users got no reply in the whole window: they waited for a turn",
+        ),
+        ({"disturbances": ("a", "b"), "answered": 0}, Bound.DISTURBED, "a; b"),
+        ({"disturbances": ("a",), "failures": {"wrong bytes": 1}}, Bound.WRONG, "1 wrong reply: 1 x wrong bytes"),
+    ],
+)
+def test_server_that_fails_is_named_before_any_limit(changes, bound, reason, make_accounts):
+    verdict = judge(make_accounts(**changes))
+    assert verdict.bound is bound
+    assert reason is None or verdict.reason.replace("\N{MULTIPLICATION SIGN}", "x") == reason
+
+
+def test_wrong_replies_are_reasons_that_the_generator_gives():
+    known = {kind.reason for kind in vars(failures).values() if hasattr(kind, "reason")}
+    assert known >= WRONG_REPLIES
+
+
+def _verdicts(*bounds):
+    return [Verdict(bound, "because") for bound in bounds]
+
+
+@pytest.mark.parametrize("bound", list(Bound))
+def test_exit_code_of_each_verdict(bound):
+    code = {Bound.WRONG: 1, Bound.FAILED: 1, Bound.DISTURBED: 2}.get(bound, 0)
+    assert exit_code(_verdicts(bound)) == code
+    # Beside others, wherever it stands.
+    assert exit_code(_verdicts(Bound.HELD, bound, Bound.SERVER)) == code
+    assert exit_code(_verdicts(bound), allow_failures=True) == (2 if code == 2 else 0)
+
+
+def test_disturbed_measurement_is_no_finding_about_the_server():
+    assert exit_code(_verdicts(Bound.WRONG, Bound.DISTURBED)) == 2
+    assert exit_code([]) == 0
+
+
+def test_other_load_on_the_machine_is_said(make_accounts):
+    # Of 1.6 cores that were used, server and generator had a half each.
+    assert judge(make_accounts(machine_cores=1.6)).reason.endswith("; other processes used 0.60 cores meanwhile")
+    assert "other processes" not in judge(make_accounts(machine_cores=1.45)).reason
+    busy = judge(make_accounts(machine_cores=1.6, server_cores=0.95, generator_cores=0.1))
+    assert busy.bound is Bound.SERVER
+    assert busy.reason == ("the server used 95% of a core, all that it can; other processes used 0.55 cores meanwhile")
+
+
+def test_server_that_cannot_be_seen_is_said_with_the_reason(make_accounts):
+    for changes in ({}, {"asked": 20_000}):
+        verdict = judge(make_accounts(server_cores=None, server_unknown="docker-proxy only forwards", **changes))
+        assert verdict.reason.endswith("; nothing is known of the server's process: docker-proxy only forwards")
+
+
 def test_in_flight_is_rate_times_mean(make_accounts):
     assert in_flight(make_accounts()) == pytest.approx(16)
     assert in_flight(make_accounts(mean_seconds=None)) is None
@@ -130,3 +222,11 @@ def test_percentile_of_nothing_is_none():
 )
 def test_bucket_keeps_three_digits(milliseconds, bucket):
     assert bucket_three_digits(milliseconds) == pytest.approx(bucket)
+
+
+def test_detail_behind_a_reason_does_not_hide_what_it_is(make_accounts):
+    wrong = find_failure(1000, {"wrong bytes (b'HULLO' came)": 1, "connection reset": 1}, {})
+    assert wrong is not None
+    assert (wrong.bound, wrong.reason) == (Bound.WRONG, "1 wrong reply: 1 × wrong bytes (b'HULLO' came)")  # noqa: RUF001
+    found = judge(make_accounts(starved=1, failures={"time-out: no reply (after 12 bytes)": 3}))
+    assert found.bound is Bound.STARVED

@@ -1,0 +1,290 @@
+"""Which process of this machine answers at an address, found in the kernel's tables of sockets.
+
+Strategy: a port says little. Two processes can have the same one at two addresses, in two network namespaces, or for
+TCP and UDP; a wildcard is behind every address that no other socket has; a forwarder listens for a server that it is
+not. So the address is matched as the kernel matches it, the most specific socket first, among the sockets of this
+network namespace alone; and where that leaves more than one answer, the answer is that it is not known, and why.
+
+Sources: proc(5) under /proc/net, unix(7) for SO_PEERCRED, socket(7) for SO_REUSEPORT.
+"""
+
+import errno
+import os
+import socket
+import struct
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
+
+from services.protocol import Address, Transport
+
+# Programs whose sockets are a way to another server.
+_FORWARDERS = frozenset(
+    {
+        *("docker-proxy", "dockerd", "rootlesskit", "rootlessport", "slirp4netns", "pasta", "passt", "conmon"),
+        *("kubectl", "ssh", "sshd", "sshd-session"),
+    }
+)
+_DOCKER_PROXY = "docker-proxy"
+
+# States in /proc/net/tcp and /proc/net/udp.
+_ESTABLISHED, _UNCONNECTED, _LISTEN = "01", "07", "0A"
+
+# In /proc/net/unix: a socket that listens, and the types of stream and datagram.
+_ACCEPTS = 0x10000
+_STREAM, _DGRAM = "0001", "0002"
+
+# struct ucred: pid, uid, gid.
+_UCRED = struct.Struct("3i")
+
+_WILDCARDS = (IPv4Address(0), IPv6Address(0))
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who answers at an address: a process, what docker-proxy forwards to, or why it is not known.
+
+    Args:
+        pid: a process, with its descendants.
+        container: the IP address of a container.
+        unknown: why neither is known; empty if one is.
+    """
+
+    pid: int | None = None
+    container: str | None = None
+    unknown: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Socket:
+    ip: IPv4Address | IPv6Address
+    port: int
+    inode: int
+    state: str
+    has_peer: bool
+
+
+def find_owner(address: Address, *, proc: Path = Path("/proc")) -> Owner:
+    """Find out who answers at an address, as seen from this network namespace.
+
+    Args:
+        proc: where the kernel shows processes.
+    """
+    if address.transport is Transport.UNIX:
+        return _find_unix(address.path, proc)
+    if address.transport is Transport.UNIXGRAM:
+        inodes = list(_read_unix(proc, address.path, _DGRAM))
+        return _own(inodes, str(address), proc)
+    kind = socket.SOCK_DGRAM if address.transport.is_datagram else socket.SOCK_STREAM
+    try:
+        found = socket.getaddrinfo(address.host, address.port, type=kind)
+    except OSError as error:
+        return Owner(unknown=f"{address.host} has no address: {error.strerror}")
+    table, state = ("udp", _UNCONNECTED) if address.transport.is_datagram else ("tcp", _LISTEN)
+    # A datagram socket with a peer hears only that one.
+    sockets = [item for item in _read_tables(proc / "self", table) if item.state == state and not item.has_peer]
+    elsewhere = []
+    # In this order a client tries them.
+    for family, _, _, _, where in found:
+        ip = ip_address(str(where[0]).partition("%")[0])
+        if ip in _WILDCARDS:
+            ip = ip_address("127.0.0.1" if ip.version == 4 else "::1")
+        elif not _is_local(family, where):
+            elsewhere.append(str(ip))
+            continue
+        if inodes := match(sockets, ip, int(where[1])):
+            return _own(inodes, str(address), proc)
+    if elsewhere:
+        return Owner(container=elsewhere[0])
+    return Owner(unknown=f"no process of this network namespace has a socket at {address}")
+
+
+def count_connections(addresses: Iterable[Address], *, pid: int | None = None, proc: Path = Path("/proc")) -> int:
+    """How many connections servers have at their addresses, also those that they have not accepted yet.
+
+    Args:
+        addresses: TCP and TLS; others have no connections that could be counted, and are left out.
+        pid: a process in the network namespace where these addresses are; by default this one.
+    """
+    exact: set[tuple[object, int | None]] = set()
+    ports: set[int | None] = set()
+    for address in addresses:
+        if address.transport.carrier is Transport.TCP:
+            with suppress(ValueError):
+                exact.add((ip_address(address.host), address.port))
+                continue
+            if address.host == "localhost":
+                exact |= {(ip_address(ip), address.port) for ip in ("127.0.0.1", "::1")}
+            elif pid is not None:
+                ports.add(address.port)  # the name of a container, which has the whole namespace to itself
+    return sum(
+        item.state == _ESTABLISHED and (item.port in ports or (_unmapped(item.ip), item.port) in exact)
+        for item in _read_tables(proc / ("self" if pid is None else str(pid)), "tcp")
+    )
+
+
+def _unmapped(ip: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    return (ip.ipv4_mapped if ip.version == 6 else None) or ip
+
+
+def match(sockets: Iterable[_Socket], ip: IPv4Address | IPv6Address, port: int) -> list[int]:
+    """The inodes of the sockets that get what is sent to an address: those that name it most exactly.
+
+    More than one share it by SO_REUSEPORT.
+    """
+    ranks: dict[int, list[int]] = {}
+    for item in sockets:
+        if item.port == port and (rank := _rank(item.ip, ip)) is not None:
+            ranks.setdefault(rank, []).append(item.inode)
+    return ranks[min(ranks)] if ranks else []
+
+
+def _rank(bound: IPv4Address | IPv6Address, asked: IPv4Address | IPv6Address) -> int | None:
+    """How exactly a socket names an address, 0 is best; None if it does not get what is sent there."""
+    if _unmapped(bound) == asked:
+        return 0
+    if bound in _WILDCARDS and bound.version == asked.version:
+        return 1
+    # A socket of IPv6 at its wildcard takes IPv4 as well, unless it was told not to, which is not shown anywhere.
+    return 2 if bound == IPv6Address(0) and asked.version == 4 else None
+
+
+def _is_local(family: int, where: Sequence[object]) -> bool:
+    """Whether an address is one of this network namespace: only these can be bound."""
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((where[0], 0, *where[2:]))
+        except OSError as error:
+            return error.errno != errno.EADDRNOTAVAIL
+    return True
+
+
+def _read_tables(process: Path, name: str) -> Iterator[_Socket]:
+    """The sockets of the network namespace of a process."""
+    for each in (name, f"{name}6"):
+        try:
+            lines = (process / "net" / each).read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for line in lines:
+            fields = line.split()
+            ip, _, port = fields[1].partition(":")
+            has_peer = int(fields[2].partition(":")[0], 16) != 0
+            yield _Socket(_decode(ip), int(port, 16), int(fields[9]), fields[3], has_peer)
+
+
+def _decode(text: str) -> IPv4Address | IPv6Address:
+    """An address as /proc/net shows it: words of 32 bits, each in the order of this machine."""
+    words = [int(text[place : place + 8], 16).to_bytes(4, sys.byteorder) for place in range(0, len(text), 8)]
+    return ip_address(b"".join(words))
+
+
+def _read_unix(proc: Path, path: str, kind: str) -> Iterator[int]:
+    """The inodes of the sockets at a path; of streams, those that listen."""
+    try:
+        lines = (proc / "self" / "net" / "unix").read_text(errors="surrogateescape").splitlines()[1:]
+    except OSError:
+        return
+    for line in lines:
+        # The path is the rest of the line, and may hold spaces.
+        fields = line.split(maxsplit=7)
+        listens = kind == _DGRAM or int(fields[3], 16) & _ACCEPTS
+        if len(fields) == 8 and fields[7] == path and fields[4] == kind and listens:
+            yield int(fields[6])
+
+
+def _find_unix(path: str, proc: Path) -> Owner:
+    """A path can be in the table twice, when a server was replaced; only the kernel knows which one answers."""
+    listener = _ask_listener(path)
+    inodes = list(_read_unix(proc, path, _STREAM))
+    if listener is None:
+        return _own(inodes, f"unix://{path}", proc)
+    owned = [inode for inode in inodes if listener in _find_holders([inode], proc)[0]]
+    if owned or len(inodes) == 1:
+        return _own(owned or inodes, f"unix://{path}", proc)
+    # It listens in another network namespace, or under another path: a socket of a container, on a volume.
+    if inodes or not (proc / str(listener)).exists():
+        return Owner(unknown=f"the process that made unix://{path} has ended")
+    return _check([listener], f"unix://{path}", proc)
+
+
+def _ask_listener(path: str) -> int | None:
+    """The process that made the socket of a path listen; None if the kernel does not say."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+            pid, _, _ = _UCRED.unpack(probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+        except OSError:
+            return None
+    return int(pid) or None
+
+
+def _own(inodes: Sequence[int], address: str, proc: Path) -> Owner:
+    """The process that holds sockets, and has made all others that do."""
+    if not inodes:
+        return Owner(unknown=f"no process of this network namespace has a socket at {address}")
+    holders, is_whole = _find_holders(inodes, proc)
+    if not holders:
+        return Owner(unknown=f"the process at {address} belongs to another user: only root may look into it")
+    if not is_whole:
+        return Owner(unknown=f"some of the processes at {address} belong to another user: only root may look into them")
+    return _check(sorted(holders), address, proc)
+
+
+def _find_holders(inodes: Sequence[int], proc: Path) -> tuple[set[int], bool]:
+    """The processes that have one of these sockets open, and whether somebody was seen with each of them."""
+    wanted = {f"socket:[{inode}]": inode for inode in inodes}
+    holders: set[int] = set()
+    seen: set[int] = set()
+    for folder in proc.glob("[0-9]*"):
+        # It has ended meanwhile, or is somebody else's.
+        with suppress(OSError):
+            for descriptor in os.listdir(folder / "fd"):  # noqa: PTH208 - names are all that counts
+                with suppress(OSError):
+                    target = os.readlink(folder / "fd" / descriptor)  # noqa: PTH115 - of thousands
+                    if target in wanted:
+                        holders.add(int(folder.name))
+                        seen.add(wanted[target])
+    return holders, len(seen) == len(wanted)
+
+
+def _check(pids: Sequence[int], address: str, proc: Path) -> Owner:
+    """The one of these processes that is above all others, if its account is that of a server alone."""
+    above = {pid: _list_ancestors(pid, proc) for pid in pids}
+    # An init that has opened a socket for a service (systemd) still holds it.
+    chosen = [pid for pid in pids if pid != 1] or list(pids)
+    root = next((pid for pid in chosen if all(pid == other or pid in above[other] for other in chosen)), None)
+    if root is None:
+        return Owner(
+            unknown=f"{len(chosen)} processes share {address}, and none of them has started the others: "
+            + ", ".join(map(str, chosen))
+        )
+    words = _read_command(root, proc)
+    name = Path(words[0]).name.rstrip(":") if words else ""
+    if name == _DOCKER_PROXY and "-container-ip" in words[:-1]:
+        return Owner(container=words[words.index("-container-ip") + 1])
+    if name in _FORWARDERS:
+        return Owner(unknown=f"{name} (pid {root}) at {address} only forwards to a server")
+    if os.getpid() in (root, *pids) or root in _list_ancestors(os.getpid(), proc):
+        return Owner(unknown=f"the process at {address} (pid {root}) has started this lab: its account holds both")
+    return Owner(pid=root)
+
+
+def _list_ancestors(pid: int, proc: Path) -> list[int]:
+    found: list[int] = []
+    with suppress(OSError, ValueError):
+        while pid > 1 and pid not in found:
+            # The second field is a name in brackets, and may hold anything.
+            pid = int((proc / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])
+            found.append(pid)
+    return found
+
+
+def _read_command(pid: int, proc: Path) -> list[str]:
+    with suppress(OSError):
+        return (proc / str(pid) / "cmdline").read_text(errors="replace").rstrip("\0").split("\0")
+    return []

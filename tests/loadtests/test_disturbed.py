@@ -1,0 +1,160 @@
+"""A measurement that something happened to says so, and nothing of it stays behind."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from lab.backends.processes import Processes
+from lab.catalogue import ROOT, Catalogue
+from lab.errors import LabError
+from lab.measurement import Measurement, measure
+from lab.owner import count_connections
+from lab.verdict import Bound, exit_code
+from services.protocol import Address
+
+MODEL = "asyncio_streams"
+CATALOGUE = Catalogue.load()
+USERS = 4
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.02)
+
+
+def find_address(backend: Processes) -> Address:
+    found = (item for item in backend.targets() if (item.service, item.transport) == ("command", "tcp"))
+    return Address.parse(next(found).address)
+
+
+def is_loaded(backend: Processes) -> bool:
+    return count_connections([find_address(backend)]) == USERS
+
+
+def find_generators(lab: psutil.Process, word: str = "loadtests/locustfile.py") -> list[psutil.Process]:
+    return [child for child in lab.children(recursive=True) if word in child.cmdline()]
+
+
+@contextmanager
+def loaded(backend: Processes, *, seconds: float, workers: int = 0) -> Iterator[Future[Measurement]]:
+    """A measurement that goes on; the block begins when all its users are there."""
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(
+            measure,
+            backend,
+            CATALOGUE[MODEL],
+            "closed_ping",
+            users=USERS,
+            seconds=seconds,
+            warm_up=0.1,
+            workers=workers,
+        )
+        wait_until(lambda: found.done() or is_loaded(backend))
+        yield found
+
+
+def test_lost_worker_is_in_the_row(backend):
+    with loaded(backend, seconds=3.0, workers=2) as running:
+        find_generators(psutil.Process(), "--worker")[0].kill()
+        found = running.result()
+    assert found.verdict.bound is Bound.DISTURBED
+    assert "1 of 2 load generators did not take part in the whole window" in found.disturbances
+    assert exit_code([found.verdict]) == 2
+
+
+def test_lost_master_is_no_measurement(backend):
+    with loaded(backend, seconds=30.0, workers=1) as running:
+        find_generators(psutil.Process(), "--master")[0].kill()
+        with pytest.raises(LabError, match=r"no result for asyncio_streams \(exit code -9\)"):
+            running.result()
+
+
+def test_stopped_generator_is_in_the_row(backend):
+    server = psutil.Process(backend.pid(MODEL))
+    with loaded(backend, seconds=4.0) as running:
+        (generator,) = find_generators(psutil.Process())
+        # It computes for one core at most: the warm-up is over then.
+        used = sum(server.cpu_times()[:2])
+        wait_until(lambda: running.done() or sum(server.cpu_times()[:2]) >= used + 0.2)
+        generator.suspend()
+        try:
+            wait_until(lambda: generator.status() == psutil.STATUS_STOPPED)
+            # What is to be noticed: a generator that was away for a second.
+            began = time.monotonic()
+            wait_until(lambda: time.monotonic() > began + 1.0)
+        finally:
+            generator.resume()
+        found = running.result()
+    assert found.verdict.bound is Bound.DISTURBED
+    assert "a load generator stood still for" in found.verdict.reason
+
+
+def test_another_load_on_the_server_is_in_the_row(backend):
+    address = find_address(backend)
+    with socket.create_connection((address.host, address.port)):
+        found = measure(backend, CATALOGUE[MODEL], "closed_ping", users=1, seconds=0.2, warm_up=0.0)
+    assert found.verdict.bound is Bound.DISTURBED
+    assert "the server had 1 connections of somebody else" in found.verdict.reason
+
+
+def _logs() -> set[Path]:
+    return set(Path(tempfile.gettempdir()).glob("socketlab-load-*"))
+
+
+@pytest.mark.parametrize("how", ["alone", "workers", "target"])
+def test_generators_end_with_a_killed_lab(backend, how):
+    before = _logs()
+    address = find_address(backend)
+    which = ["--target", f"command={address}"] if how == "target" else ["--models", MODEL]
+    command = [sys.executable, "-m", "lab", "--backend", "process", "--project", backend.project, "load", "closed_ping"]
+    command += [*which, "--headless", "--duration", "10m", "--users", str(USERS)]
+    command += ["--workers", "2"] if how == "workers" else []
+    lab = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    generators = []
+    try:
+        wait_until(lambda: lab.poll() is not None or is_loaded(backend))
+        generators = find_generators(psutil.Process(lab.pid))
+        assert len(generators) == (3 if how == "workers" else 1)
+        os.kill(lab.pid, signal.SIGKILL)
+        lab.wait()
+        assert psutil.wait_procs(generators, timeout=30)[1] == []
+    finally:
+        for generator in generators:
+            if generator.is_running():
+                generator.kill()
+        lab.kill()
+        lab.wait()
+    wait_until(lambda: count_connections([address]) == 0)
+    assert _logs() <= before
+
+
+def test_generator_that_was_left_is_found_by_down(tmp_path):
+    """What no signal reaches: it was stopped when its lab was killed."""
+    backend = Processes(f"t{os.getpid()}-left", CATALOGUE)
+    try:
+        backend.up([MODEL], timeout=60)
+        command = [sys.executable, "-m", "lab", "--backend", "process", "--project", backend.project, "load"]
+        command += ["closed_ping", "--headless", "--duration", "10m", "--users", str(USERS)]
+        lab = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_until(lambda: lab.poll() is not None or is_loaded(backend))
+        (generator,) = find_generators(psutil.Process(lab.pid))
+        generator.suspend()
+        lab.kill()
+        lab.wait()
+        assert generator.is_running()
+    finally:
+        backend.down()
+    assert psutil.wait_procs([generator], timeout=30)[1] == []

@@ -1,0 +1,608 @@
+"""What a measurement is made of: the parts of several generators, and both sides' accounts, each with other figures."""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from lab.backends import Completed
+from lab.catalogue import Catalogue, Listener
+from lab.errors import LabError
+from lab.histogram import Histogram
+from lab.measurement import (
+    Measurement,
+    Subject,
+    Subjects,
+    _combine,
+    _count_company,
+    _parse,
+    _Seen,
+    allotted_cores,
+    arguments_for,
+    encode_targets,
+    find_scenario,
+    measure,
+    open_meter,
+    percentiles,
+)
+from lab.meters import NoMeter, Sample
+from lab.pinning import Pinning
+from lab.verdict import Accounts, Bound, Verdict, judge
+from lab.workloads import SCENARIOS
+from loadtests.parts import Pulse, Result, combine, find_disturbances, read_machine_cpu
+from loadtests.recorder import Tally
+
+CATALOGUE = Catalogue.load()
+MODEL = CATALOGUE["prefork"]
+
+
+def make_tally(first: int) -> Tally:
+    """Ten counts in a row, from `first`; its times are 1 ms and more."""
+    service, intended = Histogram(), Histogram()
+    service.record([first / 1000, 0.003])
+    intended.record([first / 500, 0.004, 0.005])
+    names = ("answered", "requests", "asked", "late", "dropped", "lost", "duplicates", "reordered", "user_seconds")
+    counts = dict(zip(names, range(first, first + len(names)), strict=True))
+    return Tally(failures={"connection reset": first}, service=service, intended=intended, **counts)
+
+
+def make_lane(first: int, *, loop: str = "open", model: str = "prefork") -> dict:
+    return {
+        "series": [model, "pipeline", "tls", loop],
+        "depth": 16,
+        "tally": make_tally(first).encode(),
+        "starved": first + 20,
+        "answered_in_all": first + 30,
+        "warm_up_failures": {"wrong bytes": first + 40},
+    }
+
+
+def make_part(first: int, **changes: object) -> dict:
+    part = {"seconds": 2.0, "cpu": first / 10, "throttled": first / 100, "stalled": 0.0, "lanes": [make_lane(first)]}
+    return part | changes
+
+
+def test_parts_of_two_workers_are_added_up() -> None:
+    parts = [make_part(1, seconds=1.9), make_part(100, seconds=2.1)]
+    (found,) = combine(parts, 3.25, expected=2)
+    # Each count is that of the first worker, from 1, and of the second, from 100.
+    assert found == Result(
+        model="prefork",
+        workload="pipeline",
+        transport="tls",
+        loop="open",
+        # 9 and 108 seconds of users in a window of 2.
+        users=58.5,
+        depth=16,
+        seconds=2.0,
+        answered=101,
+        asked=105,
+        late=107,
+        dropped=109,
+        lost=111,
+        duplicates=113,
+        reordered=115,
+        failures={"connection reset": 101},
+        # (1 + 3 + 100 + 3) / 4 ms.
+        mean_us=26_750.0,
+        min_us=1000.0,
+        max_us=100_000.0,
+        service=[(1000.7, 1), (3001.5, 2), (100_000.0, 1)],
+        intended=[(2001.5, 1), (4003.1, 2), (5001.5, 2), (200_000.0, 1)],
+        starved=141,
+        generators=2,
+        generator_cpu=10.1,
+        machine_cpu=3.25,
+        generator_throttled=1.0,
+        cores=psutil.cpu_count(),
+        versions=found.versions,
+        answered_in_all=161,
+        warm_up_failures={"wrong bytes": 181},
+        disturbances=[],
+    )
+    assert sorted(found.versions) == ["gevent", "locust", "python"]
+
+
+def test_closed_loop_asks_for_nothing() -> None:
+    (found,) = combine([make_part(1, lanes=[make_lane(1, loop="closed")], throttled=None)], None, expected=1)
+    assert (found.asked, found.intended, found.machine_cpu, found.generator_throttled) == (None, None, None, None)
+    assert found.generators == 1
+
+
+def test_models_of_one_run_are_results_of_their_own() -> None:
+    lanes = [make_lane(5, model="prefork"), make_lane(7, model="asyncio_streams")]
+    found = combine([make_part(1, lanes=lanes), make_part(2, lanes=lanes[:1])], None, expected=2)
+    assert [(item.model, item.answered, item.generators) for item in found] == [
+        ("asyncio_streams", 7, 2),
+        ("prefork", 10, 2),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected", "said"),
+    [
+        ([{}, {}], 2, []),
+        ([{}], 1, []),
+        ([{}], 2, ["1 of 2 load generators did not take part in the whole window"]),
+        ([{}], 4, ["3 of 4 load generators did not take part in the whole window"]),
+        (
+            [{}, {"stalled": None}],
+            2,
+            [
+                "1 of 2 load generators did not take part in the whole window",
+                "1 load generator joined during the window",
+            ],
+        ),
+        ([{}, {"stalled": None}, {"stalled": None}], 1, ["2 load generators joined during the window"]),
+        ([{"stalled": 0.49}], 1, []),
+        ([{}, {"stalled": 1.04}], 2, ["a load generator stood still for 1.0 s: it was stopped, or had no core"]),
+        # Its quota held it back, and not who stopped it.
+        ([{"stalled": 1.0, "throttled": 0.6}], 1, []),
+        (
+            [{"stalled": 1.0, "throttled": None}],
+            1,
+            ["a load generator stood still for 1.0 s: it was stopped, or had no core"],
+        ),
+        ([{"seconds": 2.0}, {"seconds": 1.6}], 2, []),
+        ([{"seconds": 2.0}, {"seconds": 1.5}], 2, ["the windows of the load generators differ: 1.5 s to 2.0 s"]),
+        ([], 1, ["1 of 1 load generators did not take part in the whole window"]),
+    ],
+)
+def test_what_happened_to_generators_is_said(changes, expected, said) -> None:
+    parts = [make_part(1, **{"throttled": 0.0} | each) for each in changes]
+    assert list(find_disturbances(parts, expected)) == said
+    for found in combine(parts, None, expected=expected):
+        assert found.disturbances == said
+        # One without a beginning has no rate.
+        assert found.generators == sum(part["stalled"] is not None for part in parts)
+
+
+def test_pulse_is_what_a_process_could_not_use() -> None:
+    now, cpu = iter([10.0, 10.1, 10.9, 11.0, 12.5, 12.6]), iter([3.0, 3.0, 3.7, 3.7, 3.9, 3.9])
+    pulse = Pulse(lambda: next(now), lambda: next(cpu))
+    # Seconds beyond the beat of 0.1: none; 0.8 - 0.7 - 0.1 = 0; none; 1.5 - 0.2 - 0.1 = 1.2; none.
+    for longest in (0.0, 0.0, 0.0, 1.2, 1.2):
+        pulse.beat()
+        assert pulse.longest == pytest.approx(longest, abs=1e-9)
+
+
+def test_machine_is_busy_with_all_but_waiting(monkeypatch) -> None:
+    # Guest time is a part of user time, and neither idle nor iowait is work: 1 + 2 + 4 + 8 + 16 + 32.
+    times = {
+        "user": 1,
+        "system": 2,
+        "nice": 4,
+        "irq": 8,
+        "softirq": 16,
+        "steal": 32,
+        "idle": 64,
+        "iowait": 128,
+        "guest": 1,
+    }
+    monkeypatch.setattr(psutil, "cpu_times", lambda: SimpleNamespace(**times))
+    assert read_machine_cpu() == 63
+    monkeypatch.setattr(psutil, "cpu_times", lambda: SimpleNamespace(user=1, system=2))
+    assert read_machine_cpu() == 3
+
+    def fail():
+        raise OSError
+
+    monkeypatch.setattr(psutil, "cpu_times", fail)
+    assert read_machine_cpu() is None
+
+
+# 600 exchanges of 16 requests in a window of 3 s, 1000 with the warm-up of 2 s; all of a figure each its own.
+RESULT = asdict(
+    Result(
+        model="prefork",
+        workload="throughput",
+        transport="tls",
+        loop="open",
+        users=8.4,
+        depth=16,
+        seconds=3.0,
+        answered=600,
+        asked=660,
+        late=61,
+        dropped=62,
+        lost=63,
+        duplicates=64,
+        reordered=65,
+        failures={"connection reset": 1},
+        mean_us=2500.0,
+        min_us=100.0,
+        max_us=9000.0,
+        service=[(2000.0, 500), (9000.0, 160)],
+        intended=[(3000.0, 400), (9500.0, 260)],
+        starved=3,
+        generators=2,
+        generator_cpu=1.5,
+        machine_cpu=4.2,
+        generator_throttled=0.03,
+        cores=8,
+        versions={"locust": "2"},
+        answered_in_all=1000,
+        warm_up_failures={"connection refused": 9},
+        disturbances=[],
+    )
+)
+BEFORE = Sample(
+    cpu_seconds=10.0,
+    memory_bytes=900,
+    processes=9,
+    threads=90,
+    user_seconds=7.0,
+    system_seconds=3.0,
+    peak_bytes=7000,
+    throttled_seconds=1.0,
+    switches=50,
+)
+AFTER = Sample(
+    cpu_seconds=12.0,
+    memory_bytes=300,
+    processes=3,
+    threads=30,
+    user_seconds=8.4,
+    system_seconds=3.6,
+    peak_bytes=8000,
+    throttled_seconds=1.2,
+    switches=8050,
+)
+SEEN = [
+    _Seen(0.25, Sample(cpu_seconds=10.5, memory_bytes=500, processes=5, threads=40, peak_bytes=7500), 20),
+    _Seen(0.5004, Sample(cpu_seconds=11.0, memory_bytes=400, processes=6, threads=50), None),
+]
+
+
+def put_together(*, before: Sample = BEFORE, after: Sample = AFTER, seen=SEEN, **changes: object) -> Measurement:
+    own = {name: changes.pop(name) for name in ("unknown", "company", "pinning") if name in changes}
+    pinning = own.pop("pinning", Pinning((1, 2, 3), (0,)))
+    result = RESULT | changes
+    return _combine("process", find_scenario("closed_ping"), MODEL, result, before, after, seen, 2.0, pinning, **own)
+
+
+def test_every_figure_of_a_measurement() -> None:
+    found = put_together()
+    expected = {
+        "model": "prefork",
+        "family": MODEL.family,
+        "summary": MODEL.summary,
+        "backend": "process",
+        "workload": "closed_ping",
+        "transport": "tls",
+        "users": 8,
+        "depth": 16,
+        "seconds": 3.0,
+        "answered": 600,
+        "failures": {"connection reset": 1},
+        "histogram": ((3000.0, 400), (9500.0, 260)),
+        "service": ((2000.0, 500), (9000.0, 160)),
+        "mean_us": 2500.0,
+        "min_us": 100.0,
+        "max_us": 9000.0,
+        # 660 exchanges of 16 requests were due in 3 s.
+        "asked_rate": 3520.0,
+        "late": 61,
+        "dropped": 62,
+        "lost": 63,
+        "duplicates": 64,
+        "reordered": 65,
+        "starved": 3,
+        # 660 with a time in 3 s, of 2.5 ms each.
+        "in_flight": 0.55,
+        # 2.0 s for 1000 exchanges of 16 requests.
+        "server_cpu_us": 125.0,
+        "server_user_us": 87.5,
+        "server_system_us": 37.5,
+        "switches": 0.5,
+        # 125 us for each of 600 x 16 requests, in 3 s.
+        "server_cores": 0.4,
+        "generator_cores": 0.5,
+        "machine_cores": 1.4,
+        "cores": 8,
+        "allotted": 3,
+        # The most that was seen under load, which is neither before nor after it.
+        "memory_bytes": 500,
+        "processes": 6,
+        "threads": 50,
+        "descriptors": 20,
+        "peak_bytes": 8000,
+        # 0.2 s of 5, the warm-up too; 0.03 of 3.
+        "server_throttled": 0.04,
+        "generator_throttled": 0.01,
+        "series": ((0.25, 10.5, 500, 5, 40, 20), (0.5, 11.0, 400, 6, 50, None)),
+        "versions": {"locust": "2"},
+        "warm_up_failures": {"connection refused": 9},
+        "disturbances": (),
+        "server_unknown": "",
+    }
+    values = {name: getattr(found, name) for name in expected}
+    for name, value in expected.items():
+        assert values[name] == (pytest.approx(value) if isinstance(value, float) else value), name
+    assert {*expected, "verdict"} == set(Measurement.__dataclass_fields__)
+
+
+def test_whole_accounts_are_what_is_judged(monkeypatch) -> None:
+    given: list[Accounts] = []
+    monkeypatch.setattr("lab.measurement.judge", lambda accounts: given.append(accounts) or judge(accounts))
+    put_together(disturbances=["stopped"], unknown="docker-proxy", company=5)
+    (found,) = given
+    expected = Accounts(
+        users=8.4,
+        starved=3,
+        exchanges_per_second=220.0,
+        mean_seconds=0.0025,
+        answered=600,
+        server_cores=0.4,
+        server_allotted=3,
+        generator_cores=0.5,
+        machine_cores=1.4,
+        cores=8,
+        generators=2,
+        asked=660,
+        dropped=62,
+        rests=False,
+        late=61,
+        server_throttled=0.04,
+        generator_throttled=0.01,
+        failures={"connection reset": 1},
+        warm_up_failures={"connection refused": 9},
+        disturbances=("stopped", "the server had 5 connections of somebody else, before the load or after it"),
+        server_unknown="docker-proxy",
+    )
+    for name, value in ((name, getattr(expected, name)) for name in Accounts.__dataclass_fields__):
+        assert getattr(found, name) == (pytest.approx(value) if isinstance(value, float) else value), name
+
+
+def test_work_that_rests_is_judged_as_such(monkeypatch) -> None:
+    given: list[Accounts] = []
+    monkeypatch.setattr("lab.measurement.judge", lambda accounts: given.append(accounts) or judge(accounts))
+    (resting,) = {
+        item.name: item for item in SCENARIOS.values() if item.workload.rests and item.loop == "closed"
+    }.values()
+    _combine("process", resting, MODEL, RESULT, BEFORE, AFTER, SEEN, 2.0, None)
+    assert given[0].rests
+    # Not kept to any cores: all that there are.
+    assert given[0].server_allotted == 8
+
+
+def test_closed_loop_has_one_kind_of_time() -> None:
+    found = put_together(intended=None, asked=None, machine_cpu=None, generator_throttled=None, mean_us=None)
+    assert found.histogram == ((2000.0, 500), (9000.0, 160))
+    assert (found.service, found.asked_rate, found.machine_cores, found.generator_throttled) == (None, None, None, None)
+    assert (found.in_flight, found.rate_ratio, found.ratio(5)) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (Sample(), AFTER),
+        (BEFORE, Sample()),
+        # Another process at the same place, or children that nobody has waited for.
+        (AFTER, BEFORE),
+        # Answers cost something.
+        (BEFORE, replace(BEFORE, memory_bytes=1)),
+    ],
+)
+def test_account_that_makes_no_sense_is_unknown(before, after) -> None:
+    found = put_together(before=before, after=after)
+    assert found.server_cpu_us is None
+    assert found.server_cores is None
+
+
+def test_server_without_quota_account_is_unknown() -> None:
+    assert put_together(before=replace(BEFORE, throttled_seconds=None)).server_throttled is None
+    assert put_together(after=replace(AFTER, throttled_seconds=None)).server_throttled is None
+
+
+def test_nothing_answered_has_no_cost() -> None:
+    found = put_together(answered=0, answered_in_all=0, service=[], intended=[])
+    assert (found.server_cpu_us, found.switches, found.rate) == (None, None, 0.0)
+    assert found.percentile(0.5) is None
+    assert found.verdict.bound is Bound.FAILED
+
+
+def test_what_was_seen_nowhere_is_unknown() -> None:
+    found = put_together(seen=[], after=Sample())
+    assert (found.memory_bytes, found.threads, found.processes, found.peak_bytes, found.descriptors) == (None,) * 5
+
+
+def test_figures_that_are_made_of_others() -> None:
+    found = put_together(failures={"wrong bytes": 150, "connection reset": 50})
+    # 600 x 16 in 3 s, of 3520 a second that were asked for; 61 of 660 exchanges.
+    assert found.rate == 3200.0
+    assert found.rate_ratio == pytest.approx(0.909090909)
+    assert found.ratio(found.late) == pytest.approx(0.092424242)
+    assert found.failed == 200
+    assert found.failure_ratio == 0.25
+    # 63 of the 600 x 16 that were answered, and themselves.
+    assert found.loss_ratio == pytest.approx(63 / 9663)
+    nothing = replace(found, answered=0, failures={}, lost=0)
+    assert (nothing.failure_ratio, nothing.loss_ratio) == (None, None)
+
+
+def test_measurement_is_the_same_from_its_json() -> None:
+    found = replace(put_together(disturbances=["a", "b"]), verdict=Verdict(Bound.GENERATOR, "it was"))
+    data = json.loads(json.dumps(found.as_json()))
+    assert Measurement.from_json(data | {"from a later version": 1}) == found
+    assert data["rate"] == 3200.0
+    assert data["rate_is_lower_bound"] is True
+    assert (data["p50_us"], data["p99_us"], data["service_p50_us"], data["service_p90_us"]) == (3000, 9500, 2000, 9000)
+    closed = put_together(intended=None).as_json()
+    assert (closed["service"], closed["service_p50_us"], closed["p50_us"]) == (None, 2000.0, 2000.0)
+    # As an older version has written it.
+    for name in ("disturbances", "warm_up_failures", "server_unknown", "series", "service"):
+        del data[name]
+    assert Measurement.from_json(data).disturbances == ()
+    with pytest.raises(KeyError):
+        Measurement.from_json({})
+
+
+def test_percentiles_are_nearest_ranks() -> None:
+    times = [(10.0, 1), (20.0, 2), (30.0, 1)]
+    # Of four: the first is a quarter, the third three quarters.
+    assert percentiles(times, [0.25, 0.26, 0.75, 0.76, 1.0]) == [10.0, 20.0, 20.0, 30.0, 30.0]
+    assert percentiles([], [0.5, 0.9]) == [None, None]
+
+
+def test_server_keeps_one_core_busy_unless_it_says_all() -> None:
+    one, every = CATALOGUE["asyncio_streams"], CATALOGUE["prefork"]
+    pinning = Pinning((1, 2), (0,))
+    assert [allotted_cores(one, 8, each) for each in (None, pinning)] == [1, 1]
+    assert [allotted_cores(every, 8, each) for each in (None, pinning)] == [8, 2]
+    assert allotted_cores(every, None) is None
+
+
+def test_scenario_as_arguments_of_the_generator() -> None:
+    closed = arguments_for(find_scenario("closed_echo_1k"), ["a", "b"], users=5, transport="unix", payload=77)
+    text = " ".join(closed)
+    assert text == (
+        "--models a b --workload echo_1k --loop closed --shape steady --transport unix --users 10 --spawn-rate 1000 "
+        "--payload 77"
+    )
+    opened = " ".join(arguments_for(find_scenario("open_steady"), ["a"], users=5, rate=250.5))
+    assert opened.endswith("--users 5 --spawn-rate 500 --rate 250.5 --arrivals even")
+    assert "--transport tcp" in opened
+    assert "--payload" not in opened
+
+
+@pytest.mark.parametrize(
+    "scenario", [item for item in SCENARIOS.values() if item.loop == "open"], ids=lambda item: item.name
+)
+def test_random_arrivals_are_asked_for_by_the_scenarios_that_have_them(scenario) -> None:
+    found = arguments_for(scenario, ["a"], users=1)
+    assert found[found.index("--arrivals") + 1] == ("random" if scenario.poisson else "even")
+    assert found[found.index("--rate") + 1] == f"{scenario.rate:g}"
+
+
+def test_some_scenarios_have_random_arrivals_and_others_even_ones() -> None:
+    assert {item.poisson for item in SCENARIOS.values() if item.loop == "open"} == {True, False}
+
+
+def test_unknown_scenario_is_refused() -> None:
+    assert find_scenario("own_protocol").workload.name == "own_protocol"
+    with pytest.raises(LabError, match="unknown scenario 'nonsense'; known: closed_"):
+        find_scenario("nonsense")
+
+
+def test_targets_are_grouped_by_model() -> None:
+    listeners = [Listener("a", "echo", "tcp", "tcp://h:1"), Listener("b", "echo", "udp", "udp://h:2")]
+    listeners.append(Listener("a", "command", "tcp", "tcp://h:3"))
+    found = json.loads(encode_targets(listeners))
+    assert [(row["model"], [item["address"] for item in row["listeners"]]) for row in found] == [
+        ("a", ["tcp://h:1", "tcp://h:3"]),
+        ("b", ["udp://h:2"]),
+    ]
+
+
+def test_results_are_found_wherever_they_are_in_a_line() -> None:
+    lines = 'LOAD-RESULT {"model": "a", "n": 1}\nnoise\r[=> ] LOAD-RESULT {"model": "b"}\nLOAD-RESULT {broken\n'
+    assert _parse(Completed([], 0, lines, ""), ["a", "b"]) == {"a": {"model": "a", "n": 1}, "b": {"model": "b"}}
+    with pytest.raises(LabError) as caught:
+        _parse(Completed([], 3, "one\n\ntwo\nthree\n", "four\n"), ["a", "b"])
+    assert str(caught.value) == (
+        "the load generator gave no result for a, b (exit code 3); it said: two / three / four"
+    )
+    with pytest.raises(LabError, match=r"no result for b \(exit code 0\); it said: LOAD-RESULT"):
+        _parse(Completed([], 0, 'LOAD-RESULT {"model": "a"}\n', ""), ["a", "b"])
+    with pytest.raises(LabError, match="it said: nothing"):
+        _parse(Completed([], 0, "", ""), ["a"])
+
+
+class Backend:
+    """A lab of one model, whose generator finds what it is told to."""
+
+    name = "process"
+    project = "t"
+
+    def __init__(self, **changes: object) -> None:
+        self.result = RESULT | {"model": "prefork", "depth": 1, **changes}
+        self.asked: list[tuple[list[str], dict[str, str]]] = []
+        self.timeout = 0.0
+
+    def targets(self) -> list[Listener]:
+        return [Listener("prefork", "command", "tcp", "tcp://127.0.0.1:1")]
+
+    def pid(self, model: str) -> int:
+        raise LabError(f"{model} is not there")
+
+    def run_service(self, service, arguments, *, environ, capture, timeout):
+        self.asked.append((arguments, environ))
+        self.timeout = timeout
+        return Completed(arguments, 0, f"LOAD-RESULT {json.dumps(self.result)}\n", "")
+
+
+def test_generator_is_asked_for_what_is_measured() -> None:
+    backend = Backend()
+    found = measure(
+        backend,
+        MODEL,
+        "open_poisson",
+        users=3,
+        seconds=1.5,
+        warm_up=0.25,
+        timeout=0.75,
+        codec=Path("codec.py"),
+        pinning=Pinning((1,), (0, 2)),
+    )
+    ((arguments, environ),) = backend.asked
+    text = " ".join(arguments)
+    assert text.startswith("--headless --only-summary --loglevel ERROR --models prefork ")
+    assert text.endswith("--timeout 0.75 --shape-time 1.5 --window 1.5 --warm-up 0.25")
+    assert environ["LAB_CODEC"] == str(Path("codec.py").resolve())
+    assert environ["LAB_GENERATOR_CORES"] == "0,2"
+    assert environ["LAB_LIFELINE"] == "stdin"
+    assert environ["LAB_TARGETS"] == encode_targets(backend.targets())
+    # A minute beside the load itself.
+    assert backend.timeout == 61.75
+    assert found.allotted == 1
+    assert found.server_unknown == "prefork is not there"
+    assert found.verdict.reason.endswith("nothing is known of the server's process: prefork is not there")
+
+
+def test_shape_is_measured_from_its_beginning() -> None:
+    backend = Backend()
+    shaped = next(item for item in SCENARIOS.values() if item.shape != "steady")
+    measure(backend, MODEL, shaped.name, users=1, seconds=2.0, warm_up=1.0)
+    assert " ".join(backend.asked[0][0]).endswith("--window 2 --warm-up 0")
+    assert backend.timeout == 62.0
+
+
+def test_model_that_does_not_run_is_named() -> None:
+    with pytest.raises(LabError, match="asyncio_streams is not running; start it with: lab up asyncio_streams"):
+        Subjects(Backend()).open(["asyncio_streams"])
+
+
+def test_meter_of_a_model_that_is_gone_says_why() -> None:
+    meter = open_meter(Backend(), "prefork")
+    assert isinstance(meter, NoMeter)
+    assert meter.reason == "prefork is not there"
+
+
+def test_connections_of_others_disturb(monkeypatch) -> None:
+    looked = iter([0, 2])
+    monkeypatch.setattr("lab.measurement.count_connections", lambda addresses, pid: next(looked))
+    found = measure(Backend(), MODEL, "closed_ping", users=3, seconds=1.0)
+    assert found.verdict.bound is Bound.DISTURBED
+    assert "2 connections of somebody else" in found.verdict.reason
+    looked = iter([3, 0])
+    assert "3 connections" in measure(Backend(), MODEL, "closed_ping", users=3, seconds=1.0).verdict.reason
+    looked = iter([0, 0])
+    assert measure(Backend(), MODEL, "closed_ping", users=3, seconds=1.0).disturbances == ()
+
+
+@pytest.mark.parametrize(("name", "pid"), [("docker", 7), ("process", None)])
+def test_containers_are_looked_into_where_their_network_is(monkeypatch, name, pid) -> None:
+    given = []
+    monkeypatch.setattr("lab.measurement.count_connections", lambda found, pid: given.append((list(found), pid)) or 4)
+    meter = SimpleNamespace(pid=7)
+    subject = Subject(
+        (Listener("a", "echo", "tcp", "tcp://a:9000"), Listener("a", "echo", "tls", "tls://a:9001")), meter
+    )
+    assert _count_company(SimpleNamespace(name=name), {"a": subject}) == {"a": 4}
+    assert [([str(item) for item in found], where) for found, where in given] == [
+        (["tcp://a:9000", "tls://a:9001"], pid)
+    ]

@@ -1,0 +1,245 @@
+"""Which process answers at an address: real sockets of real processes, and tables laid out as the kernel does."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from lab.foreign import Foreign
+from lab.measurement import open_meter
+from lab.meters import NoMeter, ProcessMeter
+from lab.owner import Owner, _Socket, count_connections, find_owner, match
+from services.protocol import Address
+
+# Listens at each of its arguments, says where, and waits for the end of its stdin. `fork`: with a child that has the
+# sockets as well. Others may have the same port, as Linux lets only those have it who all say so.
+_LISTEN = """
+import os, socket, sys
+held = []
+for word in sys.argv[1:]:
+    if word == "fork":
+        if os.fork() == 0:
+            sys.stdin.read()
+            os._exit(0)
+        continue
+    kind, host, port = word.split(",")
+    family = socket.AF_UNIX if host.startswith("/") else socket.AF_INET6 if ":" in host else socket.AF_INET
+    held.append(socket.socket(family, socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM))
+    if family != socket.AF_UNIX:
+        held[-1].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    held[-1].bind(host if family == socket.AF_UNIX else (host, int(port)))
+    if kind != "udp":
+        held[-1].listen()
+    print(host if family == socket.AF_UNIX else held[-1].getsockname()[1], flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def listen() -> Iterator[object]:
+    """Starts processes that listen; gives the pid and what each socket said of itself."""
+    started = []
+
+    def start(*sockets: str) -> tuple[int, list[str]]:
+        child = subprocess.Popen(
+            [sys.executable, "-c", _LISTEN, *sockets], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        started.append(child)
+        said = [child.stdout.readline().strip() for word in sockets if word != "fork"]
+        assert all(said), sockets
+        return child.pid, said
+
+    yield start
+    for child in started:
+        child.communicate()
+
+
+def _find(url: str) -> Owner:
+    return find_owner(Address.parse(url))
+
+
+def test_most_specific_socket_is_the_one_that_answers(listen):
+    wildcard, (port,) = listen("tcp,0.0.0.0,0")
+    first, _ = listen(f"tcp,127.0.0.1,{port}")
+    second, _ = listen(f"tcp,127.0.0.2,{port}")
+    assert [_find(f"tcp://127.0.0.{last}:{port}").pid for last in (1, 2, 3)] == [first, second, wildcard]
+    assert _find(f"tls://127.0.0.2:{port}").pid == second
+    # As a client's connect() takes it.
+    assert _find(f"tcp://0.0.0.0:{port}").pid == first
+
+
+def test_udp_and_tcp_at_one_port_are_two_servers(listen):
+    stream, (port,) = listen("tcp,127.0.0.1,0")
+    datagrams, _ = listen(f"udp,127.0.0.1,{port}")
+    assert _find(f"tcp://127.0.0.1:{port}").pid == stream
+    assert _find(f"udp://127.0.0.1:{port}").pid == datagrams
+
+
+def test_ipv6_wildcard_takes_ipv4_after_all_others(listen):
+    both, (port,) = listen("tcp,::,0")
+    assert _find(f"tcp://127.0.0.1:{port}").pid == both
+    assert _find(f"tcp://[::1]:{port}").pid == both
+    four, _ = listen(f"tcp,127.0.0.1,{port}")
+    assert _find(f"tcp://127.0.0.1:{port}").pid == four
+    assert _find(f"tcp://[::1]:{port}").pid == both
+
+
+def test_unix_socket_belongs_to_the_process_that_listens(listen, tmp_path):
+    path, datagrams = tmp_path / "a b.sock", tmp_path / "dgram.sock"
+    old, _ = listen(f"tcp,{path},0")
+    assert _find(f"unix://{path}").pid == old
+    # Replaced: the table now has the path twice.
+    path.unlink()
+    new, _ = listen(f"tcp,{path},0")
+    assert _find(f"unix://{path}").pid == new
+    sender, _ = listen(f"udp,{datagrams},0")
+    assert _find(f"unixgram://{datagrams}").pid == sender
+    assert "no process" in _find(f"unixgram://{tmp_path}/none").unknown
+
+
+def test_forked_workers_are_those_of_their_parent(listen):
+    parent, (port,) = listen("tcp,127.0.0.1,0", "fork")
+    assert _find(f"tcp://127.0.0.1:{port}").pid == parent
+
+
+def test_processes_that_share_a_port_and_no_parent_are_unknown(listen):
+    first, (port,) = listen("tcp,127.0.0.1,0")
+    second, _ = listen(f"tcp,127.0.0.1,{port}")
+    found = _find(f"tcp://127.0.0.1:{port}")
+    assert found.pid is None
+    assert "2 processes share" in found.unknown
+    assert {str(first), str(second)} <= set(found.unknown.replace(",", " ").split())
+
+
+def test_server_that_has_started_the_lab_is_unknown():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        found = _find(f"tcp://127.0.0.1:{listener.getsockname()[1]}")
+    assert found.pid is None
+    assert "has started this lab" in found.unknown
+
+
+def test_address_of_another_machine_is_no_process_of_this_one(listen):
+    _, (port,) = listen("tcp,0.0.0.0,0")
+    # A network for documentation, RFC 5737: the wildcard here does not answer there.
+    assert _find(f"tcp://192.0.2.1:{port}") == Owner(container="192.0.2.1")
+    meter = Foreign([f"echo=tcp://192.0.2.1:{port}"]).open_meter()
+    assert isinstance(meter, NoMeter)
+    assert "192.0.2.1 is neither this machine nor a container" in meter.reason
+
+
+def test_no_listener_is_unknown():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    assert "no process of this network namespace" in _find(f"tcp://127.0.0.1:{port}").unknown
+
+
+def test_targets_of_two_processes_are_unknown(listen):
+    first, (port,) = listen("tcp,127.0.0.1,0")
+    _, (other,) = listen("tcp,127.0.0.1,0")
+    one = Foreign([f"echo=tcp://127.0.0.1:{port}"])
+    assert one.pid("target") == first
+    meter = open_meter(one, "target")
+    assert isinstance(meter, ProcessMeter)
+    assert meter.pid == first
+    two = Foreign([f"echo=tcp://127.0.0.1:{port}", f"discard=tcp://127.0.0.1:{other}"])
+    assert two.pid("target") is None
+    assert two.open_meter().reason == "the targets are not all of one process"
+
+
+@pytest.fixture
+def proc(tmp_path):
+    """A /proc with a socket that listens at 127.0.0.1:9000, inode 77; tells which processes hold it."""
+    folder = tmp_path / "self" / "net"
+    folder.mkdir(parents=True)
+    local = f"{int.from_bytes(socket.inet_aton('127.0.0.1'), sys.byteorder):08X}:2328"
+    row = f"   0: {local} 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 77 1 0"
+    (folder / "tcp").write_text(f"  sl  local_address ...\n{row}\n")
+
+    def hold(pid: int, parent: int, *command: str, inode: int = 77) -> None:
+        (tmp_path / str(pid) / "fd").mkdir(parents=True)
+        (tmp_path / str(pid) / "fd" / "3").symlink_to(f"socket:[{inode}]")
+        (tmp_path / str(pid) / "stat").write_text(f"{pid} (a ) name) S {parent} 1 1")
+        (tmp_path / str(pid) / "cmdline").write_text("\0".join(command) + "\0")
+
+    return tmp_path, hold
+
+
+def _find_in(proc: Path) -> Owner:
+    return find_owner(Address.parse("tcp://127.0.0.1:9000"), proc=proc)
+
+
+def test_docker_proxy_is_the_container_behind_it(proc):
+    folder, hold = proc
+    hold(50, 1, "/usr/bin/docker-proxy", "-proto", "tcp", "-container-ip", "172.17.0.5", "-container-port", "9000")
+    assert _find_in(folder) == Owner(container="172.17.0.5")
+
+
+@pytest.mark.parametrize("name", ["docker-proxy", "/usr/bin/rootlessport", "ssh", "sshd:", "conmon"])
+def test_forwarder_is_no_server(proc, name):
+    folder, hold = proc
+    hold(50, 1, name, "-L", "9000:localhost:9000")
+    assert "only forwards to a server" in _find_in(folder).unknown
+
+
+def test_socket_that_init_opened_is_that_of_the_service(proc):
+    folder, hold = proc
+    hold(1, 0, "/sbin/init")
+    hold(60, 1, "server")
+    hold(61, 60, "server")
+    assert _find_in(folder) == Owner(pid=60)
+
+
+def test_socket_of_another_user_is_unknown(proc):
+    folder, hold = proc
+    hold(60, 1, "server", inode=78)
+    assert "belongs to another user" in _find_in(folder).unknown
+
+
+def test_parent_is_found_whatever_the_pids_are(proc):
+    folder, hold = proc
+    hold(60, 90, "worker")
+    hold(90, 1, "server")
+    assert _find_in(folder) == Owner(pid=90)
+
+
+def test_sockets_are_matched_from_the_most_exact_one():
+    def make(ip, inode, port=7):
+        return _Socket(ip_address(ip), port, inode, "0A", False)
+
+    sockets = [
+        make("::", 1),
+        make("0.0.0.0", 2),  # noqa: S104 - bound by nobody
+        make("::ffff:10.0.0.1", 3),
+        make("10.0.0.2", 4),
+        make("10.0.0.1", 5, 8),
+    ]
+    asked = {ip: match(sockets, ip_address(ip), 7) for ip in ("10.0.0.1", "10.0.0.2", "10.0.0.3", "fe80::1")}
+    assert asked == {"10.0.0.1": [3], "10.0.0.2": [4], "10.0.0.3": [2], "fe80::1": [1]}
+    assert match([make("10.0.0.2", 4), make("10.0.0.2", 6)], ip_address("10.0.0.2"), 7) == [4, 6]
+    assert match([make("10.0.0.2", 4)], ip_address("fe80::1"), 7) == []
+
+
+def test_connections_of_a_server_are_counted():
+    with (
+        socket.create_server(("127.0.0.1", 0)) as one,
+        socket.create_server(("127.0.0.2", one.getsockname()[1])) as two,
+    ):
+        port = one.getsockname()[1]
+        urls = [f"tcp://127.0.0.1:{port}", f"udp://127.0.0.1:{port}", "unix:///nowhere"]
+        addresses = [Address.parse(url) for url in urls]
+        assert count_connections(addresses) == 0
+        clients = [socket.create_connection(each.getsockname()) for each in (one, one, two)]
+        try:
+            assert count_connections(addresses) == 2
+            assert count_connections([Address.parse(f"tls://localhost:{port}")]) == 2
+            # A name is that of a container, which is looked for in its own namespace alone.
+            assert count_connections([Address.parse(f"tcp://some-model:{port}")]) == 0
+            assert count_connections([Address.parse(f"tcp://some-model:{port}")], pid=os.getpid()) == 3
+        finally:
+            for client in clients:
+                client.close()
