@@ -254,6 +254,11 @@ def _find_holders(inodes: Sequence[int], proc: Path) -> tuple[set[int], bool]:
 
 def _check(pids: Sequence[int], address: str, proc: Path) -> Owner:
     """The one of these processes that is above all others, if its account is that of a server alone."""
+    for pid in pids:
+        words = _read_command(pid, proc)
+        # Docker's daemon may have the socket open as well.
+        if words and Path(words[0]).name == _DOCKER_PROXY and "-container-ip" in words[:-1]:
+            return Owner(container=words[words.index("-container-ip") + 1])
     above = {pid: _list_ancestors(pid, proc) for pid in pids}
     # An init that has opened a socket for a service (systemd) still holds it.
     chosen = [pid for pid in pids if pid != 1] or list(pids)
@@ -265,8 +270,6 @@ def _check(pids: Sequence[int], address: str, proc: Path) -> Owner:
         )
     words = _read_command(root, proc)
     name = Path(words[0]).name.rstrip(":") if words else ""
-    if name == _DOCKER_PROXY and "-container-ip" in words[:-1]:
-        return Owner(container=words[words.index("-container-ip") + 1])
     if name in _FORWARDERS:
         return Owner(unknown=f"{name} (pid {root}) at {address} only forwards to a server")
     if os.getpid() in (root, *pids) or root in _list_ancestors(os.getpid(), proc):

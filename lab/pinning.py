@@ -3,8 +3,9 @@
 Without it the scheduler moves both about, and a run in which they met on one core looks like a slow server.
 """
 
+import contextlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ def encode_cores(cores: Iterable[int]) -> str:
     return ",".join(map(str, cores))
 
 
-def _pin_container(container: str, cores: Iterable[int]) -> None:
+def _pin_container(container: str, cores: Sequence[int]) -> None:
     import docker
     import docker.errors
     import requests
@@ -91,16 +92,26 @@ def _pin_container(container: str, cores: Iterable[int]) -> None:
         raise LabError(f"a container cannot be kept to {_show(cores)}: {error}") from None
 
 
-def _pin_process(pid: int, cores: Iterable[int]) -> None:
+def _pin_process(pid: int, cores: Sequence[int]) -> None:
     import psutil
 
+    kept: set[int] = set()
     try:
-        tree = [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
+        root = psutil.Process(pid)
+        # A thread has the cores of the one that started it, so what came while we looked is found by another look.
+        while new := {*_list_threads([root, *root.children(recursive=True)])} - kept:
+            for thread in new:
+                with contextlib.suppress(ProcessLookupError):  # it has ended
+                    os.sched_setaffinity(thread, cores)
+            kept |= new
     except psutil.Error as error:
         raise LabError(f"the process {pid} cannot be kept to {_show(cores)}: {error}") from None
-    for member in tree:
-        for thread in Path(f"/proc/{member}/task").iterdir():
-            os.sched_setaffinity(int(thread.name), cores)
+
+
+def _list_threads(processes: Iterable[Any]) -> Iterator[int]:
+    for process in processes:
+        with contextlib.suppress(FileNotFoundError):  # it has ended
+            yield from (int(thread.name) for thread in Path(f"/proc/{process.pid}/task").iterdir())
 
 
 def _show(cores: Iterable[int]) -> str:

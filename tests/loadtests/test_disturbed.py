@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,17 +22,11 @@ from lab.measurement import Measurement, measure
 from lab.owner import count_connections
 from lab.verdict import Bound, exit_code
 from services.protocol import Address
+from tests.waiting import wait_until
 
 MODEL = "asyncio_streams"
 CATALOGUE = Catalogue.load()
 USERS = 4
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.02)
 
 
 def find_address(backend: Processes) -> Address:

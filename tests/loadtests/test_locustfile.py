@@ -13,6 +13,7 @@ import pytest
 
 from lab.catalogue import Catalogue
 from lab.errors import LabError
+from lab.foreign import Foreign
 from lab.measurement import encode_targets, measure, measure_together
 from lab.verdict import Bound
 
@@ -23,21 +24,54 @@ def _model(name):
     return Catalogue.load()[name]
 
 
-def test_measures_a_model(open_model):
-    server = open_model("socketserver_threading")
-    found = measure(server, _model("socketserver_threading"), "closed_session", users=USERS, seconds=0.5, warm_up=0.2)
+# Serves one client, computes 2 ms of its own CPU for each PING, and says in the end what it has done: how many PINGs,
+# the CPU seconds of the process since it was ready, and its memory.
+_BURNER = """
+import re, socket, sys, time
+listener = socket.create_server(("127.0.0.1", 0))
+print(listener.getsockname()[1], flush=True)
+count, began = 0, time.process_time()
+client, _ = listener.accept()
+while client.recv(100):
+    due = time.process_time() + 0.002
+    while time.process_time() < due:
+        pass
+    client.sendall(b"+PONG\\r\\n")
+    count += 1
+cpu = time.process_time() - began
+print(count, cpu, 1024 * int(re.search(r"Pss: *([0-9]+)", open("/proc/self/smaps_rollup").read())[1]), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_measures_a_model():
+    """Every figure is that of a server which keeps its own account."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _BURNER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as server:
+        target = Foreign([f"command=tcp://127.0.0.1:{server.stdout.readline().strip()}"])
+        found = measure(target, target.model, "closed_ping", users=1, seconds=1.0, warm_up=0.0)
+        count, cpu, memory = map(float, server.stdout.readline().split())
+        server.stdin.close()
     assert found.failures == {}
-    assert found.starved == 0
-    assert found.users == USERS
-    assert found.answered > 100
-    assert sum(count for _, count in found.histogram) == found.answered
-    # Three digits below a millisecond: nobody can have whole milliseconds only.
-    assert any(value < 1000 and value != round(value, -3) for value, _ in found.histogram)
-    assert found.min_us * 0.99 <= found.histogram[0][0] <= found.histogram[-1][0] <= found.max_us * 1.01
-    assert found.server_cpu_us > 0
-    assert found.memory_bytes > 2**20
-    assert found.threads > 1
-    assert found.verdict.bound not in (Bound.FAILED, Bound.STARVED, Bound.UNKNOWN)
+    assert (found.users, found.starved, found.depth, found.threads, found.processes) == (1, 0, 1, 1, 1)
+    assert sum(number for _, number in found.histogram) == found.answered
+    # What it answered before the window and when that was over is not counted, and is a moment's.
+    assert 0.5 * count <= found.answered <= count
+    # Two accounts in ticks of 10 ms, each read twice; how much CPU there was is up to the machine.
+    assert found.server_cpu_us == pytest.approx(1e6 * cpu / count, rel=0.1, abs=40_000 / count)
+    assert found.server_user_us + found.server_system_us == pytest.approx(found.server_cpu_us)
+    assert found.server_cores == pytest.approx(found.server_cpu_us * found.rate / 1e6)
+    assert found.rate == pytest.approx(found.answered / found.seconds)
+    # A reply takes 2 ms of CPU at least; exchanges follow each other, and the first may have begun before the window.
+    assert 2000 <= found.min_us <= found.mean_us <= found.max_us
+    assert found.mean_us * found.answered <= 1e6 * found.seconds + found.max_us
+    assert found.in_flight == pytest.approx(found.rate * found.mean_us / 1e6, rel=0.01)
+    # Three digits below a millisecond: not whole milliseconds only.
+    assert any(value != round(value, -3) for value, _ in found.histogram)
+    # Its share of pages that others have as well, which come and go.
+    assert found.memory_bytes == pytest.approx(memory, rel=0.5)
+    assert found.verdict.bound not in (Bound.FAILED, Bound.WRONG, Bound.STARVED, Bound.UNKNOWN, Bound.INCONSISTENT)
 
 
 def test_one_at_a_time_starves_held_connections_and_says_so(open_model):

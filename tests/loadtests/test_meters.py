@@ -1,12 +1,22 @@
 """Meters: on real processes, and on files laid out as the kernel does."""
 
+import json
 import os
 import subprocess
 import sys
 
 import pytest
 
-from lab.meters import CgroupMeter, NoMeter, ProcessMeter, Sample, StatsMeter, Switches, open_process_meter
+from lab.meters import (
+    CgroupMeter,
+    NoMeter,
+    ProcessMeter,
+    Sample,
+    StatsMeter,
+    Switches,
+    find_container,
+    open_process_meter,
+)
 from lab.quota import read_throttled
 
 # Burns until it has used this much CPU (whatever time that takes here), says so, and waits.
@@ -194,3 +204,32 @@ def test_readings_only_rise(run):
     meter = ProcessMeter(child.pid)
     readings = [meter.read().cpu_seconds for _ in range(5)]
     assert readings == sorted(readings)
+
+
+@pytest.mark.parametrize(
+    ("ip", "found"),
+    [("172.18.0.3", "bbb"), ("172.19.0.9", "bbb"), ("fd00::5", "aaa"), ("172.18.0.4", None), ("", None)],
+)
+def test_container_is_found_by_any_of_its_addresses(tmp_path, monkeypatch, ip, found):
+    answer = [
+        {"Id": "host", "NetworkSettings": {"Networks": None}},
+        {
+            "Id": "aaa",
+            "NetworkSettings": {"Networks": {"n": {"IPAddress": "172.18.0.2", "GlobalIPv6Address": "fd00::5"}}},
+        },
+        {
+            "Id": "bbb",
+            "NetworkSettings": {"Networks": {"n": {"IPAddress": "172.18.0.3"}, "m": {"IPAddress": "172.19.0.9"}}},
+        },
+    ]
+    (tmp_path / "answer").write_text(json.dumps(answer))
+    docker = tmp_path / "docker"
+    docker.write_text(f'#!/bin/sh\nif [ "$1" = ps ]; then echo host aaa bbb; else cat {tmp_path}/answer; fi\n')
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert find_container(ip) == found
+
+
+def test_no_container_is_found_where_there_is_no_docker(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert find_container("172.18.0.3") is None

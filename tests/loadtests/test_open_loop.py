@@ -1,10 +1,12 @@
 """Open loops: what is due is sent, late or dropped, and counted in each case, on one process and on several."""
 
 import contextlib
+import itertools
 import json
 import os
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import time
@@ -13,7 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lab.measurement import percentile
+from lab.foreign import Foreign
+from lab.measurement import measure, percentile
 
 ROOT = Path(__file__).resolve().parents[2]
 PONG = b"+PONG\r\n"
@@ -50,6 +53,25 @@ def test_a_stall_shows_in_the_time_from_when_it_was_due_and_hides_in_the_other(l
     assert percentile([tuple(pair) for pair in found["intended"]], 0.9) > 200_000
     assert sum(count for value, count in found["service"] if value > 400_000) == 1
     assert found["late"] >= 150
+
+
+def test_distances_of_random_arrivals_are_not_alike(open_server):
+    """As the server sees them, asked for by a scenario and not by the generator's own option."""
+    came = []
+
+    def behave(connection):
+        while connection.recv(100):
+            came.append(time.monotonic())
+            connection.sendall(PONG)
+
+    with open_server(behave) as (host, port):
+        target = Foreign([f"command=tcp://{host}:{port}"])
+        found = measure(target, target.model, "open_poisson", users=1, rate=300, seconds=1.5, warm_up=0.0)
+    assert found.failures == {}
+    distances = [after - before for before, after in itertools.pairwise(came)]
+    # The middle one of an exponential distribution is ln 2 = 0.69 of the mean; of even distances it is the mean. A
+    # generator or a server that stands still makes it less.
+    assert statistics.median(distances) < 0.85 * statistics.mean(distances)
 
 
 def test_what_cannot_be_sent_in_time_is_dropped_and_never_skipped(load, open_server):

@@ -177,13 +177,17 @@ def test_docker_proxy_is_the_container_behind_it(proc):
     folder, hold = proc
     hold(50, 1, "/usr/bin/docker-proxy", "-proto", "tcp", "-container-ip", "172.17.0.5", "-container-port", "9000")
     assert _find_in(folder) == Owner(container="172.17.0.5")
+    # Its daemon made the socket, and is above it.
+    hold(1, 0, "/sbin/init")
+    hold(49, 1, "/usr/bin/dockerd")
+    assert _find_in(folder) == Owner(container="172.17.0.5")
 
 
 @pytest.mark.parametrize("name", ["docker-proxy", "/usr/bin/rootlessport", "ssh", "sshd:", "conmon"])
 def test_forwarder_is_no_server(proc, name):
     folder, hold = proc
     hold(50, 1, name, "-L", "9000:localhost:9000")
-    assert "only forwards to a server" in _find_in(folder).unknown
+    assert _find_in(folder).unknown.endswith("(pid 50) at tcp://127.0.0.1:9000 only forwards to a server")
 
 
 def test_socket_that_init_opened_is_that_of_the_service(proc):

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,6 +12,7 @@ from lab.catalogue import Catalogue
 from lab.errors import LabError
 from lab.measurement import measure
 from lab.pinning import VARIABLE, Pinning, encode_cores, pin_generator, pin_servers, split_cores
+from tests.waiting import wait_until
 
 
 def test_the_generator_gets_one_core_and_servers_all_others():
@@ -23,9 +25,27 @@ def test_a_server_and_its_threads_stay_on_their_cores(open_model):
     model = open_model("thread_pool")
     core = max(os.sched_getaffinity(0))
     pin_servers(model, ["thread_pool"], Pinning((core,), (core,)))
-    threads = [path.name for path in Path(f"/proc/{model.pid('thread_pool')}/task").iterdir()]
-    assert len(threads) > 1
-    assert all(os.sched_getaffinity(int(thread)) == {core} for thread in threads)
+    tasks = Path(f"/proc/{model.pid('thread_pool')}/task")
+    # It says where it listens before its threads are there; each has the cores of the one that starts it.
+    wait_until(lambda: len(list(tasks.iterdir())) > 1)
+    cores = {thread.name: os.sched_getaffinity(int(thread.name)) for thread in tasks.iterdir()}
+    assert set(map(frozenset, cores.values())) == {frozenset({core})}
+
+
+def test_threads_that_start_while_a_server_is_pinned_are_found(monkeypatch):
+    """Ended ones are no error, and none is left out."""
+    looks = iter([[11, 12], [11, 12, 13], [11, 13]])
+    pinned = []
+
+    def pin(thread, cores):
+        pinned.append((thread, cores))
+        if thread == 12:
+            raise ProcessLookupError
+
+    monkeypatch.setattr("lab.pinning._list_threads", lambda processes: next(looks))
+    monkeypatch.setattr(os, "sched_setaffinity", pin)
+    pin_servers(SimpleNamespace(name="process", pid=lambda model: os.getpid()), ["m"], Pinning((1, 2), (0,)))
+    assert sorted(pinned) == [(11, (1, 2)), (12, (1, 2)), (13, (1, 2))]
 
 
 def test_what_cannot_be_had_is_one_line(open_model):
