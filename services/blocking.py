@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
+from services.idle import LOOKS, IdleWatch
 from services.listeners import RECEIVE_SIZE, Listener, arrived
 from services.protocol import Close, Compute, Limits, Send, StreamConversation, Wait
 
@@ -53,20 +54,29 @@ def serve_stream(
         set_timeouts: gives the socket its time-outs; what they raise is BlockingIOError or TimeoutError.
         give_way: lets others run, where the kernel does not see to that.
     """
-    set_timeouts(stream, limits.idle)
+    # One look after each time-out; the last of them is at the end of the idle time.
+    set_timeouts(stream, limits.idle / (LOOKS + 1))
+    watch = IdleWatch()
     peer_is_done = False
     left = _TURN
     try:
         while True:
             match connection.next_event():
                 case None:
-                    if data := stream.recv(RECEIVE_SIZE):
+                    try:
+                        data = stream.recv(RECEIVE_SIZE)
+                    except (BlockingIOError, TimeoutError):
+                        if watch.is_idle(stream.fileno()):
+                            raise
+                        continue
+                    watch.news()
+                    if data:
                         connection.receive_data(data)
                     else:
                         peer_is_done = True
                         connection.receive_eof()
                 case Send(data):
-                    stream.sendall(data)
+                    _send_all(stream, data, watch)
                 case Wait(seconds):
                     sleep(seconds)
                 case Compute() as work:
@@ -79,7 +89,7 @@ def serve_stream(
                     left = _TURN
                     give_way()
         if not peer_is_done:
-            _linger(stream, limits.linger, set_timeouts)
+            _linger(stream, limits.linger, set_timeouts, watch)
     except (BlockingIOError, TimeoutError):
         log.info("closed a connection that was idle for %g s", limits.idle)
     except OSError as error:
@@ -103,20 +113,39 @@ def serve_datagram(
                 return
 
 
-def _linger(stream: socket.socket, seconds: float, set_timeouts: SetTimeouts) -> None:
+def _send_all(stream: socket.socket, data: bytes, watch: IdleWatch) -> None:
+    """As `sendall`, whose time-out would not tell how much has left, nor whether the peer goes on taking it."""
+    sent = 0
+    while sent < len(data):
+        try:
+            taken = stream.send(memoryview(data)[sent:] if sent else data)
+        except (BlockingIOError, TimeoutError):
+            if watch.is_idle(stream.fileno()):
+                raise
+        else:
+            watch.news()
+            sent += taken
+
+
+def _linger(stream: socket.socket, seconds: float, set_timeouts: SetTimeouts, watch: IdleWatch) -> None:
     """Close the sending half, then read until the peer has closed too, for a while.
 
     A socket that is closed with unread data sends a reset, which can overtake the last reply and destroy it (RFC 2525,
-    section 2.17). Reading until the peer's end gives that reply the time to arrive.
+    section 2.17). Reading until the peer's end gives that reply the time to arrive; a slow reader gets it again for as
+    long as it takes something.
     """
     stream.shutdown(socket.SHUT_WR)
-    deadline = time.monotonic() + seconds
-    while (left := deadline - time.monotonic()) > 0:
-        set_timeouts(stream, max(left, 0.000_001))  # a timeval of zero would mean for ever
-        try:
-            if not stream.recv(RECEIVE_SIZE):
-                return
-        except (BlockingIOError, TimeoutError):
+    watch.is_taking(stream.fileno())  # what it takes from now on
+    while True:
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            set_timeouts(stream, max(left, 0.000_001))  # a timeval of zero would mean for ever
+            try:
+                if not stream.recv(RECEIVE_SIZE):
+                    return
+            except (BlockingIOError, TimeoutError):
+                break
+        if not watch.is_taking(stream.fileno()):
             return
 
 

@@ -14,9 +14,10 @@ import signal
 from collections.abc import Callable
 from typing import cast
 
+from services.idle import LOOKS, IdleWatch
 from services.listeners import RECEIVE_SIZE, Listener
 from services.protocol import Close, Compute, Conversation, Send, StreamConversation, Wait
-from services.transports import end_reading
+from services.transports import descriptor_of, end_reading
 
 log = logging.getLogger("services")
 
@@ -29,9 +30,6 @@ LOOP = asyncio.SelectorEventLoop
 # A reader that is as fast as we are never fills the transport's buffer. After so many events in a row it is the other
 # clients' turn, and the loop gets to see that this one has gone.
 _TURN = 4
-
-# How many times within the idle time the loop looks around for connections without news.
-_LOOKS = 4
 
 
 def event_loop() -> str:
@@ -132,7 +130,7 @@ class Server:
     async def _watch(self) -> None:
         """Close who was quiet for too long. One look around for all costs less than a timer for each read."""
         while True:
-            await asyncio.sleep(self.limits.idle / _LOOKS)
+            await asyncio.sleep(self.limits.idle / LOOKS)
             for stream in list(self.streams):
                 stream.look()
 
@@ -178,7 +176,7 @@ class StreamProtocol(asyncio.BufferedProtocol):
         self._is_reading = True
         self._is_closing = False
         self._peer_is_done = False
-        self._looks_without_news = 0
+        self._idle = IdleWatch()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client has come."""
@@ -204,7 +202,7 @@ class StreamProtocol(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """The client has sent something."""
-        self._looks_without_news = 0
+        self._idle.news()
         if not self._is_closing:
             self._connection.receive_data(self._buffer[:nbytes].tobytes())
             self._advance()
@@ -235,16 +233,15 @@ class StreamProtocol(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         """The client has read what there was."""
         self._is_full = False
-        self._looks_without_news = 0
+        self._idle.news()
         if not self._is_closing:
             self._advance()
 
     def look(self) -> None:
-        """Called several times within the idle time: end the connection if nothing has happened since so many."""
+        """Called several times within the idle time: end the connection if it is idle."""
         if self._is_waiting:
             return  # it is we who are quiet
-        self._looks_without_news += 1
-        if self._looks_without_news > _LOOKS:
+        if self._idle.is_idle(descriptor_of(self.transport), self.transport.get_write_buffer_size()):
             if not self._is_closing:
                 log.info("closed a connection that was idle for %g s", self._server.limits.idle)
             self.transport.abort()
@@ -285,7 +282,7 @@ class StreamProtocol(asyncio.BufferedProtocol):
 
     def _continue(self) -> None:
         self._is_waiting = False
-        self._looks_without_news = 0
+        self._idle.news()
         if not self._is_closing:
             self._advance()
 
@@ -306,4 +303,14 @@ class StreamProtocol(asyncio.BufferedProtocol):
         # In stages: end our half, then read what still comes, so that no reset overtakes the last reply.
         self._read(True)
         self.transport.write_eof()
-        asyncio.get_running_loop().call_later(self._server.limits.linger, self.transport.abort)
+        self._is_taking()  # what it takes from now on
+        asyncio.get_running_loop().call_later(self._server.limits.linger, self._end_linger)
+
+    def _end_linger(self) -> None:
+        if self._is_taking() and not self._server.is_draining:
+            asyncio.get_running_loop().call_later(self._server.limits.linger, self._end_linger)
+        else:
+            self.transport.abort()
+
+    def _is_taking(self) -> bool:
+        return self._idle.is_taking(descriptor_of(self.transport), self.transport.get_write_buffer_size())

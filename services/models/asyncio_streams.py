@@ -11,12 +11,13 @@ import logging
 import signal
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
+from services.idle import LOOKS, IdleWatch
 from services.listeners import RECEIVE_SIZE, Listener
 from services.protocol import SEND_SIZE, Close, Compute, Send, StreamConversation, Wait
-from services.transports import end_reading
+from services.transports import descriptor_of, end_reading
 
 log = logging.getLogger("services")
 
@@ -54,12 +55,18 @@ def run(listeners: list[Listener], loop_factory: Callable[[], asyncio.AbstractEv
 
 @dataclass(slots=True, eq=False)
 class Stream:
-    """A client, and since when (by the loop's clock) it has neither sent nor taken anything."""
+    """A client."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     connection: StreamConversation
-    quiet_since: float | None = None
+    idle: IdleWatch = field(default_factory=IdleWatch)
+    is_working: bool = False  # it is we who are quiet
+
+    @property
+    def untaken(self) -> tuple[int, int]:
+        """What an `IdleWatch` looks at."""
+        return descriptor_of(self.writer.transport), self.writer.transport.get_write_buffer_size()
 
 
 class Server:
@@ -120,23 +127,23 @@ class Server:
             await self._converse(stream)
             writer.close()
             await writer.wait_closed()
-        except OSError as error:
+        except BaseException as error:
+            writer.transport.abort()
+            if not isinstance(error, OSError):
+                raise
             log.debug("the peer is gone: %s", error.strerror)
         finally:
-            writer.transport.abort()  # changes nothing after a close that went well
             self._streams.discard(stream)
 
     async def _converse(self, stream: Stream) -> None:
         reader, writer, connection = stream.reader, stream.writer, stream.connection
-        clock = asyncio.get_running_loop().time
         left = _TURN
         while True:
             match connection.next_event():
                 case None:
                     left = _TURN
-                    stream.quiet_since = clock()
                     data = await reader.read(RECEIVE_SIZE)
-                    stream.quiet_since = None
+                    stream.idle.news()
                     if data:
                         connection.receive_data(data)
                     else:
@@ -145,11 +152,13 @@ class Server:
                     if writer.is_closing():
                         return  # it was cut off: `read` and `drain` do not tell, and uvloop's `write` raises
                     writer.write(data)
-                    stream.quiet_since = clock()
                     await writer.drain()
-                    stream.quiet_since = None
+                    stream.idle.news()
                 case Wait(seconds):
+                    stream.is_working = True
                     await asyncio.sleep(seconds)
+                    stream.is_working = False
+                    stream.idle.news()
                 case Compute() as work:
                     connection.receive_digest(work.run())
                 case Close():
@@ -158,14 +167,21 @@ class Server:
             if not left:
                 left = _TURN
                 await asyncio.sleep(0)
-        stream.quiet_since = clock()
         if not reader.at_eof():
-            # In stages: end our half, then read what still comes, so that no reset overtakes the last reply.
-            writer.write_eof()
+            await self._linger(stream)
+
+    async def _linger(self, stream: Stream) -> None:
+        """In stages: end our half, then read what still comes, so that no reset overtakes the last reply."""
+        stream.writer.write_eof()
+        stream.idle.is_taking(*stream.untaken)  # what it takes from now on
+        while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._limits.linger):
-                    while await reader.read(RECEIVE_SIZE):
+                    while await stream.reader.read(RECEIVE_SIZE):
                         pass
+                return
+            if self._draining or not stream.idle.is_taking(*stream.untaken):
+                return
 
     def _receive(self, listener: Listener) -> None:
         if (received := listener.receive()) and len(self._tasks) < self._limits.connections:
@@ -190,12 +206,10 @@ class Server:
 
     async def _watch(self) -> None:
         """Close who was quiet for too long. One look around for all costs less than a timer for each read."""
-        clock = asyncio.get_running_loop().time
         while True:
-            await asyncio.sleep(self._limits.idle / 4)
-            limit = clock() - self._limits.idle
+            await asyncio.sleep(self._limits.idle / LOOKS)
             for stream in self._streams:
-                if stream.quiet_since is not None and stream.quiet_since < limit:
+                if not stream.is_working and stream.idle.is_idle(*stream.untaken):
                     log.info("closed a connection that was idle for %g s", self._limits.idle)
                     stream.writer.transport.abort()
 

@@ -26,6 +26,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from services.blocking import StopSignal
+from services.idle import LOOKS, IdleWatch
 from services.listeners import RECEIVE_SIZE, Listener, arrived
 from services.protocol import Close, Compute, Conversation, Send, Wait
 
@@ -40,9 +41,6 @@ LIBRARIES = ("pyasyncore", "pyasynchat") if sys.version_info >= (3, 12) else ()
 
 # A reader that is as fast as we are never leaves anything to wait for. After so many events it is the others' turn.
 _TURN = 4
-
-# How many times within the idle time the loop looks around for connections without news.
-_LOOKS = 4
 
 Callback = Callable[[], object]
 
@@ -80,7 +78,7 @@ class Server:
         Waker(self)
         self._acceptors = [Acceptor(self, listener) for listener in listeners if not listener.is_datagram]
         self._receivers = [Receiver(self, listener) for listener in listeners if listener.is_datagram]
-        self.call_later(self.limits.idle / _LOOKS, self._look)
+        self.call_later(self.limits.idle / LOOKS, self._look)
 
     @property
     def has_room(self) -> bool:
@@ -127,7 +125,7 @@ class Server:
         """Close who was quiet for too long."""
         for stream in list(self.streams):
             stream.look()
-        self.call_later(self.limits.idle / _LOOKS, self._look)
+        self.call_later(self.limits.idle / LOOKS, self._look)
 
 
 class Waker(asyncore.dispatcher):
@@ -248,7 +246,7 @@ class Channel(asynchat.async_chat):
         self._is_closing = False
         self._is_closed = False
         self._peer_is_done = False
-        self._looks_without_news = 0
+        self._idle = IdleWatch()
         self.set_terminator(None)  # the protocol's core finds the requests itself
         server.streams.add(self)
 
@@ -262,7 +260,7 @@ class Channel(asynchat.async_chat):
 
     def collect_incoming_data(self, data: bytes) -> None:
         """The client has sent something."""
-        self._looks_without_news = 0
+        self._idle.news()
         if not self._is_closing:
             self._connection.receive_data(data)
             self.advance()
@@ -272,7 +270,7 @@ class Channel(asynchat.async_chat):
 
     def handle_write(self) -> None:
         """The client has read something."""
-        self._looks_without_news = 0
+        self._idle.news()
         self.initiate_send()
         if not self.producer_fifo:
             self.advance()
@@ -319,11 +317,8 @@ class Channel(asynchat.async_chat):
                 self._continue_in(0)
 
     def look(self) -> None:
-        """Called several times within the idle time: end the connection if nothing has happened since so many."""
-        if self._is_waiting:
-            return  # it is we who are quiet
-        self._looks_without_news += 1
-        if self._looks_without_news > _LOOKS:
+        """Called several times within the idle time: end the connection if it is idle."""
+        if not self._is_waiting and self._idle.is_idle(self._stream.fileno()):  # or it is we who are quiet
             if not self._is_closing:
                 log.info("closed a connection that was idle for %g s", self._server.limits.idle)
             self.close()
@@ -349,7 +344,7 @@ class Channel(asynchat.async_chat):
 
     def _continue(self) -> None:
         self._is_waiting = False
-        self._looks_without_news = 0
+        self._idle.news()
         if not self._is_closing:
             self.advance()
 
@@ -365,4 +360,11 @@ class Channel(asynchat.async_chat):
             log.debug("the peer is gone: %s", error.strerror)
             self.close()
             return
-        self._server.call_later(self._server.limits.linger, self.close)
+        self._idle.is_taking(self._stream.fileno())  # what it takes from now on
+        self._server.call_later(self._server.limits.linger, self._end_linger)
+
+    def _end_linger(self) -> None:
+        if self._idle.is_taking(self._stream.fileno()) and not self._server.is_draining:
+            self._server.call_later(self._server.limits.linger, self._end_linger)
+        else:
+            self.close()

@@ -18,6 +18,7 @@ from contextlib import suppress
 from typing import Any
 
 from services.blocking import StopSignal
+from services.idle import LOOKS, IdleWatch
 from services.listeners import RECEIVE_SIZE, Listener, arrived
 from services.protocol import Close, Compute, Conversation, Send, Wait
 
@@ -27,9 +28,6 @@ READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 # A reader that is as fast as we are never leaves us with a short send. After so many events it is the others' turn.
 _TURN = 4
-
-# How many times within the idle time the loop looks around for connections without news.
-_LOOKS = 4
 
 Callback = Callable[[], object]
 
@@ -110,7 +108,7 @@ class Server:
         self.is_draining = False
         for listener in listeners:
             self._watch(listener)
-        self.loop.call_later(self.limits.idle / _LOOKS, self._look)
+        self.loop.call_later(self.limits.idle / LOOKS, self._look)
 
     def drain(self) -> bool:
         """Let every conversation answer what it has been asked; returns whether all ended by themselves."""
@@ -202,7 +200,7 @@ class Server:
         """Close who was quiet for too long. One look around for all costs less than a timer for each read."""
         for stream in list(self.streams):
             stream.look()
-        self.loop.call_later(self.limits.idle / _LOOKS, self._look)
+        self.loop.call_later(self.limits.idle / LOOKS, self._look)
 
 
 class Stream:
@@ -219,7 +217,7 @@ class Stream:
         self._is_closed = False
         self._peer_is_done = False
         self._events = 0  # that the loop watches for
-        self._looks_without_news = 0
+        self._idle = IdleWatch()
 
     def advance(self) -> None:
         """Do what there is to do, until something has to be waited for."""
@@ -245,11 +243,8 @@ class Stream:
             self._watch(WRITE if self._unsent else 0)  # nothing is read while there is something to send
 
     def look(self) -> None:
-        """Called several times within the idle time: end the connection if nothing has happened since so many."""
-        if self._is_waiting:
-            return  # it is we who are quiet
-        self._looks_without_news += 1
-        if self._looks_without_news > _LOOKS:
+        """Called several times within the idle time: end the connection if it is idle."""
+        if not self._is_waiting and self._idle.is_idle(self._socket.fileno()):  # or it is we who are quiet
             if not self._is_closing:
                 log.info("closed a connection that was idle for %g s", self._server.limits.idle)
             self.close()
@@ -271,7 +266,7 @@ class Stream:
             self._server.forget(self)
 
     def _on_ready(self, events: int) -> None:
-        self._looks_without_news = 0
+        self._idle.news()
         if events & WRITE:
             self._send(self._unsent)
             self.advance()
@@ -311,7 +306,7 @@ class Stream:
 
     def _continue(self) -> None:
         self._is_waiting = False
-        self._looks_without_news = 0
+        self._idle.news()
         if not self._is_closing:
             self.advance()
 
@@ -336,7 +331,14 @@ class Stream:
             self._lose(error)
             return
         self._watch(READ)
-        self._loop.call_later(self._server.limits.linger, self.close)
+        self._idle.is_taking(self._socket.fileno())  # what it takes from now on
+        self._loop.call_later(self._server.limits.linger, self._end_linger)
+
+    def _end_linger(self) -> None:
+        if self._idle.is_taking(self._socket.fileno()) and not self._server.is_draining:
+            self._loop.call_later(self._server.limits.linger, self._end_linger)
+        else:
+            self.close()
 
     def _lose(self, error: OSError) -> None:
         log.debug("the peer is gone: %s", error.strerror)

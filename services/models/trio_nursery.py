@@ -11,13 +11,14 @@ inner one stops the accepting, and the outer one ends by itself when the last cl
 """
 
 import logging
-import math
 import signal
 import socket
 from contextlib import suppress
+from dataclasses import dataclass, field
 
 import trio
 
+from services.idle import LOOKS, IdleWatch
 from services.listeners import RECEIVE_SIZE, Listener, arrived
 from services.protocol import Close, Compute, Send, StreamConversation, Wait
 
@@ -46,6 +47,17 @@ def serve(listeners: list[Listener]) -> None:
         raise SystemExit(1)
 
 
+@dataclass(slots=True, eq=False)
+class Stream:
+    """A client."""
+
+    socket: trio.socket.SocketType
+    connection: StreamConversation
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)  # of its conversation
+    idle: IdleWatch = field(default_factory=IdleWatch)
+    is_working: bool = False  # it is we who are quiet
+
+
 class Server:
     """The conversations of one run of trio."""
 
@@ -53,7 +65,7 @@ class Server:
         self._listeners = listeners
         self._limits = listeners[0].limits
         self._room = trio.CapacityLimiter(self._limits.connections)
-        self._streams: dict[trio.socket.SocketType, StreamConversation] = {}
+        self._streams: set[Stream] = set()
         self._is_draining = False
 
     async def run(self) -> bool:
@@ -65,6 +77,7 @@ class Server:
                     for listener in self._listeners:
                         serve = self._serve_datagrams if listener.is_datagram else self._accept
                         accepting.start_soon(serve, listener, conversations)
+                    accepting.start_soon(self._watch)
                     async for _ in signals:
                         accepting.cancel_scope.cancel()
                         break
@@ -91,56 +104,75 @@ class Server:
 
     async def _serve_stream(self, listener: Listener, accepted: socket.socket, peer: object, token: object) -> None:
         try:
-            with trio.socket.from_stdlib_socket(accepted) as stream:
-                connection = self._streams[stream] = listener.connection(peer)
+            with trio.socket.from_stdlib_socket(accepted) as socket_:
+                stream = Stream(socket_, listener.connection(peer))
+                self._streams.add(stream)
                 if self._is_draining:
-                    _end_reading(stream, connection)
+                    _end_reading(stream)
                 try:
-                    await self._converse(stream, connection)
+                    await self._converse(stream)
                 except OSError as error:
                     log.debug("the peer is gone: %s", error.strerror)
                 finally:
-                    del self._streams[stream]
+                    self._streams.discard(stream)
         finally:
             self._room.release_on_behalf_of(token)
 
-    async def _converse(self, stream: trio.socket.SocketType, connection: StreamConversation) -> None:
+    async def _converse(self, stream: Stream) -> None:
+        connection = stream.connection
         peer_is_done = False
-        # One scope for the whole conversation: to move its deadline costs less than to open a scope for each read.
-        with trio.CancelScope() as patience:
+        with stream.scope:
             while True:
                 match connection.next_event():
                     case None:
-                        patience.deadline = trio.current_time() + self._limits.idle
-                        if data := await stream.recv(RECEIVE_SIZE):
+                        data = await stream.socket.recv(RECEIVE_SIZE)
+                        stream.idle.news()
+                        if data:
                             connection.receive_data(data)
                         else:
                             peer_is_done = True
                             connection.receive_eof()
                     case Send(data):
-                        await self._send(stream, data, patience)
+                        await self._send(stream, data)
                     case Wait(seconds):
-                        patience.deadline = math.inf
+                        stream.is_working = True
                         await trio.sleep(seconds)
+                        stream.is_working = False
+                        stream.idle.news()
                     case Compute() as work:
                         connection.receive_digest(work.run())
                     case Close():
                         break
-            patience.deadline = math.inf
-        if patience.cancelled_caught:
+        if stream.scope.cancelled_caught:
             log.info("closed a connection that was idle for %g s", self._limits.idle)
         elif not peer_is_done:
-            # In stages: end our half, then read what still comes, so that no reset overtakes the last reply.
-            stream.shutdown(socket.SHUT_WR)
-            with trio.move_on_after(self._limits.linger):
-                while await stream.recv(RECEIVE_SIZE):
-                    pass
+            await self._linger(stream)
 
-    async def _send(self, stream: trio.socket.SocketType, data: bytes, patience: trio.CancelScope) -> None:
+    async def _send(self, stream: Stream, data: bytes) -> None:
         sent = 0
         while sent < len(data):
-            patience.deadline = trio.current_time() + self._limits.idle
-            sent += await stream.send(memoryview(data)[sent:] if sent else data)
+            sent += await stream.socket.send(memoryview(data)[sent:] if sent else data)
+            stream.idle.news()
+
+    async def _linger(self, stream: Stream) -> None:
+        """In stages: end our half, then read what still comes, so that no reset overtakes the last reply."""
+        stream.socket.shutdown(socket.SHUT_WR)
+        stream.idle.is_taking(stream.socket.fileno())  # what it takes from now on
+        while True:
+            with trio.move_on_after(self._limits.linger):
+                while await stream.socket.recv(RECEIVE_SIZE):
+                    pass
+                return
+            if self._is_draining or not stream.idle.is_taking(stream.socket.fileno()):
+                return
+
+    async def _watch(self) -> None:
+        """Close who was quiet for too long. One look around for all costs less than a deadline for each read."""
+        while True:
+            await trio.sleep(self._limits.idle / LOOKS)
+            for stream in self._streams:
+                if not stream.is_working and stream.idle.is_idle(stream.socket.fileno()):
+                    stream.scope.cancel()
 
     async def _serve_datagrams(self, listener: Listener, conversations: trio.Nursery) -> None:
         while True:
@@ -171,12 +203,12 @@ class Server:
         for listener in self._listeners:
             if not listener.is_datagram:
                 listener.socket.close()
-        for stream, connection in self._streams.items():
-            _end_reading(stream, connection)
+        for stream in self._streams:
+            _end_reading(stream)
 
 
-def _end_reading(stream: trio.socket.SocketType, connection: StreamConversation) -> None:
+def _end_reading(stream: Stream) -> None:
     """Answer what has been asked, then close: the kernel gives what has arrived, then the end of the stream."""
-    connection.drain(arrived(stream.fileno()))
+    stream.connection.drain(arrived(stream.socket.fileno()))
     with suppress(OSError):
-        stream.shutdown(socket.SHUT_RD)
+        stream.socket.shutdown(socket.SHUT_RD)

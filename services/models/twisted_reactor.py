@@ -22,6 +22,7 @@ from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from services.idle import LOOKS, IdleWatch
 from services.listeners import Listener, arrived
 from services.protocol import Close, Compute, Conversation, Send, Wait
 
@@ -150,7 +151,9 @@ class StreamProtocol(Protocol, TimeoutMixin):
         self._is_waiting = False
         self._is_reading = True
         self._is_closing = False
+        self._is_lingering = False
         self._peer_is_done = False
+        self._idle = IdleWatch()
 
     def connectionMade(self) -> None:
         """A client has come."""
@@ -165,7 +168,7 @@ class StreamProtocol(Protocol, TimeoutMixin):
         self._server.streams.add(self)
         # The transport calls pauseProducing when its buffer is above 64 KiB, resumeProducing when it is empty.
         self.transport.registerProducer(self, True)
-        self.setTimeout(self._server.limits.idle)
+        self._watch()
         if self._server.is_draining:
             self.end_reading()
         self._advance()
@@ -173,6 +176,7 @@ class StreamProtocol(Protocol, TimeoutMixin):
     def dataReceived(self, data: bytes) -> None:
         """The client has sent something."""
         if not self._is_closing:
+            self._idle.news()
             self.resetTimeout()
             self._connection.receive_data(data)
             self._advance()
@@ -203,6 +207,7 @@ class StreamProtocol(Protocol, TimeoutMixin):
     def resumeProducing(self) -> None:
         """The client has read what there was."""
         self._is_full = False
+        self._idle.news()
         self.resetTimeout()
         self._advance()
 
@@ -211,13 +216,24 @@ class StreamProtocol(Protocol, TimeoutMixin):
         self._is_closing = True
 
     def timeoutConnection(self) -> None:
-        """TimeoutMixin: nothing was heard for as long as is allowed; or the linger time is over."""
-        if not self._is_closing:
-            log.info("closed a connection that was idle for %g s", self._server.limits.idle)
-        if self._is_closing or self._is_full:
+        """TimeoutMixin: nothing was heard for a part of the idle time; or the linger time is over."""
+        if self._is_lingering:
+            if self._idle.is_taking(*self._untaken()) and not self._server.is_draining:
+                self.setTimeout(self._server.limits.linger)
+                return
+            self._is_lingering = False
+        elif not self._idle.is_idle(*self._untaken()):
+            self._watch()
+            return
+        elif self._is_closing:
             self.abort()  # what is still to be written nobody takes
+            return
         else:
-            self.transport.loseConnection()
+            log.info("closed a connection that was idle for %g s", self._server.limits.idle)
+            self._is_closing = True
+            self.transport.unregisterProducer()
+        self.transport.loseConnection()  # which waits for what is still to be written
+        self._watch()
 
     def end_reading(self) -> None:
         """Answer what has been asked, then close: the kernel gives what has arrived, then the end of the stream."""
@@ -258,7 +274,8 @@ class StreamProtocol(Protocol, TimeoutMixin):
     def _continue(self) -> None:
         self._is_waiting = False
         if not self._is_closing:
-            self.setTimeout(self._server.limits.idle)
+            self._idle.news()
+            self._watch()
             self._advance()
 
     def _read(self, wanted: bool) -> None:
@@ -279,7 +296,17 @@ class StreamProtocol(Protocol, TimeoutMixin):
             # In stages: end our half, then read what still comes, so that no reset overtakes the last reply.
             self._read(True)
             self.transport.loseWriteConnection()
+            self._is_lingering = True
+            self._idle.is_taking(*self._untaken())  # what it takes from now on
             self.setTimeout(self._server.limits.linger)
+
+    def _watch(self) -> None:
+        """Look at the connection a part of the idle time from now; `resetTimeout` puts it off."""
+        self.setTimeout(self._server.limits.idle / (LOOKS + 1))
+
+    def _untaken(self) -> tuple[int, int]:
+        """What an `IdleWatch` looks at."""
+        return self.transport.fileno(), len(self.transport.dataBuffer) - self.transport.offset
 
     def _shut_down(self, how: int) -> None:
         try:

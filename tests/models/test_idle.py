@@ -1,0 +1,288 @@
+"""What is idle, in every model and over every stream: a slow reader is not, a reader that takes nothing is."""
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+
+import pytest
+
+from lab.client import Link
+from lab.errors import LabError
+from lab.secure import client_context
+from services.idle import LOOKS, IdleWatch, unsent
+from services.protocol import Address, Transport
+
+STREAMS = ("tcp", "tls", "unix")
+PATTERN = bytes(range(32, 127))
+
+# 400 kB/s, by a client with a small buffer: too slow for a TCP socket of 4 MB to become writable again within the idle
+# time below (a third of it must be free), and fast enough to be seen at work several times in it (a Unix socket frees
+# pieces of 64 KiB).
+STEP_BYTES = 20_000
+STEP_UNITS = 0.5
+IDLE_UNITS = 6
+SLOW_STEPS = 24  # twice the idle time
+
+
+def blob(size: int) -> bytes:
+    return b"$%d\r\n%b\r\n" % (size, (PATTERN * (size // 95 + 1))[:size])
+
+
+def open_link(where: Address) -> socket.socket:
+    """A connection whose client has room for little. Its buffer must be small before it connects: shrunk later, the
+    window that was offered first stays, and moves in jumps.
+    """
+    if where.transport is Transport.UNIX:
+        link = socket.socket(socket.AF_UNIX)
+        link.connect(where.path)
+    else:
+        link = socket.socket()
+        link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
+        link.connect((where.host, where.port))
+        if where.transport is Transport.TLS:
+            link = client_context().wrap_socket(link, server_hostname=where.host)
+    link.settimeout(20)
+    return link
+
+
+@dataclass
+class Reader:
+    """A client that asks for a blob and reads it slowly."""
+
+    link: socket.socket
+    kind: str
+    goes_on: bool  # sends while it reads
+    got: bytearray = field(default_factory=bytearray)
+    lost: str = ""
+
+    def step(self, size: int = STEP_BYTES) -> bool:
+        """Read a little; whether there may be more."""
+        if self.lost or len(self.got) == len(REPLIES[self.kind]):
+            return False
+        try:
+            data = self.link.recv(size)
+            if self.goes_on:
+                self.link.sendall(b"!")  # a server that has closed its socket answers with a reset
+        except OSError as error:
+            data, self.lost = b"", str(error)
+        self.got += data
+        return bool(data)
+
+
+# "handing": the server has more than the kernel takes. "waiting": on a TCP socket the kernel has all of it, and the
+# server waits for the next request. "closing": it closes in stages.
+REQUESTS = {"handing": b"BLOB 5000000\r\n", "waiting": b"BLOB 1000000\r\n", "closing": b"BLOB 1000000\r\nQUIT\r\n"}
+REPLIES = {
+    "handing": blob(5_000_000),
+    "waiting": blob(1_000_000) + b"+PONG\r\n",
+    "closing": blob(1_000_000) + b"+OK\r\n",
+}
+
+
+def read_slowly(readers: list[Reader], unit: float, steps: int = SLOW_STEPS) -> None:
+    for _ in range(steps):
+        for reader in readers:
+            reader.step()
+        time.sleep(STEP_UNITS * unit)
+
+
+def test_slow_reader_is_not_idle(start, unit: float, is_sequential: bool) -> None:
+    """It is served to the end: in mid-reply, while it is not asking, while the server closes, and in a drain."""
+    environ = {"LAB_IDLE_SECONDS": str(IDLE_UNITS * unit), "LAB_LINGER_SECONDS": str(IDLE_UNITS * unit)}
+    with start(**environ, LAB_GRACE_SECONDS="60") as server, ExitStack() as stack:
+
+        def converse(ways: list[tuple[str, str]], *, stop: bool) -> list[Reader]:
+            readers = []
+            for transport, kind in ways:
+                link = stack.enter_context(open_link(server.address("command", transport)))
+                link.sendall(REQUESTS[kind])
+                readers.append(Reader(link, kind, goes_on=kind == "closing"))
+            read_slowly(readers, unit)
+            for reader in readers:
+                if reader.kind == "waiting":
+                    with suppress(OSError):  # `lost` will tell
+                        reader.link.sendall(b"PING\r\n")
+            if stop:
+                for reader in readers:
+                    reader.goes_on = False
+                server.terminate()
+                read_slowly(readers, unit, SLOW_STEPS // 2)
+            for reader in readers:
+                while reader.step(65536):
+                    pass
+                reader.link.close()
+            return readers
+
+        ways = [(transport, kind) for kind in ("waiting", "closing", "handing") for transport in STREAMS]
+        if is_sequential:  # one after the other; the kinds differ in code, the transports hardly
+            ways = [way for way in ways if way[0] == "tcp" or way[1] == "handing"]
+            readers = [reader for way in ways for reader in converse([way], stop=way is ways[-1])]
+        else:
+            readers = converse(ways, stop=True)
+        ends = {
+            way: (reader.lost, len(reader.got), reader.got == REPLIES[reader.kind])
+            for way, reader in zip(ways, readers, strict=True)
+        }
+        assert ends == {(transport, kind): ("", len(REPLIES[kind]), True) for transport, kind in ways}
+        assert server.wait_end() == 0
+        assert "closed a connection" not in server.log.read_text()
+
+
+def test_reader_that_takes_nothing_is_idle(start, unit: float, is_sequential: bool) -> None:
+    """However much is left to send to it: more than all buffers hold, or a little more than the kernel's."""
+    with start(LAB_IDLE_SECONDS=str(3 * unit)) as server:
+
+        def is_cut_off(links: list[Link], closed_before: int) -> bool:
+            return server.log.read_text().count("closed a connection that was idle") == closed_before + len(links)
+
+        def stop_reading(transports: tuple[str, ...], closed_before: int) -> None:
+            with ExitStack() as stack:
+                links = [stack.enter_context(server.connect(transport=each)) for each in transports]
+                for link in links:
+                    link.send(b"BLOB 60000000\r\n")
+                wait_until(lambda: is_cut_off(links, closed_before))
+                for link in links:
+                    assert count_rest(link) < 60_000_000
+
+        if is_sequential:
+            for number, transport in enumerate(STREAMS):
+                stop_reading((transport,), number)
+        else:
+            stop_reading(STREAMS, 0)
+        with server.connect() as link:
+            link.send(b"PING\r\n")
+            assert link.receive() == b"+PONG\r\n"
+        server.terminate()
+        assert server.wait_end() == 0  # nothing of them is left that a drain would wait for
+
+
+def count_rest(link: Link) -> int:
+    def pieces() -> Iterator[int]:
+        with suppress(LabError):  # the server broke the connection off
+            while data := link.receive():
+                yield len(data)
+
+    return sum(pieces())
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+@pytest.fixture(params=["tcp", "unix"])
+def pair(request: pytest.FixtureRequest) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """A server's socket, whose sends do not block, and its client's."""
+    if request.param == "unix":
+        ours, theirs = socket.socketpair()
+    else:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            theirs = socket.socket()
+            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
+            theirs.connect(listener.getsockname())
+            ours, _ = listener.accept()
+    with ours, theirs:
+        ours.setblocking(False)
+        theirs.settimeout(10)
+        yield ours, theirs
+
+
+def fill(ours: socket.socket) -> int:
+    """Send until the kernel takes no more; returns how much it has taken."""
+    taken = 0
+    with suppress(BlockingIOError):
+        while True:
+            taken += ours.send(bytes(65536))
+    return taken
+
+
+def read(theirs: socket.socket, size: int) -> None:
+    while size > 0:
+        size -= len(theirs.recv(size))
+
+
+def test_kernel_tells_what_the_peer_has_not_taken(pair: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = pair
+    assert unsent(ours.fileno()) == 0
+    taken = fill(ours)
+    full = unsent(ours.fileno())
+    assert full > 0
+    read(theirs, 150_000)
+    wait_until(lambda: unsent(ours.fileno()) < full)
+    read(theirs, taken - 150_000)
+    wait_until(lambda: unsent(ours.fileno()) == 0)
+
+
+def test_kernel_tells_nothing_of_a_closed_socket() -> None:
+    ours, theirs = socket.socketpair()
+    ours.send(b"x")
+    number = ours.fileno()
+    ours.close()
+    theirs.close()
+    assert unsent(number) == unsent(-1) == 0
+
+
+def looks(watch: IdleWatch, *states: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """The verdicts of looks that see this much in the kernel, and this much in the model's library."""
+    verdicts = []
+    for queued, held in states:
+        monkeypatch.setattr("services.idle.unsent", lambda descriptor, queued=queued: queued)
+        verdicts.append(watch.is_idle(7, held))
+    return verdicts
+
+
+def test_idle_is_what_more_looks_than_fit_into_the_idle_time_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert LOOKS == 4
+    watch = IdleWatch()
+    assert looks(watch, *[(0, 0)] * 5, monkeypatch=monkeypatch) == [False, False, False, False, True]
+    watch.news()
+    assert looks(watch, *[(0, 0)] * 5, monkeypatch=monkeypatch) == [False, False, False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("fourth", "fifth"),
+    [
+        ((100, 50), (100, 50)),  # nothing moves: the only one that is idle
+        ((99, 50), (99, 50)),  # the kernel has handed over a byte
+        ((100, 49), (100, 49)),  # the library has
+        ((120, 30), (120, 30)),  # from the library to the kernel: so the peer has made room
+        ((80, 70), (80, 70)),  # the peer takes, while a reply is added
+    ],
+)
+def test_queue_that_shrinks_is_news(
+    fourth: tuple[int, int], fifth: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = IdleWatch()
+    verdicts = looks(watch, *[(100, 50)] * 3, fourth, fifth, monkeypatch=monkeypatch)
+    assert verdicts == [False] * 4 + [fourth == (100, 50)]
+
+
+def test_queue_that_grows_is_no_news(monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = IdleWatch()
+    verdicts = looks(watch, *[(number, number) for number in range(5)], monkeypatch=monkeypatch)
+    assert verdicts == [False, False, False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "is_taking"),
+    [
+        ((100, 0), (99, 0), True),
+        ((100, 0), (100, 0), False),  # it takes nothing
+        ((100, 0), (0, 0), False),  # it has taken everything: nothing is left to wait for
+        ((0, 0), (0, 0), False),
+        ((0, 9), (0, 8), True),
+        ((0, 9), (9, 0), True),
+    ],
+)
+def test_peer_is_taking_while_something_is_left_and_less_than_before(
+    first: tuple[int, int], second: tuple[int, int], is_taking: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = IdleWatch()
+    monkeypatch.setattr("services.idle.unsent", lambda descriptor: first[0])
+    watch.is_taking(7, first[1])
+    monkeypatch.setattr("services.idle.unsent", lambda descriptor: second[0])
+    assert watch.is_taking(7, second[1]) is is_taking
