@@ -15,7 +15,7 @@ from functools import cache, partial
 import pytest
 
 from lab.backends import open_backend
-from lab.catalogue import Catalogue
+from lab.catalogue import ROOT, Catalogue
 from lab.client import Link
 from services.protocol import Address, Transport
 
@@ -43,6 +43,11 @@ class Target:
     def address(self) -> Address:
         return self.find(self)
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether its protocol is that of `services.protocol`, and so the same as in every such model."""
+        return (ROOT / "services" / "models" / f"{self.model}.py").exists()
+
     def sibling(self, service: str) -> "Target":
         """Another service of the same server, over the same transport."""
         return replace(self, service=service)
@@ -59,6 +64,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "capability(name): what a model must be capable of, unless it says it is not")
     config.addinivalue_line(
         "markers", "limit(name): only about the models that declare this limit, and what it means there"
+    )
+    config.addinivalue_line(
+        "markers", "once: decided by the protocol, before a model sees it: asked of one of ours only"
     )
     config.addinivalue_line("markers", "about_nothing: none of the servers at hand is one that the test is about")
     config.addinivalue_line("markers", "network_only: needs programs that only the lab's own containers have for sure")
@@ -94,10 +102,22 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    left_out = [item for item in items if item.get_closest_marker("about_nothing")]
+    # Our models share one protocol core: what it decides alone is asked of the first of them at hand, which stands for
+    # all. A server that is not ours, of the catalogue or by --target, has a core of its own, and is asked everything.
+    ours = (target.model for target in _targets(config) if target.is_ours)
+    stand_in = next(ours, None)
+    left_out = [item for item in items if item.get_closest_marker("about_nothing") or _is_known(item, stand_in)]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+
+
+def _is_known(item: pytest.Item, stand_in: str | None) -> bool:
+    """Whether a test of another model says the same."""
+    if not item.get_closest_marker("once"):
+        return False
+    target = item.callspec.params["target"]  # type: ignore[attr-defined] # of every test that has parameters
+    return target is not None and target.is_ours and target.model != stand_in
 
 
 def _reasons(target: Target, capabilities: list[str]) -> list[str]:

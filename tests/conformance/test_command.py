@@ -19,6 +19,11 @@ datagram = pytest.mark.service("command", "datagram")
 ours = pytest.mark.ours
 
 
+def once(*values):
+    """A case that the protocol decides before a model sees it: one model of ours stands for all."""
+    return pytest.param(*values, marks=pytest.mark.once)
+
+
 def blob(size: int) -> bytes:
     """BLOB's pattern, made here in another way than in the server."""
     return bytes(32 + index % 95 for index in range(size))
@@ -45,10 +50,10 @@ def read_all(link: Link) -> bytes:
 @pytest.mark.parametrize(
     ("words", "reply"),
     [
-        ((b"PING",), b"PONG"),
-        ((b"ping",), b"PONG"),
-        ((b"PING", b"hello"), b"hello"),
-        ((b"ECHO", b""), b""),
+        once((b"PING",), b"PONG"),
+        once((b"ping",), b"PONG"),
+        once((b"PING", b"hello"), b"hello"),
+        once((b"ECHO", b""), b""),
         ((b"ECHO", bytes(range(256))), bytes(range(256))),
         ((b"ECHO", b"x" * 500_000), b"x" * 500_000),
     ],
@@ -68,10 +73,10 @@ def test_answers(target, words: tuple[bytes, ...], reply: bytes) -> None:
     ("words", "reply"),
     [
         ((b"SLEEP", b"1"), b"OK"),
-        ((b"BURN", b"0"), b"0" * 64),
+        once((b"BURN", b"0"), b"0" * 64),
         ((b"BURN", b"100"), burn(100)),
-        ((b"BLOB", b"0"), b""),
-        ((b"BLOB", b"65536"), blob(65536)),
+        once((b"BLOB", b"0"), b""),
+        once((b"BLOB", b"65536"), blob(65536)),
         ((b"BLOB", b"200000"), blob(200_000)),
     ],
     ids=lambda value: (
@@ -163,13 +168,13 @@ def test_what_is_no_request_is_an_error_and_an_end(target) -> None:
     ("request_", "error"),
     [
         (b"NOPE x\r\n", b"unknown command 'NOPE'"),
-        (b"*1\r\n$4\r\n\x00\xff\r\n\r\n", b"unknown command '\\x00\\xff\\r\\n'"),
-        (b"ECHO\r\n", b"wrong number of arguments for 'echo' command"),
-        (b"SLEEP 60001\r\n", b"SLEEP takes 0 to 60000 ms, not '60001'"),
-        (b"SLEEP -1\r\n", b"SLEEP takes 0 to 60000 ms, not '-1'"),
-        (b"BURN ten\r\n", b"BURN takes 0 to 10000000 rounds, not 'ten'"),
-        (b"BLOB 67108865\r\n", b"BLOB takes 0 to 67108864 bytes, not '67108865'"),
-        (b"BLOB " + b"9" * 5000 + b"\r\n", b"BLOB takes 0 to 67108864 bytes"),
+        once(b"*1\r\n$4\r\n\x00\xff\r\n\r\n", b"unknown command '\\x00\\xff\\r\\n'"),
+        once(b"ECHO\r\n", b"wrong number of arguments for 'echo' command"),
+        once(b"SLEEP 60001\r\n", b"SLEEP takes 0 to 60000 ms, not '60001'"),
+        once(b"SLEEP -1\r\n", b"SLEEP takes 0 to 60000 ms, not '-1'"),
+        once(b"BURN ten\r\n", b"BURN takes 0 to 10000000 rounds, not 'ten'"),
+        once(b"BLOB 67108865\r\n", b"BLOB takes 0 to 67108864 bytes, not '67108865'"),
+        once(b"BLOB " + b"9" * 5000 + b"\r\n", b"BLOB takes 0 to 67108864 bytes"),
     ],
     ids=["unknown", "binary-name", "no-argument", "sleep-limit", "negative", "word", "blob-limit", "long-number"],
 )
@@ -189,15 +194,15 @@ def test_an_error_is_answered_and_the_connection_goes_on(target, request_: bytes
 @pytest.mark.parametrize(
     ("request_", "error"),
     [
-        (b"x" * 70_000, b"line is longer than 65536 bytes"),
-        (b"*2000\r\n", b"array of 2000 arguments is over the limit of 1024"),
+        once(b"x" * 70_000, b"line is longer than 65536 bytes"),
+        once(b"*2000\r\n", b"array of 2000 arguments is over the limit of 1024"),
         (b"*1\r\n$1048577\r\n", b"bulk of 1048577 bytes is over the limit of 1048576"),
-        (b"*-7\r\n", b"array length '-7' is not a number"),
-        (b"*1\r\n$-7\r\n", b"bulk length '-7' is not a number"),
-        (b"*1\r\n$4x\r\n", b"bulk length '4x' is not a number"),
-        (b"*1\r\nPING\r\n", b"expected '$', got 'P'"),
-        (b"*1\r\n$4\r\nPINGxx", b"a bulk of 4 bytes is not followed by CR LF"),
-        (b'ECHO "unbalanced\r\n', b"unbalanced quotes"),
+        once(b"*-7\r\n", b"array length '-7' is not a number"),
+        once(b"*1\r\n$-7\r\n", b"bulk length '-7' is not a number"),
+        once(b"*1\r\n$4x\r\n", b"bulk length '4x' is not a number"),
+        once(b"*1\r\nPING\r\n", b"expected '$', got 'P'"),
+        once(b"*1\r\n$4\r\nPINGxx", b"a bulk of 4 bytes is not followed by CR LF"),
+        once(b'ECHO "unbalanced\r\n', b"unbalanced quotes"),
     ],
     ids=["line", "array", "bulk", "negative-array", "negative-bulk", "letters", "no-bulk", "no-end", "quotes"],
 )

@@ -40,11 +40,6 @@ ONE_AT_A_TIME = next(model.name for model in SOURCES.explained if "overlap" in m
 NAME = next(model.name for model in SOURCES.explained[1:] if not model.limits)
 
 
-@pytest.mark.parametrize("block", BLOCKS)
-def test_a_generated_block_is_what_make_docs_would_write(block: str) -> None:
-    assert f"<!-- generated: {block} -->\n\n{make_block(block, SOURCES)}\n\n<!-- end -->\n" in PAGE, "run make docs"
-
-
 def test_make_docs_would_change_nothing() -> None:
     assert render(PAGE, SOURCES) == PAGE, "run make docs"
 

@@ -1,0 +1,185 @@
+"""The conformance suite asks every model about everything that it offers: no filter and no typo makes tests vanish."""
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.catalogue import ROOT, Catalogue
+from lab.faults.scorecard import FAULTS
+from services.protocol import SERVICES, Transport
+
+# One process collects once for all of them.
+pytestmark = pytest.mark.xdist_group("conformance")
+
+SUITE = ROOT / "tests" / "conformance"
+CATALOGUE = Catalogue.load()
+MODELS = CATALOGUE.select()
+# (model, service, transport) of all that the models offer.
+OFFERED = {(model.name, item.service, item.transport) for model in MODELS for item in model.addresses}
+CAPABILITIES = {name.split(".")[0] for model in CATALOGUE.models for name in model.limits}
+
+# Collects, and prints a line of JSON for each test.
+_COLLECT = """
+import json, sys, pytest
+
+class Printer:
+    def pytest_collection_finish(self, session):
+        for item in session.items:
+            target = item.callspec.params["target"]
+            where = [target.model, target.service, str(target.transport)]
+            marks = [[mark.name, [str(arg) for arg in mark.args]] for mark in item.iter_markers()]
+            print("@" + json.dumps([item.function.__name__, item.nodeid, where, marks]))
+
+sys.exit(pytest.main(["--collect-only", "--quiet", "-p", "no:cacheprovider", *sys.argv[1:]], plugins=[Printer()]))
+"""
+
+
+@cache
+def collect(*options: str) -> list[tuple[str, str, tuple[str, str, str], list[tuple[str, list[str]]]]]:
+    environ = {name: value for name, value in os.environ.items() if name not in ("LAB_TARGETS", "PYTEST_ADDOPTS")}
+    done = subprocess.run(
+        [sys.executable, "-c", _COLLECT, str(SUITE), *options],
+        cwd=ROOT,
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr
+    rows = [json.loads(line.removeprefix("@")) for line in done.stdout.splitlines() if line.startswith("@")]
+    return [(name, nodeid, tuple(where), [(mark, args) for mark, args in marks]) for name, nodeid, where, marks in rows]
+
+
+def marks_of(marks: list[tuple[str, list[str]]], name: str) -> list[list[str]]:
+    return [args for mark, args in marks if mark == name]
+
+
+@pytest.mark.parametrize("options", [(), ("--network",)], ids=["processes", "network"])
+def test_every_model_is_asked_about_all_that_it_offers(options: tuple[str, ...]) -> None:
+    asked = {where for _, _, where, _ in collect(*options)}
+    assert asked == OFFERED
+
+
+def test_every_test_is_asked_of_every_model_that_it_is_about() -> None:
+    """Worked out from its markers and from the catalogue, and not by what chooses the targets."""
+    found: Mapping[str, set[tuple[str, str, str]]] = defaultdict(set)
+    marks: dict[str, list[tuple[str, list[str]]]] = {}
+    for name, nodeid, where, marked in collect("--network"):
+        if not marks_of(marked, "once"):
+            found[f"{nodeid.partition('::')[0]}::{name}"].add(where)
+            marks[f"{nodeid.partition('::')[0]}::{name}"] = marked
+    wrong = {}
+    for name, where in found.items():
+        service, kind = marks_of(marks[name], "service")[0]
+        transports = {args[0] for args in marks_of(marks[name], "transport")} or set(Transport)
+        limits = {args[0] for args in marks_of(marks[name], "limit")}
+        expected = {
+            (model.name, item.service, item.transport)
+            for model in MODELS
+            for item in model.addresses
+            if item.service == service
+            and Transport(item.transport).is_datagram == (kind == "datagram")
+            and item.transport in transports
+            and limits <= set(model.limits)
+            and not (marks_of(marks[name], "ours") and model.holds_rfc_only)
+        }
+        if where != expected:
+            wrong[name] = (sorted(expected - where), sorted(where - expected))
+    assert not wrong
+
+
+def test_every_test_of_the_suite_is_asked_of_some_model() -> None:
+    """Also that of a limit which no model declares, and that of a marker with a typo, which would be about nothing."""
+    written = {
+        f"{path.relative_to(ROOT)}::{node.name}"
+        for path in SUITE.glob("test_*.py")
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+    }
+    collected = {f"{nodeid.partition('::')[0]}::{name}" for name, nodeid, _, _ in collect("--network")}
+    assert written == collected
+    network_only = {
+        f"{nodeid.partition('::')[0]}::{name}"
+        for name, nodeid, _, marks in collect("--network")
+        if marks_of(marks, "network_only")
+    }
+    here = {f"{nodeid.partition('::')[0]}::{name}" for name, nodeid, _, _ in collect()}
+    assert here == written - network_only
+    assert {name.partition("::")[0] for name in network_only} == {"tests/conformance/test_redis_tools.py"}
+
+
+def test_every_name_in_a_marker_exists() -> None:
+    known: dict[str, set[str]] = {
+        "service": {*SERVICES},
+        "transport": {*Transport},
+        "capability": CAPABILITIES | documented_capabilities(),
+        "limit": CAPABILITIES,
+    }
+    used = [(name, args) for _, _, _, marks in collect("--network") for name, args in marks if name in known]
+    assert {name: {args[0] for mark, args in used if mark == name} - known[name] for name in known} == {
+        name: set() for name in known
+    }
+    assert {args[1] for name, args in used if name == "service"} == {"stream", "datagram"}
+
+
+def documented_capabilities() -> set[str]:
+    page = (ROOT / "docs" / "adding-a-server.md").read_text(encoding="utf-8")
+    line = next(line for line in page.splitlines() if line.startswith("| `lab.limit.NAME`"))
+    return set(re.findall(r"`([a-z-]+)`", line))
+
+
+def test_every_limit_that_a_model_declares_is_tested() -> None:
+    """A typo in a label would otherwise excuse nothing, and say what is not so in the tables."""
+    tested = {args[0] for _, _, _, marks in collect("--network") for args in marks_of(marks, "capability")}
+    of_faults = {name for fault in FAULTS.values() for name in fault.needs}
+    assert tested <= CAPABILITIES <= tested | of_faults
+
+
+def test_case_that_only_the_protocol_decides_is_asked_of_one_of_ours_and_of_all_others() -> None:
+    ours = [model.name for model in MODELS if (ROOT / "services" / "models" / f"{model.name}.py").exists()]
+    asked = {
+        nodeid.split("[")[1].split("-command-")[1]: set()
+        for _, nodeid, _, marks in collect()
+        if marks_of(marks, "once")
+    }
+    models = {where[0] for _, _, where, marks in collect() if marks_of(marks, "once")}
+    assert models & set(ours) == {ours[0]}
+    assert len(asked) == (4 + 3 + 7 + 8) * 3  # of test_command.py, over TCP, TLS and Unix sockets
+    alone = [marks for _, _, where, marks in collect("--models", ours[-1]) if marks_of(marks, "once")]
+    assert len(alone) == (4 + 3 + 7 + 8) * 3
+    foreign = collect("--target", "command=tcp://127.0.0.1:1")
+    assert sum(bool(marks_of(marks, "once")) for _, _, _, marks in foreign) == 4 + 3 + 7 + 8
+    # Every model keeps a case of each of these tests.
+    names = {name for name, _, _, marks in collect() if marks_of(marks, "once")}
+    for model in ours:
+        assert names <= {name for name, _, where, _ in collect() if where[0] == model}
+
+
+def test_all_that_rfcs_say_is_asked_of_a_foreign_server() -> None:
+    targets = [word for service in SERVICES for word in ("--target", f"{service}=tcp://127.0.0.1:1")]
+    rows: list[Any] = collect("--rfc", *targets)
+    assert {where[1] for _, _, where, _ in rows} == {*SERVICES}
+    assert not any(marks_of(marks, "ours") for _, _, _, marks in rows)
+    with_ours = collect(*targets)
+    assert {nodeid for _, nodeid, _, marks in with_ours if not marks_of(marks, "ours")} == {row[1] for row in rows}
+
+
+def test_programs_that_tests_need_are_not_a_reason_to_skip() -> None:
+    """A missing program is a failure. What may skip: tests of an engine where none is required."""
+    skipping = {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "tests").rglob("*.py")
+        if path != Path(__file__) and re.search(r"pytest\.(mark\.)?(skip|importorskip)", path.read_text("utf-8"))
+    }
+    # An engine, where none is required; a machine without apt-get, and one without wheels of atheris.
+    assert skipping == {"tests/lab/conftest.py", "tests/lab/test_engine.py", "tests/protocol/test_fuzz.py"}
