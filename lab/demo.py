@@ -6,6 +6,7 @@ page, take everything down: also when something fails, and on Ctrl-C.
 
 import contextlib
 import json
+import re
 import subprocess
 import sys
 import time
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 
 # Several times what the suite takes on two busy cores.
 _CHECK_SECONDS = 240
+
+# How many of the tests that fail are named; what is wrong with a model is mostly wrong in many of them.
+_NAMED = 3
 
 # A lab of its own, beside one that is up for other reasons. Always the same, so that the next demo finds what a killed
 # one has left.
@@ -158,11 +162,8 @@ def run(backend: Backend, found: Demo, steps: Steps, *, seconds: float) -> None:
     with steps.step("conformance: the same tests for each"):
         found.checks = check(backend, names)
     for model in found.models:
-        result = found.checks.get(model.name)
-        if result is None or not result.passed + result.failed:
-            found.missing[model.name] = "the conformance suite tested nothing of it"
-        elif result.failed:
-            found.missing[model.name] = f"{result.failed} of {result.failed + result.passed} conformance tests fail"
+        if reason := explain_check(backend.name, model.name, found.checks.get(model.name)):
+            found.missing[model.name] = reason
     sound = [model for model in found.models if model.name not in found.missing]
     with StandingGenerator(backend) as standing:
         for model in sound:
@@ -176,6 +177,21 @@ def run(backend: Backend, found: Demo, steps: Steps, *, seconds: float) -> None:
         with steps.step("load: replies that take 20 ms, all models at once"), contextlib.suppress(LabError):
             waits = measure_together(backend, able, WAITS, users=USERS, seconds=_WAITS_SECONDS)
             found.waits = {item.model: item for item in waits}
+
+
+def explain_check(backend: str, model: str, result: page.Check | None) -> str | None:
+    """Why a model is not measured, with what is wrong and the command that shows it; None if it is sound."""
+    if result is None or not result.passed + result.failed:
+        return "the conformance suite tested nothing of it"
+    if not result.failed:
+        return None
+    # `tests/conformance/test_tls.py::test_x[...]@model`: the file, and the group that pytest-xdist adds, say nothing.
+    names = [re.sub(r"@\S*$", "", name.rpartition("::")[2]) for name in result.failures[:_NAMED]]
+    more = f" and {result.failed - len(names)} more" if result.failed > len(names) else ""
+    return (
+        f"{result.failed} of {result.failed + result.passed} conformance tests fail: {', '.join(names)}{more}; "
+        f"`lab --backend {backend} check {model}` shows why"
+    )
 
 
 def choose_workload(model: Model) -> str:
@@ -216,7 +232,12 @@ def check(backend: Backend, models: Sequence[str]) -> dict[str, page.Check]:
         "--json",
     ]
     with subprocess.Popen(  # noqa: S603  # the lab's own command line
-        [*command, *models], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, *models],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
     ) as process:
         try:
             stdout, stderr = process.communicate(timeout=_CHECK_SECONDS)
@@ -245,6 +266,11 @@ def count_checks(findings: Sequence[Mapping[str, str]], models: Sequence[str]) -
             passed=outcomes[model, "passed"],
             failed=outcomes[model, "failed"] + outcomes[model, "error"],
             expected_failures=outcomes[model, "xfailed"],
+            failures=tuple(
+                finding["name"]
+                for finding in findings
+                if finding["model"] == model and finding["outcome"] in ("failed", "error")
+            ),
         )
         for model in models
     }
@@ -269,7 +295,12 @@ def write(out: Path, found: Demo, environment: Mapping[str, str | None]) -> Path
         "environment": environment,
         "captions": CAPTIONS,
         "checks": {
-            name: {"passed": item.passed, "failed": item.failed, "xfailed": item.expected_failures}
+            name: {
+                "passed": item.passed,
+                "failed": item.failed,
+                "xfailed": item.expected_failures,
+                "failures": item.failures,
+            }
             for name, item in found.checks.items()
         },
         "measurements": [item.as_json() for item in found.measurements],

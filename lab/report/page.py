@@ -54,11 +54,12 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What the conformance suite said of one model."""
+    """What the conformance suite said of one model: how many tests, and the names of those that failed."""
 
     passed: int
     failed: int
     expected_failures: int = 0
+    failures: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.passed} of {self.passed + self.failed}"

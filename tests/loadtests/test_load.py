@@ -79,10 +79,35 @@ def test_lower_bound_is_marked(make_measurement):
 
 
 def test_checks_are_counted_by_model():
-    findings = [
-        {"model": "a", "outcome": outcome} for outcome in ("passed", "passed", "failed", "error", "xfailed", "skipped")
-    ]
-    assert demo.count_checks(findings, ["a", "b"]) == {"a": page.Check(2, 2, 1), "b": page.Check(0, 0, 0)}
+    outcomes = ("passed", "passed", "failed", "error", "xfailed", "skipped")
+    findings = [{"model": "a", "outcome": outcome, "name": f"t.py::{outcome}[a]"} for outcome in outcomes]
+    findings += [{"model": "c", "outcome": "passed", "name": "t.py::x[c]"}]
+    assert demo.count_checks(findings, ["a", "b", "c"]) == {
+        "a": page.Check(2, 2, 1, ("t.py::failed[a]", "t.py::error[a]")),
+        "b": page.Check(0, 0, 0),
+        "c": page.Check(1, 0, 0),
+    }
+
+
+@pytest.mark.parametrize(
+    ("result", "reason"),
+    [
+        (page.Check(7, 0), None),
+        (page.Check(7, 0, 2), None),
+        (None, "the conformance suite tested nothing of it"),
+        (page.Check(0, 0, 2), "the conformance suite tested nothing of it"),
+        (
+            page.Check(208, 1, 0, ("tests/conformance/test_tls.py::test_x[1.2-a-echo-tls]@a",)),
+            "1 of 209 conformance tests fail: test_x[1.2-a-echo-tls]; `lab --backend process check a` shows why",
+        ),
+        (
+            page.Check(5, 4, 0, ("t.py::a[a]", "t.py::b[a]", "t.py::c[a]", "t.py::d[a]")),
+            "4 of 9 conformance tests fail: a[a], b[a], c[a] and 1 more; `lab --backend process check a` shows why",
+        ),
+    ],
+)
+def test_model_that_fails_is_said_with_its_tests_and_the_command(result, reason):
+    assert demo.explain_check("process", "a", result) == reason
 
 
 def _write(tmp_path, *measurements, **fields):

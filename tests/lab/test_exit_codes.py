@@ -1,0 +1,261 @@
+"""0 held, 1 did not hold, 2 could not run, 130 interrupted: what each command says of what it has found."""
+
+import errno
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import click
+import pytest
+
+import lab.doctor
+from lab import cli, demo
+from lab.backends.processes import Processes
+from lab.catalogue import Catalogue
+from lab.doctor import Finding
+from lab.errors import LabError
+from lab.report.page import Check
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[str]:
+    """A project whose plain_socket runs."""
+    backend = Processes(f"t{uuid4().hex[:8]}", Catalogue.load())
+    try:
+        backend.up(["plain_socket"])
+        yield backend.project
+    finally:
+        backend.down()
+
+
+Run = Callable[..., int]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, running: str) -> Run:
+    """What `main` would exit with; in this process, so that it costs no start."""
+
+    def run(*arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["lab", "--backend", "process", "--project", running, *arguments])
+        return cli._run()
+
+    return run
+
+
+def fail(error: BaseException) -> Callable[[], None]:
+    def fail() -> None:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("callback", "code", "said"),
+    [
+        (lambda: None, 0, ""),
+        (lambda: sys.exit(0), 0, ""),
+        (lambda: sys.exit(None), 0, ""),
+        (lambda: sys.exit(1), 1, ""),
+        (lambda: sys.exit(7), 7, ""),
+        (lambda: click.get_current_context().exit(1), 1, ""),
+        (fail(LabError("no such thing")), 2, "lab: no such thing\n"),
+        (fail(click.UsageError("not so")), 2, "Error: not so\n"),
+        (fail(KeyboardInterrupt()), 130, "\nlab: interrupted\n"),
+        (fail(click.Abort()), 130, "lab: interrupted\n"),
+        (fail(BrokenPipeError(errno.EPIPE, "Broken pipe")), 2, "lab: a process that this command was talking to"),
+        (fail(OSError(errno.ENOSPC, "No space left", "/a/file")), 2, "lab: /a/file: No space left\n"),
+        (fail(PermissionError(errno.EACCES, "Permission denied", "/a")), 2, "lab: /a: Permission denied\n"),
+    ],
+)
+def test_end_of_a_command_is_its_exit_code(
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    callback: object,
+    code: int,
+    said: str,
+) -> None:
+    monkeypatch.setitem(cli.cli.commands, "ends", click.Command("ends", callback=callback))
+    assert run("ends") == code
+    stderr = capsys.readouterr().err
+    assert said in stderr
+    assert bool(said) == bool(stderr)
+    assert "Traceback" not in stderr
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("x"), OSError(errno.ENOENT, "No such file", "/a")])
+def test_fault_of_the_lab_is_no_finding(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
+) -> None:
+    """1 would say that a server did not hold; what it was is shown."""
+    monkeypatch.setitem(cli.cli.commands, "ends", click.Command("ends", callback=fail(error)))
+    assert run("ends") == 2
+    stderr = capsys.readouterr().err
+    assert "Traceback" in stderr
+    assert "lab: " in stderr
+
+
+COULD_NOT_RUN = {
+    "up": ["up", "nonesuch"],
+    "logs": ["logs", "nonesuch"],
+    "call": ["call", "nonesuch", "greet"],
+    "check": ["check", "nonesuch"],
+    "shell": ["shell", "nonesuch"],
+    "new": ["new", "No-Name"],
+    "load": ["load", "--models", "nonesuch", "--headless"],
+    "load, a condition": ["load", "--headless", "--fail-if", "rate < 0"],
+    "load, a folder": ["load", "--headless", "--duration", "9s", "--out", "/proc/nothing"],
+    "load-gallery": ["load-gallery", "ftp"],
+    "faults": ["faults", "nonesuch"],
+    "faults, none named": ["faults", "--now", "kill"],
+    "faults, a folder": ["faults", "plain_socket", "--results", "/proc/nothing"],
+    "faults, a file": ["faults", "plain_socket", "--out", __file__],
+    "soak": ["soak", "nonesuch"],
+    "soak, a folder": ["soak", "plain_socket", "--out", "/proc/nothing"],
+    "tour": ["tour", "nonesuch"],
+    "bench": ["bench", "--models", "nonesuch"],
+    "bench, no run": ["bench", "--show", "nonesuch"],
+    "compare": ["compare", "nonesuch", "nonesuch"],
+    "advise": ["advise", "--connections", "1", "--rate", "1", "--service-time", "1ms", "--cpu", "2ms"],
+    "demo": ["demo", "--models", "nonesuch"],
+}
+
+
+@pytest.mark.parametrize("arguments", COULD_NOT_RUN.values(), ids=COULD_NOT_RUN)
+def test_what_could_not_be_asked_is_2(run: Run, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    before = Path(__file__).read_bytes()
+    assert run(*arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.splitlines()[-1].startswith("lab: ")
+    assert Path(__file__).read_bytes() == before
+
+
+def test_commands_that_can_be_asked_in_vain_are_all_there() -> None:
+    always = {"down", "ls", "doctor", "clean"}
+    assert {words[0] for words in COULD_NOT_RUN.values()} == set(cli.cli.commands) - always
+
+
+def test_shell_that_a_signal_ends_is_what_shells_say(run: Run) -> None:
+    assert run("shell", "-c", "exit 3") == 3
+    assert run("shell", "-c", "kill -TERM $$") == 128 + 15
+
+
+@pytest.mark.parametrize(
+    ("conditions", "code"),
+    [(["rate < 1"], 0), (["rate > 0"], 1), (["rate < 1", "failures > 0", "p50 > 1us"], 1)],
+)
+def test_load_is_1_if_a_condition_is_met(
+    run: Run, conditions: list[str], code: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    options = [word for condition in conditions for word in ("--fail-if", condition)]
+    assert run("load", "--users", "1", "--duration", "300ms", "--warm-up", "100ms", *options) == code
+    captured = capfd.readouterr()
+    assert "plain_socket" in captured.out
+    assert (f"plain_socket: {conditions[-1]} (" in captured.err) == bool(code)
+
+
+def test_results_of_load_are_kept_beside_each_other(run: Run, tmp_path: Path) -> None:
+    usual = [
+        "load",
+        "closed_echo_1k",
+        "--users",
+        "1",
+        "--duration",
+        "200ms",
+        "--warm-up",
+        "100ms",
+        "--out",
+        str(tmp_path),
+    ]
+    for more in ([], [], ["--transport", "unix", "--payload", "10"]):
+        assert run(*usual, *more) == 0
+    stem = "closed_echo_1k-plain_socket"
+    assert {path.name for path in tmp_path.glob("*.json")} == {
+        f"{stem}-1users-0.2s.json",
+        f"{stem}-1users-0.2s-2.json",
+        f"{stem}-unix-1users-10bytes-0.2s.json",
+    }
+
+
+def test_result_of_a_load_that_cannot_be_kept_is_printed(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The disk was full in the end, and not in the beginning."""
+    from lab import load
+
+    monkeypatch.setattr(load, "write_new", fail_with_a_full_disk)
+    options = ["--users", "1", "--duration", "200ms", "--warm-up", "100ms", "--out", str(tmp_path)]
+    assert run("load", *options) == 0
+    captured = capfd.readouterr()
+    assert "plain_socket" in captured.out
+    assert "lab: not kept: " in captured.err
+
+
+def fail_with_a_full_disk(*arguments: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize(
+    ("lacking", "code"),
+    [
+        ([], 0),
+        ([""], 0),
+        (["docker"], 0),
+        (["process", ""], 0),
+        (["docker", "process"], 2),
+        (["both"], 2),
+    ],
+)
+def test_doctor_is_2_if_the_lab_can_run_on_no_backend(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], lacking: list[str], code: int
+) -> None:
+    found = [Finding("a part", False, "none", "get one", needed_for) for needed_for in lacking]
+    found += [Finding("another", True, "is there", "", needed_for) for needed_for in ("both", "docker", "process")]
+    monkeypatch.setattr(lab.doctor, "examine", lambda: found)
+    assert run("doctor", "--json") == code
+    assert [item["good"] for item in json.loads(capsys.readouterr().out)].count(False) == len(lacking)
+
+
+def run_demo(monkeypatch: pytest.MonkeyPatch, project: str, out: Path, result: Check, *, seconds: str = "300ms") -> int:
+    """With a result of the conformance suite that is made up; what else there is, is done."""
+    monkeypatch.setattr(demo, "check", lambda backend, models: dict.fromkeys(models, result))
+    options = ["--models", "plain_socket", "--seconds", seconds, "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", ["lab", "--backend", "process", "--project", project, "demo", *options])
+    return cli._run()
+
+
+def test_demo_of_a_sound_model_is_0(
+    monkeypatch: pytest.MonkeyPatch, process_project: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run_demo(monkeypatch, process_project, tmp_path, Check(9, 0)) == 0
+    assert "not measured" not in capfd.readouterr().out
+    data = json.loads((tmp_path / "latest" / "data.json").read_text())
+    assert [item["model"] for item in data["measurements"]] == ["plain_socket"]
+    assert data["missing"] == {}
+
+
+def test_demo_does_not_measure_a_model_that_fails_and_is_1(
+    monkeypatch: pytest.MonkeyPatch, process_project: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    failing = Check(8, 1, 0, ("tests/conformance/test_greet.py::test_x[plain_socket-greet-tcp]@plain_socket",))
+    assert run_demo(monkeypatch, process_project, tmp_path, failing) == 1
+    said = " ".join(capfd.readouterr().out.split())
+    assert "not measured: plain_socket: 1 of 9 conformance tests fail: test_x[plain_socket-greet-tcp]; " in said
+    assert "`lab --backend process check plain_socket` shows why" in said
+    data = json.loads((tmp_path / "latest" / "data.json").read_text())
+    assert (data["measurements"], list(data["missing"])) == ([], ["plain_socket"])
+    assert data["checks"]["plain_socket"]["failures"] == list(failing.failures)
+
+
+def test_demo_prints_its_table_where_nothing_can_be_kept(
+    monkeypatch: pytest.MonkeyPatch, process_project: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert run_demo(monkeypatch, process_project, tmp_path / "file" / "below", Check(9, 0)) == 0
+    captured = capfd.readouterr()
+    assert "requests/s" in captured.out
+    assert "lab: not kept: " in captured.err
