@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import hiredis
 
 from lab import output
+from lab.addresses import Place, find_places, remember
 from lab.errors import ClientError, LabError, NoAnswerError, UnreachableError, WrongAnswerError
 from services.protocol import DATAGRAM_SIZE, SERVICES, Address, AddressError, Transport, is_offered
 from services.protocol.chargen import LINES
@@ -72,6 +73,9 @@ class Link:
         self._resources = contextlib.ExitStack()
         self._secure: SecureStream | None = None
         self._received: int | None = None  # bytes; None until something was to be received
+        # Of datagrams that nobody has answered yet: the other addresses of the host, and what was sent.
+        self._others: list[Place] = []
+        self._unanswered: list[bytes] = []
         self.socket = self._open()
         if address.transport is Transport.TLS:
             self._secure = self._open_secure()
@@ -97,7 +101,7 @@ class Link:
             if self._secure:
                 self._secure.send(data)
             elif self.address.transport.is_datagram:
-                self.socket.send(data)
+                self._send_datagram(data)
             else:
                 self.socket.sendall(data)
 
@@ -114,9 +118,20 @@ class Link:
         self._received = self._received or 0
         with self._errors("to answer"):
             self._arm()
-            data = self._secure.receive(size) if self._secure else self.socket.recv(size)
+            data = self._secure.receive(size) if self._secure else self._receive_plain(size)
             self._received += len(data)
             return data
+
+    def _receive_plain(self, size: int) -> bytes:
+        while True:
+            try:
+                data = self.socket.recv(size)
+            except ConnectionRefusedError:
+                if not self._move_on():
+                    raise
+            else:
+                self._settle()
+                return data
 
     def half_close(self) -> None:
         """Say that nothing more will be sent."""
@@ -159,10 +174,16 @@ class Link:
         if port is None:
             raise UnreachableError(f"{self.address}: no port is given")
         problem: OSError | None = None
-        for family, _, _, _, where in socket.getaddrinfo(host, port, type=kind):
-            link = socket.socket(family, kind)
+        places = find_places(host, port, kind)
+        for number, (family, where) in enumerate(places):
             try:
-                link.settimeout(self._left())
+                link = socket.socket(family, kind)
+            except OSError as error:  # this machine does not know the family
+                problem = error
+                continue
+            try:
+                # Those that follow get their part of the time.
+                link.settimeout(self._left() / (len(places) - number))
                 link.connect(where)
             except OSError as error:
                 link.close()
@@ -170,8 +191,45 @@ class Link:
                 continue
             if kind is socket.SOCK_STREAM:
                 link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if number:
+                    remember(host, port, kind, (family, where))
+            else:
+                # Whether it leads anywhere shows when something was sent.
+                self._others = places[number + 1 :]
             return self._keep(link)
         raise problem or UnreachableError(f"{self.address}: the host has no address")
+
+    def _send_datagram(self, data: bytes) -> None:
+        if self._others:
+            self._unanswered.append(data)
+        try:
+            self.socket.send(data)
+        except ConnectionRefusedError:
+            if not self._move_on():
+                raise
+
+    def _move_on(self) -> bool:
+        """Send what was refused to the next address of the host; returns whether there is one."""
+        while self._others:
+            family, where = self._others.pop(0)
+            try:
+                link = self._keep(socket.socket(family, socket.SOCK_DGRAM))
+                self._arm()
+                link.connect(where)
+                for data in self._unanswered:
+                    link.send(data)
+            except TimeoutError:
+                raise
+            except OSError:
+                continue
+            remember(self.address.host, self.address.port, socket.SOCK_DGRAM, (family, where))
+            return True
+        return False
+
+    def _settle(self) -> None:
+        """Stay with the address that has answered."""
+        self._others.clear()
+        self._unanswered.clear()
 
     def _keep(self, link: socket.socket) -> socket.socket:
         self.socket = link

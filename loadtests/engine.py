@@ -35,6 +35,7 @@ from gevent import monkey
 from locust.env import Environment
 from locust.runners import locust_exception_handler
 
+from lab.addresses import Place, find_places
 from lab.client import reply_path
 from lab.errors import LabError
 from lab.exchange import Exchange, Turn
@@ -51,6 +52,7 @@ from loadtests.failures import (
     IdleClosedError,
     LostError,
     NoReplyPathError,
+    RefusedError,
     ShortReplyError,
     TimeOutError,
     UnknownHostError,
@@ -134,8 +136,9 @@ class Lane:
         self.due = inf
         self.pending: deque[float] = deque()
         self.idle: deque[Link] = deque()
-        # Where the address leads: family and what to connect to; None until it is known.
-        self.where: tuple[int, Any] | None = None if not address.transport.is_unix else (socket.AF_UNIX, address.path)
+        # Where the address leads, and which of these the next connection begins with; None until they are known.
+        self.places: list[Place] = [(socket.AF_UNIX, address.path)] if address.transport.is_unix else []
+        self.where: Place | None = self.places[0] if self.places else None
         self.asking: gevent.Greenlet[[], None] | None = None
         self.asked_at = -inf
         # Since the last hand-over: times of what was answered, and of what timed out; failures; counts.
@@ -193,7 +196,8 @@ class Lane:
         kind = socket.SOCK_DGRAM if address.transport.is_datagram else socket.SOCK_STREAM
         try:
             # What is a number already needs no resolver, and no thread of its.
-            self._take_where(_getaddrinfo(address.host, address.port, type=kind, flags=socket.AI_NUMERICHOST))
+            found = _getaddrinfo(address.host, address.port, type=kind, flags=socket.AI_NUMERICHOST)
+            self._take_where([(family, where) for family, _, _, _, where in found])
         except OSError:
             self.asking = gevent.spawn(lambda: self._resolve(kind))
 
@@ -206,15 +210,21 @@ class Lane:
 
     def _resolve(self, kind: socket.SocketKind) -> None:
         try:
-            self._take_where(gevent.socket.getaddrinfo(self.address.host, self.address.port, type=kind))
+            self._take_where(find_places(self.address.host, self.address.port, kind, gevent.socket.getaddrinfo))
         except OSError:
             pass  # nobody knows: the connecting that needs it fails, and says so
         finally:
             self.asking = None
 
-    def _take_where(self, found: list[Any]) -> None:
-        family, _, _, _, where = found[0]
-        self.where = (family, where)
+    def _take_where(self, places: list[Place]) -> None:
+        self.places = places
+        if self.where not in places:
+            self.where = places[0]
+
+    def leave(self, where: Place | None) -> None:
+        """Begin with the next place, if this is the one that connections begin with: nobody answers there."""
+        if where == self.where and where in self.places:
+            self.where = self.places[(self.places.index(where) + 1) % len(self.places)]
 
     def take(self) -> Tally:
         """What was counted since the last time."""
@@ -265,8 +275,10 @@ class Link:
         "started",
         "state",
         "tls",
+        "tried",
         "turns",
         "unsent",
+        "where",
     )
 
     def __init__(self, lane: Lane) -> None:
@@ -275,6 +287,9 @@ class Link:
         self.socket: socket.socket | None = None
         self.resources: ExitStack | None = None
         self.fd = -1
+        # The place that it is connected to, or tries to be, and how many it has tried since its last connection.
+        self.where: Place | None = None
+        self.tried = 0
         self.tls: TlsPipe | None = None
         self.recv: Callable[[int], bytes]
         self.send: Callable[[bytes], int]
@@ -803,6 +818,16 @@ class Engine:
             self._begin(link, now)
 
     def _fail(self, link: Link, error: ExchangeError, now: float) -> None:
+        """An exchange, or the connecting, has failed: the next address of the host may do."""
+        lane = link.lane
+        if len(lane.places) > 1 and not isinstance(error, TIMED):
+            is_refused = lane.address.transport.is_datagram and isinstance(error, RefusedError)
+            if link.state in (_AWAY, _CONNECTING) or (is_refused and not link.on_connection):
+                self._try_next_place(link, error, now)
+                return
+        self._give_up(link, error, now)
+
+    def _give_up(self, link: Link, error: ExchangeError, now: float) -> None:
         """An exchange, or the connecting, has failed: another attempt follows, later each time."""
         lane = link.lane
         lasted = now - link.started if link.busy and isinstance(error, TIMED) else None
@@ -843,12 +868,30 @@ class Engine:
 
     def _connect(self, link: Link, now: float) -> None:
         lane = link.lane
+        link.tried = 0
         if lane.where is None:
             lane.ask_where(now)
             if lane.where is None:
                 self._fail(link, UnknownHostError(), now)
                 return
-        family, where = lane.where
+        if not link.busy:
+            link.started = now
+        self._try_place(link, lane.where, now)
+
+    def _try_next_place(self, link: Link, error: ExchangeError, now: float) -> None:
+        """Go on with another address of the host; when there is none left, the connecting has failed."""
+        lane = link.lane
+        link.tried += 1
+        lane.leave(link.where)
+        if link.tried < len(lane.places):
+            self._close(link)
+            self._try_place(link, cast(Place, lane.where), now)
+        else:
+            self._give_up(link, error, now)
+
+    def _try_place(self, link: Link, place: Place, now: float) -> None:
+        lane, link.where = link.lane, place
+        family, where = place
         transport = lane.address.transport
         try:
             link.socket = _socket(family, socket.SOCK_DGRAM if transport.is_datagram else socket.SOCK_STREAM)
@@ -864,13 +907,12 @@ class Engine:
             if error.errno == errno.EAGAIN:
                 self._close(link)
                 self._set_timer(link, now + _BACKLOG_SECONDS)
-                if not link.busy:
-                    link.started = now
                 return
             self._watch(link, _OUT)
             link.state = _CONNECTING
-            if not link.busy:
-                link.started = now
+            if link.tried + 1 < len(lane.places):
+                # Those that follow get their part of the time.
+                self._set_timer(link, now + lane.timeout / len(lane.places))
             return
         except LabError:
             self._fail(link, NoReplyPathError(), now)
@@ -889,6 +931,7 @@ class Engine:
         self._epoll.register(link.fd, mask)
 
     def _connected(self, link: Link, now: float) -> None:
+        link.epoch += 1
         self._epoll.modify(link.fd, _IN)
         if link.lane.address.transport is not Transport.TLS:
             self._ready(link, now)
@@ -917,6 +960,7 @@ class Engine:
 
     def _ready(self, link: Link, now: float) -> None:
         """A connection is there."""
+        link.state = _IDLE
         link.on_connection = 0
         link.codec_number = 0
         link.turns = link.lane.exchange.open_turns()
@@ -961,8 +1005,10 @@ class Engine:
     # Timers.
 
     def _wake(self, link: Link, now: float) -> None:
-        """The next attempt of a link, or its first."""
-        if link.busy:
+        """The next attempt of a link, or its first; or the end of the time that an address has."""
+        if link.state == _CONNECTING:
+            self._try_next_place(link, ConnectTimeOutError(), now)
+        elif link.busy:
             self._connect(link, now)
         elif not link.lane.is_open:
             self._begin(link, now)
@@ -1003,6 +1049,7 @@ class Engine:
     def _check_time(self, link: Link, now: float) -> None:
         lane = link.lane
         if link.state in (_CONNECTING, _HANDSHAKE) or (link.state == _AWAY and link.busy):
+            lane.leave(link.where)
             lane.ask_where(now)
             self._fail(link, ConnectTimeOutError(), now)
         elif link.busy and lane.address.transport.is_datagram:

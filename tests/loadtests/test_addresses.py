@@ -1,0 +1,220 @@
+"""A name with several addresses, of which only the last leads to a server: every client finds it."""
+
+import contextlib
+import json
+import socket
+import textwrap
+from collections import deque
+
+import pytest
+
+from lab import addresses
+from lab.client import Link, call
+from lab.errors import UnreachableError
+from lab.readiness import wait_ready
+from services.protocol import Address
+
+# Put in front of whatever asks for a name: gevent's resolver and Python's both end in `_socket`.
+RESOLVER = """
+    import json, os, _socket
+
+    real = _socket.getaddrinfo
+    asked = json.loads(os.environ["ADDRESSES"])
+    failures = [getattr(_socket, name) for name in asked["failures"]]
+
+    def getaddrinfo(host, port, *arguments, **options):
+        if host not in (b"localhost", "localhost") or (arguments + (0,) * 4)[3] & _socket.AI_NUMERICHOST:
+            return real(host, port, *arguments, **options)
+        if failures:
+            raise _socket.gaierror(failures.pop(), "made up")
+        return [found for place in asked["places"] for found in real(place, port, *arguments, **options)]
+
+    _socket.getaddrinfo = getaddrinfo
+"""
+# A family that may be missing here, an address where nobody listens, and the server's.
+PLACES = ("::1", "127.0.0.2", "127.0.0.1")
+
+
+@pytest.fixture(autouse=True)
+def forgetful(monkeypatch):
+    monkeypatch.setattr(addresses, "_worked", {})
+
+
+@pytest.fixture
+def resolve(monkeypatch):
+    """Has a name lead to some addresses in this process, after some failures; returns what was asked."""
+    real = socket.getaddrinfo
+    asked = []
+
+    def resolve(*places, failures=()):
+        left = deque(failures)
+
+        def getaddrinfo(host, port, *arguments, **options):
+            if host != "localhost":
+                return real(host, port, *arguments, **options)
+            asked.append(host)
+            if left:
+                raise socket.gaierror(left.popleft(), "made up")
+            return [found for place in places for found in real(place, port, *arguments, **options)]
+
+        monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+        return asked
+
+    return resolve
+
+
+@contextlib.contextmanager
+def open_black_hole(port=0):
+    """A listener whose backlog is full: the kernel drops what asks for a connection, and nothing says so."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.2", port), backlog=0))
+        for _ in range(3):
+            client = stack.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
+
+
+def test_families_take_turns_and_each_address_is_tried_once():
+    four, six = [(socket.AF_INET, number) for number in range(3)], [(socket.AF_INET6, number) for number in range(2)]
+    assert addresses.interleave([*four, *six, four[0]]) == [four[0], six[0], four[1], six[1], four[2]]
+    assert addresses.interleave([*six, *four]) == [six[0], four[0], six[1], four[1], four[2]]
+
+
+def test_address_that_worked_is_tried_first(resolve):
+    resolve("127.0.0.2", "127.0.0.3", "127.0.0.4")
+    places = addresses.find_places("localhost", 7, socket.SOCK_STREAM)
+    assert [where[0] for _, where in places] == ["127.0.0.2", "127.0.0.3", "127.0.0.4"]
+    addresses.remember("localhost", 7, socket.SOCK_STREAM, places[1])
+    places = addresses.find_places("localhost", 7, socket.SOCK_STREAM)
+    assert [where[0] for _, where in places] == ["127.0.0.3", "127.0.0.2", "127.0.0.4"]
+    # Of another port, or another kind, nothing is known.
+    for port, kind in ((8, socket.SOCK_STREAM), (7, socket.SOCK_DGRAM)):
+        assert addresses.find_places("localhost", port, kind)[0][1][0] == "127.0.0.2"
+
+
+def test_temporary_failure_of_the_resolver_is_tried_twice(resolve):
+    asked = resolve("127.0.0.1", failures=[socket.EAI_AGAIN])
+    assert addresses.find_places("localhost", 7, socket.SOCK_STREAM)
+    assert len(asked) == 2
+    for failures in ([socket.EAI_AGAIN] * 2, [socket.EAI_NONAME]):
+        resolve("127.0.0.1", failures=failures)
+        with pytest.raises(socket.gaierror):
+            addresses.find_places("localhost", 7, socket.SOCK_STREAM)
+
+
+@pytest.mark.parametrize("transport", ["tcp", "tls", "udp"])
+def test_client_finds_the_server_behind_the_last_address(transport, open_model, resolve):
+    url = open_model("asyncio_streams").url("command", transport).replace("127.0.0.1", "localhost")
+    resolve(*PLACES)
+    assert call("command", url, ["PING"], timeout=30).value == b"PONG"
+    kind = socket.SOCK_DGRAM if transport == "udp" else socket.SOCK_STREAM
+    # The next one begins there.
+    assert addresses.find_places("localhost", int(url.rpartition(":")[2]), kind)[0][1][0] == "127.0.0.1"
+    assert call("command", url, ["PING"], timeout=30).value == b"PONG"
+
+
+def test_client_gives_each_address_a_part_of_its_time(open_model, resolve):
+    url = open_model("asyncio_streams").url("command", "tcp").replace("127.0.0.1", "localhost")
+    resolve("127.0.0.2", "127.0.0.1")
+    with open_black_hole(int(url.rpartition(":")[2])):
+        assert call("command", url, ["PING"], timeout=6).value == b"PONG"
+
+
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+def test_client_says_that_all_addresses_refuse(transport, resolve):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    resolve("127.0.0.2", "127.0.0.1")
+    with pytest.raises(UnreachableError, match="Connection refused"):
+        call("command", f"{transport}://localhost:{port}", ["PING"], timeout=30)
+
+
+def test_datagrams_stay_with_the_address_that_has_answered(resolve):
+    with contextlib.ExitStack() as stack:
+        first, second = (stack.enter_context(socket.socket(type=socket.SOCK_DGRAM)) for _ in range(2))
+        first.bind(("127.0.0.2", 0))
+        second.bind(("127.0.0.1", first.getsockname()[1]))
+        resolve("127.0.0.2", "127.0.0.1")
+        link = stack.enter_context(Link(addresses_of(first)))
+        link.send(b"one")
+        data, peer = first.recvfrom(10)
+        first.sendto(data, peer)
+        assert link.receive() == b"one"
+        first.close()
+        # It has gone, which the other one is no answer to.
+        link.send(b"two")
+        with pytest.raises(UnreachableError, match="Connection refused"):
+            link.receive()
+        second.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            second.recv(10)
+
+
+def addresses_of(server):
+    return Address.parse(f"udp://localhost:{server.getsockname()[1]}")
+
+
+def test_readiness_finds_the_server_behind_the_last_address(open_model, resolve):
+    url = open_model("asyncio_streams").url("command", "tcp").replace("127.0.0.1", "localhost")
+    resolve(*PLACES)
+    (outcome,) = wait_ready([("it", "command", url)], 60)
+    assert outcome.ready, outcome
+
+
+@pytest.fixture
+def load_by_name(tmp_path, load):
+    """Loads a server at `localhost`, which leads to `places`, by a process whose resolver is a made-up one."""
+    (tmp_path / "sitecustomize.py").write_text(textwrap.dedent(RESOLVER))
+
+    def run(url, *arguments, places=PLACES, failures=(), **options):
+        asked = json.dumps({"places": places, "failures": failures})
+        environ = {"PYTHONPATH": str(tmp_path), "ADDRESSES": asked}
+        return load({"it": url.replace("127.0.0.1", "localhost")}, *arguments, environ=environ, **options)["it"]
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("transport", "arguments"),
+    [
+        ("tcp", ()),
+        ("tcp", ("--workload", "churn", "--loop", "open", "--rate", "50")),
+        ("tcp", ("--workload", "think")),  # a user that drives its own connection
+        ("tls", ()),
+        ("udp", ()),
+    ],
+)
+def test_engine_finds_the_server_behind_the_last_address(transport, arguments, open_model, load_by_name):
+    url = open_model("asyncio_streams").url("command", transport)
+    found = load_by_name(url, "--transport", transport, *arguments, users=3, seconds=0.7)
+    assert found["failures"] == {}
+    assert found["answered"] > 0
+
+
+def test_engine_gives_each_address_a_part_of_its_time(open_model, load_by_name):
+    url = open_model("asyncio_streams").url("command", "tcp")
+    with open_black_hole(int(url.rpartition(":")[2])):
+        found = load_by_name(url, "--timeout", "2", places=["127.0.0.2", "127.0.0.1"], seconds=3)
+    assert found["failures"] == {}
+    assert found["answered"] > 0
+
+
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+def test_engine_says_that_all_addresses_refuse(transport, load_by_name):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    found = load_by_name(f"{transport}://localhost:{port}", "--transport", transport, seconds=1.5)
+    assert set(found["failures"]) == {"connection refused"}
+    assert found["failures"]["connection refused"] >= 2
+
+
+def test_engine_outlives_a_resolver_that_fails_once(open_model, load_by_name):
+    url = open_model("asyncio_streams").url("command", "tcp")
+    found = load_by_name(url, failures=["EAI_AGAIN"], seconds=0.5)
+    assert found["failures"] == {}
+    assert found["answered"] > 0
+    # A name that is not known yet is a failure, and the next attempt finds it.
+    found = load_by_name(url, failures=["EAI_NONAME"], seconds=3)
+    assert set(found["failures"]) <= {"unknown host"}
+    assert found["answered"] > 0
