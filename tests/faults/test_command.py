@@ -1,9 +1,11 @@
 """`lab faults`: its exit codes, what it prints and keeps, and that no Ctrl-C leaves anything behind."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -91,6 +93,10 @@ def test_under_load_the_exit_code_says_whether_all_recovered(seen: list[UnderLoa
     assert exit_code_under_load(seen, wanted) == code
 
 
+def fail() -> None:
+    raise LabError("no engine")
+
+
 class UpAndDown(FakeBackend):
     """A fake that knows whether it is up."""
 
@@ -103,8 +109,10 @@ class UpAndDown(FakeBackend):
         self.done.append(("down",))
 
     def state(self) -> list[Any]:
-        states = super().state()
-        return states if self.is_up else [replace(state, state="missing") for state in states]
+        return [
+            state if self.is_up and state.model in (MODEL, "plain_socket") else replace(state, state="missing")
+            for state in super().state()
+        ]
 
 
 @pytest.fixture
@@ -212,6 +220,7 @@ def test_the_card_is_printed_and_kept(
     assert f"{folder / 'index.html'}\n" in err
     assert {path.name for path in folder.iterdir()} >= {"index.html", "report.md", "run.json", "steps"}
     assert json.loads((folder / "steps" / MODEL / "pause.json").read_text()) == kept[0]
+    assert (folder / "end.json").exists()
     plan = json.loads((folder / "run.json").read_text())["plan"]
     assert (plan["seed"], plan["twin"], plan["scenario"], len(plan["faults"])) == (1, False, None, 16)
 
@@ -225,18 +234,17 @@ def test_json_is_all_that_is_printed(
     assert (item["model"], item["verdict"]) == (MODEL, "held")
 
 
-def test_result_that_cannot_be_kept_is_printed_with_the_same_exit_code(
-    run: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+def test_folder_of_a_result_is_made_and_refused_before_anything_is_broken(
+    run: Callable[..., int], backend: UpAndDown, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     give(monkeypatch, FINE)
     assert run(f"--out={tmp_path / 'new' / 'file'}") == HELD
     assert json.loads((tmp_path / "new" / "file").read_text())[0]["verdict"] == "held"
     (tmp_path / "no folder").touch()
-    capsys.readouterr()
-    assert run(f"--out={tmp_path / 'no folder' / 'file'}") == HELD
-    printed, err = capsys.readouterr()
-    assert "lab: not kept: " in err
-    assert f"{MODEL}\t" in printed
+    backend.done.clear()
+    with pytest.raises(LabError, match="no folder: cannot be written"):
+        run(f"--out={tmp_path / 'no folder' / 'file'}")
+    assert backend.done == []
 
 
 def test_a_card_that_is_cut_short_is_reported_and_the_lab_taken_down(
@@ -254,7 +262,7 @@ def test_a_card_that_is_cut_short_is_reported_and_the_lab_taken_down(
 
 
 def test_a_scenario_is_broken_by_each_fault_and_what_cannot_be_had_is_said(
-    run: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     asked: list[tuple[Any, ...]] = []
     outcomes: list[UnderLoad | LabError] = []
@@ -274,6 +282,7 @@ def test_a_scenario_is_broken_by_each_fault_and_what_cannot_be_had_is_said(
     out = capsys.readouterr().out
     assert f"{MODEL}, pause: PING beside it: late after 10 ms, at most 400 ms, 3 failed" in out
     assert f"{MODEL}, pause\t0\t100 ms\t200 ms\t3\n" in out
+    assert {path.stem for path in tmp_path.glob(f"results-0/faults/2*/steps/{MODEL}/*")} == {"pause", "kill"}
     outcomes += [make_seen(), CannotApplyError("no netem")]
     assert run(*words) == COULD_NOT_RUN
     assert f"{MODEL}: kill: unknown: no netem\n" in capsys.readouterr().err
@@ -299,6 +308,12 @@ def test_now_is_1_for_a_model_that_ended_under_a_fault_which_leaves_it_running(
     backend.fails = {"pause": lambda: backend.exited.update({MODEL: 137})}
     assert run(MODEL, "--now=pause", "--for=3s") == DID_NOT_HOLD
     assert f"{MODEL}: ended with exit code 137 and was started again" in capsys.readouterr().err
+    # One of two is enough.
+    backend.fails = {"pause": lambda: backend.exited.update({MODEL: 137})}
+    assert run("plain_socket", MODEL, "--now=pause", "--for=3s") == DID_NOT_HOLD
+    backend.fails = {"pause": fail}
+    with pytest.raises(LabError, match="no engine"):
+        run(MODEL, "--now=pause")
     # Of one that ends it by itself, nothing is held.
     backend.clock.slept.clear()
     backend.fails = {}
@@ -329,6 +344,39 @@ def test_a_signal_that_is_ignored_stays_so() -> None:
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_a_signal_that_another_thread_takes_waits_too() -> None:
+    """The kernel gives it to any thread that does not block it. Of several, the first is what ends the block."""
+    done = threading.Event()
+    other = threading.Thread(target=done.wait, daemon=True)
+    other.start()
+    steps: list[str] = []
+    before = signal.signal(signal.SIGTERM, lambda *_: steps.append("SIGTERM"))
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    woken = signal.set_wakeup_fd(writer)
+
+    def hold() -> None:
+        with signals_held():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.pthread_kill(cast(int, other.ident), number)
+                assert os.read(reader, 1) == bytes([number])  # it has come to the other thread
+                steps.append("went on")
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            hold()
+    finally:
+        signal.set_wakeup_fd(woken)
+        signal.signal(signal.SIGTERM, before)
+        done.set()
+        other.join()
+        os.close(reader)
+        os.close(writer)
+    assert steps == ["went on", "went on"]
+    # Its mask is what it was.
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
 
 
 def find_processes(project: str) -> list[psutil.Process]:
