@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
-from lab import usage
+from lab import origins, usage
 from lab.catalogue import Model
 from lab.errors import LabError
 from lab.faults.on_request import Requests
@@ -148,7 +148,8 @@ def load(
     measured, or was disturbed.
 
     Without --headless, Locust's web UI opens on 127.0.0.1:8089 (LAB_UI_PORT), with model and scenario to choose from;
-    LAB_UI_LOGIN=USER:PASSWORD puts a login in front of it.
+    LAB_UI_LOGIN=USER:PASSWORD puts a login in front of it. Behind a proxy, LAB_UI_ORIGINS names the origins that are
+    allowed, and LAB_UI_BASE_PATH the path.
     """
     thresholds = [Threshold.parse(condition) for condition in conditions]
     if (targets and models) or (codec and not targets):
@@ -381,10 +382,12 @@ def serve_ui(backend: Any, models: Sequence[Model], chosen: Sequence[str], *, wo
         ["--web-port", "8089"] if backend.name == "docker" else ["--web-host", "127.0.0.1", "--web-port", str(port)]
     )
     listeners = [item for item in backend.targets() if item.model in names]
+    base_path = read_base_path()
     arguments = [*binding, *chosen, "--loglevel", "WARNING", *read_login()]
+    arguments += ["--web-base-path", base_path] if base_path else []
     environ = {"LAB_TARGETS": encode_targets(listeners)}
     own = {usage.VARIABLE: "stdin", usage.FAULTS_VARIABLE: ",".join(FAULTS)}
-    own |= {name: os.environ[name] for name in (_LOGIN,) if name in os.environ}
+    own |= {name: os.environ[name] for name in (_LOGIN, origins.VARIABLE) if name in os.environ}
     try:
         with open_generator(
             backend, arguments, workers=workers, environ=environ, own=own, publish=True, capture=True
@@ -393,7 +396,8 @@ def serve_ui(backend: Any, models: Sequence[Model], chosen: Sequence[str], *, wo
             assert process.stdin is not None and log is not None  # noqa: S101, PT018 - for mypy: it was opened with both
             requests = Requests(backend, names, log, lambda line: click.echo(line, err=True))
             with_workers = f" with {workers} workers" if workers else ""
-            click.echo(f"Locust's web UI{with_workers}: http://127.0.0.1:{port}  (choose, Start; Ctrl-C here ends it)")
+            where = f"http://127.0.0.1:{port}{base_path}"
+            click.echo(f"Locust's web UI{with_workers}: {where}  (choose, Start; Ctrl-C here ends it)")
             try:
                 with feed(backend, names, process.stdin):
                     code = generator.wait(meanwhile=requests.advance)
@@ -423,6 +427,21 @@ def read_login() -> list[str]:
     if not (user and password):
         raise LabError(f"{_LOGIN} is not USER:PASSWORD")
     return ["--web-login"]
+
+
+def read_base_path() -> str:
+    """The path that the web UI has behind a proxy; empty if it has none. The allowed origins are looked at as well.
+
+    Raises:
+        LabError: LAB_UI_BASE_PATH is not a path, or LAB_UI_ORIGINS holds what is no origin.
+    """
+    name = origins.VARIABLE
+    try:
+        origins.parse_origins(os.environ.get(name, ""))
+        name = origins.BASE_PATH_VARIABLE
+        return origins.parse_base_path(os.environ.get(name, ""))
+    except ValueError as error:
+        raise LabError(f"{name}: {error}") from None
 
 
 def read_ui_port() -> int:

@@ -121,7 +121,7 @@ def extend(environment: "Environment", **_: Any) -> None:
     web_ui: Any = environment.web_ui  # Flask's decorators are not annotated the way that mypy asks for
     app = web_ui.app
     try:
-        guard(web_ui)
+        guard(web_ui, _base_path(environment))
     except AccessError as error:
         sys.exit(f"locustfile: {error}")
     tabs = {"times": ("Microseconds", TIMES)}

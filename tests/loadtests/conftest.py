@@ -197,8 +197,8 @@ def _load(
 class Page:
     """Locust's web UI, as a program asks it. It keeps its cookies."""
 
-    def __init__(self, port):
-        self.url = f"http://127.0.0.1:{port}"
+    def __init__(self, port, base_path=""):
+        self.url = f"http://127.0.0.1:{port}{base_path}"
         self._opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar()))
 
     def get(self, path):
@@ -236,7 +236,12 @@ def _wait_until(condition: Callable[[], Any], seconds: float = 60) -> Any:
 
 @contextmanager
 def _open_ui(
-    url: str, *arguments: str, workers: int = 0, environ: Mapping[str, str] = MappingProxyType({})
+    url: str,
+    *arguments: str,
+    workers: int = 0,
+    base_path: str = "",
+    is_public: bool = True,
+    environ: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Page]:
     """Locust's web UI over the lab's locustfile, for a server at `url`, from its first answer to its end."""
     port, master_port = _find_ports(2)
@@ -251,11 +256,13 @@ def _open_ui(
         return started[-1]
 
     main = start("--web-host", "127.0.0.1", "--web-port", str(port), *(leading if workers else ()), *arguments)
-    page = Page(port)
+    page = Page(port, base_path)
 
     def is_up() -> bool:
         assert main.poll() is None, "the web UI ended"
         with suppress(urllib.error.URLError):
+            if not is_public:
+                return bool(page.get("/login"))
             return len(page.statistics().get("workers", ())) == workers
         return False
 

@@ -11,7 +11,8 @@ from lab.backends import forget
 from lab.errors import LabError
 from lab.faults.timeline import note
 from lab.feed import Gauges, feed
-from lab.load import read_login
+from lab.load import read_base_path, read_login
+from lab.origins import parse_origins
 from lab.usage import Fault, Usage
 from loadtests.web import FAULTS, SERVERS, TIMES, Servers, show_faults, show_servers, show_times
 from loadtests.web_access import AccessError, Login, find_objection
@@ -54,6 +55,89 @@ def test_pages_of_others_are_refused(method, host, headers, why):
 def test_any_name_will_do_behind_a_login():
     assert find_objection("GET", "load.example.org", {}, has_login=True) is None
     assert find_objection("POST", "load.example.org", {"Origin": "https://example.org"}, has_login=True)
+
+
+ORIGINS = parse_origins("https://lab.example.org, http://[::1]:9000/ https://IDE.example.org:443")
+
+
+@pytest.mark.parametrize(
+    ("method", "host", "headers"),
+    [
+        # A proxy that hands the name on, and one that puts its own in its place.
+        ("GET", "lab.example.org", {}),
+        ("POST", "lab.example.org", {"Origin": "https://lab.example.org", "Sec-Fetch-Site": "same-origin"}),
+        ("POST", HERE, {"Origin": "https://lab.example.org", "Sec-Fetch-Site": "same-origin"}),
+        ("POST", HERE, {"Origin": "https://lab.example.org:443", "Sec-Fetch-Site": "cross-site"}),
+        ("POST", "LAB.example.org:443", {"Origin": "https://lab.example.org"}),
+        ("POST", HERE, {"Origin": "http://[::1]:9000"}),
+        ("GET", "ide.example.org", {}),
+        # What is allowed without a list stays allowed.
+        ("POST", HERE, {"Origin": f"http://{HERE}", "Sec-Fetch-Site": "same-origin"}),
+        ("POST", HERE, {}),
+    ],
+)
+def test_allowed_origin_is_let_in(method, host, headers):
+    assert find_objection(method, host, headers, has_login=False, origins=ORIGINS) is None
+
+
+@pytest.mark.parametrize(
+    ("method", "host", "headers"),
+    [
+        ("POST", HERE, {"Origin": "http://lab.example.org"}),
+        ("POST", HERE, {"Origin": "https://lab.example.org:8443"}),
+        ("POST", HERE, {"Origin": "https://lab.example.org.evil.test"}),
+        ("POST", HERE, {"Origin": "https://evil.test", "Sec-Fetch-Site": "cross-site"}),
+        ("POST", HERE, {"Origin": "null"}),
+        ("POST", HERE, {"Origin": "https://[lab"}),
+        ("GET", "[lab", {}),
+        ("POST", HERE, {"Sec-Fetch-Site": "cross-site"}),
+        ("GET", "lab.example.org:8443", {}),
+        ("GET", "rebound.example.org", {}),
+        ("GET", "lab.example.org@rebound.example.org", {}),
+    ],
+)
+def test_list_of_origins_allows_nothing_else(method, host, headers):
+    assert find_objection(method, host, headers, has_login=False, origins=ORIGINS)
+
+
+def test_origins_are_compared_as_browsers_write_them():
+    assert {"https://lab.example.org", "http://[::1]:9000", "https://ide.example.org"} == ORIGINS
+    assert parse_origins("") == parse_origins(" , ") == frozenset()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "*",
+        "https://*",
+        "lab.example.org",
+        "https://a.test/load",
+        "ftp://a.test",
+        "https://a.test?x",
+        "https://u@a.test",
+    ],
+)
+def test_origin_that_is_none_is_one_line(text, monkeypatch):
+    with pytest.raises(ValueError, match="is not an origin such as https"):
+        parse_origins(text)
+    monkeypatch.setenv("LAB_UI_ORIGINS", text)
+    with pytest.raises(LabError, match="LAB_UI_ORIGINS: "):
+        read_base_path()
+
+
+@pytest.mark.parametrize(
+    ("text", "path"), [("", ""), ("/", ""), ("/load", "/load"), ("/a/b-c/", "/a/b-c"), ("/~me/x.y", "/~me/x.y")]
+)
+def test_base_path(text, path, monkeypatch):
+    monkeypatch.setenv("LAB_UI_BASE_PATH", text)
+    assert read_base_path() == path
+
+
+@pytest.mark.parametrize("text", ["load", "/a//b", "/a b", "/a?b", "http://a/b", "/<x>"])
+def test_base_path_that_is_none_is_one_line(text, monkeypatch):
+    monkeypatch.setenv("LAB_UI_BASE_PATH", text)
+    with pytest.raises(LabError, match=r"LAB_UI_BASE_PATH: .* is not a path such as /load"):
+        read_base_path()
 
 
 def test_login_admits_who_knows_it():
