@@ -11,10 +11,15 @@ import pytest
 
 from lab.backends import Backend, Instrument
 from lab.errors import LabError
+from lab.faults import around as around_module
 from lab.faults import watch as watching
+from lab.faults.around import apply_under_load
+from lab.faults.scorecard import FAULTS
 from lab.faults.watch import Around, Ping, Watch, _quantile, look, open_watch, show
+from lab.measurement import Measurement, find_scenario
 from lab.witness import TIMEOUT
 from tests.faults.fakes import Clock, FakeBackend
+from tests.made_up import MEASUREMENT
 
 # Before the fault 101 PINGs took 1 to 101 ms: the p99 is 100 ms, and half a second is the band.
 QUIET: list[Ping] = [(number / 100, (number + 1) / 1000) for number in range(101)]
@@ -52,6 +57,8 @@ def test_quiet_is_what_was_answered_before_the_break() -> None:
         ([(2.25, 0.1), (2.5, None), (2.75, None)], 1.0, 0.1, 2),
         # Under way when it broke: 1.75 + 0.5 - 2.
         ([(1.75, 1.0)], 0.25, 1.0, 0),
+        # The slowest is the slowest of all, and not the first or the last.
+        ([(2.25, 0.2), (2.5, 0.4), (2.75, 0.1)], None, 0.4, 0),
         # Late before it broke: at once.
         ([(1.25, 0.9)], 0.0, 0.9, 0),
         # Over before it broke.
@@ -226,8 +233,9 @@ def test_a_fault_that_is_over_is_waited_for_no_longer(witness: FakeWitness) -> N
     witness.clock.slept.clear()
     assert watch.wait_recovered(4.0).recover is None
     assert sum(witness.clock.slept) == pytest.approx(4.0, abs=0.05)
-    # What was usual before the first fault is remembered.
+    # What was usual before the first fault is remembered: 20 PINGs, those before it alone.
     assert watch.look().quiet_p99 == pytest.approx(0.001)
+    assert watch._quiet == [0.001] * 20
 
 
 def test_a_line_that_is_not_whole_yet_is_read_later(witness: FakeWitness) -> None:
@@ -242,6 +250,16 @@ def test_a_line_that_is_not_whole_yet_is_read_later(witness: FakeWitness) -> Non
     watch._advance()
     watch._advance()
     assert watch._pings == [(0.5, 0.001)]
+
+
+def test_what_is_usual_is_what_was_over_before_the_break(witness: FakeWitness) -> None:
+    watch = watch_of(witness)
+    watch.mark("quiet")
+    witness.say((0.1, 0.001), (0.2, None), (0.875, 0.125), (0.9, 0.2), (1.5, 0.004))
+    watch._marks |= {"broken": 1.0, "mended": 1.25}
+    watch.wait_recovered(0.0)
+    # Sent before it and answered in its moment, or later, is none.
+    assert watch._quiet == [0.001]
 
 
 def test_a_mark_of_before_is_not_taken_for_a_later_one(witness: FakeWitness) -> None:
@@ -283,3 +301,52 @@ def test_rows_are_in_the_order_of_time() -> None:
         [(3.5, 0.1), (0.5, 0.2), (2.5, 0.3)], broken=1.0, mended=2.0
     ).seconds
     assert [row[0] for row in rows] == [-1, 1, 2]
+
+
+@pytest.mark.parametrize(("fault", "held"), [("pause", 3.0), ("kill", 0.0)])
+@pytest.mark.parametrize("twin", [False, True])
+def test_a_scenario_is_broken_in_its_middle(
+    fault: str, held: float, twin: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Four seconds before it, behind two of the generator's own start, and four after it."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    backend = FakeBackend()
+    monkeypatch.setattr(around_module, "time", backend.clock)
+    asked: list[tuple[object, ...]] = []
+
+    def measure(*arguments: object, **options: object) -> Measurement:
+        asked.append((*arguments, options))
+        return MEASUREMENT
+
+    class Looks:
+        def __enter__(self) -> "Looks":
+            return self
+
+        def __exit__(self, *exception: object) -> None:
+            backend.done.append(("closed",))
+
+        def mark(self, word: str) -> None:
+            backend.done.append((word, backend.clock.now - 100.0))
+
+        def wait_recovered(self, seconds: float) -> Around:
+            backend.done.append(("recovered", seconds))
+            return SEEN
+
+    monkeypatch.setattr(around_module, "measure", measure)
+    monkeypatch.setattr(around_module, "open_watch", lambda backend, model: Looks())
+    model = backend.catalogue["prefork"]
+    options = {"twin": True} if twin else {}
+    found = apply_under_load(cast(Backend, backend), "prefork", FAULTS[fault], "closed_session", seconds=3.0, **options)
+    users = find_scenario("closed_session").users
+    assert asked == [(backend, model, "closed_session", {"users": users, "seconds": 11.0, "warm_up": 1.0})]
+    broken = [] if twin else [fault]
+    healed = {"pause": ["unpause"], "kill": [] if twin else ["restart"]}[fault]
+    assert backend.names() == ["quiet", *broken, "broken", *healed, "mended", "recovered", "closed"]
+    assert ("quiet", 2.0) in backend.done
+    assert ("broken", 6.0) in backend.done
+    assert ("mended", 6.0 + held) in backend.done
+    assert ("recovered", 0.0) in backend.done
+    assert backend.clock.slept == [2.0, 4.0, held]
+    assert (found.around, found.measurement, found.stamp.is_twin) == (SEEN, MEASUREMENT, twin)
+    assert set(found.as_json()) == {"stamp", "around", "measurement"}
+    assert found.as_json()["stamp"]["fault"] == fault
