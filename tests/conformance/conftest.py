@@ -60,6 +60,9 @@ class Target:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "service(name, kind): the service that a conformance test is about")
     config.addinivalue_line("markers", "ours: about what this lab has added to RFCs and to RESP; not asked of peers")
+    config.addinivalue_line(
+        "markers", "redis: what redis-server answers beyond RESP; not asked of a --target with --rfc"
+    )
     config.addinivalue_line("markers", "transport(name): only about this transport")
     config.addinivalue_line("markers", "capability(name): what a model must be capable of, unless it says it is not")
     config.addinivalue_line(
@@ -80,6 +83,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     capabilities = [marker.args[0] for marker in metafunc.definition.iter_markers("capability")]
     limits = {marker.args[0] for marker in metafunc.definition.iter_markers("limit")}
     is_ours = next(metafunc.definition.iter_markers("ours"), None) is not None
+    is_redis = next(metafunc.definition.iter_markers("redis"), None) is not None
     transports = {marker.args[0] for marker in metafunc.definition.iter_markers("transport")}
     network_only = next(metafunc.definition.iter_markers("network_only"), None)
     parameters = []
@@ -89,7 +93,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
                 continue
             if not limits <= set(target.limits) or (transports and target.transport not in transports):
                 continue
-            if is_ours and target.holds_rfc_only:
+            if target.holds_rfc_only and (is_ours or (is_redis and target.model == FOREIGN)):
                 continue
             reasons = _reasons(target, capabilities)
             marks = [pytest.mark.xfail(reason=reason, strict=True) for reason in reasons]

@@ -345,6 +345,7 @@ AS_REDIS_ANSWERS = {
 
 
 @stream
+@pytest.mark.redis
 @pytest.mark.capability("half-close")
 def test_answers_as_redis_does(target) -> None:
     for sent, wanted in AS_REDIS_ANSWERS.items():
@@ -355,6 +356,7 @@ def test_answers_as_redis_does(target) -> None:
 
 
 @stream
+@pytest.mark.redis
 def test_form_of_a_web_page_ends_the_connection(target) -> None:
     """Though its client sends on, and does not close its half."""
     with target.connect() as link:
@@ -421,6 +423,7 @@ def test_redis_py_can_ask_for_work(target) -> None:
 
 
 @stream
+@pytest.mark.redis
 @pytest.mark.parametrize("protocol", [2, 3])
 def test_serves_redis_py_as_it_is_used(target, protocol: int) -> None:
     """Its default pipeline is a transaction; it selects a database, names itself, and reads INFO."""

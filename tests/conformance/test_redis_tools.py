@@ -57,6 +57,7 @@ def test_redis_cli_as_a_person_uses_it(target) -> None:
     assert run("redis-cli", target, stdin="PING\nECHO 'a b'\nNOPE\n") == "PONG\na b\nERR unknown command 'NOPE'\n\n"
 
 
+@pytest.mark.redis
 def test_redis_cli_in_a_transaction(target) -> None:
     typed = "MULTI\nECHO a\nPING\nEXEC\nSELECT 0\nEXEC\n"
     assert run("redis-cli", target, stdin=typed) == "OK\nQUEUED\nQUEUED\na\nPONG\nOK\nERR EXEC without MULTI\n\n"
@@ -73,6 +74,7 @@ def test_redis_cli_with_a_database_and_a_password(target) -> None:
     assert "redis_version:" in run("redis-cli", target, "INFO", "server")
 
 
+@pytest.mark.redis
 def test_redis_benchmark_of_database_0(target) -> None:
     output = run("redis-benchmark", target, "--dbnum", "0", "-n", "100", "-c", "1", "-q", "-t", "ping_mbulk")
     assert "requests per second" in output
