@@ -82,12 +82,16 @@ def wait_ready(
     finished: SimpleQueue[Outcome] = SimpleQueue()
     errors: dict[str, str] = {}
 
+    def give_up(model: str) -> Outcome:
+        return Outcome(model, False, timeout, errors.get(model, "gave no sign"))
+
     def wait_for(model: str) -> None:
         for _, service, address in by_model[model]:
             attempt = _FIRST_ATTEMPT
             while True:
                 left = begin + timeout - time.monotonic()
                 if left <= 0:
+                    finished.put(give_up(model))
                     return
                 try:
                     reply = call(service, address, _QUESTIONS[service], timeout=min(left, attempt))
@@ -117,7 +121,7 @@ def wait_ready(
             on_outcome(outcome)
     for model in by_model:
         if model not in outcomes:
-            outcomes[model] = Outcome(model, False, timeout, errors.get(model, "gave no sign"))
+            outcomes[model] = give_up(model)
             if on_outcome:
                 on_outcome(outcomes[model])
     return [outcomes[model] for model in by_model]

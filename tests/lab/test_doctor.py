@@ -156,6 +156,7 @@ def test_what_processes_need(monkeypatch: pytest.MonkeyPatch) -> None:
         "loopback",
     }
     assert all(found[part].good for part in ("fork", "unix sockets", "loopback"))
+    assert found["fork"].what == "this system forks"
     monkeypatch.delattr(os, "fork")
     monkeypatch.setattr(socket.socket, "bind", refuse)
     monkeypatch.setattr(socket, "create_server", refuse)
@@ -213,3 +214,26 @@ def test_python_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor.sys, "version_info", (3, 10, 9))
     found = by_part(list(doctor._examine_project()))["python"]
     assert (found.good, found.what, found.needed_for) == (False, "3.10.9", "both")
+
+
+@pytest.mark.parametrize(("version", "good"), [((3, 11, 0), True), ((3, 11), True), ((3, 10, 99), False)])
+def test_oldest_python(monkeypatch: pytest.MonkeyPatch, version: tuple[int, ...], good: bool) -> None:
+    monkeypatch.setattr(doctor.sys, "version_info", version)
+    found = by_part(list(doctor._examine_project()))["python"]
+    assert (found.good, found.what) == (good, ".".join(map(str, version)))
+
+
+def test_libraries_of_models() -> None:
+    found = by_part(list(doctor._examine_project()))
+    assert (found["library trio"].good, found["library trio"].what) == (True, "installed")
+
+
+def test_web_ui_is_looked_for_at_locusts_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LAB_UI_PORT", raising=False)
+    assert "port 8089" in by_part(list(doctor._examine_tools()))
+
+
+def test_reason_why_a_port_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAB_UI_PORT", "9")
+    monkeypatch.setattr(socket.socket, "bind", refuse)
+    assert by_part(list(doctor._examine_tools()))["port 9"].what == "refused here"

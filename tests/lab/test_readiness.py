@@ -9,6 +9,8 @@ from contextlib import ExitStack, suppress
 import pytest
 
 from lab import readiness
+from lab.client import Reply
+from lab.errors import NoAnswerError, UnreachableError
 from lab.readiness import Outcome, choose_targets, wait_ready
 
 LOADING = b"-LOADING the dataset is being read\r\n"
@@ -58,6 +60,45 @@ def test_server_that_answers_with_an_error_is_not_ready(stub: Stub) -> None:
 def test_server_gets_ready_when_its_errors_end(stub: Stub) -> None:
     (outcome,) = wait_ready([("mine", "command", stub(LOADING, LOADING, PONG))], 30)
     assert (outcome.ready, outcome.error) == (True, None)
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[str, ...], float]]:
+    """What is asked, and how long it may take, in place of an exchange; a clock that only those move on."""
+    asked: list[tuple[str, tuple[str, ...], float]] = []
+    now = [1000.0]
+
+    def call(service: str, address: str, arguments: tuple[str, ...], *, timeout: float) -> Reply:
+        asked.append((service, arguments, round(timeout, 9)))
+        now[0] += timeout
+        if address == "answers" and len(asked) == 4:
+            return Reply(b"PONG", is_error=False, seconds=0.8)
+        if len(asked) == 1:
+            raise UnreachableError("refused")
+        raise NoAnswerError(f"nothing in {timeout:g} s")
+
+    monkeypatch.setattr(readiness, "call", call)
+    monkeypatch.setattr(readiness.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(readiness.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    return asked
+
+
+def test_each_attempt_gets_twice_the_time_of_the_one_before(calls: list[tuple[str, tuple[str, ...], float]]) -> None:
+    """0.1 s, 0.2, 0.4, 0.8, with 0.04 s between two: 1.5 + 3 * 0.04 = 1.62 s."""
+    (outcome,) = wait_ready([("mine", "command", "answers")], 20)
+    assert calls == [("command", ("PING",), each) for each in (0.1, 0.2, 0.4, 0.8)]
+    assert outcome.ready
+    assert outcome.seconds == pytest.approx(1.62)
+
+
+def test_last_attempt_gets_what_is_left(calls: list[tuple[str, tuple[str, ...], float]]) -> None:
+    """Seven attempts take 0.1 * (2**7 - 1) = 12.7 s, with 7 * 0.04 s between them: 7.02 s of 20 are left for one more.
+
+    What ends that one says nothing of the server.
+    """
+    (outcome,) = wait_ready([("mine", "echo", "silent")], 20)
+    assert calls == [("echo", ("ready?",), each) for each in (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 7.02)]
+    assert (outcome.ready, outcome.seconds, outcome.error) == (False, 20, "nothing in 6.4 s")
 
 
 def test_every_target_of_a_model_has_to_answer(stub: Stub) -> None:
