@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tools.mutants.__main__ import key_of, read_accepted, score, show, write_accepted
@@ -160,6 +161,22 @@ def test_tests_that_fail_without_a_fault_end_the_run(project: Path) -> None:
     code, rows = run_session(project)
     assert code != 0
     assert not rows
+
+
+def test_processes_that_a_fault_leaves_behind_are_ended(project: Path) -> None:
+    """Of a test that starts one and is ended, or fails, before it stops it."""
+    sleeper = f"import time; time.sleep(60)  # {project.name}"
+    start = (
+        f"import subprocess, sys\n    subprocess.Popen([sys.executable, '-c', {sleeper!r}], start_new_session=True)\n"
+    )
+    (project / "tests" / "test_limits.py").write_text(
+        TESTS.replace("    assert count_down", f"    {start}    assert count_down")
+    )
+    code, rows = run_session(project)
+    assert code == 0
+    assert rows["count_down: count -= 1 [removed]"]["outcome"] == "timed out"
+    left = [item for item in psutil.process_iter(["cmdline"]) if sleeper in (item.info["cmdline"] or [])]
+    assert left == []
 
 
 def make_row(code: str, outcome: str) -> dict[str, Any]:

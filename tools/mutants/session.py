@@ -13,6 +13,7 @@ Called as `python -m tools.mutants.session`, with a `Job` as JSON in stdin; prin
 """
 
 import ast
+import ctypes
 import dataclasses
 import functools
 import json
@@ -38,6 +39,9 @@ _SLOWEST = 2.0
 # Seconds for the tests of one fault: a fault may make a loop endless, and that is noticed too.
 _TIMEOUT = 5.0
 _TIMES = 10.0
+
+# Of linux/prctl.h.
+_PR_SET_CHILD_SUBREAPER = 36
 
 KILLED, SURVIVED, TIMED_OUT, UNCOVERED, UNFIT = "killed", "survived", "timed out", "uncovered", "unfit"
 
@@ -164,6 +168,7 @@ class Session:
                 os.waitpid(pid, 0)
                 break
             time.sleep(0.001)
+        _end_orphans()
         with os.fdopen(reading) as pipe:
             said = "" if timed_out else pipe.read()
         if timed_out:
@@ -172,6 +177,14 @@ class Session:
             return KILLED, ""
         outcome, _, test = said.partition(" ")
         return outcome, test
+
+
+def _end_orphans() -> None:
+    """End what the tests of a fault have started and not stopped, since the fault, or its end, came in between."""
+    while found := Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+        for pid in map(int, found):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
 
 
 def _be_child(mutant: Mutant, root: Path, items: Sequence[pytest.Item], writing: int) -> None:
@@ -334,6 +347,8 @@ def main() -> int:
         data["seed"],
         frozenset(data["skipped"]),
     )
+    # Whatever outlives its parent becomes a child of this process, see `_end_orphans`.
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
     # What tests print goes elsewhere: stdout is the parent's.
     report = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -342,7 +357,9 @@ def main() -> int:
     plugins = ["no:xdist", "no:cacheprovider"]
     options = [option for plugin in plugins for option in ("-p", plugin)]
     arguments = ["-q", "-x", *options, "-o", "addopts=--import-mode=importlib", *job.tests]
-    return int(pytest.main(arguments, plugins=[Session(job, report)]))
+    code = int(pytest.main(arguments, plugins=[Session(job, report)]))
+    _end_orphans()
+    return code
 
 
 if __name__ == "__main__":
