@@ -19,6 +19,7 @@ from types import FrameType
 from services.idle import LOOKS, IdleWatch
 from services.listeners import RECEIVE_SIZE, Listener, arrived
 from services.protocol import Close, Compute, Limits, Send, StreamConversation, Wait
+from services.signals import stop_signals
 
 log = logging.getLogger("services")
 
@@ -150,7 +151,7 @@ def _linger(stream: socket.socket, seconds: float, set_timeouts: SetTimeouts, wa
 
 
 class StopSignal:
-    """SIGTERM and SIGINT as something that a selector can wait for, beside the listening sockets."""
+    """The stop signals as something that a selector can wait for, beside the listening sockets."""
 
     def __init__(self) -> None:
         self.is_set = False
@@ -160,7 +161,7 @@ class StopSignal:
         # A signal that comes between the check of is_set and the call that waits would go unnoticed until the next
         # client comes; the byte that Python writes here wakes the selector in any case.
         signal.set_wakeup_fd(self._sender.fileno(), warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in stop_signals():
             signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:

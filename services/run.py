@@ -1,8 +1,8 @@
 """The only way to start a model: `python -m services.run --model NAME --listen SERVICE=ADDRESS ...`.
 
-The first line on stdout is one JSON object: what really runs. The log goes to stderr. SIGTERM and SIGINT let what is
-in flight finish within the grace period: exit code 0, or 1 if something had to be cut off. What cannot be started is
-one line on stderr and exit code 2.
+The first line on stdout is one JSON object: what really runs. The log goes to stderr. A stop signal (SIGTERM, SIGINT,
+SIGHUP, SIGQUIT) lets what is in flight finish within the grace period: exit code 0, or 1 if something had to be cut
+off. What cannot be started is one line on stderr and exit code 2.
 """
 
 import services.before  # isort: skip  # first: one model replaces parts of the standard library
@@ -14,6 +14,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from typing import NoReturn
 import services.models
 from services.listeners import Listener, ListenError, open_listeners, parse_listens
 from services.protocol import LimitError, Limits
+from services.signals import hold_stop_signals, stop_signals
 
 _STARTED = time.monotonic()
 PYTHON = ".".join(map(str, sys.version_info[:3]))
@@ -115,13 +117,13 @@ def _info(name: str, model: ModuleType, limits: Limits) -> Callable[[], str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until SIGTERM or SIGINT; returns the exit code."""
+    """Serve until a stop signal; returns the exit code."""
     parser = _Parser(prog="python -m services.run", description=__doc__, allow_abbrev=False)
     parser.add_argument("--model", default=os.environ.get("LAB_MODEL"), help="default: $LAB_MODEL")
     parser.add_argument("--listen", action="append", default=[], metavar="SERVICE=ADDRESS", help="may be repeated")
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     # Until the model has its own handlers, being asked to stop is not an error.
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in stop_signals():
         signal.signal(number, lambda *_: sys.exit(0))
     try:
         options = parser.parse_args(arguments)
@@ -134,7 +136,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         model = load_model(options.model)
         with open_listeners(wanted, limits, _info(options.model, model, limits)) as listeners:
             print(json.dumps(describe(options.model, model, listeners, limits)), flush=True)
-            model.serve(listeners)
+            try:
+                model.serve(listeners)
+            finally:
+                hold_stop_signals()  # until the files of sockets are removed
     except (StartError, ListenError, LimitError) as error:
         print(f"services.run: {error}", file=sys.stderr)
         return 2
@@ -142,4 +147,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        code = main()
+    except SystemExit as exit_:
+        if threading.active_count() == 1:
+            raise
+        # A thread that computes cannot be stopped, only left behind.
+        logging.shutdown()
+        os._exit(exit_.code if isinstance(exit_.code, int) else 1)
+    sys.exit(code)

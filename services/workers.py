@@ -17,6 +17,7 @@ from typing import NoReturn
 from services.blocking import StopSignal
 from services.listeners import Listener, bind_twin
 from services.protocol import Transport
+from services.signals import stop_signals
 
 log = logging.getLogger("services")
 
@@ -26,7 +27,6 @@ _SHORT_LIFE = 1.0
 # A worker keeps the grace period by itself, and says what it had to cut off. Only one that cannot is killed.
 _MORE_GRACE = 1.0
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -58,7 +58,7 @@ class Workers:
         self._due = dict.fromkeys(range(count), 0.0)  # number -> when to start it
 
     def serve(self) -> bool:
-        """Keep them running until SIGTERM or SIGINT; returns whether all conversations ended by themselves."""
+        """Keep them running until a stop signal; returns whether all conversations ended by themselves."""
         parent = os.getpid()
         with self._resources:
             stop = StopSignal()
@@ -84,9 +84,10 @@ class Workers:
         ]
 
     def _start_due(self, stop: StopSignal, parent: int) -> None:
+        signals = (*stop_signals(), signal.SIGCHLD)
         for number in [number for number, due in self._due.items() if due <= time.monotonic()]:
             # A signal between the fork and the child's own handlers would be handled as if it were the parent's.
-            signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+            signal.pthread_sigmask(signal.SIG_BLOCK, signals)
             try:
                 pid = os.fork()
                 if not pid:
@@ -96,7 +97,7 @@ class Workers:
                 self._due[number] = time.monotonic() + _SHORT_LIFE
                 continue
             finally:
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
             self._pids[pid] = number
             self._started[number] = time.monotonic()
             del self._due[number]
@@ -105,13 +106,13 @@ class Workers:
         code = 1
         try:
             stop.close()
-            for each in (signal.SIGTERM, signal.SIGINT):
+            for each in stop_signals():
                 signal.signal(each, lambda *_: os._exit(0))  # until `work` has its own, nothing is in flight
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             # A parent that is killed takes its workers along, and with them the ports.
             _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() == parent:
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, (*stop_signals(), signal.SIGCHLD))
                 code = 0 if self._work(number, self._listeners[number]) else 1
         except SystemExit as exit_:
             code = exit_.code if isinstance(exit_.code, int) else 1

@@ -24,7 +24,7 @@ _SLOT = struct.Struct("@Q")
 
 
 def serve(listeners: list[Listener]) -> None:
-    """Serve until SIGTERM or SIGINT.
+    """Serve until a stop signal.
 
     Raises:
         SystemExit: with code 1, if conversations were still going when the grace period ended.

@@ -8,7 +8,6 @@ What runs out first: the one core that the loop has; long before that, where han
 
 import asyncio
 import logging
-import signal
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from typing import cast
 from services.idle import LOOKS, IdleWatch
 from services.listeners import RECEIVE_SIZE, Listener
 from services.protocol import SEND_SIZE, Close, Compute, Send, StreamConversation, Wait
+from services.signals import hold_stop_signals, stop_signals
 from services.transports import descriptor_of, end_reading
 
 log = logging.getLogger("services")
@@ -38,7 +38,7 @@ def event_loop() -> str:
 
 
 def serve(listeners: list[Listener]) -> None:
-    """Serve until SIGTERM or SIGINT.
+    """Serve until a stop signal.
 
     Raises:
         SystemExit: with code 1, if conversations were still going when the grace period ended.
@@ -83,7 +83,7 @@ class Server:
         """Serve until a signal; returns whether all conversations ended by themselves."""
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in stop_signals():
             loop.add_signal_handler(number, stop.set)
         servers = [await self._listen(listener) for listener in self._listeners if not listener.is_datagram]
         datagrams = [listener for listener in self._listeners if listener.is_datagram]
@@ -98,7 +98,9 @@ class Server:
             server.close()
         for listener in datagrams:
             loop.remove_reader(listener.socket)
-        return await self._drain()
+        is_clean = await self._drain()
+        hold_stop_signals()  # the loop is about to give up its handlers
+        return is_clean
 
     async def _listen(self, listener: Listener) -> asyncio.Server:
         async def serve_stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

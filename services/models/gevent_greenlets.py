@@ -10,7 +10,6 @@ What runs out first: the one core that the loop has.
 The conversation is, line by line, that of `socketserver_threading` and `thread_pool` (`services/blocking.py`).
 """
 
-import os
 import socket
 
 import gevent
@@ -28,7 +27,7 @@ def event_loop() -> str:
 
 
 def serve(listeners: list[Listener]) -> None:
-    """Serve until SIGTERM or SIGINT.
+    """Serve until a stop signal.
 
     Raises:
         SystemExit: with code 1, if a conversation was still going when the grace period ended.
@@ -52,7 +51,7 @@ def serve(listeners: list[Listener]) -> None:
         if not listener.is_datagram:
             listener.socket.close()
     if not conversations.drain(limits.grace):
-        os._exit(1)
+        raise SystemExit(1)
     pool.join()
     stop.close()
 

@@ -12,7 +12,7 @@ from services.listeners import Listener
 
 
 def serve(listeners: list[Listener]) -> None:
-    """Serve until SIGTERM or SIGINT.
+    """Serve until a stop signal.
 
     Raises:
         SystemExit: with code 1, if a conversation was still going when the grace period ended.

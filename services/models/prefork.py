@@ -24,7 +24,7 @@ from services.workers import Workers
 
 
 def serve(listeners: list[Listener]) -> None:
-    """Serve until SIGTERM or SIGINT.
+    """Serve until a stop signal.
 
     Raises:
         SystemExit: with code 1, if a conversation was still going when the grace period ended.

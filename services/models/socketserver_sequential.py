@@ -28,7 +28,7 @@ CLASSES: dict[Transport, type[TCPServer]] = {
 
 
 def serve(listeners: list[Listener]) -> None:
-    """Serve until SIGTERM or SIGINT.
+    """Serve until a stop signal.
 
     Raises:
         SystemExit: with code 1, if a conversation was still going when the grace period ended.

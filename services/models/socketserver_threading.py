@@ -11,7 +11,6 @@ What each server inherits: `ThreadingMixIn` stands before one of the library's f
 `process_request`, which starts a thread, and `server_close`, which joins them all (`block_on_close`).
 """
 
-import os
 from socketserver import BaseServer, TCPServer, ThreadingMixIn, UDPServer, UnixDatagramServer, UnixStreamServer
 from typing import Any
 
@@ -66,7 +65,7 @@ CLASSES: dict[Transport, type[TCPServer]] = {
 
 
 def serve(listeners: list[Listener]) -> None:
-    """Serve until SIGTERM or SIGINT.
+    """Serve until a stop signal.
 
     Raises:
         SystemExit: with code 1, if conversations were still going when the grace period ended.
@@ -85,7 +84,7 @@ def serve(listeners: list[Listener]) -> None:
         if not listener.is_datagram:
             server.socket.close()
     if not conversations.drain(limits.grace):
-        os._exit(1)  # a thread that computes cannot be stopped, only left behind
+        raise SystemExit(1)
     for _, server in servers:
         server.server_close()
     stop.close()

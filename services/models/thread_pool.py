@@ -28,7 +28,7 @@ Job = Callable[[], None]
 
 
 def serve(listeners: list[Listener]) -> None:
-    """Serve until SIGTERM or SIGINT.
+    """Serve until a stop signal.
 
     Raises:
         SystemExit: with code 1, if a conversation was still going when the grace period ended.
@@ -53,7 +53,7 @@ def serve(listeners: list[Listener]) -> None:
         if not listener.is_datagram:
             listener.socket.close()
     if not pool.conversations.drain(limits.grace):
-        os._exit(1)  # a thread that computes cannot be stopped, only left behind
+        raise SystemExit(1)
     pool.close()
     stop.close()
 

@@ -16,7 +16,7 @@ NEEDS_NO_GIL = True
 
 
 def serve(listeners: list[Listener]) -> None:
-    """Serve until SIGTERM or SIGINT.
+    """Serve until a stop signal.
 
     Raises:
         SystemExit: with code 1, if conversations were still going when the grace period ended.

@@ -21,12 +21,11 @@ import trio
 from services.idle import LOOKS, IdleWatch
 from services.listeners import RECEIVE_SIZE, Listener, arrived
 from services.protocol import Close, Compute, Send, StreamConversation, Wait
+from services.signals import hold_stop_signals, stop_signals
 
 log = logging.getLogger("services")
 
 LIBRARIES = ("trio",)
-
-_STOP = (signal.SIGTERM, signal.SIGINT)
 
 
 def event_loop() -> str:
@@ -35,14 +34,14 @@ def event_loop() -> str:
 
 
 def serve(listeners: list[Listener]) -> None:
-    """Serve until SIGTERM or SIGINT.
+    """Serve until a stop signal.
 
     Raises:
         SystemExit: with code 1, if conversations were still going when the grace period ended.
     """
     # Until `run` waits for them they wait for it: a handler of before that raises inside of trio's own start would be
     # taken for an error of trio.
-    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)
+    signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals())
     if not trio.run(Server(listeners).run):
         raise SystemExit(1)
 
@@ -70,8 +69,8 @@ class Server:
 
     async def run(self) -> bool:
         """Serve until a signal; returns whether all conversations ended by themselves."""
-        with trio.open_signal_receiver(*_STOP) as signals:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP)
+        with trio.open_signal_receiver(*stop_signals()) as signals:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, stop_signals())
             async with trio.open_nursery() as conversations:
                 async with trio.open_nursery() as accepting:
                     for listener in self._listeners:
@@ -83,6 +82,7 @@ class Server:
                         break
                 self._drain()
                 conversations.cancel_scope.deadline = trio.current_time() + self._limits.grace
+            hold_stop_signals()  # the receiver is about to give them back
         if conversations.cancel_scope.cancelled_caught:
             log.warning("the grace period of %g s is over: what was left is cut off", self._limits.grace)
             return False

@@ -25,6 +25,7 @@ from zope.interface import implementer
 from services.idle import LOOKS, IdleWatch
 from services.listeners import Listener, arrived
 from services.protocol import Close, Compute, Conversation, Send, Wait
+from services.signals import stop_signals
 
 log = logging.getLogger("services")
 
@@ -46,7 +47,7 @@ def event_loop() -> str:
 
 
 def serve(listeners: list[Listener]) -> None:
-    """Serve until SIGTERM or SIGINT.
+    """Serve until a stop signal.
 
     Raises:
         SystemExit: with code 1, if conversations were still going when the grace period ended.
@@ -55,7 +56,7 @@ def serve(listeners: list[Listener]) -> None:
     server = Server(listeners)
     # Not the reactor's own handlers: it sets them while it starts, and what a handler from before raises meanwhile is
     # logged and forgotten. callFromThread keeps the call until the reactor turns, and wakes it.
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in stop_signals():
         signal.signal(number, lambda *_: reactor.callFromThread(server.stop))
     reactor.callWhenRunning(server.start)
     reactor.addSystemEventTrigger("before", "shutdown", server.drain)

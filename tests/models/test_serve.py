@@ -101,7 +101,7 @@ def test_the_grace_period_ends(start, unit: float) -> None:
         link.send(b"SLEEP 60000\r\n")
         time.sleep(unit)
         server.terminate()
-        assert server.process.wait(10) == 1
+        assert server.wait_end() == 1
         assert "grace period" in server.log.read_text()
 
 

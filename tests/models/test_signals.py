@@ -1,0 +1,99 @@
+"""Signals, in every model: which of them stop a server gracefully, and that none comes at a bad moment."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+
+import psutil
+import pytest
+
+from lab.client import Link
+
+SLEEP = b"SLEEP 400\r\nECHO last\r\n"
+ANSWER = b"+OK\r\n$4\r\nlast\r\n"
+
+
+def wait_until_asleep(link: Link) -> None:
+    """The server has the request in hand: it came together with one that is answered."""
+    link.send(b"PING\r\n" + SLEEP)
+    assert link.receive() == b"+PONG\r\n"
+
+
+def rest(link: Link) -> bytes:
+    return b"".join(iter(link.receive, b""))
+
+
+@pytest.mark.parametrize(
+    ("number", "to_all"),
+    [(signal.SIGHUP, False), (signal.SIGHUP, True), (signal.SIGQUIT, True)],
+    ids=["SIGHUP", "SIGHUP-group", "SIGQUIT-group"],
+)
+def test_signal_of_a_terminal_stops_gracefully(start, number: signal.Signals, to_all: bool) -> None:
+    """Also when all processes get it at once, as from a terminal."""
+    with start() as server, server.connect() as link:
+        wait_until_asleep(link)
+        os.killpg(server.process.pid, number) if to_all else server.process.send_signal(number)
+        assert rest(link) == ANSWER
+        assert server.wait_end() == 0
+
+
+def test_second_signal_changes_nothing(start) -> None:
+    """At no moment until the process has ended: not in the drain, and not when a library has put its handlers back."""
+    with start() as server, server.connect() as link:
+        wait_until_asleep(link)
+        server.terminate()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+            server.process.send_signal(number)
+        assert rest(link) == ANSWER
+        while server.process.poll() is None:
+            server.process.send_signal(signal.SIGTERM)
+            time.sleep(0.0005)
+        assert server.wait_end() == 0
+
+
+@pytest.fixture
+def nohup() -> Iterator[None]:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("nohup")
+def test_sighup_that_is_ignored_stays_ignored(start) -> None:
+    with start() as server, server.connect() as link:
+        link.send(b"PING\r\n")
+        assert link.receive() == b"+PONG\r\n"
+        os.killpg(server.process.pid, signal.SIGHUP)
+        link.send(b"PING\r\n")
+        assert link.receive() == b"+PONG\r\n"
+        server.terminate()
+        assert rest(link) == b""
+        assert server.wait_end() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=["SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("model", ["prefork", "asyncio_prefork"])
+def test_stopped_worker_finishes_and_is_replaced(start, number: signal.Signals) -> None:
+    with start(LAB_WORKERS="2") as server, server.connect() as link:
+        link.send(b"INFO\r\n")
+        info = link.receive().decode()
+        worker = int(info.partition("process_id:")[2].split()[0])
+        wait_until_asleep(link)
+        os.kill(worker, number)
+        assert rest(link) == ANSWER
+
+        def is_replaced() -> bool:
+            with suppress(psutil.NoSuchProcess):
+                workers = [each.pid for each in server.family()[1:]]
+                return len(workers) == 2 and worker not in workers
+            return False
+
+        deadline = time.monotonic() + 20
+        while not is_replaced():
+            assert time.monotonic() < deadline, "the worker is not replaced"
+            time.sleep(0.01)
+        assert server.process.poll() is None
+        server.terminate()
+        assert server.wait_end() == 0
