@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
-from lab.errors import WrongAnswerError
+from lab.errors import LabError, WrongAnswerError
 
 _T = TypeVar("_T")
 
@@ -23,17 +23,30 @@ _DIRECTORY = Path(__file__).resolve().parent.parent / ".lab" / "tls"
 
 
 def ca_file() -> str | None:
-    """The CA to trust: what LAB_TLS_CA names, else the lab's own; None for the system's, if there is none."""
+    """The CA to trust: what LAB_TLS_CA names, else the lab's own; None for the system's, if there is none.
+
+    Raises:
+        LabError: what LAB_TLS_CA names is not there.
+    """
     return _file("LAB_TLS_CA", "ca.pem")
 
 
 def certificate_file() -> str | None:
-    """The certificate and key to show: what LAB_TLS_CLIENT_CERT names, else the lab's own; None if there is none."""
+    """The certificate and key to show: what LAB_TLS_CLIENT_CERT names, else the lab's own; None if there is none.
+
+    Raises:
+        LabError: what LAB_TLS_CLIENT_CERT names is not there.
+    """
     return _file("LAB_TLS_CLIENT_CERT", "client.pem")
 
 
 def _file(variable: str, name: str) -> str | None:
-    path = os.environ.get(variable) or str(_DIRECTORY / name)
+    if path := os.environ.get(variable):
+        if not Path(path).exists():
+            # To trust the system's CAs instead, or to show no certificate, is not what was asked for.
+            raise LabError(f"{variable}={path!r}: there is no such file")
+        return path
+    path = str(_DIRECTORY / name)
     return path if Path(path).exists() else None
 
 
@@ -41,6 +54,12 @@ def _file(variable: str, name: str) -> str | None:
 def client_context() -> ssl.SSLContext:
     """Trusts `ca_file`, and shows `certificate_file` to a server that asks for one."""
     context = ssl.create_default_context(cafile=ca_file())
+    # What docs/protocol.md promises is set here, as in services/tls.py: builds of Python differ in their defaults.
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.maximum_version = ssl.TLSVersion.TLSv1_3
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    context.check_hostname = True
+    context.verify_mode = ssl.CERT_REQUIRED
     if certificate := certificate_file():
         context.load_cert_chain(certificate)
     return context

@@ -18,6 +18,16 @@ log = logging.getLogger("services")
 # A record holds at most 16 KiB of data, RFC 8446, section 5.1.
 _RECORD_SIZE = 16 * 1024
 
+# What a record's first byte may be, RFC 8446, section 5.1: change_cipher_spec to heartbeat. OpenSSL answers those that
+# come out of turn.
+_RECORD_TYPES = frozenset(range(20, 25))
+# A fatal unexpected_message, in a record of the version that any client of TLS reads.
+_NOT_TLS = b"\x15\x03\x01\x00\x02\x02\x0a"
+
+# With forward secrecy and authenticated, as TLS 1.3 has no others. The lab's key is of the elliptic kind, and a server
+# of one's own may have one of RSA.
+CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+
 Secure = Callable[[Connection, str], "SecureConnection"]
 
 
@@ -31,9 +41,7 @@ def open_layer(environ: Mapping[str, str]) -> Secure:
     Raises:
         ListenError: names the variable, and what is wrong with it.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    # A ticket is 250 bytes and some microseconds for each new connection, and no client of the lab ever resumes.
-    context.num_tickets = 0
+    context = server_context()
     certificate = environ.get("LAB_TLS_CERT")
     if not certificate:
         raise ListenError("tls:// needs LAB_TLS_CERT, a PEM file with a key and its certificates")
@@ -42,6 +50,19 @@ def open_layer(environ: Mapping[str, str]) -> Secure:
         context.verify_mode = ssl.CERT_REQUIRED
         _load("LAB_TLS_CLIENT_CA", client_ca, context.load_verify_locations)
     return lambda connection, peer: SecureConnection(connection, context, peer)
+
+
+def server_context() -> ssl.SSLContext:
+    """A context with all that docs/protocol.md promises: builds of Python and of OpenSSL have defaults of their own."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.maximum_version = ssl.TLSVersion.TLSv1_3
+    context.set_ciphers(CIPHERS)
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    # Of TLS 1.3: a ticket is 250 bytes and some microseconds for each new connection, and no client of the lab resumes.
+    # TLS 1.2 keeps its tickets: without them OpenSSL would keep up to 20,480 sessions in memory.
+    context.num_tickets = 0
+    return context
 
 
 def _load(variable: str, path: str, load: Callable[[str], None]) -> None:
@@ -62,7 +83,17 @@ class SecureConnection:
         peer: the other end, for the log.
     """
 
-    __slots__ = ("_connection", "_has_ended", "_incoming", "_is_draining", "_is_open", "_outgoing", "_peer", "_tls")
+    __slots__ = (
+        "_connection",
+        "_has_begun",
+        "_has_ended",
+        "_incoming",
+        "_is_draining",
+        "_is_open",
+        "_outgoing",
+        "_peer",
+        "_tls",
+    )
 
     def __init__(self, connection: Connection, context: ssl.SSLContext, peer: str) -> None:
         self._connection = connection
@@ -70,12 +101,20 @@ class SecureConnection:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._has_begun = False  # something has come
         self._is_open = False  # the handshake is done
         self._is_draining = False
         self._has_ended = False
 
     def receive_data(self, data: bytes) -> None:
         """As `Connection.receive_data`."""
+        if not self._has_begun:
+            self._has_begun = True
+            if data[0] not in _RECORD_TYPES:
+                # OpenSSL would wait for a whole header, which a client that speaks in short lines never sends, and has
+                # no alert for a request of HTTP.
+                self._outgoing.write(_NOT_TLS)
+                self._fail(f"it does not speak TLS, but began with {data[:8]!r}")
         if not self._has_ended:
             self._incoming.write(data)
 
@@ -127,12 +166,16 @@ class SecureConnection:
         except ssl.SSLWantReadError:
             pass  # from the handshake, or from _read
         except ssl.SSLError as error:
-            self._has_ended = True
-            if not self._is_open and not self._is_draining:
-                log.info("TLS handshake with %s failed: %s", self._peer or "a client", error.reason or error)
-            elif self._is_open:
-                log.debug("TLS with %s failed: %s", self._peer, error.reason or error)
+            self._fail(error.reason or str(error))
         return None
+
+    def _fail(self, reason: str) -> None:
+        self._has_ended = True
+        self._incoming.read()  # what has come behind it is of no use
+        if self._is_open:
+            log.debug("TLS with %s failed: %s", self._peer, reason)
+        elif not self._is_draining:
+            log.info("TLS handshake with %s failed: %s", self._peer or "a client", reason)
 
     def _read(self) -> None:
         try:
@@ -156,3 +199,4 @@ class SecureConnection:
             pass
         except ssl.SSLError as error:  # the peer went on sending, or broke off
             log.debug("TLS with %s ended without order: %s", self._peer, error.reason or error)
+        self._incoming.read()  # what has come behind the end is of no use

@@ -147,13 +147,14 @@ def test_a_failed_handshake_is_one_line_in_the_log(start) -> None:
         assert ping(server, "tls") == b"+PONG\r\n"
         before = len(server.log.read_text().splitlines())
         with socket.create_connection((where.host, where.port), timeout=10) as link:
-            link.sendall(b"GET / HTTP/1.1\r\n\r\n")
-            while link.recv(100):
-                pass
+            link.sendall(b"hi\n")  # fewer bytes than the header of a record: it is not waited for
+            said = b"".join(iter(lambda: link.recv(100), b""))
+            assert said == bytes([21, 3, 1, 0, 2, 2, 10])  # an alert, fatal: unexpected_message
         assert ping(server, "tls") == b"+PONG\r\n"
         lines = server.log.read_text().splitlines()[before:]
         assert len(lines) == 1
         assert "TLS handshake with 127.0.0.1:" in lines[0]
+        assert lines[0].endswith(r"failed: it does not speak TLS, but began with b'hi\n'")
         server.terminate()
         assert server.wait_end() == 0
 

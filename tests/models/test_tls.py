@@ -1,5 +1,6 @@
 """The TLS layer by itself: no socket, bytes in and bytes out."""
 
+import logging
 import ssl
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from lab.authority import found, issue
 from services.listeners import ListenError
 from services.protocol import Close, Connection, Send
-from services.tls import SecureConnection, open_layer
+from services.tls import SecureConnection, open_layer, server_context
 
 NEVER = 4102444800.0  # 2100
 
@@ -158,3 +159,77 @@ def test_certificates_that_are_of_no_use_are_named(
     monkeypatch.chdir(certificates)
     with pytest.raises(ListenError, match=named):
         open_layer(environ)
+
+
+def test_server_states_what_is_promised() -> None:
+    """Builds of Python and of OpenSSL have defaults of their own; see docs/protocol.md."""
+    context = server_context()
+    assert (context.minimum_version, context.maximum_version) == (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
+    assert context.options & ssl.OP_NO_RENEGOTIATION
+    assert context.options & ssl.OP_NO_COMPRESSION
+    assert context.num_tickets == 0
+    old = {cipher["name"] for cipher in context.get_ciphers() if cipher["protocol"] != "TLSv1.3"}
+    assert old == {
+        f"ECDHE-{key}-{cipher}"
+        for key in ("ECDSA", "RSA")
+        for cipher in ("AES128-GCM-SHA256", "AES256-GCM-SHA384", "CHACHA20-POLY1305")
+    }
+
+
+def end_of(server: SecureConnection) -> tuple[bytes, bool]:
+    """What is sent before the end, and whether it comes."""
+    said = b""
+    while isinstance(event := server.next_event(), Send):
+        said += event.data
+    return said, isinstance(event, Close)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"G", b"hi\n", b"PING\r\n", b"*1\r\n$4\r\nPING\r\n", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\0", b"\xff\xfb\x01"],
+    ids=["byte", "short-line", "line", "resp", "http", "zero", "telnet"],
+)
+def test_plain_text_is_refused_at_its_first_byte(
+    server: SecureConnection, data: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """OpenSSL waits for five bytes, and has no alert for most of these."""
+    caplog.set_level(logging.INFO)
+    server.receive_data(data)
+    # RFC 8446, section 6: alert (21), version 3.1, 2 bytes: fatal (2), unexpected_message (10).
+    assert end_of(server) == (bytes([21, 3, 1, 0, 2, 2, 10]), True)
+    assert caplog.messages == [
+        f"TLS handshake with somebody failed: it does not speak TLS, but began with {data[:8]!r}"
+    ]
+
+
+def test_record_out_of_turn_is_refused_by_tls_itself(server: SecureConnection) -> None:
+    server.receive_data(b"\x17\x03\x03\x00\x05hello")
+    said, has_ended = end_of(server)
+    assert (said[:1], said[5:], has_ended) == (b"\x15", b"\x02\x0a", True)
+
+
+def held(server: SecureConnection) -> int:
+    return server._incoming.pending + server._outgoing.pending
+
+
+@pytest.mark.parametrize("how", ["noise", "broken-record", "half-close"])
+def test_nothing_is_kept_after_the_end(certificates: Path, server: SecureConnection, how: str) -> None:
+    """Ten megabytes behind the end, and what came together with it, cost no memory."""
+    junk = bytes(1_000_000)
+    if how == "noise":
+        server.receive_data(b"noise" + junk)
+    else:
+        client = Client(certificates)
+        client.shake(server)
+        if how == "broken-record":
+            server.receive_data(b"\x17\x03\x03\x00\x20" + bytes(32) + junk)
+        else:
+            with pytest.raises(ssl.SSLWantReadError):
+                client.tls.unwrap()
+            server.receive_data(client.outgoing.read() + junk)
+    assert end_of(server)[1]
+    assert held(server) == 0
+    for _ in range(10):
+        server.receive_data(junk)
+        assert isinstance(server.next_event(), Close)
+    assert held(server) == 0

@@ -1,0 +1,139 @@
+"""The lab's clients over TLS: whom they trust, and what they offer."""
+
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from lab.authority import found, issue
+from lab.client import Link, call
+from lab.errors import LabError, WrongAnswerError
+from lab.secure import ca_file, certificate_file, client_context
+from loadtests.tls import TlsPipe
+from services.protocol import Address
+
+NEVER = 4102444800.0  # 2100
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Servers with a good certificate, one of another CA, and one for another name."""
+    directory = tmp_path_factory.mktemp("secure")
+    ca, key = found(NEVER)
+    foreign, foreign_key = found(NEVER)
+    (directory / "ca.pem").write_bytes(ca)
+    (directory / "good.pem").write_bytes(issue(ca, key, ["127.0.0.1"], NEVER)[0])
+    (directory / "client.pem").write_bytes(issue(ca, key, ["127.0.0.1"], NEVER)[1])
+    (directory / "foreign.pem").write_bytes(issue(foreign, foreign_key, ["127.0.0.1"], NEVER)[0])
+    (directory / "name.pem").write_bytes(issue(ca, key, ["127.0.0.2", "localhost"], NEVER)[0])
+    return directory
+
+
+@pytest.fixture(autouse=True)
+def trust(certificates: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("LAB_TLS_CA", str(certificates / "ca.pem"))
+    monkeypatch.delenv("LAB_TLS_CLIENT_CERT", raising=False)
+    client_context.cache_clear()
+    yield
+    client_context.cache_clear()
+
+
+@pytest.fixture
+def serve(certificates: Path) -> Iterator[Callable[[str], Address]]:
+    """Start a server with this certificate; it answers PONG to one client."""
+    threads = []
+
+    def serve(name: str) -> Address:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificates / f"{name}.pem")
+        listener = socket.create_server(("127.0.0.1", 0))
+
+        def answer() -> None:
+            with listener, suppress(OSError):  # the client breaks the handshake off
+                listener.settimeout(20)
+                link, _ = listener.accept()
+                link.settimeout(20)
+                with context.wrap_socket(link, server_side=True) as tls:
+                    if tls.recv(100):
+                        tls.sendall(b"+PONG\r\n")
+                    while tls.recv(100):
+                        pass
+
+        threads.append(threading.Thread(target=answer))
+        threads[-1].start()
+        return Address.parse(f"tls://127.0.0.1:{listener.getsockname()[1]}")
+
+    yield serve
+    for thread in threads:
+        thread.join()
+
+
+def ask_by_link(where: Address) -> bytes:
+    with Link(where, timeout=20) as link:
+        link.send(b"PING\r\n")
+        return link.receive()
+
+
+def ask_by_pipe(where: Address) -> bytes:
+    """The load generator's."""
+    with socket.create_connection((where.host, where.port or 0), timeout=20) as raw:
+        pipe = TlsPipe(raw, client_context(), where.host)
+        while not pipe.handshake():
+            raw.sendall(pipe.unsent())
+            pipe.feed()
+        raw.sendall(pipe.unsent() + pipe.seal(b"PING\r\n"))
+        while True:
+            try:
+                return pipe.recv(100)
+            except BlockingIOError:  # no more than a ticket has come
+                continue
+
+
+@pytest.mark.parametrize("ask", [ask_by_link, ask_by_pipe], ids=["link", "generator"])
+def test_client_trusts_the_labs_ca(serve: Callable[[str], Address], ask: Callable[[Address], bytes]) -> None:
+    assert ask(serve("good")) == b"+PONG\r\n"
+
+
+@pytest.mark.parametrize("certificate", ["foreign", "name"])
+@pytest.mark.parametrize("ask", [ask_by_link, ask_by_pipe], ids=["link", "generator"])
+def test_client_refuses_foreign_ca_and_wrong_name(
+    serve: Callable[[str], Address], ask: Callable[[Address], bytes], certificate: str
+) -> None:
+    with pytest.raises((WrongAnswerError, ssl.SSLCertVerificationError), match="CERTIFICATE_VERIFY_FAILED"):
+        ask(serve(certificate))
+
+
+@pytest.mark.parametrize("certificate", ["foreign", "name"])
+def test_call_refuses_foreign_ca_and_wrong_name(serve: Callable[[str], Address], certificate: str) -> None:
+    """What the readiness probe and `lab call` ask with."""
+    with pytest.raises(WrongAnswerError, match="CERTIFICATE_VERIFY_FAILED"):
+        call("command", serve(certificate), ["PING"], timeout=20)
+
+
+def test_client_states_what_it_offers() -> None:
+    context = client_context()
+    assert (context.minimum_version, context.maximum_version) == (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
+    assert context.verify_mode is ssl.CERT_REQUIRED
+    assert context.check_hostname
+    assert context.options & ssl.OP_NO_RENEGOTIATION
+    assert context.options & ssl.OP_NO_COMPRESSION
+
+
+@pytest.mark.parametrize(
+    ("variable", "look"),
+    [("LAB_TLS_CA", ca_file), ("LAB_TLS_CLIENT_CERT", certificate_file)],
+    ids=["ca", "certificate"],
+)
+def test_file_that_is_named_and_missing_is_an_error(
+    variable: str, look: Callable[[], str | None], certificates: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the system's CAs, and not a client that shows nothing."""
+    monkeypatch.setenv(variable, "/no/such.pem")
+    with pytest.raises(LabError, match=f"{variable}='/no/such.pem': there is no such file"):
+        look()
+    monkeypatch.setenv(variable, str(certificates / "client.pem"))
+    assert look() == str(certificates / "client.pem")
