@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
 
-
 _HOST_AND_PORT = re.compile(r"(?:\[([^\s\[\]/?#@]*:[^\s\[\]/?#@]*)\]|([^\s\[\]/?#@:]+))(?::([^\s\[\]/?#@:]*))?")
 _PORT = re.compile(r"[0-9]{1,5}")
 
