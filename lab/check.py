@@ -5,7 +5,6 @@ the plugin `lab.check_plugin` prints a line for each.
 """
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -117,7 +116,7 @@ def check_models(backend: Backend, models: Sequence[str], *, progress: bool) -> 
     )
 
 
-def check_foreign(targets: Iterable[str], *, rfc_only: bool = False, progress: bool) -> Report:
+def check_foreign(targets: Iterable[str], *, rfc_only: bool, progress: bool) -> Report:
     """Check a server that is not ours.
 
     Args:
@@ -143,7 +142,7 @@ def check_foreign(targets: Iterable[str], *, rfc_only: bool = False, progress: b
         print("lab: checking ...", file=sys.stderr, flush=True)
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", SUITE, *PLUGIN, *arguments]
     done = subprocess.run(  # noqa: S603 - our own suite
-        command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, errors="replace", check=False
+        command, cwd=ROOT, capture_output=True, text=True, errors="replace", check=False
     )
     return read_report(done, ["target"])
 

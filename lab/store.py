@@ -171,13 +171,7 @@ class Run:
 
     def keep_log(self, server: str, text: str) -> None:
         """Keep what a server has written; of a run that is resumed, each part under a name of its own."""
-        folder = self.folder / _LOGS
-        with _told(self.folder):
-            folder.mkdir(exist_ok=True)
-            number = 1
-            while (path := folder / (f"{server}.log" if number == 1 else f"{server}.{number}.log")).exists():
-                number += 1
-        _create(path, text)
+        write_new(self.folder / _LOGS, server, {".log": text})
 
     def finish(self, facts: Mapping[str, Any]) -> None:
         """Say that there is nothing left to measure."""
@@ -213,18 +207,19 @@ def point(link: Path, target: str) -> None:
     """Set a symlink in one step, so that nobody who looks finds it missing."""
     part = link.with_name(f".{link.name}.{os.getpid()}")
     part.unlink(missing_ok=True)
-    part.symlink_to(target, target_is_directory=True)
+    part.symlink_to(target)
     part.replace(link)
 
 
 def make_folder(parent: Path, name: str) -> Path:
     """A folder that did not exist before: two runs may begin in the same second."""
     parent.mkdir(parents=True, exist_ok=True)
-    for folder in _number(parent, name):
+    folders = _number(parent, name)
+    while True:
         with contextlib.suppress(FileExistsError):
+            folder = next(folders)
             folder.mkdir()
             return folder
-    raise AssertionError  # numbers do not end
 
 
 def check_writable(folder: Path) -> None:
@@ -253,25 +248,22 @@ def write_new(folder: Path, stem: str, texts: Mapping[str, str]) -> Path:
     """
     with _told(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        for path in _number(folder, stem):
-            paths = {path.with_name(path.name + ending): text for ending, text in texts.items()}
-            if any(os.path.lexists(each) for each in paths):
-                continue
+        stems = _number(folder, stem)
+        while True:
+            path = next(stems)
             made: list[Path] = []
             try:
-                for each, text in paths.items():
-                    # "x": somebody else may write there at the same time.
-                    with each.open("x", encoding="utf-8") as file:
-                        made.append(each)
+                for ending, text in texts.items():
+                    # "x": it must not be there yet, not even since a moment ago.
+                    with path.with_name(path.name + ending).open("x", encoding="utf-8") as file:
+                        made.append(Path(file.name))
                         file.write(text)
+                return path
             except BaseException as error:
                 for each in made:
-                    each.unlink(missing_ok=True)
-                if isinstance(error, FileExistsError):
-                    continue
-                raise
-            return path
-    raise AssertionError  # numbers do not end
+                    each.unlink()
+                if not isinstance(error, FileExistsError):
+                    raise
 
 
 @contextlib.contextmanager
@@ -312,7 +304,7 @@ def _told(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        why = "the disk is full; what was measured until now is kept" if full else os.strerror(error.errno or 0)
+        why = "the disk is full; what was measured until now is kept" if full else error.strerror
         raise StoreError(f"{folder}: cannot be written: {why}") from None
 
 

@@ -62,58 +62,14 @@ class Metric:
     needs_datagrams: bool = False
 
 
-def _time(read: _Read) -> Metric:
-    return Metric(read, TIMES, "5ms", sys.float_info.min, "every exchange takes more time than none")
-
-
-def _share(read: _Read, example: str = "0.1%", why: str = "a share is at most 100%") -> Metric:
-    return Metric(read, _SHARES, example, highest=1.0, why_not_higher=why)
-
-
-def _count(read: Callable[[Measurement], int], share: _Read) -> Metric:
-    """A count, which is known where its share is: of no exchange at all nothing is known."""
-    return Metric(lambda found: None if share(found) is None else read(found), _COUNTS, "10", is_count=True)
-
-
-def _open(metric: Metric) -> Metric:
-    return replace(metric, needs_open_loop=True)
-
-
-def _datagrams(metric: Metric) -> Metric:
-    return replace(metric, needs_datagrams=True)
-
-
-def _late(found: Measurement) -> float | None:
-    return found.ratio(found.late)
-
-
-def _dropped(found: Measurement) -> float | None:
-    return found.ratio(found.dropped)
-
-
-def _failures(found: Measurement) -> float | None:
-    return found.failure_ratio
-
-
-def _lost(found: Measurement) -> float | None:
-    return found.loss_ratio
-
-
-# By name and, for what is either a count or a share, by the unit of a share.
-_METRICS: dict[tuple[str, str], Metric] = {
-    ("max", ""): _time(lambda found: found.max_us),
-    ("failures", ""): _count(lambda found: found.failed, _failures),
-    ("failures", "%"): _share(_failures),
-    ("late", ""): _open(_count(lambda found: found.late, _late)),
-    ("late", "%"): _open(_share(_late)),
-    ("dropped", ""): _open(_count(lambda found: found.dropped, _dropped)),
-    ("dropped", "%"): _open(_share(_dropped)),
-    ("lost", ""): _datagrams(_count(lambda found: found.lost, _lost)),
-    ("lost", "%"): _datagrams(_share(_lost)),
-    ("rate", ""): Metric(lambda found: found.rate, _RATES, "10k"),
-    ("rate", "%"): _open(_share(lambda found: found.rate_ratio, "99%", "no more can be answered than was asked")),
+# What is either a count or a share: how each is read.
+_COUNTED: dict[str, tuple[Callable[[Measurement], int], _Read]] = {
+    "failures": (lambda found: found.failed, lambda found: found.failure_ratio),
+    "late": (lambda found: found.late, lambda found: found.ratio(found.late)),
+    "dropped": (lambda found: found.dropped, lambda found: found.ratio(found.dropped)),
+    "lost": (lambda found: found.lost, lambda found: found.loss_ratio),
 }
-_KNOWN = ("p50 or any other percentile", "service.p50", *dict.fromkeys(name for name, _ in _METRICS))
+_KNOWN = ("p50 or any other percentile", "service.p50", "max", "rate", *_COUNTED)
 _PERCENTILE = re.compile(r"(service\.)?p([0-9]+(?:\.[0-9]+)?)")
 _EXPRESSION = re.compile(r"\s*([a-z0-9.]+)\s*(>=|<=|>|<)\s*([0-9]+(?:\.[0-9]+)?)\s*([^\s0-9.]*)\s*")
 
@@ -155,7 +111,7 @@ class Threshold:
             raise LabError(f"{option} {text!r}: {name!r} is not measured; known: {', '.join(_KNOWN)}")
         if unit not in metric.units:
             units = [each or "no unit" for each in metric.units if each != "μs"]
-            units += ["%"] if (name, "%") in _METRICS else []
+            units += ["%"] if name == "rate" or name in _COUNTED else []
             raise LabError(
                 f"{option} {text!r}: {name} takes {', '.join(units)}, as in '{name} {comparison} {metric.example}'"
             )
@@ -193,7 +149,7 @@ class Threshold:
             return "needs an open loop"
         if self.metric.needs_datagrams and not datagrams:
             return "needs datagrams: over a stream nothing is lost, it fails"
-        if self.metric is _METRICS["rate", ""]:
+        if self.metric.units is _RATES:
             return self.find_constant(min(rate, _UNLIMITED), f"no more than {rate:g} requests/s are asked for")
         # In an open loop a time counts from when a request was due, and it may wait for its connection.
         if self.metric.units is TIMES and (not open_loop or self.name == "max" or self.name.startswith("service.")):
@@ -230,7 +186,31 @@ def _find_metric(name: str, unit: str) -> Metric | None:
         if match[1]:
             return _time(lambda found: percentile(found.service or found.histogram, share))
         return _time(lambda found: found.percentile(share))
-    return _METRICS.get((name, unit)) or _METRICS.get((name, ""))
+    if name == "max":
+        return _time(lambda found: found.max_us)
+    if name == "rate" and unit == "%":
+        of_asked = _share(lambda found: found.rate_ratio, "99%", "no more can be answered than was asked")
+        return replace(of_asked, needs_open_loop=True)
+    if name == "rate":
+        return Metric(lambda found: found.rate, _RATES, "10k")
+    if name not in _COUNTED:
+        return None
+    count, ratio = _COUNTED[name]
+    metric = _share(ratio) if unit == "%" else _count(count, ratio)
+    return replace(metric, needs_open_loop=name in ("late", "dropped"), needs_datagrams=name == "lost")
+
+
+def _time(read: _Read) -> Metric:
+    return Metric(read, TIMES, "5ms", sys.float_info.min, "every exchange takes more time than none")
+
+
+def _share(read: _Read, example: str = "0.1%", why: str = "a share is at most 100%") -> Metric:
+    return Metric(read, _SHARES, example, highest=1.0, why_not_higher=why)
+
+
+def _count(read: Callable[[Measurement], int], share: _Read) -> Metric:
+    """A count, which is known where its share is: of no exchange at all nothing is known."""
+    return Metric(lambda found: None if share(found) is None else read(found), _COUNTS, "10", is_count=True)
 
 
 def _read_share(text: str) -> float:

@@ -37,7 +37,8 @@ def test_nothing_is_overwritten(run: Run) -> None:
     assert run.steps() == {"a": {"first": 1}}
     run.keep_log("plain", "one\n")
     run.keep_log("plain", "two\n")
-    assert sorted(path.read_text() for path in (run.folder / "logs").iterdir()) == ["one\n", "two\n"]
+    run.keep_log("other", "three\n")
+    assert read_all(run.folder / "logs") == {"other.log": "three\n", "plain-2.log": "two\n", "plain.log": "one\n"}
 
 
 def test_two_runs_of_one_second_are_two(tmp_path: Path) -> None:
@@ -50,8 +51,10 @@ def test_two_runs_of_one_second_are_two(tmp_path: Path) -> None:
 
 def test_a_run_is_finished_when_it_says_so(run: Run) -> None:
     assert not run.is_finished
+    assert run.end == {}
     run.finish({"steps": 3})
     assert Run.open(run.folder).is_finished
+    assert run.end == {"steps": 3}
 
 
 def test_a_report_may_be_made_anew(run: Run) -> None:
@@ -71,7 +74,8 @@ def test_another_schema_is_said_with_the_commit_that_can_read_it(run: Run, schem
 def test_what_is_no_run_is_said(run: Run, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"no run of `lab bench`: it has no run\.json"):
         Run.open(tmp_path)
-    with pytest.raises(StoreError, match=rf"no run 'other' .* there are {run.started}"):
+    (run.folder.parent / "notes").touch()
+    with pytest.raises(StoreError, match=rf"no run 'other' .*: there are {run.started}$"):  # and not `latest`
         Run.find("other", "bench", root=tmp_path)
     with pytest.raises(StoreError, match="nothing has been measured yet"):
         Run.find(None, "elsewhere", root=tmp_path)
@@ -85,6 +89,20 @@ def test_a_damaged_file_is_named(run: Run) -> None:
         run.steps()
 
 
+def test_file_that_holds_something_else_is_named(run: Run) -> None:
+    run.keep("a", {})
+    (run.folder / run.path_of("a")).write_text("[]")
+    with pytest.raises(StoreError, match=r"steps/a\.json: not what `lab bench` writes"):
+        run.read("a")
+
+
+def test_link_that_a_killed_process_of_this_number_has_left_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "bench").mkdir()
+    (tmp_path / "bench" / f".latest.{os.getpid()}").symlink_to("nowhere")
+    run = Run.create("bench", {}, root=tmp_path)
+    assert (tmp_path / "bench" / "latest").resolve() == run.folder
+
+
 def test_what_was_being_written_when_the_lab_was_killed_is_no_step(run: Run) -> None:
     run.keep("ping/a", {})
     (run.folder / "steps" / "ping" / ".b.json.part").write_text('{"half')
@@ -92,12 +110,16 @@ def test_what_was_being_written_when_the_lab_was_killed_is_no_step(run: Run) -> 
     assert not run.has("ping/b")
 
 
-def test_a_full_disk_leaves_no_half_file_and_keeps_the_rest(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_made", [True, False], ids=["half a file", "no file"])
+def test_a_full_disk_leaves_no_half_file_and_keeps_the_rest(
+    run: Run, monkeypatch: pytest.MonkeyPatch, is_made: bool
+) -> None:
     run.keep("a", {"rate": 1})
     write = Path.write_text
 
     def fill(self: Path, text: str, **options: str) -> int:
-        write(self, text[:1], **options)
+        if is_made:
+            write(self, text[:1], **options)
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", fill)
@@ -153,12 +175,8 @@ def test_files_that_belong_together_have_one_number(tmp_path: Path) -> None:
     assert not (tmp_path / "x.json").exists()
 
 
-def test_file_that_another_process_has_just_made_is_not_overwritten(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_last_of_the_files_being_taken_leaves_nothing_of_the_first(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("theirs")
-    look = os.path.lexists
-    monkeypatch.setattr(os.path, "lexists", lambda path: look(path) and Path(path).name != "x.json")
     assert write_new(tmp_path, "x", {"-a": "ours", ".json": "ours"}) == tmp_path / "x-2"
     assert read_all(tmp_path) == {"x.json": "theirs", "x-2-a": "ours", "x-2.json": "ours"}
 
@@ -170,12 +188,12 @@ def test_files_that_cannot_all_be_written_are_not_there(tmp_path: Path) -> None:
 
 
 def test_two_folders_of_one_name_are_two(tmp_path: Path) -> None:
-    made = [make_folder(tmp_path / "new", "today") for _ in range(3)]
+    made = [make_folder(tmp_path / "new" / "deep", "today") for _ in range(3)]
     assert [path.name for path in made] == ["today", "today-2", "today-3"]
     assert all(path.is_dir() for path in made)
 
 
-@pytest.mark.parametrize("name", ["file", "file/below", "/proc/nothing"])
+@pytest.mark.parametrize("name", ["file", "file/below", "/proc/nothing", "/proc"])
 def test_folder_that_cannot_be_written_is_said_beforehand(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match=f"{name}: cannot be written: "):
@@ -183,6 +201,7 @@ def test_folder_that_cannot_be_written_is_said_beforehand(tmp_path: Path, name: 
 
 
 def test_folder_that_can_be_written_is_made_and_left_empty(tmp_path: Path) -> None:
+    check_writable(tmp_path / "a" / "b")
     check_writable(tmp_path / "a" / "b")
     assert read_all(tmp_path / "a" / "b") == {}
 

@@ -49,7 +49,7 @@ def test_ctrl_c_keeps_what_was_measured_and_resume_goes_on(process_project: str,
     assert {key: after[key] for key in kept} == kept
     assert "conformance:" not in done.stderr
     # One of each part, of the server and its twin.
-    names = ["again-asyncio_streams.2.log", "again-asyncio_streams.log", "asyncio_streams.2.log", "asyncio_streams.log"]
+    names = ["again-asyncio_streams-2.log", "again-asyncio_streams.log", "asyncio_streams-2.log", "asyncio_streams.log"]
     assert sorted(path.name for path in (run.folder / "logs").iterdir()) == names
 
     assert "asyncio_streams" in lab(*where, "--show", "latest").stdout

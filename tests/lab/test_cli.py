@@ -16,8 +16,6 @@ from uuid import uuid4
 import pytest
 
 from lab.backends import open_backend
-from lab.check import check_foreign, read_report
-from lab.check_plugin import MARK
 from lab.cli import cli
 from lab.errors import LabError
 from lab.foreign import check_reachable, parse_target
@@ -352,39 +350,6 @@ def test_target_that_is_closed_is_said_by_the_command_itself(lab: Lab) -> None:
         done = lab(*arguments, "--target", f"echo={url}")
         said = f"lab: --target echo={url}: Connection refused: is the server running there?\n"
         assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
-
-
-def test_service_that_is_not_tested_over_a_transport_is_refused(lab: Lab) -> None:
-    with pytest.raises(LabError, match="there are no tests of chargen over udp"):
-        check_foreign(["chargen=udp://127.0.0.1:19"], progress=False)
-
-
-def finding(name: str, outcome: str, detail: str = "") -> str:
-    return MARK + json.dumps({"name": name, "outcome": outcome, "detail": detail})
-
-
-def test_a_report_counts_by_model_and_transport() -> None:
-    lines = [
-        "..",
-        finding("t.py::a[mine-echo-tcp]", "passed"),
-        finding("t.py::b[mine-echo-tcp]", "failed", "why"),
-        finding("t.py::c[mine-echo-unix]", "xfailed", "a limit"),
-        finding("t.py::c[other-echo-unix]", "passed"),
-        finding("t.py", "error", "cannot be imported"),
-    ]
-    report = read_report(CompletedProcess([], 1, "\n".join(lines), ""), ["mine", "other"])
-    assert report.table() == (
-        ["model", "tcp", "unix"],
-        [["mine", "1 pass, 1 FAIL", "1 limit"], ["other", "-", "1 pass"]],
-    )
-    assert report.summary() == "2 passed, 1 failed, 1 error, 1 declared limits held"
-    assert (report.holds, len(report.failures)) == (False, 2)
-
-
-def test_a_run_that_tested_nothing_does_not_hold() -> None:
-    assert not read_report(CompletedProcess([], 0, "", ""), []).holds
-    with pytest.raises(LabError, match=r"could not be run \(pytest's exit code 4\):\n  ERROR: no such file"):
-        read_report(CompletedProcess([], 4, "", "ERROR: no such file"), [])
 
 
 @pytest.mark.parametrize(

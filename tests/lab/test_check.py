@@ -1,0 +1,280 @@
+"""`lab check`: what it makes of a run of the suite, and what it asks the suite for."""
+
+import json
+import subprocess
+import sys
+from subprocess import CompletedProcess
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from lab import check
+from lab.backends import ModelState
+from lab.catalogue import Catalogue
+from lab.check import Finding, Report, check_foreign, check_models, read_report
+from lab.check_plugin import MARK, Printer, pytest_configure
+from lab.errors import LabError
+
+
+def finding(name: str, outcome: str, detail: str = "") -> str:
+    return MARK + json.dumps({"name": name, "outcome": outcome, "detail": detail})
+
+
+def test_a_report_counts_by_model_and_transport() -> None:
+    lines = [
+        "..",
+        finding("t.py::a[mine-echo-tcp]", "passed"),
+        finding("t.py::b[mine-echo-tcp]", "failed", "why"),
+        finding("t.py::c[mine-echo-unix]", "xfailed", "a limit"),
+        finding("t.py::c[other-echo-unix]", "passed"),
+        finding("t.py", "error", "cannot be imported"),
+    ]
+    report = read_report(CompletedProcess([], 1, "\n".join(lines), ""), ["mine", "other"])
+    assert report.table() == (
+        ["model", "tcp", "unix"],
+        [["mine", "1 pass, 1 FAIL", "1 limit"], ["other", "-", "1 pass"]],
+    )
+    assert report.summary() == "2 passed, 1 failed, 1 error, 1 declared limits held"
+    assert (report.holds, len(report.failures)) == (False, 2)
+
+
+def test_a_run_that_tested_nothing_does_not_hold() -> None:
+    assert not read_report(CompletedProcess([], 0, "", ""), []).holds
+    with pytest.raises(LabError, match=r"could not be run \(pytest's exit code 4\):\n  ERROR: no such file"):
+        read_report(CompletedProcess([], 4, "", "ERROR: no such file"), [])
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "holds", "summary", "cell"),
+    [
+        ([], False, "nothing was tested", "-"),
+        (["passed"], True, "1 passed", "1 pass"),
+        (["xfailed"], False, "1 declared limits held", "1 limit"),
+        (["skipped", "skipped"], False, "2 skipped", "2 skip"),
+        (["passed", "failed"], False, "1 passed, 1 failed", "1 pass, 1 FAIL"),
+        (["passed", "error"], False, "1 passed, 1 error", "1 pass, 1 FAIL"),
+        (
+            ["passed"] * 4 + ["failed"] * 3 + ["error"] * 2 + ["xfailed"] + ["skipped"],
+            False,
+            "4 passed, 3 failed, 2 error, 1 declared limits held, 1 skipped",
+            "4 pass, 5 FAIL, 1 limit, 1 skip",
+        ),
+    ],
+)
+def test_report_holds_if_something_was_tested_and_nothing_failed(
+    outcomes: list[str], holds: bool, summary: str, cell: str
+) -> None:
+    report = Report(tuple(Finding(f"t{number}", "a", "tcp", item, "") for number, item in enumerate(outcomes)))
+    assert report.holds is holds
+    assert report.summary() == summary
+    assert report.as_json()["holds"] is holds
+    assert [item.outcome for item in report.failures] == [item for item in outcomes if item in ("failed", "error")]
+    if outcomes:
+        assert report.table() == (["model", "tcp"], [["a", cell]])
+
+
+def test_findings_are_in_the_order_of_the_models_and_name_what_they_are_about() -> None:
+    lines = [
+        finding("t.py", "error", "no model"),
+        finding("t.py::x[b-echo-udp]@b", "passed"),
+        finding("t.py::x[a-command-tls-PING]@a", "failed", "why"),
+        finding("t.py::x[1.2-a-echo-unixgram]", "passed"),
+    ]
+    report = read_report(CompletedProcess([], 1, "\n".join(lines), ""), iter(["a", "b"]))
+    assert report.findings == (
+        Finding("t.py::x[a-command-tls-PING]@a", "a", "tls", "failed", "why"),
+        Finding("t.py::x[1.2-a-echo-unixgram]", "a", "unixgram", "passed", ""),
+        Finding("t.py::x[b-echo-udp]@b", "b", "udp", "passed", ""),
+        Finding("t.py", "", "", "error", "no model"),
+    )
+    assert report.as_json()["findings"][0] == {  # type: ignore[index]
+        "name": "t.py::x[a-command-tls-PING]@a",
+        "model": "a",
+        "transport": "tls",
+        "outcome": "failed",
+        "detail": "why",
+    }
+
+
+@pytest.mark.parametrize("code", [2, 3, 4, 5, -9])
+def test_suite_that_could_not_be_run_is_said_with_the_end_of_what_it_wrote(code: int) -> None:
+    """Its last 15 lines, of both streams, without what the plugin has printed."""
+    out = "\n".join([*(f"out {number}" for number in range(20)), "", finding("t.py::x[a]", "passed")])
+    with pytest.raises(LabError) as caught:
+        read_report(CompletedProcess([], code, out, "err 1\n\nerr 2\n"), ["a"])
+    lines = str(caught.value).splitlines()
+    assert lines[0] == f"the suite could not be run (pytest's exit code {code}):"
+    assert lines[1:] == [*(f"  out {number}" for number in range(7, 20)), "  err 1", "  err 2"]
+
+
+class Fake:
+    """A backend whose models run or do not; notes what is asked of it."""
+
+    project = "fake"
+
+    def __init__(self, *running: str, name: str = "process", fails: bool = False) -> None:
+        self.name = name
+        self.catalogue = Catalogue.load()
+        self._running = list(running)
+        self._fails = fails
+        self.asked: list[Any] = []
+
+    def state(self) -> list[ModelState]:
+        return [
+            ModelState(model.name, model.family, self.name, "running" if model.name in self._running else "missing")
+            for model in self.catalogue.models
+        ]
+
+    def up(self, models: list[str]) -> None:
+        self.asked.append(("up", list(models)))
+        self._running += models
+
+    def down(self) -> None:
+        self.asked.append("down")
+
+    def run_service(
+        self, service: str, arguments: list[str], *, environ: dict[str, str], capture: bool
+    ) -> "CompletedProcess[str]":
+        assert (service, capture) == ("tests", True)
+        rows = json.loads(environ["LAB_TARGETS"])
+        self.asked.append((arguments, {row["model"]: (row["limits"], row["holds_rfc_only"]) for row in rows}))
+        if self._fails:
+            return CompletedProcess([], 3, "", "broken")
+        lines = [finding(f"t.py::x[{row['model']}-echo-tcp]", "passed") for row in rows]
+        return CompletedProcess([], 0, "\n".join(lines), "")
+
+
+ARGUMENTS = [
+    *("tests/conformance", "-p", "lab.check_plugin", "--quiet", "--no-header"),
+    *("--numprocesses", "4", "--dist", "loadgroup"),
+]
+OVERLAP = {"overlap": Catalogue.load()["plain_socket"].limits["overlap"]}
+
+
+def test_models_that_run_are_checked_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    backend = Fake("plain_socket", "asyncio_streams", "thread_pool")
+    report = check_models(backend, ["plain_socket", "asyncio_streams"], progress=True)  # type: ignore[arg-type]
+    assert report.table()[1] == [["plain_socket", "1 pass"], ["asyncio_streams", "1 pass"]]
+    assert backend.asked == [(ARGUMENTS, {"plain_socket": (OVERLAP, False), "asyncio_streams": ({}, False)})]
+    assert capsys.readouterr().err == "lab: checking plain_socket, asyncio_streams ...\n"
+
+
+def test_models_in_containers_are_checked_from_inside_the_network(capsys: pytest.CaptureFixture[str]) -> None:
+    backend = Fake("peer_redis", name="docker")
+    check_models(backend, ["peer_redis"], progress=False)  # type: ignore[arg-type]
+    [(arguments, targets)] = backend.asked
+    assert arguments == [*ARGUMENTS, "--network"]
+    assert targets["peer_redis"][1] is True
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_models_that_do_not_run_are_started_and_taken_down(fails: bool) -> None:
+    backend = Fake(fails=fails)
+    if fails:
+        with pytest.raises(LabError, match="broken"):
+            check_models(backend, ["plain_socket"], progress=False)  # type: ignore[arg-type]
+    else:
+        assert check_models(backend, ["plain_socket"], progress=False).holds  # type: ignore[arg-type]
+    assert [backend.asked[0], backend.asked[-1]] == [("up", ["plain_socket"]), "down"]
+    assert len(backend.asked) == 3
+
+
+def test_models_of_which_only_some_run_are_refused() -> None:
+    backend = Fake("thread_pool")
+    with pytest.raises(LabError, match=r"^plain_socket not running: `lab up plain_socket` starts what is missing$"):
+        check_models(backend, ["thread_pool", "plain_socket"], progress=False)  # type: ignore[arg-type]
+    assert backend.asked == []
+
+
+@pytest.mark.parametrize("rfc", [False, True])
+def test_foreign_server_is_looked_for_and_then_checked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rfc: bool
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(check, "check_reachable", lambda service, address: asked.append((service, str(address))))
+
+    def run(command: list[str], **options: Any) -> "CompletedProcess[str]":
+        asked.append(command)
+        assert options == {
+            "cwd": check.ROOT,
+            "capture_output": True,
+            "text": True,
+            "errors": "replace",  # a terminal without UTF-8 must not lose what a test has said
+            "check": False,
+        }
+        return CompletedProcess([], 1, finding("t.py::x[target-echo-tcp]", "failed", "why"), "")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    report = check_foreign(["echo=tcp://h:9000", "discard=udp://h"], rfc_only=rfc, progress=rfc)
+    assert report.table()[1] == [["target", "1 FAIL"]]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *ARGUMENTS[:5]]
+    targets = ["--target", "echo=tcp://h:9000", "--target", "discard=udp://h:9"]
+    assert asked == [
+        ("echo", "tcp://h:9000"),
+        ("discard", "udp://h:9"),
+        [*command, *(["--rfc"] if rfc else []), *targets],
+    ]
+    assert capsys.readouterr().err == ("lab: checking ...\n" if rfc else "")
+
+
+def test_target_that_there_are_no_tests_for_is_refused() -> None:
+    for target in ("tcp://h:1", "gopher=tcp://h:1"):
+        with pytest.raises(LabError, match="is not SERVICE=URL with one of greet, echo, discard, chargen, command"):
+            check_foreign([target], rfc_only=False, progress=False)
+    with pytest.raises(LabError, match="there are no tests of chargen over udp"):
+        check_foreign(["chargen=udp://127.0.0.1:19"], rfc_only=False, progress=False)
+
+
+def make_report(outcome: Any, when: Any, *, longrepr: Any = None, xfail: str | None = None) -> pytest.TestReport:
+    report = pytest.TestReport("t.py::x[a]", ("t.py", 1, "x"), {}, outcome, longrepr, when)
+    if xfail is not None:
+        report.wasxfail = xfail  # type: ignore[attr-defined]
+    return report
+
+
+SKIP = ("t.py", 3, "Skipped: no engine")
+
+
+@pytest.mark.parametrize(
+    ("report", "expected"),
+    [
+        (make_report("passed", "setup"), None),
+        (make_report("passed", "call"), ("passed", "")),
+        (make_report("passed", "teardown"), None),
+        (make_report("failed", "call", longrepr="why"), ("failed", "why")),
+        (make_report("failed", "setup", longrepr="why"), ("error", "why")),
+        (make_report("failed", "teardown", longrepr="why"), ("error", "why")),
+        (make_report("skipped", "call", longrepr=SKIP), ("skipped", "Skipped: no engine")),
+        (make_report("skipped", "setup", longrepr="why"), ("skipped", "why")),
+        (make_report("skipped", "call", xfail="a limit"), ("xfailed", "a limit")),
+    ],
+)
+def test_plugin_prints_a_line_for_each_test(
+    report: pytest.TestReport, expected: tuple[str, str] | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Printer().pytest_runtest_logreport(report)
+    lines = capsys.readouterr().out.splitlines()
+    if expected is None:
+        assert lines == []
+    else:
+        outcome, detail = expected
+        assert lines == ["", finding("t.py::x[a]", outcome, detail)]
+
+
+def test_plugin_prints_files_that_cannot_be_imported(capsys: pytest.CaptureFixture[str]) -> None:
+    Printer().pytest_collectreport(pytest.CollectReport("t.py", "failed", "SyntaxError", []))
+    Printer().pytest_collectreport(pytest.CollectReport("u.py", "passed", None, []))
+    assert capsys.readouterr().out == "\n" + finding("t.py", "error", "SyntaxError") + "\n"
+
+
+@pytest.mark.parametrize(("is_worker", "count"), [(False, 1), (True, 0)])
+def test_plugin_prints_in_one_process_only(is_worker: bool, count: int) -> None:
+    """A worker of pytest-xdist reports to the run, which would print it twice."""
+    registered: list[object] = []
+    config = SimpleNamespace(pluginmanager=SimpleNamespace(register=registered.append))
+    if is_worker:
+        config.workerinput = {}
+    pytest_configure(config)  # type: ignore[arg-type]
+    assert [type(item) for item in registered] == [Printer] * count
