@@ -11,6 +11,7 @@ VARIABLE = "LAB_UI_ORIGINS"
 BASE_PATH_VARIABLE = "LAB_UI_BASE_PATH"
 
 _PORTS = {"http": 80, "https": 443}
+_ORIGIN = re.compile(r"[a-z]+://[^/?#]+/?", re.IGNORECASE)
 _BASE_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 
 
@@ -55,6 +56,6 @@ def has_host(origins: Collection[str], host: str) -> bool:
 
 def _parse(word: str) -> str:
     origin = normalise(word)
-    if origin is None or urlsplit(word)._replace(scheme="", netloc="").geturl() not in ("", "/"):
+    if origin is None or not _ORIGIN.fullmatch(word):
         raise ValueError(f"{word!r} is not an origin such as https://lab.example.org:8443: no path, and no *")
     return origin

@@ -25,7 +25,6 @@ class Schedule:
         self._rate = rate
         self._poisson = poisson
         self._chance = chance or random.Random()  # noqa: S311  # spreads requests; no secret
-        self._start = 0.0
         # Of the rate that is asked for, what this process has to do.
         self.share = 1.0
 

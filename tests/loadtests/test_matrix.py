@@ -135,6 +135,7 @@ def test_objection_names_what_is_wrong(changes, said):
     "changes",
     [
         {"rate": 1_000_000.0},
+        {"rate": 0.5, "shape_time": 0.5, "timeout": 0.5, "spawn_rate": 0.5},
         {"num_users": None, "spawn_rate": None},
         {"num_users": 1},
         {"window": 0.1, "warm_up": 0.0},

@@ -3,11 +3,15 @@
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import ClassVar
 
 import pytest
 
-from loadtests.recorder import Recorder, Series, Tally, follow
+from lab.histogram import Histogram
+from loadtests.recorder import Gauge, Recorder, Series, Tally, follow
 
 ROOT = Path(__file__).resolve().parents[2]
 CLOSED = Series("asyncio_streams", "ping")
@@ -69,6 +73,184 @@ def test_recorder_forgets_when_locust_does():
     follow(statistics, "reset_all", lambda: statistics.called.append("ours"))
     statistics.reset_all()
     assert statistics.called == ["reset_all", "ours"]
+
+
+def make_full_tally():
+    """A different number in every field."""
+    counts = {name: number for number, name in enumerate(Tally.COUNTS, 2)}
+    tally = Tally(**counts, failures=Counter({"closed": 20, "refused": 21}))
+    tally.service.record([0.001] * 3)
+    tally.intended.record([0.004] * 5)
+    return tally
+
+
+def test_tally_of_nothing_is_zero():
+    assert [getattr(Tally(), name) for name in Tally.COUNTS] == [0] * 9
+    assert (Tally().failed, Tally().service.total, Tally().intended.total) == (0, 0, 0)
+    assert Gauge() == Gauge(0, 0, 0.0)
+
+
+def test_tally_survives_a_message():
+    tally = make_full_tally()
+    found = Tally.decode(json.loads(json.dumps(tally.encode())))
+    assert [getattr(found, name) for name in Tally.COUNTS] == list(range(2, 11))
+    assert found.failures == {"closed": 20, "refused": 21}
+    assert (found.service.pairs(), found.intended.pairs()) == (tally.service.pairs(), tally.intended.pairs())
+    assert (found.service.total, found.intended.total) == (3, 5)
+
+
+def test_tallies_are_added_field_by_field():
+    tally = make_full_tally()
+    tally.merge(make_full_tally())
+    assert [getattr(tally, name) for name in Tally.COUNTS] == list(range(4, 22, 2))
+    assert tally.failures == {"closed": 40, "refused": 42}
+    assert tally.failed == 82
+    assert (tally.service.total, tally.intended.total) == (6, 10)
+
+
+def test_row_has_each_count_in_its_place():
+    recorder = Recorder()
+    tally = make_full_tally()
+    # A thousand times from 1 to 1000 µs: the percentiles are known.
+    tally.service = Histogram()
+    tally.service.record([number / 1_000_000 for number in range(1, 1001)])
+    recorder.add(Series("m", "w", "udp", "open"), tally, users=30, in_flight=31)
+    service, intended = recorder.rows()
+    expected = {"model": "m", "workload": "w", "transport": "udp", "loop": "open", "kind": "service"}
+    expected |= {"users": 30, "in_flight": 31, "rate": 0.0, "failed": 41, "answered": 2, "late": 5, "dropped": 6}
+    expected |= {"lost": 7, "duplicates": 8, "reordered": 9}
+    times = {"p50_us": 500, "p90_us": 900, "p99_us": 990, "p99.9_us": 999, "max_us": 1000}
+    assert {name: value for name, value in service.items() if name not in times} == expected
+    assert {name: service[name] for name in times} == pytest.approx(times, rel=0.001)
+    assert intended["kind"] == "intended"
+    assert {name: intended[name] for name in times} == pytest.approx(dict.fromkeys(times, 4000), rel=0.001)
+
+
+def test_rate_is_counted_over_three_seconds(monkeypatch):
+    now = 10.0
+    monkeypatch.setattr("loadtests.recorder.time.monotonic", lambda: now)
+    recorder = Recorder()
+    rates = []
+    for second in range(6):
+        now = 10.0 + second
+        recorder.add(CLOSED, Tally(requests=100 * (second + 1)), users=1, in_flight=1)
+        rates.append(recorder.gauge(CLOSED).rate)
+    # Of one batch nothing is known. Then (200) / 1, (200 + 300) / 2, ... and at 5 s what came in the 4 s since 1 s.
+    assert rates == [0.0, 200.0, 250.0, 300.0, 350.0, (300 + 400 + 500 + 600) / 4]
+    now = 100.0
+    assert recorder.gauge(CLOSED).rate == 600 / (100 - 14)
+
+
+def test_rate_of_half_a_second_is_a_rate(monkeypatch):
+    now = 0.0
+    monkeypatch.setattr("loadtests.recorder.time.monotonic", lambda: now)
+    recorder = Recorder()
+    recorder.add(CLOSED, Tally(requests=7), users=1, in_flight=1)
+    now = 0.5
+    recorder.add(CLOSED, Tally(requests=200), users=1, in_flight=1)
+    assert recorder.gauge(CLOSED).rate == 400.0
+
+
+class Event:
+    def __init__(self):
+        self.listeners = []
+
+    def add_listener(self, listener):
+        self.listeners.append(listener)
+
+    def fire(self, **arguments):
+        for listener in self.listeners:
+            listener(**arguments)
+
+
+class Statistics:
+    def reset_all(self):
+        pass
+
+    def clear_all(self):
+        pass
+
+
+class LocalRunner:
+    clients: ClassVar = {}
+
+
+class MasterRunner(LocalRunner):
+    pass
+
+
+class WorkerRunner(LocalRunner):
+    pass
+
+
+@pytest.fixture
+def attach(monkeypatch):
+    """A recorder that follows a runner of a kind. Locust itself would patch this process: its names are enough here."""
+    runners = ModuleType("locust.runners")
+    runners.MasterRunner, runners.WorkerRunner = MasterRunner, WorkerRunner
+    monkeypatch.setitem(sys.modules, "locust", ModuleType("locust"))
+    monkeypatch.setitem(sys.modules, "locust.runners", runners)
+
+    def attach(runner):
+        events = SimpleNamespace(report_to_master=Event(), worker_report=Event())
+        environment = SimpleNamespace(runner=runner, events=events, stats=Statistics())
+        recorder = Recorder()
+        recorder.attach(environment)
+        return recorder, environment
+
+    return attach
+
+
+def test_recorder_forgets_with_the_statistics(attach):
+    recorder, environment = attach(LocalRunner())
+    recorder.add(CLOSED, make_tally(answered=2), users=4, in_flight=3)
+    environment.stats.reset_all()
+    assert [(row["answered"], row["users"]) for row in recorder.rows()] == [(0, 4)]
+    environment.stats.clear_all()
+    assert recorder.rows() == []
+    assert environment.events.report_to_master.listeners == environment.events.worker_report.listeners == []
+
+
+def test_workers_reports_arrive_whole_and_once(attach):
+    worker, here = attach(WorkerRunner())
+    runner = MasterRunner()
+    runner.clients = {"a": object()}
+    master, there = attach(runner)
+    assert here.events.worker_report.listeners == there.events.report_to_master.listeners == []
+
+    def report():
+        data = {}
+        here.events.report_to_master.fire(client_id="a", data=data)
+        there.events.worker_report.fire(client_id="a", data=json.loads(json.dumps(data)))
+
+    worker.add(CLOSED, make_full_tally(), users=4, in_flight=3)
+    report()
+    report()  # of nothing new
+    (row,) = master.rows()
+    assert (row["answered"], row["failed"], row["users"], row["in_flight"]) == (2, 41, 4, 3)
+    # The worker's own account goes on, whatever it has reported.
+    assert worker.tallies()[CLOSED].answered == 2
+    worker.add(CLOSED, make_full_tally(), users=5, in_flight=1)
+    report()
+    assert [(row["answered"], row["users"]) for row in master.rows()] == [(4, 5)]
+    # What is reset before it was reported is not reported; users stay.
+    for forget in (here.stats.reset_all, here.stats.clear_all):
+        worker.add(CLOSED, make_full_tally(), users=6, in_flight=1)
+        forget()
+        report()
+        assert [row["answered"] for row in master.rows()] == [4]
+    worker.add(CLOSED, make_full_tally(), users=6, in_flight=1)
+    report()
+    assert [row["answered"] for row in master.rows()] == [6]
+    # One that has gone has no users any more.
+    runner.clients.clear()
+    assert [(row["answered"], row["users"], row["in_flight"]) for row in master.rows()] == [(6, 0, 0)]
+
+
+def test_report_without_ours_is_taken(attach):
+    master, there = attach(MasterRunner())
+    there.events.worker_report.fire(client_id="a", data={})
+    assert master.rows() == []
 
 
 # Locust patches the process that imports it, so its runners have one of their own.

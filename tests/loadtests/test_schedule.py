@@ -51,3 +51,11 @@ def test_without_a_share_nothing_is_due():
     schedule = Schedule(lambda _: 100.0)
     schedule.share = 0.0
     assert schedule.start(5.0) == inf
+
+
+def test_random_times_come_from_the_chance_that_is_given():
+    first, second = (Schedule(lambda _: 100.0, poisson=True, chance=random.Random(7)) for _ in range(2))
+    assert list(take(first, 1)) == list(take(second, 1))
+    # Without one each has its own.
+    first, second = (Schedule(lambda _: 100.0, poisson=True) for _ in range(2))
+    assert list(take(first, 1)) != list(take(second, 1))

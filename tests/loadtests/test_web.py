@@ -101,6 +101,7 @@ def test_list_of_origins_allows_nothing_else(method, host, headers):
 
 
 def test_origins_are_compared_as_browsers_write_them():
+    assert parse_origins("HTTP://a.test:80 https://a.test:80") == {"http://a.test", "https://a.test:80"}
     assert {"https://lab.example.org", "http://[::1]:9000", "https://ide.example.org"} == ORIGINS
     assert parse_origins("") == parse_origins(" , ") == frozenset()
 
