@@ -38,8 +38,10 @@ class FakeInstrument:
     arguments: Sequence[str]
     lines: list[str] = field(default_factory=lambda: ["begun", "there"])
 
+    is_running = True
+
     def __post_init__(self) -> None:
-        self.process = SimpleNamespace(stdin=self, poll=lambda: None, wait=self._wait)
+        self.process = SimpleNamespace(stdin=self, poll=lambda: None if self.is_running else 2, wait=self._wait)
 
     def _wait(self, seconds: float) -> int:
         self.backend.done.append(("wait", seconds))

@@ -248,11 +248,18 @@ def test_nobody_is_held_back_by_a_lab_that_was_killed(lab: Processes) -> None:
         "import os, signal; from lab.backends.processes import Processes; from tests.faults.conftest import CATALOGUE;"
         "from lab.faults import applied; from lab.faults.scorecard import FAULTS;"
         f"lab = Processes({lab.project!r}, CATALOGUE);"
-        f"applied(FAULTS['starve'], lab, {MODEL!r}).__enter__(); os.kill(os.getpid(), signal.SIGKILL)"
+        f"block = applied(FAULTS['starve'], lab, {MODEL!r}); block.__enter__(); os.kill(os.getpid(), signal.SIGKILL)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -signal.SIGKILL
-    eventually(lambda: not any(is_stopped(lab) for _ in range(40) if not time.sleep(0.01)))
+    starved = ["lab.backends.throttle", str(lab.pid(MODEL))]
+    eventually(lambda: not [each for each in psutil.process_iter(["cmdline"]) if starved == find_throttled(each)])
     assert ask(lab) == b"PONG"
+    assert not is_stopped(lab)
+
+
+def find_throttled(process: psutil.Process) -> list[str] | None:
+    """Of a process that holds another back: its module, and whom."""
+    return (process.info["cmdline"] or [])[-3:-1]
 
 
 @pytest.mark.parametrize("fault", sorted({*FAULTS} - {*LOCAL, "worker", "crowd"}))

@@ -29,7 +29,7 @@ from lab.faults.crowd import judge_cost, read_ping
 from lab.faults.scorecard import FAULTS, RECOVERY_SECONDS, Score, Verdict, apply, apply_all, judge, judge_times
 from lab.faults.watch import Around
 from lab.ledger import Account
-from tests.faults.fakes import CATALOGUE, Clock, FakeBackend
+from tests.faults.fakes import CATALOGUE, Clock, FakeBackend, FakeInstrument
 
 MODEL, ONE_AT_A_TIME = "asyncio_streams", "plain_socket"
 
@@ -573,3 +573,41 @@ def test_a_model_without_the_part_is_left_as_it_was(backend: FakeBackend) -> Non
         pytest.fail("it was applied")
     assert undone == [True]
     assert not isinstance(NoSuchPartError(""), EndedError)
+
+
+@pytest.mark.parametrize("word", ["begun", "marked"])
+@pytest.mark.parametrize("has_ended", [True, False])
+def test_a_ledger_that_does_not_say_its_word_is_an_error(
+    backend: FakeBackend, clock: Clock, word: str, has_ended: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = {"begun": "", "marked": "begun\nno more\n"}[word]
+    monkeypatch.setattr(FakeInstrument, "output", lambda ledger: lines)
+    if has_ended:
+        monkeypatch.setattr(FakeInstrument, "is_running", False)
+    said = {"begun": r"\(nothing\)", "marked": "begun\nno more"}[word]
+    with pytest.raises(LabError, match=f"^the ledger never said '{word}'; it wrote: {said}$"):
+        score_of(backend, "pause")
+    waited = sum(clock.slept) - (0.0 if word == "begun" else clock.slept[0])
+    assert waited == pytest.approx(0.0 if has_ended else 60.0, abs=0.05)
+    assert "pause" not in backend.names()
+
+
+def test_a_control_run_is_none_by_default() -> None:
+    found = Score(MODEL, "pause", Verdict.HELD, "", 1, 0.0)
+    assert (found.is_twin, found.exit_code, found.recovery, found.expected) == (False, None, None, "")
+
+
+def test_a_drain_lasts_for_no_time(backend: FakeBackend) -> None:
+    """Connections end with it: a silence of the ledger's clients says nothing, however long it was."""
+    backend.account = Account(8, 8, 1000, 1000, silence=50.0)
+    assert score_of(backend, "drain").verdict is Verdict.HELD
+    # A pause of half a second lasted for half a second, and a second is allowed.
+    backend.account = Account(8, 8, 1000, 1000, silence=1.75)
+    assert score_of(backend, "pause").verdict is Verdict.DEGRADED
+
+
+def test_what_was_broken_for_a_moment_by_default(backend: FakeBackend) -> None:
+    (found,) = apply_all(cast(Backend, backend), [ONE_AT_A_TIME], ["pause"], 5)
+    assert found.is_twin is False
+    assert "pause" in backend.names()
+    assert scorecard._MOMENT == (0.1, 0.6)
