@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from lab import crowd, witness
+from lab.client import Link
 from lab.crowd import bother, come, ping
 from lab.errors import ClientError
 from lab.witness import TIMEOUT, Witness
@@ -42,10 +43,14 @@ def test_ping_is_asked_on_one_connection_and_its_times_are_percentiles(monkeypat
         connections.append(link)
         pong(link)
 
+    renewed: list[Link] = []
+    monkeypatch.setattr(Link, "renew", lambda link: renewed.append(link))
     with served(talk) as address:
         monkeypatch.setattr(crowd.time, "perf_counter", lambda: next(ticks))
         assert ping(Address.parse(address), 101) == {"p50": 51.0, "p99": 100.0, "max": 101.0}
     assert len(connections) == 1
+    # Each has its own time.
+    assert (len(renewed), crowd._TIMEOUT) == (101, 5.0)
 
 
 def test_a_wrong_answer_to_a_ping_is_an_error() -> None:
@@ -64,6 +69,8 @@ def test_a_crowd_is_as_many_connections_that_say_nothing() -> None:
         try:
             eventually(lambda: len(seen) == 30)
             assert {link.getpeername()[1] for link in links} == {Address.parse(address).port}
+            # One that is not let in would block all behind it.
+            assert not any(link.getblocking() for link in links)
         finally:
             for link in links:
                 link.close()
@@ -225,8 +232,12 @@ def test_a_ping_is_timed_from_before_it_was_sent(monkeypatch: pytest.MonkeyPatch
     ticks = iter([103.0, 103.25, 104.0, 104.5])
     monkeypatch.setattr(witness.time, "monotonic", lambda: next(ticks))
 
+    renewed: list[bool] = []
+
     class Answers:
-        def renew(self) -> None: ...
+        def renew(self) -> None:
+            renewed.append(True)
+
         def send(self, data: bytes) -> None: ...
         def receive(self) -> bytes:
             return PONG
@@ -237,6 +248,7 @@ def test_a_ping_is_timed_from_before_it_was_sent(monkeypatch: pytest.MonkeyPatch
     with contextlib.redirect_stdout(io.StringIO()) as out:
         looking.watch()
     assert [json.loads(line) for line in out.getvalue().splitlines()] == [[3.0, 0.25], [4.0, 0.5]]
+    assert renewed == [True, True]
 
 
 @pytest.mark.parametrize("how", ["wrong", "end", "silence"])

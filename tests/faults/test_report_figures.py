@@ -1,0 +1,189 @@
+"""The figures in the report of `lab faults`: cells, sentences, medians and the places in its pictures, by hand."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lab.faults import Stamp
+from lab.faults.around import UnderLoad
+from lab.faults.scorecard import Score, Verdict
+from lab.faults.watch import Around
+from lab.ledger import Account
+from lab.report import faults_page
+from lab.report.faults import Outcome, key_of, list_environment, make_answers, make_times, show_cell, show_details
+from lab.store import Run
+from tests.made_up import MEASUREMENT
+
+SEEN = Around(0.002, 0.01, 0.3, 0.4, 3, 0.5, ((-1, 0.001, 0.002, 0), (0, 0.2, 0.48, 3), (1, None, None, 4)))
+NOWHERE = "–"  # noqa: RUF001 - what stands in an empty cell
+
+
+def score(model: str, fault: str, verdict: Verdict = Verdict.HELD, around: Around | None = SEEN, **more: str) -> Score:
+    return Score(model, fault, verdict, "so it was", 1, 0.3, around=around, **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "expected", "cell"),
+    [
+        (Verdict.HELD, "", "●\u00a0held"),
+        (Verdict.DEGRADED, "", "◐\u00a0degraded"),
+        (Verdict.FAILED, "", "▲\u00a0failed !"),
+        (Verdict.UNKNOWN, "", "○\u00a0unknown"),
+        (Verdict.HELD, "why", "●\u00a0held ! (declared)"),
+        (Verdict.DEGRADED, "why", "◐\u00a0degraded ! (declared)"),
+        (Verdict.FAILED, "why", "▲\u00a0failed (declared)"),
+        (Verdict.UNKNOWN, "why", "○\u00a0unknown (declared)"),
+    ],
+)
+def test_a_cell_marks_what_is_not_as_it_should_be(verdict: Verdict, expected: str, cell: str) -> None:
+    assert show_cell(score("a", "crowd", verdict, expected=expected)) == cell
+    assert show_cell(None) == NOWHERE
+
+
+def test_a_row_of_details_has_the_recovery_and_the_declared_reason() -> None:
+    assert show_details(score("a", "kill")) == ["a", "kill", "●\u00a0held", NOWHERE, "so it was"]
+    found = replace(score("a", "kill", Verdict.FAILED, expected="why"), recovery=0.25)
+    assert show_details(found) == ["a", "kill", "▲\u00a0failed (declared)", "250 ms", "so it was (declared: why)"]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run.create("faults", {"environment": {"cores": 2, "commit": None}}, root=tmp_path)
+
+
+def test_answers_add_up_the_accounts_of_what_is_known(run: Run) -> None:
+    accounts = [
+        Account(8, 8, 1000, 1500, wrong={"out of order": 1, "one too many": 2}),
+        Account(8, 8, 1000, 20, wrong={"out of order": 4}),
+        Account(8, 8, 1000, 7_000_000, wrong={"out of order": 9}),
+    ]
+    verdicts = [Verdict.FAILED, Verdict.FAILED, Verdict.UNKNOWN]
+    scores = [
+        replace(score(model, "pause", verdict), account=account)
+        for model, verdict, account in zip("abc", verdicts, accounts, strict=True)
+    ]
+    found = list(make_answers(Outcome(run, [*scores, score("d", "kill", Verdict.DEGRADED)])))
+    # 1500 + 20 answered, 3 + 4 wrong; what is unknown does not count.
+    assert found[0].startswith(
+        "3 times a model was broken and mended under load: 1,520 requests were answered, 7 replies"
+    )
+    assert found[1:] == [
+        "Not as it should be: a, b under pause.",
+        "Nothing lost, but others waited longer than they may: d under kill.",
+        "Not known here, which is never a pass: pause.",
+    ]
+    assert list(make_answers(Outcome(run))) == []
+
+
+def test_times_are_medians_of_those_that_could_look(run: Run) -> None:
+    times = [
+        (None, 0.0, 0.001),  # never late: nothing to recover from
+        (0.01, 0.1, 0.2),
+        (0.02, 0.4, 0.3),
+        (0.06, 0.3, 0.9),
+    ]
+    scores = [
+        score(f"m{number}", "pause", around=replace(SEEN, detect=detect, recover=recover, slowest=slowest))
+        for number, (detect, recover, slowest) in enumerate(times)
+    ]
+    unseen = score("u", "pause", around=replace(SEEN, quiet_p99=None, detect=None, recover=None))
+    (row,) = make_times(
+        Outcome(run, [*scores, unseen, score("n", "pause", around=None), score("n", "kill", around=None)])
+    )
+    # Late: 10, 20 and 60 ms, of which the median is 20. Slowest: 1, 200, 300 and 900 ms: 250. Back: 0.1, 0.3 and 0.4 s.
+    assert row[0] == "pause"
+    assert row[2:] == ["3 of 4 late", "20 ms", "250 ms", "300 ms", "m2 (400 ms)"]
+    never = [replace(scores[2], around=replace(SEEN, recover=None)), *scores[:2]]
+    ((*_, back, last),) = make_times(Outcome(run, never))
+    assert (back, last) == (NOWHERE, "m2: not seen to")
+    ((*_, late, slowest, back, last),) = make_times(Outcome(run, scores[:1]))
+    assert (late, slowest, back, last) == (NOWHERE, "1 ms", NOWHERE, NOWHERE)
+
+
+def test_faults_are_in_the_order_of_the_card_and_models_in_that_of_the_run(run: Run) -> None:
+    outcome = Outcome(run, [score("b", "pause"), score("a", "kill"), score("a", "drain"), score("b", "kill")])
+    assert outcome.faults == ["drain", "kill", "pause"]
+    assert {model: list(row) for model, row in outcome.card.items()} == {"b": ["pause", "kill"], "a": ["kill", "drain"]}
+    assert list_environment(run) == [("cores", "2"), ("commit", "not known")]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "expected", "is_good"),
+    [
+        (Verdict.HELD, "", True),
+        (Verdict.HELD, "why", False),
+        (Verdict.FAILED, "why", False),
+        (Verdict.DEGRADED, "", False),
+        (Verdict.UNKNOWN, "", False),
+    ],
+)
+def test_only_what_held_does_not_stand_out(run: Run, verdict: Verdict, expected: str, is_good: bool) -> None:
+    outcome = Outcome(run, [score("a", "crowd", verdict, expected=expected)])
+    cell = faults_page._make_cell(outcome, outcome.scores[0])
+    assert (cell.is_good, cell.reason, cell.raw) == (is_good, "so it was", run.path_of(key_of("a", "crowd")))
+
+
+def draw(run: Run, around: Around) -> faults_page.Picture:
+    stamp = Stamp("pause", "a", is_twin=False)
+    stamp.close()
+    return faults_page._draw(Outcome(run), UnderLoad(stamp, around, MEASUREMENT))
+
+
+def test_a_picture_has_its_seconds_across_and_powers_of_ten_down(run: Run) -> None:
+    """From -1 to 2 s on 644 of 720 pixels, behind a margin of 64; from 1 ms to 1 s on 144 of 190, from 156 up to 12."""
+    picture = draw(run, SEEN)
+    # 64 + 1/3 x 644, and 64 + 1.5/3 x 644.
+    assert (picture.begin, picture.end) == (pytest.approx(278.67, abs=0.01), pytest.approx(386.0))
+    # The middle of a second: 64 + 0.5/3 x 644. 0.2 s: 156 - 144 x (3 - 0.699) / 3, 2 ms: 156 - 144 x 0.301 / 3.
+    assert picture.lines == (("p50", "171.3,156.0 386.0,45.6"), ("p99", "171.3,141.6 386.0,27.3"))
+    assert [text for *_, text in picture.dots] == [
+        "second -1: p50 1 ms",
+        "second 0: p50 200 ms",
+        "second -1: p99 2 ms",
+        "second 0: p99 480 ms",
+    ]
+    assert [(x, y) for x, y, _ in picture.dots[:1]] == [(pytest.approx(171.33, abs=0.01), pytest.approx(156))]
+    assert picture.crosses == (
+        (pytest.approx(386.0), 18.0, "second 0: 3 failed"),
+        (pytest.approx(600.67, abs=0.01), 18.0, "second 1: 4 failed"),
+    )
+    assert [(tick.text, round(tick.place)) for tick in picture.across] == [
+        ("-1 s", 64),
+        ("0 s", 279),
+        ("1 s", 493),
+        ("2 s", 708),
+    ]
+    assert [(tick.text, round(tick.place)) for tick in picture.down] == [
+        ("1 ms", 156),
+        ("10 ms", 108),
+        ("100 ms", 60),
+        ("1.00 s", 12),
+    ]
+
+
+def test_a_line_is_broken_where_nothing_was_answered(run: Run) -> None:
+    seconds = ((0, 0.1, 0.1, 0), (1, None, None, 5), (2, 0.1, 0.1, 0))
+    picture = draw(run, replace(SEEN, seconds=seconds, lasted=9.0))
+    assert [name for name, _ in picture.lines] == ["p50", "p50", "p99", "p99"]
+    # The fault lasted for longer than the last second: it is in the picture to its end. 0.1 s alone is a decade high.
+    assert picture.end == pytest.approx(708)
+    assert [tick.text for tick in picture.down] == ["100 ms", "1.00 s"]
+    # A break that took no time is still to be seen.
+    assert draw(run, replace(SEEN, lasted=0.0)).end > picture.begin
+    nothing = draw(run, replace(SEEN, seconds=((0, None, None, 3),)))
+    assert (nothing.lines, nothing.dots) == ((), ())
+    assert [tick.text for tick in nothing.down] == ["1 ms", "10 ms", "100 ms", "1.00 s"]
+
+
+def test_a_long_picture_has_a_dozen_marks(run: Run) -> None:
+    seconds = tuple((second, 0.1, 0.1, 0) for second in range(-4, 32))
+    # From -4 to 32: 36 s in steps of three.
+    assert [tick.text for tick in draw(run, replace(SEEN, seconds=seconds)).across][:3] == ["-4 s", "-1 s", "2 s"]
+
+
+def test_the_page_links_each_account(run: Run) -> None:
+    outcome = Outcome(run, [score("a", "pause"), score("a", "crowd", Verdict.FAILED)])
+    text = faults_page.render(outcome)
+    assert run.path_of(key_of("a", "pause")) in text
+    assert "▲\u00a0failed !" in text
