@@ -407,8 +407,10 @@ class _Redis:
 
     def do_select(self, request: list[bytes]) -> bytes:
         index = integer(request[1])
-        if index is None or not -(2**31) <= index < 2**31:
+        if index is None:
             return b"-ERR value is not an integer or out of range\r\n"
+        if abs(2 * index + 1) >= 2**32:
+            return b"-ERR value is out of range, value must between -2147483648 and 2147483647\r\n"
         return b"-ERR DB index is out of range\r\n" if index else b"+OK\r\n"
 
     def do_auth(self, request: list[bytes]) -> bytes:

@@ -331,8 +331,10 @@ class Command:
         if len(request) != 2:
             return _wrong_arity(request)
         index = _integer(request[1])
-        if index is None or not -(2**31) <= index < 2**31:
+        if index is None:
             return b"-ERR value is not an integer or out of range\r\n"
+        if not -(2**31) <= index < 2**31:
+            return b"-ERR value is out of range, value must between -2147483648 and 2147483647\r\n"
         return b"-ERR DB index is out of range\r\n" if index else _OK
 
     def _auth(self, request: list[bytes]) -> bytes:

@@ -29,6 +29,13 @@ def blob(size: int) -> bytes:
     return bytes(0x20 + index % 95 for index in range(size))
 
 
+# Recorded from redis-server 7.0.15.
+BAD_NAME = b"-ERR Client names cannot contain spaces, newlines or special characters.\r\n"
+NO_PROTOCOL = b"-NOPROTO unsupported protocol version\r\n"
+NO_INTEGER = b"-ERR Protocol version is not an integer or out of range\r\n"
+NO_INDEX = b"-ERR value is out of range, value must between -2147483648 and 2147483647\r\n"
+WRONG_PASSWORD = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n"
+
 ANSWERS = {
     "ping": (b"PING\r\n", b"+PONG\r\n"),
     "ping-message": (array(b"PING", b"a b"), b"$3\r\na b\r\n"),
@@ -68,7 +75,63 @@ ANSWERS = {
     "client-getname": (b"CLIENT GETNAME\r\n", b"$-1\r\n"),
     "client-none": (b"CLIENT\r\n", b"-ERR wrong number of arguments for 'client' command\r\n"),
     "client-unknown": (b"CLIENT KILL x\r\n", b"-ERR unknown subcommand of CLIENT\r\n"),
-    "hello-4": (b"HELLO 4\r\n", b"-NOPROTO unsupported protocol version\r\n"),
+    "client-setname-again": (
+        b"CLIENT SETNAME a\nCLIENT SETNAME b\nCLIENT GETNAME\nCLIENT SETNAME ''\nCLIENT GETNAME\n",
+        b"+OK\r\n+OK\r\n$1\r\nb\r\n+OK\r\n$-1\r\n",
+    ),
+    "client-setname-first-and-last-character": (b"CLIENT SETNAME !~\nCLIENT GETNAME\n", b"+OK\r\n$2\r\n!~\r\n"),
+    "client-setname-blank": (b"CLIENT SETNAME 'a b'\n", BAD_NAME),
+    "client-setname-delete": (b"CLIENT SETNAME a\x7f\n", BAD_NAME),
+    "client-setname-at-its-limit": (
+        b"CLIENT SETNAME " + b"x" * 64 + b"\nCLIENT GETNAME\n",
+        b"+OK\r\n$64\r\n" + b"x" * 64 + b"\r\n",
+    ),
+    "client-setname-over-its-limit": (
+        b"CLIENT SETNAME " + b"x" * 65 + b"\nCLIENT GETNAME\n",
+        b"-ERR Client names cannot be longer than 64 bytes here\r\n$-1\r\n",
+    ),
+    "client-setname-none": (b"CLIENT SETNAME\n", b"-ERR unknown subcommand of CLIENT\r\n"),
+    "config-get-none": (b"CONFIG GET\r\n", b"-ERR only CONFIG GET is known here\r\n"),
+    "hello-4": (b"HELLO 4\r\n", NO_PROTOCOL),
+    "hello-1": (b"HELLO 1\r\n", NO_PROTOCOL),
+    "hello-largest": (b"HELLO 9223372036854775807\r\n", NO_PROTOCOL),
+    "hello-smallest": (b"HELLO -9223372036854775808\r\n", NO_PROTOCOL),
+    "hello-larger": (b"HELLO 9223372036854775808\r\n", NO_INTEGER),
+    "hello-smaller": (b"HELLO -9223372036854775809\r\n", NO_INTEGER),
+    "hello-minus-zero": (b"HELLO -0\r\n", NO_INTEGER),
+    "hello-leading-zero": (b"HELLO 03\r\n", NO_INTEGER),
+    "hello-plus": (b"HELLO +3\r\n", NO_INTEGER),
+    "hello-word": (b"HELLO three\r\n", NO_INTEGER),
+    "hello-wrong-user": (b"HELLO 3 AUTH someone wrong\r\nCLIENT GETNAME\r\n", WRONG_PASSWORD + b"$-1\r\n"),
+    "hello-user-in-lower-case-only": (b"hello 3 auth Default x\r\n", WRONG_PASSWORD),
+    "hello-auth-one-word": (b"HELLO 2 AUTH default\r\n", b"-ERR Syntax error in HELLO option 'AUTH'\r\n"),
+    "hello-setname-no-word": (b"HELLO 2 SETNAME\r\n", b"-ERR Syntax error in HELLO option 'SETNAME'\r\n"),
+    "hello-option": (b"HELLO 2 FOO a b\r\n", b"-ERR Syntax error in HELLO option 'FOO'\r\n"),
+    "hello-option-alone": (b"HELLO 2 FOO\r\n", b"-ERR Syntax error in HELLO option 'FOO'\r\n"),
+    "hello-option-last": (b"HELLO 2 AUTH default x FOO\r\n", b"-ERR Syntax error in HELLO option 'FOO'\r\n"),
+    "hello-setname-wrong": (b"HELLO 3 SETNAME 'a b'\r\nCLIENT GETNAME\r\n", BAD_NAME + b"$-1\r\n"),
+    "select-0": (b"SELECT 0\r\n", b"+OK\r\n"),
+    "select-1": (b"SELECT 1\r\n", b"-ERR DB index is out of range\r\n"),
+    "select-largest": (b"SELECT 2147483647\r\n", b"-ERR DB index is out of range\r\n"),
+    "select-smallest": (b"SELECT -2147483648\r\n", b"-ERR DB index is out of range\r\n"),
+    "select-larger": (b"SELECT 2147483648\r\n", NO_INDEX),
+    "select-smaller": (b"SELECT -2147483649\r\n", NO_INDEX),
+    "select-word": (b"SELECT x\r\n", b"-ERR value is not an integer or out of range\r\n"),
+    "select-zeros": (b"SELECT 00\r\n", b"-ERR value is not an integer or out of range\r\n"),
+    "auth-password": (
+        b"AUTH x\r\n",
+        b"-ERR AUTH <password> called without any password configured for the default user. "
+        b"Are you sure your configuration is correct?\r\n",
+    ),
+    "auth-default": (b"AUTH default bob\r\n", b"+OK\r\n"),
+    "auth-other": (b"AUTH bob default\r\n", WRONG_PASSWORD),
+    "auth-many": (b"AUTH a b c\r\n", b"-ERR syntax error\r\n"),
+    "reset": (b"CLIENT SETNAME a\nRESET\nCLIENT GETNAME\n", b"+OK\r\n+RESET\r\n$-1\r\n"),
+    "number-of-nineteen-digits": (b"BLOB 0000000000000000001\n", b"$1\r\n \r\n"),
+    "number-of-twenty-digits": (
+        b"BLOB 00000000000000000001\n",
+        b"-ERR BLOB takes 0 to 67108864 bytes, not '00000000000000000001'\r\n",
+    ),
 }
 
 
@@ -84,6 +147,28 @@ def test_hello_describes_the_server(exchange: Exchange) -> None:
         reply = exchange(request).sent
         assert reply.startswith(b"*14\r\n$6\r\nserver\r\n$9\r\nsocketlab\r\n")
         assert b"$5\r\nproto\r\n:2\r\n" in reply
+
+
+def test_hello_takes_a_user_and_a_name(exchange: Exchange) -> None:
+    sent = exchange(b"HELLO 2 setname me AUTH default x\r\nCLIENT GETNAME\r\nHELLO\r\nCLIENT GETNAME\r\n").sent
+    assert sent.count(b"$9\r\nsocketlab\r\n") == 2
+    assert sent.count(b"$2\r\nme\r\n") == 2  # the second HELLO changes nothing
+
+
+def test_refused_hello_changes_nothing(exchange: Exchange) -> None:
+    refused = exchange(b"HELLO 3 SETNAME me AUTH bob x\r\nCLIENT GETNAME\r\n").sent
+    assert refused == WRONG_PASSWORD + b"$-1\r\n"
+
+
+def test_reset_goes_back_to_the_first_protocol(exchange: Exchange) -> None:
+    assert exchange(b"HELLO 3\r\nCLIENT GETNAME\r\n").sent.endswith(b"_\r\n")
+    assert exchange(b"HELLO 3\r\nRESET\r\nCLIENT GETNAME\r\n").sent.endswith(b"+RESET\r\n$-1\r\n")
+
+
+def test_client_list_tells_name_and_protocol(exchange: Exchange) -> None:
+    text = b"id=1 addr=192.0.2.1:7 name=me db=0 resp=2 user=default\n"
+    reply = exchange(b"CLIENT SETNAME me\r\nCLIENT LIST\r\n", peer="192.0.2.1:7").sent
+    assert reply == b"+OK\r\n$%d\r\n%b\r\n" % (len(text), text)
 
 
 def test_hello_3_changes_how_maps_and_nulls_are_written(exchange: Exchange) -> None:
@@ -190,6 +275,23 @@ def test_what_precedes_work_is_sent_before_it_begins() -> None:
     connection.receive_digest(b"digest")
     assert connection.next_event() == Send(b"$6\r\ndigest\r\n+PONG\r\n")
     assert connection.next_event() is None
+
+
+def test_blob_of_one_send_is_sent_at_once() -> None:
+    connection = Connection("command")
+    connection.receive_data(b"BLOB %d\n" % SEND_SIZE)
+    assert connection.next_event() == Send(b"$65536\r\n%b\r\n" % blob(65536))
+    assert connection.next_event() is None
+
+
+def test_large_blob_is_sent_in_few_parts() -> None:
+    """689 times the 95 characters, 65,455 bytes, is the most that fits into a Send; fifteen of these are 981,825."""
+    connection = Connection("command")
+    connection.receive_data(b"BLOB 1000000\n")
+    sizes = []
+    while isinstance(event := connection.next_event(), Send):
+        sizes.append(len(event.data))
+    assert sizes == [len(b"$1000000\r\n"), *[65_455] * 15, 1_000_000 - 981_825, len(b"\r\n")]
 
 
 def test_large_blob_is_streamed_from_one_pattern() -> None:

@@ -152,3 +152,8 @@ def test_error_behind_replies_that_nearly_fill_a_datagram_does_not_make_it_too_l
     pattern = (bytes(range(32, 127)) * 690)[:65490]
     assert events_of("command", b"BLOB 65490\n") == [Send(b"$65490\r\n%b\r\n" % pattern), Close()]
     assert events_of("command", b"BLOB 65490\nPI") == [Send(TOO_LARGE), Close()]
+
+
+@pytest.mark.parametrize("data", [b"\n", b"\r\n", b"*0\r\n", b"*-1\r\n\n"])
+def test_datagram_of_blanks_holds_no_request(data: bytes) -> None:
+    assert events_of("command", data) == [Send(b"-ERR the datagram holds no request\r\n"), Close()]

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from services.protocol import Close, Connection, Limits, Send
+from services.protocol.resp import RequestReader
 
 Exchange = Callable[..., object]
 
@@ -240,6 +241,85 @@ def test_replies_are_sent_when_enough_of_them_are_gathered() -> None:
     while isinstance(event := connection.next_event(), Send):
         sizes.append(len(event.data))
     assert sizes == [2 * 60_010, 2 * 60_010]
+
+
+# "$32758\r\n", 32758 bytes and CR LF are 32768, the half of what is gathered; of one byte less, 32767.
+HALF, LESS = array(b"ECHO", b"x" * 32_758), array(b"ECHO", b"x" * 32_757)
+
+
+@pytest.mark.parametrize(("pair", "counts"), [(HALF + HALF, [2, 1]), (HALF + LESS, [3])], ids=["full", "one-less"])
+def test_replies_are_gathered_until_they_fill_a_send(pair: bytes, counts: list[int]) -> None:
+    connection = Connection("command")
+    connection.receive_data(pair + array(b"PING"))
+    found = []
+    while isinstance(event := connection.next_event(), Send):
+        found.append(event.data.count(b"$") + event.data.count(b"+"))
+    assert found == counts
+
+
+# A reader by itself, as no model drives it but an adapter may.
+
+
+def test_reader_between_requests_says_so() -> None:
+    reader = RequestReader(Limits())
+    assert reader.is_between_requests
+    for blank in (b"\n", b"\r\n", b"*0\r\n"):
+        reader.feed(blank)
+        assert reader.next_request() is None
+        assert reader.is_between_requests
+    reader.feed(b"*")
+    assert not reader.is_between_requests
+    assert reader.next_request() is None
+    assert not reader.is_between_requests
+
+
+def test_reader_is_fed_while_it_holds_requests() -> None:
+    """The second piece has exactly the bytes that the second request still lacks."""
+    reader = RequestReader(Limits())
+    reader.feed(array(b"PING") + array(b"ECHO", b"abc")[:-4])
+    assert reader.next_request() == [b"PING"]
+    reader.feed(array(b"ECHO", b"abc")[-4:])
+    assert reader.next_request() == [b"ECHO", b"abc"]
+    reader.feed(array(b"PING") + b"EC")
+    reader.feed(b"HO x\n")
+    assert [reader.next_request() for _ in range(3)] == [[b"PING"], [b"ECHO", b"x"], None]
+    assert reader.is_between_requests
+
+
+@pytest.mark.parametrize("cut_off", [b"*1", b"*1\r", b"*1\r\n$4", b"*1\r\n$4\r", b"PING"])
+def test_header_that_is_cut_off_behind_a_long_request_is_waited_for(exchange: Exchange, cut_off: bytes) -> None:
+    rest = array(b"PING").removeprefix(cut_off) if cut_off.startswith(b"*") else b"\r\n"
+    connection = Connection("command", limits=Limits(line=64))
+    connection.receive_data(array(b"ECHO", b"x" * 100) + cut_off)
+    assert connection.next_event() == Send(echoed(b"x" * 100))
+    assert connection.next_event() is None
+    connection.receive_data(rest)
+    assert connection.next_event() == Send(b"+PONG\r\n")
+
+
+# (size of a fragment, the most that wait, how many wait after a thousand)
+FRAGMENTS = {
+    # The 256th makes one of all, the 512th a second, the 768th a third: 2 + 256 waited then, 3 + 232 at the end.
+    "small": (2, 258, 235),
+    "largest-that-is-joined": (127, 258, 235),
+    # 256 of them are 32 KiB: large enough to stay as they are.
+    "smallest-that-is-not": (128, 1000, 1000),
+}
+
+
+@pytest.mark.parametrize(("size", "most", "left"), FRAGMENTS.values(), ids=FRAGMENTS)
+def test_small_fragments_of_a_bulk_are_put_together(size: int, most: int, left: int) -> None:
+    reader = RequestReader(Limits())
+    reader.feed(b"*1\r\n$200000\r\n")
+    assert reader.next_request() is None
+    found = 0
+    for _ in range(1000):
+        reader.feed(bytes(size))
+        found = max(found, len(reader._waiting))
+        assert reader.next_request() is None
+    assert (found, len(reader._waiting)) == (most, left)
+    reader.feed(bytes(200_000 - 1000 * size) + b"\r\n")
+    assert reader.next_request() == [bytes(200_000)]
 
 
 def test_array_of_many_arguments_arrives_in_fragments() -> None:

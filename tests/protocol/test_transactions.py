@@ -28,6 +28,10 @@ ANSWERS = {
         b"+OK\r\n-ERR MULTI calls can not be nested\r\n" + QUEUED + b"*1\r\n+PONG\r\n",
     ),
     "discarded": (b"MULTI\nPING\nDISCARD\nEXEC\nPING\n", b"+OK\r\n" + QUEUED + b"+OK\r\n" + NO_MULTI + b"+PONG\r\n"),
+    "discarded-is-gone": (
+        b"MULTI\nPING\nDISCARD\nMULTI\nEXEC\n",
+        b"+OK\r\n" + QUEUED + b"+OK\r\n+OK\r\n*0\r\n",
+    ),
     "unknown": (
         b"MULTI\nNOPE\nPING\nEXEC\nPING\n",
         b"+OK\r\n-ERR unknown command 'NOPE'\r\n" + QUEUED + ABORTED + b"+PONG\r\n",
@@ -84,7 +88,20 @@ def test_transaction_is_answered(exchange: Exchange, stream: bytes, expected: by
     assert answer("command", stream).sent == expected
 
 
-WRONG = ("PING a b", "ECHO", "ECHO a b", "SLEEP", "SLEEP 1 2", "BURN", "BLOB", "BLOB 1 2", "CONFIG", "CLIENT", "AUTH")
+WRONG = (
+    "PING a b",
+    "ECHO",
+    "ECHO a b",
+    "SLEEP",
+    "SLEEP 1 2",
+    "BURN",
+    "BURN 1 2",
+    "BLOB",
+    "BLOB 1 2",
+    "CONFIG",
+    "CLIENT",
+    "AUTH",
+)
 
 
 @pytest.mark.parametrize("request_", [text.encode() for text in (*WRONG, "SELECT", "SELECT 0 0")])
@@ -107,6 +124,7 @@ RIGHT = (
     "INFO a b",
     "COMMAND",
     "COMMAND COUNT",
+    "CONFIG GET",
 )
 ASKED_ON_CONNECTING = (
     "CONFIG GET save",
@@ -123,6 +141,10 @@ ASKED_ON_CONNECTING = (
 def test_request_is_answered_by_exec_as_it_is_alone(exchange: Exchange, request_: bytes) -> None:
     alone = exchange(b"PING\n" + request_ + b"\n").sent.removeprefix(b"+PONG\r\n")
     assert exchange(b"MULTI\n" + request_ + b"\nEXEC\n").sent == b"+OK\r\n+QUEUED\r\n*1\r\n" + alone
+
+
+def test_info_without_a_section_can_be_queued(exchange: Exchange) -> None:
+    assert exchange(b"MULTI\nINFO\nEXEC\n").sent.startswith(b"+OK\r\n+QUEUED\r\n*1\r\n$")
 
 
 def test_hello_at_exec_changes_the_replies_behind_it(exchange: Exchange) -> None:
@@ -202,8 +224,8 @@ def test_transaction_over_its_limit_is_refused(exchange: Exchange) -> None:
 
 @pytest.mark.parametrize("ended_by", [b"EXEC", b"DISCARD", b"RESET\nMULTI\nEXEC"])
 def test_limit_counts_from_each_multi(exchange: Exchange, ended_by: bytes) -> None:
-    """Three times 296 bytes are more than 428; each of them alone is not."""
-    stream = (b"MULTI\nECHO %b\n" % (b"x" * 100) + ended_by + b"\n") * 3
+    """Each of them is 428 bytes, as above."""
+    stream = (b"MULTI\nPING\nECHO %b\n" % (b"x" * 100) + ended_by + b"\n") * 3
     assert b"-ERR" not in exchange(stream, limits=Limits(transaction=428)).sent
 
 
