@@ -85,7 +85,7 @@ class Command:
         self._protocol = 2  # of RESP; HELLO changes it
         self._name = b""  # as the client has named itself
         self._handlers = _HANDLERS
-        self._queue: deque[tuple[bytes, ...]] = deque()  # since MULTI
+        self._queue: list[tuple[bytes, ...]] = []  # since MULTI; while EXEC takes from it, the last first
         self._queue_size = 0
         self._is_aborted = False  # EXEC will refuse
 
@@ -272,19 +272,17 @@ class Command:
         return b"+QUEUED\r\n"
 
     def _exec(self, request: list[bytes]) -> bytes | None:
-        was_queueing = self._handlers is _QUEUEING
-        is_aborted = self._is_aborted
         if len(request) != 1:
             reply = b"-EXECABORT Transaction discarded because of: %b" % _wrong_arity(request).removeprefix(b"-ERR ")
-        elif not was_queueing:
+        elif self._handlers is not _QUEUEING:
             reply = b"-ERR EXEC without MULTI\r\n"
-        elif is_aborted:
+        elif self._is_aborted:
             reply = b"-EXECABORT Transaction discarded because of previous errors.\r\n"
         else:
-            reply = b"*%d\r\n" % len(self._queue)
-            self._next_request = self._next_queued
+            self._replies.append(b"*%d\r\n" % len(self._queue))
+            self._queue.reverse()
             self._handlers = _HANDLERS
-            self._replies.append(reply)
+            self._next_request = self._next_queued
             return None
         self._forget_queue()
         self._replies.append(reply)
@@ -293,7 +291,7 @@ class Command:
     def _next_queued(self) -> list[bytes] | None:
         if self._queue:
             self._answered -= 1  # it was counted when it came
-            return list(self._queue.popleft())
+            return list(self._queue.pop())
         self._forget_queue()
         self._next_request = self._reader.next_request
         return self._next_request()
