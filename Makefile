@@ -40,7 +40,7 @@ ps: .venv/lab.stamp ## the models, and where they listen
 logs: .venv/lab.stamp ## what the models have written
 	@$(BIN)/lab logs
 
-shell: .venv/lab.stamp ## a shell inside the network: redis-cli, redis-benchmark, nc
+shell: .venv/lab.stamp ## a shell inside the network: redis-cli, redis-benchmark, nc, curl, openssl, lftp, telnet
 	@$(BIN)/lab shell
 
 check: .venv/lab.stamp ## the conformance suite, as a table

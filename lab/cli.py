@@ -266,7 +266,9 @@ def check(lab: Lab, models: tuple[str, ...], targets: tuple[str, ...], rfc: bool
 @click.option("-c", "command", help="Run this instead of an interactive shell.")
 @click.pass_obj
 def shell(lab: Lab, model: str | None, command: str | None) -> None:
-    """Open a shell where the models can be reached, with redis-cli, redis-benchmark and nc.
+    """Open a shell where the models can be reached.
+
+    In a container it has redis-cli, redis-benchmark, nc, curl, openssl, lftp and telnet.
 
     LAB_TARGETS holds what `lab ls --json` prints; with MODEL, LAB_HOST and LAB_PORT hold where its `command` listens.
     """

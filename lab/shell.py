@@ -44,6 +44,9 @@ def open_shell(backend: Backend, model: str | None, command: str | None) -> int:
         for name in [model] if model else running:
             if name in addresses:
                 print(f"  redis-cli -h {addresses[name].host} -p {addresses[name].port}   # {name}")
+        if backend.name == "docker":
+            # These know only public authorities by themselves.
+            print("  curl --cacert $LAB_TLS_CA; openssl s_client -CAfile $LAB_TLS_CA; lftp, telnet, nc")
         print("  LAB_TARGETS holds every address; `exit` leaves")
     # A container has the shell that it has; on this machine, the user has a favourite.
     favourite = os.environ.get("SHELL", "sh") if backend.name == "process" else "bash"

@@ -117,6 +117,15 @@ class TestMail:
             assert client.mail(f"ann@{DOMAIN}")[0] == 250
             assert 500 <= client.rcpt(address)[0] < 600
 
+    def test_accounts_log_in_where_tls_comes_first(self, tls: ssl.SSLContext) -> None:
+        """On port 465, which RFC 8314 prefers, as on 587."""
+        with open_smtp("smtps", tls) as client:
+            client.ehlo()
+            assert {"PLAIN", "LOGIN"} <= set(client.esmtp_features["auth"].split())
+            assert client.login(*ANN)[0] == 235
+        with open_smtp("smtps", tls) as client, pytest.raises(smtplib.SMTPAuthenticationError):
+            client.login(*WRONG)
+
     def test_submission_is_for_accounts_and_over_tls(self, tls: ssl.SSLContext) -> None:
         with smtplib.SMTP(SMTP, 587, timeout=PATIENCE) as client:
             client.ehlo()

@@ -28,6 +28,7 @@ from lab.catalogue import PEERS, ROOT, Catalogue
 from lab.check import PARALLEL, PLUGIN, read_report
 from lab.client import call
 from lab.errors import ClientError, LabError, NotReadyError
+from services.protocol import Address
 
 pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("docker")]
 
@@ -161,6 +162,34 @@ def test_a_run_that_took_too_long_is_ended_in_the_container_too(
         backend.run(["sleep", "4321"], timeout=2)
     processes = container(INSTRUMENT).top()["Processes"]
     assert not [process for process in processes if "sleep 4321" in " ".join(process)]
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("redis-cli -h asyncio_streams PING", "PONG"),
+        ("redis-benchmark -h asyncio_streams -t ping -n 1 -c 1 --csv", '"PING'),
+        ("echo hello | nc -N asyncio_streams 7", "hello"),
+        ("curl -s --max-time 20 telnet://asyncio_streams:1234 </dev/null", "Thank you for connecting"),
+        (
+            "printf 'PING\\r\\nQUIT\\r\\n' | openssl s_client -quiet -verify_return_error -CAfile $LAB_TLS_CA $TLS",
+            "+PONG",
+        ),
+        ("curl -sv --max-time 5 --cacert $LAB_TLS_CA https://$HOST 2>&1", "SSL certificate verify ok"),
+        ("lftp --version", "LFTP"),
+        ("sleep 1 | telnet asyncio_streams 1234 2>&1", "Connected to asyncio_streams"),
+    ],
+    ids=lambda value: value.split()[0] if " " in value else "said",
+)
+def test_shell_has_the_clients_that_the_readme_sends_readers_to(backend: Containers, command: str, said: str) -> None:
+    host = next(
+        Address.parse(item.address)
+        for item in CATALOGUE.inside("asyncio_streams")
+        if (item.service, item.transport) == ("command", "tls")
+    )
+    environ = {"TLS": f"-connect {host.host}:{host.port}", "HOST": f"{host.host}:{host.port}"}
+    done = backend.run(["sh", "-c", command], environ=environ, capture=True, timeout=60)
+    assert said in done.stdout, done.stdout + done.stderr
 
 
 # Asks for a PING and a SLEEP at once: the first answer proves that the server has taken up both.
