@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -183,19 +184,33 @@ def show(service: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-@pytest.mark.docker
-@pytest.mark.usefixtures("engine")
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if not case.refused])
-def test_files_are_read_as_compose_reads_them(tmp_path: Path, name: str) -> None:
-    case = CASES[name]
-    files = write(tmp_path, case)
+# What `docker compose config` says of each file that is read; `python -m tests.lab.test_compose` writes it again.
+RECORDED = Path(__file__).with_name("compose.json")
+READ = [name for name, case in CASES.items() if not case.refused]
+
+
+def ask_compose(folder: Path, case: Case) -> dict[str, Any]:
+    files = write(folder, case)
     command = ["docker", "compose", "--env-file", os.devnull, "--project-name", "p", "--profile", "*"]
     command += [f"--file={file}" for file in files] + ["config", "--format", "json"]
     environ = {**make_environ(), **case.environ}
     done = subprocess.run(command, capture_output=True, text=True, env=environ, check=False)
     assert done.returncode == 0, done.stderr
     theirs = json.loads(done.stdout.replace("$$", "$"))["services"]
-    assert ours(files, case.environ) == {key: show(service) for key, service in theirs.items()}
+    return {name: show(service) for name, service in theirs.items()}
+
+
+@pytest.mark.parametrize("name", READ)
+def test_files_are_read_as_compose_reads_them(tmp_path: Path, name: str) -> None:
+    case = CASES[name]
+    assert ours(write(tmp_path, case), case.environ) == json.loads(RECORDED.read_text())[name]
+
+
+@pytest.mark.docker
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize("name", READ)
+def test_record_is_what_compose_says(tmp_path: Path, name: str) -> None:
+    assert ask_compose(tmp_path, CASES[name]) == json.loads(RECORDED.read_text())[name]
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.refused])
@@ -310,3 +325,9 @@ def test_interpolation_ends_in_a_text_or_a_refusal(text: str) -> None:
 @given(st.text(max_size=20))
 def test_doubled_dollar_signs_are_the_text_itself(text: str) -> None:
     assert interpolate(text.replace("$", "$$"), {}.get) == text
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        answers = {name: ask_compose(Path(folder), CASES[name]) for name in READ}
+    RECORDED.write_text(json.dumps(answers, indent=1) + "\n")
