@@ -212,7 +212,7 @@ class StandingGenerator:
 
     def _start(self) -> Instrument:
         started: contextlib.AbstractContextManager[Instrument] = self.backend.start_service(
-            "locust_standing", log=self._stack.enter_context(_open_log())
+            "locust_standing", environ=_LIFELINE, log=self._stack.enter_context(_open_log())
         )
         self._instrument, self._read = self._stack.enter_context(started), 0
         return self._instrument

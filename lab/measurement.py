@@ -276,7 +276,6 @@ class Subjects:
             # The account of a server that has ended, or was started anew, can no longer be read.
             if known is None or known.meter.read() == Sample():
                 if known or name not in self._listeners:
-                    self._known.pop(name, None)
                     self._listeners = _list_listeners(self.backend)
                 if name not in self._listeners:
                     raise LabError(f"{name} is not running; start it with: lab up {name}")

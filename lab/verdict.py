@@ -242,10 +242,11 @@ def _find_bound(accounts: Accounts) -> Verdict:
             Bound.INCONSISTENT,
             f"rate x response time says {flight:.1f} in flight, and there were {accounts.users:.0f} users",
         )
-    # Not more than was asked: what had been waiting when the measurement began makes up for nothing that was dropped.
-    within = min(accounts.answered, (accounts.asked or 0) - accounts.dropped)
-    reached = within / accounts.asked if accounts.asked else 0.0
-    late = accounts.late / accounts.asked if accounts.asked else 0.0
+    reached = late = 0.0
+    if accounts.asked:
+        # Not more than was asked: what was waiting when the measurement began makes up for nothing that was dropped.
+        reached = min(accounts.answered, accounts.asked - accounts.dropped) / accounts.asked
+        late = accounts.late / accounts.asked
     sent_late = f", {late:.1%} of it sent late" if late else ""
     generator_is_busy = (accounts.generator_cores or 0.0) >= _BUSY * accounts.generators
     if reached >= _REACHED and not (late > _LATE and generator_is_busy):

@@ -135,8 +135,8 @@ def find_disturbances(parts: list[dict[str, Any]], expected: int) -> Iterator[st
     stalled = max((part["stalled"] - (part["throttled"] or 0.0) for part in whole), default=0.0)
     if stalled >= _STALL_SECONDS:
         yield f"a load generator stood still for {stalled:.1f} s: it was stopped, or had no core"
-    seconds = [part["seconds"] for part in whole] or [0.0]
-    if max(seconds) - min(seconds) >= _APART_SECONDS:
+    seconds = [part["seconds"] for part in whole]
+    if seconds and max(seconds) - min(seconds) >= _APART_SECONDS:
         yield f"the windows of the load generators differ: {min(seconds):.1f} s to {max(seconds):.1f} s"
 
 

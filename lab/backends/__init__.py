@@ -273,9 +273,19 @@ class Backend(Protocol):
 
 
 def open_child(
-    command: Sequence[str], *, environ: Mapping[str, str], log: Path | None = None, cwd: Path | None = None
+    command: Sequence[str],
+    *,
+    environ: Mapping[str, str],
+    log: Path | None = None,
+    cwd: Path | None = None,
+    has_lifeline: bool = False,
 ) -> "subprocess.Popen[bytes]":
-    """Start what ends with this process, with a pipe as its stdin; it writes to `log`, or to where this one writes."""
+    """Start what ends with this process, with a pipe as its stdin; it writes to `log`, or to where this one writes.
+
+    Args:
+        has_lifeline: the end of its stdin ends it, and a signal may come too early: a client of Docker that is killed
+            while it starts a container leaves one whose stdin nobody will ever close.
+    """
     with contextlib.ExitStack() as stack:
         output = stack.enter_context(log.open("ab")) if log else None
         return subprocess.Popen(  # noqa: S603 - the lab's own commands
@@ -285,7 +295,7 @@ def open_child(
             stderr=subprocess.STDOUT if log else None,
             env=environ,
             cwd=cwd,
-            preexec_fn=die_with_lab,
+            preexec_fn=None if has_lifeline else die_with_lab,
         )
 
 

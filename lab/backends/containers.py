@@ -26,6 +26,7 @@ from uuid import uuid4
 
 from lab import interrupts
 from lab.backends import (
+    LIFELINE,
     READY_SECONDS,
     STOP_SECONDS,
     Completed,
@@ -209,7 +210,8 @@ class Containers:
         # nobody can remove any more (seen on Docker Engine 20.10).
         command = self._run_command(name, service, arguments, environ or {}, publish=publish, remove=False)
         try:
-            process = open_child(command, environ=self._environ() | dict(environ or {}), log=log)
+            own = dict(environ or {})
+            process = open_child(command, environ=self._environ() | own, log=log, has_lifeline=LIFELINE in own)
         except FileNotFoundError:
             raise LabError(_NO_DOCKER) from None
         try:

@@ -77,7 +77,49 @@ def test_hgrm_is_the_distribution():
     assert "Total count    =         1000]" in lines[-2]
 
 
+def test_hgrm_to_the_letter():
+    """1 ms twice, 3 ms and 7 ms: a mean of 3, and a deviation of sqrt((2 * 2**2 + 0 + 4**2) / 4) = 2.449."""
+    file = io.StringIO()
+    make(0.001, 0.001, 0.003, 0.007).write_hgrm(file)
+    # A time is shown as the end of its step, but none above what occurred; the largest has 17 bits of ticks.
+    assert file.getvalue().splitlines() == [
+        "       Value     Percentile TotalCount 1/(1-Percentile)",
+        "",
+        "      1.0007 0.500000000000          2           2.00",
+        "      3.0015 0.750000000000          3           4.00",
+        "      7.0000 1.000000000000          4            inf",
+        "#[Mean    =       3.0000, StdDeviation   =       2.4492]",
+        "#[Max     =       7.0000, Total count    =            4]",
+        "#[Buckets =           17, SubBuckets     =         2048]",
+    ]
+
+
+def test_pairs_are_a_histogram_again():
+    pairs = [(1000.7, 2), (3001.5, 1), (7000.0, 1)]
+    found = Histogram.from_pairs(pairs)
+    assert found.pairs() == pairs
+    assert found.total == 4
+    # 2 * 10007 + 30015 + 70000 ticks.
+    assert found.ticks == 120_029
+    assert (found.min_us, found.mean_us, found.max_us) == (1000.7, 3000.7, 7000.0)
+    # In the step of the first.
+    assert Histogram.from_pairs([*pairs, (1000.6, 5)]).pairs()[0] == (1000.7, 7)
+
+
+def test_short_times_are_exact_to_a_tick():
+    found = Histogram()
+    found.record([100 / TICKS, 1000 / TICKS])
+    assert found.pairs() == [(10.0, 1), (100.0, 1)]
+    # A third of (1 + 1 + 2) ms, to a tenth of a microsecond.
+    assert make(0.001, 0.001, 0.002).mean_us == 1333.3
+
+
 def test_hgrm_of_nothing_has_no_rows():
     file = io.StringIO()
     make().write_hgrm(file)
+    assert file.getvalue().splitlines()[2:] == [
+        "#[Mean    =       0.0000, StdDeviation   =       0.0000]",
+        "#[Max     =       0.0000, Total count    =            0]",
+        "#[Buckets =            0, SubBuckets     =         2048]",
+    ]
     assert [line for line in file.getvalue().splitlines()[2:] if not line.startswith("#")] == []

@@ -128,6 +128,15 @@ def test_the_web_ui_with_workers_a_login_and_no_strangers(backend, open_page, wa
         refused.value.close()
         assert page.statistics()["state"] == "ready"
 
+        # All that can be reached of a running lab and its load: the page, the master, and the model.
+        servers = psutil.Process(backend.pid(MODEL)).net_connections("inet")
+        assert {item.laddr.ip for item in servers} == {"127.0.0.1"}
+        own = [psutil.Process(lab.pid), *psutil.Process(lab.pid).children(recursive=True)]
+        open_to = [item.laddr for each in own for item in each.net_connections("inet") if not item.raddr]
+        assert {ip for ip, _ in open_to} == {"127.0.0.1"}
+        assert len(open_to) == 2
+        assert port in [each for _, each in open_to]
+
         page.post("/swarm", **asked)
         first = wait_until(lambda: page.table("times"))
         wait_until(lambda: page.table("times")[0]["answered"] > first[0]["answered"])

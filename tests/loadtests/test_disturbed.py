@@ -1,5 +1,6 @@
 """A measurement that something happened to says so, and nothing of it stays behind."""
 
+import ast
 import os
 import signal
 import socket
@@ -152,3 +153,32 @@ def test_generator_that_was_left_is_found_by_down(tmp_path):
     finally:
         backend.down()
     assert psutil.wait_procs([generator], timeout=30)[1] == []
+
+
+def test_durations_are_read_from_a_clock_that_nobody_sets():
+    """Times of day are for people, certificates and Locust's own table of seconds; a new use has to be one of these."""
+    dates = {
+        "lab/authority.py",  # of a certificate
+        "lab/certificates.py",
+        "lab/bench/runner.py",  # when a step was made
+        "lab/demo.py",
+        "lab/environment.py",
+        "lab/faults/__init__.py",
+        "lab/feed.py",
+        "lab/store.py",
+        "lab/tour/exhibits/xmlrpclib_exhibit.py",
+        "loadtests/handover.py",
+        "loadtests/web.py",  # for how long a fault has lasted, whose begin is a time of day
+    }
+    found = set()
+    for folder in ("lab", "loadtests"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                match node:
+                    case ast.Call(func=ast.Attribute(value=ast.Name(id="time"), attr="time" | "localtime" | "gmtime")):
+                        found.add(str(path.relative_to(ROOT)))
+                    case ast.Call(func=ast.Attribute(attr="now" | "utcnow" | "today")):
+                        found.add(str(path.relative_to(ROOT)))
+                    case ast.ImportFrom(module="time", names=names) if "time" in [item.name for item in names]:
+                        found.add(str(path.relative_to(ROOT)))
+    assert found <= dates, "use time.monotonic()"

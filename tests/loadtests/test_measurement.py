@@ -1,6 +1,9 @@
 """What a measurement is made of: the parts of several generators, and both sides' accounts, each with other figures."""
 
+import inspect
 import json
+import threading
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +28,7 @@ from lab.measurement import (
     encode_targets,
     find_scenario,
     measure,
+    measure_together,
     open_meter,
     percentiles,
 )
@@ -34,6 +38,8 @@ from lab.verdict import Accounts, Bound, Verdict, judge
 from lab.workloads import SCENARIOS
 from loadtests.parts import Pulse, Result, combine, find_disturbances, read_machine_cpu
 from loadtests.recorder import Tally
+from tests.made_up import MEASUREMENT
+from tests.waiting import wait_until
 
 CATALOGUE = Catalogue.load()
 MODEL = CATALOGUE["prefork"]
@@ -138,6 +144,7 @@ def test_models_of_one_run_are_results_of_their_own() -> None:
         ),
         ([{}, {"stalled": None}, {"stalled": None}], 1, ["2 load generators joined during the window"]),
         ([{"stalled": 0.49}], 1, []),
+        ([{"stalled": 0.5}], 1, ["a load generator stood still for 0.5 s: it was stopped, or had no core"]),
         ([{}, {"stalled": 1.04}], 2, ["a load generator stood still for 1.0 s: it was stopped, or had no core"]),
         # Its quota held it back, and not who stopped it.
         ([{"stalled": 1.0, "throttled": 0.6}], 1, []),
@@ -254,6 +261,7 @@ AFTER = Sample(
 SEEN = [
     _Seen(0.25, Sample(cpu_seconds=10.5, memory_bytes=500, processes=5, threads=40, peak_bytes=7500), 20),
     _Seen(0.5004, Sample(cpu_seconds=11.0, memory_bytes=400, processes=6, threads=50), None),
+    _Seen(0.75, Sample(), 12),
 ]
 
 
@@ -313,7 +321,7 @@ def test_every_figure_of_a_measurement() -> None:
         # 0.2 s of 5, the warm-up too; 0.03 of 3.
         "server_throttled": 0.04,
         "generator_throttled": 0.01,
-        "series": ((0.25, 10.5, 500, 5, 40, 20), (0.5, 11.0, 400, 6, 50, None)),
+        "series": ((0.25, 10.5, 500, 5, 40, 20), (0.5, 11.0, 400, 6, 50, None), (0.75, *[None] * 4, 12)),
         "versions": {"locust": "2"},
         "warm_up_failures": {"connection refused": 9},
         "disturbances": (),
@@ -391,6 +399,20 @@ def test_account_that_makes_no_sense_is_unknown(before, after) -> None:
     found = put_together(before=before, after=after)
     assert found.server_cpu_us is None
     assert found.server_cores is None
+
+
+def test_no_time_of_one_kind_is_none_at_all() -> None:
+    found = put_together(after=replace(AFTER, user_seconds=BEFORE.user_seconds))
+    assert (found.server_user_us, found.server_cpu_us) == (0.0, 125.0)
+
+
+def test_disturbances_are_kept() -> None:
+    assert put_together(disturbances=["a"]).disturbances == ("a",)
+
+
+def test_measurement_says_nothing_that_it_was_not_told() -> None:
+    found = MEASUREMENT
+    assert (found.late, found.dropped, found.lost, found.duplicates, found.reordered) == (0, 0, 0, 0, 0)
 
 
 def test_server_without_quota_account_is_unknown() -> None:
@@ -561,6 +583,95 @@ def test_generator_is_asked_for_what_is_measured() -> None:
     assert found.allotted == 1
     assert found.server_unknown == "prefork is not there"
     assert found.verdict.reason.endswith("nothing is known of the server's process: prefork is not there")
+
+
+def test_load_is_asked_for_with_all_that_was_given(monkeypatch) -> None:
+    backend = Backend()
+    measure(backend, MODEL, "open_steady", users=1, seconds=1.0, rate=77.0, transport="tls")
+    text = " ".join(backend.asked[0][0])
+    assert "--rate 77 " in text
+    assert "--transport tls " in text
+    assert text.endswith("--timeout 5 --shape-time 1 --window 1 --warm-up 0.5")
+    backend = Backend()
+    measure_together(backend, [MODEL], "closed_echo_1k", users=1, seconds=1.0, payload=99)
+    text = " ".join(backend.asked[0][0])
+    assert "--payload 99 " in text
+    assert text.endswith("--timeout 5 --shape-time 1 --window 1 --warm-up 0.5")
+    given = {name: object() for name in inspect.signature(measure_together).parameters if name not in ("models",)}
+    got = []
+    monkeypatch.setattr("lab.measurement.measure_together", lambda *places, **names: got.append((places, names)) or [5])
+    assert measure(model=MODEL, **given) == 5
+    backend, workload = given.pop("backend"), given.pop("workload")
+    assert got == [((backend, [MODEL], workload), given)]
+
+
+class Standing:
+    """A generator that stays; its load lasts until the meter was read three times."""
+
+    def __init__(self, meter: "CountingMeter") -> None:
+        self._meter = meter
+        self.given: dict[str, object] = {}
+        self.threads: list[str] = []
+
+    def run(self, arguments, **given):
+        self.given = given
+        wait_until(lambda: self._meter.looks >= 3)
+        self.threads = [thread.name for thread in threading.enumerate()]
+        return Completed(arguments, 0, f"LOAD-RESULT {json.dumps(RESULT)}\n", "")
+
+
+class CountingMeter:
+    """Ten megabytes and a descriptor more at each look."""
+
+    pid = None
+    looks = 0
+
+    def read(self) -> Sample:
+        return Sample(memory_bytes=10_000_000 * self.looks, cpu_seconds=float(self.looks))
+
+    def count_descriptors(self) -> int:
+        self.looks += 1
+        return self.looks
+
+
+def test_server_is_looked_at_while_it_is_loaded(monkeypatch) -> None:
+    meter = CountingMeter()
+    monkeypatch.setattr("lab.measurement.open_meter", lambda backend, model: meter)
+    standing, began = Standing(meter), time.monotonic()
+    found = measure(Backend(), MODEL, "closed_ping", users=1, seconds=2.0, warm_up=0.5, standing=standing)
+    took = time.monotonic() - began
+    assert standing.given["timeout"] == 62.5
+    assert standing.given["expected"] == 2.5
+    assert set(standing.given["environ"]) == {"LAB_TARGETS"}
+    assert "meter" in standing.threads
+    assert "meter" not in [thread.name for thread in threading.enumerate()]
+    assert [row[2:3] + row[5:] for row in found.series[:3]] == [(0, 1), (10_000_000, 2), (20_000_000, 3)]
+    assert [row[0] for row in found.series] == sorted(row[0] for row in found.series)
+    assert 0 < found.series[0][0] <= found.series[-1][0] <= took
+    assert found.descriptors == len(found.series)
+
+
+def test_server_is_looked_for_once_and_again_when_it_is_gone(monkeypatch) -> None:
+    backend, asked, meters = Backend(), [], []
+
+    class Fake:
+        pid = None
+        sample = Sample(cpu_seconds=1.0)
+
+        def read(self) -> Sample:
+            return self.sample
+
+    targets = backend.targets
+    backend.targets = lambda: asked.append(1) or targets()
+    monkeypatch.setattr("lab.measurement.open_meter", lambda backend, model: meters.append(Fake()) or meters[-1])
+    subjects = Subjects(backend)
+    first = subjects.open(["prefork"])["prefork"]
+    assert subjects.open(["prefork"])["prefork"] is first
+    assert (len(asked), len(meters)) == (1, 1)
+    assert first == Subject(tuple(targets()), meters[0])
+    meters[0].sample = Sample()
+    assert subjects.open(["prefork"])["prefork"].meter is meters[1]
+    assert (len(asked), len(meters)) == (2, 2)
 
 
 def test_shape_is_measured_from_its_beginning() -> None:

@@ -5,7 +5,17 @@ import pytest
 from lab.catalogue import Catalogue
 from lab.measurement import allotted_cores, percentile
 from lab.pinning import Pinning
-from lab.verdict import WRONG_REPLIES, Bound, Verdict, exit_code, find_failure, in_flight, is_consistent, judge
+from lab.verdict import (
+    WRONG_REPLIES,
+    Accounts,
+    Bound,
+    Verdict,
+    exit_code,
+    find_failure,
+    in_flight,
+    is_consistent,
+    judge,
+)
 from loadtests import failures
 from loadtests.buckets import bucket_three_digits
 
@@ -70,6 +80,90 @@ def test_bound(changes, bound, make_accounts):
 )
 def test_quotas_and_late_requests(changes, bound, make_accounts):
     assert judge(make_accounts(**changes)).bound is bound
+
+
+@pytest.mark.parametrize(
+    ("changes", "bound"),
+    [
+        # Each on the line, and a little beyond or before it.
+        ({"generator_throttled": 0.05}, Bound.GENERATOR),
+        ({"generator_throttled": 0.0499}, Bound.WAITING),
+        ({"server_throttled": 0.05}, Bound.SERVER),
+        ({"server_throttled": 0.0499}, Bound.WAITING),
+        ({"server_cores": 0.9}, Bound.SERVER),
+        ({"server_cores": 0.899}, Bound.WAITING),
+        ({"generator_cores": 0.9}, Bound.GENERATOR),
+        ({"generator_cores": 0.899}, Bound.WAITING),
+        ({"machine_cores": 1.8}, Bound.MACHINE),
+        ({"machine_cores": 1.799}, Bound.WAITING),
+        ({"asked": 20_000, "answered": 19_800}, Bound.HELD),
+        ({"asked": 20_000, "answered": 19_799}, Bound.WAITING),
+        ({"asked": 20_000, "late": 1_000, "generator_cores": 0.9}, Bound.HELD),
+        ({"asked": 20_000, "late": 1_001, "generator_cores": 0.9}, Bound.GENERATOR),
+        # Nothing says that it was busy.
+        ({"asked": 20_000, "late": 5_000, "generator_cores": None}, Bound.HELD),
+        ({"answered": 99, "failures": {"connection reset": 1}}, Bound.WAITING),
+        ({"answered": 99, "failures": {"connection reset": 2}}, Bound.FAILED),
+        # 0.85 x 20 of 21 users, one of whom may be outside an exchange: 10,000 exchanges a second of 1.7 ms.
+        ({"users": 21, "mean_seconds": 0.0017}, Bound.WAITING),
+        ({"users": 21, "mean_seconds": 0.00169}, Bound.INCONSISTENT),
+    ],
+)
+def test_limits_are_where_they_are_said_to_be(changes, bound, make_accounts):
+    assert judge(make_accounts(**changes)).bound is bound
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, "nobody was busy: the server used 50% of a core, the generator 50% of its own"),
+        (
+            {"server_allotted": 2, "server_cores": 0.6, "generators": 4, "generator_cores": 1.2, "machine_cores": None},
+            "nobody was busy: the server used 30% of 2 cores, the generator 30% of its own",
+        ),
+        ({"server_cores": 1.9, "server_allotted": 2}, "the server used 95% of 2 cores, all that it can"),
+        ({"generator_cores": 0.95}, "the generator used 95% of its core, the server 50% of a core"),
+        (
+            {"server_allotted": 2, "server_cores": 0.6, "generators": 2, "generator_cores": 1.9},
+            "the generator used 95% of its 2 cores, the server 30% of 2 cores",
+        ),
+        ({"machine_cores": 1.9}, "all 2 cores were busy: server 0.50, generator 0.50, all else 0.90"),
+        ({"server_throttled": 0.25}, "its CPU quota held the server back for 25% of the time"),
+        ({"generator_throttled": 0.25}, "its CPU quota held the generator back for 25% of the time"),
+        ({"server_cores": None}, "the server's CPU could not be read, so nothing says what the limit was"),
+        ({"generator_cores": None}, "the generator's CPU could not be read, so nothing says what the limit was"),
+        ({"server_allotted": None}, "the server's CPU could not be read, so nothing says what the limit was"),
+        ({"mean_seconds": 0.002}, "rate x response time says 20.0 in flight, and there were 16 users"),
+        (
+            {"asked": 40_000, "answered": 39_800, "dropped": 300, "late": 400},
+            "99.2% of the rate that was asked for was answered, 1.0% of it sent late",
+        ),
+        ({"failures": {"connection reset": 5_000}}, "20.0% of all exchanges failed: 5000 x connection reset"),
+        (
+            {"machine_cores": 1.5},
+            "nobody was busy: the server used 50% of a core, the generator 50% of its own; "
+            "other processes used 0.50 cores meanwhile",
+        ),
+    ],
+)
+def test_whole_reasons(changes, reason, make_accounts):
+    assert judge(make_accounts(**changes)).reason.replace("\N{MULTIPLICATION SIGN}", "x") == reason
+
+
+def test_accounts_say_nothing_that_they_were_not_told():
+    least = Accounts(
+        users=1,
+        starved=0,
+        exchanges_per_second=1.0,
+        mean_seconds=1.0,
+        answered=1,
+        server_cores=0.1,
+        server_allotted=1,
+        generator_cores=0.1,
+        machine_cores=0.2,
+        cores=2,
+    )
+    assert (least.generators, least.asked, least.dropped, least.rests, least.late) == (1, None, 0, False, 0)
 
 
 def test_what_was_sent_late_is_said(make_accounts):
@@ -188,10 +282,17 @@ def test_in_flight_is_rate_times_mean(make_accounts):
         (16, 18.5, False),
         (1, 0.4, True),
         (1, 1.2, False),
+        (21, 17, True),
+        (21, 16.99, False),
     ],
 )
 def test_littles_law(users, flight, holds):
     assert is_consistent(users, flight) is holds
+
+
+def test_any_number_of_those_that_rest_may_be_outside():
+    assert is_consistent(16, 0.1, rests=True)
+    assert not is_consistent(16, 18.5, rests=True)
 
 
 def test_only_a_model_that_says_so_may_use_every_core():

@@ -1,0 +1,82 @@
+"""Servers in containers behind a published port, and generators in containers whose lab was killed."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import docker
+import pytest
+from docker.models.containers import Container
+
+from lab.backends import open_backend
+from lab.foreign import Foreign
+from lab.generator import find_port
+from lab.meters import CgroupMeter
+from tests.waiting import wait_until
+
+ROOT = Path(__file__).resolve().parents[2]
+MODEL = "asyncio_streams"
+
+pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("docker")]
+
+
+def test_published_container_is_read_and_docker_proxy_is_not(engine: docker.DockerClient, docker_project: str) -> None:
+    backend = open_backend("docker", docker_project)
+    backend.build([MODEL])
+    container = engine.containers.create(
+        backend.catalogue.image(MODEL),
+        ["--listen", "command=tcp://0.0.0.0:9000"],
+        ports={"9000/tcp": ("127.0.0.1", None)},
+        labels={"com.docker.compose.project": docker_project},
+    )
+    try:
+        container.start()
+        container.reload()
+        (published,) = container.ports["9000/tcp"]
+        (network,) = container.attrs["NetworkSettings"]["Networks"].values()
+        for address in (f"127.0.0.1:{published['HostPort']}", f"{network['IPAddress']}:9000"):
+            meter = Foreign([f"command=tcp://{address}"]).open_meter()
+            assert isinstance(meter, CgroupMeter), address
+            assert meter.pid == container.attrs["State"]["Pid"]
+            assert meter.read().memory_bytes
+        # What has the port at another address of this machine is another server.
+        assert Foreign([f"command=tcp://127.0.0.2:{published['HostPort']}"]).pid("target") is None
+    finally:
+        container.remove(force=True)
+
+
+def test_generator_in_a_container_ends_with_a_killed_lab(
+    engine: docker.DockerClient, docker_project: str, find_of_project: Callable[[str], object]
+) -> None:
+    backend = open_backend("docker", docker_project)
+
+    def find_generators() -> list[Container]:
+        label = f"com.docker.compose.project={docker_project}"
+        running = engine.containers.list(filters={"label": label, "status": "running"})
+        return [item for item in running if "-locust" in item.name]
+
+    port = find_port()
+    try:
+        backend.up([MODEL])
+        backend.build(["locust", "locust_worker"])
+        for more, count in ((["--headless"], 1), (["--headless", "--workers", "1"], 2), ([], 1)):
+            command = [sys.executable, "-m", "lab", "--backend", "docker", "--project", docker_project, "load"]
+            command += ["closed_ping", "--models", MODEL, "--duration", "10m", "--users", "2", *more]
+            environ = {**os.environ, "LAB_UI_PORT": str(port)}
+            lab = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            try:
+                wait_until(lambda lab=lab, count=count: lab.poll() is not None or len(find_generators()) == count)
+                found = find_generators()
+                assert len(found) == count
+                # The page is published for this machine alone, and only where there is one.
+                published = [each for item in found for binds in item.ports.values() for each in binds or ()]
+                assert published == ([] if more else [{"HostIp": "127.0.0.1", "HostPort": str(port)}])
+            finally:
+                lab.kill()
+                lab.wait()
+            wait_until(lambda: not find_generators())
+    finally:
+        backend.down()
+    assert not find_of_project(docker_project)

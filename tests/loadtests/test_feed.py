@@ -1,0 +1,130 @@
+"""What servers use, as it is told to the load generator: figures of each reading, and lines there and back."""
+
+import io
+import json
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+from lab import feed as module
+from lab.feed import Gauges, feed
+from lab.meters import Sample
+from lab.usage import Fault, FaultRequest, Usage, decode, encode
+from tests.waiting import wait_until
+
+
+class Meter:
+    """Says what it was given, one after the other; in the end it is gone."""
+
+    def __init__(self, *samples: Sample) -> None:
+        self._samples = list(samples)
+
+    def read(self) -> Sample:
+        return self._samples.pop(0) if self._samples else Sample()
+
+    def count_descriptors(self) -> int:
+        return 9
+
+
+@pytest.fixture
+def open_gauges(monkeypatch):
+    """Gauges of one model, whose meters and clock are given."""
+
+    def start(clock: list[float], *meters: Meter) -> Gauges:
+        waiting, times = list(meters), iter(clock)
+        monkeypatch.setattr(module, "open_meter", lambda backend, model: waiting.pop(0) if waiting else Meter())
+        monkeypatch.setattr(module.time, "monotonic", lambda: next(times))
+        return Gauges(None, ["a"])
+
+    return start
+
+
+def test_cpu_is_that_since_the_last_reading(open_gauges):
+    samples = [Sample(cpu_seconds=cpu, memory_bytes=5, processes=2, threads=3) for cpu in (10.0, 11.0, 10.5, 14.5)]
+    gauges = open_gauges([100.0, 104.0, 105.0, 107.0], Meter(*samples))
+    # 1 s of CPU in 4 s; less than before is no CPU; 4 s in 2.
+    expected = [None, 0.25, 0.0, 2.0]
+    for cores in expected:
+        assert gauges.read() == [Usage("a", cores, 5, 2, 3, 9)]
+
+
+def test_server_that_was_restarted_is_read_from_its_beginning(open_gauges):
+    gauges = open_gauges(
+        [1.0, 2.0, 3.0], Meter(Sample(cpu_seconds=50.0)), Meter(Sample(cpu_seconds=0.5), Sample(cpu_seconds=0.75))
+    )
+    assert gauges.read() == [Usage("a", None, descriptors=9)]
+    assert gauges.read() == [Usage("a")]
+    # Not what the one before it had used.
+    assert gauges.read() == [Usage("a", None, descriptors=9)]
+    assert gauges.read() == [Usage("a", 0.25, descriptors=9)]
+
+
+def test_server_without_an_account_has_no_cpu(open_gauges):
+    gauges = open_gauges([], Meter(Sample(memory_bytes=7), Sample(memory_bytes=8)))
+    assert [gauges.read(), gauges.read()] == [
+        [Usage("a", None, 7, descriptors=9)],
+        [Usage("a", None, 8, descriptors=9)],
+    ]
+
+
+USAGES = [Usage("a", 0.5, 1, 2, 3, 4), Usage("b")]
+FAULTS = [Fault("a", "kill", "then", "later", "because"), Fault("b", "pause", "now", "")]
+
+
+def test_line_comes_back_as_it_was():
+    line = encode(USAGES, FAULTS)
+    assert line.endswith(b"}\n")
+    assert line.count(b"\n") == 1
+    assert decode(line) == ({"a": USAGES[0], "b": USAGES[1]}, FAULTS)
+    assert decode(encode([])) == ({}, [])
+
+
+@pytest.mark.parametrize(
+    "line", [b"{", b"[]", b"{}", b'{"usages": [], "faults": [{}]}', b'{"usages": [{"x": 1}], "faults": []}']
+)
+def test_line_that_is_none_is_refused(line):
+    with pytest.raises(ValueError, match=r"not a line of the feed|Expecting"):
+        decode(line)
+
+
+def test_request_for_a_fault_comes_back_as_it_was():
+    asked = FaultRequest("kill", ("a", "b"), 2.5)
+    assert FaultRequest.decode(asked.encode()) == asked
+    assert FaultRequest.decode("LOAD-RESULT {}") is None
+    with pytest.raises(ValueError, match="not a request for a fault"):
+        FaultRequest.decode("LOAD-FAULT {}")
+    with pytest.raises(ValueError, match="Expecting"):
+        FaultRequest.decode("LOAD-FAULT {")
+
+
+def test_feed_writes_until_its_block_ends(monkeypatch):
+    monkeypatch.setattr(module, "_SECONDS", 0.01)
+    monkeypatch.setattr(module, "open_meter", lambda backend, model: Meter(*[Sample(memory_bytes=7)] * 10_000))
+    monkeypatch.setattr(module, "list_faults", lambda project, since: FAULTS[:1] if project == "p" else [])
+    pipe = io.BytesIO()
+    with feed(SimpleNamespace(project="p"), ["a"], pipe):
+        wait_until(lambda: pipe.getvalue().count(b"\n") >= 3)
+        assert "feed" in [thread.name for thread in threading.enumerate()]
+    assert "feed" not in [thread.name for thread in threading.enumerate()]
+    lines = pipe.getvalue().splitlines(keepends=True)
+    assert decode(lines[0]) == ({"a": Usage("a", None, 7, descriptors=9)}, FAULTS[:1])
+    assert all(json.loads(line)["faults"] for line in lines)
+
+
+def test_feed_ends_when_nobody_reads_it(monkeypatch):
+    class Broken(io.BytesIO):
+        def flush(self) -> None:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(module, "_SECONDS", 0.01)
+    monkeypatch.setattr(module, "open_meter", lambda backend, model: Meter())
+    monkeypatch.setattr(module, "list_faults", lambda project, since: [])
+    with feed(SimpleNamespace(project="p"), ["a"], Broken()):
+        wait_until(lambda: "feed" not in [thread.name for thread in threading.enumerate()])
+
+
+def test_faults_are_those_of_the_timeline(monkeypatch):
+    stamps = [{"model": "a", "fault": "kill", "begin": "then", "end": None, "other": 1}]
+    monkeypatch.setattr(module, "read", lambda project, since: stamps if (project, since) == ("p", 5) else [])
+    assert module.list_faults("p", 5) == [Fault("a", "kill", "then", "None", "")]
