@@ -40,12 +40,122 @@ def _expand(patterns: tuple[str, ...]) -> list[str]:
 GROUPS = (
     Group(
         "measurement",
-        ("lab/measurement.py", "lab/verdict.py", "lab/histogram.py", "loadtests/measurement.py"),
-        ("tests/loadtests/test_verdict.py", "tests/lab/test_histogram.py"),
+        ("lab/measurement.py", "lab/verdict.py", "lab/histogram.py", "loadtests/parts.py", "loadtests/measurement.py"),
+        ("tests/loadtests/test_measurement.py", "tests/loadtests/test_verdict.py", "tests/lab/test_histogram.py"),
     ),
-    Group("thresholds", ("lab/thresholds.py",), ("tests/loadtests/test_verdict.py",)),
-    Group("load", ("loadtests/recorder.py", "loadtests/schedule.py"), ("tests/loadtests/test_schedule.py",)),
+    Group(
+        "meters",
+        ("lab/meters.py", "lab/owner.py", "lab/foreign.py", "lab/quota.py", "lab/pinning.py"),
+        (
+            "tests/loadtests/test_meters.py",
+            "tests/loadtests/test_owner.py",
+            "tests/loadtests/test_pinning.py",
+            "tests/loadtests/test_own_server.py",
+        ),
+    ),
+    Group("feed", ("lab/feed.py", "lab/usage.py"), ("tests/loadtests/test_feed.py",)),
+    Group("thresholds", ("lab/thresholds.py",), ("tests/loadtests/test_thresholds.py",)),
+    Group("store", ("lab/store.py",), ("tests/bench/test_store.py",)),
+    Group("check", ("lab/check.py", "lab/check_plugin.py"), ("tests/lab/test_check.py",)),
+    Group(
+        "output",
+        ("lab/output.py", "lab/interrupts.py"),
+        ("tests/lab/test_output.py", "tests/lab/test_interrupts.py", "tests/faults/test_command.py"),
+    ),
+    Group(
+        "load",
+        ("loadtests/recorder.py", "loadtests/schedule.py"),
+        ("tests/loadtests/test_schedule.py", "tests/loadtests/test_recorder.py"),
+    ),
+    Group("objections", ("loadtests/objections.py",), ("tests/loadtests/test_matrix.py",)),
     Group("bench", ("lab/bench/*.py", "lab/theory.py", "lab/advise*.py"), ("tests/bench/test_*.py",)),
-    Group("faults", ("lab/faults/*.py", "lab/ledger.py", "lab/flatness.py"), ("tests/faults/test_around.py",)),
-    Group("protocol", ("services/protocol/*.py",), ("tests/protocol/test_*.py",)),
+    Group("ledger", ("lab/ledger.py",), ("tests/faults/test_ledger.py",)),
+    Group("flatness", ("lab/flatness.py",), ("tests/faults/test_flatness.py",)),
+    Group(
+        "scorecard",
+        ("lab/faults/scorecard.py", "lab/faults/__init__.py", "lab/faults/crowd.py"),
+        ("tests/faults/test_scorecard.py", "tests/faults/test_mechanisms.py", "tests/faults/test_stamps.py"),
+    ),
+    Group(
+        "mechanisms",
+        tuple(
+            f"lab/faults/{name}.py"
+            for name in [
+                "drain",
+                "kill",
+                "limits",
+                "network",
+                "nothing",
+                "pause",
+                "pressure",
+                "starve",
+                "worker",
+                "family",
+            ]
+        ),
+        ("tests/faults/test_mechanisms.py",),
+    ),
+    Group("soak", ("lab/soak.py",), ("tests/faults/test_soak_figures.py",)),
+    Group("soak_clients", ("lab/soak_clients.py",), ("tests/faults/test_soak_clients.py",)),
+    Group("faults_command", ("lab/faults/command.py",), ("tests/faults/test_command.py",)),
+    Group(
+        "watch",
+        ("lab/faults/watch.py", "lab/faults/around.py"),
+        ("tests/faults/test_around.py", "tests/faults/test_watch.py"),
+    ),
+    Group("instruments", ("lab/witness.py", "lab/crowd.py"), ("tests/faults/test_instruments.py",)),
+    Group(
+        "on_request",
+        ("lab/faults/on_request.py", "lab/faults/timeline.py"),
+        ("tests/faults/test_on_request.py", "tests/faults/test_stamps.py"),
+    ),
+    Group(
+        "faults_report",
+        ("lab/report/faults.py", "lab/report/faults_page.py"),
+        ("tests/faults/test_report_figures.py",),
+    ),
+    Group(
+        "protocol",
+        ("services/protocol/*.py", "services/log.py"),
+        tuple(
+            f"tests/protocol/test_{name}.py"
+            for name in [
+                "command",
+                "requests",
+                "services",
+                "datagrams",
+                "transactions",
+                "strangers",
+                "limits",
+                "address",
+                "clients",
+                "page",
+            ]
+        ),
+    ),
+    Group(
+        "oracle",
+        ("fuzz/oracle.py", "fuzz/live.py", "lab/reference.py"),
+        tuple(
+            f"tests/protocol/test_{name}.py"
+            for name in [
+                "reference",
+                "oracles",
+                "transactions",
+                "strangers",
+                "properties",
+            ]
+        ),
+    ),
+    Group("doctor", ("lab/doctor.py", "lab/readiness.py"), ("tests/lab/test_doctor.py", "tests/lab/test_readiness.py")),
+    Group(
+        "catalogue",
+        ("lab/compose.py", "lab/catalogue.py"),
+        ("tests/lab/test_compose.py", "tests/lab/test_catalogue.py"),
+    ),
+    Group(
+        "engine",
+        ("lab/engine/client.py", "lab/engine/probe.py", "lab/engine/policy.py", "lab/engine/command.py"),
+        ("tests/lab/test_client_settings.py", "tests/lab/test_engine.py"),
+    ),
 )

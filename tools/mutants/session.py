@@ -258,7 +258,8 @@ def _move(old: Any, new: Any, module: types.ModuleType, key: str, moved: set[int
             old.clear()
             old.update(new)
         return
-    if dataclasses.is_dataclass(old) and type(old).__module__ == name and type(new).__name__ == type(old).__name__:
+    is_made_here = type(old).__module__ == name and type(new).__name__ == type(old).__name__
+    if dataclasses.is_dataclass(old) and (is_made_here or type(new) is type(old)):
         # An object that others hold too: it stays, and gets the values of the faulty one.
         for item in dataclasses.fields(old):
             if _is_plain(value := getattr(new, item.name)):
@@ -356,6 +357,8 @@ def main() -> int:
     sys.path.insert(0, str(job.root))
     plugins = ["no:xdist", "no:cacheprovider"]
     options = [option for plugin in plugins for option in ("-p", plugin)]
+    # Without xdist its mark `xdist_group` is unknown.
+    options += ["-W", "ignore::pytest.PytestUnknownMarkWarning", "-m", "not docker"]
     arguments = ["-q", "-x", *options, "-o", "addopts=--import-mode=importlib", *job.tests]
     code = int(pytest.main(arguments, plugins=[Session(job, report)]))
     _end_orphans()
