@@ -54,6 +54,7 @@ def docker(*arguments: str, check: bool = True, environ: Mapping[str, str] | Non
         ["docker", *arguments],  # noqa: S607 - wherever it is
         capture_output=True,
         text=True,
+        errors="replace",
         check=False,
         env={**make_environ(), **(environ or {})},
     )
