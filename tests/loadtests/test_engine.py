@@ -8,7 +8,6 @@ import contextlib
 import itertools
 import socket
 import threading
-import time
 
 import pytest
 
@@ -73,7 +72,6 @@ def remember(kept):
 def close_the_idle(connection):
     connection.recv(100)
     connection.sendall(PONG)
-    time.sleep(0.05)  # so that the end is not in the same read as the reply
 
 
 # (workload, how the server behaves, what must be counted, and nothing else)
@@ -242,6 +240,38 @@ def test_datagrams_that_are_lost_doubled_and_overtaken_are_counted(load):
     assert len(dropped) == 2 <= result["lost"]
     assert 0 <= len(doubled) - result["duplicates"] <= 2 < len(doubled)
     assert 0 <= len(swapped) - result["reordered"] <= 2 < len(swapped)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda data: data[:8] + b"!" + data[9:], "wrong bytes"),  # the right number, and other bytes
+        (lambda data: data[:-1] + bytes([data[-1] ^ 1]), "wrong bytes"),
+        (lambda data: data[:-1], "wrong bytes"),
+        (lambda data: data + b"!", "wrong bytes"),
+        (lambda data: b"\xff" * 8 + data[8:], "wrong bytes"),  # a number that nobody has sent
+    ],
+)
+@pytest.mark.parametrize("workload", ["datagrams", "echo_1k"])
+def test_datagram_of_the_right_number_and_other_bytes_is_wrong(workload, change, reason, load):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+
+        def serve():
+            while (found := server.recvfrom(2048))[0] != b"end":
+                server.sendto(change(found[0]), found[1])
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        where = server.getsockname()
+        try:
+            url = "udp://{}:{}".format(*where)
+            found = load({"net": url}, "--workload", workload, "--transport", "udp", seconds=0.5)["net"]
+        finally:
+            server.sendto(b"end", where)
+            thread.join()
+    assert set(found["failures"]) == {reason}
+    assert found["answered"] == 0
 
 
 @pytest.mark.parametrize("transport", ["tcp", "tls", "udp", "unix", "unixgram"])

@@ -16,17 +16,19 @@ import psutil
 import pytest
 
 from lab.foreign import Foreign
-from lab.measurement import measure, percentile
+from lab.measurement import measure
 
 ROOT = Path(__file__).resolve().parents[2]
 PONG = b"+PONG\r\n"
+# A rate is compared within 20 %: the faults are twice of it or half, and a busy machine is late at a window's edges. The
+# exact figures are those of test_schedule.py, and that each exchange that was due has an end.
 OPEN = ("--loop", "open", "--arrivals", "even")
 
 
 def test_what_was_asked_is_answered(open_model, load):
     server = open_model("asyncio_streams")
     found = load({"it": server.url("command", "tcp")}, *OPEN, "--rate", "200", users=4, seconds=2.0)["it"]
-    assert found["asked"] == pytest.approx(200 * found["seconds"], abs=5)
+    assert found["asked"] == pytest.approx(200 * found["seconds"], rel=0.2)
     # Whatever is not answered is in flight when the window ends: one on each connection, or it was dropped.
     assert abs(found["asked"] - found["answered"] - found["dropped"]) <= 4
     assert found["failures"] == {}
@@ -40,19 +42,22 @@ def test_a_stall_shows_in_the_time_from_when_it_was_due_and_hides_in_the_other(l
         for number in range(10_000):
             if not connection.recv(100):
                 return
-            if number == 300:
-                stalls.append(time.monotonic())
-                time.sleep(0.5)
+            if number == 50:
+                stalls.append(number)
+                time.sleep(1)
             connection.sendall(PONG)
 
     with open_server(behave) as (host, port):
         urls = {"it": f"tcp://{host}:{port}"}
-        found = load(urls, *OPEN, "--rate", "400", users=1, seconds=2.0)["it"]
+        found = load(urls, *OPEN, "--rate", "100", users=1, seconds=2.5)["it"]
     assert len(stalls) == 1
-    # 200 of 800 were due while it slept and waited for up to half a second; one was under way.
-    assert percentile([tuple(pair) for pair in found["intended"]], 0.9) > 200_000
-    assert sum(count for value, count in found["service"] if value > 400_000) == 1
-    assert found["late"] >= 150
+    # 100 were due while it slept, and of these 70 in its first 0.7 s: they wait for 0.3 s or more. One was under way.
+    waited, was_under_way = (
+        sum(count for value, count in found[kind] if value > 300_000) for kind in ("intended", "service")
+    )
+    assert waited >= 50
+    assert 1 <= was_under_way < waited / 2
+    assert found["late"] >= 50
 
 
 def test_distances_of_random_arrivals_are_not_alike(open_server):
@@ -74,19 +79,37 @@ def test_distances_of_random_arrivals_are_not_alike(open_server):
     assert statistics.median(distances) < 0.85 * statistics.mean(distances)
 
 
-def test_what_cannot_be_sent_in_time_is_dropped_and_never_skipped(load, open_server):
+def test_time_outs_are_in_both_times_and_what_cannot_be_sent_is_dropped(load, open_server):
     def behave(connection):
-        while connection.recv(100):
-            time.sleep(0.1)
-            connection.sendall(PONG)
+        connection.recv(100)
+        connection.sendall(PONG)
+        while connection.recv(100):  # and of these none is answered
+            pass
 
     with open_server(behave) as (host, port):
         urls = {"it": f"tcp://{host}:{port}"}
-        found = load(urls, *OPEN, "--rate", "100", "--timeout", "0.5", users=1, seconds=3.0)["it"]
+        found = load(urls, *OPEN, "--rate", "100", "--timeout", "0.3", users=1, seconds=4.0)["it"]
+    timed_out = found["failures"].pop("time-out: no reply")
+    assert timed_out >= 2
+    assert found["answered"] >= 2
+    assert found["failures"] == {}
+    for kind in ("service", "intended"):
+        assert sum(count for _, count in found[kind]) == found["answered"] + timed_out
+        assert sum(count for value, count in found[kind] if value >= 299_000) >= timed_out
+    # Each that was due has one of these ends, or is under way at the end of the window, as one was at its beginning.
     assert found["dropped"] > 100
-    assert abs(found["asked"] - found["answered"] - found["dropped"]) <= 1
-    # Nothing was sent that was older than the time-out when its turn came.
-    assert max(value for value, _ in found["intended"]) < 1_000_000
+    assert abs(found["asked"] - found["answered"] - timed_out - found["dropped"]) <= 1
+    # Nothing is sent that is older than the time-out when its turn comes: after 4 s there would be times above 3 s.
+    assert max(value for value, _ in found["intended"]) < 2_500_000
+
+
+def test_rate_of_a_pipeline_counts_its_requests(open_model, load):
+    server = open_model("asyncio_streams")
+    arguments = [*OPEN, "--workload", "throughput", "--rate", "1600"]
+    found = load({"it": server.url("command", "tcp")}, *arguments, users=4, seconds=2.0)["it"]
+    assert found["depth"] == 16
+    # 1600 requests per second are 100 exchanges of 16.
+    assert found["asked"] == pytest.approx(100 * found["seconds"], rel=0.2)
 
 
 def test_a_rate_follows_its_shape(open_model, load):
@@ -94,7 +117,7 @@ def test_a_rate_follows_its_shape(open_model, load):
     arguments = [*OPEN, "--rate", "1000", "--shape", "ramp", "--shape-time", "2"]
     found = load({"it": server.url("command", "tcp")}, *arguments, users=4, seconds=2.0)["it"]
     # The area under a ramp is half of the rectangle around it.
-    assert found["asked"] == pytest.approx(1000, rel=0.1)
+    assert found["asked"] == pytest.approx(1000, rel=0.2)
 
 
 @contextlib.contextmanager
@@ -140,18 +163,17 @@ def test_workers_together_do_what_was_asked(open_model):
         found = read_result(master)
     assert found["generators"] == 3
     assert found["users"] == pytest.approx(6, abs=0.5)
-    assert found["asked"] == pytest.approx(300 * found["seconds"], rel=0.05)
+    assert found["asked"] == pytest.approx(300 * found["seconds"], rel=0.2)
     assert found["failures"] == {}
 
 
-def test_the_others_take_over_the_share_of_a_worker_that_goes(open_model):
+def test_the_others_take_over_the_share_of_a_worker_that_goes(open_model, wait_until):
     url = open_model("asyncio_streams").url("command", "tcp")
     arguments = [*OPEN, "--rate", "300", "--users", "4", "--spawn-rate", "100", "--window", "3", "--warm-up", "6"]
     with open_workers(2, url, *arguments) as (master, workers):
-        while not all(is_connected(worker, url) for worker in workers):
-            time.sleep(0.1)
+        wait_until(lambda: all(is_connected(worker, url) for worker in workers))
         workers[0].send_signal(signal.SIGTERM)  # it says good-bye
-        workers[0].wait(10)
+        workers[0].wait(60)
         found = read_result(master)
     assert found["generators"] == 1
-    assert found["asked"] == pytest.approx(300 * found["seconds"], rel=0.05)
+    assert found["asked"] == pytest.approx(300 * found["seconds"], rel=0.2)
