@@ -1,0 +1,122 @@
+"""What a lane has counted, as it is handed over: a different number everywhere, and each in its place."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from lab.catalogue import ROOT
+
+# In a process of its own: Locust patches the one that imports it.
+SCRIPT = """
+import json, sys
+import locust
+from locust.env import Environment
+from lab.exchange import Exchange
+from loadtests.engine import Engine, Lane, Link
+from loadtests.recorder import RECORDER, Series
+from loadtests.schedule import Schedule
+from services.protocol import Address
+
+import loadtests.engine
+now = [100.0]
+loadtests.engine.perf_counter = lambda: now[0]
+
+environment = Environment()
+environment.create_local_runner()
+engine = Engine.of(environment)
+shown = {}
+for loop in ("closed", "open"):
+    series = Series("m", "w", "tcp", loop)
+    # Two turns with replies of 10 and 30 bytes, 20 in the mean; four requests in an exchange.
+    exchange = Exchange(((b"q", b"r" * 10), (b"q", b"r" * 30)), depth=4)
+    schedule = Schedule(lambda _: 1.0) if loop == "open" else None
+    make = lambda: Lane(series, Address.parse("tcp://127.0.0.1:1"), exchange, timeout=1, schedule=schedule)
+    lane = engine.lane(series, make)
+    links = [Link(lane) for _ in range(3)]
+    lane.links.update(links)
+    lane.counted_at = now[0]
+    links[0].busy = links[1].busy = True
+    now[0] += 2.0
+    for _ in range(5):
+        lane.service.append(0.001)
+        if schedule:
+            lane.intended.append(0.002)
+    lane.timed_out += [(0.3, 0.4)] * 2
+    lane.failures += ["time-out: no reply"] * 2 + ["refused"] * 6
+    for name, count in (("asked", 21), ("late", 3), ("dropped", 7), ("lost", 8), ("duplicates", 9), ("reordered", 11)):
+        setattr(lane.tally, name, count)
+    # What is due and was not sent when the measurement ends is dropped as well.
+    lane.pending.append(99.0)
+    engine.hold()
+    engine._hand_over(lane)
+    tally = RECORDER.tallies()[series]
+    gauge = RECORDER.gauge(series)
+    entry = environment.stats.get("m w", "TCP")
+    shown[loop] = {
+        "tally": {name: getattr(tally, name) for name in tally.COUNTS},
+        "failures": dict(tally.failures),
+        "service": [[round(value), count] for value, count in tally.service.pairs()],
+        "intended": [[round(value), count] for value, count in tally.intended.pairs()],
+        "gauge": [gauge.users, gauge.in_flight],
+        "in_all": lane.answered_in_all,
+        "locust": [entry.num_requests, entry.num_failures, entry.num_none_requests, entry.total_content_length],
+        "mean_ms": round(entry.total_response_time / sum(entry.response_times.values()), 2),
+        "errors": {error.error: error.occurrences for error in environment.stats.errors.values()},
+        "left": [len(lane.service), len(lane.intended), len(lane.timed_out), len(lane.failures), len(lane.pending)],
+    }
+    # Of nothing new, nothing is handed over again.
+    engine._hand_over(lane)
+    shown[loop]["again"] = [RECORDER.tallies()[series].answered, entry.num_requests, lane.answered_in_all]
+    lane.links.clear()
+    engine.clear()
+    environment.stats.clear_all()
+print("TOLD", json.dumps(shown))
+"""
+
+
+@pytest.fixture(scope="module")
+def told():
+    done = subprocess.run([sys.executable, "-c", SCRIPT], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.partition("TOLD ")[2])
+
+
+@pytest.mark.parametrize("loop", ["closed", "open"])
+def test_lane_hands_over_each_count(loop, told):
+    found = told[loop]
+    dropped = 8 if loop == "open" else 7  # a closed loop has nothing that is due
+    assert found["tally"] == {
+        "answered": 5,
+        "requests": 20,  # four in each
+        "asked": 21,
+        "late": 3,
+        "dropped": dropped,
+        "lost": 8,
+        "duplicates": 9,
+        "reordered": 11,
+        "user_seconds": pytest.approx(6.0),  # three links for two seconds
+    }
+    assert found["failures"] == {"time-out: no reply": 2, "refused": 6}
+    assert (found["gauge"], found["in_all"]) == ([3, 2], 5)
+    assert found["left"] == [0, 0, 0, 0, 0 if loop == "open" else 1]
+    # Locust's row: answered, failed and dropped; all but the timed are without a time; 5 replies of 20 bytes.
+    failed = 2 + 6 + dropped
+    assert found["locust"] == [5 + failed, failed, failed - 2, 100]
+    wanted = {"time-out: no reply": 2, "refused": 6, "dropped: no connection was free in time": dropped}
+    assert found["errors"] == wanted
+    assert found["again"] == [5, 5 + failed, 5]
+
+
+def test_lane_has_time_outs_in_its_times(told):
+    def near(*pairs):
+        return [[pytest.approx(value, rel=0.001), count] for value, count in pairs]
+
+    for loop in ("closed", "open"):
+        assert told[loop]["service"] == near((1000, 5), (300_000, 2))
+    assert told["closed"]["intended"] == []
+    assert told["open"]["intended"] == near((2000, 5), (400_000, 2))
+    # Locust's tables have the time from when it was due, where there is one: (5 x 1 + 2 x 300) / 7 and so on.
+    assert told["closed"]["mean_ms"] == pytest.approx(605 / 7, rel=0.002)
+    assert told["open"]["mean_ms"] == pytest.approx(810 / 7, rel=0.002)
