@@ -20,8 +20,8 @@ from lab.measurement import measure
 
 ROOT = Path(__file__).resolve().parents[2]
 PONG = b"+PONG\r\n"
-# A rate is compared within 20 %: the faults are twice of it or half, and a busy machine is late at a window's edges.
-# Exact are the figures of test_schedule.py, and that each exchange that was due has an end.
+# A rate is compared within 20 %: the faults double or halve it, and a busy machine is late at the edges of a window.
+# test_schedule.py has the exact figures; here each exchange that was due has an end.
 OPEN = ("--loop", "open", "--arrivals", "even")
 
 
