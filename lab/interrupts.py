@@ -11,7 +11,6 @@ from typing import NoReturn
 from lab.errors import LabError
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_HELD = (signal.SIGINT, signal.SIGTERM)
 
 # What has to be done before the process ends.
 _owed: list[Callable[[], object]] = []
@@ -73,26 +72,6 @@ def uninterrupted(what: str, by_hand: str) -> Iterator[None]:
         _under_way.pop()
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def signals_held() -> Iterator[None]:
-    """Let SIGINT and SIGTERM wait for the end of a block, in the main thread.
-
-    Children inherit it: a Ctrl-C, which goes to all of a terminal's foreground processes, ends none of them half-way.
-    """
-    came: list[int] = []
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
-    # The kernel gives a signal to any thread that takes it, and Python hands it to this one. So both are needed.
-    handlers = [signal.signal(number, lambda which, _: came.append(which)) for number in _HELD]
-    try:
-        yield
-    finally:
-        for number, handler in zip(_HELD, handlers, strict=True):
-            signal.signal(number, handler)
-        for which in came[:1]:
-            signal.raise_signal(which)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def end() -> None:

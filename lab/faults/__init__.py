@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from lab.backends import Backend
 from lab.errors import LabError, NotReadyError
 from lab.faults.timeline import note
-from lab.interrupts import signals_held
+from lab.interrupts import ENDING
 
 
 class NotHealedError(LabError):
@@ -177,6 +177,27 @@ def find_exit_code(backend: Backend, model: str) -> int | None:
         return None
     # An unknown code means that what would have noted it was killed as well.
     return 128 + signal.SIGKILL if state.exit_code is None else state.exit_code
+
+
+@contextmanager
+def signals_held() -> Iterator[None]:
+    """Let SIGINT, SIGTERM and SIGHUP wait for the end of a block.
+
+    In the main thread. Children inherit it: a Ctrl-C, which goes to all of a terminal's foreground processes, ends none
+    of them half-way.
+    """
+    came: list[int] = []
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    # The kernel gives a signal to any thread that takes it, and Python hands it to this one. So both are needed.
+    handlers = [signal.signal(number, lambda which, _: came.append(which)) for number in ENDING]
+    try:
+        yield
+    finally:
+        for number, handler in zip(ENDING, handlers, strict=True):
+            signal.signal(number, handler)
+        for which in came[:1]:
+            signal.raise_signal(which)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def until_restarted(backend: Backend, model: str, do: Callable[[], int | None]) -> Harm:

@@ -126,7 +126,7 @@ def faults(
         sys.exit(DID_NOT_HOLD if failed else exit_code_under_load(seen, len(chosen) * len(names)))
     untried = [model for model in models or [] if model not in {score.model for score in scores}]
     for model in untried:
-        click.echo(f"{model}: nothing was tried, as it has no part that {', '.join(names)} could break", err=True)
+        _say(f"{model}: nothing was tried, as it has no part that {', '.join(names)} could break")
     sys.exit(exit_code(scores, untried))
 
 

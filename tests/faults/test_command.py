@@ -22,12 +22,11 @@ from lab.backends import Backend, choose_speakers, runtime_directory
 from lab.backends.processes import Processes
 from lab.cli import COULD_NOT_RUN, DID_NOT_HOLD, HELD, Lab
 from lab.errors import LabError
-from lab.faults import CannotApplyError, EndedError, NotHealedError, Stamp, command
+from lab.faults import CannotApplyError, EndedError, NotHealedError, Stamp, command, signals_held
 from lab.faults.around import UnderLoad
 from lab.faults.command import exit_code, exit_code_under_load
 from lab.faults.scorecard import Score, Verdict
 from lab.faults.watch import Around
-from lab.interrupts import signals_held
 from lab.ledger import Account
 from tests.faults.conftest import CATALOGUE, PATIENCE
 from tests.faults.fakes import FakeBackend
