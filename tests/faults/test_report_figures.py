@@ -11,7 +11,16 @@ from lab.faults.scorecard import Score, Verdict
 from lab.faults.watch import Around
 from lab.ledger import Account
 from lab.report import faults_page
-from lab.report.faults import Outcome, key_of, list_environment, make_answers, make_times, show_cell, show_details
+from lab.report.faults import (
+    Outcome,
+    key_of,
+    list_environment,
+    make_answers,
+    make_times,
+    render_markdown,
+    show_cell,
+    show_details,
+)
 from lab.store import Run
 from tests.made_up import MEASUREMENT
 
@@ -180,6 +189,74 @@ def test_a_long_picture_has_a_dozen_marks(run: Run) -> None:
     seconds = tuple((second, 0.1, 0.1, 0) for second in range(-4, 32))
     # From -4 to 32: 36 s in steps of three.
     assert [tick.text for tick in draw(run, replace(SEEN, seconds=seconds)).across][:3] == ["-4 s", "-1 s", "2 s"]
+
+
+def test_the_report_as_markdown(run: Run) -> None:
+    stamp = Stamp("pause", "a", is_twin=True)
+    stamp.close()
+    load = replace(MEASUREMENT, failures={"timeout": 2})
+    declared = score("b", "crowd", Verdict.FAILED, around=None, expected="why")
+    outcome = Outcome(run, [score("a", "pause"), declared], [UnderLoad(stamp, SEEN, load)])
+    text = render_markdown(outcome)
+    answers, card = text.split("\n\n| model | pause | crowd |\n")
+    assert answers.splitlines() == [
+        f"# Models that were broken: {run.started}",
+        "",
+        "2 times a model was broken and mended under load: 0 requests were answered, 0 replies were wrong, doubled, "
+        "out of order or somebody else's.  ",
+        "Everything is as it should be: it held, or it failed where the catalogue says so and why.  ",
+        f"a, pause (twin): {SEEN}.  ",
+    ]
+    lines = card.splitlines()
+    assert lines[:4] == [
+        "| --- | --- | --- |",
+        f"| a | ●\u00a0held | {NOWHERE} |",
+        f"| b | {NOWHERE} | ▲\u00a0failed (declared) |",
+        "",
+    ]
+    saw = lines.index("## What others saw")
+    assert [line.count("|") for line in lines[saw + 1 : saw + 6]] == [0, 8, 8, 8, 0]
+    assert lines[saw + 3] == f"| {' | '.join(['---'] * 7)} |"
+    assert lines[saw + 4].startswith("| pause | it stands still, and goes on | 1 of 1 late | 10 ms | 400 ms | 300 ms |")
+    each = lines.index("## Each of them")
+    assert lines[each + 1 : each + 7] == [
+        "",
+        "| model | fault | verdict | again after | why | raw |",
+        "| --- | --- | --- | --- | --- | --- |",
+        f"| a | pause | ●\u00a0held | {NOWHERE} | so it was | [account]({run.path_of('a/pause')}) |",
+        f"| b | crowd | ▲\u00a0failed (declared) | {NOWHERE} | so it was (declared: why) "
+        f"| [account]({run.path_of('b/crowd')}) |",
+        "",
+    ]
+    under = lines.index("## a, pause (twin)")
+    assert lines[under + 2].startswith("closed_session, 16 users for 1.0 s: 10.0k requests/s, ")
+    assert ", failed: " in lines[under + 2]
+    assert lines[under + 2].endswith(f"for 500 ms. [Raw data]({run.path_of('a/pause')}).")
+    assert lines[under + 3 : under + 10] == [
+        "",
+        "| second | PING p50 | PING p99 | failed |",
+        "| --- | --- | --- | --- |",
+        "| -1 | 1 ms | 2 ms | 0 |",
+        "| 0 | 200 ms | 480 ms | 3 |",
+        "| 1 | - | - | 4 |",
+        "",
+    ]
+    reading = lines.index("## How to read it")
+    assert lines[reading + 2].startswith("* held: ")
+    assert lines[-5:] == ["", "## What it ran on", "", "* cores: 2", "* commit: not known"]
+
+
+def test_a_report_of_a_load_alone_has_no_card(run: Run) -> None:
+    stamp = Stamp("pause", "a", is_twin=False)
+    stamp.close()
+    text = render_markdown(Outcome(run, (), [UnderLoad(stamp, SEEN, MEASUREMENT)]))
+    assert "| model |" not in text
+    assert "## a, pause\n" in text
+    assert ", none failed, " in text
+    # Of one that nobody else could look at, nobody saw anything.
+    alone = render_markdown(Outcome(run, [score("a", "pause", around=None)]))
+    assert "## What others saw" not in alone
+    assert "| a | ●\u00a0held |" in alone
 
 
 def test_the_page_links_each_account(run: Run) -> None:

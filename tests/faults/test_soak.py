@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
 import pytest
 
@@ -15,7 +14,7 @@ from lab.cli import COULD_NOT_RUN, DID_NOT_HOLD, HELD
 from lab.errors import LabError
 from lab.flatness import FEWEST, Growth, after_warm_up
 from lab.soak import COUNTS, Clients, Reading, exit_code, judge, run
-from lab.soak_clients import ANSWER, REQUESTS, Visitor, find_workers, visit_all
+from lab.soak_clients import REQUESTS, Visitor, find_workers
 from tests.models.conftest import Server
 
 MODEL = "asyncio_streams"
@@ -45,11 +44,6 @@ def test_the_exit_code_tells_what_grows_from_what_takes_longer() -> None:
     unserved = judge(MODEL, readings([10_000_000] * 30), {**SERVED, "failures": {"no answer": 1}}, 1e6)
     found = [exit_code(each) for each in ([flat], [flat, short], [short, grown], [short, unserved, flat])]
     assert found == [HELD, COULD_NOT_RUN, DID_NOT_HOLD, DID_NOT_HOLD]
-
-
-def test_what_is_asked_for_has_an_answer() -> None:
-    assert ANSWER.count(b"+PONG") == 10
-    assert ANSWER.endswith(b"$3\r\nend\r\n")
 
 
 @pytest.mark.parametrize(
@@ -89,25 +83,6 @@ def test_two_words_that_come_at_once_are_both_heard() -> None:
         assert [clients.stdout.readline() for _ in range(2)] == ["resting 1\n", "resting 2\n"]
         clients.stdin.close()
         assert clients.wait(60) == 0
-
-
-def test_a_crowd_comes_when_it_is_told_to_and_until_it_is_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    reader, writer = os.pipe()
-    seen: list[bool] = []
-
-    class Told:
-        def visit(self, *, crowd: bool) -> None:
-            seen.append(crowd)
-            if len(seen) == 2:
-                os.write(writer, b"go\n")
-            if len(seen) == 4:
-                os.close(writer)
-
-    os.write(writer, b"crowd\n")
-    with os.fdopen(reader) as stdin:
-        monkeypatch.setattr(sys, "stdin", stdin)
-        visit_all([cast(Visitor, Told())], 0.001)
-    assert seen == [True, True, False, False]
 
 
 # For a server that imports it at its start: every conversation leaves 64 KiB, a descriptor, and now and then a thread

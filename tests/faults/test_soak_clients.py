@@ -364,6 +364,26 @@ def test_the_instrument_ends_with_2_when_a_model_serves_no_more(monkeypatch: pyt
         monkeypatch.setattr(soak_clients, "_PATIENCE", 0.2)
         lines, code = run_main(monkeypatch, address, 1)
     assert code == 2
-    assert lines == [
+    (line,) = lines
+    assert line.startswith(
         f"soak: made has not served 2 visits running: {Address.parse(address)}: waited 0.2 s for the server to answer"
-    ]
+    )
+
+
+def test_a_crowd_comes_when_it_is_told_to_and_until_it_is_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    seen: list[bool] = []
+
+    class Told:
+        def visit(self, *, crowd: bool) -> None:
+            seen.append(crowd)
+            if len(seen) == 2:
+                os.write(writer, b"go\n")
+            if len(seen) == 4:
+                os.close(writer)
+
+    os.write(writer, b"crowd\n")
+    with os.fdopen(reader) as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        soak_clients.visit_all([cast(Visitor, Told())], 0.001)
+    assert seen == [True, True, False, False]
