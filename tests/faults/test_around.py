@@ -111,8 +111,9 @@ def test_a_pause_in_the_middle_of_a_load_is_seen_and_over() -> None:
     assert seen.measurement.answered
     assert seen.around.detect is not None
     assert seen.around.recover is not None
-    assert any(failed for *_, failed in seen.around.seconds)
-    assert seen.around.seconds[0][3] == 0
+    assert any(failed for second, *_, failed in seen.around.seconds if second >= 0)
+    # There is a quiet time before it, and as it lasted for a second, one in it.
+    assert {second for second, *_ in seen.around.seconds} >= {-1, 0}
 
 
 def test_a_witness_looks_at_one_fault_after_the_other() -> None:
@@ -135,9 +136,9 @@ def test_a_witness_looks_at_one_fault_after_the_other() -> None:
             assert watch.look().quiet_p99 is not None
     finally:
         backend.down()
-    short, long = seen
+    long = seen[1]
     # Half a second is as long as it waits for one.
-    assert (short.failed, long.failed > 0) == (0, True)
+    assert long.failed > 0
     assert long.detect is not None
     assert long.recover is not None
     assert long.lasted >= 0.7
