@@ -241,6 +241,8 @@ def test_folder_of_a_result_is_made_and_refused_before_anything_is_broken(
     assert json.loads((tmp_path / "new" / "file").read_text())[0]["verdict"] == "held"
     (tmp_path / "no folder").touch()
     backend.done.clear()
+    with pytest.raises(LabError, match=r"--out: .* exists, and no result is overwritten"):
+        run(f"--out={tmp_path / 'new' / 'file'}")
     with pytest.raises(LabError, match="no folder: cannot be written"):
         run(f"--out={tmp_path / 'no folder' / 'file'}")
     assert backend.done == []
