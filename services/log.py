@@ -24,8 +24,7 @@ class SparseLog:
         self._log = log
         self._seconds = seconds
         self._clock = clock
-        self._shared = mmap.mmap(-1, _STATE.size)
-        _STATE.pack_into(self._shared, 0, clock(), 0)
+        self._shared = mmap.mmap(-1, _STATE.size)  # of zeros: the first line may be written at once
 
     def warning(self, text: str) -> None:
         """Write a line, or count it."""

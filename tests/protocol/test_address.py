@@ -74,3 +74,10 @@ def test_control_characters_are_refused(url: str) -> None:
 def test_transports_know_what_they_are() -> None:
     assert [item for item in Transport if item.is_datagram] == [Transport.UDP, Transport.UNIXGRAM]
     assert [item for item in Transport if item.is_unix] == [Transport.UNIX, Transport.UNIXGRAM]
+
+
+def test_tls_is_carried_by_tcp_and_all_others_by_themselves() -> None:
+    assert {transport: transport.carrier for transport in Transport} == {
+        **{transport: transport for transport in Transport},
+        Transport.TLS: Transport.TCP,
+    }

@@ -157,3 +157,14 @@ def test_error_behind_replies_that_nearly_fill_a_datagram_does_not_make_it_too_l
 @pytest.mark.parametrize("data", [b"\n", b"\r\n", b"*0\r\n", b"*-1\r\n\n"])
 def test_datagram_of_blanks_holds_no_request(data: bytes) -> None:
     assert events_of("command", data) == [Send(b"-ERR the datagram holds no request\r\n"), Close()]
+
+
+def test_datagram_may_ask_for_as_much_work_as_a_request() -> None:
+    limits = Limits(burn=100, sleep_ms=50)
+    data = b"BURN 60\nBURN 0\nSLEEP 30\nBURN 40\nSLEEP 20\n"
+    *work, reply, end = events_of("command", data, limits)
+    assert work == [Compute(60), Compute(0), Wait(0.03), Compute(40), Wait(0.02)]
+    assert reply == Send(b"$6\r\ndigest\r\n" * 2 + b"+OK\r\n$6\r\ndigest\r\n+OK\r\n")
+    assert end == Close()
+    for more in (b"BURN 1\n", b"SLEEP 1\n"):
+        assert events_of("command", data + more, limits)[-2].data.startswith(b"-ERR a datagram may ask for ")

@@ -4,9 +4,44 @@ from dataclasses import FrozenInstanceError, fields
 
 import pytest
 
-from services.protocol import LimitError, Limits
+from services.protocol import BLOCKING_WORKERS, LimitError, Limits
 
 VARIABLES = {item.name: item.metadata["variable"] for item in fields(Limits)}
+
+
+# Each default and the least that is allowed, as docs/protocol.md promises them.
+VALUES = {
+    "line": (65_536, 64),
+    "bulk": (1_048_576, 1),
+    "array": (1024, 1),
+    "request": (2_097_152, 1),
+    "transaction": (2_097_152, 1),
+    "pipeline": (1024, 1),
+    "sleep_ms": (60_000, 1),
+    "burn": (10_000_000, 1),
+    "blob": (67_108_864, 1),
+    "idle": (300.0, 0.01),
+    "connections": (12_000, 1),
+    "backlog": (1024, 1),
+    "workers": (0, 0),
+    "reuse_port": (0, 0),
+    "linger": (2.0, 0),
+    "grace": (5.0, 0),
+}
+
+
+def test_defaults_and_minimums_are_those_that_are_promised() -> None:
+    assert {item.name: (getattr(Limits(), item.name), item.metadata["minimum"]) for item in fields(Limits)} == VALUES
+    assert BLOCKING_WORKERS == 64
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_less_than_the_promised_minimum_is_refused(name: str) -> None:
+    minimum = VALUES[name][1]
+    assert getattr(Limits.from_environ({VARIABLES[name]: str(minimum)}), name) == minimum
+    less = minimum - 0.001 if isinstance(VALUES[name][0], float) else minimum - 1
+    with pytest.raises(LimitError, match=VARIABLES[name]):
+        Limits.from_environ({VARIABLES[name]: str(less)})
 
 
 def test_empty_environment_gives_the_defaults() -> None:

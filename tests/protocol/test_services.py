@@ -6,7 +6,19 @@ from itertools import islice
 
 import pytest
 
-from services.protocol import SEND_SIZE, SERVICES, AdapterError, Close, Compute, Connection, Send, Wait
+from services.protocol import (
+    SEND_SIZE,
+    SERVICES,
+    AdapterError,
+    Close,
+    Compute,
+    Connection,
+    Send,
+    Transport,
+    Wait,
+    is_offered,
+    port_of,
+)
 
 WAYS = {
     "whole": lambda data: [data],
@@ -28,6 +40,25 @@ def test_ports_are_the_well_known_ones() -> None:
 
 def test_chargen_alone_is_refused_over_datagrams() -> None:
     assert [name for name, service in SERVICES.items() if not service.over_datagrams] == ["chargen"]
+
+
+PLACES = {  # the port over TCP and UDP, over TLS, over Unix sockets; None: there is none
+    "greet": (1234, None, None),
+    "echo": (7, 7007, None),
+    "discard": (9, None, None),
+    "chargen": (19, None, None),
+    "command": (6379, 6380, None),
+}
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_port_and_offer_of_each_transport(service: str) -> None:
+    plain, tls, unix = PLACES[service]
+    wanted = {"tcp": plain, "udp": plain, "tls": tls, "unix": unix, "unixgram": unix}
+    assert {str(transport): port_of(service, transport) for transport in Transport} == wanted
+    offered = {str(transport) for transport in Transport if is_offered(service, transport)}
+    datagrams = set() if service == "chargen" else {"udp", "unixgram"}
+    assert offered == {"tcp", "unix"} | datagrams | ({"tls"} if tls else set())
 
 
 def test_greet_speaks_first_and_closes() -> None:
@@ -199,6 +230,27 @@ def test_what_has_arrived_is_answered_though_it_was_not_received_yet() -> None:
         assert connection.next_event() is None
         connection.receive_data(b"ECHO 1234\r" if left else b"\nPING\r\n")
     assert connection.next_event() == Send(b"$4\r\n1234\r\n+PONG\r\n")
+    assert connection.next_event() == Close()
+
+
+@pytest.mark.parametrize("service", ["discard", "echo", "command"])
+def test_every_byte_that_had_arrived_is_waited_for(service: str) -> None:
+    """Seven bytes, of which six come first."""
+    connection = Connection(service)
+    connection.drain(arrived=7)
+    connection.receive_data(b"PING\r\n")
+    while isinstance(connection.next_event(), Send):
+        pass
+    assert connection.next_event() is None
+    connection.receive_data(b"\n")
+    assert next(event for event in iter(connection.next_event, None) if not isinstance(event, Send)) == Close()
+
+
+def test_one_byte_that_had_arrived_is_waited_for() -> None:
+    connection = Connection("command")
+    connection.drain(arrived=1)
+    assert connection.next_event() is None
+    connection.receive_data(b"\n")
     assert connection.next_event() == Close()
 
 
