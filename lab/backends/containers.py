@@ -80,6 +80,12 @@ _CPU_PERIOD = 100_000
 # What compose.yaml asks for by itself.
 NOFILE = 16384
 
+# Waits for the end of its stdin, which is that of the lab, and removes a container, also one that is about to be made.
+_REAP = """
+read -r _
+for _ in 1 2 3 4 5 6 7 8 9 10; do docker rm --force "$0"; sleep 1; done
+"""
+
 _IGNORED = {"__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis"}
 
 
@@ -187,7 +193,7 @@ class Containers:
         name = self._name_run(service)
         command = self._run_command(name, service, arguments, environ or {}, publish=publish, remove=True)
         try:
-            with open_lifeline(environ) as nothing:
+            with open_lifeline(environ) as nothing, _removed_without_lab(name, environ):
                 environ = self._environ() | dict(environ or {})
                 return _call(command, capture=capture, stdin=stdin, nothing=nothing, environ=environ, timeout=timeout)
         except BaseException:
@@ -215,12 +221,13 @@ class Containers:
         except FileNotFoundError:
             raise LabError(_NO_DOCKER) from None
         try:
-            # Each `compose run` makes the project's networks that are missing, and two at once make two of one name,
-            # between which Docker then cannot choose. So the next may start when this one has its container.
-            while process.poll() is None and _docker("container", "inspect", name, check=False).returncode:
-                time.sleep(_PAUSE)
-            # Docker's DNS knows a container by its name as well.
-            yield Instrument(process, name, log)
+            with _removed_without_lab(name, environ):
+                # Each `compose run` makes the project's networks that are missing, and two at once make two of one
+                # name, between which Docker then cannot choose. So the next may start when this one has its container.
+                while process.poll() is None and _docker("container", "inspect", name, check=False).returncode:
+                    time.sleep(_PAUSE)
+                # Docker's DNS knows a container by its name as well.
+                yield Instrument(process, name, log)
         finally:
             self._remove("container", [name])
             close_child(process)
@@ -607,6 +614,27 @@ class Containers:
         )
         with contextlib.suppress(LabError):
             _docker("exec", self._container_name(_SHELL), "sh", "-c", script, check=False)
+
+
+@contextlib.contextmanager
+def _removed_without_lab(name: str, environ: Mapping[str, str] | None) -> Iterator[None]:
+    """Have a container removed if this process does not live to the end of the block, where `LIFELINE` asks for it.
+
+    The container's own stdin does not do: a client of Docker whose stdin ends before the container runs leaves the
+    container's open (seen on Docker Engine 20.10).
+    """
+    if not environ or LIFELINE not in environ:
+        yield
+        return
+    nowhere = subprocess.DEVNULL
+    # In a session of its own: Ctrl-C is for the lab, which removes the container itself.
+    with subprocess.Popen(  # noqa: S603 - a script of this file
+        ["/bin/sh", "-c", _REAP, name], stdin=subprocess.PIPE, stdout=nowhere, stderr=nowhere, start_new_session=True
+    ) as reaper:
+        try:
+            yield
+        finally:
+            reaper.kill()
 
 
 def read_built(output: str) -> dict[str, str | None]:

@@ -1,10 +1,13 @@
 """Meters: on real processes, and on files laid out as the kernel does."""
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from lab.meters import (
@@ -233,3 +236,80 @@ def test_container_is_found_by_any_of_its_addresses(tmp_path, monkeypatch, ip, f
 def test_no_container_is_found_where_there_is_no_docker(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert find_container("172.18.0.3") is None
+
+
+class Fake:
+    """A process with an account of its own."""
+
+    def __init__(self, pid, user, system, memory, threads, *, status="sleeping", below=(), reaped=(0.0, 0.0)):
+        self.pid, self._status, self._below, self._threads, self._memory = pid, status, below, threads, memory
+        self._times = SimpleNamespace(user=user, system=system, children_user=reaped[0], children_system=reaped[1])
+
+    def children(self, *, recursive):
+        assert recursive
+        return list(self._below)
+
+    def oneshot(self):
+        return contextlib.nullcontext()
+
+    def cpu_times(self):
+        return self._times
+
+    def status(self):
+        return self._status
+
+    def num_threads(self):
+        return self._threads
+
+    def memory_full_info(self):
+        if self._memory is None:
+            raise psutil.NoSuchProcess(self.pid)
+        return SimpleNamespace(pss=self._memory, rss=10 * self._memory)
+
+
+def test_account_of_a_tree_is_that_of_all_its_processes(monkeypatch):
+    tree = Fake(
+        *(10, 1.0, 2.0, 100, 3),
+        reaped=(16.0, 32.0),
+        below=[
+            # Ended, and not waited for: it has used CPU, and has nothing else.
+            Fake(11, 4.0, 8.0, 999, 999, status=psutil.STATUS_ZOMBIE),
+            # Gone in the middle of the reading.
+            Fake(12, 64.0, 128.0, None, 999),
+            Fake(13, 256.0, 512.0, 1000, 5),
+        ],
+    )
+    monkeypatch.setattr(psutil, "Process", lambda pid: tree)
+    meter = ProcessMeter(10)
+    meter._switches = SimpleNamespace(read=lambda pids: sum(pids))
+    assert meter.read() == Sample(
+        cpu_seconds=1023.0,
+        memory_bytes=1100,
+        processes=2,
+        threads=8,
+        user_seconds=341.0,
+        system_seconds=682.0,
+        switches=46,
+    )
+    assert meter.count_zombies() == 1
+    assert meter.pid == 10
+    looked = []
+    monkeypatch.setattr("lab.meters._count_descriptors", lambda pids: looked.extend(pids) or 7)
+    assert meter.count_descriptors() == 7
+    assert looked == [10, 11, 12, 13]
+
+
+def test_memory_below_the_cache_is_none_at_all(tmp_path):
+    _write(tmp_path / "proc" / "42", cgroup="1:name=a:/x\n0::/abc123\n")
+    files = {"cpu__stat": "usage_usec 1\n", "memory__current": "500\n"}
+    _write(tmp_path / "fs" / "abc123", **files)
+    meter = CgroupMeter.find(42, "abc123", proc=tmp_path / "proc", root=tmp_path / "fs")
+    assert meter.pid == 42
+    assert meter.read().memory_bytes is None
+    (tmp_path / "fs" / "abc123" / "memory.stat").write_text("inactive_file 1000\n")
+    assert meter.read().memory_bytes == 0
+    stats = {"cpu_stats": {}, "memory_stats": {"usage": 500, "max_usage": 900, "stats": {"inactive_file": 1000}}}
+    found = StatsMeter(lambda: stats).read()
+    assert (found.memory_bytes, found.peak_bytes) == (0, 900)
+    del stats["memory_stats"]["stats"]["inactive_file"]
+    assert StatsMeter(lambda: stats).read().memory_bytes is None

@@ -247,3 +247,61 @@ def test_connections_of_a_server_are_counted():
         finally:
             for client in clients:
                 client.close()
+
+
+def test_datagram_socket_with_a_peer_is_no_server():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.connect(("127.0.0.1", 9))
+        port = client.getsockname()[1]
+        assert "no process" in _find(f"udp://127.0.0.1:{port}").unknown
+
+
+def test_host_without_an_address_is_unknown():
+    assert "has no address" in _find("tcp://no-such-host.invalid:7").unknown
+
+
+def test_next_address_of_a_name_is_tried(listen, monkeypatch):
+    pid, (port,) = listen("tcp,127.0.0.1,0")
+    found = [(socket.AF_INET, 0, 0, "", (ip, int(port))) for ip in ("192.0.2.1", "127.0.0.1")]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, port, type: found)  # noqa: A006 - that of the original
+    assert _find(f"tcp://some-name:{port}").pid == pid
+
+
+def test_socket_of_another_address_does_not_answer():
+    sockets = [_Socket(ip_address("10.0.0.2"), 7, 4, "0A", has_peer=False)]
+    assert match(sockets, ip_address("10.0.0.9"), 7) == []
+
+
+def test_addresses_are_counted_one_by_one():
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.2", 0)) as two:
+        addresses = [Address.parse("tcp://{}:{}".format(*each.getsockname())) for each in (one, two)]
+        with socket.create_connection(one.getsockname()), socket.create_connection(two.getsockname()):
+            assert count_connections(addresses) == 2
+
+
+def test_table_of_ipv6_alone_is_read(tmp_path):
+    (tmp_path / "self" / "net").mkdir(parents=True)
+    words = [int.from_bytes(bytes(3) + bytes([last]), sys.byteorder) for last in (0, 0, 0, 1)]
+    local = "".join(f"{word:08X}" for word in words)
+    row = f"   0: {local}:2328 {'0' * 32}:0000 0A 0:0 0:0 0 0 0 77 1 0"
+    (tmp_path / "self" / "net" / "tcp6").write_text(f"  sl  local_address ...\n{row}\n")
+    found = find_owner(Address.parse("tcp://[::1]:9000"), proc=tmp_path)
+    assert "belongs to another user" in found.unknown
+
+
+def test_listener_elsewhere_is_the_process_that_the_kernel_names(proc, monkeypatch):
+    folder, hold = proc
+    monkeypatch.setattr("lab.owner._ask_listener", lambda path: 60)
+    address = Address.parse("unix:///run/lab/echo.sock")
+    assert "has ended" in find_owner(address, proc=folder).unknown
+    # In another network namespace: no line of this one's table has its path.
+    hold(60, 1, "server")
+    assert find_owner(address, proc=folder) == Owner(pid=60)
+
+
+def test_some_holders_that_cannot_be_seen_are_unknown(proc):
+    folder, hold = proc
+    table = folder / "self" / "net" / "tcp"
+    table.write_text(table.read_text() + table.read_text().splitlines()[1].replace(" 77 ", " 78 ") + "\n")
+    hold(60, 1, "server")
+    assert "some of the processes" in _find_in(folder).unknown

@@ -18,6 +18,7 @@ from tests.waiting import wait_until
 def test_the_generator_gets_one_core_and_servers_all_others():
     assert split_cores([5, 2, 3]) == Pinning(servers=(3, 5), generator=(2,))
     assert split_cores([4]) is None
+    assert split_cores([4, 3]) == Pinning(servers=(4,), generator=(3,))
     assert str(Pinning((1, 2), (0,))) == "servers on cores 1,2, load generator on core 0"
 
 
