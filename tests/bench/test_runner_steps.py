@@ -281,7 +281,7 @@ def test_level_that_is_skipped_for_one_model_is_measured_for_the_others(lab: Ope
         MEASUREMENT, users=users, answered=1000 if model == "asyncio_streams" else 1000 * users
     )
     found.measure_all()
-    # The order within a level is shuffled; whoever comes first, the sweep of the other goes on.
+    # The order within a level is shuffled. In either order, the sweep of the other model goes on.
     assert sorted((model.name, given["users"]) for _, model, _, given in found.measured) == [
         ("asyncio_streams", 4),
         ("asyncio_streams", 4),

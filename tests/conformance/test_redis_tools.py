@@ -85,7 +85,7 @@ def test_redis_benchmark_of_database_0(target) -> None:
 def test_redis_benchmark(target, pipeline: int) -> None:
     """Every test of it ends, with a rate and without a complaint."""
     clients = "1" if "overlap" in target.limits else "20"
-    # So many that they take some milliseconds: of a run that takes none, the tool says a rate of "inf".
+    # Enough of them to take some milliseconds: of a run that takes none, the tool says a rate of "inf".
     options = ["-n", str(2000 * pipeline), "-c", clients, "-P", str(pipeline), "-q"]
     output = run("redis-benchmark", target, *options, "-t", "ping_inline,ping_mbulk")
     assert re.findall(r"(PING_\w+): [\d.]+ requests per second", output) == ["PING_INLINE", "PING_MBULK"]

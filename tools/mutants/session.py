@@ -4,10 +4,9 @@ Strategy: to start pytest costs seconds, and a fault needs milliseconds. So the 
 coverage by test; then each fault gets a child of this process (fork), which puts the faulty code in the place of
 the right one and runs the tests that execute its line, quickest first, until one fails.
 
-The faulty module is executed anew, and its parts are moved into the module that is there: the code of each function
-(the function stays the same object, so whoever has imported it has the faulty one), and constants by name in every
-module that has imported them. A process that a test starts runs the right code, so only unit tests
-count here.
+The faulty module is executed again, and its parts are moved into the module that is there: the code of each function
+(the function stays the same object, so every module that has imported it has the faulty one), and constants by name in
+every module that has imported them. A process that a test starts runs the right code, so only unit tests count here.
 
 Called as `python -m tools.mutants.session`, with a `Job` as JSON in stdin; prints a line of JSON for each fault.
 """
