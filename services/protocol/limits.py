@@ -22,7 +22,7 @@ class LimitError(ValueError):
     """A limit in the environment is not a number, or below its minimum."""
 
 
-def _limit(default: float, variable: str, minimum: float = 1) -> float:
+def _limit(default: float, variable: str, minimum: float) -> float:
     value: float = field(default=default, metadata={"variable": variable, "minimum": minimum})
     return value
 
