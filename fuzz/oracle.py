@@ -167,8 +167,8 @@ def check_datagram(service: str, data: bytes) -> None:
     """At most one goes back, as the reference says, of a size that fits; no more work is asked for than is allowed."""
     found, wanted = pull(DatagramConnection(service, data, limits=LIMITS)), answer_datagram(service, data, BOUNDS)
     assert found.closed
-    assert found.sends <= 1
-    assert len(found.sent) <= DATAGRAM_SIZE
+    assert found.sends <= 1, f"{found.sends} <= 1"
+    assert len(found.sent) <= DATAGRAM_SIZE, f"{len(found.sent)} <= {DATAGRAM_SIZE}"
     assert sum(found.rounds) <= LIMITS.burn
     assert round(sum(found.waits) * 1000) <= LIMITS.sleep_ms
     if wanted.is_known:

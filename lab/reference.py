@@ -96,15 +96,15 @@ def answer_datagram(service: str, data: bytes, bounds: Bounds | None = None) -> 
 
     `echo` sends an empty datagram back, and that is b"" too.
     """
-    bounds = bounds or Bounds()
-    if service != "command":
-        return answer(service, data)
-    redis = _Redis(bounds)
-    found = redis.serve(data, is_datagram=True)
-    if not found.ended and not redis.has_come_to_the_end:
-        found.sent += b"-ERR Protocol error: the datagram ends inside a request\r\n"
-    elif not found.ended and not redis.has_answered:
-        found.sent += b"-ERR the datagram holds no request\r\n"
+    if service == "command":
+        redis = _Redis(bounds or Bounds())
+        found = redis.serve(data, is_datagram=True)
+        if not found.ended and not redis.has_come_to_the_end:
+            found.sent += b"-ERR Protocol error: the datagram ends inside a request\r\n"
+        elif not found.ended and not redis.has_answered:
+            found.sent += b"-ERR the datagram holds no request\r\n"
+    else:
+        found = answer(service, data)
     if len(found.sent) > DATAGRAM:
         found.sent = b"-ERR the reply does not fit into a datagram of 65507 bytes\r\n"
     return found

@@ -3,6 +3,7 @@
 import socket
 import threading
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import hiredis
@@ -13,7 +14,7 @@ import lab.reference
 import services.protocol.command
 from fuzz.live import UnlikeTheReferenceError, bombard
 from fuzz.oracle import CUTS, check, pull
-from services.protocol import Address, Connection, DatagramConnection, Limits, Transport
+from services.protocol import Address, Connection, DatagramConnection, Limits, Send, Transport
 from services.protocol.resp import RequestReader
 
 # With the bytes that say where they are cut.
@@ -142,6 +143,27 @@ def test_stream_without_an_end_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fuzz.oracle, "Connection", Unending)
     with pytest.raises(AssertionError):
         fuzz.oracle.check_stream(b"PING\n")
+
+
+def test_answer_in_two_datagrams_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = [Send(b"+"), Send(b"PONG\r\n"), services.protocol.Close()]
+    conversation = iter(parts)
+    monkeypatch.setattr(
+        fuzz.oracle,
+        "DatagramConnection",
+        lambda *arguments, **limits: SimpleNamespace(next_event=lambda: next(conversation)),
+    )
+    with pytest.raises(AssertionError, match="2 <= 1"):
+        fuzz.oracle.check_datagram("command", b"PING\n")
+
+
+def test_answer_that_is_larger_than_a_datagram_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though the reference has made the same mistake."""
+    monkeypatch.setattr(services.protocol.connection, "DATAGRAM_SIZE", 100_000)
+    monkeypatch.setattr(lab.reference, "DATAGRAM", 100_000)
+    fuzz.oracle.check_datagram("echo", bytes(65_507))
+    with pytest.raises(AssertionError, match="65508 <= 65507"):
+        fuzz.oracle.check_datagram("echo", bytes(65_508))
 
 
 # The live fuzzing: a server of a few lines, which says what `spoil` makes of what it should.

@@ -79,3 +79,10 @@ def test_reference_answers_a_datagram(data: bytes, sent: bytes) -> None:
 
 def test_reference_splits_lines_as_redis_does() -> None:
     assert split(rb"""a"b c" 'it\'s' "\x41\q" x\n""") == [b"ab c", b"it's", b"Aq", rb"x\n"]
+
+
+def test_reference_refuses_an_echo_that_is_larger_than_a_datagram() -> None:
+    assert answer_datagram("echo", bytes(65_507)).sent == bytes(65_507)
+    assert answer_datagram("echo", bytes(65_508)).sent == (
+        b"-ERR the reply does not fit into a datagram of 65507 bytes\r\n"
+    )
