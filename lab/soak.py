@@ -76,8 +76,9 @@ class Finding:
 
     @property
     def is_flat(self) -> bool:
-        """Whether nothing grows, and whoever behaved was served."""
-        return not self.visits["failures"] and all(growth is Growth.FLAT for growth in self.growth.values())
+        """Whether nothing grows, and each client that behaved was served. Without a client, nothing was tried."""
+        served = self.visits["requests"] > 0 and not self.visits["failures"]
+        return served and all(growth is Growth.FLAT for growth in self.growth.values())
 
     def as_json(self) -> dict[str, Any]:
         """For the store."""
@@ -190,6 +191,7 @@ def run(
         log = Path(directory) / "log"
         with backend.start_service(NAME, arguments, environ=environ, log=log) as instrument:
             clients = Clients(instrument)
+            clients.rest()  # as soon as it is there: its start is no part of the first visits
             begun = time.monotonic()
             for number in range(1, rests + 1):
                 clients.go(crowd=number <= warm_up)

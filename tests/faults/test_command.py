@@ -1,11 +1,9 @@
 """`lab faults`: its exit codes, what it prints and keeps, and that no Ctrl-C leaves anything behind."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +20,7 @@ from lab.backends import Backend, choose_speakers, runtime_directory
 from lab.backends.processes import Processes
 from lab.cli import COULD_NOT_RUN, DID_NOT_HOLD, HELD, Lab
 from lab.errors import LabError
-from lab.faults import CannotApplyError, EndedError, NotHealedError, Stamp, command, signals_held
+from lab.faults import CannotApplyError, EndedError, NotHealedError, Stamp, command
 from lab.faults.around import UnderLoad
 from lab.faults.command import exit_code, exit_code_under_load
 from lab.faults.scorecard import Score, Verdict
@@ -335,49 +333,6 @@ def test_models_that_do_not_speak_command_as_ours_do_are_refused() -> None:
 
 
 # Signals, and what is left.
-
-
-def test_a_signal_that_is_ignored_stays_so() -> None:
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        with signals_held():
-            signal.raise_signal(signal.SIGINT)
-        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def test_a_signal_that_another_thread_takes_waits_too() -> None:
-    """The kernel gives it to any thread that does not block it. Of several, the first is what ends the block."""
-    done = threading.Event()
-    other = threading.Thread(target=done.wait, daemon=True)
-    other.start()
-    steps: list[str] = []
-    before = signal.signal(signal.SIGTERM, lambda *_: steps.append("SIGTERM"))
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
-    woken = signal.set_wakeup_fd(writer)
-
-    def hold() -> None:
-        with signals_held():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.pthread_kill(cast(int, other.ident), number)
-                assert os.read(reader, 1) == bytes([number])  # it has come to the other thread
-                steps.append("went on")
-
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            hold()
-    finally:
-        signal.set_wakeup_fd(woken)
-        signal.signal(signal.SIGTERM, before)
-        done.set()
-        other.join()
-        os.close(reader)
-        os.close(writer)
-    assert steps == ["went on", "went on"]
-    # Its mask is what it was.
-    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
 
 
 def find_processes(project: str) -> list[psutil.Process]:

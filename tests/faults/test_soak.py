@@ -150,3 +150,32 @@ def test_a_server_that_ends_ends_the_soak() -> None:
             run(backend, [MODEL], seconds=2, every=0.4, say=lambda line: backend.kill(MODEL, 9))
     finally:
         backend.down()
+
+
+# A fault in the core itself, for all that have it: the server, and whoever would ask the core what is right.
+WRONG = """
+import sys
+if {"services.run", "lab.soak_clients"} & set(sys.orig_argv):
+    from services.protocol import connection
+    say = connection.Connection.next_event
+    def next_event(self):
+        event = say(self)
+        if b"+OK" in getattr(event, "data", b""):
+            return type(event)(event.data.replace(b"+OK", b"+KO"))
+        return event
+    connection.Connection.next_event = next_event
+"""
+
+
+def test_a_fault_of_the_core_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sitecustomize.py").write_text(WRONG)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert "a wrong answer of 71231 bytes" in failures_of(1.0, 1.0)
+
+
+def failures_of(seconds: float, every: float) -> str:
+    """What a soak says that was wrong, whether it came to its end or was given up at the fifth time."""
+    try:
+        return str(soak(seconds, every).visits["failures"])
+    except LabError as error:
+        return str(error)

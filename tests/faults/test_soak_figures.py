@@ -79,6 +79,12 @@ def test_a_client_that_was_not_served_is_no_pass() -> None:
     assert not found.is_flat
 
 
+def test_a_soak_without_a_request_is_no_pass() -> None:
+    found = judge(MODEL, make_readings([1000] * 9), {"visits": 0, "requests": 0, "failures": {}}, MEGABYTE)
+    assert set(found.growth.values()) == {Growth.FLAT}
+    assert (found.is_flat, exit_code([found])) == (False, 2)
+
+
 def make_finding(memory: Growth = Growth.FLAT, failures: int = 0, model: str = MODEL) -> Finding:
     growth = {"memory": memory, **dict.fromkeys(COUNTS, Growth.FLAT)}
     visits = {**SERVED, "failures": {"no answer": failures} if failures else {}}
@@ -278,7 +284,8 @@ def test_a_third_of_the_rests_is_warm_up_with_a_crowd(backend: SoakBackend) -> N
     said: list[str] = []
     found = soak.run(cast(Backend, backend), [MODEL], seconds=4.6, every=0.5, limit=1e9, say=said.append)
     told = [word for word in backend.clients.told if word != "flushed"]
-    assert told == [*["crowd\n", "rest\n"] * 3, *["go\n", "rest\n"] * 6]
+    # It rests as soon as it is there, and begins then.
+    assert told == ["rest\n", *["crowd\n", "rest\n"] * 3, *["go\n", "rest\n"] * 6]
     assert said == [f"rest {number} of 9" for number in range(1, 10)]
     # 4.6 s are nine times half a second. Between two rests half a second, and three looks of a quarter each.
     assert [reading.seconds for reading in found[0].readings] == [1.25 * number for number in range(1, 10)]

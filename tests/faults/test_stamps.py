@@ -1,6 +1,9 @@
 """From when to when a model was broken: what is noted, what is read of it, and what may be asked for."""
 
 import json
+import os
+import signal
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -10,7 +13,7 @@ import pytest
 from lab import faults
 from lab.backends import Backend, find_stamps
 from lab.errors import LabError
-from lab.faults import CannotApplyError, Fault, Harm, applied, find_address, on_request, until_restarted
+from lab.faults import CannotApplyError, Fault, Harm, applied, find_address, on_request, signals_held, until_restarted
 from lab.faults.on_request import Requests, break_together
 from lab.faults.scorecard import FAULTS
 from lab.faults.timeline import note, read
@@ -285,3 +288,46 @@ def test_what_cannot_be_had_is_noted_with_its_reason(
     (line,) = noted(backend)
     assert (line["why_not"], line["is_twin"], line["end"] >= line["begin"]) == (why, False, True)
     assert begun.timestamp() - 1 < datetime.fromisoformat(line["begin"]).timestamp()
+
+
+def test_a_signal_that_is_ignored_stays_so() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with signals_held():
+            signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_signal_that_another_thread_takes_waits_too() -> None:
+    """The kernel gives it to any thread that does not block it. Of several, the first is what ends the block."""
+    done = threading.Event()
+    other = threading.Thread(target=done.wait, daemon=True)
+    other.start()
+    steps: list[str] = []
+    before = signal.signal(signal.SIGTERM, lambda *_: steps.append("SIGTERM"))
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    woken = signal.set_wakeup_fd(writer)
+
+    def hold() -> None:
+        with signals_held():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.pthread_kill(cast(int, other.ident), number)
+                assert os.read(reader, 1) == bytes([number])  # it has come to the other thread
+                steps.append("went on")
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            hold()
+    finally:
+        signal.set_wakeup_fd(woken)
+        signal.signal(signal.SIGTERM, before)
+        done.set()
+        other.join()
+        os.close(reader)
+        os.close(writer)
+    assert steps == ["went on", "went on"]
+    # Its mask is what it was.
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
