@@ -172,7 +172,8 @@ def test_the_other_client_prints_its_percentiles_or_why_there_are_none(monkeypat
         assert run_crowd(monkeypatch, address, pings=5) == ("PING was answered by b''\n", 1)
     with served(lambda link: [receive(link, 6), link.recv(1)]) as address:
         out, code = run_crowd(monkeypatch, address, pings=5, timeout=0.1)
-        assert (code, out) == (1, f"{Address.parse(address)}: waited 0.1 s for the server to answer\n")
+        assert code == 1
+        assert out.startswith(f"{Address.parse(address)}: waited 0.1 s for the server to answer")
 
 
 def test_five_hundred_are_slow_and_five_hundred_silent() -> None:
