@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from uuid import uuid4
 
@@ -106,3 +106,11 @@ def lab() -> Lab:
         )
 
     return run
+
+
+def run_once(image: str, *command: str, options: Sequence[str] = ()) -> str:
+    """What a command in a container of its own prints. By the client, which is attached before the container starts:
+    who asks for the log afterwards may find that of a short one empty.
+    """
+    call = ["docker", "run", "--rm", *options, image, *command]
+    return subprocess.run(call, capture_output=True, text=True, check=True, timeout=120).stdout

@@ -23,6 +23,7 @@ from docker.models.containers import Container
 from lab.backends.containers import Containers
 from lab.catalogue import ROOT, Catalogue
 from lab.certificates import CA, provide
+from tests.lab.conftest import run_once
 
 CATALOGUE = Catalogue.load()
 SERVICES = CATALOGUE.definitions
@@ -200,7 +201,7 @@ def test_the_host_cannot_be_reached(engine: docker.DockerClient, backend: Contai
         assert datagrams.recv(100) == b"from the host"
         assert accepted == []
         command = ["python3", "-c", REACH, str(port), *hosts]
-        said = engine.containers.run("socketlab/instrument", command, network="bridge", remove=True)
+        said = run_once("socketlab/instrument", *command, options=["--network=bridge"])
         assert said.strip(), "no container can reach this host, perhaps for its firewall: nothing was shown"
         assert datagrams.recv(100) == b"inside"
 
@@ -266,7 +267,7 @@ def test_there_is_no_way_out(engine: docker.DockerClient, backend: Containers, s
     command = ["python3", "-c", LEAVE]
     assert engine.containers.get(f"{backend.project}-{service}-1").exec_run(command) == (0, b"\n")
     # On an ordinary network there is one.
-    assert engine.containers.run("socketlab/instrument", command, network="bridge", remove=True) == b"way out\n"
+    assert run_once("socketlab/instrument", *command, options=["--network=bridge"]) == "way out\n"
 
 
 def test_services_ask_for_nothing_that_the_oldest_engine_lacks() -> None:

@@ -14,6 +14,7 @@ import pytest
 from lab.backends.containers import Containers, _digest_of_context
 from lab.catalogue import ROOT, Catalogue
 from lab.engine.command import run
+from tests.lab.conftest import run_once
 
 DOCKER = [pytest.mark.docker, pytest.mark.xdist_group("docker")]
 DOCKERFILES = sorted(path for path in ROOT.glob("**/Dockerfile") if ".venv" not in path.parts)
@@ -121,22 +122,23 @@ def private_clone(tmp_path: Path) -> Iterator[Path]:
     client.close()
 
 
+@pytest.mark.usefixtures("engine")
 class TestBuilds:
     pytestmark = DOCKER
 
-    def test_clone_that_only_its_owner_can_read(self, engine: docker.DockerClient, private_clone: Path) -> None:
+    def test_clone_that_only_its_owner_can_read(self, private_clone: Path) -> None:
         usual, private = Catalogue.load(), Catalogue.load(private_clone / "compose.yaml")
         Containers("t", usual).build(SERVICES)
         Containers("t", private).build([*SERVICES, "perl_echo"])
         for service in SERVICES:
             images = [catalogue.image(service) for catalogue in (usual, private)]
             assert images[0] != images[1]
-            here, there = (listed(engine, image) for image in images)
+            here, there = (listed(image) for image in images)
             assert len(here) >= 3
             assert here == there
         for service in [*SERVICES, "perl_echo"]:
             script = "find / -xdev -path /proc -prune -o ! -readable -print 2>/dev/null | grep -E '^/(srv|lab|browser)'"
-            assert listed(engine, private.image(service), f"{script}; true") == []
+            assert listed(private.image(service), f"{script}; true") == []
 
     def test_image_is_built_when_it_is_missing_or_its_inputs_have_changed(
         self, engine: docker.DockerClient, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -150,7 +152,7 @@ class TestBuilds:
         def build() -> tuple[str, str]:
             """What is in the image now, and what was said."""
             Containers("t", Catalogue.load(compose)).build(["mine"])
-            return engine.containers.run(image, ["cat", "/file"], remove=True).decode(), capsys.readouterr().err
+            return run_once(image, "cat", "/file"), capsys.readouterr().err
 
         try:
             (tmp_path / "file").write_text("one")
@@ -168,8 +170,6 @@ class TestBuilds:
             engine.images.remove(image, force=True)
 
 
-def listed(engine: docker.DockerClient, image: str, script: str = LIST) -> list[str]:
-    output = engine.containers.run(
-        image, entrypoint=["sh", "-c", script], command=[], user="1000", remove=True, network_mode="none"
-    )
-    return sorted(output.decode().splitlines())
+def listed(image: str, script: str = LIST) -> list[str]:
+    options = ["--user=1000", "--network=none", "--entrypoint=sh"]
+    return sorted(run_once(image, "-c", script, options=options).splitlines())
