@@ -49,6 +49,7 @@ class Known:
         most_rate: the most requests per second that it was measured with.
         is_lower_bound: whether it could have done more than that.
         memory_limit: of its container, in bytes.
+        failing: how it did not do what it was asked in that run; empty if it did.
     """
 
     model: str
@@ -61,6 +62,7 @@ class Known:
     most_rate: float | None = None
     is_lower_bound: bool = False
     memory_limit: int | None = None
+    failing: str = ""
 
     def cost(self, rate: float) -> float | None:
         """Seconds of CPU of a PING at a rate: between two that were measured, in proportion; beyond them, as there."""
@@ -113,6 +115,9 @@ def advise_model(demand: Demand, known: Known) -> Advice:
     if server is None:
         nothing = "it does not declare whom it serves at the same time (lab.concurrency in compose.yaml)"
         return Advice(known.model, False, inf, 0.0, 1, 0.0, 0, None, None, "not known", f"{nothing}.")
+    if known.failing:
+        why = f"What it answered in that run cannot be relied on: {known.failing}."
+        return Advice(known.model, False, inf, 0.0, 1, 0.0, 0, None, None, "its replies", why)
     cores = demand.cores if server.uses_all_cores else 1
     cost = known.cost(demand.rate)
     cpu = demand.cpu + (cost or 0.0)

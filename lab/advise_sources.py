@@ -113,6 +113,8 @@ def _read_findings(findings: Findings, model: str, share: float) -> dict[str, ob
     if work is None:
         return found
     row = findings.rows[work, model, CLOSED]
+    if failing := findings.failing(work, model):
+        found["failing"] = failing
     ways = [findings.rows[work, model, way] for way in WAYS if (work, model, way) in findings.rows]
     read = [(item.read("rate"), item.read("cpu_us")) for item in ways]
     if costs := sorted((rate.middle, cost.middle / 1e6) for rate, cost in read if rate and cost):

@@ -140,7 +140,10 @@ def bench(
                 keep_logs(run, twin, {plan.twin: f"{AGAIN}{plan.twin}"} if plan.twin else {})
                 findings = report(run)
     click.get_current_context().exit(
-        1 if findings.unsound or any(row.failures or row.is_failing for row in findings.rows.values()) else 0
+        1
+        if findings.unsound
+        or any(row.failures or findings.failing(row.work, row.model) for row in findings.rows.values())
+        else 0
     )
 
 

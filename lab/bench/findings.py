@@ -10,6 +10,7 @@ from lab.bench.plan import AGAIN, CLOSED, FIXED, Plan, Step, read_round
 from lab.bench.runner import INDEPENDENT, read_measurement
 from lab.measurement import Measurement
 from lab.store import Run
+from lab.verdict import Bound
 
 # What is compared between models, rounds and runs: how it is read, whether more is better.
 _READ: Mapping[str, tuple[Callable[[Measurement], float | None], bool]] = {
@@ -79,9 +80,9 @@ class Row:
         return failed / (failed + sum(item.answered for item in self.found.values())) if failed else 0.0
 
     @property
-    def is_failing(self) -> bool:
-        """Whether the server did not do what it was asked, in at least one round."""
-        return any(item.verdict.is_failure for item in self.found.values())
+    def failing(self) -> str:
+        """How the server did not do what it was asked, in the first such round; empty if it did in all."""
+        return next((item.verdict.reason for item in self.found.values() if item.verdict.is_failure), "")
 
     @property
     def memory_bytes(self) -> int | None:
@@ -164,6 +165,17 @@ class Findings:
             for (found, model, how), row in self.rows.items()
             if (found, how) == (work, way) and not model.startswith(AGAIN)
         ]
+
+    def failing(self, work: str, model: str) -> str:
+        """How a model did not do what it was asked; empty if it did. Too many connections of a sweep are no fault."""
+        rows = [row for (found, name, _), row in self.rows.items() if (found, name) == (work, model)]
+        if reason := next((row.failing for row in rows if row.failing), ""):
+            return reason
+        is_measured = any(row.found for row in rows)
+        for level in self.sweeps.get((work, model), {}).values():
+            if level.verdict.bound is Bound.WRONG or (level.verdict.is_failure and not is_measured):
+                return level.verdict.reason
+        return ""
 
     def noise(self, figure: str) -> float | None:
         """How far two servers of the same model were apart in the same round; None if there was no twin."""

@@ -9,12 +9,14 @@ import pytest
 from click.testing import CliRunner, Result
 
 from lab.advise_model import Demand, Known, advise_model
-from lab.advise_sources import read_size, read_sources
+from lab.advise_sources import _read_findings, read_size, read_sources
+from lab.bench.findings import read_findings
 from lab.catalogue import Catalogue
 from lab.cli import cli
 from lab.errors import LabError
 from lab.store import Run
 from lab.theory import Server, describe_concurrency
+from lab.verdict import Bound, Verdict
 
 CATALOGUE = Catalogue.load()
 MIB = 2**20
@@ -41,6 +43,26 @@ def test_a_loop_that_has_room() -> None:
     assert found.memory_bytes == pytest.approx(20 * MIB)
     assert found.breaks_first == "the core: 50% of it"
     assert "Extrapolated" not in found.reason
+
+
+def test_model_with_wrong_replies_serves_nothing() -> None:
+    found = advise_model(LOAD, replace(LOOP, failing="3 wrong replies: 3 x wrong bytes"))
+    assert not found.holds
+    assert found.breaks_first == "its replies"
+    assert "3 wrong replies: 3 x wrong bytes" in found.reason
+
+
+def test_failing_rows_are_known_to_the_advice(bench, make_plan, make_measurement) -> None:
+    failing = Verdict(Bound.FAILED, "12% of all exchanges failed")
+    bench.answer = lambda model, scenario, users, rate: make_measurement(
+        users=users, **({"verdict": failing} if model == "plain_socket" else {})
+    )
+    plan = make_plan()
+    run = bench.begin(plan)
+    bench.measure(run, plan)
+    findings = read_findings(run)
+    known = {name: _read_findings(findings, name, 0.99).get("failing") for name in ("plain_socket", "asyncio_streams")}
+    assert known == {"plain_socket": failing.reason, "asyncio_streams": None}
 
 
 def test_a_request_costs_more_where_there_are_fewer() -> None:

@@ -44,6 +44,7 @@ def test_the_sweep_ends_at_a_level_that_is_not_served(make_measurement) -> None:
     assert is_over([Level(1, 10, True), make_level(16, starved)])
     assert make_level(4, make_measurement()).is_served
     assert not make_level(4, make_measurement(failures={"timeout": 100})).is_served
+    assert not make_level(4, make_measurement(verdict=Verdict(Bound.WRONG, "3 wrong replies"))).is_served
 
 
 def test_every_preset_is_of_what_there_is() -> None:
@@ -177,6 +178,50 @@ def test_a_model_that_dies_is_a_row_with_its_reason_and_the_rest_goes_on(bench, 
     assert any("no result; the server has ended (exit code 3), it said: oh no" in reason for reason in every)
     assert len(found.rows["session", "asyncio_streams", "fixed"].found) == 3
     assert run.is_finished
+
+
+def test_disturbed_measurement_is_one_that_could_not_be_made(bench, make_plan, make_measurement) -> None:
+    disturbed = make_measurement(verdict=Verdict(Bound.DISTURBED, "a load generator stood still"))
+    bench.answer = lambda model, scenario, users, rate: (
+        disturbed if model == "plain_socket" and rate else make_measurement(users=users)
+    )
+    plan = make_plan()
+    run = bench.begin(plan)
+    backend = bench.measure(run, plan)
+    row = read_findings(run).rows["session", "plain_socket", "fixed"]
+    assert not row.found
+    assert set(row.failures) == {"disturbed: a load generator stood still"}
+    # That was no fault of the server.
+    assert backend.restarted == []
+
+
+@pytest.mark.parametrize(
+    ("bound", "in_rounds", "at", "failing"),
+    [
+        # A wrong reply at any number of connections; other failures where the rounds were, or if nothing else is known.
+        (Bound.WRONG, True, 16, "why"),
+        (Bound.WRONG, False, 64, "why"),
+        (Bound.FAILED, True, 16, "why"),
+        (Bound.FAILED, False, 64, ""),
+        (Bound.FAILED, False, 1, "why"),
+        (Bound.STARVED, True, 1, ""),
+    ],
+)
+def test_model_that_fails_is_known_by_its_reason(
+    bench, make_plan, make_measurement, bound, in_rounds, at, failing
+) -> None:
+    bad = make_measurement(verdict=Verdict(bound, "why"))
+    bench.answer = lambda model, scenario, users, rate: (
+        bad
+        if model == "plain_socket" and ((rate is not None) if in_rounds else rate is None and users >= at)
+        else make_measurement(users=users, answered=10_000 * users)
+    )
+    plan = make_plan()
+    run = bench.begin(plan)
+    bench.measure(run, plan)
+    found = read_findings(run)
+    assert found.failing("session", "plain_socket") == failing
+    assert found.failing("session", "asyncio_streams") == ""
 
 
 def test_who_serves_nobody_has_no_knee_and_says_so(bench, make_plan, make_measurement) -> None:
