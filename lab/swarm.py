@@ -28,6 +28,7 @@ from lab.engine.client import make_environ
 from lab.errors import LabError
 from lab.measurement import percentile
 from lab.report.figures import show_count, show_us
+from lab.verdict import find_failure
 
 STACK = "socketlab-demo"
 MODEL = "asyncio_streams"
@@ -265,7 +266,13 @@ def main(arguments: Sequence[str] = ()) -> int:
         f"{found['model']}: {rate} requests/s from {found['generators']} workers, p50 {p50} µs, p99 {p99} µs, "
         f"{sum(found['failures'].values())} failures, over an overlay network"
     )
-    return 0 if found["answered"] else 1
+    if found["disturbances"]:
+        click.echo(f"swarm-demo: disturbed: {'; '.join(found['disturbances'])}", err=True)
+        return 2
+    if failure := find_failure(found["answered"], found["failures"], found["warm_up_failures"]):
+        click.echo(f"swarm-demo: {failure.bound}: {failure.reason}", err=True)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

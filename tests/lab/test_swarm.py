@@ -173,3 +173,21 @@ def test_the_published_ui_has_a_login():
     ui = yaml.safe_load((ROOT / "deploy" / "ui.yaml").read_text())["services"]["master"]
     assert ui["environment"]["LAB_UI_LOGIN"].startswith("${LAB_UI_LOGIN:?")
     assert "--web-login" in ui["command"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({}, 0),
+        ({"failures": {"connection reset": 1}}, 0),
+        ({"failures": {"connection reset": 3}}, 1),
+        ({"failures": {"wrong bytes": 1}}, 1),
+        ({"answered": 0}, 1),
+        ({"disturbances": ["1 of 2 load generators did not take part in the whole window"]}, 2),
+    ],
+)
+def test_exit_code_is_that_of_the_verdict(monkeypatch, changes, code):
+    found = {"model": "m", "service": [[100.0, 200]], "answered": 200, "depth": 1, "seconds": 2.0, "generators": 2}
+    found |= {"failures": {}, "warm_up_failures": {}, "disturbances": [], **changes}
+    monkeypatch.setattr(swarm, "demonstrate", lambda console: found)
+    assert swarm.main() == code
