@@ -12,12 +12,13 @@ import psutil
 
 from loadtests.recorder import Series, Tally
 
-# A generator that neither computed nor came to its turn for so long was stopped, or had no core.
-_STALL_SECONDS = 0.5
+# A generator that neither computed nor came to its turn for so long was stopped, or had no core. Shorter waits are those
+# of a machine with much to do.
+_STALL_SECONDS = 0.8
 BEAT_SECONDS = 0.1
 
 # The windows of several generators are the same one: they differ by what a message takes.
-_APART_SECONDS = 0.5
+_APART_SECONDS = 0.8
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,8 +143,8 @@ def test_models_of_one_run_are_results_of_their_own() -> None:
             ],
         ),
         ([{}, {"stalled": None}, {"stalled": None}], 1, ["2 load generators joined during the window"]),
-        ([{"stalled": 0.49}], 1, []),
-        ([{"stalled": 0.5}], 1, ["a load generator stood still for 0.5 s: it was stopped, or had no core"]),
+        ([{"stalled": 0.79}], 1, []),
+        ([{"stalled": 0.8}], 1, ["a load generator stood still for 0.8 s: it was stopped, or had no core"]),
         ([{}, {"stalled": 1.04}], 2, ["a load generator stood still for 1.0 s: it was stopped, or had no core"]),
         # Its quota held it back, and not who stopped it.
         ([{"stalled": 1.0, "throttled": 0.6}], 1, []),
@@ -153,8 +153,8 @@ def test_models_of_one_run_are_results_of_their_own() -> None:
             1,
             ["a load generator stood still for 1.0 s: it was stopped, or had no core"],
         ),
-        ([{"seconds": 2.0}, {"seconds": 1.6}], 2, []),
-        ([{"seconds": 2.0}, {"seconds": 1.5}], 2, ["the windows of the load generators differ: 1.5 s to 2.0 s"]),
+        ([{"seconds": 2.0}, {"seconds": 1.25}], 2, []),
+        ([{"seconds": 2.0}, {"seconds": 1.125}], 2, ["the windows of the load generators differ: 1.1 s to 2.0 s"]),
         ([], 1, ["1 of 1 load generators did not take part in the whole window"]),
     ],
 )
