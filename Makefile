@@ -11,7 +11,7 @@ help:
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2} /^## /{printf "\n%s\n", substr($$0, 4)}' Makefile
 
 ## Start here
-.PHONY: demo test engine install
+.PHONY: demo test test-distro engine install
 demo: .venv/lab.stamp ## the lab at work: up, check, load, one table, down
 	@$(ENGINE) ensure && $(ENGINE) base || [ $$? -eq 3 ]
 	@$(BIN)/lab demo
@@ -19,6 +19,15 @@ demo: .venv/lab.stamp ## the lab at work: up, check, load, one table, down
 test: .venv/dev.stamp ## every test, on processes and on containers (TESTS=tests/protocol: a part)
 	@$(ENGINE) ensure && $(ENGINE) base
 	@LAB_REQUIRE_DOCKER=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadgroup --no-loadscope-reorder $(TESTS)
+
+# Builds of Python differ in what they leave to OpenSSL, so the interpreter that most machines have is tried as well.
+DISTRO_PYTHON ?= /usr/bin/python3
+DISTRO := .venv/distro/bin/python
+test-distro: ## the conformance suite, on processes of the distribution's own python3 (MODELS="prefork trio_nursery": these)
+	@$(DISTRO_PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "test-distro needs a $(DISTRO_PYTHON) of 3.11 or later")'
+	@[ -x $(DISTRO) ] || $(DISTRO_PYTHON) -m venv .venv/distro || { rm -rf .venv/distro; exit 2; }
+	@$(DISTRO) -m pip install --quiet --quiet --disable-pip-version-check --no-compile --require-hashes -r requirements/lab.txt
+	@$(DISTRO) -m lab.cli --backend process --project distro check $(MODELS)
 
 engine: ## root, Debian or Ubuntu: install and start what is missing of Docker
 	@$(ENGINE) install

@@ -114,7 +114,20 @@ def test_call_refuses_foreign_ca_and_wrong_name(serve: Callable[[str], Address],
         call("command", serve(certificate), ["PING"], timeout=20)
 
 
-def test_client_states_what_it_offers() -> None:
+def make_lax(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have contexts begin as the least strict builds of Python and OpenSSL make them."""
+    make = ssl.SSLContext.__new__
+
+    def make_one(cls: type[ssl.SSLContext], *arguments: object) -> ssl.SSLContext:
+        context = make(cls, *arguments)
+        context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+        return context
+
+    monkeypatch.setattr(ssl.SSLContext, "__new__", make_one)
+
+
+def test_client_states_what_it_offers(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_lax(monkeypatch)
     context = client_context()
     assert (context.minimum_version, context.maximum_version) == (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
     assert context.verify_mode is ssl.CERT_REQUIRED
