@@ -150,3 +150,34 @@ def test_file_that_is_named_and_missing_is_an_error(
         look()
     monkeypatch.setenv(variable, str(certificates / "client.pem"))
     assert look() == str(certificates / "client.pem")
+
+
+def test_client_shows_its_certificate(certificates: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAB_TLS_CLIENT_CERT", str(certificates / "client.pem"))
+    client_context.cache_clear()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates / "good.pem")
+    context.load_verify_locations(certificates / "ca.pem")
+    context.verify_mode = ssl.CERT_REQUIRED
+    server_in, server_out = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client_in, client_out = ssl.MemoryBIO(), ssl.MemoryBIO()
+    server = context.wrap_bio(server_in, server_out, server_side=True)
+    client = client_context().wrap_bio(client_in, client_out, server_hostname="127.0.0.1")
+    for _ in range(3):
+        for side in (client, server):
+            with suppress(ssl.SSLWantReadError):
+                side.do_handshake()
+            server_in.write(client_out.read())
+            client_in.write(server_out.read())
+    shown = server.getpeercert()
+    assert shown is not None
+    assert shown["subject"] == ((("commonName", "socketlab client"),),)
+
+
+def test_half_close_leaves_the_other_half_open(serve: Callable[[str], Address]) -> None:
+    with Link(serve("good"), timeout=20) as link:
+        link.send(b"PING\r\n")
+        assert link.receive() == b"+PONG\r\n"
+        link.half_close()  # the server reads to this end, and then closes without one of its own
+        with pytest.raises(WrongAnswerError, match="within TLS"):
+            link.receive()

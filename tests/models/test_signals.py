@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -10,6 +12,7 @@ import psutil
 import pytest
 
 from lab.client import Link
+from services.signals import stop_signals
 
 SLEEP = b"SLEEP 400\r\nECHO last\r\n"
 ANSWER = b"+OK\r\n$4\r\nlast\r\n"
@@ -97,3 +100,26 @@ def test_stopped_worker_finishes_and_is_replaced(start, number: signal.Signals) 
         assert server.process.poll() is None
         server.terminate()
         assert server.wait_end() == 0
+
+
+def test_signals_that_are_ignored_do_not_stop_a_server() -> None:
+    every = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
+    for ignored in (signal.SIGHUP, signal.SIGQUIT):
+        before = signal.signal(ignored, signal.SIG_IGN)
+        try:
+            assert set(stop_signals()) == every - {ignored}
+        finally:
+            signal.signal(ignored, before)
+    assert set(stop_signals()) == every
+
+
+def test_held_signals_are_blocked_and_ignored() -> None:
+    """In a process of its own, which then ends by itself."""
+    code = (
+        "import os, signal, services.signals\n"
+        "services.signals.hold_stop_signals()\n"
+        "names = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT]\n"
+        "assert set(names) <= signal.pthread_sigmask(signal.SIG_BLOCK, [])\n"
+        "assert all(signal.getsignal(each) is signal.SIG_IGN for each in names)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0

@@ -8,7 +8,7 @@ import pytest
 
 from lab.authority import found, issue
 from services.listeners import ListenError
-from services.protocol import Close, Connection, Send
+from services.protocol import Close, Compute, Connection, Send
 from services.tls import SecureConnection, open_layer, server_context
 
 NEVER = 4102444800.0  # 2100
@@ -247,3 +247,34 @@ def test_nothing_is_kept_after_the_end(certificates: Path, server: SecureConnect
         server.receive_data(junk)
         assert isinstance(server.next_event(), Close)
     assert held(server) == 0
+
+
+def test_drain_answers_as_many_bytes_as_have_arrived(certificates: Path, server: SecureConnection) -> None:
+    """And no more: over TCP a client could send for ever."""
+    client = Client(certificates)
+    client.shake(server)
+    client.tls.write(b"arrived")
+    data = client.outgoing.read()
+    server.drain(arrived=7)
+    server.receive_data(data)
+    events = []
+    while not events or not isinstance(events[-1], Close):
+        events.append(server.next_event())
+    client.incoming.write(b"".join(event.data for event in events if isinstance(event, Send)))
+    assert client.tls.read(100) == b"arrived"
+
+
+def test_digest_goes_to_the_connection(certificates: Path) -> None:
+    secure = open_layer({"LAB_TLS_CERT": str(certificates / "server.pem")})
+    server = secure(Connection("command"), "somebody")
+    client = Client(certificates)
+    client.shake(server)
+    client.tls.write(b"BURN 1\r\n")
+    (work,) = client.exchange(server)
+    assert isinstance(work, Compute)
+    server.receive_digest(work.run())
+    reply = server.next_event()
+    assert isinstance(reply, Send)
+    client.incoming.write(reply.data)
+    # SHA-256 of 32 zero bytes, from docs/protocol.md.
+    assert client.tls.read(100) == b"$64\r\n66687aadf862bd776c8fc18b8e9f8e20089714856ee233b3902a591d0d5f2925\r\n"
