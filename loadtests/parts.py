@@ -12,8 +12,8 @@ import psutil
 
 from loadtests.recorder import Series, Tally
 
-# A generator that neither computed nor came to its turn for so long was stopped, or had no core. Shorter waits are those
-# of a machine with much to do.
+# A generator that neither computed nor came to its turn for this long was stopped, or had no core. A busy machine has
+# shorter waits.
 _STALL_SECONDS = 0.8
 BEAT_SECONDS = 0.1
 

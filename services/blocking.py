@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 from services.idle import LOOKS, IdleWatch
-from services.listeners import RECEIVE_SIZE, Listener, arrived
+from services.listeners import RECEIVE_SIZE, Accepted, Listener, arrived
 from services.protocol import Close, Compute, Limits, Send, StreamConversation, Wait
 from services.signals import stop_signals
 
@@ -95,6 +95,8 @@ def serve_stream(
         log.info("closed a connection that was idle for %g s", limits.idle)
     except OSError as error:
         log.debug("the peer is gone: %s", error.strerror)
+    except Exception:  # and the thread or process goes on with the next client
+        log.exception("a conversation ended in an error")
 
 
 def serve_datagram(
@@ -102,16 +104,8 @@ def serve_datagram(
 ) -> None:
     """Hold a conversation of one datagram."""
     connection = listener.datagram(data, peer)
-    while True:
-        match connection.next_event():
-            case Send(reply):
-                listener.reply(reply, peer)
-            case Wait(seconds):
-                sleep(seconds)
-            case Compute() as work:
-                connection.receive_digest(work.run())
-            case _:
-                return
+    while (seconds := listener.answer(connection, peer)) is not None:
+        sleep(seconds)
 
 
 def _send_all(stream: socket.socket, data: bytes, watch: IdleWatch) -> None:
@@ -181,6 +175,13 @@ class StopSignal:
         timeout = None if deadline is None else max(deadline - time.monotonic(), 0)
         select.select([self._receiver], [], [], timeout)
         self.clear()
+
+    def accept(self, listener: Listener) -> Accepted | None:
+        """Accept a connection; None if there is none. If none can be accepted, pause, or until a signal comes."""
+        accepted = listener.accept()
+        if listener.shortage.pause:
+            select.select([self._receiver], [], [], listener.shortage.pause)
+        return accepted
 
     def close(self) -> None:
         """Give up the descriptors; the handlers stay, so that a second signal does no harm."""

@@ -13,23 +13,26 @@ import socket
 import stat
 import struct
 import termios
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from services.accepting import EXHAUSTED, Shortage
 from services.log import SparseLog
 from services.protocol import (
     SERVICES,
     Address,
     AddressError,
+    Compute,
     Connection,
     DatagramConnection,
     Limits,
+    Send,
     StreamConversation,
     Transport,
+    Wait,
     is_offered,
     port_of,
 )
@@ -43,12 +46,6 @@ _strangers = SparseLog(log)
 
 # What one read takes at most: a Send's worth, and more than the largest datagram.
 RECEIVE_SIZE = 64 * 1024
-
-# The process or the machine has no descriptor or memory for one more connection. The client stays in the backlog, and
-# the listening socket stays readable: without a pause the accept loop would take a whole core for nothing.
-EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-ACCEPT_PAUSE = 0.1
-
 
 # asyncio reads 256 KiB at a time, behind up to 128 KiB that its streams hold.
 _IN_HAND = 384 * 1024
@@ -70,6 +67,8 @@ class Listener:
     limits: Limits
     info: Callable[[], str]
     secure: "Secure | None" = None
+    # Of descriptors or memory: one for all listeners, since they have them from one process.
+    shortage: Shortage = field(default_factory=Shortage)
 
     @property
     def is_datagram(self) -> bool:
@@ -89,27 +88,26 @@ class Listener:
         )
 
     def accept(self) -> Accepted | None:
-        """Accept a connection for a model that blocks; None if there is none after all, see `accept_failed`."""
-        try:
-            return self.socket.accept()
-        except BlockingIOError:
-            return None  # the client went away, or another process was quicker
-        except OSError as error:
-            time.sleep(self.accept_failed(error))
-            return None
-
-    def accept_failed(self, error: OSError) -> float:
-        """Log why a connection was not accepted, accept(2).
+        """Accept a connection.
 
         Returns:
-            Seconds to leave the socket alone for, in the model's own way: more than 0 if the process or the machine is
-            exhausted.
+            None if there is none after all, or if it cannot be accepted. `shortage.pause` is then how long to leave the
+            socket alone, in the model's own way: more than 0 if the process or the machine is exhausted.
         """
-        if error.errno in EXHAUSTED:
-            log.warning("accept on %s failed: %s; pausing for %g s", self.address, error.strerror, ACCEPT_PAUSE)
-            return ACCEPT_PAUSE
-        log.warning("accept on %s failed: %s", self.address, error.strerror)
-        return 0.0
+        self.shortage.pause = 0.0
+        accepted = None
+        try:
+            accepted = self.socket.accept()
+        except BlockingIOError:
+            pass  # the client went away, or another process was quicker
+        except OSError as error:
+            failure = f"accept on {self.address} failed: {error.strerror}"
+            if error.errno in EXHAUSTED:
+                self.shortage.failed(failure)
+            else:
+                log.warning("%s", failure)
+        self.shortage.look()
+        return accepted
 
     def refusal(self) -> bytes:
         """What a client is told whom a full server has accepted but cannot serve; only RESP has words for it."""
@@ -122,6 +120,27 @@ class Listener:
         try:
             return self.socket.recvfrom(RECEIVE_SIZE)
         except BlockingIOError:
+            return None
+
+    def answer(self, connection: DatagramConnection, peer: object) -> float | None:
+        """Take a datagram's conversation as far as it goes without waiting.
+
+        Returns:
+            Seconds to wait before the next call; None if the conversation is over, if only because of an error in it.
+        """
+        try:
+            while True:
+                match connection.next_event():
+                    case Send(reply):
+                        self.reply(reply, peer)
+                    case Wait(seconds):
+                        return seconds
+                    case Compute() as work:
+                        connection.receive_digest(work.run())
+                    case _:
+                        return None
+        except Exception:
+            log.exception("a conversation ended in an error")
             return None
 
     def reply(self, data: bytes, peer: object) -> None:
@@ -211,6 +230,7 @@ def open_listeners(
         secure = open_layer(os.environ)
     with ExitStack() as stack:
         listeners = []
+        shortage = Shortage()
         for service, address in wanted:
             try:
                 if address.transport.is_unix:
@@ -225,7 +245,7 @@ def open_listeners(
             if not address.transport.is_unix:
                 address = Address(address.transport, host=address.host, port=opened.getsockname()[1])
             layer = secure if address.transport is Transport.TLS else None
-            listeners.append(Listener(service, address, opened, limits, info, layer))
+            listeners.append(Listener(service, address, opened, limits, info, layer, shortage))
         yield listeners
 
 

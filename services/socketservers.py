@@ -2,21 +2,21 @@
 
 The library's own loop, `serve_forever`, watches one socket. A model has eighteen, and a thread for each loop would make
 even the sequential model serve eighteen clients at a time. So one loop watches them all and takes the documented steps
-of `BaseServer.handle_request`: `get_request`, `verify_request`, `process_request`.
+of `BaseServer.handle_request`: `get_request`, `verify_request`, `process_request`. Where that would call `accept`, the
+listener does, as in all models.
 """
 
-import logging
 import selectors
 import socket
-import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from socketserver import BaseRequestHandler, TCPServer
+from typing import Any
 
+from services.accepting import FIRST_PAUSE
 from services.blocking import StopSignal, serve_datagram
-from services.listeners import ACCEPT_PAUSE, RECEIVE_SIZE, Listener
+from services.listeners import RECEIVE_SIZE, Listener
 from services.protocol import Transport
-
-log = logging.getLogger("services")
 
 ServeStream = Callable[[Listener, socket.socket, object], None]
 ServeDatagram = Callable[[Listener, bytes, object], None]
@@ -66,41 +66,70 @@ def serve_until(
 ) -> None:
     """Serve what comes to any of the servers until the stop signal.
 
-    While `has_room` says no, nothing is accepted: clients wait in the backlog.
+    While `has_room` says no, nothing is accepted: clients wait in the backlog. Nor is it while a client that has been
+    accepted waits for a process or a thread that cannot be had yet.
     """
+    shortage = servers[0][0].shortage
+    kept: Request | None = None
     with selectors.DefaultSelector() as everything, selectors.DefaultSelector() as signals_only:
         for listener, server in servers:
             everything.register(server, selectors.EVENT_READ, (listener, server))
         for selector in (everything, signals_only):
             selector.register(stop, selectors.EVENT_READ, None)
         while not stop.is_set:
-            room = has_room()
-            for key, _ in (everything if room else signals_only).select(None if room else ACCEPT_PAUSE):
+            if kept and kept.process():
+                kept = None
+            if shortage.pause:
+                ready = signals_only.select(shortage.pause)
+                shortage.pause = 0.0
+            elif has_room():
+                ready = shortage.select(everything)
+            else:
+                ready = signals_only.select(FIRST_PAUSE)
+            for key, _ in ready:
                 if key.data is None:
                     stop.clear()
-                elif not stop.is_set and has_room():
-                    _serve_one(*key.data)
+                elif not stop.is_set and not kept and not shortage.pause and has_room():
+                    request = _accept(*key.data)
+                    if request and not request.process():
+                        kept = request
             for _, server in servers:
                 server.service_actions()  # where ForkingMixIn collects its dead children
+    if kept:
+        kept.server.shutdown_request(kept.request)
 
 
-def _serve_one(listener: Listener, server: TCPServer) -> None:
-    try:
-        request, client_address = server.get_request()
-    except BlockingIOError:
-        return
-    except OSError as error:
-        # `handle_request` returns here without a word, and a loop around it then spins for as long as there is no
-        # descriptor to be had.
-        time.sleep(listener.accept_failed(error))
-        return
-    try:
-        if server.verify_request(request, client_address):
-            server.process_request(request, client_address)
-            return
-    except (OSError, RuntimeError) as error:  # no new process, or no new thread
-        log.warning("%s: no way to serve one more client: %s", listener.address, error)
-        time.sleep(ACCEPT_PAUSE)
-    except Exception:
-        server.handle_error(request, client_address)  # the library's step: it writes the traceback to stderr
-    server.shutdown_request(request)
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A client that has been accepted, or its datagram, and has not been served."""
+
+    listener: Listener
+    server: TCPServer
+    request: Any
+    client_address: Any
+
+    def process(self) -> bool:
+        """Serve it; returns False if it has to be tried again, for want of a process or a thread."""
+        try:
+            if self.server.verify_request(self.request, self.client_address):
+                self.server.process_request(self.request, self.client_address)
+                self.listener.shortage.look()
+                return True
+        except (OSError, RuntimeError) as error:  # no new process, or no new thread
+            self.listener.shortage.failed(f"no process or thread for a client of {self.listener.address}: {error}")
+            return False
+        except Exception:
+            self.server.handle_error(self.request, self.client_address)  # it writes the traceback to stderr
+        self.server.shutdown_request(self.request)
+        return True
+
+
+def _accept(listener: Listener, server: TCPServer) -> Request | None:
+    """Take a request, as `handle_request` does; that, though, returns without a word when there is no descriptor."""
+    if listener.is_datagram:
+        try:
+            return Request(listener, server, *server.get_request())
+        except BlockingIOError:
+            return None
+    accepted = listener.accept()
+    return Request(listener, server, *accepted) if accepted else None

@@ -1,12 +1,75 @@
 """What the models over asyncio's transports share."""
 
 import asyncio
+import logging
 import os
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 
-from services.listeners import arrived
+from services.accepting import QUIET
+from services.listeners import Listener, arrived
 from services.protocol import StreamConversation
+
+log = logging.getLogger("services")
+
+
+class Acceptor:
+    """Accepts from one listening socket for a loop, in place of `create_server`.
+
+    When there is no descriptor left, asyncio's own server tries again a second later, once for *each* client of its
+    backlog, and each of these again (CPython #151615): after ten seconds it does nothing else. libuv's accepts with a
+    descriptor that it keeps in reserve, and closes, in silence.
+
+    Args:
+        factory: makes the protocol of a connection.
+        at_once: how many connections to accept in one turn of the loop.
+    """
+
+    def __init__(self, listener: Listener, factory: Callable[[], asyncio.BaseProtocol], at_once: int) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._listener = listener
+        self._factory = factory
+        self._at_once = at_once
+        self._arriving: set[asyncio.Task[None]] = set()
+        self._retry: asyncio.TimerHandle | None = None
+        self._loop.add_reader(listener.socket, self._accept)
+
+    def close(self) -> None:
+        """Accept nothing more."""
+        self._listener.shortage.forget()
+        if self._retry:
+            self._retry.cancel()
+        self._loop.remove_reader(self._listener.socket)
+        self._listener.socket.close()
+
+    async def wait_arrived(self) -> None:
+        """Wait until each connection that was accepted has its protocol."""
+        if self._arriving:
+            await asyncio.wait(self._arriving)
+
+    def _accept(self) -> None:
+        for _ in range(self._at_once):
+            if not (accepted := self._listener.accept()):
+                break
+            task = self._loop.create_task(self._connect(accepted[0]))
+            self._arriving.add(task)
+            task.add_done_callback(self._arriving.discard)
+        if pause := self._listener.shortage.pause:
+            self._loop.remove_reader(self._listener.socket)
+            self._retry = self._loop.call_later(pause, self._accept_again)
+            self._loop.call_later(QUIET, self._listener.shortage.look)
+
+    def _accept_again(self) -> None:
+        self._loop.add_reader(self._listener.socket, self._accept)
+        self._accept()
+
+    async def _connect(self, stream: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(self._factory, stream)
+        except OSError as error:
+            log.debug("the peer is gone: %s", error.strerror)
+            stream.close()
 
 
 def descriptor_of(transport: asyncio.BaseTransport) -> int:

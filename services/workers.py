@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import NoReturn
 
+from services.accepting import Shortage
 from services.blocking import StopSignal
 from services.listeners import Listener, bind_twin
 from services.protocol import Transport
@@ -34,6 +35,16 @@ _libc = ctypes.CDLL(None, use_errno=True)
 Work = Callable[[int, list[Listener]], bool]
 
 
+def die_with(parent: int) -> bool:
+    """Have this process killed when its parent is, which would otherwise leave it, its client and the ports behind.
+
+    Returns:
+        False if the parent has gone already.
+    """
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    return os.getppid() == parent
+
+
 class Workers:
     """The processes.
 
@@ -51,6 +62,7 @@ class Workers:
         self._work = work
         self._on_end = on_end
         self._grace = listeners[0].limits.grace
+        self._shortage = Shortage()  # of processes
         self._resources = ExitStack()
         self._listeners = [listeners, *(self._twins(listeners) for _ in range(count - 1))]
         self._pids: dict[int, int] = {}  # of a process -> the number of its worker
@@ -69,7 +81,8 @@ class Workers:
             gc.freeze()
             while not stop.is_set:
                 self._start_due(stop, parent)
-                stop.wait(min(self._due.values(), default=None))
+                self._shortage.look()
+                stop.wait(self._next())
                 self._collect()
             clean = self._drain(stop)
             stop.close()
@@ -93,14 +106,20 @@ class Workers:
                 if not pid:
                     self._be_worker(number, stop, parent)
             except OSError as error:
-                log.warning("no new process for worker %d: %s", number, error.strerror)
-                self._due[number] = time.monotonic() + _SHORT_LIFE
+                pause = self._shortage.failed(f"no new process for worker {number}: {error.strerror}")
+                self._due[number] = time.monotonic() + pause
                 continue
             finally:
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
             self._pids[pid] = number
             self._started[number] = time.monotonic()
             del self._due[number]
+
+    def _next(self) -> float | None:
+        """When there is something to do that no signal tells of, by `time.monotonic`."""
+        timeout = self._shortage.timeout
+        look = [] if timeout is None else [time.monotonic() + timeout]
+        return min([*self._due.values(), *look], default=None)
 
     def _be_worker(self, number: int, stop: StopSignal, parent: int) -> NoReturn:
         code = 1
@@ -109,9 +128,7 @@ class Workers:
             for each in stop_signals():
                 signal.signal(each, lambda *_: os._exit(0))  # until `work` has its own, nothing is in flight
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            # A parent that is killed takes its workers along, and with them the ports.
-            _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() == parent:
+            if die_with(parent):
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, (*stop_signals(), signal.SIGCHLD))
                 code = 0 if self._work(number, self._listeners[number]) else 1
         except SystemExit as exit_:

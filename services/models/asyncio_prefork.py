@@ -13,7 +13,8 @@ import os
 import struct
 
 from services.listeners import Listener
-from services.models.asyncio_protocol import LOOP, Server, StreamProtocol, event_loop, start_server
+from services.models.asyncio_protocol import LOOP, Server, StreamProtocol, event_loop
+from services.transports import Acceptor
 from services.workers import Workers
 
 __all__ = ["event_loop", "serve"]
@@ -71,27 +72,27 @@ class WorkerServer(Server):
         self._counts = counts
         self._number = number
 
-    @property
-    def is_full(self) -> bool:
-        """Whether all processes together are at the limit."""
-        return self._counts.total() >= self.limits.connections
+    def take_place(self) -> bool:
+        """Begin a conversation, unless all processes together are at the limit.
 
-    def one_more(self) -> None:
-        """A conversation begins."""
-        super().one_more()
+        The place is taken first and counted then: of two processes that take the last one at the same moment none
+        may be served, but never both.
+        """
+        self.count += 1
         self._counts[self._number] = self.count
+        if self._counts.total() > self.limits.connections:
+            self.one_less()
+            return False
+        return True
 
     def one_less(self) -> None:
         """A conversation has ended."""
         super().one_less()
         self._counts[self._number] = self.count
 
-    async def listen(self, listener: Listener) -> asyncio.Server:
+    def listen(self, listener: Listener) -> Acceptor:
         """Have the loop accept from a listening socket, a client at a time.
 
-        asyncio accepts as many clients at once as its `backlog` says. The process that is awake first would get a whole
-        burst of them, and the others nobody.
+        The process that is awake first would otherwise get a whole burst of them, and the others nobody.
         """
-        server = await start_server(listener, lambda: StreamProtocol(self, listener), backlog=1)
-        listener.socket.listen(self.limits.backlog)  # asyncio has set the socket's own to 1 as well
-        return server
+        return Acceptor(listener, lambda: StreamProtocol(self, listener), at_once=1)

@@ -14,14 +14,15 @@ from collections.abc import Callable
 from typing import cast
 
 from services.idle import LOOKS, IdleWatch
+from services.isolation import isolated
 from services.listeners import RECEIVE_SIZE, Listener
-from services.protocol import Close, Compute, Conversation, Send, StreamConversation, Wait
+from services.protocol import Close, Compute, DatagramConnection, Send, StreamConversation, Wait
 from services.signals import hold_stop_signals, stop_signals
-from services.transports import descriptor_of, end_reading
+from services.transports import Acceptor, descriptor_of, end_reading
 
 log = logging.getLogger("services")
 
-# asyncio accepts by itself, and does so above the limit too: there is nothing left but to refuse.
+# A server of asyncio's own accepts above the limit too, and refuses; so do these models, though they accept themselves.
 WHEN_FULL = "refuse"
 
 # Named, so that what runs is known: which loop is the default depends on the platform and the policy.
@@ -65,14 +66,12 @@ class Server:
         self.is_draining = False
         self._nobody_left = asyncio.Event()
 
-    @property
-    def is_full(self) -> bool:
-        """Whether the number of conversations is at the limit."""
-        return self.count >= self.limits.connections
-
-    def one_more(self) -> None:
-        """A conversation begins."""
+    def take_place(self) -> bool:
+        """Begin a conversation, unless the number of them is at the limit."""
+        if self.count >= self.limits.connections:
+            return False
         self.count += 1
+        return True
 
     def one_less(self) -> None:
         """A conversation has ended."""
@@ -86,7 +85,7 @@ class Server:
         stop = asyncio.Event()
         for number in stop_signals():
             loop.add_signal_handler(number, stop.set)
-        servers = [await self.listen(listener) for listener in self._listeners if not listener.is_datagram]
+        acceptors = [self.listen(listener) for listener in self._listeners if not listener.is_datagram]
         datagrams = [listener for listener in self._listeners if listener.is_datagram]
         for listener in datagrams:
             # A datagram endpoint would do for UDP, but knows no Unix datagrams on some loops, and on Python 3.11 and
@@ -95,39 +94,31 @@ class Server:
         watch = asyncio.create_task(self._watch())
         await stop.wait()
         watch.cancel()
-        for server in servers:
-            server.close()
+        for acceptor in acceptors:
+            acceptor.close()
         for listener in datagrams:
             loop.remove_reader(listener.socket)
+        for acceptor in acceptors:
+            await acceptor.wait_arrived()
         is_clean = await self._drain()
         hold_stop_signals()  # the loop is about to give up its handlers
         return is_clean
 
-    async def listen(self, listener: Listener) -> asyncio.Server:
+    def listen(self, listener: Listener) -> Acceptor:
         """Have the loop accept from a listening socket."""
-        # With no descriptor left to accept with, asyncio pauses for a second, with a line in the log; libuv accepts
-        # with one that it keeps in reserve, and closes.
-        return await start_server(listener, lambda: StreamProtocol(self, listener), self.limits.backlog)
+        return Acceptor(listener, lambda: StreamProtocol(self, listener), at_once=self.limits.backlog)
 
     def _receive(self, listener: Listener) -> None:
-        if (received := listener.receive()) and not self.is_full:
+        if (received := listener.receive()) and self.take_place():
             data, peer = received
-            self.one_more()
             self._advance(listener, listener.datagram(data, peer), peer)
 
-    def _advance(self, listener: Listener, connection: Conversation, peer: object) -> None:
-        while True:
-            match connection.next_event():
-                case Send(reply):
-                    listener.reply(reply, peer)
-                case Wait(seconds):
-                    asyncio.get_running_loop().call_later(seconds, self._advance, listener, connection, peer)
-                    return
-                case Compute() as work:
-                    connection.receive_digest(work.run())
-                case _:
-                    self.one_less()
-                    return
+    def _advance(self, listener: Listener, connection: DatagramConnection, peer: object) -> None:
+        seconds = listener.answer(connection, peer)
+        if seconds is None:
+            self.one_less()
+        else:
+            asyncio.get_running_loop().call_later(seconds, self._advance, listener, connection, peer)
 
     async def _watch(self) -> None:
         """Close who was quiet for too long. One look around for all costs less than a timer for each read."""
@@ -140,9 +131,6 @@ class Server:
         self.is_draining = True
         for stream in list(self.streams):
             stream.end_reading()
-        # A client that was accepted just now has no protocol yet; it gets one in the loop's next turns.
-        for _ in range(3):
-            await asyncio.sleep(0)
         if not self.count:
             return True
         try:
@@ -154,14 +142,6 @@ class Server:
             await asyncio.sleep(0)
             return False
         return True
-
-
-async def start_server(listener: Listener, factory: Callable[[], asyncio.BaseProtocol], backlog: int) -> asyncio.Server:
-    """asyncio's server around a socket that is bound and listens already."""
-    loop = asyncio.get_running_loop()
-    if listener.address.transport.is_unix:
-        return await loop.create_unix_server(factory, sock=listener.socket, backlog=backlog)
-    return await loop.create_server(factory, sock=listener.socket, backlog=backlog)
 
 
 class StreamProtocol(asyncio.BufferedProtocol):
@@ -180,20 +160,20 @@ class StreamProtocol(asyncio.BufferedProtocol):
         self._peer_is_done = False
         self._idle = IdleWatch()
 
+    @isolated
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client has come."""
         self.transport = cast(asyncio.Transport, transport)
-        if self._server.is_full:
+        if not self._server.take_place():
             self._is_closing = self._peer_is_done = True
             self.transport.write(self._listener.refusal())
             self.transport.close()
             return
+        self._server.streams.add(self)
         # Nothing is read while anything is left to send: the transport says `pause_writing` for each byte that the
         # kernel does not take at once.
         self.transport.set_write_buffer_limits(high=0)
         self._connection: StreamConversation = self._listener.connection(transport.get_extra_info("peername"))
-        self._server.one_more()
-        self._server.streams.add(self)
         if self._server.is_draining:
             self.end_reading()
         self._advance()
@@ -232,6 +212,7 @@ class StreamProtocol(asyncio.BufferedProtocol):
         """The client does not read as fast as we write."""
         self._is_full = True
 
+    @isolated
     def resume_writing(self) -> None:
         """The client has read what there was."""
         self._is_full = False
@@ -282,6 +263,11 @@ class StreamProtocol(asyncio.BufferedProtocol):
         else:
             loop.call_soon(self._continue)
 
+    def break_off(self) -> None:
+        """Part of `Breakable`."""
+        self.transport.abort()
+
+    @isolated
     def _continue(self) -> None:
         self._is_waiting = False
         self._idle.news()

@@ -17,11 +17,11 @@ from services.idle import LOOKS, IdleWatch
 from services.listeners import RECEIVE_SIZE, Listener
 from services.protocol import SEND_SIZE, Close, Compute, Send, StreamConversation, Wait
 from services.signals import hold_stop_signals, stop_signals
-from services.transports import descriptor_of, end_reading
+from services.transports import Acceptor, descriptor_of, end_reading
 
 log = logging.getLogger("services")
 
-# asyncio accepts by itself, and does so above the limit too: there is nothing left but to refuse.
+# A server of asyncio's own accepts above the limit too, and refuses; so do these models, though they accept themselves.
 WHEN_FULL = "refuse"
 
 # `drain` does not suspend a task that need not wait. After so many events in a row it is the others' turn, or a
@@ -85,7 +85,7 @@ class Server:
         stop = asyncio.Event()
         for number in stop_signals():
             loop.add_signal_handler(number, stop.set)
-        servers = [await self._listen(listener) for listener in self._listeners if not listener.is_datagram]
+        acceptors = [self._listen(listener) for listener in self._listeners if not listener.is_datagram]
         datagrams = [listener for listener in self._listeners if listener.is_datagram]
         for listener in datagrams:
             # A datagram endpoint would do for UDP, but knows no Unix datagrams on some loops, and on Python 3.11 and
@@ -94,22 +94,24 @@ class Server:
         watch = asyncio.create_task(self._watch())
         await stop.wait()
         watch.cancel()
-        for server in servers:
-            server.close()
+        for acceptor in acceptors:
+            acceptor.close()
         for listener in datagrams:
             loop.remove_reader(listener.socket)
+        for acceptor in acceptors:
+            await acceptor.wait_arrived()
         is_clean = await self._drain()
         hold_stop_signals()  # the loop is about to give up its handlers
         return is_clean
 
-    async def _listen(self, listener: Listener) -> asyncio.Server:
+    def _listen(self, listener: Listener) -> Acceptor:
         async def serve_stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await self._serve_stream(listener, reader, writer)
 
-        # Both pause for a second, with a line in the log, when there is no descriptor left to accept with.
-        if listener.address.transport.is_unix:
-            return await asyncio.start_unix_server(serve_stream, sock=listener.socket, backlog=self._limits.backlog)
-        return await asyncio.start_server(serve_stream, sock=listener.socket, backlog=self._limits.backlog)
+        def protocol() -> asyncio.StreamReaderProtocol:  # as `asyncio.start_server` makes them
+            return asyncio.StreamReaderProtocol(asyncio.StreamReader(), serve_stream)
+
+        return Acceptor(listener, protocol, at_once=self._limits.backlog)
 
     async def _serve_stream(
         self, listener: Listener, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -131,9 +133,12 @@ class Server:
             await writer.wait_closed()
         except BaseException as error:
             writer.transport.abort()
-            if not isinstance(error, OSError):
+            if isinstance(error, OSError):
+                log.debug("the peer is gone: %s", error.strerror)
+            elif isinstance(error, Exception):
+                log.exception("a conversation ended in an error")
+            else:
                 raise
-            log.debug("the peer is gone: %s", error.strerror)
         finally:
             self._streams.discard(stream)
 
@@ -191,16 +196,8 @@ class Server:
 
     async def _serve_datagram(self, listener: Listener, data: bytes, peer: object) -> None:
         connection = listener.datagram(data, peer)
-        while True:
-            match connection.next_event():
-                case Send(reply):
-                    listener.reply(reply, peer)
-                case Wait(seconds):
-                    await asyncio.sleep(seconds)
-                case Compute() as work:
-                    connection.receive_digest(work.run())
-                case _:
-                    return
+        while (seconds := listener.answer(connection, peer)) is not None:
+            await asyncio.sleep(seconds)
 
     def _keep(self, task: asyncio.Task[None]) -> None:
         self._tasks.add(task)
@@ -219,8 +216,7 @@ class Server:
         self._draining = True
         for stream in self._streams:
             self._end_reading(stream)
-        # A client that was accepted just now has no task yet; it gets one in the loop's next two turns.
-        await asyncio.sleep(0)
+        # A client that was accepted just now has a task that has not run yet; `_serve_stream` notes itself at once.
         await asyncio.sleep(0)
         if not self._tasks:
             return True

@@ -25,10 +25,12 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
+from services.accepting import QUIET
 from services.blocking import StopSignal
 from services.idle import LOOKS, IdleWatch
+from services.isolation import isolated
 from services.listeners import RECEIVE_SIZE, Listener, arrived
-from services.protocol import Close, Compute, Conversation, Send, Wait
+from services.protocol import Close, Compute, DatagramConnection, Send, Wait
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.11 still has them, and says that it is the last
@@ -69,6 +71,7 @@ class Server:
     def __init__(self, listeners: list[Listener]) -> None:
         self.map: dict[int, asyncore.dispatcher] = {}
         self.limits = listeners[0].limits
+        self._shortage = listeners[0].shortage
         self.streams: set[Channel] = set()
         self.datagrams = 0
         self.is_draining = False
@@ -101,6 +104,7 @@ class Server:
     def drain(self) -> bool:
         """Let every conversation answer what it has been asked; returns whether all ended by themselves."""
         self.is_draining = True
+        self._shortage.forget()
         for acceptor in self._acceptors:
             acceptor.close()
         for receiver in self._receivers:
@@ -157,12 +161,12 @@ class Acceptor(asyncore.dispatcher):
         super().__init__(listener.socket, server.map)
         self._server = server
         self._listener = listener
-        self._paused_until = 0.0
+        self._is_paused = False
         self.accepting = True  # `listen` would set it, and listen once more
 
     def readable(self) -> bool:
         """Whether to accept: at the limit, clients wait in the backlog."""
-        return self._server.has_room and time.monotonic() >= self._paused_until
+        return self._server.has_room and not self._is_paused
 
     def writable(self) -> bool:
         """A listening socket is never written to."""
@@ -172,16 +176,17 @@ class Acceptor(asyncore.dispatcher):
         """A client has come. Not by `self.accept`: what that raises would close the listening socket."""
         if not self._server.has_room:
             return  # the last place was taken in this very turn
-        try:
-            accepted, peer = self._listener.socket.accept()
-        except BlockingIOError:
-            return
-        except OSError as error:
-            if pause := self._listener.accept_failed(error):
-                self._paused_until = time.monotonic() + pause
-                self._server.call_later(pause, lambda: None)  # nothing else might wake the loop
-            return
-        Channel(self._server, self._listener, accepted, peer).advance()
+        if accepted := self._listener.accept():
+            Channel(self._server, self._listener, *accepted).begin()
+        elif pause := self._listener.shortage.pause:
+            self._is_paused = True
+            self._server.call_later(pause, self._accept_again)
+            self._server.call_later(QUIET, self._listener.shortage.look)
+
+    def _accept_again(self) -> None:
+        self._is_paused = False
+        if not self._server.is_draining:
+            self.handle_accept()
 
     def handle_error(self) -> None:
         """The library's own would close the listening socket."""
@@ -215,19 +220,12 @@ class Receiver(asyncore.dispatcher):
         """The library's own would close the socket."""
         log.exception("%s: an error while a datagram was answered", self._listener.address)
 
-    def _advance(self, connection: Conversation, peer: object) -> None:
-        while True:
-            match connection.next_event():
-                case Send(reply):
-                    self._listener.reply(reply, peer)
-                case Wait(seconds):
-                    self._server.call_later(seconds, lambda: self._advance(connection, peer))
-                    return
-                case Compute() as work:
-                    connection.receive_digest(work.run())
-                case _:
-                    self._server.datagrams -= 1
-                    return
+    def _advance(self, connection: DatagramConnection, peer: object) -> None:
+        seconds = self._listener.answer(connection, peer)
+        if seconds is None:
+            self._server.datagrams -= 1
+        else:
+            self._server.call_later(seconds, lambda: self._advance(connection, peer))
 
 
 class Channel(asynchat.async_chat):
@@ -296,6 +294,11 @@ class Channel(asynchat.async_chat):
             log.exception("a conversation ended in an error")
         self.close()
 
+    @isolated
+    def begin(self) -> None:
+        """Start the conversation."""
+        self.advance()
+
     def advance(self) -> None:
         """Do what there is to do, until something has to be waited for."""
         left = _TURN
@@ -342,6 +345,11 @@ class Channel(asynchat.async_chat):
         self._is_waiting = True
         self._server.call_later(seconds, self._continue)
 
+    def break_off(self) -> None:
+        """Part of `Breakable`."""
+        self.close()
+
+    @isolated
     def _continue(self) -> None:
         self._is_waiting = False
         self._idle.news()

@@ -15,8 +15,9 @@ import socket
 import gevent
 from gevent.pool import Pool
 
+from services.accepting import FIRST_PAUSE
 from services.blocking import Conversations, StopSignal, selector_of
-from services.listeners import ACCEPT_PAUSE, Listener
+from services.listeners import Listener
 
 LIBRARIES = ("gevent",)
 
@@ -40,13 +41,13 @@ def serve(listeners: list[Listener]) -> None:
     pool = Pool(limits.connections)
     with selector_of(listeners, stop) as selector:
         while not stop.is_set:
-            if not pool.wait_available(ACCEPT_PAUSE):
+            if not pool.wait_available(FIRST_PAUSE):
                 continue  # and see whether a signal has come meanwhile
-            for key, _ in selector.select():
+            for key, _ in listeners[0].shortage.select(selector):
                 if key.data is None:
                     stop.clear()
                 elif not pool.full() and not stop.is_set:
-                    _accept(key.data, pool, conversations)
+                    _accept(key.data, pool, conversations, stop)
     for listener in listeners:
         if not listener.is_datagram:
             listener.socket.close()
@@ -56,12 +57,12 @@ def serve(listeners: list[Listener]) -> None:
     stop.close()
 
 
-def _accept(listener: Listener, pool: Pool, conversations: Conversations) -> None:
+def _accept(listener: Listener, pool: Pool, conversations: Conversations, stop: StopSignal) -> None:
     if listener.is_datagram:
         if received := listener.receive():
             conversations.begin()
             pool.spawn(_serve_datagram, listener, *received, conversations)
-    elif accepted := listener.accept():
+    elif accepted := stop.accept(listener):
         conversations.begin()
         pool.spawn(_serve_stream, listener, *accepted, conversations)
 

@@ -22,7 +22,7 @@ def serve(listeners: list[Listener]) -> None:
     # nobody looks here.
     with selector_of(listeners, stop) as selector:
         while not stop.is_set:
-            for key, _ in selector.select():
+            for key, _ in listeners[0].shortage.select(selector):
                 if key.data is None:
                     stop.clear()
                 elif not stop.is_set:
@@ -44,7 +44,7 @@ def serve_one(listener: Listener, stop: Drain, before: Callable[[], object] = la
             before()
             serve_datagram(listener, *received)
             return True
-    elif accepted := listener.accept():
+    elif accepted := stop.accept(listener):
         before()
         stream, peer = accepted
         with stream:

@@ -49,6 +49,7 @@ def _serve_as_worker(listeners: list[Listener], mutex: int) -> None:
     """`plain_socket`, for as many clients at a time as there are processes that run this."""
     stop = Drain(listeners[0].limits.grace)
     is_shared = not listeners[0].limits.reuse_port
+    shortage = listeners[0].shortage
 
     def release() -> None:
         if is_shared:
@@ -59,10 +60,11 @@ def _serve_as_worker(listeners: list[Listener], mutex: int) -> None:
             if is_shared:
                 # A signal does not end this wait. The holder ends on it, though, and then it is the next one's turn.
                 fcntl.lockf(mutex, fcntl.LOCK_EX)
-            for key, _ in [] if stop.is_set else selector.select():
+            for key, _ in [] if stop.is_set else shortage.select(selector):
                 if key.data is None:
                     stop.clear()
                 elif not stop.is_set and serve_one(key.data, stop, before=release):
                     break
-            release()
+            if not shortage:  # the next process would fail as well, and say so in the log as well
+                release()
     stop.close()

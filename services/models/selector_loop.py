@@ -17,10 +17,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from services.accepting import QUIET
 from services.blocking import StopSignal
 from services.idle import LOOKS, IdleWatch
+from services.isolation import isolated
 from services.listeners import RECEIVE_SIZE, Listener, arrived
-from services.protocol import Close, Compute, Conversation, Send, Wait
+from services.protocol import Close, Compute, DatagramConnection, Send, Wait
 
 log = logging.getLogger("services")
 
@@ -113,6 +115,7 @@ class Server:
     def drain(self) -> bool:
         """Let every conversation answer what it has been asked; returns whether all ended by themselves."""
         self.is_draining = True
+        self._listeners[0].shortage.forget()
         for listener in self._listeners:
             self.loop.unwatch(listener.socket)
             if not listener.is_datagram:
@@ -153,27 +156,25 @@ class Server:
         receive = self._receive if listener.is_datagram else self._accept
         self.loop.watch(listener.socket, READ, lambda events: receive(listener))
 
-    def _watch_again(self, listener: Listener) -> None:
+    def _accept_again(self, listener: Listener) -> None:
         if self._is_accepting and not self.is_draining:
             self._watch(listener)
+            self._accept(listener)
 
     def _accept(self, listener: Listener) -> None:
         if not self._has_room():
             return  # the last place was taken in this very turn
-        try:
-            accepted, peer = listener.socket.accept()
-        except BlockingIOError:
-            return
-        except OSError as error:
-            if pause := listener.accept_failed(error):
+        if not (accepted := listener.accept()):
+            if listener.shortage.pause:
                 self.loop.unwatch(listener.socket)
-                self.loop.call_later(pause, lambda: self._watch_again(listener))
+                self.loop.call_later(listener.shortage.pause, lambda: self._accept_again(listener))
+                self.loop.call_later(QUIET, listener.shortage.look)
             return
-        accepted.setblocking(False)
-        stream = Stream(self, listener, accepted, peer)
+        accepted[0].setblocking(False)
+        stream = Stream(self, listener, *accepted)
         self.streams.add(stream)
         self._has_room()
-        stream.advance()
+        stream.begin()
 
     def _receive(self, listener: Listener) -> None:
         if self._has_room() and (received := listener.receive()):
@@ -181,20 +182,13 @@ class Server:
             self._datagrams += 1
             self._advance(listener, listener.datagram(data, peer), peer)
 
-    def _advance(self, listener: Listener, connection: Conversation, peer: object) -> None:
-        while True:
-            match connection.next_event():
-                case Send(reply):
-                    listener.reply(reply, peer)
-                case Wait(seconds):
-                    self.loop.call_later(seconds, lambda: self._advance(listener, connection, peer))
-                    return
-                case Compute() as work:
-                    connection.receive_digest(work.run())
-                case _:
-                    self._datagrams -= 1
-                    self._has_room()
-                    return
+    def _advance(self, listener: Listener, connection: DatagramConnection, peer: object) -> None:
+        seconds = listener.answer(connection, peer)
+        if seconds is None:
+            self._datagrams -= 1
+            self._has_room()
+        else:
+            self.loop.call_later(seconds, lambda: self._advance(listener, connection, peer))
 
     def _look(self) -> None:
         """Close who was quiet for too long. One look around for all costs less than a timer for each read."""
@@ -219,7 +213,12 @@ class Stream:
         self._events = 0  # that the loop watches for
         self._idle = IdleWatch()
 
-    def advance(self) -> None:
+    @isolated
+    def begin(self) -> None:
+        """Start the conversation."""
+        self._advance()
+
+    def _advance(self) -> None:
         """Do what there is to do, until something has to be waited for."""
         left = _TURN
         while not (self._unsent or self._is_waiting or self._is_closing):
@@ -265,11 +264,16 @@ class Stream:
             self._socket.close()
             self._server.forget(self)
 
+    def break_off(self) -> None:
+        """Part of `Breakable`."""
+        self.close()
+
+    @isolated
     def _on_ready(self, events: int) -> None:
         self._idle.news()
         if events & WRITE:
             self._send(self._unsent)
-            self.advance()
+            self._advance()
             return
         try:
             data = self._socket.recv(RECEIVE_SIZE)
@@ -283,11 +287,11 @@ class Stream:
                 self.close()
         elif data:
             self._connection.receive_data(data)
-            self.advance()
+            self._advance()
         else:
             self._peer_is_done = True
             self._connection.receive_eof()
-            self.advance()
+            self._advance()
 
     def _send(self, data: bytes | memoryview) -> None:
         try:
@@ -304,11 +308,12 @@ class Stream:
         self._is_waiting = True
         self._loop.call_later(seconds, self._continue)
 
+    @isolated
     def _continue(self) -> None:
         self._is_waiting = False
         self._idle.news()
         if not self._is_closing:
-            self.advance()
+            self._advance()
 
     def _watch(self, events: int) -> None:
         if events == self._events:

@@ -25,6 +25,7 @@ from services.blocking import Drain
 from services.listeners import Listener
 from services.protocol import Transport
 from services.socketservers import make_server, serve_until
+from services.workers import die_with
 
 log = logging.getLogger("services")
 
@@ -33,8 +34,11 @@ class ChildMixIn(ForkingMixIn, BaseServer):
     """What a child process does before it serves its client."""
 
     listening: list[socket]
+    parent: int
 
     def finish_request(self, request: Any, client_address: Any) -> None:
+        if not die_with(self.parent):
+            return
         # A copy of a listening socket keeps the port taken for as long as the child lives, also after its parent died.
         for inherited in self.listening:
             inherited.close()
@@ -80,8 +84,10 @@ def serve(listeners: list[Listener]) -> None:
     servers = []
     for listener in listeners:
         server = make_server(listener, CLASSES, stop.serve_stream)
-        server.max_children = limits.connections  # type: ignore[attr-defined]  # ForkingMixIn's, 40 by default
+        # 40 by default. With as many children `service_actions` blocks until one ends, and hears no signal meanwhile.
+        server.max_children = limits.connections + 1  # type: ignore[attr-defined]  # ForkingMixIn's
         server.listening = [other.socket for other in listeners if not other.is_datagram]  # type: ignore[attr-defined]
+        server.parent = os.getpid()  # type: ignore[attr-defined]
         servers.append((listener, server))
 
     def children() -> list[int]:

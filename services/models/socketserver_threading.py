@@ -8,7 +8,7 @@ What runs out first: the number of threads (`pids_limit`), then memory, a stack 
 limit; this model stops accepting at `LAB_MAX_CONNECTIONS`, and clients wait in the backlog.
 
 What each server inherits: `ThreadingMixIn` stands before one of the library's four servers and replaces its
-`process_request`, which starts a thread, and `server_close`, which joins them all (`block_on_close`).
+`process_request`, which starts a thread, and `server_close`, which joins them all unless `block_on_close` is off.
 """
 
 from socketserver import BaseServer, TCPServer, ThreadingMixIn, UDPServer, UnixDatagramServer, UnixStreamServer
@@ -23,6 +23,8 @@ from services.socketservers import make_server, serve_until
 class CountedMixIn(ThreadingMixIn, BaseServer):
     """Counts a client from before its thread starts until its socket is closed."""
 
+    # `server_close` would join each thread, also one that could not be started. A drain waits for the conversations.
+    block_on_close = False
     conversations: Conversations
 
     def process_request(self, request: Any, client_address: Any) -> None:

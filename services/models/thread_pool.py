@@ -34,6 +34,7 @@ def serve(listeners: list[Listener]) -> None:
         SystemExit: with code 1, if a conversation was still going when the grace period ended.
     """
     limits = listeners[0].limits
+    shortage = listeners[0].shortage
     stop = StopSignal()
     pool = Pool(min(limits.workers or BLOCKING_WORKERS, limits.connections))
     with selector_of(listeners, stop) as everything, selectors.DefaultSelector() as signals_only:
@@ -41,13 +42,13 @@ def serve(listeners: list[Listener]) -> None:
             selector.register(pool, selectors.EVENT_READ, pool)
         signals_only.register(stop, selectors.EVENT_READ, None)
         while not stop.is_set:
-            for key, _ in (everything if pool.has_room else signals_only).select():
+            for key, _ in shortage.select(everything if pool.has_room else signals_only):
                 if key.data is None:
                     stop.clear()
                 elif key.data is pool:
                     pool.clear()
                 elif pool.has_room and not stop.is_set:
-                    _accept(key.data, pool)
+                    _accept(key.data, pool, stop)
     # Whoever is in the backlog must learn now that nobody will come; datagram sockets still carry replies.
     for listener in listeners:
         if not listener.is_datagram:
@@ -107,12 +108,12 @@ class Pool:
                 os.eventfd_write(self._freed, 1)
 
 
-def _accept(listener: Listener, pool: Pool) -> None:
+def _accept(listener: Listener, pool: Pool, stop: StopSignal) -> None:
     if listener.is_datagram:
         if received := listener.receive():
             data, peer = received
             pool.submit(lambda: pool.conversations.serve_datagram(listener, data, peer))
-    elif accepted := listener.accept():
+    elif accepted := stop.accept(listener):
         stream, peer = accepted
         pool.submit(lambda: _serve_stream(listener, stream, peer, pool.conversations))
 

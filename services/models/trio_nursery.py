@@ -11,6 +11,7 @@ inner one stops the accepting, and the outer one ends by itself when the last cl
 """
 
 import logging
+import math
 import signal
 import socket
 from contextlib import suppress
@@ -90,17 +91,19 @@ class Server:
 
     async def _accept(self, listener: Listener, conversations: trio.Nursery) -> None:
         while True:
-            await trio.lowlevel.wait_readable(listener.socket)
+            timeout = listener.shortage.timeout
+            with trio.move_on_after(math.inf if timeout is None else timeout) as patience:
+                await trio.lowlevel.wait_readable(listener.socket)
+            if patience.cancelled_caught:
+                listener.shortage.look()
+                continue
             token = object()
             await self._room.acquire_on_behalf_of(token)  # while there is no room, clients wait in the backlog
-            try:
-                stream, peer = listener.socket.accept()
-            except OSError as error:
-                self._room.release_on_behalf_of(token)
-                if not isinstance(error, BlockingIOError):
-                    await trio.sleep(listener.accept_failed(error))
+            if accepted := listener.accept():
+                conversations.start_soon(self._serve_stream, listener, *accepted, token)
                 continue
-            conversations.start_soon(self._serve_stream, listener, stream, peer, token)
+            self._room.release_on_behalf_of(token)
+            await trio.sleep(listener.shortage.pause)
 
     async def _serve_stream(self, listener: Listener, accepted: socket.socket, peer: object, token: object) -> None:
         try:
@@ -113,6 +116,8 @@ class Server:
                     await self._converse(stream)
                 except OSError as error:
                     log.debug("the peer is gone: %s", error.strerror)
+                except Exception:  # it would end the nursery, and all of its tasks
+                    log.exception("a conversation ended in an error")
                 finally:
                     self._streams.discard(stream)
         finally:
@@ -185,16 +190,8 @@ class Server:
     async def _serve_datagram(self, listener: Listener, data: bytes, peer: object, token: object) -> None:
         try:
             connection = listener.datagram(data, peer)
-            while True:
-                match connection.next_event():
-                    case Send(reply):
-                        listener.reply(reply, peer)
-                    case Wait(seconds):
-                        await trio.sleep(seconds)
-                    case Compute() as work:
-                        connection.receive_digest(work.run())
-                    case _:
-                        return
+            while (seconds := listener.answer(connection, peer)) is not None:
+                await trio.sleep(seconds)
         finally:
             self._room.release_on_behalf_of(token)
 

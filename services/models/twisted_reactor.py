@@ -3,13 +3,15 @@
 Unit of concurrency: a protocol object. There is no coroutine to suspend: what has to be remembered between two calls
 is an attribute, and waiting is `callLater`.
 What blocks whom: waiting blocks nobody. Computing blocks everyone: while one method runs, the reactor calls no other.
-What runs out first: the one core that the reactor has. Without descriptors to accept with, Twisted accepts with one
-that it keeps in reserve, and closes: clients are refused rather than left in the backlog.
+What runs out first: the one core that the reactor has. Without descriptors to accept with, Twisted by itself accepts
+with one that it keeps in reserve, and closes; here clients stay in the backlog, as with the other models (`Gate`).
 """
 
+import errno
 import logging
 import signal
 import socket
+from dataclasses import replace
 from typing import Any, cast
 
 from twisted.internet import reactor as _reactor
@@ -22,9 +24,11 @@ from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from services.accepting import QUIET
 from services.idle import LOOKS, IdleWatch
-from services.listeners import Listener, arrived
-from services.protocol import Close, Compute, Conversation, Send, Wait
+from services.isolation import isolated
+from services.listeners import Accepted, Listener, arrived
+from services.protocol import Close, Compute, DatagramConnection, Send, Wait
 from services.signals import stop_signals
 
 log = logging.getLogger("services")
@@ -98,8 +102,10 @@ class Server:
                 reactor.addReader(self._readers[-1])
             else:
                 factory = StreamFactory(self, listener)
-                self._ports.append(reactor.adoptStreamPort(listener.socket.fileno(), listener.socket.family, factory))
+                port = reactor.adoptStreamPort(listener.socket.fileno(), listener.socket.family, factory)
                 listener.socket.close()  # the reactor has made a copy, and is to be the only one who listens
+                port.socket = Gate(port, replace(listener, socket=port.socket))
+                self._ports.append(port)
 
     def stop(self) -> None:
         """Stop the reactor; called once or more."""
@@ -110,6 +116,7 @@ class Server:
     def drain(self) -> Deferred[None]:
         """Let every conversation answer what it has been asked; the reactor stops when the result fires."""
         self._drained = Deferred()
+        self._listeners[0].shortage.forget()
         for port in self._ports:
             port.stopListening()
         for reader in self._readers:
@@ -156,6 +163,7 @@ class StreamProtocol(Protocol, TimeoutMixin):
         self._peer_is_done = False
         self._idle = IdleWatch()
 
+    @isolated
     def connectionMade(self) -> None:
         """A client has come."""
         if self._server.is_full:
@@ -205,6 +213,7 @@ class StreamProtocol(Protocol, TimeoutMixin):
         """The client does not read as fast as we write."""
         self._is_full = True
 
+    @isolated
     def resumeProducing(self) -> None:
         """The client has read what there was."""
         self._is_full = False
@@ -242,6 +251,10 @@ class StreamProtocol(Protocol, TimeoutMixin):
             self._connection.drain(arrived(self.transport.fileno()))
             self._shut_down(socket.SHUT_RD)
 
+    def break_off(self) -> None:
+        """Part of `Breakable`."""
+        self.abort()
+
     def abort(self) -> None:
         """Close without any more stages."""
         self.transport.abortConnection()
@@ -272,6 +285,7 @@ class StreamProtocol(Protocol, TimeoutMixin):
         self.setTimeout(None)  # it is we who are quiet
         reactor.callLater(seconds, self._continue)
 
+    @isolated
     def _continue(self) -> None:
         self._is_waiting = False
         if not self._is_closing:
@@ -314,6 +328,36 @@ class StreamProtocol(Protocol, TimeoutMixin):
             self.transport.getHandle().shutdown(how)
         except OSError as error:
             log.debug("the peer is gone: %s", error.strerror)
+
+
+class Gate:
+    """A port's listening socket. When there is nothing left to accept with, it says that nobody is there, and waits."""
+
+    def __init__(self, port: Any, listener: Listener) -> None:
+        self._port = port
+        self._listener = listener
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._listener.socket, name)
+
+    def accept(self) -> Accepted:
+        """Accept a connection.
+
+        Raises:
+            BlockingIOError: there is none, or it cannot be accepted; the port ends its turn.
+        """
+        if accepted := self._listener.accept():
+            return accepted
+        if pause := self._listener.shortage.pause:
+            self._port.stopReading()
+            reactor.callLater(pause, self._accept_again)
+            reactor.callLater(QUIET, self._listener.shortage.look)
+        raise BlockingIOError(errno.EAGAIN, "nothing to accept")
+
+    def _accept_again(self) -> None:
+        if self._port.connected and not self._port.disconnecting:
+            self._port.startReading()
+            self._port.doRead()
 
 
 class StreamFactory(Factory):
@@ -359,17 +403,10 @@ class DatagramReader:
             self._server.datagrams += 1
             self._advance(self._listener.datagram(data, peer), peer)
 
-    def _advance(self, connection: Conversation, peer: object) -> None:
-        while True:
-            match connection.next_event():
-                case Send(reply):
-                    self._listener.reply(reply, peer)
-                case Wait(seconds):
-                    reactor.callLater(seconds, self._advance, connection, peer)
-                    return
-                case Compute() as work:
-                    connection.receive_digest(work.run())
-                case _:
-                    self._server.datagrams -= 1
-                    self._server.one_less()
-                    return
+    def _advance(self, connection: DatagramConnection, peer: object) -> None:
+        seconds = self._listener.answer(connection, peer)
+        if seconds is None:
+            self._server.datagrams -= 1
+            self._server.one_less()
+        else:
+            reactor.callLater(seconds, self._advance, connection, peer)

@@ -3,7 +3,6 @@
 Unit of concurrency: a protocol object, as in its twin.
 What blocks whom: as in its twin: waiting blocks nobody, computing blocks everyone.
 What runs out first: the one core that the loop has, later than in its twin: polling, reading and writing are C here.
-Without descriptors to accept with, libuv accepts with one that it keeps in reserve, and closes.
 """
 
 import uvloop

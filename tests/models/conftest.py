@@ -5,7 +5,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,35 @@ from lab.client import Link
 from services.protocol import Address
 
 
+def wait_until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+def queued(address: Address) -> int:
+    """Bytes of datagrams, or clients to accept, that the kernel has and the server has not taken, proc(5)."""
+    table = Path("/proc/net/udp" if address.transport.is_datagram else "/proc/net/tcp").read_text()
+    rows = [row.split() for row in table.splitlines()[1:]]
+    # The remote address of a socket that has none is 0.
+    (waiting,) = (int(row[4][-8:], 16) for row in rows if row[1:3] == [f"0100007F:{address.port:04X}", "00000000:0000"])
+    return waiting
+
+
+def settled(look: Callable[[], object], unit: float) -> object:
+    """What `look` sees, once it has seen the same for a while."""
+    seen = [look()]
+    while len(seen) < 4 or len(set(seen[-4:])) > 1:
+        time.sleep(unit)
+        seen.append(look())
+    return seen[-1]
+
+
 class Server:
     """One model, started by `services.run`. To be used with `with`; what it left behind is looked at afterwards."""
 
-    def __init__(self, model: str, directory: Path, environ: dict[str, str], nofile: int | None = None) -> None:
+    def __init__(self, model: str, directory: Path, environ: dict[str, str]) -> None:
         listens = [
             "all=tcp://127.0.0.1:0",
             "all=tls://127.0.0.1:0",
@@ -32,8 +58,6 @@ class Server:
         ]
         arguments = [word for listen in listens for word in ("--listen", listen)]
         command = [sys.executable, "-W", "error", "-m", "services.run", "--model", model, *arguments]
-        if nofile:
-            command = ["prlimit", f"--nofile={nofile}", *command]
         self.directory = directory
         self.log = directory.with_suffix(".log")
         certificates = provide(Catalogue.load().names)
@@ -112,10 +136,10 @@ def model(request: pytest.FixtureRequest) -> str:
 def start(model: str, tmp_path: Path) -> Iterator[Any]:
     servers: list[Server] = []
 
-    def start(nofile: int | None = None, **environ: str) -> Server:
+    def start(**environ: str) -> Server:
         directory = tmp_path / f"s{len(servers)}"
         directory.mkdir()
-        servers.append(Server(model, directory, environ, nofile))
+        servers.append(Server(model, directory, environ))
         return servers[-1]
 
     yield start

@@ -1,0 +1,266 @@
+"""Every model at its own limit of conversations, and every model with a conversation that fails unexpectedly."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import psutil
+import pytest
+
+from lab.client import Link
+from lab.errors import NoAnswerError, WrongAnswerError
+from tests.models.conftest import Server, wait_until
+
+Start = Callable[..., Server]
+LIMIT = 4
+
+# BURN 13 fails as no peer can make it fail, in all models alike: each calls `run`.
+FAILING = """
+from services.protocol.events import Compute
+run = Compute.run
+def fail_at_13(self):
+    if self.rounds == 13:
+        raise ZeroDivisionError("planted by a test")
+    return run(self)
+Compute.run = fail_at_13
+"""
+
+# No new process, and no new thread, while a file is there.
+BARREN = """
+import errno, os, threading
+fork, start = os.fork, threading.Thread.start
+def refuse():
+    if os.path.exists({flag!r}):
+        with open({flag!r}, "a") as count:
+            count.write("x")
+        return True
+def fork_or_fail():
+    if refuse():
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    return fork()
+def start_or_fail(self):
+    if refuse():
+        raise RuntimeError("can't start new thread")
+    return start(self)
+os.fork, threading.Thread.start = fork_or_fail, start_or_fail
+"""
+
+
+def ping(link: Link) -> None:
+    link.renew()
+    link.send(b"PING\r\n")
+    assert link.receive() == b"+PONG\r\n"
+
+
+def is_over(link: Link) -> bool:
+    """Whether nothing more comes: an end, or a reset."""
+    try:
+        return link.receive() == b""
+    except WrongAnswerError:
+        return True
+
+
+def enter(server: Server, transport: str = "tcp") -> Link:
+    """A client that is served; it tries again while it is refused, since a place is free a moment after its client."""
+    entered: list[Link] = []
+
+    def try_once() -> bool:
+        link = server.connect(transport=transport)
+        try:
+            ping(link)
+        except (AssertionError, NoAnswerError, WrongAnswerError):
+            link.close()
+            return False
+        entered.append(link)
+        return True
+
+    wait_until(try_once, 30)
+    return entered[0]
+
+
+def serving(link: Link) -> int:
+    """The process that serves a client."""
+    link.send(b"INFO\r\n")
+    line = next(line for line in link.receive().decode().splitlines() if line.startswith("process_id:"))
+    return int(line.partition(":")[2])
+
+
+@pytest.fixture
+def full(start: Start, is_sequential: bool) -> Iterator[tuple[Server, list[Link]]]:
+    """A server with as many clients as it may have, each of which has been served."""
+    count = 1 if is_sequential else LIMIT
+    with start(LAB_MAX_CONNECTIONS=str(count), LAB_WORKERS=str(count)) as server, ExitStack() as stack:
+        links = [stack.enter_context(server.connect()) for _ in range(count)]
+        for link in links:
+            ping(link)
+        yield server, links
+
+
+def test_server_at_its_limit_is_drained(full: tuple[Server, list[Link]]) -> None:
+    """What was asked is answered, each client sees the end, and so does the client that waits."""
+    server, links = full
+    links[0].send(b"SLEEP 300\r\nECHO last\r\n")
+    with server.connect() as waiting:
+        server.terminate()
+        assert b"".join(iter(links[0].receive, b"")) == b"+OK\r\n$4\r\nlast\r\n"
+        for link in links[1:]:
+            assert link.receive() == b""
+        # Refused with words, if anything is said.
+        assert waiting.receive().partition(b" ")[0] in (b"", b"-ERR") if server_refuses(server) else is_over(waiting)
+        assert server.wait_end() == 0
+    assert "ERROR" not in server.log.read_text()
+
+
+def server_refuses(server: Server) -> bool:
+    return bool(server.description["when_full"] == "refuse")
+
+
+def test_server_at_its_limit_that_is_killed_leaves_no_process(full: tuple[Server, list[Link]]) -> None:
+    server, links = full
+    children = server.family()[1:]
+    server.process.kill()
+    server.process.wait()
+    for link in links:
+        assert is_over(link)
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert not alive
+
+
+def test_server_at_its_limit_serves_as_many_new_clients_as_leave(full: tuple[Server, list[Link]]) -> None:
+    server, links = full
+    for _ in range(2):
+        for link in links:
+            link.close()
+        links = [enter(server) for _ in links]
+    for link in links:
+        link.close()
+    server.terminate()
+    assert server.wait_end() == 0
+
+
+@pytest.mark.parametrize("model", ["prefork", "asyncio_prefork", "socketserver_forking"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_places_of_a_process_that_dies_are_free_again(full: tuple[Server, list[Link]], number: int) -> None:
+    """As many clients more are served as it had, and not one more; the other clients notice nothing."""
+    server, links = full
+    victim = serving(links[0])
+    assert victim != server.process.pid
+    gone = [link for link in links if serving(link) == victim]
+    os.kill(victim, number)
+    for link in gone:
+        assert is_over(link)
+    with ExitStack() as stack:
+        fresh = [stack.enter_context(enter(server)) for _ in gone]
+        for link in {*links, *fresh} - {*gone}:
+            ping(link)
+        one_more = stack.enter_context(server.connect())
+        one_more.send(b"PING\r\n")
+        if server_refuses(server):
+            assert one_more.receive().startswith(b"-ERR")
+        else:
+            ping(fresh[0])  # and of two that ask, the one with a place is answered
+            one_more.socket.settimeout(0.3)
+            with pytest.raises(TimeoutError):
+                one_more.socket.recv(100)
+        server.terminate()
+        assert server.wait_end() == 0
+
+
+@pytest.mark.parametrize("transport", ["udp", "unixgram"])
+def test_datagrams_above_the_limit_are_not_worked_on(start: Start, transport: str) -> None:
+    """Two sleep, at the limit. The others are dropped, or wait until one of the two has been answered."""
+    with start(LAB_MAX_CONNECTIONS="2", LAB_WORKERS="2") as server:
+        with server.connect(transport=transport) as first:
+            ping(first)
+        with server.connect(transport=transport) as link:
+            for _ in range(2):
+                link.send(b"SLEEP 1000\r\n")
+            for _ in range(8):
+                link.send(b"PING\r\n")
+            link.renew()
+            # A PING is answered at once where there is a place: then before the two.
+            assert link.receive() == b"+OK\r\n"
+        enter(server, transport).close()
+
+
+def failures(server: Server) -> int:
+    return server.log.read_text().count("ZeroDivisionError: planted by a test")
+
+
+@pytest.mark.parametrize("transport", ["tcp", "tls", "unix", "udp", "unixgram"])
+def test_conversation_that_fails_unexpectedly_ends_only_itself(
+    start: Start, transport: str, tmp_path: Path, is_sequential: bool
+) -> None:
+    """Six times, with two places and two workers: each place, thread and process is there for the next client."""
+    (tmp_path / "sitecustomize.py").write_text(FAILING)
+    with (
+        start(LAB_MAX_CONNECTIONS="2", LAB_WORKERS="2", PYTHONPATH=str(tmp_path)) as server,
+        ExitStack() as stack,
+    ):
+        other = None if is_sequential else stack.enter_context(server.connect())
+        if other:
+            ping(other)
+        # At once; after a pause, when a timer calls the model back; and after more events than one turn has.
+        requests = (b"BURN 13\r\n", b"SLEEP 1\r\nBURN 13\r\n", b"BURN 1\r\n" * 9 + b"BURN 13\r\n")
+        for number in range(6):
+            with server.connect(transport=transport) as link:
+                if transport in ("udp", "unixgram"):
+                    link.send(b"BURN 13\r\n")
+                else:
+                    link.send(requests[number % 3])
+                    while not is_over(link):
+                        pass
+                wait_until(lambda: failures(server) == number + 1)  # noqa: B023  # called here
+        enter(server, transport).close()
+        if other:
+            ping(other)
+        server.terminate()
+        assert server.wait_end() == 0
+
+
+@pytest.mark.parametrize("model", ["socketserver_forking", "socketserver_threading", "prefork", "asyncio_prefork"])
+def test_server_that_gets_no_process_or_thread_waits_for_one(model: str, start: Start, tmp_path: Path) -> None:
+    """Clients wait meanwhile, and are served by themselves; the log has a line at each end, and no more."""
+    flag = tmp_path / "barren"
+    (tmp_path / "sitecustomize.py").write_text(BARREN.format(flag=str(flag)))
+    is_prefork = "prefork" in model
+    if is_prefork:
+        flag.touch()  # it is at its start that it forks
+    with start(LAB_WORKERS="2", PYTHONPATH=str(tmp_path)) as server, ExitStack() as stack:
+        held = None if is_prefork else stack.enter_context(server.connect())
+        if held:
+            ping(held)
+            flag.touch()
+        waiting = [stack.enter_context(server.connect(timeout=30)) for _ in range(3)]
+        for link in waiting:
+            link.send(b"PING\r\n")
+        wait_until(lambda: " exhausted: " in server.log.read_text())
+        wait_until(lambda: len(flag.read_text()) >= 4)
+        if held:
+            ping(held)
+        assert server.log.read_text().count(" exhausted: ") == 1
+        flag.unlink()
+        for link in waiting:
+            assert link.receive() == b"+PONG\r\n"
+            link.close()
+        wait_until(lambda: "no longer exhausted" in server.log.read_text())
+        server.terminate()
+        assert server.wait_end() == 0
+
+
+@pytest.mark.parametrize("model", ["socketserver_forking", "socketserver_threading"])
+def test_server_that_gets_no_process_or_thread_is_drained(model: str, start: Start, tmp_path: Path) -> None:
+    flag = tmp_path / "barren"
+    (tmp_path / "sitecustomize.py").write_text(BARREN.format(flag=str(flag)))
+    with start(PYTHONPATH=str(tmp_path)) as server, server.connect() as held:
+        ping(held)
+        flag.touch()
+        with server.connect() as waiting:
+            wait_until(lambda: " exhausted: " in server.log.read_text())
+            server.terminate()
+            assert is_over(waiting)
+        assert is_over(held)
+        assert server.wait_end() == 0
+        assert "Traceback" not in server.log.read_text()
