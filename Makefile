@@ -11,7 +11,7 @@ help:
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2} /^## /{printf "\n%s\n", substr($$0, 4)}' Makefile
 
 ## Start here
-.PHONY: demo test test-distro engine install
+.PHONY: demo test test-distro distro-packages engine install
 demo: .venv/lab.stamp ## the lab at work: up, check, load, one table, down
 	@$(ENGINE) ensure && $(ENGINE) base || [ $$? -eq 3 ]
 	@$(BIN)/lab demo
@@ -28,6 +28,9 @@ test-distro: ## the conformance suite, on processes of the distribution's own py
 	@[ -x $(DISTRO) ] || $(DISTRO_PYTHON) -m venv .venv/distro || { rm -rf .venv/distro; exit 2; }
 	@$(DISTRO) -m pip install --quiet --quiet --disable-pip-version-check --no-compile --require-hashes -r requirements/lab.txt
 	@$(DISTRO) -m lab.cli --backend process --project distro check $(MODELS)
+
+distro-packages: ## root, Debian or Ubuntu: install the distribution's own python3 for test-distro
+	@apt-get update --quiet --quiet && apt-get install --yes --quiet --quiet --no-install-recommends python3-venv
 
 engine: ## root, Debian or Ubuntu: install and start what is missing of Docker
 	@$(ENGINE) install
