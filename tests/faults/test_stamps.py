@@ -82,6 +82,8 @@ def test_what_could_not_be_healed_has_its_end_too(backend: FakeBackend) -> None:
     ):
         pass
     assert noted(backend)[-1]["end"]
+    # A model that runs is not started again for that.
+    assert backend.done == []
 
 
 def test_a_model_that_is_started_again_was_broken_until_then(backend: FakeBackend, clock: Clock) -> None:
@@ -203,10 +205,11 @@ def test_one_that_could_not_be_healed_ends_it_all(backend: FakeBackend) -> None:
     def fail() -> None:
         raise LabError("it will not")
 
-    with pytest.raises(faults.NotHealedError):
-        break_together(
-            cast(Backend, backend), MODELS[:1], make(undo=fail), 1.0, str, lambda *_: pytest.fail("it was refused")
-        )
+    for fault in (make(undo=fail), make(do=fail, undo=fail)):
+        with pytest.raises(faults.NotHealedError):
+            break_together(
+                cast(Backend, backend), MODELS[:1], fault, 1.0, str, lambda *_: pytest.fail("it was refused")
+            )
 
 
 @pytest.fixture
@@ -259,10 +262,10 @@ def test_all_else_that_a_generator_says_is_passed_on(
 ) -> None:
     requests, log, said = asked
     line = FaultRequest("pause", tuple(MODELS), 1.0).encode()
-    log.write_bytes(b"one\r\n\xff\nLOAD-FAULT {}\n" + line[:9].encode())
+    log.write_bytes(b"LOAD-FAULT {}\none\r\n\xff\n" + line[:9].encode())
     requests.advance()
-    assert said == ["one", "\N{REPLACEMENT CHARACTER}", said[2]]
-    assert said[2].startswith("lab: not a request for a fault")
+    assert said == [said[0], "one", "\N{REPLACEMENT CHARACTER}"]
+    assert said[0].startswith("lab: not a request for a fault")
     said.clear()
     with log.open("a") as file:
         file.write(f"{line[9:]}\nlast\n")
