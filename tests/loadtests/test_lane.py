@@ -68,7 +68,8 @@ for loop in ("closed", "open"):
     }
     # Of nothing new, nothing is handed over again.
     engine._hand_over(lane)
-    shown[loop]["again"] = [RECORDER.tallies()[series].answered, entry.num_requests, lane.answered_in_all]
+    tally = RECORDER.tallies()[series]
+    shown[loop]["again"] = [tally.answered, entry.num_requests, lane.answered_in_all, tally.user_seconds]
     lane.links.clear()
     engine.clear()
     environment.stats.clear_all()
@@ -106,7 +107,7 @@ def test_lane_hands_over_each_count(loop, told):
     assert found["locust"] == [5 + failed, failed, failed - 2, 100]
     wanted = {"time-out: no reply": 2, "refused": 6, "dropped: no connection was free in time": dropped}
     assert found["errors"] == wanted
-    assert found["again"] == [5, 5 + failed, 5]
+    assert found["again"] == [5, 5 + failed, 5, pytest.approx(6.0)]
 
 
 def test_lane_has_time_outs_in_its_times(told):
