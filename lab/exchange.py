@@ -50,3 +50,8 @@ class Exchange:
         for request, reply in cycle(self.turns):
             number = next(numbers).to_bytes(NUMBER_SIZE, "big")
             yield number + request[NUMBER_SIZE:], number + reply[NUMBER_SIZE:]
+
+
+def failure_kind(reason: str) -> str:
+    """The reason of a failure without the detail behind it, as in "wrong bytes (3 of 7 bytes had come)"."""
+    return reason.partition(" (")[0]

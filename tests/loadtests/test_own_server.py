@@ -11,6 +11,7 @@ import pytest
 
 from lab.catalogue import ROOT
 from lab.errors import LabError
+from lab.exchange import failure_kind
 from lab.foreign import Foreign, parse_target
 from loadtests.codec import Codec, CodecError
 from loadtests.failures import ExchangeError
@@ -281,6 +282,7 @@ def reply_size(data, request):
 
     assert (check(b"1"), check(b"None")) == (1, None)
     assert fail(lambda: check(b"!")) == "wrong bytes (no such reply)"
+    assert failure_kind("wrong bytes (no (such) reply)") == failure_kind("wrong bytes") == "wrong bytes"
     assert fail(lambda: check(b"?")) == "the codec raised an error (wrong.py:8: KeyError: b'?')"
     assert fail(lambda: check(b"-")) == "the codec raised an error (reply_size returned -1 of 1 bytes)"
     assert fail(lambda: check(b"2")) == "the codec raised an error (reply_size returned 2 of 1 bytes)"
