@@ -144,6 +144,10 @@ CASES: dict[str, Case] = {
         "image: !replace x", refused="3: unknown tag !replace: Compose has !reset and !override"
     ),
     "a tag in a list": override("entrypoint: [a, !reset b]", refused="3: !reset is before an item of a list"),
+    "a list as a key": Case(f"x-a: {{[a]: b}}\n{BASE}", refused="1: a key is a list, not a text"),
+    "a text to merge": Case(BASE.replace('A: "1"', "<<: x, A: a"), refused="4: << takes a mapping, or a list of"),
+    "labels of two kinds": override("labels: [a=b, {c: d}]", refused="3: labels of mine are neither a mapping nor"),
+    "a million as a float": Case(label("1000000.0").base, refused="7: put 1000000.0 in quotes"),
     # What is not read.
     "include": Case(f"include: [other.yaml]\n{BASE}", refused="1: the lab does not read include"),
     "include in an override": Case(override="include:\n  - other.yaml\n", refused="1: the lab does not read include"),
