@@ -168,6 +168,29 @@ def test_places_of_a_process_that_dies_are_free_again(full: tuple[Server, list[L
         assert server.wait_end() == 0
 
 
+@pytest.mark.parametrize("model", ["asyncio_prefork"])
+def test_places_of_a_process_that_dies_are_free_before_another_takes_over(
+    model: str, start: Start, tmp_path: Path
+) -> None:
+    """Two workers, four places. No process can be forked, so the other worker alone serves as many as have gone."""
+    flag = tmp_path / "barren"
+    (tmp_path / "sitecustomize.py").write_text(BARREN.format(flag=str(flag)))
+    with start(LAB_MAX_CONNECTIONS="4", LAB_WORKERS="2", PYTHONPATH=str(tmp_path)) as server, ExitStack() as stack:
+        links = [stack.enter_context(server.connect()) for _ in range(4)]
+        for link in links:
+            ping(link)
+        victim = serving(links[0])
+        gone = [link for link in links if serving(link) == victim]
+        wait_until(lambda: len(server.family()) == 3)
+        flag.touch()
+        os.kill(victim, signal.SIGKILL)
+        for _ in gone:
+            stack.enter_context(enter(server))
+        with server.connect() as one_more:
+            one_more.send(b"PING\r\n")
+            assert one_more.receive().startswith(b"-ERR")
+
+
 @pytest.mark.parametrize("transport", ["udp", "unixgram"])
 def test_datagrams_above_the_limit_are_not_worked_on(start: Start, transport: str) -> None:
     """Two sleep, at the limit. The others are dropped, or wait until one of the two has been answered."""
