@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from lab.exchange import failure_kind
+
 # Of what a side could use. Not 1: a busy process loses some per cent to interrupts, to the accounts' ticks and to a
 # hypervisor.
 _BUSY = 0.9
@@ -149,11 +151,6 @@ def show_failures(failures: Mapping[str, int]) -> str:
     return "; ".join(f"{count} × {reason}" for reason, count in sorted(failures.items())) or "0"  # noqa: RUF001
 
 
-def without_detail(reason: str) -> str:
-    """Return the reason of a failure without what is known beside it, which stands in parentheses behind."""
-    return reason.partition(" (")[0]
-
-
 def find_failure(answered: int, failures: Mapping[str, int], warm_up: Mapping[str, int]) -> Verdict | None:
     """The verdict on a server that did not do what it was asked; None on one that did.
 
@@ -163,7 +160,7 @@ def find_failure(answered: int, failures: Mapping[str, int], warm_up: Mapping[st
         warm_up: the same of the warm-up, where only a wrong reply counts.
     """
     for found, where in ((failures, ""), (warm_up, " in the warm-up")):
-        if wrong := {reason: count for reason, count in found.items() if without_detail(reason) in WRONG_REPLIES}:
+        if wrong := {reason: count for reason, count in found.items() if failure_kind(reason) in WRONG_REPLIES}:
             count = sum(wrong.values())
             replies = "reply" if count == 1 else "replies"
             return Verdict(Bound.WRONG, f"{count} wrong {replies}{where}: {show_failures(wrong)}")
@@ -225,7 +222,7 @@ def _find_bound(accounts: Accounts) -> Verdict:
     if accounts.starved and not is_open:
         unserved = f"{accounts.starved} of {accounts.users:.0f} users got no reply in the whole window"
         if refused := {
-            reason: count for reason, count in accounts.failures.items() if without_detail(reason) not in _TIME_OUTS
+            reason: count for reason, count in accounts.failures.items() if failure_kind(reason) not in _TIME_OUTS
         }:
             return Verdict(Bound.FAILED, f"{unserved}: {show_failures(refused)}")
         return Verdict(Bound.STARVED, f"{unserved}: they waited for a turn")
