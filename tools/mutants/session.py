@@ -281,6 +281,8 @@ def _move_attribute(owner: type, attribute: str, new: Any, module: types.ModuleT
     elif isinstance(old, type) and isinstance(new, type):
         for inner, value in list(vars(new).items()):
             _move_attribute(old, inner, value, module, moved)
+    elif attribute == "__dataclass_fields__" and isinstance(old, dict):
+        old.update(new)  # their metadata is read from here
     elif (function := _function_in(old)) is not None:
         _move_function(function, _function_in(new))
     elif not attribute.startswith("__") and _is_plain(new) and not _is_same(old, new):
