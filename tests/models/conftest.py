@@ -17,6 +17,7 @@ import pytest
 from lab.catalogue import Catalogue
 from lab.certificates import SERVER, provide
 from lab.client import Link
+from lab.errors import WrongAnswerError
 from services.protocol import Address
 
 
@@ -25,6 +26,19 @@ def wait_until(condition: Callable[[], object], seconds: float = 20.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.01)
+
+
+def last_words(link: Link) -> bytes:
+    """Return what comes next on a connection; nothing at its end, also where that is a reset."""
+    try:
+        return link.receive()
+    except WrongAnswerError:
+        return b""
+
+
+def is_over(link: Link) -> bool:
+    """Return whether nothing more comes: an end, or a reset."""
+    return last_words(link) == b""
 
 
 def queued(address: Address) -> int:

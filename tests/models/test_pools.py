@@ -16,7 +16,7 @@ import pytest
 from lab.client import Link
 from lab.errors import NoAnswerError, WrongAnswerError
 from services.models.thread_pool import Pool
-from tests.models.conftest import Server, wait_until
+from tests.models.conftest import Server, is_over, wait_until
 
 BLOCKING = pytest.mark.parametrize("name", ["thread_pool", "prefork"])
 PROCESSES = pytest.mark.parametrize("name", ["prefork", "asyncio_prefork"])
@@ -40,14 +40,6 @@ def serve(tmp_path: Path) -> Iterator[object]:
 def ping(link: Link) -> None:
     link.send(b"PING\r\n")
     assert link.receive() == b"+PONG\r\n"
-
-
-def is_over(link: Link) -> bool:
-    """Whether nothing more comes: an end, or a reset."""
-    try:
-        return link.receive() == b""
-    except WrongAnswerError:
-        return True
 
 
 def workers(server: Server) -> list[psutil.Process]:
