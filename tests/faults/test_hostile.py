@@ -20,6 +20,7 @@ from lab.errors import NoAnswerError, WrongAnswerError
 from lab.reference import answer
 from tests.faults.conftest import CATALOGUE, PATIENCE
 from tests.models.conftest import Server
+from tests.waiting import wait_until
 
 PONG = b"+PONG\r\n"
 
@@ -39,13 +40,6 @@ def reset(link: Link) -> None:
 
 def read_all(link: Link) -> bytes:
     return b"".join(iter(link.receive, b""))
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 2 * PATIENCE) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def settled(look: Callable[[], object], unit: float) -> object:

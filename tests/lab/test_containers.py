@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -29,6 +28,7 @@ from lab.check import PARALLEL, PLUGIN, read_report
 from lab.client import call
 from lab.errors import ClientError, LabError, NotReadyError
 from services.protocol import Address
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("docker")]
 
@@ -62,13 +62,6 @@ def execute(container: Container, *command: str) -> str:
     code, output = container.exec_run(list(command))
     assert code == 0, output
     return str(output.decode())
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 def ask(backend: Containers, model: str, *request: str, transport: str = "tcp") -> str:

@@ -6,8 +6,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -21,6 +20,7 @@ from lab.client import Link, call
 from lab.errors import LabError, NotReadyError
 from services.protocol import Address
 from tests.lab.conftest import find_processes
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -36,13 +36,6 @@ def address_of(backend: Processes, model: str, service: str = "command", transpo
         for item in backend.targets()
         if (item.model, item.service, item.transport) == (model, service, transport)
     )
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
 
 
 def start_up(project: str, *models: str, **environ: str) -> "subprocess.Popen[bytes]":

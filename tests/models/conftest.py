@@ -21,13 +21,6 @@ from lab.errors import WrongAnswerError
 from services.protocol import Address
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
-
-
 def last_words(link: Link) -> bytes:
     """Return what comes next on a connection; nothing at its end, also where that is a reset."""
     try:

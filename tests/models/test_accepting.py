@@ -19,7 +19,8 @@ from lab.client import Link
 from services.accepting import EXHAUSTED, Shortage
 from services.listeners import Listener
 from services.protocol import Address, Limits
-from tests.models.conftest import Server, settled, wait_until
+from tests.models.conftest import Server, settled
+from tests.waiting import wait_until
 
 MEANWHILE = "clients wait, and are served as soon as that is possible"
 STREAMS = ("tcp", "tls", "unix")

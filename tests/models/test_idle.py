@@ -2,7 +2,7 @@
 
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
@@ -10,6 +10,7 @@ from lab.client import Link
 from lab.errors import LabError
 from lab.secure import client_context
 from services.protocol import Address, Transport
+from tests.waiting import wait_until
 
 STREAMS = ("tcp", "tls", "unix")
 PATTERN = bytes(range(32, 127))
@@ -162,10 +163,3 @@ def count_rest(link: Link) -> int:
                 yield len(data)
 
     return sum(pieces())
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)

@@ -1,20 +1,13 @@
 """The rule of what is idle, by itself: what the kernel tells, and what follows from it."""
 
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
 
 from services.idle import LOOKS, IdleWatch, unsent
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
+from tests.waiting import wait_until
 
 
 @pytest.fixture(params=["tcp", "unix"])

@@ -11,7 +11,8 @@ import pytest
 
 from lab.client import Link
 from lab.errors import NoAnswerError, WrongAnswerError
-from tests.models.conftest import Server, is_over, last_words, wait_until
+from tests.models.conftest import Server, is_over, last_words
+from tests.waiting import wait_until
 
 Start = Callable[..., Server]
 LIMIT = 4

@@ -16,7 +16,8 @@ import pytest
 from lab.client import Link
 from lab.errors import NoAnswerError, WrongAnswerError
 from services.models.thread_pool import Pool
-from tests.models.conftest import Server, is_over, wait_until
+from tests.models.conftest import Server, is_over
+from tests.waiting import wait_until
 
 BLOCKING = pytest.mark.parametrize("name", ["thread_pool", "prefork"])
 PROCESSES = pytest.mark.parametrize("name", ["prefork", "asyncio_prefork"])

@@ -12,7 +12,8 @@ from lab.catalogue import Catalogue
 from lab.certificates import CA, provide
 from lab.client import Link
 from lab.errors import NoAnswerError, WrongAnswerError
-from tests.models.conftest import queued, settled, wait_until
+from tests.models.conftest import queued, settled
+from tests.waiting import wait_until
 
 Start = Callable[..., object]
 STREAMS = ("tcp", "tls", "unix")
