@@ -144,6 +144,9 @@ def _exchange(address: Address, data: bytes) -> bool:
     with Link(address, timeout=_PATIENCE) as link:
         if address.transport.is_datagram:
             link.send(stream)
+            if wanted == b"":  # nothing is said to this one, so the first answer is that to the next
+                link.send(b"PING\r\n")
+                wanted = b"+PONG\r\n"
             received = link.receive()
         else:
             borders = sorted({0, len(stream), *(place % (len(stream) + 1) for place in data[:CUTS])})

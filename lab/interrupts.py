@@ -19,11 +19,17 @@ _owed: list[Callable[[], object]] = []
 _under_way: list[tuple[str, str]] = []
 
 
+# The process that these handlers are meant for.
+_pid = os.getpid()
+
+
 def install() -> None:
     """Make the first of these signals a KeyboardInterrupt, and each further one a line on stderr.
 
     One that is ignored, as SIGHUP by nohup and SIGINT by a shell's `&`, stays ignored.
     """
+    global _pid
+    _pid = os.getpid()
     for number in ENDING:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _end)
@@ -89,6 +95,10 @@ def are_held() -> bool:
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:
+    if os.getpid() != _pid:
+        # A child that has forked and not yet become another program: it ends as that program would.
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
     for each in ENDING:
         if signal.getsignal(each) is not signal.SIG_IGN:
             signal.signal(each, _say)

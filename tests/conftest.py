@@ -25,12 +25,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """What Ctrl-C does is tested too, and a shell starts its background jobs, CI among them, with SIGINT ignored.
+    """Take SIGINT and SIGQUIT again, which a shell makes its background jobs ignore, CI among them.
 
-    The processes that a test starts would inherit that.
+    The processes that a test starts would inherit that, and what these signals do is tested too.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGQUIT) is signal.SIG_IGN:
+        signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
