@@ -160,13 +160,16 @@ def main() -> int:
     rows: list[dict[str, Any]] = []
     with concurrent.futures.ThreadPoolExecutor(max_workers=_PROCESSES) as pool:
         skipped = set(accepted) if options.seconds is not None else set()
-        running = [
-            pool.submit(run_group, group, modules, seconds=options.seconds, seed=seed, skipped=skipped)
+        running = {
+            pool.submit(run_group, group, modules, seconds=options.seconds, seed=seed, skipped=skipped): group.name
             for group, modules in chosen
-        ]
+        }
         try:
-            for found in concurrent.futures.as_completed(running):
-                rows += found.result()
+            for done in concurrent.futures.as_completed(running):
+                found = done.result()
+                rows += found
+                killed, possible = score(found, accepted)
+                print(f"{running[done]}: {killed} of {possible} noticed", file=sys.stderr, flush=True)
         except RuntimeError as error:
             print(error, file=sys.stderr)
             return 2
