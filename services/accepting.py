@@ -22,6 +22,9 @@ FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 0.5
 # Without a failure for as long, the shortage is over. Longer than any pause: between two failures it is not.
 QUIET = 1.0
+# For a timer that looks whether it is over: timers may fire early by their resolution, a millisecond of libuv's, and
+# one that looks too early would be the last.
+LOOK_AFTER = QUIET + 0.1
 # Between two lines in the log while the shortage lasts.
 REMINDER = 60.0
 

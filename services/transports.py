@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 
-from services.accepting import QUIET
+from services.accepting import LOOK_AFTER
 from services.listeners import Listener, arrived
 from services.protocol import StreamConversation
 
@@ -58,7 +58,7 @@ class Acceptor:
         if pause := self._listener.shortage.pause:
             self._loop.remove_reader(self._listener.socket)
             self._retry = self._loop.call_later(pause, self._accept_again)
-            self._loop.call_later(QUIET, self._listener.shortage.look)
+            self._loop.call_later(LOOK_AFTER, self._listener.shortage.look)
 
     def _accept_again(self) -> None:
         self._loop.add_reader(self._listener.socket, self._accept)

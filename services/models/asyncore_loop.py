@@ -25,7 +25,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
-from services.accepting import QUIET
+from services.accepting import LOOK_AFTER
 from services.blocking import StopSignal
 from services.idle import LOOKS, IdleWatch
 from services.isolation import isolated
@@ -181,7 +181,7 @@ class Acceptor(asyncore.dispatcher):
         elif pause := self._listener.shortage.pause:
             self._is_paused = True
             self._server.call_later(pause, self._accept_again)
-            self._server.call_later(QUIET, self._listener.shortage.look)
+            self._server.call_later(LOOK_AFTER, self._listener.shortage.look)
 
     def _accept_again(self) -> None:
         self._is_paused = False

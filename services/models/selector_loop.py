@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from services.accepting import QUIET
+from services.accepting import LOOK_AFTER
 from services.blocking import StopSignal
 from services.idle import LOOKS, IdleWatch
 from services.isolation import isolated
@@ -168,7 +168,7 @@ class Server:
             if listener.shortage.pause:
                 self.loop.unwatch(listener.socket)
                 self.loop.call_later(listener.shortage.pause, lambda: self._accept_again(listener))
-                self.loop.call_later(QUIET, listener.shortage.look)
+                self.loop.call_later(LOOK_AFTER, listener.shortage.look)
             return
         accepted[0].setblocking(False)
         stream = Stream(self, listener, *accepted)

@@ -24,7 +24,7 @@ from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from services.accepting import QUIET
+from services.accepting import LOOK_AFTER
 from services.idle import LOOKS, IdleWatch
 from services.isolation import isolated
 from services.listeners import Accepted, Listener, arrived
@@ -351,7 +351,7 @@ class Gate:
         if pause := self._listener.shortage.pause:
             self._port.stopReading()
             reactor.callLater(pause, self._accept_again)
-            reactor.callLater(QUIET, self._listener.shortage.look)
+            reactor.callLater(LOOK_AFTER, self._listener.shortage.look)
         raise BlockingIOError(errno.EAGAIN, "nothing to accept")
 
     def _accept_again(self) -> None:

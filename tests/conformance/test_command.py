@@ -8,6 +8,8 @@ from contextlib import ExitStack
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from lab.client import Link, ReplyReader, pack, read_resp
 from lab.secure import ca_file, certificate_file
@@ -397,7 +399,8 @@ def redis_client(target, **settings: object) -> redis.Redis:
     if where.transport is Transport.TLS:
         options |= {"ssl": True, "ssl_ca_certs": ca_file()}
         options |= {"ssl_certfile": certificate_file(), "ssl_keyfile": certificate_file()}
-    return redis.Redis(**options, socket_timeout=10, **settings)
+    # Without the retries of a client of today, which cost a refusal ten seconds.
+    return redis.Redis(**options, socket_timeout=10, retry=Retry(NoBackoff(), 0), **settings)
 
 
 @stream

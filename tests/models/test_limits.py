@@ -11,7 +11,8 @@ import pytest
 
 from lab.client import Link
 from lab.errors import NoAnswerError, WrongAnswerError
-from tests.models.conftest import Server, is_over, last_words
+from services.idle import unsent
+from tests.models.conftest import Server, is_over, last_words, queued
 from tests.waiting import wait_until
 
 Start = Callable[..., Server]
@@ -192,7 +193,9 @@ def test_datagrams_above_the_limit_are_not_worked_on(start: Start, transport: st
             ping(first)
         with server.connect(transport=transport) as link:
             for _ in range(2):
-                link.send(b"SLEEP 1000\r\n")
+                link.send(b"SLEEP 2000\r\n")
+            # Both are taken before a PING is there: of two processes, one might otherwise be quicker with a PING.
+            wait_until(lambda: not (queued(link.address) if transport == "udp" else unsent(link.socket.fileno())))
             for _ in range(8):
                 link.send(b"PING\r\n")
             link.renew()
