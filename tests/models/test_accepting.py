@@ -9,7 +9,7 @@ import resource
 import selectors
 import socket
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import psutil
@@ -203,10 +203,11 @@ def descriptors(process: psutil.Process) -> frozenset[int]:
 def allow(processes: list[psutil.Process], *, more: bool) -> None:
     """Let each process open descriptors, or not one more."""
     for process in processes:
-        opened = settled(lambda process=process: descriptors(process), 0.02)  # type: ignore[misc]
-        _, most = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
-        lowest_free = next(number for number in itertools.count() if number not in opened)
-        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (most if more else lowest_free, most))
+        with suppress(FileNotFoundError, ProcessLookupError):  # the child that served a client which has gone
+            opened = settled(lambda process=process: descriptors(process), 0.02)  # type: ignore[misc]
+            _, most = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+            lowest_free = next(number for number in itertools.count() if number not in opened)
+            resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (most if more else lowest_free, most))
 
 
 def ping(link: Link) -> None:
