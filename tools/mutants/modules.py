@@ -40,7 +40,7 @@ def _expand(patterns: tuple[str, ...]) -> list[str]:
 GROUPS = (
     Group(
         "measurement",
-        ("lab/measurement.py", "lab/verdict.py", "lab/histogram.py", "loadtests/parts.py", "loadtests/measurement.py"),
+        ("lab/measurement.py", "lab/verdict.py", "lab/histogram.py", "loadtests/parts.py"),
         ("tests/loadtests/test_measurement.py", "tests/loadtests/test_verdict.py", "tests/lab/test_histogram.py"),
     ),
     Group(
