@@ -20,6 +20,7 @@ from lab.advise_sources import Sources, read_size, read_sources
 from lab.bench.findings import read_findings
 from lab.catalogue import Catalogue
 from lab.cli import cli
+from lab.errors import LabError
 from lab.measured import Measured
 from lab.measurement import Measurement
 from lab.store import Run
@@ -66,6 +67,13 @@ def test_model_without_a_declaration_has_an_advice_that_says_nothing() -> None:
     )
     assert advice(server=None).as_json()["strain"] is None
     assert advice().as_json()["strain"] == pytest.approx(0.5)
+
+
+def test_model_that_answered_wrongly_is_no_advice() -> None:
+    why = "What it answered in that run cannot be relied on: 3 wrong replies."
+    assert advice(failing="3 wrong replies") == Advice(
+        "loop", False, inf, 0.0, 1, 0.0, 0, None, None, "its replies", why
+    )
 
 
 def test_unknown_cost_is_none_of_its_own_and_is_said() -> None:
@@ -276,6 +284,12 @@ def test_time_without_an_end_is_shown_as_unknown() -> None:
 )
 def test_condition_is_a_share_and_seconds(text: str | None, found: tuple[float, float | None]) -> None:
     assert read_slo(text) == pytest.approx(found) if text else read_slo(text) == found
+
+
+@pytest.mark.parametrize("text", ["p100 < 1s", "p99 > 1s"])
+def test_condition_that_cannot_be_foretold_is_refused(text: str) -> None:
+    with pytest.raises(LabError):
+        read_slo(text)
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("20ms", 0.02), ("200us", 0.0002), ("1.5s", 1.5), ("3600s", 3600.0)])
