@@ -6,7 +6,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import NoReturn
 
 from lab.errors import LabError
 
@@ -21,6 +20,22 @@ _under_way: list[tuple[str, str]] = []
 
 # The process that these handlers are meant for.
 _pid = os.getpid()
+
+_AGAIN_SECONDS = 0.02
+_is_forking = False
+
+
+def _note_fork(*, begins: bool) -> None:
+    global _is_forking
+    _is_forking = begins
+
+
+# The last to be registered begins first and ends last: it has the hooks of all modules in it.
+os.register_at_fork(
+    before=lambda: _note_fork(begins=True),
+    after_in_parent=lambda: _note_fork(begins=False),
+    after_in_child=lambda: _note_fork(begins=False),
+)
 
 
 def install() -> None:
@@ -94,7 +109,13 @@ def are_held() -> bool:
     return bool(_under_way) or signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
-def _end(number: int, frame: FrameType | None) -> NoReturn:
+def _end(number: int, frame: FrameType | None) -> None:
+    if _is_forking:
+        # Python prints what is raised between a fork's hooks, and forgets it. So the signal comes again a moment later.
+        again = threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), number))
+        again.daemon = True
+        again.start()
+        return
     if os.getpid() != _pid:
         # A child that has forked and not yet become another program: it ends as that program would.
         signal.signal(number, signal.SIG_DFL)

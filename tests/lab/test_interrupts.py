@@ -221,6 +221,24 @@ def test_interrupted_command_leaves_nothing(start: Started, arguments: list[str]
     assert "lab: interrupted\n" in said
 
 
+def test_signal_in_the_middle_of_a_fork_is_not_lost() -> None:
+    """What a handler raises between the hooks of a fork is printed and forgotten."""
+    script = (
+        "import os, signal, time\n"
+        "from lab import interrupts\n"
+        "interrupts.install()\n"
+        "interrupts._note_fork(begins=True)\n"
+        "signal.raise_signal(signal.SIGINT)\n"
+        "interrupts._note_fork(begins=False)\n"
+        "try:\n"
+        "    time.sleep(60)\n"
+        "except KeyboardInterrupt:\n"
+        "    print('interrupted')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("interrupted\n", "")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_command_that_is_ended_politely_leaves_nothing(start: Started, number: signal.Signals, tmp_path: Path) -> None:
     """SIGHUP is what a closed terminal sends."""
