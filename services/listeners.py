@@ -140,7 +140,7 @@ class Listener:
                     case _:
                         return None
         except Exception:
-            log.exception("a conversation ended in an error")
+            log.exception("a conversation ended in an error")  # and no other: the server goes on
             return None
 
     def reply(self, data: bytes, peer: object) -> None:
