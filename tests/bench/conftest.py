@@ -16,7 +16,7 @@ from lab.errors import LabError
 from lab.measurement import Measurement
 from lab.report.page import Check
 from lab.store import Run
-from tests.made_up import MEASUREMENT
+from tests.support.made_up import MEASUREMENT
 
 CATALOGUE = Catalogue.load()
 

@@ -26,7 +26,7 @@ from lab.measurement import Measurement
 from lab.store import Run
 from lab.theory import Server
 from lab.verdict import Bound, Verdict
-from tests.made_up import MEASUREMENT
+from tests.support.made_up import MEASUREMENT
 
 CATALOGUE = Catalogue.load()
 MIB = 2**20

@@ -20,7 +20,7 @@ from lab.errors import LabError
 from lab.pinning import Pinning
 from lab.store import Run
 from lab.verdict import Bound, Verdict
-from tests.made_up import MEASUREMENT
+from tests.support.made_up import MEASUREMENT
 
 CATALOGUE = Catalogue.load()
 

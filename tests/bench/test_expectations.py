@@ -12,7 +12,7 @@ from lab.bench.findings import Findings, Row
 from lab.measurement import Measurement
 from lab.theory import Ceiling, Server
 from lab.verdict import Bound, Verdict
-from tests.made_up import MEASUREMENT
+from tests.support.made_up import MEASUREMENT
 
 LOOP = Server("loop", None, 12_000, False)
 ONE = Server("one", 1, 12_000, False)

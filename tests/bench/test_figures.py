@@ -16,7 +16,7 @@ from lab.bench.plan import Plan
 from lab.measurement import Measurement
 from lab.store import Run
 from lab.verdict import Bound, Verdict
-from tests.made_up import MEASUREMENT
+from tests.support.made_up import MEASUREMENT
 
 ROUNDS = 3
 GENERATOR = Verdict(Bound.GENERATOR, "the generator used 99% of its core")

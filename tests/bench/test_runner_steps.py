@@ -26,7 +26,7 @@ from lab.store import Run
 from lab.verdict import Bound, Verdict
 from lab.workloads import SCENARIOS
 from services.protocol import Transport
-from tests.made_up import MEASUREMENT
+from tests.support.made_up import MEASUREMENT
 
 CATALOGUE = Catalogue.load()
 MODELS = ("asyncio_streams", "twisted_reactor", "plain_socket")

@@ -14,6 +14,7 @@ from redis.retry import Retry
 from lab.client import Link, ReplyReader, pack, read_resp
 from lab.secure import ca_file, certificate_file
 from services.protocol import Transport
+from tests.support.reading import read_all
 
 stream = pytest.mark.service("command", "stream")
 datagram = pytest.mark.service("command", "datagram")
@@ -42,10 +43,6 @@ def ask(link: Link, *words: bytes) -> object:
     link.send(pack(words))
     value, _ = read_resp(link, ReplyReader())
     return value
-
-
-def read_all(link: Link) -> bytes:
-    return b"".join(iter(link.receive, b""))
 
 
 @stream

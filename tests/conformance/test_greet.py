@@ -6,6 +6,7 @@ import pytest
 
 from lab.errors import WrongAnswerError
 from services.protocol.greet import GREETING
+from tests.support.reading import read_all
 
 stream = pytest.mark.service("greet", "stream")
 datagram = pytest.mark.service("greet", "datagram")
@@ -17,10 +18,6 @@ def check(target, greeting: bytes) -> None:
         assert greeting, "closed without a greeting"
     else:
         assert greeting == GREETING, "not this lab's greeting, which ends in CR LF (docs/protocol.md); --rfc takes any"
-
-
-def read_all(link) -> bytes:
-    return b"".join(iter(link.receive, b""))
 
 
 @stream

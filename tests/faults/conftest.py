@@ -1,8 +1,7 @@
 """Every model as a process of its own, shared by the tests that are rude to it: each must leave it as it was."""
 
 import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 
 from fuzz.live import ENVIRON
 from lab.catalogue import Catalogue
-from tests.models.conftest import Server
+from tests.support.servers import Server
 
 CATALOGUE = Catalogue.load()
 PATIENCE = 10.0
@@ -61,13 +60,6 @@ def serve(model: str, directory: Path, **environ: str) -> Iterator[Server]:
         code, log = server.wait_end(), server.log.read_text()
         is_clean = code == 0 and "Traceback" not in log
         assert is_clean, f"ended with exit code {code} after this:\n{log}"
-
-
-def eventually(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not holds():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 @pytest.fixture

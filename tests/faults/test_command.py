@@ -28,7 +28,7 @@ from lab.faults.watch import Around
 from lab.ledger import Account
 from tests.faults.conftest import CATALOGUE, PATIENCE
 from tests.faults.fakes import FakeBackend
-from tests.made_up import MEASUREMENT
+from tests.support.made_up import MEASUREMENT
 
 MODEL = "asyncio_streams"
 

@@ -26,7 +26,8 @@ from lab.faults.family import LIMIT
 from lab.faults.scorecard import FAULTS, Verdict, apply
 from lab.faults.watch import show
 from services.protocol import Address
-from tests.faults.conftest import CATALOGUE, eventually
+from tests.faults.conftest import CATALOGUE
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.xdist_group("faults-lab")
 
@@ -116,7 +117,7 @@ def test_a_fault_is_applied_mended_and_judged(
         def do() -> int | None:
             code = harm.do()
             if fault in PROOFS:
-                eventually(lambda: PROOFS[fault](lab))
+                wait_until(lambda: PROOFS[fault](lab))
             proved.append(fault)
             return code
 
@@ -158,7 +159,7 @@ def test_a_model_that_dies_in_the_instant_in_which_it_is_paused_has_failed(
         if not found:
             found.append(pid)
             os.kill(pid, signal.SIGKILL)
-            eventually(lambda: not psutil.pid_exists(pid))
+            wait_until(lambda: not psutil.pid_exists(pid))
         signal_all(pid, number)
 
     monkeypatch.setattr("lab.backends.processes.signal_all", too_late)
@@ -182,7 +183,7 @@ def test_a_model_that_dies_under_a_fault_has_failed_and_runs_again(
         def do() -> None:
             harm.do()
             os.kill(lab.pid(MODEL), signal.SIGKILL)
-            eventually(lambda: exited_with(137)(lab))
+            wait_until(lambda: exited_with(137)(lab))
 
         return replace(harm, do=do)
 
@@ -203,7 +204,7 @@ def test_a_fault_does_what_its_name_says_and_its_twin_does_not(lab: Processes, f
         assert ask(lab) == b"PONG"
         assert not stamp.end
     with applied(FAULTS[fault], lab, MODEL):
-        eventually(lambda: PROOFS[fault](lab))
+        wait_until(lambda: PROOFS[fault](lab))
     assert ask(lab) == b"PONG"
     assert [limit(lab, name)[0][1:] for name in ("RLIMIT_AS", "RLIMIT_NOFILE")] == limits
 
@@ -252,7 +253,7 @@ def test_nobody_is_held_back_by_a_lab_that_was_killed(lab: Processes) -> None:
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -signal.SIGKILL
     starved = ["lab.backends.throttle", str(lab.pid(MODEL))]
-    eventually(lambda: not [each for each in psutil.process_iter(["cmdline"]) if starved == find_throttled(each)])
+    wait_until(lambda: not [each for each in psutil.process_iter(["cmdline"]) if starved == find_throttled(each)])
     assert ask(lab) == b"PONG"
     assert not is_stopped(lab)
 
@@ -355,6 +356,6 @@ def test_a_fault_that_is_named_twice_is_applied_once(lab: Processes, tmp_path: P
 
 def test_a_crowd_of_a_thousand_is_there_and_gone(lab: Processes) -> None:
     with applied(FAULTS["crowd"], lab, MODEL):
-        eventually(lambda: psutil.Process(lab.pid(MODEL)).num_fds() > 1000)
+        wait_until(lambda: psutil.Process(lab.pid(MODEL)).num_fds() > 1000)
         assert ask(lab) == b"PONG"
-    eventually(lambda: psutil.Process(lab.pid(MODEL)).num_fds() < 100)
+    wait_until(lambda: psutil.Process(lab.pid(MODEL)).num_fds() < 100)

@@ -7,8 +7,7 @@ left of a hostile client, memory, descriptors, threads, children, is counted.
 
 import socket
 import struct
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
@@ -19,8 +18,9 @@ from lab.client import Link
 from lab.errors import NoAnswerError, WrongAnswerError
 from lab.reference import answer
 from tests.faults.conftest import CATALOGUE, PATIENCE
-from tests.models.conftest import Server
-from tests.waiting import wait_until
+from tests.support.reading import read_all
+from tests.support.servers import Server, held, worked
+from tests.support.waiting import settled, wait_until
 
 PONG = b"+PONG\r\n"
 
@@ -36,19 +36,6 @@ def reset(link: Link) -> None:
     """End a connection by a reset instead of a FIN, and throw away what has come."""
     link.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     link.close()
-
-
-def read_all(link: Link) -> bytes:
-    return b"".join(iter(link.receive, b""))
-
-
-def settled(look: Callable[[], object], unit: float) -> object:
-    """What `look` sees, once it has seen the same for a while."""
-    seen = [look()]
-    while len(seen) < 3 or len(set(seen[-3:])) > 1:
-        time.sleep(unit)
-        seen.append(look())
-    return seen[-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,16 +59,6 @@ def account(server: Server) -> Account:
             descriptors += process.num_fds()
             threads += process.num_threads()
     return Account(processes, zombies, descriptors, threads)
-
-
-def held(server: Server) -> int:
-    """Bytes of memory that the model's processes share with nobody."""
-    return sum(process.memory_full_info().uss for process in server.family())
-
-
-def worked(server: Server) -> float:
-    """Seconds of CPU time so far."""
-    return sum(sum(process.cpu_times()[:2]) for process in server.family())
 
 
 def half_handshake(server: Server) -> socket.socket:

@@ -18,9 +18,9 @@ from lab.crowd import bother, come, ping
 from lab.errors import ClientError
 from lab.witness import TIMEOUT, Witness
 from services.protocol import Address
-from tests.faults.conftest import eventually
 from tests.faults.fakes import Clock
 from tests.faults.made_up_server import receive, served
+from tests.support.waiting import wait_until
 
 PING, PONG = b"PING\r\n", b"+PONG\r\n"
 
@@ -67,7 +67,7 @@ def test_a_crowd_is_as_many_connections_that_say_nothing() -> None:
     with served(lambda link: [seen.append(link), link.recv(1)]) as address:
         links = come(Address.parse(address), 30)
         try:
-            eventually(lambda: len(seen) == 30)
+            wait_until(lambda: len(seen) == 30)
             assert {link.getpeername()[1] for link in links} == {Address.parse(address).port}
             # One that is not let in would block all behind it.
             assert not any(link.getblocking() for link in links)
@@ -158,7 +158,7 @@ def test_the_crowd_is_there_and_stays_until_its_stdin_ends(monkeypatch: pytest.M
         monkeypatch.setattr(sys, "stdin", stdin)
         monkeypatch.setattr(crowd.select, "select", wait)
         assert run_crowd(monkeypatch, address) == ("there\n", 0)
-        eventually(lambda: len(got) == 7)
+        wait_until(lambda: len(got) == 7)
     assert waits == [1.0] * 3
     # Three have sent a byte in each of three turns, four have said nothing.
     assert sorted(got) == [b""] * 4 + [b"*2\r"] * 3

@@ -3,7 +3,7 @@
 from fuzz.live import bombard
 from services.protocol import Address
 from tests.faults.conftest import CATALOGUE
-from tests.models.conftest import Server
+from tests.support.servers import Server
 
 # For each model. With the fuzzing of the core (`tests/protocol/test_fuzz.py`), a minute in all.
 SECONDS = 2.0

@@ -31,8 +31,8 @@ from lab.faults import (
 )
 from lab.faults.family import KILL_WORKER, LIMIT, UNLIMIT
 from lab.faults.scorecard import FAULTS
-from tests.faults.conftest import eventually
 from tests.faults.fakes import FakeBackend
+from tests.support.waiting import wait_until
 
 MODEL = "asyncio_streams"
 MIB = 2**20
@@ -337,7 +337,7 @@ def test_one_worker_is_killed_by_signal_9_and_the_others_are_not(parent: subproc
     def find_dead() -> list[int]:
         return [child for child in children if psutil.Process(child).status() == psutil.STATUS_ZOMBIE]
 
-    eventually(lambda: len(find_dead()) == 1)
+    wait_until(lambda: len(find_dead()) == 1)
     # /proc: the last field but none of stat is the exit code as `wait` gives it: signal 9.
     (dead,) = find_dead()
     with open(f"/proc/{dead}/stat") as file:  # noqa: PTH123 - not a path of ours

@@ -13,7 +13,7 @@ import pytest
 from lab.faults.scorecard import Verdict, judge
 from lab.ledger import Account, Ledger, keep
 from tests.faults.conftest import CATALOGUE
-from tests.models.conftest import Server
+from tests.support.servers import Server
 
 MODELS = [model.name for model in CATALOGUE.select()]
 

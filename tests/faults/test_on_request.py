@@ -18,7 +18,8 @@ from lab.faults import find_address
 from lab.faults.on_request import Requests
 from lab.feed import list_faults
 from lab.usage import MOST_FAULT_SECONDS, FaultRequest
-from tests.faults.conftest import CATALOGUE, eventually
+from tests.faults.conftest import CATALOGUE
+from tests.support.waiting import wait_until
 
 MODELS = ["asyncio_streams", "plain_socket"]
 
@@ -71,7 +72,7 @@ def test_all_models_are_broken_at_once_and_mended(
     def sleep(seconds: float) -> None:
         asked.append(seconds)
         monkeypatch.undo()
-        eventually(lambda: all(psutil.Process(lab.pid(name)).status() == psutil.STATUS_STOPPED for name in MODELS))
+        wait_until(lambda: all(psutil.Process(lab.pid(name)).status() == psutil.STATUS_STOPPED for name in MODELS))
 
     line = FaultRequest("pause", (*MODELS, MODELS[0]), 7.0).encode()
     write(tmp_path, f"locust says\n{line[:20]}")

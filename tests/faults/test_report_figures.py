@@ -22,7 +22,7 @@ from lab.report.faults import (
     show_details,
 )
 from lab.store import Run
-from tests.made_up import MEASUREMENT
+from tests.support.made_up import MEASUREMENT
 
 SEEN = Around(0.002, 0.01, 0.3, 0.4, 3, 0.5, ((-1, 0.001, 0.002, 0), (0, 0.2, 0.48, 3), (1, None, None, 4)))
 NOWHERE = "–"  # noqa: RUF001 - what stands in an empty cell

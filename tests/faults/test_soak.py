@@ -15,7 +15,7 @@ from lab.errors import LabError
 from lab.flatness import FEWEST, Growth, after_warm_up
 from lab.soak import COUNTS, Clients, Reading, exit_code, judge, run
 from lab.soak_clients import REQUESTS, Visitor, find_workers
-from tests.models.conftest import Server
+from tests.support.servers import Server
 
 MODEL = "asyncio_streams"
 SERVED = {"visits": 9, "requests": 99, "failures": {}}

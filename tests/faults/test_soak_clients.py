@@ -19,8 +19,8 @@ from lab.errors import LabError
 from lab.reference import answer
 from lab.soak_clients import ANSWER, HOSTILE, MIX, REQUESTS, Visitor, Visits, find_workers
 from services.protocol import Address
-from tests.faults.conftest import eventually
 from tests.faults.made_up_server import receive, served
+from tests.support.waiting import wait_until
 
 Talk = Callable[[socket.socket], object]
 
@@ -157,7 +157,7 @@ def test_one_in_seven_is_hostile_and_every_other_closes_its_half(monkeypatch: py
 
     visit(talk, workers=14)
     # Two hostile clients, of which the first is silent and the second says how a request begins; and twelve others.
-    eventually(lambda: len(got) == 14)
+    wait_until(lambda: len(got) == 14)
     assert sorted(got) == [0, len(b"*2\r\n$4\r\nEC"), *[len(MIX)] * 12]
     assert len(closed) == 6
 

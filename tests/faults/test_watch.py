@@ -19,7 +19,7 @@ from lab.faults.watch import Around, Ping, Watch, _quantile, look, open_watch, s
 from lab.measurement import Measurement, find_scenario
 from lab.witness import TIMEOUT
 from tests.faults.fakes import Clock, FakeBackend
-from tests.made_up import MEASUREMENT
+from tests.support.made_up import MEASUREMENT
 
 # Before the fault 101 PINGs took 1 to 101 ms: the p99 is 100 ms, and half a second is the band.
 QUIET: list[Ping] = [(number / 100, (number + 1) / 1000) for number in range(101)]

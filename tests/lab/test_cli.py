@@ -20,7 +20,7 @@ from lab.cli import cli
 from lab.errors import LabError
 from lab.foreign import check_reachable, parse_target
 from services.protocol import Address
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 Lab = Callable[..., "CompletedProcess[str]"]
 MODELS = ("plain_socket", "asyncio_streams")

@@ -28,7 +28,7 @@ from lab.check import PARALLEL, PLUGIN, read_report
 from lab.client import call
 from lab.errors import ClientError, LabError, NotReadyError
 from services.protocol import Address
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("docker")]
 

@@ -19,7 +19,7 @@ from lab.faults import applied
 from lab.faults.command import exit_code
 from lab.faults.family import KILL_WORKER, LIMIT
 from lab.faults.scorecard import FAULTS, Verdict, apply
-from tests.faults.conftest import eventually
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("docker")]
 
@@ -191,8 +191,8 @@ def test_one_worker_is_killed_by_signal_9(lab: Containers) -> None:
     with applied(FAULTS["worker"], lab, WITH_WORKERS, twin=True):
         assert "by signal 9" not in lab.logs(WITH_WORKERS)
     with applied(FAULTS["worker"], lab, WITH_WORKERS):
-        eventually(lambda: lab.logs(WITH_WORKERS).count("by signal 9") == 1)
-    eventually(lambda: int(lab.run_beside(WITH_WORKERS, KILL_WORKER)) == workers)
+        wait_until(lambda: lab.logs(WITH_WORKERS).count("by signal 9") == 1)
+    wait_until(lambda: int(lab.run_beside(WITH_WORKERS, KILL_WORKER)) == workers)
     assert state_of(lab, WITH_WORKERS) == ("running", None)
 
 
@@ -221,7 +221,7 @@ def test_a_container_that_ends_under_a_fault_runs_again_and_is_healed(
     before = inspect(lab, engine)
     with applied(FAULTS[fault], lab, MODEL) as stamp:
         lab.kill(MODEL, signal.SIGKILL)
-        eventually(lambda: state_of(lab) == ("exited", 137))
+        wait_until(lambda: state_of(lab) == ("exited", 137))
     assert stamp.ended == 137
     assert inspect(lab, engine) == before
     assert (ask(lab), dropped(lab)) == (True, -1)

@@ -18,7 +18,7 @@ from lab.ledger import Account
 from lab.report import faults_page
 from lab.report.faults import Outcome, key_of, make_answers, make_times, render_markdown
 from lab.store import Run
-from tests.made_up import MEASUREMENT
+from tests.support.made_up import MEASUREMENT
 
 ACCOUNT = Account(8, 8, 1_000, 990, 0, {}, {"end": 8})
 SEEN = Around(0.002, 0.012, 0.35, 0.48, 3, 0.5, ((-1, 0.001, 0.002, 0), (0, 0.2, 0.48, 3), (1, None, None, 4)))

@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -25,6 +24,7 @@ from lab.backends.containers import Containers
 from lab.catalogue import ROOT, Catalogue
 from lab.check import PLUGIN, read_report
 from lab.tour import collection
+from tests.support.waiting import wait_until
 
 # A group of its own: with xdist the models' labs are up beside it, in another worker.
 # The time: at first there may be ten images to build, which takes a minute on two cores that have nothing else to do.
@@ -122,31 +122,25 @@ def test_the_web_ui_has_users_of_the_gallery_beside_those_of_the_models(backend:
         with urlopen(f"http://127.0.0.1:{port}{path}", data, timeout=10) as response:
             return str(response.read().decode())
 
+    def front_page() -> str:
+        with suppress(OSError):  # it is not there yet
+            return ask("/")
+        return ""
+
     command = [sys.executable, "-m", "lab", "--backend", "docker", "--project", backend.project, "load-gallery"]
     environ = {**os.environ, "LAB_UI_PORT": str(port)}
     with subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.DEVNULL) as ui:
         try:
-            page = wait_for(lambda: ask("/"))
+            page = wait_until(front_page)
             assert all(f'"{name}"' in page for name in ("FtpUser", "NewsUser", "LabUser"))
             ask("/swarm", user_count=4, spawn_rate=4, user_classes=["FtpUser", "LabUser"])
-            wait_for(lambda: {"FTP", "TCP"} <= {row["method"] for row in json.loads(ask("/stats/requests"))["stats"]})
+            wait_until(lambda: {"FTP", "TCP"} <= {row["method"] for row in json.loads(ask("/stats/requests"))["stats"]})
             assert not [row for row in json.loads(ask("/stats/requests"))["errors"] if row["method"] == "FTP"]
         finally:
             ui.send_signal(signal.SIGINT)
             code = ui.wait(60)
             backend.stop("asyncio_streams")
     assert code == 0
-
-
-def wait_for(look: Callable[[], Any], seconds: float = 60.0) -> Any:
-    """What it sees as soon as it is something; a server that is not there yet is nothing."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        with suppress(OSError):
-            if found := look():
-                return found
-        time.sleep(0.2)
-    pytest.fail("waited in vain")
 
 
 def test_docker_itself_finds_each_healthy(engine: docker.DockerClient, backend: Containers) -> None:
@@ -156,7 +150,7 @@ def test_docker_itself_finds_each_healthy(engine: docker.DockerClient, backend: 
         found = [engine.api.inspect_container(f"{backend.project}-{name}-1")["State"]["Health"] for name in SERVERS]
         return {health["Status"] for health in found} == {"healthy"}
 
-    assert wait_for(are_healthy)
+    wait_until(are_healthy)
 
 
 class TestHardening:

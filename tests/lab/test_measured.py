@@ -10,7 +10,7 @@ from lab.errors import LabError
 from lab.measured import Idle, Measured, summarise
 from lab.measurement import Measurement
 from lab.verdict import Bound, Verdict
-from tests.made_up import MEASUREMENT
+from tests.support.made_up import MEASUREMENT
 
 
 def make(

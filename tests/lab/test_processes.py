@@ -20,7 +20,7 @@ from lab.client import Link, call
 from lab.errors import LabError, NotReadyError
 from services.protocol import Address
 from tests.lab.conftest import find_processes
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture

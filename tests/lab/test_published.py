@@ -14,7 +14,7 @@ from lab.backends import open_backend
 from lab.foreign import Foreign
 from lab.generator import find_port
 from lab.meters import CgroupMeter
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = "asyncio_streams"

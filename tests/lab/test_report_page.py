@@ -16,7 +16,7 @@ from lab.report.bench import COLUMNS
 from lab.store import Run
 from lab.theory import describe_concurrency
 from lab.verdict import Bound, Verdict
-from tests.made_up import MEASUREMENT
+from tests.support.made_up import MEASUREMENT
 
 pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("docker")]
 

@@ -6,19 +6,17 @@ Locust monkey-patches whoever imports it, so it runs as a child process here too
 import http.cookiejar
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -28,46 +26,37 @@ import pytest
 
 from lab.backends.processes import Processes
 from lab.catalogue import Catalogue, Listener
-from lab.certificates import SERVER, provide
+from lab.generator import StandingGenerator
 from lab.measurement import Measurement
 from lab.verdict import Accounts, Bound, Verdict
-from tests.made_up import MEASUREMENT
+from tests.support.made_up import MEASUREMENT
+from tests.support.servers import Server
+from tests.support.waiting import wait_until
 
 # What a made-up server is asked in: the lab's own, and a codec's.
 SERVICES = ("command", "echo", "discard", "chargen", "own")
 ROOT = Path(__file__).resolve().parents[2]
 
 
-class ModelProcess:
+class ModelProcess(Server):
     """A model that runs, with as much of a backend around it as `lab.measurement.measure` uses."""
 
     name = "process"
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, directory: Path) -> None:
         self.model = model
         self.project = f"t{uuid4().hex[:8]}"
-        command = [sys.executable, "-m", "services.run", "--model", model]
-        for service in ("command", "echo", "discard", "chargen"):
-            command += ["--listen", f"{service}=tcp://127.0.0.1:0"]
-        self._sockets = tempfile.TemporaryDirectory()
-        for service in ("command", "echo"):
-            command += ["--listen", f"{service}=udp://127.0.0.1:0", "--listen", f"{service}=tls://127.0.0.1:0"]
-            for transport in ("unix", "unixgram"):
-                command += ["--listen", f"{service}={transport}://{self._sockets.name}/{service}.{transport}"]
-        # As `lab up` makes it; the lab's own clients trust its CA.
-        environ = {**os.environ, "LAB_TLS_CERT": str(provide([]) / SERVER)}
-        self._process = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, text=True)
-        assert self._process.stdout is not None
-        self._listeners = json.loads(self._process.stdout.readline())["listeners"]
+        super().__init__(model, directory, {})
 
     def targets(self) -> list[Listener]:
-        return [Listener(self.model, item["service"], item["transport"], item["address"]) for item in self._listeners]
+        found = self.description["listeners"]
+        return [Listener(self.model, item["service"], item["transport"], item["address"]) for item in found]
 
     def url(self, service: str, transport: str) -> str:
         return next(item.address for item in self.targets() if (item.service, item.transport) == (service, transport))
 
     def pid(self, model: str) -> int:
-        return self._process.pid
+        return self.process.pid
 
     def run_service(
         self,
@@ -83,15 +72,11 @@ class ModelProcess:
         return _run_locust(arguments, environ or {}, timeout=timeout)
 
     def close(self) -> None:
-        self._process.send_signal(signal.SIGTERM)
+        self.terminate()
         try:
-            self._process.wait(15)
+            self.process.wait(60)
         finally:
-            self._process.kill()
-            self._process.wait()
-            if self._process.stdout:
-                self._process.stdout.close()
-            self._sockets.cleanup()
+            self.__exit__()
 
 
 def _run_locust(
@@ -121,12 +106,12 @@ def backend() -> Iterator[Processes]:
 
 
 @pytest.fixture
-def open_model() -> Iterator[Callable[[str], ModelProcess]]:
+def open_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], ModelProcess]]:
     """Starts models; they end with the test."""
     running: list[ModelProcess] = []
 
     def start(model: str) -> ModelProcess:
-        running.append(ModelProcess(model))
+        running.append(ModelProcess(model, tmp_path_factory.mktemp("s")))
         return running[-1]
 
     yield start
@@ -179,6 +164,7 @@ def _encode_targets(urls: Mapping[str, str]) -> str:
 
 
 def _load(
+    generator: StandingGenerator,
     urls: Mapping[str, str],
     *arguments: str,
     users: int = 1,
@@ -188,8 +174,8 @@ def _load(
     """Load servers at the same time, by URL; returns what was found of each."""
     command = ["--headless", "--only-summary", "--loglevel", "ERROR", "--spawn-rate", "1000"]
     command += ["--users", str(users * len(urls)), "--window", str(seconds), "--warm-up", "0", *arguments]
-    done = _run_locust(command, {"LAB_TARGETS": _encode_targets(urls), **environ})
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = generator.run(command, environ={"LAB_TARGETS": _encode_targets(urls), **environ}, timeout=60 + seconds)
+    assert done.returncode == 0, done.stdout
     found = [json.loads(line.partition("LOAD-RESULT ")[2]) for line in done.stdout.splitlines() if "LOAD-RES" in line]
     return {item["model"]: item for item in found}
 
@@ -223,15 +209,6 @@ class Page:
 
     def table(self, key):
         return next(item["data"] for item in self.statistics()["extended_stats"] if item["key"] == key)
-
-
-def _wait_until(condition: Callable[[], Any], seconds: float = 60) -> Any:
-    """Ask until the answer is true, and return it; on a busy machine that may take long."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.05)
-    return found
 
 
 @contextmanager
@@ -269,7 +246,7 @@ def _open_ui(
     try:
         for _ in range(workers):
             start(*joining)
-        _wait_until(is_up)
+        wait_until(is_up)
         yield page
     finally:
         for process in started:
@@ -329,11 +306,6 @@ def open_page() -> type[Page]:
 
 
 @pytest.fixture(scope="session")
-def wait_until() -> Callable[..., Any]:
-    return _wait_until
-
-
-@pytest.fixture(scope="session")
 def open_ui() -> Callable[..., AbstractContextManager[Page]]:
     return _open_ui
 
@@ -344,8 +316,10 @@ def encode_targets() -> Callable[[Mapping[str, str]], str]:
 
 
 @pytest.fixture(scope="session")
-def load() -> Callable[..., dict[str, Any]]:
-    return _load
+def load() -> Iterator[Callable[..., dict[str, Any]]]:
+    """Loads servers, each time in a process of its own, by a generator that has done its imports once for all."""
+    with StandingGenerator(Processes(f"t{uuid4().hex[:8]}", Catalogue.load())) as generator:
+        yield partial(_load, generator)
 
 
 @pytest.fixture(scope="session")

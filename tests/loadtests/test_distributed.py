@@ -16,6 +16,7 @@ from lab.client import call
 from lab.errors import LabError
 from lab.generator import find_port, open_generator
 from lab.measurement import encode_targets, measure
+from tests.support.waiting import wait_until
 
 MODEL = "asyncio_streams"
 CATALOGUE = Catalogue.load()
@@ -100,7 +101,7 @@ def test_a_master_that_cannot_start_is_no_fault_of_the_workers(backend):
         pass
 
 
-def test_the_web_ui_with_workers_a_login_and_no_strangers(backend, open_page, wait_until):
+def test_the_web_ui_with_workers_a_login_and_no_strangers(backend, open_page):
     port = find_port()
     command = [sys.executable, "-m", "lab", "--backend", "process", "--project", backend.project]
     lab = subprocess.Popen(
@@ -169,7 +170,7 @@ def test_the_web_ui_with_workers_a_login_and_no_strangers(backend, open_page, wa
     assert not [process for process in family if process.is_running()]
 
 
-def test_ctrl_c_mends_what_the_page_has_asked_for(backend, open_page, wait_until):
+def test_ctrl_c_mends_what_the_page_has_asked_for(backend, open_page):
     port = find_port()
     command = [sys.executable, "-m", "lab", "--backend", "process", "--project", backend.project]
     lab = subprocess.Popen(

@@ -21,7 +21,7 @@ from lab.measurement import Measurement, measure
 from lab.owner import count_connections
 from lab.verdict import Bound, exit_code
 from services.protocol import Address
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 MODEL = "asyncio_streams"
 CATALOGUE = Catalogue.load()

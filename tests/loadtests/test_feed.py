@@ -11,7 +11,7 @@ from lab import feed as module
 from lab.feed import Gauges, feed
 from lab.meters import Sample
 from lab.usage import Fault, FaultRequest, Usage, decode, encode
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 
 class Meter:

@@ -12,6 +12,7 @@ from loadtests.crowd import divide
 from loadtests.objections import find_objection
 from loadtests.targets import Targets
 from services.protocol import Transport
+from tests.support.waiting import wait_until
 
 TRANSPORTS = ("tcp", "tls", "udp", "unix", "unixgram")
 URLS = {
@@ -198,7 +199,7 @@ def test_accepted_combination_is_answered(workload, transport, more, open_model,
     assert found["answered"] > 0
 
 
-def test_form_is_refused_with_the_reason_and_nothing_starts(open_server, open_ui, wait_until):
+def test_form_is_refused_with_the_reason_and_nothing_starts(open_server, open_ui):
     def behave(connection):
         while connection.recv(100):
             connection.sendall(b"+PONG\r\n")

@@ -38,8 +38,8 @@ from lab.verdict import Accounts, Bound, Verdict, judge
 from lab.workloads import SCENARIOS
 from loadtests.parts import Pulse, Result, combine, find_disturbances, read_machine_cpu
 from loadtests.recorder import Tally
-from tests.made_up import MEASUREMENT
-from tests.waiting import wait_until
+from tests.support.made_up import MEASUREMENT
+from tests.support.waiting import wait_until
 
 CATALOGUE = Catalogue.load()
 MODEL = CATALOGUE["prefork"]

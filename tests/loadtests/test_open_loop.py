@@ -17,6 +17,7 @@ import pytest
 
 from lab.foreign import Foreign
 from lab.measurement import measure
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 PONG = b"+PONG\r\n"
@@ -167,7 +168,7 @@ def test_workers_together_do_what_was_asked(open_model):
     assert found["failures"] == {}
 
 
-def test_the_others_take_over_the_share_of_a_worker_that_goes(open_model, wait_until):
+def test_the_others_take_over_the_share_of_a_worker_that_goes(open_model):
     url = open_model("asyncio_streams").url("command", "tcp")
     arguments = [*OPEN, "--rate", "300", "--users", "4", "--spawn-rate", "100", "--window", "3", "--warm-up", "6"]
     with open_workers(2, url, *arguments) as (master, workers):

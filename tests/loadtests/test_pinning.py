@@ -12,7 +12,7 @@ from lab.catalogue import Catalogue
 from lab.errors import LabError
 from lab.measurement import measure
 from lab.pinning import VARIABLE, Pinning, encode_cores, pin_generator, pin_servers, split_cores
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 
 def test_the_generator_gets_one_core_and_servers_all_others():

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import wait_until
+
 ROOT = Path(__file__).resolve().parents[2]
 PONG = b"+PONG\r\n"
 HEADLESS = ("--headless", "--only-summary", "--loglevel", "ERROR", "--json", "--users", "2", "--spawn-rate", "100")
@@ -98,7 +100,7 @@ def test_users_of_the_gallery_end(files, url, encode_targets):
     assert read_requests(done) > 0
 
 
-def test_run_of_the_form_ends_and_the_next_one_has_a_time_of_its_own(url, open_ui, wait_until):
+def test_run_of_the_form_ends_and_the_next_one_has_a_time_of_its_own(url, open_ui):
     asked = {"user_count": 1, "spawn_rate": 10, "models": "it", "workload": "ping"}
     with open_ui(url) as page:
 
@@ -117,7 +119,7 @@ def test_run_of_the_form_ends_and_the_next_one_has_a_time_of_its_own(url, open_u
         wait_until(is_in("stopped"))
 
 
-def test_run_of_autostart_ends_and_the_page_stays(url, open_ui, wait_until):
+def test_run_of_autostart_ends_and_the_page_stays(url, open_ui):
     arguments = ["--autostart", "--users", "1", "--spawn-rate", "10", "--run-time", "2s"]
     with open_ui(url, *arguments) as page:
         wait_until(lambda: page.statistics()["state"] == "stopped")

@@ -4,6 +4,8 @@ import threading
 
 import pytest
 
+from tests.support.waiting import wait_until
+
 PONG = b"+PONG\r\n"
 
 
@@ -41,7 +43,7 @@ def read_tables(page):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_tables_agree_after_reset_edit_stop_and_start(workers, url, going, open_ui, wait_until):
+def test_tables_agree_after_reset_edit_stop_and_start(workers, url, going, open_ui):
     asked = {"timeout": 600, "spawn_rate": 100, "models": "it", "workload": "ping"}
     with open_ui(url, workers=workers) as page:
 

@@ -15,12 +15,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lab.client import Link
 from services.accepting import EXHAUSTED, Shortage
 from services.listeners import Listener
 from services.protocol import Address, Limits
-from tests.models.conftest import Server, settled
-from tests.waiting import wait_until
+from tests.support.reading import ping, read_all
+from tests.support.servers import Server
+from tests.support.waiting import settled, wait_until
 
 MEANWHILE = "clients wait, and are served as soon as that is possible"
 STREAMS = ("tcp", "tls", "unix")
@@ -204,16 +204,10 @@ def allow(processes: list[psutil.Process], *, more: bool) -> None:
     """Let each process open descriptors, or not one more."""
     for process in processes:
         with suppress(FileNotFoundError, ProcessLookupError):  # the child that served a client which has gone
-            opened = settled(lambda process=process: descriptors(process), 0.02)  # type: ignore[misc]
+            opened = settled(lambda process=process: descriptors(process), 0.02)
             _, most = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
             lowest_free = next(number for number in itertools.count() if number not in opened)
             resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (most if more else lowest_free, most))
-
-
-def ping(link: Link) -> None:
-    link.renew()
-    link.send(b"PING\r\n")
-    assert link.receive() == b"+PONG\r\n"
 
 
 def knock(server: Server, transport: str) -> socket.socket:
@@ -277,7 +271,7 @@ def test_server_without_descriptors_is_drained_as_any_other(start: Callable[...,
         before = log_of(server).count("WARNING")
         server.terminate()
         if held:
-            assert b"".join(iter(held.receive, b"")) == b"+OK\r\n$4\r\nlast\r\n"
+            assert read_all(held) == b"+OK\r\n$4\r\nlast\r\n"
         assert server.wait_end() == 0
         assert log_of(server).count("WARNING") <= before + 1  # the other of two workers
         assert "ERROR" not in log_of(server)

@@ -10,7 +10,7 @@ from lab.client import Link
 from lab.errors import LabError
 from lab.secure import client_context
 from services.protocol import Address, Transport
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 STREAMS = ("tcp", "tls", "unix")
 PATTERN = bytes(range(32, 127))

@@ -7,7 +7,7 @@ from contextlib import suppress
 import pytest
 
 from services.idle import LOOKS, IdleWatch, unsent
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture(params=["tcp", "unix"])

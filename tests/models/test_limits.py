@@ -12,8 +12,9 @@ import pytest
 from lab.client import Link
 from lab.errors import NoAnswerError, WrongAnswerError
 from services.idle import unsent
-from tests.models.conftest import Server, is_over, last_words, queued
-from tests.waiting import wait_until
+from tests.support.reading import is_over, last_words, ping, read_all
+from tests.support.servers import Server, queued
+from tests.support.waiting import wait_until
 
 Start = Callable[..., Server]
 LIMIT = 4
@@ -48,12 +49,6 @@ def start_or_fail(self):
     return start(self)
 os.fork, threading.Thread.start = fork_or_fail, start_or_fail
 """
-
-
-def ping(link: Link) -> None:
-    link.renew()
-    link.send(b"PING\r\n")
-    assert link.receive() == b"+PONG\r\n"
 
 
 def enter(server: Server, transport: str = "tcp") -> Link:
@@ -98,7 +93,7 @@ def test_server_at_its_limit_is_drained(full: tuple[Server, list[Link]]) -> None
     links[0].send(b"SLEEP 300\r\nECHO last\r\n")
     with server.connect() as waiting:
         server.terminate()
-        assert b"".join(iter(links[0].receive, b"")) == b"+OK\r\n$4\r\nlast\r\n"
+        assert read_all(links[0]) == b"+OK\r\n$4\r\nlast\r\n"
         for link in links[1:]:
             assert link.receive() == b""
         # Refused with words, if it was accepted before the signal came.

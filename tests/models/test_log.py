@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.models.conftest import Server
+from tests.support.servers import Server
 
 
 # A process for each client, processes that are there before, and one for all.

@@ -13,11 +13,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lab.client import Link
 from lab.errors import NoAnswerError, WrongAnswerError
 from services.models.thread_pool import Pool
-from tests.models.conftest import Server, is_over
-from tests.waiting import wait_until
+from tests.support.reading import is_over, ping
+from tests.support.servers import Server
+from tests.support.waiting import wait_until
 
 BLOCKING = pytest.mark.parametrize("name", ["thread_pool", "prefork"])
 PROCESSES = pytest.mark.parametrize("name", ["prefork", "asyncio_prefork"])
@@ -36,11 +36,6 @@ def serve(tmp_path: Path) -> Iterator[object]:
     yield serve
     for server in servers:
         server.__exit__()
-
-
-def ping(link: Link) -> None:
-    link.send(b"PING\r\n")
-    assert link.receive() == b"+PONG\r\n"
 
 
 def workers(server: Server) -> list[psutil.Process]:

@@ -12,20 +12,12 @@ from lab.catalogue import Catalogue
 from lab.certificates import CA, provide
 from lab.client import Link
 from lab.errors import NoAnswerError, WrongAnswerError
-from tests.models.conftest import queued, settled
-from tests.waiting import wait_until
+from tests.support.reading import read_all
+from tests.support.servers import held, queued, worked
+from tests.support.waiting import settled, wait_until
 
 Start = Callable[..., object]
 STREAMS = ("tcp", "tls", "unix")
-
-
-def held(server) -> int:
-    # Unique to a process: what children share with their parent is not held once for each.
-    return sum(process.memory_full_info().uss for process in server.family())
-
-
-def read_all(link: Link) -> bytes:
-    return b"".join(iter(link.receive, b""))
 
 
 def ping(server, transport: str = "tcp") -> bytes:
@@ -176,7 +168,7 @@ def test_a_reader_that_stops_does_not_grow_the_server(start, unit: float) -> Non
                 link.receive(1)
                 before = held(server)
                 # Until the server has stopped working: its buffers are full, and it waits.
-                settled(lambda: sum(sum(process.cpu_times()[:2]) for process in server.family()), unit)
+                settled(lambda: worked(server), unit)
                 after = held(server)
                 assert after - before < 2_000_000, f"{service}: grew by {after - before} bytes"
 
@@ -192,7 +184,7 @@ def test_what_a_client_can_make_a_server_hold_is_bounded(start, unit: float, is_
                 for _ in range(500):
                     link.socket.sendall(bulk)
                 pytest.fail("the server takes fifty megabytes of a client who reads nothing")
-        settled(lambda: sum(sum(process.cpu_times()[:2]) for process in server.family()), unit)
+        settled(lambda: worked(server), unit)
         return held(server)
 
     with start(LAB_MAX_REQUEST="200000", LAB_MAX_BULK="100000") as server, ExitStack() as stack:

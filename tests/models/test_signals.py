@@ -13,6 +13,8 @@ import pytest
 
 from lab.client import Link
 from services.signals import stop_signals
+from tests.support.reading import read_all
+from tests.support.waiting import wait_until
 
 SLEEP = b"SLEEP 400\r\nECHO last\r\n"
 ANSWER = b"+OK\r\n$4\r\nlast\r\n"
@@ -22,10 +24,6 @@ def wait_until_asleep(link: Link) -> None:
     """The server has the request in hand: it came together with one that is answered."""
     link.send(b"PING\r\n" + SLEEP)
     assert link.receive() == b"+PONG\r\n"
-
-
-def rest(link: Link) -> bytes:
-    return b"".join(iter(link.receive, b""))
 
 
 @pytest.mark.parametrize(
@@ -38,7 +36,7 @@ def test_signal_of_a_terminal_stops_gracefully(start, number: signal.Signals, to
     with start() as server, server.connect() as link:
         wait_until_asleep(link)
         os.killpg(server.process.pid, number) if to_all else server.process.send_signal(number)
-        assert rest(link) == ANSWER
+        assert read_all(link) == ANSWER
         assert server.wait_end() == 0
 
 
@@ -49,7 +47,7 @@ def test_second_signal_changes_nothing(start) -> None:
         server.terminate()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
             server.process.send_signal(number)
-        assert rest(link) == ANSWER
+        assert read_all(link) == ANSWER
         while server.process.poll() is None:
             server.process.send_signal(signal.SIGTERM)
             time.sleep(0.0005)
@@ -72,7 +70,7 @@ def test_sighup_that_is_ignored_stays_ignored(start) -> None:
         link.send(b"PING\r\n")
         assert link.receive() == b"+PONG\r\n"
         server.terminate()
-        assert rest(link) == b""
+        assert read_all(link) == b""
         assert server.wait_end() == 0
 
 
@@ -85,7 +83,7 @@ def test_stopped_worker_finishes_and_is_replaced(start, number: signal.Signals) 
         worker = int(info.partition("process_id:")[2].split()[0])
         wait_until_asleep(link)
         os.kill(worker, number)
-        assert rest(link) == ANSWER
+        assert read_all(link) == ANSWER
 
         def is_replaced() -> bool:
             with suppress(psutil.NoSuchProcess):
@@ -93,10 +91,7 @@ def test_stopped_worker_finishes_and_is_replaced(start, number: signal.Signals) 
                 return len(workers) == 2 and worker not in workers
             return False
 
-        deadline = time.monotonic() + 20
-        while not is_replaced():
-            assert time.monotonic() < deadline, "the worker is not replaced"
-            time.sleep(0.01)
+        wait_until(is_replaced)
         assert server.process.poll() is None
         server.terminate()
         assert server.wait_end() == 0

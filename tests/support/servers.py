@@ -1,0 +1,120 @@
+"""A model as a process of its own, for what a test cannot do to a server that others use too."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from lab.catalogue import Catalogue
+from lab.certificates import SERVER, provide
+from lab.client import Link
+from services.protocol import Address
+
+NAMES = Catalogue.load().names
+
+
+class Server:
+    """One model, started by `services.run`. To be used with `with`; what it left behind is looked at afterwards."""
+
+    def __init__(self, model: str, directory: Path, environ: dict[str, str]) -> None:
+        listens = [
+            "all=tcp://127.0.0.1:0",
+            "all=tls://127.0.0.1:0",
+            "all=udp://127.0.0.1:0",
+            f"all=unix://{directory}",
+            f"all=unixgram://{directory}",
+        ]
+        arguments = [word for listen in listens for word in ("--listen", listen)]
+        command = [sys.executable, "-W", "error", "-m", "services.run", "--model", model, *arguments]
+        self.directory = directory
+        self.log = directory.with_suffix(".log")
+        # As `lab up` makes it; the lab's own clients trust its CA.
+        environ = {"LAB_TLS_CERT": str(provide(NAMES) / SERVER), **environ}
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=log, text=True, env=os.environ | environ, start_new_session=True
+            )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, self.log.read_text()
+        self.description: dict[str, Any] = json.loads(line)
+
+    def __enter__(self) -> "Server":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        for other in self._others():  # children of a forking model that was killed
+            with suppress(psutil.NoSuchProcess):  # it has just ended by itself
+                other.kill()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+    def connect(self, service: str = "command", transport: str = "tcp", timeout: float = 10.0) -> Link:
+        """A client; to be used with `with`."""
+        return Link(self.address(service, transport), timeout=timeout)
+
+    def address(self, service: str, transport: str) -> Address:
+        """Where it listens."""
+        for listener in self.description["listeners"]:
+            if (listener["service"], listener["transport"]) == (service, transport):
+                return Address.parse(listener["address"])
+        raise LookupError(service, transport)
+
+    def terminate(self) -> None:
+        """SIGTERM, to the main process alone, as Docker does it."""
+        self.process.send_signal(signal.SIGTERM)
+
+    def wait_end(self) -> int:
+        """Wait for the end, see that nothing is left of the server, and return the exit code."""
+        code = self.process.wait(20)
+        assert not self._others(), "processes are left behind"
+        assert not list(self.directory.glob("*")), "the files of sockets are left behind"
+        return code
+
+    def family(self) -> list[psutil.Process]:
+        """The main process and its children."""
+        main = psutil.Process(self.process.pid)
+        return [main, *main.children(recursive=True)]
+
+    def _others(self) -> list[psutil.Process]:
+        """Processes of the server's session other than the main one, zombies included."""
+        return [
+            process
+            for process in psutil.process_iter()
+            if process.pid != self.process.pid and _session(process.pid) == self.process.pid
+        ]
+
+
+def _session(pid: int) -> int:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return -1
+
+
+def queued(address: Address) -> int:
+    """Return the bytes of datagrams, or the clients to accept, that the server has not taken, proc(5)."""
+    table = Path("/proc/net/udp" if address.transport.is_datagram else "/proc/net/tcp").read_text()
+    rows = [row.split() for row in table.splitlines()[1:]]
+    # The remote address of a socket that has none is 0.
+    (waiting,) = (int(row[4][-8:], 16) for row in rows if row[1:3] == [f"0100007F:{address.port:04X}", "00000000:0000"])
+    return waiting
+
+
+def held(server: Server) -> int:
+    """Return the bytes of memory that the server's processes share with no other."""
+    return sum(process.memory_full_info().uss for process in server.family())
+
+
+def worked(server: Server) -> float:
+    """Return the seconds of CPU time that the server's processes have used so far."""
+    return sum(sum(process.cpu_times()[:2]) for process in server.family())
