@@ -21,7 +21,9 @@ from lab.foreign import check_reachable, parse_target
 from services.protocol import SERVICES, Address, Transport, is_offered
 
 SUITE = "tests/conformance"
-PLUGIN = ["-p", "lab.check_plugin", "--quiet", "--no-header"]
+# What else is installed for pytest has no part in it: it costs each process a second, and could change what is found.
+PLUGIN = ["--disable-plugin-autoload", "-p", "xdist", "-p", "timeout"]
+PLUGIN += ["-p", "lab.check_plugin", "--quiet", "--no-header"]
 # Most tests wait for a clock, so several models at a time cost no accuracy. Those of one model stay together (the suite
 # groups them), since a server that serves one client at a time must not get two.
 PARALLEL = ["--numprocesses", "4", "--dist", "loadgroup"]
@@ -110,7 +112,9 @@ def check_models(backend: Backend, models: Sequence[str], *, progress: bool) -> 
         if state.model in models:
             model = backend.catalogue[state.model]
             rows.append(state.as_json() | {"limits": dict(model.limits), "holds_rfc_only": model.holds_rfc_only})
-    arguments = [SUITE, *PLUGIN, *PARALLEL, *(["--network"] if backend.name == "docker" else [])]
+    # One model is one group: more processes would only collect.
+    arguments = [SUITE, *PLUGIN, *(PARALLEL if len(models) > 1 else [])]
+    arguments += ["--network"] if backend.name == "docker" else []
     return read_report(
         backend.run_service("tests", arguments, environ={"LAB_TARGETS": json.dumps(rows)}, capture=True), models
     )

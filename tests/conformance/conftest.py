@@ -130,8 +130,15 @@ def _reasons(target: Target, capabilities: list[str]) -> list[str]:
     return [target.limits[name] for name in names if name in target.limits]
 
 
-def _targets(config: pytest.Config) -> Iterator[Target]:
-    """Every service that can be tested: of one foreign server, of what LAB_TARGETS tells, or of the catalogue."""
+def _targets(config: pytest.Config) -> tuple[Target, ...]:
+    """Every service that can be tested, found once for all tests: to read the catalogue takes a while."""
+    if _TARGETS not in config.stash:
+        config.stash[_TARGETS] = tuple(_find_targets(config))
+    return config.stash[_TARGETS]
+
+
+def _find_targets(config: pytest.Config) -> Iterator[Target]:
+    """Those of one foreign server, of what LAB_TARGETS tells, or of the catalogue."""
     chosen = [name for name in config.getoption("models").split(",") if name]
     if foreign := config.getoption("target"):
         addresses = [(service, Address.parse(url)) for service, _, url in (item.partition("=") for item in foreign)]
@@ -171,6 +178,7 @@ def _pick(listeners: list[dict[str, str]], target: Target) -> Address:
     raise LookupError(f"{target.model} has no {target.service} over {target.transport}")
 
 
+_TARGETS = pytest.StashKey[tuple[Target, ...]]()
 # Starts a model, if it does not run yet, and gives its listeners.
 _PROCESSES = pytest.StashKey[Callable[[str], list[dict[str, str]]]]()
 

@@ -145,10 +145,12 @@ class Fake:
         return CompletedProcess([], 0, "\n".join(lines), "")
 
 
-ARGUMENTS = [
-    *("tests/conformance", "-p", "lab.check_plugin", "--quiet", "--no-header"),
-    *("--numprocesses", "4", "--dist", "loadgroup"),
+# Of the plugins that are installed, two; of one model, no more than one process.
+ALONE = [
+    *("tests/conformance", "--disable-plugin-autoload", "-p", "xdist", "-p", "timeout"),
+    *("-p", "lab.check_plugin", "--quiet", "--no-header"),
 ]
+ARGUMENTS = [*ALONE, "--numprocesses", "4", "--dist", "loadgroup"]
 OVERLAP = {"overlap": Catalogue.load()["plain_socket"].limits["overlap"]}
 
 
@@ -164,7 +166,7 @@ def test_models_in_containers_are_checked_from_inside_the_network(capsys: pytest
     backend = Fake("peer_redis", name="docker")
     check_models(backend, ["peer_redis"], progress=False)  # type: ignore[arg-type]
     [(arguments, targets)] = backend.asked
-    assert arguments == [*ARGUMENTS, "--network"]
+    assert arguments == [*ALONE, "--network"]
     assert targets["peer_redis"][1] is True
     assert capsys.readouterr().err == ""
 
@@ -209,7 +211,7 @@ def test_foreign_server_is_looked_for_and_then_checked(
     monkeypatch.setattr(subprocess, "run", run)
     report = check_foreign(["echo=tcp://h:9000", "discard=udp://h"], rfc_only=rfc, progress=rfc)
     assert report.table()[1] == [["target", "1 FAIL"]]
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *ARGUMENTS[:5]]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *ALONE]
     targets = ["--target", "echo=tcp://h:9000", "--target", "discard=udp://h:9"]
     assert asked == [
         ("echo", "tcp://h:9000"),
