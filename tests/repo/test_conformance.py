@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from lab.catalogue import ROOT, Catalogue
+from lab.check import PLUGIN
 from lab.faults.scorecard import FAULTS
 from services.protocol import SERVICES, Transport
 
@@ -40,7 +41,7 @@ class Printer:
             marks = [[mark.name, [str(arg) for arg in mark.args]] for mark in item.iter_markers()]
             print("@" + json.dumps([item.function.__name__, item.nodeid, where, marks]))
 
-sys.exit(pytest.main(["--collect-only", "--quiet", "-p", "no:cacheprovider", *sys.argv[1:]], plugins=[Printer()]))
+sys.exit(pytest.main([*sys.argv[1:], "--collect-only", "-p", "no:cacheprovider"], plugins=[Printer()]))
 """
 
 
@@ -48,7 +49,7 @@ sys.exit(pytest.main(["--collect-only", "--quiet", "-p", "no:cacheprovider", *sy
 def collect(*options: str) -> list[tuple[str, str, tuple[str, str, str], list[tuple[str, list[str]]]]]:
     environ = {name: value for name, value in os.environ.items() if name not in ("LAB_TARGETS", "PYTEST_ADDOPTS")}
     done = subprocess.run(
-        [sys.executable, "-c", _COLLECT, str(SUITE), *options],
+        [sys.executable, "-c", _COLLECT, *PLUGIN, str(SUITE), *options],
         cwd=ROOT,
         env=environ,
         capture_output=True,
@@ -154,11 +155,12 @@ def test_case_that_only_the_protocol_decides_is_asked_of_one_of_ours_and_of_all_
     }
     models = {where[0] for _, _, where, marks in collect() if marks_of(marks, "once")}
     assert models & set(ours) == {ours[0]}
-    assert len(asked) == (4 + 3 + 7 + 8) * 3  # of test_command.py, over TCP, TLS and Unix sockets
+    # Of test_command.py: over TCP, TLS and Unix sockets; over UDP and Unix datagrams.
+    assert len(asked) == (4 + 3 + 7 + 8 + 2) * 3 + 3 * 2
     alone = [marks for _, _, where, marks in collect("--models", ours[-1]) if marks_of(marks, "once")]
-    assert len(alone) == (4 + 3 + 7 + 8) * 3
+    assert len(alone) == (4 + 3 + 7 + 8 + 2) * 3 + 3 * 2
     foreign = collect("--target", "command=tcp://127.0.0.1:1")
-    assert sum(bool(marks_of(marks, "once")) for _, _, _, marks in foreign) == 4 + 3 + 7 + 8
+    assert sum(bool(marks_of(marks, "once")) for _, _, _, marks in foreign) == 4 + 3 + 7 + 8 + 2
     # Every model keeps a case of each of these tests.
     names = {name for name, _, _, marks in collect() if marks_of(marks, "once")}
     for model in ours:
