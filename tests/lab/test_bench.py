@@ -23,17 +23,17 @@ from lab.store import Run
 @pytest.mark.timeout(300)
 def test_ctrl_c_keeps_what_was_measured_and_resume_goes_on(process_project: str, lab, tmp_path: Path) -> None:
     where = ["--backend", "process", "--project", process_project, "bench", "--out", str(tmp_path)]
-    small = ["--quick", "--models", "asyncio_streams", "--rounds", "1", "--seconds", "0.2", "--seed", "1"]
+    small = ["--quick", "--models", "asyncio_streams", "--rounds", "1", "--seconds", "1", "--seed", "1"]
     command = [sys.executable, "-m", "lab", *where, *small]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         said = []
         for line in process.stderr:
             said.append(line)
-            if line.startswith("1 of 4"):
+            if line.startswith("1 of "):  # of fewer than usual, where the machine had other things to do
                 process.send_signal(signal.SIGINT)
                 break
-        stdout, stderr = process.communicate(timeout=60)
+        stdout, stderr = process.communicate(timeout=120)
     assert process.returncode == 130, "".join(said) + stderr
     assert "This run was interrupted" in stdout
     run = Run.find(None, "bench", root=tmp_path)

@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -372,9 +371,7 @@ def test_a_model_that_dies_is_reported_and_the_others_go_on(
         noise = lab(*options, "shell", "selector_loop", "-c", NOISE)
         assert noise.returncode == 0, noise.stderr
         open_backend(backend, project).kill("selector_loop", signal.SIGKILL)
-        deadline = time.monotonic() + 60
-        while "exited" not in lab(*options, "ls").stdout:
-            assert time.monotonic() < deadline
+        wait_until(lambda: "exited" in lab(*options, "ls").stdout)
         shown = lab(*options, "ls")
         rows = {line.split("\t")[1]: line.split("\t") for line in shown.stdout.splitlines()}
         assert rows["selector_loop"][:3] == ["readiness loop", "selector_loop", "exited (137)"]

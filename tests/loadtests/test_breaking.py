@@ -64,7 +64,7 @@ def test_it_is_asked_for_when_it_is_time_unless_the_run_has_stopped(capsys, faul
     breaking.schedule(environment)
     if stops:
         environment.events.test_stop.fire(environment=environment)
-    gevent.sleep(0.05)
+    gevent.wait(timeout=60)  # until nothing is left that was to come
     requests = [FaultRequest.decode(line) for line in capsys.readouterr().out.splitlines()]
     assert requests == [FaultRequest("pause", ("prefork", "plain_socket"), 2.0)] * asks
     # Of one run, and not of the next.

@@ -5,8 +5,8 @@ import os
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from lab.errors import LabError
 from lab.foreign import Foreign
 from lab.measurement import encode_targets, measure, measure_together
 from lab.verdict import Bound
+from tests.support.waiting import wait_until
 
 USERS = 8
 
@@ -187,15 +188,14 @@ def test_web_ui_offers_models_and_workloads(open_model):
         stderr=subprocess.DEVNULL,
     )
     try:
-        for _ in range(200):
-            try:
-                text = urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).read().decode()
-                break
-            except OSError:
-                assert process.poll() is None
-                time.sleep(0.05)
-        else:
-            pytest.fail("the web UI did not answer")
+
+        def read_page() -> str:
+            assert process.poll() is None
+            with suppress(OSError):  # it is not there yet
+                return urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).read().decode()
+            return ""
+
+        text = wait_until(read_page)
     finally:
         process.terminate()
         process.wait(20)

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -14,6 +13,7 @@ from lab.errors import LabError
 from lab.generator import StandingGenerator
 from lab.measurement import Subjects, encode_targets, measure
 from lab.workloads import CROWD
+from tests.support.waiting import wait_until
 
 MODEL = "asyncio_streams"
 CATALOGUE = Catalogue.load()
@@ -107,9 +107,8 @@ def test_a_load_that_takes_too_long_is_ended_and_the_next_one_runs(standing, env
     generator = _generator()
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(standing.run, [*WINDOW, "--window", "600"], environ=environ, timeout=5)
-        while not (loads := generator.children()):
-            assert not running.done()
-            time.sleep(0.05)
+        loads = wait_until(lambda: running.done() or generator.children())
+        assert not running.done()
         with pytest.raises(LabError, match="took longer than 5 s and was ended"):
             running.result()
     assert psutil.wait_procs([generator, *loads], timeout=10)[1] == []
