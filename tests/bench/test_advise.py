@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from lab.advise_model import Demand, Known, advise_model
+from lab.advise_model import advise_model
 from lab.advise_sources import _read_findings, read_size, read_sources
 from lab.bench.findings import read_findings
 from lab.catalogue import Catalogue
@@ -17,20 +17,9 @@ from lab.errors import LabError
 from lab.store import Run
 from lab.theory import Server, describe_concurrency
 from lab.verdict import Bound, Verdict
+from tests.support.made_up import LOAD, LOOP, MIB
 
 CATALOGUE = Catalogue.load()
-MIB = 2**20
-LOAD = Demand(connections=1000, rate=1000.0, wait=0.02, cpu=0.0004, share=0.99, limit=0.05, cores=2)
-LOOP = Known(
-    "loop",
-    Server("loop", None, 12_000, False),
-    costs=((500.0, 0.0001), (10_000.0, 0.0001)),
-    base_bytes=10 * MIB,
-    connection_bytes=0.01 * MIB,
-    most_connections=10_000,
-    most_rate=10_000.0,
-    memory_limit=512 * MIB,
-)
 
 
 def test_a_loop_that_has_room() -> None:

@@ -26,22 +26,9 @@ from lab.measurement import Measurement
 from lab.store import Run
 from lab.theory import Server
 from lab.verdict import Bound, Verdict
-from tests.support.made_up import MEASUREMENT
+from tests.support.made_up import LOAD, LOOP, MEASUREMENT, MIB
 
 CATALOGUE = Catalogue.load()
-MIB = 2**20
-# 1000 requests/s that wait 20 ms and compute 0.4 ms, on 1000 connections.
-LOAD = Demand(connections=1000, rate=1000.0, wait=0.02, cpu=0.0004, share=0.99, limit=0.05, cores=2)
-LOOP = Known(
-    "loop",
-    Server("loop", None, 12_000, False),
-    costs=((500.0, 0.0001), (10_000.0, 0.0001)),
-    base_bytes=10 * MIB,
-    connection_bytes=0.01 * MIB,
-    most_connections=10_000,
-    most_rate=10_000.0,
-    memory_limit=512 * MIB,
-)
 
 
 def advice(load: dict[str, Any] | None = None, **known: Any) -> Advice:

@@ -5,8 +5,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
+
+import pytest
 
 from lab.backends import Completed, ModelState
 from lab.catalogue import Catalogue, Listener
@@ -28,6 +30,15 @@ class Clock:
     def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
         self.now += seconds
+
+
+def set_clock(monkeypatch: pytest.MonkeyPatch, folder: Path, *modules: ModuleType) -> Clock:
+    """Give modules one clock, and the lab a folder of its own for what it notes."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+    clock = Clock()
+    for module in modules:
+        monkeypatch.setattr(module, "time", clock)
+    return clock
 
 
 @dataclass

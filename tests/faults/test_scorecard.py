@@ -29,7 +29,7 @@ from lab.faults.crowd import judge_cost, read_ping
 from lab.faults.scorecard import FAULTS, RECOVERY_SECONDS, Score, Verdict, apply, apply_all, judge, judge_times
 from lab.faults.watch import Around
 from lab.ledger import Account
-from tests.faults.fakes import CATALOGUE, Clock, FakeBackend, FakeInstrument
+from tests.faults.fakes import CATALOGUE, Clock, FakeBackend, FakeInstrument, set_clock
 
 MODEL, ONE_AT_A_TIME = "asyncio_streams", "plain_socket"
 
@@ -37,11 +37,7 @@ MODEL, ONE_AT_A_TIME = "asyncio_streams", "plain_socket"
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Clock:
     """A clock for all that measures, and a place of its own for the stamps."""
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    clock = Clock()
-    for module in (faults, scorecard):
-        monkeypatch.setattr(module, "time", clock)
-    return clock
+    return set_clock(monkeypatch, tmp_path, faults, scorecard)
 
 
 @pytest.fixture

@@ -18,18 +18,14 @@ from lab.faults.on_request import Requests, break_together
 from lab.faults.scorecard import FAULTS
 from lab.faults.timeline import note, read
 from lab.usage import MOST_FAULT_SECONDS, FaultRequest
-from tests.faults.fakes import Clock, FakeBackend
+from tests.faults.fakes import Clock, FakeBackend, set_clock
 
 MODELS = ["asyncio_streams", "plain_socket"]
 
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Clock:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    clock = Clock()
-    for module in (faults, on_request):
-        monkeypatch.setattr(module, "time", clock)
-    return clock
+    return set_clock(monkeypatch, tmp_path, faults, on_request)
 
 
 @pytest.fixture

@@ -13,9 +13,11 @@ import pytest
 
 from lab.backends import runtime_directory
 from lab.backends.containers import purge
-from lab.catalogue import ROOT
+from lab.backends.processes import Processes
+from lab.catalogue import ROOT, Catalogue
 from lab.engine import status
 
+MODELS = ("plain_socket", "asyncio_streams")
 PROJECT_LABEL = "com.docker.compose.project"
 
 
@@ -73,6 +75,17 @@ def process_project() -> Iterator[str]:
         process.kill()
     assert not left
     assert not runtime_directory(project).exists()
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[str]:
+    """A project whose MODELS run as processes, for tests that only look at them."""
+    backend = Processes(f"t{uuid4().hex[:8]}", Catalogue.load())
+    try:
+        backend.up(MODELS)
+        yield backend.project
+    finally:
+        backend.down()
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
-from uuid import uuid4
 
 import pytest
 
@@ -19,24 +18,10 @@ from lab.cli import cli
 from lab.errors import LabError
 from lab.foreign import check_reachable, parse_target
 from services.protocol import Address
+from tests.lab.conftest import MODELS
 from tests.support.waiting import wait_until
 
 Lab = Callable[..., "CompletedProcess[str]"]
-MODELS = ("plain_socket", "asyncio_streams")
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[str]:
-    """A project whose MODELS run as processes."""
-    from lab.backends.processes import Processes
-    from lab.catalogue import Catalogue
-
-    backend = Processes(f"t{uuid4().hex[:8]}", Catalogue.load())
-    try:
-        backend.up(MODELS)
-        yield backend.project
-    finally:
-        backend.down()
 
 
 def test_up_ls_down(lab: Lab, process_project: str) -> None:

@@ -6,29 +6,12 @@ import pty
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 
 from lab import output
-from lab.backends.processes import Processes
-from lab.catalogue import ROOT, Catalogue
-
-MODELS = ("plain_socket", "asyncio_streams")
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[str]:
-    """A project whose MODELS run as processes."""
-    backend = Processes(f"t{uuid4().hex[:8]}", Catalogue.load())
-    try:
-        backend.up(MODELS)
-        yield backend.project
-    finally:
-        backend.down()
-
+from lab.catalogue import ROOT
 
 # With the exit code that each has where everything can be printed. No two print by the same code.
 COMMANDS = {
