@@ -51,9 +51,8 @@ def find_sound(backend: Backend, models: Sequence[Model]) -> tuple[list[Model], 
     checks = check(backend, [model.name for model in models])
     missing = {}
     for model in models:
-        found = checks[model.name]
-        if found.failed or not found.passed:
-            missing[model.name] = f"{found.failed} of {found.failed + found.passed} conformance tests fail"
+        if reason := checks[model.name].explain(model.name, backend.name):
+            missing[model.name] = reason
     return [model for model in models if model.name not in missing], missing
 
 

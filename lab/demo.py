@@ -6,7 +6,6 @@ page, take everything down: also when something fails, and on Ctrl-C.
 
 import contextlib
 import json
-import re
 import subprocess
 import sys
 import time
@@ -39,9 +38,6 @@ if TYPE_CHECKING:
 
 # Several times what the suite takes on two busy cores.
 _CHECK_SECONDS = 240
-
-# How many of the tests that fail are named; what is wrong with a model is mostly wrong in many of them.
-_NAMED = 3
 
 # A lab of its own, beside one that is up for other reasons. Always the same, so that the next demo finds what a killed
 # one has left.
@@ -162,7 +158,7 @@ def run(backend: Backend, found: Demo, steps: Steps, *, seconds: float) -> None:
     with steps.step("conformance: the same tests for each"):
         found.checks = check(backend, names)
     for model in found.models:
-        if reason := explain_check(backend.name, model.name, found.checks.get(model.name)):
+        if reason := found.checks.get(model.name, page.Check(0, 0)).explain(model.name, backend.name):
             found.missing[model.name] = reason
     sound = [model for model in found.models if model.name not in found.missing]
     with StandingGenerator(backend) as standing:
@@ -177,21 +173,6 @@ def run(backend: Backend, found: Demo, steps: Steps, *, seconds: float) -> None:
         with steps.step("load: replies that take 20 ms, all models at once"), contextlib.suppress(LabError):
             waits = measure_together(backend, able, WAITS, users=USERS, seconds=_WAITS_SECONDS)
             found.waits = {item.model: item for item in waits}
-
-
-def explain_check(backend: str, model: str, result: page.Check | None) -> str | None:
-    """Why a model is not measured, with what is wrong and the command that shows it; None if it is sound."""
-    if result is None or not result.passed + result.failed:
-        return "the conformance suite tested nothing of it"
-    if not result.failed:
-        return None
-    # `tests/conformance/test_tls.py::test_x[...]@model`: the file, and the group that pytest-xdist adds, say nothing.
-    names = [re.sub(r"@\S*$", "", name.rpartition("::")[2]) for name in result.failures[:_NAMED]]
-    more = f" and {result.failed - len(names)} more" if result.failed > len(names) else ""
-    return (
-        f"{result.failed} of {result.failed + result.passed} conformance tests fail: {', '.join(names)}{more}; "
-        f"`lab --backend {backend} check {model}` shows why"
-    )
 
 
 def choose_workload(model: Model) -> str:

@@ -9,6 +9,7 @@ from lab.bench.estimates import Estimate, drift, estimate, noise_floor, rank
 from lab.bench.plan import AGAIN, CLOSED, FIXED, Plan, Step, read_round
 from lab.bench.runner import INDEPENDENT, read_measurement
 from lab.measurement import Measurement
+from lab.report.page import Check
 from lab.store import Run
 from lab.verdict import Bound
 
@@ -235,17 +236,19 @@ def read_findings(run: Run) -> Findings:
         elif (number := read_round(phase)) is not None:
             work, model, way = cell
             rows.setdefault((work, model, way), []).append((number, Step(phase, work, model, way), record))
-    conformance = {key.partition("/")[2]: item for key, item in steps.items() if key.startswith("conformance/")}
+    unsound = {}
+    for key, item in steps.items():
+        phase, _, name = key.partition("/")
+        if phase == "conformance":
+            check = Check(item["passed"], item["failed"], item["xfailed"], tuple(item.get("failures", ())))
+            if reason := check.explain(name, (run.facts.get("environment") or {}).get("backend")):
+                unsound[name] = reason
     return Findings(
         run,
         plan,
         {key: _make_row(key, parts) for key, parts in sorted(rows.items())},
         sweeps,
-        {
-            name: f"{item['failed']} of {item['failed'] + item['passed']} conformance tests fail"
-            for name, item in conformance.items()
-            if item["failed"] or not item["passed"]
-        },
+        unsound,
         tuple(
             _compare(model, steps)
             for model in dict.fromkeys(key.split("/")[2] for key in steps if key.startswith(f"{INDEPENDENT}/"))

@@ -165,7 +165,12 @@ class Runner:
                 item = found.get(name, Check(0, 0))
                 self.run.keep(
                     f"conformance/{name}",
-                    {"passed": item.passed, "failed": item.failed, "xfailed": item.expected_failures},
+                    {
+                        "passed": item.passed,
+                        "failed": item.failed,
+                        "xfailed": item.expected_failures,
+                        "failures": item.failures,
+                    },
                 )
         kept = {name: self.run.read(f"conformance/{name}") for name in self.plan.models}
         return [name for name, item in kept.items() if item["passed"] and not item["failed"]]

@@ -1,6 +1,7 @@
 """The same measurements as one HTML file that needs nothing else: no network, no second file."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -10,6 +11,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from lab.measurement import Measurement
 from lab.report.figures import UNKNOWN, show_bytes, show_failures, show_number, show_rate, show_us, show_waits
 from lab.verdict import Bound
+
+# How many of the tests that fail are named; what is wrong with a model is mostly wrong in many of them.
+_NAMED = 3
 
 # A shape beside each word, so that nobody has to tell colours apart.
 _MARKS = {
@@ -69,6 +73,19 @@ class Check:
         """Tests that are known to fail, for a reason that the catalogue gives."""
         count = self.expected_failures
         return "" if not count else f"{count} known limit" + ("s" if count > 1 else "")
+
+    def explain(self, model: str, backend: str | None) -> str | None:
+        """Return why a model is not measured, with the command that shows more; None if it is sound."""
+        if not self.passed + self.failed:
+            return "the conformance suite tested nothing of it"
+        if not self.failed:
+            return None
+        # `tests/conformance/test_tls.py::test_x[...]@model`: the file, and pytest-xdist's group, say nothing.
+        names = [re.sub(r"@\S*$", "", name.rpartition("::")[2]) for name in self.failures[:_NAMED]]
+        more = f" and {self.failed - len(names)} more" if self.failed > len(names) else ""
+        named = f": {', '.join(names)}{more}" if names else ""  # runs kept by earlier versions have no names
+        command = " ".join(["lab", *(["--backend", backend] if backend else []), "check", model])
+        return f"{self.failed} of {self.failed + self.passed} conformance tests fail{named}; `{command}` shows why"
 
 
 @cache

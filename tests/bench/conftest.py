@@ -98,12 +98,15 @@ class Bench:
     def begin(self, plan: Plan) -> Run:
         return Run.create("bench", {"plan": plan.as_json(), "environment": {"commit": "abc"}}, root=self.root)
 
+    def check(self, name: str) -> Check:
+        return Check(5, 1, 0, (f"t.py::test_x[{name}]@{name}",)) if name in self.failing else Check(5, 0)
+
     def measure(self, run: Run, plan: Plan) -> FakeBackend:
         backend = FakeBackend((*plan.models, *filter(None, [plan.ceiling])))
         twin: Any = FakeBackend([plan.twin], "t-twin") if plan.twin else None
         models = {name: CATALOGUE[name] for name in (*plan.models, *filter(None, [plan.ceiling]))}
         runner = Runner(run, plan, backend, twin, models, None, Progress(self.lines.append))  # type: ignore[arg-type]
-        runner.measure_all(lambda _, names: {name: Check(5, int(name in self.failing)) for name in names})
+        runner.measure_all(lambda _, names: {name: self.check(name) for name in names})
         return backend
 
 

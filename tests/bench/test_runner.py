@@ -155,7 +155,10 @@ def test_conformance_comes_first_and_who_fails_is_not_measured(bench, make_plan)
     bench.failing = {"twisted_reactor"}
     bench.measure(run, plan)
     assert not any(model == "twisted_reactor" for model, *_ in bench.asked)
-    assert read_findings(run).unsound == {"twisted_reactor": "1 of 6 conformance tests fail"}
+    # The tests and the command are named, as `lab demo` names them.
+    reason = "1 of 6 conformance tests fail: test_x[twisted_reactor]; `lab check twisted_reactor` shows why"
+    assert read_findings(run).unsound == {"twisted_reactor": reason}
+    assert f"Not measured: twisted_reactor: {reason}." in render_markdown(read_findings(run))
 
 
 def test_a_model_that_dies_is_a_row_with_its_reason_and_the_rest_goes_on(bench, make_plan, make_measurement) -> None:

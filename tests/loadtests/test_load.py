@@ -94,7 +94,6 @@ def test_checks_are_counted_by_model():
     [
         (page.Check(7, 0), None),
         (page.Check(7, 0, 2), None),
-        (None, "the conformance suite tested nothing of it"),
         (page.Check(0, 0, 2), "the conformance suite tested nothing of it"),
         (
             page.Check(208, 1, 0, ("tests/conformance/test_tls.py::test_x[1.2-a-echo-tls]@a",)),
@@ -107,7 +106,17 @@ def test_checks_are_counted_by_model():
     ],
 )
 def test_model_that_fails_is_said_with_its_tests_and_the_command(result, reason):
-    assert demo.explain_check("process", "a", result) == reason
+    assert result.explain("a", "process") == reason
+
+
+def test_command_that_shows_why_names_no_backend_where_none_is_known():
+    result = page.Check(5, 1, 0, ("t.py::a[a]",))
+    assert result.explain("a", None) == "1 of 6 conformance tests fail: a[a]; `lab check a` shows why"
+
+
+def test_model_whose_failures_have_no_names_is_said_without():
+    """A run that an earlier version has kept."""
+    assert page.Check(5, 1).explain("a", None) == "1 of 6 conformance tests fail; `lab check a` shows why"
 
 
 def _write(tmp_path, *measurements, **fields):
