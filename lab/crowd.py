@@ -17,6 +17,7 @@ from contextlib import suppress
 
 import click
 
+from lab.addresses import Place, find_places, remember
 from lab.client import Link
 from lab.errors import ClientError
 from services.protocol import Address
@@ -29,27 +30,53 @@ _SPARE = 64  # descriptors for all else
 
 
 def come(address: Address, count: int) -> list[socket.socket]:
-    """Connect so many, all at once; those that are not let in for some seconds stay in the backlog, or before it."""
+    """Connect so many, all at once; those that are not let in for some seconds stay in the backlog, or before it.
+
+    All go to one address of the host: the first one that takes at least one of them.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < count + _SPARE:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(count + _SPARE, hard), hard))
-    where = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0]
+    places = find_places(address.host, address.port, socket.SOCK_STREAM)
+    for number, place in enumerate(places):
+        crowd = _come_to(place, count, _COMING_SECONDS / (len(places) - number))
+        if any(map(_is_connected, crowd)):
+            remember(address.host, address.port, socket.SOCK_STREAM, place)
+            break
+        if number + 1 < len(places):
+            for link in crowd:
+                link.close()
+    return crowd
+
+
+def _come_to(place: Place, count: int, seconds: float) -> list[socket.socket]:
+    """Connect so many to one address; none if this machine does not know its family."""
+    family, where = place
     crowd = []
-    for _ in range(count):
-        link = socket.socket(where[0], where[1])
-        link.setblocking(False)
-        link.connect_ex(where[4])
-        crowd.append(link)
+    with suppress(OSError):
+        for _ in range(count):
+            link = socket.socket(family, socket.SOCK_STREAM)
+            link.setblocking(False)
+            link.connect_ex(where)
+            crowd.append(link)
     poll = select.poll()
     for link in crowd:
         poll.register(link, select.POLLOUT)
     coming = {link.fileno() for link in crowd}
-    deadline = time.monotonic() + _COMING_SECONDS
+    deadline = time.monotonic() + seconds
     while coming and time.monotonic() < deadline:
         for descriptor, _ in poll.poll(100):
             coming.discard(descriptor)
             poll.unregister(descriptor)
     return crowd
+
+
+def _is_connected(link: socket.socket) -> bool:
+    try:
+        link.getpeername()
+    except OSError:
+        return False
+    return True
 
 
 def bother(slow: list[socket.socket]) -> Iterator[None]:

@@ -19,7 +19,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import reduce
 from hashlib import sha256
 from itertools import cycle
@@ -28,7 +28,7 @@ import click
 
 from lab.client import Link, call, pack
 from lab.errors import LabError
-from services.protocol import Address
+from services.protocol import Address, Transport
 
 # Clients at a time of a model that serves as many as come, of how many there is one who means no good, and how many
 # times as many a crowd is. After a crowd, an allocator's pools have room for whatever order fewer come and go in:
@@ -107,9 +107,9 @@ def _malformed(addresses: Addresses) -> Iterator[None]:
 
 @contextmanager
 def _half_handshake(addresses: Addresses) -> Iterator[None]:
-    where = addresses["command-tls"]
-    with socket.create_connection((where.host, where.port), timeout=_PATIENCE) as link:
-        link.sendall(b"\x16\x03\x01\x02\x00\x01\x00")
+    plain = replace(addresses["command-tls"], transport=Transport.TCP)
+    with Link(plain, timeout=_PATIENCE) as link:
+        link.send(b"\x16\x03\x01\x02\x00\x01\x00")
         yield
 
 

@@ -10,9 +10,10 @@ import pytest
 
 from lab import addresses
 from lab.client import Link, call
+from lab.crowd import come
 from lab.errors import UnreachableError
 from lab.readiness import wait_ready
-from services.protocol import Address
+from services.protocol import Address, Transport
 
 # Put in front of whatever asks for a name: gevent's resolver and Python's both end in `_socket`.
 RESOLVER = """
@@ -112,6 +113,35 @@ def test_client_finds_the_server_behind_the_last_address(transport, open_model, 
     # The next one begins there.
     assert addresses.find_places("localhost", int(url.rpartition(":")[2]), kind)[0][1][0] == "127.0.0.1"
     assert call("command", url, ["PING"], timeout=30).value == b"PONG"
+
+
+def count_connected(crowd):
+    with contextlib.ExitStack() as stack:
+        for link in crowd:
+            stack.enter_context(link)
+        return [link.getpeername()[0] for link in crowd]
+
+
+def test_crowd_comes_to_the_address_that_takes_it(resolve):
+    """One of a family that may be missing, one that refuses, one that does not answer, and the server's."""
+    with contextlib.ExitStack() as stack:
+        port = stack.enter_context(open_black_hole())
+        stack.enter_context(socket.create_server(("127.0.0.1", port)))
+        resolve("::1", "127.0.0.3", "127.0.0.2", "127.0.0.1")
+        where = Address(Transport.TCP, "localhost", port)
+        assert count_connected(come(where, 5)) == ["127.0.0.1"] * 5
+        assert addresses.find_places("localhost", port, socket.SOCK_STREAM)[0][1][0] == "127.0.0.1"
+
+
+def test_crowd_that_is_refused_everywhere_is_still_a_crowd(resolve):
+    """A model that has ended: `bother` goes on with what there is."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    resolve("127.0.0.2", "127.0.0.1")
+    crowd = come(Address(Transport.TCP, "localhost", port), 3)
+    assert len(crowd) == 3
+    for link in crowd:
+        link.close()
 
 
 def test_client_gives_each_address_a_part_of_its_time(open_model, resolve):
