@@ -15,6 +15,7 @@ busy process while another has nothing to do.
 
 import fcntl
 import os
+import time
 
 from services.blocking import Drain, selector_of
 from services.listeners import Listener
@@ -51,6 +52,19 @@ def _serve_as_worker(listeners: list[Listener], mutex: int) -> None:
     is_shared = not listeners[0].limits.reuse_port
     shortage = listeners[0].shortage
 
+    def take_turn() -> None:
+        # Behind a shortage the turn of another process may last for ever, and the log must still say that it is over.
+        while shortage and not stop.is_set:
+            try:
+                fcntl.lockf(mutex, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                stop.wait(time.monotonic() + (shortage.timeout or 0))
+                shortage.look()
+            else:
+                return
+        # A signal does not end this wait. The holder ends on it, though, and then it is the next one's turn.
+        fcntl.lockf(mutex, fcntl.LOCK_EX)
+
     def release() -> None:
         if is_shared:
             fcntl.lockf(mutex, fcntl.LOCK_UN)
@@ -58,8 +72,7 @@ def _serve_as_worker(listeners: list[Listener], mutex: int) -> None:
     with selector_of(listeners, stop) as selector:
         while not stop.is_set:
             if is_shared:
-                # A signal does not end this wait. The holder ends on it, though, and then it is the next one's turn.
-                fcntl.lockf(mutex, fcntl.LOCK_EX)
+                take_turn()
             for key, _ in [] if stop.is_set else shortage.select(selector):
                 if key.data is None:
                     stop.clear()

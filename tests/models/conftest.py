@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from lab.catalogue import Catalogue
+from tests.support.kernel import Kernel
 from tests.support.servers import Server
 
 CATALOGUE = Catalogue.load()
@@ -21,10 +22,10 @@ def model(request: pytest.FixtureRequest) -> str:
 def start(model: str, tmp_path: Path) -> Iterator[Any]:
     servers: list[Server] = []
 
-    def start(**environ: str) -> Server:
+    def start(kernel: Kernel | None = None, **environ: str) -> Server:
         directory = tmp_path / f"s{len(servers)}"
         directory.mkdir()
-        servers.append(Server(model, directory, environ))
+        servers.append(Server(model, directory, environ, kernel))
         return servers[-1]
 
     yield start

@@ -15,9 +15,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from lab.secure import client_context
 from services.accepting import EXHAUSTED, Shortage
 from services.listeners import Listener
 from services.protocol import Address, Limits
+from tests.support.kernel import Kernel
 from tests.support.reading import ping, read_all
 from tests.support.servers import Server
 from tests.support.waiting import settled, wait_until
@@ -211,13 +213,23 @@ def allow(processes: list[psutil.Process], *, more: bool) -> None:
 
 
 def knock(server: Server, transport: str) -> socket.socket:
-    """Connect as far as the kernel connects by itself, and ask for something."""
+    """Connect as far as the kernel connects by itself, and ask for something; over TLS not yet."""
     where = server.address("command", transport)
     client = socket.socket(socket.AF_UNIX if transport == "unix" else socket.AF_INET)
     client.settimeout(20)
     client.connect(where.path if transport == "unix" else (where.host, where.port))
-    client.sendall(b"PING\r\n")
+    if transport != "tls":
+        client.sendall(b"PING\r\n")
     return client
+
+
+def is_served(client: socket.socket, transport: str) -> bool:
+    """Whether a client that has knocked gets its answer."""
+    if transport != "tls":
+        return client.recv(100) == b"+PONG\r\n"
+    with client_context().wrap_socket(client, server_hostname="127.0.0.1") as secure:
+        secure.sendall(b"PING\r\n")
+        return secure.recv(100) == b"+PONG\r\n"
 
 
 def test_server_without_descriptors_pauses_and_serves_again_by_itself(
@@ -244,8 +256,7 @@ def test_server_without_descriptors_pauses_and_serves_again_by_itself(
             # With a loop in each of two workers, each may say so.
             assert 1 <= times_exhausted(server) - said <= 2
             allow(family, more=True)
-            if transport != "tls":
-                assert waiting.recv(100) == b"+PONG\r\n"
+            assert is_served(waiting, transport)
             waiting.close()
             wait_until(lambda: log_of(server).count("no longer exhausted") == times_exhausted(server))
             said = times_exhausted(server)
@@ -274,6 +285,31 @@ def test_server_without_descriptors_is_drained_as_any_other(start: Callable[...,
             assert read_all(held) == b"+OK\r\n$4\r\nlast\r\n"
         assert server.wait_end() == 0
         assert log_of(server).count("WARNING") <= before + 1  # the other of two workers
+        assert "ERROR" not in log_of(server)
+        assert "Traceback" not in log_of(server)
+
+
+# One for each path: how a path comes to `accept` does not depend on the number.
+OF_THE_MACHINE = {"tcp": errno.ENFILE, "tls": errno.ENOBUFS, "unix": errno.ENOMEM}
+
+
+def test_server_waits_while_the_machine_has_nothing_left_to_accept_with(start: Callable[..., Server]) -> None:
+    """The system call fails, in the loop that makes it, in each of two workers; clients are served afterwards."""
+    kernel = Kernel()
+    with start(kernel, LAB_WORKERS="2") as server, ExitStack() as stack:
+        for transport, number in OF_THE_MACHINE.items():
+            kernel.number = number
+            waiting = stack.enter_context(knock(server, transport))
+            wait_until(lambda: kernel.failed[number] >= 3)  # noqa: B023  # called here
+            kernel.number = 0
+            assert is_served(waiting, transport)
+            waiting.close()
+        first = f"accept on {server.address('command', 'tcp')} failed: {os.strerror(errno.ENFILE)}"
+        assert f"exhausted: {first};" in log_of(server)
+        assert set(kernel.failed) == {0, *OF_THE_MACHINE.values()}
+        wait_until(lambda: log_of(server).count("no longer exhausted") == times_exhausted(server))
+        server.terminate()
+        assert server.wait_end() == 0
         assert "ERROR" not in log_of(server)
         assert "Traceback" not in log_of(server)
 

@@ -15,6 +15,7 @@ from lab.catalogue import Catalogue
 from lab.certificates import SERVER, provide
 from lab.client import Link
 from services.protocol import Address
+from tests.support.kernel import Kernel
 
 NAMES = Catalogue.load().names
 
@@ -22,7 +23,7 @@ NAMES = Catalogue.load().names
 class Server:
     """One model, started by `services.run`. To be used with `with`; what it left behind is looked at afterwards."""
 
-    def __init__(self, model: str, directory: Path, environ: dict[str, str]) -> None:
+    def __init__(self, model: str, directory: Path, environ: dict[str, str], kernel: Kernel | None = None) -> None:
         listens = [
             "all=tcp://127.0.0.1:0",
             "all=tls://127.0.0.1:0",
@@ -32,14 +33,24 @@ class Server:
         ]
         arguments = [word for listen in listens for word in ("--listen", listen)]
         command = [sys.executable, "-W", "error", "-m", "services.run", "--model", model, *arguments]
+        if kernel:
+            command = kernel.command(*command)
         self.directory = directory
         self.log = directory.with_suffix(".log")
         # As `lab up` makes it; the lab's own clients trust its CA.
         environ = {"LAB_TLS_CERT": str(provide(NAMES) / SERVER), **environ}
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=log, text=True, env=os.environ | environ, start_new_session=True
+                command,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env=os.environ | environ,
+                start_new_session=True,
+                pass_fds=[kernel.theirs.fileno()] if kernel else [],
             )
+        if kernel:
+            kernel.theirs.close()
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line, self.log.read_text()
