@@ -13,7 +13,8 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -40,6 +41,10 @@ _STREAM, _DGRAM = "0001", "0002"
 # struct ucred: pid, uid, gid.
 _UCRED = struct.Struct("3i")
 
+# How often to look whether a server has closed a connection by now, and how long to wait between.
+_LOOKS = 10
+_PAUSE = 0.1
+
 _WILDCARDS = (IPv4Address(0), IPv6Address(0))
 
 
@@ -64,7 +69,7 @@ class _Socket:
     port: int
     inode: int
     state: str
-    has_peer: bool
+    peer: tuple[IPv4Address | IPv6Address, int] | None
 
 
 def find_owner(address: Address, *, proc: Path = Path("/proc")) -> Owner:
@@ -76,7 +81,7 @@ def find_owner(address: Address, *, proc: Path = Path("/proc")) -> Owner:
     if address.transport is Transport.UNIX:
         return _find_unix(address.path, proc)
     if address.transport is Transport.UNIXGRAM:
-        inodes = list(_read_unix(proc, address.path, _DGRAM))
+        inodes = _find_unix_inodes(proc, address.path, _DGRAM)
         return _own(inodes, str(address), proc)
     kind = socket.SOCK_DGRAM if address.transport.is_datagram else socket.SOCK_STREAM
     try:
@@ -85,7 +90,7 @@ def find_owner(address: Address, *, proc: Path = Path("/proc")) -> Owner:
         return Owner(unknown=f"{address.host} has no address: {error.strerror}")
     table, state = ("udp", _UNCONNECTED) if address.transport.is_datagram else ("tcp", _LISTEN)
     # A datagram socket with a peer hears only that one.
-    sockets = [item for item in _read_tables(proc / "self", table) if item.state == state and not item.has_peer]
+    sockets = [item for item in _read_tables(proc / "self", table) if item.state == state and not item.peer]
     elsewhere = []
     # In this order a client tries them.
     for family, _, _, _, where in found:
@@ -106,24 +111,50 @@ def count_connections(addresses: Iterable[Address], *, pid: int | None = None, p
     """How many connections servers have at their addresses, also those that they have not accepted yet.
 
     Args:
-        addresses: TCP and TLS; others have no connections that could be counted, and are left out.
+        addresses: TCP and TLS; Unix, where a connection counts until the server has closed it; UDP, of which only
+            clients with a connected socket are known. Clients in other network namespaces are known over TCP and TLS
+            alone, and of Unix datagram sockets none is.
         pid: a process in the network namespace where these addresses are; by default this one.
     """
+    process = proc / ("self" if pid is None else str(pid))
+    found: dict[Transport, list[Address]] = {}
+    for item in addresses:
+        found.setdefault(item.transport.carrier, []).append(item)
+    tcp, udp = found.get(Transport.TCP, []), found.get(Transport.UDP, [])
+    accepted = [(item.ip, item.port) for item in _read_tables(process, "tcp", tcp) if item.state == _ESTABLISHED]
+    clients = [item.peer for item in _read_tables(process, "udp", udp) if item.peer]
+    return (
+        _count_at(accepted, tcp, pid)
+        + _count_at(clients, udp, pid)
+        + _count_unix(process, {item.path for item in found.get(Transport.UNIX, [])})
+    )
+
+
+def _count_unix(process: Path, paths: Collection[str]) -> int:
+    """Count those that stay: the kernel does not show whether a client has gone and the server has yet to close."""
+    counts: list[int] = []
+    while paths and len(counts) < _LOOKS and 0 not in counts:
+        if counts:
+            time.sleep(_PAUSE)
+        rows = _read_unix(process)
+        counts.append(sum(row.path in paths and row.kind == _STREAM and not row.listens for row in rows))
+    return min(counts, default=0)
+
+
+def _count_at(
+    places: Iterable[tuple[IPv4Address | IPv6Address, int]], addresses: Iterable[Address], pid: int | None
+) -> int:
     exact: set[tuple[object, int | None]] = set()
     ports: set[int | None] = set()
     for address in addresses:
-        if address.transport.carrier is Transport.TCP:
-            with suppress(ValueError):
-                exact.add((ip_address(address.host), address.port))
-                continue
-            if address.host == "localhost":
-                exact |= {(ip_address(ip), address.port) for ip in ("127.0.0.1", "::1")}
-            elif pid is not None:
-                ports.add(address.port)  # the name of a container, which has the whole namespace to itself
-    return sum(
-        item.state == _ESTABLISHED and (item.port in ports or (_unmapped(item.ip), item.port) in exact)
-        for item in _read_tables(proc / ("self" if pid is None else str(pid)), "tcp")
-    )
+        with suppress(ValueError):
+            exact.add((ip_address(address.host), address.port))
+            continue
+        if address.host == "localhost":
+            exact |= {(ip_address(ip), address.port) for ip in ("127.0.0.1", "::1")}
+        elif pid is not None:
+            ports.add(address.port)  # the name of a container, which has the whole namespace to itself
+    return sum(port in ports or (_unmapped(ip), port) in exact for ip, port in places)
 
 
 def _unmapped(ip: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
@@ -162,9 +193,9 @@ def _is_local(family: int, where: Sequence[object]) -> bool:
     return True
 
 
-def _read_tables(process: Path, name: str) -> Iterator[_Socket]:
-    """The sockets of the network namespace of a process."""
-    for each in (name, f"{name}6"):
+def _read_tables(process: Path, name: str, wanted: object = True) -> Iterator[_Socket]:
+    """The sockets of the network namespace of a process; none if none is wanted."""
+    for each in (name, f"{name}6") if wanted else ():
         try:
             lines = (process / "net" / each).read_text().splitlines()[1:]
         except OSError:
@@ -172,8 +203,9 @@ def _read_tables(process: Path, name: str) -> Iterator[_Socket]:
         for line in lines:
             fields = line.split()
             ip, _, port = fields[1].partition(":")
-            has_peer = int(fields[2].partition(":")[0], 16) != 0
-            yield _Socket(_decode(ip), int(port, 16), int(fields[9]), fields[3], has_peer)
+            there, _, its_port = fields[2].partition(":")
+            peer = (_decode(there), int(its_port, 16)) if int(there, 16) else None
+            yield _Socket(_decode(ip), int(port, 16), int(fields[9]), fields[3], peer)
 
 
 def _decode(text: str) -> IPv4Address | IPv6Address:
@@ -182,24 +214,40 @@ def _decode(text: str) -> IPv4Address | IPv6Address:
     return ip_address(b"".join(words))
 
 
-def _read_unix(proc: Path, path: str, kind: str) -> Iterator[int]:
-    """The inodes of the sockets at a path; of streams, those that listen."""
+@dataclass(frozen=True, slots=True)
+class _UnixSocket:
+    path: str
+    kind: str
+    inode: int
+    listens: bool
+
+
+def _read_unix(process: Path) -> Iterator[_UnixSocket]:
+    """The Unix sockets with a path, in the network namespace of a process."""
     try:
-        lines = (proc / "self" / "net" / "unix").read_text(errors="surrogateescape").splitlines()[1:]
+        lines = (process / "net" / "unix").read_text(errors="surrogateescape").splitlines()[1:]
     except OSError:
         return
     for line in lines:
         # The path is the rest of the line, and may hold spaces.
         fields = line.split(maxsplit=7)
-        listens = kind == _DGRAM or int(fields[3], 16) & _ACCEPTS
-        if len(fields) == 8 and fields[7] == path and fields[4] == kind and listens:
-            yield int(fields[6])
+        if len(fields) == 8:
+            yield _UnixSocket(fields[7], fields[4], int(fields[6]), bool(int(fields[3], 16) & _ACCEPTS))
+
+
+def _find_unix_inodes(proc: Path, path: str, kind: str) -> list[int]:
+    """The inodes of the sockets at a path; of streams, those that listen."""
+    return [
+        row.inode
+        for row in _read_unix(proc / "self")
+        if (row.path, row.kind) == (path, kind) and (kind == _DGRAM or row.listens)
+    ]
 
 
 def _find_unix(path: str, proc: Path) -> Owner:
     """A path can be in the table twice, when a server was replaced; only the kernel knows which one answers."""
     listener = _ask_listener(path)
-    inodes = list(_read_unix(proc, path, _STREAM))
+    inodes = _find_unix_inodes(proc, path, _STREAM)
     if listener is None:
         return _own(inodes, f"unix://{path}", proc)
     owned = [inode for inode in inodes if listener in _find_holders([inode], proc)[0]]

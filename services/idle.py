@@ -6,8 +6,9 @@ hold megabytes, and a slow reader needs a minute for them. So the kernel is aske
 taken yet (SIOCOUTQ): if that queue is shorter than at the last look, the reader is at work.
 
 The resolution is the kernel's. TCP counts bytes that the other kernel has not acknowledged. A Unix socket counts
-buffers, and frees one when all of it has been read: one step is up to 64 KiB, the size of a Send. Where the kernel does
-not answer (macOS has no SIOCOUTQ), only bytes that the kernel accepts count.
+buffers, and frees one when all of it has been read: one step is up to 64 KiB, the size of a Send. docs/protocol.md says
+which rate is the least that counts. Where the kernel does not answer (macOS has no SIOCOUTQ), only the bytes that it
+accepts count.
 """
 
 import fcntl

@@ -16,6 +16,7 @@ import pytest
 
 from lab.backends.processes import Processes
 from lab.catalogue import ROOT, Catalogue
+from lab.client import Link
 from lab.errors import LabError
 from lab.measurement import Measurement, measure
 from lab.owner import count_connections
@@ -176,3 +177,16 @@ def test_durations_are_read_from_a_clock_that_nobody_sets():
                     case ast.ImportFrom(module="time", names=names) if "time" in [item.name for item in names]:
                         found.add(str(path.relative_to(ROOT)))
     assert found <= dates, "use time.monotonic()"
+
+
+@pytest.mark.parametrize("transport", ["unix", "udp"])
+def test_client_of_another_transport_is_in_the_row(backend, transport):
+    (item,) = (each for each in backend.targets() if (each.service, each.transport) == ("command", transport))
+    with Link(Address.parse(item.address)):
+        found = measure(
+            backend, CATALOGUE[MODEL], "closed_ping", users=1, seconds=0.2, warm_up=0.0, transport=transport
+        )
+    assert "the server had 1 connections of somebody else, before the load or after it" in found.disturbances
+    # Its own users are not counted as somebody else's.
+    found = measure(backend, CATALOGUE[MODEL], "closed_ping", users=2, seconds=0.2, warm_up=0.0, transport=transport)
+    assert found.disturbances == ()

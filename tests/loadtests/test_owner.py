@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from lab import owner
 from lab.foreign import Foreign
 from lab.measurement import open_meter
 from lab.meters import NoMeter, ProcessMeter
@@ -249,6 +250,57 @@ def test_connections_of_a_server_are_counted():
                 client.close()
 
 
+def test_clients_of_a_datagram_server_are_counted():
+    with socket.socket(type=socket.SOCK_DGRAM) as server, socket.socket(type=socket.SOCK_DGRAM) as client:
+        server.bind(("127.0.0.1", 0))
+        here = [Address.parse("udp://{}:{}".format(*server.getsockname()))]
+        named = [Address.parse(f"udp://some-model:{server.getsockname()[1]}")]
+        client.sendto(b"x", server.getsockname())  # a socket without a peer is not known
+        assert count_connections(here) == 0
+        client.connect(server.getsockname())
+        assert count_connections(here) == 1
+        assert [count_connections(named, pid=pid) for pid in (None, os.getpid())] == [0, 1]
+        # The same port of another transport is another server.
+        assert count_connections([Address.parse(str(here[0]).replace("udp", "tcp"))]) == 0
+
+
+def test_connections_at_a_path_are_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(owner, "_PAUSE", 0)
+    with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as other:
+        for listener, name in ((server, "a b.sock"), (other, "other.sock")):
+            listener.bind(str(tmp_path / name))
+            listener.listen()
+        here = [Address.parse(f"unix://{tmp_path}/a b.sock")]
+        with socket.socket(socket.AF_UNIX) as one, socket.socket(socket.AF_UNIX) as two:
+            one.connect(str(tmp_path / "other.sock"))
+            assert count_connections(here) == 0
+            two.connect(str(tmp_path / "a b.sock"))
+            assert count_connections(here) == 1  # in the backlog
+            with server.accept()[0]:
+                assert count_connections(here) == 1
+            assert count_connections(here) == 0
+
+
+def test_connection_that_a_server_is_about_to_close_is_not_counted(tmp_path, monkeypatch):
+    """The kernel does not show whether its client has gone."""
+    with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as client:
+        server.bind(str(tmp_path / "s"))
+        server.listen()
+        client.connect(str(tmp_path / "s"))
+        accepted = server.accept()[0]
+        client.close()
+        waited = []
+
+        def close_late(seconds):
+            waited.append(seconds)
+            if len(waited) == 3:
+                accepted.close()
+
+        monkeypatch.setattr(owner.time, "sleep", close_late)
+        assert count_connections([Address.parse(f"unix://{tmp_path}/s")]) == 0
+        assert waited == [0.1] * 3
+
+
 def test_datagram_socket_with_a_peer_is_no_server():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.connect(("127.0.0.1", 9))
@@ -268,7 +320,7 @@ def test_next_address_of_a_name_is_tried(listen, monkeypatch):
 
 
 def test_socket_of_another_address_does_not_answer():
-    sockets = [_Socket(ip_address("10.0.0.2"), 7, 4, "0A", has_peer=False)]
+    sockets = [_Socket(ip_address("10.0.0.2"), 7, 4, "0A", None)]
     assert match(sockets, ip_address("10.0.0.9"), 7) == []
 
 
