@@ -1,6 +1,25 @@
-"""`python -m lab` is the command `lab`."""
+"""`python -m lab`, and the command `lab`. A signal ends it quietly while it is still importing what it needs."""
 
-from lab.cli import main
+import os
+import signal
+from types import FrameType
+from typing import NoReturn
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    os.write(2, b"lab: interrupted: nothing was done yet\n")
+    os._exit(130)
+
+
+def main() -> NoReturn:
+    """Run the command line. `lab.interrupts` takes the signals over as soon as it is there."""
+    # The default of SIGTERM and SIGHUP is quiet already.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _leave)
+    from lab import cli
+
+    cli.main()
+
 
 if __name__ == "__main__":
     main()

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 HELD, DID_NOT_HOLD, COULD_NOT_RUN, INTERRUPTED = 0, 1, 2, 130
 
+# What an interrupt says that came before anything was taken down, or removed.
+_AS_IT_WAS = "nothing was taken down, the lab is as it was"
+_NOT_REMOVED = "nothing was removed"
+
 # What a machine may refuse at any time; the line that says it needs no stack trace.
 _OF_THE_MACHINE = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
@@ -155,9 +159,11 @@ def up(lab: Lab, names: tuple[str, ...], profiles: tuple[str, ...], timeout: flo
 @click.pass_obj
 def down(lab: Lab) -> None:
     """Take the lab down; nothing of it is left."""
-    from lab.backends import take_down
+    with interrupts.untouched(_AS_IT_WAS):
+        from lab.backends import take_down
 
-    with interrupts.sure(lambda: take_down(lab.backend_name, lab.project, lab.catalogue)):
+        catalogue = lab.catalogue
+    with interrupts.sure(lambda: take_down(lab.backend_name, lab.project, catalogue)):
         pass
 
 
@@ -324,29 +330,46 @@ def clean(ctx: click.Context, everything: bool, yes: bool) -> None:
             raise LabError("--project names one lab and --all means every lab: take one of the two")
         clean_all(lab, yes)
         return
-    from lab.backends import take_down
+    with interrupts.untouched(_AS_IT_WAS):
+        from lab.backends import take_down
 
-    for removed in take_down(lab.backend_name, lab.project, lab.catalogue, satellites=True):
-        click.echo(f"removed {removed}")
+        catalogue = lab.catalogue
+
+    def take_all_down() -> None:
+        for removed in take_down(lab.backend_name, lab.project, catalogue, satellites=True):
+            click.echo(f"removed {removed}")
+
+    with interrupts.sure(take_all_down):
+        pass
 
 
 def clean_all(lab: Lab, yes: bool) -> None:
     """Say what would be removed, ask, and remove it."""
-    from lab.clean import find_everything, remove
+    with interrupts.untouched(_NOT_REMOVED):
+        from lab.clean import find_everything, remove
 
-    found = find_everything()
+        found = find_everything()
+        catalogue = lab.catalogue
     if not found.is_nothing:
         click.echo("every lab of this machine, whosever it is:")
         for line in found.describe():
             click.echo(f"  {line}")
         if not yes and not sys.stdin.isatty():
             raise LabError("nothing was removed, as there is no terminal to ask on: `lab clean --all --yes` removes it")
-        if not yes and not click.confirm("Remove all of it?"):
-            raise LabError("nothing was removed")
-        remove(found, lab.catalogue)
+        if not yes and not _confirm("Remove all of it?"):
+            raise LabError(_NOT_REMOVED)
+        with interrupts.sure(lambda: remove(found, catalogue)):
+            pass
         click.echo("removed")
     if found.engine_is_away:
         raise LabError("no Docker engine answers, so containers and images, if there are any, remain: `lab doctor`")
+
+
+def _confirm(question: str) -> bool:
+    try:
+        return click.confirm(question)
+    except click.Abort:  # click's own word for Ctrl-C
+        raise KeyboardInterrupt(_NOT_REMOVED) from None
 
 
 cli.add_command(Deferred("load", "lab.load", "Load the models: live in Locust's web UI, or headless with a table."))
@@ -420,8 +443,9 @@ def _run() -> int:
     except LabError as error:
         click.echo(f"lab: {error}", err=True)
         return COULD_NOT_RUN
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("lab: interrupted", err=True)
+    except (click.Abort, KeyboardInterrupt) as error:
+        said = str(error.__cause__ or error)  # click makes an Abort of a KeyboardInterrupt
+        click.echo(f"lab: interrupted{f': {said}' if said else ''}", err=True)
         for problem in interrupts.settle():
             click.echo(f"lab: {problem}", err=True)
         return INTERRUPTED

@@ -51,6 +51,19 @@ def install() -> None:
 
 
 @contextlib.contextmanager
+def untouched(what: str) -> Iterator[None]:
+    """Have an interrupt of a block in which nothing has been changed yet say so.
+
+    Args:
+        what: is as it was.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(what) from None
+
+
+@contextlib.contextmanager
 def sure(do: Callable[[], object]) -> Iterator[None]:
     """Do something after a block, also where a signal interrupts the way from its end to the doing."""
     _owed.append(do)

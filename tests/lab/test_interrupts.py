@@ -10,13 +10,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
+import click
 import pytest
 
-from lab import interrupts
+from lab import cli, interrupts
 from lab.backends import containers, runtime_directory
 from lab.backends.processes import Processes
 from lab.catalogue import ROOT, Catalogue
+from lab.clean import Everything
 from lab.errors import LabError
 
 Capture = pytest.CaptureFixture[str]
@@ -219,6 +222,99 @@ def test_interrupted_command_leaves_nothing(start: Started, arguments: list[str]
     assert process.returncode == 130, said
     assert "Traceback" not in said
     assert "lab: interrupted\n" in said
+
+
+# A module that each command imports before it does anything.
+EARLY = {
+    "up": (["plain_socket"], "lab.backends"),
+    "down": ([], "lab.backends"),
+    "ls": ([], "lab.catalogue"),
+    "logs": (["plain_socket"], "lab.catalogue"),
+    "call": (["plain_socket", "echo", "x"], "lab.client"),
+    "check": (["plain_socket"], "lab.check"),
+    "shell": ([], "lab.backends"),
+    "new": (["mine"], "lab.new"),
+    "doctor": ([], "lab.doctor"),
+    "clean": ([], "lab.backends"),
+    "load": (["closed_ping"], "lab.load"),
+    "load-gallery": ([], "lab.load_gallery"),
+    "faults": (["plain_socket"], "lab.faults.command"),
+    "soak": (["plain_socket"], "lab.soak"),
+    "tour": ([], "lab.tour.command"),
+    "bench": ([], "lab.bench.command"),
+    "compare": (["a", "b"], "lab.bench.comparison"),
+    "advise": ([], "lab.advise"),
+    "demo": ([], "lab.demo"),
+}
+
+# Sends itself SIGINT when a module is about to be imported.
+INTERRUPTING = """
+import os, signal, sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == os.environ["INTERRUPTED_AT"]:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Finder())
+"""
+
+
+@pytest.fixture
+def interrupt_at(tmp_path: Path, process_project: str) -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    """Run `lab`, which gets a SIGINT when it imports a module."""
+    (tmp_path / "sitecustomize.py").write_text(INTERRUPTING)
+
+    def run(module: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-m", "lab", "--backend", "process", "--project", process_project, *arguments]
+        environ = {**os.environ, "PYTHONPATH": str(tmp_path), "INTERRUPTED_AT": module}
+        return subprocess.run(
+            command, cwd=ROOT, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+
+    return run
+
+
+def test_each_command_is_interrupted_early() -> None:
+    assert set(EARLY) == set(cli.cli.commands)
+
+
+@pytest.mark.parametrize("name", EARLY)
+def test_command_that_has_not_begun_is_interrupted_without_a_traceback(interrupt_at, name: str) -> None:
+    arguments, module = EARLY[name]
+    done = interrupt_at(module, name, *arguments)
+    untouched = ": nothing was taken down, the lab is as it was" if name in ("down", "clean") else ""
+    assert (done.returncode, done.stdout, done.stderr.lstrip()) == (130, "", f"lab: interrupted{untouched}\n")
+
+
+@pytest.mark.parametrize("module", ["lab.cli", "click", "lab.interrupts"])
+def test_lab_that_still_imports_is_interrupted_without_a_traceback(interrupt_at, module: str) -> None:
+    done = interrupt_at(module, "down")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "lab: interrupted: nothing was done yet\n")
+
+
+def test_lab_is_up_after_a_down_that_was_interrupted_before_it_began(interrupt_at, process_project: str) -> None:
+    backend = Processes(process_project, Catalogue.load())
+    backend.up(["plain_socket"])
+    try:
+        assert interrupt_at("lab.backends", "down").returncode == 130
+        assert [state.state for state in backend.state() if state.model == "plain_socket"] == ["running"]
+    finally:
+        backend.down()
+
+
+def test_question_of_clean_that_is_interrupted_removes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Everything(("one",), (), (), engine_is_away=False)
+    monkeypatch.setattr("lab.clean.find_everything", lambda: found)
+    monkeypatch.setattr("lab.clean.remove", lambda *_: pytest.fail("it was removed"))
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
+
+    def interrupt(prompt: str) -> None:
+        raise click.Abort
+
+    monkeypatch.setattr(click, "confirm", interrupt)
+    with pytest.raises(KeyboardInterrupt, match="nothing was removed"):
+        cli.clean_all(cli.Lab(None, "process", None), yes=False)
 
 
 def test_signal_in_the_middle_of_a_fork_is_not_lost() -> None:
