@@ -4,8 +4,10 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from functools import partial
+from typing import Any
 
 from services.accepting import LOOK_AFTER
 from services.listeners import Listener, arrived
@@ -31,7 +33,7 @@ class Acceptor:
         self._listener = listener
         self._factory = factory
         self._at_once = at_once
-        self._arriving: set[asyncio.Task[None]] = set()
+        self._arriving: set[asyncio.Future[object]] = set()
         self._retry: asyncio.TimerHandle | None = None
         self._loop.add_reader(listener.socket, self._accept)
 
@@ -52,9 +54,7 @@ class Acceptor:
         for _ in range(self._at_once):
             if not (accepted := self._listener.accept()):
                 break
-            task = self._loop.create_task(self._connect(accepted[0]))
-            self._arriving.add(task)
-            task.add_done_callback(self._arriving.discard)
+            self._connect(accepted[0])
         if pause := self._listener.shortage.pause:
             self._loop.remove_reader(self._listener.socket)
             self._retry = self._loop.call_later(pause, self._accept_again)
@@ -64,12 +64,32 @@ class Acceptor:
         self._loop.add_reader(self._listener.socket, self._accept)
         self._accept()
 
-    async def _connect(self, stream: socket.socket) -> None:
+    def _connect(self, stream: socket.socket) -> None:
+        # A task would need a turn of the loop more, and as much time as all else here. The coroutine waits once, for
+        # the protocol's `connection_made`.
+        connecting = self._loop.connect_accepted_socket(self._factory, stream)
+        if waiter := self._go_on(connecting, stream):
+            self._arriving.add(waiter)
+            waiter.add_done_callback(partial(self._arrived, connecting, stream))
+
+    def _arrived(
+        self, connecting: Coroutine[Any, Any, object], stream: socket.socket, waiter: asyncio.Future[object]
+    ) -> None:
+        self._arriving.discard(waiter)
+        self._go_on(connecting, stream)
+
+    @staticmethod
+    def _go_on(connecting: Coroutine[Any, Any, object], stream: socket.socket) -> asyncio.Future[object] | None:
+        """Run a coroutine as far as it goes; returns what it waits for, None at its end."""
         try:
-            await self._loop.connect_accepted_socket(self._factory, stream)
-        except OSError as error:
-            log.debug("the peer is gone: %s", error.strerror)
+            waiter: asyncio.Future[object] = connecting.send(None)
+        except StopIteration:
+            return None
+        except (OSError, asyncio.CancelledError) as error:
+            log.debug("the peer is gone: %s", error)
             stream.close()
+            return None
+        return waiter
 
 
 def descriptor_of(transport: asyncio.BaseTransport) -> int:
