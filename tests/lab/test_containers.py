@@ -4,6 +4,7 @@ What compose.yaml asks for is not looked at here: each test reads what the kerne
 """
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from subprocess import CompletedProcess
 from uuid import uuid4
 
@@ -23,10 +25,11 @@ from testcontainers.core.container import DockerContainer
 
 from lab.backends import ModelState
 from lab.backends.containers import Containers, _read_sources, find_projects, purge, read_built
-from lab.catalogue import PEERS, ROOT, Catalogue
+from lab.catalogue import PEERS, ROOT, Catalogue, Listener
 from lab.check import PARALLEL, PLUGIN, read_report
 from lab.client import call
 from lab.errors import ClientError, LabError, NotReadyError
+from lab.measurement import encode_targets
 from services.protocol import Address
 from tests.support.waiting import wait_until
 
@@ -441,6 +444,40 @@ def test_an_image_of_ones_own_is_one_of_the_models(
     assert found["server_cpu_us"] > 0
     assert lab(*options, "down").returncode == 0
     assert find_of_project(docker_project) == []
+
+
+def test_codec_is_loaded_in_a_container_with_the_module_beside_it(docker_project: str, tmp_path: Path) -> None:
+    """The way of docs/adding-a-server.md: the folder is mounted, and LAB_CODEC names the file."""
+    Containers(docker_project, CATALOGUE).build(["locust"])
+    # The container's user is not this one.
+    folder = tmp_path / "codec"
+    shutil.copytree(ROOT / "docs" / "examples" / "banner", folder, copy_function=shutil.copyfile)
+    for path in (folder, *folder.iterdir()):
+        path.chmod(0o755)
+    targets = encode_targets([Listener("target", "own", "tcp", "tcp://127.0.0.1:9002")])
+    script = (
+        "perl /codec/server.pl 9002 >/tmp/said & until grep -q listening /tmp/said; do sleep 0.1; done; "
+        "exec locust -f loadtests/locustfile.py --headless --users 2 --spawn-rate 100 --window 1 --warm-up 0.1"
+    )
+    command = [
+        "docker",
+        "run",
+        "--rm",
+        "--name",
+        docker_project,
+        "--network",
+        "none",
+        "--volume",
+        f"{folder}:/codec:ro",
+    ]
+    command += ["--env", "LAB_CODEC=/codec/codec.py", "--env", f"LAB_TARGETS={targets}"]
+    command += ["--entrypoint", "sh", CATALOGUE.image("locust"), "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith("LOAD-RESULT "))
+    found = json.loads(line.removeprefix("LOAD-RESULT "))
+    assert found["answered"] > 10
+    assert found["failures"] == {}
+    assert done.returncode == 0, done.stderr
 
 
 def test_images_that_do_not_exist_are_no_error(engine: docker.DockerClient) -> None:
