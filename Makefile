@@ -18,6 +18,7 @@ demo: .venv/lab.stamp ## the lab at work: up, check, load, one table, down
 
 test: .venv/dev.stamp ## every test, on processes and on containers (TESTS=tests/protocol: a part)
 	@$(ENGINE) ensure && $(ENGINE) base
+	@$(if $(TESTS),,$(BIN)/python -m tools.mutants --changed --seconds 60)
 	@LAB_REQUIRE_DOCKER=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadgroup --no-loadscope-reorder $(TESTS)
 
 # Builds of Python differ in what they leave to OpenSSL, so the interpreter that most machines have is tried as well.

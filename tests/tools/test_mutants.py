@@ -10,9 +10,13 @@ from typing import Any
 import psutil
 import pytest
 
-from tools.mutants.__main__ import key_of, read_accepted, score, show, write_accepted
-from tools.mutants.modules import GROUPS, ROOT
+from tools.mutants import __main__ as command
+from tools.mutants import modules
+from tools.mutants.__main__ import key_of, main, read_accepted, score, share_time, show, write_accepted
+from tools.mutants.changed import find_changes
+from tools.mutants.modules import GROUPS, ROOT, Group
 from tools.mutants.operators import find_mutants, plant
+from tools.mutants.session import Job, Session
 
 MODULE = '''"""Text with a number: 7."""
 
@@ -65,7 +69,7 @@ def test_limit():
 """
 
 
-def find_changes(source: str, tmp_path: Path) -> list[str]:
+def list_faults(source: str, tmp_path: Path) -> list[str]:
     (tmp_path / "module.py").write_text(source)
     return [f"{mutant.code} [{mutant.change}]" for mutant in find_mutants(tmp_path / "module.py", tmp_path)]
 
@@ -93,7 +97,7 @@ def find_changes(source: str, tmp_path: Path) -> list[str]:
     ],
 )
 def test_operators_plant(source: str, changes: list[str], tmp_path: Path) -> None:
-    assert find_changes(source, tmp_path) == changes
+    assert list_faults(source, tmp_path) == changes
 
 
 def test_each_fault_changes_the_module(tmp_path: Path) -> None:
@@ -105,11 +109,11 @@ def test_each_fault_changes_the_module(tmp_path: Path) -> None:
     assert ast.unparse(ast.parse(MODULE)) not in faulty
 
 
-def run_session(root: Path) -> tuple[int, dict[str, Any]]:
+def run_session(root: Path, **options: Any) -> tuple[int, dict[str, Any]]:
     job = {"root": str(root), "modules": ["pkg/limits.py"], "tests": ["tests/test_limits.py"]}
     done = subprocess.run(
         [sys.executable, "-m", "tools.mutants.session"],
-        input=json.dumps(job | {"seconds": None, "seed": "", "skipped": []}),
+        input=json.dumps(job | {"seconds": None, "seed": "", "skipped": [], "first": {}} | options),
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -218,3 +222,201 @@ def test_accepted_faults_exist() -> None:
         for mutant in find_mutants(ROOT / module, ROOT)
     }
     assert sorted(set(read_accepted()) - keys) == []
+
+
+@pytest.fixture
+def git(project, monkeypatch):
+    """Runs git in the project, which is a repository with one commit on `main`."""
+    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    who = [f"{role}_{what}" for role in ("GIT_AUTHOR", "GIT_COMMITTER") for what in ("NAME", "EMAIL")]
+    for name in who:
+        monkeypatch.setenv(name, "tester")
+
+    def run(*arguments, root=project):
+        subprocess.run(["git", *arguments], cwd=root, check=True, capture_output=True)
+
+    run("init", "--quiet", "--initial-branch=main")
+    run("add", ".")
+    run("commit", "--quiet", "--message=first")
+    return run
+
+
+def clone(git, project, name, *options):
+    git("clone", "--quiet", *options, f"file://{project}", str(project / name))
+    return project / name
+
+
+@pytest.fixture
+def run_changed(monkeypatch, capsys):
+    """Runs the command on the project at a folder, as `make test` does; gives its exit code and its lines."""
+
+    def run(root, *, seconds="60"):
+        monkeypatch.setattr(modules, "ROOT", root)
+        monkeypatch.setattr(command, "ROOT", root)
+        monkeypatch.setattr(command, "ACCEPTED", root / "accepted.toml")
+        monkeypatch.setattr(command, "GROUPS", (Group("limits", ("pkg/limits.py",), ("tests/test_limits.py",)),))
+        code = main(["--changed", "--seconds", seconds])
+        return code, capsys.readouterr().out.splitlines()
+
+    return run
+
+
+@pytest.mark.parametrize("options", [(), ("--depth=1",)], ids=["whole", "shallow"])
+@pytest.mark.parametrize("is_detached", [False, True], ids=["branch", "detached"])
+def test_clone_without_a_change_passes_at_once(git, project, run_changed, options, is_detached):
+    root = clone(git, project, "clone", *options)
+    if is_detached:
+        git("checkout", "--quiet", "--detach", root=root)
+    (root / "README.md").write_text("no module")
+    assert run_changed(root) == (
+        0,
+        [
+            "mutants: no fault was planted, since no module that has them differs from the merge base with origin/main",
+        ],
+    )
+
+
+def test_checkout_of_one_commit_without_a_branch_passes_and_says_why(git, project, run_changed):
+    root = project / "checkout"
+    git("init", "--quiet", str(root))
+    git("fetch", "--quiet", "--depth=1", f"file://{project}", "main", root=root)
+    git("checkout", "--quiet", "FETCH_HEAD", root=root)
+    code, (line,) = run_changed(root)
+    assert code == 0
+    assert line.endswith("nor a commit before the last one is in this clone")
+
+
+def test_archive_without_a_repository_passes_and_says_why(project, run_changed):
+    code, (line,) = run_changed(project)
+    assert code == 0
+    assert "not a git repository" in line
+
+
+def test_archive_inside_another_repository_passes_and_says_why(git, project, run_changed):
+    root = project / "archive"
+    (project / "pkg").rename(root)
+    code, (line,) = run_changed(root)
+    assert code == 0
+    assert line.endswith(f"{root} is a source archive inside another repository, {project}")
+
+
+def test_machine_without_git_passes_and_says_why(git, project, run_changed, monkeypatch):
+    monkeypatch.setenv("PATH", str(project))
+    assert run_changed(project) == (
+        0,
+        ["mutants: no fault was planted, since what has changed is not known: there is no git here"],
+    )
+
+
+def test_changes_are_those_since_the_branch_left_the_main_one(git, project):
+    root = clone(git, project, "clone")
+    git("checkout", "--quiet", "-b", "topic", root=root)
+    (root / "pkg" / "limits.py").write_text(MODULE.replace("LIMIT = 2", "LIMIT = 3"))
+    git("commit", "--quiet", "--all", "--message=second", root=root)
+    (root / "tests" / "test_limits.py").write_text(TESTS + "\n\n")
+    (root / "pkg" / "new.py").touch()
+    # The main branch has gone on meanwhile.
+    (project / "pkg" / "__init__.py").write_text("X = 1\n")
+    git("commit", "--quiet", "--all", "--message=other")
+    git("fetch", "--quiet", root=root)
+    found = find_changes(root)
+    assert found.since == "the merge base with origin/main"
+    assert found.lines == {
+        "pkg/limits.py": {MODULE.splitlines().index("LIMIT = 2") + 1},
+        "tests/test_limits.py": {len(TESTS.splitlines()) + number for number in (1, 2)},
+        "pkg/new.py": set(),
+    }
+
+
+def test_changes_without_origin_are_those_of_the_last_commit(git, project):
+    (project / "pkg" / "limits.py").write_text(MODULE.replace("LIMIT = 2", "LIMIT = 3"))
+    git("commit", "--quiet", "--all", "--message=second")
+    found = find_changes(project)
+    assert found.since == "the commit before the last one"
+    assert list(found.lines) == ["pkg/limits.py"]
+
+
+SMALL = "def exceeds(count: int) -> bool:\n    return count > 2\n"
+SMALL_TESTS = "from pkg.limits import exceeds\n\n\ndef test_exceeds():\n    assert not exceeds(1)\n"
+
+
+@pytest.fixture
+def changed(git, project):
+    """A clone with a module that has changed, whose test notices one of its three faults: `>` -> `<`."""
+    root = clone(git, project, "clone")
+    (root / "pkg" / "limits.py").write_text(SMALL)
+    (root / "tests" / "test_limits.py").write_text(SMALL_TESTS)
+    return root
+
+
+def test_survivor_in_a_changed_module_fails_until_it_is_accepted(changed, run_changed):
+    code, lines = run_changed(changed)
+    assert code == 1
+    assert "pkg/limits.py:2: survived: in exceeds: count > 2  [> -> >=]" in lines
+    assert "Write a test that fails with it, or accept it in tools/mutants/accepted.toml" in lines[-1]
+    keys = [f"pkg/limits.py::exceeds::{code}" for code in ("count > 2::> -> >=", "2::2 -> 3 in: return count > 2")]
+    write_accepted(dict.fromkeys(keys, "text only"), changed / "accepted.toml")
+    code, lines = run_changed(changed)
+    assert (code, lines[-1]) == (0, "all: 1 of 1 noticed (100.0%); 1 killed")
+    # A test for each, and nothing has to be accepted.
+    (changed / "accepted.toml").unlink()
+    (changed / "tests" / "test_limits.py").write_text(
+        SMALL_TESTS + "    assert not exceeds(2)\n    assert exceeds(3)\n"
+    )
+    code, lines = run_changed(changed)
+    assert (code, lines[-1]) == (0, "all: 3 of 3 noticed (100.0%); 3 killed")
+
+
+def test_faults_that_there_is_no_time_for_are_counted_and_pass(changed, run_changed):
+    code, lines = run_changed(changed, seconds="0")
+    assert code == 0
+    assert lines[-1] == "3 more faults were not tried: the 0 seconds were over"
+
+
+def test_fault_that_is_cut_short_is_not_judged(project):
+    """Its tests never end, and the time of the whole run is shorter than that of a fault."""
+    line = MODULE.splitlines().index("        count -= 1") + 1
+    code, rows = run_session(project, seconds=3.0, first={"pkg/limits.py": [line]})
+    assert code == 0
+    assert "count_down: count -= 1 [removed]" not in rows
+
+
+def test_faults_of_changed_lines_come_first(project):
+    path = project / "pkg" / "limits.py"
+    line = MODULE.splitlines().index("    return count > LIMIT") + 1
+    job = Job(project, ("pkg/limits.py",), (), seconds=60.0, seed="a", first={"pkg/limits.py": [line]})
+    order = Session(job, None)._choose()
+    assert [mutant.line == line for mutant in order] == [True] * 2 + [False] * (len(find_mutants(path, project)) - 2)
+
+
+def test_slow_tests_are_asked_where_quick_ones_notice_nothing(project):
+    (project / "pkg" / "limits.py").write_text(SMALL)
+    slow = "\n\ndef test_slow():\n    import time\n\n    assert not exceeds(2)\n    time.sleep(2.1)\n"
+    (project / "tests" / "test_limits.py").write_text(SMALL_TESTS + slow)
+    _, rows = run_session(project, skipped=["pkg/limits.py::exceeds::2::2 -> 3 in: return count > 2"])
+    assert {name: row["test"] for name, row in rows.items()} == {
+        "exceeds: count > 2 [> -> >=]": "tests/test_limits.py::test_slow",
+        "exceeds: count > 2 [> -> <]": "tests/test_limits.py::test_exceeds",
+    }
+
+
+@pytest.mark.parametrize(
+    ("groups", "seconds", "shared"),
+    # Two at a time; as many as can have 20 s each; at least two.
+    [(1, 60, (1, 60)), (2, 60, (2, 60)), (3, 60, (3, 30)), (5, 60, (5, 20)), (26, 60, (6, 20)), (26, 10, (2, 10))],
+)
+def test_time_is_shared_by_the_groups(groups, seconds, shared):
+    assert share_time(groups, seconds) == shared
+
+
+def test_make_test_plants_faults_only_before_all_tests():
+    def show_recipe(*arguments):
+        done = subprocess.run(["make", "--dry-run", "test", *arguments], cwd=ROOT, capture_output=True, text=True)
+        return [line for line in done.stdout.splitlines() if "tools.mutants" in line or "-m pytest" in line]
+
+    first, second = show_recipe()
+    assert first == ".venv/bin/python -m tools.mutants --changed --seconds 60"
+    assert "-m pytest" in second
+    (only,) = show_recipe("TESTS=tests/tools")
+    assert "-m pytest" in only

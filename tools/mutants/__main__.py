@@ -2,10 +2,11 @@
 
     python -m tools.mutants                        every module of modules.py
     python -m tools.mutants lab/verdict.py         this one (or: every module of the group `bench`)
-    python -m tools.mutants --seconds 60 --changed a sample, of what has changed since the last landing
+    python -m tools.mutants --changed --seconds 60 a sample, of the modules that have changed; `make test` does this
     python -m tools.mutants --accept 'REASON' lab/verdict.py     accept its survivors; then edit accepted.toml
 
-Exit code: 0 when each survivor is accepted, 1 when one is not, 2 when the tests themselves fail.
+Exit code: 0 when each survivor is accepted, or nothing was to be tried; 1 when one is not; 2 when the tests themselves
+fail.
 """
 
 import argparse
@@ -16,16 +17,20 @@ import subprocess
 import sys
 import tomllib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tools.mutants.changed import UnknownChangeError, find_changes
 from tools.mutants.modules import GROUPS, ROOT, Group
+from tools.mutants.operators import find_mutants
 from tools.mutants.session import KILLED, SURVIVED, TIMED_OUT, UNCOVERED, UNFIT
 
 ACCEPTED = Path(__file__).with_name("accepted.toml")
 EQUIVALENT = "equivalent"
 _PROCESSES = 2
+# To collect the tests of a group and run them once takes this long: below it, no fault would be tried.
+_LEAST_SECONDS = 20
 
 
 def read_accepted(path: Path = ACCEPTED) -> dict[str, str]:
@@ -54,7 +59,13 @@ def write_accepted(accepted: dict[str, str], path: Path = ACCEPTED) -> None:
 
 
 def run_group(
-    group: Group, modules: Sequence[str], *, seconds: float | None, seed: str, skipped: Iterable[str]
+    group: Group,
+    modules: Sequence[str],
+    *,
+    seconds: float | None = None,
+    seed: str = "",
+    skipped: Iterable[str] = (),
+    first: Mapping[str, Collection[int]] | None = None,
 ) -> list[dict[str, Any]]:
     """Run one group in a process of its own.
 
@@ -68,10 +79,11 @@ def run_group(
         "seconds": seconds,
         "seed": seed,
         "skipped": sorted(skipped),
+        "first": {module: sorted(lines) for module, lines in (first or {}).items()},
     }
     done = subprocess.run(
         [sys.executable, "-m", "tools.mutants.session"],
-        cwd=ROOT,
+        cwd=Path(__file__).parents[2],
         input=json.dumps(job),
         capture_output=True,
         text=True,
@@ -80,19 +92,6 @@ def run_group(
     if done.returncode:
         raise RuntimeError(f"{group.name}: {done.stderr.strip()[-2000:]}")
     return [json.loads(line) for line in done.stdout.splitlines()]
-
-
-def list_changed() -> tuple[set[str], str]:
-    """Give the files that differ from upstream, or else from the last commit, and the seed of a sample: the commit."""
-
-    def git(*arguments: str) -> list[str]:
-        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603, S607
-        return done.stdout.split("\n") if not done.returncode else []
-
-    changed = {line for line in git("diff", "--name-only", "@{upstream}") if line}
-    changed = changed or {line for line in git("diff", "--name-only", "HEAD~1") if line}
-    head = git("rev-parse", "HEAD")
-    return changed, head[0] if head else ""
 
 
 def key_of(row: dict[str, Any]) -> str:
@@ -128,41 +127,75 @@ def show(rows: Sequence[dict[str, Any]], accepted: dict[str, str]) -> list[dict[
     return new
 
 
-def main() -> int:
+def choose(wanted: Collection[str]) -> list[tuple[Group, list[str]]]:
+    """Give the groups, each with its modules, that files and names of groups stand for."""
+    found = []
+    for group in GROUPS:
+        modules = [module for module in group.list_modules() if group.name in wanted or module in wanted]
+        if modules:
+            found.append((group, modules))
+    return found
+
+
+def share_time(groups: int, seconds: float) -> tuple[int, float]:
+    """Give how many of the groups can be run in a time, and how long each may take."""
+    most = min(groups, _PROCESSES * max(int(seconds // _LEAST_SECONDS), 1))
+    return most, seconds / -(-most // _PROCESSES)
+
+
+def count_untried(modules: Iterable[str], rows: Sequence[dict[str, Any]], skipped: Collection[str]) -> int:
+    """Count the faults of these modules that there was no time for."""
+    faults = sum(mutant.key not in skipped for module in modules for mutant in find_mutants(ROOT / module, ROOT))
+    return faults - len(rows)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.mutants", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("modules", nargs="*", metavar="MODULE", help="files, or names of groups (default: all)")
-    parser.add_argument("--changed", action="store_true", help="only modules that have changed; all, if none has")
     parser.add_argument(
-        "--seconds", type=float, help="a sample of two groups, for at most this time (default: every fault)"
+        "--changed", action="store_true", help="only modules that differ from the main branch of origin"
     )
+    parser.add_argument("--seconds", type=float, help="a sample, for at most this time (default: every fault)")
     parser.add_argument("--accept", metavar="REASON", help="accept the survivors for this reason")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
 
     wanted, seed = set(options.modules), ""
+    first: Mapping[str, Collection[int]] = {}
     if options.changed:
-        wanted, seed = list_changed()
-    chosen = []
-    for group in GROUPS:
-        modules = group.list_modules()
-        if group.name not in wanted:
-            modules = [module for module in modules if module in wanted]
-        if modules:
-            chosen.append((group, modules))
+        try:
+            changes = find_changes(ROOT)
+        except UnknownChangeError as error:
+            print(f"mutants: no fault was planted, since what has changed is not known: {error}")
+            return 0
+        wanted, seed, first = set(changes.lines), changes.commit, changes.lines
+    chosen = choose(wanted) if options.changed or wanted else [(group, group.list_modules()) for group in GROUPS]
+    if not chosen and options.changed:
+        print(f"mutants: no fault was planted, since no module that has them differs from {changes.since}")
+        return 0
     if not chosen:
-        if options.modules:
-            parser.error(f"no faults are planted in {', '.join(options.modules)}: see tools/mutants/modules.py")
-        chosen = [(group, group.list_modules()) for group in GROUPS]
+        parser.error(f"no faults are planted in {', '.join(options.modules)}: see tools/mutants/modules.py")
 
-    if options.seconds is not None:
-        # Two groups run at a time: with more of them, those that come later would exceed the time.
-        chosen = random.Random(seed).sample(chosen, min(_PROCESSES, len(chosen)))  # noqa: S311  # no secret
-    accepted = read_accepted()
+    accepted = read_accepted(ACCEPTED)
+    skipped: set[str] = set()
+    seconds = options.seconds
+    modules = [module for _, own in chosen for module in own]
+    if seconds is not None:
+        skipped = set(accepted)
+        most, seconds = share_time(len(chosen), seconds)
+        chosen = random.Random(seed).sample(chosen, most)  # noqa: S311  # no secret
     rows: list[dict[str, Any]] = []
     with concurrent.futures.ThreadPoolExecutor(max_workers=_PROCESSES) as pool:
-        skipped = set(accepted) if options.seconds is not None else set()
         running = {
-            pool.submit(run_group, group, modules, seconds=options.seconds, seed=seed, skipped=skipped): group.name
-            for group, modules in chosen
+            pool.submit(
+                run_group,
+                group,
+                own,
+                seconds=seconds,
+                seed=seed,
+                skipped=skipped,
+                first={module: first[module] for module in own if module in first},
+            ): group.name
+            for group, own in chosen
         }
         try:
             for done in concurrent.futures.as_completed(running):
@@ -175,13 +208,20 @@ def main() -> int:
             return 2
     rows.sort(key=lambda row: (row["module"], row["line"], row["number"]))
     new = show(rows, accepted)
+    if seconds is not None and (untried := count_untried(modules, rows, skipped)):
+        print(f"{untried} more faults were not tried: the {options.seconds:g} seconds were over")
     if options.accept:
-        write_accepted(accepted | {key_of(row): options.accept for row in new})
+        write_accepted(accepted | {key_of(row): options.accept for row in new}, ACCEPTED)
         return 0
-    if options.seconds is None and not options.modules:
+    if options.seconds is None and not options.modules and not options.changed:
         known = {key_of(row) for row in rows if row["outcome"] in (SURVIVED, UNCOVERED)}
         for key in sorted(set(accepted) - known):
             print(f"accepted, but noticed now or gone: {key}")
+    if new:
+        print(
+            "No test notices what stands in brackets above. Write a test that fails with it, or accept it in"
+            " tools/mutants/accepted.toml with a reason: docs/testing.md says how."
+        )
     return 1 if new else 0
 
 

@@ -50,7 +50,6 @@ GROUPS = (
             "tests/loadtests/test_meters.py",
             "tests/loadtests/test_owner.py",
             "tests/loadtests/test_pinning.py",
-            "tests/loadtests/test_own_server.py",
         ),
     ),
     Group("feed", ("lab/feed.py", "lab/usage.py"), ("tests/loadtests/test_feed.py",)),

@@ -22,7 +22,7 @@ import signal
 import sys
 import time
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from _pytest.runner import runtestprotocol
 
 from tools.mutants.operators import Mutant, find_mutants, plant
 
-# A test that takes longer is no unit test.
+# A test that takes longer, and runs no line of a module, is not asked about its constants.
 _SLOWEST = 2.0
 # Seconds for the tests of one fault: a fault may make a loop endless, and that is noticed too.
 _TIMEOUT = 5.0
@@ -43,6 +43,8 @@ _TIMES = 10.0
 _PR_SET_CHILD_SUBREAPER = 36
 
 KILLED, SURVIVED, TIMED_OUT, UNCOVERED, UNFIT = "killed", "survived", "timed out", "uncovered", "unfit"
+# The time of the whole run was over first: nothing is said of the fault.
+UNTRIED = "untried"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ class Job:
         seconds: stop after this time, which includes the run without a fault; None for all faults.
         seed: for the order of the faults where there is not time for all.
         skipped: keys of faults that are left out.
+        first: lines of modules whose faults come before all others where there is not time for all.
     """
 
     root: Path
@@ -64,6 +67,7 @@ class Job:
     seconds: float | None = None
     seed: str = ""
     skipped: frozenset[str] = field(default_factory=frozenset)
+    first: Mapping[str, Collection[int]] = field(default_factory=dict)
 
 
 class Session:
@@ -74,9 +78,9 @@ class Session:
         self.report = report
         self.durations: dict[str, float] = {}
         self.covering: dict[tuple[str, int], list[pytest.Item]] = {}
-        self.quick: list[pytest.Item] = []
+        self.items: list[pytest.Item] = []
         self.failed: list[str] = []
-        self.started = time.monotonic()
+        self.deadline = None if job.seconds is None else time.monotonic() + job.seconds
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
@@ -86,13 +90,16 @@ class Session:
         self._run_once(session.items)
         if self.failed:
             raise session.Failed(f"without any fault, these tests fail: {', '.join(self.failed)}")
-        deadline = None if self.job.seconds is None else self.started + self.job.seconds
         for mutant in self._choose():
-            if deadline is not None and time.monotonic() > deadline:
+            if self._is_over():
                 break
             outcome, test = self._try(mutant)
-            print(json.dumps(asdict(mutant) | {"outcome": outcome, "test": test}), file=self.report, flush=True)
+            if outcome != UNTRIED:
+                print(json.dumps(asdict(mutant) | {"outcome": outcome, "test": test}), file=self.report, flush=True)
         return True
+
+    def _is_over(self) -> bool:
+        return self.deadline is not None and time.monotonic() > self.deadline
 
     def _choose(self) -> list[Mutant]:
         found = [
@@ -101,6 +108,7 @@ class Session:
         found = [mutant for mutant in found if mutant.key not in self.job.skipped]
         if self.job.seconds is not None:
             random.Random(self.job.seed).shuffle(found)  # noqa: S311  # a sample, no secret
+            found.sort(key=lambda mutant: mutant.line not in self.job.first.get(mutant.module, ()))
         return found
 
     def _run_once(self, items: Sequence[pytest.Item]) -> None:
@@ -109,6 +117,8 @@ class Session:
         recorder = coverage.Coverage(data_file=None, include=files, config_file=False, messages=False)
         recorder.start()
         for item in items:
+            if self._is_over():
+                break
             recorder.switch_context(item.nodeid)
             started = time.monotonic()
             reports = runtestprotocol(item, log=False, nextitem=None)
@@ -116,22 +126,23 @@ class Session:
             if any(report.failed for report in reports):
                 self.failed.append(item.nodeid)
         recorder.stop()
-        self.quick = [item for item in items if self.durations[item.nodeid] <= _SLOWEST]
-        by_id = {item.nodeid: item for item in self.quick}
+        self.items = sorted(
+            (item for item in items if item.nodeid in self.durations), key=lambda item: self.durations[item.nodeid]
+        )
         data = recorder.get_data()
         for module, name in zip(self.job.modules, files, strict=True):
             for line, tests in data.contexts_by_lineno(name).items():
-                covering = [by_id[test] for test in tests if test in by_id]
-                self.covering[module, line] = sorted(covering, key=lambda item: self.durations[item.nodeid])
+                self.covering[module, line] = [item for item in self.items if item.nodeid in tests]
 
     def _tests_of(self, mutant: Mutant) -> list[pytest.Item]:
+        """Give the tests that can notice a fault, the quickest first."""
         if mutant.scope and (found := self.covering.get((mutant.module, mutant.line))):
             return found
-            near = {item for (module, _), found in self.covering.items() if module == mutant.module for item in found}
-        # run a line of the module most likely.
         if self._is_executed_at_import(mutant):
+            # A constant: the tests that run a line of the module are the most likely to notice it.
             near = {item for (module, _), items in self.covering.items() if module == mutant.module for item in items}
-            return sorted(self.quick, key=lambda item: (item not in near, self.durations[item.nodeid]))
+            quick = [item for item in self.items if item in near or self.durations[item.nodeid] <= _SLOWEST]
+            return sorted(quick, key=lambda item: item not in near)
         return []
 
     @functools.cached_property
@@ -157,21 +168,25 @@ class Session:
         if not pid:
             os.close(reading)
             _be_child(mutant, self.job.root, items, writing)
+        os.setpgid(pid, pid)  # the child does so too: whichever comes first, the group exists before it is ended
         os.close(writing)
         deadline = time.monotonic() + max(_TIMEOUT, _TIMES * sum(self.durations[item.nodeid] for item in items))
-        timed_out = False
+        stopped = ""
         while os.waitpid(pid, os.WNOHANG) == (0, 0):
             if time.monotonic() > deadline:
-                timed_out = True
+                stopped = TIMED_OUT
+            elif self._is_over():
+                stopped = UNTRIED
+            if stopped:
                 os.killpg(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
                 break
             time.sleep(0.001)
         _end_orphans()
         with os.fdopen(reading) as pipe:
-            said = "" if timed_out else pipe.read()
-        if timed_out:
-            return TIMED_OUT, ""
+            said = "" if stopped else pipe.read()
+        if stopped:
+            return stopped, ""
         if not said:  # the child died: of the fault
             return KILLED, ""
         outcome, _, test = said.partition(" ")
@@ -348,6 +363,7 @@ def main() -> int:
         data["seconds"],
         data["seed"],
         frozenset(data["skipped"]),
+        data["first"],
     )
     # Whatever outlives its parent becomes a child of this process, see `_end_orphans`.
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
