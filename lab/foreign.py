@@ -118,7 +118,7 @@ class Foreign:
         owner = self._find_owner()
         if owner.pid:
             return open_process_meter(owner.pid)
-        if owner.unknown or owner.container is None:
+        if owner.container is None:
             return NoMeter(owner.unknown)
         name = find_container(owner.container)
         if name is None:

@@ -328,9 +328,11 @@ def _check(pids: Sequence[int], address: str, proc: Path) -> Owner:
 def _list_ancestors(pid: int, proc: Path) -> list[int]:
     found: list[int] = []
     with suppress(OSError, ValueError):
-        while pid > 1 and pid not in found:
+        while pid > 1:
             # The second field is a name in brackets, and may hold anything.
             pid = int((proc / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])
+            if pid in found:  # a number that was used again meanwhile
+                break
             found.append(pid)
     return found
 

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import docker
+import docker.errors
 import psutil
 import pytest
 
@@ -17,7 +19,9 @@ from lab.meters import (
     Sample,
     StatsMeter,
     Switches,
+    _docker,
     find_container,
+    open_container_meter,
     open_process_meter,
 )
 from lab.quota import read_throttled
@@ -82,8 +86,11 @@ def test_switches_of_threads_that_come_and_go(tmp_path):
     assert switches.read([7]) == 15
     (tmp_path / "7" / "task" / "8" / "status").unlink()
     assert switches.read([7]) == 15
-    for thread in range(100, 100 + Switches.MOST):
+    # With the first that makes 128, which are still looked at.
+    for thread in range(100, 227):
         tell(thread, 1)
+    assert switches.read([7]) is not None
+    tell(227, 1)
     assert switches.read([7]) is None
 
 
@@ -313,3 +320,101 @@ def test_memory_below_the_cache_is_none_at_all(tmp_path):
     assert (found.memory_bytes, found.peak_bytes) == (0, 900)
     del stats["memory_stats"]["stats"]["inactive_file"]
     assert StatsMeter(lambda: stats).read().memory_bytes is None
+
+
+def test_group_is_found_whatever_else_is_in_the_table(tmp_path):
+    """The line of version 2 comes first and has no files; a path holds colons; a controller has no folder."""
+    (tmp_path / "proc" / "42").mkdir(parents=True)
+    table = tmp_path / "proc" / "42" / "cgroup"
+    table.write_text("0::/a:abc123\n4:cpuacct:/a:abc123\n5:memory:/a:abc123\n")
+    find = lambda: CgroupMeter.find(42, "abc123", proc=tmp_path / "proc", root=tmp_path / "fs")  # noqa: E731
+    assert find() is None
+    _write(tmp_path / "fs" / "cpuacct" / "a:abc123", cpuacct__usage="2500000000\n")
+    assert find().read() == Sample(cpu_seconds=2.5)
+
+
+def test_switches_and_zombies_of_a_group_are_those_of_its_processes(tmp_path, run):
+    folder = tmp_path / "7" / "task" / "7"
+    _write(folder, status="voluntary_ctxt_switches:\t3\n")
+    _write(tmp_path / "group", cgroup__procs="7\n")
+    child = run(_BURN.format(seconds=0))
+    meter = CgroupMeter({"cpuacct": tmp_path / "group"}, unified=True, proc=tmp_path, first=child.pid)
+    assert meter.read().switches == 0
+    (folder / "status").write_text("voluntary_ctxt_switches:\t8\n")
+    assert meter.read().switches == 5
+    assert meter.count_zombies() == 0
+    assert CgroupMeter({}, unified=True).count_zombies() is None
+
+
+class Engine:
+    """A Docker client that knows one container, whose first process is given."""
+
+    def __init__(self, pid):
+        self.api, self.pid, self.asked, self.is_closed = self, pid, [], False
+
+    def inspect_container(self, name):
+        if name != "web":
+            raise docker.errors.NotFound(f"no {name}")
+        return {"State": {"Pid": self.pid}, "Id": "abc123"}
+
+    def stats(self, container, **options):
+        self.asked.append((container, options))
+        return {"cpu_stats": {"cpu_usage": {"total_usage": 2_000_000_000}}}
+
+    def close(self):
+        self.is_closed = True
+
+
+@pytest.fixture
+def open_engine(monkeypatch):
+    def start(pid):
+        engine = Engine(pid)
+        monkeypatch.setattr(docker, "from_env", lambda: engine)
+        return engine
+
+    return start
+
+
+def test_container_of_this_machine_is_read_from_its_group(open_engine, monkeypatch):
+    engine, found = open_engine(42), object()
+    monkeypatch.setattr(CgroupMeter, "find", lambda pid, container: found if (pid, container) == (42, "abc123") else 0)
+    assert open_container_meter("web") is found
+    assert engine.is_closed
+
+
+@pytest.mark.parametrize("pid", [42, 0])
+def test_container_elsewhere_is_read_from_its_engine(open_engine, monkeypatch, pid):
+    """Its pid is no group of this machine, or it has none: it is asked by its id, once for each reading."""
+    engine = open_engine(pid)
+    monkeypatch.setattr(CgroupMeter, "find", lambda pid, container: None)
+    assert open_container_meter("web").read() == Sample(cpu_seconds=2.0)
+    assert engine.asked == [("abc123", {"stream": False, "one_shot": True})]
+    assert not engine.is_closed
+
+
+def test_container_that_the_engine_does_not_know_has_a_reason(open_engine):
+    open_engine(42)
+    meter = open_container_meter("other")
+    assert isinstance(meter, NoMeter)
+    assert meter.reason == "the Docker engine says nothing of the container other: no other"
+
+
+def test_docker_that_fails_is_heard_all_the_same(tmp_path, monkeypatch):
+    command = tmp_path / "docker"
+    command.write_text("#!/bin/sh\necho $*; exit 1\n")
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert _docker("ps", "--quiet") == "ps --quiet\n"
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_own_quota_is_found_behind_other_lines(tmp_path, order):
+    """Version 1 gives nanoseconds. A path holds a colon; one line has no files, another is of other controllers."""
+    lines = ["0::/a:b", "3:memory:/a:b", "4:cpuacct:/a:b", "5:cpu:/a:b"]
+    _write(tmp_path / "proc" / "self", cgroup="\n".join(lines[::order]))
+    _write(tmp_path / "fs" / "cpu" / "a:b", cpu__stat="some other text\n\nthrottled_time 3000000000\n")
+    _write(tmp_path / "fs" / "memory" / "a:b", cpu__stat="throttled_time 1\n")
+    assert read_throttled(proc=tmp_path / "proc", root=tmp_path / "fs") == 3.0
+    # Its own group comes before the one that is mounted.
+    (tmp_path / "fs" / "cpu" / "cpu.stat").write_text("throttled_time 7000000000\n")
+    assert read_throttled(proc=tmp_path / "proc", root=tmp_path / "fs") == 3.0

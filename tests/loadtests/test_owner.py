@@ -1,5 +1,6 @@
 """Which process answers at an address: real sockets of real processes, and tables laid out as the kernel does."""
 
+import errno
 import os
 import socket
 import subprocess
@@ -11,11 +12,24 @@ from pathlib import Path
 import pytest
 
 from lab import owner
-from lab.foreign import Foreign
+from lab.errors import LabError
+from lab.foreign import Foreign, check_reachable, parse_target
 from lab.measurement import open_meter
 from lab.meters import NoMeter, ProcessMeter
-from lab.owner import Owner, _Socket, count_connections, find_owner, match
-from services.protocol import Address
+from lab.owner import (
+    Owner,
+    _ask_listener,
+    _decode,
+    _list_ancestors,
+    _read_command,
+    _read_unix,
+    _Socket,
+    count_connections,
+    find_owner,
+    match,
+)
+from lab.workloads import OWN
+from services.protocol import Address, Transport
 
 # Listens at each of its arguments, says where, and waits for the end of its stdin. `fork`: with a child that has the
 # sockets as well. Others may have the same port, as Linux lets only those have it who all say so.
@@ -212,6 +226,15 @@ def test_parent_is_found_whatever_the_pids_are(proc):
     assert _find_in(folder) == Owner(pid=90)
 
 
+def test_parent_is_found_over_several_generations(proc):
+    """A worker of a worker has the socket, and the one between them has closed it."""
+    folder, hold = proc
+    hold(60, 1, "server")
+    hold(61, 60, "worker", inode=78)
+    hold(62, 61, "worker")
+    assert _find_in(folder) == Owner(pid=60)
+
+
 def test_sockets_are_matched_from_the_most_exact_one():
     def make(ip, inode, port=7):
         return _Socket(ip_address(ip), port, inode, "0A", False)
@@ -229,11 +252,23 @@ def test_sockets_are_matched_from_the_most_exact_one():
     assert match([make("10.0.0.2", 4)], ip_address("fe80::1"), 7) == []
 
 
+def _listen_at(*hosts: str) -> list[socket.socket]:
+    """Sockets that listen at one port of several addresses, where nothing else has connections then."""
+    found: list[socket.socket] = []
+    for host in hosts:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            found.append(socket.create_server((host, found[0].getsockname()[1] if found else 0), family=family))
+        except OSError:  # another process has this port there
+            for each in found:
+                each.close()
+            return _listen_at(*hosts)
+    return found
+
+
 def test_connections_of_a_server_are_counted():
-    with (
-        socket.create_server(("127.0.0.1", 0)) as one,
-        socket.create_server(("127.0.0.2", one.getsockname()[1])) as two,
-    ):
+    one, two, three = _listen_at("127.0.0.1", "127.0.0.2", "::1")
+    with one, two, three:
         port = one.getsockname()[1]
         urls = [f"tcp://127.0.0.1:{port}", f"udp://127.0.0.1:{port}", "unix:///nowhere"]
         addresses = [Address.parse(url) for url in urls]
@@ -357,3 +392,195 @@ def test_some_holders_that_cannot_be_seen_are_unknown(proc):
     table.write_text(table.read_text() + table.read_text().splitlines()[1].replace(" 77 ", " 78 ") + "\n")
     hold(60, 1, "server")
     assert "some of the processes" in _find_in(folder).unknown
+
+
+@pytest.mark.parametrize("ip", ["127.0.0.200", "203.0.113.255", "2001:db8:1:2:3:4:ff00:fe", "::1"])
+def test_address_is_read_as_the_kernel_writes_it(ip):
+    packed = ip_address(ip).packed
+    words = [int.from_bytes(packed[place : place + 4], sys.byteorder) for place in range(0, len(packed), 4)]
+    assert _decode("".join(f"{word:08X}" for word in words)) == ip_address(ip)
+
+
+def test_table_of_unix_sockets_is_read(tmp_path):
+    """A path may hold spaces, and bytes that are no text; a connection has the path of its server."""
+    (tmp_path / "self" / "net").mkdir(parents=True)
+    rows = [
+        b"00010000 0001 01    77 /run/a b  c.sock",
+        b"00000000 0001 03    78 /run/a b  c.sock",
+        b"00000000 0002 01    79 /run/a b  c.sock",
+        b"00010000 0001 01    80",
+        b"00010000 0001 01    81 /run/\xff.sock",
+    ]
+    table = b"".join(b"0000000000000000: 00000002 00000000 %b\n" % row for row in rows)
+    (tmp_path / "self" / "net" / "unix").write_bytes(b"Num       RefCount Protocol Flags Type St Inode Path\n" + table)
+    assert list(_read_unix(tmp_path, "/run/a b  c.sock", "0001")) == [77]
+    assert list(_read_unix(tmp_path, "/run/a b  c.sock", "0002")) == [79]
+    assert list(_read_unix(tmp_path, "/run/\udcff.sock", "0001")) == [81]
+    assert list(_read_unix(tmp_path, "/run/none.sock", "0001")) == []
+
+
+def test_socket_that_does_not_listen_is_no_server(proc):
+    folder, hold = proc
+    hold(60, 1, "server")
+    table = folder / "self" / "net" / "tcp"
+    table.write_text(table.read_text().replace(" 0A ", " 07 "))
+    assert _find_in(folder).unknown == "no process of this network namespace has a socket at tcp://127.0.0.1:9000"
+
+
+def test_name_is_looked_up_for_its_kind_of_socket(monkeypatch):
+    asked = []
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, port, type: asked.append((host, port, type)) or [])  # noqa: A006
+    for transport in ("tcp", "tls", "udp"):
+        assert "no process" in _find(f"{transport}://some-name:7").unknown
+    kinds = [socket.SOCK_STREAM, socket.SOCK_STREAM, socket.SOCK_DGRAM]
+    assert asked == [("some-name", 7, kind) for kind in kinds]
+
+
+@pytest.mark.parametrize(
+    ("inodes", "found"),
+    # It was handed on to another process; of two sockets neither is that of the one that the kernel names.
+    [([77], Owner(pid=61)), ([77, 78], Owner(unknown="the process that made unix:///run/echo.sock has ended"))],
+)
+def test_listener_that_has_handed_its_socket_on(proc, monkeypatch, inodes, found):
+    folder, hold = proc
+    hold(61, 1, "server")
+    hold(62, 1, "server", inode=78)
+    rows = [f"0: 00000002 00000000 00010000 0001 01 {inode} /run/echo.sock\n" for inode in inodes]
+    (folder / "self" / "net" / "unix").write_text("Num ...\n" + "".join(rows))
+    monkeypatch.setattr("lab.owner._ask_listener", lambda path: 60)
+    assert find_owner(Address.parse("unix:///run/echo.sock"), proc=folder) == found
+
+
+def test_listener_with_a_full_queue_is_not_waited_for(tmp_path):
+    path = str(tmp_path / "s")
+    clients = []
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen(0)
+        for _ in range(10):
+            clients.append(socket.socket(socket.AF_UNIX))
+            clients[-1].setblocking(False)
+        # 0 is one that waits; where it is more, ten are enough.
+        assert errno.EAGAIN in [client.connect_ex(path) for client in clients]
+        assert _ask_listener(path) is None
+        for client in clients:
+            client.close()
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["-container-ip", "172.17.0.5"], Owner(container="172.17.0.5")),
+        (
+            ["-container-ip"],
+            Owner(unknown="docker-proxy (pid 50) at tcp://127.0.0.1:9000 only forwards to a server"),
+        ),
+    ],
+)
+def test_docker_proxy_says_its_container_last(proc, words, found):
+    folder, hold = proc
+    hold(50, 1, "docker-proxy", *words)
+    assert _find_in(folder) == found
+
+
+def test_ancestors_end_at_init_or_where_they_began(tmp_path):
+    for pid, parent in ((60, 2), (2, 1), (1, 0), (7, 8), (8, 7)):
+        (tmp_path / str(pid)).mkdir()
+        (tmp_path / str(pid) / "stat").write_text(f"{pid} (a ) b) S {parent} 1")
+    assert _list_ancestors(60, tmp_path) == [2, 1]
+    # A number that was used again in the middle of it.
+    assert _list_ancestors(7, tmp_path) == [8, 7]
+
+
+def test_command_that_is_no_text_is_read(tmp_path):
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7" / "cmdline").write_bytes(b"/bin/\xff\0-x\0")
+    assert _read_command(7, tmp_path) == ["/bin/\ufffd", "-x"]
+
+
+@pytest.mark.parametrize(
+    ("text", "service", "url"),
+    [
+        ("echo=tcp://host:7007", "echo", "tcp://host:7007"),
+        ("echo=tcp://host", "echo", "tcp://host:7"),
+        ("echo=tcp://host:1", "echo", "tcp://host:1"),
+        ("echo=unix:///run/a=b", "echo", "unix:///run/a=b"),
+        ("tcp://host:9000", OWN.service, "tcp://host:9000"),
+    ],
+)
+def test_target_is_a_service_and_an_address(text, service, url):
+    assert parse_target(text) == (service, Address.parse(url))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("nothing=tcp://host:7", "is not SERVICE=URL with one of "),
+        ("host:7", "is not SERVICE=URL with one of "),
+        ("echo=host:7", "--target 'echo=host:7': 'host:7' does not start with "),
+        ("echo", "--target 'echo': '' does not start with "),
+        ("tcp://host", "has no port, and a protocol of one's own has no usual one: add it, as in tcp://host:9000"),
+        ("echo=tcp://host:0", "nothing can listen on port 0: name the server's port"),
+    ],
+)
+def test_target_that_is_none_is_refused(text, said):
+    with pytest.raises(LabError) as raised:
+        parse_target(text)
+    assert said in str(raised.value)
+
+
+def test_target_is_reachable_where_something_listens():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        check_reachable("echo", Address.parse(f"tcp://127.0.0.1:{port}"))
+    said = rf"^--target echo=tcp://127.0.0.1:{port}: Connection refused: is the server running there\?$"
+    with pytest.raises(LabError, match=said):
+        check_reachable("echo", Address.parse(f"tcp://127.0.0.1:{port}"))
+    with pytest.raises(LabError, match=r"^--target echo=.*/none.*: is the server running there\?$"):
+        check_reachable("echo", Address.parse("unix:///run/lab/none"))
+
+
+def test_datagram_target_is_unreachable_only_where_its_machine_says_so():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        address = Address.parse(f"udp://127.0.0.1:{silent.getsockname()[1]}")
+        check_reachable("echo", address)
+    with pytest.raises(LabError, match=r"Connection refused: is the server running there\?$"):
+        check_reachable("echo", address)
+
+
+def test_only_the_target_that_is_asked_has_to_be_reachable():
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+        ports = [each.getsockname()[1] for each in (one, other)]
+        other.close()
+        targets = Foreign([f"echo=tcp://127.0.0.1:{ports[0]}", f"discard=tcp://127.0.0.1:{ports[1]}"])
+        targets.check_reachable("echo", Transport.TCP)
+        targets.check_reachable("discard", Transport.UDP)
+        with pytest.raises(LabError, match=f"discard=tcp://127.0.0.1:{ports[1]}"):
+            targets.check_reachable("discard", Transport.TCP)
+
+
+def test_targets_are_one_model_of_two_services():
+    targets = Foreign(["echo=tcp://host:7007", "discard=udp://host:9", "echo=udp://host:7007"])
+    assert targets.model.services == ("echo", "discard")
+    assert targets.model.only_in_container
+    assert [(item.service, item.transport, item.address) for item in targets.targets()] == [
+        ("echo", "tcp", "tcp://host:7007"),
+        ("discard", "udp", "udp://host:9"),
+        ("echo", "udp", "udp://host:7007"),
+    ]
+
+
+def test_every_reason_why_an_owner_is_unknown_is_said_once(monkeypatch):
+    owners = {7: Owner(pid=5), 8: Owner(unknown="one"), 9: Owner(unknown="two")}
+    monkeypatch.setattr("lab.foreign.find_owner", lambda address: owners[address.port])
+    targets = Foreign([f"echo=tcp://host:{port}" for port in (7, 8, 9)])
+    assert targets.open_meter().reason == "one; two"
+    assert targets.pid("target") is None
+
+
+def test_meter_of_a_container_is_that_of_its_engine(monkeypatch):
+    monkeypatch.setattr("lab.foreign.find_owner", lambda address: Owner(container="172.17.0.5"))
+    monkeypatch.setattr("lab.foreign.find_container", {"172.17.0.5": "abc"}.get)
+    monkeypatch.setattr("lab.foreign.open_container_meter", lambda name: f"meter of {name}")
+    assert Foreign(["echo=tcp://host:7"]).open_meter() == "meter of abc"

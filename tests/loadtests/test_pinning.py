@@ -6,12 +6,15 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import docker
+import docker.errors
+import psutil
 import pytest
 
 from lab.catalogue import Catalogue
 from lab.errors import LabError
 from lab.measurement import measure
-from lab.pinning import VARIABLE, Pinning, encode_cores, pin_generator, pin_servers, split_cores
+from lab.pinning import VARIABLE, Pinning, _list_threads, encode_cores, pin_generator, pin_servers, split_cores
 from tests.support.waiting import wait_until
 
 
@@ -78,3 +81,74 @@ def test_a_measurement_keeps_what_the_meters_saw(open_model):
     assert [row[0] for row in found.series] == sorted(row[0] for row in found.series)
     assert max(row[2] for row in found.series) <= found.memory_bytes
     assert type(found).from_json(found.as_json()) == found
+
+
+class Engine:
+    """A Docker client with one container."""
+
+    def __init__(self, *, fails=False):
+        self.containers, self.fails, self.done = self, fails, []
+
+    def get(self, name):
+        if self.fails:
+            raise docker.errors.NotFound(f"no {name}")
+        return SimpleNamespace(update=lambda **options: self.done.append((name, options)))
+
+    def close(self):
+        self.done.append("closed")
+
+
+def test_containers_are_kept_to_their_cores_one_by_one(monkeypatch):
+    engine = Engine()
+    monkeypatch.setattr(docker, "from_env", lambda: engine)
+    backend = SimpleNamespace(name="docker", container_name="lab-{}-1".format)
+    pin_servers(backend, ["a", "b"], Pinning((1, 3), (0,)))
+    assert engine.done == [
+        ("lab-a-1", {"cpuset_cpus": "1,3"}),
+        "closed",
+        ("lab-b-1", {"cpuset_cpus": "1,3"}),
+        "closed",
+    ]
+
+
+def test_container_that_has_gone_is_an_error_of_one_line(monkeypatch):
+    engine = Engine(fails=True)
+    monkeypatch.setattr(docker, "from_env", lambda: engine)
+    backend = SimpleNamespace(name="docker", container_name="lab-{}-1".format)
+    with pytest.raises(LabError, match=r"^a container cannot be kept to cores 1,3: no lab-a-1$"):
+        pin_servers(backend, ["a"], Pinning((1, 3), (0,)))
+    assert engine.done == ["closed"]
+
+
+def test_process_that_has_gone_is_an_error_of_one_line():
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    with pytest.raises(LabError, match=rf"^the process {child.pid} cannot be kept to core 1: "):
+        pin_servers(SimpleNamespace(name="process", pid=lambda model: child.pid), ["m"], Pinning((1,), (0,)))
+
+
+def test_threads_are_those_of_all_processes_that_are_left():
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    processes = [SimpleNamespace(pid=pid) for pid in (child.pid, os.getpid())]
+    own = {int(thread.name) for thread in Path("/proc/self/task").iterdir()}
+    assert set(_list_threads(processes)) == own
+
+
+def test_children_of_a_server_are_pinned_as_well(monkeypatch):
+    listed = []
+    below = {True: ["child", "grandchild"], False: ["child"]}
+    root = SimpleNamespace(children=lambda *, recursive=False: below[recursive])
+    monkeypatch.setattr(psutil, "Process", {5: root}.get)
+    monkeypatch.setattr("lab.pinning._list_threads", lambda processes: listed.append([*processes]) or [])
+    pin_servers(SimpleNamespace(name="process", pid=lambda model: 5), ["m"], Pinning((1,), (0,)))
+    assert listed == [[root, "child", "grandchild"]]
+
+
+def test_cores_are_those_that_this_process_may_use(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {7, 4, 5} if pid == 0 else {0, 1})
+    assert split_cores() == Pinning(servers=(5, 7), generator=(4,))
+    asked = []
+    monkeypatch.setattr(os, "sched_setaffinity", lambda pid, cores: asked.append((pid, cores)))
+    pin_generator({VARIABLE: "0,12"})
+    assert asked == [(0, {0, 12})]

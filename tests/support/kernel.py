@@ -2,7 +2,7 @@
 
 ENFILE, ENOBUFS and ENOMEM are of the whole machine, and no test may take these from it. So the kernel asks this process
 what to answer (seccomp's user notification): the system call itself fails, in whatever loop or library makes it. The
-filter is installed by the process that becomes the server, as `python -m tests.models.kernel SOCKET COMMAND ...`.
+filter is installed by the process that becomes the server, as `python -m tests.support.kernel SOCKET COMMAND ...`.
 """
 
 import ctypes
@@ -65,7 +65,7 @@ class Kernel:
 
     def command(self, *words: str) -> list[str]:
         """Return the command that starts another one under this kernel; `theirs` must be passed on to it."""
-        return [sys.executable, "-m", "tests.models.kernel", str(self.theirs.fileno()), *words]
+        return [sys.executable, "-m", "tests.support.kernel", str(self.theirs.fileno()), *words]
 
     def _answer(self) -> None:
         with self._ours:

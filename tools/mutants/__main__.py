@@ -90,7 +90,7 @@ def run_group(
         check=False,
     )
     if done.returncode:
-        raise RuntimeError(f"{group.name}: {done.stderr.strip()[-2000:]}")
+        raise RuntimeError(f"{group.name}: exit code {done.returncode}: {done.stderr.strip()[-2000:]}")
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 

@@ -12,6 +12,7 @@ Called as `python -m tools.mutants.session`, with a `Job` as JSON in stdin; prin
 """
 
 import ast
+import contextlib
 import ctypes
 import dataclasses
 import functools
@@ -219,7 +220,9 @@ def _be_child(mutant: Mutant, root: Path, items: Sequence[pytest.Item], writing:
     except BaseException:  # whatever a fault makes of the tests' own machinery, it was noticed
         said = KILLED
     finally:
-        os.write(writing, said.encode())
+        # A process that a faulty test has forked gets here as well, perhaps when nobody reads any more.
+        with contextlib.suppress(OSError):
+            os.write(writing, said.encode())
         os._exit(0)
 
 
