@@ -18,7 +18,7 @@ from lab.catalogue import Catalogue
 from lab.cli import cli
 from lab.errors import LabError
 from lab.pinning import Pinning
-from lab.store import Run
+from lab.store import Run, StoreError
 from lab.verdict import Bound, Verdict
 from tests.support.made_up import MEASUREMENT
 
@@ -239,6 +239,17 @@ def test_progress_is_on_stderr(bench_command: Command) -> None:
     done = bench_command(*QUICK)
     assert "socketlab-bench-twin: starting asyncio_streams (process)" in done.stderr
     assert "starting" not in done.stdout
+
+
+def test_report_that_cannot_be_kept_is_said_on_stderr(bench_command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(run: Run, name: str, text: str) -> None:
+        raise StoreError("the disk is full")
+
+    monkeypatch.setattr(Run, "write_report", refuse)
+    done = bench_command(*QUICK)
+    assert done.exit_code == 0, done.output
+    assert "lab: not kept: the disk is full" in done.stderr
+    assert "not kept" not in done.stdout
 
 
 def test_plan_without_a_seed_has_another_one_each_time() -> None:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow
 import pyarrow.parquet
@@ -17,13 +18,15 @@ from rich.console import Console
 from lab.bench.command import bench as bench_command
 from lab.bench.comparison import compare
 from lab.bench.estimates import Estimate
-from lab.bench.findings import Comparison, Findings, read_findings
+from lab.bench.findings import Comparison, Findings, Row, read_findings
 from lab.errors import LabError
+from lab.measurement import Measurement
 from lab.report import bench_page
 from lab.report.bench import make_answers, make_lines, make_trust, print_report, render_markdown
 from lab.report.bench_export import render_csv, render_parquet
 from lab.store import Run
 from lab.verdict import Bound, Verdict
+from tests.made_up import MEASUREMENT
 
 RATES = {"asyncio_streams": 10_000, "twisted_reactor": 5_000, "plain_socket": 10_000}
 
@@ -239,3 +242,16 @@ def test_new_failures_are_a_regression(measured, tmp_path: Path) -> None:
     code, text = _compare(tmp_path, measured(), measured(failures={"wrong bytes": 1}))
     assert code == 1
     assert "failures, none before: wrong bytes" in text
+
+
+def test_sweep_that_breaks_is_no_fault_of_what_was_measured_in_one_way(make_plan) -> None:
+    def make_row(way: str, *found: Measurement) -> Row:
+        return Row("session", "m", way, (), dict(enumerate(found, 1)), ())
+
+    failing = replace(MEASUREMENT, verdict=Verdict(Bound.FAILED, "12% of all exchanges failed"))
+    rows = {("session", "m", row.way): row for row in (make_row("closed", MEASUREMENT), make_row("open"))}
+    sweeps = {("session", "m"): {64: failing}}
+    run = SimpleNamespace(facts={})
+    assert Findings(run, make_plan(), rows, sweeps, {}, (), None).failing("session", "m") == ""
+    del rows["session", "m", "closed"]
+    assert Findings(run, make_plan(), rows, sweeps, {}, (), None).failing("session", "m") == failing.verdict.reason

@@ -247,6 +247,16 @@ def test_workers_reports_arrive_whole_and_once(attach):
     assert [(row["answered"], row["users"], row["in_flight"]) for row in master.rows()] == [(6, 0, 0)]
 
 
+def test_counts_before_a_clear_are_not_reported(attach):
+    worker, here = attach(WorkerRunner())
+    worker.add(CLOSED, make_tally(answered=2), users=4, in_flight=3)
+    here.stats.clear_all()
+    worker.add(CLOSED, make_tally(answered=5), users=4, in_flight=3)
+    data = {}
+    here.events.report_to_master.fire(client_id="a", data=data)
+    assert [tally["answered"] for found in data.values() for _, tally, _ in found] == [5]
+
+
 def test_report_without_ours_is_taken(attach):
     master, there = attach(MasterRunner())
     there.events.worker_report.fire(client_id="a", data={})

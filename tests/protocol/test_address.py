@@ -41,6 +41,7 @@ BAD = {
     "tcp://[localhost]:7": "or tcp://[IPv6 address]:port",
     "tcp://[::1]7": "or tcp://[IPv6 address]:port",
     "tcp://a b:7": "not of the form tcp://host:port",
+    "tcp://::7": "an IPv6 address stands in brackets, as in tcp://[:]:7",
     "tcp://::1:7": "an IPv6 address stands in brackets, as in tcp://[::1]:7",
     "udp://fe80::1:9": "an IPv6 address stands in brackets, as in udp://[fe80::1]:9",
     "unix://relative.sock": "absolute path, as in unix:///",

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from services.protocol import Close, Connection, Limits, Send
+from services.protocol import Close, Connection, Limits, PeerError, Send
 from services.protocol.resp import RequestReader
 
 Exchange = Callable[..., object]
@@ -286,6 +286,15 @@ def test_reader_is_fed_while_it_holds_requests() -> None:
     reader.feed(b"\n")  # one byte is enough to go on
     assert reader.next_request() is None
     assert reader.is_between_requests
+
+
+def test_one_byte_behind_a_header_that_came_in_pieces_is_looked_at() -> None:
+    reader = RequestReader(Limits())
+    reader.feed(b"*")
+    assert reader.next_request() is None
+    reader.feed(b"1\r\nX")
+    with pytest.raises(PeerError, match=r"^expected '\$', got 'X'$"):
+        reader.next_request()
 
 
 @pytest.mark.parametrize("cut_off", [b"*1", b"*1\r", b"*1\r\n$4", b"*1\r\n$4\r", b"PING"])
