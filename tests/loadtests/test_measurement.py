@@ -154,6 +154,7 @@ def test_models_of_one_run_are_results_of_their_own() -> None:
             ["a load generator stood still for 1.0 s: it was stopped, or had no core"],
         ),
         ([{"seconds": 2.0}, {"seconds": 1.25}], 2, []),
+        ([{"seconds": 0.8}, {"seconds": 0.0}], 2, ["the windows of the load generators differ: 0.0 s to 0.8 s"]),
         ([{"seconds": 2.0}, {"seconds": 1.125}], 2, ["the windows of the load generators differ: 1.1 s to 2.0 s"]),
         ([], 1, ["1 of 1 load generators did not take part in the whole window"]),
     ],

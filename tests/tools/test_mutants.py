@@ -160,6 +160,15 @@ def test_each_fault_has_the_outcome_that_its_tests_give_it(project: Path) -> Non
     assert killer == "tests/test_limits.py::test_ratio"
 
 
+def test_constants_of_the_same_value_are_planted_one_by_one(project: Path) -> None:
+    (project / "pkg" / "limits.py").write_text("MOST = 0.5\nLEAST = 0.5\n")
+    (project / "tests" / "test_limits.py").write_text(
+        "from pkg import limits\n\n\ndef test_limits():\n    assert (limits.MOST, limits.LEAST) == (0.5, 0.5)\n"
+    )
+    _, rows = run_session(project)
+    assert [row["outcome"] for row in rows.values()] == ["killed", "killed"]
+
+
 def test_tests_that_fail_without_a_fault_end_the_run(project: Path) -> None:
     (project / "tests" / "test_limits.py").write_text(TESTS + "\n\ndef test_fails():\n    assert exceeds(0)\n")
     code, rows = run_session(project)

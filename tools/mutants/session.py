@@ -244,17 +244,18 @@ def put_in_place(mutant: Mutant, root: Path) -> None:
         exec(compile(plant(path, mutant.number), str(path), "exec"), faulty.__dict__)  # noqa: S102
     finally:
         sys.modules[name] = module
-    moved: set[int] = set()
+    moved: set[tuple[int, str]] = set()
     for key, new in list(vars(faulty).items()):
         if not key.startswith("__") and key in vars(module):
             _move(vars(module)[key], new, module, key, moved)
 
 
-def _move(old: Any, new: Any, module: types.ModuleType, key: str, moved: set[int]) -> None:
+def _move(old: Any, new: Any, module: types.ModuleType, key: str, moved: set[tuple[int, str]]) -> None:
     name = module.__name__
-    if old is new or id(old) in moved:
+    # By its name as well: two constants of the same value are one object.
+    if old is new or (id(old), key) in moved:
         return
-    moved.add(id(old))
+    moved.add((id(old), key))
     if isinstance(old, type):
         if old.__module__ == name:
             for attribute, value in list(vars(new).items()):
@@ -290,7 +291,9 @@ def _move(old: Any, new: Any, module: types.ModuleType, key: str, moved: set[int
                     names[found] = new
 
 
-def _move_attribute(owner: type, attribute: str, new: Any, module: types.ModuleType, moved: set[int]) -> None:
+def _move_attribute(
+    owner: type, attribute: str, new: Any, module: types.ModuleType, moved: set[tuple[int, str]]
+) -> None:
     old = vars(owner).get(attribute)
     if isinstance(old, property) and isinstance(new, property):
         for part in ("fget", "fset", "fdel"):
