@@ -38,6 +38,21 @@ def test_the_default_is_95_percent() -> None:
     assert find_slope(TIMES, ZIGZAG) == find_slope(TIMES, ZIGZAG, confidence=0.95)
 
 
+def test_interval_of_a_long_series_is_not_as_wide_as_all_slopes() -> None:
+    # 66 pairs: 15 slopes below 1 (the highest 1 - 0.5 / 9), 30 of 1, then 1 + 0.5 / 11, twice 1 + 0.5 / 9 and higher
+    # ones. Var(S) = 12 x 11 x 29 / 18 = 212.67, of which the root is 14.58; 28.58 wide: from (66 - 28.58) / 2 = 18.7 to
+    # 47.3, the slopes 19 and 47. From 0 on.
+    times = [float(number) for number in range(12)]
+    values = [number + number % 2 / 2 for number in range(12)]
+    assert find_slope(times, values) == Slope(1.0, 1.0, pytest.approx(1 + 0.5 / 9))
+
+
+def test_interval_of_a_short_series_reaches_the_last_slope() -> None:
+    # In order, the slopes are 1 1.5 2 2 2.5 3. Var(S) = 4 x 3 x 13 / 18 = 8.67, of which the root is 2.944; 5.77 wide:
+    # from 0.1 to 5.9, the slopes 0 and 6, which is the end.
+    assert find_slope([0.0, 1.0, 2.0, 3.0], [0.0, 1.0, 3.0, 6.0]) == Slope(2.0, 1.0, 3.0)
+
+
 def test_ties_make_the_interval_narrower() -> None:
     # One tie of three: Var(S) = (510 - 3 x 2 x 11) / 18 = 24.67, of which the root is 4.967. With z 2.4 it is 11.92
     # wide: 1.54 and 13.46, the slopes 2 and 13. Without the tie it were 12.77 wide: 1.11 and 13.89, so 1 and 14.

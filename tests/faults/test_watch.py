@@ -286,6 +286,20 @@ def test_a_witness_that_has_ended_is_an_error_with_its_last_words(witness: FakeW
         watch.mark("quiet")
     if how == "deaf":
         assert sum(witness.clock.slept) == pytest.approx(30.0, abs=0.05)
+    else:
+        # A pipe that is broken says it at once, the others are noticed at the first look.
+        assert witness.clock.slept == ([] if how == "gone" else [0.002])
+
+
+def test_recovery_of_a_witness_that_has_ended_is_not_waited_for(witness: FakeWitness) -> None:
+    watch = watch_of(witness)
+    for word in ("quiet", "broken", "mended"):
+        watch.mark(word)
+    witness.clock.slept.clear()
+    witness.ended = True
+    with pytest.raises(LabError, match="the witness has ended"):
+        watch.wait_recovered(4.0)
+    assert witness.clock.slept == []
 
 
 def test_a_witness_is_opened_beside_the_model_and_closed_again() -> None:

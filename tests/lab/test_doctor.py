@@ -143,7 +143,7 @@ def test_open_files(monkeypatch: pytest.MonkeyPatch, limits: tuple[int, int], go
 
 @pytest.mark.parametrize(("cores", "good"), [({0}, False), ({3, 5}, True)])
 def test_cores(monkeypatch: pytest.MonkeyPatch, cores: set[int], good: bool) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: cores)
+    monkeypatch.setattr(os, "sched_getaffinity", {0: cores}.__getitem__)
     found = by_part(list(doctor._examine_processes()))["cores"]
     assert (found.good, found.what) == (good, str(len(cores)))
 
@@ -182,6 +182,23 @@ def test_port_of_the_web_ui(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "LAB_UI_PORT" in taken.mend
 
 
+def test_port_that_a_connection_has_just_left_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as client:
+        port = listener.getsockname()[1]
+        listener.accept()[0].close()
+        # The end that closes first keeps the address for a while.
+        assert client.recv(1) == b""
+    monkeypatch.setenv("LAB_UI_PORT", str(port))
+    assert by_part(list(doctor._examine_tools()))[f"port {port}"].good
+
+
+def test_loopback_is_tried_at_a_port_that_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    create, asked = socket.create_server, []
+    monkeypatch.setattr(socket, "create_server", lambda address: asked.append(address) or create(address))
+    assert doctor._examine_loopback().good
+    assert asked == [("127.0.0.1", 0)]
+
+
 def test_tools(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda tool: "/x/perf" if tool == "perf" else None)
     found = by_part(list(doctor._examine_tools()))
@@ -216,11 +233,13 @@ def test_python_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found.good, found.what, found.needed_for) == (False, "3.10.9", "both")
 
 
-@pytest.mark.parametrize(("version", "good"), [((3, 11, 0), True), ((3, 11), True), ((3, 10, 99), False)])
+@pytest.mark.parametrize(
+    ("version", "good"), [((3, 11, 0), True), ((3, 11), True), ((3, 10, 99), False), ((3, 12, 1, 2, 7), True)]
+)
 def test_oldest_python(monkeypatch: pytest.MonkeyPatch, version: tuple[int, ...], good: bool) -> None:
     monkeypatch.setattr(doctor.sys, "version_info", version)
     found = by_part(list(doctor._examine_project()))["python"]
-    assert (found.good, found.what) == (good, ".".join(map(str, version)))
+    assert (found.good, found.what) == (good, ".".join(map(str, version[:3])))
 
 
 def test_libraries_of_models() -> None:

@@ -101,6 +101,31 @@ def test_last_attempt_gets_what_is_left(calls: list[tuple[str, tuple[str, ...], 
     assert (outcome.ready, outcome.seconds, outcome.error) == (False, 20, "nothing in 6.4 s")
 
 
+@pytest.mark.parametrize(
+    ("timeout", "attempts", "error"),
+    [
+        # No time is left after the first attempt and the pause.
+        (0.1875, [0.125], "refused"),
+        # The second one has exactly its time, so what ends it counts.
+        (0.4375, [0.125, 0.25], "nothing in 0.25 s"),
+        (0.375, [0.125, 0.1875], "refused"),
+    ],
+)
+def test_attempt_that_has_its_time_counts(
+    calls: list[tuple[str, tuple[str, ...], float]],
+    monkeypatch: pytest.MonkeyPatch,
+    timeout: float,
+    attempts: list[float],
+    error: str,
+) -> None:
+    """With attempts of 1/8 s and more, and pauses of 1/16 s, which binary fractions are exact for."""
+    monkeypatch.setattr(readiness, "_FIRST_ATTEMPT", 0.125)
+    monkeypatch.setattr(readiness, "_PAUSE", 0.0625)
+    (outcome,) = wait_ready([("mine", "command", "silent")], timeout)
+    assert [each for _, _, each in calls] == attempts
+    assert (outcome.ready, outcome.error) == (False, error)
+
+
 def test_every_target_of_a_model_has_to_answer(stub: Stub) -> None:
     good, silent = stub(PONG), nowhere()
     told: list[Outcome] = []
@@ -118,6 +143,7 @@ def test_one_service_is_asked_over_tcp_and_one_over_unix_sockets() -> None:
         ("a", "greet", "tcp://a:1234"),
         ("a", "command", "udp://a:6379"),
         ("a", "command", "tcp://a:6379"),
+        ("a", "command", "tcp://a:6380"),
         ("a", "echo", "tcp://a:7"),
         ("a", "chargen", "unix:///a/chargen.sock"),
         ("a", "echo", "unix:///a/echo.sock"),

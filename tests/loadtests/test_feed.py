@@ -10,7 +10,7 @@ import pytest
 from lab import feed as module
 from lab.feed import Gauges, feed
 from lab.meters import Sample
-from lab.usage import Fault, FaultRequest, Usage, decode, encode
+from lab.usage import MOST_FAULT_SECONDS, Fault, FaultRequest, Usage, decode, encode
 from tests.support.waiting import wait_until
 
 
@@ -128,3 +128,7 @@ def test_faults_are_those_of_the_timeline(monkeypatch):
     stamps = [{"model": "a", "fault": "kill", "begin": "then", "end": None, "other": 1}]
     monkeypatch.setattr(module, "read", lambda project, since: stamps if (project, since) == ("p", 5) else [])
     assert module.list_faults("p", 5) == [Fault("a", "kill", "then", "None", "")]
+
+
+def test_nothing_stays_broken_for_longer_than_ten_minutes():
+    assert MOST_FAULT_SECONDS == 10 * 60
