@@ -10,7 +10,7 @@ import pytest
 
 from lab import readiness
 from lab.client import Reply
-from lab.errors import NoAnswerError, UnreachableError
+from lab.errors import LabError, NoAnswerError, UnreachableError
 from lab.readiness import Outcome, choose_targets, wait_ready
 
 LOADING = b"-LOADING the dataset is being read\r\n"
@@ -175,3 +175,37 @@ def test_wrong_request_is_exit_code_2(capsys: pytest.CaptureFixture[str], words:
 def test_nothing_asked_is_ready(capsys: pytest.CaptureFixture[str]) -> None:
     assert readiness.main(['{"timeout": 0.2, "targets": []}']) == 0
     assert capsys.readouterr().out == ""
+
+
+def test_model_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in name resolution, which has no timeout: the thread that waits for it is left alone."""
+    released = threading.Event()
+
+    def call(*_: object, **__: object) -> Reply:
+        released.wait()
+        return Reply(b"PONG", is_error=False, seconds=0.0)
+
+    monkeypatch.setattr(readiness, "call", call)
+    told: list[Outcome] = []
+    try:
+        outcomes = wait_ready([("mine", "command", "tcp://x:1")], 0.05, on_outcome=told.append)
+    finally:
+        released.set()
+    assert outcomes == told == [Outcome("mine", False, 0.05, "gave no sign")]
+
+
+def test_request_is_the_first_word_of_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readiness.sys, "argv", ["readiness", '{"timeout": 0.2, "targets": []}'])
+    assert readiness.main() == 0
+
+
+def test_address_that_is_none_is_exit_code_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object, **__: object) -> list[Outcome]:
+        raise LabError("no such address")
+
+    monkeypatch.setattr(readiness, "wait_ready", refuse)
+    assert readiness.main(['{"timeout": 0.2, "targets": []}']) == 2
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "error: no such address\n")

@@ -66,6 +66,7 @@ GROUPS = (
         ("loadtests/recorder.py", "loadtests/schedule.py"),
         ("tests/loadtests/test_schedule.py", "tests/loadtests/test_recorder.py"),
     ),
+    Group("web", ("loadtests/web.py",), ("tests/loadtests/test_web.py",)),
     Group("objections", ("loadtests/objections.py",), ("tests/loadtests/test_matrix.py",)),
     Group("bench", ("lab/bench/*.py", "lab/theory.py", "lab/advise*.py"), ("tests/bench/test_*.py",)),
     Group("ledger", ("lab/ledger.py",), ("tests/faults/test_ledger.py",)),
