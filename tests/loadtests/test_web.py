@@ -1,10 +1,14 @@
 """What the lab adds to Locust's web UI: who may use it, what its tables say, and what it is told of the servers."""
 
 import os
+import re
 import threading
+import time
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import pytest
+from flask import Blueprint, Flask
 
 from lab import usage
 from lab.backends import forget
@@ -14,6 +18,7 @@ from lab.feed import Gauges, feed
 from lab.load import read_base_path, read_login
 from lab.origins import parse_origins
 from lab.usage import Fault, Usage
+from loadtests import web
 from loadtests.web import FAULTS, SERVERS, TIMES, Servers, show_faults, show_servers, show_times
 from loadtests.web_access import AccessError, Login, find_objection
 
@@ -169,6 +174,9 @@ def _row(**changes):
 
 def test_times_have_three_digits_and_what_is_unknown_is_a_dash():
     shown = show_times([_row(), _row(loop="closed", kind="service")])
+    # Three digits below 100, whole numbers from there.
+    assert [show_times([_row(max_us=value)])[0]["max"] for value in (99.96, 100.4, 150.6)] == [100, 100, 151]
+    assert str(show_times([_row(max_us=100.0)])[0]["max"]) == "100"
     assert set(TIMES) <= set(shown[0])
     assert [shown[0][key] for key in ("p50", "p90", "p99", "p999", "max")] == [52.3, 123, 48_100, "–", 50_000]  # noqa: RUF001
     assert (shown[0]["rate"], shown[0]["load"], shown[0]["kind"]) == (1000, "ping\xa0tcp", "open\xa0intended")
@@ -212,6 +220,146 @@ def test_the_generator_hears_of_the_servers_to_the_end_of_its_stdin(monkeypatch)
     assert servers.faults == [PAUSE]
     monkeypatch.setattr("loadtests.web._STALE_SECONDS", 0)
     assert servers.usages() == [Usage("prefork"), Usage("plain_socket")]
+
+
+def test_what_a_server_used_is_shown_for_five_seconds(monkeypatch):
+    servers = Servers()
+    servers._heard = {"prefork": (100.0, Usage("prefork", 2.0))}
+    shown = []
+    for now in (104.9, 105.0):
+        monkeypatch.setattr("loadtests.web.time.monotonic", lambda now=now: now)
+        shown += servers.usages()
+    assert shown == [Usage("prefork", 2.0), Usage("prefork")]
+
+
+def test_line_that_cannot_be_read_is_logged(tmp_path, caplog):
+    path = tmp_path / "lines"
+    path.write_bytes(b"nonsense\n")
+    with path.open("rb") as file:
+        Servers().listen(file.fileno())
+    (record,) = caplog.records
+    assert record.getMessage().startswith("the lab's line about the servers cannot be read: ")
+
+
+def test_fault_that_ended_in_the_moment_of_a_reset_is_shown():
+    servers = Servers()
+    servers._faults = [PAUSE]
+    servers._since = PAUSE.end
+    assert servers.faults == [PAUSE]
+
+
+def make_environment(base="", web_ui=True):
+    """What `extend` uses of Locust: a page with one answer under Locust's name for it, and some more."""
+    app, pages = Flask(__name__), Blueprint("locust", __name__, url_prefix=base)
+    pages.add_url_rule("/stats/requests", "request_stats", lambda: {"stats": []})
+    pages.add_url_rule("/kept", "other", lambda: {"stats": []})
+    pages.add_url_rule("/text", "text", lambda: "no JSON")
+    app.register_blueprint(pages)
+    page = SimpleNamespace(app=app, template_args={"known": 1}, auth_required_if_enabled=lambda view: view)
+    stats = SimpleNamespace(reset_all=lambda: None, clear_all=lambda: None)
+    options = SimpleNamespace(web_base_path=base or None)
+    return SimpleNamespace(web_ui=page if web_ui else None, parsed_options=options, stats=stats)
+
+
+@pytest.fixture
+def extended(monkeypatch):
+    """The page as `extend` leaves it, with one row and one server; whether the lab is its parent is given."""
+
+    def start(*, has_parent, base=""):
+        environment, spawned, guarded = make_environment(base), [], []
+        monkeypatch.setattr(web.RECORDER, "rows", lambda: [_row()])
+        monkeypatch.setattr(web, "guard", lambda page, path: guarded.append((page, path)))
+        monkeypatch.setattr(web.gevent, "spawn", lambda *arguments: spawned.append(arguments))
+        monkeypatch.setattr(web.sys, "stdin", SimpleNamespace(fileno=lambda: 7))
+        monkeypatch.delenv(usage.VARIABLE, raising=False)
+        if has_parent:
+            monkeypatch.setenv(usage.VARIABLE, "1")
+        web.extend(environment)
+        assert guarded == [(environment.web_ui, base)]
+        servers = None
+        if has_parent:
+            ((listen, descriptor),) = spawned
+            servers = listen.__self__
+            assert (listen, descriptor) == (servers.listen, 7)
+            servers._heard = {"prefork": (time.monotonic(), Usage("prefork", 1.5))}
+            servers._faults = [PAUSE]
+        else:
+            assert spawned == []
+        return environment, environment.web_ui.app.test_client(), servers
+
+    return start
+
+
+def test_page_of_a_generator_alone_has_percentiles_only(extended):
+    environment, client, _ = extended(has_parent=False)
+    arguments = environment.web_ui.template_args
+    assert arguments["known"] == 1
+    assert arguments["extended_tabs"] == [{"key": "times", "title": "Microseconds"}]
+    assert arguments["extended_tables"][0]["structure"][1] == {"key": "kind", "title": "time"}
+    assert [item["href"] for item in arguments["extended_csv_files"]] == ["./lab/times.csv"]
+    answer = client.get("/stats/requests").json
+    assert answer == {"stats": [], "extended_stats": [{"key": "times", "data": show_times([_row()])}]}
+    assert client.get("/lab/servers.csv").data == b""
+
+
+def test_page_of_a_lab_has_its_servers_and_faults(extended):
+    environment, client, servers = extended(has_parent=True, base="/load")
+    arguments = environment.web_ui.template_args
+    assert [tab["key"] for tab in arguments["extended_tabs"]] == ["times", "servers", "faults"]
+    assert [table["key"] for table in arguments["extended_tables"]] == ["times", "servers", "faults"]
+    assert [item["href"] for item in arguments["extended_csv_files"]] == ["./lab/times.csv", "./lab/servers.csv"]
+    shown = {table["key"]: table["data"] for table in client.get("/load/stats/requests").json["extended_stats"]}
+    assert [row["model"] for row in shown["servers"]] == ["prefork"]
+    assert [row["fault"] for row in shown["faults"]] == ["pause"]
+    # Both of Locust's ways to forget are followed.
+    for forget_all in (environment.stats.reset_all, environment.stats.clear_all):
+        servers._since = ""
+        forget_all()
+        assert servers.faults == []
+
+
+def test_other_answers_are_left_as_they_are(extended, monkeypatch):
+    _, client, _ = extended(has_parent=False)
+    assert client.get("/kept").json == {"stats": []}
+    assert client.get("/text").data == b"no JSON"
+    views = client.application.view_functions
+    for kept in (
+        lambda: ({"stats": []}, 400),
+        lambda: {"stats": [], "extended_stats": "of another moment"},
+        lambda: "no JSON",
+    ):
+        views["locust.request_stats"] = kept
+        assert b"Microseconds" not in client.get("/stats/requests").data
+        assert b"prefork" not in client.get("/stats/requests").data
+
+
+def test_rows_are_offered_as_csv(extended):
+    _, client, _ = extended(has_parent=True, base="/load")
+    answer = client.get("/load/lab/servers.csv")
+    assert answer.mimetype == "text/csv"
+    assert re.fullmatch(
+        r'attachment; filename="socketlab-servers-\d{8}T\d{6}Z\.csv"', answer.headers["Content-Disposition"]
+    )
+    # Whole figures, and nothing where nothing is known.
+    assert answer.text.splitlines() == [
+        "model,cpu_cores,memory_bytes,processes,threads,descriptors",
+        "prefork,1.5,,,,",
+    ]
+    header, row = client.get("/load/lab/times.csv").text.splitlines()
+    assert dict(zip(header.split(","), row.split(","), strict=True))["p99_us"] == "48123.0"
+
+
+def test_page_that_cannot_be_guarded_ends_the_generator(monkeypatch):
+    def refuse(page, path):
+        raise AccessError("no password")
+
+    monkeypatch.setattr(web, "guard", refuse)
+    with pytest.raises(SystemExit, match=r"^locustfile: no password$"):
+        web.extend(make_environment())
+
+
+def test_generator_without_a_page_is_left_alone():
+    web.extend(make_environment(web_ui=False))
 
 
 def test_reset_forgets_faults_that_are_over():
