@@ -83,6 +83,9 @@ def test_a_soak_without_a_request_is_no_pass() -> None:
     found = judge(MODEL, make_readings([1000] * 9), {"visits": 0, "requests": 0, "failures": {}}, MEGABYTE)
     assert set(found.growth.values()) == {Growth.FLAT}
     assert (found.is_flat, exit_code([found])) == (False, 2)
+    # One request was tried.
+    found = judge(MODEL, make_readings([1000] * 9), {"visits": 1, "requests": 1, "failures": {}}, MEGABYTE)
+    assert (found.is_flat, exit_code([found])) == (True, 0)
 
 
 def make_finding(memory: Growth = Growth.FLAT, failures: int = 0, model: str = MODEL) -> Finding:

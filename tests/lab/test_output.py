@@ -1,5 +1,6 @@
 """What the lab prints: it degrades where it cannot be shown, and no exit code depends on it."""
 
+import codecs
 import io
 import os
 import pty
@@ -7,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -166,3 +168,78 @@ def test_terminal_is_seen_as_one() -> None:
     assert output.Sink(side, None).fileno() == side
     os.close(main)
     os.close(side)
+
+
+@pytest.mark.parametrize(
+    ("known", "environ", "encoding", "errors"),
+    [
+        (("ascii", "strict"), None, "ascii", "socketlab"),
+        (("ascii", "strict"), "ascii", "ascii", "socketlab"),
+        # Somebody's choice.
+        (("ascii", "ignore"), "ascii:ignore", "ascii", "ignore"),
+        # It was closed before the start.
+        (None, "ascii:ignore", "utf-8", "socketlab"),
+        (None, None, "utf-8", "socketlab"),
+    ],
+)
+def test_encoding_is_pythons_and_errors_are_ours_unless_chosen(
+    known: tuple[str, str] | None,
+    environ: str | None,
+    encoding: str,
+    errors: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    output.register()
+    monkeypatch.delenv("PYTHONIOENCODING", raising=False)
+    if environ:
+        monkeypatch.setenv("PYTHONIOENCODING", environ)
+    stream = SimpleNamespace(encoding=known[0], errors=known[1]) if known else None
+    with (tmp_path / "out").open("wb") as file:
+        found = output._open(file.fileno(), stream, instead=None)  # type: ignore[arg-type]
+        assert (found.encoding, found.errors) == (encoding, errors)
+
+
+@pytest.mark.parametrize(("number", "is_terminal", "by_line"), [(1, True, True), (1, False, False), (2, False, True)])
+def test_terminal_and_stderr_are_written_line_by_line(
+    number: int, is_terminal: bool, by_line: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output.register()
+    monkeypatch.setattr(os, "isatty", lambda _: is_terminal)
+    assert output._open(number, None, instead=None).line_buffering is by_line
+
+
+def test_streams_are_replaced_once_the_first_three_files_are_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    codecs.register_error("socketlab", codecs.strict_errors)
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, getattr(sys, name))
+    opened, closed = iter([1, 2, 3]), []
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", lambda path, flags: next(opened))
+        patched.setattr(os, "close", closed.append)
+        output.install()
+    assert closed == [3]
+    assert codecs.lookup_error("socketlab") is output._replace
+    files = [stream.buffer.raw for stream in (sys.stdout, sys.stderr)]
+    assert [(file._number, file._instead) for file in files] == [(1, 2), (2, None)]
+
+
+def test_pipe_that_is_full_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers, waited = iter([BlockingIOError(), None]), []
+
+    def write(number: int, data: bytes) -> int:
+        if (error := next(answers)) is not None:
+            raise error
+        return len(data)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", write)
+        patched.setattr(output.select, "select", lambda *lists: waited.append(lists))
+        assert output.Sink(7, None).write(b"abc") == 3
+    assert waited == [([], [7], [])]
+
+
+def test_text_that_cannot_be_read_is_no_business_of_the_replacing() -> None:
+    output.register()
+    with pytest.raises(UnicodeDecodeError):
+        b"\xff".decode("utf-8", "socketlab")
