@@ -36,9 +36,12 @@ from tools.mutants.operators import Mutant, find_mutants, plant
 
 # A test that takes longer, and runs no line of a module, is not asked about its constants.
 _SLOWEST = 2.0
-# Seconds for the tests of one fault: a fault may make a loop endless, and that is noticed too.
+# Seconds for a test of one fault, and how many times its own duration: a fault may make a loop endless, and that is
+# noticed too.
 _TIMEOUT = 5.0
 _TIMES = 10.0
+# What a child writes before each test.
+_BEGUN = b"\0"
 
 # Of linux/prctl.h.
 _PR_SET_CHILD_SUBREAPER = 36
@@ -171,10 +174,16 @@ class Session:
             _be_child(mutant, self.job.root, items, writing)
         os.setpgid(pid, pid)  # the child does so too: whichever comes first, the group exists before it is ended
         os.close(writing)
-        deadline = time.monotonic() + max(_TIMEOUT, _TIMES * sum(self.durations[item.nodeid] for item in items))
-        stopped = ""
+        os.set_blocking(reading, False)
+        said, stopped = b"", ""
+        begun, since = 0, time.monotonic()
         while os.waitpid(pid, os.WNOHANG) == (0, 0):
-            if time.monotonic() > deadline:
+            said += _read(reading)
+            if said.count(_BEGUN) != begun:
+                begun, since = said.count(_BEGUN), time.monotonic()
+            # A constant is asked of many tests, so each has a time of its own.
+            slow = self.durations[items[min(max(begun, 1), len(items)) - 1].nodeid]
+            if time.monotonic() - since > max(_TIMEOUT, _TIMES * slow):
                 stopped = TIMED_OUT
             elif self._is_over():
                 stopped = UNTRIED
@@ -184,14 +193,22 @@ class Session:
                 break
             time.sleep(0.001)
         _end_orphans()
-        with os.fdopen(reading) as pipe:
-            said = "" if stopped else pipe.read()
+        said += _read(reading)
+        os.close(reading)
         if stopped:
             return stopped, ""
-        if not said:  # the child died: of the fault
+        words = said.replace(_BEGUN, b"").decode()
+        if not words:  # the child died: of the fault
             return KILLED, ""
-        outcome, _, test = said.partition(" ")
+        outcome, _, test = words.partition(" ")
         return outcome, test
+
+
+def _read(pipe: int) -> bytes:
+    """Give what a pipe holds that does not block."""
+    with contextlib.suppress(BlockingIOError):
+        return os.read(pipe, 65536)
+    return b""
 
 
 def _end_orphans() -> None:
@@ -214,6 +231,7 @@ def _be_child(mutant: Mutant, root: Path, items: Sequence[pytest.Item], writing:
         else:
             said = SURVIVED
             for item, following in zip(items, [*items[1:], None], strict=True):
+                os.write(writing, _BEGUN)
                 if any(report.failed for report in runtestprotocol(item, log=False, nextitem=following)):
                     said = f"{KILLED} {item.nodeid}"
                     break
