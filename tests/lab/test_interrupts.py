@@ -335,6 +335,27 @@ def test_signal_in_the_middle_of_a_fork_is_not_lost() -> None:
     assert (done.stdout, done.stderr) == ("interrupted\n", "")
 
 
+def test_signal_between_the_hooks_of_a_fork_comes_again() -> None:
+    """In the parent, after the fork. The child has its own: it ends of it, as the program would that it becomes."""
+    script = (
+        "import os, signal, time\n"
+        "armed = False\n"
+        "os.register_at_fork(before=lambda: armed and signal.raise_signal(signal.SIGINT))\n"
+        "from lab import interrupts\n"
+        "interrupts.install()\n"
+        "armed = True\n"
+        "try:\n"
+        "    if not os.fork():\n"
+        "        signal.raise_signal(signal.SIGINT)\n"
+        "        os._exit(7)\n"
+        "    time.sleep(60)\n"
+        "except KeyboardInterrupt:\n"
+        "    print('interrupted', os.wait()[1])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == (f"interrupted {signal.SIGINT.value}\n", "")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_command_that_is_ended_politely_leaves_nothing(start: Started, number: signal.Signals, tmp_path: Path) -> None:
     """SIGHUP is what a closed terminal sends."""
