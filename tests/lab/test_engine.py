@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.engine import EngineError, decide, status
+from lab.engine import EngineError, decide, probe, status
 from lab.engine.apt import (
     BUILDX,
     COMPOSE,
@@ -30,7 +30,7 @@ from lab.engine.apt import (
     sources_of_release,
 )
 from lab.engine.base_image import add_files, clean_script, find_sources, mmdebstrap_argv
-from lab.engine.command import run, run_or_raise
+from lab.engine.command import run, run_or_raise, say, tail
 from lab.engine.daemon import clear_stale, is_answering, is_dead_socket, is_stale, read_nofile_limit
 from lab.engine.probe import read_status
 from lab.engine.provide import check_able
@@ -546,3 +546,85 @@ class TestImages:
         assert set(locks) == {"lab", "dev", *extras}
         assert locks["lab"] <= locks["dev"]
         assert all(locks[extra] <= locks["lab"] for extra in extras)
+
+
+def test_program_is_run_in_its_folder_with_a_mask_that_others_can_read(tmp_path):
+    script = "umask; pwd; printf '\\377 %s' \"$EXTRA\"; echo no >&2; exit 3"
+    done = run(["sh", "-c", script], env={"EXTRA": "more"}, cwd=str(tmp_path))
+    # A byte that is no text is replaced.
+    assert (done.returncode, done.stdout, done.stderr) == (3, f"0022\n{tmp_path}\n\ufffd more", "no\n")
+    said = run_or_raise(["sh", "-c", "pwd; echo $EXTRA"], mend="", env={"EXTRA": "more"}, cwd=str(tmp_path))
+    assert said == f"{tmp_path}\nmore\n"
+
+
+def test_last_eight_lines_of_a_log_are_shown():
+    assert tail("\n".join(map(str, range(20)))) == "".join(f"\n    {number}" for number in range(12, 20))
+    assert tail(" \n") == ""
+
+
+def test_what_takes_time_is_told_on_stderr(capsys):
+    say("waiting")
+    assert tuple(capsys.readouterr()) == ("", "waiting\n")
+
+
+HERE = {"ServerVersion": "28.5.2", "ClientInfo": {"Plugins": [{"Name": "buildx", "Version": "v0.29.1"}]}}
+
+
+@pytest.fixture
+def ask(monkeypatch):
+    """A Docker client that answers `info` with a code and fields; notes what it is asked, and for how long."""
+    asked = []
+
+    def start(code, fields, *, is_own=True):
+        def run(argv, *, timeout=None):
+            asked.append((argv[1], timeout))
+            out = json.dumps(fields) if argv[1] == "info" else "sha256:1\n"
+            return subprocess.CompletedProcess(argv, code, out, "it said this")
+
+        monkeypatch.setattr(probe, "run", run)
+        monkeypatch.setattr(probe, "is_own_engine", lambda environ: is_own and environ is os.environ)
+        monkeypatch.setattr(probe, "read_nofile_limit", lambda: 4096)
+        return asked
+
+    return start
+
+
+def test_engine_of_this_machine_is_asked_for_its_image_and_its_limit(ask):
+    asked = ask(0, HERE)
+    found = status()
+    assert asked == [("info", 20.0), ("image", 20.0)]
+    assert (found.reachable, found.base_image, found.nofile_limit) == (True, "sha256:1", 4096)
+
+
+def test_limit_of_an_engine_elsewhere_is_not_this_machines(ask):
+    ask(0, HERE, is_own=False)
+    assert status().nofile_limit is None
+
+
+def test_engine_that_is_away_is_asked_once(ask):
+    asked = ask(1, {"ServerErrors": ["Cannot connect"]})
+    found = status()
+    assert asked == [("info", 20.0)]
+    assert (found.reachable, found.base_image, found.nofile_limit) == (False, None, None)
+    assert "no engine to ask for" in next(item.what for item in found.problems if item.part == "base_image")
+
+
+def test_engine_without_the_image_says_so(ask):
+    found = read_status(0, json.dumps(HERE), "", "")
+    assert "the engine has no image" in next(item.what for item in found.problems if item.part == "base_image")
+
+
+def test_engine_with_all_plugins_is_complete(ask):
+    plugins = [{"Name": "buildx", "Version": "v0.29.1"}, {"Name": "compose", "Version": "v2.40.3"}]
+    asked = ask(0, {"ServerVersion": "28.5.2", "ClientInfo": {"Plugins": plugins}})
+    assert probe.is_complete()
+    assert asked == [("info", 20.0)]
+    ask(0, HERE)
+    assert not probe.is_complete()
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_engine_runs_where_it_says_its_version(ask, code):
+    asked = ask(code, {})
+    assert probe.is_running() is (code == 0)
+    assert asked == [("version", 20.0)]
