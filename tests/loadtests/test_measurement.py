@@ -2,6 +2,8 @@
 
 import inspect
 import json
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import asdict, replace
@@ -12,7 +14,7 @@ import psutil
 import pytest
 
 from lab.backends import Completed
-from lab.catalogue import Catalogue, Listener
+from lab.catalogue import ROOT, Catalogue, Listener
 from lab.errors import LabError
 from lab.histogram import Histogram
 from lab.measurement import (
@@ -718,3 +720,14 @@ def test_containers_are_looked_into_where_their_network_is(monkeypatch, name, pi
     assert [([str(item) for item in found], where) for found, where in given] == [
         (["tcp://a:9000", "tls://a:9001"], pid)
     ]
+
+
+def test_window_is_counted_from_its_beginning_to_its_end() -> None:
+    """In a process of its own: Locust, which loadtests/measurement.py imports, patches the one that imports it."""
+    code = "from gevent import monkey; monkey.patch_all(); import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))"
+    options = ["-q", "-p", "no:xdist", "-p", "no:cacheprovider"]
+    checks = Path(__file__).with_name("window_checks.py")
+    done = subprocess.run(
+        [sys.executable, "-c", code, *options, str(checks)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout

@@ -81,8 +81,8 @@ def run_group(
         "skipped": sorted(skipped),
         "first": {module: sorted(lines) for module, lines in (first or {}).items()},
     }
-    done = subprocess.run(
-        [sys.executable, "-m", "tools.mutants.session"],
+    done = subprocess.run(  # noqa: S603 - this package's own module
+        [sys.executable, "-m", f"tools.mutants.{'patched' if group.patched else 'session'}"],
         cwd=Path(__file__).parents[2],
         input=json.dumps(job),
         capture_output=True,

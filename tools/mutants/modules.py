@@ -12,11 +12,16 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Modules and their tests, as patterns from the root."""
+    """Modules and their tests, as patterns from the root.
+
+    Args:
+        patched: the modules import Locust, so the process is patched by gevent from its start.
+    """
 
     name: str
     modules: tuple[str, ...]
     tests: tuple[str, ...]
+    patched: bool = False
 
     def list_modules(self) -> list[str]:
         """Give the files of the modules. A pattern that matches nothing is an error: a file has been renamed."""
@@ -67,6 +72,7 @@ GROUPS = (
         ("tests/loadtests/test_schedule.py", "tests/loadtests/test_recorder.py"),
     ),
     Group("web", ("loadtests/web.py",), ("tests/loadtests/test_web.py",)),
+    Group("window", ("loadtests/measurement.py",), ("tests/loadtests/window_checks.py",), patched=True),
     Group("objections", ("loadtests/objections.py",), ("tests/loadtests/test_matrix.py",)),
     Group("bench", ("lab/bench/*.py", "lab/theory.py", "lab/advise*.py"), ("tests/bench/test_*.py",)),
     Group("ledger", ("lab/ledger.py",), ("tests/faults/test_ledger.py",)),

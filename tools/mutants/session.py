@@ -34,7 +34,7 @@ from _pytest.runner import runtestprotocol
 
 from tools.mutants.operators import Mutant, find_mutants, plant
 
-# A test that takes longer is not asked about constants, which no line of a test covers.
+# A test that takes longer, and runs no line of a module, is not asked about its constants.
 _SLOWEST = 2.0
 # Seconds for a test of one fault, and how many times its own duration: a fault may make a loop endless, and that is
 # noticed too.
@@ -145,9 +145,8 @@ class Session:
         if self._is_executed_at_import(mutant):
             # A constant: the tests that run a line of the module are the most likely to notice it.
             near = {item for (module, _), items in self.covering.items() if module == mutant.module for item in items}
-            # A busy machine makes quick ones slow. Where the time of the run is limited, they do no harm.
-            asked = {item for item in near if self.deadline is not None}
-            found = [item for item in self.items if item in asked or self.durations[item.nodeid] <= _SLOWEST]
+            # All of these: a busy machine makes quick ones slow.
+            found = [item for item in self.items if item in near or self.durations[item.nodeid] <= _SLOWEST]
             return sorted(found, key=lambda item: item not in near)
         return []
 

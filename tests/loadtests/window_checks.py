@@ -1,0 +1,226 @@
+"""A measured window: what one process counts of it, and who is told when. Runs in a process that gevent has patched.
+
+`test_window_is_counted_from_its_beginning_to_its_end` in test_measurement.py starts this file, and so does the mutation
+runner: Locust, which loadtests/measurement.py imports, patches the process that imports it.
+"""
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import pytest
+
+from loadtests import measurement
+from loadtests.measurement import Share, Window
+from loadtests.recorder import Series, Tally
+
+ONE, OTHER = Series("one", "ping", "tcp", "closed"), Series("other", "ping", "tls", "open")
+
+
+class Runner:
+    """Keeps what is registered and sent, and quits when it is told to."""
+
+    def __init__(self, workers=1):
+        self.worker_count, self.listeners, self.sent, self.quits = workers, {}, [], 0
+
+    def register_message(self, name, listener):
+        self.listeners[name] = listener
+
+    def send_message(self, name, data):
+        self.sent.append((name, data))
+
+    def quit(self):
+        self.quits += 1
+
+
+class Master(Runner):
+    pass
+
+
+class Recorder:
+    """What was counted until the reset, then what is counted in the window."""
+
+    def __init__(self):
+        self.resets = 0
+
+    def tallies(self):
+        if not self.resets:
+            return {ONE: Tally(failures=Counter({"refused": 2}))}
+        return {ONE: Tally(answered=9, failures=Counter({"closed": 1}))}
+
+    def reset(self):
+        self.resets += 1
+
+
+class Connection:
+    def __init__(self, lane, answered):
+        self.lane, self.answered = lane, answered
+
+
+@pytest.fixture
+def share(monkeypatch):
+    """A share with two lanes: of one, a connection gets no answer in the window; of the other, none does."""
+    one, other = (
+        SimpleNamespace(series=series, exchange=SimpleNamespace(depth=depth), answered_in_all=answered)
+        for series, depth, answered in ((ONE, 4, 100), (OTHER, 1, 7))
+    )
+    one.links = [Connection(one, count) for count in (5, 6, 3)]
+    other.links = [Connection(other, 0)]
+    done = []
+    engine = SimpleNamespace(lanes=[one, other], **{name: lambda name=name: done.append(name) for name in ACTS})
+    clocks = {"perf_counter": [10.0, 12.5], "process_time": [3.0, 3.75], "read_throttled": [1.0, 1.5]}
+    for name, values in clocks.items():
+        monkeypatch.setattr(measurement, name, lambda values=values: values.pop(0))
+    monkeypatch.setattr(measurement, "RECORDER", Recorder())
+    monkeypatch.setattr(measurement.Engine, "of", lambda environment: engine)
+    pulse = SimpleNamespace(longest=0.25, beat=lambda: done.append("beat"))
+    monkeypatch.setattr(measurement, "Pulse", lambda: pulse)
+    beating = SimpleNamespace(kill=lambda block: done.append(f"kill {block}"))
+    monkeypatch.setattr(measurement.gevent, "spawn", lambda beat, given: done.append(given is pulse) or beating)
+    runner = Runner()
+    stats = SimpleNamespace(reset_all=lambda: done.append("reset_all"))
+    made = Share(SimpleNamespace(runner=runner, stats=stats))
+    return SimpleNamespace(share=made, runner=runner, lanes=(one, other), done=done, clocks=clocks)
+
+
+ACTS = ("flush", "hold", "halt")
+
+
+def tell(share, word):
+    share.runner.listeners["socketlab_window"](SimpleNamespace(data=word), environment=None)
+
+
+def test_share_is_what_was_counted_in_the_window(share):
+    tell(share, "begin")
+    assert share.done == ["flush", "reset_all", True]
+    assert share.runner.sent == []
+    share.lanes[0].links[1].answered = 8
+    share.done.clear()
+    tell(share, "end")
+    # What is under way is held first; nothing is asked once everything is counted.
+    assert share.done == ["hold", "flush", "beat", "kill False", "halt"]
+    ((name, part),) = share.runner.sent
+    assert name == "socketlab_part"
+    lanes = part.pop("lanes")
+    assert part == {"seconds": 2.5, "cpu": 0.75, "throttled": 0.5, "stalled": 0.25}
+    assert [lane["series"] for lane in lanes] == [("one", "ping", "tcp", "closed"), ("other", "ping", "tls", "open")]
+    assert [(lane["depth"], lane["starved"], lane["answered_in_all"]) for lane in lanes] == [(4, 2, 100), (1, 1, 7)]
+    assert [lane["warm_up_failures"] for lane in lanes] == [{"refused": 2}, {}]
+    tallies = [Tally.decode(json.loads(json.dumps(lane["tally"]))) for lane in lanes]
+    assert [(tally.answered, tally.failures) for tally in tallies] == [(9, {"closed": 1}), (0, {})]
+
+
+def test_share_of_a_process_that_came_late_has_no_beginning(share):
+    tell(share, "end")
+    ((_, part),) = share.runner.sent
+    assert (part["stalled"], part["throttled"], part["lanes"][0]["starved"]) == (None, None, 0)
+    assert share.done == ["hold", "flush", "halt"]
+
+
+def test_quota_that_cannot_be_read_in_the_end_is_unknown(share):
+    share.clocks["read_throttled"][1] = None
+    tell(share, "begin")
+    tell(share, "end")
+    assert share.runner.sent[0][1]["throttled"] is None
+
+
+def test_pulse_beats_ten_times_a_second(monkeypatch):
+    slept = []
+
+    def sleep(seconds):
+        slept.append(seconds)
+        if len(slept) == 3:
+            raise StopIteration
+
+    beats = []
+    monkeypatch.setattr(measurement.gevent, "sleep", sleep)
+    with pytest.raises(StopIteration):
+        Share._beat(SimpleNamespace(beat=lambda: beats.append(1)))
+    assert (slept, len(beats)) == ([0.1] * 3, 2)
+
+
+class Hook:
+    def __init__(self):
+        self.listeners = []
+
+    def add_listener(self, listener):
+        self.listeners.append(listener)
+
+
+@pytest.fixture
+def window(monkeypatch):
+    """A window of 5 s after a warm-up of 2 s, whose clock moves when it sleeps."""
+
+    def start(runner, *, cpu=(3.0, 7.5), then=()):
+        now, slept, comes, readings = [100.0], [], list(then), list(cpu)
+
+        def sleep(seconds):
+            slept.append(seconds)
+            now[0] += seconds
+            if len(slept) > 2 and comes:
+                made._receive(SimpleNamespace(data=comes.pop(0)))
+
+        monkeypatch.setattr(measurement.gevent, "sleep", sleep)
+        monkeypatch.setattr(measurement, "monotonic", lambda: now[0])
+        monkeypatch.setattr(measurement, "read_machine_cpu", lambda: readings.pop(0))
+        monkeypatch.setattr(measurement, "MasterRunner", Master)
+        events = SimpleNamespace(spawning_complete=Hook(), quit=Hook())
+        options = SimpleNamespace(expect_workers="3")
+        environment = SimpleNamespace(runner=runner, events=events, parsed_options=options, process_exit_code=None)
+        made = Window(environment, warm_up=2.0, seconds=5.0)
+        assert environment.process_exit_code == 0
+        return SimpleNamespace(window=made, environment=environment, slept=slept)
+
+    return start
+
+
+def test_window_tells_everybody_and_ends_when_each_has_answered(window):
+    runner = Runner(workers=2)
+    found = window(runner, then=["a", "b"])
+    found.window._measure()
+    assert runner.sent == [("socketlab_window", "begin"), ("socketlab_window", "end")]
+    assert found.slept == [2.0, 5.0, 0.05, 0.05]
+    assert runner.quits == 1
+    assert found.window._parts == ["a", "b"]
+    assert found.window._machine_cpu == 4.5
+
+
+def test_worker_that_does_not_answer_is_given_up_after_ten_seconds(window):
+    runner = Runner(workers=1)
+    found = window(runner, cpu=(3.0, None))
+    found.window._measure()
+    assert sum(found.slept[2:]) == pytest.approx(10.0, abs=0.06)
+    assert runner.quits == 1
+    assert found.window._machine_cpu is None
+
+
+def test_window_begins_with_the_first_spawning(window, monkeypatch):
+    found = window(Runner())
+    spawned = []
+    monkeypatch.setattr(measurement.gevent, "spawn", spawned.append)
+    (listener,) = found.environment.events.spawning_complete.listeners
+    listener(user_count=1)
+    listener(user_count=2)
+    assert spawned == [found.window._measure]
+
+
+@pytest.mark.parametrize(("runner", "expected"), [(Runner(), 1), (Master(), 3)])
+def test_result_is_a_line_for_each_model(window, monkeypatch, capsys, runner, expected):
+    @dataclass
+    class Found:
+        model: str
+
+    asked = []
+
+    def combine(parts, machine_cpu, *, expected):
+        asked.append((parts, machine_cpu, expected))
+        return [Found("a"), Found("b")]
+
+    monkeypatch.setattr(measurement, "combine", combine)
+    found = window(runner)
+    runner.listeners["socketlab_part"](SimpleNamespace(data={"seconds": 1}), environment=None)
+    (listener,) = found.environment.events.quit.listeners
+    listener(exit_code=0)
+    assert asked == [([{"seconds": 1}], None, expected)]
+    assert capsys.readouterr().out == 'LOAD-RESULT {"model": "a"}\nLOAD-RESULT {"model": "b"}\n'
