@@ -264,3 +264,12 @@ def test_server_that_answers_as_it_must_passes() -> None:
 def test_server_that_answers_otherwise_is_found(spoil: Spoil) -> None:
     with StandIn(spoil) as server, pytest.raises(UnlikeTheReferenceError):
         bombard(server.addresses[:1], seed=7, inputs=30, overlaps=False)
+
+
+def test_both_implementations_have_the_same_small_limits() -> None:
+    """An input of a few dozen bytes reaches each; a limit that is in one alone would be a difference."""
+    names = ("line", "bulk", "array", "request", "transaction", "sleep_ms", "burn", "blob")
+    expected = (80, 60, 6, 100, 700, 50, 20, 200)
+    for limits in (fuzz.oracle.LIMITS, fuzz.oracle.BOUNDS):
+        assert tuple(getattr(limits, name) for name in names) == expected
+    assert fuzz.oracle.LIMITS.pipeline == 7
