@@ -14,7 +14,6 @@ import pyarrow.parquet
 import pytest
 from click.testing import CliRunner
 from rich.console import Console
-from tests.made_up import MEASUREMENT
 
 from lab.bench.command import bench as bench_command
 from lab.bench.comparison import compare
@@ -27,6 +26,7 @@ from lab.report.bench import make_answers, make_lines, make_trust, print_report,
 from lab.report.bench_export import render_csv, render_parquet
 from lab.store import Run
 from lab.verdict import Bound, Verdict
+from tests.support.made_up import MEASUREMENT
 
 RATES = {"asyncio_streams": 10_000, "twisted_reactor": 5_000, "plain_socket": 10_000}
 
