@@ -28,7 +28,7 @@ test-distro: ## the conformance suite, on processes of the distribution's own py
 	@$(DISTRO_PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "test-distro needs a $(DISTRO_PYTHON) of 3.11 or later")'
 	@[ -x $(DISTRO) ] || $(DISTRO_PYTHON) -m venv .venv/distro || { rm -rf .venv/distro; exit 2; }
 	@$(DISTRO) -m pip install --quiet --quiet --disable-pip-version-check --no-compile --require-hashes -r requirements/lab.txt
-	@$(DISTRO) -m lab.cli --backend process --project distro check $(MODELS)
+	@$(DISTRO) -m lab --backend process --project distro check $(MODELS)
 
 distro-packages: ## root, Debian or Ubuntu: install the distribution's own python3 for test-distro
 	@apt-get update --quiet --quiet && apt-get install --yes --quiet --quiet --no-install-recommends python3-venv
@@ -80,7 +80,7 @@ load: .venv/lab.stamp ## every model up, and Locust's web UI on 127.0.0.1:8089
 
 swarm-demo: .venv/lab.stamp ## the stack for several machines, on a swarm of this one alone; nothing of it is left
 	@$(ENGINE) ensure && $(ENGINE) base
-	@$(BIN)/python -m lab.swarm
+	@$(BIN)/python -m tools.swarm_demo
 
 nogil: .venv/lab.stamp ## threads with the GIL and without it, in turns (the first time builds a Python: 20 min on two cores)
 	@$(ENGINE) ensure && $(ENGINE) base
@@ -153,12 +153,12 @@ fmt: .venv/dev.stamp ## format
 	@$(BIN)/ruff format
 
 docs: .venv/lab.stamp ## docs/models.md and docs/gallery.md anew: tables, code, and what was measured and recorded
-	@$(BIN)/python -m lab.report.models_page
-	@$(BIN)/python -m lab.report.gallery_page
+	@$(BIN)/python -m tools.docs.models_page
+	@$(BIN)/python -m tools.docs.gallery_page
 
 screenshot: .venv/lab.stamp ## docs/load.png anew: Locust's web UI in a real browser, which builds an image of 0.9 GB once
 	@$(ENGINE) ensure && $(ENGINE) base
-	@$(BIN)/python -m lab.screenshot
+	@$(BIN)/python -m tools.screenshot
 
 # The extras that models need, which are all but these two; and what one of them asks for.
 PROJECT = import sys, tomllib; extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]

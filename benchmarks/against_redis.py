@@ -17,10 +17,10 @@ import sys
 from collections import defaultdict
 from statistics import median
 
-from lab.backends.containers import Containers
-from lab.catalogue import Catalogue
-from lab.environment import describe_environment
-from lab.meters import open_container_meter
+from lab.experiments.environment import describe_environment
+from lab.metrics.meters import open_container_meter
+from lab.servers.catalogue import Catalogue
+from lab.servers.docker.containers import Containers
 
 PEER = "peer_redis"
 MODELS = ("asyncio_protocol", "uvloop_protocol", "selector_loop", "uvloop_streams", "asyncio_streams")

@@ -16,12 +16,12 @@ import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from lab.backends import open_backend
-from lab.catalogue import Catalogue
-from lab.client import Link
-from lab.environment import describe_environment
-from lab.faults.scorecard import Verdict, judge
-from lab.ledger import Account, Ledger, keep
+from lab.clients.call import Link
+from lab.clients.request_log import Account, Ledger, keep
+from lab.experiments.environment import describe_environment
+from lab.experiments.faults.scorecard import Verdict, judge
+from lab.servers.backend import open_backend
+from lab.servers.catalogue import Catalogue
 from services.protocol import Address
 
 CONNECTIONS = 8

@@ -28,7 +28,7 @@ import time
 from contextlib import ExitStack
 from statistics import median
 
-from lab.meters import Meter, open_process_meter
+from lab.metrics.meters import Meter, open_process_meter
 
 _RATE = re.compile(r"([\d.]+)\s*(?:requests/sec|$)")
 

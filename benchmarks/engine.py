@@ -31,8 +31,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
-from lab.catalogue import ROOT
-from lab.environment import describe_environment
+from lab.base.paths import ROOT
+from lab.experiments.environment import describe_environment
 
 SERVER = "redis-server --port {port} --save '' --appendonly no"
 CONNECTIONS = 50

@@ -26,10 +26,10 @@ sys.path.insert(0, str(ROOT))
 
 import psutil  # noqa: E402  # after the path is set, like all that follows
 
-from lab.backends import open_backend  # noqa: E402
-from lab.catalogue import Catalogue  # noqa: E402
-from lab.client import Link  # noqa: E402
-from lab.meters import open_process_meter  # noqa: E402
+from lab.clients.call import Link  # noqa: E402
+from lab.metrics.meters import open_process_meter  # noqa: E402
+from lab.servers.backend import open_backend  # noqa: E402
+from lab.servers.catalogue import Catalogue  # noqa: E402
 from services.protocol import Address  # noqa: E402
 
 HELD = 4

@@ -4,7 +4,7 @@
 
 Each model, alone in its container, gets as many idle connections as it is made for (10,000 on a loop, 1,000 with a
 thread for each, 200 with a process for each, and one less than the pool where there is one). Then new clients come, one
-after the other, and each asks PING. Prints a line for each model, and writes `idle` in docs/measured.json.
+after the other, and each asks PING. Prints a line for each model, and writes `idle` in docs/data/measured.json.
 """
 
 import json
@@ -13,10 +13,11 @@ import subprocess
 import sys
 import time
 
-from lab.backends.containers import Containers
-from lab.catalogue import ROOT, Catalogue, Model
-from lab.environment import describe_environment
-from lab.meters import Meter, open_container_meter
+from lab.base.paths import ROOT
+from lab.experiments.environment import describe_environment
+from lab.metrics.meters import Meter, open_container_meter
+from lab.servers.catalogue import Catalogue, Model
+from lab.servers.docker.containers import Containers
 from services.protocol import BLOCKING_WORKERS
 
 FILE = ROOT / "docs" / "measured.json"

@@ -12,8 +12,8 @@ import os
 import sys
 from statistics import median, quantiles
 
-from lab.backends.containers import Containers
-from lab.catalogue import Catalogue
+from lab.servers.catalogue import Catalogue
+from lab.servers.docker.containers import Containers
 
 PROJECT = f"bench-mail-{os.getpid()}"
 SERVERS = ("gallery_smtp", "gallery_mail")

@@ -1,4 +1,4 @@
-"""Every model under the same loads, in turns: medians for docs/models.md, written to docs/measured.json.
+"""Every model under the same loads, in turns: medians for docs/models.md, written to docs/data/measured.json.
 
     python benchmarks/models.py
     python benchmarks/models.py --rounds 9 --models asyncio_streams,uvloop_streams --out /tmp/two.json
@@ -25,17 +25,17 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from lab.backends import Backend, open_backend  # noqa: E402  # after the path is set, like all that follows
-from lab.catalogue import Catalogue, Model  # noqa: E402
-from lab.demo import check  # noqa: E402
-from lab.environment import describe_environment, describe_servers  # noqa: E402
-from lab.errors import LabError  # noqa: E402
-from lab.generator import StandingGenerator  # noqa: E402
-from lab.load import split_names  # noqa: E402
-from lab.measured import MEASURED_FILE, Measured, summarise  # noqa: E402
-from lab.measurement import Measurement, measure  # noqa: E402
-from lab.report.models_page import PIPELINE, SESSIONS  # noqa: E402
-from lab.workloads import SCENARIOS  # noqa: E402
+from lab.base.errors import LabError  # noqa: E402
+from lab.cli.commands.load import split_names  # noqa: E402
+from lab.experiments.demo import check  # noqa: E402
+from lab.experiments.environment import describe_environment, describe_servers  # noqa: E402
+from lab.experiments.published import MEASURED_FILE, Measured, summarise  # noqa: E402
+from lab.load.generator import StandingGenerator  # noqa: E402
+from lab.load.measurement import Measurement, measure  # noqa: E402
+from lab.load.workloads import SCENARIOS  # noqa: E402
+from lab.servers.backend import Backend, open_backend  # noqa: E402  # after the path is set, like all that follows
+from lab.servers.catalogue import Catalogue, Model  # noqa: E402
+from tools.docs.models_page import PIPELINE, SESSIONS  # noqa: E402
 
 USERS = 16
 
@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("--profile", action="append", default=[], metavar="NAME", help="also the models of a profile")
     parser.add_argument("--backend", choices=("docker", "process"), help="default: docker where an engine answers")
     parser.add_argument("--project", default=f"bench-models-{os.getpid()}", help="the name of the lab")
-    parser.add_argument("--out", type=Path, default=MEASURED_FILE, help="default: docs/measured.json")
+    parser.add_argument("--out", type=Path, default=MEASURED_FILE, help="default: docs/data/measured.json")
     options = parser.parse_args()
     if options.rounds < 1 or options.seconds <= 0:
         parser.error("--rounds is at least 1, and --seconds above 0")

@@ -19,16 +19,17 @@ from statistics import median
 from rich import box
 from rich.table import Table
 
-from lab.backends.containers import Containers
-from lab.catalogue import ROOT, Catalogue
-from lab.check import check_models
-from lab.demo import count_checks
-from lab.environment import describe_environment, describe_servers
-from lab.errors import LabError
-from lab.measurement import Measurement, measure
-from lab.report import page
+from lab.base.errors import LabError
+from lab.base.paths import ROOT
+from lab.experiments.conformance.suite import check_models
+from lab.experiments.demo import count_checks
+from lab.experiments.environment import describe_environment, describe_servers
+from lab.load.measurement import Measurement, measure
+from lab.report import demo_page
 from lab.report.figures import UNKNOWN, show_count, show_failures, show_rate, show_us
 from lab.report.terminal import open_console
+from lab.servers.catalogue import Catalogue
+from lab.servers.docker.containers import Containers
 
 PROJECT = f"nogil-{os.getpid()}"
 WITH, WITHOUT = "socketserver_threading", "threads_nogil"
@@ -160,7 +161,7 @@ def make_table(pairs: Sequence[Pair]) -> Table:
 
 
 def write(
-    pairs: Sequence[Pair], rounds: int, environment: dict[str, str | None], checks: dict[str, page.Check]
+    pairs: Sequence[Pair], rounds: int, environment: dict[str, str | None], checks: dict[str, demo_page.Check]
 ) -> Path:
     """Write page and data; returns where the page is."""
     folder = ROOT / "results" / "nogil" / datetime.now(UTC).strftime("%Y-%m-%dT%H%M%SZ")
@@ -174,7 +175,7 @@ def write(
         for model in pair.runs
     ]
     ratios = [f"{pair.name}, without the GIL: rate {pair.gain}, CPU of a request {pair.price}." for pair in pairs]
-    text = page.render(
+    text = demo_page.render(
         rows,
         title="Threads with the GIL, and without",
         lead=f"For each load the run of median rate out of {rounds}, in turns, {environment['date']}.",

@@ -11,10 +11,10 @@ import json
 import sys
 from statistics import median
 
-from lab.backends import open_backend
-from lab.catalogue import Catalogue
-from lab.environment import describe_environment
-from lab.measurement import Measurement, measure
+from lab.experiments.environment import describe_environment
+from lab.load.measurement import Measurement, measure
+from lab.servers.backend import open_backend
+from lab.servers.catalogue import Catalogue
 
 MODELS = ("uvloop_protocol", "asyncio_streams", "socketserver_threading", "prefork")
 SCENARIOS = ("closed_ping", "closed_session", "closed_echo_64k")

@@ -18,9 +18,9 @@ from statistics import median
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from lab.backends import open_backend  # noqa: E402  # after the path is set, like all that follows
-from lab.generator import StandingGenerator  # noqa: E402
-from lab.measurement import measure  # noqa: E402
+from lab.load.generator import StandingGenerator  # noqa: E402
+from lab.load.measurement import measure  # noqa: E402
+from lab.servers.backend import open_backend  # noqa: E402  # after the path is set, like all that follows
 
 MODEL = "asyncio_streams"
 ADDED_US = 100.0

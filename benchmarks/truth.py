@@ -34,9 +34,9 @@ from typing import Any
 
 import psutil
 
-from lab.catalogue import ROOT
-from lab.environment import describe_environment
-from lab.measurement import percentile
+from lab.base.paths import ROOT
+from lab.experiments.environment import describe_environment
+from lab.load.measurement import percentile
 
 MEDIAN, SIGMA = 0.020, 0.5
 MODEL = "{python} -m services.run --model uvloop_protocol --listen command=tcp://127.0.0.1:{port}"
@@ -49,7 +49,7 @@ import atexit, json, os, sys
 from time import perf_counter
 sys.path.insert(0, os.getcwd())
 from loadtests.locustfile import *
-from loadtests.engine import Engine
+from loadtests.sockets.engine import Engine
 sent = []
 begin = Engine._begin
 

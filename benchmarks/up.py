@@ -13,8 +13,9 @@ import time
 from collections.abc import Sequence
 from statistics import median
 
-from lab.backends.containers import Containers
-from lab.catalogue import ROOT, Catalogue
+from lab.base.paths import ROOT
+from lab.servers.catalogue import Catalogue
+from lab.servers.docker.containers import Containers
 
 PROJECT = f"bench-up-{os.getpid()}"
 

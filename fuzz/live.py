@@ -1,4 +1,4 @@
-"""Fuzz models over their sockets, with `lab.reference` as the oracle: `python -m fuzz.live`.
+"""Fuzz models over their sockets, with `lab.clients.reference` as the oracle: `python -m fuzz.live`.
 
 Each input is a conversation of its own: a stream over TCP or a Unix socket, cut as its first bytes say and ended by a
 half-close, or a datagram over UDP. What comes back must be, byte for byte, what the reference says to the same bytes; a
@@ -18,11 +18,12 @@ from itertools import pairwise
 import click
 
 from fuzz.oracle import CUTS
-from lab.backends import open_backend
-from lab.catalogue import ROOT, Listener
-from lab.client import Link, pack
-from lab.errors import LabError
-from lab.reference import Bounds, answer, answer_datagram
+from lab.base.errors import LabError
+from lab.base.paths import ROOT
+from lab.clients.call import Link, pack
+from lab.clients.reference import Bounds, answer, answer_datagram
+from lab.servers.backend import open_backend
+from lab.servers.catalogue import Listener
 from services.protocol import Address, Transport
 
 CORPUS = ROOT / "fuzz" / "corpus"

@@ -2,7 +2,7 @@
 
 Four oracles, none of them written by whoever wrote the parser:
 
-* `lab.reference`, a second implementation: every byte of every answer, and the work that is asked for;
+* `lab.clients.reference`, a second implementation: every byte of every answer, and the work that is asked for;
 * itself: how a stream is cut into pieces changes nothing;
 * hiredis, the parser that most clients share: it reads every reply, and of requests it reads the arrays that we read;
 * the promises of docs/protocol.md: an end to every stream, one reply to a datagram, no more memory than the limits say.
@@ -13,7 +13,7 @@ from itertools import pairwise
 
 import hiredis
 
-from lab.reference import Bounds, answer, answer_datagram
+from lab.clients.reference import Bounds, answer, answer_datagram
 from services.protocol import (
     DATAGRAM_SIZE,
     SERVICES,

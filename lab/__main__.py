@@ -12,11 +12,11 @@ def _leave(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def main() -> NoReturn:
-    """Run the command line. `lab.interrupts` takes the signals over as soon as it is there."""
+    """Run the command line. `lab.base.interrupts` takes the signals over as soon as it is there."""
     # The default of SIGTERM and SIGHUP is quiet already.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _leave)
-    from lab import cli
+    from lab.cli import main as cli
 
     cli.main()
 

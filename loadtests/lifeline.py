@@ -11,7 +11,7 @@ from typing import Any
 
 from gevent import monkey
 
-from lab.backends import LIFELINE
+from lab.servers.backend import LIFELINE
 
 # A thread of the kernel's, and its poll: an engine that computes must not be what the end waits for.
 _start_thread: Any = monkey.get_original("_thread", "start_new_thread")

@@ -31,28 +31,29 @@ from locust.env import Environment
 from locust.exception import StopTest
 from locust.runners import MasterRunner, WorkerRunner
 
-from lab.exchange import Exchange
-from lab.pinning import VARIABLE, pin_generator
-from lab.workloads import CLOSED, OPEN, OWN, STEADY, WORKLOADS, Workload, level, make_exchange
-from loadtests import breaking, lifeline, objections, sharing
+from lab.load.cores import VARIABLE, pin_generator
+from lab.load.workloads import CLOSED, OPEN, OWN, STEADY, WORKLOADS, Workload, level, make_exchange
+from loadtests import lifeline, objections, rate_shares
 from loadtests.buckets import bucket_three_digits
-from loadtests.client import SocketClient
-from loadtests.codec import Codec, CodecError
-from loadtests.crowd import Crowd, divide
-from loadtests.engine import Engine, Lane
-from loadtests.form import check_form
-from loadtests.measurement import Share, Window
+from loadtests.idle_crowd import Crowd, divide
 from loadtests.objections import CHOICES, RANDOM
-from loadtests.recorder import RECORDER, Series
 from loadtests.run_time import RunTime
-from loadtests.schedule import Schedule
 from loadtests.scripts import SCRIPTS
+from loadtests.sockets.codec import Codec, CodecError
+from loadtests.sockets.engine import Engine, Lane
+from loadtests.sockets.exchange import Exchange
+from loadtests.sockets.recorder import RECORDER, Series
+from loadtests.sockets.schedule import Schedule
+from loadtests.sockets.script_client import SocketClient
+from loadtests.sockets.users import WireUser
 from loadtests.targets import TargetError, Targets
-from loadtests.users import WireUser
-from loadtests.web import extend
+from loadtests.web import faults
+from loadtests.web.form import check_form
+from loadtests.web.tables import extend
+from loadtests.window import Share, Window
 from services.protocol import Transport
 
-# On a worker's stdout; see lab/generator.py, which waits for it.
+# On a worker's stdout; see lab/load/generator.py, which waits for it.
 JOINED = "LOAD-JOINED"
 
 # Locust's own hook ("can be replaced at runtime for custom bucketing"). Annotated as int; its code takes any number.
@@ -194,7 +195,7 @@ def add_options(parser: LocustArgumentParser, **_: Any) -> None:
         ("--warm-up", 0.5, "seconds of load before the window"),
     ):
         parser.add_argument(name, type=float, default=warm_up, help=text, include_in_web_ui=False)
-    breaking.add_options(parser)
+    faults.add_options(parser)
 
 
 def find_objection(environment: Environment, options: Any = None) -> str | None:
@@ -231,7 +232,7 @@ def start(environment: Environment, **_: Any) -> None:
     gevent.signal_handler(signal.SIGINT, gevent.kill, gevent.getcurrent(), KeyboardInterrupt)
     lifeline.watch()
     RECORDER.attach(environment)
-    sharing.attach(environment)
+    rate_shares.attach(environment)
     if options.headless and (objection := find_objection(environment)):
         sys.exit(f"locustfile: {objection}")
     if not isinstance(environment.runner, MasterRunner):
@@ -254,7 +255,7 @@ def start_test(environment: Environment, **_: Any) -> None:
     if not isinstance(environment.runner, MasterRunner):
         gather_crowds(environment)
     if not isinstance(environment.runner, WorkerRunner):
-        breaking.schedule(environment)
+        faults.schedule(environment)
 
 
 def gather_crowds(environment: Environment) -> None:

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any
 
-from lab.workloads import HIGHEST_RATE, LOOPS, OPEN, SHAPES, Workload, make_exchange
-from loadtests import breaking
-from loadtests.codec import Codec
+from lab.load.workloads import HIGHEST_RATE, LOOPS, OPEN, SHAPES, Workload, make_exchange
+from loadtests.sockets.codec import Codec
 from loadtests.targets import TargetError, Targets
+from loadtests.web import faults
 from services.protocol import Transport
 
 EVEN, RANDOM = "even", "random"
@@ -48,7 +48,7 @@ def find_objection(
         return f"{workload.name} is a script of its own: there is no open loop of it"
     if codec and transport.is_datagram and (codec.greeting_size or codec.until_close):
         return f"over {transport} nothing is greeted or closed, as the codec says of its server"
-    return _find_bad_number(options) or breaking.find_objection(options)
+    return _find_bad_number(options) or faults.find_objection(options)
 
 
 def _find_bad_number(options: Any) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 
-from loadtests.recorder import Series, Tally
+from loadtests.sockets.recorder import Series, Tally
 
 # A generator that neither computed nor came to its turn for this long was stopped, or had no core. A busy machine has
 # shorter waits.

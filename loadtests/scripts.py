@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 
 import gevent
 
-from lab.client import pack
-from loadtests.client import SocketClient
+from lab.clients.call import pack
+from loadtests.sockets.script_client import SocketClient
 from services.protocol.command import blob_bytes
 
 _BLOB = 256 * 1024

@@ -59,7 +59,9 @@ class Targets:
     @classmethod
     def from_catalogue(cls) -> Self:
         """Every model of the catalogue that belongs to no profile, by its name on the lab's network."""
-        from lab.catalogue import Catalogue  # only here: a generator that is told its targets needs no catalogue
+        from lab.servers.catalogue import (
+            Catalogue,  # only here: a generator that is told its targets needs no catalogue
+        )
 
         catalogue = Catalogue.load()
         rows = [

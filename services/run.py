@@ -22,9 +22,9 @@ from types import ModuleType
 from typing import NoReturn
 
 import services.models
-from services.listeners import Listener, ListenError, open_listeners, parse_listens
 from services.protocol import LimitError, Limits
-from services.signals import hold_stop_signals, stop_signals
+from services.serving.listeners import Listener, ListenError, open_listeners, parse_listens
+from services.serving.signals import hold_stop_signals, stop_signals
 
 _STARTED = time.monotonic()
 PYTHON = ".".join(map(str, sys.version_info[:3]))

@@ -4,9 +4,9 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 
-from lab.bench.findings import Findings
-from lab.errors import LabError
-from lab.report.bench import COLUMNS, make_lines
+from lab.base.errors import LabError
+from lab.experiments.bench.findings import Findings
+from lab.report.bench_text import COLUMNS, make_lines
 from lab.report.figures import UNKNOWN
 
 _Row = Mapping[str, object]

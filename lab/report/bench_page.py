@@ -8,13 +8,13 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from lab.bench.findings import Findings, Row
-from lab.bench.plan import AGAIN, CLOSED, WORKS
-from lab.bench.runner import INDEPENDENT
-from lab.histogram import Histogram
-from lab.report.bench import COLUMNS, Line, make_answers, make_environment, make_lines, make_trust
+from lab.experiments.bench.findings import Findings, Row
+from lab.experiments.bench.plan import AGAIN, CLOSED, WORKS
+from lab.experiments.bench.runner import INDEPENDENT
+from lab.report.bench_text import COLUMNS, Line, make_answers, make_environment, make_lines, make_trust
+from lab.report.demo_page import load_template
 from lab.report.figures import UNKNOWN, show_count, show_time
-from lab.report.page import load_template
+from loadtests.sockets.histogram import Histogram
 
 # The size of a curve's picture, and the room around the line.
 _WIDTH, _HEIGHT, _MARGIN = 190, 44, 4

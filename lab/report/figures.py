@@ -1,7 +1,7 @@
 """Figures as people read them. What is not known is a dash, never 0."""
 
-from lab import verdict
-from lab.measurement import Measurement
+from lab.load.measurement import Measurement
+from lab.metrics import verdict
 
 UNKNOWN = "–"  # noqa: RUF001  # a dash is meant
 

@@ -9,9 +9,9 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
-from lab.tour.collection import Exhibit
 from lab.tour.dialogue import Message
-from lab.tour.stage import Failure, Performance
+from lab.tour.registry import Exhibit
+from lab.tour.runner import Failure, Performance
 
 # From here on two columns are wide enough for code that is up to 120 characters wide, wrapped, beside a dialogue.
 WIDE = 160

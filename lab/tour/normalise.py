@@ -8,7 +8,7 @@ in one piece or in two.
 import re
 from dataclasses import replace
 
-from lab.tour.stage import Performance
+from lab.tour.runner import Performance
 
 _MONTHS = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
 _DAYS = "Mon|Tue|Wed|Thu|Fri|Sat|Sun"

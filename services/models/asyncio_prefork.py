@@ -12,10 +12,10 @@ import mmap
 import os
 import struct
 
-from services.listeners import Listener
 from services.models.asyncio_protocol import LOOP, Server, StreamProtocol, event_loop
-from services.transports import Acceptor
-from services.workers import Workers
+from services.serving.asyncio_transports import Acceptor
+from services.serving.listeners import Listener
+from services.serving.workers import Workers
 
 __all__ = ["event_loop", "serve"]
 

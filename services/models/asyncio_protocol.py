@@ -13,12 +13,12 @@ import logging
 from collections.abc import Callable
 from typing import cast
 
-from services.idle import LOOKS, IdleWatch
-from services.isolation import isolated
-from services.listeners import RECEIVE_SIZE, Listener
 from services.protocol import Close, Compute, DatagramConnection, Send, StreamConversation, Wait
-from services.signals import hold_stop_signals, stop_signals
-from services.transports import Acceptor, descriptor_of, end_reading
+from services.serving.asyncio_transports import Acceptor, descriptor_of, end_reading
+from services.serving.idle import LOOKS, IdleWatch
+from services.serving.isolation import isolated
+from services.serving.listeners import RECEIVE_SIZE, Listener
+from services.serving.signals import hold_stop_signals, stop_signals
 
 log = logging.getLogger("services")
 

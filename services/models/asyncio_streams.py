@@ -13,11 +13,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import cast
 
-from services.idle import LOOKS, IdleWatch
-from services.listeners import RECEIVE_SIZE, Listener
 from services.protocol import SEND_SIZE, Close, Compute, Send, StreamConversation, Wait
-from services.signals import hold_stop_signals, stop_signals
-from services.transports import Acceptor, descriptor_of, end_reading
+from services.serving.asyncio_transports import Acceptor, descriptor_of, end_reading
+from services.serving.idle import LOOKS, IdleWatch
+from services.serving.listeners import RECEIVE_SIZE, Listener
+from services.serving.signals import hold_stop_signals, stop_signals
 
 log = logging.getLogger("services")
 

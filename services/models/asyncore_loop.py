@@ -25,12 +25,12 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
-from services.accepting import LOOK_AFTER
-from services.blocking import StopSignal
-from services.idle import LOOKS, IdleWatch
-from services.isolation import isolated
-from services.listeners import RECEIVE_SIZE, Listener, arrived
 from services.protocol import Close, Compute, DatagramConnection, Send, Wait
+from services.serving.accepting import LOOK_AFTER
+from services.serving.blocking import StopSignal
+from services.serving.idle import LOOKS, IdleWatch
+from services.serving.isolation import isolated
+from services.serving.listeners import RECEIVE_SIZE, Listener, arrived
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.11 still has them, and says that it is the last

@@ -7,7 +7,7 @@ What blocks whom: waiting blocks nobody. Computing blocks everyone, as on any lo
 replace: a C library that waits by itself, a file on a slow disk.
 What runs out first: the one core that the loop has.
 
-The conversation is, line by line, that of `socketserver_threading` and `thread_pool` (`services/blocking.py`).
+The conversation is, line by line, that of `socketserver_threading` and `thread_pool` (`services/serving/blocking.py`).
 """
 
 import socket
@@ -15,9 +15,9 @@ import socket
 import gevent
 from gevent.pool import Pool
 
-from services.accepting import FIRST_PAUSE
-from services.blocking import Conversations, StopSignal, selector_of
-from services.listeners import Listener
+from services.serving.accepting import FIRST_PAUSE
+from services.serving.blocking import Conversations, StopSignal, selector_of
+from services.serving.listeners import Listener
 
 LIBRARIES = ("gevent",)
 

@@ -7,8 +7,8 @@ What runs out first: patience. Waiting clients fill the listening socket's backl
 
 from collections.abc import Callable
 
-from services.blocking import Drain, selector_of, serve_datagram
-from services.listeners import Listener
+from services.serving.blocking import Drain, selector_of, serve_datagram
+from services.serving.listeners import Listener
 
 
 def serve(listeners: list[Listener]) -> None:

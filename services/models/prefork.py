@@ -17,11 +17,11 @@ import fcntl
 import os
 import time
 
-from services.blocking import Drain, selector_of
-from services.listeners import Listener
 from services.models.plain_socket import serve_one
 from services.protocol import BLOCKING_WORKERS
-from services.workers import Workers
+from services.serving.blocking import Drain, selector_of
+from services.serving.listeners import Listener
+from services.serving.workers import Workers
 
 
 def serve(listeners: list[Listener]) -> None:

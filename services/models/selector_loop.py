@@ -17,12 +17,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from services.accepting import LOOK_AFTER
-from services.blocking import StopSignal
-from services.idle import LOOKS, IdleWatch
-from services.isolation import isolated
-from services.listeners import RECEIVE_SIZE, Listener, arrived
 from services.protocol import Close, Compute, DatagramConnection, Send, Wait
+from services.serving.accepting import LOOK_AFTER
+from services.serving.blocking import StopSignal
+from services.serving.idle import LOOKS, IdleWatch
+from services.serving.isolation import isolated
+from services.serving.listeners import RECEIVE_SIZE, Listener, arrived
 
 log = logging.getLogger("services")
 

@@ -21,11 +21,11 @@ from socket import socket
 from socketserver import BaseServer, ForkingMixIn, TCPServer, UDPServer, UnixDatagramServer, UnixStreamServer
 from typing import Any
 
-from services.blocking import Drain
-from services.listeners import Listener
 from services.protocol import Transport
-from services.socketservers import make_server, serve_until
-from services.workers import die_with
+from services.serving.blocking import Drain
+from services.serving.listeners import Listener
+from services.serving.socketservers import make_server, serve_until
+from services.serving.workers import die_with
 
 log = logging.getLogger("services")
 

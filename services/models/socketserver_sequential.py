@@ -14,10 +14,10 @@ What each server inherits:
 
 from socketserver import TCPServer, UDPServer, UnixDatagramServer, UnixStreamServer
 
-from services.blocking import Drain
-from services.listeners import Listener
 from services.protocol import Transport
-from services.socketservers import make_server, serve_until
+from services.serving.blocking import Drain
+from services.serving.listeners import Listener
+from services.serving.socketservers import make_server, serve_until
 
 CLASSES: dict[Transport, type[TCPServer]] = {
     Transport.TCP: TCPServer,

@@ -14,10 +14,10 @@ What each server inherits: `ThreadingMixIn` stands before one of the library's f
 from socketserver import BaseServer, TCPServer, ThreadingMixIn, UDPServer, UnixDatagramServer, UnixStreamServer
 from typing import Any
 
-from services.blocking import Conversations, StopSignal
-from services.listeners import Listener
 from services.protocol import Transport
-from services.socketservers import make_server, serve_until
+from services.serving.blocking import Conversations, StopSignal
+from services.serving.listeners import Listener
+from services.serving.socketservers import make_server, serve_until
 
 
 class CountedMixIn(ThreadingMixIn, BaseServer):

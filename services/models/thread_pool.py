@@ -18,9 +18,9 @@ import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 
-from services.blocking import Conversations, StopSignal, selector_of
-from services.listeners import Listener
 from services.protocol import BLOCKING_WORKERS
+from services.serving.blocking import Conversations, StopSignal, selector_of
+from services.serving.listeners import Listener
 
 log = logging.getLogger("services")
 

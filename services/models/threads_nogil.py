@@ -8,8 +8,8 @@ What runs out first: the cores; then, as in its twin, threads and their memory, 
 a heap of its own.
 """
 
-from services.listeners import Listener
 from services.models.socketserver_threading import serve as serve_with_threads
+from services.serving.listeners import Listener
 
 # Under the GIL this would be its twin by another name: `services.run` does not start it there.
 NEEDS_NO_GIL = True

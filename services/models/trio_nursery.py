@@ -19,10 +19,10 @@ from dataclasses import dataclass, field
 
 import trio
 
-from services.idle import LOOKS, IdleWatch
-from services.listeners import RECEIVE_SIZE, Listener, arrived
 from services.protocol import Close, Compute, Send, StreamConversation, Wait
-from services.signals import hold_stop_signals, stop_signals
+from services.serving.idle import LOOKS, IdleWatch
+from services.serving.listeners import RECEIVE_SIZE, Listener, arrived
+from services.serving.signals import hold_stop_signals, stop_signals
 
 log = logging.getLogger("services")
 

@@ -24,12 +24,12 @@ from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from services.accepting import LOOK_AFTER
-from services.idle import LOOKS, IdleWatch
-from services.isolation import isolated
-from services.listeners import Accepted, Listener, arrived
 from services.protocol import Close, Compute, DatagramConnection, Send, Wait
-from services.signals import stop_signals
+from services.serving.accepting import LOOK_AFTER
+from services.serving.idle import LOOKS, IdleWatch
+from services.serving.isolation import isolated
+from services.serving.listeners import Accepted, Listener, arrived
+from services.serving.signals import stop_signals
 
 log = logging.getLogger("services")
 

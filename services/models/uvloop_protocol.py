@@ -7,8 +7,8 @@ What runs out first: the one core that the loop has, later than in its twin: pol
 
 import uvloop
 
-from services.listeners import Listener
 from services.models.asyncio_protocol import Server, run
+from services.serving.listeners import Listener
 
 LIBRARIES = ("uvloop",)
 WHEN_FULL = "refuse"  # as in its twin

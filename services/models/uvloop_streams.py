@@ -8,8 +8,8 @@ the twin, and what they cost stays; only what lies beneath them is faster.
 
 import uvloop
 
-from services.listeners import Listener
 from services.models.asyncio_streams import run
+from services.serving.listeners import Listener
 
 LIBRARIES = ("uvloop",)
 WHEN_FULL = "refuse"  # as in its twin

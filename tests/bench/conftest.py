@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from lab.backends import Completed
-from lab.bench.plan import Plan
-from lab.bench.runner import Progress, Runner
-from lab.catalogue import Catalogue, Listener
-from lab.errors import LabError
-from lab.measurement import Measurement
-from lab.report.page import Check
-from lab.store import Run
+from lab.base.errors import LabError
+from lab.experiments.bench.plan import Plan
+from lab.experiments.bench.runner import Progress, Runner
+from lab.experiments.store import Run
+from lab.load.measurement import Measurement
+from lab.report.demo_page import Check
+from lab.servers.backend import Completed
+from lab.servers.catalogue import Catalogue, Listener
 from tests.support.made_up import MEASUREMENT
 
 CATALOGUE = Catalogue.load()
@@ -87,7 +87,7 @@ class Bench:
         self.answer: Callable[..., Measurement] = lambda model, scenario, users, rate: replace(MEASUREMENT, users=users)
         self.failing: set[str] = set()
         self.lines: list[str] = []
-        monkeypatch.setattr("lab.bench.runner.measure", self._measure)
+        monkeypatch.setattr("lab.experiments.bench.runner.measure", self._measure)
 
     def _measure(
         self, backend: Any, model: Any, scenario: str, *, users: int, rate: float | None, **_: Any

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from lab.advise_model import advise_model
-from lab.advise_sources import _read_findings, read_size, read_sources
-from lab.bench.findings import read_findings
-from lab.catalogue import Catalogue
-from lab.cli import cli
-from lab.errors import LabError
-from lab.store import Run
-from lab.theory import Server, describe_concurrency
-from lab.verdict import Bound, Verdict
+from lab.base.errors import LabError
+from lab.cli.main import cli
+from lab.experiments.advise.model import advise_model
+from lab.experiments.advise.sources import _read_findings, read_size, read_sources
+from lab.experiments.bench.findings import read_findings
+from lab.experiments.store import Run
+from lab.experiments.theory import Server, describe_concurrency
+from lab.metrics.verdict import Bound, Verdict
+from lab.servers.catalogue import Catalogue
 from tests.support.made_up import LOAD, LOOP, MIB
 
 CATALOGUE = Catalogue.load()

@@ -13,19 +13,19 @@ import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
 
-from lab import advise
-from lab.advise import DURATION, print_advice, rank, read_slo
-from lab.advise_model import Advice, Demand, Known, advise_model
-from lab.advise_sources import Sources, read_size, read_sources
-from lab.bench.findings import read_findings
-from lab.catalogue import Catalogue
-from lab.cli import cli
-from lab.errors import LabError
-from lab.measured import Measured
-from lab.measurement import Measurement
-from lab.store import Run
-from lab.theory import Server
-from lab.verdict import Bound, Verdict
+from lab.base.errors import LabError
+from lab.cli.commands import advise
+from lab.cli.commands.advise import DURATION, print_advice, rank, read_slo
+from lab.cli.main import cli
+from lab.experiments.advise.model import Advice, Demand, Known, advise_model
+from lab.experiments.advise.sources import Sources, read_size, read_sources
+from lab.experiments.bench.findings import read_findings
+from lab.experiments.published import Measured
+from lab.experiments.store import Run
+from lab.experiments.theory import Server
+from lab.load.measurement import Measurement
+from lab.metrics.verdict import Bound, Verdict
+from lab.servers.catalogue import Catalogue
 from tests.support.made_up import LOAD, LOOP, MEASUREMENT, MIB
 
 CATALOGUE = Catalogue.load()

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from lab.bench.baseline import BASELINE_FILE, Baseline, find_deviations, read_ratios, render_baseline
-from lab.bench.comparison import compare
-from lab.bench.findings import Findings, read_findings
-from lab.catalogue import Catalogue
-from lab.errors import LabError
-from lab.store import Run
+from lab.base.errors import LabError
+from lab.cli.commands.compare import compare
+from lab.experiments.bench.baseline import BASELINE_FILE, Baseline, find_deviations, read_ratios, render_baseline
+from lab.experiments.bench.findings import Findings, read_findings
+from lab.experiments.store import Run
+from lab.servers.catalogue import Catalogue
 
 COSTS = {"asyncio_streams": 20.0, "twisted_reactor": 30.0, "plain_socket": 10.0}
 

@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from lab.backends import Completed
-from lab.bench import command
-from lab.bench.command import check_same, choose_twin, describe, make_plan, read_libc
-from lab.bench.plan import PRESETS, Plan
-from lab.catalogue import Catalogue
-from lab.cli import cli
-from lab.errors import LabError
-from lab.pinning import Pinning
-from lab.store import Run, StoreError
-from lab.verdict import Bound, Verdict
+from lab.base.errors import LabError
+from lab.cli.commands import bench
+from lab.cli.commands.bench import check_same, choose_twin, describe, make_plan, read_libc
+from lab.cli.main import cli
+from lab.experiments.bench.plan import PRESETS, Plan
+from lab.experiments.store import Run, StoreError
+from lab.load.cores import Pinning
+from lab.metrics.verdict import Bound, Verdict
+from lab.servers.backend import Completed
+from lab.servers.catalogue import Catalogue
 from tests.support.made_up import MEASUREMENT
 
 CATALOGUE = Catalogue.load()
@@ -58,11 +58,11 @@ class Command:
         self.backend = "process"
         self.runners: list[Any] = []
         self.measured: Callable[[Any], None] = self.keep_a_round
-        monkeypatch.setattr(command, "open_backend", self._open)
-        monkeypatch.setattr(command, "describe_environment", lambda name: {"commit": "abc", "backend": name})
-        monkeypatch.setattr(command, "describe_servers", lambda backend, models: "3.13")
-        monkeypatch.setattr(command, "read_commit", lambda: "abc")
-        monkeypatch.setattr(command.Runner, "measure_all", lambda runner, check: self._measure(runner))
+        monkeypatch.setattr(bench, "open_backend", self._open)
+        monkeypatch.setattr(bench, "describe_environment", lambda name: {"commit": "abc", "backend": name})
+        monkeypatch.setattr(bench, "describe_servers", lambda backend, models: "3.13")
+        monkeypatch.setattr(bench, "read_commit", lambda: "abc")
+        monkeypatch.setattr(bench.Runner, "measure_all", lambda runner, check: self._measure(runner))
         for variable in ("LAB_PROJECT", "LAB_BACKEND"):
             # The command line leaves these to the processes that it starts: they end with the test.
             monkeypatch.setenv(variable, "")
@@ -287,7 +287,7 @@ def test_control_run_is_of_a_model_that_serves_many_at_once(models: list[str], t
 
 @pytest.fixture
 def facts(bench_command: Command, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, str | None]]:
-    monkeypatch.setattr(command, "read_images", lambda catalogue, models: "images")
+    monkeypatch.setattr(bench, "read_images", lambda catalogue, models: "images")
 
     def make(name: str, pinning: Pinning | None = None) -> dict[str, str | None]:
         lab = bench_command._open(name, "t", catalogue=CATALOGUE)
@@ -299,9 +299,9 @@ def facts(bench_command: Command, monkeypatch: pytest.MonkeyPatch) -> Callable[.
 def test_environment_of_processes_is_that_of_this_process(
     facts: Callable[..., dict[str, str | None]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    for name in command._ALLOCATOR:
+    for name in bench._ALLOCATOR:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(command, "_GOVERNOR", tmp_path / "governor")
+    monkeypatch.setattr(bench, "_GOVERNOR", tmp_path / "governor")
     found = facts("process")
     assert "images" not in found
     assert (found["allocator"], found["governor"], found["libc"]) == ("as built", None, "glibc 2.41")
@@ -350,9 +350,9 @@ def test_images_are_named_by_their_ids_and_the_client_is_closed(monkeypatch: pyt
 
     client = SimpleNamespace(images=SimpleNamespace(get=get), close=lambda: closed.append(True))
     monkeypatch.setattr(docker, "from_env", lambda: client)
-    found = command.read_images(CATALOGUE, [CATALOGUE["plain_socket"], CATALOGUE["prefork"]])
+    found = bench.read_images(CATALOGUE, [CATALOGUE["plain_socket"], CATALOGUE["prefork"]])
     assert found == "plain_socket sha256:aa, prefork sha256:bb"
-    assert command.read_images(CATALOGUE, [CATALOGUE["trio_nursery"]]) is None
+    assert bench.read_images(CATALOGUE, [CATALOGUE["trio_nursery"]]) is None
     assert closed == [True, True]
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.bench.estimates import Estimate, _medians, compare, drift, estimate, noise_floor, rank
+from lab.metrics.estimates import Estimate, _medians, compare, drift, estimate, noise_floor, rank
 
 some = st.lists(st.floats(0.1, 1e6), min_size=1, max_size=9)
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from lab.bench.expectations import Expectation, _middle, _read_hold, expect, read_wait
-from lab.bench.findings import Findings, Row
-from lab.measurement import Measurement
-from lab.theory import Ceiling, Server
-from lab.verdict import Bound, Verdict
+from lab.experiments.bench.findings import Findings, Row
+from lab.experiments.bench.theory_check import Expectation, _middle, _read_hold, expect, read_wait
+from lab.experiments.theory import Ceiling, Server
+from lab.load.measurement import Measurement
+from lab.metrics.verdict import Bound, Verdict
 from tests.support.made_up import MEASUREMENT
 
 LOOP = Server("loop", None, 12_000, False)

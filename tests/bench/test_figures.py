@@ -10,12 +10,12 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from lab.bench.comparison import Share, compare, find_differences, find_other_conditions
-from lab.bench.findings import Comparison, Findings, read_findings
-from lab.bench.plan import Plan
-from lab.measurement import Measurement
-from lab.store import Run
-from lab.verdict import Bound, Verdict
+from lab.cli.commands.compare import Share, compare, find_differences, find_other_conditions
+from lab.experiments.bench.findings import Comparison, Findings, read_findings
+from lab.experiments.bench.plan import Plan
+from lab.experiments.store import Run
+from lab.load.measurement import Measurement
+from lab.metrics.verdict import Bound, Verdict
 from tests.support.made_up import MEASUREMENT
 
 ROUNDS = 3
@@ -226,7 +226,7 @@ def test_control_runs_second_name_is_measured_on_the_second_server(
         found = plain(backend, model, scenario, **given)
         return replace(found, answered=found.answered - (100 if backend.project == "t-twin" else 0))
 
-    monkeypatch.setattr("lab.bench.runner.measure", measure)
+    monkeypatch.setattr("lab.experiments.bench.runner.measure", measure)
     plan = make_plan(models=("asyncio_streams", "twisted_reactor"), ladder=(16,), ways=("closed",))
     run = bench.begin(plan)
     bench.measure(run, plan)

@@ -15,17 +15,17 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from lab.bench.command import bench as bench_command
-from lab.bench.comparison import compare
-from lab.bench.estimates import Estimate
-from lab.bench.findings import Comparison, Findings, Row, read_findings
-from lab.errors import LabError
-from lab.measurement import Measurement
+from lab.base.errors import LabError
+from lab.cli.commands.bench import bench as bench_command
+from lab.cli.commands.compare import compare
+from lab.experiments.bench.findings import Comparison, Findings, Row, read_findings
+from lab.experiments.store import Run
+from lab.load.measurement import Measurement
+from lab.metrics.estimates import Estimate
+from lab.metrics.verdict import Bound, Verdict
 from lab.report import bench_page
-from lab.report.bench import make_answers, make_lines, make_trust, print_report, render_markdown
 from lab.report.bench_export import render_csv, render_parquet
-from lab.store import Run
-from lab.verdict import Bound, Verdict
+from lab.report.bench_text import make_answers, make_lines, make_trust, print_report, render_markdown
 from tests.support.made_up import MEASUREMENT
 
 RATES = {"asyncio_streams": 10_000, "twisted_reactor": 5_000, "plain_socket": 10_000}

@@ -5,15 +5,15 @@ from dataclasses import replace
 
 import pytest
 
-from lab.bench.findings import read_findings
-from lab.bench.plan import PRESETS, WORKS, Plan, list_cells, list_steps, name_round, shuffle
-from lab.bench.sweep import Knee, Level, find_knee, is_over, make_level
-from lab.catalogue import Catalogue
-from lab.errors import LabError
-from lab.report.bench import render_markdown
-from lab.store import Run
-from lab.verdict import Bound, Verdict
-from lab.workloads import SCENARIOS
+from lab.base.errors import LabError
+from lab.experiments.bench.findings import read_findings
+from lab.experiments.bench.plan import PRESETS, WORKS, Plan, list_cells, list_steps, name_round, shuffle
+from lab.experiments.bench.sweep import Knee, Level, find_knee, is_over, make_level
+from lab.experiments.store import Run
+from lab.load.workloads import SCENARIOS
+from lab.metrics.verdict import Bound, Verdict
+from lab.report.bench_text import render_markdown
+from lab.servers.catalogue import Catalogue
 
 
 def test_the_knee_is_the_fewest_connections_that_give_nearly_all() -> None:

@@ -11,20 +11,20 @@ from typing import Any
 import psutil
 import pytest
 
-from lab.backends import Completed
-from lab.bench import prelude, runner
-from lab.bench.plan import PRESETS, WORKS, Plan, Step, Work, list_cells
-from lab.bench.runner import Progress, Runner, show_time
-from lab.bench.sweep import Knee, Level, find_knee, is_over, make_level
-from lab.catalogue import Catalogue, Listener
-from lab.errors import ClientError, LabError
-from lab.measurement import Measurement, Subject
-from lab.meters import Sample
-from lab.pinning import Pinning
-from lab.report.page import Check
-from lab.store import Run
-from lab.verdict import Bound, Verdict
-from lab.workloads import SCENARIOS
+from lab.base.errors import ClientError, LabError
+from lab.experiments.bench import runner, warm_up
+from lab.experiments.bench.plan import PRESETS, WORKS, Plan, Step, Work, list_cells
+from lab.experiments.bench.runner import Progress, Runner, show_time
+from lab.experiments.bench.sweep import Knee, Level, find_knee, is_over, make_level
+from lab.experiments.store import Run
+from lab.load.cores import Pinning
+from lab.load.measurement import Measurement, Subject
+from lab.load.workloads import SCENARIOS
+from lab.metrics.meters import Sample
+from lab.metrics.verdict import Bound, Verdict
+from lab.report.demo_page import Check
+from lab.servers.backend import Completed
+from lab.servers.catalogue import Catalogue, Listener
 from services.protocol import Transport
 from tests.support.made_up import MEASUREMENT
 
@@ -221,7 +221,7 @@ def test_servers_of_both_labs_are_pinned_and_get_the_same_visits(lab: Open) -> N
     found.measure_all()
     assert found.pinned[:2] == [("t", ("asyncio_streams", "plain_socket")), ("t-twin", ("asyncio_streams",))]
     arguments, given = found.backend.asked[0]
-    visits = ["python", "-m", "lab.bench.prelude", "200"]
+    visits = ["python", "-m", "lab.experiments.bench.warm_up", "200"]
     assert arguments == [*visits, "command=tcp://127.0.0.1:8000", "command=tcp://127.0.0.1:8002"]
     assert given == {"capture": True, "timeout": 120.0}
     assert found.twin.asked[0][0] == [*visits, "command=tcp://127.0.0.1:8000"]
@@ -623,8 +623,8 @@ def test_visits_end_with_the_first_that_is_not_answered(
         if url == "tcp://b:2" and len(asked) > 4:
             raise ClientError("reset")
 
-    monkeypatch.setattr(prelude, "call", call)
-    prelude.main(["3", "command=tcp://a:1", "echo=tcp://b:2"])
+    monkeypatch.setattr(warm_up, "call", call)
+    warm_up.main(["3", "command=tcp://a:1", "echo=tcp://b:2"])
     shown = capsys.readouterr()
     assert json.loads(shown.out) == {"tcp://a:1": 3, "tcp://b:2": 1}
     assert shown.err == "tcp://b:2: reset\n"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from lab.catalogue import ROOT
-from lab.store import SCHEMA, Run, StoreError, check_writable, make_folder, tolerated, write_new
+from lab.base.paths import ROOT
+from lab.experiments.store import SCHEMA, Run, StoreError, check_writable, make_folder, tolerated, write_new
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_a_full_disk_leaves_no_half_file_and_keeps_the_rest(
 
 def test_only_one_process_writes(run: Run) -> None:
     code = (
-        "import sys; from pathlib import Path; from lab.store import Run\n"
+        "import sys; from pathlib import Path; from lab.experiments.store import Run\n"
         "with Run.open(Path(sys.argv[1])).writing(): print('has it', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", code, str(run.folder)]

@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 
-from lab.bench.expectations import expect, read_wait
-from lab.bench.findings import Findings, read_findings
-from lab.bench.plan import WORKS
-from lab.catalogue import Catalogue
-from lab.errors import LabError
-from lab.report.bench import make_lines, render_markdown
+from lab.base.errors import LabError
+from lab.experiments.bench.findings import Findings, read_findings
+from lab.experiments.bench.plan import WORKS
+from lab.experiments.bench.theory_check import expect, read_wait
+from lab.experiments.store import Run
+from lab.experiments.theory import Server, describe_concurrency, find_ceiling, queue_wait, wait_chance
+from lab.load.workloads import SCENARIOS
+from lab.metrics.verdict import Bound, Verdict
 from lab.report.bench_export import render_theory
-from lab.store import Run
-from lab.theory import Server, describe_concurrency, find_ceiling, queue_wait, wait_chance
-from lab.verdict import Bound, Verdict
-from lab.workloads import SCENARIOS
+from lab.report.bench_text import make_lines, render_markdown
+from lab.servers.catalogue import Catalogue
 
 CATALOGUE = Catalogue.load()
 MS, US = 1e-3, 1e-6

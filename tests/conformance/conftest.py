@@ -14,9 +14,10 @@ from functools import cache, partial
 
 import pytest
 
-from lab.backends import open_backend
-from lab.catalogue import ROOT, Catalogue
-from lab.client import Link
+from lab.base.paths import ROOT
+from lab.clients.call import Link
+from lab.servers.backend import open_backend
+from lab.servers.catalogue import Catalogue
 from services.protocol import Address, Transport
 
 FOREIGN = "target"

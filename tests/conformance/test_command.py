@@ -12,8 +12,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from lab.client import Link, ReplyReader, pack, read_resp
-from lab.secure import ca_file, certificate_file
+from lab.clients.call import Link, ReplyReader, pack, read_resp
+from loadtests.sockets.tls_stream import ca_file, certificate_file
 from services.protocol import Transport
 from tests.support.reading import read_all
 

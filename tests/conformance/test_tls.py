@@ -8,8 +8,8 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from lab.client import Link
-from lab.secure import ca_file, client_context
+from lab.clients.call import Link
+from loadtests.sockets.tls_stream import ca_file, client_context
 from tests.support.reading import read_all
 
 pytestmark = [pytest.mark.service("echo", "stream"), pytest.mark.transport("tls")]

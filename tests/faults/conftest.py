@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fuzz.live import ENVIRON
-from lab.catalogue import Catalogue
+from lab.servers.catalogue import Catalogue
 from tests.support.servers import Server
 
 CATALOGUE = Catalogue.load()

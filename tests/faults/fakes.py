@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from lab.backends import Completed, ModelState
-from lab.catalogue import Catalogue, Listener
-from lab.ledger import Account
+from lab.clients.request_log import Account
+from lab.servers.backend import Completed, ModelState
+from lab.servers.catalogue import Catalogue, Listener
 
 CATALOGUE = Catalogue.load()
 
@@ -43,7 +43,7 @@ def set_clock(monkeypatch: pytest.MonkeyPatch, folder: Path, *modules: ModuleTyp
 
 @dataclass
 class FakeInstrument:
-    """A ledger that answers at once, or a crowd that is there at once; see `lab.ledger` and `lab.crowd`."""
+    """Stands for `lab.clients.request_log` and `lab.clients.slow_clients`, and answers at once."""
 
     backend: "FakeBackend"
     arguments: Sequence[str]
@@ -82,7 +82,7 @@ class FakeBackend:
         fails: by what is done, what happens instead.
         exited: exit codes of the models that have ended.
         printed: by the first word of a command, what it prints.
-        pings: what `lab.crowd --ping` gives, in turn.
+        pings: what `lab.clients.slow_clients --ping` gives, in turn.
     """
 
     clock: Clock = field(default_factory=Clock)

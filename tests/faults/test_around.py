@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from lab.backends.processes import Processes
-from lab.faults.around import apply_under_load
-from lab.faults.scorecard import FAULTS, Verdict, judge_times
-from lab.faults.watch import Around, Ping, Watch, look, open_watch
-from lab.witness import TIMEOUT
+from lab.clients.latency_probe import TIMEOUT
+from lab.experiments.faults.probe_reader import Around, Ping, Watch, look, open_watch
+from lab.experiments.faults.scorecard import FAULTS, Verdict, judge_times
+from lab.experiments.faults.under_load import apply_under_load
+from lab.servers.processes import Processes
 from tests.faults.conftest import CATALOGUE
 from tests.support.waiting import wait_until
 

@@ -16,16 +16,17 @@ from uuid import uuid4
 import psutil
 import pytest
 
-from lab.backends import Backend, choose_speakers, runtime_directory
-from lab.backends.processes import Processes
-from lab.cli import COULD_NOT_RUN, DID_NOT_HOLD, HELD, Lab
-from lab.errors import LabError
-from lab.faults import CannotApplyError, EndedError, NotHealedError, Stamp, command
-from lab.faults.around import UnderLoad
-from lab.faults.command import exit_code, exit_code_under_load
-from lab.faults.scorecard import Score, Verdict
-from lab.faults.watch import Around
-from lab.ledger import Account
+from lab.base.errors import LabError
+from lab.cli.commands import faults as command
+from lab.cli.commands.faults import exit_code, exit_code_under_load
+from lab.cli.main import COULD_NOT_RUN, DID_NOT_HOLD, HELD, Lab
+from lab.clients.request_log import Account
+from lab.experiments.faults.fault import CannotApplyError, EndedError, NotHealedError, Stamp
+from lab.experiments.faults.probe_reader import Around
+from lab.experiments.faults.scorecard import Score, Verdict
+from lab.experiments.faults.under_load import UnderLoad
+from lab.servers.backend import Backend, choose_speakers, runtime_directory
+from lab.servers.processes import Processes
 from tests.faults.conftest import CATALOGUE, PATIENCE
 from tests.faults.fakes import FakeBackend
 from tests.support.made_up import MEASUREMENT
@@ -297,7 +298,7 @@ def test_a_scenario_is_broken_by_each_fault_and_what_cannot_be_had_is_said(
 def test_now_is_1_for_a_model_that_ended_under_a_fault_which_leaves_it_running(
     run: Callable[..., int], backend: UpAndDown, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("lab.faults.on_request.time", backend.clock)
+    monkeypatch.setattr("lab.experiments.faults.remote_requests.time", backend.clock)
     backend.is_up = True
     assert run(MODEL, "--now=pause", "--for=3s") == HELD
     assert backend.clock.slept == [3.0]

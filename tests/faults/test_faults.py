@@ -16,15 +16,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lab.backends import Backend, find_stamps
-from lab.backends.processes import Processes
-from lab.backends.throttle import signal_all
-from lab.client import Link, call
-from lab.errors import LabError, NoAnswerError
-from lab.faults import Fault, Harm, NotHealedError, applied, find_address
-from lab.faults.family import LIMIT
-from lab.faults.scorecard import FAULTS, Verdict, apply
-from lab.faults.watch import show
+from lab.base.errors import LabError, NoAnswerError
+from lab.clients.call import Link, call
+from lab.experiments.faults.fault import Fault, Harm, NotHealedError, applied, find_address
+from lab.experiments.faults.probe_reader import show
+from lab.experiments.faults.process_scripts import LIMIT
+from lab.experiments.faults.scorecard import FAULTS, Verdict, apply
+from lab.servers.backend import Backend, find_stamps
+from lab.servers.processes import Processes
+from lab.servers.throttle import signal_all
 from services.protocol import Address
 from tests.faults.conftest import CATALOGUE
 from tests.support.waiting import wait_until
@@ -162,7 +162,7 @@ def test_a_model_that_dies_in_the_instant_in_which_it_is_paused_has_failed(
             wait_until(lambda: not psutil.pid_exists(pid))
         signal_all(pid, number)
 
-    monkeypatch.setattr("lab.backends.processes.signal_all", too_late)
+    monkeypatch.setattr("lab.servers.processes.signal_all", too_late)
     score = apply(lab, model, "pause", seed=2)
     assert score is not None
     assert score.verdict is Verdict.FAILED
@@ -220,7 +220,7 @@ def test_without_descriptors_who_comes_waits_and_is_served_later(lab: Processes)
 
 
 def find_throttle(lab: Processes) -> psutil.Process:
-    (throttle,) = (child for child in psutil.Process().children() if "lab.backends.throttle" in child.cmdline())
+    (throttle,) = (child for child in psutil.Process().children() if "lab.servers.throttle" in child.cmdline())
     return throttle
 
 
@@ -246,13 +246,13 @@ def test_who_is_held_back_goes_on_when_what_holds_it_back_is_killed(lab: Process
 def test_nobody_is_held_back_by_a_lab_that_was_killed(lab: Processes) -> None:
     """As `lab faults` starves it: while signals are held, which what it starts must not inherit."""
     program = (
-        "import os, signal; from lab.backends.processes import Processes; from tests.faults.conftest import CATALOGUE;"
-        "from lab.faults import applied; from lab.faults.scorecard import FAULTS;"
+        "import os, signal; from lab.servers.processes import Processes; from tests.faults.conftest import CATALOGUE;"
+        "from lab.experiments.faults.fault import applied; from lab.experiments.faults.scorecard import FAULTS;"
         f"lab = Processes({lab.project!r}, CATALOGUE);"
         f"block = applied(FAULTS['starve'], lab, {MODEL!r}); block.__enter__(); os.kill(os.getpid(), signal.SIGKILL)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -signal.SIGKILL
-    starved = ["lab.backends.throttle", str(lab.pid(MODEL))]
+    starved = ["lab.servers.throttle", str(lab.pid(MODEL))]
     wait_until(lambda: not [each for each in psutil.process_iter(["cmdline"]) if starved == find_throttled(each)])
     assert ask(lab) == b"PONG"
     assert not is_stopped(lab)

@@ -7,7 +7,17 @@ from statistics import NormalDist
 
 import pytest
 
-from lab.flatness import CONFIDENCE, FEWEST, WARM_UP, Growth, Slope, _correlate, after_warm_up, find_slope, judge_counts
+from lab.metrics.trend import (
+    CONFIDENCE,
+    FEWEST,
+    WARM_UP,
+    Growth,
+    Slope,
+    _correlate,
+    after_warm_up,
+    find_slope,
+    judge_counts,
+)
 
 # 15 pairs; no two values are the same, and no residual is like the one before it. In order, their slopes are
 # -2 -2 -1/3 0.5 (6 times) 1 4/3 4/3 3 3 3. Var(S) = 6 x 5 x 17 / 18 = 28.33, of which the root is 5.323.

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import psutil
 import pytest
 
-from lab.client import Link
-from lab.errors import NoAnswerError, WrongAnswerError
-from lab.reference import answer
+from lab.base.errors import NoAnswerError, WrongAnswerError
+from lab.clients.call import Link
+from lab.clients.reference import answer
 from tests.faults.conftest import CATALOGUE, PATIENCE
 from tests.support.reading import read_all
 from tests.support.servers import Server, held, worked

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from lab import crowd, witness
-from lab.client import Link
-from lab.crowd import bother, come, ping
-from lab.errors import ClientError
-from lab.witness import TIMEOUT, Witness
+from lab.base.errors import ClientError
+from lab.clients import latency_probe, slow_clients
+from lab.clients.call import Link
+from lab.clients.latency_probe import TIMEOUT, Witness
+from lab.clients.slow_clients import bother, come, ping
 from services.protocol import Address
 from tests.faults.fakes import Clock
 from tests.faults.made_up_server import receive, served
@@ -46,11 +46,11 @@ def test_ping_is_asked_on_one_connection_and_its_times_are_percentiles(monkeypat
     renewed: list[Link] = []
     monkeypatch.setattr(Link, "renew", lambda link: renewed.append(link))
     with served(talk) as address:
-        monkeypatch.setattr(crowd.time, "perf_counter", lambda: next(ticks))
+        monkeypatch.setattr(slow_clients.time, "perf_counter", lambda: next(ticks))
         assert ping(Address.parse(address), 101) == {"p50": 51.0, "p99": 100.0, "max": 101.0}
     assert len(connections) == 1
     # Each has its own time.
-    assert (len(renewed), crowd._TIMEOUT) == (101, 5.0)
+    assert (len(renewed), slow_clients._TIMEOUT) == (101, 5.0)
 
 
 def test_a_wrong_answer_to_a_ping_is_an_error() -> None:
@@ -78,7 +78,7 @@ def test_a_crowd_is_as_many_connections_that_say_nothing() -> None:
 
 def test_a_crowd_that_is_not_let_in_is_given_three_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
-    monkeypatch.setattr(crowd, "time", clock)
+    monkeypatch.setattr(slow_clients, "time", clock)
     polled: list[int] = []
 
     class Deaf:
@@ -90,7 +90,7 @@ def test_a_crowd_that_is_not_let_in_is_given_three_seconds(monkeypatch: pytest.M
             clock.now += milliseconds / 1000
             return []
 
-    monkeypatch.setattr(crowd.select, "poll", Deaf)
+    monkeypatch.setattr(slow_clients.select, "poll", Deaf)
     with served(lambda link: link.recv(1)) as address:
         for link in come(Address.parse(address), 3):
             link.close()
@@ -105,13 +105,13 @@ def test_a_crowd_gets_the_descriptors_that_it_needs(
 ) -> None:
     """A hundred, and 64 for all else; as far as it may."""
     asked: list[tuple[int, int]] = []
-    monkeypatch.setattr(crowd.resource, "getrlimit", lambda which: (soft, hard))
-    monkeypatch.setattr(crowd.resource, "setrlimit", lambda which, limits: asked.append(limits))
+    monkeypatch.setattr(slow_clients.resource, "getrlimit", lambda which: (soft, hard))
+    monkeypatch.setattr(slow_clients.resource, "setrlimit", lambda which, limits: asked.append(limits))
     with served(lambda link: link.recv(1)) as address:
         for link in come(Address.parse(address), 100):
             link.close()
     assert asked == ([wanted] if wanted else [])
-    assert resource.RLIMIT_NOFILE == crowd.resource.RLIMIT_NOFILE
+    assert resource.RLIMIT_NOFILE == slow_clients.resource.RLIMIT_NOFILE
 
 
 def test_the_slow_send_a_byte_at_a_time_of_a_request_that_never_ends() -> None:
@@ -130,10 +130,10 @@ def test_the_slow_send_a_byte_at_a_time_of_a_request_that_never_ends() -> None:
 def run_crowd(monkeypatch: pytest.MonkeyPatch, address: str, **options: Any) -> tuple[str, int]:
     defaults = {"address": address, "slow": 3, "idle": 4, "pings": 0, "timeout": 5.0}
     code = 0
-    assert crowd.main.callback is not None
+    assert slow_clients.main.callback is not None
     with contextlib.redirect_stdout(io.StringIO()) as out:
         try:
-            crowd.main.callback(**{**defaults, **options})
+            slow_clients.main.callback(**{**defaults, **options})
         except SystemExit as error:
             code = int(str(error.code))
     return out.getvalue(), code
@@ -156,7 +156,7 @@ def test_the_crowd_is_there_and_stays_until_its_stdin_ends(monkeypatch: pytest.M
 
     with os.fdopen(reader) as stdin, served(take) as address:
         monkeypatch.setattr(sys, "stdin", stdin)
-        monkeypatch.setattr(crowd.select, "select", wait)
+        monkeypatch.setattr(slow_clients.select, "select", wait)
         assert run_crowd(monkeypatch, address) == ("there\n", 0)
         wait_until(lambda: len(got) == 7)
     assert waits == [1.0] * 3
@@ -177,7 +177,7 @@ def test_the_other_client_prints_its_percentiles_or_why_there_are_none(monkeypat
 
 
 def test_five_hundred_are_slow_and_five_hundred_silent() -> None:
-    defaults = {parameter.name: parameter.default for parameter in crowd.main.params}
+    defaults = {parameter.name: parameter.default for parameter in slow_clients.main.params}
     assert defaults == {"address": defaults["address"], "slow": 500, "idle": 500, "pings": 0, "timeout": 5.0}
 
 
@@ -204,7 +204,7 @@ def watch(
     address: str, rounds: int, monkeypatch: pytest.MonkeyPatch, timeout: float = 30.0
 ) -> tuple[list[Any], Rounds]:
     """Look so often, with the patience of a busy machine."""
-    monkeypatch.setattr(witness, "TIMEOUT", timeout)
+    monkeypatch.setattr(latency_probe, "TIMEOUT", timeout)
     each = Rounds(rounds)
     looking = Witness(Address.parse(address))
     looking._ended = each  # type: ignore[assignment]
@@ -231,7 +231,7 @@ def test_a_ping_is_timed_from_before_it_was_sent(monkeypatch: pytest.MonkeyPatch
     looking._begin = 100.0
     looking._ended = Rounds(2)  # type: ignore[assignment]
     ticks = iter([103.0, 103.25, 104.0, 104.5])
-    monkeypatch.setattr(witness.time, "monotonic", lambda: next(ticks))
+    monkeypatch.setattr(latency_probe.time, "monotonic", lambda: next(ticks))
 
     renewed: list[bool] = []
 
@@ -289,7 +289,7 @@ def test_a_witness_tells_the_moments_that_it_hears_of_and_ends_with_its_stdin(mo
     looking = Witness(Address.parse("tcp://127.0.0.1:1"))
     looking._begin = 100.0
     ticks = iter([101.0, 102.5])
-    monkeypatch.setattr(witness.time, "monotonic", lambda: next(ticks))
+    monkeypatch.setattr(latency_probe.time, "monotonic", lambda: next(ticks))
     with contextlib.redirect_stdout(io.StringIO()) as out:
         looking.listen()
     assert [json.loads(line) for line in out.getvalue().splitlines()] == [
@@ -311,11 +311,11 @@ def test_the_instrument_watches_until_its_stdin_ends(monkeypatch: pytest.MonkeyP
         if isinstance(what, dict):
             os.close(writer)
 
-    monkeypatch.setattr(witness, "_say", note)
-    assert witness.main.callback is not None
+    monkeypatch.setattr(latency_probe, "_say", note)
+    assert latency_probe.main.callback is not None
     with served(pong) as address, os.fdopen(reader) as stdin:
         monkeypatch.setattr(sys, "stdin", stdin)
-        witness.main.callback(address)
+        latency_probe.main.callback(address)
         # A name that is not known is looked up for a second and not for ten.
         assert os.environ["RES_OPTIONS"] == "timeout:1 attempts:1"
     assert [line["mark"] for line in lines if isinstance(line, dict)] == ["broken"]

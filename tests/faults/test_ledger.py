@@ -11,9 +11,9 @@ from typing import cast
 
 import pytest
 
-from lab import ledger
-from lab.client import Link
-from lab.ledger import DEPTH, Account, Ledger, Page, keep
+from lab.clients import request_log
+from lab.clients.call import Link
+from lab.clients.request_log import DEPTH, Account, Ledger, Page, keep
 from services.protocol import Address
 from tests.faults.made_up_server import read_requests, served
 
@@ -89,7 +89,7 @@ def test_more_answers_than_were_marked_are_no_negative_loss() -> None:
 class Peers:
     """A ledger over socket pairs, and the servers' ends."""
 
-    ledger: Ledger
+    request_log: Ledger
     ends: list[socket.socket]
     clock: list[float] = field(default_factory=lambda: [0.0])
 
@@ -130,7 +130,7 @@ def open_peers(count: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Peers]:
         socket: socket.socket
 
     peers = Peers(Ledger([cast(Link, OnlySocket(ours)) for ours, _ in pairs], 1), [theirs for _, theirs in pairs])
-    monkeypatch.setattr(ledger.time, "monotonic", lambda: peers.clock[0])
+    monkeypatch.setattr(request_log.time, "monotonic", lambda: peers.clock[0])
     for end in peers.ends:
         end.setblocking(False)
     try:
@@ -142,7 +142,7 @@ def open_peers(count: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Peers]:
 
 
 def turn(peers: Peers, selector: Selector | None = None) -> bool:
-    return peers.ledger.turn(cast("ledger.selectors.BaseSelector", selector or Selector()))
+    return peers.ledger.turn(cast("request_log.selectors.BaseSelector", selector or Selector()))
 
 
 def test_eight_requests_are_under_way_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,7 +252,7 @@ def test_a_request_that_was_not_handed_over_in_full_is_not_marked() -> None:
         class Linked:
             socket: Full
 
-        client = ledger._Client(cast(Link, Linked(Full())), Page(0, 1))
+        client = request_log._Client(cast(Link, Linked(Full())), Page(0, 1))
         client.advance(more=True)
         client.mark()
         assert (client.page.sent, client.page.sent_before_mark, client.end) == (4, 3, "open")
@@ -280,7 +280,7 @@ def test_keeping_says_begun_when_all_are_answered_and_marked_when_it_has(monkeyp
         turns = peers.ledger.turn
         script: list[Callable[[], object]] = []
 
-        def step(selector: "ledger.selectors.BaseSelector") -> bool:
+        def step(selector: "request_log.selectors.BaseSelector") -> bool:
             answered.append(sum(page.answered for page in peers.ledger.pages))
             if script:
                 script.pop(0)()
@@ -319,7 +319,7 @@ def test_begun_waits_for_as_many_answers_as_are_asked_for(
         peers.ends[0].shutdown(socket.SHUT_WR)
         results, take_turn = iter([True, False]), peers.ledger.turn
 
-        def step(selector: "ledger.selectors.BaseSelector") -> bool:
+        def step(selector: "request_log.selectors.BaseSelector") -> bool:
             take_turn(selector)
             return next(results)
 
@@ -335,7 +335,7 @@ def test_a_connection_in_the_backlog_is_waited_for_one_second(monkeypatch: pytes
         seen: list[tuple[float, int]] = []
         times, take_turn = iter([0.5, 1.0, 1.01, 60.1]), peers.ledger.turn
 
-        def step(selector: "ledger.selectors.BaseSelector") -> bool:
+        def step(selector: "request_log.selectors.BaseSelector") -> bool:
             seen.append((peers.clock[0], len(commands.said)))
             peers.clock[0] = next(times)
             return take_turn(selector)
@@ -407,9 +407,9 @@ def keep_main(address: str, monkeypatch: pytest.MonkeyPatch, **options: object) 
     os.close(writer)
     with os.fdopen(reader) as stdin:
         monkeypatch.setattr(sys, "stdin", stdin)
-        assert ledger.main.callback is not None
+        assert request_log.main.callback is not None
         try:
-            ledger.main.callback(
+            request_log.main.callback(
                 **{"address": address, "connections": 2, "seed": 1, "seconds": 60.0, "requests": 0, **options}
             )
         except SystemExit as error:
@@ -421,7 +421,7 @@ def test_the_instrument_prints_its_account_last(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     opened: list[Link] = []
-    link = ledger.Link
+    link = request_log.Link
     timeouts = []
 
     def connect(address: Address, timeout: float) -> Link:
@@ -429,7 +429,7 @@ def test_the_instrument_prints_its_account_last(
         opened.append(link(address, timeout=timeout))
         return opened[-1]
 
-    monkeypatch.setattr(ledger, "Link", connect)
+    monkeypatch.setattr(request_log, "Link", connect)
     with served(echo) as address:
         assert keep_main(address, monkeypatch, requests=10**6) == 0
     marked, line = capsys.readouterr().out.splitlines()
@@ -494,7 +494,7 @@ def test_what_is_left_of_a_request_is_sent_before_the_next() -> None:
         socket: Slow
 
     slow = Slow()
-    client = ledger._Client(cast(Link, Linked(slow)), Page(0, 1))
+    client = request_log._Client(cast(Link, Linked(slow)), Page(0, 1))
     for _ in range(200):
         client.advance(more=True)
     same = Page(0, 1)

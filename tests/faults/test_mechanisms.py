@@ -12,25 +12,12 @@ from typing import Any, cast
 import psutil
 import pytest
 
-from lab.backends import Backend
-from lab.errors import LabError
-from lab.faults import (
-    CannotApplyError,
-    Harm,
-    NoSuchPartError,
-    crowd,
-    drain,
-    kill,
-    limits,
-    network,
-    nothing,
-    pause,
-    pressure,
-    starve,
-    worker,
-)
-from lab.faults.family import KILL_WORKER, LIMIT, UNLIMIT
-from lab.faults.scorecard import FAULTS
+from lab.base.errors import LabError
+from lab.experiments.faults.fault import CannotApplyError, Harm, NoSuchPartError
+from lab.experiments.faults.kinds import crowd, drain, kill, limits, network, nothing, pause, pressure, starve, worker
+from lab.experiments.faults.process_scripts import KILL_WORKER, LIMIT, UNLIMIT
+from lab.experiments.faults.scorecard import FAULTS
+from lab.servers.backend import Backend
 from tests.faults.fakes import FakeBackend
 from tests.support.waiting import wait_until
 
@@ -275,10 +262,10 @@ def test_a_crowd_is_there_until_it_is_sent_away(process: FakeBackend) -> None:
     harm = prepare(process, "crowd")
     assert process.done == []
     harm.do()
-    assert process.done == [("start", "python", "-m", "lab.crowd")]
+    assert process.done == [("start", "python", "-m", "lab.clients.slow_clients")]
     assert process.instruments[0].arguments[-1] == f"tcp://{MODEL}:6379"
     harm.undo()
-    assert process.done[1:] == [("close", "lab.crowd")]
+    assert process.done[1:] == [("close", "lab.clients.slow_clients")]
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lab.faults.scorecard import Verdict, judge
-from lab.ledger import Account, Ledger, keep
+from lab.clients.request_log import Account, Ledger, keep
+from lab.experiments.faults.scorecard import Verdict, judge
 from tests.faults.conftest import CATALOGUE
 from tests.support.servers import Server
 

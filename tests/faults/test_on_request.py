@@ -12,12 +12,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lab.backends.processes import Processes
-from lab.client import call
-from lab.faults import find_address
-from lab.faults.on_request import Requests
-from lab.feed import list_faults
-from lab.usage import MOST_FAULT_SECONDS, FaultRequest
+from lab.clients.call import call
+from lab.experiments.faults.fault import find_address
+from lab.experiments.faults.remote_requests import Requests
+from lab.load.messages import MOST_FAULT_SECONDS, FaultRequest
+from lab.load.telemetry import list_faults
+from lab.servers.processes import Processes
 from tests.faults.conftest import CATALOGUE
 from tests.support.waiting import wait_until
 
@@ -79,7 +79,7 @@ def test_all_models_are_broken_at_once_and_mended(
     requests.advance()
     assert capsys.readouterr().out == "locust says\n"
     write(tmp_path, f"{line[20:]}\n")
-    monkeypatch.setattr("lab.faults.on_request.time.sleep", sleep)
+    monkeypatch.setattr("lab.experiments.faults.remote_requests.time.sleep", sleep)
     requests.advance()
     assert asked == [7.0]
     assert "mended" in capsys.readouterr().out

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from lab.faults import Stamp
-from lab.faults.around import UnderLoad
-from lab.faults.scorecard import Score, Verdict
-from lab.faults.watch import Around
-from lab.ledger import Account
+from lab.clients.request_log import Account
+from lab.experiments.faults.fault import Stamp
+from lab.experiments.faults.probe_reader import Around
+from lab.experiments.faults.scorecard import Score, Verdict
+from lab.experiments.faults.under_load import UnderLoad
+from lab.experiments.store import Run
 from lab.report import faults_page
-from lab.report.faults import (
+from lab.report.faults_text import (
     Outcome,
     key_of,
     list_environment,
@@ -21,7 +22,6 @@ from lab.report.faults import (
     show_cell,
     show_details,
 )
-from lab.store import Run
 from tests.support.made_up import MEASUREMENT
 
 SEEN = Around(0.002, 0.01, 0.3, 0.4, 3, 0.5, ((-1, 0.001, 0.002, 0), (0, 0.2, 0.48, 3), (1, None, None, 4)))

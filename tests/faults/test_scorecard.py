@@ -10,10 +10,11 @@ from typing import Any, NoReturn, cast
 
 import pytest
 
-from lab import faults
-from lab.backends import Backend
-from lab.errors import LabError, NotReadyError
-from lab.faults import (
+from lab.base.errors import LabError, NotReadyError
+from lab.clients.request_log import Account
+from lab.experiments.faults import fault as faults
+from lab.experiments.faults import scorecard
+from lab.experiments.faults.fault import (
     CannotApplyError,
     EndedError,
     Fault,
@@ -23,12 +24,20 @@ from lab.faults import (
     Stamp,
     applied,
     find_exit_code,
-    scorecard,
 )
-from lab.faults.crowd import judge_cost, read_ping
-from lab.faults.scorecard import FAULTS, RECOVERY_SECONDS, Score, Verdict, apply, apply_all, judge, judge_times
-from lab.faults.watch import Around
-from lab.ledger import Account
+from lab.experiments.faults.kinds.crowd import judge_cost, read_ping
+from lab.experiments.faults.probe_reader import Around
+from lab.experiments.faults.scorecard import (
+    FAULTS,
+    RECOVERY_SECONDS,
+    Score,
+    Verdict,
+    apply,
+    apply_all,
+    judge,
+    judge_times,
+)
+from lab.servers.backend import Backend
 from tests.faults.fakes import CATALOGUE, Clock, FakeBackend, FakeInstrument, set_clock
 
 MODEL, ONE_AT_A_TIME = "asyncio_streams", "plain_socket"
@@ -184,7 +193,7 @@ def test_a_ledger_without_an_account_is_unknown(backend: FakeBackend) -> None:
 def test_the_ledger_is_started_with_eight_connections_for_a_minute(backend: FakeBackend) -> None:
     score_of(backend, "nothing")
     assert list(backend.instruments[0].arguments) == [
-        *("python", "-m", "lab.ledger", f"tcp://{MODEL}:6379"),
+        *("python", "-m", "lab.clients.request_log", f"tcp://{MODEL}:6379"),
         *("--connections", "8", "--seed", "1", "--seconds", "60.0"),
     ]
     assert ("wait", 120.0) in backend.done
@@ -252,7 +261,17 @@ def test_a_crowd_is_judged_by_the_two_pings_around_its_coming(crowd: FakeBackend
     assert found.reason == "p99 of PING 2.00 ms alone, 4.00 ms beside the crowd: 2.0 times"
     assert found.stamp is not None
     assert crowd.names() == ["run", "start", "run", "close"]
-    assert crowd.done[0] == ("run", "python", "-m", "lab.crowd", f"tcp://{MODEL}:6379", "--ping", "1000", True, 60.0)
+    assert crowd.done[0] == (
+        "run",
+        "python",
+        "-m",
+        "lab.clients.slow_clients",
+        f"tcp://{MODEL}:6379",
+        "--ping",
+        "1000",
+        True,
+        60.0,
+    )
 
 
 def test_a_ping_that_gets_no_answer_is_told_from_one_that_could_not_be_asked(backend: FakeBackend) -> None:
@@ -284,7 +303,7 @@ def test_a_crowd_may_cost_another_client_five_times_its_quiet_p99(
 
 
 def test_a_crowd_that_never_comes_is_an_error_with_what_it_said(crowd: FakeBackend, monkeypatch: Any) -> None:
-    monkeypatch.setattr("lab.faults.crowd.time", crowd.clock)
+    monkeypatch.setattr("lab.experiments.faults.kinds.crowd.time", crowd.clock)
     monkeypatch.setattr("tests.faults.fakes.FakeInstrument.output", lambda self: "no descriptors\n")
     with pytest.raises(LabError, match="the crowd never came; it wrote: no descriptors"):
         score_of(crowd, "crowd")

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from lab.backends import open_backend
-from lab.cli import COULD_NOT_RUN, DID_NOT_HOLD, HELD
-from lab.errors import LabError
-from lab.flatness import FEWEST, Growth, after_warm_up
-from lab.soak import COUNTS, Clients, Reading, exit_code, judge, run
-from lab.soak_clients import REQUESTS, Visitor, find_workers
+from lab.base.errors import LabError
+from lab.cli.main import COULD_NOT_RUN, DID_NOT_HOLD, HELD
+from lab.clients.soak_traffic import REQUESTS, Visitor, find_workers
+from lab.experiments.soak import COUNTS, Clients, Reading, exit_code, judge, run
+from lab.metrics.trend import FEWEST, Growth, after_warm_up
+from lab.servers.backend import open_backend
 from tests.support.servers import Server
 
 MODEL = "asyncio_streams"
@@ -73,7 +73,7 @@ def test_as_many_clients_come_as_a_model_serves_or_a_crowd(
 
 
 def test_two_words_that_come_at_once_are_both_heard() -> None:
-    command = [sys.executable, "-m", "lab.soak_clients"]
+    command = [sys.executable, "-m", "lab.clients.soak_traffic"]
     environ = {**os.environ, "LAB_TARGETS": "[]"}
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environ) as clients:
         assert clients.stdin is not None
@@ -155,7 +155,7 @@ def test_a_server_that_ends_ends_the_soak() -> None:
 # A fault in the core itself, for all that have it: the server, and whoever would ask the core what is right.
 WRONG = """
 import sys
-if {"services.run", "lab.soak_clients"} & set(sys.orig_argv):
+if {"services.run", "lab.clients.soak_traffic"} & set(sys.orig_argv):
     from services.protocol import connection
     say = connection.Connection.next_event
     def next_event(self):

@@ -13,11 +13,11 @@ from typing import cast
 
 import pytest
 
-from lab import soak_clients
-from lab.client import Link, pack
-from lab.errors import LabError
-from lab.reference import answer
-from lab.soak_clients import ANSWER, HOSTILE, MIX, REQUESTS, Visitor, Visits, find_workers
+from lab.base.errors import LabError
+from lab.clients import soak_traffic
+from lab.clients.call import Link, pack
+from lab.clients.reference import answer
+from lab.clients.soak_traffic import ANSWER, HOSTILE, MIX, REQUESTS, Visitor, Visits, find_workers
 from services.protocol import Address
 from tests.faults.made_up_server import receive, served
 from tests.support.waiting import wait_until
@@ -99,7 +99,7 @@ def test_a_wrong_byte_in_an_answer_of_the_right_length_is_a_failure(place: int, 
 def test_an_answer_that_is_too_short_or_too_long_is_a_failure(
     said: bytes, why: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(soak_clients, "_PATIENCE", 0.5)
+    monkeypatch.setattr(soak_traffic, "_PATIENCE", 0.5)
     (found,) = visit(say(said)).failures
     assert (why or "waited 0.5 s for the server to answer") in found
 
@@ -163,9 +163,9 @@ def test_one_in_seven_is_hostile_and_every_other_closes_its_half(monkeypatch: py
 
 
 def test_five_failures_from_the_beginning_are_the_last_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert (soak_clients._MOST_FAILURES, soak_clients._PATIENCE) == (5, 20.0)
+    assert (soak_traffic._MOST_FAILURES, soak_traffic._PATIENCE) == (5, 20.0)
     with served(say(b"-")) as address:
-        monkeypatch.setattr(soak_clients, "_PATIENCE", 0.05)
+        monkeypatch.setattr(soak_traffic, "_PATIENCE", 0.05)
         visitor = Visitor("made", {"command-tcp": Address.parse(address)}, 1)
         for _ in range(4):
             visitor.visit()
@@ -185,7 +185,7 @@ def test_a_visitor_goes_on_without_a_word_and_brings_no_crowd(monkeypatch: pytes
 
     with os.fdopen(reader) as stdin:
         monkeypatch.setattr(sys, "stdin", stdin)
-        soak_clients.visit_all([cast(Visitor, Visited())], 0.001)
+        soak_traffic.visit_all([cast(Visitor, Visited())], 0.001)
     assert seen == [False, False]
 
 
@@ -343,9 +343,9 @@ def run_main(monkeypatch: pytest.MonkeyPatch, address: str, workers: int) -> tup
     code = 0
     with os.fdopen(reader) as stdin, contextlib.redirect_stdout(io.StringIO()) as out:
         monkeypatch.setattr(sys, "stdin", stdin)
-        assert soak_clients.main.callback is not None
+        assert soak_traffic.main.callback is not None
         try:
-            soak_clients.main.callback((("made", workers), ("other", 9)), 0.0)
+            soak_traffic.main.callback((("made", workers), ("other", 9)), 0.0)
         except SystemExit as error:
             code = int(str(error.code))
     return out.getvalue().splitlines(), code
@@ -359,9 +359,9 @@ def test_the_instrument_says_in_the_end_what_there_was(monkeypatch: pytest.Monke
 
 
 def test_the_instrument_ends_with_2_when_a_model_serves_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(soak_clients, "_MOST_FAILURES", 2)
+    monkeypatch.setattr(soak_traffic, "_MOST_FAILURES", 2)
     with served(say(b"-")) as address:
-        monkeypatch.setattr(soak_clients, "_PATIENCE", 0.2)
+        monkeypatch.setattr(soak_traffic, "_PATIENCE", 0.2)
         lines, code = run_main(monkeypatch, address, 1)
     assert code == 2
     (line,) = lines
@@ -385,5 +385,5 @@ def test_a_crowd_comes_when_it_is_told_to_and_until_it_is_told_otherwise(monkeyp
     os.write(writer, b"crowd\n")
     with os.fdopen(reader) as stdin:
         monkeypatch.setattr(sys, "stdin", stdin)
-        soak_clients.visit_all([cast(Visitor, Told())], 0.001)
+        soak_traffic.visit_all([cast(Visitor, Told())], 0.001)
     assert seen == [True, True, False, False]

@@ -11,13 +11,13 @@ from typing import Any, cast
 
 import pytest
 
-from lab import soak
-from lab.backends import Backend, Instrument
-from lab.cli import Lab
-from lab.errors import LabError
-from lab.flatness import Growth, Slope
-from lab.meters import Meter, Sample
-from lab.soak import COUNTS, MEGABYTE, Clients, Finding, Reading, _read, exit_code, judge, read_settled
+from lab.base.errors import LabError
+from lab.cli.main import Lab
+from lab.experiments import soak
+from lab.experiments.soak import COUNTS, MEGABYTE, Clients, Finding, Reading, _read, exit_code, judge, read_settled
+from lab.metrics.meters import Meter, Sample
+from lab.metrics.trend import Growth, Slope
+from lab.servers.backend import Backend, Instrument
 from tests.faults.fakes import Clock, FakeBackend
 
 MODEL, OTHER = "asyncio_streams", "selector_loop"

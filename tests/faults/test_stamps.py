@@ -10,14 +10,23 @@ from typing import Any, cast
 
 import pytest
 
-from lab import faults
-from lab.backends import Backend, find_stamps
-from lab.errors import LabError
-from lab.faults import CannotApplyError, Fault, Harm, applied, find_address, on_request, signals_held, until_restarted
-from lab.faults.on_request import Requests, break_together
-from lab.faults.scorecard import FAULTS
-from lab.faults.timeline import note, read
-from lab.usage import MOST_FAULT_SECONDS, FaultRequest
+from lab.base.errors import LabError
+from lab.experiments.faults import fault as faults
+from lab.experiments.faults import remote_requests
+from lab.experiments.faults.fault import (
+    CannotApplyError,
+    Fault,
+    Harm,
+    applied,
+    find_address,
+    signals_held,
+    until_restarted,
+)
+from lab.experiments.faults.remote_requests import Requests, break_together
+from lab.experiments.faults.scorecard import FAULTS
+from lab.load.messages import MOST_FAULT_SECONDS, FaultRequest
+from lab.load.timeline import note, read
+from lab.servers.backend import Backend, find_stamps
 from tests.faults.fakes import Clock, FakeBackend, set_clock
 
 MODELS = ["asyncio_streams", "plain_socket"]
@@ -25,7 +34,7 @@ MODELS = ["asyncio_streams", "plain_socket"]
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Clock:
-    return set_clock(monkeypatch, tmp_path, faults, on_request)
+    return set_clock(monkeypatch, tmp_path, faults, remote_requests)
 
 
 @pytest.fixture

@@ -9,15 +9,15 @@ from typing import cast
 
 import pytest
 
-from lab.backends import Backend, Instrument
-from lab.errors import LabError
-from lab.faults import around as around_module
-from lab.faults import watch as watching
-from lab.faults.around import apply_under_load
-from lab.faults.scorecard import FAULTS
-from lab.faults.watch import Around, Ping, Watch, _quantile, look, open_watch, show
-from lab.measurement import Measurement, find_scenario
-from lab.witness import TIMEOUT
+from lab.base.errors import LabError
+from lab.clients.latency_probe import TIMEOUT
+from lab.experiments.faults import probe_reader as watching
+from lab.experiments.faults import under_load as around_module
+from lab.experiments.faults.probe_reader import Around, Ping, Watch, _quantile, look, open_watch, show
+from lab.experiments.faults.scorecard import FAULTS
+from lab.experiments.faults.under_load import apply_under_load
+from lab.load.measurement import Measurement, find_scenario
+from lab.servers.backend import Backend, Instrument
 from tests.faults.fakes import Clock, FakeBackend
 from tests.support.made_up import MEASUREMENT
 
@@ -305,9 +305,9 @@ def test_recovery_of_a_witness_that_has_ended_is_not_waited_for(witness: FakeWit
 def test_a_witness_is_opened_beside_the_model_and_closed_again() -> None:
     backend = FakeBackend()
     with open_watch(cast(Backend, backend), "asyncio_streams"):
-        assert backend.done == [("start", "python", "-m", "lab.witness")]
+        assert backend.done == [("start", "python", "-m", "lab.clients.latency_probe")]
         assert backend.instruments[0].arguments[-1] == "tcp://asyncio_streams:6379"
-    assert backend.done[-1] == ("close", "lab.witness")
+    assert backend.done[-1] == ("close", "lab.clients.latency_probe")
 
 
 def test_rows_are_in_the_order_of_time() -> None:

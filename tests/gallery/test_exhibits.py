@@ -11,9 +11,9 @@ from urllib.request import urlopen
 import pytest
 
 from lab.tour.accounts import ACCOUNTS, WRONG_PASSWORD
-from lab.tour.collection import MODULES
 from lab.tour.dialogue import MASK
-from lab.tour.stage import Performance
+from lab.tour.registry import MODULES
+from lab.tour.runner import Performance
 from tests.gallery.conftest import Talk
 
 # What each prints at least, in this order: regular expressions.
@@ -272,7 +272,7 @@ SECRETS = [each.password for each in ACCOUNTS] + [WRONG_PASSWORD]
 
 def see(module: str) -> Performance:
     """Run an exhibit as the tour does."""
-    command = [sys.executable, "-m", "lab.tour.stage", module]
+    command = [sys.executable, "-m", "lab.tour.runner", module]
     done = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
     try:
         return Performance.from_json(json.loads(done.stdout))
@@ -390,7 +390,7 @@ def test_an_exhibit_that_fails_says_what_was_raised() -> None:
         sys.executable,
         "-c",
         f"{script}; import runpy, sys; sys.argv = ['stage', 'gopherlib']; "
-        "runpy.run_module('lab.tour.stage', run_name='__main__')",
+        "runpy.run_module('lab.tour.runner', run_name='__main__')",
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1

@@ -11,11 +11,12 @@ import docker
 import psutil
 import pytest
 
-from lab.backends import runtime_directory
-from lab.backends.containers import purge
-from lab.backends.processes import Processes
-from lab.catalogue import ROOT, Catalogue
+from lab.base.paths import ROOT
 from lab.engine import status
+from lab.servers.backend import runtime_directory
+from lab.servers.catalogue import Catalogue
+from lab.servers.docker.containers import purge
+from lab.servers.processes import Processes
 
 MODELS = ("plain_socket", "asyncio_streams")
 PROJECT_LABEL = "com.docker.compose.project"

@@ -13,11 +13,11 @@ from pathlib import Path
 import docker
 import pytest
 
-from lab.backends import open_backend, runtime_directory
-from lab.catalogue import ROOT
-from lab.errors import LabError
-from lab.pinning import Pinning, pin_servers
-from lab.store import Run
+from lab.base.errors import LabError
+from lab.base.paths import ROOT
+from lab.experiments.store import Run
+from lab.load.cores import Pinning, pin_servers
+from lab.servers.backend import open_backend, runtime_directory
 
 
 @pytest.mark.timeout(300)

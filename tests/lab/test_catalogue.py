@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.catalogue import COMPOSE_FILE, Catalogue, CatalogueError
+from lab.servers.catalogue import COMPOSE_FILE, Catalogue, CatalogueError
 from services.protocol import SERVICES, Address, Transport, port_of
 
 MODEL = """\

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lab.certificates import CA, CLIENT, SERVER, provide
-from lab.errors import LabError
+from lab.base.errors import LabError
+from lab.servers.certificates import CA, CLIENT, SERVER, provide
 
 
 def test_is_made_once_and_kept_private(tmp_path: Path) -> None:

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from lab import check
-from lab.backends import ModelState
-from lab.catalogue import Catalogue
-from lab.check import Finding, Report, check_foreign, check_models, read_report
-from lab.check_plugin import MARK, Printer, pytest_configure
-from lab.errors import LabError
+from lab.base.errors import LabError
+from lab.experiments.conformance import suite
+from lab.experiments.conformance.plugin import MARK, Printer, pytest_configure
+from lab.experiments.conformance.suite import Finding, Report, check_foreign, check_models, read_report
+from lab.servers.backend import ModelState
+from lab.servers.catalogue import Catalogue
 
 
 def finding(name: str, outcome: str, detail: str = "") -> str:
@@ -148,7 +148,7 @@ class Fake:
 # Of the plugins that are installed, two; of one model, no more than one process.
 ALONE = [
     *("tests/conformance", "--disable-plugin-autoload", "-p", "xdist", "-p", "timeout"),
-    *("-p", "lab.check_plugin", "--quiet", "--no-header"),
+    *("-p", "lab.experiments.conformance.plugin", "--quiet", "--no-header"),
 ]
 ARGUMENTS = [*ALONE, "--numprocesses", "4", "--dist", "loadgroup"]
 OVERLAP = {"overlap": Catalogue.load()["plain_socket"].limits["overlap"]}
@@ -195,12 +195,12 @@ def test_foreign_server_is_looked_for_and_then_checked(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rfc: bool
 ) -> None:
     asked: list[Any] = []
-    monkeypatch.setattr(check, "check_reachable", lambda service, address: asked.append((service, str(address))))
+    monkeypatch.setattr(suite, "check_reachable", lambda service, address: asked.append((service, str(address))))
 
     def run(command: list[str], **options: Any) -> "CompletedProcess[str]":
         asked.append(command)
         assert options == {
-            "cwd": check.ROOT,
+            "cwd": suite.ROOT,
             "capture_output": True,
             "text": True,
             "errors": "replace",  # a terminal without UTF-8 must not lose what a test has said

@@ -13,13 +13,14 @@ from uuid import uuid4
 import docker
 import pytest
 
-from lab.backends import SATELLITES, find_mark, find_stamps, runtime_directory
-from lab.backends.containers import Containers, find_projects, purge
-from lab.bench.command import _TWIN
-from lab.catalogue import ROOT, Catalogue
-from lab.clean import Everything, find_everything, remove
-from lab.errors import LabError
-from lab.tour.visit import SUFFIX
+from lab.base.errors import LabError
+from lab.base.paths import ROOT
+from lab.cli.commands.bench import _TWIN
+from lab.servers.backend import SATELLITES, find_mark, find_stamps, runtime_directory
+from lab.servers.catalogue import Catalogue
+from lab.servers.cleanup import Everything, find_everything, remove
+from lab.servers.docker.containers import Containers, find_projects, purge
+from lab.tour.session import SUFFIX
 
 DOCKER = [pytest.mark.docker, pytest.mark.xdist_group("docker")]
 AWAY = {"DOCKER_HOST": "unix:///nonexistent/docker.sock"}

@@ -13,10 +13,10 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from lab.backends import open_backend
-from lab.cli import cli
-from lab.errors import LabError
-from lab.foreign import check_reachable, parse_target
+from lab.base.errors import LabError
+from lab.cli.main import cli
+from lab.load.external_server import check_reachable, parse_target
+from lab.servers.backend import open_backend
 from services.protocol import Address
 from tests.lab.conftest import MODELS
 from tests.support.waiting import wait_until
@@ -63,7 +63,7 @@ def test_call(lab: Lab, running: str, arguments: list[str], code: int, output: s
 
 
 def test_shell_reaches_the_models(lab: Lab, running: str) -> None:
-    script = 'python3 -m lab.client command "tcp://$LAB_HOST:$LAB_PORT" PING'
+    script = 'python3 -m labent command "tcp://$LAB_HOST:$LAB_PORT" PING'
     done = lab(
         "--project", running, "shell", "plain_socket", "-c", script.replace("python3", "exec $PYTHON"), environ=python()
     )

@@ -10,11 +10,11 @@ from uuid import uuid4
 
 import pytest
 
-from lab.backends.processes import Processes
-from lab.catalogue import Catalogue
-from lab.client import Reply, call, main
-from lab.errors import LabError, NoAnswerError, UnreachableError, WrongAnswerError
-from lab.readiness import choose_targets, wait_ready
+from lab.base.errors import LabError, NoAnswerError, UnreachableError, WrongAnswerError
+from lab.clients.call import Reply, call, main
+from lab.servers.catalogue import Catalogue
+from lab.servers.processes import Processes
+from lab.servers.readiness import choose_targets, wait_ready
 
 GREETING = b"Thank you for connecting\r\n"
 
@@ -232,7 +232,7 @@ def test_the_reason_is_what_went_wrong_and_not_that_the_time_was_up(monkeypatch:
         raise NoAnswerError("waited for what was left of the time")
 
     attempts = ["Connection refused"]
-    monkeypatch.setattr("lab.readiness.call", refuse_then_wait)
+    monkeypatch.setattr("lab.servers.readiness.call", refuse_then_wait)
     # The second attempt may take twice as long as the first, 0.2 s, and has less.
     [outcome] = wait_ready([("a", "command", "tcp://nowhere:1")], 0.15)
     assert (outcome.ready, outcome.error) == (False, "Connection refused")

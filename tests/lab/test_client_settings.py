@@ -16,12 +16,13 @@ from subprocess import CompletedProcess
 import docker
 import pytest
 
-from lab.backends.containers import Containers
-from lab.catalogue import ROOT, Catalogue
+from lab.base.errors import LabError
+from lab.base.paths import ROOT
 from lab.engine import EngineError, client
 from lab.engine.client import KEPT, KEPT_KEYS, find_context, is_own_engine, make_environ
 from lab.engine.command import run
-from lab.errors import LabError
+from lab.servers.catalogue import Catalogue
+from lab.servers.docker.containers import Containers
 
 DOCKER = [pytest.mark.docker, pytest.mark.xdist_group("docker")]
 Lab = Callable[..., "CompletedProcess[str]"]
@@ -223,8 +224,8 @@ RECORDER = """#!/bin/sh
 
 def test_every_call_of_the_client_leaves_them_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also those for facts, for the engine's status, for the base image, and for a swarm."""
-    from lab.environment import read_engine
-    from lab.swarm import docker as swarm_docker
+    from lab.experiments.environment import read_engine
+    from tools.swarm_demo import docker as swarm_docker
 
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "docker").write_text(RECORDER)

@@ -15,10 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.backends import open_backend
-from lab.catalogue import ROOT, Catalogue
-from lab.compose import OVERRIDE_NAMES, CatalogueError, interpolate, read_services
+from lab.base.paths import ROOT
 from lab.engine.client import make_environ
+from lab.servers.backend import open_backend
+from lab.servers.catalogue import Catalogue
+from lab.servers.compose_file import OVERRIDE_NAMES, CatalogueError, interpolate, read_services
 
 Lab = Callable[..., "CompletedProcess[str]"]
 

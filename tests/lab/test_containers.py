@@ -23,13 +23,14 @@ from docker.models.containers import Container
 from testcontainers.core.config import testcontainers_config
 from testcontainers.core.container import DockerContainer
 
-from lab.backends import ModelState
-from lab.backends.containers import Containers, _read_sources, find_projects, purge, read_built
-from lab.catalogue import PEERS, ROOT, Catalogue, Listener
-from lab.check import PARALLEL, PLUGIN, read_report
-from lab.client import call
-from lab.errors import ClientError, LabError, NotReadyError
-from lab.measurement import encode_targets
+from lab.base.errors import ClientError, LabError, NotReadyError
+from lab.base.paths import ROOT
+from lab.clients.call import call
+from lab.experiments.conformance.suite import PARALLEL, PLUGIN, read_report
+from lab.load.measurement import encode_targets
+from lab.servers.backend import ModelState
+from lab.servers.catalogue import PEERS, Catalogue, Listener
+from lab.servers.docker.containers import Containers, _read_sources, find_projects, purge, read_built
 from services.protocol import Address
 from tests.support.waiting import wait_until
 
@@ -73,7 +74,7 @@ def ask(backend: Containers, model: str, *request: str, transport: str = "tcp") 
         for item in backend.catalogue.inside(model)
         if (item.service, item.transport) == ("command", transport)
     )
-    return backend.run(["python", "-m", "lab.client", "command", address, *request], capture=True).stdout
+    return backend.run(["python", "-m", "lab.clients.call", "command", address, *request], capture=True).stdout
 
 
 # A model's server is not the container's first process, which is Docker's init.
@@ -191,7 +192,7 @@ def test_shell_has_the_clients_that_the_readme_sends_readers_to(backend: Contain
 # Asks for a PING and a SLEEP at once: the first answer proves that the server has taken up both.
 IN_FLIGHT = """
 import sys
-from lab.client import Link, ReplyReader, pack, read_resp
+from lab.clients.call import Link, ReplyReader, pack, read_resp
 from services.protocol import Address
 with Link(Address.parse(sys.argv[1]), timeout=30) as link:
     reader = ReplyReader()

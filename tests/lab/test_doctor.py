@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from lab import doctor
-from lab.doctor import Finding, can_run
 from lab.engine import EngineStatus, Problem
+from lab.servers import doctor
+from lab.servers.doctor import Finding, can_run
 
 # Every part is there, in versions that were tested.
 WELL = {
@@ -210,7 +210,7 @@ def test_tools(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def compose_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
     path = tmp_path / "compose.yaml"
-    monkeypatch.setattr("lab.catalogue.COMPOSE_FILE", path)
+    monkeypatch.setattr("lab.servers.catalogue.COMPOSE_FILE", path)
     return lambda text: path.write_text(text) and None
 
 

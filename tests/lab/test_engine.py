@@ -528,7 +528,7 @@ class TestImages:
         """The build cache and the disk share a layer only where the instruction is the same to the letter."""
         heads = [
             [line for line in (ROOT / path).read_text().splitlines() if line.startswith(("FROM ", "RUN "))][:2]
-            for path in ("services/Dockerfile", "lab/Dockerfile")
+            for path in ("services/Dockerfile", "loadtests/Dockerfile")
         ]
         assert heads[0] == heads[1]
         assert heads[0][0] == "FROM debian:trixie-slim AS python"

@@ -11,13 +11,14 @@ from uuid import uuid4
 import click
 import pytest
 
-import lab.doctor
-from lab import cli, demo
-from lab.backends.processes import Processes
-from lab.catalogue import Catalogue
-from lab.doctor import Finding
-from lab.errors import LabError
-from lab.report.page import Check
+import lab.servers.doctor
+from lab.base.errors import LabError
+from lab.cli import main
+from lab.experiments import demo
+from lab.report.demo_page import Check
+from lab.servers.catalogue import Catalogue
+from lab.servers.doctor import Finding
+from lab.servers.processes import Processes
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def run(monkeypatch: pytest.MonkeyPatch, running: str) -> Run:
 
     def run(*arguments: str) -> int:
         monkeypatch.setattr(sys, "argv", ["lab", "--backend", "process", "--project", running, *arguments])
-        return cli._run()
+        return main._run()
 
     return run
 
@@ -78,7 +79,7 @@ def test_end_of_a_command_is_its_exit_code(
     code: int,
     said: str,
 ) -> None:
-    monkeypatch.setitem(cli.cli.commands, "ends", click.Command("ends", callback=callback))
+    monkeypatch.setitem(main.cli.commands, "ends", click.Command("ends", callback=callback))
     assert run("ends") == code
     stderr = capsys.readouterr().err
     assert said in stderr
@@ -91,7 +92,7 @@ def test_fault_of_the_lab_is_no_finding(
     run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
 ) -> None:
     """1 would say that a server did not hold; what it was is shown."""
-    monkeypatch.setitem(cli.cli.commands, "ends", click.Command("ends", callback=fail(error)))
+    monkeypatch.setitem(main.cli.commands, "ends", click.Command("ends", callback=fail(error)))
     assert run("ends") == 2
     stderr = capsys.readouterr().err
     assert "Traceback" in stderr
@@ -136,7 +137,7 @@ def test_what_could_not_be_asked_is_2(run: Run, arguments: list[str], capsys: py
 
 def test_commands_that_can_be_asked_in_vain_are_all_there() -> None:
     always = {"down", "ls", "doctor", "clean"}
-    assert {words[0] for words in COULD_NOT_RUN.values()} == set(cli.cli.commands) - always
+    assert {words[0] for words in COULD_NOT_RUN.values()} == set(main.cli.commands) - always
 
 
 def test_shell_that_a_signal_ends_is_what_shells_say(run: Run) -> None:
@@ -185,7 +186,7 @@ def test_result_of_a_load_that_cannot_be_kept_is_printed(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The disk was full in the end, and not in the beginning."""
-    from lab import load
+    from lab.cli.commands import load
 
     monkeypatch.setattr(load, "write_new", fail_with_a_full_disk)
     options = ["--users", "1", "--duration", "200ms", "--warm-up", "100ms", "--out", str(tmp_path)]
@@ -215,7 +216,7 @@ def test_doctor_is_2_if_the_lab_can_run_on_no_backend(
 ) -> None:
     found = [Finding("a part", False, "none", "get one", needed_for) for needed_for in lacking]
     found += [Finding("another", True, "is there", "", needed_for) for needed_for in ("both", "docker", "process")]
-    monkeypatch.setattr(lab.doctor, "examine", lambda: found)
+    monkeypatch.setattr(lab.servers.doctor, "examine", lambda: found)
     assert run("doctor", "--json") == code
     assert [item["good"] for item in json.loads(capsys.readouterr().out)].count(False) == len(lacking)
 
@@ -225,7 +226,7 @@ def run_demo(monkeypatch: pytest.MonkeyPatch, project: str, out: Path, result: C
     monkeypatch.setattr(demo, "check", lambda backend, models: dict.fromkeys(models, result))
     options = ["--models", "plain_socket", "--seconds", seconds, "--out", str(out)]
     monkeypatch.setattr(sys, "argv", ["lab", "--backend", "process", "--project", project, "demo", *options])
-    return cli._run()
+    return main._run()
 
 
 def test_demo_of_a_sound_model_is_0(

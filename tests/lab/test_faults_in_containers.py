@@ -10,15 +10,15 @@ from contextlib import suppress
 import docker
 import pytest
 
-from lab.backends import find_stamps
-from lab.backends.containers import Containers
-from lab.catalogue import Catalogue
-from lab.cli import COULD_NOT_RUN
-from lab.errors import LabError
-from lab.faults import applied
-from lab.faults.command import exit_code
-from lab.faults.family import KILL_WORKER, LIMIT
-from lab.faults.scorecard import FAULTS, Verdict, apply
+from lab.base.errors import LabError
+from lab.cli.commands.faults import exit_code
+from lab.cli.main import COULD_NOT_RUN
+from lab.experiments.faults.fault import applied
+from lab.experiments.faults.process_scripts import KILL_WORKER, LIMIT
+from lab.experiments.faults.scorecard import FAULTS, Verdict, apply
+from lab.servers.backend import find_stamps
+from lab.servers.catalogue import Catalogue
+from lab.servers.docker.containers import Containers
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("docker")]
@@ -39,7 +39,7 @@ def lab() -> Iterator[Containers]:
 
 def ask(lab: Containers) -> bool:
     """Whether a PING is answered within a second."""
-    command = ["python", "-m", "lab.crowd", f"tcp://{MODEL}:6379", "--ping", "2", "--timeout", "1"]
+    command = ["python", "-m", "lab.clients.slow_clients", f"tcp://{MODEL}:6379", "--ping", "2", "--timeout", "1"]
     return lab.run(command, capture=True).returncode == 0
 
 

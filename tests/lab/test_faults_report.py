@@ -7,18 +7,18 @@ from uuid import uuid4
 
 import pytest
 
-from lab.backends.containers import Containers
-from lab.browser import read_page
-from lab.catalogue import Catalogue
-from lab.faults import Stamp
-from lab.faults.around import UnderLoad
-from lab.faults.scorecard import Score, Verdict
-from lab.faults.watch import Around
-from lab.ledger import Account
+from lab.clients.request_log import Account
+from lab.experiments.faults.fault import Stamp
+from lab.experiments.faults.probe_reader import Around
+from lab.experiments.faults.scorecard import Score, Verdict
+from lab.experiments.faults.under_load import UnderLoad
+from lab.experiments.store import Run
 from lab.report import faults_page
-from lab.report.faults import Outcome, key_of, make_answers, make_times, render_markdown
-from lab.store import Run
+from lab.report.faults_text import Outcome, key_of, make_answers, make_times, render_markdown
+from lab.servers.catalogue import Catalogue
+from lab.servers.docker.containers import Containers
 from tests.support.made_up import MEASUREMENT
+from tools.browser import read_page
 
 ACCOUNT = Account(8, 8, 1_000, 990, 0, {}, {"end": 8})
 SEEN = Around(0.002, 0.012, 0.35, 0.48, 3, 0.5, ((-1, 0.001, 0.002, 0), (0, 0.2, 0.48, 3), (1, None, None, 4)))

@@ -20,10 +20,11 @@ import docker
 import pytest
 from docker.models.containers import Container
 
-from lab.backends.containers import Containers
-from lab.catalogue import ROOT, Catalogue
-from lab.check import PLUGIN, read_report
-from lab.tour import collection
+from lab.base.paths import ROOT
+from lab.experiments.conformance.suite import PLUGIN, read_report
+from lab.servers.catalogue import Catalogue
+from lab.servers.docker.containers import Containers
+from lab.tour import registry
 from tests.support.waiting import wait_until
 
 # A group of its own: with xdist the models' labs are up beside it, in another worker.
@@ -33,7 +34,7 @@ pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("gallery"), pytest.mar
 CATALOGUE = Catalogue.load()
 SERVERS = [server.name for server in CATALOGUE.gallery]
 # Some of the tour's exhibits talk to these.
-MODELS = sorted({name for exhibit in collection.load() for name in exhibit.servers} - set(SERVERS))
+MODELS = sorted({name for exhibit in registry.load() for name in exhibit.servers} - set(SERVERS))
 # Who runs in a container, and with what in its bounding set; nobody and nothing, unless said here.
 USERS = {"gallery_smtp": "0", "gallery_news": "9"}
 # CHOWN, FOWNER, SETGID, SETUID, SYS_CHROOT: capabilities(7), by their numbers.

@@ -20,9 +20,10 @@ import docker
 import pytest
 from docker.models.containers import Container
 
-from lab.backends.containers import Containers
-from lab.catalogue import ROOT, Catalogue
-from lab.certificates import CA, provide
+from lab.base.paths import ROOT
+from lab.servers.catalogue import Catalogue
+from lab.servers.certificates import CA, provide
+from lab.servers.docker.containers import Containers
 from tests.lab.conftest import run_once
 
 CATALOGUE = Catalogue.load()

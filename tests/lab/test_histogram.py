@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from lab.histogram import TICKS, Histogram
+from loadtests.sockets.histogram import TICKS, Histogram
 
 
 def make(*seconds):

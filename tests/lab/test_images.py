@@ -11,9 +11,10 @@ from uuid import uuid4
 import docker
 import pytest
 
-from lab.backends.containers import Containers, _digest_of_context
-from lab.catalogue import ROOT, Catalogue
+from lab.base.paths import ROOT
 from lab.engine.command import run
+from lab.servers.catalogue import Catalogue
+from lab.servers.docker.containers import Containers, _digest_of_context
 from tests.lab.conftest import run_once
 
 DOCKER = [pytest.mark.docker, pytest.mark.xdist_group("docker")]

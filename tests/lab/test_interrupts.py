@@ -15,12 +15,15 @@ from types import SimpleNamespace
 import click
 import pytest
 
-from lab import cli, interrupts
-from lab.backends import containers, runtime_directory
-from lab.backends.processes import Processes
-from lab.catalogue import ROOT, Catalogue
-from lab.clean import Everything
-from lab.errors import LabError
+from lab.base import interrupts
+from lab.base.errors import LabError
+from lab.base.paths import ROOT
+from lab.cli import main
+from lab.servers.backend import runtime_directory
+from lab.servers.catalogue import Catalogue
+from lab.servers.cleanup import Everything
+from lab.servers.docker import containers
+from lab.servers.processes import Processes
 
 Capture = pytest.CaptureFixture[str]
 ENDING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
@@ -226,25 +229,25 @@ def test_interrupted_command_leaves_nothing(start: Started, arguments: list[str]
 
 # A module that each command imports before it does anything.
 EARLY = {
-    "up": (["plain_socket"], "lab.backends"),
-    "down": ([], "lab.backends"),
-    "ls": ([], "lab.catalogue"),
-    "logs": (["plain_socket"], "lab.catalogue"),
-    "call": (["plain_socket", "echo", "x"], "lab.client"),
-    "check": (["plain_socket"], "lab.check"),
-    "shell": ([], "lab.backends"),
-    "new": (["mine"], "lab.new"),
-    "doctor": ([], "lab.doctor"),
-    "clean": ([], "lab.backends"),
-    "load": (["closed_ping"], "lab.load"),
-    "load-gallery": ([], "lab.load_gallery"),
-    "faults": (["plain_socket"], "lab.faults.command"),
-    "soak": (["plain_socket"], "lab.soak"),
-    "tour": ([], "lab.tour.command"),
-    "bench": ([], "lab.bench.command"),
-    "compare": (["a", "b"], "lab.bench.comparison"),
-    "advise": ([], "lab.advise"),
-    "demo": ([], "lab.demo"),
+    "up": (["plain_socket"], "lab.servers.backend"),
+    "down": ([], "lab.servers.backend"),
+    "ls": ([], "lab.servers.catalogue"),
+    "logs": (["plain_socket"], "lab.servers.catalogue"),
+    "call": (["plain_socket", "echo", "x"], "lab.clients.call"),
+    "check": (["plain_socket"], "lab.experiments.conformance.suite"),
+    "shell": ([], "lab.servers.backend"),
+    "new": (["mine"], "lab.servers.scaffold"),
+    "doctor": ([], "lab.servers.doctor"),
+    "clean": ([], "lab.servers.backend"),
+    "load": (["closed_ping"], "lab.cli.commands.load"),
+    "load-gallery": ([], "lab.cli.commands.load_gallery"),
+    "faults": (["plain_socket"], "lab.cli.commands.faults"),
+    "soak": (["plain_socket"], "lab.experiments.soak"),
+    "tour": ([], "lab.cli.commands.tour"),
+    "bench": ([], "lab.cli.commands.bench"),
+    "compare": (["a", "b"], "lab.cli.commands.compare"),
+    "advise": ([], "lab.cli.commands.advise"),
+    "demo": ([], "lab.experiments.demo"),
 }
 
 # Sends itself SIGINT when a module is about to be imported.
@@ -276,7 +279,7 @@ def interrupt_at(tmp_path: Path, process_project: str) -> Callable[..., "subproc
 
 
 def test_each_command_is_interrupted_early() -> None:
-    assert set(EARLY) == set(cli.cli.commands)
+    assert set(EARLY) == set(main.cli.commands)
 
 
 @pytest.mark.parametrize("name", EARLY)
@@ -287,7 +290,7 @@ def test_command_that_has_not_begun_is_interrupted_without_a_traceback(interrupt
     assert (done.returncode, done.stdout, done.stderr.lstrip()) == (130, "", f"lab: interrupted{untouched}\n")
 
 
-@pytest.mark.parametrize("module", ["lab.cli", "click", "lab.interrupts"])
+@pytest.mark.parametrize("module", ["lab.cli.main", "click", "lab.base.interrupts"])
 def test_lab_that_still_imports_is_interrupted_without_a_traceback(interrupt_at, module: str) -> None:
     done = interrupt_at(module, "down")
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "lab: interrupted: nothing was done yet\n")
@@ -297,7 +300,7 @@ def test_lab_is_up_after_a_down_that_was_interrupted_before_it_began(interrupt_a
     backend = Processes(process_project, Catalogue.load())
     backend.up(["plain_socket"])
     try:
-        assert interrupt_at("lab.backends", "down").returncode == 130
+        assert interrupt_at("lab.servers.backend", "down").returncode == 130
         assert [state.state for state in backend.state() if state.model == "plain_socket"] == ["running"]
     finally:
         backend.down()
@@ -305,8 +308,8 @@ def test_lab_is_up_after_a_down_that_was_interrupted_before_it_began(interrupt_a
 
 def test_question_of_clean_that_is_interrupted_removes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     found = Everything(("one",), (), (), engine_is_away=False)
-    monkeypatch.setattr("lab.clean.find_everything", lambda: found)
-    monkeypatch.setattr("lab.clean.remove", lambda *_: pytest.fail("it was removed"))
+    monkeypatch.setattr("lab.servers.cleanup.find_everything", lambda: found)
+    monkeypatch.setattr("lab.servers.cleanup.remove", lambda *_: pytest.fail("it was removed"))
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
 
     def interrupt(prompt: str) -> None:
@@ -314,7 +317,7 @@ def test_question_of_clean_that_is_interrupted_removes_nothing(monkeypatch: pyte
 
     monkeypatch.setattr(click, "confirm", interrupt)
     with pytest.raises(KeyboardInterrupt, match="nothing was removed"):
-        cli.clean_all(cli.Lab(None, "process", None), yes=False)
+        main.clean_all(main.Lab(None, "process", None), yes=False)
 
 
 def test_signal_in_the_middle_of_a_fork_is_not_lost() -> None:

@@ -8,11 +8,11 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from lab.backends import open_backend
-from lab.backends.containers import Containers
-from lab.backends.processes import Processes
-from lab.catalogue import Catalogue
-from lab.theory import Server
+from lab.experiments.theory import Server
+from lab.servers.backend import open_backend
+from lab.servers.catalogue import Catalogue
+from lab.servers.docker.containers import Containers
+from lab.servers.processes import Processes
 from services.protocol.limits import Limits
 
 Lab = Callable[..., "CompletedProcess[str]"]

@@ -1,4 +1,4 @@
-"""docs/measured.json: medians over rounds, and two scripts that write one file."""
+"""docs/data/measured.json: medians over rounds, and two scripts that write one file."""
 
 import json
 from dataclasses import replace
@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from lab.errors import LabError
-from lab.measured import Idle, Measured, summarise
-from lab.measurement import Measurement
-from lab.verdict import Bound, Verdict
+from lab.base.errors import LabError
+from lab.experiments.published import Idle, Measured, summarise
+from lab.load.measurement import Measurement
+from lab.metrics.verdict import Bound, Verdict
 from tests.support.made_up import MEASUREMENT
 
 

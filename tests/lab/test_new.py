@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from lab.catalogue import ROOT, Catalogue
-from lab.errors import LabError
-from lab.new import BLANK, create
+from lab.base.errors import LabError
+from lab.base.paths import ROOT
+from lab.servers.catalogue import Catalogue
+from lab.servers.scaffold import BLANK, create
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from lab import output
-from lab.catalogue import ROOT
+from lab.base import output
+from lab.base.paths import ROOT
 
 # With the exit code that each has where everything can be printed. No two print by the same code.
 COMMANDS = {

@@ -13,11 +13,12 @@ from uuid import uuid4
 import psutil
 import pytest
 
-from lab.backends import open_backend, runtime_directory
-from lab.backends.processes import Processes
-from lab.catalogue import ROOT, Catalogue
-from lab.client import Link, call
-from lab.errors import LabError, NotReadyError
+from lab.base.errors import LabError, NotReadyError
+from lab.base.paths import ROOT
+from lab.clients.call import Link, call
+from lab.servers.backend import open_backend, runtime_directory
+from lab.servers.catalogue import Catalogue
+from lab.servers.processes import Processes
 from services.protocol import Address
 from tests.lab.conftest import find_processes
 from tests.support.waiting import wait_until

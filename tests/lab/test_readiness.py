@@ -8,10 +8,10 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
-from lab import readiness
-from lab.client import Reply
-from lab.errors import LabError, NoAnswerError, UnreachableError
-from lab.readiness import Outcome, choose_targets, wait_ready
+from lab.base.errors import LabError, NoAnswerError, UnreachableError
+from lab.clients.call import Reply
+from lab.servers import readiness
+from lab.servers.readiness import Outcome, choose_targets, wait_ready
 
 LOADING = b"-LOADING the dataset is being read\r\n"
 PONG = b"+PONG\r\n"

@@ -6,17 +6,17 @@ from uuid import uuid4
 
 import pytest
 
-from lab.backends.containers import Containers
-from lab.bench.findings import read_findings
-from lab.bench.plan import WAYS, Plan
-from lab.browser import read_page
-from lab.catalogue import Catalogue
+from lab.experiments.bench.findings import read_findings
+from lab.experiments.bench.plan import WAYS, Plan
+from lab.experiments.store import Run
+from lab.experiments.theory import describe_concurrency
+from lab.metrics.verdict import Bound, Verdict
 from lab.report import bench_page
-from lab.report.bench import COLUMNS
-from lab.store import Run
-from lab.theory import describe_concurrency
-from lab.verdict import Bound, Verdict
+from lab.report.bench_text import COLUMNS
+from lab.servers.catalogue import Catalogue
+from lab.servers.docker.containers import Containers
 from tests.support.made_up import MEASUREMENT
+from tools.browser import read_page
 
 pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("docker")]
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from lab.authority import found, issue
-from lab.client import Link, call
-from lab.errors import LabError, WrongAnswerError
-from lab.secure import ca_file, certificate_file, client_context
-from loadtests.tls import TlsPipe
+from lab.base.errors import LabError, WrongAnswerError
+from lab.clients.call import Link, call
+from lab.servers.ca import found, issue
+from loadtests.sockets.tls_pipe import TlsPipe
+from loadtests.sockets.tls_stream import ca_file, certificate_file, client_context
 from services.protocol import Address
 
 NEVER = 4102444800.0  # 2100

@@ -11,12 +11,12 @@ import pytest
 import yaml
 from rich.console import Console
 
-from lab import swarm
-from lab.backends.containers import Containers
-from lab.catalogue import ROOT
-from lab.errors import LabError
+from lab.base.errors import LabError
+from lab.base.paths import ROOT
+from lab.servers.docker.containers import Containers
 from loadtests.targets import Targets
 from services.protocol import Transport
+from tools import swarm_demo
 
 
 @pytest.fixture
@@ -33,9 +33,9 @@ def ask(monkeypatch):
             raise LabError(text)
         return subprocess.CompletedProcess(words, code, stdout=text, stderr="")
 
-    monkeypatch.setattr(swarm, "docker", docker)
+    monkeypatch.setattr(swarm_demo, "docker", docker)
     monkeypatch.setattr(Containers, "build", lambda *_: None)
-    monkeypatch.setattr(swarm, "_CLEAN_SECONDS", 0)
+    monkeypatch.setattr(swarm_demo, "_CLEAN_SECONDS", 0)
 
     def run(changes):
         known = {
@@ -46,7 +46,7 @@ def ask(monkeypatch):
         }
         answers.update(changes | {key: value for key, value in known.items() if key not in changes})
         try:
-            result = swarm.demonstrate(Console(quiet=True))
+            result = swarm_demo.demonstrate(Console(quiet=True))
         except LabError as error:
             result = error
         return asked, result
@@ -70,11 +70,11 @@ def test_a_swarm_that_was_made_is_left_and_its_network_removed(ask):
     assert result == {"answered": 7}
     order = [
         "swarm init --advertise-addr 127.0.0.1 --listen-addr 127.0.0.1:2377",
-        "node update --label-add=lab.server=yes --label-add=lab.generator=yes node1",
+        "node update --label-add=lab.server=yes --label-add=lab.load.generator=yes node1",
         f"stack deploy --resolve-image=never --compose-file={ROOT / 'deploy' / 'stack.yaml'} socketlab-demo",
         "stack rm socketlab-demo",
         "node update --label-rm=lab.server node1",
-        "node update --label-rm=lab.generator node1",
+        "node update --label-rm=lab.load.generator node1",
         "swarm leave --force",
         "network rm docker_gwbridge",
     ]
@@ -91,7 +91,7 @@ def test_a_swarm_that_was_there_stays_with_its_labels(ask):
         }
     )
     assert "node update --label-add=lab.server=mine node7" in asked
-    assert "node update --label-rm=lab.generator node7" in asked
+    assert "node update --label-rm=lab.load.generator node7" in asked
     assert not any(line.startswith(("swarm ", "network rm")) for line in asked)
 
 
@@ -189,5 +189,5 @@ def test_the_published_ui_has_a_login():
 def test_exit_code_is_that_of_the_verdict(monkeypatch, changes, code):
     found = {"model": "m", "service": [[100.0, 200]], "answered": 200, "depth": 1, "seconds": 2.0, "generators": 2}
     found |= {"failures": {}, "warm_up_failures": {}, "disturbances": [], **changes}
-    monkeypatch.setattr(swarm, "demonstrate", lambda console: found)
-    assert swarm.main() == code
+    monkeypatch.setattr(swarm_demo, "demonstrate", lambda console: found)
+    assert swarm_demo.main() == code

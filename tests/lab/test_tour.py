@@ -15,18 +15,18 @@ from subprocess import CompletedProcess
 import docker
 import pytest
 
-from lab.authority import found, issue
-from lab.backends.containers import purge
-from lab.catalogue import ROOT
+from lab.base.paths import ROOT
 from lab.report.tour import SHOWN, WIDE, make_list, mark_lines, show
-from lab.tour import collection
+from lab.servers.ca import found, issue
+from lab.servers.docker.containers import purge
+from lab.tour import registry
 from lab.tour.accounts import ANN, WRONG_PASSWORD
-from lab.tour.collection import CollectionError, read_exhibit
 from lab.tour.dialogue import KEPT, MASK, Message, mask, show_text
 from lab.tour.faulty import breaking_off, silent
 from lab.tour.normalise import normalise, normalise_text
 from lab.tour.recorder import Recorder
-from lab.tour.stage import Failure, Performance
+from lab.tour.registry import CollectionError, read_exhibit
+from lab.tour.runner import Failure, Performance
 
 Lab = Callable[..., "CompletedProcess[str]"]
 Find = Callable[[str], list[str]]
@@ -78,14 +78,14 @@ code = 1
 
 class TestCollection:
     def test_it_has_every_module_of_the_classic_table_and_no_file_more(self) -> None:
-        exhibits = collection.load()
+        exhibits = registry.load()
         assert [name for exhibit in exhibits for name in exhibit.python2] == CLASSIC
-        files = {path.name for path in collection.DIRECTORY.glob("*.py")} - {"__init__.py"}
+        files = {path.name for path in registry.DIRECTORY.glob("*.py")} - {"__init__.py"}
         assert files == {Path(exhibit.file).name for exhibit in exhibits}
 
     def test_what_is_said_to_be_gone_is_what_python_has_dropped(self) -> None:
         """As far as this Python can tell: one that is older than 3.13 still has some of them."""
-        gone = {exhibit.module: exhibit.gone_since for exhibit in collection.load() if exhibit.gone_since}
+        gone = {exhibit.module: exhibit.gone_since for exhibit in registry.load() if exhibit.gone_since}
         assert gone == {
             "asynchat": "3.12",
             "asyncore": "3.12",
@@ -114,10 +114,10 @@ class TestCollection:
         ],
     )
     def test_a_module_is_found_by_any_of_its_names(self, name: str, module: str) -> None:
-        assert [exhibit.module for exhibit in collection.find([name])] == [module]
+        assert [exhibit.module for exhibit in registry.find([name])] == [module]
 
     def test_several_come_in_the_order_of_the_tour_and_once(self) -> None:
-        assert [each.module for each in collection.find(["smtplib", "Cookie", "socket", "cookie"])] == [
+        assert [each.module for each in registry.find(["smtplib", "Cookie", "socket", "cookie"])] == [
             "socket",
             "cookie",
             "smtplib",
@@ -125,7 +125,7 @@ class TestCollection:
 
     def test_one_that_is_unknown_is_told_the_names(self) -> None:
         with pytest.raises(CollectionError, match=r"^unknown module 'finger'; known: socket, .*, xmlrpclib$"):
-            collection.find(["ftplib", "finger"])
+            registry.find(["ftplib", "finger"])
 
     def test_the_facts_are_read_from_the_docstring_and_the_rest_is_code(self) -> None:
         exhibit = read_exhibit("old", DOCSTRING)
@@ -354,7 +354,7 @@ class TestShowing:
     def test_side_by_side_where_there_is_the_width_else_below_each_other(self, width: int) -> None:
         from rich.console import Console
 
-        (exhibit,) = collection.find(["ftplib"])
+        (exhibit,) = registry.find(["ftplib"])
         console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
         with console.file:
             show(exhibit, PERFORMANCE, console)
@@ -367,7 +367,7 @@ class TestShowing:
             assert text in shown
 
     def test_the_list_has_a_row_for_each(self) -> None:
-        assert make_list(collection.load()).row_count == len(collection.MODULES)
+        assert make_list(registry.load()).row_count == len(registry.MODULES)
 
 
 class TestNormalising:
@@ -402,10 +402,10 @@ class TestNormalising:
 
 def test_the_list_is_there_without_an_engine(lab: Lab) -> None:
     rows = json.loads(lab("--backend", "process", "tour", "--json").stdout)
-    assert [row["module"] for row in rows] == list(collection.MODULES)
+    assert [row["module"] for row in rows] == list(registry.MODULES)
     lines = lab("--backend", "process", "tour").stdout.splitlines()
     assert lines[0].split("\t") == ["module", "Python 2", "Python 3", "gone since", "use instead", "servers"]
-    assert len(lines) == len(collection.MODULES) + 1
+    assert len(lines) == len(registry.MODULES) + 1
 
 
 def test_an_unknown_module_and_no_containers_are_one_line_each(lab: Lab) -> None:

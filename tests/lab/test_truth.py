@@ -5,13 +5,13 @@ from pathlib import Path
 import docker
 import pytest
 
-from lab.backends import open_backend
-from lab.bench.findings import read_findings
-from lab.generator import StandingGenerator
-from lab.measurement import measure
-from lab.report.bench import make_answers, make_lines
-from lab.store import Run
-from lab.verdict import Bound
+from lab.experiments.bench.findings import read_findings
+from lab.experiments.store import Run
+from lab.load.generator import StandingGenerator
+from lab.load.measurement import measure
+from lab.metrics.verdict import Bound
+from lab.report.bench_text import make_answers, make_lines
+from lab.servers.backend import open_backend
 
 FAULTY = Path(__file__).parent / "faulty_server"
 

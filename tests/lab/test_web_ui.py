@@ -8,14 +8,14 @@ from uuid import uuid4
 
 import pytest
 
-from lab import usage
-from lab.backends.containers import Containers
-from lab.browser import visit
-from lab.catalogue import Catalogue
-from lab.faults.on_request import Requests
-from lab.feed import feed
-from lab.generator import open_generator
-from lab.measurement import encode_targets
+from lab.experiments.faults.remote_requests import Requests
+from lab.load import messages
+from lab.load.generator import open_generator
+from lab.load.measurement import encode_targets
+from lab.load.telemetry import feed
+from lab.servers.catalogue import Catalogue
+from lab.servers.docker.containers import Containers
+from tools.browser import visit
 
 pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("docker")]
 
@@ -29,7 +29,7 @@ def test_a_run_from_the_form_to_the_files(engine, find_of_project):
     try:
         backend.up(MODELS, timeout=60)
         environ = {"LAB_TARGETS": encode_targets(backend.targets())}
-        own = {usage.VARIABLE: "stdin", usage.FAULTS_VARIABLE: "pause,kill", "LAB_UI_LOGIN": "ann:secret"}
+        own = {messages.VARIABLE: "stdin", messages.FAULTS_VARIABLE: "pause,kill", "LAB_UI_LOGIN": "ann:secret"}
         arguments = ["--web-port", "8089", "--web-login", "--loglevel", "WARNING"]
         said = []
         with (

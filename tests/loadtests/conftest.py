@@ -24,11 +24,11 @@ from uuid import uuid4
 
 import pytest
 
-from lab.backends.processes import Processes
-from lab.catalogue import Catalogue, Listener
-from lab.generator import StandingGenerator
-from lab.measurement import Measurement
-from lab.verdict import Accounts, Bound, Verdict
+from lab.load.generator import StandingGenerator
+from lab.load.measurement import Measurement
+from lab.metrics.verdict import Accounts, Bound, Verdict
+from lab.servers.catalogue import Catalogue, Listener
+from lab.servers.processes import Processes
 from tests.support.made_up import MEASUREMENT
 from tests.support.servers import Server
 from tests.support.waiting import wait_until
@@ -39,7 +39,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class ModelProcess(Server):
-    """A model that runs, with as much of a backend around it as `lab.measurement.measure` uses."""
+    """A model that runs, with as much of a backend around it as `lab.load.measurement.measure` uses."""
 
     name = "process"
 

@@ -8,11 +8,11 @@ from collections import deque
 
 import pytest
 
-from lab import addresses
-from lab.client import Link, call
-from lab.crowd import come
-from lab.errors import UnreachableError
-from lab.readiness import wait_ready
+from lab.base.errors import UnreachableError
+from lab.clients.call import Link, call
+from lab.clients.slow_clients import come
+from lab.servers.readiness import wait_ready
+from loadtests.sockets import addresses
 from services.protocol import Address, Transport
 
 # Put in front of whatever asks for a name: gevent's resolver and Python's both end in `_socket`.

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import gevent
 import pytest
 
-from lab.usage import FAULTS_VARIABLE, FaultRequest
-from loadtests import breaking
+from lab.load.messages import FAULTS_VARIABLE, FaultRequest
+from loadtests.web import faults
 
 
 class Hook(list):
@@ -22,14 +22,14 @@ class Hook(list):
 
 def parse(*words):
     parser = ArgumentParser()
-    breaking.add_options(parser)
+    faults.add_options(parser)
     return parser.parse_args(words)
 
 
 def test_there_are_fields_only_where_a_lab_can_break_something(monkeypatch):
     monkeypatch.delenv(FAULTS_VARIABLE, raising=False)
     assert vars(parse()) == {}
-    assert breaking.find_objection(parse()) is None
+    assert faults.find_objection(parse()) is None
     monkeypatch.setenv(FAULTS_VARIABLE, "pause,kill")
     assert vars(parse()) == {"fault": "none", "fault_after": 10.0, "fault_for": 5.0}
     assert parse("--fault", "kill").fault == "kill"
@@ -52,7 +52,7 @@ def test_there_are_fields_only_where_a_lab_can_break_something(monkeypatch):
 )
 def test_times_that_cannot_be_meant_are_objected_to(monkeypatch, words, is_fine):
     monkeypatch.setenv(FAULTS_VARIABLE, "pause,kill")
-    assert (breaking.find_objection(parse(*words)) is None) == is_fine
+    assert (faults.find_objection(parse(*words)) is None) == is_fine
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_times_that_cannot_be_meant_are_objected_to(monkeypatch, words, is_fine)
 def test_it_is_asked_for_when_it_is_time_unless_the_run_has_stopped(capsys, fault, stops, asks):
     options = SimpleNamespace(fault=fault, models=["prefork", "plain_socket"], fault_after=0.01, fault_for=2.0)
     environment = SimpleNamespace(parsed_options=options, events=SimpleNamespace(test_stop=Hook()))
-    breaking.schedule(environment)
+    faults.schedule(environment)
     if stops:
         environment.events.test_stop.fire(environment=environment)
     gevent.wait(timeout=60)  # until nothing is left that was to come

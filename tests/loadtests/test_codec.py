@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from lab.certificates import SERVER, provide
+from lab.servers.certificates import SERVER, provide
 
 LINES = """
 def reply_size(data, request):

@@ -11,11 +11,12 @@ from contextlib import contextmanager, suppress
 import psutil
 import pytest
 
-from lab.catalogue import ROOT, Catalogue
-from lab.client import call
-from lab.errors import LabError
-from lab.generator import find_port, open_generator
-from lab.measurement import encode_targets, measure
+from lab.base.errors import LabError
+from lab.base.paths import ROOT
+from lab.clients.call import call
+from lab.load.generator import find_port, open_generator
+from lab.load.measurement import encode_targets, measure
+from lab.servers.catalogue import Catalogue
 from tests.support.waiting import wait_until
 
 MODEL = "asyncio_streams"

@@ -14,13 +14,14 @@ from contextlib import contextmanager
 import psutil
 import pytest
 
-from lab.backends.processes import Processes
-from lab.catalogue import ROOT, Catalogue
-from lab.client import Link
-from lab.errors import LabError
-from lab.measurement import Measurement, measure
-from lab.owner import count_connections
-from lab.verdict import Bound, exit_code
+from lab.base.errors import LabError
+from lab.base.paths import ROOT
+from lab.clients.call import Link
+from lab.load.measurement import Measurement, measure
+from lab.metrics.socket_owner import count_connections
+from lab.metrics.verdict import Bound, exit_code
+from lab.servers.catalogue import Catalogue
+from lab.servers.processes import Processes
 from services.protocol import Address
 from tests.support.waiting import wait_until
 
@@ -153,17 +154,17 @@ def test_generator_that_was_left_is_found_by_down(tmp_path):
 def test_durations_are_read_from_a_clock_that_nobody_sets():
     """Times of day are for people, certificates and Locust's own table of seconds; a new use has to be one of these."""
     dates = {
-        "lab/authority.py",  # of a certificate
-        "lab/certificates.py",
-        "lab/bench/runner.py",  # when a step was made
-        "lab/demo.py",
-        "lab/environment.py",
-        "lab/faults/__init__.py",
-        "lab/feed.py",
-        "lab/store.py",
+        "lab/servers/ca.py",  # of a certificate
+        "lab/servers/certificates.py",
+        "lab/experiments/bench/runner.py",  # when a step was made
+        "lab/experiments/demo.py",
+        "lab/experiments/environment.py",
+        "lab/experiments/faults/fault.py",
+        "lab/load/telemetry.py",
+        "lab/experiments/store.py",
         "lab/tour/exhibits/xmlrpclib_exhibit.py",
-        "loadtests/handover.py",
-        "loadtests/web.py",  # for how long a fault has lasted, whose begin is a time of day
+        "loadtests/sockets/locust_stats.py",
+        "loadtests/web/tables.py",  # for how long a fault has lasted, whose begin is a time of day
     }
     found = set()
     for folder in ("lab", "loadtests"):

@@ -11,8 +11,8 @@ import threading
 
 import pytest
 
-from lab.exchange import Exchange
-from lab.workloads import SCENARIOS, SHAPES, WORKLOADS, level, make_exchange
+from lab.load.workloads import SCENARIOS, SHAPES, WORKLOADS, level, make_exchange
+from loadtests.sockets.exchange import Exchange
 from services.protocol import Transport
 
 PING, PONG = WORKLOADS["ping"].exchange.turns[0]

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from lab import feed as module
-from lab.feed import Gauges, feed
-from lab.meters import Sample
-from lab.usage import MOST_FAULT_SECONDS, Fault, FaultRequest, Usage, decode, encode
+from lab.load import telemetry as module
+from lab.load.messages import MOST_FAULT_SECONDS, Fault, FaultRequest, Usage, decode, encode
+from lab.load.telemetry import Gauges, feed
+from lab.metrics.meters import Sample
 from tests.support.waiting import wait_until
 
 

@@ -6,22 +6,22 @@ import sys
 
 import pytest
 
-from lab.catalogue import ROOT
+from lab.base.paths import ROOT
 
 # In a process of its own: Locust patches the one that imports it.
 SCRIPT = """
 import json, sys
 import locust
 from locust.env import Environment
-from lab.exchange import Exchange
-from loadtests.engine import Engine, Lane, Link
-from loadtests.recorder import RECORDER, Series
-from loadtests.schedule import Schedule
+from loadtests.sockets.exchange import Exchange
+from loadtests.sockets.engine import Engine, Lane, Link
+from loadtests.sockets.recorder import RECORDER, Series
+from loadtests.sockets.schedule import Schedule
 from services.protocol import Address
 
-import loadtests.engine
+import loadtests.sockets.engine
 now = [100.0]
-loadtests.engine.perf_counter = lambda: now[0]
+loadtests.sockets.engine.perf_counter = lambda: now[0]
 
 environment = Environment()
 environment.create_local_runner()

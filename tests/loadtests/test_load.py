@@ -6,10 +6,8 @@ from datetime import datetime
 import click
 import pytest
 
-from lab import demo
-from lab.catalogue import Catalogue, Listener
-from lab.errors import LabError
-from lab.load import (
+from lab.base.errors import LabError
+from lab.cli.commands.load import (
     SECONDS,
     check_fit,
     describe_changes,
@@ -18,12 +16,14 @@ from lab.load import (
     read_ui_port,
     write_measurements,
 )
-from lab.report import page
+from lab.experiments import demo
+from lab.load.thresholds import Threshold
+from lab.load.workloads import SCENARIOS
+from lab.metrics.verdict import Bound, Verdict
+from lab.report import demo_page
 from lab.report.figures import show_bytes, show_count, show_rate, show_us
 from lab.report.terminal import make_table, open_console
-from lab.thresholds import Threshold
-from lab.verdict import Bound, Verdict
-from lab.workloads import SCENARIOS
+from lab.servers.catalogue import Catalogue, Listener
 from services.protocol import Transport
 
 
@@ -83,24 +83,24 @@ def test_checks_are_counted_by_model():
     findings = [{"model": "a", "outcome": outcome, "name": f"t.py::{outcome}[a]"} for outcome in outcomes]
     findings += [{"model": "c", "outcome": "passed", "name": "t.py::x[c]"}]
     assert demo.count_checks(findings, ["a", "b", "c"]) == {
-        "a": page.Check(2, 2, 1, ("t.py::failed[a]", "t.py::error[a]")),
-        "b": page.Check(0, 0, 0),
-        "c": page.Check(1, 0, 0),
+        "a": demo_page.Check(2, 2, 1, ("t.py::failed[a]", "t.py::error[a]")),
+        "b": demo_page.Check(0, 0, 0),
+        "c": demo_page.Check(1, 0, 0),
     }
 
 
 @pytest.mark.parametrize(
     ("result", "reason"),
     [
-        (page.Check(7, 0), None),
-        (page.Check(7, 0, 2), None),
-        (page.Check(0, 0, 2), "the conformance suite tested nothing of it"),
+        (demo_page.Check(7, 0), None),
+        (demo_page.Check(7, 0, 2), None),
+        (demo_page.Check(0, 0, 2), "the conformance suite tested nothing of it"),
         (
-            page.Check(208, 1, 0, ("tests/conformance/test_tls.py::test_x[1.2-a-echo-tls]@a",)),
+            demo_page.Check(208, 1, 0, ("tests/conformance/test_tls.py::test_x[1.2-a-echo-tls]@a",)),
             "1 of 209 conformance tests fail: test_x[1.2-a-echo-tls]; `lab --backend process check a` shows why",
         ),
         (
-            page.Check(5, 4, 0, ("t.py::a[a]", "t.py::b[a]", "t.py::c[a]", "t.py::d[a]")),
+            demo_page.Check(5, 4, 0, ("t.py::a[a]", "t.py::b[a]", "t.py::c[a]", "t.py::d[a]")),
             "4 of 9 conformance tests fail: a[a], b[a], c[a] and 1 more; `lab --backend process check a` shows why",
         ),
     ],
@@ -110,13 +110,13 @@ def test_model_that_fails_is_said_with_its_tests_and_the_command(result, reason)
 
 
 def test_command_that_shows_why_names_no_backend_where_none_is_known():
-    result = page.Check(5, 1, 0, ("t.py::a[a]",))
+    result = demo_page.Check(5, 1, 0, ("t.py::a[a]",))
     assert result.explain("a", None) == "1 of 6 conformance tests fail: a[a]; `lab check a` shows why"
 
 
 def test_model_whose_failures_have_no_names_is_said_without():
     """A run that an earlier version has kept."""
-    assert page.Check(5, 1).explain("a", None) == "1 of 6 conformance tests fail; `lab check a` shows why"
+    assert demo_page.Check(5, 1).explain("a", None) == "1 of 6 conformance tests fail; `lab check a` shows why"
 
 
 def _write(tmp_path, *measurements, **fields):
@@ -125,7 +125,7 @@ def _write(tmp_path, *measurements, **fields):
 
 
 def test_page_and_data_are_written(tmp_path, make_measurement):
-    folder = _write(tmp_path, make_measurement(), checks={"asyncio_streams": page.Check(100, 0, 3)})
+    folder = _write(tmp_path, make_measurement(), checks={"asyncio_streams": demo_page.Check(100, 0, 3)})
     text = (folder / "index.html").read_text()
     assert "asyncio_streams" in text
     assert "100 of 100" in text
@@ -180,7 +180,7 @@ def test_page_and_table_show_what_is_missing(tmp_path, make_measurement):
 @pytest.mark.parametrize(("waits", "shown"), [(None, False), ({}, True)])
 def test_page_has_a_column_for_a_second_load_only_if_there_was_one(make_measurement, waits, shown):
     nothing = {"captions": [], "checks": {}, "missing": {}, "environment": {}}
-    text = page.render([make_measurement()], title="t", lead="l", waits=waits, **nothing)
+    text = demo_page.render([make_measurement()], title="t", lead="l", waits=waits, **nothing)
     assert ("20 ms" in text) is shown
     assert text.count("<td ") == 7 + shown
 

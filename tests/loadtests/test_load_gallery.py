@@ -6,9 +6,10 @@ import subprocess
 
 import pytest
 
-from lab.catalogue import GALLERY, ROOT, Catalogue
-from lab.errors import LabError
-from lab.load_gallery import USERS, choose_users, read_steps
+from lab.base.errors import LabError
+from lab.base.paths import ROOT
+from lab.cli.commands.load_gallery import USERS, choose_users, read_steps
+from lab.servers.catalogue import GALLERY, Catalogue
 from loadtests.targets import TargetError, Targets
 
 SERVERS = [server.name for server in Catalogue.load().gallery]

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from lab.catalogue import Catalogue
-from lab.errors import LabError
-from lab.foreign import Foreign
-from lab.measurement import encode_targets, measure, measure_together
-from lab.verdict import Bound
+from lab.base.errors import LabError
+from lab.load.external_server import Foreign
+from lab.load.measurement import encode_targets, measure, measure_together
+from lab.metrics.verdict import Bound
+from lab.servers.catalogue import Catalogue
 from tests.support.waiting import wait_until
 
 USERS = 8

@@ -6,10 +6,10 @@ from argparse import Namespace
 
 import pytest
 
-from lab.workloads import OWN, SCENARIOS, SHAPES, WORKLOADS, make_exchange
-from loadtests.codec import Codec
-from loadtests.crowd import divide
+from lab.load.workloads import OWN, SCENARIOS, SHAPES, WORKLOADS, make_exchange
+from loadtests.idle_crowd import divide
 from loadtests.objections import find_objection
+from loadtests.sockets.codec import Codec
 from loadtests.targets import Targets
 from services.protocol import Transport
 from tests.support.waiting import wait_until

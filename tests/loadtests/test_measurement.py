@@ -13,11 +13,10 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from lab.backends import Completed
-from lab.catalogue import ROOT, Catalogue, Listener
-from lab.errors import LabError
-from lab.histogram import Histogram
-from lab.measurement import (
+from lab.base.errors import LabError
+from lab.base.paths import ROOT
+from lab.load.cores import Pinning
+from lab.load.measurement import (
     Measurement,
     Subject,
     Subjects,
@@ -34,12 +33,14 @@ from lab.measurement import (
     open_meter,
     percentiles,
 )
-from lab.meters import NoMeter, Sample
-from lab.pinning import Pinning
-from lab.verdict import Accounts, Bound, Verdict, judge
-from lab.workloads import SCENARIOS
+from lab.load.workloads import SCENARIOS
+from lab.metrics.meters import NoMeter, Sample
+from lab.metrics.verdict import Accounts, Bound, Verdict, judge
+from lab.servers.backend import Completed
+from lab.servers.catalogue import Catalogue, Listener
 from loadtests.parts import Pulse, Result, combine, find_disturbances, read_machine_cpu
-from loadtests.recorder import Tally
+from loadtests.sockets.histogram import Histogram
+from loadtests.sockets.recorder import Tally
 from tests.support.made_up import MEASUREMENT
 from tests.support.waiting import wait_until
 
@@ -338,7 +339,7 @@ def test_every_figure_of_a_measurement() -> None:
 
 def test_whole_accounts_are_what_is_judged(monkeypatch) -> None:
     given: list[Accounts] = []
-    monkeypatch.setattr("lab.measurement.judge", lambda accounts: given.append(accounts) or judge(accounts))
+    monkeypatch.setattr("lab.load.measurement.judge", lambda accounts: given.append(accounts) or judge(accounts))
     put_together(disturbances=["stopped"], unknown="docker-proxy", company=5)
     (found,) = given
     expected = Accounts(
@@ -370,7 +371,7 @@ def test_whole_accounts_are_what_is_judged(monkeypatch) -> None:
 
 def test_work_that_rests_is_judged_as_such(monkeypatch) -> None:
     given: list[Accounts] = []
-    monkeypatch.setattr("lab.measurement.judge", lambda accounts: given.append(accounts) or judge(accounts))
+    monkeypatch.setattr("lab.load.measurement.judge", lambda accounts: given.append(accounts) or judge(accounts))
     (resting,) = {
         item.name: item for item in SCENARIOS.values() if item.workload.rests and item.loop == "closed"
     }.values()
@@ -602,7 +603,9 @@ def test_load_is_asked_for_with_all_that_was_given(monkeypatch) -> None:
     assert text.endswith("--timeout 5 --shape-time 1 --window 1 --warm-up 0.5")
     given = {name: object() for name in inspect.signature(measure_together).parameters if name not in ("models",)}
     got = []
-    monkeypatch.setattr("lab.measurement.measure_together", lambda *places, **names: got.append((places, names)) or [5])
+    monkeypatch.setattr(
+        "lab.load.measurement.measure_together", lambda *places, **names: got.append((places, names)) or [5]
+    )
     assert measure(model=MODEL, **given) == 5
     backend, workload = given.pop("backend"), given.pop("workload")
     assert got == [((backend, [MODEL], workload), given)]
@@ -639,7 +642,7 @@ class CountingMeter:
 
 def test_server_is_looked_at_while_it_is_loaded(monkeypatch) -> None:
     meter = CountingMeter()
-    monkeypatch.setattr("lab.measurement.open_meter", lambda backend, model: meter)
+    monkeypatch.setattr("lab.load.measurement.open_meter", lambda backend, model: meter)
     standing, began = Standing(meter), time.monotonic()
     found = measure(Backend(), MODEL, "closed_ping", users=1, seconds=2.0, warm_up=0.5, standing=standing)
     took = time.monotonic() - began
@@ -666,7 +669,7 @@ def test_server_is_looked_for_once_and_again_when_it_is_gone(monkeypatch) -> Non
 
     targets = backend.targets
     backend.targets = lambda: asked.append(1) or targets()
-    monkeypatch.setattr("lab.measurement.open_meter", lambda backend, model: meters.append(Fake()) or meters[-1])
+    monkeypatch.setattr("lab.load.measurement.open_meter", lambda backend, model: meters.append(Fake()) or meters[-1])
     subjects = Subjects(backend)
     first = subjects.open(["prefork"])["prefork"]
     assert subjects.open(["prefork"])["prefork"] is first
@@ -698,7 +701,7 @@ def test_meter_of_a_model_that_is_gone_says_why() -> None:
 
 def test_connections_of_others_disturb(monkeypatch) -> None:
     looked = iter([0, 2])
-    monkeypatch.setattr("lab.measurement.count_connections", lambda addresses, pid: next(looked))
+    monkeypatch.setattr("lab.load.measurement.count_connections", lambda addresses, pid: next(looked))
     found = measure(Backend(), MODEL, "closed_ping", users=3, seconds=1.0)
     assert found.verdict.bound is Bound.DISTURBED
     assert "2 connections of somebody else" in found.verdict.reason
@@ -711,7 +714,9 @@ def test_connections_of_others_disturb(monkeypatch) -> None:
 @pytest.mark.parametrize(("name", "pid"), [("docker", 7), ("process", None)])
 def test_containers_are_looked_into_where_their_network_is(monkeypatch, name, pid) -> None:
     given = []
-    monkeypatch.setattr("lab.measurement.count_connections", lambda found, pid: given.append((list(found), pid)) or 4)
+    monkeypatch.setattr(
+        "lab.load.measurement.count_connections", lambda found, pid: given.append((list(found), pid)) or 4
+    )
     meter = SimpleNamespace(pid=7)
     subject = Subject(
         (Listener("a", "echo", "tcp", "tcp://a:9000"), Listener("a", "echo", "tls", "tls://a:9001")), meter
@@ -723,7 +728,7 @@ def test_containers_are_looked_into_where_their_network_is(monkeypatch, name, pi
 
 
 def test_window_is_counted_from_its_beginning_to_its_end() -> None:
-    """In a process of its own: Locust, which loadtests/measurement.py imports, patches the one that imports it."""
+    """In a process of its own: Locust, which loadtests/window.py imports, patches the one that imports it."""
     code = "from gevent import monkey; monkey.patch_all(); import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))"
     options = ["-q", "-p", "no:xdist", "-p", "no:cacheprovider"]
     checks = Path(__file__).with_name("window_checks.py")

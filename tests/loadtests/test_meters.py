@@ -12,7 +12,8 @@ import docker.errors
 import psutil
 import pytest
 
-from lab.meters import (
+from lab.metrics.cpu_quota import read_throttled
+from lab.metrics.meters import (
     CgroupMeter,
     NoMeter,
     ProcessMeter,
@@ -24,7 +25,6 @@ from lab.meters import (
     open_container_meter,
     open_process_meter,
 )
-from lab.quota import read_throttled
 
 # Burns until it has used this much CPU (whatever time that takes here), says so, and waits.
 _BURN = """
@@ -301,7 +301,7 @@ def test_account_of_a_tree_is_that_of_all_its_processes(monkeypatch):
     assert meter.count_zombies() == 1
     assert meter.pid == 10
     looked = []
-    monkeypatch.setattr("lab.meters._count_descriptors", lambda pids: looked.extend(pids) or 7)
+    monkeypatch.setattr("lab.metrics.meters._count_descriptors", lambda pids: looked.extend(pids) or 7)
     assert meter.count_descriptors() == 7
     assert looked == [10, 11, 12, 13]
 

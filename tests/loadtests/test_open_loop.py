@@ -15,8 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lab.foreign import Foreign
-from lab.measurement import measure
+from lab.load.external_server import Foreign
+from lab.load.measurement import measure
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]

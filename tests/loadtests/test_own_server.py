@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from lab.catalogue import ROOT
-from lab.errors import LabError
-from lab.exchange import failure_kind
-from lab.foreign import Foreign, parse_target
-from loadtests.codec import Codec, CodecError
-from loadtests.failures import ExchangeError
+from lab.base.errors import LabError
+from lab.base.paths import ROOT
+from lab.load.external_server import Foreign, parse_target
+from loadtests.sockets.codec import Codec, CodecError
+from loadtests.sockets.exchange import failure_kind
+from loadtests.sockets.failures import ExchangeError
 
 EXAMPLES = ROOT / "docs" / "examples"
 CODEC = EXAMPLES / "length_prefixed" / "codec.py"

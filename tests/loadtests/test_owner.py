@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from lab import owner
-from lab.errors import LabError
-from lab.foreign import Foreign, check_reachable, parse_target
-from lab.measurement import open_meter
-from lab.meters import NoMeter, ProcessMeter
-from lab.owner import (
+from lab.base.errors import LabError
+from lab.load.external_server import Foreign, check_reachable, parse_target
+from lab.load.measurement import open_meter
+from lab.load.workloads import OWN
+from lab.metrics import socket_owner
+from lab.metrics.meters import NoMeter, ProcessMeter
+from lab.metrics.socket_owner import (
     Owner,
     _ask_listener,
     _decode,
@@ -28,7 +29,6 @@ from lab.owner import (
     find_owner,
     match,
 )
-from lab.workloads import OWN
 from services.protocol import Address, Transport
 
 # Listens at each of its arguments, says where, and waits for the end of its stdin. `fork`: with a child that has the
@@ -300,7 +300,7 @@ def test_clients_of_a_datagram_server_are_counted():
 
 
 def test_connections_at_a_path_are_counted(tmp_path, monkeypatch):
-    monkeypatch.setattr(owner, "_PAUSE", 0)
+    monkeypatch.setattr(socket_owner, "_PAUSE", 0)
     with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as other:
         for listener, name in ((server, "a b.sock"), (other, "other.sock")):
             listener.bind(str(tmp_path / name))
@@ -331,7 +331,7 @@ def test_connection_that_a_server_is_about_to_close_is_not_counted(tmp_path, mon
             if len(waited) == 3:
                 accepted.close()
 
-        monkeypatch.setattr(owner.time, "sleep", close_late)
+        monkeypatch.setattr(socket_owner.time, "sleep", close_late)
         assert count_connections([Address.parse(f"unix://{tmp_path}/s")]) == 0
         assert waited == [0.1] * 3
 
@@ -378,7 +378,7 @@ def test_table_of_ipv6_alone_is_read(tmp_path):
 
 def test_listener_elsewhere_is_the_process_that_the_kernel_names(proc, monkeypatch):
     folder, hold = proc
-    monkeypatch.setattr("lab.owner._ask_listener", lambda path: 60)
+    monkeypatch.setattr("lab.metrics.socket_owner._ask_listener", lambda path: 60)
     address = Address.parse("unix:///run/lab/echo.sock")
     assert "has ended" in find_owner(address, proc=folder).unknown
     # In another network namespace: no line of this one's table has its path.
@@ -447,7 +447,7 @@ def test_listener_that_has_handed_its_socket_on(proc, monkeypatch, inodes, found
     hold(62, 1, "server", inode=78)
     rows = [f"0: 00000002 00000000 00010000 0001 01 {inode} /run/echo.sock\n" for inode in inodes]
     (folder / "self" / "net" / "unix").write_text("Num ...\n" + "".join(rows))
-    monkeypatch.setattr("lab.owner._ask_listener", lambda path: 60)
+    monkeypatch.setattr("lab.metrics.socket_owner._ask_listener", lambda path: 60)
     assert find_owner(Address.parse("unix:///run/echo.sock"), proc=folder) == found
 
 
@@ -573,14 +573,14 @@ def test_targets_are_one_model_of_two_services():
 
 def test_every_reason_why_an_owner_is_unknown_is_said_once(monkeypatch):
     owners = {7: Owner(pid=5), 8: Owner(unknown="one"), 9: Owner(unknown="two")}
-    monkeypatch.setattr("lab.foreign.find_owner", lambda address: owners[address.port])
+    monkeypatch.setattr("lab.load.external_server.find_owner", lambda address: owners[address.port])
     targets = Foreign([f"echo=tcp://host:{port}" for port in (7, 8, 9)])
     assert targets.open_meter().reason == "one; two"
     assert targets.pid("target") is None
 
 
 def test_meter_of_a_container_is_that_of_its_engine(monkeypatch):
-    monkeypatch.setattr("lab.foreign.find_owner", lambda address: Owner(container="172.17.0.5"))
-    monkeypatch.setattr("lab.foreign.find_container", {"172.17.0.5": "abc"}.get)
-    monkeypatch.setattr("lab.foreign.open_container_meter", lambda name: f"meter of {name}")
+    monkeypatch.setattr("lab.load.external_server.find_owner", lambda address: Owner(container="172.17.0.5"))
+    monkeypatch.setattr("lab.load.external_server.find_container", {"172.17.0.5": "abc"}.get)
+    monkeypatch.setattr("lab.load.external_server.open_container_meter", lambda name: f"meter of {name}")
     assert Foreign(["echo=tcp://host:7"]).open_meter() == "meter of abc"

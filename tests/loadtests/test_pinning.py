@@ -11,10 +11,10 @@ import docker.errors
 import psutil
 import pytest
 
-from lab.catalogue import Catalogue
-from lab.errors import LabError
-from lab.measurement import measure
-from lab.pinning import VARIABLE, Pinning, _list_threads, encode_cores, pin_generator, pin_servers, split_cores
+from lab.base.errors import LabError
+from lab.load.cores import VARIABLE, Pinning, _list_threads, encode_cores, pin_generator, pin_servers, split_cores
+from lab.load.measurement import measure
+from lab.servers.catalogue import Catalogue
 from tests.support.waiting import wait_until
 
 
@@ -46,7 +46,7 @@ def test_threads_that_start_while_a_server_is_pinned_are_found(monkeypatch):
         if thread == 12:
             raise ProcessLookupError
 
-    monkeypatch.setattr("lab.pinning._list_threads", lambda processes: next(looks))
+    monkeypatch.setattr("lab.load.cores._list_threads", lambda processes: next(looks))
     monkeypatch.setattr(os, "sched_setaffinity", pin)
     pin_servers(SimpleNamespace(name="process", pid=lambda model: os.getpid()), ["m"], Pinning((1, 2), (0,)))
     assert sorted(pinned) == [(11, (1, 2)), (12, (1, 2)), (13, (1, 2))]
@@ -59,7 +59,9 @@ def test_what_cannot_be_had_is_one_line(open_model):
 
 def test_the_generator_goes_where_it_is_told():
     core = max(os.sched_getaffinity(0))
-    code = "import os; from lab.pinning import pin_generator; pin_generator(os.environ); print(os.sched_getaffinity(0))"
+    code = (
+        "import os; from lab.load.cores import pin_generator; pin_generator(os.environ); print(os.sched_getaffinity(0))"
+    )
     done = subprocess.run([sys.executable, "-c", code], env={**os.environ, VARIABLE: str(core)}, capture_output=True)
     assert done.stdout.decode().strip() == str({core})
     with pytest.raises(ValueError, match="invalid literal"):
@@ -140,7 +142,7 @@ def test_children_of_a_server_are_pinned_as_well(monkeypatch):
     below = {True: ["child", "grandchild"], False: ["child"]}
     root = SimpleNamespace(children=lambda *, recursive=False: below[recursive])
     monkeypatch.setattr(psutil, "Process", {5: root}.get)
-    monkeypatch.setattr("lab.pinning._list_threads", lambda processes: listed.append([*processes]) or [])
+    monkeypatch.setattr("lab.load.cores._list_threads", lambda processes: listed.append([*processes]) or [])
     pin_servers(SimpleNamespace(name="process", pid=lambda model: 5), ["m"], Pinning((1,), (0,)))
     assert listed == [[root, "child", "grandchild"]]
 

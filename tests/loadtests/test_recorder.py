@@ -10,8 +10,8 @@ from typing import ClassVar
 
 import pytest
 
-from lab.histogram import Histogram
-from loadtests.recorder import Gauge, Recorder, Series, Tally, follow
+from loadtests.sockets.histogram import Histogram
+from loadtests.sockets.recorder import Gauge, Recorder, Series, Tally, follow
 
 ROOT = Path(__file__).resolve().parents[2]
 CLOSED = Series("asyncio_streams", "ping")
@@ -40,7 +40,7 @@ def test_a_row_for_each_kind_of_time():
 
 def test_the_rate_is_that_of_the_last_seconds(monkeypatch):
     now = 0.0
-    monkeypatch.setattr("loadtests.recorder.time.monotonic", lambda: now)
+    monkeypatch.setattr("loadtests.sockets.recorder.time.monotonic", lambda: now)
     recorder = Recorder()
     for second in range(20):
         now = second / 2
@@ -128,7 +128,7 @@ def test_row_has_each_count_in_its_place():
 
 def test_rate_is_counted_over_three_seconds(monkeypatch):
     now = 10.0
-    monkeypatch.setattr("loadtests.recorder.time.monotonic", lambda: now)
+    monkeypatch.setattr("loadtests.sockets.recorder.time.monotonic", lambda: now)
     recorder = Recorder()
     rates = []
     for second in range(6):
@@ -143,7 +143,7 @@ def test_rate_is_counted_over_three_seconds(monkeypatch):
 
 def test_rate_of_half_a_second_is_a_rate(monkeypatch):
     now = 0.0
-    monkeypatch.setattr("loadtests.recorder.time.monotonic", lambda: now)
+    monkeypatch.setattr("loadtests.sockets.recorder.time.monotonic", lambda: now)
     recorder = Recorder()
     recorder.add(CLOSED, Tally(requests=7), users=1, in_flight=1)
     now = 0.5
@@ -268,7 +268,7 @@ WORKERS = """
 import json
 from locust.env import Environment
 from locust.runners import WorkerNode
-from loadtests.recorder import Recorder, Series, Tally
+from loadtests.sockets.recorder import Recorder, Series, Tally
 
 def report(name, answered):
     worker = Environment()

@@ -84,7 +84,7 @@ def test_master_and_its_workers_end(url, encode_targets):
     assert read_requests(done) > 10
 
 
-@pytest.mark.parametrize("files", ["loadtests/gallery.py", "loadtests/locustfile.py,loadtests/gallery.py"])
+@pytest.mark.parametrize("files", ["loadtests/galleryfile.py", "loadtests/locustfile.py,loadtests/galleryfile.py"])
 def test_users_of_the_gallery_end(files, url, encode_targets):
     # No server of the gallery is there: each step fails, and the code says so.
     done = subprocess.run(

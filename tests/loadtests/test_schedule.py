@@ -6,7 +6,7 @@ from math import inf
 
 import pytest
 
-from loadtests.schedule import Schedule
+from loadtests.sockets.schedule import Schedule
 
 
 def take(schedule, seconds, *, start=100.0):

@@ -8,11 +8,11 @@ from dataclasses import replace
 import psutil
 import pytest
 
-from lab.catalogue import Catalogue
-from lab.errors import LabError
-from lab.generator import StandingGenerator
-from lab.measurement import Subjects, encode_targets, measure
-from lab.workloads import CROWD
+from lab.base.errors import LabError
+from lab.load.generator import StandingGenerator
+from lab.load.measurement import Subjects, encode_targets, measure
+from lab.load.workloads import CROWD
+from lab.servers.catalogue import Catalogue
 from tests.support.waiting import wait_until
 
 MODEL = "asyncio_streams"
@@ -32,7 +32,7 @@ def environ(backend):
 
 
 def _generator() -> psutil.Process:
-    found = [item for item in psutil.Process().children() if "loadtests.standing" in item.cmdline()]
+    found = [item for item in psutil.Process().children() if "loadtests.fork_server" in item.cmdline()]
     assert len(found) == 1
     return found[0]
 

@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from lab.advise import read_slo
-from lab.errors import LabError
-from lab.thresholds import Threshold
+from lab.base.errors import LabError
+from lab.cli.commands.advise import read_slo
+from lab.load.thresholds import Threshold
 
 # Of 20,000 exchanges 45% took 100 µs, 54.5% more 1.5 ms, and the last half per cent 52.3 ms. From their sending they
 # took 500 µs at most. make_measurement answers them in 2 s. 10,000/s were asked, at one request an exchange: of 20,000

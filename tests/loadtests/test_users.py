@@ -15,10 +15,10 @@ TELLS = """
     import json
     import gevent
     from locust import events, task
-    from lab.exchange import Exchange
-    from loadtests.engine import Engine
-    from loadtests.recorder import RECORDER
-    from loadtests.users import SocketUser, WireUser
+    from loadtests.sockets.exchange import Exchange
+    from loadtests.sockets.engine import Engine
+    from loadtests.sockets.recorder import RECORDER
+    from loadtests.sockets.users import SocketUser, WireUser
 
     PING, PONG = b"PING\\r\\n", b"+PONG\\r\\n"
 
@@ -166,8 +166,8 @@ def test_a_script_that_nobody_answers_has_a_name_for_it(run):
 HANDED_OVER = """
 import json, random
 from locust.env import Environment
-from loadtests.handover import hand_over
-from lab.histogram import Histogram
+from loadtests.sockets.locust_stats import hand_over
+from loadtests.sockets.histogram import Histogram
 
 chance = random.Random(1)
 times = [round(chance.uniform(0.001, 0.4), 4) for _ in range(500)]

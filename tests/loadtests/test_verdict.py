@@ -2,10 +2,9 @@
 
 import pytest
 
-from lab.catalogue import Catalogue
-from lab.measurement import allotted_cores, percentile
-from lab.pinning import Pinning
-from lab.verdict import (
+from lab.load.cores import Pinning
+from lab.load.measurement import allotted_cores, percentile
+from lab.metrics.verdict import (
     WRONG_REPLIES,
     Accounts,
     Bound,
@@ -16,8 +15,9 @@ from lab.verdict import (
     is_consistent,
     judge,
 )
-from loadtests import failures
+from lab.servers.catalogue import Catalogue
 from loadtests.buckets import bucket_three_digits
+from loadtests.sockets import failures
 
 
 @pytest.mark.parametrize(

@@ -10,17 +10,17 @@ from types import SimpleNamespace
 import pytest
 from flask import Blueprint, Flask
 
-from lab import usage
-from lab.backends import forget
-from lab.errors import LabError
-from lab.faults.timeline import note
-from lab.feed import Gauges, feed
-from lab.load import read_base_path, read_login
-from lab.origins import parse_origins
-from lab.usage import Fault, Usage
-from loadtests import web
-from loadtests.web import FAULTS, SERVERS, TIMES, Servers, show_faults, show_servers, show_times
-from loadtests.web_access import AccessError, Login, find_objection
+from lab.base.errors import LabError
+from lab.cli.commands.load import read_base_path, read_login
+from lab.load import messages
+from lab.load.messages import Fault, Usage
+from lab.load.origins import parse_origins
+from lab.load.telemetry import Gauges, feed
+from lab.load.timeline import note
+from lab.servers.backend import forget
+from loadtests.web import tables
+from loadtests.web.access import AccessError, Login, find_objection
+from loadtests.web.tables import FAULTS, SERVERS, TIMES, Servers, show_faults, show_servers, show_times
 
 HERE = "127.0.0.1:8089"
 
@@ -209,16 +209,16 @@ def test_the_generator_hears_of_the_servers_to_the_end_of_its_stdin(monkeypatch)
     out, into = os.pipe()
     servers = Servers()
     with os.fdopen(into, "wb") as pipe:
-        pipe.write(usage.encode([Usage("prefork", 1.0), Usage("plain_socket")]))
+        pipe.write(messages.encode([Usage("prefork", 1.0), Usage("plain_socket")]))
         pipe.write(b'nonsense\n[]\n{"usages": [{"model": 1, "colour": 2}], "faults": []}\n')
-        pipe.write(usage.encode([Usage("prefork", 2.0)], [PAUSE]))
+        pipe.write(messages.encode([Usage("prefork", 2.0)], [PAUSE]))
     try:
         servers.listen(out)
     finally:
         os.close(out)
     assert servers.usages() == [Usage("prefork", 2.0), Usage("plain_socket")]
     assert servers.faults == [PAUSE]
-    monkeypatch.setattr("loadtests.web._STALE_SECONDS", 0)
+    monkeypatch.setattr("loadtests.web.tables._STALE_SECONDS", 0)
     assert servers.usages() == [Usage("prefork"), Usage("plain_socket")]
 
 
@@ -227,7 +227,7 @@ def test_what_a_server_used_is_shown_for_five_seconds(monkeypatch):
     servers._heard = {"prefork": (100.0, Usage("prefork", 2.0))}
     shown = []
     for now in (104.9, 105.0):
-        monkeypatch.setattr("loadtests.web.time.monotonic", lambda now=now: now)
+        monkeypatch.setattr("loadtests.web.tables.time.monotonic", lambda now=now: now)
         shown += servers.usages()
     assert shown == [Usage("prefork", 2.0), Usage("prefork")]
 
@@ -267,14 +267,14 @@ def extended(monkeypatch):
 
     def start(*, has_parent, base=""):
         environment, spawned, guarded = make_environment(base), [], []
-        monkeypatch.setattr(web.RECORDER, "rows", lambda: [_row()])
-        monkeypatch.setattr(web, "guard", lambda page, path: guarded.append((page, path)))
-        monkeypatch.setattr(web.gevent, "spawn", lambda *arguments: spawned.append(arguments))
-        monkeypatch.setattr(web.sys, "stdin", SimpleNamespace(fileno=lambda: 7))
-        monkeypatch.delenv(usage.VARIABLE, raising=False)
+        monkeypatch.setattr(tables.RECORDER, "rows", lambda: [_row()])
+        monkeypatch.setattr(tables, "guard", lambda page, path: guarded.append((page, path)))
+        monkeypatch.setattr(tables.gevent, "spawn", lambda *arguments: spawned.append(arguments))
+        monkeypatch.setattr(tables.sys, "stdin", SimpleNamespace(fileno=lambda: 7))
+        monkeypatch.delenv(messages.VARIABLE, raising=False)
         if has_parent:
-            monkeypatch.setenv(usage.VARIABLE, "1")
-        web.extend(environment)
+            monkeypatch.setenv(messages.VARIABLE, "1")
+        tables.extend(environment)
         assert guarded == [(environment.web_ui, base)]
         servers = None
         if has_parent:
@@ -353,13 +353,13 @@ def test_page_that_cannot_be_guarded_ends_the_generator(monkeypatch):
     def refuse(page, path):
         raise AccessError("no password")
 
-    monkeypatch.setattr(web, "guard", refuse)
+    monkeypatch.setattr(tables, "guard", refuse)
     with pytest.raises(SystemExit, match=r"^locustfile: no password$"):
-        web.extend(make_environment())
+        tables.extend(make_environment())
 
 
 def test_generator_without_a_page_is_left_alone():
-    web.extend(make_environment(web_ui=False))
+    tables.extend(make_environment(web_ui=False))
 
 
 def test_reset_forgets_faults_that_are_over():
@@ -388,20 +388,20 @@ def test_gauges_read_a_server_that_runs_and_know_nothing_of_one_that_has_gone(op
 
 
 def test_the_feed_writes_lines_until_its_block_ends(open_model, monkeypatch):
-    monkeypatch.setattr("lab.feed._SECONDS", 0.01)
+    monkeypatch.setattr("lab.load.telemetry._SECONDS", 0.01)
     server = open_model("socketserver_threading")
     out, into = os.pipe()
     with os.fdopen(into, "wb") as pipe, os.fdopen(out, "rb") as lines:
         with feed(server, [server.model], pipe):
-            heard = [usage.decode(lines.readline()) for _ in range(3)]
+            heard = [messages.decode(lines.readline()) for _ in range(3)]
             # Of a fault that another command applies: first that it is there, then that it is over.
             stamp = asdict(PAUSE) | {"begin": "2126-01-01T00:00:00+00:00", "end": ""}
             note(server.project, stamp)
-            while not (found := usage.decode(lines.readline())[1]):
+            while not (found := messages.decode(lines.readline())[1]):
                 pass
             assert found == [Fault(**stamp)]
             note(server.project, stamp | {"end": "2126-01-01T00:00:01+00:00"})
-            while not (found := usage.decode(lines.readline())[1])[0].end:
+            while not (found := messages.decode(lines.readline())[1])[0].end:
                 pass
             assert len(found) == 1
         assert "feed" not in [thread.name for thread in threading.enumerate()]
@@ -411,7 +411,7 @@ def test_the_feed_writes_lines_until_its_block_ends(open_model, monkeypatch):
 
 
 def test_the_feed_ends_with_its_reader(open_model, monkeypatch):
-    monkeypatch.setattr("lab.feed._SECONDS", 0.01)
+    monkeypatch.setattr("lab.load.telemetry._SECONDS", 0.01)
     server = open_model("socketserver_threading")
     out, into = os.pipe()
     pipe = os.fdopen(into, "wb")

@@ -1,7 +1,7 @@
 """A measured window: what one process counts of it, and who is told when. Runs in a process that gevent has patched.
 
 `test_window_is_counted_from_its_beginning_to_its_end` in test_measurement.py starts this file, and so does the mutation
-runner: Locust, which loadtests/measurement.py imports, patches the process that imports it.
+runner: Locust, which loadtests/window.py imports, patches the process that imports it.
 """
 
 import json
@@ -11,9 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from loadtests import measurement
-from loadtests.measurement import Share, Window
-from loadtests.recorder import Series, Tally
+from loadtests import window as measurement
+from loadtests.sockets.recorder import Series, Tally
+from loadtests.window import Share, Window
 
 ONE, OTHER = Series("one", "ping", "tcp", "closed"), Series("other", "ping", "tls", "open")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lab.catalogue import Catalogue
+from lab.servers.catalogue import Catalogue
 from tests.support.kernel import Kernel
 from tests.support.servers import Server
 

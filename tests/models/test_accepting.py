@@ -15,10 +15,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lab.secure import client_context
-from services.accepting import EXHAUSTED, Shortage
-from services.listeners import Listener
+from loadtests.sockets.tls_stream import client_context
 from services.protocol import Address, Limits
+from services.serving.accepting import EXHAUSTED, Shortage
+from services.serving.listeners import Listener
 from tests.support.kernel import Kernel
 from tests.support.reading import ping, read_all
 from tests.support.servers import Server

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
-from lab.client import Link
-from lab.errors import LabError
-from lab.secure import client_context
+from lab.base.errors import LabError
+from lab.clients.call import Link
+from loadtests.sockets.tls_stream import client_context
 from services.protocol import Address, Transport
 from tests.support.waiting import wait_until
 

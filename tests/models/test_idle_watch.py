@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 
-from services.idle import LOOKS, IdleWatch, unsent
+from services.serving.idle import LOOKS, IdleWatch, unsent
 from tests.support.waiting import wait_until
 
 
@@ -66,7 +66,7 @@ def looks(watch: IdleWatch, *states: tuple[int, int], monkeypatch: pytest.Monkey
     """The verdicts of looks that see this much in the kernel, and this much in the model's library."""
     verdicts = []
     for queued, held in states:
-        monkeypatch.setattr("services.idle.unsent", lambda descriptor, queued=queued: queued)
+        monkeypatch.setattr("services.serving.idle.unsent", lambda descriptor, queued=queued: queued)
         verdicts.append(watch.is_idle(7, held))
     return verdicts
 
@@ -118,9 +118,9 @@ def test_peer_is_taking_while_something_is_left_and_less_than_before(
     first: tuple[int, int], second: tuple[int, int], is_taking: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watch = IdleWatch()
-    monkeypatch.setattr("services.idle.unsent", lambda descriptor: first[0])
+    monkeypatch.setattr("services.serving.idle.unsent", lambda descriptor: first[0])
     watch.is_taking(7, first[1])
-    monkeypatch.setattr("services.idle.unsent", lambda descriptor: second[0])
+    monkeypatch.setattr("services.serving.idle.unsent", lambda descriptor: second[0])
     assert watch.is_taking(7, second[1]) is is_taking
 
 
@@ -132,5 +132,5 @@ def test_queue_that_shrinks_starts_the_idle_time_again(monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize(("queued", "held"), [(0, 5), (5, 0)])
 def test_peer_of_which_nothing_is_known_is_not_taking(queued: int, held: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.idle.unsent", lambda descriptor: queued)
+    monkeypatch.setattr("services.serving.idle.unsent", lambda descriptor: queued)
     assert not IdleWatch().is_taking(7, held)

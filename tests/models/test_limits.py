@@ -9,9 +9,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lab.client import Link
-from lab.errors import NoAnswerError, WrongAnswerError
-from services.idle import unsent
+from lab.base.errors import NoAnswerError, WrongAnswerError
+from lab.clients.call import Link
+from services.serving.idle import unsent
 from tests.support.reading import is_over, last_words, ping, read_all
 from tests.support.servers import Server, queued
 from tests.support.waiting import wait_until

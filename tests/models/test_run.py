@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import services.run
-from services.listeners import ListenError, parse_listens
 from services.protocol import SERVICES
+from services.serving.listeners import ListenError, parse_listens
 
 
 def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:

@@ -8,10 +8,10 @@ from contextlib import ExitStack, suppress
 import psutil
 import pytest
 
-from lab.catalogue import Catalogue
-from lab.certificates import CA, provide
-from lab.client import Link
-from lab.errors import NoAnswerError, WrongAnswerError
+from lab.base.errors import NoAnswerError, WrongAnswerError
+from lab.clients.call import Link
+from lab.servers.catalogue import Catalogue
+from lab.servers.certificates import CA, provide
 from tests.support.reading import read_all
 from tests.support.servers import held, queued, worked
 from tests.support.waiting import settled, wait_until

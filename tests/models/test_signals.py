@@ -11,8 +11,8 @@ from contextlib import suppress
 import psutil
 import pytest
 
-from lab.client import Link
-from services.signals import stop_signals
+from lab.clients.call import Link
+from services.serving.signals import stop_signals
 from tests.support.reading import read_all
 from tests.support.waiting import wait_until
 
@@ -111,8 +111,8 @@ def test_signals_that_are_ignored_do_not_stop_a_server() -> None:
 def test_held_signals_are_blocked_and_ignored() -> None:
     """In a process of its own, which then ends by itself."""
     code = (
-        "import os, signal, services.signals\n"
-        "services.signals.hold_stop_signals()\n"
+        "import os, signal, services.serving.signals\n"
+        "services.serving.signals.hold_stop_signals()\n"
         "names = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT]\n"
         "assert set(names) <= signal.pthread_sigmask(signal.SIG_BLOCK, [])\n"
         "assert all(signal.getsignal(each) is signal.SIG_IGN for each in names)\n"

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from lab.authority import found, issue
-from services.listeners import ListenError
+from lab.servers.ca import found, issue
 from services.protocol import Close, Compute, Connection, Send
-from services.tls import SecureConnection, open_layer, server_context
+from services.serving.listeners import ListenError
+from services.serving.tls import SecureConnection, open_layer, server_context
 
 NEVER = 4102444800.0  # 2100
 

@@ -4,17 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from services.protocol import (
-    DATAGRAM_SIZE,
-    AdapterError,
-    Close,
-    Compute,
-    DatagramConnection,
-    Event,
-    Limits,
-    Send,
-    Wait,
-)
+from services.protocol import DATAGRAM_SIZE, AdapterError, Close, Compute, DatagramConnection, Event, Limits, Send, Wait
 
 LARGEST = 65_507
 TOO_LARGE = b"-ERR the reply does not fit into a datagram of 65507 bytes\r\n"

@@ -10,7 +10,7 @@ import hiredis
 import pytest
 
 import fuzz.oracle
-import lab.reference
+import lab.clients.reference
 import services.protocol.command
 from fuzz.live import UnlikeTheReferenceError, bombard
 from fuzz.oracle import CUTS, check, pull
@@ -69,7 +69,7 @@ class Unending(Connection):
 
 def torn_pong(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(services.protocol.command, "_PONG", b"+PONG\n")
-    patch.setattr(lab.reference._Redis, "do_ping", lambda self, request: b"+PONG\n")
+    patch.setattr(lab.clients.reference._Redis, "do_ping", lambda self, request: b"+PONG\n")
 
 
 def torn_end(patch: pytest.MonkeyPatch) -> None:
@@ -82,7 +82,7 @@ def torn_end(patch: pytest.MonkeyPatch) -> None:
         return b"+OK\r"
 
     patch.setitem(services.protocol.command._HANDLERS, b"QUIT", quit_torn)
-    patch.setattr(lab.reference._Redis, "do_quit", say_torn)
+    patch.setattr(lab.clients.reference._Redis, "do_quit", say_torn)
 
 
 FAULTS: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], object]]] = {
@@ -160,7 +160,7 @@ def test_answer_in_two_datagrams_is_seen(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_answer_that_is_larger_than_a_datagram_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Though the reference has made the same mistake."""
     monkeypatch.setattr(services.protocol.connection, "DATAGRAM_SIZE", 100_000)
-    monkeypatch.setattr(lab.reference, "DATAGRAM", 100_000)
+    monkeypatch.setattr(lab.clients.reference, "DATAGRAM", 100_000)
     fuzz.oracle.check_datagram("echo", bytes(65_507))
     with pytest.raises(AssertionError, match="65508 <= 65507"):
         fuzz.oracle.check_datagram("echo", bytes(65_508))

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fuzz.oracle import BOUNDS, LIMITS
-from lab.reference import answer, answer_datagram
+from lab.clients.reference import answer, answer_datagram
 from services.protocol import DATAGRAM_SIZE, SERVICES, Close, Connection, DatagramConnection, Limits, Send
 from services.protocol.resp import RequestReader
 

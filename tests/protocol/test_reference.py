@@ -1,8 +1,8 @@
-"""The oracle (`lab.reference`) itself, against answers that were written down by hand."""
+"""The oracle (`lab.clients.reference`) itself, against answers that were written down by hand."""
 
 import pytest
 
-from lab.reference import Bounds, answer, answer_datagram, blob, chargen, digest, split
+from lab.clients.reference import Bounds, answer, answer_datagram, blob, chargen, digest, split
 
 # Each is a stream to `command`, and what is sent back.
 ANSWERS = {

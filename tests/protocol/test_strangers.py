@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import pytest
 
-from lab.reference import answer
-from services.log import SparseLog
+from lab.clients.reference import answer
 from services.protocol import Close, Connection, DatagramConnection, Send
+from services.serving.log import SparseLog
 
 Pull = Callable[..., object]
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from lab.reference import answer
+from lab.clients.reference import answer
 from services.protocol import Close, Compute, Connection, Limits, Send, Wait
 
 Exchange = Callable[..., object]

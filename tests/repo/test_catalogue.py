@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lab.catalogue import PEER, Catalogue
-from lab.new import BLANK
+from lab.servers.catalogue import PEER, Catalogue
+from lab.servers.scaffold import BLANK
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ROOT / "services" / "models"

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from lab.catalogue import ROOT, Catalogue
-from lab.check import PLUGIN
-from lab.faults.scorecard import FAULTS
+from lab.base.paths import ROOT
+from lab.experiments.conformance.suite import PLUGIN
+from lab.experiments.faults.scorecard import FAULTS
+from lab.servers.catalogue import Catalogue
 from services.protocol import SERVICES, Transport
 
 # One process collects once for all of them.

@@ -8,7 +8,7 @@ import click
 import pytest
 import yaml
 
-from lab.cli import cli
+from lab.cli.main import cli
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from lab.catalogue import Catalogue
-from lab.report import gallery_page
-from lab.report.gallery_page import RecordError, find_stale, read_records, render
+from lab.servers.catalogue import Catalogue
 from lab.tour.accounts import ACCOUNTS, DOMAIN
-from lab.tour.collection import load
 from lab.tour.dialogue import mask
 from lab.tour.normalise import normalise
+from lab.tour.registry import load
+from tools.docs import gallery_page
+from tools.docs.gallery_page import RecordError, find_stale, read_records, render
 
 EXHIBITS = load()
 

@@ -60,9 +60,9 @@ def test_no_part_is_left_out() -> None:
     assert {
         "services.run",
         "services.models.plain_socket",
-        "lab.cli",
-        "lab.bench.runner",
-        "loadtests.engine",
+        "lab.cli.main",
+        "lab.experiments.bench.runner",
+        "loadtests.sockets.engine",
     } <= modules
 
 
@@ -74,11 +74,11 @@ def test_the_protocol_does_no_io() -> None:
 
 
 def test_the_rules_can_fail() -> None:
-    assert forbidden("services.protocol.echo", "services.listeners")
-    assert forbidden("services.models.plain_socket", "lab.client")
-    assert forbidden("services.blocking", "services.models.plain_socket")
-    assert forbidden("lab.client", "services.models.plain_socket")
-    assert forbidden("lab.demo", "locust.stats")
+    assert forbidden("services.protocol.echo", "services.serving.listeners")
+    assert forbidden("services.models.plain_socket", "lab.clients.call")
+    assert forbidden("services.serving.blocking", "services.models.plain_socket")
+    assert forbidden("lab.clients.call", "services.models.plain_socket")
+    assert forbidden("lab.experiments.demo", "locust.stats")
     assert not forbidden("services.run", "services.models")
     assert not forbidden("services.models.threads_nogil", "services.models.socketserver_threading")
-    assert not forbidden("loadtests.users", "lab.catalogue")
+    assert not forbidden("loadtests.sockets.users", "lab.servers.catalogue")

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from lab.catalogue import Catalogue
-from lab.measured import Idle, Measured, Summary
-from lab.new import BLANK
+from lab.experiments.published import Idle, Measured, Summary
 from lab.report.figures import UNKNOWN
-from lab.report.models_page import (
+from lab.servers.catalogue import Catalogue
+from lab.servers.scaffold import BLANK
+from tools.docs.models_page import (
     BREAKS,
     CHOICE,
     CODE,
@@ -85,7 +85,11 @@ def test_a_part_that_is_missing_is_noticed(title: str) -> None:
     ("title", "change", "said"),
     [
         (DIAGRAM, lambda text: text.replace("```", ""), "no diagram"),
-        (CODE, lambda text: text.replace(f"services/models/{NAME}.py ", "services/blocking.py ", 1), "no code of"),
+        (
+            CODE,
+            lambda text: text.replace(f"services/models/{NAME}.py ", "services/serving/blocking.py ", 1),
+            "no code of",
+        ),
         (BREAKS, lambda text: "\n", "nothing says what breaks first"),
         (BREAKS, lambda text: f"{BLANK}\n\n", "still says"),
         (BREAKS, lambda text: "word " * 1000, "more than five minutes"),

@@ -1,9 +1,9 @@
 """A measurement, a load and a model with nothing special about them: tests `replace` in them what they are about."""
 
-from lab.advise_model import Demand, Known
-from lab.measurement import Measurement
-from lab.theory import Server
-from lab.verdict import Bound, Verdict
+from lab.experiments.advise.model import Demand, Known
+from lab.experiments.theory import Server
+from lab.load.measurement import Measurement
+from lab.metrics.verdict import Bound, Verdict
 
 MEASUREMENT = Measurement(
     model="asyncio_streams",

@@ -1,7 +1,7 @@
 """Read from a connection to a server."""
 
-from lab.client import Link
-from lab.errors import WrongAnswerError
+from lab.base.errors import WrongAnswerError
+from lab.clients.call import Link
 
 
 def read_all(link: Link) -> bytes:

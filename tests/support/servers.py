@@ -11,9 +11,9 @@ from typing import Any
 
 import psutil
 
-from lab.catalogue import Catalogue
-from lab.certificates import SERVER, provide
-from lab.client import Link
+from lab.clients.call import Link
+from lab.servers.catalogue import Catalogue
+from lab.servers.certificates import SERVER, provide
 from services.protocol import Address
 from tests.support.kernel import Kernel
 

@@ -1,9 +1,9 @@
 """Plant faults, print which of them no test notices, and fail on a survivor that is not accepted.
 
     python -m tools.mutants                        every module of modules.py
-    python -m tools.mutants lab/verdict.py         this one (or: every module of the group `bench`)
+    python -m tools.mutants lab/metrics/verdict.py         this one (or: every module of the group `bench`)
     python -m tools.mutants --changed --seconds 60 a sample, of the modules that have changed; `make test` does this
-    python -m tools.mutants --accept 'REASON' lab/verdict.py     accept its survivors; then edit accepted.toml
+    python -m tools.mutants --accept 'REASON' lab/metrics/verdict.py     accept its survivors; then edit accepted.toml
 
 Exit code: 0 when each survivor is accepted, or nothing was to be tried; 1 when one is not; 2 when the tests themselves
 fail.

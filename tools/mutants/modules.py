@@ -45,41 +45,55 @@ def _expand(patterns: tuple[str, ...]) -> list[str]:
 GROUPS = (
     Group(
         "measurement",
-        ("lab/measurement.py", "lab/verdict.py", "lab/histogram.py", "loadtests/parts.py"),
+        ("lab/load/measurement.py", "lab/metrics/verdict.py", "loadtests/sockets/histogram.py", "loadtests/parts.py"),
         ("tests/loadtests/test_measurement.py", "tests/loadtests/test_verdict.py", "tests/lab/test_histogram.py"),
     ),
     Group(
         "meters",
-        ("lab/meters.py", "lab/owner.py", "lab/foreign.py", "lab/quota.py", "lab/pinning.py"),
+        (
+            "lab/metrics/meters.py",
+            "lab/metrics/socket_owner.py",
+            "lab/load/external_server.py",
+            "lab/metrics/cpu_quota.py",
+            "lab/load/cores.py",
+        ),
         (
             "tests/loadtests/test_meters.py",
             "tests/loadtests/test_owner.py",
             "tests/loadtests/test_pinning.py",
         ),
     ),
-    Group("feed", ("lab/feed.py", "lab/usage.py"), ("tests/loadtests/test_feed.py",)),
-    Group("thresholds", ("lab/thresholds.py",), ("tests/loadtests/test_thresholds.py",)),
-    Group("store", ("lab/store.py",), ("tests/bench/test_store.py",)),
-    Group("check", ("lab/check.py", "lab/check_plugin.py"), ("tests/lab/test_check.py",)),
+    Group("feed", ("lab/load/telemetry.py", "lab/load/messages.py"), ("tests/loadtests/test_feed.py",)),
+    Group("thresholds", ("lab/load/thresholds.py",), ("tests/loadtests/test_thresholds.py",)),
+    Group("store", ("lab/experiments/store.py",), ("tests/bench/test_store.py",)),
+    Group(
+        "check",
+        ("lab/experiments/conformance/suite.py", "lab/experiments/conformance/plugin.py"),
+        ("tests/lab/test_check.py",),
+    ),
     Group(
         "output",
-        ("lab/output.py", "lab/interrupts.py"),
+        ("lab/base/output.py", "lab/base/interrupts.py"),
         ("tests/lab/test_output.py", "tests/lab/test_interrupts.py", "tests/faults/test_command.py"),
     ),
     Group(
         "load",
-        ("loadtests/recorder.py", "loadtests/schedule.py"),
+        ("loadtests/sockets/recorder.py", "loadtests/sockets/schedule.py"),
         ("tests/loadtests/test_schedule.py", "tests/loadtests/test_recorder.py"),
     ),
-    Group("web", ("loadtests/web.py",), ("tests/loadtests/test_web.py",)),
-    Group("window", ("loadtests/measurement.py",), ("tests/loadtests/window_checks.py",), patched=True),
+    Group("web", ("loadtests/web/tables.py",), ("tests/loadtests/test_web.py",)),
+    Group("window", ("loadtests/window.py",), ("tests/loadtests/window_checks.py",), patched=True),
     Group("objections", ("loadtests/objections.py",), ("tests/loadtests/test_matrix.py",)),
-    Group("bench", ("lab/bench/*.py", "lab/theory.py", "lab/advise*.py"), ("tests/bench/test_*.py",)),
-    Group("ledger", ("lab/ledger.py",), ("tests/faults/test_ledger.py",)),
-    Group("flatness", ("lab/flatness.py",), ("tests/faults/test_flatness.py",)),
+    Group("bench", ("lab/bench/*.py", "lab/experiments/theory.py", "lab/advise*.py"), ("tests/bench/test_*.py",)),
+    Group("ledger", ("lab/clients/request_log.py",), ("tests/faults/test_ledger.py",)),
+    Group("flatness", ("lab/metrics/trend.py",), ("tests/faults/test_flatness.py",)),
     Group(
         "scorecard",
-        ("lab/faults/scorecard.py", "lab/faults/__init__.py", "lab/faults/crowd.py"),
+        (
+            "lab/experiments/faults/scorecard.py",
+            "lab/experiments/faults/fault.py",
+            "lab/experiments/faults/kinds/crowd.py",
+        ),
         ("tests/faults/test_scorecard.py", "tests/faults/test_mechanisms.py", "tests/faults/test_stamps.py"),
     ),
     Group(
@@ -101,28 +115,32 @@ GROUPS = (
         ),
         ("tests/faults/test_mechanisms.py",),
     ),
-    Group("soak", ("lab/soak.py",), ("tests/faults/test_soak_figures.py",)),
-    Group("soak_clients", ("lab/soak_clients.py",), ("tests/faults/test_soak_clients.py",)),
-    Group("faults_command", ("lab/faults/command.py",), ("tests/faults/test_command.py",)),
+    Group("soak", ("lab/experiments/soak.py",), ("tests/faults/test_soak_figures.py",)),
+    Group("soak_clients", ("lab/clients/soak_traffic.py",), ("tests/faults/test_soak_clients.py",)),
+    Group("faults_command", ("lab/cli/commands/faults.py",), ("tests/faults/test_command.py",)),
     Group(
         "watch",
-        ("lab/faults/watch.py", "lab/faults/around.py"),
+        ("lab/experiments/faults/probe_reader.py", "lab/experiments/faults/under_load.py"),
         ("tests/faults/test_around.py", "tests/faults/test_watch.py"),
     ),
-    Group("instruments", ("lab/witness.py", "lab/crowd.py"), ("tests/faults/test_instruments.py",)),
+    Group(
+        "instruments",
+        ("lab/clients/latency_probe.py", "lab/clients/slow_clients.py"),
+        ("tests/faults/test_instruments.py",),
+    ),
     Group(
         "on_request",
-        ("lab/faults/on_request.py", "lab/faults/timeline.py"),
+        ("lab/experiments/faults/remote_requests.py", "lab/load/timeline.py"),
         ("tests/faults/test_on_request.py", "tests/faults/test_stamps.py"),
     ),
     Group(
         "faults_report",
-        ("lab/report/faults.py", "lab/report/faults_page.py"),
+        ("lab/report/faults_text.py", "lab/report/faults_page.py"),
         ("tests/faults/test_report_figures.py",),
     ),
     Group(
         "protocol",
-        ("services/protocol/*.py", "services/log.py"),
+        ("services/protocol/*.py", "services/serving/log.py"),
         tuple(
             f"tests/protocol/test_{name}.py"
             for name in [
@@ -141,7 +159,7 @@ GROUPS = (
     ),
     Group(
         "oracle",
-        ("fuzz/oracle.py", "fuzz/live.py", "lab/reference.py"),
+        ("fuzz/oracle.py", "fuzz/live.py", "lab/clients/reference.py"),
         tuple(
             f"tests/protocol/test_{name}.py"
             for name in [
@@ -153,10 +171,14 @@ GROUPS = (
             ]
         ),
     ),
-    Group("doctor", ("lab/doctor.py", "lab/readiness.py"), ("tests/lab/test_doctor.py", "tests/lab/test_readiness.py")),
+    Group(
+        "doctor",
+        ("lab/servers/doctor.py", "lab/servers/readiness.py"),
+        ("tests/lab/test_doctor.py", "tests/lab/test_readiness.py"),
+    ),
     Group(
         "catalogue",
-        ("lab/compose.py", "lab/catalogue.py"),
+        ("lab/servers/compose_file.py", "lab/servers/catalogue.py"),
         ("tests/lab/test_compose.py", "tests/lab/test_catalogue.py"),
     ),
     Group(

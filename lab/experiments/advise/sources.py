@@ -1,0 +1,139 @@
+"""Collect what `lab advise` knows of each model: the last run of `lab bench`, else docs/data/measured.json."""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.experiments.advise.model import Known
+from lab.experiments.bench.findings import Findings, read_findings
+from lab.experiments.bench.plan import CLOSED, WAYS
+from lab.experiments.published import Measured
+from lab.experiments.store import Run, StoreError
+from lab.experiments.theory import Server
+from lab.servers.catalogue import Catalogue, Model
+
+# The kinds of work that cost a model nothing but the request itself, the best one first.
+_PLAIN = ("session", "ping")
+# The way in which nobody waits for another's request, or hardly anybody.
+_HALF = "open-50"
+_MEASURED_PLAIN = "closed_session"
+
+# From the two ends of a sweep, so far apart that what a connection takes stands out.
+_FEWEST = 200
+
+_UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What there is.
+
+    Args:
+        findings: of a run; None if there is none.
+        measured: docs/data/measured.json.
+        notes: where the figures come from, and what there was not, for people.
+    """
+
+    findings: Findings | None
+    measured: Measured
+    notes: tuple[str, ...]
+
+    @property
+    def machine_cores(self) -> int:
+        """What this machine has."""
+        return len(os.sched_getaffinity(0))
+
+    def read(self, catalogue: Catalogue, model: Model, share: float = 0.99) -> Known:
+        """All that is known of a model.
+
+        Args:
+            share: the percentile that counts.
+        """
+        server = Server.of(catalogue, model)
+        limit = read_size(catalogue.definitions[model.name])
+        known = _read_measured(self.measured, model.name)
+        known |= _read_findings(self.findings, model.name, share) if self.findings else {}
+        if "overlap" in model.limits:
+            known.pop("plain", None)  # its clients wait for each other at any rate
+        return Known(model.name, server, memory_limit=limit, **known)  # type: ignore[arg-type]  # by their names
+
+
+def read_sources(catalogue: Catalogue, folder: Path | None, root: Path) -> Sources:
+    """Read what there is.
+
+    Args:
+        folder: of a run; None for the last one under `root`, if there is one.
+
+    Raises:
+        LabError: something is there, and cannot be read.
+    """
+    measured = Measured.load()
+    environment = measured.environment
+    committed = f"docs/data/measured.json ({environment.get('date')}, {environment.get('processor')})"
+    try:
+        run = Run.open(folder.resolve()) if folder else Run.find(None, "bench", root=root)
+    except StoreError as error:
+        if folder or (root / "bench").is_dir():
+            raise
+        return Sources(
+            None, measured, (f"No run of `lab bench` ({error}): costs and memory are those of {committed}.",)
+        )
+    findings = read_findings(run)
+    facts = findings.run.facts["environment"]
+    notes = [f"From the run {run.started} ({facts.get('processor')}, {facts.get('cores')}); else from {committed}."]
+    if missing := [model.name for model in catalogue.select() if model.name not in findings.plan.models]:
+        notes.append(f"Not in that run: {', '.join(missing)}.")
+    if not set(_PLAIN) & set(findings.plan.works):
+        notes.append(f"It has none of {', '.join(_PLAIN)}, so nothing of it says what a request costs.")
+    return Sources(findings, measured, tuple(notes))
+
+
+def _read_measured(measured: Measured, model: str) -> dict[str, object]:
+    found: dict[str, object] = {}
+    if summary := measured.models.get(model, {}).get(_MEASURED_PLAIN):
+        found |= {
+            "costs": () if summary.cpu_us is None else ((summary.rate, summary.cpu_us / 1e6),),
+            "base_bytes": summary.memory_bytes,
+            "most_connections": summary.users,
+            "most_rate": summary.rate,
+            "is_lower_bound": summary.is_lower_bound,
+        }
+    idle = measured.idle.get(model)
+    if idle and idle.bytes_per_connection is not None:
+        found |= {"connection_bytes": idle.bytes_per_connection, "most_connections": idle.connections}
+    return found
+
+
+def _read_findings(findings: Findings, model: str, share: float) -> dict[str, object]:
+    """What a run says; what it does not say is left out, so that what is known otherwise stays."""
+    found: dict[str, object] = {}
+    work = next((name for name in _PLAIN if (name, model, CLOSED) in findings.rows), None)
+    if work is None:
+        return found
+    row = findings.rows[work, model, CLOSED]
+    if failing := findings.failing(work, model):
+        found["failing"] = failing
+    ways = [findings.rows[work, model, way] for way in WAYS if (work, model, way) in findings.rows]
+    read = [(item.read("rate"), item.read("cpu_us")) for item in ways]
+    if costs := sorted((rate.middle, cost.middle / 1e6) for rate, cost in read if rate and cost):
+        found["costs"] = tuple(costs)
+    if half := findings.rows.get((work, model, _HALF)):
+        found["plain"] = half.percentile(share)
+    if rate := row.read("rate"):
+        found |= {"most_rate": rate.middle, "is_lower_bound": rate.is_lower_bound}
+    if row.memory_bytes is not None:
+        found["base_bytes"] = row.memory_bytes
+    for name in findings.plan.works:
+        most = max(findings.sweeps.get((name, model), {}), default=0)
+        each = findings.connection_bytes(name, model)
+        if most >= _FEWEST and each:
+            found |= {"connection_bytes": each, "most_connections": most}
+    return found
+
+
+def read_size(definition: Mapping[str, object]) -> int | None:
+    """The memory that compose.yaml gives a container, in bytes; None if it says nothing."""
+    match = re.fullmatch(r"(\d+)([kmg]?)b?", str(definition.get("mem_limit", "")).lower())
+    return int(match[1]) * _UNITS[match[2]] if match else None

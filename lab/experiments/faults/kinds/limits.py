@@ -1,0 +1,39 @@
+"""Exhaustion: no descriptor more, or no memory. A model is to say so, wait, and go on when there is some again."""
+
+import json
+
+from lab.base.errors import LabError
+from lab.experiments.faults.fault import Fault, Harm
+from lab.experiments.faults.process_scripts import LIMIT, UNLIMIT
+from lab.servers.backend import Backend
+
+_MEBI = 1024 * 1024
+_MORE_DESCRIPTORS = 1  # one, and one only, so that the first who comes is let in, and the next is not
+_MORE_MEMORY = 4 * _MEBI
+
+
+def _limit(backend: Backend, model: str, which: str, more: int) -> Harm:
+    before = json.loads(backend.run_beside(model, LIMIT, [which, "-1"]))
+    if not before:
+        raise LabError(f"{model} has no process that could be limited")
+    soft = str(before[0][1])
+
+    def do() -> None:
+        backend.run_beside(model, LIMIT, [which, str(more)])
+
+    def undo() -> None:
+        backend.run_beside(model, UNLIMIT, [which, soft])
+
+    return Harm(do, undo, f"`lab down`, `lab up {model}`", f"{model} has a low {which}")
+
+
+def _prepare_descriptors(backend: Backend, model: str) -> Harm:
+    return _limit(backend, model, "RLIMIT_NOFILE", _MORE_DESCRIPTORS)
+
+
+def _prepare_memory(backend: Backend, model: str) -> Harm:
+    return _limit(backend, model, "RLIMIT_AS", _MORE_MEMORY)
+
+
+DESCRIPTORS = Fault("descriptors", "no descriptor is left to accept with", _prepare_descriptors, hold=0.5)
+MEMORY = Fault("memory", "4 MiB of address space are left to each process", _prepare_memory, hold=0.5)

@@ -1,0 +1,133 @@
+"""A server that is not of the catalogue, wherever it listens: what `--target` names, as a backend with one model."""
+
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
+
+from lab.base.errors import ClientError, LabError
+from lab.clients.call import Link
+from lab.load.workloads import OWN
+from lab.metrics.meters import Meter, NoMeter, find_container, open_container_meter, open_process_meter
+from lab.metrics.socket_owner import Owner, find_owner
+from lab.servers.backend import open_backend
+from lab.servers.catalogue import Listener, Model
+from services.protocol import SERVICES, Address, AddressError, Transport, port_of
+
+NAME = "target"
+
+# Seconds for a target to take a connection, with its TLS handshake; and for a machine to refuse a UDP port.
+_PATIENCE = 10.0
+_REFUSAL_SECONDS = 0.2
+
+
+def parse_target(text: str) -> tuple[str, Address]:
+    """Read `SERVICE=URL`, or a URL alone, for a protocol that only a codec knows.
+
+    Raises:
+        LabError: what is wrong with it.
+    """
+    service, separator, url = text.partition("=")
+    if not separator and "://" in text:
+        service, url = OWN.service, text
+    elif service not in SERVICES:
+        raise LabError(f"--target {text!r} is not SERVICE=URL with one of {', '.join(SERVICES)}")
+    try:
+        address = Address.parse(url)
+    except AddressError as error:
+        raise LabError(f"--target {text!r}: {error}") from None
+    if not address.transport.is_unix and address.port is None:
+        usual = None if service == OWN.service else port_of(service, address.transport)
+        if usual is None:
+            what = "a protocol of one's own" if service == OWN.service else f"{service} over {address.transport}"
+            raise LabError(f"--target {text!r} has no port, and {what} has no usual one: add it, as in {url}:9000")
+        address = Address(address.transport, address.host, usual)
+    if address.port == 0:
+        raise LabError(f"--target {text!r}: nothing can listen on port 0: name the server's port")
+    return service, address
+
+
+def check_reachable(service: str, address: Address) -> None:
+    """See that somebody listens at a target, before anything is asked of it that would only fail.
+
+    Of UDP that is known only where the other machine says that nobody does.
+
+    Raises:
+        LabError: nobody does, or there is no TLS where there should be, in one line.
+    """
+    try:
+        with Link(address, timeout=_PATIENCE) as link:
+            if address.transport is Transport.UDP:
+                link.send(b"")
+                link.socket.settimeout(_REFUSAL_SECONDS)
+                with suppress(TimeoutError):
+                    link.socket.recv(1)
+    except ConnectionError as error:
+        raise LabError(f"--target {service}={address}: {error.strerror}: is the server running there?") from None
+    except ClientError as error:
+        raise LabError(f"--target {service}={error}: is the server running there?") from None
+
+
+class Foreign:
+    """As much of a `Backend` as a measurement needs. The load generator runs on this machine.
+
+    Args:
+        targets: what `--target` was given, once or more.
+
+    Raises:
+        LabError: a target that is none.
+    """
+
+    name = "process"
+
+    def __init__(self, targets: Iterable[str]) -> None:
+        self._found = [parse_target(target) for target in targets]
+        self._generator = open_backend("process")
+        services = tuple(dict.fromkeys(service for service, _ in self._found))
+        listeners = tuple(Listener(NAME, service, item.transport.value, str(item)) for service, item in self._found)
+        where = ", ".join(dict.fromkeys(str(address) for _, address in self._found))
+        self.model = Model(NAME, "yours", where, None, {}, services, listeners, only_in_container=True)
+
+    def check_reachable(self, service: str, transport: Transport) -> None:
+        """See that somebody listens where a load will ask.
+
+        Raises:
+            LabError: nobody does.
+        """
+        for known, address in self._found:
+            if (known, address.transport) == (service, transport):
+                check_reachable(known, address)
+
+    def targets(self) -> list[Listener]:
+        """As `Backend.targets`."""
+        return list(self.model.addresses)
+
+    def run_service(self, *arguments: Any, **options: Any) -> Any:
+        """As `Backend.run_service`."""
+        return self._generator.run_service(*arguments, **options)
+
+    def start_service(self, *arguments: Any, **options: Any) -> Any:
+        """As `Backend.start_service`."""
+        return self._generator.start_service(*arguments, **options)
+
+    def pid(self, model: str) -> int | None:
+        """The process of this machine that answers there; None if there is not exactly one, or it cannot be seen."""
+        return self._find_owner().pid
+
+    def open_meter(self) -> Meter:
+        """The meter of what answers there; of what is not known for certain, one that knows nothing, and says why."""
+        owner = self._find_owner()
+        if owner.pid:
+            return open_process_meter(owner.pid)
+        if owner.container is None:
+            return NoMeter(owner.unknown)
+        name = find_container(owner.container)
+        if name is None:
+            return NoMeter(f"{owner.container} is neither this machine nor a container that its Docker engine knows")
+        return open_container_meter(name)
+
+    def _find_owner(self) -> Owner:
+        owners = dict.fromkeys(find_owner(address) for _, address in self._found)
+        if len(owners) == 1:
+            return next(iter(owners))
+        said = "; ".join(dict.fromkeys(owner.unknown for owner in owners if owner.unknown))
+        return Owner(unknown=said or "the targets are not all of one process")

@@ -1,0 +1,287 @@
+"""The load generator as it is started: Locust alone, or a master with workers, for more than one core.
+
+A master gives no load itself. Each worker is a process of its own (a container, with that backend), so that N of them
+use N cores. A run begins when all of them have joined; one that does not is named, with the end of its log.
+"""
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from lab.base.errors import LabError
+from lab.servers.backend import LIFELINE, Completed, Instrument
+
+# What a worker writes when its master has taken it; see loadtests/locustfile.py, which cannot be imported here.
+_JOINED = "LOAD-JOINED"
+
+# Before the exit code of a load that a standing generator has run; see loadtests/fork_server.py.
+_ENDED = "LOAD-ENDED "
+
+# How long a worker may take to join. A second on an idle machine, most of it Python's imports.
+_JOIN_SECONDS = 60.0
+
+# Every generator ends with the lab that has started it.
+_LIFELINE = {LIFELINE: "stdin"}
+
+_PAUSE = 0.1
+_SHORT_PAUSE = 0.02
+_LAST_LINES = 10
+
+
+@dataclass
+class Generator:
+    """A load generator that runs.
+
+    Args:
+        main: Locust itself, or the master.
+        workers: the master's.
+    """
+
+    main: Instrument
+    workers: Sequence[Instrument] = ()
+    _ended: set[int] = field(default_factory=set)
+
+    def wait(self, timeout: float | None = None, meanwhile: Callable[[], object] = lambda: None) -> int:
+        """Wait for its end; say so when a worker ends before.
+
+        Args:
+            timeout: seconds.
+            meanwhile: called again and again.
+
+        Returns:
+            The exit code of Locust, or of the master.
+
+        Raises:
+            LabError: it took too long.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return self.main.process.wait(_PAUSE)
+            meanwhile()
+            for number, worker in enumerate(self.workers, 1):
+                # With 0 it ends because its master has asked it to.
+                if worker.process.poll() and number not in self._ended:
+                    self._ended.add(number)
+                    print(
+                        f"lab: {_name(number, self.workers)} ended during the run: {_last_words(worker)}",
+                        file=sys.stderr,
+                    )
+            if deadline is not None and time.monotonic() > deadline:
+                raise LabError(f"the load generator took longer than {timeout:g} s and was ended")
+
+
+@contextlib.contextmanager
+def open_generator(
+    backend: Any,
+    arguments: Sequence[str],
+    *,
+    workers: int,
+    environ: Mapping[str, str],
+    own: Mapping[str, str] = MappingProxyType({}),
+    publish: bool = False,
+    capture: bool = False,
+    join_seconds: float = _JOIN_SECONDS,
+) -> Iterator[Generator]:
+    """Start Locust, go on when all its workers have joined, and end what is left of it after the block.
+
+    Args:
+        backend: where.
+        arguments: of Locust, or of its master.
+        workers: how many; 0 for Locust without a master.
+        environ: for all of them.
+        own: for Locust or its master alone, and no worker.
+        publish: the web UI's port.
+        capture: keep what the master writes, for `Instrument.output`.
+
+    Raises:
+        LabError: a worker did not join, or the master ended first.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def start(service: str, more: Sequence[str], *, is_logged: bool, publish: bool = False) -> Instrument:
+            opened: contextlib.AbstractContextManager[Instrument] = backend.start_service(
+                service,
+                more,
+                environ={**environ, **(own if service == "locust" else {}), **_LIFELINE},
+                publish=publish,
+                log=stack.enter_context(_open_log()) if is_logged else None,
+            )
+            return stack.enter_context(opened)
+
+        if not workers:
+            yield Generator(start("locust", arguments, is_logged=capture, publish=publish))
+            return
+        # In a container the port is the container's own; on this machine another master may have the usual one.
+        port = ["--master-bind-port", str(find_port())] if backend.name == "process" else []
+        bound = [f"--master-bind-host={'127.0.0.1' if port else '*'}", *port]
+        # Headless, Locust counts the workers as well; with the web UI it would let a run begin without them.
+        expected = ["--expect-workers", str(workers)]
+        main = start("locust", [*arguments, "--master", *bound, *expected], is_logged=capture, publish=publish)
+        joining = ["--worker", "--master-host", main.host, *(["--master-port", port[1]] if port else [])]
+        # Failed exchanges are a finding of the run and no fault of a worker.
+        joining += ["--exit-code-on-error", "0"]
+        started = [start("locust_worker", joining, is_logged=True) for _ in range(workers)]
+        _wait_joined(main, started, join_seconds)
+        yield Generator(main, started)
+
+
+@dataclass
+class StandingGenerator:
+    """A load generator that stays, so that a short load is not mostly Locust's start: 0.3 s beside it, and not 2 to 4.
+
+    Each load is still a process of its own. One that takes too long is ended with the generator, and the next load
+    starts another.
+
+    Args:
+        backend: where.
+    """
+
+    backend: Any
+    _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    _instrument: Instrument | None = None
+    _read: int = 0
+
+    def __enter__(self) -> "StandingGenerator":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def host(self) -> str | None:
+        """Where what runs is found in the lab's network; None while nothing does."""
+        return self._instrument.host if self._instrument else None
+
+    def close(self) -> None:
+        """End what runs. The next load would start it again."""
+        self._instrument = None
+        self._stack.close()
+
+    def run(
+        self, arguments: Sequence[str], *, environ: Mapping[str, str], timeout: float, expected: float = 0.0
+    ) -> Completed:
+        """Run a headless load to its end.
+
+        Args:
+            timeout: seconds, after which it is ended.
+            expected: seconds that it takes at least; until then it is looked at less often.
+
+        Raises:
+            LabError: it took too long, or the generator ended in the middle of it.
+        """
+        instrument = self._instrument or self._start()
+        order = json.dumps({"arguments": list(arguments), "environ": {**environ, **_LIFELINE}})
+        stdin = instrument.process.stdin
+        assert stdin is not None  # noqa: S101 - for mypy: `open_child` opens it
+        with contextlib.suppress(BrokenPipeError):  # it has ended, which is told below with its last words
+            stdin.write(f"{order}\n".encode())
+            stdin.flush()
+        begun = time.monotonic()
+        while True:
+            output, marker, code = self._said(instrument).partition(_ENDED)
+            if marker and code.endswith("\n"):
+                self._read += len(f"{output}{marker}{code}".encode())
+                return Completed(["locust", *arguments], int(code), output, "")
+            if instrument.process.poll() is not None:
+                words = _last_words(instrument)
+                self.close()
+                raise LabError(f"the load generator ended: {words}")
+            passed = time.monotonic() - begun
+            if passed > timeout:
+                self.close()
+                raise LabError(f"the load generator took longer than {timeout:g} s and was ended")
+            time.sleep(_SHORT_PAUSE if passed > expected else _PAUSE)
+
+    def _said(self, instrument: Instrument) -> str:
+        """What it has written since the last load. Only that is read: after some hundred of them the log is long."""
+        assert instrument.log is not None  # noqa: S101 - for mypy: it is started with one
+        with instrument.log.open("rb") as log:
+            log.seek(self._read)
+            return log.read().decode()
+
+    def _start(self) -> Instrument:
+        started: contextlib.AbstractContextManager[Instrument] = self.backend.start_service(
+            "locust_standing", environ=_LIFELINE, log=self._stack.enter_context(_open_log())
+        )
+        self._instrument, self._read = self._stack.enter_context(started), 0
+        return self._instrument
+
+
+def run_generator(
+    backend: Any, arguments: Sequence[str], *, workers: int, environ: Mapping[str, str], timeout: float
+) -> Completed:
+    """Run a headless load to its end.
+
+    Args:
+        workers: how many; 0 for Locust without a master.
+        timeout: seconds, after the workers have joined.
+
+    Raises:
+        LabError: a worker did not join, or it took too long.
+    """
+    if not workers:
+        done: Completed = backend.run_service(
+            "locust", arguments, environ={**environ, **_LIFELINE}, capture=True, timeout=timeout
+        )
+        return done
+    with open_generator(backend, arguments, workers=workers, environ=environ, capture=True) as generator:
+        code = generator.wait(timeout)
+        return Completed(["locust", *arguments], code, generator.main.output(), "")
+
+
+@contextlib.contextmanager
+def _open_log() -> Iterator[Path]:
+    """A file without a name, so that nothing is left of it whatever ends the lab; where it can be opened meanwhile."""
+    with tempfile.TemporaryFile(prefix="socketlab-load-") as file:
+        yield Path(f"/proc/{os.getpid()}/fd/{file.fileno()}")
+
+
+def _wait_joined(main: Instrument, workers: Sequence[Instrument], timeout: float) -> None:
+    deadline = time.monotonic() + timeout
+    waiting = dict(enumerate(workers, 1))
+    while True:
+        for number, worker in list(waiting.items()):
+            if _JOINED in worker.output():
+                del waiting[number]
+            elif worker.process.poll() is not None:
+                raise LabError(f"{_name(number, workers)} did not join its master: {_last_words(worker)}")
+        if not waiting:
+            return
+        if main.process.poll() is not None:
+            raise LabError(f"the load generator's master ended before its workers had joined: {_last_words(main)}")
+        if time.monotonic() > deadline:
+            number, worker = next(iter(waiting.items()))
+            raise LabError(f"{_name(number, workers)} did not join its master within {timeout:g} s{_log_of(worker)}")
+        time.sleep(_PAUSE)
+
+
+def find_port() -> int:
+    """A TCP port of loopback that nobody has now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def _name(number: int, workers: Sequence[Instrument]) -> str:
+    return f"worker {number} of {len(workers)}"
+
+
+def _last_words(instrument: Instrument) -> str:
+    return f"exit code {instrument.process.poll()}{_log_of(instrument)}"
+
+
+def _log_of(instrument: Instrument) -> str:
+    if instrument.log is None:
+        return ""
+    lines = [line for line in instrument.output().splitlines() if line.strip()][-_LAST_LINES:]
+    return "\n  ".join(["; its log ends with:", *lines]) if lines else "; its log is empty"

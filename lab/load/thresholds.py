@@ -1,0 +1,218 @@
+"""Conditions that make a load test fail: `p99 > 5ms`, `failures > 10`, `failures > 0.1%`, `rate < 10k`, `rate < 99%`.
+
+A number without a unit is a count, and one with % a share. A condition that can never be true, or never be false, is
+refused: it would be a gate that is always open, or always shut.
+
+In an open loop times count from when a request was due; `service.p99` is the one from its sending.
+"""
+
+import math
+import operator
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from decimal import Decimal
+
+from lab.base.errors import LabError
+from lab.load.measurement import Measurement, percentile
+
+_COMPARE: dict[str, Callable[[float, float], bool]] = {
+    ">": operator.gt,
+    ">=": operator.ge,
+    "<": operator.lt,
+    "<=": operator.le,
+}
+# Microseconds of each unit.
+TIMES = {"us": 1.0, "µs": 1.0, "μs": 1.0, "ms": 1e3, "s": 1e6}  # both of Unicode's micro signs, as people type them
+_RATES = {"": 1.0, "/s": 1.0, "k": 1e3, "k/s": 1e3}
+_COUNTS = {"": 1.0}
+_SHARES = {"%": 0.01}
+
+_UNLIMITED = sys.float_info.max
+# The generator looks for time-outs now and then, so one can be found, and counted, a little late.
+_LATE_TIMEOUT = 1.2
+
+_Read = Callable[[Measurement], float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """What can be compared.
+
+    Args:
+        read: finds it in a measurement; None if it was not measured.
+        units: by name, what the number is multiplied by.
+        example: a limit, for messages.
+        lowest, why_not_lower: the smallest value that it can have, and why none is smaller.
+        highest, why_not_higher: the largest, likewise.
+        is_count: only whole numbers make sense.
+        needs_open_loop, needs_datagrams: only such a load has it.
+    """
+
+    read: _Read
+    units: dict[str, float]
+    example: str
+    lowest: float = 0.0
+    why_not_lower: str = "it is never below 0"
+    highest: float = _UNLIMITED
+    why_not_higher: str = "no number is as large as that"
+    is_count: bool = False
+    needs_open_loop: bool = False
+    needs_datagrams: bool = False
+
+
+# What is either a count or a share: how each is read.
+_COUNTED: dict[str, tuple[Callable[[Measurement], int], _Read]] = {
+    "failures": (lambda found: found.failed, lambda found: found.failure_ratio),
+    "late": (lambda found: found.late, lambda found: found.ratio(found.late)),
+    "dropped": (lambda found: found.dropped, lambda found: found.ratio(found.dropped)),
+    "lost": (lambda found: found.lost, lambda found: found.loss_ratio),
+}
+_KNOWN = ("p50 or any other percentile", "service.p50", "max", "rate", *_COUNTED)
+_PERCENTILE = re.compile(r"(service\.)?p([0-9]+(?:\.[0-9]+)?)")
+_EXPRESSION = re.compile(r"\s*([a-z0-9.]+)\s*(>=|<=|>|<)\s*([0-9]+(?:\.[0-9]+)?)\s*([^\s0-9.]*)\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """One condition.
+
+    Args:
+        text: as it was given.
+        name: what is compared, as it was given.
+        metric: where that is found.
+        comparison: one of > >= < <=.
+        limit: in microseconds, as a count, as a ratio, or in requests per second.
+    """
+
+    text: str
+    name: str
+    metric: Metric
+    comparison: str
+    limit: float
+
+    @classmethod
+    def parse(cls, text: str, *, option: str = "--fail-if") -> "Threshold":
+        """Read a condition.
+
+        Args:
+            option: where it was given, for the message.
+
+        Raises:
+            LabError: what is wrong with it, in one line; also of a condition that is always true, or never.
+        """
+        match = _EXPRESSION.fullmatch(text)
+        if match is None:
+            raise LabError(f"{option} {text!r}: not of the form 'p99 > 5ms'")
+        name, comparison, number, unit = match.groups()
+        metric = _find_metric(name, unit)
+        if metric is None:
+            raise LabError(f"{option} {text!r}: {name!r} is not measured; known: {', '.join(_KNOWN)}")
+        if unit not in metric.units:
+            units = [each or "no unit" for each in metric.units if each != "μs"]
+            units += ["%"] if name == "rate" or name in _COUNTED else []
+            raise LabError(
+                f"{option} {text!r}: {name} takes {', '.join(units)}, as in '{name} {comparison} {metric.example}'"
+            )
+        limit = float(number) * metric.units[unit]
+        if metric.is_count and not float(number).is_integer():
+            raise LabError(
+                f"{option} {text!r}: a number without a unit is a count of {name}, which is whole; "
+                f"a share takes %, as in '{name} {comparison} 0.1%'"
+            )
+        found = cls(text.strip(), name, metric, comparison, limit)
+        if reason := found.find_constant(metric.highest, metric.why_not_higher):
+            raise LabError(f"{option} {text!r}: {reason}")
+        return found
+
+    @property
+    def share(self) -> float | None:
+        """Of the exchanges, that which a percentile speaks of; None if it is about something else."""
+        match = _PERCENTILE.fullmatch(self.name)
+        return None if match is None or match[1] else _read_share(match[2])
+
+    def find_misfit(
+        self, *, open_loop: bool, datagrams: bool, timeout: float = _UNLIMITED, rate: float = _UNLIMITED
+    ) -> str | None:
+        """Why a load cannot have what is compared, or can have only values that make the condition constant.
+
+        Args:
+            open_loop, datagrams: the kind of load.
+            timeout: seconds after which an exchange has failed.
+            rate: the most requests per second that are asked for.
+
+        Returns:
+            The reason; None if the condition can be true and false.
+        """
+        if self.metric.needs_open_loop and not open_loop:
+            return "needs an open loop"
+        if self.metric.needs_datagrams and not datagrams:
+            return "needs datagrams: over a stream nothing is lost, it fails"
+        if self.metric.units is _RATES:
+            return self.find_constant(min(rate, _UNLIMITED), f"no more than {rate:g} requests/s are asked for")
+        # In an open loop a time counts from when a request was due, and it may wait for its connection.
+        if self.metric.units is TIMES and (not open_loop or self.name == "max" or self.name.startswith("service.")):
+            longest = min(timeout * 1e6 * _LATE_TIMEOUT, _UNLIMITED)
+            return self.find_constant(longest, f"an exchange has failed after {timeout:g} s (--timeout)")
+        return None
+
+    def find_constant(self, highest: float, why: str) -> str | None:
+        """Why the condition has the same answer for every value up to the highest; None if it has not.
+
+        Args:
+            why: the reason why no value is higher.
+        """
+        compare = _COMPARE[self.comparison]
+        # The answer changes at most once on the way from one end to the other.
+        first, last = compare(self.metric.lowest, self.limit), compare(highest, self.limit)
+        if first != last:
+            return None
+        reason = why if self.limit else self.metric.why_not_lower
+        return f"it cannot be {'false' if first else 'true'}: {reason}"
+
+    def is_tripped_by(self, found: Measurement) -> bool:
+        """Whether a measurement fulfils the condition. What was not measured does: it never passes."""
+        value = self.metric.read(found)
+        return value is None or math.isnan(value) or _COMPARE[self.comparison](value, self.limit)
+
+
+def _find_metric(name: str, unit: str) -> Metric | None:
+    """What a name means with this unit; with a unit that it does not take, what it means otherwise."""
+    if match := _PERCENTILE.fullmatch(name):
+        share = _read_share(match[2])
+        if not 0 < share <= 1:
+            return None
+        if match[1]:
+            return _time(lambda found: percentile(found.service or found.histogram, share))
+        return _time(lambda found: found.percentile(share))
+    if name == "max":
+        return _time(lambda found: found.max_us)
+    if name == "rate" and unit == "%":
+        of_asked = _share(lambda found: found.rate_ratio, "99%", "no more can be answered than was asked")
+        return replace(of_asked, needs_open_loop=True)
+    if name == "rate":
+        return Metric(lambda found: found.rate, _RATES, "10k")
+    if name not in _COUNTED:
+        return None
+    count, ratio = _COUNTED[name]
+    metric = _share(ratio) if unit == "%" else _count(count, ratio)
+    return replace(metric, needs_open_loop=name in ("late", "dropped"), needs_datagrams=name == "lost")
+
+
+def _time(read: _Read) -> Metric:
+    return Metric(read, TIMES, "5ms", sys.float_info.min, "every exchange takes more time than none")
+
+
+def _share(read: _Read, example: str = "0.1%", why: str = "a share is at most 100%") -> Metric:
+    return Metric(read, _SHARES, example, highest=1.0, why_not_higher=why)
+
+
+def _count(read: Callable[[Measurement], int], share: _Read) -> Metric:
+    """A count, which is known where its share is: of no exchange at all nothing is known."""
+    return Metric(lambda found: None if share(found) is None else read(found), _COUNTS, "10", is_count=True)
+
+
+def _read_share(text: str) -> float:
+    """`99.9` as 0.999, which a division of floats would miss by a little, and then by a rank."""
+    return float(Decimal(text) / 100)

@@ -1,0 +1,186 @@
+"""The same measurements as one HTML file that needs nothing else: no network, no second file."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+
+from lab.load.measurement import Measurement
+from lab.metrics.verdict import Bound
+from lab.report.figures import UNKNOWN, show_bytes, show_failures, show_number, show_rate, show_us, show_waits
+
+# How many of the tests that fail are named; what is wrong with a model is mostly wrong in many of them.
+_NAMED = 3
+
+# A shape beside each word, so that nobody has to tell colours apart.
+_MARKS = {
+    Bound.HELD: "●",
+    Bound.SERVER: "●",
+    Bound.GENERATOR: "◐",
+    Bound.MACHINE: "◐",
+    Bound.WAITING: "○",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One figure: as shown, and as sorted (None goes last)."""
+
+    text: str
+    value: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One model as the template needs it. Widths and positions are in per cent."""
+
+    found: Measurement
+    rate: Cell
+    rate_width: float
+    p50: Cell
+    p99: Cell
+    span_left: float
+    span_width: float
+    cpu: Cell
+    memory: Cell
+    threads: Cell
+    waits: Cell
+    checks: Cell
+    checks_failed: bool
+    known_limits: str
+    failures: str
+    mark: str
+    sound: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What the conformance suite said of one model: how many tests, and the names of those that failed."""
+
+    passed: int
+    failed: int
+    expected_failures: int = 0
+    failures: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.passed} of {self.passed + self.failed}"
+
+    @property
+    def known_limits(self) -> str:
+        """Tests that are known to fail, for a reason that the catalogue gives."""
+        count = self.expected_failures
+        return "" if not count else f"{count} known limit" + ("s" if count > 1 else "")
+
+    def explain(self, model: str, backend: str | None) -> str | None:
+        """Return why a model is not measured, with the command that shows more; None if it is sound."""
+        if not self.passed + self.failed:
+            return "the conformance suite tested nothing of it"
+        if not self.failed:
+            return None
+        # `tests/conformance/test_tls.py::test_x[...]@model`: the file, and pytest-xdist's group, say nothing.
+        names = [re.sub(r"@\S*$", "", name.rpartition("::")[2]) for name in self.failures[:_NAMED]]
+        more = f" and {self.failed - len(names)} more" if self.failed > len(names) else ""
+        named = f": {', '.join(names)}{more}" if names else ""  # runs kept by earlier versions have no names
+        command = " ".join(["lab", *(["--backend", backend] if backend else []), "check", model])
+        return f"{self.failed} of {self.failed + self.passed} conformance tests fail{named}; `{command}` shows why"
+
+
+@cache
+def load_template(name: str) -> Template:
+    """A template of `lab/report/templates`."""
+    # Autoescaping for every name: the text of a model comes from a file that anybody may have edited.
+    environment = Environment(
+        loader=PackageLoader("lab.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(name)
+
+
+def render(
+    measurements: Sequence[Measurement],
+    *,
+    title: str,
+    lead: str,
+    captions: Sequence[str],
+    checks: Mapping[str, Check],
+    missing: Mapping[str, str],
+    waits: Mapping[str, Measurement] | None,
+    environment: Mapping[str, str | None],
+) -> str:
+    """The page.
+
+    Args:
+        measurements: one row each.
+        title: the heading.
+        lead: a sentence under it.
+        captions: how to read it, a paragraph each.
+        checks: the conformance suite's result by model; a model that is not in it was not checked.
+        missing: models that were not measured, with the reason.
+        waits: a second load, by model: requests that wait 20 ms; None if there was none, and then no column.
+        environment: what it ran on; None is shown as not known.
+    """
+    fastest = max((found.rate for found in measurements), default=0.0)
+    times = [value for found in measurements for share in (0.5, 0.99) if (value := found.percentile(share))]
+    low, high = (
+        (10 ** math.floor(math.log10(min(times))), 10 ** math.ceil(math.log10(max(times)))) if times else (1, 10)
+    )
+    scale = (low, high if high > low else low * 10)
+    return load_template("page.html.j2").render(
+        title=title,
+        lead=lead,
+        captions=captions,
+        rows=[
+            _row(found, fastest, scale, checks.get(found.model), (waits or {}).get(found.model))
+            for found in measurements
+        ],
+        scale=[_show_scale(value) for value in scale],
+        has_waits=waits is not None,
+        missing=missing,
+        environment={name: value if value else "not known" for name, value in environment.items()},
+    )
+
+
+def _row(
+    found: Measurement, fastest: float, scale: tuple[float, float], check: Check | None, waits: Measurement | None
+) -> Row:
+    p50, p99 = found.percentile(0.5), found.percentile(0.99)
+    left, right = _position(p50, scale), _position(p99, scale)
+    return Row(
+        found=found,
+        rate=Cell(show_rate(found), found.rate),
+        rate_width=100 * found.rate / fastest if fastest else 0,
+        p50=Cell(show_us(p50), p50),
+        p99=Cell(show_us(p99), p99),
+        span_left=left,
+        span_width=max(right - left, 0),
+        cpu=Cell(show_us(found.server_cpu_us), found.server_cpu_us),
+        memory=Cell(show_bytes(found.memory_bytes), found.memory_bytes),
+        threads=Cell(show_number(found.threads), found.threads),
+        waits=Cell(show_waits(waits), None if waits is None else waits.rate),
+        checks=Cell(UNKNOWN if check is None else str(check), None if check is None else check.passed),
+        checks_failed=check is not None and check.failed > 0,
+        known_limits="" if check is None else check.known_limits,
+        failures="" if not found.failures else show_failures(found),
+        mark=_MARKS.get(found.verdict.bound, "▲"),
+        sound=found.verdict.bound in _MARKS,
+    )
+
+
+def _position(value: float | None, scale: tuple[float, float]) -> float:
+    if not value:
+        return 0.0
+    low, high = (math.log10(end) for end in scale)
+    return 100 * (math.log10(value) - low) / (high - low)
+
+
+def _show_scale(value: float) -> str:
+    for limit, factor, unit in ((1e3, 1, "µs"), (1e6, 1e3, "ms")):
+        if value < limit:
+            return f"{value / factor:g} {unit}"
+    return f"{value / 1e6:g} s"

@@ -1,0 +1,377 @@
+"""Which models there are: read from compose.yaml, where a service with the label `lab.model` is a model.
+
+One with the label `lab.gallery` is a server of the gallery, for the client modules of the standard library to talk to:
+no model, and in no list of them.
+
+Only what the lab needs of Compose's model is read here (labels, image, entrypoint, build arguments), as Compose reads
+it (lab/servers/compose_file.py); Compose itself judges the rest. Errors name the file and the line, since this file is
+where people add servers of their own.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+
+from lab.base.paths import ROOT
+from lab.servers.compose_file import CatalogueError, Loader, find_files, read_services
+from services.protocol import SERVICES, Address, Transport, is_offered, port_of
+
+COMPOSE_FILE = ROOT / "compose.yaml"
+SOCKET_DIRECTORY = "/run/lab"
+# The profile of the servers that are not ours, which reports show as reference lines; and their family.
+PEERS, PEER = "peers", "peer"
+# The profile of the servers of the gallery, and what they have in place of a family.
+GALLERY = "gallery"
+_MODELS = ROOT / "services" / "models"
+
+_LIMIT = "lab.limit."
+
+# What `lab.concurrency` can say: whom one server serves at the same time, which is what theory reasons from.
+CONCURRENCIES = ("one", "thread each", "process each", "threads", "processes", "loop", "loops")
+# What Docker allows as a host name on its networks, what Python allows as a module, and what fits an image tag.
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """One way to one service of one model; as in `lab ls --json`, plus the model."""
+
+    model: str
+    service: str
+    transport: str
+    address: str
+
+    def as_json(self) -> dict[str, str]:
+        """The three fields of a listener in `lab ls --json`."""
+        return {"service": self.service, "transport": self.transport, "address": self.address}
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A server under test.
+
+    Args:
+        name: its file, Compose service, image tag, host name and `--model` argument.
+        family: sequential, thread, process, readiness loop, event loop or coroutine.
+        summary: the consequence for its clients, in one line.
+        extra: the optional dependency of this project that it needs.
+        limits: a genuine limit's capability -> why it has it.
+        services: what it speaks, in the order of `SERVICES`.
+        addresses: where, as seen from inside the lab's network; those of a service in the order of `Transport`.
+        holds_rfc_only: whether it is held only to what RFCs and the RESP specification say, and not to what this lab
+            has added: its own commands, the words of its errors, its limits, the stages of its close.
+        profile: the Compose profile that it belongs to; such a model takes part where it or its profile is named.
+        only_in_container: whether it has no way to run as a process of this machine.
+        uses_all_cores: whether one server of it can keep several cores busy.
+        concurrency: of `CONCURRENCIES`; None where nobody has said.
+    """
+
+    name: str
+    family: str
+    summary: str
+    extra: str | None
+    limits: Mapping[str, str]
+    services: tuple[str, ...]
+    addresses: tuple[Listener, ...]
+    holds_rfc_only: bool = False
+    profile: str | None = None
+    only_in_container: bool = False
+    uses_all_cores: bool = False
+    concurrency: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GalleryServer:
+    """A server of the gallery: somebody else's, with a protocol of its own.
+
+    Args:
+        name: its Compose service, image tag and host name.
+        summary: what it is, in one line.
+        addresses: where it listens, as seen from inside the lab's network.
+    """
+
+    name: str
+    summary: str
+    addresses: tuple[Listener, ...]
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The models of one compose file (and its override), in the order in which they stand there.
+
+    Args:
+        files: compose.yaml, and compose.override.yaml if there is one.
+        models: the models.
+        gallery: the servers of the gallery.
+        definitions: every Compose service as merged from the files, models and instruments alike.
+    """
+
+    files: tuple[Path, ...]
+    models: tuple[Model, ...]
+    gallery: tuple[GalleryServer, ...]
+    definitions: Mapping[str, Mapping[str, Any]]
+
+    @classmethod
+    def load(cls, path: Path | None = None) -> Self:
+        """Read a compose file and the override beside it.
+
+        Args:
+            path: by default that of this project.
+
+        Raises:
+            CatalogueError: file, line and what is wrong.
+        """
+        path = path or COMPOSE_FILE
+        files = find_files(path)
+        definitions = read_services(files, os.environ)
+        models = tuple(_read_models(files, definitions))
+        if not models:
+            raise CatalogueError(f"{path}: no service has the label lab.model, so there is no model to run")
+        return cls(files, models, tuple(_read_gallery(files, definitions)), definitions)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The names of the models."""
+        return tuple(model.name for model in self.models)
+
+    @cached_property
+    def hosts(self) -> tuple[str, ...]:
+        """Every host name that clients know: those of the models, and of the gallery."""
+        return self.names + tuple(server.name for server in self.gallery)
+
+    def check_host(self, name: str) -> str:
+        """The name, if it is one of `hosts`.
+
+        Raises:
+            CatalogueError: it is none; with those of the models.
+        """
+        return name if name in self.hosts else self[name].name
+
+    @cached_property
+    def profiles(self) -> tuple[str, ...]:
+        """The profiles that models belong to."""
+        return tuple(dict.fromkeys(model.profile for model in self.models if model.profile))
+
+    def select(self, names: Iterable[str | Model] = (), profiles: Iterable[str] = ()) -> tuple[Model, ...]:
+        """The models of these names and of these profiles, in the catalogue's order.
+
+        Where none is named: those of the profiles, and all that belong to no profile.
+
+        Raises:
+            CatalogueError: an unknown name or profile, with the known ones; or nothing is left to select.
+        """
+        wanted = list(dict.fromkeys(item if isinstance(item, str) else item.name for item in names))
+        active = list(dict.fromkeys(profiles))
+        for name in wanted:
+            if name in self.hosts and name not in self.names:
+                raise CatalogueError(f"{name} is a server of the gallery, and no model")
+            if name not in self.names:
+                raise CatalogueError(f"unknown model {name!r}; known: {', '.join(self.names)}")
+        for profile in active:
+            if profile not in self.profiles:
+                known = ", ".join(self.profiles) or "none"
+                raise CatalogueError(f"unknown profile {profile!r}; known: {known}")
+        selected = tuple(
+            model
+            for model in self.models
+            if model.name in wanted or model.profile in active or not (wanted or model.profile)
+        )
+        if not selected:
+            raise CatalogueError(f"every model belongs to a profile, so name one: {', '.join(self.profiles)}")
+        return selected
+
+    def select_gallery(self, names: Iterable[str] = (), profiles: Iterable[str] = ()) -> tuple[GalleryServer, ...]:
+        """The servers of the gallery that are among these names; all of them, where their profile is."""
+        wanted, everything = set(names), GALLERY in profiles
+        return tuple(server for server in self.gallery if everything or server.name in wanted)
+
+    def __getitem__(self, name: str) -> Model:
+        return self.select([name])[0]
+
+    def inside(self, model: Model | str) -> list[Listener]:
+        """Where a model listens, as seen from inside the lab's network."""
+        return list((self[model] if isinstance(model, str) else model).addresses)
+
+    def image(self, service: str) -> str:
+        """The image that a Compose service runs."""
+        return str(self.definitions[service].get("image", ""))
+
+    def environ(self, service: str) -> dict[str, str]:
+        """The environment that compose.yaml gives a Compose service; variables without a value are left out."""
+        environment: dict[str, str | None] = self.definitions[service].get("environment") or {}
+        return {name: value for name, value in environment.items() if value is not None}
+
+    def entrypoint(self, service: str) -> list[str]:
+        """The command line that arguments to a Compose service are put behind."""
+        return [str(word) for word in self.definitions.get(service, {}).get("entrypoint") or []]
+
+    def check_process(self, model: str) -> None:
+        """Refuse a model as a process if its environment is in a file, which only Compose reads.
+
+        Raises:
+            CatalogueError: file and line.
+        """
+        if self.definitions[model].get("env_file"):
+            what = f"env_file of {model} is read only for containers: put the variables under environment"
+            raise _error_in(self.files, ["services", model, "env_file"], what)
+
+
+def _addresses(service: str, host: str, directory: str) -> Iterator[tuple[Transport, Address]]:
+    for transport in Transport:
+        if is_offered(service, transport):
+            if transport.is_unix:
+                ending = ".dgram.sock" if transport.is_datagram else ".sock"
+                yield transport, Address(transport, path=f"{directory}/{service}{ending}")
+            else:
+                yield transport, Address(transport, host, port_of(service, transport))
+
+
+def _read_models(files: Sequence[Path], definitions: Mapping[str, Mapping[str, Any]]) -> Iterator[Model]:
+    for name, definition in definitions.items():
+        labels: dict[str, str] = definition["labels"]
+        if "lab.model" not in labels:
+            continue
+
+        def wrong(label: str, what: str, name: str = name) -> CatalogueError:
+            return _error_in(files, ["services", name, "labels", label], what)
+
+        if not _NAME.fullmatch(name):
+            raise wrong("lab.model", f"{name!r} cannot name a model: small letters, digits and _, at most 40")
+        if labels["lab.model"] != name:
+            said = labels["lab.model"]
+            raise wrong("lab.model", f"label lab.model is {said!r}, but the service is {name!r}: they must be one name")
+        for label in ("lab.family", "lab.summary"):
+            if not labels.get(label, "").strip():
+                raise wrong(label, f"model {name} has no label {label}")
+        if not definition.get("image"):
+            raise wrong("lab.model", f"model {name} has no image")
+        profile = _read_profile(files, name, definition.get("profiles"))
+        for label, value in (("lab.only", "container"), ("lab.cores", "all"), ("lab.contract", "rfc")):
+            if labels.get(label, value) != value:
+                raise wrong(label, f"label {label} of {name} is {labels[label]!r}; if it is there, it is {value!r}")
+        concurrency = labels.get("lab.concurrency")
+        if concurrency is not None and concurrency not in CONCURRENCIES:
+            known = ", ".join(CONCURRENCIES)
+            raise wrong("lab.concurrency", f"label lab.concurrency of {name} is {concurrency!r}; known: {known}")
+        try:
+            addresses = tuple(_read_addresses(name, labels))
+        except ValueError as error:
+            raise wrong("lab.transports" if "transport" in str(error) else "lab.services", str(error)) from None
+        yield Model(
+            name=name,
+            family=labels["lab.family"],
+            summary=labels["lab.summary"],
+            extra=labels.get("lab.extra") or None,
+            limits={key.removeprefix(_LIMIT): value for key, value in labels.items() if key.startswith(_LIMIT)},
+            services=tuple(dict.fromkeys(listener.service for listener in addresses)),
+            addresses=addresses,
+            holds_rfc_only="lab.contract" in labels,
+            profile=profile,
+            only_in_container="lab.only" in labels or not (_MODELS / f"{name}.py").exists(),
+            uses_all_cores="lab.cores" in labels,
+            concurrency=concurrency,
+        )
+
+
+def _read_gallery(files: Sequence[Path], definitions: Mapping[str, Mapping[str, Any]]) -> Iterator[GalleryServer]:
+    for name, definition in definitions.items():
+        labels: dict[str, str] = definition["labels"]
+        if "lab.gallery" not in labels:
+            continue
+
+        def wrong(key: str, what: str, name: str = name) -> CatalogueError:
+            return _error_in(files, ["services", name, *([key] if key == "profiles" else ["labels", key])], what)
+
+        if not _NAME.fullmatch(name):
+            raise wrong("lab.gallery", f"{name!r} cannot name a server: small letters, digits and _, at most 40")
+        if not labels["lab.gallery"].strip():
+            raise wrong("lab.gallery", f"{name} has no text as its label lab.gallery")
+        if "lab.model" in labels:
+            raise wrong("lab.gallery", f"{name} has both lab.model and lab.gallery: it is one or the other")
+        if _read_profile(files, name, definition.get("profiles")) != GALLERY:
+            raise wrong("profiles", f"{name} is not of the profile {GALLERY}, but has the label lab.gallery")
+        addresses = []
+        for entry in _split(labels.get("lab.services")):
+            service, _, url = entry.partition("=")
+            try:
+                address = Address.parse(url)
+            except ValueError as error:
+                raise wrong("lab.services", f"{entry!r} in lab.services of {name} is not NAME=URL: {error}") from None
+            addresses.append(Listener(name, service, address.transport.value, str(address)))
+        yield GalleryServer(name, labels["lab.gallery"], tuple(addresses))
+
+
+def _read_addresses(name: str, labels: Mapping[str, str]) -> Iterator[Listener]:
+    """Where a model listens, by its labels lab.services and lab.transports; all of both by default.
+
+    Raises:
+        ValueError: what is wrong with them.
+    """
+    transports = _split(labels.get("lab.transports")) or list(Transport)
+    for transport in transports:
+        if transport not in list(Transport):
+            raise ValueError(f"{transport!r} is not a transport; known: {', '.join(Transport)}")
+    chosen: dict[str, list[Address]] = {}
+    for entry in _split(labels.get("lab.services")) or list(SERVICES):
+        service, separator, url = entry.partition("=")
+        if service not in SERVICES:
+            raise ValueError(f"{service!r} is not a service; known: {', '.join(SERVICES)}")
+        known = chosen.setdefault(service, [])
+        if separator:
+            address = Address.parse(url)
+            if not is_offered(service, address.transport):
+                raise ValueError(f"{url}: {service} is not spoken over {address.transport}")
+            if not address.transport.is_unix and address.port is None:
+                address = Address(address.transport, address.host, port_of(service, address.transport))
+            known.append(address)
+        else:
+            found = dict(_addresses(service, name, f"{SOCKET_DIRECTORY}/{name}"))
+            known += [address for transport, address in found.items() if transport in transports]
+    for service in SERVICES:
+        for address in chosen.get(service, []):
+            yield Listener(name, service, address.transport.value, str(address))
+
+
+def _split(text: str | None) -> list[str]:
+    return re.split(r"[,\s]+", text.strip()) if text and text.strip() else []
+
+
+def _read_profile(files: Sequence[Path], service: str, profiles: object) -> str | None:
+    """The one profile of a model, or None."""
+    if profiles is None or profiles == []:
+        return None
+    names = set(profiles) if isinstance(profiles, list) and all(isinstance(item, str) for item in profiles) else set()
+    if len(names) != 1:
+        raise _error_in(files, ["services", service, "profiles"], f"profiles of {service} is not a list of one name")
+    return str(names.pop())
+
+
+def _error_in(files: Sequence[Path], keys: Sequence[str], what: str) -> CatalogueError:
+    """Blame the file that goes furthest along `keys`; of two that go as far, the one that was merged last."""
+    _, path, line = max(
+        (depth, index, line) for index, (depth, line) in enumerate(_find_line(file, keys) for file in files)
+    )
+    return CatalogueError(f"{files[path]}:{line}: {what}")
+
+
+def _find_line(path: Path, keys: Sequence[str]) -> tuple[int, int]:
+    """How many of `keys` can be followed in a file, and the line (from 1) of the last of them.
+
+    Needed for an error only, so the file is parsed again: nodes keep their lines, the values made of them do not.
+    """
+    with path.open(encoding="utf-8") as file:
+        node = yaml.compose(file, Loader=Loader)
+    line = 1
+    for depth, key in enumerate(keys):
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        found = next((pair for pair in pairs if pair[0].value == str(key)), None)
+        if found is None:
+            return depth, line
+        line, node = found[0].start_mark.line + 1, found[1]
+    return len(keys), line

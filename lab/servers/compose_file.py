@@ -1,0 +1,414 @@
+"""Compose files, read as Compose reads them: anchors, merge keys, variables, overrides, `!reset` and `!override`.
+
+The lab needs labels, images, environments and builds without asking Compose, which is not there for models as processes
+and costs 100 ms where it is. So these files must mean the same to both. What is not read here (`include`, `extends`, a
+`.env` that sets a variable of these files) is refused, with file and line: it is never skipped or passed on as text.
+
+Strategy: values are made from YAML's nodes by hand. Nodes keep their lines, which every error names; and PyYAML's own
+constructors speak YAML 1.1, in which `on` is true, `22:22` is a number, and the second of two equal keys wins.
+"""
+
+import re
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lab.base.errors import LabError
+from lab.engine.client import KEPT, PREFIXES
+
+# The names under which Compose itself looks for a file beside compose.yaml; it takes the first.
+OVERRIDE_NAMES = (
+    "compose.override.yml",
+    "compose.override.yaml",
+    "docker-compose.override.yml",
+    "docker-compose.override.yaml",
+)
+
+# libyaml parses ten times as fast; wheels of PyYAML bring it, a build from source may not.
+Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+_NUMBERS = yaml.constructor.SafeConstructor()
+_TAG = "tag:yaml.org,2002:"
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_ASSIGNMENT = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*[=:]")
+
+# Keys whose list replaces that of an earlier file. Others are added to it.
+_REPLACED = ("command", "entrypoint", "test")
+
+
+class CatalogueError(LabError):
+    """compose.yaml cannot be used, or holds no such model."""
+
+
+class _Reset:
+    """What `!reset` stands for: whatever an earlier file says here is gone."""
+
+
+class _Override:
+    """What `!override` stands for: this, and nothing of what an earlier file says here."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+def find_files(path: Path) -> tuple[Path, ...]:
+    """A compose file, and the override beside it.
+
+    Raises:
+        CatalogueError: there are several overrides.
+    """
+    found = [other for name in OVERRIDE_NAMES if (other := path.with_name(name)).exists() and other != path]
+    if len(found) > 1:
+        others = " and ".join(other.name for other in found[1:])
+        raise CatalogueError(f"{found[1]}:1: Compose reads only {found[0].name} and not {others}: keep one of them")
+    return (path, *found)
+
+
+def read_services(files: Sequence[Path], environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """The services of these files, merged; labels, environment and build arguments as mappings, entrypoints as lists.
+
+    Args:
+        files: the later ones override the earlier ones.
+        environ: what variables stand for.
+
+    Raises:
+        CatalogueError: file, line and what is wrong.
+    """
+    services: dict[str, Any] = {}
+    for file in files:
+        reader = _Reader(file, environ)
+        read = reader.read()
+        if isinstance(read, _Reset | _Override):
+            services, read = {}, getattr(read, "value", None)
+        services = _merge(services, read or {}) if services or reader.has_tags else read or {}
+        reader.check_env_file()
+    for service in services.values():
+        service.setdefault("labels", {})
+    return services
+
+
+class _Reader:
+    """One file."""
+
+    def __init__(self, path: Path, environ: Mapping[str, str]) -> None:
+        self._path = path
+        self._environ = environ
+        self._open: list[int] = []  # the nodes above the one that is being built
+        self.has_tags = False  # whether there is anything to clean
+        self._unset: dict[str, int] = {}  # variables that the environment has not, and a line that asks for each
+
+    def read(self) -> Any:
+        """Its `services`, each in the form in which it can be merged."""
+        document = self._parse()
+        if document is None:
+            return {}
+        if not isinstance(document, yaml.MappingNode):
+            raise self._error(document, f"the top of a compose file is a mapping, this is {self._kind(document)}")
+        top = self._pairs(document)
+        if "include" in top:
+            raise self._error(top["include"][0], "the lab does not read include: name one file, or use an override")
+        for section, (_, content) in top.items():
+            if section != "services":
+                self._build(content)  # for its variables, which Compose looks at too
+        if "services" not in top:
+            return {}
+        key, node = top["services"]
+        if self._tag(node) == "!reset":
+            return _Reset()
+        if isinstance(node, yaml.MappingNode):
+            services = {name: self._read_service(name, *pair) for name, pair in self._pairs(node).items()}
+            return _Override(services) if self._tag(node) == "!override" else services
+        raise self._error(key, f"services is {self._kind(node)}, not a mapping")
+
+    def check_env_file(self) -> None:
+        """Refuse a variable that Compose by itself would find in `.env`: it would mean something else here."""
+        path = self._path.with_name(".env")
+        if not self._unset or not path.is_file():
+            return
+        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+            found = _ASSIGNMENT.match(line)
+            if found and found[1] in self._unset:
+                where = f"{self._path.name}:{self._unset[found[1]]}"
+                raise CatalogueError(
+                    f"{path}:{number}: the lab does not read .env, and {where} asks for {found[1]}: "
+                    "set it in the environment"
+                )
+
+    def _parse(self) -> yaml.Node | None:
+        try:
+            node: yaml.Node | None = yaml.compose(self._path.read_text(encoding="utf-8"), Loader=Loader)
+        except FileNotFoundError:
+            raise CatalogueError(f"{self._path}: no such file; the lab runs from a clone of the project") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise CatalogueError(f"{self._path}: cannot be read: {error}") from None
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            line = mark.line + 1 if mark else 1
+            raise CatalogueError(f"{self._path}:{line}: not valid YAML: {error.problem or error.context}") from None
+        except yaml.YAMLError as error:
+            raise CatalogueError(f"{self._path}:1: not valid YAML: {' '.join(str(error).split())}") from None
+        return node
+
+    def _read_service(self, name: str, key: yaml.Node, node: yaml.Node) -> Any:
+        definition = self._build(node)
+        inner = definition.value if isinstance(definition, _Override) else definition
+        if isinstance(inner, _Reset):
+            return inner
+        if not isinstance(inner, dict):
+            raise self._error(key, f"service {name} is {self._kind(node)}, not a mapping")
+        pairs = self._pairs(node)
+        if "extends" in inner:
+            raise self._error(pairs["extends"][0], "the lab does not read extends: use an anchor, or <<")
+        self._normalise(name, inner, pairs)
+        return definition
+
+    def _normalise(self, name: str, service: dict[str, Any], nodes: Mapping[str, tuple[yaml.Node, yaml.Node]]) -> None:
+        """Bring what has two forms into one, so that files with either can be merged."""
+        build = service.get("build")
+        if isinstance(build, str):
+            service["build"] = build = {"context": build}
+        if isinstance(entrypoint := service.get("entrypoint"), str):
+            service["entrypoint"] = shlex.split(entrypoint)
+        for place, key in ((service, "labels"), (service, "environment"), (build, "args"), (build, "labels")):
+            if isinstance(place, dict) and key in place:
+                place[key] = self._read_pairs(name, key, place[key], *nodes["build" if place is build else key])
+
+    def _read_pairs(self, service: str, key: str, value: Any, where: yaml.Node, node: yaml.Node) -> Any:
+        """A mapping, or a list of NAME=VALUE."""
+        match value:
+            case _Override():
+                return _Override(self._read_pairs(service, key, value.value, where, node))
+            case _Reset():
+                return value
+            case None:
+                return {}
+            case dict():
+                plain = {name: item.value if isinstance(item, _Override) else item for name, item in value.items()}
+                for name, item in plain.items():
+                    if isinstance(item, dict | list):
+                        what = "label" if key == "labels" else key
+                        kind = "mapping" if isinstance(item, dict) else "list"
+                        culprit = self._pairs(node).get(name, (where,))[0]
+                        raise self._error(culprit, f"{what} {name} of {service} is a {kind}, not a text")
+                return {name: item if isinstance(item, _Reset) else _to_text(key, item) for name, item in plain.items()}
+            case list() if all(isinstance(item, str) for item in value):
+                pairs = (item.partition("=") for item in value)
+                # A label without a value is empty; a variable without one is that of the environment.
+                return {name: text if equals or key == "labels" else None for name, equals, text in pairs}
+        raise self._error(where, f"{key} of {service} are neither a mapping nor a list of name=value")
+
+    def _build(self, node: yaml.Node) -> Any:
+        """The value of a node."""
+        own = self._tag(node)
+        if own == "!reset":
+            return _Reset()
+        value: Any
+        if isinstance(node, yaml.ScalarNode):
+            value = self._read_scalar(node)
+        else:
+            with self._inside(node):
+                if isinstance(node, yaml.MappingNode):
+                    value = {key: self._build(item) for key, (_, item) in self._pairs(node).items()}
+                else:
+                    for item in node.value:
+                        if tag := self._tag(item):
+                            raise self._error(item, f"{tag} is before an item of a list: it belongs before the list")
+                    value = [self._build(item) for item in node.value]
+        return _Override(value) if own == "!override" else value
+
+    @contextmanager
+    def _inside(self, node: yaml.Node) -> Iterator[None]:
+        if id(node) in self._open:
+            raise self._error(node, "an anchor holds an alias of itself")
+        self._open.append(id(node))
+        yield
+        self._open.pop()
+
+    def _tag(self, node: yaml.Node) -> str:
+        """`!reset`, `!override`, or nothing."""
+        if node.tag in ("!reset", "!override"):
+            self.has_tags = True
+            return str(node.tag)
+        if not node.tag.startswith(_TAG):
+            raise self._error(node, f"unknown tag {node.tag}: Compose has !reset and !override")
+        return ""
+
+    def _pairs(self, node: yaml.Node) -> dict[str, tuple[yaml.Node, yaml.Node]]:
+        """The keys of a mapping, those of its merge keys (`<<`) among them, with the nodes of key and value."""
+        own: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+        merged: list[yaml.Node] = []
+        for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
+            if key.tag == f"{_TAG}merge":
+                merged += value.value if isinstance(value, yaml.SequenceNode) else [value]
+                continue
+            if not isinstance(key, yaml.ScalarNode):
+                raise self._error(key, f"a key is {self._kind(key)}, not a text")
+            if key.value in own:
+                first = own[key.value][0].start_mark.line + 1
+                raise self._error(key, f"{key.value} is here for the second time; line {first} has it, too")
+            own[key.value] = (key, value)
+        for other in merged:
+            if not isinstance(other, yaml.MappingNode):
+                raise self._error(other, "<< takes a mapping, or a list of mappings")
+            with self._inside(other):
+                # Its own keys count most, then those of the first that is merged.
+                own = self._pairs(other) | own
+        return own
+
+    def _read_scalar(self, node: Any) -> Any:
+        text: str = node.value
+        if "$" in text:
+            with self._at(node):
+                return interpolate(text, self._get)
+        kind = node.tag.removeprefix(_TAG)
+        # Quoted, or a block: a text, unless a tag says otherwise, which no compose file needs.
+        if node.style:
+            return text
+        if kind == "null":
+            return None
+        if kind == "bool" and text.lower() in ("true", "false"):
+            return text.lower() == "true"
+        if kind == "int" and ":" not in text:
+            return _NUMBERS.construct_yaml_int(node)
+        if kind == "float" and ":" not in text:
+            number = _NUMBERS.construct_yaml_float(node)
+            # Where Go changes to an exponent, and Python does not.
+            if number and not 1e-4 <= abs(number) < 1e6:
+                raise self._error(node, f"put {text} in quotes: Compose writes such a number in another way")
+            return number
+        if kind == "timestamp":
+            raise self._error(node, f"put {text} in quotes: Compose takes it for a time of day in UTC")
+        return text
+
+    def _get(self, name: str) -> str | None:
+        if name.startswith(PREFIXES) and name not in KEPT:
+            raise ValueError(f"{name} is a setting of Compose's or Docker's own, which the lab does not pass on")
+        if name not in self._environ and self._open_line:
+            self._unset.setdefault(name, self._open_line)
+        return self._environ.get(name)
+
+    _open_line = 0
+
+    @contextmanager
+    def _at(self, node: yaml.Node) -> Iterator[None]:
+        self._open_line = node.start_mark.line + 1
+        try:
+            yield
+        except ValueError as error:
+            raise self._error(node, str(error)) from None
+
+    def _error(self, node: yaml.Node, what: str) -> CatalogueError:
+        return CatalogueError(f"{self._path}:{node.start_mark.line + 1}: {what}")
+
+    def _kind(self, node: yaml.Node) -> str:
+        match node:
+            case yaml.MappingNode():
+                return "a mapping"
+            case yaml.SequenceNode():
+                return "a list"
+        value = self._read_scalar(node)
+        return {str: "a text", type(None): "nothing"}.get(type(value), f"a {type(value).__name__}")
+
+
+def _to_text(key: str, value: Any) -> str | None:
+    """As Compose writes it; a variable without a value stays without one."""
+    if value is None:
+        return "" if key == "labels" else None
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _merge(into: Any, other: Any, key: str = "") -> Any:
+    """What an override makes of a value: mappings by key, lists one behind the other, everything else replaced."""
+    match other:
+        case _Override():
+            return _clean(other.value)
+        case dict() if isinstance(into, dict):
+            merged = dict(into)
+            for name, value in other.items():
+                if isinstance(value, _Reset):
+                    merged.pop(name, None)
+                else:
+                    merged[name] = _merge(merged.get(name), value, name)
+            return merged
+        case list() if isinstance(into, list) and key not in _REPLACED:
+            return into + [item for item in _clean(other) if item not in into]
+    return _clean(other)
+
+
+def _clean(value: Any) -> Any:
+    """A value without what only has a meaning to an earlier file."""
+    match value:
+        case _Override():
+            return _clean(value.value)
+        case dict():
+            return {key: _clean(item) for key, item in value.items() if not isinstance(item, _Reset)}
+        case list():
+            return [_clean(item) for item in value]
+    return value
+
+
+def interpolate(text: str, get: Callable[[str], str | None]) -> str:
+    """Replace variables, in all of Compose's forms; `$$` is a dollar sign.
+
+    Args:
+        text: what stands in the file.
+        get: the value of a variable, None if it is not set.
+
+    Raises:
+        ValueError: it is none of the forms; or a variable that has to be set is not.
+    """
+    out = ""
+    position = 0
+    while (dollar := text.find("$", position)) >= 0:
+        out += text[position:dollar]
+        rest = text[dollar + 1 :]
+        if rest.startswith("$"):
+            out, position = out + "$", dollar + 2
+        elif rest.startswith("{"):
+            end = _find_end(text, dollar)
+            out += _substitute(text[dollar + 2 : end], get)
+            position = end + 1
+        elif name := _NAME.match(rest):
+            out += get(name[0]) or ""
+            position = dollar + 1 + name.end()
+        else:
+            raise ValueError(f"{text[dollar : dollar + 10]!r} is no variable: a dollar sign is written $$")
+    return out + text[position:]
+
+
+def _find_end(text: str, start: int) -> int:
+    """The brace that closes the one behind `start`; there may be variables within."""
+    depth = 0
+    for position in range(start, len(text)):
+        if text.startswith("${", position):
+            depth += 1
+        elif text[position] == "}":
+            depth -= 1
+            if not depth:
+                return position
+    raise ValueError(f"{text[start : start + 20]!r} has no closing brace: a dollar sign is written $$")
+
+
+def _substitute(inner: str, get: Callable[[str], str | None]) -> str:
+    name = _NAME.match(inner)
+    form = re.fullmatch(r"(:?[-?+])(.*)", inner[name.end() :], re.DOTALL) if name else None
+    if name is None or (form is None and name.end() < len(inner)):
+        raise ValueError(f"'${{{inner}}}' is no variable: a dollar sign is written $$")
+    value = get(name[0])
+    if form is None:
+        return value or ""
+    is_there = value is not None and (value != "" or not form[1].startswith(":"))
+    match form[1][-1]:
+        case "-":
+            return value or "" if is_there else interpolate(form[2], get)
+        case "+":
+            return interpolate(form[2], get) if is_there else ""
+    if not is_there:
+        raise ValueError(f"{name[0]} has to be set: {interpolate(form[2], get) or 'it has no value'}")
+    return value or ""

@@ -1,0 +1,185 @@
+"""`lab doctor`: what this machine can and cannot do for the lab, and the mend for each."""
+
+import os
+import re
+import resource
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from lab.base.errors import LabError
+from lab.engine import EngineStatus, status
+from lab.servers.catalogue import Catalogue
+
+UI_PORT = 8089
+# A loaded lab holds a socket a user at each end; 1024, the usual soft limit, is a lab of some hundred users.
+_ENOUGH_FILES = 8192
+_ENOUGH_CORES = 2
+# What the whole suite has passed on: the oldest and the newest version of each.
+TESTED = {"engine": ("20.10", "28"), "compose": ("2.26", "2.40"), "buildx": ("0.13", "0.29")}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at.
+
+    Args:
+        part: what.
+        good: whether it is as the lab wants it.
+        what: what was found.
+        mend: what to do about it; empty if nothing needs to be done.
+        needed_for: the backend that cannot run without it: docker or process; empty if it is good to have.
+    """
+
+    part: str
+    good: bool
+    what: str
+    mend: str = ""
+    needed_for: str = ""
+
+    def as_json(self) -> dict[str, object]:
+        """For a script."""
+        return asdict(self)
+
+
+def examine() -> list[Finding]:
+    """Look at everything; changes nothing."""
+    return [*_examine_project(), *_examine_docker(status()), *_examine_processes(), *_examine_tools()]
+
+
+def can_run(findings: Iterable[Finding]) -> bool:
+    """Whether the lab can run at all: on one backend or the other."""
+    bad = {item.needed_for for item in findings if not item.good}
+    return "both" not in bad and not {"docker", "process"} <= bad
+
+
+def _examine_project() -> Iterator[Finding]:
+    version = ".".join(map(str, sys.version_info[:3]))
+    yield Finding("python", sys.version_info >= (3, 11), version, "Python 3.11 or later", "both")
+    try:
+        models = Catalogue.load().models
+    except LabError as error:
+        yield Finding("catalogue", False, str(error), "mend that line", "both")
+        return
+    yield Finding("catalogue", True, f"{len(models)} models")
+    for extra in sorted({model.extra for model in models if model.extra}):
+        good = find_spec(extra) is not None
+        yield Finding(
+            f"library {extra}",
+            good,
+            "installed" if good else "not installed: its models run in containers only",
+            f"pip install -e '.[{extra}]'",
+        )
+
+
+def _examine_docker(engine: EngineStatus) -> Iterator[Finding]:
+    problems = {problem.part: problem for problem in engine.problems}
+    found = {
+        "client": engine.client_version,
+        "engine": engine.server_version,
+        "compose": engine.compose_version,
+        "buildx": engine.buildx_version,
+    }
+    for part, version in found.items():
+        if problem := problems.get(part):
+            yield Finding(part, False, problem.what, problem.mend, "docker")
+        else:
+            yield _examine_version(part, str(version))
+    # `lab up` provides the base image by itself, so that it is missing hinders nothing.
+    problem = problems.get("base_image")
+    yield Finding(
+        "base image",
+        problem is None,
+        problem.what if problem else "there",
+        f"`lab up` does, or {problem.mend}" if problem else "",
+    )
+    if engine.reachable:
+        limits = engine.cgroup_version is not None and engine.cgroup_driver != "none"
+        what = f"version {engine.cgroup_version}, driver {engine.cgroup_driver}, storage {engine.storage_driver}"
+        yield Finding("cgroups", limits, what, "give the engine a cgroup driver, or limits are not in force")
+
+
+def _examine_version(part: str, version: str) -> Finding:
+    """Say what the lab's tests have passed on. Another version may do as well, so that hinders nothing."""
+    if part not in TESTED:
+        return Finding(part, True, version)
+    oldest, newest = TESTED[part]
+    tested = f"tested: {oldest} to {newest}"
+    number = _number(version)
+    if number and _number(oldest) <= number and number[: newest.count(".") + 1] <= _number(newest):
+        return Finding(part, True, f"{version} ({tested})")
+    mend = f"`make test` shows whether the lab works with it; else take one of {oldest} to {newest}"
+    return Finding(part, False, f"{version} is not among the tested versions ({tested})", mend)
+
+
+def _number(version: str) -> list[int]:
+    """Major and minor number of a version; empty if it has none."""
+    found = re.match(r"v?(\d+)(?:\.(\d+))?", version)
+    return [int(part) for part in found.groups() if part] if found else []
+
+
+def _examine_processes() -> Iterator[Finding]:
+    yield Finding(
+        "fork", hasattr(os, "fork"), "this system forks" if hasattr(os, "fork") else "none", "a Unix", "process"
+    )
+    yield _examine_unix_sockets()
+    yield _examine_loopback()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    yield Finding(
+        "open files",
+        hard >= _ENOUGH_FILES or hard == -1,
+        f"{soft}, up to {hard}",
+        f"ulimit -n {_ENOUGH_FILES}, as root",
+    )
+    cores = len(os.sched_getaffinity(0))
+    yield Finding(
+        "cores",
+        cores >= _ENOUGH_CORES,
+        str(cores),
+        "two or more: servers and load generator take each other's time on one",
+    )
+
+
+def _examine_unix_sockets() -> Finding:
+    try:
+        with tempfile.TemporaryDirectory(prefix="lab-") as directory, socket.socket(socket.AF_UNIX) as probe:
+            probe.bind(str(Path(directory) / "s"))
+    except OSError as error:
+        return Finding("unix sockets", False, str(error), "a TMPDIR on a file system that holds sockets", "process")
+    return Finding("unix sockets", True, "can be bound", "", "process")
+
+
+def _examine_loopback() -> Finding:
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname(), 2):
+            pass
+    except OSError as error:
+        return Finding("loopback", False, str(error), "bring the interface up: ip link set lo up", "process")
+    return Finding("loopback", True, "127.0.0.1 connects", "", "process")
+
+
+def _examine_tools() -> Iterator[Finding]:
+    port = int(os.environ.get("LAB_UI_PORT") or UI_PORT)
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            yield Finding(
+                f"port {port}", False, error.strerror or str(error), "another LAB_UI_PORT for Locust's web UI"
+            )
+        else:
+            yield Finding(f"port {port}", True, "free for Locust's web UI")
+    tools = {
+        "redis-cli": ("redis-tools", "other people's clients, in `lab shell` on processes; the containers bring them"),
+        "redis-benchmark": ("redis-tools", "the same"),
+        "perf": ("linux-perf", "where a server's time goes, by function"),
+    }
+    for tool, (package, use) in tools.items():
+        path = shutil.which(tool)
+        yield Finding(tool, path is not None, path or f"not installed: {use}", f"apt-get install {package}")

@@ -1,0 +1,531 @@
+"""Models as child processes on loopback: where no Docker engine answers, and for tests.
+
+Strategy: what Docker's engine and its init are to a container, two small things are to a process here.
+
+* A directory a project, `$XDG_RUNTIME_DIR or /tmp` / socketlab-<uid> / <project>, is all the state there is. For each
+  model it holds who it is (.json, written as soon as it is spawned), its first line (.out), its log (.log) and, when it
+  has ended, its exit code (.exit).
+* A shell above each server waits for it and writes that exit code, since only a parent can know it and the lab that
+  started it may be long gone. Then it ends what is left of the session, as a container's end does: a forking server
+  leaves no children.
+
+A pid alone never names a process: it counts only with the time at which that process was created. What a killed lab
+could not write down any more is found by the environment variable LAB_RUNTIME, which every process here inherits.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from lab.base import interrupts
+from lab.base.errors import LabError, NotReadyError
+from lab.base.paths import ROOT
+from lab.servers.backend import (
+    READY_SECONDS,
+    STOP_SECONDS,
+    Completed,
+    Instrument,
+    ModelState,
+    choose_models,
+    close_child,
+    die_with_lab,
+    forget,
+    make_private,
+    open_child,
+    open_lifeline,
+    read_limits,
+    runtime_base,
+    runtime_directory,
+)
+from lab.servers.catalogue import GALLERY, Catalogue, GalleryServer, Listener, Model
+from lab.servers.certificates import CA, SERVER, provide
+from lab.servers.readiness import choose_targets, wait_ready
+from lab.servers.throttle import signal_all
+
+_MARK = "LAB_RUNTIME"
+_LAST_LINES = 10
+_PAUSE = 0.01
+_PATH_LIMIT = 107
+_IN_CONTAINERS = "that is done to containers: take --backend docker"
+
+# As many descriptors as a container gets, or as many as may be. TERM goes to the server alone; the shell outlives it.
+_SUPERVISE = """
+ulimit -Sn "${LAB_NOFILE:-16384}" 2>/dev/null || ulimit -Sn "$(ulimit -Hn)"
+trap : TERM INT HUP
+"$@"
+echo $? > "$0.part" && mv "$0.part" "$0"
+kill -KILL 0
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """Who a model's supervising shell is, and what its server was told: its limits, and mutual TLS."""
+
+    pid: int
+    created: float
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_alive(self) -> bool:
+        return _is_alive(self.pid, self.created)
+
+
+class Processes:
+    """The lab of one project as processes. See `Backend`."""
+
+    name = "process"
+
+    def __init__(self, project: str, catalogue: Catalogue) -> None:
+        self.project = project
+        self.catalogue = catalogue
+        self._throttles: dict[str, subprocess.Popen[bytes]] = {}
+        self._directory = runtime_directory(project)
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+
+    def up(
+        self, models: Iterable[str | Model] = (), *, timeout: float = READY_SECONDS, mutual_tls: bool = False
+    ) -> None:
+        chosen = choose_models(self, models)
+        if bound := [model.name for model in chosen if model.only_in_container]:
+            runs = "runs" if len(bound) == 1 else "run"
+            raise LabError(f"{', '.join(bound)} {runs} only in a container: take --backend docker")
+        selected = [model.name for model in chosen]
+        self._check_paths(selected)
+        for model in selected:
+            self.catalogue.check_process(model)
+        is_new = not self._directory.exists()
+        make_private(self._directory.parent)
+        make_private(self._directory)
+        started: list[str] = []
+        try:
+            deadline = time.monotonic() + timeout
+            settings = self._choose_settings(mutual_tls=mutual_tls)
+            for model in selected:
+                record = _read_record(self._path(model, "json"))
+                if record is None or record.settings != settings or not self._is_running(model):
+                    started.append(model)
+                    self._end(model)
+                    self._spawn(model, self._default_listens(model), settings)
+            self._wait(selected, deadline, timeout)
+        except BaseException:
+            # Everything, if nothing was there before: also what was spawned and could not be written down.
+            if is_new:
+                self.down()
+            else:
+                for model in started:
+                    self._end(model)
+            raise
+
+    def up_gallery(self, servers: Iterable[GalleryServer], *, timeout: float = READY_SECONDS) -> None:
+        raise LabError("the servers of the gallery run only in containers: take --backend docker")
+
+    def down(self) -> None:
+        by_hand = f"lab --backend process --project {self.project} down"
+        with interrupts.uninterrupted(f"taking {self.project} down", by_hand):
+            self._down()
+
+    def _down(self) -> None:
+        records = [record for path in self._directory.glob("*.json") if (record := _read_record(path))]
+        for record in records:
+            if record.is_alive:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(record.pid, signal.SIGKILL)
+        deadline = time.monotonic() + STOP_SECONDS
+        while strays := list(self._find_strays()):
+            for stray in strays:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    stray.kill()
+            if time.monotonic() > deadline:
+                raise LabError(f"{', '.join(str(stray.pid) for stray in strays)} cannot be ended, not even by SIGKILL")
+            time.sleep(_PAUSE)
+        for child in self._children.values():
+            child.wait()
+        self._children.clear()
+        # Without `ignore_errors`: what cannot be removed is worth an error.
+        if self._directory.exists():
+            shutil.rmtree(self._directory)
+        forget(self.project)
+        with contextlib.suppress(OSError):
+            self._directory.parent.rmdir()
+
+    def state(self) -> list[ModelState]:
+        return [self._state_of(model.name) for model in self.catalogue.models]
+
+    def gallery(self) -> list[ModelState]:
+        return [ModelState(server.name, GALLERY, self.name, "missing") for server in self.catalogue.gallery]
+
+    def targets(self) -> list[Listener]:
+        return [listener for state in self.state() for listener in state.listeners]
+
+    def run(
+        self,
+        arguments: Sequence[str],
+        *,
+        environ: Mapping[str, str] | None = None,
+        capture: bool = False,
+        stdin: str | None = None,
+        interactive: bool = False,
+        timeout: float | None = None,
+    ) -> Completed:
+        command = [sys.executable if word == "python" else word for word in arguments[:1]] + list(arguments[1:])
+        try:
+            with open_lifeline(environ) as nothing:
+                return subprocess.run(  # noqa: S603 - the lab's own commands, and those of whoever has its terminal
+                    command,
+                    cwd=ROOT,
+                    env={**os.environ, **(environ or {}), _MARK: str(self._directory)},
+                    input=stdin,
+                    stdin=nothing if stdin is None and not interactive else None,
+                    stdout=subprocess.PIPE if capture else None,
+                    stderr=subprocess.PIPE if capture else None,
+                    text=True,
+                    errors="replace",
+                    timeout=timeout,
+                    check=False,
+                    preexec_fn=die_with_lab,
+                )
+        except FileNotFoundError:
+            raise LabError(f"{command[0]}: no such command on this machine") from None
+        except subprocess.TimeoutExpired:
+            raise LabError(f"`{' '.join(arguments)}` took longer than {timeout:g} s and was ended") from None
+
+    @contextlib.contextmanager
+    def start(self, arguments: Sequence[str], *, log: Path) -> Iterator[Instrument]:
+        command = [sys.executable if word == "python" else word for word in arguments]
+        process = open_child(command, environ={**os.environ, _MARK: str(self._directory)}, log=log, cwd=ROOT)
+        try:
+            yield Instrument(process, "127.0.0.1", log)
+        finally:
+            close_child(process)
+
+    def run_service(
+        self,
+        service: str,
+        arguments: Sequence[str] = (),
+        *,
+        environ: Mapping[str, str] | None = None,
+        capture: bool = False,
+        publish: bool = False,
+        stdin: str | None = None,
+        timeout: float | None = None,
+    ) -> Completed:
+        return self.run(
+            ["python", *self._module_of(service), *arguments],
+            environ=environ,
+            capture=capture,
+            stdin=stdin,
+            timeout=timeout,
+        )
+
+    @contextlib.contextmanager
+    def start_service(
+        self,
+        service: str,
+        arguments: Sequence[str] = (),
+        *,
+        environ: Mapping[str, str] | None = None,
+        publish: bool = False,
+        log: Path | None = None,
+    ) -> Iterator[Instrument]:
+        process = open_child(
+            [sys.executable, *self._module_of(service), *arguments],
+            environ={**os.environ, **(environ or {}), _MARK: str(self._directory)},
+            log=log,
+            cwd=ROOT,
+        )
+        try:
+            yield Instrument(process, "127.0.0.1", log)
+        finally:
+            close_child(process)
+
+    def _module_of(self, service: str) -> list[str]:
+        """What follows the interpreter in an instrument's entry point."""
+        command = self.catalogue.entrypoint(service)
+        # A command that its package installs beside the interpreter is found there, whatever PATH says.
+        return command[1:] if command[0] == "python" else ["-m", *command]
+
+    def logs(self, model: str) -> str:
+        try:
+            return self._path(model, "log").read_text(errors="replace")
+        except FileNotFoundError:
+            raise LabError(f"{model} was not started: `lab up {model}`") from None
+
+    def restart(self, model: str, *, timeout: float = READY_SECONDS) -> None:
+        record = _read_record(self._path(model, "json"))
+        if record is None:
+            raise LabError(f"{model} was not started: `lab up {model}`")
+        listeners = self._read_listeners(model)
+        listens = [f"{item.service}={item.address}" for item in listeners] or self._default_listens(model)
+        self._end(model)
+        self._spawn(model, listens, record.settings)
+        self._wait([model], time.monotonic() + timeout, timeout)
+
+    def kill(self, model: str, signal: int) -> None:
+        with self._unless_ended(model):
+            os.kill(self.pid(model), signal)
+
+    def stop(self, model: str) -> int:
+        record = _read_record(self._path(model, "json"))
+        if record is None:
+            raise LabError(f"{model} was not started: `lab up {model}`")
+        if record.is_alive:
+            with contextlib.suppress(LabError):
+                self.kill(model, signal.SIGTERM)
+            deadline = time.monotonic() + STOP_SECONDS
+            while self._is_running(model) and time.monotonic() < deadline:
+                time.sleep(_PAUSE)
+            if self._is_running(model):
+                self._end(model)
+                return 128 + signal.SIGKILL
+        code = self._exit_code(model)
+        return 128 + signal.SIGKILL if code is None else code
+
+    def wait_ready(self, model: str, *, timeout: float = READY_SECONDS) -> None:
+        self._wait([model], time.monotonic() + timeout, timeout)
+
+    def pause(self, model: str) -> None:
+        with self._unless_ended(model):
+            signal_all(self.pid(model), signal.SIGSTOP)
+
+    def unpause(self, model: str) -> None:
+        with self._unless_ended(model):
+            signal_all(self.pid(model), signal.SIGCONT)
+
+    def run_beside(self, model: str, script: str, arguments: Sequence[str] = ()) -> str:
+        done = self.run(["python", "-c", script, str(self.pid(model)), *arguments], capture=True)
+        if done.returncode:
+            raise LabError(f"{model}: {(done.stderr.strip() or done.stdout).splitlines()[-1]}")
+        return done.stdout
+
+    def run_in_network(self, model: str, arguments: Sequence[str]) -> str:
+        raise LabError(_IN_CONTAINERS)
+
+    def disconnect(self, model: str) -> None:
+        raise LabError(_IN_CONTAINERS)
+
+    def connect(self, model: str) -> None:
+        raise LabError(_IN_CONTAINERS)
+
+    def limit_cpu(self, model: str, cores: float | None) -> None:
+        if before := self._throttles.pop(model, None):
+            close_child(before)
+            self.unpause(model)  # it does so itself, if it could
+        if cores is None:
+            return
+        command = [sys.executable, "-m", "lab.servers.throttle", str(self.pid(model)), f"{cores}"]
+        log = self._path(model, "throttle")
+        log.unlink(missing_ok=True)
+        self._throttles[model] = process = open_child(
+            command, environ={**os.environ, _MARK: str(self._directory)}, log=log, cwd=ROOT
+        )
+        while not log.read_text():
+            if process.poll() is not None:
+                raise LabError(f"{model}: what holds it back has ended with exit code {process.returncode}")
+            time.sleep(_PAUSE)
+
+    def memory_limit(self, model: str) -> tuple[int, int]:
+        raise LabError(_IN_CONTAINERS)
+
+    def limit_memory(self, model: str, memory: int, swap: int) -> None:
+        raise LabError(_IN_CONTAINERS)
+
+    def pid(self, model: str) -> int:
+        """The pid of a model's main process.
+
+        Raises:
+            LabError: it is not running.
+        """
+        header = self._read_header(model)
+        if not self._is_running(model) or header is None:
+            raise LabError(f"{model} is not running: `lab up {model}`")
+        return int(header["pid"])
+
+    @contextlib.contextmanager
+    def _unless_ended(self, model: str) -> Iterator[None]:
+        """Have a signal that finds no process fail as one to a model that is not running.
+
+        Raises:
+            LabError: it has ended, and its exit code is known now.
+        """
+        try:
+            yield
+        except (psutil.NoSuchProcess, ProcessLookupError):
+            deadline = time.monotonic() + STOP_SECONDS
+            while self._is_running(model) and time.monotonic() < deadline:
+                time.sleep(_PAUSE)  # until its shell has written the exit code
+            raise LabError(f"{model} has just ended: `lab up {model}`") from None
+
+    def _path(self, model: str, kind: str) -> Path:
+        return self._directory / f"{model}.{kind}"
+
+    def _check_paths(self, models: Iterable[str]) -> None:
+        for model in models:
+            path = self._directory / model / "command.dgram.sock"
+            if len(os.fsencode(path)) > _PATH_LIMIT:
+                raise LabError(f"{path} is too long for a Unix socket ({_PATH_LIMIT} bytes): take a shorter --project")
+
+    def _default_listens(self, model: str) -> list[str]:
+        directory = self._directory / model
+        addresses = [f"{scheme}://127.0.0.1:0" for scheme in ("tcp", "tls", "udp")]
+        addresses += [f"unix://{directory}", f"unixgram://{directory}"]
+        return [f"all={address}" for address in addresses]
+
+    def _choose_settings(self, *, mutual_tls: bool) -> dict[str, str]:
+        client_ca = str(provide(self.catalogue.hosts) / CA) if mutual_tls else ""
+        return {**read_limits(), "LAB_TLS_CLIENT_CA": client_ca}
+
+    def _spawn(self, model: str, listens: Sequence[str], settings: Mapping[str, str]) -> None:
+        certificates = provide(self.catalogue.hosts)
+        inherited = {name: value for name, value in os.environ.items() if name not in read_limits()}
+        # One that has written its exit code may still be about to end itself.
+        if ended := self._children.pop(model, None):
+            ended.wait()
+        for kind in ("exit", "out", "log", "json"):
+            self._path(model, kind).unlink(missing_ok=True)
+        command = [sys.executable, "-m", "services.run", "--model", model]
+        for listen in listens:
+            command += ["--listen", listen]
+        with self._path(model, "out").open("wb") as out, self._path(model, "log").open("wb") as log:
+            child = subprocess.Popen(  # noqa: S603 - our own server, with arguments made here
+                ["/bin/sh", "-c", _SUPERVISE, str(self._path(model, "exit")), *command],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=log,
+                cwd=ROOT,
+                env={
+                    **self.catalogue.environ(model),
+                    **inherited,
+                    **settings,
+                    "LAB_TLS_CERT": str(certificates / SERVER),
+                    _MARK: str(self._directory),
+                    "PYTHONUNBUFFERED": "1",
+                },
+                start_new_session=True,
+            )
+        self._children[model] = child
+        created = psutil.Process(child.pid).create_time()
+        record = {"pid": child.pid, "created": created, "settings": dict(settings)}
+        part = self._path(model, "json.part")
+        part.write_text(json.dumps(record))
+        part.rename(self._path(model, "json"))
+
+    def _wait(self, models: Sequence[str], deadline: float, timeout: float) -> None:
+        waiting = list(models)
+        while waiting:
+            for model in list(waiting):
+                if self._read_header(model) is not None:
+                    waiting.remove(model)
+                elif not self._is_running(model) or time.monotonic() > deadline:
+                    raise self._not_ready(model, timeout, "it never said where it listens")
+            if waiting:
+                time.sleep(_PAUSE)
+        listeners = [listener for model in models for listener in self._read_listeners(model)]
+        targets = choose_targets((item.model, item.service, item.address) for item in listeners)
+        for outcome in wait_ready(targets, max(0.0, deadline - time.monotonic())):
+            if not outcome.ready:
+                raise self._not_ready(outcome.model, timeout, outcome.error or "")
+
+    def _not_ready(self, model: str, timeout: float, error: str) -> NotReadyError:
+        state = self._state_of(model)
+        if state.state == "running":
+            lines = _last_lines(self.logs(model))
+            return NotReadyError(
+                "\n  ".join(
+                    [f"{model} runs, but gave no answer within {timeout:g} s ({error}); its log ends with:", *lines]
+                )
+            )
+        # What cannot be started says why in its last line.
+        why = state.last_lines[-1] if state.last_lines else "its log is empty"
+        return NotReadyError(f"{model} exited with code {state.exit_code} instead of answering: {why}")
+
+    def _end(self, model: str) -> None:
+        """Kill a model and all of its children."""
+        record = _read_record(self._path(model, "json"))
+        if record and record.is_alive:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(record.pid, signal.SIGKILL)
+            while self._is_running(model):
+                time.sleep(_PAUSE)
+
+    def _is_running(self, model: str) -> bool:
+        if child := self._children.get(model):
+            child.poll()  # a child of ours that ended stays until somebody asks
+        record = _read_record(self._path(model, "json"))
+        return record is not None and record.is_alive and not self._path(model, "exit").exists()
+
+    def _exit_code(self, model: str) -> int | None:
+        try:
+            return int(self._path(model, "exit").read_text())
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def _state_of(self, model: str) -> ModelState:
+        family = self.catalogue[model].family
+        if not self._path(model, "json").exists():
+            return ModelState(model, family, self.name, "missing")
+        if self._is_running(model):
+            return ModelState(model, family, self.name, "running", listeners=tuple(self._read_listeners(model)))
+        lines = tuple(_last_lines(self.logs(model)))
+        return ModelState(model, family, self.name, "exited", self._exit_code(model), last_lines=lines)
+
+    def _read_header(self, model: str) -> dict[str, Any] | None:
+        """The first line of a server's output, once it is there."""
+        try:
+            line, newline, _ = self._path(model, "out").read_text().partition("\n")
+            header = json.loads(line) if newline else None
+        except (FileNotFoundError, ValueError):
+            return None
+        return header if isinstance(header, dict) else None
+
+    def _read_listeners(self, model: str) -> list[Listener]:
+        header = self._read_header(model)
+        listeners = header["listeners"] if header else []
+        return [Listener(model, item["service"], item["transport"], item["address"]) for item in listeners]
+
+    def _find_strays(self) -> Iterator[psutil.Process]:
+        """Every process of this project, by its environment; zombies have none left."""
+        # This one and the shell that it may have been called from, `lab shell`, belong to the project as well.
+        own = {os.getpid(), *(process.pid for process in psutil.Process().parents())}
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get(_MARK) == str(self._directory) and process.pid not in own:
+                    yield process
+
+
+def find_projects() -> list[str]:
+    """The names of all projects of this user that have a directory."""
+    with contextlib.suppress(FileNotFoundError):
+        return sorted(path.name for path in runtime_base().iterdir() if path.is_dir())
+    return []
+
+
+def _read_record(path: Path) -> _Record | None:
+    try:
+        record = json.loads(path.read_text())
+        return _Record(int(record["pid"]), float(record["created"]), record.get("settings", {}))
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _is_alive(pid: int, created: float) -> bool:
+    try:
+        process = psutil.Process(pid)
+        return abs(process.create_time() - created) < 0.01 and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _last_lines(text: str) -> list[str]:
+    return text.splitlines()[-_LAST_LINES:]

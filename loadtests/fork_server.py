@@ -1,0 +1,62 @@
+"""Locust with its imports done, that runs one load after the other: `python -m loadtests.fork_server`.
+
+For each line on stdin, `{"arguments": [...], "environ": {...}}`, a fork of this process is Locust with these arguments.
+So each load has a process that no other load was in, as if it had been started for it alone, without the second and
+more that Python's imports and a container take. After its output comes a line with `ENDED`, and its exit code.
+"""
+
+import json
+import os
+import sys
+from traceback import print_exc
+from typing import Any, NoReturn, cast
+
+# First of all: it patches what others import.
+import locust.main
+from gevent import monkey
+from gevent.os import fork_gevent
+
+from lab.servers.backend import die_with_lab
+
+# Also in lab/load/generator.py, which cannot import this: it would import Locust.
+ENDED = "LOAD-ENDED "
+_LOCUSTFILE = "loadtests/locustfile.py"
+
+# The patched one would start an event loop here, which the next fork would share.
+_waitpid: Any = monkey.get_original("os", "waitpid")
+
+
+def main() -> None:
+    """Until stdin ends."""
+    for line in sys.stdin.buffer:
+        order = json.loads(line)
+        child = fork_gevent()
+        if child == 0:
+            _run(order["arguments"], order["environ"])
+        _, status = _waitpid(child, 0)
+        print(f"{ENDED}{os.waitstatus_to_exitcode(status)}", flush=True)
+
+
+def _run(arguments: list[str], environ: dict[str, str]) -> NoReturn:
+    """Be Locust; whatever happens, do not come back to the loop that is the parent's."""
+    code: Any = 1
+    try:
+        die_with_lab()
+        os.environ.update(environ)
+        sys.argv = ["locust", "-f", _LOCUSTFILE, *arguments]
+        cast(Any, locust.main).main()  # not annotated by Locust
+        code = 0
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+        code = end.code
+    except BaseException:
+        print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else int(code is not None))
+
+
+if __name__ == "__main__":
+    main()

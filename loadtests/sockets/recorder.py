@@ -1,0 +1,277 @@
+"""What a load test has found so far, in one place for each process: counts and full histograms, by series.
+
+    RECORDER.attach(environment)     once, when Locust's runner exists
+    RECORDER.add(series, tally)      whoever drives load, in batches
+    RECORDER.rows()                  on a local runner or on the master: everything, of all workers together
+
+A worker's part goes to its master with Locust's own reports (`report_to_master`, `worker_report`), so whatever reads
+rows reads the same on one process and on twenty.
+"""
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from dataclasses import astuple, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+from loadtests.sockets.histogram import Histogram
+
+if TYPE_CHECKING:
+    from locust.env import Environment
+
+PERCENTILES = {"p50_us": 0.5, "p90_us": 0.9, "p99_us": 0.99, "p99.9_us": 0.999}
+
+# In a worker's report to its master.
+_KEY = "socketlab"
+
+# Behind the rate of a row, in seconds: as long as the workers' reports are apart.
+_RATE_SECONDS = 3.0
+
+# The name that a process without a master has among those that report.
+_HERE = "local"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Series:
+    """What is counted together.
+
+    Args:
+        model: the server.
+        workload: what it was asked.
+        transport: over what.
+        loop: closed, or open.
+    """
+
+    model: str
+    workload: str
+    transport: str = "tcp"
+    loop: str = "closed"
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts of one series.
+
+    Args:
+        answered: exchanges that came back right.
+        requests: requests in them.
+        asked: of an open loop, exchanges that were due.
+        failures: exchanges that did not come back right, by reason.
+        late: of an open loop, exchanges that were sent more than a millisecond after their time.
+        dropped: of an open loop, those that could not be sent at all before they had timed out.
+        user_seconds: the time of all connections together.
+        lost, duplicates, reordered: of datagrams: not answered in time, answered more than once, overtaken.
+        service: times from the sending of an exchange to its end; those that timed out are in it, at their time-out.
+        intended: of an open loop, times from when an exchange should have been sent.
+    """
+
+    answered: int = 0
+    requests: int = 0
+    asked: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
+    late: int = 0
+    dropped: int = 0
+    lost: int = 0
+    duplicates: int = 0
+    reordered: int = 0
+    user_seconds: float = 0.0
+    service: Histogram = field(default_factory=Histogram)
+    intended: Histogram = field(default_factory=Histogram)
+
+    COUNTS: ClassVar = (
+        *("answered", "requests", "asked", "late", "dropped"),
+        *("lost", "duplicates", "reordered", "user_seconds"),
+    )
+
+    @property
+    def failed(self) -> int:
+        """Exchanges that did not come back right."""
+        return self.failures.total()
+
+    def merge(self, other: "Tally") -> None:
+        """Add another one's."""
+        for name in self.COUNTS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.failures.update(other.failures)
+        self.service.merge(other.service)
+        self.intended.merge(other.intended)
+
+    def encode(self) -> dict[str, Any]:
+        """For a message: `decode` gives it back."""
+        return {name: getattr(self, name) for name in self.COUNTS} | {
+            "failures": dict(self.failures),
+            "service": self.service.encode(),
+            "intended": self.intended.encode(),
+        }
+
+    @classmethod
+    def decode(cls, data: dict[str, Any]) -> "Tally":
+        """What `encode` made."""
+        return cls(
+            **{name: data[name] for name in cls.COUNTS},
+            failures=Counter(data["failures"]),
+            service=Histogram.decode(data["service"]),
+            intended=Histogram.decode(data["intended"]),
+        )
+
+
+@dataclass(slots=True)
+class Gauge:
+    """How things stand with one series in one process.
+
+    Args:
+        users: connections.
+        in_flight: exchanges that are under way.
+        rate: requests per second that were answered in the last seconds.
+    """
+
+    users: int = 0
+    in_flight: int = 0
+    rate: float = 0.0
+
+
+class Recorder:
+    """Collects tallies; see the module's own words."""
+
+    def __init__(self) -> None:
+        self._tallies: dict[Series, Tally] = {}
+        self._unreported: dict[Series, Tally] | None = None
+        self._gauges: dict[str, dict[Series, Gauge]] = {}
+        self._recent: dict[Series, deque[tuple[float, int]]] = {}
+        # The workers that a master has, by their names; None on anybody else.
+        self._workers: Mapping[str, object] | None = None
+
+    def attach(self, environment: "Environment") -> None:
+        """Follow a runner: forget when Locust's statistics do, report to a master, take workers' reports."""
+        # Only here: Locust patches the process that imports it, and tallies are of use without it.
+        from locust.runners import MasterRunner, WorkerRunner
+
+        runner = environment.runner
+        events = cast(Any, environment.events)  # not annotated by Locust
+        # Locust's tables and ours are of one page: both forget at the same moment, whatever Locust does it for.
+        follow(environment.stats, "reset_all", self.reset)
+        follow(environment.stats, "clear_all", self.clear)
+        if isinstance(runner, WorkerRunner):
+            self._unreported = {}
+            events.report_to_master.add_listener(self._report)
+        elif isinstance(runner, MasterRunner):
+            self._workers = runner.clients
+            events.worker_report.add_listener(self._receive)
+
+    def add(self, series: Series, tally: Tally, *, users: int, in_flight: int) -> None:
+        """Take a batch, and how things stand."""
+        self._merge(self._tallies, series, tally)
+        if self._unreported is not None:
+            self._merge(self._unreported, series, tally)
+        gauge = self._gauges.setdefault(_HERE, {}).setdefault(series, Gauge())
+        gauge.users, gauge.in_flight = users, in_flight
+        self._recent.setdefault(series, deque()).append((time.monotonic(), tally.requests))
+        gauge.rate = self._measure_rate(series)
+
+    def reset(self) -> None:
+        """Begin to count at 0, with the same series; users and exchanges in flight are as they are."""
+        self._tallies = {series: Tally() for series in self._tallies}
+        if self._unreported is not None:
+            self._unreported.clear()
+
+    def clear(self) -> None:
+        """Forget everything, as at the start of a test."""
+        self._tallies.clear()
+        self._recent.clear()
+        self._gauges.clear()
+        if self._unreported is not None:
+            self._unreported.clear()
+
+    def tallies(self) -> dict[Series, Tally]:
+        """What was counted since the last reset, by series."""
+        return dict(sorted(self._tallies.items()))
+
+    def gauge(self, series: Series) -> Gauge:
+        """How things stand with a series, over all processes."""
+        if self._workers is not None:
+            for node in self._gauges.keys() - self._workers.keys():
+                del self._gauges[node]
+        elif series in self._recent:
+            self._gauges[_HERE][series].rate = self._measure_rate(series)
+        found = [gauges[series] for gauges in self._gauges.values() if series in gauges]
+        return Gauge(*(sum(getattr(item, part.name) for item in found) for part in fields(Gauge)))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each series and kind of time, ready to be shown, or written as JSON.
+
+        Returns:
+            model, workload, transport, loop; kind, which is "service" (from the sending), or for an open loop also
+            "intended" (from when it should have been sent); users, in_flight; rate (requests/s over the last seconds);
+            answered, failed, late, dropped, lost, duplicates, reordered; p50_us to p99.9_us and max_us in
+            microseconds, None of nothing.
+        """
+        rows = []
+        for series, tally in self.tallies().items():
+            gauge = self.gauge(series)
+            kinds = {"service": tally.service} | ({"intended": tally.intended} if series.loop == "open" else {})
+            rows += [
+                {
+                    "model": series.model,
+                    "workload": series.workload,
+                    "transport": series.transport,
+                    "loop": series.loop,
+                    "kind": kind,
+                    "users": gauge.users,
+                    "rate": gauge.rate,
+                    "answered": tally.answered,
+                    "failed": tally.failed,
+                    "late": tally.late,
+                    "dropped": tally.dropped,
+                    "lost": tally.lost,
+                    "duplicates": tally.duplicates,
+                    "reordered": tally.reordered,
+                    "in_flight": gauge.in_flight,
+                    **{name: times.percentile(share) for name, share in PERCENTILES.items()},
+                    "max_us": times.max_us,
+                }
+                for kind, times in kinds.items()
+            ]
+        return rows
+
+    @staticmethod
+    def _merge(tallies: dict[Series, Tally], series: Series, tally: Tally) -> None:
+        tallies.setdefault(series, Tally()).merge(tally)
+
+    def _measure_rate(self, series: Series) -> float:
+        recent, now = self._recent[series], time.monotonic()
+        # The oldest one only says since when: what it counts came before.
+        while len(recent) > 2 and now - recent[1][0] > _RATE_SECONDS:
+            recent.popleft()
+        seconds = now - recent[0][0]
+        return sum(count for _, count in list(recent)[1:]) / seconds if seconds > 0 else 0.0
+
+    def _report(self, client_id: str, data: dict[str, Any]) -> None:
+        """Called by Locust on a worker, which adds its own to the same report."""
+        if self._unreported is None:
+            return
+        data[_KEY] = [
+            [astuple(series), self._unreported.get(series, Tally()).encode(), astuple(self.gauge(series))]
+            for series in self._gauges.get(_HERE, {})
+        ]
+        self._unreported = {}
+
+    def _receive(self, client_id: str, data: dict[str, Any]) -> None:
+        """Called by Locust on the master."""
+        for names, tally, gauge in data.get(_KEY, ()):
+            series = Series(*names)
+            self._merge(self._tallies, series, Tally.decode(tally))
+            self._gauges.setdefault(client_id, {})[series] = Gauge(*gauge)
+
+
+def follow(stats: Any, name: str, also: Callable[[], None]) -> None:
+    """Have a method of Locust's statistics (`reset_all`, `clear_all`) call another one as well."""
+    own = getattr(stats, name)
+
+    def both() -> None:
+        own()
+        also()
+
+    setattr(stats, name, both)
+
+
+RECORDER = Recorder()

@@ -1,0 +1,149 @@
+"""A measured window: warm up, count for so many seconds, write a line of JSON for each model, end.
+
+Whoever drives load (this process, or each worker) is told when the window begins and when it ends, and answers with
+what it has counted in between; whoever has told it puts the parts together. Locust's messages carry both, and on a
+runner without workers it hands them to itself.
+"""
+
+import json
+import sys
+from collections import Counter
+from dataclasses import asdict, astuple
+from time import monotonic, perf_counter, process_time
+from typing import Any, cast
+
+import gevent
+from locust.env import Environment
+from locust.runners import MasterRunner
+
+from lab.metrics.cpu_quota import read_throttled
+from loadtests.parts import BEAT_SECONDS, Pulse, combine, read_machine_cpu
+from loadtests.sockets.engine import Engine, Link
+from loadtests.sockets.recorder import RECORDER, Series, Tally
+
+# In front of the result on stdout: Locust and its libraries may write lines of their own.
+MARKER = "LOAD-RESULT "
+
+_ORDER, _PART = "socketlab_window", "socketlab_part"
+_BEGIN, _END = "begin", "end"
+
+# How long a worker may take to say what it has counted, in seconds.
+_PATIENCE = 10.0
+_PAUSE = 0.05
+
+
+class Share:
+    """What one process counts of a window, when it is told to."""
+
+    def __init__(self, environment: Environment) -> None:
+        self._engine = Engine.of(environment)
+        self._runner = cast(Any, environment.runner)
+        self._stats = environment.stats
+        self._before: dict[Link, int] = {}
+        self._early: dict[Series, Counter[str]] = {}
+        self._pulse: Pulse | None = None
+        self._beating: Any = None
+        self._started = self._cpu = 0.0
+        self._throttled: float | None = None
+        self._runner.register_message(_ORDER, self._obey)
+
+    def _obey(self, msg: Any, **_: Any) -> None:
+        if msg.data == _BEGIN:
+            self._engine.flush()
+            # At once: the time of the users counts from here.
+            self._started, self._cpu, self._throttled = perf_counter(), process_time(), read_throttled()
+            self._early = {series: tally.failures for series, tally in RECORDER.tallies().items()}
+            RECORDER.reset()
+            self._stats.reset_all()
+            self._before = {link: link.answered for lane in self._engine.lanes for link in lane.links}
+            self._pulse = Pulse()
+            self._beating = gevent.spawn(self._beat, self._pulse)
+        else:
+            self._runner.send_message(_PART, self._count())
+
+    @staticmethod
+    def _beat(pulse: Pulse) -> None:
+        while True:
+            gevent.sleep(BEAT_SECONDS)
+            pulse.beat()
+
+    def _count(self) -> dict[str, Any]:
+        self._engine.hold()
+        self._engine.flush()
+        seconds, cpu = perf_counter() - self._started, process_time() - self._cpu
+        before, after = self._throttled, read_throttled()
+        throttled = None if before is None or after is None else after - before
+        if self._pulse and self._beating:
+            self._pulse.beat()
+            self._beating.kill(block=False)
+        tallies = RECORDER.tallies()
+        lanes = [
+            {
+                "series": astuple(lane.series),
+                "depth": lane.exchange.depth,
+                "tally": tallies.get(lane.series, Tally()).encode(),
+                "starved": sum(link.lane is lane and link.answered == count for link, count in self._before.items()),
+                "answered_in_all": lane.answered_in_all,
+                "warm_up_failures": dict(self._early.get(lane.series, {})),
+            }
+            for lane in self._engine.lanes
+        ]
+        # Nothing more is asked: the server's account ends where ours does.
+        self._engine.halt()
+        return {
+            "seconds": seconds,
+            "cpu": cpu,
+            "throttled": throttled,
+            # None: it came when the window had begun already.
+            "stalled": None if self._pulse is None else self._pulse.longest,
+            "lanes": lanes,
+        }
+
+
+class Window:
+    """Takes the measurement, and ends the run."""
+
+    def __init__(self, environment: Environment, *, warm_up: float, seconds: float) -> None:
+        # Not how many there are when the window begins: one that was lost in the warm-up is missing then.
+        options = cast(Any, environment.parsed_options)
+        self._expected = int(options.expect_workers) if isinstance(environment.runner, MasterRunner) else 1
+        self._runner = cast(Any, environment.runner)
+        self._warm_up = warm_up
+        self._seconds = seconds
+        self._parts: list[dict[str, Any]] = []
+        self._machine_cpu: float | None = None
+        self._started = False
+        self._runner.register_message(_PART, self._receive)
+        events = cast(Any, environment.events)  # not annotated by Locust
+        events.spawning_complete.add_listener(self._spawned)
+        events.quit.add_listener(self._write)
+        # The measured failures are the result's; an exit code other than 0 is left to mean "could not run".
+        environment.process_exit_code = 0
+
+    def _spawned(self, **_: Any) -> None:
+        # A shape spawns more than once.
+        if not self._started:
+            self._started = True
+            gevent.spawn(self._measure)
+
+    def _measure(self) -> None:
+        gevent.sleep(self._warm_up)
+        before = read_machine_cpu()
+        self._runner.send_message(_ORDER, _BEGIN)
+        gevent.sleep(self._seconds)
+        after = read_machine_cpu()
+        self._machine_cpu = None if before is None or after is None else after - before
+        self._runner.send_message(_ORDER, _END)
+        deadline = monotonic() + _PATIENCE
+        # One that the runner has given up is waited for no longer.
+        while len(self._parts) < self._runner.worker_count and monotonic() < deadline:
+            gevent.sleep(_PAUSE)
+        self._runner.quit()
+
+    def _receive(self, msg: Any, **_: Any) -> None:
+        self._parts.append(msg.data)
+
+    def _write(self, **_: Any) -> None:
+        for found in combine(self._parts, self._machine_cpu, expected=self._expected):
+            sys.stdout.write(f"{MARKER}{json.dumps(asdict(found))}\n")
+        sys.stdout.flush()

@@ -1,0 +1,324 @@
+"""Conversations over blocking sockets: what the models without an event loop have in common.
+
+A model of this kind is a rule about *who* runs `serve_stream`: the only thread there is, a thread of its own, a process
+of its own. The conversation is the same, and stands here once.
+"""
+
+import logging
+import select
+import selectors
+import signal
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+from services.protocol import Close, Compute, Limits, Send, StreamConversation, Wait
+from services.serving.idle import LOOKS, IdleWatch
+from services.serving.listeners import RECEIVE_SIZE, Accepted, Listener, arrived
+from services.serving.signals import stop_signals
+
+log = logging.getLogger("services")
+
+
+SetTimeouts = Callable[[socket.socket, float], None]
+
+# A client whose requests need no waiting never lets go. Where that concerns others (greenlets), they get their turn
+# after so many events in a row.
+_TURN = 4
+
+
+def set_kernel_timeouts(stream: socket.socket, seconds: float) -> None:
+    """Let the kernel keep the time, socket(7): Python's own socket time-outs cost a poll() before every call."""
+    timeval = struct.pack("@ll", int(seconds), int(seconds % 1 * 1_000_000))
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
+
+
+def serve_stream(
+    stream: socket.socket,
+    connection: StreamConversation,
+    limits: Limits,
+    sleep: Callable[[float], object] = time.sleep,
+    set_timeouts: SetTimeouts = set_kernel_timeouts,
+    give_way: Callable[[], object] | None = None,
+) -> None:
+    """Hold one conversation, from the first byte to the last stage of its close. The caller closes the socket.
+
+    Sending blocks until the peer has taken everything; nothing is read meanwhile. Back-pressure at its plainest.
+
+    Args:
+        sleep: lets a Wait pass.
+        set_timeouts: gives the socket its time-outs; what they raise is BlockingIOError or TimeoutError.
+        give_way: lets others run, where the kernel does not see to that.
+    """
+    # One look after each time-out; the last of them is at the end of the idle time.
+    set_timeouts(stream, limits.idle / (LOOKS + 1))
+    watch = IdleWatch()
+    peer_is_done = False
+    left = _TURN
+    try:
+        while True:
+            match connection.next_event():
+                case None:
+                    try:
+                        data = stream.recv(RECEIVE_SIZE)
+                    except (BlockingIOError, TimeoutError):
+                        if watch.is_idle(stream.fileno()):
+                            raise
+                        continue
+                    watch.news()
+                    if data:
+                        connection.receive_data(data)
+                    else:
+                        peer_is_done = True
+                        connection.receive_eof()
+                case Send(data):
+                    _send_all(stream, data, watch)
+                case Wait(seconds):
+                    sleep(seconds)
+                case Compute() as work:
+                    connection.receive_digest(work.run())
+                case Close():
+                    break
+            if give_way is not None:
+                left -= 1
+                if not left:
+                    left = _TURN
+                    give_way()
+        if not peer_is_done:
+            _linger(stream, limits.linger, set_timeouts, watch)
+    except (BlockingIOError, TimeoutError):
+        log.info("closed a connection that was idle for %g s", limits.idle)
+    except OSError as error:
+        log.debug("the peer is gone: %s", error.strerror)
+    except Exception:  # and the thread or process goes on with the next client
+        log.exception("a conversation ended in an error")
+
+
+def serve_datagram(
+    listener: Listener, data: bytes, peer: object, sleep: Callable[[float], object] = time.sleep
+) -> None:
+    """Hold a conversation of one datagram."""
+    connection = listener.datagram(data, peer)
+    while (seconds := listener.answer(connection, peer)) is not None:
+        sleep(seconds)
+
+
+def _send_all(stream: socket.socket, data: bytes, watch: IdleWatch) -> None:
+    """As `sendall`, whose time-out would not tell how much has left, nor whether the peer goes on taking it."""
+    sent = 0
+    while sent < len(data):
+        try:
+            taken = stream.send(memoryview(data)[sent:] if sent else data)
+        except (BlockingIOError, TimeoutError):
+            if watch.is_idle(stream.fileno()):
+                raise
+        else:
+            watch.news()
+            sent += taken
+
+
+def _linger(stream: socket.socket, seconds: float, set_timeouts: SetTimeouts, watch: IdleWatch) -> None:
+    """Close the sending half, then read until the peer has closed too, for a while.
+
+    A socket that is closed with unread data sends a reset, which can overtake the last reply and destroy it (RFC 2525,
+    section 2.17). Reading until the peer's end gives that reply the time to arrive; a slow reader gets it again for as
+    long as it takes something.
+    """
+    stream.shutdown(socket.SHUT_WR)
+    watch.is_taking(stream.fileno())  # what it takes from now on
+    while True:
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            set_timeouts(stream, max(left, 0.000_001))  # a timeval of zero would mean for ever
+            try:
+                if not stream.recv(RECEIVE_SIZE):
+                    return
+            except (BlockingIOError, TimeoutError):
+                break
+        if not watch.is_taking(stream.fileno()):
+            return
+
+
+class StopSignal:
+    """The stop signals as something that a selector can wait for, beside the listening sockets."""
+
+    def __init__(self) -> None:
+        self.is_set = False
+        self._receiver, self._sender = socket.socketpair()
+        self._receiver.setblocking(False)
+        self._sender.setblocking(False)
+        # A signal that comes between the check of is_set and the call that waits would go unnoticed until the next
+        # client comes; the byte that Python writes here wakes the selector in any case.
+        signal.set_wakeup_fd(self._sender.fileno(), warn_on_full_buffer=False)
+        for number in stop_signals():
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.is_set = True
+
+    def fileno(self) -> int:
+        """Becomes readable with each signal that Python handles."""
+        return self._receiver.fileno()
+
+    def clear(self) -> None:
+        """Make `fileno` wait for the next signal; `is_set` stays."""
+        with suppress(BlockingIOError):
+            self._receiver.recv(4096)
+
+    def wait(self, deadline: float | None) -> None:
+        """Wait for the next signal of any kind that has a handler, or for a time of `time.monotonic`."""
+        timeout = None if deadline is None else max(deadline - time.monotonic(), 0)
+        select.select([self._receiver], [], [], timeout)
+        self.clear()
+
+    def accept(self, listener: Listener) -> Accepted | None:
+        """Accept a connection; None if there is none. If none can be accepted, pause, or until a signal comes."""
+        accepted = listener.accept()
+        if listener.shortage.pause:
+            select.select([self._receiver], [], [], listener.shortage.pause)
+        return accepted
+
+    def close(self) -> None:
+        """Give up the descriptors; the handlers stay, so that a second signal does no harm."""
+        signal.set_wakeup_fd(-1)
+        self._receiver.close()
+        self._sender.close()
+
+
+class Drain(StopSignal):
+    """The stop signal of a process that holds one conversation at a time.
+
+    The handler itself ends the conversation's reading half: the kernel still gives what has arrived, then the end of
+    the stream, so that the blocked `recv` returns, and what was asked is answered. When the grace period is over, an
+    alarm breaks off whatever the process is doing.
+    """
+
+    def __init__(self, grace: float) -> None:
+        # Before the handlers: a signal may come as soon as there is one.
+        self._grace = grace
+        self._current: tuple[socket.socket, StreamConversation] | None = None
+        signal.signal(signal.SIGALRM, self._on_alarm)
+        super().__init__()
+
+    def serve_stream(self, listener: Listener, stream: socket.socket, peer: object) -> None:
+        """Hold one conversation that a signal may end. The caller closes the socket."""
+        connection = listener.connection(peer)
+        self._current = stream, connection
+        if self.is_set:
+            self._end_reading()
+        try:
+            serve_stream(stream, connection, listener.limits)
+        finally:
+            self._current = None
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if not self.is_set:
+            self.is_set = True
+            signal.setitimer(signal.ITIMER_REAL, max(self._grace, 0.000_001))  # zero would switch it off
+            self._end_reading()
+
+    def _end_reading(self) -> None:
+        if self._current is not None:
+            stream, connection = self._current
+            connection.drain(arrived(stream.fileno()))
+            with suppress(OSError):
+                stream.shutdown(socket.SHUT_RD)
+
+    def _on_alarm(self, number: int, frame: FrameType | None) -> None:
+        log.warning("the grace period of %g s is over: the conversation is cut off", self._grace)
+        raise SystemExit(1)
+
+
+class Conversations:
+    """The conversations of a process that holds many at a time, each in a thread (or greenlet) of its own.
+
+    Whoever accepts a client calls `begin` before he hands it to a thread, so that neither the limit nor a drain
+    overlooks one whose thread has not come to run yet; the thread calls `end` when it has closed it.
+    """
+
+    def __init__(
+        self, set_timeouts: SetTimeouts = set_kernel_timeouts, give_way: Callable[[], object] | None = None
+    ) -> None:
+        self._set_timeouts = set_timeouts
+        self._give_way = give_way
+        self._lock = threading.Lock()
+        self._nobody_left = threading.Condition(self._lock)
+        self._streams: dict[socket.socket, StreamConversation] = {}
+        self._count = 0
+        self._draining = False
+        self._cut = threading.Event()
+
+    def __len__(self) -> int:
+        return self._count
+
+    def serve_stream(self, listener: Listener, stream: socket.socket, peer: object) -> None:
+        """Hold one conversation, in the calling thread. The caller closes the socket."""
+        connection = listener.connection(peer)
+        with self._lock:
+            self._streams[stream] = connection
+            if self._draining:
+                self._end_reading(stream, connection)
+        try:
+            serve_stream(stream, connection, listener.limits, self._cut.wait, self._set_timeouts, self._give_way)
+        finally:
+            with self._lock:
+                del self._streams[stream]
+
+    def serve_datagram(self, listener: Listener, data: bytes, peer: object) -> None:
+        """Hold a conversation of one datagram, in the calling thread."""
+        serve_datagram(listener, data, peer, self._cut.wait)
+
+    def begin(self) -> None:
+        """A conversation has been accepted."""
+        with self._lock:
+            self._count += 1
+
+    def end(self) -> None:
+        """A conversation that had begun is over, and its socket closed."""
+        with self._lock:
+            self._count -= 1
+            if not self._count:
+                self._nobody_left.notify_all()
+
+    def drain(self, grace: float) -> bool:
+        """Let every conversation answer what it has been asked, then cut off those that are left.
+
+        Args:
+            grace: seconds until then.
+
+        Returns:
+            Whether all ended by themselves.
+        """
+        with self._lock:
+            self._draining = True
+            for stream, connection in self._streams.items():
+                self._end_reading(stream, connection)
+            if self._nobody_left.wait_for(lambda: not self._count, grace):
+                return True
+            log.warning("the grace period of %g s is over: %d conversations are cut off", grace, self._count)
+            self._cut.set()
+            for stream in self._streams:
+                with suppress(OSError):
+                    stream.shutdown(socket.SHUT_RDWR)
+        return False
+
+    @staticmethod
+    def _end_reading(stream: socket.socket, connection: StreamConversation) -> None:
+        connection.drain(arrived(stream.fileno()))
+        with suppress(OSError):
+            stream.shutdown(socket.SHUT_RD)
+
+
+@contextmanager
+def selector_of(listeners: list[Listener], stop: StopSignal) -> Iterator[selectors.BaseSelector]:
+    """A selector over all listening sockets (data: the listener) and the stop signal (data: None)."""
+    with selectors.DefaultSelector() as selector:
+        for listener in listeners:
+            selector.register(listener.socket, selectors.EVENT_READ, listener)
+        selector.register(stop, selectors.EVENT_READ, None)
+        yield selector

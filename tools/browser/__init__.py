@@ -1,0 +1,102 @@
+"""Pages in a real browser, which sits in a container of its own: Locust's web UI, and reports; for `make test`.
+
+The browser and what drives it are there only: drive.py runs inside, and imports nothing of ours.
+"""
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lab.base.errors import LabError
+
+# What drive.py may take: to start a browser on a busy machine, and to wait for numbers that move.
+_SECONDS = 180.0
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """What a visitor has seen.
+
+    Args:
+        options: name of each drop-down of the form -> what can be chosen.
+        readings: by tab, its table as it was read again and again while the load ran: a list of rows each time.
+        state: what Locust said of the run at its end.
+        files: by title of the link, the file that it downloaded.
+        pictures: PNG files by name.
+        complaints: what the browser's console said of errors.
+    """
+
+    options: dict[str, list[str]]
+    readings: dict[str, list[list[dict[str, str]]]]
+    state: str
+    files: dict[str, str]
+    pictures: dict[str, bytes]
+    complaints: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What a reader has seen of a page that is one file.
+
+    Args:
+        links: where it leads.
+        requested: what it has loaded beside itself.
+        sorted: by table and heading, the cells of that column after one click, and after another.
+        wide: the windows in which it has to be scrolled sideways.
+        pictures: PNG files by name.
+        complaints: what the browser's console said of errors.
+    """
+
+    links: list[str]
+    requested: list[str]
+    sorted: list[dict[str, list[list[str]]]]
+    wide: list[str]
+    pictures: dict[str, bytes]
+    complaints: list[str]
+
+
+def visit(backend: Any, url: str, *, choices: Mapping[str, Sequence[str]], login: str | None = None) -> Visit:
+    """Open the page, start a run, watch its numbers move, stop it, and download the files.
+
+    Args:
+        backend: the containers whose network has both the page and the browser.
+        url: of the page, as that network knows it.
+        choices: what to fill into the form, by the name of the field.
+        login: USER:PASSWORD, where there is one.
+
+    Raises:
+        LabError: the visit went wrong; with the visitor's last words.
+    """
+    task = {"url": url, "choices": {name: list(values) for name, values in choices.items()}, "login": login}
+    found = _ask(backend, task)
+    return Visit(pictures=_decode(found), **found)
+
+
+def read_page(backend: Any, html: str) -> Page:
+    """Open a page that needs nothing else, on a desk, on a phone, in the dark and on paper, and sort its tables.
+
+    Args:
+        backend: the containers beside whom the browser gets a container.
+        html: the page.
+
+    Raises:
+        LabError: it went wrong; with the reader's last words.
+    """
+    found = _ask(backend, None, stdin=html)
+    return Page(pictures=_decode(found), **found)
+
+
+def _ask(backend: Any, task: Mapping[str, Any] | None, *, stdin: str | None = None) -> dict[str, Any]:
+    environ = {"LAB_VISIT": json.dumps(task)}
+    done = backend.run_service("browser", environ=environ, capture=True, stdin=stdin, timeout=_SECONDS)
+    if done.returncode:
+        lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+        raise LabError("\n  ".join([f"the browser's visit failed ({done.returncode}); it said:", *lines[-30:]]))
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _decode(found: dict[str, Any]) -> dict[str, bytes]:
+    return {name: base64.b64decode(text) for name, text in found.pop("pictures").items()}

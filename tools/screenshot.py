@@ -1,0 +1,76 @@
+"""`make screenshot`: docs/load.png anew, which the README shows: every model side by side in Locust's web UI.
+
+A lab of its own is brought up for it, loaded from the page by the browser's visit, and taken down.
+"""
+
+import sys
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from lab.base.errors import LabError
+from lab.base.paths import ROOT
+from lab.experiments.environment import describe_environment
+from lab.load import messages
+from lab.load.generator import open_generator
+from lab.load.measurement import encode_targets
+from lab.load.telemetry import feed
+from lab.servers.backend import choose_models
+from lab.servers.catalogue import Catalogue
+from lab.servers.docker.containers import Containers
+from tools.browser import visit
+
+PROJECT = "socketlab-picture"
+PICTURE = ROOT / "docs" / "load.png"
+_USERS_EACH = 4
+
+
+def take(console: Console, path: Path) -> str:
+    """Take the picture.
+
+    Returns:
+        What it was taken of, and where, for the caption.
+
+    Raises:
+        LabError: it could not be taken.
+    """
+    backend = Containers(PROJECT, Catalogue.load())
+    try:
+        chosen = choose_models(backend)
+        console.print(f"starting {len(chosen)} models", style="dim")
+        backend.up(chosen, timeout=60)
+        names = [model.name for model in chosen]
+        environ = {"LAB_TARGETS": encode_targets(backend.targets())}
+        own = {messages.VARIABLE: "stdin"}
+        arguments = ["--web-port", "8089", "--loglevel", "WARNING"]
+        with open_generator(backend, arguments, workers=0, environ=environ, own=own) as generator:
+            pipe = generator.main.process.stdin
+            assert pipe is not None  # noqa: S101 - for mypy: it was opened with one
+            with feed(backend, names, pipe):
+                console.print("visiting Locust's web UI; the first time, the browser's image is built", style="dim")
+                users = [str(_USERS_EACH * len(names))]
+                # A connection for 50 requests each: on a held one, a model that serves one at a time would starve the
+                # others, and their rows would be empty.
+                choices = {"userCount": users, "spawnRate": users, "models": names, "workload": ["session"]}
+                seen = visit(backend, f"http://{generator.main.host}:8089", choices=choices)
+    finally:
+        backend.down()
+    path.write_bytes(seen.pictures["light"])
+    facts = describe_environment("docker")
+    return f"{facts['date']}, commit {facts['commit']}: {facts['processor']}, {facts['engine']}"
+
+
+def main() -> int:
+    """Take it, and print the caption."""
+    try:
+        caption = take(Console(stderr=True, highlight=False), PICTURE)
+    except LabError as error:
+        click.echo(f"screenshot: {error}", err=True)
+        return 2
+    click.echo(f"{PICTURE.relative_to(ROOT)}: {caption}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
