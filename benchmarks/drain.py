@@ -19,7 +19,7 @@ from contextlib import ExitStack
 from lab.clients.call import Link
 from lab.clients.request_log import Account, Ledger, keep
 from lab.experiments.environment import describe_environment
-from lab.experiments.faults.scorecard import Verdict, judge
+from lab.experiments.faults.judge import Verdict, judge
 from lab.servers.backend import open_backend
 from lab.servers.catalogue import Catalogue
 from services.protocol import Address

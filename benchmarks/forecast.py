@@ -23,14 +23,15 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from lab.base.errors import LabError  # noqa: E402
-from lab.cli.commands.load import split_names  # noqa: E402
+from lab.base.units import show_time  # noqa: E402
+from lab.cli.params import split_names  # noqa: E402
 from lab.experiments.advise.model import Advice, Demand, advise_model  # noqa: E402  # after the path is set, like all that follows
 from lab.experiments.advise.sources import read_sources  # noqa: E402
 from lab.experiments.store import RESULTS  # noqa: E402
 from lab.load.cores import Pinning, pin_servers, split_cores  # noqa: E402
 from lab.load.generator import StandingGenerator  # noqa: E402
-from lab.load.measurement import Measurement, Subjects, measure  # noqa: E402
-from lab.report.figures import show_time  # noqa: E402
+from lab.load.measure import Subjects, measure  # noqa: E402
+from lab.load.measurement import Measurement  # noqa: E402
 from lab.servers.backend import Backend, choose_models, open_backend  # noqa: E402
 from lab.servers.catalogue import Model  # noqa: E402
 

@@ -20,7 +20,7 @@ from lab.servers.catalogue import Catalogue, Model
 from lab.servers.docker.containers import Containers
 from services.protocol import BLOCKING_WORKERS
 
-FILE = ROOT / "docs" / "measured.json"
+FILE = ROOT / "docs" / "data" / "measured.json"
 POOLS = ("thread_pool", "prefork")
 FAMILIES = {"thread": 1_000, "process": 200, "readiness loop": 10_000, "event loop": 10_000, "coroutine": 10_000}
 LOOPS_IN_PROCESSES = ("asyncio_prefork",)

@@ -26,12 +26,13 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from lab.base.errors import LabError  # noqa: E402
-from lab.cli.commands.load import split_names  # noqa: E402
-from lab.experiments.demo import check  # noqa: E402
+from lab.cli.params import split_names  # noqa: E402
+from lab.experiments.conformance.suite import check  # noqa: E402
 from lab.experiments.environment import describe_environment, describe_servers  # noqa: E402
 from lab.experiments.published import MEASURED_FILE, Measured, summarise  # noqa: E402
 from lab.load.generator import StandingGenerator  # noqa: E402
-from lab.load.measurement import Measurement, measure  # noqa: E402
+from lab.load.measure import measure  # noqa: E402
+from lab.load.measurement import Measurement  # noqa: E402
 from lab.load.workloads import SCENARIOS  # noqa: E402
 from lab.servers.backend import Backend, open_backend  # noqa: E402  # after the path is set, like all that follows
 from lab.servers.catalogue import Catalogue, Model  # noqa: E402

@@ -21,12 +21,14 @@ from rich.table import Table
 
 from lab.base.errors import LabError
 from lab.base.paths import ROOT
-from lab.experiments.conformance.suite import check_models
-from lab.experiments.demo import count_checks
+from lab.base.units import UNKNOWN, show_count, show_us
+from lab.experiments.conformance import results
+from lab.experiments.conformance.suite import check_models, count_checks
 from lab.experiments.environment import describe_environment, describe_servers
-from lab.load.measurement import Measurement, measure
+from lab.load.measure import measure
+from lab.load.measurement import Measurement
 from lab.report import demo_page
-from lab.report.figures import UNKNOWN, show_count, show_failures, show_rate, show_us
+from lab.report.figures import show_failures, show_rate
 from lab.report.terminal import open_console
 from lab.servers.catalogue import Catalogue
 from lab.servers.docker.containers import Containers
@@ -161,7 +163,7 @@ def make_table(pairs: Sequence[Pair]) -> Table:
 
 
 def write(
-    pairs: Sequence[Pair], rounds: int, environment: dict[str, str | None], checks: dict[str, demo_page.Check]
+    pairs: Sequence[Pair], rounds: int, environment: dict[str, str | None], checks: dict[str, results.Check]
 ) -> Path:
     """Write page and data; returns where the page is."""
     folder = ROOT / "results" / "nogil" / datetime.now(UTC).strftime("%Y-%m-%dT%H%M%SZ")

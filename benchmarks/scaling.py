@@ -12,7 +12,8 @@ import sys
 from statistics import median
 
 from lab.experiments.environment import describe_environment
-from lab.load.measurement import Measurement, measure
+from lab.load.measure import measure
+from lab.load.measurement import Measurement
 from lab.servers.backend import open_backend
 from lab.servers.catalogue import Catalogue
 

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from lab.load.generator import StandingGenerator  # noqa: E402
-from lab.load.measurement import measure  # noqa: E402
+from lab.load.measure import measure  # noqa: E402
 from lab.servers.backend import open_backend  # noqa: E402  # after the path is set, like all that follows
 
 MODEL = "asyncio_streams"

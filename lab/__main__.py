@@ -16,9 +16,9 @@ def main() -> NoReturn:
     # The default of SIGTERM and SIGHUP is quiet already.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _leave)
-    from lab.cli import main as cli
+    from lab.cli.main import main as run
 
-    cli.main()
+    run()
 
 
 if __name__ == "__main__":

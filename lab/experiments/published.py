@@ -18,7 +18,7 @@ from lab.base.errors import LabError
 from lab.base.paths import ROOT
 from lab.load.measurement import Measurement
 
-MEASURED_FILE = ROOT / "docs" / "measured.json"
+MEASURED_FILE = ROOT / "docs" / "data" / "measured.json"
 
 
 @dataclass(frozen=True, slots=True)

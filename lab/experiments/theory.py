@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from math import inf, log
 from typing import Any, Self
 
-from lab.report.figures import show_count, show_time
+from lab.base.units import show_count, show_time
 from lab.servers.backend import read_limits
 from lab.servers.catalogue import Catalogue, Model
 from services.protocol import BLOCKING_WORKERS, Limits

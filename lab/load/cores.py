@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.base.errors import LabError
+from lab.servers.catalogue import Model
 
 # Tells the load generator which cores are its own, as `0,1`.
 VARIABLE = "LAB_GENERATOR_CORES"
@@ -117,3 +118,10 @@ def _list_threads(processes: Iterable[Any]) -> Iterator[int]:
 def _show(cores: Iterable[int]) -> str:
     found = list(cores)
     return f"core{'s' if len(found) > 1 else ''} {encode_cores(found)}"
+
+
+def allotted_cores(model: Model, cores: int | None, pinning: Pinning | None = None) -> int | None:
+    """How many cores a server can keep busy: one, unless its catalogue entry says all; no more than it is kept to."""
+    if not model.uses_all_cores:
+        return 1
+    return len(pinning.servers) if pinning else cores

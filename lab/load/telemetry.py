@@ -15,7 +15,7 @@ from dataclasses import fields
 from datetime import UTC, datetime
 from typing import IO, Any
 
-from lab.load.measurement import open_meter
+from lab.load.measure import open_meter
 from lab.load.messages import Fault, Usage, encode
 from lab.load.timeline import read
 from lab.metrics.meters import Meter, Sample

@@ -8,10 +8,12 @@ repeats it reaches from the smallest to the largest, which is as much as three r
 Source: Efron, "Bootstrap methods: another look at the jackknife", 1979, section 3, which has the case of the median.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import comb, inf
 from statistics import median
+
+from lab.base.units import UNKNOWN
 
 CONFIDENCE = 0.95
 
@@ -190,3 +192,12 @@ def compare(before: Estimate, after: Estimate, *, noise: float = 0.0) -> Change 
     if not before.middle:
         return None
     return Change(before, after, after.middle / before.middle, not before.widen(noise).overlaps(after.widen(noise)))
+
+
+def show_estimate(found: Estimate | None, show: Callable[[float], str]) -> str:
+    """A median with its interval; with `≥`, and no interval, where it is a lower bound."""
+    if found is None:
+        return UNKNOWN
+    if found.is_lower_bound:
+        return f"≥ {show(found.middle)}"
+    return show(found.middle) if found.repeats < 2 else f"{show(found.middle)} [{show(found.low)} {show(found.high)}]"

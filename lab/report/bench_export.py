@@ -5,9 +5,9 @@ import io
 from collections.abc import Mapping, Sequence
 
 from lab.base.errors import LabError
+from lab.base.units import UNKNOWN
 from lab.experiments.bench.findings import Findings
 from lab.report.bench_text import COLUMNS, make_lines
-from lab.report.figures import UNKNOWN
 
 _Row = Mapping[str, object]
 

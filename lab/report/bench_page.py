@@ -8,12 +8,11 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from lab.base.units import UNKNOWN, show_count, show_time
 from lab.experiments.bench.findings import Findings, Row
-from lab.experiments.bench.plan import AGAIN, CLOSED, WORKS
-from lab.experiments.bench.runner import INDEPENDENT
+from lab.experiments.bench.plan import AGAIN, CLOSED, INDEPENDENT, WORKS
 from lab.report.bench_text import COLUMNS, Line, make_answers, make_environment, make_lines, make_trust
-from lab.report.demo_page import load_template
-from lab.report.figures import UNKNOWN, show_count, show_time
+from lab.report.html import load_template
 from loadtests.sockets.histogram import Histogram
 
 # The size of a curve's picture, and the room around the line.

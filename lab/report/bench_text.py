@@ -8,12 +8,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from lab.base.units import UNKNOWN, show_bytes, show_count, show_us
 from lab.experiments.bench.findings import FIGURES, Comparison, Findings, Row, choose_costs
 from lab.experiments.bench.plan import CLOSED, FIXED, WORKS, Plan
 from lab.experiments.bench.sweep import STOP_RULE
 from lab.experiments.bench.theory_check import expect
-from lab.metrics.estimates import Estimate
-from lab.report.figures import UNKNOWN, show_bytes, show_count, show_us
+from lab.metrics.estimates import Estimate, show_estimate
 
 COLUMNS = (
     "model",
@@ -112,15 +112,6 @@ def show_place(place: tuple[int, int] | None) -> str:
 def show_middle(found: Estimate | None, show: Callable[[float], str]) -> str:
     """A median alone, where its interval would make the table too wide; the interval is in the CSV's rounds."""
     return UNKNOWN if found is None else show(found.middle)
-
-
-def show_estimate(found: Estimate | None, show: Callable[[float], str]) -> str:
-    """A median with its interval; with `≥`, and no interval, where it is a lower bound."""
-    if found is None:
-        return UNKNOWN
-    if found.is_lower_bound:
-        return f"≥ {show(found.middle)}"
-    return show(found.middle) if found.repeats < 2 else f"{show(found.middle)} [{show(found.low)} {show(found.high)}]"
 
 
 def make_answers(findings: Findings, work: str) -> Iterator[str]:

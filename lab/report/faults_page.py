@@ -4,10 +4,9 @@ import math
 from dataclasses import dataclass
 from itertools import groupby
 
+from lab.experiments.faults.judge import Score, Verdict
 from lab.experiments.faults.probe_reader import show
-from lab.experiments.faults.scorecard import Score, Verdict
 from lab.experiments.faults.under_load import UnderLoad
-from lab.report.demo_page import load_template
 from lab.report.faults_text import (
     DETAILS,
     TIMES,
@@ -22,6 +21,7 @@ from lab.report.faults_text import (
     show_details,
     show_load,
 )
+from lab.report.html import load_template
 
 # Of a picture, in pixels; the margins hold the scales.
 _WIDTH, _HEIGHT = 720, 190

@@ -4,12 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from lab.base.units import UNKNOWN, show_us
+from lab.experiments.faults.judge import Score, Verdict
 from lab.experiments.faults.probe_reader import BAND, show
-from lab.experiments.faults.scorecard import FAULTS, Score, Verdict
+from lab.experiments.faults.registry import FAULTS
 from lab.experiments.faults.under_load import UnderLoad
 from lab.experiments.store import Run
 from lab.report.bench_text import make_row
-from lab.report.figures import UNKNOWN, show_failures, show_rate, show_us
+from lab.report.figures import show_failures, show_rate
 
 # A shape beside each word, so that nobody has to tell colours apart.
 MARKS: Mapping[Verdict, str] = {

@@ -7,9 +7,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from lab.base.units import show_bytes, show_number, show_us
 from lab.load.measurement import Measurement, percentile
 from lab.metrics.verdict import Bound
-from lab.report.figures import show_bytes, show_failures, show_number, show_rate, show_us, show_waits
+from lab.report.figures import show_failures, show_rate, show_waits
 
 # What the rest of the row cannot be believed for stands out; the word itself says the same without colour.
 _STYLES = {

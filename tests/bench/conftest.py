@@ -11,9 +11,9 @@ import pytest
 from lab.base.errors import LabError
 from lab.experiments.bench.plan import Plan
 from lab.experiments.bench.runner import Progress, Runner
+from lab.experiments.conformance.results import Check
 from lab.experiments.store import Run
 from lab.load.measurement import Measurement
-from lab.report.demo_page import Check
 from lab.servers.backend import Completed
 from lab.servers.catalogue import Catalogue, Listener
 from tests.support.made_up import MEASUREMENT

@@ -12,9 +12,11 @@ from click.testing import CliRunner, Result
 
 from lab.base.errors import LabError
 from lab.cli.commands import bench
-from lab.cli.commands.bench import check_same, choose_twin, describe, make_plan, read_libc
 from lab.cli.main import cli
+from lab.cli.params import split_names
+from lab.experiments.bench import setup
 from lab.experiments.bench.plan import PRESETS, Plan
+from lab.experiments.bench.setup import check_same, choose_twin, describe, make_plan, read_libc
 from lab.experiments.store import Run, StoreError
 from lab.load.cores import Pinning
 from lab.metrics.verdict import Bound, Verdict
@@ -59,9 +61,11 @@ class Command:
         self.runners: list[Any] = []
         self.measured: Callable[[Any], None] = self.keep_a_round
         monkeypatch.setattr(bench, "open_backend", self._open)
-        monkeypatch.setattr(bench, "describe_environment", lambda name: {"commit": "abc", "backend": name})
-        monkeypatch.setattr(bench, "describe_servers", lambda backend, models: "3.13")
-        monkeypatch.setattr(bench, "read_commit", lambda: "abc")
+        monkeypatch.setattr(
+            "lab.experiments.bench.setup.describe_environment", lambda name: {"commit": "abc", "backend": name}
+        )
+        monkeypatch.setattr("lab.experiments.bench.setup.describe_servers", lambda backend, models: "3.13")
+        monkeypatch.setattr("lab.experiments.bench.setup.read_commit", lambda: "abc")
         monkeypatch.setattr(bench.Runner, "measure_all", lambda runner, check: self._measure(runner))
         for variable in ("LAB_PROJECT", "LAB_BACKEND"):
             # The command line leaves these to the processes that it starts: they end with the test.
@@ -218,7 +222,7 @@ def test_export_without_show_is_refused(bench_command: Command) -> None:
 
 
 def plan_of(backend: str = "process", preset: str = "quick", models: str = "", works: str = "", **given: Any) -> Plan:
-    return make_plan(FakeLab(backend, "t", []), preset, models, works, **given)  # type: ignore[arg-type]
+    return make_plan(FakeLab(backend, "t", []), preset, split_names(models), split_names(works), **given)  # type: ignore[arg-type]
 
 
 def test_plan_is_the_preset_but_for_what_is_given() -> None:
@@ -287,7 +291,7 @@ def test_control_run_is_of_a_model_that_serves_many_at_once(models: list[str], t
 
 @pytest.fixture
 def facts(bench_command: Command, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, str | None]]:
-    monkeypatch.setattr(bench, "read_images", lambda catalogue, models: "images")
+    monkeypatch.setattr("lab.experiments.bench.setup.read_images", lambda catalogue, models: "images")
 
     def make(name: str, pinning: Pinning | None = None) -> dict[str, str | None]:
         lab = bench_command._open(name, "t", catalogue=CATALOGUE)
@@ -299,9 +303,9 @@ def facts(bench_command: Command, monkeypatch: pytest.MonkeyPatch) -> Callable[.
 def test_environment_of_processes_is_that_of_this_process(
     facts: Callable[..., dict[str, str | None]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    for name in bench._ALLOCATOR:
+    for name in setup._ALLOCATOR:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(bench, "_GOVERNOR", tmp_path / "governor")
+    monkeypatch.setattr("lab.experiments.bench.setup._GOVERNOR", tmp_path / "governor")
     found = facts("process")
     assert "images" not in found
     assert (found["allocator"], found["governor"], found["libc"]) == ("as built", None, "glibc 2.41")
@@ -350,9 +354,9 @@ def test_images_are_named_by_their_ids_and_the_client_is_closed(monkeypatch: pyt
 
     client = SimpleNamespace(images=SimpleNamespace(get=get), close=lambda: closed.append(True))
     monkeypatch.setattr(docker, "from_env", lambda: client)
-    found = bench.read_images(CATALOGUE, [CATALOGUE["plain_socket"], CATALOGUE["prefork"]])
+    found = setup.read_images(CATALOGUE, [CATALOGUE["plain_socket"], CATALOGUE["prefork"]])
     assert found == "plain_socket sha256:aa, prefork sha256:bb"
-    assert bench.read_images(CATALOGUE, [CATALOGUE["trio_nursery"]]) is None
+    assert setup.read_images(CATALOGUE, [CATALOGUE["trio_nursery"]]) is None
     assert closed == [True, True]
 
 

@@ -10,7 +10,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from lab.cli.commands.compare import Share, compare, find_differences, find_other_conditions
+from lab.cli.commands.compare import Share, compare
+from lab.experiments.bench.comparison import find_differences, find_other_conditions
 from lab.experiments.bench.findings import Comparison, Findings, read_findings
 from lab.experiments.bench.plan import Plan
 from lab.experiments.store import Run

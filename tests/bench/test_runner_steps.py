@@ -16,13 +16,14 @@ from lab.experiments.bench import runner, warm_up
 from lab.experiments.bench.plan import PRESETS, WORKS, Plan, Step, Work, list_cells
 from lab.experiments.bench.runner import Progress, Runner, show_time
 from lab.experiments.bench.sweep import Knee, Level, find_knee, is_over, make_level
+from lab.experiments.conformance.results import Check
 from lab.experiments.store import Run
 from lab.load.cores import Pinning
-from lab.load.measurement import Measurement, Subject
+from lab.load.measure import Subject
+from lab.load.measurement import Measurement
 from lab.load.workloads import SCENARIOS
 from lab.metrics.meters import Sample
 from lab.metrics.verdict import Bound, Verdict
-from lab.report.demo_page import Check
 from lab.servers.backend import Completed
 from lab.servers.catalogue import Catalogue, Listener
 from services.protocol import Transport

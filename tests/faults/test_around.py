@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 
 from lab.clients.latency_probe import TIMEOUT
+from lab.experiments.faults.judge import Verdict, judge_times
 from lab.experiments.faults.probe_reader import Around, Ping, Watch, look, open_watch
-from lab.experiments.faults.scorecard import FAULTS, Verdict, judge_times
+from lab.experiments.faults.registry import FAULTS
 from lab.experiments.faults.under_load import apply_under_load
 from lab.servers.processes import Processes
 from tests.faults.conftest import CATALOGUE

@@ -19,11 +19,11 @@ import pytest
 from lab.base.errors import LabError
 from lab.cli.commands import faults as command
 from lab.cli.commands.faults import exit_code, exit_code_under_load
-from lab.cli.main import COULD_NOT_RUN, DID_NOT_HOLD, HELD, Lab
+from lab.cli.context import COULD_NOT_RUN, DID_NOT_HOLD, HELD, Lab
 from lab.clients.request_log import Account
 from lab.experiments.faults.fault import CannotApplyError, EndedError, NotHealedError, Stamp
+from lab.experiments.faults.judge import Score, Verdict
 from lab.experiments.faults.probe_reader import Around
-from lab.experiments.faults.scorecard import Score, Verdict
 from lab.experiments.faults.under_load import UnderLoad
 from lab.servers.backend import Backend, choose_speakers, runtime_directory
 from lab.servers.processes import Processes

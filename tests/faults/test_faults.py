@@ -19,9 +19,11 @@ import pytest
 from lab.base.errors import LabError, NoAnswerError
 from lab.clients.call import Link, call
 from lab.experiments.faults.fault import Fault, Harm, NotHealedError, applied, find_address
+from lab.experiments.faults.judge import Verdict
 from lab.experiments.faults.probe_reader import show
 from lab.experiments.faults.process_scripts import LIMIT
-from lab.experiments.faults.scorecard import FAULTS, Verdict, apply
+from lab.experiments.faults.registry import FAULTS
+from lab.experiments.faults.scorecard import apply
 from lab.servers.backend import Backend, find_stamps
 from lab.servers.processes import Processes
 from lab.servers.throttle import signal_all

@@ -16,7 +16,7 @@ from lab.base.errors import LabError
 from lab.experiments.faults.fault import CannotApplyError, Harm, NoSuchPartError
 from lab.experiments.faults.kinds import crowd, drain, kill, limits, network, nothing, pause, pressure, starve, worker
 from lab.experiments.faults.process_scripts import KILL_WORKER, LIMIT, UNLIMIT
-from lab.experiments.faults.scorecard import FAULTS
+from lab.experiments.faults.registry import FAULTS
 from lab.servers.backend import Backend
 from tests.faults.fakes import FakeBackend
 from tests.support.waiting import wait_until

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from lab.clients.request_log import Account, Ledger, keep
-from lab.experiments.faults.scorecard import Verdict, judge
+from lab.experiments.faults.judge import Verdict, judge
 from tests.faults.conftest import CATALOGUE
 from tests.support.servers import Server
 

@@ -25,18 +25,11 @@ from lab.experiments.faults.fault import (
     applied,
     find_exit_code,
 )
+from lab.experiments.faults.judge import RECOVERY_SECONDS, Score, Verdict, judge, judge_times
 from lab.experiments.faults.kinds.crowd import judge_cost, read_ping
 from lab.experiments.faults.probe_reader import Around
-from lab.experiments.faults.scorecard import (
-    FAULTS,
-    RECOVERY_SECONDS,
-    Score,
-    Verdict,
-    apply,
-    apply_all,
-    judge,
-    judge_times,
-)
+from lab.experiments.faults.registry import FAULTS
+from lab.experiments.faults.scorecard import apply, apply_all
 from lab.servers.backend import Backend
 from tests.faults.fakes import CATALOGUE, Clock, FakeBackend, FakeInstrument, set_clock
 

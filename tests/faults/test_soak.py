@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from lab.base.errors import LabError
-from lab.cli.main import COULD_NOT_RUN, DID_NOT_HOLD, HELD
+from lab.cli.commands.soak import exit_code
+from lab.cli.context import COULD_NOT_RUN, DID_NOT_HOLD, HELD
 from lab.clients.soak_traffic import REQUESTS, Visitor, find_workers
-from lab.experiments.soak import COUNTS, Clients, Reading, exit_code, judge, run
+from lab.experiments.soak import COUNTS, Clients, Reading, judge, run
 from lab.metrics.trend import FEWEST, Growth, after_warm_up
 from lab.servers.backend import open_backend
 from tests.support.servers import Server

@@ -12,9 +12,11 @@ from typing import Any, cast
 import pytest
 
 from lab.base.errors import LabError
-from lab.cli.main import Lab
+from lab.cli.commands import soak as soak_command
+from lab.cli.commands.soak import exit_code
+from lab.cli.context import Lab
 from lab.experiments import soak
-from lab.experiments.soak import COUNTS, MEGABYTE, Clients, Finding, Reading, _read, exit_code, judge, read_settled
+from lab.experiments.soak import COUNTS, MEGABYTE, Clients, Finding, Reading, _read, judge, read_settled
 from lab.metrics.meters import Meter, Sample
 from lab.metrics.trend import Growth, Slope
 from lab.servers.backend import Backend, Instrument
@@ -119,7 +121,16 @@ def test_a_row_has_megabytes_an_hour_and_counts_behind_the_warm_up() -> None:
     found = Finding(
         MODEL, Slope(-5e5, -1.25e6, 2.5e5), {"memory": Growth.FLAT, "threads": Growth.FLAT}, readings, SERVED
     )
-    assert soak._row(found) == [MODEL, "-0.50", "-1.25 to +0.25", "26 -> 28", "5 -> 5", "0 -> 0", "1,234", "flat"]
+    assert soak_command._row(found) == [
+        MODEL,
+        "-0.50",
+        "-1.25 to +0.25",
+        "26 -> 28",
+        "5 -> 5",
+        "0 -> 0",
+        "1,234",
+        "flat",
+    ]
     grown = Finding(
         MODEL,
         None,
@@ -127,7 +138,7 @@ def test_a_row_has_megabytes_an_hour_and_counts_behind_the_warm_up() -> None:
         readings,
         {**SERVED, "failures": {"no answer": 2}},
     )
-    row = soak._row(grown)
+    row = soak_command._row(grown)
     assert row[1:3] == ["?", "?"]
     assert row[-1] == "memory unknown; threads grows; 2 x no answer"
 
@@ -135,12 +146,12 @@ def test_a_row_has_megabytes_an_hour_and_counts_behind_the_warm_up() -> None:
 def test_what_a_run_of_this_length_can_show_is_said() -> None:
     # Six readings, from 30 s to 80 s. 3 MB/h in 50 s: 3e6 x 50 / 3600 = 41,667 bytes. The interval of each is 1.5 MB/h.
     wide = Finding(MODEL, Slope(0.0, -4e6, 2e6), FLAT.growth, FLAT.readings, SERVED)
-    said = soak._say_what_it_shows([wide, FLAT], 3.0)
+    said = soak_command._say_what_it_shows([wide, FLAT], 3.0)
     assert said.startswith("6 readings over 50 s, after a warm-up of 30 s. In that time 3 MB/h are 42 kB.")
     # Half of 6 and half of 1.5, the narrow one first.
     assert "The intervals (95%) are 0.75 to 3.00 MB/h to either side" in said
     none = Finding(MODEL, None, FLAT.growth, FLAT.readings, SERVED)
-    assert "There is no slope: it takes 6 readings after the warm-up." in soak._say_what_it_shows([none], 1.0)
+    assert "There is no slope: it takes 6 readings after the warm-up." in soak_command._say_what_it_shows([none], 1.0)
 
 
 @dataclass
@@ -321,7 +332,9 @@ def command(backend: SoakBackend, tmp_path: Path) -> Callable[..., int]:
 
     def run(*words: str) -> int:
         try:
-            soak.soak.main([*words, f"--out={tmp_path}"], standalone_mode=False, obj=OfBackend(None, None, None))
+            soak_command.soak.main(
+                [*words, f"--out={tmp_path}"], standalone_mode=False, obj=OfBackend(None, None, None)
+            )
         except SystemExit as error:
             return cast(int, error.code)
         raise AssertionError("it did not exit")

@@ -22,8 +22,8 @@ from lab.experiments.faults.fault import (
     signals_held,
     until_restarted,
 )
+from lab.experiments.faults.registry import FAULTS
 from lab.experiments.faults.remote_requests import Requests, break_together
-from lab.experiments.faults.scorecard import FAULTS
 from lab.load.messages import MOST_FAULT_SECONDS, FaultRequest
 from lab.load.timeline import note, read
 from lab.servers.backend import Backend, find_stamps

@@ -14,9 +14,10 @@ from lab.clients.latency_probe import TIMEOUT
 from lab.experiments.faults import probe_reader as watching
 from lab.experiments.faults import under_load as around_module
 from lab.experiments.faults.probe_reader import Around, Ping, Watch, _quantile, look, open_watch, show
-from lab.experiments.faults.scorecard import FAULTS
+from lab.experiments.faults.registry import FAULTS
 from lab.experiments.faults.under_load import apply_under_load
-from lab.load.measurement import Measurement, find_scenario
+from lab.load.measure import find_scenario
+from lab.load.measurement import Measurement
 from lab.servers.backend import Backend, Instrument
 from tests.faults.fakes import Clock, FakeBackend
 from tests.support.made_up import MEASUREMENT

@@ -15,7 +15,7 @@ import lab.servers.doctor
 from lab.base.errors import LabError
 from lab.cli import main
 from lab.experiments import demo
-from lab.report.demo_page import Check
+from lab.experiments.conformance.results import Check
 from lab.servers.catalogue import Catalogue
 from lab.servers.doctor import Finding
 from lab.servers.processes import Processes

@@ -12,10 +12,12 @@ import pytest
 
 from lab.base.errors import LabError
 from lab.cli.commands.faults import exit_code
-from lab.cli.main import COULD_NOT_RUN
+from lab.cli.context import COULD_NOT_RUN
 from lab.experiments.faults.fault import applied
+from lab.experiments.faults.judge import Verdict
 from lab.experiments.faults.process_scripts import KILL_WORKER, LIMIT
-from lab.experiments.faults.scorecard import FAULTS, Verdict, apply
+from lab.experiments.faults.registry import FAULTS
+from lab.experiments.faults.scorecard import apply
 from lab.servers.backend import find_stamps
 from lab.servers.catalogue import Catalogue
 from lab.servers.docker.containers import Containers

@@ -9,8 +9,8 @@ import pytest
 
 from lab.clients.request_log import Account
 from lab.experiments.faults.fault import Stamp
+from lab.experiments.faults.judge import Score, Verdict
 from lab.experiments.faults.probe_reader import Around
-from lab.experiments.faults.scorecard import Score, Verdict
 from lab.experiments.faults.under_load import UnderLoad
 from lab.experiments.store import Run
 from lab.report import faults_page

@@ -18,7 +18,8 @@ import pytest
 from lab.base import interrupts
 from lab.base.errors import LabError
 from lab.base.paths import ROOT
-from lab.cli import main
+from lab.cli import context, main
+from lab.cli.commands import servers
 from lab.servers.backend import runtime_directory
 from lab.servers.catalogue import Catalogue
 from lab.servers.cleanup import Everything
@@ -317,7 +318,7 @@ def test_question_of_clean_that_is_interrupted_removes_nothing(monkeypatch: pyte
 
     monkeypatch.setattr(click, "confirm", interrupt)
     with pytest.raises(KeyboardInterrupt, match="nothing was removed"):
-        main.clean_all(main.Lab(None, "process", None), yes=False)
+        servers.clean_all(context.Lab(None, "process", None), yes=False)
 
 
 def test_signal_in_the_middle_of_a_fork_is_not_lost() -> None:

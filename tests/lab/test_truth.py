@@ -8,7 +8,7 @@ import pytest
 from lab.experiments.bench.findings import read_findings
 from lab.experiments.store import Run
 from lab.load.generator import StandingGenerator
-from lab.load.measurement import measure
+from lab.load.measure import measure
 from lab.metrics.verdict import Bound
 from lab.report.bench_text import make_answers, make_lines
 from lab.servers.backend import open_backend

@@ -39,7 +39,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class ModelProcess(Server):
-    """A model that runs, with as much of a backend around it as `lab.load.measurement.measure` uses."""
+    """A model that runs, with as much of a backend around it as `lab.load.measure.measure` uses."""
 
     name = "process"
 

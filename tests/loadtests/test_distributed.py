@@ -15,7 +15,8 @@ from lab.base.errors import LabError
 from lab.base.paths import ROOT
 from lab.clients.call import call
 from lab.load.generator import find_port, open_generator
-from lab.load.measurement import encode_targets, measure
+from lab.load.measure import measure
+from lab.load.measurement import encode_targets
 from lab.servers.catalogue import Catalogue
 from tests.support.waiting import wait_until
 

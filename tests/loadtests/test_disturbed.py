@@ -17,7 +17,8 @@ import pytest
 from lab.base.errors import LabError
 from lab.base.paths import ROOT
 from lab.clients.call import Link
-from lab.load.measurement import Measurement, measure
+from lab.load.measure import measure
+from lab.load.measurement import Measurement
 from lab.metrics.socket_owner import count_connections
 from lab.metrics.verdict import Bound, exit_code
 from lab.servers.catalogue import Catalogue

@@ -7,21 +7,17 @@ import click
 import pytest
 
 from lab.base.errors import LabError
-from lab.cli.commands.load import (
-    SECONDS,
-    check_fit,
-    describe_changes,
-    find_tripped,
-    keep_able,
-    read_ui_port,
-    write_measurements,
-)
+from lab.base.units import show_bytes, show_count, show_us
+from lab.cli.commands import demo as command
+from lab.cli.commands.load import check_fit, describe_changes, find_tripped, keep_able, read_ui_port, write_measurements
+from lab.cli.params import SECONDS
 from lab.experiments import demo
+from lab.experiments.conformance import results, suite
 from lab.load.thresholds import Threshold
 from lab.load.workloads import SCENARIOS
 from lab.metrics.verdict import Bound, Verdict
 from lab.report import demo_page
-from lab.report.figures import show_bytes, show_count, show_rate, show_us
+from lab.report.figures import show_rate
 from lab.report.terminal import make_table, open_console
 from lab.servers.catalogue import Catalogue, Listener
 from services.protocol import Transport
@@ -82,25 +78,25 @@ def test_checks_are_counted_by_model():
     outcomes = ("passed", "passed", "failed", "error", "xfailed", "skipped")
     findings = [{"model": "a", "outcome": outcome, "name": f"t.py::{outcome}[a]"} for outcome in outcomes]
     findings += [{"model": "c", "outcome": "passed", "name": "t.py::x[c]"}]
-    assert demo.count_checks(findings, ["a", "b", "c"]) == {
-        "a": demo_page.Check(2, 2, 1, ("t.py::failed[a]", "t.py::error[a]")),
-        "b": demo_page.Check(0, 0, 0),
-        "c": demo_page.Check(1, 0, 0),
+    assert suite.count_checks(findings, ["a", "b", "c"]) == {
+        "a": results.Check(2, 2, 1, ("t.py::failed[a]", "t.py::error[a]")),
+        "b": results.Check(0, 0, 0),
+        "c": results.Check(1, 0, 0),
     }
 
 
 @pytest.mark.parametrize(
     ("result", "reason"),
     [
-        (demo_page.Check(7, 0), None),
-        (demo_page.Check(7, 0, 2), None),
-        (demo_page.Check(0, 0, 2), "the conformance suite tested nothing of it"),
+        (results.Check(7, 0), None),
+        (results.Check(7, 0, 2), None),
+        (results.Check(0, 0, 2), "the conformance suite tested nothing of it"),
         (
-            demo_page.Check(208, 1, 0, ("tests/conformance/test_tls.py::test_x[1.2-a-echo-tls]@a",)),
+            results.Check(208, 1, 0, ("tests/conformance/test_tls.py::test_x[1.2-a-echo-tls]@a",)),
             "1 of 209 conformance tests fail: test_x[1.2-a-echo-tls]; `lab --backend process check a` shows why",
         ),
         (
-            demo_page.Check(5, 4, 0, ("t.py::a[a]", "t.py::b[a]", "t.py::c[a]", "t.py::d[a]")),
+            results.Check(5, 4, 0, ("t.py::a[a]", "t.py::b[a]", "t.py::c[a]", "t.py::d[a]")),
             "4 of 9 conformance tests fail: a[a], b[a], c[a] and 1 more; `lab --backend process check a` shows why",
         ),
     ],
@@ -110,22 +106,22 @@ def test_model_that_fails_is_said_with_its_tests_and_the_command(result, reason)
 
 
 def test_command_that_shows_why_names_no_backend_where_none_is_known():
-    result = demo_page.Check(5, 1, 0, ("t.py::a[a]",))
+    result = results.Check(5, 1, 0, ("t.py::a[a]",))
     assert result.explain("a", None) == "1 of 6 conformance tests fail: a[a]; `lab check a` shows why"
 
 
 def test_model_whose_failures_have_no_names_is_said_without():
     """A run that an earlier version has kept."""
-    assert demo_page.Check(5, 1).explain("a", None) == "1 of 6 conformance tests fail; `lab check a` shows why"
+    assert results.Check(5, 1).explain("a", None) == "1 of 6 conformance tests fail; `lab check a` shows why"
 
 
 def _write(tmp_path, *measurements, **fields):
     found = demo.Demo(models=[], measurements=list(measurements), **fields)
-    return demo.write(tmp_path, found, {"date": "today", "commit": None})
+    return command.write(tmp_path, found, {"date": "today", "commit": None})
 
 
 def test_page_and_data_are_written(tmp_path, make_measurement):
-    folder = _write(tmp_path, make_measurement(), checks={"asyncio_streams": demo_page.Check(100, 0, 3)})
+    folder = _write(tmp_path, make_measurement(), checks={"asyncio_streams": results.Check(100, 0, 3)})
     text = (folder / "index.html").read_text()
     assert "asyncio_streams" in text
     assert "100 of 100" in text
@@ -279,7 +275,7 @@ def test_file_of_a_measurement_is_named_by_what_was_changed(given, changes):
 
 
 def test_demo_of_the_same_second_has_a_folder_of_its_own(tmp_path, make_measurement, monkeypatch):
-    monkeypatch.setattr(demo, "datetime", SameSecond)
+    monkeypatch.setattr(command, "datetime", SameSecond)
     folders = [_write(tmp_path, make_measurement(answered=answered)) for answered in (1, 2)]
     assert [folder.name for folder in folders] == ["2026-01-02T030405Z", "2026-01-02T030405Z-2"]
     read = [json.loads((folder / "data.json").read_text())["measurements"][0]["answered"] for folder in folders]

@@ -13,7 +13,8 @@ import pytest
 
 from lab.base.errors import LabError
 from lab.load.external_server import Foreign
-from lab.load.measurement import encode_targets, measure, measure_together
+from lab.load.measure import measure, measure_together
+from lab.load.measurement import encode_targets
 from lab.metrics.verdict import Bound
 from lab.servers.catalogue import Catalogue
 from tests.support.waiting import wait_until

@@ -15,24 +15,21 @@ import pytest
 
 from lab.base.errors import LabError
 from lab.base.paths import ROOT
-from lab.load.cores import Pinning
-from lab.load.measurement import (
-    Measurement,
+from lab.load.cores import Pinning, allotted_cores
+from lab.load.measure import (
     Subject,
     Subjects,
     _combine,
     _count_company,
     _parse,
     _Seen,
-    allotted_cores,
     arguments_for,
-    encode_targets,
     find_scenario,
     measure,
     measure_together,
     open_meter,
-    percentiles,
 )
+from lab.load.measurement import Measurement, encode_targets, percentiles
 from lab.load.workloads import SCENARIOS
 from lab.metrics.meters import NoMeter, Sample
 from lab.metrics.verdict import Accounts, Bound, Verdict, judge
@@ -604,7 +601,7 @@ def test_load_is_asked_for_with_all_that_was_given(monkeypatch) -> None:
     given = {name: object() for name in inspect.signature(measure_together).parameters if name not in ("models",)}
     got = []
     monkeypatch.setattr(
-        "lab.load.measurement.measure_together", lambda *places, **names: got.append((places, names)) or [5]
+        "lab.load.measure.measure_together", lambda *places, **names: got.append((places, names)) or [5]
     )
     assert measure(model=MODEL, **given) == 5
     backend, workload = given.pop("backend"), given.pop("workload")
@@ -642,7 +639,7 @@ class CountingMeter:
 
 def test_server_is_looked_at_while_it_is_loaded(monkeypatch) -> None:
     meter = CountingMeter()
-    monkeypatch.setattr("lab.load.measurement.open_meter", lambda backend, model: meter)
+    monkeypatch.setattr("lab.load.measure.open_meter", lambda backend, model: meter)
     standing, began = Standing(meter), time.monotonic()
     found = measure(Backend(), MODEL, "closed_ping", users=1, seconds=2.0, warm_up=0.5, standing=standing)
     took = time.monotonic() - began
@@ -669,7 +666,7 @@ def test_server_is_looked_for_once_and_again_when_it_is_gone(monkeypatch) -> Non
 
     targets = backend.targets
     backend.targets = lambda: asked.append(1) or targets()
-    monkeypatch.setattr("lab.load.measurement.open_meter", lambda backend, model: meters.append(Fake()) or meters[-1])
+    monkeypatch.setattr("lab.load.measure.open_meter", lambda backend, model: meters.append(Fake()) or meters[-1])
     subjects = Subjects(backend)
     first = subjects.open(["prefork"])["prefork"]
     assert subjects.open(["prefork"])["prefork"] is first

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from lab.load.external_server import Foreign
-from lab.load.measurement import measure
+from lab.load.measure import measure
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]

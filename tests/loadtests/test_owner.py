@@ -13,7 +13,7 @@ import pytest
 
 from lab.base.errors import LabError
 from lab.load.external_server import Foreign, check_reachable, parse_target
-from lab.load.measurement import open_meter
+from lab.load.measure import open_meter
 from lab.load.workloads import OWN
 from lab.metrics import socket_owner
 from lab.metrics.meters import NoMeter, ProcessMeter

@@ -13,7 +13,7 @@ import pytest
 
 from lab.base.errors import LabError
 from lab.load.cores import VARIABLE, Pinning, _list_threads, encode_cores, pin_generator, pin_servers, split_cores
-from lab.load.measurement import measure
+from lab.load.measure import measure
 from lab.servers.catalogue import Catalogue
 from tests.support.waiting import wait_until
 

@@ -10,7 +10,8 @@ import pytest
 
 from lab.base.errors import LabError
 from lab.load.generator import StandingGenerator
-from lab.load.measurement import Subjects, encode_targets, measure
+from lab.load.measure import Subjects, measure
+from lab.load.measurement import encode_targets
 from lab.load.workloads import CROWD
 from lab.servers.catalogue import Catalogue
 from tests.support.waiting import wait_until

@@ -2,8 +2,8 @@
 
 import pytest
 
-from lab.load.cores import Pinning
-from lab.load.measurement import allotted_cores, percentile
+from lab.load.cores import Pinning, allotted_cores
+from lab.load.measurement import percentile
 from lab.metrics.verdict import (
     WRONG_REPLIES,
     Accounts,

@@ -16,7 +16,7 @@ import pytest
 
 from lab.base.paths import ROOT
 from lab.experiments.conformance.suite import PLUGIN
-from lab.experiments.faults.scorecard import FAULTS
+from lab.experiments.faults.registry import FAULTS
 from lab.servers.catalogue import Catalogue
 from services.protocol import SERVICES, Transport
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from lab.base.units import UNKNOWN
 from lab.experiments.published import Idle, Measured, Summary
-from lab.report.figures import UNKNOWN
 from lab.servers.catalogue import Catalogue
 from lab.servers.scaffold import BLANK
 from tools.docs.models_page import (

@@ -22,7 +22,7 @@ from lab.tour.registry import Exhibit, load
 from lab.tour.runner import Performance
 
 PAGE = ROOT / "docs" / "gallery.md"
-RECORDS = ROOT / "docs" / "gallery.json"
+RECORDS = ROOT / "docs" / "data" / "gallery.json"
 
 # Of a dialogue, in lines: what follows says the same again.
 LONGEST = 150

@@ -25,8 +25,8 @@ from pathlib import Path
 
 from lab.base.errors import LabError
 from lab.base.paths import ROOT
+from lab.base.units import UNKNOWN, show_bytes, show_count, show_us
 from lab.experiments.published import Idle, Measured, Summary
-from lab.report.figures import UNKNOWN, show_bytes, show_count, show_us
 from lab.servers.catalogue import Catalogue, Model
 from lab.servers.scaffold import BLANK
 from services.protocol import SERVICES, Transport, is_offered

@@ -15,15 +15,15 @@ from rich.text import Text
 
 from lab.base.errors import LabError
 from lab.base.paths import RESULTS
-from lab.cli.commands.load import split_names
+from lab.base.units import UNKNOWN, show_bytes, show_time
+from lab.cli.params import split_names
 from lab.experiments.advise.model import Advice, Demand, advise_model
 from lab.experiments.advise.sources import Sources, read_sources
 from lab.load.thresholds import TIMES, Threshold
-from lab.report.figures import UNKNOWN, show_bytes, show_time
 from lab.report.terminal import open_console
 
 if TYPE_CHECKING:
-    from lab.cli.main import Lab
+    from lab.cli.context import Lab
 
 _LONGEST_SECONDS = 3600.0
 

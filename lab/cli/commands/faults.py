@@ -14,13 +14,16 @@ import click
 from lab.base import interrupts
 from lab.base.errors import LabError
 from lab.base.paths import RESULTS
-from lab.cli.commands.load import SECONDS
-from lab.cli.main import COULD_NOT_RUN, DID_NOT_HOLD, HELD, Lab, show_table
+from lab.cli.context import COULD_NOT_RUN, DID_NOT_HOLD, HELD, Lab
+from lab.cli.params import SECONDS
+from lab.cli.tables import show_table
 from lab.experiments.environment import describe_environment
 from lab.experiments.faults.fault import CannotApplyError, EndedError
+from lab.experiments.faults.judge import Score, Verdict
 from lab.experiments.faults.probe_reader import show
+from lab.experiments.faults.registry import FAULTS
 from lab.experiments.faults.remote_requests import break_together
-from lab.experiments.faults.scorecard import FAULTS, Score, Verdict, apply_all
+from lab.experiments.faults.scorecard import apply_all
 from lab.experiments.faults.under_load import UnderLoad, apply_under_load
 from lab.experiments.store import Run, check_writable, tolerated, write_new
 from lab.load.workloads import SCENARIOS

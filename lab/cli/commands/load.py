@@ -16,13 +16,15 @@ import click
 from rich.console import Console
 
 from lab.base.errors import LabError
+from lab.cli.params import SECONDS, split_names
+from lab.experiments.faults.registry import FAULTS
 from lab.experiments.faults.remote_requests import Requests
-from lab.experiments.faults.scorecard import FAULTS
 from lab.experiments.store import check_writable, tolerated, write_new
 from lab.load import messages, origins
 from lab.load.external_server import Foreign
 from lab.load.generator import open_generator
-from lab.load.measurement import Measurement, arguments_for, encode_targets, find_scenario, measure
+from lab.load.measure import arguments_for, find_scenario, measure
+from lab.load.measurement import Measurement, encode_targets
 from lab.load.telemetry import feed
 from lab.load.thresholds import Threshold
 from lab.load.workloads import HIGHEST_RATE, LARGEST_PAYLOAD, OPEN, OWN, SCENARIOS, Scenario, make_exchange
@@ -33,12 +35,11 @@ from loadtests.sockets.histogram import Histogram
 from services.protocol import Transport
 
 if TYPE_CHECKING:
-    from lab.cli.main import Lab
+    from lab.cli.context import Lab
     from lab.servers.backend import Backend
 
 # Bounds on what one command may do to a machine. A loop of ours holds 10,000 connections; other models a tenth.
 _MOST_USERS = 10_000
-_LONGEST_SECONDS = 3600.0
 # More workers than this machine has cores only take turns; a few may be of use where it waits.
 _MOST_WORKERS = 32
 
@@ -47,32 +48,6 @@ _END_SECONDS = 3.0
 
 # USER:PASSWORD for the web UI; see loadtests/web/access.py.
 _LOGIN = "LAB_UI_LOGIN"
-
-
-class Seconds(click.ParamType[float]):
-    """`5s`, `500ms`, `1m` or a plain number of seconds."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Called by click."""
-        if isinstance(value, float):
-            return value
-        text = str(value).strip()
-        for unit, factor in (("ms", 0.001), ("s", 1.0), ("m", 60.0), ("", 1.0)):
-            if text.endswith(unit):
-                number = text.removesuffix(unit)
-                try:
-                    seconds = float(number) * factor
-                except ValueError:
-                    break
-                if 0 < seconds <= _LONGEST_SECONDS:
-                    return seconds
-                return self.fail(f"{text!r} is not above 0 and at most {_LONGEST_SECONDS / 60:.0f}m", param, ctx)
-        return self.fail(f"{text!r} is not a duration such as 5s or 500ms", param, ctx)
-
-
-SECONDS = Seconds()
 
 
 @click.command()
@@ -347,11 +322,6 @@ def choose(lab: "Lab", backend: "Backend", models: str) -> list[Model]:
 load.epilog = "\b\nScenarios (by default closed_session):\n" + "\n".join(
     f"  {item.name:<20}{item.summary}" for item in SCENARIOS.values()
 )
-
-
-def split_names(text: str) -> list[str]:
-    """`a,b` as a list."""
-    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def find_tripped(measurements: Sequence[Measurement], thresholds: Sequence[Threshold]) -> Iterator[str]:

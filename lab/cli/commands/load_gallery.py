@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lab.base.errors import LabError
-from lab.cli.commands.load import SECONDS, serve_ui
+from lab.cli.commands.load import serve_ui
+from lab.cli.params import SECONDS
 from lab.servers.backend import LIFELINE, Completed
 
 if TYPE_CHECKING:
-    from lab.cli.main import Lab
+    from lab.cli.context import Lab
 
 # The classes of loadtests/galleryfile.py, by the word for them here; and the servers that each needs.
 USERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
@@ -145,7 +146,7 @@ def _percentile(times: Iterable[tuple[float, int]], share: float) -> float | Non
 
 def show(rows: Iterable[Mapping[str, Any]], *, as_json: bool) -> None:
     """Print the steps: as JSON, or as a table."""
-    from lab.cli.main import show_table
+    from lab.cli.tables import show_table
 
     if as_json:
         click.echo(json.dumps(list(rows), indent=2))

@@ -14,7 +14,7 @@ from lab.tour.session import open_gallery
 from tools.docs import gallery_page
 
 if TYPE_CHECKING:
-    from lab.cli.main import Lab
+    from lab.cli.context import Lab
 
 
 @click.command()

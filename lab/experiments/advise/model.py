@@ -6,8 +6,8 @@ from itertools import pairwise
 from math import inf, isfinite
 from typing import Any
 
+from lab.base.units import show_bytes, show_count, show_time
 from lab.experiments.theory import Server, queue_wait
-from lab.report.figures import show_bytes, show_count, show_time
 
 
 @dataclass(frozen=True, slots=True)

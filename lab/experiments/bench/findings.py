@@ -5,13 +5,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lab.experiments.bench.plan import AGAIN, CLOSED, FIXED, Plan, Step, read_round
-from lab.experiments.bench.runner import INDEPENDENT, read_measurement
+from lab.experiments.bench.plan import (
+    AGAIN,
+    CLOSED,
+    FIXED,
+    INDEPENDENT,
+    Plan,
+    Step,
+    read_round,
+)
+from lab.experiments.conformance.results import Check
 from lab.experiments.store import Run
 from lab.load.measurement import Measurement
 from lab.metrics.estimates import Estimate, drift, estimate, noise_floor, rank
 from lab.metrics.verdict import Bound
-from lab.report.demo_page import Check
 
 # What is compared between models, rounds and runs: how it is read, whether more is better.
 _READ: Mapping[str, tuple[Callable[[Measurement], float | None], bool]] = {
@@ -305,3 +312,8 @@ def _read(row: Row, number: int, figure: str) -> float | None:
 def choose_costs(findings: Findings, work: str) -> list[Row]:
     """The rows by which the cost of a request is compared: at one rate for all where that was measured."""
     return findings.list_rows(work, FIXED) or findings.list_rows(work, CLOSED)
+
+
+def read_measurement(record: Mapping[str, Any]) -> Measurement | None:
+    """The measurement of a step that was kept; None if it failed."""
+    return Measurement.from_json(record["measurement"]) if "measurement" in record else None

@@ -273,3 +273,10 @@ def shuffle(plan: Plan, phase: str, steps: Sequence[Step]) -> Iterator[Step]:
     # Not for secrets: an order that nobody chose.
     random.Random(f"{plan.seed}/{phase}").shuffle(steps)  # noqa: S311
     return iter(steps)
+
+
+# The check by somebody else's client: PING, on so many held connections.
+INDEPENDENT = "independent"
+
+
+NAME = "bench"

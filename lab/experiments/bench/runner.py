@@ -18,10 +18,12 @@ from typing import Any
 import psutil
 
 from lab.base.errors import LabError
+from lab.experiments.bench.findings import read_measurement
 from lab.experiments.bench.plan import (
     AGAIN,
     CLOSED,
     FIXED,
+    INDEPENDENT,
     WORKS,
     Plan,
     Step,
@@ -34,13 +36,14 @@ from lab.experiments.bench.plan import (
 )
 from lab.experiments.bench.sweep import Knee, Level, find_knee, is_over, make_level
 from lab.experiments.bench.warm_up import VISITS
+from lab.experiments.conformance.results import Check
 from lab.experiments.store import Run
 from lab.load.cores import Pinning, encode_cores, pin_servers
 from lab.load.generator import StandingGenerator
-from lab.load.measurement import Measurement, Subjects, measure
+from lab.load.measure import Subjects, measure
+from lab.load.measurement import Measurement
 from lab.load.workloads import SCENARIOS
 from lab.metrics.verdict import Bound
-from lab.report.demo_page import Check
 from lab.servers.backend import Backend
 from lab.servers.catalogue import Model
 
@@ -50,8 +53,6 @@ _MOST_FAILURES = 2
 # In an open loop a request needs a free connection: as many as were served, but no more than this.
 _OPEN_USERS = 64
 
-# The check by somebody else's client: PING, on so many held connections.
-INDEPENDENT = "independent"
 _INDEPENDENT_USERS = 16
 _REDIS_TEST = "ping_mbulk"
 
@@ -357,11 +358,6 @@ class Runner:
             raise LabError(f"redis-benchmark gave no result: {(done.stderr or done.stdout).strip()[-300:]}")
         cpu = None if before is None or after is None else (after - before) * 1e6 / requests
         return {"rate": float(rows[0]["rps"]), "server_cpu_us": cpu, "command": command}
-
-
-def read_measurement(record: Mapping[str, Any]) -> Measurement | None:
-    """The measurement of a step that was kept; None if it failed."""
-    return Measurement.from_json(record["measurement"]) if "measurement" in record else None
 
 
 def _own_cpu_seconds(backend: Backend) -> float:

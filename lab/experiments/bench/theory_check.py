@@ -5,12 +5,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from lab.base.units import show_time
 from lab.experiments.bench.findings import Findings, Row
 from lab.experiments.bench.plan import WORKS
 from lab.experiments.theory import Ceiling, Server, describe_rate, find_ceiling
 from lab.load.measurement import Measurement
 from lab.load.workloads import SCENARIOS
-from lab.report.figures import show_time
 
 # S is measured once, in a window of a second: what is above theory by less than this does not contradict it.
 _TOLERANCE = 0.1

@@ -4,17 +4,19 @@ pytest runs where the servers can be reached, which may be in a container, so it
 the plugin `lab.experiments.conformance.plugin` prints a line for each.
 """
 
+import contextlib
 import json
 import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from lab.base import interrupts
 from lab.base.errors import LabError
 from lab.base.paths import ROOT
+from lab.experiments.conformance import results
 from lab.experiments.conformance.plugin import MARK
 from lab.load.external_server import check_reachable, parse_target
 from lab.servers.backend import Backend, Completed
@@ -191,3 +193,69 @@ def _count(findings: Iterable[Finding], model: str, transport: str) -> str:
     parts += [f"{counts['xfailed']} limit"] if counts["xfailed"] else []
     parts += [f"{counts['skipped']} skip"] if counts["skipped"] else []
     return ", ".join(parts) or "-"
+
+
+# Several times what the suite takes on two busy cores.
+_CHECK_SECONDS = 240
+
+
+def check(backend: Backend, models: Sequence[str]) -> dict[str, results.Check]:
+    """Hold the running models to the conformance suite, in a process of its own: one that hangs must not hang the demo.
+
+    Raises:
+        LabError: it gave no result, or none in time.
+    """
+    command = [
+        sys.executable,
+        "-m",
+        "lab",
+        "--backend",
+        backend.name,
+        "--project",
+        backend.project,
+        "check",
+        "--json",
+    ]
+    with subprocess.Popen(  # noqa: S603  # the lab's own command line
+        [*command, *models],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+    ) as process:
+        try:
+            stdout, stderr = process.communicate(timeout=_CHECK_SECONDS)
+        except BaseException as error:
+            # SIGTERM lets it take its own children along.
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.communicate(timeout=10)
+            process.kill()
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise LabError(f"the conformance suite took longer than {_CHECK_SECONDS} s and was ended") from None
+            raise
+    try:
+        return count_checks(json.loads(stdout)["findings"], models)
+    except (ValueError, KeyError, TypeError):
+        # `lab check` says itself what was wrong, in as many lines as that takes.
+        said = stderr.strip().removeprefix("lab: ") or f"lab check gave no result (exit code {process.returncode})"
+        raise LabError(said) from None
+
+
+def count_checks(findings: Sequence[Mapping[str, str]], models: Sequence[str]) -> dict[str, results.Check]:
+    """The findings of `lab check --json`, counted for each model."""
+    outcomes = Counter((finding["model"], finding["outcome"]) for finding in findings)
+    return {
+        model: results.Check(
+            passed=outcomes[model, "passed"],
+            failed=outcomes[model, "failed"] + outcomes[model, "error"],
+            expected_failures=outcomes[model, "xfailed"],
+            failures=tuple(
+                finding["name"]
+                for finding in findings
+                if finding["model"] == model and finding["outcome"] in ("failed", "error")
+            ),
+        )
+        for model in models
+    }

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lab.base.errors import LabError
 from lab.experiments.faults.fault import Fault, NotHealedError, Stamp, applied
-from lab.experiments.faults.scorecard import FAULTS
+from lab.experiments.faults.registry import FAULTS
 from lab.load.messages import MOST_FAULT_SECONDS, FaultRequest
 from lab.load.timeline import note
 from lab.servers.backend import Backend

@@ -11,7 +11,8 @@ from typing import Any
 
 from lab.experiments.faults.fault import Fault, Stamp, applied
 from lab.experiments.faults.probe_reader import Around, open_watch
-from lab.load.measurement import Measurement, find_scenario, measure
+from lab.load.measure import find_scenario, measure
+from lab.load.measurement import Measurement
 from lab.servers.backend import Backend
 
 _QUIET_SECONDS = 4.0  # of load before the fault, behind the generator's own start

@@ -5,7 +5,7 @@ the control group is ended by the kernel's OOM killer.
 """
 
 from lab.experiments.faults.fault import CannotApplyError, Fault, Harm, only_in_container
-from lab.load.measurement import open_meter
+from lab.load.measure import open_meter
 from lab.servers.backend import Backend
 
 _MORE = 8 * 1024 * 1024  # bytes

@@ -1,0 +1,236 @@
+"""Commands for running servers: up, down, ls, logs, call, shell, new, doctor, clean."""
+
+import contextlib
+import json
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from lab.base import interrupts
+from lab.base.errors import LabError
+from lab.cli.context import COULD_NOT_RUN, HELD, Lab
+from lab.cli.main import _AS_IT_WAS, _NOT_REMOVED, _confirm
+from lab.cli.tables import show_table
+
+if TYPE_CHECKING:
+    from lab.servers.backend import ModelState
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[MODEL]...")
+@click.option(
+    "--profile", "profiles", multiple=True, metavar="NAME", help="The models of this profile as well; repeatable."
+)
+@click.option("--timeout", type=float, default=30.0, show_default=True, help="Seconds for all of them to answer.")
+@click.option("--mutual-tls", is_flag=True, help="Over TLS, let in only clients with a certificate of the lab's CA.")
+@click.pass_obj
+def up(lab: Lab, names: tuple[str, ...], profiles: tuple[str, ...], timeout: float, mutual_tls: bool) -> None:
+    """Start models (by default all that belong to no profile); returns when each has answered.
+
+    Servers of the gallery take part only where they are named, or all of them by --profile gallery; where nothing else
+    is asked for, no model is started.
+    """
+    from lab.servers.backend import choose_models
+    from lab.servers.catalogue import GALLERY
+
+    servers = lab.catalogue.select_gallery(names, profiles)
+    models = [name for name in names if name not in {server.name for server in servers}]
+    others = [profile for profile in profiles if profile != GALLERY or not servers]
+    selected = choose_models(lab.backend, models, others) if models or others or not servers else ()
+    if servers:
+        lab.backend.up_gallery(servers, timeout=timeout)
+        count = len(servers)
+        click.echo(f"{count} of the gallery's servers {'answers' if count == 1 else 'answer'}: `lab ls` says where")
+    if selected:
+        lab.backend.up(selected, timeout=timeout, mutual_tls=mutual_tls)
+        count = len(selected)
+        click.echo(f"{count} {'model answers' if count == 1 else 'models answer'}: `lab ls` says where")
+
+
+@click.command()
+@click.pass_obj
+def down(lab: Lab) -> None:
+    """Take the lab down; nothing of it is left."""
+    with interrupts.untouched(_AS_IT_WAS):
+        from lab.servers.backend import take_down
+
+        catalogue = lab.catalogue
+    with interrupts.sure(lambda: take_down(lab.backend_name, lab.project, catalogue)):
+        pass
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Every listener of every model, for a script.")
+@click.pass_obj
+def ls(lab: Lab, as_json: bool) -> None:
+    """List the models, by family: what they mean for a client, and whether they run. Then the gallery."""
+    states = [*lab.backend.state(), *lab.backend.gallery()]
+    if as_json:
+        click.echo(json.dumps([state.as_json() for state in states], indent=2))
+        return
+    summaries = {model.name: model.summary for model in lab.catalogue.models}
+    summaries |= {server.name: server.summary for server in lab.catalogue.gallery}
+    families = dict.fromkeys(state.family for state in states)
+    ordered = [state for family in families for state in states if state.family == family]
+    rows = [[state.family, state.model, _show_state(state), summaries[state.model]] for state in ordered]
+    show_table(["family", "model", "state", "what it means"], rows, group=0)
+    for state in ordered:
+        if state.state == "exited":
+            click.echo(f"\n{state.model} ended{_show_exit(state.exit_code)}; the end of its log:", err=True)
+            for line in state.last_lines or ("(it is empty)",):
+                click.echo(f"  {line}", err=True)
+
+
+@click.command()
+@click.argument("models", nargs=-1, metavar="[MODEL]...")
+@click.pass_obj
+def logs(lab: Lab, models: tuple[str, ...]) -> None:
+    """Print what models and servers of the gallery (all that were started by default) have written so far."""
+    named = [lab.catalogue.check_host(name) for name in models]
+    states = [] if named else [*lab.backend.state(), *lab.backend.gallery()]
+    for name in named or [state.model for state in states if state.state != "missing"]:
+        for line in lab.backend.logs(name).splitlines():
+            click.echo(f"{name}: {line}")
+
+
+@click.command(context_settings={"ignore_unknown_options": True})
+@click.argument("model")
+@click.argument("service")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[ARG]...")
+@click.option(
+    "--transport", type=click.Choice(["tcp", "tls", "udp", "unix", "unixgram"]), default="tcp", show_default=True
+)
+@click.option("--timeout", type=float, default=5.0, show_default=True, help="Seconds for the whole exchange.")
+@click.pass_obj
+def call(lab: Lab, model: str, service: str, arguments: tuple[str, ...], transport: str, timeout: float) -> None:
+    """Have one exchange with a model: greet, echo TEXT, discard TEXT, chargen LINES, command PING."""
+    known = lab.catalogue[model].services
+    if service not in known:
+        raise LabError(f"unknown service {service!r}; {model} speaks {', '.join(known)}")
+    listeners = [listener for listener in lab.backend.targets() if listener.model == model]
+    if not listeners:
+        raise LabError(f"{model} is not running: `lab up {model}` starts it")
+    address = next((item.address for item in listeners if (item.service, item.transport) == (service, transport)), None)
+    if address is None:
+        offered = [item.transport for item in listeners if item.service == service]
+        raise LabError(f"{model} does not speak {service} over {transport}; it does over {', '.join(offered)}")
+    command = ["python", "-m", "lab.clients.call", "--timeout", str(timeout), service, address, *arguments]
+    # Its output goes through ours, which can be printed anywhere.
+    done = lab.backend.run(command, capture=True)
+    click.echo(done.stdout, nl=False)
+    click.echo(done.stderr, nl=False, err=True)
+    sys.exit(done.returncode)
+
+
+@click.command()
+@click.argument("model", required=False)
+@click.option("-c", "command", help="Run this instead of an interactive shell.")
+@click.pass_obj
+def shell(lab: Lab, model: str | None, command: str | None) -> None:
+    """Open a shell where the models can be reached.
+
+    In a container it has redis-cli, redis-benchmark, nc, curl, openssl, lftp and telnet.
+
+    LAB_TARGETS holds what `lab ls --json` prints; with MODEL, LAB_HOST and LAB_PORT hold where its `command` listens.
+    """
+    from lab.cli.commands.shell import open_shell
+
+    if model:
+        lab.catalogue.select([model])
+    code = open_shell(lab.backend, model, command)
+    sys.exit(128 - code if code < 0 else code)  # ended by a signal: as shells say it
+
+
+@click.command()
+@click.argument("name")
+@click.option("--extra", metavar="LIBRARY", help="A library that it needs, by its name on the package index.")
+def new(name: str, extra: str | None) -> None:
+    """Begin a model of your own: its file, its stanza in compose.yaml, its extra."""
+    from lab.servers.scaffold import create
+
+    for number, step in enumerate(create(name, extra), 1):
+        click.echo(f"{number}. {step}")
+    click.echo("`make test TESTS=tests/repo` names what is still missing")
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Each finding, for a script.")
+def doctor(as_json: bool) -> None:
+    """Say what this machine can and cannot do, and the mend for each."""
+    from lab.servers.doctor import can_run, examine
+
+    findings = examine()
+    if as_json:
+        click.echo(json.dumps([finding.as_json() for finding in findings], indent=2))
+    else:
+        marks = {True: "yes", False: "no"}
+        rows = [[marks[item.good], item.part, item.what, "" if item.good else item.mend] for item in findings]
+        show_table(["", "part", "found", "mend"], rows)
+    sys.exit(HELD if can_run(findings) else COULD_NOT_RUN)
+
+
+@click.command()
+@click.option("--all", "everything", is_flag=True, help="Every lab of this machine, whosever it is, and the images.")
+@click.option("--yes", is_flag=True, help="Remove without asking; needed for --all where there is no terminal.")
+@click.pass_context
+def clean(ctx: click.Context, everything: bool, yes: bool) -> None:
+    """Remove all that is left of this project: on both backends, and of the labs that its commands have started.
+
+    Images are shared by all labs, so only --all removes them. The engine's build cache stays.
+    """
+    lab: Lab = ctx.obj
+    if everything:
+        source = ctx.parent and ctx.parent.get_parameter_source("project")
+        if source is click.core.ParameterSource.COMMANDLINE:
+            raise LabError("--project names one lab and --all means every lab: take one of the two")
+        clean_all(lab, yes)
+        return
+    with interrupts.untouched(_AS_IT_WAS):
+        from lab.servers.backend import take_down
+
+        catalogue = lab.catalogue
+
+    def take_all_down() -> None:
+        for removed in take_down(lab.backend_name, lab.project, catalogue, satellites=True):
+            click.echo(f"removed {removed}")
+
+    with interrupts.sure(take_all_down):
+        pass
+
+
+def clean_all(lab: Lab, yes: bool) -> None:
+    """Say what would be removed, ask, and remove it."""
+    with interrupts.untouched(_NOT_REMOVED):
+        from lab.servers.cleanup import find_everything, remove
+
+        found = find_everything()
+        catalogue = lab.catalogue
+    if not found.is_nothing:
+        click.echo("every lab of this machine, whosever it is:")
+        for line in found.describe():
+            click.echo(f"  {line}")
+        if not yes and not sys.stdin.isatty():
+            raise LabError("nothing was removed, as there is no terminal to ask on: `lab clean --all --yes` removes it")
+        if not yes and not _confirm("Remove all of it?"):
+            raise LabError(_NOT_REMOVED)
+        with interrupts.sure(lambda: remove(found, catalogue)):
+            pass
+        click.echo("removed")
+    if found.engine_is_away:
+        raise LabError("no Docker engine answers, so containers and images, if there are any, remain: `lab doctor`")
+
+
+def _show_exit(code: int | None) -> str:
+    """An exit code for a person: 128 plus a signal's number is that signal."""
+    if code is None:
+        return ", its exit code is not known"
+    if code > 128:
+        with contextlib.suppress(ValueError):
+            return f" by {signal.Signals(code - 128).name} (exit code {code})"
+    return f" with exit code {code}"
+
+
+def _show_state(state: "ModelState") -> str:
+    return state.state if state.exit_code is None else f"{state.state} ({state.exit_code})"

@@ -1,0 +1,35 @@
+"""What the commands share: the lab that the options chose, and exit codes."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lab.servers.backend import Backend
+    from lab.servers.catalogue import Catalogue
+
+HELD, DID_NOT_HOLD, COULD_NOT_RUN, INTERRUPTED = 0, 1, 2, 130
+
+
+@dataclass
+class Lab:
+    """What the options before the command have chosen; opened when a command first needs it."""
+
+    project: str | None
+    backend_name: str | None
+    file: Path | None
+
+    @cached_property
+    def catalogue(self) -> "Catalogue":
+        """The models of the compose file."""
+        from lab.servers.catalogue import Catalogue
+
+        return Catalogue.load(self.file)
+
+    @cached_property
+    def backend(self) -> "Backend":
+        """Where the models run."""
+        from lab.servers.backend import open_backend
+
+        return open_backend(self.backend_name, self.project, catalogue=self.catalogue)

@@ -1,0 +1,452 @@
+"""Measure models: drive them with the load generator, read the accounts of both sides, give the verdict."""
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lab.base.errors import LabError
+from lab.load.cores import VARIABLE, Pinning, allotted_cores, encode_cores
+from lab.load.external_server import Foreign
+from lab.load.generator import StandingGenerator, run_generator
+from lab.load.measurement import Measurement, encode_targets
+from lab.load.workloads import OPEN, OWN, SCENARIOS, STEADY, Scenario
+from lab.metrics.meters import Meter, NoMeter, Sample, open_container_meter, open_process_meter
+from lab.metrics.socket_owner import count_connections
+from lab.metrics.verdict import Accounts, in_flight, judge
+from lab.servers.backend import Backend, Completed
+from lab.servers.catalogue import Listener, Model
+from services.protocol import Address
+
+# In front of the generator's result; see loadtests/window.py, which cannot be imported here: it imports Locust.
+_MARKER = "LOAD-RESULT "
+
+
+# Between two looks at the server's memory and threads.
+_SAMPLE_SECONDS = 0.25
+
+
+# What the generator needs beside its window: to start, to stop, to be put into a container and be taken out.
+_OVERHEAD_SECONDS = 60.0
+
+
+def open_meter(backend: Any, model: str) -> Meter:
+    """The meter that fits a backend; one that knows nothing if the model does not run."""
+    if isinstance(backend, Foreign):
+        return backend.open_meter()
+    try:
+        if backend.name == "docker":
+            return open_container_meter(backend.container_name(model))
+        return open_process_meter(backend.pid(model))
+    except LabError as error:
+        return NoMeter(str(error))
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A server that is measured.
+
+    Args:
+        listeners: where it is reached.
+        meter: reads its account.
+    """
+
+    listeners: tuple[Listener, ...]
+    meter: Meter
+
+
+@dataclass
+class Subjects:
+    """Servers that are measured again and again: the engine is asked about each once, and not at every measurement.
+
+    Args:
+        backend: where they run.
+    """
+
+    backend: Backend
+    _listeners: dict[str, tuple[Listener, ...]] = field(default_factory=dict)
+    _known: dict[str, Subject] = field(default_factory=dict)
+
+    def open(self, names: Sequence[str]) -> dict[str, Subject]:
+        """These servers.
+
+        Raises:
+            LabError: one of them does not run.
+        """
+        for name in names:
+            known = self._known.get(name)
+            # The account of a server that has ended, or was started anew, can no longer be read.
+            if known is None or known.meter.read() == Sample():
+                if known or name not in self._listeners:
+                    self._listeners = _list_listeners(self.backend)
+                if name not in self._listeners:
+                    raise LabError(f"{name} is not running; start it with: lab up {name}")
+                self._known[name] = Subject(self._listeners[name], open_meter(self.backend, name))
+        return {name: self._known[name] for name in names}
+
+
+def _list_listeners(backend: Backend) -> dict[str, tuple[Listener, ...]]:
+    found: dict[str, tuple[Listener, ...]] = {}
+    for item in backend.targets():
+        found[item.model] = (*found.get(item.model, ()), item)
+    return found
+
+
+def measure(
+    backend: Backend,
+    model: Model,
+    workload: str,
+    *,
+    users: int,
+    seconds: float,
+    warm_up: float = 0.5,
+    timeout: float = 5.0,
+    rate: float | None = None,
+    transport: str | None = None,
+    payload: int | None = None,
+    codec: Path | None = None,
+    workers: int = 0,
+    pinning: Pinning | None = None,
+    standing: StandingGenerator | None = None,
+    subjects: Subjects | None = None,
+) -> Measurement:
+    """Drive one model that runs already; see `measure_together`."""
+    return measure_together(
+        backend,
+        [model],
+        workload,
+        users=users,
+        seconds=seconds,
+        warm_up=warm_up,
+        timeout=timeout,
+        rate=rate,
+        transport=transport,
+        payload=payload,
+        codec=codec,
+        workers=workers,
+        pinning=pinning,
+        standing=standing,
+        subjects=subjects,
+    )[0]
+
+
+def measure_together(
+    backend: Backend,
+    models: Sequence[Model],
+    workload: str,
+    *,
+    users: int,
+    seconds: float,
+    warm_up: float = 0.5,
+    timeout: float = 5.0,
+    rate: float | None = None,
+    transport: str | None = None,
+    payload: int | None = None,
+    codec: Path | None = None,
+    workers: int = 0,
+    pinning: Pinning | None = None,
+    standing: StandingGenerator | None = None,
+    subjects: Subjects | None = None,
+) -> list[Measurement]:
+    """Drive models that run already, at the same time and from one generator: for loads that leave the CPU alone.
+
+    Args:
+        backend: where they run.
+        workload: a name of `lab.load.workloads.SCENARIOS`.
+        users: connections at a time, for each model.
+        seconds: how long to measure, after `warm_up` seconds that do not count.
+        timeout: seconds until an exchange counts as failed.
+        rate: of an open loop, requests per second for each model, if not the scenario's own.
+        transport: over what, if not over the scenario's own.
+        payload: bytes, if not the workload's own.
+        codec: a Python file that makes and checks the exchanges, see docs/adding-a-server.md.
+        workers: how many processes give the load; 0 for the one that also counts.
+        pinning: which cores the models are kept to (see `lab.load.cores.pin_servers`), and the generator has to go to.
+        standing: the generator that gives the load, instead of one that is started for it; without `workers`.
+        subjects: what is known of the servers of this backend already.
+
+    Raises:
+        LabError: a model does not run, or the generator gave no result; the message has its last words.
+    """
+    names = [model.name for model in models]
+    found = (subjects or Subjects(backend)).open(names)
+    meters = {name: subject.meter for name, subject in found.items()}
+    scenario = find_scenario(workload)
+    arguments = ["--headless", "--only-summary", "--loglevel", "ERROR"]
+    arguments += arguments_for(scenario, names, users=users, rate=rate, transport=transport, payload=payload)
+    # A shape begins with its test, and is measured from its beginning.
+    if scenario.shape != STEADY:
+        warm_up = 0.0
+    arguments += ["--timeout", f"{timeout:g}", "--shape-time", f"{seconds:g}"]
+    arguments += ["--window", f"{seconds:g}", "--warm-up", f"{warm_up:g}"]
+
+    environ = {"LAB_TARGETS": encode_targets([item for subject in found.values() for item in subject.listeners])}
+    if codec:
+        environ["LAB_CODEC"] = str(codec.resolve())
+    if pinning:
+        environ[VARIABLE] = encode_cores(pinning.generator)
+    before, company = _read(meters), _count_company(backend, found)
+    with _watch(meters) as seen:
+        patience = warm_up + seconds + _OVERHEAD_SECONDS
+        if standing:
+            finished = standing.run(arguments, environ=environ, timeout=patience, expected=warm_up + seconds)
+        else:
+            finished = run_generator(backend, arguments, workers=workers, environ=environ, timeout=patience)
+    after = _read(meters)
+    company = {name: max(count, company[name]) for name, count in _count_company(backend, found).items()}
+    results = _parse(finished, names)
+    return [
+        _combine(
+            backend.name,
+            scenario,
+            model,
+            results[model.name],
+            before[model.name],
+            after[model.name],
+            seen[model.name],
+            warm_up,
+            pinning,
+            unknown=getattr(meters[model.name], "reason", ""),
+            company=company[model.name],
+        )
+        for model in models
+    ]
+
+
+def find_scenario(name: str) -> Scenario:
+    """The scenario with a name.
+
+    Raises:
+        LabError: there is none.
+    """
+    if name == OWN.name:
+        return Scenario(OWN.name, OWN.summary, OWN)
+    try:
+        return SCENARIOS[name]
+    except KeyError:
+        raise LabError(f"unknown scenario {name!r}; known: {', '.join(SCENARIOS)}") from None
+
+
+def arguments_for(
+    scenario: Scenario,
+    models: Sequence[str],
+    *,
+    users: int,
+    rate: float | None = None,
+    transport: str | None = None,
+    payload: int | None = None,
+) -> list[str]:
+    """What a scenario is to the load generator.
+
+    Args:
+        models: which; each gets as many `users`, and in an open loop the `rate`.
+    """
+    found = ["--models", *models, "--workload", scenario.workload.name, "--loop", scenario.loop]
+    found += ["--shape", scenario.shape, "--transport", transport or scenario.transport.value]
+    # All users at once: a window starts when the last one is there.
+    found += ["--users", str(users * len(models)), "--spawn-rate", str(users * len(models) * 100)]
+    if scenario.loop == OPEN:
+        found += ["--rate", f"{rate or scenario.rate:g}", "--arrivals", "random" if scenario.poisson else "even"]
+    if payload:
+        found += ["--payload", str(payload)]
+    return found
+
+
+def _read(meters: Mapping[str, Meter]) -> dict[str, Sample]:
+    return {name: meter.read() for name, meter in meters.items()}
+
+
+def _count_company(backend: Backend, subjects: Mapping[str, Subject]) -> dict[str, int]:
+    """Connections that servers have before the load, or after it: they are of somebody else."""
+    found = {}
+    for name, subject in subjects.items():
+        # A container has a network namespace of its own; what cannot be looked into has no connections that count.
+        pid = subject.meter.pid if backend.name == "docker" else None
+        found[name] = count_connections((Address.parse(item.address) for item in subject.listeners), pid=pid)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A reading under load.
+
+    Args:
+        seconds: since the load was started.
+        sample: what the meter said.
+        descriptors: that the server had open.
+    """
+
+    seconds: float
+    sample: Sample
+    descriptors: int | None
+
+
+@contextlib.contextmanager
+def _watch(meters: Mapping[str, Meter]) -> Iterator[dict[str, list[_Seen]]]:
+    """Collect readings of the servers while the block runs."""
+    seen: dict[str, list[_Seen]] = {name: [] for name in meters}
+    done = threading.Event()
+    started = time.monotonic()
+
+    def watch() -> None:
+        while not done.wait(_SAMPLE_SECONDS):
+            for name, meter in meters.items():
+                seen[name].append(_Seen(time.monotonic() - started, meter.read(), meter.count_descriptors()))
+
+    thread = threading.Thread(target=watch, name="meter")
+    thread.start()
+    try:
+        yield seen
+    finally:
+        done.set()
+        thread.join()
+
+
+def _parse(finished: Completed, models: Sequence[str]) -> dict[str, dict[str, Any]]:
+    stdout = finished.stdout
+    results = {}
+    for line in stdout.splitlines():
+        # Wherever in the line: a terminal's progress output may stand in front.
+        _, marker, text = line.partition(_MARKER)
+        if marker:
+            with contextlib.suppress(ValueError, KeyError):
+                result = json.loads(text)
+                results[result["model"]] = result
+    if missing := [model for model in models if model not in results]:
+        last = [line for line in (stdout + "\n" + finished.stderr).splitlines() if line.strip()][-3:]
+        said = " / ".join(last) or "nothing"
+        raise LabError(
+            f"the load generator gave no result for {', '.join(missing)} (exit code {finished.returncode}); "
+            f"it said: {said}"
+        )
+    return results
+
+
+def _combine(
+    backend: str,
+    scenario: Scenario,
+    model: Model,
+    result: dict[str, Any],
+    before: Sample,
+    after: Sample,
+    seen: Sequence[_Seen],
+    warm_up: float,
+    pinning: Pinning | None,
+    *,
+    unknown: str = "",
+    company: int = 0,
+) -> Measurement:
+    disturbances = tuple(result["disturbances"])
+    if company:
+        disturbances += (f"the server had {company} connections of somebody else, before the load or after it",)
+    seconds, answered, depth = result["seconds"], result["answered"], result["depth"]
+    service = tuple((value, count) for value, count in result["service"])
+    intended = result["intended"]
+    timed = sum(count for _, count in service)
+    requests = result["answered_in_all"] * depth
+
+    def per_request(name: str) -> float | None:
+        start, end = getattr(before, name), getattr(after, name)
+        # Less than before: another process, or one whose children nobody has waited for yet.
+        return None if start is None or end is None or end < start or not requests else (end - start) / requests
+
+    # Answers cost something. No time at all means that it was accounted elsewhere: children that nobody waited for.
+    server_cpu_us = (per_request("cpu_seconds") or 0.0) * 1e6 or None
+    user, system = per_request("user_seconds"), per_request("system_seconds")
+    allotted = allotted_cores(model, result["cores"], pinning)
+    throttled = None
+    if before.throttled_seconds is not None and after.throttled_seconds is not None:
+        # Of the whole load, the warm-up too: the server's account has no window.
+        throttled = (after.throttled_seconds - before.throttled_seconds) / (warm_up + seconds)
+    generator_throttled = None if result["generator_throttled"] is None else result["generator_throttled"] / seconds
+    server_cores = None if server_cpu_us is None else server_cpu_us * answered * depth / seconds / 1e6
+    accounts = Accounts(
+        users=result["users"],
+        starved=result["starved"],
+        exchanges_per_second=timed / seconds,
+        mean_seconds=None if result["mean_us"] is None else result["mean_us"] / 1e6,
+        answered=answered,
+        server_cores=server_cores,
+        server_allotted=allotted,
+        generator_cores=result["generator_cpu"] / seconds,
+        generators=result["generators"],
+        asked=result["asked"],
+        dropped=result["dropped"],
+        rests=scenario.workload.rests,
+        machine_cores=None if result["machine_cpu"] is None else result["machine_cpu"] / seconds,
+        cores=result["cores"],
+        late=result["late"],
+        server_throttled=throttled,
+        generator_throttled=generator_throttled,
+        failures=result["failures"],
+        warm_up_failures=result["warm_up_failures"],
+        disturbances=disturbances,
+        server_unknown=unknown,
+    )
+    samples = [*(item.sample for item in seen), after]
+
+    def most(name: str) -> int | None:
+        return max((value for item in samples if (value := getattr(item, name)) is not None), default=None)
+
+    return Measurement(
+        model=model.name,
+        family=model.family,
+        summary=model.summary,
+        backend=backend,
+        workload=scenario.name,
+        users=round(result["users"]),
+        depth=depth,
+        seconds=seconds,
+        answered=answered,
+        failures=result["failures"],
+        histogram=service if intended is None else tuple((value, count) for value, count in intended),
+        mean_us=result["mean_us"],
+        min_us=result["min_us"],
+        max_us=result["max_us"],
+        starved=result["starved"],
+        in_flight=in_flight(accounts),
+        server_cpu_us=server_cpu_us,
+        server_cores=server_cores,
+        generator_cores=accounts.generator_cores,
+        machine_cores=accounts.machine_cores,
+        cores=accounts.cores,
+        memory_bytes=most("memory_bytes"),
+        threads=most("threads"),
+        versions=result["versions"],
+        verdict=judge(accounts),
+        transport=result["transport"],
+        service=None if intended is None else service,
+        asked_rate=None if result["asked"] is None else result["asked"] * depth / seconds,
+        late=result["late"],
+        dropped=result["dropped"],
+        lost=result["lost"],
+        duplicates=result["duplicates"],
+        reordered=result["reordered"],
+        server_user_us=None if user is None else user * 1e6,
+        server_system_us=None if system is None else system * 1e6,
+        processes=most("processes"),
+        descriptors=max((item.descriptors for item in seen if item.descriptors is not None), default=None),
+        peak_bytes=most("peak_bytes"),
+        switches=per_request("switches"),
+        server_throttled=throttled,
+        generator_throttled=generator_throttled,
+        allotted=allotted,
+        series=tuple(
+            (
+                round(item.seconds, 3),
+                item.sample.cpu_seconds,
+                item.sample.memory_bytes,
+                item.sample.processes,
+                item.sample.threads,
+                item.descriptors,
+            )
+            for item in seen
+        ),
+        warm_up_failures=result["warm_up_failures"],
+        disturbances=disturbances,
+        server_unknown=unknown,
+    )
