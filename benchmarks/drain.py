@@ -16,12 +16,12 @@ import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from lab.clients.call import Link
 from lab.clients.request_log import Account, Ledger, keep
 from lab.experiments.environment import describe_environment
 from lab.experiments.faults.judge import Verdict, judge
 from lab.servers.backend import open_backend
 from lab.servers.catalogue import Catalogue
+from loadtests.sockets.connection import BlockingConnection
 from services.protocol import Address
 
 CONNECTIONS = 8
@@ -41,7 +41,7 @@ def break_under_load(backend, model: str, fault: str, requests: int, seed: int) 
         if (item.model, item.service, item.transport) == (model, "command", "tcp")
     )
     with ExitStack() as stack:
-        links = [stack.enter_context(Link(address, timeout=10)) for _ in range(CONNECTIONS)]
+        links = [stack.enter_context(BlockingConnection(address, timeout=10)) for _ in range(CONNECTIONS)]
         reader, writer = os.pipe()
         commands = stack.enter_context(os.fdopen(reader))
         stack.callback(os.close, writer)

@@ -26,10 +26,10 @@ sys.path.insert(0, str(ROOT))
 
 import psutil  # noqa: E402  # after the path is set, like all that follows
 
-from lab.clients.call import Link  # noqa: E402
 from lab.metrics.meters import open_process_meter  # noqa: E402
 from lab.servers.backend import open_backend  # noqa: E402
 from lab.servers.catalogue import Catalogue  # noqa: E402
+from loadtests.sockets.connection import BlockingConnection  # noqa: E402
 from services.protocol import Address  # noqa: E402
 
 HELD = 4
@@ -48,14 +48,14 @@ def limit(processes: list[psutil.Process], *, more: bool) -> None:
             resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (most if more else lowest_free, most))
 
 
-def ask(held: list[Link], seconds: float) -> float:
+def ask(held: list[BlockingConnection], seconds: float) -> float:
     """Have the held clients ask PING in turn; returns the p99 in seconds."""
     times = []
     begin = time.perf_counter()
     for number in range(round(seconds * RATE)):
         time.sleep(max(begin + number / RATE - time.perf_counter(), 0))
         link = held[number % len(held)]
-        link.renew()
+        link.reset_deadline()
         sent = time.perf_counter()
         link.send(b"PING\r\n")
         if link.receive() != b"+PONG\r\n":
@@ -78,7 +78,7 @@ def measure(model: str, rounds: int, seconds: float) -> tuple[list[float], list[
             for item in backend.targets()
             if (item.service, item.transport) == ("command", "tcp")
         )
-        held = [stack.enter_context(Link(where, timeout=30)) for _ in range(HELD)]
+        held = [stack.enter_context(BlockingConnection(where, timeout=30)) for _ in range(HELD)]
         ask(held, 1.0)  # libuv opens a descriptor for its first client, and what is cold gets warm
         pid = backend.pid(model)
         if pid is None:

@@ -20,10 +20,12 @@ import click
 from fuzz.oracle import CUTS
 from lab.base.errors import LabError
 from lab.base.paths import ROOT
-from lab.clients.call import Link, pack
+from lab.clients.call import pack
 from lab.clients.reference import Bounds, answer, answer_datagram
 from lab.servers.backend import open_backend
 from lab.servers.catalogue import Listener
+from loadtests.sockets.connection import BlockingConnection
+from loadtests.sockets.errors import SocketsError
 from services.protocol import Address, Transport
 
 CORPUS = ROOT / "fuzz" / "corpus"
@@ -98,12 +100,12 @@ def bombard(
 
     Raises:
         UnlikeTheReferenceError: names the seed, the input's number, and both answers.
-        LabError: no answer, or the connection of the behaved client broke.
+        SocketsError: no answer, or the connection of the behaved client broke.
     """
     compared = sent = 0
     until = time.monotonic() + seconds
     with ExitStack() as stack:
-        behaved = stack.enter_context(Link(addresses[0], timeout=_PATIENCE)) if overlaps else None
+        behaved = stack.enter_context(BlockingConnection(addresses[0], timeout=_PATIENCE)) if overlaps else None
         for number, data in enumerate(make_inputs(seed)):
             if number >= inputs and time.monotonic() >= until:
                 break
@@ -118,15 +120,15 @@ def bombard(
             if number % _ASK_EVERY == 0:
                 text = b"%d of %d" % (number, seed)
                 if behaved is not None:
-                    behaved.renew()
+                    behaved.reset_deadline()
                     _ask(behaved, text)
                 else:
-                    with Link(addresses[0], timeout=_PATIENCE) as link:
+                    with BlockingConnection(addresses[0], timeout=_PATIENCE) as link:
                         _ask(link, text)
     return Found(sent, compared)
 
 
-def _ask(behaved: Link, text: bytes) -> None:
+def _ask(behaved: BlockingConnection, text: bytes) -> None:
     behaved.send(pack([b"ECHO", text]))
     wanted = b"$%d\r\n%b\r\n" % (len(text), text)
     received = b""
@@ -142,7 +144,7 @@ def _exchange(address: Address, data: bytes) -> bool:
     """One conversation; returns whether its answer could be compared."""
     stream = data[CUTS:]
     wanted = _say(address, stream)
-    with Link(address, timeout=_PATIENCE) as link:
+    with BlockingConnection(address, timeout=_PATIENCE) as link:
         if address.transport.is_datagram:
             link.send(stream)
             if wanted == b"":  # nothing is said to this one, so the first answer is that to the next
@@ -194,7 +196,7 @@ def main(models: tuple[str, ...], inputs: int, seed: int, project: str) -> None:
             found = bombard(addresses, seed, inputs, overlaps="overlap" not in model.limits)
             backend.down()
             click.echo(f"{model.name:<24} {found.inputs:>9,} inputs, {found.compared:>9,} answers as the reference's")
-    except LabError as error:
+    except (LabError, SocketsError) as error:
         click.echo(f"fuzz: {error}", err=True)
         sys.exit(1)
     finally:

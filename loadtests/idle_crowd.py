@@ -2,8 +2,8 @@
 
 import gevent.pool
 
-from lab.base.errors import LabError
-from lab.clients.call import Link
+from loadtests.sockets.connection import BlockingConnection
+from loadtests.sockets.errors import SocketsError
 from services.protocol import Address
 
 # Seconds that a connection may take, and how many are made at a time: well below a listening socket's backlog, beyond
@@ -17,7 +17,7 @@ class Crowd:
 
     def __init__(self, address: Address) -> None:
         self.address = address
-        self._held: list[Link] = []
+        self._held: list[BlockingConnection] = []
 
     def gather(self, size: int) -> int:
         """Connect so many; returns how many got in."""
@@ -30,10 +30,10 @@ class Crowd:
         while self._held:
             self._held.pop().close()
 
-    def _connect(self, _: int) -> Link | None:
+    def _connect(self, _: int) -> BlockingConnection | None:
         try:
-            return Link(self.address, timeout=_PATIENCE)
-        except LabError:
+            return BlockingConnection(self.address, timeout=_PATIENCE)
+        except SocketsError:
             return None
 
 

@@ -15,8 +15,8 @@ from contextlib import suppress
 
 import click
 
-from lab.base.errors import ClientError
-from lab.clients.call import Link
+from loadtests.sockets.connection import BlockingConnection
+from loadtests.sockets.errors import ClientError
 from services.protocol import Address
 
 _EVERY = 0.02
@@ -35,7 +35,7 @@ class Witness:
         self._address = address
         self._begin = time.monotonic()
         self._ended = threading.Event()
-        self._link: Link | None = None
+        self._link: BlockingConnection | None = None
 
     def listen(self) -> None:
         """Tell when the moments were that stdin names; its end is the end."""
@@ -62,8 +62,8 @@ class Witness:
 
     def _ping(self, since: float) -> float | None:
         if self._link is None:
-            self._link = Link(self._address, timeout=TIMEOUT)
-        self._link.renew()
+            self._link = BlockingConnection(self._address, timeout=TIMEOUT)
+        self._link.reset_deadline()
         self._link.send(_REQUEST)
         return time.monotonic() - since if self._link.receive() == _REPLY else None
 

@@ -25,8 +25,9 @@ from typing import TextIO
 
 import click
 
-from lab.base.errors import LabError
-from lab.clients.call import Link, ReplyReader, Value, pack
+from lab.clients.call import ReplyReader, Value, pack
+from loadtests.sockets.connection import BlockingConnection
+from loadtests.sockets.errors import SocketsError
 from services.protocol import Address
 
 # Whoever has stopped sending waits so many seconds at most for what it is owed.
@@ -140,7 +141,7 @@ class Page:
 class _Client:
     """A connection, and its page."""
 
-    def __init__(self, link: Link, page: Page) -> None:
+    def __init__(self, link: BlockingConnection, page: Page) -> None:
         self.page = page
         self.socket = link.socket
         self.socket.setblocking(False)
@@ -202,7 +203,7 @@ class Ledger:
         seed: see `Page`.
     """
 
-    def __init__(self, links: list[Link], seed: int) -> None:
+    def __init__(self, links: list[BlockingConnection], seed: int) -> None:
         self._clients = [_Client(link, Page(number, seed)) for number, link in enumerate(links)]
         self._is_ending = False
         self._answered = 0
@@ -308,13 +309,13 @@ def keep(
 @click.option("--requests", default=0, help="say `begun` when so many have been answered")
 def main(address: str, connections: int, seed: int, seconds: float, requests: int) -> None:
     """Exit code 2: it could not be kept."""
-    links: list[Link] = []
+    links: list[BlockingConnection] = []
     try:
         for _ in range(connections):
-            links.append(Link(Address.parse(address), timeout=10))
+            links.append(BlockingConnection(Address.parse(address), timeout=10))
         account = keep(Ledger(links, seed), sys.stdin, lambda word: print(word, flush=True), seconds, requests=requests)
         print(json.dumps(asdict(account)), flush=True)
-    except LabError as error:
+    except SocketsError as error:
         print(f"ledger: {error}", file=sys.stderr)
         sys.exit(2)
     finally:

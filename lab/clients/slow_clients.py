@@ -18,9 +18,9 @@ from contextlib import suppress
 
 import click
 
-from lab.base.errors import ClientError
-from lab.clients.call import Link
-from loadtests.sockets.addresses import Place, find_places, remember
+from loadtests.sockets.addresses import SocketAddress, find_addresses, remember
+from loadtests.sockets.connection import BlockingConnection
+from loadtests.sockets.errors import ClientError
 from services.protocol import Address
 
 _COMING_SECONDS = 3.0
@@ -38,7 +38,7 @@ def come(address: Address, count: int) -> list[socket.socket]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < count + _SPARE:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(count + _SPARE, hard), hard))
-    places = find_places(address.host, address.port, socket.SOCK_STREAM)
+    places = find_addresses(address.host, address.port, socket.SOCK_STREAM)
     for number, place in enumerate(places):
         crowd = _come_to(place, count, _COMING_SECONDS / (len(places) - number))
         if any(map(_is_connected, crowd)):
@@ -50,7 +50,7 @@ def come(address: Address, count: int) -> list[socket.socket]:
     return crowd
 
 
-def _come_to(place: Place, count: int, seconds: float) -> list[socket.socket]:
+def _come_to(place: SocketAddress, count: int, seconds: float) -> list[socket.socket]:
     """Connect so many to one address; none if this machine does not know its family."""
     family, where = place
     crowd = []
@@ -97,14 +97,14 @@ def ping(address: Address, count: int, timeout: float = _TIMEOUT) -> dict[str, f
         ClientError: one got no answer, or none in time.
     """
     times = []
-    with Link(address, timeout=timeout) as link:
+    with BlockingConnection(address, timeout=timeout) as link:
         for _ in range(count):
             begin = time.perf_counter()
             link.send(_REQUEST)
             if (said := link.receive()) != _REPLY:
                 raise ClientError(f"PING was answered by {said[:40]!r}")
             times.append(time.perf_counter() - begin)
-            link.renew()
+            link.reset_deadline()
     cuts = statistics.quantiles(times, n=100, method="inclusive")
     return {"p50": cuts[49], "p99": cuts[98], "max": max(times)}
 

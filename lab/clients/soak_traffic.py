@@ -27,7 +27,9 @@ from itertools import cycle
 import click
 
 from lab.base.errors import LabError
-from lab.clients.call import Link, call, pack
+from lab.clients.call import call, pack
+from loadtests.sockets.connection import BlockingConnection
+from loadtests.sockets.errors import SocketsError
 from services.protocol import Address, Transport
 
 # Clients at a time of a model that serves as many as come, of how many there is one who means no good, and how many
@@ -80,7 +82,7 @@ Addresses = Mapping[str, Address]
 
 @contextmanager
 def _silent(addresses: Addresses, first_words: bytes = b"") -> Iterator[None]:
-    with Link(addresses["command-tcp"], timeout=_PATIENCE) as link:
+    with BlockingConnection(addresses["command-tcp"], timeout=_PATIENCE) as link:
         if first_words:
             link.send(first_words)
         yield
@@ -89,7 +91,7 @@ def _silent(addresses: Addresses, first_words: bytes = b"") -> Iterator[None]:
 @contextmanager
 def _resetting(addresses: Addresses, first_words: bytes) -> Iterator[None]:
     """Never reads, and ends with a reset in the middle of a frame."""
-    with Link(addresses["command-tcp"], timeout=_PATIENCE) as link:
+    with BlockingConnection(addresses["command-tcp"], timeout=_PATIENCE) as link:
         link.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         link.send(first_words)
         yield
@@ -97,9 +99,9 @@ def _resetting(addresses: Addresses, first_words: bytes) -> Iterator[None]:
 
 @contextmanager
 def _malformed(addresses: Addresses) -> Iterator[None]:
-    with Link(addresses["command-tcp"], timeout=_PATIENCE) as link:
+    with BlockingConnection(addresses["command-tcp"], timeout=_PATIENCE) as link:
         link.send(b"*1000000000\r\n" + b"\xff" * 2000)
-        with suppress(LabError):  # it may reset what is still being sent to it
+        with suppress(SocketsError):  # it may reset what is still being sent to it
             while link.receive():
                 pass
         yield
@@ -108,14 +110,14 @@ def _malformed(addresses: Addresses) -> Iterator[None]:
 @contextmanager
 def _half_handshake(addresses: Addresses) -> Iterator[None]:
     plain = replace(addresses["command-tls"], transport=Transport.TCP)
-    with Link(plain, timeout=_PATIENCE) as link:
+    with BlockingConnection(plain, timeout=_PATIENCE) as link:
         link.send(b"\x16\x03\x01\x02\x00\x01\x00")
         yield
 
 
 @contextmanager
 def _stopped_reader(addresses: Addresses) -> Iterator[None]:
-    with Link(addresses["chargen-tcp"], timeout=_PATIENCE) as link:
+    with BlockingConnection(addresses["chargen-tcp"], timeout=_PATIENCE) as link:
         link.receive()
         yield
 
@@ -123,7 +125,7 @@ def _stopped_reader(addresses: Addresses) -> Iterator[None]:
 @contextmanager
 def _datagram_flood(addresses: Addresses) -> Iterator[None]:
     for stream in (b"", b"\xff" * 900, b"*3\r\n", b"PING\r\nPING\r\n"):
-        with Link(addresses["command-udp"], timeout=_PATIENCE) as link:
+        with BlockingConnection(addresses["command-udp"], timeout=_PATIENCE) as link:
             link.send(stream)
     yield
 
@@ -182,7 +184,7 @@ class Visitor:
                     stack.close()
                 self._behave(next(self._transports), max(1, clients - hostile))
             self._running = 0
-        except (LabError, OSError) as error:
+        except (LabError, SocketsError, OSError) as error:
             self.counted[str(error)] += 1
             self._running += 1
             if self._running >= _MOST_FAILURES:
@@ -191,7 +193,10 @@ class Visitor:
 
     def _behave(self, where: str, clients: int) -> None:
         with ExitStack() as stack:
-            links = [stack.enter_context(Link(self._addresses[where], timeout=_PATIENCE)) for _ in range(clients)]
+            links = [
+                stack.enter_context(BlockingConnection(self._addresses[where], timeout=_PATIENCE))
+                for _ in range(clients)
+            ]
             for link in links:
                 link.send(MIX)
             for number, link in enumerate(links):
@@ -205,7 +210,7 @@ class Visitor:
                     raise LabError(f"{where}: {_find_difference(answer)}")
                 self.visits.requests += REQUESTS
         if "command-udp" in self._addresses:
-            with Link(self._addresses["command-udp"], timeout=_PATIENCE) as link:
+            with BlockingConnection(self._addresses["command-udp"], timeout=_PATIENCE) as link:
                 link.send(b"PING\r\n")
                 if (said := link.receive()) != b"+PONG\r\n":
                     raise LabError(f"command-udp: PING was answered by {said[:40]!r}")

@@ -4,13 +4,14 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
-from lab.base.errors import ClientError, LabError
-from lab.clients.call import Link
+from lab.base.errors import LabError
 from lab.load.workloads import OWN
 from lab.metrics.meters import Meter, NoMeter, find_container, open_container_meter, open_process_meter
 from lab.metrics.socket_owner import Owner, find_owner
 from lab.servers.backend import open_backend
 from lab.servers.catalogue import Listener, Model
+from loadtests.sockets.connection import BlockingConnection
+from loadtests.sockets.errors import ClientError, SetupError
 from services.protocol import SERVICES, Address, AddressError, Transport, port_of
 
 NAME = "target"
@@ -55,7 +56,7 @@ def check_reachable(service: str, address: Address) -> None:
         LabError: nobody does, or there is no TLS where there should be, in one line.
     """
     try:
-        with Link(address, timeout=_PATIENCE) as link:
+        with BlockingConnection(address, timeout=_PATIENCE) as link:
             if address.transport is Transport.UDP:
                 link.send(b"")
                 link.socket.settimeout(_REFUSAL_SECONDS)
@@ -65,6 +66,8 @@ def check_reachable(service: str, address: Address) -> None:
         raise LabError(f"--target {service}={address}: {error.strerror}: is the server running there?") from None
     except ClientError as error:
         raise LabError(f"--target {service}={error}: is the server running there?") from None
+    except SetupError as error:
+        raise LabError(str(error)) from None
 
 
 class Foreign:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import ceil
 
+from lab.clients.call import pack
 from loadtests.sockets.exchange import NUMBER_SIZE, Exchange, Turn
 from services.protocol import DATAGRAM_SIZE, SERVICES, Compute, Transport
 from services.protocol.chargen import LINES
@@ -71,10 +72,6 @@ class Workload:
         return transport is not Transport.TLS or service is None or service.tls_port is not None
 
 
-def _command(*words: bytes) -> bytes:
-    return b"*%d\r\n%b" % (len(words), b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words))
-
-
 def _bulk(data: bytes) -> bytes:
     return b"$%d\r\n%b\r\n" % (len(data), data)
 
@@ -105,7 +102,7 @@ def _download(size: int) -> Exchange:
 
 
 def _blob(size: int) -> Exchange:
-    return _respond((_command(b"BLOB", b"%d" % size), _bulk(blob_bytes(size))))
+    return _respond((pack([b"BLOB", b"%d" % size]), _bulk(blob_bytes(size))))
 
 
 # What makes an exchange of a payload's size, for the workloads that have one.
@@ -118,11 +115,11 @@ _SIZED = {
     "blob": _blob,
 }
 
-_PING = (_command(b"PING"), b"+PONG\r\n")
-_SLEEP = (_command(b"SLEEP", b"20"), b"+OK\r\n")
+_PING = (pack([b"PING"]), b"+PONG\r\n")
+_SLEEP = (pack([b"SLEEP", b"20"]), b"+OK\r\n")
 # About half a millisecond of one core: long against a PING, short against a scheduler's patience.
 _BURN_ROUNDS = 1000
-_BURN = (_command(b"BURN", b"%d" % _BURN_ROUNDS), _bulk(Compute(_BURN_ROUNDS).run()))
+_BURN = (pack([b"BURN", b"%d" % _BURN_ROUNDS]), _bulk(Compute(_BURN_ROUNDS).run()))
 _NUMBERS = [b"%02d" % number for number in range(16)]
 
 # 50, so that one request in fifty, 2 %, carries the connecting and the wait for a turn: it is what p99 then shows.
@@ -132,11 +129,11 @@ _KIB = 1024
 # Of twenty requests, as a service might see them, eighteen are small; one waits, and one computes.
 _MIXED = (
     *[_PING] * 10,
-    *[(_command(b"ECHO", number * 50), _bulk(number * 50)) for number in _NUMBERS[:6]],
-    (_command(b"BLOB", b"16384"), _bulk(blob_bytes(16384))),
-    (_command(b"BLOB", b"4096"), _bulk(blob_bytes(4096))),
-    (_command(b"SLEEP", b"5"), b"+OK\r\n"),
-    (_command(b"BURN", b"100"), _bulk(Compute(100).run())),
+    *[(pack([b"ECHO", number * 50]), _bulk(number * 50)) for number in _NUMBERS[:6]],
+    (pack([b"BLOB", b"16384"]), _bulk(blob_bytes(16384))),
+    (pack([b"BLOB", b"4096"]), _bulk(blob_bytes(4096))),
+    (pack([b"SLEEP", b"5"]), b"+OK\r\n"),
+    (pack([b"BURN", b"100"]), _bulk(Compute(100).run())),
 )
 
 # As many as every model's container has room for that holds clients at all: 512 processes where each has one.
@@ -167,7 +164,7 @@ _WORKLOADS = (
         "16 different PINGs at once: as pipeline_16, and replies that change places are seen",
         "command",
         _respond(
-            (b"".join(_command(b"PING", word) for word in _NUMBERS), b"".join(_bulk(word) for word in _NUMBERS)),
+            (b"".join(pack([b"PING", word]) for word in _NUMBERS), b"".join(_bulk(word) for word in _NUMBERS)),
             depth=16,
         ),
     ),

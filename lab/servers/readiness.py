@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from queue import Empty, SimpleQueue
 
-from lab.base.errors import ClientError, LabError, NoAnswerError
+from lab.base.errors import LabError
 from lab.clients.call import call
+from loadtests.sockets.errors import ClientError, NoAnswerError
 
 # (model, service, address)
 Target = tuple[str, str, str]

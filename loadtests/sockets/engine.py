@@ -35,10 +35,16 @@ from gevent import monkey
 from locust.env import Environment
 from locust.runners import locust_exception_handler
 
-from lab.base.errors import LabError
-from lab.clients.call import reply_path
-from loadtests.sockets.addresses import Place, find_places
+from loadtests.sockets.addresses import (
+    DATAGRAM_TRANSPORTS,
+    UNIX_TRANSPORTS,
+    Address,
+    SocketAddress,
+    find_addresses,
+    reply_path,
+)
 from loadtests.sockets.codec import Codec
+from loadtests.sockets.errors import SetupError
 from loadtests.sockets.exchange import Exchange, Turn
 from loadtests.sockets.failures import (
     TIMED,
@@ -61,9 +67,7 @@ from loadtests.sockets.failures import (
 from loadtests.sockets.locust_stats import hand_over
 from loadtests.sockets.recorder import RECORDER, Series, Tally, follow
 from loadtests.sockets.schedule import Schedule
-from loadtests.sockets.tls_pipe import TlsPipe
-from loadtests.sockets.tls_stream import client_context
-from services.protocol import Address, Transport
+from loadtests.sockets.tls import TlsPipe
 
 # The system's own, in whatever process: gevent takes epoll away and makes select and sockets its own.
 _epoll = monkey.get_original("select", "epoll")
@@ -137,8 +141,10 @@ class Lane:
         self.pending: deque[float] = deque()
         self.idle: deque[Link] = deque()
         # Where the address leads, and which of these the next connection begins with; None until they are known.
-        self.places: list[Place] = [(socket.AF_UNIX, address.path)] if address.transport.is_unix else []
-        self.where: Place | None = self.places[0] if self.places else None
+        self.places: list[SocketAddress] = (
+            [(socket.AF_UNIX, address.path)] if address.transport in UNIX_TRANSPORTS else []
+        )
+        self.where: SocketAddress | None = self.places[0] if self.places else None
         self.asking: gevent.Greenlet[[], None] | None = None
         self.asked_at = -inf
         # Since the last hand-over: times of what was answered, and of what timed out; failures; counts.
@@ -159,8 +165,8 @@ class Lane:
             and codec is None
             and exchange.holds_connection
             and not (exchange.pause or exchange.half_close or exchange.until_close or exchange.endless)
-            and address.transport is not Transport.TLS
-            and not (address.transport.is_datagram and (exchange.numbered or exchange.depth > 1))
+            and address.transport != "tls"
+            and not (address.transport in DATAGRAM_TRANSPORTS and (exchange.numbered or exchange.depth > 1))
         )
 
     @property
@@ -190,10 +196,10 @@ class Lane:
         A server that has gone may come back elsewhere, so whoever fails to connect asks again.
         """
         address = self.address
-        if address.transport.is_unix or self.asking or now - self.asked_at < _RESOLVE_SECONDS:
+        if address.transport in UNIX_TRANSPORTS or self.asking or now - self.asked_at < _RESOLVE_SECONDS:
             return
         self.asked_at = now
-        kind = socket.SOCK_DGRAM if address.transport.is_datagram else socket.SOCK_STREAM
+        kind = socket.SOCK_DGRAM if address.transport in DATAGRAM_TRANSPORTS else socket.SOCK_STREAM
         try:
             # What is a number already needs no resolver, and no thread of its.
             found = _getaddrinfo(address.host, address.port, type=kind, flags=socket.AI_NUMERICHOST)
@@ -210,18 +216,18 @@ class Lane:
 
     def _resolve(self, kind: socket.SocketKind) -> None:
         try:
-            self._take_where(find_places(self.address.host, self.address.port, kind, gevent.socket.getaddrinfo))
+            self._take_where(find_addresses(self.address.host, self.address.port, kind, gevent.socket.getaddrinfo))
         except OSError:
             pass  # nobody knows: the connecting that needs it fails, and says so
         finally:
             self.asking = None
 
-    def _take_where(self, places: list[Place]) -> None:
+    def _take_where(self, places: list[SocketAddress]) -> None:
         self.places = places
         if self.where not in places:
             self.where = places[0]
 
-    def leave(self, where: Place | None) -> None:
+    def leave(self, where: SocketAddress | None) -> None:
         """Begin with the next place, if this is the one that connections begin with: nobody answers there."""
         if where == self.where and where in self.places:
             self.where = self.places[(self.places.index(where) + 1) % len(self.places)]
@@ -288,7 +294,7 @@ class Link:
         self.resources: ExitStack | None = None
         self.fd = -1
         # The place that it is connected to, or tries to be, and how many it has tried since its last connection.
-        self.where: Place | None = None
+        self.where: SocketAddress | None = None
         self.tried = 0
         self.tls: TlsPipe | None = None
         self.recv: Callable[[int], bytes]
@@ -297,7 +303,7 @@ class Link:
         self.request = b""
         self.expected: bytes | None = b""
         # Datagrams are read whole, or a long one would pass for a right one; of a codec's replies nothing is known.
-        short = lane.codec is None and not lane.address.transport.is_datagram
+        short = lane.codec is None and lane.address.transport not in DATAGRAM_TRANSPORTS
         self.size = lane.read_size if short else _READ_SIZE
         self.received = 0
         self.buffer = b""
@@ -566,7 +572,7 @@ class Engine:
                 self._fail(link, error, now)
                 return
             link.codec_number += 1
-        elif lane.exchange.numbered and lane.address.transport.is_datagram:
+        elif lane.exchange.numbered and lane.address.transport in DATAGRAM_TRANSPORTS:
             self._ask_in_datagrams(link, now)
             return
         else:
@@ -588,7 +594,7 @@ class Engine:
             try:
                 link.send(request)
             except BlockingIOError:
-                if link.lane.address.transport is Transport.UNIXGRAM:
+                if link.lane.address.transport == "unixgram":
                     # It loses nothing: the rest goes when the server has taken some, ten by default (unix(7)).
                     link.queue.extend(request for request, _ in turns[at:])
                     link.state = _SENDING
@@ -663,7 +669,7 @@ class Engine:
         lane = link.lane
         if link.state == _GREETING:
             self._receive_greeting(link, data, now)
-        elif lane.address.transport.is_datagram:
+        elif lane.address.transport in DATAGRAM_TRANSPORTS:
             self._receive_datagram(link, data, now)
         elif not link.busy:
             self._fail(link, ExtraReplyError() if data else IdleClosedError(), now)
@@ -714,7 +720,7 @@ class Engine:
             self._fail(link, error, now)
             return
         if size is None:
-            if link.lane.address.transport.is_datagram:
+            if link.lane.address.transport in DATAGRAM_TRANSPORTS:
                 self._fail(link, WrongBytesError("the datagram is not a whole reply"), now)
         elif size != len(link.buffer):
             self._fail(link, ExtraReplyError(), now)
@@ -821,7 +827,7 @@ class Engine:
         """An exchange, or the connecting, has failed: the next address of the host may do."""
         lane = link.lane
         if len(lane.places) > 1 and not isinstance(error, TIMED):
-            is_refused = lane.address.transport.is_datagram and isinstance(error, RefusedError)
+            is_refused = lane.address.transport in DATAGRAM_TRANSPORTS and isinstance(error, RefusedError)
             if link.state in (_AWAY, _CONNECTING) or (is_refused and not link.on_connection):
                 self._try_next_place(link, error, now)
                 return
@@ -885,21 +891,21 @@ class Engine:
         lane.leave(link.where)
         if link.tried < len(lane.places):
             self._close(link)
-            self._try_place(link, cast(Place, lane.where), now)
+            self._try_place(link, cast(SocketAddress, lane.where), now)
         else:
             self._give_up(link, error, now)
 
-    def _try_place(self, link: Link, place: Place, now: float) -> None:
+    def _try_place(self, link: Link, place: SocketAddress, now: float) -> None:
         lane, link.where = link.lane, place
         family, where = place
         transport = lane.address.transport
         try:
-            link.socket = _socket(family, socket.SOCK_DGRAM if transport.is_datagram else socket.SOCK_STREAM)
+            link.socket = _socket(family, socket.SOCK_DGRAM if transport in DATAGRAM_TRANSPORTS else socket.SOCK_STREAM)
             link.socket.setblocking(False)
-            if transport in (Transport.TCP, Transport.TLS):
+            if transport in ("tcp", "tls"):
                 # A small request must not wait for the acknowledgement of the one before it.
                 link.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            elif transport is Transport.UNIXGRAM:
+            elif transport == "unixgram":
                 link.resources = ExitStack()
                 link.socket.bind(link.resources.enter_context(reply_path(lane.address.path)))
             link.socket.connect(where)
@@ -914,7 +920,7 @@ class Engine:
                 # Those that follow get their part of the time.
                 self._set_timer(link, now + lane.timeout / len(lane.places))
             return
-        except LabError:
+        except SetupError:
             self._fail(link, NoReplyPathError(), now)
             return
         except OSError as error:
@@ -933,11 +939,11 @@ class Engine:
     def _connected(self, link: Link, now: float) -> None:
         link.epoch += 1
         self._epoll.modify(link.fd, _IN)
-        if link.lane.address.transport is not Transport.TLS:
+        if link.lane.address.transport != "tls":
             self._ready(link, now)
             return
         link.state = _HANDSHAKE
-        link.tls = TlsPipe(cast(socket.socket, link.socket), client_context(), link.lane.address.host)
+        link.tls = TlsPipe(cast(socket.socket, link.socket), link.lane.address.host)
         link.recv = link.tls.recv
         self._shake_hands(link, now, fed=False)
 
@@ -1052,7 +1058,7 @@ class Engine:
             lane.leave(link.where)
             lane.ask_where(now)
             self._fail(link, ConnectTimeOutError(), now)
-        elif link.busy and lane.address.transport.is_datagram:
+        elif link.busy and lane.address.transport in DATAGRAM_TRANSPORTS:
             lane.tally.lost += len(link.awaiting) or 1
             link.lost.update(link.awaiting)
             link.awaiting = {}

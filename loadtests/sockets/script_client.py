@@ -12,9 +12,10 @@ import gevent
 from locust.env import Environment
 from locust.exception import RescheduleTask
 
-from lab.base.errors import ClientError, LabError, NoAnswerError
-from lab.clients.call import Link
+from loadtests.sockets.addresses import DATAGRAM_TRANSPORTS, Address
+from loadtests.sockets.connection import BlockingConnection
 from loadtests.sockets.engine import FIRST_BACK_OFF, LONGEST_BACK_OFF, Engine, Lane
+from loadtests.sockets.errors import ClientError, SetupError
 from loadtests.sockets.exchange import Exchange
 from loadtests.sockets.failures import (
     TIMED,
@@ -28,7 +29,6 @@ from loadtests.sockets.failures import (
     translate,
 )
 from loadtests.sockets.recorder import Series
-from services.protocol import Address
 
 _READ_SIZE = 64 * 1024
 
@@ -54,7 +54,7 @@ class SocketClient:
         unknown = Exchange(((b"", b""),))
         self._lane = self._engine.lane(series, lambda: Lane(series, address, unknown, timeout=timeout))
         self._place = self._engine.enlist(self._lane)
-        self._link: Link | None = None
+        self._connection: BlockingConnection | None = None
         self._back_off = FIRST_BACK_OFF
 
     @property
@@ -85,8 +85,8 @@ class SocketClient:
         begin = perf_counter()
         self._place.busy = True
         try:
-            if self._link is not None:
-                self._link.renew()
+            if self._connection is not None:
+                self._connection.reset_deadline()
             yield
         except ExchangeError as error:
             self._fail(error, perf_counter() - begin)
@@ -114,7 +114,7 @@ class SocketClient:
         """
         with _translated():
             data = self._open().receive(size)
-        if not data and not self._address.transport.is_datagram:
+        if not data and self._address.transport not in DATAGRAM_TRANSPORTS:
             raise ClosedError
         return data
 
@@ -139,19 +139,19 @@ class SocketClient:
 
     def disconnect(self) -> None:
         """Close the connection; the next thing that is sent opens another one."""
-        if self._link is not None:
-            self._link.close()
-            self._link = None
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
     def close(self) -> None:
         """The end of the user."""
         self.disconnect()
         self._engine.remove(self._place)
 
-    def _open(self) -> Link:
-        if self._link is None:
-            self._link = Link(self._address, timeout=self._timeout)
-        return self._link
+    def _open(self) -> BlockingConnection:
+        if self._connection is None:
+            self._connection = BlockingConnection(self._address, timeout=self._timeout)
+        return self._connection
 
     def _fail(self, error: ExchangeError, seconds: float) -> None:
         self.disconnect()
@@ -164,15 +164,10 @@ class SocketClient:
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """The lab's client says for people what has happened; what it was is in the system's error behind that."""
+    """Raise the failure of an exchange that an error of the blocking connection stands for."""
     try:
         yield
-    except NoAnswerError:
-        raise TimeOutError from None
     except ClientError as error:
-        system = error.__context__
-        if isinstance(system, OSError):
-            raise translate(system) from error
-        raise NetworkError from error
-    except LabError as error:
+        raise (NetworkError() if error.cause is None else translate(error.cause)) from error
+    except SetupError as error:
         raise NoReplyPathError from error

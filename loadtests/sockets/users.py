@@ -7,13 +7,13 @@ import gevent.event
 from locust import User, task
 from locust.env import Environment
 
+from loadtests.sockets.addresses import Endpoint
 from loadtests.sockets.codec import Codec
 from loadtests.sockets.engine import Engine, Lane, Link
 from loadtests.sockets.exchange import Exchange
 from loadtests.sockets.recorder import Series
 from loadtests.sockets.schedule import Schedule
 from loadtests.sockets.script_client import SocketClient
-from services.protocol import Address
 
 
 class WireUser(User):
@@ -82,9 +82,9 @@ class WireUser(User):
 
     def make_series(self) -> Series:
         """What it is counted as."""
-        address = Address.parse(self.url)
+        address = Endpoint.parse(self.url)
         loop = "closed" if type(self).rate is None else "open"
-        return Series(self.model or self.url, self.workload or type(self).__name__, address.transport.value, loop)
+        return Series(self.model or self.url, self.workload or type(self).__name__, address.transport, loop)
 
     def make_lane(self) -> Lane:
         """What the users of a series have in common."""
@@ -95,7 +95,7 @@ class WireUser(User):
             schedule = Schedule(lambda seconds: function(seconds) / self.exchange.depth, poisson=self.poisson)
         return Lane(
             self.make_series(),
-            Address.parse(self.url),
+            Endpoint.parse(self.url),
             self.exchange,
             timeout=self.timeout,
             schedule=schedule,
@@ -132,8 +132,8 @@ class SocketUser(User):
 
     def on_start(self) -> None:
         """Called by Locust."""
-        address = Address.parse(self.url)
-        series = Series(self.model or self.url, self.workload or type(self).__name__, address.transport.value)
+        address = Endpoint.parse(self.url)
+        series = Series(self.model or self.url, self.workload or type(self).__name__, address.transport)
         self.client = SocketClient(address, self.environment, series, timeout=self.timeout)
 
     def on_stop(self) -> None:

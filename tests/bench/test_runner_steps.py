@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from lab.base.errors import ClientError, LabError
+from lab.base.errors import LabError
 from lab.experiments.bench import runner, warm_up
 from lab.experiments.bench.plan import PRESETS, WORKS, Plan, Step, Work, list_cells
 from lab.experiments.bench.runner import Progress, Runner, show_time
@@ -26,6 +26,7 @@ from lab.metrics.meters import Sample
 from lab.metrics.verdict import Bound, Verdict
 from lab.servers.backend import Completed
 from lab.servers.catalogue import Catalogue, Listener
+from loadtests.sockets.errors import ClientError
 from services.protocol import Transport
 from tests.support.made_up import MEASUREMENT
 

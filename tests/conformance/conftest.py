@@ -15,9 +15,9 @@ from functools import cache, partial
 import pytest
 
 from lab.base.paths import ROOT
-from lab.clients.call import Link
 from lab.servers.backend import open_backend
 from lab.servers.catalogue import Catalogue
+from loadtests.sockets.connection import BlockingConnection
 from services.protocol import Address, Transport
 
 FOREIGN = "target"
@@ -53,9 +53,9 @@ class Target:
         """Another service of the same server, over the same transport."""
         return replace(self, service=service)
 
-    def connect(self, timeout: float = PATIENCE) -> Link:
+    def connect(self, timeout: float = PATIENCE) -> BlockingConnection:
         """A client of this target; to be used with `with`."""
-        return Link(self.address, timeout=timeout)
+        return BlockingConnection(self.address, timeout=timeout)
 
 
 def pytest_configure(config: pytest.Config) -> None:

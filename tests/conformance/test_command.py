@@ -12,8 +12,9 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from lab.clients.call import Link, ReplyReader, pack, read_resp
-from loadtests.sockets.tls_stream import ca_file, certificate_file
+from lab.clients.call import ReplyReader, pack, read_resp
+from loadtests.sockets.connection import BlockingConnection
+from loadtests.sockets.tls import ca_file, certificate_file
 from services.protocol import Transport
 from tests.support.reading import read_all
 
@@ -40,7 +41,7 @@ def burn(rounds: int) -> bytes:
     return digest.hex().encode()
 
 
-def ask(link: Link, *words: bytes) -> object:
+def ask(link: BlockingConnection, *words: bytes) -> object:
     link.send(pack(words))
     value, _ = read_resp(link, ReplyReader())
     return value

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from lab.base.errors import WrongAnswerError
+from loadtests.sockets.errors import WrongAnswerError
 from services.protocol.greet import GREETING
 from tests.support.reading import read_all
 

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from loadtests.sockets.tls_stream import ca_file, certificate_file
+from loadtests.sockets.tls import ca_file, certificate_file
 from services.protocol import Transport
 
 pytestmark = [pytest.mark.service("command", "stream"), pytest.mark.network_only]

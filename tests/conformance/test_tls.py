@@ -8,8 +8,8 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from lab.clients.call import Link
-from loadtests.sockets.tls_stream import ca_file, client_context
+from loadtests.sockets.connection import BlockingConnection
+from loadtests.sockets.tls import ca_file, client_context
 from tests.support.reading import read_all
 
 pytestmark = [pytest.mark.service("echo", "stream"), pytest.mark.transport("tls")]
@@ -39,7 +39,7 @@ def read(client: ssl.SSLObject, link: socket.socket, incoming: ssl.MemoryBIO) ->
             incoming.write(link.recv(65536))
 
 
-def answers(link: Link) -> bool:
+def answers(link: BlockingConnection) -> bool:
     link.send(b"hello")
     return link.receive() == b"hello"
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lab.base.errors import LabError, NoAnswerError
-from lab.clients.call import Link, call
+from lab.base.errors import LabError
+from lab.clients.call import call
 from lab.experiments.faults.fault import Fault, Harm, NotHealedError, applied, find_address
 from lab.experiments.faults.judge import Verdict
 from lab.experiments.faults.probe_reader import show
@@ -27,6 +27,8 @@ from lab.experiments.faults.scorecard import apply
 from lab.servers.backend import Backend, find_stamps
 from lab.servers.processes import Processes
 from lab.servers.throttle import signal_all
+from loadtests.sockets.connection import BlockingConnection
+from loadtests.sockets.errors import NoAnswerError
 from services.protocol import Address
 from tests.faults.conftest import CATALOGUE
 from tests.support.waiting import wait_until
@@ -215,7 +217,7 @@ def test_without_descriptors_who_comes_waits_and_is_served_later(lab: Processes)
     where = find_address(lab, MODEL)
     with applied(FAULTS["descriptors"], lab, MODEL), ExitStack() as stack:
         for _ in range(3):
-            stack.enter_context(Link(Address.parse(where)))
+            stack.enter_context(BlockingConnection(Address.parse(where)))
         with pytest.raises(NoAnswerError):
             ask(lab, timeout=0.5)
     assert ask(lab) == b"PONG"

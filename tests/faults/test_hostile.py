@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import psutil
 import pytest
 
-from lab.base.errors import NoAnswerError, WrongAnswerError
-from lab.clients.call import Link
 from lab.clients.reference import answer
+from loadtests.sockets.connection import BlockingConnection
+from loadtests.sockets.errors import NoAnswerError, WrongAnswerError
 from tests.faults.conftest import CATALOGUE, PATIENCE
 from tests.support.reading import read_all
 from tests.support.servers import Server, held, worked
@@ -32,7 +32,7 @@ def ask(server: Server, patience: float = PATIENCE, transport: str = "tcp") -> N
         assert link.receive() == PONG
 
 
-def reset(link: Link) -> None:
+def reset(link: BlockingConnection) -> None:
     """End a connection by a reset instead of a FIN, and throw away what has come."""
     link.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     link.close()

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from lab.base.errors import ClientError
 from lab.clients import latency_probe, slow_clients
-from lab.clients.call import Link
 from lab.clients.latency_probe import TIMEOUT, Witness
 from lab.clients.slow_clients import bother, come, ping
+from loadtests.sockets.connection import BlockingConnection
+from loadtests.sockets.errors import ClientError
 from services.protocol import Address
 from tests.faults.fakes import Clock
 from tests.faults.made_up_server import receive, served
@@ -43,8 +43,8 @@ def test_ping_is_asked_on_one_connection_and_its_times_are_percentiles(monkeypat
         connections.append(link)
         pong(link)
 
-    renewed: list[Link] = []
-    monkeypatch.setattr(Link, "renew", lambda link: renewed.append(link))
+    renewed: list[BlockingConnection] = []
+    monkeypatch.setattr(BlockingConnection, "reset_deadline", lambda link: renewed.append(link))
     with served(talk) as address:
         monkeypatch.setattr(slow_clients.time, "perf_counter", lambda: next(ticks))
         assert ping(Address.parse(address), 101) == {"p50": 51.0, "p99": 100.0, "max": 101.0}
@@ -236,7 +236,7 @@ def test_a_ping_is_timed_from_before_it_was_sent(monkeypatch: pytest.MonkeyPatch
     renewed: list[bool] = []
 
     class Answers:
-        def renew(self) -> None:
+        def reset_deadline(self) -> None:
             renewed.append(True)
 
         def send(self, data: bytes) -> None: ...

@@ -12,8 +12,8 @@ from typing import cast
 import pytest
 
 from lab.clients import request_log
-from lab.clients.call import Link
 from lab.clients.request_log import DEPTH, Account, Ledger, Page, keep
+from loadtests.sockets.connection import BlockingConnection
 from services.protocol import Address
 from tests.faults.made_up_server import read_requests, served
 
@@ -129,7 +129,9 @@ def open_peers(count: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Peers]:
     class OnlySocket:
         socket: socket.socket
 
-    peers = Peers(Ledger([cast(Link, OnlySocket(ours)) for ours, _ in pairs], 1), [theirs for _, theirs in pairs])
+    peers = Peers(
+        Ledger([cast(BlockingConnection, OnlySocket(ours)) for ours, _ in pairs], 1), [theirs for _, theirs in pairs]
+    )
     monkeypatch.setattr(request_log.time, "monotonic", lambda: peers.clock[0])
     for end in peers.ends:
         end.setblocking(False)
@@ -252,7 +254,7 @@ def test_a_request_that_was_not_handed_over_in_full_is_not_marked() -> None:
         class Linked:
             socket: Full
 
-        client = request_log._Client(cast(Link, Linked(Full())), Page(0, 1))
+        client = request_log._Client(cast(BlockingConnection, Linked(Full())), Page(0, 1))
         client.advance(more=True)
         client.mark()
         assert (client.page.sent, client.page.sent_before_mark, client.end) == (4, 3, "open")
@@ -420,16 +422,16 @@ def keep_main(address: str, monkeypatch: pytest.MonkeyPatch, **options: object) 
 def test_the_instrument_prints_its_account_last(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    opened: list[Link] = []
-    link = request_log.Link
+    opened: list[BlockingConnection] = []
+    link = request_log.BlockingConnection
     timeouts = []
 
-    def connect(address: Address, timeout: float) -> Link:
+    def connect(address: Address, timeout: float) -> BlockingConnection:
         timeouts.append(timeout)
         opened.append(link(address, timeout=timeout))
         return opened[-1]
 
-    monkeypatch.setattr(request_log, "Link", connect)
+    monkeypatch.setattr(request_log, "BlockingConnection", connect)
     with served(echo) as address:
         assert keep_main(address, monkeypatch, requests=10**6) == 0
     marked, line = capsys.readouterr().out.splitlines()
@@ -494,7 +496,7 @@ def test_what_is_left_of_a_request_is_sent_before_the_next() -> None:
         socket: Slow
 
     slow = Slow()
-    client = request_log._Client(cast(Link, Linked(slow)), Page(0, 1))
+    client = request_log._Client(cast(BlockingConnection, Linked(slow)), Page(0, 1))
     for _ in range(200):
         client.advance(more=True)
     same = Page(0, 1)

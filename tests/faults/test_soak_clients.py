@@ -15,9 +15,10 @@ import pytest
 
 from lab.base.errors import LabError
 from lab.clients import soak_traffic
-from lab.clients.call import Link, pack
+from lab.clients.call import pack
 from lab.clients.reference import answer
 from lab.clients.soak_traffic import ANSWER, HOSTILE, MIX, REQUESTS, Visitor, Visits, find_workers
+from loadtests.sockets.connection import BlockingConnection
 from services.protocol import Address
 from tests.faults.made_up_server import receive, served
 from tests.support.waiting import wait_until
@@ -143,9 +144,9 @@ def test_a_wrong_datagram_is_a_failure() -> None:
 
 def test_one_in_seven_is_hostile_and_every_other_closes_its_half(monkeypatch: pytest.MonkeyPatch) -> None:
     got: list[int] = []
-    closed: list[Link] = []
-    half_close = Link.half_close
-    monkeypatch.setattr(Link, "half_close", lambda link: [closed.append(link), half_close(link)])
+    closed: list[BlockingConnection] = []
+    half_close = BlockingConnection.half_close
+    monkeypatch.setattr(BlockingConnection, "half_close", lambda link: [closed.append(link), half_close(link)])
 
     def talk(link: socket.socket) -> None:
         data = receive(link, len(MIX))

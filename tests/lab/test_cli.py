@@ -63,7 +63,7 @@ def test_call(lab: Lab, running: str, arguments: list[str], code: int, output: s
 
 
 def test_shell_reaches_the_models(lab: Lab, running: str) -> None:
-    script = 'python3 -m labent command "tcp://$LAB_HOST:$LAB_PORT" PING'
+    script = 'python3 -m lab.clients.call command "tcp://$LAB_HOST:$LAB_PORT" PING'
     done = lab(
         "--project", running, "shell", "plain_socket", "-c", script.replace("python3", "exec $PYTHON"), environ=python()
     )

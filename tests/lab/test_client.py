@@ -1,6 +1,7 @@
 """The client, against servers that answer rightly, wrongly, late or not at all."""
 
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,11 +11,12 @@ from uuid import uuid4
 
 import pytest
 
-from lab.base.errors import LabError, NoAnswerError, UnreachableError, WrongAnswerError
+from lab.base.errors import LabError
 from lab.clients.call import Reply, call, main
 from lab.servers.catalogue import Catalogue
 from lab.servers.processes import Processes
 from lab.servers.readiness import choose_targets, wait_ready
+from loadtests.sockets.errors import NoAnswerError, UnreachableError, WrongAnswerError
 
 GREETING = b"Thank you for connecting\r\n"
 
@@ -184,6 +186,22 @@ def test_nobody_there(tmp_path: Path) -> None:
         with pytest.raises(UnreachableError, match="No such file"):
             call("echo", f"{transport}://{tmp_path}/absent.sock", ["x"])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_client_that_cannot_prepare_its_connection_is_the_labs_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No server is to blame: a readiness check must not retry, and the exit code is not that of a wrong answer."""
+
+    def fail(*_: object, **__: object) -> str:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", fail)
+    wanted = "no place for a reply path beside /x/echo.sock: No space left on device"
+    with pytest.raises(LabError, match=f"^{wanted}$"):
+        call("echo", "unixgram:///x/echo.sock", ["x"])
+    assert main(["echo", "unixgram:///x/echo.sock", "x"]) == 2
+    assert capsys.readouterr().err == f"error: {wanted}\n"
 
 
 @pytest.mark.parametrize(

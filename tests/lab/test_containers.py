@@ -23,7 +23,7 @@ from docker.models.containers import Container
 from testcontainers.core.config import testcontainers_config
 from testcontainers.core.container import DockerContainer
 
-from lab.base.errors import ClientError, LabError, NotReadyError
+from lab.base.errors import LabError, NotReadyError
 from lab.base.paths import ROOT
 from lab.clients.call import call
 from lab.experiments.conformance.suite import PARALLEL, PLUGIN, read_report
@@ -31,6 +31,7 @@ from lab.load.measurement import encode_targets
 from lab.servers.backend import ModelState
 from lab.servers.catalogue import PEERS, Catalogue, Listener
 from lab.servers.docker.containers import Containers, _read_sources, find_projects, purge, read_built
+from loadtests.sockets.errors import ClientError
 from services.protocol import Address
 from tests.support.waiting import wait_until
 
@@ -192,9 +193,10 @@ def test_shell_has_the_clients_that_the_readme_sends_readers_to(backend: Contain
 # Asks for a PING and a SLEEP at once: the first answer proves that the server has taken up both.
 IN_FLIGHT = """
 import sys
-from lab.clients.call import Link, ReplyReader, pack, read_resp
+from lab.clients.call import ReplyReader, pack, read_resp
+from loadtests.sockets.connection import BlockingConnection
 from services.protocol import Address
-with Link(Address.parse(sys.argv[1]), timeout=30) as link:
+with BlockingConnection(Address.parse(sys.argv[1]), timeout=30) as link:
     reader = ReplyReader()
     link.send(pack([b"PING"]) + pack([b"SLEEP", b"2000"]))
     print(read_resp(link, reader), flush=True)

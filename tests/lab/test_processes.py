@@ -15,10 +15,11 @@ import pytest
 
 from lab.base.errors import LabError, NotReadyError
 from lab.base.paths import ROOT
-from lab.clients.call import Link, call
+from lab.clients.call import call
 from lab.servers.backend import open_backend, runtime_directory
 from lab.servers.catalogue import Catalogue
 from lab.servers.processes import Processes
+from loadtests.sockets.connection import BlockingConnection
 from services.protocol import Address
 from tests.lab.conftest import find_processes
 from tests.support.waiting import wait_until
@@ -62,7 +63,7 @@ def test_up_state_down(backend: Processes) -> None:
 
 def test_a_forking_server_leaves_no_children(backend: Processes) -> None:
     backend.up(["socketserver_forking"])
-    with Link(Address.parse(address_of(backend, "socketserver_forking"))) as link:
+    with BlockingConnection(Address.parse(address_of(backend, "socketserver_forking"))) as link:
         link.send(b"PING\r\n")
         assert link.receive() == b"+PONG\r\n"
         children = psutil.Process(backend.pid("socketserver_forking")).children()
@@ -90,7 +91,7 @@ def test_stop_lets_what_is_in_flight_finish(backend: Processes) -> None:
     backend.up()
     links = []
     for model in models:
-        link = Link(Address.parse(address_of(backend, model)), timeout=30)
+        link = BlockingConnection(Address.parse(address_of(backend, model)), timeout=30)
         # The first answer proves that the server has taken up both.
         link.send(b"PING\r\nSLEEP 300\r\n")
         assert link.receive() == b"+PONG\r\n"

@@ -8,10 +8,11 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
-from lab.base.errors import LabError, NoAnswerError, UnreachableError
+from lab.base.errors import LabError
 from lab.clients.call import Reply
 from lab.servers import readiness
 from lab.servers.readiness import Outcome, choose_targets, wait_ready
+from loadtests.sockets.errors import NoAnswerError, UnreachableError
 
 LOADING = b"-LOADING the dataset is being read\r\n"
 PONG = b"+PONG\r\n"

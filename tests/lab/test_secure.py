@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from lab.base.errors import LabError, WrongAnswerError
-from lab.clients.call import Link, call
+from lab.clients.call import call
 from lab.servers.ca import found, issue
-from loadtests.sockets.tls_pipe import TlsPipe
-from loadtests.sockets.tls_stream import ca_file, certificate_file, client_context
+from loadtests.sockets.connection import BlockingConnection
+from loadtests.sockets.errors import SetupError, WrongAnswerError
+from loadtests.sockets.tls import TlsPipe, ca_file, certificate_file, client_context
 from services.protocol import Address
 
 NEVER = 4102444800.0  # 2100
@@ -73,7 +73,7 @@ def serve(certificates: Path) -> Iterator[Callable[[str], Address]]:
 
 
 def ask_by_link(where: Address) -> bytes:
-    with Link(where, timeout=20) as link:
+    with BlockingConnection(where, timeout=20) as link:
         link.send(b"PING\r\n")
         return link.receive()
 
@@ -81,7 +81,7 @@ def ask_by_link(where: Address) -> bytes:
 def ask_by_pipe(where: Address) -> bytes:
     """The load generator's."""
     with socket.create_connection((where.host, where.port or 0), timeout=20) as raw:
-        pipe = TlsPipe(raw, client_context(), where.host)
+        pipe = TlsPipe(raw, where.host)
         while not pipe.handshake():
             raw.sendall(pipe.unsent())
             pipe.feed()
@@ -146,7 +146,7 @@ def test_file_that_is_named_and_missing_is_an_error(
 ) -> None:
     """Not the system's CAs, and not a client that shows nothing."""
     monkeypatch.setenv(variable, "/no/such.pem")
-    with pytest.raises(LabError, match=f"{variable}='/no/such.pem': there is no such file"):
+    with pytest.raises(SetupError, match=f"{variable}='/no/such.pem': there is no such file"):
         look()
     monkeypatch.setenv(variable, str(certificates / "client.pem"))
     assert look() == str(certificates / "client.pem")
@@ -175,7 +175,7 @@ def test_client_shows_its_certificate(certificates: Path, monkeypatch: pytest.Mo
 
 
 def test_half_close_leaves_the_other_half_open(serve: Callable[[str], Address]) -> None:
-    with Link(serve("good"), timeout=20) as link:
+    with BlockingConnection(serve("good"), timeout=20) as link:
         link.send(b"PING\r\n")
         assert link.receive() == b"+PONG\r\n"
         link.half_close()  # the server reads to this end, and then closes without one of its own

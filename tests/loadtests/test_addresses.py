@@ -8,11 +8,12 @@ from collections import deque
 
 import pytest
 
-from lab.base.errors import UnreachableError
-from lab.clients.call import Link, call
+from lab.clients.call import call
 from lab.clients.slow_clients import come
 from lab.servers.readiness import wait_ready
 from loadtests.sockets import addresses
+from loadtests.sockets.connection import BlockingConnection
+from loadtests.sockets.errors import UnreachableError
 from services.protocol import Address, Transport
 
 # Put in front of whatever asks for a name: gevent's resolver and Python's both end in `_socket`.
@@ -84,24 +85,24 @@ def test_families_take_turns_and_each_address_is_tried_once():
 
 def test_address_that_worked_is_tried_first(resolve):
     resolve("127.0.0.2", "127.0.0.3", "127.0.0.4")
-    places = addresses.find_places("localhost", 7, socket.SOCK_STREAM)
+    places = addresses.find_addresses("localhost", 7, socket.SOCK_STREAM)
     assert [where[0] for _, where in places] == ["127.0.0.2", "127.0.0.3", "127.0.0.4"]
     addresses.remember("localhost", 7, socket.SOCK_STREAM, places[1])
-    places = addresses.find_places("localhost", 7, socket.SOCK_STREAM)
+    places = addresses.find_addresses("localhost", 7, socket.SOCK_STREAM)
     assert [where[0] for _, where in places] == ["127.0.0.3", "127.0.0.2", "127.0.0.4"]
     # Of another port, or another kind, nothing is known.
     for port, kind in ((8, socket.SOCK_STREAM), (7, socket.SOCK_DGRAM)):
-        assert addresses.find_places("localhost", port, kind)[0][1][0] == "127.0.0.2"
+        assert addresses.find_addresses("localhost", port, kind)[0][1][0] == "127.0.0.2"
 
 
 def test_temporary_failure_of_the_resolver_is_tried_twice(resolve):
     asked = resolve("127.0.0.1", failures=[socket.EAI_AGAIN])
-    assert addresses.find_places("localhost", 7, socket.SOCK_STREAM)
+    assert addresses.find_addresses("localhost", 7, socket.SOCK_STREAM)
     assert len(asked) == 2
     for failures in ([socket.EAI_AGAIN] * 2, [socket.EAI_NONAME]):
         resolve("127.0.0.1", failures=failures)
         with pytest.raises(socket.gaierror):
-            addresses.find_places("localhost", 7, socket.SOCK_STREAM)
+            addresses.find_addresses("localhost", 7, socket.SOCK_STREAM)
 
 
 @pytest.mark.parametrize("transport", ["tcp", "tls", "udp"])
@@ -111,7 +112,7 @@ def test_client_finds_the_server_behind_the_last_address(transport, open_model, 
     assert call("command", url, ["PING"], timeout=30).value == b"PONG"
     kind = socket.SOCK_DGRAM if transport == "udp" else socket.SOCK_STREAM
     # The next one begins there.
-    assert addresses.find_places("localhost", int(url.rpartition(":")[2]), kind)[0][1][0] == "127.0.0.1"
+    assert addresses.find_addresses("localhost", int(url.rpartition(":")[2]), kind)[0][1][0] == "127.0.0.1"
     assert call("command", url, ["PING"], timeout=30).value == b"PONG"
 
 
@@ -166,7 +167,7 @@ def test_datagrams_stay_with_the_address_that_has_answered(resolve):
         first.bind(("127.0.0.2", 0))
         second.bind(("127.0.0.1", first.getsockname()[1]))
         resolve("127.0.0.2", "127.0.0.1")
-        link = stack.enter_context(Link(addresses_of(first)))
+        link = stack.enter_context(BlockingConnection(addresses_of(first)))
         link.send(b"one")
         data, peer = first.recvfrom(10)
         first.sendto(data, peer)

@@ -16,13 +16,13 @@ import pytest
 
 from lab.base.errors import LabError
 from lab.base.paths import ROOT
-from lab.clients.call import Link
 from lab.load.measure import measure
 from lab.load.measurement import Measurement
 from lab.metrics.socket_owner import count_connections
 from lab.metrics.verdict import Bound, exit_code
 from lab.servers.catalogue import Catalogue
 from lab.servers.processes import Processes
+from loadtests.sockets.connection import BlockingConnection
 from services.protocol import Address
 from tests.support.waiting import wait_until
 
@@ -184,7 +184,7 @@ def test_durations_are_read_from_a_clock_that_nobody_sets():
 @pytest.mark.parametrize("transport", ["unix", "udp"])
 def test_client_of_another_transport_is_in_the_row(backend, transport):
     (item,) = (each for each in backend.targets() if (each.service, each.transport) == ("command", transport))
-    with Link(Address.parse(item.address)):
+    with BlockingConnection(Address.parse(item.address)):
         found = measure(
             backend, CATALOGUE[MODEL], "closed_ping", users=1, seconds=0.2, warm_up=0.0, transport=transport
         )

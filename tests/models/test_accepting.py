@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from loadtests.sockets.tls_stream import client_context
+from loadtests.sockets.tls import client_context
 from services.protocol import Address, Limits
 from services.serving.accepting import EXHAUSTED, Shortage
 from services.serving.listeners import Listener

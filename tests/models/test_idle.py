@@ -7,8 +7,8 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
 from lab.base.errors import LabError
-from lab.clients.call import Link
-from loadtests.sockets.tls_stream import client_context
+from loadtests.sockets.connection import BlockingConnection
+from loadtests.sockets.tls import client_context
 from services.protocol import Address, Transport
 from tests.support.waiting import wait_until
 
@@ -159,7 +159,7 @@ def test_reader_that_takes_nothing_is_idle(start, unit: float, is_sequential: bo
     """However much is left to send to it: more than all buffers hold, or a little more than the kernel's."""
     with start(LAB_IDLE_SECONDS=str(3 * unit)) as server:
 
-        def is_cut_off(links: list[Link], closed_before: int) -> bool:
+        def is_cut_off(links: list[BlockingConnection], closed_before: int) -> bool:
             return server.log.read_text().count("closed a connection that was idle") == closed_before + len(links)
 
         def stop_reading(transports: tuple[str, ...], closed_before: int) -> None:
@@ -183,7 +183,7 @@ def test_reader_that_takes_nothing_is_idle(start, unit: float, is_sequential: bo
         assert server.wait_end() == 0  # nothing of them is left that a drain would wait for
 
 
-def count_rest(link: Link) -> int:
+def count_rest(link: BlockingConnection) -> int:
     def pieces() -> Iterator[int]:
         with suppress(LabError):  # the server broke the connection off
             while data := link.receive():

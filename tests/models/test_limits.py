@@ -9,8 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lab.base.errors import NoAnswerError, WrongAnswerError
-from lab.clients.call import Link
+from loadtests.sockets.connection import BlockingConnection
+from loadtests.sockets.errors import NoAnswerError, WrongAnswerError
 from services.serving.idle import unsent
 from tests.support.reading import is_over, last_words, ping, read_all
 from tests.support.servers import Server, queued
@@ -51,9 +51,9 @@ os.fork, threading.Thread.start = fork_or_fail, start_or_fail
 """
 
 
-def enter(server: Server, transport: str = "tcp") -> Link:
+def enter(server: Server, transport: str = "tcp") -> BlockingConnection:
     """A client that is served; it tries again while it is refused, since a place is free a moment after its client."""
-    entered: list[Link] = []
+    entered: list[BlockingConnection] = []
 
     def try_once() -> bool:
         link = server.connect(transport=transport)
@@ -69,7 +69,7 @@ def enter(server: Server, transport: str = "tcp") -> Link:
     return entered[0]
 
 
-def serving(link: Link) -> int:
+def serving(link: BlockingConnection) -> int:
     """The process that serves a client."""
     link.send(b"INFO\r\n")
     line = next(line for line in link.receive().decode().splitlines() if line.startswith("process_id:"))
@@ -77,7 +77,7 @@ def serving(link: Link) -> int:
 
 
 @pytest.fixture
-def full(start: Start, is_sequential: bool) -> Iterator[tuple[Server, list[Link]]]:
+def full(start: Start, is_sequential: bool) -> Iterator[tuple[Server, list[BlockingConnection]]]:
     """A server with as many clients as it may have, each of which has been served."""
     count = 1 if is_sequential else LIMIT
     with start(LAB_MAX_CONNECTIONS=str(count), LAB_WORKERS=str(count)) as server, ExitStack() as stack:
@@ -87,7 +87,7 @@ def full(start: Start, is_sequential: bool) -> Iterator[tuple[Server, list[Link]
         yield server, links
 
 
-def test_server_at_its_limit_is_drained(full: tuple[Server, list[Link]]) -> None:
+def test_server_at_its_limit_is_drained(full: tuple[Server, list[BlockingConnection]]) -> None:
     """What was asked is answered, each client sees the end, and so does the client that waits."""
     server, links = full
     links[0].send(b"SLEEP 300\r\nECHO last\r\n")
@@ -106,7 +106,7 @@ def server_refuses(server: Server) -> bool:
     return bool(server.description["when_full"] == "refuse")
 
 
-def test_server_at_its_limit_that_is_killed_leaves_no_process(full: tuple[Server, list[Link]]) -> None:
+def test_server_at_its_limit_that_is_killed_leaves_no_process(full: tuple[Server, list[BlockingConnection]]) -> None:
     server, links = full
     children = server.family()[1:]
     server.process.kill()
@@ -117,7 +117,7 @@ def test_server_at_its_limit_that_is_killed_leaves_no_process(full: tuple[Server
     assert not alive
 
 
-def test_server_at_its_limit_serves_as_many_new_clients_as_leave(full: tuple[Server, list[Link]]) -> None:
+def test_server_at_its_limit_serves_as_many_new_clients_as_leave(full: tuple[Server, list[BlockingConnection]]) -> None:
     server, links = full
     for _ in range(2):
         for link in links:
@@ -131,7 +131,9 @@ def test_server_at_its_limit_serves_as_many_new_clients_as_leave(full: tuple[Ser
 
 @pytest.mark.parametrize("model", ["prefork", "asyncio_prefork", "socketserver_forking"])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
-def test_places_of_a_process_that_dies_are_free_again(full: tuple[Server, list[Link]], number: int) -> None:
+def test_places_of_a_process_that_dies_are_free_again(
+    full: tuple[Server, list[BlockingConnection]], number: int
+) -> None:
     """As many clients more are served as it had, and not one more; the other clients notice nothing."""
     server, links = full
     victim = serving(links[0])
@@ -193,7 +195,7 @@ def test_datagrams_above_the_limit_are_not_worked_on(start: Start, transport: st
             wait_until(lambda: not (queued(link.address) if transport == "udp" else unsent(link.socket.fileno())))
             for _ in range(8):
                 link.send(b"PING\r\n")
-            link.renew()
+            link.reset_deadline()
             # A PING is answered at once where there is a place: then before the two.
             assert link.receive() == b"+OK\r\n"
         enter(server, transport).close()

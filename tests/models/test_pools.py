@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lab.base.errors import NoAnswerError, WrongAnswerError
+from loadtests.sockets.errors import NoAnswerError, WrongAnswerError
 from services.models.thread_pool import Pool
 from tests.support.reading import is_over, ping
 from tests.support.servers import Server

@@ -8,10 +8,10 @@ from contextlib import ExitStack, suppress
 import psutil
 import pytest
 
-from lab.base.errors import NoAnswerError, WrongAnswerError
-from lab.clients.call import Link
 from lab.servers.catalogue import Catalogue
 from lab.servers.certificates import CA, provide
+from loadtests.sockets.connection import BlockingConnection
+from loadtests.sockets.errors import NoAnswerError, WrongAnswerError
 from tests.support.reading import read_all
 from tests.support.servers import held, queued, worked
 from tests.support.waiting import settled, wait_until
@@ -177,7 +177,7 @@ def test_what_a_client_can_make_a_server_hold_is_bounded(start, unit: float, is_
     """By INFO's `connection_bytes`: half a request without an end, behind a pipeline whose replies nobody reads."""
     bulk = b"*2\r\n$4\r\nECHO\r\n$100000\r\n%b\r\n" % bytes(100_000)
 
-    def fill(server, links: list[Link]) -> int:
+    def fill(server, links: list[BlockingConnection]) -> int:
         for link in links:
             link.socket.settimeout(3 * unit)
             with suppress(TimeoutError):  # the server takes no more

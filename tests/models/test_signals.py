@@ -11,7 +11,7 @@ from contextlib import suppress
 import psutil
 import pytest
 
-from lab.clients.call import Link
+from loadtests.sockets.connection import BlockingConnection
 from services.serving.signals import stop_signals
 from tests.support.reading import read_all
 from tests.support.waiting import wait_until
@@ -20,7 +20,7 @@ SLEEP = b"SLEEP 400\r\nECHO last\r\n"
 ANSWER = b"+OK\r\n$4\r\nlast\r\n"
 
 
-def wait_until_asleep(link: Link) -> None:
+def wait_until_asleep(link: BlockingConnection) -> None:
     """The server has the request in hand: it came together with one that is answered."""
     link.send(b"PING\r\n" + SLEEP)
     assert link.receive() == b"+PONG\r\n"

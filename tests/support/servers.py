@@ -11,9 +11,9 @@ from typing import Any
 
 import psutil
 
-from lab.clients.call import Link
 from lab.servers.catalogue import Catalogue
 from lab.servers.certificates import SERVER, provide
+from loadtests.sockets.connection import BlockingConnection
 from services.protocol import Address
 from tests.support.kernel import Kernel
 
@@ -69,9 +69,9 @@ class Server:
         assert self.process.stdout is not None
         self.process.stdout.close()
 
-    def connect(self, service: str = "command", transport: str = "tcp", timeout: float = 10.0) -> Link:
+    def connect(self, service: str = "command", transport: str = "tcp", timeout: float = 10.0) -> BlockingConnection:
         """A client; to be used with `with`."""
-        return Link(self.address(service, transport), timeout=timeout)
+        return BlockingConnection(self.address(service, transport), timeout=timeout)
 
     def address(self, service: str, transport: str) -> Address:
         """Where it listens."""

@@ -10,8 +10,8 @@ import json
 import sys
 from collections.abc import Sequence
 
-from lab.base.errors import ClientError
 from lab.clients.call import call
+from loadtests.sockets.errors import ClientError
 
 # Enough that every worker of a pool has had some.
 VISITS = 200
