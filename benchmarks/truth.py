@@ -49,16 +49,16 @@ import atexit, json, os, sys
 from time import perf_counter
 sys.path.insert(0, os.getcwd())
 from loadtests.locustfile import *
-from loadtests.sockets.engine import Engine
+from loadtests.sockets.engine.exchanges import ExchangeConnection
 sent = []
-begin = Engine._begin
+begin = ExchangeConnection.begin
 
-def watched(self, link, now, intended=None):
-    begin(self, link, now, intended)
+def watched(self, now, intended=None):
+    begin(self, now, intended)
     if intended is not None:
         sent.append((perf_counter(), intended))
 
-Engine._begin = watched
+ExchangeConnection.begin = watched
 atexit.register(lambda: json.dump(sent, open(os.environ["SENT"], "w")))
 """
 

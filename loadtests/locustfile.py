@@ -40,7 +40,7 @@ from loadtests.objections import CHOICES, RANDOM
 from loadtests.run_time import RunTime
 from loadtests.scripts import SCRIPTS
 from loadtests.sockets.codec import Codec, CodecError
-from loadtests.sockets.engine import Engine, Lane
+from loadtests.sockets.engine import ConnectionGroup, Engine
 from loadtests.sockets.exchange import Exchange
 from loadtests.sockets.recorder import RECORDER, Series
 from loadtests.sockets.schedule import Schedule
@@ -113,16 +113,16 @@ class LabUser(WireUser):
         loop = CLOSED if self._script else self._options.loop
         return Series(self.model, self._chosen.name, self._options.transport, loop)
 
-    def make_lane(self) -> Lane:
+    def make_group(self) -> ConnectionGroup:
         """What the users of one model have in common."""
         options, transport = self._options, Transport(self._options.transport)
-        # Not None: a script's user has no lane of this kind.
+        # Not None: a script's user makes no group of this kind.
         exchange = cast(Exchange, make_exchange(self._chosen, transport, options.payload))
         schedule = None
         if options.loop == OPEN:
             shape, seconds, rate = options.shape, options.shape_time, options.rate / exchange.depth
             schedule = Schedule(lambda since: rate * level(shape, since / seconds), poisson=options.arrivals == RANDOM)
-        return Lane(
+        return ConnectionGroup(
             self.make_series(),
             self.targets.find(self.model, self._chosen.service, transport),
             exchange,

@@ -120,9 +120,9 @@ def combine(parts: list[dict[str, Any]], machine_cpu: float | None, *, expected:
     parts = [part for part in parts if part["stalled"] is not None]
     found: dict[Series, list[dict[str, Any]]] = {}
     for part in parts:
-        for lane in part["lanes"]:
-            found.setdefault(Series(*lane["series"]), []).append(lane)
-    return [_combine(series, lanes, parts, machine_cpu, disturbances) for series, lanes in sorted(found.items())]
+        for group in part["groups"]:
+            found.setdefault(Series(*group["series"]), []).append(group)
+    return [_combine(series, groups, parts, machine_cpu, disturbances) for series, groups in sorted(found.items())]
 
 
 def find_disturbances(parts: list[dict[str, Any]], expected: int) -> Iterator[str]:
@@ -143,16 +143,16 @@ def find_disturbances(parts: list[dict[str, Any]], expected: int) -> Iterator[st
 
 def _combine(
     series: Series,
-    lanes: list[dict[str, Any]],
+    groups: list[dict[str, Any]],
     parts: list[dict[str, Any]],
     machine_cpu: float | None,
     disturbances: list[str],
 ) -> Result:
     tally = Tally()
     early = Counter[str]()
-    for lane in lanes:
-        tally.merge(Tally.decode(lane["tally"]))
-        early.update(lane["warm_up_failures"])
+    for group in groups:
+        tally.merge(Tally.decode(group["tally"]))
+        early.update(group["warm_up_failures"])
     is_open = series.loop == "open"
     seconds = sum(part["seconds"] for part in parts) / len(parts)
     return Result(
@@ -161,7 +161,7 @@ def _combine(
         transport=series.transport,
         loop=series.loop,
         users=tally.user_seconds / seconds,
-        depth=lanes[0]["depth"],
+        depth=groups[0]["depth"],
         seconds=seconds,
         answered=tally.answered,
         asked=tally.asked if is_open else None,
@@ -176,14 +176,14 @@ def _combine(
         max_us=tally.service.max_us,
         service=tally.service.pairs(),
         intended=tally.intended.pairs() if is_open else None,
-        starved=sum(lane["starved"] for lane in lanes),
+        starved=sum(group["starved"] for group in groups),
         generators=len(parts),
         generator_cpu=sum(part["cpu"] for part in parts),
         machine_cpu=machine_cpu,
         generator_throttled=max((part["throttled"] for part in parts if part["throttled"] is not None), default=None),
         cores=psutil.cpu_count(),
         versions=_versions(),
-        answered_in_all=sum(lane["answered_in_all"] for lane in lanes),
+        answered_in_all=sum(group["answered_in_all"] for group in groups),
         warm_up_failures=dict(early),
         disturbances=disturbances,
     )

@@ -18,7 +18,7 @@ from locust.runners import MasterRunner
 
 from lab.metrics.cpu_quota import read_throttled
 from loadtests.parts import BEAT_SECONDS, Pulse, combine, read_machine_cpu
-from loadtests.sockets.engine import Engine, Link
+from loadtests.sockets.engine import Connection, Engine
 from loadtests.sockets.recorder import RECORDER, Series, Tally
 
 # In front of the result on stdout: Locust and its libraries may write lines of their own.
@@ -39,7 +39,7 @@ class Share:
         self._engine = Engine.of(environment)
         self._runner = cast(Any, environment.runner)
         self._stats = environment.stats
-        self._before: dict[Link, int] = {}
+        self._before: dict[Connection, int] = {}
         self._early: dict[Series, Counter[str]] = {}
         self._pulse: Pulse | None = None
         self._beating: Any = None
@@ -55,7 +55,9 @@ class Share:
             self._early = {series: tally.failures for series, tally in RECORDER.tallies().items()}
             RECORDER.reset()
             self._stats.reset_all()
-            self._before = {link: link.answered for lane in self._engine.lanes for link in lane.links}
+            self._before = {
+                connection: connection.answered for group in self._engine.groups for connection in group.connections
+            }
             self._pulse = Pulse()
             self._beating = gevent.spawn(self._beat, self._pulse)
         else:
@@ -68,7 +70,7 @@ class Share:
             pulse.beat()
 
     def _count(self) -> dict[str, Any]:
-        self._engine.hold()
+        self._engine.count_backlog_as_dropped()
         self._engine.flush()
         seconds, cpu = perf_counter() - self._started, process_time() - self._cpu
         before, after = self._throttled, read_throttled()
@@ -77,26 +79,29 @@ class Share:
             self._pulse.beat()
             self._beating.kill(block=False)
         tallies = RECORDER.tallies()
-        lanes = [
+        groups = [
             {
-                "series": astuple(lane.series),
-                "depth": lane.exchange.depth,
-                "tally": tallies.get(lane.series, Tally()).encode(),
-                "starved": sum(link.lane is lane and link.answered == count for link, count in self._before.items()),
-                "answered_in_all": lane.answered_in_all,
-                "warm_up_failures": dict(self._early.get(lane.series, {})),
+                "series": astuple(group.series),
+                "depth": group.exchange.depth,
+                "tally": tallies.get(group.series, Tally()).encode(),
+                "starved": sum(
+                    connection.group is group and connection.answered == count
+                    for connection, count in self._before.items()
+                ),
+                "answered_in_all": group.answered_in_all,
+                "warm_up_failures": dict(self._early.get(group.series, {})),
             }
-            for lane in self._engine.lanes
+            for group in self._engine.groups
         ]
         # Nothing more is asked: the server's account ends where ours does.
-        self._engine.halt()
+        self._engine.abort()
         return {
             "seconds": seconds,
             "cpu": cpu,
             "throttled": throttled,
             # None: it came when the window had begun already.
             "stalled": None if self._pulse is None else self._pulse.longest,
-            "lanes": lanes,
+            "groups": groups,
         }
 
 

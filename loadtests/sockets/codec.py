@@ -1,4 +1,4 @@
-"""A protocol that is not the lab's: what its requests are, and when a reply is complete, from one Python file."""
+"""A custom protocol, from one Python file: its requests, and when a reply is complete."""
 
 import importlib.util
 import sys
@@ -11,25 +11,25 @@ from typing import Any, Self
 
 from loadtests.sockets.failures import CodecRaisedError, WrongBytesError
 
-# The environment variable with the path of the file, where the generator runs.
+# The environment variable with the path of the file on the generator's machine.
 VARIABLE = "LAB_CODEC"
 
 
 class CodecError(Exception):
-    """The file cannot be used; the message says why."""
+    """The file is invalid; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """What docs/adding-a-server.md asks of the file.
+    """The functions and constants of the file; docs/adding-a-server.md describes them.
 
     Args:
         encode: number of the exchange on its connection, from 0 -> its request.
-        reply_size: bytes received, request -> how many of the bytes are its reply, None if it is not all there;
-            ValueError if it is not the reply to that.
-        greeting_size: the same of what the server says first, without a request; None if it says nothing.
-        per_connection: requests before the client closes and connects again; None to hold one connection.
-        until_close: the reply has ended when the server has closed.
+        reply_size: bytes received, request -> size of the reply in them, None if it is incomplete; raises ValueError
+            if it is not the reply to that request.
+        greeting_size: the same for the server's greeting, without a request; None if it sends none.
+        per_connection: requests before the client closes and connects again; None to keep one connection.
+        until_close: the reply ends when the server closes.
     """
 
     encode: Callable[[int], bytes]
@@ -39,7 +39,7 @@ class Codec:
     until_close: bool = False
 
     def request(self, number: int) -> bytes:
-        """The request with a number.
+        """Return the request with a number.
 
         Raises:
             CodecRaisedError: the file's own code failed, or returned no request.
@@ -55,40 +55,40 @@ class Codec:
         return request
 
     def check(self, data: bytes, request: bytes) -> int | None:
-        """How many bytes of `data` are the reply; None if it is not all there.
+        """Return how many bytes of `data` are the reply; None if it is incomplete.
 
         Raises:
-            WrongBytesError: it is not the reply to that.
+            WrongBytesError: it is not the reply to that request.
             CodecRaisedError: the file's own code failed.
         """
         return _ask(lambda: self.reply_size(data, request), "reply_size", data)
 
     def check_greeting(self, data: bytes) -> int | None:
-        """How many bytes of `data` are the greeting; None if it is not all there.
+        """Return how many bytes of `data` are the greeting; None if it is incomplete.
 
         Raises:
             WrongBytesError, CodecRaisedError: as of `check`.
         """
         size = self.greeting_size
-        assert size is not None  # noqa: S101 - for mypy: only one that has a greeting is asked
+        assert size is not None  # noqa: S101 - for mypy: only called if there is a greeting
         return _ask(lambda: size(data), "greeting_size", data)
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Self | None:
-        """Read the file that `LAB_CODEC` names; None if it names none.
+        """Load the file that `LAB_CODEC` names; return None if it is not set.
 
         Raises:
-            CodecError: what is wrong with it.
+            CodecError: the file is invalid.
         """
         text = environ.get(VARIABLE)
         return cls.load(Path(text)) if text else None
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Import the file, as a Python module among those of its folder.
+        """Import the file as a Python module, which can import others of its folder.
 
         Raises:
-            CodecError: what is wrong with it.
+            CodecError: the file is invalid.
         """
         module = _import(path)
         functions: list[Callable[..., Any]] = []
@@ -120,15 +120,15 @@ class Codec:
 
 def _import(path: Path) -> ModuleType:
     path = path.resolve()
-    # A name that is taken stays with the module that has it.
+    # A name that is taken keeps its module.
     name = path.stem if path.stem not in sys.modules else "codec"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise CodecError(f"the codec {path} is no Python file: its name ends in .py")
     module = importlib.util.module_from_spec(spec)
-    # Where a dataclass, for one, looks for the names in its annotations.
+    # Dataclasses look here for the names in their annotations.
     sys.modules[name] = module
-    # As of a script, its own folder comes first while it is loaded. Later it must not hide the generator's modules.
+    # As for a script, its folder comes first while it is loaded. Later it must not hide the generator's modules.
     folder = str(path.parent)
     sys.path.insert(0, folder)
     try:

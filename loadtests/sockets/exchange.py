@@ -1,4 +1,4 @@
-"""What a connection of a load test says, over and over, and what it must hear: data, and nothing that does I/O."""
+"""The exchange that a connection of a load test repeats: its requests and the replies that must come. No I/O."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,16 +14,16 @@ class Exchange:
     """One exchange, and how it is repeated on a connection.
 
     Args:
-        turns: the request and the whole reply of one exchange after the other; from the start again after the last.
-        depth: requests in one exchange: more than one where they are pipelined, or are that many datagrams.
-        per_connection: exchanges before the client closes and connects anew; None to hold one connection throughout.
-        pause: seconds that a connection rests between two exchanges, in a closed loop.
-        numbered: requests begin with their number on the connection, 8 bytes of it in place of the turn's first 8, and
-            so do their replies: one that is late, doubled or of somebody else can then be told from the right one.
-        half_close: nothing more is sent behind the request, and the server is told so.
-        until_close: the reply has ended when the server has closed.
-        endless: the server sends more than the reply, which is as much of it as is looked at.
-        error_prefix: how a refusal in good form begins, as `-` does in RESP; empty if there is none.
+        turns: the request and the whole reply of each exchange, in order; after the last one the first follows.
+        depth: requests in one exchange: more than one if they are pipelined, or sent as that number of datagrams.
+        per_connection: exchanges before the client closes and connects again; None to keep one connection.
+        pause: seconds between two exchanges on a connection, in a closed loop.
+        numbered: the first 8 bytes of a request and its reply are replaced by their number on the connection, so that
+            late, doubled and foreign replies differ from the right one.
+        half_close: the client ends its half behind the request.
+        until_close: the reply ends when the server closes.
+        endless: the server sends more than the reply; the rest is not checked.
+        error_prefix: first bytes of a well-formed error reply, `-` in RESP; empty if there is none.
     """
 
     turns: tuple[Turn, ...]
@@ -38,11 +38,11 @@ class Exchange:
 
     @property
     def holds_connection(self) -> bool:
-        """Whether a client keeps its connection for itself as long as it is there."""
+        """Whether a client keeps one connection."""
         return self.per_connection is None
 
     def open_turns(self) -> Iterator[Turn]:
-        """The turns of one connection, without an end."""
+        """Return the turns of one connection, endless."""
         return self._number_turns() if self.numbered else cycle(self.turns)
 
     def _number_turns(self) -> Iterator[Turn]:
@@ -53,5 +53,5 @@ class Exchange:
 
 
 def failure_kind(reason: str) -> str:
-    """The reason of a failure without the detail behind it, as in "wrong bytes (3 of 7 bytes had come)"."""
+    """Return the reason of a failure without its detail, as in "wrong bytes (3 of 7 bytes had come)"."""
     return reason.partition(" (")[0]

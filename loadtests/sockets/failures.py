@@ -1,4 +1,4 @@
-"""Each way in which an exchange can fail, with a name of its own."""
+"""The ways in which an exchange can fail; each has its own name."""
 
 import errno
 import socket
@@ -10,10 +10,10 @@ _LONGEST_DETAIL = 160
 
 
 class ExchangeError(Exception):
-    """An exchange that did not come back right.
+    """An exchange has failed.
 
     Args:
-        detail: what is known beside the reason, in a few words: how much had come, what a codec said.
+        detail: more about the reason, in a few words: how much had come, or the error of a codec.
     """
 
     reason: ClassVar[str]
@@ -30,49 +30,49 @@ class ExchangeError(Exception):
 
 
 class WrongBytesError(ExchangeError):
-    """What came is not what was asked for."""
+    """The reply is not the expected one."""
 
     reason = "wrong bytes"
 
 
 class ErrorReplyError(ExchangeError):
-    """The server refused, in good form."""
+    """The server sent a well-formed error reply."""
 
     reason = "error reply"
 
 
 class ExtraReplyError(ExchangeError):
-    """More came than was asked for."""
+    """The server sent more than the reply."""
 
     reason = "more than was asked for"
 
 
 class ShortReplyError(ExchangeError):
-    """The connection ended inside a reply, or with some of a pipeline unanswered."""
+    """The connection ended inside a reply, or before all requests of a pipeline were answered."""
 
     reason = "short reply: closed in the middle"
 
 
 class ClosedError(ExchangeError):
-    """The connection ended where a reply was due."""
+    """The connection ended while a reply was due."""
 
     reason = "closed without a reply"
 
 
 class IdleClosedError(ExchangeError):
-    """The connection ended while nothing was asked on it."""
+    """The connection ended between two exchanges."""
 
     reason = "closed between two exchanges"
 
 
 class TimeOutError(ExchangeError):
-    """No whole reply in time. Its duration counts as a response time: the reply took at least that."""
+    """No complete reply in time. The duration counts as a response time: the reply took at least as long."""
 
     reason = "time-out: no reply"
 
 
 class ConnectTimeOutError(ExchangeError):
-    """No connection in time: the backlog is full, or nobody is there."""
+    """No connection in time: the backlog is full, or no host answers."""
 
     reason = "time-out: no connection"
 
@@ -84,71 +84,71 @@ class LostError(ExchangeError):
 
 
 class DroppedError(ExchangeError):
-    """Of an open loop: no connection was free until it would have timed out."""
+    """A request of an open loop found no free connection before its timeout."""
 
     reason = "dropped: no connection was free in time"
 
 
 class RefusedError(ExchangeError):
-    """Nobody listens, or the backlog is full and the system says so."""
+    """Nothing listens there, or the backlog is full and the kernel says so."""
 
     reason = "connection refused"
 
 
 class ResetError(ExchangeError):
-    """The peer threw the connection away."""
+    """The peer reset the connection."""
 
     reason = "connection reset"
 
 
 class HandshakeError(ExchangeError):
-    """TLS did not come about, or was broken."""
+    """The TLS handshake failed, or the peer broke the rules of TLS."""
 
     reason = "TLS failed"
 
 
 class UnknownHostError(ExchangeError):
-    """The model's name has no address: it is not running."""
+    """The server's name has no address: it is not running."""
 
     reason = "unknown host"
 
 
 class NoPortError(ExchangeError):
-    """The generator's own limit: each of its closed connections holds a local port for a while."""
+    """The generator's own limit: each closed connection occupies a local port for a while (TIME-WAIT)."""
 
     reason = "generator: no local port or descriptor left"
 
 
 class NoReplyPathError(ExchangeError):
-    """The generator's own limit: a Unix datagram socket has to be bound to a path, and may write none."""
+    """The generator's own limit: it may create no path for a Unix datagram socket."""
 
     reason = "generator: no place for a reply path"
 
 
 class CodecRaisedError(ExchangeError):
-    """The codec's own code failed; the detail says how, and where."""
+    """The codec's own code failed; the detail says where, and how."""
 
     reason = "the codec raised an error"
 
 
 class NetworkError(ExchangeError):
-    """Any other error of the system."""
+    """Any other error of the operating system."""
 
     reason = "network error"
 
 
-# These say how long a reply takes: at least so long. A quick refusal must not pass for a fast reply.
+# Only these count as response times: the reply took at least as long. A refusal must not pass for a fast reply.
 TIMED = (TimeOutError, ConnectTimeOutError)
 
 
 def translate(error: OSError) -> ExchangeError:
-    """The failure that an error of the system is."""
+    """Return the failure that an error of the operating system stands for."""
     match error:
         case ssl.SSLError():
             return HandshakeError()
         case TimeoutError():
             return TimeOutError()
-        case ConnectionRefusedError() | FileNotFoundError():  # a Unix socket whose server has gone is no file any more
+        case ConnectionRefusedError() | FileNotFoundError():  # the file of a Unix socket is removed with its server
             return RefusedError()
         case ConnectionResetError() | BrokenPipeError() | ConnectionAbortedError():
             return ResetError()

@@ -1,10 +1,9 @@
 """Response times at full resolution: an HDR histogram that keeps only what occurred.
 
-Strategy: as HdrHistogram does, a time is kept to one part in a thousand whatever its size, as a whole number of ticks
-whose bits below the eleventh are cut off. What stands for a time is then a plain integer, and the counts are a plain
-dict: some hundred entries where HdrHistogram's array has 27,648, so that workers can send what is new to their master.
-Its port to Python (hdrhistogram 0.10.8) was weighed: it takes 1 µs to record a value, a tenth of a request here; this
-takes 0.2.
+Strategy: as in HdrHistogram, a time keeps a precision of one part in a thousand at any size: it is a whole number of
+ticks of which only the eleven highest bits are kept. The counts are a dict of such integers with some hundred entries,
+where HdrHistogram's array has 27,648, so that workers can send the new ones to their master. Its port to Python
+(hdrhistogram 0.10.8) was tried: it takes 1 µs to record a value, a tenth of a request here; this takes 0.2.
 """
 
 from collections import Counter
@@ -12,11 +11,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from math import sqrt
 from typing import Any, Self, TextIO
 
-# A tenth of a microsecond: finer than a clock can be read in Python, and a day is still a small integer.
+# A tenth of a microsecond: finer than Python can read a clock, and a day is still a small integer.
 TICKS = 10_000_000
 _BITS = 11
 
-# How far the percentiles of an .hgrm file go on halving the rest, and in how many steps each half.
+# Percentiles of an .hgrm file: number of steps in each half of the rest.
 _STEPS = 5
 
 
@@ -24,10 +23,10 @@ class Histogram:
     """Counts of times.
 
     Attributes:
-        counts: by time in ticks, the bits cut off.
-        total: how many.
+        counts: by time in ticks, lower bits cleared.
+        total: number of times.
         ticks: the sum of all times, exact.
-        smallest, largest: the extremes in ticks, exact; None of nothing.
+        smallest, largest: the extremes in ticks, exact; None if it is empty.
     """
 
     __slots__ = ("counts", "largest", "smallest", "ticks", "total")
@@ -53,7 +52,7 @@ class Histogram:
         self._stretch(min(found), max(found))
 
     def merge(self, other: "Histogram") -> None:
-        """Add what another one holds."""
+        """Add the times of another histogram."""
         for key, count in other.counts.items():
             self.counts[key] = self.counts.get(key, 0) + count
         self.total += other.total
@@ -62,42 +61,42 @@ class Histogram:
             self._stretch(other.smallest, other.largest)
 
     def percentile(self, share: float) -> float | None:
-        """The time in microseconds that at least `share` of all stay at or below; None of nothing."""
+        """Return the smallest time in microseconds that `share` of all do not exceed; None if it is empty."""
         wanted = share * self.total
         seen = 0
         for key in sorted(self.counts):
             seen += self.counts[key]
-            # Half a count against the rounding of `share * total`, which is no whole number.
+            # The margin absorbs the rounding of `share * total`, which is not a whole number.
             if seen >= wanted - 1e-6:
                 return self._shown(key)
         return None
 
     @property
     def mean_us(self) -> float | None:
-        """The mean in microseconds, exact; None of nothing."""
+        """The mean in microseconds, exact; None if it is empty."""
         return _us(self.ticks / self.total) if self.total else None
 
     @property
     def min_us(self) -> float | None:
-        """The shortest in microseconds; None of nothing."""
+        """The shortest time in microseconds; None if it is empty."""
         return None if self.smallest is None else _us(self.smallest)
 
     @property
     def max_us(self) -> float | None:
-        """The longest in microseconds; None of nothing."""
+        """The longest time in microseconds; None if it is empty."""
         return None if self.largest is None else _us(self.largest)
 
     def pairs(self) -> list[tuple[float, int]]:
-        """(microseconds, count), rising."""
+        """Return (microseconds, count) in rising order."""
         return [(self._shown(key), self.counts[key]) for key in sorted(self.counts)]
 
     def encode(self) -> list[Any]:
-        """For a message, or a file: `decode` gives it back."""
+        """Return data for a message or a file, for `decode`."""
         return [self.ticks, self.smallest, self.largest, list(self.counts), list(self.counts.values())]
 
     @classmethod
     def decode(cls, data: Sequence[Any]) -> Self:
-        """What `encode` made."""
+        """Restore the histogram that `encode` was called on."""
         found = cls()
         found.ticks, found.smallest, found.largest, keys, counts = data
         found.counts = dict(zip(keys, counts, strict=True))
@@ -106,7 +105,7 @@ class Histogram:
 
     @classmethod
     def from_pairs(cls, pairs: Iterable[tuple[float, int]]) -> Self:
-        """What `pairs` gave; sum and extremes are then those of its steps."""
+        """Restore a histogram from its `pairs`; sum and extremes have their precision."""
         found = cls()
         for microseconds, count in pairs:
             ticks = round(microseconds * TICKS / 1_000_000)
@@ -117,7 +116,7 @@ class Histogram:
         return found
 
     def write_hgrm(self, file: TextIO) -> None:
-        """Write the distribution of percentiles as HdrHistogram does, in milliseconds, for its plotters.
+        """Write the percentile distribution in milliseconds, in the format of HdrHistogram's plotters.
 
         Source: HdrHistogram's `outputPercentileDistribution`.
         """
@@ -133,7 +132,7 @@ class Histogram:
         file.write(f"#[Buckets = {max(self.counts, default=0).bit_length():12d}, SubBuckets     = {1 << _BITS:12d}]\n")
 
     def _distribution(self) -> Iterator[tuple[float, float, int]]:
-        """(microseconds, share, how many up to there) for shares that come ever closer to 1."""
+        """Yield (microseconds, share, count up to there) for shares that approach 1."""
         seen, wanted = 0, 0.0
         for value, count in self.pairs():
             seen += count
@@ -141,7 +140,7 @@ class Histogram:
             if share >= wanted:
                 yield value, share, seen
             while wanted <= share < 1:
-                # Of what is left to 1, a step of the half that it is in.
+                # The step shrinks with the rest: the half that it is in, divided by _STEPS.
                 half = 1.0
                 while half / 2 >= 1 - wanted:
                     half /= 2
@@ -152,7 +151,7 @@ class Histogram:
         self.largest = largest if self.largest is None else max(self.largest, largest)
 
     def _shown(self, key: int) -> float:
-        """The largest time that a key stands for, but none above what occurred."""
+        """Return the largest time that a key stands for, at most the longest that occurred."""
         width = 1 << max(key.bit_length() - _BITS, 0)
         return _us(min(key + width - 1, self.largest if self.largest is not None else key))
 

@@ -1,4 +1,4 @@
-"""Batches of counts into Locust's statistics, so that its tables, charts and files show what its events never saw."""
+"""Add batches of counts to Locust's statistics: its tables, charts and files then show what it got no events for."""
 
 import time
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from locust.stats import RequestStats, StatsEntry, StatsError
 from loadtests.sockets.histogram import Histogram
 
 
-def hand_over(
+def merge_batch(
     stats: RequestStats,
     method: str,
     name: str,
@@ -20,13 +20,13 @@ def hand_over(
     failures: Mapping[str, int],
     content_length: int,
 ) -> None:
-    """Count as if each had been an event of its own.
+    """Count as if each exchange had been an event of its own.
 
     Args:
-        method, name: Locust's row.
-        times: of those that have a response time; they go into whatever buckets Locust has.
-        answered: how many came back right.
-        failures: how many did not, by reason.
+        method, name: the row.
+        times: of the exchanges that have a response time; Locust's function chooses their buckets.
+        answered: number of right replies.
+        failures: number of failures, by reason.
         content_length: bytes of all replies together.
     """
     failed = sum(failures.values())

@@ -1,11 +1,11 @@
-"""What a load test has found so far, in one place for each process: counts and full histograms, by series.
+"""The results of a load test so far, in one place for each process: counts and full histograms, by series.
 
     RECORDER.attach(environment)     once, when Locust's runner exists
-    RECORDER.add(series, tally)      whoever drives load, in batches
+    RECORDER.add(series, tally)      from everything that drives load, in batches
     RECORDER.rows()                  on a local runner or on the master: everything, of all workers together
 
-A worker's part goes to its master with Locust's own reports (`report_to_master`, `worker_report`), so whatever reads
-rows reads the same on one process and on twenty.
+Workers send their parts to the master with Locust's own reports (`report_to_master`, `worker_report`), so rows are the
+same for one process and for twenty.
 """
 
 import time
@@ -21,25 +21,25 @@ if TYPE_CHECKING:
 
 PERCENTILES = {"p50_us": 0.5, "p90_us": 0.9, "p99_us": 0.99, "p99.9_us": 0.999}
 
-# In a worker's report to its master.
+# Our key in a worker's report to its master.
 _KEY = "socketlab"
 
-# Behind the rate of a row, in seconds: as long as the workers' reports are apart.
+# Seconds that the rate of a row covers: the interval of the workers' reports.
 _RATE_SECONDS = 3.0
 
-# The name that a process without a master has among those that report.
+# The name of this process in `_gauges` if it has no master.
 _HERE = "local"
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Series:
-    """What is counted together.
+    """The name of what is counted together.
 
     Args:
         model: the server.
-        workload: what it was asked.
-        transport: over what.
-        loop: closed, or open.
+        workload: the requests.
+        transport: as in a URL.
+        loop: closed or open.
     """
 
     model: str
@@ -53,16 +53,16 @@ class Tally:
     """Counts of one series.
 
     Args:
-        answered: exchanges that came back right.
+        answered: exchanges with the right reply.
         requests: requests in them.
-        asked: of an open loop, exchanges that were due.
-        failures: exchanges that did not come back right, by reason.
-        late: of an open loop, exchanges that were sent more than a millisecond after their time.
-        dropped: of an open loop, those that could not be sent at all before they had timed out.
-        user_seconds: the time of all connections together.
-        lost, duplicates, reordered: of datagrams: not answered in time, answered more than once, overtaken.
-        service: times from the sending of an exchange to its end; those that timed out are in it, at their time-out.
-        intended: of an open loop, times from when an exchange should have been sent.
+        asked: exchanges that were due, in an open loop.
+        failures: exchanges that failed, by reason.
+        late: exchanges that were sent more than a millisecond after they were due.
+        dropped: exchanges that could not be sent before they timed out.
+        user_seconds: the sum of all connections' times.
+        lost, duplicates, reordered: datagrams that were not answered in time, answered twice, overtaken.
+        service: times from the sending of an exchange to its end; timeouts count with their duration.
+        intended: times from when an exchange was due, in an open loop.
     """
 
     answered: int = 0
@@ -85,11 +85,11 @@ class Tally:
 
     @property
     def failed(self) -> int:
-        """Exchanges that did not come back right."""
+        """Number of failed exchanges."""
         return self.failures.total()
 
     def merge(self, other: "Tally") -> None:
-        """Add another one's."""
+        """Add the counts of another tally."""
         for name in self.COUNTS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.failures.update(other.failures)
@@ -97,7 +97,7 @@ class Tally:
         self.intended.merge(other.intended)
 
     def encode(self) -> dict[str, Any]:
-        """For a message: `decode` gives it back."""
+        """Return data for a message, for `decode`."""
         return {name: getattr(self, name) for name in self.COUNTS} | {
             "failures": dict(self.failures),
             "service": self.service.encode(),
@@ -106,7 +106,7 @@ class Tally:
 
     @classmethod
     def decode(cls, data: dict[str, Any]) -> "Tally":
-        """What `encode` made."""
+        """Restore the tally that `encode` was called on."""
         return cls(
             **{name: data[name] for name in cls.COUNTS},
             failures=Counter(data["failures"]),
@@ -117,12 +117,12 @@ class Tally:
 
 @dataclass(slots=True)
 class Gauge:
-    """How things stand with one series in one process.
+    """The current state of one series in one process.
 
     Args:
         users: connections.
-        in_flight: exchanges that are under way.
-        rate: requests per second that were answered in the last seconds.
+        in_flight: exchanges without a reply yet.
+        rate: answered requests per second, over the last seconds.
     """
 
     users: int = 0
@@ -131,24 +131,24 @@ class Gauge:
 
 
 class Recorder:
-    """Collects tallies; see the module's own words."""
+    """Collects tallies."""
 
     def __init__(self) -> None:
         self._tallies: dict[Series, Tally] = {}
         self._unreported: dict[Series, Tally] | None = None
         self._gauges: dict[str, dict[Series, Gauge]] = {}
         self._recent: dict[Series, deque[tuple[float, int]]] = {}
-        # The workers that a master has, by their names; None on anybody else.
+        # The master's workers, by name; None in any other process.
         self._workers: Mapping[str, object] | None = None
 
     def attach(self, environment: "Environment") -> None:
-        """Follow a runner: forget when Locust's statistics do, report to a master, take workers' reports."""
-        # Only here: Locust patches the process that imports it, and tallies are of use without it.
+        """Reset with Locust's statistics; report to a master, or receive the workers' reports."""
+        # Not above: Locust patches the process that imports it, and tallies are useful without it.
         from locust.runners import MasterRunner, WorkerRunner
 
         runner = environment.runner
         events = cast(Any, environment.events)  # not annotated by Locust
-        # Locust's tables and ours are of one page: both forget at the same moment, whatever Locust does it for.
+        # Locust's tables and ours share a page, so both are reset at the same moment.
         follow(environment.stats, "reset_all", self.reset)
         follow(environment.stats, "clear_all", self.clear)
         if isinstance(runner, WorkerRunner):
@@ -159,7 +159,7 @@ class Recorder:
             events.worker_report.add_listener(self._receive)
 
     def add(self, series: Series, tally: Tally, *, users: int, in_flight: int) -> None:
-        """Take a batch, and how things stand."""
+        """Add a batch, and update the state."""
         self._merge(self._tallies, series, tally)
         if self._unreported is not None:
             self._merge(self._unreported, series, tally)
@@ -169,7 +169,7 @@ class Recorder:
         gauge.rate = self._measure_rate(series)
 
     def reset(self) -> None:
-        """Begin to count at 0, with the same series; users and exchanges in flight are as they are."""
+        """Set all counts to 0; keep the series, their users and their exchanges in flight."""
         self._tallies = {series: Tally() for series in self._tallies}
         if self._unreported is not None:
             self._unreported.clear()
@@ -183,11 +183,11 @@ class Recorder:
             self._unreported.clear()
 
     def tallies(self) -> dict[Series, Tally]:
-        """What was counted since the last reset, by series."""
+        """Return the counts since the last reset, by series."""
         return dict(sorted(self._tallies.items()))
 
     def gauge(self, series: Series) -> Gauge:
-        """How things stand with a series, over all processes."""
+        """Return the state of a series, summed over all processes."""
         if self._workers is not None:
             for node in self._gauges.keys() - self._workers.keys():
                 del self._gauges[node]
@@ -197,13 +197,13 @@ class Recorder:
         return Gauge(*(sum(getattr(item, part.name) for item in found) for part in fields(Gauge)))
 
     def rows(self) -> list[dict[str, Any]]:
-        """A row for each series and kind of time, ready to be shown, or written as JSON.
+        """Return a row for each series and kind of time, to be displayed or written as JSON.
 
         Returns:
             model, workload, transport, loop; kind, which is "service" (from the sending), or for an open loop also
             "intended" (from when it should have been sent); users, in_flight; rate (requests/s over the last seconds);
             answered, failed, late, dropped, lost, duplicates, reordered; p50_us to p99.9_us and max_us in
-            microseconds, None of nothing.
+            microseconds, None without a time.
         """
         rows = []
         for series, tally in self.tallies().items():
@@ -239,14 +239,14 @@ class Recorder:
 
     def _measure_rate(self, series: Series) -> float:
         recent, now = self._recent[series], time.monotonic()
-        # The oldest one only says since when: what it counts came before.
+        # The oldest entry only gives the start: its requests came before.
         while len(recent) > 2 and now - recent[1][0] > _RATE_SECONDS:
             recent.popleft()
         seconds = now - recent[0][0]
         return sum(count for _, count in list(recent)[1:]) / seconds if seconds > 0 else 0.0
 
     def _report(self, client_id: str, data: dict[str, Any]) -> None:
-        """Called by Locust on a worker, which adds its own to the same report."""
+        """Add this worker's part to its report, on Locust's event."""
         if self._unreported is None:
             return
         data[_KEY] = [
@@ -256,7 +256,7 @@ class Recorder:
         self._unreported = {}
 
     def _receive(self, client_id: str, data: dict[str, Any]) -> None:
-        """Called by Locust on the master."""
+        """Add a worker's part, on Locust's event."""
         for names, tally, gauge in data.get(_KEY, ()):
             series = Series(*names)
             self._merge(self._tallies, series, Tally.decode(tally))
@@ -264,7 +264,7 @@ class Recorder:
 
 
 def follow(stats: Any, name: str, also: Callable[[], None]) -> None:
-    """Have a method of Locust's statistics (`reset_all`, `clear_all`) call another one as well."""
+    """Have a method of Locust's statistics (`reset_all`, `clear_all`) call `also` afterwards."""
     own = getattr(stats, name)
 
     def both() -> None:

@@ -1,20 +1,20 @@
-"""When the requests of an open loop are due: arithmetic, and no clock."""
+"""The times at which requests of an open loop are due: arithmetic, no clock."""
 
 import random
 from collections.abc import Callable
 from math import inf
 
-# How long a rate is taken to be the same, in seconds: fine against every shape, coarse against the arithmetic.
+# Seconds for which a rate counts as constant: short against every shape, long against the cost of the arithmetic.
 _STEP = 0.01
 
 
 class Schedule:
-    """Times, one after the other, whose density is a rate.
+    """Times whose density is a rate.
 
     Args:
         rate: seconds since the start -> requests per second, above 0.
-        poisson: at random, independent times, and not at even ones.
-        chance: where the randomness comes from.
+        poisson: at independent random times instead of even ones.
+        chance: the source of randomness.
     """
 
     __slots__ = ("_chance", "_poisson", "_rate", "_start", "share")
@@ -25,16 +25,16 @@ class Schedule:
         self._rate = rate
         self._poisson = poisson
         self._chance = chance or random.Random()  # noqa: S311  # spreads requests; no secret
-        # Of the rate that is asked for, what this process has to do.
+        # The part of the rate that this process has to do.
         self.share = 1.0
 
     def start(self, now: float) -> float:
-        """Begin at a time; returns the first that is due."""
+        """Begin at a time; return the first time at which a request is due."""
         self._start = now
         return self.after(now)
 
     def after(self, due: float) -> float:
-        """The time that follows one that was due; infinity where there is no share."""
+        """Return the time that follows `due`; infinity if the share is 0."""
         if not self.share:
             return inf
         left = self._chance.expovariate(1.0) if self._poisson else 1.0

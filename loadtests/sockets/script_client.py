@@ -1,6 +1,6 @@
-"""What a scripted user has as `self.client`: a connection over any transport, whose exchanges are timed and checked.
+"""The client of a scripted user: a connection over any transport, whose exchanges are timed and checked.
 
-Under Locust the sockets are gevent's, which has put its own in their place, so what waits here waits alone.
+Under Locust, gevent has replaced the sockets with its own, so a call here blocks only its user.
 """
 
 import random
@@ -14,7 +14,7 @@ from locust.exception import RescheduleTask
 
 from loadtests.sockets.addresses import DATAGRAM_TRANSPORTS, Address
 from loadtests.sockets.connection import BlockingConnection
-from loadtests.sockets.engine import FIRST_BACK_OFF, LONGEST_BACK_OFF, Engine, Lane
+from loadtests.sockets.engine import FIRST_BACK_OFF, LONGEST_BACK_OFF, ConnectionGroup, Engine
 from loadtests.sockets.errors import ClientError, SetupError
 from loadtests.sockets.exchange import Exchange
 from loadtests.sockets.failures import (
@@ -34,15 +34,15 @@ _READ_SIZE = 64 * 1024
 
 
 class SocketClient:
-    """A connection that is opened when it is needed, and anew after it has failed.
+    """A connection that is opened when it is needed, and again after a failure.
 
-    A failure is counted with its reason, the connection is closed, the user waits (longer each time), and the rest of
-    the task is skipped (Locust's `RescheduleTask`).
+    After a failure it is counted with its reason, the connection is closed, the user waits (longer each time), and
+    Locust skips the rest of the task (`RescheduleTask`).
 
     Args:
-        address: where to.
+        address: the server's.
         environment: Locust's.
-        series: what it is counted as.
+        series: the names that it is counted under.
         timeout: seconds for an exchange, with the connect that it may need.
     """
 
@@ -50,26 +50,26 @@ class SocketClient:
         self._address = address
         self._timeout = timeout
         self._engine = Engine.of(environment)
-        # The engine sends nothing for it; it hands over what is counted here.
+        # The engine sends nothing here, and only reports the counts.
         unknown = Exchange(((b"", b""),))
-        self._lane = self._engine.lane(series, lambda: Lane(series, address, unknown, timeout=timeout))
-        self._place = self._engine.enlist(self._lane)
+        self._group = self._engine.group(series, lambda: ConnectionGroup(series, address, unknown, timeout=timeout))
+        self._registered = self._engine.register(self._group)
         self._connection: BlockingConnection | None = None
         self._back_off = FIRST_BACK_OFF
 
     @property
     def answered(self) -> int:
-        """Exchanges that came back right."""
-        return self._place.answered
+        """Exchanges that were answered right."""
+        return self._registered.answered
 
     def call(self, request: bytes, reply: bytes) -> None:
-        """Send a request, and take the reply that must come."""
+        """Send a request, and require a reply."""
         with self.exchange():
             self.send(request)
             self.expect(reply)
 
     def datagram(self, data: bytes, reply: bytes) -> None:
-        """Send a datagram, and take the one that must come back."""
+        """Send a datagram, and require one in return."""
         with self.exchange():
             self.send(data)
             if self.receive() != reply:
@@ -77,13 +77,13 @@ class SocketClient:
 
     @contextmanager
     def exchange(self) -> Iterator[None]:
-        """What is done inside counts as one exchange, and is timed as one.
+        """Count and time the calls inside as one exchange.
 
         Raises:
             RescheduleTask: it failed.
         """
         begin = perf_counter()
-        self._place.busy = True
+        self._registered.busy = True
         try:
             if self._connection is not None:
                 self._connection.reset_deadline()
@@ -92,13 +92,13 @@ class SocketClient:
             self._fail(error, perf_counter() - begin)
             raise RescheduleTask from error
         finally:
-            self._place.busy = False
-        self._lane.service.append(perf_counter() - begin)
-        self._place.answered += 1
+            self._registered.busy = False
+        self._group.service.append(perf_counter() - begin)
+        self._registered.answered += 1
         self._back_off = FIRST_BACK_OFF
 
     def send(self, data: bytes) -> None:
-        """Send all of it; connect first, if need be.
+        """Send all of it; connect first if necessary.
 
         Raises:
             ExchangeError: it could not be sent.
@@ -107,10 +107,10 @@ class SocketClient:
             self._open().send(data)
 
     def receive(self, size: int = _READ_SIZE) -> bytes:
-        """What there is, at least a byte, at most `size`; or a datagram.
+        """Receive at least a byte, at most `size`; or a datagram.
 
         Raises:
-            ExchangeError: nothing came, or the end.
+            ExchangeError: nothing came, or the connection has ended.
         """
         with _translated():
             data = self._open().receive(size)
@@ -119,10 +119,10 @@ class SocketClient:
         return data
 
     def expect(self, reply: bytes) -> None:
-        """Take exactly these bytes.
+        """Receive exactly these bytes.
 
         Raises:
-            ExchangeError: others came, or too few.
+            ExchangeError: other bytes came, or too few.
         """
         position = 0
         while position < len(reply):
@@ -138,15 +138,15 @@ class SocketClient:
             position += len(data)
 
     def disconnect(self) -> None:
-        """Close the connection; the next thing that is sent opens another one."""
+        """Close the connection; the next `send` opens another one."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
     def close(self) -> None:
-        """The end of the user."""
+        """Close the connection, and stop counting the user."""
         self.disconnect()
-        self._engine.remove(self._place)
+        self._engine.remove(self._registered)
 
     def _open(self) -> BlockingConnection:
         if self._connection is None:
@@ -155,9 +155,9 @@ class SocketClient:
 
     def _fail(self, error: ExchangeError, seconds: float) -> None:
         self.disconnect()
-        self._lane.note_failure(error)
+        self._group.note_failure(error)
         if isinstance(error, TIMED):
-            self._lane.timed_out.append((seconds, seconds))
+            self._group.timed_out.append((seconds, seconds))
         gevent.sleep(self._back_off * random.uniform(0.5, 1))  # noqa: S311  # spreads the users out; no secret
         self._back_off = min(self._back_off * 2, LONGEST_BACK_OFF)
 

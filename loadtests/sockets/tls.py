@@ -65,16 +65,21 @@ def client_context() -> ssl.SSLContext:
     return context
 
 
-class _Tls:
-    """TLS between two buffers in memory, and the socket that they are filled from."""
+class TlsPipe:
+    """TLS over a non-blocking socket: bytes in, bytes out, no waiting.
 
-    __slots__ = ("_incoming", "_outgoing", "_socket", "_tls")
+    Args:
+        connected: the socket.
+        host: the name that the server's certificate must have.
+    """
+
+    __slots__ = ("_incoming", "_outgoing", "_socket", "tls")
 
     def __init__(self, connected: socket.socket, host: str) -> None:
         self._socket = connected
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self._tls = client_context().wrap_bio(self._incoming, self._outgoing, server_hostname=host)
+        self.tls = client_context().wrap_bio(self._incoming, self._outgoing, server_hostname=host)
 
     def feed(self) -> None:
         """Take what the socket has.
@@ -87,17 +92,6 @@ class _Tls:
         else:
             self._incoming.write_eof()
 
-
-class TlsPipe(_Tls):
-    """TLS over a non-blocking socket: bytes in, bytes out, no waiting.
-
-    Args:
-        connected: the socket.
-        host: the name that the server's certificate must have.
-    """
-
-    __slots__ = ()
-
     def handshake(self) -> bool:
         """Continue the handshake as far as possible; send what `unsent` returns afterwards.
 
@@ -108,7 +102,7 @@ class TlsPipe(_Tls):
             OSError: it failed.
         """
         try:
-            self._tls.do_handshake()
+            self.tls.do_handshake()
         except ssl.SSLWantReadError:
             return False
         return True
@@ -127,7 +121,7 @@ class TlsPipe(_Tls):
         """As `recv`, from what the socket has already given."""
         chunks = []
         try:
-            while chunk := self._tls.read(_RECEIVE_SIZE):
+            while chunk := self.tls.read(_RECEIVE_SIZE):
                 chunks.append(chunk)
         except ssl.SSLWantReadError:
             if not chunks:
@@ -139,7 +133,7 @@ class TlsPipe(_Tls):
 
     def seal(self, data: bytes) -> bytes:
         """Return the bytes to send so that the peer receives `data`."""
-        self._tls.write(data)
+        self.tls.write(data)
         return self._outgoing.read()
 
     def unsent(self) -> bytes:
@@ -147,7 +141,7 @@ class TlsPipe(_Tls):
         return self._outgoing.read()
 
 
-class TlsStream(_Tls):
+class TlsStream:
     """TLS over a socket with a timeout.
 
     Args:
@@ -157,10 +151,10 @@ class TlsStream(_Tls):
         where: the address, for errors.
     """
 
-    __slots__ = ("_apply_timeout", "_unsent", "_where")
-
     def __init__(self, connected: socket.socket, apply_timeout: Callable[[], float], host: str, where: str) -> None:
-        super().__init__(connected, host)
+        self._socket = connected
+        self._pipe = TlsPipe(connected, host)
+        self._tls = self._pipe.tls
         self._apply_timeout = apply_timeout
         self._where = where
         self._unsent = b""
@@ -225,7 +219,7 @@ class TlsStream(_Tls):
             if writable:
                 self._unsent = self._unsent[self._socket.send(self._unsent) :]
             if readable:
-                self.feed()
+                self._pipe.feed()
                 return
             if not writable:
                 raise TimeoutError
@@ -236,7 +230,7 @@ class TlsStream(_Tls):
         self._push()
 
     def _take(self) -> None:
-        self._unsent += self._outgoing.read()
+        self._unsent += self._pipe.unsent()
 
     def _push(self) -> None:
         while self._unsent:

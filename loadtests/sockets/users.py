@@ -1,4 +1,4 @@
-"""Locust's users for sockets: one that is driven by the engine, and one that a script drives."""
+"""Locust's users for sockets: one that the engine drives, and one that a script drives."""
 
 from collections.abc import Callable
 from typing import ClassVar
@@ -9,7 +9,7 @@ from locust.env import Environment
 
 from loadtests.sockets.addresses import Endpoint
 from loadtests.sockets.codec import Codec
-from loadtests.sockets.engine import Engine, Lane, Link
+from loadtests.sockets.engine import Connection, ConnectionGroup, Engine
 from loadtests.sockets.exchange import Exchange
 from loadtests.sockets.recorder import Series
 from loadtests.sockets.schedule import Schedule
@@ -17,27 +17,27 @@ from loadtests.sockets.script_client import SocketClient
 
 
 class WireUser(User):
-    """Declares what is said, and leaves the saying to the engine: a user is a connection.
+    """A user that is one connection: it declares an exchange, and the engine repeats it.
 
         class Ping(WireUser):
             url = "tcp://127.0.0.1:6379"
             exchange = Exchange(((b"PING\\r\\n", b"+PONG\\r\\n"),))
 
-    With a `rate` it is an open loop: so many requests are due in a second, of all users of the class together, and of
-    all workers. Without one, a connection asks again when it was answered.
+    With a `rate` it is an open loop: that number of requests is due in a second, for all users of the class and all
+    workers together. Without one, a connection sends the next request when the one before is answered.
 
     Attributes:
-        url: where to, as in `tcp://host:port`, `tls://`, `udp://`, `unix:///path`, `unixgram:///path`.
-        exchange: what is said, and what must come back.
+        url: the server's address: `tcp://host:port`, `tls://`, `udp://`, `unix:///path` or `unixgram:///path`.
+        exchange: the requests, and the replies that must come.
         rate: requests per second, or a function of the seconds since the start; None for a closed loop.
-        poisson: of an open loop, at random times and not at even ones.
+        poisson: requests of an open loop are due at random times instead of even ones.
         timeout: seconds until an exchange has failed.
-        model, workload: what it is counted as; by default the URL, and the name of the class.
-        codec: makes the requests, and knows the replies, in place of the exchange's turns.
+        model, workload: the names that it is counted under (default: the URL, and the name of the class).
+        codec: makes the requests and checks the replies instead of the exchange's turns.
     """
 
     abstract = True
-    # Locust wants one; where to is in the URL.
+    # Locust requires one; the address is in the URL.
     host = "its url"
 
     url: str
@@ -51,49 +51,48 @@ class WireUser(User):
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
-        self.link: Link | None = None
+        self.connection: Connection | None = None
         self._leaving = gevent.event.Event()
 
     def on_start(self) -> None:
-        """Called by Locust."""
+        """Join the group of the series."""
         engine = Engine.of(self.environment)
-        lane = engine.lane(self.make_series(), self.make_lane)
-        lane.wait_where()
-        self.link = engine.add(lane)
+        group = engine.group(self.make_series(), self.make_group)
+        group.destination.wait()
+        self.connection = engine.add(group)
 
     def on_stop(self) -> None:
-        """Called by Locust, also when it kills the user."""
-        if self.link is not None:
-            Engine.of(self.environment).remove(self.link)
+        """Leave, also when Locust kills the user."""
+        if self.connection is not None:
+            Engine.of(self.environment).remove(self.connection)
 
     def stop(self, force: bool = False) -> bool:
-        """Called by Locust."""
+        """Let the task end."""
         self._leaving.set()
         return bool(super().stop(force))
 
     @task
     def go_on(self) -> None:
-        """Called by Locust, over and over."""
+        """Run one turn of the user; Locust repeats it."""
         self.be_busy()
 
     def be_busy(self) -> None:
-        """Wait until the user has to go: all that is to be done is the engine's."""
+        """Wait until the user has to leave: the engine does the work."""
         self._leaving.wait()
 
     def make_series(self) -> Series:
-        """What it is counted as."""
-        address = Endpoint.parse(self.url)
+        """Return the names that it is counted under."""
         loop = "closed" if type(self).rate is None else "open"
-        return Series(self.model or self.url, self.workload or type(self).__name__, address.transport, loop)
+        return _make_series(self, loop)
 
-    def make_lane(self) -> Lane:
-        """What the users of a series have in common."""
+    def make_group(self) -> ConnectionGroup:
+        """Return the group that all users of the series share."""
         rate = type(self).rate
         schedule = None
         if rate is not None:
             function = rate if callable(rate) else lambda _: rate
             schedule = Schedule(lambda seconds: function(seconds) / self.exchange.depth, poisson=self.poisson)
-        return Lane(
+        return ConnectionGroup(
             self.make_series(),
             Endpoint.parse(self.url),
             self.exchange,
@@ -104,7 +103,7 @@ class WireUser(User):
 
 
 class SocketUser(User):
-    """A user whose tasks speak for themselves, through `self.client`.
+    """A user whose tasks make their own exchanges, through `self.client`.
 
         class Visitor(SocketUser):
             url = "tcp://127.0.0.1:6379"
@@ -131,11 +130,15 @@ class SocketUser(User):
         self.client: SocketClient
 
     def on_start(self) -> None:
-        """Called by Locust."""
+        """Make the client."""
         address = Endpoint.parse(self.url)
-        series = Series(self.model or self.url, self.workload or type(self).__name__, address.transport)
-        self.client = SocketClient(address, self.environment, series, timeout=self.timeout)
+        self.client = SocketClient(address, self.environment, _make_series(self), timeout=self.timeout)
 
     def on_stop(self) -> None:
-        """Called by Locust, also when it kills the user."""
+        """Close the client, also when Locust kills the user."""
         self.client.close()
+
+
+def _make_series(user: WireUser | SocketUser, loop: str = "closed") -> Series:
+    transport = Endpoint.parse(user.url).transport
+    return Series(user.model or user.url, user.workload or type(user).__name__, transport, loop)

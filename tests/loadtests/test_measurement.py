@@ -55,7 +55,7 @@ def make_tally(first: int) -> Tally:
     return Tally(failures={"connection reset": first}, service=service, intended=intended, **counts)
 
 
-def make_lane(first: int, *, loop: str = "open", model: str = "prefork") -> dict:
+def make_group(first: int, *, loop: str = "open", model: str = "prefork") -> dict:
     return {
         "series": [model, "pipeline", "tls", loop],
         "depth": 16,
@@ -67,7 +67,7 @@ def make_lane(first: int, *, loop: str = "open", model: str = "prefork") -> dict
 
 
 def make_part(first: int, **changes: object) -> dict:
-    part = {"seconds": 2.0, "cpu": first / 10, "throttled": first / 100, "stalled": 0.0, "lanes": [make_lane(first)]}
+    part = {"seconds": 2.0, "cpu": first / 10, "throttled": first / 100, "stalled": 0.0, "groups": [make_group(first)]}
     return part | changes
 
 
@@ -113,14 +113,14 @@ def test_parts_of_two_workers_are_added_up() -> None:
 
 
 def test_closed_loop_asks_for_nothing() -> None:
-    (found,) = combine([make_part(1, lanes=[make_lane(1, loop="closed")], throttled=None)], None, expected=1)
+    (found,) = combine([make_part(1, groups=[make_group(1, loop="closed")], throttled=None)], None, expected=1)
     assert (found.asked, found.intended, found.machine_cpu, found.generator_throttled) == (None, None, None, None)
     assert found.generators == 1
 
 
 def test_models_of_one_run_are_results_of_their_own() -> None:
-    lanes = [make_lane(5, model="prefork"), make_lane(7, model="asyncio_streams")]
-    found = combine([make_part(1, lanes=lanes), make_part(2, lanes=lanes[:1])], None, expected=2)
+    groups = [make_group(5, model="prefork"), make_group(7, model="asyncio_streams")]
+    found = combine([make_part(1, groups=groups), make_part(2, groups=groups[:1])], None, expected=2)
     assert [(item.model, item.answered, item.generators) for item in found] == [
         ("asyncio_streams", 7, 2),
         ("prefork", 10, 2),

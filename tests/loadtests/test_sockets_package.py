@@ -1,13 +1,11 @@
 """loadtests/sockets stands alone: it is usable without the lab, and what the lab imports of it stays cheap."""
 
 import json
-import pkgutil
 import subprocess
 import sys
 
 import pytest
 
-import loadtests.sockets
 from lab.base.paths import ROOT
 from loadtests.sockets.addresses import Endpoint
 from loadtests.sockets.connection import BlockingConnection
@@ -15,7 +13,8 @@ from loadtests.sockets.errors import UnreachableError
 from services.protocol import Address
 
 MODULES = sorted(
-    item.name for item in pkgutil.walk_packages(loadtests.sockets.__path__, "loadtests.sockets.") if not item.ispkg
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for path in (ROOT / "loadtests" / "sockets").rglob("*.py")
 )
 # The lab imports these, and Locust patches the process that imports it.
 WITHOUT_LOCUST = ["histogram", "addresses", "exchange", "tls", "schedule", "codec", "connection", "errors", "failures"]

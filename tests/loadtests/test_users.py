@@ -33,7 +33,7 @@ TELLS = """
             "rows": RECORDER.rows(),
             "requests": total.num_requests,
             "failures": {str(error.error): error.occurrences for error in environment.stats.errors.values()},
-            "left": sum(len(lane.links) for lane in Engine.of(environment).lanes),
+            "left": sum(len(group.connections) for group in Engine.of(environment).groups),
         }))
 """
 
@@ -166,7 +166,7 @@ def test_a_script_that_nobody_answers_has_a_name_for_it(run):
 HANDED_OVER = """
 import json, random
 from locust.env import Environment
-from loadtests.sockets.locust_stats import hand_over
+from loadtests.sockets.locust_stats import merge_batch
 from loadtests.sockets.histogram import Histogram
 
 chance = random.Random(1)
@@ -175,7 +175,7 @@ batched, single = Environment(), Environment()
 runner = single.create_local_runner()
 found = Histogram()
 found.record(times)
-hand_over(
+merge_batch(
     batched.stats, "TCP", "it", found, answered=500, failures={"wrong bytes": 3, "reset": 1}, content_length=500 * 7
 )
 for seconds in times:

@@ -1,4 +1,4 @@
-"""What a lane has counted, as it is handed over: a different number everywhere, and each in its place."""
+"""A group reports its counts: each count is a different number, and arrives in its own place."""
 
 import json
 import subprocess
@@ -13,15 +13,16 @@ SCRIPT = """
 import json, sys
 import locust
 from locust.env import Environment
+from loadtests.sockets.addresses import Endpoint
 from loadtests.sockets.exchange import Exchange
-from loadtests.sockets.engine import Engine, Lane, Link
+from loadtests.sockets.engine import ConnectionGroup, Engine
+from loadtests.sockets.engine.exchanges import ExchangeConnection
 from loadtests.sockets.recorder import RECORDER, Series
 from loadtests.sockets.schedule import Schedule
-from services.protocol import Address
 
-import loadtests.sockets.engine
+import loadtests.sockets.engine.connection
 now = [100.0]
-loadtests.sockets.engine.perf_counter = lambda: now[0]
+loadtests.sockets.engine.connection.perf_counter = lambda: now[0]
 
 environment = Environment()
 environment.create_local_runner()
@@ -32,25 +33,27 @@ for loop in ("closed", "open"):
     # Two turns with replies of 10 and 30 bytes, 20 in the mean; four requests in an exchange.
     exchange = Exchange(((b"q", b"r" * 10), (b"q", b"r" * 30)), depth=4)
     schedule = Schedule(lambda _: 1.0) if loop == "open" else None
-    make = lambda: Lane(series, Address.parse("tcp://127.0.0.1:1"), exchange, timeout=1, schedule=schedule)
-    lane = engine.lane(series, make)
-    links = [Link(lane) for _ in range(3)]
-    lane.links.update(links)
-    lane.counted_at = now[0]
-    links[0].busy = links[1].busy = True
+    make = lambda: ConnectionGroup(
+        series, Endpoint.parse("tcp://127.0.0.1:1"), exchange, timeout=1, schedule=schedule
+    )
+    group = engine.group(series, make)
+    connections = [ExchangeConnection(group, engine) for _ in range(3)]
+    group.connections.update(connections)
+    group.counted_at = now[0]
+    connections[0].busy = connections[1].busy = True
     now[0] += 2.0
     for _ in range(5):
-        lane.service.append(0.001)
+        group.service.append(0.001)
         if schedule:
-            lane.intended.append(0.002)
-    lane.timed_out += [(0.3, 0.4)] * 2
-    lane.failures += ["time-out: no reply"] * 2 + ["refused"] * 6
+            group.intended.append(0.002)
+    group.timed_out += [(0.3, 0.4)] * 2
+    group.failures += ["time-out: no reply"] * 2 + ["refused"] * 6
     for name, count in (("asked", 21), ("late", 3), ("dropped", 7), ("lost", 8), ("duplicates", 9), ("reordered", 11)):
-        setattr(lane.tally, name, count)
+        setattr(group.tally, name, count)
     # What is due and was not sent when the measurement ends is dropped as well.
-    lane.pending.append(99.0)
-    engine.hold()
-    engine._hand_over(lane)
+    group.pending.append(99.0)
+    engine.count_backlog_as_dropped()
+    engine._report(group)
     tally = RECORDER.tallies()[series]
     gauge = RECORDER.gauge(series)
     entry = environment.stats.get("m w", "TCP")
@@ -60,17 +63,20 @@ for loop in ("closed", "open"):
         "service": [[round(value), count] for value, count in tally.service.pairs()],
         "intended": [[round(value), count] for value, count in tally.intended.pairs()],
         "gauge": [gauge.users, gauge.in_flight],
-        "in_all": lane.answered_in_all,
+        "in_all": group.answered_in_all,
         "locust": [entry.num_requests, entry.num_failures, entry.num_none_requests, entry.total_content_length],
         "mean_ms": round(entry.total_response_time / sum(entry.response_times.values()), 2),
         "errors": {error.error: error.occurrences for error in environment.stats.errors.values()},
-        "left": [len(lane.service), len(lane.intended), len(lane.timed_out), len(lane.failures), len(lane.pending)],
+        "left": [
+            *(len(group.service), len(group.intended), len(group.timed_out)),
+            *(len(group.failures), len(group.pending)),
+        ],
     }
-    # Of nothing new, nothing is handed over again.
-    engine._hand_over(lane)
+    # Of nothing new, nothing is reported again.
+    engine._report(group)
     tally = RECORDER.tallies()[series]
-    shown[loop]["again"] = [tally.answered, entry.num_requests, lane.answered_in_all, tally.user_seconds]
-    lane.links.clear()
+    shown[loop]["again"] = [tally.answered, entry.num_requests, group.answered_in_all, tally.user_seconds]
+    group.connections.clear()
     engine.clear()
     environment.stats.clear_all()
 print("TOLD", json.dumps(shown))
@@ -85,7 +91,7 @@ def told():
 
 
 @pytest.mark.parametrize("loop", ["closed", "open"])
-def test_lane_hands_over_each_count(loop, told):
+def test_group_reports_each_count(loop, told):
     found = told[loop]
     dropped = 8 if loop == "open" else 7  # a closed loop has nothing that is due
     assert found["tally"] == {
@@ -97,7 +103,7 @@ def test_lane_hands_over_each_count(loop, told):
         "lost": 8,
         "duplicates": 9,
         "reordered": 11,
-        "user_seconds": pytest.approx(6.0),  # three links for two seconds
+        "user_seconds": pytest.approx(6.0),  # three connections for two seconds
     }
     assert found["failures"] == {"time-out: no reply": 2, "refused": 6}
     assert (found["gauge"], found["in_all"]) == ([3, 2], 5)
@@ -110,7 +116,7 @@ def test_lane_hands_over_each_count(loop, told):
     assert found["again"] == [5, 5 + failed, 5, pytest.approx(6.0)]
 
 
-def test_lane_has_time_outs_in_its_times(told):
+def test_group_has_timeouts_in_its_times(told):
     def near(*pairs):
         return [[pytest.approx(value, rel=0.001), count] for value, count in pairs]
 
