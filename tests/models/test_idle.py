@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
-from lab.base.errors import LabError
 from loadtests.sockets.connection import BlockingConnection
+from loadtests.sockets.errors import ClientError
 from loadtests.sockets.tls import client_context
 from services.protocol import Address, Transport
 from tests.support.waiting import wait_until
@@ -185,7 +185,7 @@ def test_reader_that_takes_nothing_is_idle(start, unit: float, is_sequential: bo
 
 def count_rest(link: BlockingConnection) -> int:
     def pieces() -> Iterator[int]:
-        with suppress(LabError):  # the server broke the connection off
+        with suppress(ClientError):  # the server broke the connection off
             while data := link.receive():
                 yield len(data)
 
