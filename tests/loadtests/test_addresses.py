@@ -131,7 +131,7 @@ def test_crowd_comes_to_the_address_that_takes_it(resolve):
         resolve("::1", "127.0.0.3", "127.0.0.2", "127.0.0.1")
         where = Address(Transport.TCP, "localhost", port)
         assert count_connected(come(where, 5)) == ["127.0.0.1"] * 5
-        assert addresses.find_places("localhost", port, socket.SOCK_STREAM)[0][1][0] == "127.0.0.1"
+        assert addresses.find_addresses("localhost", port, socket.SOCK_STREAM)[0][1][0] == "127.0.0.1"
 
 
 def test_crowd_that_is_refused_everywhere_is_still_a_crowd(resolve):
