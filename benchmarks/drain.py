@@ -19,8 +19,8 @@ from contextlib import ExitStack
 from lab.clients.request_log import Account, Ledger, keep
 from lab.experiments.environment import describe_environment
 from lab.experiments.faults.judge import Verdict, judge
-from lab.servers.backend import open_backend
 from lab.servers.catalogue import Catalogue
+from lab.servers.open import open_backend
 from loadtests.sockets.connection import BlockingConnection
 from services.protocol import Address
 

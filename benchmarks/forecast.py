@@ -32,8 +32,9 @@ from lab.load.cores import Pinning, pin_servers, split_cores  # noqa: E402
 from lab.load.generator import StandingGenerator  # noqa: E402
 from lab.load.measure import Subjects, measure  # noqa: E402
 from lab.load.measurement import Measurement  # noqa: E402
-from lab.servers.backend import Backend, choose_models, open_backend  # noqa: E402
+from lab.servers.backend import Backend, choose_models  # noqa: E402
 from lab.servers.catalogue import Model  # noqa: E402
+from lab.servers.open import open_backend  # noqa: E402
 
 # Whose reply computes, when it is measured how long that takes.
 _COMPUTES = "asyncio_streams"

@@ -34,8 +34,9 @@ from lab.load.generator import StandingGenerator  # noqa: E402
 from lab.load.measure import measure  # noqa: E402
 from lab.load.measurement import Measurement  # noqa: E402
 from lab.load.workloads import SCENARIOS  # noqa: E402
-from lab.servers.backend import Backend, open_backend  # noqa: E402  # after the path is set, like all that follows
+from lab.servers.backend import Backend  # noqa: E402  # after the path is set, like all that follows
 from lab.servers.catalogue import Catalogue, Model  # noqa: E402
+from lab.servers.open import open_backend  # noqa: E402
 from tools.docs.models_page import PIPELINE, SESSIONS  # noqa: E402
 
 USERS = 16

@@ -14,8 +14,8 @@ from statistics import median
 from lab.experiments.environment import describe_environment
 from lab.load.measure import measure
 from lab.load.measurement import Measurement
-from lab.servers.backend import open_backend
 from lab.servers.catalogue import Catalogue
+from lab.servers.open import open_backend
 
 MODELS = ("uvloop_protocol", "asyncio_streams", "socketserver_threading", "prefork")
 SCENARIOS = ("closed_ping", "closed_session", "closed_echo_64k")

@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT))
 
 from lab.load.generator import StandingGenerator  # noqa: E402
 from lab.load.measure import measure  # noqa: E402
-from lab.servers.backend import open_backend  # noqa: E402  # after the path is set, like all that follows
+from lab.servers.open import open_backend  # noqa: E402
 
 MODEL = "asyncio_streams"
 ADDED_US = 100.0

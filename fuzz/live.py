@@ -22,8 +22,8 @@ from lab.base.errors import LabError
 from lab.base.paths import ROOT
 from lab.clients.call import pack
 from lab.clients.reference import Bounds, answer, answer_datagram
-from lab.servers.backend import open_backend
 from lab.servers.catalogue import Listener
+from lab.servers.open import open_backend
 from loadtests.sockets.connection import BlockingConnection
 from loadtests.sockets.errors import SocketsError
 from services.protocol import Address, Transport

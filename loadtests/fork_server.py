@@ -16,7 +16,7 @@ import locust.main
 from gevent import monkey
 from gevent.os import fork_gevent
 
-from lab.servers.backend import die_with_lab
+from lab.servers.children import die_with_lab
 
 # Also in lab/load/generator.py, which cannot import this: it would import Locust.
 ENDED = "LOAD-ENDED "

@@ -11,7 +11,7 @@ from typing import Any
 
 from gevent import monkey
 
-from lab.servers.backend import LIFELINE
+from lab.servers.children import ENV_LIFELINE
 
 # A thread of the kernel's, and its poll: an engine that computes must not be what the end waits for.
 _start_thread: Any = monkey.get_original("_thread", "start_new_thread")
@@ -23,7 +23,7 @@ _ORPHANED = 1
 
 def watch(environ: Mapping[str, str] = os.environ) -> None:
     """End this process when its stdin is closed, if the lab holds it."""
-    if environ.get(LIFELINE) == "stdin":
+    if environ.get(ENV_LIFELINE) == "stdin":
         _start_thread(_wait, ())
 
 

@@ -30,6 +30,6 @@ class Lab:
     @cached_property
     def backend(self) -> "Backend":
         """Where the models run."""
-        from lab.servers.backend import open_backend
+        from lab.servers.open import open_backend
 
         return open_backend(self.backend_name, self.project, catalogue=self.catalogue)

@@ -8,8 +8,8 @@ from lab.base.errors import LabError
 from lab.load.workloads import OWN
 from lab.metrics.meters import Meter, NoMeter, find_container, open_container_meter, open_process_meter
 from lab.metrics.socket_owner import Owner, find_owner
-from lab.servers.backend import open_backend
 from lab.servers.catalogue import Listener, Model
+from lab.servers.open import open_backend
 from loadtests.sockets.connection import BlockingConnection
 from loadtests.sockets.errors import ClientError, SetupError
 from services.protocol import SERVICES, Address, AddressError, Transport, port_of

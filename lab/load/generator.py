@@ -19,7 +19,8 @@ from types import MappingProxyType
 from typing import Any
 
 from lab.base.errors import LabError
-from lab.servers.backend import LIFELINE, Completed, Instrument
+from lab.servers.backend import Completed, Instrument
+from lab.servers.children import ENV_LIFELINE
 
 # What a worker writes when its master has taken it; see loadtests/locustfile.py, which cannot be imported here.
 _JOINED = "LOAD-JOINED"
@@ -31,7 +32,7 @@ _ENDED = "LOAD-ENDED "
 _JOIN_SECONDS = 60.0
 
 # Every generator ends with the lab that has started it.
-_LIFELINE = {LIFELINE: "stdin"}
+_LIFELINE = {ENV_LIFELINE: "stdin"}
 
 _PAUSE = 0.1
 _SHORT_PAUSE = 0.02

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from lab.servers.backend import find_stamps, make_private
+from lab.servers.runtime import find_stamps, make_private
 
 
 def note(project: str, stamp: Mapping[str, object]) -> None:

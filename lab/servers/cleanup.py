@@ -1,12 +1,17 @@
-"""What `lab clean --all` removes: every lab of this machine, and the images. It is listed first, and only that goes."""
+"""Take labs down: one project (`lab down`, `lab clean`), or all labs of this machine (`lab clean --all`)."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from lab.servers import processes
-from lab.servers.backend import has_engine, open_backend
+from lab.base.errors import EngineAwayError
 from lab.servers.catalogue import Catalogue
+from lab.servers.open import check_project, has_engine
+from lab.servers.runtime import find_mark, runtime_directory
+
+# Names that commands append to a project for a lab of their own: `lab tour`, and `lab bench` for its control server.
+# If such a command is killed, its lab is taken down with the project.
+SATELLITES = ("-tour", "-twin")
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +22,7 @@ class Everything:
         processes: the projects that have processes.
         containers: the projects that have containers, networks or volumes.
         images: the ids of the images.
-        engine_is_away: Docker is installed, and no engine answers: the two above are empty because nobody could say.
+        engine_is_away: Docker is installed, but no engine answers: `containers` and `images` are unknown, and empty.
     """
 
     processes: tuple[str, ...]
@@ -39,26 +44,74 @@ class Everything:
 
 
 def find_everything() -> Everything:
-    """Look for what labs have left; change nothing."""
-    found = tuple(processes.find_projects())
+    """Find what labs have left; change nothing."""
+    from lab.servers.processes import find_projects
+
+    found = tuple(find_projects())
     if not has_engine():
         return Everything(found, (), (), engine_is_away=shutil.which("docker") is not None)
-    from lab.servers.docker import containers
+    from lab.servers.docker import cleanup, images
 
-    return Everything(found, tuple(containers.find_projects()), tuple(containers.find_images()), engine_is_away=False)
+    return Everything(found, tuple(cleanup.find_projects()), tuple(images.find_images()), engine_is_away=False)
 
 
 def remove(everything: Everything, catalogue: Catalogue) -> None:
-    """Remove that, and nothing that has come since.
+    """Remove these things, and nothing that has been started since they were listed.
 
     Raises:
         LabError: something cannot be removed.
     """
-    for project in everything.processes:
-        open_backend("process", project, catalogue=catalogue).down()
+    if everything.processes:
+        from lab.servers.processes import Processes
+
+        for project in everything.processes:
+            Processes(project, catalogue).down()
     if everything.containers or everything.images:
-        from lab.servers.docker import containers
+        from lab.servers.docker import cleanup, images
 
         for project in everything.containers:
-            containers.purge(project)
-        containers.remove_images(everything.images)
+            cleanup.purge(project)
+        images.remove_images(everything.images)
+
+
+def take_down(name: str | None, project: str | None, catalogue: Catalogue, *, satellites: bool = False) -> list[str]:
+    """Take a project down, on both backends unless one is named.
+
+    Args:
+        name: docker or process; None: both.
+        project: as for `open_backend`.
+        satellites: the labs of `SATELLITES` too.
+
+    Returns:
+        What was removed, each as `PROJECT (BACKEND)`.
+
+    Raises:
+        EngineAwayError: the project may have containers, and no engine answers. Its processes have been taken down.
+    """
+    from lab.servers.processes import Processes
+
+    own = check_project(project)
+    projects = [own, *(f"{own}{suffix}" for suffix in SATELLITES)] if satellites else [own]
+    removed = []
+    if name != "docker":
+        for each in projects:
+            if runtime_directory(each).exists():
+                removed.append(f"{each} (process)")
+            Processes(each, catalogue).down()
+    if name == "docker" or (name is None and _may_have_containers(projects, is_process_lab=bool(removed))):
+        from lab.servers.docker.cleanup import purge
+
+        try:
+            removed += [f"{each} (docker)" for each in projects if purge(each)]
+        except EngineAwayError as error:
+            known = any(find_mark(each).exists() for each in projects)
+            what = "the containers" if known else "containers, if there are any,"
+            raise EngineAwayError(f"{what} of project {own} remain, as {error}; then run this command again") from None
+    return removed
+
+
+def _may_have_containers(projects: Iterable[str], *, is_process_lab: bool) -> bool:
+    """Whether Docker has to be asked for containers of these projects. Where it is not installed, there are none."""
+    if any(find_mark(project).exists() for project in projects):
+        return True
+    return shutil.which("docker") is not None and (not is_process_lab or has_engine())

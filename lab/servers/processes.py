@@ -31,26 +31,12 @@ import psutil
 from lab.base import interrupts
 from lab.base.errors import LabError, NotReadyError
 from lab.base.paths import ROOT
-from lab.servers.backend import (
-    READY_SECONDS,
-    STOP_SECONDS,
-    Completed,
-    Instrument,
-    ModelState,
-    choose_models,
-    close_child,
-    die_with_lab,
-    forget,
-    make_private,
-    open_child,
-    open_lifeline,
-    read_limits,
-    runtime_base,
-    runtime_directory,
-)
+from lab.servers.backend import READY_SECONDS, Completed, Instrument, ModelState, choose_models, read_limits
 from lab.servers.catalogue import GALLERY, Catalogue, GalleryServer, Listener, Model
 from lab.servers.certificates import CA, SERVER, provide
+from lab.servers.children import STOP_SECONDS, close_child, die_with_lab, open_child, open_lifeline
 from lab.servers.readiness import choose_targets, wait_ready
+from lab.servers.runtime import forget, make_private, runtime_base, runtime_directory
 from lab.servers.throttle import signal_all
 
 _MARK = "LAB_RUNTIME"
@@ -324,7 +310,7 @@ class Processes:
             self.unpause(model)  # it does so itself, if it could
         if cores is None:
             return
-        command = [sys.executable, "-m", "lab.servers.throttle", str(self.pid(model)), f"{cores}"]
+        command = [sys.executable, "-m", "lab.servers.throttle.throttle", str(self.pid(model)), f"{cores}"]
         log = self._path(model, "throttle")
         log.unlink(missing_ok=True)
         self._throttles[model] = process = open_child(

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 
 from lab.base import interrupts
 from lab.base.errors import LabError, NotReadyError
-from lab.servers.backend import READY_SECONDS, SATELLITES, Backend, open_backend
+from lab.servers.backend import READY_SECONDS, Backend
+from lab.servers.cleanup import SATELLITES
+from lab.servers.open import open_backend
 from lab.tour.registry import Exhibit
 from lab.tour.runner import Performance
 

@@ -15,8 +15,8 @@ from functools import cache, partial
 import pytest
 
 from lab.base.paths import ROOT
-from lab.servers.backend import open_backend
 from lab.servers.catalogue import Catalogue
+from lab.servers.open import open_backend
 from loadtests.sockets.connection import BlockingConnection
 from services.protocol import Address, Transport
 

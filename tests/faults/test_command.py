@@ -25,8 +25,9 @@ from lab.experiments.faults.fault import CannotApplyError, EndedError, NotHealed
 from lab.experiments.faults.judge import Score, Verdict
 from lab.experiments.faults.probe_reader import Around
 from lab.experiments.faults.under_load import UnderLoad
-from lab.servers.backend import Backend, choose_speakers, runtime_directory
+from lab.servers.backend import Backend, choose_speakers
 from lab.servers.processes import Processes
+from lab.servers.runtime import runtime_directory
 from tests.faults.conftest import CATALOGUE, PATIENCE
 from tests.faults.fakes import FakeBackend
 from tests.support.made_up import MEASUREMENT

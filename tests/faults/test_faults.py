@@ -24,8 +24,9 @@ from lab.experiments.faults.probe_reader import show
 from lab.experiments.faults.process_scripts import LIMIT
 from lab.experiments.faults.registry import FAULTS
 from lab.experiments.faults.scorecard import apply
-from lab.servers.backend import Backend, find_stamps
+from lab.servers.backend import Backend
 from lab.servers.processes import Processes
+from lab.servers.runtime import find_stamps
 from lab.servers.throttle import signal_all
 from loadtests.sockets.connection import BlockingConnection
 from loadtests.sockets.errors import NoAnswerError
@@ -166,7 +167,7 @@ def test_a_model_that_dies_in_the_instant_in_which_it_is_paused_has_failed(
             wait_until(lambda: not psutil.pid_exists(pid))
         signal_all(pid, number)
 
-    monkeypatch.setattr("lab.servers.processes.signal_all", too_late)
+    monkeypatch.setattr("lab.servers.throttle.signal_all", too_late)
     score = apply(lab, model, "pause", seed=2)
     assert score is not None
     assert score.verdict is Verdict.FAILED
@@ -224,7 +225,7 @@ def test_without_descriptors_who_comes_waits_and_is_served_later(lab: Processes)
 
 
 def find_throttle(lab: Processes) -> psutil.Process:
-    (throttle,) = (child for child in psutil.Process().children() if "lab.servers.throttle" in child.cmdline())
+    (throttle,) = (child for child in psutil.Process().children() if "lab.servers.throttle.throttle" in child.cmdline())
     return throttle
 
 
@@ -256,7 +257,7 @@ def test_nobody_is_held_back_by_a_lab_that_was_killed(lab: Processes) -> None:
         f"block = applied(FAULTS['starve'], lab, {MODEL!r}); block.__enter__(); os.kill(os.getpid(), signal.SIGKILL)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -signal.SIGKILL
-    starved = ["lab.servers.throttle", str(lab.pid(MODEL))]
+    starved = ["lab.servers.throttle.throttle", str(lab.pid(MODEL))]
     wait_until(lambda: not [each for each in psutil.process_iter(["cmdline"]) if starved == find_throttled(each)])
     assert ask(lab) == b"PONG"
     assert not is_stopped(lab)

@@ -15,7 +15,7 @@ from lab.cli.context import COULD_NOT_RUN, DID_NOT_HOLD, HELD
 from lab.clients.soak_traffic import REQUESTS, Visitor, find_workers
 from lab.experiments.soak import COUNTS, Clients, Reading, judge, run
 from lab.metrics.trend import FEWEST, Growth, after_warm_up
-from lab.servers.backend import open_backend
+from lab.servers.open import open_backend
 from tests.support.servers import Server
 
 MODEL = "asyncio_streams"

@@ -26,7 +26,8 @@ from lab.experiments.faults.registry import FAULTS
 from lab.experiments.faults.remote_requests import Requests, break_together
 from lab.load.messages import MOST_FAULT_SECONDS, FaultRequest
 from lab.load.timeline import note, read
-from lab.servers.backend import Backend, find_stamps
+from lab.servers.backend import Backend
+from lab.servers.runtime import find_stamps
 from tests.faults.fakes import Clock, FakeBackend, set_clock
 
 MODELS = ["asyncio_streams", "plain_socket"]

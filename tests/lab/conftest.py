@@ -13,10 +13,10 @@ import pytest
 
 from lab.base.paths import ROOT
 from lab.engine import status
-from lab.servers.backend import runtime_directory
 from lab.servers.catalogue import Catalogue
-from lab.servers.docker.containers import purge
+from lab.servers.docker.cleanup import purge
 from lab.servers.processes import Processes
+from lab.servers.runtime import runtime_directory
 
 MODELS = ("plain_socket", "asyncio_streams")
 PROJECT_LABEL = "com.docker.compose.project"

@@ -17,7 +17,8 @@ from lab.base.errors import LabError
 from lab.base.paths import ROOT
 from lab.experiments.store import Run
 from lab.load.cores import Pinning, pin_servers
-from lab.servers.backend import open_backend, runtime_directory
+from lab.servers.open import open_backend
+from lab.servers.runtime import runtime_directory
 
 
 @pytest.mark.timeout(300)

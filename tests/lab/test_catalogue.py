@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from lab.servers.catalogue import COMPOSE_FILE, Catalogue, CatalogueError
+from lab.servers.catalogue import COMPOSE_FILE, Catalogue
+from lab.servers.compose_file import CatalogueError
 from services.protocol import SERVICES, Address, Transport, port_of
 
 MODEL = """\

@@ -16,10 +16,11 @@ import pytest
 from lab.base.errors import LabError
 from lab.base.paths import ROOT
 from lab.cli.commands.bench import _TWIN
-from lab.servers.backend import SATELLITES, find_mark, find_stamps, runtime_directory
 from lab.servers.catalogue import Catalogue
-from lab.servers.cleanup import Everything, find_everything, remove
-from lab.servers.docker.containers import Containers, find_projects, purge
+from lab.servers.cleanup import SATELLITES, Everything, find_everything, remove
+from lab.servers.docker.cleanup import find_projects, purge
+from lab.servers.docker.containers import Containers
+from lab.servers.runtime import find_mark, find_stamps, runtime_directory
 from lab.tour.session import SUFFIX
 
 DOCKER = [pytest.mark.docker, pytest.mark.xdist_group("docker")]

@@ -16,7 +16,7 @@ import pytest
 from lab.base.errors import LabError
 from lab.cli.main import cli
 from lab.load.external_server import check_reachable, parse_target
-from lab.servers.backend import open_backend
+from lab.servers.open import open_backend
 from services.protocol import Address
 from tests.lab.conftest import MODELS
 from tests.support.waiting import wait_until
@@ -170,10 +170,10 @@ def test_list_of_commands_in_the_test_of_projects_is_complete() -> None:
 
 
 def test_empty_project_is_refused_where_a_lab_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(LabError, match="'' cannot name a project"):
+    with pytest.raises(LabError, match="'' is not a valid project name"):
         open_backend("process", "")
     monkeypatch.setenv("LAB_PROJECT", "")
-    with pytest.raises(LabError, match="'' cannot name a project"):
+    with pytest.raises(LabError, match="'' is not a valid project name"):
         open_backend("process")
     monkeypatch.setenv("LAB_PROJECT", "mine")
     assert open_backend("process").project == "mine"

@@ -241,7 +241,7 @@ def test_every_call_of_the_client_leaves_them_out(tmp_path: Path, monkeypatch: p
         lambda: backend.state(),
         lambda: backend.run_service("soak"),
         lambda: backend.run(["true"]),
-        lambda: list(backend._start(["shell"], mutual_tls=False)),
+        lambda: list(backend._compose.up(["shell"], mutual_tls=False)),
         lambda: run(["docker", "info"], env={"PATH": os.environ["PATH"]}),
         read_engine,
         lambda: swarm_docker("info"),

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from lab.base.paths import ROOT
 from lab.engine.client import make_environ
-from lab.servers.backend import open_backend
 from lab.servers.catalogue import Catalogue
 from lab.servers.compose_file import OVERRIDE_NAMES, CatalogueError, interpolate, read_services
+from lab.servers.open import open_backend
 
 Lab = Callable[..., "CompletedProcess[str]"]
 

@@ -30,7 +30,9 @@ from lab.experiments.conformance.suite import PARALLEL, PLUGIN, read_report
 from lab.load.measurement import encode_targets
 from lab.servers.backend import ModelState
 from lab.servers.catalogue import PEERS, Catalogue, Listener
-from lab.servers.docker.containers import Containers, _read_sources, find_projects, purge, read_built
+from lab.servers.docker.cleanup import find_projects, purge
+from lab.servers.docker.containers import Containers
+from lab.servers.docker.images import read_built, read_sources
 from loadtests.sockets.errors import ClientError
 from services.protocol import Address
 from tests.support.waiting import wait_until
@@ -386,8 +388,8 @@ def test_an_image_serves_by_itself(engine: docker.DockerClient, backend: Contain
 
 def test_images_are_built_from_what_their_digest_covers() -> None:
     """The digest of an image's inputs reads its Dockerfile: here is what that must give."""
-    assert _read_sources((ROOT / "services" / "Dockerfile").read_text()) == {"services/", "requirements"}
-    instrument = _read_sources((ROOT / "lab" / "Dockerfile").read_text())
+    assert read_sources((ROOT / "services" / "Dockerfile").read_text()) == {"services/", "requirements"}
+    instrument = read_sources((ROOT / "loadtests" / "Dockerfile").read_text())
     assert {"compose.yaml", "pyproject.toml", "services/", "lab/", "loadtests/", "tests/"} <= instrument
 
 

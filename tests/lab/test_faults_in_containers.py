@@ -18,9 +18,9 @@ from lab.experiments.faults.judge import Verdict
 from lab.experiments.faults.process_scripts import KILL_WORKER, LIMIT
 from lab.experiments.faults.registry import FAULTS
 from lab.experiments.faults.scorecard import apply
-from lab.servers.backend import find_stamps
 from lab.servers.catalogue import Catalogue
 from lab.servers.docker.containers import Containers
+from lab.servers.runtime import find_stamps
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("docker")]

@@ -14,7 +14,8 @@ import pytest
 from lab.base.paths import ROOT
 from lab.engine.command import run
 from lab.servers.catalogue import Catalogue
-from lab.servers.docker.containers import Containers, _digest_of_context
+from lab.servers.docker.containers import Containers
+from lab.servers.docker.images import digest_context
 from tests.lab.conftest import run_once
 
 DOCKER = [pytest.mark.docker, pytest.mark.xdist_group("docker")]
@@ -37,8 +38,8 @@ def test_every_dockerfile_is_looked_at() -> None:
         "services",
         "services/peers",
         "services/gallery",
-        "lab",
-        "lab/browser",
+        "loadtests",
+        "tools/browser",
         "docs/examples/perl_echo",
     }
 
@@ -70,15 +71,15 @@ def test_digest_of_what_is_built_from_knows_no_umask(tmp_path: Path) -> None:
     (tmp_path / "a.sh").write_text("x")
     (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY a.sh /\n")
     (tmp_path / "a.sh").chmod(0o755)
-    usual = _digest_of_context(tmp_path, "Dockerfile")
+    usual = digest_context(tmp_path, "Dockerfile")
     (tmp_path / "a.sh").chmod(0o700)
     os.utime(tmp_path / "a.sh", (1, 1))
-    assert _digest_of_context(tmp_path, "Dockerfile") == usual
+    assert digest_context(tmp_path, "Dockerfile") == usual
     (tmp_path / "a.sh").chmod(0o644)
-    assert _digest_of_context(tmp_path, "Dockerfile") != usual
+    assert digest_context(tmp_path, "Dockerfile") != usual
     (tmp_path / "a.sh").chmod(0o755)
     (tmp_path / "a.sh").write_text("y")
-    assert _digest_of_context(tmp_path, "Dockerfile") != usual
+    assert digest_context(tmp_path, "Dockerfile") != usual
 
 
 def test_programs_that_the_engine_needs_make_files_that_can_be_read(tmp_path: Path) -> None:

@@ -20,11 +20,11 @@ from lab.base.errors import LabError
 from lab.base.paths import ROOT
 from lab.cli import context, main
 from lab.cli.commands import servers
-from lab.servers.backend import runtime_directory
 from lab.servers.catalogue import Catalogue
 from lab.servers.cleanup import Everything
-from lab.servers.docker import containers
+from lab.servers.docker.command import call
 from lab.servers.processes import Processes
+from lab.servers.runtime import runtime_directory
 
 Capture = pytest.CaptureFixture[str]
 ENDING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
@@ -132,12 +132,12 @@ def test_clean_up_in_another_thread_is_done(capfd: Capture) -> None:
 def test_child_of_a_clean_up_is_out_of_reach_of_ctrl_c() -> None:
     """It goes to a terminal's foreground processes, and a `docker rm` would end half-way."""
     is_leader = [sys.executable, "-c", "import os; print(os.getpgid(0) == os.getpid())"]
-    assert containers._call(is_leader, capture=True).stdout == "False\n"
+    assert call(is_leader, capture=True).stdout == "False\n"
     with interrupts.uninterrupted("x", "y"):
-        assert containers._call(is_leader, capture=True).stdout == "True\n"
+        assert call(is_leader, capture=True).stdout == "True\n"
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
-        assert containers._call(is_leader, capture=True).stdout == "True\n"
+        assert call(is_leader, capture=True).stdout == "True\n"
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -325,7 +325,7 @@ def test_signal_in_the_middle_of_a_fork_is_not_lost() -> None:
     """What a handler raises between the hooks of a fork is printed and forgotten."""
     script = (
         "import os, signal, time\n"
-        "from lab import interrupts\n"
+        "from lab.base import interrupts\n"
         "interrupts.install()\n"
         "interrupts._note_fork(begins=True)\n"
         "signal.raise_signal(signal.SIGINT)\n"

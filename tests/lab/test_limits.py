@@ -9,9 +9,9 @@ from subprocess import CompletedProcess
 import pytest
 
 from lab.experiments.theory import Server
-from lab.servers.backend import open_backend
 from lab.servers.catalogue import Catalogue
 from lab.servers.docker.containers import Containers
+from lab.servers.open import open_backend
 from lab.servers.processes import Processes
 from services.protocol.limits import Limits
 

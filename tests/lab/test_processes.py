@@ -16,9 +16,10 @@ import pytest
 from lab.base.errors import LabError, NotReadyError
 from lab.base.paths import ROOT
 from lab.clients.call import call
-from lab.servers.backend import open_backend, runtime_directory
 from lab.servers.catalogue import Catalogue
+from lab.servers.open import open_backend
 from lab.servers.processes import Processes
+from lab.servers.runtime import runtime_directory
 from loadtests.sockets.connection import BlockingConnection
 from services.protocol import Address
 from tests.lab.conftest import find_processes
@@ -216,7 +217,7 @@ def test_open_backend_finds_the_lab_that_runs(backend: Processes, monkeypatch: p
     assert open_backend(None, backend.project).name == "process"
     for wrong in ("Upper", "-x", "", "a" * 41, "a/b"):
         if wrong:
-            with pytest.raises(LabError, match="cannot name a project"):
+            with pytest.raises(LabError, match="not a valid project name"):
                 open_backend("process", wrong)
     with pytest.raises(LabError, match="unknown backend 'podman'"):
         open_backend("podman", f"t{uuid4().hex[:8]}")

@@ -13,7 +13,7 @@ from docker.models.containers import Container
 from lab.load.external_server import Foreign
 from lab.load.generator import find_port
 from lab.metrics.meters import CgroupMeter
-from lab.servers.backend import open_backend
+from lab.servers.open import open_backend
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]

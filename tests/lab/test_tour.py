@@ -18,7 +18,7 @@ import pytest
 from lab.base.paths import ROOT
 from lab.report.tour import SHOWN, WIDE, make_list, mark_lines, show
 from lab.servers.ca import found, issue
-from lab.servers.docker.containers import purge
+from lab.servers.docker.cleanup import purge
 from lab.tour import registry
 from lab.tour.accounts import ANN, WRONG_PASSWORD
 from lab.tour.dialogue import KEPT, MASK, Message, mask, show_text

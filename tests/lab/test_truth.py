@@ -11,7 +11,7 @@ from lab.load.generator import StandingGenerator
 from lab.load.measure import measure
 from lab.metrics.verdict import Bound
 from lab.report.bench_text import make_answers, make_lines
-from lab.servers.backend import open_backend
+from lab.servers.open import open_backend
 
 FAULTY = Path(__file__).parent / "faulty_server"
 

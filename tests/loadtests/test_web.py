@@ -17,7 +17,7 @@ from lab.load.messages import Fault, Usage
 from lab.load.origins import parse_origins
 from lab.load.telemetry import Gauges, feed
 from lab.load.timeline import note
-from lab.servers.backend import forget
+from lab.servers.runtime import forget
 from loadtests.web import tables
 from loadtests.web.access import AccessError, Login, find_objection
 from loadtests.web.tables import FAULTS, SERVERS, TIMES, Servers, show_faults, show_servers, show_times

@@ -24,7 +24,8 @@ from lab.report import bench_page
 from lab.report.bench_export import render_csv, render_parquet, render_theory
 from lab.report.bench_text import print_report, render_markdown
 from lab.report.terminal import open_console
-from lab.servers.backend import Backend, open_backend
+from lab.servers.backend import Backend
+from lab.servers.open import open_backend
 
 if TYPE_CHECKING:
     from lab.cli.context import Lab

@@ -22,8 +22,9 @@ from lab.load.workloads import SESSION
 from lab.metrics.verdict import exit_code
 from lab.report import demo_page
 from lab.report.terminal import make_table, open_console
-from lab.servers.backend import Backend, choose_models, open_backend
+from lab.servers.backend import Backend, choose_models
 from lab.servers.catalogue import PEER, PEERS, Model
+from lab.servers.open import open_backend
 
 if TYPE_CHECKING:
     from lab.cli.context import Lab

@@ -10,7 +10,8 @@ import click
 from lab.base.errors import LabError
 from lab.cli.commands.load import serve_ui
 from lab.cli.params import SECONDS
-from lab.servers.backend import LIFELINE, Completed
+from lab.servers.backend import Completed
+from lab.servers.children import ENV_LIFELINE
 
 if TYPE_CHECKING:
     from lab.cli.context import Lab
@@ -94,7 +95,7 @@ def run_headless(backend: Any, classes: Iterable[str], users: int, seconds: floa
     """
     arguments = ["-f", _FILE, *classes, "--headless", "--json", "--users", str(users), "--spawn-rate", str(users)]
     arguments += ["--run-time", f"{seconds:g}s", "--stop-timeout", "15", "--loglevel", "ERROR"]
-    environ = {LIFELINE: "stdin"}
+    environ = {ENV_LIFELINE: "stdin"}
     done = backend.run_service("locust", arguments, environ=environ, capture=True, timeout=seconds + _SLACK_SECONDS)
     for line in done.stderr.splitlines():
         if _FAILURE in line:

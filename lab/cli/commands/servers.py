@@ -54,7 +54,7 @@ def up(lab: Lab, names: tuple[str, ...], profiles: tuple[str, ...], timeout: flo
 def down(lab: Lab) -> None:
     """Take the lab down; nothing of it is left."""
     with interrupts.untouched(_AS_IT_WAS):
-        from lab.servers.backend import take_down
+        from lab.servers.cleanup import take_down
 
         catalogue = lab.catalogue
     with interrupts.sure(lambda: take_down(lab.backend_name, lab.project, catalogue)):
@@ -188,7 +188,7 @@ def clean(ctx: click.Context, everything: bool, yes: bool) -> None:
         clean_all(lab, yes)
         return
     with interrupts.untouched(_AS_IT_WAS):
-        from lab.servers.backend import take_down
+        from lab.servers.cleanup import take_down
 
         catalogue = lab.catalogue
 
