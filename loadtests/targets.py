@@ -68,7 +68,8 @@ class Targets:
             {
                 "model": model.name,
                 "listeners": [
-                    {"service": item.service, "address": str(item.address)} for item in catalogue.inside(model.name)
+                    {"service": item.service, "address": str(item.address)}
+                    for item in catalogue.listeners_of(model.name)
                 ],
             }
             for model in catalogue.select()

@@ -67,7 +67,7 @@ def ensure() -> int:
     )
     if answer == "ask":
         problem = probe.status().problems[0]
-        print(f"{problem.what}: {problem.mend}", file=sys.stderr)
+        print(f"{problem.what}: {problem.fix}", file=sys.stderr)
         return NOBODY_DECIDED
     install()
     return HELD

@@ -199,7 +199,7 @@ def install(packages: Sequence[str]) -> None:
         return
     # Lists from yesterday name files that the mirror has replaced since: one look at today's, then it counts.
     _update()
-    run_or_raise(argv, env=env, mend="mend what apt says, then call again")
+    run_or_raise(argv, env=env, fix="fix what apt says, then call again")
 
 
 def _update_if_empty() -> None:
@@ -210,7 +210,7 @@ def _update_if_empty() -> None:
 def _update() -> None:
     run_or_raise(
         ["apt-get", "update", "-qq", "-o", "DPkg::Lock::Timeout=300"],
-        mend="see that the sources in /etc/apt answer, then call again",
+        fix="see that the sources in /etc/apt answer, then call again",
     )
 
 
@@ -239,8 +239,8 @@ def _install_from_next_release(packages: Sequence[str]) -> None:
             "APT::Sandbox::User=root",  # its own user may not write to a folder that only root can enter
         ]
         options = [word for option in private for word in ("-o", option)]
-        mend = f"see that the mirror in /etc/apt serves {wanted}, or {own_way}"
-        run_or_raise(["apt-get", "update", "-qq", *options], mend=mend)
-        run_or_raise(["apt-get", "download", "-qq", *options, *packages], mend=mend, cwd=str(folder / "debs"))
+        fix = f"see that the mirror in /etc/apt serves {wanted}, or {own_way}"
+        run_or_raise(["apt-get", "update", "-qq", *options], fix=fix)
+        run_or_raise(["apt-get", "download", "-qq", *options, *packages], fix=fix, cwd=str(folder / "debs"))
         folder.chmod(0o755)  # apt's unprivileged user reads the packages from here
         install([os.fspath(path) for path in sorted((folder / "debs").glob("*.deb"))])

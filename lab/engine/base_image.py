@@ -70,7 +70,7 @@ def provide() -> None:
         # The label tells later that this one was built here, and with what.
         changes = ["--change", 'CMD ["bash"]', "--change", f"LABEL lab.base={tool}"]
         run_or_raise(
-            ["docker", "import", *changes, str(archive), BASE_IMAGE], mend="see whether the engine's disk is full"
+            ["docker", "import", *changes, str(archive), BASE_IMAGE], fix="see whether the engine's disk is full"
         )
 
 
@@ -102,15 +102,15 @@ def _build(tool: str, folder: Path) -> Path:
             hint = "" if os.geteuid() == 0 else "; without root it needs user namespaces and newuidmap (package uidmap)"
             raise EngineError(
                 f"mmdebstrap could not build {BASE_IMAGE} (exit code {done.returncode})",
-                f"mend what it says, or run `make engine` as root{hint}" + tail(done.stderr),
+                f"fix what it says, or run `make engine` as root{hint}" + tail(done.stderr),
             )
     else:
         root = str(folder / "root")
         main = [source.uris[0] for source in sources if SUITE in source.suites]
-        mend = "mend what it says, or install mmdebstrap"
-        run_or_raise(["debootstrap", "--variant=minbase", SUITE, root, *main[:1]], mend=mend)
-        run_or_raise(["sh", "-c", clean_script(bool(sources)), "sh", root], mend=mend)
-        run_or_raise(["tar", "-C", root, "--numeric-owner", "-cf", str(archive), "."], mend=mend)
+        fix = "fix what it says, or install mmdebstrap"
+        run_or_raise(["debootstrap", "--variant=minbase", SUITE, root, *main[:1]], fix=fix)
+        run_or_raise(["sh", "-c", clean_script(bool(sources)), "sh", root], fix=fix)
+        run_or_raise(["tar", "-C", root, "--numeric-owner", "-cf", str(archive), "."], fix=fix)
     # Appended, not put there by a hook: both tools have a policy-rc.d of their own while they work, and remove it.
     add_files(archive, sources)
     return archive

@@ -54,9 +54,7 @@ def run(
         return subprocess.CompletedProcess(argv, 124, "", f"{argv[0]}: no answer within {timeout:g} s")
 
 
-def run_or_raise(
-    argv: Sequence[str], *, mend: str, env: Mapping[str, str] | None = None, cwd: str | None = None
-) -> str:
+def run_or_raise(argv: Sequence[str], *, fix: str, env: Mapping[str, str] | None = None, cwd: str | None = None) -> str:
     """Run a program that has to succeed.
 
     Returns:
@@ -66,7 +64,7 @@ def run_or_raise(
     """
     done = run(argv, env=env, cwd=cwd)
     if done.returncode:
-        raise EngineError(f"`{' '.join(argv[:3])}` ended with exit code {done.returncode}", mend + tail(done.stderr))
+        raise EngineError(f"`{' '.join(argv[:3])}` ended with exit code {done.returncode}", fix + tail(done.stderr))
     return done.stdout
 
 

@@ -6,10 +6,10 @@ class EngineError(Exception):
 
     Args:
         what: what was wrong, and where.
-        mend: what to do about it, as a sentence.
+        fix: what to do about it, as a sentence.
     """
 
-    def __init__(self, what: str, mend: str) -> None:
-        super().__init__(f"{what}: {mend}")
+    def __init__(self, what: str, fix: str) -> None:
+        super().__init__(f"{what}: {fix}")
         self.what = what
-        self.mend = mend
+        self.fix = fix

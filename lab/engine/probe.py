@@ -16,11 +16,11 @@ ASK_SECONDS = 20.0  # a remote engine over ssh takes seconds; one that takes lon
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that is missing or does not answer, and the sentence that says how to mend it."""
+    """Something that is missing or does not answer, and the sentence that says how to fix it."""
 
     part: str
     what: str
-    mend: str
+    fix: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +127,10 @@ def explain_away(said: str) -> Problem:
     """Say what to do when no engine answers; `said` is what the client complained of."""
     host = os.environ.get("DOCKER_HOST")
     if "permission denied" in said.lower():
-        mend = "call as root, or add this user to the group `docker` and log in again"
+        fix = "call as root, or add this user to the group `docker` and log in again"
     elif host:
-        mend = f"start the engine at DOCKER_HOST={host}, or unset DOCKER_HOST"
+        fix = f"start the engine at DOCKER_HOST={host}, or unset DOCKER_HOST"
     else:
-        mend = "run `make engine` as root, or start a Docker engine of your own"
+        fix = "run `make engine` as root, or start a Docker engine of your own"
     what = said.splitlines()[0].removesuffix(" Is the docker daemon running?").rstrip(".") if said else ""
-    return Problem("engine", what or "no Docker engine answers", mend)
+    return Problem("engine", what or "no Docker engine answers", fix)

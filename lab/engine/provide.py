@@ -56,7 +56,7 @@ def check_able(euid: int, release: apt.Release, docker_host: str, missing: str) 
     if docker_host and docker_host not in OWN_HOSTS:
         raise EngineError(
             f"DOCKER_HOST is {docker_host} ({missing})",
-            "an engine cannot be installed there: mend it or unset DOCKER_HOST",
+            "an engine cannot be installed there: fix it or unset DOCKER_HOST",
         )
     if not release.uses_apt:
         raise EngineError(f"{missing}, and this is neither Debian nor Ubuntu", BY_HAND)

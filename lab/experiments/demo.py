@@ -59,7 +59,7 @@ def run(backend: Backend, found: Demo, step: Callable[[str], AbstractContextMana
                 found.measurements.append(measured)
     # Together: whoever waits uses no CPU, so they do not disturb each other. Where this fails, its figures are missing,
     # and are shown as missing.
-    if able := [model for model in sound if "command" in model.services and not model.holds_rfc_only]:
+    if able := [model for model in sound if "command" in model.services and not model.rfc_only]:
         with step("load: replies that take 20 ms, all models at once"), contextlib.suppress(LabError):
             waits = measure_together(backend, able, WAITS, users=USERS, seconds=_WAITS_SECONDS)
             found.waits = {item.model: item for item in waits}

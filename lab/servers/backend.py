@@ -281,7 +281,7 @@ def choose_speakers(backend: Backend, names: Iterable[str | Model], service: str
     """
     names = list(names)
     chosen = choose_models(backend, names)
-    speak = [model.name for model in chosen if service in model.services and not model.holds_rfc_only]
+    speak = [model.name for model in chosen if service in model.services and not model.rfc_only]
     others = [model.name for model in chosen if model.name not in speak]
     if others and (names or not speak):
         raise LabError(

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 
-def found(expires: float) -> tuple[bytes, bytes]:
+def create_ca(expires: float) -> tuple[bytes, bytes]:
     """Make a CA; returns its certificate and its key, as PEM. `expires` is as `time.time` counts."""
     key = ec.generate_private_key(ec.SECP256R1())
     return _pem(_sign("socketlab CA", key, None, key, _moment(expires))), _pem_of_key(key)
@@ -20,7 +20,7 @@ def issue(ca: bytes, ca_key: bytes, names: Sequence[str], expires: float) -> tup
     """Have a CA sign two certificates.
 
     Args:
-        ca, ca_key: as `found` returns them.
+        ca, ca_key: as `create_ca` returns them.
         names: the servers' host names and IP addresses.
         expires: when, as `time.time` counts.
 

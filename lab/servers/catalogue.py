@@ -64,7 +64,7 @@ class Model:
         limits: a genuine limit's capability -> why it has it.
         services: what it speaks, in the order of `SERVICES`.
         addresses: where, as seen from inside the lab's network; those of a service in the order of `Transport`.
-        holds_rfc_only: whether it is held only to what RFCs and the RESP specification say, and not to what this lab
+        rfc_only: whether it is held only to what RFCs and the RESP specification say, and not to what this lab
             has added: its own commands, the words of its errors, its limits, the stages of its close.
         profile: the Compose profile that it belongs to; such a model takes part where it or its profile is named.
         only_in_container: whether it has no way to run as a process of this machine.
@@ -79,7 +79,7 @@ class Model:
     limits: Mapping[str, str]
     services: tuple[str, ...]
     addresses: tuple[Listener, ...]
-    holds_rfc_only: bool = False
+    rfc_only: bool = False
     profile: str | None = None
     only_in_container: bool = False
     uses_all_cores: bool = False
@@ -145,7 +145,7 @@ class Catalogue:
         """Every host name that clients know: those of the models, and of the gallery."""
         return self.names + tuple(server.name for server in self.gallery)
 
-    def check_host(self, name: str) -> str:
+    def known_host(self, name: str) -> str:
         """The name, if it is one of `hosts`.
 
         Raises:
@@ -194,7 +194,7 @@ class Catalogue:
     def __getitem__(self, name: str) -> Model:
         return self.select([name])[0]
 
-    def inside(self, model: Model | str) -> list[Listener]:
+    def listeners_of(self, model: Model | str) -> list[Listener]:
         """Where a model listens, as seen from inside the lab's network."""
         return list((self[model] if isinstance(model, str) else model).addresses)
 
@@ -271,7 +271,7 @@ def _read_models(files: Sequence[Path], definitions: Mapping[str, Mapping[str, A
             limits={key.removeprefix(_LIMIT): value for key, value in labels.items() if key.startswith(_LIMIT)},
             services=tuple(dict.fromkeys(listener.service for listener in addresses)),
             addresses=addresses,
-            holds_rfc_only="lab.contract" in labels,
+            rfc_only="lab.contract" in labels,
             profile=profile,
             only_in_container="lab.only" in labels or not (_MODELS / f"{name}.py").exists(),
             uses_all_cores="lab.cores" in labels,

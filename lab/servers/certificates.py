@@ -26,7 +26,7 @@ _RENEW_SECONDS = 7 * 86400
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
-def provide(names: Iterable[str], directory: Path = DIRECTORY) -> Path:
+def ensure_certificates(names: Iterable[str], directory: Path = DIRECTORY) -> Path:
     """Make sure that there are certificates for these host names.
 
     Returns:
@@ -63,12 +63,12 @@ def _read_names(directory: Path) -> set[str]:
 
 def _make(directory: Path, names: list[str], *, anew: bool) -> None:
     # Their library takes as long to import as all else that `lab up` does by itself.
-    from lab.servers.ca import found, issue
+    from lab.servers.ca import create_ca, issue
 
     directory.mkdir(mode=0o700, exist_ok=True)
     if anew:
         expires = time.time() + _VALID_SECONDS
-        ca, ca_key = found(expires)
+        ca, ca_key = create_ca(expires)
         _write(directory / CA, ca)
         _write(directory / _CA_KEY, ca_key, mode=0o400)
     else:

@@ -1,4 +1,4 @@
-"""`lab doctor`: what this machine can and cannot do for the lab, and the mend for each."""
+"""`lab doctor`: what this machine can and cannot do for the lab, and the fix for each."""
 
 import os
 import re
@@ -32,14 +32,14 @@ class Finding:
         part: what.
         good: whether it is as the lab wants it.
         what: what was found.
-        mend: what to do about it; empty if nothing needs to be done.
+        fix: what to do about it; empty if nothing needs to be done.
         needed_for: the backend that cannot run without it: docker or process; empty if it is good to have.
     """
 
     part: str
     good: bool
     what: str
-    mend: str = ""
+    fix: str = ""
     needed_for: str = ""
 
     def as_json(self) -> dict[str, object]:
@@ -64,7 +64,7 @@ def _examine_project() -> Iterator[Finding]:
     try:
         models = Catalogue.load().models
     except LabError as error:
-        yield Finding("catalogue", False, str(error), "mend that line", "both")
+        yield Finding("catalogue", False, str(error), "fix that line", "both")
         return
     yield Finding("catalogue", True, f"{len(models)} models")
     for extra in sorted({model.extra for model in models if model.extra}):
@@ -87,7 +87,7 @@ def _examine_docker(engine: EngineStatus) -> Iterator[Finding]:
     }
     for part, version in found.items():
         if problem := problems.get(part):
-            yield Finding(part, False, problem.what, problem.mend, "docker")
+            yield Finding(part, False, problem.what, problem.fix, "docker")
         else:
             yield _examine_version(part, str(version))
     # `lab up` provides the base image by itself, so that it is missing hinders nothing.
@@ -96,7 +96,7 @@ def _examine_docker(engine: EngineStatus) -> Iterator[Finding]:
         "base image",
         problem is None,
         problem.what if problem else "there",
-        f"`lab up` does, or {problem.mend}" if problem else "",
+        f"`lab up` does, or {problem.fix}" if problem else "",
     )
     if engine.reachable:
         limits = engine.cgroup_version is not None and engine.cgroup_driver != "none"
@@ -113,8 +113,8 @@ def _examine_version(part: str, version: str) -> Finding:
     number = _number(version)
     if number and _number(oldest) <= number and number[: newest.count(".") + 1] <= _number(newest):
         return Finding(part, True, f"{version} ({tested})")
-    mend = f"`make test` shows whether the lab works with it; else take one of {oldest} to {newest}"
-    return Finding(part, False, f"{version} is not among the tested versions ({tested})", mend)
+    fix = f"`make test` shows whether the lab works with it; else take one of {oldest} to {newest}"
+    return Finding(part, False, f"{version} is not among the tested versions ({tested})", fix)
 
 
 def _number(version: str) -> list[int]:

@@ -33,7 +33,7 @@ from lab.base.errors import LabError, NotReadyError
 from lab.base.paths import ROOT
 from lab.servers.backend import READY_SECONDS, Completed, Instrument, ModelState, choose_models, read_limits
 from lab.servers.catalogue import GALLERY, Catalogue, GalleryServer, Listener, Model
-from lab.servers.certificates import CA, SERVER, provide
+from lab.servers.certificates import CA, SERVER, ensure_certificates
 from lab.servers.children import STOP_SECONDS, close_child, die_with_lab, open_child, open_lifeline
 from lab.servers.readiness import choose_targets, wait_ready
 from lab.servers.runtime import forget, make_private, runtime_base, runtime_directory
@@ -369,11 +369,11 @@ class Processes:
         return [f"all={address}" for address in addresses]
 
     def _choose_settings(self, *, mutual_tls: bool) -> dict[str, str]:
-        client_ca = str(provide(self.catalogue.hosts) / CA) if mutual_tls else ""
+        client_ca = str(ensure_certificates(self.catalogue.hosts) / CA) if mutual_tls else ""
         return {**read_limits(), "LAB_TLS_CLIENT_CA": client_ca}
 
     def _spawn(self, model: str, listens: Sequence[str], settings: Mapping[str, str]) -> None:
-        certificates = provide(self.catalogue.hosts)
+        certificates = ensure_certificates(self.catalogue.hosts)
         inherited = {name: value for name, value in os.environ.items() if name not in read_limits()}
         # One that has written its exit code may still be about to end itself.
         if ended := self._children.pop(model, None):

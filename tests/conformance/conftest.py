@@ -35,7 +35,7 @@ class Target:
     transport: Transport
     find: Callable[["Target"], Address]
     limits: Mapping[str, str] = field(default_factory=dict, hash=False)
-    holds_rfc_only: bool = False
+    rfc_only: bool = False
 
     def __str__(self) -> str:
         return f"{self.model}-{self.service}-{self.transport}"
@@ -94,7 +94,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
                 continue
             if not limits <= set(target.limits) or (transports and target.transport not in transports):
                 continue
-            if target.holds_rfc_only and (is_ours or (is_redis and target.model == FOREIGN)):
+            if target.rfc_only and (is_ours or (is_redis and target.model == FOREIGN)):
                 continue
             reasons = _reasons(target, capabilities)
             marks = [pytest.mark.xfail(reason=reason, strict=True) for reason in reasons]
@@ -146,7 +146,7 @@ def _find_targets(config: pytest.Config) -> Iterator[Target]:
         for service, address in addresses:
             where = dict(addresses)
             find = partial(_look_up, where)
-            yield Target(FOREIGN, service, address.transport, find, holds_rfc_only=config.getoption("rfc"))
+            yield Target(FOREIGN, service, address.transport, find, rfc_only=config.getoption("rfc"))
         return
     if text := os.environ.get("LAB_TARGETS"):
         for row in json.loads(text):
@@ -154,14 +154,14 @@ def _find_targets(config: pytest.Config) -> Iterator[Target]:
                 find = partial(_pick, row["listeners"])
                 for listener in row["listeners"]:
                     where = listener["service"], Transport(listener["transport"])
-                    yield Target(row["model"], *where, find, row.get("limits", {}), row.get("holds_rfc_only", False))
+                    yield Target(row["model"], *where, find, row.get("limits", {}), row.get("rfc_only", False))
         return
     for model in Catalogue.load().select(chosen):
         listeners = [listener.as_json() for listener in model.addresses]
         find = partial(_pick, listeners) if config.getoption("network") else partial(_start, config)
         for listener in model.addresses:
             where = listener.service, Transport(listener.transport)
-            yield Target(model.name, *where, find, model.limits, model.holds_rfc_only)
+            yield Target(model.name, *where, find, model.limits, model.rfc_only)
 
 
 def _look_up(where: dict[str, Address], target: Target) -> Address:

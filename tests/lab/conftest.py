@@ -31,7 +31,7 @@ def engine() -> Iterator[docker.DockerClient]:
     """The engine of this machine. Where one is required and none answers, that is a failure, not a skip."""
     now = status()
     if not now.is_complete:
-        reason = f"{now.problems[0].what}: {now.problems[0].mend}"
+        reason = f"{now.problems[0].what}: {now.problems[0].fix}"
         if os.environ.get("CI") == "true" or os.environ.get("LAB_REQUIRE_DOCKER") == "1":
             pytest.fail(reason)
         pytest.skip(reason)

@@ -41,7 +41,7 @@ def test_the_projects_own_catalogue_is_sound() -> None:
     catalogue = Catalogue.load()
     assert catalogue.files[0] == COMPOSE_FILE
     for model in catalogue.models:
-        for listener in catalogue.inside(model):
+        for listener in catalogue.listeners_of(model):
             address = Address.parse(listener.address)
             assert address.transport == listener.transport
             assert address.transport.is_unix or (address.host, address.port) == (
@@ -54,7 +54,7 @@ def test_a_model_listens_on_every_transport_of_its_services(tmp_path: Path) -> N
     catalogue = Catalogue.load(
         write(tmp_path, MODEL.replace("lab.family", "lab.services: echo, chargen\n      lab.family"))
     )
-    found = {(item.service, item.transport): item.address for item in catalogue.inside("mine")}
+    found = {(item.service, item.transport): item.address for item in catalogue.listeners_of("mine")}
     assert found == {
         ("echo", "tcp"): "tcp://mine:7",
         ("echo", "tls"): "tls://mine:7007",
@@ -161,9 +161,9 @@ def test_a_server_of_the_gallery_is_no_model(tmp_path: Path) -> None:
     assert plain.addresses == ()
     with pytest.raises(CatalogueError, match="post is a server of the gallery, and no model"):
         catalogue.select(["post"])
-    assert catalogue.check_host("post") == "post"
+    assert catalogue.known_host("post") == "post"
     with pytest.raises(CatalogueError, match="unknown model 'nonesuch'; known: mine"):
-        catalogue.check_host("nonesuch")
+        catalogue.known_host("nonesuch")
 
 
 @pytest.mark.parametrize(
@@ -295,22 +295,22 @@ def test_the_culprit_may_be_the_override(tmp_path: Path) -> None:
 
 def test_transports_are_plain_text(tmp_path: Path) -> None:
     catalogue = Catalogue.load(write(tmp_path, MODEL))
-    assert {type(item.transport) for item in catalogue.inside("mine")} == {str}
-    assert {item.transport for item in catalogue.inside("mine")} == set(map(str, Transport))
+    assert {type(item.transport) for item in catalogue.listeners_of("mine")} == {str}
+    assert {item.transport for item in catalogue.listeners_of("mine")} == set(map(str, Transport))
 
 
 def test_services_may_be_anywhere(tmp_path: Path) -> None:
     """A server of one's own: `NAME=URL` where it listens elsewhere, and only the transports that it has."""
     labels = "lab.services: echo=tcp://mine:9000 echo=udp://mine:9000 command\n      lab.transports: tcp, unix\n      "
     catalogue = Catalogue.load(write(tmp_path, MODEL.replace("lab.family", labels + "lab.family")))
-    assert [(item.service, item.transport, item.address) for item in catalogue.inside("mine")] == [
+    assert [(item.service, item.transport, item.address) for item in catalogue.listeners_of("mine")] == [
         ("echo", "tcp", "tcp://mine:9000"),
         ("echo", "udp", "udp://mine:9000"),
         ("command", "tcp", "tcp://mine:6379"),
         ("command", "unix", "unix:///run/lab/mine/command.sock"),
     ]
     assert catalogue["mine"].only_in_container  # there is no such file among the models
-    assert not catalogue["mine"].holds_rfc_only
+    assert not catalogue["mine"].rfc_only
 
 
 @pytest.mark.parametrize(

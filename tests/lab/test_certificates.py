@@ -9,28 +9,28 @@ from pathlib import Path
 import pytest
 
 from lab.base.errors import LabError
-from lab.servers.certificates import CA, CLIENT, SERVER, provide
+from lab.servers.certificates import CA, CLIENT, SERVER, ensure_certificates
 
 
 def test_is_made_once_and_kept_private(tmp_path: Path) -> None:
-    directory = provide(["a_model"], tmp_path / "lab" / "tls")
+    directory = ensure_certificates(["a_model"], tmp_path / "lab" / "tls")
     before = {path.name: path.read_bytes() for path in directory.iterdir()}
     assert {CA, SERVER, CLIENT} <= set(before)
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
-    provide(["a_model"], directory)
-    provide([], directory)
+    ensure_certificates(["a_model"], directory)
+    ensure_certificates([], directory)
     assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
     assert [path.name for path in directory.parent.iterdir() if path.is_dir()] == ["tls"]
 
 
 def test_is_made_anew_for_a_model_that_has_come_and_keeps_the_others(tmp_path: Path) -> None:
-    directory = provide(["one"], tmp_path / "tls")
+    directory = ensure_certificates(["one"], tmp_path / "tls")
     ca, before = (directory / CA).read_bytes(), (directory / SERVER).read_bytes()
-    provide(["two"], directory)
+    ensure_certificates(["two"], directory)
     after = (directory / SERVER).read_bytes()
     assert after != before
     assert (directory / CA).read_bytes() == ca  # whoever trusts it goes on to, also servers that run already
-    provide(["one"], directory)
+    ensure_certificates(["one"], directory)
     assert (directory / SERVER).read_bytes() == after
     client = ssl.create_default_context(cafile=str(directory / CA))
     for name in ("one", "two"):
@@ -42,7 +42,7 @@ def test_is_made_anew_for_a_model_that_has_come_and_keeps_the_others(tmp_path: P
 
 @pytest.mark.parametrize("harm", ["expired", "cut", "missing"])
 def test_is_made_anew_when_it_is_of_no_use(tmp_path: Path, harm: str) -> None:
-    directory = provide(["one"], tmp_path / "tls")
+    directory = ensure_certificates(["one"], tmp_path / "tls")
     before = (directory / SERVER).read_bytes()
     issued = directory / "issued.json"
     if harm == "expired":
@@ -53,13 +53,13 @@ def test_is_made_anew_when_it_is_of_no_use(tmp_path: Path, harm: str) -> None:
         issued.write_text("{")
     else:
         (directory / CA).unlink()
-    provide(["one"], directory)
+    ensure_certificates(["one"], directory)
     assert (directory / SERVER).read_bytes() != before
 
 
 def test_stands_up_to_a_strict_client(tmp_path: Path) -> None:
     """Python 3.13 checks certificates strictly (RFC 5280) by default; here 3.11 is told to."""
-    directory = provide(["a_model"], tmp_path / "tls")
+    directory = ensure_certificates(["a_model"], tmp_path / "tls")
     server = server_context(directory)
     server.verify_mode = ssl.CERT_REQUIRED
     server.load_verify_locations(directory / CA)
@@ -95,4 +95,4 @@ def shake(server: ssl.SSLContext, client: ssl.SSLContext, host: str) -> bool:
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(LabError, match=str(tmp_path)):
-        provide(["one"], tmp_path / "file" / "tls")
+        ensure_certificates(["one"], tmp_path / "file" / "tls")

@@ -138,7 +138,7 @@ class Fake:
     ) -> "CompletedProcess[str]":
         assert (service, capture) == ("tests", True)
         rows = json.loads(environ["LAB_TARGETS"])
-        self.asked.append((arguments, {row["model"]: (row["limits"], row["holds_rfc_only"]) for row in rows}))
+        self.asked.append((arguments, {row["model"]: (row["limits"], row["rfc_only"]) for row in rows}))
         if self._fails:
             return CompletedProcess([], 3, "", "broken")
         lines = [finding(f"t.py::x[{row['model']}-echo-tcp]", "passed") for row in rows]

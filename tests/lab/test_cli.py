@@ -209,7 +209,7 @@ def test_doctor_finds_this_machine_able(lab: Lab) -> None:
     assert {"python", "catalogue", "engine", "compose", "buildx", "base image", "cores", "open files"} <= {
         item["part"] for item in findings
     }
-    assert all(item["mend"] for item in findings if not item["good"])
+    assert all(item["fix"] for item in findings if not item["good"])
 
 
 @pytest.fixture

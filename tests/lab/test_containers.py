@@ -74,7 +74,7 @@ def execute(container: Container, *command: str) -> str:
 def ask(backend: Containers, model: str, *request: str, transport: str = "tcp") -> str:
     address = next(
         item.address
-        for item in backend.catalogue.inside(model)
+        for item in backend.catalogue.listeners_of(model)
         if (item.service, item.transport) == ("command", transport)
     )
     return backend.run(["python", "-m", "lab.clients.call", "command", address, *request], capture=True).stdout
@@ -141,7 +141,7 @@ def test_state_and_targets(backend: Containers) -> None:
     wanted = [(model.name, "missing" if model.profile else "running") for model in CATALOGUE.models]
     assert [(state.model, state.state) for state in states] == wanted
     assert {item.address for item in backend.targets()} == {
-        item.address for name in MODELS for item in CATALOGUE.inside(name)
+        item.address for name in MODELS for item in CATALOGUE.listeners_of(name)
     }
     assert backend.project in find_projects()
     header, *_ = backend.logs("asyncio_streams").splitlines()
@@ -184,7 +184,7 @@ def test_a_run_that_took_too_long_is_ended_in_the_container_too(
 def test_shell_has_the_clients_that_the_readme_sends_readers_to(backend: Containers, command: str, said: str) -> None:
     host = next(
         Address.parse(item.address)
-        for item in CATALOGUE.inside("asyncio_streams")
+        for item in CATALOGUE.listeners_of("asyncio_streams")
         if (item.service, item.transport) == ("command", "tls")
     )
     environ = {"TLS": f"-connect {host.host}:{host.port}", "HOST": f"{host.host}:{host.port}"}
@@ -412,7 +412,7 @@ def test_the_peers_are_held_to_the_suite(find_of_project: Find, docker_project: 
     """All of it that RFCs and RESP are the contract for. Where they differ is declared, and strictly so."""
     backend = Containers(docker_project, CATALOGUE)
     peers = [model.name for model in CATALOGUE.select(["peer_redis"], [PEERS])]
-    assert all(CATALOGUE[name].holds_rfc_only for name in peers)
+    assert all(CATALOGUE[name].rfc_only for name in peers)
     try:
         backend.up(peers)
         arguments = ["tests/conformance", *PLUGIN, *PARALLEL, "--network", "--models", ",".join(peers)]

@@ -102,7 +102,7 @@ def test_tested_range_is_named(part: str, version: str, good: bool) -> None:
     assert found.good == good
     assert f"tested: {oldest} to {newest}" in found.what
     assert version in found.what
-    assert ("`make test`" in found.mend) != good
+    assert ("`make test`" in found.fix) != good
     assert found.needed_for == ""
 
 
@@ -163,7 +163,7 @@ def test_what_processes_need(monkeypatch: pytest.MonkeyPatch) -> None:
     found = by_part(list(doctor._examine_processes()))
     for part in ("fork", "unix sockets", "loopback"):
         assert not found[part].good
-        assert found[part].mend
+        assert found[part].fix
     assert found["loopback"].what == "refused here"
     assert not can_run([*found.values(), need("engine", "docker")])
 
@@ -179,7 +179,7 @@ def test_port_of_the_web_ui(monkeypatch: pytest.MonkeyPatch) -> None:
         taken = by_part(list(doctor._examine_tools()))[f"port {port}"]
     free = by_part(list(doctor._examine_tools()))[f"port {port}"]
     assert (taken.good, free.good) == (False, True)
-    assert "LAB_UI_PORT" in taken.mend
+    assert "LAB_UI_PORT" in taken.fix
 
 
 def test_port_that_a_connection_has_just_left_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,7 +204,7 @@ def test_tools(monkeypatch: pytest.MonkeyPatch) -> None:
     found = by_part(list(doctor._examine_tools()))
     assert (found["perf"].good, found["perf"].what) == (True, "/x/perf")
     assert not found["redis-cli"].good
-    assert found["redis-cli"].mend == "apt-get install redis-tools"
+    assert found["redis-cli"].fix == "apt-get install redis-tools"
 
 
 @pytest.fixture

@@ -134,7 +134,7 @@ class TestSources:
         [first, _] = sources_of_release(parse_deb822(DEB822), "bookworm", "trixie")
         (tmp_path / "next.sources").write_text(first.stanza())
         options = ["-o", "Dir::Etc::sourcelist=/dev/null", "-o", f"Dir::Etc::sourceparts={tmp_path}"]
-        printed = run_or_raise(["apt-get", "update", "--print-uris", *options], mend="-")
+        printed = run_or_raise(["apt-get", "update", "--print-uris", *options], fix="-")
         asked = [line.split("'")[1].split("/dists/") for line in printed.splitlines()]
         assert {(mirror, path.split("/")[0]) for mirror, path in asked} == {
             (MIRROR, "trixie"),
@@ -391,7 +391,7 @@ class TestStatus:
         assert [problem.part for problem in known.problems] == ["client", "engine", "compose", "buildx", "base_image"]
 
     @pytest.mark.parametrize(
-        ("said", "host", "mend"),
+        ("said", "host", "fix"),
         [
             ("permission denied while trying to connect", None, "group `docker`"),
             ("Cannot connect", "tcp://far.example:2375", "DOCKER_HOST=tcp://far.example:2375"),
@@ -400,23 +400,23 @@ class TestStatus:
         ids=["not-allowed", "another-machine's", "none"],
     )
     def test_each_reason_has_its_own_mend(
-        self, monkeypatch: pytest.MonkeyPatch, said: str, host: str | None, mend: str
+        self, monkeypatch: pytest.MonkeyPatch, said: str, host: str | None, fix: str
     ) -> None:
         monkeypatch.delenv("DOCKER_HOST", raising=False)
         if host:
             monkeypatch.setenv("DOCKER_HOST", host)
         known = read_status(1, json.dumps({"ServerErrors": [said]}), "", "")
-        assert mend in known.problems[0].mend
+        assert fix in known.problems[0].fix
 
     def test_status_of_this_machine_explains_itself(self) -> None:
-        """Whatever runs here: a part is known or has a problem, and each problem a sentence that mends it."""
+        """Whatever runs here: a part is known or has a problem, and each problem a sentence that fixes it."""
         now = status()
         parts = {problem.part for problem in now.problems}
         assert now.reachable == ("engine" not in parts)
         assert (now.compose_version is None) == ("compose" in parts)
         assert (now.buildx_version is None) == ("buildx" in parts)
         assert (now.base_image is None) == ("base_image" in parts)
-        assert all(problem.what and problem.mend for problem in now.problems)
+        assert all(problem.what and problem.fix for problem in now.problems)
 
 
 class TestRefusals:
@@ -443,9 +443,9 @@ class TestRefusals:
         check_able(0, self.DEBIAN, "unix:///var/run/docker.sock", "no engine")
 
     def test_failing_program_is_named_with_its_last_words(self) -> None:
-        with pytest.raises(EngineError, match=r"`sh -c .*` ended with exit code 3: mend it\n    second line") as caught:
-            run_or_raise(["sh", "-c", "echo first; echo second line >&2; exit 3"], mend="mend it")
-        assert caught.value.mend.startswith("mend it")
+        with pytest.raises(EngineError, match=r"`sh -c .*` ended with exit code 3: fix it\n    second line") as caught:
+            run_or_raise(["sh", "-c", "echo first; echo second line >&2; exit 3"], fix="fix it")
+        assert caught.value.fix.startswith("fix it")
 
     def test_missing_and_slow_programs_have_the_codes_of_the_shell(self) -> None:
         assert run(["no-such-program-of-ours"]).returncode == 127
@@ -479,7 +479,7 @@ class TestCommandLine:
     def test_runs_before_anything_is_installed(self) -> None:
         """-S and -I leave out site-packages: what is not in the standard library would not be found."""
         code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import lab.engine.provide, lab.engine.base_image"
-        run_or_raise([sys.executable, "-I", "-S", "-c", code], mend="import the standard library only")
+        run_or_raise([sys.executable, "-I", "-S", "-c", code], fix="import the standard library only")
 
 
 class TestBaseImage:
@@ -518,7 +518,7 @@ class TestBaseImage:
         for name in kept + gone:
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).touch()
-        run_or_raise(["sh", "-c", clean_script(own_sources), "sh", str(tmp_path)], mend="-")
+        run_or_raise(["sh", "-c", clean_script(own_sources), "sh", str(tmp_path)], fix="-")
         left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
         assert left == set(kept)
 

@@ -22,7 +22,7 @@ from docker.models.containers import Container
 
 from lab.base.paths import ROOT
 from lab.servers.catalogue import Catalogue
-from lab.servers.certificates import CA, provide
+from lab.servers.certificates import CA, ensure_certificates
 from lab.servers.docker.containers import Containers
 from tests.lab.conftest import run_once
 
@@ -281,7 +281,7 @@ def test_services_ask_for_nothing_that_the_oldest_engine_lacks() -> None:
 @pytest.mark.parametrize("image", [pytest.param(image, marks=DOCKER) for image in ("plain_socket", "instrument")])
 def test_no_key_and_no_ca_of_the_labs_is_in_a_layer(backend: Containers, image: str) -> None:
     """In no layer: also what a later one has removed would be found."""
-    certificate = (provide(CATALOGUE.names) / CA).read_bytes().splitlines()[2]
+    certificate = (ensure_certificates(CATALOGUE.names) / CA).read_bytes().splitlines()[2]
     found = [
         name
         for name, content in files_of(f"socketlab/{image}")

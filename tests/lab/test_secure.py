@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lab.clients.call import call
-from lab.servers.ca import found, issue
+from lab.servers.ca import create_ca, issue
 from loadtests.sockets.connection import BlockingConnection
 from loadtests.sockets.errors import SetupError, WrongAnswerError
 from loadtests.sockets.tls import TlsPipe, ca_file, certificate_file, client_context
@@ -23,8 +23,8 @@ NEVER = 4102444800.0  # 2100
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Servers with a good certificate, one of another CA, and one for another name."""
     directory = tmp_path_factory.mktemp("secure")
-    ca, key = found(NEVER)
-    foreign, foreign_key = found(NEVER)
+    ca, key = create_ca(NEVER)
+    foreign, foreign_key = create_ca(NEVER)
     (directory / "ca.pem").write_bytes(ca)
     (directory / "good.pem").write_bytes(issue(ca, key, ["127.0.0.1"], NEVER)[0])
     (directory / "client.pem").write_bytes(issue(ca, key, ["127.0.0.1"], NEVER)[1])

@@ -17,7 +17,7 @@ import pytest
 
 from lab.base.paths import ROOT
 from lab.report.tour import SHOWN, WIDE, make_list, mark_lines, show
-from lab.servers.ca import found, issue
+from lab.servers.ca import create_ca, issue
 from lab.servers.docker.cleanup import purge
 from lab.tour import registry
 from lab.tour.accounts import ANN, WRONG_PASSWORD
@@ -255,7 +255,7 @@ class TestRecorder:
         ]
 
     def test_of_tls_it_is_what_was_inside_and_what_came_before_it(self, recorder: Recorder, tmp_path: Path) -> None:
-        ca, key = found(4e9)
+        ca, key = create_ca(4e9)
         certificate, _ = issue(ca, key, ["localhost"], 4e9)
         (tmp_path / "ca.pem").write_bytes(ca)
         (tmp_path / "server.pem").write_bytes(certificate)

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from lab.servers.certificates import SERVER, provide
+from lab.servers.certificates import SERVER, ensure_certificates
 
 LINES = """
 def reply_size(data, request):
@@ -71,7 +71,7 @@ def answer_and_close(reply):
 
 def over_tls(behaviour):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(provide([]) / SERVER)
+    context.load_cert_chain(ensure_certificates([]) / SERVER)
 
     def behave(connection):
         with context.wrap_socket(connection, server_side=True) as secure:

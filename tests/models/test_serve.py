@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from lab.servers.catalogue import Catalogue
-from lab.servers.certificates import CA, provide
+from lab.servers.certificates import CA, ensure_certificates
 from loadtests.sockets.connection import BlockingConnection
 from loadtests.sockets.errors import NoAnswerError, WrongAnswerError
 from tests.support.reading import read_all
@@ -133,7 +133,7 @@ def test_a_failed_handshake_is_one_line_in_the_log(start) -> None:
 
 
 def test_mutual_tls_lets_in_only_who_has_a_certificate(start) -> None:
-    certificates = provide(Catalogue.load().names)
+    certificates = ensure_certificates(Catalogue.load().names)
     with start(LAB_TLS_CLIENT_CA=str(certificates / CA)) as server:
         assert ping(server, "tls") == b"+PONG\r\n"  # the lab's own client shows one
         where = server.address("command", "tls")

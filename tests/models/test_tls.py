@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.servers.ca import found, issue
+from lab.servers.ca import create_ca, issue
 from services.protocol import Close, Compute, Connection, Send
 from services.serving.listeners import ListenError
 from services.serving.tls import SecureConnection, open_layer, server_context
@@ -17,7 +17,7 @@ NEVER = 4102444800.0  # 2100
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("tls")
-    ca, ca_key = found(NEVER)
+    ca, ca_key = create_ca(NEVER)
     server, client = issue(ca, ca_key, ["a_server"], NEVER)
     for name, content in (("ca.pem", ca), ("server.pem", server), ("client.pem", client)):
         (directory / name).write_bytes(content)

@@ -93,7 +93,7 @@ def test_every_test_is_asked_of_every_model_that_it_is_about() -> None:
             and Transport(item.transport).is_datagram == (kind == "datagram")
             and item.transport in transports
             and limits <= set(model.limits)
-            and not (marks_of(marks[name], "ours") and model.holds_rfc_only)
+            and not (marks_of(marks[name], "ours") and model.rfc_only)
         }
         if where != expected:
             wrong[name] = (sorted(expected - where), sorted(where - expected))

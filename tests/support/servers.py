@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 
 from lab.servers.catalogue import Catalogue
-from lab.servers.certificates import SERVER, provide
+from lab.servers.certificates import SERVER, ensure_certificates
 from loadtests.sockets.connection import BlockingConnection
 from services.protocol import Address
 from tests.support.kernel import Kernel
@@ -38,7 +38,7 @@ class Server:
         self.directory = directory
         self.log = directory.with_suffix(".log")
         # As `lab up` makes it; the lab's own clients trust its CA.
-        environ = {"LAB_TLS_CERT": str(provide(NAMES) / SERVER), **environ}
+        environ = {"LAB_TLS_CERT": str(ensure_certificates(NAMES) / SERVER), **environ}
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 command,

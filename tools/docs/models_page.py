@@ -331,7 +331,7 @@ def _make_support(sources: Sources) -> str:
 
 def _spoken(sources: Sources, model: Model, transport: Transport) -> str:
     offered = [service for service in SERVICES if is_offered(service, transport)]
-    spoken = {each.service for each in sources.catalogue.inside(model) if each.transport == transport}
+    spoken = {each.service for each in sources.catalogue.listeners_of(model) if each.transport == transport}
     if not spoken:
         return UNKNOWN
     return "all" if spoken >= set(offered) else ", ".join(service for service in offered if service in spoken)

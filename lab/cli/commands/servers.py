@@ -88,7 +88,7 @@ def ls(lab: Lab, as_json: bool) -> None:
 @click.pass_obj
 def logs(lab: Lab, models: tuple[str, ...]) -> None:
     """Print what models and servers of the gallery (all that were started by default) have written so far."""
-    named = [lab.catalogue.check_host(name) for name in models]
+    named = [lab.catalogue.known_host(name) for name in models]
     states = [] if named else [*lab.backend.state(), *lab.backend.gallery()]
     for name in named or [state.model for state in states if state.state != "missing"]:
         for line in lab.backend.logs(name).splitlines():
@@ -166,8 +166,8 @@ def doctor(as_json: bool) -> None:
         click.echo(json.dumps([finding.as_json() for finding in findings], indent=2))
     else:
         marks = {True: "yes", False: "no"}
-        rows = [[marks[item.good], item.part, item.what, "" if item.good else item.mend] for item in findings]
-        show_table(["", "part", "found", "mend"], rows)
+        rows = [[marks[item.good], item.part, item.what, "" if item.good else item.fix] for item in findings]
+        show_table(["", "part", "found", "fix"], rows)
     sys.exit(HELD if can_run(findings) else COULD_NOT_RUN)
 
 

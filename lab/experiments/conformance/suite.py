@@ -113,7 +113,7 @@ def check_models(backend: Backend, models: Sequence[str], *, progress: bool) -> 
     for state in backend.state():
         if state.model in models:
             model = backend.catalogue[state.model]
-            rows.append(state.as_json() | {"limits": dict(model.limits), "holds_rfc_only": model.holds_rfc_only})
+            rows.append(state.as_json() | {"limits": dict(model.limits), "rfc_only": model.rfc_only})
     # One model is one group: more processes would only collect.
     arguments = [SUITE, *PLUGIN, *(PARALLEL if len(models) > 1 else [])]
     arguments += ["--network"] if backend.name == "docker" else []

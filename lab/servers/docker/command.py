@@ -59,7 +59,7 @@ def check_engine(output: str) -> None:
     """Raise EngineAwayError if the client's output says that no engine answers."""
     if away := next((line for line in output.splitlines() if _AWAY.search(line)), None):
         problem = explain_away(last_words(away))
-        raise EngineAwayError(f"{problem.what}: {problem.mend}")
+        raise EngineAwayError(f"{problem.what}: {problem.fix}")
 
 
 def call(

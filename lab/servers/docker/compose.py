@@ -13,7 +13,7 @@ from lab.engine.client import is_own_engine
 from lab.engine.daemon import read_nofile_limit
 from lab.servers.backend import read_limits
 from lab.servers.catalogue import Catalogue
-from lab.servers.certificates import provide
+from lab.servers.certificates import ensure_certificates
 from lab.servers.docker.command import check_engine, end, last_words, make_environ, open_process, read_lines
 
 # The most that Compose may take to start containers from existing images.
@@ -62,7 +62,7 @@ class Compose:
         of open files if the engine's own is lower than the one in compose.yaml.
         """
         environ = make_environ(for_build=for_build)
-        environ["LAB_TLS_DIR"] = str(provide(self.catalogue.hosts))
+        environ["LAB_TLS_DIR"] = str(ensure_certificates(self.catalogue.hosts))
         environ["LAB_TLS_CLIENT_CA"] = "/run/secrets/tls_ca" if mutual_tls else ""
         proxy_ca = environ.get("SSL_CERT_FILE", "")
         if proxy_ca and Path(proxy_ca).is_file():
@@ -98,7 +98,7 @@ class Compose:
         """Return an override for these services: limits in this environment override those in compose.yaml."""
         # Compose reads a dollar sign in a file as the start of a variable.
         limits = {name: value.replace("$", "$$") for name, value in read_limits().items()}
-        models = {model.name for model in self.catalogue.models if not model.holds_rfc_only}
+        models = {model.name for model in self.catalogue.models if not model.rfc_only}
         return {name: {"environment": limits} if name in models else {} for name in services}
 
 

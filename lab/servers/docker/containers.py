@@ -197,7 +197,7 @@ class Containers(FaultControls):
             close_child(process)
 
     def logs(self, model: str) -> str:
-        done = run_docker("logs", self._name_container(self.catalogue.check_host(model)), check=False)
+        done = run_docker("logs", self._name_container(self.catalogue.known_host(model)), check=False)
         if done.returncode:
             raise LabError(f"{model} was not started: `lab up {model}`")
         return done.stdout + done.stderr
@@ -239,7 +239,7 @@ class Containers(FaultControls):
             raise
 
     def _wait_ready(self, models: Sequence[str], timeout: float) -> None:
-        inside = [listener for model in models for listener in self.catalogue.inside(model)]
+        inside = [listener for model in models for listener in self.catalogue.listeners_of(model)]
         targets = readiness.choose_targets((item.model, item.service, item.address) for item in inside)
         request = json.dumps({"timeout": timeout, "targets": targets})
         shell = self._name_container(SHELL)
