@@ -1,5 +1,6 @@
-"""`lab new NAME`: the beginnings of a model, in all places that one has. `tests/repo` names what is still missing."""
+"""`lab new NAME`: write the start of a model to the files that name it. tests/repo names what is missing."""
 
+import ast
 import keyword
 import re
 import sys
@@ -9,47 +10,19 @@ from lab.base.errors import LabError
 from lab.base.paths import ROOT
 from lab.servers.catalogue import Catalogue
 
-# What a person has to replace, wherever it stands; tests/repo finds what is left of it.
+# Text for a person to replace; tests in tests/repo find what is left of it.
 BLANK = "FILL IN"
 
-_MODEL = '''"""{blank}: this way of serving sockets, in one line.
+# The model that a new one starts from: the shortest one that passes the conformance suite.
+_START = "plain_socket"
+_OPENING = f'''"""{BLANK}: this way of serving sockets, in one line.
 
-Unit of concurrency: {blank}
-What blocks whom: {blank}
-What runs out first: {blank}
+Unit of concurrency: {BLANK}
+What blocks whom: {BLANK}
+What runs out first: {BLANK}
 """
 
-from services.serving.blocking import Drain, selector_of, serve_datagram
-from services.serving.listeners import Listener
-
-
-def serve(listeners: list[Listener]) -> None:
-    """Serve until SIGTERM or SIGINT.
-
-    Raises:
-        SystemExit: with code 1, if conversations were still going when the grace period ended.
-    """
-    # {blank}: a beginning that holds the contract, with one client at a time. Put your own way of serving in its place.
-    stop = Drain(listeners[0].limits.grace)
-    with selector_of(listeners, stop) as selector:
-        while not stop.is_set:
-            for key, _ in selector.select():
-                if key.data is None:
-                    stop.clear()
-                elif not stop.is_set:
-                    _serve_one(key.data, stop)
-    stop.close()
-
-
-def _serve_one(listener: Listener, stop: Drain) -> None:
-    if listener.is_datagram:
-        if received := listener.receive():
-            serve_datagram(listener, *received)
-    elif accepted := listener.accept():
-        stream, peer = accepted
-        with stream:
-            stop.serve_stream(listener, stream, peer)
-'''
+# {BLANK}: this is {_START}, which serves one client at a time. Replace it with another way of serving.'''
 
 _STANZA = """\
   {name}:
@@ -61,41 +34,44 @@ _STANZA = """\
     labels:
       lab.model: {name}
       lab.family: {blank}
-      # What theory reasons from: one, thread each, process each, threads, processes, loop or loops.
+      # How many clients are served at the same time: one, thread each, process each, threads, processes, loop or loops.
       lab.concurrency: one
       lab.summary: "{blank}: the consequence for a client, in one line"
-{extra_label}      # To be taken out once it serves several clients at a time; the suite will say so.
+{extra_label}      # Remove this when it serves several clients at a time; the suite then reports it.
       lab.limit.overlap: "serves one connection from accept to close before it accepts the next"
 
 """
 
-# In compose.yaml the models end here.
+# The line of compose.yaml behind the last model.
 _PEERS = "  # Reference peers:"
 
 
 def create(name: str, extra: str | None, root: Path = ROOT) -> list[str]:
-    """Write what can be written.
+    """Write a model's file, its stanza of compose.yaml, and its extra in pyproject.toml.
 
     Args:
         name: of the model.
-        extra: a distribution on the package index that it needs, if any.
+        extra: the distribution on the package index that it needs, if any.
+        root: the clone.
 
     Returns:
-        What is left to do, a line each.
+        What is left to do, a line for each step.
 
     Raises:
-        LabError: the name cannot be one, or is taken; nothing was written.
+        LabError: the name is invalid or taken; nothing was written.
     """
     model = root / "services" / "models" / f"{name}.py"
     compose, project = root / "compose.yaml", root / "pyproject.toml"
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name) or keyword.iskeyword(name):
-        raise LabError(f"{name!r} cannot name a model: small letters, digits and _, at most 40, and no word of Python")
+        raise LabError(
+            f"{name!r} is not a valid model name: use at most 40 small letters, digits and _, no keyword of Python"
+        )
     if name in sys.stdlib_module_names or name == extra:
-        raise LabError(f"{name!r} is the name of a module that something may import: take another")
+        raise LabError(f"{name!r} is the name of a module that other code may import: choose another name")
     if model.exists() or name in Catalogue.load(compose).names:
-        raise LabError(f"there is a model {name!r} already")
+        raise LabError(f"a model {name!r} exists already: choose another name")
     if extra is not None and not re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", extra):
-        raise LabError(f"--extra {extra!r} is not the name of a distribution in small letters")
+        raise LabError(f"--extra {extra!r} is not the name of a distribution, in small letters")
     stanza = _STANZA.format(
         name=name,
         blank=BLANK,
@@ -103,27 +79,33 @@ def create(name: str, extra: str | None, root: Path = ROOT) -> list[str]:
         extra_label=f"      lab.extra: {extra}\n" if extra else "",
     )
     texts = {
-        model: _MODEL.format(blank=BLANK),
+        model: _start_model((model.parent / f"{_START}.py").read_text(encoding="utf-8")),
         compose: _insert(compose, _PEERS, stanza),
     }
     if extra and f"\n{extra} = [" not in project.read_text(encoding="utf-8"):
         texts[project] = _insert(project, "# To test and change the lab itself.", f'{extra} = ["{extra}"]\n')
     for path, text in texts.items():
         path.write_text(text, encoding="utf-8")
-    steps = [f"write {model.relative_to(root)}: it begins as a server for one client at a time"]
-    steps += [f"compose.yaml: replace what says {BLANK} in the stanza of {name}, and set its limits"]
+    steps = [f"write {model.relative_to(root)}: it starts as {_START}, which serves one client at a time"]
+    steps += [f"compose.yaml: replace {BLANK} in the stanza of {name}, and set its limits"]
     if extra:
         steps.append(f"make lock: it writes requirements/{extra}.txt, with hashes")
     steps.append(
-        "README.md: a row for it, behind the last model's; make docs: its section of docs/models.md, to fill in; "
+        "README.md: add a row below the last model; make docs: it adds a section to docs/models.md, to fill in; "
         f"then: lab check {name}, and make test"
     )
     return steps
 
 
+def _start_model(source: str) -> str:
+    """Return the source of a model with blanks in place of its docstring."""
+    docstring = ast.parse(source).body[0]
+    return "\n".join([_OPENING, *source.splitlines()[docstring.end_lineno :], ""])
+
+
 def _insert(path: Path, before: str, text: str) -> str:
-    """A file's text with more of it, before the line that begins so."""
+    """Return the text of a file with more text inserted before the line that starts with `before`."""
     found = path.read_text(encoding="utf-8")
     if found.count(f"\n{before}") != 1:
-        raise LabError(f"{path}: no line begins with {before!r}, so there is no place for a new model")
+        raise LabError(f"{path}: no single line starts with {before!r}, so there is no place for a new model")
     return found.replace(f"\n{before}", f"\n{text}{before}")

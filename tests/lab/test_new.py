@@ -1,5 +1,6 @@
-"""`lab new`: what it writes, what it refuses, and that what is left to do is named and enough."""
+"""`lab new`: the files it writes, the names it refuses, and the steps it leaves."""
 
+import ast
 import shutil
 import subprocess
 import sys
@@ -61,6 +62,22 @@ def test_the_steps_that_are_left_give_a_model_that_passes(clone: Path, process_p
     assert "18 declared limits held" in checked.stdout
 
 
+def test_new_model_starts_with_the_code_of_plain_socket(clone: Path) -> None:
+    """The code is that of the clone, and not a copy in the lab that grows old."""
+    models = clone / "services" / "models"
+    plain = models / "plain_socket.py"
+    plain.write_text(plain.read_text() + "\n\nCHANGED = 1\n")
+    create("my_way", None, clone)
+    new = (models / "my_way.py").read_text()
+    assert dump_code(new) == dump_code(plain.read_text())
+    assert BLANK in (ast.get_docstring(ast.parse(new)) or "")
+
+
+def dump_code(source: str) -> str:
+    """The code of a module without its docstring."""
+    return "\n".join(map(ast.dump, ast.parse(source).body[1:]))
+
+
 def test_a_library_gets_its_extra(clone: Path) -> None:
     steps = create("my_way", "curio", clone)
     assert any("make lock" in step for step in steps)
@@ -72,13 +89,13 @@ def test_a_library_gets_its_extra(clone: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "extra", "said"),
     [
-        ("My-Way", None, "cannot name a model"),
-        ("class", None, "cannot name a model"),
-        ("x" * 41, None, "cannot name a model"),
+        ("My-Way", None, "not a valid model name"),
+        ("class", None, "not a valid model name"),
+        ("x" * 41, None, "not a valid model name"),
         ("socket", None, "the name of a module"),
         ("curio", "curio", "the name of a module"),
-        ("plain_socket", None, "already"),
-        ("peer_redis", None, "already"),
+        ("plain_socket", None, "exists already"),
+        ("peer_redis", None, "exists already"),
         ("my_way", "no such thing", "not the name of a distribution"),
     ],
 )
