@@ -19,10 +19,6 @@ from lab.cli import commands
 from lab.cli.context import COULD_NOT_RUN, HELD, INTERRUPTED, Lab
 from lab.cli.registry import COMMANDS, Entry
 
-# What an interrupt says that came before anything was taken down, or removed.
-_AS_IT_WAS = "nothing was taken down, the lab is as it was"
-_NOT_REMOVED = "nothing was removed"
-
 # What a machine may refuse at any time; the line that says it needs no stack trace.
 _OF_THE_MACHINE = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
@@ -90,13 +86,6 @@ def cli(ctx: click.Context, project: str | None, backend_name: str | None, file:
     for variable, value in (("LAB_PROJECT", project), ("LAB_BACKEND", backend_name)):
         if value:
             os.environ[variable] = value
-
-
-def _confirm(question: str) -> bool:
-    try:
-        return click.confirm(question)
-    except click.Abort:  # click's own word for Ctrl-C
-        raise KeyboardInterrupt(_NOT_REMOVED) from None
 
 
 for _entry in COMMANDS:

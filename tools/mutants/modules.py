@@ -181,6 +181,7 @@ GROUPS = (
         ("lab/servers/compose_file.py", "lab/servers/catalogue.py"),
         ("tests/lab/test_compose.py", "tests/lab/test_catalogue.py"),
     ),
+    Group("builds", ("lab/servers/docker/build_progress.py",), ("tests/lab/test_build_progress.py",)),
     Group(
         "engine",
         ("lab/engine/client.py", "lab/engine/probe.py", "lab/engine/policy.py", "lab/engine/command.py"),

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
+from rich.text import Text
 
-from lab.base import interrupts
+from lab.base import interrupts, progress
 from lab.base.paths import RESULTS
 from lab.cli.params import SECONDS, split_names
 from lab.experiments.demo import USERS, Demo, run
@@ -115,7 +116,14 @@ class Steps:
     def step(self, text: str) -> Iterator[None]:
         """One step; its time is printed when it ends."""
         started = time.monotonic()
-        with self.console.status(text) if self.console.is_terminal else contextlib.nullcontext():
+        with contextlib.ExitStack() as stack:
+            if self.console.is_terminal:
+                status = stack.enter_context(self.console.status(text))
+                # As Text: the brackets of a build's step are markup otherwise. Four columns are the spinner's.
+                width = self.console.width - 4
+                stack.enter_context(
+                    progress.shown_by(lambda more: status.update(Text(progress.shorten(more or text, width))))
+                )
             yield
         self.console.print(f"{time.monotonic() - started:5.1f} s  {text}", style="dim", markup=False)
 

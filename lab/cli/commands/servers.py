@@ -11,7 +11,6 @@ import click
 from lab.base import interrupts
 from lab.base.errors import LabError
 from lab.cli.context import COULD_NOT_RUN, HELD, Lab
-from lab.cli.main import _AS_IT_WAS, _NOT_REMOVED, _confirm
 from lab.cli.tables import show_table
 
 if TYPE_CHECKING:
@@ -234,3 +233,17 @@ def _show_exit(code: int | None) -> str:
 
 def _show_state(state: "ModelState") -> str:
     return state.state if state.exit_code is None else f"{state.state} ({state.exit_code})"
+
+
+# What an interrupt says that came before anything was taken down, or removed.
+_AS_IT_WAS = "nothing was taken down, the lab is as it was"
+
+
+_NOT_REMOVED = "nothing was removed"
+
+
+def _confirm(question: str) -> bool:
+    try:
+        return click.confirm(question)
+    except click.Abort:  # click's own word for Ctrl-C
+        raise KeyboardInterrupt(_NOT_REMOVED) from None

@@ -151,6 +151,8 @@ def read_lines(
             continue
         data = os.read(process.stdout.fileno(), 65536)
         if not data:
+            if rest:
+                yield rest.decode(errors="replace")
             return
         *lines, rest = (rest + data).split(b"\n")
         yield from (line.decode(errors="replace") for line in lines)

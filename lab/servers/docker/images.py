@@ -7,20 +7,29 @@ wrong after each `docker rmi`, and for each other engine.
 
 import hashlib
 import json
+import math
 import re
+import subprocess
 import sys
+import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from lab.base.errors import LabError
+from lab.base.progress import is_shown, progress_line
 from lab.engine import EngineError
 from lab.servers.catalogue import Catalogue
-from lab.servers.docker.command import call, last_words, run_docker
+from lab.servers.docker.build_progress import BuildProgress
+from lab.servers.docker.command import check_engine, end, last_words, open_process, read_lines, run_docker
 from lab.servers.docker.compose import Compose
 
 _INPUTS = "lab.inputs"
 _IGNORED = {"__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis"}
-_LOG_LINES = 15
+# The lines of a failed build that are shown.
+_LOG_LINES = 40
+# How often the time on the line of progress changes while a step says nothing.
+_TICK_SECONDS = 0.5
 
 
 def build_images(compose: Compose, services: Iterable[str]) -> None:
@@ -49,20 +58,53 @@ def _build(compose: Compose, services: Sequence[str], inputs: Mapping[str, str])
         base_image.provide()
     except EngineError as error:
         raise LabError(str(error)) from None
-    print(f"lab: building {', '.join(services)}", file=sys.stderr, flush=True)
     labels = {service: {"build": {"labels": {_INPUTS: inputs[service]}}} for service in services}
     command = [*compose.command("-"), "build", *services]
-    # A person sees its progress; otherwise only its end counts, and only if it failed.
-    stdin = json.dumps({"services": labels})
-    environ = compose.environ(for_build=True)
-    done = call(command, capture=not sys.stderr.isatty(), stdin=stdin, environ=environ)
-    if done.returncode:
-        lines = [line for line in (done.stdout or "").splitlines() + (done.stderr or "").splitlines() if line.strip()]
-        raise LabError(
-            "\n  ".join([f"building {', '.join(services)} failed; its output ends with:", *lines[-_LOG_LINES:]])
-        )
+    process = open_process(command, environ=compose.environ(for_build=True), stdin=json.dumps({"services": labels}))
+    log = follow(process, {service: compose.catalogue.image(service) for service in services})
+    if process.returncode:
+        check_engine("\n".join(log))
+        raise LabError("\n  ".join([f"building {', '.join(services)} failed; its output ends with:", *log]))
     # The images that these replaced have lost their name. The filter leaves images of other programs alone.
     run_docker("image", "prune", "--force", "--filter", f"label={_INPUTS}", check=False)
+
+
+def follow(process: "subprocess.Popen[bytes]", images: Mapping[str, str]) -> list[str]:
+    """Wait for a build. Show its progress in one line on a terminal; elsewhere print one line for each image.
+
+    Args:
+        process: of `open_process`.
+        images: the services that it builds, with their images.
+
+    Returns:
+        The end of its output.
+    """
+    log: deque[str] = deque(maxlen=_LOG_LINES)
+    build = BuildProgress(images)
+    began = time.monotonic()
+
+    def report(what: str) -> None:
+        print(f"lab: built {what} in {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+
+    with progress_line() as show:
+        try:
+            for line in read_lines(process, math.inf, quiet_seconds=_TICK_SECONDS):
+                finished = build.read(line) if line else None
+                if line and line.strip():
+                    log.append(line)
+                if finished and not is_shown():
+                    report(finished)
+                show(build.describe(time.monotonic() - began))
+        finally:
+            end(process)
+    if process.returncode == 0:
+        if is_shown():
+            report(next(iter(images)) if len(images) == 1 else f"{len(images)} images")
+        else:
+            # Images whose end the output did not show.
+            for service in build.unfinished:
+                report(service)
+    return list(log)
 
 
 def find_images() -> list[str]:
