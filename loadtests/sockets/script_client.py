@@ -13,7 +13,7 @@ from locust.env import Environment
 from locust.exception import RescheduleTask
 
 from loadtests.sockets.addresses import DATAGRAM_TRANSPORTS, Address
-from loadtests.sockets.connection import BlockingConnection
+from loadtests.sockets.connection import RECEIVE_SIZE, BlockingConnection
 from loadtests.sockets.engine import FIRST_BACK_OFF, LONGEST_BACK_OFF, ConnectionGroup, Engine
 from loadtests.sockets.errors import ClientError, SetupError
 from loadtests.sockets.exchange import Exchange
@@ -29,8 +29,6 @@ from loadtests.sockets.failures import (
     translate,
 )
 from loadtests.sockets.recorder import Series
-
-_READ_SIZE = 64 * 1024
 
 
 class SocketClient:
@@ -106,7 +104,7 @@ class SocketClient:
         with _translated():
             self._open().send(data)
 
-    def receive(self, size: int = _READ_SIZE) -> bytes:
+    def receive(self, size: int = RECEIVE_SIZE) -> bytes:
         """Receive at least a byte, at most `size`; or a datagram.
 
         Raises:
@@ -127,7 +125,7 @@ class SocketClient:
         position = 0
         while position < len(reply):
             try:
-                data = self.receive(min(len(reply) - position, _READ_SIZE))
+                data = self.receive(min(len(reply) - position, RECEIVE_SIZE))
             except (ClosedError, TimeOutError) as error:
                 if not position:
                     raise
