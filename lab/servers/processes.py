@@ -1,16 +1,15 @@
-"""Models as child processes on loopback: where no Docker engine answers, and for tests.
+"""Models as child processes on loopback: for machines without a Docker engine, and for tests.
 
-Strategy: what Docker's engine and its init are to a container, two small things are to a process here.
+Strategy: two small things do for a process what the engine and an init do for a container.
 
-* A directory a project, `$XDG_RUNTIME_DIR or /tmp` / socketlab-<uid> / <project>, is all the state there is. For each
-  model it holds who it is (.json, written as soon as it is spawned), its first line (.out), its log (.log) and, when it
-  has ended, its exit code (.exit).
-* A shell above each server waits for it and writes that exit code, since only a parent can know it and the lab that
-  started it may be long gone. Then it ends what is left of the session, as a container's end does: a forking server
-  leaves no children.
+* A folder for each project, `$XDG_RUNTIME_DIR or /tmp` / socketlab-<uid> / <project>, holds all of its state. For each
+  model there is the identity of its process (.json, written right after the start), its first line (.out), its log
+  (.log) and, after its end, its exit code (.exit).
+* A shell is the parent of each server and writes that exit code: only a parent gets it, and the lab that started the
+  server may have ended. Then it kills the rest of the session, so a forking server leaves no children.
 
-A pid alone never names a process: it counts only with the time at which that process was created. What a killed lab
-could not write down any more is found by the environment variable LAB_RUNTIME, which every process here inherits.
+A pid alone does not identify a process; a pid with the time of the process's creation does. The environment variable
+LAB_RUNTIME, which every process here inherits, finds the processes that a killed lab could not write down.
 """
 
 import contextlib
@@ -31,6 +30,7 @@ import psutil
 from lab.base import interrupts
 from lab.base.errors import LabError, NotReadyError
 from lab.base.paths import ROOT
+from lab.servers import throttle
 from lab.servers.backend import READY_SECONDS, Completed, Instrument, ModelState, choose_models, read_limits
 from lab.servers.catalogue import GALLERY, Catalogue, GalleryServer, Listener, Model
 from lab.servers.certificates import CA, SERVER, ensure_certificates
@@ -39,13 +39,13 @@ from lab.servers.readiness import choose_targets, wait_ready
 from lab.servers.runtime import forget, make_private, runtime_base, runtime_directory
 from lab.servers.throttle import signal_all
 
-_MARK = "LAB_RUNTIME"
+_ENV_RUNTIME = "LAB_RUNTIME"
 _LAST_LINES = 10
-_PAUSE = 0.01
+_POLL_SECONDS = 0.01
 _PATH_LIMIT = 107
-_IN_CONTAINERS = "that is done to containers: take --backend docker"
+_NEEDS_CONTAINERS = "this fault needs containers: use --backend docker"
 
-# As many descriptors as a container gets, or as many as may be. TERM goes to the server alone; the shell outlives it.
+# As many descriptors as a container gets, or as many as the hard limit allows. Signals end the server, not the shell.
 _SUPERVISE = """
 ulimit -Sn "${LAB_NOFILE:-16384}" 2>/dev/null || ulimit -Sn "$(ulimit -Hn)"
 trap : TERM INT HUP
@@ -57,7 +57,7 @@ kill -KILL 0
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """Who a model's supervising shell is, and what its server was told: its limits, and mutual TLS."""
+    """The process of a model's supervising shell, and the settings of its server: limits, and mutual TLS."""
 
     pid: int
     created: float
@@ -86,7 +86,7 @@ class Processes:
         chosen = choose_models(self, models)
         if bound := [model.name for model in chosen if model.only_in_container]:
             runs = "runs" if len(bound) == 1 else "run"
-            raise LabError(f"{', '.join(bound)} {runs} only in a container: take --backend docker")
+            raise LabError(f"{', '.join(bound)} {runs} only in a container: use --backend docker")
         selected = [model.name for model in chosen]
         self._check_paths(selected)
         for model in selected:
@@ -106,7 +106,7 @@ class Processes:
                     self._spawn(model, self._default_listens(model), settings)
             self._wait(selected, deadline, timeout)
         except BaseException:
-            # Everything, if nothing was there before: also what was spawned and could not be written down.
+            # If the project is new, take down all of it, with processes that were started but not yet written down.
             if is_new:
                 self.down()
             else:
@@ -115,7 +115,7 @@ class Processes:
             raise
 
     def up_gallery(self, servers: Iterable[GalleryServer], *, timeout: float = READY_SECONDS) -> None:
-        raise LabError("the servers of the gallery run only in containers: take --backend docker")
+        raise LabError("the servers of the gallery run only in containers: use --backend docker")
 
     def down(self) -> None:
         by_hand = f"lab --backend process --project {self.project} down"
@@ -134,12 +134,12 @@ class Processes:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     stray.kill()
             if time.monotonic() > deadline:
-                raise LabError(f"{', '.join(str(stray.pid) for stray in strays)} cannot be ended, not even by SIGKILL")
-            time.sleep(_PAUSE)
+                raise LabError(f"{', '.join(str(stray.pid) for stray in strays)} cannot be ended, even by SIGKILL")
+            time.sleep(_POLL_SECONDS)
         for child in self._children.values():
             child.wait()
         self._children.clear()
-        # Without `ignore_errors`: what cannot be removed is worth an error.
+        # Without `ignore_errors`: a folder that cannot be removed is an error.
         if self._directory.exists():
             shutil.rmtree(self._directory)
         forget(self.project)
@@ -168,10 +168,10 @@ class Processes:
         command = [sys.executable if word == "python" else word for word in arguments[:1]] + list(arguments[1:])
         try:
             with open_lifeline(environ) as nothing:
-                return subprocess.run(  # noqa: S603 - the lab's own commands, and those of whoever has its terminal
+                return subprocess.run(  # noqa: S603 - the lab's own commands, and those that its user types
                     command,
                     cwd=ROOT,
-                    env={**os.environ, **(environ or {}), _MARK: str(self._directory)},
+                    env={**os.environ, **(environ or {}), _ENV_RUNTIME: str(self._directory)},
                     input=stdin,
                     stdin=nothing if stdin is None and not interactive else None,
                     stdout=subprocess.PIPE if capture else None,
@@ -190,7 +190,7 @@ class Processes:
     @contextlib.contextmanager
     def start(self, arguments: Sequence[str], *, log: Path) -> Iterator[Instrument]:
         command = [sys.executable if word == "python" else word for word in arguments]
-        process = open_child(command, environ={**os.environ, _MARK: str(self._directory)}, log=log, cwd=ROOT)
+        process = open_child(command, environ={**os.environ, _ENV_RUNTIME: str(self._directory)}, log=log, cwd=ROOT)
         try:
             yield Instrument(process, "127.0.0.1", log)
         finally:
@@ -227,7 +227,7 @@ class Processes:
     ) -> Iterator[Instrument]:
         process = open_child(
             [sys.executable, *self._module_of(service), *arguments],
-            environ={**os.environ, **(environ or {}), _MARK: str(self._directory)},
+            environ={**os.environ, **(environ or {}), _ENV_RUNTIME: str(self._directory)},
             log=log,
             cwd=ROOT,
         )
@@ -237,9 +237,9 @@ class Processes:
             close_child(process)
 
     def _module_of(self, service: str) -> list[str]:
-        """What follows the interpreter in an instrument's entry point."""
+        """Return an instrument's entry point without the interpreter."""
         command = self.catalogue.entrypoint(service)
-        # A command that its package installs beside the interpreter is found there, whatever PATH says.
+        # As a module, a command of a package does not depend on PATH.
         return command[1:] if command[0] == "python" else ["-m", *command]
 
     def logs(self, model: str) -> str:
@@ -271,7 +271,7 @@ class Processes:
                 self.kill(model, signal.SIGTERM)
             deadline = time.monotonic() + STOP_SECONDS
             while self._is_running(model) and time.monotonic() < deadline:
-                time.sleep(_PAUSE)
+                time.sleep(_POLL_SECONDS)
             if self._is_running(model):
                 self._end(model)
                 return 128 + signal.SIGKILL
@@ -296,39 +296,39 @@ class Processes:
         return done.stdout
 
     def run_in_network(self, model: str, arguments: Sequence[str]) -> str:
-        raise LabError(_IN_CONTAINERS)
+        raise LabError(_NEEDS_CONTAINERS)
 
     def disconnect(self, model: str) -> None:
-        raise LabError(_IN_CONTAINERS)
+        raise LabError(_NEEDS_CONTAINERS)
 
     def connect(self, model: str) -> None:
-        raise LabError(_IN_CONTAINERS)
+        raise LabError(_NEEDS_CONTAINERS)
 
     def limit_cpu(self, model: str, cores: float | None) -> None:
         if before := self._throttles.pop(model, None):
             close_child(before)
-            self.unpause(model)  # it does so itself, if it could
+            self.unpause(model)  # in case it was killed before it could do so itself
         if cores is None:
             return
-        command = [sys.executable, "-m", "lab.servers.throttle.throttle", str(self.pid(model)), f"{cores}"]
+        command = [sys.executable, "-m", throttle.__name__, str(self.pid(model)), f"{cores}"]
         log = self._path(model, "throttle")
         log.unlink(missing_ok=True)
         self._throttles[model] = process = open_child(
-            command, environ={**os.environ, _MARK: str(self._directory)}, log=log, cwd=ROOT
+            command, environ={**os.environ, _ENV_RUNTIME: str(self._directory)}, log=log, cwd=ROOT
         )
         while not log.read_text():
             if process.poll() is not None:
-                raise LabError(f"{model}: what holds it back has ended with exit code {process.returncode}")
-            time.sleep(_PAUSE)
+                raise LabError(f"{model}: the process that throttles it ended with exit code {process.returncode}")
+            time.sleep(_POLL_SECONDS)
 
     def memory_limit(self, model: str) -> tuple[int, int]:
-        raise LabError(_IN_CONTAINERS)
+        raise LabError(_NEEDS_CONTAINERS)
 
     def limit_memory(self, model: str, memory: int, swap: int) -> None:
-        raise LabError(_IN_CONTAINERS)
+        raise LabError(_NEEDS_CONTAINERS)
 
     def pid(self, model: str) -> int:
-        """The pid of a model's main process.
+        """Return the pid of a model's main process.
 
         Raises:
             LabError: it is not running.
@@ -340,17 +340,17 @@ class Processes:
 
     @contextlib.contextmanager
     def _unless_ended(self, model: str) -> Iterator[None]:
-        """Have a signal that finds no process fail as one to a model that is not running.
+        """Turn the error of a signal to an ended process into that of a model that is not running.
 
         Raises:
-            LabError: it has ended, and its exit code is known now.
+            LabError: it has ended, and its exit code has been written.
         """
         try:
             yield
         except (psutil.NoSuchProcess, ProcessLookupError):
             deadline = time.monotonic() + STOP_SECONDS
             while self._is_running(model) and time.monotonic() < deadline:
-                time.sleep(_PAUSE)  # until its shell has written the exit code
+                time.sleep(_POLL_SECONDS)  # its shell writes the exit code now
             raise LabError(f"{model} has just ended: `lab up {model}`") from None
 
     def _path(self, model: str, kind: str) -> Path:
@@ -360,7 +360,7 @@ class Processes:
         for model in models:
             path = self._directory / model / "command.dgram.sock"
             if len(os.fsencode(path)) > _PATH_LIMIT:
-                raise LabError(f"{path} is too long for a Unix socket ({_PATH_LIMIT} bytes): take a shorter --project")
+                raise LabError(f"{path} is too long for a Unix socket ({_PATH_LIMIT} bytes): use a shorter --project")
 
     def _default_listens(self, model: str) -> list[str]:
         directory = self._directory / model
@@ -375,7 +375,7 @@ class Processes:
     def _spawn(self, model: str, listens: Sequence[str], settings: Mapping[str, str]) -> None:
         certificates = ensure_certificates(self.catalogue.hosts)
         inherited = {name: value for name, value in os.environ.items() if name not in read_limits()}
-        # One that has written its exit code may still be about to end itself.
+        # The shell may still be running after it has written the exit code.
         if ended := self._children.pop(model, None):
             ended.wait()
         for kind in ("exit", "out", "log", "json"):
@@ -384,7 +384,7 @@ class Processes:
         for listen in listens:
             command += ["--listen", listen]
         with self._path(model, "out").open("wb") as out, self._path(model, "log").open("wb") as log:
-            child = subprocess.Popen(  # noqa: S603 - our own server, with arguments made here
+            child = subprocess.Popen(  # noqa: S603 - the lab's own server
                 ["/bin/sh", "-c", _SUPERVISE, str(self._path(model, "exit")), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -395,7 +395,7 @@ class Processes:
                     **inherited,
                     **settings,
                     "LAB_TLS_CERT": str(certificates / SERVER),
-                    _MARK: str(self._directory),
+                    _ENV_RUNTIME: str(self._directory),
                     "PYTHONUNBUFFERED": "1",
                 },
                 start_new_session=True,
@@ -414,9 +414,9 @@ class Processes:
                 if self._read_header(model) is not None:
                     waiting.remove(model)
                 elif not self._is_running(model) or time.monotonic() > deadline:
-                    raise self._not_ready(model, timeout, "it never said where it listens")
+                    raise self._not_ready(model, timeout, "it did not say where it listens")
             if waiting:
-                time.sleep(_PAUSE)
+                time.sleep(_POLL_SECONDS)
         listeners = [listener for model in models for listener in self._read_listeners(model)]
         targets = choose_targets((item.model, item.service, item.address) for item in listeners)
         for outcome in wait_ready(targets, max(0.0, deadline - time.monotonic())):
@@ -432,22 +432,22 @@ class Processes:
                     [f"{model} runs, but gave no answer within {timeout:g} s ({error}); its log ends with:", *lines]
                 )
             )
-        # What cannot be started says why in its last line.
+        # The last line says why it could not start.
         why = state.last_lines[-1] if state.last_lines else "its log is empty"
         return NotReadyError(f"{model} exited with code {state.exit_code} instead of answering: {why}")
 
     def _end(self, model: str) -> None:
-        """Kill a model and all of its children."""
+        """Kill a model and all its children."""
         record = _read_record(self._path(model, "json"))
         if record and record.is_alive:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(record.pid, signal.SIGKILL)
             while self._is_running(model):
-                time.sleep(_PAUSE)
+                time.sleep(_POLL_SECONDS)
 
     def _is_running(self, model: str) -> bool:
         if child := self._children.get(model):
-            child.poll()  # a child of ours that ended stays until somebody asks
+            child.poll()  # reaps it if it has ended
         record = _read_record(self._path(model, "json"))
         return record is not None and record.is_alive and not self._path(model, "exit").exists()
 
@@ -467,7 +467,7 @@ class Processes:
         return ModelState(model, family, self.name, "exited", self._exit_code(model), last_lines=lines)
 
     def _read_header(self, model: str) -> dict[str, Any] | None:
-        """The first line of a server's output, once it is there."""
+        """Return the first line of a server's output; None until it is complete."""
         try:
             line, newline, _ = self._path(model, "out").read_text().partition("\n")
             header = json.loads(line) if newline else None
@@ -481,17 +481,17 @@ class Processes:
         return [Listener(model, item["service"], item["transport"], item["address"]) for item in listeners]
 
     def _find_strays(self) -> Iterator[psutil.Process]:
-        """Every process of this project, by its environment; zombies have none left."""
-        # This one and the shell that it may have been called from, `lab shell`, belong to the project as well.
+        """Give each process of this project, found by its environment. Zombies have no environment."""
+        # This process and its parents may belong to the project too, under `lab shell`.
         own = {os.getpid(), *(process.pid for process in psutil.Process().parents())}
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
-                if process.environ().get(_MARK) == str(self._directory) and process.pid not in own:
+                if process.environ().get(_ENV_RUNTIME) == str(self._directory) and process.pid not in own:
                     yield process
 
 
 def find_projects() -> list[str]:
-    """The names of all projects of this user that have a directory."""
+    """Return the names of all projects of this user that run as processes, or have left state."""
     with contextlib.suppress(FileNotFoundError):
         return sorted(path.name for path in runtime_base().iterdir() if path.is_dir())
     return []

@@ -1,8 +1,10 @@
-"""Ready means: a protocol exchange was answered. A listening port proves nothing, a running process still less.
+"""Wait until models are ready, which means that they have answered a protocol exchange.
+
+A listening port, or a running process, does not prove that.
 
     python -m lab.servers.readiness '{"timeout": 20, "targets": [["plain_socket", "command", "tcp://plain_socket:6379"]]}'
 
-The command runs inside the lab's network, and prints a JSON object a line as each model gets ready or the time is up.
+The command runs inside the lab's network. It prints a line of JSON for each model when it is ready, or at the timeout.
 Its start is a part of every `lab up`, so it imports little.
 """
 
@@ -21,25 +23,25 @@ from loadtests.sockets.errors import ClientError, NoAnswerError
 # (model, service, address)
 Target = tuple[str, str, str]
 
-# A server is some 100 ms from its start to its first accept: a shorter pause takes CPU from it, a longer one is what
-# `lab up` would wait in vain.
-_PAUSE = 0.04
-# How long the first attempt may take; each further one gets twice the time. A connection request can be lost while the
-# network of a new container is being set up, and TCP repeats it only after a second.
-_FIRST_ATTEMPT = 0.1
+# Between two attempts, in seconds. A server accepts some 100 ms after its start: a shorter pause takes CPU from it,
+# a longer one delays `lab up`.
+_RETRY_SECONDS = 0.04
+# The timeout of the first attempt; each later one has twice that of the one before. A SYN can be lost while the network
+# of a new container is set up, and TCP sends it again only after a second.
+_FIRST_TIMEOUT = 0.1
 
-# What is asked of a service, and in this order of preference: command and echo prove both directions.
-_QUESTIONS: dict[str, tuple[str, ...]] = {"command": ("PING",), "echo": ("ready?",), "greet": (), "chargen": ("1",)}
+# The request for each service, in order of preference: command and echo prove both directions.
+_REQUESTS: dict[str, tuple[str, ...]] = {"command": ("PING",), "echo": ("ready?",), "greet": (), "chargen": ("1",)}
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one model did.
+    """Whether one model is ready.
 
     Args:
-        ready: it answered on each of its targets.
-        seconds: until then, or until the time was up.
-        error: why the last exchange failed that was given its time; None if ready.
+        ready: it has answered on each of its targets.
+        seconds: the time until then, or the timeout.
+        error: why the last exchange failed that was not cut short by the end; None if ready.
     """
 
     model: str
@@ -49,9 +51,9 @@ class Outcome:
 
 
 def choose_targets(listeners: Iterable[Target]) -> list[Target]:
-    """Of everything that the models listen on, what to ask: one service over TCP and over Unix sockets."""
+    """Choose one service of each model over TCP, and one over Unix sockets."""
     best: dict[tuple[str, str], Target] = {}
-    order = list(_QUESTIONS)
+    order = list(_REQUESTS)
     for target in listeners:
         model, service, address = target
         transport = address.partition(":")[0]
@@ -66,15 +68,15 @@ def choose_targets(listeners: Iterable[Target]) -> list[Target]:
 def wait_ready(
     targets: Iterable[Target], timeout: float, *, on_outcome: Callable[[Outcome], None] | None = None
 ) -> list[Outcome]:
-    """Wait until each model has answered on all of its targets; all models at once.
+    """Wait until each model has answered on all of its targets; all models at the same time.
 
     Args:
-        targets: what to ask, several lines a model.
-        timeout: seconds for all of it.
-        on_outcome: called in this thread for each model as it gets ready, or is given up.
+        targets: one or more for each model.
+        timeout: seconds for all models together.
+        on_outcome: called in this thread for each model when it is ready, or at the timeout.
 
     Returns:
-        One outcome a model, in the order of `targets`.
+        One outcome for each model, in the order of `targets`.
     """
     begin = time.monotonic()
     by_model: dict[str, list[Target]] = {}
@@ -84,20 +86,20 @@ def wait_ready(
     errors: dict[str, str] = {}
 
     def give_up(model: str) -> Outcome:
-        return Outcome(model, False, timeout, errors.get(model, "gave no sign"))
+        return Outcome(model, False, timeout, errors.get(model, "no exchange has ended"))
 
     def wait_for(model: str) -> None:
         for _, service, address in by_model[model]:
-            attempt = _FIRST_ATTEMPT
+            attempt = _FIRST_TIMEOUT
             while True:
                 left = begin + timeout - time.monotonic()
                 if left <= 0:
                     finished.put(give_up(model))
                     return
                 try:
-                    reply = call(service, address, _QUESTIONS[service], timeout=min(left, attempt))
+                    reply = call(service, address, _REQUESTS[service], timeout=min(left, attempt))
                 except ClientError as error:
-                    # A wait that the end of all time cut short says nothing; what went wrong before it does.
+                    # An exchange that the end has cut short says nothing; keep the error before it.
                     if not (isinstance(error, NoAnswerError) and left < attempt and model in errors):
                         errors[model] = str(error)
                 else:
@@ -105,10 +107,10 @@ def wait_ready(
                         break
                     errors[model] = f"{address}: {reply.value!s}"
                 attempt *= 2
-                time.sleep(_PAUSE)
+                time.sleep(_RETRY_SECONDS)
         finished.put(Outcome(model, True, time.monotonic() - begin))
 
-    # Daemon threads: one that hangs in name resolution, which has no timeout, must not hold up the end.
+    # Daemon threads: name resolution has no timeout, and must not delay the end.
     for model in by_model:
         threading.Thread(target=wait_for, args=[model], name=f"ready-{model}", daemon=True).start()
     outcomes: dict[str, Outcome] = {}
@@ -129,7 +131,7 @@ def wait_ready(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns 0 if all models got ready, 1 if not, 2 if it was asked wrongly."""
+    """Return 0 if all models are ready, 1 if not, 2 for an invalid request."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         request = json.loads(words[0])

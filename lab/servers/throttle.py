@@ -1,7 +1,7 @@
-"""Hold a process and all that it has started back to a share of the time: `python -m lab.servers.throttle PID SHARE`.
+"""Let a process and its children run for a share of the time: `python -m lab.servers.throttle PID SHARE`.
 
-What a CPU quota does to a container, by SIGSTOP and SIGCONT: of each tenth of a second they may run for a share. Until
-SIGTERM, which comes also when the lab dies; then they all go on. It says `throttling` when it has begun.
+It does to processes what a CPU quota does to a container: by SIGSTOP and SIGCONT they run for a share of each tenth of
+a second. It prints `throttling` when it has begun, and ends with SIGTERM, which it also gets when the lab dies.
 """
 
 import signal
@@ -11,16 +11,16 @@ from contextlib import suppress
 
 import psutil
 
-PERIOD = 0.1  # seconds, as the kernel's own for a quota
+PERIOD = 0.1  # seconds, as the kernel's default for a quota
 
 
 def signal_all(pid: int, number: int) -> None:
-    """Send a signal to a process and to all that it has started.
+    """Send a signal to a process and all its descendants.
 
     Raises:
         psutil.NoSuchProcess: it has ended.
     """
-    # The parent first: one that stands still makes no more, and what it has made is seen.
+    # The parent first: once stopped, it starts no child that would be missed.
     main = psutil.Process(pid)
     main.send_signal(number)
     for child in main.children(recursive=True):
@@ -29,7 +29,7 @@ def signal_all(pid: int, number: int) -> None:
 
 
 def throttle(pid: int, share: float) -> None:
-    """Until SIGTERM, or until it has ended."""
+    """Throttle a process until SIGTERM, or until the process has ended."""
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     print("throttling", flush=True)

@@ -120,7 +120,7 @@ def test_profiles_of_a_file_of_ones_own(lab: Lab, process_project: str, tmp_path
     for arguments in (["up", "boxed"], ["up", "--profile", "a", "--profile", "b"], ["check", "boxed"]):
         done = lab(*options, *arguments)
         assert (done.returncode, done.stdout) == (2, "")
-        assert done.stderr.splitlines()[-1] == "lab: boxed runs only in a container: take --backend docker"
+        assert done.stderr.splitlines()[-1] == "lab: boxed runs only in a container: use --backend docker"
         assert running() == []
     assert lab(*options, "up", "asyncio_streams").returncode == 0
     loaded = lab(*options, "load", "--headless", "--models", "boxed")

@@ -301,5 +301,5 @@ def test_without_containers_there_is_no_gallery(process_project: str, lab: Lab) 
     for names in (["--profile", "gallery"], ["gallery_ftp", "plain_socket"]):
         up = lab(*options, "up", *names)
         assert (up.returncode, up.stdout) == (2, "")
-        assert up.stderr == "lab: the servers of the gallery run only in containers: take --backend docker\n"
+        assert up.stderr == "lab: the servers of the gallery run only in containers: use --backend docker\n"
     assert {row["state"] for row in json.loads(lab(*options, "ls", "--json").stdout)} == {"missing"}
