@@ -1,4 +1,4 @@
-"""Issues the lab's certificates; `lab.servers.certificates` keeps them."""
+"""Create the lab's CA and sign its certificates; `lab.servers.certificates` stores them."""
 
 import datetime
 import ipaddress
@@ -11,28 +11,28 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 
 def create_ca(expires: float) -> tuple[bytes, bytes]:
-    """Make a CA; returns its certificate and its key, as PEM. `expires` is as `time.time` counts."""
+    """Create a CA that expires at a Unix time; return its certificate and its key, as PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
     return _pem(_sign("socketlab CA", key, None, key, _moment(expires))), _pem_of_key(key)
 
 
 def issue(ca: bytes, ca_key: bytes, names: Sequence[str], expires: float) -> tuple[bytes, bytes]:
-    """Have a CA sign two certificates.
+    """Sign a certificate for all servers and one for all clients.
 
     Args:
         ca, ca_key: as `create_ca` returns them.
         names: the servers' host names and IP addresses.
-        expires: when, as `time.time` counts.
+        expires: a Unix time.
 
     Returns:
-        As PEM: key and certificate of all servers; key and certificate of all clients.
+        As PEM, key and certificate each: of the servers, of the clients.
 
     Raises:
         ValueError: `ca` or `ca_key` is not PEM.
     """
     signer = serialization.load_pem_private_key(ca_key, None)
     if not isinstance(signer, ec.EllipticCurvePrivateKey):
-        raise ValueError("the CA's key is of another kind")
+        raise ValueError("the CA's key is not an elliptic-curve key")
     authority = x509.load_pem_x509_certificate(ca)
     pairs = []
     for title, alternatives in (("socketlab server", names), ("socketlab client", ())):
@@ -53,7 +53,7 @@ def _sign(
     end: datetime.datetime,
     names: Sequence[str] = (),
 ) -> x509.Certificate:
-    """A certificate for `key`, by the CA; without one, that of the CA itself. Extensions as RFC 5280 wants them."""
+    """Sign a certificate for `key`: by the CA, or without one, by itself. The extensions follow RFC 5280."""
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, title)])
     now = datetime.datetime.now(datetime.UTC)
     is_ca = ca is None

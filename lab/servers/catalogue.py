@@ -1,11 +1,11 @@
-"""Which models there are: read from compose.yaml, where a service with the label `lab.model` is a model.
+"""The models and the servers of the gallery, read from compose.yaml.
 
-One with the label `lab.gallery` is a server of the gallery, for the client modules of the standard library to talk to:
-no model, and in no list of them.
+A service with the label `lab.model` is a model. A service with the label `lab.gallery` is a server of the gallery, for
+the client modules of the standard library; it is in no list of models.
 
-Only what the lab needs of Compose's model is read here (labels, image, entrypoint, build arguments), as Compose reads
-it (lab/servers/compose_file.py); Compose itself judges the rest. Errors name the file and the line, since this file is
-where people add servers of their own.
+Only the keys that the lab needs are read here (labels, image, entrypoint, build arguments), as Compose reads them
+(lab/servers/compose_file.py); Compose checks the rest. Errors name the file and the line, since users add their own
+servers to this file.
 """
 
 import os
@@ -24,23 +24,23 @@ from services.protocol import SERVICES, Address, Transport, is_offered, port_of
 
 COMPOSE_FILE = ROOT / "compose.yaml"
 SOCKET_DIRECTORY = "/run/lab"
-# The profile of the servers that are not ours, which reports show as reference lines; and their family.
+# The profile of the reference peers, which are other people's servers, and their family.
 PEERS, PEER = "peers", "peer"
-# The profile of the servers of the gallery, and what they have in place of a family.
+# The profile of the servers of the gallery, also used as their family.
 GALLERY = "gallery"
 _MODELS = ROOT / "services" / "models"
 
 _LIMIT = "lab.limit."
 
-# What `lab.concurrency` can say: whom one server serves at the same time, which is what theory reasons from.
+# The values of `lab.concurrency`: which clients one server serves at the same time. Theory is computed from it.
 CONCURRENCIES = ("one", "thread each", "process each", "threads", "processes", "loop", "loops")
-# What Docker allows as a host name on its networks, what Python allows as a module, and what fits an image tag.
+# A valid host name in Docker's networks, a module name, and a part of an image name.
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """One way to one service of one model; as in `lab ls --json`, plus the model."""
+    """An address at which a model serves one service."""
 
     model: str
     service: str
@@ -48,7 +48,7 @@ class Listener:
     address: str
 
     def as_json(self) -> dict[str, str]:
-        """The three fields of a listener in `lab ls --json`."""
+        """Return the object that `lab ls --json` prints, which leaves out the model."""
         return {"service": self.service, "transport": self.transport, "address": self.address}
 
 
@@ -61,15 +61,15 @@ class Model:
         family: sequential, thread, process, readiness loop, event loop or coroutine.
         summary: the consequence for its clients, in one line.
         extra: the optional dependency of this project that it needs.
-        limits: a genuine limit's capability -> why it has it.
-        services: what it speaks, in the order of `SERVICES`.
-        addresses: where, as seen from inside the lab's network; those of a service in the order of `Transport`.
-        rfc_only: whether it is held only to what RFCs and the RESP specification say, and not to what this lab
-            has added: its own commands, the words of its errors, its limits, the stages of its close.
-        profile: the Compose profile that it belongs to; such a model takes part where it or its profile is named.
-        only_in_container: whether it has no way to run as a process of this machine.
-        uses_all_cores: whether one server of it can keep several cores busy.
-        concurrency: of `CONCURRENCIES`; None where nobody has said.
+        limits: capability that it lacks -> reason.
+        services: the services that it speaks, in the order of `SERVICES`.
+        addresses: as seen from inside the lab's network; those of a service in the order of `Transport`.
+        rfc_only: whether it is tested only for what RFCs and the RESP specification say, and not for what this lab
+            has added: commands, the text of errors, limits, and the stages of a close.
+        profile: its Compose profile; such a model is used only if it or its profile is named.
+        only_in_container: whether it cannot run as a process of this machine.
+        uses_all_cores: whether one server can keep several cores busy.
+        concurrency: one of `CONCURRENCIES`; None if the label is missing.
     """
 
     name: str
@@ -88,12 +88,12 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class GalleryServer:
-    """A server of the gallery: somebody else's, with a protocol of its own.
+    """A server of the gallery: a standard server, with its own protocol.
 
     Args:
         name: its Compose service, image tag and host name.
         summary: what it is, in one line.
-        addresses: where it listens, as seen from inside the lab's network.
+        addresses: as seen from inside the lab's network.
     """
 
     name: str
@@ -103,13 +103,12 @@ class GalleryServer:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The models of one compose file (and its override), in the order in which they stand there.
+    """The models of a compose file and its override, in their order.
 
     Args:
         files: compose.yaml, and compose.override.yaml if there is one.
-        models: the models.
         gallery: the servers of the gallery.
-        definitions: every Compose service as merged from the files, models and instruments alike.
+        definitions: each Compose service, merged from the files: models, instruments and all others.
     """
 
     files: tuple[Path, ...]
@@ -119,10 +118,10 @@ class Catalogue:
 
     @classmethod
     def load(cls, path: Path | None = None) -> Self:
-        """Read a compose file and the override beside it.
+        """Read a compose file and its override in the same folder.
 
         Args:
-            path: by default that of this project.
+            path: default: compose.yaml of this project.
 
         Raises:
             CatalogueError: file, line and what is wrong.
@@ -132,45 +131,45 @@ class Catalogue:
         definitions = read_services(files, os.environ)
         models = tuple(_read_models(files, definitions))
         if not models:
-            raise CatalogueError(f"{path}: no service has the label lab.model, so there is no model to run")
+            raise CatalogueError(f"{path}: no service has the label lab.model, so there is no model")
         return cls(files, models, tuple(_read_gallery(files, definitions)), definitions)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """The names of the models."""
+        """The names of all models."""
         return tuple(model.name for model in self.models)
 
     @cached_property
     def hosts(self) -> tuple[str, ...]:
-        """Every host name that clients know: those of the models, and of the gallery."""
+        """The host names of all models and of all servers of the gallery."""
         return self.names + tuple(server.name for server in self.gallery)
 
     def known_host(self, name: str) -> str:
-        """The name, if it is one of `hosts`.
+        """Return the name if it is one of `hosts`.
 
         Raises:
-            CatalogueError: it is none; with those of the models.
+            CatalogueError: an unknown name; with the names of the models.
         """
         return name if name in self.hosts else self[name].name
 
     @cached_property
     def profiles(self) -> tuple[str, ...]:
-        """The profiles that models belong to."""
+        """The profiles of the models."""
         return tuple(dict.fromkeys(model.profile for model in self.models if model.profile))
 
     def select(self, names: Iterable[str | Model] = (), profiles: Iterable[str] = ()) -> tuple[Model, ...]:
-        """The models of these names and of these profiles, in the catalogue's order.
+        """Return the models with these names or profiles, in the catalogue's order.
 
-        Where none is named: those of the profiles, and all that belong to no profile.
+        Without names: those of the profiles, and all without a profile.
 
         Raises:
-            CatalogueError: an unknown name or profile, with the known ones; or nothing is left to select.
+            CatalogueError: an unknown name or profile, with the known ones; or there is no model to select.
         """
         wanted = list(dict.fromkeys(item if isinstance(item, str) else item.name for item in names))
         active = list(dict.fromkeys(profiles))
         for name in wanted:
             if name in self.hosts and name not in self.names:
-                raise CatalogueError(f"{name} is a server of the gallery, and no model")
+                raise CatalogueError(f"{name} is a server of the gallery, not a model")
             if name not in self.names:
                 raise CatalogueError(f"unknown model {name!r}; known: {', '.join(self.names)}")
         for profile in active:
@@ -187,7 +186,7 @@ class Catalogue:
         return selected
 
     def select_gallery(self, names: Iterable[str] = (), profiles: Iterable[str] = ()) -> tuple[GalleryServer, ...]:
-        """The servers of the gallery that are among these names; all of them, where their profile is."""
+        """Return the servers of the gallery with these names; all of them if `GALLERY` is among the profiles."""
         wanted, everything = set(names), GALLERY in profiles
         return tuple(server for server in self.gallery if everything or server.name in wanted)
 
@@ -195,24 +194,24 @@ class Catalogue:
         return self.select([name])[0]
 
     def listeners_of(self, model: Model | str) -> list[Listener]:
-        """Where a model listens, as seen from inside the lab's network."""
+        """Return where a model listens, as seen from inside the lab's network."""
         return list((self[model] if isinstance(model, str) else model).addresses)
 
     def image(self, service: str) -> str:
-        """The image that a Compose service runs."""
+        """Return the image of a Compose service."""
         return str(self.definitions[service].get("image", ""))
 
     def environ(self, service: str) -> dict[str, str]:
-        """The environment that compose.yaml gives a Compose service; variables without a value are left out."""
+        """Return the environment of a Compose service in compose.yaml, without variables that have no value."""
         environment: dict[str, str | None] = self.definitions[service].get("environment") or {}
         return {name: value for name, value in environment.items() if value is not None}
 
     def entrypoint(self, service: str) -> list[str]:
-        """The command line that arguments to a Compose service are put behind."""
+        """Return the entry point of a Compose service, to which arguments are added."""
         return [str(word) for word in self.definitions.get(service, {}).get("entrypoint") or []]
 
     def check_process(self, model: str) -> None:
-        """Refuse a model as a process if its environment is in a file, which only Compose reads.
+        """Refuse a model that has an `env_file`, which only Compose reads, for the process backend.
 
         Raises:
             CatalogueError: file and line.
@@ -242,7 +241,7 @@ def _read_models(files: Sequence[Path], definitions: Mapping[str, Mapping[str, A
             return _error_in(files, ["services", name, "labels", label], what)
 
         if not _NAME.fullmatch(name):
-            raise wrong("lab.model", f"{name!r} cannot name a model: small letters, digits and _, at most 40")
+            raise wrong("lab.model", f"{name!r} is not a valid model name: use at most 40 small letters, digits and _")
         if labels["lab.model"] != name:
             said = labels["lab.model"]
             raise wrong("lab.model", f"label lab.model is {said!r}, but the service is {name!r}: they must be one name")
@@ -254,7 +253,7 @@ def _read_models(files: Sequence[Path], definitions: Mapping[str, Mapping[str, A
         profile = _read_profile(files, name, definition.get("profiles"))
         for label, value in (("lab.only", "container"), ("lab.cores", "all"), ("lab.contract", "rfc")):
             if labels.get(label, value) != value:
-                raise wrong(label, f"label {label} of {name} is {labels[label]!r}; if it is there, it is {value!r}")
+                raise wrong(label, f"label {label} of {name} is {labels[label]!r}; the only value is {value!r}")
         concurrency = labels.get("lab.concurrency")
         if concurrency is not None and concurrency not in CONCURRENCIES:
             known = ", ".join(CONCURRENCIES)
@@ -289,13 +288,15 @@ def _read_gallery(files: Sequence[Path], definitions: Mapping[str, Mapping[str, 
             return _error_in(files, ["services", name, *([key] if key == "profiles" else ["labels", key])], what)
 
         if not _NAME.fullmatch(name):
-            raise wrong("lab.gallery", f"{name!r} cannot name a server: small letters, digits and _, at most 40")
+            raise wrong(
+                "lab.gallery", f"{name!r} is not a valid server name: use at most 40 small letters, digits and _"
+            )
         if not labels["lab.gallery"].strip():
-            raise wrong("lab.gallery", f"{name} has no text as its label lab.gallery")
+            raise wrong("lab.gallery", f"the label lab.gallery of {name} is empty: it is the server's summary")
         if "lab.model" in labels:
-            raise wrong("lab.gallery", f"{name} has both lab.model and lab.gallery: it is one or the other")
+            raise wrong("lab.gallery", f"{name} has both lab.model and lab.gallery: remove one of them")
         if _read_profile(files, name, definition.get("profiles")) != GALLERY:
-            raise wrong("profiles", f"{name} is not of the profile {GALLERY}, but has the label lab.gallery")
+            raise wrong("profiles", f"{name} has the label lab.gallery, so it needs the profile {GALLERY}")
         addresses = []
         for entry in _split(labels.get("lab.services")):
             service, _, url = entry.partition("=")
@@ -308,10 +309,10 @@ def _read_gallery(files: Sequence[Path], definitions: Mapping[str, Mapping[str, 
 
 
 def _read_addresses(name: str, labels: Mapping[str, str]) -> Iterator[Listener]:
-    """Where a model listens, by its labels lab.services and lab.transports; all of both by default.
+    """Give the listeners of a model by its labels lab.services and lab.transports (default: all of both).
 
     Raises:
-        ValueError: what is wrong with them.
+        ValueError: an invalid label.
     """
     transports = _split(labels.get("lab.transports")) or list(Transport)
     for transport in transports:
@@ -326,7 +327,7 @@ def _read_addresses(name: str, labels: Mapping[str, str]) -> Iterator[Listener]:
         if separator:
             address = Address.parse(url)
             if not is_offered(service, address.transport):
-                raise ValueError(f"{url}: {service} is not spoken over {address.transport}")
+                raise ValueError(f"{url}: {service} is not available over {address.transport}")
             if not address.transport.is_unix and address.port is None:
                 address = Address(address.transport, address.host, port_of(service, address.transport))
             known.append(address)
@@ -343,17 +344,17 @@ def _split(text: str | None) -> list[str]:
 
 
 def _read_profile(files: Sequence[Path], service: str, profiles: object) -> str | None:
-    """The one profile of a model, or None."""
+    """Return the profile of a model, or None."""
     if profiles is None or profiles == []:
         return None
     names = set(profiles) if isinstance(profiles, list) and all(isinstance(item, str) for item in profiles) else set()
     if len(names) != 1:
-        raise _error_in(files, ["services", service, "profiles"], f"profiles of {service} is not a list of one name")
+        raise _error_in(files, ["services", service, "profiles"], f"profiles of {service} has to be a list of one name")
     return str(names.pop())
 
 
 def _error_in(files: Sequence[Path], keys: Sequence[str], what: str) -> CatalogueError:
-    """Blame the file that goes furthest along `keys`; of two that go as far, the one that was merged last."""
+    """Make an error for the file that has the most of `keys`; of several such files, the last one."""
     _, path, line = max(
         (depth, index, line) for index, (depth, line) in enumerate(_find_line(file, keys) for file in files)
     )
@@ -361,9 +362,9 @@ def _error_in(files: Sequence[Path], keys: Sequence[str], what: str) -> Catalogu
 
 
 def _find_line(path: Path, keys: Sequence[str]) -> tuple[int, int]:
-    """How many of `keys` can be followed in a file, and the line (from 1) of the last of them.
+    """Return how many of `keys` a file has, each inside the one before, and the line (from 1) of the last one.
 
-    Needed for an error only, so the file is parsed again: nodes keep their lines, the values made of them do not.
+    Only errors need it, so the file is parsed again: YAML's nodes have lines, the values made of them do not.
     """
     with path.open(encoding="utf-8") as file:
         node = yaml.compose(file, Loader=Loader)

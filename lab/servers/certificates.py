@@ -1,8 +1,8 @@
-"""The lab's own CA, and what it has signed: a certificate for all servers and one for clients.
+"""The lab's own CA, and the certificates that it signs: one for all servers, one for all clients.
 
-In `.lab/tls` of the clone, for this user alone. Made at the first `up`, and made anew when it is about to expire; when
-a model has come that the certificate does not name, the same CA signs another. Nothing here is worth stealing: no one
-else trusts this CA.
+They are in `.lab/tls` of the clone, for this user alone. The first `up` creates them, a later one renews them before
+they expire. If the certificate lacks a new model, the same CA signs another one. The keys are not worth stealing:
+nothing outside the lab trusts this CA.
 """
 
 import fcntl
@@ -17,17 +17,17 @@ from lab.base.paths import ROOT
 DIRECTORY = ROOT / ".lab" / "tls"
 CA, SERVER, CLIENT = "ca.pem", "server.pem", "client.pem"
 
-# What was issued, so that the common case, that all is well, needs no library to read a certificate.
+# The names and the end of the certificates, so that the usual case needs no library to read a certificate.
 _ISSUED = "issued.json"
 _CA_KEY = "ca.key.pem"
-# As long as browsers accept a certificate; and how long before its end it is renewed.
+# The longest lifetime that browsers accept; and the time before its end at which a certificate is renewed.
 _VALID_SECONDS = 397 * 86400
 _RENEW_SECONDS = 7 * 86400
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def ensure_certificates(names: Iterable[str], directory: Path = DIRECTORY) -> Path:
-    """Make sure that there are certificates for these host names.
+    """Create or renew certificates so that there are valid ones for these host names.
 
     Returns:
         The directory with ca.pem (a certificate), server.pem and client.pem (key and certificate each).
@@ -38,20 +38,20 @@ def ensure_certificates(names: Iterable[str], directory: Path = DIRECTORY) -> Pa
     wanted = sorted({*names, *_LOOPBACK})
     try:
         directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Several labs may come up at once.
+        # Several labs may start at the same time.
         with (directory.parent / "tls.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             issued = _read_names(directory)
             if not set(wanted) <= issued:
-                # Together with the names of before: another lab of this clone may go by another compose file.
-                _make(directory, sorted({*wanted, *issued}), anew=not issued)
+                # Earlier names are kept: another lab of this clone may use another compose file.
+                _create(directory, sorted({*wanted, *issued}), new_ca=not issued)
     except OSError as error:
-        raise LabError(f"no place for the certificates: {error.filename}: {error.strerror}") from None
+        raise LabError(f"the certificates cannot be written: {error.filename}: {error.strerror}") from None
     return directory
 
 
 def _read_names(directory: Path) -> set[str]:
-    """The host names that there are certificates for; empty if any of them is missing or about to expire."""
+    """Return the host names in the certificates; none if a file is missing or the certificates expire soon."""
     try:
         issued = json.loads((directory / _ISSUED).read_text())
         names, expires = issued["names"], float(issued["expires"])
@@ -61,18 +61,18 @@ def _read_names(directory: Path) -> set[str]:
     return set(names) if is_whole and expires - _RENEW_SECONDS > time.time() else set()
 
 
-def _make(directory: Path, names: list[str], *, anew: bool) -> None:
-    # Their library takes as long to import as all else that `lab up` does by itself.
+def _create(directory: Path, names: list[str], *, new_ca: bool) -> None:
+    # Needed rarely, and the library behind it takes as long to import as the rest of the lab.
     from lab.servers.ca import create_ca, issue
 
     directory.mkdir(mode=0o700, exist_ok=True)
-    if anew:
+    if new_ca:
         expires = time.time() + _VALID_SECONDS
         ca, ca_key = create_ca(expires)
         _write(directory / CA, ca)
         _write(directory / _CA_KEY, ca_key, mode=0o400)
     else:
-        # The CA stays: servers and clients of labs that run keep trusting each other.
+        # The CA stays, so running servers and clients still trust each other.
         expires = float(json.loads((directory / _ISSUED).read_text())["expires"])
         ca, ca_key = (directory / CA).read_bytes(), (directory / _CA_KEY).read_bytes()
     server, client = issue(ca, ca_key, names, expires)
@@ -82,7 +82,7 @@ def _make(directory: Path, names: list[str], *, anew: bool) -> None:
 
 
 def _write(path: Path, content: bytes, mode: int = 0o444) -> None:
-    """In one step. All but the CA's key are read in containers too, by another user; the directory keeps others out."""
+    """Write a file in one step. Containers read all but the CA's key, as another user; the folder is private."""
     part = path.with_name(f".{path.name}")
     part.unlink(missing_ok=True)
     part.write_bytes(content)

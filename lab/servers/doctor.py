@@ -1,4 +1,4 @@
-"""`lab doctor`: what this machine can and cannot do for the lab, and the fix for each."""
+"""`lab doctor`: check this machine for what the lab needs, and say how to fix what is missing."""
 
 import os
 import re
@@ -17,23 +17,23 @@ from lab.engine import EngineStatus, status
 from lab.servers.catalogue import Catalogue
 
 UI_PORT = 8089
-# A loaded lab holds a socket a user at each end; 1024, the usual soft limit, is a lab of some hundred users.
+# A load needs two sockets for each user, one at each end. The usual soft limit, 1024, is enough for hundreds of users.
 _ENOUGH_FILES = 8192
 _ENOUGH_CORES = 2
-# What the whole suite has passed on: the oldest and the newest version of each.
+# The oldest and the newest version on which the whole test suite has passed.
 TESTED = {"engine": ("20.10", "28"), "compose": ("2.26", "2.40"), "buildx": ("0.13", "0.29")}
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Args:
-        part: what.
-        good: whether it is as the lab wants it.
-        what: what was found.
-        fix: what to do about it; empty if nothing needs to be done.
-        needed_for: the backend that cannot run without it: docker or process; empty if it is good to have.
+        part: the part of the machine.
+        good: whether it is as the lab needs it.
+        what: the version or the problem that was found.
+        fix: how to fix it; empty if it is good.
+        needed_for: the backend that cannot run without it: docker, process or both; empty if it is optional.
     """
 
     part: str
@@ -43,17 +43,17 @@ class Finding:
     needed_for: str = ""
 
     def as_json(self) -> dict[str, object]:
-        """For a script."""
+        """Return the object that `lab doctor --json` prints."""
         return asdict(self)
 
 
 def examine() -> list[Finding]:
-    """Look at everything; changes nothing."""
+    """Check all parts; change nothing."""
     return [*_examine_project(), *_examine_docker(status()), *_examine_processes(), *_examine_tools()]
 
 
 def can_run(findings: Iterable[Finding]) -> bool:
-    """Whether the lab can run at all: on one backend or the other."""
+    """Whether the lab can run on at least one backend."""
     bad = {item.needed_for for item in findings if not item.good}
     return "both" not in bad and not {"docker", "process"} <= bad
 
@@ -64,7 +64,7 @@ def _examine_project() -> Iterator[Finding]:
     try:
         models = Catalogue.load().models
     except LabError as error:
-        yield Finding("catalogue", False, str(error), "fix that line", "both")
+        yield Finding("catalogue", False, str(error), "correct that line", "both")
         return
     yield Finding("catalogue", True, f"{len(models)} models")
     for extra in sorted({model.extra for model in models if model.extra}):
@@ -90,7 +90,7 @@ def _examine_docker(engine: EngineStatus) -> Iterator[Finding]:
             yield Finding(part, False, problem.what, problem.fix, "docker")
         else:
             yield _examine_version(part, str(version))
-    # `lab up` provides the base image by itself, so that it is missing hinders nothing.
+    # Not needed: `lab up` provides a missing base image itself.
     problem = problems.get("base_image")
     yield Finding(
         "base image",
@@ -101,11 +101,13 @@ def _examine_docker(engine: EngineStatus) -> Iterator[Finding]:
     if engine.reachable:
         limits = engine.cgroup_version is not None and engine.cgroup_driver != "none"
         what = f"version {engine.cgroup_version}, driver {engine.cgroup_driver}, storage {engine.storage_driver}"
-        yield Finding("cgroups", limits, what, "give the engine a cgroup driver, or limits are not in force")
+        yield Finding(
+            "cgroups", limits, what, "give the engine a cgroup driver; without one, limits of containers have no effect"
+        )
 
 
 def _examine_version(part: str, version: str) -> Finding:
-    """Say what the lab's tests have passed on. Another version may do as well, so that hinders nothing."""
+    """Compare a version with the tested range. A version outside of it may work too, so it is not needed."""
     if part not in TESTED:
         return Finding(part, True, version)
     oldest, newest = TESTED[part]
@@ -113,12 +115,12 @@ def _examine_version(part: str, version: str) -> Finding:
     number = _number(version)
     if number and _number(oldest) <= number and number[: newest.count(".") + 1] <= _number(newest):
         return Finding(part, True, f"{version} ({tested})")
-    fix = f"`make test` shows whether the lab works with it; else take one of {oldest} to {newest}"
+    fix = f"`make test` shows whether the lab works with it; else install one of {oldest} to {newest}"
     return Finding(part, False, f"{version} is not among the tested versions ({tested})", fix)
 
 
 def _number(version: str) -> list[int]:
-    """Major and minor number of a version; empty if it has none."""
+    """Return the major and minor number of a version; [] if it has none."""
     found = re.match(r"v?(\d+)(?:\.(\d+))?", version)
     return [int(part) for part in found.groups() if part] if found else []
 
@@ -141,7 +143,7 @@ def _examine_processes() -> Iterator[Finding]:
         "cores",
         cores >= _ENOUGH_CORES,
         str(cores),
-        "two or more: servers and load generator take each other's time on one",
+        "use two or more: on one core, servers and load generator compete",
     )
 
 
@@ -150,7 +152,13 @@ def _examine_unix_sockets() -> Finding:
         with tempfile.TemporaryDirectory(prefix="lab-") as directory, socket.socket(socket.AF_UNIX) as probe:
             probe.bind(str(Path(directory) / "s"))
     except OSError as error:
-        return Finding("unix sockets", False, str(error), "a TMPDIR on a file system that holds sockets", "process")
+        return Finding(
+            "unix sockets",
+            False,
+            str(error),
+            "set TMPDIR to a folder on a file system that supports sockets",
+            "process",
+        )
     return Finding("unix sockets", True, "can be bound", "", "process")
 
 
@@ -171,14 +179,20 @@ def _examine_tools() -> Iterator[Finding]:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             yield Finding(
-                f"port {port}", False, error.strerror or str(error), "another LAB_UI_PORT for Locust's web UI"
+                f"port {port}",
+                False,
+                error.strerror or str(error),
+                "set LAB_UI_PORT to another port for Locust's web UI",
             )
         else:
             yield Finding(f"port {port}", True, "free for Locust's web UI")
     tools = {
-        "redis-cli": ("redis-tools", "other people's clients, in `lab shell` on processes; the containers bring them"),
-        "redis-benchmark": ("redis-tools", "the same"),
-        "perf": ("linux-perf", "where a server's time goes, by function"),
+        "redis-cli": ("redis-tools", "a Redis client for `lab shell` on the process backend; containers have it"),
+        "redis-benchmark": (
+            "redis-tools",
+            "a load generator for `lab shell` on the process backend; containers have it",
+        ),
+        "perf": ("linux-perf", "profiles a server by function"),
     }
     for tool, (package, use) in tools.items():
         path = shutil.which(tool)

@@ -159,7 +159,7 @@ def test_a_server_of_the_gallery_is_no_model(tmp_path: Path) -> None:
         ("imap", "tls", "tls://post:993"),
     ]
     assert plain.addresses == ()
-    with pytest.raises(CatalogueError, match="post is a server of the gallery, and no model"):
+    with pytest.raises(CatalogueError, match="post is a server of the gallery, not a model"):
         catalogue.select(["post"])
     assert catalogue.known_host("post") == "post"
     with pytest.raises(CatalogueError, match="unknown model 'nonesuch'; known: mine"):
@@ -185,18 +185,18 @@ def test_the_gallery_takes_part_where_it_is_named(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (('gallery: "says nothing"', 'gallery: ""'), r":10: plain has no text as its label lab\.gallery"),
+        (('gallery: "says nothing"', 'gallery: ""'), r":10: the label lab\.gallery of plain is empty"),
         (
             ('lab.gallery: "says', 'lab.model: plain, lab.family: f, lab.summary: s, lab.gallery: "says'),
             r":10: plain has both lab\.model and lab\.galler",
         ),
         (
             ("  plain:\n    profiles: [gallery]", "  plain:\n    profiles: [p]"),
-            r":9: plain is not of the profile gallery",
+            r":9: plain has the label lab\.gallery, so it needs the profile gallery",
         ),
-        (("  plain:\n    profiles: [gallery]", "  plain:\n    x-y: z"), r":8: plain is not of the profile gallery"),
+        (("  plain:\n    profiles: [gallery]", "  plain:\n    x-y: z"), r":8: plain has the label lab\.gallery"),
         (("imap=tcp://post:143", "imap"), r":7: 'imap' in lab\.services of post is not NAME=URL"),
-        (("post:\n", "Post:\n"), r":7: 'Post' cannot name a server"),
+        (("post:\n", "Post:\n"), r":7: 'Post' is not a valid server name"),
     ],
     ids=["no summary", "a model too", "another profile", "no profile", "no address", "a name"],
 )
@@ -218,7 +218,7 @@ def test_the_override_adds_a_profile(tmp_path: Path) -> None:
     write(tmp_path, "services: {mine: {profiles: [p]}}", "compose.override.yaml")
     assert Catalogue.load(path)["mine"].profile == "p"
     path.write_text(MODEL.replace("    image: example/mine", "    image: x\n    profiles: [q]"))
-    with pytest.raises(CatalogueError, match=r"compose\.override\.yaml:1: profiles of mine is not a list of one name"):
+    with pytest.raises(CatalogueError, match=r"override\.yaml:1: profiles of mine has to be a list of one name"):
         Catalogue.load(path)
 
 
@@ -243,7 +243,7 @@ BROKEN = {
         r"compose\.yaml:5: label lab\.model is 'yours'.* 'mine'",
     ),
     "no family": (MODEL.replace("lab.family: thread", "x: y"), r"compose\.yaml:4: model mine has no label lab\.family"),
-    "a bad name": (MODEL.replace("mine", "my-model"), r"compose\.yaml:5: 'my-model' cannot name a model"),
+    "a bad name": (MODEL.replace("mine", "my-model"), r"compose\.yaml:5: 'my-model' is not a valid model name"),
     "no image": (MODEL.replace("image: example/mine", "x-y: z"), r"compose\.yaml:5: model mine has no image"),
     "an unknown service": (
         MODEL.replace("lab.family", "lab.services: gopher\n      lab.family"),
@@ -251,19 +251,19 @@ BROKEN = {
     ),
     "profiles are a text": (
         MODEL.replace("    image: example/mine", "    image: x\n    profiles: p"),
-        r"compose\.yaml:4: profiles of mine is not a list of one name",
+        r"compose\.yaml:4: profiles of mine has to be a list of one name",
     ),
     "two profiles": (
         MODEL.replace("    image: example/mine", "    image: x\n    profiles: [p, q]"),
-        r"compose\.yaml:4: profiles of mine is not a list of one name",
+        r"compose\.yaml:4: profiles of mine has to be a list of one name",
     ),
     "only elsewhere": (
         MODEL.replace("lab.family", "lab.only: process\n      lab.family"),
-        r"compose\.yaml:6: label lab\.only of mine is 'process'; if it is there, it is 'container'",
+        r"compose\.yaml:6: label lab\.only of mine is 'process'; the only value is 'container'",
     ),
     "some cores": (
         MODEL.replace("lab.family", "lab.cores: 2\n      lab.family"),
-        r"compose\.yaml:6: label lab\.cores of mine is '2'; if it is there, it is 'all'",
+        r"compose\.yaml:6: label lab\.cores of mine is '2'; the only value is 'all'",
     ),
     "of its own concurrency": (
         MODEL.replace("lab.family", "lab.concurrency: many\n      lab.family"),
@@ -318,10 +318,10 @@ def test_services_may_be_anywhere(tmp_path: Path) -> None:
     [
         ("lab.services: ohce", "'ohce' is not a service"),
         ("lab.services: echo=tcp//mine", "'tcp//mine' does not start with"),
-        ("lab.services: chargen=udp://mine:19", "chargen is not spoken over udp"),
-        ("lab.services: greet=tls://mine:1", "greet is not spoken over tls"),
+        ("lab.services: chargen=udp://mine:19", "chargen is not available over udp"),
+        ("lab.services: greet=tls://mine:1", "greet is not available over tls"),
         ("lab.transports: tcp, sctp", "'sctp' is not a transport"),
-        ("lab.contract: none", "'none'; if it is there, it is 'rfc'"),
+        ("lab.contract: none", "'none'; the only value is 'rfc'"),
     ],
     ids=lambda value: value.replace(" ", "")[:40],
 )

@@ -216,7 +216,7 @@ def test_it_is_seen_and_is_no_model(backend: Containers, lab: Lab) -> None:
             "gallery_ftp",
             *(["ftp"] if command[0] == "call" else []),
         )
-        assert (done.returncode, done.stderr) == (2, "lab: gallery_ftp is a server of the gallery, and no model\n")
+        assert (done.returncode, done.stderr) == (2, "lab: gallery_ftp is a server of the gallery, not a model\n")
     assert lab(*options, "shell", "-c", "true").returncode == 0
 
 
