@@ -4,7 +4,7 @@
 class LabError(Exception):
     """The lab could not do what was asked. The message says what is wrong, where, and what to do.
 
-    The command line prints it without a stack trace and exits with code 2.
+    The command line prints it, and exits with code 2.
     """
 
 

@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGHUP: the first one ends a command, and no further one disturbs what it puts in order then."""
+"""SIGINT, SIGTERM and SIGHUP: the first one ends a command, and later ones do not disturb its clean-up."""
 
 import contextlib
 import os
@@ -11,14 +11,13 @@ from lab.base.errors import LabError
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-# What has to be done before the process ends.
+# What has to run before the process ends.
 _owed: list[Callable[[], object]] = []
 
-# What is being put in order now, from the outside in, and how to do it by hand.
+# The clean-ups that are running, the innermost last, and the command that does each by hand.
 _under_way: list[tuple[str, str]] = []
 
-
-# The process that these handlers are meant for.
+# The process that these handlers are for.
 _pid = os.getpid()
 
 _AGAIN_SECONDS = 0.02
@@ -30,7 +29,7 @@ def _note_fork(*, begins: bool) -> None:
     _is_forking = begins
 
 
-# The last to be registered begins first and ends last: it has the hooks of all modules in it.
+# The last hooks to be registered begin first and end last, so they enclose the hooks of all other modules.
 os.register_at_fork(
     before=lambda: _note_fork(begins=True),
     after_in_parent=lambda: _note_fork(begins=False),
@@ -39,9 +38,9 @@ os.register_at_fork(
 
 
 def install() -> None:
-    """Make the first of these signals a KeyboardInterrupt, and each further one a line on stderr.
+    """Turn the first of these signals into a KeyboardInterrupt, and each later one into a line on stderr.
 
-    One that is ignored, as SIGHUP by nohup and SIGINT by a shell's `&`, stays ignored.
+    A signal that is ignored stays ignored: SIGHUP under nohup, SIGINT under a shell's `&`.
     """
     global _pid
     _pid = os.getpid()
@@ -65,7 +64,7 @@ def untouched(what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def sure(do: Callable[[], object]) -> Iterator[None]:
-    """Do something after a block, also where a signal interrupts the way from its end to the doing."""
+    """Call a function after a block, even if a signal comes between the end of the block and the call."""
     _owed.append(do)
     try:
         yield
@@ -75,7 +74,7 @@ def sure(do: Callable[[], object]) -> Iterator[None]:
 
 
 def settle() -> Iterator[LabError]:
-    """Do what `sure` has promised, after an interrupt: no further one can come between. Yields what failed."""
+    """After an interrupt, make the calls that `sure` still owes. Give their errors."""
     while _owed:
         do = _owed.pop()
         try:
@@ -86,14 +85,14 @@ def settle() -> Iterator[LabError]:
 
 @contextlib.contextmanager
 def uninterrupted(what: str, by_hand: str) -> Iterator[None]:
-    """Finish a clean-up, whatever signals come: each is answered with a line on stderr, and has no other effect.
+    """Finish a clean-up in spite of signals: each prints a line on stderr, and has no other effect.
 
     Args:
-        what: is being done, for that line.
-        by_hand: the command that does it, should somebody end the process by force.
+        what: the clean-up, for that line.
+        by_hand: the command that does it if the process is killed.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield  # Python hands signals to the main thread alone
+        yield  # Python handles signals only in the main thread
         return
     before = {number: signal.getsignal(number) for number in ENDING}
     _under_way.append((what, by_hand))
@@ -109,28 +108,28 @@ def uninterrupted(what: str, by_hand: str) -> Iterator[None]:
 
 
 def end() -> None:
-    """Ignore them for the rest of this process: Python gives handlers up before it ends, and the exit code is known."""
+    """Ignore these signals until the process ends: Python removes its handlers before that."""
     for number in ENDING:
         signal.signal(number, signal.SIG_IGN)
 
 
 def are_held() -> bool:
-    """Whether signals have to wait now: a child then needs a process group of its own, which a Ctrl-C does not reach.
+    """Whether signals have to wait: a child then needs its own process group, which a Ctrl-C does not reach.
 
-    A blocked signal would be inherited as such, but a program in Go, as Docker's client is, unblocks it.
+    It would inherit a blocked signal, but programs in Go, like Docker's client, unblock it.
     """
     return bool(_under_way) or signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 def _end(number: int, frame: FrameType | None) -> None:
     if _is_forking:
-        # Python prints what is raised between a fork's hooks, and forgets it. So the signal comes again a moment later.
+        # Python prints and drops an exception from a hook of a fork. So send the signal again a moment later.
         again = threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), number))
         again.daemon = True
         again.start()
         return
     if os.getpid() != _pid:
-        # A child that has forked and not yet become another program: it ends as that program would.
+        # A child between fork and exec: it ends by the signal, as the new program would.
         signal.signal(number, signal.SIG_DFL)
         signal.raise_signal(number)
     for each in ENDING:
@@ -144,6 +143,6 @@ def _say(number: int, frame: FrameType | None) -> None:
     if _under_way:
         what, by_hand = _under_way[-1]
         line = f"lab: {what}, not done yet; Ctrl-\\ ends it by force, and then `{by_hand}` removes what is left"
-    # Not `print`: the signal may have come in the middle of one.
+    # Not `print`: the signal may have interrupted one.
     with contextlib.suppress(OSError):
         os.write(2, f"{line}\n".encode())

@@ -1,9 +1,9 @@
-"""stdout and stderr that take everything: no command fails because something could not be printed.
+"""stdout and stderr that accept all output, so that no command fails because it cannot print.
 
-* A character that the terminal's encoding lacks is replaced by one that it has.
-* Where the reader has gone (`lab logs | head -1`), the rest is dropped.
-* Where stdout cannot be written otherwise (a full disk), what would be lost goes to stderr.
-* A stream that was closed before the start (`lab ls >&-`) is /dev/null.
+* A character that the encoding lacks is replaced by one that it has.
+* If the reader has gone (`lab logs | head -1`), the rest is dropped.
+* If stdout has another error (a full disk), the rest goes to stderr.
+* A stream that was closed before the start (`lab ls >&-`) becomes /dev/null.
 """
 
 import codecs
@@ -14,7 +14,7 @@ import select
 import sys
 from typing import TextIO
 
-# By what a character is replaced where it cannot be shown. A bound must not become an equation.
+# Replacements of characters that cannot be shown. A bound must not become an equation.
 _PLAIN = {
     "≥": ">=",
     "≤": "<=",
@@ -38,8 +38,8 @@ _HANDLER = "socketlab"
 
 
 def install() -> None:
-    """Replace `sys.stdout` and `sys.stderr` of this process by such streams."""
-    # Otherwise the next file that is opened would become stdout.
+    """Replace `sys.stdout` and `sys.stderr` of this process."""
+    # Fill closed descriptors 0 to 2: otherwise the next file that is opened would become stdout.
     while (spare := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(spare)
@@ -49,16 +49,16 @@ def install() -> None:
 
 
 def register() -> None:
-    """Make the replacing known to `codecs`, as the error handler `socketlab`."""
+    """Register the replacements as the error handler `socketlab` of `codecs`."""
     codecs.register_error(_HANDLER, _replace)
 
 
 class Sink(io.RawIOBase):
-    """The file beneath such a stream.
+    """The raw file of such a stream.
 
     Args:
         number: its file descriptor.
-        instead: where to go on if that cannot be written to; None: nowhere.
+        instead: the descriptor that takes the output after an error; None: none does.
     """
 
     def __init__(self, number: int, instead: int | None) -> None:
@@ -71,21 +71,21 @@ class Sink(io.RawIOBase):
         return True
 
     def fileno(self) -> int:
-        """Called by `io` and for the width of a terminal."""
+        """Called by `io`, and to find the width of a terminal."""
         return self._number
 
     def isatty(self) -> bool:
-        """Called by `io` and by whoever prints in colour."""
+        """Called by `io`, and by code that prints in colour."""
         return os.isatty(self._number)
 
     def write(self, data: "io.ReadableBuffer") -> int:  # type: ignore[name-defined]
-        """Called by `io`; takes it all, if need be by dropping it."""
+        """Called by `io`; accepts all data, and drops what cannot be written."""
         view = memoryview(data).cast("B")
         while self._now is not None:
             try:
                 return os.write(self._now, view)
             except BlockingIOError:
-                # Whoever shares a pipe with us may have made it non-blocking.
+                # Another process that shares the pipe may have made it non-blocking.
                 select.select([], [self._now], [])
             except BrokenPipeError:
                 self._now = None
@@ -97,12 +97,12 @@ class Sink(io.RawIOBase):
         self._now = None if self._now == self._instead else self._instead
         if self._now is not None:
             with contextlib.suppress(OSError):
-                os.write(self._now, f"lab: stdout: {error.strerror}; it goes on here\n".encode())
+                os.write(self._now, f"lab: stdout: {error.strerror}; the rest of the output follows here\n".encode())
 
 
 def _open(number: int, known: TextIO | None, *, instead: int | None) -> TextIO:
-    """Such a stream, with the encoding that Python has found for this one; None if it was closed."""
-    # PYTHONIOENCODING=ENCODING:ERRORS is somebody's choice.
+    """Open such a stream with the encoding of the stream that it replaces, which is None if it was closed."""
+    # PYTHONIOENCODING=ENCODING:ERRORS is the user's choice.
     is_chosen = known is not None and ":" in os.environ.get("PYTHONIOENCODING", "")
     return io.TextIOWrapper(
         io.BufferedWriter(Sink(number, instead)),
@@ -113,7 +113,7 @@ def _open(number: int, known: TextIO | None, *, instead: int | None) -> TextIO:
 
 
 def _replace(error: UnicodeError) -> tuple[str | bytes, int]:
-    """What stands for the first character that cannot be encoded; called by `codecs`."""
+    """Return the replacement of the first character that cannot be encoded; called by `codecs`."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     character = error.object[error.start]

@@ -1,11 +1,11 @@
 """Compose files, read as Compose reads them: anchors, merge keys, variables, overrides, `!reset` and `!override`.
 
-The lab needs labels, images, environments and builds without asking Compose, which is not there for models as processes
-and costs 100 ms where it is. So these files must mean the same to both. What is not read here (`include`, `extends`, a
-`.env` that sets a variable of these files) is refused, with file and line: it is never skipped or passed on as text.
+The lab reads labels, images, environments and builds without Compose, which the process backend does not need, and
+which takes 100 ms. So the files must mean the same to both. What is not read here (`include`, `extends`, a `.env` that
+sets a variable of these files) is refused, with file and line; it is never skipped or passed on as text.
 
-Strategy: values are made from YAML's nodes by hand. Nodes keep their lines, which every error names; and PyYAML's own
-constructors speak YAML 1.1, in which `on` is true, `22:22` is a number, and the second of two equal keys wins.
+Strategy: make values from YAML's nodes by hand. Nodes have lines, which each error names. PyYAML's own constructors
+follow YAML 1.1, in which `on` is true, `22:22` is a number, and the second of two equal keys counts.
 """
 
 import re
@@ -20,7 +20,7 @@ import yaml
 from lab.base.errors import LabError
 from lab.engine.client import KEPT, PREFIXES
 
-# The names under which Compose itself looks for a file beside compose.yaml; it takes the first.
+# The names of an override in the folder of compose.yaml. Compose takes the first that exists.
 OVERRIDE_NAMES = (
     "compose.override.yml",
     "compose.override.yaml",
@@ -28,7 +28,7 @@ OVERRIDE_NAMES = (
     "docker-compose.override.yaml",
 )
 
-# libyaml parses ten times as fast; wheels of PyYAML bring it, a build from source may not.
+# libyaml is ten times as fast. Wheels of PyYAML contain it; a build from source may not.
 Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _NUMBERS = yaml.constructor.SafeConstructor()
@@ -36,27 +36,27 @@ _TAG = "tag:yaml.org,2002:"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ASSIGNMENT = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*[=:]")
 
-# Keys whose list replaces that of an earlier file. Others are added to it.
+# Keys whose list replaces that of an earlier file. Other lists are appended to it.
 _REPLACED = ("command", "entrypoint", "test")
 
 
 class CatalogueError(LabError):
-    """compose.yaml cannot be used, or holds no such model."""
+    """compose.yaml cannot be used, or does not have the model."""
 
 
 class _Reset:
-    """What `!reset` stands for: whatever an earlier file says here is gone."""
+    """The value of `!reset`: it removes the value of an earlier file."""
 
 
 class _Override:
-    """What `!override` stands for: this, and nothing of what an earlier file says here."""
+    """The value of `!override`: it replaces the value of an earlier file, without a merge."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
 
 
 def find_files(path: Path) -> tuple[Path, ...]:
-    """A compose file, and the override beside it.
+    """Return a compose file, and its override if there is one.
 
     Raises:
         CatalogueError: there are several overrides.
@@ -69,14 +69,14 @@ def find_files(path: Path) -> tuple[Path, ...]:
 
 
 def read_services(files: Sequence[Path], environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """The services of these files, merged; labels, environment and build arguments as mappings, entrypoints as lists.
+    """Return the merged services; labels, environment and build arguments as mappings, entry points as lists.
 
     Args:
-        files: the later ones override the earlier ones.
-        environ: what variables stand for.
+        files: later files override earlier ones.
+        environ: the values of variables.
 
     Raises:
-        CatalogueError: file, line and what is wrong.
+        CatalogueError: with file and line.
     """
     services: dict[str, Any] = {}
     for file in files:
@@ -92,17 +92,17 @@ def read_services(files: Sequence[Path], environ: Mapping[str, str]) -> dict[str
 
 
 class _Reader:
-    """One file."""
+    """A reader of one file."""
 
     def __init__(self, path: Path, environ: Mapping[str, str]) -> None:
         self._path = path
         self._environ = environ
-        self._open: list[int] = []  # the nodes above the one that is being built
-        self.has_tags = False  # whether there is anything to clean
-        self._unset: dict[str, int] = {}  # variables that the environment has not, and a line that asks for each
+        self._open: list[int] = []  # ids of the nodes around the current one
+        self.has_tags = False  # whether the file has !reset or !override
+        self._unset: dict[str, int] = {}  # variable that is not set -> a line that uses it
 
     def read(self) -> Any:
-        """Its `services`, each in the form in which it can be merged."""
+        """Return `services`, each in a form that can be merged."""
         document = self._parse()
         if document is None:
             return {}
@@ -110,10 +110,12 @@ class _Reader:
             raise self._error(document, f"the top of a compose file is a mapping, this is {self._kind(document)}")
         top = self._pairs(document)
         if "include" in top:
-            raise self._error(top["include"][0], "the lab does not read include: name one file, or use an override")
+            raise self._error(
+                top["include"][0], "the lab does not read include: put the services into one file, or use an override"
+            )
         for section, (_, content) in top.items():
             if section != "services":
-                self._build(content)  # for its variables, which Compose looks at too
+                self._build(content)  # checks its variables, as Compose does
         if "services" not in top:
             return {}
         key, node = top["services"]
@@ -125,7 +127,7 @@ class _Reader:
         raise self._error(key, f"services is {self._kind(node)}, not a mapping")
 
     def check_env_file(self) -> None:
-        """Refuse a variable that Compose by itself would find in `.env`: it would mean something else here."""
+        """Refuse a `.env` that sets a variable of this file: Compose would read it, and the lab does not."""
         path = self._path.with_name(".env")
         if not self._unset or not path.is_file():
             return
@@ -167,7 +169,7 @@ class _Reader:
         return definition
 
     def _normalise(self, name: str, service: dict[str, Any], nodes: Mapping[str, tuple[yaml.Node, yaml.Node]]) -> None:
-        """Bring what has two forms into one, so that files with either can be merged."""
+        """Convert keys that have two forms to one form, so that files with either can be merged."""
         build = service.get("build")
         if isinstance(build, str):
             service["build"] = build = {"context": build}
@@ -178,7 +180,7 @@ class _Reader:
                 place[key] = self._read_pairs(name, key, place[key], *nodes["build" if place is build else key])
 
     def _read_pairs(self, service: str, key: str, value: Any, where: yaml.Node, node: yaml.Node) -> Any:
-        """A mapping, or a list of NAME=VALUE."""
+        """Read a mapping, or a list of NAME=VALUE, as a mapping."""
         match value:
             case _Override():
                 return _Override(self._read_pairs(service, key, value.value, where, node))
@@ -197,12 +199,12 @@ class _Reader:
                 return {name: item if isinstance(item, _Reset) else _to_text(key, item) for name, item in plain.items()}
             case list() if all(isinstance(item, str) for item in value):
                 pairs = (item.partition("=") for item in value)
-                # A label without a value is empty; a variable without one is that of the environment.
+                # A label without a value is empty; a variable without one has the value in the environment.
                 return {name: text if equals or key == "labels" else None for name, equals, text in pairs}
-        raise self._error(where, f"{key} of {service} are neither a mapping nor a list of name=value")
+        raise self._error(where, f"{key} of {service} is neither a mapping nor a list of name=value")
 
     def _build(self, node: yaml.Node) -> Any:
-        """The value of a node."""
+        """Return the value of a node."""
         own = self._tag(node)
         if own == "!reset":
             return _Reset()
@@ -216,20 +218,20 @@ class _Reader:
                 else:
                     for item in node.value:
                         if tag := self._tag(item):
-                            raise self._error(item, f"{tag} is before an item of a list: it belongs before the list")
+                            raise self._error(item, f"{tag} stands before an item of a list: put it before the list")
                     value = [self._build(item) for item in node.value]
         return _Override(value) if own == "!override" else value
 
     @contextmanager
     def _inside(self, node: yaml.Node) -> Iterator[None]:
         if id(node) in self._open:
-            raise self._error(node, "an anchor holds an alias of itself")
+            raise self._error(node, "an anchor contains an alias of itself")
         self._open.append(id(node))
         yield
         self._open.pop()
 
     def _tag(self, node: yaml.Node) -> str:
-        """`!reset`, `!override`, or nothing."""
+        """Return `!reset`, `!override` or ""."""
         if node.tag in ("!reset", "!override"):
             self.has_tags = True
             return str(node.tag)
@@ -238,7 +240,7 @@ class _Reader:
         return ""
 
     def _pairs(self, node: yaml.Node) -> dict[str, tuple[yaml.Node, yaml.Node]]:
-        """The keys of a mapping, those of its merge keys (`<<`) among them, with the nodes of key and value."""
+        """Return the keys of a mapping with the nodes of key and value; with the keys merged by `<<`."""
         own: dict[str, tuple[yaml.Node, yaml.Node]] = {}
         merged: list[yaml.Node] = []
         for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
@@ -249,13 +251,13 @@ class _Reader:
                 raise self._error(key, f"a key is {self._kind(key)}, not a text")
             if key.value in own:
                 first = own[key.value][0].start_mark.line + 1
-                raise self._error(key, f"{key.value} is here for the second time; line {first} has it, too")
+                raise self._error(key, f"{key.value} is here a second time; the first is in line {first}")
             own[key.value] = (key, value)
         for other in merged:
             if not isinstance(other, yaml.MappingNode):
                 raise self._error(other, "<< takes a mapping, or a list of mappings")
             with self._inside(other):
-                # Its own keys count most, then those of the first that is merged.
+                # Own keys override merged ones; of those, earlier ones override later ones.
                 own = self._pairs(other) | own
         return own
 
@@ -265,7 +267,7 @@ class _Reader:
             with self._at(node):
                 return interpolate(text, self._get)
         kind = node.tag.removeprefix(_TAG)
-        # Quoted, or a block: a text, unless a tag says otherwise, which no compose file needs.
+        # A quoted value or a block is a text.
         if node.style:
             return text
         if kind == "null":
@@ -276,17 +278,17 @@ class _Reader:
             return _NUMBERS.construct_yaml_int(node)
         if kind == "float" and ":" not in text:
             number = _NUMBERS.construct_yaml_float(node)
-            # Where Go changes to an exponent, and Python does not.
+            # In this range Go writes an exponent, and Python does not.
             if number and not 1e-4 <= abs(number) < 1e6:
-                raise self._error(node, f"put {text} in quotes: Compose writes such a number in another way")
+                raise self._error(node, f"put {text} in quotes: Compose writes such a number differently")
             return number
         if kind == "timestamp":
-            raise self._error(node, f"put {text} in quotes: Compose takes it for a time of day in UTC")
+            raise self._error(node, f"put {text} in quotes: Compose reads it as a time in UTC")
         return text
 
     def _get(self, name: str) -> str | None:
         if name.startswith(PREFIXES) and name not in KEPT:
-            raise ValueError(f"{name} is a setting of Compose's or Docker's own, which the lab does not pass on")
+            raise ValueError(f"{name} is a setting of Compose or Docker, which the lab does not pass on")
         if name not in self._environ and self._open_line:
             self._unset.setdefault(name, self._open_line)
         return self._environ.get(name)
@@ -315,7 +317,7 @@ class _Reader:
 
 
 def _to_text(key: str, value: Any) -> str | None:
-    """As Compose writes it; a variable without a value stays without one."""
+    """Return a value as Compose writes it; None for a variable without a value."""
     if value is None:
         return "" if key == "labels" else None
     if isinstance(value, float) and value.is_integer():
@@ -324,7 +326,7 @@ def _to_text(key: str, value: Any) -> str | None:
 
 
 def _merge(into: Any, other: Any, key: str = "") -> Any:
-    """What an override makes of a value: mappings by key, lists one behind the other, everything else replaced."""
+    """Merge an override into a value: mappings by key, lists appended, everything else replaced."""
     match other:
         case _Override():
             return _clean(other.value)
@@ -342,7 +344,7 @@ def _merge(into: Any, other: Any, key: str = "") -> Any:
 
 
 def _clean(value: Any) -> Any:
-    """A value without what only has a meaning to an earlier file."""
+    """Return a value without `!reset` and `!override`, for which there is no earlier file."""
     match value:
         case _Override():
             return _clean(value.value)
@@ -354,14 +356,14 @@ def _clean(value: Any) -> Any:
 
 
 def interpolate(text: str, get: Callable[[str], str | None]) -> str:
-    """Replace variables, in all of Compose's forms; `$$` is a dollar sign.
+    """Replace variables in all of Compose's forms; `$$` is a dollar sign.
 
     Args:
-        text: what stands in the file.
-        get: the value of a variable, None if it is not set.
+        text: as in the file.
+        get: returns the value of a variable, None if it is not set.
 
     Raises:
-        ValueError: it is none of the forms; or a variable that has to be set is not.
+        ValueError: another form; or a required variable is not set.
     """
     out = ""
     position = 0
@@ -378,12 +380,12 @@ def interpolate(text: str, get: Callable[[str], str | None]) -> str:
             out += get(name[0]) or ""
             position = dollar + 1 + name.end()
         else:
-            raise ValueError(f"{text[dollar : dollar + 10]!r} is no variable: a dollar sign is written $$")
+            raise ValueError(f"{text[dollar : dollar + 10]!r} is not a variable: write a dollar sign as $$")
     return out + text[position:]
 
 
 def _find_end(text: str, start: int) -> int:
-    """The brace that closes the one behind `start`; there may be variables within."""
+    """Return the position of the brace that closes the one after `start`; variables may be nested."""
     depth = 0
     for position in range(start, len(text)):
         if text.startswith("${", position):
@@ -392,14 +394,14 @@ def _find_end(text: str, start: int) -> int:
             depth -= 1
             if not depth:
                 return position
-    raise ValueError(f"{text[start : start + 20]!r} has no closing brace: a dollar sign is written $$")
+    raise ValueError(f"{text[start : start + 20]!r} has no closing brace: write a dollar sign as $$")
 
 
 def _substitute(inner: str, get: Callable[[str], str | None]) -> str:
     name = _NAME.match(inner)
     form = re.fullmatch(r"(:?[-?+])(.*)", inner[name.end() :], re.DOTALL) if name else None
     if name is None or (form is None and name.end() < len(inner)):
-        raise ValueError(f"'${{{inner}}}' is no variable: a dollar sign is written $$")
+        raise ValueError(f"'${{{inner}}}' is not a variable: write a dollar sign as $$")
     value = get(name[0])
     if form is None:
         return value or ""

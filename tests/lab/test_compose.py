@@ -82,12 +82,14 @@ CASES: dict[str, Case] = {
     "in a build": Case(BASE.replace('{X: "1"}', '{X: "${V:-9}"}')),
     "question": Case(label('"${V:?no value}"').base, refused="7: V has to be set: no value"),
     "question of empty": Case(label('"${V:?}"').base, environ={"V": ""}, refused="7: V has to be set: it has no value"),
-    "a dollar alone": Case(label('"5 $ more"').base, refused="7: '$ more' is no variable: a dollar sign is written $$"),
+    "a dollar alone": Case(
+        label('"5 $ more"').base, refused="7: '$ more' is not a variable: write a dollar sign as $$"
+    ),
     "no closing brace": Case(label('"${V"').base, refused="7: '${V' has no closing brace"),
-    "no name": Case(label('"${1}"').base, refused="7: '${1}' is no variable"),
-    "another form": Case(label('"${V/a/b}"').base, refused="7: '${V/a/b}' is no variable"),
+    "no name": Case(label('"${1}"').base, refused="7: '${1}' is not a variable"),
+    "another form": Case(label('"${V/a/b}"').base, refused="7: '${V/a/b}' is not a variable"),
     "Compose's own": Case(label('"${COMPOSE_PROJECT_NAME}"').base, refused="7: COMPOSE_PROJECT_NAME is a setting of"),
-    "elsewhere": Case(f"x-y: '${{}}'\n{BASE}", refused="1: '${}' is no variable"),
+    "elsewhere": Case(f"x-y: '${{}}'\n{BASE}", refused="1: '${}' is not a variable"),
     # What a value is.
     "yes is a text": label("yes"),
     "on is a text": label("on"),
@@ -117,10 +119,8 @@ CASES: dict[str, Case] = {
         BASE.replace("environment: {", "environment: &e {") + "  other: {image: x, environment: *e}\n",
         override="services: {other: {environment: {A: other}}}\n",
     ),
-    "an alias of itself": Case("x-a: &a {b: *a}\n" + BASE, refused="1: an anchor holds an alias of itself"),
-    "a key twice": Case(
-        BASE + "    image: other\n", refused="8: image is here for the second time; line 3 has it, too"
-    ),
+    "an alias of itself": Case("x-a: &a {b: *a}\n" + BASE, refused="1: an anchor contains an alias of itself"),
+    "a key twice": Case(BASE + "    image: other\n", refused="8: image is here a second time; the first is in line 3"),
     # Overrides.
     "a label more": override("labels: {lab.cores: all, lab.summary: t}"),
     "labels in the other form": override("labels: [lab.cores=all, lab.summary=t]"),
@@ -144,10 +144,10 @@ CASES: dict[str, Case] = {
     "an unknown tag": override(
         "image: !replace x", refused="3: unknown tag !replace: Compose has !reset and !override"
     ),
-    "a tag in a list": override("entrypoint: [a, !reset b]", refused="3: !reset is before an item of a list"),
+    "a tag in a list": override("entrypoint: [a, !reset b]", refused="3: !reset stands before an item of a list"),
     "a list as a key": Case(f"x-a: {{[a]: b}}\n{BASE}", refused="1: a key is a list, not a text"),
     "a text to merge": Case(BASE.replace('A: "1"', "<<: x, A: a"), refused="4: << takes a mapping, or a list of"),
-    "labels of two kinds": override("labels: [a=b, {c: d}]", refused="3: labels of mine are neither a mapping nor"),
+    "labels of two kinds": override("labels: [a=b, {c: d}]", refused="3: labels of mine is neither a mapping nor"),
     "a million as a float": Case(label("1000000.0").base, refused="7: put 1000000.0 in quotes"),
     # What is not read.
     "include": Case(f"include: [other.yaml]\n{BASE}", refused="1: the lab does not read include"),

@@ -63,13 +63,13 @@ def test_exit_code_is_the_same_wherever_the_output_goes(running: str, arguments:
     said = b"".join(stderr for _, stderr, _ in ended.values())
     assert b"Traceback" not in said
     if ended["C"][0]:
-        assert b"lab: stdout: No space left on device; it goes on here\n" in ended["full"][1]
+        assert b"lab: stdout: No space left on device; the rest of the output follows here\n" in ended["full"][1]
 
 
 def test_result_that_stdout_cannot_take_goes_to_stderr(running: str) -> None:
     done = start(running, ["call", "plain_socket", "echo", "what came"], '"$@" >/dev/full', {})
     _, stderr = done.communicate(timeout=60)
-    assert stderr == b"lab: stdout: No space left on device; it goes on here\nwhat came\n"
+    assert stderr == b"lab: stdout: No space left on device; the rest of the output follows here\nwhat came\n"
 
 
 def test_table_of_a_load_is_never_lost(running: str) -> None:
@@ -140,7 +140,10 @@ def test_full_disk_sends_what_follows_elsewhere() -> None:
         sink = output.Sink(full.fileno(), writer)
         assert sink.write(b"first\n") == 6
         assert sink.write(b"second\n") == 7
-    assert os.read(reader, 1000) == b"lab: stdout: No space left on device; it goes on here\nfirst\nsecond\n"
+    assert (
+        os.read(reader, 1000)
+        == b"lab: stdout: No space left on device; the rest of the output follows here\nfirst\nsecond\n"
+    )
     os.close(reader)
     os.close(writer)
 
