@@ -225,7 +225,7 @@ def test_without_descriptors_who_comes_waits_and_is_served_later(lab: Processes)
 
 
 def find_throttle(lab: Processes) -> psutil.Process:
-    (throttle,) = (child for child in psutil.Process().children() if "lab.servers.throttle.throttle" in child.cmdline())
+    (throttle,) = (child for child in psutil.Process().children() if "lab.servers.throttle" in child.cmdline())
     return throttle
 
 
@@ -257,7 +257,7 @@ def test_nobody_is_held_back_by_a_lab_that_was_killed(lab: Processes) -> None:
         f"block = applied(FAULTS['starve'], lab, {MODEL!r}); block.__enter__(); os.kill(os.getpid(), signal.SIGKILL)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -signal.SIGKILL
-    starved = ["lab.servers.throttle.throttle", str(lab.pid(MODEL))]
+    starved = ["lab.servers.throttle", str(lab.pid(MODEL))]
     wait_until(lambda: not [each for each in psutil.process_iter(["cmdline"]) if starved == find_throttled(each)])
     assert ask(lab) == b"PONG"
     assert not is_stopped(lab)
