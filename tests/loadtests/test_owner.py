@@ -21,9 +21,9 @@ from lab.metrics.socket_owner import (
     Owner,
     _ask_listener,
     _decode,
+    _find_unix_inodes,
     _list_ancestors,
     _read_command,
-    _read_unix,
     _Socket,
     count_connections,
     find_owner,
@@ -360,7 +360,9 @@ def test_socket_of_another_address_does_not_answer():
 
 
 def test_addresses_are_counted_one_by_one():
-    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.2", 0)) as two:
+    # Addresses that nothing else of this machine uses: a port may be taken at 127.0.0.1 by another process's client.
+    here = f"127.{os.getpid() >> 16 & 127}.{os.getpid() >> 8 & 255}"
+    with socket.create_server((f"{here}.11", 0)) as one, socket.create_server((f"{here}.12", 0)) as two:
         addresses = [Address.parse("tcp://{}:{}".format(*each.getsockname())) for each in (one, two)]
         with socket.create_connection(one.getsockname()), socket.create_connection(two.getsockname()):
             assert count_connections(addresses) == 2
@@ -413,10 +415,10 @@ def test_table_of_unix_sockets_is_read(tmp_path):
     ]
     table = b"".join(b"0000000000000000: 00000002 00000000 %b\n" % row for row in rows)
     (tmp_path / "self" / "net" / "unix").write_bytes(b"Num       RefCount Protocol Flags Type St Inode Path\n" + table)
-    assert list(_read_unix(tmp_path, "/run/a b  c.sock", "0001")) == [77]
-    assert list(_read_unix(tmp_path, "/run/a b  c.sock", "0002")) == [79]
-    assert list(_read_unix(tmp_path, "/run/\udcff.sock", "0001")) == [81]
-    assert list(_read_unix(tmp_path, "/run/none.sock", "0001")) == []
+    assert _find_unix_inodes(tmp_path, "/run/a b  c.sock", "0001") == [77]
+    assert _find_unix_inodes(tmp_path, "/run/a b  c.sock", "0002") == [79]
+    assert _find_unix_inodes(tmp_path, "/run/\udcff.sock", "0001") == [81]
+    assert _find_unix_inodes(tmp_path, "/run/none.sock", "0001") == []
 
 
 def test_socket_that_does_not_listen_is_no_server(proc):
