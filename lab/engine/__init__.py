@@ -1,7 +1,6 @@
-"""Finds or provides a Docker engine, its client's plugins and the base image; standard library only.
+"""Find or install a Docker engine, its client's plugins and the base image.
 
-It must run before anything is installed (`python3 -m lab.engine`), so nothing here imports a package. What the rest of
-the lab needs of it is named here.
+It runs before anything is installed (`python3 -m lab.engine`), so it imports only the standard library.
 """
 
 from lab.engine.errors import EngineError

@@ -1,4 +1,4 @@
-"""`python3 -m lab.engine install|base|ensure|status`: what the Makefile calls before there is a venv."""
+"""`python3 -m lab.engine install|base|ensure|status`: for the Makefile, before there is a venv."""
 
 import argparse
 import dataclasses
@@ -11,23 +11,23 @@ from lab.engine import probe
 from lab.engine.errors import EngineError
 from lab.engine.policy import decide
 
-HELD, COULD_NOT_RUN, NOBODY_DECIDED = 0, 2, 3
+DONE, COULD_NOT_RUN, UNDECIDED = 0, 2, 3
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        0 done; 2 it could not be done; 3 no engine answers, and a person has to decide (`ensure` only).
+        0 done; 2 it could not be done; 3 no engine answers, and the user has to decide (`ensure` only).
     """
     parser = argparse.ArgumentParser(prog="python3 -m lab.engine", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("install", help="provide a Docker engine with Compose v2 and buildx; nothing if they answer")
-    commands.add_parser("base", help=f"provide the image {probe.BASE_IMAGE}; nothing if it is there")
+    commands.add_parser("install", help="provide a Docker engine with Compose v2 and buildx, unless they answer")
+    commands.add_parser("base", help=f"provide the image {probe.BASE_IMAGE}, unless the engine has it")
     commands.add_parser(
-        "ensure", help="as install, where nobody needs to be asked; else say which command would, exit 3"
+        "ensure", help="like install, if no question is needed; else name the command that would, and exit with 3"
     )
-    commands.add_parser("status", help="print as JSON what answers, and what to do about what does not")
+    commands.add_parser("status", help="print as JSON what answers, and how to fix what does not")
     command = parser.parse_args(argv).command
     try:
         match command:
@@ -44,11 +44,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except EngineError as error:
         print(f"error: {error}", file=sys.stderr)
         return COULD_NOT_RUN
-    return HELD
+    return DONE
 
 
 def install() -> None:
-    """Provide what is missing; where nothing is, not even the modules that could are loaded (most calls, 0.2 s)."""
+    """Install what is missing. Usually nothing is; the modules for it are then not even imported (0.2 s)."""
     if not probe.is_complete():
         from lab.engine import provide
 
@@ -56,9 +56,9 @@ def install() -> None:
 
 
 def ensure() -> int:
-    """Install where the policy allows it unasked; else name the command, in one line."""
+    """Install if the policy allows it without a question; else name the command in one line."""
     if probe.is_complete():
-        return HELD
+        return DONE
     answer = decide(
         stdin_is_tty=sys.stdin is not None and sys.stdin.isatty(),
         stdout_is_tty=sys.stdout.isatty(),
@@ -68,9 +68,9 @@ def ensure() -> int:
     if answer == "ask":
         problem = probe.status().problems[0]
         print(f"{problem.what}: {problem.fix}", file=sys.stderr)
-        return NOBODY_DECIDED
+        return UNDECIDED
     install()
-    return HELD
+    return DONE
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Installs from the distribution's own packages, and from those of the Debian release after it.
+"""Install packages of the distribution, and of the Debian release after it.
 
-Strategy: Debian 12 has the engine but neither Compose v2 nor buildx; Debian 13 has both, built against a C library that
-Debian 12 satisfies. So their two packages are fetched from the next release, with package lists of their own in a
-temporary folder: the machine's sources, lists and pins stay as they were, and no later upgrade jumps a release.
-The mirror is the one that the machine uses already, with the same key, since behind a firewall no other may answer.
-The files then go through an ordinary `apt-get install ./file.deb`, which takes dependencies from the machine's own
-release only: if they cannot be had there, it refuses, and nothing (above all not libc) is upgraded from the next one.
+Strategy: Debian 12 has the engine but neither Compose v2 nor buildx. Debian 13 has both, built against a C library that
+Debian 12 satisfies. So these two come from the next release, with separate package lists in a temporary folder: the
+machine's sources, lists and pins do not change, and no later upgrade jumps a release. The mirror and its key are those
+that the machine uses already, since a firewall may block all others. An ordinary `apt-get install ./file.deb` then
+takes dependencies only from the machine's own release: if they are missing there, it refuses, and upgrades nothing
+(above all not libc) from the next one.
 """
 
 import os
@@ -19,19 +19,19 @@ from lab.engine.command import run, run_or_raise, say
 from lab.engine.errors import EngineError
 
 ETC = Path("/etc/apt")
-# Where this release lacks Compose v2 or buildx, the release that has them, built against a libc that suits.
-# Debian 11 is not here: its libc 2.31 is too old for the packages of any release that has them.
+# Release without Compose v2 or buildx -> the release that has them, built against a compatible libc.
+# Debian 11 is missing: its libc 2.31 is too old for the packages of any such release.
 NEXT_RELEASE = {"bookworm": "trixie"}
-# The first that the machine's sources offer is taken: Docker's own repository, then Ubuntu's name, then Debian's.
+# Names in Docker's own repository, in Ubuntu and in Debian. The first one that the machine's sources offer is used.
 COMPOSE = ("docker-compose-plugin", "docker-compose-v2", "docker-compose")
 BUILDX = ("docker-buildx-plugin", "docker-buildx")
-# Up to Debian 12 and in Ubuntu the client comes with docker.io; from Debian 13 on it is a package of its own.
+# From Debian 13 on; in Ubuntu and up to Debian 12 the client is a part of docker.io.
 CLIENT = ("docker-cli",)
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where packages come from: one stanza of a `.sources` file, or one `deb` line (sources.list(5))."""
+    """A source of packages: a stanza of a `.sources` file, or a `deb` line (sources.list(5))."""
 
     uris: tuple[str, ...]
     suites: tuple[str, ...]
@@ -40,7 +40,7 @@ class Source:
     trusted: str = ""
 
     def stanza(self) -> str:
-        """This source in the deb822 form, which can hold all that the one-line form can."""
+        """Return this source in the deb822 format."""
         fields = {
             "Types": "deb",
             "URIs": " ".join(self.uris),
@@ -54,19 +54,19 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Which distribution this machine is, from os-release(5)."""
+    """The distribution of a machine, from os-release(5)."""
 
     id: str
     codename: str
 
     @property
     def uses_apt(self) -> bool:
-        """Whether this is a distribution whose package names we know."""
+        """Whether the names of this distribution's packages are known here."""
         return self.id in ("debian", "ubuntu")
 
 
 def read_release(path: Path = Path("/etc/os-release")) -> Release:
-    """Read which distribution a machine is; one that does not say has empty names."""
+    """Read the distribution of a machine; missing names are empty."""
     fields: dict[str, str] = {}
     if path.exists():
         for line in path.read_text().splitlines():
@@ -127,15 +127,15 @@ def parse_deb822(text: str) -> Iterator[Source]:
 
 
 def sources_of_release(sources: Iterable[Source], here: str, wanted: str) -> list[Source]:
-    """The same mirrors and keys, asked for another release of the same distribution.
+    """Return the machine's mirrors and keys for another release of the same distribution.
 
     Args:
         sources: the machine's own.
         here: the codename of the machine's release.
         wanted: the codename to ask for.
     Returns:
-        A source for each that serves the release, its updates or its security fixes; others (backports, other
-        people's repositories) are left out, since nothing says that they know the wanted release.
+        Those that serve the release, its updates or its security fixes. Others (backports, third-party repositories)
+        are left out, since they may not have the wanted release.
     """
     renamed = {here + suffix: wanted + suffix for suffix in ("", "-updates", "-security")}
     found = [
@@ -148,13 +148,13 @@ def sources_of_release(sources: Iterable[Source], here: str, wanted: str) -> lis
 
 
 def read_candidates(policy: str) -> dict[str, str]:
-    """Read from the output of `apt-cache policy` which version of each package could be installed."""
+    """Read the version of each installable package from the output of `apt-cache policy`."""
     found = re.findall(r"^(\S+):\n  Installed: .*\n  Candidate: (.*)$", policy, re.MULTILINE)
     return {name: version for name, version in found if version != "(none)"}
 
 
 def choose(names: Sequence[str], candidates: dict[str, str]) -> str | None:
-    """The first of these packages that can be installed; `docker-compose` below 2 is another program, no plugin."""
+    """Return the first package that can be installed; `docker-compose` below 2 is another program, not a plugin."""
     for name in names:
         version = candidates.get(name)
         if version and not (name == "docker-compose" and re.match(r"(\d+:)?[01]\.", version)):
@@ -163,7 +163,7 @@ def choose(names: Sequence[str], candidates: dict[str, str]) -> str | None:
 
 
 def install_docker(*, client: bool, engine: bool, compose: bool, buildx: bool) -> None:
-    """Install what is missing of Docker: each flag says that the part is wanted.
+    """Install parts of Docker.
 
     Raises:
         EngineError: apt could not, or no source of this machine has it.
@@ -197,9 +197,9 @@ def install(packages: Sequence[str]) -> None:
     env = {"DEBIAN_FRONTEND": "noninteractive"}
     if run(argv, env=env).returncode == 0:
         return
-    # Lists from yesterday name files that the mirror has replaced since: one look at today's, then it counts.
+    # Old lists name files that the mirror has replaced: update the lists, and try once more.
     _update()
-    run_or_raise(argv, env=env, fix="fix what apt says, then call again")
+    run_or_raise(argv, env=env, fix="fix the problem that apt names, then try again")
 
 
 def _update_if_empty() -> None:
@@ -210,7 +210,7 @@ def _update_if_empty() -> None:
 def _update() -> None:
     run_or_raise(
         ["apt-get", "update", "-qq", "-o", "DPkg::Lock::Timeout=300"],
-        fix="see that the sources in /etc/apt answer, then call again",
+        fix="check that the sources in /etc/apt answer, then try again",
     )
 
 
@@ -218,7 +218,7 @@ def _install_from_next_release(packages: Sequence[str]) -> None:
     release = read_release()
     wanted = NEXT_RELEASE.get(release.codename)
     missing = " and ".join(packages)
-    own_way = "install Compose v2 and buildx as plugins of the docker client yourself, then call again"
+    own_way = "install Compose v2 and buildx as plugins of the docker client yourself, then try again"
     if wanted is None:
         raise EngineError(f"{release.id} {release.codename} has no package {missing}", own_way)
     sources = sources_of_release(read_sources(), release.codename, wanted)
@@ -236,10 +236,10 @@ def _install_from_next_release(packages: Sequence[str]) -> None:
             f"Dir::State::lists={folder / 'lists'}",
             f"Dir::Cache={folder / 'cache'}",
             "Acquire::Languages=none",
-            "APT::Sandbox::User=root",  # its own user may not write to a folder that only root can enter
+            "APT::Sandbox::User=root",  # its own user cannot write to a folder that only root can enter
         ]
         options = [word for option in private for word in ("-o", option)]
-        fix = f"see that the mirror in /etc/apt serves {wanted}, or {own_way}"
+        fix = f"check that the mirror in /etc/apt serves {wanted}, or {own_way}"
         run_or_raise(["apt-get", "update", "-qq", *options], fix=fix)
         run_or_raise(["apt-get", "download", "-qq", *options, *packages], fix=fix, cwd=str(folder / "debs"))
         folder.chmod(0o755)  # apt's unprivileged user reads the packages from here

@@ -1,10 +1,10 @@
-"""Provides `debian:trixie-slim`: pulled, or built from Debian's packages where no registry answers.
+"""Provide `debian:trixie-slim`: pull it, or build it from Debian's packages if no registry answers.
 
-Strategy: a pull is the published image, so it comes first; where it fails, the same thing is made the way the
-published one is (debuerreotype): a minbase of Debian's own packages, without manuals, documentation and translations,
-and with apt told to leave nothing behind in a layer. The packages come from the machine's own mirror, by its own key.
-mmdebstrap makes it in seconds and, with user namespaces, without root; debootstrap is the second choice and needs
-root. Both give a tar archive that `docker import` takes in under the same tag, so that no Dockerfile can tell.
+Strategy: a pull gives the published image, so it is tried first. If it fails, the image is built in the same way
+(debuerreotype): a minbase of Debian's packages, without manuals, documentation and translations, and with apt
+configured to leave no files in a layer. The packages come from the machine's own mirror, checked by its own key.
+mmdebstrap takes seconds and, with user namespaces, no root; debootstrap is the second choice and needs root. Both make
+a tar archive for `docker import` under the same tag, so that Dockerfiles need not differ.
 """
 
 import io
@@ -20,17 +20,16 @@ from lab.engine.errors import EngineError
 from lab.engine.probe import BASE_IMAGE, is_running
 
 SUITE = "trixie"
-# A registry that cannot be reached is refused by name in milliseconds; one whose packets vanish costs the engine
-# 15 s; the image has 30 MB.
+# An unreachable registry fails in milliseconds; if packets are dropped, the engine takes 15 s. The image has 30 MB.
 PULL_SECONDS = 60.0
 
-# What the published image has and a plain minbase has not (debuerreotype-minimizing-config, debuerreotype-slimify).
+# Settings of the published image that a plain minbase lacks (debuerreotype-minimizing-config, debuerreotype-slimify).
 DPKG_OPTIONS = (
     "path-exclude=/usr/share/doc/*",
     "path-include=/usr/share/doc/*/copyright",
     *(f"path-exclude=/usr/share/{folder}/*" for folder in ("groff", "info", "linda", "lintian", "locale", "man")),
 )
-# The places where those packages that were unpacked before dpkg had its options left something.
+# Folders with files of packages that were unpacked before dpkg had these options.
 EXCLUDED = ("groff", "info", "linda", "lintian", "locale", "man")
 _CLEAN = "rm -f /var/cache/apt/archives/*.deb /var/cache/apt/archives/partial/*.deb /var/cache/apt/*.bin || true"
 ADDED = {
@@ -43,13 +42,13 @@ ADDED = {
     "etc/apt/apt.conf.d/docker-no-languages": ('Acquire::Languages "none";\n', 0o644),
     "etc/apt/apt.conf.d/docker-gzip-indexes": ('Acquire::GzipIndexes "true";\n', 0o644),
     "etc/apt/apt.conf.d/docker-autoremove-suggests": ('Apt::AutoRemove::SuggestsImportant "false";\n', 0o644),
-    # No daemon starts because its package was installed: in a build nobody would stop it.
+    # No daemon starts when its package is installed: nothing would stop it in a build.
     "usr/sbin/policy-rc.d": ("#!/bin/sh\nexit 101\n", 0o755),
 }
 
 
 def provide() -> None:
-    """Make sure that the engine has the base image; nothing where it has.
+    """Provide the base image; do nothing if the engine has it.
 
     Raises:
         EngineError: no engine answers, or the image can neither be pulled nor built here.
@@ -57,25 +56,25 @@ def provide() -> None:
     if run(["docker", "image", "inspect", BASE_IMAGE]).returncode == 0:
         return
     if not is_running():
-        raise EngineError(f"no Docker engine answers, so nobody can hold {BASE_IMAGE}", "run `make engine` first")
+        raise EngineError(f"no Docker engine answers that could hold {BASE_IMAGE}", "run `make engine` first")
     pull = run(["docker", "pull", "--quiet", BASE_IMAGE], timeout=PULL_SECONDS)
     if pull.returncode == 0:
         return
-    say(f"engine: {BASE_IMAGE} cannot be pulled, building the same from Debian's packages")
+    say(f"engine: {BASE_IMAGE} cannot be pulled; building it from Debian's packages")
     tool = _find_tool(pull.stderr.strip())
     with tempfile.TemporaryDirectory(prefix="lab-base-") as scratch:
         folder = Path(scratch)
         folder.chmod(0o755)  # apt's unprivileged user reads the sources from here
         archive = _build(tool, folder)
-        # The label tells later that this one was built here, and with what.
+        # The label says that the image was built here, and with which tool.
         changes = ["--change", 'CMD ["bash"]', "--change", f"LABEL lab.base={tool}"]
         run_or_raise(
-            ["docker", "import", *changes, str(archive), BASE_IMAGE], fix="see whether the engine's disk is full"
+            ["docker", "import", *changes, str(archive), BASE_IMAGE], fix="check whether the engine's disk is full"
         )
 
 
 def _find_tool(why_no_pull: str) -> str:
-    """Find the program that builds a base system, installing one as root."""
+    """Find a program that builds a base system; as root, install one if necessary."""
     tools = ("mmdebstrap", "debootstrap") if os.geteuid() == 0 else ("mmdebstrap",)
     for tool in tools:
         if which(tool, path=PATH):
@@ -102,41 +101,41 @@ def _build(tool: str, folder: Path) -> Path:
             hint = "" if os.geteuid() == 0 else "; without root it needs user namespaces and newuidmap (package uidmap)"
             raise EngineError(
                 f"mmdebstrap could not build {BASE_IMAGE} (exit code {done.returncode})",
-                f"fix what it says, or run `make engine` as root{hint}" + tail(done.stderr),
+                f"fix the problem that it names, or run `make engine` as root{hint}" + tail(done.stderr),
             )
     else:
         root = str(folder / "root")
         main = [source.uris[0] for source in sources if SUITE in source.suites]
-        fix = "fix what it says, or install mmdebstrap"
+        fix = "fix the problem that it names, or install mmdebstrap"
         run_or_raise(["debootstrap", "--variant=minbase", SUITE, root, *main[:1]], fix=fix)
         run_or_raise(["sh", "-c", clean_script(bool(sources)), "sh", root], fix=fix)
         run_or_raise(["tar", "-C", root, "--numeric-owner", "-cf", str(archive), "."], fix=fix)
-    # Appended, not put there by a hook: both tools have a policy-rc.d of their own while they work, and remove it.
+    # Appended, not written by a hook: both tools use, and then remove, their own policy-rc.d.
     add_files(archive, sources)
     return archive
 
 
 def find_sources(release: apt.Release, sources: list[apt.Source]) -> list[apt.Source]:
-    """The machine's own mirrors, asked for the base image's release.
+    """Return the machine's own mirrors for the base image's release.
 
     Returns:
-        None at all where the machine is not a Debian: then the tool's own default mirror serves.
+        [] if the machine is not a Debian: the tool then uses its default mirror.
     """
     return apt.sources_of_release(sources, release.codename, SUITE) if release.id == "debian" else []
 
 
 def mmdebstrap_argv(archive: Path, folder: Path, sources: list[apt.Source]) -> list[str]:
-    """The command that builds the base system into a tar archive.
+    """Return the command that builds the base system into a tar archive.
 
     Args:
-        archive: where to write it.
-        folder: where the file that lists the sources may be written.
-        sources: where the packages come from; the program's own default where there are none.
+        archive: the path of the archive.
+        folder: the folder for the file with the sources.
+        sources: the sources of the packages; if empty, the default of the program.
     """
     argv = ["mmdebstrap", "--variant=minbase", "--format=tar"]
     argv += [f"--dpkgopt={option}" for option in DPKG_OPTIONS]
     argv += ["--aptopt=Acquire::Languages none"]
-    # The two options above stay behind as files of the tool's own; ADDED has the same under the published names.
+    # The tool leaves these options in files of its own. ADDED has them under the published names.
     argv += ['--customize-hook=rm -f "$1"/etc/dpkg/dpkg.cfg.d/99mmdebstrap "$1"/etc/apt/apt.conf.d/99mmdebstrap']
     argv += [f"--customize-hook={clean_script(bool(sources))}", SUITE, str(archive)]
     if sources:
@@ -148,10 +147,10 @@ def mmdebstrap_argv(archive: Path, folder: Path, sources: list[apt.Source]) -> l
 
 
 def clean_script(own_sources: bool) -> str:
-    """A shell script that takes from the base system in `$1` what an image has no use for.
+    """Return a shell script that removes from the base system in `$1` what an image does not need.
 
     Args:
-        own_sources: whether the list of sources goes too, because a deb822 file will stand in its place.
+        own_sources: whether to remove the list of sources too, which a deb822 file then replaces.
     """
     folders = " ".join(f'"$1"/usr/share/{folder}/*' for folder in EXCLUDED)
     lists = ' "$1"/etc/apt/sources.list "$1"/etc/apt/sources.list.d/*' if own_sources else ""
@@ -163,11 +162,11 @@ def clean_script(own_sources: bool) -> str:
 
 
 def add_files(path: Path, sources: list[apt.Source]) -> None:
-    """Append to an archive the files that the image has beside its packages, owned by root.
+    """Append the files that the image has in addition to its packages, owned by root.
 
     Args:
         path: the tar archive of a base system.
-        sources: the package sources that the image gets, with their keys where Debian's own package lacks them.
+        sources: the image's package sources; with their keys if Debian's own package lacks them.
     """
     files = {name: (text.encode(), mode) for name, (text, mode) in ADDED.items()}
     if sources:

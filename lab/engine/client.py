@@ -1,8 +1,8 @@
-"""The Docker client, and which of a person's settings it obeys here: the engine, how it is reached, and credentials.
+"""The environment of the Docker client: of the user's settings it keeps the engine's address and credentials.
 
-All other variables of Docker, Compose and buildx are left out, and so is the rest of the client's config.json: they
-would change what the lab does inside its own network. Proxies are the best known: the client sets them in each
-container that it makes, and clients inside then ask a proxy for the server next to them. A build keeps all of it.
+All other variables of Docker, Compose and buildx are dropped, and the rest of the client's config.json: they would
+change what the lab does inside its own network. Proxies are an example: the client sets them in each container that it
+creates, and clients inside would use a proxy to reach the server next to them. A build keeps all settings.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from typing import Any
 
 from lab.engine.errors import EngineError
 
-# Variables with these beginnings are dropped, but for those below. One more is buildx's, without a name of its own.
+# Variables with these prefixes are dropped, except those below. _DROPPED is a variable of buildx without a prefix.
 PREFIXES = ("DOCKER_", "COMPOSE_", "BUILDKIT_", "BUILDX_")
 _DROPPED = {"SOURCE_DATE_EPOCH"}
 KEPT = {
@@ -28,7 +28,7 @@ KEPT = {
     "DOCKER_TLS",
     "DOCKER_TLS_VERIFY",
 }
-# Of config.json.
+# Keys of config.json.
 KEPT_KEYS = {"auths", "cliPluginsExtraDirs", "credHelpers", "credsStore", "currentContext", "HttpHeaders"}
 
 OWN_HOSTS = ("unix:///var/run/docker.sock", "unix:///run/docker.sock")
@@ -40,12 +40,12 @@ def make_environ(environ: Mapping[str, str] | None = None, *, for_build: bool = 
     """Make the environment for a command of the client.
 
     Args:
-        environ: the person's; by default this process's.
-        for_build: keep config.json as it is, since a build reaches its mirrors by the proxies in it. The engine that
-            the containers run on builds, whatever builder the person has chosen.
+        environ: the user's; default: that of this process.
+        for_build: keep config.json as it is, since a build reaches its mirrors by the proxies in it. The builder is
+            the engine that runs the containers, even if the user has chosen another one.
 
     Raises:
-        EngineError: there is no place for a config.json without the rest.
+        EngineError: a reduced config.json cannot be written.
     """
     environ = os.environ if environ is None else environ
     made = {
@@ -68,7 +68,7 @@ def find_context(environ: Mapping[str, str]) -> str:
 
 
 def is_own_engine(environ: Mapping[str, str]) -> bool:
-    """Whether the client asks the engine at this machine's usual socket."""
+    """Whether the client talks to the engine at this machine's default socket."""
     host = environ.get("DOCKER_HOST", "")
     return host in OWN_HOSTS if host else find_context(environ) == _DEFAULT
 
@@ -78,7 +78,7 @@ def _find_folder(environ: Mapping[str, str]) -> Path:
 
 
 def _read(folder: Path) -> dict[str, Any]:
-    """Read config.json; empty where the client, too, goes on without one."""
+    """Read config.json; return {} where the client ignores it too."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -87,10 +87,10 @@ def _read(folder: Path) -> dict[str, Any]:
 
 
 def _provide_config(folder: Path) -> Path | None:
-    """Make a folder like the person's own (contexts, plugins, certificates), whose config.json has only what is kept.
+    """Make a copy of the user's folder (contexts, plugins, certificates) whose config.json has only `KEPT_KEYS`.
 
     Returns:
-        None where the person's own has nothing else.
+        None if the user's config.json has no other keys.
     """
     config = _read(folder)
     kept = {key: value for key, value in config.items() if key in KEPT_KEYS}
@@ -100,7 +100,7 @@ def _provide_config(folder: Path) -> Path | None:
     own = _CONFIGS / hashlib.sha256(str(folder).encode()).hexdigest()[:16]
     try:
         own.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Several labs may do this at once: each step is one that others do not see half done.
+        # Several labs may do this at the same time, so each step is atomic.
         part = own / f".config.json.{os.getpid()}"
         part.touch(mode=0o600)
         part.write_text(json.dumps(kept), encoding="utf-8")
@@ -110,8 +110,8 @@ def _provide_config(folder: Path) -> Path | None:
                 _link(own / entry.name, entry)
     except OSError as error:
         raise EngineError(
-            f"no place for the Docker client's configuration: {error.filename}: {error.strerror}",
-            f"make {_CONFIGS.parent} writable, or take from {folder}/config.json what is not about registries",
+            f"the Docker client's configuration cannot be written: {error.filename}: {error.strerror}",
+            f"make {_CONFIGS.parent} writable, or keep only keys about registries in {folder}/config.json",
         ) from None
     return own
 

@@ -1,4 +1,4 @@
-"""One way to run another program, so that each failure reads the same."""
+"""Run other programs, with the same kind of message for each failure."""
 
 import os
 import subprocess
@@ -8,31 +8,31 @@ from collections.abc import Mapping, Sequence
 from lab.engine.client import make_environ
 from lab.engine.errors import EngineError
 
-# A root shell from cron or `su` may lack the sbin folders, where dockerd, iptables and dpkg's own tools live.
+# A root shell from cron or `su` may lack the sbin folders, which have dockerd, iptables and dpkg's tools.
 PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
 
-# Others must be able to read what it makes (packages, a base image, the engine's folders), whatever a person's umask.
+# Other users have to read the files that it creates (packages, a base image, the engine's folders).
 UMASK = 0o022
 
 
 def say(line: str) -> None:
-    """Tell a person what takes the time now; stdout stays free for what a script reads."""
+    """Print a line of progress on stderr; stdout is for scripts."""
     print(line, file=sys.stderr, flush=True)
 
 
 def run(
     argv: Sequence[str], *, timeout: float | None = None, env: Mapping[str, str] | None = None, cwd: str | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end and keep what it wrote, whatever its exit code.
+    """Run a program to its end and keep its output.
 
     Args:
         argv: the program and its arguments; no shell is involved.
         timeout: seconds after which the program is killed.
-        env: variables to set beside those of this process.
-        cwd: the folder to run it in.
+        env: added to the environment of this process.
+        cwd: the working directory.
     Returns:
-        The exit code with stdout and stderr as text. A program that is missing has the shell's code, 127; one that
-        took too long has that of timeout(1), 124.
+        Any exit code, with stdout and stderr as text: 127 for a missing program, as from a shell; 124 after the
+        timeout, as from timeout(1).
     """
     own = make_environ() if argv[0] == "docker" else os.environ
     environ = {**own, "PATH": PATH, "LC_ALL": "C", **(env or {})}
@@ -60,7 +60,7 @@ def run_or_raise(argv: Sequence[str], *, fix: str, env: Mapping[str, str] | None
     Returns:
         Its stdout.
     Raises:
-        EngineError: it did not exit with 0; the message ends with the last lines that it wrote.
+        EngineError: its exit code is not 0; the message ends with its last lines.
     """
     done = run(argv, env=env, cwd=cwd)
     if done.returncode:
@@ -69,5 +69,5 @@ def run_or_raise(argv: Sequence[str], *, fix: str, env: Mapping[str, str] | None
 
 
 def tail(text: str, lines: int = 8) -> str:
-    """The last lines of a log, indented to hang below a message; nothing where there are none."""
+    """Return the last lines of a log, indented to follow a message; "" if there are none."""
     return "".join(f"\n    {line}" for line in text.strip().splitlines()[-lines:])

@@ -1,11 +1,10 @@
-"""Starts dockerd where no service manager does, over whatever an earlier one left behind.
+"""Start dockerd where no service manager does, in spite of files that an earlier one has left.
 
-Strategy: a machine without systemd (a container, a CI sandbox) keeps /var/run over a crash or a snapshot, so the
-pid files and sockets there may describe processes that are gone, or numbers that belong to another program now. dockerd
-refuses to start over a pid file whose number is alive, whatever that process is; it takes a containerd for running
-when only its pid is alive, or when only its socket exists (Engine 20.10, `systemContainerdRunning`: a bare lstat). So
-before a start each of these is compared with what really runs, and only what is provably stale is removed. The API
-socket itself needs no care: dockerd unlinks it before it binds.
+Strategy: a machine without systemd (a container, a CI sandbox) keeps /var/run after a crash or a snapshot. So its pid
+files and sockets may belong to processes that have ended, or the pids to other programs. dockerd does not start if the
+pid in its pid file is alive, even as another program. It believes that a containerd runs if its pid is alive, or if its
+socket exists (Engine 20.10, `systemContainerdRunning`: only lstat). So before a start these files are compared with the
+running processes, and only those that are provably stale are removed. dockerd itself unlinks its API socket.
 """
 
 import contextlib
@@ -23,35 +22,35 @@ from lab.engine.errors import EngineError
 LOG = Path("/var/log/dockerd-lab.log")
 RUN = Path("/var/run")
 CAP_SYS_RESOURCE = 24  # linux/capability.h
-# A first start on a slow disk builds its storage and its iptables chains: 2 s here, 20 s seen on busy CI machines.
+# A first start creates the storage and the iptables chains: usually 2 s; 20 s on busy CI machines.
 START_SECONDS = 60.0
 
 
 def is_stale(pid_file: Path, program: str, *, proc: Path = Path("/proc")) -> bool:
-    """Whether a pid file names no living process of that program.
+    """Whether a pid file names no living process of a program.
 
     Args:
-        pid_file: the file; one that is absent is not stale.
-        program: the name that the kernel has for the process (`/proc/PID/comm`).
-        proc: where the kernel lists the processes.
+        pid_file: the file; a missing file is not stale.
+        program: the kernel's name of the process (`/proc/PID/comm`).
+        proc: the kernel's list of processes.
     """
     try:
         pid = int(pid_file.read_text().strip())
     except FileNotFoundError:
         return False
     except ValueError:
-        return True  # empty or torn: the machine stopped while it was written
+        return True  # empty or incomplete: the machine stopped while it was written
     try:
         comm = (proc / str(pid) / "comm").read_text().strip()
         status = (proc / str(pid) / "status").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return True
-    # A zombie keeps its number and name until it is reaped, and serves nobody.
+    # A zombie keeps its pid and name until it is reaped.
     return comm != program or "\nState:\tZ" in status
 
 
 def is_dead_socket(path: Path) -> bool:
-    """Whether a Unix socket file is there with nobody listening behind it."""
+    """Whether a Unix socket file exists on which no process listens."""
     if not path.is_socket():
         return False
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
@@ -65,10 +64,10 @@ def is_dead_socket(path: Path) -> bool:
 
 
 def clear_stale(run_dir: Path = RUN, *, proc: Path = Path("/proc")) -> list[Path]:
-    """Remove what a dead engine left behind and a new one would trip over.
+    """Remove files of a dead engine that would keep a new one from starting.
 
     Returns:
-        The files that were removed. A file of a living dockerd or containerd is never among them.
+        The removed files. Files of a living dockerd or containerd are never removed.
     """
     managed = run_dir / "docker" / "containerd"
     stale = [
@@ -87,7 +86,7 @@ def clear_stale(run_dir: Path = RUN, *, proc: Path = Path("/proc")) -> list[Path
 
 
 def is_answering(api: Path = RUN / "docker.sock", *, timeout: float = 2.0) -> bool:
-    """Whether an engine answers `GET /_ping` on its Unix socket: a millisecond, where the client takes fifty."""
+    """Whether an engine answers `GET /_ping` on its Unix socket. It takes 1 ms; the client takes 50."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
         link.settimeout(timeout)
         try:
@@ -99,13 +98,13 @@ def is_answering(api: Path = RUN / "docker.sock", *, timeout: float = 2.0) -> bo
 
 
 def read_nofile_limit(pid_file: Path = RUN / "docker.pid", *, proc: Path = Path("/proc")) -> int | None:
-    """How many open files (RLIMIT_NOFILE) this machine's engine can give to a container at most.
+    """Return the highest limit of open files (RLIMIT_NOFILE) that this machine's engine can give a container.
 
     An engine without CAP_SYS_RESOURCE (a sandbox, a container) cannot raise a hard limit above its own: a container
-    that asks for more fails to start, with "error setting rlimit type 7: operation not permitted".
+    with a higher limit does not start, with "error setting rlimit type 7: operation not permitted".
 
     Returns:
-        None where the engine may give any, or is not one whose process can be seen from here.
+        None if there is no such limit, or the engine's process is not visible.
     """
     try:
         process = proc / pid_file.read_text().strip()
@@ -118,7 +117,7 @@ def read_nofile_limit(pid_file: Path = RUN / "docker.pid", *, proc: Path = Path(
 
 
 def start() -> None:
-    """Start the Docker engine of this machine and wait until it answers; nothing where it answers already.
+    """Start the Docker engine of this machine and wait until it answers; do nothing if it answers.
 
     Raises:
         EngineError: it ended, or did not answer in time; with the last lines of its log.
@@ -145,20 +144,20 @@ def _start_process() -> None:
     if dockerd is None:
         raise EngineError("no dockerd on this machine", "run `make engine` as root")
     for path in clear_stale():
-        say(f"engine: removed {path}, left behind by a process that is gone")
+        say(f"engine: removed {path}, left by a process that has ended")
     if (RUN / "docker.pid").exists():
-        # Alive, or else clear_stale() had removed it: perhaps the package's own init script has just started it.
+        # Its process is alive, or clear_stale() would have removed it: the init script may have just started it.
         if not _wait_answering(None):
             pid = (RUN / "docker.pid").read_text().strip()
             raise EngineError(
                 f"dockerd runs (pid {pid}) but does not answer on {RUN}/docker.sock",
-                "end that process and call again",
+                "end that process and try again",
             )
         return
     LOG.parent.mkdir(parents=True, exist_ok=True)
     with LOG.open("ab") as log:
         begin = log.tell()
-        # A session of its own: it must outlive this command, its terminal and the Ctrl-C typed there.
+        # In its own session, so that it outlives this command and its terminal, and gets no Ctrl-C.
         process = subprocess.Popen(  # noqa: S603 - the path was found just above
             [dockerd],
             stdin=subprocess.DEVNULL,
@@ -170,7 +169,7 @@ def _start_process() -> None:
             umask=UMASK,
         )
     if _wait_answering(process):
-        # It lives on by design: nothing here will wait for it, and Popen would warn about that when collected.
+        # It stays up, and nothing waits for it. Without a return code, Popen would warn about that.
         process.returncode = 0
         return
     code = process.poll()

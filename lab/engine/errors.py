@@ -1,12 +1,12 @@
-"""What can go wrong on our side of a Docker engine, in words that say what to do."""
+"""The error of this package."""
 
 
 class EngineError(Exception):
     """The engine, a plugin of its client or the base image could not be provided.
 
     Args:
-        what: what was wrong, and where.
-        fix: what to do about it, as a sentence.
+        what: what is wrong, and where.
+        fix: what to do about it.
     """
 
     def __init__(self, what: str, fix: str) -> None:

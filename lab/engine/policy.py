@@ -1,4 +1,4 @@
-"""Who may be given a Docker engine without being asked."""
+"""Decide whether a Docker engine is installed without a question."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -7,11 +7,11 @@ from typing import Literal
 def decide(
     *, stdin_is_tty: bool, stdout_is_tty: bool, euid: int, environ: Mapping[str, str]
 ) -> Literal["install", "ask"]:
-    """Say whether a missing engine is installed, or whether the caller only names the command that would.
+    """Return whether to install a missing engine, or to ask: to print the command that would.
 
-    To install a daemon that runs as root is a person's decision. Where there is nobody to ask (CI: root, no terminal on
-    either side) it was made by whoever runs the tests there; elsewhere `LAB_ENGINE=install` says it. Any other
-    value of LAB_ENGINE is a no, also in CI.
+    The user decides about a daemon that runs as root. In CI (root, and neither stdin nor stdout is a terminal) the user
+    has decided by running the tests there; elsewhere `LAB_ENGINE=install` is the decision. Any other value means no,
+    also in CI.
     """
     said = environ.get("LAB_ENGINE", "")
     if said:

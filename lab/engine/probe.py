@@ -1,4 +1,4 @@
-"""What a Docker client and its engine say of themselves."""
+"""Ask the Docker client and its engine for their versions and settings."""
 
 import json
 import os
@@ -11,12 +11,12 @@ from lab.engine.command import run
 from lab.engine.daemon import read_nofile_limit
 
 BASE_IMAGE = "debian:trixie-slim"
-ASK_SECONDS = 20.0  # a remote engine over ssh takes seconds; one that takes longer is of no use to a lab
+ASK_SECONDS = 20.0  # a remote engine over ssh takes seconds; one that takes longer is too slow for a lab
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that is missing or does not answer, and the sentence that says how to fix it."""
+    """A part that is missing or does not answer, and how to fix it."""
 
     part: str
     what: str
@@ -25,7 +25,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class EngineStatus:
-    """What can be said of Docker on this machine; None is "not known", and `problems` says why.
+    """The state of Docker on this machine. None means unknown; `problems` says why.
 
     The parts in `problems` are: client, engine, compose, buildx, base_image.
     """
@@ -39,29 +39,29 @@ class EngineStatus:
     storage_driver: str | None
     cgroup_version: str | None
     cgroup_driver: str | None
-    nofile_limit: int | None  # the most open files that a container may be given; None: any, or not to be seen
+    nofile_limit: int | None  # the highest limit of open files for a container; None: no limit, or unknown
     problems: tuple[Problem, ...]
 
     @property
     def is_complete(self) -> bool:
-        """Whether images can be built and started: the engine answers, and the client has Compose v2 and buildx."""
+        """Whether the engine answers, and the client has Compose v2 and buildx."""
         return not {"client", "engine", "compose", "buildx"} & {problem.part for problem in self.problems}
 
 
 def status() -> EngineStatus:
-    """Ask the Docker client, which asks its engine and its plugins: about 0.2 s."""
+    """Ask the Docker client, which asks its engine and its plugins. It takes about 0.2 s."""
     info = _info()
-    # An engine that is away is asked once: over the network that can take the whole of ASK_SECONDS.
+    # Only if the engine has answered: over a network a question can take the whole of ASK_SECONDS.
     inspect = ["docker", "image", "inspect", "--format", "{{.Id}}", BASE_IMAGE]
     image = run(inspect, timeout=ASK_SECONDS).stdout if info.returncode == 0 else ""
     known = read_status(info.returncode, info.stdout, info.stderr, image)
-    # A remote engine's limit is not this machine's; nor is that of an engine that has just gone.
+    # The limit is that of this machine's engine. It does not hold for a remote one, or one that does not answer.
     is_here = known.reachable and is_own_engine(os.environ)
     return replace(known, nofile_limit=read_nofile_limit()) if is_here else known
 
 
 def is_complete() -> bool:
-    """Whether the engine, Compose v2 and buildx all answer: one question, for callers in a hurry."""
+    """Whether the engine, Compose v2 and buildx all answer; faster than `status`."""
     info = _info()
     return read_status(info.returncode, info.stdout, info.stderr, image="").is_complete
 
@@ -76,13 +76,13 @@ def _info() -> CompletedProcess[str]:
 
 
 def read_status(code: int, info: str, stderr: str, image: str) -> EngineStatus:
-    """Read a status from what the client printed.
+    """Read the status from the client's output.
 
     Args:
-        code: the exit code of `docker info`; 127 where there is no client.
-        info: its stdout, one JSON object. A client whose engine is away still prints one, with `ServerErrors`.
-        stderr: what it complained of.
-        image: the id of the base image; empty where the engine has none.
+        code: the exit code of `docker info`; 127 if there is no client.
+        info: its stdout, a JSON object. If no engine answers, it has `ServerErrors`.
+        stderr: its stderr.
+        image: the id of the base image; empty if the engine has none.
     """
     try:
         fields: dict[str, Any] = json.loads(info)
@@ -124,10 +124,10 @@ def _at_least_2(version: str | None) -> str | None:
 
 
 def explain_away(said: str) -> Problem:
-    """Say what to do when no engine answers; `said` is what the client complained of."""
+    """Return what to do when no engine answers; `said` is the client's error message."""
     host = os.environ.get("DOCKER_HOST")
     if "permission denied" in said.lower():
-        fix = "call as root, or add this user to the group `docker` and log in again"
+        fix = "run it as root, or add this user to the group `docker` and log in again"
     elif host:
         fix = f"start the engine at DOCKER_HOST={host}, or unset DOCKER_HOST"
     else:

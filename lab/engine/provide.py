@@ -1,4 +1,4 @@
-"""Makes sure that a complete Docker answers: install what is missing, start what is stopped."""
+"""Install the missing parts of Docker, and start the engine."""
 
 import contextlib
 import fcntl
@@ -18,12 +18,12 @@ BY_HAND = "provide Docker Engine 20.10 or later with Compose v2 and buildx yours
 
 
 def install() -> EngineStatus:
-    """Provide a Docker engine with Compose v2 and buildx; nothing where they answer already.
+    """Provide a Docker engine with Compose v2 and buildx; do nothing if they answer.
 
     Returns:
-        What answers now.
+        The status afterwards.
     Raises:
-        EngineError: this user or this machine cannot, or a step failed.
+        EngineError: this user or this machine cannot, or a step has failed.
     """
     now = status()
     if now.is_complete:
@@ -31,7 +31,7 @@ def install() -> EngineStatus:
     missing = {problem.part: problem.what for problem in now.problems if problem.part != "base_image"}
     check_able(os.geteuid(), apt.read_release(), os.environ.get("DOCKER_HOST", ""), next(iter(missing.values())))
     with one_at_a_time():
-        now = status()  # another call may have done it while this one waited
+        now = status()  # another process may have done it while this one waited
         parts = {problem.part for problem in now.problems}
         engine = "engine" in parts and which("dockerd", path=PATH) is None
         if engine or parts & {"client", "compose", "buildx"}:
@@ -48,7 +48,7 @@ def install() -> EngineStatus:
 
 
 def check_able(euid: int, release: apt.Release, docker_host: str, missing: str) -> None:
-    """Refuse, before anything is touched, what cannot work here.
+    """Refuse what cannot work here, before anything is changed.
 
     Raises:
         EngineError: not root, not Debian or Ubuntu, or the client asks another machine's engine.
@@ -56,17 +56,17 @@ def check_able(euid: int, release: apt.Release, docker_host: str, missing: str) 
     if docker_host and docker_host not in OWN_HOSTS:
         raise EngineError(
             f"DOCKER_HOST is {docker_host} ({missing})",
-            "an engine cannot be installed there: fix it or unset DOCKER_HOST",
+            "an engine cannot be installed there: correct or unset DOCKER_HOST",
         )
     if not release.uses_apt:
         raise EngineError(f"{missing}, and this is neither Debian nor Ubuntu", BY_HAND)
     if euid != 0:
-        raise EngineError(f"{missing}, and to install needs root", f"run `sudo make engine`, or {BY_HAND}")
+        raise EngineError(f"{missing}, and installing it needs root", f"run `sudo make engine`, or {BY_HAND}")
 
 
 @contextlib.contextmanager
 def one_at_a_time() -> Iterator[None]:
-    """Let two calls at once (`make -j`, two sessions) go one after the other."""
+    """Make concurrent processes (`make -j`, two sessions) wait for each other."""
     with LOCK.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -237,7 +237,7 @@ BROKEN = {
     "a list": ("- services\n", r"compose\.yaml:1: the top of a compose file is a mapping, this is a list"),
     "services are a list": ("name: x\nservices: [a]\n", r"compose\.yaml:2: services is a list"),
     "a service is a text": ("services:\n  mine: yes please\n", r"compose\.yaml:2: service mine is a text"),
-    "labels are a number": ("services:\n  mine:\n    labels: 5\n", r"compose\.yaml:3: labels of mine are neither"),
+    "labels are a number": ("services:\n  mine:\n    labels: 5\n", r"compose\.yaml:3: labels of mine is neither"),
     "another name": (
         MODEL.replace("lab.model: mine", "lab.model: yours"),
         r"compose\.yaml:5: label lab\.model is 'yours'.* 'mine'",

@@ -189,7 +189,7 @@ def test_home_is_where_the_configuration_is_by_default(tmp_path: Path, configs: 
 
 def test_no_place_for_a_configuration_is_said(tmp_path: Path, configs: Path) -> None:
     configs.write_text("a file")
-    with pytest.raises(EngineError, match=r"no place for the Docker client's configuration: .*: Not a directory"):
+    with pytest.raises(EngineError, match=r"the Docker client's configuration cannot be written: .*: Not a directory"):
         make_environ(make_config(tmp_path / "own", CONFIG))
 
 

@@ -427,7 +427,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("euid", "release", "host", "says"),
         [
-            (1000, DEBIAN, "", "no engine, and to install needs root: run `sudo make engine`"),
+            (1000, DEBIAN, "", "no engine, and installing it needs root: run `sudo make engine`"),
             (0, Release("alpine", ""), "", "neither Debian nor Ubuntu: provide Docker Engine"),
             (0, DEBIAN, "ssh://far.example", "DOCKER_HOST is ssh://far.example"),
         ],
