@@ -80,6 +80,13 @@ def test_step_of_a_running_image_comes_back_when_another_ends() -> None:
     assert build.describe(2) == "building alpha (0/2), 2 s: [1/2] RUN a"
 
 
+def test_step_that_is_named_again_is_the_current_one() -> None:
+    build = BuildProgress(IMAGES)
+    for line in ("#3 [alpha 1/2] RUN a", "#4 [beta 1/2] RUN b", "#3 [alpha 1/2] RUN a"):
+        build.read(line)
+    assert build.describe(2) == "building alpha (0/2), 2 s: [1/2] RUN a"
+
+
 @pytest.fixture
 def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A project of the two images, and a Docker client that builds as `OUTPUT` and `CODE` say."""
