@@ -59,7 +59,7 @@ shell: .venv/lab.stamp ## a shell inside the network: redis-cli, redis-benchmark
 check: .venv/lab.stamp ## the conformance suite, as a table
 	@$(BIN)/lab check
 
-doctor: .venv/lab.stamp ## what this machine can and cannot do, and how to fix it
+doctor: .venv/lab.stamp ## check this machine, and say how to fix what is missing
 	@$(BIN)/lab doctor
 
 ## The gallery
