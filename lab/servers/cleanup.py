@@ -5,7 +5,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from lab.base.errors import EngineAwayError
+from lab.servers import processes
 from lab.servers.catalogue import Catalogue
+from lab.servers.docker import cleanup as containers
+from lab.servers.docker import images
 from lab.servers.open import check_project, has_engine
 from lab.servers.runtime import find_mark, runtime_directory
 
@@ -45,14 +48,10 @@ class Everything:
 
 def find_everything() -> Everything:
     """Find what labs have left; change nothing."""
-    from lab.servers.processes import find_projects
-
-    found = tuple(find_projects())
+    found = tuple(processes.find_projects())
     if not has_engine():
         return Everything(found, (), (), engine_is_away=shutil.which("docker") is not None)
-    from lab.servers.docker import cleanup, images
-
-    return Everything(found, tuple(cleanup.find_projects()), tuple(images.find_images()), engine_is_away=False)
+    return Everything(found, tuple(containers.find_projects()), tuple(images.find_images()), engine_is_away=False)
 
 
 def remove(everything: Everything, catalogue: Catalogue) -> None:
@@ -61,17 +60,11 @@ def remove(everything: Everything, catalogue: Catalogue) -> None:
     Raises:
         LabError: something cannot be removed.
     """
-    if everything.processes:
-        from lab.servers.processes import Processes
-
-        for project in everything.processes:
-            Processes(project, catalogue).down()
-    if everything.containers or everything.images:
-        from lab.servers.docker import cleanup, images
-
-        for project in everything.containers:
-            cleanup.purge(project)
-        images.remove_images(everything.images)
+    for project in everything.processes:
+        processes.Processes(project, catalogue).down()
+    for project in everything.containers:
+        containers.purge(project)
+    images.remove_images(everything.images)
 
 
 def take_down(name: str | None, project: str | None, catalogue: Catalogue, *, satellites: bool = False) -> list[str]:
@@ -88,8 +81,6 @@ def take_down(name: str | None, project: str | None, catalogue: Catalogue, *, sa
     Raises:
         EngineAwayError: the project may have containers, and no engine answers. Its processes have been taken down.
     """
-    from lab.servers.processes import Processes
-
     own = check_project(project)
     projects = [own, *(f"{own}{suffix}" for suffix in SATELLITES)] if satellites else [own]
     removed = []
@@ -97,12 +88,10 @@ def take_down(name: str | None, project: str | None, catalogue: Catalogue, *, sa
         for each in projects:
             if runtime_directory(each).exists():
                 removed.append(f"{each} (process)")
-            Processes(each, catalogue).down()
+            processes.Processes(each, catalogue).down()
     if name == "docker" or (name is None and _may_have_containers(projects, is_process_lab=bool(removed))):
-        from lab.servers.docker.cleanup import purge
-
         try:
-            removed += [f"{each} (docker)" for each in projects if purge(each)]
+            removed += [f"{each} (docker)" for each in projects if containers.purge(each)]
         except EngineAwayError as error:
             known = any(find_mark(each).exists() for each in projects)
             what = "the containers" if known else "containers, if there are any,"
