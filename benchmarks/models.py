@@ -33,7 +33,7 @@ from lab.experiments.published import MEASURED_FILE, Measured, summarise  # noqa
 from lab.load.generator import StandingGenerator  # noqa: E402
 from lab.load.measure import measure  # noqa: E402
 from lab.load.measurement import Measurement  # noqa: E402
-from lab.load.workloads import SCENARIOS  # noqa: E402
+from lab.load.presets import PRESETS  # noqa: E402
 from lab.servers.backend import Backend  # noqa: E402  # after the path is set, like all that follows
 from lab.servers.catalogue import Catalogue, Model  # noqa: E402
 from lab.servers.open import open_backend  # noqa: E402
@@ -44,7 +44,7 @@ USERS = 16
 
 def users_of(model: Model, workload: str) -> int:
     """How many clients a model gets: one where it could serve no second one before the first has gone."""
-    holds = SCENARIOS[workload].workload.holds_connection
+    holds = PRESETS[workload].workload.holds_connection
     return 1 if holds and "overlap" in model.limits else USERS
 
 
@@ -68,7 +68,7 @@ def measure_rounds(
     """
     with StandingGenerator(backend) as standing:
         for number, workload in product(range(1, rounds + 1), (SESSIONS, PIPELINE)):
-            able = [model for model in models if SCENARIOS[workload].workload.service in model.services]
+            able = [model for model in models if PRESETS[workload].workload.service in model.services]
             random.shuffle(able)
             for model in able:
                 users = users_of(model, workload)
@@ -119,7 +119,7 @@ def run(backend: Backend, chosen: Sequence[Model], rounds: int, seconds: float) 
     """
     missing = {}
     for model in chosen:
-        if not any(SCENARIOS[workload].workload.service in model.services for workload in (SESSIONS, PIPELINE)):
+        if not any(PRESETS[workload].workload.service in model.services for workload in (SESSIONS, PIPELINE)):
             missing[model.name] = "it speaks none of the services that the workloads ask"
         elif backend.name == "process" and model.only_in_container:
             missing[model.name] = "it runs in a container only"

@@ -32,10 +32,10 @@ from locust.exception import StopTest
 from locust.runners import MasterRunner, WorkerRunner
 
 from lab.load.cores import VARIABLE, pin_generator
-from lab.load.workloads import CLOSED, OPEN, OWN, STEADY, WORKLOADS, Workload, level, make_exchange
+from lab.load.workloads import CLOSED, CUSTOM_PROTOCOL, OPEN, STEADY, WORKLOADS, Workload, level, make_exchange
 from loadtests import lifeline, objections, rate_shares
 from loadtests.buckets import bucket_three_digits
-from loadtests.idle_crowd import Crowd, divide
+from loadtests.idle_connections import IdleConnections, divide
 from loadtests.objections import CHOICES, RANDOM
 from loadtests.run_time import RunTime
 from loadtests.scripts import SCRIPTS
@@ -157,7 +157,7 @@ try:
     LabUser.targets = Targets.from_environ(os.environ)
     LabUser.codec = Codec.from_environ(os.environ)
     if LabUser.codec:
-        LabUser.workloads = {OWN.name: OWN}
+        LabUser.workloads = {CUSTOM_PROTOCOL.name: CUSTOM_PROTOCOL}
 except (TargetError, CodecError) as error:
     sys.exit(f"locustfile: {error}")
 
@@ -209,7 +209,7 @@ def find_objection(environment: Environment, options: Any = None) -> str | None:
     if objection := objections.find_objection(options, LabUser.targets, LabUser.workloads, LabUser.codec):
         return objection
     # A master's users are on its workers, and each of these looks for itself.
-    needed = (options.num_users or 1) + LabUser.workloads[options.workload].crowd * len(options.models)
+    needed = (options.num_users or 1) + LabUser.workloads[options.workload].idle_connections * len(options.models)
     return None if isinstance(environment.runner, MasterRunner) else find_lack_of_descriptors(needed)
 
 
@@ -253,27 +253,27 @@ def start_test(environment: Environment, **_: Any) -> None:
     if objection := find_objection(environment):
         raise StopTest(objection)
     if not isinstance(environment.runner, MasterRunner):
-        gather_crowds(environment)
+        open_idle_connections(environment)
     if not isinstance(environment.runner, WorkerRunner):
         faults.schedule(environment)
 
 
-def gather_crowds(environment: Environment) -> None:
-    """Have the idle connections there that the workload wants beside its users, until the test stops.
+def open_idle_connections(environment: Environment) -> None:
+    """Open the workload's idle connections, and close them when the test stops.
 
     Raises:
-        StopTest: a server did not let them in.
+        StopTest: a server did not accept all of them.
     """
     options = cast(Any, environment.parsed_options)
     workload = LabUser.workloads[options.workload]
-    size = workload.crowd
+    count = workload.idle_connections
     if isinstance(environment.runner, WorkerRunner):
-        size = divide(size, max(environment.runner.worker_index, 0), options.expect_workers)
-    for model in options.models if size else ():
-        crowd = Crowd(LabUser.targets.find(model, workload.service, Transport(options.transport)))
-        cast(Any, environment.events).test_stop.add_listener(lambda crowd=crowd, **_: crowd.leave())
-        if (held := crowd.gather(size)) < size:
-            raise StopTest(f"{model} let {held} of a crowd of {size} in")
+        count = divide(count, max(environment.runner.worker_index, 0), options.expect_workers)
+    for model in options.models if count else ():
+        idle = IdleConnections(LabUser.targets.find(model, workload.service, Transport(options.transport)))
+        cast(Any, environment.events).test_stop.add_listener(lambda idle=idle, **_: idle.close())
+        if (held := idle.open(count)) < count:
+            raise StopTest(f"{model} accepted {held} of {count} idle connections")
 
 
 def announce(environment: Environment, **_: Any) -> None:

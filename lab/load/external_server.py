@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import Any
 
 from lab.base.errors import LabError
-from lab.load.workloads import OWN
+from lab.load.workloads import CUSTOM_PROTOCOL
 from lab.metrics.meters import Meter, NoMeter, find_container, open_container_meter, open_process_meter
 from lab.metrics.socket_owner import Owner, find_owner
 from lab.servers.catalogue import Listener, Model
@@ -29,7 +29,7 @@ def parse_target(text: str) -> tuple[str, Address]:
     """
     service, separator, url = text.partition("=")
     if not separator and "://" in text:
-        service, url = OWN.service, text
+        service, url = CUSTOM_PROTOCOL.service, text
     elif service not in SERVICES:
         raise LabError(f"--target {text!r} is not SERVICE=URL with one of {', '.join(SERVICES)}")
     try:
@@ -37,10 +37,11 @@ def parse_target(text: str) -> tuple[str, Address]:
     except AddressError as error:
         raise LabError(f"--target {text!r}: {error}") from None
     if not address.transport.is_unix and address.port is None:
-        usual = None if service == OWN.service else port_of(service, address.transport)
+        is_custom = service == CUSTOM_PROTOCOL.service
+        usual = None if is_custom else port_of(service, address.transport)
         if usual is None:
-            what = "a protocol of one's own" if service == OWN.service else f"{service} over {address.transport}"
-            raise LabError(f"--target {text!r} has no port, and {what} has no usual one: add it, as in {url}:9000")
+            what = "a custom protocol" if is_custom else f"{service} over {address.transport}"
+            raise LabError(f"--target {text!r} has no port, and {what} has no default: add it, as in {url}:9000")
         address = Address(address.transport, address.host, usual)
     if address.port == 0:
         raise LabError(f"--target {text!r}: nothing can listen on port 0: name the server's port")

@@ -14,7 +14,8 @@ from lab.load.cores import VARIABLE, Pinning, allotted_cores, encode_cores
 from lab.load.external_server import Foreign
 from lab.load.generator import StandingGenerator, run_generator
 from lab.load.measurement import Measurement, encode_targets
-from lab.load.workloads import OPEN, OWN, SCENARIOS, STEADY, Scenario
+from lab.load.presets import Preset, find_preset
+from lab.load.workloads import OPEN, STEADY
 from lab.metrics.meters import Meter, NoMeter, Sample, open_container_meter, open_process_meter
 from lab.metrics.socket_owner import count_connections
 from lab.metrics.verdict import Accounts, in_flight, judge
@@ -156,12 +157,12 @@ def measure_together(
 
     Args:
         backend: where they run.
-        workload: a name of `lab.load.workloads.SCENARIOS`.
+        workload: a name of `lab.load.presets.PRESETS`.
         users: connections at a time, for each model.
         seconds: how long to measure, after `warm_up` seconds that do not count.
         timeout: seconds until an exchange counts as failed.
-        rate: of an open loop, requests per second for each model, if not the scenario's own.
-        transport: over what, if not over the scenario's own.
+        rate: of an open loop, requests per second for each model, if not the preset's own.
+        transport: over what, if not over the preset's own.
         payload: bytes, if not the workload's own.
         codec: a Python file that makes and checks the exchanges, see docs/adding-a-server.md.
         workers: how many processes give the load; 0 for the one that also counts.
@@ -175,11 +176,11 @@ def measure_together(
     names = [model.name for model in models]
     found = (subjects or Subjects(backend)).open(names)
     meters = {name: subject.meter for name, subject in found.items()}
-    scenario = find_scenario(workload)
+    preset = find_preset(workload)
     arguments = ["--headless", "--only-summary", "--loglevel", "ERROR"]
-    arguments += arguments_for(scenario, names, users=users, rate=rate, transport=transport, payload=payload)
+    arguments += arguments_for(preset, names, users=users, rate=rate, transport=transport, payload=payload)
     # A shape begins with its test, and is measured from its beginning.
-    if scenario.shape != STEADY:
+    if preset.shape != STEADY:
         warm_up = 0.0
     arguments += ["--timeout", f"{timeout:g}", "--shape-time", f"{seconds:g}"]
     arguments += ["--window", f"{seconds:g}", "--warm-up", f"{warm_up:g}"]
@@ -202,7 +203,7 @@ def measure_together(
     return [
         _combine(
             backend.name,
-            scenario,
+            preset,
             model,
             results[model.name],
             before[model.name],
@@ -217,22 +218,8 @@ def measure_together(
     ]
 
 
-def find_scenario(name: str) -> Scenario:
-    """The scenario with a name.
-
-    Raises:
-        LabError: there is none.
-    """
-    if name == OWN.name:
-        return Scenario(OWN.name, OWN.summary, OWN)
-    try:
-        return SCENARIOS[name]
-    except KeyError:
-        raise LabError(f"unknown scenario {name!r}; known: {', '.join(SCENARIOS)}") from None
-
-
 def arguments_for(
-    scenario: Scenario,
+    preset: Preset,
     models: Sequence[str],
     *,
     users: int,
@@ -240,17 +227,17 @@ def arguments_for(
     transport: str | None = None,
     payload: int | None = None,
 ) -> list[str]:
-    """What a scenario is to the load generator.
+    """Return the load generator's arguments for a preset.
 
     Args:
         models: which; each gets as many `users`, and in an open loop the `rate`.
     """
-    found = ["--models", *models, "--workload", scenario.workload.name, "--loop", scenario.loop]
-    found += ["--shape", scenario.shape, "--transport", transport or scenario.transport.value]
+    found = ["--models", *models, "--workload", preset.workload.name, "--loop", preset.loop]
+    found += ["--shape", preset.shape, "--transport", transport or preset.transport.value]
     # All users at once: a window starts when the last one is there.
     found += ["--users", str(users * len(models)), "--spawn-rate", str(users * len(models) * 100)]
-    if scenario.loop == OPEN:
-        found += ["--rate", f"{rate or scenario.rate:g}", "--arrivals", "random" if scenario.poisson else "even"]
+    if preset.loop == OPEN:
+        found += ["--rate", f"{rate or preset.rate:g}", "--arrivals", "random" if preset.poisson else "even"]
     if payload:
         found += ["--payload", str(payload)]
     return found
@@ -328,7 +315,7 @@ def _parse(finished: Completed, models: Sequence[str]) -> dict[str, dict[str, An
 
 def _combine(
     backend: str,
-    scenario: Scenario,
+    preset: Preset,
     model: Model,
     result: dict[str, Any],
     before: Sample,
@@ -376,7 +363,7 @@ def _combine(
         generators=result["generators"],
         asked=result["asked"],
         dropped=result["dropped"],
-        rests=scenario.workload.rests,
+        rests=preset.workload.rests,
         machine_cores=None if result["machine_cpu"] is None else result["machine_cpu"] / seconds,
         cores=result["cores"],
         late=result["late"],
@@ -397,7 +384,7 @@ def _combine(
         family=model.family,
         summary=model.summary,
         backend=backend,
-        workload=scenario.name,
+        workload=preset.name,
         users=round(result["users"]),
         depth=depth,
         seconds=seconds,

@@ -10,7 +10,7 @@ from lab.experiments.bench.findings import read_findings
 from lab.experiments.bench.plan import PRESETS, WORKS, Plan, list_cells, list_steps, name_round, shuffle
 from lab.experiments.bench.sweep import Knee, Level, find_knee, is_over, make_level
 from lab.experiments.store import Run
-from lab.load.workloads import SCENARIOS
+from lab.load.presets import PRESETS as LOAD_PRESETS
 from lab.metrics.verdict import Bound, Verdict
 from lab.report.bench_text import render_markdown
 from lab.servers.catalogue import Catalogue
@@ -55,8 +55,8 @@ def test_every_preset_is_of_what_there_is() -> None:
         # A part of the knee's rate can only be asked for where there is a knee.
         for work in plan.works:
             assert plan.sweeps(work) or not any(way.startswith("open-") for way in plan.ways_of(work))
-    assert all(work.closed in SCENARIOS and work.open in SCENARIOS for work in WORKS.values())
-    assert all(SCENARIOS[work.closed].workload == SCENARIOS[work.open].workload for work in WORKS.values())
+    assert all(work.closed in LOAD_PRESETS and work.open in LOAD_PRESETS for work in WORKS.values())
+    assert all(LOAD_PRESETS[work.closed].workload == LOAD_PRESETS[work.open].workload for work in WORKS.values())
 
 
 def test_a_plan_of_something_else_is_one_line() -> None:

@@ -21,7 +21,7 @@ from lab.experiments.store import Run
 from lab.load.cores import Pinning
 from lab.load.measure import Subject
 from lab.load.measurement import Measurement
-from lab.load.workloads import SCENARIOS
+from lab.load.presets import PRESETS as LOAD_PRESETS
 from lab.metrics.meters import Sample
 from lab.metrics.verdict import Bound, Verdict
 from lab.servers.backend import Completed
@@ -608,7 +608,7 @@ def test_fixed_rounds_default_to_the_others(make_plan: Callable[..., Plan]) -> N
 
 def test_work_over_datagrams_is_asked_with_all_its_users() -> None:
     over = Work("x", "datagrams that are held", "closed_datagrams", "open_datagrams", 1.0, Transport.UDP)
-    assert SCENARIOS["closed_datagrams"].transport is Transport.UDP
+    assert LOAD_PRESETS["closed_datagrams"].transport is Transport.UDP
     assert over.most_users(CATALOGUE["plain_socket"], 64) == 64
 
 

@@ -12,7 +12,7 @@ from lab.experiments.bench.plan import WORKS
 from lab.experiments.bench.theory_check import expect, read_wait
 from lab.experiments.store import Run
 from lab.experiments.theory import Server, describe_concurrency, find_ceiling, queue_wait, wait_chance
-from lab.load.workloads import SCENARIOS
+from lab.load.presets import PRESETS
 from lab.metrics.verdict import Bound, Verdict
 from lab.report.bench_export import render_theory
 from lab.report.bench_text import make_lines, render_markdown
@@ -125,7 +125,7 @@ def test_what_a_queue_adds() -> None:
 def test_the_wait_of_a_kind_of_work_is_what_it_asks_for() -> None:
     assert read_wait("wait") == pytest.approx(20 * MS)
     assert read_wait("session") == 0.0
-    turns = SCENARIOS[WORKS["mixed"].closed].workload.exchange.turns
+    turns = PRESETS[WORKS["mixed"].closed].workload.exchange.turns
     assert 0 < read_wait("mixed") < 20 * MS
     assert sum(b"SLEEP" in request for request, _ in turns) / len(turns) < 0.5
 

@@ -16,8 +16,8 @@ from lab.experiments.faults import under_load as around_module
 from lab.experiments.faults.probe_reader import Around, Ping, Watch, _quantile, look, open_watch, show
 from lab.experiments.faults.registry import FAULTS
 from lab.experiments.faults.under_load import apply_under_load
-from lab.load.measure import find_scenario
 from lab.load.measurement import Measurement
+from lab.load.presets import find_preset
 from lab.servers.backend import Backend, Instrument
 from tests.faults.fakes import Clock, FakeBackend
 from tests.support.made_up import MEASUREMENT
@@ -352,7 +352,7 @@ def test_a_scenario_is_broken_in_its_middle(
     model = backend.catalogue["prefork"]
     options = {"twin": True} if twin else {}
     found = apply_under_load(cast(Backend, backend), "prefork", FAULTS[fault], "closed_session", seconds=3.0, **options)
-    users = find_scenario("closed_session").users
+    users = find_preset("closed_session").users
     assert asked == [(backend, model, "closed_session", {"users": users, "seconds": 11.0, "warm_up": 1.0})]
     broken = [] if twin else [fault]
     healed = {"pause": ["unpause"], "kill": [] if twin else ["restart"]}[fault]

@@ -318,10 +318,10 @@ def test_target_without_a_port_has_the_usual_one_or_is_refused() -> None:
     assert parse_target("echo=tcp://localhost")[1] == Address.parse("tcp://localhost:7")
     assert parse_target("command=tls://localhost")[1] == Address.parse("tls://localhost:6380")
     with pytest.raises(
-        LabError, match=r"no port, and greet over tls has no usual one: add it, as in tls://localhost:9000"
+        LabError, match=r"no port, and greet over tls has no default: add it, as in tls://localhost:9000"
     ):
         parse_target("greet=tls://localhost")
-    with pytest.raises(LabError, match="no port, and a protocol of one's own has no usual one"):
+    with pytest.raises(LabError, match="no port, and a custom protocol has no default"):
         parse_target("tcp://localhost")
 
 

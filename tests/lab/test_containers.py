@@ -459,7 +459,7 @@ def test_codec_is_loaded_in_a_container_with_the_module_beside_it(docker_project
     shutil.copytree(ROOT / "docs" / "examples" / "banner", folder, copy_function=shutil.copyfile)
     for path in (folder, *folder.iterdir()):
         path.chmod(0o755)
-    targets = encode_targets([Listener("target", "own", "tcp", "tcp://127.0.0.1:9002")])
+    targets = encode_targets([Listener("target", "custom", "tcp", "tcp://127.0.0.1:9002")])
     script = (
         "perl /codec/server.pl 9002 >/tmp/said & until grep -q listening /tmp/said; do sleep 0.1; done; "
         "exec locust -f loadtests/locustfile.py --headless --users 2 --spawn-rate 100 --window 1 --warm-up 0.1"

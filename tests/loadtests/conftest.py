@@ -34,7 +34,7 @@ from tests.support.servers import Server
 from tests.support.waiting import wait_until
 
 # What a made-up server is asked in: the lab's own, and a codec's.
-SERVICES = ("command", "echo", "discard", "chargen", "own")
+SERVICES = ("command", "echo", "discard", "chargen", "custom")
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -11,7 +11,8 @@ import threading
 
 import pytest
 
-from lab.load.workloads import SCENARIOS, SHAPES, WORKLOADS, level, make_exchange
+from lab.load.presets import PRESETS
+from lab.load.workloads import SHAPES, WORKLOADS, level, make_exchange
 from loadtests.sockets.exchange import Exchange
 from services.protocol import Transport
 
@@ -312,9 +313,9 @@ def test_numbered_turns_differ_and_keep_their_size():
 @pytest.mark.parametrize(
     ("workload", "transport", "payload", "said"),
     [
-        ("upload", "udp", None, "upload is not asked over udp"),
-        ("upload", "tls", None, "upload is not asked over tls"),
-        ("datagrams", "tcp", None, "datagrams is not asked over tcp"),
+        ("upload", "udp", None, "upload does not work over udp"),
+        ("upload", "tls", None, "upload does not work over tls"),
+        ("datagrams", "tcp", None, "datagrams does not work over tcp"),
         ("ping", "tcp", 100, "no payload"),
         ("echo_1k", "udp", 70_000, "at most 65507"),
     ],
@@ -324,9 +325,9 @@ def test_what_cannot_be_asked_is_said(workload, transport, payload, said):
         make_exchange(WORKLOADS[workload], Transport(transport), payload)
 
 
-def test_scenarios_say_their_loop():
-    assert all(name.startswith(f"{scenario.loop}_") for name, scenario in SCENARIOS.items())
-    assert all(scenario.rate > 0 for scenario in SCENARIOS.values() if scenario.loop == "open")
+def test_preset_say_their_loop():
+    assert all(name.startswith(f"{preset.loop}_") for name, preset in PRESETS.items())
+    assert all(preset.rate > 0 for preset in PRESETS.values() if preset.loop == "open")
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -13,8 +13,8 @@ from lab.cli.commands.load import check_fit, describe_changes, find_tripped, kee
 from lab.cli.params import SECONDS
 from lab.experiments import demo
 from lab.experiments.conformance import results, suite
+from lab.load.presets import PRESETS
 from lab.load.thresholds import Threshold
-from lab.load.workloads import SCENARIOS
 from lab.metrics.verdict import Bound, Verdict
 from lab.report import demo_page
 from lab.report.figures import show_rate
@@ -186,7 +186,7 @@ def test_page_without_any_measurement(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("scenario", "conditions", "options", "said"),
+    ("preset", "conditions", "options", "said"),
     [
         ("closed_ping", ["rate < 99%"], {}, "'rate < 99%' needs an open loop"),
         ("closed_ping", ["late > 0"], {}, "needs an open loop"),
@@ -196,16 +196,16 @@ def test_page_without_any_measurement(tmp_path):
         ("open_steady", ["rate < 1001"], {}, "cannot be false: no more than 1000 requests/s are asked for"),
         ("open_steady", ["rate > 250"], {"rate": 250.0}, "cannot be true: no more than 250 requests/s"),
         ("closed_ping", [], {"rate": 5.0}, "--rate goes with an open loop"),
-        ("closed_upload", [], {"transport": Transport.UDP}, "upload is not asked over udp"),
+        ("closed_upload", [], {"transport": Transport.UDP}, "upload does not work over udp"),
         ("open_steady", [], {"payload": 100}, "no payload"),
         ("closed_think", [], {"payload": 100}, "think has no payload"),
         ("closed_datagrams", [], {"payload": 8192, "transport": Transport.UDP}, "at most 4096"),
     ],
 )
-def test_what_does_not_fit_together_is_said_before_anything_starts(scenario, conditions, options, said):
+def test_what_does_not_fit_together_is_said_before_anything_starts(preset, conditions, options, said):
     given = {"rate": None, "transport": Transport.TCP, "payload": None, "timeout": 5.0} | options
     with pytest.raises(LabError, match=said):
-        check_fit(SCENARIOS[scenario], [Threshold.parse(text) for text in conditions], **given)
+        check_fit(PRESETS[preset], [Threshold.parse(text) for text in conditions], **given)
 
 
 class _Listening:
@@ -219,13 +219,13 @@ class _Listening:
 def test_models_that_cannot_be_asked_are_left_out_or_named():
     backend = _Listening(("asyncio_streams", "echo", "tcp"), ("plain_socket", "command", "tcp"))
     models = Catalogue.load().select(["asyncio_streams", "plain_socket"])
-    scenario = SCENARIOS["closed_echo_1k"]
-    kept = keep_able(backend, models, scenario, Transport.TCP, named=False)
+    preset = PRESETS["closed_echo_1k"]
+    kept = keep_able(backend, models, preset, Transport.TCP, named=False)
     assert [model.name for model in kept] == ["asyncio_streams"]
     with pytest.raises(LabError, match="echo over tcp, which plain_socket does not speak"):
-        keep_able(backend, models, scenario, Transport.TCP, named=True)
+        keep_able(backend, models, preset, Transport.TCP, named=True)
     with pytest.raises(LabError, match="echo over udp"):
-        keep_able(backend, models, scenario, Transport.UDP, named=False)
+        keep_able(backend, models, preset, Transport.UDP, named=False)
 
 
 def test_measurements_are_written_with_their_times(tmp_path, make_measurement):
@@ -271,7 +271,7 @@ def test_second_measurement_does_not_overwrite_the_first(tmp_path, make_measurem
 )
 def test_file_of_a_measurement_is_named_by_what_was_changed(given, changes):
     usual = {"users": 64, "rate": None, "transport": Transport.TCP, "payload": None, "duration": 5.0, "workers": 0}
-    assert describe_changes(SCENARIOS["open_echo_1k"], **usual | given) == changes
+    assert describe_changes(PRESETS["open_echo_1k"], **usual | given) == changes
 
 
 def test_demo_of_the_same_second_has_a_folder_of_its_own(tmp_path, make_measurement, monkeypatch):

@@ -132,7 +132,7 @@ def test_model_that_is_not_running(open_model):
 
 def test_generator_that_fails_is_quoted(open_model):
     server = open_model("plain_socket")
-    with pytest.raises(LabError, match="unknown scenario"):
+    with pytest.raises(LabError, match="unknown preset"):
         measure(server, _model("plain_socket"), "closed_nonsense", users=1, seconds=0.1)
 
 
@@ -148,7 +148,7 @@ def test_bad_targets_are_one_line(text, run_locust):
     ("arguments", "said"),
     [
         (["--users", "100"], "100 users need 228 open files, and this process may have 200"),
-        (["--workload", "upload", "--transport", "udp"], "upload is not asked over udp"),
+        (["--workload", "upload", "--transport", "udp"], "upload does not work over udp"),
         (["--transport", "tls"], "no address for command of it over tls"),
         (["--workload", "think", "--loop", "open"], "there is no open loop of it"),
         (["--loop", "open", "--rate", "0"], "have to be above 0"),

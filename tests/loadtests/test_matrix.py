@@ -6,8 +6,9 @@ from argparse import Namespace
 
 import pytest
 
-from lab.load.workloads import OWN, SCENARIOS, SHAPES, WORKLOADS, make_exchange
-from loadtests.idle_crowd import divide
+from lab.load.presets import PRESETS
+from lab.load.workloads import CUSTOM_PROTOCOL, SHAPES, WORKLOADS, make_exchange
+from loadtests.idle_connections import divide
 from loadtests.objections import find_objection
 from loadtests.sockets.codec import Codec
 from loadtests.targets import Targets
@@ -54,7 +55,7 @@ def make_options(**changes):
 def make_targets(transports=TRANSPORTS):
     listeners = [
         {"service": service, "address": URLS[transport]}
-        for service in ("command", "echo", "discard", "chargen", "own")
+        for service in ("command", "echo", "discard", "chargen", "custom")
         for transport in transports
     ]
     return Targets.from_json(json.dumps([{"model": "it", "listeners": listeners}]))
@@ -91,12 +92,12 @@ def test_each_combination_works_or_has_an_objection(workload):
         assert why is None or ("\n" not in why and len(why) > 10)
 
 
-def test_every_scenario_works_over_what_it_names_and_refuses_the_rest():
-    for scenario in SCENARIOS.values():
+def test_every_preset_works_over_what_it_names_and_refuses_the_rest():
+    for preset in PRESETS.values():
         for transport in Transport:
-            works = can_work(scenario.workload.name, transport.value, scenario.loop, 0)
-            assert works or transport is not scenario.transport
-            options = make_options(workload=scenario.workload.name, transport=transport.value, loop=scenario.loop)
+            works = can_work(preset.workload.name, transport.value, preset.loop, 0)
+            assert works or transport is not preset.transport
+            options = make_options(workload=preset.workload.name, transport=transport.value, loop=preset.loop)
             assert (find_objection(options, make_targets(), WORKLOADS) is None) is works
 
 
@@ -160,12 +161,12 @@ def test_model_that_is_elsewhere_is_an_objection():
 )
 def test_codec_that_needs_a_stream_is_refused_over_datagrams(declared, needs_a_stream, transport):
     codec = Codec(encode=lambda number: b"x", reply_size=lambda data, request: 1, **declared)
-    options = make_options(workload=OWN.name, transport=transport)
-    why = find_objection(options, make_targets(), {OWN.name: OWN}, codec)
+    options = make_options(workload=CUSTOM_PROTOCOL.name, transport=transport)
+    why = find_objection(options, make_targets(), {CUSTOM_PROTOCOL.name: CUSTOM_PROTOCOL}, codec)
     assert (why is not None) is (needs_a_stream and transport in ("udp", "unixgram"))
 
 
-def test_crowd_is_divided_among_workers_without_a_rest():
+def test_idle_connections_are_divided_among_workers_without_a_rest():
     assert [divide(400, worker, 3) for worker in range(3)] == [133, 133, 134]
     assert [divide(2, worker, 4) for worker in range(4)] == [0, 1, 0, 1]
     assert divide(400, 0, 1) == 400
@@ -180,8 +181,8 @@ def test_payload_keeps_the_depth():
 @pytest.mark.parametrize(
     ("workload", "transport", "more"),
     [
-        ("idle_crowd", "tls", ()),
-        ("idle_crowd", "unix", ()),
+        ("idle_connections", "tls", ()),
+        ("idle_connections", "unix", ()),
         ("slow_reader", "tls", ()),
         ("think", "unix", ()),
         ("datagrams", "unixgram", ()),
@@ -206,7 +207,7 @@ def test_form_is_refused_with_the_reason_and_nothing_starts(open_server, open_ui
 
     plain = {"user_count": 1, "spawn_rate": 10, "models": "it", "workload": "ping", "rate": 100}
     refused = [
-        ({"workload": "upload", "transport": "udp"}, "upload is not asked over udp"),
+        ({"workload": "upload", "transport": "udp"}, "upload does not work over udp"),
         ({"workload": "think", "loop": "open"}, "there is no open loop of it"),
         ({"payload": 5}, "no payload"),
         ({"rate": "inf"}, "have to be above 0"),

@@ -24,13 +24,12 @@ from lab.load.measure import (
     _parse,
     _Seen,
     arguments_for,
-    find_scenario,
     measure,
     measure_together,
     open_meter,
 )
 from lab.load.measurement import Measurement, encode_targets, percentiles
-from lab.load.workloads import SCENARIOS
+from lab.load.presets import PRESETS, find_preset
 from lab.metrics.meters import NoMeter, Sample
 from lab.metrics.verdict import Accounts, Bound, Verdict, judge
 from lab.servers.backend import Completed
@@ -270,7 +269,7 @@ def put_together(*, before: Sample = BEFORE, after: Sample = AFTER, seen=SEEN, *
     own = {name: changes.pop(name) for name in ("unknown", "company", "pinning") if name in changes}
     pinning = own.pop("pinning", Pinning((1, 2, 3), (0,)))
     result = RESULT | changes
-    return _combine("process", find_scenario("closed_ping"), MODEL, result, before, after, seen, 2.0, pinning, **own)
+    return _combine("process", find_preset("closed_ping"), MODEL, result, before, after, seen, 2.0, pinning, **own)
 
 
 def test_every_figure_of_a_measurement() -> None:
@@ -336,7 +335,7 @@ def test_every_figure_of_a_measurement() -> None:
 
 def test_whole_accounts_are_what_is_judged(monkeypatch) -> None:
     given: list[Accounts] = []
-    monkeypatch.setattr("lab.load.measurement.judge", lambda accounts: given.append(accounts) or judge(accounts))
+    monkeypatch.setattr("lab.load.measure.judge", lambda accounts: given.append(accounts) or judge(accounts))
     put_together(disturbances=["stopped"], unknown="docker-proxy", company=5)
     (found,) = given
     expected = Accounts(
@@ -368,9 +367,9 @@ def test_whole_accounts_are_what_is_judged(monkeypatch) -> None:
 
 def test_work_that_rests_is_judged_as_such(monkeypatch) -> None:
     given: list[Accounts] = []
-    monkeypatch.setattr("lab.load.measurement.judge", lambda accounts: given.append(accounts) or judge(accounts))
+    monkeypatch.setattr("lab.load.measure.judge", lambda accounts: given.append(accounts) or judge(accounts))
     (resting,) = {
-        item.name: item for item in SCENARIOS.values() if item.workload.rests and item.loop == "closed"
+        item.name: item for item in PRESETS.values() if item.workload.rests and item.loop == "closed"
     }.values()
     _combine("process", resting, MODEL, RESULT, BEFORE, AFTER, SEEN, 2.0, None)
     assert given[0].rests
@@ -479,36 +478,36 @@ def test_server_keeps_one_core_busy_unless_it_says_all() -> None:
     assert allotted_cores(every, None) is None
 
 
-def test_scenario_as_arguments_of_the_generator() -> None:
-    closed = arguments_for(find_scenario("closed_echo_1k"), ["a", "b"], users=5, transport="unix", payload=77)
+def test_preset_as_arguments_of_the_generator() -> None:
+    closed = arguments_for(find_preset("closed_echo_1k"), ["a", "b"], users=5, transport="unix", payload=77)
     text = " ".join(closed)
     assert text == (
         "--models a b --workload echo_1k --loop closed --shape steady --transport unix --users 10 --spawn-rate 1000 "
         "--payload 77"
     )
-    opened = " ".join(arguments_for(find_scenario("open_steady"), ["a"], users=5, rate=250.5))
+    opened = " ".join(arguments_for(find_preset("open_steady"), ["a"], users=5, rate=250.5))
     assert opened.endswith("--users 5 --spawn-rate 500 --rate 250.5 --arrivals even")
     assert "--transport tcp" in opened
     assert "--payload" not in opened
 
 
 @pytest.mark.parametrize(
-    "scenario", [item for item in SCENARIOS.values() if item.loop == "open"], ids=lambda item: item.name
+    "preset", [item for item in PRESETS.values() if item.loop == "open"], ids=lambda item: item.name
 )
-def test_random_arrivals_are_asked_for_by_the_scenarios_that_have_them(scenario) -> None:
-    found = arguments_for(scenario, ["a"], users=1)
-    assert found[found.index("--arrivals") + 1] == ("random" if scenario.poisson else "even")
-    assert found[found.index("--rate") + 1] == f"{scenario.rate:g}"
+def test_random_arrivals_are_asked_for_by_presets_that_have_them(preset) -> None:
+    found = arguments_for(preset, ["a"], users=1)
+    assert found[found.index("--arrivals") + 1] == ("random" if preset.poisson else "even")
+    assert found[found.index("--rate") + 1] == f"{preset.rate:g}"
 
 
-def test_some_scenarios_have_random_arrivals_and_others_even_ones() -> None:
-    assert {item.poisson for item in SCENARIOS.values() if item.loop == "open"} == {True, False}
+def test_some_presets_have_random_arrivals_and_others_even_ones() -> None:
+    assert {item.poisson for item in PRESETS.values() if item.loop == "open"} == {True, False}
 
 
-def test_unknown_scenario_is_refused() -> None:
-    assert find_scenario("own_protocol").workload.name == "own_protocol"
-    with pytest.raises(LabError, match="unknown scenario 'nonsense'; known: closed_"):
-        find_scenario("nonsense")
+def test_unknown_preset_is_refused() -> None:
+    assert find_preset("custom_protocol").workload.name == "custom_protocol"
+    with pytest.raises(LabError, match="unknown preset 'nonsense': choose one of closed_"):
+        find_preset("nonsense")
 
 
 def test_targets_are_grouped_by_model() -> None:
@@ -679,7 +678,7 @@ def test_server_is_looked_for_once_and_again_when_it_is_gone(monkeypatch) -> Non
 
 def test_shape_is_measured_from_its_beginning() -> None:
     backend = Backend()
-    shaped = next(item for item in SCENARIOS.values() if item.shape != "steady")
+    shaped = next(item for item in PRESETS.values() if item.shape != "steady")
     measure(backend, MODEL, shaped.name, users=1, seconds=2.0, warm_up=1.0)
     assert " ".join(backend.asked[0][0]).endswith("--window 2 --warm-up 0")
     assert backend.timeout == 62.0
@@ -698,7 +697,7 @@ def test_meter_of_a_model_that_is_gone_says_why() -> None:
 
 def test_connections_of_others_disturb(monkeypatch) -> None:
     looked = iter([0, 2])
-    monkeypatch.setattr("lab.load.measurement.count_connections", lambda addresses, pid: next(looked))
+    monkeypatch.setattr("lab.load.measure.count_connections", lambda addresses, pid: next(looked))
     found = measure(Backend(), MODEL, "closed_ping", users=3, seconds=1.0)
     assert found.verdict.bound is Bound.DISTURBED
     assert "2 connections of somebody else" in found.verdict.reason
@@ -711,9 +710,7 @@ def test_connections_of_others_disturb(monkeypatch) -> None:
 @pytest.mark.parametrize(("name", "pid"), [("docker", 7), ("process", None)])
 def test_containers_are_looked_into_where_their_network_is(monkeypatch, name, pid) -> None:
     given = []
-    monkeypatch.setattr(
-        "lab.load.measurement.count_connections", lambda found, pid: given.append((list(found), pid)) or 4
-    )
+    monkeypatch.setattr("lab.load.measure.count_connections", lambda found, pid: given.append((list(found), pid)) or 4)
     meter = SimpleNamespace(pid=7)
     subject = Subject(
         (Listener("a", "echo", "tcp", "tcp://a:9000"), Listener("a", "echo", "tls", "tls://a:9001")), meter

@@ -62,7 +62,7 @@ def test_a_stall_shows_in_the_time_from_when_it_was_due_and_hides_in_the_other(l
 
 
 def test_distances_of_random_arrivals_are_not_alike(open_server):
-    """As the server sees them, asked for by a scenario and not by the generator's own option."""
+    """As the server sees them, asked for by a preset and not by the generator's own option."""
     came = []
 
     def behave(connection):

@@ -80,7 +80,7 @@ def test_a_protocol_of_ones_own_is_loaded_and_every_reply_checked(serve) -> None
     done = load("--target", f"tcp://127.0.0.1:{port}", "--codec", str(CODEC), "--json")
     assert done.returncode == 0, done.stderr
     (found,) = json.loads(done.stdout)
-    assert (found["model"], found["workload"]) == ("target", "own_protocol")
+    assert (found["model"], found["workload"]) == ("target", "custom_protocol")
     assert found["answered"] > 100
     assert found["failures"] == {}
     assert found["server_cpu_us"] > 0  # the process that listens there was found
@@ -180,7 +180,7 @@ def test_what_cannot_be_loaded_is_one_line_and_exit_code_2(arguments: list[str],
 def test_targets_are_addresses() -> None:
     service, address = parse_target("echo=tcp://localhost")
     assert (service, address.port) == ("echo", 7)
-    assert parse_target("tcp://127.0.0.1:9001")[0] == "own"
+    assert parse_target("tcp://127.0.0.1:9001")[0] == "custom"
     with pytest.raises(LabError, match="does not start with"):
         parse_target("echo=localhost:7")
 

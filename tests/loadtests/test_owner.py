@@ -14,7 +14,7 @@ import pytest
 from lab.base.errors import LabError
 from lab.load.external_server import Foreign, check_reachable, parse_target
 from lab.load.measure import open_meter
-from lab.load.workloads import OWN
+from lab.load.workloads import CUSTOM_PROTOCOL
 from lab.metrics import socket_owner
 from lab.metrics.meters import NoMeter, ProcessMeter
 from lab.metrics.socket_owner import (
@@ -507,7 +507,7 @@ def test_command_that_is_no_text_is_read(tmp_path):
         ("echo=tcp://host", "echo", "tcp://host:7"),
         ("echo=tcp://host:1", "echo", "tcp://host:1"),
         ("echo=unix:///run/a=b", "echo", "unix:///run/a=b"),
-        ("tcp://host:9000", OWN.service, "tcp://host:9000"),
+        ("tcp://host:9000", CUSTOM_PROTOCOL.service, "tcp://host:9000"),
     ],
 )
 def test_target_is_a_service_and_an_address(text, service, url):
@@ -521,7 +521,7 @@ def test_target_is_a_service_and_an_address(text, service, url):
         ("host:7", "is not SERVICE=URL with one of "),
         ("echo=host:7", "--target 'echo=host:7': 'host:7' does not start with "),
         ("echo", "--target 'echo': '' does not start with "),
-        ("tcp://host", "has no port, and a protocol of one's own has no usual one: add it, as in tcp://host:9000"),
+        ("tcp://host", "has no port, and a custom protocol has no default: add it, as in tcp://host:9000"),
         ("echo=tcp://host:0", "nothing can listen on port 0: name the server's port"),
     ],
 )

@@ -12,7 +12,7 @@ from lab.base.errors import LabError
 from lab.load.generator import StandingGenerator
 from lab.load.measure import Subjects, measure
 from lab.load.measurement import encode_targets
-from lab.load.workloads import CROWD
+from lab.load.workloads import IDLE_CONNECTIONS
 from lab.servers.catalogue import Catalogue
 from tests.support.waiting import wait_until
 
@@ -124,20 +124,20 @@ def test_a_generator_that_is_gone_is_said_and_the_next_load_starts_another(stand
     assert "LOAD-RESULT" in standing.run(WINDOW, environ=environ, timeout=60).stdout
 
 
-def test_a_crowd_is_there_while_others_are_measured(backend, standing):
+def test_idle_connections_are_open_while_others_are_measured(backend, standing):
     found = measure(
-        backend, CATALOGUE[MODEL], "closed_idle_crowd", users=2, seconds=0.6, warm_up=0.1, standing=standing
+        backend, CATALOGUE[MODEL], "closed_idle_connections", users=2, seconds=0.6, warm_up=0.1, standing=standing
     )
     assert found.answered > 0
     assert found.failures == {}
     # Descriptors of the server, seen in the middle of it.
-    assert found.descriptors > CROWD
+    assert found.descriptors > IDLE_CONNECTIONS
 
 
-def test_a_crowd_that_is_not_let_in_is_no_measurement(backend, standing, environ):
+def test_idle_connections_that_are_refused_stop_the_test(backend, standing, environ):
     refusing = {"LAB_TARGETS": encode_targets(list(_nowhere(backend)))}
-    done = standing.run([*WINDOW, "--workload", "idle_crowd"], environ=refusing, timeout=60)
-    assert f"{MODEL} let 0 of a crowd of {CROWD} in" in done.stdout
+    done = standing.run([*WINDOW, "--workload", "idle_connections"], environ=refusing, timeout=60)
+    assert f"{MODEL} accepted 0 of {IDLE_CONNECTIONS} idle connections" in done.stdout
     assert "LOAD-RESULT" not in done.stdout
 
 

@@ -26,7 +26,7 @@ from lab.experiments.faults.remote_requests import break_together
 from lab.experiments.faults.scorecard import apply_all
 from lab.experiments.faults.under_load import UnderLoad, apply_under_load
 from lab.experiments.store import Run, check_writable, tolerated, write_new
-from lab.load.workloads import SCENARIOS
+from lab.load.presets import PRESETS
 from lab.report import faults_page
 from lab.report.faults_text import (
     DETAILS,
@@ -56,7 +56,7 @@ NAME = "faults"
     "--for", "seconds", type=SECONDS, default="5s", show_default=True, help="How long, of --now and --scenario."
 )
 @click.option(
-    "--scenario", type=click.Choice(list(SCENARIOS)), metavar="NAME", help="Load of `lab load`, broken in its middle."
+    "--scenario", type=click.Choice(list(PRESETS)), metavar="NAME", help="Load of `lab load`, broken in its middle."
 )
 @click.option("--json", "as_json", is_flag=True, help="Each score with its account, for a script.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the same to a file.")

@@ -23,11 +23,12 @@ from lab.experiments.store import check_writable, tolerated, write_new
 from lab.load import messages, origins
 from lab.load.external_server import Foreign
 from lab.load.generator import open_generator
-from lab.load.measure import arguments_for, find_scenario, measure
+from lab.load.measure import arguments_for, measure
 from lab.load.measurement import Measurement, encode_targets
+from lab.load.presets import PRESETS, Preset, find_preset
 from lab.load.telemetry import feed
 from lab.load.thresholds import Threshold
-from lab.load.workloads import HIGHEST_RATE, LARGEST_PAYLOAD, OPEN, OWN, SCENARIOS, Scenario, make_exchange
+from lab.load.workloads import CUSTOM_PROTOCOL, HIGHEST_RATE, LARGEST_PAYLOAD, OPEN, make_exchange
 from lab.metrics.verdict import exit_code
 from lab.report.terminal import make_table, open_console
 from lab.servers.catalogue import Model
@@ -52,7 +53,7 @@ _LOGIN = "LAB_UI_LOGIN"
 
 @click.command()
 @click.argument(
-    "scenario", type=click.Choice(list(SCENARIOS)), default="closed_session", required=False, metavar="[SCENARIO]"
+    "scenario", type=click.Choice(list(PRESETS)), default="closed_session", required=False, metavar="[SCENARIO]"
 )
 @click.option("--models", default="", metavar="A,B", help="Which; by default all that run.")
 @click.option(
@@ -133,20 +134,20 @@ def load(
         backend: Any = Foreign(targets)
         chosen = [backend.model]
         headless = True
-        scenario = OWN.name if codec else scenario
-        asked = find_scenario(scenario).workload.service
+        scenario = CUSTOM_PROTOCOL.name if codec else scenario
+        asked = find_preset(scenario).workload.service
         if asked not in backend.model.services:
             spoken = ", ".join(backend.model.services)
-            if spoken == OWN.service:
+            if spoken == CUSTOM_PROTOCOL.service:
                 raise LabError("a --target without a service needs a --codec that knows its protocol")
             raise LabError(f"the target speaks {spoken}, and {scenario} asks {asked}: name another scenario")
         ways = [item.transport for item in backend.targets() if item.service == asked]
-        if not transport and find_scenario(scenario).transport not in ways:
+        if not transport and find_preset(scenario).transport not in ways:
             transport = ways[0]
     else:
         backend = lab.backend
         chosen = choose(lab, backend, models)
-    found = find_scenario(scenario)
+    found = find_preset(scenario)
     users, duration = users or found.users, duration or found.duration
     over = Transport(transport) if transport else found.transport
     check_fit(found, thresholds, rate=rate, transport=over, payload=payload, timeout=timeout)
@@ -203,7 +204,7 @@ def load(
 
 
 def check_fit(
-    scenario: Scenario,
+    scenario: Preset,
     thresholds: Sequence[Threshold],
     *,
     rate: float | None,
@@ -236,7 +237,7 @@ def check_fit(
 
 
 def keep_able(
-    backend: Any, models: Sequence[Model], scenario: Scenario, transport: Transport, *, named: bool
+    backend: Any, models: Sequence[Model], scenario: Preset, transport: Transport, *, named: bool
 ) -> list[Model]:
     """The models that can be asked what a scenario asks.
 
@@ -257,7 +258,7 @@ def keep_able(
 
 
 def describe_changes(
-    scenario: Scenario,
+    scenario: Preset,
     *,
     users: int,
     rate: float | None,
@@ -318,9 +319,9 @@ def choose(lab: "Lab", backend: "Backend", models: str) -> list[Model]:
     return chosen
 
 
-# The list of scenarios has one home, lab/load/workloads.py. \b keeps click from filling the lines.
+# The list of presets has one home, lab/load/presets.py. \b keeps click from filling the lines.
 load.epilog = "\b\nScenarios (by default closed_session):\n" + "\n".join(
-    f"  {item.name:<20}{item.summary}" for item in SCENARIOS.values()
+    f"  {item.name:<25}{item.summary}" for item in PRESETS.values()
 )
 
 

@@ -12,7 +12,8 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Self
 
 from lab.base.errors import LabError
-from lab.load.workloads import CROWD, SCENARIOS
+from lab.load.presets import find_preset
+from lab.load.workloads import IDLE_CONNECTIONS
 from lab.servers.catalogue import Model
 from services.protocol import Transport
 
@@ -41,12 +42,12 @@ class Work:
     @property
     def over(self) -> Transport:
         """Over what."""
-        return self.transport or SCENARIOS[self.closed].transport
+        return self.transport or find_preset(self.closed).transport
 
     @property
     def service(self) -> str:
         """Which service answers it."""
-        return SCENARIOS[self.closed].workload.service
+        return find_preset(self.closed).workload.service
 
     def is_for(self, model: Model) -> bool:
         """Whether a model can be asked for it."""
@@ -54,7 +55,7 @@ class Work:
 
     def most_users(self, model: Model, most: int) -> int:
         """How many connections make sense: one where a second would wait for the first one's end."""
-        holds = SCENARIOS[self.closed].workload.holds_connection
+        holds = find_preset(self.closed).workload.holds_connection
         return 1 if holds and not self.over.is_datagram and "overlap" in model.limits else most
 
 
@@ -73,7 +74,7 @@ _WORKS = (
     _work("burn", "burn", 200, "replies that take computing"),
     _work("mixed", "mixed", 400, "90 % small requests, 10 % that wait or compute"),
     _work("download", "download", 50, "connect, read 256 KiB, close"),
-    _work("idle", "idle_crowd", 4000, f"PING on held connections, beside {CROWD} that say nothing"),
+    _work("idle", "idle_connections", 4000, f"PING on held connections, beside {IDLE_CONNECTIONS} that say nothing"),
     _work("udp", "datagrams", 4000, "16 datagrams at once, there and back"),
     Work("tls", "PING on held TLS connections", "closed_ping", "open_steady", 4000, Transport.TLS),
 )

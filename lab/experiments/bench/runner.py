@@ -42,7 +42,7 @@ from lab.load.cores import Pinning, encode_cores, pin_servers
 from lab.load.generator import StandingGenerator
 from lab.load.measure import Subjects, measure
 from lab.load.measurement import Measurement
-from lab.load.workloads import SCENARIOS
+from lab.load.presets import find_preset
 from lab.metrics.verdict import Bound
 from lab.servers.backend import Backend
 from lab.servers.catalogue import Model
@@ -281,7 +281,7 @@ class Runner:
         """Scenario, connections and rate of a step."""
         if step.phase in ("sweep", INDEPENDENT) or step.way == CLOSED:
             return work.closed, knee.users, None
-        held = SCENARIOS[work.closed].workload.holds_connection
+        held = find_preset(work.closed).workload.holds_connection
         users = min(knee.most_users, _OPEN_USERS) if held else _OPEN_USERS
         if step.way == FIXED:
             return work.open, users, work.fixed_rate

@@ -10,7 +10,7 @@ from lab.experiments.bench.findings import Findings, Row
 from lab.experiments.bench.plan import WORKS
 from lab.experiments.theory import Ceiling, Server, describe_rate, find_ceiling
 from lab.load.measurement import Measurement
-from lab.load.workloads import SCENARIOS
+from lab.load.presets import find_preset
 
 # S is measured once, in a window of a second: what is above theory by less than this does not contradict it.
 _TOLERANCE = 0.1
@@ -46,7 +46,7 @@ class Expectation:
 
 def read_wait(work: str) -> float:
     """Seconds that a request of a kind of work asks the server to wait, on average."""
-    workload = SCENARIOS[WORKS[work].closed].workload
+    workload = find_preset(WORKS[work].closed).workload
     if workload.exchange is None:
         return 0.0
     turns = workload.exchange.turns
@@ -93,7 +93,7 @@ def _read_hold(row: Row) -> float | None:
 
     With many requests to a connection, most of them are of the client whose turn it is: the median has no queue in it.
     """
-    exchange = SCENARIOS[WORKS[row.work].closed].workload.exchange
+    exchange = find_preset(WORKS[row.work].closed).workload.exchange
     if exchange is None or exchange.per_connection == 1:
         return None
     if len(set(exchange.turns)) > 1:

@@ -11,8 +11,9 @@ from typing import Any
 
 from lab.experiments.faults.fault import Fault, Stamp, applied
 from lab.experiments.faults.probe_reader import Around, open_watch
-from lab.load.measure import find_scenario, measure
+from lab.load.measure import measure
 from lab.load.measurement import Measurement
+from lab.load.presets import find_preset
 from lab.servers.backend import Backend
 
 _QUIET_SECONDS = 4.0  # of load before the fault, behind the generator's own start
@@ -46,7 +47,7 @@ def apply_under_load(
         LabError: there was no load, or no witness.
     """
     found = backend.catalogue[model]
-    users = find_scenario(scenario).users
+    users = find_preset(scenario).users
     total = _QUIET_SECONDS + seconds + _AFTER_SECONDS
     with ThreadPoolExecutor(1) as pool:
         load = pool.submit(measure, backend, found, scenario, users=users, seconds=total, warm_up=1.0)
