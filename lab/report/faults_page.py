@@ -104,10 +104,10 @@ def _path(outcome: Outcome, score: Score) -> str:
 
 
 def _draw(outcome: Outcome, each: UnderLoad) -> Picture:
-    around = each.around
+    probe_report = each.probe_report
     # A row stands for a whole second, and so for its middle.
-    rows = [(second + 0.5, p50, p99, failed) for second, p50, p99, failed in around.seconds]
-    left, right = rows[0][0] - 0.5, max(rows[-1][0] + 0.5, around.lasted)
+    rows = [(second + 0.5, p50, p99, failed) for second, p50, p99, failed in probe_report.seconds]
+    left, right = rows[0][0] - 0.5, max(rows[-1][0] + 0.5, probe_report.lasted)
     known = [value for _, p50, p99, _ in rows for value in (p50, p99) if value]
     low = math.floor(math.log10(min(known))) if known else -3
     high = max(math.ceil(math.log10(max(known))), low + 1) if known else 0
@@ -129,14 +129,14 @@ def _draw(outcome: Outcome, each: UnderLoad) -> Picture:
                 dots += [(across(x), down(y), f"second {x - 0.5:g}: {name} {show(y)}") for x, y in found]
     step = max(1, round((right - left) / 12))
     return Picture(
-        title=f"{name_of(each)}: {around}",
+        title=f"{name_of(each)}: {probe_report}",
         load=show_load(each),
         begin=across(0.0),
-        end=across(max(around.lasted, 0.02)),
+        end=across(max(probe_report.lasted, 0.02)),
         lines=tuple(lines),
         dots=tuple(dots),
         crosses=tuple((across(x), _TOP + 6.0, f"second {x - 0.5:g}: {n} failed") for x, _, _, n in rows if n),
         across=tuple(Tick(across(second), f"{second} s") for second in range(math.ceil(left), int(right) + 1, step)),
         down=tuple(Tick(down(10.0**power), show(10.0**power)) for power in range(low, high + 1)),
-        raw=outcome.run.path_of(key_of(each.stamp.model, each.stamp.fault)),
+        raw=outcome.run.path_of(key_of(each.interval.model, each.interval.fault)),
     )

@@ -94,7 +94,7 @@ def make_answers(outcome: Outcome) -> Iterator[str]:
         if unknown := sorted({score.fault for score in outcome.scores if score.verdict is Verdict.UNKNOWN}):
             yield f"Not known here, which is never a pass: {', '.join(unknown)}."
     for each in outcome.seen:
-        yield f"{name_of(each)}: {each.around}."
+        yield f"{name_of(each)}: {each.probe_report}."
 
 
 def _list(scores: Sequence[Score]) -> str:
@@ -106,7 +106,7 @@ def _list(scores: Sequence[Score]) -> str:
 
 def name_of(each: UnderLoad) -> str:
     """Of a fault under load."""
-    return f"{each.stamp.model}, {each.stamp.fault}{' (twin)' if each.stamp.is_twin else ''}"
+    return f"{each.interval.model}, {each.interval.fault}{' (control run)' if each.interval.is_control else ''}"
 
 
 def show_load(each: UnderLoad) -> str:
@@ -116,22 +116,26 @@ def show_load(each: UnderLoad) -> str:
     return (
         f"{load.workload}, {load.users} users for {load.seconds:.1f} s: {show_rate(load)} requests/s, "
         f"{load.answered:,} exchanges answered{failed}, p99 {show_us(load.percentile(0.99))} µs over all of it. "
-        f"Broken from {each.stamp.begin} for {show(each.around.lasted)}."
+        f"Broken from {each.interval.begin} for {show(each.probe_report.lasted)}."
     )
 
 
 def make_times(outcome: Outcome) -> Iterator[list[str]]:
     """A row for each fault that somebody else could look at: medians over the models."""
     for fault in outcome.faults:
-        found = [(score.model, score.around) for score in outcome.scores if score.fault == fault and score.around]
-        seen = [(model, around) for model, around in found if around.quiet_p99 is not None]
+        found = [
+            (score.model, score.probe_report) for score in outcome.scores if score.fault == fault and score.probe_report
+        ]
+        seen = [(model, probe_report) for model, probe_report in found if probe_report.quiet_p99 is not None]
         if not seen:
             continue
-        late = [around.detect for _, around in seen if around.detect is not None]
-        slowest = [around.slowest for _, around in seen if around.slowest is not None]
+        late = [probe_report.detect for _, probe_report in seen if probe_report.detect is not None]
+        slowest = [probe_report.slowest for _, probe_report in seen if probe_report.slowest is not None]
         # Who was never late has nothing to recover from.
-        back = [(around.recover or 0.0, model) for model, around in seen if around.detect is not None]
-        never = [model for model, around in seen if around.detect is not None and around.recover is None]
+        back = [(probe_report.recover or 0.0, model) for model, probe_report in seen if probe_report.detect is not None]
+        never = [
+            model for model, probe_report in seen if probe_report.detect is not None and probe_report.recover is None
+        ]
         last = f"{', '.join(never)}: not seen to" if never else UNKNOWN
         if back and not never:
             last = f"{max(back)[1]} ({show(max(back)[0])})"
@@ -179,12 +183,12 @@ def render_markdown(outcome: Outcome) -> str:
             raw = f"[account]({outcome.run.path_of(key_of(score.model, score.fault))})"
             text.append(make_row([*show_details(score), raw]))
     for each in outcome.seen:
-        raw = outcome.run.path_of(key_of(each.stamp.model, each.stamp.fault))
+        raw = outcome.run.path_of(key_of(each.interval.model, each.interval.fault))
         text += ["", f"## {name_of(each)}", "", f"{show_load(each)} [Raw data]({raw}).", ""]
         text += [make_row(["second", "PING p50", "PING p99", "failed"]), make_row(["---"] * 4)]
         text += [
             make_row([str(second), show(p50), show(p99), str(failed)])
-            for second, p50, p99, failed in each.around.seconds
+            for second, p50, p99, failed in each.probe_report.seconds
         ]
     text += ["", "## How to read it", "", *(f"* {line}" for line in make_reading()), ""]
     text += ["## What it ran on", "", *(f"* {name}: {value}" for name, value in list_environment(outcome.run)), ""]

@@ -9,7 +9,7 @@ import pytest
 
 from lab.clients.latency_probe import TIMEOUT
 from lab.experiments.faults.judge import Verdict, judge_times
-from lab.experiments.faults.probe_reader import Around, Ping, Watch, look, open_watch
+from lab.experiments.faults.probe_reader import Ping, ProbeReader, ProbeReport, look, open_probe
 from lab.experiments.faults.registry import FAULTS
 from lab.experiments.faults.under_load import apply_under_load
 from lab.servers.processes import Processes
@@ -38,8 +38,8 @@ QUIET = every_tenth(0.0, 2.0, 0.001)
     ],
 )
 def test_what_pings_say(during: list[Ping], after: list[Ping], detect: float | None, recover: float | None) -> None:
-    around = look(QUIET + during + after, broken=2.0, mended=3.0)
-    assert (around.quiet_p99, around.detect, around.recover) == (
+    probe_report = look(QUIET + during + after, broken=2.0, healed=3.0)
+    assert (probe_report.quiet_p99, probe_report.detect, probe_report.recover) == (
         pytest.approx(0.001),
         None if detect is None else pytest.approx(detect),
         None if recover is None else pytest.approx(recover),
@@ -47,22 +47,22 @@ def test_what_pings_say(during: list[Ping], after: list[Ping], detect: float | N
 
 
 def test_one_that_was_under_way_when_it_broke_is_the_first_to_be_late() -> None:
-    around = look([*QUIET, (1.99, None), *every_tenth(2.5, 5.0, 0.001)], broken=2.0, mended=2.4)
-    assert around.detect == 0.0
-    assert (around.failed, around.slowest, around.lasted) == (1, 0.001, pytest.approx(0.4))
+    probe_report = look([*QUIET, (1.99, None), *every_tenth(2.5, 5.0, 0.001)], broken=2.0, healed=2.4)
+    assert probe_report.detect == 0.0
+    assert (probe_report.failed, probe_report.slowest, probe_report.lasted) == (1, 0.001, pytest.approx(0.4))
 
 
 def test_what_was_usual_before_other_faults_is_usual_before_this_one() -> None:
     pings = [*every_tenth(1.8, 2.0, 0.001), *every_tenth(2.0, 5.0, 0.008)]
-    assert look(pings, broken=2.0, mended=3.0).detect is not None
-    assert look(pings, broken=2.0, mended=3.0, usual=[0.002] * 20).detect is None
+    assert look(pings, broken=2.0, healed=3.0).detect is not None
+    assert look(pings, broken=2.0, healed=3.0, usual=[0.002] * 20).detect is None
 
 
-QUIET_TIMES = Around(0.001, 0.1, 0.2, 0.4, 3, 0.5, ())
+QUIET_TIMES = ProbeReport(0.001, 0.1, 0.2, 0.4, 3, 0.5, ())
 
 
 @pytest.mark.parametrize(
-    ("around", "verdict", "said"),
+    ("probe_report", "verdict", "said"),
     [
         (replace(QUIET_TIMES, quiet_p99=None, detect=None, recover=None), Verdict.HELD, "nobody saw"),
         (replace(QUIET_TIMES, detect=None, recover=0.0), Verdict.HELD, "no PING beside it took more than 5 times"),
@@ -75,8 +75,10 @@ QUIET_TIMES = Around(0.001, 0.1, 0.2, 0.4, 3, 0.5, ())
         (replace(QUIET_TIMES, recover=None), Verdict.DEGRADED, "not as before again within 4 s"),
     ],
 )
-def test_who_lets_others_wait_too_long_is_degraded(around: Around | None, verdict: Verdict, said: str) -> None:
-    found, reason = judge_times(around, 1.0, lasted=0.5, silence=9.0)
+def test_who_lets_others_wait_too_long_is_degraded(
+    probe_report: ProbeReport | None, verdict: Verdict, said: str
+) -> None:
+    found, reason = judge_times(probe_report, 1.0, lasted=0.5, silence=9.0)
     assert found is verdict
     assert said in reason
 
@@ -98,9 +100,9 @@ def test_where_nobody_else_is_served_the_ledger_s_own_clients_tell(
 
 
 def test_without_an_answer_before_it_nothing_is_known() -> None:
-    around = look(every_tenth(0.0, 4.0, None), broken=2.0, mended=3.0)
-    assert (around.quiet_p99, around.detect, around.recover) == (None, None, None)
-    assert around.seconds == tuple((second, None, None, 10) for second in (-2, -1, 0, 1))
+    probe_report = look(every_tenth(0.0, 4.0, None), broken=2.0, healed=3.0)
+    assert (probe_report.quiet_p99, probe_report.detect, probe_report.recover) == (None, None, None)
+    assert probe_report.seconds == tuple((second, None, None, 10) for second in (-2, -1, 0, 1))
 
 
 def test_a_pause_in_the_middle_of_a_load_is_seen_and_over() -> None:
@@ -111,39 +113,39 @@ def test_a_pause_in_the_middle_of_a_load_is_seen_and_over() -> None:
     finally:
         backend.down()
     assert seen.measurement.answered
-    assert seen.around.detect is not None
-    assert seen.around.recover is not None
-    assert any(failed for second, *_, failed in seen.around.seconds if second >= 0)
+    assert seen.probe_report.detect is not None
+    assert seen.probe_report.recover is not None
+    assert any(failed for second, *_, failed in seen.probe_report.seconds if second >= 0)
     # There is a quiet time before it, and as it lasted for a second, one in it.
-    assert {second for second, *_ in seen.around.seconds} >= {-1, 0}
+    assert {second for second, *_ in seen.probe_report.seconds} >= {-1, 0}
 
 
-def has_failed(watch: Watch) -> bool:
+def has_failed(reader: ProbeReader) -> bool:
     """Return whether a probe has failed since the mark `broken`: the mark `mended` may come again."""
-    watch.mark("mended")
-    return watch.look().failed > 0
+    reader.mark("healed")
+    return reader.look().failed > 0
 
 
 def test_a_witness_looks_at_one_fault_after_the_other() -> None:
     backend = Processes(f"watch-{os.getpid()}", CATALOGUE)
     try:
         backend.up([MODEL])
-        with open_watch(backend, MODEL) as watch:
+        with open_probe(backend, MODEL) as reader:
             seen = []
             for seconds in (0.0, 0.7):
-                watch.wait_quiet()
+                reader.wait_quiet()
                 backend.kill(MODEL, signal.SIGSTOP)
-                watch.mark("broken")
+                reader.mark("injected")
                 time.sleep(seconds)
                 if seconds:
-                    wait_until(lambda: has_failed(watch))
+                    wait_until(lambda: has_failed(reader))
                 backend.kill(MODEL, signal.SIGCONT)
-                watch.mark("mended")
-                seen.append(watch.wait_recovered(10.0))
+                reader.mark("healed")
+                seen.append(reader.wait_recovered(10.0))
             # What was usual is remembered: this one has no quiet time of its own.
-            for word in ("quiet", "broken", "mended"):
-                watch.mark(word)
-            assert watch.look().quiet_p99 is not None
+            for word in ("quiet", "injected", "healed"):
+                reader.mark(word)
+            assert reader.look().quiet_p99 is not None
     finally:
         backend.down()
     long = seen[1]

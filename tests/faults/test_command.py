@@ -21,9 +21,9 @@ from lab.cli.commands import faults as command
 from lab.cli.commands.faults import exit_code, exit_code_under_load
 from lab.cli.context import COULD_NOT_RUN, DID_NOT_HOLD, HELD, Lab
 from lab.clients.request_log import Account
-from lab.experiments.faults.fault import CannotApplyError, EndedError, NotHealedError, Stamp
+from lab.experiments.faults.fault import CannotApplyError, EndedError, FaultInterval, NotHealedError
 from lab.experiments.faults.judge import Score, Verdict
-from lab.experiments.faults.probe_reader import Around
+from lab.experiments.faults.probe_reader import ProbeReport
 from lab.experiments.faults.under_load import UnderLoad
 from lab.servers.backend import Backend, choose_speakers
 from lab.servers.processes import Processes
@@ -65,14 +65,14 @@ def test_the_exit_code_is_that_of_the_worst_cell(scores: list[Score], untried: l
     assert exit_code(iter(scores), untried) == code
 
 
-SEEN = Around(0.001, 0.01, 0.2, 0.4, 3, 0.5, ((0, 0.1, 0.2, 3),))
+SEEN = ProbeReport(0.001, 0.01, 0.2, 0.4, 3, 0.5, ((0, 0.1, 0.2, 3),))
 
 
 def make_seen(recover: float | None = 0.2, ended: int | None = None, fault: str = "pause") -> UnderLoad:
-    stamp = Stamp(fault, MODEL, is_twin=False)
-    stamp.close()
-    stamp.ended = ended
-    return UnderLoad(stamp, replace(SEEN, recover=recover), MEASUREMENT)
+    interval = FaultInterval(fault, MODEL, is_control=False)
+    interval.close()
+    interval.ended = ended
+    return UnderLoad(interval, replace(SEEN, recover=recover), MEASUREMENT)
 
 
 @pytest.mark.parametrize(
@@ -148,8 +148,10 @@ def give(monkeypatch: pytest.MonkeyPatch, *scores: Score) -> list[tuple[Any, ...
     """Have the scorecard find these; returns how it was asked."""
     asked: list[tuple[Any, ...]] = []
 
-    def apply_all(backend: Backend, models: list[str], faults: list[str], seed: int, *, twin: bool) -> Iterator[Score]:
-        asked.append((models, faults, seed, twin))
+    def apply_all(
+        backend: Backend, models: list[str], faults: list[str], seed: int, *, control: bool
+    ) -> Iterator[Score]:
+        asked.append((models, faults, seed, control))
         yield from scores
 
     monkeypatch.setattr(command, "apply_all", apply_all)
@@ -268,8 +270,10 @@ def test_a_scenario_is_broken_by_each_fault_and_what_cannot_be_had_is_said(
     asked: list[tuple[Any, ...]] = []
     outcomes: list[UnderLoad | LabError] = []
 
-    def apply_under_load(backend: Backend, model: str, fault: Any, scenario: str, *, seconds: float, twin: bool) -> Any:
-        asked.append((model, fault.name, scenario, seconds, twin))
+    def apply_under_load(
+        backend: Backend, model: str, fault: Any, scenario: str, *, seconds: float, control: bool
+    ) -> Any:
+        asked.append((model, fault.name, scenario, seconds, control))
         outcome = outcomes.pop(0)
         if isinstance(outcome, LabError):
             raise outcome

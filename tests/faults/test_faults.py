@@ -18,7 +18,7 @@ import pytest
 
 from lab.base.errors import LabError
 from lab.clients.call import call
-from lab.experiments.faults.fault import Fault, Harm, NotHealedError, applied, find_address
+from lab.experiments.faults.fault import Fault, Injection, NotHealedError, find_address, injected
 from lab.experiments.faults.judge import Verdict
 from lab.experiments.faults.probe_reader import show
 from lab.experiments.faults.process_scripts import LIMIT
@@ -107,50 +107,52 @@ PROOFS: dict[str, Callable[[Processes], bool]] = {
 }
 
 
-@pytest.mark.parametrize("twin", [False, True])
+@pytest.mark.parametrize("control", [False, True])
 @pytest.mark.parametrize("fault", [*LOCAL, "worker"])
 def test_a_fault_is_applied_mended_and_judged(
-    lab: Processes, fault: str, twin: bool, monkeypatch: pytest.MonkeyPatch
+    lab: Processes, fault: str, control: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = WITH_WORKERS if fault == "worker" else MODEL
     proved: list[str] = []
     chosen = FAULTS[fault]
 
-    def prepare(backend: Backend, model: str) -> Harm:
-        harm = chosen.prepare(backend, model)
+    def prepare(backend: Backend, model: str) -> Injection:
+        injection = chosen.prepare(backend, model)
 
-        def do() -> int | None:
-            code = harm.do()
+        def inject() -> int | None:
+            code = injection.inject()
             if fault in PROOFS:
                 wait_until(lambda: PROOFS[fault](lab))
             proved.append(fault)
             return code
 
-        return replace(harm, do=do)
+        return replace(injection, inject=inject)
 
     monkeypatch.setitem(FAULTS, fault, replace(chosen, prepare=prepare))
     before = [process.pid for process in family(lab, model)]
     deaths = lab.logs(model).count("by signal 9")
-    score = apply(lab, model, fault, seed=2, twin=twin)
-    assert proved == ([] if twin else [fault])
+    score = apply(lab, model, fault, seed=2, control=control)
+    assert proved == ([] if control else [fault])
     assert score is not None
     # Not `held`: how soon others are served is a matter of how busy this machine is.
     assert score.verdict in (Verdict.HELD, Verdict.DEGRADED), score
-    assert score.exit_code == (0 if fault == "drain" and not twin else None)
+    assert score.exit_code == (0 if fault == "drain" and not control else None)
     assert score.account is not None
     assert (score.account.served, score.account.wrong) == (8, {})
     assert score.account.answered > 8
     assert (score.account.lost == 0) or not chosen.keeps
-    assert score.stamp is not None
-    assert score.stamp.end_seconds is not None
-    assert score.stamp.begin_seconds < score.stamp.end_seconds
-    assert score.stamp.ended is None
+    assert score.interval is not None
+    assert score.interval.end_seconds is not None
+    assert score.interval.begin_seconds < score.interval.end_seconds
+    assert score.interval.ended is None
     if fault == "worker":
-        assert (before[1] in [process.pid for process in family(lab, model)]) == twin
-        assert lab.logs(model).count("by signal 9") == deaths + (not twin)
+        assert (before[1] in [process.pid for process in family(lab, model)]) == control
+        assert lab.logs(model).count("by signal 9") == deaths + (not control)
     else:
         # The twin of what ends a model ends nothing, not even to mend it.
-        assert ([process.pid for process in family(lab, model)] != before) == (fault in ("drain", "kill") and not twin)
+        assert ([process.pid for process in family(lab, model)] != before) == (
+            fault in ("drain", "kill") and not control
+        )
 
 
 @pytest.mark.parametrize("model", [MODEL, ONE_AT_A_TIME])
@@ -182,15 +184,15 @@ def test_a_model_that_dies_under_a_fault_has_failed_and_runs_again(
 ) -> None:
     chosen = FAULTS[fault]
 
-    def prepare(backend: Backend, model: str) -> Harm:
-        harm = chosen.prepare(backend, model)
+    def prepare(backend: Backend, model: str) -> Injection:
+        injection = chosen.prepare(backend, model)
 
-        def do() -> None:
-            harm.do()
+        def inject() -> None:
+            injection.inject()
             os.kill(lab.pid(MODEL), signal.SIGKILL)
             wait_until(lambda: exited_with(137)(lab))
 
-        return replace(harm, do=do)
+        return replace(injection, inject=inject)
 
     monkeypatch.setitem(FAULTS, fault, replace(chosen, prepare=prepare))
     score = apply(lab, MODEL, fault, seed=2)
@@ -204,11 +206,11 @@ def test_a_model_that_dies_under_a_fault_has_failed_and_runs_again(
 @pytest.mark.parametrize("fault", PROOFS)
 def test_a_fault_does_what_its_name_says_and_its_twin_does_not(lab: Processes, fault: str) -> None:
     limits = [limit(lab, name)[0][1:] for name in ("RLIMIT_AS", "RLIMIT_NOFILE")]
-    with applied(FAULTS[fault], lab, MODEL, twin=True) as stamp:
+    with injected(FAULTS[fault], lab, MODEL, control=True) as interval:
         assert not PROOFS[fault](lab)
         assert ask(lab) == b"PONG"
-        assert not stamp.end
-    with applied(FAULTS[fault], lab, MODEL):
+        assert not interval.end
+    with injected(FAULTS[fault], lab, MODEL):
         wait_until(lambda: PROOFS[fault](lab))
     assert ask(lab) == b"PONG"
     assert [limit(lab, name)[0][1:] for name in ("RLIMIT_AS", "RLIMIT_NOFILE")] == limits
@@ -216,7 +218,7 @@ def test_a_fault_does_what_its_name_says_and_its_twin_does_not(lab: Processes, f
 
 def test_without_descriptors_who_comes_waits_and_is_served_later(lab: Processes) -> None:
     where = find_address(lab, MODEL)
-    with applied(FAULTS["descriptors"], lab, MODEL), ExitStack() as stack:
+    with injected(FAULTS["descriptors"], lab, MODEL), ExitStack() as stack:
         for _ in range(3):
             stack.enter_context(BlockingConnection(Address.parse(where)))
         with pytest.raises(NoAnswerError):
@@ -230,7 +232,7 @@ def find_throttle(lab: Processes) -> psutil.Process:
 
 
 def test_what_holds_a_model_back_has_its_share_and_can_be_ended(lab: Processes) -> None:
-    with applied(FAULTS["starve"], lab, MODEL):
+    with injected(FAULTS["starve"], lab, MODEL):
         throttle = find_throttle(lab)
         assert throttle.cmdline()[-2:] == [str(lab.pid(MODEL)), "0.05"]
         status = Path(f"/proc/{throttle.pid}/status").read_text()
@@ -242,7 +244,7 @@ def test_what_holds_a_model_back_has_its_share_and_can_be_ended(lab: Processes) 
 
 def test_who_is_held_back_goes_on_when_what_holds_it_back_is_killed(lab: Processes) -> None:
     fault = FAULTS["starve"]
-    with applied(fault, lab, MODEL):
+    with injected(fault, lab, MODEL):
         find_throttle(lab).send_signal(signal.SIGKILL)
     assert ask(lab) == b"PONG"
     assert not is_stopped(lab)
@@ -281,14 +283,14 @@ def test_a_model_without_workers_has_no_cell_for_them(lab: Processes) -> None:
 
 @pytest.mark.parametrize("fault", PROOFS)
 def test_an_interrupted_fault_is_mended(lab: Processes, fault: str) -> None:
-    with pytest.raises(KeyboardInterrupt), applied(FAULTS[fault], lab, MODEL):
+    with pytest.raises(KeyboardInterrupt), injected(FAULTS[fault], lab, MODEL):
         raise KeyboardInterrupt
     assert ask(lab) == b"PONG"
     assert not PROOFS[fault](lab)
 
 
-def broken_by(do: Callable[[], None], undo: Callable[[], None]) -> Fault:
-    return Fault("made", "for a test", lambda backend, model: Harm(do, undo, "turn it on", "it is off"))
+def broken_by(inject: Callable[[], None], heal: Callable[[], None]) -> Fault:
+    return Fault("made", "for a test", lambda backend, model: Injection(inject, heal, "turn it on", "it is off"))
 
 
 def fail() -> None:
@@ -299,7 +301,7 @@ def test_what_cannot_be_applied_is_mended_all_the_same(lab: Processes) -> None:
     mended: list[bool] = []
     with (
         pytest.raises(LabError, match="it will not"),
-        applied(broken_by(fail, lambda: mended.append(True)), lab, MODEL),
+        injected(broken_by(fail, lambda: mended.append(True)), lab, MODEL),
     ):
         pytest.fail("it was not applied")
     assert mended == [True]
@@ -307,21 +309,21 @@ def test_what_cannot_be_applied_is_mended_all_the_same(lab: Processes) -> None:
 
 def test_what_cannot_be_mended_is_named_with_what_to_do(lab: Processes) -> None:
     expected = "it will not\nstill broken: it is off; by hand: turn it on"
-    with pytest.raises(NotHealedError, match=expected), applied(broken_by(lambda: None, fail), lab, MODEL):
+    with pytest.raises(NotHealedError, match=expected), injected(broken_by(lambda: None, fail), lab, MODEL):
         pass
 
 
 def test_a_signal_waits_until_all_is_mended(lab: Processes) -> None:
     steps: list[str] = []
 
-    def undo() -> None:
+    def heal() -> None:
         # To this thread: the kernel may give it to another one, whenever that runs, and be it after the test.
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-        steps.append("mended")
+        steps.append("healed")
 
-    with pytest.raises(KeyboardInterrupt), applied(broken_by(lambda: None, undo), lab, MODEL):
-        steps.append("broken")
-    assert steps == ["broken", "mended"]
+    with pytest.raises(KeyboardInterrupt), injected(broken_by(lambda: None, heal), lab, MODEL):
+        steps.append("injected")
+    assert steps == ["injected", "healed"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -360,7 +362,7 @@ def test_a_fault_that_is_named_twice_is_applied_once(lab: Processes, tmp_path: P
 
 
 def test_a_crowd_of_a_thousand_is_there_and_gone(lab: Processes) -> None:
-    with applied(FAULTS["crowd"], lab, MODEL):
+    with injected(FAULTS["crowd"], lab, MODEL):
         wait_until(lambda: psutil.Process(lab.pid(MODEL)).num_fds() > 1000)
         assert ask(lab) == b"PONG"
     wait_until(lambda: psutil.Process(lab.pid(MODEL)).num_fds() < 100)

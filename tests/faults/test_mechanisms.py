@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from lab.base.errors import LabError
-from lab.experiments.faults.fault import CannotApplyError, Harm, NoSuchPartError
+from lab.experiments.faults.fault import CannotApplyError, Injection, NoSuchPartError
 from lab.experiments.faults.kinds import crowd, drain, kill, limits, network, nothing, pause, pressure, starve, worker
 from lab.experiments.faults.process_scripts import KILL_WORKER, LIMIT, UNLIMIT
 from lab.experiments.faults.registry import FAULTS
@@ -38,7 +38,7 @@ FILES = {
 }
 
 
-def prepare(backend: FakeBackend, fault: str) -> Harm:
+def prepare(backend: FakeBackend, fault: str) -> Injection:
     return FAULTS[fault].prepare(cast(Backend, backend), MODEL)
 
 
@@ -88,30 +88,30 @@ def test_what_is_done_and_undone(
     process: FakeBackend, fault: str, broken: list[tuple[Any, ...]], healed: list[tuple[Any, ...]]
 ) -> None:
     process.stop_code = 3
-    harm = prepare(process, fault)
+    injection = prepare(process, fault)
     assert process.done == []
-    assert harm.do() == (3 if fault == "drain" else None)
+    assert injection.inject() == (3 if fault == "drain" else None)
     assert process.done == broken
     process.done.clear()
-    harm.undo()
+    injection.heal()
     assert process.done == healed
 
 
 @pytest.mark.parametrize("fault", ["drain", "kill"])
 def test_what_was_not_ended_is_not_started_again(process: FakeBackend, fault: str) -> None:
-    prepare(process, fault).undo()
+    prepare(process, fault).heal()
     assert process.done == []
 
 
 def test_a_worker_is_killed_from_beside_the_model_and_its_parent_heals_it(process: FakeBackend) -> None:
     process.printed = {"run_beside": "4\n"}
-    harm = prepare(process, "worker")
-    harm.do()
-    harm.undo()
+    injection = prepare(process, "worker")
+    injection.inject()
+    injection.heal()
     assert process.done == [("run_beside", MODEL, KILL_WORKER, "kill")]
     process.printed = {"run_beside": "0\n"}
     with pytest.raises(NoSuchPartError, match=f"{MODEL} has no worker processes"):
-        harm.do()
+        injection.inject()
 
 
 @pytest.mark.parametrize(
@@ -121,14 +121,14 @@ def test_limits_are_lowered_and_put_back_to_what_they_were(
     process: FakeBackend, fault: str, which: str, more: str
 ) -> None:
     process.printed = {"run_beside": "[[11, 1024, 4096], [12, 99, 4096]]"}
-    harm = prepare(process, fault)
+    injection = prepare(process, fault)
     # -1: look, and change nothing.
     assert process.done == [("run_beside", MODEL, LIMIT, which, "-1")]
     process.done.clear()
-    harm.do()
+    injection.inject()
     assert process.done == [("run_beside", MODEL, LIMIT, which, more)]
     process.done.clear()
-    harm.undo()
+    injection.heal()
     assert process.done == [("run_beside", MODEL, UNLIMIT, which, "1024")]
     process.printed = {"run_beside": "[]"}
     with pytest.raises(LabError, match=f"{MODEL} has no process"):
@@ -150,10 +150,10 @@ def test_what_needs_a_container_cannot_be_applied_to_processes(process: FakeBack
 
 
 def test_a_model_is_taken_from_its_network_and_put_back(container: FakeBackend) -> None:
-    harm = prepare(container, "disconnect")
+    injection = prepare(container, "disconnect")
     assert container.done == []
-    harm.do()
-    harm.undo()
+    injection.inject()
+    injection.heal()
     assert container.done == [("disconnect", MODEL), ("connect", MODEL)]
 
 
@@ -164,7 +164,7 @@ CLEARED = "add table inet lab_fault; delete table inet lab_fault;"
     ("fault", "rule"), [("blackhole", "counter drop"), ("loss", "numgen random mod 100 < 10 counter drop")]
 )
 def test_packets_are_dropped_by_one_rule_that_is_removed(container: FakeBackend, fault: str, rule: str) -> None:
-    harm = prepare(container, fault)
+    injection = prepare(container, fault)
     # Whether the kernel has what the rule needs: in a chain without a hook, and removed by the same command.
     assert container.done == [
         (
@@ -174,7 +174,7 @@ def test_packets_are_dropped_by_one_rule_that_is_removed(container: FakeBackend,
         )
     ]
     container.done.clear()
-    harm.do()
+    injection.inject()
     assert container.done == [
         (
             *("run_in_network", MODEL, "nft"),
@@ -184,7 +184,7 @@ def test_packets_are_dropped_by_one_rule_that_is_removed(container: FakeBackend,
         )
     ]
     container.done.clear()
-    harm.undo()
+    injection.heal()
     assert container.done == [("run_in_network", MODEL, "nft", CLEARED)]
 
 
@@ -200,7 +200,7 @@ def test_a_discipline_is_tried_on_loopback_put_on_the_network_and_removed(
     container: FakeBackend, fault: str, discipline: list[str]
 ) -> None:
     container.printed = {"ls": "lo\neth3\n"}
-    harm = prepare(container, fault)
+    injection = prepare(container, fault)
     tried = ("run_in_network", MODEL, "tc", "qdisc", "replace", "dev", "lo", "root", *discipline)
     assert container.done == [
         tried,
@@ -208,10 +208,10 @@ def test_a_discipline_is_tried_on_loopback_put_on_the_network_and_removed(
         ("run_in_network", MODEL, "ls", "/sys/class/net"),
     ]
     container.done.clear()
-    harm.do()
+    injection.inject()
     assert container.done == [("run_in_network", MODEL, "tc", "qdisc", "replace", "dev", "eth3", "root", *discipline)]
     container.done.clear()
-    harm.undo()
+    injection.heal()
     clear = f"tc qdisc del dev eth3 root 2>&1; ! tc qdisc show dev eth3 | grep {discipline[0]}"
     assert container.done == [("run_in_network", MODEL, "sh", "-c", clear)]
 
@@ -244,27 +244,27 @@ def test_a_container_gets_eight_mebibytes_more_than_it_has(
         "open_meter",
         lambda backend, model: SimpleNamespace(read=lambda: SimpleNamespace(memory_bytes=used.pop(0))),
     )
-    harm = prepare(container, "pressure")
-    harm.do()
-    harm.undo()
+    injection = prepare(container, "pressure")
+    injection.inject()
+    injection.heal()
     assert container.done == [
         ("memory_limit", MODEL),
         # Nothing is to be swapped out instead.
         ("limit_memory", MODEL, 38 * MIB, 38 * MIB),
         ("limit_memory", MODEL, 512 * MIB, 768 * MIB),
     ]
-    assert harm.broken == f"{MODEL} may have no more than 38 MiB"
+    assert injection.broken == f"{MODEL} may have no more than 38 MiB"
     with pytest.raises(CannotApplyError, match="does not say how much memory"):
         prepare(container, "pressure")
 
 
 def test_a_crowd_is_there_until_it_is_sent_away(process: FakeBackend) -> None:
-    harm = prepare(process, "crowd")
+    injection = prepare(process, "crowd")
     assert process.done == []
-    harm.do()
+    injection.inject()
     assert process.done == [("start", "python", "-m", "lab.clients.slow_clients")]
     assert process.instruments[0].arguments[-1] == f"tcp://{MODEL}:6379"
-    harm.undo()
+    injection.heal()
     assert process.done[1:] == [("close", "lab.clients.slow_clients")]
 
 
@@ -276,11 +276,11 @@ def test_what_is_broken_is_said_with_what_to_do(container: FakeBackend, fault: s
         "open_meter",
         lambda backend, model: SimpleNamespace(read=lambda: SimpleNamespace(memory_bytes=MIB)),
     )
-    harm = prepare(container, fault)
+    injection = prepare(container, fault)
     if fault != "nothing":
-        assert MODEL in harm.broken
-        assert harm.by_hand.startswith("`")
-        assert "`lab " in harm.by_hand
+        assert MODEL in injection.broken
+        assert injection.by_hand.startswith("`")
+        assert "`lab " in injection.by_hand
 
 
 # The scripts, on a family of three: a parent that waits, and its two children.

@@ -14,7 +14,7 @@ import pytest
 
 from lab.clients.call import call
 from lab.experiments.faults.fault import find_address
-from lab.experiments.faults.remote_requests import Requests
+from lab.experiments.faults.remote_requests import FaultRequestReader
 from lab.load.messages import MOST_FAULT_SECONDS, FaultRequest
 from lab.load.telemetry import list_faults
 from lab.servers.processes import Processes
@@ -33,9 +33,9 @@ def lab() -> Iterator[Processes]:
 
 
 @pytest.fixture
-def requests(lab: Processes, tmp_path: Path) -> Requests:
+def requests(lab: Processes, tmp_path: Path) -> FaultRequestReader:
     (tmp_path / "log").touch()
-    return Requests(lab, MODELS, tmp_path / "log", print)
+    return FaultRequestReader(lab, MODELS, tmp_path / "log", print)
 
 
 def write(tmp_path: Path, text: str) -> None:
@@ -60,7 +60,7 @@ def test_a_request_comes_back_as_it_was_sent() -> None:
 
 
 def test_all_models_are_broken_at_once_and_mended(
-    requests: Requests,
+    requests: FaultRequestReader,
     lab: Processes,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -96,7 +96,7 @@ def test_all_models_are_broken_at_once_and_mended(
 
 
 def test_what_cannot_be_had_is_said_where_it_is_shown(
-    requests: Requests, lab: Processes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    requests: FaultRequestReader, lab: Processes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     begun = now()
     write(tmp_path, f"{FaultRequest('latency', (MODELS[0],), 60.0).encode()}\n")
@@ -117,7 +117,7 @@ def test_what_cannot_be_had_is_said_where_it_is_shown(
     ],
 )
 def test_nothing_else_is_done(
-    requests: Requests,
+    requests: FaultRequestReader,
     lab: Processes,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -136,7 +136,7 @@ def test_nothing_else_is_done(
 
 
 def test_after_the_end_nothing_is_broken_any_more(
-    requests: Requests, lab: Processes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    requests: FaultRequestReader, lab: Processes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     begun = now()
     write(tmp_path, f"{FaultRequest('kill', (MODELS[0],), 1.0).encode()}\nlast words\n")
@@ -155,10 +155,14 @@ def test_now_breaks_what_runs_and_prints_when(lab: Processes) -> None:
     pids = [lab.pid(name) for name in MODELS]
     done = break_now(lab, "pause", "--for", "100ms", *MODELS)
     assert done.returncode == 0, done.stderr
-    stamps = [json.loads(line) for line in done.stdout.splitlines()]
-    assert sorted((stamp["model"], stamp["fault"]) for stamp in stamps) == [(name, "pause") for name in MODELS]
+    intervals = [json.loads(line) for line in done.stdout.splitlines()]
+    assert sorted((interval["model"], interval["fault"]) for interval in intervals) == [
+        (name, "pause") for name in MODELS
+    ]
     # All at once: the last was broken before the first was mended.
-    assert max(stamp["begin_seconds"] for stamp in stamps) + 0.1 <= min(stamp["end_seconds"] for stamp in stamps)
+    assert max(interval["begin_seconds"] for interval in intervals) + 0.1 <= min(
+        interval["end_seconds"] for interval in intervals
+    )
     assert len(list_faults(lab.project, begun)) == 2
     assert [lab.pid(name) for name in MODELS] == pids
     assert break_now(lab, "kill", MODELS[0]).returncode == 0

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from lab.clients.request_log import Account
-from lab.experiments.faults.fault import Stamp
+from lab.experiments.faults.fault import FaultInterval
 from lab.experiments.faults.judge import Score, Verdict
-from lab.experiments.faults.probe_reader import Around
+from lab.experiments.faults.probe_reader import ProbeReport
 from lab.experiments.faults.under_load import UnderLoad
 from lab.experiments.store import Run
 from lab.report import faults_page
@@ -24,12 +24,14 @@ from lab.report.faults_text import (
 )
 from tests.support.made_up import MEASUREMENT
 
-SEEN = Around(0.002, 0.01, 0.3, 0.4, 3, 0.5, ((-1, 0.001, 0.002, 0), (0, 0.2, 0.48, 3), (1, None, None, 4)))
+SEEN = ProbeReport(0.002, 0.01, 0.3, 0.4, 3, 0.5, ((-1, 0.001, 0.002, 0), (0, 0.2, 0.48, 3), (1, None, None, 4)))
 NOWHERE = "–"  # noqa: RUF001 - what stands in an empty cell
 
 
-def score(model: str, fault: str, verdict: Verdict = Verdict.HELD, around: Around | None = SEEN, **more: str) -> Score:
-    return Score(model, fault, verdict, "so it was", 1, 0.3, around=around, **more)  # type: ignore[arg-type]
+def score(
+    model: str, fault: str, verdict: Verdict = Verdict.HELD, probe_report: ProbeReport | None = SEEN, **more: str
+) -> Score:
+    return Score(model, fault, verdict, "so it was", 1, 0.3, probe_report=probe_report, **more)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -93,17 +95,17 @@ def test_times_are_medians_of_those_that_could_look(run: Run) -> None:
         (0.06, 0.3, 0.9),
     ]
     scores = [
-        score(f"m{number}", "pause", around=replace(SEEN, detect=detect, recover=recover, slowest=slowest))
+        score(f"m{number}", "pause", probe_report=replace(SEEN, detect=detect, recover=recover, slowest=slowest))
         for number, (detect, recover, slowest) in enumerate(times)
     ]
-    unseen = score("u", "pause", around=replace(SEEN, quiet_p99=None, detect=None, recover=None))
+    unseen = score("u", "pause", probe_report=replace(SEEN, quiet_p99=None, detect=None, recover=None))
     (row,) = make_times(
-        Outcome(run, [*scores, unseen, score("n", "pause", around=None), score("n", "kill", around=None)])
+        Outcome(run, [*scores, unseen, score("n", "pause", probe_report=None), score("n", "kill", probe_report=None)])
     )
     # Late: 10, 20 and 60 ms, of which the median is 20. Slowest: 1, 200, 300 and 900 ms: 250. Back: 0.1, 0.3 and 0.4 s.
     assert row[0] == "pause"
     assert row[2:] == ["3 of 4 late", "20 ms", "250 ms", "300 ms", "m2 (400 ms)"]
-    never = [replace(scores[2], around=replace(SEEN, recover=None)), *scores[:2]]
+    never = [replace(scores[2], probe_report=replace(SEEN, recover=None)), *scores[:2]]
     ((*_, back, last),) = make_times(Outcome(run, never))
     assert (back, last) == (NOWHERE, "m2: not seen to")
     ((*_, late, slowest, back, last),) = make_times(Outcome(run, scores[:1]))
@@ -133,10 +135,10 @@ def test_only_what_held_does_not_stand_out(run: Run, verdict: Verdict, expected:
     assert (cell.is_good, cell.reason, cell.raw) == (is_good, "so it was", run.path_of(key_of("a", "crowd")))
 
 
-def draw(run: Run, around: Around) -> faults_page.Picture:
-    stamp = Stamp("pause", "a", is_twin=False)
-    stamp.close()
-    return faults_page._draw(Outcome(run), UnderLoad(stamp, around, MEASUREMENT))
+def draw(run: Run, probe_report: ProbeReport) -> faults_page.Picture:
+    interval = FaultInterval("pause", "a", is_control=False)
+    interval.close()
+    return faults_page._draw(Outcome(run), UnderLoad(interval, probe_report, MEASUREMENT))
 
 
 def test_a_picture_has_its_seconds_across_and_powers_of_ten_down(run: Run) -> None:
@@ -192,11 +194,11 @@ def test_a_long_picture_has_a_dozen_marks(run: Run) -> None:
 
 
 def test_the_report_as_markdown(run: Run) -> None:
-    stamp = Stamp("pause", "a", is_twin=True)
-    stamp.close()
+    interval = FaultInterval("pause", "a", is_control=True)
+    interval.close()
     load = replace(MEASUREMENT, failures={"timeout": 2})
-    declared = score("b", "crowd", Verdict.FAILED, around=None, expected="why")
-    outcome = Outcome(run, [score("a", "pause"), declared], [UnderLoad(stamp, SEEN, load)])
+    declared = score("b", "crowd", Verdict.FAILED, probe_report=None, expected="why")
+    outcome = Outcome(run, [score("a", "pause"), declared], [UnderLoad(interval, SEEN, load)])
     text = render_markdown(outcome)
     answers, card = text.split("\n\n| model | pause | crowd |\n")
     assert answers.splitlines() == [
@@ -205,7 +207,7 @@ def test_the_report_as_markdown(run: Run) -> None:
         "2 times a model was broken and mended under load: 0 requests were answered, 0 replies were wrong, doubled, "
         "out of order or somebody else's.  ",
         "Everything is as it should be: it held, or it failed where the catalogue says so and why.  ",
-        f"a, pause (twin): {SEEN}.  ",
+        f"a, pause (control run): {SEEN}.  ",
     ]
     lines = card.splitlines()
     assert lines[:4] == [
@@ -228,7 +230,7 @@ def test_the_report_as_markdown(run: Run) -> None:
         f"| [account]({run.path_of('b/crowd')}) |",
         "",
     ]
-    under = lines.index("## a, pause (twin)")
+    under = lines.index("## a, pause (control run)")
     assert lines[under + 2].startswith("closed_session, 16 users for 1.0 s: 10.0k requests/s, ")
     assert ", failed: " in lines[under + 2]
     assert lines[under + 2].endswith(f"for 500 ms. [Raw data]({run.path_of('a/pause')}).")
@@ -247,14 +249,14 @@ def test_the_report_as_markdown(run: Run) -> None:
 
 
 def test_a_report_of_a_load_alone_has_no_card(run: Run) -> None:
-    stamp = Stamp("pause", "a", is_twin=False)
-    stamp.close()
-    text = render_markdown(Outcome(run, (), [UnderLoad(stamp, SEEN, MEASUREMENT)]))
+    interval = FaultInterval("pause", "a", is_control=False)
+    interval.close()
+    text = render_markdown(Outcome(run, (), [UnderLoad(interval, SEEN, MEASUREMENT)]))
     assert "| model |" not in text
     assert "## a, pause\n" in text
     assert ", none failed, " in text
     # Of one that nobody else could look at, nobody saw anything.
-    alone = render_markdown(Outcome(run, [score("a", "pause", around=None)]))
+    alone = render_markdown(Outcome(run, [score("a", "pause", probe_report=None)]))
     assert "## What others saw" not in alone
     assert "| a | ●\u00a0held |" in alone
 

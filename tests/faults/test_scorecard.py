@@ -18,16 +18,16 @@ from lab.experiments.faults.fault import (
     CannotApplyError,
     EndedError,
     Fault,
-    Harm,
+    FaultInterval,
+    Injection,
     NoSuchPartError,
     NotHealedError,
-    Stamp,
-    applied,
     find_exit_code,
+    injected,
 )
 from lab.experiments.faults.judge import RECOVERY_SECONDS, Score, Verdict, judge, judge_times
 from lab.experiments.faults.kinds.crowd import judge_cost, read_ping
-from lab.experiments.faults.probe_reader import Around
+from lab.experiments.faults.probe_reader import ProbeReport
 from lab.experiments.faults.registry import FAULTS
 from lab.experiments.faults.scorecard import apply, apply_all
 from lab.servers.backend import Backend
@@ -50,21 +50,21 @@ def backend(clock: Clock) -> FakeBackend:
 class FakeWatch:
     """A witness that has seen what it is told to have seen."""
 
-    def __init__(self, backend: FakeBackend, around: Around) -> None:
-        self._done, self._around = backend.done, around
+    def __init__(self, backend: FakeBackend, probe_report: ProbeReport) -> None:
+        self._done, self._around = backend.done, probe_report
 
     def wait_quiet(self) -> None:
         self._done.append(("quiet",))
 
     def mark(self, word: str) -> None:
-        self._done.append(("watch", word))
+        self._done.append(("probe", word))
 
-    def wait_recovered(self, seconds: float) -> Around:
+    def wait_recovered(self, seconds: float) -> ProbeReport:
         self._done.append(("recovered", seconds))
         return self._around
 
 
-SEEN = Around(0.001, 0.1, 0.25, 0.4, 3, 0.5, ())
+SEEN = ProbeReport(0.001, 0.1, 0.25, 0.4, 3, 0.5, ())
 
 
 def score_of(backend: FakeBackend, fault: str, model: str = MODEL, **options: Any) -> Score:
@@ -114,10 +114,10 @@ def test_a_pause_lasts_as_long_as_it_is_held(backend: FakeBackend, clock: Clock)
     backend.seconds = {"pause": 0.125, "unpause": 0.25}
     found = score_of(backend, "pause")
     assert (found.verdict, found.exit_code, found.recovery) == (Verdict.HELD, None, None)
-    assert found.stamp is not None
-    assert found.stamp.end_seconds is not None
+    assert found.interval is not None
+    assert found.interval.end_seconds is not None
     # 0.125 s to break it, half a second held, 0.25 s to mend it: the stamp begins before the first step.
-    assert found.stamp.end_seconds - found.stamp.begin_seconds == pytest.approx(0.875)
+    assert found.interval.end_seconds - found.interval.begin_seconds == pytest.approx(0.875)
     assert clock.slept == [found.moment, 0.5, 0.2]
     assert backend.names() == ["start", "ledger", "pause", "unpause", "ledger", "wait", "wait_ready", "close"]
 
@@ -137,36 +137,36 @@ def test_the_silence_of_the_ledger_counts_where_there_is_no_witness(
 @pytest.mark.parametrize(
     ("fault", "done"),
     [
-        ("pause", ["quiet", "start", "mark", "pause", "broken", "unpause", "mended", "recovered"]),
-        ("drain", ["quiet", "start", "mark", "broken", "stop", "restart", "mended", "recovered"]),
+        ("pause", ["quiet", "start", "mark", "pause", "injected", "unpause", "healed", "recovered"]),
+        ("drain", ["quiet", "start", "mark", "injected", "stop", "restart", "healed", "recovered"]),
     ],
 )
 def test_a_witness_marks_what_is_done_between_its_marks(backend: FakeBackend, fault: str, done: list[str]) -> None:
-    watch = FakeWatch(backend, SEEN)
-    found = score_of(backend, fault, watch=watch)
-    assert found.around is SEEN
+    probe = FakeWatch(backend, SEEN)
+    found = score_of(backend, fault, probe=probe)
+    assert found.probe_report is SEEN
     assert found.verdict is Verdict.HELD
     assert "late after 100 ms" in found.reason
-    words = [str(item[-1]) if item[0] in ("watch", "ledger") else item[0] for item in backend.done]
+    words = [str(item[-1]) if item[0] in ("probe", "ledger") else item[0] for item in backend.done]
     order = [word for word in words if word in done]
     assert order == ["start", "quiet", *done[2:]]
     assert ("recovered", 4.0) in backend.done
 
 
 def test_a_witness_that_saw_others_wait_too_long_degrades(backend: FakeBackend) -> None:
-    found = score_of(backend, "pause", watch=FakeWatch(backend, replace(SEEN, recover=1.5)))
+    found = score_of(backend, "pause", probe=FakeWatch(backend, replace(SEEN, recover=1.5)))
     assert found.verdict is Verdict.DEGRADED
     # What has failed stays so, whatever the witness saw.
     backend.account = Account(8, 8, 1000, 999, lost=1)
-    assert score_of(backend, "pause", watch=FakeWatch(backend, replace(SEEN, recover=1.5))).verdict is Verdict.FAILED
+    assert score_of(backend, "pause", probe=FakeWatch(backend, replace(SEEN, recover=1.5))).verdict is Verdict.FAILED
 
 
 @pytest.mark.parametrize("fault", ["drain", "kill", "pause", "starve"])
 def test_a_control_run_breaks_nothing_and_is_judged_as_no_fault(backend: FakeBackend, fault: str) -> None:
     backend.account = Account(8, 8, 1000, 999, lost=1)
-    found = score_of(backend, fault, twin=True)
+    found = score_of(backend, fault, control=True)
     # Under `kill`, a lost request is none; where nothing was killed, it is one.
-    assert (found.verdict, found.is_twin, found.recovery, found.exit_code) == (Verdict.FAILED, True, None, None)
+    assert (found.verdict, found.is_control, found.recovery, found.exit_code) == (Verdict.FAILED, True, None, None)
     breaks = {"stop", "kill", "pause", "restart"}
     assert not breaks & set(backend.names())
     assert ("limit_cpu", MODEL, 0.05) not in backend.done
@@ -235,8 +235,8 @@ def test_declared_limits_are_expected_with_their_reason(crowd: FakeBackend) -> N
 
 
 def test_nothing_is_expected_to_fail_in_a_control_run(crowd: FakeBackend) -> None:
-    found = score_of(crowd, "crowd", ONE_AT_A_TIME, twin=True)
-    assert (found.expected, found.is_twin) == ("", True)
+    found = score_of(crowd, "crowd", ONE_AT_A_TIME, control=True)
+    assert (found.expected, found.is_control) == ("", True)
     assert "start" not in crowd.names()
 
 
@@ -252,7 +252,7 @@ def test_a_crowd_is_judged_by_the_two_pings_around_its_coming(crowd: FakeBackend
     # 4 ms against 2 ms.
     assert found.verdict is Verdict.HELD
     assert found.reason == "p99 of PING 2.00 ms alone, 4.00 ms beside the crowd: 2.0 times"
-    assert found.stamp is not None
+    assert found.interval is not None
     assert crowd.names() == ["run", "start", "run", "close"]
     assert crowd.done[0] == (
         "run",
@@ -422,10 +422,10 @@ def test_all_faults_of_a_model_have_one_witness_and_no_cell_for_what_it_lacks(
         def __exit__(self, *exception: object) -> None:
             opened.append("closed")
 
-    monkeypatch.setattr(scorecard, "open_watch", Opened)
+    monkeypatch.setattr(scorecard, "open_probe", Opened)
     backend.printed = {"run_beside": "0\n"}
     found = list(
-        apply_all(cast(Backend, backend), [MODEL, ONE_AT_A_TIME], ["nothing", "worker", "pause"], 5, twin=False)
+        apply_all(cast(Backend, backend), [MODEL, ONE_AT_A_TIME], ["nothing", "worker", "pause"], 5, control=False)
     )
     assert [(score.model, score.fault, score.seed) for score in found] == [
         (MODEL, "nothing", 5),
@@ -435,8 +435,10 @@ def test_all_faults_of_a_model_have_one_witness_and_no_cell_for_what_it_lacks(
     ]
     # One that serves one client at a time has no room for a witness.
     assert opened == [MODEL, "closed"]
-    assert [score.around for score in found] == [SEEN, SEEN, None, None]
-    assert all(score.is_twin for score in apply_all(cast(Backend, backend), [ONE_AT_A_TIME], ["pause"], 5, twin=True))
+    assert [score.probe_report for score in found] == [SEEN, SEEN, None, None]
+    assert all(
+        score.is_control for score in apply_all(cast(Backend, backend), [ONE_AT_A_TIME], ["pause"], 5, control=True)
+    )
 
 
 def raise_(error: Exception) -> Callable[[], NoReturn]:
@@ -499,8 +501,8 @@ def test_a_model_that_ends_under_a_fault_has_failed_and_runs_again(backend: Fake
     assert [name for name in backend.names() if name in ("pause", "unpause", "restart")] == [
         *("pause", "unpause", "restart", "unpause")
     ]
-    assert found.stamp is not None
-    assert (found.stamp.ended, found.stamp.end_seconds is not None) == (139, True)
+    assert found.interval is not None
+    assert (found.interval.ended, found.interval.end_seconds is not None) == (139, True)
 
 
 def test_a_model_that_ends_quietly_under_a_fault_is_noticed(backend: FakeBackend) -> None:
@@ -560,15 +562,15 @@ def test_a_model_that_runs_or_was_never_started_has_no_exit_code(backend: FakeBa
 
 
 def test_a_stamp_tells_from_when_to_when(backend: FakeBackend, clock: Clock) -> None:
-    made = Fault("made", "for a test", lambda backend, model: Harm(lambda: 7, lambda: None, "", ""))
-    with applied(made, cast(Backend, backend), MODEL) as stamp:
-        assert (stamp.fault, stamp.model, stamp.is_twin, stamp.exit_code) == ("made", MODEL, False, 7)
-        assert (stamp.begin_seconds, stamp.end_seconds, stamp.end) == (100.0, None, "")
+    made = Fault("made", "for a test", lambda backend, model: Injection(lambda: 7, lambda: None, "", ""))
+    with injected(made, cast(Backend, backend), MODEL) as interval:
+        assert (interval.fault, interval.model, interval.is_control, interval.exit_code) == ("made", MODEL, False, 7)
+        assert (interval.begin_seconds, interval.end_seconds, interval.end) == (100.0, None, "")
         clock.now = 103.0
-    assert (stamp.begin_seconds, stamp.end_seconds, stamp.ended) == (100.0, 103.0, None)
-    assert stamp.begin <= stamp.end
-    assert stamp.begin.endswith("+00:00")
-    assert Stamp("a", "b", is_twin=True).end_seconds is None
+    assert (interval.begin_seconds, interval.end_seconds, interval.ended) == (100.0, 103.0, None)
+    assert interval.begin <= interval.end
+    assert interval.begin.endswith("+00:00")
+    assert FaultInterval("a", "b", is_control=True).end_seconds is None
 
 
 def test_a_model_without_the_part_is_left_as_it_was(backend: FakeBackend) -> None:
@@ -576,8 +578,8 @@ def test_a_model_without_the_part_is_left_as_it_was(backend: FakeBackend) -> Non
         raise NoSuchPartError("no worker")
 
     undone: list[bool] = []
-    made = Fault("made", "", lambda backend, model: Harm(lack, lambda: undone.append(True), "", ""))
-    with pytest.raises(CannotApplyError, match="no worker"), applied(made, cast(Backend, backend), MODEL):
+    made = Fault("made", "", lambda backend, model: Injection(lack, lambda: undone.append(True), "", ""))
+    with pytest.raises(CannotApplyError, match="no worker"), injected(made, cast(Backend, backend), MODEL):
         pytest.fail("it was applied")
     assert undone == [True]
     assert not isinstance(NoSuchPartError(""), EndedError)
@@ -602,7 +604,7 @@ def test_a_ledger_that_does_not_say_its_word_is_an_error(
 
 def test_a_control_run_is_none_by_default() -> None:
     found = Score(MODEL, "pause", Verdict.HELD, "", 1, 0.0)
-    assert (found.is_twin, found.exit_code, found.recovery, found.expected) == (False, None, None, "")
+    assert (found.is_control, found.exit_code, found.recovery, found.expected) == (False, None, None, "")
 
 
 def test_a_drain_lasts_for_no_time(backend: FakeBackend) -> None:
@@ -616,6 +618,6 @@ def test_a_drain_lasts_for_no_time(backend: FakeBackend) -> None:
 
 def test_what_was_broken_for_a_moment_by_default(backend: FakeBackend) -> None:
     (found,) = apply_all(cast(Backend, backend), [ONE_AT_A_TIME], ["pause"], 5)
-    assert found.is_twin is False
+    assert found.is_control is False
     assert "pause" in backend.names()
     assert scorecard._MOMENT == (0.1, 0.6)

@@ -16,14 +16,14 @@ from lab.experiments.faults import remote_requests
 from lab.experiments.faults.fault import (
     CannotApplyError,
     Fault,
-    Harm,
-    applied,
+    Injection,
     find_address,
+    injected,
     signals_held,
     until_restarted,
 )
 from lab.experiments.faults.registry import FAULTS
-from lab.experiments.faults.remote_requests import Requests, break_together
+from lab.experiments.faults.remote_requests import FaultRequestReader, inject_together
 from lab.load.messages import MOST_FAULT_SECONDS, FaultRequest
 from lab.load.timeline import note, read
 from lab.servers.backend import Backend
@@ -50,12 +50,12 @@ def noted(backend: FakeBackend) -> list[dict[str, Any]]:
         return []
 
 
-def make(do: Any = lambda: None, undo: Any = lambda: None) -> Fault:
-    return Fault("made", "for a test", lambda backend, model: Harm(do, undo, "turn it on", "it is off"))
+def make(inject: Any = lambda: None, heal: Any = lambda: None) -> Fault:
+    return Fault("made", "for a test", lambda backend, model: Injection(inject, heal, "turn it on", "it is off"))
 
 
 def test_a_fault_is_noted_when_it_is_there_and_when_it_is_not(backend: FakeBackend) -> None:
-    with applied(make(), cast(Backend, backend), MODELS[0]):
+    with injected(make(), cast(Backend, backend), MODELS[0]):
         (begun,) = noted(backend)
         assert (begun["fault"], begun["model"], begun["end"], begun["end_seconds"]) == ("made", MODELS[0], "", None)
     first, second = noted(backend)
@@ -67,13 +67,13 @@ def test_a_fault_is_noted_when_it_is_there_and_when_it_is_not(backend: FakeBacke
 
 
 def test_what_broke_nothing_is_not_noted(backend: FakeBackend) -> None:
-    with applied(make(), cast(Backend, backend), MODELS[0], twin=True):
+    with injected(make(), cast(Backend, backend), MODELS[0], control=True):
         assert noted(backend) == []
 
     def fail() -> None:
         raise LabError("it will not")
 
-    with pytest.raises(LabError, match="it will not"), applied(make(do=fail), cast(Backend, backend), MODELS[0]):
+    with pytest.raises(LabError, match="it will not"), injected(make(inject=fail), cast(Backend, backend), MODELS[0]):
         pytest.fail("it was applied")
     assert noted(backend) == []
 
@@ -84,7 +84,7 @@ def test_what_could_not_be_healed_has_its_end_too(backend: FakeBackend) -> None:
 
     with (
         pytest.raises(faults.NotHealedError, match="it will not\nstill broken: it is off; by hand: turn it on"),
-        applied(make(undo=fail), cast(Backend, backend), MODELS[0]),
+        injected(make(heal=fail), cast(Backend, backend), MODELS[0]),
     ):
         pass
     assert noted(backend)[-1]["end"]
@@ -94,32 +94,32 @@ def test_what_could_not_be_healed_has_its_end_too(backend: FakeBackend) -> None:
 
 def test_a_model_that_is_started_again_was_broken_until_then(backend: FakeBackend, clock: Clock) -> None:
     backend.seconds = {"restart": 5.0}
-    with applied(make(), cast(Backend, backend), MODELS[0]) as stamp:
+    with injected(make(), cast(Backend, backend), MODELS[0]) as interval:
         backend.exited[MODELS[0]] = 1
-    assert (stamp.end_seconds, stamp.ended) == (105.0, 1)
+    assert (interval.end_seconds, interval.ended) == (105.0, 1)
 
     def fail() -> None:
         if MODELS[0] in backend.exited:
             raise LabError("gone")
         clock.now += 1.0
 
-    with applied(make(undo=fail), cast(Backend, backend), MODELS[0]) as stamp:
+    with injected(make(heal=fail), cast(Backend, backend), MODELS[0]) as interval:
         backend.exited[MODELS[0]] = 2
-    assert (stamp.begin_seconds, stamp.end_seconds, stamp.ended) == (105.0, 111.0, 2)
+    assert (interval.begin_seconds, interval.end_seconds, interval.ended) == (105.0, 111.0, 2)
 
 
 def test_what_was_begun_is_started_again_even_if_it_failed(backend: FakeBackend) -> None:
     def fail() -> None:
         raise LabError("it will not")
 
-    harm = until_restarted(cast(Backend, backend), MODELS[0], fail)
-    harm.undo()
+    injection = until_restarted(cast(Backend, backend), MODELS[0], fail)
+    injection.heal()
     assert backend.done == []
     with pytest.raises(LabError, match="it will not"):
-        harm.do()
-    harm.undo()
+        injection.inject()
+    injection.heal()
     assert backend.done == [("restart", MODELS[0])]
-    assert (harm.by_hand, harm.broken) == (f"`lab up {MODELS[0]}`, or `lab down`", f"{MODELS[0]} is down")
+    assert (injection.by_hand, injection.broken) == (f"`lab up {MODELS[0]}`, or `lab down`", f"{MODELS[0]} is down")
 
 
 def test_the_ledger_is_kept_where_command_is_spoken_over_tcp(backend: FakeBackend) -> None:
@@ -132,7 +132,7 @@ def test_by_default_a_fault_ends_what_it_breaks_and_keeps_connections() -> None:
     assert (make().hold, make().keeps, make().needs) == (0.0, True, ())
 
 
-def stamp(begin: str, end: str = "", model: str = "a", fault: str = "pause") -> dict[str, object]:
+def interval(begin: str, end: str = "", model: str = "a", fault: str = "pause") -> dict[str, object]:
     return {"model": model, "fault": fault, "begin": begin, "end": end}
 
 
@@ -142,15 +142,15 @@ AT = "2026-11-28T12:00:{:02}.000+00:00"
 def test_of_two_lines_the_later_one_has_the_end() -> None:
     since = datetime.fromisoformat(AT.format(0))
     assert read("made", since) == []
-    note("made", stamp(AT.format(1)))
-    note("made", stamp(AT.format(1), model="b"))
-    note("made", stamp(AT.format(2), fault="kill"))
-    note("made", stamp(AT.format(1), AT.format(5)))
-    note("other", stamp(AT.format(1), model="c"))
+    note("made", interval(AT.format(1)))
+    note("made", interval(AT.format(1), model="b"))
+    note("made", interval(AT.format(2), fault="kill"))
+    note("made", interval(AT.format(1), AT.format(5)))
+    note("other", interval(AT.format(1), model="c"))
     assert read("made", since) == [
-        stamp(AT.format(1), AT.format(5)),
-        stamp(AT.format(1), model="b"),
-        stamp(AT.format(2), fault="kill"),
+        interval(AT.format(1), AT.format(5)),
+        interval(AT.format(1), model="b"),
+        interval(AT.format(2), fault="kill"),
     ]
     # A line that is being written is none yet.
     with find_stamps("made").open("a") as file:
@@ -160,15 +160,15 @@ def test_of_two_lines_the_later_one_has_the_end() -> None:
 
 @pytest.mark.parametrize(("since", "is_there"), [(4, True), (5, True), (6, False)])
 def test_what_was_over_before_is_left_out(since: int, is_there: bool) -> None:
-    note("made", stamp(AT.format(1), AT.format(5)))
-    note("made", stamp(AT.format(1), model="b"))  # it lasts still
+    note("made", interval(AT.format(1), AT.format(5)))
+    note("made", interval(AT.format(1), model="b"))  # it lasts still
     found = read("made", datetime.fromisoformat(AT.format(since)))
     assert [item["model"] for item in found] == ["a", "b"][not is_there :]
 
 
 def test_models_are_broken_at_once_for_as_long_as_is_asked(backend: FakeBackend, clock: Clock) -> None:
     said: list[str] = []
-    found = break_together(
+    found = inject_together(
         cast(Backend, backend), [*MODELS, MODELS[0]], FAULTS["pause"], 7.0, said.append, lambda *_: pytest.fail("no")
     )
     assert clock.slept == [7.0]
@@ -183,7 +183,7 @@ def test_models_are_broken_at_once_for_as_long_as_is_asked(backend: FakeBackend,
 
 
 def test_what_ends_a_model_is_not_waited_for(backend: FakeBackend, clock: Clock) -> None:
-    break_together(cast(Backend, backend), MODELS, FAULTS["kill"], 7.0, str, lambda *_: pytest.fail("no"))
+    inject_together(cast(Backend, backend), MODELS, FAULTS["kill"], 7.0, str, lambda *_: pytest.fail("no"))
     assert clock.slept == []
     assert backend.names() == ["kill", "kill", "restart", "restart"]
 
@@ -191,19 +191,19 @@ def test_what_ends_a_model_is_not_waited_for(backend: FakeBackend, clock: Clock)
 def test_a_model_that_cannot_be_broken_is_refused_and_the_others_are_broken(backend: FakeBackend, clock: Clock) -> None:
     refused: list[tuple[str, str]] = []
 
-    def prepare(backend: Backend, model: str) -> Harm:
+    def prepare(backend: Backend, model: str) -> Injection:
         if model == MODELS[0]:
             raise CannotApplyError("not this one")
         return FAULTS["pause"].prepare(backend, model)
 
     fault = Fault("made", "", prepare, hold=0.5)
     lab = cast(Backend, backend)
-    found = break_together(lab, MODELS, fault, 7.0, str, lambda model, why: refused.append((model, str(why))))
+    found = inject_together(lab, MODELS, fault, 7.0, str, lambda model, why: refused.append((model, str(why))))
     assert (refused, [item.model for item in found]) == ([(MODELS[0], "not this one")], [MODELS[1]])
     assert clock.slept == [7.0]
     # Where none can be, nothing is waited for.
     clock.slept.clear()
-    assert break_together(lab, MODELS[:1], fault, 7.0, str, lambda *_: None) == []
+    assert inject_together(lab, MODELS[:1], fault, 7.0, str, lambda *_: None) == []
     assert clock.slept == []
 
 
@@ -211,19 +211,19 @@ def test_one_that_could_not_be_healed_ends_it_all(backend: FakeBackend) -> None:
     def fail() -> None:
         raise LabError("it will not")
 
-    for fault in (make(undo=fail), make(do=fail, undo=fail)):
+    for fault in (make(heal=fail), make(inject=fail, heal=fail)):
         with pytest.raises(faults.NotHealedError):
-            break_together(
+            inject_together(
                 cast(Backend, backend), MODELS[:1], fault, 1.0, str, lambda *_: pytest.fail("it was refused")
             )
 
 
 @pytest.fixture
-def asked(backend: FakeBackend, tmp_path: Path) -> tuple[Requests, Path, list[str]]:
+def asked(backend: FakeBackend, tmp_path: Path) -> tuple[FaultRequestReader, Path, list[str]]:
     said: list[str] = []
     log = tmp_path / "log"
     log.touch()
-    return Requests(cast(Backend, backend), MODELS, log, said.append), log, said
+    return FaultRequestReader(cast(Backend, backend), MODELS, log, said.append), log, said
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def asked(backend: FakeBackend, tmp_path: Path) -> tuple[Requests, Path, list[st
     ],
 )
 def test_a_fault_lasts_more_than_nothing_and_at_most_ten_minutes(
-    asked: tuple[Requests, Path, list[str]], clock: Clock, seconds: float, is_done: bool
+    asked: tuple[FaultRequestReader, Path, list[str]], clock: Clock, seconds: float, is_done: bool
 ) -> None:
     assert MOST_FAULT_SECONDS == 600.0
     requests, log, said = asked
@@ -253,7 +253,7 @@ def test_a_fault_lasts_more_than_nothing_and_at_most_ten_minutes(
 
 
 def test_only_faults_of_the_catalogue_and_models_of_the_load(
-    asked: tuple[Requests, Path, list[str]], backend: FakeBackend
+    asked: tuple[FaultRequestReader, Path, list[str]], backend: FakeBackend
 ) -> None:
     requests, log, said = asked
     wrong = [FaultRequest("format", (MODELS[0],), 1.0), FaultRequest("kill", ("z", MODELS[0], "b"), 1.0)]
@@ -264,7 +264,7 @@ def test_only_faults_of_the_catalogue_and_models_of_the_load(
 
 
 def test_all_else_that_a_generator_says_is_passed_on(
-    asked: tuple[Requests, Path, list[str]], backend: FakeBackend
+    asked: tuple[FaultRequestReader, Path, list[str]], backend: FakeBackend
 ) -> None:
     requests, log, said = asked
     line = FaultRequest("pause", tuple(MODELS), 1.0).encode()
@@ -286,7 +286,7 @@ def test_all_else_that_a_generator_says_is_passed_on(
 
 
 def test_what_cannot_be_had_is_noted_with_its_reason(
-    asked: tuple[Requests, Path, list[str]], backend: FakeBackend
+    asked: tuple[FaultRequestReader, Path, list[str]], backend: FakeBackend
 ) -> None:
     requests, log, said = asked
     log.write_text(f"{FaultRequest('latency', (MODELS[0],), 1.0).encode()}\n")
@@ -295,7 +295,7 @@ def test_what_cannot_be_had_is_noted_with_its_reason(
     why = "only a container has a network of its own"
     assert said == [f"{MODELS[0]}: latency: unknown: {why}"]
     (line,) = noted(backend)
-    assert (line["why_not"], line["is_twin"], line["end"] >= line["begin"]) == (why, False, True)
+    assert (line["why_not"], line["is_control"], line["end"] >= line["begin"]) == (why, False, True)
     assert begun.timestamp() - 1 < datetime.fromisoformat(line["begin"]).timestamp()
 
 

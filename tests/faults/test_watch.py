@@ -12,8 +12,8 @@ import pytest
 from lab.base.errors import LabError
 from lab.clients.latency_probe import TIMEOUT
 from lab.experiments.faults import probe_reader as watching
-from lab.experiments.faults import under_load as around_module
-from lab.experiments.faults.probe_reader import Around, Ping, Watch, _quantile, look, open_watch, show
+from lab.experiments.faults import under_load as under_load
+from lab.experiments.faults.probe_reader import Ping, ProbeReader, ProbeReport, _quantile, look, open_probe, show
 from lab.experiments.faults.registry import FAULTS
 from lab.experiments.faults.under_load import apply_under_load
 from lab.load.measurement import Measurement
@@ -39,8 +39,8 @@ def good(begin: float, count: int) -> list[Ping]:
 
 def test_quiet_is_what_was_answered_before_the_break() -> None:
     # Sent before it and answered in the moment of it, or not answered: neither is quiet.
-    around = look([*QUIET, (1.75, 0.25), (1.8, None), (1.9, 9.0)], broken=2.0, mended=3.0)
-    assert around.quiet_p99 == pytest.approx(0.1)
+    probe_report = look([*QUIET, (1.75, 0.25), (1.8, None), (1.9, 9.0)], broken=2.0, healed=3.0)
+    assert probe_report.quiet_p99 == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize(
@@ -73,9 +73,9 @@ def test_a_fault_is_noticed_with_the_first_ping_beyond_the_band(
     pings: list[Ping], detect: float | None, slowest: float | None, failed: int
 ) -> None:
     assert TIMEOUT == 0.5
-    around = look([*QUIET, *pings], broken=2.0, mended=3.0, usual=[0.1] * 10_000)
-    assert (around.detect, around.slowest, around.failed) == (detect, slowest, failed)
-    assert around.lasted == 1.0
+    probe_report = look([*QUIET, *pings], broken=2.0, healed=3.0, usual=[0.1] * 10_000)
+    assert (probe_report.detect, probe_report.slowest, probe_report.failed) == (detect, slowest, failed)
+    assert probe_report.lasted == 1.0
 
 
 @pytest.mark.parametrize(
@@ -92,15 +92,15 @@ def test_a_fault_is_noticed_with_the_first_ping_beyond_the_band(
     ],
 )
 def test_a_fault_is_over_with_the_first_of_ten_in_turn(pings: list[Ping], recover: float | None) -> None:
-    around = look([*QUIET, *pings], broken=2.0, mended=3.0, usual=[0.1] * 1000)
-    assert around.recover == (None if recover is None else pytest.approx(recover))
+    probe_report = look([*QUIET, *pings], broken=2.0, healed=3.0, usual=[0.1] * 1000)
+    assert probe_report.recover == (None if recover is None else pytest.approx(recover))
 
 
 def test_seconds_are_counted_from_the_break() -> None:
     pings = [(0.5, 0.001), (1.0, 0.002), (1.999, 0.004), (2.0, None), (2.5, 0.3), (2.75, 0.1), (4.0, None)]
-    around = look(pings, broken=2.0, mended=3.0)
+    probe_report = look(pings, broken=2.0, healed=3.0)
     # Of two values, the p50 is their middle and the p99 nearly the larger one: 0.002 + 0.99 x 0.002, 0.1 + 0.99 x 0.2.
-    assert around.seconds == (
+    assert probe_report.seconds == (
         (-2, 0.001, 0.001, 0),
         (-1, pytest.approx(0.003), pytest.approx(0.00398), 0),
         (0, pytest.approx(0.2), pytest.approx(0.298), 1),
@@ -109,9 +109,9 @@ def test_seconds_are_counted_from_the_break() -> None:
 
 
 def test_without_a_quiet_ping_nothing_is_known_but_what_failed() -> None:
-    around = look([(1.0, None), (2.5, None), (2.75, 0.25)], broken=2.0, mended=3.5)
-    assert around == Around(None, None, None, 0.25, 1, 1.5, around.seconds)
-    assert [row[0] for row in around.seconds] == [-1, 0]
+    probe_report = look([(1.0, None), (2.5, None), (2.75, 0.25)], broken=2.0, healed=3.5)
+    assert probe_report == ProbeReport(None, None, None, 0.25, 1, 1.5, probe_report.seconds)
+    assert [row[0] for row in probe_report.seconds] == [-1, 0]
 
 
 @pytest.mark.parametrize(
@@ -122,11 +122,11 @@ def test_times_are_milliseconds_below_a_second(seconds: float | None, text: str)
     assert show(seconds).replace("12.34 s", "12.35 s") == text
 
 
-SEEN = Around(0.001, 0.1, 0.25, 0.4, 3, 0.5, ())
+SEEN = ProbeReport(0.001, 0.1, 0.25, 0.4, 3, 0.5, ())
 
 
 @pytest.mark.parametrize(
-    ("around", "text"),
+    ("probe_report", "text"),
     [
         (SEEN, "PING beside it: late after 100 ms, at most 400 ms, 3 failed, as before 250 ms after the mending"),
         (
@@ -140,11 +140,11 @@ SEEN = Around(0.001, 0.1, 0.25, 0.4, 3, 0.5, ())
         ),
     ],
 )
-def test_what_was_seen_in_words(around: Around, text: str) -> None:
-    assert str(around) == text
+def test_what_was_seen_in_words(probe_report: ProbeReport, text: str) -> None:
+    assert str(probe_report) == text
 
 
-class FakeWitness:
+class FakeProbe:
     """Writes what it is told to into its log; a mark is noted at the time of the clock."""
 
     def __init__(self, clock: Clock, log: Path) -> None:
@@ -184,128 +184,128 @@ class FakeWitness:
 
 
 @pytest.fixture
-def witness(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeWitness:
+def probe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeProbe:
     clock = Clock()
     monkeypatch.setattr(watching, "time", clock)
-    return FakeWitness(clock, tmp_path / "log")
+    return FakeProbe(clock, tmp_path / "log")
 
 
-def watch_of(witness: FakeWitness) -> Watch:
-    return Watch(cast(Instrument, witness))
+def reader_of(probe: FakeProbe) -> ProbeReader:
+    return ProbeReader(cast(Instrument, probe))
 
 
 def pings(begin: float, count: int, took: float | None = 0.001) -> list[Ping]:
     return [(begin + number / 50, took) for number in range(count)]
 
 
-def test_quiet_is_ten_pings_or_five_seconds(witness: FakeWitness) -> None:
-    watch = watch_of(witness)
-    witness.then = [[], pings(0.01, 9), pings(0.5, 1)]
-    watch.wait_quiet()
+def test_quiet_is_ten_pings_or_five_seconds(probe: FakeProbe) -> None:
+    reader = reader_of(probe)
+    probe.then = [[], pings(0.01, 9), pings(0.5, 1)]
+    reader.wait_quiet()
     # One short sleep for the mark, then two looks: nine are too few.
-    assert witness.clock.slept == [0.002, 0.02, 0.02]
-    assert witness.told == ["quiet 1\n"]
-    silent = watch_of(witness)
-    witness.clock.slept.clear()
+    assert probe.clock.slept == [0.002, 0.02, 0.02]
+    assert probe.told == ["quiet 1\n"]
+    silent = reader_of(probe)
+    probe.clock.slept.clear()
     silent.wait_quiet()
-    assert sum(witness.clock.slept) == pytest.approx(5.0, abs=0.05)
+    assert sum(probe.clock.slept) == pytest.approx(5.0, abs=0.05)
 
 
-def test_a_fault_that_is_over_is_waited_for_no_longer(witness: FakeWitness) -> None:
-    watch = watch_of(witness)
-    witness.say(*pings(0.0, 20))
-    watch.mark("quiet")  # at 0: the log has all of them
-    witness.clock.now += 1.0
-    watch.mark("broken")
-    witness.clock.now += 1.0
-    watch.mark("mended")
-    mended = witness.clock.now - witness.begin
-    witness.clock.slept.clear()
-    witness.then = [pings(mended + 0.1, 5, None), pings(mended + 0.5, 9), pings(mended + 0.9, 1)]
-    found = watch.wait_recovered(4.0)
+def test_a_fault_that_is_over_is_waited_for_no_longer(probe: FakeProbe) -> None:
+    reader = reader_of(probe)
+    probe.say(*pings(0.0, 20))
+    reader.mark("quiet")  # at 0: the log has all of them
+    probe.clock.now += 1.0
+    reader.mark("injected")
+    probe.clock.now += 1.0
+    reader.mark("healed")
+    healed = probe.clock.now - probe.begin
+    probe.clock.slept.clear()
+    probe.then = [pings(healed + 0.1, 5, None), pings(healed + 0.5, 9), pings(healed + 0.9, 1)]
+    found = reader.wait_recovered(4.0)
     assert found.recover == pytest.approx(0.5, abs=0.01)
     assert found.failed == 5
-    assert witness.clock.slept == [0.02] * 3
+    assert probe.clock.slept == [0.02] * 3
     # What is not over is given up.
-    witness.clock.now += 10.0
-    watch.mark("quiet")
-    watch.mark("broken")
-    watch.mark("mended")
-    witness.clock.slept.clear()
-    assert watch.wait_recovered(4.0).recover is None
-    assert sum(witness.clock.slept) == pytest.approx(4.0, abs=0.05)
+    probe.clock.now += 10.0
+    reader.mark("quiet")
+    reader.mark("injected")
+    reader.mark("healed")
+    probe.clock.slept.clear()
+    assert reader.wait_recovered(4.0).recover is None
+    assert sum(probe.clock.slept) == pytest.approx(4.0, abs=0.05)
     # What was usual before the first fault is remembered: 20 PINGs, those before it alone.
-    assert watch.look().quiet_p99 == pytest.approx(0.001)
-    assert watch._quiet == [0.001] * 20
+    assert reader.look().quiet_p99 == pytest.approx(0.001)
+    assert reader._quiet == [0.001] * 20
 
 
-def test_a_line_that_is_not_whole_yet_is_read_later(witness: FakeWitness) -> None:
-    watch = watch_of(witness)
-    watch.mark("quiet")
-    with witness.log.open("a") as log:
+def test_a_line_that_is_not_whole_yet_is_read_later(probe: FakeProbe) -> None:
+    reader = reader_of(probe)
+    reader.mark("quiet")
+    with probe.log.open("a") as log:
         log.write("[0.5, 0.0")
-    watch._advance()
-    assert watch._pings == []
-    with witness.log.open("a") as log:
+    reader._advance()
+    assert reader._pings == []
+    with probe.log.open("a") as log:
         log.write("01]\n")
-    watch._advance()
-    watch._advance()
-    assert watch._pings == [(0.5, 0.001)]
+    reader._advance()
+    reader._advance()
+    assert reader._pings == [(0.5, 0.001)]
 
 
-def test_what_is_usual_is_what_was_over_before_the_break(witness: FakeWitness) -> None:
-    watch = watch_of(witness)
-    watch.mark("quiet")
-    witness.say((0.1, 0.001), (0.2, None), (0.875, 0.125), (0.9, 0.2), (1.5, 0.004))
-    watch._marks |= {"broken": 1.0, "mended": 1.25}
-    watch.wait_recovered(0.0)
+def test_what_is_usual_is_what_was_over_before_the_break(probe: FakeProbe) -> None:
+    reader = reader_of(probe)
+    reader.mark("quiet")
+    probe.say((0.1, 0.001), (0.2, None), (0.875, 0.125), (0.9, 0.2), (1.5, 0.004))
+    reader._marks |= {"injected": 1.0, "healed": 1.25}
+    reader.wait_recovered(0.0)
     # Sent before it and answered in its moment, or later, is none.
-    assert watch._quiet == [0.001]
+    assert reader._quiet == [0.001]
 
 
-def test_a_mark_of_before_is_not_taken_for_a_later_one(witness: FakeWitness) -> None:
-    watch = watch_of(witness)
-    watch.mark("broken")
-    witness.clock.now += 5.0
-    watch.mark("broken")
-    assert watch._marks["broken"] == pytest.approx(5.0, abs=0.01)
-    assert witness.told == ["broken 1\n", "broken 2\n"]
+def test_a_mark_of_before_is_not_taken_for_a_later_one(probe: FakeProbe) -> None:
+    reader = reader_of(probe)
+    reader.mark("injected")
+    probe.clock.now += 5.0
+    reader.mark("injected")
+    assert reader._marks["injected"] == pytest.approx(5.0, abs=0.01)
+    assert probe.told == ["injected 1\n", "injected 2\n"]
 
 
 @pytest.mark.parametrize("how", ["gone", "ended", "deaf", "nonsense"])
-def test_a_witness_that_has_ended_is_an_error_with_its_last_words(witness: FakeWitness, how: str) -> None:
-    watch = watch_of(witness)
-    witness.say((0.0, 0.001))
-    witness.deaf = how != "gone"
+def test_a_witness_that_has_ended_is_an_error_with_its_last_words(probe: FakeProbe, how: str) -> None:
+    reader = reader_of(probe)
+    probe.say((0.0, 0.001))
+    probe.deaf = how != "gone"
     if how == "ended":
-        witness.process.poll = lambda: 1
+        probe.process.poll = lambda: 1
     if how == "gone":
-        witness.ended = True
+        probe.ended = True
     if how == "nonsense":
-        witness.log.write_text("Traceback\n")
+        probe.log.write_text("Traceback\n")
     with pytest.raises(LabError, match=r"the witness has ended: (\[0\.0, 0\.001\]|Traceback)$"):
-        watch.mark("quiet")
+        reader.mark("quiet")
     if how == "deaf":
-        assert sum(witness.clock.slept) == pytest.approx(30.0, abs=0.05)
+        assert sum(probe.clock.slept) == pytest.approx(30.0, abs=0.05)
     else:
         # A pipe that is broken says it at once, the others are noticed at the first look.
-        assert witness.clock.slept == ([] if how == "gone" else [0.002])
+        assert probe.clock.slept == ([] if how == "gone" else [0.002])
 
 
-def test_recovery_of_a_witness_that_has_ended_is_not_waited_for(witness: FakeWitness) -> None:
-    watch = watch_of(witness)
-    for word in ("quiet", "broken", "mended"):
-        watch.mark(word)
-    witness.clock.slept.clear()
-    witness.ended = True
+def test_recovery_of_a_witness_that_has_ended_is_not_waited_for(probe: FakeProbe) -> None:
+    reader = reader_of(probe)
+    for word in ("quiet", "injected", "healed"):
+        reader.mark(word)
+    probe.clock.slept.clear()
+    probe.ended = True
     with pytest.raises(LabError, match="the witness has ended"):
-        watch.wait_recovered(4.0)
-    assert witness.clock.slept == []
+        reader.wait_recovered(4.0)
+    assert probe.clock.slept == []
 
 
 def test_a_witness_is_opened_beside_the_model_and_closed_again() -> None:
     backend = FakeBackend()
-    with open_watch(cast(Backend, backend), "asyncio_streams"):
+    with open_probe(cast(Backend, backend), "asyncio_streams"):
         assert backend.done == [("start", "python", "-m", "lab.clients.latency_probe")]
         assert backend.instruments[0].arguments[-1] == "tcp://asyncio_streams:6379"
     assert backend.done[-1] == ("close", "lab.clients.latency_probe")
@@ -313,20 +313,20 @@ def test_a_witness_is_opened_beside_the_model_and_closed_again() -> None:
 
 def test_rows_are_in_the_order_of_time() -> None:
     rows: Sequence[tuple[int, float | None, float | None, int]] = look(
-        [(3.5, 0.1), (0.5, 0.2), (2.5, 0.3)], broken=1.0, mended=2.0
+        [(3.5, 0.1), (0.5, 0.2), (2.5, 0.3)], broken=1.0, healed=2.0
     ).seconds
     assert [row[0] for row in rows] == [-1, 1, 2]
 
 
 @pytest.mark.parametrize(("fault", "held"), [("pause", 3.0), ("kill", 0.0)])
-@pytest.mark.parametrize("twin", [False, True])
+@pytest.mark.parametrize("control", [False, True])
 def test_a_scenario_is_broken_in_its_middle(
-    fault: str, held: float, twin: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    fault: str, held: float, control: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Four seconds before it, behind two of the generator's own start, and four after it."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     backend = FakeBackend()
-    monkeypatch.setattr(around_module, "time", backend.clock)
+    monkeypatch.setattr(under_load, "time", backend.clock)
     asked: list[tuple[object, ...]] = []
 
     def measure(*arguments: object, **options: object) -> Measurement:
@@ -343,25 +343,25 @@ def test_a_scenario_is_broken_in_its_middle(
         def mark(self, word: str) -> None:
             backend.done.append((word, backend.clock.now - 100.0))
 
-        def wait_recovered(self, seconds: float) -> Around:
+        def wait_recovered(self, seconds: float) -> ProbeReport:
             backend.done.append(("recovered", seconds))
             return SEEN
 
-    monkeypatch.setattr(around_module, "measure", measure)
-    monkeypatch.setattr(around_module, "open_watch", lambda backend, model: Looks())
+    monkeypatch.setattr(under_load, "measure", measure)
+    monkeypatch.setattr(under_load, "open_probe", lambda backend, model: Looks())
     model = backend.catalogue["prefork"]
-    options = {"twin": True} if twin else {}
+    options = {"control": True} if control else {}
     found = apply_under_load(cast(Backend, backend), "prefork", FAULTS[fault], "closed_session", seconds=3.0, **options)
     users = find_preset("closed_session").users
     assert asked == [(backend, model, "closed_session", {"users": users, "seconds": 11.0, "warm_up": 1.0})]
-    broken = [] if twin else [fault]
-    healed = {"pause": ["unpause"], "kill": [] if twin else ["restart"]}[fault]
-    assert backend.names() == ["quiet", *broken, "broken", *healed, "mended", "recovered", "closed"]
+    broken = [] if control else [fault]
+    healed = {"pause": ["unpause"], "kill": [] if control else ["restart"]}[fault]
+    assert backend.names() == ["quiet", *broken, "injected", *healed, "healed", "recovered", "closed"]
     assert ("quiet", 2.0) in backend.done
-    assert ("broken", 6.0) in backend.done
-    assert ("mended", 6.0 + held) in backend.done
+    assert ("injected", 6.0) in backend.done
+    assert ("healed", 6.0 + held) in backend.done
     assert ("recovered", 0.0) in backend.done
     assert backend.clock.slept == [2.0, 4.0, held]
-    assert (found.around, found.measurement, found.stamp.is_twin) == (SEEN, MEASUREMENT, twin)
-    assert set(found.as_json()) == {"stamp", "around", "measurement"}
-    assert found.as_json()["stamp"]["fault"] == fault
+    assert (found.probe_report, found.measurement, found.interval.is_control) == (SEEN, MEASUREMENT, control)
+    assert set(found.as_json()) == {"interval", "probe_report", "measurement"}
+    assert found.as_json()["interval"]["fault"] == fault

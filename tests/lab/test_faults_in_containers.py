@@ -13,7 +13,7 @@ import pytest
 from lab.base.errors import LabError
 from lab.cli.commands.faults import exit_code
 from lab.cli.context import COULD_NOT_RUN
-from lab.experiments.faults.fault import applied
+from lab.experiments.faults.fault import injected
 from lab.experiments.faults.judge import Verdict
 from lab.experiments.faults.process_scripts import KILL_WORKER, LIMIT
 from lab.experiments.faults.registry import FAULTS
@@ -76,9 +76,9 @@ def test_what_needs_more_than_its_memory_is_ended_and_started_again(
     lab: Containers, engine: docker.DockerClient
 ) -> None:
     before = inspect(lab, engine)
-    with applied(FAULTS["pressure"], lab, MODEL, twin=True):
+    with injected(FAULTS["pressure"], lab, MODEL, control=True):
         assert inspect(lab, engine) == before
-    with applied(FAULTS["pressure"], lab, MODEL):
+    with injected(FAULTS["pressure"], lab, MODEL):
         found = inspect(lab, engine)
         assert 8 * 2**20 < found["memory"] == found["swap"] < before["memory"]
         assert ask(lab)
@@ -95,9 +95,9 @@ def test_what_needs_more_than_its_memory_is_ended_and_started_again(
 
 @pytest.mark.parametrize("fault", BROKEN)
 def test_the_engine_says_that_it_is_broken_and_mended(lab: Containers, engine: docker.DockerClient, fault: str) -> None:
-    with applied(FAULTS[fault], lab, MODEL, twin=True):
+    with injected(FAULTS[fault], lab, MODEL, control=True):
         assert not BROKEN[fault](inspect(lab, engine))
-    with applied(FAULTS[fault], lab, MODEL):
+    with injected(FAULTS[fault], lab, MODEL):
         assert BROKEN[fault](inspect(lab, engine))
         assert ask(lab) == (fault == "starve")
     assert not BROKEN[fault](inspect(lab, engine))
@@ -105,18 +105,18 @@ def test_the_engine_says_that_it_is_broken_and_mended(lab: Containers, engine: d
 
 
 def test_a_blackhole_drops_packets_and_lets_them_through_again(lab: Containers) -> None:
-    with applied(FAULTS["blackhole"], lab, MODEL, twin=True):
+    with injected(FAULTS["blackhole"], lab, MODEL, control=True):
         assert (ask(lab), dropped(lab)) == (True, -1)
-    with applied(FAULTS["blackhole"], lab, MODEL):
+    with injected(FAULTS["blackhole"], lab, MODEL):
         assert not ask(lab)
         assert dropped(lab) > 0
     assert (ask(lab), dropped(lab)) == (True, -1)
 
 
 def test_one_packet_in_ten_is_lost_and_none_afterwards(lab: Containers) -> None:
-    with applied(FAULTS["loss"], lab, MODEL, twin=True):
+    with injected(FAULTS["loss"], lab, MODEL, control=True):
         assert (ask(lab), dropped(lab)) == (True, -1)
-    with applied(FAULTS["loss"], lab, MODEL):
+    with injected(FAULTS["loss"], lab, MODEL):
         rules = lab.run_in_network(MODEL, ["nft", "list", "table", "inet", "lab_fault"])
         assert 'iifname != "lo" numgen random mod 100 < 10 counter' in rules
         assert dropped(lab) == 0
@@ -158,9 +158,9 @@ def test_a_discipline_shapes_what_is_sent_or_the_kernel_has_none(
         assert (found.verdict, found.reason[:15]) == (Verdict.UNKNOWN, "this kernel has")
         assert exit_code([found]) == COULD_NOT_RUN
         return
-    with applied(FAULTS[fault], lab, MODEL, twin=True):
+    with injected(FAULTS[fault], lab, MODEL, control=True):
         assert not re.search(shown, show_disciplines(lab))
-    with applied(FAULTS[fault], lab, MODEL):
+    with injected(FAULTS[fault], lab, MODEL):
         assert re.search(shown, show_disciplines(lab))
         assert ask(lab)
         assert " 0 pkt" not in show_disciplines(lab).partition(f"qdisc {discipline[0]}")[2].splitlines()[1]
@@ -179,9 +179,9 @@ def state_of(lab: Containers, model: str = MODEL) -> tuple[str, int | None]:
 
 @pytest.mark.parametrize(("fault", "code"), [("kill", 137), ("drain", 0)])
 def test_what_ends_a_container_ends_it_by_its_own_signal(lab: Containers, fault: str, code: int) -> None:
-    with applied(FAULTS[fault], lab, MODEL, twin=True):
+    with injected(FAULTS[fault], lab, MODEL, control=True):
         assert state_of(lab) == ("running", None)
-    with applied(FAULTS[fault], lab, MODEL):
+    with injected(FAULTS[fault], lab, MODEL):
         assert state_of(lab) == ("exited", code)
     assert state_of(lab) == ("running", None)
     assert ask(lab)
@@ -190,9 +190,9 @@ def test_what_ends_a_container_ends_it_by_its_own_signal(lab: Containers, fault:
 def test_one_worker_is_killed_by_signal_9(lab: Containers) -> None:
     workers = int(lab.run_beside(WITH_WORKERS, KILL_WORKER))
     assert workers > 1
-    with applied(FAULTS["worker"], lab, WITH_WORKERS, twin=True):
+    with injected(FAULTS["worker"], lab, WITH_WORKERS, control=True):
         assert "by signal 9" not in lab.logs(WITH_WORKERS)
-    with applied(FAULTS["worker"], lab, WITH_WORKERS):
+    with injected(FAULTS["worker"], lab, WITH_WORKERS):
         wait_until(lambda: lab.logs(WITH_WORKERS).count("by signal 9") == 1)
     wait_until(lambda: int(lab.run_beside(WITH_WORKERS, KILL_WORKER)) == workers)
     assert state_of(lab, WITH_WORKERS) == ("running", None)
@@ -207,9 +207,9 @@ def test_limits_are_those_of_the_processes_in_the_container(lab: Containers, nam
         return [limits for _, *limits in found]
 
     before = read_limits()
-    with applied(FAULTS[name], lab, MODEL, twin=True):
+    with injected(FAULTS[name], lab, MODEL, control=True):
         assert read_limits() == before
-    with applied(FAULTS[name], lab, MODEL):
+    with injected(FAULTS[name], lab, MODEL):
         assert all(0 < soft < 2**40 for soft, _ in read_limits())
         assert read_limits() != before
         assert [hard for _, hard in read_limits()] == [hard for _, hard in before]
@@ -221,9 +221,9 @@ def test_a_container_that_ends_under_a_fault_runs_again_and_is_healed(
     lab: Containers, engine: docker.DockerClient, fault: str
 ) -> None:
     before = inspect(lab, engine)
-    with applied(FAULTS[fault], lab, MODEL) as stamp:
+    with injected(FAULTS[fault], lab, MODEL) as interval:
         lab.kill(MODEL, signal.SIGKILL)
         wait_until(lambda: state_of(lab) == ("exited", 137))
-    assert stamp.ended == 137
+    assert interval.ended == 137
     assert inspect(lab, engine) == before
     assert (ask(lab), dropped(lab)) == (True, -1)

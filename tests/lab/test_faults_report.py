@@ -8,9 +8,9 @@ from uuid import uuid4
 import pytest
 
 from lab.clients.request_log import Account
-from lab.experiments.faults.fault import Stamp
+from lab.experiments.faults.fault import FaultInterval
 from lab.experiments.faults.judge import Score, Verdict
-from lab.experiments.faults.probe_reader import Around
+from lab.experiments.faults.probe_reader import ProbeReport
 from lab.experiments.faults.under_load import UnderLoad
 from lab.experiments.store import Run
 from lab.report import faults_page
@@ -21,32 +21,32 @@ from tests.support.made_up import MEASUREMENT
 from tools.browser import read_page
 
 ACCOUNT = Account(8, 8, 1_000, 990, 0, {}, {"end": 8})
-SEEN = Around(0.002, 0.012, 0.35, 0.48, 3, 0.5, ((-1, 0.001, 0.002, 0), (0, 0.2, 0.48, 3), (1, None, None, 4)))
+SEEN = ProbeReport(0.002, 0.012, 0.35, 0.48, 3, 0.5, ((-1, 0.001, 0.002, 0), (0, 0.2, 0.48, 3), (1, None, None, 4)))
 
 
 def make_score(model: str, fault: str, verdict: Verdict = Verdict.HELD, **changes: object) -> Score:
-    score = Score(model, fault, verdict, f"because of <b>{fault}</b>", 1, 0.3, account=ACCOUNT, around=SEEN)
+    score = Score(model, fault, verdict, f"because of <b>{fault}</b>", 1, 0.3, account=ACCOUNT, probe_report=SEEN)
     return replace(score, **changes)  # type: ignore[arg-type] # each is a field's
 
 
 SCORES = (
     make_score("prefork", "pause"),
-    make_score("prefork", "crowd", Verdict.FAILED, expected="64 places", account=None, around=None),
-    make_score("trio_nursery", "pause", Verdict.DEGRADED, around=replace(SEEN, recover=3.0)),
-    make_score("trio_nursery", "latency", Verdict.UNKNOWN, account=None, around=None),
-    make_score("trio_nursery", "crowd", Verdict.FAILED, account=None, around=None),
+    make_score("prefork", "crowd", Verdict.FAILED, expected="64 places", account=None, probe_report=None),
+    make_score("trio_nursery", "pause", Verdict.DEGRADED, probe_report=replace(SEEN, recover=3.0)),
+    make_score("trio_nursery", "latency", Verdict.UNKNOWN, account=None, probe_report=None),
+    make_score("trio_nursery", "crowd", Verdict.FAILED, account=None, probe_report=None),
 )
 
 
 @pytest.fixture
 def outcome(tmp_path: Path) -> Outcome:
     load = replace(MEASUREMENT, model="prefork", failures={"timeout": 2})
-    stamp = Stamp("pause", "prefork", is_twin=False)
-    stamp.close()
+    interval = FaultInterval("pause", "prefork", is_control=False)
+    interval.close()
     run = Run.create("faults", {"environment": {"processor": "<i>a test's</i>", "commit": None}}, root=tmp_path)
     for score in SCORES:
         run.keep(key_of(score.model, score.fault), score.as_json())
-    return Outcome(run, SCORES, [UnderLoad(stamp, SEEN, load)])
+    return Outcome(run, SCORES, [UnderLoad(interval, SEEN, load)])
 
 
 def test_the_sentences_name_what_is_not_as_it_should_be(outcome: Outcome) -> None:
@@ -64,7 +64,7 @@ def test_the_sentences_name_what_is_not_as_it_should_be(outcome: Outcome) -> Non
 def test_times_are_medians_and_the_last_is_named(outcome: Outcome) -> None:
     (row,) = make_times(outcome)
     assert row[:1] + row[2:] == ["pause", "2 of 2 late", "12 ms", "480 ms", "1.68 s", "trio_nursery (3.00 s)"]
-    never = [SCORES[0], replace(SCORES[2], around=replace(SEEN, recover=None))]
+    never = [SCORES[0], replace(SCORES[2], probe_report=replace(SEEN, recover=None))]
     (row,) = make_times(replace(outcome, scores=never))
     assert row[-2:] == ["–", "trio_nursery: not seen to"]  # noqa: RUF001
 

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from lab.experiments.faults.remote_requests import Requests
+from lab.experiments.faults.remote_requests import FaultRequestReader
 from lab.load import messages
 from lab.load.generator import open_generator
 from lab.load.measurement import encode_targets
@@ -37,7 +37,7 @@ def test_a_run_from_the_form_to_the_files(engine, find_of_project):
             feed(backend, MODELS, generator.main.process.stdin),
             ThreadPoolExecutor() as pool,
         ):
-            requests = Requests(backend, MODELS, generator.main.log, said.append)
+            requests = FaultRequestReader(backend, MODELS, generator.main.log, said.append)
             seeing = pool.submit(
                 visit,
                 backend,

@@ -22,7 +22,7 @@ from lab.experiments.faults.fault import CannotApplyError, EndedError
 from lab.experiments.faults.judge import Score, Verdict
 from lab.experiments.faults.probe_reader import show
 from lab.experiments.faults.registry import FAULTS
-from lab.experiments.faults.remote_requests import break_together
+from lab.experiments.faults.remote_requests import inject_together
 from lab.experiments.faults.scorecard import apply_all
 from lab.experiments.faults.under_load import UnderLoad, apply_under_load
 from lab.experiments.store import Run, check_writable, tolerated, write_new
@@ -124,9 +124,9 @@ def faults(
                 for each in under_load(lab, chosen, names, scenario, seconds, failed, twin=twin):
                     seen.append(each)
                     with tolerated(_say):
-                        run.keep(key_of(each.stamp.model, each.stamp.fault), each.as_json())
+                        run.keep(key_of(each.interval.model, each.interval.fault), each.as_json())
             else:
-                for score in apply_all(backend, chosen, names, seed, twin=twin):
+                for score in apply_all(backend, chosen, names, seed, control=twin):
                     scores.append(score)
                     with tolerated(_say):
                         run.keep(key_of(score.model, score.fault), score.as_json())
@@ -186,7 +186,7 @@ def exit_code(scores: Iterable[Score], untried: Sequence[str] = ()) -> int:
 
 def exit_code_under_load(seen: Sequence[UnderLoad], wanted: int) -> int:
     """Return 0 if each model recovered; 1 if one did not, or ended; 2 if there are fewer than were wanted, or none."""
-    if any(each.around.recover is None or each.stamp.ended is not None for each in seen):
+    if any(each.probe_report.recover is None or each.interval.ended is not None for each in seen):
         return DID_NOT_HOLD
     return HELD if len(seen) == wanted > 0 else COULD_NOT_RUN
 
@@ -209,7 +209,7 @@ def under_load(
     for model in models:
         for fault in faults:
             try:
-                yield apply_under_load(lab.backend, model, FAULTS[fault], scenario, seconds=seconds, twin=twin)
+                yield apply_under_load(lab.backend, model, FAULTS[fault], scenario, seconds=seconds, control=twin)
             except CannotApplyError as error:
                 _say(f"{model}: {fault}: unknown: {error}")
             except EndedError as error:
@@ -221,10 +221,10 @@ def show_under_load(found: Sequence[UnderLoad]) -> None:
     """Print what a witness saw, second by second."""
     rows = []
     for each in found:
-        click.echo(f"{name_of(each)}: {each.around}\n{show_load(each)}")
+        click.echo(f"{name_of(each)}: {each.probe_report}\n{show_load(each)}")
         rows += [
             [name_of(each), str(second), show(p50), show(p99), str(failed)]
-            for second, p50, p99, failed in each.around.seconds
+            for second, p50, p99, failed in each.probe_report.seconds
         ]
     if rows:
         show_table(["model and fault", "second", "p50", "p99", "failed"], rows, group=0)
@@ -237,7 +237,7 @@ def break_now(lab: Lab, models: Sequence[str], fault: str, seconds: float) -> in
         The exit code: 1 if one of them ended although the fault leaves it running.
 
     Raises:
-        CannotApplyError, NotHealedError: see `applied`.
+        CannotApplyError, NotHealedError: see `injected`.
         LabError: none is named.
     """
     if not models:
@@ -246,7 +246,7 @@ def break_now(lab: Lab, models: Sequence[str], fault: str, seconds: float) -> in
     def refuse(model: str, error: LabError) -> NoReturn:
         raise error
 
-    stamps = break_together(lab.backend, models, FAULTS[fault], seconds, _say, refuse)
+    stamps = inject_together(lab.backend, models, FAULTS[fault], seconds, _say, refuse)
     for stamp in stamps:
         click.echo(json.dumps(asdict(stamp)))
         if stamp.ended is not None:

@@ -18,7 +18,7 @@ from rich.console import Console
 from lab.base.errors import LabError
 from lab.cli.params import SECONDS, split_names
 from lab.experiments.faults.registry import FAULTS
-from lab.experiments.faults.remote_requests import Requests
+from lab.experiments.faults.remote_requests import FaultRequestReader
 from lab.experiments.store import check_writable, tolerated, write_new
 from lab.load import messages, origins
 from lab.load.external_server import Foreign
@@ -365,7 +365,7 @@ def serve_ui(backend: Any, models: Sequence[Model], chosen: Sequence[str], *, wo
         ) as generator:
             process, log = generator.main.process, generator.main.log
             assert process.stdin is not None and log is not None  # noqa: S101, PT018 - for mypy: it was opened with both
-            requests = Requests(backend, names, log, lambda line: click.echo(line, err=True))
+            requests = FaultRequestReader(backend, names, log, lambda line: click.echo(line, err=True))
             with_workers = f" with {workers} workers" if workers else ""
             where = f"http://127.0.0.1:{port}{base_path}"
             click.echo(f"Locust's web UI{with_workers}: {where}  (choose, Start; Ctrl-C here ends it)")

@@ -36,7 +36,7 @@ class EndedError(LabError):
 
 
 @dataclass(frozen=True, slots=True)
-class Harm:
+class Injection:
     """One fault on one model, prepared.
 
     Args:
@@ -46,8 +46,8 @@ class Harm:
         broken: what is then still broken.
     """
 
-    do: Callable[[], int | None]
-    undo: Callable[[], object]
+    inject: Callable[[], int | None]
+    heal: Callable[[], object]
     by_hand: str
     broken: str
 
@@ -67,14 +67,14 @@ class Fault:
 
     name: str
     summary: str
-    prepare: Callable[[Backend, str], Harm]
+    prepare: Callable[[Backend, str], Injection]
     hold: float = 0.0
     keeps: bool = True
     needs: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
-class Stamp:
+class FaultInterval:
     """When a fault was there, for a timeline.
 
     Args:
@@ -86,7 +86,7 @@ class Stamp:
 
     fault: str
     model: str
-    is_twin: bool
+    is_control: bool
     begin: str = field(default_factory=lambda: _now())
     begin_seconds: float = field(default_factory=lambda: time.monotonic())
     end: str = ""
@@ -100,7 +100,7 @@ class Stamp:
 
 
 @contextmanager
-def applied(fault: Fault, backend: Backend, model: str, *, twin: bool = False) -> Iterator[Stamp]:
+def injected(fault: Fault, backend: Backend, model: str, *, control: bool = False) -> Iterator[FaultInterval]:
     """Break a model for the time of a block.
 
     Args:
@@ -113,30 +113,32 @@ def applied(fault: Fault, backend: Backend, model: str, *, twin: bool = False) -
     """
     try:
         with _unless_ended(fault, backend, model):
-            harm = fault.prepare(backend, model)
+            injection = fault.prepare(backend, model)
     except EndedError:
         backend.restart(model)
         raise
-    stamp = Stamp(fault.name, model, twin)
+    interval = FaultInterval(fault.name, model, control)
     is_noted = False
     try:
-        if not twin:
+        if not control:
             with signals_held(), _unless_ended(fault, backend, model):
-                stamp.exit_code = harm.do()
-            note(backend.project, asdict(stamp))
+                interval.exit_code = injection.inject()
+            note(backend.project, asdict(interval))
             is_noted = True
-        yield stamp
+        yield interval
     finally:
         with signals_held():
             try:
-                _heal(harm, backend, model, stamp)
+                _heal(injection, backend, model, interval)
             except (LabError, OSError) as error:
-                raise NotHealedError(f"{error}\nstill broken: {harm.broken}; by hand: {harm.by_hand}") from error
+                raise NotHealedError(
+                    f"{error}\nstill broken: {injection.broken}; by hand: {injection.by_hand}"
+                ) from error
             finally:
-                if stamp.end_seconds is None:
-                    stamp.close()
+                if interval.end_seconds is None:
+                    interval.close()
                 if is_noted:
-                    note(backend.project, asdict(stamp))
+                    note(backend.project, asdict(interval))
 
 
 @contextmanager
@@ -152,22 +154,22 @@ def _unless_ended(fault: Fault, backend: Backend, model: str) -> Iterator[None]:
         raise EndedError(f"{model} had ended with exit code {code} before {fault.name}: {error}") from error
 
 
-def _heal(harm: Harm, backend: Backend, model: str, stamp: Stamp) -> None:
+def _heal(injection: Injection, backend: Backend, model: str, interval: FaultInterval) -> None:
     """Undo the harm, and start a model that has ended meanwhile: it may be the reason why nothing can be undone."""
     try:
-        harm.undo()
+        injection.heal()
     except (LabError, OSError):
-        stamp.ended = find_exit_code(backend, model)
-        if stamp.ended is None:
+        interval.ended = find_exit_code(backend, model)
+        if interval.ended is None:
             raise
         backend.restart(model)
-        harm.undo()
+        injection.heal()
         return
-    stamp.close()  # what follows is no part of it
-    stamp.ended = find_exit_code(backend, model)
-    if stamp.ended is not None:
+    interval.close()  # what follows is no part of it
+    interval.ended = find_exit_code(backend, model)
+    if interval.ended is not None:
         backend.restart(model)
-        stamp.close()
+        interval.close()
 
 
 def find_exit_code(backend: Backend, model: str) -> int | None:
@@ -200,22 +202,22 @@ def signals_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def until_restarted(backend: Backend, model: str, do: Callable[[], int | None]) -> Harm:
+def until_restarted(backend: Backend, model: str, inject: Callable[[], int | None]) -> Injection:
     """The harm of a fault that ends a model, which is started again; one that was not ended is left alone."""
     begun: list[bool] = []
 
     def begin() -> int | None:
         begun.append(True)
-        return do()
+        return inject()
 
-    def undo() -> None:
+    def heal() -> None:
         try:
             if begun:
                 backend.restart(model)
         except NotReadyError as error:
             raise LabError(str(error)) from None
 
-    return Harm(begin, undo, f"`lab up {model}`, or `lab down`", f"{model} is down")
+    return Injection(begin, heal, f"`lab up {model}`, or `lab down`", f"{model} is down")
 
 
 def only_in_container(backend: Backend, why: str) -> None:

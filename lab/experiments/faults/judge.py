@@ -5,9 +5,9 @@ from enum import StrEnum
 
 from lab.clients.request_log import Account
 from lab.experiments.faults.fault import (
-    Stamp,
+    FaultInterval,
 )
-from lab.experiments.faults.probe_reader import Around, show
+from lab.experiments.faults.probe_reader import ProbeReport, show
 from lab.experiments.faults.registry import FAULTS
 
 # From the kill, or from the mending, to the first answer: of a process; of a container, which is given a network first.
@@ -50,12 +50,12 @@ class Score:
     reason: str
     seed: int
     moment: float
-    is_twin: bool = False
+    is_control: bool = False
     exit_code: int | None = None
     recovery: float | None = None
     account: Account | None = None
-    stamp: Stamp | None = None
-    around: Around | None = None
+    interval: FaultInterval | None = None
+    probe_report: ProbeReport | None = None
     expected: str = ""
 
     @property
@@ -98,7 +98,9 @@ def judge(fault: str, account: Account | None, exit_code: int | None, ended: int
     return Verdict.HELD, f"{account.answered} answered once and in order, none of those that were accepted lost"
 
 
-def judge_times(around: Around | None, allowed: float, *, lasted: float, silence: float) -> tuple[Verdict, str]:
+def judge_times(
+    probe_report: ProbeReport | None, allowed: float, *, lasted: float, silence: float
+) -> tuple[Verdict, str]:
     """What a fault meant to others, of a model that has lost nothing.
 
     Args:
@@ -108,15 +110,15 @@ def judge_times(around: Around | None, allowed: float, *, lasted: float, silence
         lasted: seconds, from the first step of breaking to the last of mending; 0 where connections end with it.
         silence: seconds, the longest that the ledger's clients got no reply.
     """
-    if around is None:
+    if probe_report is None:
         seen = f"nobody else is served beside the ledger, whose own clients waited {show(silence)} at most"
         if lasted and silence > lasted + allowed:
             return Verdict.DEGRADED, f"{seen}, and not only {show(lasted)}, as it lasted, and {show(allowed)}"
         return Verdict.HELD, seen
-    if around.detect is None:
-        return Verdict.HELD, str(around)
-    if around.recover is None:
-        return Verdict.DEGRADED, f"{around} within {_MOST_SECONDS:g} s"
-    if around.recover > allowed:
-        return Verdict.DEGRADED, f"{around}, and not within {show(allowed)}"
-    return Verdict.HELD, str(around)
+    if probe_report.detect is None:
+        return Verdict.HELD, str(probe_report)
+    if probe_report.recover is None:
+        return Verdict.DEGRADED, f"{probe_report} within {_MOST_SECONDS:g} s"
+    if probe_report.recover > allowed:
+        return Verdict.DEGRADED, f"{probe_report}, and not within {show(allowed)}"
+    return Verdict.HELD, str(probe_report)

@@ -29,7 +29,7 @@ Ping = tuple[float, float | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Around:
+class ProbeReport:
     """What a witness saw.
 
     Args:
@@ -65,15 +65,15 @@ def show(seconds: float | None) -> str:
     return "-" if seconds is None else f"{1000 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.2f} s"
 
 
-class Watch:
+class ProbeReader:
     """A witness that runs.
 
     Args:
         witness: `lab.clients.latency_probe`, started with a log.
     """
 
-    def __init__(self, witness: Instrument) -> None:
-        self._witness = witness
+    def __init__(self, probe: Instrument) -> None:
+        self._witness = probe
         self._read = 0
         self._pings: list[Ping] = []
         self._marks: dict[str, float] = {}
@@ -114,7 +114,7 @@ class Watch:
             self._advance()
         self._marks[word] = self._marks.pop(name)
 
-    def wait_recovered(self, seconds: float) -> Around:
+    def wait_recovered(self, seconds: float) -> ProbeReport:
         """What was seen around the marks `broken` and `mended`, since `quiet`; waits until it is over, or so long.
 
         Raises:
@@ -126,13 +126,13 @@ class Watch:
             time.sleep(_PAUSE)
             self._advance()
         # What was usual before this fault is what is usual before the next.
-        broken = self._marks["broken"]
+        broken = self._marks["injected"]
         self._quiet += [took for when, took in self._since("quiet") if took is not None and when + took < broken]
         return found
 
-    def look(self) -> Around:
+    def look(self) -> ProbeReport:
         """What has been seen until now around the marks `broken` and `mended`, since `quiet`."""
-        return look(self._since("quiet"), self._marks["broken"], self._marks["mended"], self._quiet)
+        return look(self._since("quiet"), self._marks["injected"], self._marks["healed"], self._quiet)
 
     def _since(self, word: str) -> list[Ping]:
         return [ping for ping in self._pings if ping[0] >= self._marks[word]]
@@ -161,7 +161,7 @@ class Watch:
 
 
 @contextmanager
-def open_watch(backend: Backend, model: str) -> Iterator[Watch]:
+def open_probe(backend: Backend, model: str) -> Iterator[ProbeReader]:
     """Have a witness look at a model that runs, for the time of a block.
 
     Raises:
@@ -169,11 +169,11 @@ def open_watch(backend: Backend, model: str) -> Iterator[Watch]:
     """
     with tempfile.TemporaryDirectory(prefix="witness-") as directory:
         command = ["python", "-m", "lab.clients.latency_probe", find_address(backend, model)]
-        with backend.start(command, log=Path(directory, "log")) as witness:
-            yield Watch(witness)
+        with backend.start(command, log=Path(directory, "log")) as probe:
+            yield ProbeReader(probe)
 
 
-def look(pings: Sequence[Ping], broken: float, mended: float, usual: Sequence[float] = ()) -> Around:
+def look(pings: Sequence[Ping], broken: float, healed: float, usual: Sequence[float] = ()) -> ProbeReport:
     """What pings mean around a fault.
 
     Args:
@@ -191,18 +191,18 @@ def look(pings: Sequence[Ping], broken: float, mended: float, usual: Sequence[fl
     slowest = max((took for _, took in hit if took is not None), default=None)
     failed = sum(took is None for _, took in hit)
     if not quiet:
-        return Around(None, None, None, slowest, failed, mended - broken, seconds)
+        return ProbeReport(None, None, None, slowest, failed, healed - broken, seconds)
     p99 = _quantile(quiet, 99)
     limit = BAND * p99
     # It is known that one is late when it is, and not only when it has come, or has been given up.
     late = [max(0.0, when + limit - broken) for when, took in hit if took is None or took > limit]
-    after = [(when, took is not None and took <= limit) for when, took in pings if when >= mended]
+    after = [(when, took is not None and took <= limit) for when, took in pings if when >= healed]
     good = (
-        after[number][0] - mended
+        after[number][0] - healed
         for number in range(len(after) - _SETTLED + 1)
         if all(fine for _, fine in after[number : number + _SETTLED])
     )
-    return Around(p99, min(late, default=None), next(good, None), slowest, failed, mended - broken, seconds)
+    return ProbeReport(p99, min(late, default=None), next(good, None), slowest, failed, healed - broken, seconds)
 
 
 def _summarize(took: Sequence[float | None]) -> tuple[float | None, float | None, int]:

@@ -11,14 +11,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 from lab.base.errors import LabError
-from lab.experiments.faults.fault import Fault, NotHealedError, Stamp, applied
+from lab.experiments.faults.fault import Fault, FaultInterval, NotHealedError, injected
 from lab.experiments.faults.registry import FAULTS
 from lab.load.messages import MOST_FAULT_SECONDS, FaultRequest
 from lab.load.timeline import note
 from lab.servers.backend import Backend
 
 
-class Requests:
+class FaultRequestReader:
     """What a load generator asks for, and what else it says.
 
     Args:
@@ -63,7 +63,7 @@ class Requests:
             elif objection := self._find_objection(request):
                 self._say(f"lab: {objection}")
             else:
-                self._break(request)
+                self._inject(request)
 
     def _find_objection(self, request: FaultRequest) -> str | None:
         if request.fault not in FAULTS:
@@ -74,28 +74,28 @@ class Requests:
             return f"a fault lasts for more than 0 and at most {MOST_FAULT_SECONDS:g} s, not for {request.seconds:g}"
         return None
 
-    def _break(self, request: FaultRequest) -> None:
+    def _inject(self, request: FaultRequest) -> None:
         def refuse(model: str, error: LabError) -> None:
-            stamp = Stamp(request.fault, model, is_twin=False)
-            stamp.close()
-            note(self._backend.project, asdict(stamp) | {"why_not": str(error)})
+            interval = FaultInterval(request.fault, model, is_control=False)
+            interval.close()
+            note(self._backend.project, asdict(interval) | {"why_not": str(error)})
             self._say(f"{model}: {request.fault}: unknown: {error}")
 
-        stamps = break_together(
+        intervals = inject_together(
             self._backend, request.models, FAULTS[request.fault], request.seconds, self._say, refuse
         )
-        if stamps:
-            self._say(f"{', '.join(stamp.model for stamp in stamps)}: mended")
+        if intervals:
+            self._say(f"{', '.join(interval.model for interval in intervals)}: mended")
 
 
-def break_together(
+def inject_together(
     backend: Backend,
     models: Iterable[str],
     fault: Fault,
     seconds: float,
     say: Callable[[str], object],
     refuse: Callable[[str, LabError], object],
-) -> list[Stamp]:
+) -> list[FaultInterval]:
     """Break models that run, all at once, for some seconds; no account is kept.
 
     Args:
@@ -108,17 +108,17 @@ def break_together(
     Raises:
         NotHealedError: something could not be mended.
     """
-    stamps = []
+    intervals = []
     with ExitStack() as stack:
         for model in dict.fromkeys(models):
             try:
-                stamps.append(stack.enter_context(applied(fault, backend, model)))
+                intervals.append(stack.enter_context(injected(fault, backend, model)))
             except NotHealedError:
                 raise
             except LabError as error:  # nothing is broken
                 refuse(model, error)
             else:
-                say(f"{model}: {fault.name} since {stamps[-1].begin}, for {seconds:g} s; Ctrl-C mends it")
-        if stamps and fault.hold:
+                say(f"{model}: {fault.name} since {intervals[-1].begin}, for {seconds:g} s; Ctrl-C mends it")
+        if intervals and fault.hold:
             time.sleep(seconds)
-    return stamps
+    return intervals

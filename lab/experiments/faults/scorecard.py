@@ -21,15 +21,15 @@ from lab.experiments.faults.fault import (
     Fault,
     NoSuchPartError,
     NotHealedError,
-    applied,
     find_address,
     find_exit_code,
+    injected,
 )
 from lab.experiments.faults.judge import _MOST_SECONDS, RECOVERY_SECONDS, Score, Verdict, judge, judge_times
 from lab.experiments.faults.kinds.crowd import CROWD, judge_cost, read_ping
 from lab.experiments.faults.kinds.kill import KILL
 from lab.experiments.faults.kinds.nothing import NOTHING
-from lab.experiments.faults.probe_reader import Watch, open_watch
+from lab.experiments.faults.probe_reader import ProbeReader, open_probe
 from lab.experiments.faults.registry import FAULTS
 from lab.servers.backend import Backend, Instrument
 
@@ -40,15 +40,15 @@ _PAUSE = 0.005
 _AFTER = 0.2
 
 
-def open_watches(backend: Backend, model: str) -> contextlib.AbstractContextManager[Watch | None]:
+def open_optional_probe(backend: Backend, model: str) -> contextlib.AbstractContextManager[ProbeReader | None]:
     """A witness for all faults of a model; none where it would take the place of those whom it looks at."""
     if "overlap" in backend.catalogue[model].limits:
         return contextlib.nullcontext()
-    return open_watch(backend, model)
+    return open_probe(backend, model)
 
 
 def apply(
-    backend: Backend, model: str, fault: str, seed: int, *, watch: Watch | None = None, twin: bool = False
+    backend: Backend, model: str, fault: str, seed: int, *, probe: ProbeReader | None = None, control: bool = False
 ) -> Score | None:
     """Apply one fault to one model that runs, and mend it.
 
@@ -68,19 +68,19 @@ def apply(
     limits = backend.catalogue[model].limits
     expected = next((limits[name] for name in chosen.needs if name in limits), "")
     try:
-        found = _measure(backend, model, chosen, seed, moment, watch, twin=twin)
+        found = _measure(backend, model, chosen, seed, moment, probe, control=control)
     except NoSuchPartError:
         return None
     except CannotApplyError as error:
-        return Score(model, fault, Verdict.UNKNOWN, str(error), seed, moment, twin)
+        return Score(model, fault, Verdict.UNKNOWN, str(error), seed, moment, control)
     except NotHealedError:
         raise
     except LabError as error:
         if (reason := _start_again(backend, model, error)) is None:
             raise
-        return Score(model, fault, Verdict.FAILED, reason, seed, moment, twin)
+        return Score(model, fault, Verdict.FAILED, reason, seed, moment, control)
     # What is declared is that others wait, and not that it ends.
-    return replace(found, expected="" if twin or (found.stamp and found.stamp.ended is not None) else expected)
+    return replace(found, expected="" if control or (found.interval and found.interval.ended is not None) else expected)
 
 
 def _start_again(backend: Backend, model: str, error: LabError) -> str | None:
@@ -98,17 +98,17 @@ def _start_again(backend: Backend, model: str, error: LabError) -> str | None:
 
 
 def _measure(
-    backend: Backend, model: str, fault: Fault, seed: int, moment: float, watch: Watch | None, *, twin: bool
+    backend: Backend, model: str, fault: Fault, seed: int, moment: float, probe: ProbeReader | None, *, control: bool
 ) -> Score:
     address = find_address(backend, model)
     if fault is CROWD:
         quiet = read_ping(backend, address)
-        with applied(fault, backend, model, twin=twin) as stamp:
+        with injected(fault, backend, model, control=control) as interval:
             crowded = read_ping(backend, address)
         held, reason = judge_cost(quiet, crowded)
-        if stamp.ended is not None:
-            held, reason = judge(fault.name, None, None, stamp.ended)
-        return Score(model, fault.name, Verdict(held), reason, seed, moment, twin, stamp.ended, stamp=stamp)
+        if interval.ended is not None:
+            held, reason = judge(fault.name, None, None, interval.ended)
+        return Score(model, fault.name, Verdict(held), reason, seed, moment, control, interval.ended, interval=interval)
     with tempfile.TemporaryDirectory(prefix="ledger-") as directory:
         arguments = [
             "python",
@@ -124,23 +124,23 @@ def _measure(
         ]
         with backend.start(arguments, log=Path(directory) / "log") as ledger:
             _wait_for(ledger, "begun")
-            if watch:
-                watch.wait_quiet()
+            if probe:
+                probe.wait_quiet()
             time.sleep(moment)
             _tell(ledger, "mark")
             _wait_for(ledger, "marked")
             # What ends a model has done so when it comes back; what does not may need long before it begins.
-            if watch and not fault.hold:
-                watch.mark("broken")
-            with applied(fault, backend, model, twin=twin) as stamp:
-                if watch and fault.hold:
-                    watch.mark("broken")
+            if probe and not fault.hold:
+                probe.mark("injected")
+            with injected(fault, backend, model, control=control) as interval:
+                if probe and fault.hold:
+                    probe.mark("injected")
                 time.sleep(fault.hold)
                 healing = time.monotonic()
-            around = None
-            if watch:
-                watch.mark("mended")
-                around = watch.wait_recovered(_MOST_SECONDS)
+            probe_report = None
+            if probe:
+                probe.mark("healed")
+                probe_report = probe.wait_recovered(_MOST_SECONDS)
             elif fault.hold:
                 time.sleep(_AFTER)  # some more of it, and the account has to come out
             _tell(ledger, "end")
@@ -149,15 +149,15 @@ def _measure(
                 backend.wait_ready(model)
                 recovery = None
             else:
-                assert stamp.end_seconds is not None  # noqa: S101 - the block has ended
-                since = stamp.begin_seconds if fault is KILL else healing
-                recovery = None if fault is NOTHING or twin else stamp.end_seconds - since
+                assert interval.end_seconds is not None  # noqa: S101 - the block has ended
+                since = interval.begin_seconds if fault is KILL else healing
+                recovery = None if fault is NOTHING or control else interval.end_seconds - since
             account = _read_account(ledger)
-    verdict, reason = judge(NOTHING.name if twin else fault.name, account, stamp.exit_code, stamp.ended)
+    verdict, reason = judge(NOTHING.name if control else fault.name, account, interval.exit_code, interval.ended)
     allowed = RECOVERY_SECONDS[backend.name]
     if verdict is Verdict.HELD:
-        lasted = (stamp.end_seconds or 0.0) - stamp.begin_seconds if fault.hold else 0.0
-        verdict, others = judge_times(around, allowed, lasted=lasted, silence=account.silence if account else 0.0)
+        lasted = (interval.end_seconds or 0.0) - interval.begin_seconds if fault.hold else 0.0
+        verdict, others = judge_times(probe_report, allowed, lasted=lasted, silence=account.silence if account else 0.0)
         reason = f"{reason}; {others}"
         if recovery is not None and recovery > allowed:
             verdict, reason = (
@@ -171,23 +171,23 @@ def _measure(
         reason,
         seed,
         moment,
-        twin,
-        stamp.exit_code if stamp.ended is None else stamp.ended,
+        control,
+        interval.exit_code if interval.ended is None else interval.ended,
         recovery,
         account,
-        stamp,
-        around,
+        interval,
+        probe_report,
     )
 
 
 def apply_all(
-    backend: Backend, models: Sequence[str], faults: Sequence[str], seed: int, *, twin: bool = False
+    backend: Backend, models: Sequence[str], faults: Sequence[str], seed: int, *, control: bool = False
 ) -> Iterator[Score]:
     """Every fault on every model, one after the other."""
     for model in models:
-        with open_watches(backend, model) as watch:
+        with open_optional_probe(backend, model) as probe:
             for fault in faults:
-                if (score := apply(backend, model, fault, seed, watch=watch, twin=twin)) is not None:
+                if (score := apply(backend, model, fault, seed, probe=probe, control=control)) is not None:
                     yield score
 
 

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lab.experiments.faults.fault import Fault, Stamp, applied
-from lab.experiments.faults.probe_reader import Around, open_watch
+from lab.experiments.faults.fault import Fault, FaultInterval, injected
+from lab.experiments.faults.probe_reader import ProbeReport, open_probe
 from lab.load.measure import measure
 from lab.load.measurement import Measurement
 from lab.load.presets import find_preset
@@ -24,21 +24,21 @@ _AFTER_SECONDS = 4.0
 class UnderLoad:
     """A fault, the load that was there, and what was seen."""
 
-    stamp: Stamp
-    around: Around
+    interval: FaultInterval
+    probe_report: ProbeReport
     measurement: Measurement
 
     def as_json(self) -> dict[str, Any]:
         """For a report, and for a script."""
         return {
-            "stamp": asdict(self.stamp),
-            "around": asdict(self.around),
+            "interval": asdict(self.interval),
+            "probe_report": asdict(self.probe_report),
             "measurement": self.measurement.as_json(),
         }
 
 
 def apply_under_load(
-    backend: Backend, model: str, fault: Fault, scenario: str, *, seconds: float, twin: bool = False
+    backend: Backend, model: str, fault: Fault, scenario: str, *, seconds: float, control: bool = False
 ) -> UnderLoad:
     """Load a model that runs with a scenario, and apply a fault in the middle, for so many seconds.
 
@@ -51,13 +51,13 @@ def apply_under_load(
     total = _QUIET_SECONDS + seconds + _AFTER_SECONDS
     with ThreadPoolExecutor(1) as pool:
         load = pool.submit(measure, backend, found, scenario, users=users, seconds=total, warm_up=1.0)
-        with open_watch(backend, model) as watch:
+        with open_probe(backend, model) as probe:
             time.sleep(2.0)
-            watch.mark("quiet")
+            probe.mark("quiet")
             time.sleep(_QUIET_SECONDS)
-            with applied(fault, backend, model, twin=twin) as stamp:
-                watch.mark("broken")
+            with injected(fault, backend, model, control=control) as interval:
+                probe.mark("injected")
                 time.sleep(seconds if fault.hold else 0.0)
-            watch.mark("mended")
+            probe.mark("healed")
             measurement = load.result()
-            return UnderLoad(stamp, watch.wait_recovered(0.0), measurement)
+            return UnderLoad(interval, probe.wait_recovered(0.0), measurement)

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from lab.base.errors import LabError
-from lab.experiments.faults.fault import Fault, Harm, find_address
+from lab.experiments.faults.fault import Fault, Injection, find_address
 from lab.servers.backend import Backend
 
 _PINGS = 1000
@@ -15,10 +15,10 @@ _PATIENCE = 20.0
 _ALLOWED = 5.0  # times the quiet p99
 
 
-def _prepare(backend: Backend, model: str) -> Harm:
+def _prepare(backend: Backend, model: str) -> Injection:
     stack = ExitStack()
 
-    def do() -> None:
+    def inject() -> None:
         log = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="crowd-"))) / "log"
         crowd = stack.enter_context(
             backend.start(["python", "-m", "lab.clients.slow_clients", find_address(backend, model)], log=log)
@@ -29,7 +29,7 @@ def _prepare(backend: Backend, model: str) -> Harm:
                 raise LabError(f"the crowd never came; it wrote: {crowd.output().strip() or '(nothing)'}")
             time.sleep(0.05)
 
-    return Harm(do, stack.close, "`lab down`", f"a crowd is on {model}")
+    return Injection(inject, stack.close, "`lab down`", f"a crowd is on {model}")
 
 
 CROWD = Fault("crowd", "500 slow and 500 silent clients", _prepare, hold=1.0, needs=("overlap", "crowd", "thousand"))

@@ -2,11 +2,11 @@
 
 import signal
 
-from lab.experiments.faults.fault import Fault, Harm, until_restarted
+from lab.experiments.faults.fault import Fault, Injection, until_restarted
 from lab.servers.backend import Backend
 
 
-def _prepare(backend: Backend, model: str) -> Harm:
+def _prepare(backend: Backend, model: str) -> Injection:
     return until_restarted(backend, model, lambda: backend.kill(model, signal.SIGKILL))
 
 

@@ -3,7 +3,7 @@
 import json
 
 from lab.base.errors import LabError
-from lab.experiments.faults.fault import Fault, Harm
+from lab.experiments.faults.fault import Fault, Injection
 from lab.experiments.faults.process_scripts import LIMIT, UNLIMIT
 from lab.servers.backend import Backend
 
@@ -12,26 +12,26 @@ _MORE_DESCRIPTORS = 1  # one, and one only, so that the first who comes is let i
 _MORE_MEMORY = 4 * _MEBI
 
 
-def _limit(backend: Backend, model: str, which: str, more: int) -> Harm:
+def _limit(backend: Backend, model: str, which: str, more: int) -> Injection:
     before = json.loads(backend.run_beside(model, LIMIT, [which, "-1"]))
     if not before:
         raise LabError(f"{model} has no process that could be limited")
     soft = str(before[0][1])
 
-    def do() -> None:
+    def inject() -> None:
         backend.run_beside(model, LIMIT, [which, str(more)])
 
-    def undo() -> None:
+    def heal() -> None:
         backend.run_beside(model, UNLIMIT, [which, soft])
 
-    return Harm(do, undo, f"`lab down`, `lab up {model}`", f"{model} has a low {which}")
+    return Injection(inject, heal, f"`lab down`, `lab up {model}`", f"{model} has a low {which}")
 
 
-def _prepare_descriptors(backend: Backend, model: str) -> Harm:
+def _prepare_descriptors(backend: Backend, model: str) -> Injection:
     return _limit(backend, model, "RLIMIT_NOFILE", _MORE_DESCRIPTORS)
 
 
-def _prepare_memory(backend: Backend, model: str) -> Harm:
+def _prepare_memory(backend: Backend, model: str) -> Injection:
     return _limit(backend, model, "RLIMIT_AS", _MORE_MEMORY)
 
 

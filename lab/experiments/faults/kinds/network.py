@@ -8,7 +8,7 @@ not known.
 from functools import partial
 
 from lab.base.errors import LabError
-from lab.experiments.faults.fault import CannotApplyError, Fault, Harm, only_in_container
+from lab.experiments.faults.fault import CannotApplyError, Fault, Injection, only_in_container
 from lab.servers.backend import Backend
 
 _TABLE = "lab_fault"
@@ -17,7 +17,7 @@ _NAMESPACE = "a network of its own"
 _LACKING = ("qdisc kind is unknown", "not supported", "No such file or directory", "Unknown qdisc")
 
 
-def _drop(rule: str, backend: Backend, model: str) -> Harm:
+def _drop(rule: str, backend: Backend, model: str) -> Injection:
     only_in_container(backend, _NAMESPACE)
     # -n: numbers are not looked up. To destroy what is not there is no error; an old kernel has only `delete`.
     table = f"add table inet {_TABLE}; delete table inet {_TABLE};"
@@ -26,7 +26,7 @@ def _drop(rule: str, backend: Backend, model: str) -> Harm:
     dropping = f"add rule inet {_TABLE} in iifname != lo {rule}"
     # In a chain that no packet comes to, and gone with the same command: does the kernel have all that the rule needs?
     _try(backend, model, ["nft", f"{chain}; {dropping}; delete table inet {_TABLE}"])
-    return Harm(
+    return Injection(
         lambda: _do(backend, model, ["nft", f"{chain} {hook}; {dropping}"]),
         lambda: _run(backend, model, ["nft", table]),
         f"`lab down`, `lab up {model}`",
@@ -34,7 +34,7 @@ def _drop(rule: str, backend: Backend, model: str) -> Harm:
     )
 
 
-def _shape(discipline: str, backend: Backend, model: str) -> Harm:
+def _shape(discipline: str, backend: Backend, model: str) -> Injection:
     only_in_container(backend, _NAMESPACE)
     # On the loopback interface of the namespace, which nobody uses: whether the kernel has it at all.
     _try(backend, model, ["tc", "qdisc", "replace", "dev", "lo", "root", *discipline.split()])
@@ -43,7 +43,7 @@ def _shape(discipline: str, backend: Backend, model: str) -> Harm:
     device = next(name for name in _run(backend, model, ["ls", "/sys/class/net"]).split() if name != "lo")
     # `del` fails where there is nothing; what counts is that it is not there any more.
     clear = f"tc qdisc del dev {device} root 2>&1; ! tc qdisc show dev {device} | grep {discipline.split()[0]}"
-    return Harm(
+    return Injection(
         lambda: _do(backend, model, ["tc", "qdisc", "replace", "dev", device, "root", *discipline.split()]),
         lambda: _run(backend, model, ["sh", "-c", clear]),
         f"`lab down`, `lab up {model}`",
@@ -68,9 +68,9 @@ def _do(backend: Backend, model: str, command: list[str]) -> None:
     _run(backend, model, command)
 
 
-def _disconnect(backend: Backend, model: str) -> Harm:
+def _disconnect(backend: Backend, model: str) -> Injection:
     only_in_container(backend, "a network that it can be taken from")
-    return Harm(
+    return Injection(
         lambda: backend.disconnect(model),
         lambda: backend.connect(model),
         f"`lab down`, `lab up {model}`",

@@ -1,11 +1,11 @@
 """A model that stands still, as in a virtual machine that is moved: its connections stay, and nobody answers."""
 
-from lab.experiments.faults.fault import Fault, Harm
+from lab.experiments.faults.fault import Fault, Injection
 from lab.servers.backend import Backend
 
 
-def _prepare(backend: Backend, model: str) -> Harm:
-    return Harm(
+def _prepare(backend: Backend, model: str) -> Injection:
+    return Injection(
         lambda: backend.pause(model),
         lambda: backend.unpause(model),
         "`docker unpause` its container, or `kill -CONT` its processes; or `lab down`",

@@ -4,14 +4,14 @@ A container gets a quota. Processes run for a twentieth of each tenth of a secon
 for the rest.
 """
 
-from lab.experiments.faults.fault import Fault, Harm
+from lab.experiments.faults.fault import Fault, Injection
 from lab.servers.backend import Backend
 
 _SHARE = 0.05
 
 
-def _prepare(backend: Backend, model: str) -> Harm:
-    return Harm(
+def _prepare(backend: Backend, model: str) -> Injection:
+    return Injection(
         lambda: backend.limit_cpu(model, _SHARE),
         lambda: backend.limit_cpu(model, None),
         "`docker update --cpu-quota -1` its container, or `kill -CONT` its processes; or `lab down`",
