@@ -28,7 +28,8 @@ import time
 from contextlib import ExitStack
 from statistics import median
 
-from lab.metrics.meters import Meter, open_process_meter
+from lab.metrics.process import open_process_meter
+from lab.metrics.sample import Meter
 
 _RATE = re.compile(r"([\d.]+)\s*(?:requests/sec|$)")
 

@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT))
 
 import psutil  # noqa: E402  # after the path is set, like all that follows
 
-from lab.metrics.meters import open_process_meter  # noqa: E402
+from lab.metrics.process import open_process_meter  # noqa: E402
 from lab.servers.catalogue import Catalogue  # noqa: E402
 from lab.servers.open import open_backend  # noqa: E402
 from loadtests.sockets.connection import BlockingConnection  # noqa: E402

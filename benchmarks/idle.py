@@ -15,7 +15,8 @@ import time
 
 from lab.base.paths import ROOT
 from lab.experiments.environment import describe_environment
-from lab.metrics.meters import Meter, open_container_meter
+from lab.metrics.meters import open_container_meter
+from lab.metrics.sample import Meter
 from lab.servers.catalogue import Catalogue, Model
 from lab.servers.docker.containers import Containers
 from services.protocol import BLOCKING_WORKERS

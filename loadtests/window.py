@@ -16,7 +16,7 @@ import gevent
 from locust.env import Environment
 from locust.runners import MasterRunner
 
-from lab.metrics.cpu_quota import read_throttled
+from lab.metrics.cgroup import read_throttled
 from loadtests.parts import BEAT_SECONDS, Pulse, combine, read_machine_cpu
 from loadtests.sockets.engine import Connection, Engine
 from loadtests.sockets.recorder import RECORDER, Series, Tally

@@ -17,7 +17,7 @@ from lab.base.errors import LabError
 from lab.experiments.theory import Server
 from lab.load.measure import open_meter
 from lab.load.measurement import encode_targets
-from lab.metrics.meters import Meter
+from lab.metrics.sample import Meter
 from lab.metrics.trend import FEWEST, Growth, Slope, after_warm_up, find_slope, judge_counts
 from lab.servers.backend import Backend, Instrument
 

@@ -6,7 +6,9 @@ from typing import Any
 
 from lab.base.errors import LabError
 from lab.load.workloads import CUSTOM_PROTOCOL
-from lab.metrics.meters import Meter, NoMeter, find_container, open_container_meter, open_process_meter
+from lab.metrics.meters import find_container, open_container_meter
+from lab.metrics.process import open_process_meter
+from lab.metrics.sample import Meter, NoMeter
 from lab.metrics.socket_owner import Owner, find_owner
 from lab.servers.catalogue import Listener, Model
 from lab.servers.open import open_backend

@@ -16,7 +16,9 @@ from lab.load.generator import StandingGenerator, run_generator
 from lab.load.measurement import Measurement, encode_targets
 from lab.load.presets import Preset, find_preset
 from lab.load.workloads import OPEN, STEADY
-from lab.metrics.meters import Meter, NoMeter, Sample, open_container_meter, open_process_meter
+from lab.metrics.meters import open_container_meter
+from lab.metrics.process import open_process_meter
+from lab.metrics.sample import Meter, NoMeter, Sample
 from lab.metrics.socket_owner import count_connections
 from lab.metrics.verdict import Accounts, in_flight, judge
 from lab.servers.backend import Backend, Completed

@@ -18,7 +18,7 @@ from typing import IO, Any
 from lab.load.measure import open_meter
 from lab.load.messages import Fault, Usage, encode
 from lab.load.timeline import read
-from lab.metrics.meters import Meter, Sample
+from lab.metrics.sample import Meter, Sample
 
 # Between two readings. Locust's page asks every other second.
 _SECONDS = 1.0

@@ -22,7 +22,7 @@ from lab.load.cores import Pinning
 from lab.load.measure import Subject
 from lab.load.measurement import Measurement
 from lab.load.presets import PRESETS as LOAD_PRESETS
-from lab.metrics.meters import Sample
+from lab.metrics.sample import Sample
 from lab.metrics.verdict import Bound, Verdict
 from lab.servers.backend import Completed
 from lab.servers.catalogue import Catalogue, Listener

@@ -17,7 +17,7 @@ from lab.cli.commands.soak import exit_code
 from lab.cli.context import Lab
 from lab.experiments import soak
 from lab.experiments.soak import COUNTS, MEGABYTE, Clients, Finding, Reading, _read, judge, read_settled
-from lab.metrics.meters import Meter, Sample
+from lab.metrics.sample import Meter, Sample
 from lab.metrics.trend import Growth, Slope
 from lab.servers.backend import Backend, Instrument
 from tests.faults.fakes import Clock, FakeBackend

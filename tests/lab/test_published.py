@@ -12,7 +12,7 @@ from docker.models.containers import Container
 
 from lab.load.external_server import Foreign
 from lab.load.generator import find_port
-from lab.metrics.meters import CgroupMeter
+from lab.metrics.cgroup import CgroupMeter
 from lab.servers.open import open_backend
 from tests.support.waiting import wait_until
 

@@ -10,7 +10,7 @@ import pytest
 from lab.load import telemetry as module
 from lab.load.messages import MOST_FAULT_SECONDS, Fault, FaultRequest, Usage, decode, encode
 from lab.load.telemetry import Gauges, feed
-from lab.metrics.meters import Sample
+from lab.metrics.sample import Sample
 from tests.support.waiting import wait_until
 
 

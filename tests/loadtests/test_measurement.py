@@ -30,7 +30,7 @@ from lab.load.measure import (
 )
 from lab.load.measurement import Measurement, encode_targets, percentiles
 from lab.load.presets import PRESETS, find_preset
-from lab.metrics.meters import NoMeter, Sample
+from lab.metrics.sample import NoMeter, Sample
 from lab.metrics.verdict import Accounts, Bound, Verdict, judge
 from lab.servers.backend import Completed
 from lab.servers.catalogue import Catalogue, Listener

@@ -12,19 +12,10 @@ import docker.errors
 import psutil
 import pytest
 
-from lab.metrics.cpu_quota import read_throttled
-from lab.metrics.meters import (
-    CgroupMeter,
-    NoMeter,
-    ProcessMeter,
-    Sample,
-    StatsMeter,
-    Switches,
-    _docker,
-    find_container,
-    open_container_meter,
-    open_process_meter,
-)
+from lab.metrics.cgroup import CgroupMeter, read_throttled
+from lab.metrics.meters import StatsMeter, _docker, find_container, open_container_meter
+from lab.metrics.process import ProcessMeter, open_process_meter
+from lab.metrics.sample import NoMeter, Sample, Switches
 
 # Burns until it has used this much CPU (whatever time that takes here), says so, and waits.
 _BURN = """
@@ -301,7 +292,7 @@ def test_account_of_a_tree_is_that_of_all_its_processes(monkeypatch):
     assert meter.count_zombies() == 1
     assert meter.pid == 10
     looked = []
-    monkeypatch.setattr("lab.metrics.meters._count_descriptors", lambda pids: looked.extend(pids) or 7)
+    monkeypatch.setattr("lab.metrics.process.count_descriptors", lambda pids: looked.extend(pids) or 7)
     assert meter.count_descriptors() == 7
     assert looked == [10, 11, 12, 13]
 
@@ -396,7 +387,7 @@ def test_container_that_the_engine_does_not_know_has_a_reason(open_engine):
     open_engine(42)
     meter = open_container_meter("other")
     assert isinstance(meter, NoMeter)
-    assert meter.reason == "the Docker engine says nothing of the container other: no other"
+    assert meter.reason == "the Docker engine does not describe the container other: no other"
 
 
 def test_docker_that_fails_is_heard_all_the_same(tmp_path, monkeypatch):

@@ -16,7 +16,8 @@ from lab.load.external_server import Foreign, check_reachable, parse_target
 from lab.load.measure import open_meter
 from lab.load.workloads import CUSTOM_PROTOCOL
 from lab.metrics import socket_owner
-from lab.metrics.meters import NoMeter, ProcessMeter
+from lab.metrics.process import ProcessMeter
+from lab.metrics.sample import NoMeter
 from lab.metrics.socket_owner import (
     Owner,
     _ask_listener,

@@ -54,7 +54,9 @@ GROUPS = (
             "lab/metrics/meters.py",
             "lab/metrics/socket_owner.py",
             "lab/load/external_server.py",
-            "lab/metrics/cpu_quota.py",
+            "lab/metrics/cgroup.py",
+            "lab/metrics/process.py",
+            "lab/metrics/sample.py",
             "lab/load/cores.py",
         ),
         (

@@ -1,0 +1,74 @@
+"""CPU, memory, threads and descriptors of a server that is a process of this machine."""
+
+import contextlib
+
+import psutil
+
+from lab.metrics.sample import Meter, NoMeter, Sample, Switches, count_descriptors, count_zombies
+
+
+class ProcessMeter:
+    """Reads a process and its descendants.
+
+    Args:
+        pid: the server.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._root = psutil.Process(pid)
+        self._switches = Switches()
+
+    def read(self) -> Sample:
+        try:
+            tree = [self._root, *self._root.children(recursive=True)]
+            times = self._root.cpu_times()
+        except psutil.Error:
+            return Sample()
+        user, system, memory, processes, threads = times.children_user, times.children_system, 0, 0, 0
+        for process in tree:
+            # A process that ends meanwhile is in its parent's children_* of the next reading.
+            with contextlib.suppress(psutil.Error), process.oneshot():
+                times = process.cpu_times()
+                user += times.user
+                system += times.system
+                if process.status() == psutil.STATUS_ZOMBIE:
+                    continue  # it has CPU time and nothing else
+                memory += _memory(process)
+                processes += 1
+                threads += process.num_threads()
+        if not processes:
+            return Sample()
+        return Sample(
+            cpu_seconds=user + system,
+            memory_bytes=memory,
+            processes=processes,
+            threads=threads,
+            user_seconds=user,
+            system_seconds=system,
+            switches=self._switches.read(process.pid for process in tree),
+        )
+
+    def count_descriptors(self) -> int | None:
+        try:
+            tree = [self._root, *self._root.children(recursive=True)]
+        except psutil.Error:
+            return None
+        return count_descriptors(process.pid for process in tree)
+
+    def count_zombies(self) -> int | None:
+        return count_zombies(self._root.pid)
+
+
+def _memory(process: psutil.Process) -> int:
+    # PSS divides a page among the processes that map it. RSS would count the interpreter once for each forked child.
+    full = process.memory_full_info()
+    return int(getattr(full, "pss", full.rss))
+
+
+def open_process_meter(pid: int) -> Meter:
+    """Return the meter of a process; one that knows nothing if there is no such process."""
+    try:
+        return ProcessMeter(pid)
+    except psutil.Error as error:
+        return NoMeter(str(error))
