@@ -30,7 +30,7 @@ from lab.experiments.advise.sources import read_sources  # noqa: E402
 from lab.experiments.store import RESULTS  # noqa: E402
 from lab.load.cores import Pinning, pin_servers, split_cores  # noqa: E402
 from lab.load.generator import StandingGenerator  # noqa: E402
-from lab.load.measure import Subjects, measure  # noqa: E402
+from lab.load.measure import MeteredServers, measure  # noqa: E402
 from lab.load.measurement import Measurement  # noqa: E402
 from lab.servers.backend import Backend, choose_models  # noqa: E402
 from lab.servers.catalogue import Model  # noqa: E402
@@ -119,7 +119,7 @@ def measure_all(
     pinning: Pinning | None,
 ) -> Iterator[tuple[str, Load, Measurement]]:
     """Every load on every model, round by round."""
-    subjects = Subjects(backend)
+    servers = MeteredServers(backend)
     with StandingGenerator(backend) as standing:
         for number in range(1, rounds + 1):
             for load in loads:
@@ -137,7 +137,7 @@ def measure_all(
                             seconds=seconds,
                             pinning=pinning,
                             standing=standing,
-                            subjects=subjects,
+                            servers=servers,
                         ),
                     )
 

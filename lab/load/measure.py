@@ -20,7 +20,7 @@ from lab.metrics.meters import open_container_meter
 from lab.metrics.process import open_process_meter
 from lab.metrics.sample import Meter, NoMeter, Sample
 from lab.metrics.socket_owner import count_connections
-from lab.metrics.verdict import Accounts, in_flight, judge
+from lab.metrics.verdict import LimitInputs, find_limit, in_flight
 from lab.servers.backend import Backend, Completed
 from lab.servers.catalogue import Listener, Model
 from services.protocol import Address
@@ -50,12 +50,12 @@ def open_meter(backend: Any, model: str) -> Meter:
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
-    """A server that is measured.
+class MeteredServer:
+    """A server and what measures it.
 
     Args:
-        listeners: where it is reached.
-        meter: reads its account.
+        listeners: its addresses.
+        meter: reads its CPU time and memory.
     """
 
     listeners: tuple[Listener, ...]
@@ -63,7 +63,7 @@ class Subject:
 
 
 @dataclass
-class Subjects:
+class MeteredServers:
     """Servers that are measured again and again: the engine is asked about each once, and not at every measurement.
 
     Args:
@@ -72,23 +72,23 @@ class Subjects:
 
     backend: Backend
     _listeners: dict[str, tuple[Listener, ...]] = field(default_factory=dict)
-    _known: dict[str, Subject] = field(default_factory=dict)
+    _known: dict[str, MeteredServer] = field(default_factory=dict)
 
-    def open(self, names: Sequence[str]) -> dict[str, Subject]:
-        """These servers.
+    def open(self, names: Sequence[str]) -> dict[str, MeteredServer]:
+        """Return these servers, with open meters.
 
         Raises:
             LabError: one of them does not run.
         """
         for name in names:
             known = self._known.get(name)
-            # The account of a server that has ended, or was started anew, can no longer be read.
+            # The meter of a server that has ended or was restarted reads nothing.
             if known is None or known.meter.read() == Sample():
                 if known or name not in self._listeners:
                     self._listeners = _list_listeners(self.backend)
                 if name not in self._listeners:
                     raise LabError(f"{name} is not running; start it with: lab up {name}")
-                self._known[name] = Subject(self._listeners[name], open_meter(self.backend, name))
+                self._known[name] = MeteredServer(self._listeners[name], open_meter(self.backend, name))
         return {name: self._known[name] for name in names}
 
 
@@ -115,7 +115,7 @@ def measure(
     workers: int = 0,
     pinning: Pinning | None = None,
     standing: StandingGenerator | None = None,
-    subjects: Subjects | None = None,
+    servers: MeteredServers | None = None,
 ) -> Measurement:
     """Drive one model that runs already; see `measure_together`."""
     return measure_together(
@@ -133,7 +133,7 @@ def measure(
         workers=workers,
         pinning=pinning,
         standing=standing,
-        subjects=subjects,
+        servers=servers,
     )[0]
 
 
@@ -153,7 +153,7 @@ def measure_together(
     workers: int = 0,
     pinning: Pinning | None = None,
     standing: StandingGenerator | None = None,
-    subjects: Subjects | None = None,
+    servers: MeteredServers | None = None,
 ) -> list[Measurement]:
     """Drive models that run already, at the same time and from one generator: for loads that leave the CPU alone.
 
@@ -170,14 +170,14 @@ def measure_together(
         workers: how many processes give the load; 0 for the one that also counts.
         pinning: which cores the models are kept to (see `lab.load.cores.pin_servers`), and the generator has to go to.
         standing: the generator that gives the load, instead of one that is started for it; without `workers`.
-        subjects: what is known of the servers of this backend already.
+        servers: the servers of this backend, if their meters are open already.
 
     Raises:
         LabError: a model does not run, or the generator gave no result; the message has its last words.
     """
     names = [model.name for model in models]
-    found = (subjects or Subjects(backend)).open(names)
-    meters = {name: subject.meter for name, subject in found.items()}
+    found = (servers or MeteredServers(backend)).open(names)
+    meters = {name: server.meter for name, server in found.items()}
     preset = find_preset(workload)
     arguments = ["--headless", "--only-summary", "--loglevel", "ERROR"]
     arguments += arguments_for(preset, names, users=users, rate=rate, transport=transport, payload=payload)
@@ -187,7 +187,7 @@ def measure_together(
     arguments += ["--timeout", f"{timeout:g}", "--shape-time", f"{seconds:g}"]
     arguments += ["--window", f"{seconds:g}", "--warm-up", f"{warm_up:g}"]
 
-    environ = {"LAB_TARGETS": encode_targets([item for subject in found.values() for item in subject.listeners])}
+    environ = {"LAB_TARGETS": encode_targets([item for server in found.values() for item in server.listeners])}
     if codec:
         environ["LAB_CODEC"] = str(codec.resolve())
     if pinning:
@@ -249,18 +249,18 @@ def _read(meters: Mapping[str, Meter]) -> dict[str, Sample]:
     return {name: meter.read() for name, meter in meters.items()}
 
 
-def _count_company(backend: Backend, subjects: Mapping[str, Subject]) -> dict[str, int]:
+def _count_company(backend: Backend, servers: Mapping[str, MeteredServer]) -> dict[str, int]:
     """Connections that servers have before the load, or after it: they are of somebody else."""
     found = {}
-    for name, subject in subjects.items():
+    for name, server in servers.items():
         # A container has a network namespace of its own; what cannot be looked into has no connections that count.
-        pid = subject.meter.pid if backend.name == "docker" else None
-        found[name] = count_connections((Address.parse(item.address) for item in subject.listeners), pid=pid)
+        pid = server.meter.pid if backend.name == "docker" else None
+        found[name] = count_connections((Address.parse(item.address) for item in server.listeners), pid=pid)
     return found
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
+class TimedSample:
     """A reading under load.
 
     Args:
@@ -275,16 +275,16 @@ class _Seen:
 
 
 @contextlib.contextmanager
-def _watch(meters: Mapping[str, Meter]) -> Iterator[dict[str, list[_Seen]]]:
+def _watch(meters: Mapping[str, Meter]) -> Iterator[dict[str, list[TimedSample]]]:
     """Collect readings of the servers while the block runs."""
-    seen: dict[str, list[_Seen]] = {name: [] for name in meters}
+    seen: dict[str, list[TimedSample]] = {name: [] for name in meters}
     done = threading.Event()
     started = time.monotonic()
 
     def watch() -> None:
         while not done.wait(_SAMPLE_SECONDS):
             for name, meter in meters.items():
-                seen[name].append(_Seen(time.monotonic() - started, meter.read(), meter.count_descriptors()))
+                seen[name].append(TimedSample(time.monotonic() - started, meter.read(), meter.count_descriptors()))
 
     thread = threading.Thread(target=watch, name="meter")
     thread.start()
@@ -322,7 +322,7 @@ def _combine(
     result: dict[str, Any],
     before: Sample,
     after: Sample,
-    seen: Sequence[_Seen],
+    seen: Sequence[TimedSample],
     warm_up: float,
     pinning: Pinning | None,
     *,
@@ -353,7 +353,7 @@ def _combine(
         throttled = (after.throttled_seconds - before.throttled_seconds) / (warm_up + seconds)
     generator_throttled = None if result["generator_throttled"] is None else result["generator_throttled"] / seconds
     server_cores = None if server_cpu_us is None else server_cpu_us * answered * depth / seconds / 1e6
-    accounts = Accounts(
+    inputs = LimitInputs(
         users=result["users"],
         starved=result["starved"],
         exchanges_per_second=timed / seconds,
@@ -397,16 +397,16 @@ def _combine(
         min_us=result["min_us"],
         max_us=result["max_us"],
         starved=result["starved"],
-        in_flight=in_flight(accounts),
+        in_flight=in_flight(inputs),
         server_cpu_us=server_cpu_us,
         server_cores=server_cores,
-        generator_cores=accounts.generator_cores,
-        machine_cores=accounts.machine_cores,
-        cores=accounts.cores,
+        generator_cores=inputs.generator_cores,
+        machine_cores=inputs.machine_cores,
+        cores=inputs.cores,
         memory_bytes=most("memory_bytes"),
         threads=most("threads"),
         versions=result["versions"],
-        verdict=judge(accounts),
+        verdict=find_limit(inputs),
         transport=result["transport"],
         service=None if intended is None else service,
         asked_rate=None if result["asked"] is None else result["asked"] * depth / seconds,

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 from itertools import accumulate
 from typing import Any, Self
 
-from lab.metrics.verdict import Bound, Verdict
+from lab.metrics.verdict import Limit, Verdict
 from lab.servers.catalogue import Listener
 
 # What a row of a measurement's series holds: seconds since it began, CPU seconds since the server's start, and so on.
@@ -120,7 +120,7 @@ class Measurement:
                 values[name] = tuple(tuple(row) for row in values[name])
         values["disturbances"] = tuple(values.get("disturbances", ()))
         verdict = values["verdict"]
-        return cls(**values | {"verdict": Verdict(Bound(verdict["bound"]), verdict["reason"])})
+        return cls(**values | {"verdict": Verdict(Limit(verdict["bound"]), verdict["reason"])})
 
     @property
     def rate(self) -> float:

@@ -1,9 +1,8 @@
-"""What limited a measurement. Pure functions over the CPU accounts of both sides and Little's law.
+"""Find what limited a measurement: pure functions over the CPU time of both sides and Little's law.
 
-A rate says nothing about a server until it is known that the server was what limited it. Both sides' CPU tells; where
-neither was busy, they waited (for a timer, or for each other). Little's law (users in flight = rate x mean response
-time) catches what the CPU does not show: a generator that lost time between requests, or counts that do not belong
-together.
+A rate describes a server only if the server was the limit. The CPU time of both sides shows that; if neither was busy,
+they waited, for a timer or for each other. Little's law (requests in flight = rate x mean response time) catches errors
+that CPU time does not show: a generator that lost time between requests, or counts that do not belong together.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,27 +11,27 @@ from enum import StrEnum
 
 from loadtests.sockets.exchange import failure_kind
 
-# Of what a side could use. Not 1: a busy process loses some per cent to interrupts, to the accounts' ticks and to a
-# hypervisor.
+# The share of the available CPU from which a side counts as busy. Not 1: a busy process loses some per cent to
+# interrupts, to clock ticks and to a hypervisor.
 _BUSY = 0.9
 
-# Of the rate that was asked for: less than this is not what was asked for.
+# The share of the requested rate from which the rate counts as held.
 _REACHED = 0.99
 
-# How far rate x response time may be from the users.
+# The largest relative difference between rate x response time and the number of users.
 _LITTLE = 0.15
 
-# Of the time: a side that its CPU quota holds back for longer than this is limited by the quota.
+# The share of the time from which a CPU quota counts as the limit.
 _THROTTLED = 0.05
 
-# Of all exchanges: more than this failed is no load that was served.
+# The largest share of failed exchanges at which a load counts as served.
 _FAILED = 0.01
 
-# Cores' worth of CPU that processes of neither side used: from here on a reader should know.
+# Cores used by other processes from which the reader is told.
 _SHARED = 0.5
 
-# Reasons of loadtests/sockets/failures.py, which cannot be imported here: it is the generator's. The server did reply,
-# and what it said was not what was asked for. One such reply is enough: a server that is wrong has no speed.
+# Reasons of loadtests/sockets/failures.py for a reply that is wrong. One is enough: the speed of a server that answers
+# wrongly means nothing.
 WRONG_REPLIES = frozenset(
     {
         "wrong bytes",
@@ -43,14 +42,14 @@ WRONG_REPLIES = frozenset(
     }
 )
 
-# Users that see nothing else wait for a turn, as clients of a server that serves one at a time do.
+# Users with no other failures wait for a turn, like the clients of a server that serves one at a time.
 _TIME_OUTS = frozenset({"time-out: no reply", "time-out: no connection"})
 
-# Of what was due in an open loop: more than this sent late, by a generator that was busy, is not what was asked for.
+# The largest share of an open loop's exchanges that a busy generator may send late.
 _LATE = 0.05
 
 
-class Bound(StrEnum):
+class Limit(StrEnum):
     """The limit of a measurement."""
 
     WRONG = "wrong"
@@ -68,47 +67,47 @@ class Bound(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What limited a measurement, and the sentence that says why."""
+    """What limited a measurement, and why."""
 
-    bound: Bound
+    bound: Limit
     reason: str
 
     @property
     def is_lower_bound(self) -> bool:
-        """Whether the server could have answered more than was measured: the rate is then printed as `>=`."""
-        return self.bound in (Bound.GENERATOR, Bound.MACHINE)
+        """Whether the server could have answered more: the rate is then printed with `>=`."""
+        return self.bound in (Limit.GENERATOR, Limit.MACHINE)
 
     @property
     def is_failure(self) -> bool:
-        """Whether the server did not do what it was asked: wrong replies, or too many without one."""
-        return self.bound in (Bound.WRONG, Bound.FAILED)
+        """Whether the server gave wrong replies, or too few."""
+        return self.bound in (Limit.WRONG, Limit.FAILED)
 
 
 @dataclass(frozen=True, slots=True)
-class Accounts:
-    """What a verdict is given on. None wherever it could not be measured.
+class LimitInputs:
+    """The figures that decide a verdict. None if a figure could not be measured.
 
     Args:
         users: connections; in a closed loop each has always one exchange in flight.
-        starved: of these, how many got no reply in the whole window.
-        exchanges_per_second: those that have a response time.
+        starved: users without a reply in the whole window.
+        exchanges_per_second: exchanges that have a response time.
         mean_seconds: their mean response time.
-        answered: how many came back right.
-        server_cores: cores' worth of CPU that the server used.
+        answered: correct replies.
+        server_cores: cores used by the server.
         server_allotted: cores that it can use at most: one for a process under one GIL.
-        generator_cores: cores' worth of CPU that the generator used; it can use one for each of its processes.
-        machine_cores: cores' worth of CPU that everything on the machine used together.
-        cores: what the machine has.
+        generator_cores: cores used by the generator; it can use one for each of its processes.
+        machine_cores: cores used by all processes of the machine together.
+        cores: cores of the machine.
         generators: processes of the generator.
-        asked: of an open loop, exchanges that were due; None of a closed one.
-        dropped: of these, those that could not be sent in time.
-        rests: of a closed loop, whether connections rest between exchanges, and are then not in flight.
-        late: of an open loop, exchanges that were sent after their time.
-        server_throttled, generator_throttled: for which part of the time a CPU quota held that side back.
-        failures: exchanges that did not come back right, by reason.
-        warm_up_failures: the same of the warm-up.
-        disturbances: what happened to the measurement itself, so that its figures mean nothing.
-        server_unknown: why the server's CPU could not be read; empty if nothing is known about that either.
+        asked: exchanges that were due in an open loop; None for a closed loop.
+        dropped: exchanges of these that could not be sent in time.
+        rests: whether connections of a closed loop pause between exchanges, and are then not in flight.
+        late: exchanges of an open loop that were sent after their time.
+        server_throttled, generator_throttled: the share of the time for which a CPU quota stopped that side.
+        failures: failed exchanges by reason.
+        warm_up_failures: failed exchanges of the warm-up by reason.
+        disturbances: events that make the figures meaningless.
+        server_unknown: why the server's CPU time could not be read; empty if that is unknown too.
     """
 
     users: float
@@ -135,146 +134,144 @@ class Accounts:
 
 
 def exit_code(verdicts: Iterable[Verdict], *, allow_failures: bool = False) -> int:
-    """The exit code that measurements come to: 2 one was disturbed, 1 a server failed, 0 neither.
+    """Return the exit code for measurements: 2 if one was disturbed, 1 if a server failed, else 0.
 
     Args:
-        allow_failures: a server that fails is what was to be seen.
+        allow_failures: return 0 instead of 1.
     """
     found = list(verdicts)
-    if any(verdict.bound is Bound.DISTURBED for verdict in found):
+    if any(verdict.bound is Limit.DISTURBED for verdict in found):
         return 2
     return int(not allow_failures and any(verdict.is_failure for verdict in found))
 
 
 def show_failures(failures: Mapping[str, int]) -> str:
-    """How many failed, and of what."""
+    """Return the failures with their reasons as text."""
     return "; ".join(f"{count} × {reason}" for reason, count in sorted(failures.items())) or "0"  # noqa: RUF001
 
 
 def find_failure(answered: int, failures: Mapping[str, int], warm_up: Mapping[str, int]) -> Verdict | None:
-    """The verdict on a server that did not do what it was asked; None on one that did.
+    """Return the verdict on a server that gave wrong replies or too few; None if it did neither.
 
     Args:
-        answered: exchanges that came back right.
-        failures: those that did not, by reason.
-        warm_up: the same of the warm-up, where only a wrong reply counts.
+        answered: correct replies.
+        failures: failed exchanges by reason.
+        warm_up: failed exchanges of the warm-up by reason; only wrong replies count.
     """
     for found, where in ((failures, ""), (warm_up, " in the warm-up")):
         if wrong := {reason: count for reason, count in found.items() if failure_kind(reason) in WRONG_REPLIES}:
             count = sum(wrong.values())
             replies = "reply" if count == 1 else "replies"
-            return Verdict(Bound.WRONG, f"{count} wrong {replies}{where}: {show_failures(wrong)}")
+            return Verdict(Limit.WRONG, f"{count} wrong {replies}{where}: {show_failures(wrong)}")
     failed = sum(failures.values())
     said = f": {show_failures(failures)}" if failures else ""
     if not answered:
-        return Verdict(Bound.FAILED, f"not one correct reply in the whole window{said}")
+        return Verdict(Limit.FAILED, f"not one correct reply in the whole window{said}")
     if failed > _FAILED * (answered + failed):
-        return Verdict(Bound.FAILED, f"{failed / (answered + failed):.1%} of all exchanges failed{said}")
+        return Verdict(Limit.FAILED, f"{failed / (answered + failed):.1%} of all exchanges failed{said}")
     return None
 
 
-def in_flight(accounts: Accounts) -> float | None:
-    """Little's law: how many exchanges were under way on average, from rate and response time."""
-    return None if accounts.mean_seconds is None else accounts.exchanges_per_second * accounts.mean_seconds
+def in_flight(inputs: LimitInputs) -> float | None:
+    """Return the mean number of exchanges in flight by Little's law."""
+    return None if inputs.mean_seconds is None else inputs.exchanges_per_second * inputs.mean_seconds
 
 
 def is_consistent(users: float, flight: float, *, rests: bool = False) -> bool:
-    """Whether so many in flight can come from so many users.
+    """Return whether this number of users can have this number of exchanges in flight.
 
-    One user may be outside an exchange at any time: the generator is one thread, and it is busy with one of them. Where
-    they rest between exchanges, any number may be.
+    One user may be outside an exchange at any time: the generator is one thread, and it is busy with one of them. If
+    users rest between exchanges, any number of them may be.
     """
     return (0 if rests else (users - 1) * (1 - _LITTLE)) <= flight <= users * (1 + _LITTLE)
 
 
-def judge(accounts: Accounts) -> Verdict:
-    """Give the verdict, with what a reader should know beside it."""
-    verdict = _find_bound(accounts)
-    return Verdict(verdict.bound, "; ".join([verdict.reason, *_list_remarks(accounts, verdict.bound)]))
+def find_limit(inputs: LimitInputs) -> Verdict:
+    """Return the verdict, with remarks that a reader should know."""
+    verdict = _choose_limit(inputs)
+    return Verdict(verdict.bound, "; ".join([verdict.reason, *_list_remarks(inputs, verdict.bound)]))
 
 
-def _list_remarks(accounts: Accounts, bound: Bound) -> Iterator[str]:
-    if accounts.server_unknown:
-        yield f"nothing is known of the server's process: {accounts.server_unknown}"
-    others = _count_others(accounts)
-    if others is not None and others >= _SHARED and bound is not Bound.MACHINE:
+def _list_remarks(inputs: LimitInputs, bound: Limit) -> Iterator[str]:
+    if inputs.server_unknown:
+        yield f"the server's process could not be measured: {inputs.server_unknown}"
+    others = _count_others(inputs)
+    if others is not None and others >= _SHARED and bound is not Limit.MACHINE:
         yield f"other processes used {others:.2f} cores meanwhile"
 
 
-def _count_others(accounts: Accounts) -> float | None:
-    """Cores' worth of CPU that neither side used; None if one of the accounts is missing."""
-    machine, server, generator = accounts.machine_cores, accounts.server_cores, accounts.generator_cores
+def _count_others(inputs: LimitInputs) -> float | None:
+    """Return the cores used by neither side; None if one of the inputs is missing."""
+    machine, server, generator = inputs.machine_cores, inputs.server_cores, inputs.generator_cores
     if machine is None or server is None or generator is None:
         return None
     return max(machine - server - generator, 0.0)
 
 
-def _find_bound(accounts: Accounts) -> Verdict:
-    """The first that applies, from what spoils a measurement to what merely limits it."""
-    failure = find_failure(accounts.answered, accounts.failures, accounts.warm_up_failures)
-    if failure and failure.bound is Bound.WRONG:
+def _choose_limit(inputs: LimitInputs) -> Verdict:
+    """Return the first verdict that applies: what invalidates a measurement comes before what limits it."""
+    failure = find_failure(inputs.answered, inputs.failures, inputs.warm_up_failures)
+    if failure and failure.bound is Limit.WRONG:
         return failure
-    if accounts.disturbances:
-        return Verdict(Bound.DISTURBED, "; ".join(accounts.disturbances))
+    if inputs.disturbances:
+        return Verdict(Limit.DISTURBED, "; ".join(inputs.disturbances))
     if failure:
         return failure
-    is_open = accounts.asked is not None
-    if accounts.starved and not is_open:
-        unserved = f"{accounts.starved} of {accounts.users:.0f} users got no reply in the whole window"
+    is_open = inputs.asked is not None
+    if inputs.starved and not is_open:
+        unserved = f"{inputs.starved} of {inputs.users:.0f} users got no reply in the whole window"
         if refused := {
-            reason: count for reason, count in accounts.failures.items() if failure_kind(reason) not in _TIME_OUTS
+            reason: count for reason, count in inputs.failures.items() if failure_kind(reason) not in _TIME_OUTS
         }:
-            return Verdict(Bound.FAILED, f"{unserved}: {show_failures(refused)}")
-        return Verdict(Bound.STARVED, f"{unserved}: they waited for a turn")
-    flight = in_flight(accounts)
+            return Verdict(Limit.FAILED, f"{unserved}: {show_failures(refused)}")
+        return Verdict(Limit.STARVED, f"{unserved}: they waited for a turn")
+    flight = in_flight(inputs)
     if flight is None:
-        return Verdict(Bound.UNKNOWN, "no response times")
-    # Before the law: what a generator that stands still has counted need not obey it.
-    if (accounts.generator_throttled or 0.0) >= _THROTTLED:
+        return Verdict(Limit.UNKNOWN, "no response times")
+    # Before Little's law: a generator that is stopped need not obey it.
+    if (inputs.generator_throttled or 0.0) >= _THROTTLED:
         return Verdict(
-            Bound.GENERATOR, f"its CPU quota held the generator back for {accounts.generator_throttled:.0%} of the time"
+            Limit.GENERATOR, f"the generator's CPU quota stopped it for {inputs.generator_throttled:.0%} of the time"
         )
-    if not is_open and not is_consistent(accounts.users, flight, rests=accounts.rests):
+    if not is_open and not is_consistent(inputs.users, flight, rests=inputs.rests):
         return Verdict(
-            Bound.INCONSISTENT,
-            f"rate x response time says {flight:.1f} in flight, and there were {accounts.users:.0f} users",
+            Limit.INCONSISTENT,
+            f"rate x response time says {flight:.1f} in flight, and there were {inputs.users:.0f} users",
         )
     reached = late = 0.0
-    if accounts.asked:
-        # Not more than was asked: what was waiting when the measurement began makes up for nothing that was dropped.
-        reached = min(accounts.answered, accounts.asked - accounts.dropped) / accounts.asked
-        late = accounts.late / accounts.asked
+    if inputs.asked:
+        # At most what was asked: replies from the queue before the window do not make up for dropped exchanges.
+        reached = min(inputs.answered, inputs.asked - inputs.dropped) / inputs.asked
+        late = inputs.late / inputs.asked
     sent_late = f", {late:.1%} of it sent late" if late else ""
-    generator_is_busy = (accounts.generator_cores or 0.0) >= _BUSY * accounts.generators
+    generator_is_busy = (inputs.generator_cores or 0.0) >= _BUSY * inputs.generators
     if reached >= _REACHED and not (late > _LATE and generator_is_busy):
-        return Verdict(Bound.HELD, f"{reached:.1%} of the rate that was asked for was answered{sent_late}")
-    server, allotted, generator = accounts.server_cores, accounts.server_allotted, accounts.generator_cores
+        return Verdict(Limit.HELD, f"{reached:.1%} of the requested rate was answered{sent_late}")
+    server, allotted, generator = inputs.server_cores, inputs.server_allotted, inputs.generator_cores
     if server is None or allotted is None or generator is None:
         side = "generator" if generator is None else "server"
-        return Verdict(Bound.UNKNOWN, f"the {side}'s CPU could not be read, so nothing says what the limit was")
+        return Verdict(Limit.UNKNOWN, f"the {side}'s CPU time could not be read, so the limit is unknown")
     of = "a core" if allotted == 1 else f"{allotted} cores"
-    if (accounts.server_throttled or 0.0) >= _THROTTLED:
-        return Verdict(
-            Bound.SERVER, f"its CPU quota held the server back for {accounts.server_throttled:.0%} of the time"
-        )
+    if (inputs.server_throttled or 0.0) >= _THROTTLED:
+        return Verdict(Limit.SERVER, f"the server's CPU quota stopped it for {inputs.server_throttled:.0%} of the time")
     if server >= _BUSY * allotted:
-        return Verdict(Bound.SERVER, f"the server used {server / allotted:.0%} of {of}, all that it can")
+        return Verdict(Limit.SERVER, f"the server used {server / allotted:.0%} of {of}, all that it can use")
     if generator_is_busy:
-        own = "its core" if accounts.generators == 1 else f"its {accounts.generators} cores"
+        own = "its core" if inputs.generators == 1 else f"its {inputs.generators} cores"
         return Verdict(
-            Bound.GENERATOR,
-            f"the generator used {generator / accounts.generators:.0%} of {own}, "
+            Limit.GENERATOR,
+            f"the generator used {generator / inputs.generators:.0%} of {own}, "
             f"the server {server / allotted:.0%} of {of}{sent_late}",
         )
-    machine, cores = accounts.machine_cores, accounts.cores
+    machine, cores = inputs.machine_cores, inputs.cores
     if machine is not None and cores is not None and machine >= _BUSY * cores:
-        others = _count_others(accounts)
+        others = _count_others(inputs)
         return Verdict(
-            Bound.MACHINE,
-            f"all {cores} cores were busy: server {server:.2f}, generator {generator:.2f}, all else {others:.2f}",
+            Limit.MACHINE,
+            f"all {cores} cores were busy: server {server:.2f}, generator {generator:.2f}, others {others:.2f}",
         )
     return Verdict(
-        Bound.WAITING,
-        f"nobody was busy: the server used {server / allotted:.0%} of {of}, "
-        f"the generator {generator / accounts.generators:.0%} of its own",
+        Limit.WAITING,
+        f"neither side was busy: the server used {server / allotted:.0%} of {of}, "
+        f"the generator {generator / inputs.generators:.0%} of its own",
     )

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from lab.base.units import UNKNOWN, show_bytes, show_number, show_us
 from lab.experiments.conformance.results import Check
 from lab.load.measurement import Measurement
-from lab.metrics.verdict import Bound
+from lab.metrics.verdict import Limit
 from lab.report.figures import show_failures, show_rate, show_waits
 from lab.report.html import load_template
 
 # A shape beside each word, so that nobody has to tell colours apart.
 _MARKS = {
-    Bound.HELD: "●",
-    Bound.SERVER: "●",
-    Bound.GENERATOR: "◐",
-    Bound.MACHINE: "◐",
-    Bound.WAITING: "○",
+    Limit.HELD: "●",
+    Limit.SERVER: "●",
+    Limit.GENERATOR: "◐",
+    Limit.MACHINE: "◐",
+    Limit.WAITING: "○",
 }
 
 

@@ -9,21 +9,21 @@ from rich.text import Text
 
 from lab.base.units import show_bytes, show_number, show_us
 from lab.load.measurement import Measurement, percentile
-from lab.metrics.verdict import Bound
+from lab.metrics.verdict import Limit
 from lab.report.figures import show_failures, show_rate, show_waits
 
 # What the rest of the row cannot be believed for stands out; the word itself says the same without colour.
 _STYLES = {
-    Bound.HELD: "green",
-    Bound.SERVER: "green",
-    Bound.GENERATOR: "yellow",
-    Bound.MACHINE: "yellow",
-    Bound.WRONG: "bold red",
-    Bound.DISTURBED: "bold red",
-    Bound.FAILED: "bold red",
-    Bound.STARVED: "bold red",
-    Bound.INCONSISTENT: "bold red",
-    Bound.UNKNOWN: "bold red",
+    Limit.HELD: "green",
+    Limit.SERVER: "green",
+    Limit.GENERATOR: "yellow",
+    Limit.MACHINE: "yellow",
+    Limit.WRONG: "bold red",
+    Limit.DISTURBED: "bold red",
+    Limit.FAILED: "bold red",
+    Limit.STARVED: "bold red",
+    Limit.INCONSISTENT: "bold red",
+    Limit.UNKNOWN: "bold red",
 }
 
 # Where nothing says how wide the output is (a log file), this is what the table needs.

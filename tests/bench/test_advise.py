@@ -15,7 +15,7 @@ from lab.experiments.advise.sources import _read_findings, read_size, read_sourc
 from lab.experiments.bench.findings import read_findings
 from lab.experiments.store import Run
 from lab.experiments.theory import Server, describe_concurrency
-from lab.metrics.verdict import Bound, Verdict
+from lab.metrics.verdict import Limit, Verdict
 from lab.servers.catalogue import Catalogue
 from tests.support.made_up import LOAD, LOOP, MIB
 
@@ -42,7 +42,7 @@ def test_model_with_wrong_replies_serves_nothing() -> None:
 
 
 def test_failing_rows_are_known_to_the_advice(bench, make_plan, make_measurement) -> None:
-    failing = Verdict(Bound.FAILED, "12% of all exchanges failed")
+    failing = Verdict(Limit.FAILED, "12% of all exchanges failed")
     bench.answer = lambda model, scenario, users, rate: make_measurement(
         users=users, **({"verdict": failing} if model == "plain_socket" else {})
     )

@@ -24,7 +24,7 @@ from lab.experiments.published import Measured
 from lab.experiments.store import Run
 from lab.experiments.theory import Server
 from lab.load.measurement import Measurement
-from lab.metrics.verdict import Bound, Verdict
+from lab.metrics.verdict import Limit, Verdict
 from lab.servers.catalogue import Catalogue
 from tests.support.made_up import LOAD, LOOP, MEASUREMENT, MIB
 
@@ -370,7 +370,7 @@ def test_costs_are_those_at_each_rate_that_was_measured(tmp_path: Path, make_pla
 
 
 def test_rate_that_the_generator_limited_is_a_lower_bound(tmp_path: Path, make_plan: Callable[..., Any]) -> None:
-    limited = Verdict(Bound.GENERATOR, "its core")
+    limited = Verdict(Limit.GENERATOR, "its core")
     assert read(keep(tmp_path, make_plan, {"closed": make(10_000, 20.0, verdict=limited)})).is_lower_bound
 
 

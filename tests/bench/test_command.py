@@ -19,7 +19,7 @@ from lab.experiments.bench.plan import PRESETS, Plan
 from lab.experiments.bench.setup import check_same, choose_twin, describe, make_plan, read_libc
 from lab.experiments.store import Run, StoreError
 from lab.load.cores import Pinning
-from lab.metrics.verdict import Bound, Verdict
+from lab.metrics.verdict import Limit, Verdict
 from lab.servers.backend import Completed
 from lab.servers.catalogue import Catalogue
 from tests.support.made_up import MEASUREMENT
@@ -151,7 +151,7 @@ def test_bench_exits_with_1_where_a_row_failed(bench_command: Command) -> None:
 
 def test_bench_exits_with_1_where_replies_were_wrong(bench_command: Command) -> None:
     def measure(runner: Any) -> None:
-        for name, bound in (("asyncio_streams", Bound.SERVER), ("plain_socket", Bound.WRONG)):
+        for name, bound in (("asyncio_streams", Limit.SERVER), ("plain_socket", Limit.WRONG)):
             found = replace(MEASUREMENT, verdict=Verdict(bound, "because"))
             runner.run.keep(f"round-1/session/{name}/closed", {"measurement": found.as_json()})
         runner.run.finish({"own_cores": 0.01})

@@ -11,7 +11,7 @@ from lab.experiments.bench.findings import Findings, Row
 from lab.experiments.bench.theory_check import Expectation, _middle, _read_hold, expect, read_wait
 from lab.experiments.theory import Ceiling, Server
 from lab.load.measurement import Measurement
-from lab.metrics.verdict import Bound, Verdict
+from lab.metrics.verdict import Limit, Verdict
 from tests.support.made_up import MEASUREMENT
 
 LOOP = Server("loop", None, 12_000, False)
@@ -110,7 +110,7 @@ def test_hold_of_unlike_requests_without_a_mean_is_not_known() -> None:
     ],
 )
 def test_surprise_begins_beyond_the_tolerance(make_plan: Any, rate: int, cpu: float | None, says: str) -> None:
-    verdict = Verdict(Bound.WAITING, "waited")
+    verdict = Verdict(Limit.WAITING, "waited")
     row = make_row(measured(rate, cpu, verdict=verdict))
     found = expect(make_findings(make_plan, LOOP, {4: measured(1, 100.0)}), row)
     assert found is not None

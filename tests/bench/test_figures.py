@@ -16,11 +16,11 @@ from lab.experiments.bench.findings import Comparison, Findings, read_findings
 from lab.experiments.bench.plan import Plan
 from lab.experiments.store import Run
 from lab.load.measurement import Measurement
-from lab.metrics.verdict import Bound, Verdict
+from lab.metrics.verdict import Limit, Verdict
 from tests.support.made_up import MEASUREMENT
 
 ROUNDS = 3
-GENERATOR = Verdict(Bound.GENERATOR, "the generator used 99% of its core")
+GENERATOR = Verdict(Limit.GENERATOR, "the generator used 99% of its core")
 
 Store = Callable[..., Findings]
 
@@ -165,7 +165,7 @@ def test_failed_ratio_counts_the_failures_of_all_rounds_among_all_exchanges(stor
 
 
 def test_reason_of_a_row_is_that_of_its_most_frequent_verdict(store: Store) -> None:
-    one, other = Verdict(Bound.SERVER, "server once"), Verdict(Bound.WAITING, "waiting twice")
+    one, other = Verdict(Limit.SERVER, "server once"), Verdict(Limit.WAITING, "waiting twice")
     found = store({"a": [make(1, verdict=one), make(1, verdict=other), make(1, verdict=other)]})
     assert row_of(found, "a").reason == "waiting twice"
     assert row_of(found, "a").verdicts == {"server-bound": 1, "waiting": 2}

@@ -22,7 +22,7 @@ from lab.experiments.bench.findings import Comparison, Findings, Row, read_findi
 from lab.experiments.store import Run
 from lab.load.measurement import Measurement
 from lab.metrics.estimates import Estimate
-from lab.metrics.verdict import Bound, Verdict
+from lab.metrics.verdict import Limit, Verdict
 from lab.report import bench_page
 from lab.report.bench_export import render_csv, render_parquet
 from lab.report.bench_text import make_answers, make_lines, make_trust, print_report, render_markdown
@@ -78,7 +78,7 @@ def test_who_does_not_get_to_the_fixed_rate_is_named(bench, make_plan, make_meas
 
 
 def test_a_lower_bound_is_printed_as_one_and_is_behind_nobody(bench, make_plan, make_measurement) -> None:
-    slow = Verdict(Bound.GENERATOR, "the generator used 99% of its core")
+    slow = Verdict(Limit.GENERATOR, "the generator used 99% of its core")
     bench.answer = lambda model, scenario, users, rate: (
         make_measurement(answered=4_000, users=users, verdict=slow)
         if model == "twisted_reactor"
@@ -248,7 +248,7 @@ def test_sweep_that_breaks_is_no_fault_of_what_was_measured_in_one_way(make_plan
     def make_row(way: str, *found: Measurement) -> Row:
         return Row("session", "m", way, (), dict(enumerate(found, 1)), ())
 
-    failing = replace(MEASUREMENT, verdict=Verdict(Bound.FAILED, "12% of all exchanges failed"))
+    failing = replace(MEASUREMENT, verdict=Verdict(Limit.FAILED, "12% of all exchanges failed"))
     rows = {("session", "m", row.way): row for row in (make_row("closed", MEASUREMENT), make_row("open"))}
     sweeps = {("session", "m"): {64: failing}}
     run = SimpleNamespace(facts={})

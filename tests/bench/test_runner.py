@@ -11,7 +11,7 @@ from lab.experiments.bench.plan import PRESETS, WORKS, Plan, list_cells, list_st
 from lab.experiments.bench.sweep import Knee, Level, find_knee, is_over, make_level
 from lab.experiments.store import Run
 from lab.load.presets import PRESETS as LOAD_PRESETS
-from lab.metrics.verdict import Bound, Verdict
+from lab.metrics.verdict import Limit, Verdict
 from lab.report.bench_text import render_markdown
 from lab.servers.catalogue import Catalogue
 
@@ -40,11 +40,11 @@ def test_the_sweep_ends_where_nothing_more_comes(rates: list[float], over: bool)
 
 
 def test_the_sweep_ends_at_a_level_that_is_not_served(make_measurement) -> None:
-    starved = make_measurement(verdict=Verdict(Bound.STARVED, "3 of 16 users"))
+    starved = make_measurement(verdict=Verdict(Limit.STARVED, "3 of 16 users"))
     assert is_over([Level(1, 10, True), make_level(16, starved)])
     assert make_level(4, make_measurement()).is_served
     assert not make_level(4, make_measurement(failures={"timeout": 100})).is_served
-    assert not make_level(4, make_measurement(verdict=Verdict(Bound.WRONG, "3 wrong replies"))).is_served
+    assert not make_level(4, make_measurement(verdict=Verdict(Limit.WRONG, "3 wrong replies"))).is_served
 
 
 def test_every_preset_is_of_what_there_is() -> None:
@@ -98,7 +98,7 @@ def test_the_fixed_rate_has_rounds_of_its_own_between_the_others(bench, make_pla
 
 def test_a_level_that_was_counted_wrongly_does_not_end_a_sweep(bench, make_plan, make_measurement) -> None:
     def answer(model: str, scenario: str, users: int, rate: float | None):
-        bound = Bound.INCONSISTENT if users == 4 and rate is None else Bound.SERVER
+        bound = Limit.INCONSISTENT if users == 4 and rate is None else Limit.SERVER
         return make_measurement(users=users, verdict=Verdict(bound, "counted"))
 
     bench.answer = answer
@@ -184,7 +184,7 @@ def test_a_model_that_dies_is_a_row_with_its_reason_and_the_rest_goes_on(bench, 
 
 
 def test_disturbed_measurement_is_one_that_could_not_be_made(bench, make_plan, make_measurement) -> None:
-    disturbed = make_measurement(verdict=Verdict(Bound.DISTURBED, "a load generator stood still"))
+    disturbed = make_measurement(verdict=Verdict(Limit.DISTURBED, "a load generator stood still"))
     bench.answer = lambda model, scenario, users, rate: (
         disturbed if model == "plain_socket" and rate else make_measurement(users=users)
     )
@@ -202,12 +202,12 @@ def test_disturbed_measurement_is_one_that_could_not_be_made(bench, make_plan, m
     ("bound", "in_rounds", "at", "failing"),
     [
         # A wrong reply at any number of connections; other failures where the rounds were, or if nothing else is known.
-        (Bound.WRONG, True, 16, "why"),
-        (Bound.WRONG, False, 64, "why"),
-        (Bound.FAILED, True, 16, "why"),
-        (Bound.FAILED, False, 64, ""),
-        (Bound.FAILED, False, 1, "why"),
-        (Bound.STARVED, True, 1, ""),
+        (Limit.WRONG, True, 16, "why"),
+        (Limit.WRONG, False, 64, "why"),
+        (Limit.FAILED, True, 16, "why"),
+        (Limit.FAILED, False, 64, ""),
+        (Limit.FAILED, False, 1, "why"),
+        (Limit.STARVED, True, 1, ""),
     ],
 )
 def test_model_that_fails_is_known_by_its_reason(
@@ -228,7 +228,7 @@ def test_model_that_fails_is_known_by_its_reason(
 
 
 def test_who_serves_nobody_has_no_knee_and_says_so(bench, make_plan, make_measurement) -> None:
-    failed = make_measurement(answered=0, verdict=Verdict(Bound.FAILED, "not one correct reply"))
+    failed = make_measurement(answered=0, verdict=Verdict(Limit.FAILED, "not one correct reply"))
     bench.answer = lambda model, scenario, users, rate: failed if model == "plain_socket" else make_measurement()
     plan = make_plan(ways=("closed",))
     run = bench.begin(plan)

@@ -19,11 +19,11 @@ from lab.experiments.bench.sweep import Knee, Level, find_knee, is_over, make_le
 from lab.experiments.conformance.results import Check
 from lab.experiments.store import Run
 from lab.load.cores import Pinning
-from lab.load.measure import Subject
+from lab.load.measure import MeteredServer
 from lab.load.measurement import Measurement
 from lab.load.presets import PRESETS as LOAD_PRESETS
 from lab.metrics.sample import Sample
-from lab.metrics.verdict import Bound, Verdict
+from lab.metrics.verdict import Limit, Verdict
 from lab.servers.backend import Completed
 from lab.servers.catalogue import Catalogue, Listener
 from loadtests.sockets.errors import ClientError
@@ -137,7 +137,7 @@ def test_step_is_measured_with_all_that_the_plan_says(lab: Open) -> None:
     ((backend, model, scenario, given),) = found.measured
     assert (backend, model.name, scenario) == (found.backend, "asyncio_streams", "closed_ping")
     assert given.pop("standing") is found.runner._standing["t"]
-    assert given.pop("subjects") is found.runner._subjects["t"]
+    assert given.pop("servers") is found.runner._servers["t"]
     assert given == {
         "users": 16,
         "seconds": 0.7,
@@ -192,7 +192,7 @@ def test_scenario_connections_and_rate_of_a_step(
 
 def test_model_that_answered_nothing_is_restarted_and_pinned_again(lab: Open) -> None:
     found = lab(models=("asyncio_streams", "twisted_reactor"), pinning=Pinning((1,), (0,)))
-    failed = Verdict(Bound.FAILED, "not one correct reply")
+    failed = Verdict(Limit.FAILED, "not one correct reply")
     found.answer = lambda model, users: (
         replace(MEASUREMENT, users=users, answered=0, verdict=failed) if model == "twisted_reactor" else MEASUREMENT
     )
@@ -203,7 +203,7 @@ def test_model_that_answered_nothing_is_restarted_and_pinned_again(lab: Open) ->
 
 def test_model_that_answered_some_is_not_restarted(lab: Open) -> None:
     found = lab(models=("asyncio_streams",))
-    failed = Verdict(Bound.FAILED, "2% of all exchanges failed")
+    failed = Verdict(Limit.FAILED, "2% of all exchanges failed")
     found.answer = lambda model, users: replace(MEASUREMENT, users=users, verdict=failed)
     found.measure_all()
     assert found.backend.restarted == []
@@ -211,7 +211,7 @@ def test_model_that_answered_some_is_not_restarted(lab: Open) -> None:
 
 def test_disturbed_step_is_kept_as_a_failure_and_is_no_measurement(lab: Open) -> None:
     found = lab(models=("asyncio_streams",))
-    disturbed = Verdict(Bound.DISTURBED, "a generator was lost")
+    disturbed = Verdict(Limit.DISTURBED, "a generator was lost")
     found.answer = lambda model, users: replace(MEASUREMENT, users=users, verdict=disturbed)
     found.measure_all()
     assert found.run.read("round-1/session/asyncio_streams/closed")["failure"] == "disturbed: a generator was lost"
@@ -297,7 +297,7 @@ def test_level_that_is_skipped_for_one_model_is_measured_for_the_others(lab: Ope
 
 def test_inconsistent_level_is_left_out_for_its_model_and_the_others_go_on(lab: Open) -> None:
     found = lab(models=MODELS[:2], ladder=(4, 16))
-    odd = Verdict(Bound.INCONSISTENT, "counts")
+    odd = Verdict(Limit.INCONSISTENT, "counts")
     found.answer = lambda model, users: replace(
         MEASUREMENT,
         users=users,
@@ -339,10 +339,10 @@ def test_level_with_one_failure_in_a_thousand_is_served() -> None:
 # The other client.
 
 
-def make_subject(samples: Sequence[float | None]) -> Any:
+def make_server(samples: Sequence[float | None]) -> Any:
     found = iter(samples)
     meter = SimpleNamespace(read=lambda: Sample(cpu_seconds=next(found)))
-    return Subject((Listener("asyncio_streams", "command", "tcp", "tcp://127.0.0.1:8000"),), meter)  # type: ignore[arg-type]
+    return MeteredServer((Listener("asyncio_streams", "command", "tcp", "tcp://127.0.0.1:8000"),), meter)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -354,8 +354,8 @@ def test_redis_benchmark_asks_the_same_server_with_as_many_connections(
     lab: Open, samples: Sequence[float | None], cpu: float | None
 ) -> None:
     found = lab(pinning=Pinning((1,), (0,)))
-    subject = make_subject(samples)
-    found.runner._subjects["t"] = SimpleNamespace(open=lambda names: dict.fromkeys(names, subject))  # type: ignore[assignment]
+    server = make_server(samples)
+    found.runner._servers["t"] = SimpleNamespace(open=lambda names: dict.fromkeys(names, server))  # type: ignore[assignment]
     record = found.runner._ask_redis("asyncio_streams", requests=10_000)
     command = ["taskset", "--cpu-list", "0", "redis-benchmark", "-h", "127.0.0.1", "-p", "8000", "-t", "ping_mbulk"]
     assert found.backend.asked == [([*command, "--csv", "-c", "16", "-n", "10000"], {"capture": True, "timeout": 60})]
@@ -374,8 +374,8 @@ def test_redis_benchmark_asks_the_same_server_with_as_many_connections(
 def test_redis_benchmark_without_a_result_is_an_error_with_its_words(lab: Open, done: Completed) -> None:
     found = lab()
     found.backend.answers["redis"] = done
-    subject = make_subject([1.0, 2.0])
-    found.runner._subjects["t"] = SimpleNamespace(open=lambda names: dict.fromkeys(names, subject))  # type: ignore[assignment]
+    server = make_server([1.0, 2.0])
+    found.runner._servers["t"] = SimpleNamespace(open=lambda names: dict.fromkeys(names, server))  # type: ignore[assignment]
     with pytest.raises(LabError, match=r"redis-benchmark gave no result: .*refused"):
         found.runner._ask_redis("asyncio_streams", requests=10)
 

@@ -13,7 +13,7 @@ from lab.experiments.bench.theory_check import expect, read_wait
 from lab.experiments.store import Run
 from lab.experiments.theory import Server, describe_concurrency, find_ceiling, queue_wait, wait_chance
 from lab.load.presets import PRESETS
-from lab.metrics.verdict import Bound, Verdict
+from lab.metrics.verdict import Limit, Verdict
 from lab.report.bench_export import render_theory
 from lab.report.bench_text import make_lines, render_markdown
 from lab.servers.catalogue import Catalogue
@@ -180,7 +180,7 @@ def test_what_theory_does_not_explain_is_marked(measured, rate: int, cpu: float,
 
 
 def test_a_lower_bound_is_no_surprise(measured) -> None:
-    bound = Verdict(Bound.GENERATOR, "the generator used 99% of its core")
+    bound = Verdict(Limit.GENERATOR, "the generator used 99% of its core")
     found = measured({"answered": 5_000, "server_cpu_us": 80.0}, {"answered": 6_000, "verdict": bound})
     assert make_lines(found, "session")[0].surprise == ""
 

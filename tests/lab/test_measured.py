@@ -9,12 +9,12 @@ import pytest
 from lab.base.errors import LabError
 from lab.experiments.published import Idle, Measured, summarise
 from lab.load.measurement import Measurement
-from lab.metrics.verdict import Bound, Verdict
+from lab.metrics.verdict import Limit, Verdict
 from tests.support.made_up import MEASUREMENT
 
 
 def make(
-    answered: int, cpu_us: float | None = 40.0, bound: Bound = Bound.WAITING, p99_us: float = 300.0
+    answered: int, cpu_us: float | None = 40.0, bound: Limit = Limit.WAITING, p99_us: float = 300.0
 ) -> Measurement:
     return replace(
         MEASUREMENT,
@@ -44,7 +44,7 @@ def test_medians_and_their_spread() -> None:
 
 def test_one_lower_bound_makes_the_median_one() -> None:
     assert not summarise([make(1), make(2)]).is_lower_bound
-    found = summarise([make(1), make(2), make(3, bound=Bound.GENERATOR)])
+    found = summarise([make(1), make(2), make(3, bound=Limit.GENERATOR)])
     assert found.is_lower_bound
     assert list(found.verdicts.items()) == [("waiting", 2), ("generator-bound", 1)]
 

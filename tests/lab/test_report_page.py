@@ -10,7 +10,7 @@ from lab.experiments.bench.findings import read_findings
 from lab.experiments.bench.plan import WAYS, Plan
 from lab.experiments.store import Run
 from lab.experiments.theory import describe_concurrency
-from lab.metrics.verdict import Bound, Verdict
+from lab.metrics.verdict import Limit, Verdict
 from lab.report import bench_page
 from lab.report.bench_text import COLUMNS
 from lab.servers.catalogue import Catalogue
@@ -33,7 +33,7 @@ def make_run(root: Path) -> Run:
         histogram=((100.0, 900), (900.0, 100), (40_000.0, 3)),
         max_us=40_000.0,
         server_cpu_us=80.0,
-        verdict=Verdict(Bound.SERVER, "<b>the server</b> used 99%"),
+        verdict=Verdict(Limit.SERVER, "<b>the server</b> used 99%"),
     )
     run = Run.create(
         "bench",

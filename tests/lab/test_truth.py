@@ -9,7 +9,7 @@ from lab.experiments.bench.findings import read_findings
 from lab.experiments.store import Run
 from lab.load.generator import StandingGenerator
 from lab.load.measure import measure
-from lab.metrics.verdict import Bound
+from lab.metrics.verdict import Limit
 from lab.report.bench_text import make_answers, make_lines
 from lab.servers.open import open_backend
 
@@ -59,7 +59,7 @@ def test_a_generator_with_a_quota_has_rows_that_say_so(docker_project: str, engi
             found = load()
         assert found.answered > 0
         assert found.generator_throttled > 0
-        assert found.verdict.bound is Bound.GENERATOR, found.verdict
+        assert found.verdict.bound is Limit.GENERATOR, found.verdict
         assert found.verdict.is_lower_bound
     finally:
         backend.down()

@@ -26,7 +26,7 @@ import pytest
 
 from lab.load.generator import StandingGenerator
 from lab.load.measurement import Measurement
-from lab.metrics.verdict import Accounts, Bound, Verdict
+from lab.metrics.verdict import Limit, LimitInputs, Verdict
 from lab.servers.catalogue import Catalogue, Listener
 from lab.servers.processes import Processes
 from tests.support.made_up import MEASUREMENT
@@ -270,10 +270,10 @@ _PLAIN = replace(
     server_cpu_us=45.2,
     server_cores=0.452,
     versions={"locust": "2"},
-    verdict=Verdict(Bound.WAITING, "nobody was busy"),
+    verdict=Verdict(Limit.WAITING, "neither side was busy"),
 )
 
-_BALANCED = Accounts(
+_BALANCED = LimitInputs(
     users=16,
     starved=0,
     exchanges_per_second=10_000.0,
@@ -329,6 +329,6 @@ def make_measurement() -> Callable[..., Measurement]:
 
 
 @pytest.fixture(scope="session")
-def make_accounts() -> Callable[..., Accounts]:
-    """Accounts that agree with each other, but for the fields that are given."""
+def make_inputs() -> Callable[..., LimitInputs]:
+    """LimitInputs that agree with each other, but for the fields that are given."""
     return lambda **changes: replace(_BALANCED, **changes)

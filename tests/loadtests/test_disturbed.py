@@ -19,7 +19,7 @@ from lab.base.paths import ROOT
 from lab.load.measure import measure
 from lab.load.measurement import Measurement
 from lab.metrics.socket_owner import count_connections
-from lab.metrics.verdict import Bound, exit_code
+from lab.metrics.verdict import Limit, exit_code
 from lab.servers.catalogue import Catalogue
 from lab.servers.processes import Processes
 from loadtests.sockets.connection import BlockingConnection
@@ -66,7 +66,7 @@ def test_lost_worker_is_in_the_row(backend):
     with loaded(backend, seconds=3.0, workers=2) as running:
         find_generators(psutil.Process(), "--worker")[0].kill()
         found = running.result()
-    assert found.verdict.bound is Bound.DISTURBED
+    assert found.verdict.bound is Limit.DISTURBED
     assert "1 of 2 load generators did not take part in the whole window" in found.disturbances
     assert exit_code([found.verdict]) == 2
 
@@ -94,7 +94,7 @@ def test_stopped_generator_is_in_the_row(backend):
         finally:
             generator.resume()
         found = running.result()
-    assert found.verdict.bound is Bound.DISTURBED
+    assert found.verdict.bound is Limit.DISTURBED
     assert "a load generator stood still for" in found.verdict.reason
 
 
@@ -102,7 +102,7 @@ def test_another_load_on_the_server_is_in_the_row(backend):
     address = find_address(backend)
     with socket.create_connection((address.host, address.port)):
         found = measure(backend, CATALOGUE[MODEL], "closed_ping", users=1, seconds=0.2, warm_up=0.0)
-    assert found.verdict.bound is Bound.DISTURBED
+    assert found.verdict.bound is Limit.DISTURBED
     assert "the server had 1 connections of somebody else" in found.verdict.reason
 
 

@@ -15,7 +15,7 @@ from lab.experiments import demo
 from lab.experiments.conformance import results, suite
 from lab.load.presets import PRESETS
 from lab.load.thresholds import Threshold
-from lab.metrics.verdict import Bound, Verdict
+from lab.metrics.verdict import Limit, Verdict
 from lab.report import demo_page
 from lab.report.figures import show_rate
 from lab.report.terminal import make_table, open_console
@@ -69,7 +69,7 @@ def test_unknown_is_a_dash_and_never_zero():
 
 
 def test_lower_bound_is_marked(make_measurement):
-    bound = make_measurement(verdict=Verdict(Bound.GENERATOR, "it was"))
+    bound = make_measurement(verdict=Verdict(Limit.GENERATOR, "it was"))
     assert show_rate(bound) == "≥ 10.0k"
     assert show_rate(make_measurement()) == "10.0k"
 
@@ -138,7 +138,7 @@ def test_page_and_data_are_written(tmp_path, make_measurement):
 def test_page_escapes_what_it_is_given(tmp_path, make_measurement):
     evil = "<script>alert(1)</script>"
     found = make_measurement(
-        model=f'"{evil}', summary=evil, family=evil, failures={evil: 3}, verdict=Verdict(Bound.WAITING, evil)
+        model=f'"{evil}', summary=evil, family=evil, failures={evil: 3}, verdict=Verdict(Limit.WAITING, evil)
     )
     folder = _write(tmp_path, found, missing={evil: evil})
     text = (folder / "index.html").read_text()
@@ -159,7 +159,7 @@ def test_page_and_table_show_what_is_missing(tmp_path, make_measurement):
         server_cpu_us=None,
         memory_bytes=None,
         threads=None,
-        verdict=Verdict(Bound.FAILED, "not one correct reply"),
+        verdict=Verdict(Limit.FAILED, "not one correct reply"),
     )
     folder = _write(tmp_path, nothing, missing={"plain_socket": "2 of 100 conformance tests fail"})
     text = (folder / "index.html").read_text()

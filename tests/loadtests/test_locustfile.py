@@ -15,7 +15,7 @@ from lab.base.errors import LabError
 from lab.load.external_server import Foreign
 from lab.load.measure import measure, measure_together
 from lab.load.measurement import encode_targets
-from lab.metrics.verdict import Bound
+from lab.metrics.verdict import Limit
 from lab.servers.catalogue import Catalogue
 from tests.support.waiting import wait_until
 
@@ -74,14 +74,14 @@ def test_measures_a_model():
     assert any(value != round(value, -3) for value, _ in found.histogram)
     # Its share of pages that others have as well, which come and go.
     assert found.memory_bytes == pytest.approx(memory, rel=0.5)
-    assert found.verdict.bound not in (Bound.FAILED, Bound.WRONG, Bound.STARVED, Bound.UNKNOWN, Bound.INCONSISTENT)
+    assert found.verdict.bound not in (Limit.FAILED, Limit.WRONG, Limit.STARVED, Limit.UNKNOWN, Limit.INCONSISTENT)
 
 
 def test_one_at_a_time_starves_held_connections_and_says_so(open_model):
     server = open_model("plain_socket")
     found = measure(server, _model("plain_socket"), "closed_ping", users=USERS, seconds=0.5, warm_up=0.2)
     assert found.starved == USERS - 1
-    assert found.verdict.bound is Bound.STARVED
+    assert found.verdict.bound is Limit.STARVED
     assert found.failures == {}
 
 

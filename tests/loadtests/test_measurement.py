@@ -17,12 +17,12 @@ from lab.base.errors import LabError
 from lab.base.paths import ROOT
 from lab.load.cores import Pinning, allotted_cores
 from lab.load.measure import (
-    Subject,
-    Subjects,
+    MeteredServer,
+    MeteredServers,
+    TimedSample,
     _combine,
     _count_company,
     _parse,
-    _Seen,
     arguments_for,
     measure,
     measure_together,
@@ -31,7 +31,7 @@ from lab.load.measure import (
 from lab.load.measurement import Measurement, encode_targets, percentiles
 from lab.load.presets import PRESETS, find_preset
 from lab.metrics.sample import NoMeter, Sample
-from lab.metrics.verdict import Accounts, Bound, Verdict, judge
+from lab.metrics.verdict import Limit, LimitInputs, Verdict, find_limit
 from lab.servers.backend import Completed
 from lab.servers.catalogue import Catalogue, Listener
 from loadtests.parts import Pulse, Result, combine, find_disturbances, read_machine_cpu
@@ -259,9 +259,9 @@ AFTER = Sample(
     switches=8050,
 )
 SEEN = [
-    _Seen(0.25, Sample(cpu_seconds=10.5, memory_bytes=500, processes=5, threads=40, peak_bytes=7500), 20),
-    _Seen(0.5004, Sample(cpu_seconds=11.0, memory_bytes=400, processes=6, threads=50), None),
-    _Seen(0.75, Sample(), 12),
+    TimedSample(0.25, Sample(cpu_seconds=10.5, memory_bytes=500, processes=5, threads=40, peak_bytes=7500), 20),
+    TimedSample(0.5004, Sample(cpu_seconds=11.0, memory_bytes=400, processes=6, threads=50), None),
+    TimedSample(0.75, Sample(), 12),
 ]
 
 
@@ -334,11 +334,11 @@ def test_every_figure_of_a_measurement() -> None:
 
 
 def test_whole_accounts_are_what_is_judged(monkeypatch) -> None:
-    given: list[Accounts] = []
-    monkeypatch.setattr("lab.load.measure.judge", lambda accounts: given.append(accounts) or judge(accounts))
+    given: list[LimitInputs] = []
+    monkeypatch.setattr("lab.load.measure.find_limit", lambda inputs: given.append(inputs) or find_limit(inputs))
     put_together(disturbances=["stopped"], unknown="docker-proxy", company=5)
     (found,) = given
-    expected = Accounts(
+    expected = LimitInputs(
         users=8.4,
         starved=3,
         exchanges_per_second=220.0,
@@ -361,13 +361,13 @@ def test_whole_accounts_are_what_is_judged(monkeypatch) -> None:
         disturbances=("stopped", "the server had 5 connections of somebody else, before the load or after it"),
         server_unknown="docker-proxy",
     )
-    for name, value in ((name, getattr(expected, name)) for name in Accounts.__dataclass_fields__):
+    for name, value in ((name, getattr(expected, name)) for name in LimitInputs.__dataclass_fields__):
         assert getattr(found, name) == (pytest.approx(value) if isinstance(value, float) else value), name
 
 
 def test_work_that_rests_is_judged_as_such(monkeypatch) -> None:
-    given: list[Accounts] = []
-    monkeypatch.setattr("lab.load.measure.judge", lambda accounts: given.append(accounts) or judge(accounts))
+    given: list[LimitInputs] = []
+    monkeypatch.setattr("lab.load.measure.find_limit", lambda inputs: given.append(inputs) or find_limit(inputs))
     (resting,) = {
         item.name: item for item in PRESETS.values() if item.workload.rests and item.loop == "closed"
     }.values()
@@ -424,7 +424,7 @@ def test_nothing_answered_has_no_cost() -> None:
     found = put_together(answered=0, answered_in_all=0, service=[], intended=[])
     assert (found.server_cpu_us, found.switches, found.rate) == (None, None, 0.0)
     assert found.percentile(0.5) is None
-    assert found.verdict.bound is Bound.FAILED
+    assert found.verdict.bound is Limit.FAILED
 
 
 def test_what_was_seen_nowhere_is_unknown() -> None:
@@ -447,7 +447,7 @@ def test_figures_that_are_made_of_others() -> None:
 
 
 def test_measurement_is_the_same_from_its_json() -> None:
-    found = replace(put_together(disturbances=["a", "b"]), verdict=Verdict(Bound.GENERATOR, "it was"))
+    found = replace(put_together(disturbances=["a", "b"]), verdict=Verdict(Limit.GENERATOR, "it was"))
     data = json.loads(json.dumps(found.as_json()))
     assert Measurement.from_json(data | {"from a later version": 1}) == found
     assert data["rate"] == 3200.0
@@ -582,7 +582,7 @@ def test_generator_is_asked_for_what_is_measured() -> None:
     assert backend.timeout == 61.75
     assert found.allotted == 1
     assert found.server_unknown == "prefork is not there"
-    assert found.verdict.reason.endswith("nothing is known of the server's process: prefork is not there")
+    assert found.verdict.reason.endswith("the server's process could not be measured: prefork is not there")
 
 
 def test_load_is_asked_for_with_all_that_was_given(monkeypatch) -> None:
@@ -666,13 +666,13 @@ def test_server_is_looked_for_once_and_again_when_it_is_gone(monkeypatch) -> Non
     targets = backend.targets
     backend.targets = lambda: asked.append(1) or targets()
     monkeypatch.setattr("lab.load.measure.open_meter", lambda backend, model: meters.append(Fake()) or meters[-1])
-    subjects = Subjects(backend)
-    first = subjects.open(["prefork"])["prefork"]
-    assert subjects.open(["prefork"])["prefork"] is first
+    servers = MeteredServers(backend)
+    first = servers.open(["prefork"])["prefork"]
+    assert servers.open(["prefork"])["prefork"] is first
     assert (len(asked), len(meters)) == (1, 1)
-    assert first == Subject(tuple(targets()), meters[0])
+    assert first == MeteredServer(tuple(targets()), meters[0])
     meters[0].sample = Sample()
-    assert subjects.open(["prefork"])["prefork"].meter is meters[1]
+    assert servers.open(["prefork"])["prefork"].meter is meters[1]
     assert (len(asked), len(meters)) == (2, 2)
 
 
@@ -686,7 +686,7 @@ def test_shape_is_measured_from_its_beginning() -> None:
 
 def test_model_that_does_not_run_is_named() -> None:
     with pytest.raises(LabError, match="asyncio_streams is not running; start it with: lab up asyncio_streams"):
-        Subjects(Backend()).open(["asyncio_streams"])
+        MeteredServers(Backend()).open(["asyncio_streams"])
 
 
 def test_meter_of_a_model_that_is_gone_says_why() -> None:
@@ -699,7 +699,7 @@ def test_connections_of_others_disturb(monkeypatch) -> None:
     looked = iter([0, 2])
     monkeypatch.setattr("lab.load.measure.count_connections", lambda addresses, pid: next(looked))
     found = measure(Backend(), MODEL, "closed_ping", users=3, seconds=1.0)
-    assert found.verdict.bound is Bound.DISTURBED
+    assert found.verdict.bound is Limit.DISTURBED
     assert "2 connections of somebody else" in found.verdict.reason
     looked = iter([3, 0])
     assert "3 connections" in measure(Backend(), MODEL, "closed_ping", users=3, seconds=1.0).verdict.reason
@@ -712,10 +712,10 @@ def test_containers_are_looked_into_where_their_network_is(monkeypatch, name, pi
     given = []
     monkeypatch.setattr("lab.load.measure.count_connections", lambda found, pid: given.append((list(found), pid)) or 4)
     meter = SimpleNamespace(pid=7)
-    subject = Subject(
+    server = MeteredServer(
         (Listener("a", "echo", "tcp", "tcp://a:9000"), Listener("a", "echo", "tls", "tls://a:9001")), meter
     )
-    assert _count_company(SimpleNamespace(name=name), {"a": subject}) == {"a": 4}
+    assert _count_company(SimpleNamespace(name=name), {"a": server}) == {"a": 4}
     assert [([str(item) for item in found], where) for found, where in given] == [
         (["tcp://a:9000", "tls://a:9001"], pid)
     ]

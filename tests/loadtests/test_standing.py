@@ -10,7 +10,7 @@ import pytest
 
 from lab.base.errors import LabError
 from lab.load.generator import StandingGenerator
-from lab.load.measure import Subjects, measure
+from lab.load.measure import MeteredServers, measure
 from lab.load.measurement import encode_targets
 from lab.load.workloads import IDLE_CONNECTIONS
 from lab.servers.catalogue import Catalogue
@@ -55,7 +55,7 @@ def test_a_server_is_asked_for_once_and_again_when_it_was_started_anew(backend, 
     asked = []
     targets = backend.targets
     monkeypatch.setattr(backend, "targets", lambda: asked.append(1) or targets())
-    subjects = Subjects(backend)
+    servers = MeteredServers(backend)
 
     def load():
         return measure(
@@ -66,7 +66,7 @@ def test_a_server_is_asked_for_once_and_again_when_it_was_started_anew(backend, 
             seconds=0.2,
             warm_up=0.0,
             standing=standing,
-            subjects=subjects,
+            servers=servers,
         )
 
     assert load().server_cpu_us

@@ -1,4 +1,4 @@
-"""Every verdict, from the accounts that lead to it."""
+"""Every verdict, from the figures that lead to it."""
 
 import pytest
 
@@ -6,14 +6,14 @@ from lab.load.cores import Pinning, allotted_cores
 from lab.load.measurement import percentile
 from lab.metrics.verdict import (
     WRONG_REPLIES,
-    Accounts,
-    Bound,
+    Limit,
+    LimitInputs,
     Verdict,
     exit_code,
     find_failure,
+    find_limit,
     in_flight,
     is_consistent,
-    judge,
 )
 from lab.servers.catalogue import Catalogue
 from loadtests.buckets import bucket_three_digits
@@ -23,135 +23,135 @@ from loadtests.sockets import failures
 @pytest.mark.parametrize(
     ("changes", "bound"),
     [
-        ({}, Bound.WAITING),
-        ({"server_cores": 0.95}, Bound.SERVER),
-        ({"server_cores": 0.95, "generator_cores": 0.99}, Bound.SERVER),
-        ({"server_cores": 0.95, "server_allotted": 2}, Bound.WAITING),
-        ({"server_cores": 1.9, "server_allotted": 2}, Bound.SERVER),
-        ({"generator_cores": 0.95}, Bound.GENERATOR),
-        ({"machine_cores": 1.95}, Bound.MACHINE),
-        ({"machine_cores": None}, Bound.WAITING),
-        ({"server_cores": None}, Bound.UNKNOWN),
-        ({"generator_cores": None}, Bound.UNKNOWN),
-        ({"server_allotted": None}, Bound.UNKNOWN),
-        ({"mean_seconds": None}, Bound.UNKNOWN),
-        ({"answered": 0}, Bound.FAILED),
-        ({"starved": 15}, Bound.STARVED),
-        ({"mean_seconds": 0.0010}, Bound.INCONSISTENT),
-        ({"mean_seconds": 0.0020}, Bound.INCONSISTENT),
-        ({"mean_seconds": 0.0010, "rests": True}, Bound.WAITING),
-        ({"mean_seconds": 0.0020, "rests": True}, Bound.INCONSISTENT),
-        ({"generator_cores": 0.95, "generators": 2}, Bound.WAITING),
-        ({"generator_cores": 1.85, "generators": 2}, Bound.GENERATOR),
+        ({}, Limit.WAITING),
+        ({"server_cores": 0.95}, Limit.SERVER),
+        ({"server_cores": 0.95, "generator_cores": 0.99}, Limit.SERVER),
+        ({"server_cores": 0.95, "server_allotted": 2}, Limit.WAITING),
+        ({"server_cores": 1.9, "server_allotted": 2}, Limit.SERVER),
+        ({"generator_cores": 0.95}, Limit.GENERATOR),
+        ({"machine_cores": 1.95}, Limit.MACHINE),
+        ({"machine_cores": None}, Limit.WAITING),
+        ({"server_cores": None}, Limit.UNKNOWN),
+        ({"generator_cores": None}, Limit.UNKNOWN),
+        ({"server_allotted": None}, Limit.UNKNOWN),
+        ({"mean_seconds": None}, Limit.UNKNOWN),
+        ({"answered": 0}, Limit.FAILED),
+        ({"starved": 15}, Limit.STARVED),
+        ({"mean_seconds": 0.0010}, Limit.INCONSISTENT),
+        ({"mean_seconds": 0.0020}, Limit.INCONSISTENT),
+        ({"mean_seconds": 0.0010, "rests": True}, Limit.WAITING),
+        ({"mean_seconds": 0.0020, "rests": True}, Limit.INCONSISTENT),
+        ({"generator_cores": 0.95, "generators": 2}, Limit.WAITING),
+        ({"generator_cores": 1.85, "generators": 2}, Limit.GENERATOR),
         # An open loop is held to what was asked: its users need not all be busy.
-        ({"asked": 20_100}, Bound.HELD),
-        ({"asked": 20_100, "starved": 3, "mean_seconds": 0.0001, "server_cores": 0.99}, Bound.HELD),
-        ({"asked": 20_000, "dropped": 300}, Bound.WAITING),
-        ({"asked": 40_000, "server_cores": 0.95}, Bound.SERVER),
-        ({"asked": 40_000, "mean_seconds": 0.0001}, Bound.WAITING),
-        ({"asked": 40_000, "answered": 0}, Bound.FAILED),
+        ({"asked": 20_100}, Limit.HELD),
+        ({"asked": 20_100, "starved": 3, "mean_seconds": 0.0001, "server_cores": 0.99}, Limit.HELD),
+        ({"asked": 20_000, "dropped": 300}, Limit.WAITING),
+        ({"asked": 40_000, "server_cores": 0.95}, Limit.SERVER),
+        ({"asked": 40_000, "mean_seconds": 0.0001}, Limit.WAITING),
+        ({"asked": 40_000, "answered": 0}, Limit.FAILED),
     ],
 )
-def test_bound(changes, bound, make_accounts):
-    verdict = judge(make_accounts(**changes))
+def test_bound(changes, bound, make_inputs):
+    verdict = find_limit(make_inputs(**changes))
     assert verdict.bound is bound
     assert verdict.reason
-    assert verdict.is_lower_bound == (bound in (Bound.GENERATOR, Bound.MACHINE))
+    assert verdict.is_lower_bound == (bound in (Limit.GENERATOR, Limit.MACHINE))
 
 
 @pytest.mark.parametrize(
     ("changes", "bound"),
     [
-        ({"generator_throttled": 0.4}, Bound.GENERATOR),
-        ({"generator_throttled": 0.4, "mean_seconds": 0.0020}, Bound.GENERATOR),
-        ({"generator_throttled": 0.01}, Bound.WAITING),
-        ({"server_throttled": 0.4}, Bound.SERVER),
-        ({"server_throttled": 0.4, "server_cores": 0.4}, Bound.SERVER),
-        ({"server_throttled": 0.01}, Bound.WAITING),
-        ({"asked": 20_000}, Bound.HELD),
-        ({"asked": 20_000, "generator_throttled": 0.4}, Bound.GENERATOR),
-        ({"asked": 20_000, "late": 500, "generator_cores": 0.95}, Bound.HELD),
-        ({"asked": 20_000, "late": 5_000, "generator_cores": 0.95}, Bound.GENERATOR),
+        ({"generator_throttled": 0.4}, Limit.GENERATOR),
+        ({"generator_throttled": 0.4, "mean_seconds": 0.0020}, Limit.GENERATOR),
+        ({"generator_throttled": 0.01}, Limit.WAITING),
+        ({"server_throttled": 0.4}, Limit.SERVER),
+        ({"server_throttled": 0.4, "server_cores": 0.4}, Limit.SERVER),
+        ({"server_throttled": 0.01}, Limit.WAITING),
+        ({"asked": 20_000}, Limit.HELD),
+        ({"asked": 20_000, "generator_throttled": 0.4}, Limit.GENERATOR),
+        ({"asked": 20_000, "late": 500, "generator_cores": 0.95}, Limit.HELD),
+        ({"asked": 20_000, "late": 5_000, "generator_cores": 0.95}, Limit.GENERATOR),
         # Late because the server had no connection free: the generator was idle.
-        ({"asked": 20_000, "late": 5_000}, Bound.HELD),
-        ({"asked": 30_000, "server_cores": 0.95}, Bound.SERVER),
-        ({"asked": 30_000}, Bound.WAITING),
+        ({"asked": 20_000, "late": 5_000}, Limit.HELD),
+        ({"asked": 30_000, "server_cores": 0.95}, Limit.SERVER),
+        ({"asked": 30_000}, Limit.WAITING),
     ],
 )
-def test_quotas_and_late_requests(changes, bound, make_accounts):
-    assert judge(make_accounts(**changes)).bound is bound
+def test_quotas_and_late_requests(changes, bound, make_inputs):
+    assert find_limit(make_inputs(**changes)).bound is bound
 
 
 @pytest.mark.parametrize(
     ("changes", "bound"),
     [
         # Each on the line, and a little beyond or before it.
-        ({"generator_throttled": 0.05}, Bound.GENERATOR),
-        ({"generator_throttled": 0.0499}, Bound.WAITING),
-        ({"server_throttled": 0.05}, Bound.SERVER),
-        ({"server_throttled": 0.0499}, Bound.WAITING),
-        ({"server_cores": 0.9}, Bound.SERVER),
-        ({"server_cores": 0.899}, Bound.WAITING),
-        ({"generator_cores": 0.9}, Bound.GENERATOR),
-        ({"generator_cores": 0.899}, Bound.WAITING),
-        ({"machine_cores": 1.8}, Bound.MACHINE),
-        ({"machine_cores": 1.799}, Bound.WAITING),
-        ({"asked": 20_000, "answered": 19_800}, Bound.HELD),
-        ({"asked": 20_000, "answered": 19_799}, Bound.WAITING),
-        ({"asked": 20_000, "late": 1_000, "generator_cores": 0.9}, Bound.HELD),
-        ({"asked": 20_000, "late": 1_001, "generator_cores": 0.9}, Bound.GENERATOR),
+        ({"generator_throttled": 0.05}, Limit.GENERATOR),
+        ({"generator_throttled": 0.0499}, Limit.WAITING),
+        ({"server_throttled": 0.05}, Limit.SERVER),
+        ({"server_throttled": 0.0499}, Limit.WAITING),
+        ({"server_cores": 0.9}, Limit.SERVER),
+        ({"server_cores": 0.899}, Limit.WAITING),
+        ({"generator_cores": 0.9}, Limit.GENERATOR),
+        ({"generator_cores": 0.899}, Limit.WAITING),
+        ({"machine_cores": 1.8}, Limit.MACHINE),
+        ({"machine_cores": 1.799}, Limit.WAITING),
+        ({"asked": 20_000, "answered": 19_800}, Limit.HELD),
+        ({"asked": 20_000, "answered": 19_799}, Limit.WAITING),
+        ({"asked": 20_000, "late": 1_000, "generator_cores": 0.9}, Limit.HELD),
+        ({"asked": 20_000, "late": 1_001, "generator_cores": 0.9}, Limit.GENERATOR),
         # Nothing says that it was busy.
-        ({"asked": 20_000, "late": 5_000, "generator_cores": None}, Bound.HELD),
-        ({"answered": 99, "failures": {"connection reset": 1}}, Bound.WAITING),
-        ({"answered": 99, "failures": {"connection reset": 2}}, Bound.FAILED),
+        ({"asked": 20_000, "late": 5_000, "generator_cores": None}, Limit.HELD),
+        ({"answered": 99, "failures": {"connection reset": 1}}, Limit.WAITING),
+        ({"answered": 99, "failures": {"connection reset": 2}}, Limit.FAILED),
         # 0.85 x 20 of 21 users, one of whom may be outside an exchange: 10,000 exchanges a second of 1.7 ms.
-        ({"users": 21, "mean_seconds": 0.0017}, Bound.WAITING),
-        ({"users": 21, "mean_seconds": 0.00169}, Bound.INCONSISTENT),
+        ({"users": 21, "mean_seconds": 0.0017}, Limit.WAITING),
+        ({"users": 21, "mean_seconds": 0.00169}, Limit.INCONSISTENT),
     ],
 )
-def test_limits_are_where_they_are_said_to_be(changes, bound, make_accounts):
-    assert judge(make_accounts(**changes)).bound is bound
+def test_limits_are_where_they_are_said_to_be(changes, bound, make_inputs):
+    assert find_limit(make_inputs(**changes)).bound is bound
 
 
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({}, "nobody was busy: the server used 50% of a core, the generator 50% of its own"),
+        ({}, "neither side was busy: the server used 50% of a core, the generator 50% of its own"),
         (
             {"server_allotted": 2, "server_cores": 0.6, "generators": 4, "generator_cores": 1.2, "machine_cores": None},
-            "nobody was busy: the server used 30% of 2 cores, the generator 30% of its own",
+            "neither side was busy: the server used 30% of 2 cores, the generator 30% of its own",
         ),
-        ({"server_cores": 1.9, "server_allotted": 2}, "the server used 95% of 2 cores, all that it can"),
+        ({"server_cores": 1.9, "server_allotted": 2}, "the server used 95% of 2 cores, all that it can use"),
         ({"generator_cores": 0.95}, "the generator used 95% of its core, the server 50% of a core"),
         (
             {"server_allotted": 2, "server_cores": 0.6, "generators": 2, "generator_cores": 1.9},
             "the generator used 95% of its 2 cores, the server 30% of 2 cores",
         ),
-        ({"machine_cores": 1.9}, "all 2 cores were busy: server 0.50, generator 0.50, all else 0.90"),
-        ({"server_throttled": 0.25}, "its CPU quota held the server back for 25% of the time"),
-        ({"generator_throttled": 0.25}, "its CPU quota held the generator back for 25% of the time"),
-        ({"server_cores": None}, "the server's CPU could not be read, so nothing says what the limit was"),
-        ({"generator_cores": None}, "the generator's CPU could not be read, so nothing says what the limit was"),
-        ({"server_allotted": None}, "the server's CPU could not be read, so nothing says what the limit was"),
+        ({"machine_cores": 1.9}, "all 2 cores were busy: server 0.50, generator 0.50, others 0.90"),
+        ({"server_throttled": 0.25}, "the server's CPU quota stopped it for 25% of the time"),
+        ({"generator_throttled": 0.25}, "the generator's CPU quota stopped it for 25% of the time"),
+        ({"server_cores": None}, "the server's CPU time could not be read, so the limit is unknown"),
+        ({"generator_cores": None}, "the generator's CPU time could not be read, so the limit is unknown"),
+        ({"server_allotted": None}, "the server's CPU time could not be read, so the limit is unknown"),
         ({"mean_seconds": 0.002}, "rate x response time says 20.0 in flight, and there were 16 users"),
         (
             {"asked": 40_000, "answered": 39_800, "dropped": 300, "late": 400},
-            "99.2% of the rate that was asked for was answered, 1.0% of it sent late",
+            "99.2% of the requested rate was answered, 1.0% of it sent late",
         ),
         ({"failures": {"connection reset": 5_000}}, "20.0% of all exchanges failed: 5000 x connection reset"),
         (
             {"machine_cores": 1.5},
-            "nobody was busy: the server used 50% of a core, the generator 50% of its own; "
+            "neither side was busy: the server used 50% of a core, the generator 50% of its own; "
             "other processes used 0.50 cores meanwhile",
         ),
     ],
 )
-def test_whole_reasons(changes, reason, make_accounts):
-    assert judge(make_accounts(**changes)).reason.replace("\N{MULTIPLICATION SIGN}", "x") == reason
+def test_whole_reasons(changes, reason, make_inputs):
+    assert find_limit(make_inputs(**changes)).reason.replace("\N{MULTIPLICATION SIGN}", "x") == reason
 
 
-def test_accounts_say_nothing_that_they_were_not_told():
-    least = Accounts(
+def test_inputs_are_none_by_default():
+    least = LimitInputs(
         users=1,
         starved=0,
         exchanges_per_second=1.0,
@@ -166,65 +166,65 @@ def test_accounts_say_nothing_that_they_were_not_told():
     assert (least.generators, least.asked, least.dropped, least.rests, least.late) == (1, None, 0, False, 0)
 
 
-def test_what_was_sent_late_is_said(make_accounts):
-    assert "2.5% of it sent late" in judge(make_accounts(asked=20_000, late=500)).reason
-    assert "for 40% of the time" in judge(make_accounts(generator_throttled=0.4)).reason
+def test_what_was_sent_late_is_said(make_inputs):
+    assert "2.5% of it sent late" in find_limit(make_inputs(asked=20_000, late=500)).reason
+    assert "for 40% of the time" in find_limit(make_inputs(generator_throttled=0.4)).reason
 
 
-def test_reason_names_what_was_seen(make_accounts):
-    assert "15 of 16 users" in judge(make_accounts(starved=15)).reason
-    assert "all else 0.95" in judge(make_accounts(machine_cores=1.95)).reason
+def test_reason_names_what_was_seen(make_inputs):
+    assert "15 of 16 users" in find_limit(make_inputs(starved=15)).reason
+    assert "others 0.95" in find_limit(make_inputs(machine_cores=1.95)).reason
 
 
 @pytest.mark.parametrize(
     ("changes", "bound", "reason"),
     [
         # One is enough, among 20,000 right ones, whatever else was seen.
-        ({"failures": {"wrong bytes": 1}}, Bound.WRONG, "1 wrong reply: 1 x wrong bytes"),
-        ({"failures": {"error reply": 2}, "starved": 15}, Bound.WRONG, "2 wrong replies: 2 x error reply"),
-        ({"failures": {"wrong bytes": 3}, "answered": 0}, Bound.WRONG, "3 wrong replies: 3 x wrong bytes"),
-        ({"failures": {"wrong bytes": 3}, "asked": 20_000}, Bound.WRONG, "3 wrong replies: 3 x wrong bytes"),
+        ({"failures": {"wrong bytes": 1}}, Limit.WRONG, "1 wrong reply: 1 x wrong bytes"),
+        ({"failures": {"error reply": 2}, "starved": 15}, Limit.WRONG, "2 wrong replies: 2 x error reply"),
+        ({"failures": {"wrong bytes": 3}, "answered": 0}, Limit.WRONG, "3 wrong replies: 3 x wrong bytes"),
+        ({"failures": {"wrong bytes": 3}, "asked": 20_000}, Limit.WRONG, "3 wrong replies: 3 x wrong bytes"),
         (
             {"failures": {"wrong bytes": 3, "more than was asked for": 2, "connection reset": 900}},
-            Bound.WRONG,
+            Limit.WRONG,
             "5 wrong replies: 2 x more than was asked for; 3 x wrong bytes",
         ),
         (
             {"warm_up_failures": {"wrong bytes": 4, "connection reset": 9}},
-            Bound.WRONG,
+            Limit.WRONG,
             "4 wrong replies in the warm-up: 4 x wrong bytes",
         ),
         # 202 of 20,202 are 1.0 %, and a little less; 203 are a little more.
-        ({"failures": {"connection reset": 202}}, Bound.WAITING, None),
+        ({"failures": {"connection reset": 202}}, Limit.WAITING, None),
         (
             {"failures": {"connection reset": 3, "time-out: no reply": 200}},
-            Bound.FAILED,
+            Limit.FAILED,
             "1.0% of all exchanges failed: 3 x connection reset; 200 x time-out: no reply",
         ),
-        ({"warm_up_failures": {"connection reset": 5_000}}, Bound.WAITING, None),
+        ({"warm_up_failures": {"connection reset": 5_000}}, Limit.WAITING, None),
         (
             {"failures": {"connection refused": 5}, "answered": 0},
-            Bound.FAILED,
+            Limit.FAILED,
             "not one correct reply in the whole window: 5 x connection refused",
         ),
-        ({"answered": 0}, Bound.FAILED, "not one correct reply in the whole window"),
+        ({"answered": 0}, Limit.FAILED, "not one correct reply in the whole window"),
         # Whoever was refused did not wait for a turn.
         (
             {"failures": {"connection refused": 30, "time-out: no reply": 7}, "starved": 8},
-            Bound.FAILED,
+            Limit.FAILED,
             "8 of 16 users got no reply in the whole window: 30 x connection refused",
         ),
         (
             {"failures": {"time-out: no connection": 30, "time-out: no reply": 7}, "starved": 8},
-            Bound.STARVED,
+            Limit.STARVED,
             "8 of 16 users got no reply in the whole window: they waited for a turn",
         ),
-        ({"disturbances": ("a", "b"), "answered": 0}, Bound.DISTURBED, "a; b"),
-        ({"disturbances": ("a",), "failures": {"wrong bytes": 1}}, Bound.WRONG, "1 wrong reply: 1 x wrong bytes"),
+        ({"disturbances": ("a", "b"), "answered": 0}, Limit.DISTURBED, "a; b"),
+        ({"disturbances": ("a",), "failures": {"wrong bytes": 1}}, Limit.WRONG, "1 wrong reply: 1 x wrong bytes"),
     ],
 )
-def test_server_that_fails_is_named_before_any_limit(changes, bound, reason, make_accounts):
-    verdict = judge(make_accounts(**changes))
+def test_server_that_fails_is_named_before_any_limit(changes, bound, reason, make_inputs):
+    verdict = find_limit(make_inputs(**changes))
     assert verdict.bound is bound
     assert reason is None or verdict.reason.replace("\N{MULTIPLICATION SIGN}", "x") == reason
 
@@ -238,38 +238,40 @@ def _verdicts(*bounds):
     return [Verdict(bound, "because") for bound in bounds]
 
 
-@pytest.mark.parametrize("bound", list(Bound))
+@pytest.mark.parametrize("bound", list(Limit))
 def test_exit_code_of_each_verdict(bound):
-    code = {Bound.WRONG: 1, Bound.FAILED: 1, Bound.DISTURBED: 2}.get(bound, 0)
+    code = {Limit.WRONG: 1, Limit.FAILED: 1, Limit.DISTURBED: 2}.get(bound, 0)
     assert exit_code(_verdicts(bound)) == code
     # Beside others, wherever it stands.
-    assert exit_code(_verdicts(Bound.HELD, bound, Bound.SERVER)) == code
+    assert exit_code(_verdicts(Limit.HELD, bound, Limit.SERVER)) == code
     assert exit_code(_verdicts(bound), allow_failures=True) == (2 if code == 2 else 0)
 
 
 def test_disturbed_measurement_is_no_finding_about_the_server():
-    assert exit_code(_verdicts(Bound.WRONG, Bound.DISTURBED)) == 2
+    assert exit_code(_verdicts(Limit.WRONG, Limit.DISTURBED)) == 2
     assert exit_code([]) == 0
 
 
-def test_other_load_on_the_machine_is_said(make_accounts):
+def test_other_load_on_the_machine_is_said(make_inputs):
     # Of 1.6 cores that were used, server and generator had a half each.
-    assert judge(make_accounts(machine_cores=1.6)).reason.endswith("; other processes used 0.60 cores meanwhile")
-    assert "other processes" not in judge(make_accounts(machine_cores=1.45)).reason
-    busy = judge(make_accounts(machine_cores=1.6, server_cores=0.95, generator_cores=0.1))
-    assert busy.bound is Bound.SERVER
-    assert busy.reason == ("the server used 95% of a core, all that it can; other processes used 0.55 cores meanwhile")
+    assert find_limit(make_inputs(machine_cores=1.6)).reason.endswith("; other processes used 0.60 cores meanwhile")
+    assert "other processes" not in find_limit(make_inputs(machine_cores=1.45)).reason
+    busy = find_limit(make_inputs(machine_cores=1.6, server_cores=0.95, generator_cores=0.1))
+    assert busy.bound is Limit.SERVER
+    assert busy.reason == (
+        "the server used 95% of a core, all that it can use; other processes used 0.55 cores meanwhile"
+    )
 
 
-def test_server_that_cannot_be_seen_is_said_with_the_reason(make_accounts):
+def test_server_that_cannot_be_seen_is_said_with_the_reason(make_inputs):
     for changes in ({}, {"asked": 20_000}):
-        verdict = judge(make_accounts(server_cores=None, server_unknown="docker-proxy only forwards", **changes))
-        assert verdict.reason.endswith("; nothing is known of the server's process: docker-proxy only forwards")
+        verdict = find_limit(make_inputs(server_cores=None, server_unknown="docker-proxy only forwards", **changes))
+        assert verdict.reason.endswith("; the server's process could not be measured: docker-proxy only forwards")
 
 
-def test_in_flight_is_rate_times_mean(make_accounts):
-    assert in_flight(make_accounts()) == pytest.approx(16)
-    assert in_flight(make_accounts(mean_seconds=None)) is None
+def test_in_flight_is_rate_times_mean(make_inputs):
+    assert in_flight(make_inputs()) == pytest.approx(16)
+    assert in_flight(make_inputs(mean_seconds=None)) is None
 
 
 @pytest.mark.parametrize(
@@ -325,9 +327,9 @@ def test_bucket_keeps_three_digits(milliseconds, bucket):
     assert bucket_three_digits(milliseconds) == pytest.approx(bucket)
 
 
-def test_detail_behind_a_reason_does_not_hide_what_it_is(make_accounts):
+def test_detail_behind_a_reason_does_not_hide_what_it_is(make_inputs):
     wrong = find_failure(1000, {"wrong bytes (b'HULLO' came)": 1, "connection reset": 1}, {})
     assert wrong is not None
-    assert (wrong.bound, wrong.reason) == (Bound.WRONG, "1 wrong reply: 1 × wrong bytes (b'HULLO' came)")  # noqa: RUF001
-    found = judge(make_accounts(starved=1, failures={"time-out: no reply (after 12 bytes)": 3}))
-    assert found.bound is Bound.STARVED
+    assert (wrong.bound, wrong.reason) == (Limit.WRONG, "1 wrong reply: 1 × wrong bytes (b'HULLO' came)")  # noqa: RUF001
+    found = find_limit(make_inputs(starved=1, failures={"time-out: no reply (after 12 bytes)": 3}))
+    assert found.bound is Limit.STARVED

@@ -3,7 +3,7 @@
 from lab.experiments.advise.model import Demand, Known
 from lab.experiments.theory import Server
 from lab.load.measurement import Measurement
-from lab.metrics.verdict import Bound, Verdict
+from lab.metrics.verdict import Limit, Verdict
 
 MEASUREMENT = Measurement(
     model="asyncio_streams",
@@ -30,7 +30,7 @@ MEASUREMENT = Measurement(
     memory_bytes=15 * 2**20,
     threads=2,
     versions={},
-    verdict=Verdict(Bound.SERVER, "the server used 99% of a core"),
+    verdict=Verdict(Limit.SERVER, "the server used 99% of a core"),
 )
 
 MIB = 2**20

@@ -18,7 +18,7 @@ from lab.experiments.conformance.results import Check
 from lab.experiments.store import Run
 from lab.load.measurement import Measurement
 from lab.metrics.estimates import Estimate, drift, estimate, noise_floor, rank
-from lab.metrics.verdict import Bound
+from lab.metrics.verdict import Limit
 
 # What is compared between models, rounds and runs: how it is read, whether more is better.
 _READ: Mapping[str, tuple[Callable[[Measurement], float | None], bool]] = {
@@ -181,7 +181,7 @@ class Findings:
             return reason
         is_measured = any(row.found for row in rows)
         for level in self.sweeps.get((work, model), {}).values():
-            if level.verdict.bound is Bound.WRONG or (level.verdict.is_failure and not is_measured):
+            if level.verdict.bound is Limit.WRONG or (level.verdict.is_failure and not is_measured):
                 return level.verdict.reason
         return ""
 

@@ -40,10 +40,10 @@ from lab.experiments.conformance.results import Check
 from lab.experiments.store import Run
 from lab.load.cores import Pinning, encode_cores, pin_servers
 from lab.load.generator import StandingGenerator
-from lab.load.measure import Subjects, measure
+from lab.load.measure import MeteredServers, measure
 from lab.load.measurement import Measurement
 from lab.load.presets import find_preset
-from lab.metrics.verdict import Bound
+from lab.metrics.verdict import Limit
 from lab.servers.backend import Backend
 from lab.servers.catalogue import Model
 
@@ -117,7 +117,7 @@ class Runner:
     _failures: Counter[str] = field(default_factory=Counter)
     # By project: a generator loads what is in its own network.
     _standing: dict[str, StandingGenerator] = field(default_factory=dict)
-    _subjects: dict[str, Subjects] = field(default_factory=dict)
+    _servers: dict[str, MeteredServers] = field(default_factory=dict)
 
     def measure_all(self, check: CheckModels) -> None:
         """Everything that is not in the store yet.
@@ -132,7 +132,7 @@ class Runner:
         with contextlib.ExitStack() as stack:
             for backend, _ in self._backends(self.plan.models):
                 self._standing[backend.project] = stack.enter_context(StandingGenerator(backend))
-                self._subjects[backend.project] = Subjects(backend)
+                self._servers[backend.project] = MeteredServers(backend)
             sound = self.check(check)
             began, before = time.monotonic(), _own_cpu_seconds(self.backend)
             self._measure_all(sound)
@@ -227,7 +227,7 @@ class Runner:
                     self.progress.skip()
                     continue
                 measured = self._measure(step, Knee(users, 0.0, users))
-                if measured and measured.verdict.bound is Bound.INCONSISTENT:
+                if measured and measured.verdict.bound is Limit.INCONSISTENT:
                     continue  # it says nothing of the server; the next level may
                 swept[cell].append(Level(users, 0.0, False) if measured is None else make_level(users, measured))
         return knees | {cell: knee for cell, found in swept.items() if (knee := find_knee(found))}
@@ -256,7 +256,7 @@ class Runner:
                 transport=work.over.value,
                 pinning=self.pinning,
                 standing=self._standing[backend.project],
-                subjects=self._subjects[backend.project],
+                servers=self._servers[backend.project],
             )
         except LabError as error:
             self._failures[step.server] += 1
@@ -264,7 +264,7 @@ class Runner:
             self._revive(backend, step.server)
             return None
         took = time.monotonic() - began
-        if found.verdict.bound is Bound.DISTURBED:
+        if found.verdict.bound is Limit.DISTURBED:
             self._keep_failure(step, f"{found.verdict.bound}: {found.verdict.reason}")
             return None
         found = replace(found, model=step.model)
@@ -341,18 +341,18 @@ class Runner:
         Raises:
             LabError: it is not there, or gave no result.
         """
-        subject = self._subjects[self.backend.project].open([name])[name]
+        server = self._servers[self.backend.project].open([name])[name]
         address = next(
-            item.address for item in subject.listeners if (item.service, item.transport) == ("command", "tcp")
+            item.address for item in server.listeners if (item.service, item.transport) == ("command", "tcp")
         )
         host, _, port = address.removeprefix("tcp://").rpartition(":")
         command = ["redis-benchmark", "-h", host, "-p", port, "-t", _REDIS_TEST, "--csv"]
         command += ["-c", str(_INDEPENDENT_USERS), "-n", str(requests)]
         if self.pinning:
             command = ["taskset", "--cpu-list", encode_cores(self.pinning.generator), *command]
-        before = subject.meter.read().cpu_seconds
+        before = server.meter.read().cpu_seconds
         done = self.backend.run(command, capture=True, timeout=60)
-        after = subject.meter.read().cpu_seconds
+        after = server.meter.read().cpu_seconds
         rows = [row for row in csv.DictReader(io.StringIO(done.stdout)) if (row.get("test") or "").startswith("PING")]
         if done.returncode or not rows:
             raise LabError(f"redis-benchmark gave no result: {(done.stderr or done.stdout).strip()[-300:]}")

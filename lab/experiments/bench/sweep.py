@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lab.load.measurement import Measurement
-from lab.metrics.verdict import Bound
+from lab.metrics.verdict import Limit
 
 # Less than this more than the best so far is no more.
 _GAIN = 0.05
@@ -13,7 +13,7 @@ _GAIN = 0.05
 _MOST_FAILURES = 0.001
 
 # What cannot be the load that a server holds: nobody, or not everybody, was answered.
-_UNSERVED = (Bound.WRONG, Bound.FAILED, Bound.STARVED)
+_UNSERVED = (Limit.WRONG, Limit.FAILED, Limit.STARVED)
 
 STOP_RULE = (
     f"More connections are tried until the rate rises by less than {_GAIN:.0%} over the best so far, or until a level "
