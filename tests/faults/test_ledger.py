@@ -89,7 +89,7 @@ def test_more_answers_than_were_marked_are_no_negative_loss() -> None:
 class Peers:
     """A ledger over socket pairs, and the servers' ends."""
 
-    request_log: Ledger
+    ledger: Ledger
     ends: list[socket.socket]
     clock: list[float] = field(default_factory=lambda: [0.0])
 

@@ -250,7 +250,7 @@ def test_the_reason_is_what_went_wrong_and_not_that_the_time_was_up(monkeypatch:
         raise NoAnswerError("waited for what was left of the time")
 
     attempts = ["Connection refused"]
-    monkeypatch.setattr("lab.servers.docker.command.call", refuse_then_wait)
+    monkeypatch.setattr("lab.servers.readiness.call", refuse_then_wait)
     # The second attempt may take twice as long as the first, 0.2 s, and has less.
     [outcome] = wait_ready([("a", "command", "tcp://nowhere:1")], 0.15)
     assert (outcome.ready, outcome.error) == (False, "Connection refused")

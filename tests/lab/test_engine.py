@@ -553,7 +553,7 @@ def test_program_is_run_in_its_folder_with_a_mask_that_others_can_read(tmp_path)
     done = run(["sh", "-c", script], env={"EXTRA": "more"}, cwd=str(tmp_path))
     # A byte that is no text is replaced.
     assert (done.returncode, done.stdout, done.stderr) == (3, f"0022\n{tmp_path}\n\ufffd more", "no\n")
-    said = run_or_raise(["sh", "-c", "pwd; echo $EXTRA"], mend="", env={"EXTRA": "more"}, cwd=str(tmp_path))
+    said = run_or_raise(["sh", "-c", "pwd; echo $EXTRA"], fix="", env={"EXTRA": "more"}, cwd=str(tmp_path))
     assert said == f"{tmp_path}\nmore\n"
 
 
