@@ -28,7 +28,7 @@ from lab.base.errors import LabError
 from lab.base.paths import RESULTS
 
 # Of the files' form. Raised when a reader of the old one would misread the new one, or the other way round.
-SCHEMA = 2
+SCHEMA = 3
 
 LATEST = "latest"
 _RUN, _END, _STEPS, _LOGS = "run.json", "end.json", "steps", "logs"

@@ -17,10 +17,11 @@ def list_measurements(findings: Findings) -> list[_Row]:
     rows: list[_Row] = []
     for row in findings.rows.values():
         for number, item in row.found.items():
-            flat = {name: value for name, value in item.as_json().items() if not isinstance(value, list | tuple | dict)}
+            figures = item.as_json()
             rows.append(
-                {"work": row.work, "way": row.way, "round": number, **flat, "failed": item.failed}
-                | {"verdict": str(item.verdict.bound), "reason": item.verdict.reason}
+                {"workload": row.workload, "mode": row.mode, "round": number, "preset": figures.pop("workload")}
+                | {name: value for name, value in figures.items() if not isinstance(value, list | tuple | dict)}
+                | {"failed": item.failed, "verdict": str(item.verdict.bound), "reason": item.verdict.reason}
             )
     return rows
 
@@ -66,14 +67,14 @@ def render_theory(findings: Findings, models: Sequence[str] = ()) -> str:
         if name not in findings.plan.models:
             raise LabError(f"{name} is not in this run; it has {', '.join(findings.plan.models)}")
     facts = findings.run.facts["environment"]
-    text = ["| work | model | theory: requests/s | measured | why |", "|---|---|---:|---:|---|"]
+    text = ["| workload | model | theory: requests/s | measured | why |", "|---|---|---:|---:|---|"]
     rate, theory = COLUMNS.index("requests/s"), COLUMNS.index("theory")
-    for work in findings.plan.works:
-        for line in make_lines(findings, work):
+    for workload in findings.plan.workloads:
+        for line in make_lines(findings, workload):
             if not models or line.cells[0] in models:
-                why = line.theory + (f". **!** {line.surprise}" if line.surprise else "")
+                why = line.theory + (f". **!** {line.deviation}" if line.deviation else "")
                 text.append(
-                    f"| {work} | `{line.cells[0]}` | {line.cells[theory]} | {line.cells[rate]} | {why or UNKNOWN} |"
+                    f"| {workload} | `{line.cells[0]}` | {line.cells[theory]} | {line.cells[rate]} | {why or UNKNOWN} |"
                 )
     text += [
         "",

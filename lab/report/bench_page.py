@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from lab.base.units import UNKNOWN, show_count, show_time
 from lab.experiments.bench.findings import Findings, Row
-from lab.experiments.bench.plan import AGAIN, CLOSED, INDEPENDENT, WORKS
+from lab.experiments.bench.plan import CLOSED, CONTROL, CROSS_CHECK, WORKLOADS, is_control
 from lab.report.bench_text import COLUMNS, Line, make_answers, make_environment, make_lines, make_trust
 from lab.report.html import load_template
 from loadtests.sockets.histogram import Histogram
@@ -22,7 +22,7 @@ _WIDTH, _HEIGHT, _MARGIN = 190, 44, 4
 _SHARES = (0.0, 0.5, 0.9, 0.99, 0.999)
 
 # Where the latency is that of people, if it was measured: their requests do not wait for each other's answers.
-_LATENCY_WAYS = ("open-70", "open-50", CLOSED)
+_LATENCY_MODES = ("open-70", "open-50", CLOSED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class PageRow:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One kind of work; the two headings say what the curves below them show, and their scale."""
+    """One workload; the two headings say what the curves below them show, and their scale."""
 
     name: str
     summary: str
@@ -88,7 +88,7 @@ class Section:
 
 def render(findings: Findings) -> str:
     """The page."""
-    sections = [section for work in findings.plan.works if (section := _make_section(findings, work)).rows]
+    sections = [section for workload in findings.plan.workloads if (section := _make_section(findings, workload)).rows]
     return load_template("bench.html.j2").render(
         run=findings.run,
         plan=findings.plan,
@@ -102,15 +102,15 @@ def render(findings: Findings) -> str:
     )
 
 
-def _make_section(findings: Findings, work: str) -> Section:
-    lines = make_lines(findings, work)
-    way = next((way for way in _LATENCY_WAYS if way in findings.plan.ways_of(work)), CLOSED)
+def _make_section(findings: Findings, workload: str) -> Section:
+    lines = make_lines(findings, workload)
+    mode = next((mode for mode in _LATENCY_MODES if mode in findings.plan.modes_of(workload)), CLOSED)
     sweeps = {
         model: [(float(users), item.rate) for users, item in sorted(levels.items())]
         for (found, model), levels in findings.sweeps.items()
-        if found == work and not model.startswith(AGAIN)
+        if found == workload and not is_control(model)
     }
-    times = {row.model: _percentiles(row) for row in findings.list_rows(work, way)}
+    times = {row.model: _percentiles(row) for row in findings.list_rows(workload, mode)}
     throughputs = _draw(sweeps, lambda x, y: f"{x:.0f} connections: {show_count(y)} requests/s", log_x=True)
     latencies = _draw(times, lambda x, y: f"p{100 * _SHARES[int(x)]:g}: {show_time(y)}", log_y=True)
     costs = _make_bars(lines, COLUMNS.index("CPU µs/req"))
@@ -123,7 +123,7 @@ def _make_section(findings: Findings, work: str) -> Section:
             latencies.get(line.cells[0]),
             cost,
             memory,
-            tuple(findings.run.path_of(key) for key in _list_keys(findings, work, way, line)),
+            tuple(findings.run.path_of(key) for key in _list_keys(findings, workload, mode, line)),
         )
         for line, cost, memory in zip(lines, costs, memories, strict=True)
     ]
@@ -131,14 +131,16 @@ def _make_section(findings: Findings, work: str) -> Section:
     rates = [y for points in sweeps.values() for _, y in points]
     spans = [y for points in times.values() for _, y in points]
     return Section(
-        work,
-        WORKS[work].summary,
-        tuple(make_answers(findings, work)),
+        workload,
+        WORKLOADS[workload].summary,
+        tuple(make_answers(findings, workload)),
         tuple(rows),
         f"requests/s, 0 to {show_count(max(rates))}, by {min(users):.0f} to {max(users):.0f} connections"
         if users
         else "",
-        f"time of p0 to p99.9, {show_time(min(spans))} to {show_time(max(spans))}, {way}" if spans else f"times, {way}",
+        f"time of p0 to p99.9, {show_time(min(spans))} to {show_time(max(spans))}, {mode}"
+        if spans
+        else f"times, {mode}",
     )
 
 
@@ -155,21 +157,21 @@ def _make_bars(lines: Sequence[Line], column: int) -> list[Bar]:
 def _list_others(findings: Findings) -> Iterator[tuple[str, list[str]]]:
     """The steps that are behind no row: a title, and their keys."""
     keys = findings.run.list_keys()
-    yield "noise, the second server", [key for key in keys if f"/{AGAIN}" in key]
+    yield "noise, the second server", [key for key in keys if f"/{CONTROL}" in key]
     for title, phase in (
-        ("independent check", INDEPENDENT),
+        ("cross-check", CROSS_CHECK),
         ("conformance", "conformance"),
-        ("first visits", "history"),
+        ("warm-up", "warm-up"),
     ):
         yield title, [key for key in keys if key.startswith(f"{phase}/")]
 
 
-def _list_keys(findings: Findings, work: str, way: str, line: Line) -> list[str]:
+def _list_keys(findings: Findings, workload: str, mode: str, line: Line) -> list[str]:
     """The steps behind a row's figures and its two curves."""
     model = line.cells[0]
-    levels = sorted(findings.sweeps.get((work, model), ()))
-    latency = findings.rows.get((work, model, way))
-    keys = [*line.keys, *(latency.keys if latency else ()), *(f"sweep/{work}/{model}/{users}" for users in levels)]
+    levels = sorted(findings.sweeps.get((workload, model), ()))
+    latency = findings.rows.get((workload, model, mode))
+    keys = [*line.keys, *(latency.keys if latency else ()), *(f"sweep/{workload}/{model}/{users}" for users in levels)]
     return list(dict.fromkeys(keys))
 
 

@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.base.units import UNKNOWN, show_bytes, show_count, show_us
-from lab.experiments.bench.findings import FIGURES, Comparison, Findings, Row, choose_costs
-from lab.experiments.bench.plan import CLOSED, FIXED, WORKS, Plan
+from lab.experiments.bench.findings import FIGURES, CrossCheck, Findings, Row, choose_costs
+from lab.experiments.bench.plan import CLOSED, FIXED, WORKLOADS, Plan
 from lab.experiments.bench.sweep import STOP_RULE
 from lab.experiments.bench.theory_check import expect
 from lab.metrics.estimates import Estimate, show_estimate
@@ -39,27 +39,27 @@ _ALL = 0.98
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A model under one kind of work, as its row is shown.
+    """A model under one workload, as its row is shown.
 
     Args:
         cells: in the order of the columns.
         reason: of the verdict; what failed.
         theory: what is to be expected, and why; empty where nobody can say.
-        surprise: how the measurement contradicts that; empty if it does not.
+        deviation: how the measurement contradicts that; empty if it does not.
         keys: the steps that stand behind it, in the store.
     """
 
     cells: tuple[str, ...]
     reason: str
     theory: str
-    surprise: str
+    deviation: str
     keys: tuple[str, ...]
 
 
-def make_lines(findings: Findings, work: str) -> list[Line]:
-    """The rows of one kind of work, the best rate first, then what could not be measured."""
-    rows = {row.model: row for row in findings.list_rows(work, CLOSED)}
-    costs = {row.model: row for row in choose_costs(findings, work)}
+def make_lines(findings: Findings, workload: str) -> list[Line]:
+    """The rows of one workload, the best rate first, then what could not be measured."""
+    rows = {row.model: row for row in findings.list_rows(workload, CLOSED)}
+    costs = {row.model: row for row in choose_costs(findings, workload)}
     places = findings.rank(list(rows.values()), "rate")
     order = [*places, *(model for model in rows if model not in places)]
     return [_make_line(findings, rows[model], costs.get(model), places.get(model)) for model in order]
@@ -67,7 +67,7 @@ def make_lines(findings: Findings, work: str) -> list[Line]:
 
 def _make_line(findings: Findings, row: Row, cost: Row | None, place: tuple[int, int] | None) -> Line:
     one = next(iter(row.found.values()), None)
-    per_connection = findings.connection_bytes(row.work, row.model)
+    per_connection = findings.connection_bytes(row.workload, row.model)
     verdict = ", ".join(
         bound if count == len(row.found) else f"{bound} ({count} of {len(row.found)})"
         for bound, count in row.verdicts.most_common()
@@ -85,7 +85,7 @@ def _make_line(findings: Findings, row: Row, cost: Row | None, place: tuple[int,
             row.model,
             show_place(place),
             show_estimate(row.read("rate"), show_count),
-            UNKNOWN if theory is None else f"≤ {show_count(theory.ceiling.rate)}" + (" !" if theory.surprise else ""),
+            UNKNOWN if theory is None else f"≤ {show_count(theory.ceiling.rate)}" + (" !" if theory.deviation else ""),
             UNKNOWN if one is None else str(one.users),
             show_middle(row.read("p50_us"), show_us),
             show_middle(row.read("p99_us"), show_us),
@@ -96,7 +96,7 @@ def _make_line(findings: Findings, row: Row, cost: Row | None, place: tuple[int,
         ),
         reason,
         "" if theory is None else theory.reason,
-        "" if theory is None else theory.surprise,
+        "" if theory is None else theory.deviation,
         keys + ((theory.key,) if theory and theory.key else ()),
     )
 
@@ -114,15 +114,15 @@ def show_middle(found: Estimate | None, show: Callable[[float], str]) -> str:
     return UNKNOWN if found is None else show(found.middle)
 
 
-def make_answers(findings: Findings, work: str) -> Iterator[str]:
+def make_answers(findings: Findings, workload: str) -> Iterator[str]:
     """What the rows come to, in sentences: only what is beyond the noise."""
-    rows = [row for row in findings.list_rows(work, CLOSED) if row.found]
+    rows = [row for row in findings.list_rows(workload, CLOSED) if row.found]
     if not rows:
         yield "Nothing could be measured."
         return
     places = findings.rank(rows, "rate")
     first = [model for model, (best, _) in places.items() if best == 1]
-    costs = findings.rank([row for row in choose_costs(findings, work) if row.found], "cpu_us")
+    costs = findings.rank([row for row in choose_costs(findings, workload) if row.found], "cpu_us")
     cheapest = [model for model, (best, _) in costs.items() if best == 1]
     yield from _advise(findings, rows, first, cheapest)
     bounds = [row.model for row in rows if row.is_lower_bound and row.model in first]
@@ -133,12 +133,12 @@ def make_answers(findings: Findings, work: str) -> Iterator[str]:
     if bounds:
         yield f"Lower bounds, since not the server was the limit: {', '.join(bounds)}."
     if cheapest:
-        at = f" at {WORKS[work].fixed_rate:.0f} requests/s" if findings.list_rows(work, FIXED) else ""
+        at = f" at {WORKLOADS[workload].fixed_rate:.0f} requests/s" if findings.list_rows(workload, FIXED) else ""
         yield f"The least CPU for a request{at}: {', '.join(cheapest)}."
 
 
 def _advise(findings: Findings, rows: Sequence[Row], first: Sequence[str], cheapest: Sequence[str]) -> Iterator[str]:
-    """Whom to take for a kind of work, and whom not to, with the reason."""
+    """Whom to take for a workload, and whom not to, with the reason."""
     rates = {row.model: found for row in rows if (found := row.read("rate"))}
     best = max((found.middle for found in rates.values()), default=0.0)
     # What is far behind, and only a lower bound, may be good; nothing says that it is.
@@ -162,11 +162,11 @@ def _advise(findings: Findings, rows: Sequence[Row], first: Sequence[str], cheap
             yield f"Avoid: {row.model}, with {rate.middle / best:.0%} of the best rate: {why}."
 
 
-def make_surprises(lines: Sequence[Line]) -> Iterator[str]:
+def make_deviations(lines: Sequence[Line]) -> Iterator[str]:
     """What theory does not explain, a sentence for each row."""
     for line in lines:
-        if line.surprise:
-            yield f"! {line.cells[0]}: {line.surprise}. Theory: {line.theory}."
+        if line.deviation:
+            yield f"! {line.cells[0]}: {line.deviation}. Theory: {line.theory}."
 
 
 def is_behind(row: Row, rate: float) -> bool:
@@ -180,8 +180,8 @@ def make_trust(findings: Findings) -> Iterator[str]:
     shown = {"rate": "requests/s", "cpu_us": "CPU per request", "p50_us": "p50", "p99_us": "p99"}
     floors = {figure: findings.noise(figure) for figure in FIGURES}
     if known := [f"{shown[figure]} {value:.1%}" for figure, value in floors.items() if value is not None]:
-        twin = findings.plan.twin
-        yield f"Noise: two servers of {twin}, measured as if they were two models, differ by {', '.join(known)}."
+        control = findings.plan.control
+        yield f"Noise: two servers of {control}, measured as if they were two models, differ by {', '.join(known)}."
     else:
         yield "Noise: not known; no model was measured twice."
     drifts = {figure: findings.drift(figure) for figure in ("rate", "cpu_us")}
@@ -190,7 +190,7 @@ def make_trust(findings: Findings) -> Iterator[str]:
             beyond = floors[figure] is not None and abs(value) > (floors[figure] or 0.0)
             warning = " More than the noise: the machine has changed while it was measured." if beyond else ""
             yield f"Drift of {shown[figure]} from the first round to the last: {value:+.1%}.{warning}"
-    for item in findings.comparisons:
+    for item in findings.cross_checks:
         ours, theirs = show_estimate(item.ours, show_count), show_estimate(item.theirs, show_count)
         if item.missing:
             yield f"Independent check of {item.model}: not made: {item.missing}."
@@ -199,7 +199,7 @@ def make_trust(findings: Findings) -> Iterator[str]:
                 f"Independent check of {item.model}: {ours} requests/s here, {theirs} by redis-benchmark"
                 f"{_show_costs(item)}: {_SAYS[item.differs(floors['rate'] or 0.0)]}."
             )
-    if (top := findings.ceiling) is not None:
+    if (top := findings.generator_limit) is not None:
         limits = ", ".join(f"{bound} in {count}" for bound, count in top.verdicts.most_common())
         cores = UNKNOWN if top.generator_cores is None else f"{top.generator_cores:.2f}"
         yield (
@@ -208,12 +208,12 @@ def make_trust(findings: Findings) -> Iterator[str]:
         )
     else:
         yield "The load generator's own ceiling: not measured; it takes redis-server, which runs only in a container."
-    for work in findings.plan.works:
-        rate = WORKS[work].fixed_rate
-        behind = [row for row in findings.list_rows(work, FIXED) if is_behind(row, rate)]
+    for workload in findings.plan.workloads:
+        rate = WORKLOADS[workload].fixed_rate
+        behind = [row for row in findings.list_rows(workload, FIXED) if is_behind(row, rate)]
         if behind:
             yield (
-                f"Of the {show_count(rate)} {work} requests/s at which CPU per request is compared, "
+                f"Of the {show_count(rate)} {workload} requests/s at which CPU per request is compared, "
                 f"{', '.join(row.model for row in behind)} did not answer all: there it is that of their own end."
             )
     for model, reason in findings.unsound.items():
@@ -225,7 +225,7 @@ def make_trust(findings: Findings) -> Iterator[str]:
     yield f"The sweep: {STOP_RULE}" if findings.plan.is_swept else "No sweep: one number of connections for all."
 
 
-# By `Comparison.differs`.
+# By `CrossCheck.differs`.
 _SAYS = {
     None: "they agree",
     "more": "THEY DISAGREE: redis-benchmark gets more, so the rates here are too low",
@@ -234,7 +234,7 @@ _SAYS = {
 }
 
 
-def _show_costs(item: Comparison) -> str:
+def _show_costs(item: CrossCheck) -> str:
     if item.our_cost is None or item.their_cost is None:
         return ""
     ours, theirs = show_estimate(item.our_cost, show_us), show_estimate(item.their_cost, show_us)
@@ -252,12 +252,12 @@ def make_environment(findings: Findings) -> dict[str, str]:
 
 def print_report(findings: Findings, console: Console) -> None:
     """Print everything."""
-    for work in findings.plan.works:
-        lines = make_lines(findings, work)
+    for workload in findings.plan.workloads:
+        lines = make_lines(findings, workload)
         if not lines:
             continue
-        console.print(f"\n{work}: {WORKS[work].summary}", style="bold", markup=False)
-        for sentence in make_answers(findings, work):
+        console.print(f"\n{workload}: {WORKLOADS[workload].summary}", style="bold", markup=False)
+        for sentence in make_answers(findings, workload):
             console.print(sentence, markup=False)
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
         for name in COLUMNS:
@@ -265,7 +265,7 @@ def print_report(findings: Findings, console: Console) -> None:
         for line in lines:
             table.add_row(*map(Text, line.cells))
         console.print(table)
-        for sentence in make_surprises(lines):
+        for sentence in make_deviations(lines):
             console.print(sentence, markup=False)
     for sentence in make_trust(findings):
         console.print(sentence, style="dim", markup=False)
@@ -274,25 +274,25 @@ def print_report(findings: Findings, console: Console) -> None:
 def render_markdown(findings: Findings) -> str:
     """The same as Markdown; each row leads to the steps that it was made from."""
     run, plan = findings.run, findings.plan
-    text = [f"# Which model for which work: {run.started}", ""]
-    for work in plan.works:
-        lines = make_lines(findings, work)
+    text = [f"# Which model for which workload: {run.started}", ""]
+    for workload in plan.workloads:
+        lines = make_lines(findings, workload)
         if not lines:
             continue
-        text += [f"## {work}: {WORKS[work].summary}", ""]
-        text += [f"{sentence}  " for sentence in make_answers(findings, work)]
+        text += [f"## {workload}: {WORKLOADS[workload].summary}", ""]
+        text += [f"{sentence}  " for sentence in make_answers(findings, workload)]
         text += ["", make_row([*COLUMNS, "why", "theory says", "raw"]), make_row(["---"] * (len(COLUMNS) + 3))]
         for line in lines:
             raw = " ".join(f"[{number}]({run.path_of(key)})" for number, key in enumerate(line.keys, 1))
             text.append(make_row([*line.cells, line.reason, line.theory or UNKNOWN, raw]))
-        text += ["", *(f"* {sentence}" for sentence in make_surprises(lines)), ""]
+        text += ["", *(f"* {sentence}" for sentence in make_deviations(lines)), ""]
     text += ["## How far it can be trusted", "", *(f"* {sentence}" for sentence in make_trust(findings)), ""]
     text += ["## What it ran on", ""]
     text += [f"* {name}: {value}" for name, value in make_environment(findings).items()]
     text += [
         "",
         f"{plan.rounds} rounds of {plan.seconds:g} s after {plan.warm_up:g} s of warm-up, seed {plan.seed}, in the "
-        f"ways {', '.join(plan.ways)}{make_more(plan)}. `[low high]` is the 95 % interval of the median over the "
+        f"modes {', '.join(plan.modes)}{make_more(plan)}. `[low high]` is the 95 % interval of the median over the "
         "rounds; `≥` a lower bound; a place is a range where intervals overlap. `≤` is the most that theory allows, "
         "`!` a row that it does not explain.",
         "",
@@ -301,9 +301,9 @@ def render_markdown(findings: Findings) -> str:
 
 
 def make_more(plan: Plan) -> str:
-    """In words, which way was measured more often than the others; nothing if none was."""
-    more = [way for way in plan.ways if plan.rounds_of(way) > plan.rounds]
-    return "".join(f", {way} in {plan.rounds_of(way)}" for way in more)
+    """In words, which mode was measured more often than the others; nothing if none was."""
+    more = [mode for mode in plan.modes if plan.rounds_of(mode) > plan.rounds]
+    return "".join(f", {mode} in {plan.rounds_of(mode)}" for mode in more)
 
 
 def make_row(cells: Sequence[str]) -> str:

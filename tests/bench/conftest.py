@@ -62,16 +62,16 @@ def make_plan() -> Callable[..., Plan]:
     def make(**changes: Any) -> Plan:
         plan = Plan(
             models=("asyncio_streams", "twisted_reactor", "plain_socket"),
-            works=("session",),
-            glances=(),
-            ladder=(4, 16, 64),
-            ways=("closed", "fixed", "open-70"),
+            workloads=("session",),
+            quick_workloads=(),
+            levels=(4, 16, 64),
+            modes=("closed", "fixed", "open-70"),
             rounds=3,
             seconds=0.1,
             warm_up=0.0,
             seed=1,
-            twin="asyncio_streams",
-            ceiling=None,
+            control="asyncio_streams",
+            generator_limit=None,
         )
         return replace(plan, **changes)
 
@@ -102,10 +102,10 @@ class Bench:
         return Check(5, 1, 0, (f"t.py::test_x[{name}]@{name}",)) if name in self.failing else Check(5, 0)
 
     def measure(self, run: Run, plan: Plan) -> FakeBackend:
-        backend = FakeBackend((*plan.models, *filter(None, [plan.ceiling])))
-        twin: Any = FakeBackend([plan.twin], "t-twin") if plan.twin else None
-        models = {name: CATALOGUE[name] for name in (*plan.models, *filter(None, [plan.ceiling]))}
-        runner = Runner(run, plan, backend, twin, models, None, Progress(self.lines.append))  # type: ignore[arg-type]
+        backend = FakeBackend((*plan.models, *filter(None, [plan.generator_limit])))
+        control: Any = FakeBackend([plan.control], "t-control") if plan.control else None
+        models = {name: CATALOGUE[name] for name in (*plan.models, *filter(None, [plan.generator_limit]))}
+        runner = Runner(run, plan, backend, control, models, None, Progress(self.lines.append))  # type: ignore[arg-type]
         runner.measure_all(lambda _, names: {name: self.check(name) for name in names})
         return backend
 

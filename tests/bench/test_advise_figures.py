@@ -332,13 +332,13 @@ def test_request_that_only_computes_is_taken(ask: Callable[..., Demand]) -> None
 
 
 def keep(root: Path, make_plan: Callable[..., Any], rows: dict[str, Measurement], **changes: Any) -> Path:
-    """Keep one round of one model: the way -> what was measured; `sweep/N` is a level."""
-    plan = make_plan(**{"models": ("asyncio_streams",), "rounds": 1, "twin": None} | changes)
+    """Keep one round of one model: the mode -> what was measured; `sweep/N` is a level."""
+    plan = make_plan(**{"models": ("asyncio_streams",), "rounds": 1, "control": None} | changes)
     run = Run.create("bench", {"plan": plan.as_json(), "environment": {"processor": "P", "cores": "C"}}, root=root)
-    for way, found in rows.items():
-        key = f"sweep/session/asyncio_streams/{way[6:]}" if way.startswith("sweep/") else None
+    for mode, found in rows.items():
+        key = f"sweep/session/asyncio_streams/{mode[6:]}" if mode.startswith("sweep/") else None
         record = json.loads(json.dumps({"measurement": found.as_json()}))
-        run.keep(key or f"round-1/session/asyncio_streams/{way}", record)
+        run.keep(key or f"round-1/session/asyncio_streams/{mode}", record)
     return run.folder
 
 
@@ -359,7 +359,7 @@ def test_costs_are_those_at_each_rate_that_was_measured(tmp_path: Path, make_pla
             "open-50": make(5_000, 30.0, histogram=((100.0, 98), (700.0, 2))),
             "fixed": make(2_000, 40.0),
         },
-        ways=("closed", "fixed", "open-50"),
+        modes=("closed", "fixed", "open-50"),
     )
     known = read(folder)
     assert [rate for rate, _ in known.costs] == [2_000, 5_000, 10_000]
@@ -398,7 +398,7 @@ def test_models_and_works_that_a_run_does_not_have_are_noted(tmp_path: Path, mak
     assert notes[0].startswith(f"From the run {read_findings(Run.open(folder)).run.started} (P, C); else from docs/")
     assert notes[1].startswith("Not in that run: ")
     assert "asyncio_streams" not in notes[1]
-    other = keep(tmp_path, make_plan, {}, works=("burn",))
+    other = keep(tmp_path, make_plan, {}, workloads=("burn",))
     assert read_sources(CATALOGUE, other, tmp_path).notes[-1].startswith("It has none of session, ping")
     every = keep(tmp_path, make_plan, {}, models=tuple(model.name for model in CATALOGUE.select()))
     assert len(read_sources(CATALOGUE, every, tmp_path).notes) == 1
@@ -407,10 +407,10 @@ def test_models_and_works_that_a_run_does_not_have_are_noted(tmp_path: Path, mak
 def test_server_that_serves_one_at_a_time_has_no_time_of_an_empty_server(
     tmp_path: Path, make_plan: Callable[..., Any]
 ) -> None:
-    plan = make_plan(models=("plain_socket",), rounds=1, twin=None, ways=("closed", "open-50"))
+    plan = make_plan(models=("plain_socket",), rounds=1, control=None, modes=("closed", "open-50"))
     run = Run.create("bench", {"plan": plan.as_json(), "environment": {}}, root=tmp_path)
-    for way in plan.ways:
-        run.keep(f"round-1/session/plain_socket/{way}", {"measurement": make(10, 20.0).as_json()})
+    for mode in plan.modes:
+        run.keep(f"round-1/session/plain_socket/{mode}", {"measurement": make(10, 20.0).as_json()})
     known = read_sources(CATALOGUE, run.folder, tmp_path).read(CATALOGUE, CATALOGUE["plain_socket"])
     assert known.plain is None
     assert known.most_rate == 10
@@ -436,5 +436,5 @@ def test_figures_of_the_committed_file_are_in_seconds_and_its_limit_of_memory_is
 
 def test_row_without_a_cost_has_a_rate_and_no_cost(tmp_path: Path, make_plan: Callable[..., Any]) -> None:
     rows = {"closed": make(10_000, None), "fixed": make(2_000, 40.0)}  # type: ignore[arg-type]
-    known = read(keep(tmp_path, make_plan, rows, ways=("closed", "fixed")))
+    known = read(keep(tmp_path, make_plan, rows, modes=("closed", "fixed")))
     assert (known.costs, known.most_rate) == (((2_000, pytest.approx(40e-6)),), 10_000)

@@ -53,7 +53,7 @@ def _hold(baseline: Path, found: Findings, *more: str) -> tuple[int, str]:
 def test_what_is_kept_is_ratios(baseline: Path) -> None:
     kept = Baseline.load(baseline)
     assert kept.reference == "asyncio_streams"
-    assert {cell: found.middle for cell, found in kept.ratios.items() if cell[2] == "closed"} == {
+    assert {case: found.middle for case, found in kept.ratios.items() if case[2] == "closed"} == {
         ("session", "twisted_reactor", "closed"): 1.5,
         ("session", "plain_socket", "closed"): 0.5,
     }
@@ -70,7 +70,7 @@ def test_a_model_that_costs_more_beside_the_others_is_a_regression(baseline: Pat
     dearer = measured({"twisted_reactor": 45.0}, slow=2.0)
     code, text = _hold(baseline, dearer)
     assert code == 1
-    assert "twisted_reactor, session, closed: a request costs 2.25 times what it costs asyncio_streams" in text
+    assert "twisted_reactor, session, closed: a request costs 2.25 times as much as that of asyncio_streams" in text
     assert "(+50%), a regression" in text
     assert _hold(baseline, dearer, "--threshold", "60%")[0] == 0
     assert _hold(baseline, measured({"twisted_reactor": 38.0}))[0] == 0
@@ -82,7 +82,7 @@ def test_a_model_that_costs_more_beside_the_others_is_a_regression(baseline: Pat
 def test_a_reference_that_costs_more_is_found_by_all_others(baseline: Path, measured: Measure) -> None:
     code, text = _hold(baseline, measured({"asyncio_streams": 40.0}))
     assert code == 1
-    assert "it is asyncio_streams itself that costs more" in text
+    assert "asyncio_streams itself costs more" in text
 
 
 def test_a_model_that_is_measured_no_longer_is_a_regression(baseline: Path, measured: Measure, bench) -> None:
@@ -96,7 +96,7 @@ def test_the_committed_one_has_a_name(measured: Measure) -> None:
     kept = Baseline.load(BASELINE_FILE)
     costs = {model: 20.0 * found.middle for (_, model, _), found in kept.ratios.items()}
     # A run in which each model costs exactly what the committed baseline says; and one in which each costs twice that.
-    plan = {"models": (kept.reference, *costs), "ladder": (16,), "ways": ("closed",)}
+    plan = {"models": (kept.reference, *costs), "levels": (16,), "modes": ("closed",)}
     code, text = _hold(Path("baseline"), measured(costs | {kept.reference: 20.0}, **plan))
     assert code == 0, text
     code, _ = _hold(
@@ -108,27 +108,32 @@ def test_the_committed_one_has_a_name(measured: Measure) -> None:
 
 
 def test_models_that_were_not_asked_for_are_not_missed(baseline: Path, measured: Measure) -> None:
-    code, text = _hold(baseline, measured(models=("asyncio_streams", "twisted_reactor"), ways=("closed",)))
+    code, text = _hold(baseline, measured(models=("asyncio_streams", "twisted_reactor"), modes=("closed",)))
     assert code == 0, text
 
 
 def test_nothing_in_common_is_said(baseline: Path, measured: Measure) -> None:
-    with pytest.raises(LabError, match=r"nothing in common.*asyncio_streams against others in session"):
-        list(find_deviations(Baseline.load(baseline), measured(works=("churn",)), 0.3))
+    with pytest.raises(LabError, match=r"no case in common.*asyncio_streams under session"):
+        list(find_deviations(Baseline.load(baseline), measured(workloads=("churn",)), 0.3))
 
 
 def test_without_a_twin_there_is_no_reference(measured: Measure) -> None:
-    with pytest.raises(LabError, match="no model was measured twice"):
-        render_baseline(measured(twin=None))
+    with pytest.raises(LabError, match="no baseline: it has no control server"):
+        render_baseline(measured(control=None))
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("{", "no baseline"), ("{}", "no baseline: 'schema'"), ('{"schema": 0}', "make it anew"), ("[]", "no baseline")],
+    [
+        ("{", "no baseline"),
+        ("{}", "no baseline: 'schema'"),
+        ('{"schema": 0}', "export it again"),
+        ("[]", "no baseline"),
+    ],
 )
 def test_what_is_no_baseline_is_said(tmp_path: Path, text: str, says: str) -> None:
     path = tmp_path / "baseline.json"
-    with pytest.raises(LabError, match="there is none"):
+    with pytest.raises(LabError, match="does not exist"):
         Baseline.load(path)
     path.write_text(text)
     with pytest.raises(LabError, match=says):
@@ -147,11 +152,11 @@ def test_the_committed_one_is_of_models_that_there_are() -> None:
 def test_ratio_is_against_the_mean_of_both_servers_of_the_reference(bench, make_plan, make_measurement) -> None:
     # The reference costs 20, its second server 30 µs: 50 µs are twice their mean. In the second round that server was
     # not measured: 50 / 20. In the third the model was not.
-    plan = make_plan(models=("asyncio_streams", "twisted_reactor"), ways=("closed",))
+    plan = make_plan(models=("asyncio_streams", "twisted_reactor"), modes=("closed",))
     run = bench.begin(plan)
     costs = {
         "asyncio_streams": (20.0, 20.0, 20.0),
-        "again-asyncio_streams": (30.0, None, 30.0),
+        "control-asyncio_streams": (30.0, None, 30.0),
         "twisted_reactor": (50.0, 50.0, None),
     }
     for model, each in costs.items():
@@ -159,7 +164,7 @@ def test_ratio_is_against_the_mean_of_both_servers_of_the_reference(bench, make_
             found = make_measurement(model=model, server_cpu_us=cost)
             run.keep(f"round-{number}/session/{model}/closed", {"measurement": found.as_json()})
     ratios = read_ratios(read_findings(run), "asyncio_streams")
-    assert {cell: (found.low, found.high, found.repeats) for cell, found in ratios.items()} == {
+    assert {case: (found.low, found.high, found.repeats) for case, found in ratios.items()} == {
         ("session", "twisted_reactor", "closed"): (2.0, 2.5, 2)
     }
 
@@ -181,7 +186,7 @@ def test_deviation_of_exactly_the_threshold_is_none(measured: Measure) -> None:
 
 def test_deviation_within_the_noise_of_the_control_run_is_none(bench, make_plan, make_measurement) -> None:
     def keep(costs: dict[str, float]) -> Findings:
-        plan = make_plan(models=("asyncio_streams", "twisted_reactor"), ways=("closed",))
+        plan = make_plan(models=("asyncio_streams", "twisted_reactor"), modes=("closed",))
         run = bench.begin(plan)
         for model, cost in costs.items():
             for number in (1, 2, 3):
@@ -189,12 +194,12 @@ def test_deviation_within_the_noise_of_the_control_run_is_none(bench, make_plan,
                 run.keep(f"round-{number}/session/{model}/closed", {"measurement": found.as_json()})
         return read_findings(run)
 
-    plain = {"asyncio_streams": 20.0, "again-asyncio_streams": 20.0, "twisted_reactor": 20.0}
+    plain = {"asyncio_streams": 20.0, "control-asyncio_streams": 20.0, "twisted_reactor": 20.0}
     kept = Baseline.of(keep(plain))
     # From 1.0 to 1.5 times the reference.
     assert len(list(find_deviations(kept, keep(plain | {"twisted_reactor": 30.0}), 0.3))) == 1
     # The two servers of the reference are 10 of 20 µs apart: 50 %.
-    noisy = {"asyncio_streams": 15.0, "again-asyncio_streams": 25.0, "twisted_reactor": 30.0}
+    noisy = {"asyncio_streams": 15.0, "control-asyncio_streams": 25.0, "twisted_reactor": 30.0}
     assert list(find_deviations(kept, keep(noisy), 0.3)) == []
 
 
@@ -207,7 +212,7 @@ def test_deviations_after_a_model_that_is_missing_are_found(baseline: Path, meas
 
 
 def test_run_of_one_model_alone_is_no_baseline(measured: Measure) -> None:
-    with pytest.raises(LabError, match="or nothing beside it"):
+    with pytest.raises(LabError, match="or no other model"):
         render_baseline(measured(models=("asyncio_streams",)))
 
 

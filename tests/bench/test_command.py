@@ -16,7 +16,7 @@ from lab.cli.main import cli
 from lab.cli.params import split_names
 from lab.experiments.bench import setup
 from lab.experiments.bench.plan import PRESETS, Plan
-from lab.experiments.bench.setup import check_same, choose_twin, describe, make_plan, read_libc
+from lab.experiments.bench.setup import check_same, choose_control, describe, make_plan, read_libc
 from lab.experiments.store import Run, StoreError
 from lab.load.cores import Pinning
 from lab.metrics.verdict import Limit, Verdict
@@ -81,7 +81,7 @@ class Command:
         self.measured(runner)
 
     def keep_a_round(self, runner: Any, failing: Sequence[str] = ()) -> None:
-        for name in (*runner.plan.models, *([f"again-{runner.plan.twin}"] if runner.twin else [])):
+        for name in (*runner.plan.models, *([f"control-{runner.plan.control}"] if runner.control else [])):
             record = {"failure": "gone"} if name in failing else {"measurement": MEASUREMENT.as_json()}
             runner.run.keep(f"round-1/session/{name}/closed", record)
         runner.run.finish({"own_cores": 0.01})
@@ -108,23 +108,23 @@ def test_bench_starts_both_labs_measures_and_takes_both_down(bench_command: Comm
     assert done.exit_code == 0, done.output
     assert bench_command.events == [
         "socketlab-bench up plain_socket asyncio_streams",
-        "socketlab-bench-twin up asyncio_streams",
+        "socketlab-bench-control up asyncio_streams",
         "measure",
-        "socketlab-bench-twin down",
+        "socketlab-bench-control down",
         "socketlab-bench down",
     ]
     runner = bench_command.runners[0]
-    assert (runner.backend.project, runner.twin.project) == ("socketlab-bench", "socketlab-bench-twin")
+    assert (runner.backend.project, runner.control.project) == ("socketlab-bench", "socketlab-bench-control")
     run = bench_command.run
     assert run.facts["environment"]["allocator"]
     assert run.facts["models"]["plain_socket"]["concurrency"] == "one"
     assert sorted(path.name for path in (run.folder / "logs").iterdir()) == [
-        "again-asyncio_streams.log",
         "asyncio_streams.log",
+        "control-asyncio_streams.log",
         "plain_socket.log",
     ]
-    assert (run.folder / "logs" / "again-asyncio_streams.log").read_text() == (
-        "socketlab-bench-twin: asyncio_streams said this"
+    assert (run.folder / "logs" / "control-asyncio_streams.log").read_text() == (
+        "socketlab-bench-control: asyncio_streams said this"
     )
     assert f"kept in {run.folder}" in done.output
     assert f"{run.folder / 'index.html'}" in done.output
@@ -136,12 +136,12 @@ def test_bench_without_a_model_to_measure_twice_starts_one_lab(bench_command: Co
     done = bench_command("--quick", "--models", "plain_socket")
     assert done.exit_code == 0, done.output
     assert bench_command.events == ["socketlab-bench up plain_socket", "measure", "socketlab-bench down"]
-    assert bench_command.runners[0].twin is None
+    assert bench_command.runners[0].control is None
 
 
 def test_bench_of_a_named_project_and_backend_uses_them(bench_command: Command) -> None:
     assert bench_command(*QUICK, project="mine", backend="process").exit_code == 0
-    assert bench_command.events[:2] == ["mine up plain_socket asyncio_streams", "mine-twin up asyncio_streams"]
+    assert bench_command.events[:2] == ["mine up plain_socket asyncio_streams", "mine-control up asyncio_streams"]
 
 
 def test_bench_exits_with_1_where_a_row_failed(bench_command: Command) -> None:
@@ -175,7 +175,7 @@ def test_bench_that_is_interrupted_keeps_logs_and_report_and_takes_both_labs_dow
 
     bench_command.measured = measure
     assert bench_command(*QUICK).exit_code != 0
-    assert bench_command.events[-2:] == ["socketlab-bench-twin down", "socketlab-bench down"]
+    assert bench_command.events[-2:] == ["socketlab-bench-control down", "socketlab-bench down"]
     assert (bench_command.run.folder / "logs" / "plain_socket.log").is_file()
     assert (bench_command.run.folder / "report.md").is_file()
 
@@ -206,7 +206,7 @@ def test_run_of_another_commit_or_backend_does_not_go_on(
     environment = {"commit": "abc", "backend": "process"} | changed
     facts = {"plan": make_plan().as_json(), "environment": environment}
     run = Run.create("bench", facts, root=bench_command.root)
-    with pytest.raises(LabError, match=f"was begun with {next(iter(changed))}"):
+    with pytest.raises(LabError, match=f"was started with {next(iter(changed))}"):
         check_same(run, bench_command._open("process", "t", catalogue=CATALOGUE))  # type: ignore[arg-type]
     same = Run.create(
         "bench", facts | {"environment": environment | {"commit": "abc", "backend": "process"}}, root=bench_command.root
@@ -221,27 +221,29 @@ def test_export_without_show_is_refused(bench_command: Command) -> None:
     assert bench_command.events == []
 
 
-def plan_of(backend: str = "process", preset: str = "quick", models: str = "", works: str = "", **given: Any) -> Plan:
-    return make_plan(FakeLab(backend, "t", []), preset, split_names(models), split_names(works), **given)  # type: ignore[arg-type]
+def plan_of(
+    backend: str = "process", preset: str = "quick", models: str = "", workloads: str = "", **given: Any
+) -> Plan:
+    return make_plan(FakeLab(backend, "t", []), preset, split_names(models), split_names(workloads), **given)  # type: ignore[arg-type]
 
 
 def test_plan_is_the_preset_but_for_what_is_given() -> None:
     assert plan_of(models="plain_socket,prefork", seed=3) == Plan(
-        models=("plain_socket", "prefork"), seed=3, twin="prefork", ceiling=None, **PRESETS["quick"]
+        models=("plain_socket", "prefork"), seed=3, control="prefork", generator_limit=None, **PRESETS["quick"]
     )
-    found = plan_of(preset="default", works="burn,ping", rounds=9, seconds=0.25, seed=0)
-    assert (found.works, found.rounds, found.seconds, found.seed) == (("burn", "ping"), 9, 0.25, 0)
+    found = plan_of(preset="default", workloads="burn,ping", rounds=9, seconds=0.25, seed=0)
+    assert (found.workloads, found.rounds, found.seconds, found.seed) == (("burn", "ping"), 9, 0.25, 0)
     assert found.warm_up == PRESETS["default"]["warm_up"]
 
 
 def test_preset_is_the_default_one_if_none_is_named(bench_command: Command) -> None:
     bench_command("--models", "plain_socket")
-    assert bench_command.run.facts["plan"]["works"] == list(PRESETS["default"]["works"])
+    assert bench_command.run.facts["plan"]["workloads"] == list(PRESETS["default"]["workloads"])
 
 
 def test_progress_is_on_stderr(bench_command: Command) -> None:
     done = bench_command(*QUICK)
-    assert "socketlab-bench-twin: starting asyncio_streams (process)" in done.stderr
+    assert "socketlab-bench-control: starting asyncio_streams (process)" in done.stderr
     assert "starting" not in done.stdout
 
 
@@ -261,32 +263,32 @@ def test_plan_without_a_seed_has_another_one_each_time() -> None:
 
 
 def test_plan_names_what_it_does_not_know() -> None:
-    with pytest.raises(LabError, match="unknown work pong, pang; known: session, ping"):
-        plan_of(works="pong,session,pang")
+    with pytest.raises(LabError, match="unknown workloads: pong, pang; known: session, ping"):
+        plan_of(workloads="pong,session,pang")
 
 
 @pytest.mark.parametrize(
-    ("backend", "models", "ceiling"),
+    ("backend", "models", "limit"),
     [
         ("docker", "plain_socket", "peer_redis"),
         ("docker", "peer_redis", "peer_redis"),
         ("process", "plain_socket", None),
     ],
 )
-def test_generators_limit_is_measured_where_redis_can_run(backend: str, models: str, ceiling: str | None) -> None:
-    assert plan_of(backend, models=models).ceiling == ceiling
+def test_generators_limit_is_measured_where_redis_can_run(backend: str, models: str, limit: str | None) -> None:
+    assert plan_of(backend, models=models).generator_limit == limit
 
 
 @pytest.mark.parametrize(
-    ("models", "twin"),
+    ("models", "control"),
     [
         (["plain_socket", "twisted_reactor", "asyncio_streams"], "asyncio_streams"),
         (["plain_socket", "twisted_reactor", "prefork"], "twisted_reactor"),
         (["plain_socket", "socketserver_sequential"], None),
     ],
 )
-def test_control_run_is_of_a_model_that_serves_many_at_once(models: list[str], twin: str | None) -> None:
-    assert choose_twin([CATALOGUE[name] for name in models]) == twin
+def test_control_run_is_of_a_model_that_serves_many_at_once(models: list[str], control: str | None) -> None:
+    assert choose_control([CATALOGUE[name] for name in models]) == control
 
 
 @pytest.fixture
@@ -309,7 +311,7 @@ def test_environment_of_processes_is_that_of_this_process(
     found = facts("process")
     assert "images" not in found
     assert (found["allocator"], found["governor"], found["libc"]) == ("as built", None, "glibc 2.41")
-    assert found["cores"] == "one for all: nothing could be separated"
+    assert found["cores"] == "one core: servers and load generator share it"
     assert found["servers"] == "3.13"
     monkeypatch.setenv("MALLOC_ARENA_MAX", "2")
     monkeypatch.setenv("PYTHONMALLOC", "malloc")
@@ -363,4 +365,4 @@ def test_images_are_named_by_their_ids_and_the_client_is_closed(monkeypatch: pyt
 def test_plan_is_kept_as_it_was_made(bench_command: Command) -> None:
     bench_command(*QUICK, "--rounds", "2", "--seconds", "1s")
     kept = json.loads((bench_command.run.folder / "run.json").read_text())["plan"]
-    assert (kept["rounds"], kept["seconds"], kept["seed"], kept["twin"]) == (2, 1.0, 7, "asyncio_streams")
+    assert (kept["rounds"], kept["seconds"], kept["seed"], kept["control"]) == (2, 1.0, 7, "asyncio_streams")

@@ -1,4 +1,4 @@
-"""Theory beside rows that are made up: which figures it takes, and when it calls a rate a surprise."""
+"""Theory beside rows that are made up: which figures it takes, and when it calls a rate a deviation."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -18,8 +18,8 @@ LOOP = Server("loop", None, 12_000, False)
 ONE = Server("one", 1, 12_000, False)
 
 
-def make_row(*found: Measurement, work: str = "session", model: str = "m") -> Row:
-    return Row(work, model, "closed", (), dict(enumerate(found, 1)), ())
+def make_row(*found: Measurement, workload: str = "session", model: str = "m") -> Row:
+    return Row(workload, model, "closed", (), dict(enumerate(found, 1)), ())
 
 
 def make_findings(
@@ -27,10 +27,10 @@ def make_findings(
     server: Server,
     sweep: Mapping[int, Measurement],
     rows: Mapping[tuple[str, str, str], Row] | None = None,
-    work: str = "session",
+    workload: str = "session",
 ) -> Findings:
     run: Any = SimpleNamespace(facts={"models": {"m": server.as_json()}})
-    return Findings(run, make_plan(), rows or {}, {(work, "m"): sweep}, {}, (), None)
+    return Findings(run, make_plan(), rows or {}, {(workload, "m"): sweep}, {}, (), None)
 
 
 def measured(rate: int, cpu: float | None = 100.0, *, users: int = 64, **changes: Any) -> Measurement:
@@ -38,12 +38,12 @@ def measured(rate: int, cpu: float | None = 100.0, *, users: int = 64, **changes
 
 
 @pytest.mark.parametrize(
-    ("work", "milliseconds"),
+    ("workload", "milliseconds"),
     # One request in twenty of the mix sleeps 5 ms; what is no exchange waits for nothing.
-    [("wait", 20.0), ("session", 0.0), ("burn", 0.0), ("mixed", 0.25), ("pipeline", 0.0), ("download", 0.0)],
+    [("sleep_20ms", 20.0), ("session", 0.0), ("burn", 0.0), ("mixed", 0.25), ("pipeline_16", 0.0), ("download", 0.0)],
 )
-def test_wait_of_a_request_is_the_mean_over_its_kind_of_work(work: str, milliseconds: float) -> None:
-    assert read_wait(work) == pytest.approx(milliseconds / 1000)
+def test_wait_of_a_request_is_the_mean_over_its_kind_of_work(workload: str, milliseconds: float) -> None:
+    assert read_wait(workload) == pytest.approx(milliseconds / 1000)
 
 
 def test_cpu_is_that_of_the_fewest_connections_and_the_response_follows_from_littles_law(make_plan: Any) -> None:
@@ -74,7 +74,7 @@ def test_cpu_without_a_sweep_is_the_one_in_the_middle_of_those_that_are_known() 
 
 
 @pytest.mark.parametrize(
-    ("work", "seconds"),
+    ("workload", "seconds"),
     [
         # Many requests to a connection, all alike: the median, 100 µs.
         ("session", 100e-6),
@@ -86,13 +86,13 @@ def test_cpu_without_a_sweep_is_the_one_in_the_middle_of_those_that_are_known() 
         ("download", None),
     ],
 )
-def test_hold_of_a_server_for_one_client_at_a_time(work: str, seconds: float | None) -> None:
-    row = make_row(*(measured(1, mean_us=mean) for mean in (900.0, None, 200.0, 100.0, 50.0, 300.0)), work=work)
+def test_hold_of_a_server_for_one_client_at_a_time(workload: str, seconds: float | None) -> None:
+    row = make_row(*(measured(1, mean_us=mean) for mean in (900.0, None, 200.0, 100.0, 50.0, 300.0)), workload=workload)
     assert _read_hold(row) == (None if seconds is None else pytest.approx(seconds))
 
 
 def test_hold_of_unlike_requests_without_a_mean_is_not_known() -> None:
-    assert _read_hold(make_row(measured(1, mean_us=None), work="mixed")) is None
+    assert _read_hold(make_row(measured(1, mean_us=None), workload="mixed")) is None
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_hold_of_unlike_requests_without_a_mean_is_not_known() -> None:
     [
         # At most 10,000/s; 10 % above it contradicts nothing.
         (11_000, 100.0, ""),
-        (11_010, 100.0, "10% above theory: more of it ran at the same time than it declares"),
+        (11_010, 100.0, "10% above theory: more of it ran in parallel than it declares"),
         (20_000, 89.0, "100% above theory: a request took less CPU here: 89.0 µs, not 100 µs"),
         # 109 of 100 µs is within the tolerance.
         (4_000, 109.0, "40% of what theory allows: waited"),
@@ -114,17 +114,17 @@ def test_surprise_begins_beyond_the_tolerance(make_plan: Any, rate: int, cpu: fl
     row = make_row(measured(rate, cpu, verdict=verdict))
     found = expect(make_findings(make_plan, LOOP, {4: measured(1, 100.0)}), row)
     assert found is not None
-    assert found.surprise == says
+    assert found.deviation == says
 
 
 def test_noise_of_the_run_widens_the_tolerance(make_plan: Any) -> None:
     # The two servers are 4,000 of 10,000 apart: 40 %. A rate of 13,000 is within it, one of 15,000 is not.
     pair = {
         ("session", "m", "closed"): make_row(measured(8_000)),
-        ("session", "again-m", "closed"): make_row(measured(12_000), model="again-m"),
+        ("session", "control-m", "closed"): make_row(measured(12_000), model="control-m"),
     }
     findings = make_findings(make_plan, LOOP, {4: measured(1, 100.0)}, pair)
-    assert [bool(expect(findings, make_row(measured(rate))).surprise) for rate in (13_000, 15_000)] == [False, True]  # type: ignore[union-attr]
+    assert [bool(expect(findings, make_row(measured(rate))).deviation) for rate in (13_000, 15_000)] == [False, True]  # type: ignore[union-attr]
 
 
 def test_row_of_a_model_that_declares_nothing_or_was_not_measured_has_no_theory(make_plan: Any) -> None:

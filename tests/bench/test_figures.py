@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from lab.cli.commands.compare import Share, compare
 from lab.experiments.bench.comparison import find_differences, find_other_conditions
-from lab.experiments.bench.findings import Comparison, Findings, read_findings
+from lab.experiments.bench.findings import CrossCheck, Findings, read_findings
 from lab.experiments.bench.plan import Plan
 from lab.experiments.store import Run
 from lab.load.measurement import Measurement
@@ -42,14 +42,14 @@ def store(tmp_path: Path, make_plan: Callable[..., Plan]) -> Store:
     def keep(
         rows: Mapping[str, Sequence[Measurement | None]],
         *,
-        way: str = "closed",
+        mode: str = "closed",
         sweep: Mapping[tuple[str, int], Measurement] | None = None,
         unsound: Sequence[str] = (),
         environment: Mapping[str, Any] | None = None,
         **changes: Any,
     ) -> Findings:
-        names = tuple(name for name in rows if not name.startswith("again-"))
-        plan = make_plan(**{"models": names, "ways": (way,), "twin": None} | changes)
+        names = tuple(name for name in rows if not name.startswith("control-"))
+        plan = make_plan(**{"models": names, "modes": (mode,), "control": None} | changes)
         run = Run.create("bench", {"plan": plan.as_json(), "environment": environment or {}}, root=tmp_path)
         for name in unsound:
             run.keep(f"conformance/{name}", {"passed": 5, "failed": 2, "xfailed": 0})
@@ -58,7 +58,7 @@ def store(tmp_path: Path, make_plan: Callable[..., Plan]) -> Store:
                 record = {"failure": f"{model} failed in round {number}"}
                 if item is not None:
                     record = {"measurement": json.loads(json.dumps(replace(item, model=model).as_json()))}
-                run.keep(f"round-{number}/session/{model}/{way}", record)
+                run.keep(f"round-{number}/session/{model}/{mode}", record)
         for (model, users), item in (sweep or {}).items():
             run.keep(f"sweep/session/{model}/{users}", {"measurement": json.loads(json.dumps(item.as_json()))})
         return read_findings(Run.open(run.folder))
@@ -108,7 +108,7 @@ def test_more_is_better_for_a_rate_and_worse_for_cpu_and_times(store: Store, fig
 
 
 def test_noise_is_the_median_over_the_rounds_of_what_two_servers_of_one_model_differ_by(store: Store) -> None:
-    found = store(ALL | {"again-a": AGAIN_A}, twin="a")
+    found = store(ALL | {"control-a": AGAIN_A}, control="a")
     # |1000 - 980| / 990 = 0.020202; 0 / 1100 = 0; |1050 - 1120| / 1085 = 0.064516. The one in the middle is the first.
     assert found.noise("rate") == pytest.approx(20 / 990)
     # |30 - 33| / 31.5 = 0.0952; 0; |31 - 35| / 33 = 0.1212.
@@ -125,7 +125,7 @@ def test_noise_makes_a_tie_of_what_would_be_two_places(store: Store) -> None:
     found = store(rows)
     assert found.rank(found.list_rows("session", "closed"), "rate") == {"b": (1, 1), "a": (2, 2)}
     again = [make(item.rate * 1.03) for item in rows["a"]]
-    found = store(rows | {"again-a": again}, twin="a")
+    found = store(rows | {"control-a": again}, control="a")
     assert found.noise("rate") == pytest.approx(0.0296, abs=0.0005)
     assert found.rank(found.list_rows("session", "closed"), "rate") == {"b": (1, 2), "a": (1, 2)}
 
@@ -188,28 +188,32 @@ def test_memory_of_a_connection_is_the_slope_between_the_ends_of_the_sweep(store
 def test_other_clients_rate_that_touches_ours_does_not_differ(store: Store) -> None:
     ours = row_of(store({"a": [make(90), make(100), make(110)]}), "a").read("rate")
     theirs = replace(ours, middle=120, low=110, high=130)
-    assert Comparison("a", ours, theirs, None, None, None).differs(0.0) is None
-    assert Comparison("a", ours, replace(theirs, low=110.1), None, None, None).differs(0.0) == "more"
-    assert Comparison("a", theirs, ours, None, None, None).differs(0.0) is None
-    assert Comparison("a", replace(theirs, low=110.1), ours, None, None, None).differs(0.0) == "less"
+    assert CrossCheck("a", ours, theirs, None, None, None).differs(0.0) is None
+    assert CrossCheck("a", ours, replace(theirs, low=110.1), None, None, None).differs(0.0) == "more"
+    assert CrossCheck("a", theirs, ours, None, None, None).differs(0.0) is None
+    assert CrossCheck("a", replace(theirs, low=110.1), ours, None, None, None).differs(0.0) == "less"
 
 
 def test_steps_of_redis_benchmark_and_of_the_generators_limit_are_read(store: Store) -> None:
-    found = store(ALL, ceiling="peer_redis")
+    found = store(ALL, generator_limit="peer_redis")
     for number, (rate, cores, verdict, theirs) in enumerate(
         [(100, 0.5, GENERATOR, 210.0), (300, 0.7, MEASUREMENT.verdict, 190.0), (200, 0.9, GENERATOR, 205.0)], 1
     ):
         ours = make(rate, 7.0 + number, generator_cores=cores, verdict=verdict)
-        found.run.keep(f"independent/ping/peer_redis/ours-{number}", {"measurement": ours.as_json()})
+        found.run.keep(f"cross-check/ping/peer_redis/ours-{number}", {"measurement": ours.as_json()})
         record = {"rate": theirs, "server_cpu_us": 20.0 + number}
-        found.run.keep(f"independent/ping/peer_redis/redis-benchmark-{number}", record)
+        found.run.keep(f"cross-check/ping/peer_redis/redis-benchmark-{number}", record)
     found = read_findings(Run.open(found.run.folder))
-    (check,) = found.comparisons
+    (check,) = found.cross_checks
     assert (check.ours.middle, check.ours.low, check.ours.is_lower_bound) == (200, 100, True)
     assert (check.theirs.middle, check.theirs.low, check.theirs.high) == (205, 190, 210)
     assert (check.our_cost.middle, check.their_cost.middle, check.missing) == (9.0, 22.0, None)
-    assert (found.ceiling.model, found.ceiling.rate.middle, found.ceiling.generator_cores) == ("peer_redis", 200, 0.7)
-    assert found.ceiling.verdicts == {"generator-bound": 2, "server-bound": 1}
+    assert (found.generator_limit.model, found.generator_limit.rate.middle, found.generator_limit.generator_cores) == (
+        "peer_redis",
+        200,
+        0.7,
+    )
+    assert found.generator_limit.verdicts == {"generator-bound": 2, "server-bound": 1}
 
 
 # Which lab each step asked.
@@ -225,17 +229,17 @@ def test_control_runs_second_name_is_measured_on_the_second_server(
         asked.append((backend.project, model.name))
         # The second server answers 100 requests/s fewer.
         found = plain(backend, model, scenario, **given)
-        return replace(found, answered=found.answered - (100 if backend.project == "t-twin" else 0))
+        return replace(found, answered=found.answered - (100 if backend.project == "t-control" else 0))
 
     monkeypatch.setattr("lab.experiments.bench.runner.measure", measure)
-    plan = make_plan(models=("asyncio_streams", "twisted_reactor"), ladder=(16,), ways=("closed",))
+    plan = make_plan(models=("asyncio_streams", "twisted_reactor"), levels=(16,), modes=("closed",))
     run = bench.begin(plan)
     bench.measure(run, plan)
     found = read_findings(run)
-    assert sorted(set(asked)) == [("t", "asyncio_streams"), ("t", "twisted_reactor"), ("t-twin", "asyncio_streams")]
-    assert asked.count(("t-twin", "asyncio_streams")) == plan.rounds
+    assert sorted(set(asked)) == [("t", "asyncio_streams"), ("t", "twisted_reactor"), ("t-control", "asyncio_streams")]
+    assert asked.count(("t-control", "asyncio_streams")) == plan.rounds
     assert row_of(found, "asyncio_streams").read("rate").middle == 10_000
-    assert row_of(found, "again-asyncio_streams").read("rate").middle == 9_900
+    assert row_of(found, "control-asyncio_streams").read("rate").middle == 9_900
     # 100 of a mean of 9,950.
     assert found.noise("rate") == pytest.approx(100 / 9950)
 
@@ -290,13 +294,13 @@ def test_change_of_exactly_the_threshold_is_no_regression(store: Store) -> None:
 def test_change_within_the_noise_of_either_run_is_none(store: Store, noisy: str) -> None:
     # Two servers of one model differ by 40 of 120 µs: 33 %. A change from 100 to 150 µs is within it:
     # 100 + 33 + 1 > 150 - 50 - 1.5.
-    again = {"again-a": [make(item.rate, 140) for item in BASE["a"]]}
+    again = {"control-a": [make(item.rate, 140) for item in BASE["a"]]}
     plain = {"before": store(BASE), "after": store(change(BASE, cpu=1.5))}
     assert differences(plain["before"], plain["after"]) == [("cpu_us", True)]
     rows = BASE if noisy == "before" else change(BASE, cpu=1.5)
     if noisy == "after":
-        again = {"again-a": [make(item.rate, 210) for item in BASE["a"]]}
-    plain[noisy] = store(rows | again, twin="a")
+        again = {"control-a": [make(item.rate, 210) for item in BASE["a"]]}
+    plain[noisy] = store(rows | again, control="a")
     assert plain[noisy].noise("cpu_us") == pytest.approx(1 / 3, abs=0.01)
     assert differences(plain["before"], plain["after"]) == []
 
@@ -304,7 +308,7 @@ def test_change_within_the_noise_of_either_run_is_none(store: Store, noisy: str)
 def test_each_figure_of_each_cell_is_compared_after_one_that_has_not_changed(store: Store) -> None:
     before = store(BASE | {"b": BASE["a"]})
     after = store(BASE | change({"b": BASE["a"]}, p99=2.0))
-    assert [(item.cell[1], item.figure) for item in find_differences(before, after, 0.1)] == [("b", "p99_us")]
+    assert [(item.case[1], item.figure) for item in find_differences(before, after, 0.1)] == [("b", "p99_us")]
 
 
 def test_cell_that_is_no_longer_measured_is_a_regression_with_its_reason(store: Store) -> None:
@@ -312,7 +316,7 @@ def test_cell_that_is_no_longer_measured_is_a_regression_with_its_reason(store: 
     # b is there without a measurement, c has failed the suite.
     after = store(BASE | {"b": [None] * 3}, models=("a", "b", "c"), unsound=["c"])
     found = list(find_differences(before, after, 0.1))
-    assert [(item.cell[1], item.figure, item.is_regression, item.change) for item in found] == [
+    assert [(item.case[1], item.figure, item.is_regression, item.change) for item in found] == [
         ("b", "rate", True, None),
         ("c", "rate", True, None),
     ]
@@ -324,7 +328,7 @@ def test_cell_that_is_no_longer_measured_is_a_regression_with_its_reason(store: 
     ]
 
 
-@pytest.mark.parametrize("asked", [{"models": ("a",)}, {"works": ("ping",)}, {"ways": ("fixed",)}])
+@pytest.mark.parametrize("asked", [{"models": ("a",)}, {"workloads": ("ping",)}, {"modes": ("fixed",)}])
 def test_cell_that_the_second_run_did_not_ask_for_is_not_missed(store: Store, asked: dict[str, Any]) -> None:
     before = store(BASE | {"b": BASE["a"]})
     after = store(BASE, **{"models": ("a", "b"), **asked})
@@ -332,11 +336,11 @@ def test_cell_that_the_second_run_did_not_ask_for_is_not_missed(store: Store, as
 
 
 def test_control_run_is_not_compared_and_does_not_end_the_comparison(store: Store) -> None:
-    twin = {"again-a": BASE["a"]}
-    before = store(twin | BASE, twin="a")
-    after = store(change(twin, rate=0.2, p99=2.0) | change(BASE, p99=2.0), twin="a")
+    control = {"control-a": BASE["a"]}
+    before = store(control | BASE, control="a")
+    after = store(change(control, rate=0.2, p99=2.0) | change(BASE, p99=2.0), control="a")
     # The second name has lost 80 % of its rate: that is noise, and no finding. Its p99 has doubled, as that of a has.
-    assert [(item.cell[1], item.figure) for item in find_differences(before, after, 0.1)] == [("a", "p99_us")]
+    assert [(item.case[1], item.figure) for item in find_differences(before, after, 0.1)] == [("a", "p99_us")]
 
 
 def test_failures_that_were_there_before_are_no_regression(store: Store) -> None:
@@ -374,7 +378,7 @@ def test_compare_exits_with_1_on_a_regression(
 def test_compare_of_runs_with_nothing_in_common_exits_with_1(store: Store, tmp_path: Path) -> None:
     code, text = run_compare(tmp_path, store(BASE), store({"b": BASE["a"]}))
     assert code == 1
-    assert "0 cells in both runs, 0 figures changed beyond noise, 0 worse" in text
+    assert "0 cases in both runs, 0 figures changed beyond noise, 0 worse" in text
 
 
 def test_compare_of_a_case_that_is_no_longer_measured_exits_with_1(store: Store, tmp_path: Path) -> None:
@@ -384,11 +388,11 @@ def test_compare_of_a_case_that_is_no_longer_measured_exits_with_1(store: Store,
 
 
 def test_compare_counts_cells_without_the_control_run(store: Store, tmp_path: Path) -> None:
-    rows = BASE | {"b": BASE["a"], "again-a": BASE["a"]}
-    code, text = run_compare(tmp_path, store(rows, twin="a"), store(rows, twin="a"))
+    rows = BASE | {"b": BASE["a"], "control-a": BASE["a"]}
+    code, text = run_compare(tmp_path, store(rows, control="a"), store(rows, control="a"))
     assert (code, text.splitlines()[-1]) == (
         0,
-        "2 cells in both runs, 0 figures changed beyond noise, 0 worse by more than 10%",
+        "2 cases in both runs, 0 figures changed beyond noise, 0 worse by more than 10%",
     )
 
 

@@ -18,7 +18,7 @@ from rich.console import Console
 from lab.base.errors import LabError
 from lab.cli.commands.bench import bench as bench_command
 from lab.cli.commands.compare import compare
-from lab.experiments.bench.findings import Comparison, Findings, Row, read_findings
+from lab.experiments.bench.findings import CrossCheck, Findings, Row, read_findings
 from lab.experiments.store import Run
 from lab.load.measurement import Measurement
 from lab.metrics.estimates import Estimate
@@ -114,7 +114,7 @@ def test_how_far_it_can_be_trusted(measured) -> None:
 
 def test_somebody_elses_rate_beyond_the_spread_is_a_disagreement() -> None:
     ours = Estimate(100.0, 95.0, 105.0, 3)
-    theirs = Comparison("m", ours, Estimate(150.0, 140.0, 160.0, 3), None, None, None)
+    theirs = CrossCheck("m", ours, Estimate(150.0, 140.0, 160.0, 3), None, None, None)
     assert theirs.differs(0.0) == "more"
     assert theirs.differs(0.5) is None
     assert replace(theirs, ours=Estimate(100.0, 95.0, float("inf"), 3)).differs(0.0) is None
@@ -123,15 +123,15 @@ def test_somebody_elses_rate_beyond_the_spread_is_a_disagreement() -> None:
 
 
 def test_the_generators_own_ceiling_is_in_every_run(bench, make_plan) -> None:
-    plan = make_plan(works=("session",), ladder=(16,), ways=("closed",), ceiling="peer_redis")
+    plan = make_plan(workloads=("session",), levels=(16,), modes=("closed",), generator_limit="peer_redis")
     run = bench.begin(plan)
     bench.measure(run, plan)
     found = read_findings(run)
-    assert found.ceiling.model == "peer_redis"
-    assert found.ceiling.rate.repeats == plan.rounds
+    assert found.generator_limit.model == "peer_redis"
+    assert found.generator_limit.rate.repeats == plan.rounds
     assert "peer_redis" not in {row.model for row in found.rows.values()}
     assert "10.0k [10.0k 10.0k] PINGs/s out of peer_redis" in "\n".join(make_trust(found))
-    assert {item.model for item in found.comparisons} == {"asyncio_streams", "peer_redis"}
+    assert {item.model for item in found.cross_checks} == {"asyncio_streams", "peer_redis"}
 
 
 def test_every_row_of_the_report_leads_to_its_raw_data(measured) -> None:
@@ -150,16 +150,16 @@ def test_the_page_needs_nothing_else_and_leads_to_its_raw_data(measured) -> None
     found = measured(failures={"<b>wrong</b>": 5})
     text = bench_page.render(found)
     links = re.findall(r'href="([^"]+)"', text)
-    # Of all that was kept nothing is without a way to it; beside it the plan, and two folders.
+    # Of all that was kept nothing is without a link to it; beside it the plan, and two folders.
     kept = {found.run.path_of(key) for key in found.run.list_keys()}
     assert set(links) == kept | {"run.json", "steps/", "logs/"}
     assert all((found.run.folder / link).exists() for link in links if link != "logs/")
     assert not re.search(r'(?:src|href)="(?:https?:)?//|@import|url\(', text)
-    # A curve of the sweep and one of the percentiles for each model; the twin's second name has no row.
+    # A curve of the sweep and one of the percentiles for each model; the control's second name has no row.
     assert text.count("<polyline") == 3 * 2
     assert "4 connections: " in text
     assert "p99: 900 µs" in text
-    assert 'scope="row" data-value="again-' not in text
+    assert 'scope="row" data-value="control-' not in text
     assert "<b>wrong" not in text
     # Sorted by what is shown, as numbers.
     assert re.search(r'data-label="requests/s" data-value="5000\.0">5\.00k', text)
@@ -193,7 +193,7 @@ def test_without_what_writes_parquet_it_says_so(measured, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize(
     ("form", "begins"),
-    [("csv", b"work,way,round"), ("parquet", b"PAR1"), ("baseline", b"{"), ("theory", b"| work | model |")],
+    [("csv", b"workload,mode,round"), ("parquet", b"PAR1"), ("baseline", b"{"), ("theory", b"| workload | model |")],
 )
 def test_what_is_exported_is_on_stdout_and_nothing_else_is(measured, form: str, begins: bytes) -> None:
     found = measured()
@@ -221,7 +221,7 @@ def _compare(root: Path, before: Findings, after: Findings) -> tuple[int, str]:
 def test_the_same_again_is_no_change(measured, tmp_path: Path) -> None:
     code, text = _compare(tmp_path, measured(), measured())
     assert code == 0, text
-    assert "9 cells in both runs, 0 figures changed beyond noise" in text
+    assert "9 cases in both runs, 0 figures changed beyond noise" in text
 
 
 def test_a_regression_beyond_noise_and_threshold_is_exit_code_1(measured, tmp_path: Path) -> None:
@@ -245,11 +245,11 @@ def test_new_failures_are_a_regression(measured, tmp_path: Path) -> None:
 
 
 def test_sweep_that_breaks_is_no_fault_of_what_was_measured_in_one_way(make_plan) -> None:
-    def make_row(way: str, *found: Measurement) -> Row:
-        return Row("session", "m", way, (), dict(enumerate(found, 1)), ())
+    def make_row(mode: str, *found: Measurement) -> Row:
+        return Row("session", "m", mode, (), dict(enumerate(found, 1)), ())
 
     failing = replace(MEASUREMENT, verdict=Verdict(Limit.FAILED, "12% of all exchanges failed"))
-    rows = {("session", "m", row.way): row for row in (make_row("closed", MEASUREMENT), make_row("open"))}
+    rows = {("session", "m", row.mode): row for row in (make_row("closed", MEASUREMENT), make_row("open"))}
     sweeps = {("session", "m"): {64: failing}}
     run = SimpleNamespace(facts={})
     assert Findings(run, make_plan(), rows, sweeps, {}, (), None).failing("session", "m") == ""

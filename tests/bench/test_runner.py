@@ -7,10 +7,11 @@ import pytest
 
 from lab.base.errors import LabError
 from lab.experiments.bench.findings import read_findings
-from lab.experiments.bench.plan import PRESETS, WORKS, Plan, list_cells, list_steps, name_round, shuffle
+from lab.experiments.bench.plan import PRESETS, WORKLOADS, Plan, list_cases, list_steps, name_round, shuffle
 from lab.experiments.bench.sweep import Knee, Level, find_knee, is_over, make_level
 from lab.experiments.store import Run
 from lab.load.presets import PRESETS as LOAD_PRESETS
+from lab.load.presets import find_preset
 from lab.metrics.verdict import Limit, Verdict
 from lab.report.bench_text import render_markdown
 from lab.servers.catalogue import Catalogue
@@ -49,29 +50,31 @@ def test_the_sweep_ends_at_a_level_that_is_not_served(make_measurement) -> None:
 
 def test_every_preset_is_of_what_there_is() -> None:
     for name, preset in PRESETS.items():
-        plan = Plan(models=("a",), seed=1, twin=None, ceiling=None, **preset)
-        assert set(plan.works) <= WORKS.keys(), name
+        plan = Plan(models=("a",), seed=1, control=None, generator_limit=None, **preset)
+        assert set(plan.workloads) <= WORKLOADS.keys(), name
         assert Plan.from_json(json.loads(json.dumps(plan.as_json()))) == plan
         # A part of the knee's rate can only be asked for where there is a knee.
-        for work in plan.works:
-            assert plan.sweeps(work) or not any(way.startswith("open-") for way in plan.ways_of(work))
-    assert all(work.closed in LOAD_PRESETS and work.open in LOAD_PRESETS for work in WORKS.values())
-    assert all(LOAD_PRESETS[work.closed].workload == LOAD_PRESETS[work.open].workload for work in WORKS.values())
+        for workload in plan.workloads:
+            assert plan.sweeps(workload) or not any(mode.startswith("open-") for mode in plan.modes_of(workload))
+    assert all(workload.closed in LOAD_PRESETS and workload.open in LOAD_PRESETS for workload in WORKLOADS.values())
+    assert all(
+        find_preset(workload.closed).workload == find_preset(workload.open).workload for workload in WORKLOADS.values()
+    )
 
 
 def test_a_plan_of_something_else_is_one_line() -> None:
-    with pytest.raises(LabError, match="no models, works"):
+    with pytest.raises(LabError, match="no models, workloads"):
         Plan.from_json({})
 
 
 def test_rounds_have_orders_of_their_own_that_the_seed_decides(make_plan) -> None:
     models = {name: Catalogue.load()[name] for name in make_plan().models}
-    cells = list_cells(make_plan(), models)
-    assert ("session", "again-asyncio_streams") in cells
+    cases = list_cases(make_plan(), models)
+    assert ("session", "control-asyncio_streams") in cases
 
     def order(seed: int, number: int) -> list[str]:
         plan = make_plan(seed=seed)
-        steps = list_steps(plan, number, cells)
+        steps = list_steps(plan, number, cases)
         return [step.key.partition("/")[2] for step in shuffle(plan, name_round(number), steps)]
 
     assert order(1, 1) == order(1, 1)
@@ -81,12 +84,12 @@ def test_rounds_have_orders_of_their_own_that_the_seed_decides(make_plan) -> Non
 
 
 def test_the_fixed_rate_has_rounds_of_its_own_between_the_others(bench, make_plan) -> None:
-    plan = make_plan(models=("asyncio_streams",), twin=None, rounds=3, fixed_rounds=8)
+    plan = make_plan(models=("asyncio_streams",), control=None, rounds=3, fixed_rounds=8)
     assert list(plan.order_rounds()) == [1, 4, 7, 2, 5, 8, 3, 6]
     run = bench.begin(plan)
     bench.measure(run, plan)
     found = read_findings(run)
-    assert {way: sorted(row.found) for (_, _, way), row in found.rows.items()} == {
+    assert {mode: sorted(row.found) for (_, _, mode), row in found.rows.items()} == {
         "closed": [1, 2, 3],
         "fixed": [1, 2, 3, 4, 5, 6, 7, 8],
         "open-70": [1, 2, 3],
@@ -102,7 +105,7 @@ def test_a_level_that_was_counted_wrongly_does_not_end_a_sweep(bench, make_plan,
         return make_measurement(users=users, verdict=Verdict(bound, "counted"))
 
     bench.answer = answer
-    plan = make_plan(models=("asyncio_streams",), twin=None)
+    plan = make_plan(models=("asyncio_streams",), control=None)
     run = bench.begin(plan)
     bench.measure(run, plan)
     assert {users for _, scenario, users, _ in bench.asked if scenario == "closed_session"} == {4, 16, 64}
@@ -111,10 +114,10 @@ def test_a_level_that_was_counted_wrongly_does_not_end_a_sweep(bench, make_plan,
 
 
 def test_what_is_only_looked_at_has_no_sweep_and_one_way(bench, make_plan) -> None:
-    plan = make_plan(works=("session", "wait"), glances=("wait",))
+    plan = make_plan(workloads=("session", "sleep_20ms"), quick_workloads=("sleep_20ms",))
     run = bench.begin(plan)
     bench.measure(run, plan)
-    keys = [key for key in run.steps() if key.split("/")[1:2] == ["wait"]]
+    keys = [key for key in run.steps() if key.split("/")[1:2] == ["sleep_20ms"]]
     assert {key.split("/")[3] for key in keys} == {"closed"}
     assert not [key for key in keys if key.startswith("sweep")]
     assert {users for _, scenario, users, _ in bench.asked if scenario == "closed_sleep_20ms"} == {1, 16}
@@ -123,8 +126,8 @@ def test_what_is_only_looked_at_has_no_sweep_and_one_way(bench, make_plan) -> No
 
 def test_a_model_that_does_not_speak_a_service_has_no_cell_of_it(make_plan) -> None:
     models = {name: Catalogue.load()[name] for name in ("peer_inetd", "peer_redis")}
-    plan = make_plan(models=tuple(models), works=("ping", "echo_1k"), twin=None)
-    assert list_cells(plan, models) == [("ping", "peer_redis"), ("echo_1k", "peer_inetd")]
+    plan = make_plan(models=tuple(models), workloads=("ping", "echo_1k"), control=None)
+    assert list_cases(plan, models) == [("ping", "peer_redis"), ("echo_1k", "peer_inetd")]
 
 
 def test_a_whole_run(bench, make_plan, make_measurement) -> None:
@@ -139,14 +142,14 @@ def test_a_whole_run(bench, make_plan, make_measurement) -> None:
     assert not any(users == 64 for _, scenario, users, _ in bench.asked if scenario == "closed_session")
     assert {users for _, scenario, users, rate in bench.asked if scenario == "open_session"} == {64}
     closed = [item for item in bench.asked if item[1:3] == ("closed_session", 4)]
-    assert len(closed) == 3 + 4 * 3  # the sweep, and three rounds with the twin
+    assert len(closed) == 3 + 4 * 3  # the sweep, and three rounds with the control
     assert {rate for _, scenario, _, rate in bench.asked if scenario == "open_session"} == {12_000, 9_700 * 0.7}
     assert len(found.rows) == 4 * 3
     assert all(len(row.found) == 3 for row in found.rows.values())
     assert found.missing_steps == 0
     assert found.noise("rate") == 0.0
-    assert [item.model for item in found.comparisons] == ["asyncio_streams"]
-    assert found.comparisons[0].theirs.middle == 10_000.0
+    assert [item.model for item in found.cross_checks] == ["asyncio_streams"]
+    assert found.cross_checks[0].theirs.middle == 10_000.0
 
 
 def test_conformance_comes_first_and_who_fails_is_not_measured(bench, make_plan) -> None:
@@ -178,7 +181,7 @@ def test_a_model_that_dies_is_a_row_with_its_reason_and_the_rest_goes_on(bench, 
     reasons = " ".join(found.rows["session", "twisted_reactor", "fixed"].failures)
     assert "not tried again after 2 failures" in reasons
     every = [reason for row in found.rows.values() for reason in row.failures]
-    assert any("no result; the server has ended (exit code 3), it said: oh no" in reason for reason in every)
+    assert any("no result; the server exited with code 3, its last lines: oh no" in reason for reason in every)
     assert len(found.rows["session", "asyncio_streams", "fixed"].found) == 3
     assert run.is_finished
 
@@ -230,7 +233,7 @@ def test_model_that_fails_is_known_by_its_reason(
 def test_who_serves_nobody_has_no_knee_and_says_so(bench, make_plan, make_measurement) -> None:
     failed = make_measurement(answered=0, verdict=Verdict(Limit.FAILED, "not one correct reply"))
     bench.answer = lambda model, scenario, users, rate: failed if model == "plain_socket" else make_measurement()
-    plan = make_plan(ways=("closed",))
+    plan = make_plan(modes=("closed",))
     run = bench.begin(plan)
     bench.measure(run, plan)
     row = read_findings(run).rows["session", "plain_socket", "closed"]
@@ -264,6 +267,6 @@ def test_what_was_interrupted_goes_on_and_measures_nothing_twice(bench, make_pla
 
 def test_a_model_that_serves_one_at_a_time_is_asked_on_one_held_connection() -> None:
     catalogue = Catalogue.load()
-    assert WORKS["ping"].most_users(catalogue["plain_socket"], 64) == 1
-    assert WORKS["session"].most_users(catalogue["plain_socket"], 64) == 64
-    assert WORKS["ping"].most_users(catalogue["asyncio_streams"], 64) == 64
+    assert WORKLOADS["ping"].most_users(catalogue["plain_socket"], 64) == 1
+    assert WORKLOADS["session"].most_users(catalogue["plain_socket"], 64) == 64
+    assert WORKLOADS["ping"].most_users(catalogue["asyncio_streams"], 64) == 64

@@ -13,7 +13,7 @@ import pytest
 
 from lab.base.errors import LabError
 from lab.experiments.bench import runner, warm_up
-from lab.experiments.bench.plan import PRESETS, WORKS, Plan, Step, Work, list_cells
+from lab.experiments.bench.plan import PRESETS, WORKLOADS, BenchWorkload, Plan, Step, list_cases
 from lab.experiments.bench.runner import Progress, Runner, show_time
 from lab.experiments.bench.sweep import Knee, Level, find_knee, is_over, make_level
 from lab.experiments.conformance.results import Check
@@ -21,7 +21,7 @@ from lab.experiments.store import Run
 from lab.load.cores import Pinning
 from lab.load.measure import MeteredServer
 from lab.load.measurement import Measurement
-from lab.load.presets import PRESETS as LOAD_PRESETS
+from lab.load.presets import find_preset
 from lab.metrics.sample import Sample
 from lab.metrics.verdict import Limit, Verdict
 from lab.servers.backend import Completed
@@ -72,7 +72,7 @@ class RecordingBackend:
     def run(self, arguments: Sequence[str], **given: Any) -> Completed:
         self.asked.append((list(arguments), given))
         usual = '"test","rps"\n"PING_MBULK","20000.0"\n' if "redis-benchmark" in arguments else '{"url": 200}'
-        key = "redis" if "redis-benchmark" in arguments else "prelude"
+        key = "redis" if "redis-benchmark" in arguments else "warm-up"
         return self.answers.get(key, Completed(tuple(arguments), 0, usual, ""))
 
 
@@ -82,18 +82,18 @@ class Lab:
     def __init__(self, root: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch, *, pinning: Pinning | None) -> None:
         self.plan = plan
         self.backend = RecordingBackend()
-        self.twin = RecordingBackend("t-twin")
+        self.control = RecordingBackend("t-control")
         self.lines: list[str] = []
         self.measured: list[tuple[Any, Any, str, dict[str, Any]]] = []
         self.pinned: list[tuple[str, tuple[str, ...]]] = []
         self.answer: Callable[..., Measurement] = lambda model, users: replace(MEASUREMENT, users=users)
         self.run = Run.create("bench", {"plan": plan.as_json(), "environment": {}}, root=root)
-        names = (*plan.models, *filter(None, [plan.ceiling]))
+        names = (*plan.models, *filter(None, [plan.generator_limit]))
         self.runner = Runner(
             self.run,
             plan,
             self.backend,  # type: ignore[arg-type]
-            self.twin if plan.twin else None,  # type: ignore[arg-type]
+            self.control if plan.control else None,  # type: ignore[arg-type]
             {name: CATALOGUE[name] for name in names},
             pinning,
             Progress(self.lines.append),
@@ -120,7 +120,7 @@ Open = Callable[..., Lab]
 def lab(tmp_path: Path, make_plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch) -> Open:
     def open_lab(*, pinning: Pinning | None = None, **changes: Any) -> Lab:
         plan = make_plan(
-            **{"models": MODELS, "rounds": 1, "ways": ("closed",), "ladder": (16,), "twin": None} | changes
+            **{"models": MODELS, "rounds": 1, "modes": ("closed",), "levels": (16,), "control": None} | changes
         )
         return Lab(tmp_path, plan, monkeypatch, pinning=pinning)
 
@@ -132,7 +132,7 @@ def lab(tmp_path: Path, make_plan: Callable[..., Plan], monkeypatch: pytest.Monk
 
 def test_step_is_measured_with_all_that_the_plan_says(lab: Open) -> None:
     cores = Pinning((1,), (0,))
-    found = lab(models=("asyncio_streams",), works=("tls",), seconds=0.7, warm_up=0.3, pinning=cores)
+    found = lab(models=("asyncio_streams",), workloads=("tls",), seconds=0.7, warm_up=0.3, pinning=cores)
     found.measure_all()
     ((backend, model, scenario, given),) = found.measured
     assert (backend, model.name, scenario) == (found.backend, "asyncio_streams", "closed_ping")
@@ -152,25 +152,25 @@ def test_what_is_kept_of_a_step_is_what_was_asked_and_what_came_of_it(lab: Open)
     found = lab(models=("asyncio_streams",))
     found.measure_all()
     record = found.run.read("round-1/session/asyncio_streams/closed")
-    assert (record["scenario"], record["users"]) == ("closed_session", 16)
+    assert (record["preset"], record["users"]) == ("closed_session", 16)
     assert 0 <= record["took"] < 60
     assert record["measurement"]["rate"] == 10_000
     assert "round-1, session, asyncio_streams, closed: server-bound" in found.lines[-1]
 
 
 def test_control_run_keeps_its_second_name(lab: Open) -> None:
-    found = lab(models=("asyncio_streams",), twin="asyncio_streams", works=("echo_1k",))
+    found = lab(models=("asyncio_streams",), control="asyncio_streams", workloads=("echo_1k",))
     found.measure_all()
-    kept = found.run.read("round-1/echo_1k/again-asyncio_streams/closed")
-    assert kept["measurement"]["model"] == "again-asyncio_streams"
-    assert [backend.project for backend, *_ in found.measured if backend is found.twin] == ["t-twin"]
+    kept = found.run.read("round-1/echo_1k/control-asyncio_streams/closed")
+    assert kept["measurement"]["model"] == "control-asyncio_streams"
+    assert [backend.project for backend, *_ in found.measured if backend is found.control] == ["t-control"]
     assert {given["standing"] is found.runner._standing[backend.project] for backend, *_, given in found.measured} == {
         True
     }
 
 
 @pytest.mark.parametrize(
-    ("work", "way", "knee", "asked"),
+    ("workload", "mode", "knee", "asked"),
     [
         ("session", "closed", Knee(16, 900.0, 64), ("closed_session", 16, None)),
         ("session", "fixed", Knee(16, 900.0, 32), ("open_session", 64, 12_000)),
@@ -182,10 +182,10 @@ def test_control_run_keeps_its_second_name(lab: Open) -> None:
     ],
 )
 def test_scenario_connections_and_rate_of_a_step(
-    lab: Open, work: str, way: str, knee: Knee, asked: tuple[str, int, float | None]
+    lab: Open, workload: str, mode: str, knee: Knee, asked: tuple[str, int, float | None]
 ) -> None:
-    step = Step("round-1", work, "asyncio_streams", way)
-    scenario, users, rate = lab().runner._ask(step, WORKS[work], knee)
+    step = Step("round-1", workload, "asyncio_streams", mode)
+    scenario, users, rate = lab().runner._ask(step, WORKLOADS[workload], knee)
     assert (scenario, users) == asked[:2]
     assert rate == (None if asked[2] is None else pytest.approx(asked[2]))
 
@@ -219,28 +219,28 @@ def test_disturbed_step_is_kept_as_a_failure_and_is_no_measurement(lab: Open) ->
 
 
 def test_servers_of_both_labs_are_pinned_and_get_the_same_visits(lab: Open) -> None:
-    found = lab(models=("asyncio_streams", "plain_socket"), twin="asyncio_streams", pinning=Pinning((1,), (0,)))
+    found = lab(models=("asyncio_streams", "plain_socket"), control="asyncio_streams", pinning=Pinning((1,), (0,)))
     found.measure_all()
-    assert found.pinned[:2] == [("t", ("asyncio_streams", "plain_socket")), ("t-twin", ("asyncio_streams",))]
+    assert found.pinned[:2] == [("t", ("asyncio_streams", "plain_socket")), ("t-control", ("asyncio_streams",))]
     arguments, given = found.backend.asked[0]
     visits = ["python", "-m", "lab.experiments.bench.warm_up", "200"]
     assert arguments == [*visits, "command=tcp://127.0.0.1:8000", "command=tcp://127.0.0.1:8002"]
     assert given == {"capture": True, "timeout": 120.0}
-    assert found.twin.asked[0][0] == [*visits, "command=tcp://127.0.0.1:8000"]
-    kept = [found.run.read(key) for key in found.run.list_keys() if key.startswith("history/")]
+    assert found.control.asked[0][0] == [*visits, "command=tcp://127.0.0.1:8000"]
+    kept = [found.run.read(key) for key in found.run.list_keys() if key.startswith("warm-up/")]
     assert kept == [{"visits": {"url": 200}}] * 2
 
 
 def test_control_run_of_a_model_that_failed_the_suite_gets_no_visits(lab: Open) -> None:
-    found = lab(models=("asyncio_streams", "plain_socket"), twin="asyncio_streams")
+    found = lab(models=("asyncio_streams", "plain_socket"), control="asyncio_streams")
     found.measure_all({"asyncio_streams": Check(5, 1)})
-    assert found.twin.asked == []
+    assert found.control.asked == []
 
 
 def test_visits_that_fail_end_the_run_with_their_last_words(lab: Open) -> None:
     found = lab()
-    found.backend.answers["prelude"] = Completed((), 1, "", "x" * 600 + "refused")
-    with pytest.raises(LabError, match=r"^the visits before the measurement failed: x{493}refused$"):
+    found.backend.answers["warm-up"] = Completed((), 1, "", "x" * 600 + "refused")
+    with pytest.raises(LabError, match=r"^the warm-up failed: x{493}refused$"):
         found.measure_all()
 
 
@@ -253,14 +253,14 @@ def test_model_without_a_test_result_is_not_sound(lab: Open) -> None:
     assert {item[1].name for item in found.measured} == {"asyncio_streams", "plain_socket"}
     assert found.run.read("conformance/twisted_reactor") == {"passed": 0, "failed": 0, "xfailed": 0, "failures": []}
     assert found.run.read("conformance/plain_socket") == {"passed": 9, "failed": 0, "xfailed": 2, "failures": []}
-    assert "conformance: the same tests for each of 3 models" in found.lines
+    assert "conformance suite: 3 models" in found.lines
 
 
 # The sweep.
 
 
 def test_level_that_cannot_be_measured_ends_the_sweep_of_its_model_alone(lab: Open) -> None:
-    found = lab(models=("asyncio_streams", "twisted_reactor"), ladder=(4, 16, 64))
+    found = lab(models=("asyncio_streams", "twisted_reactor"), levels=(4, 16, 64))
 
     def answer(model: str, users: int) -> Measurement:
         if model == "twisted_reactor" and users == 16:
@@ -278,7 +278,7 @@ def test_level_that_cannot_be_measured_ends_the_sweep_of_its_model_alone(lab: Op
 
 
 def test_level_that_is_skipped_for_one_model_is_measured_for_the_others(lab: Open) -> None:
-    found = lab(models=MODELS[:2], ladder=(4, 16, 64))
+    found = lab(models=MODELS[:2], levels=(4, 16, 64))
     found.answer = lambda model, users: replace(
         MEASUREMENT, users=users, answered=1000 if model == "asyncio_streams" else 1000 * users
     )
@@ -296,7 +296,7 @@ def test_level_that_is_skipped_for_one_model_is_measured_for_the_others(lab: Ope
 
 
 def test_inconsistent_level_is_left_out_for_its_model_and_the_others_go_on(lab: Open) -> None:
-    found = lab(models=MODELS[:2], ladder=(4, 16))
+    found = lab(models=MODELS[:2], levels=(4, 16))
     odd = Verdict(Limit.INCONSISTENT, "counts")
     found.answer = lambda model, users: replace(
         MEASUREMENT,
@@ -384,7 +384,7 @@ def test_redis_benchmark_without_a_result_is_an_error_with_its_words(lab: Open, 
 def test_redis_benchmark_sends_what_ours_did_in_its_window_and_at_least_1000(
     lab: Open, rate: int, requests: int
 ) -> None:
-    found = lab(models=("asyncio_streams",), twin="asyncio_streams", seconds=0.5, works=("echo_1k",))
+    found = lab(models=("asyncio_streams",), control="asyncio_streams", seconds=0.5, workloads=("echo_1k",))
     found.answer = lambda model, users: replace(MEASUREMENT, users=users, answered=rate)
     found.measure_all()
     ours = [given for _, _, scenario, given in found.measured if scenario == "closed_ping"]
@@ -394,7 +394,9 @@ def test_redis_benchmark_sends_what_ours_did_in_its_window_and_at_least_1000(
 
 
 def test_other_client_goes_on_with_the_next_server_after_one_that_ours_could_not_measure(lab: Open) -> None:
-    found = lab(models=("asyncio_streams",), twin="asyncio_streams", ceiling="peer_redis", works=("echo_1k",))
+    found = lab(
+        models=("asyncio_streams",), control="asyncio_streams", generator_limit="peer_redis", workloads=("echo_1k",)
+    )
 
     def answer(model: str, users: int) -> Measurement:
         if model == "asyncio_streams" and not found.backend.restarted:
@@ -403,11 +405,11 @@ def test_other_client_goes_on_with_the_next_server_after_one_that_ours_could_not
 
     found.answer = answer
     found.measure_all()
-    keys = [key for key in found.run.list_keys() if key.startswith("independent/")]
+    keys = [key for key in found.run.list_keys() if key.startswith("cross-check/")]
     assert sorted(keys) == [
-        "independent/ping/asyncio_streams/ours-1",
-        "independent/ping/peer_redis/ours-1",
-        "independent/ping/peer_redis/redis-benchmark-1",
+        "cross-check/ping/asyncio_streams/ours-1",
+        "cross-check/ping/peer_redis/ours-1",
+        "cross-check/ping/peer_redis/redis-benchmark-1",
     ]
 
 
@@ -436,30 +438,33 @@ def test_time_left_is_shown_in_minutes_from_100_seconds(seconds: float, text: st
 @pytest.mark.parametrize(
     ("changes", "steps"),
     [
-        # 2 models x 1 way; without a control run there is no other client.
+        # 2 models x 1 mode; without a control run there is no other client.
         ({}, 2),
-        # 3 cells (with the control run) x 2 rounds, and 2 x 1 server x 2 rounds for the other client.
-        ({"twin": "asyncio_streams", "rounds": 2}, 6 + 4),
-        # 2 models x 3 levels, then 2 x 2 ways.
-        ({"ladder": (4, 16, 64), "ways": ("closed", "fixed")}, 6 + 4),
-        # The fixed rate has 4 rounds, the other way 1.
-        ({"ways": ("closed", "fixed"), "fixed_rounds": 4}, 2 + 8),
+        # 3 cases (with the control run) x 2 rounds, and 2 x 1 server x 2 rounds for the other client.
+        ({"control": "asyncio_streams", "rounds": 2}, 6 + 4),
+        # 2 models x 3 levels, then 2 x 2 modes.
+        ({"levels": (4, 16, 64), "modes": ("closed", "fixed")}, 6 + 4),
+        # The fixed rate has 4 rounds, the other mode 1.
+        ({"modes": ("closed", "fixed"), "fixed_rounds": 4}, 2 + 8),
         # What is only glanced at has no sweep.
-        ({"ladder": (4, 16, 64), "works": ("session", "wait"), "glances": ("wait",)}, 6 + 2 + 2),
-        ({"ceiling": "peer_redis"}, 2 + 2),
+        (
+            {"levels": (4, 16, 64), "workloads": ("session", "sleep_20ms"), "quick_workloads": ("sleep_20ms",)},
+            6 + 2 + 2,
+        ),
+        ({"generator_limit": "peer_redis"}, 2 + 2),
     ],
 )
 def test_steps_of_a_plan_are_counted_before_it_begins(lab: Open, changes: dict[str, Any], steps: int) -> None:
     found = lab(**{"models": MODELS[:2]} | changes)
-    cells = list_cells(found.plan, found.runner.models)
-    assert found.runner._count(cells) == steps
-    if len(found.plan.ladder) == 1:
+    cases = list_cases(found.plan, found.runner.models)
+    assert found.runner._count(cases) == steps
+    if len(found.plan.levels) == 1:
         found.measure_all()
         assert found.lines[-1].startswith(f"{steps} of {steps}, 0 s left  ")
 
 
 def test_steps_that_are_skipped_are_not_waited_for(lab: Open) -> None:
-    found = lab(models=MODELS[:2], ladder=(4, 16, 64))
+    found = lab(models=MODELS[:2], levels=(4, 16, 64))
     # No level is better than the one before: the third is skipped. 2 levels and a round for each.
     found.measure_all()
     assert found.lines[-1].startswith("6 of 6, 0 s left")
@@ -478,7 +483,7 @@ def test_failed_step_is_kept_once_and_said(lab: Open) -> None:
     ]
     found.measure_all()
     key = "round-1/session/asyncio_streams/closed"
-    reason = "no result; the server has ended (exit code 3), it said: b / c / d"
+    reason = "no result; the server exited with code 3, its last lines: b / c / d"
     assert found.run.read(key)["failure"] == reason
     assert f"{key}: {reason}" in found.lines
     assert found.runner.progress.total == 0
@@ -493,7 +498,7 @@ def test_failed_step_of_a_server_that_runs_says_nothing_of_its_end(lab: Open) ->
     assert found.runner._describe_end(found.backend, "plain_socket") == ""  # type: ignore[arg-type]
     assert found.runner._describe_end(found.backend, "asyncio_streams") == ""  # type: ignore[arg-type]
     found.backend.states[0].state = "exited"
-    assert found.runner._describe_end(found.backend, "plain_socket").endswith("it said: nothing")  # type: ignore[arg-type]
+    assert found.runner._describe_end(found.backend, "plain_socket").endswith("its last lines: nothing")  # type: ignore[arg-type]
 
 
 def test_model_that_does_not_start_again_is_given_up(lab: Open) -> None:
@@ -506,7 +511,7 @@ def test_model_that_does_not_start_again_is_given_up(lab: Open) -> None:
     found.answer = answer
     found.measure_all()
     assert len(found.measured) == 1
-    assert "asyncio_streams does not start again: it stays down" in found.lines
+    assert "asyncio_streams cannot be restarted: it stays down" in found.lines
     assert found.run.read("round-2/session/asyncio_streams/closed")["failure"] == "not tried again after 2 failures"
 
 
@@ -551,53 +556,53 @@ def test_own_cpu_includes_the_clients_of_docker_that_ended_and_that_run(monkeypa
 
 def test_fixed_rates_are_those_that_stored_runs_were_made_with() -> None:
     # A rate that changes makes runs, and the committed baseline, incomparable: raise the baseline with it.
-    assert {name: work.fixed_rate for name, work in WORKS.items()} == {
+    assert {name: workload.fixed_rate for name, workload in WORKLOADS.items()} == {
         "session": 12_000,
         "ping": 8000,
-        "pipeline": 16_000,
+        "pipeline_16": 16_000,
         "echo_1k": 4000,
         "echo_64k": 400,
         "churn": 200,
-        "wait": 200,
+        "sleep_20ms": 200,
         "burn": 200,
         "mixed": 400,
         "download": 50,
-        "idle": 4000,
-        "udp": 4000,
+        "idle_connections": 4000,
+        "datagrams": 4000,
         "tls": 4000,
     }
 
 
 @pytest.mark.parametrize(
-    ("preset", "ladder", "windows", "seconds"),
+    ("preset", "levels", "windows", "seconds"),
     [
-        # 17 cells (16 models and the control run) x 3 rounds, 0.6 + 0.2 s each.
+        # 17 cases (16 models and the control run) x 3 rounds, 0.6 + 0.2 s each.
         ("quick", (16,), 51, 40.8),
-        # Sessions: 16 x 3 levels, 17 x 4 ways x 3 rounds, 17 x 12 at the fixed rate. 3 glances: 17 x 3. 0.85 s each.
+        # Sessions: 16 x 3 levels, 17 x 4 modes x 3 rounds, 17 x 12 at the fixed rate. 3 quick: 17 x 3. 0.85 s each.
         ("default", (4, 16, 64), 48 + 204 + 204 + 153, 517.65),
-        # 13 kinds of work: 16 x 5 levels, 17 x 5 ways x 5 rounds. 3.5 s each.
+        # 13 workloads: 16 x 5 levels, 17 x 5 modes x 5 rounds. 3.5 s each.
         ("full", (1, 4, 16, 64, 256), 13 * (80 + 425), 22_977.5),
     ],
 )
 def test_presets_take_the_time_that_is_documented(
-    preset: str, ladder: tuple[int, ...], windows: int, seconds: float
+    preset: str, levels: tuple[int, ...], windows: int, seconds: float
 ) -> None:
-    plan = Plan(models=tuple("abcdefghijklmnop"), seed=1, twin="a", ceiling=None, **PRESETS[preset])
-    assert plan.ladder == ladder
-    rounds = sum(17 * plan.rounds_of(way) for work in plan.works for way in plan.ways_of(work))
-    levels = sum(16 * len(plan.ladder_of(work)) for work in plan.works if plan.sweeps(work))
+    plan = Plan(models=tuple("abcdefghijklmnop"), seed=1, control="a", generator_limit=None, **PRESETS[preset])
+    assert plan.levels == levels
+    rounds = sum(17 * plan.rounds_of(mode) for workload in plan.workloads for mode in plan.modes_of(workload))
+    levels = sum(16 * len(plan.levels_of(workload)) for workload in plan.workloads if plan.sweeps(workload))
     assert rounds + levels == windows
     assert windows * (plan.seconds + plan.warm_up) == pytest.approx(seconds)
 
 
 def test_plan_is_swept_if_one_of_its_works_is(make_plan: Callable[..., Plan]) -> None:
-    plan = make_plan(works=("session", "wait"), glances=("wait",), ladder=(4, 16))
+    plan = make_plan(workloads=("session", "sleep_20ms"), quick_workloads=("sleep_20ms",), levels=(4, 16))
     assert plan.is_swept
-    assert (plan.sweeps("session"), plan.sweeps("wait")) == (True, False)
-    assert not make_plan(ladder=(4,)).is_swept
-    # The middle of the ladder: the second of two, the third of five.
-    assert plan.ladder_of("wait") == (16,)
-    assert replace(plan, ladder=(1, 4, 16, 64, 256)).ladder_of("wait") == (16,)
+    assert (plan.sweeps("session"), plan.sweeps("sleep_20ms")) == (True, False)
+    assert not make_plan(levels=(4,)).is_swept
+    # The middle of the levels: the second of two, the third of five.
+    assert plan.levels_of("sleep_20ms") == (16,)
+    assert replace(plan, levels=(1, 4, 16, 64, 256)).levels_of("sleep_20ms") == (16,)
 
 
 def test_fixed_rounds_default_to_the_others(make_plan: Callable[..., Plan]) -> None:
@@ -607,8 +612,8 @@ def test_fixed_rounds_default_to_the_others(make_plan: Callable[..., Plan]) -> N
 
 
 def test_work_over_datagrams_is_asked_with_all_its_users() -> None:
-    over = Work("x", "datagrams that are held", "closed_datagrams", "open_datagrams", 1.0, Transport.UDP)
-    assert LOAD_PRESETS["closed_datagrams"].transport is Transport.UDP
+    over = BenchWorkload("x", "datagrams that are held", "closed_datagrams", "open_datagrams", 1.0, Transport.UDP)
+    assert find_preset("closed_datagrams").transport is Transport.UDP
     assert over.most_users(CATALOGUE["plain_socket"], 64) == 64
 
 
@@ -631,4 +636,4 @@ def test_visits_end_with_the_first_that_is_not_answered(
     assert json.loads(shown.out) == {"tcp://a:1": 3, "tcp://b:2": 1}
     assert shown.err == "tcp://b:2: reset\n"
     assert asked[0] == ("command", "tcp://a:1", ["PING"], 5.0)
-    assert asked[3] == ("echo", "tcp://b:2", ["history"], 5.0)
+    assert asked[3] == ("echo", "tcp://b:2", ["warm-up"], 5.0)

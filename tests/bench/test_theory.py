@@ -8,11 +8,11 @@ import pytest
 
 from lab.base.errors import LabError
 from lab.experiments.bench.findings import Findings, read_findings
-from lab.experiments.bench.plan import WORKS
+from lab.experiments.bench.plan import WORKLOADS
 from lab.experiments.bench.theory_check import expect, read_wait
 from lab.experiments.store import Run
 from lab.experiments.theory import Server, describe_concurrency, find_ceiling, queue_wait, wait_chance
-from lab.load.presets import PRESETS
+from lab.load.presets import find_preset
 from lab.metrics.verdict import Limit, Verdict
 from lab.report.bench_export import render_theory
 from lab.report.bench_text import make_lines, render_markdown
@@ -48,7 +48,7 @@ def _ceiling(model: str, **given: float | None) -> float:
         ("socketserver_forking", {"cores": 4}, 40_000),
         # Until the CPU is used up.
         ("asyncio_streams", {"wait": 20 * MS, "connections": 1000}, 10_000),
-        # Served one at a time, a request takes as long as its way there and back.
+        # Served one at a time, a request takes as long as its mode there and back.
         ("plain_socket", {"hold": 500 * US}, 2000),
     ],
 )
@@ -98,11 +98,21 @@ def test_wait_of_two_servers_decays_with_what_both_can_do() -> None:
         ("process each", None, {"cores": 1}, "1 core: 1/S with S = 100 µs of CPU"),
         ("process each", None, {"cores": 2}, "2 cores: 2/S with S = 100 µs of CPU"),
         ("one", 1, {"cpu": None, "wait": 2 * MS}, "one client at a time: 1/S with S = 2.00 ms from begin to end"),
-        ("threads", 8, {"cpu": None, "wait": 2 * MS}, "8 requests at once: 8/S with S = 2.00 ms from begin to end"),
+        (
+            "threads",
+            8,
+            {"cpu": None, "wait": 2 * MS},
+            "8 requests at once: 8/S with S = 2.00 ms from begin to end",
+        ),
         # What computes takes its place too: 2 ms + 0.1 ms.
         ("one", 1, {"wait": 2 * MS}, "one client at a time: 1/S with S = 2.10 ms from begin to end"),
         # A hold that was measured is the whole time already.
-        ("one", 1, {"wait": 2 * MS, "hold": 3 * MS}, "one client at a time: 1/S with S = 3.00 ms from begin to end"),
+        (
+            "one",
+            1,
+            {"wait": 2 * MS, "hold": 3 * MS},
+            "one client at a time: 1/S with S = 3.00 ms from begin to end",
+        ),
     ],
 )
 def test_reason_of_a_ceiling_names_who_is_scarce(
@@ -123,9 +133,9 @@ def test_what_a_queue_adds() -> None:
 
 
 def test_the_wait_of_a_kind_of_work_is_what_it_asks_for() -> None:
-    assert read_wait("wait") == pytest.approx(20 * MS)
+    assert read_wait("sleep_20ms") == pytest.approx(20 * MS)
     assert read_wait("session") == 0.0
-    turns = PRESETS[WORKS["mixed"].closed].workload.exchange.turns
+    turns = find_preset(WORKLOADS["mixed"].closed).workload.exchange.turns
     assert 0 < read_wait("mixed") < 20 * MS
     assert sum(b"SLEEP" in request for request, _ in turns) / len(turns) < 0.5
 
@@ -138,7 +148,7 @@ def measured(bench, make_plan, make_measurement) -> Callable[..., Findings]:
         bench.answer = lambda model, scenario, users, rate: make_measurement(
             users=users, **(few if users == 4 else many)
         )
-        asked = make_plan(**{"models": ("asyncio_streams",), "ladder": (4, 16, 64), **plan})
+        asked = make_plan(**{"models": ("asyncio_streams",), "levels": (4, 16, 64), **plan})
         facts = {
             "plan": asked.as_json(),
             "environment": {},
@@ -155,7 +165,7 @@ def test_theory_stands_beside_what_was_measured(measured) -> None:
     found = measured({"answered": 5_000, "server_cpu_us": 80.0}, {"answered": 12_000, "server_cpu_us": 80.0})
     line = make_lines(found, "session")[0]
     assert line.cells[:4] == ("asyncio_streams", "1", "12.0k [12.0k 12.0k]", "≤ 12.5k")
-    assert line.surprise == ""
+    assert line.deviation == ""
     assert "1/S with S = 80.0 µs of CPU, so at most 12.5k/s" in line.theory
     assert "sweep/session/asyncio_streams/4" in line.keys
     assert "≤ 12.5k" in render_markdown(found)
@@ -165,7 +175,7 @@ def test_theory_stands_beside_what_was_measured(measured) -> None:
     ("rate", "cpu", "says"),
     [
         (14_000, 70.0, "12% above theory: a request took less CPU here: 70.0 µs, not 80.0 µs"),
-        (14_000, 80.0, "12% above theory: more of it ran at the same time than it declares"),
+        (14_000, 80.0, "12% above theory: more of it ran in parallel than it declares"),
         (13_000, 80.0, ""),
         (6_500, 150.0, ""),
         (6_000, 150.0, "48% of what theory allows: a request took more CPU here: 150 µs, not 80.0 µs"),
@@ -175,32 +185,32 @@ def test_theory_stands_beside_what_was_measured(measured) -> None:
 def test_what_theory_does_not_explain_is_marked(measured, rate: int, cpu: float, says: str) -> None:
     found = measured({"answered": 5_000, "server_cpu_us": 80.0}, {"answered": rate, "server_cpu_us": cpu})
     line = make_lines(found, "session")[0]
-    assert line.surprise == says
+    assert line.deviation == says
     assert line.cells[3].endswith(" !") is bool(says)
 
 
 def test_a_lower_bound_is_no_surprise(measured) -> None:
     bound = Verdict(Limit.GENERATOR, "the generator used 99% of its core")
     found = measured({"answered": 5_000, "server_cpu_us": 80.0}, {"answered": 6_000, "verdict": bound})
-    assert make_lines(found, "session")[0].surprise == ""
+    assert make_lines(found, "session")[0].deviation == ""
 
 
 def test_one_client_at_a_time_gives_no_more_to_more_clients(measured) -> None:
-    found = measured({"answered": 5_000}, {"answered": 5_400}, models=("plain_socket",), twin=None)
+    found = measured({"answered": 5_000}, {"answered": 5_400}, models=("plain_socket",), control=None)
     row = found.rows["session", "plain_socket", "closed"]
     theory = expect(found, row)
     assert theory is not None
     assert theory.ceiling.rate == pytest.approx(5_000)
-    assert theory.surprise == ""
+    assert theory.deviation == ""
 
 
 def test_without_a_sweep_the_median_is_the_time_of_who_has_his_turn(measured) -> None:
-    found = measured({}, {"answered": 9_500}, models=("plain_socket",), ladder=(16,), ways=("closed",), twin=None)
+    found = measured({}, {"answered": 9_500}, models=("plain_socket",), levels=(16,), modes=("closed",), control=None)
     theory = expect(found, found.rows["session", "plain_socket", "closed"])
     assert theory is not None
     # p50 is 100 µs.
     assert theory.ceiling.rate == pytest.approx(10_000)
-    assert (theory.key, theory.surprise) == (None, "")
+    assert (theory.key, theory.deviation) == (None, "")
 
 
 def test_theory_for_the_pages(measured) -> None:

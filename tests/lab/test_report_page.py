@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 
 from lab.experiments.bench.findings import read_findings
-from lab.experiments.bench.plan import WAYS, Plan
+from lab.experiments.bench.plan import MODES, Plan
 from lab.experiments.store import Run
 from lab.experiments.theory import describe_concurrency
 from lab.metrics.verdict import Limit, Verdict
@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("docker")]
 CATALOGUE = Catalogue.load()
 # One far behind, and one that could not be measured at all.
 RATES = {"asyncio_streams": 9_000, "thread_pool": 11_000, "plain_socket": 50, "prefork": None}
-PLAN = Plan(tuple(RATES), ("session", "wait"), (), (4, 16), WAYS[:3], 3, 1.0, 0.0, 1, "asyncio_streams", None)
+PLAN = Plan(tuple(RATES), ("session", "sleep_20ms"), (), (4, 16), MODES[:3], 3, 1.0, 0.0, 1, "asyncio_streams", None)
 
 
 def make_run(root: Path) -> Run:
@@ -44,13 +44,13 @@ def make_run(root: Path) -> Run:
         },
         root=root,
     )
-    for work in PLAN.works:
+    for workload in PLAN.workloads:
         for number, (model, rate) in enumerate(RATES.items()):
             cost = 80.0 + 10 * number
-            for users in PLAN.ladder if rate else ():
+            for users in PLAN.levels if rate else ():
                 found = replace(plain, users=users, answered=rate // 2, server_cpu_us=cost, memory_bytes=users * 2**20)
-                run.keep(f"sweep/{work}/{model}/{users}", {"measurement": found.as_json()})
-            for step in (f"round-{n}/{work}/{model}/{way}" for n in (1, 2, 3) for way in PLAN.ways):
+                run.keep(f"sweep/{workload}/{model}/{users}", {"measurement": found.as_json()})
+            for step in (f"round-{n}/{workload}/{model}/{mode}" for n in (1, 2, 3) for mode in PLAN.modes):
                 found = replace(plain, answered=(rate or 0) + number, server_cpu_us=cost)
                 run.keep(step, {"measurement": found.as_json()} if rate else {"failure": "it <u>has ended</u>"})
     for model in RATES:
@@ -79,11 +79,11 @@ def test_the_report_in_a_browser(engine, find_of_project, tmp_path: Path) -> Non
     files = [link for link in seen.links if not link.startswith("index.html#")]
     assert [link for link in files if not (run.folder / link).exists()] == []
     assert {"run.json", "steps/", "logs/", "steps/sweep/wait/thread_pool/4.json"} <= set(files)
-    rows = {f"index.html#{work}-{model}" for work in PLAN.works for model in RATES}
-    assert set(seen.links) - set(files) == rows | {f"index.html#{work}" for work in PLAN.works}
+    rows = {f"index.html#{workload}-{model}" for workload in PLAN.workloads for model in RATES}
+    assert set(seen.links) - set(files) == rows | {f"index.html#{workload}" for workload in PLAN.workloads}
 
-    # At a glance, then pictures and figures of each kind of work.
-    assert len(seen.sorted) == 1 + 2 * len(PLAN.works)
+    # At a glance, then pictures and figures of each workload.
+    assert len(seen.sorted) == 1 + 2 * len(PLAN.workloads)
     figures = seen.sorted[2]
     assert list(figures) == list(COLUMNS)
     rising, falling = figures["requests/s"]

@@ -86,7 +86,11 @@ GROUPS = (
     Group("web", ("loadtests/web/tables.py",), ("tests/loadtests/test_web.py",)),
     Group("window", ("loadtests/window.py",), ("tests/loadtests/window_checks.py",), patched=True),
     Group("objections", ("loadtests/objections.py",), ("tests/loadtests/test_matrix.py",)),
-    Group("bench", ("lab/bench/*.py", "lab/experiments/theory.py", "lab/advise*.py"), ("tests/bench/test_*.py",)),
+    Group(
+        "bench",
+        ("lab/experiments/bench/*.py", "lab/experiments/theory.py", "lab/experiments/advise/*.py"),
+        ("tests/bench/test_*.py",),
+    ),
     Group("ledger", ("lab/clients/request_log.py",), ("tests/faults/test_ledger.py",)),
     Group("flatness", ("lab/metrics/trend.py",), ("tests/faults/test_flatness.py",)),
     Group(

@@ -1,4 +1,4 @@
-"""`lab bench`: which model for which work, how far it goes, what it costs, and whether the answer can be trusted."""
+"""`lab bench`: compare models under each workload."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +13,7 @@ from lab.base.paths import RESULTS
 from lab.cli.params import SECONDS, split_names
 from lab.experiments.bench.baseline import render_baseline
 from lab.experiments.bench.findings import Findings, read_findings
-from lab.experiments.bench.plan import AGAIN, NAME, WORKS, Plan
+from lab.experiments.bench.plan import CONTROL, NAME, WORKLOADS, Plan
 from lab.experiments.bench.runner import Progress, Runner
 from lab.experiments.bench.setup import check_same, describe, keep_logs, make_plan
 from lab.experiments.conformance.suite import check
@@ -30,16 +30,16 @@ from lab.servers.open import open_backend
 if TYPE_CHECKING:
     from lab.cli.context import Lab
 
-# A lab of its own, beside one that is up for other reasons; and one for the second server of the twin.
+# Projects of its own: one for the models, apart from a lab that is up, and one for the control server.
 PROJECT = "socketlab-bench"
-_TWIN = "twin"
+_CONTROL = "control"
 
 
 @click.command()
-@click.option("--quick", "preset", flag_value="quick", help="About two minutes: one kind of work, no sweep.")
-@click.option("--full", "preset", flag_value="full", help="Every kind of work, in every way: hours.")
+@click.option("--quick", "preset", flag_value="quick", help="About two minutes: one workload, no sweep.")
+@click.option("--full", "preset", flag_value="full", help="All workloads in all modes: hours.")
 @click.option("--models", default="", metavar="A,B", help="Which; by default all of no profile.")
-@click.option("--works", default="", metavar="A,B", help=f"Which of {', '.join(WORKS)}.")
+@click.option("--workloads", default="", metavar="A,B", help=f"Any of {', '.join(WORKLOADS)}.")
 @click.option("--rounds", type=click.IntRange(1, 100), help="Repeats of each measurement.")
 @click.option("--seconds", type=SECONDS, help="The measured window of each.")
 @click.option("--seed", type=int, help="Of the order; by default another one each time.")
@@ -64,7 +64,7 @@ def bench(
     lab: "Lab",
     preset: str | None,
     models: str,
-    works: str,
+    workloads: str,
     rounds: int | None,
     seconds: float | None,
     seed: int | None,
@@ -94,7 +94,7 @@ def bench(
             report(kept)
         return
     backend = open_backend(lab.backend_name, lab.project or PROJECT, catalogue=lab.catalogue)
-    twin = open_backend(backend.name, f"{backend.project}-{_TWIN}", catalogue=lab.catalogue)
+    control = open_backend(backend.name, f"{backend.project}-{_CONTROL}", catalogue=lab.catalogue)
     if resumed:
         run: Run | None = Run.find(resumed, NAME, root=out)
         assert run is not None  # noqa: S101 - for mypy
@@ -106,15 +106,17 @@ def bench(
             backend,
             preset or "default",
             split_names(models),
-            split_names(works),
+            split_names(workloads),
             rounds=rounds,
             seconds=seconds,
             seed=seed,
         )
-    chosen = {model.name: model for model in lab.catalogue.select((*plan.models, *filter(None, [plan.ceiling])))}
+    chosen = {
+        model.name: model for model in lab.catalogue.select((*plan.models, *filter(None, [plan.generator_limit])))
+    }
     progress = Progress(lambda line: click.echo(line, err=True))
     pinning = split_cores()
-    with up(backend, list(chosen), progress), up(twin, [plan.twin] if plan.twin else [], progress):
+    with up(backend, list(chosen), progress), up(control, [plan.control] if plan.control else [], progress):
         environment = describe(backend, list(chosen.values()), pinning)
         run = run or Run.create(
             NAME,
@@ -126,18 +128,18 @@ def bench(
             root=out,
         )
         progress.say(f"kept in {run.folder}")
-        runner = Runner(run, plan, backend, twin if plan.twin else None, chosen, pinning, progress)
+        runner = Runner(run, plan, backend, control if plan.control else None, chosen, pinning, progress)
         with run.writing():
             try:
                 runner.measure_all(check)
             finally:
                 keep_logs(run, backend, {name: name for name in chosen})
-                keep_logs(run, twin, {plan.twin: f"{AGAIN}{plan.twin}"} if plan.twin else {})
+                keep_logs(run, control, {plan.control: f"{CONTROL}{plan.control}"} if plan.control else {})
                 findings = report(run)
     click.get_current_context().exit(
         1
         if findings.unsound
-        or any(row.failures or findings.failing(row.work, row.model) for row in findings.rows.values())
+        or any(row.failures or findings.failing(row.workload, row.model) for row in findings.rows.values())
         else 0
     )
 

@@ -11,7 +11,7 @@ from lab.base.paths import RESULTS
 from lab.experiments.bench.baseline import BASELINE_FILE, THRESHOLD, Baseline, find_deviations
 from lab.experiments.bench.comparison import find_differences, find_other_conditions
 from lab.experiments.bench.findings import Findings, read_findings
-from lab.experiments.bench.plan import AGAIN, NAME
+from lab.experiments.bench.plan import NAME, is_control
 from lab.experiments.store import Run
 
 # Of a run against a run; of a baseline, see there.
@@ -65,9 +65,9 @@ def compare(before: str, after: str, threshold: float | None, out: Path) -> None
     for item in differences:
         click.echo(item.text)
     regressions = sum(item.is_regression for item in differences)
-    common = sum(1 for cell in first.rows if cell in second.rows and not cell[1].startswith(AGAIN))
+    common = sum(1 for case in first.rows if case in second.rows and not is_control(case[1]))
     click.echo(
-        f"{common} cells in both runs, {len(differences)} figures changed beyond noise, "
+        f"{common} cases in both runs, {len(differences)} figures changed beyond noise, "
         f"{regressions} worse by more than {threshold:.0%}"
     )
     sys.exit(1 if regressions or not common else 0)

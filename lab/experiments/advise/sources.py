@@ -8,15 +8,15 @@ from pathlib import Path
 
 from lab.experiments.advise.model import Known
 from lab.experiments.bench.findings import Findings, read_findings
-from lab.experiments.bench.plan import CLOSED, WAYS
+from lab.experiments.bench.plan import CLOSED, MODES
 from lab.experiments.published import Measured
 from lab.experiments.store import Run, StoreError
 from lab.experiments.theory import Server
 from lab.servers.catalogue import Catalogue, Model
 
-# The kinds of work that cost a model nothing but the request itself, the best one first.
+# The workloads that cost a model nothing but the request itself, the best one first.
 _PLAIN = ("session", "ping")
-# The way in which nobody waits for another's request, or hardly anybody.
+# The mode in which nobody waits for another's request, or hardly anybody.
 _HALF = "open-50"
 _MEASURED_PLAIN = "closed_session"
 
@@ -85,7 +85,7 @@ def read_sources(catalogue: Catalogue, folder: Path | None, root: Path) -> Sourc
     notes = [f"From the run {run.started} ({facts.get('processor')}, {facts.get('cores')}); else from {committed}."]
     if missing := [model.name for model in catalogue.select() if model.name not in findings.plan.models]:
         notes.append(f"Not in that run: {', '.join(missing)}.")
-    if not set(_PLAIN) & set(findings.plan.works):
+    if not set(_PLAIN) & set(findings.plan.workloads):
         notes.append(f"It has none of {', '.join(_PLAIN)}, so nothing of it says what a request costs.")
     return Sources(findings, measured, tuple(notes))
 
@@ -109,23 +109,23 @@ def _read_measured(measured: Measured, model: str) -> dict[str, object]:
 def _read_findings(findings: Findings, model: str, share: float) -> dict[str, object]:
     """What a run says; what it does not say is left out, so that what is known otherwise stays."""
     found: dict[str, object] = {}
-    work = next((name for name in _PLAIN if (name, model, CLOSED) in findings.rows), None)
-    if work is None:
+    workload = next((name for name in _PLAIN if (name, model, CLOSED) in findings.rows), None)
+    if workload is None:
         return found
-    row = findings.rows[work, model, CLOSED]
-    if failing := findings.failing(work, model):
+    row = findings.rows[workload, model, CLOSED]
+    if failing := findings.failing(workload, model):
         found["failing"] = failing
-    ways = [findings.rows[work, model, way] for way in WAYS if (work, model, way) in findings.rows]
-    read = [(item.read("rate"), item.read("cpu_us")) for item in ways]
+    modes = [findings.rows[workload, model, mode] for mode in MODES if (workload, model, mode) in findings.rows]
+    read = [(item.read("rate"), item.read("cpu_us")) for item in modes]
     if costs := sorted((rate.middle, cost.middle / 1e6) for rate, cost in read if rate and cost):
         found["costs"] = tuple(costs)
-    if half := findings.rows.get((work, model, _HALF)):
+    if half := findings.rows.get((workload, model, _HALF)):
         found["plain"] = half.percentile(share)
     if rate := row.read("rate"):
         found |= {"most_rate": rate.middle, "is_lower_bound": rate.is_lower_bound}
     if row.memory_bytes is not None:
         found["base_bytes"] = row.memory_bytes
-    for name in findings.plan.works:
+    for name in findings.plan.workloads:
         most = max(findings.sweeps.get((name, model), {}), default=0)
         each = findings.connection_bytes(name, model)
         if most >= _FEWEST and each:

@@ -1,1 +1,1 @@
-"""Which model for which work, how far it goes, what it costs, and whether the answer can be trusted."""
+"""Compare models: how much each can serve under each workload, at what cost, and how reliable the figures are."""

@@ -1,9 +1,8 @@
-"""What the lab holds itself to: what each model costs beside one of them, from a run that is committed in short.
+"""The committed baseline: the CPU time per request of each model, relative to a reference model.
 
-Strategy: microseconds are those of a machine, but what one model costs beside another, in the same rounds of the same
-run, is nearly the same on another machine. So the baseline keeps ratios of CPU time per request to a reference model,
-which is the one that the run has measured twice. If the reference itself gets dearer, all others seem to get cheaper:
-that is looked for too.
+Strategy: microseconds depend on the machine, but the ratio of two models in the same rounds of one run is nearly the
+same on another machine. The reference is the model with a control server. If the reference itself becomes more
+expensive, all other models seem to become cheaper: that is reported too.
 """
 
 import json
@@ -16,50 +15,50 @@ from typing import Any, Self
 from lab.base.errors import LabError
 from lab.base.paths import ROOT
 from lab.experiments.bench.findings import Findings, Row
-from lab.experiments.bench.plan import AGAIN, CLOSED, FIXED
+from lab.experiments.bench.plan import CLOSED, CONTROL, FIXED
 from lab.metrics.estimates import Estimate, compare, estimate
 
 BASELINE_FILE = ROOT / "benchmarks" / "baseline.json"
 
-# Another processor weighs the kernel against Python otherwise: less than this need not be a change of ours.
+# The ratio of kernel time to Python time depends on the processor: a smaller relative change proves nothing.
 THRESHOLD = 0.3
 
 _SCHEMA = 1
 
-# Quarters of the cells that have to get cheaper before it is the reference that got dearer.
+# If this many quarters of the cases become cheaper, the reference has become more expensive.
 _MOST = 3
 
-# What of the environment a reader of the file will want to know.
+# Facts of the environment that the file keeps.
 _FACTS = ("date", "commit", "processor", "system", "backend", "engine", "servers", "cores")
 
-Cell = tuple[str, str, str]
+Case = tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """The file.
+    """The content of the file.
 
     Args:
-        made: from which run, and what that ran on.
-        reference: the model that the others are measured by.
-        ratios: by (work, model, way): CPU time per request, of that of the reference.
+        made: the run and its environment.
+        reference: the model that the others are compared with.
+        ratios: by (workload, model, mode): CPU time per request divided by that of the reference.
     """
 
     made: Mapping[str, Any]
     reference: str
-    ratios: Mapping[Cell, Estimate]
+    ratios: Mapping[Case, Estimate]
 
     @classmethod
     def of(cls, findings: Findings) -> Self:
-        """That of a run.
+        """Make the baseline of a run.
 
         Raises:
-            LabError: there is nothing in it to compare by.
+            LabError: the run has no control server, or no other model.
         """
-        reference = findings.plan.twin
+        reference = findings.plan.control
         ratios = read_ratios(findings, reference) if reference else {}
         if reference is None or not ratios:
-            raise LabError(f"{findings.run.started}: no model was measured twice, or nothing beside it: no baseline")
+            raise LabError(f"{findings.run.started}: no baseline: it has no control server, or no other model")
         facts = findings.run.facts["environment"]
         made = {"run": findings.run.started, **{name: facts.get(name) for name in _FACTS}}
         return cls(made | {"rounds": findings.plan.rounds, "seconds": findings.plan.seconds}, reference, ratios)
@@ -69,39 +68,38 @@ class Baseline:
         """Read the file.
 
         Raises:
-            LabError: it is not there, or something else.
+            LabError: it does not exist, or is no baseline.
         """
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
             if data["schema"] != _SCHEMA:
-                raise LabError(f"{path}: of schema {data['schema']}, and this version reads {_SCHEMA}: make it anew")
+                raise LabError(f"{path}: schema {data['schema']}, this version reads {_SCHEMA}: export it again")
             ratios = {
-                (work, model, way): Estimate(middle, low, high, data["made"]["rounds"])
-                for work, ways in data["ratios"].items()
-                for way, models in ways.items()
+                (workload, model, mode): Estimate(middle, low, high, data["made"]["rounds"])
+                for workload, modes in data["ratios"].items()
+                for mode, models in modes.items()
                 for model, (middle, low, high) in models.items()
             }
             return cls(data["made"], data["reference"], ratios)
         except FileNotFoundError:
-            raise LabError(f"{path}: there is none; `lab bench --show RUN --export baseline` prints one") from None
+            raise LabError(f"{path} does not exist; `lab bench --show RUN --export baseline` prints one") from None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise LabError(f"{path}: no baseline: {error}") from None
+            raise LabError(f"{path} is no baseline: {error}") from None
 
     def as_json(self) -> dict[str, Any]:
-        """For the file."""
         ratios: dict[str, dict[str, dict[str, list[float]]]] = {}
-        for (work, model, way), found in sorted(self.ratios.items()):
+        for (workload, model, mode), found in sorted(self.ratios.items()):
             values = [round(value, 4) for value in (found.middle, found.low, found.high)]
-            ratios.setdefault(work, {}).setdefault(way, {})[model] = values
+            ratios.setdefault(workload, {}).setdefault(mode, {})[model] = values
         return {"schema": _SCHEMA, "made": dict(self.made), "reference": self.reference, "ratios": ratios}
 
 
 @dataclass(frozen=True, slots=True)
 class Deviation:
-    """A cost that is not what the baseline says.
+    """A cost that differs from the baseline.
 
     Args:
-        text: the line for people.
+        text: one line.
         is_regression: whether it is worse by more than the threshold.
     """
 
@@ -109,77 +107,77 @@ class Deviation:
     is_regression: bool
 
 
-def read_ratios(findings: Findings, reference: str) -> dict[Cell, Estimate]:
-    """What each model costs beside the reference: the ratio in each round, over the rounds."""
+def read_ratios(findings: Findings, reference: str) -> dict[Case, Estimate]:
+    """Return the cost of each model relative to the reference: one ratio per round."""
     found = {}
-    for cell, row in findings.rows.items():
-        work, model, way = cell
-        if model in (reference, f"{AGAIN}{reference}") or way not in (CLOSED, FIXED):
+    for case, row in findings.rows.items():
+        workload, model, mode = case
+        if model in (reference, f"{CONTROL}{reference}") or mode not in (CLOSED, FIXED):
             continue
-        twins = [findings.rows.get((work, name, way)) for name in (reference, f"{AGAIN}{reference}")]
-        ratios = [_ratio(row, [twin for twin in twins if twin], number) for number in row.found]
+        references = [findings.rows.get((workload, name, mode)) for name in (reference, f"{CONTROL}{reference}")]
+        ratios = [_ratio(row, [item for item in references if item], number) for number in row.found]
         if known := estimate(ratios):
-            found[cell] = known
+            found[case] = known
     return found
 
 
-def _ratio(row: Row, twins: list[Row], number: int) -> float | None:
+def _ratio(row: Row, references: list[Row], number: int) -> float | None:
     cost = row.found[number].server_cpu_us
-    others = [twin.found[number].server_cpu_us for twin in twins if number in twin.found]
+    others = [item.found[number].server_cpu_us for item in references if number in item.found]
     known = [other for other in others if other]
     return None if cost is None or not known else cost / mean(known)
 
 
 def find_deviations(baseline: Baseline, findings: Findings, threshold: float) -> Iterator[Deviation]:
-    """What a run says otherwise than the baseline, beyond its noise.
+    """Yield the costs of a run that differ from the baseline by more than noise.
 
     Args:
-        threshold: how much dearer a request may become beside the reference, as a part.
+        threshold: the largest relative change of a ratio that is not reported.
 
     Raises:
-        LabError: the two have no cell in common.
+        LabError: the two have no case in common.
     """
     ratios = read_ratios(findings, baseline.reference)
-    common = [cell for cell in baseline.ratios if cell in ratios]
+    common = [case for case in baseline.ratios if case in ratios]
     if not common:
         raise LabError(
-            f"{findings.run.started} has nothing in common with the baseline: it holds {baseline.reference} against "
-            f"others in {', '.join(sorted({work for work, _, _ in baseline.ratios}))}"
+            f"{findings.run.started} has no case in common with the baseline, which compares models with "
+            f"{baseline.reference} under {', '.join(sorted({workload for workload, _, _ in baseline.ratios}))}"
         )
     noise = findings.noise("cpu_us") or 0.0
     plan = findings.plan
-    for cell, was in baseline.ratios.items():
-        work, model, way = cell
-        if cell not in ratios:
-            if work in plan.works and model in plan.models and way in plan.ways:
+    for case, was in baseline.ratios.items():
+        workload, model, mode = case
+        if case not in ratios:
+            if workload in plan.workloads and model in plan.models and mode in plan.modes:
                 reason = (
-                    findings.rows[cell].reason if cell in findings.rows else findings.unsound.get(model, "interrupted")
+                    findings.rows[case].reason if case in findings.rows else findings.unsound.get(model, "interrupted")
                 )
-                yield Deviation(f"{model}, {work}, {way}: no longer measured: {reason}", True)
+                yield Deviation(f"{model}, {workload}, {mode}: no longer measured: {reason}", True)
             continue
-        change = compare(was, ratios[cell], noise=noise)
+        change = compare(was, ratios[case], noise=noise)
         if change is None or not change.is_beyond_noise or abs(change.ratio - 1) <= threshold:
             continue
         worse = change.ratio > 1
         yield Deviation(
-            f"{model}, {work}, {way}: a request costs {change.after.middle:.2f} times what it costs "
-            f"{baseline.reference}, and it was {was.middle:.2f} ({change.ratio - 1:+.0%})"
+            f"{model}, {workload}, {mode}: a request costs {change.after.middle:.2f} times as much as that of "
+            f"{baseline.reference}, baseline {was.middle:.2f} ({change.ratio - 1:+.0%})"
             + (", a regression" if worse else ""),
             worse,
         )
-    moved = sorted(ratios[cell].middle / baseline.ratios[cell].middle for cell in common)[_MOST * len(common) // 4]
+    moved = sorted(ratios[case].middle / baseline.ratios[case].middle for case in common)[_MOST * len(common) // 4]
     if moved < 1 / (1 + threshold):
         yield Deviation(
-            f"beside {baseline.reference} nearly all others cost {moved:.2f} times what they did, or less: it is "
-            f"{baseline.reference} itself that costs more, a regression",
+            f"relative to {baseline.reference}, most models cost {moved:.2f} times their baseline, or less: "
+            f"{baseline.reference} itself costs more, a regression",
             True,
         )
 
 
 def render_baseline(findings: Findings) -> str:
-    """The file's text, made of a run.
+    """Return the text of the file.
 
     Raises:
-        LabError: there is nothing in it to compare by.
+        LabError: see `Baseline.of`.
     """
     return json.dumps(Baseline.of(findings).as_json(), indent=1) + "\n"

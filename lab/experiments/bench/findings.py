@@ -1,4 +1,4 @@
-"""What a run says: read from its store alone, so that every figure can be made again from what is there."""
+"""Read the findings of a run from its store alone: every figure can be worked out again from the stored steps."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from lab.experiments.bench.plan import (
-    AGAIN,
     CLOSED,
+    CONTROL,
+    CROSS_CHECK,
     FIXED,
-    INDEPENDENT,
     Plan,
     Step,
+    is_control,
     read_round,
 )
 from lab.experiments.conformance.results import Check
@@ -20,7 +21,7 @@ from lab.load.measurement import Measurement
 from lab.metrics.estimates import Estimate, drift, estimate, noise_floor, rank
 from lab.metrics.verdict import Limit
 
-# What is compared between models, rounds and runs: how it is read, whether more is better.
+# The figures that are compared between models, rounds and runs: how to read each, and whether more is better.
 _READ: Mapping[str, tuple[Callable[[Measurement], float | None], bool]] = {
     "rate": (lambda found: found.rate, True),
     "cpu_us": (lambda found: found.server_cpu_us, False),
@@ -32,29 +33,29 @@ FIGURES = tuple(_READ)
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One cell, measured in one way, over all rounds.
+    """One case in one mode, over all rounds.
 
     Args:
-        work, model, way: what, see `lab.experiments.bench.plan`.
+        workload, model, mode: see `lab.experiments.bench.plan`.
         keys: its steps in the store.
-        found: by round, those that could be measured.
-        failures: why the others could not.
+        found: the measurements by round.
+        failures: why the other rounds have none.
     """
 
-    work: str
+    workload: str
     model: str
-    way: str
+    mode: str
     keys: tuple[str, ...]
     found: Mapping[int, Measurement]
     failures: tuple[str, ...]
 
     def read(self, figure: str) -> Estimate | None:
-        """A figure of `FIGURES` over the rounds. A rate with a lower bound among its rounds is one."""
+        """Return a figure of `FIGURES` over the rounds. A rate is a lower bound if one of its rounds is."""
         values = [_READ[figure][0](item) for item in self.found.values()]
         return estimate(values, is_lower_bound=figure == "rate" and self.is_lower_bound)
 
     def percentile(self, share: float) -> float | None:
-        """Seconds within which this share of the exchanges ended, the median over the rounds."""
+        """Return a percentile of the response time in seconds, the median over the rounds."""
         found = estimate(item.percentile(share) for item in self.found.values())
         return found.middle / 1e6 if found else None
 
@@ -65,12 +66,12 @@ class Row:
 
     @property
     def verdicts(self) -> Counter[str]:
-        """What limited it, and in how many rounds."""
+        """The limits, with their numbers of rounds."""
         return Counter(str(item.verdict.bound) for item in self.found.values())
 
     @property
     def reason(self) -> str:
-        """One sentence: of the most frequent verdict, or why there is none."""
+        """The reason of the most frequent verdict, or why there is no verdict."""
         if not self.found:
             return self.failures[0] if self.failures else "not measured"
         usual = self.verdicts.most_common(1)[0][0]
@@ -78,36 +79,36 @@ class Row:
 
     @property
     def failed(self) -> Counter[str]:
-        """Exchanges that did not come back right, by reason, of all rounds."""
+        """Failed exchanges of all rounds by reason."""
         return sum((Counter(item.failures) for item in self.found.values()), Counter[str]())
 
     @property
     def failed_ratio(self) -> float:
-        """These, of all exchanges."""
+        """The share of failed exchanges."""
         failed = self.failed.total()
         return failed / (failed + sum(item.answered for item in self.found.values())) if failed else 0.0
 
     @property
     def failing(self) -> str:
-        """How the server did not do what it was asked, in the first such round; empty if it did in all."""
+        """The failure of the server in the first round with one; empty if there is none."""
         return next((item.verdict.reason for item in self.found.values() if item.verdict.is_failure), "")
 
     @property
     def memory_bytes(self) -> int | None:
-        """The most that was seen."""
+        """The highest reading of all rounds."""
         return max((item.memory_bytes for item in self.found.values() if item.memory_bytes is not None), default=None)
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
-    """The same cell by our generator and by redis-benchmark.
+class CrossCheck:
+    """The same case measured by our generator and by redis-benchmark.
 
     Args:
-        model: which.
+        model: its name.
         ours, theirs: requests per second.
-        our_cost, their_cost: the server's CPU microseconds per request. The load of one or the other client may be
-            the larger; what a request costs the server is the same, or one of them has counted wrongly.
-        missing: why there is nothing to compare; None if there is.
+        our_cost, their_cost: the server's CPU microseconds per request. The rates may differ because one client is
+            faster; the cost must be the same, or one of the two counts wrongly.
+        missing: why there is no result; None if there is one.
     """
 
     model: str
@@ -118,7 +119,7 @@ class Comparison:
     missing: str | None
 
     def differs(self, noise: float) -> str | None:
-        """`more` or `less`: what redis-benchmark gets, beyond the spread of both; None: they agree, or nothing says."""
+        """Return whether redis-benchmark gets `more` or `less`, beyond noise; None if they agree or one is unknown."""
         if self.ours is None or self.theirs is None:
             return None
         ours, theirs = self.ours.widen(noise), self.theirs.widen(noise)
@@ -128,14 +129,14 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
-class Ceiling:
-    """What the load generator gets out of the fastest server there is, in the same run.
+class GeneratorLimit:
+    """The highest rate of the load generator in this run, with a very fast server.
 
     Args:
         model: that server.
-        rate: requests per second: PING, on as many held connections as the independent check has.
-        generator_cores: CPU that the generator used for it, the median; None if not known.
-        verdicts: what the limit was, and how often.
+        rate: PINGs per second, on as many held connections as in the cross-check.
+        generator_cores: cores that the generator used, the median; None if not known.
+        verdicts: the limits, with their numbers of rounds.
     """
 
     model: str
@@ -149,13 +150,13 @@ class Findings:
     """One run.
 
     Args:
-        run: where it is kept.
-        plan: what was to be measured.
-        rows: by (work, model, way).
-        sweeps: by (work, model): connections -> measurement.
-        unsound: models that the conformance suite has found wanting, and how.
-        comparisons: with somebody else's client.
-        ceiling: of the load generator; None if it was not measured.
+        run: its store.
+        plan: its plan.
+        rows: by (workload, model, mode).
+        sweeps: by (workload, model): connections -> measurement.
+        unsound: models that failed the conformance suite, and why.
+        cross_checks: with redis-benchmark.
+        generator_limit: None if it was not measured.
     """
 
     run: Run
@@ -163,39 +164,39 @@ class Findings:
     rows: Mapping[tuple[str, str, str], Row]
     sweeps: Mapping[tuple[str, str], Mapping[int, Measurement]]
     unsound: Mapping[str, str]
-    comparisons: tuple[Comparison, ...]
-    ceiling: Ceiling | None
+    cross_checks: tuple[CrossCheck, ...]
+    generator_limit: GeneratorLimit | None
 
-    def list_rows(self, work: str, way: str) -> list[Row]:
-        """Of all models, without the twin's second name."""
+    def list_rows(self, workload: str, mode: str) -> list[Row]:
+        """Return the rows of all models, without the control server."""
         return [
             row
             for (found, model, how), row in self.rows.items()
-            if (found, how) == (work, way) and not model.startswith(AGAIN)
+            if (found, how) == (workload, mode) and not is_control(model)
         ]
 
-    def failing(self, work: str, model: str) -> str:
-        """How a model did not do what it was asked; empty if it did. Too many connections of a sweep are no fault."""
-        rows = [row for (found, name, _), row in self.rows.items() if (found, name) == (work, model)]
+    def failing(self, workload: str, model: str) -> str:
+        """Return how a model failed; empty if it did not. A level of the sweep that was not served is no failure."""
+        rows = [row for (found, name, _), row in self.rows.items() if (found, name) == (workload, model)]
         if reason := next((row.failing for row in rows if row.failing), ""):
             return reason
         is_measured = any(row.found for row in rows)
-        for level in self.sweeps.get((work, model), {}).values():
+        for level in self.sweeps.get((workload, model), {}).values():
             if level.verdict.bound is Limit.WRONG or (level.verdict.is_failure and not is_measured):
                 return level.verdict.reason
         return ""
 
     def noise(self, figure: str) -> float | None:
-        """How far two servers of the same model were apart in the same round; None if there was no twin."""
+        """Return the difference between the control server and its model in the same round; None without a control."""
         pairs = []
-        for (work, model, way), row in self.rows.items():
-            other = self.rows.get((work, f"{AGAIN}{model}", way))
+        for (workload, model, mode), row in self.rows.items():
+            other = self.rows.get((workload, f"{CONTROL}{model}", mode))
             if other:
                 pairs += [(_read(row, number, figure), _read(other, number, figure)) for number in row.found]
         return noise_floor(pairs)
 
     def drift(self, figure: str) -> float | None:
-        """The median change from the first round to the last; None of a single one."""
+        """Return the median change from the first round to the last; None for a single round."""
         if self.plan.rounds < 2:
             return None
         first, last = (
@@ -205,13 +206,13 @@ class Findings:
         return drift(first, last)
 
     def rank(self, rows: Sequence[Row], figure: str) -> dict[str, tuple[int, int]]:
-        """The places of models, the best first; see `lab.metrics.estimates.rank`."""
+        """Return the places of the models, the best first; see `lab.metrics.estimates.rank`."""
         estimates = {row.model: found for row in rows if row.found and (found := row.read(figure))}
         return rank(estimates, noise=self.noise(figure) or 0.0, higher_is_better=_READ[figure][1])
 
-    def connection_bytes(self, work: str, model: str) -> float | None:
-        """What one more connection takes of the server's memory, from the two ends of the sweep; None if not known."""
-        levels = self.sweeps.get((work, model), {})
+    def connection_bytes(self, workload: str, model: str) -> float | None:
+        """Return the memory of one connection in bytes, from the two ends of the sweep; None if not known."""
+        levels = self.sweeps.get((workload, model), {})
         known = [(users, item.memory_bytes) for users, item in levels.items() if item.memory_bytes is not None]
         if len(known) < 2:
             return None
@@ -220,9 +221,9 @@ class Findings:
 
     @property
     def missing_steps(self) -> int:
-        """Measurements of the rounds that are not there: 0 of a run that was not interrupted."""
-        cells = {(work, model) for work, model, _ in self.rows}
-        wanted = sum(self.plan.rounds_of(way) for work, _ in cells for way in self.plan.ways_of(work))
+        """The number of missing measurements: 0 if the run was not interrupted."""
+        cases = {(workload, model) for workload, model, _ in self.rows}
+        wanted = sum(self.plan.rounds_of(mode) for workload, _ in cases for mode in self.plan.modes_of(workload))
         return max(wanted - sum(len(row.keys) for row in self.rows.values()), 0)
 
 
@@ -230,19 +231,19 @@ def read_findings(run: Run) -> Findings:
     """Read a run.
 
     Raises:
-        LabError: what is there cannot be read.
+        LabError: a file cannot be read.
     """
     plan = Plan.from_json(run.facts["plan"])
     steps = run.steps()
     rows: dict[tuple[str, str, str], list[tuple[int, Step, Mapping[str, Any]]]] = {}
     sweeps: dict[tuple[str, str], dict[int, Measurement]] = {}
     for key, record in steps.items():
-        phase, *cell = key.split("/")
+        phase, *case = key.split("/")
         if phase == "sweep" and (found := read_measurement(record)):
-            sweeps.setdefault((cell[0], cell[1]), {})[int(cell[2])] = found
+            sweeps.setdefault((case[0], case[1]), {})[int(case[2])] = found
         elif (number := read_round(phase)) is not None:
-            work, model, way = cell
-            rows.setdefault((work, model, way), []).append((number, Step(phase, work, model, way), record))
+            workload, model, mode = case
+            rows.setdefault((workload, model, mode), []).append((number, Step(phase, workload, model, mode), record))
     unsound = {}
     for key, item in steps.items():
         phase, _, name = key.partition("/")
@@ -257,10 +258,10 @@ def read_findings(run: Run) -> Findings:
         sweeps,
         unsound,
         tuple(
-            _compare(model, steps)
-            for model in dict.fromkeys(key.split("/")[2] for key in steps if key.startswith(f"{INDEPENDENT}/"))
+            _make_cross_check(model, steps)
+            for model in dict.fromkeys(key.split("/")[2] for key in steps if key.startswith(f"{CROSS_CHECK}/"))
         ),
-        _find_ceiling(plan.ceiling, steps),
+        _find_generator_limit(plan.generator_limit, steps),
     )
 
 
@@ -275,45 +276,47 @@ def _make_row(key: tuple[str, str, str], parts: Iterable[tuple[int, Step, Mappin
     )
 
 
-def _compare(model: str, steps: Mapping[str, Mapping[str, Any]]) -> Comparison:
-    prefix = f"{INDEPENDENT}/ping/{model}/"
+def _make_cross_check(model: str, steps: Mapping[str, Mapping[str, Any]]) -> CrossCheck:
+    prefix = f"{CROSS_CHECK}/ping/{model}/"
     records = {key.removeprefix(prefix): record for key, record in steps.items() if key.startswith(prefix)}
     ours = _list_ours(model, steps)
     theirs = [record for key, record in records.items() if key.startswith("redis-benchmark")]
     missing = next((record["failure"] for record in theirs if "failure" in record), None)
-    return Comparison(
+    return CrossCheck(
         model,
         estimate([item.rate for item in ours], is_lower_bound=any(item.verdict.is_lower_bound for item in ours)),
         estimate([record.get("rate") for record in theirs]),
         estimate([item.server_cpu_us for item in ours]),
         estimate([record.get("server_cpu_us") for record in theirs]),
-        missing if theirs else "it was not asked",
+        missing if theirs else "redis-benchmark was not run",
     )
 
 
 def _list_ours(model: str, steps: Mapping[str, Mapping[str, Any]]) -> list[Measurement]:
-    prefix = f"{INDEPENDENT}/ping/{model}/ours"
+    prefix = f"{CROSS_CHECK}/ping/{model}/ours"
     return [item for key, record in steps.items() if key.startswith(prefix) and (item := read_measurement(record))]
 
 
-def _find_ceiling(model: str | None, steps: Mapping[str, Mapping[str, Any]]) -> Ceiling | None:
+def _find_generator_limit(model: str | None, steps: Mapping[str, Mapping[str, Any]]) -> GeneratorLimit | None:
     found = _list_ours(model, steps) if model else []
     rate = estimate(item.rate for item in found)
     if model is None or rate is None:
         return None
     used = estimate(item.generator_cores for item in found)
-    return Ceiling(model, rate, used.middle if used else None, Counter(str(item.verdict.bound) for item in found))
+    return GeneratorLimit(
+        model, rate, used.middle if used else None, Counter(str(item.verdict.bound) for item in found)
+    )
 
 
 def _read(row: Row, number: int, figure: str) -> float | None:
     return _READ[figure][0](row.found[number]) if number in row.found else None
 
 
-def choose_costs(findings: Findings, work: str) -> list[Row]:
-    """The rows by which the cost of a request is compared: at one rate for all where that was measured."""
-    return findings.list_rows(work, FIXED) or findings.list_rows(work, CLOSED)
+def choose_costs(findings: Findings, workload: str) -> list[Row]:
+    """Return the rows that compare the cost of a request: at the fixed rate if that was measured."""
+    return findings.list_rows(workload, FIXED) or findings.list_rows(workload, CLOSED)
 
 
 def read_measurement(record: Mapping[str, Any]) -> Measurement | None:
-    """The measurement of a step that was kept; None if it failed."""
+    """Return the measurement of a stored step; None if it failed."""
     return Measurement.from_json(record["measurement"]) if "measurement" in record else None

@@ -1,9 +1,8 @@
-"""What is measured, and in which order: data, and functions that only depend on it.
+"""Decide what is measured and in which order: data, and functions that depend only on it.
 
-A cell is one model under one kind of work. Each is first swept, in a closed loop over a ladder of connections, up to
-its knee; then come the rounds. In each round every cell is measured in every way (see `WAYS`; `FIXED` has rounds of its
-own besides), all of them shuffled: a slow minute of the machine hits whoever is on then, and somebody else in the next
-round.
+A case is one model under one workload. First a sweep finds each case's knee, in a closed loop with rising numbers of
+connections. Then come the rounds. Each round measures every case in every mode (see `MODES`; `FIXED` has additional
+rounds of its own), in shuffled order: a slow minute of the machine hits different cases in each round.
 """
 
 import random
@@ -13,23 +12,24 @@ from typing import Any, Self
 
 from lab.base.errors import LabError
 from lab.load.presets import find_preset
-from lab.load.workloads import IDLE_CONNECTIONS
+from lab.load.workloads import IDLE_CONNECTIONS, Workload
 from lab.servers.catalogue import Model
 from services.protocol import Transport
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """A kind of work that a server may have to do.
+class BenchWorkload:
+    """A workload as the benchmark uses it.
 
     Args:
-        name: what `--works` takes.
-        summary: one line for people.
-        closed, open: the scenarios that ask for it.
-        fixed_rate: requests per second at which all models are compared: enough that their CPU time is that of requests
-            and not of waking up (on a virtual machine, windows at 4000 a second scatter twice as much as at 12,000);
-            not too much for most models: one that does not get there is compared at its own end, which is said.
-        transport: over what, if not over the scenarios' own.
+        name: as in `lab.load.workloads`; `tls` is `ping` over TLS.
+        summary: one line.
+        closed, open: its presets.
+        fixed_rate: requests per second at which all models are compared. High enough that their CPU time is spent on
+            requests and not on waking up (on a virtual machine, windows at 4000 a second vary twice as much as at
+            12,000). Low enough for most models; a model that does not reach it is compared at its own maximum, and the
+            report says so.
+        transport: if not the preset's own.
     """
 
     name: str
@@ -40,55 +40,66 @@ class Work:
     transport: Transport | None = None
 
     @property
-    def over(self) -> Transport:
-        """Over what."""
-        return self.transport or find_preset(self.closed).transport
+    def asked(self) -> Workload:
+        """The requests."""
+        return find_preset(self.closed).workload
 
     @property
-    def service(self) -> str:
-        """Which service answers it."""
-        return find_preset(self.closed).workload.service
+    def over(self) -> Transport:
+        """The transport that is used."""
+        return self.transport or find_preset(self.closed).transport
 
     def is_for(self, model: Model) -> bool:
-        """Whether a model can be asked for it."""
-        return any((item.service, item.transport) == (self.service, self.over) for item in model.addresses)
+        """Return whether a model speaks the workload's service over its transport."""
+        return any((item.service, item.transport) == (self.asked.service, self.over) for item in model.addresses)
 
     def most_users(self, model: Model, most: int) -> int:
-        """How many connections make sense: one where a second would wait for the first one's end."""
-        holds = find_preset(self.closed).workload.holds_connection
+        """Return the number of connections that make sense: one if a second one would only wait for the first."""
+        holds = self.asked.holds_connection
         return 1 if holds and not self.over.is_datagram and "overlap" in model.limits else most
 
 
-def _work(name: str, scenario: str, rate: float, summary: str) -> Work:
-    return Work(name, summary, f"closed_{scenario}", f"open_{scenario}", rate)
+def _workload(name: str, rate: float, summary: str) -> BenchWorkload:
+    return BenchWorkload(name, summary, f"closed_{name}", f"open_{name}", rate)
 
 
-_WORKS = (
-    _work("session", "session", 12_000, "connect, 50 PINGs one after the other, close"),
-    Work("ping", "PING on held connections", "closed_ping", "open_steady", 8000),
-    _work("pipeline", "pipeline_16", 16_000, "16 PINGs at once"),
-    _work("echo_1k", "echo_1k", 4000, "1 KiB there and back"),
-    _work("echo_64k", "echo_64k", 400, "64 KiB there and back"),
-    _work("churn", "churn", 200, "connect, one PING, close"),
-    _work("wait", "sleep_20ms", 200, "replies that take 20 ms of waiting"),
-    _work("burn", "burn", 200, "replies that take computing"),
-    _work("mixed", "mixed", 400, "90 % small requests, 10 % that wait or compute"),
-    _work("download", "download", 50, "connect, read 256 KiB, close"),
-    _work("idle", "idle_connections", 4000, f"PING on held connections, beside {IDLE_CONNECTIONS} that say nothing"),
-    _work("udp", "datagrams", 4000, "16 datagrams at once, there and back"),
-    Work("tls", "PING on held TLS connections", "closed_ping", "open_steady", 4000, Transport.TLS),
+_WORKLOADS = (
+    _workload("session", 12_000, "connect, 50 PINGs one after the other, close"),
+    BenchWorkload("ping", "PING on held connections", "closed_ping", "open_steady", 8000),
+    _workload("pipeline_16", 16_000, "16 PINGs at once"),
+    _workload("echo_1k", 4000, "1 KiB there and back"),
+    _workload("echo_64k", 400, "64 KiB there and back"),
+    _workload("churn", 200, "connect, one PING, close"),
+    _workload("sleep_20ms", 200, "requests that sleep 20 ms"),
+    _workload("burn", 200, "CPU-bound requests"),
+    _workload("mixed", 400, "90 % small requests, 10 % that sleep or compute"),
+    _workload("download", 50, "connect, read 256 KiB, close"),
+    _workload("idle_connections", 4000, f"PING on held connections while {IDLE_CONNECTIONS} others are idle"),
+    _workload("datagrams", 4000, "16 datagrams at once, there and back"),
+    BenchWorkload("tls", "PING on held TLS connections", "closed_ping", "open_steady", 4000, Transport.TLS),
 )
-WORKS = {work.name: work for work in _WORKS}
+WORKLOADS = {workload.name: workload for workload in _WORKLOADS}
 
-# The ways in which a round measures a cell: as fast as it goes at the knee; at one rate for all models; at parts of its
-# own knee's rate.
+# The modes of a round: at full speed with the knee's connections; at one rate for all models; at shares of the rate at
+# the case's own knee.
 CLOSED, FIXED = "closed", "fixed"
-WAYS = (CLOSED, FIXED, "open-50", "open-70", "open-90")
+MODES = (CLOSED, FIXED, "open-50", "open-70", "open-90")
 
 _ROUND = "round-"
 
-# In front of the name of the model that is measured twice, as if it were two: what the two differ by is noise.
-AGAIN = "again-"
+# The phase of the cross-check with redis-benchmark.
+CROSS_CHECK = "cross-check"
+
+# Prefix of the control server's name: a second server of one model, measured as if it were another model. The
+# difference between the two is noise.
+CONTROL = "control-"
+
+NAME = "bench"
+
+
+def is_control(model: str) -> bool:
+    """Return whether a name is that of the control server."""
+    return model.startswith(CONTROL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,70 +108,69 @@ class Plan:
 
     Args:
         models: names.
-        works: names, of `WORKS`.
-        glances: those of the works that are only looked at: closed, at the middle of the ladder, without a sweep.
-        ladder: connections of the sweep, rising; with one step there is no sweep.
-        ways: of `WAYS`.
-        rounds: repeats of each.
-        fixed_rounds: repeats of `FIXED`, if more: what a request costs is compared between runs as well, and a machine
-            that is now slower and now faster for seconds is only evened out by many windows, not by long ones.
+        workloads: names, of `WORKLOADS`.
+        quick_workloads: workloads that are only measured closed, at the middle one of the levels, without a sweep.
+        levels: numbers of connections of the sweep, rising; a single level means no sweep.
+        modes: of `MODES`.
+        rounds: repeats of each mode.
+        fixed_rounds: repeats of `FIXED`, if more. The CPU time per request is also compared between runs, and the speed
+            of a machine varies over seconds: many windows even that out, long windows do not.
         seconds: the measured window of each step.
-        warm_up: load before it that does not count.
+        warm_up: seconds of load before the window.
         seed: of the order.
-        twin: the model that is measured twice, from a second server of it; None if none is.
-        ceiling: the server that shows what the generator can do; None if there is none.
+        control: the model that has a control server; None for no control server.
+        generator_limit: the server that shows the generator's limit; None if there is none.
     """
 
     models: tuple[str, ...]
-    works: tuple[str, ...]
-    glances: tuple[str, ...]
-    ladder: tuple[int, ...]
-    ways: tuple[str, ...]
+    workloads: tuple[str, ...]
+    quick_workloads: tuple[str, ...]
+    levels: tuple[int, ...]
+    modes: tuple[str, ...]
     rounds: int
     seconds: float
     warm_up: float
     seed: int
-    twin: str | None
-    ceiling: str | None
+    control: str | None
+    generator_limit: str | None
     fixed_rounds: int = 0
 
     @property
     def is_swept(self) -> bool:
-        """Whether there is a sweep of anything."""
-        return any(map(self.sweeps, self.works))
+        """Whether any workload has a sweep."""
+        return any(map(self.sweeps, self.workloads))
 
-    def sweeps(self, work: str) -> bool:
-        """Whether a kind of work is swept; without that, nothing can be asked at a part of its knee's rate."""
-        return len(self.ladder_of(work)) > 1
+    def sweeps(self, workload: str) -> bool:
+        """Return whether a workload has a sweep. Without one there is no knee, and so no share of its rate."""
+        return len(self.levels_of(workload)) > 1
 
-    def ladder_of(self, work: str) -> tuple[int, ...]:
-        """The connections that are tried of a kind of work."""
-        return (self.ladder[len(self.ladder) // 2],) if work in self.glances else self.ladder
+    def levels_of(self, workload: str) -> tuple[int, ...]:
+        """Return the numbers of connections that are tried."""
+        return (self.levels[len(self.levels) // 2],) if workload in self.quick_workloads else self.levels
 
-    def ways_of(self, work: str) -> tuple[str, ...]:
-        """In which ways it is measured."""
-        return (CLOSED,) if work in self.glances else self.ways
+    def modes_of(self, workload: str) -> tuple[str, ...]:
+        """Return the modes in which a workload is measured."""
+        return (CLOSED,) if workload in self.quick_workloads else self.modes
 
-    def rounds_of(self, way: str) -> int:
-        """How often it is measured in a way."""
-        return max(self.rounds, self.fixed_rounds) if way == FIXED else self.rounds
+    def rounds_of(self, mode: str) -> int:
+        """Return the number of rounds of a mode."""
+        return max(self.rounds, self.fixed_rounds) if mode == FIXED else self.rounds
 
     def order_rounds(self) -> Iterator[int]:
-        """The numbers of the rounds in their order: those of all ways, and behind each its part of the others."""
+        """Yield the numbers of the rounds in order: after each round of all modes its part of the additional ones."""
         for number in range(1, self.rounds + 1):
             yield number
-            yield from range(self.rounds + number, max(self.rounds_of(way) for way in WAYS) + 1, self.rounds)
+            yield from range(self.rounds + number, max(self.rounds_of(mode) for mode in MODES) + 1, self.rounds)
 
     def as_json(self) -> dict[str, Any]:
-        """For the store."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """What `as_json` gave.
+        """Read what `as_json` returned.
 
         Raises:
-            LabError: it is something else.
+            LabError: the data is something else.
         """
         known = {item.name: item for item in fields(cls)}
         if missing := [name for name, item in known.items() if item.default is MISSING and name not in data]:
@@ -171,56 +181,61 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One measurement that is to be made.
+    """One measurement.
 
     Args:
-        phase: `sweep`, or `round-1` and so on.
-        work, model: the cell; the model's name may have `AGAIN` in front.
-        way: of `WAYS`; of a sweep, the number of connections.
+        phase: `sweep`, `round-1` and so on, or `CROSS_CHECK`.
+        workload, model: the case; the model's name may have the prefix `CONTROL`.
+        mode: of `MODES`; of a sweep, the number of connections.
     """
 
     phase: str
-    work: str
+    workload: str
     model: str
-    way: str
+    mode: str
 
     @property
     def key(self) -> str:
-        """Its name in the store."""
-        return f"{self.phase}/{self.work}/{self.model}/{self.way}"
+        """The name in the store."""
+        return f"{self.phase}/{self.workload}/{self.model}/{self.mode}"
+
+    @property
+    def is_control(self) -> bool:
+        """Whether it measures the control server."""
+        return is_control(self.model)
 
     @property
     def server(self) -> str:
-        """The model, by its own name."""
-        return self.model.removeprefix(AGAIN)
+        """The model without the prefix."""
+        return self.model.removeprefix(CONTROL)
 
 
-# What a person asks for, by name. About two minutes for all models, about ten, and as long as it takes.
+# About two minutes for all models, about ten, and hours.
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "quick": {
-        "works": ("session",),
-        "glances": (),
-        "ladder": (16,),
-        "ways": (CLOSED,),
+        "workloads": ("session",),
+        "quick_workloads": (),
+        "levels": (16,),
+        "modes": (CLOSED,),
         "rounds": 3,
         "seconds": 0.6,
         "warm_up": 0.2,
     },
     "default": {
-        "works": ("session", "wait", "burn", "mixed"),
-        "glances": ("wait", "burn", "mixed"),
-        "ladder": (4, 16, 64),
-        "ways": WAYS,
+        "workloads": ("session", "sleep_20ms", "burn", "mixed"),
+        "quick_workloads": ("sleep_20ms", "burn", "mixed"),
+        "levels": (4, 16, 64),
+        "modes": MODES,
         "rounds": 3,
         "fixed_rounds": 12,
         "seconds": 0.6,
         "warm_up": 0.25,
     },
     "full": {
-        "works": tuple(WORKS),
-        "glances": (),
-        "ladder": (1, 4, 16, 64, 256),
-        "ways": WAYS,
+        "workloads": tuple(WORKLOADS),
+        "quick_workloads": (),
+        "levels": (1, 4, 16, 64, 256),
+        "modes": MODES,
         "rounds": 5,
         "seconds": 3.0,
         "warm_up": 0.5,
@@ -228,56 +243,48 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def list_cells(plan: Plan, models: Mapping[str, Model]) -> list[tuple[str, str]]:
-    """(work, model) of all that can be measured, and the twin of one of them.
+def list_cases(plan: Plan, models: Mapping[str, Model]) -> list[tuple[str, str]]:
+    """Return (workload, model) of everything that can be measured, the control server included.
 
     Args:
-        models: those that are sound, by name.
+        models: the models that pass the conformance suite, by name.
     """
-    cells = []
-    for name in plan.works:
-        able = [model for model in plan.models if model in models and WORKS[name].is_for(models[model])]
-        cells += [(name, model) for model in able]
-        if plan.twin in able:
-            cells.append((name, f"{AGAIN}{plan.twin}"))
-    return cells
+    cases = []
+    for name in plan.workloads:
+        able = [model for model in plan.models if model in models and WORKLOADS[name].is_for(models[model])]
+        cases += [(name, model) for model in able]
+        if plan.control in able:
+            cases.append((name, f"{CONTROL}{plan.control}"))
+    return cases
 
 
-def list_levels(plan: Plan, work: Work, model: Model) -> list[int]:
-    """The ladder of a cell."""
-    return sorted({work.most_users(model, users) for users in plan.ladder_of(work.name)})
+def list_levels(plan: Plan, workload: BenchWorkload, model: Model) -> list[int]:
+    """Return the numbers of connections that are tried of a case."""
+    return sorted({workload.most_users(model, users) for users in plan.levels_of(workload.name)})
 
 
-def list_steps(plan: Plan, number: int, cells: Sequence[tuple[str, str]]) -> list[Step]:
-    """Of a round: every cell in each of its ways."""
+def list_steps(plan: Plan, number: int, cases: Sequence[tuple[str, str]]) -> list[Step]:
+    """Return the steps of a round: every case in each of its modes."""
     return [
-        Step(name_round(number), work, model, way)
-        for work, model in cells
-        for way in plan.ways_of(work)
-        if number <= plan.rounds_of(way)
+        Step(name_round(number), workload, model, mode)
+        for workload, model in cases
+        for mode in plan.modes_of(workload)
+        if number <= plan.rounds_of(mode)
     ]
 
 
 def name_round(number: int) -> str:
-    """The phase of a round."""
+    """Return the phase of a round."""
     return f"{_ROUND}{number}"
 
 
 def read_round(phase: str) -> int | None:
-    """The number of a round, from its phase; None of another phase."""
+    """Return the number of a round from its phase; None for another phase."""
     return int(phase.removeprefix(_ROUND)) if phase.startswith(_ROUND) else None
 
 
 def shuffle(plan: Plan, phase: str, steps: Sequence[Step]) -> Iterator[Step]:
-    """The steps of a phase in an order of its own; always the same for one seed."""
+    """Yield the steps of a phase in random order, the same for the same seed."""
     steps = list(steps)
-    # Not for secrets: an order that nobody chose.
-    random.Random(f"{plan.seed}/{phase}").shuffle(steps)  # noqa: S311
+    random.Random(f"{plan.seed}/{phase}").shuffle(steps)  # noqa: S311 - an order, no secret
     return iter(steps)
-
-
-# The check by somebody else's client: PING, on so many held connections.
-INDEPENDENT = "independent"
-
-
-NAME = "bench"

@@ -6,22 +6,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lab.base.errors import LabError
-from lab.experiments.bench.plan import PRESETS, WORKS, Plan
+from lab.experiments.bench.plan import PRESETS, WORKLOADS, Plan
 from lab.experiments.environment import describe_environment, describe_servers, read_commit
 from lab.experiments.store import Run
 from lab.load.cores import Pinning
 from lab.servers.backend import Backend, choose_models
 from lab.servers.catalogue import Catalogue, Model
 
-# What shows how far the generator goes: answered by C, and by nothing that takes longer.
-_CEILING = "peer_redis"
+# A server in C that does nothing slow: its rate shows the limit of the generator.
+_GENERATOR_LIMIT = "peer_redis"
 
 
-# Whom to measure twice: one that serves many at once and needs no library.
-_USUAL_TWIN = "asyncio_streams"
+# The usual control: it serves many clients at once and needs no library.
+_USUAL_CONTROL = "asyncio_streams"
 
 
-# What changes how a process gets its memory.
+# Variables that change how a process allocates memory.
 _ALLOCATOR = ("PYTHONMALLOC", "MALLOC_ARENA_MAX", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "LD_PRELOAD")
 
 
@@ -32,44 +32,45 @@ def make_plan(
     backend: Backend,
     preset: str,
     models: Sequence[str],
-    works: Sequence[str],
+    workloads: Sequence[str],
     *,
     rounds: int | None = None,
     seconds: float | None = None,
     seed: int | None = None,
 ) -> Plan:
-    """What a person has asked for.
+    """Make the plan from the command line.
 
     Raises:
-        LabError: an unknown model or kind of work.
+        LabError: a model or a workload is unknown.
     """
     values = dict(PRESETS[preset])
-    if unknown := [name for name in works if name not in WORKS]:
-        raise LabError(f"unknown work {', '.join(unknown)}; known: {', '.join(WORKS)}")
-    values |= {"works": tuple(works)} if works else {}
+    if unknown := [name for name in workloads if name not in WORKLOADS]:
+        raise LabError(f"unknown workloads: {', '.join(unknown)}; known: {', '.join(WORKLOADS)}")
+    values |= {"workloads": tuple(workloads)} if workloads else {}
     values |= {"rounds": rounds} if rounds else {}
     values |= {"seconds": seconds} if seconds else {}
     chosen = choose_models(backend, models)
+    has_limit = backend.name == "docker" or _GENERATOR_LIMIT in {model.name for model in chosen}
     return Plan(
         models=tuple(model.name for model in chosen),
         seed=random.randrange(2**31) if seed is None else seed,  # noqa: S311 - an order, no secret
-        twin=choose_twin(chosen),
-        ceiling=_CEILING if backend.name == "docker" or _CEILING in {model.name for model in chosen} else None,
+        control=choose_control(chosen),
+        generator_limit=_GENERATOR_LIMIT if has_limit else None,
         **values,
     )
 
 
-def choose_twin(models: Sequence[Model]) -> str | None:
-    """Whom to measure twice."""
+def choose_control(models: Sequence[Model]) -> str | None:
+    """Return the model that gets a control server; None if no model serves clients at the same time."""
     able = [model.name for model in models if "overlap" not in model.limits]
-    return _USUAL_TWIN if _USUAL_TWIN in able else next(iter(able), None)
+    return _USUAL_CONTROL if _USUAL_CONTROL in able else next(iter(able), None)
 
 
 def check_same(run: Run, backend: Backend) -> None:
-    """See that a run can go on: with what it was begun.
+    """Check that a run can be resumed.
 
     Raises:
-        LabError: it has ended, or something else than what it has measured would be measured now.
+        LabError: it is finished, or the commit or the backend has changed.
     """
     if run.is_finished:
         raise LabError(f"{run.started} is finished; `lab bench --show {run.started}` prints it")
@@ -77,20 +78,20 @@ def check_same(run: Run, backend: Backend) -> None:
     for name, now in (("commit", read_commit()), ("backend", backend.name)):
         if before.get(name) != now:
             raise LabError(
-                f"{run.started} was begun with {name} {before.get(name)}, and this is {now}: begin a new one"
+                f"{run.started} was started with {name} {before.get(name)}, and this is {now}: start a new run"
             )
 
 
 def describe(backend: Backend, models: Sequence[Model], pinning: Pinning | None) -> dict[str, str | None]:
-    """What the benchmark runs on."""
+    """Return the facts about the machine and the software."""
     facts = describe_environment(backend.name)
     facts["servers"] = describe_servers(backend, models)
     if backend.name == "docker":
         facts["images"] = read_images(backend.catalogue, models)
-    facts["cores"] = str(pinning) if pinning else "one for all: nothing could be separated"
+    facts["cores"] = str(pinning) if pinning else "one core: servers and load generator share it"
     facts["governor"] = _GOVERNOR.read_text().strip() if _GOVERNOR.is_file() else None
     facts["libc"] = read_libc(backend)
-    # A container has the environment that compose.yaml gives it, and a process this one's.
+    # A container has the environment of compose.yaml, a process that of this process.
     environs = (
         {"": os.environ}
         if backend.name == "process"
@@ -107,13 +108,13 @@ def describe(backend: Backend, models: Sequence[Model], pinning: Pinning | None)
 
 
 def read_libc(backend: Backend) -> str | None:
-    """The C library of the servers: their images and that of the lab's shell have one base."""
+    """Return the C library of the servers. Their images and that of the lab's shell have the same base."""
     done = backend.run(["python", "-c", "import platform; print(*platform.libc_ver())"], capture=True, timeout=60)
     return done.stdout.strip() or None
 
 
 def read_images(catalogue: Catalogue, models: Sequence[Model]) -> str | None:
-    """The ids of the images that were measured: a tag can come to mean another one."""
+    """Return the ids of the images: a tag can be moved to another image."""
     import docker
     import docker.errors
     import requests
@@ -130,6 +131,6 @@ def read_images(catalogue: Catalogue, models: Sequence[Model]) -> str | None:
 
 
 def keep_logs(run: Run, backend: Backend, models: Mapping[str, str]) -> None:
-    """What the servers have written goes with the figures, each under the name that its rows have."""
+    """Keep the logs of servers, each under the name of its rows."""
     for model, name in models.items():
         run.keep_log(name, backend.logs(model))

@@ -1,4 +1,4 @@
-"""Where the knee is: the fewest connections that give nearly all that a server has. Pure functions."""
+"""Find the knee: the fewest connections at which a server reaches nearly its best rate. Pure functions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,19 +6,19 @@ from dataclasses import dataclass
 from lab.load.measurement import Measurement
 from lab.metrics.verdict import Limit
 
-# Less than this more than the best so far is no more.
+# Smallest relative gain over the best rate so far that counts as an improvement.
 _GAIN = 0.05
 
-# Of the exchanges of a level that counts.
+# The largest share of failures of a level that counts as served.
 _MOST_FAILURES = 0.001
 
-# What cannot be the load that a server holds: nobody, or not everybody, was answered.
+# Verdicts of a level that was not served: no client, or not every client, got an answer.
 _UNSERVED = (Limit.WRONG, Limit.FAILED, Limit.STARVED)
 
 STOP_RULE = (
-    f"More connections are tried until the rate rises by less than {_GAIN:.0%} over the best so far, or until a level "
-    f"is not served: a client without an answer, or more than {_MOST_FAILURES:.1%} failures. A level whose counts "
-    f"contradict each other is left out. The knee is the fewest connections that gave {1 - _GAIN:.0%} of the best rate."
+    f"The sweep adds connections until the rate rises by less than {_GAIN:.0%} over the best so far, or a level is not "
+    f"served (a client without an answer, or more than {_MOST_FAILURES:.1%} failures). Levels with inconsistent counts "
+    f"are left out. The knee is the fewest connections with {1 - _GAIN:.0%} of the best rate."
 )
 
 
@@ -29,7 +29,7 @@ class Level:
     Args:
         users: connections.
         rate: requests per second.
-        is_served: whether everybody was.
+        is_served: whether every client got an answer.
     """
 
     users: int
@@ -39,12 +39,12 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Knee:
-    """What the rounds build on.
+    """The knee of a case.
 
     Args:
         users: connections at the knee.
         rate: requests per second there.
-        most_users: the most connections that were tried and served.
+        most_users: the highest level that was served.
     """
 
     users: int
@@ -53,13 +53,13 @@ class Knee:
 
 
 def make_level(users: int, found: Measurement) -> Level:
-    """A measurement as a step of a sweep."""
+    """Make a level from a measurement."""
     sound = found.verdict.bound not in _UNSERVED and (found.failure_ratio or 0.0) <= _MOST_FAILURES
     return Level(users, found.rate, sound)
 
 
 def is_over(levels: Sequence[Level]) -> bool:
-    """Whether another level would tell nothing more."""
+    """Return whether another level would show nothing new."""
     if not levels:
         return False
     *before, last = levels
@@ -68,7 +68,7 @@ def is_over(levels: Sequence[Level]) -> bool:
 
 
 def find_knee(levels: Sequence[Level]) -> Knee | None:
-    """The knee; None if not even one level was served."""
+    """Return the knee; None if no level was served."""
     served = sorted((level for level in levels if level.is_served), key=lambda level: level.users)
     if not served:
         return None

@@ -1,4 +1,4 @@
-"""What theory expects of a row, beside what was measured: made from the run's own store, with surprises marked."""
+"""Compare the rows of a run with theory, and mark the deviations. Uses the run's own store alone."""
 
 import re
 from collections.abc import Iterable
@@ -7,15 +7,14 @@ from typing import Any
 
 from lab.base.units import show_time
 from lab.experiments.bench.findings import Findings, Row
-from lab.experiments.bench.plan import WORKS
+from lab.experiments.bench.plan import WORKLOADS
 from lab.experiments.theory import Ceiling, Server, describe_rate, find_ceiling
 from lab.load.measurement import Measurement
-from lab.load.presets import find_preset
 
-# S is measured once, in a window of a second: what is above theory by less than this does not contradict it.
+# S is measured once, in a window of about a second. A smaller relative difference is not a deviation.
 _TOLERANCE = 0.1
 
-# Less than this part of what theory allows is less than it explains.
+# Below this share of what theory allows, theory does not explain the rate.
 _FAR_BELOW = 0.5
 
 _SLEEP = re.compile(rb"SLEEP\r\n\$\d+\r\n(\d+)\r\n", re.IGNORECASE)
@@ -23,53 +22,52 @@ _SLEEP = re.compile(rb"SLEEP\r\n\$\d+\r\n(\d+)\r\n", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """Theory beside a measurement.
+    """What theory says about a row.
 
     Args:
-        ceiling: the most that theory allows.
-        response: seconds that each request then takes, by Little's law, from connections that ask without a pause.
-        surprise: why the measurement is not what theory says, as far as the accounts tell; empty if it is.
-        key: the step in the store that S is from; None if it is the row's own.
+        ceiling: the highest rate that theory allows.
+        response: seconds per request at that rate by Little's law, if connections never pause.
+        deviation: how the measurement contradicts theory, and why if known; empty if it does not.
+        key: the step in the store that gives S; None if it is the row's own.
     """
 
     ceiling: Ceiling
     response: float
-    surprise: str
+    deviation: str
     key: str | None
 
     @property
     def reason(self) -> str:
-        """One sentence."""
         at_most = f"at most {describe_rate(self.ceiling.rate)}, {show_time(self.response * 1e6)} each"
         return f"{self.ceiling.reason}, so {at_most}"
 
 
-def read_wait(work: str) -> float:
-    """Seconds that a request of a kind of work asks the server to wait, on average."""
-    workload = find_preset(WORKS[work].closed).workload
-    if workload.exchange is None:
+def read_wait(workload: str) -> float:
+    """Return the mean time in seconds that a request of a workload asks the server to sleep."""
+    asked = WORKLOADS[workload].asked
+    if asked.exchange is None:
         return 0.0
-    turns = workload.exchange.turns
-    asked = sum(int(milliseconds) for request, _ in turns for milliseconds in _SLEEP.findall(request))
-    return asked / 1000 / (len(turns) * workload.depth)
+    turns = asked.exchange.turns
+    total = sum(int(milliseconds) for request, _ in turns for milliseconds in _SLEEP.findall(request))
+    return total / 1000 / (len(turns) * asked.depth)
 
 
 def expect(findings: Findings, row: Row) -> Expectation | None:
-    """What theory says of a row that was measured as fast as it goes; None where it has nothing to reason from.
+    """Return what theory says about a closed row; None if it has no input.
 
-    S is that of the fewest connections of the sweep: a step of its own, apart from the row that it is to explain.
-    Without a sweep it is the row's.
+    S comes from the lowest level of the sweep: a separate step, so that a row is not explained by itself. Without a
+    sweep it is the row's own.
     """
     servers: dict[str, Any] = findings.run.facts.get("models") or {}
     one = next(iter(row.found.values()), None)
     if one is None or row.model not in servers:
         return None
     server = Server.from_json(servers[row.model])
-    levels = findings.sweeps.get((row.work, row.model), {})
+    levels = findings.sweeps.get((row.workload, row.model), {})
     fewest = min(levels, default=None)
     few = None if fewest is None or fewest > one.users else levels[fewest]
     cpu = few.server_cpu_us if few else _middle(row.found.values())
-    wait = read_wait(row.work)
+    wait = read_wait(row.workload)
     hold = None
     if server.concurrency == "one":
         hold = 1 / few.rate if few and few.rate else _read_hold(row)
@@ -83,21 +81,21 @@ def expect(findings: Findings, row: Row) -> Expectation | None:
     )
     if ceiling is None:
         return None
-    surprise = _explain(findings, row, ceiling, cpu)
-    key = None if few is None else f"sweep/{row.work}/{row.model}/{fewest}"
-    return Expectation(ceiling, one.users / ceiling.rate, surprise, key)
+    deviation = _explain(findings, row, ceiling, cpu)
+    key = None if few is None else f"sweep/{row.workload}/{row.model}/{fewest}"
+    return Expectation(ceiling, one.users / ceiling.rate, deviation, key)
 
 
 def _read_hold(row: Row) -> float | None:
-    """How long a request keeps a server for one client at a time, in seconds, as far as the row itself can tell.
+    """Return the seconds for which a request occupies a server for one client at a time; None if the row does not tell.
 
-    With many requests to a connection, most of them are of the client whose turn it is: the median has no queue in it.
+    With many requests per connection most of them belong to the client that is served: the median contains no queueing.
     """
-    exchange = find_preset(WORKS[row.work].closed).workload.exchange
+    exchange = WORKLOADS[row.workload].asked.exchange
     if exchange is None or exchange.per_connection == 1:
         return None
     if len(set(exchange.turns)) > 1:
-        # Of unlike requests the median is that of one kind. They are asked on one held connection, without a queue.
+        # The median of different requests is that of one kind. On one held connection the mean contains no queueing.
         means = sorted(item.mean_us for item in row.found.values() if item.mean_us is not None)
         return means[len(means) // 2] / 1e6 if means else None
     median = row.read("p50_us")
@@ -110,7 +108,7 @@ def _middle(found: Iterable[Measurement]) -> float | None:
 
 
 def _explain(findings: Findings, row: Row, ceiling: Ceiling, cpu: float | None) -> str:
-    """Why a row is above what theory allows, or far below; empty if it is neither, or another limit came first."""
+    """Return why a row is above or far below theory; empty if it is neither, or another limit came first."""
     rate, cost = row.read("rate"), row.read("cpu_us")
     if rate is None:
         return ""
@@ -121,8 +119,8 @@ def _explain(findings: Findings, row: Row, ceiling: Ceiling, cpu: float | None) 
             changed = f"a request took {more} CPU here: {show_time(cost.middle)}, not {show_time(cpu)}"
     if rate.low > ceiling.rate * (1 + max(_TOLERANCE, findings.noise("rate") or 0.0)):
         by = f"{rate.middle / ceiling.rate - 1:.0%} above theory"
-        return f"{by}: {changed or 'more of it ran at the same time than it declares'}"
-    # A lower bound says nothing of what the server would have done.
+        return f"{by}: {changed or 'more of it ran in parallel than it declares'}"
+    # A lower bound does not show what the server could have done.
     if row.is_lower_bound or rate.high >= ceiling.rate * _FAR_BELOW:
         return ""
     by = f"{rate.middle / ceiling.rate:.0%} of what theory allows"

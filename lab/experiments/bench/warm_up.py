@@ -1,9 +1,9 @@
-"""The same history for every server before it is measured: so many clients who come, ask once, and go.
+"""Warm up servers before they are measured: the same number of short connections to each.
 
     python -m lab.experiments.bench.warm_up COUNT SERVICE=URL ...
 
-A server that is new is not what it will be: its memory is not laid out, its code not yet specialised. Run inside the
-lab's network; prints a line of JSON: how many visits each URL has answered.
+A new server is slower: its memory is not laid out, its code is not specialised. Runs inside the lab's network and
+prints a line of JSON: how many connections each URL has answered.
 """
 
 import json
@@ -13,17 +13,17 @@ from collections.abc import Sequence
 from lab.clients.call import call
 from loadtests.sockets.errors import ClientError
 
-# Enough that every worker of a pool has had some.
-VISITS = 200
+# Enough that every worker of a pool serves some.
+WARM_UP_VISITS = 200
 
-_ARGUMENTS = {"command": ["PING"], "echo": ["history"]}
+_ARGUMENTS = {"command": ["PING"], "echo": ["warm-up"]}
 
 
 def visit(service: str, url: str, count: int) -> int:
-    """Come, ask once, go, so many times.
+    """Connect, send one request and close, `count` times.
 
     Returns:
-        How often an answer came; it ends with the first that does not.
+        The number of replies; it stops at the first failure.
     """
     for number in range(count):
         try:
@@ -35,7 +35,6 @@ def visit(service: str, url: str, count: int) -> int:
 
 
 def main(argv: Sequence[str]) -> None:
-    """The command line."""
     count, *targets = argv
     pairs = [target.partition("=")[::2] for target in targets]
     print(json.dumps({url: visit(service, url, int(count)) for service, url in pairs}))
