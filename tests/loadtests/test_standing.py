@@ -32,10 +32,12 @@ def environ(backend):
     return {"LAB_TARGETS": encode_targets(backend.targets())}
 
 
-def _generator() -> psutil.Process:
-    found = [item for item in psutil.Process().children() if "loadtests.fork_server" in item.cmdline()]
-    assert len(found) == 1
-    return found[0]
+def _generator(standing: StandingGenerator) -> psutil.Process:
+    # Other tests of this process share a generator of theirs.
+    assert standing._instrument is not None
+    found = psutil.Process(standing._instrument.process.pid)
+    assert "loadtests.fork_server" in found.cmdline()
+    return found
 
 
 def test_each_load_is_its_own_and_the_generator_is_the_same(backend, standing):
@@ -46,8 +48,8 @@ def test_each_load_is_its_own_and_the_generator_is_the_same(backend, standing):
         assert found.users == users
         assert found.answered > 0
         assert found.failures == {}
-        generator = _generator()
-    assert _generator() == generator
+        generator = _generator(standing)
+    assert _generator(standing) == generator
     assert generator.children() == []
 
 
@@ -89,7 +91,7 @@ def test_a_server_is_asked_for_once_and_again_when_it_was_started_anew(backend, 
 def test_nothing_is_left_of_it(backend, environ):
     with StandingGenerator(backend) as standing:
         standing.run(WINDOW, environ=environ, timeout=60)
-        generator = _generator()
+        generator = _generator(standing)
     assert not generator.is_running()
 
 
@@ -105,7 +107,7 @@ def test_a_load_that_cannot_be_has_its_code_and_its_words_and_the_next_one_runs(
 
 def test_a_load_that_takes_too_long_is_ended_and_the_next_one_runs(standing, environ):
     standing.run(WINDOW, environ=environ, timeout=60)
-    generator = _generator()
+    generator = _generator(standing)
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(standing.run, [*WINDOW, "--window", "600"], environ=environ, timeout=5)
         loads = wait_until(lambda: running.done() or generator.children())
@@ -118,7 +120,7 @@ def test_a_load_that_takes_too_long_is_ended_and_the_next_one_runs(standing, env
 
 def test_a_generator_that_is_gone_is_said_and_the_next_load_starts_another(standing, environ):
     standing.run(WINDOW, environ=environ, timeout=60)
-    os.kill(_generator().pid, signal.SIGKILL)
+    os.kill(_generator(standing).pid, signal.SIGKILL)
     with pytest.raises(LabError, match="the load generator ended: exit code -9"):
         standing.run(WINDOW, environ=environ, timeout=60)
     assert "LOAD-RESULT" in standing.run(WINDOW, environ=environ, timeout=60).stdout

@@ -13,8 +13,8 @@ from loadtests.sockets.connection import BlockingConnection
 from loadtests.sockets.errors import NoAnswerError, WrongAnswerError
 from services.serving.idle import unsent
 from tests.support.reading import is_over, last_words, ping, read_all
-from tests.support.servers import Server, queued
-from tests.support.waiting import wait_until
+from tests.support.servers import Server, queued, worked
+from tests.support.waiting import settled, wait_until
 
 Start = Callable[..., Server]
 LIMIT = 4
@@ -191,8 +191,9 @@ def test_datagrams_above_the_limit_are_not_worked_on(start: Start, transport: st
         with server.connect(transport=transport) as link:
             for _ in range(2):
                 link.send(b"SLEEP 2000\r\n")
-            # Both are taken before a PING is there: of two processes, one might otherwise be quicker with a PING.
+            # Both sleep before a PING is there: of two processes, one might otherwise be quicker with a PING.
             wait_until(lambda: not (queued(link.address) if transport == "udp" else unsent(link.socket.fileno())))
+            settled(lambda: worked(server), 0.05)
             for _ in range(8):
                 link.send(b"PING\r\n")
             link.reset_deadline()

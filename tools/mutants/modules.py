@@ -105,18 +105,18 @@ GROUPS = (
     Group(
         "mechanisms",
         tuple(
-            f"lab/faults/{name}.py"
+            f"lab/experiments/faults/{name}.py"
             for name in [
-                "drain",
-                "kill",
-                "limits",
-                "network",
-                "nothing",
-                "pause",
-                "pressure",
-                "starve",
-                "worker",
-                "family",
+                "kinds/drain",
+                "kinds/kill",
+                "kinds/limits",
+                "kinds/network",
+                "kinds/nothing",
+                "kinds/pause",
+                "kinds/pressure",
+                "kinds/starve",
+                "kinds/worker",
+                "process_scripts",
             ]
         ),
         ("tests/faults/test_mechanisms.py",),
