@@ -29,7 +29,7 @@ from lab.experiments.advise.model import Advice, Demand, advise_model  # noqa: E
 from lab.experiments.advise.sources import read_sources  # noqa: E402
 from lab.experiments.store import RESULTS  # noqa: E402
 from lab.load.cores import Pinning, pin_servers, split_cores  # noqa: E402
-from lab.load.generator import StandingGenerator  # noqa: E402
+from lab.load.generator import PersistentGenerator  # noqa: E402
 from lab.load.measure import MeteredServers, measure  # noqa: E402
 from lab.load.measurement import Measurement  # noqa: E402
 from lab.servers.backend import Backend, choose_models  # noqa: E402
@@ -99,9 +99,9 @@ def is_served(found: Measurement) -> bool:
 def measure_burn(backend: Backend, pinning: Pinning | None) -> float:
     """What a computing reply takes, in seconds of CPU."""
     model = backend.catalogue[_COMPUTES]
-    with StandingGenerator(backend) as standing:
+    with PersistentGenerator(backend) as generator:
         costs = [
-            measure(backend, model, scenario, users=4, seconds=3.0, pinning=pinning, standing=standing).server_cpu_us
+            measure(backend, model, scenario, users=4, seconds=3.0, pinning=pinning, generator=generator).server_cpu_us
             for scenario in ("closed_burn", "closed_ping")
         ]
     burn, ping = costs
@@ -120,7 +120,7 @@ def measure_all(
 ) -> Iterator[tuple[str, Load, Measurement]]:
     """Every load on every model, round by round."""
     servers = MeteredServers(backend)
-    with StandingGenerator(backend) as standing:
+    with PersistentGenerator(backend) as generator:
         for number in range(1, rounds + 1):
             for load in loads:
                 print(f"round {number} of {rounds}, {load.name}", file=sys.stderr, flush=True)
@@ -136,7 +136,7 @@ def measure_all(
                             rate=load.rate,
                             seconds=seconds,
                             pinning=pinning,
-                            standing=standing,
+                            generator=generator,
                             servers=servers,
                         ),
                     )

@@ -30,7 +30,7 @@ from lab.cli.params import split_names  # noqa: E402
 from lab.experiments.conformance.suite import check  # noqa: E402
 from lab.experiments.environment import describe_environment, describe_servers  # noqa: E402
 from lab.experiments.published import MEASURED_FILE, Measured, summarise  # noqa: E402
-from lab.load.generator import StandingGenerator  # noqa: E402
+from lab.load.generator import PersistentGenerator  # noqa: E402
 from lab.load.measure import measure  # noqa: E402
 from lab.load.measurement import Measurement  # noqa: E402
 from lab.load.presets import PRESETS  # noqa: E402
@@ -66,13 +66,13 @@ def measure_rounds(
     Raises:
         LabError: a model could not be measured at all.
     """
-    with StandingGenerator(backend) as standing:
+    with PersistentGenerator(backend) as generator:
         for number, workload in product(range(1, rounds + 1), (SESSIONS, PIPELINE)):
             able = [model for model in models if PRESETS[workload].workload.service in model.services]
             random.shuffle(able)
             for model in able:
                 users = users_of(model, workload)
-                found = measure(backend, model, workload, users=users, seconds=seconds, standing=standing)
+                found = measure(backend, model, workload, users=users, seconds=seconds, generator=generator)
                 print(
                     f"round {number} of {rounds}, {workload}, {model.name}: {found.rate:.0f} requests/s, "
                     f"{found.verdict.bound}",

@@ -18,7 +18,7 @@ from statistics import median
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from lab.load.generator import StandingGenerator  # noqa: E402
+from lab.load.generator import PersistentGenerator  # noqa: E402
 from lab.load.measure import measure  # noqa: E402
 from lab.servers.open import open_backend  # noqa: E402
 
@@ -59,7 +59,7 @@ def main() -> None:
             os.environ["PYTHONPATH"] = folder
             slowed.up([MODEL])
             del os.environ["PYTHONPATH"]
-        with StandingGenerator(plain) as standing:
+        with PersistentGenerator(plain) as generator:
             for number in range(options.rounds):
                 for backend in (plain, slowed) if number % 2 else (slowed, plain):
                     found = measure(
@@ -69,7 +69,7 @@ def main() -> None:
                         users=16,
                         seconds=options.seconds,
                         rate=options.rate,
-                        standing=standing,
+                        generator=generator,
                     )
                     if found.failures or found.server_cpu_us is None:
                         sys.exit(f"{backend.project}: {found.failures}, CPU {found.server_cpu_us}")

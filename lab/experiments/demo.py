@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from lab.base.errors import LabError
 from lab.experiments.conformance import results
 from lab.experiments.conformance.suite import check
-from lab.load.generator import StandingGenerator
+from lab.load.generator import PersistentGenerator
 from lab.load.measure import measure, measure_together
 from lab.load.measurement import Measurement
 from lab.servers.backend import Backend
@@ -51,11 +51,11 @@ def run(backend: Backend, found: Demo, step: Callable[[str], AbstractContextMana
         if reason := found.checks.get(model.name, results.Check(0, 0)).explain(model.name, backend.name):
             found.missing[model.name] = reason
     sound = [model for model in found.models if model.name not in found.missing]
-    with StandingGenerator(backend) as standing:
+    with PersistentGenerator(backend) as generator:
         for model in sound:
             with step(f"load: {model.name}"), _noted(found, model):
                 workload = choose_workload(model)
-                measured = measure(backend, model, workload, users=USERS, seconds=seconds, standing=standing)
+                measured = measure(backend, model, workload, users=USERS, seconds=seconds, generator=generator)
                 found.measurements.append(measured)
     # Together: whoever waits uses no CPU, so they do not disturb each other. Where this fails, its figures are missing,
     # and are shown as missing.

@@ -73,7 +73,7 @@ def check_reachable(service: str, address: Address) -> None:
         raise LabError(str(error)) from None
 
 
-class Foreign:
+class ExternalServer:
     """As much of a `Backend` as a measurement needs. The load generator runs on this machine.
 
     Args:

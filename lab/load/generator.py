@@ -25,7 +25,7 @@ from lab.servers.children import ENV_LIFELINE
 # What a worker writes when its master has taken it; see loadtests/locustfile.py, which cannot be imported here.
 _JOINED = "LOAD-JOINED"
 
-# Before the exit code of a load that a standing generator has run; see loadtests/fork_server.py.
+# Before the exit code of a load that the persistent generator has run; see loadtests/fork_server.py.
 _ENDED = "LOAD-ENDED "
 
 # How long a worker may take to join. A second on an idle machine, most of it Python's imports.
@@ -138,7 +138,7 @@ def open_generator(
 
 
 @dataclass
-class StandingGenerator:
+class PersistentGenerator:
     """A load generator that stays, so that a short load is not mostly Locust's start: 0.3 s beside it, and not 2 to 4.
 
     Each load is still a process of its own. One that takes too long is ended with the generator, and the next load
@@ -153,7 +153,7 @@ class StandingGenerator:
     _instrument: Instrument | None = None
     _read: int = 0
 
-    def __enter__(self) -> "StandingGenerator":
+    def __enter__(self) -> "PersistentGenerator":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -213,7 +213,7 @@ class StandingGenerator:
 
     def _start(self) -> Instrument:
         started: contextlib.AbstractContextManager[Instrument] = self.backend.start_service(
-            "locust_standing", environ=_LIFELINE, log=self._stack.enter_context(_open_log())
+            "locust_persistent", environ=_LIFELINE, log=self._stack.enter_context(_open_log())
         )
         self._instrument, self._read = self._stack.enter_context(started), 0
         return self._instrument

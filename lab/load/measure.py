@@ -11,8 +11,8 @@ from typing import Any
 
 from lab.base.errors import LabError
 from lab.load.cores import VARIABLE, Pinning, allotted_cores, encode_cores
-from lab.load.external_server import Foreign
-from lab.load.generator import StandingGenerator, run_generator
+from lab.load.external_server import ExternalServer
+from lab.load.generator import PersistentGenerator, run_generator
 from lab.load.measurement import Measurement, encode_targets
 from lab.load.presets import Preset, find_preset
 from lab.load.workloads import OPEN, STEADY
@@ -39,7 +39,7 @@ _OVERHEAD_SECONDS = 60.0
 
 def open_meter(backend: Any, model: str) -> Meter:
     """The meter that fits a backend; one that knows nothing if the model does not run."""
-    if isinstance(backend, Foreign):
+    if isinstance(backend, ExternalServer):
         return backend.open_meter()
     try:
         if backend.name == "docker":
@@ -114,7 +114,7 @@ def measure(
     codec: Path | None = None,
     workers: int = 0,
     pinning: Pinning | None = None,
-    standing: StandingGenerator | None = None,
+    generator: PersistentGenerator | None = None,
     servers: MeteredServers | None = None,
 ) -> Measurement:
     """Drive one model that runs already; see `measure_together`."""
@@ -132,7 +132,7 @@ def measure(
         codec=codec,
         workers=workers,
         pinning=pinning,
-        standing=standing,
+        generator=generator,
         servers=servers,
     )[0]
 
@@ -152,7 +152,7 @@ def measure_together(
     codec: Path | None = None,
     workers: int = 0,
     pinning: Pinning | None = None,
-    standing: StandingGenerator | None = None,
+    generator: PersistentGenerator | None = None,
     servers: MeteredServers | None = None,
 ) -> list[Measurement]:
     """Drive models that run already, at the same time and from one generator: for loads that leave the CPU alone.
@@ -169,7 +169,7 @@ def measure_together(
         codec: a Python file that makes and checks the exchanges, see docs/adding-a-server.md.
         workers: how many processes give the load; 0 for the one that also counts.
         pinning: which cores the models are kept to (see `lab.load.cores.pin_servers`), and the generator has to go to.
-        standing: the generator that gives the load, instead of one that is started for it; without `workers`.
+        generator: the generator that gives the load, instead of one that is started for it; without `workers`.
         servers: the servers of this backend, if their meters are open already.
 
     Raises:
@@ -195,8 +195,8 @@ def measure_together(
     before, company = _read(meters), _count_company(backend, found)
     with _watch(meters) as seen:
         patience = warm_up + seconds + _OVERHEAD_SECONDS
-        if standing:
-            finished = standing.run(arguments, environ=environ, timeout=patience, expected=warm_up + seconds)
+        if generator:
+            finished = generator.run(arguments, environ=environ, timeout=patience, expected=warm_up + seconds)
         else:
             finished = run_generator(backend, arguments, workers=workers, environ=environ, timeout=patience)
     after = _read(meters)

@@ -136,7 +136,7 @@ def test_step_is_measured_with_all_that_the_plan_says(lab: Open) -> None:
     found.measure_all()
     ((backend, model, scenario, given),) = found.measured
     assert (backend, model.name, scenario) == (found.backend, "asyncio_streams", "closed_ping")
-    assert given.pop("standing") is found.runner._standing["t"]
+    assert given.pop("generator") is found.runner._generators["t"]
     assert given.pop("servers") is found.runner._servers["t"]
     assert given == {
         "users": 16,
@@ -164,9 +164,9 @@ def test_control_run_keeps_its_second_name(lab: Open) -> None:
     kept = found.run.read("round-1/echo_1k/control-asyncio_streams/closed")
     assert kept["measurement"]["model"] == "control-asyncio_streams"
     assert [backend.project for backend, *_ in found.measured if backend is found.control] == ["t-control"]
-    assert {given["standing"] is found.runner._standing[backend.project] for backend, *_, given in found.measured} == {
-        True
-    }
+    assert {
+        given["generator"] is found.runner._generators[backend.project] for backend, *_, given in found.measured
+    } == {True}
 
 
 @pytest.mark.parametrize(

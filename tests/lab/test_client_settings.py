@@ -300,7 +300,7 @@ class TestAllAtOnce:
                 assert not [
                     line for line in backend.run_in_network("plain_socket", ["env"]).splitlines() if is_foreign(line)
                 ]
-                with backend.start_service("locust_standing") as instrument:
+                with backend.start_service("locust_persistent") as instrument:
                     env = engine.containers.get(instrument.host).attrs["Config"]["Env"]
                 assert not [line for line in env if is_foreign(line)]
             toured = lab(*options, "tour", "urllib", environ=environ)

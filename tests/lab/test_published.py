@@ -10,7 +10,7 @@ import docker
 import pytest
 from docker.models.containers import Container
 
-from lab.load.external_server import Foreign
+from lab.load.external_server import ExternalServer
 from lab.load.generator import find_port
 from lab.metrics.cgroup import CgroupMeter
 from lab.servers.open import open_backend
@@ -37,12 +37,12 @@ def test_published_container_is_read_and_docker_proxy_is_not(engine: docker.Dock
         (published,) = container.ports["9000/tcp"]
         (network,) = container.attrs["NetworkSettings"]["Networks"].values()
         for address in (f"127.0.0.1:{published['HostPort']}", f"{network['IPAddress']}:9000"):
-            meter = Foreign([f"command=tcp://{address}"]).open_meter()
+            meter = ExternalServer([f"command=tcp://{address}"]).open_meter()
             assert isinstance(meter, CgroupMeter), address
             assert meter.pid == container.attrs["State"]["Pid"]
             assert meter.read().memory_bytes
         # What has the port at another address of this machine is another server.
-        assert Foreign([f"command=tcp://127.0.0.2:{published['HostPort']}"]).pid("target") is None
+        assert ExternalServer([f"command=tcp://127.0.0.2:{published['HostPort']}"]).pid("target") is None
     finally:
         container.remove(force=True)
 

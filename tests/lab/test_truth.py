@@ -7,7 +7,7 @@ import pytest
 
 from lab.experiments.bench.findings import read_findings
 from lab.experiments.store import Run
-from lab.load.generator import StandingGenerator
+from lab.load.generator import PersistentGenerator
 from lab.load.measure import measure
 from lab.metrics.verdict import Limit
 from lab.report.bench_text import make_answers, make_lines
@@ -48,14 +48,14 @@ def test_a_generator_with_a_quota_has_rows_that_say_so(docker_project: str, engi
     model = backend.catalogue["uvloop_protocol"]
     try:
         backend.up([model.name])
-        with StandingGenerator(backend) as standing:
+        with PersistentGenerator(backend) as generator:
 
             def load():
-                return measure(backend, model, "closed_ping", users=16, seconds=1.0, warm_up=0.3, standing=standing)
+                return measure(backend, model, "closed_ping", users=16, seconds=1.0, warm_up=0.3, generator=generator)
 
             load()
             # A fifth of a core: it could not saturate any server with that.
-            engine.containers.get(standing.host).update(cpu_period=20_000, cpu_quota=4_000)
+            engine.containers.get(generator.host).update(cpu_period=20_000, cpu_quota=4_000)
             found = load()
         assert found.answered > 0
         assert found.generator_throttled > 0

@@ -24,7 +24,7 @@ from uuid import uuid4
 
 import pytest
 
-from lab.load.generator import StandingGenerator
+from lab.load.generator import PersistentGenerator
 from lab.load.measurement import Measurement
 from lab.metrics.verdict import Limit, LimitInputs, Verdict
 from lab.servers.catalogue import Catalogue, Listener
@@ -164,7 +164,7 @@ def _encode_targets(urls: Mapping[str, str]) -> str:
 
 
 def _load(
-    generator: StandingGenerator,
+    generator: PersistentGenerator,
     urls: Mapping[str, str],
     *arguments: str,
     users: int = 1,
@@ -318,7 +318,7 @@ def encode_targets() -> Callable[[Mapping[str, str]], str]:
 @pytest.fixture(scope="session")
 def load() -> Iterator[Callable[..., dict[str, Any]]]:
     """Loads servers, each time in a process of its own, by a generator that has done its imports once for all."""
-    with StandingGenerator(Processes(f"t{uuid4().hex[:8]}", Catalogue.load())) as generator:
+    with PersistentGenerator(Processes(f"t{uuid4().hex[:8]}", Catalogue.load())) as generator:
         yield partial(_load, generator)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lab.base.errors import LabError
-from lab.load.external_server import Foreign
+from lab.load.external_server import ExternalServer
 from lab.load.measure import measure, measure_together
 from lab.load.measurement import encode_targets
 from lab.metrics.verdict import Limit
@@ -52,7 +52,7 @@ def test_measures_a_model():
     with subprocess.Popen(
         [sys.executable, "-c", _BURNER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as server:
-        target = Foreign([f"command=tcp://127.0.0.1:{server.stdout.readline().strip()}"])
+        target = ExternalServer([f"command=tcp://127.0.0.1:{server.stdout.readline().strip()}"])
         found = measure(target, target.model, "closed_ping", users=1, seconds=1.0, warm_up=0.0)
         count, cpu, memory = map(float, server.stdout.readline().split())
         server.stdin.close()

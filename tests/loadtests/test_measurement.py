@@ -639,13 +639,13 @@ class CountingMeter:
 def test_server_is_looked_at_while_it_is_loaded(monkeypatch) -> None:
     meter = CountingMeter()
     monkeypatch.setattr("lab.load.measure.open_meter", lambda backend, model: meter)
-    standing, began = Standing(meter), time.monotonic()
-    found = measure(Backend(), MODEL, "closed_ping", users=1, seconds=2.0, warm_up=0.5, standing=standing)
+    generator, began = Standing(meter), time.monotonic()
+    found = measure(Backend(), MODEL, "closed_ping", users=1, seconds=2.0, warm_up=0.5, generator=generator)
     took = time.monotonic() - began
-    assert standing.given["timeout"] == 62.5
-    assert standing.given["expected"] == 2.5
-    assert set(standing.given["environ"]) == {"LAB_TARGETS"}
-    assert "meter" in standing.threads
+    assert generator.given["timeout"] == 62.5
+    assert generator.given["expected"] == 2.5
+    assert set(generator.given["environ"]) == {"LAB_TARGETS"}
+    assert "meter" in generator.threads
     assert "meter" not in [thread.name for thread in threading.enumerate()]
     assert [row[2:3] + row[5:] for row in found.series[:3]] == [(0, 1), (10_000_000, 2), (20_000_000, 3)]
     assert [row[0] for row in found.series] == sorted(row[0] for row in found.series)

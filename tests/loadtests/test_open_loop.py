@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lab.load.external_server import Foreign
+from lab.load.external_server import ExternalServer
 from lab.load.measure import measure
 from tests.support.waiting import wait_until
 
@@ -71,7 +71,7 @@ def test_distances_of_random_arrivals_are_not_alike(open_server):
             connection.sendall(PONG)
 
     with open_server(behave) as (host, port):
-        target = Foreign([f"command=tcp://{host}:{port}"])
+        target = ExternalServer([f"command=tcp://{host}:{port}"])
         found = measure(target, target.model, "open_poisson", users=1, rate=300, seconds=1.5, warm_up=0.0)
     assert found.failures == {}
     distances = [after - before for before, after in itertools.pairwise(came)]

@@ -11,7 +11,7 @@ import pytest
 
 from lab.base.errors import LabError
 from lab.base.paths import ROOT
-from lab.load.external_server import Foreign, parse_target
+from lab.load.external_server import ExternalServer, parse_target
 from loadtests.sockets.codec import Codec, CodecError
 from loadtests.sockets.exchange import failure_kind
 from loadtests.sockets.failures import ExchangeError
@@ -84,7 +84,7 @@ def test_a_protocol_of_ones_own_is_loaded_and_every_reply_checked(serve) -> None
     assert found["answered"] > 100
     assert found["failures"] == {}
     assert found["server_cpu_us"] > 0  # the process that listens there was found
-    assert Foreign([f"tcp://127.0.0.1:{port}"]).pid("target") == process.pid
+    assert ExternalServer([f"tcp://127.0.0.1:{port}"]).pid("target") == process.pid
 
 
 def test_a_reply_that_the_codec_refuses_is_a_failure(serve, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lab.base.errors import LabError
-from lab.load.external_server import Foreign, check_reachable, parse_target
+from lab.load.external_server import ExternalServer, check_reachable, parse_target
 from lab.load.measure import open_meter
 from lab.load.workloads import CUSTOM_PROTOCOL
 from lab.metrics import socket_owner
@@ -143,7 +143,7 @@ def test_address_of_another_machine_is_no_process_of_this_one(listen):
     _, (port,) = listen("tcp,0.0.0.0,0")
     # A network for documentation, RFC 5737: the wildcard here does not answer there.
     assert _find(f"tcp://192.0.2.1:{port}") == Owner(container="192.0.2.1")
-    meter = Foreign([f"echo=tcp://192.0.2.1:{port}"]).open_meter()
+    meter = ExternalServer([f"echo=tcp://192.0.2.1:{port}"]).open_meter()
     assert isinstance(meter, NoMeter)
     assert "192.0.2.1 is neither this machine nor a container" in meter.reason
 
@@ -157,12 +157,12 @@ def test_no_listener_is_unknown():
 def test_targets_of_two_processes_are_unknown(listen):
     first, (port,) = listen("tcp,127.0.0.1,0")
     _, (other,) = listen("tcp,127.0.0.1,0")
-    one = Foreign([f"echo=tcp://127.0.0.1:{port}"])
+    one = ExternalServer([f"echo=tcp://127.0.0.1:{port}"])
     assert one.pid("target") == first
     meter = open_meter(one, "target")
     assert isinstance(meter, ProcessMeter)
     assert meter.pid == first
-    two = Foreign([f"echo=tcp://127.0.0.1:{port}", f"discard=tcp://127.0.0.1:{other}"])
+    two = ExternalServer([f"echo=tcp://127.0.0.1:{port}", f"discard=tcp://127.0.0.1:{other}"])
     assert two.pid("target") is None
     assert two.open_meter().reason == "the targets are not all of one process"
 
@@ -556,7 +556,7 @@ def test_only_the_target_that_is_asked_has_to_be_reachable():
     with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
         ports = [each.getsockname()[1] for each in (one, other)]
         other.close()
-        targets = Foreign([f"echo=tcp://127.0.0.1:{ports[0]}", f"discard=tcp://127.0.0.1:{ports[1]}"])
+        targets = ExternalServer([f"echo=tcp://127.0.0.1:{ports[0]}", f"discard=tcp://127.0.0.1:{ports[1]}"])
         targets.check_reachable("echo", Transport.TCP)
         targets.check_reachable("discard", Transport.UDP)
         with pytest.raises(LabError, match=f"discard=tcp://127.0.0.1:{ports[1]}"):
@@ -564,7 +564,7 @@ def test_only_the_target_that_is_asked_has_to_be_reachable():
 
 
 def test_targets_are_one_model_of_two_services():
-    targets = Foreign(["echo=tcp://host:7007", "discard=udp://host:9", "echo=udp://host:7007"])
+    targets = ExternalServer(["echo=tcp://host:7007", "discard=udp://host:9", "echo=udp://host:7007"])
     assert targets.model.services == ("echo", "discard")
     assert targets.model.only_in_container
     assert [(item.service, item.transport, item.address) for item in targets.targets()] == [
@@ -577,7 +577,7 @@ def test_targets_are_one_model_of_two_services():
 def test_every_reason_why_an_owner_is_unknown_is_said_once(monkeypatch):
     owners = {7: Owner(pid=5), 8: Owner(unknown="one"), 9: Owner(unknown="two")}
     monkeypatch.setattr("lab.load.external_server.find_owner", lambda address: owners[address.port])
-    targets = Foreign([f"echo=tcp://host:{port}" for port in (7, 8, 9)])
+    targets = ExternalServer([f"echo=tcp://host:{port}" for port in (7, 8, 9)])
     assert targets.open_meter().reason == "one; two"
     assert targets.pid("target") is None
 
@@ -586,4 +586,4 @@ def test_meter_of_a_container_is_that_of_its_engine(monkeypatch):
     monkeypatch.setattr("lab.load.external_server.find_owner", lambda address: Owner(container="172.17.0.5"))
     monkeypatch.setattr("lab.load.external_server.find_container", {"172.17.0.5": "abc"}.get)
     monkeypatch.setattr("lab.load.external_server.open_container_meter", lambda name: f"meter of {name}")
-    assert Foreign(["echo=tcp://host:7"]).open_meter() == "meter of abc"
+    assert ExternalServer(["echo=tcp://host:7"]).open_meter() == "meter of abc"

@@ -21,7 +21,7 @@ from lab.experiments.faults.registry import FAULTS
 from lab.experiments.faults.remote_requests import FaultRequestReader
 from lab.experiments.store import check_writable, tolerated, write_new
 from lab.load import messages, origins
-from lab.load.external_server import Foreign
+from lab.load.external_server import ExternalServer
 from lab.load.generator import open_generator
 from lab.load.measure import arguments_for, measure
 from lab.load.measurement import Measurement, encode_targets
@@ -131,7 +131,7 @@ def load(
     if (targets and models) or (codec and not targets):
         raise LabError("load either models of the catalogue or a --target; a --codec goes with a --target")
     if targets:
-        backend: Any = Foreign(targets)
+        backend: Any = ExternalServer(targets)
         chosen = [backend.model]
         headless = True
         scenario = CUSTOM_PROTOCOL.name if codec else scenario

@@ -40,7 +40,7 @@ from lab.experiments.bench.warm_up import WARM_UP_VISITS
 from lab.experiments.conformance.results import Check
 from lab.experiments.store import Run
 from lab.load.cores import Pinning, encode_cores, pin_servers
-from lab.load.generator import StandingGenerator
+from lab.load.generator import PersistentGenerator
 from lab.load.measure import MeteredServers, measure
 from lab.load.measurement import Measurement
 from lab.metrics.verdict import Limit
@@ -116,7 +116,7 @@ class Runner:
     progress: Progress
     _failures: Counter[str] = field(default_factory=Counter)
     # By project: a generator reaches only its own network.
-    _standing: dict[str, StandingGenerator] = field(default_factory=dict)
+    _generators: dict[str, PersistentGenerator] = field(default_factory=dict)
     _servers: dict[str, MeteredServers] = field(default_factory=dict)
 
     def measure_all(self, check: CheckModels) -> None:
@@ -131,7 +131,7 @@ class Runner:
         """
         with contextlib.ExitStack() as stack:
             for backend, _ in self._backends(self.plan.models):
-                self._standing[backend.project] = stack.enter_context(StandingGenerator(backend))
+                self._generators[backend.project] = stack.enter_context(PersistentGenerator(backend))
                 self._servers[backend.project] = MeteredServers(backend)
             sound = self.check(check)
             began, before = time.monotonic(), _own_cpu_seconds(self.backend)
@@ -257,7 +257,7 @@ class Runner:
                 rate=rate,
                 transport=workload.over.value,
                 pinning=self.pinning,
-                standing=self._standing[backend.project],
+                generator=self._generators[backend.project],
                 servers=self._servers[backend.project],
             )
         except LabError as error:

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from lab.base.errors import LabError
-from lab.load.generator import StandingGenerator
+from lab.load.generator import PersistentGenerator
 from lab.load.measure import MeteredServers, measure
 from lab.load.measurement import encode_targets
 from lab.load.workloads import IDLE_CONNECTIONS
@@ -22,9 +22,9 @@ WINDOW = ["--headless", "--users", "2", "--spawn-rate", "2", "--models", MODEL, 
 
 
 @pytest.fixture
-def standing(backend):
-    with StandingGenerator(backend) as standing:
-        yield standing
+def generator(backend):
+    with PersistentGenerator(backend) as generator:
+        yield generator
 
 
 @pytest.fixture
@@ -32,28 +32,28 @@ def environ(backend):
     return {"LAB_TARGETS": encode_targets(backend.targets())}
 
 
-def _generator(standing: StandingGenerator) -> psutil.Process:
+def _process(generator: PersistentGenerator) -> psutil.Process:
     # Other tests of this process share a generator of theirs.
-    assert standing._instrument is not None
-    found = psutil.Process(standing._instrument.process.pid)
+    assert generator._instrument is not None
+    found = psutil.Process(generator._instrument.process.pid)
     assert "loadtests.fork_server" in found.cmdline()
     return found
 
 
-def test_each_load_is_its_own_and_the_generator_is_the_same(backend, standing):
+def test_each_load_is_its_own_and_the_generator_is_the_same(backend, generator):
     for users in (3, 1):
         found = measure(
-            backend, CATALOGUE[MODEL], "closed_ping", users=users, seconds=0.3, warm_up=0.1, standing=standing
+            backend, CATALOGUE[MODEL], "closed_ping", users=users, seconds=0.3, warm_up=0.1, generator=generator
         )
         assert found.users == users
         assert found.answered > 0
         assert found.failures == {}
-        generator = _generator(standing)
-    assert _generator(standing) == generator
-    assert generator.children() == []
+        process = _process(generator)
+    assert _process(generator) == process
+    assert process.children() == []
 
 
-def test_a_server_is_asked_for_once_and_again_when_it_was_started_anew(backend, standing, monkeypatch):
+def test_a_server_is_asked_for_once_and_again_when_it_was_started_anew(backend, generator, monkeypatch):
     asked = []
     targets = backend.targets
     monkeypatch.setattr(backend, "targets", lambda: asked.append(1) or targets())
@@ -67,7 +67,7 @@ def test_a_server_is_asked_for_once_and_again_when_it_was_started_anew(backend, 
             users=1,
             seconds=0.2,
             warm_up=0.0,
-            standing=standing,
+            generator=generator,
             servers=servers,
         )
 
@@ -89,46 +89,46 @@ def test_a_server_is_asked_for_once_and_again_when_it_was_started_anew(backend, 
 
 
 def test_nothing_is_left_of_it(backend, environ):
-    with StandingGenerator(backend) as standing:
-        standing.run(WINDOW, environ=environ, timeout=60)
-        generator = _generator(standing)
-    assert not generator.is_running()
+    with PersistentGenerator(backend) as generator:
+        generator.run(WINDOW, environ=environ, timeout=60)
+        process = _process(generator)
+    assert not process.is_running()
 
 
-def test_a_load_that_cannot_be_has_its_code_and_its_words_and_the_next_one_runs(standing, environ):
-    done = standing.run(["--no-such-option"], environ=environ, timeout=60)
+def test_a_load_that_cannot_be_has_its_code_and_its_words_and_the_next_one_runs(generator, environ):
+    done = generator.run(["--no-such-option"], environ=environ, timeout=60)
     assert done.returncode == 2
     assert "unrecognized arguments: --no-such-option" in done.stdout
-    done = standing.run([*WINDOW, "--rate", "-1", "--loop", "open"], environ=environ, timeout=60)
+    done = generator.run([*WINDOW, "--rate", "-1", "--loop", "open"], environ=environ, timeout=60)
     assert done.returncode == 1
     assert "have to be above 0" in done.stdout
-    assert "LOAD-RESULT" in standing.run(WINDOW, environ=environ, timeout=60).stdout
+    assert "LOAD-RESULT" in generator.run(WINDOW, environ=environ, timeout=60).stdout
 
 
-def test_a_load_that_takes_too_long_is_ended_and_the_next_one_runs(standing, environ):
-    standing.run(WINDOW, environ=environ, timeout=60)
-    generator = _generator(standing)
+def test_a_load_that_takes_too_long_is_ended_and_the_next_one_runs(generator, environ):
+    generator.run(WINDOW, environ=environ, timeout=60)
+    process = _process(generator)
     with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(standing.run, [*WINDOW, "--window", "600"], environ=environ, timeout=5)
-        loads = wait_until(lambda: running.done() or generator.children())
+        running = pool.submit(generator.run, [*WINDOW, "--window", "600"], environ=environ, timeout=5)
+        loads = wait_until(lambda: running.done() or process.children())
         assert not running.done()
         with pytest.raises(LabError, match="took longer than 5 s and was ended"):
             running.result()
-    assert psutil.wait_procs([generator, *loads], timeout=10)[1] == []
-    assert "LOAD-RESULT" in standing.run(WINDOW, environ=environ, timeout=60).stdout
+    assert psutil.wait_procs([process, *loads], timeout=10)[1] == []
+    assert "LOAD-RESULT" in generator.run(WINDOW, environ=environ, timeout=60).stdout
 
 
-def test_a_generator_that_is_gone_is_said_and_the_next_load_starts_another(standing, environ):
-    standing.run(WINDOW, environ=environ, timeout=60)
-    os.kill(_generator(standing).pid, signal.SIGKILL)
+def test_a_generator_that_is_gone_is_said_and_the_next_load_starts_another(generator, environ):
+    generator.run(WINDOW, environ=environ, timeout=60)
+    os.kill(_process(generator).pid, signal.SIGKILL)
     with pytest.raises(LabError, match="the load generator ended: exit code -9"):
-        standing.run(WINDOW, environ=environ, timeout=60)
-    assert "LOAD-RESULT" in standing.run(WINDOW, environ=environ, timeout=60).stdout
+        generator.run(WINDOW, environ=environ, timeout=60)
+    assert "LOAD-RESULT" in generator.run(WINDOW, environ=environ, timeout=60).stdout
 
 
-def test_idle_connections_are_open_while_others_are_measured(backend, standing):
+def test_idle_connections_are_open_while_others_are_measured(backend, generator):
     found = measure(
-        backend, CATALOGUE[MODEL], "closed_idle_connections", users=2, seconds=0.6, warm_up=0.1, standing=standing
+        backend, CATALOGUE[MODEL], "closed_idle_connections", users=2, seconds=0.6, warm_up=0.1, generator=generator
     )
     assert found.answered > 0
     assert found.failures == {}
@@ -136,9 +136,9 @@ def test_idle_connections_are_open_while_others_are_measured(backend, standing):
     assert found.descriptors > IDLE_CONNECTIONS
 
 
-def test_idle_connections_that_are_refused_stop_the_test(backend, standing, environ):
+def test_idle_connections_that_are_refused_stop_the_test(backend, generator, environ):
     refusing = {"LAB_TARGETS": encode_targets(list(_nowhere(backend)))}
-    done = standing.run([*WINDOW, "--workload", "idle_connections"], environ=refusing, timeout=60)
+    done = generator.run([*WINDOW, "--workload", "idle_connections"], environ=refusing, timeout=60)
     assert f"{MODEL} accepted 0 of {IDLE_CONNECTIONS} idle connections" in done.stdout
     assert "LOAD-RESULT" not in done.stdout
 
