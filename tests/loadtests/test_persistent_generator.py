@@ -40,7 +40,7 @@ def _process(generator: PersistentGenerator) -> psutil.Process:
     return found
 
 
-def test_each_load_is_its_own_and_the_generator_is_the_same(backend, generator):
+def test_loads_have_processes_of_their_own_and_share_a_generator(backend, generator):
     for users in (3, 1):
         found = measure(
             backend, CATALOGUE[MODEL], "closed_ping", users=users, seconds=0.3, warm_up=0.1, generator=generator
@@ -53,7 +53,7 @@ def test_each_load_is_its_own_and_the_generator_is_the_same(backend, generator):
     assert process.children() == []
 
 
-def test_a_server_is_asked_for_once_and_again_when_it_was_started_anew(backend, generator, monkeypatch):
+def test_server_is_looked_up_once_and_again_after_a_restart(backend, generator, monkeypatch):
     asked = []
     targets = backend.targets
     monkeypatch.setattr(backend, "targets", lambda: asked.append(1) or targets())
@@ -88,14 +88,14 @@ def test_a_server_is_asked_for_once_and_again_when_it_was_started_anew(backend, 
         backend.restart(MODEL)
 
 
-def test_nothing_is_left_of_it(backend, environ):
+def test_generator_is_ended_with_the_block(backend, environ):
     with PersistentGenerator(backend) as generator:
         generator.run(WINDOW, environ=environ, timeout=60)
         process = _process(generator)
     assert not process.is_running()
 
 
-def test_a_load_that_cannot_be_has_its_code_and_its_words_and_the_next_one_runs(generator, environ):
+def test_load_with_bad_options_reports_its_error_and_the_next_load_runs(generator, environ):
     done = generator.run(["--no-such-option"], environ=environ, timeout=60)
     assert done.returncode == 2
     assert "unrecognized arguments: --no-such-option" in done.stdout
@@ -105,7 +105,7 @@ def test_a_load_that_cannot_be_has_its_code_and_its_words_and_the_next_one_runs(
     assert "LOAD-RESULT" in generator.run(WINDOW, environ=environ, timeout=60).stdout
 
 
-def test_a_load_that_takes_too_long_is_ended_and_the_next_one_runs(generator, environ):
+def test_load_that_takes_too_long_is_ended_and_the_next_load_runs(generator, environ):
     generator.run(WINDOW, environ=environ, timeout=60)
     process = _process(generator)
     with ThreadPoolExecutor(1) as pool:
@@ -118,7 +118,7 @@ def test_a_load_that_takes_too_long_is_ended_and_the_next_one_runs(generator, en
     assert "LOAD-RESULT" in generator.run(WINDOW, environ=environ, timeout=60).stdout
 
 
-def test_a_generator_that_is_gone_is_said_and_the_next_load_starts_another(generator, environ):
+def test_generator_that_was_killed_is_reported_and_the_next_load_starts_another(generator, environ):
     generator.run(WINDOW, environ=environ, timeout=60)
     os.kill(_process(generator).pid, signal.SIGKILL)
     with pytest.raises(LabError, match="the load generator ended: exit code -9"):
