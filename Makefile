@@ -137,16 +137,33 @@ audit: ## whether a known vulnerability is in what is locked; asks a public serv
 	done
 
 ## Change it
-.PHONY: mutants lint types fmt docs screenshot lock clean
+.PHONY: mutants coverage lint types fmt hooks docs screenshot lock clean
 mutants: .venv/dev.stamp ## plant faults in the code that carries figures: which does no test notice? (MODULES=bench: a part)
 	@$(BIN)/python -m tools.mutants $(MODULES)
 
-lint: .venv/dev.stamp ## style
+# Where no engine answers, the tests that need one are left out. pyproject.toml has the floor.
+coverage: .venv/dev.stamp ## which lines the tests run, in all processes (TESTS=tests/protocol: a part); results/coverage/html
+	@rm -rf results/coverage && mkdir -p results/coverage
+	@set --; docker version >/dev/null 2>&1 && export LAB_REQUIRE_DOCKER=1 || set -- -m "not docker"; \
+	  $(BIN)/python -m coverage run -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder "$$@" $(TESTS)
+	@# A process that was killed as it began to write leaves an empty file.
+	@find results/coverage -name "data.*" -empty -delete
+	@$(BIN)/python -m coverage combine --quiet
+	@$(BIN)/python -m coverage html --quiet --directory results/coverage/html
+	@$(BIN)/python -m coverage report $(if $(TESTS),--fail-under 0)
+
+lint: .venv/dev.stamp ## style, spelling, imports between layers, and the CI workflow
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
+	@$(BIN)/codespell
+	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/zizmor --offline --quiet .github
 
-types: .venv/dev.stamp ## types
+types: .venv/dev.stamp ## types, in strict mode
 	@$(BIN)/mypy
+
+hooks: .venv/dev.stamp ## run lint and types before each commit (git hook, by pre-commit)
+	@$(BIN)/pre-commit install
 
 fmt: .venv/dev.stamp ## format
 	@$(BIN)/ruff check --fix
