@@ -15,7 +15,7 @@ import pytest
 
 from lab.base.errors import LabError
 from lab.base.paths import ROOT
-from lab.cli.commands.bench import _TWIN
+from lab.cli.commands.bench import _CONTROL
 from lab.servers.catalogue import Catalogue
 from lab.servers.cleanup import SATELLITES, Everything, find_everything, remove
 from lab.servers.docker.cleanup import find_projects, purge
@@ -126,7 +126,7 @@ def test_everything_is_listed(everything: Everything, lines: list[str]) -> None:
 
 
 def test_satellites_are_the_labs_that_commands_start() -> None:
-    assert set(SATELLITES) == {SUFFIX, f"-{_TWIN}"}
+    assert set(SATELLITES) == {SUFFIX, f"-{_CONTROL}"}
 
 
 @pytest.mark.docker
