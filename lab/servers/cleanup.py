@@ -14,7 +14,7 @@ from lab.servers.runtime import find_mark, runtime_directory
 
 # Names that commands append to a project for a lab of their own: `lab tour`, and `lab bench` for its control server.
 # If such a command is killed, its lab is taken down with the project.
-SATELLITES = ("-tour", "-twin")
+SATELLITES = ("-tour", "-control")
 
 
 @dataclass(frozen=True, slots=True)
