@@ -63,7 +63,7 @@ def test_ctrl_c_keeps_what_was_measured_and_resume_goes_on(process_project: str,
     assert facts["models"]["asyncio_streams"]["concurrency"] == "loop"
     if len(os.sched_getaffinity(0)) > 1:
         assert facts["environment"]["cores"].startswith("servers on core")
-    assert not runtime_directory(f"{process_project}-twin").exists()
+    assert not runtime_directory(f"{process_project}-control").exists()
 
 
 @pytest.mark.parametrize(

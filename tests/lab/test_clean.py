@@ -43,15 +43,15 @@ def start(lab: Lab, project: str) -> None:
 
 
 def test_clean_removes_its_own_project_and_no_other(lab: Lab, home: Path) -> None:
-    for project in ("mine", "mine-twin", "theirs", "min"):
+    for project in ("mine", "mine-control", "theirs", "min"):
         start(lab, project)
     try:
         done = lab("--backend", "process", "--project", "mine", "clean")
-        assert (done.returncode, done.stdout) == (0, "removed mine (process)\nremoved mine-twin (process)\n")
+        assert (done.returncode, done.stdout) == (0, "removed mine (process)\nremoved mine-control (process)\n")
         assert find_everything().processes == ("min", "theirs")
         assert lab("--backend", "process", "--project", "mine", "clean").stdout == ""
     finally:
-        for project in ("mine", "mine-twin", "theirs", "min"):
+        for project in ("mine", "mine-control", "theirs", "min"):
             assert lab("--backend", "process", "--project", project, "down").returncode == 0
     assert find_everything().processes == ()
 
