@@ -78,7 +78,7 @@ def test_the_report_in_a_browser(engine, find_of_project, tmp_path: Path) -> Non
 
     files = [link for link in seen.links if not link.startswith("index.html#")]
     assert [link for link in files if not (run.folder / link).exists()] == []
-    assert {"run.json", "steps/", "logs/", "steps/sweep/wait/thread_pool/4.json"} <= set(files)
+    assert {"run.json", "steps/", "logs/", "steps/sweep/sleep_20ms/thread_pool/4.json"} <= set(files)
     rows = {f"index.html#{workload}-{model}" for workload in PLAN.workloads for model in RATES}
     assert set(seen.links) - set(files) == rows | {f"index.html#{workload}" for workload in PLAN.workloads}
 
