@@ -1,9 +1,10 @@
-"""Telemetry for the load generator: what the servers use and when faults were injected.
+"""What the servers use and when they were broken, told to the load generator while it runs.
 
-Strategy: Locust's page shows the servers' CPU and memory, but Locust's process cannot read them: its container sees no
-other container, and it must not get the Docker socket, which would make it root on this machine. So the process that
-started Locust reads the meters and writes a line of JSON every second to Locust's stdin. A pipe between two processes
-needs no port, token or volume, no other process can write to it, and it ends with either process.
+Strategy: Locust's page is to show the servers' CPU and memory, and its process cannot read them: it runs in a container
+that sees nothing of the others. The engine's socket would let it, and would let it do anything else as root, so it
+never gets that. The process that started it reads the meters, as for a measurement, and writes a line of JSON every
+second to its stdin: a pipe between two processes needs no port, no token and no place in a volume, nobody else can
+write to it, and it ends with either of them.
 """
 
 import contextlib
@@ -15,16 +16,16 @@ from datetime import UTC, datetime
 from typing import IO, Any
 
 from lab.load.measure import open_meter
-from lab.load.messages import FaultInterval, Usage, encode_telemetry
+from lab.load.messages import Fault, Usage, encode
 from lab.load.timeline import read
 from lab.metrics.sample import Meter, Sample
 
-# Between two readings. Locust's page reloads every two seconds.
+# Between two readings. Locust's page asks every other second.
 _SECONDS = 1.0
 
 
-class UsageReader:
-    """Reads what servers use, again and again; also after a server was restarted.
+class Gauges:
+    """Reads servers again and again. One that was restarted is found again.
 
     Args:
         backend: where they run.
@@ -37,7 +38,7 @@ class UsageReader:
         self._last: dict[str, tuple[float, float]] = {}
 
     def read(self) -> list[Usage]:
-        """Read all servers now; the CPU is that since the last call."""
+        """Read them all now; the CPU is that since the last time."""
         return [self._read(model) for model in self._meters]
 
     def _read(self, model: str) -> Usage:
@@ -50,7 +51,7 @@ class UsageReader:
         if sample.cpu_seconds is not None:
             now = time.monotonic()
             if last := self._last.get(model):
-                # CPU seconds fall while an ended child is not yet reaped, and rise again when it is.
+                # Children of a process that nobody has waited for yet leave its account, and come back.
                 cores = max(0.0, (sample.cpu_seconds - last[1]) / (now - last[0]))
             self._last[model] = now, sample.cpu_seconds
         return Usage(
@@ -63,28 +64,28 @@ class UsageReader:
         )
 
 
-def list_faults(project: str, since: datetime) -> list[FaultInterval]:
-    """Return the faults of a lab's models that began, or ended, after `since`."""
-    names = [item.name for item in fields(FaultInterval)]
-    return [FaultInterval(**{name: str(stamp.get(name, "")) for name in names}) for stamp in read(project, since)]
+def list_faults(project: str, since: datetime) -> list[Fault]:
+    """What was done to a lab's models since then."""
+    names = [item.name for item in fields(Fault)]
+    return [Fault(**{name: str(stamp.get(name, "")) for name in names}) for stamp in read(project, since)]
 
 
 @contextlib.contextmanager
-def send_telemetry(backend: Any, models: Sequence[str], pipe: IO[bytes]) -> Iterator[None]:
-    """Write a line to a generator's stdin every second while the block runs."""
+def feed(backend: Any, models: Sequence[str], pipe: IO[bytes]) -> Iterator[None]:
+    """Write what the models use to a generator's stdin, a line every second, while the block runs."""
     done = threading.Event()
     since = datetime.now(UTC)
 
     def write() -> None:
-        reader = UsageReader(backend, models)
-        # The generator may end first.
+        gauges = Gauges(backend, models)
+        # Whoever reads it may have ended before us.
         with contextlib.suppress(BrokenPipeError):
             while not done.wait(_SECONDS):
-                pipe.write(encode_telemetry(reader.read(), list_faults(backend.project, since)))
+                pipe.write(encode(gauges.read(), list_faults(backend.project, since)))
                 pipe.flush()
 
-    # A daemon: a generator that is stopped in a debugger lets the pipe fill up, and must not block our exit.
-    thread = threading.Thread(target=write, name="telemetry", daemon=True)
+    # A generator that is stopped in a debugger lets the pipe fill up; nobody has to wait for that.
+    thread = threading.Thread(target=write, name="feed", daemon=True)
     thread.start()
     try:
         yield

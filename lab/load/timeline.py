@@ -1,7 +1,7 @@
-"""The timeline of a lab's faults: a file for each lab, with a line for each event.
+"""When a lab's models were broken, for whoever watches them meanwhile: a file for each lab, a line for each stamp.
 
-`lab faults` and `lab load` run in terminals of their own. The first writes the file, the second reads it
-(lab/load/telemetry.py), and neither waits for the other.
+`lab faults` and the load that shows in Locust's web UI are two commands, each with a terminal of its own. The one
+writes, the other reads (lab/load/telemetry.py), and neither waits.
 """
 
 import json
@@ -12,10 +12,10 @@ from lab.servers.runtime import find_stamps, make_private
 
 
 def note(project: str, stamp: Mapping[str, object]) -> None:
-    """Append a fault; append it again when it ends.
+    """Add a stamp, or the same one again when it has its end.
 
     Raises:
-        LabError, OSError: the file cannot be written.
+        LabError, OSError: it cannot be written.
     """
     path = find_stamps(project)
     make_private(path.parent)
@@ -24,11 +24,11 @@ def note(project: str, stamp: Mapping[str, object]) -> None:
 
 
 def read(project: str, since: datetime) -> Sequence[Mapping[str, object]]:
-    """Return the faults that have not ended or ended after `since`, in order, each once."""
+    """The stamps that have begun since then, or last still, in their order; each once."""
     try:
         lines = find_stamps(project).read_text(encoding="utf-8").split("\n")[:-1]
     except FileNotFoundError:
         return []
-    # Of two lines with the same beginning, the later one has the end.
+    # Of two that begin alike the later line has the end.
     stamps = {(line["model"], line["fault"], line["begin"]): line for line in map(json.loads, lines)}
     return [item for item in stamps.values() if not item["end"] or datetime.fromisoformat(item["end"]) >= since]
