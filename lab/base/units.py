@@ -1,6 +1,49 @@
-"""Numbers for people, and durations from people. An unknown figure is a dash, never 0."""
+"""Format numbers, and parse durations and shares that a user typed. An unknown figure is a dash, never 0."""
+
+import re
+from decimal import Decimal
+
+# Microseconds in each unit. Unicode has two micro signs, and users type both.
+TIME_UNITS = {"us": 1.0, "µs": 1.0, "μs": 1.0, "ms": 1e3, "s": 1e6, "m": 60e6, "h": 3600e6}
+
+_QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([^\s0-9.]*)")
 
 UNKNOWN = "–"  # noqa: RUF001  # a dash is meant
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds of a duration such as `5s`, `500ms`, `200us`, `2m` or `1h`.
+
+    Raises:
+        ValueError: it is not a duration, or has no unit.
+    """
+    match = _QUANTITY.fullmatch(text.strip())
+    if match and not match[2]:
+        raise ValueError(f"{text!r} has no unit: write {match[1]}s or {match[1]}ms")
+    if match is None or match[2] not in TIME_UNITS:
+        raise ValueError(f"{text!r} is not a duration such as 5s, 500ms, 200us, 2m or 1h")
+    return float(match[1]) * TIME_UNITS[match[2]] / 1e6
+
+
+def parse_share(text: str) -> float:
+    """Return a share such as `10%` or `0.1` as a ratio.
+
+    `99.9%` is exactly 0.999. A division of floats would miss it by a little, and a percentile would miss it by a rank.
+
+    Raises:
+        ValueError: it is not a share.
+    """
+    match = _QUANTITY.fullmatch(text.strip())
+    if match is None or match[2] not in ("", "%"):
+        raise ValueError(f"{text!r} is not a share such as 10%")
+    return float(Decimal(match[1]) / (100 if match[2] else 1))
+
+
+def show_duration(seconds: float) -> str:
+    """Return a duration as a user types it, in the largest unit that gives a whole number: 90s, 500ms, 1h."""
+    units = (unit for unit in ("h", "m", "s", "ms", "us") if round(seconds * 1e6) % TIME_UNITS[unit] == 0)
+    unit = next(units, "us")
+    return f"{seconds * 1e6 / TIME_UNITS[unit]:.0f}{unit}"
 
 
 def show_count(value: float) -> str:

@@ -1,4 +1,4 @@
-"""What the commands share: the lab that the options chose, and exit codes."""
+"""The lab that the options before a command select, and the exit codes."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +14,7 @@ HELD, DID_NOT_HOLD, COULD_NOT_RUN, INTERRUPTED = 0, 1, 2, 130
 
 @dataclass
 class Lab:
-    """What the options before the command have chosen; opened when a command first needs it."""
+    """The selected lab. Its parts are opened when a command first needs them."""
 
     project: str | None
     backend_name: str | None

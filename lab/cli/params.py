@@ -1,38 +1,116 @@
-"""Option types that several commands share."""
+"""Option types and arguments that several commands share."""
 
-from typing import Any
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
-_LONGEST_SECONDS = 3600.0
+from lab.base.errors import LabError
+from lab.base.paths import RESULTS
+from lab.base.units import parse_duration, parse_share, show_duration
+
+if TYPE_CHECKING:
+    from lab.servers.catalogue import Catalogue
+
+_HOUR = 3600.0
 
 
-class Seconds(click.ParamType[float]):
-    """`5s`, `500ms`, `1m` or a plain number of seconds."""
+class Duration(click.ParamType[float]):
+    """A duration with its unit, in seconds: `5s`, `500ms`, `200us`, `2m`, `1h`. A bare number is refused.
+
+    Args:
+        shortest: the shortest that is allowed; None: any above 0.
+        longest: the longest that is allowed.
+    """
 
     name = "duration"
 
+    def __init__(self, shortest: float | None = None, longest: float = _HOUR) -> None:
+        self._shortest = shortest
+        self._longest = longest
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Called by click."""
+        """Parse a value; click calls this."""
         if isinstance(value, float):
             return value
-        text = str(value).strip()
-        for unit, factor in (("ms", 0.001), ("s", 1.0), ("m", 60.0), ("", 1.0)):
-            if text.endswith(unit):
-                number = text.removesuffix(unit)
-                try:
-                    seconds = float(number) * factor
-                except ValueError:
-                    break
-                if 0 < seconds <= _LONGEST_SECONDS:
-                    return seconds
-                return self.fail(f"{text!r} is not above 0 and at most {_LONGEST_SECONDS / 60:.0f}m", param, ctx)
-        return self.fail(f"{text!r} is not a duration such as 5s or 500ms", param, ctx)
+        try:
+            seconds = parse_duration(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        if seconds > self._longest:
+            self.fail(f"{value!r} is too long: at most {show_duration(self._longest)}", param, ctx)
+        if self._shortest is None and seconds <= 0:
+            self.fail(f"{value!r} is not above 0", param, ctx)
+        if self._shortest is not None and seconds < self._shortest:
+            self.fail(f"{value!r} is too short: at least {show_duration(self._shortest)}", param, ctx)
+        return seconds
 
 
-SECONDS = Seconds()
+class Share(click.ParamType[float]):
+    """A share such as `10%` or `0.1`, as a ratio."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Parse a value; click calls this."""
+        if isinstance(value, float):
+            return value
+        try:
+            return parse_share(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class CatalogueName(click.ParamType[str]):
+    """A name from the catalogue. The command checks it; this type completes it in a shell.
+
+    Args:
+        list_names: returns the names that fit.
+    """
+
+    name = "text"
+
+    def __init__(self, list_names: "Callable[[Catalogue], Iterable[str]]") -> None:
+        self._list_names = list_names
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Return the names that begin with what was typed; none if the compose file cannot be read."""
+        from lab.servers.catalogue import Catalogue
+
+        try:
+            catalogue = Catalogue.load(ctx.find_root().params.get("file"))
+        except LabError:
+            return []
+        typed = ctx.params.get(param.name or "") if param.nargs == -1 else None
+        names = (name for name in self._list_names(catalogue) if name not in (typed or ()))
+        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+def _list_models(catalogue: "Catalogue") -> list[str]:
+    return [model.name for model in catalogue.models]
+
+
+def _list_hosts(catalogue: "Catalogue") -> list[str]:
+    return [*_list_models(catalogue), *(server.name for server in catalogue.gallery)]
+
+
+DURATION = Duration()
+MODEL = CatalogueName(_list_models)
+HOST = CatalogueName(_list_hosts)
+PROFILE = CatalogueName(lambda catalogue: catalogue.profiles)
+
+models_argument = click.argument("models", nargs=-1, type=MODEL, metavar="[MODEL]...")
+out_option = click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=RESULTS,
+    metavar="DIR",
+    help="Results folder.  [default: results]",
+)
 
 
 def split_names(text: str) -> list[str]:
-    """`a,b` as a list."""
+    """Return `a,b` as a list."""
     return [name.strip() for name in text.split(",") if name.strip()]

@@ -1,4 +1,4 @@
-"""The commands, in the order in which a person needs them; a module is imported when its command is called."""
+"""The commands, in the order in which a user needs them. A module is imported when its command is called."""
 
 from typing import NamedTuple
 
@@ -20,15 +20,15 @@ COMMANDS = (
     Entry("check", "check", "Run the conformance suite."),
     Entry("shell", "servers", "Open a shell inside the lab's network."),
     Entry("new", "servers", "Create the files of a new model."),
-    Entry("doctor", "servers", "Check this machine and show how to fix it."),
+    Entry("doctor", "servers", "List what is missing and how to fix it."),
     Entry("clean", "servers", "Remove everything that a lab has left."),
-    Entry("load", "load", "Load models: in Locust's web UI, or headless."),
+    Entry("load", "load", "Load models, in Locust's web UI or headless."),
     Entry("load-gallery", "load_gallery", "Load the gallery's servers."),
-    Entry("faults", "faults", "Inject faults under load; account for every request."),
+    Entry("faults", "faults", "Inject faults under load; count every request."),
     Entry("soak", "soak", "Run mixed and hostile traffic; find leaks."),
     Entry("tour", "tour", "Show network modules against real servers."),
     Entry("bench", "bench", "Compare models: interleaved, with intervals."),
     Entry("compare", "compare", "Compare two runs of bench."),
     Entry("advise", "advise", "Rank models for a load that you describe."),
-    Entry("demo", "demo", "Run all once: start, check, load, report, stop."),
+    Entry("demo", "demo", "Start, check, load and report all models once."),
 )

@@ -1,4 +1,4 @@
-"""Print a table on a terminal, or lines with tabs elsewhere."""
+"""Print tables for a person or a script."""
 
 import sys
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, group: 
     """Print a table on a terminal, and lines with tabs between the cells elsewhere.
 
     Args:
-        group: a column whose repeated cells are left empty on a terminal, with a rule between the groups.
+        group: a column whose repeated cells are left empty on a terminal; a rule separates its groups.
     """
     rows = [list(row) for row in rows]
     if not sys.stdout.isatty():

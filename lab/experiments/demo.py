@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from lab.base.errors import LabError
 from lab.experiments.conformance import results
 from lab.experiments.conformance.suite import check
+from lab.experiments.environment import describe_environment, describe_servers
 from lab.load.generator import PersistentGenerator
 from lab.load.measure import measure, measure_together
 from lab.load.measurement import Measurement
@@ -83,3 +84,11 @@ def _noted(found: Demo, model: Model) -> Iterator[None]:
         yield
     except LabError as error:
         found.missing[model.name] = str(error)
+
+
+def describe(backend: Backend, found: Demo) -> dict[str, str | None]:
+    """Return the facts about the machine and the servers; the lab has to be up."""
+    versions = found.measurements[0].versions if found.measurements else None
+    facts = describe_environment(backend.name, versions=versions)
+    facts["servers"] = describe_servers(backend, found.models)
+    return facts

@@ -10,11 +10,11 @@ import math
 import operator
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from decimal import Decimal
 
 from lab.base.errors import LabError
+from lab.base.units import TIME_UNITS, parse_share
 from lab.load.measurement import Measurement, percentile
 
 _COMPARE: dict[str, Callable[[float, float], bool]] = {
@@ -23,8 +23,6 @@ _COMPARE: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
     "<=": operator.le,
 }
-# Microseconds of each unit.
-TIMES = {"us": 1.0, "µs": 1.0, "μs": 1.0, "ms": 1e3, "s": 1e6}  # both of Unicode's micro signs, as people type them
 _RATES = {"": 1.0, "/s": 1.0, "k": 1e3, "k/s": 1e3}
 _COUNTS = {"": 1.0}
 _SHARES = {"%": 0.01}
@@ -130,7 +128,7 @@ class Threshold:
     def share(self) -> float | None:
         """Of the exchanges, that which a percentile speaks of; None if it is about something else."""
         match = _PERCENTILE.fullmatch(self.name)
-        return None if match is None or match[1] else _read_share(match[2])
+        return None if match is None or match[1] else parse_share(f"{match[2]}%")
 
     def find_misfit(
         self, *, open_loop: bool, datagrams: bool, timeout: float = _UNLIMITED, rate: float = _UNLIMITED
@@ -152,7 +150,9 @@ class Threshold:
         if self.metric.units is _RATES:
             return self.find_constant(min(rate, _UNLIMITED), f"no more than {rate:g} requests/s are asked for")
         # In an open loop a time counts from when a request was due, and it may wait for its connection.
-        if self.metric.units is TIMES and (not open_loop or self.name == "max" or self.name.startswith("service.")):
+        if self.metric.units is TIME_UNITS and (
+            not open_loop or self.name == "max" or self.name.startswith("service.")
+        ):
             longest = min(timeout * 1e6 * _LATE_TIMEOUT, _UNLIMITED)
             return self.find_constant(longest, f"an exchange has failed after {timeout:g} s (--timeout)")
         return None
@@ -180,7 +180,7 @@ class Threshold:
 def _find_metric(name: str, unit: str) -> Metric | None:
     """What a name means with this unit; with a unit that it does not take, what it means otherwise."""
     if match := _PERCENTILE.fullmatch(name):
-        share = _read_share(match[2])
+        share = parse_share(f"{match[2]}%")
         if not 0 < share <= 1:
             return None
         if match[1]:
@@ -201,7 +201,7 @@ def _find_metric(name: str, unit: str) -> Metric | None:
 
 
 def _time(read: _Read) -> Metric:
-    return Metric(read, TIMES, "5ms", sys.float_info.min, "every exchange takes more time than none")
+    return Metric(read, TIME_UNITS, "5ms", sys.float_info.min, "every exchange takes more time than none")
 
 
 def _share(read: _Read, example: str = "0.1%", why: str = "a share is at most 100%") -> Metric:
@@ -213,6 +213,11 @@ def _count(read: Callable[[Measurement], int], share: _Read) -> Metric:
     return Metric(lambda found: None if share(found) is None else read(found), _COUNTS, "10", is_count=True)
 
 
-def _read_share(text: str) -> float:
-    """`99.9` as 0.999, which a division of floats would miss by a little, and then by a rank."""
-    return float(Decimal(text) / 100)
+def find_tripped(measurements: Sequence[Measurement], thresholds: Sequence[Threshold]) -> Iterator[str]:
+    """Yield a line for each condition that is true, and for each model without a correct reply."""
+    for found in measurements:
+        if not found.answered:
+            yield f"{found.model}: not one correct reply"
+        for threshold in thresholds:
+            if threshold.is_tripped_by(found):
+                yield f"{found.model}: {threshold.text} ({found.verdict.bound}: {found.verdict.reason})"

@@ -170,41 +170,41 @@ def test_a_damaged_run_is_no_missing_one(stored: Path) -> None:
 
 
 def test_the_answer_its_reasoning_and_its_sources(ask: Ask, stored: Path) -> None:
-    done = ask("--results", str(stored), "--slo", "p99 < 50ms", "--cores", "2")
+    done = ask("--run", str(stored), "--slo", "p99 < 50ms", "--cores", "2")
     assert done.exit_code == 0, done.output
-    assert done.output.startswith("Take: ")
+    assert done.output.startswith("Best: ")
     assert "plain_socket" not in done.output.partition("\n")[0]
     assert "(200 µs + 40.0 µs of its own)" in done.output
     assert "From the run" in done.output
 
 
 def test_for_a_script(ask: Ask, stored: Path) -> None:
-    done = ask("--results", str(stored), "--model", "asyncio_streams,plain_socket", "--json", "--slo", "p99.9<=1s")
+    done = ask("--run", str(stored), "asyncio_streams", "plain_socket", "--json", "--slo", "p99.9<=1s")
     rows = json.loads(done.output)["models"]
     assert [row["model"] for row in rows] == ["asyncio_streams", "plain_socket"]
     assert [row["holds"] for row in rows] == [True, False]
 
 
 def test_what_nobody_can_serve_is_exit_code_1(ask: Ask, stored: Path) -> None:
-    done = ask("--results", str(stored), "--model", "plain_socket")
+    done = ask("--run", str(stored), "plain_socket")
     assert done.exit_code == 1
-    assert "None of them can serve this." in done.output
+    assert "No model can serve this." in done.output
 
 
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        (["--cpu", "200"], "'200' is not a time with its unit, such as 20ms"),
-        (["--cpu", "2h"], "'2h' is not a time with its unit"),
-        (["--cpu", "7200s"], "is more than an hour"),
+        (["--cpu", "200"], "'200' has no unit: write 200s or 200ms"),
+        (["--cpu", "2h"], "'2h' is too long: at most 1h"),
+        (["--cpu", "7200s"], "is too long: at most 1h"),
         (["--cpu", "21ms"], "--cpu 21.0 ms is a part of --service-time, which is 20.0 ms"),
         (["--slo", "p99"], "--slo 'p99': not of the form 'p99 > 5ms'"),
         (["--slo", "p99 < 50"], "--slo 'p99 < 50': p99 takes us"),
-        (["--slo", "p99 > 50ms"], "a percentile that stays below a time"),
-        (["--slo", "rate > 1k"], "a percentile that stays below a time"),
+        (["--slo", "p99 > 50ms"], "is not an upper limit of a percentile"),
+        (["--slo", "rate > 1k"], "is not an upper limit of a percentile"),
         (["--rate", "0"], "0"),
-        (["--model", "pong"], "unknown model 'pong'"),
-        (["--results", "/nowhere"], "does not exist"),
+        (["pong"], "unknown model 'pong'"),
+        (["--run", "/nowhere"], "does not exist"),
     ],
 )
 def test_what_cannot_be_meant_is_said(ask: Ask, given: list[str], says: str) -> None:

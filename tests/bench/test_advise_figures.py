@@ -15,9 +15,10 @@ from rich.console import Console
 
 from lab.base.errors import LabError
 from lab.cli.commands import advise
-from lab.cli.commands.advise import DURATION, print_advice, rank, read_slo
 from lab.cli.main import cli
+from lab.cli.params import DURATION
 from lab.experiments.advise.model import Advice, Demand, Known, advise_model
+from lab.experiments.advise.ranking import rank, read_slo
 from lab.experiments.advise.sources import Sources, read_size, read_sources
 from lab.experiments.bench.findings import read_findings
 from lab.experiments.published import Measured
@@ -25,6 +26,7 @@ from lab.experiments.store import Run
 from lab.experiments.theory import Server
 from lab.load.measurement import Measurement
 from lab.metrics.verdict import Limit, Verdict
+from lab.report.advise_text import print_advice
 from lab.servers.catalogue import Catalogue
 from tests.support.made_up import LOAD, LOOP, MEASUREMENT, MIB
 
@@ -243,8 +245,8 @@ def test_answer_names_those_within_10_percent_of_the_best() -> None:
         make_advice("c", strain=0.56),
         make_advice("d", strain=0.5, holds=False),
     ]
-    assert show(found)[0] == "Take: a, b."
-    assert show([make_advice("d", holds=False)])[0] == "None of them can serve this."
+    assert show(found)[0] == "Best: a, b."
+    assert show([make_advice("d", holds=False)])[0] == "No model can serve this."
 
 
 def test_table_has_a_line_for_each_model_with_its_figures() -> None:
@@ -285,7 +287,7 @@ def test_duration_is_read_with_its_unit(text: str, seconds: float) -> None:
 
 
 def test_duration_above_an_hour_is_refused() -> None:
-    with pytest.raises(click.BadParameter, match="is more than an hour"):
+    with pytest.raises(click.BadParameter, match="is too long: at most 1h"):
         DURATION.convert("3600.1s", None, None)
 
 
@@ -305,7 +307,7 @@ def ask(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Demand]:
 
         monkeypatch.setattr(advise, "advise_model", note)
         usual = ["--connections", "100", "--rate", "1000", "--service-time", "20ms", "--cpu", "200us"]
-        done: Result = CliRunner().invoke(cli, ["advise", *usual, "--model", "plain_socket", *more])
+        done: Result = CliRunner().invoke(cli, ["advise", *usual, "plain_socket", *more])
         assert done.exit_code == 0, done.output
         return seen[0]
 

@@ -103,8 +103,8 @@ def test_the_committed_one_has_a_name(measured: Measure) -> None:
         Path("baseline"), measured({name: 2 * cost for name, cost in costs.items()} | {kept.reference: 20.0}, **plan)
     )
     assert code == 1
-    assert text.startswith(f"the baseline is of {Baseline.load(BASELINE_FILE).made['date']}")
-    assert "costs beside that of asyncio_streams" in text
+    assert text.startswith(f"baseline: {Baseline.load(BASELINE_FILE).made['date']}")
+    assert "costs relative to asyncio_streams" in text
 
 
 def test_models_that_were_not_asked_for_are_not_missed(baseline: Path, measured: Measure) -> None:

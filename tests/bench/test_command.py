@@ -100,7 +100,7 @@ def bench_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     return Command(tmp_path, monkeypatch)
 
 
-QUICK = ["--quick", "--models", "asyncio_streams,plain_socket", "--seed", "7"]
+QUICK = ["--quick", "asyncio_streams", "plain_socket", "--seed", "7"]
 
 
 def test_bench_starts_both_labs_measures_and_takes_both_down(bench_command: Command) -> None:
@@ -133,7 +133,7 @@ def test_bench_starts_both_labs_measures_and_takes_both_down(bench_command: Comm
 
 
 def test_bench_without_a_model_to_measure_twice_starts_one_lab(bench_command: Command) -> None:
-    done = bench_command("--quick", "--models", "plain_socket")
+    done = bench_command("--quick", "plain_socket")
     assert done.exit_code == 0, done.output
     assert bench_command.events == ["socketlab-bench up plain_socket", "measure", "socketlab-bench down"]
     assert bench_command.runners[0].control is None
@@ -237,7 +237,7 @@ def test_plan_is_the_preset_but_for_what_is_given() -> None:
 
 
 def test_preset_is_the_default_one_if_none_is_named(bench_command: Command) -> None:
-    bench_command("--models", "plain_socket")
+    bench_command("plain_socket")
     assert bench_command.run.facts["plan"]["workloads"] == list(PRESETS["default"]["workloads"])
 
 
@@ -363,6 +363,6 @@ def test_images_are_named_by_their_ids_and_the_client_is_closed(monkeypatch: pyt
 
 
 def test_plan_is_kept_as_it_was_made(bench_command: Command) -> None:
-    bench_command(*QUICK, "--rounds", "2", "--seconds", "1s")
+    bench_command(*QUICK, "--rounds", "2", "--duration", "1s")
     kept = json.loads((bench_command.run.folder / "run.json").read_text())["plan"]
     assert (kept["rounds"], kept["seconds"], kept["seed"], kept["control"]) == (2, 1.0, 7, "asyncio_streams")

@@ -10,7 +10,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from lab.cli.commands.compare import Share, compare
+from lab.cli.commands.compare import compare
+from lab.cli.params import Share
 from lab.experiments.bench.comparison import find_differences, find_other_conditions
 from lab.experiments.bench.findings import CrossCheck, Findings, read_findings
 from lab.experiments.bench.plan import Plan

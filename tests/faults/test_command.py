@@ -134,9 +134,7 @@ def run(backend: UpAndDown, tmp_path: Path) -> Callable[..., int]:
     def run(*words: str) -> int:
         results = tmp_path / f"results-{next(numbers)}"
         try:
-            command.faults.main(
-                [*words, f"--results={results}"], standalone_mode=False, obj=OfBackend(None, None, None)
-            )
+            command.faults.main([*words, f"--out={results}"], standalone_mode=False, obj=OfBackend(None, None, None))
         except SystemExit as error:
             return cast(int, error.code)
         return 0
@@ -169,7 +167,7 @@ def test_the_command_ends_with_the_code_of_its_card(
     assert backend.done == [("up", MODEL), ("down",)]
     backend.is_up = True
     backend.done.clear()
-    assert run(MODEL, "--fault=pause", "--twin") == code
+    assert run(MODEL, "--fault=pause", "--control") == code
     assert asked[1] == ([MODEL], ["pause"], 1, True)
     assert backend.done == [("up", MODEL)]
 
@@ -191,7 +189,7 @@ def test_nothing_tried_is_never_held(
 ) -> None:
     give(monkeypatch)
     assert run("plain_socket", "--fault=worker") == COULD_NOT_RUN
-    said = "plain_socket: nothing was tried, as it has no part that worker could break\n"
+    said = "plain_socket: nothing was tried: worker does not apply to it\n"
     assert said in capsys.readouterr().err
     give(monkeypatch, score(Verdict.HELD, fault="worker", model="prefork"))
     assert run("plain_socket", "prefork", "--fault=worker") == COULD_NOT_RUN
@@ -206,7 +204,7 @@ def test_the_card_is_printed_and_kept(
     bad = replace(score(Verdict.FAILED, fault="pause"), account=account, recovery=0.25)
     give(monkeypatch, bad, score(Verdict.FAILED, "a reason"))
     out = tmp_path / "all.json"
-    assert run(f"--out={out}") == DID_NOT_HOLD
+    assert run(f"--output={out}") == DID_NOT_HOLD
     printed, err = capsys.readouterr()
     assert printed.splitlines() == [
         f"{MODEL}\t▲\u00a0failed !\t▲\u00a0failed (declared)",
@@ -239,14 +237,14 @@ def test_folder_of_a_result_is_made_and_refused_before_anything_is_broken(
     run: Callable[..., int], backend: UpAndDown, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     give(monkeypatch, FINE)
-    assert run(f"--out={tmp_path / 'new' / 'file'}") == HELD
+    assert run(f"--output={tmp_path / 'new' / 'file'}") == HELD
     assert json.loads((tmp_path / "new" / "file").read_text())[0]["verdict"] == "held"
     (tmp_path / "no folder").touch()
     backend.done.clear()
-    with pytest.raises(LabError, match=r"--out: .* exists, and no result is overwritten"):
-        run(f"--out={tmp_path / 'new' / 'file'}")
+    with pytest.raises(LabError, match=r"--output: .* exists, and no result is overwritten"):
+        run(f"--output={tmp_path / 'new' / 'file'}")
     with pytest.raises(LabError, match="no folder: cannot be written"):
-        run(f"--out={tmp_path / 'no folder' / 'file'}")
+        run(f"--output={tmp_path / 'no folder' / 'file'}")
     assert backend.done == []
 
 
@@ -280,7 +278,7 @@ def test_a_scenario_is_broken_by_each_fault_and_what_cannot_be_had_is_said(
         return outcome
 
     monkeypatch.setattr(command, "apply_under_load", apply_under_load)
-    words = (MODEL, "--scenario=closed_session", "--fault=pause", "--fault=kill", "--for=2s")
+    words = (MODEL, "--preset=closed_session", "--fault=pause", "--fault=kill", "--duration=2s")
     outcomes += [make_seen(), make_seen(fault="kill")]
     assert run(*words) == HELD
     assert asked == [(MODEL, fault, "closed_session", 2.0, False) for fault in ("pause", "kill")]
@@ -297,7 +295,7 @@ def test_a_scenario_is_broken_by_each_fault_and_what_cannot_be_had_is_said(
     outcomes += [make_seen(None), make_seen(fault="kill")]
     assert run(*words) == DID_NOT_HOLD
     with pytest.raises(LabError, match="name them with --fault"):
-        run(MODEL, "--scenario=closed_session")
+        run(MODEL, "--preset=closed_session")
 
 
 def test_now_is_1_for_a_model_that_ended_under_a_fault_which_leaves_it_running(
@@ -305,24 +303,24 @@ def test_now_is_1_for_a_model_that_ended_under_a_fault_which_leaves_it_running(
 ) -> None:
     monkeypatch.setattr("lab.experiments.faults.remote_requests.time", backend.clock)
     backend.is_up = True
-    assert run(MODEL, "--now=pause", "--for=3s") == HELD
+    assert run(MODEL, "--now=pause", "--duration=3s") == HELD
     assert backend.clock.slept == [3.0]
     assert backend.done == [("pause", MODEL), ("unpause", MODEL)]
     (line,) = capsys.readouterr().out.splitlines()
     assert (json.loads(line)["fault"], json.loads(line)["ended"]) == ("pause", None)
     backend.fails = {"pause": lambda: backend.exited.update({MODEL: 137})}
-    assert run(MODEL, "--now=pause", "--for=3s") == DID_NOT_HOLD
+    assert run(MODEL, "--now=pause", "--duration=3s") == DID_NOT_HOLD
     assert f"{MODEL}: ended with exit code 137 and was started again" in capsys.readouterr().err
     # One of two is enough.
     backend.fails = {"pause": lambda: backend.exited.update({MODEL: 137})}
-    assert run("plain_socket", MODEL, "--now=pause", "--for=3s") == DID_NOT_HOLD
+    assert run("plain_socket", MODEL, "--now=pause", "--duration=3s") == DID_NOT_HOLD
     backend.fails = {"pause": fail}
     with pytest.raises(LabError, match="no engine"):
         run(MODEL, "--now=pause")
     # Of one that ends it by itself, nothing is held.
     backend.clock.slept.clear()
     backend.fails = {}
-    assert run(MODEL, "--now=kill", "--for=3s") == HELD
+    assert run(MODEL, "--now=kill", "--duration=3s") == HELD
     assert backend.clock.slept == []
     with pytest.raises(LabError, match="name the models"):
         run("--now=pause")
@@ -366,12 +364,12 @@ def project() -> Iterator[str]:
     ("words", "line"),
     [
         (["faults", MODEL, "--fault=nothing"], f"{MODEL}: nothing: "),
-        (["soak", MODEL, "--minutes=0.01", "--every=0.3"], "rest 2 of 2"),
+        (["soak", MODEL, "--duration=600ms", "--every=300ms"], "rest 2 of 2"),
     ],
 )
 def test_ctrl_c_while_the_lab_is_taken_down_leaves_nothing(words: list[str], line: str, tmp_path: Path) -> None:
     """As fast as a person's fingers and faster, from its last word before it on until it has ended."""
-    where = f"--results={tmp_path}" if words[0] == "faults" else f"--out={tmp_path}"
+    where = f"--out={tmp_path}"
     with project() as name:
         arguments = [sys.executable, "-m", "lab", "--backend", "process", "--project", name, *words, where]
         log = tmp_path / "log"
@@ -396,8 +394,8 @@ def test_lab_faults_of_what_a_model_does_not_have_ends_with_2(tmp_path: Path) ->
     with project() as name:
         arguments = [sys.executable, "-m", "lab", "--backend", "process", "--project", name, "faults", "plain_socket"]
         done = subprocess.run(
-            [*arguments, "--fault=worker", f"--results={tmp_path}"], capture_output=True, text=True, timeout=60
+            [*arguments, "--fault=worker", f"--out={tmp_path}"], capture_output=True, text=True, timeout=60
         )
         assert done.returncode == COULD_NOT_RUN
-        assert "plain_socket: nothing was tried, as it has no part that worker could break" in done.stderr
+        assert "plain_socket: nothing was tried: worker does not apply to it" in done.stderr
         assert find_processes(name) == []

@@ -334,7 +334,7 @@ def test_lab_faults_mends_whenever_it_is_ended(
     before = [limit(lab, name)[0][1:] for name in ("RLIMIT_AS", "RLIMIT_NOFILE")]
     command = [sys.executable, "-m", "lab", "--backend", "process", "--project", lab.project, "faults", MODEL]
     process = subprocess.Popen(
-        [*command, f"--results={tmp_path}", *(f"--fault={name}" for name in PROOFS)],
+        [*command, f"--out={tmp_path}", *(f"--fault={name}" for name in PROOFS)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -349,7 +349,7 @@ def test_lab_faults_mends_whenever_it_is_ended(
 def test_a_fault_that_is_named_twice_is_applied_once(lab: Processes, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "lab", "--backend", "process", "--project", lab.project, "faults", MODEL, "--json"]
     done = subprocess.run(
-        [*command, f"--results={tmp_path}", "--fault=pause", "--fault=pause"],
+        [*command, f"--out={tmp_path}", "--fault=pause", "--fault=pause"],
         capture_output=True,
         text=True,
         timeout=60,

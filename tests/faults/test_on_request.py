@@ -153,7 +153,7 @@ def break_now(lab: Processes, *words: str) -> subprocess.CompletedProcess[str]:
 def test_now_breaks_what_runs_and_prints_when(lab: Processes) -> None:
     begun = now()
     pids = [lab.pid(name) for name in MODELS]
-    done = break_now(lab, "pause", "--for", "100ms", *MODELS)
+    done = break_now(lab, "pause", "--duration", "100ms", *MODELS)
     assert done.returncode == 0, done.stderr
     intervals = [json.loads(line) for line in done.stdout.splitlines()]
     assert sorted((interval["model"], interval["fault"]) for interval in intervals) == [
@@ -178,7 +178,7 @@ def test_now_breaks_what_runs_and_prints_when(lab: Processes) -> None:
         (["nonsense", MODELS[0]], "'nonsense' is not one of"),
         (["pause", "nonesuch"], "unknown model 'nonesuch'"),
         (["pause", "prefork"], "prefork is not running"),
-        (["pause", "--for", "soon", MODELS[0]], "soon"),
+        (["pause", "--duration", "soon", MODELS[0]], "soon"),
     ],
 )
 def test_now_says_what_it_cannot_do(lab: Processes, words: list[str], said: str) -> None:

@@ -345,10 +345,10 @@ def command(backend: SoakBackend, tmp_path: Path) -> Callable[..., int]:
 @pytest.mark.parametrize(
     ("words", "code", "flat"),
     [
-        (["--minutes=0.15", "--every=1"], 0, True),  # 9 s, and six readings that count
-        (["--minutes=0.1", "--every=1"], 2, False),  # 6 s, four that count
-        (["--hours=0.0025", "--every=1"], 0, True),  # 9 s
-        (["--minutes=0.15", "--every=1", "--limit=0.001"], 1, False),  # 2057 bytes an hour are more than 1000
+        (["--duration=9s", "--every=1s"], 0, True),  # 9 s, and six readings that count
+        (["--duration=6s", "--every=1s"], 2, False),  # 6 s, four that count
+        (["--duration=9000ms", "--every=1s"], 0, True),  # 9 s
+        (["--duration=9s", "--every=1s", "--limit=0.001"], 1, False),  # 2057 bytes an hour are more than 1000
     ],
 )
 def test_the_command_ends_with_what_it_found(
@@ -381,7 +381,7 @@ def test_json_is_all_that_a_soak_prints_and_what_ran_goes_on(
     command: Callable[..., int], backend: SoakBackend, capsys: pytest.CaptureFixture[str]
 ) -> None:
     backend.is_up = True
-    assert command(MODEL, "--minutes=0.15", "--every=1", "--json") == 0
+    assert command(MODEL, "--duration=9s", "--every=1s", "--json") == 0
     printed, err = capsys.readouterr()
     (item,) = json.loads(printed)
     assert (item["model"], item["is_flat"], len(item["readings"])) == (MODEL, True, 9)

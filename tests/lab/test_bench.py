@@ -24,7 +24,7 @@ from lab.servers.runtime import runtime_directory
 @pytest.mark.timeout(300)
 def test_ctrl_c_keeps_what_was_measured_and_resume_goes_on(process_project: str, lab, tmp_path: Path) -> None:
     where = ["--backend", "process", "--project", process_project, "bench", "--out", str(tmp_path)]
-    small = ["--quick", "--models", "asyncio_streams", "--rounds", "1", "--seconds", "1", "--seed", "1"]
+    small = ["--quick", "asyncio_streams", "--rounds", "1", "--duration", "1s", "--seed", "1"]
     command = [sys.executable, "-m", "lab", *where, *small]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
@@ -69,8 +69,8 @@ def test_ctrl_c_keeps_what_was_measured_and_resume_goes_on(process_project: str,
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--works", "pong"], "unknown work pong; known: session"),
-        (["--models", "pong"], "unknown model 'pong'"),
+        (["--workloads", "pong"], "unknown work pong; known: session"),
+        (["pong"], "unknown model 'pong'"),
         (["--export", "csv"], "--export goes with --show"),
         (["--show", "then"], "no run 'then'"),
         (["--resume", "latest"], "nothing has been measured yet"),

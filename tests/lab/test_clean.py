@@ -61,7 +61,7 @@ def test_clean_all_asks_for_yes_where_there_is_no_terminal(lab: Lab, home: Path)
     try:
         done = lab("clean", "--all", environ=AWAY)
         assert done.returncode == 2
-        assert done.stdout == "every lab of this machine, whosever it is:\n  mine (process)\n"
+        assert done.stdout == "every lab of this machine, of all users:\n  mine (process)\n"
         assert "nothing was removed" in done.stderr
         assert "`lab clean --all --yes`" in done.stderr
         assert find_everything().processes == ("mine",)

@@ -27,7 +27,7 @@ Lab = Callable[..., "CompletedProcess[str]"]
 def test_up_ls_down(lab: Lab, process_project: str) -> None:
     options = ["--backend", "process", "--project", process_project]
     up = lab(*options, "up", *MODELS)
-    assert (up.returncode, up.stdout, up.stderr) == (0, "2 models answer: `lab ls` says where\n", "")
+    assert (up.returncode, up.stdout, up.stderr) == (0, "2 models answer: `lab ls` lists them\n", "")
     rows = json.loads(lab(*options, "ls", "--json").stdout)
     assert {row["model"] for row in rows if row["state"] == "running"} == set(MODELS)
     for row in rows:
@@ -78,7 +78,10 @@ BAD = {
     "unknown model": (["up", "nonesuch"], "unknown model 'nonesuch'; known: plain_socket"),
     "unknown model in call": (["call", "nonesuch", "echo"], "unknown model 'nonesuch'"),
     "unknown service": (["call", "plain_socket", "gopher"], "unknown service 'gopher'; plain_socket speaks greet"),
-    "not running": (["call", "twisted_reactor", "greet"], "twisted_reactor is not running: `lab up twisted_reactor`"),
+    "not running": (
+        ["call", "twisted_reactor", "greet"],
+        "twisted_reactor is not running: start it with `lab",
+    ),
     "not over udp": (["call", "plain_socket", "chargen", "--transport", "udp"], "chargen over udp; it does over tcp"),
     "a bad target": (["check", "--target", "echo=ftp://x"], "--target 'echo=ftp://x': 'ftp://x' does not start"),
     "no target": (["check", "--target", "gopher"], "--target 'gopher' is not SERVICE=URL"),
@@ -123,15 +126,15 @@ def test_profiles_of_a_file_of_ones_own(lab: Lab, process_project: str, tmp_path
         assert done.stderr.splitlines()[-1] == "lab: boxed runs only in a container: use --backend docker"
         assert running() == []
     assert lab(*options, "up", "asyncio_streams").returncode == 0
-    loaded = lab(*options, "load", "--headless", "--models", "boxed")
+    loaded = lab(*options, "load", "--headless", "boxed")
     assert (loaded.returncode, loaded.stdout) == (2, "")
     assert loaded.stderr == "lab: not running: boxed; start with: lab up boxed\n"
     assert lab(*options, "down").returncode == 0
     up = lab(*options, "up")
-    assert up.stdout == "1 model answers: `lab ls` says where\n"
+    assert up.stdout == "1 model answers: `lab ls` lists them\n"
     assert up.stderr == "lab: left out, as they run only in containers: foreign\n"
     assert running() == ["plain_socket"]
-    assert lab(*options, "up", "--profile", "a").stdout == "2 models answer: `lab ls` says where\n"
+    assert lab(*options, "up", "--profile", "a").stdout == "2 models answer: `lab ls` lists them\n"
     assert running() == ["plain_socket", "asyncio_streams"]
     assert lab(*options, "down").returncode == 0
     assert running() == []
@@ -305,7 +308,7 @@ def test_target_that_does_not_answer_is_one_line_and_exit_code_2(
     with answering(plain_port) as plain:
         url = url.format(closed=closed_port(), plain=plain)
         transport = url.partition(":")[0]
-        for arguments in (["check"], ["load", "closed_echo_1k", "--transport", transport]):
+        for arguments in (["check"], ["load", "--preset", "closed_echo_1k", "--transport", transport]):
             with pytest.raises(LabError) as caught:
                 cli.main(["--backend", "process", *arguments, "--target", f"echo={url}"], standalone_mode=False)
             assert said in str(caught.value)
@@ -333,7 +336,7 @@ def test_target_that_answers_over_udp_or_says_nothing_is_taken() -> None:
 
 def test_target_that_is_closed_is_said_by_the_command_itself(lab: Lab) -> None:
     url = f"tcp://127.0.0.1:{closed_port()}"
-    for arguments in (["check"], ["load", "closed_echo_1k"]):
+    for arguments in (["check"], ["load", "--preset", "closed_echo_1k"]):
         done = lab(*arguments, "--target", f"echo={url}")
         said = f"lab: --target echo={url}: Connection refused: is the server running there?\n"
         assert (done.returncode, done.stdout, done.stderr) == (2, "", said)

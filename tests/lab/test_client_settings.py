@@ -282,7 +282,7 @@ class TestAllAtOnce:
         options = ["--file", str(folder / "compose.yaml"), "--backend", "docker", "--project", docker_project]
         environ = {**DROPPED, **PIP, **own}
         up = lab(*options, "up", "plain_socket", environ=environ)
-        assert (up.returncode, up.stdout) == (0, "1 model answers: `lab ls` says where\n"), up.stderr
+        assert (up.returncode, up.stdout) == (0, "1 model answers: `lab ls` lists them\n"), up.stderr
         try:
             inside = lab(*options, "shell", "-c", "env", environ=environ)
             assert inside.returncode == 0, inside.stderr

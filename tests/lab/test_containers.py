@@ -251,7 +251,7 @@ def test_two_labs_do_not_meet(
     """Through the command line, as people call it, while the other lab runs."""
     options = ["--backend", "docker", "--project", docker_project]
     up = lab(*options, "up", "plain_socket")
-    assert (up.returncode, up.stdout) == (0, "1 model answers: `lab ls` says where\n"), up.stderr
+    assert (up.returncode, up.stdout) == (0, "1 model answers: `lab ls` lists them\n"), up.stderr
     rows = json.loads(lab(*options, "ls", "--json").stdout)
     assert {row["model"] for row in rows if row["state"] == "running"} == {"plain_socket"}
     other = Containers(docker_project, CATALOGUE)
@@ -264,7 +264,7 @@ def test_two_labs_do_not_meet(
     called = lab(*options, "call", "plain_socket", "greet")
     assert (called.returncode, called.stderr) == (
         2,
-        "lab: plain_socket is not running: `lab up plain_socket` starts it\n",
+        "lab: plain_socket is not running: start it with `lab up plain_socket`\n",
     )
     with pytest.raises(LabError, match="is not up"):
         other.run(["true"])
@@ -288,7 +288,7 @@ def test_a_model_of_a_profile_starts_where_it_is_asked_for(
     assert lab(*options, "up", "asyncio_streams").returncode == 0
     assert states() == {"plain_socket": "missing", "asyncio_streams": "running"}
     up = lab(*options, "up", "asyncio_streams", "--profile", "spare")
-    assert (up.returncode, up.stdout) == (0, "2 models answer: `lab ls` says where\n"), up.stderr
+    assert (up.returncode, up.stdout) == (0, "2 models answer: `lab ls` lists them\n"), up.stderr
     assert states() == {"plain_socket": "running", "asyncio_streams": "running"}
     Containers(docker_project, Catalogue.load(path)).stop("plain_socket")
     assert lab(*options, "up", "plain_socket").returncode == 0
@@ -442,7 +442,7 @@ def test_an_image_of_ones_own_is_one_of_the_models(
     assert lab(*options, "call", "perl_echo", "echo", "hello").stdout == "hello\n"
     checked = lab(*options, "check", "perl_echo")
     assert (checked.returncode, checked.stdout) == (0, "perl_echo\t5 pass\n5 passed\n"), checked.stderr
-    loaded = lab(*options, "load", "closed_echo_1k", "--models", "perl_echo", "--json", "--duration", "1s")
+    loaded = lab(*options, "load", "perl_echo", "--preset", "closed_echo_1k", "--json", "--duration", "1s")
     (found,) = json.loads(loaded.stdout)
     assert found["answered"] > 100
     assert found["failures"] == {}

@@ -106,22 +106,22 @@ COULD_NOT_RUN = {
     "check": ["check", "nonesuch"],
     "shell": ["shell", "nonesuch"],
     "new": ["new", "No-Name"],
-    "load": ["load", "--models", "nonesuch", "--headless"],
+    "load": ["load", "nonesuch", "--headless"],
     "load, a condition": ["load", "--headless", "--fail-if", "rate < 0"],
     "load, a folder": ["load", "--headless", "--duration", "9s", "--out", "/proc/nothing"],
     "load-gallery": ["load-gallery", "ftp"],
     "faults": ["faults", "nonesuch"],
     "faults, none named": ["faults", "--now", "kill"],
-    "faults, a folder": ["faults", "plain_socket", "--results", "/proc/nothing"],
-    "faults, a file": ["faults", "plain_socket", "--out", __file__],
+    "faults, a folder": ["faults", "plain_socket", "--out", "/proc/nothing"],
+    "faults, a file": ["faults", "plain_socket", "--output", __file__],
     "soak": ["soak", "nonesuch"],
     "soak, a folder": ["soak", "plain_socket", "--out", "/proc/nothing"],
     "tour": ["tour", "nonesuch"],
-    "bench": ["bench", "--models", "nonesuch"],
+    "bench": ["bench", "nonesuch"],
     "bench, no run": ["bench", "--show", "nonesuch"],
     "compare": ["compare", "nonesuch", "nonesuch"],
     "advise": ["advise", "--connections", "1", "--rate", "1", "--service-time", "1ms", "--cpu", "2ms"],
-    "demo": ["demo", "--models", "nonesuch"],
+    "demo": ["demo", "nonesuch"],
 }
 
 
@@ -162,6 +162,7 @@ def test_load_is_1_if_a_condition_is_met(
 def test_results_of_load_are_kept_beside_each_other(run: Run, tmp_path: Path) -> None:
     usual = [
         "load",
+        "--preset",
         "closed_echo_1k",
         "--users",
         "1",
@@ -175,7 +176,7 @@ def test_results_of_load_are_kept_beside_each_other(run: Run, tmp_path: Path) ->
     for more in ([], [], ["--transport", "unix", "--payload", "10"]):
         assert run(*usual, *more) == 0
     stem = "closed_echo_1k-plain_socket"
-    assert {path.name for path in tmp_path.glob("*.json")} == {
+    assert {path.name for path in (tmp_path / "load").glob("*.json")} == {
         f"{stem}-1users-0.2s.json",
         f"{stem}-1users-0.2s-2.json",
         f"{stem}-unix-1users-10bytes-0.2s.json",
@@ -221,10 +222,12 @@ def test_doctor_is_2_if_the_lab_can_run_on_no_backend(
     assert [item["good"] for item in json.loads(capsys.readouterr().out)].count(False) == len(lacking)
 
 
-def run_demo(monkeypatch: pytest.MonkeyPatch, project: str, out: Path, result: Check, *, seconds: str = "300ms") -> int:
+def run_demo(
+    monkeypatch: pytest.MonkeyPatch, project: str, out: Path, result: Check, *, duration: str = "300ms"
+) -> int:
     """With a result of the conformance suite that is made up; what else there is, is done."""
     monkeypatch.setattr(demo, "check", lambda backend, models: dict.fromkeys(models, result))
-    options = ["--models", "plain_socket", "--seconds", seconds, "--out", str(out)]
+    options = ["plain_socket", "--duration", "300ms", "--out", str(out)]
     monkeypatch.setattr(sys, "argv", ["lab", "--backend", "process", "--project", project, "demo", *options])
     return main._run()
 
@@ -234,7 +237,7 @@ def test_demo_of_a_sound_model_is_0(
 ) -> None:
     assert run_demo(monkeypatch, process_project, tmp_path, Check(9, 0)) == 0
     assert "not measured" not in capfd.readouterr().out
-    data = json.loads((tmp_path / "latest" / "data.json").read_text())
+    data = json.loads((tmp_path / "demo" / "latest" / "data.json").read_text())
     assert [item["model"] for item in data["measurements"]] == ["plain_socket"]
     assert data["missing"] == {}
 
@@ -247,7 +250,7 @@ def test_demo_does_not_measure_a_model_that_fails_and_is_1(
     said = " ".join(capfd.readouterr().out.split())
     assert "not measured: plain_socket: 1 of 9 conformance tests fail: test_x[plain_socket-greet-tcp]; " in said
     assert "`lab --backend process check plain_socket` shows why" in said
-    data = json.loads((tmp_path / "latest" / "data.json").read_text())
+    data = json.loads((tmp_path / "demo" / "latest" / "data.json").read_text())
     assert (data["measurements"], list(data["missing"])) == ([], ["plain_socket"])
     assert data["checks"]["plain_socket"]["failures"] == list(failing.failures)
 

@@ -213,7 +213,6 @@ def test_it_is_seen_and_is_no_model(backend: Containers, lab: Lab) -> None:
         done = lab(
             *options,
             *command,
-            *(["--models"] if command[0] == "load" else []),
             "gallery_ftp",
             *(["ftp"] if command[0] == "call" else []),
         )
@@ -253,7 +252,7 @@ services:
 """
     options = [*copy_catalogue(tmp_path_factory.mktemp("broken"), override), "--project", docker_project]
     names = ["gallery_ftp", "gallery_web", "gallery_gopher", "gallery_xmlrpc", "gallery_asynchat"]
-    up = lab(*options, "up", *names, "--timeout", "8")
+    up = lab(*options, "up", *names, "--timeout", "8s")
     assert up.returncode == 2
     assert "gallery_ftp exited with code 3 instead of answering; its log ends with:\n  no such luck\n" in up.stderr
     assert "gallery_web runs, but gave no answer within 8 s (port 80 does not say '666' but " in up.stderr
@@ -287,8 +286,8 @@ def test_each_lab_begins_afresh_and_starts_what_is_named(docker_project: str, la
         up = lab(*options, "up", "gallery_ftp", "plain_socket")
         assert up.returncode == 0, up.stderr
         assert up.stdout.splitlines() == [
-            "1 of the gallery's servers answers: `lab ls` says where",
-            "1 model answers: `lab ls` says where",
+            "1 of the gallery's servers answers: `lab ls` lists them",
+            "1 model answers: `lab ls` lists them",
         ]
         rows = json.loads(lab(*options, "ls", "--json").stdout)
         running = {row["model"] for row in rows if row["state"] == "running"}

@@ -209,16 +209,15 @@ def hammer(process: "subprocess.Popen[str]", number: signal.Signals = signal.SIG
 
 # The line on stderr after which it is interrupted. process_project sees that nothing is left.
 STAGES = {
-    "demo": (["demo", "--models", "plain_socket"], "models up and answering"),
+    "demo": (["demo", "plain_socket"], "models up and answering"),
     "faults, at work": (["faults", "plain_socket", "--fault", "pause", "--fault", "kill"], "plain_socket: pause"),
-    "soak": (["soak", "plain_socket", "--every", "1", "--minutes", "5"], "rest 1 of"),
+    "soak": (["soak", "plain_socket", "--every", "1s", "--duration", "5m"], "rest 1 of"),
 }
 
 
 @pytest.mark.parametrize(("arguments", "line"), STAGES.values(), ids=STAGES)
 def test_interrupted_command_leaves_nothing(start: Started, arguments: list[str], line: str, tmp_path: Path) -> None:
-    where = {"demo": "--out", "soak": "--out", "faults": "--results"}[arguments[0]]
-    process = start(*arguments, where, str(tmp_path))
+    process = start(*arguments, "--out", str(tmp_path))
     wait_for_line(process, line)
     hammer(process)
     assert process.stderr
@@ -240,7 +239,7 @@ EARLY = {
     "new": (["mine"], "lab.servers.scaffold"),
     "doctor": ([], "lab.servers.doctor"),
     "clean": ([], "lab.servers.backend"),
-    "load": (["closed_ping"], "lab.cli.commands.load"),
+    "load": ([], "lab.cli.commands.load"),
     "load-gallery": ([], "lab.cli.commands.load_gallery"),
     "faults": (["plain_socket"], "lab.cli.commands.faults"),
     "soak": (["plain_socket"], "lab.experiments.soak"),
@@ -363,7 +362,7 @@ def test_signal_between_the_hooks_of_a_fork_comes_again() -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_command_that_is_ended_politely_leaves_nothing(start: Started, number: signal.Signals, tmp_path: Path) -> None:
     """SIGHUP is what a closed terminal sends."""
-    process = start("demo", "--models", "plain_socket", "--out", str(tmp_path))
+    process = start("demo", "plain_socket", "--out", str(tmp_path))
     wait_for_line(process, "models up and answering")
     os.kill(process.pid, number)
     assert process.wait(60) == 130
@@ -371,7 +370,7 @@ def test_command_that_is_ended_politely_leaves_nothing(start: Started, number: s
 
 def test_signals_while_faults_takes_its_lab_down_change_nothing(start: Started, tmp_path: Path) -> None:
     """The last score is known, so what is under way is the taking down: it is finished, and the report is printed."""
-    process = start("faults", "plain_socket", "--fault", "pause", "--results", str(tmp_path))
+    process = start("faults", "plain_socket", "--fault", "pause", "--out", str(tmp_path))
     wait_for_line(process, "plain_socket: pause: held")
     hammer(process)
     assert process.stdout

@@ -73,7 +73,7 @@ def test_result_that_stdout_cannot_take_goes_to_stderr(running: str) -> None:
 
 
 def test_table_of_a_load_is_never_lost(running: str) -> None:
-    arguments = ["load", "--models", "plain_socket", "--users", "2", "--duration", "300ms", "--headless"]
+    arguments = ["load", "plain_socket", "--users", "2", "--duration", "300ms", "--headless"]
     c_locale = start(running, arguments, '"$@"', C_LOCALE)
     stdout, stderr = c_locale.communicate(timeout=120)
     assert (c_locale.returncode, stderr.count(b"\n")) == (0, 1), stderr

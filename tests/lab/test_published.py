@@ -63,7 +63,7 @@ def test_generator_in_a_container_ends_with_a_killed_lab(
         backend.build(["locust", "locust_worker"])
         for more, count in ((["--headless"], 1), (["--headless", "--workers", "1"], 2), ([], 1)):
             command = [sys.executable, "-m", "lab", "--backend", "docker", "--project", docker_project, "load"]
-            command += ["closed_ping", "--models", MODEL, "--duration", "10m", "--users", "2", *more]
+            command += [MODEL, "--preset", "closed_ping", "--duration", "10m", "--users", "2", *more]
             environ = {**os.environ, "LAB_UI_PORT": str(port)}
             lab = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             try:

@@ -21,7 +21,7 @@ def test_a_server_with_one_wrong_reply_in_a_thousand_has_no_clean_row(
 ) -> None:
     done = lab(
         *("--backend", "process", "--project", process_project),
-        *("bench", "--quick", "--models", "asyncio_streams", "--rounds", "2", "--seconds", "500ms"),
+        *("bench", "--quick", "asyncio_streams", "--rounds", "2", "--duration", "500ms"),
         *("--out", str(tmp_path)),
         environ={"PYTHONPATH": str(FAULTY)},
     )

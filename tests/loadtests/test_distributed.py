@@ -107,7 +107,7 @@ def test_the_web_ui_with_workers_a_login_and_no_strangers(backend, open_page):
     port = find_port()
     command = [sys.executable, "-m", "lab", "--backend", "process", "--project", backend.project]
     lab = subprocess.Popen(
-        [*command, "load", "closed_ping", "--workers", "2"],
+        [*command, "load", "--preset", "closed_ping", "--workers", "2"],
         cwd=ROOT,
         env={**os.environ, "LAB_UI_PORT": str(port), "LAB_UI_LOGIN": "ann:secret"},
         stdout=subprocess.PIPE,
@@ -176,7 +176,7 @@ def test_ctrl_c_mends_what_the_page_has_asked_for(backend, open_page):
     port = find_port()
     command = [sys.executable, "-m", "lab", "--backend", "process", "--project", backend.project]
     lab = subprocess.Popen(
-        [*command, "load", "closed_ping", "--models", MODEL],
+        [*command, "load", MODEL, "--preset", "closed_ping"],
         cwd=ROOT,
         env={**os.environ, "LAB_UI_PORT": str(port)},
         stdout=subprocess.PIPE,

@@ -109,9 +109,9 @@ def test_another_load_on_the_server_is_in_the_row(backend):
 @pytest.mark.parametrize("how", ["alone", "workers", "target"])
 def test_generators_end_with_a_killed_lab(backend, how, tmp_path):
     address = find_address(backend)
-    which = ["--target", f"command={address}"] if how == "target" else ["--models", MODEL]
-    command = [sys.executable, "-m", "lab", "--backend", "process", "--project", backend.project, "load", "closed_ping"]
-    command += [*which, "--headless", "--duration", "10m", "--users", str(USERS)]
+    which = ["--target", f"command={address}"] if how == "target" else [MODEL]
+    command = [sys.executable, "-m", "lab", "--backend", "process", "--project", backend.project, "load"]
+    command += [*which, "--preset", "closed_ping", "--headless", "--duration", "10m", "--users", str(USERS)]
     command += ["--workers", "2"] if how == "workers" else []
     environ = {**os.environ, "TMPDIR": str(tmp_path)}
     lab = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -139,7 +139,7 @@ def test_generator_that_was_left_is_found_by_down(tmp_path):
     try:
         backend.up([MODEL], timeout=60)
         command = [sys.executable, "-m", "lab", "--backend", "process", "--project", backend.project, "load"]
-        command += ["closed_ping", "--headless", "--duration", "10m", "--users", str(USERS)]
+        command += ["--preset", "closed_ping", "--headless", "--duration", "10m", "--users", str(USERS)]
         lab = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wait_until(lambda: lab.poll() is not None or is_loaded(backend))
         (generator,) = find_generators(psutil.Process(lab.pid))

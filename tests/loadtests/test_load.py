@@ -8,15 +8,17 @@ import pytest
 
 from lab.base.errors import LabError
 from lab.base.units import show_bytes, show_count, show_us
-from lab.cli.commands import demo as command
-from lab.cli.commands.load import check_fit, describe_changes, find_tripped, keep_able, read_ui_port, write_measurements
-from lab.cli.params import SECONDS
+from lab.cli.commands.load import report
+from lab.cli.params import DURATION, Duration
 from lab.experiments import demo
 from lab.experiments.conformance import results, suite
+from lab.load.exports import describe_changes
 from lab.load.presets import PRESETS
-from lab.load.thresholds import Threshold
+from lab.load.selection import check_fit, select_able
+from lab.load.thresholds import Threshold, find_tripped
+from lab.load.web_ui import read_ui_port
 from lab.metrics.verdict import Limit, Verdict
-from lab.report import demo_page
+from lab.report import demo_files, demo_page
 from lab.report.figures import show_rate
 from lab.report.terminal import make_table, open_console
 from lab.servers.catalogue import Catalogue, Listener
@@ -28,15 +30,26 @@ def test_no_reply_at_all_does_not_hold(make_measurement):
     assert list(find_tripped([make_measurement(answered=0)], [])) == ["asyncio_streams: not one correct reply"]
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("5s", 5), ("500ms", 0.5), ("1m", 60), ("2", 2), ("1.5", 1.5)])
-def test_duration(text, seconds):
-    assert SECONDS.convert(text, None, None) == seconds
+def test_duration_is_in_seconds():
+    assert DURATION.convert("1.5s", None, None) == 1.5
+    assert DURATION.convert(0.25, None, None) == 0.25  # a default
 
 
-@pytest.mark.parametrize("text", ["", "s", "five", "0s", "-1s", "nan", "inf", "2h", "61m"])
-def test_bad_duration(text):
-    with pytest.raises(click.BadParameter):
-        SECONDS.convert(text, None, None)
+@pytest.mark.parametrize(
+    ("allowed", "text", "said"),
+    [
+        ({}, "0s", "'0s' is not above 0"),
+        ({}, "61m", "'61m' is too long: at most 1h"),
+        ({}, "5", "'5' has no unit: write 5s or 5ms"),
+        ({}, "five", "'five' is not a duration such as 5s"),
+        ({"shortest": 0.1}, "99ms", "'99ms' is too short: at least 100ms"),
+        ({"longest": 90.0}, "2m", "'2m' is too long: at most 90s"),
+    ],
+)
+def test_duration_that_is_not_allowed_is_refused_with_the_limit(allowed, text, said):
+    with pytest.raises(click.BadParameter, match=said):
+        Duration(**allowed).convert(text, None, None)
+    assert Duration(shortest=0.0).convert("0s", None, None) == 0.0
 
 
 @pytest.mark.parametrize("text", ["0", "65536", "x", "-1"])
@@ -117,7 +130,7 @@ def test_model_whose_failures_have_no_names_is_said_without():
 
 def _write(tmp_path, *measurements, **fields):
     found = demo.Demo(models=[], measurements=list(measurements), **fields)
-    return command.write(tmp_path, found, {"date": "today", "commit": None})
+    return demo_files.write(tmp_path, found, {"date": "today", "commit": None})
 
 
 def test_page_and_data_are_written(tmp_path, make_measurement):
@@ -131,8 +144,8 @@ def test_page_and_data_are_written(tmp_path, make_measurement):
     assert "https://" not in text
     data = json.loads((folder / "data.json").read_text())
     assert data["measurements"][0]["p99_us"] == 52_300.0
-    assert (tmp_path / "latest").resolve() == folder
-    assert (_write(tmp_path, make_measurement())).name == (tmp_path / "latest").resolve().name
+    assert (tmp_path / "demo" / "latest").resolve() == folder
+    assert (_write(tmp_path, make_measurement())).name == (tmp_path / "demo" / "latest").resolve().name
 
 
 def test_page_escapes_what_it_is_given(tmp_path, make_measurement):
@@ -220,32 +233,39 @@ def test_models_that_cannot_be_asked_are_left_out_or_named():
     backend = _Listening(("asyncio_streams", "echo", "tcp"), ("plain_socket", "command", "tcp"))
     models = Catalogue.load().select(["asyncio_streams", "plain_socket"])
     preset = PRESETS["closed_echo_1k"]
-    kept = keep_able(backend, models, preset, Transport.TCP, named=False)
+    kept = select_able(backend, models, preset, Transport.TCP, named=False)
     assert [model.name for model in kept] == ["asyncio_streams"]
     with pytest.raises(LabError, match="echo over tcp, which plain_socket does not speak"):
-        keep_able(backend, models, preset, Transport.TCP, named=True)
+        select_able(backend, models, preset, Transport.TCP, named=True)
     with pytest.raises(LabError, match="echo over udp"):
-        keep_able(backend, models, preset, Transport.UDP, named=False)
+        select_able(backend, models, preset, Transport.UDP, named=False)
 
 
-def test_measurements_are_written_with_their_times(tmp_path, make_measurement):
-    write_measurements(tmp_path / "new", [make_measurement(), make_measurement(model="m", service=((90.0, 5),))])
-    assert json.loads((tmp_path / "new" / "closed_session-asyncio_streams.json").read_text())["p99_us"] == 52_300.0
-    text = (tmp_path / "new" / "closed_session-m-service.hgrm").read_text()
+def test_measurements_are_written_with_their_times(tmp_path, make_measurement, capsys):
+    measured = [make_measurement(), make_measurement(model="m", service=((90.0, 5),))]
+    report(measured, tmp_path / "new", "-7users", as_json=True)
+    assert (
+        json.loads((tmp_path / "new" / "closed_session-asyncio_streams-7users.json").read_text())["p99_us"] == 52_300.0
+    )
+    text = (tmp_path / "new" / "closed_session-m-7users-service.hgrm").read_text()
     assert "0.0900 1.000000000000          5" in text
     assert sorted(path.name for path in (tmp_path / "new").glob("*.hgrm")) == [
-        "closed_session-asyncio_streams-service.hgrm",
-        "closed_session-m-intended.hgrm",
-        "closed_session-m-service.hgrm",
+        "closed_session-asyncio_streams-7users-service.hgrm",
+        "closed_session-m-7users-intended.hgrm",
+        "closed_session-m-7users-service.hgrm",
     ]
+    assert [item["model"] for item in json.loads(capsys.readouterr().out)] == ["asyncio_streams", "m"]
     (tmp_path / "file").touch()
-    with pytest.raises(LabError, match="file: cannot be written: File exists"):
-        write_measurements(tmp_path / "file", [make_measurement()])
+    report(measured, tmp_path / "file", "", as_json=True)
+    printed, err = capsys.readouterr()
+    assert len(json.loads(printed)) == 2
+    assert err.startswith("lab: not kept: ")
+    assert "file: cannot be written: File exists" in err
 
 
 def test_second_measurement_does_not_overwrite_the_first(tmp_path, make_measurement):
     for answered in (1, 2, 3):
-        write_measurements(tmp_path, [make_measurement(answered=answered)])
+        report([make_measurement(answered=answered)], tmp_path, "", as_json=True)
     stems = ["closed_session-asyncio_streams", "closed_session-asyncio_streams-2", "closed_session-asyncio_streams-3"]
     assert [json.loads((tmp_path / f"{stem}.json").read_text())["answered"] for stem in stems] == [1, 2, 3]
     assert len(list(tmp_path.glob("*-service.hgrm"))) == 3
@@ -275,12 +295,12 @@ def test_file_of_a_measurement_is_named_by_what_was_changed(given, changes):
 
 
 def test_demo_of_the_same_second_has_a_folder_of_its_own(tmp_path, make_measurement, monkeypatch):
-    monkeypatch.setattr(command, "datetime", SameSecond)
+    monkeypatch.setattr(demo_files, "datetime", SameSecond)
     folders = [_write(tmp_path, make_measurement(answered=answered)) for answered in (1, 2)]
     assert [folder.name for folder in folders] == ["2026-01-02T030405Z", "2026-01-02T030405Z-2"]
     read = [json.loads((folder / "data.json").read_text())["measurements"][0]["answered"] for folder in folders]
     assert read == [1, 2]
-    assert (tmp_path / "latest").resolve() == folders[1]
+    assert (tmp_path / "demo" / "latest").resolve() == folders[1]
 
 
 class SameSecond:

@@ -8,7 +8,7 @@ import pytest
 
 from lab.base.errors import LabError
 from lab.base.paths import ROOT
-from lab.cli.commands.load_gallery import USERS, choose_users, read_steps
+from lab.load.gallery import USERS, choose_users, read_steps
 from lab.servers.catalogue import GALLERY, Catalogue
 from loadtests.targets import TargetError, Targets
 

@@ -146,14 +146,14 @@ def test_a_server_in_perl_is_checked_and_loaded_by_its_address(serve) -> None:
     outcomes = [item["outcome"] for item in json.loads(checked.stdout)["findings"]]
     assert len(outcomes) == 5
     assert set(outcomes) == {"passed"}
-    (found,) = json.loads(load("closed_echo_1k", "--target", target, "--json").stdout)
+    (found,) = json.loads(load("--preset", "closed_echo_1k", "--target", target, "--json").stdout)
     assert found["answered"] > 100
     assert found["failures"] == {}
 
 
 def test_target_is_asked_over_the_transport_that_it_names(open_model) -> None:
     url = open_model("asyncio_streams").url("echo", "udp")
-    done = load("closed_echo_1k", "--target", f"echo={url}", "--json")
+    done = load("--preset", "closed_echo_1k", "--target", f"echo={url}", "--json")
     assert done.returncode == 0, done.stderr
     (found,) = json.loads(done.stdout)
     assert (found["transport"], found["failures"]) == ("udp", {})
@@ -165,7 +165,7 @@ def test_target_is_asked_over_the_transport_that_it_names(open_model) -> None:
         (["--target", "ohce=tcp://127.0.0.1:7"], "--target 'ohce=tcp://127.0.0.1:7' is not SERVICE=URL with one of"),
         (["--target", "tcp://127.0.0.1", "--codec", str(CODEC)], "has no port"),
         (["--codec", str(CODEC)], "a --codec goes with a --target"),
-        (["--target", "echo=tcp://127.0.0.1:7", "--models", "plain_socket"], "either models of the catalogue or"),
+        (["--target", "echo=tcp://127.0.0.1:7", "plain_socket"], "either models of the catalogue or"),
         (["--target", "echo=tcp://127.0.0.1:7"], "the target speaks echo, and closed_session asks command"),
         (["--target", "tcp://127.0.0.1:7"], "needs a --codec"),
     ],

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from lab.base.errors import LabError
-from lab.cli.commands.advise import read_slo
+from lab.experiments.advise.ranking import read_slo
 from lab.load.thresholds import Threshold
 
 # Of 20,000 exchanges 45% took 100 µs, 54.5% more 1.5 ms, and the last half per cent 52.3 ms. From their sending they
@@ -141,10 +141,10 @@ def test_condition_that_can_be_both_is_taken(text):
         ("service.p100.1 > 5ms", "known: p50"),
         ("p > 5ms", "known: p50"),
         ("latency > 5ms", "'latency' is not measured"),
-        ("p99 > 5", "p99 takes us, µs, ms, s, as in 'p99 > 5ms'"),
+        ("p99 > 5", "p99 takes us, µs, ms, s, m, h, as in 'p99 > 5ms'"),
         ("p99 > 5 parsecs", "takes us"),
         ("p99 > 5%", "takes us"),
-        ("max < 5", "takes us, µs, ms, s, as in 'max < 5ms'"),
+        ("max < 5", "takes us, µs, ms, s, m, h, as in 'max < 5ms'"),
         ("rate < 5ms", "rate takes no unit, /s, k, k/s, %, as in 'rate < 10k'"),
         ("failures > 1k", "failures takes no unit, %, as in 'failures > 10'"),
         ("failures > 0.1", "a count of failures, which is whole; a share takes %, as in 'failures > 0.1%'"),
@@ -226,5 +226,5 @@ def test_percentile_of_a_condition_is_its_share(text, share):
 def test_slo_is_any_percentile_below_a_time():
     assert read_slo("p95 <= 20ms") == (0.95, 0.02)
     for text in ("p100 < 20ms", "max < 20ms", "p95 > 20ms", "rate < 10k"):
-        with pytest.raises(LabError, match="what can be foretold is a percentile that stays below a time"):
+        with pytest.raises(LabError, match="is not an upper limit of a percentile"):
             read_slo(text)

@@ -11,12 +11,12 @@ import pytest
 from flask import Blueprint, Flask
 
 from lab.base.errors import LabError
-from lab.cli.commands.load import read_base_path, read_login
 from lab.load import messages
 from lab.load.messages import Fault, Usage
 from lab.load.origins import parse_origins
 from lab.load.telemetry import Gauges, feed
 from lab.load.timeline import note
+from lab.load.web_ui import read_base_path, read_login
 from lab.servers.runtime import forget
 from loadtests.web import tables
 from loadtests.web.access import AccessError, Login, find_objection

@@ -1,16 +1,15 @@
-"""`lab bench`: compare models under each workload."""
+"""Compare models: rates, times and costs of each workload, with the noise of this machine."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from lab.base import interrupts
 from lab.base.errors import LabError
-from lab.base.paths import RESULTS
-from lab.cli.params import SECONDS, split_names
+from lab.cli.context import DID_NOT_HOLD, HELD, Lab
+from lab.cli.params import DURATION, models_argument, out_option, split_names
 from lab.experiments.bench.baseline import render_baseline
 from lab.experiments.bench.findings import Findings, read_findings
 from lab.experiments.bench.plan import CONTROL, NAME, WORKLOADS, Plan
@@ -27,58 +26,50 @@ from lab.report.terminal import open_console
 from lab.servers.backend import Backend
 from lab.servers.open import open_backend
 
-if TYPE_CHECKING:
-    from lab.cli.context import Lab
-
-# Projects of its own: one for the models, apart from a lab that is up, and one for the control server.
+# Projects apart from the one of `lab up`: one for the models, one for the second server of the control.
 PROJECT = "socketlab-bench"
-_CONTROL = "control"
+_CONTROL = "twin"
 
 
 @click.command()
+@models_argument
 @click.option("--quick", "preset", flag_value="quick", help="About two minutes: one workload, no sweep.")
-@click.option("--full", "preset", flag_value="full", help="All workloads in all modes: hours.")
-@click.option("--models", default="", metavar="A,B", help="Which; by default all of no profile.")
-@click.option("--workloads", default="", metavar="A,B", help=f"Any of {', '.join(WORKLOADS)}.")
-@click.option("--rounds", type=click.IntRange(1, 100), help="Repeats of each measurement.")
-@click.option("--seconds", type=SECONDS, help="The measured window of each.")
-@click.option("--seed", type=int, help="Of the order; by default another one each time.")
-@click.option(
-    "--resume", "resumed", metavar="RUN", help="Go on with a run that was interrupted: its time, or `latest`."
-)
-@click.option("--show", "shown", metavar="RUN", help="Measure nothing; print what a run has found.")
+@click.option("--full", "preset", flag_value="full", help="Every workload in every mode: hours.")
+@click.option("--workloads", default="", metavar="A,B", help=f"Workloads, out of {', '.join(WORKLOADS)}.")
+@click.option("--rounds", type=click.IntRange(1, 100), help="Repetitions of each measurement.")
+@click.option("--duration", type=DURATION, help="Measured time of each measurement.")
+@click.option("--seed", type=int, help="Seed of the order.  [default: random]")
+@click.option("--resume", "resumed", metavar="RUN", help="Continue an interrupted run: its time, or `latest`.")
+@click.option("--show", "shown", metavar="RUN", help="Measure nothing; print the results of a run.")
 @click.option(
     "--export",
     type=click.Choice(["csv", "parquet", "baseline", "theory"]),
-    help="With --show: every measurement; what `lab compare baseline` holds to; theory beside it, for the docs.",
+    help="With --show: all measurements, a baseline for `lab compare`, or a table of theory for the docs.",
 )
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=RESULTS,
-    help="Where all results are.",
-    hidden=True,
-)
+@out_option
 @click.pass_obj
 def bench(
-    lab: "Lab",
+    lab: Lab,
+    models: tuple[str, ...],
     preset: str | None,
-    models: str,
     workloads: str,
     rounds: int | None,
-    seconds: float | None,
+    duration: float | None,
     seed: int | None,
     resumed: str | None,
     shown: str | None,
     export: str | None,
     out: Path,
 ) -> None:
-    """Measure models by turns, with repeats, and say what is beyond the noise.
+    """Compare models (default: all of no profile): interleaved, with repetitions and intervals.
 
-    Without an option it takes about ten minutes. Ctrl-C keeps what was measured; --resume goes on.
+    The report lists only differences that are larger than the noise of this machine. Without an option, a run takes
+    about ten minutes. Ctrl-C keeps the measurements so far; --resume continues.
+
+    Exit code 1: requests failed, or the measurements cannot be trusted.
     """
     if export and not shown:
-        raise LabError("--export goes with --show RUN: what is exported is what a run has kept")
+        raise LabError("--export goes with --show RUN: it exports a stored run")
     if shown:
         kept = Run.find(shown, NAME, root=out)
         if export:
@@ -87,7 +78,7 @@ def bench(
                 "csv": render_csv,
                 "parquet": render_parquet,
                 "baseline": render_baseline,
-                "theory": lambda found: render_theory(found, split_names(models)),
+                "theory": lambda found: render_theory(found, list(models)),
             }
             click.echo(exports[export](findings), nl=False)
         else:
@@ -105,10 +96,10 @@ def bench(
         plan = make_plan(
             backend,
             preset or "default",
-            split_names(models),
+            list(models),
             split_names(workloads),
             rounds=rounds,
-            seconds=seconds,
+            seconds=duration,
             seed=seed,
         )
     chosen = {
@@ -137,16 +128,16 @@ def bench(
                 keep_logs(run, control, {plan.control: f"{CONTROL}{plan.control}"} if plan.control else {})
                 findings = report(run)
     click.get_current_context().exit(
-        1
+        DID_NOT_HOLD
         if findings.unsound
         or any(row.failures or findings.failing(row.workload, row.model) for row in findings.rows.values())
-        else 0
+        else HELD
     )
 
 
 @contextlib.contextmanager
 def up(backend: Backend, models: Sequence[str], progress: Progress) -> Iterator[None]:
-    """Models up while the block runs; nothing is left after it."""
+    """Run models during the block, and take them down after it."""
     if not models:
         yield
         return
@@ -157,7 +148,7 @@ def up(backend: Backend, models: Sequence[str], progress: Progress) -> Iterator[
 
 
 def report(run: Run) -> Findings:
-    """Print what there is, and write it beside what it was made from."""
+    """Print the findings, and write the report into the folder of the run."""
     findings = read_findings(run)
     print_report(findings, open_console())
     with tolerated(lambda line: click.echo(line, err=True)):

@@ -7,29 +7,32 @@ import click
 
 from lab.base.errors import LabError
 from lab.cli.context import DID_NOT_HOLD, HELD, Lab
+from lab.cli.params import models_argument
 from lab.cli.tables import show_table
 
 
 @click.command()
-@click.argument("models", nargs=-1, metavar="[MODEL]...")
+@models_argument
+@click.option("--target", "targets", multiple=True, metavar="SERVICE=URL", help="Check your own server; repeatable.")
 @click.option(
-    "--target", "targets", multiple=True, metavar="SERVICE=URL", help="A server that is not ours; repeatable."
+    "--rfc", is_flag=True, help="Check a --target against RFCs, RESP and textbooks only, not the lab's additions."
 )
-@click.option("--rfc", is_flag=True, help="Hold a --target to RFCs, RESP and textbooks, not to what this lab adds.")
-@click.option("--json", "as_json", is_flag=True, help="Each test with its outcome, for a script.")
+@click.option("--json", "as_json", is_flag=True, help="Print each test with its outcome as JSON.")
 @click.pass_obj
 def check(lab: Lab, models: tuple[str, ...], targets: tuple[str, ...], rfc: bool, as_json: bool) -> None:
-    """Prove that models behave: the conformance suite, as a table of model and transport.
+    """Run the conformance suite on models (default: all of no profile), and print a table of model and transport.
 
-    Models that run are checked as they are; if none runs, those asked for are started, and taken down afterwards.
+    If no model is running, the command starts them, and takes them down afterwards.
+
+    Exit code 1: a test failed.
     """
     from lab.experiments.conformance.suite import check_foreign, check_models
     from lab.servers.backend import choose_models
 
     if targets and models:
-        raise LabError("check either models of the catalogue or, with --target, a server of your own")
+        raise LabError("check either models of the catalogue or a --target")
     if rfc and not targets:
-        raise LabError("--rfc goes with --target: what a model is held to stands in compose.yaml (lab.contract)")
+        raise LabError("--rfc goes with --target: compose.yaml (lab.contract) says what a model is checked against")
     on_terminal = sys.stderr.isatty() and not as_json
     chosen = [] if targets else [model.name for model in choose_models(lab.backend, models)]
     report = (

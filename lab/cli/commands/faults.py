@@ -1,4 +1,4 @@
-"""`lab faults`: the scorecard, and a fault on what runs already."""
+"""Inject faults: a scorecard of all models, a fault under a preset's load, or a fault into what runs already."""
 
 import contextlib
 import json
@@ -13,9 +13,8 @@ import click
 
 from lab.base import interrupts
 from lab.base.errors import LabError
-from lab.base.paths import RESULTS
 from lab.cli.context import COULD_NOT_RUN, DID_NOT_HOLD, HELD, Lab
-from lab.cli.params import SECONDS
+from lab.cli.params import DURATION, models_argument, out_option
 from lab.cli.tables import show_table
 from lab.experiments.environment import describe_environment
 from lab.experiments.faults.fault import CannotApplyError, EndedError
@@ -43,90 +42,101 @@ NAME = "faults"
 
 
 @click.command()
-@click.argument("models", nargs=-1, metavar="[MODEL]...")
-@click.option("--fault", "faults", multiple=True, type=click.Choice(list(FAULTS)), help="By default all; repeatable.")
+@models_argument
 @click.option(
-    "--seed", default=1, show_default=True, help="The same seed: the same requests, broken at the same moment."
+    "--fault",
+    "faults",
+    multiple=True,
+    type=click.Choice(list(FAULTS)),
+    metavar="FAULT",
+    help="Fault to inject, listed below (default: all); repeatable.",
 )
-@click.option("--twin", is_flag=True, help="All but the step that breaks: what fails here is no finding.")
+@click.option("--seed", default=1, show_default=True, help="Seed of the requests and of the moment of the fault.")
 @click.option(
-    "--now", type=click.Choice(list(FAULTS)), help="Only break models that run, for --for; no account is kept."
+    "--control",
+    is_flag=True,
+    help="Control run: everything except the fault. Failures here are not caused by it.",
 )
 @click.option(
-    "--for", "seconds", type=SECONDS, default="5s", show_default=True, help="How long, of --now and --scenario."
+    "--now",
+    type=click.Choice(list(FAULTS)),
+    metavar="FAULT",
+    help="Inject this fault into running models for --duration: no load, no score.",
 )
 @click.option(
-    "--scenario", type=click.Choice(list(PRESETS)), metavar="NAME", help="Load of `lab load`, broken in its middle."
+    "--duration", type=DURATION, default="5s", show_default=True, help="Length of the fault, with --now and --preset."
 )
-@click.option("--json", "as_json", is_flag=True, help="Each score with its account, for a script.")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the same to a file.")
 @click.option(
-    "--results",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=RESULTS,
-    help="Where all results are.",
-    hidden=True,
+    "--preset",
+    type=click.Choice(list(PRESETS)),
+    metavar="NAME",
+    help="Inject the fault in the middle of this load (see `lab load --help`).",
 )
+@click.option("--json", "as_json", is_flag=True, help="Print each score with its request counts as JSON.")
+@click.option(
+    "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write the same JSON to a file."
+)
+@out_option
 @click.pass_obj
 def faults(
     lab: Lab,
     models: tuple[str, ...],
     faults: tuple[str, ...],
     seed: int,
-    twin: bool,
+    control: bool,
     now: str | None,
-    seconds: float,
-    scenario: str | None,
+    duration: float,
+    preset: str | None,
     as_json: bool,
-    out: Path | None,
-    results: Path,
+    output: Path | None,
+    out: Path,
 ) -> None:
-    """Break models while they are under load, account for every request, and mend them.
+    """Inject faults into models (default: all of no profile) under load, account for every request, and heal them.
 
-    Each score is held, degraded (with figures), failed, or unknown, where the fault cannot be had here. A model that is
-    said to fail (lab.limit in the catalogue) must do so. Exit code 1: something is not as it should be; 2: something is
-    unknown, or nothing was tried on a model that was named.
+    The score of a model is held, degraded (with figures), failed, or unknown if this machine does not support the
+    fault. A model with a declared limit (lab.limit in the catalogue) must fail.
 
-    Models that run are used as they are, and run again afterwards; if none runs, those asked for are started, and taken
-    down.
+    If no model is running, the command starts them, and takes them down afterwards.
 
-    --scenario puts one of Locust's scenarios on the models, breaks them in its middle, and shows what another client's
-    PING took before, while and after: time to detect, and time to recover.
+    --preset applies a load of `lab load`, injects the fault in its middle, and measures the PINGs of a latency probe
+    before, during and after it: the time to detect and the time to recover.
 
-    Both write a report, results/faults/<UTC time>/index.html, and beside it each account as soon as it is there.
+    Both write a report, results/faults/<UTC time>/index.html, and keep each score as soon as it is known.
 
-    --now breaks models that run, for a while, whoever uses them. Where that is Locust's web UI, its tab "Faults" shows
-    from when to when; its form can ask for a fault too.
+    --now injects one fault into running models that others may be using. The tab "Faults" of Locust's web UI shows the
+    interval, and its form can inject faults too.
+
+    Exit code 1: a model failed that should not, or did not recover. 2: a score is unknown, or a named model has none.
     """
     from lab.servers.backend import choose_speakers
 
     backend = lab.backend
     chosen = choose_speakers(backend, models, "command")
     if now:
-        sys.exit(break_now(lab, chosen if models else [], now, seconds))
-    if scenario and not faults:
-        raise LabError("--scenario breaks models in one way or some: name them with --fault")
+        sys.exit(break_now(lab, chosen if models else [], now, duration))
+    if preset and not faults:
+        raise LabError("--preset needs at least one --fault")
     is_running = any(state.state == "running" for state in backend.state())
     names = list(dict.fromkeys(faults or FAULTS))
-    plan = {"models": chosen, "faults": names, "seed": seed, "twin": twin, "scenario": scenario, "seconds": seconds}
-    if out:
-        if os.path.lexists(out):
-            raise LabError(f"--out: {out} exists, and no result is overwritten: name another file")
-        check_writable(out.parent)
-    run = Run.create(NAME, {"plan": plan, "environment": describe_environment(backend.name)}, root=results)
+    plan = {"models": chosen, "faults": names, "seed": seed, "twin": control, "scenario": preset, "seconds": duration}
+    if output:
+        if os.path.lexists(output):
+            raise LabError(f"--output: {output} exists, and no result is overwritten: name another file")
+        check_writable(output.parent)
+    run = Run.create(NAME, {"plan": plan, "environment": describe_environment(backend.name)}, root=out)
     scores: list[Score] = []
     seen: list[UnderLoad] = []
     failed: list[str] = []
     try:
         with contextlib.nullcontext() if is_running else interrupts.sure(backend.down):
             backend.up(chosen)
-            if scenario:
-                for each in under_load(lab, chosen, names, scenario, seconds, failed, twin=twin):
+            if preset:
+                for each in under_load(lab, chosen, names, preset, duration, failed, control=control):
                     seen.append(each)
                     with tolerated(_say):
                         run.keep(key_of(each.interval.model, each.interval.fault), each.as_json())
             else:
-                for score in apply_all(backend, chosen, names, seed, control=twin):
+                for score in apply_all(backend, chosen, names, seed, control=control):
                     scores.append(score)
                     with tolerated(_say):
                         run.keep(key_of(score.model, score.fault), score.as_json())
@@ -134,17 +144,17 @@ def faults(
             with tolerated(_say):
                 run.finish({})
     finally:
-        report(Outcome(run, scores, seen), as_json=as_json, out=out)
-    if scenario:
+        report(Outcome(run, scores, seen), as_json=as_json, output=output)
+    if preset:
         sys.exit(DID_NOT_HOLD if failed else exit_code_under_load(seen, len(chosen) * len(names)))
     untried = [model for model in models or [] if model not in {score.model for score in scores}]
     for model in untried:
-        _say(f"{model}: nothing was tried, as it has no part that {', '.join(names)} could break")
+        _say(f"{model}: nothing was tried: {', '.join(names)} does not apply to it")
     sys.exit(exit_code(scores, untried))
 
 
-def report(outcome: Outcome, *, as_json: bool, out: Path | None) -> None:
-    """Write the report, and print what there is of it."""
+def report(outcome: Outcome, *, as_json: bool, output: Path | None) -> None:
+    """Print the scores, and write the report."""
     run, scores, seen = outcome.run, outcome.scores, outcome.seen
     text = json.dumps([*(score.as_json() for score in scores), *(each.as_json() for each in seen)], indent=2)
     if as_json:
@@ -157,9 +167,9 @@ def report(outcome: Outcome, *, as_json: bool, out: Path | None) -> None:
             show_table(["model", *outcome.faults], rows)
             show_table(DETAILS, [show_details(score) for score in scores], group=0)
         show_under_load(seen)
-    if out:
+    if output:
         with tolerated(_say):
-            write_new(out.parent, out.name, {"": f"{text}\n"})
+            write_new(output.parent, output.name, {"": f"{text}\n"})
     with tolerated(_say):
         run.write_report("report.md", render_markdown(outcome))
         run.write_report("index.html", faults_page.render(outcome))
@@ -171,10 +181,10 @@ def _say(line: str) -> None:
 
 
 def exit_code(scores: Iterable[Score], untried: Sequence[str] = ()) -> int:
-    """Return 0 if all is as it should be; 1 if something is not; 2 if something is unknown or nothing was tried.
+    """Return 0 if each score is as expected, 1 if one is not, 2 if one is unknown or nothing was tried.
 
     Args:
-        untried: models that were named and have no score.
+        untried: named models without a score.
     """
     scores = list(scores)
     if any(not score.is_fine and score.verdict is not Verdict.UNKNOWN for score in scores):
@@ -185,7 +195,7 @@ def exit_code(scores: Iterable[Score], untried: Sequence[str] = ()) -> int:
 
 
 def exit_code_under_load(seen: Sequence[UnderLoad], wanted: int) -> int:
-    """Return 0 if each model recovered; 1 if one did not, or ended; 2 if there are fewer than were wanted, or none."""
+    """Return 0 if each model recovered, 1 if one did not or ended, 2 if fewer than wanted were tested."""
     if any(each.probe_report.recover is None or each.interval.ended is not None for each in seen):
         return DID_NOT_HOLD
     return HELD if len(seen) == wanted > 0 else COULD_NOT_RUN
@@ -195,21 +205,21 @@ def under_load(
     lab: Lab,
     models: Iterable[str],
     faults: Sequence[str],
-    scenario: str,
+    preset: str,
     seconds: float,
     failed: list[str],
     *,
-    twin: bool,
+    control: bool,
 ) -> Iterator[UnderLoad]:
-    """Every fault on every model, in the middle of a scenario; what cannot be had is said, and left out.
+    """Inject every fault into every model in the middle of a load; report and skip faults that are not supported.
 
     Args:
-        failed: takes the models that had ended before they were broken.
+        failed: takes the models that ended before the fault.
     """
     for model in models:
         for fault in faults:
             try:
-                yield apply_under_load(lab.backend, model, FAULTS[fault], scenario, seconds=seconds, control=twin)
+                yield apply_under_load(lab.backend, model, FAULTS[fault], preset, seconds=seconds, control=control)
             except CannotApplyError as error:
                 _say(f"{model}: {fault}: unknown: {error}")
             except EndedError as error:
@@ -218,7 +228,7 @@ def under_load(
 
 
 def show_under_load(found: Sequence[UnderLoad]) -> None:
-    """Print what a witness saw, second by second."""
+    """Print what the latency probe measured in each second."""
     rows = []
     for each in found:
         click.echo(f"{name_of(each)}: {each.probe_report}\n{show_load(each)}")
@@ -231,17 +241,17 @@ def show_under_load(found: Sequence[UnderLoad]) -> None:
 
 
 def break_now(lab: Lab, models: Sequence[str], fault: str, seconds: float) -> int:
-    """Break models that run, all at once; prints when, a line of JSON each.
+    """Inject a fault into running models at the same time; print each interval as a line of JSON.
 
     Returns:
-        The exit code: 1 if one of them ended although the fault leaves it running.
+        The exit code: 1 if a model ended although the fault leaves it running.
 
     Raises:
-        CannotApplyError, NotHealedError: see `injected`.
-        LabError: none is named.
+        CannotApplyError, NotHealedError: see `applied`.
+        LabError: no model is named.
     """
     if not models:
-        raise LabError("--now breaks what somebody uses: name the models")
+        raise LabError("--now injects a fault into models that others may be using: name them")
 
     def refuse(model: str, error: LabError) -> NoReturn:
         raise error
@@ -252,3 +262,7 @@ def break_now(lab: Lab, models: Sequence[str], fault: str, seconds: float) -> in
         if stamp.ended is not None:
             _say(f"{stamp.model}: ended with exit code {stamp.ended} and was started again")
     return DID_NOT_HOLD if any(stamp.ended is not None for stamp in stamps) else HELD
+
+
+# \b keeps click from filling the lines.
+faults.epilog = "\b\nFaults:\n" + "\n".join(f"  {fault.name:<13}{fault.summary}" for fault in FAULTS.values())

@@ -11,6 +11,7 @@ import click
 from lab.base import interrupts
 from lab.base.errors import LabError
 from lab.cli.context import COULD_NOT_RUN, HELD, Lab
+from lab.cli.params import DURATION, HOST, MODEL, PROFILE
 from lab.cli.tables import show_table
 
 if TYPE_CHECKING:
@@ -18,40 +19,45 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("names", nargs=-1, metavar="[MODEL]...")
+@click.argument("models", nargs=-1, type=HOST, metavar="[MODEL]...")
 @click.option(
-    "--profile", "profiles", multiple=True, metavar="NAME", help="The models of this profile as well; repeatable."
+    "--profile",
+    "profiles",
+    multiple=True,
+    type=PROFILE,
+    metavar="NAME",
+    help="Start the models of this profile as well; repeatable.",
 )
-@click.option("--timeout", type=float, default=30.0, show_default=True, help="Seconds for all of them to answer.")
-@click.option("--mutual-tls", is_flag=True, help="Over TLS, let in only clients with a certificate of the lab's CA.")
+@click.option("--timeout", type=DURATION, default="30s", show_default=True, help="Time until all of them must answer.")
+@click.option("--mutual-tls", is_flag=True, help="Over TLS, accept only clients with a certificate of the lab's CA.")
 @click.pass_obj
-def up(lab: Lab, names: tuple[str, ...], profiles: tuple[str, ...], timeout: float, mutual_tls: bool) -> None:
-    """Start models (by default all that belong to no profile); returns when each has answered.
+def up(lab: Lab, models: tuple[str, ...], profiles: tuple[str, ...], timeout: float, mutual_tls: bool) -> None:
+    """Start models (default: all of no profile), and return when each has answered.
 
-    Servers of the gallery take part only where they are named, or all of them by --profile gallery; where nothing else
-    is asked for, no model is started.
+    MODEL can also be a server of the gallery; --profile gallery starts all of them. If only servers of the gallery are
+    named, no model is started.
     """
     from lab.servers.backend import choose_models
     from lab.servers.catalogue import GALLERY
 
-    servers = lab.catalogue.select_gallery(names, profiles)
-    models = [name for name in names if name not in {server.name for server in servers}]
+    servers = lab.catalogue.select_gallery(models, profiles)
+    names = [name for name in models if name not in {server.name for server in servers}]
     others = [profile for profile in profiles if profile != GALLERY or not servers]
-    selected = choose_models(lab.backend, models, others) if models or others or not servers else ()
+    selected = choose_models(lab.backend, names, others) if names or others or not servers else ()
     if servers:
         lab.backend.up_gallery(servers, timeout=timeout)
         count = len(servers)
-        click.echo(f"{count} of the gallery's servers {'answers' if count == 1 else 'answer'}: `lab ls` says where")
+        click.echo(f"{count} of the gallery's servers {'answers' if count == 1 else 'answer'}: `lab ls` lists them")
     if selected:
         lab.backend.up(selected, timeout=timeout, mutual_tls=mutual_tls)
         count = len(selected)
-        click.echo(f"{count} {'model answers' if count == 1 else 'models answer'}: `lab ls` says where")
+        click.echo(f"{count} {'model answers' if count == 1 else 'models answer'}: `lab ls` lists them")
 
 
 @click.command()
 @click.pass_obj
 def down(lab: Lab) -> None:
-    """Take the lab down; nothing of it is left."""
+    """Stop and remove the models, the gallery and the network of this project."""
     with interrupts.untouched(_AS_IT_WAS):
         from lab.servers.cleanup import take_down
 
@@ -61,10 +67,10 @@ def down(lab: Lab) -> None:
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Every listener of every model, for a script.")
+@click.option("--json", "as_json", is_flag=True, help="Print every listener of every model as JSON.")
 @click.pass_obj
 def ls(lab: Lab, as_json: bool) -> None:
-    """List the models, by family: what they mean for a client, and whether they run. Then the gallery."""
+    """List models by family, with their state and what each means for a client; then the gallery."""
     states = [*lab.backend.state(), *lab.backend.gallery()]
     if as_json:
         click.echo(json.dumps([state.as_json() for state in states], indent=2))
@@ -74,19 +80,19 @@ def ls(lab: Lab, as_json: bool) -> None:
     families = dict.fromkeys(state.family for state in states)
     ordered = [state for family in families for state in states if state.family == family]
     rows = [[state.family, state.model, _show_state(state), summaries[state.model]] for state in ordered]
-    show_table(["family", "model", "state", "what it means"], rows, group=0)
+    show_table(["family", "model", "state", "meaning"], rows, group=0)
     for state in ordered:
         if state.state == "exited":
             click.echo(f"\n{state.model} ended{_show_exit(state.exit_code)}; the end of its log:", err=True)
-            for line in state.last_lines or ("(it is empty)",):
+            for line in state.last_lines or ("(empty)",):
                 click.echo(f"  {line}", err=True)
 
 
 @click.command()
-@click.argument("models", nargs=-1, metavar="[MODEL]...")
+@click.argument("models", nargs=-1, type=HOST, metavar="[MODEL]...")
 @click.pass_obj
 def logs(lab: Lab, models: tuple[str, ...]) -> None:
-    """Print what models and servers of the gallery (all that were started by default) have written so far."""
+    """Print the logs of models and servers of the gallery (default: all that were started)."""
     named = [lab.catalogue.known_host(name) for name in models]
     states = [] if named else [*lab.backend.state(), *lab.backend.gallery()]
     for name in named or [state.model for state in states if state.state != "missing"]:
@@ -95,28 +101,35 @@ def logs(lab: Lab, models: tuple[str, ...]) -> None:
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
-@click.argument("model")
+@click.argument("model", type=MODEL)
 @click.argument("service")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[ARG]...")
 @click.option(
-    "--transport", type=click.Choice(["tcp", "tls", "udp", "unix", "unixgram"]), default="tcp", show_default=True
+    "--transport",
+    type=click.Choice(["tcp", "tls", "udp", "unix", "unixgram"]),
+    default="tcp",
+    show_default=True,
+    help="Transport.",
 )
-@click.option("--timeout", type=float, default=5.0, show_default=True, help="Seconds for the whole exchange.")
+@click.option("--timeout", type=DURATION, default="5s", show_default=True, help="Timeout of the whole exchange.")
 @click.pass_obj
 def call(lab: Lab, model: str, service: str, arguments: tuple[str, ...], transport: str, timeout: float) -> None:
-    """Have one exchange with a model: greet, echo TEXT, discard TEXT, chargen LINES, command PING."""
+    """Send one request to a model, and print its reply.
+
+    SERVICE and ARG are one of: greet, echo TEXT, discard TEXT, chargen LINES, command PING.
+    """
     known = lab.catalogue[model].services
     if service not in known:
         raise LabError(f"unknown service {service!r}; {model} speaks {', '.join(known)}")
     listeners = [listener for listener in lab.backend.targets() if listener.model == model]
     if not listeners:
-        raise LabError(f"{model} is not running: `lab up {model}` starts it")
+        raise LabError(f"{model} is not running: start it with `lab up {model}`")
     address = next((item.address for item in listeners if (item.service, item.transport) == (service, transport)), None)
     if address is None:
         offered = [item.transport for item in listeners if item.service == service]
         raise LabError(f"{model} does not speak {service} over {transport}; it does over {', '.join(offered)}")
     command = ["python", "-m", "lab.clients.call", "--timeout", str(timeout), service, address, *arguments]
-    # Its output goes through ours, which can be printed anywhere.
+    # Its output goes through ours, which every terminal can print.
     done = lab.backend.run(command, capture=True)
     click.echo(done.stdout, nl=False)
     click.echo(done.stderr, nl=False, err=True)
@@ -124,40 +137,44 @@ def call(lab: Lab, model: str, service: str, arguments: tuple[str, ...], transpo
 
 
 @click.command()
-@click.argument("model", required=False)
-@click.option("-c", "command", help="Run this instead of an interactive shell.")
+@click.argument("model", required=False, type=MODEL)
+@click.option("-c", "command", metavar="COMMAND", help="Run this command instead of an interactive shell.")
 @click.pass_obj
 def shell(lab: Lab, model: str | None, command: str | None) -> None:
-    """Open a shell where the models can be reached.
+    """Open a shell inside the lab's network.
 
     In a container it has redis-cli, redis-benchmark, nc, curl, openssl, lftp and telnet.
 
-    LAB_TARGETS holds what `lab ls --json` prints; with MODEL, LAB_HOST and LAB_PORT hold where its `command` listens.
+    LAB_TARGETS contains the output of `lab ls --json`. With MODEL, LAB_HOST and LAB_PORT are the address of its
+    `command` service.
     """
-    from lab.cli.commands.shell import open_shell
+    from lab.servers.shell import open_shell
 
     if model:
         lab.catalogue.select([model])
     code = open_shell(lab.backend, model, command)
-    sys.exit(128 - code if code < 0 else code)  # ended by a signal: as shells say it
+    sys.exit(128 - code if code < 0 else code)  # ended by a signal: the exit code that shells use
 
 
 @click.command()
 @click.argument("name")
-@click.option("--extra", metavar="LIBRARY", help="A library that it needs, by its name on the package index.")
+@click.option("--extra", metavar="LIBRARY", help="Library that it needs, by its name on the package index.")
 def new(name: str, extra: str | None) -> None:
-    """Begin a model of your own: its file, its stanza in compose.yaml, its extra."""
+    """Create the files of a new model: its module, its entry in compose.yaml, its extra."""
     from lab.servers.scaffold import create
 
     for number, step in enumerate(create(name, extra), 1):
         click.echo(f"{number}. {step}")
-    click.echo("`make test TESTS=tests/repo` names what is still missing")
+    click.echo("`make test TESTS=tests/repo` lists what is still missing")
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Each finding, for a script.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def doctor(as_json: bool) -> None:
-    """Say what this machine can and cannot do, and the mend for each."""
+    """List what is missing on this machine, and how to fix it.
+
+    Exit code 2: the lab can run on no backend.
+    """
     from lab.servers.doctor import can_run, examine
 
     findings = examine()
@@ -171,19 +188,21 @@ def doctor(as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--all", "everything", is_flag=True, help="Every lab of this machine, whosever it is, and the images.")
-@click.option("--yes", is_flag=True, help="Remove without asking; needed for --all where there is no terminal.")
+@click.option(
+    "--all", "everything", is_flag=True, help="Remove every lab of this machine, of all users, and the images."
+)
+@click.option("--yes", is_flag=True, help="Do not ask; required for --all without a terminal.")
 @click.pass_context
 def clean(ctx: click.Context, everything: bool, yes: bool) -> None:
-    """Remove all that is left of this project: on both backends, and of the labs that its commands have started.
+    """Remove everything that is left of this project, on both backends, and of the labs that its commands started.
 
-    Images are shared by all labs, so only --all removes them. The engine's build cache stays.
+    All labs share the images, so only --all removes them. The engine's build cache stays.
     """
     lab: Lab = ctx.obj
     if everything:
         source = ctx.parent and ctx.parent.get_parameter_source("project")
         if source is click.core.ParameterSource.COMMANDLINE:
-            raise LabError("--project names one lab and --all means every lab: take one of the two")
+            raise LabError("--project names one lab and --all means every lab: use only one of the two")
         clean_all(lab, yes)
         return
     with interrupts.untouched(_AS_IT_WAS):
@@ -200,31 +219,31 @@ def clean(ctx: click.Context, everything: bool, yes: bool) -> None:
 
 
 def clean_all(lab: Lab, yes: bool) -> None:
-    """Say what would be removed, ask, and remove it."""
+    """List every lab of this machine, ask, and remove them."""
     with interrupts.untouched(_NOT_REMOVED):
         from lab.servers.cleanup import find_everything, remove
 
         found = find_everything()
         catalogue = lab.catalogue
     if not found.is_nothing:
-        click.echo("every lab of this machine, whosever it is:")
+        click.echo("every lab of this machine, of all users:")
         for line in found.describe():
             click.echo(f"  {line}")
         if not yes and not sys.stdin.isatty():
-            raise LabError("nothing was removed, as there is no terminal to ask on: `lab clean --all --yes` removes it")
+            raise LabError("nothing was removed, as there is no terminal to ask on: use `lab clean --all --yes`")
         if not yes and not _confirm("Remove all of it?"):
             raise LabError(_NOT_REMOVED)
         with interrupts.sure(lambda: remove(found, catalogue)):
             pass
         click.echo("removed")
     if found.engine_is_away:
-        raise LabError("no Docker engine answers, so containers and images, if there are any, remain: `lab doctor`")
+        raise LabError("no Docker engine answers, so any containers and images remain: see `lab doctor`")
 
 
 def _show_exit(code: int | None) -> str:
-    """An exit code for a person: 128 plus a signal's number is that signal."""
+    """Describe an exit code: 128 plus a signal's number means that signal."""
     if code is None:
-        return ", its exit code is not known"
+        return ", exit code unknown"
     if code > 128:
         with contextlib.suppress(ValueError):
             return f" by {signal.Signals(code - 128).name} (exit code {code})"
@@ -235,15 +254,13 @@ def _show_state(state: "ModelState") -> str:
     return state.state if state.exit_code is None else f"{state.state} ({state.exit_code})"
 
 
-# What an interrupt says that came before anything was taken down, or removed.
+# The message of an interrupt before anything was taken down.
 _AS_IT_WAS = "nothing was taken down, the lab is as it was"
-
-
 _NOT_REMOVED = "nothing was removed"
 
 
 def _confirm(question: str) -> bool:
     try:
         return click.confirm(question)
-    except click.Abort:  # click's own word for Ctrl-C
+    except click.Abort:  # click turns Ctrl-C into this
         raise KeyboardInterrupt(_NOT_REMOVED) from None

@@ -1,4 +1,4 @@
-"""Soak: find resource leaks."""
+"""Run mixed and hostile traffic, and find resource leaks."""
 
 import json
 import sys
@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from lab.base import interrupts
-from lab.base.paths import RESULTS
 from lab.cli.context import COULD_NOT_RUN, DID_NOT_HOLD, HELD, Lab
+from lab.cli.params import Duration, models_argument, out_option
 from lab.cli.tables import show_table
 from lab.experiments.environment import describe_environment
 from lab.experiments.soak import _HOUR, COUNTS, MEGABYTE, NAME, Finding, run
@@ -18,48 +18,50 @@ from lab.experiments.store import Run, tolerated
 from lab.metrics.trend import CONFIDENCE, FEWEST, Growth, after_warm_up
 from lab.servers.backend import choose_speakers
 
+_LONGEST = 30 * 24 * _HOUR
+
 
 @click.command()
-@click.argument("models", nargs=-1, metavar="[MODEL]...")
-@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), default=10.0, show_default=True)
-@click.option("--hours", type=click.FloatRange(min=0, min_open=True), help="Instead of minutes.")
+@models_argument
 @click.option(
-    "--every", type=click.FloatRange(min=0.1), default=10.0, show_default=True, help="Seconds between two rests."
+    "--duration", type=Duration(longest=_LONGEST), default="10m", show_default=True, help="Length of the traffic."
 )
-@click.option("--limit", default=1.0, show_default=True, help="MB an hour that memory must not grow by.")
-@click.option("--json", "as_json", is_flag=True, help="Each finding with its readings, for a script.")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=RESULTS, help="Where it is kept.")
+@click.option(
+    "--every", type=Duration(shortest=0.1), default="10s", show_default=True, help="Time between two readings."
+)
+@click.option("--limit", default=1.0, show_default=True, metavar="MB", help="Allowed growth of memory, in MB per hour.")
+@click.option("--json", "as_json", is_flag=True, help="Print each finding with its readings as JSON.")
+@out_option
 @click.pass_obj
 def soak(
     lab: Lab,
     models: tuple[str, ...],
-    minutes: float,
-    hours: float | None,
+    duration: float,
     every: float,
     limit: float,
     as_json: bool,
     out: Path,
 ) -> None:
-    """Visit models for long, with good and with bad intentions, and see whether anything grows.
+    """Run mixed and hostile traffic on models (default: all of no profile), and test for leaks.
 
-    At every rest, when nobody is connected, memory, descriptors, threads and zombies are read. The first third is
-    warm-up, with several times as many clients. Memory is flat if its slope (Theil-Sen, with a 95 % interval) is
-    certainly below the limit. Counts are flat if the median of the last third is not above the largest of the first.
-    What cannot be told does not count as flat. Exit code 1: something grows; 2: nothing does, but it takes longer to
-    tell.
+    At regular intervals the traffic pauses, and memory, descriptors, threads and zombies are read without any
+    connection. The first third is warm-up, with several times more clients. Memory is flat if the 95 % interval of its
+    slope (Theil-Sen) is below the limit. A count is flat if the median of its last third does not exceed the maximum
+    of its first third. An inconclusive series is not a pass.
 
-    Models that run are used as they are; if none runs, those asked for are started, and taken down.
+    If no model is running, the command starts them, and takes them down afterwards.
+
+    Exit code 1: something grows, or a client was not served. 2: inconclusive; a longer run is needed.
     """
     backend = lab.backend
     chosen = choose_speakers(backend, models, "command")
     is_running = any(state.state == "running" for state in backend.state())
-    seconds = hours * _HOUR if hours else minutes * 60
     progress = None if as_json else lambda line: click.echo(line, err=True)
-    plan = {"models": chosen, "seconds": seconds, "every": every, "limit_bytes_per_hour": limit * MEGABYTE}
+    plan = {"models": chosen, "seconds": duration, "every": every, "limit_bytes_per_hour": limit * MEGABYTE}
     kept = Run.create(NAME, {"plan": plan, "environment": describe_environment(backend.name)}, root=out)
     with nullcontext() if is_running else interrupts.sure(backend.down):
         backend.up(chosen)
-        findings = run(backend, chosen, seconds=seconds, every=every, limit=limit * MEGABYTE, say=progress or str)
+        findings = run(backend, chosen, seconds=duration, every=every, limit=limit * MEGABYTE, say=progress or str)
     if as_json:
         click.echo(json.dumps([finding.as_json() for finding in findings], indent=2))
     else:
@@ -76,7 +78,7 @@ def soak(
 
 
 def exit_code(findings: Sequence[Finding]) -> int:
-    """Return 0 if all is flat; 1 if something grows or a client was not served; 2 if it cannot be told."""
+    """Return 0 if all is flat, 1 if something grows or a client was not served, 2 if it is inconclusive."""
     if findings and all(finding.is_flat for finding in findings):
         return HELD
     grows = any(Growth.GROWS in finding.growth.values() or finding.visits["failures"] for finding in findings)
@@ -99,7 +101,7 @@ def _row(finding: Finding) -> list[str]:
 
 
 def _say_what_it_shows(findings: Sequence[Finding], limit: float) -> str:
-    """What a run of this length can show, and what it cannot."""
+    """Return the sentence about what a run of this length can show."""
     late = after_warm_up(findings[0].readings)
     seconds = late[-1].seconds - late[0].seconds
     told = (
@@ -108,8 +110,8 @@ def _say_what_it_shows(findings: Sequence[Finding], limit: float) -> str:
     )
     widths = sorted((item.memory.high - item.memory.low) / 2 / MEGABYTE for item in findings if item.memory)
     if not widths:
-        return f"{told} There is no slope: it takes {FEWEST} readings after the warm-up."
+        return f"{told} No slope: that takes at least {FEWEST} readings after the warm-up."
     return (
-        f"{told} The intervals ({CONFIDENCE:.0%}) are {widths[0]:.2f} to {widths[-1]:.2f} MB/h to either side: what "
-        "grows by less cannot be told from standing still, and a longer run tells more."
+        f"{told} The intervals ({CONFIDENCE:.0%}) are ±{widths[0]:.2f} to ±{widths[-1]:.2f} MB/h: this run cannot show "
+        "slower growth, a longer run can."
     )

@@ -1,34 +1,33 @@
-"""`lab tour`: the modules of the classic table with their fate; or of some of them, code, output and wire."""
+"""Show network modules of the standard library against real servers."""
 
 import json
 import sys
-from typing import TYPE_CHECKING
 
 import click
 
 from lab.base.errors import LabError
+from lab.cli.context import DID_NOT_HOLD, HELD, Lab
 from lab.report.tour import COLUMNS, list_facts, make_list, open_console, show
 from lab.tour import registry
 from lab.tour.runner import Performance
 from lab.tour.session import open_gallery
 from tools.docs import gallery_page
 
-if TYPE_CHECKING:
-    from lab.cli.context import Lab
-
 
 @click.command()
 @click.argument("modules", nargs=-1, metavar="[MODULE]...")
 @click.option("--all", "everything", is_flag=True, help="Every module.")
-@click.option("--json", "as_json", is_flag=True, help="The list, or what came of the modules, for a script.")
-@click.option("--record", is_flag=True, help="Keep what came of the modules for docs/gallery.md, and make it anew.")
+@click.option("--json", "as_json", is_flag=True, help="Print the list, or the results, as JSON.")
+@click.option("--record", is_flag=True, help="Record the results, and generate docs/gallery.md from them.")
 @click.pass_obj
-def tour(lab: "Lab", modules: tuple[str, ...], everything: bool, as_json: bool, record: bool) -> None:
-    """See network modules of the standard library at work, each against a real server.
+def tour(lab: Lab, modules: tuple[str, ...], everything: bool, as_json: bool, record: bool) -> None:
+    """Show network modules of the standard library at work, each against a real server.
 
-    Without MODULE: which there are, and what became of them. With one, by its name in Python 2 or 3: its servers come
-    up, it runs inside the lab's network, and its code, its output and what it said on the wire are shown; then what
-    was brought up goes again.
+    Without MODULE, the command lists the modules and their status in current Python. MODULE is a name in Python 2 or
+    3: the command starts its servers, runs it inside the lab's network, shows its code, its output and its traffic,
+    and takes the servers down.
+
+    Exit code 1: a module failed, or could not be shown.
     """
     chosen = registry.find(modules) if modules else registry.load()
     if not (modules or everything or record):
@@ -55,14 +54,14 @@ def tour(lab: "Lab", modules: tuple[str, ...], everything: bool, as_json: bool, 
         click.echo(f"not shown: {module}: {reason}", err=True)
     failed = [each.module for each in performances if not each.held]
     if failed:
-        click.echo(f"not as it should be: {', '.join(failed)}", err=True)
+        click.echo(f"failed: {', '.join(failed)}", err=True)
     if record:
         if failed or missing:
-            raise LabError("nothing was recorded: an exhibit that fails has no place on the page")
+            raise LabError("nothing was recorded: fix the exhibits that failed first")
         gallery_page.record(performances)
         has_changed = gallery_page.write()
-        click.echo(f"docs/gallery.md: {'written' if has_changed else 'nothing has changed'}")
-    sys.exit(1 if failed or missing else 0)
+        click.echo(f"docs/gallery.md: {'written' if has_changed else 'unchanged'}")
+    sys.exit(DID_NOT_HOLD if failed or missing else HELD)
 
 
 def _list(exhibits: tuple[registry.Exhibit, ...], *, as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""`lab shell`: a shell from which the models can be reached, and a banner that says how."""
+"""Open a shell from which the models can be reached, with a banner that shows how."""
 
 import json
 import os
@@ -12,24 +12,24 @@ from services.protocol import Address
 
 
 def open_shell(backend: Backend, model: str | None, command: str | None) -> int:
-    """Open it, on this terminal or for what stands on stdin.
+    """Open a shell on this terminal, or for a script on stdin.
 
     Args:
-        model: the model that LAB_HOST and LAB_PORT shall name, and the banner speak of.
-        command: run this instead.
+        model: the model that LAB_HOST, LAB_PORT and the banner name.
+        command: run this command instead.
 
     Returns:
-        The shell's exit code.
+        The exit code.
 
     Raises:
-        LabError: nothing runs that could be reached.
+        LabError: nothing is running.
     """
     states = [state for state in backend.state() if state.state == "running"]
     running = [state.model for state in states]
     if model and model not in running:
-        raise LabError(f"{model} is not running: `lab up {model}` starts it")
+        raise LabError(f"{model} is not running: start it with `lab up {model}`")
     if not running and all(state.state != "running" for state in backend.gallery()):
-        raise LabError("no model is running: `lab up` starts them")
+        raise LabError("no model is running: start them with `lab up`")
     environ = {"LAB_TARGETS": json.dumps([state.as_json() for state in states])}
     addresses = {
         item.model: Address.parse(item.address)
@@ -45,10 +45,10 @@ def open_shell(backend: Backend, model: str | None, command: str | None) -> int:
             if name in addresses:
                 print(f"  redis-cli -h {addresses[name].host} -p {addresses[name].port}   # {name}")
         if backend.name == "docker":
-            # These know only public authorities by themselves.
+            # Without these options they trust only public CAs.
             print("  curl --cacert $LAB_TLS_CA; openssl s_client -CAfile $LAB_TLS_CA; lftp, telnet, nc")
-        print("  LAB_TARGETS holds every address; `exit` leaves")
-    # A container has the shell that it has; on this machine, the user has a favourite.
+        print("  LAB_TARGETS contains every address; `exit` leaves")
+    # On this machine, the user has chosen a shell.
     favourite = os.environ.get("SHELL", "sh") if backend.name == "process" else "bash"
     return backend.run([favourite], environ=environ, interactive=True).returncode
 

@@ -1,0 +1,147 @@
+"""Run Locust's web UI for a load: its port, its login, and its path behind a proxy."""
+
+import contextlib
+import os
+import socket
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from lab.base.errors import LabError
+from lab.load import messages, origins
+from lab.load.generator import open_generator
+from lab.load.measurement import encode_targets
+from lab.load.telemetry import feed
+from lab.servers.catalogue import Model
+
+# USER:PASSWORD for the web UI; see loadtests/web/access.py.
+_LOGIN = "LAB_UI_LOGIN"
+
+# Locust's time to end by itself after it was told to.
+_END_SECONDS = 3.0
+
+
+class FaultRequests(Protocol):
+    """Injects the faults that users ask for in the UI."""
+
+    def advance(self, *, obey: bool = True) -> None:
+        """Handle what the generator has logged since; without `obey`, only pass its output on."""
+
+
+def check_settings() -> None:
+    """Check the variables of the UI before anything starts.
+
+    Raises:
+        LabError: its port is in use, or a variable is invalid.
+    """
+    read_ui_port()
+    read_login()
+    read_base_path()
+
+
+def serve_ui(
+    backend: Any,
+    models: Sequence[Model],
+    chosen: Sequence[str],
+    *,
+    faults: Sequence[str],
+    open_requests: Callable[[Sequence[str], Path], FaultRequests],
+    workers: int = 0,
+) -> None:
+    """Run Locust's web UI until it is interrupted.
+
+    Args:
+        models: the models that can be chosen in it.
+        chosen: the load generator's arguments: the first values of its form.
+        faults: the faults that its form offers.
+        open_requests: returns the handler of requests for faults in these models; the generator's log carries them.
+        workers: the number of processes that generate the load, led by the one with the UI; 0: that one generates it.
+
+    Raises:
+        LabError: its port is in use, its login is invalid, a worker did not join, or it ended by itself.
+    """
+    port = read_ui_port()
+    names = [model.name for model in models]
+    # In its container Locust listens to all of that container's network, which compose publishes on 127.0.0.1 alone.
+    binding = (
+        ["--web-port", "8089"] if backend.name == "docker" else ["--web-host", "127.0.0.1", "--web-port", str(port)]
+    )
+    listeners = [item for item in backend.targets() if item.model in names]
+    base_path = read_base_path()
+    arguments = [*binding, *chosen, "--loglevel", "WARNING", *read_login()]
+    arguments += ["--web-base-path", base_path] if base_path else []
+    environ = {"LAB_TARGETS": encode_targets(listeners)}
+    own = {messages.VARIABLE: "stdin", messages.FAULTS_VARIABLE: ",".join(faults)}
+    own |= {name: os.environ[name] for name in (_LOGIN, origins.VARIABLE) if name in os.environ}
+    try:
+        with open_generator(
+            backend, arguments, workers=workers, environ=environ, own=own, publish=True, capture=True
+        ) as generator:
+            process, log = generator.main.process, generator.main.log
+            assert process.stdin is not None and log is not None  # noqa: S101, PT018 - for mypy: it was opened with both
+            requests = open_requests(names, log)
+            with_workers = f" with {workers} workers" if workers else ""
+            where = f"http://127.0.0.1:{port}{base_path}"
+            print(f"Locust's web UI{with_workers}: {where}  (choose, then Start; Ctrl-C here ends it)", flush=True)
+            try:
+                with feed(backend, names, process.stdin):
+                    code = generator.wait(meanwhile=requests.advance)
+            finally:
+                # Ctrl-C reaches Locust as well, which prints a last summary.
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(_END_SECONDS)
+                requests.advance(obey=False)
+    except KeyboardInterrupt:
+        print("\nended")
+        return
+    # Ctrl-C reaches Locust as well. It then exits with 1 after failed requests, else as an interrupted process.
+    if code not in (0, 1, 130, -2):
+        raise LabError(f"the web UI ended with exit code {code}")
+
+
+def read_login() -> list[str]:
+    """Return Locust's argument for the login that LAB_UI_LOGIN=USER:PASSWORD asks for.
+
+    Raises:
+        LabError: the variable is not of this form.
+    """
+    text = os.environ.get(_LOGIN)
+    if not text:
+        return []
+    user, _, password = text.partition(":")
+    if not (user and password):
+        raise LabError(f"{_LOGIN} is not USER:PASSWORD")
+    return ["--web-login"]
+
+
+def read_base_path() -> str:
+    """Return the path of the web UI behind a proxy, empty if it has none; check the allowed origins as well.
+
+    Raises:
+        LabError: LAB_UI_BASE_PATH is not a path, or LAB_UI_ORIGINS contains an invalid origin.
+    """
+    name = origins.VARIABLE
+    try:
+        origins.parse_origins(os.environ.get(name, ""))
+        name = origins.BASE_PATH_VARIABLE
+        return origins.parse_base_path(os.environ.get(name, ""))
+    except ValueError as error:
+        raise LabError(f"{name}: {error}") from None
+
+
+def read_ui_port() -> int:
+    """Return the port of the web UI on this machine.
+
+    Raises:
+        LabError: LAB_UI_PORT is not a port, or the port is in use.
+    """
+    text = os.environ.get("LAB_UI_PORT") or "8089"
+    if not text.isdigit() or not 0 < int(text) < 65536:
+        raise LabError(f"LAB_UI_PORT={text!r} is not a port")
+    try:
+        socket.create_server(("127.0.0.1", int(text))).close()
+    except OSError as error:
+        why = os.strerror(error.errno or 0)
+        raise LabError(f"port {text} is not available ({why}): set LAB_UI_PORT to another port") from None
+    return int(text)

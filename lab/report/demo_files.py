@@ -1,0 +1,71 @@
+"""Write the page of a demo and its data."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from lab.experiments.demo import USERS, Demo
+from lab.experiments.store import LATEST, make_folder, point
+from lab.load.workloads import SESSION
+from lab.report import demo_page
+from lab.servers.catalogue import PEER, Model
+
+CAPTIONS = (
+    f"The load: {USERS} clients, each without a pause: connect, {SESSION} PINGs one after the other, close, repeat. "
+    f"Every reply is checked. One request in {SESSION} includes connecting and queueing, so p99 shows the queue: a "
+    "server that takes one client at a time looks fast at p50 and slow at p99.",
+    "A peer is another project's server, for reference. If it has no PING, it returns the same number of bytes.",
+    "CPU µs/request is the server's own CPU time, user and system, per request with its share of a connection. Compare "
+    "it before requests/s, which depends on everything else on the machine. If the verdict is waiting, both sides "
+    "sleep between requests, and part of it (on a virtual machine a large part) can be the wake-up of an idle core.",
+    "The verdict names what limited the rate. server-bound: the server itself. generator-bound and machine-bound: the "
+    "load generator or the whole machine ran out of CPU first, so the rate is a lower bound (≥) and not a ranking. "
+    "waiting: neither was busy; they waited for each other.",
+    f"20 ms waits/s is another load: {USERS} clients on open connections, each request waits for 20 ms without CPU. "
+    f"One at a time is at most 50 per second; all {USERS} at once is at most {USERS * 50}.",
+    "Memory and threads are maxima under the first load. A process counts as a thread, and so does the small init "
+    "process of each container.",
+    "One run of a few seconds shows the kind of each server. To compare similar ones takes repetitions: `lab bench`.",
+)
+
+
+def write(out: Path, found: Demo, environment: Mapping[str, str | None]) -> Path:
+    """Write page and data into a new folder of the results folder, and return it. `latest` points to it."""
+    root = out / "demo"
+    folder = make_folder(root, datetime.now(UTC).strftime("%Y-%m-%dT%H%M%SZ"))
+    data = {
+        "environment": environment,
+        "captions": CAPTIONS,
+        "checks": {
+            name: {
+                "passed": item.passed,
+                "failed": item.failed,
+                "xfailed": item.expected_failures,
+                "failures": item.failures,
+            }
+            for name, item in found.checks.items()
+        },
+        "measurements": [item.as_json() for item in found.measurements],
+        "waits": [item.as_json() for item in found.waits.values()],
+        "missing": found.missing,
+    }
+    (folder / "data.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    text = demo_page.render(
+        found.measurements,
+        title=_make_title(found.models),
+        lead=f"One run of socketlab's demo: every server answers the same {USERS} clients, {environment['date']}.",
+        captions=CAPTIONS,
+        checks=found.checks,
+        missing=found.missing,
+        waits=found.waits,
+        environment=environment,
+    )
+    (folder / "index.html").write_text(text, encoding="utf-8")
+    point(root / LATEST, folder.name)
+    return folder
+
+
+def _make_title(models: Sequence[Model]) -> str:
+    ours = sum(model.family != PEER for model in models)
+    return f"{ours} socket server{'' if ours == 1 else 's'}, one protocol"
