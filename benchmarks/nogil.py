@@ -27,8 +27,9 @@ from lab.experiments.conformance.suite import check_models, count_checks
 from lab.experiments.environment import describe_environment, describe_servers
 from lab.load.measure import measure
 from lab.load.measurement import Measurement
+from lab.metrics.verdict import show_failures
 from lab.report import demo_page
-from lab.report.figures import show_failures, show_rate
+from lab.report.cells import show_rate
 from lab.report.terminal import open_console
 from lab.servers.catalogue import Catalogue
 from lab.servers.docker.containers import Containers
@@ -131,7 +132,7 @@ def main(rounds: int) -> int:
     print(f"as a page: {path}")
     failed = [found for pair in pairs for runs in pair.runs.values() for found in runs if found.failures]
     for found in failed:
-        print(f"{found.model}, {found.workload}: failures: {show_failures(found)}")
+        print(f"{found.model}, {found.workload}: failures: {show_failures(found.failures)}")
     return 1 if failed else 0
 
 

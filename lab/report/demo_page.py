@@ -1,4 +1,4 @@
-"""The same measurements as one HTML file that needs nothing else: no network, no second file."""
+"""Make the page of `lab demo`: one HTML file that needs no network and no other file."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from lab.base.units import UNKNOWN, show_bytes, show_number, show_us
 from lab.experiments.conformance.results import Check
 from lab.load.measurement import Measurement
-from lab.metrics.verdict import Limit
-from lab.report.figures import show_failures, show_rate, show_waits
+from lab.metrics.verdict import Limit, show_failures
+from lab.report.cells import Cell, show_rate
 from lab.report.html import load_template
 
-# A shape beside each word, so that nobody has to tell colours apart.
+# A shape for each limit, so that colour is not needed.
 _MARKS = {
     Limit.HELD: "●",
     Limit.SERVER: "●",
@@ -22,16 +22,8 @@ _MARKS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
-    """One figure: as shown, and as sorted (None goes last)."""
-
-    text: str
-    value: float | None
-
-
-@dataclass(frozen=True, slots=True)
 class Row:
-    """One model as the template needs it. Widths and positions are in per cent."""
+    """A model as the template needs it. Widths and positions are in per cent."""
 
     found: Measurement
     rate: Cell
@@ -63,17 +55,17 @@ def render(
     waits: Mapping[str, Measurement] | None,
     environment: Mapping[str, str | None],
 ) -> str:
-    """The page.
+    """Return the page.
 
     Args:
         measurements: one row each.
         title: the heading.
-        lead: a sentence under it.
+        lead: a sentence under the heading.
         captions: how to read it, a paragraph each.
-        checks: the conformance suite's result by model; a model that is not in it was not checked.
+        checks: the results of the conformance suite by model; a model without one was not tested.
         missing: models that were not measured, with the reason.
-        waits: a second load, by model: requests that wait 20 ms; None if there was none, and then no column.
-        environment: what it ran on; None is shown as not known.
+        waits: a second load by model: requests that sleep 20 ms; None for no such column.
+        environment: facts about the machine; None is shown as not known.
     """
     fastest = max((found.rate for found in measurements), default=0.0)
     times = [value for found in measurements for share in (0.5, 0.99) if (value := found.percentile(share))]
@@ -81,7 +73,7 @@ def render(
         (10 ** math.floor(math.log10(min(times))), 10 ** math.ceil(math.log10(max(times)))) if times else (1, 10)
     )
     scale = (low, high if high > low else low * 10)
-    return load_template("page.html.j2").render(
+    return load_template("demo.html.j2").render(
         title=title,
         lead=lead,
         captions=captions,
@@ -112,11 +104,11 @@ def _row(
         cpu=Cell(show_us(found.server_cpu_us), found.server_cpu_us),
         memory=Cell(show_bytes(found.memory_bytes), found.memory_bytes),
         threads=Cell(show_number(found.threads), found.threads),
-        waits=Cell(show_waits(waits), None if waits is None else waits.rate),
+        waits=Cell(show_rate(waits), None if waits is None else waits.rate),
         checks=Cell(UNKNOWN if check is None else str(check), None if check is None else check.passed),
         checks_failed=check is not None and check.failed > 0,
         known_limits="" if check is None else check.known_limits,
-        failures="" if not found.failures else show_failures(found),
+        failures="" if not found.failures else show_failures(found.failures),
         mark=_MARKS.get(found.verdict.bound, "▲"),
         sound=found.verdict.bound in _MARKS,
     )

@@ -7,6 +7,7 @@ from itertools import groupby
 from lab.experiments.faults.judge import Score, Verdict
 from lab.experiments.faults.probe_reader import show
 from lab.experiments.faults.under_load import UnderLoad
+from lab.report.cells import Cell
 from lab.report.faults_text import (
     DETAILS,
     TIMES,
@@ -22,20 +23,11 @@ from lab.report.faults_text import (
     show_load,
 )
 from lab.report.html import load_template
+from lab.report.svg import Dot, Scale, join_points
 
 # Of a picture, in pixels; the margins hold the scales.
 _WIDTH, _HEIGHT = 720, 190
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 12, 34
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """A cell of the card: as shown, why, and where its account is; `is_good` says whether it stands out."""
-
-    text: str
-    reason: str
-    raw: str
-    is_good: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +57,8 @@ class Picture:
     begin: float
     end: float
     lines: tuple[tuple[str, str], ...]
-    dots: tuple[tuple[float, float, str], ...]
-    crosses: tuple[tuple[float, float, str], ...]
+    dots: tuple[Dot, ...]
+    crosses: tuple[Dot, ...]
     across: tuple[Tick, ...]
     down: tuple[Tick, ...]
     raw: str
@@ -96,7 +88,8 @@ def render(outcome: Outcome) -> str:
 
 
 def _make_cell(outcome: Outcome, score: Score) -> Cell:
-    return Cell(show_cell(score), score.reason, _path(outcome, score), score.verdict is Verdict.HELD and score.is_fine)
+    is_good = score.verdict is Verdict.HELD and score.is_fine
+    return Cell(show_cell(score), note=score.reason, link=_path(outcome, score), is_good=is_good)
 
 
 def _path(outcome: Outcome, score: Score) -> str:
@@ -112,20 +105,16 @@ def _draw(outcome: Outcome, each: UnderLoad) -> Picture:
     low = math.floor(math.log10(min(known))) if known else -3
     high = max(math.ceil(math.log10(max(known))), low + 1) if known else 0
 
-    def across(second: float) -> float:
-        return _LEFT + (second - left) / (right - left) * (_WIDTH - _LEFT - _RIGHT)
-
-    def down(seconds: float) -> float:
-        return _HEIGHT - _BOTTOM - (math.log10(seconds) - low) / (high - low) * (_HEIGHT - _TOP - _BOTTOM)
-
+    across = Scale(left, right, _LEFT, _WIDTH - _RIGHT).place
+    down = Scale(10.0**low, 10.0**high, _HEIGHT - _BOTTOM, _TOP, is_log=True).place
     lines: list[tuple[str, str]] = []
-    dots: list[tuple[float, float, str]] = []
+    dots: list[Dot] = []
     for name, column in (("p50", 1), ("p99", 2)):
         values = [(row[0], row[column]) for row in rows]
         for is_answered, part in groupby(values, lambda value: value[1] is not None):
             if is_answered:
                 found = [(x, y) for x, y in part if y]
-                lines.append((name, " ".join(f"{across(x):.1f},{down(y):.1f}" for x, y in found)))
+                lines.append((name, join_points((across(x), down(y)) for x, y in found)))
                 dots += [(across(x), down(y), f"second {x - 0.5:g}: {name} {show(y)}") for x, y in found]
     step = max(1, round((right - left) / 12))
     return Picture(

@@ -10,8 +10,9 @@ from lab.experiments.faults.probe_reader import BAND, show
 from lab.experiments.faults.registry import FAULTS
 from lab.experiments.faults.under_load import UnderLoad
 from lab.experiments.store import Run
+from lab.metrics.verdict import show_failures
 from lab.report.bench_text import make_row
-from lab.report.figures import show_failures, show_rate
+from lab.report.cells import show_rate
 
 # A shape beside each word, so that nobody has to tell colours apart.
 MARKS: Mapping[Verdict, str] = {
@@ -112,7 +113,7 @@ def name_of(each: UnderLoad) -> str:
 def show_load(each: UnderLoad) -> str:
     """What became of the load itself."""
     load = each.measurement
-    failed = f", failed: {show_failures(load)}" if load.failures else ", none failed"
+    failed = f", failed: {show_failures(load.failures)}" if load.failures else ", none failed"
     return (
         f"{load.workload}, {load.users} users for {load.seconds:.1f} s: {show_rate(load)} requests/s, "
         f"{load.answered:,} exchanges answered{failed}, p99 {show_us(load.percentile(0.99))} µs over all of it. "

@@ -1,7 +1,9 @@
-"""A table of measurements for a terminal, and for a log file, where it must not lose a column to a narrow width."""
+"""Print tables: on a terminal, and to a log file, where no column may be lost to a narrow width."""
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 
+import click
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -9,10 +11,10 @@ from rich.text import Text
 
 from lab.base.units import show_bytes, show_number, show_us
 from lab.load.measurement import Measurement, percentile
-from lab.metrics.verdict import Limit
-from lab.report.figures import show_failures, show_rate, show_waits
+from lab.metrics.verdict import Limit, show_failures
+from lab.report.cells import show_rate
 
-# What the rest of the row cannot be believed for stands out; the word itself says the same without colour.
+# Colours of the limits. The word itself says the same without colour.
 _STYLES = {
     Limit.HELD: "green",
     Limit.SERVER: "green",
@@ -26,37 +28,58 @@ _STYLES = {
     Limit.UNKNOWN: "bold red",
 }
 
-# Where nothing says how wide the output is (a log file), this is what the table needs.
+# The width of a log file: enough for every table of measurements.
 LOG_WIDTH = 140
 
 
-def open_console() -> Console:
-    """A console on stdout: as wide as the terminal, or wide enough for the tables where there is none."""
+def open_console(log_width: int = LOG_WIDTH) -> Console:
+    """Return a console on stdout, as wide as the terminal; `log_width` if it is no terminal."""
     console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=LOG_WIDTH)
+    return console if console.is_terminal else Console(highlight=False, width=log_width)
+
+
+def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, group: int | None = None) -> None:
+    """Print a table on a terminal, and lines with tabs between the cells elsewhere.
+
+    Args:
+        group: a column whose repeated cells are left empty on a terminal, with a rule between the groups.
+    """
+    rows = [list(row) for row in rows]
+    if not sys.stdout.isatty():
+        for row in rows:
+            click.echo("\t".join(row))
+        return
+    table = Table(*columns, box=box.SIMPLE)
+    for number, row in enumerate(rows):
+        cells = list(row)
+        if group is not None and number and rows[number - 1][group] == row[group]:
+            cells[group] = ""
+        last = group is not None and number + 1 < len(rows) and rows[number + 1][group] != row[group]
+        table.add_row(*map(Text, cells), end_section=last)
+    Console().print(table)
 
 
 def make_table(
     measurements: Sequence[Measurement], *, summaries: bool = False, waits: Mapping[str, Measurement] | None = None
 ) -> Table:
-    """One row a model.
+    """Return a table with a row for each model.
 
     Args:
-        summaries: say under each name what it is, and give the verdict in a word; else the verdict with its reason.
-        waits: a second load, by model: requests that wait 20 ms.
+        summaries: add the model's summary under its name, and shorten the verdict to a word.
+        waits: a second load by model: requests that sleep 20 ms.
     """
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("model", max_width=46, no_wrap=not summaries)
     figures = ["requests/s", "p50 µs", "p99 µs", "CPU µs/req", "memory"]
-    # What only an open loop has, and only datagrams.
+    # Figures of an open loop, and of datagrams.
     is_open = any(found.asked_rate is not None for found in measurements)
     are_datagrams = any(found.lost or found.duplicates or found.reordered for found in measurements)
-    figures += ["service p99 µs", "late", "dropped"] * is_open + ["lost", "doubled", "overtaken"] * are_datagrams
+    figures += ["service p99 µs", "late", "dropped"] * is_open + ["lost", "duplicate", "reordered"] * are_datagrams
     for name in figures if waits is None else [*figures, "20 ms waits/s"]:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("verdict", min_width=15, no_wrap=summaries)
     for found in measurements:
-        # As Text: a name in brackets must not be taken for markup.
+        # Text: a name in brackets is no markup.
         heading = Text(found.model, style="bold")
         if summaries:
             heading.append(f"\n{found.summary}", style="not bold dim")
@@ -64,7 +87,7 @@ def make_table(
         if not summaries:
             verdict.append(f": {found.verdict.reason}", style="not bold dim")
         if found.failures:
-            verdict.append(f"\nfailures: {show_failures(found)}", style="bold red")
+            verdict.append(f"\nfailures: {show_failures(found.failures)}", style="bold red")
         cells = [
             show_rate(found),
             show_us(found.percentile(0.5)),
@@ -78,6 +101,6 @@ def make_table(
         if are_datagrams:
             cells += [show_number(found.lost), show_number(found.duplicates), show_number(found.reordered)]
         if waits is not None:
-            cells.append(show_waits(waits.get(found.model)))
+            cells.append(show_rate(waits.get(found.model)))
         table.add_row(heading, *map(Text, cells), verdict)
     return table

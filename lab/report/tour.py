@@ -27,12 +27,6 @@ _STYLES = {"client": "cyan", "server": "green"}
 _NOTHING = "-"
 
 
-def open_console() -> Console:
-    """A console on stdout."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=LOG_WIDTH)
-
-
 def list_facts(exhibit: Exhibit) -> list[str]:
     """The cells of an exhibit's row, in the order of `COLUMNS`."""
     return [

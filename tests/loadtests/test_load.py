@@ -19,7 +19,7 @@ from lab.load.thresholds import Threshold, find_tripped
 from lab.load.web_ui import read_ui_port
 from lab.metrics.verdict import Limit, Verdict
 from lab.report import demo_files, demo_page
-from lab.report.figures import show_rate
+from lab.report.cells import show_rate
 from lab.report.terminal import make_table, open_console
 from lab.servers.catalogue import Catalogue, Listener
 from services.protocol import Transport
@@ -320,7 +320,7 @@ def test_a_table_has_the_columns_of_an_open_loop_and_of_datagrams_only_where_the
     opened = make_measurement(model="opened", asked_rate=10_000.0, service=((40.0, 5),), late=12, dropped=34)
     datagrams = make_measurement(model="datagrams", lost=56, duplicates=78, reordered=90)
     assert "dropped" not in show(closed)
-    assert "overtaken" not in show(closed, opened)
+    assert "reordered" not in show(closed, opened)
     text = show(closed, opened, datagrams)
-    for word in ("service p99 µs", "late", "dropped", "lost", "doubled", "overtaken", "40.0", " 12 ", " 34 ", " 56 "):
+    for word in ("service p99 µs", "late", "dropped", "lost", "duplicate", "reordered", "40.0", " 12 ", " 34 ", " 56 "):
         assert word in text

@@ -15,7 +15,6 @@ from lab.base import interrupts
 from lab.base.errors import LabError
 from lab.cli.context import COULD_NOT_RUN, DID_NOT_HOLD, HELD, Lab
 from lab.cli.params import DURATION, models_argument, out_option
-from lab.cli.tables import show_table
 from lab.experiments.environment import describe_environment
 from lab.experiments.faults.fault import CannotApplyError, EndedError
 from lab.experiments.faults.judge import Score, Verdict
@@ -37,6 +36,7 @@ from lab.report.faults_text import (
     show_details,
     show_load,
 )
+from lab.report.terminal import show_table
 
 NAME = "faults"
 

@@ -11,11 +11,11 @@ import click
 from lab.base import interrupts
 from lab.cli.context import COULD_NOT_RUN, DID_NOT_HOLD, HELD, Lab
 from lab.cli.params import Duration, models_argument, out_option
-from lab.cli.tables import show_table
 from lab.experiments.environment import describe_environment
 from lab.experiments.soak import _HOUR, COUNTS, MEGABYTE, NAME, Finding, run
 from lab.experiments.store import Run, tolerated
 from lab.metrics.trend import CONFIDENCE, FEWEST, Growth, after_warm_up
+from lab.report.terminal import show_table
 from lab.servers.backend import choose_speakers
 
 _LONGEST = 30 * 24 * _HOUR

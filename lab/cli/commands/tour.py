@@ -7,7 +7,8 @@ import click
 
 from lab.base.errors import LabError
 from lab.cli.context import DID_NOT_HOLD, HELD, Lab
-from lab.report.tour import COLUMNS, list_facts, make_list, open_console, show
+from lab.report.terminal import open_console
+from lab.report.tour import COLUMNS, LOG_WIDTH, list_facts, make_list, show
 from lab.tour import registry
 from lab.tour.runner import Performance
 from lab.tour.session import open_gallery
@@ -33,7 +34,7 @@ def tour(lab: Lab, modules: tuple[str, ...], everything: bool, as_json: bool, re
     if not (modules or everything or record):
         _list(chosen, as_json=as_json)
         return
-    console = open_console()
+    console = open_console(LOG_WIDTH)
     performances: list[Performance] = []
     missing: dict[str, str] = {}
     with open_gallery(lab.backend, chosen, fresh=record) as visit:
@@ -68,7 +69,7 @@ def _list(exhibits: tuple[registry.Exhibit, ...], *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([exhibit.as_json() for exhibit in exhibits], indent=1))
     elif sys.stdout.isatty():
-        open_console().print(make_list(exhibits))
+        open_console(LOG_WIDTH).print(make_list(exhibits))
     else:
         click.echo("\t".join(COLUMNS))
         for exhibit in exhibits:
