@@ -68,7 +68,7 @@ tour: .venv/lab.stamp ## network modules of the standard library, old and new, a
 	@$(ENGINE) ensure && $(ENGINE) base
 	@$(BIN)/lab tour --all
 
-gallery: .venv/lab.stamp ## record the tour anew, for docs/gallery.md
+gallery: .venv/lab.stamp ## record the tour again, for docs/gallery/
 	@$(ENGINE) ensure && $(ENGINE) base
 	@$(BIN)/lab tour --record
 
@@ -86,7 +86,7 @@ nogil: .venv/lab.stamp ## threads with the GIL and without it, in turns (the fir
 	@$(ENGINE) ensure && $(ENGINE) base
 	@$(BIN)/python benchmarks/nogil.py
 
-bench-models: .venv/lab.stamp ## every model in turns, for docs/models.md: run it on a machine that has nothing else to do
+bench-models: .venv/lab.stamp ## the figures of docs/models/: run it on an idle machine
 	@$(ENGINE) ensure && $(ENGINE) base
 	@$(BIN)/python benchmarks/models.py
 
@@ -169,7 +169,7 @@ fmt: .venv/dev.stamp ## format
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
-docs: .venv/lab.stamp ## docs/models.md and docs/gallery.md anew: tables, code, and what was measured and recorded
+docs: .venv/lab.stamp ## write the generated parts of docs/: tables, code, figures, recordings
 	@$(BIN)/python -m tools.docs.models_page
 	@$(BIN)/python -m tools.docs.gallery_page
 

@@ -1,4 +1,4 @@
-"""Every model under the same loads, in turns: medians for docs/models.md, written to docs/data/measured.json.
+"""Every model under the same loads, in turns: medians for docs/models/, written to docs/data/measured.json.
 
     python benchmarks/models.py
     python benchmarks/models.py --rounds 9 --models asyncio_streams,uvloop_streams --out /tmp/two.json

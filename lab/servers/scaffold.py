@@ -91,8 +91,7 @@ def create(name: str, extra: str | None, root: Path = ROOT) -> list[str]:
     if extra:
         steps.append(f"make lock: it writes requirements/{extra}.txt, with hashes")
     steps.append(
-        "README.md: add a row below the last model; make docs: it adds a section to docs/models.md, to fill in; "
-        f"then: lab check {name}, and make test"
+        f"make docs: it writes docs/models/{name}.md; replace {BLANK} there; then: lab check {name}, and make test"
     )
     return steps
 

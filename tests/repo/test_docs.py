@@ -1,4 +1,4 @@
-"""What the pages say can be done: commands exist, links lead somewhere, CI runs what a person runs."""
+"""Commands and links in the pages exist, and CI runs what a person runs."""
 
 import re
 import subprocess
@@ -9,11 +9,12 @@ import pytest
 import yaml
 
 from lab.cli.main import cli
+from tools.docs.markdown import find_anchors, find_links
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 TARGETS = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
 @pages
@@ -29,14 +30,51 @@ def test_lab_commands_exist(page: Path) -> None:
         assert named <= set(cli.list_commands(context))
 
 
+def find_broken_links(page: Path) -> list[str]:
+    """The internal links of a page whose file or anchor does not exist."""
+    broken = []
+    for link in find_links(page.read_text(encoding="utf-8")):
+        if link.startswith(("http://", "https://", "mailto:")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        if not target.exists() or (anchor and anchor not in find_anchors(target.read_text(encoding="utf-8"))):
+            broken.append(link)
+    return broken
+
+
 @pages
-def test_links_lead_somewhere(page: Path) -> None:
-    for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
-        if not link.startswith(("http://", "https://")):
-            assert (page.parent / link).exists(), link
+def test_links_and_anchors_exist(page: Path) -> None:
+    assert find_broken_links(page) == []
 
 
-def test_help_names_every_target_that_has_a_line_of_its_own() -> None:
+def test_broken_links_are_found(tmp_path: Path) -> None:
+    (tmp_path / "other.md").write_text("# A `title`, twice\n\n# A title, twice\n\n```\n# no title\n```\n")
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# Here\n[a](other.md) [b](other.md#a-title-twice) [c](other.md#a-title-twice-1) [d](#here) "
+        "![e](https://example.org/e.png) `[f](code.md)`\n```\n[g](code.md)\n```\n"
+        "[h](gone.md) [i](other.md#no-title) ![j](gone.png) [k](#there) [l](other.md#a-title-twice-2)\n"
+    )
+    assert find_broken_links(page) == ["gone.md", "other.md#no-title", "gone.png", "#there", "other.md#a-title-twice-2"]
+
+
+def test_index_of_the_docs_links_every_page() -> None:
+    docs = ROOT / "docs"
+    pages = {path.name for path in docs.glob("*.md")} - {"README.md"}
+    pages |= {f"{path.parent.name}/README.md" for path in docs.glob("*/README.md")}
+    assert pages - {*find_links((docs / "README.md").read_text())} == set()
+
+
+def test_readme_is_one_page() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert len(readme.split()) <= 700
+    first_screen = readme.splitlines()[:25]
+    assert any(line.strip().startswith("git clone ") for line in first_screen)
+    assert any(line.strip().startswith("make demo") for line in first_screen)
+
+
+def test_make_lists_every_documented_target() -> None:
     shown = subprocess.run(["make", "-C", str(ROOT)], capture_output=True, text=True, check=True).stdout
     documented = set(re.findall(r"^([a-z][a-z-]*):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert documented
@@ -54,7 +92,7 @@ def test_ci_runs_only_make_targets() -> None:
     assert "make test" in (ROOT / ".ci" / "run").read_text()
 
 
-def test_what_is_shown_of_the_examples_is_what_they_hold() -> None:
+def test_shown_examples_match_their_files() -> None:
     text = (ROOT / "docs" / "adding-a-server.md").read_text()
     shown = re.findall(r"```(?:yaml|python)\n(.*?)```", text, re.DOTALL)
     assert len(shown) == 3

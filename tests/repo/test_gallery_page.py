@@ -1,4 +1,4 @@
-"""docs/gallery.md is made from the exhibits as they are, and from what they did when they were as they are."""
+"""docs/gallery/ is made from the exhibits and from recordings of exactly this code."""
 
 from dataclasses import replace
 
@@ -9,34 +9,33 @@ from lab.tour.accounts import ACCOUNTS, DOMAIN
 from lab.tour.dialogue import mask
 from lab.tour.normalise import normalise
 from lab.tour.registry import load
-from tools.docs import gallery_page
-from tools.docs.gallery_page import RecordError, find_stale, read_records, render
+from tools.docs.gallery_page import INDEX, RecordError, find_stale, read_pages, read_records, render
 
 EXHIBITS = load()
 
 
-def test_the_page_is_what_is_made_of_the_files_and_the_recordings() -> None:
+def test_pages_are_up_to_date() -> None:
     performances, _ = read_records()
-    assert gallery_page.PAGE.read_text() == render(EXHIBITS, performances, Catalogue.load()), "run `make docs`"
+    assert read_pages() == render(EXHIBITS, performances, Catalogue.load()), "run `make docs`"
 
 
-def test_every_recording_was_made_with_the_code_as_it_is() -> None:
+def test_recordings_were_made_with_this_code() -> None:
     assert find_stale(EXHIBITS) == [], "run `make gallery`"
 
 
-def test_code_that_has_changed_since_is_noticed() -> None:
+def test_changed_code_makes_a_recording_stale() -> None:
     changed = [replace(EXHIBITS[0], source=f"{EXHIBITS[0].source}\n# changed\n"), *EXHIBITS[1:]]
     assert find_stale(changed) == [EXHIBITS[0].module]
 
 
-def test_a_module_that_was_never_recorded_is_named() -> None:
+def test_module_without_a_recording_is_named() -> None:
     performances, _ = read_records()
     del performances["ftplib"]
     with pytest.raises(RecordError, match="no recording of ftplib"):
         render(EXHIBITS, performances, Catalogue.load())
 
 
-def test_recordings_are_whole_normal_and_without_secrets() -> None:
+def test_recordings_are_complete_normalised_and_without_secrets() -> None:
     performances, _ = read_records()
     for performance in performances.values():
         assert performance.held
@@ -46,17 +45,21 @@ def test_recordings_are_whole_normal_and_without_secrets() -> None:
             assert mask(message.text) == message.text
 
 
-def test_the_page_names_accounts_servers_and_every_failure() -> None:
-    page = gallery_page.PAGE.read_text()
+def test_index_names_accounts_and_servers() -> None:
+    page = read_pages()[INDEX]
     for account in ACCOUNTS:
         assert f"| `{account.user}` | `{account.password}` | `{account.address}` |" in page
     assert f"`{DOMAIN}`" in page
     for server in Catalogue.load().gallery:
         assert f"| `{server.name}` |" in page
+
+
+def test_each_page_names_every_failure_of_its_exhibit() -> None:
+    pages = read_pages()
     performances, _ = read_records()
-    for performance in performances.values():
+    for module, performance in performances.items():
         for failure in performance.failures:
-            assert f"| {failure.what} | `{failure.raised}` |" in page
+            assert f"| {failure.what} | `{failure.raised}` |" in pages[module]
 
 
 def test_servers_that_exhibits_name_are_in_the_catalogue() -> None:

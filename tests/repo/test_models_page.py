@@ -1,11 +1,10 @@
-"""docs/models.md tells what the catalogue, the code and the figures say, and has a whole section for each model."""
+"""docs/models/: pages that match the catalogue, the code and the figures, each complete."""
 
 import ast
 import re
 import textwrap
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -13,72 +12,75 @@ from lab.base.units import UNKNOWN
 from lab.experiments.published import Idle, Measured, Summary
 from lab.servers.catalogue import Catalogue
 from lab.servers.scaffold import BLANK
+from tools.docs.excerpt import PageError, extract
+from tools.docs.figures import PIPELINE, SESSIONS
 from tools.docs.models_page import (
     BREAKS,
     CHOICE,
     CODE,
     DIAGRAM,
+    INDEX,
     PARTS,
-    PIPELINE,
     ROW,
-    SESSIONS,
-    PageError,
     Sources,
-    extract,
     find_faults,
     make_block,
+    make_page,
+    read_pages,
     render,
 )
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGE = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+PAGES = read_pages()
 SOURCES = Sources(Catalogue.load(), Measured.load())
-NAMES = [model.name for model in SOURCES.explained]
-BLOCKS = re.findall(r"^<!-- generated: (.+) -->$", PAGE, re.MULTILINE)
-ONE_AT_A_TIME = next(model.name for model in SOURCES.explained if "overlap" in model.limits)
-# A model with neighbours on both sides, for what has to be noticed anywhere.
-NAME = next(model.name for model in SOURCES.explained[1:] if not model.limits)
+NAMES = SOURCES.explained
+ONE_AT_A_TIME = next(name for name in NAMES if "overlap" in SOURCES.catalogue[name].limits)
+# A model without limits; any other would do.
+NAME = next(name for name in NAMES[1:] if not SOURCES.catalogue[name].limits)
+PAGE = PAGES[NAME]
 
 
-def test_make_docs_would_change_nothing() -> None:
-    assert render(PAGE, SOURCES) == PAGE, "run make docs"
+@pytest.mark.parametrize("name", PAGES)
+def test_page_is_up_to_date(name: str) -> None:
+    assert render(PAGES[name], SOURCES) == PAGES[name], "run make docs"
 
 
-def test_nothing_is_left_to_be_done_by_hand() -> None:
-    assert not find_faults(PAGE, SOURCES)
+def test_pages_are_complete() -> None:
+    assert not find_faults(PAGES, SOURCES)
 
 
-def test_every_mark_of_a_block_has_its_end() -> None:
-    assert len(BLOCKS) == len(set(BLOCKS)) == PAGE.count("<!-- generated: ") == PAGE.count("<!-- end -->")
+@pytest.mark.parametrize("name", PAGES)
+def test_every_mark_of_a_block_has_its_end(name: str) -> None:
+    blocks = find_blocks(PAGES[name])
+    assert len(blocks) == len(set(blocks)) == PAGES[name].count("<!-- generated: ") == PAGES[name].count("<!-- end -->")
 
 
-def test_the_table_of_what_each_supports_has_a_row_for_everybody() -> None:
-    rows = re.findall(r"^\| \[?`(\w+)`", make_block("support", SOURCES), re.MULTILINE)
+def find_blocks(page: str) -> list[str]:
+    return re.findall(r"^<!-- generated: (.+) -->$", page, re.MULTILINE)
+
+
+@pytest.mark.parametrize("block", ["index", "support"])
+def test_index_has_a_row_for_each_model(block: str) -> None:
+    assert block in find_blocks(PAGES[INDEX])
+    rows = re.findall(r"^\| \[?`(\w+)`", make_block(block, SOURCES), re.MULTILINE)
     assert rows == list(SOURCES.catalogue.names)
 
 
-def test_a_stale_block_is_made_anew() -> None:
-    stale = PAGE.replace("\ndef ", "\ndef not_", 1).replace("| yes |", "| no |", 1)
+def test_stale_block_is_rewritten() -> None:
+    stale = PAGE.replace("\ndef ", "\ndef not_", 1).replace("    def ", "    def not_", 1).replace("Family: ", "Clan: ")
     assert stale != PAGE
     assert render(stale, SOURCES) == PAGE
 
 
-def section(name: str) -> str:
-    found = re.search(rf"^## `{name}`\n.*?(?=^## )", PAGE, re.MULTILINE | re.DOTALL)
-    assert found
-    return found[0]
-
-
-def part(title: str) -> str:
-    found = re.search(rf"^### {title}\n\n(.*?)(?=^### |\Z)", section(NAME), re.MULTILINE | re.DOTALL)
+def find_part(title: str) -> str:
+    found = re.search(rf"^## {title}\n\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)
     assert found
     return found[1]
 
 
 @pytest.mark.parametrize("title", PARTS)
-def test_a_part_that_is_missing_is_noticed(title: str) -> None:
-    without = section(NAME).replace(f"### {title}\n\n{part(title)}", "")
-    assert f"{NAME}: the part {title!r} is missing" in find_faults(PAGE.replace(section(NAME), without), SOURCES)
+def test_missing_part_is_reported(title: str) -> None:
+    without = PAGE.replace(f"## {title}\n\n{find_part(title)}", "")
+    assert f"{NAME}: the part {title!r} is missing" in find_faults(PAGES | {NAME: without}, SOURCES)
 
 
 @pytest.mark.parametrize(
@@ -90,45 +92,46 @@ def test_a_part_that_is_missing_is_noticed(title: str) -> None:
             lambda text: text.replace(f"services/models/{NAME}.py ", "services/serving/blocking.py ", 1),
             "no code of",
         ),
-        (BREAKS, lambda text: "\n", "nothing says what breaks first"),
-        (BREAKS, lambda text: f"{BLANK}\n\n", "still says"),
+        (BREAKS, lambda text: "\n", "'What breaks first' is empty"),
+        (BREAKS, lambda text: f"{BLANK}\n\n", "still has"),
         (BREAKS, lambda text: "word " * 1000, "more than five minutes"),
         (CHOICE, lambda text: text.replace("**For:**", ""), "**For:**"),
         (CHOICE, lambda text: text.replace("**Not for:**", ""), "**Not for:**"),
         (ROW, lambda text: text.replace(f"row {NAME}", f"row {NAMES[0]}"), f"the block 'row {NAME}' is missing"),
     ],
 )
-def test_a_part_that_lacks_something_is_noticed(title: str, change: Callable[[str], str], said: str) -> None:
-    changed = section(NAME).replace(part(title), change(part(title)))
-    faults = find_faults(PAGE.replace(section(NAME), changed), SOURCES)
+def test_incomplete_part_is_reported(title: str, change: Callable[[str], str], said: str) -> None:
+    changed = PAGE.replace(find_part(title), change(find_part(title)))
+    faults = find_faults(PAGES | {NAME: changed}, SOURCES)
     assert any(fault.startswith(NAME) and said in fault for fault in faults), faults
 
 
-def test_the_same_diagram_twice_is_noticed() -> None:
-    first = re.search(r"```text\n.*?```", section(NAMES[0]), re.DOTALL)
-    second = re.search(r"```text\n.*?```", section(NAME), re.DOTALL)
+def test_wrong_title_is_reported() -> None:
+    changed = PAGE.replace(f"# `{NAME}`", f"# `{NAMES[0]}`", 1)
+    assert find_faults(PAGES | {NAME: changed}, SOURCES) == [f"{NAME}: its title is not its name"]
+
+
+def test_same_diagram_twice_is_reported() -> None:
+    first = re.search(r"```text\n.*?```", PAGES[NAMES[0]], re.DOTALL)
+    second = re.search(r"```text\n.*?```", PAGE, re.DOTALL)
     assert first
     assert second
-    faults = find_faults(PAGE.replace(second[0], first[0]), SOURCES)
+    faults = find_faults(PAGES | {NAME: PAGE.replace(second[0], first[0])}, SOURCES)
     assert faults == [f"{NAME}: its diagram is that of {NAMES[0]}"]
 
 
-def test_sections_out_of_order_are_noticed() -> None:
-    swapped = PAGE.replace(section(NAME), "").replace(section(NAMES[0]), section(NAME) + section(NAMES[0]))
-    assert find_faults(swapped, SOURCES) == ["the sections are not in the catalogue's order"]
+def test_page_without_a_model_is_reported() -> None:
+    assert find_faults(PAGES | {"gone": PAGE}, SOURCES) == ["gone has a page and no model"]
 
 
-@pytest.mark.parametrize("name", [NAMES[0], NAME, NAMES[-1]])
-def test_a_model_without_a_section_gets_one_to_fill_in(name: str) -> None:
-    without = PAGE.replace(section(name), "")
-    assert find_faults(without, SOURCES) == [f"{name} has no section"]
-    made = render(without, SOURCES)
-    titles = re.findall(r"^## `(\w+)`$", made, re.MULTILINE)
-    assert titles == NAMES
-    assert f"From [services/models/{name}.py]" in made
-    faults = find_faults(made, SOURCES)
-    assert f"{name}: something still says {BLANK}" in faults
-    assert all(fault.startswith(f"{name}: ") for fault in faults)
+def test_model_without_a_page_gets_one_to_fill_in() -> None:
+    without = {name: page for name, page in PAGES.items() if name != NAME}
+    assert find_faults(without, SOURCES) == [f"{NAME} has no page"]
+    made = render(make_page(NAME), SOURCES)
+    assert f"From [services/models/{NAME}.py](../../services/models/{NAME}.py)" in made
+    faults = find_faults(without | {NAME: made}, SOURCES)
+    assert f"{NAME}: still has {BLANK} in it" in faults
+    assert all(fault.startswith(f"{NAME}: ") for fault in faults)
     assert render(made, SOURCES) == made
 
 
@@ -144,7 +147,7 @@ def test_a_model_without_a_section_gets_one_to_fill_in(name: str) -> None:
         ("code ../outside.py serve", "not a file of this project"),
     ],
 )
-def test_a_block_of_what_does_not_exist_is_an_error_that_names_it(block: str, said: str) -> None:
+def test_block_of_something_unknown_is_an_error_that_names_it(block: str, said: str) -> None:
     with pytest.raises(PageError, match=re.escape(said)):
         make_block(block, SOURCES)
 
@@ -180,7 +183,7 @@ CODE_FILE = textwrap.dedent('''\
     ''')
 
 
-def test_code_is_shown_word_for_word() -> None:
+def test_excerpt_is_word_for_word() -> None:
     shown = extract(CODE_FILE, ["LOOP", "Thing.first", "Thing.second"], "file")
     assert shown == textwrap.dedent('''\
         LOOP = object  # which
@@ -199,7 +202,7 @@ def test_code_is_shown_word_for_word() -> None:
                 return 1''')
 
 
-def test_what_is_left_out_of_a_class_is_marked() -> None:
+def test_omitted_part_of_a_class_is_marked() -> None:
     shown = extract(CODE_FILE, ["Thing.third", "run"], "file")
     assert shown == textwrap.dedent('''\
         class Thing(Base):
@@ -215,9 +218,10 @@ def test_what_is_left_out_of_a_class_is_marked() -> None:
             await sleep(1)''')
 
 
-def test_all_code_on_the_page_is_python() -> None:
-    shown = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-    assert len(shown) == sum(block.startswith("code ") for block in BLOCKS)
+def test_code_in_pages_is_python() -> None:
+    pages = "\n".join(PAGES.values())
+    shown = re.findall(r"^```python\n(.*?)^```$", pages, re.MULTILINE | re.DOTALL)
+    assert len(shown) == sum(block.startswith("code ") for block in find_blocks(pages)) > len(NAMES)
     for code in shown:
         ast.parse(code)
 
@@ -241,14 +245,14 @@ def show(measured: Measured, block: str = f"row {NAME}") -> str:
     return make_block(block, replace(SOURCES, measured=measured))
 
 
-def test_what_was_not_measured_is_said_and_not_made_up() -> None:
+def test_missing_figure_is_reported_as_missing() -> None:
     nothing = "Under load: not measured yet.\n\nIdle connections: not measured yet."
     assert show(Measured()) == nothing
     assert show(Measured(models={NAMES[0]: {SESSIONS: SUMMARY}})) == nothing
     assert show(Measured(missing={NAME: "it fell over"})).startswith("Under load: it fell over.\n")
     assert show(Measured(), "rows") == "Not measured yet."
     assert show(Measured(), "environment").count("not measured yet") == 2
-    # Who serves one client at a time holds one connection.
+    # A server for one client at a time holds one connection.
     assert show(Measured(), f"row {ONE_AT_A_TIME}") == "Under load: not measured yet."
 
 
@@ -256,7 +260,7 @@ def cells(line: str) -> list[str]:
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
-def test_a_row_of_what_was_measured() -> None:
+def test_row_of_figures() -> None:
     pipeline = replace(SUMMARY, users=1, rate=98_765.0, rate_spread=None, is_lower_bound=False, cpu_us=None)
     measured = Measured(
         environment={"date": "today", "processor": None},
@@ -287,7 +291,7 @@ def test_a_row_of_what_was_measured() -> None:
     assert "* idle connections: date yesterday; commit not known" in described
 
 
-def test_a_row_of_idle_connections_alone() -> None:
+def test_row_of_idle_connections_alone() -> None:
     under_load, idle = show(Measured(idle={NAME: Idle(connections=1_000)})).split("\n\n")
     assert under_load == "Under load: not measured yet."
     assert cells(idle.splitlines()[-1]) == ["1000", UNKNOWN, UNKNOWN, UNKNOWN]

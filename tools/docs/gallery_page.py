@@ -1,11 +1,11 @@
-"""docs/gallery.md: made from the exhibits' files and from recorded performances, which are kept in
-docs/data/gallery.json.
+"""docs/gallery/: a page for each exhibit and an index, from the exhibits' files and from recorded runs.
 
-    python -m tools.docs.gallery_page       # `make docs`: the page from what was recorded
-    lab tour --record                       # `make gallery`: record anew, then the page
+    python -m tools.docs.gallery_page       # `make docs`: write the pages from what was recorded
+    lab tour --record                       # `make gallery`: record again, then write the pages
 
-A recording carries a digest of the code that it was made with; tests/repo fails when the code has changed since, and
-when the page is not what is made here. What differs from run to run was replaced by what it is (`lab.tour.normalise`).
+docs/data/gallery.json keeps the recordings, each with a digest of the code that it was made with. tests/repo fails when
+that code has changed, or a page differs from what is made here. `lab.tour.normalise` replaces what differs from run to
+run.
 """
 
 import json
@@ -20,30 +20,34 @@ from lab.tour.accounts import ACCOUNTS, DOMAIN
 from lab.tour.normalise import normalise
 from lab.tour.registry import Exhibit, load
 from lab.tour.runner import Performance
+from tools.docs.markdown import make_fence, make_table
 
-PAGE = ROOT / "docs" / "gallery.md"
+FOLDER = ROOT / "docs" / "gallery"
+INDEX = "README"
 RECORDS = ROOT / "docs" / "data" / "gallery.json"
 
-# Of a dialogue, in lines: what follows says the same again.
+# Lines of a dialogue that are shown; the rest repeats them.
 LONGEST = 150
 
 _INTRODUCTION = f"""\
 # The gallery
 
-Every network module of the classic table that Python tutorials have shown since the nineties, at work: each against a
-real server, in the lab's network. A third of them is gone from Python 3.13, half have another name than they had. Here
-all of them run, the dropped ones by their back-ports, with the successor named, and where it is short, beside it.
+The network modules that Python tutorials have listed since Python 2, each at work against a real server in the lab's
+network. A third of them is gone from Python 3.13, and half have been renamed. All of them run here, the removed ones
+from back-ports. Where the successor is short, its code is shown too.
 
-This page is made by `make docs` from [the exhibits' files](../lab/tour/exhibits) and from what was recorded when they
-ran (`make gallery`). To see one live, with its servers brought up and taken down again:
+`make docs` writes these pages from [the exhibits' files](../../lab/tour/exhibits) and from recorded runs (`make
+gallery` records them). To run an exhibit, with its servers started and stopped for it:
 
     .venv/bin/lab tour                  the table below
-    .venv/bin/lab tour ftplib           its code, its output and the wire, side by side; Python 2's or 3's name
-    .venv/bin/lab up --profile gallery  the servers, to try one's own client: make shell
+    .venv/bin/lab tour ftplib           code, output and wire; by the module's name in Python 2 or 3
+    .venv/bin/lab up --profile gallery  the servers, to try another client: make shell
+
+`lab load-gallery` puts load on these servers.
 
 ## Accounts
 
-Test accounts, the same on every server, good for nothing else; mail and the news group are `{DOMAIN}`:
+Every server has the same test accounts. Mail and the news group use `{DOMAIN}`:
 
 {{accounts}}
 
@@ -51,32 +55,34 @@ Test accounts, the same on every server, good for nothing else; mail and the new
 
 {{servers}}
 
-None of them can be reached from outside of the lab's network. TLS is by the lab's own CA, which its containers have as
-`/run/secrets/tls_ca`; nobody else trusts it, which the exhibits show.
+The servers are reachable only inside the lab's network. Their TLS certificates come from the lab's own CA, which its
+containers have as `/run/secrets/tls_ca`. Other clients do not trust it, as the exhibits show.
 
 ## The modules
 
 {{table}}
 
-## How to read the dialogues
+## How to read a page
 
-`C:` is what the client said, `S:` what it heard, noted at the sockets of the exhibit's own process; of TLS it is what
-was inside. Passwords are `****`. What differs from run to run stands as what it is: `<date>`, `<port>`, `<message-id>`,
-and the like; bytes that are no text as `\\xNN`. Of long messages {SHOWN} lines are shown, of long dialogues {LONGEST}.
-What each module raises when something goes wrong was tried as well: with a server that refuses, that is not there,
-that breaks off in the middle, that never answers.
+`C:` is what the client sent, `S:` what it received, recorded at the sockets of the exhibit's process. Of TLS, the
+decrypted bytes are shown. Passwords are `****`. A placeholder stands for what differs from run to run: `<date>`,
+`<port>`, `<message-id>`. Bytes that are not text are `\\xNN`. At most {SHOWN} lines of a message and {LONGEST} lines
+of a dialogue are shown. The last table of a page shows what the module raises when a server refuses, is not there,
+breaks off, or never answers.
 """
 
 
 class RecordError(LabError):
-    """docs/data/gallery.json does not hold what the page needs."""
+    """docs/data/gallery.json lacks something that a page needs."""
 
 
-def render(exhibits: Sequence[Exhibit], performances: Mapping[str, Performance], catalogue: Catalogue) -> str:
-    """The page.
+def render(
+    exhibits: Sequence[Exhibit], performances: Mapping[str, Performance], catalogue: Catalogue
+) -> dict[str, str]:
+    """Return the text of each page, by its name without `.md`.
 
     Raises:
-        RecordError: an exhibit was never recorded.
+        RecordError: an exhibit has no recording.
     """
     if missing := [exhibit.module for exhibit in exhibits if exhibit.module not in performances]:
         raise RecordError(f"docs/data/gallery.json has no recording of {', '.join(missing)}: `make gallery` makes it")
@@ -88,21 +94,18 @@ def render(exhibits: Sequence[Exhibit], performances: Mapping[str, Performance],
     rows = []
     for exhibit in exhibits:
         module, *others = list_facts(exhibit)
-        rows.append([f"[`{module}`](#{module})", *others])
-    head = (
-        _INTRODUCTION.replace("{accounts}", _table(["user", "password", "mail"], accounts))
-        .replace("{servers}", _table(["host", "what it is", "where"], servers))
-        .replace("{table}", _table(COLUMNS, rows))
+        rows.append([f"[`{module}`]({module}.md)", *others])
+    index = (
+        _INTRODUCTION.replace("{accounts}", make_table(["user", "password", "mail"], accounts))
+        .replace("{servers}", make_table(["host", "what it is", "where"], servers))
+        .replace("{table}", make_table(COLUMNS, rows))
     )
-    return "\n".join([head, *(_section(exhibit, performances[exhibit.module]) for exhibit in exhibits)])
+    pages = {exhibit.module: _make_page(exhibit, performances[exhibit.module]) for exhibit in exhibits}
+    return {INDEX: index} | pages
 
 
 def read_records() -> tuple[dict[str, Performance], dict[str, str]]:
-    """What was recorded.
-
-    Returns:
-        Module -> its performance, and module -> the digest of the code that it was made with.
-    """
+    """Return the recordings by module, and the digest of the code that each was made with, by module."""
     try:
         records = json.loads(RECORDS.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -112,13 +115,13 @@ def read_records() -> tuple[dict[str, Performance], dict[str, str]]:
 
 
 def find_stale(exhibits: Iterable[Exhibit]) -> list[str]:
-    """The modules whose recording is missing, or was made with other code."""
+    """Return the modules whose recording is missing, or was made with other code."""
     _, digests = read_records()
     return [exhibit.module for exhibit in exhibits if digests.get(exhibit.module) != exhibit.digest]
 
 
 def record(performances: Iterable[Performance]) -> None:
-    """Keep performances, in place of older ones of the same modules."""
+    """Store recordings. They replace earlier ones of the same modules."""
     exhibits = load()
     kept, digests = read_records()
     for performance in performances:
@@ -133,43 +136,52 @@ def record(performances: Iterable[Performance]) -> None:
 
 
 def write() -> bool:
-    """Make the page anew from what was recorded.
+    """Write the pages from what was recorded, and remove those of exhibits that are gone.
 
     Returns:
-        Whether it has changed.
+        Whether a page has changed.
 
     Raises:
-        RecordError: an exhibit was never recorded, or the catalogue is not that of the project alone.
+        RecordError: an exhibit has no recording, or the catalogue is not that of the project alone.
     """
     catalogue = Catalogue.load()
     if len(catalogue.files) > 1:
-        raise RecordError("the page tells of compose.yaml alone; move compose.override.yaml away, then try again")
+        raise RecordError("the pages describe compose.yaml alone: move compose.override.yaml away, then try again")
     performances, _ = read_records()
-    text = render(load(), performances, catalogue)
-    if PAGE.exists() and text == PAGE.read_text(encoding="utf-8"):
-        return False
-    PAGE.write_text(text, encoding="utf-8")
-    return True
+    before = read_pages()
+    pages = render(load(), performances, catalogue)
+    FOLDER.mkdir(exist_ok=True)
+    for name, text in pages.items():
+        if before.get(name) != text:
+            (FOLDER / f"{name}.md").write_text(text, encoding="utf-8")
+    for name in before.keys() - pages.keys():
+        (FOLDER / f"{name}.md").unlink()
+    return pages != before
 
 
-def _section(exhibit: Exhibit, performance: Performance) -> str:
+def read_pages() -> dict[str, str]:
+    """Return the text of each page, by its name without `.md`."""
+    return {path.stem: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.md")}
+
+
+def _make_page(exhibit: Exhibit, performance: Performance) -> str:
     facts = dict(zip(COLUMNS, list_facts(exhibit), strict=True))
     parts = [
-        f"## `{exhibit.module}`",
+        f"# `{exhibit.module}`",
         exhibit.purpose,
         "\n".join(f"* **{name}:** {facts[name]}" for name in COLUMNS[1:]),
-        f"From [{exhibit.file}](../{exhibit.file}):",
-        _fence("python", exhibit.code),
-        f"What it prints, on Python {performance.python}:",
-        _fence("text", performance.output),
-        "<details><summary>What goes over the wire</summary>",
-        _fence("text", "\n".join(_shorten([line for _, line in mark_lines(performance.messages)]))),
-        "</details>",
-        "What it raises:",
-        _table(
+        f"From [{exhibit.file}](../../{exhibit.file}):",
+        make_fence("python", exhibit.code),
+        f"## Output on Python {performance.python}",
+        make_fence("text", performance.output),
+        "## On the wire",
+        make_fence("text", "\n".join(_shorten([line for _, line in mark_lines(performance.messages)]))),
+        "## Errors",
+        make_table(
             ["when", "exception", "message"],
             [[each.what, f"`{each.raised}`", _code(each.message or "")] for each in performance.failures],
         ),
+        "[All exhibits](README.md)",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -181,28 +193,19 @@ def _shorten(lines: Sequence[str]) -> Iterator[str]:
 
 
 def _code(text: str) -> str:
-    """A text as it is: half of them hold what would be taken for a tag."""
+    """Return a text as code: many messages have something in them that looks like a tag."""
     words = " ".join(text.split()).replace("`", "'")
     return f"`{words}`" if words else ""
 
 
-def _fence(language: str, text: str) -> str:
-    return f"```{language}\n{text.rstrip()}\n```"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
-
-
 def main() -> int:
-    """Write the page."""
+    """Write the pages."""
     try:
         has_changed = write()
     except LabError as error:
         print(f"docs: {error}", file=sys.stderr)
         return 2
-    print(f"docs/gallery.md: {'written' if has_changed else 'nothing has changed'}")
+    print(f"docs/gallery: {'written' if has_changed else 'nothing has changed'}")
     return 0
 
 

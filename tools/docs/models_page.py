@@ -1,40 +1,39 @@
-"""docs/models.md: what in it is made from the catalogue, the code and the measured figures.
+"""docs/models/: the generated blocks of the models' pages and of their index.
 
     python -m tools.docs.models_page        # `make docs`
 
-What stands between `<!-- generated: KIND ARGUMENTS -->` and `<!-- end -->` is written here; all else by hand. Kinds:
+Kinds of blocks:
 
+    index                 every model with its page, its family and its summary
     offered               which service is spoken over which transport
-    support               every model of the catalogue: over which transports it speaks what, its limits as footnotes
+    support               what each model speaks over which transport, with its limits as notes
     environment           what the figures were measured on
     rows                  the figures of all models
-    facts MODEL           its consequences, from the docstring of its file and from the catalogue
+    facts MODEL           its consequences, from the docstring of its file, and its limits, from the catalogue
     code FILE NAME ...    functions, methods (`Class.method`) and assignments of a file, word for word
     row MODEL             its figures
 
-A model of the catalogue that has no section gets one with the parts by hand left open. `find_faults` says what is
-missing then; tests/repo holds the page to it.
+A model of the catalogue without a page gets one with blanks to fill in. `find_faults` lists what is missing.
 """
 
-import ast
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from lab.base.errors import LabError
 from lab.base.paths import ROOT
-from lab.base.units import UNKNOWN, show_bytes, show_count, show_us
-from lab.experiments.published import Idle, Measured, Summary
+from lab.experiments.published import Measured
 from lab.servers.catalogue import Catalogue, Model
 from lab.servers.scaffold import BLANK
-from services.protocol import SERVICES, Transport, is_offered
+from tools.docs.catalogue_tables import make_facts, make_index, make_offered, make_support
+from tools.docs.excerpt import PageError, extract
+from tools.docs.figures import make_environment, make_row, make_rows
+from tools.docs.markdown import find_fences, make_fence, split_sections
 
-PAGE = ROOT / "docs" / "models.md"
-
-# The workloads that a row is made of.
-SESSIONS, PIPELINE = "closed_session", "closed_pipeline_16"
+FOLDER = ROOT / "docs" / "models"
+INDEX = "README"
 
 DIAGRAM, CODE, BREAKS, CHOICE, ROW = (
     "Who waits for what",
@@ -45,27 +44,20 @@ DIAGRAM, CODE, BREAKS, CHOICE, ROW = (
 )
 PARTS = (DIAGRAM, CODE, BREAKS, CHOICE, ROW)
 
-# Five minutes of somebody who reads code with understanding, at 200 words a minute.
+# Five minutes of reading code with understanding, at 200 words a minute.
 WORDS = 1000
 
-_BLOCK = re.compile(r"^<!-- generated: (?P<name>.+?) -->\n(?P<body>.*?)^<!-- end -->$", re.MULTILINE | re.DOTALL)
-_CONSEQUENCES = ("Unit of concurrency", "What blocks whom", "What runs out first")
-
-_NOT_YET = "not measured yet"
-
-
-class PageError(LabError):
-    """A block cannot be made: it names something that does not exist."""
+BLOCK = re.compile(r"^<!-- generated: (?P<name>.+?) -->\n(?P<body>.*?)^<!-- end -->$", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Sources:
-    """What the page is made from.
+    """Everything that the pages are made from.
 
     Args:
         catalogue: the models.
-        measured: the figures, as far as there are any.
-        root: where the files are that the page quotes.
+        measured: the published figures.
+        root: the folder of the files that the pages quote.
     """
 
     catalogue: Catalogue
@@ -73,209 +65,70 @@ class Sources:
     root: Path = ROOT
 
     @property
-    def explained(self) -> tuple[Model, ...]:
-        """The models that have a section: those whose code is here. A reference peer has none to show."""
-        return tuple(model for model in self.catalogue.models if (self.root / _file_of(model.name)).exists())
+    def explained(self) -> tuple[str, ...]:
+        """The models that have a page: those with a file here. A reference peer has no code to show."""
+        return tuple(name for name in self.catalogue.names if (self.root / _file_of(name)).exists())
 
+    def read(self, file: str) -> str:
+        """Return the text of a file of the project.
 
-@dataclass(frozen=True, slots=True)
-class Section:
-    """A stretch of the page under one heading.
-
-    Args:
-        title: without the marks of code around a model's name.
-        start, end: of the whole section, its heading too, in the page's text.
-        text: what stands under the heading.
-    """
-
-    title: str
-    start: int
-    end: int
-    text: str
+        Raises:
+            PageError: the project has no such file.
+        """
+        path = (self.root / file).resolve()
+        if not path.is_relative_to(self.root.resolve()):
+            raise PageError(f"{file} is not a file of this project")
+        try:
+            return path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise PageError(f"{file}: {error.strerror}") from None
 
 
 def render(text: str, sources: Sources) -> str:
-    """The page with all its blocks made anew, and with a section for each model.
+    """Return a page with all its blocks rewritten.
 
     Raises:
-        PageError: a block asks for what does not exist.
+        PageError: a block names something that does not exist.
     """
 
     def make(found: re.Match[str]) -> str:
         return f"<!-- generated: {found['name']} -->\n\n{make_block(found['name'], sources)}\n\n<!-- end -->"
 
-    return _BLOCK.sub(make, _add_sections(text, sources))
+    return BLOCK.sub(make, text)
 
 
 def make_block(name: str, sources: Sources) -> str:
-    """What stands between the marks.
+    """Return the text of a block.
 
     Raises:
         PageError: there is no such kind, model, file or function.
     """
+    catalogue, measured = sources.catalogue, sources.measured
     match name.split():
+        case ["index"]:
+            return make_index(catalogue, {*sources.explained})
         case ["offered"]:
-            return _make_offered()
+            return make_offered()
         case ["support"]:
-            return _make_support(sources)
+            return make_support(catalogue, {*sources.explained})
         case ["environment"]:
-            return _make_environment(sources.measured)
+            return make_environment(measured)
         case ["rows"]:
-            return _make_table(sources, sources.catalogue.names)
+            return make_rows(measured, catalogue.names)
         case ["facts", model]:
-            return _make_facts(sources, _model(sources, model, name))
+            file = _file_of(model)
+            return make_facts(catalogue, _find_model(catalogue, model, name), sources.read(file), file)
         case ["row", model]:
-            return _make_row(sources, _model(sources, model, name))
+            return make_row(measured, _find_model(catalogue, model, name))
         case ["code", file, *wanted]:
-            return _make_code(sources.root, file, wanted)
-    raise PageError(f"docs/models.md: nothing is generated by the name {name!r}")
+            code = make_fence("python", extract(sources.read(file), wanted, file))
+            return f"From [{file}](../../{file}):\n\n{code}"
+    raise PageError(f"docs/models: unknown block {name!r}; tools/docs/models_page.py lists the kinds")
 
 
-def find_faults(text: str, sources: Sources) -> list[str]:
-    """What has to be mended by hand, a line each."""
-    sections = {section.title: section for section in _split(text, 2)}
-    names = [model.name for model in sources.explained]
-    faults = [f"{name} has no section" for name in names if name not in sections]
-    order = [title for title in sections if title in names]
-    if order != [name for name in names if name in sections]:
-        faults.append("the sections are not in the catalogue's order")
-    diagrams: dict[str, str] = {}
-    for name in order:
-        text = sections[name].text
-        faults += [f"{name}: {fault}" for fault in _find_faults_of_section(name, text)]
-        diagram = "\n".join(_fences(_part(text, DIAGRAM)))
-        if diagram and (other := diagrams.setdefault(diagram, name)) != name:
-            faults.append(f"{name}: its diagram is that of {other}")
-    return faults
+def make_page(name: str) -> str:
+    """Return a page for a new model, with blanks to fill in."""
 
-
-def extract(source: str, wanted: Sequence[str], file: str) -> str:
-    """Functions, methods, classes and assignments of a module, word for word, in the order asked for.
-
-    A docstring of several lines is left out, and so is what stands between two methods of a class, for which there is a
-    comment `# ...`.
-
-    Raises:
-        PageError: the file has nothing of that name.
-    """
-    lines = source.splitlines()
-    body = ast.parse(source).body
-    pieces: list[str] = []
-    last: tuple[ast.ClassDef, int] | None = None  # the class that the last piece is of, and its line there
-    for name in wanted:
-        owner, node = _find(body, name.split("."), file)
-        # Blank lines as the formatter wants them, which looks into the page's code too.
-        if pieces and (owner is None or last is None or last[0] is not owner):
-            pieces += ["", ""]
-        if owner is None:
-            pieces += _lines_of(node, lines)
-            last = None
-            continue
-        if last is None or last[0] is not owner:
-            pieces += _heading_of(owner, lines)
-            last = owner, _end_of_heading(owner)
-        if any(line.strip() for line in lines[last[1] : _start(node) - 1]):
-            pieces += ["", " " * node.col_offset + "# ..."]
-        pieces += ["", *_lines_of(node, lines)]
-        last = owner, node.end_lineno or node.lineno
-    return "\n".join(pieces)
-
-
-def main() -> int:
-    """Write the page; returns 1 if something is left to be done by hand."""
-    try:
-        sources = Sources(Catalogue.load(), Measured.load())
-        if len(sources.catalogue.files) > 1:
-            raise PageError("the page tells of compose.yaml alone; move compose.override.yaml away, then try again")
-        text = PAGE.read_text(encoding="utf-8")
-        made = render(text, sources)
-    except LabError as error:
-        print(f"docs: {error}", file=sys.stderr)
-        return 2
-    if made != text:
-        PAGE.write_text(made, encoding="utf-8")
-    print(f"docs/models.md: {'written' if made != text else 'nothing has changed'}")
-    faults = find_faults(made, sources)
-    for fault in faults:
-        print(f"docs/models.md: by hand: {fault}", file=sys.stderr)
-    return 1 if faults else 0
-
-
-# Sections
-
-
-def _split(text: str, level: int) -> Iterator[Section]:
-    """The sections under headings of one level; what looks like a heading in a code block is none."""
-    mark = "#" * level + " "
-    found: list[tuple[str, int, int]] = []  # title, where its line starts and ends
-    position = 0
-    is_code = False
-    for line in text.splitlines(keepends=True):
-        if line.startswith("```"):
-            is_code = not is_code
-        elif not is_code and line.startswith(mark):
-            found.append((line.removeprefix(mark).strip().strip("`"), position, position + len(line)))
-        position += len(line)
-    ends = [start for _, start, _ in found[1:]] + [len(text)]
-    for (title, start, body), end in zip(found, ends, strict=True):
-        yield Section(title, start, end, text[body:end])
-
-
-def _part(text: str, title: str) -> str:
-    return next((part.text for part in _split(text, 3) if part.title == title), "")
-
-
-def _by_hand(text: str) -> str:
-    return _BLOCK.sub("", text).strip()
-
-
-def _fences(text: str) -> list[str]:
-    """What the code blocks hold that were written by hand."""
-    return re.findall(r"^```\w*\n(.*?)^```$", _by_hand(text), re.MULTILINE | re.DOTALL)
-
-
-def _find_faults_of_section(name: str, text: str) -> Iterator[str]:
-    titles = [part.title for part in _split(text, 3)]
-    for title in PARTS:
-        if title not in titles:
-            yield f"the part {title!r} is missing"
-    if titles != [title for title in PARTS if title in titles]:
-        yield "its parts are not in order, or not known: " + ", ".join(titles)
-    blocks = [found["name"] for found in _BLOCK.finditer(text)]
-    if f"facts {name}" not in blocks:
-        yield f"the block 'facts {name}' is missing"
-    if not _fences(_part(text, DIAGRAM)):
-        yield "no diagram"
-    if not re.search(rf"^<!-- generated: code {re.escape(_file_of(name))} \w", _part(text, CODE), re.MULTILINE):
-        yield f"no code of {_file_of(name)}"
-    if not _by_hand(_part(text, BREAKS)):
-        yield "nothing says what breaks first"
-    for words in ("**For:** ", "**Not for:** "):
-        if not re.search(rf"^{re.escape(words)}\w", _part(text, CHOICE), re.MULTILINE):
-            yield f"{CHOICE!r} has no paragraph that starts with {words.strip()}"
-    if f"<!-- generated: row {name} -->" not in _part(text, ROW):
-        yield f"the block 'row {name}' is missing"
-    if BLANK in text:
-        yield f"something still says {BLANK}"
-    if (count := len(text.split())) > WORDS:
-        yield f"{count} words, which is more than five minutes of reading ({WORDS})"
-
-
-def _add_sections(text: str, sources: Sources) -> str:
-    """The page with an empty section, at its place, for each model that has none."""
-    names = [model.name for model in sources.explained]
-    for number, name in enumerate(names):
-        sections = {section.title: section for section in _split(text, 2)}
-        if name in sections:
-            continue
-        before = [sections[other] for other in names[:number] if other in sections]
-        after = [sections[other] for other in names[number + 1 :] if other in sections]
-        place = before[-1].end if before else after[0].start if after else len(text)
-        text = text[:place].rstrip("\n") + "\n\n" + _make_section(name) + "\n" + text[place:]
-    return text.rstrip("\n") + "\n"
-
-
-def _make_section(name: str) -> str:
     def block(what: str) -> str:
         return f"<!-- generated: {what} -->\n<!-- end -->"
 
@@ -286,282 +139,106 @@ def _make_section(name: str) -> str:
         CHOICE: f"**For:** {BLANK}\n\n**Not for:** {BLANK}",
         ROW: block(f"row {name}"),
     }
-    parts = [f"## `{name}`", block(f"facts {name}")]
+    parts = [f"# `{name}`", block(f"facts {name}")]
     for title in PARTS:
-        parts += [f"### {title}", content[title]]
+        parts += [f"## {title}", content[title]]
     return "\n\n".join(parts) + "\n"
 
 
-# The catalogue
+def find_faults(pages: Mapping[str, str], sources: Sources) -> list[str]:
+    """Return what a person has to fix in the pages of the models, one line each.
+
+    Args:
+        pages: the text of each page of docs/models, by its name without `.md`.
+        sources: what the pages are made from.
+    """
+    faults = [f"{name} has no page" for name in sources.explained if name not in pages]
+    faults += [f"{name} has a page and no model" for name in pages if name not in {*sources.explained, INDEX}]
+    diagrams: dict[str, str] = {}
+    for name in sources.explained:
+        if name not in pages:
+            continue
+        faults += [f"{name}: {fault}" for fault in _find_faults_of_page(name, pages[name])]
+        diagram = "\n".join(_find_fences_by_hand(_find_part(pages[name], DIAGRAM)))
+        if diagram and (other := diagrams.setdefault(diagram, name)) != name:
+            faults.append(f"{name}: its diagram is that of {other}")
+    return faults
+
+
+def read_pages(folder: Path = FOLDER) -> dict[str, str]:
+    """Return the text of each page, by its name without `.md`."""
+    return {path.stem: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.md"))}
+
+
+def main() -> int:
+    """Write the pages; return 1 if a person has to fix something."""
+    try:
+        sources = Sources(Catalogue.load(), Measured.load())
+        if len(sources.catalogue.files) > 1:
+            raise PageError("the pages describe compose.yaml alone: move compose.override.yaml away, then try again")
+        pages = read_pages()
+        made = {
+            name: render(pages[name] if name in pages else make_page(name), sources)
+            for name in (INDEX, *sources.explained)
+        }
+    except LabError as error:
+        print(f"docs: {error}", file=sys.stderr)
+        return 2
+    changed = [name for name, text in made.items() if pages.get(name) != text]
+    for name in changed:
+        (FOLDER / f"{name}.md").write_text(made[name], encoding="utf-8")
+    print(f"docs/models: {', '.join(changed) or 'nothing has changed'}")
+    faults = find_faults(pages | made, sources)
+    for fault in faults:
+        print(f"docs/models: to fix by hand: {fault}", file=sys.stderr)
+    return 1 if faults else 0
+
+
+def _find_faults_of_page(name: str, text: str) -> Iterator[str]:
+    titles = [part.title for part in split_sections(text, 2)]
+    for title in PARTS:
+        if title not in titles:
+            yield f"the part {title!r} is missing"
+    if titles != [title for title in PARTS if title in titles]:
+        yield "parts are unknown or out of order: " + ", ".join(titles)
+    if not text.startswith(f"# `{name}`\n"):
+        yield "its title is not its name"
+    blocks = [found["name"] for found in BLOCK.finditer(text)]
+    if f"facts {name}" not in blocks:
+        yield f"the block 'facts {name}' is missing"
+    if not _find_fences_by_hand(_find_part(text, DIAGRAM)):
+        yield "no diagram"
+    if not re.search(rf"^<!-- generated: code {re.escape(_file_of(name))} \w", _find_part(text, CODE), re.MULTILINE):
+        yield f"no code of {_file_of(name)}"
+    if not BLOCK.sub("", _find_part(text, BREAKS)).strip():
+        yield f"{BREAKS!r} is empty"
+    for words in ("**For:** ", "**Not for:** "):
+        if not re.search(rf"^{re.escape(words)}\w", _find_part(text, CHOICE), re.MULTILINE):
+            yield f"{CHOICE!r} has no paragraph that starts with {words.strip()}"
+    if f"<!-- generated: row {name} -->" not in _find_part(text, ROW):
+        yield f"the block 'row {name}' is missing"
+    if BLANK in text:
+        yield f"still has {BLANK} in it"
+    if (count := len(text.split())) > WORDS:
+        yield f"{count} words, which is more than five minutes of reading ({WORDS})"
+
+
+def _find_part(text: str, title: str) -> str:
+    return next((part.text for part in split_sections(text, 2) if part.title == title), "")
+
+
+def _find_fences_by_hand(text: str) -> list[str]:
+    return find_fences(BLOCK.sub("", text))
 
 
 def _file_of(model: str) -> str:
     return f"services/models/{model}.py"
 
 
-def _model(sources: Sources, model: str, block: str) -> Model:
-    if model not in sources.catalogue.names:
-        raise PageError(f"docs/models.md: the block {block!r} names a model that the catalogue does not have")
-    return sources.catalogue[model]
-
-
-def _make_offered() -> str:
-    rows = [
-        [f"`{service}`", *("yes" if is_offered(service, each) else "" for each in Transport)] for service in SERVICES
-    ]
-    return _table(["service", *(f"`{each}`" for each in Transport)], rows)
-
-
-def _make_support(sources: Sources) -> str:
-    notes: dict[str, int] = {}
-    explained = {model.name for model in sources.explained}
-    rows = []
-    for model in sources.catalogue.models:
-        marks = []
-        for note in _notes(model):
-            marks.append(notes.setdefault(note, len(notes) + 1))
-        name = f"[`{model.name}`](#{model.name})" if model.name in explained else f"`{model.name}`"
-        if marks:
-            name += f" <sup>{', '.join(map(str, sorted(marks)))}</sup>"
-        rows.append([name, model.family, *(_spoken(sources, model, each) for each in Transport)])
-    table = _table(["model", "family", *(f"`{each}`" for each in Transport)], rows)
-    # Not a list of Markdown's own: its numbers would be made anew, and must be those of the table.
-    return "\n\n".join([table, *(f"<sup>{number}</sup> {note}" for note, number in notes.items())])
-
-
-def _spoken(sources: Sources, model: Model, transport: Transport) -> str:
-    offered = [service for service in SERVICES if is_offered(service, transport)]
-    spoken = {each.service for each in sources.catalogue.listeners_of(model) if each.transport == transport}
-    if not spoken:
-        return UNKNOWN
-    return "all" if spoken >= set(offered) else ", ".join(service for service in offered if service in spoken)
-
-
-def _notes(model: Model) -> Iterator[str]:
-    for capability, reason in model.limits.items():
-        yield f"No `{capability}`: {reason}."
-    if model.profile:
-        yield f"Takes part only where it is named, or by `lab up --profile {model.profile}`."
-    if model.only_in_container:
-        yield "Runs in a container only, not as a process of this machine."
-
-
-def _make_facts(sources: Sources, model: Model) -> str:
-    file = _file_of(model.name)
-    lines = [f"*{model.summary}*", ""]
-    lines += [f"* **{title}:** {text}" for title, text in _read_consequences(_read(sources.root, file), file).items()]
-    definition = sources.catalogue.definitions[model.name]
-    sizes = []
-    if "mem_limit" in definition:
-        sizes.append(f"{definition['mem_limit']} of memory")
-    if "pids_limit" in definition:
-        sizes.append(f"{definition['pids_limit']} processes and threads")
-    if connections := sources.catalogue.environ(model.name).get("LAB_MAX_CONNECTIONS"):
-        sizes.append(f"{connections} connections")
-    lines += [
-        "",
-        f"Family: {model.family}. Cores that one server can use: {'all' if model.uses_all_cores else 'one'}. "
-        f"Library: {model.extra or 'none'}. Its container: {', '.join(sizes) or 'no limits'}.",
-    ]
-    return "\n".join(lines)
-
-
-def _read_consequences(source: str, file: str) -> dict[str, str]:
-    """The three that a model's docstring opens with."""
-    docstring = ast.get_docstring(ast.parse(source)) or ""
-    pattern = "|".join(map(re.escape, _CONSEQUENCES))
-    found = {
-        title: " ".join(text.split())
-        for title, text in re.findall(rf"^({pattern}): (.*?)(?=\n(?:{pattern}):|\n\n|\Z)", docstring, re.M | re.S)
-    }
-    if list(found) != list(_CONSEQUENCES):
-        raise PageError(f"{file}: its docstring does not say: {', '.join(_CONSEQUENCES)}")
-    return found
-
-
-# Code
-
-
-def _make_code(root: Path, file: str, wanted: Sequence[str]) -> str:
-    text = extract(_read(root, file), wanted, file)
-    return f"From [{file}](../{file}):\n\n```python\n{text}\n```"
-
-
-def _read(root: Path, file: str) -> str:
-    path = (root / file).resolve()
-    if not path.is_relative_to(root.resolve()):
-        raise PageError(f"docs/models.md: {file} is not a file of this project")
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise PageError(f"docs/models.md: {file}: {error.strerror}") from None
-
-
-def _find(body: Sequence[ast.stmt], path: Sequence[str], file: str) -> tuple[ast.ClassDef | None, ast.stmt]:
-    """What a path of names leads to, and the class that it is in, if it is in one."""
-    owner: ast.ClassDef | None = None
-    for depth, name in enumerate(path):
-        node = next((each for each in body if name in _names_of(each)), None)
-        if node is None:
-            break
-        if depth == len(path) - 1:
-            return owner, node
-        if not isinstance(node, ast.ClassDef):
-            break
-        owner, body = node, node.body
-    raise PageError(f"docs/models.md: {file} has no {'.'.join(path)}")
-
-
-def _names_of(node: ast.stmt) -> list[str]:
-    match node:
-        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
-            return [name]
-        case ast.Assign(targets=targets):
-            return [target.id for target in targets if isinstance(target, ast.Name)]
-        case ast.AnnAssign(target=ast.Name(id=name)):
-            return [name]
-    return []
-
-
-def _lines_of(node: ast.stmt, lines: Sequence[str]) -> list[str]:
-    start, end = _start(node), node.end_lineno or node.lineno
-    left_out = range(0)
-    if (docstring := _docstring_of(node)) and docstring.end_lineno != docstring.lineno:
-        left_out = range(docstring.lineno, (docstring.end_lineno or 0) + 1)
-        while left_out.stop <= end and not lines[left_out.stop - 1].strip():  # and what is blank below it
-            left_out = range(left_out.start, left_out.stop + 1)
-    return [lines[number - 1] for number in range(start, end + 1) if number not in left_out]
-
-
-def _heading_of(node: ast.ClassDef, lines: Sequence[str]) -> list[str]:
-    return list(lines[_start(node) - 1 : _end_of_heading(node)])
-
-
-def _end_of_heading(node: ast.ClassDef) -> int:
-    """The last line of `class ...:`, and of a docstring of one line."""
-    docstring = _docstring_of(node)
-    if docstring and docstring.end_lineno == docstring.lineno:
-        return docstring.lineno
-    return _start(node.body[0]) - 1
-
-
-def _docstring_of(node: ast.stmt) -> ast.Expr | None:
-    match node:
-        case (
-            ast.FunctionDef(body=[ast.Expr(value=ast.Constant(value=str())) as first, *_])
-            | ast.AsyncFunctionDef(body=[ast.Expr(value=ast.Constant(value=str())) as first, *_])
-            | ast.ClassDef(body=[ast.Expr(value=ast.Constant(value=str())) as first, *_])
-        ):
-            return first
-    return None
-
-
-def _start(node: ast.stmt) -> int:
-    decorators: list[ast.expr] = getattr(node, "decorator_list", [])
-    return min([node.lineno, *(each.lineno for each in decorators)])
-
-
-# Figures
-
-
-def _make_environment(measured: Measured) -> str:
-    if measured.models:
-        rounds = sorted({found.rounds for each in measured.models.values() for found in each.values()})
-        length = "unknown length" if measured.seconds is None else f"{measured.seconds:g} s"
-        facts = {"under load": f"medians of {' or '.join(map(str, rounds))} rounds of {length}"}
-        lines = [f"* {name}: {value or 'not known'}" for name, value in (facts | dict(measured.environment)).items()]
-    else:
-        lines = [f"* under load: {_NOT_YET}; `make bench-models` measures it"]
-    if measured.idle:
-        facts = {name: measured.idle_environment.get(name) or "not known" for name in ("date", "commit", "processor")}
-        lines.append(f"* idle connections: {'; '.join(f'{name} {value}' for name, value in facts.items())}")
-    else:
-        lines.append(f"* idle connections: {_NOT_YET}; `benchmarks/idle.py` measures them")
-    return "\n".join(lines)
-
-
-_UNDER_LOAD = (
-    "PINGs/s",
-    "spread",
-    "p50 µs",
-    "p99 µs",
-    "CPU µs/request",
-    "memory",
-    "verdict",
-    "in pipelines of 16: requests/s",
-    "CPU µs/request",
-)
-_IDLE = ("idle connections held", "memory for each", "a new client meanwhile: p50 µs", "p99 µs")
-
-
-def _make_row(sources: Sources, model: Model) -> str:
-    measured, name = sources.measured, model.name
-    if name in measured.models:
-        parts = [_table(_UNDER_LOAD, [_cells_under_load(measured, name)], figures_from=0)]
-    else:
-        parts = [f"Under load: {measured.missing.get(name, _NOT_YET)}."]
-    if name in measured.idle:
-        parts.append(_table(_IDLE, [_cells_idle(measured, name)], figures_from=0))
-    elif "overlap" not in model.limits:  # else it holds one, and there is nothing to measure
-        parts.append(f"Idle connections: {_NOT_YET}.")
-    return "\n\n".join(parts)
-
-
-def _make_table(sources: Sources, models: Sequence[str]) -> str:
-    measured = sources.measured
-    if not measured.models and not measured.idle:
-        return f"{_NOT_YET.capitalize()}."
-    rows = [[f"`{model}`", *_cells_under_load(measured, model), *_cells_idle(measured, model)] for model in models]
-    return _table(["model", *_UNDER_LOAD, *_IDLE], rows, figures_from=1)
-
-
-def _cells_under_load(measured: Measured, model: str) -> list[str]:
-    found = measured.models.get(model, {})
-    sessions, pipeline = found.get(SESSIONS), found.get(PIPELINE)
-    return [
-        _show_rate(sessions),
-        UNKNOWN if sessions is None or sessions.rate_spread is None else f"± {sessions.rate_spread:.0%}",
-        show_us(sessions.p50_us if sessions else None),
-        show_us(sessions.p99_us if sessions else None),
-        show_us(sessions.cpu_us if sessions else None),
-        show_bytes(sessions.memory_bytes if sessions else None),
-        _show_verdicts(sessions),
-        _show_rate(pipeline) + (" (one client)" if pipeline and pipeline.users == 1 else ""),
-        show_us(pipeline.cpu_us if pipeline else None),
-    ]
-
-
-def _cells_idle(measured: Measured, model: str) -> list[str]:
-    found = measured.idle.get(model, Idle())
-    return [
-        UNKNOWN if found.connections is None else str(found.connections),
-        UNKNOWN if found.bytes_per_connection is None else f"{found.bytes_per_connection / 1024:.1f} KiB",
-        show_us(found.p50_us),
-        show_us(found.p99_us),
-    ]
-
-
-def _show_rate(found: Summary | None) -> str:
-    if found is None:
-        return UNKNOWN
-    rate = ("≥ " if found.is_lower_bound else "") + show_count(found.rate)
-    return rate + (f", {found.failures} failed" if found.failures else "")
-
-
-def _show_verdicts(found: Summary | None) -> str:
-    if found is None or not found.verdicts:
-        return UNKNOWN
-    return ", ".join(
-        verdict if len(found.verdicts) == 1 else f"{verdict} ({count} of {found.rounds})"
-        for verdict, count in found.verdicts.items()
-    )
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]], *, figures_from: int | None = None) -> str:
-    """A table of Markdown; figures stand on the right."""
-    rule = ["---" if figures_from is None or number < figures_from else "---:" for number in range(len(header))]
-    lines = (" | ".join(cell.replace("|", "\\|") for cell in row) for row in (header, rule, *rows))
-    return "\n".join(f"| {line} |" for line in lines)
+def _find_model(catalogue: Catalogue, model: str, block: str) -> Model:
+    if model not in catalogue.names:
+        raise PageError(f"docs/models: the block {block!r} names a model that is not in the catalogue")
+    return catalogue[model]
 
 
 if __name__ == "__main__":

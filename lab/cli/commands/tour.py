@@ -19,7 +19,7 @@ from tools.docs import gallery_page
 @click.argument("modules", nargs=-1, metavar="[MODULE]...")
 @click.option("--all", "everything", is_flag=True, help="Every module.")
 @click.option("--json", "as_json", is_flag=True, help="Print the list, or the results, as JSON.")
-@click.option("--record", is_flag=True, help="Record the results, and generate docs/gallery.md from them.")
+@click.option("--record", is_flag=True, help="Record the results, and generate docs/gallery/ from them.")
 @click.pass_obj
 def tour(lab: Lab, modules: tuple[str, ...], everything: bool, as_json: bool, record: bool) -> None:
     """Show network modules of the standard library at work, each against a real server.
@@ -61,7 +61,7 @@ def tour(lab: Lab, modules: tuple[str, ...], everything: bool, as_json: bool, re
             raise LabError("nothing was recorded: fix the exhibits that failed first")
         gallery_page.record(performances)
         has_changed = gallery_page.write()
-        click.echo(f"docs/gallery.md: {'written' if has_changed else 'unchanged'}")
+        click.echo(f"docs/gallery/: {'written' if has_changed else 'unchanged'}")
     sys.exit(DID_NOT_HOLD if failed or missing else HELD)
 
 
