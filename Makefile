@@ -84,11 +84,11 @@ swarm-demo: .venv/lab.stamp ## the stack for several machines, on a swarm of thi
 
 nogil: .venv/lab.stamp ## threads with the GIL and without it, in turns (the first time builds a Python: 20 min on two cores)
 	@$(ENGINE) ensure && $(ENGINE) base
-	@$(BIN)/python benchmarks/nogil.py
+	@$(BIN)/python -m benchmarks.nogil
 
 bench-models: .venv/lab.stamp ## the figures of docs/models/: run it on an idle machine
 	@$(ENGINE) ensure && $(ENGINE) base
-	@$(BIN)/python benchmarks/models.py
+	@$(BIN)/python -m benchmarks.models
 
 bench: .venv/lab.stamp ## which model for which work: by turns, with intervals and a verdict (about ten minutes)
 	@$(ENGINE) ensure && $(ENGINE) base || [ $$? -eq 3 ]
@@ -109,10 +109,10 @@ baseline: .venv/lab.stamp ## benchmarks/baseline.json anew: on a machine that ha
 	@mv results/baseline.json benchmarks/baseline.json
 
 bench-parser: .venv/dev.stamp ## our parser beside hiredis
-	@$(BIN)/python benchmarks/parser.py
+	@$(BIN)/python -m benchmarks.parser
 
 bench-up: .venv/dev.stamp ## `lab up` beside a bare `docker compose up -d`
-	@$(BIN)/python benchmarks/up.py
+	@$(BIN)/python -m benchmarks.up
 
 ## Break it
 .PHONY: faults soak fuzz audit

@@ -1,6 +1,6 @@
 """Models beside redis-server: PING as fast as it goes, with a pipeline and without, and what 20,000 a second cost.
 
-    python benchmarks/against_redis.py [--rounds N] [MODEL ...]
+    python -m benchmarks.against_redis [--rounds N] [MODEL ...]
 
 In containers: servers on the machine's last core, the client on its first, in turns, and in each round in another
 order. The client is redis-benchmark with 50 connections; for the fixed rate it is the loop below, which sends a little

@@ -1,6 +1,6 @@
 """How many requests a drain, and a kill, leave without an answer. Figures of a run: docs/endurance.md.
 
-    .venv/bin/python benchmarks/drain.py [REQUESTS] [MODEL]...
+    python -m benchmarks.drain [REQUESTS] [MODEL]...
 
 Every model, as a process: eight connections with pipelines; when REQUESTS (100,000) have been answered, SIGTERM or
 SIGKILL comes in the middle of it. A request is accepted when it was handed over before the signal, on a connection that
@@ -13,8 +13,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from typing import Any
 
 from lab.clients.request_log import Account, Ledger, keep
 from lab.experiments.environment import describe_environment
@@ -29,7 +30,7 @@ SECONDS = 300.0  # until a model that does not come to an end is given up
 ROW = "| {:24} | {:5} | {:>8} | {:>8} | {:>10} | {:>4} | {:>5} | {} |"
 
 
-def break_under_load(backend, model: str, fault: str, requests: int, seed: int) -> tuple[Account, int | None]:
+def break_under_load(backend: Any, model: str, fault: str, requests: int, seed: int) -> tuple[Account, int | None]:
     """Keep an account of a model that runs, and end it in the middle.
 
     Returns:
@@ -49,7 +50,7 @@ def break_under_load(backend, model: str, fault: str, requests: int, seed: int) 
         # To ask it to stop is to wait until it has, which it does only while somebody goes on with the conversation.
         stopping = threading.Thread(target=lambda: codes.append(backend.stop(model)))
         end = {"drain": stopping.start, "kill": lambda: backend.kill(model, signal.SIGKILL)}[fault]
-        steps = {"begun": lambda: os.write(writer, b"mark\n"), "marked": end}
+        steps: dict[str, Callable[[], object]] = {"begun": lambda: os.write(writer, b"mark\n"), "marked": end}
         account = keep(Ledger(links, seed), commands, lambda word: steps[word](), SECONDS, requests=requests)
     if fault == "kill":
         return account, None

@@ -1,19 +1,19 @@
 """Two servers, one client, in turns: which answers more requests in a second.
 
-    python benchmarks/duel.py --client 'CMD {port}' --ours 'CMD {port}' --theirs 'CMD {port}' [--rounds N]
+    python -m benchmarks.duel --client 'CMD {port}' --ours 'CMD {port}' --theirs 'CMD {port}' [--rounds N]
 
 Both servers run all the while on the machine's last core, the client on its first, and each round lets both be asked,
 the one that goes first changing. `{port}` stands for a free port; the last number before `requests/sec` in the client's
 output, or alone on its last line, is the rate. Prints medians and their ratio. The foreign server is fetched by whoever
 runs this. For uvloop's example (its source distribution, examples/bench):
 
-    python benchmarks/duel.py \\
+    python -m benchmarks.duel \\
         --client 'python echoclient.py --addr 127.0.0.1:{port} --msize 1024 --workers 3 --num 60000' \\
         --ours 'python -m services.run --model uvloop_protocol --listen echo=tcp://127.0.0.1:{port}' \\
         --theirs 'python echoserver.py --addr 127.0.0.1:{port} --proto --uvloop'
 
 For the example of socketserver's documentation, which answers one request on a connection and closes it, this file is
-the client too (`--client 'python benchmarks/duel.py --visit {port}'`): connect, a line, what comes back, close, again,
+the client too (`--client 'python -m benchmarks.duel --visit {port}'`): connect, a line, what comes back, close, again,
 for two seconds.
 """
 

@@ -1,6 +1,6 @@
 """The load engine beside redis-benchmark and beside a plain Locust user: who drives a server hardest from one core.
 
-    python benchmarks/engine.py [--rounds N] [--seconds S] [--server 'CMD {port}']
+    python -m benchmarks.engine [--rounds N] [--seconds S] [--server 'CMD {port}']
 
 The generators are pinned to the machine's first core, the server to its last. Each round runs every generator once on
 the same server, in an order of its own, with 50 connections that ask PING: redis-benchmark (C), a WireUser, and,

@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """Clients that are connected, while nothing is left to accept with: how long a PING takes them, beside a quiet moment.
 
-    python benchmarks/exhaustion.py [MODEL ...] [--rounds 5] [--seconds 3]
+    python -m benchmarks.exhaustion [MODEL ...] [--rounds 5] [--seconds 3]
 
 Each model as a process, with as many held clients as it serves at once, at most four. A round is two quiet phases and
 one in which each process of the model is at its limit of descriptors (RLIMIT_NOFILE, so EMFILE) and eight clients wait
@@ -21,16 +20,14 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from statistics import median, quantiles
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+import psutil
 
-import psutil  # noqa: E402  # after the path is set, like all that follows
-
-from lab.metrics.process import open_process_meter  # noqa: E402
-from lab.servers.catalogue import Catalogue  # noqa: E402
-from lab.servers.open import open_backend  # noqa: E402
-from loadtests.sockets.connection import BlockingConnection  # noqa: E402
-from services.protocol import Address  # noqa: E402
+from lab.metrics.process import open_process_meter
+from lab.servers.catalogue import Catalogue
+from lab.servers.open import open_backend
+from lab.servers.processes import Processes
+from loadtests.sockets.connection import BlockingConnection
+from services.protocol import Address
 
 HELD = 4
 WAITING = 8
@@ -67,6 +64,7 @@ def ask(held: list[BlockingConnection], seconds: float) -> float:
 def measure(model: str, rounds: int, seconds: float) -> tuple[list[float], list[float], list[float], float]:
     """Return the p99 of both quiet phases and of the exhausted one, by round, and its cores without any request."""
     backend = open_backend("process", f"exhaustion-{os.getpid()}")
+    assert isinstance(backend, Processes)  # noqa: S101 - for mypy: it was opened as one
     quiet: list[float] = []
     again: list[float] = []
     exhausted: list[float] = []

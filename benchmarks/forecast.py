@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """Whether `lab advise` is right: what it says of loads, and what those loads then do.
 
-    python benchmarks/forecast.py [--models A,B] [--rounds 3] [--seconds 2]
+    python -m benchmarks.forecast [--models A,B] [--rounds 3] [--seconds 2]
 
 A few loads that the load generator can give as they are asked for: PING on some and on many connections, replies that
 wait, replies that compute for less and for more than a core. For each model: whether it can serve the load (what was
@@ -16,25 +15,21 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from lab.base.errors import LabError  # noqa: E402
-from lab.base.units import show_time  # noqa: E402
-from lab.cli.params import split_names  # noqa: E402
-from lab.experiments.advise.model import Advice, Demand, advise_model  # noqa: E402  # after the path is set, like all that follows
-from lab.experiments.advise.sources import read_sources  # noqa: E402
-from lab.experiments.store import RESULTS  # noqa: E402
-from lab.load.cores import Pinning, pin_servers, split_cores  # noqa: E402
-from lab.load.generator import PersistentGenerator  # noqa: E402
-from lab.load.measure import MeteredServers, measure  # noqa: E402
-from lab.load.measurement import Measurement  # noqa: E402
-from lab.servers.backend import Backend, choose_models  # noqa: E402
-from lab.servers.catalogue import Model  # noqa: E402
-from lab.servers.open import open_backend  # noqa: E402
+from lab.base.errors import LabError
+from lab.base.paths import RESULTS
+from lab.base.units import show_time
+from lab.cli.params import split_names
+from lab.experiments.advise.model import Advice, Demand, advise_model
+from lab.experiments.advise.sources import read_sources
+from lab.load.cores import Pinning, pin_servers, split_cores
+from lab.load.generator import PersistentGenerator
+from lab.load.measure import MeteredServers, measure
+from lab.load.measurement import Measurement
+from lab.servers.backend import Backend, choose_models
+from lab.servers.catalogue import Model
+from lab.servers.open import open_backend
 
 # Whose reply computes, when it is measured how long that takes.
 _COMPUTES = "asyncio_streams"

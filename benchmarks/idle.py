@@ -1,6 +1,6 @@
 """Many clients who are merely there: what one costs in memory, and whether a new client is still answered.
 
-    python benchmarks/idle.py [MODEL ...]
+    python -m benchmarks.idle [MODEL ...]
 
 Each model, alone in its container, gets as many idle connections as it is made for (10,000 on a loop, 1,000 with a
 thread for each, 200 with a process for each, and one less than the pool where there is one). Then new clients come, one

@@ -1,6 +1,6 @@
 """How long a message is under way in the gallery: from smtplib by OpenSMTPD and LMTP into dovecot, out by imaplib.
 
-    python benchmarks/mail_round_trip.py [MESSAGES]
+    python -m benchmarks.mail_round_trip [MESSAGES]
 
 In turns, message by message: over connections that are kept, and over connections that are new each time, with TLS
 and both logins, as a mail program has them that starts. The client is a container on the lab's network, and asks the

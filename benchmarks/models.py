@@ -1,7 +1,7 @@
 """Every model under the same loads, in turns: medians for docs/models/, written to docs/data/measured.json.
 
-    python benchmarks/models.py
-    python benchmarks/models.py --rounds 9 --models asyncio_streams,uvloop_streams --out /tmp/two.json
+    python -m benchmarks.models
+    python -m benchmarks.models --rounds 9 --models asyncio_streams,uvloop_streams --out /tmp/two.json
 
 Then `make docs` puts the figures into the page. The lab is brought up, held to the conformance suite (what fails it is
 not measured), measured and taken down. A round measures every model once under each workload, in an order of its own,
@@ -22,22 +22,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from lab.base.errors import LabError  # noqa: E402
-from lab.cli.params import split_names  # noqa: E402
-from lab.experiments.conformance.suite import check  # noqa: E402
-from lab.experiments.environment import describe_environment, describe_servers  # noqa: E402
-from lab.experiments.published import MEASURED_FILE, Measured, summarise  # noqa: E402
-from lab.load.generator import PersistentGenerator  # noqa: E402
-from lab.load.measure import measure  # noqa: E402
-from lab.load.measurement import Measurement  # noqa: E402
-from lab.load.presets import PRESETS  # noqa: E402
-from lab.servers.backend import Backend  # noqa: E402  # after the path is set, like all that follows
-from lab.servers.catalogue import Catalogue, Model  # noqa: E402
-from lab.servers.open import open_backend  # noqa: E402
-from tools.docs.models_page import PIPELINE, SESSIONS  # noqa: E402
+from lab.base.errors import LabError
+from lab.cli.params import split_names
+from lab.experiments.conformance.suite import check
+from lab.experiments.environment import describe_environment, describe_servers
+from lab.experiments.published import MEASURED_FILE, Measured, summarise
+from lab.load.generator import PersistentGenerator
+from lab.load.measure import measure
+from lab.load.measurement import Measurement
+from lab.load.presets import PRESETS
+from lab.servers.backend import Backend
+from lab.servers.catalogue import Catalogue, Model
+from lab.servers.open import open_backend
+from tools.docs.figures import PIPELINE, SESSIONS
 
 USERS = 16
 

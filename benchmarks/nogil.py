@@ -1,6 +1,6 @@
 """What threads gain without the GIL, and what it costs: socketserver_threading and threads_nogil, in turns.
 
-    python benchmarks/nogil.py [ROUNDS]
+    python -m benchmarks.nogil [ROUNDS]
 
 The two are one code on two builds of the same Python. Both are held to the conformance suite first. Then each load runs
 on the one and on the other, 2 s each, and who goes first changes with the round. Prints a line a pair, then a table of

@@ -1,7 +1,7 @@
 """What a request costs: this project's parser against hiredis, alone and inside the whole core.
 
-    python benchmarks/parser.py
-    python benchmarks/parser.py --baseline ../socketlab-before      # a checkout to compare the core with
+    python -m benchmarks.parser
+    python -m benchmarks.parser --baseline ../socketlab-before      # a checkout to compare the core with
 
 Columns: `reader` is `RequestReader` alone; `hiredis` is `hiredis.Reader` alone, used for requests; `core` is what a
 model pays, from `receive_data` to `next_event` returning None; `core+hiredis` is the same core with hiredis in the
@@ -28,13 +28,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+import hiredis
 
-import hiredis  # noqa: E402  # after the path is set, like all that follows
-
-from services.protocol import Connection, Limits, Send  # noqa: E402
-from services.protocol.resp import RequestReader  # noqa: E402
+from services.protocol import Connection, Limits, Send
+from services.protocol.resp import RequestReader
 
 
 @dataclass(frozen=True, slots=True)

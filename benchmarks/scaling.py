@@ -1,6 +1,6 @@
 """How many generators a server needs: the CPU of both sides for one request, in the same run. For docs/scaling-out.md.
 
-    .venv/bin/python benchmarks/scaling.py [REPEATS]
+    python -m benchmarks.scaling [REPEATS]
 
 CPU time is what repeats, also on two cores that the two sides share: a rate there says how the kernel dealt them out.
 What a generator spends on a request, divided by what the server does, is how many generator cores keep one core of that

@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """Whether the accounts show what is known: a model that computes 100 µs longer for each request, beside itself.
 
-    python benchmarks/slowed.py [--rounds 7] [--seconds 2] [--rate 2000]
+    python -m benchmarks.slowed [--rounds 7] [--seconds 2] [--rate 2000]
 
 Two servers of `asyncio_streams`, as processes; one of them burns 100 µs of its own CPU time before each request, by its
 thread's CPU clock. Both are asked at one rate, in turns. What the CPU time per request of the two differs by must be
@@ -15,12 +14,9 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from lab.load.generator import PersistentGenerator  # noqa: E402
-from lab.load.measure import measure  # noqa: E402
-from lab.servers.open import open_backend  # noqa: E402
+from lab.load.generator import PersistentGenerator
+from lab.load.measure import measure
+from lab.servers.open import open_backend
 
 MODEL = "asyncio_streams"
 ADDED_US = 100.0

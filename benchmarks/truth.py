@@ -1,6 +1,6 @@
 """Whether the load engine says what is true: against servers of which it is known, or follows on paper, what is right.
 
-    python benchmarks/truth.py [delay] [stall] [rate] [crowd] [ramp] [soak]      (all but soak, which takes ten minutes)
+    python -m benchmarks.truth [delay] [stall] [rate] [crowd] [ramp] [soak]      (all but soak, which takes ten minutes)
 
 delay   a server that holds each reply back by a lognormal time, and notes for how long it really did: p50, p99 and
         p99.9 of the times from the sending within 3 % of its own
@@ -40,7 +40,7 @@ from lab.load.measurement import percentile
 
 MEDIAN, SIGMA = 0.020, 0.5
 MODEL = "{python} -m services.run --model uvloop_protocol --listen command=tcp://127.0.0.1:{port}"
-SELF = "{python} benchmarks/truth.py --serve {kind} {port}"
+SELF = "{python} -m benchmarks.truth --serve {kind} {port}"
 PONG = b"+PONG\r\n"
 
 # The lab's locustfile, and every sending with the time at which it was due: what `rate` looks at.

@@ -1,6 +1,6 @@
 """How much `lab up` costs beyond what Compose itself takes to start the same services, in turns.
 
-    python benchmarks/up.py [ROUNDS]
+    python -m benchmarks.up [ROUNDS]
 
 `lab up` returns when every model has answered; `docker compose up -d` when every container was started. Images are
 built before the first round. Prints a line a round, then medians and their ratio; the aim is a ratio of at most 1.3.
