@@ -16,7 +16,7 @@ demo: .venv/lab.stamp ## the lab at work: up, check, load, one table, down
 	@$(ENGINE) ensure && $(ENGINE) base || [ $$? -eq 3 ]
 	@$(BIN)/lab demo
 
-test: .venv/dev.stamp ## every test, on processes and on containers (TESTS=tests/protocol: a part)
+test: .venv/dev.stamp ## every test, on processes and on containers (TESTS=tests/services/protocol: a part)
 	@$(ENGINE) ensure && $(ENGINE) base
 	@$(if $(TESTS),,$(BIN)/python -m tools.mutants --changed --seconds 60)
 	@LAB_REQUIRE_DOCKER=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadgroup --no-loadscope-reorder $(TESTS)
@@ -142,7 +142,7 @@ mutants: .venv/dev.stamp ## plant faults in the code that carries figures: which
 	@$(BIN)/python -m tools.mutants $(MODULES)
 
 # Where no engine answers, the tests that need one are left out. pyproject.toml has the floor.
-coverage: .venv/dev.stamp ## which lines the tests run, in all processes (TESTS=tests/protocol: a part); results/coverage/html
+coverage: .venv/dev.stamp ## which lines the tests run, in all processes (TESTS=tests/services/protocol: a part); results/coverage/html
 	@rm -rf results/coverage && mkdir -p results/coverage
 	@set --; docker version >/dev/null 2>&1 && export LAB_REQUIRE_DOCKER=1 || set -- -m "not docker"; \
 	  $(BIN)/python -m coverage run -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder "$$@" $(TESTS)

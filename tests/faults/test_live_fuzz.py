@@ -5,7 +5,7 @@ from services.protocol import Address
 from tests.faults.conftest import CATALOGUE
 from tests.support.servers import Server
 
-# For each model. With the fuzzing of the core (`tests/protocol/test_fuzz.py`), a minute in all.
+# For each model. With the fuzzing of the core (`tests/services/protocol/test_fuzz.py`), a minute in all.
 SECONDS = 2.0
 
 

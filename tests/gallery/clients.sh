@@ -1,5 +1,5 @@
 # Other people's clients against the gallery: a line for each that succeeds, the whole output of the first that does not.
-# Run by tests/lab/test_gallery.py in the container `clients`.
+# Run by tests/lab/servers/docker/test_gallery.py in the container `clients`.
 set -u
 cd /tmp
 export CURL_CA_BUNDLE=/run/secrets/tls_ca HOME=/tmp

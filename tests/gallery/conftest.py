@@ -1,4 +1,5 @@
-"""The gallery from inside its network: `tests/lab/test_gallery.py` starts it and runs this there, with `--network`.
+"""The gallery from inside its network: `tests/lab/servers/docker/test_gallery.py` starts it and runs this there, with
+`--network`.
 
 Elsewhere none of its names means anything, and these tests are left out.
 """

@@ -1,4 +1,4 @@
-"""A master and its workers, as processes of this machine. As containers they are in tests/lab/test_web_ui.py."""
+"""A master and its workers, as processes of this machine. As containers they are in tests/lab/load/test_web_ui.py."""
 
 import os
 import signal

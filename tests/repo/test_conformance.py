@@ -189,4 +189,8 @@ def test_programs_that_tests_need_are_not_a_reason_to_skip() -> None:
         if path != Path(__file__) and re.search(r"pytest\.(mark\.)?(skip|importorskip)", path.read_text("utf-8"))
     }
     # An engine, where none is required; a machine without apt-get, and one without wheels of atheris.
-    assert skipping == {"tests/lab/conftest.py", "tests/lab/test_engine.py", "tests/protocol/test_fuzz.py"}
+    assert skipping == {
+        "tests/lab/conftest.py",
+        "tests/lab/engine/test_engine.py",
+        "tests/services/protocol/test_fuzz.py",
+    }

@@ -45,8 +45,18 @@ def _expand(patterns: tuple[str, ...]) -> list[str]:
 GROUPS = (
     Group(
         "measurement",
-        ("lab/load/measurement.py", "lab/metrics/verdict.py", "loadtests/sockets/histogram.py", "loadtests/parts.py"),
-        ("tests/loadtests/test_measurement.py", "tests/loadtests/test_verdict.py", "tests/lab/test_histogram.py"),
+        (
+            "lab/load/measurement.py",
+            "lab/load/measure.py",
+            "lab/metrics/verdict.py",
+            "loadtests/sockets/histogram.py",
+            "loadtests/parts.py",
+        ),
+        (
+            "tests/lab/load/test_measurement.py",
+            "tests/lab/metrics/test_verdict.py",
+            "tests/loadtests/sockets/test_histogram.py",
+        ),
     ),
     Group(
         "meters",
@@ -60,47 +70,66 @@ GROUPS = (
             "lab/load/cores.py",
         ),
         (
-            "tests/loadtests/test_meters.py",
-            "tests/loadtests/test_owner.py",
-            "tests/loadtests/test_pinning.py",
+            "tests/lab/metrics/test_meters.py",
+            "tests/lab/metrics/test_socket_owner.py",
+            "tests/lab/load/test_cores.py",
         ),
     ),
-    Group("feed", ("lab/load/telemetry.py", "lab/load/messages.py"), ("tests/loadtests/test_feed.py",)),
-    Group("thresholds", ("lab/load/thresholds.py",), ("tests/loadtests/test_thresholds.py",)),
-    Group("store", ("lab/experiments/store.py",), ("tests/bench/test_store.py",)),
+    Group("feed", ("lab/load/telemetry.py", "lab/load/messages.py"), ("tests/lab/load/test_telemetry.py",)),
+    Group("thresholds", ("lab/load/thresholds.py",), ("tests/lab/load/test_thresholds.py",)),
+    Group("store", ("lab/experiments/store.py",), ("tests/lab/experiments/test_store.py",)),
     Group(
         "check",
         ("lab/experiments/conformance/suite.py", "lab/experiments/conformance/plugin.py"),
-        ("tests/lab/test_check.py",),
+        ("tests/lab/experiments/conformance/test_suite.py",),
     ),
     Group(
         "output",
         ("lab/base/output.py", "lab/base/interrupts.py"),
-        ("tests/lab/test_output.py", "tests/lab/test_interrupts.py", "tests/faults/test_command.py"),
+        ("tests/lab/base/test_output.py", "tests/lab/base/test_interrupts.py", "tests/lab/cli/test_faults.py"),
     ),
     Group(
         "load",
         ("loadtests/sockets/recorder.py", "loadtests/sockets/schedule.py"),
-        ("tests/loadtests/test_schedule.py", "tests/loadtests/test_recorder.py"),
+        ("tests/loadtests/sockets/test_schedule.py", "tests/loadtests/sockets/test_recorder.py"),
     ),
-    Group("web", ("loadtests/web/tables.py",), ("tests/loadtests/test_web.py",)),
+    Group("web", ("loadtests/web/tables.py",), ("tests/loadtests/web/test_web.py",)),
     Group("window", ("loadtests/window.py",), ("tests/loadtests/window_checks.py",), patched=True),
     Group("objections", ("loadtests/objections.py",), ("tests/loadtests/test_matrix.py",)),
     Group(
         "bench",
-        ("lab/experiments/bench/*.py", "lab/experiments/theory.py", "lab/experiments/advise/*.py"),
-        ("tests/bench/test_*.py",),
+        (
+            "lab/experiments/bench/*.py",
+            "lab/experiments/theory.py",
+            "lab/experiments/advise/*.py",
+            "lab/metrics/estimates.py",
+            "lab/cli/commands/bench.py",
+            "lab/cli/commands/compare.py",
+            "lab/cli/commands/advise.py",
+        ),
+        (
+            "tests/lab/experiments/bench/test_[!r]*.py",
+            "tests/lab/experiments/bench/test_runner*.py",
+            "tests/lab/experiments/advise/test_*.py",
+            "tests/lab/experiments/test_theory.py",
+            "tests/lab/metrics/test_estimates.py",
+        ),
     ),
-    Group("ledger", ("lab/clients/request_log.py",), ("tests/faults/test_ledger.py",)),
-    Group("flatness", ("lab/metrics/trend.py",), ("tests/faults/test_flatness.py",)),
+    Group("ledger", ("lab/clients/request_log.py",), ("tests/lab/clients/test_request_log.py",)),
+    Group("flatness", ("lab/metrics/trend.py",), ("tests/lab/metrics/test_trend.py",)),
     Group(
         "scorecard",
         (
             "lab/experiments/faults/scorecard.py",
+            "lab/experiments/faults/judge.py",
             "lab/experiments/faults/fault.py",
             "lab/experiments/faults/kinds/crowd.py",
         ),
-        ("tests/faults/test_scorecard.py", "tests/faults/test_mechanisms.py", "tests/faults/test_stamps.py"),
+        (
+            "tests/lab/experiments/faults/test_scorecard.py",
+            "tests/lab/experiments/faults/test_kinds.py",
+            "tests/lab/experiments/faults/test_intervals.py",
+        ),
     ),
     Group(
         "mechanisms",
@@ -119,36 +148,38 @@ GROUPS = (
                 "process_scripts",
             ]
         ),
-        ("tests/faults/test_mechanisms.py",),
+        ("tests/lab/experiments/faults/test_kinds.py",),
     ),
-    Group("soak", ("lab/experiments/soak.py",), ("tests/faults/test_soak_figures.py",)),
-    Group("soak_clients", ("lab/clients/soak_traffic.py",), ("tests/faults/test_soak_clients.py",)),
-    Group("faults_command", ("lab/cli/commands/faults.py",), ("tests/faults/test_command.py",)),
+    Group(
+        "soak", ("lab/experiments/soak.py", "lab/cli/commands/soak.py"), ("tests/lab/experiments/test_soak_figures.py",)
+    ),
+    Group("soak_clients", ("lab/clients/soak_traffic.py",), ("tests/lab/clients/test_soak_traffic.py",)),
+    Group("faults_command", ("lab/cli/commands/faults.py",), ("tests/lab/cli/test_faults.py",)),
     Group(
         "watch",
         ("lab/experiments/faults/probe_reader.py", "lab/experiments/faults/under_load.py"),
-        ("tests/faults/test_around.py", "tests/faults/test_watch.py"),
+        ("tests/lab/experiments/faults/test_under_load.py", "tests/lab/experiments/faults/test_probe_reader.py"),
     ),
     Group(
         "instruments",
         ("lab/clients/latency_probe.py", "lab/clients/slow_clients.py"),
-        ("tests/faults/test_instruments.py",),
+        ("tests/lab/clients/test_latency_probe.py",),
     ),
     Group(
         "on_request",
         ("lab/experiments/faults/remote_requests.py", "lab/load/timeline.py"),
-        ("tests/faults/test_on_request.py", "tests/faults/test_stamps.py"),
+        ("tests/lab/experiments/faults/test_remote_requests.py", "tests/lab/experiments/faults/test_intervals.py"),
     ),
     Group(
         "faults_report",
         ("lab/report/faults_text.py", "lab/report/faults_page.py"),
-        ("tests/faults/test_report_figures.py",),
+        ("tests/lab/report/test_faults_text.py",),
     ),
     Group(
         "protocol",
         ("services/protocol/*.py", "services/serving/log.py"),
         tuple(
-            f"tests/protocol/test_{name}.py"
+            f"tests/services/protocol/test_{name}.py"
             for name in [
                 "command",
                 "requests",
@@ -167,7 +198,7 @@ GROUPS = (
         "oracle",
         ("fuzz/oracle.py", "fuzz/live.py", "lab/clients/reference.py"),
         tuple(
-            f"tests/protocol/test_{name}.py"
+            f"tests/services/protocol/test_{name}.py"
             for name in [
                 "reference",
                 "oracles",
@@ -180,17 +211,17 @@ GROUPS = (
     Group(
         "doctor",
         ("lab/servers/doctor.py", "lab/servers/readiness.py"),
-        ("tests/lab/test_doctor.py", "tests/lab/test_readiness.py"),
+        ("tests/lab/servers/test_doctor.py", "tests/lab/servers/test_readiness.py"),
     ),
     Group(
         "catalogue",
         ("lab/servers/compose_file.py", "lab/servers/catalogue.py"),
-        ("tests/lab/test_compose.py", "tests/lab/test_catalogue.py"),
+        ("tests/lab/servers/test_compose_file.py", "tests/lab/servers/test_catalogue.py"),
     ),
-    Group("builds", ("lab/servers/docker/build_progress.py",), ("tests/lab/test_build_progress.py",)),
+    Group("builds", ("lab/servers/docker/build_progress.py",), ("tests/lab/servers/docker/test_build_progress.py",)),
     Group(
         "engine",
         ("lab/engine/client.py", "lab/engine/probe.py", "lab/engine/policy.py", "lab/engine/command.py"),
-        ("tests/lab/test_client_settings.py", "tests/lab/test_engine.py"),
+        ("tests/lab/engine/test_client.py", "tests/lab/engine/test_engine.py"),
     ),
 )

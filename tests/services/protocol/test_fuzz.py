@@ -10,7 +10,7 @@ import pytest
 
 from fuzz.oracle import check
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 CORPUS = sorted((ROOT / "fuzz" / "corpus").iterdir())
 
 

@@ -20,7 +20,7 @@ from lab.clients.reference import answer
 from lab.clients.soak_traffic import ANSWER, HOSTILE, MIX, REQUESTS, Visitor, Visits, find_workers
 from loadtests.sockets.connection import BlockingConnection
 from services.protocol import Address
-from tests.faults.made_up_server import receive, served
+from tests.support.made_up_server import receive, served
 from tests.support.waiting import wait_until
 
 Talk = Callable[[socket.socket], object]

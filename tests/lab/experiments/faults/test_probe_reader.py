@@ -19,7 +19,7 @@ from lab.experiments.faults.under_load import apply_under_load
 from lab.load.measurement import Measurement
 from lab.load.presets import find_preset
 from lab.servers.backend import Backend, Instrument
-from tests.faults.fakes import Clock, FakeBackend
+from tests.support.fakes import Clock, FakeBackend
 from tests.support.made_up import MEASUREMENT
 
 # Before the fault 101 PINGs took 1 to 101 ms: the p99 is 100 ms, and half a second is the band.

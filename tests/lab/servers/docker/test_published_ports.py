@@ -16,7 +16,7 @@ from lab.metrics.cgroup import CgroupMeter
 from lab.servers.open import open_backend
 from tests.support.waiting import wait_until
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[4]
 MODEL = "asyncio_streams"
 
 pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("docker")]

@@ -152,7 +152,7 @@ def test_a_discipline_shapes_what_is_sent_or_the_kernel_has_none(
     lab: Containers, fault: str, discipline: list[str], shown: str
 ) -> None:
     if not has_discipline(lab, discipline):
-        # What it does where there is one is proved by its commands, in tests/faults/test_mechanisms.py.
+        # What it does where there is one is proved by its commands, in tests/lab/experiments/faults/test_kinds.py.
         found = apply(lab, MODEL, fault, seed=1)
         assert found is not None
         assert (found.verdict, found.reason[:15]) == (Verdict.UNKNOWN, "this kernel has")

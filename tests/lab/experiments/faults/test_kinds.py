@@ -18,7 +18,7 @@ from lab.experiments.faults.kinds import crowd, drain, kill, limits, network, no
 from lab.experiments.faults.process_scripts import KILL_WORKER, LIMIT, UNLIMIT
 from lab.experiments.faults.registry import FAULTS
 from lab.servers.backend import Backend
-from tests.faults.fakes import FakeBackend
+from tests.support.fakes import FakeBackend
 from tests.support.waiting import wait_until
 
 MODEL = "asyncio_streams"

@@ -29,7 +29,7 @@ from lab.servers.backend import Backend, choose_speakers
 from lab.servers.processes import Processes
 from lab.servers.runtime import runtime_directory
 from tests.faults.conftest import CATALOGUE, PATIENCE
-from tests.faults.fakes import FakeBackend
+from tests.support.fakes import FakeBackend
 from tests.support.made_up import MEASUREMENT
 
 MODEL = "asyncio_streams"

@@ -28,7 +28,7 @@ from lab.load.messages import MOST_FAULT_SECONDS, FaultRequest
 from lab.load.timeline import note, read
 from lab.servers.backend import Backend
 from lab.servers.runtime import find_stamps
-from tests.faults.fakes import Clock, FakeBackend, set_clock
+from tests.support.fakes import Clock, FakeBackend, set_clock
 
 MODELS = ["asyncio_streams", "plain_socket"]
 

@@ -725,7 +725,7 @@ def test_window_is_counted_from_its_beginning_to_its_end() -> None:
     """In a process of its own: Locust, which loadtests/window.py imports, patches the one that imports it."""
     code = "from gevent import monkey; monkey.patch_all(); import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))"
     options = ["-q", "-p", "no:xdist", "-p", "no:cacheprovider"]
-    checks = Path(__file__).with_name("window_checks.py")
+    checks = Path(__file__).parents[2] / "loadtests" / "window_checks.py"
     done = subprocess.run(
         [sys.executable, "-c", code, *options, str(checks)], cwd=ROOT, capture_output=True, text=True, check=False
     )

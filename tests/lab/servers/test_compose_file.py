@@ -189,7 +189,8 @@ def show(service: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-# What `docker compose config` says of each file that is read; `python -m tests.lab.test_compose` writes it again.
+# What `docker compose config` says of each file that is read; `python -m tests.lab.servers.test_compose_file` writes it
+# again.
 RECORDED = Path(__file__).with_name("compose.json")
 READ = [name for name, case in CASES.items() if not case.refused]
 

@@ -13,7 +13,7 @@ import pytest
 
 from services.protocol import SERVICES, Connection, Limits
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "protocol.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).resolve().parents[3] / "docs" / "protocol.md").read_text(encoding="utf-8")
 # `$ printf 'what is typed' | nc -N host port`, then what is printed, up to the next command or the end of the block.
 TRANSCRIPTS = re.findall(r"^    \$ printf '(.*)' \| nc -N \w+ (\d+)\n((?:    (?!\$ ).*\n)+)", PAGE, re.MULTILINE)
 (EXAMPLE,) = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)

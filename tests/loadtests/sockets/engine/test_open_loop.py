@@ -19,7 +19,7 @@ from lab.load.external_server import ExternalServer
 from lab.load.measure import measure
 from tests.support.waiting import wait_until
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[4]
 PONG = b"+PONG\r\n"
 # A rate is compared within 20 %: the faults double or halve it, and a busy machine is late at the edges of a window.
 # test_schedule.py has the exact figures; here each exchange that was due has an end.

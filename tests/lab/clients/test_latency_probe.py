@@ -18,8 +18,8 @@ from lab.clients.slow_clients import bother, come, ping
 from loadtests.sockets.connection import BlockingConnection
 from loadtests.sockets.errors import ClientError
 from services.protocol import Address
-from tests.faults.fakes import Clock
-from tests.faults.made_up_server import receive, served
+from tests.support.fakes import Clock
+from tests.support.made_up_server import receive, served
 from tests.support.waiting import wait_until
 
 PING, PONG = b"PING\r\n", b"+PONG\r\n"

@@ -15,7 +15,7 @@ from lab.clients import request_log
 from lab.clients.request_log import DEPTH, Account, Ledger, Page, keep
 from loadtests.sockets.connection import BlockingConnection
 from services.protocol import Address
-from tests.faults.made_up_server import read_requests, served
+from tests.support.made_up_server import read_requests, served
 
 
 def test_every_sixteenth_request_sleeps_and_the_others_are_numbered() -> None:

@@ -31,7 +31,7 @@ from lab.experiments.faults.probe_reader import ProbeReport
 from lab.experiments.faults.registry import FAULTS
 from lab.experiments.faults.scorecard import apply, apply_all
 from lab.servers.backend import Backend
-from tests.faults.fakes import CATALOGUE, Clock, FakeBackend, FakeInstrument, set_clock
+from tests.support.fakes import CATALOGUE, Clock, FakeBackend, FakeInstrument, set_clock
 
 MODEL, ONE_AT_A_TIME = "asyncio_streams", "plain_socket"
 
@@ -297,7 +297,7 @@ def test_a_crowd_may_cost_another_client_five_times_its_quiet_p99(
 
 def test_a_crowd_that_never_comes_is_an_error_with_what_it_said(crowd: FakeBackend, monkeypatch: Any) -> None:
     monkeypatch.setattr("lab.experiments.faults.kinds.crowd.time", crowd.clock)
-    monkeypatch.setattr("tests.faults.fakes.FakeInstrument.output", lambda self: "no descriptors\n")
+    monkeypatch.setattr("tests.support.fakes.FakeInstrument.output", lambda self: "no descriptors\n")
     with pytest.raises(LabError, match="the crowd never came; it wrote: no descriptors"):
         score_of(crowd, "crowd")
     assert 20.0 <= sum(crowd.clock.slept) <= 20.1

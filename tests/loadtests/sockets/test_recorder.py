@@ -13,7 +13,7 @@ import pytest
 from loadtests.sockets.histogram import Histogram
 from loadtests.sockets.recorder import Gauge, Recorder, Series, Tally, follow
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 CLOSED = Series("asyncio_streams", "ping")
 OPEN = Series("asyncio_streams", "ping", "tcp", "open")
 

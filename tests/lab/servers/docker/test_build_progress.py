@@ -163,7 +163,8 @@ def on_terminal(script: str, columns: int) -> str:
 def test_terminal_shows_one_line_that_fits(clone: Path, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OUTPUT", str(BUILDS / "bake.txt"))
     said = on_terminal(
-        f"from pathlib import Path; from tests.lab.test_build_progress import build\nbuild(Path({str(clone)!r}))\n",
+        "from pathlib import Path; from tests.lab.servers.docker.test_build_progress import build\n"
+        f"build(Path({str(clone)!r}))\n",
         columns,
     )
     shown, ended, last = said.rpartition("\r\x1b[K")

@@ -20,7 +20,7 @@ from lab.experiments.soak import COUNTS, MEGABYTE, Clients, Finding, Reading, _r
 from lab.metrics.sample import Meter, Sample
 from lab.metrics.trend import Growth, Slope
 from lab.servers.backend import Backend, Instrument
-from tests.faults.fakes import Clock, FakeBackend
+from tests.support.fakes import Clock, FakeBackend
 
 MODEL, OTHER = "asyncio_streams", "selector_loop"
 SERVED: dict[str, Any] = {"visits": 9, "requests": 1234, "failures": {}}

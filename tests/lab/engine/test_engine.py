@@ -35,7 +35,7 @@ from lab.engine.daemon import clear_stale, is_answering, is_dead_socket, is_stal
 from lab.engine.probe import read_status
 from lab.engine.provide import check_able
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 MIRROR = "http://mirror.example/debian"
 KEY = "/usr/share/keyrings/debian-archive-keyring.gpg"
 

@@ -1,0 +1,14 @@
+"""Fixtures of the load tests."""
+
+from tests.support.load_fixtures import (  # noqa: F401  # fixtures
+    backend,
+    encode_targets,
+    load,
+    make_inputs,
+    make_measurement,
+    open_model,
+    open_page,
+    open_server,
+    open_ui,
+    run_locust,
+)

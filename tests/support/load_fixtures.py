@@ -1,0 +1,334 @@
+"""Real servers, servers that are wrong on purpose, and a backend of one child process.
+
+Locust monkey-patches whoever imports it, so it runs as a child process here too.
+"""
+
+import http.cookiejar
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from lab.load.generator import PersistentGenerator
+from lab.load.measurement import Measurement
+from lab.metrics.verdict import Limit, LimitInputs, Verdict
+from lab.servers.catalogue import Catalogue, Listener
+from lab.servers.processes import Processes
+from tests.support.made_up import MEASUREMENT
+from tests.support.servers import Server
+from tests.support.waiting import wait_until
+
+# What a made-up server is asked in: the lab's own, and a codec's.
+SERVICES = ("command", "echo", "discard", "chargen", "custom")
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class ModelProcess(Server):
+    """A model that runs, with as much of a backend around it as `lab.load.measure.measure` uses."""
+
+    name = "process"
+
+    def __init__(self, model: str, directory: Path) -> None:
+        self.model = model
+        self.project = f"t{uuid4().hex[:8]}"
+        super().__init__(model, directory, {})
+
+    def targets(self) -> list[Listener]:
+        found = self.description["listeners"]
+        return [Listener(self.model, item["service"], item["transport"], item["address"]) for item in found]
+
+    def url(self, service: str, transport: str) -> str:
+        return next(item.address for item in self.targets() if (item.service, item.transport) == (service, transport))
+
+    def pid(self, model: str) -> int:
+        return self.process.pid
+
+    def run_service(
+        self,
+        service: str,
+        arguments: Sequence[str],
+        *,
+        environ: Mapping[str, str] | None = None,
+        capture: bool = False,
+        publish: bool = False,
+        timeout: float | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        assert service == "locust"
+        return _run_locust(arguments, environ or {}, timeout=timeout)
+
+    def close(self) -> None:
+        self.terminate()
+        try:
+            self.process.wait(60)
+        finally:
+            self.__exit__()
+
+
+def _run_locust(
+    arguments: Sequence[str], environ: Mapping[str, str], *, timeout: float | None = 60
+) -> subprocess.CompletedProcess[str]:
+    """Locust with the lab's locustfile, as a child."""
+    return subprocess.run(
+        [sys.executable, "-m", "locust", "-f", "loadtests/locustfile.py", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def backend() -> Iterator[Processes]:
+    """A lab of one model, `asyncio_streams`, as a process."""
+    backend = Processes(f"t{uuid4().hex[:8]}", Catalogue.load())
+    try:
+        backend.up(["asyncio_streams"], timeout=60)
+        yield backend
+    finally:
+        backend.down()
+
+
+@pytest.fixture
+def open_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], ModelProcess]]:
+    """Starts models; they end with the test."""
+    running: list[ModelProcess] = []
+
+    def start(model: str) -> ModelProcess:
+        running.append(ModelProcess(model, tmp_path_factory.mktemp("s")))
+        return running[-1]
+
+    yield start
+    for process in running:
+        process.close()
+
+
+Behaviour = Callable[[socket.socket], None]
+
+
+@contextmanager
+def _open_server(behaviour: Behaviour) -> Iterator[tuple[str, int]]:
+    """A TCP server of one thread that treats each connection with `behaviour`, then closes it."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection:
+                connection.settimeout(10)
+                try:
+                    behaviour(connection)
+                except OSError:
+                    continue  # the client was fed up first
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield listener.getsockname()
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join(15)
+
+
+def _encode_targets(urls: Mapping[str, str]) -> str:
+    """LAB_TARGETS for servers that answer every service at one URL each."""
+    return json.dumps(
+        [
+            {
+                "model": model,
+                "listeners": [{"service": name, "address": url} for name in SERVICES],
+            }
+            for model, url in urls.items()
+        ]
+    )
+
+
+def _load(
+    generator: PersistentGenerator,
+    urls: Mapping[str, str],
+    *arguments: str,
+    users: int = 1,
+    seconds: float = 1.0,
+    environ: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """Load servers at the same time, by URL; returns what was found of each."""
+    command = ["--headless", "--only-summary", "--loglevel", "ERROR", "--spawn-rate", "1000"]
+    command += ["--users", str(users * len(urls)), "--window", str(seconds), "--warm-up", "0", *arguments]
+    done = generator.run(command, environ={"LAB_TARGETS": _encode_targets(urls), **environ}, timeout=60 + seconds)
+    assert done.returncode == 0, done.stdout
+    found = [json.loads(line.partition("LOAD-RESULT ")[2]) for line in done.stdout.splitlines() if "LOAD-RES" in line]
+    return {item["model"]: item for item in found}
+
+
+class Page:
+    """Locust's web UI, as a program asks it. It keeps its cookies."""
+
+    def __init__(self, port, base_path=""):
+        self.url = f"http://127.0.0.1:{port}{base_path}"
+        self._opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar()))
+
+    def get(self, path):
+        with self._opener.open(self.url + path, timeout=30) as reply:
+            return reply.geturl(), reply.read().decode()
+
+    def post(self, path, headers=None, **fields):
+        return self._send(path, headers, fields)[0]
+
+    def swarm(self, **fields):
+        """Send the form that starts or edits a run, and return the answer."""
+        return json.loads(self._send("/swarm", None, fields)[1])
+
+    def _send(self, path, headers, fields):
+        form = urllib.parse.urlencode(fields, doseq=True).encode()
+        request = urllib.request.Request(self.url + path, form, headers or {})  # noqa: S310 - http, see above
+        with self._opener.open(request, timeout=30) as reply:
+            return reply.geturl(), reply.read()
+
+    def statistics(self):
+        return json.loads(self.get("/stats/requests")[1])
+
+    def table(self, key):
+        return next(item["data"] for item in self.statistics()["extended_stats"] if item["key"] == key)
+
+
+@contextmanager
+def _open_ui(
+    url: str,
+    *arguments: str,
+    workers: int = 0,
+    base_path: str = "",
+    is_public: bool = True,
+    environ: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[Page]:
+    """Locust's web UI over the lab's locustfile, for a server at `url`, from its first answer to its end."""
+    port, master_port = _find_ports(2)
+    command = [sys.executable, "-m", "locust", "-f", "loadtests/locustfile.py", "--loglevel", "ERROR"]
+    leading = ["--master", "--master-bind-host", "127.0.0.1", "--master-bind-port", str(master_port)]
+    joining = ["--worker", "--master-host", "127.0.0.1", "--master-port", str(master_port)]
+    environ = {**os.environ, "LAB_TARGETS": _encode_targets({"it": url}), **environ}
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*more: str) -> subprocess.Popen[bytes]:
+        started.append(subprocess.Popen([*command, *more], cwd=ROOT, env=environ, stdin=subprocess.DEVNULL))
+        return started[-1]
+
+    main = start("--web-host", "127.0.0.1", "--web-port", str(port), *(leading if workers else ()), *arguments)
+    page = Page(port, base_path)
+
+    def is_up() -> bool:
+        assert main.poll() is None, "the web UI ended"
+        with suppress(urllib.error.URLError):
+            if not is_public:
+                return bool(page.get("/login"))
+            return len(page.statistics().get("workers", ())) == workers
+        return False
+
+    try:
+        for _ in range(workers):
+            start(*joining)
+        wait_until(is_up)
+        yield page
+    finally:
+        for process in started:
+            process.terminate()
+        for process in started:
+            process.wait(60)
+
+
+def _find_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        return [stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1] for _ in range(count)]
+
+
+_PLAIN = replace(
+    MEASUREMENT,
+    seconds=2.0,
+    answered=20_000,
+    histogram=((100.0, 9_900), (1_500.0, 9_800), (52_300.0, 300)),
+    mean_us=1_600.0,
+    max_us=52_311.0,
+    server_cpu_us=45.2,
+    server_cores=0.452,
+    versions={"locust": "2"},
+    verdict=Verdict(Limit.WAITING, "neither side was busy"),
+)
+
+_BALANCED = LimitInputs(
+    users=16,
+    starved=0,
+    exchanges_per_second=10_000.0,
+    mean_seconds=0.0016,
+    answered=20_000,
+    server_cores=0.5,
+    server_allotted=1,
+    generator_cores=0.5,
+    machine_cores=1.0,
+    cores=2,
+)
+
+
+# pytest's importlib mode has no `import conftest`: what tests call comes as fixtures.
+
+
+@pytest.fixture(scope="session")
+def run_locust() -> Callable[..., subprocess.CompletedProcess[str]]:
+    return _run_locust
+
+
+@pytest.fixture(scope="session")
+def open_server() -> Callable[[Behaviour], AbstractContextManager[tuple[str, int]]]:
+    return _open_server
+
+
+@pytest.fixture(scope="session")
+def open_page() -> type[Page]:
+    return Page
+
+
+@pytest.fixture(scope="session")
+def open_ui() -> Callable[..., AbstractContextManager[Page]]:
+    return _open_ui
+
+
+@pytest.fixture(scope="session")
+def encode_targets() -> Callable[[Mapping[str, str]], str]:
+    return _encode_targets
+
+
+@pytest.fixture(scope="session")
+def load() -> Iterator[Callable[..., dict[str, Any]]]:
+    """Loads servers, each time in a process of its own, by a generator that has done its imports once for all."""
+    with PersistentGenerator(Processes(f"t{uuid4().hex[:8]}", Catalogue.load())) as generator:
+        yield partial(_load, generator)
+
+
+@pytest.fixture(scope="session")
+def make_measurement() -> Callable[..., Measurement]:
+    """A measurement with nothing special about it, but for the fields that are given."""
+    return lambda **changes: replace(_PLAIN, **changes)
+
+
+@pytest.fixture(scope="session")
+def make_inputs() -> Callable[..., LimitInputs]:
+    """LimitInputs that agree with each other, but for the fields that are given."""
+    return lambda **changes: replace(_BALANCED, **changes)
