@@ -137,7 +137,7 @@ audit: ## whether a known vulnerability is in what is locked; asks a public serv
 	done
 
 ## Change it
-.PHONY: mutants coverage lint types fmt hooks docs screenshot lock clean
+.PHONY: mutants coverage lint types fmt hooks docs site screenshot lock clean
 mutants: .venv/dev.stamp ## plant faults in the code that carries figures: which does no test notice? (MODULES=bench: a part)
 	@$(BIN)/python -m tools.mutants $(MODULES)
 
@@ -172,6 +172,10 @@ fmt: .venv/dev.stamp ## format
 docs: .venv/lab.stamp ## write the generated parts of docs/: tables, code, figures, recordings
 	@$(BIN)/python -m tools.docs.models_page
 	@$(BIN)/python -m tools.docs.gallery_page
+	@$(BIN)/python -m tools.docs.commands
+
+site: .venv/lab.stamp .venv/docs.stamp ## the documentation as a static site: results/site, which needs no network
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m tools.docs.site
 
 screenshot: .venv/lab.stamp ## docs/load.png anew: Locust's web UI in a real browser, which builds an image of 0.9 GB once
 	@$(ENGINE) ensure && $(ENGINE) base
@@ -192,6 +196,7 @@ lock: .venv/dev.stamp ## lock what is installed, with hashes (UPGRADE=--upgrade:
 	done
 	@# Alone in an environment of its own: what looks at the others has no part in them.
 	echo pip-audit | $(COMPILE) - -o requirements/audit/audit.txt
+	echo mkdocs-material | $(COMPILE) - -o requirements/docs/docs.txt
 
 clean: .venv/lab.stamp ## remove what this lab has left, and .venv (ALL=1: every lab of this machine, and the images; YES=1: unasked)
 	@$(BIN)/lab clean $(if $(ALL),--all) $(if $(YES),--yes)
@@ -213,4 +218,9 @@ PIP = env $(PIP_MOVES:%=-u PIP_%) PIP_USER=0 $(BIN)/python -m pip install --quie
 .venv/dev.stamp: .venv/lab.stamp requirements/dev.txt
 	@echo "installing what its tests need into .venv ..."
 	@$(PIP) --require-hashes -r requirements/dev.txt
+	@touch $@
+
+.venv/docs.stamp: .venv/lab.stamp requirements/docs/docs.txt
+	@[ -x .venv/docs/bin/python ] || $(PYTHON) -m venv .venv/docs
+	@.venv/docs/bin/python -m pip install --quiet --quiet --disable-pip-version-check --require-hashes -r requirements/docs/docs.txt
 	@touch $@

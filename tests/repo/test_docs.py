@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from lab.cli.main import cli
+from tools.docs import commands
 from tools.docs.markdown import find_anchors, find_links
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -99,3 +100,7 @@ def test_shown_examples_match_their_files() -> None:
     files = [path.read_text() for path in (ROOT / "docs" / "examples").rglob("*") if path.is_file()]
     for block in shown:
         assert any(block in file for file in files), block
+
+
+def test_page_of_commands_is_what_the_command_line_says() -> None:
+    assert commands.PAGE.read_text(encoding="utf-8") == commands.render(), "run make docs"
