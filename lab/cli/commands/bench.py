@@ -28,7 +28,7 @@ from lab.servers.open import open_backend
 
 # Projects apart from the one of `lab up`: one for the models, one for the second server of the control.
 PROJECT = "socketlab-bench"
-_CONTROL = "twin"
+_CONTROL = "control"
 
 
 @click.command()

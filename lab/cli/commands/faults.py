@@ -118,7 +118,14 @@ def faults(
         raise LabError("--preset needs at least one --fault")
     is_running = any(state.state == "running" for state in backend.state())
     names = list(dict.fromkeys(faults or FAULTS))
-    plan = {"models": chosen, "faults": names, "seed": seed, "twin": control, "scenario": preset, "seconds": duration}
+    plan = {
+        "models": chosen,
+        "faults": names,
+        "seed": seed,
+        "control": control,
+        "scenario": preset,
+        "seconds": duration,
+    }
     if output:
         if os.path.lexists(output):
             raise LabError(f"--output: {output} exists, and no result is overwritten: name another file")

@@ -344,7 +344,7 @@ def test_signal_between_the_hooks_of_a_fork_comes_again() -> None:
         "import os, signal, time\n"
         "armed = False\n"
         "os.register_at_fork(before=lambda: armed and signal.raise_signal(signal.SIGINT))\n"
-        "from lab import interrupts\n"
+        "from lab.base import interrupts\n"
         "interrupts.install()\n"
         "armed = True\n"
         "try:\n"

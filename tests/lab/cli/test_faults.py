@@ -221,7 +221,7 @@ def test_the_card_is_printed_and_kept(
     assert json.loads((folder / "steps" / MODEL / "pause.json").read_text()) == kept[0]
     assert (folder / "end.json").exists()
     plan = json.loads((folder / "run.json").read_text())["plan"]
-    assert (plan["seed"], plan["twin"], plan["scenario"], len(plan["faults"])) == (1, False, None, 16)
+    assert (plan["seed"], plan["control"], plan["scenario"], len(plan["faults"])) == (1, False, None, 16)
 
 
 def test_json_is_all_that_is_printed(
@@ -294,7 +294,7 @@ def test_a_scenario_is_broken_by_each_fault_and_what_cannot_be_had_is_said(
     assert f"{MODEL}: pause: failed: it had ended\n" in capsys.readouterr().err
     outcomes += [make_seen(None), make_seen(fault="kill")]
     assert run(*words) == DID_NOT_HOLD
-    with pytest.raises(LabError, match="name them with --fault"):
+    with pytest.raises(LabError, match="--preset needs at least one --fault"):
         run(MODEL, "--preset=closed_session")
 
 
@@ -322,7 +322,7 @@ def test_now_is_1_for_a_model_that_ended_under_a_fault_which_leaves_it_running(
     backend.fails = {}
     assert run(MODEL, "--now=kill", "--duration=3s") == HELD
     assert backend.clock.slept == []
-    with pytest.raises(LabError, match="name the models"):
+    with pytest.raises(LabError, match="name them"):
         run("--now=pause")
 
 

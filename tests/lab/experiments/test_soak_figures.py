@@ -149,9 +149,9 @@ def test_what_a_run_of_this_length_can_show_is_said() -> None:
     said = soak_command._say_what_it_shows([wide, FLAT], 3.0)
     assert said.startswith("6 readings over 50 s, after a warm-up of 30 s. In that time 3 MB/h are 42 kB.")
     # Half of 6 and half of 1.5, the narrow one first.
-    assert "The intervals (95%) are 0.75 to 3.00 MB/h to either side" in said
+    assert "The intervals (95%) are ±0.75 to ±3.00 MB/h" in said
     none = Finding(MODEL, None, FLAT.growth, FLAT.readings, SERVED)
-    assert "There is no slope: it takes 6 readings after the warm-up." in soak_command._say_what_it_shows([none], 1.0)
+    assert "No slope: that takes at least 6 readings after the warm-up." in soak_command._say_what_it_shows([none], 1.0)
 
 
 @dataclass

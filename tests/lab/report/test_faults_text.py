@@ -132,7 +132,7 @@ def test_faults_are_in_the_order_of_the_card_and_models_in_that_of_the_run(run: 
 def test_only_what_held_does_not_stand_out(run: Run, verdict: Verdict, expected: str, is_good: bool) -> None:
     outcome = Outcome(run, [score("a", "crowd", verdict, expected=expected)])
     cell = faults_page._make_cell(outcome, outcome.scores[0])
-    assert (cell.is_good, cell.reason, cell.raw) == (is_good, "so it was", run.path_of(key_of("a", "crowd")))
+    assert (cell.is_good, cell.note, cell.link) == (is_good, "so it was", run.path_of(key_of("a", "crowd")))
 
 
 def draw(run: Run, probe_report: ProbeReport) -> faults_page.Picture:

@@ -49,13 +49,18 @@ def test_ctrl_c_keeps_what_was_measured_and_resume_goes_on(process_project: str,
     after = run.steps()
     assert {key: after[key] for key in kept} == kept
     assert "conformance:" not in done.stderr
-    # One of each part, of the server and its twin.
-    names = ["again-asyncio_streams-2.log", "again-asyncio_streams.log", "asyncio_streams-2.log", "asyncio_streams.log"]
+    # One of each part, of the server and its control.
+    names = [
+        "asyncio_streams-2.log",
+        "asyncio_streams.log",
+        "control-asyncio_streams-2.log",
+        "control-asyncio_streams.log",
+    ]
     assert sorted(path.name for path in (run.folder / "logs").iterdir()) == names
 
     assert "asyncio_streams" in lab(*where, "--show", "latest").stdout
     rows = list(csv.DictReader(io.StringIO(lab(*where, "--show", run.started, "--export", "csv").stdout)))
-    assert [row["model"] for row in rows] == ["again-asyncio_streams", "asyncio_streams"]
+    assert [row["model"] for row in rows] == ["asyncio_streams", "control-asyncio_streams"]
     assert "is finished" in lab(*where, "--resume", "latest").stderr
     facts = json.loads((run.folder / "run.json").read_text())
     assert {"processor", "system", "servers", "commit", "governor", "libc", "allocator"} <= set(facts["environment"])
@@ -69,7 +74,7 @@ def test_ctrl_c_keeps_what_was_measured_and_resume_goes_on(process_project: str,
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--workloads", "pong"], "unknown work pong; known: session"),
+        (["--workloads", "pong"], "unknown workloads: pong; known: session"),
         (["pong"], "unknown model 'pong'"),
         (["--export", "csv"], "--export goes with --show"),
         (["--show", "then"], "no run 'then'"),

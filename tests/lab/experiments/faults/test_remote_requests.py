@@ -173,7 +173,7 @@ def test_now_breaks_what_runs_and_prints_when(lab: Processes) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["pause"], "name the models"),
+        (["pause"], "name them"),
         (["latency", MODELS[0]], "only a container has a network of its own"),
         (["nonsense", MODELS[0]], "'nonsense' is not one of"),
         (["pause", "nonesuch"], "unknown model 'nonesuch'"),
