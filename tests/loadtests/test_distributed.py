@@ -220,5 +220,6 @@ def test_a_port_that_is_taken_is_said_before_anything_starts(backend):
         )
     assert done.returncode == 2
     assert (
-        done.stderr.strip() == f"lab: port {port} cannot be had (Address already in use): LAB_UI_PORT chooses another"
+        done.stderr.strip()
+        == f"lab: port {port} is not available (Address already in use): set LAB_UI_PORT to another port"
     )

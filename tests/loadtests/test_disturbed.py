@@ -158,7 +158,7 @@ def test_durations_are_read_from_a_clock_that_nobody_sets():
         "lab/servers/ca.py",  # of a certificate
         "lab/servers/certificates.py",
         "lab/experiments/bench/runner.py",  # when a step was made
-        "lab/experiments/demo.py",
+        "lab/report/demo_files.py",
         "lab/experiments/environment.py",
         "lab/experiments/faults/fault.py",
         "lab/load/telemetry.py",

@@ -54,21 +54,21 @@ class Recorder:
 
 
 class Connection:
-    def __init__(self, lane, answered):
-        self.lane, self.answered = lane, answered
+    def __init__(self, group, answered):
+        self.group, self.answered = group, answered
 
 
 @pytest.fixture
 def share(monkeypatch):
-    """A share with two lanes: of one, a connection gets no answer in the window; of the other, none does."""
+    """A share with two groups: of one, a connection gets no answer in the window; of the other, none does."""
     one, other = (
         SimpleNamespace(series=series, exchange=SimpleNamespace(depth=depth), answered_in_all=answered)
         for series, depth, answered in ((ONE, 4, 100), (OTHER, 1, 7))
     )
-    one.links = [Connection(one, count) for count in (5, 6, 3)]
-    other.links = [Connection(other, 0)]
+    one.connections = [Connection(one, count) for count in (5, 6, 3)]
+    other.connections = [Connection(other, 0)]
     done = []
-    engine = SimpleNamespace(lanes=[one, other], **{name: lambda name=name: done.append(name) for name in ACTS})
+    engine = SimpleNamespace(groups=[one, other], **{name: lambda name=name: done.append(name) for name in ACTS})
     clocks = {"perf_counter": [10.0, 12.5], "process_time": [3.0, 3.75], "read_throttled": [1.0, 1.5]}
     for name, values in clocks.items():
         monkeypatch.setattr(measurement, name, lambda values=values: values.pop(0))
@@ -81,10 +81,10 @@ def share(monkeypatch):
     runner = Runner()
     stats = SimpleNamespace(reset_all=lambda: done.append("reset_all"))
     made = Share(SimpleNamespace(runner=runner, stats=stats))
-    return SimpleNamespace(share=made, runner=runner, lanes=(one, other), done=done, clocks=clocks)
+    return SimpleNamespace(share=made, runner=runner, groups=(one, other), done=done, clocks=clocks)
 
 
-ACTS = ("flush", "hold", "halt")
+ACTS = ("flush", "count_backlog_as_dropped", "abort")
 
 
 def tell(share, word):
@@ -95,27 +95,30 @@ def test_share_is_what_was_counted_in_the_window(share):
     tell(share, "begin")
     assert share.done == ["flush", "reset_all", True]
     assert share.runner.sent == []
-    share.lanes[0].links[1].answered = 8
+    share.groups[0].connections[1].answered = 8
     share.done.clear()
     tell(share, "end")
     # What is under way is held first; nothing is asked once everything is counted.
-    assert share.done == ["hold", "flush", "beat", "kill False", "halt"]
+    assert share.done == ["count_backlog_as_dropped", "flush", "beat", "kill False", "abort"]
     ((name, part),) = share.runner.sent
     assert name == "socketlab_part"
-    lanes = part.pop("lanes")
+    groups = part.pop("groups")
     assert part == {"seconds": 2.5, "cpu": 0.75, "throttled": 0.5, "stalled": 0.25}
-    assert [lane["series"] for lane in lanes] == [("one", "ping", "tcp", "closed"), ("other", "ping", "tls", "open")]
-    assert [(lane["depth"], lane["starved"], lane["answered_in_all"]) for lane in lanes] == [(4, 2, 100), (1, 1, 7)]
-    assert [lane["warm_up_failures"] for lane in lanes] == [{"refused": 2}, {}]
-    tallies = [Tally.decode(json.loads(json.dumps(lane["tally"]))) for lane in lanes]
+    assert [group["series"] for group in groups] == [("one", "ping", "tcp", "closed"), ("other", "ping", "tls", "open")]
+    assert [(group["depth"], group["starved"], group["answered_in_all"]) for group in groups] == [
+        (4, 2, 100),
+        (1, 1, 7),
+    ]
+    assert [group["warm_up_failures"] for group in groups] == [{"refused": 2}, {}]
+    tallies = [Tally.decode(json.loads(json.dumps(group["tally"]))) for group in groups]
     assert [(tally.answered, tally.failures) for tally in tallies] == [(9, {"closed": 1}), (0, {})]
 
 
 def test_share_of_a_process_that_came_late_has_no_beginning(share):
     tell(share, "end")
     ((_, part),) = share.runner.sent
-    assert (part["stalled"], part["throttled"], part["lanes"][0]["starved"]) == (None, None, 0)
-    assert share.done == ["hold", "flush", "halt"]
+    assert (part["stalled"], part["throttled"], part["groups"][0]["starved"]) == (None, None, 0)
+    assert share.done == ["count_backlog_as_dropped", "flush", "abort"]
 
 
 def test_quota_that_cannot_be_read_in_the_end_is_unknown(share):

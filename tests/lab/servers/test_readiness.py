@@ -120,8 +120,8 @@ def test_attempt_that_has_its_time_counts(
     error: str,
 ) -> None:
     """With attempts of 1/8 s and more, and pauses of 1/16 s, which binary fractions are exact for."""
-    monkeypatch.setattr(readiness, "_FIRST_ATTEMPT", 0.125)
-    monkeypatch.setattr(readiness, "_PAUSE", 0.0625)
+    monkeypatch.setattr(readiness, "_FIRST_TIMEOUT", 0.125)
+    monkeypatch.setattr(readiness, "_RETRY_SECONDS", 0.0625)
     (outcome,) = wait_ready([("mine", "command", "silent")], timeout)
     assert [each for _, _, each in calls] == attempts
     assert (outcome.ready, outcome.error) == (False, error)
@@ -192,7 +192,7 @@ def test_model_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
         outcomes = wait_ready([("mine", "command", "tcp://x:1")], 0.05, on_outcome=told.append)
     finally:
         released.set()
-    assert outcomes == told == [Outcome("mine", False, 0.05, "gave no sign")]
+    assert outcomes == told == [Outcome("mine", False, 0.05, "no exchange has ended")]
 
 
 def test_request_is_the_first_word_of_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -169,7 +169,7 @@ def test_a_model_that_dies_in_the_instant_in_which_it_is_paused_has_failed(
             wait_until(lambda: not psutil.pid_exists(pid))
         signal_all(pid, number)
 
-    monkeypatch.setattr("lab.servers.throttle.signal_all", too_late)
+    monkeypatch.setattr("lab.servers.processes.signal_all", too_late)
     score = apply(lab, model, "pause", seed=2)
     assert score is not None
     assert score.verdict is Verdict.FAILED
@@ -254,9 +254,9 @@ def test_nobody_is_held_back_by_a_lab_that_was_killed(lab: Processes) -> None:
     """As `lab faults` starves it: while signals are held, which what it starts must not inherit."""
     program = (
         "import os, signal; from lab.servers.processes import Processes; from tests.faults.conftest import CATALOGUE;"
-        "from lab.experiments.faults.fault import applied; from lab.experiments.faults.scorecard import FAULTS;"
+        "from lab.experiments.faults.fault import injected; from lab.experiments.faults.registry import FAULTS;"
         f"lab = Processes({lab.project!r}, CATALOGUE);"
-        f"block = applied(FAULTS['starve'], lab, {MODEL!r}); block.__enter__(); os.kill(os.getpid(), signal.SIGKILL)"
+        f"block = injected(FAULTS['starve'], lab, {MODEL!r}); block.__enter__(); os.kill(os.getpid(), signal.SIGKILL)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -signal.SIGKILL
     starved = ["lab.servers.throttle", str(lab.pid(MODEL))]

@@ -266,7 +266,7 @@ services:
     steps = {row["step"]: row for row in json.loads(loaded.stdout)}
     assert steps["add"]["failures"] == steps["add"]["taken"] > 0
     missing = lab(*options, "load-gallery", "ftp", "--headless")
-    wanted = "lab: ftp needs gallery_ftp: `lab up gallery_ftp` starts what is missing\n"
+    wanted = "lab: ftp needs gallery_ftp: start what is missing with `lab up gallery_ftp`\n"
     assert (missing.returncode, missing.stderr) == (2, wanted)
     assert lab(*options, "down").returncode == 0
 
