@@ -26,7 +26,7 @@ def test_users_are_those_whose_servers_run() -> None:
     assert choose_users([], SERVERS) == [name for name, _ in USERS.values()]
     assert choose_users([], ["gallery_smtp", "gallery_web"]) == ["WebUser", "WebChurnUser"]
     assert choose_users(["web", "ftp", "web"], SERVERS) == ["WebUser", "FtpUser"]
-    with pytest.raises(LabError, match="mail needs gallery_mail: .*`lab up gallery_mail`"):
+    with pytest.raises(LabError, match=r"mail needs gallery_mail: .*`lab up gallery_mail`"):
         choose_users(["mail"], ["gallery_smtp"])
     with pytest.raises(LabError, match="`lab up --profile gallery`"):
         choose_users([], ["gallery_telnet"])
