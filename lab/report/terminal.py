@@ -1,9 +1,7 @@
 """Print tables: on a terminal, and to a log file, where no column may be lost to a narrow width."""
 
-import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-import click
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -36,27 +34,6 @@ def open_console(log_width: int = LOG_WIDTH) -> Console:
     """Return a console on stdout, as wide as the terminal; `log_width` if it is no terminal."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=log_width)
-
-
-def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, group: int | None = None) -> None:
-    """Print a table on a terminal, and lines with tabs between the cells elsewhere.
-
-    Args:
-        group: a column whose repeated cells are left empty on a terminal, with a rule between the groups.
-    """
-    rows = [list(row) for row in rows]
-    if not sys.stdout.isatty():
-        for row in rows:
-            click.echo("\t".join(row))
-        return
-    table = Table(*columns, box=box.SIMPLE)
-    for number, row in enumerate(rows):
-        cells = list(row)
-        if group is not None and number and rows[number - 1][group] == row[group]:
-            cells[group] = ""
-        last = group is not None and number + 1 < len(rows) and rows[number + 1][group] != row[group]
-        table.add_row(*map(Text, cells), end_section=last)
-    Console().print(table)
 
 
 def make_table(

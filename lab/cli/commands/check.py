@@ -8,7 +8,7 @@ import click
 from lab.base.errors import LabError
 from lab.cli.context import DID_NOT_HOLD, HELD, Lab
 from lab.cli.params import models_argument
-from lab.report.terminal import show_table
+from lab.report.tables import show_table
 
 
 @click.command()

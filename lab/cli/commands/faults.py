@@ -36,7 +36,7 @@ from lab.report.faults_text import (
     show_details,
     show_load,
 )
-from lab.report.terminal import show_table
+from lab.report.tables import show_table
 
 NAME = "faults"
 

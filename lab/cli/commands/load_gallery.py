@@ -11,7 +11,7 @@ from lab.cli.commands.load import open_ui
 from lab.cli.context import DID_NOT_HOLD, HELD, Lab
 from lab.cli.params import DURATION
 from lab.load.gallery import FILE, USERS, choose_users, run_headless
-from lab.report.terminal import show_table
+from lab.report.tables import show_table
 
 _MODELS_FILE = "loadtests/locustfile.py"
 

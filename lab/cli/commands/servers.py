@@ -12,7 +12,7 @@ from lab.base import interrupts
 from lab.base.errors import LabError
 from lab.cli.context import COULD_NOT_RUN, HELD, Lab
 from lab.cli.params import DURATION, HOST, MODEL, PROFILE
-from lab.report.terminal import show_table
+from lab.report.tables import show_table
 
 if TYPE_CHECKING:
     from lab.servers.backend import ModelState

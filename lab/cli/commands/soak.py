@@ -15,7 +15,7 @@ from lab.experiments.environment import describe_environment
 from lab.experiments.soak import _HOUR, COUNTS, MEGABYTE, NAME, Finding, run
 from lab.experiments.store import Run, tolerated
 from lab.metrics.trend import CONFIDENCE, FEWEST, Growth, after_warm_up
-from lab.report.terminal import show_table
+from lab.report.tables import show_table
 from lab.servers.backend import choose_speakers
 
 _LONGEST = 30 * 24 * _HOUR
