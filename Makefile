@@ -121,7 +121,7 @@ faults: .venv/lab.stamp ## break every model under load in sixteen ways, and acc
 
 soak: .venv/lab.stamp ## ten minutes (MINUTES=60) of mixed load and hostile clients: does anything grow?
 	@$(ENGINE) ensure && $(ENGINE) base || [ $$? -eq 3 ]
-	@$(BIN)/lab soak --minutes $(or $(MINUTES),10)
+	@$(BIN)/lab soak --duration $(or $(MINUTES),10)m
 
 fuzz: .venv/dev.stamp ## the core, guided by coverage (RUNS=1000000), then each model live (INPUTS=10000); finds are in results/fuzz
 	@mkdir -p results/fuzz/new
