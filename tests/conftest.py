@@ -25,14 +25,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Take SIGINT and SIGQUIT again, which a shell makes its background jobs ignore, CI among them.
+    """Take signals back that a shell makes its background jobs ignore (SIGINT, SIGQUIT), and `nohup` (SIGHUP).
 
-    The processes that a test starts would inherit that, and what these signals do is tested too.
+    The processes that a test starts would inherit that, and tests send these signals to them.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    if signal.getsignal(signal.SIGQUIT) is signal.SIG_IGN:
-        signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    for number in (signal.SIGQUIT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
