@@ -77,7 +77,9 @@ def _create(directory: Path, names: list[str], *, new_ca: bool) -> None:
         ca, ca_key = (directory / CA).read_bytes(), (directory / _CA_KEY).read_bytes()
     server, client = issue(ca, ca_key, names, expires)
     _write(directory / SERVER, server)
-    _write(directory / CLIENT, client)
+    # OpenSSL opens the file twice, for the certificate and for its key: a client that runs must not see two of them.
+    if new_ca:
+        _write(directory / CLIENT, client)
     _write(directory / _ISSUED, json.dumps({"names": names, "expires": expires}).encode())
 
 

@@ -40,6 +40,14 @@ def test_is_made_anew_for_a_model_that_has_come_and_keeps_the_others(tmp_path: P
     assert shake(server_context(directory), client, "one")
 
 
+def test_client_certificate_stays_while_clients_may_read_it(tmp_path: Path) -> None:
+    directory = ensure_certificates(["a"], tmp_path / "tls")
+    client, server = (directory / CLIENT).read_bytes(), (directory / SERVER).read_bytes()
+    ensure_certificates(["b"], directory)
+    assert (directory / CLIENT).read_bytes() == client
+    assert (directory / SERVER).read_bytes() != server
+
+
 @pytest.mark.parametrize("harm", ["expired", "cut", "missing"])
 def test_is_made_anew_when_it_is_of_no_use(tmp_path: Path, harm: str) -> None:
     directory = ensure_certificates(["one"], tmp_path / "tls")
