@@ -16,9 +16,11 @@ demo: .venv/lab.stamp ## the lab at work: up, check, load, one table, down
 	@$(ENGINE) ensure && $(ENGINE) base || [ $$? -eq 3 ]
 	@$(BIN)/lab demo
 
+# Seconds for planting faults in changed modules before the tests; empty: none.
+MUTANT_SECONDS ?= 60
 test: .venv/dev.stamp ## every test, on processes and on containers (TESTS=tests/services/protocol: a part)
 	@$(ENGINE) ensure && $(ENGINE) base
-	@$(if $(TESTS),,$(BIN)/python -m tools.mutants --changed --seconds 60)
+	@$(if $(TESTS),,$(if $(MUTANT_SECONDS),$(BIN)/python -m tools.mutants --changed --seconds $(MUTANT_SECONDS)))
 	@LAB_REQUIRE_DOCKER=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadgroup --no-loadscope-reorder $(TESTS)
 
 # Builds of Python differ in what they leave to OpenSSL, so the interpreter that most machines have is tried as well.
