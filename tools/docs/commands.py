@@ -22,7 +22,8 @@ _HEAD = """# Commands
 
 def render() -> str:
     """Return the page."""
-    top = click.Context(cli, info_name="lab", terminal_width=_WIDTH, max_content_width=_WIDTH)
+    # With the group's own settings, as `main` has them: click keeps a command's first help option for good.
+    top = click.Context(cli, info_name="lab", terminal_width=_WIDTH, max_content_width=_WIDTH, **cli.context_settings)
     blocks = [("lab", cli.get_help(top))]
     for entry in COMMANDS:
         module = importlib.import_module(f"{commands.__name__}.{entry.module}")
