@@ -25,8 +25,8 @@ _END_SECONDS = 3.0
 class FaultRequests(Protocol):
     """Injects the faults that users ask for in the UI."""
 
-    def advance(self, *, obey: bool = True) -> None:
-        """Handle what the generator has logged since; without `obey`, only pass its output on."""
+    def advance(self, *, inject: bool = True) -> None:
+        """Handle what the generator has logged since; without `inject`, only pass its output on."""
 
 
 def check_settings() -> None:
@@ -91,7 +91,7 @@ def serve_ui(
                 # Ctrl-C reaches Locust as well, which prints a last summary.
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(_END_SECONDS)
-                requests.advance(obey=False)
+                requests.advance(inject=False)
     except KeyboardInterrupt:
         print("\nended")
         return

@@ -1,4 +1,4 @@
-"""What faults have done to models, as one HTML file that needs nothing else, beside the raw data that it leads to."""
+"""The report of `lab faults` as one self-contained HTML file that links to the raw data."""
 
 import math
 from dataclasses import dataclass
@@ -25,14 +25,14 @@ from lab.report.faults_text import (
 from lab.report.html import load_template
 from lab.report.svg import Dot, Scale, join_points
 
-# Of a picture, in pixels; the margins hold the scales.
+# Size of a picture in pixels; the margins hold the axes.
 _WIDTH, _HEIGHT = 720, 190
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 12, 34
 
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """A mark of a scale: where, and what is there."""
+    """A mark on an axis: its position in pixels and its label."""
 
     place: float
     text: str
@@ -40,16 +40,16 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """PING around a fault: a line for p50 and one for p99, by seconds; crosses where some failed.
+    """A chart of PINGs around a fault: p50 and p99 per second, with a cross over each second in which some failed.
 
     Args:
-        title, load: what it is, and what became of the load.
-        begin, end: where the fault was, across.
-        lines: (name, points as SVG takes them), one for each time without a second in which nothing was answered.
-        dots: (across, down, what is there), for the tooltips.
-        crosses: the same, of seconds in which some failed.
-        across, down: the scales.
-        raw: where the figures are.
+        title, load: The fault, and the result of the load.
+        begin, end: The fault's interval as x coordinates.
+        lines: (name, SVG points), interrupted at seconds without an answer.
+        dots: (x, y, tooltip).
+        crosses: (x, y, tooltip).
+        across, down: The marks of the axes.
+        raw: Link to the stored figures.
     """
 
     title: str
@@ -65,7 +65,7 @@ class Picture:
 
 
 def render(outcome: Outcome) -> str:
-    """The page."""
+    """Return the page as HTML."""
     faults = outcome.faults
     return load_template("faults.html.j2").render(
         run=outcome.run,
@@ -98,7 +98,7 @@ def _path(outcome: Outcome, score: Score) -> str:
 
 def _draw(outcome: Outcome, each: UnderLoad) -> Picture:
     probe_report = each.probe_report
-    # A row stands for a whole second, and so for its middle.
+    # A row covers a whole second and is drawn at its middle.
     rows = [(second + 0.5, p50, p99, failed) for second, p50, p99, failed in probe_report.seconds]
     left, right = rows[0][0] - 0.5, max(rows[-1][0] + 0.5, probe_report.lasted)
     known = [value for _, p50, p99, _ in rows for value in (p50, p99) if value]

@@ -1,4 +1,4 @@
-"""What faults have done to models, as Markdown; and the sentences and figures that its page has as well."""
+"""The report of `lab faults` as Markdown, and the sentences and figures that it shares with the HTML page."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from statistics import median
 
 from lab.base.units import UNKNOWN, show_us
 from lab.experiments.faults.judge import Score, Verdict
-from lab.experiments.faults.probe_reader import BAND, show
+from lab.experiments.faults.probe_reader import LATE_FACTOR, show
 from lab.experiments.faults.registry import FAULTS
 from lab.experiments.faults.under_load import UnderLoad
 from lab.experiments.store import Run
@@ -14,7 +14,7 @@ from lab.metrics.verdict import show_failures
 from lab.report.bench_text import make_row
 from lab.report.cells import show_rate
 
-# A shape beside each word, so that nobody has to tell colours apart.
+# Shapes, so that verdicts can be told apart without colours.
 MARKS: Mapping[Verdict, str] = {
     Verdict.HELD: "●",
     Verdict.DEGRADED: "◐",
@@ -22,18 +22,18 @@ MARKS: Mapping[Verdict, str] = {
     Verdict.UNKNOWN: "○",
 }
 
-DETAILS = ("model", "fault", "verdict", "again after", "why")
-TIMES = ("fault", "what is done", "models", "PING late after", "slowest PING", "as before after", "the last to recover")
+DETAILS = ("model", "fault", "verdict", "restarted in", "reason")
+TIMES = ("fault", "effect", "models", "PING late after", "slowest PING", "recovered after", "last to recover")
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a run of `lab faults` has found.
+    """The results of one run of `lab faults`.
 
     Args:
-        run: where it is kept.
-        scores: of the card.
-        seen: faults in the middle of a load.
+        run: The stored run.
+        scores: Cells of the scorecard.
+        seen: Faults in the middle of a preset's load.
     """
 
     run: Run
@@ -42,7 +42,7 @@ class Outcome:
 
     @property
     def faults(self) -> list[str]:
-        """Those of the card, in its order."""
+        """The faults of the scorecard, in the order of the registry."""
         tried = {score.fault for score in self.scores}
         return [fault for fault in FAULTS if fault in tried]
 
@@ -56,12 +56,12 @@ class Outcome:
 
 
 def key_of(model: str, fault: str) -> str:
-    """Under which a score, or a fault under load, is kept."""
+    """Return the key under which a score, or a fault under load, is stored."""
     return f"{model}/{fault}"
 
 
 def show_cell(score: Score | None) -> str:
-    """A cell of the card; ! marks what is not as it should be."""
+    """Format a cell of the scorecard; ! marks an unexpected verdict."""
     if score is None:
         return UNKNOWN
     mark = "" if score.is_fine or score.verdict is Verdict.UNKNOWN else " !"
@@ -69,31 +69,31 @@ def show_cell(score: Score | None) -> str:
 
 
 def show_details(score: Score) -> list[str]:
-    """Its row below the card."""
+    """Return the row of a score in the list below the scorecard."""
     again = UNKNOWN if score.recovery is None else show(score.recovery)
     reason = f"{score.reason} (declared: {score.expected})" if score.expected else score.reason
     return [score.model, score.fault, show_cell(score), again, reason]
 
 
 def make_answers(outcome: Outcome) -> Iterator[str]:
-    """The result in sentences."""
+    """Yield the results as sentences."""
     if outcome.scores:
         scores = [score for score in outcome.scores if score.verdict is not Verdict.UNKNOWN]
         accounts = [score.account for score in scores if score.account]
         answered = sum(account.answered for account in accounts)
         wrong = sum(sum(account.wrong.values()) for account in accounts)
         yield (
-            f"{len(scores)} times a model was broken and mended under load: {answered:,} requests were answered, "
-            f"{wrong} replies were wrong, doubled, out of order or somebody else's."
+            f"{len(scores)} faults were injected under load and healed: {answered:,} requests were answered, {wrong} "
+            "replies were wrong, duplicated, out of order or those of another client."
         )
         if bad := [score for score in scores if not score.is_fine]:
-            yield f"Not as it should be: {_list(bad)}."
+            yield f"Unexpected: {_list(bad)}."
         else:
-            yield "Everything is as it should be: it held, or it failed where the catalogue says so and why."
+            yield "As expected: each model held, or failed where the catalogue declares it."
         if degraded := [score for score in scores if score.verdict is Verdict.DEGRADED]:
-            yield f"Nothing lost, but others waited longer than they may: {_list(degraded)}."
+            yield f"No request lost, but slower to recover than allowed: {_list(degraded)}."
         if unknown := sorted({score.fault for score in outcome.scores if score.verdict is Verdict.UNKNOWN}):
-            yield f"Not known here, which is never a pass: {', '.join(unknown)}."
+            yield f"Unknown on this machine, which is not a pass: {', '.join(unknown)}."
     for each in outcome.seen:
         yield f"{name_of(each)}: {each.probe_report}."
 
@@ -106,23 +106,23 @@ def _list(scores: Sequence[Score]) -> str:
 
 
 def name_of(each: UnderLoad) -> str:
-    """Of a fault under load."""
+    """Return the title of a fault under load."""
     return f"{each.interval.model}, {each.interval.fault}{' (control run)' if each.interval.is_control else ''}"
 
 
 def show_load(each: UnderLoad) -> str:
-    """What became of the load itself."""
+    """Describe the load during a fault, and how much of it was answered."""
     load = each.measurement
     failed = f", failed: {show_failures(load.failures)}" if load.failures else ", none failed"
     return (
         f"{load.workload}, {load.users} users for {load.seconds:.1f} s: {show_rate(load)} requests/s, "
-        f"{load.answered:,} exchanges answered{failed}, p99 {show_us(load.percentile(0.99))} µs over all of it. "
-        f"Broken from {each.interval.begin} for {show(each.probe_report.lasted)}."
+        f"{load.answered:,} exchanges answered{failed}, p99 {show_us(load.percentile(0.99))} µs over the whole load. "
+        f"Fault from {each.interval.begin} for {show(each.probe_report.lasted)}."
     )
 
 
 def make_times(outcome: Outcome) -> Iterator[list[str]]:
-    """A row for each fault that somebody else could look at: medians over the models."""
+    """Yield a row of medians over the models, for each fault with a probe report."""
     for fault in outcome.faults:
         found = [
             (score.model, score.probe_report) for score in outcome.scores if score.fault == fault and score.probe_report
@@ -132,12 +132,12 @@ def make_times(outcome: Outcome) -> Iterator[list[str]]:
             continue
         late = [probe_report.detect for _, probe_report in seen if probe_report.detect is not None]
         slowest = [probe_report.slowest for _, probe_report in seen if probe_report.slowest is not None]
-        # Who was never late has nothing to recover from.
+        # A model that was never late has nothing to recover from.
         back = [(probe_report.recover or 0.0, model) for model, probe_report in seen if probe_report.detect is not None]
         never = [
             model for model, probe_report in seen if probe_report.detect is not None and probe_report.recover is None
         ]
-        last = f"{', '.join(never)}: not seen to" if never else UNKNOWN
+        last = f"{', '.join(never)}: not recovered" if never else UNKNOWN
         if back and not never:
             last = f"{max(back)[1]} ({show(max(back)[0])})"
         yield [
@@ -152,23 +152,24 @@ def make_times(outcome: Outcome) -> Iterator[list[str]]:
 
 
 def make_reading() -> list[str]:
-    """How it is read."""
+    """Return sentences on how to read the report."""
     return [
-        "held: what had to be answered was answered, once and in order, and others were soon served as before. "
-        "degraded: the same, and later than it may be. failed: a request was lost or answered wrongly, or nobody was "
-        "served; declared means that the catalogue says so of this model, with the reason, and then it must. unknown: "
-        "the fault cannot be had here. A dash: the model has nothing that it could break.",
-        "PING: of another client, every 20 ms, beside eight connections that are never idle. It is late when it fails "
-        f"or takes more than {BAND:g} times the p99 from before the fault; it is as before when ten in turn do not. "
-        "Times count from the break, or from the mending. A model that serves one client at a time has no other "
-        "client.",
-        "again after: of a model that was ended, the time until it answers; after `kill`, from the kill.",
+        "held: every request that had to be answered was answered, once and in order, and the model recovered in time. "
+        "degraded: the same, but it recovered later than allowed. failed: a request was lost or answered wrongly, or "
+        "no client was served; declared means that the catalogue declares this failure with its reason, and then the "
+        "model must fail. unknown: this machine does not support the fault. A dash: the model has nothing that the "
+        "fault could break.",
+        "PING: a latency probe sends one every 20 ms, in addition to eight connections that are never idle. A PING is "
+        f"late if it fails or takes more than {LATE_FACTOR:g} times the p99 from before the fault. The model has "
+        "recovered when ten consecutive PINGs are not late. Times count from the injection, or from healing. A model "
+        "that serves one client at a time cannot be probed.",
+        "restarted in: for a fault that ends the model, the time until it answers again; for `kill`, from the kill.",
     ]
 
 
 def render_markdown(outcome: Outcome) -> str:
-    """The report as Markdown, for a pull request or a CI job's summary."""
-    text = [f"# Models that were broken: {outcome.run.started}", ""]
+    """Return the report as Markdown, for a pull request or the summary of a CI job."""
+    text = [f"# Faults: {outcome.run.started}", ""]
     text += [f"{sentence}  " for sentence in make_answers(outcome)]
     if outcome.scores:
         faults = outcome.faults
@@ -177,9 +178,9 @@ def render_markdown(outcome: Outcome) -> str:
             make_row([model, *(show_cell(row.get(fault)) for fault in faults)]) for model, row in outcome.card.items()
         ]
         if times := list(make_times(outcome)):
-            text += ["", "## What others saw", "", make_row(TIMES), make_row(["---"] * len(TIMES))]
+            text += ["", "## Latency probe", "", make_row(TIMES), make_row(["---"] * len(TIMES))]
             text += [make_row(row) for row in times]
-        text += ["", "## Each of them", "", make_row([*DETAILS, "raw"]), make_row(["---"] * (len(DETAILS) + 1))]
+        text += ["", "## Scores", "", make_row([*DETAILS, "raw"]), make_row(["---"] * (len(DETAILS) + 1))]
         for score in outcome.scores:
             raw = f"[account]({outcome.run.path_of(key_of(score.model, score.fault))})"
             text.append(make_row([*show_details(score), raw]))
@@ -192,10 +193,10 @@ def render_markdown(outcome: Outcome) -> str:
             for second, p50, p99, failed in each.probe_report.seconds
         ]
     text += ["", "## How to read it", "", *(f"* {line}" for line in make_reading()), ""]
-    text += ["## What it ran on", "", *(f"* {name}: {value}" for name, value in list_environment(outcome.run)), ""]
+    text += ["## Environment", "", *(f"* {name}: {value}" for name, value in list_environment(outcome.run)), ""]
     return "\n".join(text)
 
 
 def list_environment(run: Run) -> list[tuple[str, str]]:
-    """Names and values; what is not known says so."""
+    """Return the names and values of the environment, missing ones as `not known`."""
     return [(name, str(value) if value else "not known") for name, value in run.facts["environment"].items()]

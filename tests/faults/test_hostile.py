@@ -1,8 +1,8 @@
-"""Clients that are slow, silent, broken, too many or malicious: what a model does about them, and who pays.
+"""Hostile clients of every model. Whatever one does, another client's PING must be answered.
 
-The other client is the measure: whatever one does, somebody who asks for a PING gets it. Where a model genuinely cannot
-(`lab.limit.overlap`, `lab.limit.crowd` in compose.yaml), it must fail, strictly. Times are asserted nowhere; what is
-left of a hostile client, memory, descriptors, threads, children, is counted.
+If a model declares that it cannot do that (`lab.limit.overlap`, `lab.limit.slow_clients` in compose.yaml), the test
+must fail, strictly. No time is asserted; what a hostile client leaves behind (memory, descriptors, threads, children)
+is counted.
 """
 
 import socket
@@ -70,7 +70,7 @@ def half_handshake(server: Server) -> socket.socket:
 
 
 @pytest.mark.capability("overlap")
-@pytest.mark.capability("crowd")
+@pytest.mark.capability("slow_clients")
 def test_a_silent_crowd_keeps_nobody_out(roomy: Server, patience: float) -> None:
     with ExitStack() as crowd:
         for number in range(40):

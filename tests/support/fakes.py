@@ -60,7 +60,7 @@ class FakeInstrument:
 
     def write(self, data: bytes) -> None:
         word = data.decode().strip()
-        self.backend.done.append(("ledger", word))
+        self.backend.done.append(("request log", word))
         answers = {"mark": "marked", "end": json.dumps(asdict(self.backend.account)) if self.backend.account else "no"}
         self.lines.append(answers[word])
 
@@ -77,7 +77,7 @@ class FakeBackend:
 
     Args:
         clock: what is done takes `seconds` on it.
-        account: what the ledger gives in the end.
+        account: what the request log returns at the end.
         seconds: by what is done.
         fails: by what is done, what happens instead.
         exited: exit codes of the models that have ended.

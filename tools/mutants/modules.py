@@ -123,7 +123,7 @@ GROUPS = (
             "lab/experiments/faults/scorecard.py",
             "lab/experiments/faults/judge.py",
             "lab/experiments/faults/fault.py",
-            "lab/experiments/faults/kinds/crowd.py",
+            "lab/experiments/faults/kinds/slow_clients.py",
         ),
         (
             "tests/lab/experiments/faults/test_scorecard.py",

@@ -113,7 +113,7 @@ def faults(
     backend = lab.backend
     chosen = choose_speakers(backend, models, "command")
     if now:
-        sys.exit(break_now(lab, chosen if models else [], now, duration))
+        sys.exit(inject_now(lab, chosen if models else [], now, duration))
     if preset and not faults:
         raise LabError("--preset needs at least one --fault")
     is_running = any(state.state == "running" for state in backend.state())
@@ -191,7 +191,7 @@ def exit_code(scores: Iterable[Score], untried: Sequence[str] = ()) -> int:
     """Return 0 if each score is as expected, 1 if one is not, 2 if one is unknown or nothing was tried.
 
     Args:
-        untried: named models without a score.
+        untried: Named models without a score.
     """
     scores = list(scores)
     if any(not score.is_fine and score.verdict is not Verdict.UNKNOWN for score in scores):
@@ -221,7 +221,7 @@ def under_load(
     """Inject every fault into every model in the middle of a load; report and skip faults that are not supported.
 
     Args:
-        failed: takes the models that ended before the fault.
+        failed: Collects the models that ended before the injection.
     """
     for model in models:
         for fault in faults:
@@ -247,15 +247,15 @@ def show_under_load(found: Sequence[UnderLoad]) -> None:
         show_table(["model and fault", "second", "p50", "p99", "failed"], rows, group=0)
 
 
-def break_now(lab: Lab, models: Sequence[str], fault: str, seconds: float) -> int:
+def inject_now(lab: Lab, models: Sequence[str], fault: str, seconds: float) -> int:
     """Inject a fault into running models at the same time; print each interval as a line of JSON.
 
     Returns:
         The exit code: 1 if a model ended although the fault leaves it running.
 
     Raises:
-        CannotApplyError, NotHealedError: see `applied`.
-        LabError: no model is named.
+        CannotApplyError, NotHealedError: See `injected`.
+        LabError: No model is named.
     """
     if not models:
         raise LabError("--now injects a fault into models that others may be using: name them")
@@ -263,12 +263,12 @@ def break_now(lab: Lab, models: Sequence[str], fault: str, seconds: float) -> in
     def refuse(model: str, error: LabError) -> NoReturn:
         raise error
 
-    stamps = inject_together(lab.backend, models, FAULTS[fault], seconds, _say, refuse)
-    for stamp in stamps:
-        click.echo(json.dumps(asdict(stamp)))
-        if stamp.ended is not None:
-            _say(f"{stamp.model}: ended with exit code {stamp.ended} and was started again")
-    return DID_NOT_HOLD if any(stamp.ended is not None for stamp in stamps) else HELD
+    intervals = inject_together(lab.backend, models, FAULTS[fault], seconds, _say, refuse)
+    for interval in intervals:
+        click.echo(json.dumps(asdict(interval)))
+        if interval.ended is not None:
+            _say(f"{interval.model}: ended with exit code {interval.ended} and was restarted")
+    return DID_NOT_HOLD if any(interval.ended is not None for interval in intervals) else HELD
 
 
 # \b keeps click from filling the lines.

@@ -1,9 +1,9 @@
-"""What is done to a model on purpose: a small file for each, all of one form.
+"""The form of all faults, and the one way to inject and heal them.
 
-A fault prepares what it needs, and says how to break a model, how to mend it, and how to do that by hand. `applied`
-does the rest, the same for all: it mends on every way out, holds back signals while something is half broken or half
-mended, and notes when it was. Without the step that breaks, a fault is its own twin: what does not hold under the twin
-either is no finding about the fault.
+A fault prepares what it needs and returns an `Injection`: how to inject it, how to heal it, and how to do that by
+hand. `injected` does the rest in the same way for all faults: it heals on every way out, defers signals while a fault
+is half injected or half healed, and records the interval. A control run leaves out the injection: a failure in it is
+not caused by the fault.
 """
 
 import signal
@@ -20,30 +20,30 @@ from lab.servers.backend import Backend
 
 
 class NotHealedError(LabError):
-    """What a fault has broken could not be mended; the message says what that is, and how to do it by hand."""
+    """A fault could not be healed; the message says what is still broken and how to fix it by hand."""
 
 
 class CannotApplyError(LabError):
-    """A fault cannot be had here: the kernel, the backend or the model lacks what it takes. Nothing is broken."""
+    """The kernel, the backend or the model does not support this fault. Nothing is broken."""
 
 
-class NoSuchPartError(CannotApplyError):
-    """A model has nothing that this fault could break."""
+class NotApplicableError(CannotApplyError):
+    """The model has nothing that this fault could break, such as worker processes."""
 
 
 class EndedError(LabError):
-    """A model had ended by itself before it was broken. It runs again."""
+    """A model had ended by itself before the injection. It has been restarted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Injection:
-    """One fault on one model, prepared.
+    """One fault, prepared for one model.
 
     Args:
-        do: breaks it; gives the exit code of a model that has ended by itself.
-        undo: mends it. Also where nothing is broken, or only a part of it.
-        by_hand: what a person does where `undo` fails.
-        broken: what is then still broken.
+        inject: Returns the exit code if the fault ends the model and the code is known.
+        heal: Also works when nothing, or only a part, is broken.
+        by_hand: How a person heals it if `heal` fails.
+        broken: What is still broken in that case.
     """
 
     inject: Callable[[], int | None]
@@ -57,31 +57,32 @@ class Fault:
     """One kind of fault.
 
     Args:
-        name: as it is asked for.
-        summary: one line.
-        prepare: raises CannotApplyError where it cannot be had.
-        hold: seconds between breaking and mending; 0 where the break itself ends what it breaks.
-        keeps: connections last, and what was asked on them is answered in the end; else it is known what was not.
-        needs: capabilities (`lab.limit.<capability>`) without which a model is expected to fail.
+        name: The name on the command line.
+        summary: One line.
+        prepare: Raises CannotApplyError if this fault is not supported.
+        hold: Seconds between injection and healing; 0 for a fault that ends the model.
+        keeps_connections: Connections survive, and every accepted request must be answered. Otherwise requests may
+            stay unanswered, and the request log only has to know which.
+        needs: Capabilities (`lab.limit.<capability>`) without which a model is expected to fail.
     """
 
     name: str
     summary: str
     prepare: Callable[[Backend, str], Injection]
     hold: float = 0.0
-    keeps: bool = True
+    keeps_connections: bool = True
     needs: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
 class FaultInterval:
-    """When a fault was there, for a timeline.
+    """The time from injection to healing, for a timeline.
 
     Args:
-        begin, end: UTC, ISO 8601; `end` is empty while it lasts.
-        begin_seconds, end_seconds: the same on the monotonic clock.
-        exit_code: of a model that the fault ended, where it is known.
-        ended: exit code of a model that ended although this fault leaves a model running; it was started again.
+        begin, end: UTC, ISO 8601; `end` is empty while the fault lasts.
+        begin_seconds, end_seconds: The same on the monotonic clock.
+        exit_code: Exit code of a model that the fault ended, if it is known.
+        ended: Exit code of a model that ended although this fault leaves it running; it was restarted.
     """
 
     fault: str
@@ -95,21 +96,21 @@ class FaultInterval:
     ended: int | None = None
 
     def close(self) -> None:
-        """It is mended."""
+        """Set the end to now."""
         self.end, self.end_seconds = _now(), time.monotonic()
 
 
 @contextmanager
 def injected(fault: Fault, backend: Backend, model: str, *, control: bool = False) -> Iterator[FaultInterval]:
-    """Break a model for the time of a block.
+    """Inject a fault into a model for the duration of a block.
 
     Args:
-        twin: prepare it and mend it, and leave out what breaks.
+        control: Prepare and heal, but do not inject.
 
     Raises:
-        CannotApplyError: it cannot be had here, and nothing was broken.
-        EndedError: the model had ended before it was broken. It was started again.
-        NotHealedError: it could not be mended.
+        CannotApplyError: The fault is not supported; nothing was broken.
+        EndedError: The model had ended before the injection. It was restarted.
+        NotHealedError: The fault could not be healed.
     """
     try:
         with _unless_ended(fault, backend, model):
@@ -143,7 +144,7 @@ def injected(fault: Fault, backend: Backend, model: str, *, control: bool = Fals
 
 @contextmanager
 def _unless_ended(fault: Fault, backend: Backend, model: str) -> Iterator[None]:
-    """Tell a model that had ended by itself from one that could not be broken."""
+    """Raise EndedError instead of the error of a block if the model has ended by itself."""
     try:
         yield
     except CannotApplyError:
@@ -155,7 +156,7 @@ def _unless_ended(fault: Fault, backend: Backend, model: str) -> Iterator[None]:
 
 
 def _heal(injection: Injection, backend: Backend, model: str, interval: FaultInterval) -> None:
-    """Undo the harm, and start a model that has ended meanwhile: it may be the reason why nothing can be undone."""
+    """Heal the fault, and restart a model that has ended meanwhile, which may be why healing failed."""
     try:
         injection.heal()
     except (LabError, OSError):
@@ -165,7 +166,7 @@ def _heal(injection: Injection, backend: Backend, model: str, interval: FaultInt
         backend.restart(model)
         injection.heal()
         return
-    interval.close()  # what follows is no part of it
+    interval.close()  # a restart is not part of the interval
     interval.ended = find_exit_code(backend, model)
     if interval.ended is not None:
         backend.restart(model)
@@ -173,73 +174,77 @@ def _heal(injection: Injection, backend: Backend, model: str, interval: FaultInt
 
 
 def find_exit_code(backend: Backend, model: str) -> int | None:
-    """Return the exit code of a model that has ended; None of one that runs, or was never started."""
+    """Return the exit code of a model that has ended; None if it runs or was never started."""
     state = next(item for item in backend.state() if item.model == model)
     if state.state != "exited":
         return None
-    # An unknown code means that what would have noted it was killed as well.
+    # The code is unknown if the process that would have recorded it was killed as well.
     return 128 + signal.SIGKILL if state.exit_code is None else state.exit_code
 
 
 @contextmanager
 def signals_held() -> Iterator[None]:
-    """Let SIGINT, SIGTERM and SIGHUP wait for the end of a block.
+    """Defer SIGINT, SIGTERM and SIGHUP to the end of a block. For the main thread only.
 
-    In the main thread. Children inherit it: a Ctrl-C, which goes to all of a terminal's foreground processes, ends none
-    of them half-way.
+    Child processes inherit the mask, so that a Ctrl-C, which goes to all foreground processes of a terminal, does not
+    interrupt them half-way either.
     """
-    came: list[int] = []
+    received: list[int] = []
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
-    # The kernel gives a signal to any thread that takes it, and Python hands it to this one. So both are needed.
-    handlers = [signal.signal(number, lambda which, _: came.append(which)) for number in ENDING]
+    # The mask is not enough: the kernel delivers a signal to any thread that does not block it, and Python then calls
+    # the handler in the main thread.
+    handlers = [signal.signal(number, lambda which, _: received.append(which)) for number in ENDING]
     try:
         yield
     finally:
         for number, handler in zip(ENDING, handlers, strict=True):
             signal.signal(number, handler)
-        for which in came[:1]:
+        for which in received[:1]:
             signal.raise_signal(which)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def until_restarted(backend: Backend, model: str, inject: Callable[[], int | None]) -> Injection:
-    """The harm of a fault that ends a model, which is started again; one that was not ended is left alone."""
-    begun: list[bool] = []
+def healed_by_restart(backend: Backend, model: str, inject: Callable[[], int | None]) -> Injection:
+    """Return the injection of a fault that ends a model; healing restarts the model if the fault was injected."""
+    attempts: list[bool] = []
 
-    def begin() -> int | None:
-        begun.append(True)
+    def attempt() -> int | None:
+        attempts.append(True)
         return inject()
 
     def heal() -> None:
         try:
-            if begun:
+            if attempts:
                 backend.restart(model)
         except NotReadyError as error:
             raise LabError(str(error)) from None
 
-    return Injection(begin, heal, f"`lab up {model}`, or `lab down`", f"{model} is down")
+    return Injection(attempt, heal, f"`lab up {model}`, or `lab down`", f"{model} is down")
 
 
-def only_in_container(backend: Backend, why: str) -> None:
-    """See that models run in containers.
+def require_container(backend: Backend, why: str) -> None:
+    """Check that models run in containers.
+
+    Args:
+        why: What only a container has, for the message.
 
     Raises:
-        CannotApplyError: they do not; `why` says what a container has for it.
+        CannotApplyError: They do not.
     """
     if backend.name != "docker":
         raise CannotApplyError(f"only a container has {why}")
 
 
 def find_address(backend: Backend, model: str) -> str:
-    """Where a model speaks `command` over TCP.
+    """Return the address where a model serves `command` over TCP.
 
     Raises:
-        LabError: nowhere.
+        LabError: It does not.
     """
     for item in backend.targets():
         if (item.model, item.service, item.transport) == (model, "command", "tcp"):
             return item.address
-    raise LabError(f"{model} does not speak command over tcp, which the ledger is kept in")
+    raise LabError(f"{model} does not serve command over tcp, which faults are tested with")
 
 
 def _now() -> str:

@@ -1,4 +1,4 @@
-"""Judge what a fault did to a model: the account of every request, and the times of another client."""
+"""Judge what a fault did to a model, by the account of all requests and by the times of a latency probe."""
 
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -10,38 +10,36 @@ from lab.experiments.faults.fault import (
 from lab.experiments.faults.probe_reader import ProbeReport, show
 from lab.experiments.faults.registry import FAULTS
 
-# From the kill, or from the mending, to the first answer: of a process; of a container, which is given a network first.
+# Longest acceptable time from the kill, or from healing, to the first answer. A container needs longer than a process,
+# since Docker sets up its network first.
 RECOVERY_SECONDS = {"process": 1.0, "docker": 2.0}
 
-
-# Who has not recovered until then is said not to have; the ledger goes on all the while.
-_MOST_SECONDS = 4.0
+# A model that has not recovered by then counts as not recovered. The load goes on until then.
+RECOVERY_TIMEOUT = 4.0
 
 
 class Verdict(StrEnum):
-    """What the account says."""
-
     HELD = "held"
-    DEGRADED = "degraded"  # nothing is lost, and others waited longer than they may
+    DEGRADED = "degraded"  # no request is lost, but recovery took longer than allowed
     FAILED = "failed"
-    UNKNOWN = "unknown"  # there is no account, or nothing in it: never a pass
+    UNKNOWN = "unknown"  # no account, or an empty one: never a pass
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One cell of the card.
+    """One cell of the scorecard.
 
     Args:
-        seed: applies the same fault at the same moment to the same requests again.
-        moment: seconds from the first answers to the fault.
-        is_twin: the harmful step was left out.
-        exit_code: of a model that ended, by the fault or by itself, where it is known.
-        recovery: seconds to the first answer of a model that was ended: from the kill, or else from its start; None of
-            others.
-        around: what another client's PING took; None where nobody else is served beside the ledger.
-        account: of all requests; None if there is none.
-        stamp: when it was.
-        expected: why the catalogue says that it fails; empty if it does not.
+        seed: Repeats the same requests and the same moment of injection.
+        moment: Seconds from the first answers to the injection.
+        is_control: The fault was not injected.
+        exit_code: Exit code of a model that ended, by the fault or by itself, if it is known.
+        recovery: Seconds to the first answer of a model that was ended, from the kill or else from its start; None for
+            other faults.
+        account: The sums over all requests; None if the request log returned none.
+        interval: When the fault was injected and healed.
+        probe_report: Times of the latency probe; None for a model that serves one client at a time.
+        expected: Why the catalogue declares that this model fails; empty if it does not.
     """
 
     model: str
@@ -60,65 +58,66 @@ class Score:
 
     @property
     def is_fine(self) -> bool:
-        """Whether it is as it should be: it held, or it failed where the catalogue says so."""
+        """Whether the model held, or failed as the catalogue declares."""
         if self.expected:
             return self.verdict is Verdict.FAILED
         return self.verdict in (Verdict.HELD, Verdict.DEGRADED)
 
     def as_json(self) -> dict[str, object]:
-        """For a report, and for a script."""
         return asdict(self)
 
 
 def judge(fault: str, account: Account | None, exit_code: int | None, ended: int | None = None) -> tuple[Verdict, str]:
-    """What an account means under a fault; how long it took is not asked here.
+    """Judge the account of a fault, without regard to time.
 
     Args:
-        exit_code: of a model that the fault ended.
-        ended: exit code of a model that ended although the fault leaves it running.
+        exit_code: Exit code of a model that the fault ended.
+        ended: Exit code of a model that ended although the fault leaves it running.
     """
     if ended is not None:
         return (
             Verdict.FAILED,
-            f"it ended with exit code {ended}, which this fault does not ask for, and was started again",
+            f"it ended with exit code {ended}, which this fault does not cause, and was restarted",
         )
     if account is None:
-        return Verdict.UNKNOWN, "the ledger gave no account"
+        return Verdict.UNKNOWN, "the request log returned no account"
     if account.wrong:
         wrong = ", ".join(f"{count} {what}" for what, count in sorted(account.wrong.items()))
-        return Verdict.FAILED, f"replies that nobody was owed: {wrong}"
+        return Verdict.FAILED, f"wrong replies: {wrong}"
     if not account.served or not account.answered:
-        return Verdict.UNKNOWN, "nobody was served before the fault"
-    if not FAULTS[fault].keeps:
-        return Verdict.HELD, f"{account.answered} answered once and in order, {account.unanswered} known as unanswered"
+        return Verdict.UNKNOWN, "no client was served before the fault"
+    if not FAULTS[fault].keeps_connections:
+        return (
+            Verdict.HELD,
+            f"{account.answered} answered once and in order, {account.unanswered} known to be unanswered",
+        )
     if account.lost:
-        return Verdict.FAILED, f"{account.lost} requests that were accepted were never answered"
+        return Verdict.FAILED, f"{account.lost} accepted requests were never answered"
     if fault == "drain" and exit_code != 0:
-        return Verdict.FAILED, f"it ended with exit code {exit_code}: somebody was cut off"
-    return Verdict.HELD, f"{account.answered} answered once and in order, none of those that were accepted lost"
+        return Verdict.FAILED, f"it ended with exit code {exit_code}: a client was cut off"
+    return Verdict.HELD, f"{account.answered} answered once and in order, no accepted request lost"
 
 
 def judge_times(
     probe_report: ProbeReport | None, allowed: float, *, lasted: float, silence: float
 ) -> tuple[Verdict, str]:
-    """What a fault meant to others, of a model that has lost nothing.
+    """Judge how long a fault delayed other clients of a model that has lost no request.
 
     Args:
-        around: what a witness saw; None of a model that serves nobody beside the ledger. Then the ledger's own clients
-            are looked at.
-        allowed: seconds from the mending, within which all has to be as before.
-        lasted: seconds, from the first step of breaking to the last of mending; 0 where connections end with it.
-        silence: seconds, the longest that the ledger's clients got no reply.
+        probe_report: None for a model that serves one client at a time. Then `silence` decides.
+        allowed: Seconds after healing within which the model must have recovered.
+        lasted: Seconds from the start of the injection to the end of healing; 0 if the fault ends connections.
+        silence: Longest time in seconds in which the clients of the request log got no reply.
     """
     if probe_report is None:
-        seen = f"nobody else is served beside the ledger, whose own clients waited {show(silence)} at most"
+        seen = f"it serves no further client; those of the request log waited {show(silence)} at most"
         if lasted and silence > lasted + allowed:
-            return Verdict.DEGRADED, f"{seen}, and not only {show(lasted)}, as it lasted, and {show(allowed)}"
+            return Verdict.DEGRADED, f"{seen}, more than the fault's {show(lasted)} and the allowed {show(allowed)}"
         return Verdict.HELD, seen
     if probe_report.detect is None:
         return Verdict.HELD, str(probe_report)
     if probe_report.recover is None:
-        return Verdict.DEGRADED, f"{probe_report} within {_MOST_SECONDS:g} s"
+        return Verdict.DEGRADED, f"{probe_report} within {RECOVERY_TIMEOUT:g} s"
     if probe_report.recover > allowed:
-        return Verdict.DEGRADED, f"{probe_report}, and not within {show(allowed)}"
+        return Verdict.DEGRADED, f"{probe_report}, more than the allowed {show(allowed)}"
     return Verdict.HELD, str(probe_report)

@@ -1,7 +1,7 @@
-"""What another client sees of a fault: what a PING took before it, while it was there, and after it was mended.
+"""Read the times of a latency probe before, during and after a fault.
 
-`lab.clients.latency_probe` sends one every 20 ms, whatever else is asked of the model, and writes down what each took.
-This reads it, while it is written: so whoever waits for a model to recover waits no longer than it takes.
+`lab.clients.latency_probe` sends a PING every 20 ms beside the load, and logs how long each took. The log is read while
+it is written, so that waiting for a model to recover ends as soon as it has.
 """
 
 import json
@@ -18,28 +18,28 @@ from lab.clients.latency_probe import TIMEOUT
 from lab.experiments.faults.fault import find_address
 from lab.servers.backend import Backend, Instrument
 
-BAND = 5.0  # times the quiet p99: beyond it, somebody notices
-_SETTLED = 10  # so many in turn within the band, and it is over
-_ENOUGH = 10  # so many are the least that a p99 is taken of
-_QUIET_SECONDS = 5.0  # who has not answered so many until then is looked at without
-_PATIENCE = 30.0
-_PAUSE = 0.02
+LATE_FACTOR = 5.0  # a PING is late above this multiple of the quiet p99
+_RECOVERED_AFTER = 10  # consecutive PINGs that are not late
+_MIN_QUIET_PINGS = 10  # for a p99
+_QUIET_TIMEOUT = 5.0  # then the fault is injected with fewer
+_MARK_TIMEOUT = 30.0
+_POLL_SECONDS = 0.02
 
 Ping = tuple[float, float | None]
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeReport:
-    """What a witness saw.
+    """Times of a latency probe around a fault. A PING is late if it failed or took more than 5 times the quiet p99.
 
     Args:
-        quiet_p99: seconds, before the fault; None if nothing was answered.
-        detect: seconds from the break to the first PING that failed, or was out of the band; None if none was.
-        recover: seconds from the mending to the first of several in turn within the band; None if there were none.
-        slowest: seconds, of all from the break to the end that were answered; None if none was.
-        failed: how many were not, or not within half a second.
-        lasted: seconds from the break to the mending.
-        seconds: rows of [second since the break, p50 and p99 in seconds or None, how many failed].
+        quiet_p99: Seconds, before the fault; None if no PING was answered.
+        detect: Seconds from the injection to the first late PING; None if none was late.
+        recover: Seconds from healing to the first of 10 consecutive PINGs that were not late; None if there were none.
+        slowest: Seconds, of all answered PINGs since the injection; None if none was answered.
+        failed: Number of PINGs without an answer within half a second since the injection.
+        lasted: Seconds from the injection to healing.
+        seconds: Rows of [second since the injection, p50 and p99 in seconds or None, number of failed PINGs].
     """
 
     quiet_p99: float | None
@@ -52,55 +52,55 @@ class ProbeReport:
 
     def __str__(self) -> str:
         if self.quiet_p99 is None:
-            return "no PING beside it was answered before the fault, so nobody saw how long it was"
+            return "no PING of the probe was answered before the fault, so there is nothing to compare with"
         if self.detect is None:
-            return f"no PING beside it took more than {BAND:g} times the quiet p99 ({show(self.quiet_p99)})"
+            return f"no PING took more than {LATE_FACTOR:g} times the quiet p99 ({show(self.quiet_p99)})"
         failed = f", {self.failed} failed" if self.failed else ""
-        back = "not as before again" if self.recover is None else f"as before {show(self.recover)} after the mending"
-        return f"PING beside it: late after {show(self.detect)}, at most {show(self.slowest)}{failed}, {back}"
+        recovery = "not recovered" if self.recover is None else f"recovered {show(self.recover)} after healing"
+        return f"PING late after {show(self.detect)}, slowest {show(self.slowest)}{failed}, {recovery}"
 
 
 def show(seconds: float | None) -> str:
-    """Milliseconds, or a dash."""
+    """Format a duration in milliseconds or seconds; None as a dash."""
     return "-" if seconds is None else f"{1000 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.2f} s"
 
 
 class ProbeReader:
-    """A witness that runs.
+    """Reads the log of a running latency probe.
 
     Args:
-        witness: `lab.clients.latency_probe`, started with a log.
+        probe: `lab.clients.latency_probe`, started with a log.
     """
 
     def __init__(self, probe: Instrument) -> None:
-        self._witness = probe
+        self._probe = probe
         self._read = 0
         self._pings: list[Ping] = []
         self._marks: dict[str, float] = {}
-        self._quiet: list[float] = []
+        self._baseline: list[float] = []
         self._number = 0
 
     def wait_quiet(self) -> None:
-        """See that it has been served often enough to know what is usual.
+        """Wait until enough PINGs were answered for a p99 before the fault; for 5 seconds at most.
 
         Raises:
-            LabError: it has ended.
+            LabError: The probe has ended.
         """
         self.mark("quiet")
-        deadline = time.monotonic() + _QUIET_SECONDS
-        while len(self._quiet) + len(self._since("quiet")) < _ENOUGH and time.monotonic() < deadline:
-            time.sleep(_PAUSE)
+        deadline = time.monotonic() + _QUIET_TIMEOUT
+        while len(self._baseline) + len(self._since("quiet")) < _MIN_QUIET_PINGS and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
             self._advance()
 
     def mark(self, word: str) -> None:
-        """Have it remember this moment; a word that comes again means the later one.
+        """Record the time of this moment in the probe's log. A word that is used again means the later moment.
 
         Raises:
-            LabError: it has ended.
+            LabError: The probe has ended, or did not confirm.
         """
         self._number += 1
         name = f"{word} {self._number}"
-        stdin, deadline = self._witness.process.stdin, time.monotonic() + _PATIENCE
+        stdin, deadline = self._probe.process.stdin, time.monotonic() + _MARK_TIMEOUT
         try:
             assert stdin is not None  # noqa: S101 - for mypy: an instrument is opened with one
             stdin.write(f"{name}\n".encode())
@@ -110,35 +110,35 @@ class ProbeReader:
         while name not in self._marks:
             if time.monotonic() > deadline:
                 self._fail()
-            time.sleep(_PAUSE / 10)
+            time.sleep(_POLL_SECONDS / 10)
             self._advance()
         self._marks[word] = self._marks.pop(name)
 
     def wait_recovered(self, seconds: float) -> ProbeReport:
-        """What was seen around the marks `broken` and `mended`, since `quiet`; waits until it is over, or so long.
+        """Wait until the model has recovered, for `seconds` at most; return the report since the mark `quiet`.
 
         Raises:
-            LabError: it has ended.
+            LabError: The probe has ended.
         """
         deadline = time.monotonic() + seconds
         self._advance()
-        while (found := self.look()).recover is None and time.monotonic() < deadline:
-            time.sleep(_PAUSE)
+        while (found := self.report()).recover is None and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
             self._advance()
-        # What was usual before this fault is what is usual before the next.
-        broken = self._marks["injected"]
-        self._quiet += [took for when, took in self._since("quiet") if took is not None and when + took < broken]
+        # The quiet PINGs before this fault also count as baseline for the next.
+        injected = self._marks["injected"]
+        self._baseline += [took for when, took in self._since("quiet") if took is not None and when + took < injected]
         return found
 
-    def look(self) -> ProbeReport:
-        """What has been seen until now around the marks `broken` and `mended`, since `quiet`."""
-        return look(self._since("quiet"), self._marks["injected"], self._marks["healed"], self._quiet)
+    def report(self) -> ProbeReport:
+        """Return the report until now, around the marks `injected` and `healed`."""
+        return make_report(self._since("quiet"), self._marks["injected"], self._marks["healed"], self._baseline)
 
     def _since(self, word: str) -> list[Ping]:
         return [ping for ping in self._pings if ping[0] >= self._marks[word]]
 
     def _advance(self) -> None:
-        log = self._witness.log
+        log = self._probe.log
         assert log is not None  # noqa: S101 - for mypy: it is started with one
         with log.open("rb") as file:
             file.seek(self._read)
@@ -153,56 +153,56 @@ class ProbeReader:
                 self._marks[found["mark"]] = found["at"]
             else:
                 self._pings.append((found[0], found[1]))
-        if self._witness.process.poll() is not None:
+        if self._probe.process.poll() is not None:
             self._fail()
 
     def _fail(self) -> None:
-        raise LabError(f"the witness has ended: {self._witness.output().strip()[-300:]}")
+        raise LabError(f"the latency probe has ended: {self._probe.output().strip()[-300:]}")
 
 
 @contextmanager
 def open_probe(backend: Backend, model: str) -> Iterator[ProbeReader]:
-    """Have a witness look at a model that runs, for the time of a block.
+    """Run a latency probe against a running model for the duration of a block.
 
     Raises:
-        LabError: the model does not speak what it asks.
+        LabError: The model does not serve `command` over TCP.
     """
-    with tempfile.TemporaryDirectory(prefix="witness-") as directory:
+    with tempfile.TemporaryDirectory(prefix="probe-") as directory:
         command = ["python", "-m", "lab.clients.latency_probe", find_address(backend, model)]
         with backend.start(command, log=Path(directory, "log")) as probe:
             yield ProbeReader(probe)
 
 
-def look(pings: Sequence[Ping], broken: float, healed: float, usual: Sequence[float] = ()) -> ProbeReport:
-    """What pings mean around a fault.
+def make_report(pings: Sequence[Ping], injected: float, healed: float, baseline: Sequence[float] = ()) -> ProbeReport:
+    """Compute the report of a fault from the PINGs around it.
 
     Args:
-        pings: when each was sent, and what it took, or None if it failed; in seconds.
-        broken, mended: on the same clock.
-        usual: what others took before, when nothing was broken either.
+        pings: When each was sent and how long it took, in seconds; None if it failed.
+        injected, healed: On the same clock.
+        baseline: Durations of earlier quiet PINGs.
     """
-    quiet = [*usual, *(took for when, took in pings if took is not None and when + took < broken)]
+    quiet = [*baseline, *(took for when, took in pings if took is not None and when + took < injected)]
     rows: dict[int, list[float | None]] = {}
     for when, took in pings:
-        rows.setdefault(int((when - broken) // 1), []).append(took)
+        rows.setdefault(int((when - injected) // 1), []).append(took)
     seconds = tuple((number, *_summarize(took)) for number, took in sorted(rows.items()))
-    # Those that were under way when it broke as well.
-    hit = [(when, took) for when, took in pings if when + (TIMEOUT if took is None else took) >= broken]
+    # Including those that were under way at the injection.
+    hit = [(when, took) for when, took in pings if when + (TIMEOUT if took is None else took) >= injected]
     slowest = max((took for _, took in hit if took is not None), default=None)
     failed = sum(took is None for _, took in hit)
     if not quiet:
-        return ProbeReport(None, None, None, slowest, failed, healed - broken, seconds)
+        return ProbeReport(None, None, None, slowest, failed, healed - injected, seconds)
     p99 = _quantile(quiet, 99)
-    limit = BAND * p99
-    # It is known that one is late when it is, and not only when it has come, or has been given up.
-    late = [max(0.0, when + limit - broken) for when, took in hit if took is None or took > limit]
+    limit = LATE_FACTOR * p99
+    # A PING is detected as late when the limit passes, before its answer arrives or its timeout expires.
+    late = [max(0.0, when + limit - injected) for when, took in hit if took is None or took > limit]
     after = [(when, took is not None and took <= limit) for when, took in pings if when >= healed]
     good = (
         after[number][0] - healed
-        for number in range(len(after) - _SETTLED + 1)
-        if all(fine for _, fine in after[number : number + _SETTLED])
+        for number in range(len(after) - _RECOVERED_AFTER + 1)
+        if all(fine for _, fine in after[number : number + _RECOVERED_AFTER])
     )
-    return ProbeReport(p99, min(late, default=None), next(good, None), slowest, failed, healed - broken, seconds)
+    return ProbeReport(p99, min(late, default=None), next(good, None), slowest, failed, healed - injected, seconds)
 
 
 def _summarize(took: Sequence[float | None]) -> tuple[float | None, float | None, int]:

@@ -1,9 +1,10 @@
-"""What is done to the processes of a model, from beside them: a script of the standard library alone.
+"""Scripts that act on the processes of a model from another process; they need only the standard library.
 
-Its first argument is the pid under which the model's processes are; in a container, that of its init.
+The first argument is the pid at the top of the model's process tree; in a container, that of its init, which is left
+out.
 """
 
-FAMILY = """
+PROCESS_TREE = """
 import json, os, resource, signal, sys
 top = int(sys.argv[1])
 parents = {}
@@ -14,32 +15,33 @@ for name in filter(str.isdigit, os.listdir("/proc")):
         continue
     if rest[0] != "Z":
         parents[int(name)] = int(rest[1])
-family = [] if top == 1 else [top]
-def below(pid):
+tree = [] if top == 1 else [top]
+def add_descendants(pid):
     for child in (each for each, parent in parents.items() if parent == pid):
-        family.append(child)
-        below(child)
-below(top)
+        tree.append(child)
+        add_descendants(child)
+add_descendants(top)
 """
 
-# Kill one that the first has made.
+# Print how many worker processes there are; with "kill", kill the first.
 KILL_WORKER = (
-    FAMILY
+    PROCESS_TREE
     + """
-workers = family[1:]
+workers = tree[1:]
 print(len(workers))
 if workers and "kill" in sys.argv:
     os.kill(workers[0], signal.SIGKILL)
 """
 )
 
-# What each may have of something, as [pid, soft, hard], before it is changed: to what it has now and so much more.
+# Print the limits of each process as [pid, soft, hard]; unless `more` is negative, set the soft limit to the current
+# use plus `more`.
 LIMIT = (
-    FAMILY
+    PROCESS_TREE
     + """
 which, more = getattr(resource, sys.argv[2]), int(sys.argv[3])
 before = []
-for pid in family:
+for pid in tree:
     try:
         soft, hard = resource.prlimit(pid, which)
         before.append([pid, soft, hard])
@@ -55,12 +57,12 @@ print(json.dumps(before))
 """
 )
 
-# Back to the soft limit that they had; children that were made meanwhile have inherited the lowered one.
+# Restore the soft limit, also of children that were created meanwhile and inherited the lowered one.
 UNLIMIT = (
-    FAMILY
+    PROCESS_TREE
     + """
 which, soft = getattr(resource, sys.argv[2]), int(sys.argv[3])
-for pid in family:
+for pid in tree:
     try:
         resource.prlimit(pid, which, (soft, resource.prlimit(pid, which)[1]))
     except ProcessLookupError:

@@ -1,9 +1,6 @@
 """The faults, by name."""
 
-from lab.experiments.faults.fault import (
-    Fault,
-)
-from lab.experiments.faults.kinds.crowd import CROWD
+from lab.experiments.faults.fault import Fault
 from lab.experiments.faults.kinds.drain import DRAIN
 from lab.experiments.faults.kinds.kill import KILL
 from lab.experiments.faults.kinds.limits import DESCRIPTORS, MEMORY
@@ -11,6 +8,7 @@ from lab.experiments.faults.kinds.network import BANDWIDTH, BLACKHOLE, DISCONNEC
 from lab.experiments.faults.kinds.nothing import NOTHING
 from lab.experiments.faults.kinds.pause import PAUSE
 from lab.experiments.faults.kinds.pressure import PRESSURE
+from lab.experiments.faults.kinds.slow_clients import SLOW_CLIENTS
 from lab.experiments.faults.kinds.starve import STARVE
 from lab.experiments.faults.kinds.worker import WORKER
 
@@ -32,6 +30,6 @@ FAULTS: dict[str, Fault] = {
         MEMORY,
         PRESSURE,
         DESCRIPTORS,
-        CROWD,
+        SLOW_CLIENTS,
     )
 }

@@ -1,7 +1,7 @@
-"""Faults that somebody asks for: `lab faults --now`, and the form of Locust's web UI (loadtests/web/faults.py).
+"""Inject a fault on request: `lab faults --now`, and the form of Locust's web UI (loadtests/web/faults.py).
 
-Behind the UI, the load generator writes a request to its stdout, among what it has to say otherwise. Nothing but the
-faults of the catalogue can be asked for, on the models that are under load.
+The UI has the load generator write a request to its stdout, between its other output. A request can only name faults of
+the registry and models that are under load.
 """
 
 import time
@@ -19,12 +19,12 @@ from lab.servers.backend import Backend
 
 
 class FaultRequestReader:
-    """What a load generator asks for, and what else it says.
+    """Read the log of a load generator, inject the faults that it requests, and pass on its other lines.
 
     Args:
-        models: that may be broken.
-        log: the generator's, which it goes on writing to.
-        say: is told of what is done, and whatever the generator says that is no request.
+        models: Models that may get a fault.
+        log: The generator's log; the generator is still writing to it.
+        say: Called with each fault that is injected, and with each line that is not a request.
     """
 
     def __init__(self, backend: Backend, models: Sequence[str], log: Path, say: Callable[[str], object]) -> None:
@@ -33,22 +33,22 @@ class FaultRequestReader:
         self._log = log
         self._say = say
         self._read = 0
-        self._rest = b""
+        self._incomplete = b""
 
-    def advance(self, *, obey: bool = True) -> None:
-        """Read what is new, and do what is asked for: returns when it is mended again. In the main thread.
+    def advance(self, *, inject: bool = True) -> None:
+        """Handle the new lines; return when each requested fault is healed. For the main thread only.
 
         Args:
-            obey: otherwise pass on only what the generator says.
+            inject: Otherwise ignore requests, and only pass on the other lines.
 
         Raises:
-            NotHealedError: something could not be mended.
+            NotHealedError: A fault could not be healed.
         """
         with self._log.open("rb") as file:
             file.seek(self._read)
             data = file.read()
         self._read += len(data)
-        *lines, self._rest = (self._rest + data).split(b"\n")
+        *lines, self._incomplete = (self._incomplete + data).split(b"\n")
         for line in lines:
             text = line.decode(errors="replace").rstrip("\r")
             try:
@@ -58,7 +58,7 @@ class FaultRequestReader:
                 continue
             if request is None:
                 self._say(text)
-            elif not obey:
+            elif not inject:
                 continue
             elif objection := self._find_objection(request):
                 self._say(f"lab: {objection}")
@@ -67,11 +67,11 @@ class FaultRequestReader:
 
     def _find_objection(self, request: FaultRequest) -> str | None:
         if request.fault not in FAULTS:
-            return f"there is no fault {request.fault!r}"
-        if foreign := set(request.models) - self._models:
-            return f"{', '.join(sorted(foreign))} cannot be broken: not of this load"
+            return f"unknown fault {request.fault!r}"
+        if others := set(request.models) - self._models:
+            return f"no fault is injected into {', '.join(sorted(others))}: not part of this load"
         if not 0 < request.seconds <= MOST_FAULT_SECONDS:
-            return f"a fault lasts for more than 0 and at most {MOST_FAULT_SECONDS:g} s, not for {request.seconds:g}"
+            return f"a fault must last more than 0 and at most {MOST_FAULT_SECONDS:g} s, not {request.seconds:g} s"
         return None
 
     def _inject(self, request: FaultRequest) -> None:
@@ -85,7 +85,7 @@ class FaultRequestReader:
             self._backend, request.models, FAULTS[request.fault], request.seconds, self._say, refuse
         )
         if intervals:
-            self._say(f"{', '.join(interval.model for interval in intervals)}: mended")
+            self._say(f"{', '.join(interval.model for interval in intervals)}: healed")
 
 
 def inject_together(
@@ -96,17 +96,17 @@ def inject_together(
     say: Callable[[str], object],
     refuse: Callable[[str, LabError], object],
 ) -> list[FaultInterval]:
-    """Break models that run, all at once, for some seconds; no account is kept.
+    """Inject a fault into running models at the same time, and heal it after `seconds`. Requests are not logged.
 
     Args:
-        seconds: for how long, of a fault that does not end by itself.
-        refuse: is told of each model that could not be broken, and why.
+        seconds: Ignored for a fault that ends the model.
+        refuse: Called with each model that could not get the fault, and the error.
 
     Returns:
-        Of each that was, when.
+        The interval of each model that got the fault.
 
     Raises:
-        NotHealedError: something could not be mended.
+        NotHealedError: A fault could not be healed.
     """
     intervals = []
     with ExitStack() as stack:
@@ -118,7 +118,7 @@ def inject_together(
             except LabError as error:  # nothing is broken
                 refuse(model, error)
             else:
-                say(f"{model}: {fault.name} since {intervals[-1].begin}, for {seconds:g} s; Ctrl-C mends it")
+                say(f"{model}: {fault.name} since {intervals[-1].begin}, for {seconds:g} s; Ctrl-C heals it")
         if intervals and fault.hold:
             time.sleep(seconds)
     return intervals

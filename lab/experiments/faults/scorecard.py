@@ -1,8 +1,8 @@
-"""Model by fault: what became of the requests that were under way, and a verdict.
+"""Score each model under each fault.
 
-While the ledger (`lab.clients.request_log`) keeps an account of every request, a fault is applied at a moment that the
-seed chooses, and mended again. Then the account is judged by what that fault allows, and so is how long another
-client's PING was late (`lab.experiments.faults.probe_reader`).
+Clients with a request log (`lab.clients.request_log`) load the model. The fault is injected at a moment chosen by the
+seed, and healed. The account of all requests is then judged by what the fault allows, and so are the times of a
+latency probe (`lab.experiments.faults.probe_reader`).
 """
 
 import contextlib
@@ -19,29 +19,29 @@ from lab.experiments.faults.fault import (
     CannotApplyError,
     EndedError,
     Fault,
-    NoSuchPartError,
+    NotApplicableError,
     NotHealedError,
     find_address,
     find_exit_code,
     injected,
 )
-from lab.experiments.faults.judge import _MOST_SECONDS, RECOVERY_SECONDS, Score, Verdict, judge, judge_times
-from lab.experiments.faults.kinds.crowd import CROWD, judge_cost, read_ping
+from lab.experiments.faults.judge import RECOVERY_SECONDS, RECOVERY_TIMEOUT, Score, Verdict, judge, judge_times
 from lab.experiments.faults.kinds.kill import KILL
 from lab.experiments.faults.kinds.nothing import NOTHING
+from lab.experiments.faults.kinds.slow_clients import SLOW_CLIENTS, judge_cost, measure_ping
 from lab.experiments.faults.probe_reader import ProbeReader, open_probe
 from lab.experiments.faults.registry import FAULTS
 from lab.servers.backend import Backend, Instrument
 
 _CONNECTIONS = 8
-_MOMENT = (0.1, 0.6)  # seconds after the ledger has begun
-_LEDGER_SECONDS = 60.0
-_PAUSE = 0.005
-_AFTER = 0.2
+_MOMENT = (0.1, 0.6)  # seconds from the first answers to the injection
+_REQUEST_LOG_TIMEOUT = 60.0
+_POLL_SECONDS = 0.005
+_AFTER_SECONDS = 0.2
 
 
 def open_optional_probe(backend: Backend, model: str) -> contextlib.AbstractContextManager[ProbeReader | None]:
-    """A witness for all faults of a model; none where it would take the place of those whom it looks at."""
+    """Open a latency probe; None for a model that serves one client at a time, whose only slot it would take."""
     if "overlap" in backend.catalogue[model].limits:
         return contextlib.nullcontext()
     return open_probe(backend, model)
@@ -50,43 +50,42 @@ def open_optional_probe(backend: Backend, model: str) -> contextlib.AbstractCont
 def apply(
     backend: Backend, model: str, fault: str, seed: int, *, probe: ProbeReader | None = None, control: bool = False
 ) -> Score | None:
-    """Apply one fault to one model that runs, and mend it.
+    """Inject one fault into a running model, heal it, and score the model.
 
     Args:
-        watch: who looks on.
-        twin: leave out what breaks.
+        control: Do everything except the injection.
 
     Returns:
-        None where the model has nothing that this fault could break.
+        None if the model has nothing that this fault could break.
 
     Raises:
-        NotHealedError: it could not be mended.
-        LabError: it could not be tried.
+        NotHealedError: The fault could not be healed.
+        LabError: The fault could not be tested.
     """
     chosen = FAULTS[fault]
-    moment = random.Random(f"{seed}-{model}-{fault}").uniform(*_MOMENT)  # noqa: S311 - a moment is no secret
+    moment = random.Random(f"{seed}-{model}-{fault}").uniform(*_MOMENT)  # noqa: S311 - not used as a secret
     limits = backend.catalogue[model].limits
     expected = next((limits[name] for name in chosen.needs if name in limits), "")
     try:
         found = _measure(backend, model, chosen, seed, moment, probe, control=control)
-    except NoSuchPartError:
+    except NotApplicableError:
         return None
     except CannotApplyError as error:
         return Score(model, fault, Verdict.UNKNOWN, str(error), seed, moment, control)
     except NotHealedError:
         raise
     except LabError as error:
-        if (reason := _start_again(backend, model, error)) is None:
+        if (reason := _restart_if_down(backend, model, error)) is None:
             raise
         return Score(model, fault, Verdict.FAILED, reason, seed, moment, control)
-    # What is declared is that others wait, and not that it ends.
+    # The declared limits are about waiting clients. They do not excuse a model that ended.
     return replace(found, expected="" if control or (found.interval and found.interval.ended is not None) else expected)
 
 
-def _start_again(backend: Backend, model: str, error: LabError) -> str | None:
-    """Start a model again that ended, or hangs; returns what is to be said of it, or None if it does neither."""
+def _restart_if_down(backend: Backend, model: str, error: LabError) -> str | None:
+    """Restart a model that has ended or hangs, and return the reason for its score; None if it does neither."""
     if isinstance(error, EndedError):
-        return f"{error}; it was started again"
+        return f"{error}; it was restarted"
     code = find_exit_code(backend, model)
     if code is None and not isinstance(error, NotReadyError):
         return None
@@ -94,22 +93,22 @@ def _start_again(backend: Backend, model: str, error: LabError) -> str | None:
         backend.restart(model)
     except NotReadyError as why:
         raise NotHealedError(f"{why}\nstill broken: {model} is down; by hand: `lab up {model}`") from error
-    return f"{'it hung' if code is None else f'it ended with exit code {code}'}, and was started again: {error}"
+    return f"{'it hung' if code is None else f'it ended with exit code {code}'}, and was restarted: {error}"
 
 
 def _measure(
     backend: Backend, model: str, fault: Fault, seed: int, moment: float, probe: ProbeReader | None, *, control: bool
 ) -> Score:
     address = find_address(backend, model)
-    if fault is CROWD:
-        quiet = read_ping(backend, address)
+    if fault is SLOW_CLIENTS:
+        quiet = measure_ping(backend, address)
         with injected(fault, backend, model, control=control) as interval:
-            crowded = read_ping(backend, address)
-        held, reason = judge_cost(quiet, crowded)
+            loaded = measure_ping(backend, address)
+        held, reason = judge_cost(quiet, loaded)
         if interval.ended is not None:
             held, reason = judge(fault.name, None, None, interval.ended)
         return Score(model, fault.name, Verdict(held), reason, seed, moment, control, interval.ended, interval=interval)
-    with tempfile.TemporaryDirectory(prefix="ledger-") as directory:
+    with tempfile.TemporaryDirectory(prefix="request-log-") as directory:
         arguments = [
             "python",
             "-m",
@@ -120,16 +119,17 @@ def _measure(
             "--seed",
             str(seed),
             "--seconds",
-            f"{_LEDGER_SECONDS}",
+            f"{_REQUEST_LOG_TIMEOUT}",
         ]
-        with backend.start(arguments, log=Path(directory) / "log") as ledger:
-            _wait_for(ledger, "begun")
+        with backend.start(arguments, log=Path(directory) / "log") as request_log:
+            _wait_for(request_log, "begun")
             if probe:
                 probe.wait_quiet()
             time.sleep(moment)
-            _tell(ledger, "mark")
-            _wait_for(ledger, "marked")
-            # What ends a model has done so when it comes back; what does not may need long before it begins.
+            _send(request_log, "mark")
+            _wait_for(request_log, "marked")
+            # A fault that ends the model counts from its start. Another one may take long to inject, so it counts from
+            # when it is in place.
             if probe and not fault.hold:
                 probe.mark("injected")
             with injected(fault, backend, model, control=control) as interval:
@@ -140,11 +140,11 @@ def _measure(
             probe_report = None
             if probe:
                 probe.mark("healed")
-                probe_report = probe.wait_recovered(_MOST_SECONDS)
+                probe_report = probe.wait_recovered(RECOVERY_TIMEOUT)
             elif fault.hold:
-                time.sleep(_AFTER)  # some more of it, and the account has to come out
-            _tell(ledger, "end")
-            ledger.process.wait(2 * _LEDGER_SECONDS)
+                time.sleep(_AFTER_SECONDS)  # some load after healing as well
+            _send(request_log, "end")
+            request_log.process.wait(2 * _REQUEST_LOG_TIMEOUT)
             if fault.hold:
                 backend.wait_ready(model)
                 recovery = None
@@ -152,7 +152,7 @@ def _measure(
                 assert interval.end_seconds is not None  # noqa: S101 - the block has ended
                 since = interval.begin_seconds if fault is KILL else healing
                 recovery = None if fault is NOTHING or control else interval.end_seconds - since
-            account = _read_account(ledger)
+            account = _read_account(request_log)
     verdict, reason = judge(NOTHING.name if control else fault.name, account, interval.exit_code, interval.ended)
     allowed = RECOVERY_SECONDS[backend.name]
     if verdict is Verdict.HELD:
@@ -162,7 +162,7 @@ def _measure(
         if recovery is not None and recovery > allowed:
             verdict, reason = (
                 Verdict.DEGRADED,
-                f"{reason}; the next answer came after {recovery:.1f} s, not {allowed:g}",
+                f"{reason}; the next answer came after {recovery:.1f} s, allowed are {allowed:g} s",
             )
     return Score(
         model,
@@ -183,7 +183,7 @@ def _measure(
 def apply_all(
     backend: Backend, models: Sequence[str], faults: Sequence[str], seed: int, *, control: bool = False
 ) -> Iterator[Score]:
-    """Every fault on every model, one after the other."""
+    """Score every model under every fault, one after the other."""
     for model in models:
         with open_optional_probe(backend, model) as probe:
             for fault in faults:
@@ -191,28 +191,29 @@ def apply_all(
                     yield score
 
 
-def _tell(ledger: Instrument, word: str) -> None:
-    assert ledger.process.stdin is not None  # noqa: S101 - start_service opens it
-    with contextlib.suppress(BrokenPipeError):  # all of its connections have ended, and so has it
-        ledger.process.stdin.write(f"{word}\n".encode())
-        ledger.process.stdin.flush()
+def _send(request_log: Instrument, word: str) -> None:
+    assert request_log.process.stdin is not None  # noqa: S101 - start_service opens it
+    with contextlib.suppress(BrokenPipeError):  # it has ended, since all of its connections have
+        request_log.process.stdin.write(f"{word}\n".encode())
+        request_log.process.stdin.flush()
 
 
-def _wait_for(ledger: Instrument, word: str) -> None:
-    """Wait until the ledger says so.
+def _wait_for(request_log: Instrument, word: str) -> None:
+    """Wait until the request log prints a word.
 
     Raises:
-        LabError: it ended before, with what it has written.
+        LabError: It ended before, or took too long; with its output.
     """
-    deadline = time.monotonic() + _LEDGER_SECONDS
-    while word not in ledger.output().split():
-        if ledger.process.poll() is not None or time.monotonic() > deadline:
-            raise LabError(f"the ledger never said {word!r}; it wrote: {ledger.output().strip() or '(nothing)'}")
-        time.sleep(_PAUSE)
+    deadline = time.monotonic() + _REQUEST_LOG_TIMEOUT
+    while word not in request_log.output().split():
+        if request_log.process.poll() is not None or time.monotonic() > deadline:
+            output = request_log.output().strip() or "(nothing)"
+            raise LabError(f"the request log did not print {word!r}; its output: {output}")
+        time.sleep(_POLL_SECONDS)
 
 
-def _read_account(ledger: Instrument) -> Account | None:
-    lines = ledger.output().strip().splitlines()
+def _read_account(request_log: Instrument) -> Account | None:
+    lines = request_log.output().strip().splitlines()
     try:
         return Account.from_json(lines[-1])
     except (IndexError, ValueError, TypeError):

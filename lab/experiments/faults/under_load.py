@@ -1,7 +1,7 @@
-"""A fault in the middle of a Locust scenario: what another client sees before it, while it is there, and after it.
+"""Inject a fault in the middle of a preset's load, and measure a latency probe before, during and after it.
 
-The scenario gives the load, and its own account of it (`lab.load.measurement`). Who looks at the watch is
-`lab.clients.latency_probe`, whose PING is the same under every scenario.
+The load has its own measurement (`lab.load.measurement`). The PING of the probe (`lab.clients.latency_probe`) is the
+same under every preset.
 """
 
 import time
@@ -16,20 +16,19 @@ from lab.load.measurement import Measurement
 from lab.load.presets import find_preset
 from lab.servers.backend import Backend
 
-_QUIET_SECONDS = 4.0  # of load before the fault, behind the generator's own start
+_QUIET_SECONDS = 4.0  # of load before the fault, after the generator has started
 _AFTER_SECONDS = 4.0
 
 
 @dataclass(frozen=True, slots=True)
 class UnderLoad:
-    """A fault, the load that was there, and what was seen."""
+    """A fault, the load during which it was injected, and the times of the latency probe."""
 
     interval: FaultInterval
     probe_report: ProbeReport
     measurement: Measurement
 
     def as_json(self) -> dict[str, Any]:
-        """For a report, and for a script."""
         return {
             "interval": asdict(self.interval),
             "probe_report": asdict(self.probe_report),
@@ -38,19 +37,19 @@ class UnderLoad:
 
 
 def apply_under_load(
-    backend: Backend, model: str, fault: Fault, scenario: str, *, seconds: float, control: bool = False
+    backend: Backend, model: str, fault: Fault, preset: str, *, seconds: float, control: bool = False
 ) -> UnderLoad:
-    """Load a model that runs with a scenario, and apply a fault in the middle, for so many seconds.
+    """Put a preset's load on a running model, and inject a fault in its middle for `seconds`.
 
     Raises:
-        CannotApplyError, NotHealedError: see `applied`.
-        LabError: there was no load, or no witness.
+        CannotApplyError, NotHealedError: See `injected`.
+        LabError: The load or the latency probe failed.
     """
     found = backend.catalogue[model]
-    users = find_preset(scenario).users
+    users = find_preset(preset).users
     total = _QUIET_SECONDS + seconds + _AFTER_SECONDS
     with ThreadPoolExecutor(1) as pool:
-        load = pool.submit(measure, backend, found, scenario, users=users, seconds=total, warm_up=1.0)
+        load = pool.submit(measure, backend, found, preset, users=users, seconds=total, warm_up=1.0)
         with open_probe(backend, model) as probe:
             time.sleep(2.0)
             probe.mark("quiet")

@@ -35,7 +35,7 @@ from tests.support.made_up import MEASUREMENT
 MODEL = "asyncio_streams"
 
 
-def score(verdict: Verdict, expected: str = "", fault: str = "crowd", model: str = MODEL) -> Score:
+def score(verdict: Verdict, expected: str = "", fault: str = "slow_clients", model: str = MODEL) -> Score:
     return Score(model, fault, verdict, "so it was", 1, 0.0, expected=expected)
 
 
@@ -60,7 +60,7 @@ FINE, BAD, UNKNOWN = score(Verdict.HELD), score(Verdict.FAILED), score(Verdict.U
         ([score(Verdict.UNKNOWN, "one at a time")], [], COULD_NOT_RUN),
     ],
 )
-def test_the_exit_code_is_that_of_the_worst_cell(scores: list[Score], untried: list[str], code: int) -> None:
+def test_exit_code_is_that_of_the_worst_score(scores: list[Score], untried: list[str], code: int) -> None:
     assert (HELD, DID_NOT_HOLD, COULD_NOT_RUN) == (0, 1, 2)
     assert exit_code(iter(scores), untried) == code
 
@@ -88,7 +88,7 @@ def make_seen(recover: float | None = 0.2, ended: int | None = None, fault: str 
         ([make_seen(ended=0)], 1, DID_NOT_HOLD),
     ],
 )
-def test_under_load_the_exit_code_says_whether_all_recovered(seen: list[UnderLoad], wanted: int, code: int) -> None:
+def test_exit_code_under_load_depends_on_recovery(seen: list[UnderLoad], wanted: int, code: int) -> None:
     assert exit_code_under_load(seen, wanted) == code
 
 
@@ -122,7 +122,7 @@ def backend(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> UpAndDown:
 
 @pytest.fixture
 def run(backend: UpAndDown, tmp_path: Path) -> Callable[..., int]:
-    """Run the command in this process; returns its exit code, or raises as it does."""
+    """Run the command in this process; return its exit code."""
 
     class OfBackend(Lab):
         @property
@@ -143,7 +143,7 @@ def run(backend: UpAndDown, tmp_path: Path) -> Callable[..., int]:
 
 
 def give(monkeypatch: pytest.MonkeyPatch, *scores: Score) -> list[tuple[Any, ...]]:
-    """Have the scorecard find these; returns how it was asked."""
+    """Replace the scores of the scorecard; return the recorded calls."""
     asked: list[tuple[Any, ...]] = []
 
     def apply_all(
@@ -157,13 +157,13 @@ def give(monkeypatch: pytest.MonkeyPatch, *scores: Score) -> list[tuple[Any, ...
 
 
 @pytest.mark.parametrize(("verdict", "code"), [(Verdict.HELD, 0), (Verdict.FAILED, 1), (Verdict.UNKNOWN, 2)])
-def test_the_command_ends_with_the_code_of_its_card(
+def test_command_exits_with_the_code_of_its_scores(
     run: Callable[..., int], backend: UpAndDown, monkeypatch: pytest.MonkeyPatch, verdict: Verdict, code: int
 ) -> None:
     asked = give(monkeypatch, score(verdict, fault="pause"))
     assert run(MODEL, "--fault=pause", "--fault=pause", "--fault=kill", "--seed=7") == code
     assert asked == [([MODEL], ["pause", "kill"], 7, False)]
-    # What it has started it takes down; what ran before goes on.
+    # The command takes down only what it has started.
     assert backend.done == [("up", MODEL), ("down",)]
     backend.is_up = True
     backend.done.clear()
@@ -172,11 +172,11 @@ def test_the_command_ends_with_the_code_of_its_card(
     assert backend.done == [("up", MODEL)]
 
 
-def test_all_models_and_faults_are_the_default(
+def test_default_is_all_models_and_faults(
     run: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = give(monkeypatch, score(Verdict.HELD, fault="worker", model="prefork"))
-    # A model without workers has no cell for them, and was not named: no finding.
+    # A model without workers has no score, which matters only if it is named.
     assert run("--fault=worker") == 0
     assert asked[0][0] == [model.name for model in CATALOGUE.select()]
     assert "nothing was tried" not in capsys.readouterr().err
@@ -184,7 +184,7 @@ def test_all_models_and_faults_are_the_default(
     assert len(asked[1][1]) == 16
 
 
-def test_nothing_tried_is_never_held(
+def test_untried_model_could_not_run(
     run: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     give(monkeypatch)
@@ -197,7 +197,7 @@ def test_nothing_tried_is_never_held(
     assert run("prefork", "--fault=worker") == HELD
 
 
-def test_the_card_is_printed_and_kept(
+def test_scorecard_is_printed_and_stored(
     run: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     account = Account(8, 8, 100, 99, 1)
@@ -209,11 +209,11 @@ def test_the_card_is_printed_and_kept(
     assert printed.splitlines() == [
         f"{MODEL}\t▲\u00a0failed !\t▲\u00a0failed (declared)",
         f"{MODEL}\tpause\t▲\u00a0failed !\t250 ms\tso it was",
-        f"{MODEL}\tcrowd\t▲\u00a0failed (declared)\t–\tso it was (declared: a reason)",  # noqa: RUF001
+        f"{MODEL}\tslow_clients\t▲\u00a0failed (declared)\t–\tso it was (declared: a reason)",  # noqa: RUF001
     ]
     assert f"{MODEL}: pause: failed\n" in err
     kept = json.loads(out.read_text())
-    assert [item["fault"] for item in kept] == ["pause", "crowd"]
+    assert [item["fault"] for item in kept] == ["pause", "slow_clients"]
     assert kept[0]["account"]["lost"] == 1
     (folder,) = (tmp_path / "results-0" / "faults").glob("2*")
     assert f"{folder / 'index.html'}\n" in err
@@ -224,7 +224,7 @@ def test_the_card_is_printed_and_kept(
     assert (plan["seed"], plan["control"], plan["scenario"], len(plan["faults"])) == (1, False, None, 16)
 
 
-def test_json_is_all_that_is_printed(
+def test_json_is_the_only_output(
     run: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     give(monkeypatch, FINE)
@@ -233,7 +233,7 @@ def test_json_is_all_that_is_printed(
     assert (item["model"], item["verdict"]) == (MODEL, "held")
 
 
-def test_folder_of_a_result_is_made_and_refused_before_anything_is_broken(
+def test_output_folder_is_checked_before_any_injection(
     run: Callable[..., int], backend: UpAndDown, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     give(monkeypatch, FINE)
@@ -248,7 +248,7 @@ def test_folder_of_a_result_is_made_and_refused_before_anything_is_broken(
     assert backend.done == []
 
 
-def test_a_card_that_is_cut_short_is_reported_and_the_lab_taken_down(
+def test_interrupted_scorecard_is_reported_and_the_lab_taken_down(
     run: Callable[..., int], backend: UpAndDown, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def apply_all(*_: object, **__: object) -> Iterator[Score]:
@@ -262,7 +262,7 @@ def test_a_card_that_is_cut_short_is_reported_and_the_lab_taken_down(
     assert f"{MODEL}\t●\u00a0held\n" in capsys.readouterr().out
 
 
-def test_a_scenario_is_broken_by_each_fault_and_what_cannot_be_had_is_said(
+def test_preset_gets_each_fault_and_unsupported_ones_are_reported(
     run: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     asked: list[tuple[Any, ...]] = []
@@ -283,7 +283,7 @@ def test_a_scenario_is_broken_by_each_fault_and_what_cannot_be_had_is_said(
     assert run(*words) == HELD
     assert asked == [(MODEL, fault, "closed_session", 2.0, False) for fault in ("pause", "kill")]
     out = capsys.readouterr().out
-    assert f"{MODEL}, pause: PING beside it: late after 10 ms, at most 400 ms, 3 failed" in out
+    assert f"{MODEL}, pause: PING late after 10 ms, slowest 400 ms, 3 failed" in out
     assert f"{MODEL}, pause\t0\t100 ms\t200 ms\t3\n" in out
     assert {path.stem for path in tmp_path.glob(f"results-0/faults/2*/steps/{MODEL}/*")} == {"pause", "kill"}
     outcomes += [make_seen(), CannotApplyError("no netem")]
@@ -298,7 +298,7 @@ def test_a_scenario_is_broken_by_each_fault_and_what_cannot_be_had_is_said(
         run(MODEL, "--preset=closed_session")
 
 
-def test_now_is_1_for_a_model_that_ended_under_a_fault_which_leaves_it_running(
+def test_now_fails_if_a_model_ended_under_a_fault_that_leaves_it_running(
     run: Callable[..., int], backend: UpAndDown, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("lab.experiments.faults.remote_requests.time", backend.clock)
@@ -310,14 +310,14 @@ def test_now_is_1_for_a_model_that_ended_under_a_fault_which_leaves_it_running(
     assert (json.loads(line)["fault"], json.loads(line)["ended"]) == ("pause", None)
     backend.fails = {"pause": lambda: backend.exited.update({MODEL: 137})}
     assert run(MODEL, "--now=pause", "--duration=3s") == DID_NOT_HOLD
-    assert f"{MODEL}: ended with exit code 137 and was started again" in capsys.readouterr().err
+    assert f"{MODEL}: ended with exit code 137 and was restarted" in capsys.readouterr().err
     # One of two is enough.
     backend.fails = {"pause": lambda: backend.exited.update({MODEL: 137})}
     assert run("plain_socket", MODEL, "--now=pause", "--duration=3s") == DID_NOT_HOLD
     backend.fails = {"pause": fail}
     with pytest.raises(LabError, match="no engine"):
         run(MODEL, "--now=pause")
-    # Of one that ends it by itself, nothing is held.
+    # A fault that ends the model has no duration.
     backend.clock.slept.clear()
     backend.fails = {}
     assert run(MODEL, "--now=kill", "--duration=3s") == HELD
@@ -326,7 +326,7 @@ def test_now_is_1_for_a_model_that_ended_under_a_fault_which_leaves_it_running(
         run("--now=pause")
 
 
-def test_models_that_do_not_speak_command_as_ours_do_are_refused() -> None:
+def test_server_that_lacks_command_is_refused() -> None:
     backend = cast(Backend, FakeBackend(name="docker"))
     assert choose_speakers(backend, [], "command") == [model.name for model in CATALOGUE.select()]
     assert choose_speakers(backend, [MODEL], "command") == [MODEL]
@@ -336,11 +336,11 @@ def test_models_that_do_not_speak_command_as_ours_do_are_refused() -> None:
         choose_speakers(backend, [], "telnet")
 
 
-# Signals, and what is left.
+# Signals, and leftover processes.
 
 
 def find_processes(project: str) -> list[psutil.Process]:
-    """All that belongs to a lab: they inherit where its state is."""
+    """Return all processes of a lab. They inherit the location of its state."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -367,8 +367,8 @@ def project() -> Iterator[str]:
         (["soak", MODEL, "--duration=600ms", "--every=300ms"], "rest 2 of 2"),
     ],
 )
-def test_ctrl_c_while_the_lab_is_taken_down_leaves_nothing(words: list[str], line: str, tmp_path: Path) -> None:
-    """As fast as a person's fingers and faster, from its last word before it on until it has ended."""
+def test_ctrl_c_during_the_take_down_leaves_no_process(words: list[str], line: str, tmp_path: Path) -> None:
+    """SIGINT is sent every half millisecond, from the last line before the end of the run on."""
     where = f"--out={tmp_path}"
     with project() as name:
         arguments = [sys.executable, "-m", "lab", "--backend", "process", "--project", name, *words, where]
@@ -384,13 +384,13 @@ def test_ctrl_c_while_the_lab_is_taken_down_leaves_nothing(words: list[str], lin
             assert time.monotonic() < deadline, log.read_text()
             process.send_signal(signal.SIGINT)
             time.sleep(0.0005)
-        # Before anything else takes it down.
+        # Before the fixture takes it down.
         assert find_processes(name) == []
         assert not runtime_directory(name).exists()
         assert process.returncode != 0
 
 
-def test_lab_faults_of_what_a_model_does_not_have_ends_with_2(tmp_path: Path) -> None:
+def test_fault_that_does_not_apply_exits_with_2(tmp_path: Path) -> None:
     with project() as name:
         arguments = [sys.executable, "-m", "lab", "--backend", "process", "--project", name, "faults", "plain_socket"]
         done = subprocess.run(

@@ -31,10 +31,10 @@ def make_score(model: str, fault: str, verdict: Verdict = Verdict.HELD, **change
 
 SCORES = (
     make_score("prefork", "pause"),
-    make_score("prefork", "crowd", Verdict.FAILED, expected="64 places", account=None, probe_report=None),
+    make_score("prefork", "slow_clients", Verdict.FAILED, expected="64 places", account=None, probe_report=None),
     make_score("trio_nursery", "pause", Verdict.DEGRADED, probe_report=replace(SEEN, recover=3.0)),
     make_score("trio_nursery", "latency", Verdict.UNKNOWN, account=None, probe_report=None),
-    make_score("trio_nursery", "crowd", Verdict.FAILED, account=None, probe_report=None),
+    make_score("trio_nursery", "slow_clients", Verdict.FAILED, account=None, probe_report=None),
 )
 
 
@@ -49,29 +49,29 @@ def outcome(tmp_path: Path) -> Outcome:
     return Outcome(run, SCORES, [UnderLoad(interval, SEEN, load)])
 
 
-def test_the_sentences_name_what_is_not_as_it_should_be(outcome: Outcome) -> None:
+def test_answers_name_unexpected_scores(outcome: Outcome) -> None:
     text = " ".join(make_answers(outcome))
-    assert "4 times a model was broken" in text
+    assert "4 faults were injected" in text
     assert "1,980 requests were answered, 0 replies were wrong" in text
-    assert "Not as it should be: trio_nursery under crowd." in text
-    assert "longer than they may: trio_nursery under pause." in text
-    assert "never a pass: latency." in text
-    assert "prefork, pause: PING beside it: late after 12 ms, at most 480 ms, 3 failed" in text
+    assert "Unexpected: trio_nursery under slow_clients." in text
+    assert "slower to recover than allowed: trio_nursery under pause." in text
+    assert "which is not a pass: latency." in text
+    assert "prefork, pause: PING late after 12 ms, slowest 480 ms, 3 failed" in text
     fine = " ".join(make_answers(replace(outcome, scores=SCORES[:2])))
-    assert "Everything is as it should be" in fine
+    assert "As expected:" in fine
 
 
-def test_times_are_medians_and_the_last_is_named(outcome: Outcome) -> None:
+def test_times_are_medians_and_name_the_last_model(outcome: Outcome) -> None:
     (row,) = make_times(outcome)
     assert row[:1] + row[2:] == ["pause", "2 of 2 late", "12 ms", "480 ms", "1.68 s", "trio_nursery (3.00 s)"]
     never = [SCORES[0], replace(SCORES[2], probe_report=replace(SEEN, recover=None))]
     (row,) = make_times(replace(outcome, scores=never))
-    assert row[-2:] == ["–", "trio_nursery: not seen to"]  # noqa: RUF001
+    assert row[-2:] == ["–", "trio_nursery: not recovered"]  # noqa: RUF001
 
 
-def test_the_same_in_markdown(outcome: Outcome) -> None:
+def test_markdown_has_the_same_figures(outcome: Outcome) -> None:
     text = render_markdown(outcome)
-    assert "| model | pause | latency | crowd |" in text
+    assert "| model | pause | latency | slow_clients |" in text
     assert "| prefork | ●\u00a0held | – | ▲\u00a0failed (declared) |" in text  # noqa: RUF001
     assert "| trio_nursery | ◐\u00a0degraded | ○\u00a0unknown | ▲\u00a0failed ! |" in text
     assert "[account](steps/prefork/pause.json)" in text
@@ -83,7 +83,7 @@ def test_the_same_in_markdown(outcome: Outcome) -> None:
 @pytest.mark.docker
 @pytest.mark.xdist_group("docker")
 @pytest.mark.timeout(900)
-def test_the_page_in_a_browser(engine: object, find_of_project: Callable[[str], list[str]], outcome: Outcome) -> None:
+def test_page_in_a_browser(engine: object, find_of_project: Callable[[str], list[str]], outcome: Outcome) -> None:
     backend = Containers(f"t{uuid4().hex[:8]}", Catalogue.load())
     try:
         seen = read_page(backend, faults_page.render(outcome))
@@ -92,5 +92,5 @@ def test_the_page_in_a_browser(engine: object, find_of_project: Callable[[str], 
         assert not find_of_project(backend.project)
     assert (seen.complaints, seen.requested, seen.wide) == ([], [], [])
     assert set(seen.pictures) == {"phone", "paper", "dark", "desk"}
-    assert {"run.json", "steps/", "steps/trio_nursery/crowd.json"} <= set(seen.links)
+    assert {"run.json", "steps/", "steps/trio_nursery/slow_clients.json"} <= set(seen.links)
     assert [link for link in seen.links if not (outcome.run.folder / link).exists()] == []

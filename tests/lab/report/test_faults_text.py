@@ -1,4 +1,4 @@
-"""The figures in the report of `lab faults`: cells, sentences, medians and the places in its pictures, by hand."""
+"""The report of `lab faults`: cells, sentences, medians and coordinates, with expected values computed by hand."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -47,12 +47,12 @@ def score(
         (Verdict.UNKNOWN, "why", "○\u00a0unknown (declared)"),
     ],
 )
-def test_a_cell_marks_what_is_not_as_it_should_be(verdict: Verdict, expected: str, cell: str) -> None:
-    assert show_cell(score("a", "crowd", verdict, expected=expected)) == cell
+def test_cell_marks_unexpected_verdicts(verdict: Verdict, expected: str, cell: str) -> None:
+    assert show_cell(score("a", "slow_clients", verdict, expected=expected)) == cell
     assert show_cell(None) == NOWHERE
 
 
-def test_a_row_of_details_has_the_recovery_and_the_declared_reason() -> None:
+def test_details_have_recovery_and_declared_reason() -> None:
     assert show_details(score("a", "kill")) == ["a", "kill", "●\u00a0held", NOWHERE, "so it was"]
     found = replace(score("a", "kill", Verdict.FAILED, expected="why"), recovery=0.25)
     assert show_details(found) == ["a", "kill", "▲\u00a0failed (declared)", "250 ms", "so it was (declared: why)"]
@@ -63,7 +63,7 @@ def run(tmp_path: Path) -> Run:
     return Run.create("faults", {"environment": {"cores": 2, "commit": None}}, root=tmp_path)
 
 
-def test_answers_add_up_the_accounts_of_what_is_known(run: Run) -> None:
+def test_answers_sum_the_known_accounts(run: Run) -> None:
     accounts = [
         Account(8, 8, 1000, 1500, wrong={"out of order": 1, "one too many": 2}),
         Account(8, 8, 1000, 20, wrong={"out of order": 4}),
@@ -75,19 +75,17 @@ def test_answers_add_up_the_accounts_of_what_is_known(run: Run) -> None:
         for model, verdict, account in zip("abc", verdicts, accounts, strict=True)
     ]
     found = list(make_answers(Outcome(run, [*scores, score("d", "kill", Verdict.DEGRADED)])))
-    # 1500 + 20 answered, 3 + 4 wrong; what is unknown does not count.
-    assert found[0].startswith(
-        "3 times a model was broken and mended under load: 1,520 requests were answered, 7 replies"
-    )
+    # 1500 + 20 answered, 3 + 4 wrong; an unknown score does not count.
+    assert found[0].startswith("3 faults were injected under load and healed: 1,520 requests were answered, 7 replies")
     assert found[1:] == [
-        "Not as it should be: a, b under pause.",
-        "Nothing lost, but others waited longer than they may: d under kill.",
-        "Not known here, which is never a pass: pause.",
+        "Unexpected: a, b under pause.",
+        "No request lost, but slower to recover than allowed: d under kill.",
+        "Unknown on this machine, which is not a pass: pause.",
     ]
     assert list(make_answers(Outcome(run))) == []
 
 
-def test_times_are_medians_of_those_that_could_look(run: Run) -> None:
+def test_times_are_medians_over_probed_models(run: Run) -> None:
     times = [
         (None, 0.0, 0.001),  # never late: nothing to recover from
         (0.01, 0.1, 0.2),
@@ -107,12 +105,12 @@ def test_times_are_medians_of_those_that_could_look(run: Run) -> None:
     assert row[2:] == ["3 of 4 late", "20 ms", "250 ms", "300 ms", "m2 (400 ms)"]
     never = [replace(scores[2], probe_report=replace(SEEN, recover=None)), *scores[:2]]
     ((*_, back, last),) = make_times(Outcome(run, never))
-    assert (back, last) == (NOWHERE, "m2: not seen to")
+    assert (back, last) == (NOWHERE, "m2: not recovered")
     ((*_, late, slowest, back, last),) = make_times(Outcome(run, scores[:1]))
     assert (late, slowest, back, last) == (NOWHERE, "1 ms", NOWHERE, NOWHERE)
 
 
-def test_faults_are_in_the_order_of_the_card_and_models_in_that_of_the_run(run: Run) -> None:
+def test_faults_are_in_registry_order_and_models_in_run_order(run: Run) -> None:
     outcome = Outcome(run, [score("b", "pause"), score("a", "kill"), score("a", "drain"), score("b", "kill")])
     assert outcome.faults == ["drain", "kill", "pause"]
     assert {model: list(row) for model, row in outcome.card.items()} == {"b": ["pause", "kill"], "a": ["kill", "drain"]}
@@ -129,10 +127,10 @@ def test_faults_are_in_the_order_of_the_card_and_models_in_that_of_the_run(run: 
         (Verdict.UNKNOWN, "", False),
     ],
 )
-def test_only_what_held_does_not_stand_out(run: Run, verdict: Verdict, expected: str, is_good: bool) -> None:
-    outcome = Outcome(run, [score("a", "crowd", verdict, expected=expected)])
+def test_only_held_cells_do_not_stand_out(run: Run, verdict: Verdict, expected: str, is_good: bool) -> None:
+    outcome = Outcome(run, [score("a", "slow_clients", verdict, expected=expected)])
     cell = faults_page._make_cell(outcome, outcome.scores[0])
-    assert (cell.is_good, cell.note, cell.link) == (is_good, "so it was", run.path_of(key_of("a", "crowd")))
+    assert (cell.is_good, cell.note, cell.link) == (is_good, "so it was", run.path_of(key_of("a", "slow_clients")))
 
 
 def draw(run: Run, probe_report: ProbeReport) -> faults_page.Picture:
@@ -141,7 +139,7 @@ def draw(run: Run, probe_report: ProbeReport) -> faults_page.Picture:
     return faults_page._draw(Outcome(run), UnderLoad(interval, probe_report, MEASUREMENT))
 
 
-def test_a_picture_has_its_seconds_across_and_powers_of_ten_down(run: Run) -> None:
+def test_picture_axes_are_seconds_and_powers_of_ten(run: Run) -> None:
     """From -1 to 2 s on 644 of 720 pixels, behind a margin of 64; from 1 ms to 1 s on 144 of 190, from 156 up to 12."""
     picture = draw(run, SEEN)
     # 64 + 1/3 x 644, and 64 + 1.5/3 x 644.
@@ -173,40 +171,40 @@ def test_a_picture_has_its_seconds_across_and_powers_of_ten_down(run: Run) -> No
     ]
 
 
-def test_a_line_is_broken_where_nothing_was_answered(run: Run) -> None:
+def test_line_is_interrupted_where_nothing_was_answered(run: Run) -> None:
     seconds = ((0, 0.1, 0.1, 0), (1, None, None, 5), (2, 0.1, 0.1, 0))
     picture = draw(run, replace(SEEN, seconds=seconds, lasted=9.0))
     assert [name for name, _ in picture.lines] == ["p50", "p50", "p99", "p99"]
-    # The fault lasted for longer than the last second: it is in the picture to its end. 0.1 s alone is a decade high.
+    # The fault lasted longer than the last second: the picture shows all of it. A single value spans a decade.
     assert picture.end == pytest.approx(708)
     assert [tick.text for tick in picture.down] == ["100 ms", "1.00 s"]
-    # A break that took no time is still to be seen.
+    # A fault without duration is still visible.
     assert draw(run, replace(SEEN, lasted=0.0)).end > picture.begin
     nothing = draw(run, replace(SEEN, seconds=((0, None, None, 3),)))
     assert (nothing.lines, nothing.dots) == ((), ())
     assert [tick.text for tick in nothing.down] == ["1 ms", "10 ms", "100 ms", "1.00 s"]
 
 
-def test_a_long_picture_has_a_dozen_marks(run: Run) -> None:
+def test_long_picture_has_a_dozen_marks(run: Run) -> None:
     seconds = tuple((second, 0.1, 0.1, 0) for second in range(-4, 32))
     # From -4 to 32: 36 s in steps of three.
     assert [tick.text for tick in draw(run, replace(SEEN, seconds=seconds)).across][:3] == ["-4 s", "-1 s", "2 s"]
 
 
-def test_the_report_as_markdown(run: Run) -> None:
+def test_report_as_markdown(run: Run) -> None:
     interval = FaultInterval("pause", "a", is_control=True)
     interval.close()
     load = replace(MEASUREMENT, failures={"timeout": 2})
-    declared = score("b", "crowd", Verdict.FAILED, probe_report=None, expected="why")
+    declared = score("b", "slow_clients", Verdict.FAILED, probe_report=None, expected="why")
     outcome = Outcome(run, [score("a", "pause"), declared], [UnderLoad(interval, SEEN, load)])
     text = render_markdown(outcome)
-    answers, card = text.split("\n\n| model | pause | crowd |\n")
+    answers, card = text.split("\n\n| model | pause | slow_clients |\n")
     assert answers.splitlines() == [
-        f"# Models that were broken: {run.started}",
+        f"# Faults: {run.started}",
         "",
-        "2 times a model was broken and mended under load: 0 requests were answered, 0 replies were wrong, doubled, "
-        "out of order or somebody else's.  ",
-        "Everything is as it should be: it held, or it failed where the catalogue says so and why.  ",
+        "2 faults were injected under load and healed: 0 requests were answered, 0 replies were wrong, duplicated, "
+        "out of order or those of another client.  ",
+        "As expected: each model held, or failed where the catalogue declares it.  ",
         f"a, pause (control run): {SEEN}.  ",
     ]
     lines = card.splitlines()
@@ -216,18 +214,18 @@ def test_the_report_as_markdown(run: Run) -> None:
         f"| b | {NOWHERE} | ▲\u00a0failed (declared) |",
         "",
     ]
-    saw = lines.index("## What others saw")
+    saw = lines.index("## Latency probe")
     assert [line.count("|") for line in lines[saw + 1 : saw + 6]] == [0, 8, 8, 8, 0]
     assert lines[saw + 3] == f"| {' | '.join(['---'] * 7)} |"
-    assert lines[saw + 4].startswith("| pause | it stands still, and goes on | 1 of 1 late | 10 ms | 400 ms | 300 ms |")
-    each = lines.index("## Each of them")
+    assert lines[saw + 4].startswith("| pause | all its processes are paused | 1 of 1 late | 10 ms | 400 ms | 300 ms |")
+    each = lines.index("## Scores")
     assert lines[each + 1 : each + 7] == [
         "",
-        "| model | fault | verdict | again after | why | raw |",
+        "| model | fault | verdict | restarted in | reason | raw |",
         "| --- | --- | --- | --- | --- | --- |",
         f"| a | pause | ●\u00a0held | {NOWHERE} | so it was | [account]({run.path_of('a/pause')}) |",
-        f"| b | crowd | ▲\u00a0failed (declared) | {NOWHERE} | so it was (declared: why) "
-        f"| [account]({run.path_of('b/crowd')}) |",
+        f"| b | slow_clients | ▲\u00a0failed (declared) | {NOWHERE} | so it was (declared: why) "
+        f"| [account]({run.path_of('b/slow_clients')}) |",
         "",
     ]
     under = lines.index("## a, pause (control run)")
@@ -245,24 +243,24 @@ def test_the_report_as_markdown(run: Run) -> None:
     ]
     reading = lines.index("## How to read it")
     assert lines[reading + 2].startswith("* held: ")
-    assert lines[-5:] == ["", "## What it ran on", "", "* cores: 2", "* commit: not known"]
+    assert lines[-5:] == ["", "## Environment", "", "* cores: 2", "* commit: not known"]
 
 
-def test_a_report_of_a_load_alone_has_no_card(run: Run) -> None:
+def test_report_of_a_load_has_no_scorecard(run: Run) -> None:
     interval = FaultInterval("pause", "a", is_control=False)
     interval.close()
     text = render_markdown(Outcome(run, (), [UnderLoad(interval, SEEN, MEASUREMENT)]))
     assert "| model |" not in text
     assert "## a, pause\n" in text
     assert ", none failed, " in text
-    # Of one that nobody else could look at, nobody saw anything.
+    # A model without a probe has no row of times.
     alone = render_markdown(Outcome(run, [score("a", "pause", probe_report=None)]))
-    assert "## What others saw" not in alone
+    assert "## Latency probe" not in alone
     assert "| a | ●\u00a0held |" in alone
 
 
-def test_the_page_links_each_account(run: Run) -> None:
-    outcome = Outcome(run, [score("a", "pause"), score("a", "crowd", Verdict.FAILED)])
+def test_page_links_each_account(run: Run) -> None:
+    outcome = Outcome(run, [score("a", "pause"), score("a", "slow_clients", Verdict.FAILED)])
     text = faults_page.render(outcome)
     assert run.path_of(key_of("a", "pause")) in text
     assert "▲\u00a0failed !" in text

@@ -1,11 +1,11 @@
-"""SIGTERM, as a deployment sends it: whoever is served is answered, then the model ends by itself."""
+"""Send SIGTERM, as a deployment does: the model answers accepted requests and exits."""
 
-from lab.experiments.faults.fault import Fault, Injection, until_restarted
+from lab.experiments.faults.fault import Fault, Injection, healed_by_restart
 from lab.servers.backend import Backend
 
 
 def _prepare(backend: Backend, model: str) -> Injection:
-    return until_restarted(backend, model, lambda: backend.stop(model))
+    return healed_by_restart(backend, model, lambda: backend.stop(model))
 
 
-DRAIN = Fault("drain", "SIGTERM: every request that was accepted is answered", _prepare)
+DRAIN = Fault("drain", "SIGTERM: every accepted request is answered", _prepare)

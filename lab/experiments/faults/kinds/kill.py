@@ -1,13 +1,13 @@
-"""SIGKILL, as the kernel sends it when memory runs out: no warning, and nothing can be finished."""
+"""Send SIGKILL, as the kernel does when memory runs out: the model gets no warning and finishes nothing."""
 
 import signal
 
-from lab.experiments.faults.fault import Fault, Injection, until_restarted
+from lab.experiments.faults.fault import Fault, Injection, healed_by_restart
 from lab.servers.backend import Backend
 
 
 def _prepare(backend: Backend, model: str) -> Injection:
-    return until_restarted(backend, model, lambda: backend.kill(model, signal.SIGKILL))
+    return healed_by_restart(backend, model, lambda: backend.kill(model, signal.SIGKILL))
 
 
-KILL = Fault("kill", "SIGKILL and a restart: what was not answered is known", _prepare, keeps=False)
+KILL = Fault("kill", "SIGKILL and a restart: unanswered requests are known", _prepare, keeps_connections=False)

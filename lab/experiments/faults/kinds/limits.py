@@ -1,4 +1,4 @@
-"""Exhaustion: no descriptor more, or no memory. A model is to say so, wait, and go on when there is some again."""
+"""Exhaust descriptors or memory. A model should log it, wait, and continue when the resource is available again."""
 
 import json
 
@@ -8,14 +8,14 @@ from lab.experiments.faults.process_scripts import LIMIT, UNLIMIT
 from lab.servers.backend import Backend
 
 _MEBI = 1024 * 1024
-_MORE_DESCRIPTORS = 1  # one, and one only, so that the first who comes is let in, and the next is not
+_MORE_DESCRIPTORS = 1  # the first new client is accepted, the next is not
 _MORE_MEMORY = 4 * _MEBI
 
 
 def _limit(backend: Backend, model: str, which: str, more: int) -> Injection:
     before = json.loads(backend.run_beside(model, LIMIT, [which, "-1"]))
     if not before:
-        raise LabError(f"{model} has no process that could be limited")
+        raise LabError(f"{model} has no running process to limit")
     soft = str(before[0][1])
 
     def inject() -> None:
@@ -35,5 +35,5 @@ def _prepare_memory(backend: Backend, model: str) -> Injection:
     return _limit(backend, model, "RLIMIT_AS", _MORE_MEMORY)
 
 
-DESCRIPTORS = Fault("descriptors", "no descriptor is left to accept with", _prepare_descriptors, hold=0.5)
+DESCRIPTORS = Fault("descriptors", "one free descriptor is left", _prepare_descriptors, hold=0.5)
 MEMORY = Fault("memory", "4 MiB of address space are left to each process", _prepare_memory, hold=0.5)

@@ -1,4 +1,4 @@
-"""No fault: what does not hold under it is no finding about any other."""
+"""No fault. A failure under it is not caused by any other fault."""
 
 from lab.experiments.faults.fault import Fault, Injection
 from lab.servers.backend import Backend
@@ -8,4 +8,4 @@ def _prepare(backend: Backend, model: str) -> Injection:
     return Injection(lambda: None, lambda: None, "nothing", "nothing")
 
 
-NOTHING = Fault("nothing", "no fault at all", _prepare)
+NOTHING = Fault("nothing", "no fault", _prepare)

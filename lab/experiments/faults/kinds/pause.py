@@ -1,4 +1,4 @@
-"""A model that stands still, as in a virtual machine that is moved: its connections stay, and nobody answers."""
+"""Pause a model, as when its virtual machine migrates: connections stay open, but nothing is answered."""
 
 from lab.experiments.faults.fault import Fault, Injection
 from lab.servers.backend import Backend
@@ -9,8 +9,8 @@ def _prepare(backend: Backend, model: str) -> Injection:
         lambda: backend.pause(model),
         lambda: backend.unpause(model),
         "`docker unpause` its container, or `kill -CONT` its processes; or `lab down`",
-        f"{model} stands still",
+        f"{model} is paused",
     )
 
 
-PAUSE = Fault("pause", "it stands still, and goes on", _prepare, hold=0.5)
+PAUSE = Fault("pause", "all its processes are paused", _prepare, hold=0.5)

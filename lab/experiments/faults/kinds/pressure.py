@@ -1,27 +1,26 @@
-"""Memory up to the limit: the container may have little more than it has now, and the kernel ends who takes more.
+"""Lower the memory limit of a container to little more than it uses; the kernel's OOM killer ends what exceeds it.
 
-With `memory` a process is refused what it asks for, and can say so. Here nobody is asked: what goes beyond the limit of
-the control group is ended by the kernel's OOM killer.
+Under `memory` an allocation fails, and the process can handle that. Here the process gets SIGKILL.
 """
 
-from lab.experiments.faults.fault import CannotApplyError, Fault, Injection, only_in_container
+from lab.experiments.faults.fault import CannotApplyError, Fault, Injection, require_container
 from lab.load.measure import open_meter
 from lab.servers.backend import Backend
 
-_MORE = 8 * 1024 * 1024  # bytes
+_MORE_BYTES = 8 * 1024 * 1024
 
 
 def _prepare(backend: Backend, model: str) -> Injection:
-    only_in_container(backend, "a memory limit of its own")
+    require_container(backend, "its own memory limit")
     used = open_meter(backend, model).read().memory_bytes
     if used is None:
-        raise CannotApplyError("this engine does not say how much memory a container has")
-    before, limit = backend.memory_limit(model), used + _MORE
+        raise CannotApplyError("this engine does not report how much memory a container uses")
+    before, limit = backend.memory_limit(model), used + _MORE_BYTES
     return Injection(
-        lambda: backend.limit_memory(model, limit, limit),  # nothing is to be swapped out instead
-        lambda: backend.limit_memory(model, *before),  # one that the kernel has ended is started again by `applied`
+        lambda: backend.limit_memory(model, limit, limit),  # no swap
+        lambda: backend.limit_memory(model, *before),  # `injected` restarts a model that was killed
         f"`lab down`, `lab up {model}`",
-        f"{model} may have no more than {limit / 2**20:.0f} MiB",
+        f"{model} has a memory limit of {limit / 2**20:.0f} MiB",
     )
 
 

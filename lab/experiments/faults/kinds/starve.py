@@ -1,7 +1,6 @@
-"""No CPU time to speak of: a twentieth of a core, as beside a neighbour who takes everything.
+"""Limit a model to 5 % of a core, as next to a noisy neighbour.
 
-A container gets a quota. Processes run for a twentieth of each tenth of a second, as with that quota, and stand still
-for the rest.
+A container gets a CPU quota. Processes are stopped and continued: they run for 5 ms of every 100 ms.
 """
 
 from lab.experiments.faults.fault import Fault, Injection
@@ -15,8 +14,8 @@ def _prepare(backend: Backend, model: str) -> Injection:
         lambda: backend.limit_cpu(model, _SHARE),
         lambda: backend.limit_cpu(model, None),
         "`docker update --cpu-quota -1` its container, or `kill -CONT` its processes; or `lab down`",
-        f"{model} has a twentieth of a core",
+        f"{model} is limited to 5 % of a core",
     )
 
 
-STARVE = Fault("starve", "a twentieth of a core", _prepare, hold=0.5)
+STARVE = Fault("starve", "limited to 5 % of a core", _prepare, hold=0.5)

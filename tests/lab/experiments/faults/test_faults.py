@@ -1,4 +1,4 @@
-"""Each fault does what its name says, is mended on every way out, and its twin breaks nothing."""
+"""Each fault has its effect, is healed on every way out, and its control run breaks nothing."""
 
 import json
 import os
@@ -37,7 +37,7 @@ from tests.support.waiting import wait_until
 pytestmark = pytest.mark.xdist_group("faults-lab")
 
 MODEL, WITH_WORKERS, ONE_AT_A_TIME = "asyncio_streams", "prefork", "plain_socket"
-# Those that need no container.
+# Faults that need no container.
 LOCAL = ("nothing", "drain", "kill", "pause", "starve", "memory", "descriptors")
 
 
@@ -50,13 +50,13 @@ def lab() -> Iterator[Processes]:
     assert not find_stamps(backend.project).exists()
 
 
-def family(lab: Processes, model: str = MODEL) -> list[psutil.Process]:
+def find_processes(lab: Processes, model: str = MODEL) -> list[psutil.Process]:
     main = psutil.Process(lab.pid(model))
     return [main, *main.children(recursive=True)]
 
 
 def limit(lab: Processes, name: str) -> list[list[int]]:
-    """Pid, soft and hard limit of each process."""
+    """Return pid, soft and hard limit of each process."""
     found: list[list[int]] = json.loads(lab.run_beside(MODEL, LIMIT, [name, "-1"]))
     return found
 
@@ -65,19 +65,19 @@ def ask(lab: Processes, timeout: float = 5.0) -> object:
     return call("command", find_address(lab, MODEL), ["PING"], timeout=timeout).value
 
 
-def test_of_a_model_without_a_witness_the_account_tells_how_long(lab: Processes) -> None:
+def test_model_without_a_probe_is_judged_by_silence(lab: Processes) -> None:
     score = apply(lab, ONE_AT_A_TIME, "pause", seed=2)
     assert score is not None
     assert score.account is not None
     assert score.account.silence > 0
-    assert f"whose own clients waited {show(score.account.silence)} at most" in score.reason
+    assert f"those of the request log waited {show(score.account.silence)} at most" in score.reason
 
 
 def is_stopped(lab: Processes) -> bool:
-    return all(process.status() == psutil.STATUS_STOPPED for process in family(lab))
+    return all(process.status() == psutil.STATUS_STOPPED for process in find_processes(lab))
 
 
-def stands_mostly_still(lab: Processes) -> bool:
+def is_mostly_stopped(lab: Processes) -> bool:
     seen = []
     for _ in range(40):
         seen.append(is_stopped(lab))
@@ -101,7 +101,7 @@ PROOFS: dict[str, Callable[[Processes], bool]] = {
     "drain": exited_with(0),
     "kill": exited_with(128 + signal.SIGKILL),
     "pause": is_stopped,
-    "starve": stands_mostly_still,
+    "starve": is_mostly_stopped,
     "memory": has_low("RLIMIT_AS"),
     "descriptors": lambda lab: limit(lab, "RLIMIT_NOFILE")[0][1] <= psutil.Process(lab.pid(MODEL)).num_fds() + 1,
 }
@@ -109,7 +109,7 @@ PROOFS: dict[str, Callable[[Processes], bool]] = {
 
 @pytest.mark.parametrize("control", [False, True])
 @pytest.mark.parametrize("fault", [*LOCAL, "worker"])
-def test_a_fault_is_applied_mended_and_judged(
+def test_fault_is_injected_healed_and_judged(
     lab: Processes, fault: str, control: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = WITH_WORKERS if fault == "worker" else MODEL
@@ -129,37 +129,37 @@ def test_a_fault_is_applied_mended_and_judged(
         return replace(injection, inject=inject)
 
     monkeypatch.setitem(FAULTS, fault, replace(chosen, prepare=prepare))
-    before = [process.pid for process in family(lab, model)]
+    before = [process.pid for process in find_processes(lab, model)]
     deaths = lab.logs(model).count("by signal 9")
     score = apply(lab, model, fault, seed=2, control=control)
     assert proved == ([] if control else [fault])
     assert score is not None
-    # Not `held`: how soon others are served is a matter of how busy this machine is.
+    # Not always `held`: the time to recover depends on the load of this machine.
     assert score.verdict in (Verdict.HELD, Verdict.DEGRADED), score
     assert score.exit_code == (0 if fault == "drain" and not control else None)
     assert score.account is not None
     assert (score.account.served, score.account.wrong) == (8, {})
     assert score.account.answered > 8
-    assert (score.account.lost == 0) or not chosen.keeps
+    assert (score.account.lost == 0) or not chosen.keeps_connections
     assert score.interval is not None
     assert score.interval.end_seconds is not None
     assert score.interval.begin_seconds < score.interval.end_seconds
     assert score.interval.ended is None
     if fault == "worker":
-        assert (before[1] in [process.pid for process in family(lab, model)]) == control
+        assert (before[1] in [process.pid for process in find_processes(lab, model)]) == control
         assert lab.logs(model).count("by signal 9") == deaths + (not control)
     else:
-        # The twin of what ends a model ends nothing, not even to mend it.
-        assert ([process.pid for process in family(lab, model)] != before) == (
+        # A control run restarts nothing, not even to heal.
+        assert ([process.pid for process in find_processes(lab, model)] != before) == (
             fault in ("drain", "kill") and not control
         )
 
 
 @pytest.mark.parametrize("model", [MODEL, ONE_AT_A_TIME])
-def test_a_model_that_dies_in_the_instant_in_which_it_is_paused_has_failed(
+def test_model_that_dies_at_the_moment_of_the_pause_has_failed(
     lab: Processes, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The pid is known, and nothing has it any more: psutil finds no process."""
+    """The pid is known, but psutil no longer finds a process."""
     found: list[int] = []
 
     def too_late(pid: int, number: int) -> None:
@@ -179,7 +179,7 @@ def test_a_model_that_dies_in_the_instant_in_which_it_is_paused_has_failed(
 
 
 @pytest.mark.parametrize("fault", ["pause", "starve", "memory", "descriptors", "nothing"])
-def test_a_model_that_dies_under_a_fault_has_failed_and_runs_again(
+def test_model_that_dies_under_a_fault_has_failed_and_is_restarted(
     lab: Processes, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = FAULTS[fault]
@@ -198,13 +198,13 @@ def test_a_model_that_dies_under_a_fault_has_failed_and_runs_again(
     score = apply(lab, MODEL, fault, seed=2)
     assert score is not None
     assert (score.verdict, score.exit_code) == (Verdict.FAILED, 137)
-    assert score.reason == "it ended with exit code 137, which this fault does not ask for, and was started again"
+    assert score.reason == "it ended with exit code 137, which this fault does not cause, and was restarted"
     assert ask(lab) == b"PONG"
     assert not is_stopped(lab)
 
 
 @pytest.mark.parametrize("fault", PROOFS)
-def test_a_fault_does_what_its_name_says_and_its_twin_does_not(lab: Processes, fault: str) -> None:
+def test_fault_has_its_effect_and_its_control_run_has_not(lab: Processes, fault: str) -> None:
     limits = [limit(lab, name)[0][1:] for name in ("RLIMIT_AS", "RLIMIT_NOFILE")]
     with injected(FAULTS[fault], lab, MODEL, control=True) as interval:
         assert not PROOFS[fault](lab)
@@ -216,7 +216,7 @@ def test_a_fault_does_what_its_name_says_and_its_twin_does_not(lab: Processes, f
     assert [limit(lab, name)[0][1:] for name in ("RLIMIT_AS", "RLIMIT_NOFILE")] == limits
 
 
-def test_without_descriptors_who_comes_waits_and_is_served_later(lab: Processes) -> None:
+def test_new_client_waits_while_descriptors_are_exhausted(lab: Processes) -> None:
     where = find_address(lab, MODEL)
     with injected(FAULTS["descriptors"], lab, MODEL), ExitStack() as stack:
         for _ in range(3):
@@ -231,18 +231,18 @@ def find_throttle(lab: Processes) -> psutil.Process:
     return throttle
 
 
-def test_what_holds_a_model_back_has_its_share_and_can_be_ended(lab: Processes) -> None:
+def test_throttle_has_the_share_and_ends_with_sigterm_only(lab: Processes) -> None:
     with injected(FAULTS["starve"], lab, MODEL):
         throttle = find_throttle(lab)
         assert throttle.cmdline()[-2:] == [str(lab.pid(MODEL)), "0.05"]
         status = Path(f"/proc/{throttle.pid}/status").read_text()
         (blocked,) = (int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigBlk:"))
-        # SIGTERM ends it, at the end of the fault or of the lab. A Ctrl-C, which goes to all of a terminal, does not.
+        # SIGTERM ends it, at the end of the fault or of the lab. Ctrl-C, which the whole terminal gets, must not.
         assert [bool(blocked >> (number - 1) & 1) for number in (signal.SIGTERM, signal.SIGINT)] == [False, True]
     assert not throttle.is_running()
 
 
-def test_who_is_held_back_goes_on_when_what_holds_it_back_is_killed(lab: Processes) -> None:
+def test_throttled_model_continues_when_the_throttle_is_killed(lab: Processes) -> None:
     fault = FAULTS["starve"]
     with injected(fault, lab, MODEL):
         find_throttle(lab).send_signal(signal.SIGKILL)
@@ -250,8 +250,8 @@ def test_who_is_held_back_goes_on_when_what_holds_it_back_is_killed(lab: Process
     assert not is_stopped(lab)
 
 
-def test_nobody_is_held_back_by_a_lab_that_was_killed(lab: Processes) -> None:
-    """As `lab faults` starves it: while signals are held, which what it starts must not inherit."""
+def test_throttle_ends_with_a_killed_lab(lab: Processes) -> None:
+    """The throttle is started while signals are deferred, and must not inherit that."""
     program = (
         "import os, signal; from lab.servers.processes import Processes; from tests.faults.conftest import CATALOGUE;"
         "from lab.experiments.faults.fault import injected; from lab.experiments.faults.registry import FAULTS;"
@@ -260,36 +260,38 @@ def test_nobody_is_held_back_by_a_lab_that_was_killed(lab: Processes) -> None:
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -signal.SIGKILL
     starved = ["lab.servers.throttle", str(lab.pid(MODEL))]
-    wait_until(lambda: not [each for each in psutil.process_iter(["cmdline"]) if starved == find_throttled(each)])
+    wait_until(
+        lambda: not [each for each in psutil.process_iter(["cmdline"]) if starved == read_throttle_arguments(each)]
+    )
     assert ask(lab) == b"PONG"
     assert not is_stopped(lab)
 
 
-def find_throttled(process: psutil.Process) -> list[str] | None:
-    """Of a process that holds another back: its module, and whom."""
+def read_throttle_arguments(process: psutil.Process) -> list[str] | None:
+    """Return the module and the pid from a throttle's command line."""
     return (process.info["cmdline"] or [])[-3:-1]
 
 
-@pytest.mark.parametrize("fault", sorted({*FAULTS} - {*LOCAL, "worker", "crowd"}))
-def test_what_needs_a_container_is_unknown_without_one(lab: Processes, fault: str) -> None:
+@pytest.mark.parametrize("fault", sorted({*FAULTS} - {*LOCAL, "worker", "slow_clients"}))
+def test_container_fault_is_unknown_for_processes(lab: Processes, fault: str) -> None:
     score = apply(lab, MODEL, fault, seed=1)
     assert score is not None
     assert (score.verdict, score.reason[:16]) == (Verdict.UNKNOWN, "only a container")
 
 
-def test_a_model_without_workers_has_no_cell_for_them(lab: Processes) -> None:
+def test_model_without_workers_has_no_score_for_worker(lab: Processes) -> None:
     assert apply(lab, MODEL, "worker", seed=1) is None
 
 
 @pytest.mark.parametrize("fault", PROOFS)
-def test_an_interrupted_fault_is_mended(lab: Processes, fault: str) -> None:
+def test_interrupted_fault_is_healed(lab: Processes, fault: str) -> None:
     with pytest.raises(KeyboardInterrupt), injected(FAULTS[fault], lab, MODEL):
         raise KeyboardInterrupt
     assert ask(lab) == b"PONG"
     assert not PROOFS[fault](lab)
 
 
-def broken_by(inject: Callable[[], None], heal: Callable[[], None]) -> Fault:
+def make_fault(inject: Callable[[], None], heal: Callable[[], None]) -> Fault:
     return Fault("made", "for a test", lambda backend, model: Injection(inject, heal, "turn it on", "it is off"))
 
 
@@ -297,38 +299,38 @@ def fail() -> None:
     raise LabError("it will not")
 
 
-def test_what_cannot_be_applied_is_mended_all_the_same(lab: Processes) -> None:
-    mended: list[bool] = []
+def test_failed_injection_is_healed(lab: Processes) -> None:
+    healed: list[bool] = []
     with (
         pytest.raises(LabError, match="it will not"),
-        injected(broken_by(fail, lambda: mended.append(True)), lab, MODEL),
+        injected(make_fault(fail, lambda: healed.append(True)), lab, MODEL),
     ):
         pytest.fail("it was not applied")
-    assert mended == [True]
+    assert healed == [True]
 
 
-def test_what_cannot_be_mended_is_named_with_what_to_do(lab: Processes) -> None:
+def test_failed_healing_names_what_is_broken_and_what_to_do(lab: Processes) -> None:
     expected = "it will not\nstill broken: it is off; by hand: turn it on"
-    with pytest.raises(NotHealedError, match=expected), injected(broken_by(lambda: None, fail), lab, MODEL):
+    with pytest.raises(NotHealedError, match=expected), injected(make_fault(lambda: None, fail), lab, MODEL):
         pass
 
 
-def test_a_signal_waits_until_all_is_mended(lab: Processes) -> None:
+def test_signal_is_deferred_until_healed(lab: Processes) -> None:
     steps: list[str] = []
 
     def heal() -> None:
-        # To this thread: the kernel may give it to another one, whenever that runs, and be it after the test.
+        # To this thread: the kernel may deliver a process's signal to another thread, even after the test.
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
         steps.append("healed")
 
-    with pytest.raises(KeyboardInterrupt), injected(broken_by(lambda: None, heal), lab, MODEL):
+    with pytest.raises(KeyboardInterrupt), injected(make_fault(lambda: None, heal), lab, MODEL):
         steps.append("injected")
     assert steps == ["injected", "healed"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("seed", range(2))
-def test_lab_faults_mends_whenever_it_is_ended(
+def test_lab_faults_heals_after_a_signal_at_any_time(
     lab: Processes, number: signal.Signals, seed: int, tmp_path: Path
 ) -> None:
     before = [limit(lab, name)[0][1:] for name in ("RLIMIT_AS", "RLIMIT_NOFILE")]
@@ -346,7 +348,7 @@ def test_lab_faults_mends_whenever_it_is_ended(
     assert [limit(lab, name)[0][1:] for name in ("RLIMIT_AS", "RLIMIT_NOFILE")] == before
 
 
-def test_a_fault_that_is_named_twice_is_applied_once(lab: Processes, tmp_path: Path) -> None:
+def test_repeated_fault_is_injected_once(lab: Processes, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "lab", "--backend", "process", "--project", lab.project, "faults", MODEL, "--json"]
     done = subprocess.run(
         [*command, f"--out={tmp_path}", "--fault=pause", "--fault=pause"],
@@ -361,8 +363,8 @@ def test_a_fault_that_is_named_twice_is_applied_once(lab: Processes, tmp_path: P
     assert (kept.parents[2] / "index.html").exists()
 
 
-def test_a_crowd_of_a_thousand_is_there_and_gone(lab: Processes) -> None:
-    with injected(FAULTS["crowd"], lab, MODEL):
+def test_slow_clients_connect_and_disconnect(lab: Processes) -> None:
+    with injected(FAULTS["slow_clients"], lab, MODEL):
         wait_until(lambda: psutil.Process(lab.pid(MODEL)).num_fds() > 1000)
         assert ask(lab) == b"PONG"
     wait_until(lambda: psutil.Process(lab.pid(MODEL)).num_fds() < 100)

@@ -1,4 +1,4 @@
-"""Faults that need a container: each does what its name says, and is mended."""
+"""Faults that need a container: each has its effect, and is healed."""
 
 import json
 import os
@@ -40,13 +40,13 @@ def lab() -> Iterator[Containers]:
 
 
 def ask(lab: Containers) -> bool:
-    """Whether a PING is answered within a second."""
+    """Return whether a PING is answered within a second."""
     command = ["python", "-m", "lab.clients.slow_clients", f"tcp://{MODEL}:6379", "--ping", "2", "--timeout", "1"]
     return lab.run(command, capture=True).returncode == 0
 
 
 def dropped(lab: Containers) -> int:
-    """How many packets the rule of a fault has dropped; -1 where there is none."""
+    """Return how many packets the rule of a fault has dropped; -1 without a rule."""
     found = json.loads(lab.run_in_network(MODEL, ["nft", "-j", "list", "ruleset"]))["nftables"]
     # Docker's own rules, for its DNS, have counters too.
     rules = [item["rule"] for item in found if item.get("rule", {}).get("table") == "lab_fault"]
@@ -72,9 +72,7 @@ BROKEN: dict[str, Callable[[dict[str, object]], bool]] = {
 }
 
 
-def test_what_needs_more_than_its_memory_is_ended_and_started_again(
-    lab: Containers, engine: docker.DockerClient
-) -> None:
+def test_pressure_kills_what_exceeds_the_memory_limit(lab: Containers, engine: docker.DockerClient) -> None:
     before = inspect(lab, engine)
     with injected(FAULTS["pressure"], lab, MODEL, control=True):
         assert inspect(lab, engine) == before
@@ -82,10 +80,10 @@ def test_what_needs_more_than_its_memory_is_ended_and_started_again(
         found = inspect(lab, engine)
         assert 8 * 2**20 < found["memory"] == found["swap"] < before["memory"]
         assert ask(lab)
-        # More than it may have: as `docker exec` does it, in the model's own control group.
+        # Exceed the limit with `docker exec`, which runs in the model's control group.
         greedy = ["python3", "-c", "bytearray(64 << 20)"]
         assert engine.containers.get(lab.container_name(MODEL)).exec_run(greedy).exit_code == 137
-        # Of the two the kernel may have ended both.
+        # The kernel may have killed both processes.
         with suppress(LabError):
             lab.kill(MODEL, signal.SIGKILL)
         assert not ask(lab)
@@ -94,7 +92,7 @@ def test_what_needs_more_than_its_memory_is_ended_and_started_again(
 
 
 @pytest.mark.parametrize("fault", BROKEN)
-def test_the_engine_says_that_it_is_broken_and_mended(lab: Containers, engine: docker.DockerClient, fault: str) -> None:
+def test_engine_shows_the_fault_and_its_healing(lab: Containers, engine: docker.DockerClient, fault: str) -> None:
     with injected(FAULTS[fault], lab, MODEL, control=True):
         assert not BROKEN[fault](inspect(lab, engine))
     with injected(FAULTS[fault], lab, MODEL):
@@ -104,7 +102,7 @@ def test_the_engine_says_that_it_is_broken_and_mended(lab: Containers, engine: d
     assert ask(lab)
 
 
-def test_a_blackhole_drops_packets_and_lets_them_through_again(lab: Containers) -> None:
+def test_blackhole_drops_packets_until_healed(lab: Containers) -> None:
     with injected(FAULTS["blackhole"], lab, MODEL, control=True):
         assert (ask(lab), dropped(lab)) == (True, -1)
     with injected(FAULTS["blackhole"], lab, MODEL):
@@ -113,20 +111,20 @@ def test_a_blackhole_drops_packets_and_lets_them_through_again(lab: Containers) 
     assert (ask(lab), dropped(lab)) == (True, -1)
 
 
-def test_one_packet_in_ten_is_lost_and_none_afterwards(lab: Containers) -> None:
+def test_loss_drops_packets_until_healed(lab: Containers) -> None:
     with injected(FAULTS["loss"], lab, MODEL, control=True):
         assert (ask(lab), dropped(lab)) == (True, -1)
     with injected(FAULTS["loss"], lab, MODEL):
         rules = lab.run_in_network(MODEL, ["nft", "list", "table", "inet", "lab_fault"])
         assert 'iifname != "lo" numgen random mod 100 < 10 counter' in rules
         assert dropped(lab) == 0
-        # A dozen packets each: that none of thirty loses one is out of the question.
+        # Thirty probes of a dozen packets each; the chance that none is dropped is negligible.
         assert any(dropped(lab) > 0 for _ in range(30) if ask(lab) in (True, False))
     assert (ask(lab), dropped(lab)) == (True, -1)
 
 
 def has_discipline(lab: Containers, discipline: list[str]) -> bool:
-    """Whether this kernel has it, asked of the kernel and not of the fault."""
+    """Return whether this kernel supports a discipline, without the code of the fault."""
     try:
         lab.run_in_network(MODEL, ["tc", "qdisc", "add", "dev", "lo", "root", *discipline])
     except LabError as error:
@@ -148,14 +146,14 @@ def has_discipline(lab: Containers, discipline: list[str]) -> bool:
         ),
     ],
 )
-def test_a_discipline_shapes_what_is_sent_or_the_kernel_has_none(
+def test_discipline_shapes_packets_or_is_unsupported(
     lab: Containers, fault: str, discipline: list[str], shown: str
 ) -> None:
     if not has_discipline(lab, discipline):
-        # What it does where there is one is proved by its commands, in tests/lab/experiments/faults/test_kinds.py.
+        # Its commands are tested in tests/lab/experiments/faults/test_kinds.py.
         found = apply(lab, MODEL, fault, seed=1)
         assert found is not None
-        assert (found.verdict, found.reason[:15]) == (Verdict.UNKNOWN, "this kernel has")
+        assert (found.verdict, found.reason[:20]) == (Verdict.UNKNOWN, "this kernel does not")
         assert exit_code([found]) == COULD_NOT_RUN
         return
     with injected(FAULTS[fault], lab, MODEL, control=True):
@@ -178,7 +176,7 @@ def state_of(lab: Containers, model: str = MODEL) -> tuple[str, int | None]:
 
 
 @pytest.mark.parametrize(("fault", "code"), [("kill", 137), ("drain", 0)])
-def test_what_ends_a_container_ends_it_by_its_own_signal(lab: Containers, fault: str, code: int) -> None:
+def test_container_ends_by_the_signal_of_the_fault(lab: Containers, fault: str, code: int) -> None:
     with injected(FAULTS[fault], lab, MODEL, control=True):
         assert state_of(lab) == ("running", None)
     with injected(FAULTS[fault], lab, MODEL):
@@ -187,7 +185,7 @@ def test_what_ends_a_container_ends_it_by_its_own_signal(lab: Containers, fault:
     assert ask(lab)
 
 
-def test_one_worker_is_killed_by_signal_9(lab: Containers) -> None:
+def test_worker_is_killed_by_signal_9(lab: Containers) -> None:
     workers = int(lab.run_beside(WITH_WORKERS, KILL_WORKER))
     assert workers > 1
     with injected(FAULTS["worker"], lab, WITH_WORKERS, control=True):
@@ -199,7 +197,7 @@ def test_one_worker_is_killed_by_signal_9(lab: Containers) -> None:
 
 
 @pytest.mark.parametrize("name", ["memory", "descriptors"])
-def test_limits_are_those_of_the_processes_in_the_container(lab: Containers, name: str) -> None:
+def test_limits_apply_to_processes_in_the_container(lab: Containers, name: str) -> None:
     which = {"memory": "RLIMIT_AS", "descriptors": "RLIMIT_NOFILE"}[name]
 
     def read_limits() -> list[list[int]]:
@@ -217,7 +215,7 @@ def test_limits_are_those_of_the_processes_in_the_container(lab: Containers, nam
 
 
 @pytest.mark.parametrize("fault", ["starve", "blackhole", "disconnect"])
-def test_a_container_that_ends_under_a_fault_runs_again_and_is_healed(
+def test_container_that_ends_under_a_fault_is_restarted_and_healed(
     lab: Containers, engine: docker.DockerClient, fault: str
 ) -> None:
     before = inspect(lab, engine)

@@ -1,4 +1,4 @@
-"""From when to when a model was broken: what is noted, what is read of it, and what may be asked for."""
+"""Intervals of faults: when they are written, how they are read, and which requests are allowed."""
 
 import json
 import os
@@ -18,9 +18,9 @@ from lab.experiments.faults.fault import (
     Fault,
     Injection,
     find_address,
+    healed_by_restart,
     injected,
     signals_held,
-    until_restarted,
 )
 from lab.experiments.faults.registry import FAULTS
 from lab.experiments.faults.remote_requests import FaultRequestReader, inject_together
@@ -43,7 +43,7 @@ def backend(clock: Clock) -> FakeBackend:
     return FakeBackend(clock)
 
 
-def noted(backend: FakeBackend) -> list[dict[str, Any]]:
+def read_intervals(backend: FakeBackend) -> list[dict[str, Any]]:
     try:
         return [json.loads(line) for line in find_stamps(backend.project).read_text().splitlines()]
     except FileNotFoundError:
@@ -54,31 +54,31 @@ def make(inject: Any = lambda: None, heal: Any = lambda: None) -> Fault:
     return Fault("made", "for a test", lambda backend, model: Injection(inject, heal, "turn it on", "it is off"))
 
 
-def test_a_fault_is_noted_when_it_is_there_and_when_it_is_not(backend: FakeBackend) -> None:
+def test_interval_is_written_at_begin_and_end(backend: FakeBackend) -> None:
     with injected(make(), cast(Backend, backend), MODELS[0]):
-        (begun,) = noted(backend)
+        (begun,) = read_intervals(backend)
         assert (begun["fault"], begun["model"], begun["end"], begun["end_seconds"]) == ("made", MODELS[0], "", None)
-    first, second = noted(backend)
+    first, second = read_intervals(backend)
     assert first == begun
     assert second["end"] >= second["begin"] == begun["begin"]
     assert second["end_seconds"] == 100.0
-    # To a millisecond.
+    # In milliseconds.
     assert len(begun["begin"]) == len("2026-11-28T12:00:00.000+00:00")
 
 
-def test_what_broke_nothing_is_not_noted(backend: FakeBackend) -> None:
+def test_interval_without_injection_is_not_written(backend: FakeBackend) -> None:
     with injected(make(), cast(Backend, backend), MODELS[0], control=True):
-        assert noted(backend) == []
+        assert read_intervals(backend) == []
 
     def fail() -> None:
         raise LabError("it will not")
 
     with pytest.raises(LabError, match="it will not"), injected(make(inject=fail), cast(Backend, backend), MODELS[0]):
         pytest.fail("it was applied")
-    assert noted(backend) == []
+    assert read_intervals(backend) == []
 
 
-def test_what_could_not_be_healed_has_its_end_too(backend: FakeBackend) -> None:
+def test_interval_ends_even_if_healing_fails(backend: FakeBackend) -> None:
     def fail() -> None:
         raise OSError("it will not")
 
@@ -87,12 +87,12 @@ def test_what_could_not_be_healed_has_its_end_too(backend: FakeBackend) -> None:
         injected(make(heal=fail), cast(Backend, backend), MODELS[0]),
     ):
         pass
-    assert noted(backend)[-1]["end"]
-    # A model that runs is not started again for that.
+    assert read_intervals(backend)[-1]["end"]
+    # A running model is not restarted.
     assert backend.done == []
 
 
-def test_a_model_that_is_started_again_was_broken_until_then(backend: FakeBackend, clock: Clock) -> None:
+def test_interval_lasts_until_the_restart(backend: FakeBackend, clock: Clock) -> None:
     backend.seconds = {"restart": 5.0}
     with injected(make(), cast(Backend, backend), MODELS[0]) as interval:
         backend.exited[MODELS[0]] = 1
@@ -108,11 +108,11 @@ def test_a_model_that_is_started_again_was_broken_until_then(backend: FakeBacken
     assert (interval.begin_seconds, interval.end_seconds, interval.ended) == (105.0, 111.0, 2)
 
 
-def test_what_was_begun_is_started_again_even_if_it_failed(backend: FakeBackend) -> None:
+def test_failed_injection_is_healed_by_restart(backend: FakeBackend) -> None:
     def fail() -> None:
         raise LabError("it will not")
 
-    injection = until_restarted(cast(Backend, backend), MODELS[0], fail)
+    injection = healed_by_restart(cast(Backend, backend), MODELS[0], fail)
     injection.heal()
     assert backend.done == []
     with pytest.raises(LabError, match="it will not"):
@@ -122,14 +122,14 @@ def test_what_was_begun_is_started_again_even_if_it_failed(backend: FakeBackend)
     assert (injection.by_hand, injection.broken) == (f"`lab up {MODELS[0]}`, or `lab down`", f"{MODELS[0]} is down")
 
 
-def test_the_ledger_is_kept_where_command_is_spoken_over_tcp(backend: FakeBackend) -> None:
+def test_find_address_returns_command_over_tcp(backend: FakeBackend) -> None:
     assert find_address(cast(Backend, backend), "prefork") == "tcp://prefork:6379"
-    with pytest.raises(LabError, match="nonesuch does not speak command over tcp"):
+    with pytest.raises(LabError, match="nonesuch does not serve command over tcp"):
         find_address(cast(Backend, backend), "nonesuch")
 
 
-def test_by_default_a_fault_ends_what_it_breaks_and_keeps_connections() -> None:
-    assert (make().hold, make().keeps, make().needs) == (0.0, True, ())
+def test_fault_defaults() -> None:
+    assert (make().hold, make().keeps_connections, make().needs) == (0.0, True, ())
 
 
 def interval(begin: str, end: str = "", model: str = "a", fault: str = "pause") -> dict[str, object]:
@@ -139,7 +139,7 @@ def interval(begin: str, end: str = "", model: str = "a", fault: str = "pause") 
 AT = "2026-11-28T12:00:{:02}.000+00:00"
 
 
-def test_of_two_lines_the_later_one_has_the_end() -> None:
+def test_later_line_has_the_end_of_the_interval() -> None:
     since = datetime.fromisoformat(AT.format(0))
     assert read("made", since) == []
     note("made", interval(AT.format(1)))
@@ -152,43 +152,43 @@ def test_of_two_lines_the_later_one_has_the_end() -> None:
         interval(AT.format(1), model="b"),
         interval(AT.format(2), fault="kill"),
     ]
-    # A line that is being written is none yet.
+    # An incomplete line is ignored.
     with find_stamps("made").open("a") as file:
         file.write('{"model": "d"')
     assert len(read("made", since)) == 3
 
 
 @pytest.mark.parametrize(("since", "is_there"), [(4, True), (5, True), (6, False)])
-def test_what_was_over_before_is_left_out(since: int, is_there: bool) -> None:
+def test_intervals_that_ended_before_are_left_out(since: int, is_there: bool) -> None:
     note("made", interval(AT.format(1), AT.format(5)))
-    note("made", interval(AT.format(1), model="b"))  # it lasts still
+    note("made", interval(AT.format(1), model="b"))  # not ended yet
     found = read("made", datetime.fromisoformat(AT.format(since)))
     assert [item["model"] for item in found] == ["a", "b"][not is_there :]
 
 
-def test_models_are_broken_at_once_for_as_long_as_is_asked(backend: FakeBackend, clock: Clock) -> None:
+def test_fault_is_injected_into_all_models_for_its_duration(backend: FakeBackend, clock: Clock) -> None:
     said: list[str] = []
     found = inject_together(
         cast(Backend, backend), [*MODELS, MODELS[0]], FAULTS["pause"], 7.0, said.append, lambda *_: pytest.fail("no")
     )
     assert clock.slept == [7.0]
     first, second = MODELS
-    # The last that was broken is the first that is healed.
+    # Healing runs in reverse order.
     assert backend.done == [("pause", first), ("pause", second), ("unpause", second), ("unpause", first)]
     assert [(item.model, item.begin_seconds, item.end_seconds) for item in found] == [
         (first, 100.0, 107.0),
         (second, 100.0, 107.0),
     ]
-    assert said == [f"{item.model}: pause since {item.begin}, for 7 s; Ctrl-C mends it" for item in found]
+    assert said == [f"{item.model}: pause since {item.begin}, for 7 s; Ctrl-C heals it" for item in found]
 
 
-def test_what_ends_a_model_is_not_waited_for(backend: FakeBackend, clock: Clock) -> None:
+def test_fault_that_ends_a_model_has_no_duration(backend: FakeBackend, clock: Clock) -> None:
     inject_together(cast(Backend, backend), MODELS, FAULTS["kill"], 7.0, str, lambda *_: pytest.fail("no"))
     assert clock.slept == []
     assert backend.names() == ["kill", "kill", "restart", "restart"]
 
 
-def test_a_model_that_cannot_be_broken_is_refused_and_the_others_are_broken(backend: FakeBackend, clock: Clock) -> None:
+def test_model_that_cannot_get_the_fault_is_refused(backend: FakeBackend, clock: Clock) -> None:
     refused: list[tuple[str, str]] = []
 
     def prepare(backend: Backend, model: str) -> Injection:
@@ -201,13 +201,13 @@ def test_a_model_that_cannot_be_broken_is_refused_and_the_others_are_broken(back
     found = inject_together(lab, MODELS, fault, 7.0, str, lambda model, why: refused.append((model, str(why))))
     assert (refused, [item.model for item in found]) == ([(MODELS[0], "not this one")], [MODELS[1]])
     assert clock.slept == [7.0]
-    # Where none can be, nothing is waited for.
+    # Without any injection there is no wait.
     clock.slept.clear()
     assert inject_together(lab, MODELS[:1], fault, 7.0, str, lambda *_: None) == []
     assert clock.slept == []
 
 
-def test_one_that_could_not_be_healed_ends_it_all(backend: FakeBackend) -> None:
+def test_failed_healing_is_not_refused(backend: FakeBackend) -> None:
     def fail() -> None:
         raise LabError("it will not")
 
@@ -219,7 +219,7 @@ def test_one_that_could_not_be_healed_ends_it_all(backend: FakeBackend) -> None:
 
 
 @pytest.fixture
-def asked(backend: FakeBackend, tmp_path: Path) -> tuple[FaultRequestReader, Path, list[str]]:
+def request_reader(backend: FakeBackend, tmp_path: Path) -> tuple[FaultRequestReader, Path, list[str]]:
     said: list[str] = []
     log = tmp_path / "log"
     log.touch()
@@ -238,35 +238,35 @@ def asked(backend: FakeBackend, tmp_path: Path) -> tuple[FaultRequestReader, Pat
         (600.001, False),
     ],
 )
-def test_a_fault_lasts_more_than_nothing_and_at_most_ten_minutes(
-    asked: tuple[FaultRequestReader, Path, list[str]], clock: Clock, seconds: float, is_done: bool
+def test_requested_duration_is_positive_and_at_most_ten_minutes(
+    request_reader: tuple[FaultRequestReader, Path, list[str]], clock: Clock, seconds: float, is_done: bool
 ) -> None:
     assert MOST_FAULT_SECONDS == 600.0
-    requests, log, said = asked
+    requests, log, said = request_reader
     log.write_text(f"{FaultRequest('pause', (MODELS[0],), seconds).encode()}\n")
     requests.advance()
     assert clock.slept == ([seconds] if is_done else [])
     if is_done:
-        assert said[-1] == f"{MODELS[0]}: mended"
+        assert said[-1] == f"{MODELS[0]}: healed"
     else:
-        assert said == [f"lab: a fault lasts for more than 0 and at most 600 s, not for {seconds:g}"]
+        assert said == [f"lab: a fault must last more than 0 and at most 600 s, not {seconds:g} s"]
 
 
-def test_only_faults_of_the_catalogue_and_models_of_the_load(
-    asked: tuple[FaultRequestReader, Path, list[str]], backend: FakeBackend
+def test_unknown_fault_and_foreign_model_are_refused(
+    request_reader: tuple[FaultRequestReader, Path, list[str]], backend: FakeBackend
 ) -> None:
-    requests, log, said = asked
+    requests, log, said = request_reader
     wrong = [FaultRequest("format", (MODELS[0],), 1.0), FaultRequest("kill", ("z", MODELS[0], "b"), 1.0)]
     log.write_text("".join(f"{request.encode()}\n" for request in wrong))
     requests.advance()
-    assert said == ["lab: there is no fault 'format'", "lab: b, z cannot be broken: not of this load"]
+    assert said == ["lab: unknown fault 'format'", "lab: no fault is injected into b, z: not part of this load"]
     assert backend.done == []
 
 
-def test_all_else_that_a_generator_says_is_passed_on(
-    asked: tuple[FaultRequestReader, Path, list[str]], backend: FakeBackend
+def test_other_output_of_the_generator_is_passed_on(
+    request_reader: tuple[FaultRequestReader, Path, list[str]], backend: FakeBackend
 ) -> None:
-    requests, log, said = asked
+    requests, log, said = request_reader
     line = FaultRequest("pause", tuple(MODELS), 1.0).encode()
     log.write_bytes(b"LOAD-FAULT {}\none\r\n\xff\n" + line[:9].encode())
     requests.advance()
@@ -275,31 +275,31 @@ def test_all_else_that_a_generator_says_is_passed_on(
     said.clear()
     with log.open("a") as file:
         file.write(f"{line[9:]}\nlast\n")
-    requests.advance(obey=False)
+    requests.advance(inject=False)
     assert (said, backend.done) == (["last"], [])
     with log.open("a") as file:
         file.write(f"{line}\n")
     requests.advance()
     requests.advance()
     assert [name for name, *_ in backend.done] == ["pause", "pause", "unpause", "unpause"]
-    assert said[-1] == f"{', '.join(MODELS)}: mended"
+    assert said[-1] == f"{', '.join(MODELS)}: healed"
 
 
-def test_what_cannot_be_had_is_noted_with_its_reason(
-    asked: tuple[FaultRequestReader, Path, list[str]], backend: FakeBackend
+def test_unsupported_fault_is_written_with_its_reason(
+    request_reader: tuple[FaultRequestReader, Path, list[str]], backend: FakeBackend
 ) -> None:
-    requests, log, said = asked
+    requests, log, said = request_reader
     log.write_text(f"{FaultRequest('latency', (MODELS[0],), 1.0).encode()}\n")
     begun = datetime.now(UTC)
     requests.advance()
-    why = "only a container has a network of its own"
+    why = "only a container has its own network namespace"
     assert said == [f"{MODELS[0]}: latency: unknown: {why}"]
-    (line,) = noted(backend)
+    (line,) = read_intervals(backend)
     assert (line["why_not"], line["is_control"], line["end"] >= line["begin"]) == (why, False, True)
     assert begun.timestamp() - 1 < datetime.fromisoformat(line["begin"]).timestamp()
 
 
-def test_a_signal_that_is_ignored_stays_so() -> None:
+def test_ignored_signal_stays_ignored() -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with signals_held():
@@ -309,8 +309,8 @@ def test_a_signal_that_is_ignored_stays_so() -> None:
         signal.signal(signal.SIGINT, before)
 
 
-def test_a_signal_that_another_thread_takes_waits_too() -> None:
-    """The kernel gives it to any thread that does not block it. Of several, the first is what ends the block."""
+def test_signal_delivered_to_another_thread_is_deferred() -> None:
+    """The kernel delivers a signal to any thread that does not block it. The first one ends the block."""
     done = threading.Event()
     other = threading.Thread(target=done.wait, daemon=True)
     other.start()
@@ -324,7 +324,7 @@ def test_a_signal_that_another_thread_takes_waits_too() -> None:
         with signals_held():
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.pthread_kill(cast(int, other.ident), number)
-                assert os.read(reader, 1) == bytes([number])  # it has come to the other thread
+                assert os.read(reader, 1) == bytes([number])  # it was delivered to the other thread
                 steps.append("went on")
 
     try:
@@ -338,5 +338,5 @@ def test_a_signal_that_another_thread_takes_waits_too() -> None:
         os.close(reader)
         os.close(writer)
     assert steps == ["went on", "went on"]
-    # Its mask is what it was.
+    # The mask is restored.
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()

@@ -1,4 +1,4 @@
-"""What each fault does to a model, to the signal, the limit and the rule; and that what heals it undoes just that."""
+"""Each fault's exact signal, limit or rule, and that healing undoes exactly that."""
 
 import json
 import resource
@@ -13,8 +13,19 @@ import psutil
 import pytest
 
 from lab.base.errors import LabError
-from lab.experiments.faults.fault import CannotApplyError, Injection, NoSuchPartError
-from lab.experiments.faults.kinds import crowd, drain, kill, limits, network, nothing, pause, pressure, starve, worker
+from lab.experiments.faults.fault import CannotApplyError, Injection, NotApplicableError
+from lab.experiments.faults.kinds import (
+    drain,
+    kill,
+    limits,
+    network,
+    nothing,
+    pause,
+    pressure,
+    slow_clients,
+    starve,
+    worker,
+)
 from lab.experiments.faults.process_scripts import KILL_WORKER, LIMIT, UNLIMIT
 from lab.experiments.faults.registry import FAULTS
 from lab.servers.backend import Backend
@@ -34,7 +45,7 @@ FILES = {
     "memory": limits,
     "pressure": pressure,
     "descriptors": limits,
-    "crowd": crowd,
+    "slow_clients": slow_clients,
 }
 
 
@@ -52,26 +63,26 @@ def container() -> FakeBackend:
     return FakeBackend(name="docker")
 
 
-def test_the_card_has_sixteen_faults() -> None:
+def test_registry_has_sixteen_faults() -> None:
     assert list(FAULTS) == [
         *("nothing", "drain", "kill", "worker", "pause", "disconnect", "blackhole", "loss", "latency", "jitter"),
-        *("bandwidth", "starve", "memory", "pressure", "descriptors", "crowd"),
+        *("bandwidth", "starve", "memory", "pressure", "descriptors", "slow_clients"),
     ]
-    # As their files have them.
+    # As their modules define them.
     faults = {name: getattr(module, name.upper()) for name, module in FILES.items()}
     assert list(faults) == list(FAULTS)
     assert all(name == fault.name for name, fault in faults.items())
-    # Seconds between breaking and healing; of what is not here, the break ends the model, or there is none.
+    # Seconds between injection and healing. The others end the model, or do nothing.
     assert {name: fault.hold for name, fault in faults.items() if fault.hold} == {
         "worker": 0.3,
-        "crowd": 1.0,
+        "slow_clients": 1.0,
         **dict.fromkeys(("pause", "disconnect", "blackhole", "loss", "latency", "jitter", "bandwidth"), 0.5),
         **dict.fromkeys(("starve", "memory", "pressure", "descriptors"), 0.5),
     }
     assert {name: fault.needs for name, fault in faults.items() if fault.needs} == {
-        "crowd": ("overlap", "crowd", "thousand")
+        "slow_clients": ("overlap", "slow_clients", "thousand")
     }
-    assert {name for name, fault in faults.items() if not fault.keeps} == {"kill", "worker", "disconnect"}
+    assert {name for name, fault in faults.items() if not fault.keeps_connections} == {"kill", "worker", "disconnect"}
 
 
 @pytest.mark.parametrize(
@@ -84,7 +95,7 @@ def test_the_card_has_sixteen_faults() -> None:
         ("nothing", [], []),
     ],
 )
-def test_what_is_done_and_undone(
+def test_injection_and_healing_call_the_backend(
     process: FakeBackend, fault: str, broken: list[tuple[Any, ...]], healed: list[tuple[Any, ...]]
 ) -> None:
     process.stop_code = 3
@@ -98,31 +109,29 @@ def test_what_is_done_and_undone(
 
 
 @pytest.mark.parametrize("fault", ["drain", "kill"])
-def test_what_was_not_ended_is_not_started_again(process: FakeBackend, fault: str) -> None:
+def test_healing_without_injection_restarts_nothing(process: FakeBackend, fault: str) -> None:
     prepare(process, fault).heal()
     assert process.done == []
 
 
-def test_a_worker_is_killed_from_beside_the_model_and_its_parent_heals_it(process: FakeBackend) -> None:
+def test_worker_is_killed_and_not_healed_by_the_lab(process: FakeBackend) -> None:
     process.printed = {"run_beside": "4\n"}
     injection = prepare(process, "worker")
     injection.inject()
     injection.heal()
     assert process.done == [("run_beside", MODEL, KILL_WORKER, "kill")]
     process.printed = {"run_beside": "0\n"}
-    with pytest.raises(NoSuchPartError, match=f"{MODEL} has no worker processes"):
+    with pytest.raises(NotApplicableError, match=f"{MODEL} has no worker processes"):
         injection.inject()
 
 
 @pytest.mark.parametrize(
     ("fault", "which", "more"), [("descriptors", "RLIMIT_NOFILE", "1"), ("memory", "RLIMIT_AS", str(4 * MIB))]
 )
-def test_limits_are_lowered_and_put_back_to_what_they_were(
-    process: FakeBackend, fault: str, which: str, more: str
-) -> None:
+def test_limits_are_lowered_and_restored(process: FakeBackend, fault: str, which: str, more: str) -> None:
     process.printed = {"run_beside": "[[11, 1024, 4096], [12, 99, 4096]]"}
     injection = prepare(process, fault)
-    # -1: look, and change nothing.
+    # -1: only read.
     assert process.done == [("run_beside", MODEL, LIMIT, which, "-1")]
     process.done.clear()
     injection.inject()
@@ -131,25 +140,25 @@ def test_limits_are_lowered_and_put_back_to_what_they_were(
     injection.heal()
     assert process.done == [("run_beside", MODEL, UNLIMIT, which, "1024")]
     process.printed = {"run_beside": "[]"}
-    with pytest.raises(LabError, match=f"{MODEL} has no process"):
+    with pytest.raises(LabError, match=f"{MODEL} has no running process"):
         prepare(process, fault)
 
 
 @pytest.mark.parametrize(
     ("fault", "why"),
     [
-        ("disconnect", "a network that it can be taken from"),
-        ("pressure", "a memory limit of its own"),
-        *((fault, "a network of its own") for fault in ("blackhole", "loss", "latency", "jitter", "bandwidth")),
+        ("disconnect", "a network to be disconnected from"),
+        ("pressure", "its own memory limit"),
+        *((fault, "its own network namespace") for fault in ("blackhole", "loss", "latency", "jitter", "bandwidth")),
     ],
 )
-def test_what_needs_a_container_cannot_be_applied_to_processes(process: FakeBackend, fault: str, why: str) -> None:
+def test_container_fault_is_not_supported_for_processes(process: FakeBackend, fault: str, why: str) -> None:
     with pytest.raises(CannotApplyError, match=f"only a container has {why}"):
         prepare(process, fault)
     assert process.done == []
 
 
-def test_a_model_is_taken_from_its_network_and_put_back(container: FakeBackend) -> None:
+def test_disconnect_is_healed_by_connect(container: FakeBackend) -> None:
     injection = prepare(container, "disconnect")
     assert container.done == []
     injection.inject()
@@ -165,7 +174,7 @@ CLEARED = "add table inet lab_fault; delete table inet lab_fault;"
 )
 def test_packets_are_dropped_by_one_rule_that_is_removed(container: FakeBackend, fault: str, rule: str) -> None:
     injection = prepare(container, fault)
-    # Whether the kernel has what the rule needs: in a chain without a hook, and removed by the same command.
+    # The test of the kernel: in a chain without a hook, removed by the same command.
     assert container.done == [
         (
             *("run_in_network", MODEL, "nft"),
@@ -196,7 +205,7 @@ def test_packets_are_dropped_by_one_rule_that_is_removed(container: FakeBackend,
         ("bandwidth", ["tbf", "rate", "1mbit", "burst", "32kbit", "latency", "400ms"]),
     ],
 )
-def test_a_discipline_is_tried_on_loopback_put_on_the_network_and_removed(
+def test_discipline_is_tested_on_loopback_applied_and_removed(
     container: FakeBackend, fault: str, discipline: list[str]
 ) -> None:
     container.printed = {"ls": "lo\neth3\n"}
@@ -216,14 +225,14 @@ def test_a_discipline_is_tried_on_loopback_put_on_the_network_and_removed(
     assert container.done == [("run_in_network", MODEL, "sh", "-c", clear)]
 
 
-@pytest.mark.parametrize("said", network._LACKING)
+@pytest.mark.parametrize("said", network._UNSUPPORTED)
 @pytest.mark.parametrize("fault", ["blackhole", "loss", "latency", "jitter", "bandwidth"])
-def test_what_the_kernel_lacks_is_told_from_an_error(container: FakeBackend, fault: str, said: str) -> None:
+def test_unsupported_kernel_feature_differs_from_an_error(container: FakeBackend, fault: str, said: str) -> None:
     def lack() -> None:
         raise LabError(f"Error: {said}.")
 
     container.fails = {"run_in_network": lack}
-    with pytest.raises(CannotApplyError, match=rf"this kernel has not what `(nft|tc) .*` needs: Error: {said}\."):
+    with pytest.raises(CannotApplyError, match=rf"this kernel does not support `(nft|tc) .*`: Error: {said}\."):
         prepare(container, fault)
 
     def fail() -> None:
@@ -235,9 +244,7 @@ def test_what_the_kernel_lacks_is_told_from_an_error(container: FakeBackend, fau
     assert not isinstance(found.value, CannotApplyError)
 
 
-def test_a_container_gets_eight_mebibytes_more_than_it_has(
-    container: FakeBackend, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pressure_leaves_eight_mebibytes(container: FakeBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     used: list[int | None] = [30 * MIB, None]
     monkeypatch.setattr(
         pressure,
@@ -249,17 +256,17 @@ def test_a_container_gets_eight_mebibytes_more_than_it_has(
     injection.heal()
     assert container.done == [
         ("memory_limit", MODEL),
-        # Nothing is to be swapped out instead.
+        # No swap.
         ("limit_memory", MODEL, 38 * MIB, 38 * MIB),
         ("limit_memory", MODEL, 512 * MIB, 768 * MIB),
     ]
-    assert injection.broken == f"{MODEL} may have no more than 38 MiB"
-    with pytest.raises(CannotApplyError, match="does not say how much memory"):
+    assert injection.broken == f"{MODEL} has a memory limit of 38 MiB"
+    with pytest.raises(CannotApplyError, match="does not report how much memory"):
         prepare(container, "pressure")
 
 
-def test_a_crowd_is_there_until_it_is_sent_away(process: FakeBackend) -> None:
-    injection = prepare(process, "crowd")
+def test_slow_clients_stay_until_healed(process: FakeBackend) -> None:
+    injection = prepare(process, "slow_clients")
     assert process.done == []
     injection.inject()
     assert process.done == [("start", "python", "-m", "lab.clients.slow_clients")]
@@ -269,7 +276,9 @@ def test_a_crowd_is_there_until_it_is_sent_away(process: FakeBackend) -> None:
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_what_is_broken_is_said_with_what_to_do(container: FakeBackend, fault: str, monkeypatch: Any) -> None:
+def test_injection_says_what_is_broken_and_how_to_heal_it_by_hand(
+    container: FakeBackend, fault: str, monkeypatch: Any
+) -> None:
     container.printed = {"run_beside": "[[1, 2, 3]]", "ls": "lo eth0"}
     monkeypatch.setattr(
         pressure,
@@ -283,7 +292,7 @@ def test_what_is_broken_is_said_with_what_to_do(container: FakeBackend, fault: s
         assert "`lab " in injection.by_hand
 
 
-# The scripts, on a family of three: a parent that waits, and its two children.
+# The scripts run on a tree of three processes: a parent and its two children.
 PARENT = """
 import subprocess, sys, time
 children = [subprocess.Popen(["sleep", "600"]) for _ in range(2)]
@@ -330,11 +339,11 @@ def test_one_worker_is_killed_by_signal_9_and_the_others_are_not(parent: subproc
     with open(f"/proc/{dead}/stat") as file:  # noqa: PTH123 - not a path of ours
         assert int(file.read().rpartition(")")[2].split()[-1]) == signal.SIGKILL
     assert parent.poll() is None
-    # A zombie is none that could be killed.
+    # A zombie does not count.
     assert run_script(KILL_WORKER, parent.pid) == "1\n"
 
 
-def test_a_process_without_children_has_no_worker() -> None:
+def test_process_without_children_has_no_worker() -> None:
     with subprocess.Popen(["sleep", "600"]) as alone:
         assert run_script(KILL_WORKER, alone.pid, "kill") == "0\n"
         assert alone.poll() is None
@@ -342,16 +351,16 @@ def test_a_process_without_children_has_no_worker() -> None:
 
 
 @pytest.mark.parametrize("name", ["RLIMIT_NOFILE", "RLIMIT_AS"])
-def test_each_process_may_have_what_it_has_and_so_much_more(parent: subprocess.Popen[str], name: str) -> None:
-    family = [parent.pid, *read_children(parent)]
+def test_limit_of_each_process_is_its_use_plus_a_margin(parent: subprocess.Popen[str], name: str) -> None:
+    tree = [parent.pid, *read_children(parent)]
     which = getattr(resource, name)
-    before = {pid: resource.prlimit(pid, which) for pid in family}
-    assert json.loads(run_script(LIMIT, parent.pid, name, -1)) == [[pid, *before[pid]] for pid in family]
-    assert {pid: resource.prlimit(pid, which) for pid in family} == before
+    before = {pid: resource.prlimit(pid, which) for pid in tree}
+    assert json.loads(run_script(LIMIT, parent.pid, name, -1)) == [[pid, *before[pid]] for pid in tree]
+    assert {pid: resource.prlimit(pid, which) for pid in tree} == before
     more = 1 if name == "RLIMIT_NOFILE" else 4 * MIB
-    assert json.loads(run_script(LIMIT, parent.pid, name, more)) == [[pid, *before[pid]] for pid in family]
-    for pid in family:
+    assert json.loads(run_script(LIMIT, parent.pid, name, more)) == [[pid, *before[pid]] for pid in tree]
+    for pid in tree:
         used = psutil.Process(pid).num_fds() if name == "RLIMIT_NOFILE" else psutil.Process(pid).memory_info().vms
         assert resource.prlimit(pid, which) == (used + more, before[pid][1])
     run_script(UNLIMIT, parent.pid, name, before[parent.pid][0])
-    assert {pid: resource.prlimit(pid, which) for pid in family} == before
+    assert {pid: resource.prlimit(pid, which) for pid in tree} == before

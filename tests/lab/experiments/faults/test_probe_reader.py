@@ -1,4 +1,4 @@
-"""What is made of another client's PINGs around a fault: percentiles, time to detect, time to recover, each second."""
+"""The report of a latency probe around a fault: percentiles, time to detect, time to recover, each second."""
 
 import json
 from collections.abc import Sequence
@@ -11,9 +11,8 @@ import pytest
 
 from lab.base.errors import LabError
 from lab.clients.latency_probe import TIMEOUT
-from lab.experiments.faults import probe_reader as watching
-from lab.experiments.faults import under_load as under_load
-from lab.experiments.faults.probe_reader import Ping, ProbeReader, ProbeReport, _quantile, look, open_probe, show
+from lab.experiments.faults import probe_reader, under_load
+from lab.experiments.faults.probe_reader import Ping, ProbeReader, ProbeReport, _quantile, make_report, open_probe, show
 from lab.experiments.faults.registry import FAULTS
 from lab.experiments.faults.under_load import apply_under_load
 from lab.load.measurement import Measurement
@@ -22,11 +21,11 @@ from lab.servers.backend import Backend, Instrument
 from tests.support.fakes import Clock, FakeBackend
 from tests.support.made_up import MEASUREMENT
 
-# Before the fault 101 PINGs took 1 to 101 ms: the p99 is 100 ms, and half a second is the band.
+# Before the fault 101 PINGs took 1 to 101 ms: the p99 is 100 ms, and a PING is late above half a second.
 QUIET: list[Ping] = [(number / 100, (number + 1) / 1000) for number in range(101)]
 
 
-def test_percentiles_are_those_of_statistics() -> None:
+def test_quantile_interpolates() -> None:
     values = [float(number) for number in range(101)]
     assert (_quantile(values, 99), _quantile(values, 50), _quantile([7.0], 99)) == (99.0, 50.0, 7.0)
     # Between two of a hundred, 1 to 100: the 99th is 1 + 0.99 x 99.
@@ -37,43 +36,43 @@ def good(begin: float, count: int) -> list[Ping]:
     return [(begin + number / 50, 0.5) for number in range(count)]
 
 
-def test_quiet_is_what_was_answered_before_the_break() -> None:
-    # Sent before it and answered in the moment of it, or not answered: neither is quiet.
-    probe_report = look([*QUIET, (1.75, 0.25), (1.8, None), (1.9, 9.0)], broken=2.0, healed=3.0)
+def test_quiet_pings_are_answered_before_the_injection() -> None:
+    # Sent before the injection, but answered at its moment or not at all: neither is quiet.
+    probe_report = make_report([*QUIET, (1.75, 0.25), (1.8, None), (1.9, 9.0)], injected=2.0, healed=3.0)
     assert probe_report.quiet_p99 == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize(
     ("pings", "detect", "slowest", "failed"),
     [
-        # At most five times the p99 is as before.
+        # Five times the p99 is not late.
         ([(2.25, 0.5)], None, 0.5, 0),
-        # It is known that it is late when the band is over: 2.25 + 0.5 - 2.
+        # Detected when the limit passes: 2.25 + 0.5 - 2.
         ([(2.25, 0.501)], 0.75, 0.501, 0),
         ([(2.25, 3.0)], 0.75, 3.0, 0),
-        # One that fails is late at the same moment, whatever it took to fail.
+        # A PING that fails is late at the same moment.
         ([(2.25, None)], 0.75, None, 1),
-        # The first is not the one that was sent first, but they are: 2.25 and 2.5.
+        # The first late PING, not the first PING: 2.5 + 0.5 - 2.
         ([(2.5, None), (2.75, 0.1)], 1.0, 0.1, 1),
         ([(2.25, 0.1), (2.5, None), (2.75, None)], 1.0, 0.1, 2),
-        # Under way when it broke: 1.75 + 0.5 - 2.
+        # Under way at the injection: 1.75 + 0.5 - 2.
         ([(1.75, 1.0)], 0.25, 1.0, 0),
-        # The slowest is the slowest of all, and not the first or the last.
+        # The slowest of all, not the first or the last.
         ([(2.25, 0.2), (2.5, 0.4), (2.75, 0.1)], None, 0.4, 0),
-        # Late before it broke: at once.
+        # Late before the injection: detected at once.
         ([(1.25, 0.9)], 0.0, 0.9, 0),
-        # Over before it broke.
+        # Answered before the injection.
         ([(1.25, 0.6)], None, None, 0),
-        # A failed one took half a second.
+        # A failed PING takes half a second, the timeout.
         ([(1.5, None)], 0.0, None, 1),
         ([(1.49, None)], None, None, 0),
     ],
 )
-def test_a_fault_is_noticed_with_the_first_ping_beyond_the_band(
+def test_fault_is_detected_with_the_first_late_ping(
     pings: list[Ping], detect: float | None, slowest: float | None, failed: int
 ) -> None:
     assert TIMEOUT == 0.5
-    probe_report = look([*QUIET, *pings], broken=2.0, healed=3.0, usual=[0.1] * 10_000)
+    probe_report = make_report([*QUIET, *pings], injected=2.0, healed=3.0, baseline=[0.1] * 10_000)
     assert (probe_report.detect, probe_report.slowest, probe_report.failed) == (detect, slowest, failed)
     assert probe_report.lasted == 1.0
 
@@ -81,9 +80,9 @@ def test_a_fault_is_noticed_with_the_first_ping_beyond_the_band(
 @pytest.mark.parametrize(
     ("pings", "recover"),
     [
-        (good(3.0, 10), 0.0),  # ten in turn, from the first
+        (good(3.0, 10), 0.0),  # ten consecutive ones, from the first
         (good(3.0, 9), None),
-        (good(2.9, 5) + good(3.25, 10), 0.25),  # those before the mending do not count
+        (good(2.9, 5) + good(3.25, 10), 0.25),  # PINGs before healing do not count
         ([(3.0, 0.501), *good(3.25, 10)], 0.25),
         ([(3.0, None), *good(3.25, 10)], 0.25),
         ([*good(3.0, 9), (3.2, None), *good(3.5, 10)], 0.5),
@@ -91,14 +90,14 @@ def test_a_fault_is_noticed_with_the_first_ping_beyond_the_band(
         ([], None),
     ],
 )
-def test_a_fault_is_over_with_the_first_of_ten_in_turn(pings: list[Ping], recover: float | None) -> None:
-    probe_report = look([*QUIET, *pings], broken=2.0, healed=3.0, usual=[0.1] * 1000)
+def test_recovery_is_the_first_of_ten_consecutive_pings(pings: list[Ping], recover: float | None) -> None:
+    probe_report = make_report([*QUIET, *pings], injected=2.0, healed=3.0, baseline=[0.1] * 1000)
     assert probe_report.recover == (None if recover is None else pytest.approx(recover))
 
 
-def test_seconds_are_counted_from_the_break() -> None:
+def test_seconds_count_from_the_injection() -> None:
     pings = [(0.5, 0.001), (1.0, 0.002), (1.999, 0.004), (2.0, None), (2.5, 0.3), (2.75, 0.1), (4.0, None)]
-    probe_report = look(pings, broken=2.0, healed=3.0)
+    probe_report = make_report(pings, injected=2.0, healed=3.0)
     # Of two values, the p50 is their middle and the p99 nearly the larger one: 0.002 + 0.99 x 0.002, 0.1 + 0.99 x 0.2.
     assert probe_report.seconds == (
         (-2, 0.001, 0.001, 0),
@@ -108,8 +107,8 @@ def test_seconds_are_counted_from_the_break() -> None:
     )
 
 
-def test_without_a_quiet_ping_nothing_is_known_but_what_failed() -> None:
-    probe_report = look([(1.0, None), (2.5, None), (2.75, 0.25)], broken=2.0, healed=3.5)
+def test_report_without_quiet_pings_has_only_failures() -> None:
+    probe_report = make_report([(1.0, None), (2.5, None), (2.75, 0.25)], injected=2.0, healed=3.5)
     assert probe_report == ProbeReport(None, None, None, 0.25, 1, 1.5, probe_report.seconds)
     assert [row[0] for row in probe_report.seconds] == [-1, 0]
 
@@ -118,7 +117,7 @@ def test_without_a_quiet_ping_nothing_is_known_but_what_failed() -> None:
     ("seconds", "text"),
     [(None, "-"), (0.0, "0 ms"), (0.00123456, "1.23 ms"), (0.9994, "999 ms"), (1.0, "1.00 s"), (12.345, "12.35 s")],
 )
-def test_times_are_milliseconds_below_a_second(seconds: float | None, text: str) -> None:
+def test_show_uses_milliseconds_below_a_second(seconds: float | None, text: str) -> None:
     assert show(seconds).replace("12.34 s", "12.35 s") == text
 
 
@@ -128,32 +127,32 @@ SEEN = ProbeReport(0.001, 0.1, 0.25, 0.4, 3, 0.5, ())
 @pytest.mark.parametrize(
     ("probe_report", "text"),
     [
-        (SEEN, "PING beside it: late after 100 ms, at most 400 ms, 3 failed, as before 250 ms after the mending"),
+        (SEEN, "PING late after 100 ms, slowest 400 ms, 3 failed, recovered 250 ms after healing"),
         (
             replace(SEEN, failed=0, recover=None),
-            "PING beside it: late after 100 ms, at most 400 ms, not as before again",
+            "PING late after 100 ms, slowest 400 ms, not recovered",
         ),
-        (replace(SEEN, detect=None), "no PING beside it took more than 5 times the quiet p99 (1 ms)"),
+        (replace(SEEN, detect=None), "no PING took more than 5 times the quiet p99 (1 ms)"),
         (
             replace(SEEN, quiet_p99=None),
-            "no PING beside it was answered before the fault, so nobody saw how long it was",
+            "no PING of the probe was answered before the fault, so there is nothing to compare with",
         ),
     ],
 )
-def test_what_was_seen_in_words(probe_report: ProbeReport, text: str) -> None:
+def test_report_as_text(probe_report: ProbeReport, text: str) -> None:
     assert str(probe_report) == text
 
 
 class FakeProbe:
-    """Writes what it is told to into its log; a mark is noted at the time of the clock."""
+    """Writes the marks that it receives into its log, with the time of the clock."""
 
     def __init__(self, clock: Clock, log: Path) -> None:
-        self.clock, self.log, self.ended, self.deaf = clock, log, False, False
-        self.told: list[str] = []
+        self.clock, self.log, self.ended, self.unresponsive = clock, log, False, False
+        self.received: list[str] = []
         self.process = SimpleNamespace(stdin=self, poll=lambda: 1 if self.ended else None)
         log.touch()
         self.begin = clock.now
-        # For each sleep that comes, what it does.
+        # PINGs to log during each of the next sleeps.
         self.then: list[list[Ping]] = []
         clock_sleep = clock.sleep
 
@@ -170,8 +169,8 @@ class FakeProbe:
     def write(self, data: bytes) -> None:
         if self.ended:
             raise BrokenPipeError
-        self.told.append(data.decode())
-        if not self.deaf:
+        self.received.append(data.decode())
+        if not self.unresponsive:
             with self.log.open("a") as file:
                 mark = {"mark": data.decode().strip(), "at": round(self.clock.now - self.begin, 6)}
                 file.write(f"{json.dumps(mark)}\n")
@@ -186,7 +185,7 @@ class FakeProbe:
 @pytest.fixture
 def probe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeProbe:
     clock = Clock()
-    monkeypatch.setattr(watching, "time", clock)
+    monkeypatch.setattr(probe_reader, "time", clock)
     return FakeProbe(clock, tmp_path / "log")
 
 
@@ -198,20 +197,20 @@ def pings(begin: float, count: int, took: float | None = 0.001) -> list[Ping]:
     return [(begin + number / 50, took) for number in range(count)]
 
 
-def test_quiet_is_ten_pings_or_five_seconds(probe: FakeProbe) -> None:
+def test_wait_quiet_ends_after_ten_pings_or_five_seconds(probe: FakeProbe) -> None:
     reader = reader_of(probe)
     probe.then = [[], pings(0.01, 9), pings(0.5, 1)]
     reader.wait_quiet()
-    # One short sleep for the mark, then two looks: nine are too few.
+    # One short sleep for the mark, then two reads: nine PINGs are too few.
     assert probe.clock.slept == [0.002, 0.02, 0.02]
-    assert probe.told == ["quiet 1\n"]
+    assert probe.received == ["quiet 1\n"]
     silent = reader_of(probe)
     probe.clock.slept.clear()
     silent.wait_quiet()
     assert sum(probe.clock.slept) == pytest.approx(5.0, abs=0.05)
 
 
-def test_a_fault_that_is_over_is_waited_for_no_longer(probe: FakeProbe) -> None:
+def test_wait_recovered_ends_with_the_recovery_or_its_timeout(probe: FakeProbe) -> None:
     reader = reader_of(probe)
     probe.say(*pings(0.0, 20))
     reader.mark("quiet")  # at 0: the log has all of them
@@ -226,7 +225,7 @@ def test_a_fault_that_is_over_is_waited_for_no_longer(probe: FakeProbe) -> None:
     assert found.recover == pytest.approx(0.5, abs=0.01)
     assert found.failed == 5
     assert probe.clock.slept == [0.02] * 3
-    # What is not over is given up.
+    # Without recovery, the wait ends with its timeout.
     probe.clock.now += 10.0
     reader.mark("quiet")
     reader.mark("injected")
@@ -234,12 +233,12 @@ def test_a_fault_that_is_over_is_waited_for_no_longer(probe: FakeProbe) -> None:
     probe.clock.slept.clear()
     assert reader.wait_recovered(4.0).recover is None
     assert sum(probe.clock.slept) == pytest.approx(4.0, abs=0.05)
-    # What was usual before the first fault is remembered: 20 PINGs, those before it alone.
-    assert reader.look().quiet_p99 == pytest.approx(0.001)
-    assert reader._quiet == [0.001] * 20
+    # The baseline of the first fault is kept: only the 20 PINGs before it.
+    assert reader.report().quiet_p99 == pytest.approx(0.001)
+    assert reader._baseline == [0.001] * 20
 
 
-def test_a_line_that_is_not_whole_yet_is_read_later(probe: FakeProbe) -> None:
+def test_incomplete_line_is_read_later(probe: FakeProbe) -> None:
     reader = reader_of(probe)
     reader.mark("quiet")
     with probe.log.open("a") as log:
@@ -253,57 +252,57 @@ def test_a_line_that_is_not_whole_yet_is_read_later(probe: FakeProbe) -> None:
     assert reader._pings == [(0.5, 0.001)]
 
 
-def test_what_is_usual_is_what_was_over_before_the_break(probe: FakeProbe) -> None:
+def test_baseline_has_pings_answered_before_the_injection(probe: FakeProbe) -> None:
     reader = reader_of(probe)
     reader.mark("quiet")
     probe.say((0.1, 0.001), (0.2, None), (0.875, 0.125), (0.9, 0.2), (1.5, 0.004))
     reader._marks |= {"injected": 1.0, "healed": 1.25}
     reader.wait_recovered(0.0)
-    # Sent before it and answered in its moment, or later, is none.
-    assert reader._quiet == [0.001]
+    # A PING that was answered at the injection, or later, is not part of it.
+    assert reader._baseline == [0.001]
 
 
-def test_a_mark_of_before_is_not_taken_for_a_later_one(probe: FakeProbe) -> None:
+def test_repeated_mark_means_the_later_moment(probe: FakeProbe) -> None:
     reader = reader_of(probe)
     reader.mark("injected")
     probe.clock.now += 5.0
     reader.mark("injected")
     assert reader._marks["injected"] == pytest.approx(5.0, abs=0.01)
-    assert probe.told == ["injected 1\n", "injected 2\n"]
+    assert probe.received == ["injected 1\n", "injected 2\n"]
 
 
-@pytest.mark.parametrize("how", ["gone", "ended", "deaf", "nonsense"])
-def test_a_witness_that_has_ended_is_an_error_with_its_last_words(probe: FakeProbe, how: str) -> None:
+@pytest.mark.parametrize("how", ["gone", "ended", "unresponsive", "nonsense"])
+def test_ended_probe_is_an_error_with_its_last_output(probe: FakeProbe, how: str) -> None:
     reader = reader_of(probe)
     probe.say((0.0, 0.001))
-    probe.deaf = how != "gone"
+    probe.unresponsive = how != "gone"
     if how == "ended":
         probe.process.poll = lambda: 1
     if how == "gone":
         probe.ended = True
     if how == "nonsense":
         probe.log.write_text("Traceback\n")
-    with pytest.raises(LabError, match=r"the witness has ended: (\[0\.0, 0\.001\]|Traceback)$"):
+    with pytest.raises(LabError, match=r"the latency probe has ended: (\[0\.0, 0\.001\]|Traceback)$"):
         reader.mark("quiet")
-    if how == "deaf":
+    if how == "unresponsive":
         assert sum(probe.clock.slept) == pytest.approx(30.0, abs=0.05)
     else:
-        # A pipe that is broken says it at once, the others are noticed at the first look.
+        # A pipe that is broken says it at once, the others are noticed at the first make_report.
         assert probe.clock.slept == ([] if how == "gone" else [0.002])
 
 
-def test_recovery_of_a_witness_that_has_ended_is_not_waited_for(probe: FakeProbe) -> None:
+def test_wait_recovered_fails_at_once_if_the_probe_has_ended(probe: FakeProbe) -> None:
     reader = reader_of(probe)
     for word in ("quiet", "injected", "healed"):
         reader.mark(word)
     probe.clock.slept.clear()
     probe.ended = True
-    with pytest.raises(LabError, match="the witness has ended"):
+    with pytest.raises(LabError, match="the latency probe has ended"):
         reader.wait_recovered(4.0)
     assert probe.clock.slept == []
 
 
-def test_a_witness_is_opened_beside_the_model_and_closed_again() -> None:
+def test_probe_is_started_and_closed() -> None:
     backend = FakeBackend()
     with open_probe(cast(Backend, backend), "asyncio_streams"):
         assert backend.done == [("start", "python", "-m", "lab.clients.latency_probe")]
@@ -311,19 +310,19 @@ def test_a_witness_is_opened_beside_the_model_and_closed_again() -> None:
     assert backend.done[-1] == ("close", "lab.clients.latency_probe")
 
 
-def test_rows_are_in_the_order_of_time() -> None:
-    rows: Sequence[tuple[int, float | None, float | None, int]] = look(
-        [(3.5, 0.1), (0.5, 0.2), (2.5, 0.3)], broken=1.0, healed=2.0
+def test_seconds_are_sorted() -> None:
+    rows: Sequence[tuple[int, float | None, float | None, int]] = make_report(
+        [(3.5, 0.1), (0.5, 0.2), (2.5, 0.3)], injected=1.0, healed=2.0
     ).seconds
     assert [row[0] for row in rows] == [-1, 1, 2]
 
 
 @pytest.mark.parametrize(("fault", "held"), [("pause", 3.0), ("kill", 0.0)])
 @pytest.mark.parametrize("control", [False, True])
-def test_a_scenario_is_broken_in_its_middle(
+def test_fault_is_injected_in_the_middle_of_the_load(
     fault: str, held: float, control: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Four seconds before it, behind two of the generator's own start, and four after it."""
+    """Two seconds for the generator's start, four before the fault, and four after it."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     backend = FakeBackend()
     monkeypatch.setattr(under_load, "time", backend.clock)

@@ -1,4 +1,4 @@
-"""What Locust's web UI asks for: only what there is, of the models of the load, and for a while."""
+"""Requests of Locust's web UI: known faults, models of the load, and a limited duration."""
 
 import json
 import os
@@ -44,13 +44,13 @@ def write(tmp_path: Path, text: str) -> None:
 
 
 def now() -> datetime:
-    """Before every stamp from here on, which are in whole milliseconds."""
+    """Return a time before every later interval; those are in whole milliseconds."""
     begun = datetime.now(UTC)
     time.sleep(0.002)
     return begun
 
 
-def test_a_request_comes_back_as_it_was_sent() -> None:
+def test_request_survives_encoding() -> None:
     request = FaultRequest("pause", ("a", "b"), 2.5)
     assert FaultRequest.decode(request.encode()) == request
     assert FaultRequest.decode("[2026-11-28] locust: LOAD-FAULT is no word of mine") is None
@@ -59,7 +59,7 @@ def test_a_request_comes_back_as_it_was_sent() -> None:
             FaultRequest.decode(line)
 
 
-def test_all_models_are_broken_at_once_and_mended(
+def test_fault_is_injected_into_all_models_and_healed(
     requests: FaultRequestReader,
     lab: Processes,
     tmp_path: Path,
@@ -82,7 +82,7 @@ def test_all_models_are_broken_at_once_and_mended(
     monkeypatch.setattr("lab.experiments.faults.remote_requests.time.sleep", sleep)
     requests.advance()
     assert asked == [7.0]
-    assert "mended" in capsys.readouterr().out
+    assert "healed" in capsys.readouterr().out
     for name in MODELS:
         assert call("command", find_address(lab, name), ["PING"]).value == b"PONG"
     found = list_faults(lab.project, begun)
@@ -90,12 +90,12 @@ def test_all_models_are_broken_at_once_and_mended(
         (name, "pause", "") for name in MODELS
     ]
     assert all(fault.end for fault in found)
-    # Once, and no second time.
+    # Each request is handled once.
     requests.advance()
     assert len(list_faults(lab.project, begun)) == 2
 
 
-def test_what_cannot_be_had_is_said_where_it_is_shown(
+def test_unsupported_fault_is_shown_with_its_reason(
     requests: FaultRequestReader, lab: Processes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     begun = now()
@@ -109,14 +109,14 @@ def test_what_cannot_be_had_is_said_where_it_is_shown(
 @pytest.mark.parametrize(
     ("request_", "said"),
     [
-        (FaultRequest("format the disk", (MODELS[0],), 1.0), "there is no fault"),
-        (FaultRequest("kill", (MODELS[0], "prefork"), 1.0), "prefork cannot be broken"),
-        (FaultRequest("pause", (MODELS[0],), 0.0), "not for 0"),
-        (FaultRequest("pause", (MODELS[0],), float("nan")), "not for nan"),
+        (FaultRequest("format the disk", (MODELS[0],), 1.0), "unknown fault"),
+        (FaultRequest("kill", (MODELS[0], "prefork"), 1.0), "no fault is injected into prefork"),
+        (FaultRequest("pause", (MODELS[0],), 0.0), "not 0 s"),
+        (FaultRequest("pause", (MODELS[0],), float("nan")), "not nan s"),
         (FaultRequest("pause", (MODELS[0],), MOST_FAULT_SECONDS + 1), "at most 600 s"),
     ],
 )
-def test_nothing_else_is_done(
+def test_invalid_request_is_refused(
     requests: FaultRequestReader,
     lab: Processes,
     tmp_path: Path,
@@ -135,37 +135,37 @@ def test_nothing_else_is_done(
     assert [lab.pid(name) for name in MODELS] == pids
 
 
-def test_after_the_end_nothing_is_broken_any_more(
+def test_requests_are_ignored_after_the_end(
     requests: FaultRequestReader, lab: Processes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     begun = now()
     write(tmp_path, f"{FaultRequest('kill', (MODELS[0],), 1.0).encode()}\nlast words\n")
-    requests.advance(obey=False)
+    requests.advance(inject=False)
     assert capsys.readouterr().out == "last words\n"
     assert list_faults(lab.project, begun) == []
 
 
-def break_now(lab: Processes, *words: str) -> subprocess.CompletedProcess[str]:
+def inject_now(lab: Processes, *words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "lab", "--backend", "process", "--project", lab.project, "faults", "--now", *words]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_now_breaks_what_runs_and_prints_when(lab: Processes) -> None:
+def test_now_injects_into_running_models_and_prints_intervals(lab: Processes) -> None:
     begun = now()
     pids = [lab.pid(name) for name in MODELS]
-    done = break_now(lab, "pause", "--duration", "100ms", *MODELS)
+    done = inject_now(lab, "pause", "--duration", "100ms", *MODELS)
     assert done.returncode == 0, done.stderr
     intervals = [json.loads(line) for line in done.stdout.splitlines()]
     assert sorted((interval["model"], interval["fault"]) for interval in intervals) == [
         (name, "pause") for name in MODELS
     ]
-    # All at once: the last was broken before the first was mended.
+    # At the same time: the last injection comes before the first healing.
     assert max(interval["begin_seconds"] for interval in intervals) + 0.1 <= min(
         interval["end_seconds"] for interval in intervals
     )
     assert len(list_faults(lab.project, begun)) == 2
     assert [lab.pid(name) for name in MODELS] == pids
-    assert break_now(lab, "kill", MODELS[0]).returncode == 0
+    assert inject_now(lab, "kill", MODELS[0]).returncode == 0
     assert lab.pid(MODELS[0]) != pids[0]
     assert call("command", find_address(lab, MODELS[0]), ["PING"]).value == b"PONG"
 
@@ -174,16 +174,16 @@ def test_now_breaks_what_runs_and_prints_when(lab: Processes) -> None:
     ("words", "said"),
     [
         (["pause"], "name them"),
-        (["latency", MODELS[0]], "only a container has a network of its own"),
+        (["latency", MODELS[0]], "only a container has its own network namespace"),
         (["nonsense", MODELS[0]], "'nonsense' is not one of"),
         (["pause", "nonesuch"], "unknown model 'nonesuch'"),
         (["pause", "prefork"], "prefork is not running"),
         (["pause", "--duration", "soon", MODELS[0]], "soon"),
     ],
 )
-def test_now_says_what_it_cannot_do(lab: Processes, words: list[str], said: str) -> None:
+def test_now_names_what_is_wrong(lab: Processes, words: list[str], said: str) -> None:
     begun = now()
-    done = break_now(lab, *words)
+    done = inject_now(lab, *words)
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr

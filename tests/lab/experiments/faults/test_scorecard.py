@@ -1,4 +1,4 @@
-"""A cell of the card: what is done in which order, how long it took, and what the verdict is made of."""
+"""One cell of the scorecard: the order of its steps, its times, and how the verdict is made."""
 
 import json
 import signal
@@ -20,13 +20,13 @@ from lab.experiments.faults.fault import (
     Fault,
     FaultInterval,
     Injection,
-    NoSuchPartError,
+    NotApplicableError,
     NotHealedError,
     find_exit_code,
     injected,
 )
 from lab.experiments.faults.judge import RECOVERY_SECONDS, Score, Verdict, judge, judge_times
-from lab.experiments.faults.kinds.crowd import judge_cost, read_ping
+from lab.experiments.faults.kinds.slow_clients import judge_cost, measure_ping
 from lab.experiments.faults.probe_reader import ProbeReport
 from lab.experiments.faults.registry import FAULTS
 from lab.experiments.faults.scorecard import apply, apply_all
@@ -38,7 +38,7 @@ MODEL, ONE_AT_A_TIME = "asyncio_streams", "plain_socket"
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Clock:
-    """A clock for all that measures, and a place of its own for the stamps."""
+    """Replace the clock of the measuring modules, and the directory of intervals."""
     return set_clock(monkeypatch, tmp_path, faults, scorecard)
 
 
@@ -47,8 +47,8 @@ def backend(clock: Clock) -> FakeBackend:
     return FakeBackend(clock)
 
 
-class FakeWatch:
-    """A witness that has seen what it is told to have seen."""
+class FakeProbeReader:
+    """Returns a given report, and records the calls."""
 
     def __init__(self, backend: FakeBackend, probe_report: ProbeReport) -> None:
         self._done, self._around = backend.done, probe_report
@@ -73,15 +73,15 @@ def score_of(backend: FakeBackend, fault: str, model: str = MODEL, **options: An
     return found
 
 
-def test_a_drain_is_timed_from_the_start_of_the_next_server(backend: FakeBackend) -> None:
+def test_drain_recovery_counts_from_the_restart(backend: FakeBackend) -> None:
     backend.seconds = {"stop": 0.25, "restart": 0.5}
     found = score_of(backend, "drain")
     assert (found.verdict, found.exit_code, found.recovery) == (Verdict.HELD, 0, 0.5)
-    assert backend.names() == ["start", "ledger", "stop", "restart", "ledger", "wait", "close"]
-    assert [words for name, *words in backend.done if name == "ledger"] == [["mark"], ["end"]]
+    assert backend.names() == ["start", "request log", "stop", "restart", "request log", "wait", "close"]
+    assert [words for name, *words in backend.done if name == "request log"] == [["mark"], ["end"]]
 
 
-def test_a_kill_is_timed_from_the_kill(backend: FakeBackend) -> None:
+def test_kill_recovery_counts_from_the_kill(backend: FakeBackend) -> None:
     backend.seconds = {"kill": 0.25, "restart": 0.5}
     backend.account = Account(8, 8, 1000, 990, lost=10)
     found = score_of(backend, "kill")
@@ -99,38 +99,36 @@ def test_a_kill_is_timed_from_the_kill(backend: FakeBackend) -> None:
         ("docker", 2.25, Verdict.DEGRADED),
     ],
 )
-def test_a_start_that_takes_too_long_is_degraded(
-    backend: FakeBackend, name: str, seconds: float, verdict: Verdict
-) -> None:
+def test_slow_restart_is_degraded(backend: FakeBackend, name: str, seconds: float, verdict: Verdict) -> None:
     assert RECOVERY_SECONDS == {"process": 1.0, "docker": 2.0}
     backend.name, backend.seconds = name, {"restart": seconds}
     found = score_of(backend, "drain")
     assert (found.verdict, found.recovery) == (verdict, seconds)
-    late = f"the next answer came after {seconds:.1f} s, not {RECOVERY_SECONDS[name]:g}"
+    late = f"the next answer came after {seconds:.1f} s, allowed are {RECOVERY_SECONDS[name]:g} s"
     assert (late in found.reason) == (verdict is Verdict.DEGRADED)
 
 
-def test_a_pause_lasts_as_long_as_it_is_held(backend: FakeBackend, clock: Clock) -> None:
+def test_pause_interval_has_injection_hold_and_healing(backend: FakeBackend, clock: Clock) -> None:
     backend.seconds = {"pause": 0.125, "unpause": 0.25}
     found = score_of(backend, "pause")
     assert (found.verdict, found.exit_code, found.recovery) == (Verdict.HELD, None, None)
     assert found.interval is not None
     assert found.interval.end_seconds is not None
-    # 0.125 s to break it, half a second held, 0.25 s to mend it: the stamp begins before the first step.
+    # 0.125 s to inject, half a second to hold, 0.25 s to heal: the interval begins before the first step.
     assert found.interval.end_seconds - found.interval.begin_seconds == pytest.approx(0.875)
     assert clock.slept == [found.moment, 0.5, 0.2]
-    assert backend.names() == ["start", "ledger", "pause", "unpause", "ledger", "wait", "wait_ready", "close"]
+    assert backend.names() == ["start", "request log", "pause", "unpause", "request log", "wait", "wait_ready", "close"]
 
 
 @pytest.mark.parametrize(("silence", "verdict"), [(1.8, Verdict.HELD), (1.9, Verdict.DEGRADED)])
-def test_the_silence_of_the_ledger_counts_where_there_is_no_witness(
+def test_silence_of_the_request_log_decides_without_a_probe(
     backend: FakeBackend, silence: float, verdict: Verdict
 ) -> None:
-    """It may be as long as the fault, 0.875 s, and a second."""
+    """Allowed are the duration of the fault, 0.875 s, and one second."""
     backend.seconds = {"pause": 0.125, "unpause": 0.25}
     backend.account = Account(8, 8, 1000, 1000, silence=silence)
     assert score_of(backend, "pause").verdict is verdict
-    # Of what ends connections, it is no measure.
+    # It does not count for a fault that ends connections.
     assert score_of(backend, "drain").verdict is Verdict.HELD
 
 
@@ -141,49 +139,55 @@ def test_the_silence_of_the_ledger_counts_where_there_is_no_witness(
         ("drain", ["quiet", "start", "mark", "injected", "stop", "restart", "healed", "recovered"]),
     ],
 )
-def test_a_witness_marks_what_is_done_between_its_marks(backend: FakeBackend, fault: str, done: list[str]) -> None:
-    probe = FakeWatch(backend, SEEN)
+def test_probe_marks_surround_the_fault(backend: FakeBackend, fault: str, done: list[str]) -> None:
+    probe = FakeProbeReader(backend, SEEN)
     found = score_of(backend, fault, probe=probe)
     assert found.probe_report is SEEN
     assert found.verdict is Verdict.HELD
     assert "late after 100 ms" in found.reason
-    words = [str(item[-1]) if item[0] in ("probe", "ledger") else item[0] for item in backend.done]
+    words = [str(item[-1]) if item[0] in ("probe", "request log") else item[0] for item in backend.done]
     order = [word for word in words if word in done]
     assert order == ["start", "quiet", *done[2:]]
     assert ("recovered", 4.0) in backend.done
 
 
-def test_a_witness_that_saw_others_wait_too_long_degrades(backend: FakeBackend) -> None:
-    found = score_of(backend, "pause", probe=FakeWatch(backend, replace(SEEN, recover=1.5)))
+def test_late_recovery_of_the_probe_is_degraded(backend: FakeBackend) -> None:
+    found = score_of(backend, "pause", probe=FakeProbeReader(backend, replace(SEEN, recover=1.5)))
     assert found.verdict is Verdict.DEGRADED
-    # What has failed stays so, whatever the witness saw.
+    # A failed account stays failed, whatever the probe measured.
     backend.account = Account(8, 8, 1000, 999, lost=1)
-    assert score_of(backend, "pause", probe=FakeWatch(backend, replace(SEEN, recover=1.5))).verdict is Verdict.FAILED
+    assert (
+        score_of(backend, "pause", probe=FakeProbeReader(backend, replace(SEEN, recover=1.5))).verdict is Verdict.FAILED
+    )
 
 
 @pytest.mark.parametrize("fault", ["drain", "kill", "pause", "starve"])
-def test_a_control_run_breaks_nothing_and_is_judged_as_no_fault(backend: FakeBackend, fault: str) -> None:
+def test_control_run_injects_nothing_and_is_judged_as_no_fault(backend: FakeBackend, fault: str) -> None:
     backend.account = Account(8, 8, 1000, 999, lost=1)
     found = score_of(backend, fault, control=True)
-    # Under `kill`, a lost request is none; where nothing was killed, it is one.
+    # `kill` may lose a request; a control run may not.
     assert (found.verdict, found.is_control, found.recovery, found.exit_code) == (Verdict.FAILED, True, None, None)
     breaks = {"stop", "kill", "pause", "restart"}
     assert not breaks & set(backend.names())
     assert ("limit_cpu", MODEL, 0.05) not in backend.done
 
 
-def test_no_fault_has_nothing_to_recover_from(backend: FakeBackend) -> None:
+def test_fault_nothing_has_no_recovery(backend: FakeBackend) -> None:
     found = score_of(backend, "nothing")
     assert (found.verdict, found.recovery, found.exit_code) == (Verdict.HELD, None, None)
 
 
-def test_a_ledger_without_an_account_is_unknown(backend: FakeBackend) -> None:
+def test_missing_account_is_unknown(backend: FakeBackend) -> None:
     backend.account = None
     found = score_of(backend, "pause")
-    assert (found.verdict, found.reason, found.account) == (Verdict.UNKNOWN, "the ledger gave no account", None)
+    assert (found.verdict, found.reason, found.account) == (
+        Verdict.UNKNOWN,
+        "the request log returned no account",
+        None,
+    )
 
 
-def test_the_ledger_is_started_with_eight_connections_for_a_minute(backend: FakeBackend) -> None:
+def test_request_log_has_eight_connections_for_a_minute(backend: FakeBackend) -> None:
     score_of(backend, "nothing")
     assert list(backend.instruments[0].arguments) == [
         *("python", "-m", "lab.clients.request_log", f"tcp://{MODEL}:6379"),
@@ -192,7 +196,7 @@ def test_the_ledger_is_started_with_eight_connections_for_a_minute(backend: Fake
     assert ("wait", 120.0) in backend.done
 
 
-def test_the_moment_is_the_seeds_and_between_a_tenth_and_six_tenths_of_a_second(backend: FakeBackend) -> None:
+def test_moment_depends_on_the_seed_and_is_within_its_range(backend: FakeBackend) -> None:
     moments = {
         (seed, fault): apply(cast(Backend, backend), MODEL, fault, seed).moment  # type: ignore[union-attr]
         for seed in (1, 2, 3)
@@ -207,19 +211,19 @@ PINGS = [subprocess.CompletedProcess([], 0, json.dumps({"p50": 1, "p99": p99, "m
 
 
 @pytest.fixture
-def crowd(backend: FakeBackend) -> FakeBackend:
-    """A backend of a model that answers another client, a little later when the crowd is there."""
+def slow_backend(backend: FakeBackend) -> FakeBackend:
+    """Return a backend whose PINGs take twice as long during slow clients."""
     backend.pings = [*PINGS]
     return backend
 
 
-def test_declared_limits_are_expected_with_their_reason(crowd: FakeBackend) -> None:
+def test_declared_limit_is_the_expected_failure(slow_backend: FakeBackend) -> None:
     reason = CATALOGUE[ONE_AT_A_TIME].limits["overlap"]
     assert reason.startswith("serves one connection")
-    assert score_of(crowd, "crowd", ONE_AT_A_TIME).expected == reason
-    # For each model that declares something which this fault needs, and for none of the others.
+    assert score_of(slow_backend, "slow_clients", ONE_AT_A_TIME).expected == reason
+    # For each model that declares a limit in what this fault needs, and for no other.
     declared = {
-        model.name: next((model.limits[name] for name in FAULTS["crowd"].needs if name in model.limits), "")
+        model.name: next((model.limits[name] for name in FAULTS["slow_clients"].needs if name in model.limits), "")
         for model in CATALOGUE.select()
     }
     assert {name for name, why in declared.items() if why} == {
@@ -230,31 +234,31 @@ def test_declared_limits_are_expected_with_their_reason(crowd: FakeBackend) -> N
         "prefork",
     }
     for name, why in declared.items():
-        crowd.pings = [*PINGS]
-        assert score_of(crowd, "crowd", name).expected == why
+        slow_backend.pings = [*PINGS]
+        assert score_of(slow_backend, "slow_clients", name).expected == why
 
 
-def test_nothing_is_expected_to_fail_in_a_control_run(crowd: FakeBackend) -> None:
-    found = score_of(crowd, "crowd", ONE_AT_A_TIME, control=True)
+def test_control_run_expects_no_failure(slow_backend: FakeBackend) -> None:
+    found = score_of(slow_backend, "slow_clients", ONE_AT_A_TIME, control=True)
     assert (found.expected, found.is_control) == ("", True)
-    assert "start" not in crowd.names()
+    assert "start" not in slow_backend.names()
 
 
-def test_no_limit_is_declared_for_what_needs_none(backend: FakeBackend) -> None:
+def test_fault_without_needs_expects_no_failure(backend: FakeBackend) -> None:
     assert {name: fault.needs for name, fault in FAULTS.items() if fault.needs} == {
-        "crowd": ("overlap", "crowd", "thousand")
+        "slow_clients": ("overlap", "slow_clients", "thousand")
     }
     assert score_of(backend, "pause", ONE_AT_A_TIME).expected == ""
 
 
-def test_a_crowd_is_judged_by_the_two_pings_around_its_coming(crowd: FakeBackend) -> None:
-    found = score_of(crowd, "crowd")
+def test_slow_clients_are_judged_by_pings_before_and_during(slow_backend: FakeBackend) -> None:
+    found = score_of(slow_backend, "slow_clients")
     # 4 ms against 2 ms.
     assert found.verdict is Verdict.HELD
-    assert found.reason == "p99 of PING 2.00 ms alone, 4.00 ms beside the crowd: 2.0 times"
+    assert found.reason == "p99 of PING 2.00 ms alone, 4.00 ms during slow clients: 2.0 times"
     assert found.interval is not None
-    assert crowd.names() == ["run", "start", "run", "close"]
-    assert crowd.done[0] == (
+    assert slow_backend.names() == ["run", "start", "run", "close"]
+    assert slow_backend.done[0] == (
         "run",
         "python",
         "-m",
@@ -267,41 +271,41 @@ def test_a_crowd_is_judged_by_the_two_pings_around_its_coming(crowd: FakeBackend
     )
 
 
-def test_a_ping_that_gets_no_answer_is_told_from_one_that_could_not_be_asked(backend: FakeBackend) -> None:
+def test_unanswered_ping_differs_from_failed_command(backend: FakeBackend) -> None:
     backend.pings = [
         subprocess.CompletedProcess([], 1, "waited 5 s\n", ""),
         subprocess.CompletedProcess([], 2, "out", "no such module\n"),
         subprocess.CompletedProcess([], 2, "out\n", ""),
     ]
-    assert read_ping(cast(Backend, backend), "a") == "waited 5 s"
+    assert measure_ping(cast(Backend, backend), "a") == "waited 5 s"
     for said in ("no such module", "out"):
-        with pytest.raises(LabError, match=f"PING could not be asked: {said}$"):
-            read_ping(cast(Backend, backend), "a")
+        with pytest.raises(LabError, match=f"PING could not be measured: {said}$"):
+            measure_ping(cast(Backend, backend), "a")
 
 
 @pytest.mark.parametrize(
-    ("quiet", "crowded", "verdict", "said"),
+    ("quiet", "loaded", "verdict", "said"),
     [
-        (0.002, 0.01, "held", "p99 of PING 2.00 ms alone, 10.00 ms beside the crowd: 5.0 times"),
-        (0.002, 0.0102, "degraded", "p99 of PING 2.00 ms alone, 10.20 ms beside the crowd: 5.1 times"),
-        (0.002, "waited 5 s", "failed", "a PING beside the crowd: waited 5 s"),
-        ("refused", 0.002, "unknown", "no PING was answered before the crowd came: refused"),
-        ("refused", "refused too", "unknown", "no PING was answered before the crowd came: refused"),
+        (0.002, 0.01, "held", "p99 of PING 2.00 ms alone, 10.00 ms during slow clients: 5.0 times"),
+        (0.002, 0.0102, "degraded", "p99 of PING 2.00 ms alone, 10.20 ms during slow clients: 5.1 times"),
+        (0.002, "waited 5 s", "failed", "PING during slow clients: waited 5 s"),
+        ("refused", 0.002, "unknown", "no PING was answered before the slow clients connected: refused"),
+        ("refused", "refused too", "unknown", "no PING was answered before the slow clients connected: refused"),
     ],
 )
-def test_a_crowd_may_cost_another_client_five_times_its_quiet_p99(
-    quiet: float | str, crowded: float | str, verdict: str, said: str
+def test_slow_clients_are_degraded_above_five_times_the_quiet_p99(
+    quiet: float | str, loaded: float | str, verdict: str, said: str
 ) -> None:
-    assert judge_cost(quiet, crowded) == (verdict, said)
+    assert judge_cost(quiet, loaded) == (verdict, said)
 
 
-def test_a_crowd_that_never_comes_is_an_error_with_what_it_said(crowd: FakeBackend, monkeypatch: Any) -> None:
-    monkeypatch.setattr("lab.experiments.faults.kinds.crowd.time", crowd.clock)
+def test_missing_slow_clients_are_an_error_with_their_output(slow_backend: FakeBackend, monkeypatch: Any) -> None:
+    monkeypatch.setattr("lab.experiments.faults.kinds.slow_clients.time", slow_backend.clock)
     monkeypatch.setattr("tests.support.fakes.FakeInstrument.output", lambda self: "no descriptors\n")
-    with pytest.raises(LabError, match="the crowd never came; it wrote: no descriptors"):
-        score_of(crowd, "crowd")
-    assert 20.0 <= sum(crowd.clock.slept) <= 20.1
-    assert crowd.names()[-1] == "close"
+    with pytest.raises(LabError, match="the slow clients did not connect; their output: no descriptors"):
+        score_of(slow_backend, "slow_clients")
+    assert 20.0 <= sum(slow_backend.clock.slept) <= 20.1
+    assert slow_backend.names()[-1] == "close"
 
 
 FINE = Account(4, 4, 100, 100)
@@ -310,17 +314,17 @@ FINE = Account(4, 4, 100, 100)
 @pytest.mark.parametrize(
     ("fault", "account", "exit_code", "ended", "verdict", "said"),
     [
-        ("drain", FINE, 0, None, Verdict.HELD, "100 answered once and in order, none of those that were accepted lost"),
-        ("drain", FINE, 1, None, Verdict.FAILED, "it ended with exit code 1: somebody was cut off"),
-        ("drain", FINE, None, None, Verdict.FAILED, "it ended with exit code None: somebody was cut off"),
-        ("drain", Account(4, 4, 100, 98, lost=2), 0, None, Verdict.FAILED, "2 requests that were accepted were never"),
+        ("drain", FINE, 0, None, Verdict.HELD, "100 answered once and in order, no accepted request lost"),
+        ("drain", FINE, 1, None, Verdict.FAILED, "it ended with exit code 1: a client was cut off"),
+        ("drain", FINE, None, None, Verdict.FAILED, "it ended with exit code None: a client was cut off"),
+        ("drain", Account(4, 4, 100, 98, lost=2), 0, None, Verdict.FAILED, "2 accepted requests were never"),
         (
             "pause",
             Account(4, 4, 100, 98, lost=2),
             None,
             None,
             Verdict.FAILED,
-            "2 requests that were accepted were never",
+            "2 accepted requests were never",
         ),
         (
             "kill",
@@ -328,7 +332,7 @@ FINE = Account(4, 4, 100, 100)
             None,
             None,
             Verdict.HELD,
-            "90 answered once and in order, 10 known as una",
+            "90 answered once and in order, 10 known to be una",
         ),
         (
             "worker",
@@ -336,7 +340,7 @@ FINE = Account(4, 4, 100, 100)
             None,
             None,
             Verdict.HELD,
-            "93 answered once and in order, 7 known as una",
+            "93 answered once and in order, 7 known to be una",
         ),
         (
             "disconnect",
@@ -344,7 +348,7 @@ FINE = Account(4, 4, 100, 100)
             None,
             None,
             Verdict.HELD,
-            "3 answered once and in order, 6 known as una",
+            "3 answered once and in order, 6 known to be una",
         ),
         (
             "kill",
@@ -352,18 +356,18 @@ FINE = Account(4, 4, 100, 100)
             None,
             None,
             Verdict.FAILED,
-            "replies that nobody was owed: 1 one too many, 2 out of order",
+            "wrong replies: 1 one too many, 2 out of order",
         ),
-        ("nothing", Account(4, 0, 32, 5), None, None, Verdict.UNKNOWN, "nobody was served before the fault"),
-        ("nothing", Account(4, 4, 32, 0), None, None, Verdict.UNKNOWN, "nobody was served before the fault"),
-        ("kill", Account(4, 0, 32, 0), None, None, Verdict.UNKNOWN, "nobody was served before the fault"),
-        ("kill", None, None, None, Verdict.UNKNOWN, "the ledger gave no account"),
-        ("pause", FINE, None, 0, Verdict.FAILED, "it ended with exit code 0, which this fault does not ask for"),
-        ("worker", FINE, None, 137, Verdict.FAILED, "it ended with exit code 137, which this fault does not ask for"),
-        ("pause", None, None, 137, Verdict.FAILED, "it ended with exit code 137, which this fault does not ask for"),
+        ("nothing", Account(4, 0, 32, 5), None, None, Verdict.UNKNOWN, "no client was served before the fault"),
+        ("nothing", Account(4, 4, 32, 0), None, None, Verdict.UNKNOWN, "no client was served before the fault"),
+        ("kill", Account(4, 0, 32, 0), None, None, Verdict.UNKNOWN, "no client was served before the fault"),
+        ("kill", None, None, None, Verdict.UNKNOWN, "the request log returned no account"),
+        ("pause", FINE, None, 0, Verdict.FAILED, "it ended with exit code 0, which this fault does not cause"),
+        ("worker", FINE, None, 137, Verdict.FAILED, "it ended with exit code 137, which this fault does not cause"),
+        ("pause", None, None, 137, Verdict.FAILED, "it ended with exit code 137, which this fault does not cause"),
     ],
 )
-def test_the_verdict_and_its_reason(
+def test_account_decides_verdict_and_reason(
     fault: str, account: Account | None, exit_code: int | None, ended: int | None, verdict: Verdict, said: str
 ) -> None:
     found, reason = judge(fault, account, exit_code, ended)
@@ -374,9 +378,9 @@ def test_the_verdict_and_its_reason(
 @pytest.mark.parametrize(
     ("recover", "verdict"), [(None, Verdict.DEGRADED), (1.0, Verdict.HELD), (1.001, Verdict.DEGRADED)]
 )
-def test_others_are_served_as_before_within_what_is_allowed(recover: float | None, verdict: Verdict) -> None:
+def test_recovery_after_the_allowed_time_is_degraded(recover: float | None, verdict: Verdict) -> None:
     assert judge_times(replace(SEEN, recover=recover), 1.0, lasted=0.5, silence=9.0)[0] is verdict
-    # Who was never late has nothing to recover from.
+    # A model that was never late has nothing to recover from.
     assert judge_times(replace(SEEN, recover=recover, detect=None), 1.0, lasted=0.5, silence=9.0)[0] is Verdict.HELD
 
 
@@ -384,9 +388,7 @@ def test_others_are_served_as_before_within_what_is_allowed(recover: float | Non
     ("lasted", "silence", "verdict"),
     [(0.5, 1.5, Verdict.HELD), (0.5, 1.75, Verdict.DEGRADED), (0.0, 1.75, Verdict.HELD)],
 )
-def test_the_ledgers_silence_is_as_long_as_the_fault_and_what_is_allowed(
-    lasted: float, silence: float, verdict: Verdict
-) -> None:
+def test_silence_beyond_fault_and_allowance_is_degraded(lasted: float, silence: float, verdict: Verdict) -> None:
     assert judge_times(None, 1.0, lasted=lasted, silence=silence)[0] is verdict
 
 
@@ -403,11 +405,11 @@ def test_the_ledgers_silence_is_as_long_as_the_fault_and_what_is_allowed(
         (Verdict.UNKNOWN, "declared", False),
     ],
 )
-def test_only_a_declared_failure_may_fail(verdict: Verdict, expected: str, is_fine: bool) -> None:
-    assert Score(MODEL, "crowd", verdict, "", 1, 0.0, expected=expected).is_fine is is_fine
+def test_score_is_fine_if_it_held_or_failed_as_declared(verdict: Verdict, expected: str, is_fine: bool) -> None:
+    assert Score(MODEL, "slow_clients", verdict, "", 1, 0.0, expected=expected).is_fine is is_fine
 
 
-def test_all_faults_of_a_model_have_one_witness_and_no_cell_for_what_it_lacks(
+def test_all_faults_of_a_model_share_one_probe_and_skip_what_does_not_apply(
     backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[str] = []
@@ -416,8 +418,8 @@ def test_all_faults_of_a_model_have_one_witness_and_no_cell_for_what_it_lacks(
         def __init__(self, backend: object, model: str) -> None:
             opened.append(model)
 
-        def __enter__(self) -> FakeWatch:
-            return FakeWatch(backend, SEEN)
+        def __enter__(self) -> FakeProbeReader:
+            return FakeProbeReader(backend, SEEN)
 
         def __exit__(self, *exception: object) -> None:
             opened.append("closed")
@@ -433,7 +435,7 @@ def test_all_faults_of_a_model_have_one_witness_and_no_cell_for_what_it_lacks(
         (ONE_AT_A_TIME, "nothing", 5),
         (ONE_AT_A_TIME, "pause", 5),
     ]
-    # One that serves one client at a time has no room for a witness.
+    # A model that serves one client at a time has no probe.
     assert opened == [MODEL, "closed"]
     assert [score.probe_report for score in found] == [SEEN, SEEN, None, None]
     assert all(
@@ -448,12 +450,12 @@ def raise_(error: Exception) -> Callable[[], NoReturn]:
     return fail
 
 
-def test_what_cannot_be_had_is_unknown(backend: FakeBackend) -> None:
+def test_unsupported_fault_is_unknown(backend: FakeBackend) -> None:
     found = score_of(backend, "blackhole")
-    assert (found.verdict, found.reason) == (Verdict.UNKNOWN, "only a container has a network of its own")
+    assert (found.verdict, found.reason) == (Verdict.UNKNOWN, "only a container has its own network namespace")
 
 
-# A model that ends by itself, at each moment of a fault. What it was to be broken by finds no process.
+# A model that ends by itself, at each step of a fault. The step then finds no process.
 GONE = LabError(f"{MODEL} has just ended: `lab up {MODEL}`")
 
 
@@ -469,20 +471,20 @@ def end(backend: FakeBackend, code: int | None, error: LabError | None = GONE) -
 
 @pytest.mark.parametrize(("fault", "step"), [("pause", "pause"), ("starve", "limit_cpu"), ("kill", "kill")])
 @pytest.mark.parametrize(("code", "said"), [(3, 3), (None, 137)])
-def test_a_model_that_ends_before_it_is_broken_has_failed_and_runs_again(
+def test_model_that_ends_before_the_injection_has_failed_and_is_restarted(
     backend: FakeBackend, fault: str, step: str, code: int | None, said: int
 ) -> None:
     backend.fails = {step: end(backend, code)}
     found = score_of(backend, fault)
     assert found.verdict is Verdict.FAILED
     assert found.reason.startswith(f"{MODEL} had ended with exit code {said} before {fault}: {MODEL} has just ended")
-    assert found.reason.endswith("; it was started again")
+    assert found.reason.endswith("; it was restarted")
     assert backend.names().count("restart") >= 1
     assert backend.exited == {}
     assert not found.is_fine
 
 
-def test_a_model_that_ends_while_the_fault_is_prepared_is_started_again(backend: FakeBackend) -> None:
+def test_model_that_ends_during_preparation_is_restarted(backend: FakeBackend) -> None:
     backend.fails = {"run_beside": end(backend, 3)}
     found = score_of(backend, "memory")
     assert (found.verdict, found.reason[:50]) == (
@@ -492,12 +494,12 @@ def test_a_model_that_ends_while_the_fault_is_prepared_is_started_again(backend:
     assert backend.names().count("restart") == 1
 
 
-def test_a_model_that_ends_under_a_fault_has_failed_and_runs_again(backend: FakeBackend) -> None:
-    """It cannot be mended at first: what stands still is no more. The one that was started again is."""
+def test_model_that_ends_under_a_fault_has_failed_and_is_restarted(backend: FakeBackend) -> None:
+    """Healing fails at first, since the paused process is gone. It succeeds after the restart."""
     backend.fails = {"unpause": end(backend, 139)}
     found = score_of(backend, "pause")
     assert (found.verdict, found.exit_code) == (Verdict.FAILED, 139)
-    assert found.reason == "it ended with exit code 139, which this fault does not ask for, and was started again"
+    assert found.reason == "it ended with exit code 139, which this fault does not cause, and was restarted"
     assert [name for name in backend.names() if name in ("pause", "unpause", "restart")] == [
         *("pause", "unpause", "restart", "unpause")
     ]
@@ -505,8 +507,8 @@ def test_a_model_that_ends_under_a_fault_has_failed_and_runs_again(backend: Fake
     assert (found.interval.ended, found.interval.end_seconds is not None) == (139, True)
 
 
-def test_a_model_that_ends_quietly_under_a_fault_is_noticed(backend: FakeBackend) -> None:
-    """It can be mended, as a limit of a container can: nothing but its state says that it has ended."""
+def test_model_that_ends_under_a_fault_is_noticed_when_healing_succeeds(backend: FakeBackend) -> None:
+    """Removing a container's limit succeeds then: only the state of the model shows that it has ended."""
     backend.fails = {"limit_cpu": lambda: backend.exited.update({MODEL: 137})}
     backend.seconds = {"restart": 5.0}
     found = score_of(backend, "starve")
@@ -515,14 +517,14 @@ def test_a_model_that_ends_quietly_under_a_fault_is_noticed(backend: FakeBackend
     assert MODEL not in backend.exited
 
 
-def test_a_model_that_ends_under_a_crowd_has_failed_whatever_is_declared(crowd: FakeBackend) -> None:
-    crowd.fails = {"close": lambda: crowd.exited.update({ONE_AT_A_TIME: 1})}
-    found = score_of(crowd, "crowd", ONE_AT_A_TIME)
+def test_model_that_ends_under_slow_clients_has_failed_despite_a_declared_limit(slow_backend: FakeBackend) -> None:
+    slow_backend.fails = {"close": lambda: slow_backend.exited.update({ONE_AT_A_TIME: 1})}
+    found = score_of(slow_backend, "slow_clients", ONE_AT_A_TIME)
     assert (found.verdict, found.exit_code, found.expected, found.is_fine) == (Verdict.FAILED, 1, "", False)
 
 
 @pytest.mark.parametrize("code", [None, 1])
-def test_a_model_that_answers_no_more_has_failed_and_is_started_again(backend: FakeBackend, code: int | None) -> None:
+def test_model_that_hangs_has_failed_and_is_restarted(backend: FakeBackend, code: int | None) -> None:
     def hang() -> None:
         if code is not None:
             backend.exited[MODEL] = code
@@ -532,11 +534,11 @@ def test_a_model_that_answers_no_more_has_failed_and_is_started_again(backend: F
     found = score_of(backend, "pause")
     assert found.verdict is Verdict.FAILED
     what = "it hung" if code is None else "it ended with exit code 1"
-    assert found.reason == f"{what}, and was started again: it runs, but gave no answer"
+    assert found.reason == f"{what}, and was restarted: it runs, but gave no answer"
     assert backend.names()[-1] == "restart"
 
 
-def test_what_cannot_be_started_again_is_not_healed(backend: FakeBackend) -> None:
+def test_failed_restart_is_not_healed(backend: FakeBackend) -> None:
     backend.fails = {name: raise_(NotReadyError("no answer")) for name in ("wait_ready", "restart")}
     with pytest.raises(NotHealedError, match=f"no answer\nstill broken: {MODEL} is down; by hand: `lab up {MODEL}`"):
         score_of(backend, "pause")
@@ -547,21 +549,21 @@ def test_what_cannot_be_started_again_is_not_healed(backend: FakeBackend) -> Non
         score_of(backend, "kill")
 
 
-def test_a_lab_that_cannot_be_asked_is_no_verdict(backend: FakeBackend) -> None:
+def test_error_of_the_backend_is_no_verdict(backend: FakeBackend) -> None:
     backend.fails = {"pause": raise_(LabError("no engine"))}
     with pytest.raises(LabError, match=r"^no engine$"):
         score_of(backend, "pause")
-    # It was mended all the same.
+    # It was healed nevertheless.
     assert "unpause" in backend.names()
 
 
-def test_a_model_that_runs_or_was_never_started_has_no_exit_code(backend: FakeBackend) -> None:
+def test_exit_code_is_none_for_a_running_model(backend: FakeBackend) -> None:
     backend.exited = {ONE_AT_A_TIME: 2, "prefork": None}
     found = [find_exit_code(cast(Backend, backend), name) for name in (MODEL, ONE_AT_A_TIME, "prefork")]
     assert found == [None, 2, 128 + 9]
 
 
-def test_a_stamp_tells_from_when_to_when(backend: FakeBackend, clock: Clock) -> None:
+def test_interval_has_begin_and_end(backend: FakeBackend, clock: Clock) -> None:
     made = Fault("made", "for a test", lambda backend, model: Injection(lambda: 7, lambda: None, "", ""))
     with injected(made, cast(Backend, backend), MODEL) as interval:
         assert (interval.fault, interval.model, interval.is_control, interval.exit_code) == ("made", MODEL, False, 7)
@@ -573,50 +575,50 @@ def test_a_stamp_tells_from_when_to_when(backend: FakeBackend, clock: Clock) -> 
     assert FaultInterval("a", "b", is_control=True).end_seconds is None
 
 
-def test_a_model_without_the_part_is_left_as_it_was(backend: FakeBackend) -> None:
+def test_fault_that_does_not_apply_is_healed(backend: FakeBackend) -> None:
     def lack() -> None:
-        raise NoSuchPartError("no worker")
+        raise NotApplicableError("no worker")
 
     undone: list[bool] = []
     made = Fault("made", "", lambda backend, model: Injection(lack, lambda: undone.append(True), "", ""))
     with pytest.raises(CannotApplyError, match="no worker"), injected(made, cast(Backend, backend), MODEL):
         pytest.fail("it was applied")
     assert undone == [True]
-    assert not isinstance(NoSuchPartError(""), EndedError)
+    assert not isinstance(NotApplicableError(""), EndedError)
 
 
 @pytest.mark.parametrize("word", ["begun", "marked"])
 @pytest.mark.parametrize("has_ended", [True, False])
-def test_a_ledger_that_does_not_say_its_word_is_an_error(
+def test_request_log_without_its_word_is_an_error(
     backend: FakeBackend, clock: Clock, word: str, has_ended: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = {"begun": "", "marked": "begun\nno more\n"}[word]
-    monkeypatch.setattr(FakeInstrument, "output", lambda ledger: lines)
+    monkeypatch.setattr(FakeInstrument, "output", lambda log: lines)
     if has_ended:
         monkeypatch.setattr(FakeInstrument, "is_running", False)
     said = {"begun": r"\(nothing\)", "marked": "begun\nno more"}[word]
-    with pytest.raises(LabError, match=f"^the ledger never said '{word}'; it wrote: {said}$"):
+    with pytest.raises(LabError, match=f"^the request log did not print '{word}'; its output: {said}$"):
         score_of(backend, "pause")
     waited = sum(clock.slept) - (0.0 if word == "begun" else clock.slept[0])
     assert waited == pytest.approx(0.0 if has_ended else 60.0, abs=0.05)
     assert "pause" not in backend.names()
 
 
-def test_a_control_run_is_none_by_default() -> None:
+def test_score_defaults() -> None:
     found = Score(MODEL, "pause", Verdict.HELD, "", 1, 0.0)
     assert (found.is_control, found.exit_code, found.recovery, found.expected) == (False, None, None, "")
 
 
-def test_a_drain_lasts_for_no_time(backend: FakeBackend) -> None:
-    """Connections end with it: a silence of the ledger's clients says nothing, however long it was."""
+def test_drain_has_no_duration(backend: FakeBackend) -> None:
+    """It ends connections, so the silence of the request log does not count."""
     backend.account = Account(8, 8, 1000, 1000, silence=50.0)
     assert score_of(backend, "drain").verdict is Verdict.HELD
-    # A pause of half a second lasted for half a second, and a second is allowed.
+    # A pause of half a second may cause half a second of silence and one second to recover.
     backend.account = Account(8, 8, 1000, 1000, silence=1.75)
     assert score_of(backend, "pause").verdict is Verdict.DEGRADED
 
 
-def test_what_was_broken_for_a_moment_by_default(backend: FakeBackend) -> None:
+def test_apply_all_injects_by_default(backend: FakeBackend) -> None:
     (found,) = apply_all(cast(Backend, backend), [ONE_AT_A_TIME], ["pause"], 5)
     assert found.is_control is False
     assert "pause" in backend.names()

@@ -1,4 +1,4 @@
-"""A fault in the middle of a load: when somebody notices, and when it is over."""
+"""A fault in the middle of a load: time to detect and time to recover."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ import pytest
 
 from lab.clients.latency_probe import TIMEOUT
 from lab.experiments.faults.judge import Verdict, judge_times
-from lab.experiments.faults.probe_reader import Ping, ProbeReader, ProbeReport, look, open_probe
+from lab.experiments.faults.probe_reader import Ping, ProbeReader, ProbeReport, make_report, open_probe
 from lab.experiments.faults.registry import FAULTS
 from lab.experiments.faults.under_load import apply_under_load
 from lab.servers.processes import Processes
@@ -33,12 +33,14 @@ QUIET = every_tenth(0.0, 2.0, 0.001)
         (every_tenth(2.0, 3.0, 0.1), every_tenth(3.0, 5.0, 0.001), 0.005, 0.0),
         (every_tenth(2.0, 3.0, None), every_tenth(3.0, 3.5, None) + every_tenth(3.5, 5.0, 0.001), 0.005, 0.5),
         (every_tenth(2.0, 3.0, 0.001), every_tenth(3.0, 5.0, None), 1.005, None),
-        # Too few in turn.
+        # Too few consecutive ones.
         (every_tenth(2.0, 3.0, None), every_tenth(3.0, 3.5, 0.001), 0.005, None),
     ],
 )
-def test_what_pings_say(during: list[Ping], after: list[Ping], detect: float | None, recover: float | None) -> None:
-    probe_report = look(QUIET + during + after, broken=2.0, healed=3.0)
+def test_report_has_baseline_detection_and_recovery(
+    during: list[Ping], after: list[Ping], detect: float | None, recover: float | None
+) -> None:
+    probe_report = make_report(QUIET + during + after, injected=2.0, healed=3.0)
     assert (probe_report.quiet_p99, probe_report.detect, probe_report.recover) == (
         pytest.approx(0.001),
         None if detect is None else pytest.approx(detect),
@@ -46,16 +48,16 @@ def test_what_pings_say(during: list[Ping], after: list[Ping], detect: float | N
     )
 
 
-def test_one_that_was_under_way_when_it_broke_is_the_first_to_be_late() -> None:
-    probe_report = look([*QUIET, (1.99, None), *every_tenth(2.5, 5.0, 0.001)], broken=2.0, healed=2.4)
+def test_ping_under_way_at_the_injection_can_be_late() -> None:
+    probe_report = make_report([*QUIET, (1.99, None), *every_tenth(2.5, 5.0, 0.001)], injected=2.0, healed=2.4)
     assert probe_report.detect == 0.0
     assert (probe_report.failed, probe_report.slowest, probe_report.lasted) == (1, 0.001, pytest.approx(0.4))
 
 
-def test_what_was_usual_before_other_faults_is_usual_before_this_one() -> None:
+def test_baseline_includes_earlier_quiet_pings() -> None:
     pings = [*every_tenth(1.8, 2.0, 0.001), *every_tenth(2.0, 5.0, 0.008)]
-    assert look(pings, broken=2.0, healed=3.0).detect is not None
-    assert look(pings, broken=2.0, healed=3.0, usual=[0.002] * 20).detect is None
+    assert make_report(pings, injected=2.0, healed=3.0).detect is not None
+    assert make_report(pings, injected=2.0, healed=3.0, baseline=[0.002] * 20).detect is None
 
 
 QUIET_TIMES = ProbeReport(0.001, 0.1, 0.2, 0.4, 3, 0.5, ())
@@ -64,20 +66,18 @@ QUIET_TIMES = ProbeReport(0.001, 0.1, 0.2, 0.4, 3, 0.5, ())
 @pytest.mark.parametrize(
     ("probe_report", "verdict", "said"),
     [
-        (replace(QUIET_TIMES, quiet_p99=None, detect=None, recover=None), Verdict.HELD, "nobody saw"),
-        (replace(QUIET_TIMES, detect=None, recover=0.0), Verdict.HELD, "no PING beside it took more than 5 times"),
-        (QUIET_TIMES, Verdict.HELD, "late after 100 ms, at most 400 ms, 3 failed, as before 200 ms after the mending"),
+        (replace(QUIET_TIMES, quiet_p99=None, detect=None, recover=None), Verdict.HELD, "nothing to compare with"),
+        (replace(QUIET_TIMES, detect=None, recover=0.0), Verdict.HELD, "no PING took more than 5 times"),
+        (QUIET_TIMES, Verdict.HELD, "late after 100 ms, slowest 400 ms, 3 failed, recovered 200 ms after healing"),
         (
             replace(QUIET_TIMES, recover=1.5),
             Verdict.DEGRADED,
-            "as before 1.50 s after the mending, and not within 1.00 s",
+            "recovered 1.50 s after healing, more than the allowed 1.00 s",
         ),
-        (replace(QUIET_TIMES, recover=None), Verdict.DEGRADED, "not as before again within 4 s"),
+        (replace(QUIET_TIMES, recover=None), Verdict.DEGRADED, "not recovered within 4 s"),
     ],
 )
-def test_who_lets_others_wait_too_long_is_degraded(
-    probe_report: ProbeReport | None, verdict: Verdict, said: str
-) -> None:
+def test_late_recovery_is_degraded(probe_report: ProbeReport | None, verdict: Verdict, said: str) -> None:
     found, reason = judge_times(probe_report, 1.0, lasted=0.5, silence=9.0)
     assert found is verdict
     assert said in reason
@@ -86,26 +86,24 @@ def test_who_lets_others_wait_too_long_is_degraded(
 @pytest.mark.parametrize(
     ("lasted", "silence", "verdict", "said"),
     [
-        (0.5, 1.4, Verdict.HELD, "whose own clients waited 1.40 s at most"),
-        (0.5, 1.6, Verdict.DEGRADED, "1.60 s at most, and not only 500 ms, as it lasted, and 1.00 s"),
+        (0.5, 1.4, Verdict.HELD, "those of the request log waited 1.40 s at most"),
+        (0.5, 1.6, Verdict.DEGRADED, "1.60 s at most, more than the fault's 500 ms and the allowed 1.00 s"),
         (0.0, 1.6, Verdict.HELD, "1.60 s at most"),
     ],
 )
-def test_where_nobody_else_is_served_the_ledger_s_own_clients_tell(
-    lasted: float, silence: float, verdict: Verdict, said: str
-) -> None:
+def test_silence_decides_without_a_probe(lasted: float, silence: float, verdict: Verdict, said: str) -> None:
     found, reason = judge_times(None, 1.0, lasted=lasted, silence=silence)
     assert found is verdict
     assert said in reason
 
 
-def test_without_an_answer_before_it_nothing_is_known() -> None:
-    probe_report = look(every_tenth(0.0, 4.0, None), broken=2.0, healed=3.0)
+def test_unanswered_probe_has_no_baseline() -> None:
+    probe_report = make_report(every_tenth(0.0, 4.0, None), injected=2.0, healed=3.0)
     assert (probe_report.quiet_p99, probe_report.detect, probe_report.recover) == (None, None, None)
     assert probe_report.seconds == tuple((second, None, None, 10) for second in (-2, -1, 0, 1))
 
 
-def test_a_pause_in_the_middle_of_a_load_is_seen_and_over() -> None:
+def test_pause_under_load_is_detected_and_recovered() -> None:
     backend = Processes(f"around-{os.getpid()}", CATALOGUE)
     try:
         backend.up([MODEL])
@@ -116,17 +114,17 @@ def test_a_pause_in_the_middle_of_a_load_is_seen_and_over() -> None:
     assert seen.probe_report.detect is not None
     assert seen.probe_report.recover is not None
     assert any(failed for second, *_, failed in seen.probe_report.seconds if second >= 0)
-    # There is a quiet time before it, and as it lasted for a second, one in it.
+    # There is at least a second before the fault, and one during it.
     assert {second for second, *_ in seen.probe_report.seconds} >= {-1, 0}
 
 
 def has_failed(reader: ProbeReader) -> bool:
-    """Return whether a probe has failed since the mark `broken`: the mark `mended` may come again."""
+    """Return whether a PING has failed since the mark `injected`. The mark `healed` may be set again."""
     reader.mark("healed")
-    return reader.look().failed > 0
+    return reader.report().failed > 0
 
 
-def test_a_witness_looks_at_one_fault_after_the_other() -> None:
+def test_probe_measures_several_faults() -> None:
     backend = Processes(f"watch-{os.getpid()}", CATALOGUE)
     try:
         backend.up([MODEL])
@@ -142,17 +140,17 @@ def test_a_witness_looks_at_one_fault_after_the_other() -> None:
                 backend.kill(MODEL, signal.SIGCONT)
                 reader.mark("healed")
                 seen.append(reader.wait_recovered(10.0))
-            # What was usual is remembered: this one has no quiet time of its own.
+            # What was baseline is remembered: this one has no quiet time of its own.
             for word in ("quiet", "injected", "healed"):
                 reader.mark(word)
-            assert reader.look().quiet_p99 is not None
+            assert reader.report().quiet_p99 is not None
     finally:
         backend.down()
     long = seen[1]
-    # Half a second is as long as it waits for one.
+    # The probe's timeout is half a second.
     assert long.failed > 0
     assert long.detect is not None
     assert long.recover is not None
     assert long.lasted >= 0.7
-    # Each is told from its own quiet time on.
+    # Each report starts at its own quiet time.
     assert sum(failed for *_, failed in long.seconds) == long.failed
