@@ -1,7 +1,7 @@
-"""`lab soak`: whether a model keeps anything of what it has been through. The test is that of `lab.metrics.trend`.
+"""`lab soak`: test models for resource leaks under mixed and hostile traffic. `lab.metrics.trend` has the statistics.
 
-Clients (`lab.clients.soak_traffic`) visit all models in turns. Every few seconds they rest: nobody is connected, and as
-soon as no count changes any more, memory, descriptors, threads and zombies are read.
+Clients (`lab.clients.soak_traffic`) visit the models in rotation. At regular intervals they pause and disconnect. As
+soon as the number of descriptors no longer changes, memory, descriptors, threads and zombies are read.
 """
 
 import json
@@ -27,21 +27,20 @@ COUNTS = ("descriptors", "threads", "zombies")
 MEGABYTE = 1e6
 _HOUR = 3600.0
 
-# At a rest: how often to look, how often running the counts must be the same, and how long that may take. What a model
-# does twice a second, as socketserver waits for its children, has then had its turn.
-_LOOK_EVERY = 0.25
-_SAME = 3
-_SETTLE_SECONDS = 5.0
-_REST_SECONDS = 120.0  # until a visit has ended: every client in it has its own patience
+# During a rest, poll until three consecutive counts are equal. That covers what a model does twice a second, as
+# socketserver collects its child processes.
+_POLL_SECONDS = 0.25
+_SETTLED_AFTER = 3
+_SETTLE_TIMEOUT = 5.0
+_REST_TIMEOUT = 120.0  # for the visits to end: each client has its own timeout
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One model at rest.
+    """The resources of one model at a rest; None means not known.
 
     Args:
-        seconds: since the soak began.
-        others: as the meter says; None is not known.
+        seconds: Since the soak began.
     """
 
     seconds: float
@@ -52,14 +51,14 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """What became of one model.
+class SoakResult:
+    """The result of the leak test of one model.
 
     Args:
-        memory: bytes an hour; None if that is not known.
-        growth: by series, what it says.
-        readings: of all rests, the warm-up's too.
-        visits: what the clients say of it: `lab.clients.soak_traffic.Visits`.
+        memory: Bytes per hour; None if a reading is missing.
+        growth: The verdict of each series.
+        readings: All readings, including the warm-up.
+        visits: Counts of the clients (`lab.clients.soak_traffic.Visits`).
     """
 
     model: str
@@ -70,20 +69,19 @@ class Finding:
 
     @property
     def is_flat(self) -> bool:
-        """Whether nothing grows, and each client that behaved was served. Without a client, nothing was tried."""
+        """Whether nothing grows and every well-behaved client was served; False without any request."""
         served = self.visits["requests"] > 0 and not self.visits["failures"]
         return served and all(growth is Growth.FLAT for growth in self.growth.values())
 
     def as_json(self) -> dict[str, Any]:
-        """For the store."""
         return {**asdict(self), "is_flat": self.is_flat}
 
 
-def judge(model: str, readings: Sequence[Reading], visits: Mapping[str, Any], limit: float) -> Finding:
-    """Put the test to what was read.
+def judge(model: str, readings: Sequence[Reading], visits: Mapping[str, Any], limit: float) -> SoakResult:
+    """Apply the leak test to the readings of a model.
 
     Args:
-        limit: bytes an hour that the memory must not grow by.
+        limit: Allowed growth of memory in bytes per hour.
     """
     late = after_warm_up(readings)
     known = [(item.seconds / _HOUR, item.memory_bytes) for item in late if item.memory_bytes is not None]
@@ -92,57 +90,57 @@ def judge(model: str, readings: Sequence[Reading], visits: Mapping[str, Any], li
         memory = find_slope([hours for hours, _ in known], [value for _, value in known])
         growth = memory.judge(limit)
     found = {"memory": growth} | {name: judge_counts([getattr(item, name) for item in late]) for name in COUNTS}
-    return Finding(model, memory, found, readings, visits)
+    return SoakResult(model, memory, found, readings, visits)
 
 
 class Clients:
-    """The instrument, told through its stdin."""
+    """Controls the traffic through the stdin of its process."""
 
     def __init__(self, instrument: Instrument) -> None:
         self._instrument = instrument
         self._rests = 0
 
     def rest(self) -> None:
-        """Have all clients go; returns when they have.
+        """Pause the traffic, and wait until all clients have disconnected.
 
         Raises:
-            LabError: somebody was not served any more.
+            LabError: The traffic has ended, since a model no longer serves, or it does not pause.
         """
         self._rests += 1
-        self._tell("rest")
-        deadline = time.monotonic() + _REST_SECONDS
+        self._send("rest")
+        deadline = time.monotonic() + _REST_TIMEOUT
         while not self._instrument.output().endswith(f"resting {self._rests}\n"):
             if self._instrument.process.poll() is not None or time.monotonic() > deadline:
-                raise LabError(f"the clients have stopped: {self._instrument.output().strip()[-500:] or '(no word)'}")
+                raise LabError(f"the traffic has ended: {self._instrument.output().strip()[-500:] or '(nothing)'}")
             time.sleep(0.02)
 
-    def go(self, *, crowd: bool) -> None:
-        """Have them go on; as a crowd, with several times as many."""
-        self._tell("crowd" if crowd else "go")
+    def go(self, *, warm_up: bool) -> None:
+        """Continue the traffic; in the warm-up with several times more clients."""
+        self._send("crowd" if warm_up else "go")
 
     def end(self) -> dict[str, dict[str, Any]]:
-        """What there was, by model."""
+        """End the traffic; return the counts of each model."""
         assert self._instrument.process.stdin is not None  # noqa: S101 - start_service opens it
         self._instrument.process.stdin.close()
-        self._instrument.process.wait(_REST_SECONDS)
+        self._instrument.process.wait(_REST_TIMEOUT)
         rows = [json.loads(line) for line in self._instrument.output().splitlines() if line.startswith("{")]
         return {row.pop("model"): row for row in rows}
 
-    def _tell(self, word: str) -> None:
+    def _send(self, word: str) -> None:
         assert self._instrument.process.stdin is not None  # noqa: S101 - start_service opens it
-        with suppress(BrokenPipeError):  # it has ended, which the next look at it tells
+        with suppress(BrokenPipeError):  # it has ended, which `rest` reports
             self._instrument.process.stdin.write(f"{word}\n".encode())
             self._instrument.process.stdin.flush()
 
 
 def read_settled(meters: Mapping[str, Meter], since: float) -> dict[str, Reading]:
-    """Read all models as soon as they open and close no descriptors any more, or have had their time to."""
-    deadline = time.monotonic() + _SETTLE_SECONDS
+    """Read all models when their descriptors no longer change, or after five seconds."""
+    deadline = time.monotonic() + _SETTLE_TIMEOUT
     seen: list[list[int | None]] = []
-    while len(seen) < _SAME or any(one != seen[-1] for one in seen[-_SAME:]):
+    while len(seen) < _SETTLED_AFTER or any(one != seen[-1] for one in seen[-_SETTLED_AFTER:]):
         if time.monotonic() > deadline:
             break
-        time.sleep(_LOOK_EVERY)
+        time.sleep(_POLL_SECONDS)
         seen.append([meter.count_descriptors() for meter in meters.values()])
     return {name: _read(meter, time.monotonic() - since) for name, meter in meters.items()}
 
@@ -160,17 +158,17 @@ def run(
     every: float,
     limit: float = MEGABYTE,
     say: Callable[[str], object] = lambda line: None,
-) -> list[Finding]:
-    """Soak models that run.
+) -> list[SoakResult]:
+    """Put traffic on running models, and test each for leaks.
 
     Args:
-        seconds: for how long they are visited, rests not counted.
-        every: seconds between two rests.
-        limit: bytes an hour that the memory of a model must not grow by.
-        say: is told of every rest.
+        seconds: Duration of the traffic, without the rests.
+        every: Seconds between two rests.
+        limit: Allowed growth of memory in bytes per hour.
+        say: Called at each rest.
 
     Raises:
-        LabError: a model does not serve any more.
+        LabError: A model no longer serves.
     """
     targets = [item for item in backend.targets() if item.model in models]
     servers = {name: Server.of(backend.catalogue, backend.catalogue[name]) for name in models}
@@ -179,16 +177,16 @@ def run(
     meters = {name: open_meter(backend, name) for name in models}
     readings: dict[str, list[Reading]] = {name: [] for name in models}
     rests = max(1, round(seconds / every))
-    warm_up = rests - len(after_warm_up(range(rests)))
+    warm_up_rests = rests - len(after_warm_up(range(rests)))
     with TemporaryDirectory(prefix="soak-") as directory:
         environ = {"LAB_TARGETS": encode_targets(targets)}
         log = Path(directory) / "log"
         with backend.start_service(NAME, arguments, environ=environ, log=log) as instrument:
             clients = Clients(instrument)
-            clients.rest()  # as soon as it is there: its start is no part of the first visits
+            clients.rest()  # the start of the process is not part of the first interval
             begun = time.monotonic()
             for number in range(1, rests + 1):
-                clients.go(crowd=number <= warm_up)
+                clients.go(warm_up=number <= warm_up_rests)
                 time.sleep(every)
                 clients.rest()
                 for name, reading in read_settled(meters, begun).items():

@@ -12,19 +12,19 @@ from lab.base import interrupts
 from lab.cli.context import COULD_NOT_RUN, DID_NOT_HOLD, HELD, Lab
 from lab.cli.params import Duration, models_argument, out_option
 from lab.experiments.environment import describe_environment
-from lab.experiments.soak import _HOUR, COUNTS, MEGABYTE, NAME, Finding, run
+from lab.experiments.soak import _HOUR, COUNTS, MEGABYTE, NAME, SoakResult, run
 from lab.experiments.store import Run, tolerated
 from lab.metrics.trend import CONFIDENCE, FEWEST, Growth, after_warm_up
 from lab.report.tables import show_table
 from lab.servers.backend import choose_speakers
 
-_LONGEST = 30 * 24 * _HOUR
+_MAX_SECONDS = 30 * 24 * _HOUR
 
 
 @click.command()
 @models_argument
 @click.option(
-    "--duration", type=Duration(longest=_LONGEST), default="10m", show_default=True, help="Length of the traffic."
+    "--duration", type=Duration(longest=_MAX_SECONDS), default="10m", show_default=True, help="Length of the traffic."
 )
 @click.option(
     "--every", type=Duration(shortest=0.1), default="10s", show_default=True, help="Time between two readings."
@@ -58,7 +58,7 @@ def soak(
     is_running = any(state.state == "running" for state in backend.state())
     progress = None if as_json else lambda line: click.echo(line, err=True)
     plan = {"models": chosen, "seconds": duration, "every": every, "limit_bytes_per_hour": limit * MEGABYTE}
-    kept = Run.create(NAME, {"plan": plan, "environment": describe_environment(backend.name)}, root=out)
+    stored = Run.create(NAME, {"plan": plan, "environment": describe_environment(backend.name)}, root=out)
     with nullcontext() if is_running else interrupts.sure(backend.down):
         backend.up(chosen)
         findings = run(backend, chosen, seconds=duration, every=every, limit=limit * MEGABYTE, say=progress or str)
@@ -67,17 +67,17 @@ def soak(
     else:
         columns = ["model", "memory, MB/h", "95 % interval", *COUNTS, "requests", "verdict"]
         show_table(columns, [_row(finding) for finding in findings])
-        click.echo(_say_what_it_shows(findings, limit))
+        click.echo(_describe_resolution(findings, limit))
     with tolerated(lambda line: click.echo(line, err=True)):
         for finding in findings:
-            kept.keep(finding.model, finding.as_json())
-        kept.finish({"flat": all(finding.is_flat for finding in findings)})
+            stored.keep(finding.model, finding.as_json())
+        stored.finish({"flat": all(finding.is_flat for finding in findings)})
         if not as_json:
-            click.echo(f"kept in {kept.folder}")
+            click.echo(f"stored in {stored.folder}")
     sys.exit(exit_code(findings))
 
 
-def exit_code(findings: Sequence[Finding]) -> int:
+def exit_code(findings: Sequence[SoakResult]) -> int:
     """Return 0 if all is flat, 1 if something grows or a client was not served, 2 if it is inconclusive."""
     if findings and all(finding.is_flat for finding in findings):
         return HELD
@@ -85,7 +85,7 @@ def exit_code(findings: Sequence[Finding]) -> int:
     return DID_NOT_HOLD if grows else COULD_NOT_RUN
 
 
-def _row(finding: Finding) -> list[str]:
+def _row(finding: SoakResult) -> list[str]:
     late = after_warm_up(finding.readings)
     memory = finding.memory
     grown = [f"{name} {growth}" for name, growth in finding.growth.items() if growth is not Growth.FLAT]
@@ -100,18 +100,18 @@ def _row(finding: Finding) -> list[str]:
     ]
 
 
-def _say_what_it_shows(findings: Sequence[Finding], limit: float) -> str:
+def _describe_resolution(findings: Sequence[SoakResult], limit: float) -> str:
     """Return the sentence about what a run of this length can show."""
     late = after_warm_up(findings[0].readings)
     seconds = late[-1].seconds - late[0].seconds
-    told = (
+    basis = (
         f"{len(late)} readings over {seconds:.0f} s, after a warm-up of {late[0].seconds:.0f} s. In that time "
         f"{limit:g} MB/h are {limit * MEGABYTE * seconds / _HOUR / 1000:.0f} kB."
     )
     widths = sorted((item.memory.high - item.memory.low) / 2 / MEGABYTE for item in findings if item.memory)
     if not widths:
-        return f"{told} No slope: that takes at least {FEWEST} readings after the warm-up."
+        return f"{basis} No slope: that takes at least {FEWEST} readings after the warm-up."
     return (
-        f"{told} The intervals ({CONFIDENCE:.0%}) are ±{widths[0]:.2f} to ±{widths[-1]:.2f} MB/h: this run cannot show "
-        "slower growth, a longer run can."
+        f"{basis} The intervals ({CONFIDENCE:.0%}) are ±{widths[0]:.2f} to ±{widths[-1]:.2f} MB/h: this run cannot "
+        "show slower growth, a longer run can."
     )

@@ -1,4 +1,4 @@
-"""The soak: that its test says what it should of series that are known, and that a server which leaks is caught."""
+"""The soak: its verdicts on known series, and the detection of a leaking server."""
 
 import json
 import os
@@ -26,7 +26,7 @@ def readings(memory: Sequence[int | None]) -> list[Reading]:
     return [Reading(10.0 * number, value, 26, 1, 0) for number, value in enumerate(memory)]
 
 
-def test_the_warm_up_does_not_count_and_a_missing_reading_is_no_pass() -> None:
+def test_warm_up_does_not_count_and_a_missing_reading_is_unknown() -> None:
     filling = [10_000_000 + min(number, 10) * 300_000 for number in range(30)]
     assert judge(MODEL, readings(filling), SERVED, 1e6).is_flat
     leaking = [10_000_000 + number * 300_000 for number in range(30)]
@@ -38,7 +38,7 @@ def test_the_warm_up_does_not_count_and_a_missing_reading_is_no_pass() -> None:
     json.dumps(found.as_json())
 
 
-def test_the_exit_code_tells_what_grows_from_what_takes_longer() -> None:
+def test_exit_code_separates_growth_from_inconclusive_series() -> None:
     flat = judge(MODEL, readings([10_000_000] * 30), SERVED, 1e6)
     grown = judge(MODEL, readings([10_000_000 + number * 300_000 for number in range(30)]), SERVED, 1e6)
     short = judge(MODEL, readings([10_000_000] * 3), SERVED, 1e6)
@@ -48,15 +48,15 @@ def test_the_exit_code_tells_what_grows_from_what_takes_longer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "declared", "workers", "few", "crowd"),
+    ("model", "declared", "workers", "few", "many"),
     [
         ("plain_socket", 1, 1, 1, 1),
-        ("thread_pool", 64, 8, 7, 7),  # as LAB_WORKERS tells it; one of them means no good
+        ("thread_pool", 64, 8, 7, 7),  # LAB_WORKERS has 8; one of the clients is hostile
         ("asyncio_streams", None, None, 6, 24),
     ],
 )
-def test_as_many_clients_come_as_a_model_serves_or_a_crowd(
-    tmp_path: Path, model: str, declared: int | None, workers: int | None, few: int, crowd: int
+def test_number_of_clients_fits_the_model_and_the_warm_up(
+    tmp_path: Path, model: str, declared: int | None, workers: int | None, few: int, many: int
 ) -> None:
     (tmp_path / "sockets").mkdir()
     with Server(model, tmp_path / "sockets", {"LAB_WORKERS": "8"}) as server:
@@ -65,15 +65,15 @@ def test_as_many_clients_come_as_a_model_serves_or_a_crowd(
         assert find_workers(addresses, declared) == workers
         visitor = Visitor(model, addresses, workers)
         served = []
-        for is_crowd in (False, True):
+        for is_warm_up in (False, True):
             before = visitor.visits.requests
-            visitor.visit(crowd=is_crowd)
+            visitor.visit(crowd=is_warm_up)
             served.append((visitor.visits.requests - before) // REQUESTS)
-    assert served == [few, crowd]
+    assert served == [few, many]
     assert visitor.visits.failures == {}
 
 
-def test_two_words_that_come_at_once_are_both_heard() -> None:
+def test_two_words_in_one_read_are_both_handled() -> None:
     command = [sys.executable, "-m", "lab.clients.soak_traffic"]
     environ = {**os.environ, "LAB_TARGETS": "[]"}
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environ) as clients:
@@ -86,8 +86,8 @@ def test_two_words_that_come_at_once_are_both_heard() -> None:
         assert clients.wait(60) == 0
 
 
-# For a server that imports it at its start: every conversation leaves 64 KiB, a descriptor, and now and then a thread
-# and a child that nobody waits for.
+# Imported by the server at its start: each conversation leaks 64 KiB and a descriptor, every tenth a thread and a
+# zombie.
 LEAK = """
 import sys
 if "services.run" in sys.orig_argv:
@@ -115,35 +115,35 @@ def soak(seconds: float = 4.5, every: float = 0.4):
     return found
 
 
-def test_a_server_that_leaks_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_leaking_server_is_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "sitecustomize.py").write_text(LEAK)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    # As many readings as it takes for an interval, however alike each is to the one before.
+    # Enough readings for an interval, even if they are strongly correlated.
     found = soak(5.0, 0.25)
     assert found.growth == dict.fromkeys(["memory", *COUNTS], Growth.GROWS)
     assert found.memory is not None
     assert not found.is_flat
 
 
-def test_a_server_that_does_not_leak_keeps_no_descriptor_thread_or_zombie(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of its memory so short a run can say nothing."""
-    crowds, go = [], Clients.go
+def test_sound_server_leaks_no_descriptor_thread_or_zombie(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So short a run shows nothing about memory."""
+    warm_ups, go = [], Clients.go
 
-    def note(clients: Clients, *, crowd: bool) -> None:
-        crowds.append(crowd)
-        go(clients, crowd=crowd)
+    def note(clients: Clients, *, warm_up: bool) -> None:
+        warm_ups.append(warm_up)
+        go(clients, warm_up=warm_up)
 
     monkeypatch.setattr(Clients, "go", note)
     found = soak()
-    # What counts is read after few clients; the warm-up is a crowd's.
-    assert crowds == [True] * 4 + [False] * len(after_warm_up(found.readings))
+    # Only the warm-up has many clients.
+    assert warm_ups == [True] * 4 + [False] * len(after_warm_up(found.readings))
     assert [found.growth[name] for name in COUNTS] == [Growth.FLAT] * 3
     assert not found.visits["failures"]
     assert found.visits["requests"] > 100
     assert len(after_warm_up(found.readings)) >= FEWEST
 
 
-def test_a_server_that_ends_ends_the_soak() -> None:
+def test_soak_ends_with_a_server_that_exits() -> None:
     backend = open_backend("process", f"soak-{os.getpid()}")
     try:
         backend.up([MODEL])
@@ -153,7 +153,7 @@ def test_a_server_that_ends_ends_the_soak() -> None:
         backend.down()
 
 
-# A fault in the core itself, for all that have it: the server, and whoever would ask the core what is right.
+# A bug in the shared core. It must be detected even though server and traffic import the same code.
 WRONG = """
 import sys
 if {"services.run", "lab.clients.soak_traffic"} & set(sys.orig_argv):
@@ -168,14 +168,14 @@ if {"services.run", "lab.clients.soak_traffic"} & set(sys.orig_argv):
 """
 
 
-def test_a_fault_of_the_core_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bug_in_the_shared_core_is_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "sitecustomize.py").write_text(WRONG)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    assert "a wrong answer of 71231 bytes" in failures_of(1.0, 1.0)
+    assert "a wrong answer of 71231 bytes" in find_failures(1.0, 1.0)
 
 
-def failures_of(seconds: float, every: float) -> str:
-    """What a soak says that was wrong, whether it came to its end or was given up at the fifth time."""
+def find_failures(seconds: float, every: float) -> str:
+    """Return the failures of a soak, whether it completed or ended at the fifth failure."""
     try:
         return str(soak(seconds, every).visits["failures"])
     except LabError as error:

@@ -1,4 +1,4 @@
-"""What a soak makes of its readings: units, warm-up, verdicts, exit codes, and when it reads."""
+"""The leak test of a soak: units, warm-up, verdicts, exit codes, and the time of each reading."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +16,7 @@ from lab.cli.commands import soak as soak_command
 from lab.cli.commands.soak import exit_code
 from lab.cli.context import Lab
 from lab.experiments import soak
-from lab.experiments.soak import COUNTS, MEGABYTE, Clients, Finding, Reading, _read, judge, read_settled
+from lab.experiments.soak import COUNTS, MEGABYTE, Clients, Reading, SoakResult, _read, judge, read_settled
 from lab.metrics.sample import Meter, Sample
 from lab.metrics.trend import Growth, Slope
 from lab.servers.backend import Backend, Instrument
@@ -27,7 +27,7 @@ SERVED: dict[str, Any] = {"visits": 9, "requests": 1234, "failures": {}}
 
 
 def make_readings(memory: Sequence[int | None], **counts: Sequence[int | None]) -> list[Reading]:
-    """Readings ten seconds apart."""
+    """Return readings ten seconds apart."""
     rows = []
     for number, value in enumerate(memory):
         row = {name: series[number] for name, series in counts.items()}
@@ -37,8 +37,8 @@ def make_readings(memory: Sequence[int | None], **counts: Sequence[int | None]) 
     return rows
 
 
-def test_memory_is_in_bytes_an_hour_behind_the_warm_up() -> None:
-    # The first three of nine are warm-up, in which a lot comes. Then 1000 bytes in 10 s: 360,000 in an hour.
+def test_memory_slope_is_in_bytes_per_hour_after_the_warm_up() -> None:
+    # The first three of nine are warm-up, with large growth. Then 1000 bytes in 10 s: 360,000 per hour.
     memory = [0, 10**6, 2 * 10**6, *(5 * 10**6 + 1000 * number for number in range(6))]
     found = judge(MODEL, make_readings(memory), SERVED, 360_001)
     middle = pytest.approx(360_000)
@@ -49,7 +49,7 @@ def test_memory_is_in_bytes_an_hour_behind_the_warm_up() -> None:
 
 
 @pytest.mark.parametrize("missing", [3, 8])
-def test_a_reading_that_is_missing_is_no_pass(missing: int) -> None:
+def test_missing_reading_is_unknown(missing: int) -> None:
     memory: list[int | None] = [1000] * 9
     memory[missing] = None
     found = judge(MODEL, make_readings(memory), SERVED, MEGABYTE)
@@ -59,14 +59,14 @@ def test_a_reading_that_is_missing_is_no_pass(missing: int) -> None:
     assert judge(MODEL, make_readings(memory), SERVED, MEGABYTE).is_flat
 
 
-def test_five_readings_behind_the_warm_up_are_too_few() -> None:
+def test_five_readings_after_the_warm_up_are_too_few() -> None:
     assert MEGABYTE == 1e6
     found = judge(MODEL, make_readings([1000] * 8), SERVED, MEGABYTE)
     assert (found.memory, set(found.growth.values())) == (None, {Growth.UNKNOWN})
 
 
 @pytest.mark.parametrize("name", COUNTS)
-def test_each_count_is_judged_by_itself(name: str) -> None:
+def test_each_count_is_judged_separately(name: str) -> None:
     assert COUNTS == ("descriptors", "threads", "zombies")
     series = [9, 9, 9, 1, 1, 1, 1, 2, 2]
     found = judge(MODEL, make_readings([1000] * 9, **{name: series}), SERVED, MEGABYTE)
@@ -75,25 +75,25 @@ def test_each_count_is_judged_by_itself(name: str) -> None:
     assert json.loads(json.dumps(found.as_json()))["is_flat"] is False
 
 
-def test_a_client_that_was_not_served_is_no_pass() -> None:
+def test_unserved_client_is_not_flat() -> None:
     found = judge(MODEL, make_readings([1000] * 9), {**SERVED, "failures": {"no answer": 1}}, MEGABYTE)
     assert set(found.growth.values()) == {Growth.FLAT}
     assert not found.is_flat
 
 
-def test_a_soak_without_a_request_is_no_pass() -> None:
+def test_soak_without_a_request_is_not_flat() -> None:
     found = judge(MODEL, make_readings([1000] * 9), {"visits": 0, "requests": 0, "failures": {}}, MEGABYTE)
     assert set(found.growth.values()) == {Growth.FLAT}
     assert (found.is_flat, exit_code([found])) == (False, 2)
-    # One request was tried.
+    # One request is enough.
     found = judge(MODEL, make_readings([1000] * 9), {"visits": 1, "requests": 1, "failures": {}}, MEGABYTE)
     assert (found.is_flat, exit_code([found])) == (True, 0)
 
 
-def make_finding(memory: Growth = Growth.FLAT, failures: int = 0, model: str = MODEL) -> Finding:
+def make_finding(memory: Growth = Growth.FLAT, failures: int = 0, model: str = MODEL) -> SoakResult:
     growth = {"memory": memory, **dict.fromkeys(COUNTS, Growth.FLAT)}
     visits = {**SERVED, "failures": {"no answer": failures} if failures else {}}
-    return Finding(model, Slope(-5e5, -1.25e6, 2.5e5), growth, make_readings([1000] * 9), visits)
+    return SoakResult(model, Slope(-5e5, -1.25e6, 2.5e5), growth, make_readings([1000] * 9), visits)
 
 
 FLAT, GROWS, SHORT = (make_finding(growth) for growth in (Growth.FLAT, Growth.GROWS, Growth.UNKNOWN))
@@ -112,13 +112,13 @@ FLAT, GROWS, SHORT = (make_finding(growth) for growth in (Growth.FLAT, Growth.GR
         ([make_finding(failures=1)], 1),
     ],
 )
-def test_the_exit_code_is_that_of_the_worst_model(findings: list[Finding], code: int) -> None:
+def test_exit_code_is_that_of_the_worst_model(findings: list[SoakResult], code: int) -> None:
     assert exit_code(findings) == code
 
 
-def test_a_row_has_megabytes_an_hour_and_counts_behind_the_warm_up() -> None:
+def test_row_has_megabytes_per_hour_and_counts_after_the_warm_up() -> None:
     readings = make_readings([1000] * 9, descriptors=[99, 99, 99, 26, 27, 27, 27, 27, 28], threads=[5] * 9)
-    found = Finding(
+    found = SoakResult(
         MODEL, Slope(-5e5, -1.25e6, 2.5e5), {"memory": Growth.FLAT, "threads": Growth.FLAT}, readings, SERVED
     )
     assert soak_command._row(found) == [
@@ -131,7 +131,7 @@ def test_a_row_has_megabytes_an_hour_and_counts_behind_the_warm_up() -> None:
         "1,234",
         "flat",
     ]
-    grown = Finding(
+    grown = SoakResult(
         MODEL,
         None,
         {"memory": Growth.UNKNOWN, "threads": Growth.GROWS, "zombies": Growth.FLAT},
@@ -143,22 +143,24 @@ def test_a_row_has_megabytes_an_hour_and_counts_behind_the_warm_up() -> None:
     assert row[-1] == "memory unknown; threads grows; 2 x no answer"
 
 
-def test_what_a_run_of_this_length_can_show_is_said() -> None:
+def test_resolution_of_the_run_is_described() -> None:
     # Six readings, from 30 s to 80 s. 3 MB/h in 50 s: 3e6 x 50 / 3600 = 41,667 bytes. The interval of each is 1.5 MB/h.
-    wide = Finding(MODEL, Slope(0.0, -4e6, 2e6), FLAT.growth, FLAT.readings, SERVED)
-    said = soak_command._say_what_it_shows([wide, FLAT], 3.0)
+    wide = SoakResult(MODEL, Slope(0.0, -4e6, 2e6), FLAT.growth, FLAT.readings, SERVED)
+    said = soak_command._describe_resolution([wide, FLAT], 3.0)
     assert said.startswith("6 readings over 50 s, after a warm-up of 30 s. In that time 3 MB/h are 42 kB.")
     # Half of 6 and half of 1.5, the narrow one first.
     assert "The intervals (95%) are ±0.75 to ±3.00 MB/h" in said
-    none = Finding(MODEL, None, FLAT.growth, FLAT.readings, SERVED)
-    assert "No slope: that takes at least 6 readings after the warm-up." in soak_command._say_what_it_shows([none], 1.0)
+    none = SoakResult(MODEL, None, FLAT.growth, FLAT.readings, SERVED)
+    assert "No slope: that takes at least 6 readings after the warm-up." in soak_command._describe_resolution(
+        [none], 1.0
+    )
 
 
 @dataclass
 class FakeClients:
-    """An instrument that rests when it is told to."""
+    """A traffic process that confirms each rest."""
 
-    told: list[str] = field(default_factory=list)
+    received: list[str] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     rests: bool = True
     ended: bool = False
@@ -171,12 +173,12 @@ class FakeClients:
     def write(self, data: bytes) -> None:
         if self.ended:
             raise BrokenPipeError
-        self.told.append(data.decode())
+        self.received.append(data.decode())
         if data == b"rest\n" and self.rests:
-            self.said.append(f"resting {self.told.count('rest' + chr(10))}")
+            self.said.append(f"resting {self.received.count('rest' + chr(10))}")
 
     def flush(self) -> None:
-        self.told.append("flushed")
+        self.received.append("flushed")
 
     def close(self) -> None:
         self.said += [json.dumps({"model": model, **SERVED}) for model in self.models]
@@ -185,33 +187,33 @@ class FakeClients:
         return "".join(f"{line}\n" for line in self.said)
 
 
-def test_clients_are_told_by_words_and_waited_for() -> None:
+def test_clients_are_controlled_through_stdin() -> None:
     instrument = FakeClients()
     clients = Clients(cast(Instrument, instrument))
-    clients.go(crowd=True)
+    clients.go(warm_up=True)
     clients.rest()
-    clients.go(crowd=False)
+    clients.go(warm_up=False)
     clients.rest()
-    assert instrument.told == ["crowd\n", "flushed", "rest\n", "flushed", "go\n", "flushed", "rest\n", "flushed"]
+    assert instrument.received == ["crowd\n", "flushed", "rest\n", "flushed", "go\n", "flushed", "rest\n", "flushed"]
     instrument.said.insert(0, "a warning")
     assert clients.end() == {MODEL: SERVED}
     assert instrument.waited == [120.0]
 
 
-def test_clients_that_have_ended_or_do_not_rest_end_the_soak(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ended_or_stuck_clients_end_the_soak(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     monkeypatch.setattr(soak, "time", clock)
-    with pytest.raises(LabError, match=r"the clients have stopped: gone$"):
+    with pytest.raises(LabError, match=r"the traffic has ended: gone$"):
         Clients(cast(Instrument, FakeClients(said=["gone"], ended=True))).rest()
     assert clock.slept == []
-    with pytest.raises(LabError, match=r"the clients have stopped: \(no word\)$"):
+    with pytest.raises(LabError, match=r"the traffic has ended: \(nothing\)$"):
         Clients(cast(Instrument, FakeClients(rests=False))).rest()
     assert sum(clock.slept) == pytest.approx(120, abs=0.05)
 
 
 @dataclass
 class FakeMeter:
-    """Counts as it is told to."""
+    """A meter with given counts."""
 
     counts: Iterator[int]
 
@@ -232,12 +234,12 @@ def settle(monkeypatch: pytest.MonkeyPatch, *series: Sequence[int]) -> tuple[Clo
     return clock, read_settled(meters, 90.0)
 
 
-def test_a_reading_takes_each_figure_from_its_meter() -> None:
+def test_reading_takes_each_figure_from_its_meter() -> None:
     assert _read(cast(Meter, FakeMeter(iter([7]))), 12.5) == Reading(12.5, 4096, 7, 5, 3)
 
 
-def test_models_are_read_when_three_looks_in_turn_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Of two models the second settles last: looks 3, 4 and 5 are alike. The sixth is the reading.
+def test_models_are_read_after_three_equal_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The second model settles last: counts 3, 4 and 5 are equal. The sixth is the reading.
     clock, found = settle(monkeypatch, [1, 1, 1, 1, 1, 10], [9, 8, 7, 7, 7, 20])
     assert clock.slept == [0.25] * 5
     # The clock began at 100 and the soak at 90.
@@ -246,13 +248,13 @@ def test_models_are_read_when_three_looks_in_turn_are_the_same(monkeypatch: pyte
 
 def test_models_that_never_settle_are_read_after_five_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, found = settle(monkeypatch, range(100))
-    # 20 looks are 5 s, which is not more than 5 s yet.
+    # 20 polls take 5 s, which is not more than 5 s.
     assert clock.slept == [0.25] * 21
     assert found["m0"].descriptors == 21
 
 
 class SoakBackend(FakeBackend):
-    """A lab whose instrument visits at once."""
+    """A lab whose traffic process answers at once."""
 
     is_up = False
 
@@ -282,7 +284,7 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> SoakBackend:
     monkeypatch.setattr(soak, "time", backend.clock)
 
     def open_meter(backend: object, name: str) -> Any:
-        # One model keeps a byte at each rest, the others none.
+        # One model leaks a byte at each rest, the others none.
         memory = iter(range(1, 10**6)) if name == MODEL else repeat(1)
         return SimpleNamespace(
             count_descriptors=lambda: 7,
@@ -294,30 +296,30 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> SoakBackend:
     return backend
 
 
-def test_a_third_of_the_rests_is_warm_up_with_a_crowd(backend: SoakBackend) -> None:
+def test_first_third_of_the_rests_is_warm_up_with_more_clients(backend: SoakBackend) -> None:
     said: list[str] = []
     found = soak.run(cast(Backend, backend), [MODEL], seconds=4.6, every=0.5, limit=1e9, say=said.append)
-    told = [word for word in backend.clients.told if word != "flushed"]
-    # It rests as soon as it is there, and begins then.
-    assert told == ["rest\n", *["crowd\n", "rest\n"] * 3, *["go\n", "rest\n"] * 6]
+    received = [word for word in backend.clients.received if word != "flushed"]
+    # The first rest is before the measurement.
+    assert received == ["rest\n", *["crowd\n", "rest\n"] * 3, *["go\n", "rest\n"] * 6]
     assert said == [f"rest {number} of 9" for number in range(1, 10)]
-    # 4.6 s are nine times half a second. Between two rests half a second, and three looks of a quarter each.
+    # 4.6 s are nine intervals. Each takes half a second of traffic and three polls of a quarter second.
     assert [reading.seconds for reading in found[0].readings] == [1.25 * number for number in range(1, 10)]
-    # A byte in 1.25 s: 2880 bytes in an hour.
+    # A byte in 1.25 s: 2880 bytes per hour.
     assert found[0].memory is not None
     assert found[0].memory.middle == pytest.approx(2880)
     assert (found[0].is_flat, found[0].visits) == (True, SERVED)
     assert [reading.memory_bytes for reading in found[0].readings] == list(range(1, 10))
 
 
-def test_a_soak_that_is_shorter_than_a_rest_has_one(backend: SoakBackend) -> None:
+def test_short_soak_has_one_rest(backend: SoakBackend) -> None:
     (found,) = soak.run(cast(Backend, backend), [MODEL], seconds=0.1, every=10.0)
     assert len(found.readings) == 1
     assert 10.0 in backend.clock.slept
 
 
 @pytest.mark.parametrize(("model", "workers"), [(MODEL, []), ("plain_socket", ["1"]), ("prefork", ["64"])])
-def test_clients_are_told_of_a_fixed_number_of_workers(backend: SoakBackend, model: str, workers: list[str]) -> None:
+def test_clients_get_the_number_of_workers(backend: SoakBackend, model: str, workers: list[str]) -> None:
     soak.run(cast(Backend, backend), [model], seconds=1, every=1)
     expected = [word for count in workers for word in ("--workers", model, count)]
     assert backend.done[0] == ("service", "soak", *expected, model)
@@ -348,10 +350,10 @@ def command(backend: SoakBackend, tmp_path: Path) -> Callable[..., int]:
         (["--duration=9s", "--every=1s"], 0, True),  # 9 s, and six readings that count
         (["--duration=6s", "--every=1s"], 2, False),  # 6 s, four that count
         (["--duration=9000ms", "--every=1s"], 0, True),  # 9 s
-        (["--duration=9s", "--every=1s", "--limit=0.001"], 1, False),  # 2057 bytes an hour are more than 1000
+        (["--duration=9s", "--every=1s", "--limit=0.001"], 1, False),  # 2057 bytes per hour are more than 1000
     ],
 )
-def test_the_command_ends_with_what_it_found(
+def test_command_exits_with_the_code_of_its_results(
     command: Callable[..., int],
     backend: SoakBackend,
     words: list[str],
@@ -372,12 +374,12 @@ def test_the_command_ends_with_what_it_found(
     assert kept["plan"]["limit_bytes_per_hour"] == pytest.approx(1000 if code == 1 else 1e6)
     printed, err = capsys.readouterr()
     assert printed.splitlines()[0].startswith(f"{OTHER}\t")
-    assert f"kept in {folder}" in printed
+    assert f"stored in {folder}" in printed
     assert "after a warm-up of" in printed
     assert "rest 1 of " in err
 
 
-def test_json_is_all_that_a_soak_prints_and_what_ran_goes_on(
+def test_json_is_the_only_output_and_running_models_stay_up(
     command: Callable[..., int], backend: SoakBackend, capsys: pytest.CaptureFixture[str]
 ) -> None:
     backend.is_up = True
