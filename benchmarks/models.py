@@ -24,7 +24,7 @@ from pathlib import Path
 
 from lab.base.errors import LabError
 from lab.cli.params import split_names
-from lab.experiments.conformance.suite import check
+from lab.experiments.conformance.suite import check_in_subprocess
 from lab.experiments.environment import describe_environment, describe_servers
 from lab.experiments.published import MEASURED_FILE, Measured, summarise
 from lab.load.generator import PersistentGenerator
@@ -47,7 +47,7 @@ def users_of(model: Model, workload: str) -> int:
 
 def find_sound(backend: Backend, models: Sequence[Model]) -> tuple[list[Model], dict[str, str]]:
     """The models that hold to the conformance suite; the others, and why not."""
-    checks = check(backend, [model.name for model in models])
+    checks = check_in_subprocess(backend, [model.name for model in models])
     missing = {}
     for model in models:
         if reason := checks[model.name].explain(model.name, backend.name):

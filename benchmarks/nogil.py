@@ -164,7 +164,7 @@ def make_table(pairs: Sequence[Pair]) -> Table:
 
 
 def write(
-    pairs: Sequence[Pair], rounds: int, environment: dict[str, str | None], checks: dict[str, results.Check]
+    pairs: Sequence[Pair], rounds: int, environment: dict[str, str | None], checks: dict[str, results.ModelResult]
 ) -> Path:
     """Write page and data; returns where the page is."""
     folder = ROOT / "results" / "nogil" / datetime.now(UTC).strftime("%Y-%m-%dT%H%M%SZ")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from lab.base.errors import LabError
 from lab.experiments.conformance import results
-from lab.experiments.conformance.suite import check
+from lab.experiments.conformance.suite import check_in_subprocess
 from lab.experiments.environment import describe_environment, describe_servers
 from lab.load.generator import PersistentGenerator
 from lab.load.measure import measure, measure_together
@@ -31,7 +31,7 @@ class Demo:
     """What has been found so far."""
 
     models: Sequence[Model]
-    checks: dict[str, results.Check] = field(default_factory=dict)
+    checks: dict[str, results.ModelResult] = field(default_factory=dict)
     measurements: list[Measurement] = field(default_factory=list)
     waits: dict[str, Measurement] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
@@ -47,9 +47,9 @@ def run(backend: Backend, found: Demo, step: Callable[[str], AbstractContextMana
     with step(f"{len(names)} models up and answering ({backend.name})"):
         backend.up(names)
     with step("conformance: the same tests for each"):
-        found.checks = check(backend, names)
+        found.checks = check_in_subprocess(backend, names)
     for model in found.models:
-        if reason := found.checks.get(model.name, results.Check(0, 0)).explain(model.name, backend.name):
+        if reason := found.checks.get(model.name, results.ModelResult(0, 0)).explain(model.name, backend.name):
             found.missing[model.name] = reason
     sound = [model for model in found.models if model.name not in found.missing]
     with PersistentGenerator(backend) as generator:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lab.base.units import UNKNOWN, show_bytes, show_number, show_us
-from lab.experiments.conformance.results import Check
+from lab.experiments.conformance.results import ModelResult
 from lab.load.measurement import Measurement
 from lab.metrics.verdict import Limit, show_failures
 from lab.report.cells import Cell, show_rate
@@ -50,7 +50,7 @@ def render(
     title: str,
     lead: str,
     captions: Sequence[str],
-    checks: Mapping[str, Check],
+    checks: Mapping[str, ModelResult],
     missing: Mapping[str, str],
     waits: Mapping[str, Measurement] | None,
     environment: Mapping[str, str | None],
@@ -89,7 +89,7 @@ def render(
 
 
 def _row(
-    found: Measurement, fastest: float, scale: tuple[float, float], check: Check | None, waits: Measurement | None
+    found: Measurement, fastest: float, scale: tuple[float, float], check: ModelResult | None, waits: Measurement | None
 ) -> Row:
     p50, p99 = found.percentile(0.5), found.percentile(0.99)
     left, right = _position(p50, scale), _position(p99, scale)

@@ -4,7 +4,7 @@ import pytest
 
 pytestmark = pytest.mark.service("chargen", "stream")
 
-# The RFC's pattern, made here in another way than in the server: 95 printable characters in a ring.
+# The RFC's pattern, computed differently than in the server: 95 printable characters in a ring.
 RING = "".join(chr(code) for code in range(32, 127))
 
 
@@ -21,28 +21,28 @@ def read_lines(link, count: int) -> str:
     return data[: count * 74].decode("ascii")
 
 
-def test_sends_the_rotating_lines(target) -> None:
+def test_stream_has_the_rotating_lines(target) -> None:
     with target.connect() as link:
         text = read_lines(link, 2000)
     assert text == "".join(line(number) for number in range(2000))
 
 
-def test_ends_when_the_client_has_gone(target) -> None:
-    """Whoever comes next is served: by a sequential model only if the first conversation has really ended."""
+def test_conversation_ends_when_the_client_disconnects(target) -> None:
+    """A sequential model serves the next client only if the first conversation has ended."""
     for _ in range(3):
         with target.connect() as link:
             assert read_lines(link, 1) == line(0)
 
 
-def test_throws_away_what_it_gets(target) -> None:
+def test_input_is_discarded(target) -> None:
     with target.connect() as link:
         link.send(b"stop, please\r\n")
         assert read_lines(link, 100) == "".join(line(number) for number in range(100))
 
 
 @pytest.mark.capability("overlap")
-def test_a_client_that_does_not_read_stops_nobody_else(target, patience: float) -> None:
+def test_client_that_does_not_read_blocks_no_other(target, client_timeout: float) -> None:
     with target.connect() as reader:
         reader.receive(1)
-        with target.connect(patience) as other:
+        with target.connect(client_timeout) as other:
             assert read_lines(other, 10) == "".join(line(number) for number in range(10))

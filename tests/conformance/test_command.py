@@ -1,4 +1,4 @@
-"""command: RESP2, the work, and what is wrong with a request."""
+"""The service command: RESP2, work, and invalid requests."""
 
 import hashlib
 import re
@@ -20,17 +20,17 @@ from tests.support.reading import read_all
 
 stream = pytest.mark.service("command", "stream")
 datagram = pytest.mark.service("command", "datagram")
-# SLEEP, BURN, BLOB, INFO's lines, the words of errors, the limits, the stages of a close: this lab's own.
+# This lab's additions: SLEEP, BURN, BLOB, INFO's lines, error texts, limits, and the staged close.
 ours = pytest.mark.ours
 
 
 def once(*values):
-    """A case that the protocol decides before a model sees it: one model of ours stands for all."""
+    """Return a case that the shared protocol code decides. It runs for one model only."""
     return pytest.param(*values, marks=pytest.mark.once)
 
 
 def blob(size: int) -> bytes:
-    """BLOB's pattern, made here in another way than in the server."""
+    """Return BLOB's pattern, computed differently than in the server."""
     return bytes(32 + index % 95 for index in range(size))
 
 
@@ -62,10 +62,10 @@ def ask(link: BlockingConnection, *words: bytes) -> object:
         value[0].decode() + "".join(f"-{len(word)}" for word in value[1:]) if type(value) is tuple else ""
     ),
 )
-def test_answers(target, words: tuple[bytes, ...], reply: bytes) -> None:
+def test_request_is_answered(target, words: tuple[bytes, ...], reply: bytes) -> None:
     with target.connect() as link:
         assert ask(link, *words) == reply
-        assert ask(link, b"PING") == b"PONG"  # and goes on
+        assert ask(link, b"PING") == b"PONG"  # the connection stays open
 
 
 @stream
@@ -84,14 +84,14 @@ def test_answers(target, words: tuple[bytes, ...], reply: bytes) -> None:
         value[0].decode() + "".join(f"-{len(word)}" for word in value[1:]) if type(value) is tuple else ""
     ),
 )
-def test_does_work(target, words: tuple[bytes, ...], reply: bytes) -> None:
+def test_work_is_done(target, words: tuple[bytes, ...], reply: bytes) -> None:
     with target.connect() as link:
         assert ask(link, *words) == reply
-        assert ask(link, b"PING") == b"PONG"  # and goes on
+        assert ask(link, b"PING") == b"PONG"  # the connection stays open
 
 
 @stream
-def test_answers_what_a_person_types(target) -> None:
+def test_inline_commands_are_answered(target) -> None:
     with target.connect() as link:
         link.send(b'PING\r\n\r\n  echo  "a \\x41\\"b"\nquit\n')
         assert read_all(link) == b'+PONG\r\n$5\r\na A"b\r\n+OK\r\n'
@@ -99,7 +99,7 @@ def test_answers_what_a_person_types(target) -> None:
 
 @stream
 @ours
-def test_info_tells_the_server_and_its_limits(target) -> None:
+def test_info_has_the_server_and_its_limits(target) -> None:
     with target.connect() as link:
         text = ask(link, b"INFO").decode()
     pairs = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
@@ -108,8 +108,8 @@ def test_info_tells_the_server_and_its_limits(target) -> None:
 
 @stream
 @pytest.mark.capability("half-close")
-def test_answers_a_pipeline_in_order_before_it_closes(target) -> None:
-    """Five thousand requests at once, then a half-close: every one is answered, none twice, none out of order."""
+def test_pipeline_is_answered_in_order_before_the_close(target) -> None:
+    """Five thousand requests and a half-close: each is answered once and in order."""
     requests = [pack([b"ECHO", b"%d" % number]) for number in range(5000)]
     with target.connect() as link:
         link.send(b"".join(requests))
@@ -120,7 +120,7 @@ def test_answers_a_pipeline_in_order_before_it_closes(target) -> None:
 
 @stream
 @ours
-def test_answers_work_in_the_middle_of_a_pipeline(target) -> None:
+def test_work_in_a_pipeline_is_answered_in_order(target) -> None:
     with target.connect() as link:
         link.send(b"PING\r\nSLEEP 5\r\nBURN 3\r\nBLOB 70000\r\nPING\r\n")
         link.half_close()
@@ -129,24 +129,24 @@ def test_answers_work_in_the_middle_of_a_pipeline(target) -> None:
 
 
 @stream
-def test_answers_a_request_that_comes_in_pieces(target, unit: float) -> None:
+def test_request_in_pieces_is_answered(target, unit: float) -> None:
     with target.connect() as link:
         for piece in (b"*2\r", b"\n$4\r\nEC", b"HO\r\n$1", b"0\r\n01234", b"56789\r", b"\nPI", b"NG\r\n"):
             link.send(piece)
-            time.sleep(unit / 20)  # so that the server does not read it together with the next
+            time.sleep(unit / 20)  # so that the server reads the pieces separately
         link.send(b"QUIT\r\n")
         assert read_all(link) == b"$10\r\n0123456789\r\n+PONG\r\n+OK\r\n"
 
 
 @stream
-def test_quit_answers_and_closes(target) -> None:
+def test_quit_is_answered_and_closes(target) -> None:
     with target.connect() as link:
         link.send(b"PING\r\nQUIT\r\nPING\r\n")
         assert read_all(link) == b"+PONG\r\n+OK\r\n"
 
 
 @stream
-def test_an_unknown_command_is_an_error_and_no_end(target) -> None:
+def test_unknown_command_is_an_error_that_keeps_the_connection(target) -> None:
     with target.connect() as link:
         link.send(b"NOPE x\r\n")
         error, is_error = read_resp(link, ReplyReader())
@@ -156,7 +156,7 @@ def test_an_unknown_command_is_an_error_and_no_end(target) -> None:
 
 
 @stream
-def test_what_is_no_request_is_an_error_and_an_end(target) -> None:
+def test_invalid_request_is_an_error_that_closes(target) -> None:
     with target.connect() as link:
         link.send(b"PING\r\n*1\r\n$4x\r\n")
         said = read_all(link)
@@ -179,7 +179,7 @@ def test_what_is_no_request_is_an_error_and_an_end(target) -> None:
     ],
     ids=["unknown", "binary-name", "no-argument", "sleep-limit", "negative", "word", "blob-limit", "long-number"],
 )
-def test_an_error_is_answered_and_the_connection_goes_on(target, request_: bytes, error: bytes) -> None:
+def test_command_error_keeps_the_connection(target, request_: bytes, error: bytes) -> None:
     with target.connect() as link:
         link.send(request_ + b"PING\r\n")
         link.half_close()
@@ -207,8 +207,8 @@ def test_an_error_is_answered_and_the_connection_goes_on(target, request_: bytes
     ],
     ids=["line", "array", "bulk", "negative-array", "negative-bulk", "letters", "no-bulk", "no-end", "quotes"],
 )
-def test_what_cannot_be_followed_is_answered_and_closed(target, request_: bytes, error: bytes) -> None:
-    """A megabyte more is on its way when the server gives up: the error must arrive, and not be lost to a reset."""
+def test_protocol_error_is_answered_and_closes(target, request_: bytes, error: bytes) -> None:
+    """Another megabyte is in flight when the server gives up. A reset must not destroy the error reply."""
     with target.connect() as link:
         link.send(b"PING\r\n" + request_)
         link.socket.setblocking(False)
@@ -218,7 +218,7 @@ def test_what_cannot_be_followed_is_answered_and_closed(target, request_: bytes,
         except BlockingIOError:
             pass
         except (BrokenPipeError, ConnectionResetError):
-            # A Unix socket says at once that nobody reads any more; what was answered can still be read.
+            # A Unix socket reports at once that the server reads no more; the replies can still be read.
             assert target.transport.is_unix
         reply = read_all(link)
     assert reply.startswith(b"+PONG\r\n-ERR Protocol error: ")
@@ -230,8 +230,8 @@ def test_what_cannot_be_followed_is_answered_and_closed(target, request_: bytes,
 
 @stream
 @pytest.mark.capability("overlap")
-def test_other_clients_notice_nothing_of_a_bad_one(target, patience: float) -> None:
-    with target.connect() as bad, target.connect(patience) as endless, target.connect(patience) as good:
+def test_bad_client_affects_no_other(target, client_timeout: float) -> None:
+    with target.connect() as bad, target.connect(client_timeout) as endless, target.connect(client_timeout) as good:
         bad.send(b"*1\r\n$-1\r\n")
         endless.send(b"*1\r\n$1000000\r\n" + b"x" * 1000)  # a bulk that never ends
         for _ in range(10):
@@ -242,19 +242,18 @@ def test_other_clients_notice_nothing_of_a_bad_one(target, patience: float) -> N
 @stream
 @ours
 @pytest.mark.capability("overlap")
-def test_a_pipeline_that_is_never_read_stops_nobody_else(target, patience: float) -> None:
-    with target.connect() as deaf:
-        deaf.send(b"BLOB 10000000\r\n" * 100)
-        with target.connect(patience) as other:
+def test_unread_pipeline_blocks_no_other_client(target, client_timeout: float) -> None:
+    with target.connect() as silent:
+        silent.send(b"BLOB 10000000\r\n" * 100)
+        with target.connect(client_timeout) as other:
             assert ask(other, b"PING") == b"PONG"
 
 
 def order_of_answers(target, unit: float) -> list[int]:
     """Start three SLEEPs, each shorter than the one before, on three connections; return the order of the answers.
 
-    One after the other, the first to come is the first to be answered. If they overlap, the shortest is: the order is
-    turned round. That is what is looked at, and not how long anything took. Where it is neither, the machine took
-    longer to start a SLEEP than the next is shorter: then they are ten times as long.
+    If the server is sequential, the replies come in the order of the requests. If the SLEEPs overlap, the order is
+    reversed. Any other order means that a busy machine started them too late: then they are ten times as long.
     """
     order = _start_sleeps(target, 1500 * unit)
     return order if order in ([0, 1, 2], [2, 1, 0]) else _start_sleeps(target, 15_000 * unit)
@@ -284,41 +283,41 @@ def _start_sleeps(target, shorter: float) -> list[int]:
 @stream
 @ours
 @pytest.mark.capability("overlap")
-def test_clients_that_wait_overlap(target, unit: float) -> None:
+def test_sleeping_clients_overlap(target, unit: float) -> None:
     assert order_of_answers(target, unit) == [2, 1, 0]
 
 
 @stream
 @ours
 @pytest.mark.limit("overlap")
-def test_clients_are_served_one_after_the_other(target, unit: float) -> None:
+def test_sequential_model_serves_clients_in_order(target, unit: float) -> None:
     assert order_of_answers(target, unit) == [0, 1, 2]
 
 
 @stream
 @pytest.mark.capability("overlap")
-def test_holds_fifty_clients_at_once(target, patience: float) -> None:
+def test_fifty_clients_are_served_at_the_same_time(target, client_timeout: float) -> None:
     with ExitStack() as stack:
-        links = [stack.enter_context(target.connect(patience)) for _ in range(50)]
+        links = [stack.enter_context(target.connect(client_timeout)) for _ in range(50)]
         for number, link in enumerate(links):
             link.send(pack([b"ECHO", b"%d" % number]))
         for number, link in reversed(list(enumerate(links))):
             assert read_resp(link, ReplyReader()) == (b"%d" % number, False)
 
 
-# Recorded from redis-server 7.0.15; 8.0.2 answers alike.
+# Recorded from redis-server 7.0.15; 8.0.2 gives the same replies.
 NO_PASSWORD = (
     b"-ERR AUTH <password> called without any password configured for the default user. "
     b"Are you sure your configuration is correct?\r\n"
 )
 WRONG_PASSWORD = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n"
 ABORTED = b"-EXECABORT Transaction discarded because of previous errors.\r\n"
-AS_REDIS_ANSWERS = {
+REDIS_REPLIES = {
     b"SELECT 0\nSELECT 1\nSELECT x\n": (
         b"+OK\r\n-ERR DB index is out of range\r\n-ERR value is not an integer or out of range\r\n"
     ),
     b"AUTH x\nAUTH default x\n": NO_PASSWORD + b"+OK\r\n",
-    # By itself: behind an AUTH that was right, redis-server 8.0.2 answers nothing to it.
+    # On its own connection: after a successful AUTH, redis-server 8.0.2 does not answer it.
     b"AUTH bob x\n": WRONG_PASSWORD,
     b"HELLO 3 AUTH someone wrong\nHELLO 4\nHELLO x\n": (
         WRONG_PASSWORD
@@ -343,7 +342,7 @@ AS_REDIS_ANSWERS = {
     b"EXEC x\n": b"-EXECABORT Transaction discarded because of: wrong number of arguments for 'exec' command\r\n",
 }
 # These end the connection.
-ENDS_AS_WITH_REDIS = {
+REDIS_REPLIES_THAT_CLOSE = {
     b"MULTI\nPING\nQUIT\nEXEC\n": b"+OK\r\n+QUEUED\r\n+OK\r\n",
     b"POST / HTTP/1.1\r\nHost: x\r\n\r\nPING\r\n": b"",
     b"*1\r\n$5\r\nhOst:\r\nPING\r\n": b"",
@@ -352,9 +351,9 @@ ENDS_AS_WITH_REDIS = {
 
 @stream
 @pytest.mark.redis
-def test_answers_as_redis_does(target) -> None:
-    ended = {sent + b"QUIT\n": wanted + b"+OK\r\n" for sent, wanted in AS_REDIS_ANSWERS.items()}
-    for sent, wanted in {**ended, **ENDS_AS_WITH_REDIS}.items():
+def test_replies_match_redis(target) -> None:
+    ended = {sent + b"QUIT\n": wanted + b"+OK\r\n" for sent, wanted in REDIS_REPLIES.items()}
+    for sent, wanted in {**ended, **REDIS_REPLIES_THAT_CLOSE}.items():
         with target.connect() as link:
             link.send(sent)
             assert read_all(link) == wanted, sent
@@ -362,8 +361,8 @@ def test_answers_as_redis_does(target) -> None:
 
 @stream
 @pytest.mark.redis
-def test_form_of_a_web_page_ends_the_connection(target) -> None:
-    """Though its client sends on, and does not close its half."""
+def test_http_post_closes_the_connection(target) -> None:
+    """The client neither half-closes nor stops sending."""
     with target.connect() as link:
         link.send(b"POST / HTTP/1.1\r\nHost: localhost\r\n\r\nECHO never\r\n")
         assert read_all(link) == b""
@@ -380,7 +379,7 @@ def test_form_of_a_web_page_ends_the_connection(target) -> None:
     ],
     ids=["tls", "http", "smtp"],
 )
-def test_client_of_another_protocol_is_told_and_closed(target, said: bytes, protocol: bytes) -> None:
+def test_client_of_another_protocol_gets_an_error_and_is_closed(target, said: bytes, protocol: bytes) -> None:
     with target.connect() as link:
         link.send(said)
         assert read_all(link) == b"-ERR Protocol error: this is %b, and this port speaks RESP\r\n" % protocol
@@ -402,12 +401,12 @@ def redis_client(target, **settings: object) -> redis.Redis:
     if where.transport is Transport.TLS:
         options |= {"ssl": True, "ssl_ca_certs": ca_file()}
         options |= {"ssl_certfile": certificate_file(), "ssl_keyfile": certificate_file()}
-    # Without the retries of a client of today, which cost a refusal ten seconds.
+    # No retries: with redis-py's default, a refusal takes ten seconds.
     return redis.Redis(**options, socket_timeout=10, retry=Retry(NoBackoff(), 0), **settings)
 
 
 @stream
-def test_serves_redis_py(target) -> None:
+def test_redis_py_is_served(target) -> None:
     with redis_client(target) as client:
         assert client.ping()
         assert client.echo("hello") == b"hello"
@@ -423,7 +422,7 @@ def test_serves_redis_py(target) -> None:
 
 @stream
 @ours
-def test_redis_py_can_ask_for_work(target) -> None:
+def test_redis_py_gets_work_done(target) -> None:
     with redis_client(target) as client:
         assert client.info()["model"]
         assert client.execute_command("BURN", 10) == burn(10)
@@ -435,7 +434,7 @@ def test_redis_py_can_ask_for_work(target) -> None:
 @stream
 @pytest.mark.redis
 @pytest.mark.parametrize("protocol", [2, 3])
-def test_serves_redis_py_as_it_is_used(target, protocol: int) -> None:
+def test_redis_py_with_its_defaults_is_served(target, protocol: int) -> None:
     """Its default pipeline is a transaction; it selects a database, names itself, and reads INFO."""
     with redis_client(target, protocol=protocol, db=0, client_name="me") as client:
         pipeline = client.pipeline()
@@ -456,7 +455,7 @@ def test_serves_redis_py_as_it_is_used(target, protocol: int) -> None:
 
 @stream
 @ours
-def test_refuses_redis_py_as_a_redis_without_passwords_does(target) -> None:
+def test_redis_py_is_refused_as_by_a_redis_without_passwords(target) -> None:
     refused = (
         ({"db": 1}, "DB index is out of range"),
         ({"password": "x", "protocol": 2}, "without any password configured"),
@@ -486,7 +485,7 @@ def test_refuses_redis_py_as_a_redis_without_passwords_does(target) -> None:
     ],
     ids=["ping", "echo-60000", "work", "empty", "cut-off", "too-large-a-reply", "unknown", "64-KiB"],
 )
-def test_a_datagram_is_a_whole_conversation(target, data: bytes, reply: bytes) -> None:
+def test_datagram_is_a_whole_conversation(target, data: bytes, reply: bytes) -> None:
     with target.connect() as link:
         link.send(data)
         assert link.receive() == reply
@@ -496,8 +495,8 @@ def test_a_datagram_is_a_whole_conversation(target, data: bytes, reply: bytes) -
 
 @datagram
 @pytest.mark.capability("overlap")
-def test_datagrams_that_wait_overlap(target, unit: float) -> None:
-    # Where the machine took longer to answer a PING than the SLEEP is, it is five times as long.
+def test_sleeping_datagrams_overlap(target, unit: float) -> None:
+    # On a busy machine the PING may take longer than the SLEEP: then try one five times as long.
     assert any(overtakes(target, sleep * unit) for sleep in (3000, 15_000))
 
 

@@ -4,7 +4,7 @@ import pytest
 
 
 @pytest.mark.service("discard", "stream")
-def test_takes_a_megabyte_and_says_nothing(target) -> None:
+def test_megabyte_is_discarded_without_a_reply(target) -> None:
     with target.connect() as link:
         link.send(bytes(1_000_000))
         link.half_close()
@@ -12,7 +12,7 @@ def test_takes_a_megabyte_and_says_nothing(target) -> None:
 
 
 @pytest.mark.service("discard", "datagram")
-def test_takes_a_datagram_and_says_nothing(target, unit: float) -> None:
+def test_datagram_is_discarded_without_a_reply(target, unit: float) -> None:
     with target.connect() as link:
         for data in (b"", b"x", bytes(60_000)):
             link.send(data)

@@ -19,8 +19,8 @@ def read_exactly(link, size: int) -> bytes:
     return bytes(data)
 
 
-def send_until_stopped(link, chunk: bytes, most: int) -> int:
-    """Send the chunk over and over until nothing is taken any more; returns how many bytes were."""
+def send_until_blocked(link, chunk: bytes, most: int) -> int:
+    """Send a chunk repeatedly until the socket times out; return the number of bytes sent."""
     sent = 0
     with suppress(TimeoutError):
         while sent < most:
@@ -29,7 +29,7 @@ def send_until_stopped(link, chunk: bytes, most: int) -> int:
 
 
 @stream
-def test_returns_what_it_gets(target) -> None:
+def test_data_is_returned(target) -> None:
     data = bytes(range(256))
     with target.connect() as link:
         for _ in range(3):
@@ -38,8 +38,8 @@ def test_returns_what_it_gets(target) -> None:
 
 
 @stream
-def test_returns_a_megabyte_unchanged(target) -> None:
-    """More than the buffers hold, so that it has to be sent and received at the same time."""
+def test_megabyte_is_returned_unchanged(target) -> None:
+    """More than the buffers hold, so that the client has to send and receive at the same time."""
     data = random.Random(7).randbytes(1_000_000)
     sent, got = 0, b""
     with target.connect() as link:
@@ -55,7 +55,7 @@ def test_returns_a_megabyte_unchanged(target) -> None:
 
 
 @stream
-def test_returns_everything_after_a_half_close(target) -> None:
+def test_data_is_returned_after_a_half_close(target) -> None:
     data = random.Random(8).randbytes(50_000)
     with target.connect() as link:
         link.send(data)
@@ -65,15 +65,15 @@ def test_returns_everything_after_a_half_close(target) -> None:
 
 
 @stream
-def test_a_client_that_does_not_read_is_stopped(target, unit: float) -> None:
-    """Back-pressure: what the client sends without reading piles up in the two kernels' buffers, and nowhere else."""
-    most = 64 * 1024 * 1024  # several times what Linux lets the buffers of a connection grow to
+def test_client_that_does_not_read_gets_back_pressure(target, unit: float) -> None:
+    """Unread replies fill the buffers of both kernels. Then the server must stop reading, and not buffer more."""
+    most = 64 * 1024 * 1024  # several times the maximum of a connection's buffers on Linux
     chunk = random.Random(9).randbytes(64 * 1024)
     with target.connect(30) as link:
         link.socket.settimeout(3 * unit)
-        sent = send_until_stopped(link, chunk, most)
-        assert sent < most, "the server took it all"
-        # All of it is still there, in order.
+        sent = send_until_blocked(link, chunk, most)
+        assert sent < most, "the server read everything"
+        # No byte is lost or out of order.
         link.socket.setblocking(True)
         link.half_close()
         got = 0
@@ -86,7 +86,7 @@ def test_a_client_that_does_not_read_is_stopped(target, unit: float) -> None:
 
 
 @stream
-def test_a_reset_harms_nobody(target) -> None:
+def test_reset_affects_no_other_client(target) -> None:
     with target.connect() as link:
         link.send(b"x")
         assert link.receive() == b"x"
@@ -100,15 +100,15 @@ def test_a_reset_harms_nobody(target) -> None:
 
 @datagram
 @pytest.mark.parametrize("size", [0, 1, 1400])
-def test_returns_a_datagram(target, size: int) -> None:
+def test_datagram_is_returned(target, size: int) -> None:
     exchange_datagram(target, size)
 
 
 @datagram
 @pytest.mark.capability("large-datagrams")
 @pytest.mark.parametrize("size", [9000, 65_507])
-def test_returns_a_large_datagram(target, size: int) -> None:
-    """65507 bytes are the largest payload of UDP; socketserver on its own would cut it at 8192."""
+def test_large_datagram_is_returned(target, size: int) -> None:
+    """65507 bytes are the largest payload of UDP; socketserver's default cuts it at 8192."""
     exchange_datagram(target, size)
 
 

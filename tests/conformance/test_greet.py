@@ -1,4 +1,4 @@
-"""greet: the textbook's first server, and its client unchanged."""
+"""The service greet: the textbook's first server, and its client unchanged."""
 
 import socket
 
@@ -12,8 +12,8 @@ stream = pytest.mark.service("greet", "stream")
 datagram = pytest.mark.service("greet", "datagram")
 
 
-def check(target, greeting: bytes) -> None:
-    """Of a server that is held to what textbooks say, any greeting is one; of ours it is this one."""
+def check_greeting(target, greeting: bytes) -> None:
+    """Accept any greeting from a server checked with --rfc, and only this lab's from all others."""
     if target.rfc_only:
         assert greeting, "closed without a greeting"
     else:
@@ -21,13 +21,13 @@ def check(target, greeting: bytes) -> None:
 
 
 @stream
-def test_thanks_and_closes(target) -> None:
+def test_client_is_greeted_and_closed(target) -> None:
     with target.connect() as link:
-        check(target, read_all(link))
+        check_greeting(target, read_all(link))
 
 
 @pytest.mark.service("greet", "stream")
-def test_answers_the_textbooks_client(target) -> None:
+def test_textbook_client_is_greeted(target) -> None:
     family = socket.AF_UNIX if target.transport.is_unix else socket.AF_INET
     address = target.address.path if target.transport.is_unix else (target.address.host, target.address.port)
     s = socket.socket(family)
@@ -42,34 +42,34 @@ def test_answers_the_textbooks_client(target) -> None:
 
 @stream
 @pytest.mark.ours
-def test_greets_whoever_speaks_first(target) -> None:
-    """What the client sent is unread when the server closes; the greeting must arrive nevertheless."""
+def test_client_that_sends_first_is_greeted(target) -> None:
+    """The client's data is unread when the server closes. The greeting must arrive nevertheless."""
     with target.connect() as link:
         link.send(b"x" * 1000)
         try:
             greeting = read_all(link)
         except WrongAnswerError as error:
             pytest.fail(f"{error}. {RESET}")
-        check(target, greeting)
+        check_greeting(target, greeting)
 
 
-# The textbook's own server does this. It is not asked about with --rfc, and it is a fault of that server.
+# The textbook's own server has this bug, so --rfc leaves it out.
 RESET = (
-    "The server closed while what the client had sent was unread, so its kernel sent a reset, which can destroy the "
+    "The server closed with unread data from the client, so its kernel sent a reset, which can destroy the "
     "greeting on its way. Close in stages: shutdown(SHUT_WR), read until the client has closed, then close()"
 )
 
 
 @stream
-def test_greets_whoever_has_closed_its_half(target) -> None:
+def test_half_closed_client_is_greeted(target) -> None:
     with target.connect() as link:
         link.half_close()
-        check(target, read_all(link))
+        check_greeting(target, read_all(link))
 
 
 @datagram
 @pytest.mark.parametrize("data", [b"", b"hello", bytes(1000)], ids=["empty", "short", "long"])
-def test_answers_a_datagram_of_any_content(target, data: bytes) -> None:
+def test_any_datagram_is_answered(target, data: bytes) -> None:
     with target.connect() as link:
         link.send(data)
-        check(target, link.receive())
+        check_greeting(target, link.receive())

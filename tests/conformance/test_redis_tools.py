@@ -1,4 +1,4 @@
-"""redis-cli and redis-benchmark, unmodified, against every model: other people's clients as witnesses."""
+"""Unmodified redis-cli and redis-benchmark against every model."""
 
 import re
 import subprocess
@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.service("command", "stream"), pytest.mark.network_only
 
 
 def run(program: str, target, *arguments: str, stdin: str = "") -> str:
-    """Run a program of redis-tools against a target; returns what it printed on both streams."""
+    """Run a program of redis-tools against a target; return its output of both streams."""
     where = target.address
     to = ["-s", where.path] if where.transport.is_unix else ["-h", where.host, "-p", str(where.port)]
     if where.transport is Transport.TLS:
@@ -48,12 +48,12 @@ def test_redis_cli(target, words: list[str], answer: str) -> None:
     [(["SLEEP", "1"], "OK\n"), (["BLOB", "5"], ' !"#$\n'), (["COMMAND", "COUNT"], "17\n")],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
-def test_redis_cli_with_our_own_commands(target, words: list[str], answer: str) -> None:
+def test_redis_cli_with_the_labs_commands(target, words: list[str], answer: str) -> None:
     assert run("redis-cli", target, *words) == answer
 
 
 @pytest.mark.ours
-def test_redis_cli_as_a_person_uses_it(target) -> None:
+def test_redis_cli_with_commands_on_stdin(target) -> None:
     assert run("redis-cli", target, stdin="PING\nECHO 'a b'\nNOPE\n") == "PONG\na b\nERR unknown command 'NOPE'\n\n"
 
 
@@ -83,9 +83,9 @@ def test_redis_benchmark_of_database_0(target) -> None:
 
 @pytest.mark.parametrize("pipeline", [1, 16])
 def test_redis_benchmark(target, pipeline: int) -> None:
-    """Every test of it ends, with a rate and without a complaint."""
+    """Each of its tests ends with a rate and without a warning."""
     clients = "1" if "overlap" in target.limits else "20"
-    # Enough of them to take some milliseconds: of a run that takes none, the tool says a rate of "inf".
+    # Enough requests to take some milliseconds: in less than one, the tool prints the rate "inf".
     options = ["-n", str(2000 * pipeline), "-c", clients, "-P", str(pipeline), "-q"]
     output = run("redis-benchmark", target, *options, "-t", "ping_inline,ping_mbulk")
     assert re.findall(r"(PING_\w+): [\d.]+ requests per second", output) == ["PING_INLINE", "PING_MBULK"]
@@ -95,7 +95,7 @@ def test_redis_benchmark(target, pipeline: int) -> None:
 
 @pytest.mark.ours
 @pytest.mark.parametrize("words", [["ECHO", "x" * 1000], ["BLOB", "10000"], ["SLEEP", "0"]], ids=lambda words: words[0])
-def test_redis_benchmark_with_our_own_commands(target, words: list[str]) -> None:
+def test_redis_benchmark_with_the_labs_commands(target, words: list[str]) -> None:
     clients = "1" if "overlap" in target.limits else "20"
     output = run("redis-benchmark", target, "-n", "500", "-c", clients, "-P", "4", "-q", *words)
     assert "requests per second" in output

@@ -1,4 +1,4 @@
-"""TLS, in every model: what a client can do wrong with a handshake, and that nobody else notices."""
+"""TLS in every model: broken handshakes, and that they affect no other client."""
 
 import socket
 import ssl
@@ -16,8 +16,8 @@ pytestmark = [pytest.mark.service("echo", "stream"), pytest.mark.transport("tls"
 
 
 @contextmanager
-def raw(target) -> Iterator[socket.socket]:
-    """A TCP connection to the TLS port, without TLS."""
+def connect_without_tls(target) -> Iterator[socket.socket]:
+    """Open a TCP connection to the TLS port, without TLS."""
     where = target.address
     with socket.create_connection((where.host, where.port), timeout=10) as link:
         yield link
@@ -32,43 +32,43 @@ def client_hello() -> bytes:
 
 
 def read(client: ssl.SSLObject, link: socket.socket, incoming: ssl.MemoryBIO) -> bytes:
-    while True:  # what comes first may be no more than a ticket
+    while True:  # the first record may be a session ticket
         try:
             return client.read(100)
         except ssl.SSLWantReadError:
             incoming.write(link.recv(65536))
 
 
-def answers(link: BlockingConnection) -> bool:
+def is_answered(link: BlockingConnection) -> bool:
     link.send(b"hello")
     return link.receive() == b"hello"
 
 
 @pytest.mark.capability("overlap")
-def test_handshakes_that_never_end_stop_nobody_else(target, patience: float) -> None:
-    """The trap of a listening socket that is wrapped: `accept` then holds the handshake, and waits for one client."""
+def test_unfinished_handshakes_block_no_other_client(target, client_timeout: float) -> None:
+    """With a wrapped listening socket, `accept` would do the handshake, and wait for one client."""
     hello = client_hello()
     with ExitStack() as stack:
         for number in range(40):
-            silent = stack.enter_context(raw(target))
-            # Nothing; a first byte; half of the first message; the first message whole, and then nothing.
+            silent = stack.enter_context(connect_without_tls(target))
+            # Nothing, one byte, half of the first message, or all of it; then silence.
             silent.sendall(hello[: (0, 1, len(hello) // 2, len(hello))[number % 4]])
         for _ in range(3):
-            with target.connect(patience) as link:
-                assert answers(link)
+            with target.connect(client_timeout) as link:
+                assert is_answered(link)
 
 
 @pytest.mark.capability("overlap")
-def test_a_client_in_the_middle_of_a_handshake_notices_nothing_of_others(target, patience: float) -> None:
+def test_handshake_continues_after_another_client_was_served(target, client_timeout: float) -> None:
     where = target.address
-    with raw(target) as link, target.connect(patience) as other:
+    with connect_without_tls(target) as link, target.connect(client_timeout) as other:
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         client = client_context().wrap_bio(incoming, outgoing, server_hostname=where.host)
         with pytest.raises(ssl.SSLWantReadError):
             client.do_handshake()
         link.sendall(outgoing.read())
-        assert answers(other)
-        while True:  # goes on where it was
+        assert is_answered(other)
+        while True:  # continues the handshake
             try:
                 client.do_handshake()
                 break
@@ -85,35 +85,35 @@ def test_a_client_in_the_middle_of_a_handshake_notices_nothing_of_others(target,
     [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"*1\r\n$4\r\nPING\r\n", bytes(range(256)) * 300],
     ids=["http", "resp", "noise"],
 )
-def test_what_is_no_handshake_is_closed(target, data: bytes) -> None:
-    with raw(target) as link:
+def test_client_without_a_handshake_is_closed(target, data: bytes) -> None:
+    with connect_without_tls(target) as link:
         try:
             link.sendall(data)
-            # At most an alert; nothing of what a service would answer.
+            # At most an alert, never a reply of the service.
             said = b"".join(iter(lambda: link.recv(65536), b""))
             assert len(said) < 100
         except ConnectionError:
-            pass  # closed before all of it was taken
+            pass  # closed before all of it was read
     with target.connect() as link:
-        assert answers(link)
+        assert is_answered(link)
 
 
-def test_a_client_that_trusts_nobody_is_told_who_it_is_not(target) -> None:
-    """It breaks the handshake off with an alert; the server goes on."""
+def test_client_without_the_ca_refuses_the_certificate(target) -> None:
+    """The client aborts the handshake with an alert; the server must serve the next."""
     where = target.address
-    with raw(target) as link:
-        context = ssl.create_default_context()  # the system's CAs, which did not sign this
+    with connect_without_tls(target) as link:
+        context = ssl.create_default_context()  # the system's CAs did not sign the certificate
         with pytest.raises(ssl.SSLCertVerificationError):
             context.wrap_socket(link, server_hostname=where.host)
     with target.connect() as link:
-        assert answers(link)
+        assert is_answered(link)
 
 
-def test_old_versions_are_refused(target) -> None:
-    # No client library here still offers TLS 1.1; so its first message is written out.
+def test_old_tls_versions_are_refused(target) -> None:
+    # No client library offers TLS 1.1 any more, so its first message is built by hand.
     body = b"\x03\x02" + bytes(32) + b"\0" + b"\0\x02\xc0\x13" + b"\x01\0"
     hello = b"\x16\x03\x01" + (len(body) + 4).to_bytes(2) + b"\x01" + len(body).to_bytes(3) + body
-    with raw(target) as link:
+    with connect_without_tls(target) as link:
         link.sendall(hello)
         alert = link.recv(100)
         assert alert[:1] == b"\x15"  # an alert
@@ -121,7 +121,7 @@ def test_old_versions_are_refused(target) -> None:
         assert link.recv(100) == b""
 
 
-def test_a_half_close_leaves_the_other_half_open(target) -> None:
+def test_half_close_leaves_the_other_half_open(target) -> None:
     data = bytes(range(256)) * 2000
     with target.connect() as link:
         link.send(data[:100_000])
@@ -130,22 +130,22 @@ def test_a_half_close_leaves_the_other_half_open(target) -> None:
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
-def test_serves_pythons_own_client(target, version: ssl.TLSVersion) -> None:
+def test_client_of_the_ssl_module_is_served(target, version: ssl.TLSVersion) -> None:
     where = target.address
     context = ssl.create_default_context(cafile=ca_file())
     context.minimum_version = context.maximum_version = version
-    with raw(target) as link, context.wrap_socket(link, server_hostname=where.host) as secure:
+    with connect_without_tls(target) as link, context.wrap_socket(link, server_hostname=where.host) as secure:
         assert secure.version() == version.name.replace("_", ".")
         secure.sendall(b"hello")
         assert secure.recv(100) == b"hello"
 
 
-def test_a_record_in_pieces(target, unit: float) -> None:
-    """Byte by byte, as a slow network may bring it."""
+def test_record_in_pieces_is_read(target, unit: float) -> None:
+    """The record arrives byte by byte, as from a slow network."""
     where = target.address
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     client = client_context().wrap_bio(incoming, outgoing, server_hostname=where.host)
-    with raw(target) as link:
+    with connect_without_tls(target) as link:
         link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         while True:
             try:

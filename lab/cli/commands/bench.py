@@ -15,7 +15,7 @@ from lab.experiments.bench.findings import Findings, read_findings
 from lab.experiments.bench.plan import CONTROL, NAME, WORKLOADS, Plan
 from lab.experiments.bench.runner import Progress, Runner
 from lab.experiments.bench.setup import check_same, describe, keep_logs, make_plan
-from lab.experiments.conformance.suite import check
+from lab.experiments.conformance.suite import check_in_subprocess
 from lab.experiments.store import Run, tolerated
 from lab.experiments.theory import describe_concurrency
 from lab.load.cores import split_cores
@@ -122,7 +122,7 @@ def bench(
         runner = Runner(run, plan, backend, control if plan.control else None, chosen, pinning, progress)
         with run.writing():
             try:
-                runner.measure_all(check)
+                runner.measure_all(check_in_subprocess)
             finally:
                 keep_logs(run, backend, {name: name for name in chosen})
                 keep_logs(run, control, {plan.control: f"{CONTROL}{plan.control}"} if plan.control else {})

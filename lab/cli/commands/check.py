@@ -26,7 +26,7 @@ def check(lab: Lab, models: tuple[str, ...], targets: tuple[str, ...], rfc: bool
 
     Exit code 1: a test failed.
     """
-    from lab.experiments.conformance.suite import check_foreign, check_models
+    from lab.experiments.conformance.suite import check_external, check_models
     from lab.servers.backend import choose_models
 
     if targets and models:
@@ -36,7 +36,7 @@ def check(lab: Lab, models: tuple[str, ...], targets: tuple[str, ...], rfc: bool
     on_terminal = sys.stderr.isatty() and not as_json
     chosen = [] if targets else [model.name for model in choose_models(lab.backend, models)]
     report = (
-        check_foreign(targets, rfc_only=rfc, progress=on_terminal)
+        check_external(targets, rfc_only=rfc, progress=on_terminal)
         if targets
         else check_models(lab.backend, chosen, progress=on_terminal)
     )

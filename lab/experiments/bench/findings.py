@@ -15,7 +15,7 @@ from lab.experiments.bench.plan import (
     is_control,
     read_round,
 )
-from lab.experiments.conformance.results import Check
+from lab.experiments.conformance.results import ModelResult
 from lab.experiments.store import Run
 from lab.load.measurement import Measurement
 from lab.metrics.estimates import Estimate, drift, estimate, noise_floor, rank
@@ -248,7 +248,7 @@ def read_findings(run: Run) -> Findings:
     for key, item in steps.items():
         phase, _, name = key.partition("/")
         if phase == "conformance":
-            check = Check(item["passed"], item["failed"], item["xfailed"], tuple(item.get("failures", ())))
+            check = ModelResult(item["passed"], item["failed"], item["xfailed"], tuple(item.get("failures", ())))
             if reason := check.explain(name, (run.facts.get("environment") or {}).get("backend")):
                 unsound[name] = reason
     return Findings(

@@ -37,7 +37,7 @@ from lab.experiments.bench.plan import (
 )
 from lab.experiments.bench.sweep import Knee, Level, find_knee, is_over, make_level
 from lab.experiments.bench.warm_up import WARM_UP_VISITS
-from lab.experiments.conformance.results import Check
+from lab.experiments.conformance.results import ModelResult
 from lab.experiments.store import Run
 from lab.load.cores import Pinning, encode_cores, pin_servers
 from lab.load.generator import PersistentGenerator
@@ -59,7 +59,7 @@ _REDIS_TEST = "ping_mbulk"
 # Timeout of the warm-up of all servers.
 _WARM_UP_SECONDS = 120.0
 
-CheckModels = Callable[[Backend, Sequence[str]], dict[str, Check]]
+CheckModels = Callable[[Backend, Sequence[str]], dict[str, ModelResult]]
 
 
 @dataclass
@@ -163,7 +163,7 @@ class Runner:
             self.progress.say(f"conformance suite: {len(open_ones)} models")
             found = check(self.backend, open_ones)
             for name in open_ones:
-                item = found.get(name, Check(0, 0))
+                item = found.get(name, ModelResult(0, 0))
                 self.run.keep(
                     f"conformance/{name}",
                     {

@@ -1,7 +1,6 @@
-"""A pytest plugin (`-p lab.experiments.conformance.plugin`): prints a line of JSON for each test, which `lab check`
-reads.
+"""A pytest plugin that prints a line of JSON for each test, for `lab check` (`-p lab.experiments.conformance.plugin`).
 
-Between the lines pytest goes on printing what it always does, for the case that it cannot get to the tests at all.
+pytest's own output stays in between: `lab check` shows it if no test could run.
 """
 
 import json
@@ -12,21 +11,21 @@ MARK = "@lab.experiments.conformance.suite "
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Called by pytest at the start: of the run, and with xdist of each worker, whose reports the run gets as well."""
+    """Register the printer, but not in a worker of xdist: the main process gets the reports of all workers."""
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Printer())
 
 
 class Printer:
-    """Prints what the run has found."""
+    """Prints the outcome of each test."""
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Called by pytest for the set-up, the test itself and the tear-down of each test."""
+        """Print a test once: its call, or a set-up or tear-down that did not pass."""
         if report.when == "call" or report.outcome != "passed":
             _print(report.nodeid, _outcome(report), _detail(report))
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """Called by pytest for each file: one that cannot be imported is an error, not a test less."""
+        """Print a file that cannot be imported as an error."""
         if report.outcome == "failed":
             _print(report.nodeid, "error", report.longreprtext)
 
@@ -48,5 +47,5 @@ def _detail(report: pytest.TestReport) -> str:
 
 
 def _print(name: str, outcome: str, detail: str) -> None:
-    # The line break before: pytest may be in the middle of a line of dots.
+    # Starts on a new line, since pytest may be in the middle of a line of dots.
     print(f"\n{MARK}{json.dumps({'name': name, 'outcome': outcome, 'detail': detail})}", flush=True)

@@ -1,7 +1,7 @@
-"""`lab check`: run the conformance suite, and make a table of what it found.
+"""Run the conformance suite (`lab check`), and read its results.
 
-pytest runs where the servers can be reached, which may be in a container, so its findings come back through its output:
-the plugin `lab.experiments.conformance.plugin` prints a line for each.
+pytest runs where the servers can be reached, which may be in a container. So the results come back through its output:
+the plugin `lab.experiments.conformance.plugin` prints a line for each test.
 """
 
 import contextlib
@@ -23,25 +23,25 @@ from lab.servers.backend import Backend, Completed
 from services.protocol import SERVICES, Address, Transport, is_offered
 
 SUITE = "tests/conformance"
-# What else is installed for pytest has no part in it: it costs each process a second, and could change what is found.
+# Other installed plugins are disabled: they cost each process a second, and could change results.
 PLUGIN = ["--disable-plugin-autoload", "-p", "xdist", "-p", "timeout"]
 PLUGIN += ["-p", "lab.experiments.conformance.plugin", "--quiet", "--no-header"]
-# Most tests wait for a clock, so several models at a time cost no accuracy. Those of one model stay together (the suite
-# groups them), since a server that serves one client at a time must not get two.
+# Most tests wait for a clock, so several models can be tested at the same time. The tests of one model stay in one
+# process (the suite groups them), since some models serve one client at a time.
 PARALLEL = ["--numprocesses", "4", "--dist", "loadgroup"]
-# pytest: 0 all passed, 1 some failed; the rest means that it did not get to test.
+# Exit codes of pytest: 0 all passed, 1 some failed. With any other, no result is complete.
 _TESTED = (0, 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One test of the suite.
+    """The outcome of one test.
 
     Args:
-        name: its id in pytest.
-        model, transport: what it was about; empty if its id does not say.
-        outcome: passed, failed, skipped, xfailed (a declared limit held), or error (before or after the test).
-        detail: why, unless it passed.
+        name: Its id in pytest.
+        model, transport: Empty if the id has none.
+        outcome: passed, failed, skipped, xfailed (a declared limit held), or error (in set-up or tear-down).
+        detail: The reason, unless it passed.
     """
 
     name: str
@@ -52,34 +52,33 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """What a run of the suite has found."""
+class SuiteReport:
+    """The findings of one run of the suite."""
 
     findings: tuple[Finding, ...]
 
     @property
     def failures(self) -> list[Finding]:
-        """What did not hold."""
+        """Return the findings with outcome failed or error."""
         return [item for item in self.findings if item.outcome in ("failed", "error")]
 
     @property
     def holds(self) -> bool:
-        """Whether all held: something was tested, and nothing failed."""
+        """Whether at least one test passed and none failed."""
         return not self.failures and any(item.outcome == "passed" for item in self.findings)
 
     def as_json(self) -> dict[str, object]:
-        """For a script."""
         return {"holds": self.holds, "findings": [asdict(item) for item in self.findings]}
 
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """A row a model, a column a transport."""
+        """Return the header and rows of a table with a row per model and a column per transport."""
         transports = [item for item in Transport if any(item == each.transport for each in self.findings)]
         models = dict.fromkeys(item.model for item in self.findings if item.model)
         rows = [[model, *(_count(self.findings, model, transport) for transport in transports)] for model in models]
         return ["model", *transports], rows
 
     def summary(self) -> str:
-        """One line."""
+        """Return the counts of all outcomes in one line."""
         counts = Counter(item.outcome for item in self.findings)
         names = {"xfailed": "declared limits held"}
         parts = [
@@ -90,20 +89,19 @@ class Report:
         return ", ".join(parts) if parts else "nothing was tested"
 
 
-def check_models(backend: Backend, models: Sequence[str], *, progress: bool) -> Report:
-    """Check models of the catalogue.
+def check_models(backend: Backend, models: Sequence[str], *, progress: bool) -> SuiteReport:
+    """Check models of the catalogue. If none of them is running, start them, and take the lab down afterwards.
 
     Args:
-        backend: where. If none of the models runs there, they are started, and the lab is taken down afterwards.
-        progress: say on stderr how far it has got.
+        progress: Print the models to stderr first.
 
     Raises:
-        LabError: some run and some do not, or the suite could not be run.
+        LabError: Only some of the models are running, or the suite could not run.
     """
     running = {state.model for state in backend.state() if state.state == "running"}
     if absent := [model for model in models if model not in running]:
         if running:
-            raise LabError(f"{', '.join(absent)} not running: `lab up {' '.join(absent)}` starts what is missing")
+            raise LabError(f"{', '.join(absent)} not running: `lab up {' '.join(absent)}` starts them")
         with interrupts.sure(backend.down):
             backend.up(models)
             return check_models(backend, models, progress=progress)
@@ -114,7 +112,7 @@ def check_models(backend: Backend, models: Sequence[str], *, progress: bool) -> 
         if state.model in models:
             model = backend.catalogue[state.model]
             rows.append(state.as_json() | {"limits": dict(model.limits), "rfc_only": model.rfc_only})
-    # One model is one group: more processes would only collect.
+    # The tests of one model run in one process, so more processes would be idle.
     arguments = [SUITE, *PLUGIN, *(PARALLEL if len(models) > 1 else [])]
     arguments += ["--network"] if backend.name == "docker" else []
     return read_report(
@@ -122,15 +120,15 @@ def check_models(backend: Backend, models: Sequence[str], *, progress: bool) -> 
     )
 
 
-def check_foreign(targets: Iterable[str], *, rfc_only: bool, progress: bool) -> Report:
-    """Check a server that is not ours.
+def check_external(targets: Iterable[str], *, rfc_only: bool, progress: bool) -> SuiteReport:
+    """Check an external server.
 
     Args:
-        targets: SERVICE=URL, one or more.
-        rfc_only: hold it to what RFCs and RESP say, and not to what this lab has added.
+        targets: SERVICE=URL, at least one.
+        rfc_only: Check only what RFCs and RESP require, not this lab's additions.
 
     Raises:
-        LabError: a target that is none, or where nobody listens, or the suite could not be run.
+        LabError: A target is invalid or does not listen, or the suite could not run.
     """
     arguments = ["--rfc"] if rfc_only else []
     found: list[tuple[str, Address]] = []
@@ -153,27 +151,25 @@ def check_foreign(targets: Iterable[str], *, rfc_only: bool, progress: bool) -> 
     return read_report(done, ["target"])
 
 
-def read_report(done: Completed, models: Iterable[str]) -> Report:
-    """Read what the plugin has printed.
+def read_report(done: Completed, models: Iterable[str]) -> SuiteReport:
+    """Read the lines of the plugin from the output of pytest.
 
     Raises:
-        LabError: pytest could not test; with the end of what it said.
+        LabError: pytest could not run the tests; with the end of its output.
     """
     known = list(models)
     lines = done.stdout.splitlines()
     findings = [_read_finding(json.loads(line.removeprefix(MARK)), known) for line in lines if line.startswith(MARK)]
     if done.returncode not in _TESTED:
         said = [line for line in [*lines, *done.stderr.splitlines()] if line.strip() and not line.startswith(MARK)]
-        raise LabError(
-            "\n  ".join([f"the suite could not be run (pytest's exit code {done.returncode}):", *said[-15:]])
-        )
-    # In parallel they come as they end; a table has the catalogue's order.
-    return Report(tuple(sorted(findings, key=lambda item: known.index(item.model) if item.model else len(known))))
+        raise LabError("\n  ".join([f"the suite could not run (pytest's exit code {done.returncode}):", *said[-15:]]))
+    # Parallel tests finish in any order; a table has the order of the catalogue.
+    return SuiteReport(tuple(sorted(findings, key=lambda item: known.index(item.model) if item.model else len(known))))
 
 
 def _read_finding(fields: dict[str, str], models: Sequence[str]) -> Finding:
-    # `test_x[asyncio_streams-echo-tcp-...]`: the id of a parameter names what the test is about.
-    # pytest-xdist adds the group: `...]@asyncio_streams`.
+    # The id of a parameter names model, service and transport: `test_x[asyncio_streams-echo-tcp-...]`.
+    # pytest-xdist appends the group: `...]@asyncio_streams`.
     match = re.search(r"\[(.*)\](@\S*)?$", fields["name"])
     words = match[1].split("-") if match else []
     return Finding(
@@ -195,15 +191,15 @@ def _count(findings: Iterable[Finding], model: str, transport: str) -> str:
     return ", ".join(parts) or "-"
 
 
-# Several times what the suite takes on two busy cores.
-_CHECK_SECONDS = 240
+# Several times the duration of the suite on two busy cores.
+_SUITE_TIMEOUT = 240
 
 
-def check(backend: Backend, models: Sequence[str]) -> dict[str, results.Check]:
-    """Hold the running models to the conformance suite, in a process of its own: one that hangs must not hang the demo.
+def check_in_subprocess(backend: Backend, models: Sequence[str]) -> dict[str, results.ModelResult]:
+    """Check running models with `lab check` in a subprocess, so that a suite that hangs can be ended.
 
     Raises:
-        LabError: it gave no result, or none in time.
+        LabError: It returned no result, or not in time.
     """
     command = [
         sys.executable,
@@ -225,29 +221,29 @@ def check(backend: Backend, models: Sequence[str]) -> dict[str, results.Check]:
         errors="replace",
     ) as process:
         try:
-            stdout, stderr = process.communicate(timeout=_CHECK_SECONDS)
+            stdout, stderr = process.communicate(timeout=_SUITE_TIMEOUT)
         except BaseException as error:
-            # SIGTERM lets it take its own children along.
+            # SIGTERM lets it end its own child processes.
             process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.communicate(timeout=10)
             process.kill()
             if isinstance(error, subprocess.TimeoutExpired):
-                raise LabError(f"the conformance suite took longer than {_CHECK_SECONDS} s and was ended") from None
+                raise LabError(f"the conformance suite took longer than {_SUITE_TIMEOUT} s and was stopped") from None
             raise
     try:
         return count_checks(json.loads(stdout)["findings"], models)
     except (ValueError, KeyError, TypeError):
-        # `lab check` says itself what was wrong, in as many lines as that takes.
-        said = stderr.strip().removeprefix("lab: ") or f"lab check gave no result (exit code {process.returncode})"
+        # `lab check` has printed the reason, which may take several lines.
+        said = stderr.strip().removeprefix("lab: ") or f"lab check returned no result (exit code {process.returncode})"
         raise LabError(said) from None
 
 
-def count_checks(findings: Sequence[Mapping[str, str]], models: Sequence[str]) -> dict[str, results.Check]:
-    """The findings of `lab check --json`, counted for each model."""
+def count_checks(findings: Sequence[Mapping[str, str]], models: Sequence[str]) -> dict[str, results.ModelResult]:
+    """Count the findings of `lab check --json` for each model."""
     outcomes = Counter((finding["model"], finding["outcome"]) for finding in findings)
     return {
-        model: results.Check(
+        model: results.ModelResult(
             passed=outcomes[model, "passed"],
             failed=outcomes[model, "failed"] + outcomes[model, "error"],
             expected_failures=outcomes[model, "xfailed"],

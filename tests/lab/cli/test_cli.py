@@ -236,7 +236,7 @@ def test_textbook_server_differs_from_ours_and_that_is_explained(lab: Lab, textb
     assert done.stdout.endswith("target\t1 pass, 3 FAIL\n1 passed, 3 failed\n")
     assert "not this lab's greeting, which ends in CR LF (docs/protocol.md); --rfc takes any" in done.stdout
     # A client whose bytes come after the close sees no reset; sooner or later they come before it.
-    reset = "closed while what the client had sent was unread, so its kernel sent a reset"
+    reset = "closed with unread data from the client, so its kernel sent a reset"
     wait_until(lambda: reset in lab("check", "--target", f"greet={textbook}").stdout)
 
 

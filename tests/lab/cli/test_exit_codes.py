@@ -15,7 +15,7 @@ import lab.servers.doctor
 from lab.base.errors import LabError
 from lab.cli import main
 from lab.experiments import demo
-from lab.experiments.conformance.results import Check
+from lab.experiments.conformance.results import ModelResult
 from lab.servers.catalogue import Catalogue
 from lab.servers.doctor import Finding
 from lab.servers.processes import Processes
@@ -223,10 +223,10 @@ def test_doctor_is_2_if_the_lab_can_run_on_no_backend(
 
 
 def run_demo(
-    monkeypatch: pytest.MonkeyPatch, project: str, out: Path, result: Check, *, duration: str = "300ms"
+    monkeypatch: pytest.MonkeyPatch, project: str, out: Path, result: ModelResult, *, duration: str = "300ms"
 ) -> int:
     """With a result of the conformance suite that is made up; what else there is, is done."""
-    monkeypatch.setattr(demo, "check", lambda backend, models: dict.fromkeys(models, result))
+    monkeypatch.setattr(demo, "check_in_subprocess", lambda backend, models: dict.fromkeys(models, result))
     options = ["plain_socket", "--duration", "300ms", "--out", str(out)]
     monkeypatch.setattr(sys, "argv", ["lab", "--backend", "process", "--project", project, "demo", *options])
     return main._run()
@@ -235,7 +235,7 @@ def run_demo(
 def test_demo_of_a_sound_model_is_0(
     monkeypatch: pytest.MonkeyPatch, process_project: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_demo(monkeypatch, process_project, tmp_path, Check(9, 0)) == 0
+    assert run_demo(monkeypatch, process_project, tmp_path, ModelResult(9, 0)) == 0
     assert "not measured" not in capfd.readouterr().out
     data = json.loads((tmp_path / "demo" / "latest" / "data.json").read_text())
     assert [item["model"] for item in data["measurements"]] == ["plain_socket"]
@@ -245,7 +245,7 @@ def test_demo_of_a_sound_model_is_0(
 def test_demo_does_not_measure_a_model_that_fails_and_is_1(
     monkeypatch: pytest.MonkeyPatch, process_project: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    failing = Check(8, 1, 0, ("tests/conformance/test_greet.py::test_x[plain_socket-greet-tcp]@plain_socket",))
+    failing = ModelResult(8, 1, 0, ("tests/conformance/test_greet.py::test_x[plain_socket-greet-tcp]@plain_socket",))
     assert run_demo(monkeypatch, process_project, tmp_path, failing) == 1
     said = " ".join(capfd.readouterr().out.split())
     assert "not measured: plain_socket: 1 of 9 conformance tests fail: test_x[plain_socket-greet-tcp]; " in said
@@ -259,7 +259,7 @@ def test_demo_prints_its_table_where_nothing_can_be_kept(
     monkeypatch: pytest.MonkeyPatch, process_project: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
-    assert run_demo(monkeypatch, process_project, tmp_path / "file" / "below", Check(9, 0)) == 0
+    assert run_demo(monkeypatch, process_project, tmp_path / "file" / "below", ModelResult(9, 0)) == 0
     captured = capfd.readouterr()
     assert "requests/s" in captured.out
     assert "lab: not kept: " in captured.err

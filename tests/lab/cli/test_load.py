@@ -92,24 +92,24 @@ def test_checks_are_counted_by_model():
     findings = [{"model": "a", "outcome": outcome, "name": f"t.py::{outcome}[a]"} for outcome in outcomes]
     findings += [{"model": "c", "outcome": "passed", "name": "t.py::x[c]"}]
     assert suite.count_checks(findings, ["a", "b", "c"]) == {
-        "a": results.Check(2, 2, 1, ("t.py::failed[a]", "t.py::error[a]")),
-        "b": results.Check(0, 0, 0),
-        "c": results.Check(1, 0, 0),
+        "a": results.ModelResult(2, 2, 1, ("t.py::failed[a]", "t.py::error[a]")),
+        "b": results.ModelResult(0, 0, 0),
+        "c": results.ModelResult(1, 0, 0),
     }
 
 
 @pytest.mark.parametrize(
     ("result", "reason"),
     [
-        (results.Check(7, 0), None),
-        (results.Check(7, 0, 2), None),
-        (results.Check(0, 0, 2), "the conformance suite tested nothing of it"),
+        (results.ModelResult(7, 0), None),
+        (results.ModelResult(7, 0, 2), None),
+        (results.ModelResult(0, 0, 2), "the conformance suite has no tests for it"),
         (
-            results.Check(208, 1, 0, ("tests/conformance/test_tls.py::test_x[1.2-a-echo-tls]@a",)),
+            results.ModelResult(208, 1, 0, ("tests/conformance/test_tls.py::test_x[1.2-a-echo-tls]@a",)),
             "1 of 209 conformance tests fail: test_x[1.2-a-echo-tls]; `lab --backend process check a` shows why",
         ),
         (
-            results.Check(5, 4, 0, ("t.py::a[a]", "t.py::b[a]", "t.py::c[a]", "t.py::d[a]")),
+            results.ModelResult(5, 4, 0, ("t.py::a[a]", "t.py::b[a]", "t.py::c[a]", "t.py::d[a]")),
             "4 of 9 conformance tests fail: a[a], b[a], c[a] and 1 more; `lab --backend process check a` shows why",
         ),
     ],
@@ -119,13 +119,13 @@ def test_model_that_fails_is_said_with_its_tests_and_the_command(result, reason)
 
 
 def test_command_that_shows_why_names_no_backend_where_none_is_known():
-    result = results.Check(5, 1, 0, ("t.py::a[a]",))
+    result = results.ModelResult(5, 1, 0, ("t.py::a[a]",))
     assert result.explain("a", None) == "1 of 6 conformance tests fail: a[a]; `lab check a` shows why"
 
 
 def test_model_whose_failures_have_no_names_is_said_without():
     """A run that an earlier version has kept."""
-    assert results.Check(5, 1).explain("a", None) == "1 of 6 conformance tests fail; `lab check a` shows why"
+    assert results.ModelResult(5, 1).explain("a", None) == "1 of 6 conformance tests fail; `lab check a` shows why"
 
 
 def _write(tmp_path, *measurements, **fields):
@@ -134,7 +134,7 @@ def _write(tmp_path, *measurements, **fields):
 
 
 def test_page_and_data_are_written(tmp_path, make_measurement):
-    folder = _write(tmp_path, make_measurement(), checks={"asyncio_streams": results.Check(100, 0, 3)})
+    folder = _write(tmp_path, make_measurement(), checks={"asyncio_streams": results.ModelResult(100, 0, 3)})
     text = (folder / "index.html").read_text()
     assert "asyncio_streams" in text
     assert "100 of 100" in text

@@ -11,7 +11,7 @@ import pytest
 from lab.base.errors import LabError
 from lab.experiments.bench.plan import Plan
 from lab.experiments.bench.runner import Progress, Runner
-from lab.experiments.conformance.results import Check
+from lab.experiments.conformance.results import ModelResult
 from lab.experiments.store import Run
 from lab.load.measurement import Measurement
 from lab.servers.backend import Completed
@@ -98,8 +98,8 @@ class Bench:
     def begin(self, plan: Plan) -> Run:
         return Run.create("bench", {"plan": plan.as_json(), "environment": {"commit": "abc"}}, root=self.root)
 
-    def check(self, name: str) -> Check:
-        return Check(5, 1, 0, (f"t.py::test_x[{name}]@{name}",)) if name in self.failing else Check(5, 0)
+    def check(self, name: str) -> ModelResult:
+        return ModelResult(5, 1, 0, (f"t.py::test_x[{name}]@{name}",)) if name in self.failing else ModelResult(5, 0)
 
     def measure(self, run: Run, plan: Plan) -> FakeBackend:
         backend = FakeBackend((*plan.models, *filter(None, [plan.generator_limit])))

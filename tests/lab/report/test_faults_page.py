@@ -31,10 +31,10 @@ def make_score(model: str, fault: str, verdict: Verdict = Verdict.HELD, **change
 
 SCORES = (
     make_score("prefork", "pause"),
-    make_score("prefork", "slow_clients", Verdict.FAILED, expected="64 places", account=None, probe_report=None),
+    make_score("prefork", "slow-clients", Verdict.FAILED, expected="64 places", account=None, probe_report=None),
     make_score("trio_nursery", "pause", Verdict.DEGRADED, probe_report=replace(SEEN, recover=3.0)),
     make_score("trio_nursery", "latency", Verdict.UNKNOWN, account=None, probe_report=None),
-    make_score("trio_nursery", "slow_clients", Verdict.FAILED, account=None, probe_report=None),
+    make_score("trio_nursery", "slow-clients", Verdict.FAILED, account=None, probe_report=None),
 )
 
 
@@ -53,7 +53,7 @@ def test_answers_name_unexpected_scores(outcome: Outcome) -> None:
     text = " ".join(make_answers(outcome))
     assert "4 faults were injected" in text
     assert "1,980 requests were answered, 0 replies were wrong" in text
-    assert "Unexpected: trio_nursery under slow_clients." in text
+    assert "Unexpected: trio_nursery under slow-clients." in text
     assert "slower to recover than allowed: trio_nursery under pause." in text
     assert "which is not a pass: latency." in text
     assert "prefork, pause: PING late after 12 ms, slowest 480 ms, 3 failed" in text
@@ -71,7 +71,7 @@ def test_times_are_medians_and_name_the_last_model(outcome: Outcome) -> None:
 
 def test_markdown_has_the_same_figures(outcome: Outcome) -> None:
     text = render_markdown(outcome)
-    assert "| model | pause | latency | slow_clients |" in text
+    assert "| model | pause | latency | slow-clients |" in text
     assert "| prefork | ●\u00a0held | – | ▲\u00a0failed (declared) |" in text  # noqa: RUF001
     assert "| trio_nursery | ◐\u00a0degraded | ○\u00a0unknown | ▲\u00a0failed ! |" in text
     assert "[account](steps/prefork/pause.json)" in text
@@ -92,5 +92,5 @@ def test_page_in_a_browser(engine: object, find_of_project: Callable[[str], list
         assert not find_of_project(backend.project)
     assert (seen.complaints, seen.requested, seen.wide) == ([], [], [])
     assert set(seen.pictures) == {"phone", "paper", "dark", "desk"}
-    assert {"run.json", "steps/", "steps/trio_nursery/slow_clients.json"} <= set(seen.links)
+    assert {"run.json", "steps/", "steps/trio_nursery/slow-clients.json"} <= set(seen.links)
     assert [link for link in seen.links if not (outcome.run.folder / link).exists()] == []

@@ -48,7 +48,7 @@ def score(
     ],
 )
 def test_cell_marks_unexpected_verdicts(verdict: Verdict, expected: str, cell: str) -> None:
-    assert show_cell(score("a", "slow_clients", verdict, expected=expected)) == cell
+    assert show_cell(score("a", "slow-clients", verdict, expected=expected)) == cell
     assert show_cell(None) == NOWHERE
 
 
@@ -128,9 +128,9 @@ def test_faults_are_in_registry_order_and_models_in_run_order(run: Run) -> None:
     ],
 )
 def test_only_held_cells_do_not_stand_out(run: Run, verdict: Verdict, expected: str, is_good: bool) -> None:
-    outcome = Outcome(run, [score("a", "slow_clients", verdict, expected=expected)])
+    outcome = Outcome(run, [score("a", "slow-clients", verdict, expected=expected)])
     cell = faults_page._make_cell(outcome, outcome.scores[0])
-    assert (cell.is_good, cell.note, cell.link) == (is_good, "so it was", run.path_of(key_of("a", "slow_clients")))
+    assert (cell.is_good, cell.note, cell.link) == (is_good, "so it was", run.path_of(key_of("a", "slow-clients")))
 
 
 def draw(run: Run, probe_report: ProbeReport) -> faults_page.Picture:
@@ -195,10 +195,10 @@ def test_report_as_markdown(run: Run) -> None:
     interval = FaultInterval("pause", "a", is_control=True)
     interval.close()
     load = replace(MEASUREMENT, failures={"timeout": 2})
-    declared = score("b", "slow_clients", Verdict.FAILED, probe_report=None, expected="why")
+    declared = score("b", "slow-clients", Verdict.FAILED, probe_report=None, expected="why")
     outcome = Outcome(run, [score("a", "pause"), declared], [UnderLoad(interval, SEEN, load)])
     text = render_markdown(outcome)
-    answers, card = text.split("\n\n| model | pause | slow_clients |\n")
+    answers, card = text.split("\n\n| model | pause | slow-clients |\n")
     assert answers.splitlines() == [
         f"# Faults: {run.started}",
         "",
@@ -224,8 +224,8 @@ def test_report_as_markdown(run: Run) -> None:
         "| model | fault | verdict | restarted in | reason | raw |",
         "| --- | --- | --- | --- | --- | --- |",
         f"| a | pause | ●\u00a0held | {NOWHERE} | so it was | [account]({run.path_of('a/pause')}) |",
-        f"| b | slow_clients | ▲\u00a0failed (declared) | {NOWHERE} | so it was (declared: why) "
-        f"| [account]({run.path_of('b/slow_clients')}) |",
+        f"| b | slow-clients | ▲\u00a0failed (declared) | {NOWHERE} | so it was (declared: why) "
+        f"| [account]({run.path_of('b/slow-clients')}) |",
         "",
     ]
     under = lines.index("## a, pause (control run)")
@@ -260,7 +260,7 @@ def test_report_of_a_load_has_no_scorecard(run: Run) -> None:
 
 
 def test_page_links_each_account(run: Run) -> None:
-    outcome = Outcome(run, [score("a", "pause"), score("a", "slow_clients", Verdict.FAILED)])
+    outcome = Outcome(run, [score("a", "pause"), score("a", "slow-clients", Verdict.FAILED)])
     text = faults_page.render(outcome)
     assert run.path_of(key_of("a", "pause")) in text
     assert "▲\u00a0failed !" in text

@@ -35,11 +35,11 @@ def _prepare(backend: Backend, model: str) -> Injection:
 
 
 SLOW_CLIENTS = Fault(
-    "slow_clients",
+    "slow-clients",
     "500 clients that send a byte per second, 500 silent ones",
     _prepare,
     hold=1.0,
-    needs=("overlap", "slow_clients", "thousand"),
+    needs=("overlap", "slow-clients", "thousand"),
 )
 
 

@@ -16,7 +16,7 @@ from lab.experiments.bench import runner, warm_up
 from lab.experiments.bench.plan import PRESETS, WORKLOADS, BenchWorkload, Plan, Step, list_cases
 from lab.experiments.bench.runner import Progress, Runner, show_time
 from lab.experiments.bench.sweep import Knee, Level, find_knee, is_over, make_level
-from lab.experiments.conformance.results import Check
+from lab.experiments.conformance.results import ModelResult
 from lab.experiments.store import Run
 from lab.load.cores import Pinning
 from lab.load.measure import MeteredServer
@@ -32,7 +32,7 @@ from tests.support.made_up import MEASUREMENT
 
 CATALOGUE = Catalogue.load()
 MODELS = ("asyncio_streams", "twisted_reactor", "plain_socket")
-SOUND = Check(5, 0)
+SOUND = ModelResult(5, 0)
 
 
 class RecordingBackend:
@@ -109,7 +109,7 @@ class Lab:
         assert pinning == self.runner.pinning
         self.pinned.append((backend.project, tuple(names)))
 
-    def measure_all(self, checks: dict[str, Check] | None = None) -> None:
+    def measure_all(self, checks: dict[str, ModelResult] | None = None) -> None:
         self.runner.measure_all(lambda _, names: {name: (checks or {}).get(name, SOUND) for name in names})
 
 
@@ -233,7 +233,7 @@ def test_servers_of_both_labs_are_pinned_and_get_the_same_visits(lab: Open) -> N
 
 def test_control_run_of_a_model_that_failed_the_suite_gets_no_visits(lab: Open) -> None:
     found = lab(models=("asyncio_streams", "plain_socket"), control="asyncio_streams")
-    found.measure_all({"asyncio_streams": Check(5, 1)})
+    found.measure_all({"asyncio_streams": ModelResult(5, 1)})
     assert found.control.asked == []
 
 
@@ -249,7 +249,7 @@ def test_visits_that_fail_end_the_run_with_their_last_words(lab: Open) -> None:
 
 def test_model_without_a_test_result_is_not_sound(lab: Open) -> None:
     found = lab(models=("asyncio_streams", "twisted_reactor", "plain_socket"))
-    found.runner.measure_all(lambda _, names: {"asyncio_streams": SOUND, "plain_socket": Check(9, 0, 2)})
+    found.runner.measure_all(lambda _, names: {"asyncio_streams": SOUND, "plain_socket": ModelResult(9, 0, 2)})
     assert {item[1].name for item in found.measured} == {"asyncio_streams", "plain_socket"}
     assert found.run.read("conformance/twisted_reactor") == {"passed": 0, "failed": 0, "xfailed": 0, "failures": []}
     assert found.run.read("conformance/plain_socket") == {"passed": 9, "failed": 0, "xfailed": 2, "failures": []}

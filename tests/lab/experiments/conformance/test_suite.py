@@ -1,4 +1,4 @@
-"""`lab check`: what it makes of a run of the suite, and what it asks the suite for."""
+"""`lab check`: how it runs the suite, and how it reads the results."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ import pytest
 from lab.base.errors import LabError
 from lab.experiments.conformance import suite
 from lab.experiments.conformance.plugin import MARK, Printer, pytest_configure
-from lab.experiments.conformance.suite import Finding, Report, check_foreign, check_models, read_report
+from lab.experiments.conformance.suite import Finding, SuiteReport, check_external, check_models, read_report
 from lab.servers.backend import ModelState
 from lab.servers.catalogue import Catalogue
 
@@ -21,7 +21,7 @@ def finding(name: str, outcome: str, detail: str = "") -> str:
     return MARK + json.dumps({"name": name, "outcome": outcome, "detail": detail})
 
 
-def test_a_report_counts_by_model_and_transport() -> None:
+def test_report_counts_by_model_and_transport() -> None:
     lines = [
         "..",
         finding("t.py::a[mine-echo-tcp]", "passed"),
@@ -39,9 +39,9 @@ def test_a_report_counts_by_model_and_transport() -> None:
     assert (report.holds, len(report.failures)) == (False, 2)
 
 
-def test_a_run_that_tested_nothing_does_not_hold() -> None:
+def test_run_without_tests_does_not_hold() -> None:
     assert not read_report(CompletedProcess([], 0, "", ""), []).holds
-    with pytest.raises(LabError, match=r"could not be run \(pytest's exit code 4\):\n  ERROR: no such file"):
+    with pytest.raises(LabError, match=r"could not run \(pytest's exit code 4\):\n  ERROR: no such file"):
         read_report(CompletedProcess([], 4, "", "ERROR: no such file"), [])
 
 
@@ -65,7 +65,7 @@ def test_a_run_that_tested_nothing_does_not_hold() -> None:
 def test_report_holds_if_something_was_tested_and_nothing_failed(
     outcomes: list[str], holds: bool, summary: str, cell: str
 ) -> None:
-    report = Report(tuple(Finding(f"t{number}", "a", "tcp", item, "") for number, item in enumerate(outcomes)))
+    report = SuiteReport(tuple(Finding(f"t{number}", "a", "tcp", item, "") for number, item in enumerate(outcomes)))
     assert report.holds is holds
     assert report.summary() == summary
     assert report.as_json()["holds"] is holds
@@ -74,7 +74,7 @@ def test_report_holds_if_something_was_tested_and_nothing_failed(
         assert report.table() == (["model", "tcp"], [["a", cell]])
 
 
-def test_findings_are_in_the_order_of_the_models_and_name_what_they_are_about() -> None:
+def test_findings_are_in_model_order_with_model_and_transport() -> None:
     lines = [
         finding("t.py", "error", "no model"),
         finding("t.py::x[b-echo-udp]@b", "passed"),
@@ -98,18 +98,18 @@ def test_findings_are_in_the_order_of_the_models_and_name_what_they_are_about() 
 
 
 @pytest.mark.parametrize("code", [2, 3, 4, 5, -9])
-def test_suite_that_could_not_be_run_is_said_with_the_end_of_what_it_wrote(code: int) -> None:
-    """Its last 15 lines, of both streams, without what the plugin has printed."""
+def test_suite_that_could_not_run_is_an_error_with_the_end_of_its_output(code: int) -> None:
+    """The error has the last 15 lines of both streams, without those of the plugin."""
     out = "\n".join([*(f"out {number}" for number in range(20)), "", finding("t.py::x[a]", "passed")])
     with pytest.raises(LabError) as caught:
         read_report(CompletedProcess([], code, out, "err 1\n\nerr 2\n"), ["a"])
     lines = str(caught.value).splitlines()
-    assert lines[0] == f"the suite could not be run (pytest's exit code {code}):"
+    assert lines[0] == f"the suite could not run (pytest's exit code {code}):"
     assert lines[1:] == [*(f"  out {number}" for number in range(7, 20)), "  err 1", "  err 2"]
 
 
 class Fake:
-    """A backend whose models run or do not; notes what is asked of it."""
+    """A backend with given running models; records the calls."""
 
     project = "fake"
 
@@ -145,7 +145,7 @@ class Fake:
         return CompletedProcess([], 0, "\n".join(lines), "")
 
 
-# Of the plugins that are installed, two; of one model, no more than one process.
+# Two plugins only; one process for one model.
 ALONE = [
     *("tests/conformance", "--disable-plugin-autoload", "-p", "xdist", "-p", "timeout"),
     *("-p", "lab.experiments.conformance.plugin", "--quiet", "--no-header"),
@@ -154,7 +154,7 @@ ARGUMENTS = [*ALONE, "--numprocesses", "4", "--dist", "loadgroup"]
 OVERLAP = {"overlap": Catalogue.load()["plain_socket"].limits["overlap"]}
 
 
-def test_models_that_run_are_checked_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+def test_running_models_are_checked_without_a_restart(capsys: pytest.CaptureFixture[str]) -> None:
     backend = Fake("plain_socket", "asyncio_streams", "thread_pool")
     report = check_models(backend, ["plain_socket", "asyncio_streams"], progress=True)  # type: ignore[arg-type]
     assert report.table()[1] == [["plain_socket", "1 pass"], ["asyncio_streams", "1 pass"]]
@@ -172,7 +172,7 @@ def test_models_in_containers_are_checked_from_inside_the_network(capsys: pytest
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_models_that_do_not_run_are_started_and_taken_down(fails: bool) -> None:
+def test_stopped_models_are_started_and_taken_down(fails: bool) -> None:
     backend = Fake(fails=fails)
     if fails:
         with pytest.raises(LabError, match="broken"):
@@ -183,15 +183,15 @@ def test_models_that_do_not_run_are_started_and_taken_down(fails: bool) -> None:
     assert len(backend.asked) == 3
 
 
-def test_models_of_which_only_some_run_are_refused() -> None:
+def test_partly_running_models_are_refused() -> None:
     backend = Fake("thread_pool")
-    with pytest.raises(LabError, match=r"^plain_socket not running: `lab up plain_socket` starts what is missing$"):
+    with pytest.raises(LabError, match=r"^plain_socket not running: `lab up plain_socket` starts them$"):
         check_models(backend, ["thread_pool", "plain_socket"], progress=False)  # type: ignore[arg-type]
     assert backend.asked == []
 
 
 @pytest.mark.parametrize("rfc", [False, True])
-def test_foreign_server_is_looked_for_and_then_checked(
+def test_external_server_is_probed_and_then_checked(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rfc: bool
 ) -> None:
     asked: list[Any] = []
@@ -203,13 +203,13 @@ def test_foreign_server_is_looked_for_and_then_checked(
             "cwd": suite.ROOT,
             "capture_output": True,
             "text": True,
-            "errors": "replace",  # a terminal without UTF-8 must not lose what a test has said
+            "errors": "replace",  # without UTF-8 no output may be lost
             "check": False,
         }
         return CompletedProcess([], 1, finding("t.py::x[target-echo-tcp]", "failed", "why"), "")
 
     monkeypatch.setattr(subprocess, "run", run)
-    report = check_foreign(["echo=tcp://h:9000", "discard=udp://h"], rfc_only=rfc, progress=rfc)
+    report = check_external(["echo=tcp://h:9000", "discard=udp://h"], rfc_only=rfc, progress=rfc)
     assert report.table()[1] == [["target", "1 FAIL"]]
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *ALONE]
     targets = ["--target", "echo=tcp://h:9000", "--target", "discard=udp://h:9"]
@@ -221,12 +221,12 @@ def test_foreign_server_is_looked_for_and_then_checked(
     assert capsys.readouterr().err == ("lab: checking ...\n" if rfc else "")
 
 
-def test_target_that_there_are_no_tests_for_is_refused() -> None:
+def test_target_without_tests_is_refused() -> None:
     for target in ("tcp://h:1", "gopher=tcp://h:1"):
         with pytest.raises(LabError, match="is not SERVICE=URL with one of greet, echo, discard, chargen, command"):
-            check_foreign([target], rfc_only=False, progress=False)
+            check_external([target], rfc_only=False, progress=False)
     with pytest.raises(LabError, match="there are no tests of chargen over udp"):
-        check_foreign(["chargen=udp://127.0.0.1:19"], rfc_only=False, progress=False)
+        check_external(["chargen=udp://127.0.0.1:19"], rfc_only=False, progress=False)
 
 
 def make_report(outcome: Any, when: Any, *, longrepr: Any = None, xfail: str | None = None) -> pytest.TestReport:
@@ -273,7 +273,7 @@ def test_plugin_prints_files_that_cannot_be_imported(capsys: pytest.CaptureFixtu
 
 @pytest.mark.parametrize(("is_worker", "count"), [(False, 1), (True, 0)])
 def test_plugin_prints_in_one_process_only(is_worker: bool, count: int) -> None:
-    """A worker of pytest-xdist reports to the run, which would print it twice."""
+    """A worker of pytest-xdist reports to the main process, which would print each test twice."""
     registered: list[object] = []
     config = SimpleNamespace(pluginmanager=SimpleNamespace(register=registered.append))
     if is_worker:

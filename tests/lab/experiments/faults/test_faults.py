@@ -272,7 +272,7 @@ def read_throttle_arguments(process: psutil.Process) -> list[str] | None:
     return (process.info["cmdline"] or [])[-3:-1]
 
 
-@pytest.mark.parametrize("fault", sorted({*FAULTS} - {*LOCAL, "worker", "slow_clients"}))
+@pytest.mark.parametrize("fault", sorted({*FAULTS} - {*LOCAL, "worker", "slow-clients"}))
 def test_container_fault_is_unknown_for_processes(lab: Processes, fault: str) -> None:
     score = apply(lab, MODEL, fault, seed=1)
     assert score is not None
@@ -364,7 +364,7 @@ def test_repeated_fault_is_injected_once(lab: Processes, tmp_path: Path) -> None
 
 
 def test_slow_clients_connect_and_disconnect(lab: Processes) -> None:
-    with injected(FAULTS["slow_clients"], lab, MODEL):
+    with injected(FAULTS["slow-clients"], lab, MODEL):
         wait_until(lambda: psutil.Process(lab.pid(MODEL)).num_fds() > 1000)
         assert ask(lab) == b"PONG"
     wait_until(lambda: psutil.Process(lab.pid(MODEL)).num_fds() < 100)

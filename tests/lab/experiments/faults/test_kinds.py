@@ -45,7 +45,7 @@ FILES = {
     "memory": limits,
     "pressure": pressure,
     "descriptors": limits,
-    "slow_clients": slow_clients,
+    "slow-clients": slow_clients,
 }
 
 
@@ -66,21 +66,21 @@ def container() -> FakeBackend:
 def test_registry_has_sixteen_faults() -> None:
     assert list(FAULTS) == [
         *("nothing", "drain", "kill", "worker", "pause", "disconnect", "blackhole", "loss", "latency", "jitter"),
-        *("bandwidth", "starve", "memory", "pressure", "descriptors", "slow_clients"),
+        *("bandwidth", "starve", "memory", "pressure", "descriptors", "slow-clients"),
     ]
     # As their modules define them.
-    faults = {name: getattr(module, name.upper()) for name, module in FILES.items()}
+    faults = {name: getattr(module, name.upper().replace("-", "_")) for name, module in FILES.items()}
     assert list(faults) == list(FAULTS)
     assert all(name == fault.name for name, fault in faults.items())
     # Seconds between injection and healing. The others end the model, or do nothing.
     assert {name: fault.hold for name, fault in faults.items() if fault.hold} == {
         "worker": 0.3,
-        "slow_clients": 1.0,
+        "slow-clients": 1.0,
         **dict.fromkeys(("pause", "disconnect", "blackhole", "loss", "latency", "jitter", "bandwidth"), 0.5),
         **dict.fromkeys(("starve", "memory", "pressure", "descriptors"), 0.5),
     }
     assert {name: fault.needs for name, fault in faults.items() if fault.needs} == {
-        "slow_clients": ("overlap", "slow_clients", "thousand")
+        "slow-clients": ("overlap", "slow-clients", "thousand")
     }
     assert {name for name, fault in faults.items() if not fault.keeps_connections} == {"kill", "worker", "disconnect"}
 
@@ -266,7 +266,7 @@ def test_pressure_leaves_eight_mebibytes(container: FakeBackend, monkeypatch: py
 
 
 def test_slow_clients_stay_until_healed(process: FakeBackend) -> None:
-    injection = prepare(process, "slow_clients")
+    injection = prepare(process, "slow-clients")
     assert process.done == []
     injection.inject()
     assert process.done == [("start", "python", "-m", "lab.clients.slow_clients")]

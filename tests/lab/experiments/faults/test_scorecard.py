@@ -220,10 +220,10 @@ def slow_backend(backend: FakeBackend) -> FakeBackend:
 def test_declared_limit_is_the_expected_failure(slow_backend: FakeBackend) -> None:
     reason = CATALOGUE[ONE_AT_A_TIME].limits["overlap"]
     assert reason.startswith("serves one connection")
-    assert score_of(slow_backend, "slow_clients", ONE_AT_A_TIME).expected == reason
+    assert score_of(slow_backend, "slow-clients", ONE_AT_A_TIME).expected == reason
     # For each model that declares a limit in what this fault needs, and for no other.
     declared = {
-        model.name: next((model.limits[name] for name in FAULTS["slow_clients"].needs if name in model.limits), "")
+        model.name: next((model.limits[name] for name in FAULTS["slow-clients"].needs if name in model.limits), "")
         for model in CATALOGUE.select()
     }
     assert {name for name, why in declared.items() if why} == {
@@ -235,24 +235,24 @@ def test_declared_limit_is_the_expected_failure(slow_backend: FakeBackend) -> No
     }
     for name, why in declared.items():
         slow_backend.pings = [*PINGS]
-        assert score_of(slow_backend, "slow_clients", name).expected == why
+        assert score_of(slow_backend, "slow-clients", name).expected == why
 
 
 def test_control_run_expects_no_failure(slow_backend: FakeBackend) -> None:
-    found = score_of(slow_backend, "slow_clients", ONE_AT_A_TIME, control=True)
+    found = score_of(slow_backend, "slow-clients", ONE_AT_A_TIME, control=True)
     assert (found.expected, found.is_control) == ("", True)
     assert "start" not in slow_backend.names()
 
 
 def test_fault_without_needs_expects_no_failure(backend: FakeBackend) -> None:
     assert {name: fault.needs for name, fault in FAULTS.items() if fault.needs} == {
-        "slow_clients": ("overlap", "slow_clients", "thousand")
+        "slow-clients": ("overlap", "slow-clients", "thousand")
     }
     assert score_of(backend, "pause", ONE_AT_A_TIME).expected == ""
 
 
 def test_slow_clients_are_judged_by_pings_before_and_during(slow_backend: FakeBackend) -> None:
-    found = score_of(slow_backend, "slow_clients")
+    found = score_of(slow_backend, "slow-clients")
     # 4 ms against 2 ms.
     assert found.verdict is Verdict.HELD
     assert found.reason == "p99 of PING 2.00 ms alone, 4.00 ms during slow clients: 2.0 times"
@@ -303,7 +303,7 @@ def test_missing_slow_clients_are_an_error_with_their_output(slow_backend: FakeB
     monkeypatch.setattr("lab.experiments.faults.kinds.slow_clients.time", slow_backend.clock)
     monkeypatch.setattr("tests.support.fakes.FakeInstrument.output", lambda self: "no descriptors\n")
     with pytest.raises(LabError, match="the slow clients did not connect; their output: no descriptors"):
-        score_of(slow_backend, "slow_clients")
+        score_of(slow_backend, "slow-clients")
     assert 20.0 <= sum(slow_backend.clock.slept) <= 20.1
     assert slow_backend.names()[-1] == "close"
 
@@ -406,7 +406,7 @@ def test_silence_beyond_fault_and_allowance_is_degraded(lasted: float, silence: 
     ],
 )
 def test_score_is_fine_if_it_held_or_failed_as_declared(verdict: Verdict, expected: str, is_fine: bool) -> None:
-    assert Score(MODEL, "slow_clients", verdict, "", 1, 0.0, expected=expected).is_fine is is_fine
+    assert Score(MODEL, "slow-clients", verdict, "", 1, 0.0, expected=expected).is_fine is is_fine
 
 
 def test_all_faults_of_a_model_share_one_probe_and_skip_what_does_not_apply(
@@ -519,7 +519,7 @@ def test_model_that_ends_under_a_fault_is_noticed_when_healing_succeeds(backend:
 
 def test_model_that_ends_under_slow_clients_has_failed_despite_a_declared_limit(slow_backend: FakeBackend) -> None:
     slow_backend.fails = {"close": lambda: slow_backend.exited.update({ONE_AT_A_TIME: 1})}
-    found = score_of(slow_backend, "slow_clients", ONE_AT_A_TIME)
+    found = score_of(slow_backend, "slow-clients", ONE_AT_A_TIME)
     assert (found.verdict, found.exit_code, found.expected, found.is_fine) == (Verdict.FAILED, 1, "", False)
 
 
