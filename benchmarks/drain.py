@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from lab.clients.request_log import Account, Ledger, keep
+from lab.clients.request_log import Account, RequestLog, run
 from lab.experiments.environment import describe_environment
 from lab.experiments.faults.judge import Verdict, judge
 from lab.servers.catalogue import Catalogue
@@ -26,15 +26,15 @@ from loadtests.sockets.connection import BlockingConnection
 from services.protocol import Address
 
 CONNECTIONS = 8
-SECONDS = 300.0  # until a model that does not come to an end is given up
+SECONDS = 300.0  # until a model that does not exit is given up
 ROW = "| {:24} | {:5} | {:>8} | {:>8} | {:>10} | {:>4} | {:>5} | {} |"
 
 
 def break_under_load(backend: Any, model: str, fault: str, requests: int, seed: int) -> tuple[Account, int | None]:
-    """Keep an account of a model that runs, and end it in the middle.
+    """Log the requests of a running model, and end the model meanwhile.
 
     Returns:
-        The account, and the exit code of a model that was asked to end.
+        The totals of the request log, and the exit code of a drained model.
     """
     (address,) = (
         Address.parse(item.address)
@@ -47,11 +47,11 @@ def break_under_load(backend: Any, model: str, fault: str, requests: int, seed: 
         commands = stack.enter_context(os.fdopen(reader))
         stack.callback(os.close, writer)
         codes: list[int] = []
-        # To ask it to stop is to wait until it has, which it does only while somebody goes on with the conversation.
+        # `stop` returns when the model has exited, which it does only while its clients go on reading: use a thread.
         stopping = threading.Thread(target=lambda: codes.append(backend.stop(model)))
         end = {"drain": stopping.start, "kill": lambda: backend.kill(model, signal.SIGKILL)}[fault]
         steps: dict[str, Callable[[], object]] = {"begun": lambda: os.write(writer, b"mark\n"), "marked": end}
-        account = keep(Ledger(links, seed), commands, lambda word: steps[word](), SECONDS, requests=requests)
+        account = run(RequestLog(links, seed), commands, lambda word: steps[word](), SECONDS, requests=requests)
     if fault == "kill":
         return account, None
     stopping.join()
@@ -59,7 +59,7 @@ def break_under_load(backend: Any, model: str, fault: str, requests: int, seed: 
 
 
 def main(requests: int, models: Sequence[str]) -> None:
-    """Print a row for each model and fault. Exit code 1: one of them did not hold."""
+    """Print a row for each model and fault. Exit with code 1 if a verdict is not `held`."""
     backend = open_backend("process", "drain", catalogue=Catalogue.load())
     chosen = [model.name for model in backend.catalogue.select(models) if not model.only_in_container]
     print(describe_environment("process"), file=sys.stderr)

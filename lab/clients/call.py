@@ -25,7 +25,7 @@ Value = str | bytes | int | None | list["Value"]
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A server's answer.
+    """The answer of a server.
 
     Args:
         value: the answer: bytes, or for `command` the decoded RESP value (bytes, int, None or a list of these).
@@ -68,7 +68,7 @@ def call(
     if exchange is None:
         raise LabError(f"unknown service {service!r}; known: {', '.join(SERVICES)}")
     if not is_offered(service, address.transport):
-        raise LabError(f"{service} is not spoken over {address.transport}; it is over tcp and unix")
+        raise LabError(f"{service} is not served over {address.transport}; use tcp or unix")
     words = [word.encode(errors="surrogateescape") if isinstance(word, str) else word for word in arguments]
     begin = time.monotonic()
     try:
@@ -183,8 +183,10 @@ def read_resp(connection: BlockingConnection, reader: ReplyReader) -> Exchanged:
             return value, False
         data = connection.receive()
         if not data:
-            come = connection.describe_received()
-            raise WrongAnswerError(f"{connection.address}: the connection ended before a whole reply had come{come}")
+            raise WrongAnswerError(
+                f"{connection.address}: the connection ended before a complete reply arrived"
+                f"{connection.describe_received()}"
+            )
         reader.feed(data)
 
 

@@ -1,12 +1,12 @@
-"""What a server must answer, worked out a second time: the oracle of the tests, of the fuzzers and of the soak.
+"""A second implementation of the protocol: the oracle of the tests and the fuzzers.
 
-It shares no line with `services.protocol`, so that a mistake in the core is not its own excuse. It is written from
-docs/protocol.md, RFC 862 to 864 and the behaviour of redis-server, for a whole stream at once, in the plainest way, and
-without regard to speed.
+It shares no code with `services.protocol`, so that it does not repeat a mistake of the core. It follows
+docs/protocol.md, RFC 862 to 864 and the behaviour of redis-server. It takes a whole stream at once, and prefers simple
+code to fast code.
 
     answer("command", b"PING\\r\\n").sent             # a stream that ends in a half-close
     answer_datagram("echo", b"hello").sent           # one datagram
-    chargen(1000)                                    # the first bytes of a stream without end
+    chargen(1000)                                    # the first bytes of an endless stream
 """
 
 import hashlib
@@ -20,7 +20,7 @@ COMMANDS = "ping echo sleep burn blob info quit command config client hello sele
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What a server allows, by the names of its limits; the defaults are those of docs/protocol.md."""
+    """The limits of a server; the defaults are those of docs/protocol.md."""
 
     line: int = 65_536
     bulk: int = 1_048_576
@@ -34,14 +34,14 @@ class Bounds:
 
 @dataclass(slots=True)
 class Answer:
-    """What a server does for a client.
+    """Everything that a server does in answer to a stream.
 
     Args:
-        sent: every byte.
-        waits: seconds, for each SLEEP that was carried out.
-        rounds: for each BURN that was carried out.
+        sent: all bytes.
+        waits: seconds of each SLEEP that was executed.
+        rounds: of each BURN that was executed.
         ended: the server closes without waiting for the end of the stream.
-        is_known: False if a reply tells something of the server itself (INFO, CLIENT LIST), which only it can know.
+        is_known: False if a reply depends on the state of the server (INFO, CLIENT LIST).
     """
 
     sent: bytes = b""
@@ -52,7 +52,7 @@ class Answer:
 
 
 def chargen(size: int) -> bytes:
-    """The first bytes of RFC 864's pattern: lines of 72 characters, each line starting one character later."""
+    """Return the first bytes of RFC 864's pattern: lines of 72 characters, each line starting one character later."""
     lines: list[bytes] = []
     while 74 * len(lines) < size:
         lines.append(bytes(32 + (len(lines) + column) % 95 for column in range(72)) + b"\r\n")
@@ -60,12 +60,12 @@ def chargen(size: int) -> bytes:
 
 
 def blob(size: int) -> bytes:
-    """The reply to BLOB, without its header: the 95 printable characters from space on, repeated."""
+    """Return the reply to BLOB, without its header: the 95 printable characters from space on, repeated."""
     return bytes(range(32, 127)) * (size // 95) + bytes(range(32, 32 + size % 95))
 
 
 def digest(rounds: int) -> bytes:
-    """The reply to BURN, without its header: SHA-256 of 32 zero bytes, of that digest, and so on."""
+    """Return the reply to BURN, without its header: SHA-256 of 32 zero bytes, of that digest, and so on."""
     value = b"\x00" * 32
     for _ in range(rounds):
         value = hashlib.new("sha256", value).digest()
@@ -73,12 +73,11 @@ def digest(rounds: int) -> bytes:
 
 
 def bulk(text: bytes) -> bytes:
-    """A bulk string."""
     return b"$" + str(len(text)).encode() + b"\r\n" + text + b"\r\n"
 
 
 def answer(service: str, stream: bytes, bounds: Bounds | None = None) -> Answer:
-    """What a server answers to a stream that ends with a half-close. Not for chargen, whose answer has no end."""
+    """Return the answer to a stream that ends with a half-close. The answer of chargen has no end: use `chargen`."""
     match service:
         case "greet":
             return Answer(GREETING, ended=True)
@@ -92,14 +91,14 @@ def answer(service: str, stream: bytes, bounds: Bounds | None = None) -> Answer:
 
 
 def answer_datagram(service: str, data: bytes, bounds: Bounds | None = None) -> Answer:
-    """What a server answers to one datagram; a server that sends nothing back has sent b"".
+    """Return the answer to one datagram; `sent` is b"" if the server sends nothing back.
 
-    `echo` sends an empty datagram back, and that is b"" too.
+    `echo` answers an empty datagram with an empty datagram, which is b"" too.
     """
     if service == "command":
         redis = _Redis(bounds or Bounds())
         found = redis.serve(data, is_datagram=True)
-        if not found.ended and not redis.has_come_to_the_end:
+        if not found.ended and not redis.is_at_end:
             found.sent += b"-ERR Protocol error: the datagram ends inside a request\r\n"
         elif not found.ended and not redis.has_answered:
             found.sent += b"-ERR the datagram holds no request\r\n"
@@ -111,11 +110,11 @@ def answer_datagram(service: str, data: bytes, bounds: Bounds | None = None) -> 
 
 
 class _BrokenError(Exception):
-    """The stream cannot be followed any further; the words are for the client."""
+    """The rest of the stream cannot be parsed; the message is sent to the client."""
 
 
 class _ExcessError(Exception):
-    """A datagram asks for too much; its reply takes the place of all others."""
+    """A datagram asks for too much; its error replaces all other replies."""
 
 
 class _Redis:
@@ -126,7 +125,7 @@ class _Redis:
         self.answer = Answer()
         self.is_datagram = False
         self.has_answered = False
-        self.has_come_to_the_end = False  # nothing of another request is left
+        self.is_at_end = False  # no part of another request is left
         self.protocol = 2
         self.name = b""
         self.queue: list[list[bytes]] | None = None  # since MULTI
@@ -152,7 +151,7 @@ class _Redis:
         return self.answer
 
     def say(self, reply: bytes) -> None:
-        """Send; a datagram that becomes too large is an error instead, and the end."""
+        """Add a reply; if the datagram becomes too large, replace it by an error and end."""
         self.answer.sent += reply
         if self.is_datagram and len(self.answer.sent) > DATAGRAM:
             self.answer.sent = b"-ERR the reply does not fit into a datagram of 65507 bytes\r\n"
@@ -161,7 +160,7 @@ class _Redis:
     # Requests.
 
     def requests(self, stream: bytes) -> Iterator[list[bytes]]:
-        """The complete requests of a stream, until it ends or is broken."""
+        """Yield the complete requests of a stream until it ends or cannot be parsed."""
         position = 0
         while position < len(stream):
             if stream[position : position + 1] == b"*":
@@ -172,9 +171,9 @@ class _Redis:
                 return
             request, position = found
             if request:
-                self.has_come_to_the_end = position == len(stream)
+                self.is_at_end = position == len(stream)
                 yield request
-        self.has_come_to_the_end = True
+        self.is_at_end = True
 
     def line(self, stream: bytes, start: int) -> tuple[list[bytes], int] | None:
         most = self.bounds.line
@@ -229,7 +228,7 @@ class _Redis:
         return words, position
 
     def header(self, stream: bytes, start: int, what: str) -> tuple[bytes, int] | None:
-        """What is between the first byte and CR LF, and where the next thing begins; sixteen bytes at most."""
+        """Return the text between the type byte and CR LF, and the position after it; at most sixteen bytes."""
         text, end, _ = stream[start : start + 16].partition(b"\r\n")
         if end:
             return text[1:], start + len(text) + 2
@@ -252,7 +251,7 @@ class _Redis:
         return self.execute(request, name)
 
     def refuse(self, request: list[bytes], name: bytes) -> bytes | None:
-        """The reply to a request that is not even tried."""
+        """Return the error if a request is unknown or has a wrong number of arguments."""
         if name.decode("latin-1").lower() not in COMMANDS.split() or b" " in name:
             return self.unknown(request, name)
         least, most = _ARITY[name]
@@ -366,7 +365,7 @@ class _Redis:
         return b"-ERR unknown subcommand of CLIENT\r\n"
 
     def rename(self, name: bytes) -> bytes:
-        """Take a client's name; returns the error, if it is one."""
+        """Set the client's name; return the error, or b"" if the name is valid."""
         if any(not 33 <= byte <= 126 for byte in name):
             return b"-ERR Client names cannot contain spaces, newlines or special characters.\r\n"
         if len(name) > 64:
@@ -452,7 +451,7 @@ class _Redis:
         return b"+RESET\r\n"
 
 
-# The fewest and the most words of a request, the command's name among them.
+# The minimum and maximum number of words of a request, including the command's name.
 _ARITY = {name.upper().encode(): (1, 10**9) for name in COMMANDS.split()} | {
     b"PING": (1, 2),
     b"ECHO": (2, 2),
@@ -471,12 +470,12 @@ _ARITY = {name.upper().encode(): (1, 10**9) for name in COMMANDS.split()} | {
 
 
 def number(text: bytes) -> int | None:
-    """Decimal digits and nothing else."""
+    """Parse decimal digits; None for anything else."""
     return int(text) if text and all(byte in b"0123456789" for byte in text) and len(text) < 4000 else None
 
 
 def integer(text: bytes) -> int | None:
-    """A whole number of 64 bits as redis reads one: no plus, no blank, no zero before it."""
+    """Parse a 64-bit integer as redis does: no plus sign, no blanks, no leading zeros."""
     digits = text[1:] if text[:1] == b"-" else text
     value = number(digits)
     if value is None or str(value).encode() != digits or (value == 0 and text != digits):
@@ -486,12 +485,12 @@ def integer(text: bytes) -> int | None:
 
 
 def quoted(text: bytes, most: int) -> str:
-    """The first bytes of a text as an error shows them."""
+    """Return the first bytes of a text as an error message shows them."""
     return repr(text[:most])[1:]
 
 
 def split(line: bytes) -> list[bytes]:
-    """The words of a line: redis's sdssplitargs, a character at a time."""
+    """Split a line into words as redis's sdssplitargs does, a character at a time."""
     blanks = b" \t\n\r\v\f"
     words: list[bytes] = []
     position = 0
@@ -515,7 +514,7 @@ def split(line: bytes) -> list[bytes]:
 
 
 def _quoted_part(line: bytes, position: int, quote: bytes) -> tuple[bytes, int]:
-    """The text in quotes that begins at a position, and the position behind its closing quote."""
+    """Return the quoted text that begins at a position, and the position after its closing quote."""
     text = b""
     while position < len(line):
         character, following = line[position : position + 1], line[position + 1 : position + 2]

@@ -1,13 +1,15 @@
-"""An account of every request by its id: `python -m lab.clients.request_log ADDRESS`, an instrument that others tell
-what to do.
+"""Keep a log of every request by its id: `python -m lab.clients.request_log ADDRESS`.
 
-It holds some connections to `command`, keeps a few requests under way on each, and knows of every reply whose it is:
-the next that its own connection is owed, or else one too many, out of order, or somebody else's. It says `begun` when
-it is served; on `mark` it notes what has been sent so far, and says `marked`; on `end` it closes its halves and waits
-for what it is owed. When all of its connections have ended it prints the account, a line of JSON.
+It opens connections to `command`, keeps several requests in flight on each, and checks every reply: it must be the next
+one that is due on its connection. Any other reply is counted as wrong: out of order, a duplicate, or another
+connection's.
 
-What counts as lost is left to whoever broke what: after a SIGTERM, every request that was sent before it on a
-connection that was being served must have been answered. After a SIGKILL it must only be known which were not.
+A parent process controls it. It prints `begun` when it is being served. The line `mark` on stdin notes what has been
+sent so far, and is confirmed by `marked`. The line `end`, or the end of stdin, closes the sending halves and waits for
+the replies that are due. When all connections have ended, it prints the totals as a line of JSON.
+
+The caller decides which missing replies matter. After a SIGTERM, every request that was sent before it on a served
+connection must have been answered. After a SIGKILL, it must only be known which requests were not.
 """
 
 import json
@@ -30,32 +32,31 @@ from loadtests.sockets.connection import BlockingConnection
 from loadtests.sockets.errors import SocketsError
 from services.protocol import Address
 
-# Whoever has stopped sending waits so many seconds at most for what it is owed.
-_END_SECONDS = 5.0
+_END_SECONDS = 5.0  # how long to wait for due replies after `end`
 
-# Under way on each connection: more than one, so that an order can be wrong; few, so that all fit into any buffer, and
-# what `send` has taken is with the server.
+# Requests in flight per connection. More than one, so that replies can be out of order. Few, so that all fit into any
+# socket buffer: what `send` has accepted is then with the server.
 DEPTH = 8
 
-# So many requests apart, one waits for 2 ms: whatever comes finds a server with something begun, and more behind it.
+# Every 16th request is a SLEEP of 2 ms, so that a fault finds a request in progress and others queued behind it.
 _SLEEP_EVERY = 16
 
 _SEND_SIZE = 64 * 1024
-_NOTHING = ReplyReader().gets()  # what the reader says when there is no whole reply
+_NOTHING = ReplyReader().gets()  # returned by the reader while a reply is incomplete
 
 
 @dataclass(slots=True)
 class Account:
-    """What became of the requests.
+    """Totals of a request log.
 
     Args:
-        connections: how many were opened.
-        served: how many of them had been answered at least once when the mark was set.
+        connections: number opened.
+        served: connections with at least one reply when the mark was set.
         sent, answered: requests.
-        lost: of those that were sent before the mark on a served connection, how many were never answered.
-        wrong: replies that were not the next one owed, by what was wrong with them.
-        ends: connections by how they ended: `end` of the stream, `broken`, or `open` to the last.
-        silence: seconds, the longest from one reply to the next, on any connection, that ended after the mark.
+        lost: requests sent before the mark on a served connection and never answered.
+        wrong: replies that were not the next one due, by kind.
+        ends: connections by how they ended: `end` of the stream, `broken`, or still `open`.
+        silence: seconds, the longest gap between two replies, over all connections, that ended after the mark.
     """
 
     connections: int
@@ -69,109 +70,109 @@ class Account:
 
     @property
     def unanswered(self) -> int:
-        """Requests that are known to have got no answer."""
+        """Return the number of requests without a reply."""
         return self.sent - self.answered
 
     @classmethod
     def from_json(cls, line: str) -> "Account":
-        """Read what the ledger has printed.
+        """Parse the line that `main` prints.
 
         Raises:
-            ValueError, TypeError: it is no account.
+            ValueError, TypeError: the line does not hold an account.
         """
         return cls(**json.loads(line))
 
 
-class Page:
-    """One connection's part of the ledger.
+class ConnectionLog:
+    """The requests of one connection.
 
     Args:
         number: of the connection.
-        seed: of the whole ledger; the same seed makes the same requests.
+        seed: of the whole request log; the same seed makes the same requests.
     """
 
     def __init__(self, number: int, seed: int) -> None:
         self._prefix = b"%d-%d-" % (seed, number)
-        self._sizes = random.Random(f"{seed}-{number}")  # noqa: S311 - of no use to anybody who guesses it
-        self._owed: deque[bytes] = deque()
+        self._sizes = random.Random(f"{seed}-{number}")  # noqa: S311 - sizes are no secret
+        self._due: deque[bytes] = deque()
         self.sent = self.answered = self.sent_before_mark = 0
         self.was_served = False
         self.wrong: Counter[str] = Counter()
 
     @property
-    def under_way(self) -> int:
-        """Requests that are still owed a reply."""
-        return len(self._owed)
+    def in_flight(self) -> int:
+        """Return the number of requests that still wait for a reply."""
+        return len(self._due)
 
     def next_request(self) -> bytes:
-        """One more, which counts as sent from now on."""
+        """Make the next request, and count it as sent."""
         self.sent += 1
         if self.sent % _SLEEP_EVERY == 0:
-            self._owed.append(b"OK")
+            self._due.append(b"OK")
             return pack([b"SLEEP", b"2"])
         text = b"%b%d %b" % (self._prefix, self.sent, b"x" * self._sizes.randrange(200))
-        self._owed.append(text)
+        self._due.append(text)
         return pack([b"ECHO", text])
 
-    def take(self, reply: Value) -> None:
-        """Enter a reply."""
-        if self._owed and reply == self._owed[0]:
-            self._owed.popleft()
+    def record_reply(self, reply: Value) -> None:
+        """Compare a reply with the next one that is due."""
+        if self._due and reply == self._due[0]:
+            self._due.popleft()
             self.answered += 1
         elif not isinstance(reply, bytes):
-            self.wrong["no reply to any of them"] += 1
-        elif reply in self._owed:
+            self.wrong["not a reply to any request"] += 1
+        elif reply in self._due:
             self.wrong["out of order"] += 1
         elif reply == b"OK" or reply.startswith(self._prefix):
-            self.wrong["one too many"] += 1
+            self.wrong["duplicate"] += 1
         else:
-            self.wrong["somebody else's"] += 1
+            self.wrong["another connection's"] += 1
 
     def mark(self, sent: int) -> None:
-        """So many have been handed over in full before whatever comes now."""
+        """Set the mark after this number of requests."""
         self.sent_before_mark = sent
         self.was_served = self.answered > 0
 
     @property
     def lost(self) -> int:
-        """Sent before the mark, on a connection that was served, and not answered."""
+        """Return how many requests before the mark got no reply; 0 if the connection was not served."""
         return max(0, self.sent_before_mark - self.answered) if self.was_served else 0
 
 
 class _Client:
-    """A connection, and its page."""
+    """A connection and its log."""
 
-    def __init__(self, link: BlockingConnection, page: Page) -> None:
-        self.page = page
-        self.socket = link.socket
+    def __init__(self, connection: BlockingConnection, log: ConnectionLog) -> None:
+        self.log = log
+        self.socket = connection.socket
         self.socket.setblocking(False)
         self.end = "open"
         self._reader = ReplyReader()
         self._unsent = b""
-        self._takes_more = True
+        self._can_send = True
 
     def advance(self, *, more: bool) -> None:
-        """Receive what there is; then, if there is to be more, have as many under way as there should be."""
+        """Receive what has arrived; with `more`, send until `DEPTH` requests are in flight."""
         try:
             self._receive()
         except OSError:
             self.end = "broken"
-        if more and self.end == "open" and self._takes_more:
+        if more and self.end == "open" and self._can_send:
             try:
                 self._send()
             except BlockingIOError:
                 pass
             except OSError:
-                # A Unix socket tells at once when the server reads no more. What it owes may be under way nevertheless.
-                self._takes_more = False
+                # On a Unix socket, `send` fails as soon as the server has stopped reading. Replies may still arrive.
+                self._can_send = False
 
     def mark(self) -> None:
-        """Note what has been handed over in full."""
-        self.page.mark(self.page.sent - bool(self._unsent))
+        """Set the mark after the requests that have been sent in full."""
+        self.log.mark(self.log.sent - bool(self._unsent))
 
     def finish(self) -> None:
-        """Say that nothing more comes. What was never handed over in full gets no answer, and is not owed one."""
-        with suppress(OSError):  # it is broken, which the next `recv` tells
+        """Close the sending half. A request that was sent in part gets no reply, and none is due."""
+        with suppress(OSError):  # the connection is broken, and the next `recv` reports it
             self.socket.shutdown(socket.SHUT_WR)
 
     def _receive(self) -> None:
@@ -185,58 +186,59 @@ class _Client:
                 return
             self._reader.feed(data)
             while (reply := self._reader.gets()) is not _NOTHING:
-                self.page.take(reply)
+                self.log.record_reply(reply)
 
     def _send(self) -> None:
-        while not self._unsent and self.page.under_way < DEPTH:
-            self._unsent += self.page.next_request()
+        while not self._unsent and self.log.in_flight < DEPTH:
+            self._unsent += self.log.next_request()
             self._unsent = self._unsent[self.socket.send(self._unsent) :]
         if self._unsent:
             self._unsent = self._unsent[self.socket.send(self._unsent) :]
 
 
-class Ledger:
-    """All pages, over one server.
+class RequestLog:
+    """The log of all connections to one server.
 
     Args:
-        links: connections to `command`, over TCP or a Unix socket; they are closed by whoever gave them.
-        seed: see `Page`.
+        connections: to `command`, over TCP or a Unix socket. The caller closes them.
+        seed: see `ConnectionLog`.
     """
 
-    def __init__(self, links: list[BlockingConnection], seed: int) -> None:
-        self._clients = [_Client(link, Page(number, seed)) for number, link in enumerate(links)]
+    def __init__(self, connections: list[BlockingConnection], seed: int) -> None:
+        self._clients = [
+            _Client(connection, ConnectionLog(number, seed)) for number, connection in enumerate(connections)
+        ]
         self._is_ending = False
         self._answered = 0
-        self._since = inf  # when somebody was answered last
-        self._silence: float | None = None  # not looked at before the mark
+        self._since = inf  # the time of the last reply
+        self._silence: float | None = None  # None before the mark
 
     @property
-    def pages(self) -> list[Page]:
-        """Of all connections."""
-        return [client.page for client in self._clients]
+    def connection_logs(self) -> list[ConnectionLog]:
+        return [client.log for client in self._clients]
 
     def mark(self) -> None:
-        """What has been sent so far has been sent before whatever comes now."""
+        """Set the mark: requests sent until now come before it."""
         for client in self._clients:
             client.mark()
         self._silence = 0.0
 
     def end(self) -> None:
-        """Send no more; also a second time."""
+        """Stop sending. May be called again."""
         if not self._is_ending:
             self._is_ending = True
             for client in self._clients:
                 if client.end == "open":
                     client.finish()
 
-    def turn(self, selector: selectors.BaseSelector) -> bool:
-        """Give every connection a turn; returns whether any is still open."""
+    def advance(self, selector: selectors.BaseSelector) -> bool:
+        """Receive and send on every connection; return whether any is still open."""
         for client in self._clients:
             if client.end == "open":
                 client.advance(more=not self._is_ending)
                 if client.end != "open":
                     selector.unregister(client.socket)
-        answered = sum(page.answered for page in self.pages)
+        answered = sum(log.answered for log in self.connection_logs)
         if answered > self._answered:
             now = time.monotonic()
             if self._silence is not None:
@@ -244,46 +246,46 @@ class Ledger:
             self._answered, self._since = answered, now
         return any(client.end == "open" for client in self._clients)
 
-    def watch(self, selector: selectors.BaseSelector) -> None:
-        """Have a selector wake up for any of the connections."""
+    def register(self, selector: selectors.BaseSelector) -> None:
+        """Register all connections for reading."""
         for client in self._clients:
             selector.register(client.socket, selectors.EVENT_READ)
 
     def account(self) -> Account:
-        """The sum of all pages."""
-        pages = self.pages
+        """Return the totals over all connections."""
+        logs = self.connection_logs
         return Account(
-            connections=len(pages),
-            served=sum(page.was_served for page in pages),
-            sent=sum(page.sent for page in pages),
-            answered=sum(page.answered for page in pages),
-            lost=sum(page.lost for page in pages),
-            wrong=dict(sum((page.wrong for page in pages), Counter())),
+            connections=len(logs),
+            served=sum(log.was_served for log in logs),
+            sent=sum(log.sent for log in logs),
+            answered=sum(log.answered for log in logs),
+            lost=sum(log.lost for log in logs),
+            wrong=dict(sum((log.wrong for log in logs), Counter())),
             ends=dict(Counter(client.end for client in self._clients)),
             silence=self._silence or 0.0,
         )
 
 
-def keep(
-    ledger: Ledger, commands: TextIO, say: Callable[[str], object], seconds: float, *, requests: int = 0
+def run(
+    log: RequestLog, commands: TextIO, say: Callable[[str], object], seconds: float, *, requests: int = 0
 ) -> Account:
-    """Keep the ledger until all connections have ended, which they do some time after it was told to end.
+    """Send requests and check replies until all connections have ended.
 
     Args:
-        commands: a file with a descriptor, of lines: `mark`, `end`. Its end is an `end`.
+        commands: a file with a descriptor; its lines are `mark` and `end`. The end of the file is an `end`.
         say: called with `begun` and `marked`.
-        seconds: after so many it is given up, and what is owed stays owed.
-        requests: `begun` is not said before so many have been answered.
+        seconds: timeout; replies that are still due then count as missing.
+        requests: say `begun` only after this number of replies.
     """
     deadline = time.monotonic() + seconds
-    served_by = time.monotonic() + 1.0  # who has had no answer until then waits in the backlog
+    served_by = time.monotonic() + 1.0  # a connection without a reply until then is in the backlog
     has_begun = False
     with selectors.DefaultSelector() as selector:
-        ledger.watch(selector)
+        log.register(selector)
         selector.register(commands, selectors.EVENT_READ)
-        while ledger.turn(selector) and time.monotonic() < deadline:
+        while log.advance(selector) and time.monotonic() < deadline:
             if not has_begun:
-                answered = [page.answered for page in ledger.pages]
+                answered = [each.answered for each in log.connection_logs]
                 is_served = all(answered) or (any(answered) and time.monotonic() > served_by)
                 if is_served and sum(answered) >= requests:
                     has_begun = True
@@ -292,35 +294,36 @@ def keep(
                 if key.fileobj is commands:
                     line = commands.readline().strip()
                     if line == "mark":
-                        ledger.mark()
+                        log.mark()
                         say("marked")
                     else:
-                        ledger.end()
+                        log.end()
                         selector.unregister(commands)
                         deadline = min(deadline, time.monotonic() + _END_SECONDS)
-    return ledger.account()
+    return log.account()
 
 
 @click.command(help=__doc__)
 @click.argument("address")
 @click.option("--connections", default=8)
 @click.option("--seed", default=1)
-@click.option("--seconds", default=60.0, help="after so many it is given up")
-@click.option("--requests", default=0, help="say `begun` when so many have been answered")
+@click.option("--seconds", default=60.0, help="timeout")
+@click.option("--requests", default=0, help="print `begun` after this number of replies")
 def main(address: str, connections: int, seed: int, seconds: float, requests: int) -> None:
-    """Exit code 2: it could not be kept."""
-    links: list[BlockingConnection] = []
+    """Exit with code 2 if a connection cannot be opened."""
+    opened: list[BlockingConnection] = []
     try:
         for _ in range(connections):
-            links.append(BlockingConnection(Address.parse(address), timeout=10))
-        account = keep(Ledger(links, seed), sys.stdin, lambda word: print(word, flush=True), seconds, requests=requests)
+            opened.append(BlockingConnection(Address.parse(address), timeout=10))
+        log = RequestLog(opened, seed)
+        account = run(log, sys.stdin, lambda word: print(word, flush=True), seconds, requests=requests)
         print(json.dumps(asdict(account)), flush=True)
     except SocketsError as error:
-        print(f"ledger: {error}", file=sys.stderr)
+        print(f"request log: {error}", file=sys.stderr)
         sys.exit(2)
     finally:
-        for link in links:
-            link.close()
+        for connection in opened:
+            connection.close()
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""A hostile crowd, and what it costs somebody who knows how to behave: `python -m lab.clients.slow_clients ADDRESS`, an
-instrument.
+"""Occupy a server with slow and silent clients: `python -m lab.clients.slow_clients ADDRESS`.
 
-Some send a byte of a request that never ends, once a second; some say nothing at all. It says `there` when as many are
-connected as will be, and stays until its stdin ends. With --ping it is the other client: it connects, asks for so many
-PING in turn, and prints what they took.
+The slow clients send one byte per second of a request that never ends; the idle ones send nothing. The command prints
+`connected` when the clients are connected, and keeps them until its stdin ends.
+
+With --ping it is the well-behaved client instead: it sends that number of PINGs, one after the other, over one
+connection, and prints percentiles of the time that they took.
 """
 
 import json
@@ -23,88 +24,88 @@ from loadtests.sockets.connection import BlockingConnection
 from loadtests.sockets.errors import ClientError
 from services.protocol import Address
 
-_COMING_SECONDS = 3.0
-_SAID = b"*2\r\n$4\r\nECHO\r\n$100000\r\n"
+_CONNECT_SECONDS = 3.0
+_ENDLESS_REQUEST = b"*2\r\n$4\r\nECHO\r\n$100000\r\n"
 _REQUEST, _REPLY = b"PING\r\n", b"+PONG\r\n"
 _TIMEOUT = 5.0
-_SPARE = 64  # descriptors for all else
+_SPARE = 64  # descriptors for everything else
 
 
-def come(address: Address, count: int) -> list[socket.socket]:
-    """Connect so many, all at once; those that are not let in for some seconds stay in the backlog, or before it.
+def connect_all(address: Address, count: int) -> list[socket.socket]:
+    """Open connections at the same time; after three seconds the unaccepted ones stay in the backlog.
 
-    All go to one address of the host: the first one that takes at least one of them.
+    All connect to the same address of the host: the first one that accepts at least one connection.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < count + _SPARE:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(count + _SPARE, hard), hard))
     places = find_addresses(address.host, address.port, socket.SOCK_STREAM)
     for number, place in enumerate(places):
-        crowd = _come_to(place, count, _COMING_SECONDS / (len(places) - number))
-        if any(map(_is_connected, crowd)):
+        clients = _connect_to(place, count, _CONNECT_SECONDS / (len(places) - number))
+        if any(map(_is_connected, clients)):
             remember(address.host, address.port, socket.SOCK_STREAM, place)
             break
         if number + 1 < len(places):
-            for link in crowd:
-                link.close()
-    return crowd
+            for client in clients:
+                client.close()
+    return clients
 
 
-def _come_to(place: SocketAddress, count: int, seconds: float) -> list[socket.socket]:
-    """Connect so many to one address; none if this machine does not know its family."""
+def _connect_to(place: SocketAddress, count: int, seconds: float) -> list[socket.socket]:
+    """Connect to one address; return no sockets if this machine does not support its family."""
     family, where = place
-    crowd = []
+    clients = []
     with suppress(OSError):
         for _ in range(count):
-            link = socket.socket(family, socket.SOCK_STREAM)
-            link.setblocking(False)
-            link.connect_ex(where)
-            crowd.append(link)
+            client = socket.socket(family, socket.SOCK_STREAM)
+            client.setblocking(False)
+            client.connect_ex(where)
+            clients.append(client)
     poll = select.poll()
-    for link in crowd:
-        poll.register(link, select.POLLOUT)
-    coming = {link.fileno() for link in crowd}
+    for client in clients:
+        poll.register(client, select.POLLOUT)
+    pending = {client.fileno() for client in clients}
     deadline = time.monotonic() + seconds
-    while coming and time.monotonic() < deadline:
+    while pending and time.monotonic() < deadline:
         for descriptor, _ in poll.poll(100):
-            coming.discard(descriptor)
+            pending.discard(descriptor)
             poll.unregister(descriptor)
-    return crowd
+    return clients
 
 
-def _is_connected(link: socket.socket) -> bool:
+def _is_connected(client: socket.socket) -> bool:
     try:
-        link.getpeername()
+        client.getpeername()
     except OSError:
         return False
     return True
 
 
-def bother(slow: list[socket.socket]) -> Iterator[None]:
-    """Have each say one more byte; for ever."""
+def send_slowly(clients: list[socket.socket]) -> Iterator[None]:
+    """Send one more byte from each client per step, without end."""
     for number in range(sys.maxsize):
-        byte = _SAID[number : number + 1] or b"x"
-        for link in slow:
-            with suppress(OSError):  # it was refused, is gone, or was never let in
-                link.send(byte)
+        byte = _ENDLESS_REQUEST[number : number + 1] or b"x"
+        for client in clients:
+            with suppress(OSError):  # refused, closed by the server, or still in the backlog
+                client.send(byte)
         yield
 
 
 def ping(address: Address, count: int, timeout: float = _TIMEOUT) -> dict[str, float]:
-    """Seconds that a PING takes, of so many in turn on one connection.
+    """Return percentiles, in seconds, of PINGs sent one after the other over one connection.
 
     Raises:
-        ClientError: one got no answer, or none in time.
+        ClientError: a PING got no answer, a late one, or a wrong one.
     """
     times = []
-    with BlockingConnection(address, timeout=timeout) as link:
+    with BlockingConnection(address, timeout=timeout) as connection:
         for _ in range(count):
             begin = time.perf_counter()
-            link.send(_REQUEST)
-            if (said := link.receive()) != _REPLY:
-                raise ClientError(f"PING was answered by {said[:40]!r}")
+            connection.send(_REQUEST)
+            if (reply := connection.receive()) != _REPLY:
+                raise ClientError(f"PING was answered by {reply[:40]!r}")
             times.append(time.perf_counter() - begin)
-            link.reset_deadline()
+            connection.reset_deadline()
     cuts = statistics.quantiles(times, n=100, method="inclusive")
     return {"p50": cuts[49], "p99": cuts[98], "max": max(times)}
 
@@ -116,7 +117,7 @@ def ping(address: Address, count: int, timeout: float = _TIMEOUT) -> dict[str, f
 @click.option("--ping", "pings", default=0)
 @click.option("--timeout", default=_TIMEOUT)
 def main(address: str, slow: int, idle: int, pings: int, timeout: float) -> None:
-    """Exit code 1: a PING got no answer."""
+    """Exit with code 1 if a PING got no answer."""
     where = Address.parse(address)
     if pings:
         try:
@@ -125,13 +126,13 @@ def main(address: str, slow: int, idle: int, pings: int, timeout: float) -> None
             print(error)
             sys.exit(1)
         return
-    crowd = come(where, slow + idle)
-    print("there", flush=True)
-    for _ in bother(crowd[:slow]):
+    clients = connect_all(where, slow + idle)
+    print("connected", flush=True)
+    for _ in send_slowly(clients[:slow]):
         if select.select([sys.stdin], [], [], 1.0)[0]:
             break
-    for link in crowd:
-        link.close()
+    for client in clients:
+        client.close()
 
 
 if __name__ == "__main__":

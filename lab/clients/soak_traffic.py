@@ -1,13 +1,13 @@
-"""Clients of a soak: `python -m lab.clients.soak_traffic`, an instrument that visits models in turns, on and on.
+"""Traffic of a soak: `python -m lab.clients.soak_traffic` visits the models one after the other until it is stopped.
 
-A visit is some connections at a time with the same mixed requests, over TCP, TLS and Unix sockets in turns, a
-datagram, and clients who mean no good. What the others get must be, byte for byte, what docs/protocol.md says.
-A model with a fixed number of workers gets as many clients as it has workers: with fewer, most of the workers would
-have nothing to do, and what each of them keeps would show only after as many times as long.
+A visit opens several connections that send the same mixed requests (over TCP, TLS or a Unix socket, which alternate),
+sends a datagram, and opens some hostile connections. Each reply to a well-behaved client must be, byte for byte, what
+docs/protocol.md says. A model with a fixed number of workers gets that number of clients: with fewer, most workers
+would be idle, and a leak per worker would take many times as long to show.
 
-The models come in LAB_TARGETS, as for the load generator. On `rest`, a line of stdin, it finishes its visit, has no
-connection any more, and says `resting N`, for the N-th time; on `go` it goes on, and on `crowd` it goes on with several
-times as many clients. At the end of its stdin it prints what there was, a line of JSON for each model.
+The models are read from LAB_TARGETS, as by the load generator. Lines on stdin control the traffic. `rest` finishes the
+visit, closes all connections and prints `resting N`, where N counts the rests. `go` continues, and `crowd` continues
+with several times the clients. At the end of stdin the counts are printed, a line of JSON for each model.
 """
 
 import json
@@ -32,21 +32,19 @@ from loadtests.sockets.connection import BlockingConnection
 from loadtests.sockets.errors import SocketsError
 from services.protocol import Address, Transport
 
-# Clients at a time of a model that serves as many as come, of how many there is one who means no good, and how many
-# times as many a crowd is. After a crowd, an allocator's pools have room for whatever order fewer come and go in:
-# without it, they fill up for long, as with a leak.
-_FEW = 7
-_ONE_IN = 7
-_CROWD = 4
+_CLIENTS = 7  # per visit, for a model without a fixed number of workers
+_ONE_HOSTILE_IN = 7
 
-# Seconds until somebody who behaves is taken for not served. All models share the machine, and some of them block.
-_PATIENCE = 20.0
+# How many times the clients a crowd has. After a crowd, the allocator's pools have room for fewer clients in any order.
+# Without it, they would fill up slowly and look like a leak.
+_CROWD_FACTOR = 4
 
-# A model that is not served so many times running is not visited any more, and the soak is over.
-_MOST_FAILURES = 5
+_TIMEOUT = 20.0  # of a well-behaved client; generous, as all models share the machine and some of them block
 
-# What is asked, and what a server must say to it: worked out here from docs/protocol.md, and not by the code that the
-# servers run, so that a fault in that code is noticed.
+_MAX_FAILURES = 5  # consecutive failed visits of a model that end the soak
+
+# The requests and the replies that a server must send. They follow docs/protocol.md and share no code with the servers,
+# so that a bug in the servers' code is noticed.
 _BURNT = reduce(lambda digest, _: sha256(digest).digest(), range(20), bytes(32)).hex().encode()
 _BLOB = (bytes(range(32, 127)) * 737)[:70_000]
 _EXCHANGES = [(b"PING", b"+PONG\r\n")] * 10 + [
@@ -64,12 +62,13 @@ _NEVER_READ = pack([b"BLOB", b"70000"]) * 40
 
 
 @dataclass(slots=True)
-class Visits:
-    """What a model has been through.
+class TrafficCounts:
+    """Counts of the traffic of one model.
 
     Args:
-        visits, requests: how many; a request is one of somebody who behaves.
-        failures: of those who behave, by what was wrong.
+        visits: number of visits.
+        requests: answered requests of well-behaved clients.
+        failures: failed visits, by error.
     """
 
     visits: int = 0
@@ -82,27 +81,27 @@ Addresses = Mapping[str, Address]
 
 @contextmanager
 def _silent(addresses: Addresses, first_words: bytes = b"") -> Iterator[None]:
-    with BlockingConnection(addresses["command-tcp"], timeout=_PATIENCE) as link:
+    with BlockingConnection(addresses["command-tcp"], timeout=_TIMEOUT) as connection:
         if first_words:
-            link.send(first_words)
+            connection.send(first_words)
         yield
 
 
 @contextmanager
 def _resetting(addresses: Addresses, first_words: bytes) -> Iterator[None]:
-    """Never reads, and ends with a reset in the middle of a frame."""
-    with BlockingConnection(addresses["command-tcp"], timeout=_PATIENCE) as link:
-        link.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        link.send(first_words)
+    """Never read, and close with a reset in the middle of a frame."""
+    with BlockingConnection(addresses["command-tcp"], timeout=_TIMEOUT) as connection:
+        connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.send(first_words)
         yield
 
 
 @contextmanager
 def _malformed(addresses: Addresses) -> Iterator[None]:
-    with BlockingConnection(addresses["command-tcp"], timeout=_PATIENCE) as link:
-        link.send(b"*1000000000\r\n" + b"\xff" * 2000)
-        with suppress(SocketsError):  # it may reset what is still being sent to it
-            while link.receive():
+    with BlockingConnection(addresses["command-tcp"], timeout=_TIMEOUT) as connection:
+        connection.send(b"*1000000000\r\n" + b"\xff" * 2000)
+        with suppress(SocketsError):  # the server may reset the connection while data is still being sent
+            while connection.receive():
                 pass
         yield
 
@@ -110,27 +109,27 @@ def _malformed(addresses: Addresses) -> Iterator[None]:
 @contextmanager
 def _half_handshake(addresses: Addresses) -> Iterator[None]:
     plain = replace(addresses["command-tls"], transport=Transport.TCP)
-    with BlockingConnection(plain, timeout=_PATIENCE) as link:
-        link.send(b"\x16\x03\x01\x02\x00\x01\x00")
+    with BlockingConnection(plain, timeout=_TIMEOUT) as connection:
+        connection.send(b"\x16\x03\x01\x02\x00\x01\x00")
         yield
 
 
 @contextmanager
 def _stopped_reader(addresses: Addresses) -> Iterator[None]:
-    with BlockingConnection(addresses["chargen-tcp"], timeout=_PATIENCE) as link:
-        link.receive()
+    with BlockingConnection(addresses["chargen-tcp"], timeout=_TIMEOUT) as connection:
+        connection.receive()
         yield
 
 
 @contextmanager
 def _datagram_flood(addresses: Addresses) -> Iterator[None]:
     for stream in (b"", b"\xff" * 900, b"*3\r\n", b"PING\r\nPING\r\n"):
-        with BlockingConnection(addresses["command-udp"], timeout=_PATIENCE) as link:
-            link.send(stream)
+        with BlockingConnection(addresses["command-udp"], timeout=_TIMEOUT) as connection:
+            connection.send(stream)
     yield
 
 
-# Each with the listener that it goes to.
+# Each with the listener that it needs.
 Hostile = Callable[[Addresses], AbstractContextManager[None]]
 HOSTILE: tuple[tuple[str, Hostile], ...] = (
     ("command-tcp", _silent),
@@ -144,14 +143,14 @@ HOSTILE: tuple[tuple[str, Hostile], ...] = (
 )
 
 
-class Visitor:
-    """Visits one model.
+class ModelTraffic:
+    """The traffic of one model.
 
     Args:
         model: its name.
-        addresses: where it listens, by service and transport: `command-tcp`.
-        workers: how many clients it serves at a time, so many visit it. With 1, he who means no good has gone before
-            the other comes. None: as many as come.
+        addresses: its listeners, by service and transport: `command-tcp`.
+        workers: how many clients it serves at a time; a visit has this number of clients. With 1, the hostile client
+            disconnects before the well-behaved one connects. None: no fixed number.
     """
 
     def __init__(self, model: str, addresses: Addresses, workers: int | None = None) -> None:
@@ -160,65 +159,66 @@ class Visitor:
         self._workers = workers
         self._transports = cycle([name for name in ("command-tcp", "command-tls", "command-unix") if name in addresses])
         self._hostile = cycle([hostile for listener, hostile in HOSTILE if listener in addresses])
-        self._running = 0
-        self.counted: Counter[str] = Counter()
-        self.visits = Visits()
+        self._consecutive_failures = 0
+        self._failures: Counter[str] = Counter()
+        self.counts = TrafficCounts()
 
     def visit(self, *, crowd: bool = False) -> None:
-        """Visit it once.
+        """Open hostile and well-behaved clients, and check the replies.
 
         Args:
-            crowd: with as many clients as it takes to fill its allocator's pools.
+            crowd: open enough clients to fill the pools of the model's allocator.
 
         Raises:
-            LabError: somebody who behaved was not served, for the last time that is put up with.
+            LabError: well-behaved clients were not served in `_MAX_FAILURES` consecutive visits.
         """
-        self.visits.visits += 1
-        clients = self._workers or _FEW * (_CROWD if crowd else 1)
+        self.counts.visits += 1
+        clients = self._workers or _CLIENTS * (_CROWD_FACTOR if crowd else 1)
         try:
             with ExitStack() as stack:
-                hostile = max(1, clients // _ONE_IN)
+                hostile = max(1, clients // _ONE_HOSTILE_IN)
                 for _ in range(hostile):
                     stack.enter_context(next(self._hostile)(self._addresses))
                 if clients == 1:
                     stack.close()
                 self._behave(next(self._transports), max(1, clients - hostile))
-            self._running = 0
+            self._consecutive_failures = 0
         except (LabError, SocketsError, OSError) as error:
-            self.counted[str(error)] += 1
-            self._running += 1
-            if self._running >= _MOST_FAILURES:
-                raise LabError(f"{self._model} has not served {self._running} visits running: {error}") from None
-        self.visits.failures = dict(self.counted)
+            self._failures[str(error)] += 1
+            self._consecutive_failures += 1
+            if (failures := self._consecutive_failures) >= _MAX_FAILURES:
+                raise LabError(f"{self._model} did not serve {failures} consecutive visits: {error}") from None
+        self.counts.failures = dict(self._failures)
 
     def _behave(self, where: str, clients: int) -> None:
         with ExitStack() as stack:
-            links = [
-                stack.enter_context(BlockingConnection(self._addresses[where], timeout=_PATIENCE))
+            connections = [
+                stack.enter_context(BlockingConnection(self._addresses[where], timeout=_TIMEOUT))
                 for _ in range(clients)
             ]
-            for link in links:
-                link.send(MIX)
-            for number, link in enumerate(links):
-                # One that has closed its half gets the end behind its answer, and nothing between the two.
+            for connection in connections:
+                connection.send(MIX)
+            for number, connection in enumerate(connections):
+                # Every other client closes its sending half. It must then receive the replies, the end of the stream,
+                # and nothing in between.
                 if is_closed := number % 2 == 1:
-                    link.half_close()
+                    connection.half_close()
                 answer = b""
-                while (is_closed or len(answer) < len(ANSWER)) and (chunk := link.receive()):
+                while (is_closed or len(answer) < len(ANSWER)) and (chunk := connection.receive()):
                     answer += chunk
                 if answer != ANSWER:
                     raise LabError(f"{where}: {_find_difference(answer)}")
-                self.visits.requests += REQUESTS
+                self.counts.requests += REQUESTS
         if "command-udp" in self._addresses:
-            with BlockingConnection(self._addresses["command-udp"], timeout=_PATIENCE) as link:
-                link.send(b"PING\r\n")
-                if (said := link.receive()) != b"+PONG\r\n":
-                    raise LabError(f"command-udp: PING was answered by {said[:40]!r}")
-            self.visits.requests += 1
+            with BlockingConnection(self._addresses["command-udp"], timeout=_TIMEOUT) as connection:
+                connection.send(b"PING\r\n")
+                if (reply := connection.receive()) != b"+PONG\r\n":
+                    raise LabError(f"command-udp: PING was answered by {reply[:40]!r}")
+            self.counts.requests += 1
 
 
 def _find_difference(answer: bytes) -> str:
-    """Say where an answer is not `ANSWER`."""
+    """Describe the first byte that differs from `ANSWER`."""
     shorter = min(len(answer), len(ANSWER))
     same = next((number for number in range(shorter) if answer[number] != ANSWER[number]), shorter)
     got, wanted = answer[same : same + 20], ANSWER[same : same + 20]
@@ -226,33 +226,33 @@ def _find_difference(answer: bytes) -> str:
 
 
 def find_workers(addresses: Addresses, declared: int | None) -> int | None:
-    """How many clients a model serves at a time; None for as many as come.
+    """Return how many clients a model serves at a time; None if it has no fixed number of workers.
 
     Args:
-        declared: the same, by the catalogue.
+        declared: the number in the catalogue. The server's INFO overrides it.
     """
     if declared is None or declared == 1:
         return declared
-    info = call("command", addresses["command-tcp"], ["INFO"], timeout=_PATIENCE).value
-    # LAB_WORKERS may have told it otherwise; 0 is its own choice, which the catalogue knows.
+    info = call("command", addresses["command-tcp"], ["INFO"], timeout=_TIMEOUT).value
+    # LAB_WORKERS may have changed the number. 0 means the model's default, which is the catalogue's number.
     lines = info.splitlines() if isinstance(info, bytes) else []
     return next((int(line.split(b":")[1]) for line in lines if line.startswith(b"workers:")), 0) or declared
 
 
-def visit_all(visitors: Sequence[Visitor], pause: float) -> None:
-    """Visit by turns, as stdin says, until it ends.
+def run(traffic: Sequence[ModelTraffic], pause: float) -> None:
+    """Visit the models one after the other, controlled by stdin, until it ends.
 
     Args:
         pause: seconds between two visits.
     """
-    turns = cycle(visitors)
+    turns = cycle(traffic)
     rests = 0
     is_going, is_crowded = True, False
     with selectors.DefaultSelector() as selector:
         selector.register(sys.stdin, selectors.EVENT_READ)
         while True:
             if selector.select(pause if is_going else None):
-                # Not by `readline`: what it has read beyond its line, nobody would be woken up for.
+                # Not `readline`: it buffers further lines, and the selector does not wake up for those.
                 words = os.read(sys.stdin.fileno(), 4096).split()
                 if not words:
                     return
@@ -266,24 +266,25 @@ def visit_all(visitors: Sequence[Visitor], pause: float) -> None:
 
 
 @click.command(help=__doc__)
-@click.option("--workers", multiple=True, type=(str, int), metavar="MODEL NUMBER", help="clients at a time; repeatable")
+@click.option("--workers", multiple=True, type=(str, int), metavar="MODEL NUMBER", help="workers; repeatable")
 @click.option("--pause", default=0.002, help="seconds between two visits")
 def main(workers: tuple[tuple[str, int], ...], pause: float) -> None:
-    """Exit code 2: a model does not serve any more."""
-    visitors = {}
+    """Exit with code 2 if a model stops serving."""
+    traffic = {}
     declared = dict(workers)
     for row in json.loads(os.environ["LAB_TARGETS"]):
         addresses = {
             f"{item['service']}-{item['transport']}": Address.parse(item["address"]) for item in row["listeners"]
         }
-        visitors[row["model"]] = Visitor(row["model"], addresses, find_workers(addresses, declared.get(row["model"])))
+        model = row["model"]
+        traffic[model] = ModelTraffic(model, addresses, find_workers(addresses, declared.get(model)))
     try:
-        visit_all(list(visitors.values()), pause)
+        run(list(traffic.values()), pause)
     except LabError as error:
         print(f"soak: {error}", flush=True)
         sys.exit(2)
-    for model, visitor in visitors.items():
-        print(json.dumps({"model": model, **asdict(visitor.visits)}), flush=True)
+    for model, each in traffic.items():
+        print(json.dumps({"model": model, **asdict(each.counts)}), flush=True)
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ class SoakResult:
         memory: Bytes per hour; None if a reading is missing.
         growth: The verdict of each series.
         readings: All readings, including the warm-up.
-        visits: Counts of the clients (`lab.clients.soak_traffic.Visits`).
+        visits: Counts of the clients (`lab.clients.soak_traffic.TrafficCounts`).
     """
 
     model: str

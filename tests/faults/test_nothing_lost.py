@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lab.clients.request_log import Account, Ledger, keep
+from lab.clients.request_log import Account, RequestLog, run
 from lab.experiments.faults.judge import Verdict, judge
 from tests.faults.conftest import CATALOGUE
 from tests.support.servers import Server
@@ -27,7 +27,7 @@ def keep_over(server: Server, seed: int, fault: Callable[[Server], object], tran
         stack.callback(os.close, writer)
         timer = threading.Timer(0.02 * (seed % 5), os.write, (writer, b"mark\n"))
         steps = {"begun": timer.start, "marked": lambda: fault(server)}
-        account = keep(Ledger(links, seed), commands, lambda word: steps[word](), 60.0)
+        account = run(RequestLog(links, seed), commands, lambda word: steps[word](), 60.0)
         timer.join()
         return account
 

@@ -47,7 +47,7 @@ class FakeInstrument:
 
     backend: "FakeBackend"
     arguments: Sequence[str]
-    lines: list[str] = field(default_factory=lambda: ["begun", "there"])
+    lines: list[str] = field(default_factory=lambda: ["begun", "connected"])
 
     is_running = True
 

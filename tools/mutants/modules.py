@@ -115,7 +115,7 @@ GROUPS = (
             "tests/lab/metrics/test_estimates.py",
         ),
     ),
-    Group("ledger", ("lab/clients/request_log.py",), ("tests/lab/clients/test_request_log.py",)),
+    Group("request log", ("lab/clients/request_log.py",), ("tests/lab/clients/test_request_log.py",)),
     Group("flatness", ("lab/metrics/trend.py",), ("tests/lab/metrics/test_trend.py",)),
     Group(
         "scorecard",

@@ -1,4 +1,4 @@
-"""The client, against servers that answer rightly, wrongly, late or not at all."""
+"""The client, against servers that answer correctly, wrongly, late or not at all."""
 
 import socket
 import tempfile
@@ -43,7 +43,7 @@ def server() -> Iterator[dict[tuple[str, str], str]]:
     ],
     ids=["greet", "echo", "discard", "command"],
 )
-def test_every_service_over_every_transport(
+def test_call_speaks_every_service_over_every_transport(
     server: dict[tuple[str, str], str], service: str, transport: str, arguments: list[str | bytes], value: bytes
 ) -> None:
     reply = call(service, server[service, transport], arguments)
@@ -52,18 +52,18 @@ def test_every_service_over_every_transport(
 
 
 @pytest.mark.parametrize("transport", ["tcp", "unix"])
-def test_chargen_reads_the_lines_that_were_asked_for(server: dict[tuple[str, str], str], transport: str) -> None:
+def test_chargen_reads_the_requested_lines(server: dict[tuple[str, str], str], transport: str) -> None:
     value = call("chargen", server["chargen", transport], ["100"]).value
     assert isinstance(value, bytes)
     assert value.count(b"\r\n") == 100
 
 
-def test_an_echo_larger_than_the_kernels_buffers(server: dict[tuple[str, str], str]) -> None:
+def test_echo_larger_than_the_kernels_buffers_comes_back(server: dict[tuple[str, str], str]) -> None:
     data = bytes(range(256)) * 4 * 8192
     assert call("echo", server["echo", "tcp"], [data], timeout=30).value == data
 
 
-def test_errors_and_types_of_resp(server: dict[tuple[str, str], str]) -> None:
+def test_resp_errors_and_types_are_shown(server: dict[tuple[str, str], str]) -> None:
     address = server["command", "tcp"]
     error = call("command", address, ["SLEEP", "soon"])
     assert error.is_error
@@ -73,7 +73,7 @@ def test_errors_and_types_of_resp(server: dict[tuple[str, str], str]) -> None:
     assert Reply([b"a", [1, None]], False, 0.0).text() == "1) a\n2) 1) (integer) 1\n   2) (nil)"
 
 
-def test_a_unix_datagram_client_leaves_no_reply_path(server: dict[tuple[str, str], str]) -> None:
+def test_unix_datagram_client_leaves_no_reply_path(server: dict[tuple[str, str], str]) -> None:
     address = server["echo", "unixgram"]
     folder = Path(address.removeprefix("unixgram://")).parent
     before = sorted(folder.iterdir())
@@ -86,7 +86,7 @@ Behaviour = Callable[[socket.socket], None]
 
 @pytest.fixture
 def stub() -> Iterator[Callable[[Behaviour], str]]:
-    """Serves one connection in the way of a function; gives its address."""
+    """Serve one connection with the given function; return the address."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threads = []
 
@@ -117,13 +117,13 @@ WRONG = {
     "half an echo": ("echo", ["abc"], b"a", "ended after 1 of 3 bytes"),
     "an answering discard": ("discard", ["abc"], b"hey", "discard answered b'hey'"),
     "another line": ("chargen", ["1"], b"x" * 72 + b"\r\n", "line 1 is b'xxx"),
-    "half a reply": ("command", ["PING"], b"$100\r\nabc", "ended before a whole reply"),
+    "half a reply": ("command", ["PING"], b"$100\r\nabc", "ended before a complete reply"),
     "no RESP": ("command", ["PING"], b"HTTP/1.1 400 Bad Request\r\n\r\n", "not RESP"),
 }
 
 
 @pytest.mark.parametrize(("service", "arguments", "answer", "message"), WRONG.values(), ids=WRONG)
-def test_a_wrong_answer_is_told_from_none(
+def test_wrong_answer_names_the_difference(
     stub: Callable[[Behaviour], str], service: str, arguments: list[str], answer: bytes, message: str
 ) -> None:
     def behave(connection: socket.socket) -> None:
@@ -137,7 +137,7 @@ def test_a_wrong_answer_is_told_from_none(
         call(service, stub(behave), arguments)
 
 
-def test_no_answer_in_time(stub: Callable[[Behaviour], str], unit: float) -> None:
+def test_silent_server_times_out(stub: Callable[[Behaviour], str], unit: float) -> None:
     with pytest.raises(NoAnswerError, match=r"waited .* for the server to answer"):
         call("command", stub(read_to_end), ["PING"], timeout=unit)
 
@@ -145,10 +145,10 @@ def test_no_answer_in_time(stub: Callable[[Behaviour], str], unit: float) -> Non
 @pytest.mark.parametrize(
     ("come", "told"), [(b"", "; nothing has come"), (b"$5000\r\n" + b"x" * 4089, "; 4096 bytes have come")]
 )
-def test_no_whole_answer_says_how_much_has_come(
+def test_incomplete_answer_reports_the_bytes_received(
     stub: Callable[[Behaviour], str], unit: float, come: bytes, told: str
 ) -> None:
-    """A server that cuts its replies at 4 KiB: in silence, or by closing, or by a reset."""
+    """A server that stops in the middle of a reply: silently, by closing, or with a reset."""
 
     def wait(connection: socket.socket) -> None:
         connection.sendall(come)
@@ -169,13 +169,13 @@ def test_no_whole_answer_says_how_much_has_come(
     assert str(silent.value).endswith(f"for the server to answer{told}")
     with pytest.raises(WrongAnswerError) as closed:
         call("command", stub(close), ["ECHO", "x"])
-    assert str(closed.value).endswith(f"before a whole reply had come{told}")
+    assert str(closed.value).endswith(f"before a complete reply arrived{told}")
     with pytest.raises(WrongAnswerError) as broken:
         call("command", stub(reset), ["ECHO", "x"])
     assert str(broken.value).endswith(f"broke the connection off (Connection reset by peer){told}")
 
 
-def test_nobody_there(tmp_path: Path) -> None:
+def test_missing_server_is_unreachable(tmp_path: Path) -> None:
     with closing(socket.socket()) as reserved:
         reserved.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{reserved.getsockname()[1]}"
@@ -188,10 +188,10 @@ def test_nobody_there(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_client_that_cannot_prepare_its_connection_is_the_labs_error(
+def test_local_failure_to_connect_is_an_error_of_the_lab(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """No server is to blame: a readiness check must not retry, and the exit code is not that of a wrong answer."""
+    """The server is not the cause: readiness checks do not retry, and the exit code is not that of a wrong answer."""
 
     def fail(*_: object, **__: object) -> str:
         raise OSError(28, "No space left on device")
@@ -209,22 +209,22 @@ def test_client_that_cannot_prepare_its_connection_is_the_labs_error(
     [
         ("gopher", "tcp://127.0.0.1:70", [], "unknown service 'gopher'; known: greet"),
         ("echo", "http://127.0.0.1", ["x"], "does not start with tcp://"),
-        ("chargen", "udp://127.0.0.1:19", [], "chargen is not spoken over udp"),
+        ("chargen", "udp://127.0.0.1:19", [], "chargen is not served over udp; use tcp or unix"),
     ],
 )
-def test_what_cannot_be_meant_is_not_tried(service: str, address: str, arguments: list[str], message: str) -> None:
+def test_invalid_target_is_refused(service: str, address: str, arguments: list[str], message: str) -> None:
     with pytest.raises(LabError, match=message):
         call(service, address, arguments)
 
 
-def test_the_command_prints_the_answer(server: dict[tuple[str, str], str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_prints_the_answer(server: dict[tuple[str, str], str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--timeout", "5", "command", server["command", "unix"], "PING"]) == 0
     assert main(["command", server["command", "tcp"], "NONSENSE"]) == 1
     assert capsys.readouterr().out == "PONG\n(error) ERR unknown command 'NONSENSE'\n"
 
 
-def test_ready_means_answered(server: dict[tuple[str, str], str], unit: float) -> None:
-    """A socket that listens, and whose connections nobody accepts, is not ready."""
+def test_listening_model_is_not_ready_until_it_answers(server: dict[tuple[str, str], str], unit: float) -> None:
+    """A socket that listens but never accepts is not ready."""
     targets = choose_targets(("real", service, address) for (service, _), address in server.items())
     assert {(service, address.partition(":")[0]) for _, service, address in targets} == {
         ("command", "tcp"),
@@ -232,7 +232,7 @@ def test_ready_means_answered(server: dict[tuple[str, str], str], unit: float) -
     }
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         targets += [("deaf", "command", f"tcp://127.0.0.1:{deaf.getsockname()[1]}")]
-        # Those that are ready are waited for no longer; the other one has a second.
+        # The ready model returns at once; the other one has a second.
         (real,) = wait_ready([target for target in targets if target[0] == "real"], 60)
         outcomes = wait_ready(targets, 10 * unit)
     assert (real.model, real.ready, real.error) == ("real", True, None)
@@ -240,14 +240,14 @@ def test_ready_means_answered(server: dict[tuple[str, str], str], unit: float) -
     assert not outcomes[1].ready
 
 
-def test_the_reason_is_what_went_wrong_and_not_that_the_time_was_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last attempt is cut short by the end of the time, and knows nothing."""
+def test_unready_model_reports_the_last_error_that_is_not_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last attempt is cut short by the deadline and says nothing about the cause."""
 
     def refuse_then_wait(service: str, address: str, arguments: object, *, timeout: float) -> Reply:
         if attempts:
             raise UnreachableError(attempts.pop())
         time.sleep(timeout)
-        raise NoAnswerError("waited for what was left of the time")
+        raise NoAnswerError("waited for the rest of the time")
 
     attempts = ["Connection refused"]
     monkeypatch.setattr("lab.servers.readiness.call", refuse_then_wait)

@@ -1,4 +1,4 @@
-"""Clients of a soak: what they ask for, whether they notice a wrong answer, and what the hostile ones do."""
+"""Traffic of a soak: its requests, its check of the replies, and its hostile clients."""
 
 import contextlib
 import io
@@ -17,7 +17,7 @@ from lab.base.errors import LabError
 from lab.clients import soak_traffic
 from lab.clients.call import pack
 from lab.clients.reference import answer
-from lab.clients.soak_traffic import ANSWER, HOSTILE, MIX, REQUESTS, Visitor, Visits, find_workers
+from lab.clients.soak_traffic import ANSWER, HOSTILE, MIX, REQUESTS, ModelTraffic, TrafficCounts, find_workers
 from loadtests.sockets.connection import BlockingConnection
 from services.protocol import Address
 from tests.support.made_up_server import receive, served
@@ -26,7 +26,7 @@ from tests.support.waiting import wait_until
 Talk = Callable[[socket.socket], object]
 
 
-def test_what_is_wanted_is_what_the_protocol_says() -> None:
+def test_expected_answer_is_that_of_the_protocol() -> None:
     assert REQUESTS == MIX.count(b"*") == 16
     assert answer("command", MIX).sent == ANSWER
     # By hand: 10 x 7, then 5 + 2 + 1024 + 2, 5, 5 + 64 + 2, 6 + 2 + 70,000 + 2, 33 + 2, 4 + 3 + 2.
@@ -35,7 +35,7 @@ def test_what_is_wanted_is_what_the_protocol_says() -> None:
 
 
 def say(said: bytes) -> Talk:
-    """Answer the mix by this, then wait for the client's end; answer who is silent by nothing."""
+    """Answer the mixed requests, then wait for the client to close; do not answer a silent client."""
 
     def talk(link: socket.socket) -> None:
         if receive(link, len(MIX)) == MIX:
@@ -46,28 +46,28 @@ def say(said: bytes) -> Talk:
     return talk
 
 
-def visit(talk: Talk, *, workers: int | None = 3, crowd: bool = False) -> Visits:
+def visit(talk: Talk, *, workers: int | None = 3, crowd: bool = False) -> TrafficCounts:
     with served(talk) as address:
-        visitor = Visitor("made", {"command-tcp": Address.parse(address)}, workers)
-        visitor.visit(crowd=crowd)
-        return visitor.visits
+        traffic = ModelTraffic("made", {"command-tcp": Address.parse(address)}, workers)
+        traffic.visit(crowd=crowd)
+        return traffic.counts
 
 
 @pytest.mark.parametrize(
     ("workers", "crowd", "behaved"),
     [
-        (1, False, 1),  # the hostile one has gone before
+        (1, False, 1),  # the hostile client has disconnected before
         (2, False, 1),
         (3, False, 2),
         (13, False, 12),
-        (14, False, 12),  # one in seven
+        (14, False, 12),  # one in seven is hostile
         (14, True, 12),
         (None, False, 6),
-        (None, True, 24),  # four times 7, less one in seven
+        (None, True, 24),  # four times 7, minus one in seven
     ],
 )
-def test_a_server_that_is_right_has_no_failure(workers: int | None, crowd: bool, behaved: int) -> None:
-    assert visit(say(ANSWER), workers=workers, crowd=crowd) == Visits(1, 16 * behaved, {})
+def test_correct_server_has_no_failure(workers: int | None, crowd: bool, behaved: int) -> None:
+    assert visit(say(ANSWER), workers=workers, crowd=crowd) == TrafficCounts(1, 16 * behaved, {})
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_server_that_is_right_has_no_failure(workers: int | None, crowd: bool,
         (len(ANSWER) - 1, "at byte 71230 b'\\x0b' instead of b'\\n'"),
     ],
 )
-def test_a_wrong_byte_in_an_answer_of_the_right_length_is_a_failure(place: int, said: str) -> None:
+def test_answer_with_one_wrong_byte_is_a_failure(place: int, said: str) -> None:
     changed = bytearray(ANSWER)
     changed[place] ^= 6 if place == 0 else 1
     found = visit(say(bytes(changed)))
@@ -97,16 +97,16 @@ def test_a_wrong_byte_in_an_answer_of_the_right_length_is_a_failure(place: int, 
     ],
     ids=["too short", "too long", "none"],
 )
-def test_an_answer_that_is_too_short_or_too_long_is_a_failure(
+def test_answer_that_is_too_short_or_too_long_is_a_failure(
     said: bytes, why: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(soak_traffic, "_PATIENCE", 0.5)
+    monkeypatch.setattr(soak_traffic, "_TIMEOUT", 0.5)
     (found,) = visit(say(said)).failures
     assert (why or "waited 0.5 s for the server to answer") in found
 
 
-def test_a_reply_behind_the_last_is_noticed_by_who_has_closed_its_half() -> None:
-    """The first client has got all that it is owed, and does not wait for more; the second reads to the end."""
+def test_extra_reply_is_noticed_by_a_half_closed_client() -> None:
+    """The first client stops reading after its replies; the second one reads to the end of the stream."""
 
     def talk(link: socket.socket) -> None:
         if receive(link, len(MIX)) == MIX:
@@ -121,28 +121,28 @@ def test_a_reply_behind_the_last_is_noticed_by_who_has_closed_its_half() -> None
     ]
 
 
-def test_a_wrong_datagram_is_a_failure() -> None:
+def test_wrong_datagram_is_a_failure() -> None:
     with served(say(ANSWER)) as address, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 0))
         replies = iter([b"+PONG\r\n", b"+PANG\r\n"])
 
         def reply() -> None:
             for text in replies:
-                data, who = server.recvfrom(100)
-                server.sendto(text if data == b"PING\r\n" else b"?", who)
+                data, sender = server.recvfrom(100)
+                server.sendto(text if data == b"PING\r\n" else b"?", sender)
 
         thread = threading.Thread(target=reply)
         thread.start()
         where = f"udp://127.0.0.1:{server.getsockname()[1]}"
-        visitor = Visitor("made", {"command-tcp": Address.parse(address), "command-udp": Address.parse(where)}, 2)
-        visitor.visit()
-        assert visitor.visits == Visits(1, 17, {})
-        visitor.visit()
+        traffic = ModelTraffic("made", {"command-tcp": Address.parse(address), "command-udp": Address.parse(where)}, 2)
+        traffic.visit()
+        assert traffic.counts == TrafficCounts(1, 17, {})
+        traffic.visit()
         thread.join()
-    assert visitor.visits == Visits(2, 33, {"command-udp: PING was answered by b'+PANG\\r\\n'": 1})
+    assert traffic.counts == TrafficCounts(2, 33, {"command-udp: PING was answered by b'+PANG\\r\\n'": 1})
 
 
-def test_one_in_seven_is_hostile_and_every_other_closes_its_half(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_client_in_seven_is_hostile_and_every_other_one_half_closes(monkeypatch: pytest.MonkeyPatch) -> None:
     got: list[int] = []
     closed: list[BlockingConnection] = []
     half_close = BlockingConnection.half_close
@@ -157,24 +157,24 @@ def test_one_in_seven_is_hostile_and_every_other_closes_its_half(monkeypatch: py
             pass
 
     visit(talk, workers=14)
-    # Two hostile clients, of which the first is silent and the second says how a request begins; and twelve others.
+    # Two hostile clients, a silent one and one that sends the beginning of a request; and twelve others.
     wait_until(lambda: len(got) == 14)
     assert sorted(got) == [0, len(b"*2\r\n$4\r\nEC"), *[len(MIX)] * 12]
     assert len(closed) == 6
 
 
-def test_five_failures_from_the_beginning_are_the_last_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert (soak_traffic._MOST_FAILURES, soak_traffic._PATIENCE) == (5, 20.0)
+def test_soak_ends_after_five_failures_from_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (soak_traffic._MAX_FAILURES, soak_traffic._TIMEOUT) == (5, 20.0)
     with served(say(b"-")) as address:
-        monkeypatch.setattr(soak_traffic, "_PATIENCE", 0.05)
-        visitor = Visitor("made", {"command-tcp": Address.parse(address)}, 1)
+        monkeypatch.setattr(soak_traffic, "_TIMEOUT", 0.05)
+        traffic = ModelTraffic("made", {"command-tcp": Address.parse(address)}, 1)
         for _ in range(4):
-            visitor.visit()
-        with pytest.raises(LabError, match="has not served 5 visits"):
-            visitor.visit()
+            traffic.visit()
+        with pytest.raises(LabError, match="did not serve 5 consecutive visits"):
+            traffic.visit()
 
 
-def test_a_visitor_goes_on_without_a_word_and_brings_no_crowd(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_without_commands_visits_without_a_crowd(monkeypatch: pytest.MonkeyPatch) -> None:
     reader, writer = os.pipe()
     seen: list[bool] = []
 
@@ -186,11 +186,11 @@ def test_a_visitor_goes_on_without_a_word_and_brings_no_crowd(monkeypatch: pytes
 
     with os.fdopen(reader) as stdin:
         monkeypatch.setattr(sys, "stdin", stdin)
-        soak_traffic.visit_all([cast(Visitor, Visited())], 0.001)
+        soak_traffic.run([cast(ModelTraffic, Visited())], 0.001)
     assert seen == [False, False]
 
 
-def test_the_fifth_failure_in_turn_is_the_last() -> None:
+def test_soak_ends_after_five_consecutive_failures() -> None:
     answers = iter([b"-", ANSWER, *[b"-"] * 5])
 
     def talk(link: socket.socket) -> None:
@@ -198,16 +198,16 @@ def test_the_fifth_failure_in_turn_is_the_last() -> None:
             link.sendall(next(answers))
 
     with served(talk) as address:
-        # One that serves one client at a time: the hostile one has gone before.
-        visitor = Visitor("made", {"command-tcp": Address.parse(address)}, 1)
+        # A model that serves one client at a time: the hostile client disconnects before.
+        traffic = ModelTraffic("made", {"command-tcp": Address.parse(address)}, 1)
         for _ in range(6):
-            visitor.visit()
-        with pytest.raises(LabError, match=r"^made has not served 5 visits running: command-tcp: a wrong answer"):
-            visitor.visit()
-    assert (visitor.visits.visits, sum(visitor.visits.failures.values())) == (7, 5)
+            traffic.visit()
+        with pytest.raises(LabError, match=r"^made did not serve 5 consecutive visits: command-tcp: a wrong answer"):
+            traffic.visit()
+    assert (traffic.counts.visits, sum(traffic.counts.failures.values())) == (7, 5)
 
 
-def test_transports_take_turns() -> None:
+def test_transports_alternate() -> None:
     asked: list[int] = []
 
     def count_as(number: int) -> Talk:
@@ -222,14 +222,14 @@ def test_transports_take_turns() -> None:
 
     with contextlib.ExitStack() as stack:
         first, second = (Address.parse(stack.enter_context(served(count_as(number)))) for number in range(2))
-        visitor = Visitor("made", {"command-unix": second, "chargen-tcp": first, "command-tcp": first}, 1)
+        traffic = ModelTraffic("made", {"command-unix": second, "chargen-tcp": first, "command-tcp": first}, 1)
         for _ in range(4):
-            visitor.visit()
+            traffic.visit()
     assert asked == [0, 1, 0, 1]
 
 
-def test_hostile_clients_do_what_they_are_for() -> None:
-    """Each of them, against a server that notes what it gets and how it ends."""
+def test_hostile_clients_send_their_bytes_and_end_as_designed() -> None:
+    """Each of them, against a server that records the bytes and the end."""
     assert [listener for listener, _ in HOSTILE] == [
         *["command-tcp"] * 5,
         *("command-tls", "chargen-tcp", "command-udp"),
@@ -271,7 +271,7 @@ def test_hostile_clients_do_what_they_are_for() -> None:
         flood = [datagrams.recv(2000) for _ in range(4)]
     assert got[0] == (b"", "end")
     assert got[1] == (b"*2\r\n$4\r\nEC", "end")
-    # A frame that is cut off, and forty large answers that it never reads: both end by a reset.
+    # An incomplete frame, and forty large replies that are never read: both end with a reset.
     assert got[2] == (b"*2\r\n$4\r\nECHO\r\n$900\r\nx", "reset")
     assert got[3][1] == "reset"
     assert (pack([b"BLOB", b"70000"]) * 40).startswith(got[3][0])
@@ -281,8 +281,8 @@ def test_hostile_clients_do_what_they_are_for() -> None:
     assert flood == [b"", b"\xff" * 900, b"*3\r\n", b"PING\r\nPING\r\n"]
 
 
-def test_no_hostile_client_goes_where_nothing_listens() -> None:
-    """A model without TLS, chargen or datagrams is visited by those that have somewhere to go."""
+def test_hostile_clients_use_only_existing_listeners() -> None:
+    """A model without TLS, chargen and datagrams gets only the hostile clients of `command-tcp`."""
 
     def talk(link: socket.socket) -> None:
         data = receive(link, len(MIX))
@@ -295,10 +295,10 @@ def test_no_hostile_client_goes_where_nothing_listens() -> None:
             pass
 
     with served(talk) as address:
-        visitor = Visitor("made", {"command-tcp": Address.parse(address)}, 1)
+        traffic = ModelTraffic("made", {"command-tcp": Address.parse(address)}, 1)
         for _ in range(2 * len(HOSTILE)):
-            visitor.visit()
-    assert visitor.visits == Visits(16, 256, {})
+            traffic.visit()
+    assert traffic.counts == TrafficCounts(16, 256, {})
 
 
 @pytest.mark.parametrize(
@@ -312,7 +312,7 @@ def test_no_hostile_client_goes_where_nothing_listens() -> None:
         (2, b"limit:1\r\nworkers:16\r\nmore:9", 16),
     ],
 )
-def test_as_many_workers_as_the_server_says_that_it_has(declared: int | None, info: bytes, workers: int | None) -> None:
+def test_workers_are_those_of_the_servers_info(declared: int | None, info: bytes, workers: int | None) -> None:
     def talk(link: socket.socket) -> None:
         assert receive(link, len(pack([b"INFO"]))) == pack([b"INFO"])
         link.sendall(b"$%d\r\n%b\r\n" % (len(info), info))
@@ -321,24 +321,24 @@ def test_as_many_workers_as_the_server_says_that_it_has(declared: int | None, in
         assert find_workers({"command-tcp": Address.parse(address)}, declared) == workers
 
 
-def test_an_error_instead_of_information_leaves_what_is_declared() -> None:
+def test_workers_are_the_declared_ones_if_info_fails() -> None:
     with served(lambda link: [receive(link, 10), link.sendall(b":3\r\n")]) as address:
         assert find_workers({"command-tcp": Address.parse(address)}, 5) == 5
 
 
 def run_main(monkeypatch: pytest.MonkeyPatch, address: str, workers: int) -> tuple[list[str], int]:
-    """Run the instrument in this process until it has visited the model three times, or given it up."""
+    """Run the command in this process for three visits, or until the model has failed too often."""
     reader, writer = os.pipe()
     visits = count(1)
-    visit = Visitor.visit
+    visit = ModelTraffic.visit
 
-    def visit_and_end(self: Visitor, *, crowd: bool = False) -> None:
+    def visit_and_end(self: ModelTraffic, *, crowd: bool = False) -> None:
         if next(visits) == 3:
             os.write(writer, b"rest\n")
             os.close(writer)
         visit(self, crowd=crowd)
 
-    monkeypatch.setattr(Visitor, "visit", visit_and_end)
+    monkeypatch.setattr(ModelTraffic, "visit", visit_and_end)
     row = {"model": "made", "listeners": [{"service": "command", "transport": "tcp", "address": address}]}
     monkeypatch.setenv("LAB_TARGETS", json.dumps([row]))
     code = 0
@@ -352,26 +352,27 @@ def run_main(monkeypatch: pytest.MonkeyPatch, address: str, workers: int) -> tup
     return out.getvalue().splitlines(), code
 
 
-def test_the_instrument_says_in_the_end_what_there_was(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_prints_its_counts_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     with served(say(ANSWER)) as address:
         (resting, line), code = run_main(monkeypatch, address, 1)
     assert (resting, code) == ("resting 1", 0)
     assert json.loads(line) == {"model": "made", "visits": 3, "requests": 48, "failures": {}}
 
 
-def test_the_instrument_ends_with_2_when_a_model_serves_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(soak_traffic, "_MOST_FAILURES", 2)
+def test_command_exits_with_code_2_when_a_model_stops_serving(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(soak_traffic, "_MAX_FAILURES", 2)
     with served(say(b"-")) as address:
-        monkeypatch.setattr(soak_traffic, "_PATIENCE", 0.2)
+        monkeypatch.setattr(soak_traffic, "_TIMEOUT", 0.2)
         lines, code = run_main(monkeypatch, address, 1)
     assert code == 2
     (line,) = lines
     assert line.startswith(
-        f"soak: made has not served 2 visits running: {Address.parse(address)}: waited 0.2 s for the server to answer"
+        "soak: made did not serve 2 consecutive visits: "
+        f"{Address.parse(address)}: waited 0.2 s for the server to answer"
     )
 
 
-def test_a_crowd_comes_when_it_is_told_to_and_until_it_is_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_crowd_lasts_from_its_command_to_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
     reader, writer = os.pipe()
     seen: list[bool] = []
 
@@ -386,5 +387,5 @@ def test_a_crowd_comes_when_it_is_told_to_and_until_it_is_told_otherwise(monkeyp
     os.write(writer, b"crowd\n")
     with os.fdopen(reader) as stdin:
         monkeypatch.setattr(sys, "stdin", stdin)
-        soak_traffic.visit_all([cast(Visitor, Told())], 0.001)
+        soak_traffic.run([cast(ModelTraffic, Told())], 0.001)
     assert seen == [True, True, False, False]

@@ -12,7 +12,7 @@ import pytest
 from lab.base.errors import LabError
 from lab.cli.commands.soak import exit_code
 from lab.cli.context import COULD_NOT_RUN, DID_NOT_HOLD, HELD
-from lab.clients.soak_traffic import REQUESTS, Visitor, find_workers
+from lab.clients.soak_traffic import REQUESTS, ModelTraffic, find_workers
 from lab.experiments.soak import COUNTS, Clients, Reading, judge, run
 from lab.metrics.trend import FEWEST, Growth, after_warm_up
 from lab.servers.open import open_backend
@@ -63,14 +63,14 @@ def test_number_of_clients_fits_the_model_and_the_warm_up(
         names = ("command-tcp", "command-unix", "chargen-tcp")
         addresses = {name: server.address(*name.split("-")) for name in names}
         assert find_workers(addresses, declared) == workers
-        visitor = Visitor(model, addresses, workers)
+        traffic = ModelTraffic(model, addresses, workers)
         served = []
         for is_warm_up in (False, True):
-            before = visitor.visits.requests
-            visitor.visit(crowd=is_warm_up)
-            served.append((visitor.visits.requests - before) // REQUESTS)
+            before = traffic.counts.requests
+            traffic.visit(crowd=is_warm_up)
+            served.append((traffic.counts.requests - before) // REQUESTS)
     assert served == [few, many]
-    assert visitor.visits.failures == {}
+    assert traffic.counts.failures == {}
 
 
 def test_two_words_in_one_read_are_both_handled() -> None:
@@ -147,7 +147,7 @@ def test_soak_ends_with_a_server_that_exits() -> None:
     backend = open_backend("process", f"soak-{os.getpid()}")
     try:
         backend.up([MODEL])
-        with pytest.raises(LabError, match=f"{MODEL} has not served 5 visits running"):
+        with pytest.raises(LabError, match=f"{MODEL} did not serve 5 consecutive visits"):
             run(backend, [MODEL], seconds=2, every=0.4, say=lambda line: backend.kill(MODEL, 9))
     finally:
         backend.down()

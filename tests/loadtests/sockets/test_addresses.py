@@ -9,7 +9,7 @@ from collections import deque
 import pytest
 
 from lab.clients.call import call
-from lab.clients.slow_clients import come
+from lab.clients.slow_clients import connect_all
 from lab.servers.readiness import wait_ready
 from loadtests.sockets import addresses
 from loadtests.sockets.connection import BlockingConnection
@@ -130,7 +130,7 @@ def test_crowd_comes_to_the_address_that_takes_it(resolve):
         stack.enter_context(socket.create_server(("127.0.0.1", port)))
         resolve("::1", "127.0.0.3", "127.0.0.2", "127.0.0.1")
         where = Address(Transport.TCP, "localhost", port)
-        assert count_connected(come(where, 5)) == ["127.0.0.1"] * 5
+        assert count_connected(connect_all(where, 5)) == ["127.0.0.1"] * 5
         assert addresses.find_addresses("localhost", port, socket.SOCK_STREAM)[0][1][0] == "127.0.0.1"
 
 
@@ -139,7 +139,7 @@ def test_crowd_that_is_refused_everywhere_is_still_a_crowd(resolve):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     resolve("127.0.0.2", "127.0.0.1")
-    crowd = come(Address(Transport.TCP, "localhost", port), 3)
+    crowd = connect_all(Address(Transport.TCP, "localhost", port), 3)
     assert len(crowd) == 3
     for link in crowd:
         link.close()

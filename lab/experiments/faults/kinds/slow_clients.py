@@ -24,7 +24,7 @@ def _prepare(backend: Backend, model: str) -> Injection:
             backend.start(["python", "-m", "lab.clients.slow_clients", find_address(backend, model)], log=log)
         )
         deadline = time.monotonic() + _CONNECT_TIMEOUT
-        while "there" not in clients.output().split():
+        while "connected" not in clients.output().split():
             if clients.process.poll() is not None or time.monotonic() > deadline:
                 raise LabError(
                     f"the slow clients did not connect; their output: {clients.output().strip() or '(nothing)'}"
