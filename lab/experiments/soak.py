@@ -18,7 +18,7 @@ from lab.experiments.theory import Server
 from lab.load.measure import open_meter
 from lab.load.measurement import encode_targets
 from lab.metrics.sample import Meter
-from lab.metrics.trend import FEWEST, Growth, Slope, after_warm_up, find_slope, judge_counts
+from lab.metrics.trend import FEWEST, Slope, Trend, after_warm_up, find_slope, judge_counts
 from lab.servers.backend import Backend, Instrument
 
 NAME = "soak"
@@ -63,7 +63,7 @@ class SoakResult:
 
     model: str
     memory: Slope | None
-    growth: Mapping[str, Growth]
+    growth: Mapping[str, Trend]
     readings: Sequence[Reading]
     visits: Mapping[str, Any]
 
@@ -71,7 +71,7 @@ class SoakResult:
     def is_flat(self) -> bool:
         """Whether nothing grows and every well-behaved client was served; False without any request."""
         served = self.visits["requests"] > 0 and not self.visits["failures"]
-        return served and all(growth is Growth.FLAT for growth in self.growth.values())
+        return served and all(growth is Trend.FLAT for growth in self.growth.values())
 
     def as_json(self) -> dict[str, Any]:
         return {**asdict(self), "is_flat": self.is_flat}
@@ -85,7 +85,7 @@ def judge(model: str, readings: Sequence[Reading], visits: Mapping[str, Any], li
     """
     late = after_warm_up(readings)
     known = [(item.seconds / _HOUR, item.memory_bytes) for item in late if item.memory_bytes is not None]
-    memory, growth = None, Growth.UNKNOWN
+    memory, growth = None, Trend.UNKNOWN
     if len(known) == len(late) >= FEWEST:
         memory = find_slope([hours for hours, _ in known], [value for _, value in known])
         growth = memory.judge(limit)

@@ -1,9 +1,9 @@
-"""What repeats say: a median with an interval, ranks with ties, the noise floor of the machine, drift. Pure functions.
+"""Statistics of repeats: medians with intervals, ranks with ties, the noise floor, drift. Pure functions.
 
-Strategy: the interval is the bootstrap's percentile interval of the median. Nothing is drawn at random for it: the
-median of a resample is one order statistic, or the mean of two, and how likely each of them is follows from the
-binomial distribution. So the same repeats always have the same interval, and no seed has to be kept. With three
-repeats it reaches from the smallest to the largest, which is as much as three repeats can say.
+Strategy: the interval is the bootstrap percentile interval of the median, computed without random numbers. The median
+of a resample is one order statistic, or the mean of two, and their probabilities follow from the binomial distribution.
+So the same repeats always have the same interval, and there is no seed. With three repeats it reaches from the smallest
+to the largest: three repeats cannot say more.
 
 Source: Efron, "Bootstrap methods: another look at the jackknife", 1979, section 3, which has the case of the median.
 """
@@ -20,12 +20,12 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A median and how far it can be trusted, in the unit of what was measured.
+    """A median with its confidence interval, in the unit of the measured value.
 
     Args:
         middle: the median of the repeats.
-        low, high: the interval. `high` is infinity where repeats are lower bounds: nothing says how much more it is.
-        repeats: how many stand behind it.
+        low, high: the interval. `high` is infinity if the repeats are lower bounds.
+        repeats: number of values.
     """
 
     middle: float
@@ -35,36 +35,36 @@ class Estimate:
 
     @property
     def is_lower_bound(self) -> bool:
-        """Whether it can be any value above `low`."""
+        """Return whether the true value has no upper end."""
         return self.high == inf
 
     @property
     def spread(self) -> float | None:
-        """Half the interval, as a part of the median; None where there is no upper end, or nothing to divide by."""
+        """Return half the interval relative to the median; None for a lower bound or a median of 0."""
         return None if self.is_lower_bound or not self.middle else (self.high - self.low) / 2 / self.middle
 
     def widen(self, noise: float) -> "Estimate":
-        """The interval with the machine's noise added on both sides, as a part of the median."""
+        """Widen the interval on both sides by the noise, given relative to the median."""
         margin = noise * abs(self.middle)
         return Estimate(self.middle, self.low - margin, self.high + margin, self.repeats)
 
     def overlaps(self, other: "Estimate") -> bool:
-        """Whether the two cannot be told apart."""
+        """Return whether the intervals overlap, so that there is no difference."""
         return self.low <= other.high and other.low <= self.high
 
 
 def estimate(
     values: Iterable[float | None], *, confidence: float = CONFIDENCE, is_lower_bound: bool = False
 ) -> Estimate | None:
-    """The median of those values that are known, and its interval.
+    """Return the median of the known values and its confidence interval.
 
     Args:
-        values: one a repeat; None is "not known".
+        values: one per repeat; None if unknown.
         confidence: of the interval, from 0 to 1.
-        is_lower_bound: whether the values are those of a server that could have done more.
+        is_lower_bound: the server was not the limit and could have reached more.
 
     Returns:
-        None if no value is known. One value alone has an interval without a width: `repeats` says how much it is worth.
+        None if no value is known. The interval of a single value has no width; check `repeats`.
     """
     known = sorted(value for value in values if value is not None)
     if not known:
@@ -82,7 +82,7 @@ def estimate(
 
 
 def _medians(values: Sequence[float]) -> Iterator[tuple[float, float]]:
-    """Every median that a resample of sorted values can have, with its chance."""
+    """Yield each median that a resample of sorted values can have, with its probability."""
     count = len(values)
     if count % 2:
         middle = count // 2 + 1
@@ -91,7 +91,7 @@ def _medians(values: Sequence[float]) -> Iterator[tuple[float, float]]:
         return
     half = count // 2
     for low in range(1, count + 1):
-        # That the two in the middle are values `low` and `high`: half of the draws end at one, half begin at the other.
+        # The middle two draws are `low` and `high`: half of the draws end at `low`, the other half starts at `high`.
         ends = comb(count, half) * ((low / count) ** half - ((low - 1) / count) ** half)
         apart = 0.0
         for high in range(low + 1, count + 1):
@@ -102,7 +102,7 @@ def _medians(values: Sequence[float]) -> Iterator[tuple[float, float]]:
 
 
 def _reached(draws: int, number: int, count: int) -> float:
-    """The chance that at least so many of `count` draws are among the first `number` of `count` values."""
+    """Return the probability that `draws` or more of `count` draws are among the first `number` values."""
     share = number / count
     return sum(comb(count, hits) * share**hits * (1 - share) ** (count - hits) for hits in range(draws, count + 1))
 
@@ -110,17 +110,17 @@ def _reached(draws: int, number: int, count: int) -> float:
 def rank(
     estimates: Mapping[str, Estimate], *, noise: float = 0.0, higher_is_better: bool = True
 ) -> dict[str, tuple[int, int]]:
-    """The places that each can have: only what is beyond doubt is a difference.
+    """Rank estimates; overlapping intervals are ties.
 
     Args:
         estimates: by name.
-        noise: of the machine, as a part of a value; every interval is widened by it.
-        higher_is_better: as for a rate; or lower, as for a cost.
+        noise: of the machine, relative to a value; each interval is widened by it.
+        higher_is_better: true for a rate, false for a cost.
 
     Returns:
-        By name, in the order of the medians, the best first: the best place that it can have (one more than are
-        certainly better) and the worst (as many as are not certainly worse). Where the two differ, it is a tie with
-        somebody.
+        By name, in the order of the medians, best first: the best possible rank (1 + the number that are clearly
+        better) and the worst possible rank (the number that are not clearly worse, itself included). If the two
+        differ, it is a tie.
     """
     wide = {name: item.widen(noise) for name, item in estimates.items()}
 
@@ -138,13 +138,13 @@ def rank(
 
 
 def noise_floor(pairs: Iterable[tuple[float | None, float | None]]) -> float | None:
-    """How far two measurements of the same thing are apart, as a part of it: what is below that is no difference.
+    """Return the relative difference of two measurements of the same thing; smaller differences mean nothing.
 
     Args:
-        pairs: of the A/A run: the same model under two names, both in the same round.
+        pairs: of the A/A control: the same model under two names, in the same round.
 
     Returns:
-        The median over the pairs; None if in none of them both are known.
+        The median over the pairs; None if no pair has two known values.
     """
     apart = [
         abs(one - other) / ((one + other) / 2)
@@ -155,13 +155,13 @@ def noise_floor(pairs: Iterable[tuple[float | None, float | None]]) -> float | N
 
 
 def drift(first: Mapping[str, float | None], last: Mapping[str, float | None]) -> float | None:
-    """By how much the machine changed from the first round to the last: the median change over all that is in both.
+    """Return the relative change of the machine from the first round to the last: the median over all cases.
 
     Args:
-        first, last: a figure of each cell in that round.
+        first, last: the value of each case in that round.
 
     Returns:
-        0.05 for 5 % more; None if no figure is known in both.
+        0.05 for 5 % more; None if no case has a value in both.
     """
     changes = [
         last_value / first_value - 1
@@ -173,12 +173,12 @@ def drift(first: Mapping[str, float | None], last: Mapping[str, float | None]) -
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """How a figure differs between two runs.
+    """The difference of a value between two runs.
 
     Args:
-        before, after: the figure in each.
+        before, after: the value in each.
         ratio: after / before, of the medians.
-        is_beyond_noise: whether the intervals, widened by the noise of both machines, lie apart.
+        is_beyond_noise: whether the intervals, widened by the noise, do not overlap.
     """
 
     before: Estimate
@@ -188,14 +188,14 @@ class Change:
 
 
 def compare(before: Estimate, after: Estimate, *, noise: float = 0.0) -> Change | None:
-    """What has changed; None where nothing can be divided by."""
+    """Return the change; None if the value before was 0."""
     if not before.middle:
         return None
     return Change(before, after, after.middle / before.middle, not before.widen(noise).overlaps(after.widen(noise)))
 
 
 def show_estimate(found: Estimate | None, show: Callable[[float], str]) -> str:
-    """A median with its interval; with `≥`, and no interval, where it is a lower bound."""
+    """Format a median with its interval; a lower bound has `≥` and no interval."""
     if found is None:
         return UNKNOWN
     if found.is_lower_bound:

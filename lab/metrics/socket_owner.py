@@ -1,9 +1,9 @@
-"""Which process of this machine answers at an address, found in the kernel's tables of sockets.
+"""Find the process that serves an address, in the kernel's tables of sockets.
 
-Strategy: a port says little. Two processes can have the same one at two addresses, in two network namespaces, or for
-TCP and UDP; a wildcard is behind every address that no other socket has; a forwarder listens for a server that it is
-not. So the address is matched as the kernel matches it, the most specific socket first, among the sockets of this
-network namespace alone; and where that leaves more than one answer, the answer is that it is not known, and why.
+Strategy: a port number is not enough. Two processes can use the same port at two addresses, in two network namespaces,
+or for TCP and UDP. A wildcard socket serves every address that has no socket of its own. A forwarder listens on behalf
+of another server. So the address is matched as the kernel matches it: the most specific socket first, among the sockets
+of this network namespace. If several processes remain, the owner is unknown, and the reason is returned.
 
 Sources: proc(5) under /proc/net, unix(7) for SO_PEERCRED, socket(7) for SO_REUSEPORT.
 """
@@ -22,7 +22,7 @@ from pathlib import Path
 
 from services.protocol import Address, Transport
 
-# Programs whose sockets are a way to another server.
+# Programs that forward connections to another server.
 _FORWARDERS = frozenset(
     {
         *("docker-proxy", "dockerd", "rootlesskit", "rootlessport", "slirp4netns", "pasta", "passt", "conmon"),
@@ -41,7 +41,7 @@ _STREAM, _DGRAM = "0001", "0002"
 # struct ucred: pid, uid, gid.
 _UCRED = struct.Struct("3i")
 
-# How often to look whether a server has closed a connection by now, and how long to wait between.
+# How often to check whether a server has closed a connection, and the pause between checks.
 _LOOKS = 10
 _PAUSE = 0.1
 
@@ -50,12 +50,12 @@ _WILDCARDS = (IPv4Address(0), IPv6Address(0))
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Who answers at an address: a process, what docker-proxy forwards to, or why it is not known.
+    """The server at an address: a process, a container behind docker-proxy, or the reason why it is unknown.
 
     Args:
         pid: a process, with its descendants.
         container: the IP address of a container.
-        unknown: why neither is known; empty if one is.
+        unknown: why neither is known; empty if one of them is.
     """
 
     pid: int | None = None
@@ -73,10 +73,10 @@ class _Socket:
 
 
 def find_owner(address: Address, *, proc: Path = Path("/proc")) -> Owner:
-    """Find out who answers at an address, as seen from this network namespace.
+    """Find the server at an address, as seen from this network namespace.
 
     Args:
-        proc: where the kernel shows processes.
+        proc: mount point of procfs.
     """
     if address.transport is Transport.UNIX:
         return _find_unix(address.path, proc)
@@ -89,10 +89,10 @@ def find_owner(address: Address, *, proc: Path = Path("/proc")) -> Owner:
     except OSError as error:
         return Owner(unknown=f"{address.host} has no address: {error.strerror}")
     table, state = ("udp", _UNCONNECTED) if address.transport.is_datagram else ("tcp", _LISTEN)
-    # A datagram socket with a peer hears only that one.
+    # A connected datagram socket receives from its peer only.
     sockets = [item for item in _read_tables(proc / "self", table) if item.state == state and not item.peer]
     elsewhere = []
-    # In this order a client tries them.
+    # A client tries them in this order.
     for family, _, _, _, where in found:
         ip = ip_address(str(where[0]).partition("%")[0])
         if ip in _WILDCARDS:
@@ -108,12 +108,12 @@ def find_owner(address: Address, *, proc: Path = Path("/proc")) -> Owner:
 
 
 def count_connections(addresses: Iterable[Address], *, pid: int | None = None, proc: Path = Path("/proc")) -> int:
-    """How many connections servers have at their addresses, also those that they have not accepted yet.
+    """Count the connections at addresses, including those that the server has not accepted yet.
 
     Args:
-        addresses: TCP and TLS; Unix, where a connection counts until the server has closed it; UDP, of which only
-            clients with a connected socket are known. Clients in other network namespaces are known over TCP and TLS
-            alone, and of Unix datagram sockets none is.
+        addresses: TCP and TLS; Unix, where a connection counts until the server has closed it; UDP, where only clients
+            with a connected socket are visible. Clients in other network namespaces are visible only over TCP and TLS.
+            Clients of Unix datagram sockets are never visible.
         pid: a process in the network namespace where these addresses are; by default this one.
     """
     process = proc / ("self" if pid is None else str(pid))
@@ -131,7 +131,7 @@ def count_connections(addresses: Iterable[Address], *, pid: int | None = None, p
 
 
 def _count_unix(process: Path, paths: Collection[str]) -> int:
-    """Count those that stay: the kernel does not show whether a client has gone and the server has yet to close."""
+    """Count the lasting connections: the kernel does not show whether the client of one has already closed it."""
     counts: list[int] = []
     while paths and len(counts) < _LOOKS and 0 not in counts:
         if counts:
@@ -162,9 +162,9 @@ def _unmapped(ip: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
 
 
 def match(sockets: Iterable[_Socket], ip: IPv4Address | IPv6Address, port: int) -> list[int]:
-    """The inodes of the sockets that get what is sent to an address: those that name it most exactly.
+    """Return the inodes of the sockets that receive from an address: those that match it most exactly.
 
-    More than one share it by SO_REUSEPORT.
+    More than one socket can share it by SO_REUSEPORT.
     """
     ranks: dict[int, list[int]] = {}
     for item in sockets:
@@ -174,17 +174,17 @@ def match(sockets: Iterable[_Socket], ip: IPv4Address | IPv6Address, port: int) 
 
 
 def _rank(bound: IPv4Address | IPv6Address, asked: IPv4Address | IPv6Address) -> int | None:
-    """How exactly a socket names an address, 0 is best; None if it does not get what is sent there."""
+    """Return how exactly a socket matches an address, 0 is best; None if it does not receive from it."""
     if _unmapped(bound) == asked:
         return 0
     if bound in _WILDCARDS and bound.version == asked.version:
         return 1
-    # A socket of IPv6 at its wildcard takes IPv4 as well, unless it was told not to, which is not shown anywhere.
+    # An IPv6 wildcard socket takes IPv4 as well, unless IPV6_V6ONLY is set, which the kernel does not show.
     return 2 if bound == IPv6Address(0) and asked.version == 4 else None
 
 
 def _is_local(family: int, where: Sequence[object]) -> bool:
-    """Whether an address is one of this network namespace: only these can be bound."""
+    """Return whether an address belongs to this network namespace: only such an address can be bound."""
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:
             probe.bind((where[0], 0, *where[2:]))
@@ -194,7 +194,7 @@ def _is_local(family: int, where: Sequence[object]) -> bool:
 
 
 def _read_tables(process: Path, name: str, wanted: object = True) -> Iterator[_Socket]:
-    """The sockets of the network namespace of a process; none if none is wanted."""
+    """Yield the sockets of the network namespace of a process; none if `wanted` is empty."""
     for each in (name, f"{name}6") if wanted else ():
         try:
             lines = (process / "net" / each).read_text().splitlines()[1:]
@@ -209,7 +209,7 @@ def _read_tables(process: Path, name: str, wanted: object = True) -> Iterator[_S
 
 
 def _decode(text: str) -> IPv4Address | IPv6Address:
-    """An address as /proc/net shows it: words of 32 bits, each in the order of this machine."""
+    """Decode an address of /proc/net: 32-bit words, each in this machine's byte order."""
     words = [int(text[place : place + 8], 16).to_bytes(4, sys.byteorder) for place in range(0, len(text), 8)]
     return ip_address(b"".join(words))
 
@@ -223,7 +223,7 @@ class _UnixSocket:
 
 
 def _read_unix(process: Path) -> Iterator[_UnixSocket]:
-    """The Unix sockets with a path, in the network namespace of a process."""
+    """Yield the Unix sockets that have a path, in the network namespace of a process."""
     try:
         lines = (process / "net" / "unix").read_text(errors="surrogateescape").splitlines()[1:]
     except OSError:
@@ -236,7 +236,7 @@ def _read_unix(process: Path) -> Iterator[_UnixSocket]:
 
 
 def _find_unix_inodes(proc: Path, path: str, kind: str) -> list[int]:
-    """The inodes of the sockets at a path; of streams, those that listen."""
+    """Return the inodes of the sockets at a path; of stream sockets, only those that listen."""
     return [
         row.inode
         for row in _read_unix(proc / "self")
@@ -245,7 +245,7 @@ def _find_unix_inodes(proc: Path, path: str, kind: str) -> list[int]:
 
 
 def _find_unix(path: str, proc: Path) -> Owner:
-    """A path can be in the table twice, when a server was replaced; only the kernel knows which one answers."""
+    """Find the server at a path. A replaced server leaves a second row in the table; the kernel knows which answers."""
     listener = _ask_listener(path)
     inodes = _find_unix_inodes(proc, path, _STREAM)
     if listener is None:
@@ -253,14 +253,14 @@ def _find_unix(path: str, proc: Path) -> Owner:
     owned = [inode for inode in inodes if listener in _find_holders([inode], proc)[0]]
     if owned or len(inodes) == 1:
         return _own(owned or inodes, f"unix://{path}", proc)
-    # It listens in another network namespace, or under another path: a socket of a container, on a volume.
+    # It listens in another network namespace, or at another path: the socket of a container, on a volume.
     if inodes or not (proc / str(listener)).exists():
         return Owner(unknown=f"the process that made unix://{path} has ended")
     return _check([listener], f"unix://{path}", proc)
 
 
 def _ask_listener(path: str) -> int | None:
-    """The process that made the socket of a path listen; None if the kernel does not say."""
+    """Return the process that called listen() on the socket at a path; None if the kernel does not tell."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)
         try:
@@ -272,7 +272,7 @@ def _ask_listener(path: str) -> int | None:
 
 
 def _own(inodes: Sequence[int], address: str, proc: Path) -> Owner:
-    """The process that holds sockets, and has made all others that do."""
+    """Return the process that holds the sockets and is the ancestor of all other holders."""
     if not inodes:
         return Owner(unknown=f"no process of this network namespace has a socket at {address}")
     holders, is_whole = _find_holders(inodes, proc)
@@ -284,12 +284,12 @@ def _own(inodes: Sequence[int], address: str, proc: Path) -> Owner:
 
 
 def _find_holders(inodes: Sequence[int], proc: Path) -> tuple[set[int], bool]:
-    """The processes that have one of these sockets open, and whether somebody was seen with each of them."""
+    """Return the processes that have one of these sockets open, and whether each socket has a visible holder."""
     wanted = {f"socket:[{inode}]": inode for inode in inodes}
     holders: set[int] = set()
     seen: set[int] = set()
     for folder in proc.glob("[0-9]*"):
-        # It has ended meanwhile, or is somebody else's.
+        # The process has ended meanwhile, or belongs to another user.
         with suppress(OSError):
             for descriptor in os.listdir(folder / "fd"):  # noqa: PTH208 - names are all that counts
                 with suppress(OSError):
@@ -301,7 +301,7 @@ def _find_holders(inodes: Sequence[int], proc: Path) -> tuple[set[int], bool]:
 
 
 def _check(pids: Sequence[int], address: str, proc: Path) -> Owner:
-    """The one of these processes that is above all others, if its account is that of a server alone."""
+    """Return the process that is the ancestor of all others, if it is a server and not a forwarder or this lab."""
     for pid in pids:
         words = _read_command(pid, proc)
         # Docker's daemon may have the socket open as well.
@@ -313,7 +313,7 @@ def _check(pids: Sequence[int], address: str, proc: Path) -> Owner:
     root = next((pid for pid in chosen if all(pid == other or pid in above[other] for other in chosen)), None)
     if root is None:
         return Owner(
-            unknown=f"{len(chosen)} processes share {address}, and none of them has started the others: "
+            unknown=f"{len(chosen)} processes share {address}, and none of them started the others: "
             + ", ".join(map(str, chosen))
         )
     words = _read_command(root, proc)
@@ -321,7 +321,9 @@ def _check(pids: Sequence[int], address: str, proc: Path) -> Owner:
     if name in _FORWARDERS:
         return Owner(unknown=f"{name} (pid {root}) at {address} only forwards to a server")
     if os.getpid() in (root, *pids) or root in _list_ancestors(os.getpid(), proc):
-        return Owner(unknown=f"the process at {address} (pid {root}) has started this lab: its account holds both")
+        return Owner(
+            unknown=f"the process at {address} (pid {root}) started this lab: their CPU times cannot be separated"
+        )
     return Owner(pid=root)
 
 
@@ -329,9 +331,9 @@ def _list_ancestors(pid: int, proc: Path) -> list[int]:
     found: list[int] = []
     with suppress(OSError, ValueError):
         while pid > 1:
-            # The second field is a name in brackets, and may hold anything.
+            # The second field is a name in brackets, which may contain any characters.
             pid = int((proc / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])
-            if pid in found:  # a number that was used again meanwhile
+            if pid in found:  # a pid that was reused meanwhile
                 break
             found.append(pid)
     return found

@@ -1,17 +1,17 @@
-"""Whether a series grows: the test that a soak is judged by. Pure functions.
+"""The leak test: does a series grow? Pure functions.
 
-Strategy: all readings are taken at rest, when every client has gone and the counts have settled, so they differ by what
-a server keeps and not by what it is doing. The first third of them is warm-up, and is left out: an allocator's pools
-fill, and a library's caches. A crowd fills them, larger than all that comes afterwards.
+Strategy: all readings are taken at rest, without clients and after the counts have settled, so they show what a server
+keeps and not what it is doing. The first third is warm-up and is left out: in it, the allocator's pools and the
+libraries' caches fill, under a crowd of clients that is larger than any later one.
 
-* **Memory** has noise, so it is estimated: the Theil-Sen slope, which is the median of the slopes of all pairs of
-  readings, and Sen's interval for it, from the variance of Kendall's S. One step, as an allocator makes them, hardly
-  moves it. A reading is like the one before it, which would make the interval too narrow: the variance is multiplied by
-  (1 + r) / (1 - r), with r the correlation of each residual with the one before it, where that is above 0. The memory
-  is flat if the whole interval is below the limit, and grows if the whole interval is above; otherwise the series is
-  too short to tell, and that is no pass.
-* **Counts** (descriptors, threads, zombies) have none. They grow if the median of the last third is above the largest
-  of the first: what comes and goes between the two is not growth.
+* **Memory** is noisy, so its slope is estimated: the Theil-Sen estimator, which is the median of the slopes of all
+  pairs of readings, with Sen's confidence interval from the variance of Kendall's S. A single step, as allocators make
+  them, hardly changes it. Consecutive readings are correlated, which would make the interval too narrow. The variance
+  is therefore multiplied by (1 + r) / (1 - r), where r is the lag-1 autocorrelation of the residuals, if it is
+  positive. Memory is flat if the whole interval is below the limit, and grows if the whole interval is above it.
+  Otherwise the series is too short to decide, which is not a pass.
+* **Counts** (descriptors, threads, zombies) have no noise. They grow if the median of the last third is above the
+  maximum of the first third: a temporary peak in between is not growth.
 
 Sources: P. K. Sen, "Estimates of the regression coefficient based on Kendall's tau", 1968; for the correlation, Bayley
 and Hammersley, "The 'effective' number of independent observations in an autocorrelated time series", 1946.
@@ -28,55 +28,55 @@ from typing import TypeVar
 CONFIDENCE = 0.95
 WARM_UP = 1 / 3
 
-# Below so many readings after the warm-up nothing is said.
+# The fewest readings after the warm-up that decide anything.
 FEWEST = 6
 
-# A correlation that leaves no more than two independent readings in a hundred.
+# At this autocorrelation, a hundred readings are worth two independent ones.
 _LARGEST_CORRELATION = 0.96
 
 
 Reading = TypeVar("Reading")
 
 
-class Growth(StrEnum):
-    """What a series says."""
+class Trend(StrEnum):
+    """The result of the leak test for one series."""
 
     FLAT = "flat"
     GROWS = "grows"
-    UNKNOWN = "unknown"  # a reading is missing, or there are too few to tell: never a pass
+    UNKNOWN = "unknown"  # a reading is missing, or there are too few: not a pass
 
 
 @dataclass(frozen=True, slots=True)
 class Slope:
-    """How fast something grows, in its unit per unit of time.
+    """The slope of a series, in its unit per unit of time.
 
     Args:
         middle: the Theil-Sen estimate.
-        low, high: its interval; infinite where there are too few independent readings to have one.
+        low, high: its confidence interval; infinite if there are too few independent readings.
     """
 
     middle: float
     low: float
     high: float
 
-    def judge(self, limit: float) -> Growth:
-        """What that means where a slope of `limit` must not be reached."""
+    def judge(self, limit: float) -> Trend:
+        """Return the trend, where the slope has to stay below `limit`."""
         if self.high < limit:
-            return Growth.FLAT
-        return Growth.GROWS if self.low >= limit else Growth.UNKNOWN
+            return Trend.FLAT
+        return Trend.GROWS if self.low >= limit else Trend.UNKNOWN
 
 
 def after_warm_up(readings: Sequence[Reading]) -> Sequence[Reading]:
-    """The readings that count."""
+    """Return the readings without those of the warm-up."""
     return readings[round(len(readings) * WARM_UP) :]
 
 
 def find_slope(times: Sequence[float], values: Sequence[float], *, confidence: float = CONFIDENCE) -> Slope:
-    """The slope of a series, and how far it can be trusted.
+    """Estimate the slope of a series and its confidence interval.
 
     Args:
         times: of the readings, ascending.
-        values: as many, at least two.
+        values: one per time, at least two.
     """
     points = list(zip(times, values, strict=True))
     slopes = sorted((later - earlier) / (then - now) for (now, earlier), (then, later) in combinations(points, 2))
@@ -94,7 +94,7 @@ def find_slope(times: Sequence[float], values: Sequence[float], *, confidence: f
 
 
 def _correlate(residuals: Sequence[float]) -> float:
-    """Of each with the one before it, at least 0."""
+    """Return the lag-1 autocorrelation, at least 0."""
     around = median(residuals)
     centred = [value - around for value in residuals]
     total = sum(value * value for value in centred)
@@ -104,14 +104,14 @@ def _correlate(residuals: Sequence[float]) -> float:
     return min(max(product / total, 0.0), _LARGEST_CORRELATION)
 
 
-def judge_counts(counts: Sequence[int | None]) -> Growth:
-    """Whether a number grows that does not vary by itself.
+def judge_counts(counts: Sequence[int | None]) -> Trend:
+    """Return the trend of a count, which has no noise.
 
     Args:
-        counts: after the warm-up; None is one that is not known.
+        counts: after the warm-up; None if a count is unknown.
     """
     known = [count for count in counts if count is not None]
     if len(known) < len(counts) or len(known) < FEWEST:
-        return Growth.UNKNOWN
+        return Trend.UNKNOWN
     third = len(known) // 3
-    return Growth.GROWS if median(known[-third:]) > max(known[:third]) else Growth.FLAT
+    return Trend.GROWS if median(known[-third:]) > max(known[:third]) else Trend.FLAT

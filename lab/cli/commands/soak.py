@@ -14,7 +14,7 @@ from lab.cli.params import Duration, models_argument, out_option
 from lab.experiments.environment import describe_environment
 from lab.experiments.soak import _HOUR, COUNTS, MEGABYTE, NAME, SoakResult, run
 from lab.experiments.store import Run, tolerated
-from lab.metrics.trend import CONFIDENCE, FEWEST, Growth, after_warm_up
+from lab.metrics.trend import CONFIDENCE, FEWEST, Trend, after_warm_up
 from lab.report.tables import show_table
 from lab.servers.backend import choose_speakers
 
@@ -81,14 +81,14 @@ def exit_code(findings: Sequence[SoakResult]) -> int:
     """Return 0 if all is flat, 1 if something grows or a client was not served, 2 if it is inconclusive."""
     if findings and all(finding.is_flat for finding in findings):
         return HELD
-    grows = any(Growth.GROWS in finding.growth.values() or finding.visits["failures"] for finding in findings)
+    grows = any(Trend.GROWS in finding.growth.values() or finding.visits["failures"] for finding in findings)
     return DID_NOT_HOLD if grows else COULD_NOT_RUN
 
 
 def _row(finding: SoakResult) -> list[str]:
     late = after_warm_up(finding.readings)
     memory = finding.memory
-    grown = [f"{name} {growth}" for name, growth in finding.growth.items() if growth is not Growth.FLAT]
+    grown = [f"{name} {growth}" for name, growth in finding.growth.items() if growth is not Trend.FLAT]
     grown += [f"{count} x {what}" for what, count in finding.visits["failures"].items()]
     return [
         finding.model,

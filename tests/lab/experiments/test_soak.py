@@ -14,7 +14,7 @@ from lab.cli.commands.soak import exit_code
 from lab.cli.context import COULD_NOT_RUN, DID_NOT_HOLD, HELD
 from lab.clients.soak_traffic import REQUESTS, ModelTraffic, find_workers
 from lab.experiments.soak import COUNTS, Clients, Reading, judge, run
-from lab.metrics.trend import FEWEST, Growth, after_warm_up
+from lab.metrics.trend import FEWEST, Trend, after_warm_up
 from lab.servers.open import open_backend
 from tests.support.servers import Server
 
@@ -31,9 +31,9 @@ def test_warm_up_does_not_count_and_a_missing_reading_is_unknown() -> None:
     assert judge(MODEL, readings(filling), SERVED, 1e6).is_flat
     leaking = [10_000_000 + number * 300_000 for number in range(30)]
     found = judge(MODEL, readings(leaking), SERVED, 1e6)
-    assert (found.growth["memory"], found.is_flat) == (Growth.GROWS, False)
+    assert (found.growth["memory"], found.is_flat) == (Trend.GROWS, False)
     missing = judge(MODEL, readings([*filling[:-1], None]), SERVED, 1e6)
-    assert (missing.memory, missing.growth["memory"], missing.is_flat) == (None, Growth.UNKNOWN, False)
+    assert (missing.memory, missing.growth["memory"], missing.is_flat) == (None, Trend.UNKNOWN, False)
     assert not judge(MODEL, readings(filling), {**SERVED, "failures": {"no answer": 1}}, 1e6).is_flat
     json.dumps(found.as_json())
 
@@ -120,7 +120,7 @@ def test_leaking_server_is_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     # Enough readings for an interval, even if they are strongly correlated.
     found = soak(5.0, 0.25)
-    assert found.growth == dict.fromkeys(["memory", *COUNTS], Growth.GROWS)
+    assert found.growth == dict.fromkeys(["memory", *COUNTS], Trend.GROWS)
     assert found.memory is not None
     assert not found.is_flat
 
@@ -137,7 +137,7 @@ def test_sound_server_leaks_no_descriptor_thread_or_zombie(monkeypatch: pytest.M
     found = soak()
     # Only the warm-up has many clients.
     assert warm_ups == [True] * 4 + [False] * len(after_warm_up(found.readings))
-    assert [found.growth[name] for name in COUNTS] == [Growth.FLAT] * 3
+    assert [found.growth[name] for name in COUNTS] == [Trend.FLAT] * 3
     assert not found.visits["failures"]
     assert found.visits["requests"] > 100
     assert len(after_warm_up(found.readings)) >= FEWEST

@@ -18,7 +18,7 @@ from lab.cli.context import Lab
 from lab.experiments import soak
 from lab.experiments.soak import COUNTS, MEGABYTE, Clients, Reading, SoakResult, _read, judge, read_settled
 from lab.metrics.sample import Meter, Sample
-from lab.metrics.trend import Growth, Slope
+from lab.metrics.trend import Slope, Trend
 from lab.servers.backend import Backend, Instrument
 from tests.support.fakes import Clock, FakeBackend
 
@@ -43,9 +43,9 @@ def test_memory_slope_is_in_bytes_per_hour_after_the_warm_up() -> None:
     found = judge(MODEL, make_readings(memory), SERVED, 360_001)
     middle = pytest.approx(360_000)
     assert found.memory == Slope(middle, middle, middle)
-    assert found.growth == dict.fromkeys(("memory", *COUNTS), Growth.FLAT)
+    assert found.growth == dict.fromkeys(("memory", *COUNTS), Trend.FLAT)
     assert found.is_flat
-    assert judge(MODEL, make_readings(memory), SERVED, 359_999).growth["memory"] is Growth.GROWS
+    assert judge(MODEL, make_readings(memory), SERVED, 359_999).growth["memory"] is Trend.GROWS
 
 
 @pytest.mark.parametrize("missing", [3, 8])
@@ -53,7 +53,7 @@ def test_missing_reading_is_unknown(missing: int) -> None:
     memory: list[int | None] = [1000] * 9
     memory[missing] = None
     found = judge(MODEL, make_readings(memory), SERVED, MEGABYTE)
-    assert (found.memory, found.growth["memory"], found.is_flat) == (None, Growth.UNKNOWN, False)
+    assert (found.memory, found.growth["memory"], found.is_flat) == (None, Trend.UNKNOWN, False)
     # In the warm-up it does not matter.
     memory = [None, None, None, *[1000] * 6]
     assert judge(MODEL, make_readings(memory), SERVED, MEGABYTE).is_flat
@@ -62,7 +62,7 @@ def test_missing_reading_is_unknown(missing: int) -> None:
 def test_five_readings_after_the_warm_up_are_too_few() -> None:
     assert MEGABYTE == 1e6
     found = judge(MODEL, make_readings([1000] * 8), SERVED, MEGABYTE)
-    assert (found.memory, set(found.growth.values())) == (None, {Growth.UNKNOWN})
+    assert (found.memory, set(found.growth.values())) == (None, {Trend.UNKNOWN})
 
 
 @pytest.mark.parametrize("name", COUNTS)
@@ -70,33 +70,33 @@ def test_each_count_is_judged_separately(name: str) -> None:
     assert COUNTS == ("descriptors", "threads", "zombies")
     series = [9, 9, 9, 1, 1, 1, 1, 2, 2]
     found = judge(MODEL, make_readings([1000] * 9, **{name: series}), SERVED, MEGABYTE)
-    assert {key for key, growth in found.growth.items() if growth is Growth.GROWS} == {name}
+    assert {key for key, growth in found.growth.items() if growth is Trend.GROWS} == {name}
     assert not found.is_flat
     assert json.loads(json.dumps(found.as_json()))["is_flat"] is False
 
 
 def test_unserved_client_is_not_flat() -> None:
     found = judge(MODEL, make_readings([1000] * 9), {**SERVED, "failures": {"no answer": 1}}, MEGABYTE)
-    assert set(found.growth.values()) == {Growth.FLAT}
+    assert set(found.growth.values()) == {Trend.FLAT}
     assert not found.is_flat
 
 
 def test_soak_without_a_request_is_not_flat() -> None:
     found = judge(MODEL, make_readings([1000] * 9), {"visits": 0, "requests": 0, "failures": {}}, MEGABYTE)
-    assert set(found.growth.values()) == {Growth.FLAT}
+    assert set(found.growth.values()) == {Trend.FLAT}
     assert (found.is_flat, exit_code([found])) == (False, 2)
     # One request is enough.
     found = judge(MODEL, make_readings([1000] * 9), {"visits": 1, "requests": 1, "failures": {}}, MEGABYTE)
     assert (found.is_flat, exit_code([found])) == (True, 0)
 
 
-def make_finding(memory: Growth = Growth.FLAT, failures: int = 0, model: str = MODEL) -> SoakResult:
-    growth = {"memory": memory, **dict.fromkeys(COUNTS, Growth.FLAT)}
+def make_finding(memory: Trend = Trend.FLAT, failures: int = 0, model: str = MODEL) -> SoakResult:
+    growth = {"memory": memory, **dict.fromkeys(COUNTS, Trend.FLAT)}
     visits = {**SERVED, "failures": {"no answer": failures} if failures else {}}
     return SoakResult(model, Slope(-5e5, -1.25e6, 2.5e5), growth, make_readings([1000] * 9), visits)
 
 
-FLAT, GROWS, SHORT = (make_finding(growth) for growth in (Growth.FLAT, Growth.GROWS, Growth.UNKNOWN))
+FLAT, GROWS, SHORT = (make_finding(growth) for growth in (Trend.FLAT, Trend.GROWS, Trend.UNKNOWN))
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_exit_code_is_that_of_the_worst_model(findings: list[SoakResult], code: 
 def test_row_has_megabytes_per_hour_and_counts_after_the_warm_up() -> None:
     readings = make_readings([1000] * 9, descriptors=[99, 99, 99, 26, 27, 27, 27, 27, 28], threads=[5] * 9)
     found = SoakResult(
-        MODEL, Slope(-5e5, -1.25e6, 2.5e5), {"memory": Growth.FLAT, "threads": Growth.FLAT}, readings, SERVED
+        MODEL, Slope(-5e5, -1.25e6, 2.5e5), {"memory": Trend.FLAT, "threads": Trend.FLAT}, readings, SERVED
     )
     assert soak_command._row(found) == [
         MODEL,
@@ -134,7 +134,7 @@ def test_row_has_megabytes_per_hour_and_counts_after_the_warm_up() -> None:
     grown = SoakResult(
         MODEL,
         None,
-        {"memory": Growth.UNKNOWN, "threads": Growth.GROWS, "zombies": Growth.FLAT},
+        {"memory": Trend.UNKNOWN, "threads": Trend.GROWS, "zombies": Trend.FLAT},
         readings,
         {**SERVED, "failures": {"no answer": 2}},
     )

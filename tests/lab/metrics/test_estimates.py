@@ -29,14 +29,14 @@ def test_what_is_not_known_is_left_out_and_nothing_is_none() -> None:
     assert estimate([]) is None
 
 
-def test_a_lower_bound_has_no_upper_end() -> None:
+def test_lower_bound_has_no_upper_end() -> None:
     found = estimate([10.0, 20.0, 30.0], is_lower_bound=True)
     assert found is not None
     assert (found.low, found.high, found.is_lower_bound, found.spread) == (10.0, inf, True, None)
 
 
 @pytest.mark.parametrize("count", [4, 5, 7, 10, 15])
-def test_the_interval_is_that_of_resampling(count: int) -> None:
+def test_interval_equals_that_of_resampling(count: int) -> None:
     chance = random.Random(count)
     values = [chance.gauss(100, 10) for _ in range(count)]
     medians = sorted(median(chance.choices(values, k=count)) for _ in range(20_000))
@@ -49,13 +49,13 @@ def test_the_interval_is_that_of_resampling(count: int) -> None:
 
 
 @given(some)
-def test_the_median_is_inside_its_interval_and_the_interval_inside_the_values(values: list[float]) -> None:
+def test_interval_contains_the_median_and_lies_within_the_values(values: list[float]) -> None:
     found = estimate(values)
     assert found is not None
     assert min(values) <= found.low <= found.middle <= found.high <= max(values)
 
 
-def test_more_repeats_make_it_narrower() -> None:
+def test_interval_is_narrower_with_more_repeats() -> None:
     chance = random.Random(1)
     values = [chance.gauss(100, 10) for _ in range(41)]
     few, many = estimate(values[:5]), estimate(values)
@@ -68,42 +68,42 @@ def _of(low: float, high: float) -> Estimate:
     return Estimate((low + high) / 2, low, high, 3)
 
 
-def test_ranks_only_where_intervals_lie_apart() -> None:
+def test_rank_differs_only_where_intervals_do_not_overlap() -> None:
     found = rank({"slow": _of(10, 20), "fast": _of(90, 100), "faster": _of(95, 110)})
     assert found == {"faster": (1, 2), "fast": (1, 2), "slow": (3, 3)}
     assert list(found) == ["faster", "fast", "slow"]
 
 
-def test_for_a_cost_the_lowest_is_first() -> None:
+def test_rank_of_a_cost_puts_the_lowest_first() -> None:
     assert rank({"dear": _of(30, 31), "cheap": _of(10, 11)}, higher_is_better=False) == {
         "cheap": (1, 1),
         "dear": (2, 2),
     }
 
 
-def test_a_lower_bound_is_behind_nobody() -> None:
+def test_lower_bound_is_never_ranked_behind_another() -> None:
     bound = Estimate(50.0, 45.0, inf, 3)
     assert rank({"bound": bound, "fast": _of(90, 100)}) == {"fast": (1, 2), "bound": (1, 2)}
     assert rank({"bound": bound, "slow": _of(10, 20)}) == {"bound": (1, 1), "slow": (2, 2)}
 
 
-def test_the_noise_of_the_machine_makes_ties() -> None:
+def test_rank_has_ties_within_the_noise() -> None:
     close = {"one": _of(100, 101), "other": _of(103, 104)}
     assert rank(close) == {"other": (1, 1), "one": (2, 2)}
     assert rank(close, noise=0.02) == {"other": (1, 2), "one": (1, 2)}
 
 
-def test_noise_floor_is_the_middle_of_what_the_same_thing_differs_by() -> None:
+def test_noise_floor_is_the_median_difference_of_equal_pairs() -> None:
     assert noise_floor([(100.0, 100.0), (99.0, 101.0), (90.0, 110.0)]) == pytest.approx(0.02)
     assert noise_floor([(None, 1.0), (1.0, None)]) is None
 
 
-def test_drift_is_the_middle_change_and_missing_cells_are_left_out() -> None:
+def test_drift_is_the_median_change_of_cases_in_both_rounds() -> None:
     assert drift({"a": 100.0, "b": 10.0, "c": 1.0}, {"a": 110.0, "b": 9.0, "c": 1.05}) == pytest.approx(0.05)
     assert drift({"a": 100.0, "b": None}, {"b": 1.0}) is None
 
 
-def test_a_change_is_one_beyond_the_noise() -> None:
+def test_change_counts_beyond_the_noise() -> None:
     small, large = compare(_of(99, 101), _of(102, 104), noise=0.02), compare(_of(99, 101), _of(120, 122), noise=0.02)
     assert small is not None
     assert large is not None
@@ -113,13 +113,13 @@ def test_a_change_is_one_beyond_the_noise() -> None:
     assert compare(_of(0, 0), _of(1, 1)) is None
 
 
-def test_spread_is_half_the_interval_as_a_part_of_the_median() -> None:
+def test_spread_is_half_the_interval_relative_to_the_median() -> None:
     # (130 - 90) / 2 = 20, of 100.
     assert Estimate(100.0, 90.0, 130.0, 3).spread == 0.2
     assert Estimate(0.0, -1.0, 1.0, 3).spread is None
 
 
-def test_chances_of_the_medians_of_four_values() -> None:
+def test_medians_of_four_values_have_their_probabilities() -> None:
     # 256 resamples; the median is the mean of the second and the third value. It is 1 where three draws or more are 1:
     # 4 x 3 + 1 = 13. It is 1.5 where two draws are 1 and the least of the others is 2: 6 x (9 - 4) = 30.
     found: dict[float, float] = {}
@@ -140,13 +140,13 @@ def test_interval_of_seven_values_at_90_percent() -> None:
     assert estimate([1, 2, 3, 4, 5, 6, 7]) == Estimate(4, 2, 6, 7)
 
 
-def test_pairs_without_a_size_are_no_noise() -> None:
+def test_noise_floor_ignores_pairs_of_zeros() -> None:
     assert noise_floor([(0.0, 0.0), (1.0, 3.0)]) == 1.0
     assert noise_floor([(0.2, 0.4)]) == pytest.approx(2 / 3)
     assert noise_floor([(0.0, 0.0)]) is None
 
 
-def test_comparison_without_noise_takes_the_intervals_as_they_are() -> None:
+def test_compare_without_noise_takes_the_intervals_as_they_are() -> None:
     found = compare(_of(99, 101), _of(101.1, 103))
     assert found is not None
     assert found.is_beyond_noise

@@ -50,7 +50,7 @@ def run():
 
 
 @pytest.mark.parametrize("program", [_BURN, _FORK], ids=["own", "reaped-child"])
-def test_process_cpu_is_what_it_burned(run, program):
+def test_process_cpu_time_is_measured(run, program):
     child = run(program.format(seconds=0.5))
     sample = ProcessMeter(child.pid).read()
     # Accounts in ticks of 10 ms, and Python's start on top.
@@ -63,7 +63,7 @@ def test_process_cpu_is_what_it_burned(run, program):
     assert sample.user_seconds + sample.system_seconds == pytest.approx(sample.cpu_seconds)
 
 
-def test_switches_of_threads_that_come_and_go(tmp_path):
+def test_switches_include_threads_that_end(tmp_path):
     def tell(thread, count):
         folder = tmp_path / "7" / "task" / str(thread)
         folder.mkdir(parents=True, exist_ok=True)
@@ -85,7 +85,7 @@ def test_switches_of_threads_that_come_and_go(tmp_path):
     assert switches.read([7]) is None
 
 
-def test_process_that_has_gone_is_not_zero(run):
+def test_ended_process_gives_an_empty_sample(run):
     child = run(_BURN.format(seconds=0))
     meter = open_process_meter(child.pid)
     child.communicate()
@@ -94,7 +94,7 @@ def test_process_that_has_gone_is_not_zero(run):
     assert open_process_meter(child.pid).read() == Sample()
 
 
-def test_nothing_is_known_to_the_no_op():
+def test_no_meter_knows_nothing():
     assert NoMeter().read() == Sample(None, None, None, None)
     assert NoMeter().count_descriptors() is None
 
@@ -149,8 +149,8 @@ def test_cgroup_version_1(tmp_path):
 
 
 @pytest.mark.parametrize("group", ["/", "/docker/abc123"])
-def test_own_quota_wherever_the_container_sees_its_group(tmp_path, group):
-    """Its path is that of the machine, and what is mounted may be the group alone."""
+def test_own_quota_is_read_wherever_the_group_is_mounted(tmp_path, group):
+    """The path is the host's, and only the group itself may be mounted."""
     for version, line, folder, text in (
         (1, f"4:cpu,cpuacct:{group}\n0::/\n", "cpu", "nr_throttled 2\nthrottled_time 250000000\n"),
         (2, f"0::{group}\n", "", "usage_usec 1\nthrottled_usec 250000\n"),
@@ -161,28 +161,28 @@ def test_own_quota_wherever_the_container_sees_its_group(tmp_path, group):
         assert read_throttled(proc=place / "proc", root=place / "fs") == 0.25
 
 
-def test_no_quota_to_be_read_is_none(tmp_path):
+def test_own_quota_is_none_if_unreadable(tmp_path):
     assert read_throttled(proc=tmp_path, root=tmp_path) is None
     _write(tmp_path / "self", cgroup="3:memory:/a\n0::/a\n")
     _write(tmp_path / "a", cpu__stat="usage_usec 1\n")
     assert read_throttled(proc=tmp_path, root=tmp_path) is None
 
 
-def test_cgroup_of_somebody_else_is_not_read(tmp_path):
-    """With an engine on another machine, the pid is that of a stranger here."""
+def test_cgroup_of_another_container_is_not_read(tmp_path):
+    """With a remote engine, the pid belongs to an unrelated local process."""
     _write(tmp_path / "proc" / "42", cgroup="0::/user.slice\n")
     assert CgroupMeter.find(42, "abc123", proc=tmp_path / "proc", root=tmp_path / "fs") is None
     assert CgroupMeter.find(43, "abc123", proc=tmp_path / "proc", root=tmp_path / "fs") is None
 
 
-def test_cgroup_files_that_are_missing_are_none(tmp_path):
+def test_missing_cgroup_files_are_none(tmp_path):
     _write(tmp_path / "proc" / "42", cgroup="0::/abc123\n")
     _write(tmp_path / "fs" / "abc123", cpu__stat="usage_usec 1500000\n")
     meter = CgroupMeter.find(42, "abc123", proc=tmp_path / "proc", root=tmp_path / "fs")
     assert meter.read() == Sample(1.5, None, None, None)
 
 
-def test_engine_stats():
+def test_stats_of_the_engine_are_read():
     answer = {
         "cpu_stats": {
             "cpu_usage": {
@@ -200,7 +200,7 @@ def test_engine_stats():
     assert StatsMeter(lambda: {"cpu_stats": {"cpu_usage": {"total_usage": 0}}, "memory_stats": {}}).read() == Sample()
 
 
-def test_readings_only_rise(run):
+def test_cpu_readings_never_decrease(run):
     child = run(_BURN.format(seconds=0.05))
     meter = ProcessMeter(child.pid)
     readings = [meter.read().cpu_seconds for _ in range(5)]
@@ -231,13 +231,13 @@ def test_container_is_found_by_any_of_its_addresses(tmp_path, monkeypatch, ip, f
     assert find_container(ip) == found
 
 
-def test_no_container_is_found_where_there_is_no_docker(tmp_path, monkeypatch):
+def test_container_is_not_found_without_docker(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert find_container("172.18.0.3") is None
 
 
 class Fake:
-    """A process with an account of its own."""
+    """A process with its own figures."""
 
     def __init__(self, pid, user, system, memory, threads, *, status="sleeping", below=(), reaped=(0.0, 0.0)):
         self.pid, self._status, self._below, self._threads, self._memory = pid, status, below, threads, memory
@@ -265,7 +265,7 @@ class Fake:
         return SimpleNamespace(pss=self._memory, rss=10 * self._memory)
 
 
-def test_account_of_a_tree_is_that_of_all_its_processes(monkeypatch):
+def test_process_sample_covers_the_whole_tree(monkeypatch):
     tree = Fake(
         *(10, 1.0, 2.0, 100, 3),
         reaped=(16.0, 32.0),
@@ -297,7 +297,7 @@ def test_account_of_a_tree_is_that_of_all_its_processes(monkeypatch):
     assert looked == [10, 11, 12, 13]
 
 
-def test_memory_below_the_cache_is_none_at_all(tmp_path):
+def test_memory_smaller_than_the_cache_is_zero(tmp_path):
     _write(tmp_path / "proc" / "42", cgroup="1:name=a:/x\n0::/abc123\n")
     files = {"cpu__stat": "usage_usec 1\n", "memory__current": "500\n"}
     _write(tmp_path / "fs" / "abc123", **files)
@@ -313,7 +313,7 @@ def test_memory_below_the_cache_is_none_at_all(tmp_path):
     assert StatsMeter(lambda: stats).read().memory_bytes is None
 
 
-def test_group_is_found_whatever_else_is_in_the_table(tmp_path):
+def test_cgroup_is_found_among_other_lines(tmp_path):
     """The line of version 2 comes first and has no files; a path holds colons; a controller has no folder."""
     (tmp_path / "proc" / "42").mkdir(parents=True)
     table = tmp_path / "proc" / "42" / "cgroup"
@@ -324,7 +324,7 @@ def test_group_is_found_whatever_else_is_in_the_table(tmp_path):
     assert find().read() == Sample(cpu_seconds=2.5)
 
 
-def test_switches_and_zombies_of_a_group_are_those_of_its_processes(tmp_path, run):
+def test_cgroup_switches_and_zombies_are_those_of_its_processes(tmp_path, run):
     folder = tmp_path / "7" / "task" / "7"
     _write(folder, status="voluntary_ctxt_switches:\t3\n")
     _write(tmp_path / "group", cgroup__procs="7\n")
@@ -366,7 +366,7 @@ def open_engine(monkeypatch):
     return start
 
 
-def test_container_of_this_machine_is_read_from_its_group(open_engine, monkeypatch):
+def test_local_container_is_read_from_its_cgroup(open_engine, monkeypatch):
     engine, found = open_engine(42), object()
     monkeypatch.setattr(CgroupMeter, "find", lambda pid, container: found if (pid, container) == (42, "abc123") else 0)
     assert open_container_meter("web") is found
@@ -374,8 +374,8 @@ def test_container_of_this_machine_is_read_from_its_group(open_engine, monkeypat
 
 
 @pytest.mark.parametrize("pid", [42, 0])
-def test_container_elsewhere_is_read_from_its_engine(open_engine, monkeypatch, pid):
-    """Its pid is no group of this machine, or it has none: it is asked by its id, once for each reading."""
+def test_remote_container_is_read_from_its_engine(open_engine, monkeypatch, pid):
+    """Its pid has no local group, or it has no pid: each reading asks the engine once, by the container's id."""
     engine = open_engine(pid)
     monkeypatch.setattr(CgroupMeter, "find", lambda pid, container: None)
     assert open_container_meter("web").read() == Sample(cpu_seconds=2.0)
@@ -383,14 +383,14 @@ def test_container_elsewhere_is_read_from_its_engine(open_engine, monkeypatch, p
     assert not engine.is_closed
 
 
-def test_container_that_the_engine_does_not_know_has_a_reason(open_engine):
+def test_unknown_container_has_a_reason(open_engine):
     open_engine(42)
     meter = open_container_meter("other")
     assert isinstance(meter, NoMeter)
     assert meter.reason == "the Docker engine does not describe the container other: no other"
 
 
-def test_docker_that_fails_is_heard_all_the_same(tmp_path, monkeypatch):
+def test_output_of_a_failing_docker_command_is_used(tmp_path, monkeypatch):
     command = tmp_path / "docker"
     command.write_text("#!/bin/sh\necho $*; exit 1\n")
     command.chmod(0o755)
@@ -399,7 +399,7 @@ def test_docker_that_fails_is_heard_all_the_same(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_own_quota_is_found_behind_other_lines(tmp_path, order):
+def test_own_quota_is_found_after_other_lines(tmp_path, order):
     """Version 1 gives nanoseconds. A path holds a colon; one line has no files, another is of other controllers."""
     lines = ["0::/a:b", "3:memory:/a:b", "4:cpuacct:/a:b", "5:cpu:/a:b"]
     _write(tmp_path / "proc" / "self", cgroup="\n".join(lines[::order]))

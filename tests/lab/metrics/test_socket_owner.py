@@ -1,4 +1,4 @@
-"""Which process answers at an address: real sockets of real processes, and tables laid out as the kernel does."""
+"""The owner of an address: real sockets of real processes, and tables in the kernel's format."""
 
 import errno
 import os
@@ -58,7 +58,7 @@ sys.stdin.read()
 
 @pytest.fixture
 def listen() -> Iterator[object]:
-    """Starts processes that listen; gives the pid and what each socket said of itself."""
+    """Start processes that listen; return the pid and the line that each socket printed."""
     started = []
 
     def start(*sockets: str) -> tuple[int, list[str]]:
@@ -89,7 +89,7 @@ def test_most_specific_socket_is_the_one_that_answers(listen):
     assert _find(f"tcp://0.0.0.0:{port}").pid == first
 
 
-def test_udp_and_tcp_at_one_port_are_two_servers(listen):
+def test_udp_and_tcp_sockets_at_one_port_have_two_owners(listen):
     stream, (port,) = listen("tcp,127.0.0.1,0")
     datagrams, _ = listen(f"udp,127.0.0.1,{port}")
     assert _find(f"tcp://127.0.0.1:{port}").pid == stream
@@ -118,12 +118,12 @@ def test_unix_socket_belongs_to_the_process_that_listens(listen, tmp_path):
     assert "no process" in _find(f"unixgram://{tmp_path}/none").unknown
 
 
-def test_forked_workers_are_those_of_their_parent(listen):
+def test_forked_workers_are_owned_by_their_parent(listen):
     parent, (port,) = listen("tcp,127.0.0.1,0", "fork")
     assert _find(f"tcp://127.0.0.1:{port}").pid == parent
 
 
-def test_processes_that_share_a_port_and_no_parent_are_unknown(listen):
+def test_unrelated_processes_that_share_a_port_are_unknown(listen):
     first, (port,) = listen("tcp,127.0.0.1,0")
     second, _ = listen(f"tcp,127.0.0.1,{port}")
     found = _find(f"tcp://127.0.0.1:{port}")
@@ -132,14 +132,14 @@ def test_processes_that_share_a_port_and_no_parent_are_unknown(listen):
     assert {str(first), str(second)} <= set(found.unknown.replace(",", " ").split())
 
 
-def test_server_that_has_started_the_lab_is_unknown():
+def test_server_that_started_the_lab_is_unknown():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         found = _find(f"tcp://127.0.0.1:{listener.getsockname()[1]}")
     assert found.pid is None
-    assert "has started this lab" in found.unknown
+    assert "started this lab" in found.unknown
 
 
-def test_address_of_another_machine_is_no_process_of_this_one(listen):
+def test_remote_address_has_no_local_owner(listen):
     _, (port,) = listen("tcp,0.0.0.0,0")
     # A network for documentation, RFC 5737: the wildcard here does not answer there.
     assert _find(f"tcp://192.0.2.1:{port}") == Owner(container="192.0.2.1")
@@ -148,7 +148,7 @@ def test_address_of_another_machine_is_no_process_of_this_one(listen):
     assert "192.0.2.1 is neither this machine nor a container" in meter.reason
 
 
-def test_no_listener_is_unknown():
+def test_address_without_a_listener_is_unknown():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     assert "no process of this network namespace" in _find(f"tcp://127.0.0.1:{port}").unknown
@@ -169,7 +169,7 @@ def test_targets_of_two_processes_are_unknown(listen):
 
 @pytest.fixture
 def proc(tmp_path):
-    """A /proc with a socket that listens at 127.0.0.1:9000, inode 77; tells which processes hold it."""
+    """A /proc with a socket that listens at 127.0.0.1:9000, inode 77, and the processes that hold it."""
     folder = tmp_path / "self" / "net"
     folder.mkdir(parents=True)
     local = f"{int.from_bytes(socket.inet_aton('127.0.0.1'), sys.byteorder):08X}:2328"
@@ -189,7 +189,7 @@ def _find_in(proc: Path) -> Owner:
     return find_owner(Address.parse("tcp://127.0.0.1:9000"), proc=proc)
 
 
-def test_docker_proxy_is_the_container_behind_it(proc):
+def test_docker_proxy_leads_to_its_container(proc):
     folder, hold = proc
     hold(50, 1, "/usr/bin/docker-proxy", "-proto", "tcp", "-container-ip", "172.17.0.5", "-container-port", "9000")
     assert _find_in(folder) == Owner(container="172.17.0.5")
@@ -200,13 +200,13 @@ def test_docker_proxy_is_the_container_behind_it(proc):
 
 
 @pytest.mark.parametrize("name", ["docker-proxy", "/usr/bin/rootlessport", "ssh", "sshd:", "conmon"])
-def test_forwarder_is_no_server(proc, name):
+def test_forwarder_is_not_a_server(proc, name):
     folder, hold = proc
     hold(50, 1, name, "-L", "9000:localhost:9000")
     assert _find_in(folder).unknown.endswith("(pid 50) at tcp://127.0.0.1:9000 only forwards to a server")
 
 
-def test_socket_that_init_opened_is_that_of_the_service(proc):
+def test_socket_opened_by_init_is_owned_by_the_service(proc):
     folder, hold = proc
     hold(1, 0, "/sbin/init")
     hold(60, 1, "server")
@@ -220,7 +220,7 @@ def test_socket_of_another_user_is_unknown(proc):
     assert "belongs to another user" in _find_in(folder).unknown
 
 
-def test_parent_is_found_whatever_the_pids_are(proc):
+def test_parent_is_found_whatever_the_order_of_pids(proc):
     folder, hold = proc
     hold(60, 90, "worker")
     hold(90, 1, "server")
@@ -228,7 +228,7 @@ def test_parent_is_found_whatever_the_pids_are(proc):
 
 
 def test_parent_is_found_over_several_generations(proc):
-    """A worker of a worker has the socket, and the one between them has closed it."""
+    """A grandchild has the socket; the process between has closed it."""
     folder, hold = proc
     hold(60, 1, "server")
     hold(61, 60, "worker", inode=78)
@@ -236,7 +236,7 @@ def test_parent_is_found_over_several_generations(proc):
     assert _find_in(folder) == Owner(pid=60)
 
 
-def test_sockets_are_matched_from_the_most_exact_one():
+def test_most_exact_socket_matches_first():
     def make(ip, inode, port=7):
         return _Socket(ip_address(ip), port, inode, "0A", False)
 
@@ -254,7 +254,7 @@ def test_sockets_are_matched_from_the_most_exact_one():
 
 
 def _listen_at(*hosts: str) -> list[socket.socket]:
-    """Sockets that listen at one port of several addresses, where nothing else has connections then."""
+    """Sockets that listen at one port of several addresses without other connections."""
     found: list[socket.socket] = []
     for host in hosts:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -318,7 +318,7 @@ def test_connections_at_a_path_are_counted(tmp_path, monkeypatch):
 
 
 def test_connection_that_a_server_is_about_to_close_is_not_counted(tmp_path, monkeypatch):
-    """The kernel does not show whether its client has gone."""
+    """The kernel does not show whether its client has closed it."""
     with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as client:
         server.bind(str(tmp_path / "s"))
         server.listen()
@@ -337,7 +337,7 @@ def test_connection_that_a_server_is_about_to_close_is_not_counted(tmp_path, mon
         assert waited == [0.1] * 3
 
 
-def test_datagram_socket_with_a_peer_is_no_server():
+def test_connected_datagram_socket_is_not_a_server():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.connect(("127.0.0.1", 9))
         port = client.getsockname()[1]
@@ -369,7 +369,7 @@ def test_addresses_are_counted_one_by_one():
             assert count_connections(addresses) == 2
 
 
-def test_table_of_ipv6_alone_is_read(tmp_path):
+def test_ipv6_table_is_read_without_an_ipv4_table(tmp_path):
     (tmp_path / "self" / "net").mkdir(parents=True)
     words = [int.from_bytes(bytes(3) + bytes([last]), sys.byteorder) for last in (0, 0, 0, 1)]
     local = "".join(f"{word:08X}" for word in words)
@@ -379,7 +379,7 @@ def test_table_of_ipv6_alone_is_read(tmp_path):
     assert "belongs to another user" in found.unknown
 
 
-def test_listener_elsewhere_is_the_process_that_the_kernel_names(proc, monkeypatch):
+def test_listener_in_another_namespace_is_the_process_that_the_kernel_names(proc, monkeypatch):
     folder, hold = proc
     monkeypatch.setattr("lab.metrics.socket_owner._ask_listener", lambda path: 60)
     address = Address.parse("unix:///run/lab/echo.sock")
@@ -389,7 +389,7 @@ def test_listener_elsewhere_is_the_process_that_the_kernel_names(proc, monkeypat
     assert find_owner(address, proc=folder) == Owner(pid=60)
 
 
-def test_some_holders_that_cannot_be_seen_are_unknown(proc):
+def test_owner_with_invisible_holders_is_unknown(proc):
     folder, hold = proc
     table = folder / "self" / "net" / "tcp"
     table.write_text(table.read_text() + table.read_text().splitlines()[1].replace(" 77 ", " 78 ") + "\n")
@@ -405,7 +405,7 @@ def test_address_is_read_as_the_kernel_writes_it(ip):
 
 
 def test_table_of_unix_sockets_is_read(tmp_path):
-    """A path may hold spaces, and bytes that are no text; a connection has the path of its server."""
+    """A path may contain spaces and invalid UTF-8; a connection has the path of its server."""
     (tmp_path / "self" / "net").mkdir(parents=True)
     rows = [
         b"00010000 0001 01    77 /run/a b  c.sock",
@@ -422,7 +422,7 @@ def test_table_of_unix_sockets_is_read(tmp_path):
     assert _find_unix_inodes(tmp_path, "/run/none.sock", "0001") == []
 
 
-def test_socket_that_does_not_listen_is_no_server(proc):
+def test_socket_that_does_not_listen_is_not_a_server(proc):
     folder, hold = proc
     hold(60, 1, "server")
     table = folder / "self" / "net" / "tcp"
@@ -441,10 +441,10 @@ def test_name_is_looked_up_for_its_kind_of_socket(monkeypatch):
 
 @pytest.mark.parametrize(
     ("inodes", "found"),
-    # It was handed on to another process; of two sockets neither is that of the one that the kernel names.
+    # It was passed to another process; or neither of two sockets belongs to the process that the kernel names.
     [([77], Owner(pid=61)), ([77, 78], Owner(unknown="the process that made unix:///run/echo.sock has ended"))],
 )
-def test_listener_that_has_handed_its_socket_on(proc, monkeypatch, inodes, found):
+def test_listener_that_passed_its_socket_on(proc, monkeypatch, inodes, found):
     folder, hold = proc
     hold(61, 1, "server")
     hold(62, 1, "server", inode=78)
@@ -463,7 +463,7 @@ def test_listener_with_a_full_queue_is_not_waited_for(tmp_path):
         for _ in range(10):
             clients.append(socket.socket(socket.AF_UNIX))
             clients[-1].setblocking(False)
-        # 0 is one that waits; where it is more, ten are enough.
+        # A backlog of 0 holds one connection; ten clients fill it on any kernel.
         assert errno.EAGAIN in [client.connect_ex(path) for client in clients]
         assert _ask_listener(path) is None
         for client in clients:
@@ -480,7 +480,7 @@ def test_listener_with_a_full_queue_is_not_waited_for(tmp_path):
         ),
     ],
 )
-def test_docker_proxy_says_its_container_last(proc, words, found):
+def test_docker_proxy_needs_a_container_address(proc, words, found):
     folder, hold = proc
     hold(50, 1, "docker-proxy", *words)
     assert _find_in(folder) == found
@@ -491,11 +491,11 @@ def test_ancestors_end_at_init_or_where_they_began(tmp_path):
         (tmp_path / str(pid)).mkdir()
         (tmp_path / str(pid) / "stat").write_text(f"{pid} (a ) b) S {parent} 1")
     assert _list_ancestors(60, tmp_path) == [2, 1]
-    # A number that was used again in the middle of it.
+    # A pid that was reused meanwhile.
     assert _list_ancestors(7, tmp_path) == [8, 7]
 
 
-def test_command_that_is_no_text_is_read(tmp_path):
+def test_command_line_that_is_not_utf8_is_read(tmp_path):
     (tmp_path / "7").mkdir()
     (tmp_path / "7" / "cmdline").write_bytes(b"/bin/\xff\0-x\0")
     assert _read_command(7, tmp_path) == ["/bin/\ufffd", "-x"]
@@ -526,7 +526,7 @@ def test_target_is_a_service_and_an_address(text, service, url):
         ("echo=tcp://host:0", "nothing can listen on port 0: name the server's port"),
     ],
 )
-def test_target_that_is_none_is_refused(text, said):
+def test_invalid_target_is_refused(text, said):
     with pytest.raises(LabError) as raised:
         parse_target(text)
     assert said in str(raised.value)
@@ -543,7 +543,7 @@ def test_target_is_reachable_where_something_listens():
         check_reachable("echo", Address.parse("unix:///run/lab/none"))
 
 
-def test_datagram_target_is_unreachable_only_where_its_machine_says_so():
+def test_datagram_target_is_unreachable_only_after_a_refusal():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
         silent.bind(("127.0.0.1", 0))
         address = Address.parse(f"udp://127.0.0.1:{silent.getsockname()[1]}")
@@ -552,7 +552,7 @@ def test_datagram_target_is_unreachable_only_where_its_machine_says_so():
         check_reachable("echo", address)
 
 
-def test_only_the_target_that_is_asked_has_to_be_reachable():
+def test_only_the_loaded_target_has_to_be_reachable():
     with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
         ports = [each.getsockname()[1] for each in (one, other)]
         other.close()
@@ -574,7 +574,7 @@ def test_targets_are_one_model_of_two_services():
     ]
 
 
-def test_every_reason_why_an_owner_is_unknown_is_said_once(monkeypatch):
+def test_reasons_for_an_unknown_owner_are_listed_once(monkeypatch):
     owners = {7: Owner(pid=5), 8: Owner(unknown="one"), 9: Owner(unknown="two")}
     monkeypatch.setattr("lab.load.external_server.find_owner", lambda address: owners[address.port])
     targets = ExternalServer([f"echo=tcp://host:{port}" for port in (7, 8, 9)])

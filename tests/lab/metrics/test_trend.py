@@ -1,4 +1,4 @@
-"""The test for growth, on series that are short enough to be worked out by hand."""
+"""The leak test, on series that are short enough to be calculated by hand."""
 
 import random
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ from lab.metrics.trend import (
     CONFIDENCE,
     FEWEST,
     WARM_UP,
-    Growth,
     Slope,
+    Trend,
     _correlate,
     after_warm_up,
     find_slope,
@@ -39,11 +39,11 @@ HOURS = [number / 360 for number in range(40)]
         (0.999, -inf, inf),
     ],
 )
-def test_the_interval_is_sens(confidence: float, low: float, high: float) -> None:
+def test_interval_is_sens(confidence: float, low: float, high: float) -> None:
     assert find_slope(TIMES, ZIGZAG, confidence=confidence) == Slope(0.5, pytest.approx(low), high)
 
 
-def test_the_default_is_95_percent() -> None:
+def test_default_confidence_is_95_percent() -> None:
     assert CONFIDENCE == 0.95
     assert find_slope(TIMES, ZIGZAG) == find_slope(TIMES, ZIGZAG, confidence=0.95)
 
@@ -72,7 +72,7 @@ def test_ties_make_the_interval_narrower() -> None:
     assert find_slope(TIMES, values, confidence=confidence) == Slope(0.5, 0.0, 1.5)
 
 
-def test_a_series_that_is_like_itself_is_doubted() -> None:
+def test_autocorrelated_series_has_a_wider_interval() -> None:
     # 28 pairs: nine negative (-2 -1 -1 -2/3 -2/3 -2/3 -0.5 -0.5 -0.4), 13 zeros, six positive (0.5 2/3 2/3 1 1 2).
     # The median is 0. Residuals less their median, which is 1: 0 0 0 -2 -2 -2 0 0, so r = (4 + 4) / 12 = 2/3, and the
     # variance is multiplied by (5/3) / (1/3) = 5. Ties of 5 and 3: (8 x 7 x 21 - 5 x 4 x 15 - 3 x 2 x 11) / 18 = 45.
@@ -83,7 +83,7 @@ def test_a_series_that_is_like_itself_is_doubted() -> None:
     assert found == Slope(0.0, pytest.approx(-2 / 3), pytest.approx(2 / 3))
 
 
-def test_times_need_not_be_even() -> None:
+def test_slope_takes_uneven_times() -> None:
     # Of (0, 0), (1, 3), (3, 5): 3, 5/3 and 1.
     assert find_slope([0.0, 1.0, 3.0], [0.0, 3.0, 5.0]).middle == pytest.approx(5 / 3)
     with pytest.raises(ValueError, match="shorter"):
@@ -100,53 +100,53 @@ def test_times_need_not_be_even() -> None:
         (range(-50, 51), 0.96),  # 83,300 / 85,850 is 0.97
     ],
 )
-def test_the_correlation_is_that_with_the_one_before(residuals: Sequence[float], correlation: float) -> None:
+def test_correlation_is_at_lag_one(residuals: Sequence[float], correlation: float) -> None:
     assert _correlate(residuals) == pytest.approx(correlation)
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "growth"),
+    ("low", "high", "trend"),
     [
-        (-2.0, 0.9, Growth.FLAT),
-        (-2.0, 1.0, Growth.UNKNOWN),  # the limit must not be reached
-        (0.9, 1.1, Growth.UNKNOWN),
-        (1.0, 1.1, Growth.GROWS),
-        (1.0, 1.0, Growth.GROWS),
-        (-inf, inf, Growth.UNKNOWN),
+        (-2.0, 0.9, Trend.FLAT),
+        (-2.0, 1.0, Trend.UNKNOWN),  # the limit must not be reached
+        (0.9, 1.1, Trend.UNKNOWN),
+        (1.0, 1.1, Trend.GROWS),
+        (1.0, 1.0, Trend.GROWS),
+        (-inf, inf, Trend.UNKNOWN),
     ],
 )
-def test_a_slope_is_judged_by_both_ends_of_its_interval(low: float, high: float, growth: Growth) -> None:
-    assert Slope(0.0, low, high).judge(1.0) is growth
+def test_slope_is_judged_by_both_ends_of_its_interval(low: float, high: float, trend: Trend) -> None:
+    assert Slope(0.0, low, high).judge(1.0) is trend
 
 
 @pytest.mark.parametrize(("readings", "first"), [(3, 1), (4, 1), (5, 2), (9, 3), (30, 10)])
-def test_a_third_is_warm_up(readings: int, first: int) -> None:
+def test_first_third_is_warm_up(readings: int, first: int) -> None:
     assert WARM_UP == 1 / 3
     assert after_warm_up(range(readings)) == range(first, readings)
 
 
 @pytest.mark.parametrize(
-    ("counts", "growth"),
+    ("counts", "trend"),
     [
-        ([1, 2, 9, 9, 3, 2], Growth.GROWS),  # 2.5 above 2
-        ([1, 3, 9, 9, 3, 3], Growth.FLAT),  # 3 is not above 3
-        ([3, 1, 0, 0, 0, 9], Growth.GROWS),  # 4.5 above 3
-        ([2, 1, 0, 0, 0, 4], Growth.FLAT),  # 2 is not above 2
-        ([1, 1, 1, 0, 0, 0, 0, 2], Growth.FLAT),  # thirds of two: 1 is not above 1
-        ([1, 2, 1, 2, 2], Growth.UNKNOWN),
-        ([1, 1, None, 1, 1, 1, 1], Growth.UNKNOWN),
-        ([], Growth.UNKNOWN),
+        ([1, 2, 9, 9, 3, 2], Trend.GROWS),  # 2.5 above 2
+        ([1, 3, 9, 9, 3, 3], Trend.FLAT),  # 3 is not above 3
+        ([3, 1, 0, 0, 0, 9], Trend.GROWS),  # 4.5 above 3
+        ([2, 1, 0, 0, 0, 4], Trend.FLAT),  # 2 is not above 2
+        ([1, 1, 1, 0, 0, 0, 0, 2], Trend.FLAT),  # thirds of two: 1 is not above 1
+        ([1, 2, 1, 2, 2], Trend.UNKNOWN),
+        ([1, 1, None, 1, 1, 1, 1], Trend.UNKNOWN),
+        ([], Trend.UNKNOWN),
     ],
 )
-def test_counts_grow_if_the_median_of_the_end_is_above_all_of_the_beginning(
-    counts: Sequence[int | None], growth: Growth
+def test_counts_grow_if_the_median_of_the_last_third_is_above_the_first_third(
+    counts: Sequence[int | None], trend: Trend
 ) -> None:
     assert FEWEST == 6
-    assert judge_counts(counts) is growth
+    assert judge_counts(counts) is trend
 
 
 def noise(seed: int, *, correlation: float = 0.0) -> list[float]:
-    """Of a standard deviation of 1; each like the one before it."""
+    """Return noise with a standard deviation of 1 and this correlation at lag 1."""
     generator = random.Random(seed)
     values = [generator.gauss(0, 1)]
     for _ in HOURS[1:]:
@@ -154,19 +154,19 @@ def noise(seed: int, *, correlation: float = 0.0) -> list[float]:
     return values
 
 
-def test_a_line_has_its_slope_and_no_doubt() -> None:
+def test_straight_line_has_an_exact_slope() -> None:
     assert find_slope([0, 1, 2, 3, 5, 8, 9], [7, 9, 11, 13, 17, 23, 25]) == Slope(2, 2, 2)
     assert find_slope(HOURS, [5.0] * 40) == Slope(0, 0, 0)
 
 
-def test_one_step_does_not_move_the_slope() -> None:
+def test_single_step_does_not_move_the_slope() -> None:
     for at in (3, 10, 30, 37):
         assert find_slope(HOURS, [0.0] * at + [1000.0] * (40 - at)).middle == 0
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.6])
-def test_the_interval_holds_what_is_true_as_often_as_it_says(correlation: float) -> None:
-    """With 200 series of a slope of 3; the exact share is the seeds'."""
+def test_interval_contains_the_true_slope_as_often_as_its_confidence(correlation: float) -> None:
+    """On 200 series with a slope of 3; the seeds determine the exact share."""
     slopes = [
         find_slope(
             HOURS,
@@ -177,7 +177,7 @@ def test_the_interval_holds_what_is_true_as_often_as_it_says(correlation: float)
     assert sum(slope.low <= 3 <= slope.high for slope in slopes) >= 0.88 * 200
 
 
-def test_a_correlation_makes_it_wider() -> None:
+def test_correlation_widens_the_interval() -> None:
     widths = [
         sum((slope := find_slope(HOURS, noise(seed, correlation=correlation))).high - slope.low for seed in range(20))
         for correlation in (0.0, 0.8)

@@ -52,7 +52,7 @@ from loadtests.sockets import failures
         ({"asked": 40_000, "answered": 0}, Limit.FAILED),
     ],
 )
-def test_bound(changes, bound, make_inputs):
+def test_figures_lead_to_their_limit(changes, bound, make_inputs):
     verdict = find_limit(make_inputs(**changes))
     assert verdict.bound is bound
     assert verdict.reason
@@ -78,7 +78,7 @@ def test_bound(changes, bound, make_inputs):
         ({"asked": 30_000}, Limit.WAITING),
     ],
 )
-def test_quotas_and_late_requests(changes, bound, make_inputs):
+def test_quotas_and_late_requests_lead_to_their_limit(changes, bound, make_inputs):
     assert find_limit(make_inputs(**changes)).bound is bound
 
 
@@ -109,7 +109,7 @@ def test_quotas_and_late_requests(changes, bound, make_inputs):
         ({"users": 21, "mean_seconds": 0.00169}, Limit.INCONSISTENT),
     ],
 )
-def test_limits_are_where_they_are_said_to_be(changes, bound, make_inputs):
+def test_limits_are_exact(changes, bound, make_inputs):
     assert find_limit(make_inputs(**changes)).bound is bound
 
 
@@ -146,7 +146,7 @@ def test_limits_are_where_they_are_said_to_be(changes, bound, make_inputs):
         ),
     ],
 )
-def test_whole_reasons(changes, reason, make_inputs):
+def test_reason_is_complete(changes, reason, make_inputs):
     assert find_limit(make_inputs(**changes)).reason.replace("\N{MULTIPLICATION SIGN}", "x") == reason
 
 
@@ -166,12 +166,12 @@ def test_inputs_are_none_by_default():
     assert (least.generators, least.asked, least.dropped, least.rests, least.late) == (1, None, 0, False, 0)
 
 
-def test_what_was_sent_late_is_said(make_inputs):
+def test_reason_names_late_requests(make_inputs):
     assert "2.5% of it sent late" in find_limit(make_inputs(asked=20_000, late=500)).reason
     assert "for 40% of the time" in find_limit(make_inputs(generator_throttled=0.4)).reason
 
 
-def test_reason_names_what_was_seen(make_inputs):
+def test_reason_names_the_figures(make_inputs):
     assert "15 of 16 users" in find_limit(make_inputs(starved=15)).reason
     assert "others 0.95" in find_limit(make_inputs(machine_cores=1.95)).reason
 
@@ -223,13 +223,13 @@ def test_reason_names_what_was_seen(make_inputs):
         ({"disturbances": ("a",), "failures": {"wrong bytes": 1}}, Limit.WRONG, "1 wrong reply: 1 x wrong bytes"),
     ],
 )
-def test_server_that_fails_is_named_before_any_limit(changes, bound, reason, make_inputs):
+def test_failing_server_comes_before_any_limit(changes, bound, reason, make_inputs):
     verdict = find_limit(make_inputs(**changes))
     assert verdict.bound is bound
     assert reason is None or verdict.reason.replace("\N{MULTIPLICATION SIGN}", "x") == reason
 
 
-def test_wrong_replies_are_reasons_that_the_generator_gives():
+def test_wrong_replies_are_reasons_of_the_generator():
     known = {kind.reason for kind in vars(failures).values() if hasattr(kind, "reason")}
     assert known >= WRONG_REPLIES
 
@@ -247,12 +247,12 @@ def test_exit_code_of_each_verdict(bound):
     assert exit_code(_verdicts(bound), allow_failures=True) == (2 if code == 2 else 0)
 
 
-def test_disturbed_measurement_is_no_finding_about_the_server():
+def test_disturbed_measurement_does_not_blame_the_server():
     assert exit_code(_verdicts(Limit.WRONG, Limit.DISTURBED)) == 2
     assert exit_code([]) == 0
 
 
-def test_other_load_on_the_machine_is_said(make_inputs):
+def test_reason_names_other_load_on_the_machine(make_inputs):
     # Of 1.6 cores that were used, server and generator had a half each.
     assert find_limit(make_inputs(machine_cores=1.6)).reason.endswith("; other processes used 0.60 cores meanwhile")
     assert "other processes" not in find_limit(make_inputs(machine_cores=1.45)).reason
@@ -263,7 +263,7 @@ def test_other_load_on_the_machine_is_said(make_inputs):
     )
 
 
-def test_server_that_cannot_be_seen_is_said_with_the_reason(make_inputs):
+def test_reason_names_why_the_server_is_unknown(make_inputs):
     for changes in ({}, {"asked": 20_000}):
         verdict = find_limit(make_inputs(server_cores=None, server_unknown="docker-proxy only forwards", **changes))
         assert verdict.reason.endswith("; the server's process could not be measured: docker-proxy only forwards")
@@ -288,22 +288,22 @@ def test_in_flight_is_rate_times_mean(make_inputs):
         (21, 16.99, False),
     ],
 )
-def test_littles_law(users, flight, holds):
+def test_littles_law_decides_consistency(users, flight, holds):
     assert is_consistent(users, flight) is holds
 
 
-def test_any_number_of_those_that_rest_may_be_outside():
+def test_any_number_of_resting_users_may_be_outside():
     assert is_consistent(16, 0.1, rests=True)
     assert not is_consistent(16, 18.5, rests=True)
 
 
-def test_only_a_model_that_says_so_may_use_every_core():
+def test_only_a_declared_model_may_use_every_core():
     allotted = {model.name: allotted_cores(model, 8) for model in Catalogue.load().models}
     assert allotted["socketserver_forking"] == allotted["prefork"] == allotted["asyncio_prefork"] == 8
     assert allotted["socketserver_threading"] == allotted["asyncio_streams"] == 1
 
 
-def test_no_more_cores_than_it_is_kept_to():
+def test_allotted_cores_are_those_it_is_pinned_to():
     prefork = Catalogue.load()["prefork"]
     assert allotted_cores(prefork, 8, Pinning(servers=(1, 2, 3), generator=(0,))) == 3
 
@@ -315,7 +315,7 @@ def test_percentile_is_nearest_rank(share, value):
     assert percentile([(10.0, 50), (20.0, 48), (30.0, 2)], share) == value
 
 
-def test_percentile_of_nothing_is_none():
+def test_percentile_of_an_empty_histogram_is_none():
     assert percentile([], 0.5) is None
 
 
@@ -327,7 +327,7 @@ def test_bucket_keeps_three_digits(milliseconds, bucket):
     assert bucket_three_digits(milliseconds) == pytest.approx(bucket)
 
 
-def test_detail_behind_a_reason_does_not_hide_what_it_is(make_inputs):
+def test_detail_after_a_reason_does_not_hide_its_kind(make_inputs):
     wrong = find_failure(1000, {"wrong bytes (b'HULLO' came)": 1, "connection reset": 1}, {})
     assert wrong is not None
     assert (wrong.bound, wrong.reason) == (Limit.WRONG, "1 wrong reply: 1 × wrong bytes (b'HULLO' came)")  # noqa: RUF001
