@@ -1,11 +1,11 @@
-"""A slice of the live fuzzing: every model, over three transports, against the reference's answers."""
+"""A short run of the live fuzzer: every model, over three transports, compared with the reference."""
 
 from fuzz.live import bombard
 from services.protocol import Address
 from tests.faults.conftest import CATALOGUE
 from tests.support.servers import Server
 
-# For each model. With the fuzzing of the core (`tests/services/protocol/test_fuzz.py`), a minute in all.
+# Per model. Together with the fuzzing of the core (`tests/services/protocol/test_fuzz.py`), a minute.
 SECONDS = 2.0
 
 

@@ -1,4 +1,4 @@
-"""Every request is accounted for: a drain answers each that was accepted, and of a kill it is known which were not."""
+"""Each request is accounted for: a drain answers all accepted ones, and after a kill the unanswered ones are known."""
 
 import os
 import signal
@@ -18,8 +18,8 @@ from tests.support.servers import Server
 MODELS = [model.name for model in CATALOGUE.select()]
 
 
-def keep_over(server: Server, seed: int, fault: Callable[[Server], object], transport: str) -> Account:
-    """Keep an account while a fault is applied, a moment after the first answers."""
+def log_requests(server: Server, seed: int, fault: Callable[[Server], object], transport: str) -> Account:
+    """Log requests while a fault is injected shortly after the first answers; return the account."""
     with ExitStack() as stack:
         links = [stack.enter_context(server.connect(transport=transport)) for _ in range(4)]
         reader, writer = os.pipe()
@@ -32,7 +32,7 @@ def keep_over(server: Server, seed: int, fault: Callable[[Server], object], tran
         return account
 
 
-def kill_family(server: Server) -> None:
+def kill_processes(server: Server) -> None:
     for process in server.family():
         with suppress(psutil.NoSuchProcess):
             os.kill(process.pid, signal.SIGKILL)
@@ -40,18 +40,18 @@ def kill_family(server: Server) -> None:
 
 @pytest.mark.parametrize("seed", [3, 5])
 @pytest.mark.parametrize("name", MODELS)
-def test_a_drain_under_load_loses_nothing(name: str, seed: int, tmp_path: Path) -> None:
+def test_drain_under_load_loses_no_request(name: str, seed: int, tmp_path: Path) -> None:
     (tmp_path / "sockets").mkdir()
     with Server(name, tmp_path / "sockets", {}) as server:
-        account = keep_over(server, seed, Server.terminate, "tcp" if seed < 4 else "unix")
+        account = log_requests(server, seed, Server.terminate, "tcp" if seed < 4 else "unix")
         assert judge("drain", account, server.wait_end())[0] is Verdict.HELD, account
         assert "open" not in account.ends
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_of_a_kill_under_load_it_is_known_what_was_not_answered(name: str, tmp_path: Path) -> None:
+def test_kill_under_load_accounts_for_every_request(name: str, tmp_path: Path) -> None:
     (tmp_path / "sockets").mkdir()
     with Server(name, tmp_path / "sockets", {}) as server:
-        account = keep_over(server, 4, kill_family, "tcp")
+        account = log_requests(server, 4, kill_processes, "tcp")
         assert judge("kill", account, None)[0] is Verdict.HELD, account
         assert "open" not in account.ends

@@ -28,14 +28,14 @@ from lab.experiments.faults.under_load import UnderLoad
 from lab.servers.backend import Backend, choose_speakers
 from lab.servers.processes import Processes
 from lab.servers.runtime import runtime_directory
-from tests.faults.conftest import CATALOGUE, PATIENCE
+from tests.faults.conftest import CATALOGUE, TIMEOUT
 from tests.support.fakes import FakeBackend
 from tests.support.made_up import MEASUREMENT
 
 MODEL = "asyncio_streams"
 
 
-def score(verdict: Verdict, expected: str = "", fault: str = "slow_clients", model: str = MODEL) -> Score:
+def score(verdict: Verdict, expected: str = "", fault: str = "slow-clients", model: str = MODEL) -> Score:
     return Score(model, fault, verdict, "so it was", 1, 0.0, expected=expected)
 
 
@@ -209,11 +209,11 @@ def test_scorecard_is_printed_and_stored(
     assert printed.splitlines() == [
         f"{MODEL}\t▲\u00a0failed !\t▲\u00a0failed (declared)",
         f"{MODEL}\tpause\t▲\u00a0failed !\t250 ms\tso it was",
-        f"{MODEL}\tslow_clients\t▲\u00a0failed (declared)\t–\tso it was (declared: a reason)",  # noqa: RUF001
+        f"{MODEL}\tslow-clients\t▲\u00a0failed (declared)\t–\tso it was (declared: a reason)",  # noqa: RUF001
     ]
     assert f"{MODEL}: pause: failed\n" in err
     kept = json.loads(out.read_text())
-    assert [item["fault"] for item in kept] == ["pause", "slow_clients"]
+    assert [item["fault"] for item in kept] == ["pause", "slow-clients"]
     assert kept[0]["account"]["lost"] == 1
     (folder,) = (tmp_path / "results-0" / "faults").glob("2*")
     assert f"{folder / 'index.html'}\n" in err
@@ -375,7 +375,7 @@ def test_ctrl_c_during_the_take_down_leaves_no_process(words: list[str], line: s
         log = tmp_path / "log"
         with log.open("w") as output:
             process = subprocess.Popen(arguments, stdout=output, stderr=subprocess.STDOUT)
-        deadline = time.monotonic() + 6 * PATIENCE
+        deadline = time.monotonic() + 6 * TIMEOUT
         while line not in log.read_text():
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
