@@ -6,6 +6,7 @@
 Each `lab call` runs this module inside the lab's network, and each readiness check imports it: keep its start fast.
 """
 
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -53,7 +54,7 @@ def call(
         service: a key of `SERVICES`.
         address: the server's.
         arguments: greet takes none. echo and discard send them, joined by spaces. chargen takes the number of lines to
-            read (default: 3). command sends them as one request.
+            read (default: 3). command sends them as one request. http takes a path (default: /ping).
         timeout: seconds for the whole exchange.
 
     Raises:
@@ -148,7 +149,30 @@ def _command(connection: BlockingConnection, words: list[bytes]) -> Exchanged:
     return read_resp(connection, ReplyReader())
 
 
-_EXCHANGES = {"greet": _greet, "echo": _echo, "discard": _discard, "chargen": _chargen, "command": _command}
+def _http(connection: BlockingConnection, words: list[bytes]) -> Exchanged:
+    path = words[0] if words else b"/ping"
+    if len(words) > 1 or not path.startswith(b"/"):
+        raise LabError("http takes one argument: a path, for example /ping")
+    # HTTP/1.0: the reply has no chunks, and ends with the connection.
+    connection.send(b"GET %b HTTP/1.0\r\nHost: lab\r\n\r\n" % path)
+    head, separator, body = _read_to_end(connection).partition(b"\r\n\r\n")
+    status = re.match(rb"HTTP/1\.[01] ([1-5][0-9]{2}) ", head)
+    if status is None or not separator:
+        raise WrongAnswerError(f"{connection.address}: {_quote(head)} is not the head of a reply")
+    length = re.search(rb"(?i)\ncontent-length: *([0-9]+)\r?$", head, re.MULTILINE)
+    if length is not None and int(length[1]) != len(body):
+        raise WrongAnswerError(f"{connection.address}: {int(length[1])} bytes were promised, {len(body)} came")
+    return body, status[1] >= b"400"
+
+
+_EXCHANGES = {
+    "greet": _greet,
+    "echo": _echo,
+    "discard": _discard,
+    "chargen": _chargen,
+    "command": _command,
+    "http": _http,
+}
 
 
 _NOTHING = object()  # None is a value of RESP

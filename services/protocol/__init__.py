@@ -1,4 +1,4 @@
-"""The protocol without I/O: five services, one interface. See docs/protocol.md."""
+"""The protocol without I/O: six services, one interface. See docs/protocol.md."""
 
 from services.protocol.address import Address, AddressError, Transport
 from services.protocol.connection import (

@@ -13,15 +13,17 @@ from typing import Protocol
 
 from services.protocol.address import Transport
 from services.protocol.chargen import Chargen
+from services.protocol.clock import Clock, StoppedClock
 from services.protocol.command import Command
 from services.protocol.discard import Discard
 from services.protocol.echo import Echo
 from services.protocol.errors import AdapterError
 from services.protocol.events import Close, Compute, Event, Send, Wait
 from services.protocol.greet import Greet
+from services.protocol.http import Http
 from services.protocol.limits import Limits
 
-Service = Greet | Echo | Discard | Chargen | Command
+Service = Greet | Echo | Discard | Chargen | Command | Http
 
 SERVICES: dict[str, type[Service]] = {
     "greet": Greet,
@@ -29,6 +31,7 @@ SERVICES: dict[str, type[Service]] = {
     "discard": Discard,
     "chargen": Chargen,
     "command": Command,
+    "http": Http,
 }
 
 # The largest payload of UDP over IPv4: 65535 less 8 for UDP and 20 for IP. Unix datagrams are held to the same.
@@ -50,6 +53,7 @@ class _Ended:
 
 
 _ENDED = _Ended()
+_STOPPED = StoppedClock()
 
 
 def port_of(service: str, transport: Transport) -> int | None:
@@ -85,10 +89,14 @@ def _ignore(reason: str) -> None:
     """Nobody wants to know."""
 
 
-def _make(service: str, peer: str, limits: Limits, info: Callable[[], str], report: Callable[[str], object]) -> Service:
+def _make(
+    service: str, peer: str, limits: Limits, info: Callable[[], str], report: Callable[[str], object], clock: Clock
+) -> Service:
     if service == "command":
         return Command(peer, limits, info, report)
-    return SERVICES[service]()  # type: ignore[call-arg]  # Command, the only one with arguments, was taken care of
+    if service == "http":
+        return Http(peer, limits, info, report, clock)
+    return SERVICES[service]()  # type: ignore[call-arg]  # those with arguments were taken care of
 
 
 class Connection:
@@ -100,6 +108,7 @@ class Connection:
         limits: what the peer may ask for.
         info: gives the server's part of INFO, as lines that end in CR LF. Called only when INFO is asked.
         report: takes a line for the server's log, about a peer that speaks another protocol.
+        clock: for services that tell the time, or take it.
     """
 
     __slots__ = ("_arrived", "_draining", "_ending", "_service", "_stream_ended")
@@ -112,8 +121,9 @@ class Connection:
         limits: Limits | None = None,
         info: Callable[[], str] = str,
         report: Callable[[str], object] = _ignore,
+        clock: Clock = _STOPPED,
     ) -> None:
-        self._service: Service | _Ended = _make(service, peer, limits or Limits(), info, report)
+        self._service: Service | _Ended = _make(service, peer, limits or Limits(), info, report, clock)
         self._stream_ended = False  # the peer sends no more
         self._draining = False
         self._arrived = 0  # when draining: the bytes that are still to be received
@@ -142,7 +152,7 @@ class Connection:
         Raises:
             AdapterError: none was asked for.
         """
-        if not isinstance(self._service, Command):
+        if not isinstance(self._service, Command | Http):
             raise AdapterError("receive_digest without a Compute")
         self._service.receive_digest(digest)
 
@@ -156,6 +166,8 @@ class Connection:
         self._draining = True
         self._arrived = arrived
         self._ending = self._stream_ended or arrived <= 0
+        if isinstance(self._service, Http):
+            self._service.drain()
 
     def next_event(self) -> Event | None:
         """The next thing to do; None when that is to wait for more from the peer. After Close, Close again.
@@ -169,7 +181,7 @@ class Connection:
         if event is None:
             if not self._ending:
                 return None
-            event = Close()
+            event = self._service.end() if isinstance(self._service, Http) else Close()
         if isinstance(event, Close):
             # Whatever the service holds, and the rest of what it was sent, is free before the peer is gone.
             self._service = _ENDED
@@ -201,7 +213,7 @@ class DatagramConnection:
         if not SERVICES[service].over_datagrams:
             raise AdapterError(f"{service} is not spoken over datagrams")
         self._limits = limits or Limits()
-        self._service = _make(service, peer, self._limits, info, report)
+        self._service = _make(service, peer, self._limits, info, report, _STOPPED)
         self._service.receive_data(data)
         self._rounds = 0
         self._seconds = 0.0

@@ -56,6 +56,21 @@ class Limits:
     burn: int = _count(10_000_000, "LAB_MAX_BURN")
     blob: int = _count(64 * 1024 * 1024, "LAB_MAX_BLOB")
 
+    # What one request of HTTP may be. RFC 9112, 3, recommends lines of at least 8000 bytes. Browsers send 20 fields,
+    # and proxies add to them; cookies make them long, since every browser allows 4 KiB for each. A body is streamed, so
+    # its size costs time and no memory.
+    http_line: int = _count(8 * 1024, "LAB_HTTP_MAX_LINE", 64)
+    http_headers: int = _count(100, "LAB_HTTP_MAX_HEADERS")
+    http_header_bytes: int = _count(32 * 1024, "LAB_HTTP_MAX_HEADER_BYTES", 64)
+    http_body: int = _count(1024 * 1024 * 1024, "LAB_HTTP_MAX_BODY", 0)
+    # Against clients that send one byte now and then, so that they are never idle. A head takes one round trip; the
+    # slowest modem had 3000 bytes per second. Both are noticed when the next byte comes: silence is for `idle`.
+    http_head_seconds: float = _limit(20.0, "LAB_HTTP_HEAD_SECONDS", 0.01)
+    http_body_rate: int = _count(500, "LAB_HTTP_BODY_RATE", 0)
+    # What a connection costs once, handshake and memory, is spread over so many that it cannot be seen; and a balancer
+    # gets a chance to move it in the end.
+    http_requests: int = _count(1_000_000, "LAB_HTTP_MAX_REQUESTS")
+
     # Held by the models. A connection that neither sends nor takes a byte for `idle` is closed. At `connections`
     # the models with an accept loop of their own stop accepting, so that clients wait in the listening socket's
     # backlog; asyncio and Twisted accept by themselves, and refuse. Room for 10,000 idle ones, and those who come.

@@ -35,6 +35,7 @@ from services.protocol import (
     port_of,
 )
 from services.serving.accepting import EXHAUSTED, Shortage
+from services.serving.clock import CLOCK
 from services.serving.log import SparseLog
 
 if TYPE_CHECKING:
@@ -78,7 +79,9 @@ class Listener:
     def connection(self, peer: object) -> StreamConversation:
         """The protocol's side of a connection just accepted from `peer`, as `accept` names it."""
         name = _peer_name(peer)
-        connection = Connection(self.service, name, limits=self.limits, info=self.info, report=_strangers.warning)
+        connection = Connection(
+            self.service, name, limits=self.limits, info=self.info, report=_strangers.warning, clock=CLOCK
+        )
         return self.secure(connection, name) if self.secure else connection
 
     def datagram(self, data: bytes, peer: object) -> DatagramConnection:

@@ -151,14 +151,18 @@ def test_case_that_only_the_protocol_decides_is_asked_of_one_of_ours_and_of_all_
     ours = [model.name for model in MODELS if (ROOT / "services" / "models" / f"{model.name}.py").exists()]
     asked = {
         nodeid.split("[")[1].split("-command-")[1]: set()
-        for _, nodeid, _, marks in collect()
-        if marks_of(marks, "once")
+        for _, nodeid, where, marks in collect()
+        if marks_of(marks, "once") and where[1] == "command"
     }
     models = {where[0] for _, _, where, marks in collect() if marks_of(marks, "once")}
     assert models & set(ours) == {ours[0]}
     # Of test_command.py: over TCP, TLS and Unix sockets; over UDP and Unix datagrams.
     assert len(asked) == (4 + 3 + 7 + 8 + 2) * 3 + 3 * 2
-    alone = [marks for _, _, where, marks in collect("--models", ours[-1]) if marks_of(marks, "once")]
+    alone = [
+        marks
+        for _, _, where, marks in collect("--models", ours[-1])
+        if marks_of(marks, "once") and where[1] == "command"
+    ]
     assert len(alone) == (4 + 3 + 7 + 8 + 2) * 3 + 3 * 2
     foreign = collect("--target", "command=tcp://127.0.0.1:1")
     assert sum(bool(marks_of(marks, "once")) for _, _, _, marks in foreign) == 4 + 3 + 7 + 8 + 2

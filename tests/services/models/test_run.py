@@ -114,9 +114,9 @@ def test_the_first_line_tells_what_runs(start, model: str) -> None:
         assert description["when_full"] in {"wait", "refuse"}
         # The server runs on this interpreter, in a process that its model's library may have changed.
         assert description["gil"] is services.run.has_gil()
-        # All five services over both streams, two over TLS, the four that datagrams can carry over both of these.
+        # All six services over both streams, three over TLS, the four that datagrams can carry over both of these.
         ways = {(listener["service"], listener["transport"]) for listener in description["listeners"]}
-        assert len(ways) == len(description["listeners"]) == 20
+        assert len(ways) == len(description["listeners"]) == 23
         with server.connect() as link:
             link.send(b"INFO\r\n")
             info = link.receive()
@@ -133,7 +133,7 @@ def test_all_means_every_service_that_the_transport_carries() -> None:
         for scheme in ("tcp://[::1]", "udp://127.0.0.1:0", "unix:///x/{model}", "unixgram:///x/{model}")
     }
     everything = list(SERVICES)
-    datagrams = [name for name in everything if name != "chargen"]
+    datagrams = [name for name in everything if name not in ("chargen", "http")]
     assert list(names.values()) == [everything, datagrams, everything, datagrams]
     assert str(dict(parse_listens(["all=tcp://[::1]"], "m"))["echo"]) == "tcp://[::1]:7"
     assert str(dict(parse_listens(["all=unixgram:///x/{model}"], "m"))["echo"]) == "unixgram:///x/m/echo.dgram.sock"

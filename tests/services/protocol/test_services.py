@@ -35,11 +35,11 @@ def pieces(request: pytest.FixtureRequest) -> Callable[[bytes], list[bytes]]:
 
 def test_ports_are_the_well_known_ones() -> None:
     ports = {name: service.port for name, service in SERVICES.items()}
-    assert ports == {"greet": 1234, "echo": 7, "discard": 9, "chargen": 19, "command": 6379}
+    assert ports == {"greet": 1234, "echo": 7, "discard": 9, "chargen": 19, "command": 6379, "http": 8080}
 
 
-def test_chargen_alone_is_refused_over_datagrams() -> None:
-    assert [name for name, service in SERVICES.items() if not service.over_datagrams] == ["chargen"]
+def test_services_without_datagrams() -> None:
+    assert [name for name, service in SERVICES.items() if not service.over_datagrams] == ["chargen", "http"]
 
 
 PLACES = {  # the port over TCP and UDP, over TLS, over Unix sockets; None: there is none
@@ -48,6 +48,7 @@ PLACES = {  # the port over TCP and UDP, over TLS, over Unix sockets; None: ther
     "discard": (9, None, None),
     "chargen": (19, None, None),
     "command": (6379, 6380, None),
+    "http": (8080, 8443, None),
 }
 
 
@@ -57,7 +58,7 @@ def test_port_and_offer_of_each_transport(service: str) -> None:
     wanted = {"tcp": plain, "udp": plain, "tls": tls, "unix": unix, "unixgram": unix}
     assert {str(transport): port_of(service, transport) for transport in Transport} == wanted
     offered = {str(transport) for transport in Transport if is_offered(service, transport)}
-    datagrams = set() if service == "chargen" else {"udp", "unixgram"}
+    datagrams = set() if service in ("chargen", "http") else {"udp", "unixgram"}
     assert offered == {"tcp", "unix"} | datagrams | ({"tls"} if tls else set())
 
 
@@ -194,7 +195,14 @@ class TestEveryService:
         assert connection.next_event() == Close()
 
 
-LAST_WORDS = {"greet": b"", "echo": b"", "discard": b"", "chargen": b"", "command": b"PING\r\n*1\r\n$4\r\nQUIT\r\n"}
+LAST_WORDS = {
+    "greet": b"",
+    "echo": b"",
+    "discard": b"",
+    "chargen": b"",
+    "command": b"PING\r\n*1\r\n$4\r\nQUIT\r\n",
+    "http": b"GET /ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+}
 
 
 @pytest.mark.parametrize("with_the_last", [0, 500_000])

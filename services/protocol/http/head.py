@@ -1,0 +1,346 @@
+"""The head of a request: its first line and its fields, as RFC 9112 has them, and nothing looser.
+
+Everything that two servers could read differently is refused with 400, since a request that they divide differently is
+how requests are smuggled. The numbers of sections in this file are those of RFC 9112, unless another RFC is named.
+"""
+
+import re
+
+from services.protocol.clock import Clock
+from services.protocol.http.errors import HttpError, quote
+from services.protocol.limits import Limits
+
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+
+# 5: no space before the colon, no line that begins with one (obs-fold), no CR, LF, NUL or other control in a value.
+_BLOCK = re.compile(rb"(?:" + _TOKEN + rb":[\t\x20-\x7e\x80-\xff]*+\r\n)*+")
+_FIELD = re.compile(_TOKEN + rb":[\t\x20-\x7e\x80-\xff]*")
+
+# 3: single spaces. RFC 3986 has the characters of a target; a fragment is none of its parts.
+_LINE = re.compile(rb"(" + _TOKEN + rb") ((?:[!$&-;=?-Z_a-z~]|%[0-9A-Fa-f]{2})+) HTTP/([0-9])\.([0-9])")
+# 3.2.2. User information would be ignored, and is how an address looks like another: RFC 9110, 4.2.4.
+_ABSOLUTE = re.compile(rb"https?://([^/?@]+)([/?].*)?", re.IGNORECASE | re.DOTALL)
+# RFC 3986, 3.2.2 and 3.2.3.
+_HOST = re.compile(
+    rb"(?:\[[0-9A-Fa-f:.]+\]|(?:[!$&'()*+,\-.0-9;=A-Z_a-z~]|%[0-9A-Fa-f]{2})*)(?::[0-9]{0,5})?", re.DOTALL
+)
+
+# What may not occur in a head that has arrived in part: 2.2 for CR and LF alone, 5.5 of RFC 9110 for controls.
+_FORBIDDEN = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?!\n|\Z)")
+
+_DIGITS = re.compile(rb"[0-9]+")
+_ESCAPED = re.compile(rb"%([0-9A-Fa-f]{2})")
+
+# The fields that something here depends on; all others are only checked.
+_USED = frozenset(
+    (
+        b"host",
+        b"content-length",
+        b"transfer-encoding",
+        b"connection",
+        b"expect",
+        b"upgrade",
+        b"accept",
+        b"origin",
+        b"sec-websocket-key",
+        b"sec-websocket-version",
+        b"sec-websocket-extensions",
+    )
+)
+
+METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH"))
+
+CHUNKED = -1
+
+_KEEP_ALIVE = frozenset((b"keep-alive",))
+
+# The fields of a connection's last request are kept up to this size: clients repeat them, and comparing is cheaper
+# than reading. Above it, ten thousand idle connections would hold too much.
+_KEPT = 1024
+
+
+class Fields:
+    """The fields of a head, checked.
+
+    Attributes:
+        values: of the fields in use, by name in lower case; of a field that occurs several times, in their order.
+        length: of the body in bytes; `CHUNKED` if only its chunks tell.
+        has_length: whether the client has said how long its body is, if only 0.
+        options: of Connection, in lower case.
+        is_plain: whether nothing here needs a second look: a Host, and no body, option or expectation.
+    """
+
+    __slots__ = ("has_length", "is_plain", "length", "options", "values")
+
+    def __init__(self, values: dict[bytes, list[bytes]]) -> None:
+        self.values = values
+        hosts = values.get(b"host", [])
+        if len(hosts) > 1:
+            raise HttpError(400, "several Host fields")  # 3.2
+        if hosts and not _HOST.fullmatch(hosts[0]):
+            raise HttpError(400, f"Host {quote(hosts[0])} is not a host and a port")
+        self.has_length = True
+        if b"transfer-encoding" in values:
+            if b"content-length" in values:
+                raise HttpError(400, "Content-Length with Transfer-Encoding")  # 6.1 and 6.3
+            self.length = _read_codings(values[b"transfer-encoding"])
+        elif b"content-length" in values:
+            self.length = _read_length(values[b"content-length"])
+        else:
+            self.length = 0
+            self.has_length = False
+        self.options = frozenset(self.tokens(b"connection"))
+        self.is_plain = bool(hosts) and not (self.has_length or self.options - _KEEP_ALIVE or b"expect" in values)
+
+    def tokens(self, name: bytes) -> list[bytes]:
+        """Return the elements of a list field, in lower case."""
+        items = b",".join(self.values.get(name, ())).split(b",")
+        return [word for item in items if (word := _trim(item).lower())]
+
+    def first(self, name: bytes) -> bytes:
+        """Return a field's first value, or nothing."""
+        values = self.values.get(name)
+        return values[0] if values else b""
+
+
+class Head:
+    """A request without its body.
+
+    Attributes:
+        path: without query, decoded.
+        minor: 1 for HTTP/1.1 and later versions of HTTP/1, 0 for HTTP/1.0.
+    """
+
+    __slots__ = ("fields", "method", "minor", "path", "query")
+
+    def __init__(self, line: bytes, fields: Fields) -> None:
+        self.method, target, self.minor = read_line(line)
+        self.fields = fields
+        if target[0] != 0x2F:  # "/"
+            target = self._resolve(target)
+        self.path, _, self.query = target.partition(b"?")
+        if b"%" in self.path:
+            self.path = _ESCAPED.sub(lambda match: bytes.fromhex(match[1].decode()), self.path)
+        if not self.minor:
+            if fields.length == CHUNKED:
+                raise HttpError(400, "Transfer-Encoding in HTTP/1.0")  # 6.1
+        elif b"host" not in fields.values:
+            raise HttpError(400, "no Host field")  # 3.2
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the client lets the connection persist, 9.3."""
+        options = self.fields.options
+        return b"close" not in options and (bool(self.minor) or b"keep-alive" in options)
+
+    def _resolve(self, target: bytes) -> bytes:
+        if target == b"*":
+            if self.method != b"OPTIONS":
+                raise HttpError(400, "the target * is only for OPTIONS")  # 3.2.4
+            return target
+        if self.method == b"CONNECT":
+            return target  # 3.2.3; no path is called like it
+        match = _ABSOLUTE.fullmatch(target)
+        if match is None or not _HOST.fullmatch(match[1]):
+            raise HttpError(400, f"the target {quote(target)} is neither a path nor an address")
+        rest: bytes = match[2] or b"/"
+        return rest if rest.startswith(b"/") else b"/" + rest
+
+
+def read_line(line: bytes) -> tuple[bytes, bytes, int]:
+    """Return a request line's method, target and minor version.
+
+    Raises:
+        HttpError: 400, or 505 for another major version.
+    """
+    match = _LINE.fullmatch(line)
+    if match is None:
+        raise HttpError(400, f"{quote(line)} is not a request line")
+    method, target, major, minor = match.groups()
+    if major != b"1":
+        raise HttpError(505, f"HTTP/{major.decode()}.{minor.decode()} is not spoken here, but HTTP/1.1 is")
+    # RFC 9110, 2.5: a higher minor version is treated as the highest one that is known.
+    return method, target, 0 if minor == b"0" else 1
+
+
+class HeadReader:
+    """Cuts a stream of bytes into heads, and hands out what lies between them."""
+
+    __slots__ = ("_block", "_buffer", "_clock", "_fields", "_limits", "_position", "_since", "_skipped", "_unseen")
+
+    def __init__(self, limits: Limits, clock: Clock) -> None:
+        self._limits = limits
+        self._clock = clock
+        self._buffer = b""
+        self._position = 0  # how far the buffer has been used
+        self._unseen = 0  # bytes from the position on in which no end was found
+        self._since: float | None = None  # when the first byte of the unfinished head came
+        self._skipped = False  # an empty line before the head
+        self._block = b""  # the last request's fields, as bytes and as read
+        self._fields: Fields | None = None
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes. Those left are less than one head and one read, so joining costs no more than a system call."""
+        if self._position == len(self._buffer):
+            self._buffer = data
+        else:
+            self._buffer = self._buffer[self._position :] + data
+        self._position = 0
+
+    @property
+    def left(self) -> int:
+        """How many bytes are here and not used."""
+        return len(self._buffer) - self._position
+
+    @property
+    def is_tls(self) -> bool:
+        """Whether the next bytes are a handshake record of TLS, of any version."""
+        return self._buffer.startswith(b"\x16\x03", self._position)
+
+    @property
+    def has_head(self) -> bool:
+        """Whether a head has arrived in full."""
+        return self._buffer.find(b"\r\n\r\n", self._position) >= 0
+
+    def take(self, most: int) -> bytes:
+        """Hand out bytes that are not of a head."""
+        start = self._position
+        end = self._position = min(start + most, len(self._buffer))
+        return self._buffer if end - start == len(self._buffer) else self._buffer[start:end]
+
+    def take_line(self, most: int, what: str) -> bytes | None:
+        """Hand out a line, without its CR LF; None if it has not arrived in full.
+
+        Raises:
+            HttpError: 400, for a line that is longer than `most` bytes, or for a CR, LF or control alone.
+        """
+        start = self._position
+        end = self._buffer.find(b"\r\n", start, start + most + 2)
+        line = self._buffer[start : end if end >= 0 else start + most + 2]
+        if _FORBIDDEN.search(line):
+            raise HttpError(400, f"a control character in the {what} {quote(line)}")
+        if end >= 0:
+            self._position = end + 2
+            return line
+        if len(line) >= most + 2:
+            raise HttpError(400, f"the {what} is longer than {most} bytes")
+        return None
+
+    def next_head(self) -> Head | None:
+        """Cut out the next head.
+
+        Returns:
+            None if it has not arrived in full.
+
+        Raises:
+            HttpError: the stream cannot be followed from here on.
+        """
+        buffer = self._buffer
+        start = self._position
+        end = buffer.find(b"\r\n\r\n", start + self._unseen)
+        if end < 0 or buffer.startswith(b"\r\n", start):
+            return self._next_irregular()
+        line_end = buffer.find(b"\r\n", start, end + 2)
+        limits = self._limits
+        if line_end - start > limits.http_line:
+            raise HttpError(414, f"the request line is longer than {limits.http_line} bytes")
+        block = buffer[line_end + 2 : end + 2]
+        if block == self._block and self._fields is not None:
+            head = Head(buffer[start:line_end], self._fields)
+        else:
+            head = Head(buffer[start:line_end], self._read(block))
+        self._position = end + 4
+        self._unseen = 0
+        self._since = None
+        self._skipped = False
+        return head
+
+    def _read(self, block: bytes) -> Fields:
+        fields = read_fields(block, self._limits)
+        if len(block) <= _KEPT:
+            self._block, self._fields = block, fields
+        return fields
+
+    def _next_irregular(self) -> Head | None:
+        """A head that has not arrived in full, or has an empty line before it, which 2.2 lets pass."""
+        buffer = self._buffer
+        if self._position == len(buffer):
+            return None
+        if buffer.startswith(b"\r\n", self._position):
+            if self._skipped:
+                raise HttpError(400, "more than one empty line before a request")
+            self._skipped = True
+            self._position += 2
+            self._unseen = max(self._unseen - 2, 0)
+            return self.next_head()
+        self._check_part()
+        self._unseen = max(len(buffer) - self._position - 3, 0)
+        now = self._clock.elapsed()
+        if self._since is None:
+            self._since = now
+        elif now - self._since > self._limits.http_head_seconds:
+            raise HttpError(408, f"the head took longer than {self._limits.http_head_seconds:g} seconds")
+        return None
+
+    def _check_part(self) -> None:
+        """Refuse as early as possible what cannot become a head any more: its end may never come."""
+        buffer, start, limits = self._buffer, self._position, self._limits
+        bad = _FORBIDDEN.search(buffer, start + max(self._unseen - 1, 0))
+        if bad:
+            raise HttpError(400, f"a control character in the head: {quote(bad[0])}")
+        line_end = buffer.find(b"\r\n", start)
+        if (len(buffer) if line_end < 0 else line_end) - start > limits.http_line:
+            raise HttpError(414, f"the request line is longer than {limits.http_line} bytes")
+        if line_end < 0:
+            return
+        if line_end >= start + self._unseen:
+            read_line(buffer[start:line_end])
+        _check_size(len(buffer) - line_end - 2, buffer.count(b"\r\n", line_end + 2), limits)
+
+
+def read_fields(block: bytes, limits: Limits) -> Fields:
+    """Read the lines of a head after the first, each with its CR LF."""
+    _check_size(len(block), block.count(b"\r\n"), limits)
+    if not _BLOCK.fullmatch(block):
+        line = next(each for each in block.split(b"\r\n") if not _FIELD.fullmatch(each))
+        raise HttpError(400, f"{quote(line)} is not a header field")
+    values: dict[bytes, list[bytes]] = {}
+    for line in block.split(b"\r\n"):
+        name, _, value = line.partition(b":")
+        name = name.lower()
+        if name in _USED:
+            values.setdefault(name, []).append(_trim(value))
+    return Fields(values)
+
+
+def _check_size(size: int, count: int, limits: Limits) -> None:
+    if size > limits.http_header_bytes:
+        raise HttpError(431, f"the header fields are longer than {limits.http_header_bytes} bytes")
+    if count > limits.http_headers:
+        raise HttpError(431, f"more than {limits.http_headers} header fields")
+
+
+def _trim(value: bytes) -> bytes:
+    return value.strip(b" \t")
+
+
+def _read_length(values: list[bytes]) -> int:
+    # 6.3: equal values could be taken for one. They are as likely to be read differently by somebody else.
+    if len(values) > 1:
+        raise HttpError(400, "several Content-Length fields")
+    if not _DIGITS.fullmatch(values[0]):
+        raise HttpError(400, f"Content-Length {quote(values[0])} is not a number")
+    if len(values[0]) > 18:
+        raise HttpError(413, f"Content-Length {quote(values[0])} is more than any server takes")
+    return int(values[0])
+
+
+def _read_codings(values: list[bytes]) -> int:
+    codings = [_trim(each).lower() for each in b",".join(values).split(b",")]
+    if codings == [b"chunked"]:
+        return CHUNKED
+    if codings[-1] != b"chunked":
+        raise HttpError(400, "the final transfer coding is not chunked")  # 6.3
+    if b"chunked" in codings[:-1] or b"" in codings:
+        raise HttpError(400, "chunked is not the last transfer coding only")  # 7
+    raise HttpError(501, f"the transfer coding {quote(codings[0])} is not known here")  # 6.1

@@ -1,0 +1,457 @@
+"""HTTP/1.1 and HTTP/1.0 (RFC 9110, RFC 9112): the same work as `command`, for everything that speaks HTTP.
+
+docs/protocol/http.md lists the routes. WebSocket begins with an Upgrade on /ws; the rest of its conversation is in
+`websocket.py`.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+
+from services.protocol.chargen import LINES
+from services.protocol.clock import Clock
+from services.protocol.command import blob_bytes
+from services.protocol.errors import AdapterError
+from services.protocol.events import SEND_SIZE, Close, Compute, Event, Send, Wait
+from services.protocol.greet import GREETING
+from services.protocol.http import replies
+from services.protocol.http.body import Body
+from services.protocol.http.errors import HttpError, quote
+from services.protocol.http.head import CHUNKED, METHODS, Head, HeadReader
+from services.protocol.http.page import POLICY, page
+from services.protocol.limits import Limits
+
+# A handler returns a whole reply; or None when it has set `_work`, which makes the reply.
+Handler = Callable[["Http", Head], bytes | None]
+
+_NUMBER = re.compile(rb"0|[1-9][0-9]{0,17}")
+_MODEL = re.compile(r"^model:(.*?)\r?$", re.MULTILINE)
+
+# A Send's worth of a blob, and of the lines of chargen, in whole turns, so that each piece follows the one before.
+_PATTERN = blob_bytes(SEND_SIZE // 95 * 95)
+_LINE_SIZE = len(LINES[0])
+_BLOCK_LINES = SEND_SIZE // _LINE_SIZE // len(LINES) * len(LINES)
+_BLOCK = b"".join(LINES) * (_BLOCK_LINES // len(LINES))
+
+# Between two events, for readers that see them come: as `?every=MS` says, or so many milliseconds.
+_EVERY = 100
+_EVERY_QUERY = re.compile(rb"every=(0|[1-9][0-9]{0,9})")
+
+_ALL_METHODS = b"GET, HEAD, OPTIONS, POST"
+
+
+class Http:
+    """Answers requests in the order in which they came."""
+
+    port = 8080
+    tls_port: int | None = 8443
+    over_datagrams = False
+    endless = False
+
+    __slots__ = (
+        "_answered",
+        "_awaits_digest",
+        "_clock",
+        "_closing",
+        "_digest",
+        "_draining",
+        "_echoes",
+        "_has_begun",
+        "_head_due",
+        "_held",
+        "_info",
+        "_limits",
+        "_peer",
+        "_persist",
+        "_reader",
+        "_replies",
+        "_report",
+        "_upload",
+        "_work",
+    )
+
+    def __init__(
+        self, peer: str, limits: Limits, info: Callable[[], str], report: Callable[[str], object], clock: Clock
+    ) -> None:
+        self._peer = peer
+        self._limits = limits
+        self._info = info
+        self._report = report
+        self._clock = clock
+        self._reader = HeadReader(limits, clock)
+        self._replies: list[bytes] = []  # not yet handed out
+        self._upload: tuple[Head, Body] | None = None  # a request whose body is arriving
+        self._echoes = False  # the body goes back as it comes
+        self._work: Iterator[Event] | None = None  # behind the replies that precede it
+        self._awaits_digest = False
+        self._digest = b""
+        self._has_begun = False  # the echo of a body
+        self._persist = b""  # what the reply in hand says of the connection
+        self._closing = False
+        self._answered = 0
+        self._draining = False
+        self._head_due = False  # the next bytes are the start of a reply
+        self._held = b""  # while draining: the start of a reply that may be the last
+
+    def receive_data(self, data: bytes) -> None:
+        """Take bytes."""
+        self._reader.feed(data)
+
+    def receive_digest(self, digest: bytes) -> None:
+        """Take what `Compute.run` returned.
+
+        Raises:
+            AdapterError: no `Compute` was handed out, or it was answered already.
+        """
+        if not self._awaits_digest:
+            raise AdapterError("receive_digest without a Compute")
+        self._awaits_digest = False
+        self._digest = digest
+
+    def end_datagram(self) -> bytes:
+        """Never called: the service is not offered over datagrams."""
+        return b""
+
+    def drain(self) -> None:
+        """Answer what has come, and tell the client with the last reply that the connection ends."""
+        self._draining = True
+
+    def end(self) -> Event:
+        """Do the last things once everything that came is answered and no more will come."""
+        if self._held:
+            data, self._held = replies.with_close(self._held), b""
+            self._closing = True
+            return Send(data)
+        return Close()
+
+    def next_event(self) -> Event | None:
+        """Answer what has arrived, up to a Send's worth, or hand out the work that a request asks for."""
+        if self._awaits_digest:
+            raise AdapterError("next_event before the digest of a Compute was received")
+        if self._draining:
+            return self._next_draining()
+        return self._advance(self._limits.pipeline)
+
+    def _next_draining(self) -> Event | None:
+        """As `next_event`, but a reply is held until it is known whether another one follows.
+
+        RFC 9112, 9.6: after a reply with `Connection: close` no request may be answered any more.
+        """
+        if self._held:
+            if not self._reader.has_head:
+                return None  # `end` follows, or the rest of what has arrived
+            data, self._held = self._held, b""
+            return Send(data)
+        event = self._advance(1)
+        if self._head_due and isinstance(event, Send) and not self._closing:
+            self._head_due = False
+            self._held = event.data
+            return self._next_draining()
+        return event
+
+    def _advance(self, most: int) -> Event | None:
+        pending = self._replies
+        if self._work is not None:
+            event = next(self._work, None)
+            if event is not None:
+                return event
+            self._work = None
+        if not self._closing:
+            size = 0
+            try:
+                while most:
+                    reply = self._next_reply()
+                    if reply is None:
+                        break
+                    if reply:
+                        pending.append(reply)
+                        size += len(reply)
+                        most -= 1
+                    if size >= SEND_SIZE or self._closing:
+                        break
+            except HttpError as error:
+                self._refuse(error)
+        if pending:
+            data = pending[0] if len(pending) == 1 else b"".join(pending)
+            pending.clear()
+            return Send(data)
+        if self._work is not None:
+            return next(self._work)
+        return Close() if self._closing else None
+
+    def _refuse(self, error: HttpError) -> None:
+        """Make the last reply; none if the reply in hand has begun: the close shows that it is incomplete."""
+        self._closing = True
+        if not self._answered and self._reader.is_tls:
+            self._report(f"closed a connection from {self._peer!a}: it speaks TLS to the port of http")
+        if not self._has_begun:
+            self._replies.append(replies.text(error.status, self._clock.date(), str(error), replies.CLOSE))
+
+    # Requests. What returns `bytes | None` returns bytes to send, if only none; or None if more must arrive first, or
+    # if `_work` makes the reply.
+
+    def _next_reply(self) -> bytes | None:
+        if self._upload is not None:
+            return self._continue_body(*self._upload)
+        self._has_begun = False
+        request = self._reader.next_head()
+        if request is None:
+            return None
+        self._answered += 1
+        self._head_due = True
+        if request.minor and request.fields.is_plain and self._answered < self._limits.http_requests:
+            self._persist = b""
+            return self._answer(request)
+        return self._answer_special(request)
+
+    def _answer_special(self, request: Head) -> bytes | None:
+        """A request with a body, an expectation, another version, or a wish for its connection."""
+        fields = request.fields
+        if not request.is_kept or self._answered >= self._limits.http_requests:
+            self._persist = replies.CLOSE
+        else:
+            self._persist = b"" if request.minor else replies.KEEP_ALIVE
+        expects = bool(request.minor) and b"expect" in fields.values  # RFC 9110, 10.1.1: not in HTTP/1.0
+        if expects and fields.tokens(b"expect") != [b"100-continue"]:
+            raise HttpError(417, "only 100-continue can be expected")
+        self._echoes = request.path == b"/echo" and request.method == b"POST"
+        if self._echoes and not fields.has_length:
+            raise HttpError(411, "POST /echo needs Content-Length or Transfer-Encoding: chunked")
+        body = Body(fields.length, self._reader, self._limits, self._clock)
+        self._upload = request, body
+        # RFC 9110, 10.1.1: not if the body is there already.
+        if expects and not (body.is_over or self._reader.left or self._draining):
+            return replies.CONTINUE
+        return self._continue_body(request, body)
+
+    def _continue_body(self, request: Head, body: Body) -> bytes | None:
+        """Read on in a body: echo what has come of it, or answer once it is over."""
+        data = b"" if body.is_over else body.read()
+        if body.is_over:
+            self._upload = None
+        elif not (data and self._echoes):
+            return None if body.is_starved else b""
+        if self._echoes:
+            return self._echo(request.fields.length, data, is_over=body.is_over)
+        return self._answer(request)
+
+    def _echo(self, length: int, data: bytes, *, is_over: bool) -> bytes:
+        self._closing = is_over and self._persist is replies.CLOSE
+        if length == CHUNKED:
+            framing = b"Transfer-Encoding: chunked\r\n"
+            data = (replies.chunk(data) if data else b"") + (replies.LAST_CHUNK if is_over else b"")
+        else:
+            framing = b"Content-Length: %d\r\n" % length
+        if self._has_begun:
+            return data
+        self._has_begun = True
+        kind = b"Content-Type: %b\r\n" % replies.BYTES
+        return replies.head(200, self._clock.date(), kind + framing + self._persist) + data
+
+    def _answer(self, request: Head) -> bytes | None:
+        """Answer a request whose body, if it had one, has been read."""
+        self._closing = self._persist is replies.CLOSE
+        path = request.path
+        route = _ROUTES.get(path) or _ROUTES.get(path[: path.find(b"/", 1) + 1])
+        if request.method == b"GET" and route is not None and route.handler is not None:
+            return route.handler(self, request)
+        return self._answer_other(request, route)
+
+    def _answer_other(self, request: Head, route: "Route | None") -> bytes | None:
+        """Any method but GET, and GET where there is none."""
+        method = request.method
+        is_head = method == b"HEAD"
+        if method not in METHODS or method == b"CONNECT":
+            return self._text(501, f"the method {quote(method)} is not implemented here")
+        if request.path == b"*":
+            return self._empty(_ALL_METHODS)
+        if route is None:
+            return self._text(404, f"there is no {quote(request.path)} here", is_head=is_head)
+        if method == b"OPTIONS":
+            return self._empty(route.allow)
+        if not is_head or route.handler is None:
+            allow = b"Allow: %b\r\n" % route.allow
+            return self._text(405, f"{method.decode()} is not for {quote(request.path)}", allow, is_head=is_head)
+        reply = route.handler(self, request)
+        return None if reply is None else reply[: reply.find(b"\r\n\r\n") + 4]
+
+    def _ok(self, kind: bytes, body: bytes) -> bytes:
+        return replies.ok(self._clock.date(), kind, body, self._persist)
+
+    def _text(self, status: int, reason: str, fields: bytes = b"", *, is_head: bool = False) -> bytes:
+        return replies.text(status, self._clock.date(), reason, fields + self._persist, is_head=is_head)
+
+    def _empty(self, allow: bytes) -> bytes:
+        return replies.head(204, self._clock.date(), b"Allow: %b\r\n%b" % (allow, self._persist))
+
+    def _start(self, work: Iterator[Event]) -> bytes | None:
+        self._work = work
+        return None
+
+    # The routes, for GET. HEAD calls them too, and only the head of what they return is sent.
+
+    def _root(self, request: Head) -> bytes:
+        vary = b"Vary: Accept\r\n" + self._persist
+        if any(each.startswith(b"text/html") for each in request.fields.tokens(b"accept")):
+            return replies.ok(self._clock.date(), replies.HTML, page(self._model()), POLICY + vary)
+        return replies.ok(self._clock.date(), replies.TEXT, GREETING, vary)
+
+    def _ping(self, request: Head) -> bytes:
+        return replies.ok(self._clock.date(), replies.TEXT, b"PONG\n", self._persist)
+
+    def _sleep(self, request: Head) -> bytes | None:
+        number = self._number(request, self._limits.sleep_ms, "ms")
+        if isinstance(number, bytes):
+            return number
+        return self._ok(replies.TEXT, b"OK\n") if request.method == b"HEAD" else self._start(self._sleeping(number))
+
+    def _sleeping(self, milliseconds: int) -> Iterator[Event]:
+        yield Wait(milliseconds / 1000)
+        yield Send(self._ok(replies.TEXT, b"OK\n"))
+
+    def _burn(self, request: Head) -> bytes | None:
+        number = self._number(request, self._limits.burn, "rounds")
+        if isinstance(number, bytes):
+            return number
+        # All digests are equally long.
+        return self._ok(replies.TEXT, bytes(65)) if request.method == b"HEAD" else self._start(self._burning(number))
+
+    def _burning(self, rounds: int) -> Iterator[Event]:
+        self._awaits_digest = True
+        yield Compute(rounds)
+        yield Send(self._ok(replies.TEXT, self._digest + b"\n"))
+
+    def _blob(self, request: Head) -> bytes | None:
+        number = self._number(request, self._limits.blob, "bytes")
+        if isinstance(number, bytes):
+            return number
+        if number <= len(_PATTERN):
+            return self._ok(replies.TEXT, _PATTERN[:number])
+        fields = b"Content-Type: %b\r\nContent-Length: %d\r\n%b" % (replies.TEXT, number, self._persist)
+        head = replies.head(200, self._clock.date(), fields)
+        return head if request.method == b"HEAD" else self._start(_pieces(head, number))
+
+    def _stream(self, request: Head) -> bytes | None:
+        number = self._number(request, self._limits.blob // _LINE_SIZE, "lines")
+        if isinstance(number, bytes):
+            return number
+        head = self._open_end(request, replies.TEXT)
+        return head if request.method == b"HEAD" else self._start(_lines(head, number, is_chunked=bool(request.minor)))
+
+    def _events(self, request: Head) -> bytes | None:
+        number = self._number(request, self._limits.blob // _LINE_SIZE, "events")
+        if isinstance(number, bytes):
+            return number
+        match = _EVERY_QUERY.fullmatch(request.query)
+        every = int(match[1]) if match else _EVERY
+        if every > self._limits.sleep_ms:
+            return self._text(400, f"{every} ms between events is over the limit of {self._limits.sleep_ms}")
+        head = self._open_end(request, replies.EVENTS, b"Cache-Control: no-store\r\n")
+        if request.method == b"HEAD":
+            return head
+        return self._start(_sent_events(head, number, every, is_chunked=bool(request.minor)))
+
+    def _info_json(self, request: Head) -> bytes:
+        sections: dict[str, dict[str, object]] = {}
+        for line in self._info().splitlines():
+            if line.startswith("# "):
+                section = sections.setdefault(line[2:].lower(), {})
+            else:
+                name, _, value = line.partition(":")
+                section[name] = _as_json(value)
+        sections["connection"] = {"peer": self._peer, "requests": self._answered}
+        return self._ok(replies.JSON, json.dumps(sections, indent=1).encode("ascii") + b"\n")
+
+    def _open_end(self, request: Head, kind: bytes, fields: bytes = b"") -> bytes:
+        """Make the head of a reply whose length is not known: in chunks, or for HTTP/1.0 up to the close."""
+        if request.minor:
+            fields += b"Transfer-Encoding: chunked\r\n"
+        else:
+            self._persist = replies.CLOSE
+            self._closing = True
+        kind = b"Content-Type: %b\r\n" % kind
+        return replies.head(200, self._clock.date(), kind + fields + self._persist)
+
+    def _number(self, request: Head, most: int, unit: str) -> int | bytes:
+        """Return the number in the path, or the reply that refuses it."""
+        digits = request.path.rpartition(b"/")[2]
+        if not _NUMBER.fullmatch(digits):
+            return self._text(404, f"there is no {quote(request.path)} here: a number of {unit} must follow")
+        number = int(digits)
+        if number > most:
+            return self._text(400, f"{number} {unit} are over the limit of {most}")
+        return number
+
+    def _model(self) -> str:
+        match = _MODEL.search(self._info())
+        return match[1] if match else ""
+
+
+def _pieces(head: bytes, size: int) -> Iterator[Event]:
+    yield Send(head)
+    turns, rest = divmod(size, len(_PATTERN))
+    for _ in range(turns):
+        yield Send(_PATTERN)
+    if rest:
+        yield Send(_PATTERN[:rest])
+
+
+def _lines(head: bytes, number: int, *, is_chunked: bool) -> Iterator[Event]:
+    while number:
+        count = min(number, _BLOCK_LINES)
+        number -= count
+        block = _BLOCK[: count * _LINE_SIZE]
+        yield Send(head + (replies.chunk(block) if is_chunked else block))
+        head = b""
+    yield from _end(head, is_chunked=is_chunked)
+
+
+def _sent_events(head: bytes, number: int, every: int, *, is_chunked: bool) -> Iterator[Event]:
+    for count in range(1, number + 1):
+        if count > 1:
+            yield Wait(every / 1000)
+        event = b"id: %d\ndata: %d\n\n" % (count, count)
+        yield Send(head + (replies.chunk(event) if is_chunked else event))
+        head = b""
+    yield from _end(head, is_chunked=is_chunked)
+
+
+def _end(head: bytes, *, is_chunked: bool) -> Iterator[Event]:
+    if last := head + (replies.LAST_CHUNK if is_chunked else b""):
+        yield Send(last)
+
+
+def _as_json(value: str) -> object:
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
+
+
+class Route:
+    """What answers a path.
+
+    Attributes:
+        handler: for GET and HEAD; None if they are not for this path.
+        allow: the methods, as Allow lists them.
+    """
+
+    __slots__ = ("allow", "handler")
+
+    def __init__(self, handler: Handler | None, allow: bytes = b"GET, HEAD, OPTIONS") -> None:
+        self.handler = handler
+        self.allow = allow
+
+
+# A path that ends in a slash, but for the first, stands for all that have one number more.
+_ROUTES = {
+    b"/": Route(Http._root),
+    b"/ping": Route(Http._ping),
+    b"/echo": Route(None, b"OPTIONS, POST"),
+    b"/sleep/": Route(Http._sleep),
+    b"/burn/": Route(Http._burn),
+    b"/blob/": Route(Http._blob),
+    b"/stream/": Route(Http._stream),
+    b"/events/": Route(Http._events),
+    b"/info": Route(Http._info_json),
+}
