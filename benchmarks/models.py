@@ -26,7 +26,7 @@ from lab.base.errors import LabError
 from lab.cli.params import split_names
 from lab.experiments.conformance.suite import check_in_subprocess
 from lab.experiments.environment import describe_environment, describe_servers
-from lab.experiments.published import MEASURED_FILE, Measured, summarise
+from lab.experiments.published import MEASURED_FILE, Measured, summarize
 from lab.load.generator import PersistentGenerator
 from lab.load.measure import measure
 from lab.load.measurement import Measurement
@@ -134,7 +134,7 @@ def run(backend: Backend, chosen: Sequence[Model], rounds: int, seconds: float) 
     finally:
         backend.down()
     summaries = {
-        model.name: {workload: summarise(items) for workload, items in found[model.name].items()}
+        model.name: {workload: summarize(items) for workload, items in found[model.name].items()}
         for model in sound
         if model.name in found
     }

@@ -1,7 +1,6 @@
-"""`lab demo`, which is `make demo`: the whole lab once, from nothing to a table and back to nothing, in two minutes.
+"""`lab demo`: start the models, run the conformance suite, and load each model for a few seconds.
 
-Bring the models up, hold each to the conformance suite, load each for a few seconds, print one table, write it as a
-page, take everything down: also when something fails, and on Ctrl-C.
+The command (`lab.cli.commands.demo`) prints the results and takes everything down, also after an error or Ctrl-C.
 """
 
 import contextlib
@@ -19,7 +18,7 @@ from lab.load.measurement import Measurement
 from lab.servers.backend import Backend
 from lab.servers.catalogue import Model
 
-# Enough connections that one at a time shows, few enough that a thread or a process each is no question of size.
+# Enough connections to show which models serve one at a time, few enough for a thread or process per connection.
 USERS = 16
 WORKLOADS = {"command": "closed_session", "echo": "closed_session_echo"}
 WAITS = "closed_sleep_20ms"
@@ -28,7 +27,7 @@ _WAITS_SECONDS = 1.0
 
 @dataclass(slots=True)
 class Demo:
-    """What has been found so far."""
+    """The results so far."""
 
     models: Sequence[Model]
     checks: dict[str, results.ModelResult] = field(default_factory=dict)
@@ -38,10 +37,10 @@ class Demo:
 
 
 def run(backend: Backend, found: Demo, step: Callable[[str], AbstractContextManager[None]], *, seconds: float) -> None:
-    """Up, check, load. The lab is left up.
+    """Start, check and load the models. They stay up.
 
     Raises:
-        LabError: a step could not be done at all. A model that does not hold is `missing` instead.
+        LabError: A step failed for all models. A single model that fails is added to `missing`.
     """
     names = [model.name for model in found.models]
     with step(f"{len(names)} models up and answering ({backend.name})"):
@@ -54,12 +53,12 @@ def run(backend: Backend, found: Demo, step: Callable[[str], AbstractContextMana
     sound = [model for model in found.models if model.name not in found.missing]
     with PersistentGenerator(backend) as generator:
         for model in sound:
-            with step(f"load: {model.name}"), _noted(found, model):
+            with step(f"load: {model.name}"), _recorded(found, model):
                 workload = choose_workload(model)
                 measured = measure(backend, model, workload, users=USERS, seconds=seconds, generator=generator)
                 found.measurements.append(measured)
-    # Together: whoever waits uses no CPU, so they do not disturb each other. Where this fails, its figures are missing,
-    # and are shown as missing.
+    # At the same time: sleeping requests use no CPU, so the models do not disturb each other. If this fails, the report
+    # shows the figures as missing.
     if able := [model for model in sound if "command" in model.services and not model.rfc_only]:
         with step("load: replies that take 20 ms, all models at once"), contextlib.suppress(LabError):
             waits = measure_together(backend, able, WAITS, users=USERS, seconds=_WAITS_SECONDS)
@@ -67,19 +66,19 @@ def run(backend: Backend, found: Demo, step: Callable[[str], AbstractContextMana
 
 
 def choose_workload(model: Model) -> str:
-    """What a model is asked: PINGs, or echoes of the same size where it has no `command`.
+    """Return the workload for a model: PINGs, or echoes of the same size if it has no `command`.
 
     Raises:
-        LabError: it has neither.
+        LabError: It has neither.
     """
     for service, workload in WORKLOADS.items():
         if service in model.services:
             return workload
-    raise LabError(f"no load for it: it speaks none of {', '.join(WORKLOADS)}")
+    raise LabError(f"no workload for it: it has none of the services {', '.join(WORKLOADS)}")
 
 
 @contextlib.contextmanager
-def _noted(found: Demo, model: Model) -> Iterator[None]:
+def _recorded(found: Demo, model: Model) -> Iterator[None]:
     try:
         yield
     except LabError as error:

@@ -1,4 +1,4 @@
-"""What a measurement ran on. A fact that cannot be found out is None."""
+"""Describe the machine and the software of a measurement. A fact that is not known is None."""
 
 import contextlib
 import json
@@ -21,11 +21,11 @@ from lab.servers.catalogue import Model
 
 
 def describe_environment(backend: str, *, versions: Mapping[str, str] | None = None) -> dict[str, str | None]:
-    """The machine, the software and the state of the project.
+    """Return the facts about the machine, the software and the commit.
 
     Args:
         backend: docker or process.
-        versions: of the load generator, as it reports them itself: in a container they are not this process's.
+        versions: Versions that the load generator reports; in a container they differ from this process's.
     """
     cores, memory = os.cpu_count(), psutil.virtual_memory().total
     facts: dict[str, str | None] = {
@@ -45,7 +45,7 @@ def describe_environment(backend: str, *, versions: Mapping[str, str] | None = N
 
 
 def describe_servers(backend: Any, models: Iterable[Model]) -> str | None:
-    """Python and libraries that the models run on: in a container they say so in the first line of their log."""
+    """Return the versions of Python and of the models' libraries; in a container, from the first line of the log."""
     found: dict[str, str] = {}
     for model in models:
         if backend.name == "process":
@@ -65,7 +65,7 @@ def describe_servers(backend: Any, models: Iterable[Model]) -> str | None:
 
 
 def read_commit() -> str | None:
-    """The commit of the project, and whether the files differ from it."""
+    """Return the commit, and whether there are uncommitted changes."""
     commit = _output(["git", "rev-parse", "--short=12", "HEAD"])
     if commit is None:
         return None
@@ -74,17 +74,17 @@ def read_commit() -> str | None:
 
 
 def read_processor() -> str | None:
-    """The processor's name."""
+    """Return the name of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
     except OSError:
         return platform.processor() or None
-    # x86 says "model name"; Arm says less, and platform.processor() is no better there.
+    # x86 has "model name". On Arm there is none, and platform.processor() has no name either.
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
 
 
 def read_distribution() -> str | None:
-    """The distribution's name and version."""
+    """Return name and version of the distribution."""
     try:
         return platform.freedesktop_os_release().get("PRETTY_NAME")
     except OSError:
@@ -92,7 +92,7 @@ def read_distribution() -> str | None:
 
 
 def read_engine() -> str | None:
-    """The Docker engine's version, and that of its client where Compose is a part of it."""
+    """Return the versions of the Docker engine and, if it is installed as a plugin, of Compose."""
     engine = _output(["docker", "version", "--format", "{{.Server.Version}}"])
     compose = _output(["docker", "compose", "version", "--short"])
     if engine is None:

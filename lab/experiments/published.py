@@ -1,8 +1,8 @@
-"""What benchmarks have found about the models, as it is kept in docs/data/measured.json.
+"""Read and write the published measurements of the models, docs/data/measured.json.
 
-The file has one part for each script that writes it, and a script leaves the other's part alone:
+Each part of the file belongs to one script, which leaves the other part alone:
 
-    environment, seconds, models, missing    benchmarks/models.py: medians of rounds in turns
+    environment, seconds, models, missing    benchmarks/models.py: medians of interleaved rounds
     idle, idle_environment                   benchmarks/idle.py: {model: {connections, bytes_per_connection, ...}}
 """
 
@@ -23,19 +23,19 @@ MEASURED_FILE = ROOT / "docs" / "data" / "measured.json"
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One model under one workload: medians over rounds. Times in microseconds, memory in bytes; None is "not known".
+    """One model under one workload: medians over rounds. Times in microseconds, memory in bytes; None means not known.
 
     Args:
-        rounds: how many measurements stand behind it.
-        users: connections at a time.
-        rate: requests per second that were answered right.
-        rate_spread: half the interquartile range of the rates, as a part of their median; None of fewer than three.
-        is_lower_bound: whether the server could have done more in at least one of the rounds.
-        p50_us, p99_us: the response time of an exchange.
-        cpu_us: the server's CPU time for a request.
-        memory_bytes: the most that was seen of the server in a round.
-        verdicts: what limited it, and in how many rounds, the most frequent first.
-        failures: exchanges that did not come back right, in all rounds together.
+        rounds: Number of measurements.
+        users: Connections at a time.
+        rate: Correctly answered requests per second.
+        rate_spread: Half the interquartile range of the rates, relative to their median; None for fewer than three.
+        is_lower_bound: Whether the server could have done more in at least one round.
+        p50_us, p99_us: Response time of an exchange.
+        cpu_us: CPU time of the server per request.
+        memory_bytes: The server's highest memory use in a round.
+        verdicts: The limits, with their numbers of rounds, the most frequent first.
+        failures: Failed exchanges of all rounds.
     """
 
     rounds: int
@@ -53,12 +53,12 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Idle:
-    """What a connection costs that is merely there.
+    """The cost of an idle connection.
 
     Args:
-        connections: how many were held at the same time.
-        bytes_per_connection: of the server's memory.
-        p50_us, p99_us: what connecting and one PING took a new client meanwhile.
+        connections: Idle connections at the same time.
+        bytes_per_connection: Memory of the server.
+        p50_us, p99_us: Time of a new client to connect and get one PING answered meanwhile.
     """
 
     connections: int | None = None
@@ -69,15 +69,15 @@ class Idle:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """The whole file.
+    """The content of the file.
 
     Args:
-        environment: what it ran on.
-        seconds: how long each round measured each model.
-        models: by model, by workload.
-        missing: models that could not be measured, and why.
-        idle: by model.
-        idle_environment: what that ran on.
+        environment: Machine and software.
+        seconds: Measured time of each model in a round.
+        models: Summaries by model and workload.
+        missing: Models that could not be measured, and why.
+        idle: Cost of idle connections by model.
+        idle_environment: Machine and software of `idle`.
     """
 
     environment: Mapping[str, str | None] = field(default_factory=dict)
@@ -89,10 +89,10 @@ class Measured:
 
     @classmethod
     def load(cls, path: Path = MEASURED_FILE) -> Self:
-        """Read the file; one that does not exist holds nothing.
+        """Read the file; if it does not exist, return empty values.
 
         Raises:
-            LabError: it is there, and cannot be used.
+            LabError: It exists, but is damaged.
         """
         data = _read(path)
         try:
@@ -108,10 +108,10 @@ class Measured:
                 idle_environment=data.get("idle_environment", {}),
             )
         except (AttributeError, TypeError, ValueError) as error:
-            raise LabError(f"{path}: not what a benchmark writes: {error}") from None
+            raise LabError(f"{path}: not a file of measurements: {error}") from None
 
     def save(self, path: Path = MEASURED_FILE) -> None:
-        """Write the part of benchmarks/models.py; whatever else the file holds stays."""
+        """Write the part of benchmarks/models.py; the other parts of the file stay."""
         data = _read(path) | {
             "environment": dict(self.environment),
             "seconds": self.seconds,
@@ -124,8 +124,8 @@ class Measured:
         path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
 
 
-def summarise(found: Sequence[Measurement]) -> Summary:
-    """The medians of measurements of one model under one workload; at least one."""
+def summarize(found: Sequence[Measurement]) -> Summary:
+    """Return the medians of at least one measurement of one model under one workload."""
     rates = [item.rate for item in found]
     rate = statistics.median(rates)
     return Summary(
@@ -151,13 +151,12 @@ def _spread(values: Sequence[float], middle: float) -> float | None:
 
 
 def _median(values: Iterable[float | None]) -> float | None:
-    """Of those that are known."""
     known = [value for value in values if value is not None]
     return statistics.median(known) if known else None
 
 
 def _known(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """What `kind` has fields for: another script may write more."""
+    """Return the values for which `kind` has fields, since another script may write more."""
     names = {item.name for item in fields(kind)}
     return {name: value for name, value in values.items() if name in names}
 
@@ -170,5 +169,5 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise LabError(f"{path}: cannot be read: {error}") from None
     if not isinstance(data, dict):
-        raise LabError(f"{path}: not what a benchmark writes: no object")
+        raise LabError(f"{path}: not a file of measurements: no object")
     return data

@@ -1,14 +1,14 @@
-"""Where a benchmark is kept: a folder a run, a file for each thing in it, and none is ever overwritten.
+"""Store runs: a folder per run, a file per result, and no file is overwritten.
 
     results/<name>/<UTC time>/
-      run.json            schema, plan with its seed, environment: written before anything is measured
-      steps/<key>.json    what came of a step: a measurement with raw histograms and readings, or why there is none
-      logs/<server>.log   what the servers have written
-      end.json            written when there was nothing left to measure: without it, a run can be resumed
-      index.html, report.md    made from the rest, and the only files that are made anew
-    results/<name>/latest      the run that was begun last
+      run.json            schema, plan with its seed, environment: written before the first measurement
+      steps/<key>.json    the result of a step: a measurement with histograms and readings, or why there is none
+      logs/<server>.log   the logs of the servers
+      end.json            written at the end: without it, a run can be resumed
+      index.html, report.md    made from the rest; the only files that are replaced
+    results/<name>/latest      a link to the run that started last
 
-A file appears under its name when it is whole. So a run that was killed at any moment can be read, and resumed.
+A file is renamed to its name when it is complete. So a run that was killed at any moment can be read and resumed.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from typing import Any, Self
 from lab.base.errors import LabError
 from lab.base.paths import RESULTS
 
-# Of the files' form. Raised when a reader of the old one would misread the new one, or the other way round.
+# Version of the file format. Increase it if an old reader would misread new files, or a new one old files.
 SCHEMA = 3
 
 LATEST = "latest"
@@ -36,16 +36,16 @@ _TIME = "%Y-%m-%dT%H%M%SZ"
 
 
 class StoreError(LabError):
-    """A run cannot be kept, or cannot be read."""
+    """A run cannot be stored or read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run as it is on the disk.
+    """One stored run.
 
     Args:
-        folder: where.
-        facts: what `run.json` holds beside the schema: `name`, `plan`, `environment` and whatever was given.
+        folder: Its folder.
+        facts: The content of `run.json` without the schema: `name`, `plan`, `environment` and so on.
     """
 
     folder: Path
@@ -53,57 +53,57 @@ class Run:
 
     @classmethod
     def create(cls, name: str, facts: Mapping[str, Any], *, root: Path = RESULTS) -> Self:
-        """Begin a run.
+        """Create the folder of a new run.
 
         Args:
-            name: what is measured; one word, since it is a folder.
-            facts: what is known before anything is measured, for `run.json`.
-            root: where all results are.
+            name: The experiment, which becomes a folder.
+            facts: The facts known before the first measurement, for `run.json`.
+            root: The folder of all results.
 
         Raises:
-            StoreError: it cannot be written there.
+            StoreError: It cannot be written there.
         """
         started = datetime.now(UTC).strftime(_TIME)
-        with _told(root / name):
+        with _as_store_error(root / name):
             folder = make_folder(root / name, started)
         run = cls(folder, {"name": name, **facts})
         run._write(_RUN, {"schema": SCHEMA, **run.facts})
-        with _told(folder):
+        with _as_store_error(folder):
             point(folder.parent / LATEST, folder.name)
         return run
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Read a run that exists.
+        """Open a stored run.
 
         Raises:
-            StoreError: it is none, or one that this version cannot read.
+            StoreError: The folder has no run, or one that this version cannot read.
         """
         path = folder / _RUN
         if not path.is_file():
-            raise StoreError(f"{folder}: no run of `lab bench`: it has no {_RUN}")
+            raise StoreError(f"{folder}: not a stored run: it has no {_RUN}")
         facts = dict(_read(path))
         schema = facts.pop("schema", None)
         if schema != SCHEMA:
             age = "a later" if isinstance(schema, int) and schema > SCHEMA else "an earlier"
             commit = (facts.get("environment") or {}).get("commit") or "not known"
             raise StoreError(
-                f"{folder}: its files are of schema {schema}, and this version reads {SCHEMA}: "
+                f"{folder}: its files have schema {schema}, and this version reads {SCHEMA}: "
                 f"{age} version of the lab wrote them (commit {commit})"
             )
         return cls(folder, facts)
 
     @classmethod
     def find(cls, text: str | None, name: str, *, root: Path = RESULTS) -> Self:
-        """Read the run that somebody means.
+        """Open the run that a text names.
 
         Args:
-            text: a folder, or the time that names one, or `latest`; None for the same.
-            name: what was measured.
-            root: where all results are.
+            text: A folder, the time of a run, or `latest` (default).
+            name: The experiment.
+            root: The folder of all results.
 
         Raises:
-            StoreError: there is none.
+            StoreError: There is none.
         """
         text = text or LATEST
         for folder in (root / name / text, Path(text)):
@@ -115,10 +115,10 @@ class Run:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """Be the only one who writes to this run.
+        """Lock the run for writing.
 
         Raises:
-            StoreError: somebody else does.
+            StoreError: Another process has the lock.
         """
         with (self.folder / _RUN).open("rb") as file:
             try:
@@ -128,71 +128,71 @@ class Run:
             yield
 
     def keep(self, key: str, record: Mapping[str, Any]) -> None:
-        """Keep what came of a step.
+        """Store the result of a step.
 
         Args:
-            key: names it; its parts, separated by `/`, become folders.
+            key: Its parts, separated by `/`, become folders.
 
         Raises:
-            StoreError: there is one of this key already, or it cannot be written.
+            StoreError: The key exists, or the file cannot be written.
         """
         self._write(f"{_STEPS}/{key}.json", record)
 
     def path_of(self, key: str) -> str:
-        """Where a step's file is, as seen from the run's folder."""
+        """Return the path of a step's file, relative to the run's folder."""
         return f"{_STEPS}/{key}.json"
 
     def list_keys(self) -> list[str]:
-        """Of everything that was kept."""
+        """Return the keys of all stored steps."""
         top = self.folder / _STEPS
         return [str(path.relative_to(top).with_suffix("")) for path in sorted(top.rglob("*.json")) if path.is_file()]
 
     def steps(self) -> dict[str, dict[str, Any]]:
-        """Everything that was kept, by key.
+        """Return all stored steps by key.
 
         Raises:
-            StoreError: a file holds something else than was written.
+            StoreError: A file is damaged.
         """
         return {key: self.read(key) for key in self.list_keys()}
 
     def read(self, key: str) -> dict[str, Any]:
-        """What was kept of a step.
+        """Return the stored result of a step.
 
         Raises:
-            StoreError: nothing was, or its file holds something else than was written.
+            StoreError: It does not exist, or its file is damaged.
         """
         return dict(_read(self.folder / self.path_of(key)))
 
     def has(self, key: str) -> bool:
-        """Whether a step has been kept."""
+        """Return whether a step is stored."""
         return (self.folder / self.path_of(key)).exists()
 
     def keep_log(self, server: str, text: str) -> None:
-        """Keep what a server has written; of a run that is resumed, each part under a name of its own."""
+        """Store the log of a server. A resumed run adds a file with a number."""
         write_new(self.folder / _LOGS, server, {".log": text})
 
     def finish(self, facts: Mapping[str, Any]) -> None:
-        """Say that there is nothing left to measure."""
+        """Mark the run as completed."""
         self._write(_END, facts)
 
     @property
     def is_finished(self) -> bool:
-        """Whether nothing was left to measure."""
+        """Whether the run has completed."""
         return (self.folder / _END).exists()
 
     @property
     def end(self) -> Mapping[str, Any]:
-        """What was known when nothing was left to measure; nothing before that."""
+        """The facts given to `finish`; empty before that."""
         return _read(self.folder / _END) if self.is_finished else {}
 
     @property
     def started(self) -> str:
-        """When it was begun, which is its name."""
+        """The time of the start, which is the folder's name."""
         return self.folder.name
 
     def write_report(self, name: str, text: str) -> None:
-        """Write what is made from the rest, again if need be."""
-        with _told(self.folder):
+        """Write a report, replacing an earlier one."""
+        with _as_store_error(self.folder):
             part = self.folder / f".{name}.part"
             part.write_text(text, encoding="utf-8")
             part.replace(self.folder / name)
@@ -202,7 +202,7 @@ class Run:
 
 
 def point(link: Path, target: str) -> None:
-    """Set a symlink in one step, so that nobody who looks finds it missing."""
+    """Set a symlink atomically, so that it is never missing."""
     part = link.with_name(f".{link.name}.{os.getpid()}")
     part.unlink(missing_ok=True)
     part.symlink_to(target)
@@ -210,7 +210,7 @@ def point(link: Path, target: str) -> None:
 
 
 def make_folder(parent: Path, name: str) -> Path:
-    """A folder that did not exist before: two runs may begin in the same second."""
+    """Create a new folder; add a number if it exists, since two runs may start in the same second."""
     parent.mkdir(parents=True, exist_ok=True)
     folders = _number(parent, name)
     while True:
@@ -221,30 +221,30 @@ def make_folder(parent: Path, name: str) -> Path:
 
 
 def check_writable(folder: Path) -> None:
-    """See that files can be written to a folder, which is made if need be: before a result depends on it.
+    """Create a folder if it does not exist, and check that it is writable.
 
     Raises:
-        StoreError: they cannot.
+        StoreError: It is not.
     """
-    with _told(folder):
+    with _as_store_error(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=folder):
             pass
 
 
 def write_new(folder: Path, stem: str, texts: Mapping[str, str]) -> Path:
-    """Write files that belong together: `stem` and an ending each; with a number where a file of this name exists.
+    """Write files that belong together, named by `stem` and an ending. If one exists, add a number to all names.
 
     Args:
-        texts: by ending.
+        texts: By ending.
 
     Returns:
-        The path that they have in common.
+        The common part of their paths.
 
     Raises:
-        StoreError: they cannot be written; none of them is there then.
+        StoreError: One cannot be written; then none is left.
     """
-    with _told(folder):
+    with _as_store_error(folder):
         folder.mkdir(parents=True, exist_ok=True)
         stems = _number(folder, stem)
         while True:
@@ -252,7 +252,7 @@ def write_new(folder: Path, stem: str, texts: Mapping[str, str]) -> Path:
             made: list[Path] = []
             try:
                 for ending, text in texts.items():
-                    # "x": it must not be there yet, not even since a moment ago.
+                    # "x" fails if the file exists, without a race.
                     with path.with_name(path.name + ending).open("x", encoding="utf-8") as file:
                         made.append(Path(file.name))
                         file.write(text)
@@ -266,25 +266,25 @@ def write_new(folder: Path, stem: str, texts: Mapping[str, str]) -> Path:
 
 @contextlib.contextmanager
 def tolerated(say: Callable[[str], object]) -> Iterator[None]:
-    """Go on where a result cannot be kept: it is shown, and what it says stays true."""
+    """Report a result that cannot be stored, and continue: it has been printed, and is still valid."""
     try:
         yield
     except (StoreError, OSError) as error:
-        say(f"lab: not kept: {error}")
+        say(f"lab: not stored: {error}")
 
 
 def _number(parent: Path, name: str) -> Iterator[Path]:
-    """`name`, `name-2`, `name-3` and so on."""
+    """Yield `name`, `name-2`, `name-3` and so on."""
     yield parent / name
     for number in itertools.count(2):
         yield parent / f"{name}-{number}"
 
 
 def _create(path: Path, text: str) -> None:
-    """Write a file that must not be there yet; it is whole, or it is not there."""
+    """Create a file atomically: it is complete, or it does not exist."""
     if path.exists():
-        raise StoreError(f"{path} is there already, and nothing is ever overwritten")
-    with _told(path.parent):
+        raise StoreError(f"{path} exists, and no result is overwritten")
+    with _as_store_error(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.part")
         try:
@@ -296,13 +296,13 @@ def _create(path: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def _told(folder: Path) -> Iterator[None]:
-    """Make what the system refuses a line for people."""
+def _as_store_error(folder: Path) -> Iterator[None]:
+    """Turn an OSError into a message."""
     try:
         yield
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        why = "the disk is full; what was measured until now is kept" if full else error.strerror
+        why = "the disk is full; the measurements so far are stored" if full else error.strerror
         raise StoreError(f"{folder}: cannot be written: {why}") from None
 
 
@@ -312,5 +312,5 @@ def _read(path: Path) -> Mapping[str, Any]:
     except (OSError, ValueError) as error:
         raise StoreError(f"{path}: cannot be read: {error}; without this file, --resume measures it again") from None
     if not isinstance(data, dict):
-        raise StoreError(f"{path}: not what `lab bench` writes")
+        raise StoreError(f"{path}: not a file of the store")
     return data

@@ -1,9 +1,9 @@
-"""What simple theory expects of a server: how much it can answer, and how long a request waits for its turn.
+"""Compute what queueing theory expects of a server: its highest rate, and how long a request waits in the queue.
 
-Pure functions over what a model declares of its concurrency (`lab.concurrency` and `lab.cores` in compose.yaml) and
-what one request takes. Strategy: the bounds of operational analysis. A request needs a place (a connection's turn, a
-worker) for all of its time S, and a core for the part of it that computes; no more requests are answered than the
-scarcer of the two allows. What a queue adds below that bound is Erlang's formula for so many servers (M/M/c).
+Pure functions of a model's declared concurrency (`lab.concurrency` and `lab.cores` in compose.yaml) and the cost of a
+request. Strategy: the bounds of operational analysis. A request occupies a slot (a connection or a worker) for all of
+its time S, and a core for the computing part of it. The scarcer of the two limits the rate. Below that bound, the time
+in the queue is that of M/M/c (Erlang's C).
 
 Sources: Denning and Buzen, "The operational analysis of queueing network models", 1978; Kleinrock, "Queueing Systems",
 volume 1, 1975, sections 3.5 and 5.5.
@@ -19,24 +19,24 @@ from lab.servers.backend import read_limits
 from lab.servers.catalogue import Catalogue, Model
 from services.protocol import BLOCKING_WORKERS, Limits
 
-# Who waits while a request computes.
-_WHO_WAITS = {
+# How the GIL or the loop limits CPU-bound requests, by concurrency.
+_CPU_LIMITS = {
     "one": "one client at a time",
     "thread each": "threads take turns at one GIL",
     "threads": "threads take turns at one GIL",
-    "loop": "one loop, and everybody on it waits for who computes",
+    "loop": "one loop, blocked while a request computes",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """What theory has to know of a server.
+    """The properties of a server that theory uses.
 
     Args:
-        concurrency: of `lab.servers.catalogue.CONCURRENCIES`.
-        workers: connections that can have a request in hand at the same time; None for as many as there are.
-        connections: the most that it accepts.
-        uses_all_cores: whether it can compute on several cores at the same time.
+        concurrency: One of `lab.servers.catalogue.CONCURRENCIES`.
+        workers: Connections that can have a request in progress at the same time; None for all.
+        connections: The limit of accepted connections.
+        uses_all_cores: Whether it can compute on several cores at the same time.
     """
 
     concurrency: str
@@ -46,7 +46,7 @@ class Server:
 
     @classmethod
     def of(cls, catalogue: Catalogue, model: Model) -> Self | None:
-        """As the catalogue declares it; None where it says nothing of the concurrency."""
+        """Return what the catalogue declares; None if it declares no concurrency."""
         if model.concurrency is None:
             return None
         limits = Limits.from_environ({**catalogue.environ(model.name), **read_limits()})
@@ -56,71 +56,70 @@ class Server:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """What `as_json` gave."""
+        """Read what `as_json` returned."""
         return cls(**{item.name: data[item.name] for item in fields(cls)})
 
     def as_json(self) -> dict[str, Any]:
-        """For the store."""
         return asdict(self)
 
-    def places(self, connections: int) -> int:
-        """How many requests can be in hand at the same time."""
+    def slots(self, connections: int) -> int:
+        """Return how many requests can be in progress at the same time."""
         return min(connections, self.workers or connections)
 
 
 @dataclass(frozen=True, slots=True)
-class Ceiling:
-    """The most that theory allows.
+class UpperBound:
+    """The highest rate that theory allows.
 
     Args:
-        rate: requests per second.
-        reason: the sentence that leads to it.
+        rate: Requests per second.
+        reason: The calculation in words.
     """
 
     rate: float
     reason: str
 
 
-def find_ceiling(
+def find_upper_bound(
     server: Server, *, connections: int, cores: int, cpu: float | None, wait: float, hold: float | None = None
-) -> Ceiling | None:
-    """How many requests a second a server can answer at most.
+) -> UpperBound | None:
+    """Return the highest rate of requests that a server can answer.
 
     Args:
-        connections: that ask without a pause.
-        cores: that the server can compute on at the same time.
-        cpu: seconds of CPU that a request takes of it; None if nobody knows.
-        wait: seconds that a request waits for something else.
-        hold: of a server for one client at a time, how long a request keeps it, the way to the client and back
-            included; None if nobody knows.
+        connections: Connections that send requests without a pause.
+        cores: Cores that the server can use.
+        cpu: CPU seconds per request; None if not known.
+        wait: Seconds that a request sleeps.
+        hold: For a server that serves one client at a time, the seconds for which a request occupies it, including the
+            round trip; None if not known.
 
     Returns:
-        None if there is nothing to reason from.
+        None if neither `cpu`, `wait` nor `hold` is known.
     """
     found = []
     if cpu:
         where = f"{cores} core" + ("s" if cores > 1 else "")
         if not server.uses_all_cores:
-            where = _WHO_WAITS.get(server.concurrency, where)
-        found.append(Ceiling(cores / cpu, f"{where}: {cores}/S with S = {show_time(cpu * 1e6)} of CPU"))
+            where = _CPU_LIMITS.get(server.concurrency, where)
+        found.append(UpperBound(cores / cpu, f"{where}: {cores}/S with S = {show_time(cpu * 1e6)} of CPU"))
     if hold or wait:
         taken = hold or wait + (cpu or 0.0)
-        places = server.places(connections)
-        who = "one client at a time" if places == 1 else f"{places} requests at once"
-        found.append(Ceiling(places / taken, f"{who}: {places}/S with S = {show_time(taken * 1e6)} from begin to end"))
+        slots = server.slots(connections)
+        who = "one client at a time" if slots == 1 else f"{slots} requests at the same time"
+        found.append(UpperBound(slots / taken, f"{who}: {slots}/S with S = {show_time(taken * 1e6)} in total"))
     return min(found, key=lambda item: item.rate, default=None)
 
 
 def wait_chance(servers: int, load: float) -> float:
-    """Erlang's C: the chance that a request has to wait, of so many servers.
+    """Return the probability that a request has to wait (Erlang's C).
 
     Args:
-        servers: at least 1.
-        load: rate x service time: how many of them are busy on average.
+        servers: Number of servers, at least 1.
+        load: Rate x service time, the mean number of busy servers.
     """
     if load >= servers:
         return 1.0
-    # Erlang's B by its recurrence, which stays within floating point for any number of servers.
+    # Erlang's B by its recurrence, which does not overflow for any number of servers.
     blocked = 1.0
     for number in range(1, servers + 1):
         blocked = load * blocked / (number + load * blocked)
@@ -128,20 +127,20 @@ def wait_chance(servers: int, load: float) -> float:
 
 
 def queue_wait(servers: int, rate: float, service: float, share: float) -> float:
-    """How long a request waits for its turn: the time that this share of them stay within, in seconds.
+    """Return a percentile of the time that a request waits in the queue, in seconds.
 
     M/M/c, first come, first served: P(wait > t) = C(c, rate x service) x exp(-(c / service - rate) x t). Arrivals are
-    those of people who know nothing of each other, service times as uneven as those of an exponential distribution;
-    where they are all alike, the wait is about half as long (Pollaczek and Khinchine).
+    independent and service times are exponential. With constant service times, the wait is about half as long
+    (Pollaczek and Khinchine).
 
     Args:
-        servers: cores or workers.
-        rate: requests per second.
-        service: seconds that each takes of one of them.
-        share: such as 0.99.
+        servers: Cores or workers.
+        rate: Requests per second.
+        service: Seconds of one server per request.
+        share: The percentile, such as 0.99.
 
     Returns:
-        Infinity where more is asked than they can do.
+        Infinity if the load exceeds the capacity.
     """
     load = rate * service
     if load >= servers:
@@ -153,11 +152,11 @@ def queue_wait(servers: int, rate: float, service: float, share: float) -> float
 
 
 def describe_concurrency(catalogue: Catalogue, models: Iterable[Model]) -> dict[str, dict[str, Any]]:
-    """What is declared of models, by name, for the store: a compose file may say something else tomorrow."""
+    """Return the declarations of models by name. They are stored with a run, since compose.yaml may change later."""
     found = {model.name: Server.of(catalogue, model) for model in models}
     return {name: server.as_json() for name, server in found.items() if server}
 
 
 def describe_rate(rate: float) -> str:
-    """A rate in a sentence."""
+    """Format a rate for a sentence."""
     return f"{show_count(rate)}/s"

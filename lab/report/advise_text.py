@@ -12,7 +12,7 @@ from lab.experiments.advise.model import Advice, Demand
 from lab.experiments.advise.ranking import find_best
 from lab.experiments.advise.sources import Sources
 
-_RIGHT = ("CPU", "requests in hand", "memory")
+_RIGHT = ("CPU", "requests in flight", "memory")
 
 
 def print_advice(demand: Demand, found: list[Advice], sources: Sources, console: Console) -> None:
@@ -21,14 +21,14 @@ def print_advice(demand: Demand, found: list[Advice], sources: Sources, console:
     answer = f"Best: {', '.join(best)}." if best else "No model can serve this."
     console.print(answer, style="bold", markup=False)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
-    columns = ("model", "CPU", "requests in hand", f"p{100 * demand.share:g}", "memory", "holds", "what breaks first")
+    columns = ("model", "CPU", "requests in flight", f"p{100 * demand.share:g}", "memory", "holds", "what breaks first")
     for name in columns:
         table.add_column(name, justify="right" if name in _RIGHT else "left")
     for item in found:
         cells = [
             item.model,
             f"{item.cpu_load:.0%} of {item.cores}",
-            f"{item.in_hand:.3g} of {item.places}",
+            f"{item.in_flight:.3g} of {item.slots}",
             UNKNOWN if item.response is None else show_time(item.response * 1e6),
             show_bytes(item.memory_bytes),
             "yes" if item.holds else "no",
@@ -48,8 +48,8 @@ def list_notes(sources: Sources) -> Iterator[str]:
     yield from sources.notes
     yield (
         "No model was measured under this very load. CPU: rate x (--cpu + the measured cost of a PING, at similar "
-        "rates) / usable cores. Requests in hand: rate x time, out of the available places. Percentile: the work plus "
-        "the wait for a core and for a place by M/M/c: P(wait > t) = C x exp(-(c / S - rate) x t), with Erlang's C. "
+        "rates) / usable cores. Requests in flight: rate x time, out of the available slots. Percentile: the work plus "
+        "the wait for a core and for a slot by M/M/c: P(wait > t) = C x exp(-(c / S - rate) x t), with Erlang's C. "
         "The model assumes independent arrivals and exponential service times; with constant times the wait is half as "
         "long. Computing and its wait are at least as long as a PING took at half of the model's maximum. Memory: the "
         "server with few connections, plus connections x the memory of one."

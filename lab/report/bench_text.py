@@ -85,7 +85,9 @@ def _make_line(findings: Findings, row: Row, cost: Row | None, place: tuple[int,
             row.model,
             show_place(place),
             show_estimate(row.read("rate"), show_count),
-            UNKNOWN if theory is None else f"≤ {show_count(theory.ceiling.rate)}" + (" !" if theory.deviation else ""),
+            UNKNOWN
+            if theory is None
+            else f"≤ {show_count(theory.upper_bound.rate)}" + (" !" if theory.deviation else ""),
             UNKNOWN if one is None else str(one.users),
             show_middle(row.read("p50_us"), show_us),
             show_middle(row.read("p99_us"), show_us),
@@ -158,7 +160,7 @@ def _advise(findings: Findings, rows: Sequence[Row], first: Sequence[str], cheap
             yield f"Avoid: {row.model}, of whose replies {row.failed_ratio:.2%} failed."
         elif rate and row.model not in first and rate.high < best * _FAR_BEHIND:
             theory = expect(findings, row)
-            why = theory.ceiling.reason if theory else row.reason
+            why = theory.upper_bound.reason if theory else row.reason
             yield f"Avoid: {row.model}, with {rate.middle / best:.0%} of the best rate: {why}."
 
 
@@ -203,11 +205,11 @@ def make_trust(findings: Findings) -> Iterator[str]:
         limits = ", ".join(f"{bound} in {count}" for bound, count in top.verdicts.most_common())
         cores = UNKNOWN if top.generator_cores is None else f"{top.generator_cores:.2f}"
         yield (
-            f"The load generator's own ceiling: {show_estimate(top.rate, show_count)} PINGs/s out of {top.model}, with "
+            f"The limit of the load generator: {show_estimate(top.rate, show_count)} PINGs/s out of {top.model}, with "
             f"{cores} cores of its own ({limits} of {top.rate.repeats}). A rate near it is not a server's."
         )
     else:
-        yield "The load generator's own ceiling: not measured; it takes redis-server, which runs only in a container."
+        yield "The limit of the load generator: not measured; it takes redis-server, which runs only in a container."
     for workload in findings.plan.workloads:
         rate = WORKLOADS[workload].fixed_rate
         behind = [row for row in findings.list_rows(workload, FIXED) if is_behind(row, rate)]

@@ -118,7 +118,7 @@ def bench(
             },
             root=out,
         )
-        progress.say(f"kept in {run.folder}")
+        progress.say(f"stored in {run.folder}")
         runner = Runner(run, plan, backend, control if plan.control else None, chosen, pinning, progress)
         with run.writing():
             try:

@@ -5,7 +5,7 @@ from lab.experiments.advise.model import Advice
 from lab.load.thresholds import Threshold
 
 # A model this close to the best one is as good: measured costs are a few per cent off.
-_ALIKE = 1.1
+_TOLERANCE = 1.1
 
 
 def read_slo(text: str | None) -> tuple[float, float | None]:
@@ -24,10 +24,10 @@ def read_slo(text: str | None) -> tuple[float, float | None]:
 
 
 def rank(found: list[Advice]) -> list[Advice]:
-    """Sort models: first those that hold, each by the distance to its next limit."""
-    return sorted(found, key=lambda item: (not item.holds, item.strain, item.memory_bytes or 0, item.model))
+    """Sort models: first those that hold, each by the utilization of its nearest limit."""
+    return sorted(found, key=lambda item: (not item.holds, item.utilization, item.memory_bytes or 0, item.model))
 
 
 def find_best(ranked: list[Advice]) -> list[str]:
     """Return the models that are as good as the first one; none if none holds."""
-    return [item.model for item in ranked if item.holds and item.strain <= ranked[0].strain * _ALIKE]
+    return [item.model for item in ranked if item.holds and item.utilization <= ranked[0].utilization * _TOLERANCE]

@@ -14,26 +14,26 @@ from lab.experiments.store import Run, StoreError
 from lab.experiments.theory import Server
 from lab.servers.catalogue import Catalogue, Model
 
-# The workloads that cost a model nothing but the request itself, the best one first.
+# Workloads whose only cost is that of the request itself, the best one first.
 _PLAIN = ("session", "ping")
-# The mode in which nobody waits for another's request, or hardly anybody.
-_HALF = "open-50"
+# The mode in which requests hardly wait for each other.
+_HALF_LOAD = "open-50"
 _MEASURED_PLAIN = "closed_session"
 
-# From the two ends of a sweep, so far apart that what a connection takes stands out.
-_FEWEST = 200
+# Largest level that a sweep needs to show the memory of a connection above the noise.
+_MIN_CONNECTIONS = 200
 
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
 
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What there is.
+    """The sources of the figures.
 
     Args:
-        findings: of a run; None if there is none.
-        measured: docs/data/measured.json.
-        notes: where the figures come from, and what there was not, for people.
+        findings: Findings of a run; None if there is none.
+        measured: The content of docs/data/measured.json.
+        notes: Sentences on the sources of the figures, and on what is missing.
     """
 
     findings: Findings | None
@@ -42,32 +42,32 @@ class Sources:
 
     @property
     def machine_cores(self) -> int:
-        """What this machine has."""
+        """Return the number of usable cores."""
         return len(os.sched_getaffinity(0))
 
     def read(self, catalogue: Catalogue, model: Model, share: float = 0.99) -> Known:
-        """All that is known of a model.
+        """Return what is known of a model.
 
         Args:
-            share: the percentile that counts.
+            share: The percentile of the condition.
         """
         server = Server.of(catalogue, model)
         limit = read_size(catalogue.definitions[model.name])
         known = _read_measured(self.measured, model.name)
         known |= _read_findings(self.findings, model.name, share) if self.findings else {}
         if "overlap" in model.limits:
-            known.pop("plain", None)  # its clients wait for each other at any rate
+            known.pop("ping_time", None)  # its clients wait for each other at every rate
         return Known(model.name, server, memory_limit=limit, **known)  # type: ignore[arg-type]  # by their names
 
 
 def read_sources(catalogue: Catalogue, folder: Path | None, root: Path) -> Sources:
-    """Read what there is.
+    """Read the sources.
 
     Args:
-        folder: of a run; None for the last one under `root`, if there is one.
+        folder: Folder of a run; None for the last one under `root`, if there is one.
 
     Raises:
-        LabError: something is there, and cannot be read.
+        LabError: A source exists, but cannot be read.
     """
     measured = Measured.load()
     environment = measured.environment
@@ -86,7 +86,7 @@ def read_sources(catalogue: Catalogue, folder: Path | None, root: Path) -> Sourc
     if missing := [model.name for model in catalogue.select() if model.name not in findings.plan.models]:
         notes.append(f"Not in that run: {', '.join(missing)}.")
     if not set(_PLAIN) & set(findings.plan.workloads):
-        notes.append(f"It has none of {', '.join(_PLAIN)}, so nothing of it says what a request costs.")
+        notes.append(f"It has none of {', '.join(_PLAIN)}, so the cost of a request is not from that run.")
     return Sources(findings, measured, tuple(notes))
 
 
@@ -107,7 +107,7 @@ def _read_measured(measured: Measured, model: str) -> dict[str, object]:
 
 
 def _read_findings(findings: Findings, model: str, share: float) -> dict[str, object]:
-    """What a run says; what it does not say is left out, so that what is known otherwise stays."""
+    """Return the facts of a run. Missing ones are left out, so that those of another source stay."""
     found: dict[str, object] = {}
     workload = next((name for name in _PLAIN if (name, model, CLOSED) in findings.rows), None)
     if workload is None:
@@ -119,8 +119,8 @@ def _read_findings(findings: Findings, model: str, share: float) -> dict[str, ob
     read = [(item.read("rate"), item.read("cpu_us")) for item in modes]
     if costs := sorted((rate.middle, cost.middle / 1e6) for rate, cost in read if rate and cost):
         found["costs"] = tuple(costs)
-    if half := findings.rows.get((workload, model, _HALF)):
-        found["plain"] = half.percentile(share)
+    if half := findings.rows.get((workload, model, _HALF_LOAD)):
+        found["ping_time"] = half.percentile(share)
     if rate := row.read("rate"):
         found |= {"most_rate": rate.middle, "is_lower_bound": rate.is_lower_bound}
     if row.memory_bytes is not None:
@@ -128,12 +128,12 @@ def _read_findings(findings: Findings, model: str, share: float) -> dict[str, ob
     for name in findings.plan.workloads:
         most = max(findings.sweeps.get((name, model), {}), default=0)
         each = findings.connection_bytes(name, model)
-        if most >= _FEWEST and each:
+        if most >= _MIN_CONNECTIONS and each:
             found |= {"connection_bytes": each, "most_connections": most}
     return found
 
 
 def read_size(definition: Mapping[str, object]) -> int | None:
-    """The memory that compose.yaml gives a container, in bytes; None if it says nothing."""
+    """Return the memory limit of a container in compose.yaml in bytes; None if there is none."""
     match = re.fullmatch(r"(\d+)([kmg]?)b?", str(definition.get("mem_limit", "")).lower())
     return int(match[1]) * _UNITS[match[2]] if match else None

@@ -26,7 +26,7 @@ THRESHOLD = 0.3
 _SCHEMA = 1
 
 # If this many quarters of the cases become cheaper, the reference has become more expensive.
-_MOST = 3
+_MOVED_QUARTERS = 3
 
 # Facts of the environment that the file keeps.
 _FACTS = ("date", "commit", "processor", "system", "backend", "engine", "servers", "cores")
@@ -165,7 +165,9 @@ def find_deviations(baseline: Baseline, findings: Findings, threshold: float) ->
             + (", a regression" if worse else ""),
             worse,
         )
-    moved = sorted(ratios[case].middle / baseline.ratios[case].middle for case in common)[_MOST * len(common) // 4]
+    moved = sorted(ratios[case].middle / baseline.ratios[case].middle for case in common)[
+        _MOVED_QUARTERS * len(common) // 4
+    ]
     if moved < 1 / (1 + threshold):
         yield Deviation(
             f"relative to {baseline.reference}, most models cost {moved:.2f} times their baseline, or less: "

@@ -18,7 +18,7 @@ _HELD = {
 }
 
 # Facts that must be equal for two runs to be comparable.
-_SAME = ("processor", "system", "backend", "engine", "servers", "cores", "governor", "libc", "allocator")
+_CONDITIONS = ("processor", "system", "backend", "engine", "servers", "cores", "governor", "libc", "allocator")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def find_differences(before: Findings, after: Findings, threshold: float) -> Ite
 
 def find_other_conditions(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
     """Yield the facts that changed: a difference in the figures may come from the machine."""
-    for name in _SAME:
+    for name in _CONDITIONS:
         if before.get(name) != after.get(name):
             yield f"{name}: {before.get(name) or 'not known'} -> {after.get(name) or 'not known'}"
 

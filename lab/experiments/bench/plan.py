@@ -104,7 +104,7 @@ def is_control(model: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A whole benchmark, as it is kept with its results.
+    """A whole benchmark, as it is stored with its results.
 
     Args:
         models: names.

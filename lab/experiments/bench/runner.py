@@ -158,11 +158,11 @@ class Runner:
 
     def check(self, check: CheckModels) -> list[str]:
         """Return the models that pass the conformance suite, and store the results of all."""
-        open_ones = [name for name in self.plan.models if not self.run.has(f"conformance/{name}")]
-        if open_ones:
-            self.progress.say(f"conformance suite: {len(open_ones)} models")
-            found = check(self.backend, open_ones)
-            for name in open_ones:
+        unchecked = [name for name in self.plan.models if not self.run.has(f"conformance/{name}")]
+        if unchecked:
+            self.progress.say(f"conformance suite: {len(unchecked)} models")
+            found = check(self.backend, unchecked)
+            for name in unchecked:
                 item = found.get(name, ModelResult(0, 0))
                 self.run.keep(
                     f"conformance/{name}",
@@ -244,7 +244,7 @@ class Runner:
             return None
         workload, model = WORKLOADS[step.workload], self.models[step.server]
         backend = self.control if step.is_control and self.control else self.backend
-        preset, users, rate = self._ask(step, workload, knee)
+        preset, users, rate = self._choose_load(step, workload, knee)
         began = time.monotonic()
         try:
             found = measure(
@@ -263,7 +263,7 @@ class Runner:
         except LabError as error:
             self._failures[step.server] += 1
             self._keep_failure(step, f"{error}{self._describe_end(backend, step.server)}")
-            self._revive(backend, step.server)
+            self._restart(backend, step.server)
             return None
         took = time.monotonic() - began
         if found.verdict.bound is Limit.DISTURBED:
@@ -271,7 +271,7 @@ class Runner:
             return None
         found = replace(found, model=step.model)
         if not found.answered:
-            self._revive(backend, step.server)
+            self._restart(backend, step.server)
         self.run.keep(
             step.key,
             {"at": _now(), "took": took, "preset": preset, "users": users, "measurement": found.as_json()},
@@ -279,7 +279,7 @@ class Runner:
         self.progress.step(f"{step.phase}, {step.workload}, {step.model}, {step.mode}: {found.verdict.bound}", took)
         return found
 
-    def _ask(self, step: Step, workload: BenchWorkload, knee: Knee) -> tuple[str, int, float | None]:
+    def _choose_load(self, step: Step, workload: BenchWorkload, knee: Knee) -> tuple[str, int, float | None]:
         """Return the preset, connections and rate of a step."""
         if step.phase in ("sweep", CROSS_CHECK) or step.mode == CLOSED:
             return workload.closed, knee.users, None
@@ -305,7 +305,7 @@ class Runner:
         last = " / ".join(state.last_lines[-3:]) or "nothing"
         return f"; the server exited with code {state.exit_code}, its last lines: {last}"
 
-    def _revive(self, backend: Backend, model: str) -> None:
+    def _restart(self, backend: Backend, model: str) -> None:
         """Restart a server that has ended or does not answer, so that one failed step does not fail the rest."""
         try:
             backend.restart(model)
@@ -335,13 +335,15 @@ class Runner:
                 continue
             began = time.monotonic()
             try:
-                record: dict[str, Any] = self._ask_redis(name, requests=max(int(ours.rate * self.plan.seconds), 1000))
+                record: dict[str, Any] = self._run_redis_benchmark(
+                    name, requests=max(int(ours.rate * self.plan.seconds), 1000)
+                )
             except LabError as error:
                 record = {"failure": str(error)}
             self.run.keep(key, {"at": _now(), **record})
             self.progress.step(f"{CROSS_CHECK}, ping, {name}, redis-benchmark", time.monotonic() - began)
 
-    def _ask_redis(self, name: str, *, requests: int) -> dict[str, Any]:
+    def _run_redis_benchmark(self, name: str, *, requests: int) -> dict[str, Any]:
         """Measure PING by redis-benchmark, an independent client in C.
 
         Raises:

@@ -16,14 +16,11 @@ from lab.servers.catalogue import Catalogue, Model
 # A server in C that does nothing slow: its rate shows the limit of the generator.
 _GENERATOR_LIMIT = "peer_redis"
 
-
-# The usual control: it serves many clients at once and needs no library.
-_USUAL_CONTROL = "asyncio_streams"
-
+# The default control: it serves many clients at the same time and needs no library.
+_DEFAULT_CONTROL = "asyncio_streams"
 
 # Variables that change how a process allocates memory.
 _ALLOCATOR = ("PYTHONMALLOC", "MALLOC_ARENA_MAX", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "LD_PRELOAD")
-
 
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
@@ -63,7 +60,7 @@ def make_plan(
 def choose_control(models: Sequence[Model]) -> str | None:
     """Return the model that gets a control server; None if no model serves clients at the same time."""
     able = [model.name for model in models if "overlap" not in model.limits]
-    return _USUAL_CONTROL if _USUAL_CONTROL in able else next(iter(able), None)
+    return _DEFAULT_CONTROL if _DEFAULT_CONTROL in able else next(iter(able), None)
 
 
 def check_same(run: Run, backend: Backend) -> None:
@@ -98,8 +95,8 @@ def describe(backend: Backend, models: Sequence[Model], pinning: Pinning | None)
         else {f"{model.name}: ": backend.catalogue.environ(model.name) for model in models}
     )
     chosen = [
-        f"{whose}{name}={environ[name]}"
-        for whose, environ in environs.items()
+        f"{prefix}{name}={environ[name]}"
+        for prefix, environ in environs.items()
         for name in _ALLOCATOR
         if name in environ
     ]

@@ -8,7 +8,7 @@ from typing import Any
 from lab.base.units import show_time
 from lab.experiments.bench.findings import Findings, Row
 from lab.experiments.bench.plan import WORKLOADS
-from lab.experiments.theory import Ceiling, Server, describe_rate, find_ceiling
+from lab.experiments.theory import Server, UpperBound, describe_rate, find_upper_bound
 from lab.load.measurement import Measurement
 
 # S is measured once, in a window of about a second. A smaller relative difference is not a deviation.
@@ -25,21 +25,21 @@ class Expectation:
     """What theory says about a row.
 
     Args:
-        ceiling: the highest rate that theory allows.
+        upper_bound: the highest rate that theory allows.
         response: seconds per request at that rate by Little's law, if connections never pause.
         deviation: how the measurement contradicts theory, and why if known; empty if it does not.
         key: the step in the store that gives S; None if it is the row's own.
     """
 
-    ceiling: Ceiling
+    upper_bound: UpperBound
     response: float
     deviation: str
     key: str | None
 
     @property
     def reason(self) -> str:
-        at_most = f"at most {describe_rate(self.ceiling.rate)}, {show_time(self.response * 1e6)} each"
-        return f"{self.ceiling.reason}, so {at_most}"
+        at_most = f"at most {describe_rate(self.upper_bound.rate)}, {show_time(self.response * 1e6)} each"
+        return f"{self.upper_bound.reason}, so {at_most}"
 
 
 def read_wait(workload: str) -> float:
@@ -71,7 +71,7 @@ def expect(findings: Findings, row: Row) -> Expectation | None:
     hold = None
     if server.concurrency == "one":
         hold = 1 / few.rate if few and few.rate else _read_hold(row)
-    ceiling = find_ceiling(
+    upper_bound = find_upper_bound(
         server,
         connections=one.users,
         cores=one.allotted or 1,
@@ -79,11 +79,11 @@ def expect(findings: Findings, row: Row) -> Expectation | None:
         wait=wait,
         hold=hold,
     )
-    if ceiling is None:
+    if upper_bound is None:
         return None
-    deviation = _explain(findings, row, ceiling, cpu)
+    deviation = _explain(findings, row, upper_bound, cpu)
     key = None if few is None else f"sweep/{row.workload}/{row.model}/{fewest}"
-    return Expectation(ceiling, one.users / ceiling.rate, deviation, key)
+    return Expectation(upper_bound, one.users / upper_bound.rate, deviation, key)
 
 
 def _read_hold(row: Row) -> float | None:
@@ -107,7 +107,7 @@ def _middle(found: Iterable[Measurement]) -> float | None:
     return known[len(known) // 2] if known else None
 
 
-def _explain(findings: Findings, row: Row, ceiling: Ceiling, cpu: float | None) -> str:
+def _explain(findings: Findings, row: Row, upper_bound: UpperBound, cpu: float | None) -> str:
     """Return why a row is above or far below theory; empty if it is neither, or another limit came first."""
     rate, cost = row.read("rate"), row.read("cpu_us")
     if rate is None:
@@ -117,11 +117,11 @@ def _explain(findings: Findings, row: Row, ceiling: Ceiling, cpu: float | None) 
         more = "more" if cost.middle > cpu else "less"
         if abs(cost.middle / cpu - 1) > _TOLERANCE:
             changed = f"a request took {more} CPU here: {show_time(cost.middle)}, not {show_time(cpu)}"
-    if rate.low > ceiling.rate * (1 + max(_TOLERANCE, findings.noise("rate") or 0.0)):
-        by = f"{rate.middle / ceiling.rate - 1:.0%} above theory"
+    if rate.low > upper_bound.rate * (1 + max(_TOLERANCE, findings.noise("rate") or 0.0)):
+        by = f"{rate.middle / upper_bound.rate - 1:.0%} above theory"
         return f"{by}: {changed or 'more of it ran in parallel than it declares'}"
     # A lower bound does not show what the server could have done.
-    if row.is_lower_bound or rate.high >= ceiling.rate * _FAR_BELOW:
+    if row.is_lower_bound or rate.high >= upper_bound.rate * _FAR_BELOW:
         return ""
-    by = f"{rate.middle / ceiling.rate:.0%} of what theory allows"
+    by = f"{rate.middle / upper_bound.rate:.0%} of what theory allows"
     return f"{by}: {changed or row.reason}"

@@ -14,7 +14,7 @@ from lab.experiments.faults.registry import FAULTS
 # since Docker sets up its network first.
 RECOVERY_SECONDS = {"process": 1.0, "docker": 2.0}
 
-# A model that has not recovered by then counts as not recovered. The load goes on until then.
+# A model that has not recovered by then counts as not recovered. The load continues until then.
 RECOVERY_TIMEOUT = 4.0
 
 

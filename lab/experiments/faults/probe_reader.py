@@ -1,7 +1,7 @@
 """Read the times of a latency probe before, during and after a fault.
 
-`lab.clients.latency_probe` sends a PING every 20 ms beside the load, and logs how long each took. The log is read while
-it is written, so that waiting for a model to recover ends as soon as it has.
+`lab.clients.latency_probe` sends a PING every 20 ms in addition to the load, and logs how long each took. The log is
+read while it is written, so that waiting for a model to recover ends as soon as it has.
 """
 
 import json

@@ -194,7 +194,7 @@ def test_result_of_a_load_that_cannot_be_kept_is_printed(
     assert run("load", *options) == 0
     captured = capfd.readouterr()
     assert "plain_socket" in captured.out
-    assert "lab: not kept: " in captured.err
+    assert "lab: not stored: " in captured.err
 
 
 def fail_with_a_full_disk(*arguments: object) -> None:
@@ -262,4 +262,4 @@ def test_demo_prints_its_table_where_nothing_can_be_kept(
     assert run_demo(monkeypatch, process_project, tmp_path / "file" / "below", ModelResult(9, 0)) == 0
     captured = capfd.readouterr()
     assert "requests/s" in captured.out
-    assert "lab: not kept: " in captured.err
+    assert "lab: not stored: " in captured.err

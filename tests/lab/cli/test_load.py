@@ -259,7 +259,7 @@ def test_measurements_are_written_with_their_times(tmp_path, make_measurement, c
     report(measured, tmp_path / "file", "", as_json=True)
     printed, err = capsys.readouterr()
     assert len(json.loads(printed)) == 2
-    assert err.startswith("lab: not kept: ")
+    assert err.startswith("lab: not stored: ")
     assert "file: cannot be written: File exists" in err
 
 

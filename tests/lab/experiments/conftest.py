@@ -1,4 +1,4 @@
-"""A lab that is made up: what it measures is what a test says."""
+"""A fake lab, whose measurements a test provides."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -22,7 +22,7 @@ CATALOGUE = Catalogue.load()
 
 
 class FakeBackend:
-    """Models that are up, and never seen."""
+    """Models that count as up, without a process."""
 
     name = "process"
 
@@ -51,13 +51,13 @@ class FakeBackend:
 
 @pytest.fixture
 def make_measurement() -> Callable[..., Measurement]:
-    """A measurement with nothing special about it, but for the fields that are given."""
+    """Return a typical measurement with some fields changed."""
     return lambda **changes: replace(MEASUREMENT, **changes)
 
 
 @pytest.fixture
 def make_plan() -> Callable[..., Plan]:
-    """A small plan, but for the fields that are given."""
+    """Return a small plan with some fields changed."""
 
     def make(**changes: Any) -> Plan:
         plan = Plan(
@@ -79,7 +79,7 @@ def make_plan() -> Callable[..., Plan]:
 
 
 class Bench:
-    """Runs plans with `measure` replaced; `asked` is what it was asked."""
+    """Runs plans with a fake `measure`; `asked` has its arguments."""
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.root = root
@@ -112,5 +112,5 @@ class Bench:
 
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    """A benchmark whose measurements are made up."""
+    """Return a benchmark with fake measurements."""
     return Bench(tmp_path, monkeypatch)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lab.base.errors import LabError
-from lab.experiments.published import Idle, Measured, summarise
+from lab.experiments.published import Idle, Measured, summarize
 from lab.load.measurement import Measurement
 from lab.metrics.verdict import Limit, Verdict
 from tests.support.made_up import MEASUREMENT
@@ -30,9 +30,9 @@ def make(
     )
 
 
-def test_medians_and_their_spread() -> None:
+def test_summary_has_medians_and_spread() -> None:
     rounds = [make(1_000, p99_us=200.0), make(3_000, None), make(2_000), make(5_000, 60.0), make(4_000, 50.0)]
-    found = summarise(rounds)
+    found = summarize(rounds)
     assert (found.rounds, found.users, found.rate) == (5, 16, 3_000.0)
     # Quartiles of 1000 to 5000: 1500 and 4500.
     assert found.rate_spread == pytest.approx(0.5)
@@ -42,19 +42,19 @@ def test_medians_and_their_spread() -> None:
     assert found.failures == 5
 
 
-def test_one_lower_bound_makes_the_median_one() -> None:
-    assert not summarise([make(1), make(2)]).is_lower_bound
-    found = summarise([make(1), make(2), make(3, bound=Limit.GENERATOR)])
+def test_one_lower_bound_makes_the_median_a_lower_bound() -> None:
+    assert not summarize([make(1), make(2)]).is_lower_bound
+    found = summarize([make(1), make(2), make(3, bound=Limit.GENERATOR)])
     assert found.is_lower_bound
     assert list(found.verdicts.items()) == [("waiting", 2), ("generator-bound", 1)]
 
 
 def test_two_rounds_have_no_spread() -> None:
-    assert summarise([make(1), make(2)]).rate_spread is None
-    assert summarise([make(0), make(0), make(0)]).rate_spread is None
+    assert summarize([make(1), make(2)]).rate_spread is None
+    assert summarize([make(0), make(0), make(0)]).rate_spread is None
 
 
-def test_what_is_written_is_read_and_the_other_scripts_part_stays(tmp_path: Path) -> None:
+def test_save_keeps_the_part_of_the_other_script(tmp_path: Path) -> None:
     path = tmp_path / "measured.json"
     assert Measured.load(path) == Measured()
     idle = {"plain": {"connections": 10_000, "bytes_per_connection": 3_000, "p50_us": 9, "more": 1}}
@@ -62,7 +62,7 @@ def test_what_is_written_is_read_and_the_other_scripts_part_stays(tmp_path: Path
     written = Measured(
         environment={"date": "now", "engine": None},
         seconds=3.0,
-        models={"plain": {"closed_session": summarise([make(7)])}},
+        models={"plain": {"closed_session": summarize([make(7)])}},
         missing={"other": "it fell over"},
     )
     written.save(path)
@@ -74,7 +74,7 @@ def test_what_is_written_is_read_and_the_other_scripts_part_stays(tmp_path: Path
 
 
 @pytest.mark.parametrize("text", ["[]", "{", '{"models": {"plain": {"closed_session": {"rate": 1}}}}', '{"idle": [1]}'])
-def test_a_file_that_is_something_else_is_one_line(tmp_path: Path, text: str) -> None:
+def test_damaged_file_is_an_error(tmp_path: Path, text: str) -> None:
     path = tmp_path / "measured.json"
     path.write_text(text)
     with pytest.raises(LabError, match=r"measured\.json"):

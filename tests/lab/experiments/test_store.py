@@ -1,4 +1,4 @@
-"""The store: whole files or none, nothing overwritten, and what is wrong said in a line."""
+"""The store: complete files or none, no file overwritten, and errors in one line."""
 
 import errno
 import json
@@ -18,7 +18,7 @@ def run(tmp_path: Path) -> Run:
     return Run.create("bench", {"plan": {"seed": 7}, "environment": {"commit": "abc"}}, root=tmp_path)
 
 
-def test_what_is_kept_is_read(run: Run, tmp_path: Path) -> None:
+def test_stored_steps_are_read(run: Run, tmp_path: Path) -> None:
     run.keep("sweep/ping/plain/16", {"rate": 1.5})
     run.keep("sweep/ping/plain/1", {"rate": None})
     found = Run.find(None, "bench", root=tmp_path)
@@ -30,9 +30,9 @@ def test_what_is_kept_is_read(run: Run, tmp_path: Path) -> None:
     assert json.loads((run.folder / run.path_of("sweep/ping/plain/16")).read_text()) == {"rate": 1.5}
 
 
-def test_nothing_is_overwritten(run: Run) -> None:
+def test_files_are_not_overwritten(run: Run) -> None:
     run.keep("a", {"first": 1})
-    with pytest.raises(StoreError, match="is there already"):
+    with pytest.raises(StoreError, match="exists, and no result is overwritten"):
         run.keep("a", {"second": 2})
     assert run.steps() == {"a": {"first": 1}}
     run.keep_log("plain", "one\n")
@@ -41,7 +41,7 @@ def test_nothing_is_overwritten(run: Run) -> None:
     assert read_all(run.folder / "logs") == {"other.log": "three\n", "plain-2.log": "two\n", "plain.log": "one\n"}
 
 
-def test_two_runs_of_one_second_are_two(tmp_path: Path) -> None:
+def test_two_runs_of_one_second_have_two_folders(tmp_path: Path) -> None:
     runs = [Run.create("bench", {}, root=tmp_path) for _ in range(3)]
     assert len({run.folder for run in runs}) == 3
     assert Run.find("latest", "bench", root=tmp_path).folder == runs[-1].folder
@@ -49,7 +49,7 @@ def test_two_runs_of_one_second_are_two(tmp_path: Path) -> None:
     assert Run.find(str(runs[1].folder), "bench", root=tmp_path).folder == runs[1].folder
 
 
-def test_a_run_is_finished_when_it_says_so(run: Run) -> None:
+def test_run_is_finished_after_finish(run: Run) -> None:
     assert not run.is_finished
     assert run.end == {}
     run.finish({"steps": 3})
@@ -57,22 +57,22 @@ def test_a_run_is_finished_when_it_says_so(run: Run) -> None:
     assert run.end == {"steps": 3}
 
 
-def test_a_report_may_be_made_anew(run: Run) -> None:
+def test_report_is_replaced(run: Run) -> None:
     run.write_report("report.md", "one")
     run.write_report("report.md", "two")
     assert (run.folder / "report.md").read_text() == "two"
 
 
 @pytest.mark.parametrize(("schema", "says"), [(SCHEMA + 1, "a later version"), (0, "an earlier"), (None, "an earlier")])
-def test_another_schema_is_said_with_the_commit_that_can_read_it(run: Run, schema: int | None, says: str) -> None:
+def test_other_schema_is_an_error_with_its_commit(run: Run, schema: int | None, says: str) -> None:
     path = run.folder / "run.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": schema}))
     with pytest.raises(StoreError, match=rf"schema {schema}, and this version reads {SCHEMA}: {says}.*commit abc"):
         Run.open(run.folder)
 
 
-def test_what_is_no_run_is_said(run: Run, tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match=r"no run of `lab bench`: it has no run\.json"):
+def test_missing_run_is_an_error(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"not a stored run: it has no run\.json"):
         Run.open(tmp_path)
     (run.folder.parent / "notes").touch()
     with pytest.raises(StoreError, match=rf"no run 'other' .*: there are {run.started}$"):  # and not `latest`
@@ -81,7 +81,7 @@ def test_what_is_no_run_is_said(run: Run, tmp_path: Path) -> None:
         Run.find(None, "elsewhere", root=tmp_path)
 
 
-def test_a_damaged_file_is_named(run: Run) -> None:
+def test_damaged_file_is_named(run: Run) -> None:
     run.keep("a", {})
     path = run.folder / run.path_of("a")
     path.write_text('{"half')
@@ -89,31 +89,29 @@ def test_a_damaged_file_is_named(run: Run) -> None:
         run.steps()
 
 
-def test_file_that_holds_something_else_is_named(run: Run) -> None:
+def test_file_of_another_type_is_named(run: Run) -> None:
     run.keep("a", {})
     (run.folder / run.path_of("a")).write_text("[]")
-    with pytest.raises(StoreError, match=r"steps/a\.json: not what `lab bench` writes"):
+    with pytest.raises(StoreError, match=r"steps/a\.json: not a file of the store"):
         run.read("a")
 
 
-def test_link_that_a_killed_process_of_this_number_has_left_is_replaced(tmp_path: Path) -> None:
+def test_link_left_by_a_killed_process_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "bench").mkdir()
     (tmp_path / "bench" / f".latest.{os.getpid()}").symlink_to("nowhere")
     run = Run.create("bench", {}, root=tmp_path)
     assert (tmp_path / "bench" / "latest").resolve() == run.folder
 
 
-def test_what_was_being_written_when_the_lab_was_killed_is_no_step(run: Run) -> None:
+def test_incomplete_file_of_a_killed_lab_is_ignored(run: Run) -> None:
     run.keep("ping/a", {})
     (run.folder / "steps" / "ping" / ".b.json.part").write_text('{"half')
     assert list(run.steps()) == ["ping/a"]
     assert not run.has("ping/b")
 
 
-@pytest.mark.parametrize("is_made", [True, False], ids=["half a file", "no file"])
-def test_a_full_disk_leaves_no_half_file_and_keeps_the_rest(
-    run: Run, monkeypatch: pytest.MonkeyPatch, is_made: bool
-) -> None:
+@pytest.mark.parametrize("is_made", [True, False], ids=["partial-file", "no-file"])
+def test_full_disk_leaves_no_partial_file(run: Run, monkeypatch: pytest.MonkeyPatch, is_made: bool) -> None:
     run.keep("a", {"rate": 1})
     write = Path.write_text
 
@@ -123,7 +121,7 @@ def test_a_full_disk_leaves_no_half_file_and_keeps_the_rest(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", fill)
-    with pytest.raises(StoreError, match="the disk is full; what was measured until now is kept"):
+    with pytest.raises(StoreError, match="the disk is full; the measurements so far are stored"):
         run.keep("b", {"rate": 2})
     monkeypatch.undo()
     assert run.steps() == {"a": {"rate": 1}}
@@ -150,7 +148,7 @@ def read_all(folder: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in sorted(folder.iterdir())}
 
 
-def test_files_of_a_name_that_exists_get_a_number(tmp_path: Path) -> None:
+def test_existing_name_gets_a_number(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "deep"
     for text in "abc":
         write_new(folder, "x", {".json": text, "-service.hgrm": text.upper()})
@@ -165,8 +163,8 @@ def test_files_of_a_name_that_exists_get_a_number(tmp_path: Path) -> None:
     assert write_new(folder, "y", {".json": ""}) == folder / "y"
 
 
-def test_files_that_belong_together_have_one_number(tmp_path: Path) -> None:
-    """Also where only one of the names is taken, and where that is a link to nothing."""
+def test_files_of_one_result_share_a_number(tmp_path: Path) -> None:
+    """One number for all, even if only one of the names exists, or is a broken link."""
     (tmp_path / "x-service.hgrm").write_text("old")
     (tmp_path / "x-2.json").symlink_to("nowhere")
     assert write_new(tmp_path, "x", {".json": "new", "-service.hgrm": "new"}) == tmp_path / "x-3"
@@ -175,44 +173,44 @@ def test_files_that_belong_together_have_one_number(tmp_path: Path) -> None:
     assert not (tmp_path / "x.json").exists()
 
 
-def test_last_of_the_files_being_taken_leaves_nothing_of_the_first(tmp_path: Path) -> None:
+def test_name_taken_by_the_last_file_removes_the_first(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("theirs")
     assert write_new(tmp_path, "x", {"-a": "ours", ".json": "ours"}) == tmp_path / "x-2"
     assert read_all(tmp_path) == {"x.json": "theirs", "x-2-a": "ours", "x-2.json": "ours"}
 
 
-def test_files_that_cannot_all_be_written_are_not_there(tmp_path: Path) -> None:
+def test_failed_write_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="cannot be written: File name too long"):
         write_new(tmp_path, "x", {".json": "a", "-" * 300: "b"})
     assert read_all(tmp_path) == {}
 
 
-def test_two_folders_of_one_name_are_two(tmp_path: Path) -> None:
+def test_existing_folder_gets_a_number(tmp_path: Path) -> None:
     made = [make_folder(tmp_path / "new" / "deep", "today") for _ in range(3)]
     assert [path.name for path in made] == ["today", "today-2", "today-3"]
     assert all(path.is_dir() for path in made)
 
 
 @pytest.mark.parametrize("name", ["file", "file/below", "/proc/nothing", "/proc"])
-def test_folder_that_cannot_be_written_is_said_beforehand(tmp_path: Path, name: str) -> None:
+def test_unwritable_folder_is_an_error(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match=f"{name}: cannot be written: "):
         check_writable(tmp_path / name)
 
 
-def test_folder_that_can_be_written_is_made_and_left_empty(tmp_path: Path) -> None:
+def test_writable_folder_is_created_and_empty(tmp_path: Path) -> None:
     check_writable(tmp_path / "a" / "b")
     check_writable(tmp_path / "a" / "b")
     assert read_all(tmp_path / "a" / "b") == {}
 
 
 @pytest.mark.parametrize("error", [StoreError("full"), OSError(errno.ENOSPC, "full")])
-def test_result_that_cannot_be_kept_is_said(error: Exception) -> None:
+def test_unstored_result_is_reported(error: Exception) -> None:
     said: list[str] = []
     with tolerated(said.append):
         raise error
     assert len(said) == 1
-    assert said[0].startswith("lab: not kept: ")
+    assert said[0].startswith("lab: not stored: ")
     assert "full" in said[0]
     with pytest.raises(ZeroDivisionError), tolerated(said.append):
         raise ZeroDivisionError

@@ -1,4 +1,4 @@
-"""What theory expects: against figures worked out by hand, and beside stored runs that are made up."""
+"""Theory, compared with figures computed by hand and with made-up stored runs."""
 
 from collections.abc import Callable
 from math import inf, log
@@ -11,7 +11,7 @@ from lab.experiments.bench.findings import Findings, read_findings
 from lab.experiments.bench.plan import WORKLOADS
 from lab.experiments.bench.theory_check import expect, read_wait
 from lab.experiments.store import Run
-from lab.experiments.theory import Server, describe_concurrency, find_ceiling, queue_wait, wait_chance
+from lab.experiments.theory import Server, describe_concurrency, find_upper_bound, queue_wait, wait_chance
 from lab.load.presets import find_preset
 from lab.metrics.verdict import Limit, Verdict
 from lab.report.bench_export import render_theory
@@ -22,11 +22,11 @@ CATALOGUE = Catalogue.load()
 MS, US = 1e-3, 1e-6
 
 
-def _ceiling(model: str, **given: float | None) -> float:
+def find_rate(model: str, **given: float | None) -> float:
     server = Server.of(CATALOGUE, CATALOGUE[model])
     assert server is not None
     asked = {"connections": 16, "cores": 1, "cpu": 100 * US, "wait": 0.0} | given
-    found = find_ceiling(server, **asked)  # type: ignore[arg-type]
+    found = find_upper_bound(server, **asked)  # type: ignore[arg-type]
     assert found is not None
     return found.rate
 
@@ -34,35 +34,35 @@ def _ceiling(model: str, **given: float | None) -> float:
 @pytest.mark.parametrize(
     ("model", "given", "expected"),
     [
-        # Waits overlap as far as there are places for them.
+        # Sleeping requests overlap up to the number of slots.
         ("plain_socket", {"wait": 20 * MS, "cpu": 0.0}, 50),
         ("socketserver_threading", {"wait": 20 * MS, "cpu": 0.0}, 800),
         ("asyncio_streams", {"wait": 20 * MS, "cpu": 0.0, "connections": 1000}, 50_000),
         ("thread_pool", {"wait": 20 * MS, "cpu": 0.0, "connections": 1000}, 64 * 50),
         ("prefork", {"wait": 20 * MS, "cpu": 0.0, "connections": 10}, 500),
-        # Computing does not, but on several cores.
+        # Computing overlaps only on several cores.
         ("plain_socket", {}, 10_000),
         ("asyncio_streams", {"connections": 1000}, 10_000),
         ("socketserver_threading", {"connections": 1000}, 10_000),
         ("asyncio_prefork", {"cores": 4}, 40_000),
         ("socketserver_forking", {"cores": 4}, 40_000),
-        # Until the CPU is used up.
+        # The CPU is the limit.
         ("asyncio_streams", {"wait": 20 * MS, "connections": 1000}, 10_000),
-        # Served one at a time, a request takes as long as its mode there and back.
+        # A sequential server is occupied for the whole round trip.
         ("plain_socket", {"hold": 500 * US}, 2000),
     ],
 )
-def test_the_scarcer_of_places_and_cores(model: str, given: dict[str, float], expected: float) -> None:
-    assert _ceiling(model, **given) == pytest.approx(expected)
+def test_rate_is_limited_by_slots_or_cores(model: str, given: dict[str, float], expected: float) -> None:
+    assert find_rate(model, **given) == pytest.approx(expected)
 
 
-def test_nothing_to_reason_from_is_no_ceiling() -> None:
+def test_unknown_costs_have_no_upper_bound() -> None:
     server = Server("loop", None, 12_000, False)
-    assert find_ceiling(server, connections=4, cores=1, cpu=None, wait=0.0) is None
+    assert find_upper_bound(server, connections=4, cores=1, cpu=None, wait=0.0) is None
     assert Server.from_json(server.as_json()) == server
 
 
-def test_limits_are_those_that_the_catalogue_gives_the_container() -> None:
+def test_limits_come_from_the_catalogue() -> None:
     forking, pool = (Server.of(CATALOGUE, CATALOGUE[name]) for name in ("socketserver_forking", "thread_pool"))
     assert forking is not None
     assert pool is not None
@@ -70,7 +70,7 @@ def test_limits_are_those_that_the_catalogue_gives_the_container() -> None:
     assert pool.workers == 64
 
 
-def test_erlangs_formula() -> None:
+def test_wait_chance_is_erlangs_c() -> None:
     assert wait_chance(1, 0.5) == pytest.approx(0.5)
     assert wait_chance(2, 1.0) == pytest.approx(1 / 3)
     # 100 servers, 90 busy on average.
@@ -78,16 +78,16 @@ def test_erlangs_formula() -> None:
     assert wait_chance(2, 2.0) == 1.0
 
 
-def test_chance_to_wait_of_a_server_that_is_exactly_busy_is_certain() -> None:
+def test_wait_is_certain_at_full_load() -> None:
     assert wait_chance(1, 1.0) == 1.0
     # C(2, 1.5) by its definition: (a^2/2! x 2/(2 - a)) / (1 + a + a^2/2! x 2/(2 - a)) = 4.5 / 7.
     assert wait_chance(2, 1.5) == pytest.approx(4.5 / 7)
 
 
-def test_wait_of_two_servers_decays_with_what_both_can_do() -> None:
+def test_wait_decays_with_the_spare_capacity() -> None:
     # 2 servers of 1 ms, 1500/s: each leaves 500/s, (2000 - 1500) together.
     assert queue_wait(2, 1500.0, 1 * MS, 0.99) == pytest.approx(log((4.5 / 7) / 0.01) / (2000 - 1500))
-    # Exactly half of the requests wait: the median wait is none.
+    # Half of the requests wait: the median wait is zero.
     assert queue_wait(1, 500.0, 1 * MS, 0.5) == 0.0
     assert queue_wait(1, 600.0, 1 * MS, 0.5) == pytest.approx(log(0.6 / 0.5) / 400)
 
@@ -97,42 +97,42 @@ def test_wait_of_two_servers_decays_with_what_both_can_do() -> None:
     [
         ("process each", None, {"cores": 1}, "1 core: 1/S with S = 100 µs of CPU"),
         ("process each", None, {"cores": 2}, "2 cores: 2/S with S = 100 µs of CPU"),
-        ("one", 1, {"cpu": None, "wait": 2 * MS}, "one client at a time: 1/S with S = 2.00 ms from begin to end"),
+        ("one", 1, {"cpu": None, "wait": 2 * MS}, "one client at a time: 1/S with S = 2.00 ms in total"),
         (
             "threads",
             8,
             {"cpu": None, "wait": 2 * MS},
-            "8 requests at once: 8/S with S = 2.00 ms from begin to end",
+            "8 requests at the same time: 8/S with S = 2.00 ms in total",
         ),
-        # What computes takes its place too: 2 ms + 0.1 ms.
-        ("one", 1, {"wait": 2 * MS}, "one client at a time: 1/S with S = 2.10 ms from begin to end"),
-        # A hold that was measured is the whole time already.
+        # Computing occupies the slot as well: 2 ms + 0.1 ms.
+        ("one", 1, {"wait": 2 * MS}, "one client at a time: 1/S with S = 2.10 ms in total"),
+        # A measured hold time contains everything.
         (
             "one",
             1,
             {"wait": 2 * MS, "hold": 3 * MS},
-            "one client at a time: 1/S with S = 3.00 ms from begin to end",
+            "one client at a time: 1/S with S = 3.00 ms in total",
         ),
     ],
 )
-def test_reason_of_a_ceiling_names_who_is_scarce(
+def test_reason_of_an_upper_bound_names_the_limit(
     concurrency: str, workers: int | None, given: dict[str, Any], reason: str
 ) -> None:
     server = Server(concurrency, workers, 12_000, concurrency == "process each")
-    found = find_ceiling(server, **{"connections": 64, "cores": 1, "cpu": 100 * US, "wait": 0.0} | given)
+    found = find_upper_bound(server, **{"connections": 64, "cores": 1, "cpu": 100 * US, "wait": 0.0} | given)
     assert found is not None
     assert found.reason == reason
 
 
-def test_what_a_queue_adds() -> None:
-    # M/M/1: the wait is exponential behind its chance of being there at all.
+def test_queue_wait_of_one_and_of_many_servers() -> None:
+    # M/M/1: with the probability C there is a wait, which is exponential.
     assert queue_wait(1, 500.0, 1 * MS, 0.99) == pytest.approx(log(0.5 / 0.01) / 500)
     assert queue_wait(1, 500.0, 1 * MS, 0.5) == 0.0
     assert queue_wait(1, 1000.0, 1 * MS, 0.99) == inf
     assert queue_wait(64, 1000.0, 20 * MS, 0.99) == 0.0
 
 
-def test_the_wait_of_a_kind_of_work_is_what_it_asks_for() -> None:
+def test_wait_of_a_workload_is_its_mean_sleep() -> None:
     assert read_wait("sleep_20ms") == pytest.approx(20 * MS)
     assert read_wait("session") == 0.0
     turns = find_preset(WORKLOADS["mixed"].closed).workload.exchange.turns
@@ -142,7 +142,7 @@ def test_the_wait_of_a_kind_of_work_is_what_it_asks_for() -> None:
 
 @pytest.fixture
 def measured(bench, make_plan, make_measurement) -> Callable[..., Findings]:
-    """A run whose answers depend on the connections: `few` of the fewest, `many` of all others."""
+    """Store a run whose measurements depend on the connections: `few` for the lowest level, `many` for the others."""
 
     def run(few: dict[str, object], many: dict[str, object], **plan: object) -> Findings:
         bench.answer = lambda model, scenario, users, rate: make_measurement(
@@ -161,7 +161,7 @@ def measured(bench, make_plan, make_measurement) -> Callable[..., Findings]:
     return run
 
 
-def test_theory_stands_beside_what_was_measured(measured) -> None:
+def test_theory_is_shown_next_to_the_measurement(measured) -> None:
     found = measured({"answered": 5_000, "server_cpu_us": 80.0}, {"answered": 12_000, "server_cpu_us": 80.0})
     line = make_lines(found, "session")[0]
     assert line.cells[:4] == ("asyncio_streams", "1", "12.0k [12.0k 12.0k]", "≤ 12.5k")
@@ -182,38 +182,38 @@ def test_theory_stands_beside_what_was_measured(measured) -> None:
         (6_000, 80.0, "48% of what theory allows: the server used 99% of a core"),
     ],
 )
-def test_what_theory_does_not_explain_is_marked(measured, rate: int, cpu: float, says: str) -> None:
+def test_deviation_from_theory_is_marked(measured, rate: int, cpu: float, says: str) -> None:
     found = measured({"answered": 5_000, "server_cpu_us": 80.0}, {"answered": rate, "server_cpu_us": cpu})
     line = make_lines(found, "session")[0]
     assert line.deviation == says
     assert line.cells[3].endswith(" !") is bool(says)
 
 
-def test_a_lower_bound_is_no_surprise(measured) -> None:
+def test_lower_bound_is_not_a_deviation(measured) -> None:
     bound = Verdict(Limit.GENERATOR, "the generator used 99% of its core")
     found = measured({"answered": 5_000, "server_cpu_us": 80.0}, {"answered": 6_000, "verdict": bound})
     assert make_lines(found, "session")[0].deviation == ""
 
 
-def test_one_client_at_a_time_gives_no_more_to_more_clients(measured) -> None:
+def test_sequential_server_gains_nothing_from_more_clients(measured) -> None:
     found = measured({"answered": 5_000}, {"answered": 5_400}, models=("plain_socket",), control=None)
     row = found.rows["session", "plain_socket", "closed"]
     theory = expect(found, row)
     assert theory is not None
-    assert theory.ceiling.rate == pytest.approx(5_000)
+    assert theory.upper_bound.rate == pytest.approx(5_000)
     assert theory.deviation == ""
 
 
-def test_without_a_sweep_the_median_is_the_time_of_who_has_his_turn(measured) -> None:
+def test_median_is_the_hold_time_without_a_sweep(measured) -> None:
     found = measured({}, {"answered": 9_500}, models=("plain_socket",), levels=(16,), modes=("closed",), control=None)
     theory = expect(found, found.rows["session", "plain_socket", "closed"])
     assert theory is not None
     # p50 is 100 µs.
-    assert theory.ceiling.rate == pytest.approx(10_000)
+    assert theory.upper_bound.rate == pytest.approx(10_000)
     assert (theory.key, theory.deviation) == (None, "")
 
 
-def test_theory_for_the_pages(measured) -> None:
+def test_theory_is_exported_for_the_docs(measured) -> None:
     found = measured({"server_cpu_us": 80.0}, {"server_cpu_us": 80.0}, models=("asyncio_streams", "thread_pool"))
     text = render_theory(found, ["thread_pool"])
     assert "| session | `thread_pool` | ≤ 12.5k | 10.0k [10.0k 10.0k] | threads take turns at one GIL: 1/S" in text
@@ -222,7 +222,7 @@ def test_theory_for_the_pages(measured) -> None:
         render_theory(found, ["trio_nursery"])
 
 
-def test_a_run_that_says_nothing_of_its_models_has_no_theory(bench, make_plan) -> None:
+def test_run_without_declarations_has_no_theory(bench, make_plan) -> None:
     plan = make_plan()
     run = bench.begin(plan)
     bench.measure(run, plan)

@@ -11,7 +11,7 @@ def _prepare(backend: Backend, model: str) -> Injection:
         if backend.run_beside(model, KILL_WORKER, ["kill"]).strip() == "0":
             raise NotApplicableError(f"{model} has no worker processes")
 
-    # Nothing to heal: the parent process must replace the worker, or go on without it.
+    # Nothing to heal: the parent process must replace the worker, or continue without it.
     return Injection(inject, lambda: None, f"`lab up {model}`", f"{model} lacks a worker")
 
 

@@ -1,4 +1,4 @@
-"""The figures of `lab advise`: each limit, each boundary, the order of the models, and where its inputs come from."""
+"""The figures of `lab advise`: limits, boundaries, the order of the models, and the sources of its inputs."""
 
 import json
 from collections.abc import Callable
@@ -40,7 +40,7 @@ def advice(load: dict[str, Any] | None = None, **known: Any) -> Advice:
 # One model.
 
 
-def test_model_without_a_declaration_has_an_advice_that_says_nothing() -> None:
+def test_model_without_declared_concurrency_does_not_hold() -> None:
     assert advice(server=None) == Advice(
         "loop",
         False,
@@ -52,37 +52,37 @@ def test_model_without_a_declaration_has_an_advice_that_says_nothing() -> None:
         None,
         None,
         "not known",
-        "it does not declare whom it serves at the same time (lab.concurrency in compose.yaml).",
+        "it does not declare its concurrency (lab.concurrency in compose.yaml).",
     )
-    assert advice(server=None).as_json()["strain"] is None
-    assert advice().as_json()["strain"] == pytest.approx(0.5)
+    assert advice(server=None).as_json()["utilization"] is None
+    assert advice().as_json()["utilization"] == pytest.approx(0.5)
 
 
-def test_model_that_answered_wrongly_is_no_advice() -> None:
-    why = "What it answered in that run cannot be relied on: 3 wrong replies."
+def test_model_with_wrong_replies_does_not_hold() -> None:
+    why = "Its replies in that run were not correct: 3 wrong replies."
     assert advice(failing="3 wrong replies") == Advice(
         "loop", False, inf, 0.0, 1, 0.0, 0, None, None, "its replies", why
     )
 
 
-def test_unknown_cost_is_none_of_its_own_and_is_said() -> None:
+def test_unknown_cost_counts_as_zero_and_is_named() -> None:
     found = advice(costs=())
     # 1000/s x 0.4 ms.
     assert found.cpu_load == pytest.approx(0.4)
     assert "1.00k/s x (400 µs + an unknown cost) is 0.40 of 1 core." in found.reason
 
 
-def test_costs_between_rates_are_in_proportion_and_beyond_them_as_at_the_end() -> None:
+def test_costs_are_interpolated_and_constant_beyond() -> None:
     known = replace(LOOP, costs=((1000.0, 40e-6), (3000.0, 20e-6), (5000.0, 10e-6)))
     found = [known.cost(rate) for rate in (999.0, 1000.0, 1500.0, 3000.0, 4000.0, 5000.0, 5001.0)]
     assert found == [pytest.approx(cost) for cost in (40e-6, 40e-6, 35e-6, 20e-6, 15e-6, 10e-6, 10e-6)]
 
 
-def test_workers_keep_requests_waiting_for_a_turn() -> None:
+def test_requests_wait_for_a_worker() -> None:
     # 10 workers, 20.5 ms each: they can do 10 / 0.0205 = 487.8/s. 10 connections ask 400/s: 8.2 are busy.
     found = advice({"connections": 10, "rate": 400.0}, server=Server("threads", 10, 12_000, False))
-    assert found.places == 10
-    assert found.in_hand == pytest.approx(8.2)
+    assert found.slots == 10
+    assert found.in_flight == pytest.approx(8.2)
     # Erlang's C(10, 8.2) = 0.4378..., from its definition in test_theory: the 99th percentile of the wait for a worker.
     busy, servers = 8.2, 10
     terms = [1.0]
@@ -94,23 +94,23 @@ def test_workers_keep_requests_waiting_for_a_turn() -> None:
     # For the core: 400/s x 0.5 ms = 20 %, M/M/1.
     queue = log(0.2 / 0.01) / (1 / 0.0005 - 400)
     assert found.response == pytest.approx(0.0205 + turn + queue)
-    assert f"wait less than {1000 * (turn + queue):.1f} ms for their turn" in found.reason
+    assert f"wait less than {1000 * (turn + queue):.1f} ms in the queue" in found.reason
 
 
 def test_load_at_the_limit_does_not_hold() -> None:
     # 2000/s x 0.5 ms is one core exactly.
-    assert (advice({"rate": 2000.0}).strain, advice({"rate": 2000.0}).holds) == (pytest.approx(1.0), False)
+    assert (advice({"rate": 2000.0}).utilization, advice({"rate": 2000.0}).holds) == (pytest.approx(1.0), False)
     assert advice({"rate": 1999.0, "limit": None}).holds
-    assert "the queue has no end" in advice({"rate": 2000.0}).reason
-    assert "the queue has no end" not in advice({"rate": 1990.0}).reason
+    assert "the queue grows without bound" in advice({"rate": 2000.0}).reason
+    assert "the queue grows without bound" not in advice({"rate": 1990.0}).reason
 
 
 @pytest.mark.parametrize(
-    ("strain", "text"), [(4.9, "490% of it"), (9.94, "994% of it"), (10.0, "10 times it"), (25.4, "25 times it")]
+    ("utilization", "text"), [(4.9, "490% of it"), (9.94, "994% of it"), (10.0, "10 times it"), (25.4, "25 times it")]
 )
-def test_limit_is_shown_as_a_share_below_ten_times_it(strain: float, text: str) -> None:
+def test_utilization_is_shown_in_percent_below_ten(utilization: float, text: str) -> None:
     # One core takes 2000 requests/s.
-    assert advice({"rate": strain * 2000.0, "limit": None}).breaks_first == f"the core: {text}"
+    assert advice({"rate": utilization * 2000.0, "limit": None}).breaks_first == f"the core: {text}"
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_limit_is_shown_as_a_share_below_ten_times_it(strain: float, text: str) 
         (Server("loop", None, 12_000, False), 2, "the core"),
     ],
 )
-def test_cores_that_are_the_limit_are_named_by_their_number(server: Server, cores: int, name: str) -> None:
+def test_limit_names_the_core_or_cores(server: Server, cores: int, name: str) -> None:
     found = advice({"rate": 9000.0, "limit": None, "cores": cores}, server=server)
     assert found.breaks_first.partition(":")[0] == name
     # 9000/s x 0.5 ms.
@@ -130,38 +130,38 @@ def test_cores_that_are_the_limit_are_named_by_their_number(server: Server, core
 
 
 @pytest.mark.parametrize(
-    ("connections", "strain"),
-    # As many connections as workers are no harm yet; one more waits until another one leaves.
+    ("connections", "utilization"),
+    # With as many connections as workers none waits; a further one waits until another one closes.
     [(4, 0.5), (8, 0.99), (9, 9 / 8)],
 )
-def test_workers_are_full_with_one_connection_more_than_there_are(connections: int, strain: float) -> None:
+def test_one_connection_above_the_workers_exceeds_the_limit(connections: int, utilization: float) -> None:
     load = {"connections": connections, "rate": 1.0, "limit": None}
     found = advice(load, server=Server("threads", 8, 12_000, False))
     assert found.breaks_first.startswith("LAB_WORKERS=8: ")
-    assert found.strain == pytest.approx(strain)
+    assert found.utilization == pytest.approx(utilization)
     assert found.holds is (connections <= 8)
-    assert ("for their turn" in found.reason) is (connections <= 8)
-    left = "1 of 9 connections wait until another one leaves, or are refused." in found.reason
+    assert ("in the queue" in found.reason) is (connections <= 8)
+    left = "1 of 9 connections wait until another one closes, or are refused." in found.reason
     assert left is (connections == 9)
     assert (found.response is None) is (connections == 9)
 
 
-def test_memory_is_that_of_the_connections_that_are_served() -> None:
-    # 10 MiB and 8 x 0.01 MiB; the other 992 wait outside.
+def test_memory_counts_served_connections() -> None:
+    # 10 MiB and 8 x 0.01 MiB; the other 992 wait.
     found = advice(server=Server("threads", 8, 12_000, False))
     assert found.memory_bytes == pytest.approx(10.08 * MIB)
-    # LAB_MAX_CONNECTIONS lets in fewer than there are workers.
+    # LAB_MAX_CONNECTIONS allows fewer connections than workers.
     found = advice(server=Server("threads", 8, 4, False))
-    assert (found.memory_bytes, found.places) == (pytest.approx(10.04 * MIB), 4)
+    assert (found.memory_bytes, found.slots) == (pytest.approx(10.04 * MIB), 4)
     assert "996 of 1000 connections wait" in found.reason
 
 
 @pytest.mark.parametrize("unknown", [{"base_bytes": None}, {"connection_bytes": None}])
-def test_memory_of_which_a_part_is_unknown_is_unknown(unknown: dict[str, None]) -> None:
+def test_memory_with_an_unknown_part_is_unknown(unknown: dict[str, None]) -> None:
     found = advice(memory_limit=1, **unknown)
     assert found.memory_bytes is None
     assert found.holds
-    assert "What a connection takes of its memory was not measured." in found.reason
+    assert "The memory of a connection was not measured." in found.reason
     assert "was not measured" not in advice().reason
 
 
@@ -169,26 +169,26 @@ def test_memory_without_a_limit_is_no_limit() -> None:
     assert advice(memory_limit=None).breaks_first == "the core: 50% of it"
 
 
-def test_requests_that_do_not_fit_into_the_places_are_said() -> None:
+def test_requests_above_the_slots_are_named() -> None:
     # 1000/s x 20.5 ms = 20.5 requests at a time.
     one = advice({"connections": 1}, server=Server("one", 1, 12_000, False))
-    assert "20.5 requests at a time do not fit into 1 place." in one.reason
+    assert "20.5 requests in flight exceed 1 slot." in one.reason
     eight = advice({"connections": 8}, server=Server("threads", 8, 12_000, False))
-    assert "20.5 requests at a time do not fit into 8 places." in eight.reason
-    # As many as there are places do not fit either: 50/s x 20 ms = 1.
+    assert "20.5 requests in flight exceed 8 slots." in eight.reason
+    # As many requests as slots are too many as well: 50/s x 20 ms = 1.
     exact = advice(
         {"connections": 1, "rate": 50.0, "cpu": 0.0, "limit": None}, server=Server("one", 1, 9, False), costs=()
     )
-    assert "1 requests at a time do not fit into 1 place." in exact.reason
-    assert "do not fit" not in advice().reason
+    assert "1 requests in flight exceed 1 slot." in exact.reason
+    assert "exceed" not in advice().reason
 
 
-def test_wait_for_a_turn_is_said_with_its_percentile() -> None:
+def test_wait_in_the_queue_is_named_with_its_percentile() -> None:
     # M/M/1 at half load: ln(0.5 / 0.01) / (2000 - 1000) s.
-    assert "99 % of them wait less than 3.91 ms for their turn." in advice().reason
-    assert "50 % of them wait not at all for their turn." in advice({"share": 0.5}).reason
+    assert "99 % of the requests wait less than 3.91 ms in the queue." in advice().reason
+    assert "50 % of the requests do not wait in the queue." in advice({"share": 0.5}).reason
     assert "A PING took" not in advice().reason
-    assert "A PING took 2.00 ms where nobody had to wait for it." in advice(plain=0.002).reason
+    assert "A PING took 2.00 ms without a queue." in advice(ping_time=0.002).reason
 
 
 @pytest.mark.parametrize(
@@ -199,15 +199,17 @@ def test_wait_for_a_turn_is_said_with_its_percentile() -> None:
         ({"connections": 10_001}, {}, "it was measured with at most 10000 connections"),
         ({"connections": 10_000}, {}, None),
         ({"connections": 10_001}, {"most_connections": None}, None),
-        ({}, {"most_rate": None}, "how far it goes was not measured"),
-        ({"rate": 1001.0}, {"most_rate": 1000.0}, "at most 1.00k requests/s, which was its end"),
+        ({}, {"most_rate": None}, "its maximum was not measured"),
+        ({"rate": 1001.0}, {"most_rate": 1000.0}, "at most 1.00k requests/s, which was its maximum"),
         ({"rate": 1000.0}, {"most_rate": 1000.0}, None),
-        ({"rate": 1001.0}, {"most_rate": 1000.0, "is_lower_bound": True}, "1.00k requests/s, which was not its end"),
+        (
+            {"rate": 1001.0},
+            {"most_rate": 1000.0, "is_lower_bound": True},
+            "1.00k requests/s, which was not its maximum",
+        ),
     ],
 )
-def test_extrapolation_is_said_beyond_what_was_measured(
-    load: dict[str, Any], known: dict[str, Any], said: str | None
-) -> None:
+def test_extrapolation_is_named(load: dict[str, Any], known: dict[str, Any], said: str | None) -> None:
     reason = advice(load, **known).reason
     assert ("Extrapolated" in reason) is (said is not None)
     assert (said or "") in reason
@@ -216,18 +218,18 @@ def test_extrapolation_is_said_beyond_what_was_measured(
 # All models.
 
 
-def make_advice(model: str, *, holds: bool = True, strain: float = 0.5, memory: float | None = 1.0) -> Advice:
-    return Advice(model, holds, strain, 0.25, 2, 20.5, 64, 0.0123, memory, f"{model} first", f"{model} because.")
+def make_advice(model: str, *, holds: bool = True, utilization: float = 0.5, memory: float | None = 1.0) -> Advice:
+    return Advice(model, holds, utilization, 0.25, 2, 20.5, 64, 0.0123, memory, f"{model} first", f"{model} because.")
 
 
-def test_models_are_ranked_by_holding_then_strain_then_memory_then_name() -> None:
+def test_models_are_ranked_by_holding_then_utilization_then_memory_then_name() -> None:
     found = [
-        make_advice("f", holds=False, strain=0.1),
-        make_advice("e", strain=0.9),
-        make_advice("d", strain=0.5, memory=3.0),
-        make_advice("c", strain=0.5, memory=2.0),
-        make_advice("b", strain=0.5, memory=2.0),
-        make_advice("a", strain=0.5, memory=None),
+        make_advice("f", holds=False, utilization=0.1),
+        make_advice("e", utilization=0.9),
+        make_advice("d", utilization=0.5, memory=3.0),
+        make_advice("c", utilization=0.5, memory=2.0),
+        make_advice("b", utilization=0.5, memory=2.0),
+        make_advice("a", utilization=0.5, memory=None),
     ]
     assert [item.model for item in rank(found)] == ["a", "b", "c", "d", "e", "f"]
 
@@ -238,12 +240,12 @@ def show(found: list[Advice]) -> list[str]:
     return console.file.getvalue().splitlines()  # type: ignore[attr-defined,no-any-return]
 
 
-def test_answer_names_those_within_10_percent_of_the_best() -> None:
+def test_answer_names_models_within_10_percent_of_the_best() -> None:
     found = [
-        make_advice("a", strain=0.5),
-        make_advice("b", strain=0.55),
-        make_advice("c", strain=0.56),
-        make_advice("d", strain=0.5, holds=False),
+        make_advice("a", utilization=0.5),
+        make_advice("b", utilization=0.55),
+        make_advice("c", utilization=0.56),
+        make_advice("d", utilization=0.5, holds=False),
     ]
     assert show(found)[0] == "Best: a, b."
     assert show([make_advice("d", holds=False)])[0] == "No model can serve this."
@@ -251,17 +253,17 @@ def test_answer_names_those_within_10_percent_of_the_best() -> None:
 
 def test_table_has_a_line_for_each_model_with_its_figures() -> None:
     lines = show([make_advice("a", memory=1.5 * MIB), make_advice("b", holds=False, memory=2 * MIB)])
-    assert " ".join(lines[2].split()) == "model CPU requests in hand p99 memory holds what breaks first"
+    assert " ".join(lines[2].split()) == "model CPU requests in flight p99 memory holds what breaks first"
     assert " ".join(lines[4].split()) == "a 25% of 2 20.5 of 64 12.3 ms 1.5 MiB yes a first"
     assert " ".join(lines[5].split()) == "b 25% of 2 20.5 of 64 12.3 ms 2.0 MiB no b first"
     assert "a: a because." in lines
     assert "a note" in lines
     assert any("P(wait > t) = C x exp(-(c / S - rate) x t)" in line for line in lines)
-    # An empty line parts the reasoning from the sources.
+    # An empty line separates the reasons from the sources.
     assert lines[lines.index("a note") - 1] == ""
 
 
-def test_time_without_an_end_is_shown_as_unknown() -> None:
+def test_unbounded_response_time_is_shown_as_unknown() -> None:
     lines = show([replace(make_advice("a"), response=None)])
     assert " 12.3 ms " not in lines[4]
     assert "–" in lines[4]  # noqa: RUF001
@@ -271,12 +273,12 @@ def test_time_without_an_end_is_shown_as_unknown() -> None:
     ("text", "found"),
     [(None, (0.99, None)), ("p99 < 50ms", (0.99, 0.05)), ("p50 <= 200us", (0.5, 0.0002)), ("p99.9<1s", (0.999, 1.0))],
 )
-def test_condition_is_a_share_and_seconds(text: str | None, found: tuple[float, float | None]) -> None:
+def test_condition_has_percentile_and_limit(text: str | None, found: tuple[float, float | None]) -> None:
     assert read_slo(text) == pytest.approx(found) if text else read_slo(text) == found
 
 
 @pytest.mark.parametrize("text", ["p100 < 1s", "p99 > 1s"])
-def test_condition_that_cannot_be_foretold_is_refused(text: str) -> None:
+def test_unsupported_condition_is_refused(text: str) -> None:
     with pytest.raises(LabError):
         read_slo(text)
 
@@ -296,7 +298,7 @@ def test_duration_above_an_hour_is_refused() -> None:
 
 @pytest.fixture
 def ask(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Demand]:
-    """The demand that a command line comes to."""
+    """Return the demand of a command line."""
 
     def run(*more: str) -> Demand:
         seen: list[Demand] = []
@@ -314,7 +316,7 @@ def ask(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Demand]:
     return run
 
 
-def test_wait_is_the_service_time_without_its_computing(ask: Callable[..., Demand]) -> None:
+def test_wait_is_service_time_minus_cpu(ask: Callable[..., Demand]) -> None:
     found = ask("--cores", "3", "--slo", "p90 < 50ms")
     assert (found.wait, found.cpu) == (pytest.approx(0.0198), pytest.approx(0.0002))
     assert (found.share, found.limit, found.cores) == (pytest.approx(0.9), pytest.approx(0.05), 3)
@@ -326,15 +328,15 @@ def test_cores_default_to_those_of_this_machine(ask: Callable[..., Demand], monk
     assert ask().cores == 5
 
 
-def test_request_that_only_computes_is_taken(ask: Callable[..., Demand]) -> None:
+def test_request_that_only_computes_is_accepted(ask: Callable[..., Demand]) -> None:
     assert ask("--cpu", "20ms").wait == 0.0
 
 
-# Where the figures come from.
+# Sources of the figures.
 
 
 def keep(root: Path, make_plan: Callable[..., Any], rows: dict[str, Measurement], **changes: Any) -> Path:
-    """Keep one round of one model: the mode -> what was measured; `sweep/N` is a level."""
+    """Store one round of one model: mode -> measurement; `sweep/N` is a level of the sweep."""
     plan = make_plan(**{"models": ("asyncio_streams",), "rounds": 1, "control": None} | changes)
     run = Run.create("bench", {"plan": plan.as_json(), "environment": {"processor": "P", "cores": "C"}}, root=root)
     for mode, found in rows.items():
@@ -352,7 +354,7 @@ def make(rate: int, cpu: float, **changes: Any) -> Measurement:
     return replace(MEASUREMENT, answered=rate, server_cpu_us=cpu, **changes)
 
 
-def test_costs_are_those_at_each_rate_that_was_measured(tmp_path: Path, make_plan: Callable[..., Any]) -> None:
+def test_costs_are_measured_at_each_rate(tmp_path: Path, make_plan: Callable[..., Any]) -> None:
     folder = keep(
         tmp_path,
         make_plan,
@@ -366,12 +368,12 @@ def test_costs_are_those_at_each_rate_that_was_measured(tmp_path: Path, make_pla
     known = read(folder)
     assert [rate for rate, _ in known.costs] == [2_000, 5_000, 10_000]
     assert [cost for _, cost in known.costs] == pytest.approx([40e-6, 30e-6, 20e-6])
-    assert known.plain == pytest.approx(700e-6)
-    assert read(folder, 0.5).plain == pytest.approx(100e-6)
+    assert known.ping_time == pytest.approx(700e-6)
+    assert read(folder, 0.5).ping_time == pytest.approx(100e-6)
     assert (known.most_rate, known.is_lower_bound, known.base_bytes) == (10_000, False, 7 * MIB)
 
 
-def test_rate_that_the_generator_limited_is_a_lower_bound(tmp_path: Path, make_plan: Callable[..., Any]) -> None:
+def test_rate_limited_by_the_generator_is_a_lower_bound(tmp_path: Path, make_plan: Callable[..., Any]) -> None:
     limited = Verdict(Limit.GENERATOR, "its core")
     assert read(keep(tmp_path, make_plan, {"closed": make(10_000, 20.0, verdict=limited)})).is_lower_bound
 
@@ -389,11 +391,11 @@ def test_memory_of_a_connection_is_from_a_sweep_of_200_or_more(
     if bytes_each:
         assert (known.connection_bytes, known.most_connections) == (pytest.approx(bytes_each), most)
     else:
-        # Known better from the idle connections of the committed figures.
+        # The published figures of idle connections are used instead.
         assert known.most_connections == 10_000
 
 
-def test_models_and_works_that_a_run_does_not_have_are_noted(tmp_path: Path, make_plan: Callable[..., Any]) -> None:
+def test_missing_models_and_workloads_are_noted(tmp_path: Path, make_plan: Callable[..., Any]) -> None:
     folder = keep(tmp_path, make_plan, {"closed": make(1, 1.0)})
     notes = read_sources(CATALOGUE, folder, tmp_path).notes
     assert len(notes) == 2
@@ -406,15 +408,13 @@ def test_models_and_works_that_a_run_does_not_have_are_noted(tmp_path: Path, mak
     assert len(read_sources(CATALOGUE, every, tmp_path).notes) == 1
 
 
-def test_server_that_serves_one_at_a_time_has_no_time_of_an_empty_server(
-    tmp_path: Path, make_plan: Callable[..., Any]
-) -> None:
+def test_sequential_server_has_no_ping_time(tmp_path: Path, make_plan: Callable[..., Any]) -> None:
     plan = make_plan(models=("plain_socket",), rounds=1, control=None, modes=("closed", "open-50"))
     run = Run.create("bench", {"plan": plan.as_json(), "environment": {}}, root=tmp_path)
     for mode in plan.modes:
         run.keep(f"round-1/session/plain_socket/{mode}", {"measurement": make(10, 20.0).as_json()})
     known = read_sources(CATALOGUE, run.folder, tmp_path).read(CATALOGUE, CATALOGUE["plain_socket"])
-    assert known.plain is None
+    assert known.ping_time is None
     assert known.most_rate == 10
 
 
@@ -425,7 +425,7 @@ def test_size_is_read_as_compose_reads_it(text: str, size: int | None) -> None:
     assert read_size({"mem_limit": text}) == size
 
 
-def test_figures_of_the_committed_file_are_in_seconds_and_its_limit_of_memory_is_that_of_the_container() -> None:
+def test_published_figures_are_in_seconds_with_the_containers_memory_limit() -> None:
     measured = Measured.load()
     known = Sources(None, measured, ()).read(CATALOGUE, CATALOGUE["thread_pool"])
     summary = measured.models["thread_pool"]["closed_session"]

@@ -1,4 +1,4 @@
-"""`lab advise`: the reasoning on figures that can be worked out by hand, its sources, and what cannot be meant."""
+"""`lab advise`: predictions that can be computed by hand, the sources, and invalid options."""
 
 import json
 from collections.abc import Callable
@@ -22,11 +22,11 @@ from tests.support.made_up import LOAD, LOOP, MIB
 CATALOGUE = Catalogue.load()
 
 
-def test_a_loop_that_has_room() -> None:
+def test_loop_with_spare_capacity_holds() -> None:
     found = advise_model(LOAD, LOOP)
     assert found.holds
-    assert (found.cpu_load, found.cores, found.places) == (pytest.approx(0.5), 1, 1000)
-    assert found.in_hand == pytest.approx(20.5)
+    assert (found.cpu_load, found.cores, found.slots) == (pytest.approx(0.5), 1, 1000)
+    assert found.in_flight == pytest.approx(20.5)
     # M/M/1 at half load: 99 % wait less than ln(0.5 / 0.01) / (2000 - 1000) s.
     assert found.response == pytest.approx(0.0205 + 0.003912, abs=1e-6)
     assert found.memory_bytes == pytest.approx(20 * MIB)
@@ -34,14 +34,14 @@ def test_a_loop_that_has_room() -> None:
     assert "Extrapolated" not in found.reason
 
 
-def test_model_with_wrong_replies_serves_nothing() -> None:
+def test_model_with_wrong_replies_does_not_hold() -> None:
     found = advise_model(LOAD, replace(LOOP, failing="3 wrong replies: 3 x wrong bytes"))
     assert not found.holds
     assert found.breaks_first == "its replies"
     assert "3 wrong replies: 3 x wrong bytes" in found.reason
 
 
-def test_failing_rows_are_known_to_the_advice(bench, make_plan, make_measurement) -> None:
+def test_failing_rows_reach_the_advice(bench, make_plan, make_measurement) -> None:
     failing = Verdict(Limit.FAILED, "12% of all exchanges failed")
     bench.answer = lambda model, scenario, users, rate: make_measurement(
         users=users, **({"verdict": failing} if model == "plain_socket" else {})
@@ -54,7 +54,7 @@ def test_failing_rows_are_known_to_the_advice(bench, make_plan, make_measurement
     assert known == {"plain_socket": failing.reason, "asyncio_streams": None}
 
 
-def test_a_request_costs_more_where_there_are_fewer() -> None:
+def test_request_costs_more_at_a_lower_rate() -> None:
     known = replace(LOOP, costs=((1_000.0, 40e-6), (5_000.0, 20e-6)))
     assert [known.cost(rate) for rate in (100.0, 1_000.0, 3_000.0, 5_000.0, 9_000.0)] == [
         pytest.approx(cost) for cost in (40e-6, 40e-6, 30e-6, 20e-6, 20e-6)
@@ -64,9 +64,9 @@ def test_a_request_costs_more_where_there_are_fewer() -> None:
     assert "its own cost is that at 1.00k requests/s" in seldom.reason
 
 
-def test_no_time_is_shorter_than_what_a_ping_takes() -> None:
-    known = replace(LOOP, plain=0.003)
-    # The wait for the core and the computing together are longer.
+def test_response_takes_at_least_as_long_as_a_ping() -> None:
+    known = replace(LOOP, ping_time=0.003)
+    # Waiting for the core and computing take longer.
     assert advise_model(LOAD, known).response == advise_model(LOAD, LOOP).response
     seldom = replace(LOAD, rate=1.0)
     assert advise_model(seldom, known).response == pytest.approx(0.023)
@@ -89,13 +89,13 @@ def test_no_time_is_shorter_than_what_a_ping_takes() -> None:
         ),
     ],
 )
-def test_what_breaks_first(load: dict[str, float], known: dict[str, object], breaks: str) -> None:
+def test_nearest_limit_breaks_first(load: dict[str, float], known: dict[str, object], breaks: str) -> None:
     found = advise_model(replace(LOAD, **load), replace(LOOP, **known))
     assert found.breaks_first == breaks
     assert not found.holds
 
 
-def test_connections_that_are_left_out_have_no_percentile() -> None:
+def test_unserved_connections_have_no_percentile() -> None:
     found = advise_model(LOAD, replace(LOOP, server=Server("threads", 64, 12_000, False)))
     assert found.response is None
     assert "936 of 1000 connections wait" in found.reason
@@ -107,13 +107,13 @@ def test_processes_compute_on_all_cores() -> None:
     assert (found.cores, found.cpu_load) == (2, pytest.approx(0.75))
 
 
-def test_what_goes_beyond_what_was_measured_is_said() -> None:
+def test_extrapolation_is_named() -> None:
     beyond = advise_model(replace(LOAD, connections=11_000), replace(LOOP, most_rate=900.0, is_lower_bound=True))
     assert "Extrapolated: it was measured with at most 10000 connections." in beyond.reason
-    assert "at most 900 requests/s, which was not its end." in beyond.reason
+    assert "at most 900 requests/s, which was not its maximum." in beyond.reason
 
 
-def test_what_declares_nothing_is_no_advice() -> None:
+def test_undeclared_concurrency_does_not_hold() -> None:
     found = advise_model(LOAD, replace(LOOP, server=None))
     assert not found.holds
     assert "lab.concurrency" in found.reason
@@ -121,7 +121,7 @@ def test_what_declares_nothing_is_no_advice() -> None:
 
 @pytest.fixture
 def stored(bench, make_plan, make_measurement) -> Path:
-    """A run of one model, whose PING costs 40 µs."""
+    """Store a run of one model, whose PING costs 40 µs."""
     plan = make_plan(models=("asyncio_streams",))
     facts = {
         "plan": plan.as_json(),
@@ -139,16 +139,16 @@ Ask = Callable[..., Result]
 
 @pytest.fixture
 def ask() -> Ask:
-    """`lab advise` for a load that most can serve, but for what is given."""
+    """Run `lab advise` with defaults that most models can serve."""
     usual = ["--connections", "100", "--rate", "1000", "--service-time", "20ms", "--cpu", "200us"]
     return lambda *more: CliRunner().invoke(cli, ["advise", *usual, *more])
 
 
-def test_figures_are_those_of_the_run_and_otherwise_of_the_committed_ones(stored: Path) -> None:
+def test_figures_come_from_the_run_or_the_published_ones(stored: Path) -> None:
     sources = read_sources(CATALOGUE, stored, stored)
     known = sources.read(CATALOGUE, CATALOGUE["asyncio_streams"])
     assert (known.cost(4000.0), known.most_rate, known.base_bytes) == (pytest.approx(40e-6), 10_000, 15 * MIB)
-    # The sweep went to 64 connections; what one takes is known better from 10,000 idle ones.
+    # The sweep has only 64 connections, so the memory of a connection is that of 10,000 idle ones.
     assert known.most_connections == 10_000
     other = sources.read(CATALOGUE, CATALOGUE["trio_nursery"])
     assert other.costs
@@ -156,20 +156,20 @@ def test_figures_are_those_of_the_run_and_otherwise_of_the_committed_ones(stored
     assert any("Not in that run" in note and "trio_nursery" in note for note in sources.notes)
 
 
-def test_without_a_run_it_says_what_it_goes_by(tmp_path: Path) -> None:
+def test_notes_name_the_source_without_a_run(tmp_path: Path) -> None:
     sources = read_sources(CATALOGUE, None, tmp_path)
     assert sources.findings is None
     assert "No run of `lab bench`" in sources.notes[0]
     assert sources.read(CATALOGUE, CATALOGUE["trio_nursery"]).costs
 
 
-def test_a_damaged_run_is_no_missing_one(stored: Path) -> None:
+def test_damaged_run_is_an_error(stored: Path) -> None:
     (stored / "run.json").write_text("{")
     with pytest.raises(LabError, match="cannot be read"):
         read_sources(CATALOGUE, None, stored.parent.parent)
 
 
-def test_the_answer_its_reasoning_and_its_sources(ask: Ask, stored: Path) -> None:
+def test_output_has_answer_reasons_and_sources(ask: Ask, stored: Path) -> None:
     done = ask("--run", str(stored), "--slo", "p99 < 50ms", "--cores", "2")
     assert done.exit_code == 0, done.output
     assert done.output.startswith("Best: ")
@@ -178,14 +178,14 @@ def test_the_answer_its_reasoning_and_its_sources(ask: Ask, stored: Path) -> Non
     assert "From the run" in done.output
 
 
-def test_for_a_script(ask: Ask, stored: Path) -> None:
+def test_json_has_each_model(ask: Ask, stored: Path) -> None:
     done = ask("--run", str(stored), "asyncio_streams", "plain_socket", "--json", "--slo", "p99.9<=1s")
     rows = json.loads(done.output)["models"]
     assert [row["model"] for row in rows] == ["asyncio_streams", "plain_socket"]
     assert [row["holds"] for row in rows] == [True, False]
 
 
-def test_what_nobody_can_serve_is_exit_code_1(ask: Ask, stored: Path) -> None:
+def test_load_that_no_model_can_serve_is_exit_code_1(ask: Ask, stored: Path) -> None:
     done = ask("--run", str(stored), "plain_socket")
     assert done.exit_code == 1
     assert "No model can serve this." in done.output
@@ -207,13 +207,13 @@ def test_what_nobody_can_serve_is_exit_code_1(ask: Ask, stored: Path) -> None:
         (["--run", "/nowhere"], "does not exist"),
     ],
 )
-def test_what_cannot_be_meant_is_said(ask: Ask, given: list[str], says: str) -> None:
+def test_invalid_option_is_refused(ask: Ask, given: list[str], says: str) -> None:
     done = ask(*given)
     assert done.exit_code != 0
     assert says in done.output + str(done.exception)
 
 
-def test_sizes_as_compose_has_them() -> None:
+def test_size_is_read_from_compose() -> None:
     assert read_size({"mem_limit": "512m"}) == 512 * MIB
     assert read_size({"mem_limit": "1gb"}) == 1024 * MIB
     assert read_size({"mem_limit": 4096}) == 4096

@@ -1,4 +1,4 @@
-"""The baseline: what models cost beside one of them, on whatever machine."""
+"""The baseline: the cost of models relative to a reference model."""
 
 import json
 from collections.abc import Callable
@@ -21,7 +21,7 @@ Measure = Callable[..., Findings]
 
 @pytest.fixture
 def measured(bench, make_plan, make_measurement) -> Measure:
-    """A run in which a request costs each model what is given, times how slow the machine is."""
+    """Store a run with given costs per request, multiplied by the slowness of the machine."""
 
     def run(costs: dict[str, float] | None = None, *, slow: float = 1.0, **plan: object) -> Findings:
         known = COSTS | (costs or {})
@@ -50,7 +50,7 @@ def _hold(baseline: Path, found: Findings, *more: str) -> tuple[int, str]:
     return done.exit_code, done.output
 
 
-def test_what_is_kept_is_ratios(baseline: Path) -> None:
+def test_baseline_has_ratios(baseline: Path) -> None:
     kept = Baseline.load(baseline)
     assert kept.reference == "asyncio_streams"
     assert {case: found.middle for case, found in kept.ratios.items() if case[2] == "closed"} == {
@@ -60,13 +60,13 @@ def test_what_is_kept_is_ratios(baseline: Path) -> None:
     assert baseline.stat().st_size < 4096
 
 
-def test_a_machine_that_is_slower_changes_nothing(baseline: Path, measured: Measure) -> None:
+def test_slower_machine_is_no_deviation(baseline: Path, measured: Measure) -> None:
     code, text = _hold(baseline, measured(slow=3.0))
     assert code == 0, text
     assert "0 changed by more than 30%" in text
 
 
-def test_a_model_that_costs_more_beside_the_others_is_a_regression(baseline: Path, measured: Measure) -> None:
+def test_model_that_costs_more_than_before_is_a_regression(baseline: Path, measured: Measure) -> None:
     dearer = measured({"twisted_reactor": 45.0}, slow=2.0)
     code, text = _hold(baseline, dearer)
     assert code == 1
@@ -79,23 +79,23 @@ def test_a_model_that_costs_more_beside_the_others_is_a_regression(baseline: Pat
     assert "(-50%)" in text
 
 
-def test_a_reference_that_costs_more_is_found_by_all_others(baseline: Path, measured: Measure) -> None:
+def test_reference_that_costs_more_is_detected(baseline: Path, measured: Measure) -> None:
     code, text = _hold(baseline, measured({"asyncio_streams": 40.0}))
     assert code == 1
     assert "asyncio_streams itself costs more" in text
 
 
-def test_a_model_that_is_measured_no_longer_is_a_regression(baseline: Path, measured: Measure, bench) -> None:
+def test_model_that_is_no_longer_measured_is_a_regression(baseline: Path, measured: Measure, bench) -> None:
     bench.failing = {"plain_socket"}
     code, text = _hold(baseline, measured())
     assert code == 1
     assert "plain_socket, session, closed: no longer measured: 1 of 6 conformance tests fail" in text
 
 
-def test_the_committed_one_has_a_name(measured: Measure) -> None:
+def test_committed_baseline_is_the_default(measured: Measure) -> None:
     kept = Baseline.load(BASELINE_FILE)
     costs = {model: 20.0 * found.middle for (_, model, _), found in kept.ratios.items()}
-    # A run in which each model costs exactly what the committed baseline says; and one in which each costs twice that.
+    # A run with exactly the costs of the committed baseline, and one with twice those costs.
     plan = {"models": (kept.reference, *costs), "levels": (16,), "modes": ("closed",)}
     code, text = _hold(Path("baseline"), measured(costs | {kept.reference: 20.0}, **plan))
     assert code == 0, text
@@ -107,17 +107,17 @@ def test_the_committed_one_has_a_name(measured: Measure) -> None:
     assert "costs relative to asyncio_streams" in text
 
 
-def test_models_that_were_not_asked_for_are_not_missed(baseline: Path, measured: Measure) -> None:
+def test_models_outside_the_plan_are_ignored(baseline: Path, measured: Measure) -> None:
     code, text = _hold(baseline, measured(models=("asyncio_streams", "twisted_reactor"), modes=("closed",)))
     assert code == 0, text
 
 
-def test_nothing_in_common_is_said(baseline: Path, measured: Measure) -> None:
+def test_no_common_case_is_an_error(baseline: Path, measured: Measure) -> None:
     with pytest.raises(LabError, match=r"no case in common.*asyncio_streams under session"):
         list(find_deviations(Baseline.load(baseline), measured(workloads=("churn",)), 0.3))
 
 
-def test_without_a_twin_there_is_no_reference(measured: Measure) -> None:
+def test_baseline_needs_a_control(measured: Measure) -> None:
     with pytest.raises(LabError, match="no baseline: it has no control server"):
         render_baseline(measured(control=None))
 
@@ -131,7 +131,7 @@ def test_without_a_twin_there_is_no_reference(measured: Measure) -> None:
         ("[]", "no baseline"),
     ],
 )
-def test_what_is_no_baseline_is_said(tmp_path: Path, text: str, says: str) -> None:
+def test_damaged_baseline_is_an_error(tmp_path: Path, text: str, says: str) -> None:
     path = tmp_path / "baseline.json"
     with pytest.raises(LabError, match="does not exist"):
         Baseline.load(path)
@@ -140,7 +140,7 @@ def test_what_is_no_baseline_is_said(tmp_path: Path, text: str, says: str) -> No
         Baseline.load(path)
 
 
-def test_the_committed_one_is_of_models_that_there_are() -> None:
+def test_committed_baseline_has_known_models() -> None:
     kept = Baseline.load(BASELINE_FILE)
     names = {kept.reference, *(model for _, model, _ in kept.ratios)}
     assert names <= set(Catalogue.load().names)
@@ -150,7 +150,7 @@ def test_the_committed_one_is_of_models_that_there_are() -> None:
 
 
 def test_ratio_is_against_the_mean_of_both_servers_of_the_reference(bench, make_plan, make_measurement) -> None:
-    # The reference costs 20, its second server 30 µs: 50 µs are twice their mean. In the second round that server was
+    # The reference costs 20, its control 30 µs: 50 µs are twice their mean. In the second round the control was
     # not measured: 50 / 20. In the third the model was not.
     plan = make_plan(models=("asyncio_streams", "twisted_reactor"), modes=("closed",))
     run = bench.begin(plan)
@@ -176,7 +176,7 @@ def test_baseline_file_has_ratios_of_four_digits(measured: Measure) -> None:
     assert found["made"]["rounds"] == 3
 
 
-def test_deviation_of_exactly_the_threshold_is_none(measured: Measure) -> None:
+def test_change_of_exactly_the_threshold_is_no_deviation(measured: Measure) -> None:
     kept = Baseline.of(measured())
     dearer = measured({"twisted_reactor": 45.0})
     # 2.25 / 1.5 - 1 = 0.5, in a closed loop and at the fixed rate.
@@ -184,7 +184,7 @@ def test_deviation_of_exactly_the_threshold_is_none(measured: Measure) -> None:
     assert [item.is_regression for item in find_deviations(kept, dearer, 0.499)] == [True, True]
 
 
-def test_deviation_within_the_noise_of_the_control_run_is_none(bench, make_plan, make_measurement) -> None:
+def test_change_within_the_noise_is_no_deviation(bench, make_plan, make_measurement) -> None:
     def keep(costs: dict[str, float]) -> Findings:
         plan = make_plan(models=("asyncio_streams", "twisted_reactor"), modes=("closed",))
         run = bench.begin(plan)
@@ -203,7 +203,7 @@ def test_deviation_within_the_noise_of_the_control_run_is_none(bench, make_plan,
     assert list(find_deviations(kept, keep(noisy), 0.3)) == []
 
 
-def test_deviations_after_a_model_that_is_missing_are_found(baseline: Path, measured: Measure, bench) -> None:
+def test_deviations_are_found_after_a_missing_model(baseline: Path, measured: Measure, bench) -> None:
     bench.failing = {"plain_socket"}
     found = measured({"twisted_reactor": 60.0})
     texts = [item.text for item in find_deviations(Baseline.load(baseline), found, 0.3)]
@@ -211,7 +211,7 @@ def test_deviations_after_a_model_that_is_missing_are_found(baseline: Path, meas
     assert any("twisted_reactor, session, closed: a request costs 3.00 times" in text for text in texts)
 
 
-def test_run_of_one_model_alone_is_no_baseline(measured: Measure) -> None:
+def test_run_of_one_model_has_no_baseline(measured: Measure) -> None:
     with pytest.raises(LabError, match="or no other model"):
         render_baseline(measured(models=("asyncio_streams",)))
 

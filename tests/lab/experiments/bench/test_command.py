@@ -1,4 +1,4 @@
-"""`lab bench` itself: what it plans, which labs it starts, what it keeps, and its exit code. Nothing is measured."""
+"""The command `lab bench`: its plan, the labs it starts, what it stores, and its exit code. `measure` is a fake."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -28,7 +28,7 @@ CATALOGUE = Catalogue.load()
 
 
 class FakeLab:
-    """A backend that notes when it is up and down."""
+    """A backend that records `up` and `down`."""
 
     def __init__(self, name: str, project: str, events: list[str]) -> None:
         self.name = name
@@ -52,7 +52,7 @@ class FakeLab:
 
 
 class Command:
-    """`lab bench` with labs that are not there."""
+    """Runs `lab bench` with fake backends."""
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.root = root
@@ -68,7 +68,7 @@ class Command:
         monkeypatch.setattr("lab.experiments.bench.setup.read_commit", lambda: "abc")
         monkeypatch.setattr(bench.Runner, "measure_all", lambda runner, check: self._measure(runner))
         for variable in ("LAB_PROJECT", "LAB_BACKEND"):
-            # The command line leaves these to the processes that it starts: they end with the test.
+            # The command sets these for its child processes; they are reset after the test.
             monkeypatch.setenv(variable, "")
             monkeypatch.delenv(variable)
 
@@ -126,13 +126,13 @@ def test_bench_starts_both_labs_measures_and_takes_both_down(bench_command: Comm
     assert (run.folder / "logs" / "control-asyncio_streams.log").read_text() == (
         "socketlab-bench-control: asyncio_streams said this"
     )
-    assert f"kept in {run.folder}" in done.output
+    assert f"stored in {run.folder}" in done.output
     assert f"{run.folder / 'index.html'}" in done.output
     assert "asyncio_streams" in (run.folder / "report.md").read_text()
     assert "asyncio_streams" in (run.folder / "index.html").read_text()
 
 
-def test_bench_without_a_model_to_measure_twice_starts_one_lab(bench_command: Command) -> None:
+def test_bench_without_a_control_starts_one_lab(bench_command: Command) -> None:
     done = bench_command("--quick", "plain_socket")
     assert done.exit_code == 0, done.output
     assert bench_command.events == ["socketlab-bench up plain_socket", "measure", "socketlab-bench down"]
@@ -144,12 +144,12 @@ def test_bench_of_a_named_project_and_backend_uses_them(bench_command: Command) 
     assert bench_command.events[:2] == ["mine up plain_socket asyncio_streams", "mine-control up asyncio_streams"]
 
 
-def test_bench_exits_with_1_where_a_row_failed(bench_command: Command) -> None:
+def test_bench_exits_with_1_if_a_row_failed(bench_command: Command) -> None:
     bench_command.measured = lambda runner: bench_command.keep_a_round(runner, failing=["plain_socket"])
     assert bench_command(*QUICK).exit_code == 1
 
 
-def test_bench_exits_with_1_where_replies_were_wrong(bench_command: Command) -> None:
+def test_bench_exits_with_1_if_replies_were_wrong(bench_command: Command) -> None:
     def measure(runner: Any) -> None:
         for name, bound in (("asyncio_streams", Limit.SERVER), ("plain_socket", Limit.WRONG)):
             found = replace(MEASUREMENT, verdict=Verdict(bound, "because"))
@@ -160,7 +160,7 @@ def test_bench_exits_with_1_where_replies_were_wrong(bench_command: Command) -> 
     assert bench_command(*QUICK).exit_code == 1
 
 
-def test_bench_exits_with_1_where_a_model_fails_the_suite(bench_command: Command) -> None:
+def test_bench_exits_with_1_if_a_model_fails_the_suite(bench_command: Command) -> None:
     def measure(runner: Any) -> None:
         bench_command.keep_a_round(runner)
         runner.run.keep("conformance/plain_socket", {"passed": 5, "failed": 1, "xfailed": 0})
@@ -169,7 +169,7 @@ def test_bench_exits_with_1_where_a_model_fails_the_suite(bench_command: Command
     assert bench_command(*QUICK).exit_code == 1
 
 
-def test_bench_that_is_interrupted_keeps_logs_and_report_and_takes_both_labs_down(bench_command: Command) -> None:
+def test_interrupted_bench_stores_logs_and_report_and_takes_both_labs_down(bench_command: Command) -> None:
     def measure(runner: Any) -> None:
         raise KeyboardInterrupt
 
@@ -180,7 +180,7 @@ def test_bench_that_is_interrupted_keeps_logs_and_report_and_takes_both_labs_dow
     assert (bench_command.run.folder / "report.md").is_file()
 
 
-def test_bench_goes_on_with_the_plan_of_a_run_that_was_interrupted(bench_command: Command) -> None:
+def test_bench_resumes_an_interrupted_run(bench_command: Command) -> None:
     bench_command.measured = lambda runner: None
     bench_command(*QUICK)
     first = bench_command.run
@@ -192,7 +192,7 @@ def test_bench_goes_on_with_the_plan_of_a_run_that_was_interrupted(bench_command
     assert bench_command.runners[1].plan.seed == 7
 
 
-def test_bench_refuses_to_go_on_with_a_run_that_is_finished(bench_command: Command) -> None:
+def test_bench_refuses_to_resume_a_finished_run(bench_command: Command) -> None:
     bench_command(*QUICK)
     done = bench_command("--resume", "latest")
     assert done.exit_code != 0
@@ -200,7 +200,7 @@ def test_bench_refuses_to_go_on_with_a_run_that_is_finished(bench_command: Comma
 
 
 @pytest.mark.parametrize("changed", [{"commit": "older"}, {"backend": "docker"}])
-def test_run_of_another_commit_or_backend_does_not_go_on(
+def test_run_of_another_commit_or_backend_is_not_resumed(
     bench_command: Command, make_plan: Callable[..., Plan], changed: dict[str, str]
 ) -> None:
     environment = {"commit": "abc", "backend": "process"} | changed
@@ -227,7 +227,7 @@ def plan_of(
     return make_plan(FakeLab(backend, "t", []), preset, split_names(models), split_names(workloads), **given)  # type: ignore[arg-type]
 
 
-def test_plan_is_the_preset_but_for_what_is_given() -> None:
+def test_options_override_the_preset() -> None:
     assert plan_of(models="plain_socket,prefork", seed=3) == Plan(
         models=("plain_socket", "prefork"), seed=3, control="prefork", generator_limit=None, **PRESETS["quick"]
     )
@@ -236,7 +236,7 @@ def test_plan_is_the_preset_but_for_what_is_given() -> None:
     assert found.warm_up == PRESETS["default"]["warm_up"]
 
 
-def test_preset_is_the_default_one_if_none_is_named(bench_command: Command) -> None:
+def test_default_preset_is_used(bench_command: Command) -> None:
     bench_command("plain_socket")
     assert bench_command.run.facts["plan"]["workloads"] == list(PRESETS["default"]["workloads"])
 
@@ -247,22 +247,22 @@ def test_progress_is_on_stderr(bench_command: Command) -> None:
     assert "starting" not in done.stdout
 
 
-def test_report_that_cannot_be_kept_is_said_on_stderr(bench_command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unstored_report_is_reported_on_stderr(bench_command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(run: Run, name: str, text: str) -> None:
         raise StoreError("the disk is full")
 
     monkeypatch.setattr(Run, "write_report", refuse)
     done = bench_command(*QUICK)
     assert done.exit_code == 0, done.output
-    assert "lab: not kept: the disk is full" in done.stderr
+    assert "lab: not stored: the disk is full" in done.stderr
     assert "not kept" not in done.stdout
 
 
-def test_plan_without_a_seed_has_another_one_each_time() -> None:
+def test_default_seed_is_random() -> None:
     assert len({plan_of(models="plain_socket").seed for _ in range(5)}) == 5
 
 
-def test_plan_names_what_it_does_not_know() -> None:
+def test_unknown_workload_is_named() -> None:
     with pytest.raises(LabError, match="unknown workloads: pong, pang; known: session, ping"):
         plan_of(workloads="pong,session,pang")
 
@@ -275,7 +275,7 @@ def test_plan_names_what_it_does_not_know() -> None:
         ("process", "plain_socket", None),
     ],
 )
-def test_generators_limit_is_measured_where_redis_can_run(backend: str, models: str, limit: str | None) -> None:
+def test_generator_limit_is_measured_if_redis_is_available(backend: str, models: str, limit: str | None) -> None:
     assert plan_of(backend, models=models).generator_limit == limit
 
 
@@ -287,7 +287,7 @@ def test_generators_limit_is_measured_where_redis_can_run(backend: str, models: 
         (["plain_socket", "socketserver_sequential"], None),
     ],
 )
-def test_control_run_is_of_a_model_that_serves_many_at_once(models: list[str], control: str | None) -> None:
+def test_control_is_a_model_that_serves_many_clients(models: list[str], control: str | None) -> None:
     assert choose_control([CATALOGUE[name] for name in models]) == control
 
 
@@ -322,7 +322,7 @@ def test_environment_of_processes_is_that_of_this_process(
     assert found["cores"] == "servers on core 1, load generator on core 0"
 
 
-def test_environment_of_containers_is_that_of_the_compose_file(
+def test_environment_of_containers_comes_from_compose(
     facts: Callable[..., dict[str, str | None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MALLOC_ARENA_MAX", "2")
@@ -332,7 +332,7 @@ def test_environment_of_containers_is_that_of_the_compose_file(
     assert found["allocator"] == "thread_pool: MALLOC_ARENA_MAX=1"
 
 
-def test_c_library_is_asked_of_the_servers(bench_command: Command) -> None:
+def test_c_library_is_that_of_the_servers(bench_command: Command) -> None:
     lab = bench_command._open("docker", "t", catalogue=CATALOGUE)
     assert read_libc(lab) == "glibc 2.41"  # type: ignore[arg-type]
     ((arguments, given),) = lab.asked
@@ -362,7 +362,7 @@ def test_images_are_named_by_their_ids_and_the_client_is_closed(monkeypatch: pyt
     assert closed == [True, True]
 
 
-def test_plan_is_kept_as_it_was_made(bench_command: Command) -> None:
+def test_plan_survives_storing(bench_command: Command) -> None:
     bench_command(*QUICK, "--rounds", "2", "--duration", "1s")
     kept = json.loads((bench_command.run.folder / "run.json").read_text())["plan"]
     assert (kept["rounds"], kept["seconds"], kept["seed"], kept["control"]) == (2, 1.0, 7, "asyncio_streams")

@@ -1,4 +1,4 @@
-"""The figures of a stored run, against numbers worked out by hand. Each model and each round has its own."""
+"""The figures of a stored run, compared with numbers computed by hand. Every model and round has its own values."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +27,7 @@ Store = Callable[..., Findings]
 
 
 def make(rate: float, cpu: float | None = None, p99: float | None = None, **changes: Any) -> Measurement:
-    """A measurement of one second with this rate, CPU per request and p99, in microseconds."""
+    """Return a measurement of one second with a rate, CPU per request and p99 in microseconds."""
     times = {} if p99 is None else {"histogram": ((p99 / 2, 98), (p99, 2))}
     return replace(MEASUREMENT, answered=round(rate), seconds=1.0, server_cpu_us=cpu, **times | changes)  # type: ignore[arg-type]
 
@@ -38,7 +38,7 @@ def rounds(*values: tuple[float, float, float]) -> list[Measurement]:
 
 @pytest.fixture
 def store(tmp_path: Path, make_plan: Callable[..., Plan]) -> Store:
-    """Keep measurements as the rounds of a run, and read it."""
+    """Store measurements as the rounds of a run, and read it."""
 
     def keep(
         rows: Mapping[str, Sequence[Measurement | None]],
@@ -71,11 +71,11 @@ def row_of(found: Findings, model: str) -> Any:
     return found.rows["session", model, "closed"]
 
 
-# Three models with figures of their own in each round. Best rate: c; least CPU: b; best p99: a.
+# Three models with different figures in each round. Best rate: c; least CPU: b; best p99: a.
 A = rounds((1000, 30, 100), (1100, 33, 110), (1050, 31, 105))
 B = rounds((2000, 10, 900), (2200, 11, 910), (2100, 12, 920))
 C = rounds((3000, 20, 500), (3300, 22, 550), (3150, 21, 520))
-# The second server of a: it is 20 requests/s slower in the first round, the same in the second, 70 faster in the third.
+# The control of a: 20 requests/s slower in the first round, equal in the second, 70 faster in the third.
 AGAIN_A = rounds((980, 33, 100), (1100, 33, 121), (1120, 35, 105))
 ALL = {"a": A, "b": B, "c": C}
 
@@ -83,7 +83,7 @@ ALL = {"a": A, "b": B, "c": C}
 @pytest.mark.parametrize(
     ("figure", "middle", "low", "high"), [("rate", 1050, 1000, 1100), ("cpu_us", 31, 30, 33), ("p99_us", 105, 100, 110)]
 )
-def test_estimate_of_three_rounds_is_their_median_from_the_least_to_the_most(
+def test_estimate_of_three_rounds_is_median_and_range(
     store: Store, figure: str, middle: float, low: float, high: float
 ) -> None:
     found = row_of(store(ALL), "a").read(figure)
@@ -101,14 +101,14 @@ def test_p50_of_a_row_is_the_median_of_the_rounds(store: Store) -> None:
 @pytest.mark.parametrize(
     ("figure", "order"), [("rate", ["c", "b", "a"]), ("cpu_us", ["b", "c", "a"]), ("p99_us", ["a", "c", "b"])]
 )
-def test_more_is_better_for_a_rate_and_worse_for_cpu_and_times(store: Store, figure: str, order: list[str]) -> None:
+def test_higher_is_better_for_rates_and_worse_for_cpu_and_times(store: Store, figure: str, order: list[str]) -> None:
     found = store(ALL)
     places = found.rank(found.list_rows("session", "closed"), figure)
     assert list(places) == order
     assert list(places.values()) == [(1, 1), (2, 2), (3, 3)]
 
 
-def test_noise_is_the_median_over_the_rounds_of_what_two_servers_of_one_model_differ_by(store: Store) -> None:
+def test_noise_is_the_median_difference_of_control_and_model(store: Store) -> None:
     found = store(ALL | {"control-a": AGAIN_A}, control="a")
     # |1000 - 980| / 990 = 0.020202; 0 / 1100 = 0; |1050 - 1120| / 1085 = 0.064516. The one in the middle is the first.
     assert found.noise("rate") == pytest.approx(20 / 990)
@@ -119,7 +119,7 @@ def test_noise_is_the_median_over_the_rounds_of_what_two_servers_of_one_model_di
     assert store(ALL).noise("rate") is None
 
 
-def test_noise_makes_a_tie_of_what_would_be_two_places(store: Store) -> None:
+def test_noise_turns_two_ranks_into_a_tie(store: Store) -> None:
     # 1000 to 1020 and 1040 to 1060 lie apart. Widened by 3 % of their medians (1010, 1050) they do not:
     # 1010 + 10 + 30.3 = 1050.3 > 1050 - 10 - 31.5 = 1008.5.
     rows = {"a": [make(1000), make(1010), make(1020)], "b": [make(1040), make(1050), make(1060)]}
@@ -142,7 +142,7 @@ def test_drift_is_the_median_change_from_the_first_round_to_the_last(store: Stor
     assert store({"a": A[:1]}, rounds=1).drift("rate") is None
 
 
-def test_rate_with_one_lower_bound_among_its_rounds_is_a_lower_bound_and_its_cpu_is_not(store: Store) -> None:
+def test_one_lower_bound_makes_the_rate_a_lower_bound_but_not_the_cpu(store: Store) -> None:
     row = row_of(store({"a": [make(1000, 30), make(900, 31, verdict=GENERATOR), make(1100, 32)]}), "a")
     assert row.is_lower_bound
     assert (row.read("rate").low, row.read("rate").is_lower_bound) == (900, True)
@@ -150,13 +150,13 @@ def test_rate_with_one_lower_bound_among_its_rounds_is_a_lower_bound_and_its_cpu
     assert not row_of(store(ALL), "a").is_lower_bound
 
 
-def test_most_memory_of_a_row_is_that_of_its_largest_round(store: Store) -> None:
+def test_memory_of_a_row_is_the_maximum_of_its_rounds(store: Store) -> None:
     row = row_of(store({"a": [make(1, memory_bytes=5), make(1, memory_bytes=None), make(1, memory_bytes=3)]}), "a")
     assert row.memory_bytes == 5
     assert row_of(store({"a": [make(1, memory_bytes=None)] * 3}), "a").memory_bytes is None
 
 
-def test_failed_ratio_counts_the_failures_of_all_rounds_among_all_exchanges(store: Store) -> None:
+def test_failed_ratio_covers_all_rounds(store: Store) -> None:
     found = store({"a": [make(70, failures={"reset": 10}), make(100, failures={"reset": 5, "timeout": 15}), make(100)]})
     row = row_of(found, "a")
     assert row.failed == {"reset": 15, "timeout": 15}
@@ -178,7 +178,7 @@ def test_memory_of_a_connection_is_the_slope_between_the_ends_of_the_sweep(store
         levels = {("a", users): make(1, memory_bytes=memory) for users, memory in known}
         return store(ALL, sweep=levels).connection_bytes("session", "a")
 
-    # (5000 - 1000) bytes for 64 - 4 connections; what lies between does not count.
+    # (5000 - 1000) bytes for 64 - 4 connections; levels in between do not count.
     assert swept((4, 1000), (16, 9000), (64, 5000)) == pytest.approx(4000 / 60)
     assert swept((4, 1000), (64, 900)) == 0.0
     assert swept((4, 1000), (64, None)) is None
@@ -186,7 +186,7 @@ def test_memory_of_a_connection_is_the_slope_between_the_ends_of_the_sweep(store
     assert swept() is None
 
 
-def test_other_clients_rate_that_touches_ours_does_not_differ(store: Store) -> None:
+def test_overlapping_rates_of_the_cross_check_do_not_differ(store: Store) -> None:
     ours = row_of(store({"a": [make(90), make(100), make(110)]}), "a").read("rate")
     theirs = replace(ours, middle=120, low=110, high=130)
     assert CrossCheck("a", ours, theirs, None, None, None).differs(0.0) is None
@@ -217,10 +217,10 @@ def test_steps_of_redis_benchmark_and_of_the_generators_limit_are_read(store: St
     assert found.generator_limit.verdicts == {"generator-bound": 2, "server-bound": 1}
 
 
-# Which lab each step asked.
+# The project of each step.
 
 
-def test_control_runs_second_name_is_measured_on_the_second_server(
+def test_control_is_measured_on_the_second_server(
     bench: Any, make_plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[str, str]] = []
@@ -228,7 +228,7 @@ def test_control_runs_second_name_is_measured_on_the_second_server(
 
     def measure(backend: Any, model: Any, scenario: str, **given: Any) -> Measurement:
         asked.append((backend.project, model.name))
-        # The second server answers 100 requests/s fewer.
+        # The control answers 100 requests/s less.
         found = plain(backend, model, scenario, **given)
         return replace(found, answered=found.answered - (100 if backend.project == "t-control" else 0))
 
@@ -245,7 +245,7 @@ def test_control_runs_second_name_is_measured_on_the_second_server(
     assert found.noise("rate") == pytest.approx(100 / 9950)
 
 
-# Two runs.
+# Comparing two runs.
 
 BASE = {"a": rounds((1000, 100, 500), (1010, 101, 510), (990, 99, 490))}
 
@@ -279,7 +279,7 @@ def differences(before: Findings, after: Findings, threshold: float = 0.1) -> li
         ({"cpu": 1.015, "p99": 1.015, "rate": 0.985}, []),
     ],
 )
-def test_dearer_cpu_and_longer_times_are_regressions_and_a_higher_rate_is_none(
+def test_more_cpu_and_longer_times_are_regressions_but_a_higher_rate_is_not(
     store: Store, changed: dict[str, float], expected: list[tuple[str, bool]]
 ) -> None:
     assert differences(store(BASE), store(change(BASE, **changed))) == expected
@@ -292,7 +292,7 @@ def test_change_of_exactly_the_threshold_is_no_regression(store: Store) -> None:
 
 
 @pytest.mark.parametrize("noisy", ["before", "after"])
-def test_change_within_the_noise_of_either_run_is_none(store: Store, noisy: str) -> None:
+def test_change_within_the_noise_of_either_run_is_ignored(store: Store, noisy: str) -> None:
     # Two servers of one model differ by 40 of 120 µs: 33 %. A change from 100 to 150 µs is within it:
     # 100 + 33 + 1 > 150 - 50 - 1.5.
     again = {"control-a": [make(item.rate, 140) for item in BASE["a"]]}
@@ -306,15 +306,15 @@ def test_change_within_the_noise_of_either_run_is_none(store: Store, noisy: str)
     assert differences(plain["before"], plain["after"]) == []
 
 
-def test_each_figure_of_each_cell_is_compared_after_one_that_has_not_changed(store: Store) -> None:
+def test_every_figure_of_every_case_is_compared(store: Store) -> None:
     before = store(BASE | {"b": BASE["a"]})
     after = store(BASE | change({"b": BASE["a"]}, p99=2.0))
     assert [(item.case[1], item.figure) for item in find_differences(before, after, 0.1)] == [("b", "p99_us")]
 
 
-def test_cell_that_is_no_longer_measured_is_a_regression_with_its_reason(store: Store) -> None:
+def test_case_that_is_no_longer_measured_is_a_regression(store: Store) -> None:
     before = store(BASE | {"b": BASE["a"], "c": BASE["a"]})
-    # b is there without a measurement, c has failed the suite.
+    # b has no measurement, c has failed the suite.
     after = store(BASE | {"b": [None] * 3}, models=("a", "b", "c"), unsound=["c"])
     found = list(find_differences(before, after, 0.1))
     assert [(item.case[1], item.figure, item.is_regression, item.change) for item in found] == [
@@ -330,21 +330,21 @@ def test_cell_that_is_no_longer_measured_is_a_regression_with_its_reason(store: 
 
 
 @pytest.mark.parametrize("asked", [{"models": ("a",)}, {"workloads": ("ping",)}, {"modes": ("fixed",)}])
-def test_cell_that_the_second_run_did_not_ask_for_is_not_missed(store: Store, asked: dict[str, Any]) -> None:
+def test_case_outside_the_second_plan_is_ignored(store: Store, asked: dict[str, Any]) -> None:
     before = store(BASE | {"b": BASE["a"]})
     after = store(BASE, **{"models": ("a", "b"), **asked})
     assert differences(before, after) == []
 
 
-def test_control_run_is_not_compared_and_does_not_end_the_comparison(store: Store) -> None:
+def test_control_is_not_compared(store: Store) -> None:
     control = {"control-a": BASE["a"]}
     before = store(control | BASE, control="a")
     after = store(change(control, rate=0.2, p99=2.0) | change(BASE, p99=2.0), control="a")
-    # The second name has lost 80 % of its rate: that is noise, and no finding. Its p99 has doubled, as that of a has.
+    # The control has lost 80 % of its rate: that is noise, not a change. Its p99 has doubled, like that of a.
     assert [(item.case[1], item.figure) for item in find_differences(before, after, 0.1)] == [("a", "p99_us")]
 
 
-def test_failures_that_were_there_before_are_no_regression(store: Store) -> None:
+def test_earlier_failures_are_no_regression(store: Store) -> None:
     failing = {"a": [replace(item, failures={"reset": 1}) for item in BASE["a"]]}
     assert differences(store(failing), store(failing)) == []
     assert differences(store(failing), store(BASE)) == []
@@ -353,7 +353,7 @@ def test_failures_that_were_there_before_are_no_regression(store: Store) -> None
     assert "3 failures, none before: reset" in found[0].text
 
 
-def test_conditions_that_differ_are_named() -> None:
+def test_different_conditions_are_named() -> None:
     before = {"cores": 2, "engine": "20.10", "commit": "a", "backend": "docker"}
     after = {"cores": 4, "engine": None, "commit": "b", "backend": "docker"}
     assert list(find_other_conditions(before, after)) == ["engine: 20.10 -> not known", "cores: 2 -> 4"]
@@ -388,7 +388,7 @@ def test_compare_of_a_case_that_is_no_longer_measured_exits_with_1(store: Store,
     assert "b, session, closed: no longer measured: b failed in round 1" in text
 
 
-def test_compare_counts_cells_without_the_control_run(store: Store, tmp_path: Path) -> None:
+def test_compare_counts_cases_without_the_control(store: Store, tmp_path: Path) -> None:
     rows = BASE | {"b": BASE["a"], "control-a": BASE["a"]}
     code, text = run_compare(tmp_path, store(rows, control="a"), store(rows, control="a"))
     assert (code, text.splitlines()[-1]) == (
@@ -397,7 +397,7 @@ def test_compare_counts_cells_without_the_control_run(store: Store, tmp_path: Pa
     )
 
 
-def test_compare_names_other_conditions_and_takes_a_threshold(store: Store, tmp_path: Path) -> None:
+def test_compare_names_conditions_and_has_a_threshold(store: Store, tmp_path: Path) -> None:
     before = store(BASE, environment={"cores": 2})
     after = store(change(BASE, cpu=1.3), environment={"cores": 4})
     code, text = run_compare(tmp_path, before, after, "--threshold", "40%")
@@ -416,11 +416,11 @@ def test_compare_finds_runs_by_their_time_in_the_results_folder(store: Store, tm
 
 
 @pytest.mark.parametrize(("text", "share"), [("10%", 0.1), ("0.25", 0.25), ("150%", 1.5), (" 2.5% ", 0.025)])
-def test_share_is_read_as_percent_or_as_a_part(text: str, share: float) -> None:
+def test_share_is_read_as_percent_or_fraction(text: str, share: float) -> None:
     assert Share().convert(text, None, None) == pytest.approx(share)
 
 
 @pytest.mark.parametrize("text", ["", "ten", "-10%", "10%%", "1e3"])
-def test_text_that_is_no_share_is_refused(text: str) -> None:
+def test_invalid_share_is_refused(text: str) -> None:
     with pytest.raises(click.BadParameter, match="is not a share such as 10%"):
         Share().convert(text, None, None)

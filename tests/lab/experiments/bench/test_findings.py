@@ -1,4 +1,4 @@
-"""What a stored run comes to: tables, sentences, CSV, and what changed between two runs."""
+"""The findings of a stored run: tables, sentences, CSV, and changes between two runs."""
 
 import csv
 import io
@@ -35,7 +35,7 @@ Measure = Callable[..., Findings]
 
 @pytest.fixture
 def measured(bench, make_plan, make_measurement) -> Measure:
-    """A run in which every model has its rate, a little off in each step, but for what is given."""
+    """Store a run in which every model has its own rate with a little noise, and some fields changed."""
 
     def run(rates: dict[str, int] | None = None, **changes: object) -> Findings:
         known = RATES | (rates or {})
@@ -53,7 +53,7 @@ def measured(bench, make_plan, make_measurement) -> Measure:
     return run
 
 
-def test_the_best_first_and_a_tie_where_nothing_tells_them_apart(measured) -> None:
+def test_models_are_ranked_with_ties_within_the_noise(measured) -> None:
     found = measured()
     lines = {line.cells[0]: line.cells for line in make_lines(found, "session")}
     assert list(lines)[2] == "twisted_reactor"
@@ -66,7 +66,7 @@ def test_the_best_first_and_a_tie_where_nothing_tells_them_apart(measured) -> No
     assert "at 12000 requests/s" in text
 
 
-def test_who_does_not_get_to_the_fixed_rate_is_named(bench, make_plan, make_measurement) -> None:
+def test_model_below_the_fixed_rate_is_named(bench, make_plan, make_measurement) -> None:
     bench.answer = lambda model, scenario, users, rate: make_measurement(
         users=users, answered=9_000 if model == "twisted_reactor" else 12_000
     )
@@ -77,7 +77,7 @@ def test_who_does_not_get_to_the_fixed_rate_is_named(bench, make_plan, make_meas
     assert "12.0k session requests/s at which CPU per request is compared, twisted_reactor did not answer all" in text
 
 
-def test_a_lower_bound_is_printed_as_one_and_is_behind_nobody(bench, make_plan, make_measurement) -> None:
+def test_lower_bound_is_marked_and_ranks_behind_no_model(bench, make_plan, make_measurement) -> None:
     slow = Verdict(Limit.GENERATOR, "the generator used 99% of its core")
     bench.answer = lambda model, scenario, users, rate: (
         make_measurement(answered=4_000, users=users, verdict=slow)
@@ -93,26 +93,26 @@ def test_a_lower_bound_is_printed_as_one_and_is_behind_nobody(bench, make_plan, 
     assert "Lower bounds, since not the server was the limit: twisted_reactor." in list(make_answers(found, "session"))
 
 
-def test_wrong_replies_are_never_a_clean_row(measured) -> None:
+def test_wrong_replies_are_shown_in_the_row(measured) -> None:
     found = measured(failures={"wrong bytes": 5})
     assert all("failures: 15 × wrong bytes" in line.reason for line in make_lines(found, "session"))  # noqa: RUF001
     assert "of whose replies" in " ".join(make_answers(found, "session"))
 
 
-def test_how_far_it_can_be_trusted(measured) -> None:
+def test_report_describes_its_reliability(measured) -> None:
     found = measured()
     text = "\n".join(make_trust(found))
     assert "two servers of asyncio_streams" in text
     assert "Drift of requests/s" in text
     assert "beyond the spread: redis-benchmark is the slower client" in text
-    assert "ceiling: not measured" in text
+    assert "limit of the load generator: not measured" in text
     assert "% of a core itself" in text
     assert "interrupted" not in text
     (found.run.folder / "end.json").unlink()
     assert f"lab bench --resume {found.run.started}" in "\n".join(make_trust(found))
 
 
-def test_somebody_elses_rate_beyond_the_spread_is_a_disagreement() -> None:
+def test_cross_check_beyond_the_spread_differs() -> None:
     ours = Estimate(100.0, 95.0, 105.0, 3)
     theirs = CrossCheck("m", ours, Estimate(150.0, 140.0, 160.0, 3), None, None, None)
     assert theirs.differs(0.0) == "more"
@@ -122,7 +122,7 @@ def test_somebody_elses_rate_beyond_the_spread_is_a_disagreement() -> None:
     assert replace(theirs, theirs=None).differs(0.0) is None
 
 
-def test_the_generators_own_ceiling_is_in_every_run(bench, make_plan) -> None:
+def test_limit_of_the_generator_is_in_every_run(bench, make_plan) -> None:
     plan = make_plan(workloads=("session",), levels=(16,), modes=("closed",), generator_limit="peer_redis")
     run = bench.begin(plan)
     bench.measure(run, plan)
@@ -134,7 +134,7 @@ def test_the_generators_own_ceiling_is_in_every_run(bench, make_plan) -> None:
     assert {item.model for item in found.cross_checks} == {"asyncio_streams", "peer_redis"}
 
 
-def test_every_row_of_the_report_leads_to_its_raw_data(measured) -> None:
+def test_every_row_links_its_raw_data(measured) -> None:
     found = measured()
     text = render_markdown(found)
     links = re.findall(r"\]\((steps/[^)]+)\)", text)
@@ -146,26 +146,26 @@ def test_every_row_of_the_report_leads_to_its_raw_data(measured) -> None:
     assert "twisted_reactor" in console.file.getvalue()
 
 
-def test_the_page_needs_nothing_else_and_leads_to_its_raw_data(measured) -> None:
+def test_page_is_self_contained_and_links_its_raw_data(measured) -> None:
     found = measured(failures={"<b>wrong</b>": 5})
     text = bench_page.render(found)
     links = re.findall(r'href="([^"]+)"', text)
-    # Of all that was kept nothing is without a link to it; beside it the plan, and two folders.
+    # Every stored file has a link; there are further links to the plan and two folders.
     kept = {found.run.path_of(key) for key in found.run.list_keys()}
     assert set(links) == kept | {"run.json", "steps/", "logs/"}
     assert all((found.run.folder / link).exists() for link in links if link != "logs/")
     assert not re.search(r'(?:src|href)="(?:https?:)?//|@import|url\(', text)
-    # A curve of the sweep and one of the percentiles for each model; the control's second name has no row.
+    # A curve of the sweep and one of the percentiles for each model; the control has no row.
     assert text.count("<polyline") == 3 * 2
     assert "4 connections: " in text
     assert "p99: 900 µs" in text
     assert 'scope="row" data-value="control-' not in text
     assert "<b>wrong" not in text
-    # Sorted by what is shown, as numbers.
+    # Sorted as numbers.
     assert re.search(r'data-label="requests/s" data-value="5000\.0">5\.00k', text)
 
 
-def test_csv_has_a_line_for_each_measurement_of_the_rounds(measured) -> None:
+def test_csv_has_a_line_per_measurement(measured) -> None:
     found = measured()
     rows = list(csv.DictReader(io.StringIO(render_csv(found))))
     assert len(rows) == 4 * 3 * 3
@@ -173,7 +173,7 @@ def test_csv_has_a_line_for_each_measurement_of_the_rounds(measured) -> None:
     assert {float(row["p99_us"]) for row in rows} == {900.0}
 
 
-def test_parquet_says_the_same_as_csv(measured) -> None:
+def test_parquet_equals_csv(measured) -> None:
     found = measured()
     table = pyarrow.parquet.read_table(io.BytesIO(render_parquet(found)))
     rows = list(csv.DictReader(io.StringIO(render_csv(found))))
@@ -185,7 +185,7 @@ def test_parquet_says_the_same_as_csv(measured) -> None:
     assert table.column("asked_rate").null_count == len(rows)
 
 
-def test_without_what_writes_parquet_it_says_so(measured, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parquet_without_its_library_is_an_error(measured, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(LabError, match=r"the extra `parquet`: `make install` has it"):
         render_parquet(measured())
@@ -195,7 +195,7 @@ def test_without_what_writes_parquet_it_says_so(measured, monkeypatch: pytest.Mo
     ("form", "begins"),
     [("csv", b"workload,mode,round"), ("parquet", b"PAR1"), ("baseline", b"{"), ("theory", b"| workload | model |")],
 )
-def test_what_is_exported_is_on_stdout_and_nothing_else_is(measured, form: str, begins: bytes) -> None:
+def test_export_is_the_only_output(measured, form: str, begins: bytes) -> None:
     found = measured()
     root = found.run.folder.parent.parent
     done = CliRunner().invoke(bench_command, ["--show", found.run.started, "--export", form, "--out", str(root)])
@@ -203,7 +203,7 @@ def test_what_is_exported_is_on_stdout_and_nothing_else_is(measured, form: str, 
     assert done.stdout_bytes.startswith(begins)
 
 
-def test_a_run_that_is_shown_gets_its_pages_anew(measured) -> None:
+def test_shown_run_gets_new_reports(measured) -> None:
     found = measured()
     root = found.run.folder.parent.parent
     done = CliRunner().invoke(bench_command, ["--show", "latest", "--out", str(root)])
@@ -218,13 +218,13 @@ def _compare(root: Path, before: Findings, after: Findings) -> tuple[int, str]:
     return done.exit_code, done.output
 
 
-def test_the_same_again_is_no_change(measured, tmp_path: Path) -> None:
+def test_equal_runs_have_no_change(measured, tmp_path: Path) -> None:
     code, text = _compare(tmp_path, measured(), measured())
     assert code == 0, text
     assert "9 cases in both runs, 0 figures changed beyond noise" in text
 
 
-def test_a_regression_beyond_noise_and_threshold_is_exit_code_1(measured, tmp_path: Path) -> None:
+def test_regression_beyond_noise_and_threshold_exits_with_1(measured, tmp_path: Path) -> None:
     before = measured()
     code, text = _compare(tmp_path, before, measured({"twisted_reactor": 4_000}))
     assert code == 1
@@ -244,7 +244,7 @@ def test_new_failures_are_a_regression(measured, tmp_path: Path) -> None:
     assert "failures, none before: wrong bytes" in text
 
 
-def test_sweep_that_breaks_is_no_fault_of_what_was_measured_in_one_way(make_plan) -> None:
+def test_failed_sweep_is_no_failure_of_a_quick_workload(make_plan) -> None:
     def make_row(mode: str, *found: Measurement) -> Row:
         return Row("session", "m", mode, (), dict(enumerate(found, 1)), ())
 

@@ -1,4 +1,4 @@
-"""`lab bench` for real, on processes: Ctrl-C keeps what was measured, --resume goes on, and nothing is left."""
+"""Real runs of `lab bench` on processes: Ctrl-C keeps the measurements, --resume continues, nothing is left behind."""
 
 import csv
 import io
@@ -22,7 +22,7 @@ from lab.servers.runtime import runtime_directory
 
 
 @pytest.mark.timeout(300)
-def test_ctrl_c_keeps_what_was_measured_and_resume_goes_on(process_project: str, lab, tmp_path: Path) -> None:
+def test_ctrl_c_keeps_the_measurements_and_resume_continues(process_project: str, lab, tmp_path: Path) -> None:
     where = ["--backend", "process", "--project", process_project, "bench", "--out", str(tmp_path)]
     small = ["--quick", "asyncio_streams", "--rounds", "1", "--duration", "1s", "--seed", "1"]
     command = [sys.executable, "-m", "lab", *where, *small]
@@ -31,7 +31,7 @@ def test_ctrl_c_keeps_what_was_measured_and_resume_goes_on(process_project: str,
         said = []
         for line in process.stderr:
             said.append(line)
-            if line.startswith("1 of "):  # of fewer than usual, where the machine had other things to do
+            if line.startswith("1 of "):  # a busy machine may measure fewer levels
                 process.send_signal(signal.SIGINT)
                 break
         stdout, stderr = process.communicate(timeout=120)
@@ -49,7 +49,7 @@ def test_ctrl_c_keeps_what_was_measured_and_resume_goes_on(process_project: str,
     after = run.steps()
     assert {key: after[key] for key in kept} == kept
     assert "conformance:" not in done.stderr
-    # One of each part, of the server and its control.
+    # One of each kind, for the server and its control.
     names = [
         "asyncio_streams-2.log",
         "asyncio_streams.log",
@@ -81,7 +81,7 @@ def test_ctrl_c_keeps_what_was_measured_and_resume_goes_on(process_project: str,
         (["--resume", "latest"], "nothing has been measured yet"),
     ],
 )
-def test_what_cannot_be_meant_is_one_line(lab, tmp_path: Path, arguments: list[str], says: str) -> None:
+def test_invalid_option_is_an_error_in_one_line(lab, tmp_path: Path, arguments: list[str], says: str) -> None:
     done = lab("--backend", "process", "bench", "--out", str(tmp_path), *arguments)
     assert done.returncode == 2
     assert says in done.stderr

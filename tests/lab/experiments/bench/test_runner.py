@@ -1,4 +1,4 @@
-"""A plan as it is run: the order, the knee, what is kept, what a failing model costs, and how it goes on."""
+"""A whole run: order, knee, stored steps, failing models, and resuming."""
 
 import json
 from dataclasses import replace
@@ -17,7 +17,7 @@ from lab.report.bench_text import render_markdown
 from lab.servers.catalogue import Catalogue
 
 
-def test_the_knee_is_the_fewest_connections_that_give_nearly_all() -> None:
+def test_knee_is_the_fewest_connections_near_the_best_rate() -> None:
     levels = [Level(1, 500, True), Level(4, 960, True), Level(16, 1000, True)]
     assert find_knee(levels) == Knee(4, 960, 16)
     assert find_knee([*levels, Level(64, 5000, False)]) == Knee(4, 960, 16)
@@ -36,11 +36,11 @@ def test_the_knee_is_the_fewest_connections_that_give_nearly_all() -> None:
         ([100, 90, 104], True),
     ],
 )
-def test_the_sweep_ends_where_nothing_more_comes(rates: list[float], over: bool) -> None:
+def test_sweep_ends_when_the_rate_no_longer_rises(rates: list[float], over: bool) -> None:
     assert is_over([Level(users, rate, True) for users, rate in enumerate(rates, 1)]) is over
 
 
-def test_the_sweep_ends_at_a_level_that_is_not_served(make_measurement) -> None:
+def test_sweep_ends_at_an_unserved_level(make_measurement) -> None:
     starved = make_measurement(verdict=Verdict(Limit.STARVED, "3 of 16 users"))
     assert is_over([Level(1, 10, True), make_level(16, starved)])
     assert make_level(4, make_measurement()).is_served
@@ -48,12 +48,12 @@ def test_the_sweep_ends_at_a_level_that_is_not_served(make_measurement) -> None:
     assert not make_level(4, make_measurement(verdict=Verdict(Limit.WRONG, "3 wrong replies"))).is_served
 
 
-def test_every_preset_is_of_what_there_is() -> None:
+def test_presets_name_known_workloads_and_modes() -> None:
     for name, preset in PRESETS.items():
         plan = Plan(models=("a",), seed=1, control=None, generator_limit=None, **preset)
         assert set(plan.workloads) <= WORKLOADS.keys(), name
         assert Plan.from_json(json.loads(json.dumps(plan.as_json()))) == plan
-        # A part of the knee's rate can only be asked for where there is a knee.
+        # A share of the knee's rate needs a knee.
         for workload in plan.workloads:
             assert plan.sweeps(workload) or not any(mode.startswith("open-") for mode in plan.modes_of(workload))
     assert all(workload.closed in LOAD_PRESETS and workload.open in LOAD_PRESETS for workload in WORKLOADS.values())
@@ -62,12 +62,12 @@ def test_every_preset_is_of_what_there_is() -> None:
     )
 
 
-def test_a_plan_of_something_else_is_one_line() -> None:
+def test_damaged_plan_is_an_error() -> None:
     with pytest.raises(LabError, match="no models, workloads"):
         Plan.from_json({})
 
 
-def test_rounds_have_orders_of_their_own_that_the_seed_decides(make_plan) -> None:
+def test_order_of_each_round_depends_on_the_seed(make_plan) -> None:
     models = {name: Catalogue.load()[name] for name in make_plan().models}
     cases = list_cases(make_plan(), models)
     assert ("session", "control-asyncio_streams") in cases
@@ -83,7 +83,7 @@ def test_rounds_have_orders_of_their_own_that_the_seed_decides(make_plan) -> Non
     assert sorted(order(1, 1)) == sorted(order(1, 2))
 
 
-def test_the_fixed_rate_has_rounds_of_its_own_between_the_others(bench, make_plan) -> None:
+def test_fixed_rate_has_additional_rounds_between_the_others(bench, make_plan) -> None:
     plan = make_plan(models=("asyncio_streams",), control=None, rounds=3, fixed_rounds=8)
     assert list(plan.order_rounds()) == [1, 4, 7, 2, 5, 8, 3, 6]
     run = bench.begin(plan)
@@ -99,7 +99,7 @@ def test_the_fixed_rate_has_rounds_of_its_own_between_the_others(bench, make_pla
     assert list(replace(plan, fixed_rounds=2).order_rounds()) == [1, 2, 3]
 
 
-def test_a_level_that_was_counted_wrongly_does_not_end_a_sweep(bench, make_plan, make_measurement) -> None:
+def test_inconsistent_level_does_not_end_a_sweep(bench, make_plan, make_measurement) -> None:
     def answer(model: str, scenario: str, users: int, rate: float | None):
         bound = Limit.INCONSISTENT if users == 4 and rate is None else Limit.SERVER
         return make_measurement(users=users, verdict=Verdict(bound, "counted"))
@@ -113,7 +113,7 @@ def test_a_level_that_was_counted_wrongly_does_not_end_a_sweep(bench, make_plan,
     assert [item.users for item in row.found.values()] == [16] * 3
 
 
-def test_what_is_only_looked_at_has_no_sweep_and_one_way(bench, make_plan) -> None:
+def test_quick_workload_has_no_sweep_and_one_mode(bench, make_plan) -> None:
     plan = make_plan(workloads=("session", "sleep_20ms"), quick_workloads=("sleep_20ms",))
     run = bench.begin(plan)
     bench.measure(run, plan)
@@ -124,13 +124,13 @@ def test_what_is_only_looked_at_has_no_sweep_and_one_way(bench, make_plan) -> No
     assert read_findings(run).missing_steps == 0
 
 
-def test_a_model_that_does_not_speak_a_service_has_no_cell_of_it(make_plan) -> None:
+def test_model_without_the_service_has_no_case(make_plan) -> None:
     models = {name: Catalogue.load()[name] for name in ("peer_inetd", "peer_redis")}
     plan = make_plan(models=tuple(models), workloads=("ping", "echo_1k"), control=None)
     assert list_cases(plan, models) == [("ping", "peer_redis"), ("echo_1k", "peer_inetd")]
 
 
-def test_a_whole_run(bench, make_plan, make_measurement) -> None:
+def test_whole_run_has_sweep_and_rounds(bench, make_plan, make_measurement) -> None:
     rates = {4: 9_700, 16: 10_000, 64: 10_100}
     bench.answer = lambda model, scenario, users, rate: make_measurement(users=users, answered=rates.get(users, 1))
     plan = make_plan()
@@ -138,7 +138,7 @@ def test_a_whole_run(bench, make_plan, make_measurement) -> None:
     bench.measure(run, plan)
     found = read_findings(run)
     assert run.is_finished
-    # 4 connections give more than 95 % of the best, and 16 were no more: 64 are not tried.
+    # 4 connections reach more than 95 % of the best rate and 16 are no better: 64 are not measured.
     assert not any(users == 64 for _, scenario, users, _ in bench.asked if scenario == "closed_session")
     assert {users for _, scenario, users, rate in bench.asked if scenario == "open_session"} == {64}
     closed = [item for item in bench.asked if item[1:3] == ("closed_session", 4)]
@@ -152,19 +152,19 @@ def test_a_whole_run(bench, make_plan, make_measurement) -> None:
     assert found.cross_checks[0].theirs.middle == 10_000.0
 
 
-def test_conformance_comes_first_and_who_fails_is_not_measured(bench, make_plan) -> None:
+def test_model_that_fails_the_suite_is_not_measured(bench, make_plan) -> None:
     plan = make_plan()
     run = bench.begin(plan)
     bench.failing = {"twisted_reactor"}
     bench.measure(run, plan)
     assert not any(model == "twisted_reactor" for model, *_ in bench.asked)
-    # The tests and the command are named, as `lab demo` names them.
+    # The message names the tests and the command, as that of `lab demo` does.
     reason = "1 of 6 conformance tests fail: test_x[twisted_reactor]; `lab check twisted_reactor` shows why"
     assert read_findings(run).unsound == {"twisted_reactor": reason}
     assert f"Not measured: twisted_reactor: {reason}." in render_markdown(read_findings(run))
 
 
-def test_a_model_that_dies_is_a_row_with_its_reason_and_the_rest_goes_on(bench, make_plan, make_measurement) -> None:
+def test_model_that_dies_has_a_reason_and_the_others_are_measured(bench, make_plan, make_measurement) -> None:
     def answer(model: str, scenario: str, users: int, rate: float | None):
         if model == "twisted_reactor" and rate:
             raise LabError("the load generator gave no result")
@@ -186,7 +186,7 @@ def test_a_model_that_dies_is_a_row_with_its_reason_and_the_rest_goes_on(bench, 
     assert run.is_finished
 
 
-def test_disturbed_measurement_is_one_that_could_not_be_made(bench, make_plan, make_measurement) -> None:
+def test_disturbed_measurement_counts_as_failed(bench, make_plan, make_measurement) -> None:
     disturbed = make_measurement(verdict=Verdict(Limit.DISTURBED, "a load generator stood still"))
     bench.answer = lambda model, scenario, users, rate: (
         disturbed if model == "plain_socket" and rate else make_measurement(users=users)
@@ -197,14 +197,14 @@ def test_disturbed_measurement_is_one_that_could_not_be_made(bench, make_plan, m
     row = read_findings(run).rows["session", "plain_socket", "fixed"]
     assert not row.found
     assert set(row.failures) == {"disturbed: a load generator stood still"}
-    # That was no fault of the server.
+    # The server did not fail.
     assert backend.restarted == []
 
 
 @pytest.mark.parametrize(
     ("bound", "in_rounds", "at", "failing"),
     [
-        # A wrong reply at any number of connections; other failures where the rounds were, or if nothing else is known.
+        # A wrong reply at any level; other failures only in the rounds, or if there are no rounds.
         (Limit.WRONG, True, 16, "why"),
         (Limit.WRONG, False, 64, "why"),
         (Limit.FAILED, True, 16, "why"),
@@ -213,9 +213,7 @@ def test_disturbed_measurement_is_one_that_could_not_be_made(bench, make_plan, m
         (Limit.STARVED, True, 1, ""),
     ],
 )
-def test_model_that_fails_is_known_by_its_reason(
-    bench, make_plan, make_measurement, bound, in_rounds, at, failing
-) -> None:
+def test_failing_model_has_a_reason(bench, make_plan, make_measurement, bound, in_rounds, at, failing) -> None:
     bad = make_measurement(verdict=Verdict(bound, "why"))
     bench.answer = lambda model, scenario, users, rate: (
         bad
@@ -230,7 +228,7 @@ def test_model_that_fails_is_known_by_its_reason(
     assert found.failing("session", "asyncio_streams") == ""
 
 
-def test_who_serves_nobody_has_no_knee_and_says_so(bench, make_plan, make_measurement) -> None:
+def test_model_that_serves_no_client_has_no_knee(bench, make_plan, make_measurement) -> None:
     failed = make_measurement(answered=0, verdict=Verdict(Limit.FAILED, "not one correct reply"))
     bench.answer = lambda model, scenario, users, rate: failed if model == "plain_socket" else make_measurement()
     plan = make_plan(modes=("closed",))
@@ -241,7 +239,7 @@ def test_who_serves_nobody_has_no_knee_and_says_so(bench, make_plan, make_measur
     assert "there is no knee" in row.reason
 
 
-def test_what_was_interrupted_goes_on_and_measures_nothing_twice(bench, make_plan, make_measurement) -> None:
+def test_interrupted_run_resumes_without_repeating_steps(bench, make_plan, make_measurement) -> None:
     plan = make_plan()
     whole = bench.begin(plan)
     bench.measure(whole, plan)
@@ -265,7 +263,7 @@ def test_what_was_interrupted_goes_on_and_measures_nothing_twice(bench, make_pla
     assert read_findings(run).missing_steps == 0
 
 
-def test_a_model_that_serves_one_at_a_time_is_asked_on_one_held_connection() -> None:
+def test_sequential_model_gets_one_held_connection() -> None:
     catalogue = Catalogue.load()
     assert WORKLOADS["ping"].most_users(catalogue["plain_socket"], 64) == 1
     assert WORKLOADS["session"].most_users(catalogue["plain_socket"], 64) == 64

@@ -1,4 +1,4 @@
-"""What the runner hands on for each step, keeps of it and says; the measurement itself is recorded, not made."""
+"""The steps of the runner: their arguments, what is stored and what is printed. `measure` is a fake."""
 
 import json
 import os
@@ -36,7 +36,7 @@ SOUND = ModelResult(5, 0)
 
 
 class RecordingBackend:
-    """Models that are up; what it is asked is kept, and what it answers can be set."""
+    """Models that count as up; records the calls, and returns given values."""
 
     name = "process"
 
@@ -77,7 +77,7 @@ class RecordingBackend:
 
 
 class Lab:
-    """A runner whose surroundings are recorded."""
+    """A runner with fake backends that record the calls."""
 
     def __init__(self, root: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch, *, pinning: Pinning | None) -> None:
         self.plan = plan
@@ -101,8 +101,8 @@ class Lab:
         monkeypatch.setattr(runner, "measure", self._measure)
         monkeypatch.setattr(runner, "pin_servers", self._pin)
 
-    def _measure(self, backend: Any, model: Any, scenario: str, **given: Any) -> Measurement:
-        self.measured.append((backend, model, scenario, given))
+    def _measure(self, backend: Any, model: Any, preset: str, **given: Any) -> Measurement:
+        self.measured.append((backend, model, preset, given))
         return replace(self.answer(model.name, given["users"]), model=model.name)
 
     def _pin(self, backend: Any, names: Sequence[str], pinning: Pinning) -> None:
@@ -130,12 +130,12 @@ def lab(tmp_path: Path, make_plan: Callable[..., Plan], monkeypatch: pytest.Monk
 # A step.
 
 
-def test_step_is_measured_with_all_that_the_plan_says(lab: Open) -> None:
+def test_step_is_measured_as_planned(lab: Open) -> None:
     cores = Pinning((1,), (0,))
     found = lab(models=("asyncio_streams",), workloads=("tls",), seconds=0.7, warm_up=0.3, pinning=cores)
     found.measure_all()
-    ((backend, model, scenario, given),) = found.measured
-    assert (backend, model.name, scenario) == (found.backend, "asyncio_streams", "closed_ping")
+    ((backend, model, preset, given),) = found.measured
+    assert (backend, model.name, preset) == (found.backend, "asyncio_streams", "closed_ping")
     assert given.pop("generator") is found.runner._generators["t"]
     assert given.pop("servers") is found.runner._servers["t"]
     assert given == {
@@ -148,7 +148,7 @@ def test_step_is_measured_with_all_that_the_plan_says(lab: Open) -> None:
     }
 
 
-def test_what_is_kept_of_a_step_is_what_was_asked_and_what_came_of_it(lab: Open) -> None:
+def test_stored_step_has_request_and_result(lab: Open) -> None:
     found = lab(models=("asyncio_streams",))
     found.measure_all()
     record = found.run.read("round-1/session/asyncio_streams/closed")
@@ -158,7 +158,7 @@ def test_what_is_kept_of_a_step_is_what_was_asked_and_what_came_of_it(lab: Open)
     assert "round-1, session, asyncio_streams, closed: server-bound" in found.lines[-1]
 
 
-def test_control_run_keeps_its_second_name(lab: Open) -> None:
+def test_control_server_keeps_its_name(lab: Open) -> None:
     found = lab(models=("asyncio_streams",), control="asyncio_streams", workloads=("echo_1k",))
     found.measure_all()
     kept = found.run.read("round-1/echo_1k/control-asyncio_streams/closed")
@@ -174,23 +174,23 @@ def test_control_run_keeps_its_second_name(lab: Open) -> None:
     [
         ("session", "closed", Knee(16, 900.0, 64), ("closed_session", 16, None)),
         ("session", "fixed", Knee(16, 900.0, 32), ("open_session", 64, 12_000)),
-        # A held connection serves one request at a time: no more of them than were served.
+        # A held connection serves one request at a time: no more connections than were served in the sweep.
         ("ping", "fixed", Knee(16, 900.0, 32), ("open_steady", 32, 8000)),
         ("ping", "fixed", Knee(16, 900.0, 256), ("open_steady", 64, 8000)),
         ("ping", "open-70", Knee(16, 900.0, 32), ("open_steady", 32, 630)),
         ("ping", "open-50", Knee(16, 1.0, 32), ("open_steady", 32, 1.0)),
     ],
 )
-def test_scenario_connections_and_rate_of_a_step(
+def test_preset_connections_and_rate_of_a_step(
     lab: Open, workload: str, mode: str, knee: Knee, asked: tuple[str, int, float | None]
 ) -> None:
     step = Step("round-1", workload, "asyncio_streams", mode)
-    scenario, users, rate = lab().runner._ask(step, WORKLOADS[workload], knee)
-    assert (scenario, users) == asked[:2]
+    preset, users, rate = lab().runner._choose_load(step, WORKLOADS[workload], knee)
+    assert (preset, users) == asked[:2]
     assert rate == (None if asked[2] is None else pytest.approx(asked[2]))
 
 
-def test_model_that_answered_nothing_is_restarted_and_pinned_again(lab: Open) -> None:
+def test_model_without_answers_is_restarted_and_pinned(lab: Open) -> None:
     found = lab(models=("asyncio_streams", "twisted_reactor"), pinning=Pinning((1,), (0,)))
     failed = Verdict(Limit.FAILED, "not one correct reply")
     found.answer = lambda model, users: (
@@ -201,7 +201,7 @@ def test_model_that_answered_nothing_is_restarted_and_pinned_again(lab: Open) ->
     assert found.pinned == [("t", ("asyncio_streams", "twisted_reactor")), ("t", ("twisted_reactor",))]
 
 
-def test_model_that_answered_some_is_not_restarted(lab: Open) -> None:
+def test_model_with_some_answers_is_not_restarted(lab: Open) -> None:
     found = lab(models=("asyncio_streams",))
     failed = Verdict(Limit.FAILED, "2% of all exchanges failed")
     found.answer = lambda model, users: replace(MEASUREMENT, users=users, verdict=failed)
@@ -209,7 +209,7 @@ def test_model_that_answered_some_is_not_restarted(lab: Open) -> None:
     assert found.backend.restarted == []
 
 
-def test_disturbed_step_is_kept_as_a_failure_and_is_no_measurement(lab: Open) -> None:
+def test_disturbed_step_is_stored_as_a_failure(lab: Open) -> None:
     found = lab(models=("asyncio_streams",))
     disturbed = Verdict(Limit.DISTURBED, "a generator was lost")
     found.answer = lambda model, users: replace(MEASUREMENT, users=users, verdict=disturbed)
@@ -218,7 +218,7 @@ def test_disturbed_step_is_kept_as_a_failure_and_is_no_measurement(lab: Open) ->
     assert found.backend.restarted == []
 
 
-def test_servers_of_both_labs_are_pinned_and_get_the_same_visits(lab: Open) -> None:
+def test_servers_of_both_projects_are_pinned_and_warmed_up(lab: Open) -> None:
     found = lab(models=("asyncio_streams", "plain_socket"), control="asyncio_streams", pinning=Pinning((1,), (0,)))
     found.measure_all()
     assert found.pinned[:2] == [("t", ("asyncio_streams", "plain_socket")), ("t-control", ("asyncio_streams",))]
@@ -231,13 +231,13 @@ def test_servers_of_both_labs_are_pinned_and_get_the_same_visits(lab: Open) -> N
     assert kept == [{"visits": {"url": 200}}] * 2
 
 
-def test_control_run_of_a_model_that_failed_the_suite_gets_no_visits(lab: Open) -> None:
+def test_control_of_a_failed_model_gets_no_warm_up(lab: Open) -> None:
     found = lab(models=("asyncio_streams", "plain_socket"), control="asyncio_streams")
     found.measure_all({"asyncio_streams": ModelResult(5, 1)})
     assert found.control.asked == []
 
 
-def test_visits_that_fail_end_the_run_with_their_last_words(lab: Open) -> None:
+def test_failed_warm_up_ends_the_run_with_its_output(lab: Open) -> None:
     found = lab()
     found.backend.answers["warm-up"] = Completed((), 1, "", "x" * 600 + "refused")
     with pytest.raises(LabError, match=r"^the warm-up failed: x{493}refused$"):
@@ -247,7 +247,7 @@ def test_visits_that_fail_end_the_run_with_their_last_words(lab: Open) -> None:
 # Conformance.
 
 
-def test_model_without_a_test_result_is_not_sound(lab: Open) -> None:
+def test_model_without_a_test_result_is_not_measured(lab: Open) -> None:
     found = lab(models=("asyncio_streams", "twisted_reactor", "plain_socket"))
     found.runner.measure_all(lambda _, names: {"asyncio_streams": SOUND, "plain_socket": ModelResult(9, 0, 2)})
     assert {item[1].name for item in found.measured} == {"asyncio_streams", "plain_socket"}
@@ -259,7 +259,7 @@ def test_model_without_a_test_result_is_not_sound(lab: Open) -> None:
 # The sweep.
 
 
-def test_level_that_cannot_be_measured_ends_the_sweep_of_its_model_alone(lab: Open) -> None:
+def test_failed_level_ends_the_sweep_of_its_model_only(lab: Open) -> None:
     found = lab(models=("asyncio_streams", "twisted_reactor"), levels=(4, 16, 64))
 
     def answer(model: str, users: int) -> Measurement:
@@ -277,13 +277,13 @@ def test_level_that_cannot_be_measured_ends_the_sweep_of_its_model_alone(lab: Op
     assert asked == {"asyncio_streams": [4, 16, 64, 64], "twisted_reactor": [4, 16, 4]}
 
 
-def test_level_that_is_skipped_for_one_model_is_measured_for_the_others(lab: Open) -> None:
+def test_level_skipped_for_one_model_is_measured_for_others(lab: Open) -> None:
     found = lab(models=MODELS[:2], levels=(4, 16, 64))
     found.answer = lambda model, users: replace(
         MEASUREMENT, users=users, answered=1000 if model == "asyncio_streams" else 1000 * users
     )
     found.measure_all()
-    # The order within a level is shuffled. In either order, the sweep of the other model goes on.
+    # The order within a level is shuffled. In either order, the sweep of the other model continues.
     assert sorted((model.name, given["users"]) for _, model, _, given in found.measured) == [
         ("asyncio_streams", 4),
         ("asyncio_streams", 4),
@@ -295,7 +295,7 @@ def test_level_that_is_skipped_for_one_model_is_measured_for_the_others(lab: Ope
     ]
 
 
-def test_inconsistent_level_is_left_out_for_its_model_and_the_others_go_on(lab: Open) -> None:
+def test_inconsistent_level_is_left_out_for_its_model_only(lab: Open) -> None:
     found = lab(models=MODELS[:2], levels=(4, 16))
     odd = Verdict(Limit.INCONSISTENT, "counts")
     found.answer = lambda model, users: replace(
@@ -318,11 +318,11 @@ def level(rate: float, *, served: bool = True) -> Level:
         ([level(100), level(104.9)], True),
         ([level(100), level(105.0)], False),
         ([level(0.5)], False),
-        # The first level that is served is compared with nothing.
+        # The first served level has no level before it.
         ([level(100, served=False), level(0.5)], False),
     ],
 )
-def test_sweep_is_over_where_a_level_gains_less_than_5_percent(levels: list[Level], over: bool) -> None:
+def test_sweep_ends_at_a_gain_below_5_percent(levels: list[Level], over: bool) -> None:
     assert is_over(levels) is over
 
 
@@ -336,7 +336,7 @@ def test_level_with_one_failure_in_a_thousand_is_served() -> None:
     assert not make_level(4, replace(MEASUREMENT, answered=998, failures={"reset": 1})).is_served
 
 
-# The other client.
+# The cross-check with redis-benchmark.
 
 
 def make_server(samples: Sequence[float | None]) -> Any:
@@ -350,13 +350,13 @@ def make_server(samples: Sequence[float | None]) -> Any:
     # 0.5 s for 10,000 requests.
     [([1.5, 2.0], 50.0), ([None, 2.0], None), ([1.5, None], None)],
 )
-def test_redis_benchmark_asks_the_same_server_with_as_many_connections(
+def test_redis_benchmark_uses_the_same_server_and_connections(
     lab: Open, samples: Sequence[float | None], cpu: float | None
 ) -> None:
     found = lab(pinning=Pinning((1,), (0,)))
     server = make_server(samples)
     found.runner._servers["t"] = SimpleNamespace(open=lambda names: dict.fromkeys(names, server))  # type: ignore[assignment]
-    record = found.runner._ask_redis("asyncio_streams", requests=10_000)
+    record = found.runner._run_redis_benchmark("asyncio_streams", requests=10_000)
     command = ["taskset", "--cpu-list", "0", "redis-benchmark", "-h", "127.0.0.1", "-p", "8000", "-t", "ping_mbulk"]
     assert found.backend.asked == [([*command, "--csv", "-c", "16", "-n", "10000"], {"capture": True, "timeout": 60})]
     assert record["rate"] == 20_000.0
@@ -371,29 +371,27 @@ def test_redis_benchmark_asks_the_same_server_with_as_many_connections(
         Completed((), 0, "refused", ""),
     ],
 )
-def test_redis_benchmark_without_a_result_is_an_error_with_its_words(lab: Open, done: Completed) -> None:
+def test_redis_benchmark_without_a_result_is_an_error_with_its_output(lab: Open, done: Completed) -> None:
     found = lab()
     found.backend.answers["redis"] = done
     server = make_server([1.0, 2.0])
     found.runner._servers["t"] = SimpleNamespace(open=lambda names: dict.fromkeys(names, server))  # type: ignore[assignment]
     with pytest.raises(LabError, match=r"redis-benchmark gave no result: .*refused"):
-        found.runner._ask_redis("asyncio_streams", requests=10)
+        found.runner._run_redis_benchmark("asyncio_streams", requests=10)
 
 
 @pytest.mark.parametrize(("rate", "requests"), [(40_000, 20_000), (10, 1000)])
-def test_redis_benchmark_sends_what_ours_did_in_its_window_and_at_least_1000(
-    lab: Open, rate: int, requests: int
-) -> None:
+def test_redis_benchmark_sends_as_many_requests_and_at_least_1000(lab: Open, rate: int, requests: int) -> None:
     found = lab(models=("asyncio_streams",), control="asyncio_streams", seconds=0.5, workloads=("echo_1k",))
     found.answer = lambda model, users: replace(MEASUREMENT, users=users, answered=rate)
     found.measure_all()
-    ours = [given for _, _, scenario, given in found.measured if scenario == "closed_ping"]
+    ours = [given for _, _, preset, given in found.measured if preset == "closed_ping"]
     assert [given["users"] for given in ours] == [16]
     theirs = [arguments for arguments, _ in found.backend.asked if "redis-benchmark" in arguments]
     assert [arguments[-1] for arguments in theirs] == [str(requests)]
 
 
-def test_other_client_goes_on_with_the_next_server_after_one_that_ours_could_not_measure(lab: Open) -> None:
+def test_cross_check_continues_after_a_failed_server(lab: Open) -> None:
     found = lab(
         models=("asyncio_streams",), control="asyncio_streams", generator_limit="peer_redis", workloads=("echo_1k",)
     )
@@ -413,10 +411,10 @@ def test_other_client_goes_on_with_the_next_server_after_one_that_ours_could_not
     ]
 
 
-# What is said.
+# Progress.
 
 
-def test_progress_counts_steps_and_foretells_the_rest_from_their_mean() -> None:
+def test_progress_estimates_the_rest_from_the_mean_step() -> None:
     lines: list[str] = []
     progress = Progress(lines.append, total=10)
     progress.step("one", 2.0)
@@ -438,15 +436,15 @@ def test_time_left_is_shown_in_minutes_from_100_seconds(seconds: float, text: st
 @pytest.mark.parametrize(
     ("changes", "steps"),
     [
-        # 2 models x 1 mode; without a control run there is no other client.
+        # 2 models x 1 mode; without a control there is no cross-check.
         ({}, 2),
-        # 3 cases (with the control run) x 2 rounds, and 2 x 1 server x 2 rounds for the other client.
+        # 3 cases (with the control) x 2 rounds, and 2 x 1 server x 2 rounds for the cross-check.
         ({"control": "asyncio_streams", "rounds": 2}, 6 + 4),
         # 2 models x 3 levels, then 2 x 2 modes.
         ({"levels": (4, 16, 64), "modes": ("closed", "fixed")}, 6 + 4),
         # The fixed rate has 4 rounds, the other mode 1.
         ({"modes": ("closed", "fixed"), "fixed_rounds": 4}, 2 + 8),
-        # What is only glanced at has no sweep.
+        # A quick workload has no sweep.
         (
             {"levels": (4, 16, 64), "workloads": ("session", "sleep_20ms"), "quick_workloads": ("sleep_20ms",)},
             6 + 2 + 2,
@@ -454,7 +452,7 @@ def test_time_left_is_shown_in_minutes_from_100_seconds(seconds: float, text: st
         ({"generator_limit": "peer_redis"}, 2 + 2),
     ],
 )
-def test_steps_of_a_plan_are_counted_before_it_begins(lab: Open, changes: dict[str, Any], steps: int) -> None:
+def test_steps_of_a_plan_are_counted(lab: Open, changes: dict[str, Any], steps: int) -> None:
     found = lab(**{"models": MODELS[:2]} | changes)
     cases = list_cases(found.plan, found.runner.models)
     assert found.runner._count(cases) == steps
@@ -463,14 +461,14 @@ def test_steps_of_a_plan_are_counted_before_it_begins(lab: Open, changes: dict[s
         assert found.lines[-1].startswith(f"{steps} of {steps}, 0 s left  ")
 
 
-def test_steps_that_are_skipped_are_not_waited_for(lab: Open) -> None:
+def test_skipped_steps_do_not_count_as_left(lab: Open) -> None:
     found = lab(models=MODELS[:2], levels=(4, 16, 64))
-    # No level is better than the one before: the third is skipped. 2 levels and a round for each.
+    # The second level is no better than the first: the third is skipped. 2 levels and a round for each.
     found.measure_all()
     assert found.lines[-1].startswith("6 of 6, 0 s left")
 
 
-def test_failed_step_is_kept_once_and_said(lab: Open) -> None:
+def test_failed_step_is_stored_once_and_reported(lab: Open) -> None:
     found = lab(models=("asyncio_streams",))
 
     def answer(model: str, users: int) -> Measurement:
@@ -492,7 +490,7 @@ def test_failed_step_is_kept_once_and_said(lab: Open) -> None:
     assert found.runner.progress.total == -1
 
 
-def test_failed_step_of_a_server_that_runs_says_nothing_of_its_end(lab: Open) -> None:
+def test_failed_step_of_a_running_server_has_no_exit_code(lab: Open) -> None:
     found = lab()
     found.backend.states = [SimpleNamespace(model="plain_socket", state="running", exit_code=None, last_lines=())]
     assert found.runner._describe_end(found.backend, "plain_socket") == ""  # type: ignore[arg-type]
@@ -501,7 +499,7 @@ def test_failed_step_of_a_server_that_runs_says_nothing_of_its_end(lab: Open) ->
     assert found.runner._describe_end(found.backend, "plain_socket").endswith("its last lines: nothing")  # type: ignore[arg-type]
 
 
-def test_model_that_does_not_start_again_is_given_up(lab: Open) -> None:
+def test_model_that_cannot_be_restarted_is_given_up(lab: Open) -> None:
     found = lab(models=("asyncio_streams",), rounds=2)
     found.backend.fails_to_restart = True
 
@@ -515,9 +513,7 @@ def test_model_that_does_not_start_again_is_given_up(lab: Open) -> None:
     assert found.run.read("round-2/session/asyncio_streams/closed")["failure"] == "not tried again after 2 failures"
 
 
-def test_own_cpu_of_a_run_is_the_share_of_a_core_that_measuring_took(
-    lab: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_own_cpu_is_the_share_of_a_core_used_by_measuring(lab: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     found = lab(models=("asyncio_streams",))
     cpu, clock = iter([1.0, 1.5]), iter([10.0, 20.0])
     monkeypatch.setattr(runner, "_own_cpu_seconds", lambda backend: next(cpu))
@@ -527,7 +523,7 @@ def test_own_cpu_of_a_run_is_the_share_of_a_core_that_measuring_took(
     assert json.loads((found.run.folder / "end.json").read_text())["own_cores"] == pytest.approx(0.05)
 
 
-def test_own_cpu_includes_the_clients_of_docker_that_ended_and_that_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_own_cpu_includes_docker_clients(monkeypatch: pytest.MonkeyPatch) -> None:
     def child(pid: int, user: float, system: float) -> Any:
         return SimpleNamespace(cpu_times=lambda: SimpleNamespace(user=user, system=system))
 
@@ -544,7 +540,7 @@ def test_own_cpu_includes_the_clients_of_docker_that_ended_and_that_run(monkeypa
     monkeypatch.setattr(runner.psutil, "Process", lambda: SimpleNamespace(children=list_children))
     monkeypatch.setattr(runner.time, "process_time", lambda: 1.0)
     monkeypatch.setattr(os, "times", lambda: SimpleNamespace(children_user=2.0, children_system=4.0))
-    # 1 of its own, 2 + 4 of those that ended, 10 + 20 and 100 + 200 of those that run.
+    # 1 of its own, 2 + 4 of ended children, 10 + 20 and 100 + 200 of running ones.
     assert runner._own_cpu_seconds(SimpleNamespace(name="docker")) == 337.0  # type: ignore[arg-type]
     assert asked == [True]
     # As processes, its children are the servers and the generator.
@@ -554,8 +550,8 @@ def test_own_cpu_includes_the_clients_of_docker_that_ended_and_that_run(monkeypa
 # The plan.
 
 
-def test_fixed_rates_are_those_that_stored_runs_were_made_with() -> None:
-    # A rate that changes makes runs, and the committed baseline, incomparable: raise the baseline with it.
+def test_fixed_rates_match_stored_runs() -> None:
+    # If a rate changes, earlier runs and the committed baseline are no longer comparable: make a new baseline.
     assert {name: workload.fixed_rate for name, workload in WORKLOADS.items()} == {
         "session": 12_000,
         "ping": 8000,
@@ -576,7 +572,7 @@ def test_fixed_rates_are_those_that_stored_runs_were_made_with() -> None:
 @pytest.mark.parametrize(
     ("preset", "levels", "windows", "seconds"),
     [
-        # 17 cases (16 models and the control run) x 3 rounds, 0.6 + 0.2 s each.
+        # 17 cases (16 models and the control) x 3 rounds, 0.6 + 0.2 s each.
         ("quick", (16,), 51, 40.8),
         # Sessions: 16 x 3 levels, 17 x 4 modes x 3 rounds, 17 x 12 at the fixed rate. 3 quick: 17 x 3. 0.85 s each.
         ("default", (4, 16, 64), 48 + 204 + 204 + 153, 517.65),
@@ -584,9 +580,7 @@ def test_fixed_rates_are_those_that_stored_runs_were_made_with() -> None:
         ("full", (1, 4, 16, 64, 256), 13 * (80 + 425), 22_977.5),
     ],
 )
-def test_presets_take_the_time_that_is_documented(
-    preset: str, levels: tuple[int, ...], windows: int, seconds: float
-) -> None:
+def test_presets_take_the_documented_time(preset: str, levels: tuple[int, ...], windows: int, seconds: float) -> None:
     plan = Plan(models=tuple("abcdefghijklmnop"), seed=1, control="a", generator_limit=None, **PRESETS[preset])
     assert plan.levels == levels
     rounds = sum(17 * plan.rounds_of(mode) for workload in plan.workloads for mode in plan.modes_of(workload))
@@ -595,7 +589,7 @@ def test_presets_take_the_time_that_is_documented(
     assert windows * (plan.seconds + plan.warm_up) == pytest.approx(seconds)
 
 
-def test_plan_is_swept_if_one_of_its_works_is(make_plan: Callable[..., Plan]) -> None:
+def test_plan_is_swept_if_one_workload_is(make_plan: Callable[..., Plan]) -> None:
     plan = make_plan(workloads=("session", "sleep_20ms"), quick_workloads=("sleep_20ms",), levels=(4, 16))
     assert plan.is_swept
     assert (plan.sweeps("session"), plan.sweeps("sleep_20ms")) == (True, False)
@@ -605,22 +599,22 @@ def test_plan_is_swept_if_one_of_its_works_is(make_plan: Callable[..., Plan]) ->
     assert replace(plan, levels=(1, 4, 16, 64, 256)).levels_of("sleep_20ms") == (16,)
 
 
-def test_fixed_rounds_default_to_the_others(make_plan: Callable[..., Plan]) -> None:
+def test_fixed_rounds_default_to_rounds(make_plan: Callable[..., Plan]) -> None:
     data = make_plan().as_json()
     del data["fixed_rounds"]
     assert Plan.from_json(data).fixed_rounds == 0
 
 
-def test_work_over_datagrams_is_asked_with_all_its_users() -> None:
+def test_datagram_workload_has_all_its_users() -> None:
     over = BenchWorkload("x", "datagrams that are held", "closed_datagrams", "open_datagrams", 1.0, Transport.UDP)
     assert find_preset("closed_datagrams").transport is Transport.UDP
     assert over.most_users(CATALOGUE["plain_socket"], 64) == 64
 
 
-# The visits before it.
+# The warm-up.
 
 
-def test_visits_end_with_the_first_that_is_not_answered(
+def test_warm_up_stops_at_the_first_failure(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked: list[tuple[Any, ...]] = []

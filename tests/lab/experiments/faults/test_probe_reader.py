@@ -287,7 +287,7 @@ def test_ended_probe_is_an_error_with_its_last_output(probe: FakeProbe, how: str
     if how == "unresponsive":
         assert sum(probe.clock.slept) == pytest.approx(30.0, abs=0.05)
     else:
-        # A pipe that is broken says it at once, the others are noticed at the first make_report.
+        # A broken pipe is noticed at once, the others at the first read.
         assert probe.clock.slept == ([] if how == "gone" else [0.002])
 
 
