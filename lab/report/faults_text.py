@@ -91,7 +91,7 @@ def make_answers(outcome: Outcome) -> Iterator[str]:
         else:
             yield "As expected: each model held, or failed where the catalogue declares it."
         if degraded := [score for score in scores if score.verdict is Verdict.DEGRADED]:
-            yield f"No request lost, but slower to recover than allowed: {_list(degraded)}."
+            yield f"No request lost, but slower than allowed: {_list(degraded)}."
         if unknown := sorted({score.fault for score in outcome.scores if score.verdict is Verdict.UNKNOWN}):
             yield f"Unknown on this machine, which is not a pass: {', '.join(unknown)}."
     for each in outcome.seen:

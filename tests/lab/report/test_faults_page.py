@@ -54,7 +54,7 @@ def test_answers_name_unexpected_scores(outcome: Outcome) -> None:
     assert "4 faults were injected" in text
     assert "1,980 requests were answered, 0 replies were wrong" in text
     assert "Unexpected: trio_nursery under slow-clients." in text
-    assert "slower to recover than allowed: trio_nursery under pause." in text
+    assert "slower than allowed: trio_nursery under pause." in text
     assert "which is not a pass: latency." in text
     assert "prefork, pause: PING late after 12 ms, slowest 480 ms, 3 failed" in text
     fine = " ".join(make_answers(replace(outcome, scores=SCORES[:2])))
