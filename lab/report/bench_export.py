@@ -1,4 +1,4 @@
-"""What a benchmark has kept, for others: its measurements as CSV and as Parquet; theory beside them for the pages."""
+"""Export a run: its measurements as CSV and Parquet, and a table of theory for the docs."""
 
 import csv
 import io
@@ -13,7 +13,7 @@ _Row = Mapping[str, object]
 
 
 def list_measurements(findings: Findings) -> list[_Row]:
-    """One row a measurement of the rounds: what was asked, and every figure that is a number."""
+    """Return a row for each measurement of the rounds, with its parameters and all single figures."""
     rows: list[_Row] = []
     for row in findings.rows.values():
         for number, item in row.found.items():
@@ -27,7 +27,7 @@ def list_measurements(findings: Findings) -> list[_Row]:
 
 
 def render_csv(findings: Findings) -> str:
-    """As CSV; what is not known is an empty field."""
+    """Return CSV; a missing value is an empty field."""
     rows = list_measurements(findings)
     file = io.StringIO()
     writer = csv.DictWriter(file, _list_names(rows), lineterminator="\n")
@@ -37,10 +37,10 @@ def render_csv(findings: Findings) -> str:
 
 
 def render_parquet(findings: Findings) -> bytes:
-    """As Parquet; what is not known is null.
+    """Return Parquet; a missing value is null.
 
     Raises:
-        LabError: what writes it is not installed.
+        LabError: pyarrow is not installed.
     """
     try:
         import pyarrow
@@ -55,13 +55,13 @@ def render_parquet(findings: Findings) -> bytes:
 
 
 def render_theory(findings: Findings, models: Sequence[str] = ()) -> str:
-    """What theory expects beside what was measured, in Markdown, for docs/reading-the-numbers.md.
+    """Return a table of theory and measurement in Markdown, for docs/reading-the-numbers.md.
 
     Args:
-        models: which; none for all of the run.
+        models: Models to include (default: all of the run).
 
     Raises:
-        LabError: one of them is not in it.
+        LabError: The run has no such model.
     """
     for name in models:
         if name not in findings.plan.models:

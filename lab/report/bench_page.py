@@ -1,7 +1,7 @@
-"""What `lab bench` has found, as one HTML file that needs nothing else, beside the raw data that it leads to.
+"""The report of `lab bench` as one self-contained HTML file that links to the raw data.
 
-Each model has its curves in its own row, all on one scale: lines of twenty models in one picture could only be told
-apart by colours, and not by everybody.
+The curves of each model are in its own row, all on one scale. Lines of twenty models in one chart could only be
+distinguished by colour, which not every reader can.
 """
 
 import math
@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from lab.base.units import UNKNOWN, show_count, show_time
 from lab.experiments.bench.findings import Findings, Row
 from lab.experiments.bench.plan import CLOSED, CONTROL, CROSS_CHECK, WORKLOADS, is_control
-from lab.report.bench_text import COLUMNS, Line, make_answers, make_environment, make_lines, make_trust
+from lab.report.bench_text import COLUMNS, Line, make_answers, make_environment, make_lines, make_reliability
 from lab.report.html import load_template
 from loadtests.sockets.histogram import Histogram
 
-# The size of a curve's picture, and the room around the line.
+# Size of a curve's picture, and the margin around the line.
 _WIDTH, _HEIGHT, _MARGIN = 190, 44, 4
 
-# Each a nine more than the last, as HdrHistogram's plots have them: the rare ones get as much room as the frequent.
+# Each has one nine more, as in HdrHistogram's plots: rare values get as much room as frequent ones.
 _SHARES = (0.0, 0.5, 0.9, 0.99, 0.999)
 
-# Where the latency is that of people, if it was measured: their requests do not wait for each other's answers.
+# Modes for the latency, the best first: in an open loop a request does not wait for earlier replies.
 _LATENCY_MODES = ("open-70", "open-50", CLOSED)
 
 
@@ -30,8 +30,8 @@ class Curve:
     """A line in a small picture.
 
     Args:
-        points: as SVG takes them.
-        dots: (x, y, what is there), for the tooltips.
+        points: SVG points.
+        dots: (x, y, tooltip).
     """
 
     points: str
@@ -40,7 +40,7 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A figure beside others: as shown, as sorted, and its width in per cent of the longest."""
+    """A figure as a bar: its text, its sort key, and its width in per cent of the longest."""
 
     text: str
     sort: str
@@ -49,7 +49,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class PageRow:
-    """A model as the template needs it: `sorts` are the cells as they are sorted, raw the links to its steps."""
+    """A model as the template needs it: `sorts` has the sort keys of the cells, `raw` the links to its steps."""
 
     line: Line
     sorts: tuple[str, ...]
@@ -61,13 +61,12 @@ class PageRow:
 
     @property
     def model(self) -> str:
-        """Its name."""
         return self.line.cells[0]
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One workload; the two headings say what the curves below them show, and their scale."""
+    """One workload; the two headings name the curves and their scale."""
 
     name: str
     summary: str
@@ -78,16 +77,16 @@ class Section:
 
     @property
     def advice(self) -> tuple[str, ...]:
-        """Of the answers, whom to take and whom not to; all of them where none says that."""
-        return tuple(text for text in self.answers if text.startswith(("Take", "Avoid"))) or self.answers
+        """The recommendations among the answers; all answers if there are none."""
+        return tuple(text for text in self.answers if text.startswith(("Best", "Avoid"))) or self.answers
 
     def find(self, model: str) -> PageRow | None:
-        """The row of a model; None if it has none."""
+        """Return the row of a model; None if it has none."""
         return next((row for row in self.rows if row.model == model), None)
 
 
 def render(findings: Findings) -> str:
-    """The page."""
+    """Return the page as HTML."""
     sections = [section for workload in findings.plan.workloads if (section := _make_section(findings, workload)).rows]
     return load_template("bench.html.j2").render(
         run=findings.run,
@@ -95,7 +94,7 @@ def render(findings: Findings) -> str:
         columns=COLUMNS,
         sections=sections,
         models=list(dict.fromkeys(row.model for section in sections for row in section.rows)),
-        trust=list(make_trust(findings)),
+        trust=list(make_reliability(findings)),
         trust_raw={title: [findings.run.path_of(key) for key in keys] for title, keys in _list_others(findings)},
         environment=make_environment(findings),
         size=(_WIDTH, _HEIGHT),
@@ -145,7 +144,7 @@ def _make_section(findings: Findings, workload: str) -> Section:
 
 
 def _make_bars(lines: Sequence[Line], column: int) -> list[Bar]:
-    """The figures of a column, each as long as it is large."""
+    """Return the figures of a column as bars."""
     keys = [_sort_key(line.cells[column]) for line in lines]
     longest = max((float(key) for key in keys if key != UNKNOWN), default=0.0)
     return [
@@ -155,9 +154,9 @@ def _make_bars(lines: Sequence[Line], column: int) -> list[Bar]:
 
 
 def _list_others(findings: Findings) -> Iterator[tuple[str, list[str]]]:
-    """The steps that are behind no row: a title, and their keys."""
+    """Yield the steps that belong to no row, as titles with keys."""
     keys = findings.run.list_keys()
-    yield "noise, the second server", [key for key in keys if f"/{CONTROL}" in key]
+    yield "control server", [key for key in keys if f"/{CONTROL}" in key]
     for title, phase in (
         ("cross-check", CROSS_CHECK),
         ("conformance", "conformance"),
@@ -167,7 +166,7 @@ def _list_others(findings: Findings) -> Iterator[tuple[str, list[str]]]:
 
 
 def _list_keys(findings: Findings, workload: str, mode: str, line: Line) -> list[str]:
-    """The steps behind a row's figures and its two curves."""
+    """Return the keys of the steps behind a row's figures and curves."""
     model = line.cells[0]
     levels = sorted(findings.sweeps.get((workload, model), ()))
     latency = findings.rows.get((workload, model, mode))
@@ -176,7 +175,7 @@ def _list_keys(findings: Findings, workload: str, mode: str, line: Line) -> list
 
 
 def _percentiles(row: Row) -> list[tuple[float, float]]:
-    """(which share, microseconds), over all rounds together."""
+    """Return pairs of (index of the percentile, microseconds) over all rounds."""
     times = Histogram()
     for item in row.found.values():
         times.merge(Histogram.from_pairs(item.histogram))
@@ -186,12 +185,12 @@ def _percentiles(row: Row) -> list[tuple[float, float]]:
 
 def _draw(
     lines: dict[str, list[tuple[float, float]]],
-    tell: Callable[[float, float], str],
+    describe: Callable[[float, float], str],
     *,
     log_x: bool = False,
     log_y: bool = False,
 ) -> dict[str, Curve]:
-    """Lines on one scale; one of a single point is none."""
+    """Draw lines on one scale; a single point is no line."""
     across = [math.log10(x) if log_x else x for points in lines.values() for x, _ in points]
     up = [math.log10(y) if log_y else y for points in lines.values() for _, y in points]
     if not across:
@@ -206,7 +205,7 @@ def _draw(
             (
                 _place(math.log10(x) if log_x else x, left, right, _WIDTH),
                 _HEIGHT - _place(math.log10(y) if log_y else y, low, high, _HEIGHT),
-                tell(x, y),
+                describe(x, y),
             )
             for x, y in points
         ]
@@ -220,7 +219,7 @@ def _place(value: float, low: float, high: float, room: float) -> float:
 
 
 def _sort_key(cell: str) -> str:
-    """A figure as a number, a dash as nothing; words as they are."""
+    """Return the number in a cell, or the cell itself if it has none."""
     text = (
         cell.lstrip("≥≤ ")
         .removesuffix(" !")

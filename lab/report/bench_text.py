@@ -1,4 +1,4 @@
-"""What `lab bench` has found, as tables: on a terminal, and in Markdown for a CI job's summary."""
+"""The report of `lab bench` as tables, on a terminal and in Markdown."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from lab.metrics.estimates import Estimate, show_estimate
 
 COLUMNS = (
     "model",
-    "place",
+    "rank",
     "requests/s",
     "theory",
     "users",
@@ -30,23 +30,23 @@ COLUMNS = (
 )
 _NUMBERS = COLUMNS[1:-1]
 
-# Less than this part of the best is one to avoid.
-_FAR_BEHIND = 0.5
+# A model below this share of the best rate is not recommended.
+_FAR_BELOW = 0.5
 
-# A window cuts its first and its last requests: so much of a rate is all of it.
-_ALL = 0.98
+# A window cuts its first and last requests, so this share of a rate counts as all of it.
+_COMPLETE = 0.98
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A model under one workload, as its row is shown.
+    """The row of a model under one workload.
 
     Args:
-        cells: in the order of the columns.
-        reason: of the verdict; what failed.
-        theory: what is to be expected, and why; empty where nobody can say.
-        deviation: how the measurement contradicts that; empty if it does not.
-        keys: the steps that stand behind it, in the store.
+        cells: In the order of the columns.
+        reason: The reason of the verdict, and the failures.
+        theory: The expectation and its reason; empty if it is not known.
+        deviation: How the measurement contradicts theory; empty if it does not.
+        keys: The stored steps behind the figures.
     """
 
     cells: tuple[str, ...]
@@ -57,15 +57,15 @@ class Line:
 
 
 def make_lines(findings: Findings, workload: str) -> list[Line]:
-    """The rows of one workload, the best rate first, then what could not be measured."""
+    """Return the lines of one workload, the best rate first, then models that could not be measured."""
     rows = {row.model: row for row in findings.list_rows(workload, CLOSED)}
     costs = {row.model: row for row in choose_costs(findings, workload)}
-    places = findings.rank(list(rows.values()), "rate")
-    order = [*places, *(model for model in rows if model not in places)]
-    return [_make_line(findings, rows[model], costs.get(model), places.get(model)) for model in order]
+    ranks = findings.rank(list(rows.values()), "rate")
+    order = [*ranks, *(model for model in rows if model not in ranks)]
+    return [_make_line(findings, rows[model], costs.get(model), ranks.get(model)) for model in order]
 
 
-def _make_line(findings: Findings, row: Row, cost: Row | None, place: tuple[int, int] | None) -> Line:
+def _make_line(findings: Findings, row: Row, cost: Row | None, rank: tuple[int, int] | None) -> Line:
     one = next(iter(row.found.values()), None)
     per_connection = findings.connection_bytes(row.workload, row.model)
     verdict = ", ".join(
@@ -83,7 +83,7 @@ def _make_line(findings: Findings, row: Row, cost: Row | None, place: tuple[int,
     return Line(
         (
             row.model,
-            show_place(place),
+            show_rank(rank),
             show_estimate(row.read("rate"), show_count),
             UNKNOWN
             if theory is None
@@ -103,94 +103,94 @@ def _make_line(findings: Findings, row: Row, cost: Row | None, place: tuple[int,
     )
 
 
-def show_place(place: tuple[int, int] | None) -> str:
-    """`2`, or `2-4` in a tie."""
-    if place is None:
+def show_rank(rank: tuple[int, int] | None) -> str:
+    """Format a rank as `2`, or as `2-4` in a tie."""
+    if rank is None:
         return UNKNOWN
-    best, worst = place
+    best, worst = rank
     return str(best) if best == worst else f"{best}-{worst}"
 
 
 def show_middle(found: Estimate | None, show: Callable[[float], str]) -> str:
-    """A median alone, where its interval would make the table too wide; the interval is in the CSV's rounds."""
+    """Format a median without its interval, which would make the table too wide; the CSV has all rounds."""
     return UNKNOWN if found is None else show(found.middle)
 
 
 def make_answers(findings: Findings, workload: str) -> Iterator[str]:
-    """What the rows come to, in sentences: only what is beyond the noise."""
+    """Yield the results in sentences, with differences beyond the noise only."""
     rows = [row for row in findings.list_rows(workload, CLOSED) if row.found]
     if not rows:
         yield "Nothing could be measured."
         return
-    places = findings.rank(rows, "rate")
-    first = [model for model, (best, _) in places.items() if best == 1]
+    ranks = findings.rank(rows, "rate")
+    first = [model for model, (best, _) in ranks.items() if best == 1]
     costs = findings.rank([row for row in choose_costs(findings, workload) if row.found], "cpu_us")
     cheapest = [model for model, (best, _) in costs.items() if best == 1]
-    yield from _advise(findings, rows, first, cheapest)
+    yield from _recommend(findings, rows, first, cheapest)
     bounds = [row.model for row in rows if row.is_lower_bound and row.model in first]
     if len(first) == 1:
-        yield f"The most requests: {first[0]}."
+        yield f"Highest rate: {first[0]}."
     elif first:
-        yield f"The most requests: no difference beyond doubt between {', '.join(first)}."
+        yield f"Highest rate: {', '.join(first)} (no difference beyond the noise)."
     if bounds:
-        yield f"Lower bounds, since not the server was the limit: {', '.join(bounds)}."
+        yield f"Lower bounds, since the server was not the limit: {', '.join(bounds)}."
     if cheapest:
         at = f" at {WORKLOADS[workload].fixed_rate:.0f} requests/s" if findings.list_rows(workload, FIXED) else ""
-        yield f"The least CPU for a request{at}: {', '.join(cheapest)}."
+        yield f"Least CPU per request{at}: {', '.join(cheapest)}."
 
 
-def _advise(findings: Findings, rows: Sequence[Row], first: Sequence[str], cheapest: Sequence[str]) -> Iterator[str]:
-    """Whom to take for a workload, and whom not to, with the reason."""
+def _recommend(findings: Findings, rows: Sequence[Row], first: Sequence[str], cheapest: Sequence[str]) -> Iterator[str]:
+    """Yield which models to use for a workload, and which to avoid, with the reason."""
     rates = {row.model: found for row in rows if (found := row.read("rate"))}
     best = max((found.middle for found in rates.values()), default=0.0)
-    # What is far behind, and only a lower bound, may be good; nothing says that it is.
+    # A lower bound far below the best rate is no reason to recommend a model.
     failing = [row.model for row in rows if row.failed]
     both = [
         model
         for model in first
-        if model in cheapest and model not in failing and rates[model].middle >= best * _FAR_BEHIND
+        if model in cheapest and model not in failing and rates[model].middle >= best * _FAR_BELOW
     ]
     if len(both) == len(rows):
-        yield "Take any of them: nothing tells them apart."
+        yield "Best: any of them (no difference beyond the noise)."
     elif both:
-        yield f"Take: {', '.join(both)}, since nobody answers more beyond doubt, and nobody needs less CPU."
+        yield f"Best: {', '.join(both)} (no model is measurably faster or cheaper)."
     for row in rows:
         rate = rates.get(row.model)
         if row.failed:
-            yield f"Avoid: {row.model}, of whose replies {row.failed_ratio:.2%} failed."
-        elif rate and row.model not in first and rate.high < best * _FAR_BEHIND:
+            yield f"Avoid: {row.model} ({row.failed_ratio:.2%} of its replies failed)."
+        elif rate and row.model not in first and rate.high < best * _FAR_BELOW:
             theory = expect(findings, row)
             why = theory.upper_bound.reason if theory else row.reason
-            yield f"Avoid: {row.model}, with {rate.middle / best:.0%} of the best rate: {why}."
+            yield f"Avoid: {row.model} ({rate.middle / best:.0%} of the best rate: {why})."
 
 
 def make_deviations(lines: Sequence[Line]) -> Iterator[str]:
-    """What theory does not explain, a sentence for each row."""
+    """Yield a sentence for each row that theory does not explain."""
     for line in lines:
         if line.deviation:
             yield f"! {line.cells[0]}: {line.deviation}. Theory: {line.theory}."
 
 
-def is_behind(row: Row, rate: float) -> bool:
-    """Whether a model could not be brought to answer what was asked for."""
+def falls_short(row: Row, rate: float) -> bool:
+    """Return whether a model did not reach a requested rate."""
     found = row.read("rate")
-    return found is not None and found.middle < _ALL * rate
+    return found is not None and found.middle < _COMPLETE * rate
 
 
-def make_trust(findings: Findings) -> Iterator[str]:
-    """How far the run can be trusted: noise, drift, the independent check, what is missing."""
+def make_reliability(findings: Findings) -> Iterator[str]:
+    """Yield sentences on the reliability of the run: noise, drift, the cross-check, and missing results."""
     shown = {"rate": "requests/s", "cpu_us": "CPU per request", "p50_us": "p50", "p99_us": "p99"}
     floors = {figure: findings.noise(figure) for figure in FIGURES}
     if known := [f"{shown[figure]} {value:.1%}" for figure, value in floors.items() if value is not None]:
         control = findings.plan.control
-        yield f"Noise: two servers of {control}, measured as if they were two models, differ by {', '.join(known)}."
+        yield f"Noise: two servers of {control}, measured like two models, differ by {', '.join(known)}."
     else:
-        yield "Noise: not known; no model was measured twice."
+        yield "Noise: not known, since the run has no control server."
     drifts = {figure: findings.drift(figure) for figure in ("rate", "cpu_us")}
     for figure, value in drifts.items():
         if value is not None:
             beyond = floors[figure] is not None and abs(value) > (floors[figure] or 0.0)
-            warning = " More than the noise: the machine has changed while it was measured." if beyond else ""
+            warning = " More than the noise: the machine changed during the run." if beyond else ""
             yield f"Drift of {shown[figure]} from the first round to the last: {value:+.1%}.{warning}"
     for item in findings.cross_checks:
         ours, theirs = show_estimate(item.ours, show_count), show_estimate(item.theirs, show_count)
@@ -199,40 +199,43 @@ def make_trust(findings: Findings) -> Iterator[str]:
         else:
             yield (
                 f"Independent check of {item.model}: {ours} requests/s here, {theirs} by redis-benchmark"
-                f"{_show_costs(item)}: {_SAYS[item.differs(floors['rate'] or 0.0)]}."
+                f"{_show_costs(item)}: {_CROSS_CHECK_RESULTS[item.differs(floors['rate'] or 0.0)]}."
             )
     if (top := findings.generator_limit) is not None:
         limits = ", ".join(f"{bound} in {count}" for bound, count in top.verdicts.most_common())
         cores = UNKNOWN if top.generator_cores is None else f"{top.generator_cores:.2f}"
         yield (
-            f"The limit of the load generator: {show_estimate(top.rate, show_count)} PINGs/s out of {top.model}, with "
-            f"{cores} cores of its own ({limits} of {top.rate.repeats}). A rate near it is not a server's."
+            f"The limit of the load generator: {show_estimate(top.rate, show_count)} PINGs/s from {top.model}, with "
+            f"{cores} cores ({limits} of {top.rate.repeats}). A rate near this limit is that of the generator."
         )
     else:
-        yield "The limit of the load generator: not measured; it takes redis-server, which runs only in a container."
+        yield "The limit of the load generator: not measured; that needs redis-server, which runs only in a container."
     for workload in findings.plan.workloads:
         rate = WORKLOADS[workload].fixed_rate
-        behind = [row for row in findings.list_rows(workload, FIXED) if is_behind(row, rate)]
-        if behind:
+        short = [row for row in findings.list_rows(workload, FIXED) if falls_short(row, rate)]
+        if short:
             yield (
                 f"Of the {show_count(rate)} {workload} requests/s at which CPU per request is compared, "
-                f"{', '.join(row.model for row in behind)} did not answer all: there it is that of their own end."
+                f"{', '.join(row.model for row in short)} did not reach it; their cost is that at their own maximum."
             )
     for model, reason in findings.unsound.items():
         yield f"Not measured: {model}: {reason}."
     if not findings.run.is_finished:
-        yield (f"This run was interrupted; what it has is shown. Go on with: lab bench --resume {findings.run.started}")
+        yield (
+            "This run was interrupted; the report has its measurements so far. Continue with: "
+            f"lab bench --resume {findings.run.started}"
+        )
     if (own := findings.run.end.get("own_cores")) is not None:
-        yield f"Measuring took {own:.1%} of a core itself: meters, orchestration, clients of Docker."
-    yield f"The sweep: {STOP_RULE}" if findings.plan.is_swept else "No sweep: one number of connections for all."
+        yield f"Measuring itself took {own:.1%} of a core: meters, orchestration, Docker clients."
+    yield f"The sweep: {STOP_RULE}" if findings.plan.is_swept else "No sweep: the same number of connections for all."
 
 
 # By `CrossCheck.differs`.
-_SAYS = {
+_CROSS_CHECK_RESULTS = {
     None: "they agree",
     "more": "THEY DISAGREE: redis-benchmark gets more, so the rates here are too low",
-    "less": "beyond the spread: redis-benchmark is the slower client, or something here counts too much; the CPU for a "
-    "request, which no client can change, says which",
+    "less": "they differ beyond the noise: redis-benchmark is the slower client, or the rates here are too high; the "
+    "CPU per request, which no client can change, shows which",
 }
 
 
@@ -244,7 +247,7 @@ def _show_costs(item: CrossCheck) -> str:
 
 
 def make_environment(findings: Findings) -> dict[str, str]:
-    """What it ran on; the load generator says of itself what it is, with each measurement."""
+    """Return the facts of the environment, with the load generator's own versions from a measurement."""
     facts = dict(findings.run.facts["environment"])
     if not facts.get("load generator"):
         versions = next((item.versions for row in findings.rows.values() for item in row.found.values()), {})
@@ -253,7 +256,7 @@ def make_environment(findings: Findings) -> dict[str, str]:
 
 
 def print_report(findings: Findings, console: Console) -> None:
-    """Print everything."""
+    """Print the report."""
     for workload in findings.plan.workloads:
         lines = make_lines(findings, workload)
         if not lines:
@@ -269,45 +272,45 @@ def print_report(findings: Findings, console: Console) -> None:
         console.print(table)
         for sentence in make_deviations(lines):
             console.print(sentence, markup=False)
-    for sentence in make_trust(findings):
+    for sentence in make_reliability(findings):
         console.print(sentence, style="dim", markup=False)
 
 
 def render_markdown(findings: Findings) -> str:
-    """The same as Markdown; each row leads to the steps that it was made from."""
+    """Return the report as Markdown; each row links the stored steps behind its figures."""
     run, plan = findings.run, findings.plan
-    text = [f"# Which model for which workload: {run.started}", ""]
+    text = [f"# Benchmark: {run.started}", ""]
     for workload in plan.workloads:
         lines = make_lines(findings, workload)
         if not lines:
             continue
         text += [f"## {workload}: {WORKLOADS[workload].summary}", ""]
         text += [f"{sentence}  " for sentence in make_answers(findings, workload)]
-        text += ["", make_row([*COLUMNS, "why", "theory says", "raw"]), make_row(["---"] * (len(COLUMNS) + 3))]
+        text += ["", make_row([*COLUMNS, "reason", "theory", "raw"]), make_row(["---"] * (len(COLUMNS) + 3))]
         for line in lines:
             raw = " ".join(f"[{number}]({run.path_of(key)})" for number, key in enumerate(line.keys, 1))
             text.append(make_row([*line.cells, line.reason, line.theory or UNKNOWN, raw]))
         text += ["", *(f"* {sentence}" for sentence in make_deviations(lines)), ""]
-    text += ["## How far it can be trusted", "", *(f"* {sentence}" for sentence in make_trust(findings)), ""]
-    text += ["## What it ran on", ""]
+    text += ["## Reliability", "", *(f"* {sentence}" for sentence in make_reliability(findings)), ""]
+    text += ["## Environment", ""]
     text += [f"* {name}: {value}" for name, value in make_environment(findings).items()]
     text += [
         "",
         f"{plan.rounds} rounds of {plan.seconds:g} s after {plan.warm_up:g} s of warm-up, seed {plan.seed}, in the "
-        f"modes {', '.join(plan.modes)}{make_more(plan)}. `[low high]` is the 95 % interval of the median over the "
-        "rounds; `≥` a lower bound; a place is a range where intervals overlap. `≤` is the most that theory allows, "
-        "`!` a row that it does not explain.",
+        f"modes {', '.join(plan.modes)}{describe_additional_rounds(plan)}. `[low high]` is the 95 % interval of the "
+        "median over the rounds; `≥` a lower bound; a rank is a range if intervals overlap. `≤` is the upper bound of "
+        "theory, `!` marks a row that theory does not explain.",
         "",
     ]
     return "\n".join(text)
 
 
-def make_more(plan: Plan) -> str:
-    """In words, which mode was measured more often than the others; nothing if none was."""
+def describe_additional_rounds(plan: Plan) -> str:
+    """Describe which modes have more rounds than the others; empty if none has."""
     more = [mode for mode in plan.modes if plan.rounds_of(mode) > plan.rounds]
     return "".join(f", {mode} in {plan.rounds_of(mode)}" for mode in more)
 
 
 def make_row(cells: Sequence[str]) -> str:
-    """A line of a table in Markdown."""
+    """Return a line of a table in Markdown."""
     return f"| {' | '.join(cell.replace('|', '/').replace(chr(10), ' ') for cell in cells)} |"

@@ -25,7 +25,7 @@ from lab.metrics.estimates import Estimate
 from lab.metrics.verdict import Limit, Verdict
 from lab.report import bench_page
 from lab.report.bench_export import render_csv, render_parquet
-from lab.report.bench_text import make_answers, make_lines, make_trust, print_report, render_markdown
+from lab.report.bench_text import make_answers, make_lines, make_reliability, print_report, render_markdown
 from tests.support.made_up import MEASUREMENT
 
 RATES = {"asyncio_streams": 10_000, "twisted_reactor": 5_000, "plain_socket": 10_000}
@@ -62,7 +62,7 @@ def test_models_are_ranked_with_ties_within_the_noise(measured) -> None:
     assert lines["asyncio_streams"][1] == lines["plain_socket"][1] == "1-2"
     assert lines["twisted_reactor"][2] == "5.00k [5.00k 5.00k]"
     text = " ".join(make_answers(found, "session"))
-    assert "twisted_reactor" not in text.partition("The least CPU")[0]
+    assert "twisted_reactor" not in text.partition("Least CPU")[0]
     assert "at 12000 requests/s" in text
 
 
@@ -73,8 +73,8 @@ def test_model_below_the_fixed_rate_is_named(bench, make_plan, make_measurement)
     plan = make_plan()
     run = bench.begin(plan)
     bench.measure(run, plan)
-    text = " ".join(make_trust(read_findings(run)))
-    assert "12.0k session requests/s at which CPU per request is compared, twisted_reactor did not answer all" in text
+    text = " ".join(make_reliability(read_findings(run)))
+    assert "12.0k session requests/s at which CPU per request is compared, twisted_reactor did not reach it" in text
 
 
 def test_lower_bound_is_marked_and_ranks_behind_no_model(bench, make_plan, make_measurement) -> None:
@@ -90,26 +90,26 @@ def test_lower_bound_is_marked_and_ranks_behind_no_model(bench, make_plan, make_
     found = read_findings(run)
     line = next(line for line in make_lines(found, "session") if line.cells[0] == "twisted_reactor")
     assert (line.cells[1], line.cells[2]) == ("1-3", "≥ 4.00k")
-    assert "Lower bounds, since not the server was the limit: twisted_reactor." in list(make_answers(found, "session"))
+    assert "Lower bounds, since the server was not the limit: twisted_reactor." in list(make_answers(found, "session"))
 
 
 def test_wrong_replies_are_shown_in_the_row(measured) -> None:
     found = measured(failures={"wrong bytes": 5})
     assert all("failures: 15 × wrong bytes" in line.reason for line in make_lines(found, "session"))  # noqa: RUF001
-    assert "of whose replies" in " ".join(make_answers(found, "session"))
+    assert "% of its replies failed" in " ".join(make_answers(found, "session"))
 
 
 def test_report_describes_its_reliability(measured) -> None:
     found = measured()
-    text = "\n".join(make_trust(found))
+    text = "\n".join(make_reliability(found))
     assert "two servers of asyncio_streams" in text
     assert "Drift of requests/s" in text
-    assert "beyond the spread: redis-benchmark is the slower client" in text
+    assert "they differ beyond the noise: redis-benchmark is the slower client" in text
     assert "limit of the load generator: not measured" in text
-    assert "% of a core itself" in text
+    assert "Measuring itself took " in text
     assert "interrupted" not in text
     (found.run.folder / "end.json").unlink()
-    assert f"lab bench --resume {found.run.started}" in "\n".join(make_trust(found))
+    assert f"lab bench --resume {found.run.started}" in "\n".join(make_reliability(found))
 
 
 def test_cross_check_beyond_the_spread_differs() -> None:
@@ -130,7 +130,7 @@ def test_limit_of_the_generator_is_in_every_run(bench, make_plan) -> None:
     assert found.generator_limit.model == "peer_redis"
     assert found.generator_limit.rate.repeats == plan.rounds
     assert "peer_redis" not in {row.model for row in found.rows.values()}
-    assert "10.0k [10.0k 10.0k] PINGs/s out of peer_redis" in "\n".join(make_trust(found))
+    assert "10.0k [10.0k 10.0k] PINGs/s from peer_redis" in "\n".join(make_reliability(found))
     assert {item.model for item in found.cross_checks} == {"asyncio_streams", "peer_redis"}
 
 

@@ -140,7 +140,7 @@ def test_probe_measures_several_faults() -> None:
                 backend.kill(MODEL, signal.SIGCONT)
                 reader.mark("healed")
                 seen.append(reader.wait_recovered(10.0))
-            # What was baseline is remembered: this one has no quiet time of its own.
+            # The baseline is kept: this fault has no quiet time before it.
             for word in ("quiet", "injected", "healed"):
                 reader.mark(word)
             assert reader.report().quiet_p99 is not None
