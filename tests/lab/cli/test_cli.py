@@ -1,4 +1,4 @@
-"""The command `lab`, as a person or a script calls it."""
+"""The command `lab` in a subprocess, as a user or a script runs it."""
 
 import contextlib
 import json
@@ -94,7 +94,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("arguments", "message"), BAD.values(), ids=BAD)
-def test_a_mistake_is_one_line_and_exit_code_2(lab: Lab, running: str, arguments: list[str], message: str) -> None:
+def test_mistake_is_one_line_and_exit_code_2(lab: Lab, running: str, arguments: list[str], message: str) -> None:
     done = lab("--project", running, *arguments)
     assert done.returncode == 2
     assert message in done.stderr
@@ -102,8 +102,8 @@ def test_a_mistake_is_one_line_and_exit_code_2(lab: Lab, running: str, arguments
     assert done.stderr.count("\n") == 1
 
 
-def test_profiles_of_a_file_of_ones_own(lab: Lab, process_project: str, tmp_path: Path) -> None:
-    """As processes: a model of a profile is there where it is named, and one that needs a container is refused."""
+def test_profiles_of_a_custom_compose_file(lab: Lab, process_project: str, tmp_path: Path) -> None:
+    """As processes: a model of a profile starts if it is named; one that needs a container is refused."""
     labels = "lab.family: f, lab.summary: s"
     path = tmp_path / "compose.yaml"
     path.write_text(
@@ -140,7 +140,7 @@ def test_profiles_of_a_file_of_ones_own(lab: Lab, process_project: str, tmp_path
     assert running() == []
 
 
-def test_a_wrong_option_is_exit_code_2(lab: Lab) -> None:
+def test_unknown_option_is_exit_code_2(lab: Lab) -> None:
     for arguments in (["--backend", "podman", "ls"], ["nonesuch"], ["up", "--nonesuch"]):
         done = lab(*arguments)
         assert done.returncode == 2
@@ -159,7 +159,7 @@ def test_a_wrong_option_is_exit_code_2(lab: Lab) -> None:
     ids=lambda words: words[0],
 )
 def test_empty_project_is_refused_by_every_command(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A script whose own variable is unset means some lab, and not the default one."""
+    """A script with an unset variable must not act on the default project."""
     with pytest.raises(LabError, match=r"--project \(LAB_PROJECT\) is empty: name a project"):
         cli.main(["--project", "", *arguments], standalone_mode=False)
     monkeypatch.setenv("LAB_PROJECT", "")
@@ -167,12 +167,12 @@ def test_empty_project_is_refused_by_every_command(arguments: list[str], monkeyp
         cli.main(arguments, standalone_mode=False)
 
 
-def test_list_of_commands_in_the_test_of_projects_is_complete() -> None:
+def test_project_test_covers_every_command() -> None:
     marks = [mark for mark in test_empty_project_is_refused_by_every_command.pytestmark if mark.name == "parametrize"]
     assert {words[0] for words in marks[0].args[1]} == set(cli.commands)
 
 
-def test_empty_project_is_refused_where_a_lab_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_empty_project_is_refused_by_open_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(LabError, match="'' is not a valid project name"):
         open_backend("process", "")
     monkeypatch.setenv("LAB_PROJECT", "")
@@ -189,7 +189,7 @@ def test_empty_project_is_one_line_and_exit_code_2(lab: Lab) -> None:
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
 
 
-def test_a_broken_compose_file_is_one_line(lab: Lab, tmp_path: Path) -> None:
+def test_broken_compose_file_is_one_line(lab: Lab, tmp_path: Path) -> None:
     path = tmp_path / "compose.yaml"
     path.write_text("services:\n  mine:\n    labels: {lab.model: yours}\n")
     done = lab("--backend", "process", "--file", str(path), "up")
@@ -205,7 +205,7 @@ def test_help_lists_every_command(lab: Lab) -> None:
         assert f"\n  {command} " in done.stdout
 
 
-def test_doctor_finds_this_machine_able(lab: Lab) -> None:
+def test_doctor_passes_on_this_machine(lab: Lab) -> None:
     done = lab("doctor", "--json")
     findings = json.loads(done.stdout)
     assert done.returncode == 0
@@ -217,7 +217,7 @@ def test_doctor_finds_this_machine_able(lab: Lab) -> None:
 
 @pytest.fixture
 def textbook() -> Iterator[str]:
-    """Where the textbook's own server listens."""
+    """Yield the address of the textbook's own server."""
     command = [sys.executable, str(Path(__file__).with_name("textbook_server.py")), "127.0.0.1", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
@@ -225,24 +225,24 @@ def textbook() -> Iterator[str]:
         process.kill()
 
 
-def test_textbook_server_passes_what_textbooks_say(lab: Lab, textbook: str) -> None:
+def test_textbook_server_passes_with_rfc(lab: Lab, textbook: str) -> None:
     done = lab("check", "--target", f"greet={textbook}", "--rfc")
     assert (done.returncode, done.stdout) == (0, "target\t3 pass\n3 passed\n"), done.stderr
 
 
-def test_textbook_server_differs_from_ours_and_that_is_explained(lab: Lab, textbook: str) -> None:
+def test_textbook_server_fails_without_rfc_with_a_reason(lab: Lab, textbook: str) -> None:
     done = lab("check", "--target", f"greet={textbook}")
     assert done.returncode == 1, done.stderr
     assert done.stdout.endswith("target\t1 pass, 3 FAIL\n1 passed, 3 failed\n")
     assert "not this lab's greeting, which ends in CR LF (docs/protocol.md); --rfc takes any" in done.stdout
-    # A client whose bytes come after the close sees no reset; sooner or later they come before it.
+    # The reset depends on timing: the client's bytes must arrive before the close.
     reset = "closed with unread data from the client, so its kernel sent a reset"
     wait_until(lambda: reset in lab("check", "--target", f"greet={textbook}").stdout)
 
 
 @contextlib.contextmanager
 def answering(answer: Callable[[socket.socket], object]) -> Iterator[int]:
-    """A server for one client at a time; gives its port."""
+    """Run a server for one client at a time; yield its port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
@@ -261,7 +261,7 @@ def answering(answer: Callable[[socket.socket], object]) -> Iterator[int]:
         thread.join()
 
 
-def test_server_that_greets_wrongly_fails(lab: Lab) -> None:
+def test_server_with_a_wrong_greeting_fails(lab: Lab) -> None:
     with answering(lambda connection: connection.sendall(b"Go away\r\n")) as port:
         done = lab("check", "--target", f"greet=tcp://127.0.0.1:{port}")
         assert done.returncode == 1, done.stderr
@@ -279,7 +279,7 @@ def closed_port() -> int:
 
 
 def plain_port(connection: socket.socket) -> None:
-    """A server without TLS."""
+    """Run a server without TLS."""
     connection.sendall(b"220 ready\r\n")
 
 
@@ -301,10 +301,8 @@ UNREACHABLE = {
 
 
 @pytest.mark.parametrize(("url", "said"), UNREACHABLE.values(), ids=UNREACHABLE)
-def test_target_that_does_not_answer_is_one_line_and_exit_code_2(
-    url: str, said: str, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """Before anything starts. In this process: what `lab` makes of a LabError is told by the tests of mistakes."""
+def test_silent_target_is_one_line_and_exit_code_2(url: str, said: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """Checked before anything starts. In this process, since other tests cover how `lab` prints a LabError."""
     with answering(plain_port) as plain:
         url = url.format(closed=closed_port(), plain=plain)
         transport = url.partition(":")[0]
@@ -317,7 +315,7 @@ def test_target_that_does_not_answer_is_one_line_and_exit_code_2(
     assert capfd.readouterr().out == ""
 
 
-def test_target_without_a_port_has_the_usual_one_or_is_refused() -> None:
+def test_target_without_a_port_gets_the_default_or_is_refused() -> None:
     assert parse_target("echo=tcp://localhost")[1] == Address.parse("tcp://localhost:7")
     assert parse_target("command=tls://localhost")[1] == Address.parse("tls://localhost:6380")
     with pytest.raises(
@@ -328,13 +326,13 @@ def test_target_without_a_port_has_the_usual_one_or_is_refused() -> None:
         parse_target("tcp://localhost")
 
 
-def test_target_that_answers_over_udp_or_says_nothing_is_taken() -> None:
+def test_udp_target_is_accepted_with_or_without_an_answer() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
         silent.bind(("127.0.0.1", 0))
         check_reachable("echo", Address.parse(f"udp://127.0.0.1:{silent.getsockname()[1]}"))
 
 
-def test_target_that_is_closed_is_said_by_the_command_itself(lab: Lab) -> None:
+def test_closed_target_is_reported_by_the_command(lab: Lab) -> None:
     url = f"tcp://127.0.0.1:{closed_port()}"
     for arguments in (["check"], ["load", "--preset", "closed_echo_1k"]):
         done = lab(*arguments, "--target", f"echo={url}")
@@ -345,17 +343,17 @@ def test_target_that_is_closed_is_said_by_the_command_itself(lab: Lab) -> None:
 @pytest.mark.parametrize(
     "backend", ["process", pytest.param("docker", marks=[pytest.mark.docker, pytest.mark.xdist_group("docker")])]
 )
-def test_a_model_that_dies_is_reported_and_the_others_go_on(
+def test_model_that_dies_is_reported_and_the_others_continue(
     lab: Lab, request: pytest.FixtureRequest, backend: str
 ) -> None:
-    """With its exit code and its last lines, for a person and for a script."""
+    """With its exit code and its last lines, as text and as JSON."""
     if backend == "docker":
         request.getfixturevalue("engine")
     project = request.getfixturevalue(f"{backend}_project")
     options = ["--backend", backend, "--project", project]
     assert lab(*options, "up", "plain_socket", "selector_loop", "thread_pool").returncode == 0
     try:
-        # Something for the log to end with: a handshake that is none.
+        # An invalid handshake, for a last line in the log.
         noise = lab(*options, "shell", "selector_loop", "-c", NOISE)
         assert noise.returncode == 0, noise.stderr
         open_backend(backend, project).kill("selector_loop", signal.SIGKILL)

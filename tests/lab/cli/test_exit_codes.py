@@ -1,4 +1,4 @@
-"""0 held, 1 did not hold, 2 could not run, 130 interrupted: what each command says of what it has found."""
+"""The exit codes of all commands: 0 held, 1 did not hold, 2 could not run, 130 interrupted."""
 
 import errno
 import json
@@ -23,7 +23,7 @@ from lab.servers.processes import Processes
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[str]:
-    """A project whose plain_socket runs."""
+    """Yield a project with a running plain_socket."""
     backend = Processes(f"t{uuid4().hex[:8]}", Catalogue.load())
     try:
         backend.up(["plain_socket"])
@@ -37,7 +37,7 @@ Run = Callable[..., int]
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, running: str) -> Run:
-    """What `main` would exit with; in this process, so that it costs no start."""
+    """Run `main` in this process, which is faster; return its exit code."""
 
     def run(*arguments: str) -> int:
         monkeypatch.setattr(sys, "argv", ["lab", "--backend", "process", "--project", running, *arguments])
@@ -71,7 +71,7 @@ def fail(error: BaseException) -> Callable[[], None]:
         (fail(PermissionError(errno.EACCES, "Permission denied", "/a")), 2, "lab: /a: Permission denied\n"),
     ],
 )
-def test_end_of_a_command_is_its_exit_code(
+def test_error_decides_the_exit_code(
     run: Run,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -88,10 +88,10 @@ def test_end_of_a_command_is_its_exit_code(
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("x"), OSError(errno.ENOENT, "No such file", "/a")])
-def test_fault_of_the_lab_is_no_finding(
+def test_bug_of_the_lab_is_not_exit_code_1(
     run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
 ) -> None:
-    """1 would say that a server did not hold; what it was is shown."""
+    """Exit code 1 would mean that a server did not hold. The traceback is printed."""
     monkeypatch.setitem(main.cli.commands, "ends", click.Command("ends", callback=fail(error)))
     assert run("ends") == 2
     stderr = capsys.readouterr().err
@@ -126,7 +126,9 @@ COULD_NOT_RUN = {
 
 
 @pytest.mark.parametrize("arguments", COULD_NOT_RUN.values(), ids=COULD_NOT_RUN)
-def test_what_could_not_be_asked_is_2(run: Run, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_that_cannot_run_is_exit_code_2(
+    run: Run, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     before = Path(__file__).read_bytes()
     assert run(*arguments) == 2
     captured = capsys.readouterr()
@@ -135,12 +137,12 @@ def test_what_could_not_be_asked_is_2(run: Run, arguments: list[str], capsys: py
     assert Path(__file__).read_bytes() == before
 
 
-def test_commands_that_can_be_asked_in_vain_are_all_there() -> None:
+def test_every_command_has_a_case_that_cannot_run() -> None:
     always = {"down", "ls", "doctor", "clean"}
     assert {words[0] for words in COULD_NOT_RUN.values()} == set(main.cli.commands) - always
 
 
-def test_shell_that_a_signal_ends_is_what_shells_say(run: Run) -> None:
+def test_shell_ended_by_a_signal_has_the_shells_exit_code(run: Run) -> None:
     assert run("shell", "-c", "exit 3") == 3
     assert run("shell", "-c", "kill -TERM $$") == 128 + 15
 
@@ -149,7 +151,7 @@ def test_shell_that_a_signal_ends_is_what_shells_say(run: Run) -> None:
     ("conditions", "code"),
     [(["rate < 1"], 0), (["rate > 0"], 1), (["rate < 1", "failures > 0", "p50 > 1us"], 1)],
 )
-def test_load_is_1_if_a_condition_is_met(
+def test_load_is_exit_code_1_if_a_condition_is_met(
     run: Run, conditions: list[str], code: int, capfd: pytest.CaptureFixture[str]
 ) -> None:
     options = [word for condition in conditions for word in ("--fail-if", condition)]
@@ -159,7 +161,7 @@ def test_load_is_1_if_a_condition_is_met(
     assert (f"plain_socket: {conditions[-1]} (" in captured.err) == bool(code)
 
 
-def test_results_of_load_are_kept_beside_each_other(run: Run, tmp_path: Path) -> None:
+def test_results_of_load_are_numbered(run: Run, tmp_path: Path) -> None:
     usual = [
         "load",
         "--preset",
@@ -183,10 +185,10 @@ def test_results_of_load_are_kept_beside_each_other(run: Run, tmp_path: Path) ->
     }
 
 
-def test_result_of_a_load_that_cannot_be_kept_is_printed(
+def test_unstored_result_of_load_is_printed(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """The disk was full in the end, and not in the beginning."""
+    """The disk becomes full during the run."""
     from lab.cli.commands import load
 
     monkeypatch.setattr(load, "write_new", fail_with_a_full_disk)
@@ -212,7 +214,7 @@ def fail_with_a_full_disk(*arguments: object) -> None:
         (["both"], 2),
     ],
 )
-def test_doctor_is_2_if_the_lab_can_run_on_no_backend(
+def test_doctor_is_exit_code_2_without_a_backend(
     run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], lacking: list[str], code: int
 ) -> None:
     found = [Finding("a part", False, "none", "get one", needed_for) for needed_for in lacking]
@@ -225,14 +227,14 @@ def test_doctor_is_2_if_the_lab_can_run_on_no_backend(
 def run_demo(
     monkeypatch: pytest.MonkeyPatch, project: str, out: Path, result: ModelResult, *, duration: str = "300ms"
 ) -> int:
-    """With a result of the conformance suite that is made up; what else there is, is done."""
+    """Run the demo with a fake result of the conformance suite, and everything else real."""
     monkeypatch.setattr(demo, "check_in_subprocess", lambda backend, models: dict.fromkeys(models, result))
     options = ["plain_socket", "--duration", "300ms", "--out", str(out)]
     monkeypatch.setattr(sys, "argv", ["lab", "--backend", "process", "--project", project, "demo", *options])
     return main._run()
 
 
-def test_demo_of_a_sound_model_is_0(
+def test_demo_of_a_sound_model_is_exit_code_0(
     monkeypatch: pytest.MonkeyPatch, process_project: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert run_demo(monkeypatch, process_project, tmp_path, ModelResult(9, 0)) == 0
@@ -242,7 +244,7 @@ def test_demo_of_a_sound_model_is_0(
     assert data["missing"] == {}
 
 
-def test_demo_does_not_measure_a_model_that_fails_and_is_1(
+def test_demo_of_a_failing_model_is_exit_code_1_without_a_measurement(
     monkeypatch: pytest.MonkeyPatch, process_project: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     failing = ModelResult(8, 1, 0, ("tests/conformance/test_greet.py::test_x[plain_socket-greet-tcp]@plain_socket",))
@@ -255,7 +257,7 @@ def test_demo_does_not_measure_a_model_that_fails_and_is_1(
     assert data["checks"]["plain_socket"]["failures"] == list(failing.failures)
 
 
-def test_demo_prints_its_table_where_nothing_can_be_kept(
+def test_demo_prints_its_table_if_results_cannot_be_stored(
     monkeypatch: pytest.MonkeyPatch, process_project: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
