@@ -6,7 +6,7 @@ docs/protocol.md says. A model with a fixed number of workers gets that number o
 would be idle, and a leak per worker would take many times as long to show.
 
 The models are read from LAB_TARGETS, as by the load generator. Lines on stdin control the traffic. `rest` finishes the
-visit, closes all connections and prints `resting N`, where N counts the rests. `go` continues, and `crowd` continues
+visit, closes all connections and prints `resting N`, where N counts the rests. `go` continues, and `warm-up` continues
 with several times the clients. At the end of stdin the counts are printed, a line of JSON for each model.
 """
 
@@ -35,9 +35,9 @@ from services.protocol import Address, Transport
 _CLIENTS = 7  # per visit, for a model without a fixed number of workers
 _ONE_HOSTILE_IN = 7
 
-# How many times the clients a crowd has. After a crowd, the allocator's pools have room for fewer clients in any order.
+# How many times the clients the warm-up has. Then the allocator's pools have room for fewer clients in any order.
 # Without it, they would fill up slowly and look like a leak.
-_CROWD_FACTOR = 4
+_WARM_UP_FACTOR = 4
 
 _TIMEOUT = 20.0  # of a well-behaved client; generous, as all models share the machine and some of them block
 
@@ -163,17 +163,17 @@ class ModelTraffic:
         self._failures: Counter[str] = Counter()
         self.counts = TrafficCounts()
 
-    def visit(self, *, crowd: bool = False) -> None:
+    def visit(self, *, warm_up: bool = False) -> None:
         """Open hostile and well-behaved clients, and check the replies.
 
         Args:
-            crowd: open enough clients to fill the pools of the model's allocator.
+            warm_up: open enough clients to fill the pools of the model's allocator.
 
         Raises:
             LabError: well-behaved clients were not served in `_MAX_FAILURES` consecutive visits.
         """
         self.counts.visits += 1
-        clients = self._workers or _CLIENTS * (_CROWD_FACTOR if crowd else 1)
+        clients = self._workers or _CLIENTS * (_WARM_UP_FACTOR if warm_up else 1)
         try:
             with ExitStack() as stack:
                 hostile = max(1, clients // _ONE_HOSTILE_IN)
@@ -247,7 +247,7 @@ def run(traffic: Sequence[ModelTraffic], pause: float) -> None:
     """
     turns = cycle(traffic)
     rests = 0
-    is_going, is_crowded = True, False
+    is_going, is_warm_up = True, False
     with selectors.DefaultSelector() as selector:
         selector.register(sys.stdin, selectors.EVENT_READ)
         while True:
@@ -257,12 +257,12 @@ def run(traffic: Sequence[ModelTraffic], pause: float) -> None:
                 if not words:
                     return
                 for word in words:
-                    is_going, is_crowded = word != b"rest", word == b"crowd"
+                    is_going, is_warm_up = word != b"rest", word == b"warm-up"
                     if not is_going:
                         rests += 1
                         print(f"resting {rests}", flush=True)
             if is_going:
-                next(turns).visit(crowd=is_crowded)
+                next(turns).visit(warm_up=is_warm_up)
 
 
 @click.command(help=__doc__)

@@ -116,7 +116,7 @@ class Clients:
 
     def go(self, *, warm_up: bool) -> None:
         """Continue the traffic; in the warm-up with several times more clients."""
-        self._send("crowd" if warm_up else "go")
+        self._send("warm-up" if warm_up else "go")
 
     def end(self) -> dict[str, dict[str, Any]]:
         """End the traffic; return the counts of each model."""

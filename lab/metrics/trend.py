@@ -2,7 +2,7 @@
 
 Strategy: all readings are taken at rest, without clients and after the counts have settled, so they show what a server
 keeps and not what it is doing. The first third is warm-up and is left out: in it, the allocator's pools and the
-libraries' caches fill, under a crowd of clients that is larger than any later one.
+libraries' caches fill, under several times more clients than later.
 
 * **Memory** is noisy, so its slope is estimated: the Theil-Sen estimator, which is the median of the slopes of all
   pairs of readings, with Sen's confidence interval from the variance of Kendall's S. A single step, as allocators make

@@ -1,4 +1,4 @@
-"""http: the routes, in every model: what a model can get wrong although the core is right."""
+"""The service http: the routes of this lab in every model, and what a model can get wrong with a correct core."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.service("http", "stream"), pytest.mark.ours]
 
 
 def once(*values):
-    """A case that the protocol decides before a model sees it: one model of ours stands for all."""
+    """Return a case that the shared protocol code decides. It runs for one model only."""
     return pytest.param(*values, marks=pytest.mark.once)
 
 
@@ -85,7 +85,7 @@ def test_echo_answers_before_the_body_is_over(target) -> None:
     with target.connect() as connection:
         link = HttpLink(connection)
         link.send(get("/echo", "POST", "Content-Length: 10\r\n") + b"first")
-        while True:  # its head, then what has come of the body
+        while True:  # the head, then the first part of the body
             if link.read_bytes(1) == b"\n" and link.read_bytes(2) == b"\r\n":
                 break
         assert link.read_bytes(5) == b"first"
@@ -160,8 +160,8 @@ def test_page_for_people(target) -> None:
 
 
 @pytest.mark.capability("overlap")
-def test_sleep_blocks_no_other_client(target, patience: float) -> None:
-    with target.connect(patience) as sleeper, target.connect(patience) as other:
+def test_sleep_blocks_no_other_client(target, client_timeout: float) -> None:
+    with target.connect(client_timeout) as sleeper, target.connect(client_timeout) as other:
         sleeping = HttpLink(sleeper)
         sleeping.send(get("/sleep/300"))
         assert HttpLink(other).ask(PING).body == b"PONG\n"

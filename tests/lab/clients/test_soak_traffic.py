@@ -46,15 +46,15 @@ def say(said: bytes) -> Talk:
     return talk
 
 
-def visit(talk: Talk, *, workers: int | None = 3, crowd: bool = False) -> TrafficCounts:
+def visit(talk: Talk, *, workers: int | None = 3, warm_up: bool = False) -> TrafficCounts:
     with served(talk) as address:
         traffic = ModelTraffic("made", {"command-tcp": Address.parse(address)}, workers)
-        traffic.visit(crowd=crowd)
+        traffic.visit(warm_up=warm_up)
         return traffic.counts
 
 
 @pytest.mark.parametrize(
-    ("workers", "crowd", "behaved"),
+    ("workers", "warm_up", "behaved"),
     [
         (1, False, 1),  # the hostile client has disconnected before
         (2, False, 1),
@@ -66,8 +66,8 @@ def visit(talk: Talk, *, workers: int | None = 3, crowd: bool = False) -> Traffi
         (None, True, 24),  # four times 7, minus one in seven
     ],
 )
-def test_correct_server_has_no_failure(workers: int | None, crowd: bool, behaved: int) -> None:
-    assert visit(say(ANSWER), workers=workers, crowd=crowd) == TrafficCounts(1, 16 * behaved, {})
+def test_correct_server_has_no_failure(workers: int | None, warm_up: bool, behaved: int) -> None:
+    assert visit(say(ANSWER), workers=workers, warm_up=warm_up) == TrafficCounts(1, 16 * behaved, {})
 
 
 @pytest.mark.parametrize(
@@ -174,13 +174,13 @@ def test_soak_ends_after_five_failures_from_the_start(monkeypatch: pytest.Monkey
             traffic.visit()
 
 
-def test_run_without_commands_visits_without_a_crowd(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_without_commands_is_no_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
     reader, writer = os.pipe()
     seen: list[bool] = []
 
     class Visited:
-        def visit(self, *, crowd: bool) -> None:
-            seen.append(crowd)
+        def visit(self, *, warm_up: bool) -> None:
+            seen.append(warm_up)
             if len(seen) == 2:
                 os.close(writer)
 
@@ -332,11 +332,11 @@ def run_main(monkeypatch: pytest.MonkeyPatch, address: str, workers: int) -> tup
     visits = count(1)
     visit = ModelTraffic.visit
 
-    def visit_and_end(self: ModelTraffic, *, crowd: bool = False) -> None:
+    def visit_and_end(self: ModelTraffic, *, warm_up: bool = False) -> None:
         if next(visits) == 3:
             os.write(writer, b"rest\n")
             os.close(writer)
-        visit(self, crowd=crowd)
+        visit(self, warm_up=warm_up)
 
     monkeypatch.setattr(ModelTraffic, "visit", visit_and_end)
     row = {"model": "made", "listeners": [{"service": "command", "transport": "tcp", "address": address}]}
@@ -372,19 +372,19 @@ def test_command_exits_with_code_2_when_a_model_stops_serving(monkeypatch: pytes
     )
 
 
-def test_crowd_lasts_from_its_command_to_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_warm_up_lasts_from_its_command_to_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
     reader, writer = os.pipe()
     seen: list[bool] = []
 
     class Told:
-        def visit(self, *, crowd: bool) -> None:
-            seen.append(crowd)
+        def visit(self, *, warm_up: bool) -> None:
+            seen.append(warm_up)
             if len(seen) == 2:
                 os.write(writer, b"go\n")
             if len(seen) == 4:
                 os.close(writer)
 
-    os.write(writer, b"crowd\n")
+    os.write(writer, b"warm-up\n")
     with os.fdopen(reader) as stdin:
         monkeypatch.setattr(sys, "stdin", stdin)
         soak_traffic.run([cast(ModelTraffic, Told())], 0.001)

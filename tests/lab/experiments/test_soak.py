@@ -67,7 +67,7 @@ def test_number_of_clients_fits_the_model_and_the_warm_up(
         served = []
         for is_warm_up in (False, True):
             before = traffic.counts.requests
-            traffic.visit(crowd=is_warm_up)
+            traffic.visit(warm_up=is_warm_up)
             served.append((traffic.counts.requests - before) // REQUESTS)
     assert served == [few, many]
     assert traffic.counts.failures == {}

@@ -194,7 +194,7 @@ def test_clients_are_controlled_through_stdin() -> None:
     clients.rest()
     clients.go(warm_up=False)
     clients.rest()
-    assert instrument.received == ["crowd\n", "flushed", "rest\n", "flushed", "go\n", "flushed", "rest\n", "flushed"]
+    assert instrument.received == ["warm-up\n", "flushed", "rest\n", "flushed", "go\n", "flushed", "rest\n", "flushed"]
     instrument.said.insert(0, "a warning")
     assert clients.end() == {MODEL: SERVED}
     assert instrument.waited == [120.0]
@@ -301,7 +301,7 @@ def test_first_third_of_the_rests_is_warm_up_with_more_clients(backend: SoakBack
     found = soak.run(cast(Backend, backend), [MODEL], seconds=4.6, every=0.5, limit=1e9, say=said.append)
     received = [word for word in backend.clients.received if word != "flushed"]
     # The first rest is before the measurement.
-    assert received == ["rest\n", *["crowd\n", "rest\n"] * 3, *["go\n", "rest\n"] * 6]
+    assert received == ["rest\n", *["warm-up\n", "rest\n"] * 3, *["go\n", "rest\n"] * 6]
     assert said == [f"rest {number} of 9" for number in range(1, 10)]
     # 4.6 s are nine intervals. Each takes half a second of traffic and three polls of a quarter second.
     assert [reading.seconds for reading in found[0].readings] == [1.25 * number for number in range(1, 10)]
