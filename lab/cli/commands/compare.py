@@ -38,7 +38,7 @@ def compare(before: str, after: str, threshold: float | None, out: Path) -> None
     if before == _BASELINE or before.endswith(".json"):
         file = BASELINE_FILE if before == _BASELINE else Path(before)
         sys.exit(
-            hold(
+            compare_with_baseline(
                 Baseline.load(file),
                 read_findings(Run.find(after, NAME, root=out)),
                 THRESHOLD if threshold is None else threshold,
@@ -60,7 +60,7 @@ def compare(before: str, after: str, threshold: float | None, out: Path) -> None
     sys.exit(DID_NOT_HOLD if regressions or not common else HELD)
 
 
-def hold(baseline: Baseline, findings: Findings, threshold: float) -> int:
+def compare_with_baseline(baseline: Baseline, findings: Findings, threshold: float) -> int:
     """Print how a run differs from a baseline, and return the exit code.
 
     Raises:

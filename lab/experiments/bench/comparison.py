@@ -11,7 +11,7 @@ from lab.metrics.estimates import Change, show_estimate
 from lab.metrics.estimates import compare as compare_estimates
 
 # The figures that are compared: whether more is worse, the unit, and how to show it.
-_HELD = {
+_FIGURES = {
     "rate": (False, "requests/s", show_count),
     "cpu_us": (True, "CPU µs/request", show_us),
     "p99_us": (True, "p99 µs", show_us),
@@ -60,7 +60,7 @@ def find_differences(before: Findings, after: Findings, threshold: float) -> Ite
             yield Difference(
                 case, "failures", None, True, f"{_name(case)}: {now.failed.total()} failures, none before: {why}"
             )
-        for figure, (more_is_worse, name, show) in _HELD.items():
+        for figure, (more_is_worse, name, show) in _FIGURES.items():
             noise = max(before.noise(figure) or 0.0, after.noise(figure) or 0.0)
             one, other = row.read(figure), now.read(figure)
             change = compare_estimates(one, other, noise=noise) if one and other else None

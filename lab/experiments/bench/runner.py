@@ -48,7 +48,7 @@ from lab.servers.backend import Backend
 from lab.servers.catalogue import Model
 
 # After this many failures a model is not tried again: each failure may take a minute.
-_MOST_FAILURES = 2
+_MAX_FAILURES = 2
 
 # In an open loop a request needs a free connection. The most connections of an open step.
 _OPEN_USERS = 64
@@ -57,7 +57,7 @@ _CROSS_CHECK_USERS = 16
 _REDIS_TEST = "ping_mbulk"
 
 # Timeout of the warm-up of all servers.
-_WARM_UP_SECONDS = 120.0
+_WARM_UP_TIMEOUT = 120.0
 
 CheckModels = Callable[[Backend, Sequence[str]], dict[str, ModelResult]]
 
@@ -208,7 +208,7 @@ class Runner:
             done = backend.run(
                 ["python", "-m", warm_up.__name__, str(WARM_UP_VISITS), *targets],
                 capture=True,
-                timeout=_WARM_UP_SECONDS,
+                timeout=_WARM_UP_TIMEOUT,
             )
             if done.returncode:
                 raise LabError(f"the warm-up failed: {done.stderr.strip()[-500:]}")
@@ -239,8 +239,8 @@ class Runner:
         if self.run.has(step.key):
             self.progress.skip()
             return read_measurement(self.run.read(step.key))
-        if self._failures[step.server] >= _MOST_FAILURES:
-            self._keep_failure(step, f"not tried again after {_MOST_FAILURES} failures")
+        if self._failures[step.server] >= _MAX_FAILURES:
+            self._keep_failure(step, f"not tried again after {_MAX_FAILURES} failures")
             return None
         workload, model = WORKLOADS[step.workload], self.models[step.server]
         backend = self.control if step.is_control and self.control else self.backend
@@ -312,7 +312,7 @@ class Runner:
             if self.pinning:
                 pin_servers(backend, [model], self.pinning)
         except LabError as error:
-            self._failures[model] = _MOST_FAILURES
+            self._failures[model] = _MAX_FAILURES
             self.progress.say(f"{model} cannot be restarted: {error}")
 
     def _list_cross_checked(self, names: Sequence[str]) -> list[str]:

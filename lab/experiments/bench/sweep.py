@@ -10,14 +10,14 @@ from lab.metrics.verdict import Limit
 _GAIN = 0.05
 
 # The largest share of failures of a level that counts as served.
-_MOST_FAILURES = 0.001
+_MAX_FAILED = 0.001
 
 # Verdicts of a level that was not served: no client, or not every client, got an answer.
 _UNSERVED = (Limit.WRONG, Limit.FAILED, Limit.STARVED)
 
 STOP_RULE = (
     f"The sweep adds connections until the rate rises by less than {_GAIN:.0%} over the best so far, or a level is not "
-    f"served (a client without an answer, or more than {_MOST_FAILURES:.1%} failures). Levels with inconsistent counts "
+    f"served (a client without an answer, or more than {_MAX_FAILED:.1%} failures). Levels with inconsistent counts "
     f"are left out. The knee is the fewest connections with {1 - _GAIN:.0%} of the best rate."
 )
 
@@ -54,7 +54,7 @@ class Knee:
 
 def make_level(users: int, found: Measurement) -> Level:
     """Make a level from a measurement."""
-    sound = found.verdict.bound not in _UNSERVED and (found.failure_ratio or 0.0) <= _MOST_FAILURES
+    sound = found.verdict.bound not in _UNSERVED and (found.failure_ratio or 0.0) <= _MAX_FAILED
     return Level(users, found.rate, sound)
 
 

@@ -43,7 +43,7 @@ def baseline(measured: Measure, tmp_path: Path) -> Path:
     return path
 
 
-def _hold(baseline: Path, found: Findings, *more: str) -> tuple[int, str]:
+def _compare(baseline: Path, found: Findings, *more: str) -> tuple[int, str]:
     arguments = [str(baseline), str(found.run.folder), "--out", str(found.run.folder.parent.parent), *more]
     done = CliRunner().invoke(compare, arguments)
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
@@ -61,33 +61,33 @@ def test_baseline_has_ratios(baseline: Path) -> None:
 
 
 def test_slower_machine_is_no_deviation(baseline: Path, measured: Measure) -> None:
-    code, text = _hold(baseline, measured(slow=3.0))
+    code, text = _compare(baseline, measured(slow=3.0))
     assert code == 0, text
     assert "0 changed by more than 30%" in text
 
 
 def test_model_that_costs_more_than_before_is_a_regression(baseline: Path, measured: Measure) -> None:
     dearer = measured({"twisted_reactor": 45.0}, slow=2.0)
-    code, text = _hold(baseline, dearer)
+    code, text = _compare(baseline, dearer)
     assert code == 1
     assert "twisted_reactor, session, closed: a request costs 2.25 times as much as that of asyncio_streams" in text
     assert "(+50%), a regression" in text
-    assert _hold(baseline, dearer, "--threshold", "60%")[0] == 0
-    assert _hold(baseline, measured({"twisted_reactor": 38.0}))[0] == 0
-    code, text = _hold(baseline, measured({"twisted_reactor": 15.0}))
+    assert _compare(baseline, dearer, "--threshold", "60%")[0] == 0
+    assert _compare(baseline, measured({"twisted_reactor": 38.0}))[0] == 0
+    code, text = _compare(baseline, measured({"twisted_reactor": 15.0}))
     assert code == 0
     assert "(-50%)" in text
 
 
 def test_reference_that_costs_more_is_detected(baseline: Path, measured: Measure) -> None:
-    code, text = _hold(baseline, measured({"asyncio_streams": 40.0}))
+    code, text = _compare(baseline, measured({"asyncio_streams": 40.0}))
     assert code == 1
     assert "asyncio_streams itself costs more" in text
 
 
 def test_model_that_is_no_longer_measured_is_a_regression(baseline: Path, measured: Measure, bench) -> None:
     bench.failing = {"plain_socket"}
-    code, text = _hold(baseline, measured())
+    code, text = _compare(baseline, measured())
     assert code == 1
     assert "plain_socket, session, closed: no longer measured: 1 of 6 conformance tests fail" in text
 
@@ -97,9 +97,9 @@ def test_committed_baseline_is_the_default(measured: Measure) -> None:
     costs = {model: 20.0 * found.middle for (_, model, _), found in kept.ratios.items()}
     # A run with exactly the costs of the committed baseline, and one with twice those costs.
     plan = {"models": (kept.reference, *costs), "levels": (16,), "modes": ("closed",)}
-    code, text = _hold(Path("baseline"), measured(costs | {kept.reference: 20.0}, **plan))
+    code, text = _compare(Path("baseline"), measured(costs | {kept.reference: 20.0}, **plan))
     assert code == 0, text
-    code, _ = _hold(
+    code, _ = _compare(
         Path("baseline"), measured({name: 2 * cost for name, cost in costs.items()} | {kept.reference: 20.0}, **plan)
     )
     assert code == 1
@@ -108,7 +108,7 @@ def test_committed_baseline_is_the_default(measured: Measure) -> None:
 
 
 def test_models_outside_the_plan_are_ignored(baseline: Path, measured: Measure) -> None:
-    code, text = _hold(baseline, measured(models=("asyncio_streams", "twisted_reactor"), modes=("closed",)))
+    code, text = _compare(baseline, measured(models=("asyncio_streams", "twisted_reactor"), modes=("closed",)))
     assert code == 0, text
 
 
