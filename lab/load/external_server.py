@@ -1,5 +1,6 @@
 """A server that is not of the catalogue, wherever it listens: what `--target` names, as a backend with one model."""
 
+import re
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
@@ -20,6 +21,9 @@ NAME = "target"
 
 # Seconds for a target to take a connection, with its TLS handshake; and for a machine to refuse a UDP port.
 _PATIENCE = 10.0
+
+# How people write the address of a web server, with the ports that RFC 9110, 4.2, gives these schemes.
+_WEB_SCHEMES = (("http", Transport.TCP, 80), ("https", Transport.TLS, 443))
 _REFUSAL_SECONDS = 0.2
 
 
@@ -34,6 +38,10 @@ def parse_target(text: str) -> tuple[str, Address]:
         service, url = CUSTOM_PROTOCOL.service, text
     elif service not in SERVICES:
         raise LabError(f"--target {text!r} is not SERVICE=URL with one of {', '.join(SERVICES)}")
+    for scheme, transport, port in _WEB_SCHEMES:
+        if service == "http" and url.startswith(f"{scheme}://"):
+            rest = url.removeprefix(f"{scheme}://").removesuffix("/")
+            url = f"{transport}://{rest}" + ("" if re.search(r":\d*$", rest) else f":{port}")
     try:
         address = Address.parse(url)
     except AddressError as error:

@@ -15,6 +15,7 @@ from lab.load.external_server import ExternalServer, parse_target
 from loadtests.sockets.codec import Codec, CodecError
 from loadtests.sockets.exchange import failure_kind
 from loadtests.sockets.failures import ExchangeError
+from services.protocol import Address
 
 EXAMPLES = ROOT / "docs" / "examples"
 CODEC = EXAMPLES / "length_prefixed" / "codec.py"
@@ -175,6 +176,27 @@ def test_what_cannot_be_loaded_is_one_line_and_exit_code_2(arguments: list[str],
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert said in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("http=http://127.0.0.1:8000", "tcp://127.0.0.1:8000"),
+        ("http=http://localhost", "tcp://localhost:80"),
+        ("http=http://[::1]/", "tcp://[::1]:80"),
+        ("http=https://localhost", "tls://localhost:443"),
+        ("http=https://localhost:8443/", "tls://localhost:8443"),
+        ("http=tcp://localhost", "tcp://localhost:8080"),
+        ("http=unix:///run/lab/x.sock", "unix:///run/lab/x.sock"),
+    ],
+)
+def test_address_of_a_web_server_may_be_its_url(text: str, address: str) -> None:
+    assert parse_target(text) == ("http", Address.parse(address))
+
+
+def test_url_is_only_for_http() -> None:
+    with pytest.raises(LabError, match="does not start with tcp://"):
+        parse_target("echo=http://localhost")
 
 
 def test_targets_are_addresses() -> None:
