@@ -71,6 +71,12 @@ class Limits:
     # gets a chance to move it in the end.
     http_requests: int = _count(1_000_000, "LAB_HTTP_MAX_REQUESTS")
 
+    # Of WebSocket: what a frame, a message and an inflated message may hold, as much as one argument of `command`. The
+    # last one is apart, since a kilobyte can inflate to a megabyte.
+    ws_frame: int = _count(1024 * 1024, "LAB_WS_MAX_FRAME", 125)
+    ws_message: int = _count(1024 * 1024, "LAB_WS_MAX_MESSAGE", 125)
+    ws_inflated: int = _count(1024 * 1024, "LAB_WS_MAX_INFLATED", 125)
+
     # Held by the models. A connection that neither sends nor takes a byte for `idle` is closed. At `connections`
     # the models with an accept loop of their own stop accepting, so that clients wait in the listening socket's
     # backlog; asyncio and Twisted accept by themselves, and refuse. Room for 10,000 idle ones, and those who come.

@@ -22,6 +22,9 @@ from services.protocol import Address, Transport
 
 EXTERNAL = "target"
 
+# Services at the address of another one.
+SPOKEN_AT = {"websocket": "http"}
+
 # Timeout of a client in seconds; replies take milliseconds.
 TIMEOUT = 10.0
 
@@ -133,6 +136,14 @@ def _targets(config: pytest.Config) -> tuple[Target, ...]:
 
 
 def _find_targets(config: pytest.Config) -> Iterator[Target]:
+    """Yield the targets of `_find_listeners`, and those of the services that ours have at the same address."""
+    for target in _find_listeners(config):
+        yield target
+        if target.is_ours:
+            yield from (replace(target, service=name) for name, where in SPOKEN_AT.items() if where == target.service)
+
+
+def _find_listeners(config: pytest.Config) -> Iterator[Target]:
     """Yield the targets of --target, of LAB_TARGETS, or of the catalogue."""
     chosen = [name for name in config.getoption("models").split(",") if name]
     if external := config.getoption("target"):
@@ -167,8 +178,9 @@ def _start(config: pytest.Config, target: Target) -> Address:
 
 
 def _pick(listeners: list[dict[str, str]], target: Target) -> Address:
+    service = SPOKEN_AT.get(target.service, target.service)
     for listener in listeners:
-        if (listener["service"], listener["transport"]) == (target.service, target.transport):
+        if (listener["service"], listener["transport"]) == (service, target.transport):
             return Address.parse(listener["address"])
     raise LookupError(f"{target.model} has no {target.service} over {target.transport}")
 

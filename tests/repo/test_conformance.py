@@ -28,6 +28,8 @@ CATALOGUE = Catalogue.load()
 MODELS = CATALOGUE.select()
 # (model, service, transport) of all that the models offer.
 OFFERED = {(model.name, item.service, item.transport) for model in MODELS for item in model.addresses}
+# WebSocket is spoken at the address of http.
+OFFERED |= {(model, "websocket", transport) for model, service, transport in OFFERED if service == "http"}
 CAPABILITIES = {name.split(".")[0] for model in CATALOGUE.models for name in model.limits}
 
 # Collects, and prints a line of JSON for each test.
@@ -86,12 +88,13 @@ def test_every_test_is_asked_of_every_model_that_it_is_about() -> None:
         transports = {args[0] for args in marks_of(marks[name], "transport")} or set(Transport)
         limits = {args[0] for args in marks_of(marks[name], "limit")}
         expected = {
-            (model.name, item.service, item.transport)
+            (model.name, spoken, transport)
             for model in MODELS
-            for item in model.addresses
-            if item.service == service
-            and Transport(item.transport).is_datagram == (kind == "datagram")
-            and item.transport in transports
+            for name_, spoken, transport in OFFERED
+            if name_ == model.name
+            and spoken == service
+            and Transport(transport).is_datagram == (kind == "datagram")
+            and transport in transports
             and limits <= set(model.limits)
             and not (marks_of(marks[name], "ours") and model.rfc_only)
         }
@@ -122,7 +125,7 @@ def test_every_test_of_the_suite_is_asked_of_some_model() -> None:
 
 def test_every_name_in_a_marker_exists() -> None:
     known: dict[str, set[str]] = {
-        "service": {*SERVICES},
+        "service": {*SERVICES, "websocket"},
         "transport": {*Transport},
         "capability": CAPABILITIES | documented_capabilities(),
         "limit": CAPABILITIES,

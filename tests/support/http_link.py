@@ -69,6 +69,10 @@ class HttpLink:
         data, self._left = self._left[:count], self._left[count:]
         return data
 
+    def is_at_end(self) -> bool:
+        """Whether the stream has ended; waits until it has, or until something comes."""
+        return not self._left and not self._more()
+
     def is_over(self) -> bool:
         """Whether nothing more comes: an end, or a reset. A server that keeps the connection open is none."""
         if self._left:

@@ -33,6 +33,14 @@ PARALLEL = ["--numprocesses", "4", "--dist", "loadgroup"]
 _TESTED = (0, 1)
 
 
+# WebSocket is spoken at the address of http: `websocket=ws://host:port`, or any address that http may have.
+_WEBSOCKET = re.compile("^websocket=(?:ws(s?)://)?")
+
+
+def _as_http(match: re.Match[str]) -> str:
+    return "http=" if match[1] is None else f"http=http{match[1]}://"
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """The outcome of one test.
@@ -133,13 +141,14 @@ def check_external(targets: Iterable[str], *, rfc_only: bool, progress: bool) ->
     arguments = ["--rfc"] if rfc_only else []
     found: list[tuple[str, Address]] = []
     for target in targets:
-        service, address = parse_target(target)
+        service, address = parse_target(_WEBSOCKET.sub(_as_http, target))
         if service not in SERVICES:
             raise LabError(f"--target {target!r} is not SERVICE=URL with one of {', '.join(SERVICES)}")
         if not is_offered(service, address.transport):
             raise LabError(f"--target {target!r}: there are no tests of {service} over {address.transport}")
         found.append((service, address))
-        arguments += ["--target", f"{service}={address}"]
+        name = "websocket" if _WEBSOCKET.match(target) else service
+        arguments += ["--target", f"{name}={address}"]
     for service, address in found:
         check_reachable(service, address)
     if progress:

@@ -17,8 +17,10 @@ from services.protocol.greet import GREETING
 from services.protocol.http import replies
 from services.protocol.http.body import Body
 from services.protocol.http.errors import HttpError, quote
+from services.protocol.http.handshake import HandshakeError, shake_hands
 from services.protocol.http.head import CHUNKED, METHODS, Head, HeadReader
 from services.protocol.http.page import POLICY, page
+from services.protocol.http.websocket import WebSocket
 from services.protocol.limits import Limits
 
 # A handler returns a whole reply; or None when it has set `_work`, which makes the reply.
@@ -66,6 +68,7 @@ class Http:
         "_reader",
         "_replies",
         "_report",
+        "_socket",
         "_upload",
         "_work",
     )
@@ -91,11 +94,15 @@ class Http:
         self._answered = 0
         self._draining = False
         self._head_due = False  # the next bytes are the start of a reply
+        self._socket: WebSocket | None = None  # since the Upgrade
         self._held = b""  # while draining: the start of a reply that may be the last
 
     def receive_data(self, data: bytes) -> None:
         """Take bytes."""
-        self._reader.feed(data)
+        if self._socket is None:
+            self._reader.feed(data)
+        else:
+            self._socket.receive_data(data)
 
     def receive_digest(self, digest: bytes) -> None:
         """Take what `Compute.run` returned.
@@ -103,6 +110,9 @@ class Http:
         Raises:
             AdapterError: no `Compute` was handed out, or it was answered already.
         """
+        if self._socket is not None:
+            self._socket.receive_digest(digest)
+            return
         if not self._awaits_digest:
             raise AdapterError("receive_digest without a Compute")
         self._awaits_digest = False
@@ -122,10 +132,12 @@ class Http:
             data, self._held = replies.with_close(self._held), b""
             self._closing = True
             return Send(data)
-        return Close()
+        return Close() if self._socket is None else self._socket.end(going_away=self._draining)
 
     def next_event(self) -> Event | None:
         """Answer what has arrived, up to a Send's worth, or hand out the work that a request asks for."""
+        if self._socket is not None:
+            return self._socket.next_event()
         if self._awaits_digest:
             raise AdapterError("next_event before the digest of a Compute was received")
         if self._draining:
@@ -143,7 +155,7 @@ class Http:
             data, self._held = self._held, b""
             return Send(data)
         event = self._advance(1)
-        if self._head_due and isinstance(event, Send) and not self._closing:
+        if self._head_due and isinstance(event, Send) and not self._closing and self._socket is None:
             self._head_due = False
             self._held = event.data
             return self._next_draining()
@@ -167,7 +179,7 @@ class Http:
                         pending.append(reply)
                         size += len(reply)
                         most -= 1
-                    if size >= SEND_SIZE or self._closing:
+                    if size >= SEND_SIZE or self._closing or self._socket is not None:
                         break
             except HttpError as error:
                 self._refuse(error)
@@ -351,6 +363,19 @@ class Http:
             return head
         return self._start(_sent_events(head, number, every, is_chunked=bool(request.minor)))
 
+    def _ws(self, request: Head) -> bytes:
+        try:
+            fields, deflate = shake_hands(request)
+        except HandshakeError as error:
+            return self._text(error.status, str(error), error.fields)
+        self._socket = WebSocket(self._limits, self._websocket_info, deflate)
+        if self._reader.left:
+            self._socket.receive_data(self._reader.take(self._reader.left))
+        return replies.head(101, self._clock.date(), fields)
+
+    def _websocket_info(self) -> bytes:
+        return f"{self._info()}# Connection\r\npeer:{self._peer}\r\n".encode()
+
     def _info_json(self, request: Head) -> bytes:
         sections: dict[str, dict[str, object]] = {}
         for line in self._info().splitlines():
@@ -454,4 +479,5 @@ _ROUTES = {
     b"/stream/": Route(Http._stream),
     b"/events/": Route(Http._events),
     b"/info": Route(Http._info_json),
+    b"/ws": Route(Http._ws),
 }
