@@ -53,6 +53,7 @@ METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"
 CHUNKED = -1
 
 _KEEP_ALIVE = frozenset((b"keep-alive",))
+_NO_OPTIONS: frozenset[bytes] = frozenset()
 
 # The fields of a connection's last request are kept up to this size: clients repeat them, and comparing is cheaper
 # than reading. Above it, ten thousand idle connections would hold too much.
@@ -74,11 +75,13 @@ class Fields:
 
     def __init__(self, values: dict[bytes, list[bytes]]) -> None:
         self.values = values
-        hosts = values.get(b"host", [])
-        if len(hosts) > 1:
-            raise HttpError(400, "several Host fields")  # 3.2
-        if hosts and not _HOST.fullmatch(hosts[0]):
-            raise HttpError(400, f"Host {quote(hosts[0])} is not a host and a port")
+        has_host = b"host" in values
+        if has_host:
+            hosts = values[b"host"]
+            if len(hosts) > 1:
+                raise HttpError(400, "several Host fields")  # 3.2
+            if not _HOST.fullmatch(hosts[0]):
+                raise HttpError(400, f"Host {quote(hosts[0])} is not a host and a port")
         self.has_length = True
         if b"transfer-encoding" in values:
             if b"content-length" in values:
@@ -89,8 +92,12 @@ class Fields:
         else:
             self.length = 0
             self.has_length = False
-        self.options = frozenset(self.tokens(b"connection"))
-        self.is_plain = bool(hosts) and not (self.has_length or self.options - _KEEP_ALIVE or b"expect" in values)
+        self.options = _NO_OPTIONS
+        is_persistent = True
+        if b"connection" in values:
+            self.options = frozenset(self.tokens(b"connection"))
+            is_persistent = self.options == _KEEP_ALIVE
+        self.is_plain = has_host and is_persistent and not self.has_length and b"expect" not in values
 
     def tokens(self, name: bytes) -> list[bytes]:
         """Return the elements of a list field, in lower case."""
@@ -237,6 +244,8 @@ class HeadReader:
         """
         buffer = self._buffer
         start = self._position
+        if start == len(buffer):
+            return None
         end = buffer.find(b"\r\n\r\n", start + self._unseen)
         if end < 0 or buffer.startswith(b"\r\n", start):
             return self._next_irregular()
@@ -264,8 +273,6 @@ class HeadReader:
     def _next_irregular(self) -> Head | None:
         """A head that has not arrived in full, or has an empty line before it, which 2.2 lets pass."""
         buffer = self._buffer
-        if self._position == len(buffer):
-            return None
         if buffer.startswith(b"\r\n", self._position):
             if self._skipped:
                 raise HttpError(400, "more than one empty line before a request")
@@ -289,13 +296,14 @@ class HeadReader:
         if bad:
             raise HttpError(400, f"a control character in the head: {quote(bad[0])}")
         line_end = buffer.find(b"\r\n", start)
-        if (len(buffer) if line_end < 0 else line_end) - start > limits.http_line:
+        end = len(buffer) - buffer.endswith(b"\r")  # which may be the end of a line, and then counts for nothing
+        if (end if line_end < 0 else line_end) - start > limits.http_line:
             raise HttpError(414, f"the request line is longer than {limits.http_line} bytes")
         if line_end < 0:
             return
         if line_end >= start + self._unseen:
             read_line(buffer[start:line_end])
-        _check_size(len(buffer) - line_end - 2, buffer.count(b"\r\n", line_end + 2), limits)
+        _check_size(end - line_end - 2, buffer.count(b"\r\n", line_end + 2), limits)
 
 
 def read_fields(block: bytes, limits: Limits) -> Fields:
@@ -309,7 +317,11 @@ def read_fields(block: bytes, limits: Limits) -> Fields:
         name, _, value = line.partition(b":")
         name = name.lower()
         if name in _USED:
-            values.setdefault(name, []).append(_trim(value))
+            value = value.strip(b" \t")
+            if name in values:
+                values[name].append(value)
+            else:
+                values[name] = [value]
     return Fields(values)
 
 

@@ -59,7 +59,6 @@ class Http:
         "_draining",
         "_echoes",
         "_has_begun",
-        "_head_due",
         "_held",
         "_info",
         "_limits",
@@ -88,12 +87,11 @@ class Http:
         self._work: Iterator[Event] | None = None  # behind the replies that precede it
         self._awaits_digest = False
         self._digest = b""
-        self._has_begun = False  # the echo of a body
+        self._has_begun = False  # the echo of a body, or what `_work` makes: its head has been handed out
         self._persist = b""  # what the reply in hand says of the connection
         self._closing = False
         self._answered = 0
         self._draining = False
-        self._head_due = False  # the next bytes are the start of a reply
         self._socket: WebSocket | None = None  # since the Upgrade
         self._held = b""  # while draining: the start of a reply that may be the last
 
@@ -154,9 +152,13 @@ class Http:
                 return None  # `end` follows, or the rest of what has arrived
             data, self._held = self._held, b""
             return Send(data)
+        if self._work is not None and self._has_begun:
+            if (event := self._continue_work()) is not None:
+                return event
+            self._work = None
+        is_start = self._upload is None or not self._has_begun
         event = self._advance(1)
-        if self._head_due and isinstance(event, Send) and not self._closing and self._socket is None:
-            self._head_due = False
+        if is_start and isinstance(event, Send) and not self._closing and self._socket is None:
             self._held = event.data
             return self._next_draining()
         return event
@@ -164,8 +166,7 @@ class Http:
     def _advance(self, most: int) -> Event | None:
         pending = self._replies
         if self._work is not None:
-            event = next(self._work, None)
-            if event is not None:
+            if (event := self._continue_work()) is not None:
                 return event
             self._work = None
         if not self._closing:
@@ -188,8 +189,13 @@ class Http:
             pending.clear()
             return Send(data)
         if self._work is not None:
-            return next(self._work)
+            return self._continue_work()
         return Close() if self._closing else None
+
+    def _continue_work(self) -> Event | None:
+        event = None if self._work is None else next(self._work, None)
+        self._has_begun = self._has_begun or isinstance(event, Send)
+        return event
 
     def _refuse(self, error: HttpError) -> None:
         """Make the last reply; none if the reply in hand has begun: the close shows that it is incomplete."""
@@ -210,7 +216,6 @@ class Http:
         if request is None:
             return None
         self._answered += 1
-        self._head_due = True
         if request.minor and request.fields.is_plain and self._answered < self._limits.http_requests:
             self._persist = b""
             return self._answer(request)
@@ -226,9 +231,7 @@ class Http:
         expects = bool(request.minor) and b"expect" in fields.values  # RFC 9110, 10.1.1: not in HTTP/1.0
         if expects and fields.tokens(b"expect") != [b"100-continue"]:
             raise HttpError(417, "only 100-continue can be expected")
-        self._echoes = request.path == b"/echo" and request.method == b"POST"
-        if self._echoes and not fields.has_length:
-            raise HttpError(411, "POST /echo needs Content-Length or Transfer-Encoding: chunked")
+        self._echoes = request.path == b"/echo" and request.method == b"POST" and fields.has_length
         body = Body(fields.length, self._reader, self._limits, self._clock)
         self._upload = request, body
         # RFC 9110, 10.1.1: not if the body is there already.
@@ -281,6 +284,8 @@ class Http:
             return self._text(404, f"there is no {quote(request.path)} here", is_head=is_head)
         if method == b"OPTIONS":
             return self._empty(route.allow)
+        if method == b"POST" and request.path == b"/echo":
+            raise HttpError(411, "POST /echo needs Content-Length or Transfer-Encoding: chunked")
         if not is_head or route.handler is None:
             allow = b"Allow: %b\r\n" % route.allow
             return self._text(405, f"{method.decode()} is not for {quote(request.path)}", allow, is_head=is_head)
@@ -399,7 +404,7 @@ class Http:
 
     def _number(self, request: Head, most: int, unit: str) -> int | bytes:
         """Return the number in the path, or the reply that refuses it."""
-        digits = request.path.rpartition(b"/")[2]
+        digits = request.path[request.path.find(b"/", 1) + 1 :]
         if not _NUMBER.fullmatch(digits):
             return self._text(404, f"there is no {quote(request.path)} here: a number of {unit} must follow")
         number = int(digits)

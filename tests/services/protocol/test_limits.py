@@ -66,8 +66,8 @@ def test_each_limit_has_a_variable_of_its_own() -> None:
 
 @pytest.mark.parametrize("name", VARIABLES)
 def test_each_limit_can_be_set(name: str) -> None:
-    limits = Limits.from_environ({VARIABLES[name]: "123"})
-    assert getattr(limits, name) == 123
+    limits = Limits.from_environ({VARIABLES[name]: "125"})
+    assert getattr(limits, name) == 125
     assert type(getattr(limits, name)) is type(getattr(Limits(), name))
     assert {other: getattr(limits, other) for other in VARIABLES if other != name} == {
         other: getattr(Limits(), other) for other in VARIABLES if other != name

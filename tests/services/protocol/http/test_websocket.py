@@ -1,0 +1,289 @@
+"""WebSocket, without a model: the cases of RFC 6455 in three deliveries, limits, compression, work and the drain."""
+
+import random
+import zlib
+from collections.abc import Callable
+
+import pytest
+
+from fuzz.oracle import Outcome
+from services.protocol import SEND_SIZE, AdapterError, Close, Compute, Connection, Limits, Send, Wait
+from services.protocol.http.deflate import Deflate, InflateError, negotiate
+from tests.services.protocol.http.conftest import Recorded
+from tests.support.ws_cases import ANSWERED, CLOSED, FAILED, FAILED_OURS, Answered, Closed, Failed
+from tests.support.ws_link import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    FIN,
+    PING,
+    PONG,
+    RSV1,
+    TEXT,
+    Frame,
+    WsLink,
+    deflate,
+    frame,
+    handshake,
+    inflate,
+)
+
+DEFLATE = handshake(more=["Sec-WebSocket-Extensions: permessage-deflate"])
+# In three deliveries a stream of this size would take a second.
+LARGE = 70_000
+
+
+def read_messages(sent: bytes) -> list[Frame]:
+    """Take apart what a server sent after its handshake."""
+    link = WsLink(Recorded(sent))  # type: ignore[arg-type]  # all that reading needs
+    reply = link.http.read()
+    assert reply is not None
+    assert reply.status == 101
+    messages = []
+    while not link.http.is_at_end():
+        messages.append(link.read_message())
+    return messages
+
+
+def code_of(message: Frame) -> int:
+    assert message[0] == CLOSE
+    return int.from_bytes(message[1][:2], "big")
+
+
+@pytest.fixture
+def opened(pull: Callable[..., Outcome]) -> Connection:
+    connection = Connection("http")
+    connection.receive_data(handshake())
+    assert pull(connection).sent.startswith(b"HTTP/1.1 101 Switching Protocols\r\n")
+    return connection
+
+
+@pytest.mark.parametrize("case", [case for case in ANSWERED if len(case.sent) < LARGE], ids=lambda case: case.name)
+def test_messages(deliver: Callable[..., Outcome], case: Answered) -> None:
+    outcome = deliver(handshake() + case.sent)
+    assert tuple(read_messages(outcome.sent)) == case.messages
+    assert not outcome.closed
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in [*FAILED, *FAILED_OURS] if len(case.sent) < LARGE], ids=lambda case: case.name
+)
+def test_frames_that_fail_the_connection(deliver: Callable[..., Outcome], case: Failed) -> None:
+    outcome = deliver(handshake() + case.sent + frame(TEXT, b"behind"))
+    assert code_of(read_messages(outcome.sent)[-1]) in case.codes
+    assert outcome.closed
+
+
+@pytest.mark.parametrize("case", CLOSED, ids=lambda case: case.name)
+def test_closes(deliver: Callable[..., Outcome], case: Closed) -> None:
+    outcome = deliver(handshake() + frame(TEXT, b"before") + frame(CLOSE, case.data) + frame(TEXT, b"behind"))
+    before, close = read_messages(outcome.sent)
+    assert before == (TEXT, b"before")
+    assert (code_of(close), len(close[1])) == (case.code, 2 if case.code else 0)
+    assert outcome.closed
+
+
+@pytest.mark.parametrize(
+    ("limits", "sent"),
+    [
+        ({"ws_frame": 200}, frame(BINARY, bytes(201))[:10]),
+        ({"ws_message": 200}, frame(BINARY, bytes(201))[:10]),
+        ({"ws_message": 200}, frame(TEXT, bytes(120), bits=0) + frame(CONTINUATION, bytes(100))[:2]),
+        ({"ws_message": 200}, frame(TEXT, bytes(120), bits=0) + frame(CONTINUATION, bytes(1), bits=0) * 81),
+    ],
+)
+def test_limit_is_enforced_before_the_data_comes(
+    deliver: Callable[..., Outcome], limits: dict[str, int], sent: bytes
+) -> None:
+    outcome = deliver(handshake() + sent, limits=Limits(**limits))  # type: ignore[arg-type]
+    assert [code_of(message) for message in read_messages(outcome.sent)] == [1009]
+    assert outcome.closed
+
+
+def test_messages_at_the_limit(deliver: Callable[..., Outcome]) -> None:
+    limits = Limits(ws_frame=200, ws_message=200)
+    fragments = frame(BINARY, bytes(100), bits=0) + frame(CONTINUATION, bytes(100))
+    outcome = deliver(handshake() + (frame(BINARY, bytes(200)) + fragments) * 2, limits=limits)
+    assert read_messages(outcome.sent) == [(BINARY, bytes(200))] * 4
+
+
+def test_frame_in_small_pieces_is_not_copied_for_each(opened: Connection, pull: Callable[..., Outcome]) -> None:
+    """One megabyte in pieces of a hundred bytes: with a copy for each it would be five gigabytes."""
+    sent = frame(BINARY, b"x" * 1_000_000)
+    outcome = Outcome()
+    for start in range(0, len(sent), 100):
+        opened.receive_data(sent[start : start + 100])
+        pull(opened, outcome)
+    assert outcome.sent[-1_000_000:] == b"x" * 1_000_000
+
+
+def test_masks(opened: Connection, pull: Callable[..., Outcome]) -> None:
+    """Both ways to unmask, for lengths that are no multiple of four."""
+    numbers = random.Random(7)
+    for size in [*range(9), 125, 126, 2046, 2047, 2048, 2049, 2050, 2051, 5000]:
+        data, key = numbers.randbytes(size), numbers.randbytes(4)
+        opened.receive_data(frame(BINARY, data, key=key))
+        assert pull(opened).sent.endswith(data)
+
+
+def test_work(opened: Connection, pull: Callable[..., Outcome]) -> None:
+    opened.receive_data(b"".join(frame(TEXT, word) for word in (b"hello", b"SLEEP 250", b"BURN 3", b"PING")))
+    assert opened.next_event() == Send(b"\x81\x05hello")
+    assert opened.next_event() == Wait(0.25)
+    assert opened.next_event() == Send(b"\x81\x02OK")
+    work = opened.next_event()
+    assert work == Compute(3)
+    with pytest.raises(AdapterError, match="before the digest"):
+        opened.next_event()
+    opened.receive_digest(b"digest")
+    assert opened.next_event() == Send(b"\x81\x06digest")
+    assert opened.next_event() == Send(b"\x81\x04PONG")
+    assert opened.next_event() is None
+    with pytest.raises(AdapterError, match="without a Compute"):
+        opened.receive_digest(b"digest")
+
+
+@pytest.mark.parametrize(
+    "word", [b"SLEEP", b"SLEEP ", b"SLEEP x", b"SLEEP -1", b"SLEEP 60001", b"BURN 1e3", b"BLOB 99999999999999999999"]
+)
+def test_word_with_a_number_that_is_none(opened: Connection, pull: Callable[..., Outcome], word: bytes) -> None:
+    opened.receive_data(frame(TEXT, word) + frame(TEXT, b"PING"))
+    outcome = pull(opened)
+    assert b"ERR %b takes 0 to " % word.split()[0] in outcome.sent
+    assert outcome.sent.endswith(b"PONG")
+
+
+def test_words_are_only_text_and_only_words(opened: Connection, pull: Callable[..., Outcome]) -> None:
+    for opcode, data in ((BINARY, b"PING"), (TEXT, b"ping"), (TEXT, b"PINGS"), (TEXT, b" PING"), (TEXT, b"QUITE")):
+        opened.receive_data(frame(opcode, data))
+        assert pull(opened).sent[2:] == data
+
+
+def test_blob_is_made_as_it_is_sent(opened: Connection) -> None:
+    opened.receive_data(frame(TEXT, b"BLOB 50000000"))
+    for _ in range(20):
+        event = opened.next_event()
+        assert isinstance(event, Send)
+        assert len(event.data) <= SEND_SIZE
+
+
+def test_pipeline_gives_others_a_turn(pull: Callable[..., Outcome]) -> None:
+    connection = Connection("http", limits=Limits(pipeline=10))
+    connection.receive_data(handshake() + frame(TEXT, b"a") * 95)
+    outcome = pull(connection)
+    assert len(read_messages(outcome.sent)) == 95
+    assert outcome.sends == 11
+
+
+# The end.
+
+
+def test_drain_answers_what_has_come_and_goes_away(opened: Connection, pull: Callable[..., Outcome]) -> None:
+    opened.receive_data(frame(TEXT, b"SLEEP 1"))
+    assert opened.next_event() == Wait(0.001)
+    opened.drain(arrived=1000)
+    opened.receive_data(frame(TEXT, b"more") + frame(TEXT, b"part")[:5])
+    outcome = pull(opened)
+    assert not outcome.closed
+    opened.receive_eof()
+    pull(opened, outcome)
+    assert outcome.sent == b"\x81\x02OK\x81\x04more\x88\x12\x03\xe9the server stops"
+    assert outcome.closed
+
+
+def test_drain_without_a_word_behind_the_client_s_close(opened: Connection, pull: Callable[..., Outcome]) -> None:
+    opened.receive_data(frame(CLOSE, b"\x03\xe8"))
+    opened.drain()
+    assert pull(opened).sent == b"\x88\x02\x03\xe8"
+
+
+def test_handshake_that_comes_in_a_drain(pull: Callable[..., Outcome]) -> None:
+    connection = Connection("http")
+    connection.drain(arrived=1000)
+    connection.receive_data(handshake() + frame(TEXT, b"a"))
+    outcome = pull(connection)
+    connection.receive_eof()
+    pull(connection, outcome)
+    text, close = read_messages(outcome.sent)
+    assert text == (TEXT, b"a")
+    assert code_of(close) == 1001
+
+
+def test_stream_that_ends_without_a_close(opened: Connection) -> None:
+    """7.1.5: nothing is left to say to a client that has gone."""
+    opened.receive_eof()
+    assert opened.next_event() == Close()
+
+
+def test_nothing_of_a_message_is_held_after_the_end(opened: Connection, pull: Callable[..., Outcome]) -> None:
+    opened.receive_data(frame(TEXT, b"QUIT") + frame(TEXT, b"behind"))
+    assert pull(opened).sent == b"\x81\x02OK\x88\x02\x03\xe8"
+    opened.receive_data(frame(TEXT, b"later"))
+    assert opened.next_event() == Close()
+
+
+# Compression.
+
+
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+def test_message_goes_back_as_it_came(deliver: Callable[..., Outcome], opcode: int) -> None:
+    text = b"hello " * 50
+    sent = frame(opcode, deflate(text), bits=FIN | RSV1) + frame(PING, b"p") + frame(opcode, text)
+    first, ping, second = read_messages(deliver(DEFLATE + sent).sent)
+    assert (first[0], inflate(first[1])) == (opcode | RSV1, text)
+    assert (ping, second) == ((PONG, b"p"), (opcode, text))
+
+
+def test_word_in_a_compressed_message(deliver: Callable[..., Outcome]) -> None:
+    sent = b"".join(frame(TEXT, deflate(word), bits=FIN | RSV1) for word in (b"PING", b"BLOB x" + b" " * 99))
+    first, second = read_messages(deliver(DEFLATE + sent).sent)
+    assert first == (TEXT, b"PONG")  # too short to become shorter
+    assert second[1].startswith(b"ERR")
+
+
+def test_messages_of_a_client_with_blocks_that_are_final() -> None:
+    """RFC 7692, 7.2.3.5."""
+    machine = zlib.compressobj(wbits=-15)
+    data = machine.compress(b"hello") + machine.flush(zlib.Z_FINISH) + b"\0"
+    assert Deflate(15).inflate(data, 100) == b"hello"
+    assert Deflate(15).inflate(data[:-1] + deflate(b" world"), 100) == b"hello world"
+
+
+@pytest.mark.parametrize("size", [0, 1, 99, 100])
+def test_inflated_size_at_its_limit(size: int) -> None:
+    assert Deflate(15).inflate(deflate(bytes(size)) if size else b"\0", 100) == bytes(size)
+
+
+@pytest.mark.parametrize("size", [101, 102, 1000, 5_000_000])
+def test_inflated_size_over_its_limit(size: int) -> None:
+    with pytest.raises(InflateError) as raised:
+        Deflate(15).inflate(deflate(bytes(size)), 100)
+    assert raised.value.is_too_big
+
+
+@pytest.mark.parametrize("bits", range(9, 16))
+def test_window(bits: int) -> None:
+    data = random.Random(7).randbytes(50_000) * 2
+    with_window = zlib.decompressobj(-bits)
+    assert with_window.decompress(Deflate(bits).deflate(data) + b"\0\0\xff\xff") == data
+
+
+@pytest.mark.parametrize(
+    ("offer", "bits"),
+    [
+        (b"permessage-deflate", 15),
+        (b"Permessage-Deflate ; server_max_window_bits = 9", None),
+        (b"permessage-deflate; server_max_window_bits=9", 9),
+        (b'permessage-deflate;client_max_window_bits="8";server_max_window_bits="12"', 12),
+        (b"permessage-deflate; client_max_window_bits=7", None),
+        (b"permessage-deflate; client_max_window_bits=16", None),
+        (b"permessage-deflate; client_no_context_takeover=1", None),
+        (b"permessage-deflate; server_max_window_bits=8, permessage-deflate", 15),
+        (b"permessage-deflate; ", None),
+        (b"x-webkit-deflate-frame", None),
+        (b"", None),
+    ],
+)
+def test_offer(offer: bytes, bits: int | None) -> None:
+    agreed = negotiate([offer])
+    assert (agreed.bits if agreed else None) == bits
