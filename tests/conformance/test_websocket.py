@@ -248,8 +248,8 @@ def test_words_of_command(target) -> None:
 
 @pytest.mark.ours
 @pytest.mark.capability("overlap")
-def test_sleep_blocks_no_other_websocket(target, patience: float) -> None:
-    with target.connect(patience) as sleeper, target.connect(patience) as other:
+def test_sleep_blocks_no_other_websocket(target, client_timeout: float) -> None:
+    with target.connect(client_timeout) as sleeper, target.connect(client_timeout) as other:
         sleeping, awake = WsLink(sleeper), WsLink(other)
         sleeping.open()
         sleeping.send(frame(TEXT, b"SLEEP 300"))
