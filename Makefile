@@ -72,7 +72,7 @@ tour: .venv/lab.stamp ## network modules of the standard library, old and new, a
 
 gallery: .venv/lab.stamp ## record the tour again, for docs/gallery/
 	@$(ENGINE) ensure && $(ENGINE) base
-	@$(BIN)/lab tour --record
+	@$(BIN)/python -m tools.docs.record_gallery
 
 ## Load
 .PHONY: load swarm-demo nogil bench bench-quick bench-hold baseline bench-models bench-parser bench-up

@@ -1,4 +1,4 @@
-"""The tour on a terminal: the table of all modules; and of one, its code, what it printed, and the wire beside it."""
+"""The tour on a terminal: the table of all modules, and for one its code, output and traffic."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -11,14 +11,14 @@ from rich.text import Text
 
 from lab.tour.dialogue import Message
 from lab.tour.registry import Exhibit
-from lab.tour.runner import Failure, Performance
+from lab.tour.runner import ExhibitRun, Failure
 
-# From here on two columns are wide enough for code that is up to 120 characters wide, wrapped, beside a dialogue.
+# Width from which code (up to 120 characters, wrapped) and dialogue fit in two columns.
 WIDE = 160
-# Where nothing says how wide the output is (a log file): as wide as the code.
+# Width of output that is not a terminal: that of the code.
 LOG_WIDTH = 120
 
-# Of one side's words before the other side speaks, in lines.
+# Lines that are shown of one message.
 SHOWN = 12
 
 COLUMNS = ("module", "Python 2", "Python 3", "gone since", "use instead", "servers")
@@ -28,7 +28,7 @@ _NOTHING = "-"
 
 
 def list_facts(exhibit: Exhibit) -> list[str]:
-    """The cells of an exhibit's row, in the order of `COLUMNS`."""
+    """Return the cells of an exhibit's row, in the order of `COLUMNS`."""
     return [
         exhibit.module,
         ", ".join(exhibit.python2) or _NOTHING,
@@ -40,7 +40,7 @@ def list_facts(exhibit: Exhibit) -> list[str]:
 
 
 def make_list(exhibits: Iterable[Exhibit]) -> Table:
-    """All modules with their fate."""
+    """Return the table of all modules."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in COLUMNS:
         table.add_column(name, overflow="fold")
@@ -49,30 +49,30 @@ def make_list(exhibits: Iterable[Exhibit]) -> Table:
     return table
 
 
-def show(exhibit: Exhibit, performance: Performance, console: Console) -> None:
-    """Print what came of an exhibit: side by side where there is the width for it, else one below the other."""
+def show(exhibit: Exhibit, run: ExhibitRun, console: Console) -> None:
+    """Print code and result of an exhibit: side by side if the terminal is wide enough, else one below the other."""
     console.print(Rule(Text(exhibit.module, style="bold"), style="dim"))
     console.print(Text(exhibit.purpose, style="italic"))
     names = f"Python 2: {', '.join(exhibit.python2) or _NOTHING}. Python 3: {', '.join(exhibit.python3) or _NOTHING}"
-    fate = f"gone since {exhibit.gone_since}" if exhibit.gone_since else "still there"
-    console.print(Text(f"{names}; {fate}. Use instead: {exhibit.instead}.", style="dim"))
+    status = f"gone since {exhibit.gone_since}" if exhibit.gone_since else "still available"
+    console.print(Text(f"{names}; {status}. Use instead: {exhibit.instead}.", style="dim"))
     code = Syntax(exhibit.code.rstrip(), "python", theme="ansi_dark", background_color="default", word_wrap=True)
-    happened = Group(*_tell(performance))
+    result = Group(*_render_run(run))
     if console.width >= WIDE:
         sides = Table.grid(expand=True, padding=(0, 2, 0, 0))
         sides.add_column(ratio=1)
         sides.add_column(ratio=1)
-        sides.add_row(Group(_heading(exhibit.file), code), happened)
+        sides.add_row(Group(_heading(exhibit.file), code), result)
         console.print(sides)
     else:
-        console.print(_heading(exhibit.file), code, happened)
+        console.print(_heading(exhibit.file), code, result)
 
 
 def mark_lines(messages: Sequence[Message]) -> Iterator[tuple[Message | None, str]]:
-    """A dialogue by lines, each with whose it is. Of a long message, a file as a rule, it is the first lines.
+    """Yield the lines of a dialogue, with the first lines of long messages.
 
     Returns:
-        For each line its message and its text with a mark in front; no message for a line that says who is talking.
+        Each line's message, and its text with the mark of its side; None and the heading for each new connection.
     """
     before = None
     for message in messages:
@@ -88,24 +88,24 @@ def mark_lines(messages: Sequence[Message]) -> Iterator[tuple[Message | None, st
 
 
 def show_failure(failure: Failure) -> str:
-    """What a failure looks like to a program: its class and its message, in one line."""
+    """Return the class and the message of a failure in one line."""
     if failure.raised is None:
         return "nothing was raised"
     return ": ".join(filter(None, (failure.raised, " ".join((failure.message or "").split()))))
 
 
-def _tell(performance: Performance) -> Iterator[RenderableType]:
-    yield _heading(f"what it prints, on Python {performance.python}")
-    yield Text(performance.output.rstrip())
-    if performance.error:
-        yield Text(performance.error.rstrip(), style="bold red")
+def _render_run(run: ExhibitRun) -> Iterator[RenderableType]:
+    yield _heading(f"what it prints, on Python {run.python}")
+    yield Text(run.output.rstrip())
+    if run.error:
+        yield Text(run.error.rstrip(), style="bold red")
     yield _heading("what goes over the wire (C: client, S: server)")
-    for message, line in mark_lines(performance.messages):
+    for message, line in mark_lines(run.messages):
         yield Text(line, style="dim" if message is None else _STYLES[message.side], overflow="fold")
-    if performance.failures:
-        yield _heading("what it raises when")
+    if run.failures:
+        yield _heading("what it raises")
         table = Table(box=None, show_header=False, pad_edge=False)
-        for failure in performance.failures:
+        for failure in run.failures:
             table.add_row(Text(failure.what), Text(show_failure(failure), style="" if failure.raised else "bold red"))
         yield table
 

@@ -1,4 +1,4 @@
-"""The gallery's test accounts: the same on every server, known to everybody, good for nothing else."""
+"""The gallery's test accounts: the same on every server, and public."""
 
 from dataclasses import dataclass
 
@@ -14,11 +14,11 @@ class Account:
 
     @property
     def address(self) -> str:
-        """Where mail reaches this user."""
+        """Return the mail address."""
         return f"{self.user}@{DOMAIN}"
 
 
 ANN = Account("ann", "anns-secret")
 BOB = Account("bob", "bobs-secret")
 ACCOUNTS = (ANN, BOB)
-WRONG_PASSWORD = "a-guess"  # noqa: S105 - of nobody
+WRONG_PASSWORD = "a-guess"  # noqa: S105 - of no account

@@ -1,4 +1,4 @@
-"""Who said what on which connection, as recorded: in order, without secrets, and no longer than a person reads."""
+"""A recorded dialogue: the messages of each connection in order, without secrets, and shortened."""
 
 import base64
 import re
@@ -11,21 +11,21 @@ from lab.tour.accounts import ACCOUNTS, WRONG_PASSWORD
 Side = Literal["client", "server"]
 
 MASK = "****"
-# What is kept of one side's words before the other side speaks, in bytes: more than a person reads of a file.
+# Bytes that are kept of a message: more than a person reads of a file.
 KEPT = 2000
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What one side said on a connection until something else was said.
+    """The data that one side sent on a connection until other data was recorded.
 
     Args:
-        connection: its number, from 1 in the order in which connections were opened.
-        peer: whom the client is connected to, host:port, by the name that it asked for.
-        side: who speaks.
-        text: what, with what is no text as \\xNN, without secrets.
-        tls: whether it went through TLS; the text is what was inside.
-        left_out: bytes that followed, and are not in the text.
+        connection: number of the connection, from 1, in the order in which they were opened.
+        peer: host:port of the server, by the name that the client used.
+        side: the sender.
+        text: without secrets; bytes that are not text as \\xNN.
+        tls: whether it went through TLS; the text is decrypted.
+        left_out: number of bytes after the text.
     """
 
     connection: int
@@ -36,29 +36,29 @@ class Message:
     left_out: int = 0
 
     def lines(self) -> Iterator[str]:
-        """The text by lines; what was left out as the last of them."""
+        """Yield the lines of the text; the last one says how much was left out."""
         yield from self.text.removesuffix("\n").split("\n")
         if self.left_out:
             yield f"... {self.left_out} more bytes"
 
     def as_json(self) -> dict[str, Any]:
-        """For `from_json`."""
+        """Return the data for `from_json`."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> "Message":
-        """The reverse of `as_json`."""
+        """Restore the result of `as_json`."""
         return cls(**fields)
 
 
 def show_text(data: bytes) -> str:
-    """Bytes for a person: UTF-8 where it is, line ends of either kind as one, all that cannot be seen as \\xNN."""
+    """Decode bytes for display: UTF-8, CR LF as a newline, unprintable bytes as \\xNN."""
     text = data.decode("utf-8", "backslashreplace").replace("\r\n", "\n")
     return "".join(char if char in "\n\t" or char.isprintable() else _escape(char) for char in text)
 
 
 def mask(text: str) -> str:
-    """The text without passwords: what stands in a command's place for one, and those of the gallery anywhere."""
+    """Mask passwords: the argument of each command that takes one, and the gallery's passwords anywhere."""
     text = _COMMANDS.sub(lambda found: f"{found[1]}{MASK}", text)
     return _KNOWN.sub(MASK, text)
 
@@ -75,7 +75,7 @@ _COMMANDS = re.compile(
 
 
 def _spellings() -> Iterator[str]:
-    """The gallery's passwords as they go over a wire: plain, and in the base64 of AUTH LOGIN, AUTH PLAIN and Basic."""
+    """Yield the gallery's passwords as they are sent: plain, and in the base64 of AUTH LOGIN, AUTH PLAIN and Basic."""
     passwords = [account.password for account in ACCOUNTS]
     for password in [*passwords, WRONG_PASSWORD]:
         yield password

@@ -1,6 +1,6 @@
-"""Servers that let their clients down, on loopback: one breaks off in the middle, one never says a word.
+"""Faulty servers on the loopback interface: one closes in the middle, one never answers.
 
-What a real server does once in a while, these do each time: that is what an exhibit's `failures` needs.
+A real server fails now and then, these fail every time, as an exhibit's `failures` needs.
 """
 
 import contextlib
@@ -8,22 +8,22 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 
-# What `failures` of an exhibit gives: what goes wrong, and a call in which it does.
+# The result of an exhibit's `failures`: what goes wrong, and a call that fails that way.
 Failures = Iterator[tuple[str, Callable[[], object]]]
 
-# A host that no resolver is asked for: glibc sees that no name begins like this. Any other that does not exist would go
-# to Docker's resolver, which takes ten seconds to give up on a network without a way out.
+# glibc rejects this name without asking a resolver. Any other unknown name would go to Docker's resolver, which takes
+# ten seconds to fail on a network without access to the internet.
 UNKNOWN_HOST = "-nowhere.invalid"
 
-# Seconds after which a client gives up on a server that is silent on purpose.
+# Timeout of a client for a silent server, in seconds.
 SHORT = 0.5
 
 
 @contextlib.contextmanager
 def breaking_off(*parts: bytes) -> Iterator[int]:
-    """A server for one client: it says the first part at once, one more after each thing it hears, and then hangs up.
+    """Serve one client: send the first part at once, one more after each receive, and then close.
 
-    It hangs up in good order: nothing that it has not read may turn the end into a reset. Who tries again is refused.
+    The close is orderly: unread data does not turn it into a reset. A second connection is refused.
 
     Returns:
         Its port.
@@ -33,7 +33,7 @@ def breaking_off(*parts: bytes) -> Iterator[int]:
     streams = []
 
     def serve() -> None:
-        with contextlib.suppress(OSError):  # there was no client, or it was quicker
+        with contextlib.suppress(OSError):  # there was no client, or it closed first
             with listener:
                 stream, _ = listener.accept()
                 streams.append(stream)
@@ -50,7 +50,7 @@ def breaking_off(*parts: bytes) -> Iterator[int]:
     try:
         yield port
     finally:
-        # Ends an accept() or a recv() that still waits; closing the socket alone would not.
+        # Ends an accept() or recv() that still waits, which close() would not.
         for each in (listener, *streams):
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
@@ -61,7 +61,7 @@ def breaking_off(*parts: bytes) -> Iterator[int]:
 
 @contextlib.contextmanager
 def silent() -> Iterator[int]:
-    """A server that is connected to and never answers: nobody accepts, so the kernel alone has shaken hands.
+    """Listen without accepting: the kernel completes the handshake, and no reply comes.
 
     Returns:
         Its port.

@@ -1,20 +1,19 @@
-"""What differs from run to run in a recording, replaced by what it is: a new one then differs where behaviour does.
+"""Replace everything in a recording that differs from run to run, so that recordings differ only if behaviour does.
 
-Only recordings go through here. What `lab tour` shows is what was said. What still may differ is what was said in
-another order: by a terminal's server that negotiates while it greets, by a web server that has a CGI program's answer
-in one piece or in two.
+Only recordings are normalised; `lab tour` shows the real data. The order of messages may still differ: a telnet server
+negotiates while it greets, and a web server sends a CGI program's output in one piece or in two.
 """
 
 import re
 from dataclasses import replace
 
-from lab.tour.runner import Performance
+from lab.tour.runner import ExhibitRun
 
 _MONTHS = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
 _DAYS = "Mon|Tue|Wed|Thu|Fri|Sat|Sun"
 _CLOCK = r"\d\d:\d\d:\d\d"
 
-# In this order: the longer ones before those that they contain.
+# In this order: a pattern comes before those that match parts of it.
 _RULES = tuple(
     (re.compile(pattern, re.MULTILINE), what)
     for pattern, what in (
@@ -41,7 +40,7 @@ _RULES = tuple(
         (r"(?<=PORT )\d{1,3}(?:,\d{1,3}){5}", "<address>,<port>"),
         (r"(?<=gallery_ftp:)30\d{3}", "<port>"),
         (r"\b(?:10|172|192)\.\d{1,3}\.\d{1,3}\.\d{1,3}\b", "<address>"),
-        # A container's name, a boundary of MIME or of a form, an ETag, a temporary file, what is a session's.
+        # A container's name, a boundary of MIME or of a form, an ETag, a temporary file, ids of a session.
         (r"\b[0-9a-f]{12}\b", "<host>"),
         (r"=={10,}\d+==", "<boundary>"),
         (r"\b[0-9a-f]{32}\b", "<hex>"),
@@ -53,36 +52,35 @@ _RULES = tuple(
         (r"\b[\w-]+-shell-1\.[\w-]+_lab\b", "<client>"),
         # The answer to CRAM-MD5 is the base64 of the user, a blank and 32 digits.
         (r"^YW5uI[A-Za-z0-9+/]{40,}={0,2}$", "<answer>"),
-        # Who is how manieth in the chat room depends on how often its health was checked.
+        # The number of a client in the chat room depends on how often the server's health was checked.
         (r"(?<=You are )\d+|\b\d+(?=: hello\b)", "<number>"),
         (r"(?<=UIDVALIDITY )\d+|(?<=UIDNEXT )\d+|(?<=HIGHESTMODSEQ )\d+|(?<=APPENDUID )\d+", "<number>"),
         (r"\(\d\.\d{3} \+ \d\.\d{3}(?: \+ \d\.\d{3})? secs\)", "(<seconds>)"),
-        # The size of a message, whose headers name addresses of this or that length.
+        # The size of a message, whose headers contain addresses of different lengths.
         (r"(?<=\+OK )\d+(?= octets)|(?<=\+OK \d )\d+|(?<=RFC822 \{)\d+", "<bytes>"),
-        # imaplib's tags: four letters that it has drawn, and a number.
+        # imaplib's tags: four random letters and a number.
         (r"\b[A-P]{4}(?=\d+\b)", "TAG"),
     )
 )
 
 
 def normalise_text(text: str) -> str:
-    """A text without what differs from run to run."""
+    """Replace everything in a text that differs from run to run."""
     for pattern, what in _RULES:
         text = pattern.sub(what, text)
     return text
 
 
-def normalise(performance: Performance) -> Performance:
-    """A performance without what differs from run to run."""
+def normalise(run: ExhibitRun) -> ExhibitRun:
+    """Replace everything in a run that differs from run to run."""
     return replace(
-        performance,
-        output=normalise_text(performance.output),
+        run,
+        output=normalise_text(run.output),
         messages=tuple(
             replace(message, peer=normalise_text(message.peer), text=normalise_text(message.text))
-            for message in performance.messages
+            for message in run.messages
         ),
         failures=tuple(
-            replace(failure, message=failure.message and normalise_text(failure.message))
-            for failure in performance.failures
+            replace(failure, message=failure.message and normalise_text(failure.message)) for failure in run.failures
         ),
     )

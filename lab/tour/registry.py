@@ -1,13 +1,13 @@
-"""Which exhibits there are, and what is known of each: read from the files, never by importing them.
+"""The exhibits and their facts, read from the files without importing them.
 
-An exhibit imports what newer Pythons have dropped, so the machine that lists it may be unable to run it. Its facts
-stand in its docstring, under the sentence that says what the module is for:
+An exhibit may import a module that newer versions of Python have removed, so the machine that lists it may be unable to
+run it. The facts follow the first sentence of its docstring, which says what the module is for:
 
     Python 2: its names in the classic table
-    Python 3: its names today, also of a back-port
-    Gone since: the first Python without it; or "-"
-    Use instead: what a new program would take
-    Servers: Compose services that must run: of the gallery, or models; or "-"
+    Python 3: its names today, or that of a back-port
+    Gone since: the first version of Python without it; or "-"
+    Use instead: the choice for a new program
+    Servers: the Compose services that must run: of the gallery, or models; or "-"
 """
 
 import ast
@@ -23,7 +23,7 @@ from lab.base.errors import LabError
 DIRECTORY = Path(__file__).resolve().parent / "exhibits"
 _ENDING = "_exhibit"
 
-# What every tutorial begins with, then the modules for Internet services in the order of the classic table.
+# The first topics of every tutorial, then the modules for Internet services in the order of the classic table.
 MODULES = (
     "socket",
     "socketserver",
@@ -58,8 +58,8 @@ _FACTS = ("Python 2", "Python 3", "Gone since", "Use instead", "Servers")
 _NONE = "-"
 
 
-class CollectionError(LabError):
-    """There is no such exhibit, or its file does not say what it must."""
+class RegistryError(LabError):
+    """There is no such exhibit, or a fact is missing in its file."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +67,14 @@ class Exhibit:
     """One module of the table.
 
     Args:
-        module: its name here: that in the classic table, in small letters.
+        module: its name in the classic table, in lower case.
         source: its file's text.
         purpose: what the module is for, in a sentence.
         python2: its names in Python 2.
         python3: its names today.
-        gone_since: the first version of Python without it; None while there is none.
-        instead: what a new program would take.
-        servers: the Compose services that it talks to.
+        gone_since: the first version of Python without it; None if it still exists.
+        instead: the choice for a new program.
+        servers: the Compose services that it connects to.
     """
 
     module: str
@@ -88,31 +88,31 @@ class Exhibit:
 
     @property
     def import_name(self) -> str:
-        """The exhibit's own module."""
+        """Return the name of the exhibit's module."""
         return f"lab.tour.exhibits.{self.module}{_ENDING}"
 
     @property
     def file(self) -> str:
-        """Its path in the project."""
+        """Return its path in the project."""
         return f"lab/tour/exhibits/{self.module}{_ENDING}.py"
 
     @cached_property
     def code(self) -> str:
-        """The source below its docstring, which says what `purpose` and the facts say."""
+        """Return the source without the docstring."""
         return self._below_docstring.strip("\n") + "\n"
 
     @cached_property
     def digest(self) -> str:
-        """Changes when the code does; a recording carries that of what it was made with."""
+        """Return a digest of the code; a recording stores that of the code that it was made with."""
         return hashlib.sha256(self.code.encode()).hexdigest()[:16]
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What it can be asked for by, first come first served."""
+        """Return all names of the module; the own name comes first."""
         return (self.module, *self.python2, *self.python3)
 
     def as_json(self) -> dict[str, object]:
-        """As `lab tour --json` lists it."""
+        """Return the facts for `lab tour --json`."""
         return {
             "module": self.module,
             "purpose": self.purpose,
@@ -131,23 +131,24 @@ class Exhibit:
 
 
 def load() -> tuple[Exhibit, ...]:
-    """All exhibits, in the order of the tour.
+    """Return all exhibits in the order of the tour.
 
     Raises:
-        CollectionError: a file is missing, or a fact in it.
+        RegistryError: a file, or a fact in it, is missing.
     """
     return tuple(_read(module) for module in MODULES)
 
 
 def find(names: Iterable[str]) -> tuple[Exhibit, ...]:
-    """The exhibits of these modules, by any of their names, in small or capital letters; in the order of the tour.
+    """Return the exhibits with these names, in the order of the tour; the case of a name does not matter.
 
     Raises:
-        CollectionError: there is none of that name; with those that there are.
+        RegistryError: a name is unknown; the message lists the known ones.
     """
     exhibits = load()
     known: dict[str, Exhibit] = {}
-    # A module's own name counts before one that it shares: urllib.request is first of all what urllib became.
+    # A module's own name takes precedence over a shared one. A shared name is that of the first module, as
+    # `urllib.request` is that of `urllib`.
     for names_of in (lambda exhibit: [exhibit.module], lambda exhibit: exhibit.names):
         for exhibit in exhibits:
             for name in names_of(exhibit):
@@ -155,22 +156,22 @@ def find(names: Iterable[str]) -> tuple[Exhibit, ...]:
     wanted = set()
     for name in names:
         if name.lower() not in known:
-            raise CollectionError(f"unknown module {name!r}; known: {', '.join(MODULES)}")
+            raise RegistryError(f"unknown module {name!r}; known: {', '.join(MODULES)}")
         wanted.add(known[name.lower()].module)
     return tuple(exhibit for exhibit in exhibits if exhibit.module in wanted)
 
 
 def read_exhibit(module: str, source: str) -> Exhibit:
-    """What a file says of its module.
+    """Parse the facts of a module from its file.
 
     Raises:
-        CollectionError: what it does not say.
+        RegistryError: a fact is missing.
     """
     text = ast.get_docstring(ast.parse(source)) or ""
     purpose, _, rest = text.partition("\n\n")
     facts = dict(re.findall(rf"^({'|'.join(_FACTS)}): (.+?)(?=\n\S[^\n:]*: |\n\n|\Z)", rest, re.MULTILINE | re.DOTALL))
     if missing := [fact for fact in _FACTS if fact not in facts]:
-        raise CollectionError(f"{module}{_ENDING}.py: its docstring does not say: {', '.join(missing)}")
+        raise RegistryError(f"{module}{_ENDING}.py: its docstring lacks: {', '.join(missing)}")
     clean = {fact: " ".join(value.split()) for fact, value in facts.items()}
     return Exhibit(
         module=module,
@@ -189,7 +190,7 @@ def _read(module: str) -> Exhibit:
     try:
         return read_exhibit(module, path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CollectionError(f"{path}: no such file, but the tour lists it") from None
+        raise RegistryError(f"{path}: no such file, but the tour lists it") from None
 
 
 def _split(text: str) -> tuple[str, ...]:

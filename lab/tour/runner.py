@@ -1,8 +1,8 @@
-"""Runs one exhibit where its servers can be reached, and prints what came of it as JSON.
+"""Run one exhibit inside the lab's network, and print the result as JSON.
 
     python -m lab.tour.runner MODULE
 
-A process of its own for each: the recorder replaces methods of `socket`, and an exhibit may leave threads.
+Each exhibit runs in a separate process: the recorder replaces methods of `socket`, and an exhibit may leave threads.
 """
 
 import contextlib
@@ -24,12 +24,12 @@ from lab.tour.registry import Exhibit, find
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """How a module says that something went wrong.
+    """How a module reports that something went wrong.
 
     Args:
-        what: the trouble.
-        raised: the exception's class, by the name under which a program would catch it.
-        message: what it says; None for `raised` as well if nothing was raised.
+        what: the cause.
+        raised: the name of the exception's class; None if nothing was raised.
+        message: of the exception; None if nothing was raised.
     """
 
     what: str
@@ -38,16 +38,16 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class Performance:
-    """What came of an exhibit.
+class ExhibitRun:
+    """The result of an exhibit.
 
     Args:
-        module: which.
-        python: the version that it ran on.
-        output: what it printed.
-        error: the end of it, if it was one.
-        messages: what was said on the wire in `visit`.
-        failures: what became of those that it tries.
+        module: name of the exhibit.
+        python: the version of Python.
+        output: the printed text.
+        error: the traceback if it failed.
+        messages: the recorded traffic of `visit`.
+        failures: the results of the calls of `failures`.
     """
 
     module: str
@@ -59,16 +59,16 @@ class Performance:
 
     @property
     def held(self) -> bool:
-        """Whether it came to its end, and all that should fail did."""
+        """Return whether it completed, and each call that should fail did."""
         return self.error is None and all(failure.raised for failure in self.failures)
 
     def as_json(self) -> dict[str, Any]:
-        """For `from_json`."""
+        """Return the data for `from_json`."""
         return asdict(self)
 
     @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> "Performance":
-        """The reverse of `as_json`."""
+    def from_json(cls, fields: Mapping[str, Any]) -> "ExhibitRun":
+        """Restore the result of `as_json`."""
         return cls(
             **{
                 **fields,
@@ -78,8 +78,8 @@ class Performance:
         )
 
 
-def perform(exhibit: Exhibit) -> Performance:
-    """Run an exhibit in this process. What it raises is in the result."""
+def run(exhibit: Exhibit) -> ExhibitRun:
+    """Run an exhibit in this process; the result includes the exception that it raises."""
     output, recorder, error = io.StringIO(), Recorder(), None
     failures: list[Failure] = []
     with contextlib.redirect_stdout(output):
@@ -89,10 +89,10 @@ def perform(exhibit: Exhibit) -> Performance:
                 module.visit()
             messages = recorder.messages()
             failures = [_try(what, call) for what, call in module.failures()]
-        except Exception:  # whatever it is, it belongs to the result, and is shown there
+        except Exception:  # any exception is part of the result
             error = traceback.format_exc()
             messages = recorder.messages()
-    return Performance(
+    return ExhibitRun(
         exhibit.module, platform.python_version(), mask(output.getvalue()), error, tuple(messages), tuple(failures)
     )
 
@@ -100,7 +100,7 @@ def perform(exhibit: Exhibit) -> Performance:
 def _try(what: str, call: Callable[[], object]) -> Failure:
     try:
         call()
-    except Exception as error:  # which one it is, is the answer
+    except Exception as error:  # the class is the result
         return Failure(what, _name_of(type(error)), mask(str(error)))
     return Failure(what, None, None)
 
@@ -110,15 +110,15 @@ def _name_of(kind: type[BaseException]) -> str:
 
 
 def main() -> int:
-    """Returns: 0 it held, 1 it did not."""
+    """Run the exhibit of the command line; return 1 if it failed."""
     (exhibit,) = find(sys.argv[1:2])
-    performance = perform(exhibit)
-    print(json.dumps(performance.as_json()))
-    return 0 if performance.held else 1
+    found = run(exhibit)
+    print(json.dumps(found.as_json()))
+    return 0 if found.held else 1
 
 
 if __name__ == "__main__":
     code = main()
     sys.stdout.flush()
-    # Not sys.exit: an exhibit that has failed may have left a thread, and it would be waited for.
+    # Not sys.exit, which would wait for threads that a failed exhibit left.
     os._exit(code)

@@ -1,4 +1,4 @@
-"""A visit to the gallery: what some exhibits need is up while they run, and what was brought up for it goes again."""
+"""A session with the gallery: start the servers of some exhibits, run the exhibits, and stop the servers again."""
 
 import json
 import sys
@@ -12,87 +12,87 @@ from lab.servers.backend import READY_SECONDS, Backend
 from lab.servers.cleanup import SATELLITES
 from lab.servers.open import open_backend
 from lab.tour.registry import Exhibit
-from lab.tour.runner import Performance
+from lab.tour.runner import ExhibitRun
 
-# A lab of its own beside that of the project, always the same one, so that the next visit finds what a killed one left.
+# A separate lab, always with the same name, so that the next session finds the leftovers of a killed one.
 SUFFIX = SATELLITES[0]
 
-# Several times what the slowest exhibit takes on a busy machine, in seconds.
+# Timeout in seconds: several times that of the slowest exhibit on a busy machine.
 _EXHIBIT_SECONDS = 120
-# A server that did not come up together with the others is asked once more, by itself, so that it can be named.
+# When the servers do not start together, each is tried again alone for this many seconds, to name the failing one.
 _SECOND_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
-class Visit:
-    """The gallery as it is open.
+class GallerySession:
+    """The running servers of the gallery.
 
     Args:
-        backend: where its servers run.
-        closed: a server that did not come up -> why, with the end of its log.
+        backend: where they run.
+        unavailable: a server that did not start -> why, with the end of its log.
     """
 
     backend: Backend
-    closed: dict[str, str] = field(default_factory=dict)
+    unavailable: dict[str, str] = field(default_factory=dict)
 
-    def why_not(self, exhibit: Exhibit) -> str | None:
-        """Why an exhibit cannot be shown: what is known of the first of its servers that is not there."""
-        return next((self.closed[server] for server in exhibit.servers if server in self.closed), None)
+    def find_obstacle(self, exhibit: Exhibit) -> str | None:
+        """Return why an exhibit cannot run: the error of its first unavailable server; None if it can."""
+        return next((self.unavailable[server] for server in exhibit.servers if server in self.unavailable), None)
 
-    def see(self, exhibit: Exhibit) -> Performance:
+    def run(self, exhibit: Exhibit) -> ExhibitRun:
         """Run an exhibit in the lab's shell container.
 
         Raises:
-            LabError: it could not be run, or took too long.
+            LabError: it could not run, or timed out.
         """
         command = ["python", "-m", "lab.tour.runner", exhibit.module]
         done = self.backend.run(command, capture=True, timeout=_EXHIBIT_SECONDS)
         try:
-            return Performance.from_json(json.loads(done.stdout))
+            return ExhibitRun.from_json(json.loads(done.stdout))
         except ValueError:
             said = (done.stderr or done.stdout).strip().splitlines()
             raise LabError(
-                "\n  ".join([f"{exhibit.module} could not be run (exit code {done.returncode}):", *said[-15:]])
+                "\n  ".join([f"{exhibit.module} could not run (exit code {done.returncode}):", *said[-15:]])
             ) from None
 
 
 @contextmanager
-def open_gallery(backend: Backend, exhibits: Iterable[Exhibit], *, fresh: bool = False) -> Iterator[Visit]:
-    """Have the servers of these exhibits up: those of this lab where all of them run, else in a lab of its own.
+def open_gallery(backend: Backend, exhibits: Iterable[Exhibit], *, fresh: bool = False) -> Iterator[GallerySession]:
+    """Provide the servers of these exhibits: those of this lab if all of them run, else in a separate lab.
 
     Args:
-        fresh: in a lab of its own in any case, whose servers have not seen anybody yet.
+        fresh: always use a separate lab, with new servers.
 
     Raises:
-        LabError: there are no containers to run them in, or none of the servers comes up.
+        LabError: the backend has no containers, or no server starts.
     """
     if backend.name != "docker":
-        raise LabError("the gallery's servers run only in containers, and here is no engine: `lab doctor` says more")
+        raise LabError("the gallery's servers run only in containers, and this backend has none: see `lab doctor`")
     wanted = list(dict.fromkeys(server for exhibit in exhibits for server in exhibit.servers))
     running = {state.model for state in [*backend.state(), *backend.gallery()] if state.state == "running"}
     if running.issuperset(wanted) and not fresh:
-        # What runs is left as it is. But the container that exhibits run in has to have them as they are.
+        # Leave the running servers as they are, and start the container that runs the exhibits.
         backend.up_gallery(())
-        yield Visit(backend)
+        yield GallerySession(backend)
         return
     if sys.stderr.isatty():
-        print(f"lab: bringing up {', '.join(wanted)} ...", file=sys.stderr, flush=True)
+        print(f"lab: starting {', '.join(wanted)} ...", file=sys.stderr, flush=True)
     own = open_backend("docker", f"{backend.project}{SUFFIX}", catalogue=backend.catalogue)
-    own.down()  # what a killed one has left
+    own.down()  # leftovers of a killed session
     with interrupts.sure(own.down):
-        yield Visit(own, _start(own, wanted))
+        yield GallerySession(own, _start(own, wanted))
 
 
 def _start(backend: Backend, names: Sequence[str]) -> dict[str, str]:
-    """Start servers of the gallery and models. What does not come up keeps nothing else from it.
+    """Start servers of the gallery and models; the failure of one does not prevent the others.
 
     Returns:
-        As `Visit.closed`.
+        See `GallerySession.unavailable`.
     """
     catalogue = backend.catalogue
     models = [name for name in names if name in catalogue.names]
     servers = [name for name in names if name not in catalogue.names]
-    closed: dict[str, str] = {}
+    unavailable: dict[str, str] = {}
 
     def up_servers(chosen: Sequence[str], timeout: float) -> None:
         backend.up_gallery(catalogue.select_gallery(chosen), timeout=timeout)
@@ -102,13 +102,13 @@ def _start(backend: Backend, names: Sequence[str]) -> dict[str, str]:
 
     for start, chosen in ((up_servers, servers), (up_models, models)):
         if chosen:
-            closed |= _start_each(start, chosen)
-    return closed
+            unavailable |= _start_each(start, chosen)
+    return unavailable
 
 
 def _start_each(start: Callable[[Sequence[str], float], None], names: Sequence[str]) -> dict[str, str]:
-    """Start all at once; where that fails, one by one, to know which."""
-    closed = {}
+    """Start all at once; if that fails, one by one, to find the failing ones."""
+    unavailable = {}
     try:
         start(names, READY_SECONDS)
     except NotReadyError:
@@ -116,5 +116,5 @@ def _start_each(start: Callable[[Sequence[str], float], None], names: Sequence[s
             try:
                 start([name], _SECOND_SECONDS)
             except NotReadyError as error:
-                closed[name] = str(error)
-    return closed
+                unavailable[name] = str(error)
+    return unavailable

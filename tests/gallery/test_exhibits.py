@@ -13,7 +13,7 @@ import pytest
 from lab.tour.accounts import ACCOUNTS, WRONG_PASSWORD
 from lab.tour.dialogue import MASK
 from lab.tour.registry import MODULES
-from lab.tour.runner import Performance
+from lab.tour.runner import ExhibitRun
 from tests.gallery.conftest import Talk
 
 # What each prints at least, in this order: regular expressions.
@@ -270,79 +270,79 @@ RAISES = {
 SECRETS = [each.password for each in ACCOUNTS] + [WRONG_PASSWORD]
 
 
-def see(module: str) -> Performance:
+def see(module: str) -> ExhibitRun:
     """Run an exhibit as the tour does."""
     command = [sys.executable, "-m", "lab.tour.runner", module]
     done = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
     try:
-        return Performance.from_json(json.loads(done.stdout))
+        return ExhibitRun.from_json(json.loads(done.stdout))
     except ValueError:
         pytest.fail(f"exit code {done.returncode}: {done.stderr[-2000:]}")
 
 
-def said(performance: Performance, side: str, *, tls: bool | None = None) -> str:
-    return "".join(each.text for each in performance.messages if each.side == side and tls in (None, each.tls))
+def said(run: ExhibitRun, side: str, *, tls: bool | None = None) -> str:
+    return "".join(each.text for each in run.messages if each.side == side and tls in (None, each.tls))
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_it_does_its_job_and_raises_what_it_should(module: str, other_side: Callable[[Performance], None]) -> None:
-    performance = see(module)
-    assert performance.error is None
-    lines = iter(performance.output.splitlines())
+def test_it_does_its_job_and_raises_what_it_should(module: str, other_side: Callable[[ExhibitRun], None]) -> None:
+    run = see(module)
+    assert run.error is None
+    lines = iter(run.output.splitlines())
     for pattern in PRINTS[module]:
-        assert any(re.search(pattern, line) for line in lines), f"{pattern} is not in\n{performance.output}"
-    assert {each.what: each.raised for each in performance.failures} == RAISES[module]
-    text = json.dumps(performance.as_json())
+        assert any(re.search(pattern, line) for line in lines), f"{pattern} is not in\n{run.output}"
+    assert {each.what: each.raised for each in run.failures} == RAISES[module]
+    text = json.dumps(run.as_json())
     for secret in SECRETS:
         for spelling in (secret, base64.b64encode(secret.encode()).decode()):
             assert spelling not in text
-    other_side(performance)
+    other_side(run)
 
 
 @pytest.fixture
-def other_side(request: pytest.FixtureRequest, talk: Callable[[str, int], Talk]) -> Callable[[Performance], None]:
+def other_side(request: pytest.FixtureRequest, talk: Callable[[str, int], Talk]) -> Callable[[ExhibitRun], None]:
     """Asks somebody else than the module whether it has done what it says: another protocol, or the wire."""
     module = request.node.callspec.params["module"]
     checks = {
         "ftplib": check_upload,
         "httplib": check_one_connection,
         "imaplib": check_secure_login,
-        "nntplib": lambda performance: check_articles(performance, talk("gallery_news", 119)),
+        "nntplib": lambda run: check_articles(run, talk("gallery_news", 119)),
         "poplib": check_fetched,
         "smtplib": check_delivered,
         "telnetlib": check_options,
         "urllib2": check_basic,
     }
-    return checks.get(module, lambda performance: None)
+    return checks.get(module, lambda run: None)
 
 
-def check_upload(performance: Performance) -> None:
+def check_upload(run: ExhibitRun) -> None:
     """A file that came by FTP is there by HTTP; and the wire says that the rest of it was asked for, not all."""
     with urlopen("http://gallery_web/pub/poem.txt", timeout=20) as answer:
         poem = answer.read()
     assert poem.splitlines() == [b"line %d of a poem" % number for number in range(1, 101)]
-    commands = said(performance, "client")
+    commands = said(run, "client")
     assert "REST 500\n" in commands
     assert f"USER ann\nPASS {MASK}\n" in commands
     # Of the active transfer the server opened the connection, so it is none of the client's; the passive ones are.
-    assert {each.peer for each in performance.messages} - {"gallery_ftp:21"}
-    assert "PROT P\n" in said(performance, "client", tls=True)
+    assert {each.peer for each in run.messages} - {"gallery_ftp:21"}
+    assert "PROT P\n" in said(run, "client", tls=True)
 
 
-def check_one_connection(performance: Performance) -> None:
+def check_one_connection(run: ExhibitRun) -> None:
     """Four requests on one connection, and one on another, inside TLS."""
-    requests = [each for each in performance.messages if re.match(r"(GET|HEAD|POST) ", each.text)]
+    requests = [each for each in run.messages if re.match(r"(GET|HEAD|POST) ", each.text)]
     assert [each.connection for each in requests] == [1, 1, 1, 1, 2]
     assert [each.tls for each in requests] == [False] * 4 + [True]
 
 
-def check_secure_login(performance: Performance) -> None:
-    assert "STARTTLS" in said(performance, "client", tls=False)
-    assert " LOGIN " not in said(performance, "client", tls=False)
-    assert f" LOGIN ann {MASK}\n" in said(performance, "client", tls=True)
+def check_secure_login(run: ExhibitRun) -> None:
+    assert "STARTTLS" in said(run, "client", tls=False)
+    assert " LOGIN " not in said(run, "client", tls=False)
+    assert f" LOGIN ann {MASK}\n" in said(run, "client", tls=True)
 
 
-def check_articles(performance: Performance, news: Talk) -> None:
+def check_articles(run: ExhibitRun, news: Talk) -> None:
     """What was posted is there for a person who types the protocol."""
     assert news.hear().startswith("200 ")
     assert news.ask("AUTHINFO USER ann").startswith("381 ")
@@ -351,33 +351,33 @@ def check_articles(performance: Performance, news: Talk) -> None:
     assert news.ask(f"HDR Subject 1-{last}").startswith("225 ")
     subjects = [line.partition(" ")[2] for line in news.hear_until(".")]
     assert {"Which model?", "Re: Which model?"} <= set(subjects)
-    assert f"authinfo pass {MASK}" in said(performance, "client")
+    assert f"authinfo pass {MASK}" in said(run, "client")
 
 
-def check_fetched(performance: Performance) -> None:
-    assert "APOP bob " in said(performance, "client", tls=True)
-    assert f"PASS {MASK}\n" in said(performance, "client", tls=True)
+def check_fetched(run: ExhibitRun) -> None:
+    assert "APOP bob " in said(run, "client", tls=True)
+    assert f"PASS {MASK}\n" in said(run, "client", tls=True)
     # The line that is a dot has two of them on the wire.
-    assert "One\n..\nThree\n" in said(performance, "server", tls=True)
+    assert "One\n..\nThree\n" in said(run, "server", tls=True)
 
 
-def check_delivered(performance: Performance) -> None:
+def check_delivered(run: ExhibitRun) -> None:
     """The exhibit waits for each message in another module's folder; the wire shows by which way each was sent."""
-    assert "AUTH PLAIN " + MASK in said(performance, "client", tls=True)
-    assert "AUTH" not in said(performance, "client", tls=False)
+    assert "AUTH PLAIN " + MASK in said(run, "client", tls=True)
+    assert "AUTH" not in said(run, "client", tls=False)
     assert {"gallery_smtp:25", "gallery_smtp:587", "gallery_smtp:465", "gallery_mail:24", "gallery_mail:143"} == {
-        each.peer for each in performance.messages
+        each.peer for each in run.messages
     }
 
 
-def check_options(performance: Performance) -> None:
+def check_options(run: ExhibitRun) -> None:
     """IAC WONT and IAC DONT, which no person sees."""
-    assert {r"\xff\xfc", r"\xff\xfe"} <= set(re.findall(r"\\xff\\xf[ce]", said(performance, "client")))
+    assert {r"\xff\xfc", r"\xff\xfe"} <= set(re.findall(r"\\xff\\xf[ce]", said(run, "client")))
 
 
-def check_basic(performance: Performance) -> None:
-    assert f"Authorization: Basic {MASK}" in said(performance, "client")
-    assert 'Authorization: Digest username="ann"' in said(performance, "client")
+def check_basic(run: ExhibitRun) -> None:
+    assert f"Authorization: Basic {MASK}" in said(run, "client")
+    assert 'Authorization: Digest username="ann"' in said(run, "client")
 
 
 def test_every_exhibit_is_held_to_something() -> None:
@@ -394,7 +394,7 @@ def test_an_exhibit_that_fails_says_what_was_raised() -> None:
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
-    performance = Performance.from_json(json.loads(done.stdout))
-    assert performance.error is not None
-    assert performance.error.endswith("OSError: no way\n")
-    assert not performance.held
+    run = ExhibitRun.from_json(json.loads(done.stdout))
+    assert run.error is not None
+    assert run.error.endswith("OSError: no way\n")
+    assert not run.held

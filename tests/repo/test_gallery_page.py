@@ -15,11 +15,11 @@ EXHIBITS = load()
 
 
 def test_pages_are_up_to_date() -> None:
-    performances, _ = read_records()
-    assert read_pages() == render(EXHIBITS, performances, Catalogue.load()), "run `make docs`"
+    runs, _ = read_records()
+    assert read_pages() == render(EXHIBITS, runs, Catalogue.load()), "run `make docs`"
 
 
-def test_recordings_were_made_with_this_code() -> None:
+def test_recordings_are_of_the_current_code() -> None:
     assert find_stale(EXHIBITS) == [], "run `make gallery`"
 
 
@@ -29,19 +29,19 @@ def test_changed_code_makes_a_recording_stale() -> None:
 
 
 def test_module_without_a_recording_is_named() -> None:
-    performances, _ = read_records()
-    del performances["ftplib"]
+    runs, _ = read_records()
+    del runs["ftplib"]
     with pytest.raises(RecordError, match="no recording of ftplib"):
-        render(EXHIBITS, performances, Catalogue.load())
+        render(EXHIBITS, runs, Catalogue.load())
 
 
 def test_recordings_are_complete_normalised_and_without_secrets() -> None:
-    performances, _ = read_records()
-    for performance in performances.values():
-        assert performance.held
-        assert performance.output
-        assert normalise(performance) == performance
-        for message in performance.messages:
+    runs, _ = read_records()
+    for run in runs.values():
+        assert run.held
+        assert run.output
+        assert normalise(run) == run
+        for message in run.messages:
             assert mask(message.text) == message.text
 
 
@@ -54,11 +54,11 @@ def test_index_names_accounts_and_servers() -> None:
         assert f"| `{server.name}` |" in page
 
 
-def test_each_page_names_every_failure_of_its_exhibit() -> None:
+def test_page_names_each_failure_of_its_exhibit() -> None:
     pages = read_pages()
-    performances, _ = read_records()
-    for module, performance in performances.items():
-        for failure in performance.failures:
+    runs, _ = read_records()
+    for module, run in runs.items():
+        for failure in run.failures:
             assert f"| {failure.what} | `{failure.raised}` |" in pages[module]
 
 

@@ -1,7 +1,7 @@
 """docs/gallery/: a page for each exhibit and an index, from the exhibits' files and from recorded runs.
 
     python -m tools.docs.gallery_page       # `make docs`: write the pages from what was recorded
-    lab tour --record                       # `make gallery`: record again, then write the pages
+    python -m tools.docs.record_gallery     # `make gallery`: record again, then write the pages
 
 docs/data/gallery.json keeps the recordings, each with a digest of the code that it was made with. tests/repo fails when
 that code has changed, or a page differs from what is made here. `lab.tour.normalise` replaces what differs from run to
@@ -19,7 +19,7 @@ from lab.servers.catalogue import Catalogue
 from lab.tour.accounts import ACCOUNTS, DOMAIN
 from lab.tour.normalise import normalise
 from lab.tour.registry import Exhibit, load
-from lab.tour.runner import Performance
+from lab.tour.runner import ExhibitRun
 from tools.docs.markdown import make_fence, make_table
 
 FOLDER = ROOT / "docs" / "gallery"
@@ -76,15 +76,13 @@ class RecordError(LabError):
     """docs/data/gallery.json lacks something that a page needs."""
 
 
-def render(
-    exhibits: Sequence[Exhibit], performances: Mapping[str, Performance], catalogue: Catalogue
-) -> dict[str, str]:
+def render(exhibits: Sequence[Exhibit], runs: Mapping[str, ExhibitRun], catalogue: Catalogue) -> dict[str, str]:
     """Return the text of each page, by its name without `.md`.
 
     Raises:
         RecordError: an exhibit has no recording.
     """
-    if missing := [exhibit.module for exhibit in exhibits if exhibit.module not in performances]:
+    if missing := [exhibit.module for exhibit in exhibits if exhibit.module not in runs]:
         raise RecordError(f"docs/data/gallery.json has no recording of {', '.join(missing)}: `make gallery` makes it")
     accounts = [[f"`{each.user}`", f"`{each.password}`", f"`{each.address}`"] for each in ACCOUNTS]
     servers = [
@@ -100,18 +98,18 @@ def render(
         .replace("{servers}", make_table(["host", "what it is", "where"], servers))
         .replace("{table}", make_table(COLUMNS, rows))
     )
-    pages = {exhibit.module: _make_page(exhibit, performances[exhibit.module]) for exhibit in exhibits}
+    pages = {exhibit.module: _make_page(exhibit, runs[exhibit.module]) for exhibit in exhibits}
     return {INDEX: index} | pages
 
 
-def read_records() -> tuple[dict[str, Performance], dict[str, str]]:
+def read_records() -> tuple[dict[str, ExhibitRun], dict[str, str]]:
     """Return the recordings by module, and the digest of the code that each was made with, by module."""
     try:
         records = json.loads(RECORDS.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}, {}
-    performances = {module: Performance.from_json(each["performance"]) for module, each in records.items()}
-    return performances, {module: each["digest"] for module, each in records.items()}
+    runs = {module: ExhibitRun.from_json(each["performance"]) for module, each in records.items()}
+    return runs, {module: each["digest"] for module, each in records.items()}
 
 
 def find_stale(exhibits: Iterable[Exhibit]) -> list[str]:
@@ -120,13 +118,13 @@ def find_stale(exhibits: Iterable[Exhibit]) -> list[str]:
     return [exhibit.module for exhibit in exhibits if digests.get(exhibit.module) != exhibit.digest]
 
 
-def record(performances: Iterable[Performance]) -> None:
+def record(runs: Iterable[ExhibitRun]) -> None:
     """Store recordings. They replace earlier ones of the same modules."""
     exhibits = load()
     kept, digests = read_records()
-    for performance in performances:
-        kept[performance.module] = normalise(performance)
-        digests[performance.module] = next(each.digest for each in exhibits if each.module == performance.module)
+    for run in runs:
+        kept[run.module] = normalise(run)
+        digests[run.module] = next(each.digest for each in exhibits if each.module == run.module)
     records = {
         exhibit.module: {"digest": digests[exhibit.module], "performance": kept[exhibit.module].as_json()}
         for exhibit in exhibits
@@ -147,9 +145,9 @@ def write() -> bool:
     catalogue = Catalogue.load()
     if len(catalogue.files) > 1:
         raise RecordError("the pages describe compose.yaml alone: move compose.override.yaml away, then try again")
-    performances, _ = read_records()
+    runs, _ = read_records()
     before = read_pages()
-    pages = render(load(), performances, catalogue)
+    pages = render(load(), runs, catalogue)
     FOLDER.mkdir(exist_ok=True)
     for name, text in pages.items():
         if before.get(name) != text:
@@ -164,7 +162,7 @@ def read_pages() -> dict[str, str]:
     return {path.stem: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.md")}
 
 
-def _make_page(exhibit: Exhibit, performance: Performance) -> str:
+def _make_page(exhibit: Exhibit, run: ExhibitRun) -> str:
     facts = dict(zip(COLUMNS, list_facts(exhibit), strict=True))
     parts = [
         f"# `{exhibit.module}`",
@@ -172,14 +170,14 @@ def _make_page(exhibit: Exhibit, performance: Performance) -> str:
         "\n".join(f"* **{name}:** {facts[name]}" for name in COLUMNS[1:]),
         f"From [{exhibit.file}](../../{exhibit.file}):",
         make_fence("python", exhibit.code),
-        f"## Output on Python {performance.python}",
-        make_fence("text", performance.output),
+        f"## Output on Python {run.python}",
+        make_fence("text", run.output),
         "## On the wire",
-        make_fence("text", "\n".join(_shorten([line for _, line in mark_lines(performance.messages)]))),
+        make_fence("text", "\n".join(_shorten([line for _, line in mark_lines(run.messages)]))),
         "## Errors",
         make_table(
             ["when", "exception", "message"],
-            [[each.what, f"`{each.raised}`", _code(each.message or "")] for each in performance.failures],
+            [[each.what, f"`{each.raised}`", _code(each.message or "")] for each in run.failures],
         ),
         "[All exhibits](README.md)",
     ]

@@ -10,18 +10,16 @@ from lab.cli.context import DID_NOT_HOLD, HELD, Lab
 from lab.report.terminal import open_console
 from lab.report.tour import COLUMNS, LOG_WIDTH, list_facts, make_list, show
 from lab.tour import registry
-from lab.tour.runner import Performance
+from lab.tour.runner import ExhibitRun
 from lab.tour.session import open_gallery
-from tools.docs import gallery_page
 
 
 @click.command()
 @click.argument("modules", nargs=-1, metavar="[MODULE]...")
 @click.option("--all", "everything", is_flag=True, help="Every module.")
 @click.option("--json", "as_json", is_flag=True, help="Print the list, or the results, as JSON.")
-@click.option("--record", is_flag=True, help="Record the results, and generate docs/gallery/ from them.")
 @click.pass_obj
-def tour(lab: Lab, modules: tuple[str, ...], everything: bool, as_json: bool, record: bool) -> None:
+def tour(lab: Lab, modules: tuple[str, ...], everything: bool, as_json: bool) -> None:
     """Show network modules of the standard library at work, each against a real server.
 
     Without MODULE, the command lists the modules and their status in current Python. MODULE is a name in Python 2 or
@@ -31,37 +29,31 @@ def tour(lab: Lab, modules: tuple[str, ...], everything: bool, as_json: bool, re
     Exit code 1: a module failed, or could not be shown.
     """
     chosen = registry.find(modules) if modules else registry.load()
-    if not (modules or everything or record):
+    if not (modules or everything):
         _list(chosen, as_json=as_json)
         return
     console = open_console(LOG_WIDTH)
-    performances: list[Performance] = []
+    runs: list[ExhibitRun] = []
     missing: dict[str, str] = {}
-    with open_gallery(lab.backend, chosen, fresh=record) as visit:
+    with open_gallery(lab.backend, chosen) as session:
         for exhibit in chosen:
-            reason = visit.why_not(exhibit)
+            reason = session.find_obstacle(exhibit)
             if reason is None:
                 try:
-                    performances.append(visit.see(exhibit))
+                    runs.append(session.run(exhibit))
                 except LabError as error:
                     reason = str(error)
             if reason is not None:
                 missing[exhibit.module] = reason
-            elif not as_json and not record:
-                show(exhibit, performances[-1], console)
+            elif not as_json:
+                show(exhibit, runs[-1], console)
     if as_json:
-        click.echo(json.dumps({"tour": [each.as_json() for each in performances], "missing": missing}, indent=1))
+        click.echo(json.dumps({"tour": [each.as_json() for each in runs], "missing": missing}, indent=1))
     for module, reason in missing.items():
         click.echo(f"not shown: {module}: {reason}", err=True)
-    failed = [each.module for each in performances if not each.held]
+    failed = [each.module for each in runs if not each.held]
     if failed:
         click.echo(f"failed: {', '.join(failed)}", err=True)
-    if record:
-        if failed or missing:
-            raise LabError("nothing was recorded: fix the exhibits that failed first")
-        gallery_page.record(performances)
-        has_changed = gallery_page.write()
-        click.echo(f"docs/gallery/: {'written' if has_changed else 'unchanged'}")
     sys.exit(DID_NOT_HOLD if failed or missing else HELD)
 
 

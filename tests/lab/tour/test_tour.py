@@ -1,4 +1,4 @@
-"""The tour, from the machine that it is asked on: its list, its recorder, its secrets, and what it brings up."""
+"""The tour: its list, its recorder, masked secrets, its output, and the servers that it starts."""
 
 import base64
 import json
@@ -25,13 +25,13 @@ from lab.tour.dialogue import KEPT, MASK, Message, mask, show_text
 from lab.tour.faulty import breaking_off, silent
 from lab.tour.normalise import normalise, normalise_text
 from lab.tour.recorder import Recorder
-from lab.tour.registry import CollectionError, read_exhibit
-from lab.tour.runner import Failure, Performance
+from lab.tour.registry import RegistryError, read_exhibit
+from lab.tour.runner import ExhibitRun, Failure
 
 Lab = Callable[..., "CompletedProcess[str]"]
 Find = Callable[[str], list[str]]
 
-# The names of the classic table, as the tutorials have them, and what they begin with.
+# The names of the classic table in the tutorials, and the topics before it.
 CLASSIC = [
     "socket",
     "SocketServer",
@@ -76,15 +76,15 @@ code = 1
 '''
 
 
-class TestCollection:
-    def test_it_has_every_module_of_the_classic_table_and_no_file_more(self) -> None:
+class TestRegistry:
+    def test_registry_has_each_module_of_the_classic_table_and_each_file(self) -> None:
         exhibits = registry.load()
         assert [name for exhibit in exhibits for name in exhibit.python2] == CLASSIC
         files = {path.name for path in registry.DIRECTORY.glob("*.py")} - {"__init__.py"}
         assert files == {Path(exhibit.file).name for exhibit in exhibits}
 
-    def test_what_is_said_to_be_gone_is_what_python_has_dropped(self) -> None:
-        """As far as this Python can tell: one that is older than 3.13 still has some of them."""
+    def test_gone_modules_are_those_that_python_removed(self) -> None:
+        """Checked against this version of Python; versions before 3.13 still have some of them."""
         gone = {exhibit.module: exhibit.gone_since for exhibit in registry.load() if exhibit.gone_since}
         assert gone == {
             "asynchat": "3.12",
@@ -113,21 +113,21 @@ class TestCollection:
             ("MAILBOX.MH", "mhlib"),
         ],
     )
-    def test_a_module_is_found_by_any_of_its_names(self, name: str, module: str) -> None:
+    def test_module_is_found_by_any_of_its_names(self, name: str, module: str) -> None:
         assert [exhibit.module for exhibit in registry.find([name])] == [module]
 
-    def test_several_come_in_the_order_of_the_tour_and_once(self) -> None:
+    def test_modules_are_returned_once_and_in_the_order_of_the_tour(self) -> None:
         assert [each.module for each in registry.find(["smtplib", "Cookie", "socket", "cookie"])] == [
             "socket",
             "cookie",
             "smtplib",
         ]
 
-    def test_one_that_is_unknown_is_told_the_names(self) -> None:
-        with pytest.raises(CollectionError, match=r"^unknown module 'finger'; known: socket, .*, xmlrpclib$"):
+    def test_unknown_module_is_an_error_with_the_known_names(self) -> None:
+        with pytest.raises(RegistryError, match=r"^unknown module 'finger'; known: socket, .*, xmlrpclib$"):
             registry.find(["ftplib", "finger"])
 
-    def test_the_facts_are_read_from_the_docstring_and_the_rest_is_code(self) -> None:
+    def test_facts_are_read_from_the_docstring_and_the_rest_is_code(self) -> None:
         exhibit = read_exhibit("old", DOCSTRING)
         assert exhibit.purpose == "What it is for."
         assert (exhibit.python2, exhibit.python3, exhibit.gone_since) == (("old", "older"), (), "3.13")
@@ -136,8 +136,8 @@ class TestCollection:
         other = read_exhibit("old", DOCSTRING.replace("something", "nothing"))
         assert other.digest == exhibit.digest != read_exhibit("old", DOCSTRING.replace("= 1", "= 2")).digest
 
-    def test_a_fact_that_is_missing_is_named(self) -> None:
-        with pytest.raises(CollectionError, match=r"old_exhibit\.py: its docstring does not say: Gone since$"):
+    def test_missing_fact_is_named(self) -> None:
+        with pytest.raises(RegistryError, match=r"old_exhibit\.py: its docstring lacks: Gone since$"):
             read_exhibit("old", DOCSTRING.replace("Gone since: 3.13\n", ""))
 
 
@@ -155,18 +155,18 @@ class TestSecrets:
             ("Authorization: Digest username=ann", "Authorization: Digest username=ann"),
         ],
     )
-    def test_a_password_in_its_place_is_masked(self, said: str, shown: str) -> None:
+    def test_password_of_a_command_is_masked(self, said: str, shown: str) -> None:
         assert mask(said) == shown
 
     @pytest.mark.parametrize("password", [ANN.password, WRONG_PASSWORD])
-    def test_the_gallerys_are_masked_in_every_spelling_and_place(self, password: str) -> None:
+    def test_password_of_the_gallery_is_masked_in_every_spelling(self, password: str) -> None:
         for text in (password, f"\0{ANN.user}\0{password}", f"{ANN.user}:{password}"):
             encoded = base64.b64encode(text.encode()).decode()
             assert mask(f"> {encoded} <") == f"> {MASK} <"
         assert mask(f"x{password}x") == f"x{MASK}x"
 
 
-def test_bytes_are_shown_as_what_they_are() -> None:
+def test_bytes_are_decoded_for_display() -> None:
     assert show_text("grün\r\n".encode()) == "grün\n"
     assert show_text(b"\xff\xfb\x01 choice> \x00\t\x1b[1m") == "\\xff\\xfb\\x01 choice> \\x00\t\\x1b[1m"
 
@@ -177,12 +177,12 @@ def recorder() -> Iterator[Recorder]:
     before = {(kind, name): vars(kind).get(name) for kind in (socket.socket, ssl.SSLSocket) for name in dir(kind)}
     with recorder.recording():
         yield recorder
-    # What was replaced is what it was.
+    # All replaced methods are restored.
     assert before == {(kind, name): vars(kind).get(name) for kind, name in before}
 
 
 class Server:
-    """Answers each line with the same in capitals; in TLS from the start, where it has a context."""
+    """Answer each line in upper case; over TLS if there is a context."""
 
     def __init__(self, context: ssl.SSLContext | None = None) -> None:
         self._context = context
@@ -212,7 +212,7 @@ def tell(messages: list[Message]) -> list[tuple[int, str, str]]:
 
 
 class TestRecorder:
-    def test_what_a_client_says_and_hears_and_not_its_server_in_the_same_process(self, recorder: Recorder) -> None:
+    def test_recorder_records_a_client_and_not_its_server_in_the_same_process(self, recorder: Recorder) -> None:
         with Server() as server, socket.create_connection(server.address) as link:
             link.sendall(b"hel")
             link.send(memoryview(b"lo\n"))
@@ -228,13 +228,13 @@ class TestRecorder:
         ]
         assert {each.peer for each in recorder.messages()} == {f"127.0.0.1:{server.address[1]}"}
 
-    def test_a_host_has_the_name_that_was_asked_for(self, recorder: Recorder) -> None:
+    def test_peer_has_the_name_that_the_client_used(self, recorder: Recorder) -> None:
         with Server() as server, socket.create_connection(("localhost", server.address[1])) as link:
             link.sendall(b"x\n")
             link.recv(10)
         assert {each.peer for each in recorder.messages()} == {f"localhost:{server.address[1]}"}
 
-    def test_files_made_of_sockets_and_several_connections_at_once(self, recorder: Recorder) -> None:
+    def test_recorder_records_files_of_sockets_and_concurrent_connections(self, recorder: Recorder) -> None:
         with (
             Server() as one,
             Server() as other,
@@ -254,7 +254,7 @@ class TestRecorder:
             (2, "server", "TWO\n"),
         ]
 
-    def test_of_tls_it_is_what_was_inside_and_what_came_before_it(self, recorder: Recorder, tmp_path: Path) -> None:
+    def test_recorder_records_tls_decrypted(self, recorder: Recorder, tmp_path: Path) -> None:
         ca, key = create_ca(4e9)
         certificate, _ = issue(ca, key, ["localhost"], 4e9)
         (tmp_path / "ca.pem").write_bytes(ca)
@@ -273,7 +273,7 @@ class TestRecorder:
         assert tell(messages) == [(1, "client", f"PASS {MASK}\n"), (1, "server", f"PASS {MASK}\n")]
         assert all(each.tls for each in messages)
 
-    def test_long_messages_are_counted_and_not_kept(self, recorder: Recorder) -> None:
+    def test_long_message_is_shortened_and_its_rest_counted(self, recorder: Recorder) -> None:
         with Server() as server, socket.create_connection(server.address) as link:
             link.sendall(b"x" * (KEPT + 7))
             link.sendall(b"\n")
@@ -285,7 +285,7 @@ class TestRecorder:
 
 
 class TestFaulty:
-    def test_one_that_breaks_off_says_its_parts_and_ends_in_good_order(self) -> None:
+    def test_server_that_breaks_off_sends_its_parts_and_closes_in_order(self) -> None:
         with breaking_off(b"one", b"two") as port, socket.create_connection(("127.0.0.1", port), 10) as link:
             assert link.recv(10) == b"one"
             link.sendall(b"?")
@@ -295,7 +295,7 @@ class TestFaulty:
             with pytest.raises(ConnectionRefusedError):
                 socket.create_connection(("127.0.0.1", port), 10)
 
-    def test_nothing_of_it_is_left_whether_somebody_came_or_not(self) -> None:
+    def test_server_that_breaks_off_leaves_no_thread(self) -> None:
         before = threading.active_count()
         with breaking_off(b"hello"):
             pass
@@ -303,14 +303,14 @@ class TestFaulty:
             pass
         assert threading.active_count() == before
 
-    def test_one_that_is_silent_is_connected_to_and_says_nothing(self) -> None:
+    def test_silent_server_accepts_and_never_answers(self) -> None:
         with silent() as port, socket.create_connection(("127.0.0.1", port), 0.2) as link:
             link.sendall(b"hello?")
             with pytest.raises(TimeoutError):
                 link.recv(1)
 
 
-PERFORMANCE = Performance(
+RUN = ExhibitRun(
     "ftplib",
     "3.13.5",
     "at Wed, 25 Nov 2026 02:30:00 GMT\n",
@@ -324,18 +324,18 @@ PERFORMANCE = Performance(
 )
 
 
-class TestShowing:
-    def test_a_performance_survives_json(self) -> None:
-        assert Performance.from_json(json.loads(json.dumps(PERFORMANCE.as_json()))) == PERFORMANCE
+class TestOutput:
+    def test_run_is_restored_from_json(self) -> None:
+        assert ExhibitRun.from_json(json.loads(json.dumps(RUN.as_json()))) == RUN
 
-    def test_it_holds_if_it_came_to_its_end_and_all_that_should_fail_did(self) -> None:
-        assert not PERFORMANCE.held
-        better = replace(PERFORMANCE, failures=PERFORMANCE.failures[:1])
+    def test_run_held_if_it_completed_and_each_failure_was_raised(self) -> None:
+        assert not RUN.held
+        better = replace(RUN, failures=RUN.failures[:1])
         assert better.held
         assert not replace(better, error="Traceback ...").held
 
-    def test_a_dialogue_says_who_on_which_connection(self) -> None:
-        assert [line for _, line in mark_lines(PERFORMANCE.messages)] == [
+    def test_dialogue_names_connection_and_side(self) -> None:
+        assert [line for _, line in mark_lines(RUN.messages)] == [
             "-- connection 1, gallery_ftp:21",
             "C: USER ann",
             "-- connection 1, gallery_ftp:21, inside TLS",
@@ -345,19 +345,19 @@ class TestShowing:
             "S: ... 9 more bytes",
         ]
 
-    def test_of_a_long_message_it_is_the_first_lines(self) -> None:
+    def test_long_message_shows_its_first_lines(self) -> None:
         message = Message(1, "gallery_ftp:21", "server", "".join(f"{number}\n" for number in range(100)))
         lines = [line for _, line in mark_lines([message])]
         assert lines[1:] == [*(f"S: {number}" for number in range(SHOWN)), f"S: ... {100 - SHOWN} more lines"]
 
     @pytest.mark.parametrize("width", [WIDE, 80])
-    def test_side_by_side_where_there_is_the_width_else_below_each_other(self, width: int) -> None:
+    def test_code_and_result_are_side_by_side_on_a_wide_terminal(self, width: int) -> None:
         from rich.console import Console
 
         (exhibit,) = registry.find(["ftplib"])
         console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
         with console.file:
-            show(exhibit, PERFORMANCE, console)
+            show(exhibit, RUN, console)
             lines = console.export_text().splitlines()
         heads = [number for number, line in enumerate(lines) if exhibit.file in line or "what it prints" in line]
         assert len(heads) == (1 if width == WIDE else 2)
@@ -366,11 +366,11 @@ class TestShowing:
         for text in ("def visit()", "C: USER ann", "ftplib.error_perm: 530 no", "nothing was raised"):
             assert text in shown
 
-    def test_the_list_has_a_row_for_each(self) -> None:
+    def test_list_has_a_row_per_module(self) -> None:
         assert make_list(registry.load()).row_count == len(registry.MODULES)
 
 
-class TestNormalising:
+class TestNormalise:
     @pytest.mark.parametrize(
         ("said", "kept"),
         [
@@ -390,17 +390,17 @@ class TestNormalising:
             ("STOR poem.txt 1892 bytes", "STOR poem.txt 1892 bytes"),
         ],
     )
-    def test_what_differs_from_run_to_run_is_replaced_by_what_it_is(self, said: str, kept: str) -> None:
+    def test_variable_text_is_replaced_by_a_placeholder(self, said: str, kept: str) -> None:
         assert normalise_text(said) == kept
 
-    def test_all_of_a_performance_and_twice_changes_nothing(self) -> None:
-        once = normalise(PERFORMANCE)
+    def test_normalise_covers_a_whole_run_and_is_idempotent(self) -> None:
+        once = normalise(RUN)
         assert once.output == "at <date>\n"
         assert once.messages[2].peer == "gallery_ftp:<port>"
         assert normalise(once) == once
 
 
-def test_the_list_is_there_without_an_engine(lab: Lab) -> None:
+def test_list_needs_no_engine(lab: Lab) -> None:
     rows = json.loads(lab("--backend", "process", "tour", "--json").stdout)
     assert [row["module"] for row in rows] == list(registry.MODULES)
     lines = lab("--backend", "process", "tour").stdout.splitlines()
@@ -408,7 +408,7 @@ def test_the_list_is_there_without_an_engine(lab: Lab) -> None:
     assert len(lines) == len(registry.MODULES) + 1
 
 
-def test_an_unknown_module_and_no_containers_are_one_line_each(lab: Lab) -> None:
+def test_unknown_module_and_missing_containers_are_one_line_errors(lab: Lab) -> None:
     unknown = lab("tour", "finger")
     assert (unknown.returncode, unknown.stderr.count("\n")) == (2, 1)
     assert unknown.stderr.startswith("lab: unknown module 'finger'; known: socket, ")
@@ -419,24 +419,24 @@ def test_an_unknown_module_and_no_containers_are_one_line_each(lab: Lab) -> None
 
 @pytest.mark.docker
 @pytest.mark.xdist_group("docker")
-class TestVisit:
+class TestSession:
     @pytest.fixture
     def project(self, docker_project: str, find_of_project: Find) -> Iterator[str]:
-        """A project whose tour leaves nothing either."""
+        """A project; its tour must leave nothing behind."""
         yield docker_project
         left = find_of_project(f"{docker_project}-tour")
         if left:
             purge(f"{docker_project}-tour")
         assert not left
 
-    def test_what_was_brought_up_goes_again(self, project: str, lab: Lab, find_of_project: Find) -> None:
+    def test_started_servers_are_stopped_again(self, project: str, lab: Lab, find_of_project: Find) -> None:
         done = lab("--project", project, "tour", "socket")
         assert done.returncode == 0, done.stderr
         assert re.search(r"^C: echo, echo, echo,$", done.stdout, re.MULTILINE)
         assert "def visit() -> None:" in done.stdout
         assert find_of_project(project) == find_of_project(f"{project}-tour") == []
 
-    def test_what_ran_already_is_visited_and_left_as_it_was(
+    def test_running_servers_are_used_and_left_running(
         self, project: str, lab: Lab, find_of_project: Find, engine: docker.DockerClient
     ) -> None:
         try:
@@ -445,16 +445,16 @@ class TestVisit:
             server = engine.containers.get(f"{project}-plain_socket-1").id
             done = lab("--project", project, "tour", "socket", "--json")
             assert done.returncode == 0, done.stderr
-            (performance,) = json.loads(done.stdout)["tour"]
-            assert performance["module"] == "socket"
-            assert {message["peer"] for message in performance["messages"]} >= {"plain_socket:7"}
+            (run,) = json.loads(done.stdout)["tour"]
+            assert run["module"] == "socket"
+            assert {message["peer"] for message in run["messages"]} >= {"plain_socket:7"}
             assert find_of_project(project) == before
             assert engine.containers.get(f"{project}-plain_socket-1").id == server
             assert find_of_project(f"{project}-tour") == []
         finally:
             lab("--project", project, "down")
 
-    def test_a_server_that_does_not_come_up_is_named_and_the_others_are_shown(
+    def test_server_that_does_not_start_is_named_and_the_others_are_shown(
         self, project: str, lab: Lab, tmp_path_factory: pytest.TempPathFactory
     ) -> None:
         file = tmp_path_factory.mktemp("broken") / "compose.yaml"
