@@ -1,8 +1,8 @@
-"""Locust with its imports done, that runs one load after the other: `python -m loadtests.fork_server`.
+"""A fork server for Locust, which runs one load after the other: `python -m loadtests.fork_server`.
 
-For each line on stdin, `{"arguments": [...], "environ": {...}}`, a fork of this process is Locust with these arguments.
-So each load has a process that no other load was in, as if it had been started for it alone, without the second and
-more that Python's imports and a container take. After its output comes a line with `ENDED`, and its exit code.
+For each line on stdin, `{"arguments": [...], "environ": {...}}`, it forks, and the child runs Locust with these
+arguments. So each load has a fresh process, without the seconds that Python's imports and a container take. After the
+output of the load it prints a line with `ENDED` and the exit code.
 """
 
 import json
@@ -11,23 +11,23 @@ import sys
 from traceback import print_exc
 from typing import Any, NoReturn, cast
 
-# First of all: it patches what others import.
+# First: it patches modules that others import.
 import locust.main
 from gevent import monkey
 from gevent.os import fork_gevent
 
 from lab.servers.children import die_with_lab
 
-# Also in lab/load/generator.py, which cannot import this: it would import Locust.
+# Also in lab/load/generator.py, which cannot import this module, because it loads Locust.
 ENDED = "LOAD-ENDED "
 _LOCUSTFILE = "loadtests/locustfile.py"
 
-# The patched one would start an event loop here, which the next fork would share.
+# The patched waitpid would start an event loop, which the next child would inherit.
 _waitpid: Any = monkey.get_original("os", "waitpid")
 
 
 def main() -> None:
-    """Until stdin ends."""
+    """Run loads until stdin ends."""
     for line in sys.stdin.buffer:
         order = json.loads(line)
         child = fork_gevent()
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def _run(arguments: list[str], environ: dict[str, str]) -> NoReturn:
-    """Be Locust; whatever happens, do not come back to the loop that is the parent's."""
+    """Run Locust and exit; never return to the parent's loop."""
     code: Any = 1
     try:
         die_with_lab()

@@ -1,10 +1,10 @@
-"""Locust's users of the gallery: the standard library's own clients, every reply checked. A locustfile of its own.
+"""Locust's users of the gallery: clients of the standard library, with each reply checked. A separate locustfile.
 
-    locust -f loadtests/galleryfile.py                                          the gallery alone
-    locust -f loadtests/locustfile.py,loadtests/galleryfile.py --class-picker   beside the models
+    locust -f loadtests/galleryfile.py                                          only the gallery
+    locust -f loadtests/locustfile.py,loadtests/galleryfile.py --class-picker   together with the models
 
-Locust has patched the sockets that these clients open, so each waits without holding the others up. They are moderate
-on purpose, with a pause between two steps, as of people: what is seen is whether the servers hold, not who is fastest.
+Locust patches the sockets of these clients, so one that waits does not block the others. They pause between two steps
+as people do: the test shows whether the servers keep working, not which is fastest.
 """
 
 import ftplib
@@ -33,33 +33,33 @@ from loadtests import lifeline
 from loadtests.buckets import bucket_three_digits
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.11 still has it, and says that it is the last
+    warnings.simplefilter("ignore", DeprecationWarning)  # deprecated since Python 3.11
     import nntplib
 
-# Locust's own hook, as in loadtests/locustfile.py: whole milliseconds are too few for half of these steps.
+# Locust's own hook, as in loadtests/locustfile.py: whole milliseconds are too coarse for half of these steps.
 locust.stats.bucket_response_time = cast(Any, bucket_three_digits)
 
 lifeline.watch()
 
-# Locust loads this file under a name of its own.
+# Locust loads this file under another module name.
 log = logging.getLogger("loadtests.galleryfile")
 
 ANN, BOB = ("ann", "anns-secret"), ("bob", "bobs-secret")
 DOMAIN = "gallery.test"
 
-# Seconds that a client waits before a step has failed.
-PATIENCE = 10.0
-# What it waits for, as often as so many seconds have passed.
+# Seconds until a step fails.
+TIMEOUT = 10.0
+# Seconds between two polls.
 _PAUSE = 0.02
 
 Client = TypeVar("Client")
 
 
 class WrongReplyError(Exception):
-    """The server has answered, but not what it should have."""
+    """The server sent a wrong reply."""
 
 
-# What a step can fail by: each client has errors of its own. Everything else is a bug here, and Locust shows it as one.
+# The errors of the clients. Any other exception is a bug in this file, and Locust reports it as one.
 FAILURES = (
     OSError,
     EOFError,
@@ -74,20 +74,20 @@ FAILURES = (
 )
 
 
-def expect(said: object, wanted: object) -> None:
-    """See that a reply is the one that was wanted.
+def expect(reply: object, expected: object) -> None:
+    """Check a reply.
 
     Raises:
-        WrongReplyError: it is not.
+        WrongReplyError: it is not the expected one.
     """
-    if said != wanted:
-        raise WrongReplyError(f"{said!r:.80} instead of {wanted!r:.80}")
+    if reply != expected:
+        raise WrongReplyError(f"{reply!r:.80} instead of {expected!r:.80}")
 
 
 class GalleryUser(User, Generic[Client]):
-    """Somebody with one client, who takes a step, pauses, and takes the next. After a failure the client is another."""
+    """A user with one client, which makes a step, pauses, and makes the next. After a failure it gets a new client."""
 
-    # Locust's own word for a base class, whose metaclass leaves no room for abc's.
+    # Locust's attribute for a base class. Its metaclass excludes abc's.
     abstract = True
     wait_time = between(0.5, 1.5)
     protocol: ClassVar[str]
@@ -97,23 +97,22 @@ class GalleryUser(User, Generic[Client]):
         self._client: Client | None = None
 
     def connect(self) -> Client:
-        """A client that is connected, and logged in where that is asked for."""
+        """Return a connected client, logged in if the server requires it."""
         raise NotImplementedError
 
     def disconnect(self, client: Client) -> None:
-        """Say good-bye."""
+        """Log out and close."""
         raise NotImplementedError
 
     def on_stop(self) -> None:
-        """Called by Locust."""
         self._drop()
 
     @contextmanager
     def step(self, name: str) -> Iterator[Client]:
-        """One step, counted under its name, with the client that it needs; to connect is one of its own.
+        """Count a step under its name, and yield the client; a connect is counted as a separate step.
 
         Raises:
-            RescheduleTask: there is no client to be had. Locust ends the task, and pauses.
+            RescheduleTask: the client could not connect. Locust ends the task, and pauses.
         """
         if self._client is None:
             with self._counted("connect"):
@@ -150,18 +149,16 @@ class GalleryUser(User, Generic[Client]):
 
 
 class FtpUser(GalleryUser[ftplib.FTP]):
-    """Uploads a file of its own, and reads it again."""
+    """Uploads a file, and downloads it again."""
 
     host = "gallery_ftp"
     protocol = "FTP"
 
     def on_start(self) -> None:
-        """Called by Locust."""
         self._path = f"pub/load-{uuid4().hex}"
         self._content: bytes | None = None
 
     def on_stop(self) -> None:
-        """Called by Locust."""
         if self._client is not None and self._content is not None:
             with suppress(*FAILURES):
                 self._client.delete(self._path)
@@ -169,7 +166,7 @@ class FtpUser(GalleryUser[ftplib.FTP]):
 
     def connect(self) -> ftplib.FTP:
         """Log in as ann."""
-        return ftplib.FTP(self.host, *ANN, timeout=PATIENCE)
+        return ftplib.FTP(self.host, *ANN, timeout=TIMEOUT)
 
     def disconnect(self, client: ftplib.FTP) -> None:
         """QUIT, and close."""
@@ -178,7 +175,7 @@ class FtpUser(GalleryUser[ftplib.FTP]):
 
     @task
     def upload(self) -> None:
-        """64 KiB at most."""
+        """Upload at most 64 KiB."""
         content = random.randbytes(random.randint(1, 64 * 1024))
         with self.step("upload") as client:
             self._content = None
@@ -187,7 +184,7 @@ class FtpUser(GalleryUser[ftplib.FTP]):
 
     @task(3)
     def download(self) -> None:
-        """What was uploaded last."""
+        """Download the last upload."""
         if self._content is None:
             return
         with self.step("download") as client:
@@ -197,18 +194,18 @@ class FtpUser(GalleryUser[ftplib.FTP]):
 
 
 class MailUser(GalleryUser[tuple[smtplib.SMTP, imaplib.IMAP4]]):
-    """Sends mail to bob, and as bob reads it."""
+    """Sends mail to bob by SMTP, and reads it as bob by IMAP."""
 
     host = "gallery_smtp"
     protocol = "mail"
 
     def connect(self) -> tuple[smtplib.SMTP, imaplib.IMAP4]:
-        """One connection to send by, and one to read by, which has logged in."""
-        reader = imaplib.IMAP4("gallery_mail", timeout=PATIENCE)
+        """Open an SMTP connection, and an IMAP connection that is logged in."""
+        reader = imaplib.IMAP4("gallery_mail", timeout=TIMEOUT)
         try:
             reader.login(*BOB)
             reader.select()
-            return smtplib.SMTP(self.host, timeout=PATIENCE), reader
+            return smtplib.SMTP(self.host, timeout=TIMEOUT), reader
         except BaseException:
             reader.shutdown()
             raise
@@ -220,7 +217,7 @@ class MailUser(GalleryUser[tuple[smtplib.SMTP, imaplib.IMAP4]]):
 
     @task
     def send_and_read(self) -> None:
-        """By SMTP to the mailbox, and out of it by IMAP; then it is deleted."""
+        """Send a message by SMTP, fetch it by IMAP, and delete it."""
         message = EmailMessage()
         subject = uuid4().hex
         message["From"], message["To"], message["Subject"] = f"ann@{DOMAIN}", f"bob@{DOMAIN}", subject
@@ -232,7 +229,7 @@ class MailUser(GalleryUser[tuple[smtplib.SMTP, imaplib.IMAP4]]):
         if sent:
             with self.step("IMAP fetch") as (_, reader):
                 number = self._find(reader, subject)
-                # Among the answers may be news of what others do in this mailbox; the one with a text is a pair.
+                # The server may add notices about other clients of the mailbox; the answer with the text is a pair.
                 answers = reader.uid("FETCH", number, "(BODY.PEEK[TEXT])")[1]
                 texts = [answer[1] for answer in answers if isinstance(answer, tuple)]
                 expect(texts, [f"Hello.\r\n.\r\n{subject}\r\n".encode()])
@@ -240,18 +237,18 @@ class MailUser(GalleryUser[tuple[smtplib.SMTP, imaplib.IMAP4]]):
                 reader.uid("EXPUNGE", number)
 
     def _find(self, reader: imaplib.IMAP4, subject: str) -> str:
-        """The UID of a message, as soon as it is there."""
-        deadline = time.monotonic() + PATIENCE
+        """Wait for a message; return its UID."""
+        deadline = time.monotonic() + TIMEOUT
         while time.monotonic() < deadline:
             reader.noop()
             if numbers := reader.uid("SEARCH", "SUBJECT", subject)[1][0]:
                 return str(numbers.decode())
             time.sleep(_PAUSE)
-        raise WrongReplyError(f"a message that was taken did not come within {PATIENCE:g} s")
+        raise WrongReplyError(f"an accepted message did not arrive within {TIMEOUT:g} s")
 
 
 class WebUser(GalleryUser[http.client.HTTPConnection]):
-    """Reads pages over a connection that is kept."""
+    """Reads pages over a kept connection."""
 
     host = "gallery_web"
     protocol = "HTTP"
@@ -259,17 +256,15 @@ class WebUser(GalleryUser[http.client.HTTPConnection]):
     lines = "".join(f"line {number}\n" for number in range(1, 11)).encode()
 
     def connect(self) -> http.client.HTTPConnection:
-        """Open it."""
-        client = http.client.HTTPConnection(self.host, timeout=PATIENCE)
+        client = http.client.HTTPConnection(self.host, timeout=TIMEOUT)
         client.connect()
         return client
 
     def disconnect(self, client: http.client.HTTPConnection) -> None:
-        """Close it."""
         client.close()
 
     def get(self, path: str, status: int, content: bytes, **headers: str) -> None:
-        """Ask for a page, and see that it is the one."""
+        """Get a page, and check it."""
         with self.step(f"GET {path}, {self.suffix}") as client:
             client.request("GET", path, headers=headers)
             response = client.getresponse()
@@ -277,17 +272,17 @@ class WebUser(GalleryUser[http.client.HTTPConnection]):
 
     @task(10)
     def read_file(self) -> None:
-        """All of it."""
+        """Get a whole file."""
         self.get("/lines.txt", 200, self.lines)
 
     @task(3)
     def read_range(self) -> None:
-        """A part of it."""
+        """Get a range of bytes."""
         self.get("/lines.txt", 206, self.lines[7:14], Range="bytes=7-13")
 
     @task
     def run_script(self) -> None:
-        """A process for each, which costs the server more than all the rest."""
+        """Run a CGI script: a process per request, the most expensive step for the server."""
         number = random.randint(0, 9999)
         with self.step(f"CGI, {self.suffix}") as client:
             client.request("GET", f"/cgi-bin/form.py?a={number}")
@@ -296,13 +291,13 @@ class WebUser(GalleryUser[http.client.HTTPConnection]):
 
 
 class WebChurnUser(WebUser):
-    """Reads pages, each over a connection of its own."""
+    """Reads pages, each over a new connection."""
 
     suffix = "new"
 
     @contextmanager
     def step(self, name: str) -> Iterator[http.client.HTTPConnection]:
-        """One step, after which the connection is closed."""
+        """Make a step, and close the connection after it."""
         with super().step(name) as client:
             yield client
         self._drop()
@@ -315,36 +310,34 @@ class XmlRpcUser(GalleryUser[xmlrpc.client.ServerProxy]):
     protocol = "XML-RPC"
 
     def connect(self) -> xmlrpc.client.ServerProxy:
-        """A first call opens the connection."""
+        """Open the connection by a first call."""
         client = xmlrpc.client.ServerProxy(f"http://{self.host}:8000/RPC2", transport=_Transport())
         client.system.listMethods()
         return client
 
     def disconnect(self, client: xmlrpc.client.ServerProxy) -> None:
-        """Close it."""
         client("close")()
 
     @task(3)
     def add(self) -> None:
-        """Two numbers."""
         a, b = random.randint(0, 9999), random.randint(0, 9999)
         with self.step("add") as client:
             expect(client.add(a, b), a + b)
 
     @task
     def reverse(self) -> None:
-        """Binary data, there and back."""
+        """Send binary data, and check the reversed reply."""
         data = random.randbytes(1024)
         with self.step("reverse") as client:
             expect(client.reverse(xmlrpc.client.Binary(data)), xmlrpc.client.Binary(data[::-1]))
 
 
 class _Transport(xmlrpc.client.Transport):
-    """xmlrpc.client's own has no time-out."""
+    """A transport with a timeout."""
 
     def make_connection(self, host: Any) -> http.client.HTTPConnection:
         connection = super().make_connection(host)
-        connection.timeout = PATIENCE
+        connection.timeout = TIMEOUT
         return connection
 
 
@@ -355,12 +348,11 @@ class NewsUser(GalleryUser[nntplib.NNTP]):
     protocol = "NNTP"
 
     def on_start(self) -> None:
-        """Called by Locust."""
         self._posted: tuple[str, str] | None = None
 
     def connect(self) -> nntplib.NNTP:
         """Log in as ann, and enter the group."""
-        client = nntplib.NNTP(self.host, user=ANN[0], password=ANN[1], timeout=PATIENCE)
+        client = nntplib.NNTP(self.host, user=ANN[0], password=ANN[1], timeout=TIMEOUT)
         client.group(DOMAIN)
         return client
 
@@ -371,7 +363,7 @@ class NewsUser(GalleryUser[nntplib.NNTP]):
 
     @task
     def post(self) -> None:
-        """One article."""
+        """Post an article."""
         subject = uuid4().hex
         message_id = f"<{subject}@load.{DOMAIN}>"
         headers = (f"From: ann@{DOMAIN}", f"Newsgroups: {DOMAIN}", f"Subject: {subject}", f"Message-ID: {message_id}")
@@ -382,7 +374,7 @@ class NewsUser(GalleryUser[nntplib.NNTP]):
 
     @task(4)
     def read(self) -> None:
-        """The article that was posted last."""
+        """Read the last posted article."""
         if self._posted is None:
             return
         message_id, text = self._posted
@@ -391,7 +383,7 @@ class NewsUser(GalleryUser[nntplib.NNTP]):
 
     @task(2)
     def look_around(self) -> None:
-        """The overview of the last ten articles."""
+        """Read the overview of the last ten articles."""
         with self.step("overview") as client:
             _, count, first, last, _ = client.group(DOMAIN)
             if count:

@@ -1,8 +1,8 @@
-"""The end of a load generator whose lab has gone.
+"""End the load generator when its lab has ended.
 
-Strategy: a lab that was killed cannot end what it has started, and a load that goes on spoils the next measurement
-without a word. So the lab holds the other end of the generator's stdin, and the kernel lets go of it whatever ends the
-lab; through `docker run` it is the engine that passes this on. Nothing is read here: lines on stdin are for others.
+Strategy: a lab that is killed cannot end its processes, and a load that continues spoils the next measurement
+unnoticed. So the lab holds the other end of the generator's stdin. The kernel closes it when the lab ends for any
+reason, and `docker run` passes that on. Nothing is read here, because other code reads stdin.
 """
 
 import os
@@ -11,9 +11,9 @@ from typing import Any
 
 from gevent import monkey
 
-from lab.servers.children import ENV_LIFELINE
+from lab.base.environ import ENV_LIFELINE
 
-# A thread of the kernel's, and its poll: an engine that computes must not be what the end waits for.
+# A real thread and the real poll: the end must not wait for a greenlet that computes.
 _start_thread: Any = monkey.get_original("_thread", "start_new_thread")
 _make_poll: Any = monkey.get_original("select", "poll")
 
@@ -29,7 +29,7 @@ def watch(environ: Mapping[str, str] = os.environ) -> None:
 
 def _wait() -> None:
     poll = _make_poll()
-    # No event: what is always told is that the other end has gone.
+    # No events: POLLHUP is always reported.
     poll.register(_STDIN, 0)
     poll.poll()
     os._exit(_ORPHANED)

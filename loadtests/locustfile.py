@@ -1,17 +1,17 @@
 """The load test of the lab, for `locust -f loadtests/locustfile.py`: the web UI, or headless.
 
-    --models              which servers; the users are dealt out to all of them
-    --workload            what they are asked
-    --transport           over what
-    --loop, --rate        closed: again when it was answered; open: so many requests per second for each model
-    --arrivals            of an open loop: at even times, or at random ones
-    --shape, --shape-time how users, or the rate, change over time
-    --payload             bytes, of a workload that has a payload
+    --models              models to load; each gets the same number of users
+    --workload            the requests
+    --transport           tcp, tls, udp, unix or unixgram
+    --loop, --rate        closed: send when the last request is answered; open: requests per second and model
+    --arrivals            in an open loop: at even or at random times
+    --shape, --shape-time how the number of users, or the rate, changes over time
+    --payload             bytes, for a workload with a payload
     --timeout             seconds until an exchange counts as failed
-    --fault, --fault-after, --fault-for   break the models during the run; only behind the lab's own web UI
-    --window              measure for so many seconds after a warm-up, print a line of JSON for each model, end
+    --fault, --fault-after, --fault-for   inject a fault during the run; only with `lab load`'s web UI
+    --window              measure for this many seconds after the warm-up, print a line of JSON per model, and end
 
-The models' addresses come from LAB_TARGETS (what `lab ls --json` prints), or else from the catalogue.
+The models' addresses come from LAB_TARGETS (the output of `lab ls --json`), or else from the catalogue.
 """
 
 import logging
@@ -31,7 +31,8 @@ from locust.env import Environment
 from locust.exception import StopTest
 from locust.runners import MasterRunner, WorkerRunner
 
-from lab.load.cores import VARIABLE, pin_generator
+from lab.base.environ import ENV_GENERATOR_CORES
+from lab.load.cores import pin_generator
 from lab.load.workloads import CLOSED, CUSTOM_PROTOCOL, OPEN, STEADY, WORKLOADS, Workload, level, make_exchange
 from loadtests import lifeline, objections, rate_shares
 from loadtests.buckets import bucket_three_digits
@@ -50,26 +51,26 @@ from loadtests.targets import TargetError, Targets
 from loadtests.web import faults
 from loadtests.web.form import check_form
 from loadtests.web.tables import extend
-from loadtests.window import Share, Window
+from loadtests.window import Window, WindowCounter
 from services.protocol import Transport
 
-# On a worker's stdout; see lab/load/generator.py, which waits for it.
+# A worker prints this when it has joined; lab/load/generator.py waits for it.
 JOINED = "LOAD-JOINED"
 
 # Locust's own hook ("can be replaced at runtime for custom bucketing"). Annotated as int; its code takes any number.
 locust.stats.bucket_response_time = cast(Any, bucket_three_digits)
 
-# Descriptors that Locust, its web UI and its messages need beside those of the users.
+# Descriptors for Locust itself, its web UI and its messages.
 _OTHER_DESCRIPTORS = 128
 
 
 class LabUser(WireUser):
-    """One connection to one of the models, in the workload that was chosen on the command line or in the web UI."""
+    """One connection to one of the models, with the workload of the command line or the web UI."""
 
     host = "the lab's network"
 
     targets: ClassVar[Targets]
-    # What can be chosen: the lab's workloads, or the one that a codec makes.
+    # The lab's workloads, or the one of a codec.
     workloads: ClassVar[Mapping[str, Workload]] = WORKLOADS
     running: ClassVar[Counter[str]] = Counter()
 
@@ -81,9 +82,9 @@ class LabUser(WireUser):
         self._client: SocketClient | None = None
 
     def on_start(self) -> None:
-        """Called by Locust. Takes the model that has the fewest users, so all of them have as many at any time."""
+        """Choose the model with the fewest users, so that all models always have the same number."""
         models = self._options.models
-        # Workers begin with different ones, so that few users on many workers are not all of the first model.
+        # Workers start with different models. Otherwise, few users on many workers would all load the first model.
         first = max(getattr(self.environment.runner, "worker_index", 0), 0) % len(models)
         self.model = min(models[first:] + models[:first], key=lambda model: self.running[model])
         self.running[self.model] += 1
@@ -95,28 +96,28 @@ class LabUser(WireUser):
             self._client = SocketClient(address, self.environment, self.make_series(), timeout=timeout)
 
     def on_stop(self) -> None:
-        """Called by Locust, also when it kills the user in the middle of an exchange."""
+        """Leave the model, also when Locust kills the user during an exchange."""
         self.running[self.model] -= 1
         super().on_stop()
         if self._client is not None:
             self._client.close()
 
     def be_busy(self) -> None:
-        """One turn of the script, or all that there is to do."""
+        """Run the script once, or wait while the engine does the work."""
         if self._script is None or self._client is None:
             super().be_busy()
         else:
             self._script(self._client)
 
     def make_series(self) -> Series:
-        """What it is counted as."""
+        """Return the names that the user is counted under."""
         loop = CLOSED if self._script else self._options.loop
         return Series(self.model, self._chosen.name, self._options.transport, loop)
 
     def make_group(self) -> ConnectionGroup:
-        """What the users of one model have in common."""
+        """Return the group that all users of a model share."""
         options, transport = self._options, Transport(self._options.transport)
-        # Not None: a script's user makes no group of this kind.
+        # Not None: a user with a script makes no group.
         exchange = cast(Exchange, make_exchange(self._chosen, transport, options.payload))
         schedule = None
         if options.loop == OPEN:
@@ -133,12 +134,12 @@ class LabUser(WireUser):
 
 
 class Profile(LoadTestShape):
-    """How the users of a closed loop change over time; of an open one it is the rate that does."""
+    """The number of users of a closed loop over time. In an open loop, the rate changes instead."""
 
     use_common_options = True
 
     def tick(self) -> tuple[int, float]:
-        """Called by Locust every second: how many users there are to be, and how fast they come and go."""
+        """Return the number of users for the next second, and the spawn rate."""
         options = cast(Any, self.runner).environment.parsed_options
         users, spawn_rate = int(options.num_users or 1), float(options.spawn_rate or 1)
         if options.shape == STEADY or options.loop == OPEN:
@@ -151,7 +152,7 @@ class Profile(LoadTestShape):
 try:
     pin_generator(os.environ)
 except (OSError, ValueError) as error:
-    sys.exit(f"locustfile: {VARIABLE}={os.environ[VARIABLE]!r}: {error}")
+    sys.exit(f"locustfile: {ENV_GENERATOR_CORES}={os.environ[ENV_GENERATOR_CORES]!r}: {error}")
 
 try:
     LabUser.targets = Targets.from_environ(os.environ)
@@ -163,35 +164,35 @@ except (TargetError, CodecError) as error:
 
 
 def add_options(parser: LocustArgumentParser, **_: Any) -> None:
-    """Called by Locust before it reads its command line."""
+    """Add the options, before Locust parses its command line."""
     workloads = LabUser.workloads
     about = "; ".join(f"{workload.name}: {workload.summary}" for workload in workloads.values())
     models = LabUser.targets.models
-    # The parser, not the group: Locust's keywords for its web UI are the parser's.
+    # On the parser, not on a group: only the parser accepts Locust's keywords for the web UI.
     parser.add_argument(
-        "--models", nargs="+", choices=models, default=models, is_multiple=True, help="which servers, side by side"
+        "--models", nargs="+", choices=models, default=models, is_multiple=True, help="models to load at the same time"
     )
     for name, choices, text in (
         ("--workload", list(workloads), about),
-        ("--transport", CHOICES["transport"], "over what"),
+        ("--transport", CHOICES["transport"], "the transport"),
         (
             "--loop",
             CHOICES["loop"],
-            "closed: a connection asks again when it was answered; open: requests are due at a rate",
+            "closed: a connection sends when its last request is answered; open: requests are due at a rate",
         ),
-        ("--arrivals", CHOICES["arrivals"], "of an open loop: at even times, or at random ones (Poisson)"),
-        ("--shape", CHOICES["shape"], "how the users (closed) or the rate (open) change over time"),
+        ("--arrivals", CHOICES["arrivals"], "in an open loop: at even or at random times (Poisson)"),
+        ("--shape", CHOICES["shape"], "how the users (closed loop) or the rate (open loop) change over time"),
     ):
         parser.add_argument(name, choices=choices, default=choices[0], help=text.replace("%", "%%"))
     for name, kind, default, text in (
-        ("--rate", float, 1000.0, "of an open loop: requests per second, for each model"),
-        ("--payload", int, 0, "bytes, of a workload that has a payload; 0: its own"),
-        ("--shape-time", float, 60.0, "seconds that the shape takes"),
+        ("--rate", float, 1000.0, "in an open loop: requests per second and model"),
+        ("--payload", int, 0, "bytes, for a workload with a payload; 0: its default"),
+        ("--shape-time", float, 60.0, "duration of the shape in seconds"),
         ("--timeout", float, 5.0, "seconds until an exchange counts as failed"),
     ):
         parser.add_argument(name, type=kind, default=default, help=text)
     for name, warm_up, text in (
-        ("--window", None, "measure for so many seconds, print a line of JSON for each model, end"),
+        ("--window", None, "measure for this many seconds, print a line of JSON per model, and end"),
         ("--warm-up", 0.5, "seconds of load before the window"),
     ):
         parser.add_argument(name, type=float, default=warm_up, help=text, include_in_web_ui=False)
@@ -199,36 +200,36 @@ def add_options(parser: LocustArgumentParser, **_: Any) -> None:
 
 
 def find_objection(environment: Environment, options: Any = None) -> str | None:
-    """Why a test cannot be run as it was asked for, in one line; None if it can.
+    """Return why a test cannot run with these options, in one line; None if it can.
 
     Args:
         environment: Locust's.
-        options: those of a form; by default those that Locust has.
+        options: of a form; default: the current ones.
     """
     options = options or cast(Any, environment.parsed_options)
     if objection := objections.find_objection(options, LabUser.targets, LabUser.workloads, LabUser.codec):
         return objection
-    # A master's users are on its workers, and each of these looks for itself.
+    # A master's users run on its workers, and each worker checks its own limit.
     needed = (options.num_users or 1) + LabUser.workloads[options.workload].idle_connections * len(options.models)
     return None if isinstance(environment.runner, MasterRunner) else find_lack_of_descriptors(needed)
 
 
 def find_lack_of_descriptors(users: int) -> str | None:
-    """Whether this process may have a descriptor for each user; its limit is raised as far as it goes."""
+    """Return why this process cannot have a descriptor for each user; raise the soft limit if that is enough."""
     needed = users + _OTHER_DESCRIPTORS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < needed <= hard or hard == resource.RLIM_INFINITY:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
     elif needed > hard:
-        return f"{users} users need {needed} open files, and this process may have {hard}: raise `ulimit -n`"
+        return f"{users} users need {needed} open files, and this process may open {hard}: raise `ulimit -n`"
     return None
 
 
 def start(environment: Environment, **_: Any) -> None:
-    """Called by Locust when its runner exists, before any user does."""
+    """Set up this process, when Locust's runner exists and before any user does."""
     options = cast(Any, environment.parsed_options)
-    # Python raises it wherever it happens to be, most likely in the engine, where it is an error with a traceback.
-    # Locust waits for it in its main greenlet, which is this one.
+    # Python raises KeyboardInterrupt in the running code, most likely the engine, which would print a traceback.
+    # Locust expects it in its main greenlet, which is this one.
     gevent.signal_handler(signal.SIGINT, gevent.kill, gevent.getcurrent(), KeyboardInterrupt)
     lifeline.watch()
     RECORDER.attach(environment)
@@ -236,19 +237,19 @@ def start(environment: Environment, **_: Any) -> None:
     if options.headless and (objection := find_objection(environment)):
         sys.exit(f"locustfile: {objection}")
     if not isinstance(environment.runner, MasterRunner):
-        Share(environment)
+        WindowCounter(environment)
     if environment.web_ui is not None:
         check_form(environment, lambda asked: find_objection(environment, asked))
     if not isinstance(environment.runner, WorkerRunner):
         RunTime(environment)
     if options.window is not None and not isinstance(environment.runner, WorkerRunner):
-        # Tables of whole milliseconds at the end would only stand in the way of the result.
+        # Locust's final tables in whole milliseconds would only hide the result.
         logging.getLogger("locust.stats_logger").setLevel(logging.WARNING)
         Window(environment, warm_up=options.warm_up, seconds=options.window)
 
 
 def start_test(environment: Environment, **_: Any) -> None:
-    """Called by Locust when a test starts, in the web UI with other options each time."""
+    """Check the options and prepare a test; in the web UI, each test may have other options."""
     Engine.of(environment).clear()
     if objection := find_objection(environment):
         raise StopTest(objection)
@@ -277,14 +278,14 @@ def open_idle_connections(environment: Environment) -> None:
 
 
 def announce(environment: Environment, **_: Any) -> None:
-    """Called by Locust when its runner exists: on a worker, when its master has taken it."""
+    """On a worker, print that it has joined its master."""
     if isinstance(environment.runner, WorkerRunner):
         print(JOINED, flush=True)
 
 
 # Not as decorators: Locust does not annotate them.
 cast(Any, events.init_command_line_parser).add_listener(add_options)
-# First what refuses strangers.
+# The access checks come first.
 cast(Any, events.init).add_listener(extend)
 cast(Any, events.init).add_listener(start)
 cast(Any, events.init).add_listener(announce)

@@ -1,4 +1,4 @@
-"""What a measured window comes to: the parts that each process has counted, put together. Nothing of it is Locust's."""
+"""Combine the parts of a window that each process has counted into results. Independent of Locust."""
 
 import platform
 from collections import Counter
@@ -12,46 +12,44 @@ import psutil
 
 from loadtests.sockets.recorder import Series, Tally
 
-# A generator that neither computed nor came to its turn for this long was stopped, or had no core. A busy machine has
-# shorter waits.
+# A generator that was not scheduled for this long was stopped, or had no core. On a busy machine, waits are shorter.
 _STALL_SECONDS = 0.8
 BEAT_SECONDS = 0.1
 
-# The windows of several generators are the same one: they differ by what a message takes.
+# The windows of several generators should differ only by the time that a message takes.
 _APART_SECONDS = 0.8
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What one run found of one model.
+    """The result of one run for one model.
 
     Args:
-        model, workload, transport, loop: what was loaded with what, and how.
-        users: how many it had, on average; each has at most one exchange in flight.
+        model, workload, transport, loop: the load.
+        users: mean number; each has at most one exchange in flight.
         depth: requests in one exchange.
         seconds: the window, after the warm-up.
-        answered: exchanges of the window that came back right.
-        asked: of an open loop, exchanges that were due in the window; None of a closed one.
-        late, dropped: of these, what was sent too late, and what could not be sent.
+        answered: exchanges of the window with a correct reply.
+        asked: exchanges that were due in the window in an open loop; None in a closed one.
+        late, dropped: exchanges of these that were sent late, or could not be sent.
         lost, duplicates, reordered: datagrams.
-        failures: exchanges that did not come back right, by reason.
-        mean_us: mean response time in microseconds from the sending, None if nothing was answered.
+        failures: failed exchanges by reason.
+        mean_us: mean response time in microseconds from sending; None without replies.
         min_us, max_us: its extremes, unrounded.
-        service: [microseconds, count] in rising order, from the sending: what was answered, and what timed out.
-        intended: the same from when it was due, of an open loop; None of a closed one.
-        starved: users that were not answered once during the window.
-        generators: processes that drove the load.
-        generator_cpu: CPU seconds of all of them in the window, for all models together.
-        machine_cpu: CPU seconds of everything on this machine in the window, whoever used them; None where the system
-            does not say. A container sees the whole machine's account.
-        generator_throttled: seconds in the window for which a CPU quota held the generator back, of its processes the
-            most; None where the kernel does not say.
-        cores: what the machine has.
-        versions: of what generated the load.
-        answered_in_all: exchanges since the test started, warm-up included: what the server's CPU is divided by.
-        warm_up_failures: exchanges of the warm-up that did not come back right, by reason.
-        disturbances: what happened to the generators, in sentences: the figures are then not those of the load that was
-            asked for.
+        service: [microseconds, count], ascending, from sending; of replies and timeouts.
+        intended: the same from when the exchange was due, in an open loop; None in a closed one.
+        starved: users without a reply in the window.
+        generators: processes that generated the load.
+        generator_cpu: their CPU seconds in the window, for all models together.
+        machine_cpu: CPU seconds of all processes of this machine in the window; None if unknown. A container sees the
+            whole machine too.
+        generator_throttled: seconds in the window for which a CPU quota stopped the generator, of its processes the
+            maximum; None if unknown.
+        cores: cores of the machine.
+        versions: of the software of the generator.
+        answered_in_all: exchanges since the start, warm-up included; the server's CPU time is divided by it.
+        warm_up_failures: failed exchanges of the warm-up by reason.
+        disturbances: sentences about events at the generators that make the figures meaningless.
     """
 
     model: str
@@ -87,14 +85,14 @@ class Result:
 
 
 class Pulse:
-    """Notices that this process stood still: that it was stopped, or that it got no core.
+    """Measures how long this process was stopped or had no core.
 
-    Strategy: of the time between two beats the process has computed for some, and has slept for as long as it was told
-    to. The rest is time in which it wanted to run and could not.
+    Strategy: between two beats, the process computes for some time and sleeps for a known time. The rest is time in
+    which it was ready to run but did not.
 
     Args:
-        clock: seconds that no one sets.
-        cpu: seconds of CPU that this process has used.
+        clock: a monotonic clock in seconds.
+        cpu: CPU seconds used by this process.
     """
 
     def __init__(self, clock: Callable[[], float] = perf_counter, cpu: Callable[[], float] = process_time) -> None:
@@ -103,20 +101,20 @@ class Pulse:
         self.longest = 0.0
 
     def beat(self) -> None:
-        """Look how long ago the last beat was."""
+        """Record the time since the last beat."""
         now, cpu = self._clock(), self._cpu()
         self.longest = max(self.longest, now - self._last[0] - (cpu - self._last[1]) - BEAT_SECONDS)
         self._last = now, cpu
 
 
 def combine(parts: list[dict[str, Any]], machine_cpu: float | None, *, expected: int) -> list[Result]:
-    """The results, from what each process has counted.
+    """Combine the counts of all processes into results.
 
     Args:
-        expected: how many processes were to drive the load.
+        expected: number of processes that should have generated the load.
     """
     disturbances = list(find_disturbances(parts, expected))
-    # What came late has no beginning of its window, so nothing can be said of how long it counted.
+    # A process that joined late did not see the window begin, so its duration is unknown.
     parts = [part for part in parts if part["stalled"] is not None]
     found: dict[Series, list[dict[str, Any]]] = {}
     for part in parts:
@@ -126,16 +124,16 @@ def combine(parts: list[dict[str, Any]], machine_cpu: float | None, *, expected:
 
 
 def find_disturbances(parts: list[dict[str, Any]], expected: int) -> Iterator[str]:
-    """What happened to the processes that drove the load; nothing, if they drove it as they were to."""
+    """Yield a sentence for each disturbance of the processes that generated the load."""
     whole = [part for part in parts if part["stalled"] is not None]
     if len(whole) < expected:
         yield f"{expected - len(whole)} of {expected} load generators did not take part in the whole window"
     if late := len(parts) - len(whole):
         yield f"{late} load generator{'s' if late > 1 else ''} joined during the window"
-    # A quota makes a process wait as well, and is accounted for by itself.
+    # A quota makes a process wait as well, and is reported separately.
     stalled = max((part["stalled"] - (part["throttled"] or 0.0) for part in whole), default=0.0)
     if stalled >= _STALL_SECONDS:
-        yield f"a load generator stood still for {stalled:.1f} s: it was stopped, or had no core"
+        yield f"a load generator did not run for {stalled:.1f} s: it was stopped, or had no core"
     seconds = [part["seconds"] for part in whole]
     if seconds and max(seconds) - min(seconds) >= _APART_SECONDS:
         yield f"the windows of the load generators differ: {min(seconds):.1f} s to {max(seconds):.1f} s"
@@ -194,7 +192,7 @@ def _versions() -> dict[str, str]:
 
 
 def read_machine_cpu() -> float | None:
-    """CPU seconds that all cores have spent on anything; what a hypervisor took (steal) was not idle either."""
+    """Return the busy CPU seconds of all cores; time taken by a hypervisor (steal) counts as busy."""
     try:
         times = psutil.cpu_times()
     except (OSError, psutil.Error):

@@ -1,17 +1,18 @@
-"""Where the models are, as the load generator sees them."""
+"""The addresses of the models, as the load generator sees them."""
 
 import json
 from collections.abc import Mapping
 from typing import Self
 
+from lab.base.environ import ENV_TARGETS
 from services.protocol import Address, AddressError, Transport
 
-# What `lab ls --json` says in place of a family of servers that are no models.
+# The family of servers that are not models in the output of `lab ls --json`.
 _GALLERY = "gallery"
 
 
 class TargetError(Exception):
-    """The list of targets cannot be used, or does not hold what was asked for."""
+    """The list of targets is invalid, or has no such address."""
 
 
 class Targets:
@@ -26,20 +27,20 @@ class Targets:
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Self:
-        """Read `LAB_TARGETS`, in the form that `lab ls --json` prints; without it, the catalogue's own network.
+        """Parse `LAB_TARGETS`, the output of `lab ls --json`; without it, use the catalogue.
 
         Raises:
-            TargetError: what is wrong with it.
+            TargetError: the variable is invalid.
         """
-        text = environ.get("LAB_TARGETS")
+        text = environ.get(ENV_TARGETS)
         return cls.from_catalogue() if text is None else cls.from_json(text)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Read what `lab ls --json` prints; of that, the models.
+        """Parse the output of `lab ls --json`, and keep the models.
 
         Raises:
-            TargetError: what is wrong with it.
+            TargetError: the text is invalid.
         """
         found = {}
         try:
@@ -51,16 +52,16 @@ class Targets:
                     if address.transport.is_unix or address.port is not None:
                         found[row["model"], listener["service"], address.transport] = address
         except (ValueError, KeyError, TypeError, AttributeError, AddressError) as error:
-            raise TargetError(f"LAB_TARGETS is not what `lab ls --json` prints: {error!r}") from None
+            raise TargetError(f"LAB_TARGETS is not the output of `lab ls --json`: {error!r}") from None
         if not found:
             raise TargetError("LAB_TARGETS names no model with an address")
         return cls(found)
 
     @classmethod
     def from_catalogue(cls) -> Self:
-        """Every model of the catalogue that belongs to no profile, by its name on the lab's network."""
+        """Return all models of the catalogue outside of profiles, by their names on the lab's network."""
         from lab.servers.catalogue import (
-            Catalogue,  # only here: a generator that is told its targets needs no catalogue
+            Catalogue,  # only here: a generator with LAB_TARGETS needs no catalogue
         )
 
         catalogue = Catalogue.load()
@@ -78,14 +79,14 @@ class Targets:
 
     @property
     def models(self) -> list[str]:
-        """Every model that has an address, in the order in which they were given."""
+        """Return the models with an address, in the given order."""
         return list(dict.fromkeys(model for model, _, _ in self._found))
 
     def find(self, model: str, service: str, transport: Transport) -> Address:
-        """Where a model speaks a service over a transport.
+        """Return the address of a model's service over a transport.
 
         Raises:
-            TargetError: nowhere.
+            TargetError: there is none.
         """
         try:
             return self._found[model, service, transport]

@@ -1,8 +1,8 @@
-"""A measured window: warm up, count for so many seconds, write a line of JSON for each model, end.
+"""A measured window: warm up, count, write a line of JSON for each model, end.
 
-Whoever drives load (this process, or each worker) is told when the window begins and when it ends, and answers with
-what it has counted in between; whoever has told it puts the parts together. Locust's messages carry both, and on a
-runner without workers it hands them to itself.
+Each process that generates load (this one, or each worker) is told when the window begins and ends, and replies with
+its counts. The process with the `Window` combines them. Both directions use Locust's messages; a runner without workers
+sends them to itself.
 """
 
 import json
@@ -21,19 +21,19 @@ from loadtests.parts import BEAT_SECONDS, Pulse, combine, read_machine_cpu
 from loadtests.sockets.engine import Connection, Engine
 from loadtests.sockets.recorder import RECORDER, Series, Tally
 
-# In front of the result on stdout: Locust and its libraries may write lines of their own.
+# The prefix of the result on stdout, where Locust and its libraries may print other lines.
 MARKER = "LOAD-RESULT "
 
 _ORDER, _PART = "socketlab_window", "socketlab_part"
 _BEGIN, _END = "begin", "end"
 
-# How long a worker may take to say what it has counted, in seconds.
-_PATIENCE = 10.0
+# Seconds for a worker to send its counts.
+_REPLY_SECONDS = 10.0
 _PAUSE = 0.05
 
 
-class Share:
-    """What one process counts of a window, when it is told to."""
+class WindowCounter:
+    """Counts the window in one process."""
 
     def __init__(self, environment: Environment) -> None:
         self._engine = Engine.of(environment)
@@ -93,23 +93,23 @@ class Share:
             }
             for group in self._engine.groups
         ]
-        # Nothing more is asked: the server's account ends where ours does.
+        # Stop the load, so that the server uses no more CPU time after the window.
         self._engine.abort()
         return {
             "seconds": seconds,
             "cpu": cpu,
             "throttled": throttled,
-            # None: it came when the window had begun already.
+            # None: the process joined after the window had begun.
             "stalled": None if self._pulse is None else self._pulse.longest,
             "groups": groups,
         }
 
 
 class Window:
-    """Takes the measurement, and ends the run."""
+    """Measures the window, prints the results and ends the run."""
 
     def __init__(self, environment: Environment, *, warm_up: float, seconds: float) -> None:
-        # Not how many there are when the window begins: one that was lost in the warm-up is missing then.
+        # Not the number when the window begins: a worker that was lost in the warm-up would not be missed.
         options = cast(Any, environment.parsed_options)
         self._expected = int(options.expect_workers) if isinstance(environment.runner, MasterRunner) else 1
         self._runner = cast(Any, environment.runner)
@@ -122,7 +122,7 @@ class Window:
         events = cast(Any, environment.events)  # not annotated by Locust
         events.spawning_complete.add_listener(self._spawned)
         events.quit.add_listener(self._write)
-        # The measured failures are the result's; an exit code other than 0 is left to mean "could not run".
+        # Failed exchanges are part of the result. Another exit code than 0 means that the load could not run.
         environment.process_exit_code = 0
 
     def _spawned(self, **_: Any) -> None:
@@ -139,8 +139,8 @@ class Window:
         after = read_machine_cpu()
         self._machine_cpu = None if before is None or after is None else after - before
         self._runner.send_message(_ORDER, _END)
-        deadline = monotonic() + _PATIENCE
-        # One that the runner has given up is waited for no longer.
+        deadline = monotonic() + _REPLY_SECONDS
+        # Do not wait for a worker that the runner has lost.
         while len(self._parts) < self._runner.worker_count and monotonic() < deadline:
             gevent.sleep(_PAUSE)
         self._runner.quit()

@@ -9,13 +9,13 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from lab.base.environ import ENV_TELEMETRY
 from lab.base.errors import LabError
 from lab.base.paths import ROOT
 from lab.experiments.environment import describe_environment
-from lab.load import messages
 from lab.load.generator import open_generator
 from lab.load.measurement import encode_targets
-from lab.load.telemetry import feed
+from lab.load.telemetry import send_telemetry
 from lab.servers.backend import choose_models
 from lab.servers.catalogue import Catalogue
 from lab.servers.docker.containers import Containers
@@ -42,12 +42,12 @@ def take(console: Console, path: Path) -> str:
         backend.up(chosen, timeout=60)
         names = [model.name for model in chosen]
         environ = {"LAB_TARGETS": encode_targets(backend.targets())}
-        own = {messages.VARIABLE: "stdin"}
+        own = {ENV_TELEMETRY: "stdin"}
         arguments = ["--web-port", "8089", "--loglevel", "WARNING"]
         with open_generator(backend, arguments, workers=0, environ=environ, own=own) as generator:
             pipe = generator.main.process.stdin
             assert pipe is not None  # noqa: S101 - for mypy: it was opened with one
-            with feed(backend, names, pipe):
+            with send_telemetry(backend, names, pipe):
                 console.print("visiting Locust's web UI; the first time, the browser's image is built", style="dim")
                 users = [str(_USERS_EACH * len(names))]
                 # A connection for 50 requests each: on a held one, a model that serves one at a time would starve the

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import click
 
 from lab.base import interrupts, output
+from lab.base.environ import ENV_BACKEND, ENV_COMPOSE_FILE, ENV_PROJECT
 from lab.base.errors import LabError
 from lab.cli import commands
 from lab.cli.context import COULD_NOT_RUN, HELD, INTERRUPTED, Lab
@@ -62,20 +63,20 @@ class InOrder(click.Group):
 
 @click.group(cls=InOrder, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
-    "--project", metavar="NAME", envvar="LAB_PROJECT", help="Name of the lab; several can run at the same time."
+    "--project", metavar="NAME", envvar=ENV_PROJECT, help="Name of the lab; several can run at the same time."
 )
 @click.option(
     "--backend",
     "backend_name",
     type=click.Choice(["docker", "process"]),
-    envvar="LAB_BACKEND",
+    envvar=ENV_BACKEND,
     help="Where models run.  [default: docker if an engine answers, else process]",
 )
 @click.option(
     "--file",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    envvar="LAB_COMPOSE_FILE",
+    envvar=ENV_COMPOSE_FILE,
     help="Compose file.  [default: the project's compose.yaml]",
 )
 @click.version_option(package_name="socketlab", message="%(prog)s %(version)s")
@@ -86,11 +87,11 @@ def cli(ctx: click.Context, project: str | None, backend_name: str | None, file:
     Exit codes: 0 success, 1 a check failed, 2 the command could not run, 130 interrupted.
     """
     # click ignores an empty variable. A script whose own variable is unset means some lab, but not the default one.
-    if project == "" or (project is None and os.environ.get("LAB_PROJECT") == ""):
+    if project == "" or (project is None and os.environ.get(ENV_PROJECT) == ""):
         raise LabError("--project (LAB_PROJECT) is empty: name a project, or omit it for the default one")
     ctx.obj = Lab(project, backend_name, file)
     # For commands that open another backend, and for the processes that they start.
-    for variable, value in (("LAB_PROJECT", project), ("LAB_BACKEND", backend_name)):
+    for variable, value in ((ENV_PROJECT, project), (ENV_BACKEND, backend_name)):
         if value:
             os.environ[variable] = value
 

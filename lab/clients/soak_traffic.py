@@ -26,6 +26,7 @@ from itertools import cycle
 
 import click
 
+from lab.base.environ import ENV_TARGETS
 from lab.base.errors import LabError
 from lab.clients.call import call, pack
 from loadtests.sockets.connection import BlockingConnection
@@ -272,7 +273,7 @@ def main(workers: tuple[tuple[str, int], ...], pause: float) -> None:
     """Exit with code 2 if a model stops serving."""
     traffic = {}
     declared = dict(workers)
-    for row in json.loads(os.environ["LAB_TARGETS"]):
+    for row in json.loads(os.environ[ENV_TARGETS]):
         addresses = {
             f"{item['service']}-{item['transport']}": Address.parse(item["address"]) for item in row["listeners"]
         }

@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from lab.base.environ import ENV_TARGETS
 from lab.base.errors import LabError
 from lab.experiments.theory import Server
 from lab.load.measure import open_meter
@@ -179,7 +180,7 @@ def run(
     rests = max(1, round(seconds / every))
     warm_up_rests = rests - len(after_warm_up(range(rests)))
     with TemporaryDirectory(prefix="soak-") as directory:
-        environ = {"LAB_TARGETS": encode_targets(targets)}
+        environ = {ENV_TARGETS: encode_targets(targets)}
         log = Path(directory) / "log"
         with backend.start_service(NAME, arguments, environ=environ, log=log) as instrument:
             clients = Clients(instrument)

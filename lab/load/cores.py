@@ -1,6 +1,6 @@
-"""Servers and the load generator on cores of their own, so that neither takes the other's.
+"""Pin the servers and the load generator to separate cores.
 
-Without it the scheduler moves both about, and a run in which they met on one core looks like a slow server.
+Without pinning, the scheduler may put both on one core, and such a run looks like a slow server.
 """
 
 import contextlib
@@ -10,20 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lab.base.environ import ENV_GENERATOR_CORES
 from lab.base.errors import LabError
 from lab.servers.catalogue import Model
-
-# Tells the load generator which cores are its own, as `0,1`.
-VARIABLE = "LAB_GENERATOR_CORES"
 
 
 @dataclass(frozen=True, slots=True)
 class Pinning:
-    """Who runs where.
+    """The cores of each side.
 
     Args:
-        servers: the cores of the models; only one of them works at a time.
-        generator: those of the load generator.
+        servers: cores of the models, of which one is loaded at a time.
+        generator: cores of the load generator.
     """
 
     servers: tuple[int, ...]
@@ -34,23 +32,23 @@ class Pinning:
 
 
 def split_cores(cores: Iterable[int] | None = None) -> Pinning | None:
-    """The first core for the load generator, which is one process, and all others for the servers.
+    """Give the first core to the load generator, which is one process, and the others to the servers.
 
     Args:
-        cores: by default those that this process may use.
+        cores: default: those that this process may use.
 
     Returns:
-        None if there is only one: then there is nothing to separate.
+        None if there is only one core.
     """
     found = sorted(os.sched_getaffinity(0) if cores is None else cores)
     return Pinning(tuple(found[1:]), (found[0],)) if len(found) > 1 else None
 
 
 def pin_servers(backend: Any, models: Iterable[str], pinning: Pinning) -> None:
-    """Keep running models to their cores, with all the processes and threads that they have and will have.
+    """Pin running models, with all present and future processes and threads.
 
     Raises:
-        LabError: it could not be done.
+        LabError: a model could not be pinned.
     """
     for model in models:
         try:
@@ -59,22 +57,22 @@ def pin_servers(backend: Any, models: Iterable[str], pinning: Pinning) -> None:
             else:
                 _pin_process(backend.pid(model), pinning.servers)
         except OSError as error:
-            raise LabError(f"{model} cannot be kept to {_show(pinning.servers)}: {error}") from None
+            raise LabError(f"{model} cannot be pinned to {_show(pinning.servers)}: {error}") from None
 
 
 def pin_generator(environ: Mapping[str, str]) -> None:
-    """In the load generator: go to the cores that the lab has named, if it has.
+    """Pin this process, the load generator, to the cores that the lab has set, if any.
 
     Raises:
-        ValueError: what it has named are no cores.
-        OSError: they cannot be had.
+        ValueError: the variable does not hold numbers of cores.
+        OSError: the cores are not available.
     """
-    if text := environ.get(VARIABLE):
+    if text := environ.get(ENV_GENERATOR_CORES):
         os.sched_setaffinity(0, {int(core) for core in text.split(",")})
 
 
 def encode_cores(cores: Iterable[int]) -> str:
-    """Cores as `pin_generator`, and Docker, read them."""
+    """Encode cores for `pin_generator` and for Docker."""
     return ",".join(map(str, cores))
 
 
@@ -90,7 +88,7 @@ def _pin_container(container: str, cores: Sequence[int]) -> None:
         finally:
             client.close()
     except (docker.errors.DockerException, requests.RequestException) as error:
-        raise LabError(f"a container cannot be kept to {_show(cores)}: {error}") from None
+        raise LabError(f"a container cannot be pinned to {_show(cores)}: {error}") from None
 
 
 def _pin_process(pid: int, cores: Sequence[int]) -> None:
@@ -99,14 +97,14 @@ def _pin_process(pid: int, cores: Sequence[int]) -> None:
     kept: set[int] = set()
     try:
         root = psutil.Process(pid)
-        # A thread has the cores of the one that started it, so what came while we looked is found by another look.
+        # A new thread inherits the cores of its creator. Threads that started meanwhile are found by the next pass.
         while new := {*_list_threads([root, *root.children(recursive=True)])} - kept:
             for thread in new:
                 with contextlib.suppress(ProcessLookupError):  # it has ended
                     os.sched_setaffinity(thread, cores)
             kept |= new
     except psutil.Error as error:
-        raise LabError(f"the process {pid} cannot be kept to {_show(cores)}: {error}") from None
+        raise LabError(f"the process {pid} cannot be pinned to {_show(cores)}: {error}") from None
 
 
 def _list_threads(processes: Iterable[Any]) -> Iterator[int]:
@@ -121,7 +119,7 @@ def _show(cores: Iterable[int]) -> str:
 
 
 def allotted_cores(model: Model, cores: int | None, pinning: Pinning | None = None) -> int | None:
-    """How many cores a server can keep busy: one, unless its catalogue entry says all; no more than it is kept to."""
+    """Return how many cores a server can use: one, unless the catalogue says all; at most those it is pinned to."""
     if not model.uses_all_cores:
         return 1
     return len(pinning.servers) if pinning else cores

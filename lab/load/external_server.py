@@ -1,4 +1,4 @@
-"""A server that is not of the catalogue, wherever it listens: what `--target` names, as a backend with one model."""
+"""A server outside the catalogue, named by `--target`, as a backend with one model."""
 
 import re
 from collections.abc import Iterable
@@ -19,8 +19,8 @@ from services.protocol import SERVICES, Address, AddressError, Transport, port_o
 
 NAME = "target"
 
-# Seconds for a target to take a connection, with its TLS handshake; and for a machine to refuse a UDP port.
-_PATIENCE = 10.0
+# Seconds for a connection with its TLS handshake, and for a machine to refuse a UDP port.
+_CONNECT_SECONDS = 10.0
 
 # How people write the address of a web server, with the ports that RFC 9110, 4.2, gives these schemes.
 _WEB_SCHEMES = (("http", Transport.TCP, 80), ("https", Transport.TLS, 443))
@@ -28,10 +28,10 @@ _REFUSAL_SECONDS = 0.2
 
 
 def parse_target(text: str) -> tuple[str, Address]:
-    """Read `SERVICE=URL`, or a URL alone, for a protocol that only a codec knows.
+    """Parse `SERVICE=URL`, or only a URL for the custom protocol of a codec.
 
     Raises:
-        LabError: what is wrong with it.
+        LabError: the target is invalid.
     """
     service, separator, url = text.partition("=")
     if not separator and "://" in text:
@@ -59,20 +59,20 @@ def parse_target(text: str) -> tuple[str, Address]:
 
 
 def check_reachable(service: str, address: Address) -> None:
-    """See that somebody listens at a target, before anything is asked of it that would only fail.
+    """Check that a server listens at a target before a load starts.
 
-    Of UDP that is known only where the other machine says that nobody does.
+    For UDP, the check fails only if the machine refuses the datagram.
 
     Raises:
-        LabError: nobody does, or there is no TLS where there should be, in one line.
+        LabError: no server listens, or the TLS handshake failed.
     """
     try:
-        with BlockingConnection(address, timeout=_PATIENCE) as link:
+        with BlockingConnection(address, timeout=_CONNECT_SECONDS) as connection:
             if address.transport is Transport.UDP:
-                link.send(b"")
-                link.socket.settimeout(_REFUSAL_SECONDS)
+                connection.send(b"")
+                connection.socket.settimeout(_REFUSAL_SECONDS)
                 with suppress(TimeoutError):
-                    link.socket.recv(1)
+                    connection.socket.recv(1)
     except ConnectionError as error:
         raise LabError(f"--target {service}={address}: {error.strerror}: is the server running there?") from None
     except ClientError as error:
@@ -82,13 +82,13 @@ def check_reachable(service: str, address: Address) -> None:
 
 
 class ExternalServer:
-    """As much of a `Backend` as a measurement needs. The load generator runs on this machine.
+    """The part of a `Backend` that a measurement needs. The load generator runs on this machine.
 
     Args:
-        targets: what `--target` was given, once or more.
+        targets: the values of `--target`, at least one.
 
     Raises:
-        LabError: a target that is none.
+        LabError: a target is invalid.
     """
 
     name = "process"
@@ -102,10 +102,10 @@ class ExternalServer:
         self.model = Model(NAME, "yours", where, None, {}, services, listeners, only_in_container=True)
 
     def check_reachable(self, service: str, transport: Transport) -> None:
-        """See that somebody listens where a load will ask.
+        """Check that a server listens at the targets of a service and transport.
 
         Raises:
-            LabError: nobody does.
+            LabError: no server listens.
         """
         for known, address in self._found:
             if (known, address.transport) == (service, transport):
@@ -124,11 +124,11 @@ class ExternalServer:
         return self._generator.start_service(*arguments, **options)
 
     def pid(self, model: str) -> int | None:
-        """The process of this machine that answers there; None if there is not exactly one, or it cannot be seen."""
+        """Return the local process that serves the targets; None if there is not exactly one, or it is invisible."""
         return self._find_owner().pid
 
     def open_meter(self) -> Meter:
-        """The meter of what answers there; of what is not known for certain, one that knows nothing, and says why."""
+        """Return the meter of the server; if its process is not certain, one that knows nothing but the reason."""
         owner = self._find_owner()
         if owner.pid:
             return open_process_meter(owner.pid)
@@ -144,4 +144,4 @@ class ExternalServer:
         if len(owners) == 1:
             return next(iter(owners))
         said = "; ".join(dict.fromkeys(owner.unknown for owner in owners if owner.unknown))
-        return Owner(unknown=said or "the targets are not all of one process")
+        return Owner(unknown=said or "the targets do not belong to one process")

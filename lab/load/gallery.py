@@ -5,9 +5,9 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from lab.base.environ import ENV_LIFELINE
 from lab.base.errors import LabError
 from lab.servers.backend import Completed
-from lab.servers.children import ENV_LIFELINE
 
 # By kind of user: its class in loadtests/galleryfile.py, and the servers that it needs.
 USERS: Mapping[str, tuple[str, tuple[str, ...]]] = {

@@ -1,7 +1,8 @@
-"""The load generator as it is started: Locust alone, or a master with workers, for more than one core.
+"""Start the load generator: Locust alone, or a master with workers to use more than one core.
 
-A master gives no load itself. Each worker is a process of its own (a container, with that backend), so that N of them
-use N cores. A run begins when all of them have joined; one that does not is named, with the end of its log.
+A master generates no load itself. Each worker is a separate process (a container with the docker backend), so that N
+workers use N cores. A run begins when all workers have joined. A worker that does not join is named, with the end of
+its log.
 """
 
 import contextlib
@@ -18,20 +19,20 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from lab.base.environ import ENV_LIFELINE
 from lab.base.errors import LabError
 from lab.servers.backend import Completed, Instrument
-from lab.servers.children import ENV_LIFELINE
 
-# What a worker writes when its master has taken it; see loadtests/locustfile.py, which cannot be imported here.
+# A worker prints this when it has joined its master. loadtests/locustfile.py cannot be imported here: it loads Locust.
 _JOINED = "LOAD-JOINED"
 
-# Before the exit code of a load that the persistent generator has run; see loadtests/fork_server.py.
+# The persistent generator prints this and the exit code at the end of a load; see loadtests/fork_server.py.
 _ENDED = "LOAD-ENDED "
 
-# How long a worker may take to join. A second on an idle machine, most of it Python's imports.
+# Time for a worker to join. It takes a second on an idle machine, mostly for Python's imports.
 _JOIN_SECONDS = 60.0
 
-# Every generator ends with the lab that has started it.
+# Each generator ends with the lab that started it.
 _LIFELINE = {ENV_LIFELINE: "stdin"}
 
 _PAUSE = 0.1
@@ -41,11 +42,11 @@ _LAST_LINES = 10
 
 @dataclass
 class Generator:
-    """A load generator that runs.
+    """A running load generator.
 
     Args:
-        main: Locust itself, or the master.
-        workers: the master's.
+        main: Locust, or the master.
+        workers: of the master.
     """
 
     main: Instrument
@@ -53,11 +54,11 @@ class Generator:
     _ended: set[int] = field(default_factory=set)
 
     def wait(self, timeout: float | None = None, meanwhile: Callable[[], object] = lambda: None) -> int:
-        """Wait for its end; say so when a worker ends before.
+        """Wait for the end of the load; report workers that end early.
 
         Args:
             timeout: seconds.
-            meanwhile: called again and again.
+            meanwhile: called repeatedly.
 
         Returns:
             The exit code of Locust, or of the master.
@@ -71,7 +72,7 @@ class Generator:
                 return self.main.process.wait(_PAUSE)
             meanwhile()
             for number, worker in enumerate(self.workers, 1):
-                # With 0 it ends because its master has asked it to.
+                # Exit code 0: its master told it to end.
                 if worker.process.poll() and number not in self._ended:
                     self._ended.add(number)
                     print(
@@ -94,16 +95,16 @@ def open_generator(
     capture: bool = False,
     join_seconds: float = _JOIN_SECONDS,
 ) -> Iterator[Generator]:
-    """Start Locust, go on when all its workers have joined, and end what is left of it after the block.
+    """Start Locust, enter the block when all workers have joined, and end all processes after it.
 
     Args:
-        backend: where.
+        backend: where to run.
         arguments: of Locust, or of its master.
-        workers: how many; 0 for Locust without a master.
-        environ: for all of them.
-        own: for Locust or its master alone, and no worker.
-        publish: the web UI's port.
-        capture: keep what the master writes, for `Instrument.output`.
+        workers: their number; 0 for Locust without a master.
+        environ: for all processes.
+        own: for Locust or its master only.
+        publish: publish the web UI's port.
+        capture: keep the output of the master, for `Instrument.output`.
 
     Raises:
         LabError: a worker did not join, or the master ended first.
@@ -123,14 +124,14 @@ def open_generator(
         if not workers:
             yield Generator(start("locust", arguments, is_logged=capture, publish=publish))
             return
-        # In a container the port is the container's own; on this machine another master may have the usual one.
+        # A container has its own ports. On this machine, another master may use the default port.
         port = ["--master-bind-port", str(find_port())] if backend.name == "process" else []
         bound = [f"--master-bind-host={'127.0.0.1' if port else '*'}", *port]
-        # Headless, Locust counts the workers as well; with the web UI it would let a run begin without them.
+        # Only a headless Locust waits for its workers; with the web UI a run could begin without them.
         expected = ["--expect-workers", str(workers)]
         main = start("locust", [*arguments, "--master", *bound, *expected], is_logged=capture, publish=publish)
         joining = ["--worker", "--master-host", main.host, *(["--master-port", port[1]] if port else [])]
-        # Failed exchanges are a finding of the run and no fault of a worker.
+        # Failed exchanges are a result of the run, not an error of a worker.
         joining += ["--exit-code-on-error", "0"]
         started = [start("locust_worker", joining, is_logged=True) for _ in range(workers)]
         _wait_joined(main, started, join_seconds)
@@ -139,13 +140,12 @@ def open_generator(
 
 @dataclass
 class PersistentGenerator:
-    """A load generator that stays, so that a short load is not mostly Locust's start: 0.3 s beside it, and not 2 to 4.
+    """A load generator that keeps running between loads: starting a load takes 0.3 s instead of 2 to 4 s.
 
-    Each load is still a process of its own. One that takes too long is ended with the generator, and the next load
-    starts another.
+    Each load is still a separate process. If one times out, the generator is ended, and the next load starts a new one.
 
     Args:
-        backend: where.
+        backend: where to run.
     """
 
     backend: Any
@@ -161,11 +161,11 @@ class PersistentGenerator:
 
     @property
     def host(self) -> str | None:
-        """Where what runs is found in the lab's network; None while nothing does."""
+        """Return its host name in the lab's network; None if it is not running."""
         return self._instrument.host if self._instrument else None
 
     def close(self) -> None:
-        """End what runs. The next load would start it again."""
+        """End the generator. The next load starts a new one."""
         self._instrument = None
         self._stack.close()
 
@@ -175,17 +175,17 @@ class PersistentGenerator:
         """Run a headless load to its end.
 
         Args:
-            timeout: seconds, after which it is ended.
-            expected: seconds that it takes at least; until then it is looked at less often.
+            timeout: seconds.
+            expected: the least number of seconds that it takes; until then the output is read less often.
 
         Raises:
-            LabError: it took too long, or the generator ended in the middle of it.
+            LabError: the load timed out, or the generator ended during it.
         """
         instrument = self._instrument or self._start()
         order = json.dumps({"arguments": list(arguments), "environ": {**environ, **_LIFELINE}})
         stdin = instrument.process.stdin
         assert stdin is not None  # noqa: S101 - for mypy: `open_child` opens it
-        with contextlib.suppress(BrokenPipeError):  # it has ended, which is told below with its last words
+        with contextlib.suppress(BrokenPipeError):  # it has ended, which is reported below with the end of its log
             stdin.write(f"{order}\n".encode())
             stdin.flush()
         begun = time.monotonic()
@@ -205,7 +205,7 @@ class PersistentGenerator:
             time.sleep(_SHORT_PAUSE if passed > expected else _PAUSE)
 
     def _said(self, instrument: Instrument) -> str:
-        """What it has written since the last load. Only that is read: after some hundred of them the log is long."""
+        """Return the output since the last load. After hundreds of loads, the whole log would be too long to read."""
         assert instrument.log is not None  # noqa: S101 - for mypy: it is started with one
         with instrument.log.open("rb") as log:
             log.seek(self._read)
@@ -225,11 +225,11 @@ def run_generator(
     """Run a headless load to its end.
 
     Args:
-        workers: how many; 0 for Locust without a master.
-        timeout: seconds, after the workers have joined.
+        workers: their number; 0 for Locust without a master.
+        timeout: seconds after the workers have joined.
 
     Raises:
-        LabError: a worker did not join, or it took too long.
+        LabError: a worker did not join, or the load timed out.
     """
     if not workers:
         done: Completed = backend.run_service(
@@ -243,7 +243,7 @@ def run_generator(
 
 @contextlib.contextmanager
 def _open_log() -> Iterator[Path]:
-    """A file without a name, so that nothing is left of it whatever ends the lab; where it can be opened meanwhile."""
+    """Open a file without a name, which disappears with this process; yield a path that opens it until then."""
     with tempfile.TemporaryFile(prefix="socketlab-load-") as file:
         yield Path(f"/proc/{os.getpid()}/fd/{file.fileno()}")
 
@@ -268,7 +268,7 @@ def _wait_joined(main: Instrument, workers: Sequence[Instrument], timeout: float
 
 
 def find_port() -> int:
-    """A TCP port of loopback that nobody has now."""
+    """Return a free TCP port of the loopback interface."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
 

@@ -1,4 +1,4 @@
-"""Measure models: drive them with the load generator, read the accounts of both sides, give the verdict."""
+"""Measure models: load them, read the resource usage of both sides, and find the verdict."""
 
 import contextlib
 import json
@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lab.base.environ import ENV_GENERATOR_CORES, ENV_TARGETS
 from lab.base.errors import LabError
-from lab.load.cores import VARIABLE, Pinning, allotted_cores, encode_cores
+from lab.load.cores import Pinning, allotted_cores, encode_cores
 from lab.load.external_server import ExternalServer
 from lab.load.generator import PersistentGenerator, run_generator
 from lab.load.measurement import Measurement, encode_targets
@@ -23,22 +24,23 @@ from lab.metrics.socket_owner import count_connections
 from lab.metrics.verdict import LimitInputs, find_limit, in_flight
 from lab.servers.backend import Backend, Completed
 from lab.servers.catalogue import Listener, Model
+from loadtests.sockets.codec import ENV_CODEC
 from services.protocol import Address
 
-# In front of the generator's result; see loadtests/window.py, which cannot be imported here: it imports Locust.
+# The prefix of the generator's result. loadtests/window.py cannot be imported here: it imports Locust.
 _MARKER = "LOAD-RESULT "
 
 
-# Between two looks at the server's memory and threads.
+# Seconds between two readings of the server.
 _SAMPLE_SECONDS = 0.25
 
 
-# What the generator needs beside its window: to start, to stop, to be put into a container and be taken out.
+# Time for the generator in addition to its window: to start and stop, with its container.
 _OVERHEAD_SECONDS = 60.0
 
 
 def open_meter(backend: Any, model: str) -> Meter:
-    """The meter that fits a backend; one that knows nothing if the model does not run."""
+    """Return the meter for a backend; one that knows nothing if the model does not run."""
     if isinstance(backend, ExternalServer):
         return backend.open_meter()
     try:
@@ -51,7 +53,7 @@ def open_meter(backend: Any, model: str) -> Meter:
 
 @dataclass(frozen=True, slots=True)
 class MeteredServer:
-    """A server and what measures it.
+    """A server and its meter.
 
     Args:
         listeners: its addresses.
@@ -64,7 +66,7 @@ class MeteredServer:
 
 @dataclass
 class MeteredServers:
-    """Servers that are measured again and again: the engine is asked about each once, and not at every measurement.
+    """Servers that are measured repeatedly: the engine is asked once about each, not for every measurement.
 
     Args:
         backend: where they run.
@@ -82,7 +84,7 @@ class MeteredServers:
         """
         for name in names:
             known = self._known.get(name)
-            # The meter of a server that has ended or was restarted reads nothing.
+            # The meter of a server that has ended or was restarted returns an empty sample.
             if known is None or known.meter.read() == Sample():
                 if known or name not in self._listeners:
                     self._listeners = _list_listeners(self.backend)
@@ -117,7 +119,7 @@ def measure(
     generator: PersistentGenerator | None = None,
     servers: MeteredServers | None = None,
 ) -> Measurement:
-    """Drive one model that runs already; see `measure_together`."""
+    """Measure one running model; see `measure_together`."""
     return measure_together(
         backend,
         [model],
@@ -155,25 +157,26 @@ def measure_together(
     generator: PersistentGenerator | None = None,
     servers: MeteredServers | None = None,
 ) -> list[Measurement]:
-    """Drive models that run already, at the same time and from one generator: for loads that leave the CPU alone.
+    """Measure running models at the same time from one generator: for loads that need little CPU.
 
     Args:
         backend: where they run.
         workload: a name of `lab.load.presets.PRESETS`.
-        users: connections at a time, for each model.
-        seconds: how long to measure, after `warm_up` seconds that do not count.
+        users: concurrent connections per model.
+        seconds: length of the window.
+        warm_up: seconds before the window, which do not count.
         timeout: seconds until an exchange counts as failed.
-        rate: of an open loop, requests per second for each model, if not the preset's own.
-        transport: over what, if not over the preset's own.
-        payload: bytes, if not the workload's own.
+        rate: requests per second and model in an open loop (default: the preset's).
+        transport: default: the preset's.
+        payload: bytes (default: the workload's).
         codec: a Python file that makes and checks the exchanges, see docs/adding-a-server.md.
-        workers: how many processes give the load; 0 for the one that also counts.
-        pinning: which cores the models are kept to (see `lab.load.cores.pin_servers`), and the generator has to go to.
-        generator: the generator that gives the load, instead of one that is started for it; without `workers`.
+        workers: number of processes that generate the load; 0 for Locust without a master.
+        pinning: the cores that the models are pinned to (see `lab.load.cores.pin_servers`), and those of the generator.
+        generator: a running generator to use, without `workers`; default: start one.
         servers: the servers of this backend, if their meters are open already.
 
     Raises:
-        LabError: a model does not run, or the generator gave no result; the message has its last words.
+        LabError: a model does not run, or the generator gave no result; the message has the end of its output.
     """
     names = [model.name for model in models]
     found = (servers or MeteredServers(backend)).open(names)
@@ -181,26 +184,28 @@ def measure_together(
     preset = find_preset(workload)
     arguments = ["--headless", "--only-summary", "--loglevel", "ERROR"]
     arguments += arguments_for(preset, names, users=users, rate=rate, transport=transport, payload=payload)
-    # A shape begins with its test, and is measured from its beginning.
+    # A shape starts with the load, so the window does too.
     if preset.shape != STEADY:
         warm_up = 0.0
     arguments += ["--timeout", f"{timeout:g}", "--shape-time", f"{seconds:g}"]
     arguments += ["--window", f"{seconds:g}", "--warm-up", f"{warm_up:g}"]
 
-    environ = {"LAB_TARGETS": encode_targets([item for server in found.values() for item in server.listeners])}
+    environ = {ENV_TARGETS: encode_targets([item for server in found.values() for item in server.listeners])}
     if codec:
-        environ["LAB_CODEC"] = str(codec.resolve())
+        environ[ENV_CODEC] = str(codec.resolve())
     if pinning:
-        environ[VARIABLE] = encode_cores(pinning.generator)
-    before, company = _read(meters), _count_company(backend, found)
+        environ[ENV_GENERATOR_CORES] = encode_cores(pinning.generator)
+    before, other_connections = _read(meters), _count_other_connections(backend, found)
     with _watch(meters) as seen:
-        patience = warm_up + seconds + _OVERHEAD_SECONDS
+        limit = warm_up + seconds + _OVERHEAD_SECONDS
         if generator:
-            finished = generator.run(arguments, environ=environ, timeout=patience, expected=warm_up + seconds)
+            finished = generator.run(arguments, environ=environ, timeout=limit, expected=warm_up + seconds)
         else:
-            finished = run_generator(backend, arguments, workers=workers, environ=environ, timeout=patience)
+            finished = run_generator(backend, arguments, workers=workers, environ=environ, timeout=limit)
     after = _read(meters)
-    company = {name: max(count, company[name]) for name, count in _count_company(backend, found).items()}
+    other_connections = {
+        name: max(count, other_connections[name]) for name, count in _count_other_connections(backend, found).items()
+    }
     results = _parse(finished, names)
     return [
         _combine(
@@ -214,7 +219,7 @@ def measure_together(
             warm_up,
             pinning,
             unknown=getattr(meters[model.name], "reason", ""),
-            company=company[model.name],
+            other_connections=other_connections[model.name],
         )
         for model in models
     ]
@@ -232,11 +237,11 @@ def arguments_for(
     """Return the load generator's arguments for a preset.
 
     Args:
-        models: which; each gets as many `users`, and in an open loop the `rate`.
+        models: each gets this number of users, and in an open loop this rate.
     """
     found = ["--models", *models, "--workload", preset.workload.name, "--loop", preset.loop]
     found += ["--shape", preset.shape, "--transport", transport or preset.transport.value]
-    # All users at once: a window starts when the last one is there.
+    # Start all users at once: the window begins when the last one has started.
     found += ["--users", str(users * len(models)), "--spawn-rate", str(users * len(models) * 100)]
     if preset.loop == OPEN:
         found += ["--rate", f"{rate or preset.rate:g}", "--arrivals", "random" if preset.poisson else "even"]
@@ -249,11 +254,11 @@ def _read(meters: Mapping[str, Meter]) -> dict[str, Sample]:
     return {name: meter.read() for name, meter in meters.items()}
 
 
-def _count_company(backend: Backend, servers: Mapping[str, MeteredServer]) -> dict[str, int]:
-    """Connections that servers have before the load, or after it: they are of somebody else."""
+def _count_other_connections(backend: Backend, servers: Mapping[str, MeteredServer]) -> dict[str, int]:
+    """Count the connections of each server before or after the load: they belong to other clients."""
     found = {}
     for name, server in servers.items():
-        # A container has a network namespace of its own; what cannot be looked into has no connections that count.
+        # A container has its own network namespace. Without access to it, no connections are counted.
         pid = server.meter.pid if backend.name == "docker" else None
         found[name] = count_connections((Address.parse(item.address) for item in server.listeners), pid=pid)
     return found
@@ -264,9 +269,9 @@ class TimedSample:
     """A reading under load.
 
     Args:
-        seconds: since the load was started.
-        sample: what the meter said.
-        descriptors: that the server had open.
+        seconds: since the start of the load.
+        sample: from the meter.
+        descriptors: open descriptors of the server.
     """
 
     seconds: float
@@ -299,7 +304,7 @@ def _parse(finished: Completed, models: Sequence[str]) -> dict[str, dict[str, An
     stdout = finished.stdout
     results = {}
     for line in stdout.splitlines():
-        # Wherever in the line: a terminal's progress output may stand in front.
+        # Anywhere in the line: progress output of a terminal may precede it.
         _, marker, text = line.partition(_MARKER)
         if marker:
             with contextlib.suppress(ValueError, KeyError):
@@ -310,7 +315,7 @@ def _parse(finished: Completed, models: Sequence[str]) -> dict[str, dict[str, An
         said = " / ".join(last) or "nothing"
         raise LabError(
             f"the load generator gave no result for {', '.join(missing)} (exit code {finished.returncode}); "
-            f"it said: {said}"
+            f"its output ends with: {said}"
         )
     return results
 
@@ -327,11 +332,11 @@ def _combine(
     pinning: Pinning | None,
     *,
     unknown: str = "",
-    company: int = 0,
+    other_connections: int = 0,
 ) -> Measurement:
     disturbances = tuple(result["disturbances"])
-    if company:
-        disturbances += (f"the server had {company} connections of somebody else, before the load or after it",)
+    if other_connections:
+        disturbances += (f"the server had {other_connections} connections of other clients before or after the load",)
     seconds, answered, depth = result["seconds"], result["answered"], result["depth"]
     service = tuple((value, count) for value, count in result["service"])
     intended = result["intended"]
@@ -340,16 +345,16 @@ def _combine(
 
     def per_request(name: str) -> float | None:
         start, end = getattr(before, name), getattr(after, name)
-        # Less than before: another process, or one whose children nobody has waited for yet.
+        # Less than before: it is another process, or it has children that are not reaped yet.
         return None if start is None or end is None or end < start or not requests else (end - start) / requests
 
-    # Answers cost something. No time at all means that it was accounted elsewhere: children that nobody waited for.
+    # A zero reading means that the time was charged to children that are not reaped yet: treat it as unknown.
     server_cpu_us = (per_request("cpu_seconds") or 0.0) * 1e6 or None
     user, system = per_request("user_seconds"), per_request("system_seconds")
     allotted = allotted_cores(model, result["cores"], pinning)
     throttled = None
     if before.throttled_seconds is not None and after.throttled_seconds is not None:
-        # Of the whole load, the warm-up too: the server's account has no window.
+        # Of the whole load with its warm-up: the server's readings have no window.
         throttled = (after.throttled_seconds - before.throttled_seconds) / (warm_up + seconds)
     generator_throttled = None if result["generator_throttled"] is None else result["generator_throttled"] / seconds
     server_cores = None if server_cpu_us is None else server_cpu_us * answered * depth / seconds / 1e6

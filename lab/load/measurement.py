@@ -1,7 +1,7 @@
-"""One measurement: drive a model with the load generator, read both sides' accounts, give the verdict.
+"""The record of one measurement: the figures of both sides and the verdict.
 
-The server's CPU is read before the generator starts and after it ends, and divided by all that was answered between,
-the warm-up too: no clock of one side has to agree with one of the other's, and nothing else talks to the server then.
+The server's CPU time is read before the generator starts and after it ends, and divided by all replies in between,
+those of the warm-up included. So no two clocks have to agree. No other client uses the server during that time.
 """
 
 import json
@@ -14,49 +14,49 @@ from typing import Any, Self
 from lab.metrics.verdict import Limit, Verdict
 from lab.servers.catalogue import Listener
 
-# What a row of a measurement's series holds: seconds since it began, CPU seconds since the server's start, and so on.
+# The columns of a measurement's series: seconds since its start, CPU seconds since the server's start, and so on.
 SERIES = ("seconds", "cpu_seconds", "memory_bytes", "processes", "threads", "descriptors")
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One model under one workload. Times in microseconds, memory in bytes; None is "not known".
+    """One model under one workload. Times in microseconds, memory in bytes; None if unknown.
 
     Args:
         model, family, summary: from the catalogue.
         backend: where it ran.
-        workload: what it was asked: a scenario.
-        users: connections, on average; each has at most one exchange in flight.
-        depth: requests in one exchange (a pipeline's).
+        workload: name of the preset.
+        users: mean number of connections; each has at most one exchange in flight.
+        depth: requests per exchange (more than one in a pipeline).
         seconds: the measured window, after the warm-up.
-        answered: exchanges that came back right.
-        failures: those that did not, by reason.
-        histogram: (response time to a thousandth, count), rising: from the sending, or in an open loop from when an
-            exchange was due.
-        service: the same from the sending, in an open loop; None in a closed one, where the two are one.
-        mean_us, min_us, max_us: response time of an exchange, from the sending.
-        asked_rate: of an open loop, requests per second that were due; None of a closed one.
-        late: of an open loop, exchanges that were sent more than a millisecond after their time.
-        dropped: those that could not be sent at all.
-        lost, duplicates, reordered: datagrams: not answered in time, answered twice, overtaken.
+        answered: exchanges with a correct reply.
+        failures: failed exchanges by reason.
+        histogram: (response time to a thousandth, count), ascending. Times count from sending; in an open loop, from
+            when the exchange was due.
+        service: the same counted from sending, in an open loop; None in a closed one, where they are equal.
+        mean_us, min_us, max_us: response time of an exchange, from sending.
+        asked_rate: requests per second that were due in an open loop; None in a closed one.
+        late: exchanges of an open loop that were sent more than a millisecond late.
+        dropped: exchanges of an open loop that could not be sent.
+        lost, duplicates, reordered: datagrams without a reply in time, with two replies, or out of order.
         starved: users without a single reply in the window.
         in_flight: rate x response time.
-        server_cpu_us: the server's CPU for one request.
-        server_cores, generator_cores, machine_cores: cores' worth of CPU that was used, the last by everything.
-        cores: what the machine has.
-        memory_bytes, threads: the most that was seen of the server under this load.
+        server_cpu_us: the server's CPU time per request.
+        server_cores, generator_cores, machine_cores: mean number of cores in use, the last by all processes.
+        cores: cores of the machine.
+        memory_bytes, threads: the highest reading of the server under this load.
         versions: of the load generator.
-        verdict: what limited it.
+        verdict: what limited the measurement.
         server_user_us, server_system_us: the two parts of `server_cpu_us`.
-        processes, descriptors: the most that was seen of the server.
-        peak_bytes: the most memory that the server has held since it started, file cache included.
-        switches: the server's context switches for one request, at least.
-        server_throttled, generator_throttled: for which part of the time a CPU quota held that side back.
-        allotted: cores that the server could use at most.
+        processes, descriptors: the highest reading of the server.
+        peak_bytes: the highest memory use since the server started, file cache included.
+        switches: the server's context switches per request; a lower bound.
+        server_throttled, generator_throttled: the share of the time for which a CPU quota stopped that side.
+        allotted: the most cores that the server could use.
         series: readings of the server under this load: see `SERIES`.
-        warm_up_failures: exchanges of the warm-up that did not come back right, by reason.
-        disturbances: what happened to the measurement itself; its figures then mean nothing.
-        server_unknown: why nothing is known of the server's process; empty if something is, or nothing says why.
+        warm_up_failures: failed exchanges of the warm-up by reason.
+        disturbances: events that make the figures meaningless.
+        server_unknown: why the server's process is unknown; empty if it is known, or there is no reason.
     """
 
     model: str
@@ -108,10 +108,10 @@ class Measurement:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """What `as_json` gave; fields that this version does not know are left out.
+        """Parse the result of `as_json`; ignore unknown fields.
 
         Raises:
-            KeyError, TypeError, ValueError: it is something else.
+            KeyError, TypeError, ValueError: the data is not a measurement.
         """
         known = {item.name for item in fields(cls)}
         values = {name: value for name, value in data.items() if name in known}
@@ -124,43 +124,43 @@ class Measurement:
 
     @property
     def rate(self) -> float:
-        """Requests per second that were answered right."""
+        """Return correctly answered requests per second."""
         return self.answered * self.depth / self.seconds
 
     @property
     def rate_ratio(self) -> float | None:
-        """The rate, of that which was asked for; None in a closed loop."""
+        """Return the rate relative to the requested rate; None in a closed loop."""
         return self.rate / self.asked_rate if self.asked_rate else None
 
     @property
     def failed(self) -> int:
-        """Exchanges that did not come back right."""
+        """Return the number of failed exchanges."""
         return sum(self.failures.values())
 
     @property
     def failure_ratio(self) -> float | None:
-        """Failures among all exchanges; None if there were none at all."""
+        """Return the share of failed exchanges; None if there were no exchanges."""
         exchanges = self.answered + self.failed
         return self.failed / exchanges if exchanges else None
 
     def ratio(self, count: int) -> float | None:
-        """A count of exchanges, of all that were due; None in a closed loop."""
+        """Return a count of exchanges relative to those that were due; None in a closed loop."""
         due = self.asked_rate * self.seconds / self.depth if self.asked_rate else 0.0
         return count / due if due else None
 
     @property
     def loss_ratio(self) -> float | None:
-        """Datagrams that were lost, of all that were sent; None if none were answered or lost."""
+        """Return the share of lost datagrams; None if none were answered or lost."""
         sent = self.answered * self.depth + self.lost
         return self.lost / sent if sent else None
 
     def percentile(self, share: float) -> float | None:
-        """The response time within which this share of the exchanges ended, time-outs included."""
+        """Return the response time within which this share of the exchanges ended, time-outs included."""
         return percentile(self.histogram, share)
 
     def as_json(self) -> dict[str, Any]:
-        """Everything, with the derived figures beside it."""
-        # Not `asdict`, which copies every bucket of the histograms: a third of what a step cost the lab itself.
+        """Return all fields and the derived figures."""
+        # Not `asdict`, which copies every bucket of the histograms: a third of the lab's own time per step.
         own = {item.name: getattr(self, item.name) for item in fields(self)}
         times = percentiles(self.histogram, PERCENTILES.values())
         service_times = percentiles(self.service, PERCENTILES.values()) if self.service else times
@@ -178,21 +178,21 @@ PERCENTILES = {"p50_us": 0.5, "p90_us": 0.9, "p99_us": 0.99, "p99.9_us": 0.999}
 
 
 def percentiles(histogram: Sequence[tuple[float, int]], shares: Iterable[float]) -> list[float | None]:
-    """For each share, the smallest value that at least so many of the counts lie at or below (nearest rank).
+    """Return the percentile for each share by nearest rank; None for an empty histogram.
 
-    None of nothing. All of them at once, because to add the counts up is what takes the time.
+    Several at once, because adding up the counts takes most of the time.
     """
     seen = list(accumulate(count for _, count in histogram))
     return [histogram[bisect_left(seen, share * seen[-1])][0] if seen else None for share in shares]
 
 
 def percentile(histogram: Sequence[tuple[float, int]], share: float) -> float | None:
-    """One of `percentiles`."""
+    """Return one percentile; see `percentiles`."""
     return percentiles(histogram, [share])[0]
 
 
 def encode_targets(listeners: Sequence[Listener]) -> str:
-    """Addresses in the form of `lab ls --json`, for the generator."""
+    """Encode addresses for the load generator, in the format of `lab ls --json`."""
     rows: dict[str, list[dict[str, str]]] = {}
     for item in listeners:
         rows.setdefault(item.model, []).append(item.as_json())

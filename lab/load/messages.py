@@ -1,8 +1,8 @@
-"""The lines between the lab and the load generator behind Locust's web UI.
+"""The messages between the lab and the load generator behind Locust's web UI; each is a line.
 
-To it: what servers use at one moment and when they were broken (lab/load/telemetry.py writes it,
-loadtests/web/tables.py shows it). From it: which fault somebody asks for in the UI's form (loadtests/web/faults.py
-writes it, lab/experiments/faults/remote_requests.py does it).
+The generator receives telemetry: the resources that servers use, and the faults injected into them
+(lab/load/telemetry.py sends it, loadtests/web/tables.py shows it). It sends requests for faults from the UI's form
+(loadtests/web/faults.py sends them, lab/experiments/faults/remote_requests.py injects the fault).
 """
 
 import json
@@ -10,27 +10,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-# The environment variable that tells the generator to read such lines from its stdin.
-VARIABLE = "LAB_FEED"
-
-# And the one with the faults that may be asked for, separated by commas.
-FAULTS_VARIABLE = "LAB_FAULTS"
-
-# The form is open to whoever gets to it: nothing stays broken for longer.
+# The longest fault that the form can request: everyone who reaches the UI can use it.
 MOST_FAULT_SECONDS = 600.0
 
-# How such a line begins, on the generator's stdout among others.
+# The prefix of a request among the other lines of the generator's stdout.
 _REQUEST = "LOAD-FAULT "
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one server uses now; None is "not known".
+    """The resources that a server uses at one moment; None if unknown.
 
     Args:
-        cpu_cores: cores' worth of CPU since the last reading.
+        cpu_cores: mean number of cores in use since the last reading.
         memory_bytes, processes, threads: as in `Sample`.
-        descriptors: open files, sockets and the like of all its processes.
+        descriptors: open descriptors of all its processes.
     """
 
     model: str
@@ -42,13 +36,13 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
-    """When a server was broken on purpose.
+class FaultEvent:
+    """A fault that was injected into a server.
 
     Args:
-        fault: how, a name of `lab faults`.
-        begin, end: UTC, ISO 8601; `end` is empty while it lasts.
-        why_not: why it could not be had, and nothing was broken; empty if it was.
+        fault: a name of `lab faults`.
+        begin, end: UTC, ISO 8601; `end` is empty until the fault is healed.
+        why_not: why it could not be injected; empty if it was.
     """
 
     model: str
@@ -60,12 +54,12 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class FaultRequest:
-    """Somebody wants servers to be broken now.
+    """A request to inject a fault now.
 
     Args:
-        fault: how, a name of `lab faults`.
-        models: which, all at once.
-        seconds: for how long, of what does not end by itself.
+        fault: a name of `lab faults`.
+        models: all get it at the same time.
+        seconds: until it is healed, for a fault that does not end by itself.
     """
 
     fault: str
@@ -73,15 +67,15 @@ class FaultRequest:
     seconds: float
 
     def encode(self) -> str:
-        """A line for the lab."""
+        """Return the line for the lab."""
         return f"{_REQUEST}{json.dumps(asdict(self))}"
 
     @classmethod
     def decode(cls, line: str) -> Self | None:
-        """What `encode` made; None if the line is something else.
+        """Parse a line of `encode`; return None for any other line.
 
         Raises:
-            ValueError: it begins like one, and is none.
+            ValueError: the line has the prefix but is malformed.
         """
         if not line.startswith(_REQUEST):
             return None
@@ -92,21 +86,21 @@ class FaultRequest:
             raise ValueError(f"not a request for a fault: {error}") from None
 
 
-def encode(usages: Sequence[Usage], faults: Sequence[Fault] = ()) -> bytes:
-    """A line for the generator: what servers use now, and all faults that it may want to know of."""
+def encode(usages: Sequence[Usage], faults: Sequence[FaultEvent] = ()) -> bytes:
+    """Return a line of telemetry: current usage, and all faults since the load started."""
     line = {"usages": [asdict(usage) for usage in usages], "faults": [asdict(fault) for fault in faults]}
     return json.dumps(line).encode() + b"\n"
 
 
-def decode(line: bytes) -> tuple[dict[str, Usage], list[Fault]]:
-    """What `encode` made; what servers use by model.
+def decode(line: bytes) -> tuple[dict[str, Usage], list[FaultEvent]]:
+    """Parse a line of telemetry; return the usage by model, and the faults.
 
     Raises:
-        ValueError: it is not that.
+        ValueError: the line is malformed.
     """
     try:
         rows: Mapping[str, list[Mapping[str, Any]]] = json.loads(line)
         usages = [Usage(**row) for row in rows["usages"]]
-        return {usage.model: usage for usage in usages}, [Fault(**row) for row in rows["faults"]]
+        return {usage.model: usage for usage in usages}, [FaultEvent(**row) for row in rows["faults"]]
     except (TypeError, KeyError) as error:
-        raise ValueError(f"not a line of the feed: {error}") from None
+        raise ValueError(f"not a line of telemetry: {error}") from None

@@ -1,14 +1,8 @@
-"""The origins that the web UI of a load may have in a browser, with a proxy or a forwarded port in front of it."""
+"""The origins that a browser may use for the web UI behind a proxy or a forwarded port."""
 
 import re
 from collections.abc import Collection
 from urllib.parse import urlsplit
-
-# `https://lab.example.org https://lab.example.org:8443`, apart by blanks or commas.
-VARIABLE = "LAB_UI_ORIGINS"
-
-# The path that a proxy hands on to the UI, as in `/load`.
-BASE_PATH_VARIABLE = "LAB_UI_BASE_PATH"
 
 _PORTS = {"http": 80, "https": 443}
 _ORIGIN = re.compile(r"[a-z]+://[^/?#]+/?", re.IGNORECASE)
@@ -16,19 +10,19 @@ _BASE_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 
 
 def parse_origins(text: str) -> frozenset[str]:
-    """Read a list of origins.
+    """Parse a list of origins, separated by blanks or commas.
 
     Raises:
-        ValueError: what one of them lacks.
+        ValueError: an origin is invalid.
     """
     return frozenset(_parse(word) for word in text.replace(",", " ").split())
 
 
 def parse_base_path(text: str) -> str:
-    """Read a base path; empty if there is none.
+    """Parse a base path; return "" if there is none.
 
     Raises:
-        ValueError: it is not one.
+        ValueError: the path is invalid.
     """
     path = text.rstrip("/")
     if path and not _BASE_PATH.fullmatch(path):
@@ -37,7 +31,7 @@ def parse_base_path(text: str) -> str:
 
 
 def normalise(origin: str) -> str | None:
-    """An origin as all are compared: in small letters, without a port that goes without saying; None if it is none."""
+    """Return an origin in lower case and without a default port; None if it is invalid."""
     try:
         parts = urlsplit(origin)
         port = parts.port
@@ -50,7 +44,7 @@ def normalise(origin: str) -> str | None:
 
 
 def has_host(origins: Collection[str], host: str) -> bool:
-    """Whether a host, with its port if it has one, is that of one of the origins."""
+    """Return whether a host, with its port if it has one, belongs to one of the origins."""
     return any(normalise(f"{scheme}://{host}") in origins for scheme in _PORTS)
 
 

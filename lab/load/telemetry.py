@@ -1,10 +1,10 @@
-"""What the servers use and when they were broken, told to the load generator while it runs.
+"""Send the resource usage of the servers, and the faults injected into them, to the running load generator.
 
-Strategy: Locust's page is to show the servers' CPU and memory, and its process cannot read them: it runs in a container
-that sees nothing of the others. The engine's socket would let it, and would let it do anything else as root, so it
-never gets that. The process that started it reads the meters, as for a measurement, and writes a line of JSON every
-second to its stdin: a pipe between two processes needs no port, no token and no place in a volume, nobody else can
-write to it, and it ends with either of them.
+Strategy: Locust's page shows the servers' CPU and memory, which its process cannot read: it runs in a container that
+does not see the others. Docker's socket would show them, but it also gives root, so the generator does not get it.
+Instead, the process that started the generator reads the meters, as for a measurement, and writes a line of JSON every
+second to the generator's stdin. A pipe needs no port, no token and no volume, no third process can write to it, and it
+ends with either process.
 """
 
 import contextlib
@@ -16,19 +16,19 @@ from datetime import UTC, datetime
 from typing import IO, Any
 
 from lab.load.measure import open_meter
-from lab.load.messages import Fault, Usage, encode
+from lab.load.messages import FaultEvent, Usage, encode
 from lab.load.timeline import read
 from lab.metrics.sample import Meter, Sample
 
-# Between two readings. Locust's page asks every other second.
-_SECONDS = 1.0
+# Seconds between two readings. Locust's page asks every two seconds.
+_INTERVAL = 1.0
 
 
 class Gauges:
-    """Reads servers again and again. One that was restarted is found again.
+    """Read servers repeatedly; after a restart of a server, open its meter again.
 
     Args:
-        backend: where they run.
+        backend: where the servers run.
         models: their names.
     """
 
@@ -38,7 +38,7 @@ class Gauges:
         self._last: dict[str, tuple[float, float]] = {}
 
     def read(self) -> list[Usage]:
-        """Read them all now; the CPU is that since the last time."""
+        """Read all servers; CPU usage is the mean since the last call."""
         return [self._read(model) for model in self._meters]
 
     def _read(self, model: str) -> Usage:
@@ -51,7 +51,7 @@ class Gauges:
         if sample.cpu_seconds is not None:
             now = time.monotonic()
             if last := self._last.get(model):
-                # Children of a process that nobody has waited for yet leave its account, and come back.
+                # The CPU time of an ended child is missing from the sum until its parent has reaped it.
                 cores = max(0.0, (sample.cpu_seconds - last[1]) / (now - last[0]))
             self._last[model] = now, sample.cpu_seconds
         return Usage(
@@ -64,31 +64,31 @@ class Gauges:
         )
 
 
-def list_faults(project: str, since: datetime) -> list[Fault]:
-    """What was done to a lab's models since then."""
-    names = [item.name for item in fields(Fault)]
-    return [Fault(**{name: str(stamp.get(name, "")) for name in names}) for stamp in read(project, since)]
+def list_faults(project: str, since: datetime) -> list[FaultEvent]:
+    """Return the faults injected into a lab's models since then."""
+    names = [item.name for item in fields(FaultEvent)]
+    return [FaultEvent(**{name: str(stamp.get(name, "")) for name in names}) for stamp in read(project, since)]
 
 
 @contextlib.contextmanager
-def feed(backend: Any, models: Sequence[str], pipe: IO[bytes]) -> Iterator[None]:
-    """Write what the models use to a generator's stdin, a line every second, while the block runs."""
+def send_telemetry(backend: Any, models: Sequence[str], pipe: IO[bytes]) -> Iterator[None]:
+    """Write the usage of the models to a generator's stdin, a line every second, while the block runs."""
     done = threading.Event()
     since = datetime.now(UTC)
 
     def write() -> None:
         gauges = Gauges(backend, models)
-        # Whoever reads it may have ended before us.
+        # The generator may end first.
         with contextlib.suppress(BrokenPipeError):
-            while not done.wait(_SECONDS):
+            while not done.wait(_INTERVAL):
                 pipe.write(encode(gauges.read(), list_faults(backend.project, since)))
                 pipe.flush()
 
-    # A generator that is stopped in a debugger lets the pipe fill up; nobody has to wait for that.
-    thread = threading.Thread(target=write, name="feed", daemon=True)
+    # A daemon: a generator that does not read lets the pipe fill up, and `write` would block for ever.
+    thread = threading.Thread(target=write, name="telemetry", daemon=True)
     thread.start()
     try:
         yield
     finally:
         done.set()
-        thread.join(2 * _SECONDS)
+        thread.join(2 * _INTERVAL)

@@ -1,9 +1,9 @@
 """Conditions that make a load test fail: `p99 > 5ms`, `failures > 10`, `failures > 0.1%`, `rate < 10k`, `rate < 99%`.
 
-A number without a unit is a count, and one with % a share. A condition that can never be true, or never be false, is
-refused: it would be a gate that is always open, or always shut.
+A number without a unit is a count; with % it is a share. A condition that can never be true, or never be false, checks
+nothing and is refused.
 
-In an open loop times count from when a request was due; `service.p99` is the one from its sending.
+In an open loop, times count from when a request was due; `service.p99` counts from sending.
 """
 
 import math
@@ -28,7 +28,7 @@ _COUNTS = {"": 1.0}
 _SHARES = {"%": 0.01}
 
 _UNLIMITED = sys.float_info.max
-# The generator looks for time-outs now and then, so one can be found, and counted, a little late.
+# The generator checks for time-outs periodically, so a time-out can be recorded a little late.
 _LATE_TIMEOUT = 1.2
 
 _Read = Callable[[Measurement], float | None]
@@ -36,15 +36,15 @@ _Read = Callable[[Measurement], float | None]
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """What can be compared.
+    """A figure that a condition can compare.
 
     Args:
-        read: finds it in a measurement; None if it was not measured.
-        units: by name, what the number is multiplied by.
+        read: returns it from a measurement; None if it was not measured.
+        units: factor by unit.
         example: a limit, for messages.
-        lowest, why_not_lower: the smallest value that it can have, and why none is smaller.
-        highest, why_not_higher: the largest, likewise.
-        is_count: only whole numbers make sense.
+        lowest, why_not_lower: the smallest possible value, and why none is smaller.
+        highest, why_not_higher: the largest possible value, and why none is larger.
+        is_count: only whole numbers are allowed.
         needs_open_loop, needs_datagrams: only such a load has it.
     """
 
@@ -54,13 +54,13 @@ class Metric:
     lowest: float = 0.0
     why_not_lower: str = "it is never below 0"
     highest: float = _UNLIMITED
-    why_not_higher: str = "no number is as large as that"
+    why_not_higher: str = "no number is that large"
     is_count: bool = False
     needs_open_loop: bool = False
     needs_datagrams: bool = False
 
 
-# What is either a count or a share: how each is read.
+# Figures that are a count or a share, and how to read each.
 _COUNTED: dict[str, tuple[Callable[[Measurement], int], _Read]] = {
     "failures": (lambda found: found.failed, lambda found: found.failure_ratio),
     "late": (lambda found: found.late, lambda found: found.ratio(found.late)),
@@ -77,11 +77,11 @@ class Threshold:
     """One condition.
 
     Args:
-        text: as it was given.
-        name: what is compared, as it was given.
-        metric: where that is found.
+        text: the condition as given.
+        name: of the figure, as given.
+        metric: the figure.
         comparison: one of > >= < <=.
-        limit: in microseconds, as a count, as a ratio, or in requests per second.
+        limit: in microseconds, requests per second, or as a count or ratio.
     """
 
     text: str
@@ -92,13 +92,13 @@ class Threshold:
 
     @classmethod
     def parse(cls, text: str, *, option: str = "--fail-if") -> "Threshold":
-        """Read a condition.
+        """Parse a condition.
 
         Args:
-            option: where it was given, for the message.
+            option: the option that it was given to, for the message.
 
         Raises:
-            LabError: what is wrong with it, in one line; also of a condition that is always true, or never.
+            LabError: the condition is invalid, or always true, or never true.
         """
         match = _EXPRESSION.fullmatch(text)
         if match is None:
@@ -126,19 +126,19 @@ class Threshold:
 
     @property
     def share(self) -> float | None:
-        """Of the exchanges, that which a percentile speaks of; None if it is about something else."""
+        """Return the share of a percentile; None for other figures and for service times."""
         match = _PERCENTILE.fullmatch(self.name)
         return None if match is None or match[1] else parse_share(f"{match[2]}%")
 
     def find_misfit(
         self, *, open_loop: bool, datagrams: bool, timeout: float = _UNLIMITED, rate: float = _UNLIMITED
     ) -> str | None:
-        """Why a load cannot have what is compared, or can have only values that make the condition constant.
+        """Return why a load lacks the figure, or why the condition would be constant for it.
 
         Args:
             open_loop, datagrams: the kind of load.
             timeout: seconds after which an exchange has failed.
-            rate: the most requests per second that are asked for.
+            rate: the highest requested rate, in requests per second.
 
         Returns:
             The reason; None if the condition can be true and false.
@@ -146,9 +146,9 @@ class Threshold:
         if self.metric.needs_open_loop and not open_loop:
             return "needs an open loop"
         if self.metric.needs_datagrams and not datagrams:
-            return "needs datagrams: over a stream nothing is lost, it fails"
+            return "needs datagrams: a stream loses nothing, it fails"
         if self.metric.units is _RATES:
-            return self.find_constant(min(rate, _UNLIMITED), f"no more than {rate:g} requests/s are asked for")
+            return self.find_constant(min(rate, _UNLIMITED), f"at most {rate:g} requests/s are sent")
         # In an open loop a time counts from when a request was due, and it may wait for its connection.
         if self.metric.units is TIME_UNITS and (
             not open_loop or self.name == "max" or self.name.startswith("service.")
@@ -158,13 +158,14 @@ class Threshold:
         return None
 
     def find_constant(self, highest: float, why: str) -> str | None:
-        """Why the condition has the same answer for every value up to the highest; None if it has not.
+        """Return why the condition has the same result for every possible value; None if it does not.
 
         Args:
-            why: the reason why no value is higher.
+            highest: the largest possible value.
+            why: why no value is higher.
         """
         compare = _COMPARE[self.comparison]
-        # The answer changes at most once on the way from one end to the other.
+        # The result changes at most once between the two ends.
         first, last = compare(self.metric.lowest, self.limit), compare(highest, self.limit)
         if first != last:
             return None
@@ -172,13 +173,13 @@ class Threshold:
         return f"it cannot be {'false' if first else 'true'}: {reason}"
 
     def is_tripped_by(self, found: Measurement) -> bool:
-        """Whether a measurement fulfils the condition. What was not measured does: it never passes."""
+        """Return whether the condition is true for a measurement. A figure that was not measured never passes."""
         value = self.metric.read(found)
         return value is None or math.isnan(value) or _COMPARE[self.comparison](value, self.limit)
 
 
 def _find_metric(name: str, unit: str) -> Metric | None:
-    """What a name means with this unit; with a unit that it does not take, what it means otherwise."""
+    """Return the figure for a name and unit; with a wrong unit, the name's default figure."""
     if match := _PERCENTILE.fullmatch(name):
         share = parse_share(f"{match[2]}%")
         if not 0 < share <= 1:
@@ -189,7 +190,7 @@ def _find_metric(name: str, unit: str) -> Metric | None:
     if name == "max":
         return _time(lambda found: found.max_us)
     if name == "rate" and unit == "%":
-        of_asked = _share(lambda found: found.rate_ratio, "99%", "no more can be answered than was asked")
+        of_asked = _share(lambda found: found.rate_ratio, "99%", "at most all requests can be answered")
         return replace(of_asked, needs_open_loop=True)
     if name == "rate":
         return Metric(lambda found: found.rate, _RATES, "10k")
@@ -201,7 +202,7 @@ def _find_metric(name: str, unit: str) -> Metric | None:
 
 
 def _time(read: _Read) -> Metric:
-    return Metric(read, TIME_UNITS, "5ms", sys.float_info.min, "every exchange takes more time than none")
+    return Metric(read, TIME_UNITS, "5ms", sys.float_info.min, "each exchange takes some time")
 
 
 def _share(read: _Read, example: str = "0.1%", why: str = "a share is at most 100%") -> Metric:
@@ -209,7 +210,7 @@ def _share(read: _Read, example: str = "0.1%", why: str = "a share is at most 10
 
 
 def _count(read: Callable[[Measurement], int], share: _Read) -> Metric:
-    """A count, which is known where its share is: of no exchange at all nothing is known."""
+    """Make the figure of a count; like its share, it is unknown without any exchange."""
     return Metric(lambda found: None if share(found) is None else read(found), _COUNTS, "10", is_count=True)
 
 

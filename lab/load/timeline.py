@@ -1,7 +1,7 @@
-"""When a lab's models were broken, for whoever watches them meanwhile: a file for each lab, a line for each stamp.
+"""The faults injected into a lab's models, in one file per lab with a line of JSON per fault.
 
-`lab faults` and the load that shows in Locust's web UI are two commands, each with a terminal of its own. The one
-writes, the other reads (lab/load/telemetry.py), and neither waits.
+`lab faults` and the load with Locust's web UI are two commands in two terminals. The first one appends to the file, the
+other one reads it (lab/load/telemetry.py).
 """
 
 import json
@@ -12,10 +12,10 @@ from lab.servers.runtime import find_stamps, make_private
 
 
 def note(project: str, stamp: Mapping[str, object]) -> None:
-    """Add a stamp, or the same one again when it has its end.
+    """Append a fault; append it again with its end when it is healed.
 
     Raises:
-        LabError, OSError: it cannot be written.
+        LabError, OSError: the file cannot be written.
     """
     path = find_stamps(project)
     make_private(path.parent)
@@ -24,11 +24,11 @@ def note(project: str, stamp: Mapping[str, object]) -> None:
 
 
 def read(project: str, since: datetime) -> Sequence[Mapping[str, object]]:
-    """The stamps that have begun since then, or last still, in their order; each once."""
+    """Return the faults that were active since then or still are, in order, each once."""
     try:
         lines = find_stamps(project).read_text(encoding="utf-8").split("\n")[:-1]
     except FileNotFoundError:
         return []
-    # Of two that begin alike the later line has the end.
+    # The later of two lines with the same begin has the end.
     stamps = {(line["model"], line["fault"], line["begin"]): line for line in map(json.loads, lines)}
     return [item for item in stamps.values() if not item["end"] or datetime.fromisoformat(item["end"]) >= since]

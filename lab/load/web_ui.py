@@ -8,15 +8,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from lab.base.environ import (
+    ENV_FAULTS,
+    ENV_TARGETS,
+    ENV_TELEMETRY,
+    ENV_UI_BASE_PATH,
+    ENV_UI_LOGIN,
+    ENV_UI_ORIGINS,
+    ENV_UI_PORT,
+)
 from lab.base.errors import LabError
-from lab.load import messages, origins
+from lab.load import origins
 from lab.load.generator import open_generator
 from lab.load.measurement import encode_targets
-from lab.load.telemetry import feed
+from lab.load.telemetry import send_telemetry
 from lab.servers.catalogue import Model
-
-# USER:PASSWORD for the web UI; see loadtests/web/access.py.
-_LOGIN = "LAB_UI_LOGIN"
 
 # Locust's time to end by itself after it was told to.
 _END_SECONDS = 3.0
@@ -71,9 +77,9 @@ def serve_ui(
     base_path = read_base_path()
     arguments = [*binding, *chosen, "--loglevel", "WARNING", *read_login()]
     arguments += ["--web-base-path", base_path] if base_path else []
-    environ = {"LAB_TARGETS": encode_targets(listeners)}
-    own = {messages.VARIABLE: "stdin", messages.FAULTS_VARIABLE: ",".join(faults)}
-    own |= {name: os.environ[name] for name in (_LOGIN, origins.VARIABLE) if name in os.environ}
+    environ = {ENV_TARGETS: encode_targets(listeners)}
+    own = {ENV_TELEMETRY: "stdin", ENV_FAULTS: ",".join(faults)}
+    own |= {name: os.environ[name] for name in (ENV_UI_LOGIN, ENV_UI_ORIGINS) if name in os.environ}
     try:
         with open_generator(
             backend, arguments, workers=workers, environ=environ, own=own, publish=True, capture=True
@@ -85,7 +91,7 @@ def serve_ui(
             where = f"http://127.0.0.1:{port}{base_path}"
             print(f"Locust's web UI{with_workers}: {where}  (choose, then Start; Ctrl-C here ends it)", flush=True)
             try:
-                with feed(backend, names, process.stdin):
+                with send_telemetry(backend, names, process.stdin):
                     code = generator.wait(meanwhile=requests.advance)
             finally:
                 # Ctrl-C reaches Locust as well, which prints a last summary.
@@ -106,12 +112,12 @@ def read_login() -> list[str]:
     Raises:
         LabError: the variable is not of this form.
     """
-    text = os.environ.get(_LOGIN)
+    text = os.environ.get(ENV_UI_LOGIN)
     if not text:
         return []
     user, _, password = text.partition(":")
     if not (user and password):
-        raise LabError(f"{_LOGIN} is not USER:PASSWORD")
+        raise LabError(f"{ENV_UI_LOGIN} is not USER:PASSWORD")
     return ["--web-login"]
 
 
@@ -121,10 +127,10 @@ def read_base_path() -> str:
     Raises:
         LabError: LAB_UI_BASE_PATH is not a path, or LAB_UI_ORIGINS contains an invalid origin.
     """
-    name = origins.VARIABLE
+    name = ENV_UI_ORIGINS
     try:
         origins.parse_origins(os.environ.get(name, ""))
-        name = origins.BASE_PATH_VARIABLE
+        name = ENV_UI_BASE_PATH
         return origins.parse_base_path(os.environ.get(name, ""))
     except ValueError as error:
         raise LabError(f"{name}: {error}") from None
@@ -136,12 +142,12 @@ def read_ui_port() -> int:
     Raises:
         LabError: LAB_UI_PORT is not a port, or the port is in use.
     """
-    text = os.environ.get("LAB_UI_PORT") or "8089"
+    text = os.environ.get(ENV_UI_PORT) or "8089"
     if not text.isdigit() or not 0 < int(text) < 65536:
-        raise LabError(f"LAB_UI_PORT={text!r} is not a port")
+        raise LabError(f"{ENV_UI_PORT}={text!r} is not a port")
     try:
         socket.create_server(("127.0.0.1", int(text))).close()
     except OSError as error:
         why = os.strerror(error.errno or 0)
-        raise LabError(f"port {text} is not available ({why}): set LAB_UI_PORT to another port") from None
+        raise LabError(f"port {text} is not available ({why}): set {ENV_UI_PORT} to another port") from None
     return int(text)

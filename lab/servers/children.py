@@ -11,11 +11,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from lab.base.environ import ENV_LIFELINE
+
 # How long SIGTERM gets before SIGKILL, in seconds: as in compose.yaml, and above LAB_GRACE_SECONDS.
 STOP_SECONDS = 10.0
 
 # In the environment of a load generator: what it has to end with, which is `stdin`. See loadtests/lifeline.py.
-ENV_LIFELINE = "LAB_LIFELINE"
 
 
 def open_child(

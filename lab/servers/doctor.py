@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from lab.base.environ import ENV_UI_PORT
 from lab.base.errors import LabError
 from lab.engine import EngineStatus, status
 from lab.servers.catalogue import Catalogue
@@ -172,7 +173,7 @@ def _examine_loopback() -> Finding:
 
 
 def _examine_tools() -> Iterator[Finding]:
-    port = int(os.environ.get("LAB_UI_PORT") or UI_PORT)
+    port = int(os.environ.get(ENV_UI_PORT) or UI_PORT)
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

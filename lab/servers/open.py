@@ -4,6 +4,7 @@ import os
 import re
 import sys
 
+from lab.base.environ import ENV_BACKEND, ENV_PROJECT
 from lab.base.errors import EngineAwayError, LabError
 from lab.engine import client, daemon, is_running
 from lab.servers.backend import Backend
@@ -27,7 +28,7 @@ def open_backend(name: str | None = None, project: str | None = None, *, catalog
     Raises:
         LabError: an invalid name, or a compose file that cannot be used.
     """
-    name = name or os.environ.get("LAB_BACKEND") or None
+    name = name or os.environ.get(ENV_BACKEND) or None
     project = check_project(project)
     catalogue = catalogue or Catalogue.load()
     # Each backend is imported only where it is used: psutil alone costs a tenth of the start of a command.
@@ -50,7 +51,7 @@ def check_project(project: str | None) -> str:
         LabError: an invalid name.
     """
     if project is None:
-        project = os.environ.get("LAB_PROJECT", PROJECT)
+        project = os.environ.get(ENV_PROJECT, PROJECT)
     # Compose's rule for project names; the length leaves room for the path of a Unix socket, at most 107 bytes.
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,39}", project):
         raise LabError(

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterable
 
+from lab.base.environ import ENV_TARGETS
 from lab.base.errors import LabError
 from lab.servers.backend import Backend
 from lab.servers.catalogue import Listener
@@ -30,7 +31,7 @@ def open_shell(backend: Backend, model: str | None, command: str | None) -> int:
         raise LabError(f"{model} is not running: start it with `lab up {model}`")
     if not running and all(state.state != "running" for state in backend.gallery()):
         raise LabError("no model is running: start them with `lab up`")
-    environ = {"LAB_TARGETS": json.dumps([state.as_json() for state in states])}
+    environ = {ENV_TARGETS: json.dumps([state.as_json() for state in states])}
     addresses = {
         item.model: Address.parse(item.address)
         for item in _command_listeners(backend.targets())

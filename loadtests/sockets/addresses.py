@@ -98,7 +98,7 @@ def find_addresses(
 
 
 def remember(host: str, port: int | None, kind: int, address: SocketAddress) -> None:
-    """Have an address that has worked tried first from now on, in this process."""
+    """Remember the address that worked: this process tries it first from now on."""
     _worked[host, port, kind] = address
 
 
@@ -129,7 +129,7 @@ def reply_path(server: str) -> Iterator[str]:
     try:
         directory = tempfile.mkdtemp(prefix="c-", dir=writable[0] if writable else None)
     except OSError as error:
-        raise SetupError(f"no place for a reply path beside {server}: {error.strerror}") from None
+        raise SetupError(f"no reply path can be made next to {server}: {error.strerror}") from None
     path = Path(directory) / "r"
     try:
         yield str(path)

@@ -12,7 +12,7 @@ from typing import Any, Self
 from loadtests.sockets.failures import CodecRaisedError, WrongBytesError
 
 # The environment variable with the path of the file on the generator's machine.
-VARIABLE = "LAB_CODEC"
+ENV_CODEC = "LAB_CODEC"
 
 
 class CodecError(Exception):
@@ -80,7 +80,7 @@ class Codec:
         Raises:
             CodecError: the file is invalid.
         """
-        text = environ.get(VARIABLE)
+        text = environ.get(ENV_CODEC)
         return cls.load(Path(text)) if text else None
 
     @classmethod

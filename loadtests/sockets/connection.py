@@ -123,10 +123,10 @@ class BlockingConnection:
                 self.socket.shutdown(socket.SHUT_WR)
 
     def describe_received(self) -> str:
-        """Return how much has come, for an error message; empty before the first `receive`."""
+        """Return how much was received, for an error message; empty before the first `receive`."""
         if self._received is None:
             return ""
-        return f"; {self._received} bytes have come" if self._received else "; nothing has come"
+        return f"; {self._received} bytes received" if self._received else "; nothing received"
 
     def _open(self) -> socket.socket:
         kind = socket.SOCK_DGRAM if self.is_datagram else socket.SOCK_STREAM
@@ -235,9 +235,9 @@ class BlockingConnection:
         try:
             yield
         except TimeoutError as error:
-            come = self.describe_received()
+            received = self.describe_received()
             raise NoAnswerError(
-                f"{self.address}: waited {self._timeout:g} s for the server {waiting}{come}", error
+                f"{self.address}: waited {self._timeout:g} s for the server {waiting}{received}", error
             ) from None
         except socket.gaierror as error:
             raise UnreachableError(f"{self.address}: {error.strerror}", error) from None

@@ -53,5 +53,5 @@ class Exchange:
 
 
 def failure_kind(reason: str) -> str:
-    """Return the reason of a failure without its detail, as in "wrong bytes (3 of 7 bytes had come)"."""
+    """Return the reason of a failure without its detail, as in "wrong bytes (3 of 7 bytes received)"."""
     return reason.partition(" (")[0]

@@ -13,7 +13,7 @@ class ExchangeError(Exception):
     """An exchange has failed.
 
     Args:
-        detail: more about the reason, in a few words: how much had come, or the error of a codec.
+        detail: more about the reason, in a few words: how many bytes were received, or the error of a codec.
     """
 
     reason: ClassVar[str]

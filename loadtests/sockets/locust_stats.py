@@ -20,12 +20,12 @@ def merge_batch(
     failures: Mapping[str, int],
     content_length: int,
 ) -> None:
-    """Count as if each exchange had been an event of its own.
+    """Count as if each exchange had been a separate event.
 
     Args:
         method, name: the row.
         times: of the exchanges that have a response time; Locust's function chooses their buckets.
-        answered: number of right replies.
+        answered: number of correct replies.
         failures: number of failures, by reason.
         content_length: bytes of all replies together.
     """

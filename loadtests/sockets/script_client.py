@@ -130,7 +130,7 @@ class SocketClient:
                 if not position:
                     raise
                 kind = ShortReplyError if isinstance(error, ClosedError) else TimeOutError
-                raise kind(f"{position} of {len(reply)} bytes had come") from None
+                raise kind(f"{position} of {len(reply)} bytes received") from None
             if not reply.startswith(data, position):
                 raise WrongBytesError
             position += len(data)

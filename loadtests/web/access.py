@@ -1,14 +1,14 @@
-"""Who may use Locust's web UI: nobody from another site, and with a login only who knows it.
+"""Control access to Locust's web UI: refuse requests from other sites, and require a login if one is set.
 
-The UI starts load with a plain POST, and Locust lets pages of every origin read its answers. Whoever has it open in one
-tab of a browser could be made to start a run by a page in another tab, and be read. A browser says of each request
-which page it comes from (the Fetch standard's Origin, and Sec-Fetch-Site), and that is all that is needed to refuse.
-A page whose own name was pointed to this address (DNS rebinding) is of the same origin, so a name must be one that
-nobody else can own: an address, localhost, or a name without a dot. With a login any name will do: a session's cookie
-belongs to the name that it was made for.
+The UI starts load with a plain POST, and Locust lets pages of every origin read its responses. While the UI is open in
+one tab of a browser, a page in another tab could start a run and read the results. For each request, the browser names
+the page that it comes from (the Fetch standard's Origin and Sec-Fetch-Site), which is enough to refuse it.
+A page whose hostname is rebound to this address (DNS rebinding) has the same origin. So the hostname must be one that
+cannot be registered: an IP address, localhost, or a name without a dot. With a login any name is allowed, because a
+session cookie belongs to one hostname.
 
-Behind a proxy, or a port that something forwards, the page has another origin than the UI sees. `LAB_UI_ORIGINS` names
-those that are meant; all others are refused as before.
+Behind a proxy or a forwarded port, the page has another origin than the UI sees. `LAB_UI_ORIGINS` lists the allowed
+origins; all others are refused.
 """
 
 import hmac
@@ -23,71 +23,68 @@ from urllib.parse import urlsplit
 from flask import Blueprint, Response, redirect, request, session, url_for
 from flask_login import UserMixin, login_user
 
-from lab.load.origins import VARIABLE as ORIGINS_VARIABLE
+from lab.base.environ import ENV_UI_LOGIN, ENV_UI_ORIGINS
 from lab.load.origins import has_host, normalise, parse_origins
 
 if TYPE_CHECKING:
     from locust.web import WebUI
 
-# USER:PASSWORD. In the environment, since everybody on a machine can read its command lines.
-VARIABLE = "LAB_UI_LOGIN"
-
 
 class AccessError(Exception):
-    """The login or the list of origins cannot be used; the message says why."""
+    """The login or the list of origins is invalid; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """Who may come in."""
+    """The user and password of the UI, from the environment: every user of a machine can read its command lines."""
 
     user: str
     password: str
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Self | None:
-        """Read `LAB_UI_LOGIN`; None if it is not there.
+        """Parse `LAB_UI_LOGIN`; return None if it is not set.
 
         Raises:
             AccessError: it is not USER:PASSWORD.
         """
-        text = environ.get(VARIABLE)
+        text = environ.get(ENV_UI_LOGIN)
         if not text:
             return None
         user, _, password = text.partition(":")
         if not (user and password):
-            raise AccessError(f"{VARIABLE} is not USER:PASSWORD")
+            raise AccessError(f"{ENV_UI_LOGIN} is not USER:PASSWORD")
         return cls(user, password)
 
     def admits(self, user: str, password: str) -> bool:
-        """Whether that is it; takes as long for a wrong one, whatever is wrong with it."""
+        """Return whether both are correct, in constant time."""
         names, words = (user, self.user), (password, self.password)
         same = [hmac.compare_digest(given.encode(), known.encode()) for given, known in (names, words)]
         return all(same)
 
 
 class _User(UserMixin):  # type: ignore[misc]  # ships no types
-    """The one user that there is."""
+    """The only user."""
 
     def __init__(self, name: str) -> None:
         self.id = name
 
 
 def guard(web_ui: "WebUI", base_path: str = "") -> None:
-    """Put the checks in front of everything that the UI serves.
+    """Install the checks for all requests to the UI.
 
     Args:
         web_ui: Locust's.
-        base_path: what each of its paths begins with.
+        base_path: prefix of all its paths.
 
     Raises:
-        AccessError: a login was asked for, or origins, and cannot be used.
+        AccessError: the login or the origins in the environment are invalid.
     """
     login = Login.from_environ(os.environ)
     try:
-        origins = parse_origins(os.environ.get(ORIGINS_VARIABLE, ""))
+        origins = parse_origins(os.environ.get(ENV_UI_ORIGINS, ""))
     except ValueError as error:
-        raise AccessError(f"{ORIGINS_VARIABLE}: {error}") from None
+        raise AccessError(f"{ENV_UI_ORIGINS}: {error}") from None
     app: Any = web_ui.app
 
     def refuse() -> Response | None:
@@ -99,8 +96,8 @@ def guard(web_ui: "WebUI", base_path: str = "") -> None:
     if login is None:
         return
     if not web_ui.web_login:
-        raise AccessError(f"{VARIABLE} is set, and Locust was started without --web-login")
-    # New for each start: nobody stays logged in beyond it.
+        raise AccessError(f"{ENV_UI_LOGIN} is set, and Locust was started without --web-login")
+    # New for each start, which ends all sessions.
     app.secret_key = secrets.token_bytes(32)
     app.config.update(SESSION_COOKIE_SAMESITE="Strict")
     web_ui.login_manager.user_loader(lambda name: _User(name) if name == login.user else None)
@@ -122,27 +119,27 @@ def guard(web_ui: "WebUI", base_path: str = "") -> None:
 def find_objection(
     method: str, host: str, headers: Mapping[str, str], *, has_login: bool, origins: Collection[str] = ()
 ) -> str | None:
-    """Why a request is refused; None if it is not.
+    """Return why a request is refused; None if it is allowed.
 
     Args:
         method: of HTTP.
-        host: the name, and perhaps a port, that it was sent to.
-        headers: what the browser, or another program, says of it.
-        has_login: whether whoever comes in has to log in.
-        origins: those that are allowed beside the UI's own.
+        host: the hostname, perhaps with a port, that it was sent to.
+        headers: of the request.
+        has_login: whether the UI requires a login.
+        origins: allowed in addition to the UI's own.
     """
     origin = headers.get("Origin")
     is_allowed = origin is not None and normalise(origin) in origins
     if origin is not None and not is_allowed and origin.partition("://")[2] != host:
-        return f"refused: the request comes from a page of {origin}; {ORIGINS_VARIABLE} allows others than the UI's own"
-    # Following a link from elsewhere is a GET, and starts nothing.
+        return f"refused: the request comes from a page of {origin}; {ENV_UI_ORIGINS} allows more origins"
+    # A link on another site sends a GET, which changes nothing.
     is_harmless = method in ("GET", "HEAD") or is_allowed
     if not is_harmless and headers.get("Sec-Fetch-Site") not in (None, "same-origin", "none"):
         return "refused: the request comes from a page of another site"
     if not has_login and not _is_own_name(host) and not has_host(origins, host):
         return (
-            f"refused: {host} could be a name of somebody else's; use the address itself, a login ({VARIABLE}), "
-            f"or allow it ({ORIGINS_VARIABLE})"
+            f"refused: the hostname {host} could be rebound; use the IP address, set a login ({ENV_UI_LOGIN}), "
+            f"or allow the origin ({ENV_UI_ORIGINS})"
         )
     return None
 

@@ -1,8 +1,7 @@
-"""Faults from the form of Locust's web UI: which one, on the models of the run, when, and for how long.
+"""Faults from the form of Locust's web UI, injected into the models of the run.
 
-The generator cannot break anything: it has no engine's socket. When it is time it writes a line to its stdout, and the
-lab that started it does what the line asks for (lab/experiments/faults/remote_requests.py), if it is one of the faults
-that it offered.
+The generator cannot inject a fault itself, because it has no access to Docker. At the chosen time it prints a line, and
+the lab that started it injects the fault (lab/experiments/faults/remote_requests.py), if it is one of those offered.
 """
 
 import os
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import gevent
 
-from lab.load.messages import FAULTS_VARIABLE, MOST_FAULT_SECONDS, FaultRequest
+from lab.base.environ import ENV_FAULTS
+from lab.load.messages import MOST_FAULT_SECONDS, FaultRequest
 
 if TYPE_CHECKING:
     from locust.env import Environment
@@ -20,26 +20,33 @@ NONE = "none"
 
 
 def add_options(parser: ArgumentParser) -> None:
-    """Its fields; none where no lab is there to break anything."""
-    offered = os.environ.get(FAULTS_VARIABLE)
+    """Add the fields of the form; none if no lab offers faults."""
+    offered = os.environ.get(ENV_FAULTS)
     if not offered:
         return
     parser.add_argument(
-        "--fault", choices=[NONE, *offered.split(",")], default=NONE, help="break the models during the run"
+        "--fault",
+        choices=[NONE, *offered.split(",")],
+        default=NONE,
+        help="fault to inject into the models during the run",
     )
-    parser.add_argument("--fault-after", type=float, default=10.0, help="seconds from the start to the fault")
-    parser.add_argument("--fault-for", type=float, default=5.0, help="seconds from the fault to its mending")
+    parser.add_argument(
+        "--fault-after", type=float, default=10.0, help="seconds from the start until the fault is injected"
+    )
+    parser.add_argument("--fault-for", type=float, default=5.0, help="seconds until the fault is healed")
 
 
 def find_objection(options: Any) -> str | None:
-    """What is wrong with what was chosen; None if nothing is."""
+    """Return what is wrong with the chosen fault; None if nothing is."""
     if _is_asked_for(options) and not (options.fault_after >= 0 and 0 < options.fault_for <= MOST_FAULT_SECONDS):
-        return f"a fault comes after 0 seconds or more, and lasts for more than 0 and at most {MOST_FAULT_SECONDS:g}"
+        return (
+            f"a fault starts after 0 seconds or more, and lasts more than 0 and at most {MOST_FAULT_SECONDS:g} seconds"
+        )
     return None
 
 
 def schedule(environment: "Environment") -> None:
-    """Ask for the fault of a run that begins when it is time, unless it has stopped before."""
+    """Request the fault of a run at its time, unless the run stops before."""
     options = cast(Any, environment.parsed_options)
     if not _is_asked_for(options):
         return

@@ -1,6 +1,6 @@
-"""The form of Locust's web UI, read before Locust reads it: what cannot be run is refused there, with the reason.
+"""Check the form of Locust's web UI: refuse invalid values with the reason.
 
-Locust takes a form's words as they are, says "success", and finds out in the background.
+Locust itself answers "success" to any form, and fails later in the background.
 """
 
 from argparse import Namespace
@@ -15,29 +15,29 @@ if TYPE_CHECKING:
     from locust.env import Environment
     from werkzeug.datastructures import MultiDict
 
-# The fields whose names are not those of the options.
+# Fields whose names differ from those of the options.
 _RENAMED = {"user_count": "num_users"}
 
-# What users read when they start, so that it cannot be changed while a run goes on.
+# Options that users read when they start: they cannot change during a run.
 _FIXED = (
     *("models", "workload", "transport", "loop", "arrivals", "shape"),
     *("rate", "payload", "shape_time", "timeout", "fault", "fault_after", "fault_for"),
 )
 
-# The class whose options these are; a form with others alone is not checked.
+# The class of users with these options. A form with only other classes is not checked.
 _OURS = "LabUser"
 
 
 class FormError(Exception):
-    """A field of the form cannot be read; the message names it."""
+    """A field of the form is invalid; the message names it."""
 
 
 def check_form(environment: "Environment", find_objection: Callable[[Any], str | None]) -> None:
-    """Have each form looked at before Locust obeys it.
+    """Check each form before Locust handles it.
 
     Args:
         environment: Locust's, with its web UI.
-        find_objection: why a test with such options cannot be run.
+        find_objection: returns why a test with these options cannot run.
     """
     web_ui: Any = environment.web_ui
 
@@ -53,7 +53,7 @@ def check_form(environment: "Environment", find_objection: Callable[[Any], str |
         if cast(Any, environment.runner).state in (STATE_SPAWNING, STATE_RUNNING):
             changed = [name for name in _FIXED if asked.get(name) != before.get(name)]
             if changed:
-                return _refuse(f"stop the run first: it goes on with the {', '.join(changed)} that it began with")
+                return _refuse(f"stop the run first: {', '.join(changed)} cannot change during a run")
         why = find_objection(Namespace(**asked))
         return _refuse(why) if why else None
 
@@ -61,10 +61,10 @@ def check_form(environment: "Environment", find_objection: Callable[[Any], str |
 
 
 def read_form(options: Mapping[str, Any], form: "MultiDict[str, str]") -> dict[str, Any]:
-    """The options with what a form says of them, in the types that they have.
+    """Return the options with the values of a form, converted to their types.
 
     Raises:
-        FormError: a field is not of that type.
+        FormError: a field cannot be converted.
     """
     asked = dict(options)
     for field, text in form.items():
@@ -74,7 +74,7 @@ def read_form(options: Mapping[str, Any], form: "MultiDict[str, str]") -> dict[s
         try:
             asked[name] = _read(name, options[name], text, form.getlist(field))
         except ValueError:
-            raise FormError(f"{field} cannot be {text!r}") from None
+            raise FormError(f"{field}: {text!r} is not a valid value") from None
     return asked
 
 

@@ -1,8 +1,8 @@
-"""What the lab adds to Locust's web UI: tabs with percentiles in microseconds, what the servers use, faults; CSV.
+"""The lab's tabs in Locust's web UI, also as CSV: percentiles in microseconds, server usage, faults.
 
-Strategy: Locust's page draws any table that it is told of in its template's arguments, from `extended_stats` in the
-answer with its statistics, which it asks for every other second of a run. So nothing is drawn here, and a new version
-of the page needs no new code.
+Strategy: Locust's page draws each table that is declared in the arguments of its template. The rows come from
+`extended_stats` in the response with the statistics, which the page requests every two seconds. So no page code is
+needed here.
 """
 
 import csv
@@ -20,7 +20,8 @@ import gevent
 from flask import Blueprint, Response, request
 from gevent.fileobject import FileObject
 
-from lab.load.messages import VARIABLE, Fault, Usage, decode
+from lab.base.environ import ENV_TELEMETRY
+from lab.load.messages import FaultEvent, Usage, decode
 from loadtests.sockets.recorder import RECORDER, follow
 from loadtests.web.access import AccessError, guard
 
@@ -29,17 +30,17 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-# What is not known, as in the lab's reports: never 0.
+# An unknown value, as in the lab's reports.
 _UNKNOWN = "–"  # noqa: RUF001  # a dash is meant
 
-# A server that was not heard of for so long (s) shows as unknown: whoever read it has ended, or cannot read it.
+# After this many seconds without telemetry, the values of a server show as unknown.
 _STALE_SECONDS = 5.0
 
 _MIB = 2**20
 _SPACE = "\N{NO-BREAK SPACE}"
 
-# Column of a tab -> its title; what is compared comes first, as a narrow window shows no more. A row's `name` orders
-# the rows and is not shown: the page sorts by it unless told.
+# Column of a tab -> its title. The most compared columns come first, as a narrow window hides the others. The page
+# sorts rows by `name`, which it does not show.
 TIMES = {
     "model": "model",
     "kind": "time",
@@ -75,47 +76,47 @@ FAULTS = {
 
 
 class Servers:
-    """What the servers use and when they were broken, as the lab last told on this process's stdin."""
+    """The latest telemetry of the lab, received on stdin."""
 
     def __init__(self) -> None:
-        self._faults: list[Fault] = []
+        self._faults: list[FaultEvent] = []
         self._since = ""
         self._heard: dict[str, tuple[float, Usage]] = {}
 
     def listen(self, descriptor: int) -> None:
-        """Take the lab's lines, to their end."""
+        """Read the lab's lines until the end of the file."""
         with FileObject(descriptor, "rb", close=False) as lines:
             for line in lines:
                 try:
                     usages, self._faults = decode(line)
                 except ValueError as error:
-                    _log.warning("the lab's line about the servers cannot be read: %s", error)
+                    _log.warning("a line of the lab's telemetry is malformed: %s", error)
                     continue
                 now = time.monotonic()
                 self._heard.update((model, (now, usage)) for model, usage in usages.items())
 
     def forget(self) -> None:
-        """Leave out the faults that are over by now."""
+        """Hide the faults that have ended by now."""
         self._since = datetime.now(UTC).isoformat(timespec="milliseconds")
 
     @property
-    def faults(self) -> list[Fault]:
-        """Those that last, or have ended since `forget`."""
+    def faults(self) -> list[FaultEvent]:
+        """Return the faults that are active, or ended after the last `forget`."""
         return [fault for fault in self._faults if _is_after(fault, self._since)]
 
     def usages(self) -> list[Usage]:
-        """One of each server that was ever heard of; empty of values if that is too long ago."""
+        """Return the usage of each known server; without values if the last telemetry is too old."""
         now = time.monotonic()
         return [usage if now - then < _STALE_SECONDS else Usage(usage.model) for then, usage in self._heard.values()]
 
 
-def _is_after(fault: Fault, since: str) -> bool:
+def _is_after(fault: FaultEvent, since: str) -> bool:
     over = fault.begin if fault.why_not else fault.end
     return not (since and over) or datetime.fromisoformat(over) >= datetime.fromisoformat(since)
 
 
 def extend(environment: "Environment", **_: Any) -> None:
-    """Called by Locust at its start: give its web UI, where it has one, what the lab has to say."""
+    """Add the lab's tabs and files to Locust's web UI, if it has one."""
     if environment.web_ui is None:
         return
     web_ui: Any = environment.web_ui  # Flask's decorators are not annotated the way that mypy asks for
@@ -127,14 +128,14 @@ def extend(environment: "Environment", **_: Any) -> None:
     tabs = {"times": ("Microseconds", TIMES)}
     files = {"lab/times.csv": "Download percentiles in microseconds CSV"}
     servers = None
-    # Without the lab as its parent a generator knows nothing of the servers, and has no tab that says nothing.
-    if os.environ.get(VARIABLE):
+    # Without the lab as its parent, a generator gets no telemetry, and the tabs would be empty.
+    if os.environ.get(ENV_TELEMETRY):
         servers = Servers()
         gevent.spawn(servers.listen, sys.stdin.fileno())
         for name in ("reset_all", "clear_all"):
             follow(environment.stats, name, servers.forget)
         tabs |= {"servers": ("Servers", SERVERS), "faults": ("Faults", FAULTS)}
-        files["lab/servers.csv"] = "Download what the servers use CSV"
+        files["lab/servers.csv"] = "Download server usage CSV"
 
     web_ui.template_args |= {
         "extended_tabs": [{"key": key, "title": title} for key, (title, _) in tabs.items()],
@@ -150,7 +151,7 @@ def extend(environment: "Environment", **_: Any) -> None:
             return response
         answer = cast(dict[str, Any], response.json)
         if "extended_stats" in answer:
-            # Locust keeps an answer for some seconds, and gives it again: ours must be of the same moment.
+            # Locust caches a response for some seconds. Keep the rows of the same moment.
             return response
         tables = [{"key": "times", "data": show_times(RECORDER.rows())}]
         if servers:
@@ -177,7 +178,7 @@ def extend(environment: "Environment", **_: Any) -> None:
 
 
 def show_times(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The recorder's rows as the page shows them: times to three digits, unknown ones as a dash."""
+    """Format the recorder's rows for the page: times to three digits, unknown ones as a dash."""
     shown = []
     for number, row in enumerate(rows):
         percentiles = {"p50": row["p50_us"], "p90": row["p90_us"], "p99": row["p99_us"], "p999": row["p99.9_us"]}
@@ -185,14 +186,14 @@ def show_times(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             {
                 "name": f"{number:04}",
                 **{key: row[key] for key in TIMES if key in row},
-                # Unbroken, or a row would be three lines high.
+                # Non-breaking spaces, so that a row has one line.
                 "kind": f"{row['loop']}{_SPACE}{row['kind']}",
                 "load": f"{row['workload']}{_SPACE}{row['transport']}",
                 "rate": round(row["rate"]),
-                # Beside the users, for whom it is so easily taken.
+                # Next to the number of users, because the two are easily confused.
                 "in_flight": f"{row['in_flight']}{_SPACE}of{_SPACE}{row['users']}",
                 **{key: _three_digits(value) for key, value in (percentiles | {"max": row["max_us"]}).items()},
-                # Only an open loop has a schedule to be late for.
+                # A closed loop has no schedule.
                 **({} if row["loop"] == "open" else {"late": _UNKNOWN, "dropped": _UNKNOWN}),
             }
         )
@@ -200,7 +201,7 @@ def show_times(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def show_servers(usages: Iterable[Usage]) -> list[dict[str, Any]]:
-    """What the servers use, as the page shows it."""
+    """Format the usage of the servers for the page."""
     return [
         {
             "name": f"{number:04}",
@@ -216,19 +217,19 @@ def show_servers(usages: Iterable[Usage]) -> list[dict[str, Any]]:
     ]
 
 
-def show_faults(faults: Iterable[Fault]) -> list[dict[str, Any]]:
-    """When the servers were broken, as the page shows it: to be laid beside its charts, which have a clock."""
+def show_faults(faults: Iterable[FaultEvent]) -> list[dict[str, Any]]:
+    """Format the faults for the page, with times of day as in its charts."""
     shown = []
     for number, fault in enumerate(faults):
         begin, end = (datetime.fromisoformat(text) if text else None for text in (fault.begin, fault.end))
-        assert begin  # noqa: S101 - for mypy: a fault has a beginning
+        assert begin  # noqa: S101 - for mypy: each fault has a begin
         shown.append(
             {
                 "name": f"{number:04}",
                 "model": fault.model,
                 "fault": fault.fault,
                 "begin": f"{begin:%H:%M:%S}",
-                "end": _UNKNOWN if fault.why_not else f"{end:%H:%M:%S}" if end else "lasts",
+                "end": _UNKNOWN if fault.why_not else f"{end:%H:%M:%S}" if end else "active",
                 "lasted": _UNKNOWN if fault.why_not or not end else f"{(end - begin).total_seconds():.1f}",
                 "why_not": fault.why_not,
             }
@@ -237,7 +238,7 @@ def show_faults(faults: Iterable[Fault]) -> list[dict[str, Any]]:
 
 
 def _three_digits(value: float | None) -> float | str:
-    """A number where there is one, so that the page can sort by it."""
+    """Round to three digits; return a number if possible, so that the page can sort."""
     if value is None:
         return _UNKNOWN
     rounded = float(f"{value:.3g}")
@@ -245,7 +246,7 @@ def _three_digits(value: float | None) -> float | str:
 
 
 def _csv_file(name: str, rows: Sequence[Mapping[str, Any]]) -> Response:
-    """Rows for another program: whole precision, and nothing where nothing is known."""
+    """Return a CSV file with full precision; unknown values are empty."""
     text = StringIO()
     if rows:
         writer = csv.DictWriter(text, list(rows[0]))

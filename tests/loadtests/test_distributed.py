@@ -27,7 +27,7 @@ WRONG = RIGHT | {"password": "wrong"}
 
 
 class Faulty:
-    """The same backend, but its workers get other arguments: none of them joins."""
+    """The same backend with other arguments for its workers, so that none joins."""
 
     name = "process"
 
@@ -45,8 +45,8 @@ def _children():
     return psutil.Process().children(recursive=True)
 
 
-def test_the_rate_of_an_open_loop_is_that_of_all_workers_together(backend):
-    # A load per worker of its own would be seen at once: twice as much would be due.
+def test_rate_of_an_open_loop_is_shared_by_all_workers(backend):
+    # If each worker sent the whole rate, twice as much would be due.
     before = _children()
     found = measure(backend, CATALOGUE[MODEL], "open_steady", users=8, seconds=2, rate=400, workers=2)
     assert found.asked_rate == pytest.approx(400, rel=0.1)
@@ -63,7 +63,7 @@ def _headless(backend, **options):
         yield found
 
 
-def test_a_worker_that_cannot_start_is_named_with_its_last_lines(backend):
+def test_worker_that_cannot_start_is_named_with_its_last_lines(backend):
     where = Faulty(backend, lambda arguments: [*arguments, "--no-such-option"])
     before = _children()
     with pytest.raises(LabError) as caught, _headless(backend, where=where, workers=2):
@@ -75,7 +75,7 @@ def test_a_worker_that_cannot_start_is_named_with_its_last_lines(backend):
     assert _children() == before
 
 
-def test_a_worker_that_finds_no_master_is_named(backend):
+def test_worker_that_finds_no_master_is_named(backend):
     def astray(arguments):
         arguments[arguments.index("--master-port") + 1] = str(find_port())
         return arguments
@@ -89,7 +89,7 @@ def test_a_worker_that_finds_no_master_is_named(backend):
     assert _children() == before
 
 
-def test_a_master_that_cannot_start_is_no_fault_of_the_workers(backend):
+def test_master_that_cannot_start_is_named(backend):
     with (
         pytest.raises(LabError, match=r"master ended before its workers had joined: exit code 2(.|\n)*no-such-option"),
         open_generator(
@@ -103,7 +103,7 @@ def test_a_master_that_cannot_start_is_no_fault_of_the_workers(backend):
         pass
 
 
-def test_the_web_ui_with_workers_a_login_and_no_strangers(backend, open_page):
+def test_web_ui_with_workers_requires_a_login(backend, open_page):
     port = find_port()
     command = [sys.executable, "-m", "lab", "--backend", "process", "--project", backend.project]
     lab = subprocess.Popen(
@@ -172,7 +172,7 @@ def test_the_web_ui_with_workers_a_login_and_no_strangers(backend, open_page):
     assert not [process for process in family if process.is_running()]
 
 
-def test_ctrl_c_mends_what_the_page_has_asked_for(backend, open_page):
+def test_ctrl_c_heals_a_fault_requested_by_the_page(backend, open_page):
     port = find_port()
     command = [sys.executable, "-m", "lab", "--backend", "process", "--project", backend.project]
     lab = subprocess.Popen(
@@ -194,7 +194,7 @@ def test_ctrl_c_mends_what_the_page_has_asked_for(backend, open_page):
     fault = {"fault": "pause", "fault_after": 0.2, "fault_for": 300}
     page.post("/swarm", user_count=4, spawn_rate=100, models=MODEL, **fault)
     (shown,) = wait_until(lambda: page.table("faults"))
-    assert (shown["model"], shown["fault"], shown["end"], shown["why_not"]) == (MODEL, "pause", "lasts", "")
+    assert (shown["model"], shown["fault"], shown["end"], shown["why_not"]) == (MODEL, "pause", "active", "")
     assert psutil.Process(backend.pid(MODEL)).status() == psutil.STATUS_STOPPED
     # As a terminal does it: to all of its foreground processes, in the middle of the load.
     os.killpg(lab.pid, signal.SIGINT)
@@ -206,7 +206,7 @@ def test_ctrl_c_mends_what_the_page_has_asked_for(backend, open_page):
     assert call("command", address, ["PING"]).value == b"PONG"
 
 
-def test_a_port_that_is_taken_is_said_before_anything_starts(backend):
+def test_port_in_use_is_reported_before_anything_starts(backend):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = subprocess.run(

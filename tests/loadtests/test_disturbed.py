@@ -1,4 +1,4 @@
-"""A measurement that something happened to says so, and nothing of it stays behind."""
+"""A disturbed measurement is reported as such, and leaves no process behind."""
 
 import ast
 import os
@@ -46,7 +46,7 @@ def find_generators(lab: psutil.Process, word: str = "loadtests/locustfile.py") 
 
 @contextmanager
 def loaded(backend: Processes, *, seconds: float, workers: int = 0) -> Iterator[Future[Measurement]]:
-    """A measurement that goes on; the block begins when all its users are there."""
+    """Run a measurement; enter the block when all its users are connected."""
     with ThreadPoolExecutor(1) as pool:
         found = pool.submit(
             measure,
@@ -71,7 +71,7 @@ def test_lost_worker_is_in_the_row(backend):
     assert exit_code([found.verdict]) == 2
 
 
-def test_lost_master_is_no_measurement(backend):
+def test_lost_master_is_an_error(backend):
     with loaded(backend, seconds=30.0, workers=1) as running:
         find_generators(psutil.Process(), "--master")[0].kill()
         with pytest.raises(LabError, match=r"no result for asyncio_streams \(exit code -9\)"):
@@ -95,7 +95,7 @@ def test_stopped_generator_is_in_the_row(backend):
             generator.resume()
         found = running.result()
     assert found.verdict.bound is Limit.DISTURBED
-    assert "a load generator stood still for" in found.verdict.reason
+    assert "a load generator did not run for" in found.verdict.reason
 
 
 def test_another_load_on_the_server_is_in_the_row(backend):
@@ -103,7 +103,7 @@ def test_another_load_on_the_server_is_in_the_row(backend):
     with socket.create_connection((address.host, address.port)):
         found = measure(backend, CATALOGUE[MODEL], "closed_ping", users=1, seconds=0.2, warm_up=0.0)
     assert found.verdict.bound is Limit.DISTURBED
-    assert "the server had 1 connections of somebody else" in found.verdict.reason
+    assert "the server had 1 connections of other clients" in found.verdict.reason
 
 
 @pytest.mark.parametrize("how", ["alone", "workers", "target"])
@@ -133,8 +133,8 @@ def test_generators_end_with_a_killed_lab(backend, how, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_generator_that_was_left_is_found_by_down(tmp_path):
-    """What no signal reaches: it was stopped when its lab was killed."""
+def test_down_finds_a_leftover_generator(tmp_path):
+    """A stopped process, which does not notice that its lab was killed."""
     backend = Processes(f"t{os.getpid()}-left", CATALOGUE)
     try:
         backend.up([MODEL], timeout=60)
@@ -152,8 +152,8 @@ def test_generator_that_was_left_is_found_by_down(tmp_path):
     assert psutil.wait_procs([generator], timeout=30)[1] == []
 
 
-def test_durations_are_read_from_a_clock_that_nobody_sets():
-    """Times of day are for people, certificates and Locust's own table of seconds; a new use has to be one of these."""
+def test_durations_use_a_monotonic_clock():
+    """The wall clock is only for people, certificates and Locust's table of seconds."""
     dates = {
         "lab/servers/ca.py",  # of a certificate
         "lab/servers/certificates.py",
@@ -165,7 +165,7 @@ def test_durations_are_read_from_a_clock_that_nobody_sets():
         "lab/experiments/store.py",
         "lab/tour/exhibits/xmlrpclib_exhibit.py",
         "loadtests/sockets/locust_stats.py",
-        "loadtests/web/tables.py",  # for how long a fault has lasted, whose begin is a time of day
+        "loadtests/web/tables.py",  # the duration of a fault, whose begin is a time of day
     }
     found = set()
     for folder in ("lab", "loadtests"):
@@ -188,7 +188,7 @@ def test_client_of_another_transport_is_in_the_row(backend, transport):
         found = measure(
             backend, CATALOGUE[MODEL], "closed_ping", users=1, seconds=0.2, warm_up=0.0, transport=transport
         )
-    assert "the server had 1 connections of somebody else, before the load or after it" in found.disturbances
-    # Its own users are not counted as somebody else's.
+    assert "the server had 1 connections of other clients before or after the load" in found.disturbances
+    # The load's own users are not counted as other clients.
     found = measure(backend, CATALOGUE[MODEL], "closed_ping", users=2, seconds=0.2, warm_up=0.0, transport=transport)
     assert found.disturbances == ()

@@ -1,4 +1,4 @@
-"""The locustfile as Locust runs it: a child process each, with a short window."""
+"""The locustfile as Locust runs it, in child processes with a short window."""
 
 import json
 import os
@@ -26,7 +26,7 @@ def _model(name):
     return Catalogue.load()[name]
 
 
-# Serves one client, computes 2 ms of its own CPU for each PING, and says in the end what it has done: how many PINGs,
+# Serves one client, uses 2 ms of CPU for each PING, and prints its counts at the end: how many PINGs,
 # the CPU seconds of the process since it was ready, and its memory.
 _BURNER = """
 import contextlib, re, socket, sys, time
@@ -47,8 +47,8 @@ sys.stdin.read()
 """
 
 
-def test_measures_a_model():
-    """Every figure is that of a server which keeps its own account."""
+def test_locust_measures_a_model():
+    """Each figure agrees with the server's own counts."""
     with subprocess.Popen(
         [sys.executable, "-c", _BURNER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as server:
@@ -77,7 +77,7 @@ def test_measures_a_model():
     assert found.verdict.bound not in (Limit.FAILED, Limit.WRONG, Limit.STARVED, Limit.UNKNOWN, Limit.INCONSISTENT)
 
 
-def test_one_at_a_time_starves_held_connections_and_says_so(open_model):
+def test_model_that_serves_one_client_at_a_time_starves_held_connections(open_model):
     server = open_model("plain_socket")
     found = measure(server, _model("plain_socket"), "closed_ping", users=USERS, seconds=0.5, warm_up=0.2)
     assert found.starved == USERS - 1
@@ -85,7 +85,7 @@ def test_one_at_a_time_starves_held_connections_and_says_so(open_model):
     assert found.failures == {}
 
 
-def test_wrong_bytes_are_counted_and_back_off(load, open_server):
+def test_wrong_replies_are_counted_and_back_off(load, open_server):
     def behave(connection):
         connection.recv(100)
         connection.sendall(b"+PANG\r\n")
@@ -100,7 +100,7 @@ def test_wrong_bytes_are_counted_and_back_off(load, open_server):
     assert result["mean_us"] is None
 
 
-def test_measures_models_together(open_model):
+def test_locust_measures_models_together(open_model):
     servers = [open_model(name) for name in ("asyncio_streams", "socketserver_threading")]
 
     class Both:
@@ -124,20 +124,20 @@ def test_measures_models_together(open_model):
     assert all(item.min_us >= 19_900 for item in found)
 
 
-def test_model_that_is_not_running(open_model):
+def test_model_that_is_not_running_is_an_error(open_model):
     server = open_model("plain_socket")
     with pytest.raises(LabError, match="lab up asyncio_streams"):
         measure(server, _model("asyncio_streams"), "closed_ping", users=1, seconds=0.1)
 
 
-def test_generator_that_fails_is_quoted(open_model):
+def test_failing_generator_is_quoted(open_model):
     server = open_model("plain_socket")
     with pytest.raises(LabError, match="unknown preset"):
         measure(server, _model("plain_socket"), "closed_nonsense", users=1, seconds=0.1)
 
 
 @pytest.mark.parametrize("text", ["", "[", "{}", "[]", '[{"model": "x", "listeners": [{"service": "echo"}]}]'])
-def test_bad_targets_are_one_line(text, run_locust):
+def test_invalid_targets_are_a_one_line_error(text, run_locust):
     done = run_locust(["--headless"], {"LAB_TARGETS": text})
     assert done.returncode != 0
     assert "LAB_TARGETS" in done.stderr
@@ -147,17 +147,17 @@ def test_bad_targets_are_one_line(text, run_locust):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--users", "100"], "100 users need 228 open files, and this process may have 200"),
+        (["--users", "100"], "100 users need 228 open files, and this process may open 200"),
         (["--workload", "upload", "--transport", "udp"], "upload does not work over udp"),
         (["--transport", "tls"], "no address for command of it over tls"),
-        (["--workload", "think", "--loop", "open"], "there is no open loop of it"),
+        (["--workload", "think", "--loop", "open"], "has no open loop"),
         (["--loop", "open", "--rate", "0"], "have to be above 0"),
         (["--loop", "open", "--rate", "inf"], "have to be above 0"),
         (["--workload", "slow_reader", "--payload", "9"], "slow_reader has no payload"),
-        (["--window", "1", "--run-time", "9s"], "leave --run-time out"),
+        (["--window", "1", "--run-time", "9s"], "omit --run-time"),
     ],
 )
-def test_what_cannot_be_run_is_one_line_before_any_load(arguments, said, encode_targets):
+def test_invalid_options_are_a_one_line_error_before_any_load(arguments, said, encode_targets):
     environ = os.environ | {"LAB_TARGETS": encode_targets({"it": "tcp://127.0.0.1:1"})}
     urls = json.loads(environ["LAB_TARGETS"])
     urls[0]["listeners"] += [{"service": "discard", "address": "udp://127.0.0.1:1"}]

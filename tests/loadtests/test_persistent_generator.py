@@ -1,4 +1,4 @@
-"""The generator that stays, on processes of this machine: one load after the other, and what becomes of a bad one."""
+"""The persistent generator with the process backend: consecutive loads, and failed ones."""
 
 import os
 import signal
@@ -40,7 +40,7 @@ def _process(generator: PersistentGenerator) -> psutil.Process:
     return found
 
 
-def test_loads_have_processes_of_their_own_and_share_a_generator(backend, generator):
+def test_each_load_has_its_own_process_of_one_generator(backend, generator):
     for users in (3, 1):
         found = measure(
             backend, CATALOGUE[MODEL], "closed_ping", users=users, seconds=0.3, warm_up=0.1, generator=generator
@@ -75,7 +75,7 @@ def test_server_is_looked_up_once_and_again_after_a_restart(backend, generator, 
     assert load().memory_bytes
     assert load().memory_bytes
     assert len(asked) == 1
-    # At another address, so that what was known of it would reach nobody.
+    # At another address, so that the old address would be refused.
     backend.restart(MODEL)
     found = load()
     assert found.memory_bytes
@@ -106,7 +106,7 @@ def test_load_with_bad_options_reports_its_error_and_the_next_load_runs(generato
     assert "LOAD-RESULT" in generator.run(WINDOW, environ=environ, timeout=60).stdout
 
 
-def test_load_that_takes_too_long_is_ended_and_the_next_load_runs(generator, environ):
+def test_load_that_times_out_is_ended_and_the_next_load_runs(generator, environ):
     generator.run(WINDOW, environ=environ, timeout=60)
     process = _process(generator)
     with ThreadPoolExecutor(1) as pool:
@@ -119,7 +119,7 @@ def test_load_that_takes_too_long_is_ended_and_the_next_load_runs(generator, env
     assert "LOAD-RESULT" in generator.run(WINDOW, environ=environ, timeout=60).stdout
 
 
-def test_generator_that_was_killed_is_reported_and_the_next_load_starts_another(generator, environ):
+def test_killed_generator_is_reported_and_the_next_load_starts_another(generator, environ):
     generator.run(WINDOW, environ=environ, timeout=60)
     os.kill(_process(generator).pid, signal.SIGKILL)
     with pytest.raises(LabError, match="the load generator ended: exit code -9"):
@@ -127,7 +127,7 @@ def test_generator_that_was_killed_is_reported_and_the_next_load_starts_another(
     assert "LOAD-RESULT" in generator.run(WINDOW, environ=environ, timeout=60).stdout
 
 
-def test_idle_connections_are_open_while_others_are_measured(backend, generator):
+def test_idle_connections_stay_open_during_a_load(backend, generator):
     found = measure(
         backend, CATALOGUE[MODEL], "closed_idle_connections", users=2, seconds=0.6, warm_up=0.1, generator=generator
     )

@@ -1,4 +1,4 @@
-"""A run ends when it was asked to: headless, by the form, with workers, and with the users of the gallery."""
+"""A run ends after its run time: headless, from the form, with workers, and with the users of the gallery."""
 
 import contextlib
 import json
@@ -29,13 +29,13 @@ def lie(connection):
 
 @pytest.fixture
 def url(open_server):
-    """A server that answers one connection at a time, and each PING right."""
+    """A server that serves one connection at a time and answers each PING correctly."""
     with open_server(answer) as (host, port):
         yield f"tcp://{host}:{port}"
 
 
 def read_requests(done):
-    """How many requests Locust's own statistics have, which it prints when it ends."""
+    """Return the number of requests in the statistics that Locust prints at its end."""
     return sum(entry["num_requests"] for entry in json.loads(done.stdout[done.stdout.index("[") :]))
 
 
@@ -54,14 +54,14 @@ def test_headless_run_that_failed_ends_with_code_1(open_server, run_locust, enco
 
 
 @pytest.mark.parametrize("shape", ["steady", "ramp"])
-def test_run_ends_in_the_middle_of_its_ramp(shape, url, run_locust, encode_targets):
+def test_run_ends_during_its_ramp(shape, url, run_locust, encode_targets):
     arguments = [*HEADLESS, "--users", "100", "--spawn-rate", "0.1", "--shape", shape, "-t", "2s"]
     done = run_locust(arguments, {"LAB_TARGETS": encode_targets({"it": url})})
     assert done.returncode == 0, done.stderr
     assert read_requests(done) > 0
 
 
-def test_master_and_its_workers_end(url, encode_targets):
+def test_master_and_its_workers_end_after_the_run_time(url, encode_targets):
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = str(probe.getsockname()[1])
     environ = os.environ | {"LAB_TARGETS": encode_targets({"it": url})}
@@ -85,7 +85,7 @@ def test_master_and_its_workers_end(url, encode_targets):
 
 
 @pytest.mark.parametrize("files", ["loadtests/galleryfile.py", "loadtests/locustfile.py,loadtests/galleryfile.py"])
-def test_users_of_the_gallery_end(files, url, encode_targets):
+def test_users_of_the_gallery_end_after_the_run_time(files, url, encode_targets):
     # No server of the gallery is there: each step fails, and the code says so.
     done = subprocess.run(
         [sys.executable, "-m", "locust", "-f", files, *HEADLESS, "--loglevel", "CRITICAL", "-t", "1s", "WebUser"],
@@ -100,7 +100,7 @@ def test_users_of_the_gallery_end(files, url, encode_targets):
     assert read_requests(done) > 0
 
 
-def test_run_of_the_form_ends_and_the_next_one_has_a_time_of_its_own(url, open_ui):
+def test_run_of_the_form_ends_and_the_next_one_has_its_own_run_time(url, open_ui):
     asked = {"user_count": 1, "spawn_rate": 10, "models": "it", "workload": "ping"}
     with open_ui(url) as page:
 

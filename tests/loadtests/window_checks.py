@@ -1,6 +1,6 @@
-"""A measured window: what one process counts of it, and who is told when. Runs in a process that gevent has patched.
+"""A measured window: the counts of one process, and the messages. Runs in a process that gevent has patched.
 
-`test_window_is_counted_from_its_beginning_to_its_end` in test_measurement.py starts this file, and so does the mutation
+`test_window_counts_from_its_begin_to_its_end` in test_measurement.py starts this file, and so does the mutation
 runner: Locust, which loadtests/window.py imports, patches the process that imports it.
 """
 
@@ -13,13 +13,13 @@ import pytest
 
 from loadtests import window as measurement
 from loadtests.sockets.recorder import Series, Tally
-from loadtests.window import Share, Window
+from loadtests.window import Window, WindowCounter
 
 ONE, OTHER = Series("one", "ping", "tcp", "closed"), Series("other", "ping", "tls", "open")
 
 
 class Runner:
-    """Keeps what is registered and sent, and quits when it is told to."""
+    """A runner that records registrations, messages and quits."""
 
     def __init__(self, workers=1):
         self.worker_count, self.listeners, self.sent, self.quits = workers, {}, [], 0
@@ -39,7 +39,7 @@ class Master(Runner):
 
 
 class Recorder:
-    """What was counted until the reset, then what is counted in the window."""
+    """Tallies of the warm-up until the reset, then those of the window."""
 
     def __init__(self):
         self.resets = 0
@@ -59,8 +59,8 @@ class Connection:
 
 
 @pytest.fixture
-def share(monkeypatch):
-    """A share with two groups: of one, a connection gets no answer in the window; of the other, none does."""
+def counter(monkeypatch):
+    """A counter with two groups: in one, one connection gets no reply in the window; in the other, none does."""
     one, other = (
         SimpleNamespace(series=series, exchange=SimpleNamespace(depth=depth), answered_in_all=answered)
         for series, depth, answered in ((ONE, 4, 100), (OTHER, 1, 7))
@@ -80,27 +80,27 @@ def share(monkeypatch):
     monkeypatch.setattr(measurement.gevent, "spawn", lambda beat, given: done.append(given is pulse) or beating)
     runner = Runner()
     stats = SimpleNamespace(reset_all=lambda: done.append("reset_all"))
-    made = Share(SimpleNamespace(runner=runner, stats=stats))
-    return SimpleNamespace(share=made, runner=runner, groups=(one, other), done=done, clocks=clocks)
+    made = WindowCounter(SimpleNamespace(runner=runner, stats=stats))
+    return SimpleNamespace(counter=made, runner=runner, groups=(one, other), done=done, clocks=clocks)
 
 
 ACTS = ("flush", "count_backlog_as_dropped", "abort")
 
 
-def tell(share, word):
-    share.runner.listeners["socketlab_window"](SimpleNamespace(data=word), environment=None)
+def tell(counter, word):
+    counter.runner.listeners["socketlab_window"](SimpleNamespace(data=word), environment=None)
 
 
-def test_share_is_what_was_counted_in_the_window(share):
-    tell(share, "begin")
-    assert share.done == ["flush", "reset_all", True]
-    assert share.runner.sent == []
-    share.groups[0].connections[1].answered = 8
-    share.done.clear()
-    tell(share, "end")
+def test_counter_sends_the_counts_of_the_window(counter):
+    tell(counter, "begin")
+    assert counter.done == ["flush", "reset_all", True]
+    assert counter.runner.sent == []
+    counter.groups[0].connections[1].answered = 8
+    counter.done.clear()
+    tell(counter, "end")
     # What is under way is held first; nothing is asked once everything is counted.
-    assert share.done == ["count_backlog_as_dropped", "flush", "beat", "kill False", "abort"]
-    ((name, part),) = share.runner.sent
+    assert counter.done == ["count_backlog_as_dropped", "flush", "beat", "kill False", "abort"]
+    ((name, part),) = counter.runner.sent
     assert name == "socketlab_part"
     groups = part.pop("groups")
     assert part == {"seconds": 2.5, "cpu": 0.75, "throttled": 0.5, "stalled": 0.25}
@@ -114,18 +114,18 @@ def test_share_is_what_was_counted_in_the_window(share):
     assert [(tally.answered, tally.failures) for tally in tallies] == [(9, {"closed": 1}), (0, {})]
 
 
-def test_share_of_a_process_that_came_late_has_no_beginning(share):
-    tell(share, "end")
-    ((_, part),) = share.runner.sent
+def test_counter_that_joined_late_has_no_begin(counter):
+    tell(counter, "end")
+    ((_, part),) = counter.runner.sent
     assert (part["stalled"], part["throttled"], part["groups"][0]["starved"]) == (None, None, 0)
-    assert share.done == ["count_backlog_as_dropped", "flush", "abort"]
+    assert counter.done == ["count_backlog_as_dropped", "flush", "abort"]
 
 
-def test_quota_that_cannot_be_read_in_the_end_is_unknown(share):
-    share.clocks["read_throttled"][1] = None
-    tell(share, "begin")
-    tell(share, "end")
-    assert share.runner.sent[0][1]["throttled"] is None
+def test_throttled_time_without_a_last_reading_is_unknown(counter):
+    counter.clocks["read_throttled"][1] = None
+    tell(counter, "begin")
+    tell(counter, "end")
+    assert counter.runner.sent[0][1]["throttled"] is None
 
 
 def test_pulse_beats_ten_times_a_second(monkeypatch):
@@ -139,7 +139,7 @@ def test_pulse_beats_ten_times_a_second(monkeypatch):
     beats = []
     monkeypatch.setattr(measurement.gevent, "sleep", sleep)
     with pytest.raises(StopIteration):
-        Share._beat(SimpleNamespace(beat=lambda: beats.append(1)))
+        WindowCounter._beat(SimpleNamespace(beat=lambda: beats.append(1)))
     assert (slept, len(beats)) == ([0.1] * 3, 2)
 
 
@@ -153,7 +153,7 @@ class Hook:
 
 @pytest.fixture
 def window(monkeypatch):
-    """A window of 5 s after a warm-up of 2 s, whose clock moves when it sleeps."""
+    """A window of 5 s after a warm-up of 2 s, with a clock that advances with each sleep."""
 
     def start(runner, *, cpu=(3.0, 7.5), then=()):
         now, slept, comes, readings = [100.0], [], list(then), list(cpu)
@@ -178,7 +178,7 @@ def window(monkeypatch):
     return start
 
 
-def test_window_tells_everybody_and_ends_when_each_has_answered(window):
+def test_window_ends_when_all_processes_have_replied(window):
     runner = Runner(workers=2)
     found = window(runner, then=["a", "b"])
     found.window._measure()
@@ -189,7 +189,7 @@ def test_window_tells_everybody_and_ends_when_each_has_answered(window):
     assert found.window._machine_cpu == 4.5
 
 
-def test_worker_that_does_not_answer_is_given_up_after_ten_seconds(window):
+def test_worker_without_a_reply_is_given_up_after_ten_seconds(window):
     runner = Runner(workers=1)
     found = window(runner, cpu=(3.0, None))
     found.window._measure()
@@ -209,7 +209,7 @@ def test_window_begins_with_the_first_spawning(window, monkeypatch):
 
 
 @pytest.mark.parametrize(("runner", "expected"), [(Runner(), 1), (Master(), 3)])
-def test_result_is_a_line_for_each_model(window, monkeypatch, capsys, runner, expected):
+def test_window_prints_a_line_per_model(window, monkeypatch, capsys, runner, expected):
     @dataclass
     class Found:
         model: str

@@ -75,7 +75,7 @@ GROUPS = (
             "tests/lab/load/test_cores.py",
         ),
     ),
-    Group("feed", ("lab/load/telemetry.py", "lab/load/messages.py"), ("tests/lab/load/test_telemetry.py",)),
+    Group("telemetry", ("lab/load/telemetry.py", "lab/load/messages.py"), ("tests/lab/load/test_telemetry.py",)),
     Group("thresholds", ("lab/load/thresholds.py",), ("tests/lab/load/test_thresholds.py",)),
     Group("store", ("lab/experiments/store.py",), ("tests/lab/experiments/test_store.py",)),
     Group(

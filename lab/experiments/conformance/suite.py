@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from lab.base import interrupts
+from lab.base.environ import ENV_TARGETS
 from lab.base.errors import LabError
 from lab.base.paths import ROOT
 from lab.experiments.conformance import results
@@ -124,7 +125,7 @@ def check_models(backend: Backend, models: Sequence[str], *, progress: bool) -> 
     arguments = [SUITE, *PLUGIN, *(PARALLEL if len(models) > 1 else [])]
     arguments += ["--network"] if backend.name == "docker" else []
     return read_report(
-        backend.run_service("tests", arguments, environ={"LAB_TARGETS": json.dumps(rows)}, capture=True), models
+        backend.run_service("tests", arguments, environ={ENV_TARGETS: json.dumps(rows)}, capture=True), models
     )
 
 

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from lab.base.environ import ENV_LIFELINE
 from lab.base.errors import LabError, NotReadyError
 from lab.servers import readiness
 from lab.servers.backend import READY_SECONDS, Completed, Instrument, ModelState
 from lab.servers.catalogue import GALLERY, Catalogue, GalleryServer, Listener, Model
-from lab.servers.children import ENV_LIFELINE, STOP_SECONDS, close_child, open_child, open_lifeline
+from lab.servers.children import STOP_SECONDS, close_child, open_child, open_lifeline
 from lab.servers.docker.cleanup import list_ids, purge, remove
 from lab.servers.docker.command import (
     NO_DOCKER,

@@ -164,7 +164,7 @@ class ConnectionGroup:
                 connection.begin(perf_counter(), pending.popleft())
 
     def stop(self) -> None:
-        """Forget what is due and which connections are free: the last connection has gone."""
+        """Clear due requests and free connections, when the last connection has left."""
         self.due = inf
         self.pending.clear()
         self.idle.clear()
@@ -236,7 +236,7 @@ class Connection(ABC):
 
     @abstractmethod
     def receive(self, data: bytes, now: float) -> None:
-        """Take what has come, in any state; nothing is the end of a stream."""
+        """Handle received data in any state; no data is the end of the stream."""
 
     @abstractmethod
     def fail(self, error: ExchangeError, now: float) -> None:

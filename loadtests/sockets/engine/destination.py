@@ -24,7 +24,7 @@ _RESOLVE_SECONDS = 0.5
 
 
 class Destination:
-    """What an address resolves to. A server that has gone may return elsewhere, so failed connects resolve it again.
+    """What an address resolves to. A restarted server may have another address, so failed connects resolve it again.
 
     Args:
         address: the server's.
@@ -44,7 +44,7 @@ class Destination:
         self._resolved_at = -inf
 
     def resolve(self, now: float) -> None:
-        """Look the host up, in a greenlet of its own unless it is a number. A failure keeps the addresses."""
+        """Resolve the host, in a separate greenlet unless it is an IP address. A failure keeps the old addresses."""
         if self._is_unix or self._resolving or now - self._resolved_at < _RESOLVE_SECONDS:
             return
         self._resolved_at = now

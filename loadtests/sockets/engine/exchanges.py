@@ -276,8 +276,8 @@ class ExchangeConnection(Connection):
             self.fail(ShortReplyError(self._progress()) if self.received else ClosedError(), now)
 
     def _progress(self) -> str:
-        """Return how much of a reply has come, for a failure's detail; empty if nothing has."""
+        """Return how much of a reply was received, for a failure's detail; empty if nothing was."""
         if not self.received:
             return ""
         of_all = f" of {len(self.expected)}" if self.expected else ""
-        return f"{self.received}{of_all} bytes had come"
+        return f"{self.received}{of_all} bytes received"

@@ -143,36 +143,36 @@ def test_silent_server_times_out(stub: Callable[[Behaviour], str], unit: float) 
 
 
 @pytest.mark.parametrize(
-    ("come", "told"), [(b"", "; nothing has come"), (b"$5000\r\n" + b"x" * 4089, "; 4096 bytes have come")]
+    ("sent", "described"), [(b"", "; nothing received"), (b"$5000\r\n" + b"x" * 4089, "; 4096 bytes received")]
 )
 def test_incomplete_answer_reports_the_bytes_received(
-    stub: Callable[[Behaviour], str], unit: float, come: bytes, told: str
+    stub: Callable[[Behaviour], str], unit: float, sent: bytes, described: str
 ) -> None:
     """A server that stops in the middle of a reply: silently, by closing, or with a reset."""
 
     def wait(connection: socket.socket) -> None:
-        connection.sendall(come)
+        connection.sendall(sent)
         read_to_end(connection)
 
     def close(connection: socket.socket) -> None:
         connection.recv(65536)
-        connection.sendall(come)
+        connection.sendall(sent)
 
     def reset(connection: socket.socket) -> None:
         connection.recv(65536)
-        connection.sendall(come)
+        connection.sendall(sent)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
         connection.close()
 
     with pytest.raises(NoAnswerError) as silent:
         call("command", stub(wait), ["ECHO", "x"], timeout=5 * unit)
-    assert str(silent.value).endswith(f"for the server to answer{told}")
+    assert str(silent.value).endswith(f"for the server to answer{described}")
     with pytest.raises(WrongAnswerError) as closed:
         call("command", stub(close), ["ECHO", "x"])
-    assert str(closed.value).endswith(f"before a complete reply arrived{told}")
+    assert str(closed.value).endswith(f"before a complete reply arrived{described}")
     with pytest.raises(WrongAnswerError) as broken:
         call("command", stub(reset), ["ECHO", "x"])
-    assert str(broken.value).endswith(f"broke the connection off (Connection reset by peer){told}")
+    assert str(broken.value).endswith(f"broke the connection off (Connection reset by peer){described}")
 
 
 def test_missing_server_is_unreachable(tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_local_failure_to_connect_is_an_error_of_the_lab(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(tempfile, "mkdtemp", fail)
-    wanted = "no place for a reply path beside /x/echo.sock: No space left on device"
+    wanted = "no reply path can be made next to /x/echo.sock: No space left on device"
     with pytest.raises(LabError, match=f"^{wanted}$"):
         call("echo", "unixgram:///x/echo.sock", ["x"])
     assert main(["echo", "unixgram:///x/echo.sock", "x"]) == 2

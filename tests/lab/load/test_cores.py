@@ -1,4 +1,4 @@
-"""Cores of their own: read back from the kernel."""
+"""Pinning, read back from the kernel."""
 
 import os
 import subprocess
@@ -11,33 +11,34 @@ import docker.errors
 import psutil
 import pytest
 
+from lab.base.environ import ENV_GENERATOR_CORES
 from lab.base.errors import LabError
-from lab.load.cores import VARIABLE, Pinning, _list_threads, encode_cores, pin_generator, pin_servers, split_cores
+from lab.load.cores import Pinning, _list_threads, encode_cores, pin_generator, pin_servers, split_cores
 from lab.load.measure import measure
 from lab.servers.catalogue import Catalogue
 from tests.support.waiting import wait_until
 
 
-def test_the_generator_gets_one_core_and_servers_all_others():
+def test_generator_gets_one_core_and_the_servers_all_others():
     assert split_cores([5, 2, 3]) == Pinning(servers=(3, 5), generator=(2,))
     assert split_cores([4]) is None
     assert split_cores([4, 3]) == Pinning(servers=(4,), generator=(3,))
     assert str(Pinning((1, 2), (0,))) == "servers on cores 1,2, load generator on core 0"
 
 
-def test_a_server_and_its_threads_stay_on_their_cores(open_model):
+def test_server_and_its_threads_stay_on_their_cores(open_model):
     model = open_model("thread_pool")
     core = max(os.sched_getaffinity(0))
     pin_servers(model, ["thread_pool"], Pinning((core,), (core,)))
     tasks = Path(f"/proc/{model.pid('thread_pool')}/task")
-    # It says where it listens before its threads are there; each has the cores of the one that starts it.
+    # The server prints its address before its threads start; each inherits the cores of its creator.
     wait_until(lambda: len(list(tasks.iterdir())) > 1)
     cores = {thread.name: os.sched_getaffinity(int(thread.name)) for thread in tasks.iterdir()}
     assert set(map(frozenset, cores.values())) == {frozenset({core})}
 
 
 def test_threads_that_start_while_a_server_is_pinned_are_found(monkeypatch):
-    """Ended ones are no error, and none is left out."""
+    """Threads that end meanwhile are no error, and no other thread is left out."""
     looks = iter([[11, 12], [11, 12, 13], [11, 13]])
     pinned = []
 
@@ -52,32 +53,34 @@ def test_threads_that_start_while_a_server_is_pinned_are_found(monkeypatch):
     assert sorted(pinned) == [(11, (1, 2)), (12, (1, 2)), (13, (1, 2))]
 
 
-def test_what_cannot_be_had_is_one_line(open_model):
-    with pytest.raises(LabError, match=r"plain_socket cannot be kept to core 1000"):
+def test_missing_core_is_a_one_line_error(open_model):
+    with pytest.raises(LabError, match=r"plain_socket cannot be pinned to core 1000"):
         pin_servers(open_model("plain_socket"), ["plain_socket"], Pinning((1000,), (0,)))
 
 
-def test_the_generator_goes_where_it_is_told():
+def test_generator_is_pinned_to_the_cores_of_its_environment():
     core = max(os.sched_getaffinity(0))
     code = (
         "import os; from lab.load.cores import pin_generator; pin_generator(os.environ); print(os.sched_getaffinity(0))"
     )
-    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, VARIABLE: str(core)}, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, ENV_GENERATOR_CORES: str(core)}, capture_output=True
+    )
     assert done.stdout.decode().strip() == str({core})
     with pytest.raises(ValueError, match="invalid literal"):
-        pin_generator({VARIABLE: "all"})
+        pin_generator({ENV_GENERATOR_CORES: "all"})
     pin_generator({})
     assert encode_cores([0, 2]) == "0,2"
 
 
-def test_a_measurement_keeps_what_the_meters_saw(open_model):
+def test_measurement_keeps_the_readings_of_the_meters(open_model):
     found = measure(open_model("thread_pool"), Catalogue.load()["thread_pool"], "closed_ping", users=2, seconds=1.0)
     assert found.answered
     assert found.allotted == 1
     assert found.server_user_us is not None
     assert found.server_system_us is not None
     assert found.server_user_us + found.server_system_us == pytest.approx(found.server_cpu_us)
-    # Two connections, two workers and a listener at the least.
+    # At least two connections, two workers and a listener.
     assert found.descriptors >= 5
     assert found.switches is not None
     assert [row[0] for row in found.series] == sorted(row[0] for row in found.series)
@@ -100,7 +103,7 @@ class Engine:
         self.done.append("closed")
 
 
-def test_containers_are_kept_to_their_cores_one_by_one(monkeypatch):
+def test_containers_are_pinned_one_by_one(monkeypatch):
     engine = Engine()
     monkeypatch.setattr(docker, "from_env", lambda: engine)
     backend = SimpleNamespace(name="docker", container_name="lab-{}-1".format)
@@ -113,23 +116,23 @@ def test_containers_are_kept_to_their_cores_one_by_one(monkeypatch):
     ]
 
 
-def test_container_that_has_gone_is_an_error_of_one_line(monkeypatch):
+def test_missing_container_is_a_one_line_error(monkeypatch):
     engine = Engine(fails=True)
     monkeypatch.setattr(docker, "from_env", lambda: engine)
     backend = SimpleNamespace(name="docker", container_name="lab-{}-1".format)
-    with pytest.raises(LabError, match=r"^a container cannot be kept to cores 1,3: no lab-a-1$"):
+    with pytest.raises(LabError, match=r"^a container cannot be pinned to cores 1,3: no lab-a-1$"):
         pin_servers(backend, ["a"], Pinning((1, 3), (0,)))
     assert engine.done == ["closed"]
 
 
-def test_process_that_has_gone_is_an_error_of_one_line():
+def test_ended_process_is_a_one_line_error():
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
-    with pytest.raises(LabError, match=rf"^the process {child.pid} cannot be kept to core 1: "):
+    with pytest.raises(LabError, match=rf"^the process {child.pid} cannot be pinned to core 1: "):
         pin_servers(SimpleNamespace(name="process", pid=lambda model: child.pid), ["m"], Pinning((1,), (0,)))
 
 
-def test_threads_are_those_of_all_processes_that_are_left():
+def test_threads_are_those_of_all_living_processes():
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
     processes = [SimpleNamespace(pid=pid) for pid in (child.pid, os.getpid())]
@@ -147,10 +150,10 @@ def test_children_of_a_server_are_pinned_as_well(monkeypatch):
     assert listed == [[root, "child", "grandchild"]]
 
 
-def test_cores_are_those_that_this_process_may_use(monkeypatch):
+def test_default_cores_are_those_that_this_process_may_use(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {7, 4, 5} if pid == 0 else {0, 1})
     assert split_cores() == Pinning(servers=(5, 7), generator=(4,))
     asked = []
     monkeypatch.setattr(os, "sched_setaffinity", lambda pid, cores: asked.append((pid, cores)))
-    pin_generator({VARIABLE: "0,12"})
+    pin_generator({ENV_GENERATOR_CORES: "0,12"})
     assert asked == [(0, {0, 12})]

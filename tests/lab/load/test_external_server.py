@@ -1,4 +1,4 @@
-"""Servers that are not ours under load: by address, and with a protocol of their own."""
+"""External servers under load: by address, and with a custom protocol."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ CODEC = EXAMPLES / "length_prefixed" / "codec.py"
 
 @pytest.fixture
 def serve() -> Iterator[object]:
-    """Starts one of the servers in Perl on a free port; gives the port and the process."""
+    """Start one of the Perl servers on a free port; return the port and the process."""
     perl = shutil.which("perl")
     assert perl, "perl is needed: it is a part of every Debian and Ubuntu"
     started = []
@@ -46,7 +46,7 @@ PLAIN = "encode = lambda number: b'x'; reply_size = lambda data, request: len(da
 
 @pytest.fixture
 def make_codec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Codec]]:
-    """Loads a codec from a text; afterwards it has never been imported."""
+    """Load a codec from a text, and remove its module afterwards."""
     monkeypatch.setattr(sys, "path", sys.path.copy())
 
     def make(text: str) -> Codec:
@@ -76,7 +76,7 @@ def load(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_a_protocol_of_ones_own_is_loaded_and_every_reply_checked(serve) -> None:
+def test_custom_protocol_is_loaded_and_each_reply_checked(serve) -> None:
     port, process = serve("length_prefixed")
     done = load("--target", f"tcp://127.0.0.1:{port}", "--codec", str(CODEC), "--json")
     assert done.returncode == 0, done.stderr
@@ -88,14 +88,14 @@ def test_a_protocol_of_ones_own_is_loaded_and_every_reply_checked(serve) -> None
     assert ExternalServer([f"tcp://127.0.0.1:{port}"]).pid("target") == process.pid
 
 
-def test_a_reply_that_the_codec_refuses_is_a_failure(serve, tmp_path: Path) -> None:
+def test_reply_refused_by_the_codec_is_a_failure(serve, tmp_path: Path) -> None:
     port, _ = serve("length_prefixed")
     wrong = tmp_path / "wrong.py"
     wrong.write_text(CODEC.read_text().replace(".upper()", ".lower()"))
     done = load("--target", f"tcp://127.0.0.1:{port}", "--codec", str(wrong), "--json")
     (found,) = json.loads(done.stdout)
     assert found["answered"] == 0
-    # What the codec said is where the failure is counted.
+    # The codec's message is where the failure is counted.
     assert set(found["failures"]) == {"wrong bytes (the reply is not the request in upper case)"}
     assert found["verdict"]["bound"] == "wrong"
     assert done.returncode == 1
@@ -112,7 +112,7 @@ def test_server_that_greets_and_closes_is_loaded(workers: str, serve) -> None:
     assert found["failures"] == {}
 
 
-def test_what_a_codec_raises_is_in_the_table(serve, tmp_path: Path) -> None:
+def test_exception_of_a_codec_is_in_the_table(serve, tmp_path: Path) -> None:
     port, _ = serve("length_prefixed")
     wrong = tmp_path / "wrong.py"
     wrong.write_text(CODEC.read_text() + "\ndef reply_size(data, request):\n    return {}[len(data)]\n")
@@ -122,7 +122,7 @@ def test_what_a_codec_raises_is_in_the_table(serve, tmp_path: Path) -> None:
 
 
 def test_few_wrong_replies_are_a_failure_unless_allowed(serve, tmp_path: Path) -> None:
-    """Behind a codec: of each connection the 51st reply is not what was to come."""
+    """With a codec: the 51st reply of each connection is wrong."""
     port, _ = serve("length_prefixed")
     wrong = tmp_path / "wrong.py"
     wrong.write_text(CODEC.read_text().replace(".upper()", '.upper().replace(b"HELLO 50", b"HULLO 50")'))
@@ -138,7 +138,7 @@ def test_few_wrong_replies_are_a_failure_unless_allowed(serve, tmp_path: Path) -
         assert done.returncode == code, done.stderr
 
 
-def test_a_server_in_perl_is_checked_and_loaded_by_its_address(serve) -> None:
+def test_perl_server_is_checked_and_loaded_by_its_address(serve) -> None:
     port, _ = serve("perl_echo")
     target = f"echo=tcp://127.0.0.1:{port}"
     command = [sys.executable, "-m", "lab", "check", "--target", target, "--json"]
@@ -152,7 +152,7 @@ def test_a_server_in_perl_is_checked_and_loaded_by_its_address(serve) -> None:
     assert found["failures"] == {}
 
 
-def test_target_is_asked_over_the_transport_that_it_names(open_model) -> None:
+def test_target_is_loaded_over_its_transport(open_model) -> None:
     url = open_model("asyncio_streams").url("echo", "udp")
     done = load("--preset", "closed_echo_1k", "--target", f"echo={url}", "--json")
     assert done.returncode == 0, done.stderr
@@ -171,7 +171,7 @@ def test_target_is_asked_over_the_transport_that_it_names(open_model) -> None:
         (["--target", "tcp://127.0.0.1:7"], "needs a --codec"),
     ],
 )
-def test_what_cannot_be_loaded_is_one_line_and_exit_code_2(arguments: list[str], said: str) -> None:
+def test_invalid_load_is_a_one_line_error_with_exit_code_2(arguments: list[str], said: str) -> None:
     done = load(*arguments)
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
@@ -199,7 +199,7 @@ def test_url_is_only_for_http() -> None:
         parse_target("echo=http://localhost")
 
 
-def test_targets_are_addresses() -> None:
+def test_target_is_parsed_to_an_address() -> None:
     service, address = parse_target("echo=tcp://localhost")
     assert (service, address.port) == ("echo", 7)
     assert parse_target("tcp://127.0.0.1:9001")[0] == "custom"
@@ -225,12 +225,12 @@ def test_targets_are_addresses() -> None:
         (f"{PLAIN}; UNTIL_CLOSE = True; REQUESTS_PER_CONNECTION = 2", "leaves one request to a connection"),
     ],
 )
-def test_codec_that_cannot_be_used_says_why(text: str, said: str, make_codec: Callable[[str], Codec]) -> None:
+def test_invalid_codec_says_why(text: str, said: str, make_codec: Callable[[str], Codec]) -> None:
     with pytest.raises(CodecError, match=said):
         make_codec(text)
 
 
-def test_codec_that_is_no_python_file_says_so(tmp_path: Path) -> None:
+def test_codec_that_is_not_a_python_file_says_so(tmp_path: Path) -> None:
     (tmp_path / "codec.txt").write_text(PLAIN)
     with pytest.raises(CodecError, match=r"codec.txt is no Python file: its name ends in .py"):
         Codec.load(tmp_path / "codec.txt")
@@ -271,7 +271,7 @@ def reply_size(data: bytes, request: bytes) -> int | None:
     assert codec.request(1) == b"bye"
 
 
-def test_codec_takes_no_module_from_the_generator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_codec_does_not_replace_a_module_of_the_generator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "json.py"
     path.write_text(PLAIN)
     monkeypatch.setattr(sys, "path", sys.path.copy())
@@ -314,7 +314,7 @@ def reply_size(data, request):
     assert "wrong.py:3: IndexError" in fail(lambda: codec.request(3))
 
 
-def test_the_generator_names_a_codec_that_cannot_be_used(serve, tmp_path: Path) -> None:
+def test_generator_names_an_invalid_codec(serve, tmp_path: Path) -> None:
     port, _ = serve("length_prefixed")
     broken = tmp_path / "broken.py"
     broken.write_text("encode = 1\n")
@@ -323,7 +323,7 @@ def test_the_generator_names_a_codec_that_cannot_be_used(serve, tmp_path: Path) 
     assert "the codec has no function encode" in done.stderr
 
 
-def test_without_a_codec_there_is_none() -> None:
+def test_codec_is_none_by_default() -> None:
     assert Codec.from_environ({}) is None
     assert Codec.from_environ({"LAB_CODEC": ""}) is None
     assert Codec.from_environ({"LAB_CODEC": str(CODEC)}) is not None

@@ -1,4 +1,4 @@
-"""What a measurement is made of: the parts of several generators, and both sides' accounts, each with other figures."""
+"""How a measurement combines the parts of several generators and the figures of both sides; each figure is unique."""
 
 import inspect
 import json
@@ -21,7 +21,7 @@ from lab.load.measure import (
     MeteredServers,
     TimedSample,
     _combine,
-    _count_company,
+    _count_other_connections,
     _parse,
     arguments_for,
     measure,
@@ -45,7 +45,7 @@ MODEL = CATALOGUE["prefork"]
 
 
 def make_tally(first: int) -> Tally:
-    """Ten counts in a row, from `first`; its times are 1 ms and more."""
+    """Return a part with ten consecutive counts from `first`; its times are at least 1 ms."""
     service, intended = Histogram(), Histogram()
     service.record([first / 1000, 0.003])
     intended.record([first / 500, 0.004, 0.005])
@@ -70,7 +70,7 @@ def make_part(first: int, **changes: object) -> dict:
     return part | changes
 
 
-def test_parts_of_two_workers_are_added_up() -> None:
+def test_parts_of_two_workers_are_added() -> None:
     parts = [make_part(1, seconds=1.9), make_part(100, seconds=2.1)]
     (found,) = combine(parts, 3.25, expected=2)
     # Each count is that of the first worker, from 1, and of the second, from 100.
@@ -111,13 +111,13 @@ def test_parts_of_two_workers_are_added_up() -> None:
     assert sorted(found.versions) == ["gevent", "locust", "python"]
 
 
-def test_closed_loop_asks_for_nothing() -> None:
+def test_closed_loop_has_no_requested_rate() -> None:
     (found,) = combine([make_part(1, groups=[make_group(1, loop="closed")], throttled=None)], None, expected=1)
     assert (found.asked, found.intended, found.machine_cpu, found.generator_throttled) == (None, None, None, None)
     assert found.generators == 1
 
 
-def test_models_of_one_run_are_results_of_their_own() -> None:
+def test_models_of_one_run_have_separate_results() -> None:
     groups = [make_group(5, model="prefork"), make_group(7, model="asyncio_streams")]
     found = combine([make_part(1, groups=groups), make_part(2, groups=groups[:1])], None, expected=2)
     assert [(item.model, item.answered, item.generators) for item in found] == [
@@ -143,14 +143,14 @@ def test_models_of_one_run_are_results_of_their_own() -> None:
         ),
         ([{}, {"stalled": None}, {"stalled": None}], 1, ["2 load generators joined during the window"]),
         ([{"stalled": 0.79}], 1, []),
-        ([{"stalled": 0.8}], 1, ["a load generator stood still for 0.8 s: it was stopped, or had no core"]),
-        ([{}, {"stalled": 1.04}], 2, ["a load generator stood still for 1.0 s: it was stopped, or had no core"]),
-        # Its quota held it back, and not who stopped it.
+        ([{"stalled": 0.8}], 1, ["a load generator did not run for 0.8 s: it was stopped, or had no core"]),
+        ([{}, {"stalled": 1.04}], 2, ["a load generator did not run for 1.0 s: it was stopped, or had no core"]),
+        # The cause was its quota, not a stopped process.
         ([{"stalled": 1.0, "throttled": 0.6}], 1, []),
         (
             [{"stalled": 1.0, "throttled": None}],
             1,
-            ["a load generator stood still for 1.0 s: it was stopped, or had no core"],
+            ["a load generator did not run for 1.0 s: it was stopped, or had no core"],
         ),
         ([{"seconds": 2.0}, {"seconds": 1.25}], 2, []),
         ([{"seconds": 0.8}, {"seconds": 0.0}], 2, ["the windows of the load generators differ: 0.0 s to 0.8 s"]),
@@ -158,16 +158,16 @@ def test_models_of_one_run_are_results_of_their_own() -> None:
         ([], 1, ["1 of 1 load generators did not take part in the whole window"]),
     ],
 )
-def test_what_happened_to_generators_is_said(changes, expected, said) -> None:
+def test_disturbances_of_generators_are_reported(changes, expected, said) -> None:
     parts = [make_part(1, **{"throttled": 0.0} | each) for each in changes]
     assert list(find_disturbances(parts, expected)) == said
     for found in combine(parts, None, expected=expected):
         assert found.disturbances == said
-        # One without a beginning has no rate.
+        # A part without a begin has no rate.
         assert found.generators == sum(part["stalled"] is not None for part in parts)
 
 
-def test_pulse_is_what_a_process_could_not_use() -> None:
+def test_pulse_measures_the_time_that_a_process_did_not_get() -> None:
     now, cpu = iter([10.0, 10.1, 10.9, 11.0, 12.5, 12.6]), iter([3.0, 3.0, 3.7, 3.7, 3.9, 3.9])
     pulse = Pulse(lambda: next(now), lambda: next(cpu))
     # Seconds beyond the beat of 0.1: none; 0.8 - 0.7 - 0.1 = 0; none; 1.5 - 0.2 - 0.1 = 1.2; none.
@@ -176,7 +176,7 @@ def test_pulse_is_what_a_process_could_not_use() -> None:
         assert pulse.longest == pytest.approx(longest, abs=1e-9)
 
 
-def test_machine_is_busy_with_all_but_waiting(monkeypatch) -> None:
+def test_machine_cpu_excludes_idle_and_waiting_time(monkeypatch) -> None:
     # Guest time is a part of user time, and neither idle nor iowait is work: 1 + 2 + 4 + 8 + 16 + 32.
     times = {
         "user": 1,
@@ -201,7 +201,7 @@ def test_machine_is_busy_with_all_but_waiting(monkeypatch) -> None:
     assert read_machine_cpu() is None
 
 
-# 600 exchanges of 16 requests in a window of 3 s, 1000 with the warm-up of 2 s; all of a figure each its own.
+# 600 exchanges of 16 requests in a window of 3 s, 1000 with the warm-up of 2 s; no two figures are equal.
 RESULT = asdict(
     Result(
         model="prefork",
@@ -266,13 +266,13 @@ SEEN = [
 
 
 def put_together(*, before: Sample = BEFORE, after: Sample = AFTER, seen=SEEN, **changes: object) -> Measurement:
-    own = {name: changes.pop(name) for name in ("unknown", "company", "pinning") if name in changes}
+    own = {name: changes.pop(name) for name in ("unknown", "other_connections", "pinning") if name in changes}
     pinning = own.pop("pinning", Pinning((1, 2, 3), (0,)))
     result = RESULT | changes
     return _combine("process", find_preset("closed_ping"), MODEL, result, before, after, seen, 2.0, pinning, **own)
 
 
-def test_every_figure_of_a_measurement() -> None:
+def test_measurement_has_every_figure() -> None:
     found = put_together()
     expected = {
         "model": "prefork",
@@ -312,7 +312,7 @@ def test_every_figure_of_a_measurement() -> None:
         "machine_cores": 1.4,
         "cores": 8,
         "allotted": 3,
-        # The most that was seen under load, which is neither before nor after it.
+        # The highest reading under load, which is neither the first nor the last.
         "memory_bytes": 500,
         "processes": 6,
         "threads": 50,
@@ -333,10 +333,10 @@ def test_every_figure_of_a_measurement() -> None:
     assert {*expected, "verdict"} == set(Measurement.__dataclass_fields__)
 
 
-def test_whole_accounts_are_what_is_judged(monkeypatch) -> None:
+def test_verdict_gets_the_figures_of_the_whole_load(monkeypatch) -> None:
     given: list[LimitInputs] = []
     monkeypatch.setattr("lab.load.measure.find_limit", lambda inputs: given.append(inputs) or find_limit(inputs))
-    put_together(disturbances=["stopped"], unknown="docker-proxy", company=5)
+    put_together(disturbances=["stopped"], unknown="docker-proxy", other_connections=5)
     (found,) = given
     expected = LimitInputs(
         users=8.4,
@@ -358,14 +358,14 @@ def test_whole_accounts_are_what_is_judged(monkeypatch) -> None:
         generator_throttled=0.01,
         failures={"connection reset": 1},
         warm_up_failures={"connection refused": 9},
-        disturbances=("stopped", "the server had 5 connections of somebody else, before the load or after it"),
+        disturbances=("stopped", "the server had 5 connections of other clients before or after the load"),
         server_unknown="docker-proxy",
     )
     for name, value in ((name, getattr(expected, name)) for name in LimitInputs.__dataclass_fields__):
         assert getattr(found, name) == (pytest.approx(value) if isinstance(value, float) else value), name
 
 
-def test_work_that_rests_is_judged_as_such(monkeypatch) -> None:
+def test_verdict_knows_whether_users_rest(monkeypatch) -> None:
     given: list[LimitInputs] = []
     monkeypatch.setattr("lab.load.measure.find_limit", lambda inputs: given.append(inputs) or find_limit(inputs))
     (resting,) = {
@@ -373,11 +373,11 @@ def test_work_that_rests_is_judged_as_such(monkeypatch) -> None:
     }.values()
     _combine("process", resting, MODEL, RESULT, BEFORE, AFTER, SEEN, 2.0, None)
     assert given[0].rests
-    # Not kept to any cores: all that there are.
+    # Not pinned: all cores of the machine.
     assert given[0].server_allotted == 8
 
 
-def test_closed_loop_has_one_kind_of_time() -> None:
+def test_closed_loop_has_no_separate_service_time() -> None:
     found = put_together(intended=None, asked=None, machine_cpu=None, generator_throttled=None, mean_us=None)
     assert found.histogram == ((2000.0, 500), (9000.0, 160))
     assert (found.service, found.asked_rate, found.machine_cores, found.generator_throttled) == (None, None, None, None)
@@ -389,19 +389,19 @@ def test_closed_loop_has_one_kind_of_time() -> None:
     [
         (Sample(), AFTER),
         (BEFORE, Sample()),
-        # Another process at the same place, or children that nobody has waited for.
+        # Another process at the same address, or children that are not reaped.
         (AFTER, BEFORE),
-        # Answers cost something.
+        # Replies cost CPU time.
         (BEFORE, replace(BEFORE, memory_bytes=1)),
     ],
 )
-def test_account_that_makes_no_sense_is_unknown(before, after) -> None:
+def test_decreasing_cpu_time_is_unknown(before, after) -> None:
     found = put_together(before=before, after=after)
     assert found.server_cpu_us is None
     assert found.server_cores is None
 
 
-def test_no_time_of_one_kind_is_none_at_all() -> None:
+def test_zero_cpu_time_is_unknown() -> None:
     found = put_together(after=replace(AFTER, user_seconds=BEFORE.user_seconds))
     assert (found.server_user_us, found.server_cpu_us) == (0.0, 125.0)
 
@@ -410,29 +410,29 @@ def test_disturbances_are_kept() -> None:
     assert put_together(disturbances=["a"]).disturbances == ("a",)
 
 
-def test_measurement_says_nothing_that_it_was_not_told() -> None:
+def test_measurement_defaults_are_empty() -> None:
     found = MEASUREMENT
     assert (found.late, found.dropped, found.lost, found.duplicates, found.reordered) == (0, 0, 0, 0, 0)
 
 
-def test_server_without_quota_account_is_unknown() -> None:
+def test_throttled_time_without_readings_is_unknown() -> None:
     assert put_together(before=replace(BEFORE, throttled_seconds=None)).server_throttled is None
     assert put_together(after=replace(AFTER, throttled_seconds=None)).server_throttled is None
 
 
-def test_nothing_answered_has_no_cost() -> None:
+def test_cost_without_replies_is_unknown() -> None:
     found = put_together(answered=0, answered_in_all=0, service=[], intended=[])
     assert (found.server_cpu_us, found.switches, found.rate) == (None, None, 0.0)
     assert found.percentile(0.5) is None
     assert found.verdict.bound is Limit.FAILED
 
 
-def test_what_was_seen_nowhere_is_unknown() -> None:
+def test_figures_without_readings_are_unknown() -> None:
     found = put_together(seen=[], after=Sample())
     assert (found.memory_bytes, found.threads, found.processes, found.peak_bytes, found.descriptors) == (None,) * 5
 
 
-def test_figures_that_are_made_of_others() -> None:
+def test_derived_figures() -> None:
     found = put_together(failures={"wrong bytes": 150, "connection reset": 50})
     # 600 x 16 in 3 s, of 3520 a second that were asked for; 61 of 660 exchanges.
     assert found.rate == 3200.0
@@ -446,7 +446,7 @@ def test_figures_that_are_made_of_others() -> None:
     assert (nothing.failure_ratio, nothing.loss_ratio) == (None, None)
 
 
-def test_measurement_is_the_same_from_its_json() -> None:
+def test_measurement_is_parsed_from_its_json() -> None:
     found = replace(put_together(disturbances=["a", "b"]), verdict=Verdict(Limit.GENERATOR, "it was"))
     data = json.loads(json.dumps(found.as_json()))
     assert Measurement.from_json(data | {"from a later version": 1}) == found
@@ -455,7 +455,7 @@ def test_measurement_is_the_same_from_its_json() -> None:
     assert (data["p50_us"], data["p99_us"], data["service_p50_us"], data["service_p90_us"]) == (3000, 9500, 2000, 9000)
     closed = put_together(intended=None).as_json()
     assert (closed["service"], closed["service_p50_us"], closed["p50_us"]) == (None, 2000.0, 2000.0)
-    # As an older version has written it.
+    # As written by an older version.
     for name in ("disturbances", "warm_up_failures", "server_unknown", "series", "service"):
         del data[name]
     assert Measurement.from_json(data).disturbances == ()
@@ -470,7 +470,7 @@ def test_percentiles_are_nearest_ranks() -> None:
     assert percentiles([], [0.5, 0.9]) == [None, None]
 
 
-def test_server_keeps_one_core_busy_unless_it_says_all() -> None:
+def test_server_is_allotted_one_core_unless_it_declares_all() -> None:
     one, every = CATALOGUE["asyncio_streams"], CATALOGUE["prefork"]
     pinning = Pinning((1, 2), (0,))
     assert [allotted_cores(one, 8, each) for each in (None, pinning)] == [1, 1]
@@ -478,7 +478,7 @@ def test_server_keeps_one_core_busy_unless_it_says_all() -> None:
     assert allotted_cores(every, None) is None
 
 
-def test_preset_as_arguments_of_the_generator() -> None:
+def test_preset_becomes_arguments_of_the_generator() -> None:
     closed = arguments_for(find_preset("closed_echo_1k"), ["a", "b"], users=5, transport="unix", payload=77)
     text = " ".join(closed)
     assert text == (
@@ -494,7 +494,7 @@ def test_preset_as_arguments_of_the_generator() -> None:
 @pytest.mark.parametrize(
     "preset", [item for item in PRESETS.values() if item.loop == "open"], ids=lambda item: item.name
 )
-def test_random_arrivals_are_asked_for_by_presets_that_have_them(preset) -> None:
+def test_arrivals_are_those_of_the_preset(preset) -> None:
     found = arguments_for(preset, ["a"], users=1)
     assert found[found.index("--arrivals") + 1] == ("random" if preset.poisson else "even")
     assert found[found.index("--rate") + 1] == f"{preset.rate:g}"
@@ -520,22 +520,22 @@ def test_targets_are_grouped_by_model() -> None:
     ]
 
 
-def test_results_are_found_wherever_they_are_in_a_line() -> None:
+def test_results_are_found_anywhere_in_a_line() -> None:
     lines = 'LOAD-RESULT {"model": "a", "n": 1}\nnoise\r[=> ] LOAD-RESULT {"model": "b"}\nLOAD-RESULT {broken\n'
     assert _parse(Completed([], 0, lines, ""), ["a", "b"]) == {"a": {"model": "a", "n": 1}, "b": {"model": "b"}}
     with pytest.raises(LabError) as caught:
         _parse(Completed([], 3, "one\n\ntwo\nthree\n", "four\n"), ["a", "b"])
     assert str(caught.value) == (
-        "the load generator gave no result for a, b (exit code 3); it said: two / three / four"
+        "the load generator gave no result for a, b (exit code 3); its output ends with: two / three / four"
     )
-    with pytest.raises(LabError, match=r"no result for b \(exit code 0\); it said: LOAD-RESULT"):
+    with pytest.raises(LabError, match=r"no result for b \(exit code 0\); its output ends with: LOAD-RESULT"):
         _parse(Completed([], 0, 'LOAD-RESULT {"model": "a"}\n', ""), ["a", "b"])
-    with pytest.raises(LabError, match="it said: nothing"):
+    with pytest.raises(LabError, match="its output ends with: nothing"):
         _parse(Completed([], 0, "", ""), ["a"])
 
 
 class Backend:
-    """A lab of one model, whose generator finds what it is told to."""
+    """A lab of one model, whose generator returns given results."""
 
     name = "process"
     project = "t"
@@ -557,7 +557,7 @@ class Backend:
         return Completed(arguments, 0, f"LOAD-RESULT {json.dumps(self.result)}\n", "")
 
 
-def test_generator_is_asked_for_what_is_measured() -> None:
+def test_generator_prints_results_that_the_lab_parses() -> None:
     backend = Backend()
     found = measure(
         backend,
@@ -578,14 +578,14 @@ def test_generator_is_asked_for_what_is_measured() -> None:
     assert environ["LAB_GENERATOR_CORES"] == "0,2"
     assert environ["LAB_LIFELINE"] == "stdin"
     assert environ["LAB_TARGETS"] == encode_targets(backend.targets())
-    # A minute beside the load itself.
+    # A minute in addition to the load.
     assert backend.timeout == 61.75
     assert found.allotted == 1
     assert found.server_unknown == "prefork is not there"
     assert found.verdict.reason.endswith("the server's process could not be measured: prefork is not there")
 
 
-def test_load_is_asked_for_with_all_that_was_given(monkeypatch) -> None:
+def test_load_gets_all_options(monkeypatch) -> None:
     backend = Backend()
     measure(backend, MODEL, "open_steady", users=1, seconds=1.0, rate=77.0, transport="tls")
     text = " ".join(backend.asked[0][0])
@@ -608,7 +608,7 @@ def test_load_is_asked_for_with_all_that_was_given(monkeypatch) -> None:
 
 
 class Standing:
-    """A generator that stays; its load lasts until the meter was read three times."""
+    """A persistent generator; its load lasts until the meter was read three times."""
 
     def __init__(self, meter: "CountingMeter") -> None:
         self._meter = meter
@@ -623,7 +623,7 @@ class Standing:
 
 
 class CountingMeter:
-    """Ten megabytes and a descriptor more at each look."""
+    """Ten megabytes and one descriptor more with each reading."""
 
     pid = None
     looks = 0
@@ -636,7 +636,7 @@ class CountingMeter:
         return self.looks
 
 
-def test_server_is_looked_at_while_it_is_loaded(monkeypatch) -> None:
+def test_server_is_read_during_the_load(monkeypatch) -> None:
     meter = CountingMeter()
     monkeypatch.setattr("lab.load.measure.open_meter", lambda backend, model: meter)
     generator, began = Standing(meter), time.monotonic()
@@ -653,7 +653,7 @@ def test_server_is_looked_at_while_it_is_loaded(monkeypatch) -> None:
     assert found.descriptors == len(found.series)
 
 
-def test_server_is_looked_for_once_and_again_when_it_is_gone(monkeypatch) -> None:
+def test_server_is_looked_up_once_and_again_after_a_restart(monkeypatch) -> None:
     backend, asked, meters = Backend(), [], []
 
     class Fake:
@@ -676,7 +676,7 @@ def test_server_is_looked_for_once_and_again_when_it_is_gone(monkeypatch) -> Non
     assert (len(asked), len(meters)) == (2, 2)
 
 
-def test_shape_is_measured_from_its_beginning() -> None:
+def test_shape_is_measured_without_a_warm_up() -> None:
     backend = Backend()
     shaped = next(item for item in PRESETS.values() if item.shape != "steady")
     measure(backend, MODEL, shaped.name, users=1, seconds=2.0, warm_up=1.0)
@@ -689,18 +689,18 @@ def test_model_that_does_not_run_is_named() -> None:
         MeteredServers(Backend()).open(["asyncio_streams"])
 
 
-def test_meter_of_a_model_that_is_gone_says_why() -> None:
+def test_meter_of_a_missing_model_says_why() -> None:
     meter = open_meter(Backend(), "prefork")
     assert isinstance(meter, NoMeter)
     assert meter.reason == "prefork is not there"
 
 
-def test_connections_of_others_disturb(monkeypatch) -> None:
+def test_connections_of_other_clients_are_a_disturbance(monkeypatch) -> None:
     looked = iter([0, 2])
     monkeypatch.setattr("lab.load.measure.count_connections", lambda addresses, pid: next(looked))
     found = measure(Backend(), MODEL, "closed_ping", users=3, seconds=1.0)
     assert found.verdict.bound is Limit.DISTURBED
-    assert "2 connections of somebody else" in found.verdict.reason
+    assert "2 connections of other clients" in found.verdict.reason
     looked = iter([3, 0])
     assert "3 connections" in measure(Backend(), MODEL, "closed_ping", users=3, seconds=1.0).verdict.reason
     looked = iter([0, 0])
@@ -708,21 +708,21 @@ def test_connections_of_others_disturb(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize(("name", "pid"), [("docker", 7), ("process", None)])
-def test_containers_are_looked_into_where_their_network_is(monkeypatch, name, pid) -> None:
+def test_connections_of_a_container_are_counted_in_its_network_namespace(monkeypatch, name, pid) -> None:
     given = []
     monkeypatch.setattr("lab.load.measure.count_connections", lambda found, pid: given.append((list(found), pid)) or 4)
     meter = SimpleNamespace(pid=7)
     server = MeteredServer(
         (Listener("a", "echo", "tcp", "tcp://a:9000"), Listener("a", "echo", "tls", "tls://a:9001")), meter
     )
-    assert _count_company(SimpleNamespace(name=name), {"a": server}) == {"a": 4}
+    assert _count_other_connections(SimpleNamespace(name=name), {"a": server}) == {"a": 4}
     assert [([str(item) for item in found], where) for found, where in given] == [
         (["tcp://a:9000", "tls://a:9001"], pid)
     ]
 
 
-def test_window_is_counted_from_its_beginning_to_its_end() -> None:
-    """In a process of its own: Locust, which loadtests/window.py imports, patches the one that imports it."""
+def test_window_counts_from_its_begin_to_its_end() -> None:
+    """In a separate process: loadtests/window.py imports Locust, which patches the process."""
     code = "from gevent import monkey; monkey.patch_all(); import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))"
     options = ["-q", "-p", "no:xdist", "-p", "no:cacheprovider"]
     checks = Path(__file__).parents[2] / "loadtests" / "window_checks.py"

@@ -1,4 +1,4 @@
-"""What servers use, as it is told to the load generator: figures of each reading, and lines there and back."""
+"""Telemetry for the load generator: the figures of each reading, and the encoding of the lines."""
 
 import io
 import json
@@ -8,14 +8,14 @@ from types import SimpleNamespace
 import pytest
 
 from lab.load import telemetry as module
-from lab.load.messages import MOST_FAULT_SECONDS, Fault, FaultRequest, Usage, decode, encode
-from lab.load.telemetry import Gauges, feed
+from lab.load.messages import MOST_FAULT_SECONDS, FaultEvent, FaultRequest, Usage, decode, encode
+from lab.load.telemetry import Gauges, send_telemetry
 from lab.metrics.sample import Sample
 from tests.support.waiting import wait_until
 
 
 class Meter:
-    """Says what it was given, one after the other; in the end it is gone."""
+    """A meter that returns the given samples, then empty ones."""
 
     def __init__(self, *samples: Sample) -> None:
         self._samples = list(samples)
@@ -29,7 +29,7 @@ class Meter:
 
 @pytest.fixture
 def open_gauges(monkeypatch):
-    """Gauges of one model, whose meters and clock are given."""
+    """Gauges of one model with given meters and a given clock."""
 
     def start(clock: list[float], *meters: Meter) -> Gauges:
         waiting, times = list(meters), iter(clock)
@@ -40,7 +40,7 @@ def open_gauges(monkeypatch):
     return start
 
 
-def test_cpu_is_that_since_the_last_reading(open_gauges):
+def test_cpu_usage_is_the_mean_since_the_last_reading(open_gauges):
     samples = [Sample(cpu_seconds=cpu, memory_bytes=5, processes=2, threads=3) for cpu in (10.0, 11.0, 10.5, 14.5)]
     gauges = open_gauges([100.0, 104.0, 105.0, 107.0], Meter(*samples))
     # 1 s of CPU in 4 s; less than before is no CPU; 4 s in 2.
@@ -49,18 +49,18 @@ def test_cpu_is_that_since_the_last_reading(open_gauges):
         assert gauges.read() == [Usage("a", cores, 5, 2, 3, 9)]
 
 
-def test_server_that_was_restarted_is_read_from_its_beginning(open_gauges):
+def test_restarted_server_is_read_from_its_start(open_gauges):
     gauges = open_gauges(
         [1.0, 2.0, 3.0], Meter(Sample(cpu_seconds=50.0)), Meter(Sample(cpu_seconds=0.5), Sample(cpu_seconds=0.75))
     )
     assert gauges.read() == [Usage("a", None, descriptors=9)]
     assert gauges.read() == [Usage("a")]
-    # Not what the one before it had used.
+    # Not the usage of the process before.
     assert gauges.read() == [Usage("a", None, descriptors=9)]
     assert gauges.read() == [Usage("a", 0.25, descriptors=9)]
 
 
-def test_server_without_an_account_has_no_cpu(open_gauges):
+def test_server_without_readings_has_no_cpu_usage(open_gauges):
     gauges = open_gauges([], Meter(Sample(memory_bytes=7), Sample(memory_bytes=8)))
     assert [gauges.read(), gauges.read()] == [
         [Usage("a", None, 7, descriptors=9)],
@@ -69,10 +69,10 @@ def test_server_without_an_account_has_no_cpu(open_gauges):
 
 
 USAGES = [Usage("a", 0.5, 1, 2, 3, 4), Usage("b")]
-FAULTS = [Fault("a", "kill", "then", "later", "because"), Fault("b", "pause", "now", "")]
+FAULTS = [FaultEvent("a", "kill", "then", "later", "because"), FaultEvent("b", "pause", "now", "")]
 
 
-def test_line_comes_back_as_it_was():
+def test_telemetry_is_decoded_as_it_was_encoded():
     line = encode(USAGES, FAULTS)
     assert line.endswith(b"}\n")
     assert line.count(b"\n") == 1
@@ -83,12 +83,12 @@ def test_line_comes_back_as_it_was():
 @pytest.mark.parametrize(
     "line", [b"{", b"[]", b"{}", b'{"usages": [], "faults": [{}]}', b'{"usages": [{"x": 1}], "faults": []}']
 )
-def test_line_that_is_none_is_refused(line):
-    with pytest.raises(ValueError, match=r"not a line of the feed|Expecting"):
+def test_malformed_telemetry_is_refused(line):
+    with pytest.raises(ValueError, match=r"not a line of telemetry|Expecting"):
         decode(line)
 
 
-def test_request_for_a_fault_comes_back_as_it_was():
+def test_fault_request_is_decoded_as_it_was_encoded():
     asked = FaultRequest("kill", ("a", "b"), 2.5)
     assert FaultRequest.decode(asked.encode()) == asked
     assert FaultRequest.decode("LOAD-RESULT {}") is None
@@ -98,37 +98,37 @@ def test_request_for_a_fault_comes_back_as_it_was():
         FaultRequest.decode("LOAD-FAULT {")
 
 
-def test_feed_writes_until_its_block_ends(monkeypatch):
-    monkeypatch.setattr(module, "_SECONDS", 0.01)
+def test_telemetry_is_sent_until_the_block_ends(monkeypatch):
+    monkeypatch.setattr(module, "_INTERVAL", 0.01)
     monkeypatch.setattr(module, "open_meter", lambda backend, model: Meter(*[Sample(memory_bytes=7)] * 10_000))
     monkeypatch.setattr(module, "list_faults", lambda project, since: FAULTS[:1] if project == "p" else [])
     pipe = io.BytesIO()
-    with feed(SimpleNamespace(project="p"), ["a"], pipe):
+    with send_telemetry(SimpleNamespace(project="p"), ["a"], pipe):
         wait_until(lambda: pipe.getvalue().count(b"\n") >= 3)
-        assert "feed" in [thread.name for thread in threading.enumerate()]
-    assert "feed" not in [thread.name for thread in threading.enumerate()]
+        assert "telemetry" in [thread.name for thread in threading.enumerate()]
+    assert "telemetry" not in [thread.name for thread in threading.enumerate()]
     lines = pipe.getvalue().splitlines(keepends=True)
     assert decode(lines[0]) == ({"a": Usage("a", None, 7, descriptors=9)}, FAULTS[:1])
     assert all(json.loads(line)["faults"] for line in lines)
 
 
-def test_feed_ends_when_nobody_reads_it(monkeypatch):
+def test_telemetry_ends_when_the_generator_has_ended(monkeypatch):
     class Broken(io.BytesIO):
         def flush(self) -> None:
             raise BrokenPipeError
 
-    monkeypatch.setattr(module, "_SECONDS", 0.01)
+    monkeypatch.setattr(module, "_INTERVAL", 0.01)
     monkeypatch.setattr(module, "open_meter", lambda backend, model: Meter())
     monkeypatch.setattr(module, "list_faults", lambda project, since: [])
-    with feed(SimpleNamespace(project="p"), ["a"], Broken()):
-        wait_until(lambda: "feed" not in [thread.name for thread in threading.enumerate()])
+    with send_telemetry(SimpleNamespace(project="p"), ["a"], Broken()):
+        wait_until(lambda: "telemetry" not in [thread.name for thread in threading.enumerate()])
 
 
 def test_faults_are_those_of_the_timeline(monkeypatch):
     stamps = [{"model": "a", "fault": "kill", "begin": "then", "end": None, "other": 1}]
     monkeypatch.setattr(module, "read", lambda project, since: stamps if (project, since) == ("p", 5) else [])
-    assert module.list_faults("p", 5) == [Fault("a", "kill", "then", "None", "")]
+    assert module.list_faults("p", 5) == [FaultEvent("a", "kill", "then", "None", "")]
 
 
-def test_nothing_stays_broken_for_longer_than_ten_minutes():
+def test_requested_fault_lasts_at_most_ten_minutes():
     assert MOST_FAULT_SECONDS == 10 * 60

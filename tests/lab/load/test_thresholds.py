@@ -1,4 +1,4 @@
-"""Conditions of a load test: what each reads, and that one which is always true, or never, is refused."""
+"""Conditions of a load test: the figure that each reads, and the refusal of constant conditions."""
 
 import math
 
@@ -69,7 +69,7 @@ FIGURES = {
         ("dropped > 0.1%", False),
     ],
 )
-def test_condition_is_compared_with_what_it_names(text, tripped, make_measurement):
+def test_condition_compares_the_named_figure(text, tripped, make_measurement):
     assert Threshold.parse(text).is_tripped_by(make_measurement(**FIGURES)) is tripped
 
 
@@ -91,7 +91,7 @@ def test_condition_is_compared_with_what_it_names(text, tripped, make_measuremen
         ("lost > 0.3%", False),
     ],
 )
-def test_failures_are_a_count_without_a_unit_and_a_share_with_one(text, tripped, make_measurement):
+def test_failures_without_a_unit_are_a_count_and_with_percent_a_share(text, tripped, make_measurement):
     found = make_measurement(failures={"time-out": 90, "refused": 4}, lost=60)
     assert Threshold.parse(text).is_tripped_by(found) is tripped
 
@@ -109,17 +109,17 @@ def test_failures_are_a_count_without_a_unit_and_a_share_with_one(text, tripped,
         ("late < 250%", "cannot be false"),
         ("rate < 0", "cannot be true: it is never below 0"),
         ("rate >= 0k", "cannot be false"),
-        ("rate > 100%", "cannot be true: no more can be answered than was asked"),
-        ("rate < 100.1%", "cannot be false: no more can be answered than was asked"),
-        ("p99 > 0ms", "cannot be false: every exchange takes more time than none"),
-        ("p95 <= 0us", "cannot be true: every exchange takes more time than none"),
+        ("rate > 100%", "cannot be true: at most all requests can be answered"),
+        ("rate < 100.1%", "cannot be false: at most all requests can be answered"),
+        ("p99 > 0ms", "cannot be false: each exchange takes some time"),
+        ("p95 <= 0us", "cannot be true: each exchange takes some time"),
         ("service.p50 >= 0s", "cannot be false"),
         ("max < 0ms", "cannot be true"),
-        ("p99 > " + "9" * 400 + "ms", "cannot be true: no number is as large as that"),
+        ("p99 > " + "9" * 400 + "ms", "cannot be true: no number is that large"),
         ("rate < " + "9" * 400, "cannot be false"),
     ],
 )
-def test_condition_that_is_always_true_or_never_is_refused(text, said):
+def test_constant_condition_is_refused(text, said):
     with pytest.raises(LabError) as caught:
         Threshold.parse(text)
     assert said in str(caught.value)
@@ -127,7 +127,7 @@ def test_condition_that_is_always_true_or_never_is_refused(text, said):
 
 
 @pytest.mark.parametrize("text", ["failures > 0", "failures < 1", "failures >= 100%", "rate > 0", "rate >= 100%"])
-def test_condition_that_can_be_both_is_taken(text):
+def test_condition_that_can_be_true_and_false_is_accepted(text):
     assert Threshold.parse(text).text == text
 
 
@@ -154,7 +154,7 @@ def test_condition_that_can_be_both_is_taken(text):
         ("p99 > 1.2.3ms", "p99 > 5ms"),
     ],
 )
-def test_bad_condition_is_one_line_that_quotes_it(text, names):
+def test_invalid_condition_is_quoted_in_one_line(text, names):
     with pytest.raises(LabError) as caught:
         Threshold.parse(text)
     assert names in str(caught.value)
@@ -162,7 +162,7 @@ def test_bad_condition_is_one_line_that_quotes_it(text, names):
     assert "\n" not in str(caught.value)
 
 
-def test_bad_condition_names_the_option_that_it_was_given_to():
+def test_invalid_condition_names_its_option():
     with pytest.raises(LabError, match=r"^--slo 'p99 < 0ms': it cannot be true"):
         Threshold.parse("p99 < 0ms", option="--slo")
 
@@ -176,12 +176,12 @@ def test_bad_condition_names_the_option_that_it_was_given_to():
         *("rate < 1%", "rate > 99%"),
     ],
 )
-def test_what_was_not_measured_never_passes(text, make_measurement):
+def test_unmeasured_figure_never_passes(text, make_measurement):
     nothing = make_measurement(answered=0, histogram=(), mean_us=None, min_us=None, max_us=None)
     assert Threshold.parse(text).is_tripped_by(nothing)
 
 
-def test_what_is_no_number_never_passes(make_measurement):
+def test_nan_never_passes(make_measurement):
     assert Threshold.parse("max > 1s").is_tripped_by(make_measurement(max_us=math.nan))
 
 
@@ -195,22 +195,22 @@ def test_what_is_no_number_never_passes(make_measurement):
         ("rate < 99%", {"open_loop": True}, None),
         ("lost > 1%", {"open_loop": True}, "needs datagrams"),
         ("lost > 1", {"datagrams": True}, None),
-        # 2 s, and a fifth of it until the time-out is found.
+        # 2 s, plus a fifth until the time-out is found.
         ("p99 > 2.3s", {"timeout": 2.0}, None),
         ("p99 > 2.4s", {"timeout": 2.0}, "it cannot be true: an exchange has failed after 2 s (--timeout)"),
         ("p99 <= 2.4s", {"timeout": 2.0}, "it cannot be false: an exchange has failed after 2 s (--timeout)"),
         ("max > 9s", {"timeout": 2.0}, "it cannot be true"),
-        # Since when it was due a request may have waited for its connection, for as long as it likes.
+        # From when it was due, a request may wait for its connection without limit.
         ("p99 > 9s", {"timeout": 2.0, "open_loop": True}, None),
         ("service.p99 > 9s", {"timeout": 2.0, "open_loop": True}, "it cannot be true"),
         ("max > 9s", {"timeout": 2.0, "open_loop": True}, "it cannot be true"),
         ("rate < 500", {"rate": 500.0, "open_loop": True}, None),
-        ("rate < 501", {"rate": 500.0, "open_loop": True}, "it cannot be false: no more than 500 requests/s"),
-        ("rate > 0.5k", {"rate": 500.0, "open_loop": True}, "it cannot be true: no more than 500 requests/s"),
+        ("rate < 501", {"rate": 500.0, "open_loop": True}, "it cannot be false: at most 500 requests/s are sent"),
+        ("rate > 0.5k", {"rate": 500.0, "open_loop": True}, "it cannot be true: at most 500 requests/s are sent"),
         ("failures > 600", {"rate": 500.0, "timeout": 2.0, "open_loop": True}, None),
     ],
 )
-def test_condition_that_a_load_cannot_meet_is_refused(text, load, said):
+def test_condition_that_does_not_fit_the_load_is_refused(text, load, said):
     reason = Threshold.parse(text).find_misfit(**{"open_loop": False, "datagrams": False} | load)
     assert reason is None if said is None else said in str(reason)
 
@@ -219,11 +219,11 @@ def test_condition_that_a_load_cannot_meet_is_refused(text, load, said):
     ("text", "share"),
     [("p95 < 5ms", 0.95), ("p99.9 < 5ms", 0.999), ("p7 < 5ms", 0.07), ("service.p99 < 5ms", None), ("max < 5s", None)],
 )
-def test_percentile_of_a_condition_is_its_share(text, share):
+def test_condition_on_a_percentile_has_its_share(text, share):
     assert Threshold.parse(text).share == share
 
 
-def test_slo_is_any_percentile_below_a_time():
+def test_slo_is_a_percentile_below_a_time():
     assert read_slo("p95 <= 20ms") == (0.95, 0.02)
     for text in ("p100 < 20ms", "max < 20ms", "p95 > 20ms", "rate < 10k"):
         with pytest.raises(LabError, match="is not an upper limit of a percentile"):

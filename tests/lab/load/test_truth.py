@@ -1,4 +1,4 @@
-"""That a benchmark says what is true of servers and generators of which it is known what is wrong with them."""
+"""A load reports the truth about servers and generators with a known defect."""
 
 from pathlib import Path
 
@@ -16,9 +16,7 @@ from lab.servers.open import open_backend
 FAULTY = Path(__file__).parent / "faulty_server"
 
 
-def test_a_server_with_one_wrong_reply_in_a_thousand_has_no_clean_row(
-    process_project: str, lab, tmp_path: Path
-) -> None:
+def test_server_with_one_wrong_reply_in_a_thousand_has_no_clean_row(process_project: str, lab, tmp_path: Path) -> None:
     done = lab(
         *("--backend", "process", "--project", process_project),
         *("bench", "--quick", "asyncio_streams", "--rounds", "2", "--duration", "500ms"),
@@ -26,13 +24,13 @@ def test_a_server_with_one_wrong_reply_in_a_thousand_has_no_clean_row(
         environ={"PYTHONPATH": str(FAULTY)},
     )
     findings = read_findings(Run.find(None, "bench", root=tmp_path))
-    # No conformance test sees it: what finds it out is the measurement.
+    # No conformance test notices it; the measurement does.
     assert findings.unsound == {}, done.stdout
     row = findings.rows["session", "asyncio_streams", "closed"]
     assert row.failed["wrong bytes"] > 0
     answers = " ".join(make_answers(findings, "session"))
-    assert "Take" not in answers
-    assert "Avoid: asyncio_streams, of whose replies 0." in answers
+    assert "Best" not in answers
+    assert "Avoid: asyncio_streams (0." in answers
     (line,) = make_lines(findings, "session")
     assert "% FAILED" in line.cells[-1]
     assert "wrong bytes" in line.reason
@@ -43,7 +41,7 @@ def test_a_server_with_one_wrong_reply_in_a_thousand_has_no_clean_row(
 
 @pytest.mark.docker
 @pytest.mark.xdist_group("docker")
-def test_a_generator_with_a_quota_has_rows_that_say_so(docker_project: str, engine: docker.DockerClient) -> None:
+def test_throttled_generator_is_named_in_its_rows(docker_project: str, engine: docker.DockerClient) -> None:
     backend = open_backend("docker", docker_project)
     model = backend.catalogue["uvloop_protocol"]
     try:
@@ -54,7 +52,7 @@ def test_a_generator_with_a_quota_has_rows_that_say_so(docker_project: str, engi
                 return measure(backend, model, "closed_ping", users=16, seconds=1.0, warm_up=0.3, generator=generator)
 
             load()
-            # A fifth of a core: it could not saturate any server with that.
+            # A fifth of a core, which cannot saturate any server.
             engine.containers.get(generator.host).update(cpu_period=20_000, cpu_quota=4_000)
             found = load()
         assert found.answered > 0

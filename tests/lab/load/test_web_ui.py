@@ -1,4 +1,4 @@
-"""Locust's web UI with two workers, as containers, and a person's way through it in a real browser."""
+"""Locust's web UI with two workers, as containers, used in a real browser."""
 
 import csv
 import io
@@ -8,11 +8,11 @@ from uuid import uuid4
 
 import pytest
 
+from lab.base.environ import ENV_FAULTS, ENV_TELEMETRY, ENV_UI_LOGIN
 from lab.experiments.faults.remote_requests import FaultRequestReader
-from lab.load import messages
 from lab.load.generator import open_generator
 from lab.load.measurement import encode_targets
-from lab.load.telemetry import feed
+from lab.load.telemetry import send_telemetry
 from lab.servers.catalogue import Catalogue
 from lab.servers.docker.containers import Containers
 from tools.browser import visit
@@ -24,17 +24,17 @@ MODELS = ["asyncio_streams", "socketserver_threading"]
 
 # Its browser's image is built once, from half a gigabyte of packages.
 @pytest.mark.timeout(900)
-def test_a_run_from_the_form_to_the_files(engine, find_of_project):
+def test_web_ui_runs_from_the_form_to_the_files(engine, find_of_project):
     backend = Containers(f"t{uuid4().hex[:8]}", Catalogue.load())
     try:
         backend.up(MODELS, timeout=60)
         environ = {"LAB_TARGETS": encode_targets(backend.targets())}
-        own = {messages.VARIABLE: "stdin", messages.FAULTS_VARIABLE: "pause,kill", "LAB_UI_LOGIN": "ann:secret"}
+        own = {ENV_TELEMETRY: "stdin", ENV_FAULTS: "pause,kill", ENV_UI_LOGIN: "ann:secret"}
         arguments = ["--web-port", "8089", "--web-login", "--loglevel", "WARNING"]
         said = []
         with (
             open_generator(backend, arguments, workers=2, environ=environ, own=own, capture=True) as generator,
-            feed(backend, MODELS, generator.main.process.stdin),
+            send_telemetry(backend, MODELS, generator.main.process.stdin),
             ThreadPoolExecutor() as pool,
         ):
             requests = FaultRequestReader(backend, MODELS, generator.main.log, said.append)
@@ -79,7 +79,7 @@ def test_a_run_from_the_form_to_the_files(engine, find_of_project):
     assert [int(row["answered"]) for row in last] > [int(row["answered"]) for row in first]
     for row in last:
         assert row["load"] == "ping\xa0tcp"
-        # Some tens of microseconds at least, and no round milliseconds: they are what the tab is for.
+        # At least some tens of microseconds, and not whole milliseconds: the tab exists to show them.
         assert 10 < float(row["p50 µs"]) <= float(row["p99 µs"]) <= float(row["max µs"])
     assert any(float(row["p50 µs"]) % 1000 for row in last)
     for row in seen.readings["Servers"][-1]:
@@ -90,7 +90,7 @@ def test_a_run_from_the_form_to_the_files(engine, find_of_project):
     times = list(csv.DictReader(io.StringIO(seen.files["Download percentiles in microseconds CSV"])))
     assert sorted({row["model"] for row in times}) == MODELS
     assert all(int(row["answered"]) and float(row["p50_us"]) > 10 for row in times)
-    servers = list(csv.DictReader(io.StringIO(seen.files["Download what the servers use CSV"])))
+    servers = list(csv.DictReader(io.StringIO(seen.files["Download server usage CSV"])))
     assert sorted(row["model"] for row in servers) == MODELS
     assert set(seen.pictures) == {"form", "light", "dark", "narrow"}
     assert all(picture.startswith(b"\x89PNG") for picture in seen.pictures.values())

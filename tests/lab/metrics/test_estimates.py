@@ -43,7 +43,7 @@ def test_interval_equals_that_of_resampling(count: int) -> None:
     found = estimate(values)
     assert found is not None
     assert found.middle == median(values)
-    # The bootstrap's medians are few values with gaps between them: drawn at random, one may fall beside the edge.
+    # The bootstrap's medians are few values with gaps: a random sample may miss the edge by one of them.
     assert medians[200] <= found.low <= medians[800]
     assert medians[-800] <= found.high <= medians[-200]
 

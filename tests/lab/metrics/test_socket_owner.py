@@ -164,7 +164,7 @@ def test_targets_of_two_processes_are_unknown(listen):
     assert meter.pid == first
     two = ExternalServer([f"echo=tcp://127.0.0.1:{port}", f"discard=tcp://127.0.0.1:{other}"])
     assert two.pid("target") is None
-    assert two.open_meter().reason == "the targets are not all of one process"
+    assert two.open_meter().reason == "the targets do not belong to one process"
 
 
 @pytest.fixture
@@ -242,7 +242,7 @@ def test_most_exact_socket_matches_first():
 
     sockets = [
         make("::", 1),
-        make("0.0.0.0", 2),  # noqa: S104 - bound by nobody
+        make("0.0.0.0", 2),  # noqa: S104 - never bound
         make("::ffff:10.0.0.1", 3),
         make("10.0.0.2", 4),
         make("10.0.0.1", 5, 8),

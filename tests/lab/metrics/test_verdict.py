@@ -104,7 +104,7 @@ def test_quotas_and_late_requests_lead_to_their_limit(changes, bound, make_input
         ({"asked": 20_000, "late": 5_000, "generator_cores": None}, Limit.HELD),
         ({"answered": 99, "failures": {"connection reset": 1}}, Limit.WAITING),
         ({"answered": 99, "failures": {"connection reset": 2}}, Limit.FAILED),
-        # 0.85 x 20 of 21 users, one of whom may be outside an exchange: 10,000 exchanges a second of 1.7 ms.
+        # 0.85 x 20 of 21 users, as one may be outside an exchange: 10,000 exchanges per second of 1.7 ms.
         ({"users": 21, "mean_seconds": 0.0017}, Limit.WAITING),
         ({"users": 21, "mean_seconds": 0.00169}, Limit.INCONSISTENT),
     ],

@@ -1,4 +1,4 @@
-"""A name with several addresses, of which only the last leads to a server: every client finds it."""
+"""A host with several addresses, of which only the last one is a server's: every client finds it."""
 
 import contextlib
 import json
@@ -33,7 +33,7 @@ RESOLVER = """
 
     _socket.getaddrinfo = getaddrinfo
 """
-# A family that may be missing here, an address where nobody listens, and the server's.
+# An address of a family that may be missing, one that refuses, and the server's.
 PLACES = ("::1", "127.0.0.2", "127.0.0.1")
 
 
@@ -44,7 +44,7 @@ def forgetful(monkeypatch):
 
 @pytest.fixture
 def resolve(monkeypatch):
-    """Has a name lead to some addresses in this process, after some failures; returns what was asked."""
+    """Make a name resolve to given addresses in this process, after some failures; return the queries."""
     real = socket.getaddrinfo
     asked = []
 
@@ -67,7 +67,7 @@ def resolve(monkeypatch):
 
 @contextlib.contextmanager
 def open_black_hole(port=0):
-    """A listener whose backlog is full: the kernel drops what asks for a connection, and nothing says so."""
+    """A listener with a full backlog: the kernel silently drops requests for a connection."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("127.0.0.2", port), backlog=0))
         for _ in range(3):
@@ -77,7 +77,7 @@ def open_black_hole(port=0):
         yield listener.getsockname()[1]
 
 
-def test_families_take_turns_and_each_address_is_tried_once():
+def test_families_alternate_and_each_address_is_tried_once():
     four, six = [(socket.AF_INET, number) for number in range(3)], [(socket.AF_INET6, number) for number in range(2)]
     assert addresses.interleave([*four, *six, four[0]]) == [four[0], six[0], four[1], six[1], four[2]]
     assert addresses.interleave([*six, *four]) == [six[0], four[0], six[1], four[1], four[2]]
@@ -95,7 +95,7 @@ def test_address_that_worked_is_tried_first(resolve):
         assert addresses.find_addresses("localhost", port, kind)[0][1][0] == "127.0.0.2"
 
 
-def test_temporary_failure_of_the_resolver_is_tried_twice(resolve):
+def test_temporary_failure_of_the_resolver_is_retried_once(resolve):
     asked = resolve("127.0.0.1", failures=[socket.EAI_AGAIN])
     assert addresses.find_addresses("localhost", 7, socket.SOCK_STREAM)
     assert len(asked) == 2
@@ -106,7 +106,7 @@ def test_temporary_failure_of_the_resolver_is_tried_twice(resolve):
 
 
 @pytest.mark.parametrize("transport", ["tcp", "tls", "udp"])
-def test_client_finds_the_server_behind_the_last_address(transport, open_model, resolve):
+def test_client_finds_the_server_at_the_last_address(transport, open_model, resolve):
     url = open_model("asyncio_streams").url("command", transport).replace("127.0.0.1", "localhost")
     resolve(*PLACES)
     assert call("command", url, ["PING"], timeout=30).value == b"PONG"
@@ -123,8 +123,8 @@ def count_connected(crowd):
         return [link.getpeername()[0] for link in crowd]
 
 
-def test_crowd_comes_to_the_address_that_takes_it(resolve):
-    """One of a family that may be missing, one that refuses, one that does not answer, and the server's."""
+def test_slow_clients_connect_to_the_address_that_accepts(resolve):
+    """An address of a missing family, one that refuses, one that does not answer, and the server's."""
     with contextlib.ExitStack() as stack:
         port = stack.enter_context(open_black_hole())
         stack.enter_context(socket.create_server(("127.0.0.1", port)))
@@ -134,8 +134,8 @@ def test_crowd_comes_to_the_address_that_takes_it(resolve):
         assert addresses.find_addresses("localhost", port, socket.SOCK_STREAM)[0][1][0] == "127.0.0.1"
 
 
-def test_crowd_that_is_refused_everywhere_is_still_a_crowd(resolve):
-    """A model that has ended: `bother` goes on with what there is."""
+def test_slow_clients_that_are_refused_everywhere_remain(resolve):
+    """A model that has ended: `send_slowly` continues with unconnected sockets."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     resolve("127.0.0.2", "127.0.0.1")
@@ -153,7 +153,7 @@ def test_client_gives_each_address_a_part_of_its_time(open_model, resolve):
 
 
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
-def test_client_says_that_all_addresses_refuse(transport, resolve):
+def test_client_reports_that_all_addresses_refuse(transport, resolve):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     resolve("127.0.0.2", "127.0.0.1")
@@ -161,7 +161,7 @@ def test_client_says_that_all_addresses_refuse(transport, resolve):
         call("command", f"{transport}://localhost:{port}", ["PING"], timeout=30)
 
 
-def test_datagrams_stay_with_the_address_that_has_answered(resolve):
+def test_datagrams_keep_the_address_that_answered(resolve):
     with contextlib.ExitStack() as stack:
         first, second = (stack.enter_context(socket.socket(type=socket.SOCK_DGRAM)) for _ in range(2))
         first.bind(("127.0.0.2", 0))
@@ -186,7 +186,7 @@ def addresses_of(server):
     return Address.parse(f"udp://localhost:{server.getsockname()[1]}")
 
 
-def test_readiness_finds_the_server_behind_the_last_address(open_model, resolve):
+def test_readiness_finds_the_server_at_the_last_address(open_model, resolve):
     url = open_model("asyncio_streams").url("command", "tcp").replace("127.0.0.1", "localhost")
     resolve(*PLACES)
     (outcome,) = wait_ready([("it", "command", url)], 60)
@@ -195,7 +195,7 @@ def test_readiness_finds_the_server_behind_the_last_address(open_model, resolve)
 
 @pytest.fixture
 def load_by_name(tmp_path, load):
-    """Loads a server at `localhost`, which leads to `places`, by a process whose resolver is a made-up one."""
+    """Load a server at `localhost`, which resolves to `places`, from a process with a fake resolver."""
     (tmp_path / "sitecustomize.py").write_text(textwrap.dedent(RESOLVER))
 
     def run(url, *arguments, places=PLACES, failures=(), **options):
@@ -216,7 +216,7 @@ def load_by_name(tmp_path, load):
         ("udp", ()),
     ],
 )
-def test_engine_finds_the_server_behind_the_last_address(transport, arguments, open_model, load_by_name):
+def test_engine_finds_the_server_at_the_last_address(transport, arguments, open_model, load_by_name):
     url = open_model("asyncio_streams").url("command", transport)
     found = load_by_name(url, "--transport", transport, *arguments, users=3, seconds=0.7)
     assert found["failures"] == {}
@@ -232,7 +232,7 @@ def test_engine_gives_each_address_a_part_of_its_time(open_model, load_by_name):
 
 
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
-def test_engine_says_that_all_addresses_refuse(transport, load_by_name):
+def test_engine_reports_that_all_addresses_refuse(transport, load_by_name):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     found = load_by_name(f"{transport}://localhost:{port}", "--transport", transport, seconds=1.5)
@@ -240,7 +240,7 @@ def test_engine_says_that_all_addresses_refuse(transport, load_by_name):
     assert found["failures"]["connection refused"] >= 2
 
 
-def test_engine_outlives_a_resolver_that_fails_once(open_model, load_by_name):
+def test_engine_continues_after_a_failure_of_the_resolver(open_model, load_by_name):
     url = open_model("asyncio_streams").url("command", "tcp")
     found = load_by_name(url, failures=["EAI_AGAIN"], seconds=0.5)
     assert found["failures"] == {}

@@ -1,4 +1,4 @@
-"""The engine with a codec: servers that speak first, that close behind their reply, datagrams, and those that lie."""
+"""The engine with a codec: servers that greet, that close after their reply, datagrams, and wrong replies."""
 
 import contextlib
 import socket
@@ -97,7 +97,7 @@ def run(tmp_path, load, open_server):
 
 
 @pytest.mark.parametrize("loop", [(), ("--loop", "open", "--rate", "50", "--arrivals", "even")])
-def test_greeting_is_taken_before_the_first_request(loop, run):
+def test_greeting_is_read_before_the_first_request(loop, run):
     behaviours = {
         "right": greet(b"ready\n"),
         "in-parts": greet(b"re", b"ad", b"y\n"),
@@ -115,19 +115,19 @@ def test_greeting_is_taken_before_the_first_request(loop, run):
     told = {name: {text for text in found[name]["failures"] if not text.startswith("dropped")} for name in found}
     assert told["none"] == {"time-out: no reply (no greeting)"}
     assert told["wrong"] == {"wrong bytes (greeted with b'go away\\n')"}
-    assert told["half"] == {"short reply: closed in the middle (3 bytes had come)"}
-    assert told["stuck"] == {"time-out: no reply (3 bytes had come)"}
+    assert told["half"] == {"short reply: closed in the middle (3 bytes received)"}
+    assert told["stuck"] == {"time-out: no reply (3 bytes received)"}
     assert told["nothing"] == {"closed without a reply (no greeting)"}
     assert told["more"] == {"more than was asked for (behind the greeting)"}
 
 
-def test_greeting_comes_with_the_handshake_of_tls(run):
+def test_greeting_in_the_last_record_of_the_handshake_is_read(run):
     found = run(GREETED, {"right": over_tls(greet(b"ready\n"))}, scheme="tls")["right"]
     assert found["failures"] == {}
     assert found["answered"] > 10
 
 
-def test_reply_ends_where_the_server_closes(run):
+def test_reply_ends_when_the_server_closes(run):
     behaviours = {
         "right": answer_and_close(b"bye!"),
         "short": answer_and_close(b"bye"),
@@ -137,12 +137,12 @@ def test_reply_ends_where_the_server_closes(run):
     found = run(CLOSED, behaviours)
     assert found["right"]["failures"] == {}
     assert found["right"]["answered"] > 10
-    assert set(found["short"]["failures"]) == {"short reply: closed in the middle (3 bytes had come)"}
+    assert set(found["short"]["failures"]) == {"short reply: closed in the middle (3 bytes received)"}
     assert set(found["nothing"]["failures"]) == {"closed without a reply"}
-    assert set(found["open"]["failures"]) == {"time-out: no reply (4 bytes had come)"}
+    assert set(found["open"]["failures"]) == {"time-out: no reply (4 bytes received)"}
 
 
-def test_failures_with_details_are_few(run):
+def test_failures_with_details_are_limited(run):
     text = LINES.replace('f"got {data!r}"', 'f"asked {request!r}"').replace("hello %d", "%d")
     text += "\nimport itertools\nnumbers = itertools.count()\nencode = lambda _: b'%d\\n' % next(numbers)\n"
     failures = run(text, {"liar": answer_and_close(b"no\n")}, "--users", "16")["liar"]["failures"]
@@ -150,7 +150,7 @@ def test_failures_with_details_are_few(run):
     assert failures["wrong bytes"] > 0
 
 
-def test_datagrams_of_a_codec_are_whole_replies(tmp_path, load):
+def test_datagram_of_a_codec_is_a_whole_reply(tmp_path, load):
     path = tmp_path / "lines_codec.py"
     path.write_text(LINES)
     answers = {"right": lambda data: data.upper(), "wrong": lambda data: b"x\n", "half": lambda data: data[:2]}

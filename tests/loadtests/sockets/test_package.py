@@ -1,4 +1,4 @@
-"""loadtests/sockets stands alone: it is usable without the lab, and what the lab imports of it stays cheap."""
+"""loadtests/sockets works without the lab, and the parts that the lab imports load quickly."""
 
 import json
 import subprocess
@@ -52,7 +52,7 @@ def test_parts_that_the_lab_imports_load_no_locust() -> None:
 @pytest.mark.parametrize(
     "url", ["tcp://localhost:7", "tls://[::1]:65535", "udp://10.0.0.1:0", "unix:///run/a:b.sock", "unixgram:///x"]
 )
-def test_endpoint_reads_a_url_as_the_lab_does(url: str) -> None:
+def test_endpoint_parses_a_url_as_the_lab_does(url: str) -> None:
     found, wanted = Endpoint.parse(url), Address.parse(url)
     assert (found.transport, found.host, found.port, found.path) == (
         *(wanted.transport.value, wanted.host, wanted.port, wanted.path),
@@ -63,7 +63,7 @@ def test_endpoint_reads_a_url_as_the_lab_does(url: str) -> None:
 @pytest.mark.parametrize(
     "url", ["", "tcp://host", "tcp://:7", "tcp://host:x", "tcp://host:65536", "unix://x", "http://h:1"]
 )
-def test_endpoint_refuses_what_is_no_address(url: str) -> None:
+def test_endpoint_refuses_an_invalid_address(url: str) -> None:
     with pytest.raises(ValueError, match=f"^{url!r} is not tcp://HOST:PORT"):
         Endpoint.parse(url)
 

@@ -1,4 +1,4 @@
-"""What is recorded comes out as rows: alone, and put together from workers."""
+"""The recorder's rows, of one process and combined from workers."""
 
 import json
 import subprocess
@@ -26,7 +26,7 @@ def make_tally(**counts):
     return found
 
 
-def test_a_row_for_each_kind_of_time():
+def test_each_kind_of_time_has_a_row():
     recorder = Recorder()
     recorder.add(CLOSED, make_tally(answered=2), users=4, in_flight=3)
     recorder.add(OPEN, make_tally(answered=2, late=1, dropped=5), users=1, in_flight=0)
@@ -38,7 +38,7 @@ def test_a_row_for_each_kind_of_time():
     assert (intended["late"], intended["dropped"]) == (1, 5)
 
 
-def test_the_rate_is_that_of_the_last_seconds(monkeypatch):
+def test_rate_is_that_of_the_last_seconds(monkeypatch):
     now = 0.0
     monkeypatch.setattr("loadtests.sockets.recorder.time.monotonic", lambda: now)
     recorder = Recorder()
@@ -50,7 +50,7 @@ def test_the_rate_is_that_of_the_last_seconds(monkeypatch):
     assert recorder.rows()[0]["rate"] < 20
 
 
-def test_a_reset_forgets_counts_and_not_users():
+def test_reset_clears_counts_and_keeps_users():
     recorder = Recorder()
     recorder.add(CLOSED, make_tally(answered=2), users=4, in_flight=3)
     recorder.reset()
@@ -61,7 +61,7 @@ def test_a_reset_forgets_counts_and_not_users():
     assert recorder.gauge(CLOSED).users == 0
 
 
-def test_recorder_forgets_when_locust_does():
+def test_recorder_is_reset_with_locusts_statistics():
     class Statistics:
         def __init__(self):
             self.called = []
@@ -84,13 +84,13 @@ def make_full_tally():
     return tally
 
 
-def test_tally_of_nothing_is_zero():
+def test_empty_tally_is_zero():
     assert [getattr(Tally(), name) for name in Tally.COUNTS] == [0] * 9
     assert (Tally().failed, Tally().service.total, Tally().intended.total) == (0, 0, 0)
     assert Gauge() == Gauge(0, 0, 0.0)
 
 
-def test_tally_survives_a_message():
+def test_tally_is_decoded_as_it_was_encoded():
     tally = make_full_tally()
     found = Tally.decode(json.loads(json.dumps(tally.encode())))
     assert [getattr(found, name) for name in Tally.COUNTS] == list(range(2, 11))
@@ -99,7 +99,7 @@ def test_tally_survives_a_message():
     assert (found.service.total, found.intended.total) == (3, 5)
 
 
-def test_tallies_are_added_field_by_field():
+def test_merged_tally_is_the_sum_of_each_field():
     tally = make_full_tally()
     tally.merge(make_full_tally())
     assert [getattr(tally, name) for name in Tally.COUNTS] == list(range(4, 22, 2))
@@ -108,7 +108,7 @@ def test_tallies_are_added_field_by_field():
     assert (tally.service.total, tally.intended.total) == (6, 10)
 
 
-def test_row_has_each_count_in_its_place():
+def test_row_has_each_count_in_its_column():
     recorder = Recorder()
     tally = make_full_tally()
     # A thousand times from 1 to 1000 µs: the percentiles are known.
@@ -141,7 +141,7 @@ def test_rate_is_counted_over_three_seconds(monkeypatch):
     assert recorder.gauge(CLOSED).rate == 600 / (100 - 14)
 
 
-def test_rate_of_half_a_second_is_a_rate(monkeypatch):
+def test_rate_is_shown_after_half_a_second(monkeypatch):
     now = 0.0
     monkeypatch.setattr("loadtests.sockets.recorder.time.monotonic", lambda: now)
     recorder = Recorder()
@@ -185,7 +185,7 @@ class WorkerRunner(LocalRunner):
 
 @pytest.fixture
 def attach(monkeypatch):
-    """A recorder that follows a runner of a kind. Locust itself would patch this process: its names are enough here."""
+    """A recorder attached to a fake runner. Locust itself would patch this process."""
     runners = ModuleType("locust.runners")
     runners.MasterRunner, runners.WorkerRunner = MasterRunner, WorkerRunner
     monkeypatch.setitem(sys.modules, "locust", ModuleType("locust"))
@@ -201,7 +201,7 @@ def attach(monkeypatch):
     return attach
 
 
-def test_recorder_forgets_with_the_statistics(attach):
+def test_recorder_follows_resets_of_the_statistics(attach):
     recorder, environment = attach(LocalRunner())
     recorder.add(CLOSED, make_tally(answered=2), users=4, in_flight=3)
     environment.stats.reset_all()
@@ -211,7 +211,7 @@ def test_recorder_forgets_with_the_statistics(attach):
     assert environment.events.report_to_master.listeners == environment.events.worker_report.listeners == []
 
 
-def test_workers_reports_arrive_whole_and_once(attach):
+def test_workers_reports_arrive_complete_and_once(attach):
     worker, here = attach(WorkerRunner())
     runner = MasterRunner()
     runner.clients = {"a": object()}
@@ -257,7 +257,7 @@ def test_counts_before_a_clear_are_not_reported(attach):
     assert [tally["answered"] for found in data.values() for _, tally, _ in found] == [5]
 
 
-def test_report_without_ours_is_taken(attach):
+def test_report_without_the_recorders_part_is_accepted(attach):
     master, there = attach(MasterRunner())
     there.events.worker_report.fire(client_id="a", data={})
     assert master.rows() == []
@@ -296,7 +296,7 @@ runner.quit()
 """
 
 
-def test_a_master_puts_its_workers_together_and_forgets_who_has_gone():
+def test_master_combines_its_workers_and_drops_lost_ones():
     done = subprocess.run([sys.executable, "-c", WORKERS], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     # What a worker that has gone has answered stays answered; its users are gone.

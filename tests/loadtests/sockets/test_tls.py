@@ -1,4 +1,4 @@
-"""The lab's clients over TLS: whom they trust, and what they offer."""
+"""The lab's clients over TLS: which CA they trust, and what they offer."""
 
 import socket
 import ssl
@@ -79,7 +79,7 @@ def ask_by_link(where: Address) -> bytes:
 
 
 def ask_by_pipe(where: Address) -> bytes:
-    """The load generator's."""
+    """Connect as the load generator does."""
     with socket.create_connection((where.host, where.port or 0), timeout=20) as raw:
         pipe = TlsPipe(raw, where.host)
         while not pipe.handshake():
@@ -109,13 +109,13 @@ def test_client_refuses_foreign_ca_and_wrong_name(
 
 @pytest.mark.parametrize("certificate", ["foreign", "name"])
 def test_call_refuses_foreign_ca_and_wrong_name(serve: Callable[[str], Address], certificate: str) -> None:
-    """What the readiness probe and `lab call` ask with."""
+    """`call` is used by the readiness probe and by `lab call`."""
     with pytest.raises(WrongAnswerError, match="CERTIFICATE_VERIFY_FAILED"):
         call("command", serve(certificate), ["PING"], timeout=20)
 
 
 def make_lax(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have contexts begin as the least strict builds of Python and OpenSSL make them."""
+    """Make contexts with the defaults of the least strict builds of Python and OpenSSL."""
     make = ssl.SSLContext.__new__
 
     def make_one(cls: type[ssl.SSLContext], *arguments: object) -> ssl.SSLContext:
@@ -126,7 +126,7 @@ def make_lax(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ssl.SSLContext, "__new__", make_one)
 
 
-def test_client_states_what_it_offers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_client_offers_only_the_documented_versions(monkeypatch: pytest.MonkeyPatch) -> None:
     make_lax(monkeypatch)
     context = client_context()
     assert (context.minimum_version, context.maximum_version) == (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
@@ -141,10 +141,10 @@ def test_client_states_what_it_offers(monkeypatch: pytest.MonkeyPatch) -> None:
     [("LAB_TLS_CA", ca_file), ("LAB_TLS_CLIENT_CERT", certificate_file)],
     ids=["ca", "certificate"],
 )
-def test_file_that_is_named_and_missing_is_an_error(
+def test_missing_file_of_the_environment_is_an_error(
     variable: str, look: Callable[[], str | None], certificates: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not the system's CAs, and not a client that shows nothing."""
+    """There is no fallback to the system's CAs, or to no certificate."""
     monkeypatch.setenv(variable, "/no/such.pem")
     with pytest.raises(SetupError, match=f"{variable}='/no/such.pem': there is no such file"):
         look()
@@ -178,6 +178,6 @@ def test_half_close_leaves_the_other_half_open(serve: Callable[[str], Address]) 
     with BlockingConnection(serve("good"), timeout=20) as link:
         link.send(b"PING\r\n")
         assert link.receive() == b"+PONG\r\n"
-        link.half_close()  # the server reads to this end, and then closes without one of its own
+        link.half_close()  # the server reads to this end, and then closes without its own close_notify
         with pytest.raises(WrongAnswerError, match="within TLS"):
             link.receive()

@@ -1,4 +1,4 @@
-"""WireUser and SocketUser as a library: a locustfile of somebody else's, without the lab's own."""
+"""WireUser and SocketUser as a library: a locustfile that does not use the lab's."""
 
 import json
 import subprocess
@@ -59,7 +59,7 @@ def run(tmp_path):
     return run
 
 
-def test_many_wire_users_come_ask_and_go(open_model, run):
+def test_wire_users_connect_load_and_leave(open_model, run):
     url = open_model("asyncio_protocol").url("command", "tcp")
     told = run(
         f"""
@@ -79,12 +79,12 @@ def test_many_wire_users_come_ask_and_go(open_model, run):
         *("--users", "400", "--spawn-rate", "400", "--run-time", "50s"),
     )
     (row,) = told["rows"]
-    assert row["answered"] == told["requests"] == 400  # each of them once, as they rest for a minute
+    assert row["answered"] == told["requests"] == 400  # each sends one, because it pauses for a minute
     assert told["failures"] == {}
     assert told["left"] == row["users"] == 0
 
 
-def test_users_stop_when_they_are_given_time_to(open_model, run):
+def test_users_stop_within_the_stop_timeout(open_model, run):
     url = open_model("asyncio_protocol").url("command", "tcp")
     told = run(
         f"""
@@ -125,7 +125,7 @@ def test_two_kinds_of_users_share_a_process(open_model, run):
     assert told["failures"] == {}
 
 
-def test_what_a_script_is_not_told_is_a_failure_and_ends_its_task(open_model, run):
+def test_wrong_reply_to_a_script_is_a_failure_and_ends_its_task(open_model, run):
     url = open_model("asyncio_protocol").url("command", "tcp")
     told = run(
         f"""
@@ -143,11 +143,11 @@ def test_what_a_script_is_not_told_is_a_failure_and_ends_its_task(open_model, ru
     (row,) = told["rows"]
     assert set(told["failures"]) == {"wrong bytes"}
     assert row["failed"] == told["failures"]["wrong bytes"] >= 2
-    # It connects anew, and asks what is right first.
+    # It connects again, and sends the correct request first.
     assert row["answered"] >= row["failed"]
 
 
-def test_a_script_that_nobody_answers_has_a_name_for_it(run):
+def test_unanswered_script_names_its_failure(run):
     told = run(
         """
         @events.test_start.add_listener
@@ -171,7 +171,7 @@ def test_a_script_that_nobody_answers_has_a_name_for_it(run):
     assert set(told["failures"]) == {"connection refused"}
 
 
-# What a batch makes of Locust's statistics is what as many events would have made.
+# A batch changes Locust's statistics as single events would.
 HANDED_OVER = """
 import json, random
 from locust.env import Environment
@@ -207,7 +207,7 @@ runner.quit()
 """
 
 
-def test_a_batch_is_as_many_events():
+def test_batch_equals_single_events():
     done = subprocess.run([sys.executable, "-c", HANDED_OVER], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     batched, single = json.loads(done.stdout)

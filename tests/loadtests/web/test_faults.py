@@ -1,4 +1,4 @@
-"""What the form of Locust's web UI has for faults: asked for when it is time, and not after the run has stopped."""
+"""Faults from the form of Locust's web UI: requested at their time, and not after the run has stopped."""
 
 from argparse import ArgumentParser
 from types import SimpleNamespace
@@ -6,12 +6,13 @@ from types import SimpleNamespace
 import gevent
 import pytest
 
-from lab.load.messages import FAULTS_VARIABLE, FaultRequest
+from lab.base.environ import ENV_FAULTS
+from lab.load.messages import FaultRequest
 from loadtests.web import faults
 
 
 class Hook(list):
-    """As much of Locust's event as is needed: it cannot be imported here, where it would patch all that runs."""
+    """A stand-in for Locust's event: importing Locust would patch this process."""
 
     add_listener, remove_listener = list.append, list.remove
 
@@ -26,11 +27,11 @@ def parse(*words):
     return parser.parse_args(words)
 
 
-def test_there_are_fields_only_where_a_lab_can_break_something(monkeypatch):
-    monkeypatch.delenv(FAULTS_VARIABLE, raising=False)
+def test_form_has_fields_for_faults_only_if_a_lab_offers_them(monkeypatch):
+    monkeypatch.delenv(ENV_FAULTS, raising=False)
     assert vars(parse()) == {}
     assert faults.find_objection(parse()) is None
-    monkeypatch.setenv(FAULTS_VARIABLE, "pause,kill")
+    monkeypatch.setenv(ENV_FAULTS, "pause,kill")
     assert vars(parse()) == {"fault": "none", "fault_after": 10.0, "fault_for": 5.0}
     assert parse("--fault", "kill").fault == "kill"
     with pytest.raises(SystemExit):
@@ -50,15 +51,15 @@ def test_there_are_fields_only_where_a_lab_can_break_something(monkeypatch):
         (("--fault", "pause", "--fault-for", "601"), False),
     ],
 )
-def test_times_that_cannot_be_meant_are_objected_to(monkeypatch, words, is_fine):
-    monkeypatch.setenv(FAULTS_VARIABLE, "pause,kill")
+def test_invalid_times_of_a_fault_are_refused(monkeypatch, words, is_fine):
+    monkeypatch.setenv(ENV_FAULTS, "pause,kill")
     assert (faults.find_objection(parse(*words)) is None) == is_fine
 
 
 @pytest.mark.parametrize(
     ("fault", "stops", "asks"), [("pause", False, True), ("pause", True, False), ("none", False, False)]
 )
-def test_it_is_asked_for_when_it_is_time_unless_the_run_has_stopped(capsys, fault, stops, asks):
+def test_fault_is_requested_at_its_time_unless_the_run_has_stopped(capsys, fault, stops, asks):
     options = SimpleNamespace(fault=fault, models=["prefork", "plain_socket"], fault_after=0.01, fault_for=2.0)
     environment = SimpleNamespace(parsed_options=options, events=SimpleNamespace(test_stop=Hook()))
     faults.schedule(environment)

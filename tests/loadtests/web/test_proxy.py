@@ -1,4 +1,4 @@
-"""The web UI behind a reverse proxy, which has another name than the UI, and hands a path on to it."""
+"""The web UI behind a reverse proxy with another hostname, which forwards a path to it."""
 
 import contextlib
 import http.client
@@ -16,7 +16,7 @@ ORIGIN = f"https://{NAME}"
 
 @contextlib.contextmanager
 def open_proxy(port, *, keeps_name):
-    """A proxy before a port of this machine; gives its own port."""
+    """Start a proxy in front of a local port; return its port."""
 
     class Proxy(http.server.BaseHTTPRequestHandler):
         def handle_any(self):
@@ -51,7 +51,7 @@ def open_proxy(port, *, keeps_name):
 
 
 class Browser:
-    """Asks the proxy as a browser does that has the page of an origin open."""
+    """Send requests to the proxy as a browser does for a page of an origin."""
 
     def __init__(self, port, origin=ORIGIN):
         self._port = port
@@ -115,7 +115,7 @@ def test_allowed_page_behind_a_proxy_runs_a_test(keeps_name, url, open_ui):
 
 
 @pytest.mark.parametrize("keeps_name", [True, False])
-def test_page_behind_a_proxy_is_refused_unless_it_is_allowed(keeps_name, url, open_ui):
+def test_page_behind_a_proxy_is_refused_without_an_allowed_origin(keeps_name, url, open_ui):
     with open_ui(url) as page, open_proxy(port_of(page), keeps_name=keeps_name) as port:
         status, _, text = Browser(port).ask("POST", "/swarm", **FORM)
         assert status == 403

@@ -1,4 +1,4 @@
-"""Every table of the web UI says the same: after a reset, an edit, a stop and another start, alone and with workers."""
+"""All tables of the web UI agree after a reset, an edit, a stop and another start, with and without workers."""
 
 import threading
 
@@ -11,7 +11,7 @@ PONG = b"+PONG\r\n"
 
 @pytest.fixture
 def going():
-    """While it is set, the server answers."""
+    """The event while the server answers."""
     event = threading.Event()
     event.set()
     yield event
@@ -30,7 +30,7 @@ def url(open_server, going):
 
 
 def read_tables(page):
-    """What Locust's table and the lab's own say of one answer: (requests, failures) of each."""
+    """Return (requests, failures) of Locust's table and of the lab's, from one response."""
     found = page.statistics()
     ours = next(item["data"] for item in found["extended_stats"] if item["key"] == "times")
     theirs = [row for row in found["stats"] if row["name"] != "Aggregated"]
@@ -48,7 +48,7 @@ def test_tables_agree_after_reset_edit_stop_and_start(workers, url, going, open_
     with open_ui(url, workers=workers) as page:
 
         def wait_for(condition):
-            """Read the page until something holds of it; all that is read on the way must agree."""
+            """Read the page until a condition is true; check that each response agrees."""
 
             def look():
                 theirs, ours, state = read_tables(page)

@@ -1,4 +1,4 @@
-"""What the lab adds to Locust's web UI: who may use it, what its tables say, and what it is told of the servers."""
+"""The lab's part of Locust's web UI: access control, tables, and telemetry."""
 
 import os
 import re
@@ -10,11 +10,12 @@ from types import SimpleNamespace
 import pytest
 from flask import Blueprint, Flask
 
+from lab.base.environ import ENV_TELEMETRY
 from lab.base.errors import LabError
 from lab.load import messages
-from lab.load.messages import Fault, Usage
+from lab.load.messages import FaultEvent, Usage
 from lab.load.origins import parse_origins
-from lab.load.telemetry import Gauges, feed
+from lab.load.telemetry import Gauges, send_telemetry
 from lab.load.timeline import note
 from lab.load.web_ui import read_base_path, read_login
 from lab.servers.runtime import forget
@@ -31,13 +32,13 @@ HERE = "127.0.0.1:8089"
         ("GET", HERE, {}),
         ("POST", HERE, {"Origin": f"http://{HERE}", "Sec-Fetch-Site": "same-origin"}),
         ("POST", HERE, {}),  # a program that is no browser
-        ("GET", HERE, {"Sec-Fetch-Site": "cross-site"}),  # somebody followed a link
+        ("GET", HERE, {"Sec-Fetch-Site": "cross-site"}),  # a followed link
         ("GET", "localhost:8089", {}),
         ("GET", "[::1]:8089", {}),
         ("POST", "socketlab-locust-run-1:8089", {}),
     ],
 )
-def test_the_page_itself_is_let_in(method, host, headers):
+def test_request_of_the_page_itself_is_allowed(method, host, headers):
     assert find_objection(method, host, headers, has_login=False) is None
 
 
@@ -50,14 +51,14 @@ def test_the_page_itself_is_let_in(method, host, headers):
         ("POST", HERE, {"Origin": "http://127.0.0.1:8090"}, "a page of"),
         ("POST", HERE, {"Sec-Fetch-Site": "cross-site"}, "another site"),
         ("POST", HERE, {"Sec-Fetch-Site": "same-site"}, "another site"),
-        ("GET", "rebound.example.org:8089", {}, "name of somebody else"),
+        ("GET", "rebound.example.org:8089", {}, "could be rebound"),
     ],
 )
-def test_pages_of_others_are_refused(method, host, headers, why):
+def test_request_of_another_site_is_refused(method, host, headers, why):
     assert why in find_objection(method, host, headers, has_login=False)
 
 
-def test_any_name_will_do_behind_a_login():
+def test_login_allows_any_hostname():
     assert find_objection("GET", "load.example.org", {}, has_login=True) is None
     assert find_objection("POST", "load.example.org", {"Origin": "https://example.org"}, has_login=True)
 
@@ -81,7 +82,7 @@ ORIGINS = parse_origins("https://lab.example.org, http://[::1]:9000/ https://IDE
         ("POST", HERE, {}),
     ],
 )
-def test_allowed_origin_is_let_in(method, host, headers):
+def test_allowed_origin_is_accepted(method, host, headers):
     assert find_objection(method, host, headers, has_login=False, origins=ORIGINS) is None
 
 
@@ -101,11 +102,11 @@ def test_allowed_origin_is_let_in(method, host, headers):
         ("GET", "lab.example.org@rebound.example.org", {}),
     ],
 )
-def test_list_of_origins_allows_nothing_else(method, host, headers):
+def test_other_origins_than_the_allowed_ones_are_refused(method, host, headers):
     assert find_objection(method, host, headers, has_login=False, origins=ORIGINS)
 
 
-def test_origins_are_compared_as_browsers_write_them():
+def test_origins_are_normalised_as_browsers_do():
     assert parse_origins("HTTP://a.test:80 https://a.test:80") == {"http://a.test", "https://a.test:80"}
     assert {"https://lab.example.org", "http://[::1]:9000", "https://ide.example.org"} == ORIGINS
     assert parse_origins("") == parse_origins(" , ") == frozenset()
@@ -123,7 +124,7 @@ def test_origins_are_compared_as_browsers_write_them():
         "https://u@a.test",
     ],
 )
-def test_origin_that_is_none_is_one_line(text, monkeypatch):
+def test_invalid_origin_is_a_one_line_error(text, monkeypatch):
     with pytest.raises(ValueError, match="is not an origin such as https"):
         parse_origins(text)
     monkeypatch.setenv("LAB_UI_ORIGINS", text)
@@ -134,19 +135,19 @@ def test_origin_that_is_none_is_one_line(text, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "path"), [("", ""), ("/", ""), ("/load", "/load"), ("/a/b-c/", "/a/b-c"), ("/~me/x.y", "/~me/x.y")]
 )
-def test_base_path(text, path, monkeypatch):
+def test_base_path_is_normalised(text, path, monkeypatch):
     monkeypatch.setenv("LAB_UI_BASE_PATH", text)
     assert read_base_path() == path
 
 
 @pytest.mark.parametrize("text", ["load", "/a//b", "/a b", "/a?b", "http://a/b", "/<x>"])
-def test_base_path_that_is_none_is_one_line(text, monkeypatch):
+def test_invalid_base_path_is_a_one_line_error(text, monkeypatch):
     monkeypatch.setenv("LAB_UI_BASE_PATH", text)
     with pytest.raises(LabError, match=r"LAB_UI_BASE_PATH: .* is not a path such as /load"):
         read_base_path()
 
 
-def test_login_admits_who_knows_it():
+def test_login_admits_the_right_user_and_password():
     login = Login.from_environ({"LAB_UI_LOGIN": "ann:a:b"})
     assert login.admits("ann", "a:b")
     assert not login.admits("ann", "a")
@@ -156,7 +157,7 @@ def test_login_admits_who_knows_it():
 
 
 @pytest.mark.parametrize("text", ["ann", ":", "ann:", ":secret"])
-def test_login_that_is_none_is_one_line(text, monkeypatch):
+def test_invalid_login_is_a_one_line_error(text, monkeypatch):
     with pytest.raises(AccessError, match="USER:PASSWORD"):
         Login.from_environ({"LAB_UI_LOGIN": text})
     monkeypatch.setenv("LAB_UI_LOGIN", text)
@@ -172,7 +173,7 @@ def _row(**changes):
     return names | counts | times | {"rate": 999.6, "lost": 0} | changes
 
 
-def test_times_have_three_digits_and_what_is_unknown_is_a_dash():
+def test_times_have_three_digits_and_unknown_ones_are_dashes():
     shown = show_times([_row(), _row(loop="closed", kind="service")])
     # Three digits below 100, whole numbers from there.
     assert [show_times([_row(max_us=value)])[0]["max"] for value in (99.96, 100.4, 150.6)] == [100, 100, 151]
@@ -187,25 +188,25 @@ def test_times_have_three_digits_and_what_is_unknown_is_a_dash():
     assert [row["name"] for row in shown] == sorted(row["name"] for row in shown)
 
 
-def test_what_is_not_known_of_a_server_is_a_dash():
+def test_unknown_usage_is_a_dash():
     known, unknown = show_servers([Usage("prefork", 1.234, 5 * 2**20, 3, 4, 50), Usage("plain_socket")])
     assert set(SERVERS) <= set(known)
     assert [known[key] for key in SERVERS] == ["prefork", "1.23", "5.0", 3, 4, 50]
     assert [unknown[key] for key in SERVERS] == ["plain_socket", *["–"] * 5]  # noqa: RUF001
 
 
-PAUSE = Fault("prefork", "pause", "2026-11-25T08:00:00.500+00:00", "2026-11-25T08:00:02.700+00:00")
+PAUSE = FaultEvent("prefork", "pause", "2026-11-25T08:00:00.500+00:00", "2026-11-25T08:00:02.700+00:00")
 
 
-def test_a_fault_has_a_beginning_and_an_end_or_lasts():
+def test_fault_has_a_begin_and_an_end_or_is_active():
     over, lasting = show_faults([PAUSE, replace(PAUSE, end="")])
     assert [over[key] for key in FAULTS] == ["prefork", "pause", "08:00:00", "08:00:02", "2.2", ""]
-    assert [lasting[key] for key in FAULTS] == ["prefork", "pause", "08:00:00", "lasts", "–", ""]  # noqa: RUF001
+    assert [lasting[key] for key in FAULTS] == ["prefork", "pause", "08:00:00", "active", "–", ""]  # noqa: RUF001
     (refused,) = show_faults([replace(PAUSE, why_not="no netem")])
     assert [refused[key] for key in FAULTS] == ["prefork", "pause", "08:00:00", "–", "–", "no netem"]  # noqa: RUF001
 
 
-def test_the_generator_hears_of_the_servers_to_the_end_of_its_stdin(monkeypatch):
+def test_telemetry_is_read_until_stdin_ends(monkeypatch):
     out, into = os.pipe()
     servers = Servers()
     with os.fdopen(into, "wb") as pipe:
@@ -222,7 +223,7 @@ def test_the_generator_hears_of_the_servers_to_the_end_of_its_stdin(monkeypatch)
     assert servers.usages() == [Usage("prefork"), Usage("plain_socket")]
 
 
-def test_what_a_server_used_is_shown_for_five_seconds(monkeypatch):
+def test_usage_is_shown_for_five_seconds(monkeypatch):
     servers = Servers()
     servers._heard = {"prefork": (100.0, Usage("prefork", 2.0))}
     shown = []
@@ -232,16 +233,16 @@ def test_what_a_server_used_is_shown_for_five_seconds(monkeypatch):
     assert shown == [Usage("prefork", 2.0), Usage("prefork")]
 
 
-def test_line_that_cannot_be_read_is_logged(tmp_path, caplog):
+def test_malformed_telemetry_is_logged(tmp_path, caplog):
     path = tmp_path / "lines"
     path.write_bytes(b"nonsense\n")
     with path.open("rb") as file:
         Servers().listen(file.fileno())
     (record,) = caplog.records
-    assert record.getMessage().startswith("the lab's line about the servers cannot be read: ")
+    assert record.getMessage().startswith("a line of the lab's telemetry is malformed: ")
 
 
-def test_fault_that_ended_in_the_moment_of_a_reset_is_shown():
+def test_fault_that_ended_at_the_moment_of_a_reset_is_shown():
     servers = Servers()
     servers._faults = [PAUSE]
     servers._since = PAUSE.end
@@ -249,7 +250,7 @@ def test_fault_that_ended_in_the_moment_of_a_reset_is_shown():
 
 
 def make_environment(base="", web_ui=True):
-    """What `extend` uses of Locust: a page with one answer under Locust's name for it, and some more."""
+    """The part of Locust that `extend` uses: a page with a response under Locust's endpoint, and others."""
     app, pages = Flask(__name__), Blueprint("locust", __name__, url_prefix=base)
     pages.add_url_rule("/stats/requests", "request_stats", lambda: {"stats": []})
     pages.add_url_rule("/kept", "other", lambda: {"stats": []})
@@ -263,7 +264,7 @@ def make_environment(base="", web_ui=True):
 
 @pytest.fixture
 def extended(monkeypatch):
-    """The page as `extend` leaves it, with one row and one server; whether the lab is its parent is given."""
+    """The page after `extend`, with one row and one server, with or without the lab as parent."""
 
     def start(*, has_parent, base=""):
         environment, spawned, guarded = make_environment(base), [], []
@@ -271,9 +272,9 @@ def extended(monkeypatch):
         monkeypatch.setattr(tables, "guard", lambda page, path: guarded.append((page, path)))
         monkeypatch.setattr(tables.gevent, "spawn", lambda *arguments: spawned.append(arguments))
         monkeypatch.setattr(tables.sys, "stdin", SimpleNamespace(fileno=lambda: 7))
-        monkeypatch.delenv(messages.VARIABLE, raising=False)
+        monkeypatch.delenv(ENV_TELEMETRY, raising=False)
         if has_parent:
-            monkeypatch.setenv(messages.VARIABLE, "1")
+            monkeypatch.setenv(ENV_TELEMETRY, "1")
         tables.extend(environment)
         assert guarded == [(environment.web_ui, base)]
         servers = None
@@ -290,7 +291,7 @@ def extended(monkeypatch):
     return start
 
 
-def test_page_of_a_generator_alone_has_percentiles_only(extended):
+def test_page_without_a_lab_has_percentiles_only(extended):
     environment, client, _ = extended(has_parent=False)
     arguments = environment.web_ui.template_args
     assert arguments["known"] == 1
@@ -302,7 +303,7 @@ def test_page_of_a_generator_alone_has_percentiles_only(extended):
     assert client.get("/lab/servers.csv").data == b""
 
 
-def test_page_of_a_lab_has_its_servers_and_faults(extended):
+def test_page_with_a_lab_has_servers_and_faults(extended):
     environment, client, servers = extended(has_parent=True, base="/load")
     arguments = environment.web_ui.template_args
     assert [tab["key"] for tab in arguments["extended_tabs"]] == ["times", "servers", "faults"]
@@ -318,7 +319,7 @@ def test_page_of_a_lab_has_its_servers_and_faults(extended):
         assert servers.faults == []
 
 
-def test_other_answers_are_left_as_they_are(extended, monkeypatch):
+def test_other_responses_are_unchanged(extended, monkeypatch):
     _, client, _ = extended(has_parent=False)
     assert client.get("/kept").json == {"stats": []}
     assert client.get("/text").data == b"no JSON"
@@ -333,7 +334,7 @@ def test_other_answers_are_left_as_they_are(extended, monkeypatch):
         assert b"prefork" not in client.get("/stats/requests").data
 
 
-def test_rows_are_offered_as_csv(extended):
+def test_rows_can_be_downloaded_as_csv(extended):
     _, client, _ = extended(has_parent=True, base="/load")
     answer = client.get("/load/lab/servers.csv")
     assert answer.mimetype == "text/csv"
@@ -349,7 +350,7 @@ def test_rows_are_offered_as_csv(extended):
     assert dict(zip(header.split(","), row.split(","), strict=True))["p99_us"] == "48123.0"
 
 
-def test_page_that_cannot_be_guarded_ends_the_generator(monkeypatch):
+def test_invalid_access_settings_end_the_generator(monkeypatch):
     def refuse(page, path):
         raise AccessError("no password")
 
@@ -358,11 +359,11 @@ def test_page_that_cannot_be_guarded_ends_the_generator(monkeypatch):
         tables.extend(make_environment())
 
 
-def test_generator_without_a_page_is_left_alone():
+def test_generator_without_a_web_ui_is_unchanged():
     tables.extend(make_environment(web_ui=False))
 
 
-def test_reset_forgets_faults_that_are_over():
+def test_reset_hides_ended_faults():
     servers = Servers()
     lasting, refused = replace(PAUSE, end=""), replace(PAUSE, end="", why_not="no netem")
     later = replace(PAUSE, end="2126-11-25T08:00:02.700+00:00")
@@ -372,7 +373,7 @@ def test_reset_forgets_faults_that_are_over():
     assert servers.faults == [lasting, later]
 
 
-def test_gauges_read_a_server_that_runs_and_know_nothing_of_one_that_has_gone(open_model):
+def test_gauges_read_a_running_server_and_not_an_ended_one(open_model):
     server = open_model("socketserver_threading")
     gauges = Gauges(server, [server.model])
     (first,) = gauges.read()
@@ -387,37 +388,37 @@ def test_gauges_read_a_server_that_runs_and_know_nothing_of_one_that_has_gone(op
     assert gauges.read() == [Usage(server.model)]
 
 
-def test_the_feed_writes_lines_until_its_block_ends(open_model, monkeypatch):
-    monkeypatch.setattr("lab.load.telemetry._SECONDS", 0.01)
+def test_telemetry_is_sent_until_the_block_ends(open_model, monkeypatch):
+    monkeypatch.setattr("lab.load.telemetry._INTERVAL", 0.01)
     server = open_model("socketserver_threading")
     out, into = os.pipe()
     with os.fdopen(into, "wb") as pipe, os.fdopen(out, "rb") as lines:
-        with feed(server, [server.model], pipe):
+        with send_telemetry(server, [server.model], pipe):
             heard = [messages.decode(lines.readline()) for _ in range(3)]
             # Of a fault that another command applies: first that it is there, then that it is over.
             stamp = asdict(PAUSE) | {"begin": "2126-01-01T00:00:00+00:00", "end": ""}
             note(server.project, stamp)
             while not (found := messages.decode(lines.readline())[1]):
                 pass
-            assert found == [Fault(**stamp)]
+            assert found == [FaultEvent(**stamp)]
             note(server.project, stamp | {"end": "2126-01-01T00:00:01+00:00"})
             while not (found := messages.decode(lines.readline())[1])[0].end:
                 pass
             assert len(found) == 1
-        assert "feed" not in [thread.name for thread in threading.enumerate()]
+        assert "telemetry" not in [thread.name for thread in threading.enumerate()]
     forget(server.project)
     assert all(usages[server.model].memory_bytes for usages, faults in heard)
     assert not any(faults for usages, faults in heard)
 
 
-def test_the_feed_ends_with_its_reader(open_model, monkeypatch):
-    monkeypatch.setattr("lab.load.telemetry._SECONDS", 0.01)
+def test_telemetry_ends_with_its_reader(open_model, monkeypatch):
+    monkeypatch.setattr("lab.load.telemetry._INTERVAL", 0.01)
     server = open_model("socketserver_threading")
     out, into = os.pipe()
     pipe = os.fdopen(into, "wb")
     os.close(out)
-    with feed(server, [server.model], pipe):
-        thread = next(item for item in threading.enumerate() if item.name == "feed")
+    with send_telemetry(server, [server.model], pipe):
+        thread = next(item for item in threading.enumerate() if item.name == "telemetry")
         thread.join(30)
         assert not thread.is_alive()
     with pytest.raises(BrokenPipeError):

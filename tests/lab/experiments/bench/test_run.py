@@ -97,7 +97,7 @@ def test_containers_stay_on_their_cores(docker_project: str, engine: docker.Dock
         pin_servers(backend, ["plain_socket"], Pinning(servers=(core,), generator=(0,)))
         container = engine.containers.get(f"{docker_project}-plain_socket-1")
         assert container.attrs["HostConfig"]["CpusetCpus"] == str(core)
-        with pytest.raises(LabError, match="cannot be kept to core 1000"):
+        with pytest.raises(LabError, match="cannot be pinned to core 1000"):
             pin_servers(backend, ["plain_socket"], Pinning(servers=(1000,), generator=(0,)))
     finally:
         backend.down()

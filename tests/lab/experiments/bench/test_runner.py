@@ -187,7 +187,7 @@ def test_model_that_dies_has_a_reason_and_the_others_are_measured(bench, make_pl
 
 
 def test_disturbed_measurement_counts_as_failed(bench, make_plan, make_measurement) -> None:
-    disturbed = make_measurement(verdict=Verdict(Limit.DISTURBED, "a load generator stood still"))
+    disturbed = make_measurement(verdict=Verdict(Limit.DISTURBED, "a load generator did not run"))
     bench.answer = lambda model, scenario, users, rate: (
         disturbed if model == "plain_socket" and rate else make_measurement(users=users)
     )
@@ -196,7 +196,7 @@ def test_disturbed_measurement_counts_as_failed(bench, make_plan, make_measureme
     backend = bench.measure(run, plan)
     row = read_findings(run).rows["session", "plain_socket", "fixed"]
     assert not row.found
-    assert set(row.failures) == {"disturbed: a load generator stood still"}
+    assert set(row.failures) == {"disturbed: a load generator did not run"}
     # The server did not fail.
     assert backend.restarted == []
 

@@ -8,7 +8,7 @@ import pytest
 
 from lab.base.paths import ROOT
 
-# In a process of its own: Locust patches the one that imports it.
+# In a separate process: Locust patches the one that imports it.
 SCRIPT = """
 import json, sys
 import locust
@@ -84,15 +84,15 @@ print("TOLD", json.dumps(shown))
 
 
 @pytest.fixture(scope="module")
-def told():
+def reported():
     done = subprocess.run([sys.executable, "-c", SCRIPT], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.partition("TOLD ")[2])
 
 
 @pytest.mark.parametrize("loop", ["closed", "open"])
-def test_group_reports_each_count(loop, told):
-    found = told[loop]
+def test_group_reports_each_count(loop, reported):
+    found = reported[loop]
     dropped = 8 if loop == "open" else 7  # a closed loop has nothing that is due
     assert found["tally"] == {
         "answered": 5,
@@ -116,14 +116,14 @@ def test_group_reports_each_count(loop, told):
     assert found["again"] == [5, 5 + failed, 5, pytest.approx(6.0)]
 
 
-def test_group_has_timeouts_in_its_times(told):
+def test_group_has_timeouts_in_its_times(reported):
     def near(*pairs):
         return [[pytest.approx(value, rel=0.001), count] for value, count in pairs]
 
     for loop in ("closed", "open"):
-        assert told[loop]["service"] == near((1000, 5), (300_000, 2))
-    assert told["closed"]["intended"] == []
-    assert told["open"]["intended"] == near((2000, 5), (400_000, 2))
+        assert reported[loop]["service"] == near((1000, 5), (300_000, 2))
+    assert reported["closed"]["intended"] == []
+    assert reported["open"]["intended"] == near((2000, 5), (400_000, 2))
     # Locust's tables have the time from when it was due, where there is one: (5 x 1 + 2 x 300) / 7 and so on.
-    assert told["closed"]["mean_ms"] == pytest.approx(605 / 7, rel=0.002)
-    assert told["open"]["mean_ms"] == pytest.approx(810 / 7, rel=0.002)
+    assert reported["closed"]["mean_ms"] == pytest.approx(605 / 7, rel=0.002)
+    assert reported["open"]["mean_ms"] == pytest.approx(810 / 7, rel=0.002)

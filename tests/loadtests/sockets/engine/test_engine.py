@@ -1,4 +1,4 @@
-"""The engine against servers that are wrong on purpose, and against right ones: every failure has its own name.
+"""The engine against faulty servers and correct ones: each failure has its own name.
 
 All servers of a workload are loaded by one process at the same time, so that each test also shows that they do not
 disturb each other.
@@ -81,19 +81,19 @@ LIARS = {
     "garbage": ("ping", answer(bytes(range(256)) * 16), "wrong bytes"),
     "twice": ("ping", answer(PONG * 2), "more than was asked for"),
     "error": ("ping", answer(b"-ERR no\r\n"), "error reply"),
-    "short": ("ping", answer_once(b"+PO"), "short reply: closed in the middle (3 of 7 bytes had come)"),
+    "short": ("ping", answer_once(b"+PO"), "short reply: closed in the middle (3 of 7 bytes received)"),
     "closed": ("ping", answer_once(b""), "closed without a reply"),
     "never": ("ping", answer_once(b"", then=wait_for_the_client), "time-out: no reply"),
     "never-ends": (
         "ping",
         answer_once(b"+PO", then=wait_for_the_client),
-        "time-out: no reply (3 of 7 bytes had come)",
+        "time-out: no reply (3 of 7 bytes received)",
     ),
     "reset": ("ping", answer_once(b"", then=reset), "connection reset"),
     "one-missing": (
         "throughput",
         answer_once(b"$2\r\n00\r\n"),
-        "short reply: closed in the middle (8 of 128 bytes had come)",
+        "short reply: closed in the middle (8 of 128 bytes received)",
     ),
     "error-among-them": ("throughput", answer(b"$2\r\n00\r\n-ERR no\r\n"), "error reply"),
     "minus-inside": ("throughput", answer(b"$2\r\n0-ERR no\r\n"), "wrong bytes"),
@@ -113,7 +113,7 @@ LIARS = {
 
 @pytest.fixture(scope="module")
 def found(load, open_server):
-    """Each liar's result; `honest` has those of a right server that was loaded beside the ones of `ping`."""
+    """The results of the faulty servers; `correct` is a correct server, loaded together with those of `ping`."""
     results = {}
     for workload in dict.fromkeys(workload for workload, _, _ in LIARS.values()):
         with contextlib.ExitStack() as stack:
@@ -125,37 +125,37 @@ def found(load, open_server):
             if workload == "ping":
                 host, port = stack.enter_context(open_server(answer(PONG)))
                 with socket.create_server(("127.0.0.1", 0)) as listener:
-                    nobody = listener.getsockname()[1]
+                    refused = listener.getsockname()[1]
                 # .invalid never resolves, RFC 2606.
-                urls |= {"honest": f"tcp://{host}:{port}", "nobody": f"tcp://127.0.0.1:{nobody}"}
+                urls |= {"correct": f"tcp://{host}:{port}", "refused": f"tcp://127.0.0.1:{refused}"}
                 urls |= {"nowhere": "tcp://no-such-model.invalid:1"}
             results |= load(urls, "--workload", workload, "--timeout", "0.3", seconds=1.5)
     return results
 
 
 @pytest.mark.parametrize("name", LIARS)
-def test_a_lie_is_seen_and_has_its_own_name(name, found):
+def test_wrong_reply_is_noticed_and_named(name, found):
     assert set(found[name]["failures"]) == {LIARS[name][2]}
     assert found[name]["failures"][LIARS[name][2]] >= 2  # it came back, and was lied to again
 
 
-def test_nobody_and_nowhere_have_names(found):
-    assert set(found["nobody"]["failures"]) == {"connection refused"}
+def test_refusal_and_unknown_host_are_named(found):
+    assert set(found["refused"]["failures"]) == {"connection refused"}
     assert set(found["nowhere"]["failures"]) == {"unknown host"}
 
 
-def test_the_others_go_on(found):
-    assert found["honest"]["failures"] == {}
-    assert found["honest"]["answered"] > 500
+def test_correct_server_is_loaded_while_others_fail(found):
+    assert found["correct"]["failures"] == {}
+    assert found["correct"]["answered"] > 500
 
 
-def test_what_timed_out_is_a_time_and_what_failed_quickly_is_none(found):
+def test_timeout_has_a_response_time_and_a_quick_failure_has_none(found):
     assert sum(count for _, count in found["never"]["service"]) == found["never"]["failures"]["time-out: no reply"]
     assert all(value >= 300_000 for value, _ in found["never"]["service"])
     assert found["closed"]["service"] == []
 
 
-def test_a_server_that_goes_and_returns_is_found_again(load):
+def test_restarted_server_is_found_again(load):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         where = listener.getsockname()
     done = threading.Event()
@@ -186,7 +186,7 @@ def test_a_server_that_goes_and_returns_is_found_again(load):
     assert "connection refused" in result["failures"]
 
 
-def test_a_connection_that_ends_between_requests_is_a_failure_of_an_open_loop(load, open_server):
+def test_connection_closed_between_requests_is_a_failure_in_an_open_loop(load, open_server):
     with open_server(close_the_idle) as (host, port):
         urls = {"idle": f"tcp://{host}:{port}"}
         result = load(urls, "--loop", "open", "--rate", "5", users=2, seconds=2.0)["idle"]
@@ -194,7 +194,7 @@ def test_a_connection_that_ends_between_requests_is_a_failure_of_an_open_loop(lo
     assert result["answered"]
 
 
-def test_datagrams_that_are_lost_doubled_and_overtaken_are_counted(load):
+def test_lost_duplicate_and_reordered_datagrams_are_counted(load):
     server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     server.bind(("127.0.0.1", 0))
     server.settimeout(0.2)
@@ -250,11 +250,11 @@ def test_datagrams_that_are_lost_doubled_and_overtaken_are_counted(load):
         (lambda data: data[:-1] + bytes([data[-1] ^ 1]), "wrong bytes"),
         (lambda data: data[:-1], "wrong bytes"),
         (lambda data: data + b"!", "wrong bytes"),
-        (lambda data: b"\xff" * 8 + data[8:], "wrong bytes"),  # a number that nobody has sent
+        (lambda data: b"\xff" * 8 + data[8:], "wrong bytes"),  # a number that was never sent
     ],
 )
 @pytest.mark.parametrize("workload", ["datagrams", "echo_1k"])
-def test_datagram_of_the_right_number_and_other_bytes_is_wrong(workload, change, reason, load):
+def test_datagram_with_the_right_number_and_other_bytes_is_wrong(workload, change, reason, load):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 0))
 
@@ -276,7 +276,7 @@ def test_datagram_of_the_right_number_and_other_bytes_is_wrong(workload, change,
 
 
 @pytest.mark.parametrize("transport", ["tcp", "tls", "udp", "unix", "unixgram"])
-def test_every_transport_is_driven(transport, open_model, load):
+def test_engine_drives_every_transport(transport, open_model, load):
     server = open_model("asyncio_streams")
     urls = {"here": server.url("command", transport)}
     for arguments in (["--workload", "ping"], ["--workload", "ping", "--loop", "open", "--rate", "200"]):
@@ -287,7 +287,7 @@ def test_every_transport_is_driven(transport, open_model, load):
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
-def test_every_workload_is_answered_right(name, open_model, load):
+def test_every_workload_is_answered_correctly(name, open_model, load):
     workload = WORKLOADS[name]
     transport = "tcp" if workload.over_streams else "udp"
     server = open_model("asyncio_streams")
@@ -297,7 +297,7 @@ def test_every_workload_is_answered_right(name, open_model, load):
     assert result["answered"] > 3
 
 
-def test_a_payload_of_another_size(open_model, load):
+def test_payload_has_the_requested_size(open_model, load):
     server = open_model("asyncio_streams")
     result = load({"here": server.url("echo", "tcp")}, "--workload", "echo_1k", "--payload", "100000", seconds=0.5)
     assert result["here"]["failures"] == {}
@@ -320,18 +320,18 @@ def test_numbered_turns_differ_and_keep_their_size():
         ("echo_1k", "udp", 70_000, "at most 65507"),
     ],
 )
-def test_what_cannot_be_asked_is_said(workload, transport, payload, said):
+def test_impossible_exchange_is_refused(workload, transport, payload, said):
     with pytest.raises(ValueError, match=said):
         make_exchange(WORKLOADS[workload], Transport(transport), payload)
 
 
-def test_preset_say_their_loop():
+def test_presets_declare_their_loop():
     assert all(name.startswith(f"{preset.loop}_") for name, preset in PRESETS.items())
     assert all(preset.rate > 0 for preset in PRESETS.values() if preset.loop == "open")
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_shapes_stay_between_nothing_and_all(shape):
+def test_shapes_stay_between_zero_and_one(shape):
     levels = [level(shape, share / 100) for share in range(-10, 120)]
     assert all(0 < value <= 1 for value in levels)
     assert max(levels) == 1

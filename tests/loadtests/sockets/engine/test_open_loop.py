@@ -1,4 +1,4 @@
-"""Open loops: what is due is sent, late or dropped, and counted in each case, on one process and on several."""
+"""Open loops: each due request is sent, late or dropped, and counted, with one process and with several."""
 
 import contextlib
 import itertools
@@ -26,7 +26,7 @@ PONG = b"+PONG\r\n"
 OPEN = ("--loop", "open", "--arrivals", "even")
 
 
-def test_what_was_asked_is_answered(open_model, load):
+def test_open_loop_reaches_the_requested_rate(open_model, load):
     server = open_model("asyncio_streams")
     found = load({"it": server.url("command", "tcp")}, *OPEN, "--rate", "200", users=4, seconds=2.0)["it"]
     assert found["asked"] == pytest.approx(200 * found["seconds"], rel=0.2)
@@ -36,7 +36,7 @@ def test_what_was_asked_is_answered(open_model, load):
     assert len(found["intended"]) > 1
 
 
-def test_a_stall_shows_in_the_time_from_when_it_was_due_and_hides_in_the_other(load, open_server):
+def test_stall_shows_in_the_intended_times_and_not_in_the_service_times(load, open_server):
     stalls = []
 
     def behave(connection):
@@ -61,8 +61,8 @@ def test_a_stall_shows_in_the_time_from_when_it_was_due_and_hides_in_the_other(l
     assert found["late"] >= 50
 
 
-def test_distances_of_random_arrivals_are_not_alike(open_server):
-    """As the server sees them, asked for by a preset and not by the generator's own option."""
+def test_random_arrivals_have_different_intervals(open_server):
+    """As the server sees them, with the arrivals of a preset."""
     came = []
 
     def behave(connection):
@@ -80,7 +80,7 @@ def test_distances_of_random_arrivals_are_not_alike(open_server):
     assert statistics.median(distances) < 0.85 * statistics.mean(distances)
 
 
-def test_time_outs_are_in_both_times_and_what_cannot_be_sent_is_dropped(load, open_server):
+def test_timeouts_count_in_both_times_and_unsent_requests_are_dropped(load, open_server):
     def behave(connection):
         connection.recv(100)
         connection.sendall(PONG)
@@ -104,7 +104,7 @@ def test_time_outs_are_in_both_times_and_what_cannot_be_sent_is_dropped(load, op
     assert max(value for value, _ in found["intended"]) < 2_500_000
 
 
-def test_rate_of_a_pipeline_counts_its_requests(open_model, load):
+def test_rate_of_a_pipeline_counts_requests(open_model, load):
     server = open_model("asyncio_streams")
     arguments = [*OPEN, "--workload", "throughput", "--rate", "1600"]
     found = load({"it": server.url("command", "tcp")}, *arguments, users=4, seconds=2.0)["it"]
@@ -113,7 +113,7 @@ def test_rate_of_a_pipeline_counts_its_requests(open_model, load):
     assert found["asked"] == pytest.approx(100 * found["seconds"], rel=0.2)
 
 
-def test_a_rate_follows_its_shape(open_model, load):
+def test_rate_follows_its_shape(open_model, load):
     server = open_model("asyncio_streams")
     arguments = [*OPEN, "--rate", "1000", "--shape", "ramp", "--shape-time", "2"]
     found = load({"it": server.url("command", "tcp")}, *arguments, users=4, seconds=2.0)["it"]
@@ -123,7 +123,7 @@ def test_a_rate_follows_its_shape(open_model, load):
 
 @contextlib.contextmanager
 def open_workers(count, url, *arguments):
-    """A master with workers; gives the master and the workers."""
+    """Start a master with workers; yield the master and the workers."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     listeners = [{"service": "command", "address": url}]
@@ -157,7 +157,7 @@ def read_result(master):
     return json.loads(text.partition("LOAD-RESULT ")[2].splitlines()[0])
 
 
-def test_workers_together_do_what_was_asked(open_model):
+def test_workers_together_reach_the_requested_rate(open_model):
     server = open_model("asyncio_streams")
     arguments = [*OPEN, "--rate", "300", "--users", "6", "--spawn-rate", "100", "--window", "3", "--warm-up", "2"]
     with open_workers(3, server.url("command", "tcp"), *arguments) as (master, _):
@@ -168,7 +168,7 @@ def test_workers_together_do_what_was_asked(open_model):
     assert found["failures"] == {}
 
 
-def test_the_others_take_over_the_share_of_a_worker_that_goes(open_model):
+def test_share_of_a_lost_worker_goes_to_the_others(open_model):
     url = open_model("asyncio_streams").url("command", "tcp")
     arguments = [*OPEN, "--rate", "300", "--users", "4", "--spawn-rate", "100", "--window", "3", "--warm-up", "6"]
     with open_workers(2, url, *arguments) as (master, workers):
