@@ -92,7 +92,7 @@ bench-models: .venv/lab.stamp ## the figures of docs/models/: run it on an idle 
 	@$(ENGINE) ensure && $(ENGINE) base
 	@$(BIN)/python -m benchmarks.models
 
-bench: .venv/lab.stamp ## which model for which work: by turns, with intervals and a verdict (about ten minutes)
+bench: .venv/lab.stamp ## compare all models under each workload, with intervals and verdicts (about ten minutes)
 	@$(ENGINE) ensure && $(ENGINE) base || [ $$? -eq 3 ]
 	@$(BIN)/lab bench
 
@@ -100,20 +100,20 @@ bench-quick: .venv/lab.stamp ## the same, one kind of work and no sweep
 	@$(ENGINE) ensure && $(ENGINE) base || [ $$? -eq 3 ]
 	@$(BIN)/lab bench --quick
 
-bench-hold: .venv/lab.stamp ## bench-quick, held to benchmarks/baseline.json: did a model get dearer beside the others?
+bench-hold: .venv/lab.stamp ## bench-quick, held to benchmarks/baseline.json: did a model get more expensive than the others?
 	@$(ENGINE) ensure && $(ENGINE) base || [ $$? -eq 3 ]
 	@$(BIN)/lab bench --quick && $(BIN)/lab compare baseline latest
 
-baseline: .venv/lab.stamp ## benchmarks/baseline.json anew: on a machine that has nothing else to do
+baseline: .venv/lab.stamp ## update benchmarks/baseline.json; use an idle machine
 	@$(ENGINE) ensure && $(ENGINE) base
 	@$(BIN)/lab bench --quick --rounds 7
 	@$(BIN)/lab bench --show latest --export baseline > results/baseline.json
 	@mv results/baseline.json benchmarks/baseline.json
 
-bench-parser: .venv/dev.stamp ## our parser beside hiredis
+bench-parser: .venv/dev.stamp ## compare our parser with hiredis
 	@$(BIN)/python -m benchmarks.parser
 
-bench-up: .venv/dev.stamp ## `lab up` beside a bare `docker compose up -d`
+bench-up: .venv/dev.stamp ## compare `lab up` with `docker compose up -d`
 	@$(BIN)/python -m benchmarks.up
 
 ## Break it
@@ -179,7 +179,7 @@ docs: .venv/lab.stamp ## write the generated parts of docs/: tables, code, figur
 site: .venv/lab.stamp .venv/docs.stamp ## the documentation as a static site: results/site, which needs no network
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m tools.docs.site
 
-screenshot: .venv/lab.stamp ## docs/load.png anew: Locust's web UI in a real browser, which builds an image of 0.9 GB once
+screenshot: .venv/lab.stamp ## update docs/load.png: Locust's web UI in a real browser (builds an image of 0.9 GB once)
 	@$(ENGINE) ensure && $(ENGINE) base
 	@$(BIN)/python -m tools.screenshot
 
@@ -196,7 +196,7 @@ lock: .venv/dev.stamp ## lock what is installed, with hashes (UPGRADE=--upgrade:
 	  $(PYTHON) -c '$(PROJECT); print(*extras[sys.argv[1]], sep="\n")' $$extra | \
 	  $(COMPILE) - -c requirements/lab.txt -o requirements/$$extra.txt || exit; \
 	done
-	@# Alone in an environment of its own: what looks at the others has no part in them.
+	@# In a separate environment: the checker must not be part of what it checks.
 	echo pip-audit | $(COMPILE) - -o requirements/audit/audit.txt
 	echo mkdocs-material | $(COMPILE) - -o requirements/docs/docs.txt
 
@@ -213,7 +213,7 @@ PIP = env $(PIP_MOVES:%=-u PIP_%) PIP_USER=0 $(BIN)/python -m pip install --quie
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "socketlab needs Python 3.11 or later; name one: make PYTHON=python3.13 ...")'
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv || { rm -rf .venv; echo "python3 -m venv failed; on Debian and Ubuntu: apt-get install python3-venv"; exit 2; }
 	@$(PIP) --require-hashes -r requirements/lab.txt
-	@# A plain path entry: the other way, a finder of its own, costs every start of `lab` 10 ms.
+	@# A plain path entry: an import finder would cost each start of `lab` 10 ms.
 	@$(PIP) --no-deps --config-settings editable_mode=compat --editable .
 	@touch $@
 

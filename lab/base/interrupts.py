@@ -11,7 +11,7 @@ from lab.base.errors import LabError
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-# What has to run before the process ends.
+# Calls that have to be made before the process ends.
 _owed: list[Callable[[], object]] = []
 
 # The clean-ups that are running, the innermost last, and the command that does each by hand.
@@ -51,10 +51,10 @@ def install() -> None:
 
 @contextlib.contextmanager
 def untouched(what: str) -> Iterator[None]:
-    """Have an interrupt of a block in which nothing has been changed yet say so.
+    """Say that nothing was changed if a block is interrupted.
 
     Args:
-        what: is as it was.
+        what: text for the message: what is unchanged.
     """
     try:
         yield
@@ -74,7 +74,7 @@ def sure(do: Callable[[], object]) -> Iterator[None]:
 
 
 def settle() -> Iterator[LabError]:
-    """After an interrupt, make the calls that `sure` still owes. Give their errors."""
+    """After an interrupt, make the outstanding calls of `sure`; yield their errors."""
     while _owed:
         do = _owed.pop()
         try:
@@ -85,7 +85,7 @@ def settle() -> Iterator[LabError]:
 
 @contextlib.contextmanager
 def uninterrupted(what: str, by_hand: str) -> Iterator[None]:
-    """Finish a clean-up in spite of signals: each prints a line on stderr, and has no other effect.
+    """Finish a clean-up despite signals: each only prints a line on stderr.
 
     Args:
         what: the clean-up, for that line.
@@ -114,9 +114,9 @@ def end() -> None:
 
 
 def are_held() -> bool:
-    """Whether signals have to wait: a child then needs its own process group, which a Ctrl-C does not reach.
+    """Return whether signals are deferred: a child then needs its own process group, which Ctrl-C does not reach.
 
-    It would inherit a blocked signal, but programs in Go, like Docker's client, unblock it.
+    A blocked signal is inherited, but programs in Go, such as Docker's client, unblock it.
     """
     return bool(_under_way) or signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 

@@ -1,7 +1,7 @@
 """stdout and stderr that accept all output, so that no command fails because it cannot print.
 
 * A character that the encoding lacks is replaced by one that it has.
-* If the reader has gone (`lab logs | head -1`), the rest is dropped.
+* If the reader has closed its end (`lab logs | head -1`), the rest is dropped.
 * If stdout has another error (a full disk), the rest goes to stderr.
 * A stream that was closed before the start (`lab ls >&-`) becomes /dev/null.
 """
@@ -67,19 +67,16 @@ class Sink(io.RawIOBase):
         self._now: int | None = number
 
     def writable(self) -> bool:
-        """Called by `io`."""
         return True
 
     def fileno(self) -> int:
-        """Called by `io`, and to find the width of a terminal."""
         return self._number
 
     def isatty(self) -> bool:
-        """Called by `io`, and by code that prints in colour."""
         return os.isatty(self._number)
 
     def write(self, data: "io.ReadableBuffer") -> int:  # type: ignore[name-defined]
-        """Called by `io`; accepts all data, and drops what cannot be written."""
+        """Accept all data; drop what cannot be written."""
         view = memoryview(data).cast("B")
         while self._now is not None:
             try:
@@ -113,7 +110,7 @@ def _open(number: int, known: TextIO | None, *, instead: int | None) -> TextIO:
 
 
 def _replace(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Return the replacement of the first character that cannot be encoded; called by `codecs`."""
+    """Return the replacement of the first character that cannot be encoded, for `codecs`."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     character = error.object[error.start]

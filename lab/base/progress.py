@@ -1,4 +1,4 @@
-"""One line on a terminal that says what is being done now."""
+"""A line of progress on a terminal."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ _spinners: list[Show] = []
 
 @contextlib.contextmanager
 def shown_by(spinner: Show) -> Iterator[None]:
-    """Have a spinner show the text of `progress_line` during a block, since both use the last line of the terminal.
+    """Let a spinner show the text of `progress_line` during a block, because both use the terminal's last line.
 
     Args:
         spinner: called with each text, and with "" when there is no more.
@@ -27,7 +27,7 @@ def shown_by(spinner: Show) -> Iterator[None]:
 
 @contextlib.contextmanager
 def progress_line() -> Iterator[Show]:
-    """Give a function that shows a text in place of the one before; the end of the block removes it.
+    """Yield a function that replaces the text of the line; the end of the block removes the line.
 
     The line is on stderr. If that is not a terminal, nothing is shown.
     """
@@ -39,7 +39,7 @@ def progress_line() -> Iterator[Show]:
 
 
 def is_shown() -> bool:
-    """Whether `progress_line` shows anything."""
+    """Return whether `progress_line` shows anything."""
     return bool(_spinners) or sys.stderr.isatty()
 
 

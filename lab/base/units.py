@@ -47,7 +47,7 @@ def show_duration(seconds: float) -> str:
 
 
 def show_count(value: float) -> str:
-    """Three digits and a letter: 812, 4.71k, 12.3k, 1.04M."""
+    """Format with three digits and a letter: 812, 4.71k, 12.3k, 1.04M."""
     for limit, factor, letter in ((999.5, 1, ""), (999_500, 1e3, "k"), (999.5e6, 1e6, "M")):
         if value < limit:
             return _three_digits(value / factor) + letter
@@ -55,7 +55,7 @@ def show_count(value: float) -> str:
 
 
 def show_us(value: float | None) -> str:
-    """Microseconds to three digits, with thin groups of three: 52.3, 1 240, 48 100."""
+    """Format microseconds with three digits, and thin spaces between groups: 52.3, 1 240, 48 100."""
     if value is None:
         return UNKNOWN
     rounded = float(f"{value:.3g}")
@@ -63,7 +63,7 @@ def show_us(value: float | None) -> str:
 
 
 def show_time(microseconds: float) -> str:
-    """A time with the unit that fits it, for a sentence: 52.3 µs, 20.1 ms, 1.20 s."""
+    """Format a time with a fitting unit: 52.3 µs, 20.1 ms, 1.20 s."""
     for limit, factor, unit in ((999.5, 1, "µs"), (999_500, 1e3, "ms")):
         if microseconds < limit:
             return f"{_three_digits(microseconds / factor)} {unit}"
@@ -71,12 +71,12 @@ def show_time(microseconds: float) -> str:
 
 
 def show_bytes(value: float | None) -> str:
-    """Memory in MiB."""
+    """Format bytes as MiB."""
     return UNKNOWN if value is None else f"{value / 2**20:.1f} MiB"
 
 
 def show_number(value: float | None) -> str:
-    """A whole number."""
+    """Format as a whole number."""
     return UNKNOWN if value is None else f"{value:.0f}"
 
 

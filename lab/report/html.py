@@ -7,8 +7,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 @cache
 def load_template(name: str) -> Template:
-    """A template of `lab/report/templates`."""
-    # Autoescaping for every name: the text of a model comes from a file that anybody may have edited.
+    """Load a template of `lab/report/templates`."""
+    # Escape all values: the text of a model comes from a file that a user may edit.
     environment = Environment(
         loader=PackageLoader("lab.report"),
         autoescape=True,

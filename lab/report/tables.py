@@ -1,4 +1,4 @@
-"""A table of words. Rich is imported where a terminal needs it: it takes longer than all else that `lab ls` does."""
+"""Print a table of text. Rich is imported only for a terminal: the import takes most of the time of `lab ls`."""
 
 import sys
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP at every stage: what was started is taken down, however often they come."""
+"""Ctrl-C, SIGTERM and SIGHUP at every stage, also repeatedly: everything that was started is taken down."""
 
 import os
 import shutil
@@ -32,7 +32,7 @@ ENDING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    """Those of pytest come back."""
+    """Restore pytest's handlers."""
     before = {number: signal.getsignal(number) for number in ENDING}
     yield
     for number, handler in before.items():
@@ -40,7 +40,7 @@ def handlers() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("number", ENDING)
-def test_first_signal_interrupts_and_the_next_only_says_so(
+def test_first_signal_interrupts_and_the_next_one_prints_a_line(
     number: signal.Signals, capfd: pytest.CaptureFixture
 ) -> None:
     interrupts.install()
@@ -52,7 +52,7 @@ def test_first_signal_interrupts_and_the_next_only_says_so(
 
 
 def test_ignored_signal_stays_ignored(capfd: Capture) -> None:
-    """SIGHUP by nohup, SIGINT by a shell's `&`; also while something is put in order, and after an interrupt."""
+    """SIGHUP under nohup, SIGINT under a shell's `&`; also during a clean-up, and after an interrupt."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     interrupts.install()
     with interrupts.uninterrupted("cleaning", "lab clean"):
@@ -64,7 +64,7 @@ def test_ignored_signal_stays_ignored(capfd: Capture) -> None:
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
-def test_clean_up_is_finished_and_each_signal_is_answered(capfd: Capture) -> None:
+def test_clean_up_is_finished_and_each_signal_prints_a_line(capfd: Capture) -> None:
     interrupts.install()
     done = []
     with interrupts.uninterrupted("taking x down", "lab --project x down"):
@@ -83,7 +83,7 @@ def test_clean_up_is_finished_and_each_signal_is_answered(capfd: Capture) -> Non
         signal.raise_signal(signal.SIGINT)
 
 
-def test_clean_up_that_fails_gives_the_handlers_back() -> None:
+def test_failed_clean_up_restores_the_handlers() -> None:
     interrupts.install()
     with pytest.raises(ZeroDivisionError), interrupts.uninterrupted("x", "y"):
         raise ZeroDivisionError
@@ -92,8 +92,8 @@ def test_clean_up_that_fails_gives_the_handlers_back() -> None:
         signal.raise_signal(signal.SIGTERM)
 
 
-def test_what_an_interrupt_has_kept_from_being_done_is_done_in_the_end() -> None:
-    """The signal comes in the last place where it can: on the way from the block to what follows it."""
+def test_outstanding_clean_up_is_done_after_an_interrupt() -> None:
+    """The signal arrives at the latest point: between the end of the block and the call."""
     done: list[str] = []
 
     def fail() -> None:
@@ -129,8 +129,8 @@ def test_clean_up_in_another_thread_is_done(capfd: Capture) -> None:
     assert done == [False]
 
 
-def test_child_of_a_clean_up_is_out_of_reach_of_ctrl_c() -> None:
-    """It goes to a terminal's foreground processes, and a `docker rm` would end half-way."""
+def test_child_of_a_clean_up_is_not_reached_by_ctrl_c() -> None:
+    """Ctrl-C goes to all foreground processes, and would stop a `docker rm` half-way."""
     is_leader = [sys.executable, "-c", "import os; print(os.getpgid(0) == os.getpid())"]
     assert call(is_leader, capture=True).stdout == "False\n"
     with interrupts.uninterrupted("x", "y"):
@@ -142,7 +142,7 @@ def test_child_of_a_clean_up_is_out_of_reach_of_ctrl_c() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def test_signal_in_the_middle_of_down_leaves_nothing(process_project: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_signal_during_down_leaves_nothing(process_project: str, monkeypatch: pytest.MonkeyPatch) -> None:
     backend = Processes(process_project, Catalogue.load())
     backend.up(["plain_socket"])
     remove = shutil.rmtree
@@ -198,7 +198,7 @@ def wait_for_line(process: "subprocess.Popen[str]", text: str) -> str:
 
 
 def hammer(process: "subprocess.Popen[str]", number: signal.Signals = signal.SIGINT) -> None:
-    """Press Ctrl-C until it has ended."""
+    """Send Ctrl-C until it has ended."""
     deadline = time.monotonic() + 60
     while process.poll() is None:
         assert time.monotonic() < deadline
@@ -265,7 +265,7 @@ sys.meta_path.insert(0, Finder())
 
 @pytest.fixture
 def interrupt_at(tmp_path: Path, process_project: str) -> Callable[..., "subprocess.CompletedProcess[str]"]:
-    """Run `lab`, which gets a SIGINT when it imports a module."""
+    """Run `lab`, and send SIGINT when it imports a module."""
     (tmp_path / "sitecustomize.py").write_text(INTERRUPTING)
 
     def run(module: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -278,12 +278,12 @@ def interrupt_at(tmp_path: Path, process_project: str) -> Callable[..., "subproc
     return run
 
 
-def test_each_command_is_interrupted_early() -> None:
+def test_command_is_interrupted_early() -> None:
     assert set(EARLY) == set(main.cli.commands)
 
 
 @pytest.mark.parametrize("name", EARLY)
-def test_command_that_has_not_begun_is_interrupted_without_a_traceback(interrupt_at, name: str) -> None:
+def test_command_is_interrupted_before_its_start_without_a_traceback(interrupt_at, name: str) -> None:
     arguments, module = EARLY[name]
     done = interrupt_at(module, name, *arguments)
     untouched = ": nothing was taken down, the lab is as it was" if name in ("down", "clean") else ""
@@ -291,12 +291,12 @@ def test_command_that_has_not_begun_is_interrupted_without_a_traceback(interrupt
 
 
 @pytest.mark.parametrize("module", ["lab.cli.main", "click", "lab.base.interrupts"])
-def test_lab_that_still_imports_is_interrupted_without_a_traceback(interrupt_at, module: str) -> None:
+def test_lab_is_interrupted_during_its_imports_without_a_traceback(interrupt_at, module: str) -> None:
     done = interrupt_at(module, "down")
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "lab: interrupted: nothing was done yet\n")
 
 
-def test_lab_is_up_after_a_down_that_was_interrupted_before_it_began(interrupt_at, process_project: str) -> None:
+def test_down_that_is_interrupted_before_it_begins_leaves_the_lab_up(interrupt_at, process_project: str) -> None:
     backend = Processes(process_project, Catalogue.load())
     backend.up(["plain_socket"])
     try:
@@ -306,7 +306,7 @@ def test_lab_is_up_after_a_down_that_was_interrupted_before_it_began(interrupt_a
         backend.down()
 
 
-def test_question_of_clean_that_is_interrupted_removes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_question_of_clean_removes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     found = Everything(("one",), (), (), engine_is_away=False)
     monkeypatch.setattr("lab.servers.cleanup.find_everything", lambda: found)
     monkeypatch.setattr("lab.servers.cleanup.remove", lambda *_: pytest.fail("it was removed"))
@@ -320,8 +320,8 @@ def test_question_of_clean_that_is_interrupted_removes_nothing(monkeypatch: pyte
         servers.clean_all(context.Lab(None, "process", None), yes=False)
 
 
-def test_signal_in_the_middle_of_a_fork_is_not_lost() -> None:
-    """What a handler raises between the hooks of a fork is printed and forgotten."""
+def test_signal_during_a_fork_is_not_lost() -> None:
+    """Python prints and drops an exception between the hooks of a fork."""
     script = (
         "import os, signal, time\n"
         "from lab.base import interrupts\n"
@@ -338,8 +338,8 @@ def test_signal_in_the_middle_of_a_fork_is_not_lost() -> None:
     assert (done.stdout, done.stderr) == ("interrupted\n", "")
 
 
-def test_signal_between_the_hooks_of_a_fork_comes_again() -> None:
-    """In the parent, after the fork. The child has its own: it ends of it, as the program would that it becomes."""
+def test_signal_between_the_hooks_of_a_fork_is_sent_again() -> None:
+    """In the parent after the fork. The child ends by the signal, as the new program would."""
     script = (
         "import os, signal, time\n"
         "armed = False\n"
@@ -360,16 +360,16 @@ def test_signal_between_the_hooks_of_a_fork_comes_again() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_command_that_is_ended_politely_leaves_nothing(start: Started, number: signal.Signals, tmp_path: Path) -> None:
-    """SIGHUP is what a closed terminal sends."""
+def test_terminated_command_leaves_nothing(start: Started, number: signal.Signals, tmp_path: Path) -> None:
+    """A closed terminal sends SIGHUP."""
     process = start("demo", "plain_socket", "--out", str(tmp_path))
     wait_for_line(process, "models up and answering")
     os.kill(process.pid, number)
     assert process.wait(60) == 130
 
 
-def test_signals_while_faults_takes_its_lab_down_change_nothing(start: Started, tmp_path: Path) -> None:
-    """The last score is known, so what is under way is the taking down: it is finished, and the report is printed."""
+def test_signals_during_the_clean_up_of_faults_change_nothing(start: Started, tmp_path: Path) -> None:
+    """After the last score, the clean-up is finished and the report is printed."""
     process = start("faults", "plain_socket", "--fault", "pause", "--out", str(tmp_path))
     wait_for_line(process, "plain_socket: pause: held")
     hammer(process)

@@ -1,4 +1,4 @@
-"""What the lab prints: it degrades where it cannot be shown, and no exit code depends on it."""
+"""The lab's output: it degrades if it cannot be shown, and no exit code depends on it."""
 
 import codecs
 import io
@@ -49,7 +49,7 @@ def start(project: str, arguments: list[str], script: str, environ: dict[str, st
 
 
 @pytest.mark.parametrize(("arguments", "code"), COMMANDS.values(), ids=COMMANDS)
-def test_exit_code_is_the_same_wherever_the_output_goes(running: str, arguments: list[str], code: int) -> None:
+def test_exit_code_does_not_depend_on_the_output(running: str, arguments: list[str], code: int) -> None:
     started = {
         "C": start(running, arguments, '"$@"', C_LOCALE),
         "full": start(running, arguments, '"$@" >/dev/full', {}),
@@ -66,7 +66,7 @@ def test_exit_code_is_the_same_wherever_the_output_goes(running: str, arguments:
         assert b"lab: stdout: No space left on device; the rest of the output follows here\n" in ended["full"][1]
 
 
-def test_result_that_stdout_cannot_take_goes_to_stderr(running: str) -> None:
+def test_result_goes_to_stderr_if_stdout_fails(running: str) -> None:
     done = start(running, ["call", "plain_socket", "echo", "what came"], '"$@" >/dev/full', {})
     _, stderr = done.communicate(timeout=60)
     assert stderr == b"lab: stdout: No space left on device; the rest of the output follows here\nwhat came\n"
@@ -85,7 +85,7 @@ def test_table_of_a_load_is_never_lost(running: str) -> None:
     assert "p99 µs" in stderr.decode()
 
 
-def test_table_in_ascii_says_the_same(running: str) -> None:
+def test_table_in_ascii_has_the_same_content(running: str) -> None:
     arguments = ["advise", "--connections", "9", "--rate", "100", "--service-time", "20ms", "--cpu", "100us"]
     plain, degraded = (start(running, arguments, '"$@"', environ) for environ in ({"PYTHONUTF8": "1"}, ASCII))
     expected, got = (process.communicate(timeout=60)[0].decode() for process in (plain, degraded))
@@ -121,7 +121,7 @@ def test_character_that_the_encoding_has_is_kept() -> None:
     assert "µ ≥ ×".encode("latin-1", "socketlab") == "µ >= ×".encode("latin-1")  # noqa: RUF001
 
 
-def test_closed_pipe_takes_everything_in_silence() -> None:
+def test_closed_pipe_drops_the_output_silently() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     other_reader, other_writer = os.pipe()
@@ -134,7 +134,7 @@ def test_closed_pipe_takes_everything_in_silence() -> None:
     os.close(writer)
 
 
-def test_full_disk_sends_what_follows_elsewhere() -> None:
+def test_full_disk_sends_the_rest_to_the_other_stream() -> None:
     reader, writer = os.pipe()
     with Path("/dev/full").open("wb", buffering=0) as full:
         sink = output.Sink(full.fileno(), writer)
@@ -148,14 +148,14 @@ def test_full_disk_sends_what_follows_elsewhere() -> None:
     os.close(writer)
 
 
-def test_where_nothing_can_be_written_everything_is_dropped() -> None:
+def test_output_is_dropped_if_no_stream_accepts_it() -> None:
     with Path("/dev/full").open("wb", buffering=0) as full:
         assert output.Sink(full.fileno(), full.fileno()).write(b"first") == 5
         assert output.Sink(full.fileno(), None).write(b"first") == 5
 
 
-def test_pipe_that_does_not_block_gets_all_of_it() -> None:
-    """The other end of a pipe can make it so, and a `print` would then fail in its middle."""
+def test_non_blocking_pipe_gets_all_output() -> None:
+    """Another process can make a pipe non-blocking; a `print` would then fail half-way."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     data = bytes(range(256)) * 2000
@@ -168,7 +168,7 @@ def test_pipe_that_does_not_block_gets_all_of_it() -> None:
         assert child.wait(30) == 0
 
 
-def test_terminal_is_seen_as_one() -> None:
+def test_terminal_is_detected() -> None:
     main, side = pty.openpty()
     assert output.Sink(side, None).isatty()
     assert output.Sink(side, None).fileno() == side
@@ -188,7 +188,7 @@ def test_terminal_is_seen_as_one() -> None:
         (None, None, "utf-8", "socketlab"),
     ],
 )
-def test_encoding_is_pythons_and_errors_are_ours_unless_chosen(
+def test_encoding_is_pythons_and_the_error_handler_the_labs_by_default(
     known: tuple[str, str] | None,
     environ: str | None,
     encoding: str,
@@ -215,7 +215,7 @@ def test_terminal_and_stderr_are_written_line_by_line(
     assert output._open(number, None, instead=None).line_buffering is by_line
 
 
-def test_streams_are_replaced_once_the_first_three_files_are_open(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closed_descriptors_are_filled_before_streams_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     codecs.register_error("socketlab", codecs.strict_errors)
     for name in ("stdout", "stderr"):
         monkeypatch.setattr(sys, name, getattr(sys, name))
@@ -230,7 +230,7 @@ def test_streams_are_replaced_once_the_first_three_files_are_open(monkeypatch: p
     assert [(file._number, file._instead) for file in files] == [(1, 2), (2, None)]
 
 
-def test_pipe_that_is_full_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_pipe_is_awaited(monkeypatch: pytest.MonkeyPatch) -> None:
     answers, waited = iter([BlockingIOError(), None]), []
 
     def write(number: int, data: bytes) -> int:
@@ -245,7 +245,7 @@ def test_pipe_that_is_full_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> Non
     assert waited == [([], [7], [])]
 
 
-def test_text_that_cannot_be_read_is_no_business_of_the_replacing() -> None:
+def test_error_handler_does_not_handle_decoding() -> None:
     output.register()
     with pytest.raises(UnicodeDecodeError):
         b"\xff".decode("utf-8", "socketlab")

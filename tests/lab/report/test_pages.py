@@ -1,4 +1,4 @@
-"""The report of a benchmark as a reader opens it: in a real browser, without a network."""
+"""The report of a benchmark in a real browser, without a network."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +27,7 @@ PLAN = Plan(tuple(RATES), ("session", "sleep_20ms"), (), (4, 16), MODES[:3], 3, 
 
 
 def make_run(root: Path) -> Run:
-    """A run, whose measurements are made up."""
+    """Make a run with made-up measurements."""
     plain = replace(
         MEASUREMENT,
         histogram=((100.0, 900), (900.0, 100), (40_000.0, 3)),
@@ -61,7 +61,7 @@ def make_run(root: Path) -> Run:
 
 # The browser's image is built once, from half a gigabyte of packages.
 @pytest.mark.timeout(900)
-def test_the_report_in_a_browser(engine, find_of_project, tmp_path: Path) -> None:
+def test_report_works_in_a_browser(engine, find_of_project, tmp_path: Path) -> None:
     run = make_run(tmp_path)
     backend = Containers(f"t{uuid4().hex[:8]}", CATALOGUE)
     try:
