@@ -1,4 +1,4 @@
-"""Options that every way of running the tests shares. They stand here because pytest reads them before it collects."""
+"""Options of all test runs. They are here because pytest reads this file before it collects."""
 
 import os
 import signal
@@ -37,7 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What waits for the engine takes longest, in one worker: it begins at once (see `--no-loadscope-reorder`)."""
+    """Run the tests of the engine first: they take longest, in one worker (see `--no-loadscope-reorder`)."""
     items.sort(key=lambda item: item.get_closest_marker("docker") is None)
 
 
@@ -53,5 +53,5 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.fixture(scope="session")
 def unit() -> float:
-    """The unit of every wait, in seconds; LAB_TIME_UNIT makes it longer where a machine is slow."""
+    """The unit of every wait in seconds; LAB_TIME_UNIT makes it longer for a slow machine."""
     return float(os.environ.get("LAB_TIME_UNIT", "0.1"))

@@ -41,13 +41,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def tls() -> ssl.SSLContext:
-    """What trusts the lab's own CA, and nobody else."""
+    """A context that trusts only the lab's CA."""
     return ssl.create_default_context(cafile=os.environ["LAB_TLS_CA"])
 
 
 @pytest.fixture
 def name() -> str:
-    """A name that no other test has, nor one before it in the same lab."""
+    """A name that no other test uses."""
     return uuid4().hex
 
 
@@ -73,38 +73,38 @@ class Talk:
         self.link.sendall((line.encode() if isinstance(line, str) else line) + b"\r\n")
 
     def hear(self) -> str:
-        """The next line, without its end; empty at the end of the connection."""
+        """Return the next line without its end; empty at the end of the connection."""
         while b"\n" not in self._rest and (data := self.link.recv(65536)):
             self._rest += data
         line, _, self._rest = self._rest.partition(b"\n")
         return line.rstrip(b"\r").decode("utf-8", "replace")
 
     def hear_until(self, end: str) -> list[str]:
-        """All lines before this one."""
+        """Return all lines before this one."""
         lines = []
         while (line := self.hear()) != end:
             lines.append(line)
         return lines
 
     def hear_all(self) -> bytes:
-        """Everything until the end of the connection."""
+        """Return everything until the end of the connection."""
         data = self._rest
         while more := self.link.recv(65536):
             data += more
         return data
 
     def ask(self, line: str | bytes) -> str:
-        """Send a line, and give the one that answers it."""
+        """Send a line, and return the reply."""
         self.say(line)
         return self.hear()
 
     def secure(self, context: ssl.SSLContext, host: str) -> None:
-        """Go on over TLS."""
+        """Start TLS."""
         self.link = context.wrap_socket(self.link, server_hostname=host)
 
 
 @pytest.fixture
 def talk() -> Iterator[Callable[[str, int], Talk]]:
-    """Opens a conversation; all are closed after the test."""
+    """Open conversations, which are closed after the test."""
     with ExitStack() as stack:
         yield lambda host, port: stack.enter_context(Talk(socket.create_connection((host, port), PATIENCE)))

@@ -1,4 +1,4 @@
-"""The tour's exhibits, each in a process of its own as `lab tour` has it: what they do, raise, and say on the wire."""
+"""The tour's exhibits, run in separate processes as by `lab tour`: their output, exceptions and traffic."""
 
 import base64
 import json
@@ -285,7 +285,7 @@ def said(run: ExhibitRun, side: str, *, tls: bool | None = None) -> str:
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_it_does_its_job_and_raises_what_it_should(module: str, other_side: Callable[[ExhibitRun], None]) -> None:
+def test_exhibit_prints_and_raises_as_documented(module: str, other_side: Callable[[ExhibitRun], None]) -> None:
     run = see(module)
     assert run.error is None
     lines = iter(run.output.splitlines())
@@ -301,7 +301,7 @@ def test_it_does_its_job_and_raises_what_it_should(module: str, other_side: Call
 
 @pytest.fixture
 def other_side(request: pytest.FixtureRequest, talk: Callable[[str, int], Talk]) -> Callable[[ExhibitRun], None]:
-    """Asks somebody else than the module whether it has done what it says: another protocol, or the wire."""
+    """Check the exhibit's effect by another protocol, or by its traffic."""
     module = request.node.callspec.params["module"]
     checks = {
         "ftplib": check_upload,
@@ -317,7 +317,7 @@ def other_side(request: pytest.FixtureRequest, talk: Callable[[str, int], Talk])
 
 
 def check_upload(run: ExhibitRun) -> None:
-    """A file that came by FTP is there by HTTP; and the wire says that the rest of it was asked for, not all."""
+    """A file uploaded by FTP is readable by HTTP, and the traffic shows that only its rest was requested."""
     with urlopen("http://gallery_web/pub/poem.txt", timeout=20) as answer:
         poem = answer.read()
     assert poem.splitlines() == [b"line %d of a poem" % number for number in range(1, 101)]
@@ -330,7 +330,7 @@ def check_upload(run: ExhibitRun) -> None:
 
 
 def check_one_connection(run: ExhibitRun) -> None:
-    """Four requests on one connection, and one on another, inside TLS."""
+    """Four requests on one connection, and one on another over TLS."""
     requests = [each for each in run.messages if re.match(r"(GET|HEAD|POST) ", each.text)]
     assert [each.connection for each in requests] == [1, 1, 1, 1, 2]
     assert [each.tls for each in requests] == [False] * 4 + [True]
@@ -343,7 +343,7 @@ def check_secure_login(run: ExhibitRun) -> None:
 
 
 def check_articles(run: ExhibitRun, news: Talk) -> None:
-    """What was posted is there for a person who types the protocol."""
+    """A posted article is readable with raw commands."""
     assert news.hear().startswith("200 ")
     assert news.ask("AUTHINFO USER ann").startswith("381 ")
     assert news.ask("AUTHINFO PASS anns-secret").startswith("281 ")
@@ -362,7 +362,7 @@ def check_fetched(run: ExhibitRun) -> None:
 
 
 def check_delivered(run: ExhibitRun) -> None:
-    """The exhibit waits for each message in another module's folder; the wire shows by which way each was sent."""
+    """The exhibit waits for each message in a mailbox; the traffic shows how each was sent."""
     assert "AUTH PLAIN " + MASK in said(run, "client", tls=True)
     assert "AUTH" not in said(run, "client", tls=False)
     assert {"gallery_smtp:25", "gallery_smtp:587", "gallery_smtp:465", "gallery_mail:24", "gallery_mail:143"} == {
@@ -371,7 +371,7 @@ def check_delivered(run: ExhibitRun) -> None:
 
 
 def check_options(run: ExhibitRun) -> None:
-    """IAC WONT and IAC DONT, which no person sees."""
+    """IAC WONT and IAC DONT, which a terminal does not show."""
     assert {r"\xff\xfc", r"\xff\xfe"} <= set(re.findall(r"\\xff\\xf[ce]", said(run, "client")))
 
 
@@ -380,11 +380,11 @@ def check_basic(run: ExhibitRun) -> None:
     assert 'Authorization: Digest username="ann"' in said(run, "client")
 
 
-def test_every_exhibit_is_held_to_something() -> None:
+def test_every_exhibit_has_expectations() -> None:
     assert list(PRINTS) == list(RAISES) == list(MODULES)
 
 
-def test_an_exhibit_that_fails_says_what_was_raised() -> None:
+def test_failing_exhibit_shows_its_exception() -> None:
     script = "import socket; socket.create_connection = lambda *_, **__: (_ for _ in ()).throw(OSError('no way'))"
     command = [
         sys.executable,

@@ -1,4 +1,4 @@
-"""The servers of files: FTP, the web, gopher. What they give, to whom, and what they refuse."""
+"""The servers of files (FTP, web, gopher): what they serve, and what they refuse."""
 
 import ftplib
 import hashlib
@@ -29,7 +29,7 @@ def fetch(url: str, data: bytes | None = None, **headers: str) -> bytes:
 
 
 def refused(url: str, data: bytes | None = None, **headers: str) -> int:
-    """The status with which a request is refused."""
+    """Return the status of a refused request."""
     with pytest.raises(urllib.error.HTTPError) as caught:
         fetch(url, data, **headers)
     caught.value.close()
@@ -48,7 +48,7 @@ class TestFtp:
                 yield secure
 
     @pytest.mark.parametrize("passive", [True, False], ids=["passive", "active"])
-    def test_what_is_uploaded_can_be_read_on_the_web(self, ftp: ftplib.FTP, passive: bool, name: str) -> None:
+    def test_uploaded_file_is_readable_over_http(self, ftp: ftplib.FTP, passive: bool, name: str) -> None:
         content = name.encode() * 10_000
         ftp.set_pasv(passive)
         ftp.storbinary(f"STOR pub/{name}", io.BytesIO(content))
@@ -61,7 +61,7 @@ class TestFtp:
         ftp.delete(f"pub/{name}")
         assert refused(f"http://{WEB}/pub/{name}") == 404
 
-    def test_login_lands_beside_the_welcome(self, ftp: ftplib.FTP) -> None:
+    def test_login_starts_in_the_directory_of_the_welcome_file(self, ftp: ftplib.FTP) -> None:
         assert ftp.pwd() == "/"
         assert dict(ftp.mlsd(facts=["type"]))["pub"]["type"] == "dir"
         lines: list[str] = []
@@ -80,7 +80,7 @@ class TestFtp:
         ftp.rmd(f"pub/{name}")
         assert f"pub/{name}" not in ftp.nlst("pub")
 
-    def test_the_data_port_is_one_of_fifty(self, ftp: ftplib.FTP) -> None:
+    def test_data_port_is_one_of_fifty(self, ftp: ftplib.FTP) -> None:
         numbers = re.search(r"\((.*)\)", ftp.sendcmd("PASV"))
         assert numbers
         high, low = numbers[1].split(",")[-2:]
@@ -91,28 +91,28 @@ class TestFtp:
         ["CWD ../../etc", "CWD /etc", "RETR ../../etc/passwd", "RETR /srv/accounts", "RETR pub/../../accounts",
          "SIZE /etc/passwd", "MKD ../x", "DELE welcome.txt", "DELE ../accounts", "RNFR ../accounts"],
     )  # fmt: skip
-    def test_nothing_beyond_its_directory_can_be_reached(self, ftp: ftplib.FTP, command: str) -> None:
+    def test_paths_outside_the_directory_are_unreachable(self, ftp: ftplib.FTP, command: str) -> None:
         with pytest.raises(ftplib.error_perm, match="550"):
             ftp.sendcmd(command)
 
-    def test_the_way_up_ends_where_login_lands(self, ftp: ftplib.FTP) -> None:
+    def test_parent_of_the_login_directory_is_itself(self, ftp: ftplib.FTP) -> None:
         ftp.cwd("../../..")
         assert ftp.pwd() == "/"
         assert set(ftp.nlst()) == {"pub", "welcome.txt"}
         assert {path.rpartition("/")[2] for path in ftp.nlst("../..")} == {"pub", "welcome.txt"}
 
-    def test_outside_its_writable_directory_nothing_can_be_written(self, ftp: ftplib.FTP) -> None:
+    def test_only_the_writable_directory_is_writable(self, ftp: ftplib.FTP) -> None:
         with pytest.raises(ftplib.error_perm, match="550"):
             ftp.storbinary("STOR x", io.BytesIO(b"x"))
 
     @pytest.mark.parametrize(
         "account", [WRONG, ("anonymous", "x@y"), ("root", ""), ("lab", "")], ids=lambda pair: pair[0]
     )
-    def test_strangers_are_refused(self, account: tuple[str, str]) -> None:
+    def test_wrong_logins_are_refused(self, account: tuple[str, str]) -> None:
         with ftplib.FTP(FTP, timeout=PATIENCE) as client, pytest.raises(ftplib.error_perm, match="530"):
             client.login(*account)
 
-    def test_no_server_is_told_to_connect_to_a_third(self) -> None:
+    def test_ftp_refuses_the_bounce_attack(self) -> None:
         """The bounce attack: a PORT with an address that is not the client's own."""
         with ftplib.FTP(FTP, *BOB, timeout=PATIENCE) as client, pytest.raises(ftplib.error_perm, match="500"):
             client.sendcmd("PORT 127,0,0,1,0,25")
@@ -138,7 +138,7 @@ class TestWeb:
             assert response.status == status
             assert content in (None, response.read())
 
-    def test_a_connection_is_kept_until_it_is_closed(self) -> None:
+    def test_connection_is_kept_until_closed(self) -> None:
         with closing(http.client.HTTPConnection(WEB, timeout=PATIENCE)) as client:
             ports = set()
             for close in ("", "close"):
@@ -149,7 +149,7 @@ class TestWeb:
                 assert response.will_close == bool(close)
             assert len(ports) == 1
 
-    def test_a_redirect_leads_to_the_lines(self) -> None:
+    def test_redirect_leads_to_the_lines(self) -> None:
         with urllib.request.urlopen(f"http://{WEB}/redirect", timeout=PATIENCE) as response:
             assert (response.url, response.read()) == (f"http://{WEB}/lines.txt", LINES)
         with closing(http.client.HTTPConnection(WEB, timeout=PATIENCE)) as client:
@@ -157,7 +157,7 @@ class TestWeb:
             assert client.getresponse().status == 302
 
     @pytest.mark.parametrize("path", ["/missing", "/cgi-bin/missing.py", "/basic", "/pub/missing"])
-    def test_what_is_not_there(self, path: str) -> None:
+    def test_missing_page_is_404(self, path: str) -> None:
         assert refused(f"http://{WEB}{path}") in ((401,) if path == "/basic" else (404,))
 
     @pytest.mark.parametrize("kind", ["basic", "digest"])
@@ -176,8 +176,8 @@ class TestWeb:
         assert refused(url) == 401
 
     @pytest.mark.parametrize("kind", ["basic", "digest"])
-    def test_a_wrong_password(self, kind: str) -> None:
-        """Not with urllib: it would try a wrong digest five times, and the server makes it wait each time."""
+    def test_wrong_password(self, kind: str) -> None:
+        """Without urllib, which tries a wrong digest five times, each with the server's delay."""
         path = f"/{kind}/secret.txt"
         with closing(http.client.HTTPConnection(WEB, timeout=PATIENCE)) as client:
             client.request("GET", path)
@@ -218,13 +218,13 @@ class TestWeb:
         assert robots.site_maps() == [f"http://{WEB}/sitemap.xml"]
         assert b"<urlset" in fetch(f"http://{WEB}/sitemap.xml")
 
-    def test_a_form_by_get_and_by_post(self) -> None:
+    def test_form_by_get_and_by_post(self) -> None:
         url = f"http://{WEB}/cgi-bin/form.py"
         query = urllib.parse.urlencode({"a": "1 & 2", "b": "ä", "c": ""})
         assert fetch(f"{url}?{query}").decode() == "GET\na = 1 & 2\nb = ä\nc = \n"
         assert fetch(url, query.encode()).decode().partition("\n")[2] == "a = 1 & 2\nb = ä\nc = \n"
 
-    def test_an_upload(self, name: str) -> None:
+    def test_upload(self, name: str) -> None:
         parts = (
             ('name="text"', "", b"hello"),
             (f'name="file"; filename="{name}"', "Content-Type: application/x-thing\r\n", bytes(range(256)) * 100),
@@ -241,7 +241,7 @@ class TestWeb:
             f"file: {name}, 25600 bytes, application/x-thing",
         ]
 
-    def test_a_form_in_chunks(self) -> None:
+    def test_form_in_chunks(self) -> None:
         with closing(http.client.HTTPConnection(WEB, timeout=PATIENCE)) as client:
             kind = {"Content-Type": "application/x-www-form-urlencoded"}
             client.request("POST", "/cgi-bin/form.py", iter([b"a=", b"1&", b"b=2"]), kind, encode_chunked=True)
@@ -249,8 +249,8 @@ class TestWeb:
 
     @pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=x"])
     @pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
-    def test_a_form_that_is_too_large(self, kind: str, chunked: bool) -> None:
-        """Refused by the size that it says it has, or when it has got that large."""
+    def test_form_that_is_too_large(self, kind: str, chunked: bool) -> None:
+        """Refused by its declared size, or when it grows too large."""
         with closing(http.client.HTTPConnection(WEB, timeout=PATIENCE)) as client:
             parts = [b"x" * 1024] * 65
             body = iter(parts) if chunked else b"".join(parts)
@@ -259,8 +259,8 @@ class TestWeb:
         assert fetch(f"http://{WEB}/cgi-bin/form.py", b"a=1").endswith(b"a = 1\n")
 
     @pytest.mark.parametrize("body", [b"--x\r\nContent-Disposition: form-data; name=", b"", b"\x00\xff" * 100])
-    def test_a_form_that_is_none(self, body: bytes) -> None:
-        """Whatever the script makes of it, the server goes on."""
+    def test_malformed_form_is_refused(self, body: bytes) -> None:
+        """The server survives any result of the script."""
         with closing(http.client.HTTPConnection(WEB, timeout=PATIENCE)) as client:
             client.request("POST", "/cgi-bin/form.py", body, {"Content-Type": "multipart/form-data; boundary=x"})
             assert client.getresponse().status in (200, 500)
@@ -276,7 +276,7 @@ class TestWeb:
             ("seconds=-1", 400, None),
         ],
     )
-    def test_a_slow_reply(self, query: str, status: int, content: bytes | None) -> None:
+    def test_slow_reply(self, query: str, status: int, content: bytes | None) -> None:
         with closing(http.client.HTTPConnection(WEB, timeout=PATIENCE)) as client:
             client.request("GET", f"/slow?{query}")
             response = client.getresponse()
@@ -286,7 +286,7 @@ class TestWeb:
     @pytest.mark.parametrize(
         "path", ["/../accounts", "/%2e%2e/accounts", "/pub/..%2f..%2faccounts", "/cgi-bin/../../accounts"]
     )
-    def test_nothing_beyond_its_directory_can_be_reached(self, talk: Callable[[str, int], Talk], path: str) -> None:
+    def test_paths_outside_the_directory_are_unreachable(self, talk: Callable[[str, int], Talk], path: str) -> None:
         client = talk(WEB, 80)
         client.say(f"GET {path} HTTP/1.0\r\n")
         answer = client.hear_all()
@@ -304,7 +304,7 @@ class TestGopher:
 
         return ask
 
-    def test_the_menu_leads_everywhere(self, ask: Callable[[str], str]) -> None:
+    def test_menu_links_to_every_item(self, ask: Callable[[str], str]) -> None:
         items = [line.split("\t") for line in ask("").splitlines() if line[:1] in "017"]
         assert {(item[0][0], item[1].lstrip("/")) for item in items if len(item) == 4} == {
             ("0", "about.txt"),
@@ -316,13 +316,13 @@ class TestGopher:
         assert "docs/gopher.txt" in ask("docs/")
         assert ask("").endswith(".\r\n")
 
-    def test_the_search(self, ask: Callable[[str], str]) -> None:
+    def test_search(self, ask: Callable[[str], str]) -> None:
         assert ask("cgi-bin/search.sh\tFINGER") == f"0finger\t/docs/finger.txt\t{GOPHER}\t70\r\n.\r\n"
         assert ask("cgi-bin/search.sh\tcame before").count("\t/docs/") == 2
         assert ask("cgi-bin/search.sh\tnothing like it").startswith("3Nothing was found")
 
     @pytest.mark.parametrize("query", ["", "-r", ".", ".*", "$(id)", "`id`", "';id;'", "../", "x\ty", "a" * 5000])
-    def test_a_query_is_neither_a_pattern_nor_a_command(self, ask: Callable[[str], str], query: str) -> None:
+    def test_query_is_not_a_pattern_and_not_a_command(self, ask: Callable[[str], str], query: str) -> None:
         answer = ask(f"cgi-bin/search.sh\t{query}")
         assert "uid=" not in answer
         # Of these only the full stop stands in the documents.
@@ -341,7 +341,7 @@ class TestGopher:
             "missing",
         ],
     )
-    def test_nothing_beyond_its_directory_can_be_reached(self, ask: Callable[[str], str], selector: str) -> None:
+    def test_paths_outside_the_directory_are_unreachable(self, ask: Callable[[str], str], selector: str) -> None:
         answer = ask(selector)
         assert "Error" in answer or answer.startswith("3")
         assert "secret" not in answer

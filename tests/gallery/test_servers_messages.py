@@ -1,4 +1,4 @@
-"""The servers of messages: mail and news. What is sent by one protocol is read by the others; nothing is relayed."""
+"""The servers of messages (mail and news): mail sent by one protocol is read by the others, and nothing is relayed."""
 
 import imaplib
 import poplib
@@ -54,7 +54,7 @@ def open_pop(way: str, tls: ssl.SSLContext) -> poplib.POP3:
 
 
 def read_imap(client: imaplib.IMAP4, subject: str) -> bytes:
-    """The one message with this subject, as soon as it is there."""
+    """Wait for the message with this subject."""
     deadline = time.monotonic() + PATIENCE
     while True:
         client.select()
@@ -70,7 +70,7 @@ def read_imap(client: imaplib.IMAP4, subject: str) -> bytes:
 
 class TestMail:
     @pytest.mark.parametrize("way", ["clear", "starttls", "smtps", "submission"])
-    def test_what_is_sent_is_read_by_imap_and_by_pop3(self, way: str, tls: ssl.SSLContext, name: str) -> None:
+    def test_sent_mail_is_read_by_imap_and_by_pop3(self, way: str, tls: ssl.SSLContext, name: str) -> None:
         text = "Dots:\n.\n..\nLänge\n" + 200 * "x"
         with open_smtp(way, tls) as client:
             assert client.send_message(compose(name, text=text)) == {}
@@ -90,7 +90,7 @@ class TestMail:
         assert b"Received:" in stored
         assert b"\r\n.\r\n..\r\n" in stored or b"=" in stored
 
-    def test_each_has_a_mailbox_of_their_own(self, tls: ssl.SSLContext, name: str) -> None:
+    def test_each_account_has_its_own_mailbox(self, tls: ssl.SSLContext, name: str) -> None:
         with open_smtp("clear", tls) as client:
             client.send_message(compose(name, to=f"ann@{DOMAIN}"))
         with open_imap("clear", tls) as ann, open_imap("clear", tls) as bob:
@@ -111,14 +111,14 @@ class TestMail:
             "nobody@gallery.test",
         ],
     )
-    def test_it_relays_nothing(self, way: str, tls: ssl.SSLContext, address: str) -> None:
+    def test_server_does_not_relay(self, way: str, tls: ssl.SSLContext, address: str) -> None:
         with open_smtp(way, tls) as client:
             client.ehlo()
             assert client.mail(f"ann@{DOMAIN}")[0] == 250
             assert 500 <= client.rcpt(address)[0] < 600
 
-    def test_accounts_log_in_where_tls_comes_first(self, tls: ssl.SSLContext) -> None:
-        """On port 465, which RFC 8314 prefers, as on 587."""
+    def test_accounts_log_in_over_tls(self, tls: ssl.SSLContext) -> None:
+        """On port 465, which RFC 8314 prefers, and on 587."""
         with open_smtp("smtps", tls) as client:
             client.ehlo()
             assert {"PLAIN", "LOGIN"} <= set(client.esmtp_features["auth"].split())
@@ -138,7 +138,7 @@ class TestMail:
                 client.login(*WRONG)
 
     @pytest.mark.parametrize("way", ["clear", "implicit"])
-    def test_a_wrong_password(self, way: str, tls: ssl.SSLContext) -> None:
+    def test_wrong_password(self, way: str, tls: ssl.SSLContext) -> None:
         with open_imap(way, tls) as client, pytest.raises(imaplib.IMAP4.error, match="AUTHENTICATIONFAILED"):
             client.login(*WRONG)
         post = open_pop(way, tls)
@@ -149,7 +149,7 @@ class TestMail:
         finally:
             post.quit()
 
-    def test_passwords_that_never_cross_the_network(self, tls: ssl.SSLContext) -> None:
+    def test_challenge_response_logins_work(self, tls: ssl.SSLContext) -> None:
         with open_imap("clear", tls) as client:
             assert client.login_cram_md5(*BOB)[0] == "OK"
         post = open_pop("clear", tls)
@@ -158,7 +158,7 @@ class TestMail:
         finally:
             post.quit()
 
-    def test_lmtp_says_of_each_recipient_whether_it_was_delivered(self, name: str, tls: ssl.SSLContext) -> None:
+    def test_lmtp_reports_the_delivery_per_recipient(self, name: str, tls: ssl.SSLContext) -> None:
         with smtplib.LMTP(MAIL, 24, timeout=PATIENCE) as client:
             wrong = f"nobody@{DOMAIN}"
             assert list(client.sendmail("", [f"bob@{DOMAIN}", wrong], compose(name).as_bytes())) == [wrong]
@@ -185,7 +185,7 @@ class TestNews:
         return reader.hear()
 
     @pytest.mark.parametrize("secure", [False, True], ids=["clear", "starttls"])
-    def test_what_is_posted_is_read(self, reader: Talk, secure: bool, name: str, tls: ssl.SSLContext) -> None:
+    def test_posted_article_is_readable(self, reader: Talk, secure: bool, name: str, tls: ssl.SSLContext) -> None:
         if secure:
             assert reader.ask("STARTTLS").startswith("382 ")
             reader.secure(tls, NEWS)
@@ -204,16 +204,16 @@ class TestNews:
         assert lines[-2:] == ["..", "text"]
 
     @pytest.mark.parametrize("account", [WRONG, ("nobody", "secret"), ("ann", "")], ids=["password", "user", "empty"])
-    def test_strangers_are_refused(self, reader: Talk, account: tuple[str, str]) -> None:
+    def test_wrong_logins_are_refused(self, reader: Talk, account: tuple[str, str]) -> None:
         assert reader.ask(f"AUTHINFO USER {account[0]}").startswith("381 ")
         assert reader.ask(f"AUTHINFO PASS {account[1]}")[:3] in ("481", "501")
         assert reader.ask(f"GROUP {DOMAIN}").startswith("480 ")
 
-    def test_without_a_login_nothing_is_read_or_posted(self, reader: Talk) -> None:
+    def test_reading_and_posting_require_a_login(self, reader: Talk) -> None:
         assert reader.ask(f"GROUP {DOMAIN}").startswith("480 ")
         assert reader.ask("POST")[:3] in ("440", "480")
 
-    def test_a_group_that_does_not_exist(self, reader: Talk, name: str) -> None:
+    def test_group_that_does_not_exist(self, reader: Talk, name: str) -> None:
         self.login(reader)
         assert reader.ask(f"GROUP {name}").startswith("411 ")
         assert self.post(reader, name, "lost").startswith("441 ")
@@ -221,7 +221,7 @@ class TestNews:
 
 
 class TestSmtpd:
-    def test_mail_for_its_domain_is_taken(self, name: str) -> None:
+    def test_mail_for_its_domain_is_accepted(self, name: str) -> None:
         with smtplib.SMTP(SMTPD, 2525, timeout=PATIENCE) as client:
             client.ehlo()
             client.mail(f"ann@{DOMAIN}")
@@ -231,15 +231,15 @@ class TestSmtpd:
             assert said.endswith(b"bytes for bob@gallery.test")
 
     @pytest.mark.parametrize("address", ["x@example.com", "x@gallery.test.example.com", "nobody"])
-    def test_it_relays_nothing(self, address: str) -> None:
+    def test_server_does_not_relay(self, address: str) -> None:
         with smtplib.SMTP(SMTPD, 2525, timeout=PATIENCE) as client:
             with pytest.raises(smtplib.SMTPDataError, match="550"):
                 client.sendmail("ann@gallery.test", [f"bob@{DOMAIN}", address], "Subject: x\n\nx")
             assert client.noop()[0] == 250
 
     @pytest.mark.parametrize("address", ["<>", "x@example.com.", "<@@>", "a" * 600])
-    def test_an_address_that_cannot_be_read(self, address: str) -> None:
-        """Some of these cost the client its connection, by an error within smtpd. They cost nobody else theirs."""
+    def test_unparsable_address_is_refused(self, address: str) -> None:
+        """Some of these end the client's connection by an error in smtpd, but no other connection."""
         with smtplib.SMTP(SMTPD, 2525, timeout=PATIENCE) as other:
             client = smtplib.SMTP(SMTPD, 2525, timeout=PATIENCE)
             with suppress(smtplib.SMTPServerDisconnected, smtplib.SMTPResponseException), client:
@@ -250,7 +250,7 @@ class TestSmtpd:
             client.close()
             assert other.noop()[0] == 250
 
-    def test_a_message_that_is_too_large(self) -> None:
+    def test_message_that_is_too_large(self) -> None:
         with smtplib.SMTP(SMTPD, 2525, timeout=PATIENCE) as client:
             client.ehlo()
             assert client.esmtp_features["size"] == "1048576"

@@ -1,4 +1,4 @@
-"""The servers that one talks to: telnet, the chat room of asynchat, and procedures over XML-RPC."""
+"""The interactive servers: telnet, the chat room of asynchat, and XML-RPC."""
 
 import gzip
 import http.client
@@ -28,7 +28,7 @@ class Terminal:
         self._raw = b""
 
     def read_until(self, end: str) -> str:
-        """What the terminal shows, up to here."""
+        """Return what the terminal has shown so far."""
         while end.encode() not in self._shown:
             data = self.link.recv(4096)
             assert data, f"the connection ended after {self._shown!r}"
@@ -60,7 +60,7 @@ class TestTelnet:
     def terminal(self, talk: Callable[[str, int], Talk]) -> Terminal:
         return Terminal(talk(TELNET, 23).link)
 
-    def test_the_menu(self, terminal: Terminal) -> None:
+    def test_menu(self, terminal: Terminal) -> None:
         assert "Welcome to the gallery." in terminal.read_until("choice> ")
         assert terminal.offered, "it has negotiated nothing"
         terminal.say("time")
@@ -77,7 +77,7 @@ class TestTelnet:
     @pytest.mark.parametrize(
         "line", ["echo $(id)", "echo `id`", "echo x; id", "echo $PATH", "!id", "$(id)", "time; id", "echo %s%n", "-n"]
     )
-    def test_nothing_that_is_typed_is_run(self, terminal: Terminal, line: str) -> None:
+    def test_typed_text_is_never_executed(self, terminal: Terminal, line: str) -> None:
         terminal.read_until("choice> ")
         terminal.say(line)
         answer = terminal.read_until("choice> ")
@@ -85,7 +85,7 @@ class TestTelnet:
         assert "/usr/bin" not in answer
 
     @pytest.mark.parametrize("key", [b"\x03", b"\x1c", b"\x1a"], ids=["interrupt", "quit", "suspend"])
-    def test_no_key_leads_to_a_shell(self, terminal: Terminal, key: bytes) -> None:
+    def test_control_keys_do_not_open_a_shell(self, terminal: Terminal, key: bytes) -> None:
         terminal.read_until("choice> ")
         terminal.link.sendall(key + b"\r\n")
         terminal.link.settimeout(2)
@@ -105,7 +105,7 @@ class TestAsynchat:
         assert words[:2] == ["You", "are"]
         return member, words[2].rstrip(".")
 
-    def test_what_one_says_goes_to_everybody(self, talk: Callable[[str, int], Talk], name: str) -> None:
+    def test_message_goes_to_all_clients(self, talk: Callable[[str, int], Talk], name: str) -> None:
         first, number = self.enter(talk)
         second, _ = self.enter(talk)
         first.say(name)
@@ -115,7 +115,7 @@ class TestAsynchat:
         assert second.hear() == "Good-bye."
         assert second.hear() == ""
 
-    def test_data_of_a_length_is_no_line(self, talk: Callable[[str, int], Talk]) -> None:
+    def test_data_of_a_given_length_is_not_a_line(self, talk: Callable[[str, int], Talk]) -> None:
         member, _ = self.enter(talk)
         data = b"\r\n/quit\r\n\x00" * 1000
         member.say(f"/count {len(data)}")
@@ -126,18 +126,18 @@ class TestAsynchat:
     @pytest.mark.parametrize(
         "line", ["/count", "/count x", "/count 0", "/count -1", "/count 1048577", "/count 1 2", "/count ²"]
     )
-    def test_a_number_that_is_none(self, talk: Callable[[str, int], Talk], line: str) -> None:
+    def test_invalid_number_is_refused(self, talk: Callable[[str, int], Talk], line: str) -> None:
         member, _ = self.enter(talk)
         assert member.ask(line).startswith("! /count takes")
 
-    def test_a_line_without_an_end(self, talk: Callable[[str, int], Talk]) -> None:
+    def test_endless_line_is_refused(self, talk: Callable[[str, int], Talk]) -> None:
         member, _ = self.enter(talk)
         member.link.sendall(b"x" * 5000)
         assert member.hear() == "! a line has 4096 bytes at most"
         assert member.hear() == ""
 
-    def test_who_does_not_read_is_shown_out(self, talk: Callable[[str, int], Talk]) -> None:
-        """And the server keeps no more for them than it says."""
+    def test_client_that_does_not_read_is_disconnected(self, talk: Callable[[str, int], Talk]) -> None:
+        """The server buffers no more than its documented limit for them."""
         deaf, number = self.enter(talk)
         speaker, mine = self.enter(talk)
         line = "x" * 4000
@@ -156,7 +156,7 @@ class TestAsynchat:
 
 
 def entities(depth: int) -> bytes:
-    """The bomb that is known as "billion laughs": ten to the power of `depth` words."""
+    """The "billion laughs" bomb: ten to the power of `depth` words."""
     lines = [f'<!ENTITY e{n} "{f"&e{n - 1};" * 10}">' for n in range(1, depth + 1)]
     declared = "".join(['<!ENTITY e0 "ha">', *lines])
     return f"<?xml version='1.0'?><!DOCTYPE m [{declared}]>{call(f'&e{depth};')}".encode()
@@ -218,7 +218,7 @@ class TestXmlRpc:
                 xmlrpc.client.loads(client.getresponse().read())
         assert server.add(1, 1) == 2
 
-    def test_a_packed_bomb_is_refused(self, server: ServerProxy) -> None:
+    def test_compressed_bomb_is_refused(self, server: ServerProxy) -> None:
         """40 MB of blanks in 40 KB."""
         body = gzip.compress(b" " * 40_000_000)
         with closing(http.client.HTTPConnection(XMLRPC, 8000, timeout=PATIENCE)) as client:
@@ -229,7 +229,7 @@ class TestXmlRpc:
     @pytest.mark.parametrize(
         ("length", "status"), [("1048577", 413), ("9" * 30, 413), ("-1", 411), ("x", 411), (None, 411)]
     )
-    def test_a_request_of_no_good_length(
+    def test_request_with_an_invalid_length_is_refused(
         self, talk: Callable[[str, int], Talk], length: str | None, status: int
     ) -> None:
         client = talk(XMLRPC, 8000)
@@ -238,19 +238,19 @@ class TestXmlRpc:
         assert client.hear().startswith(f"HTTP/1.1 {status} ")
 
     @pytest.mark.parametrize("body", [b"", b"<", b"\x00" * 100, b"<methodCall/>", b"<methodResponse/>"])
-    def test_what_is_no_call(self, server: ServerProxy, body: bytes) -> None:
+    def test_malformed_call_is_refused(self, server: ServerProxy, body: bytes) -> None:
         with closing(http.client.HTTPConnection(XMLRPC, 8000, timeout=PATIENCE)) as client:
             client.request("POST", "/RPC2", body)
             with pytest.raises(Fault):
                 xmlrpc.client.loads(client.getresponse().read())
         assert server.add(1, 1) == 2
 
-    def test_other_paths_are_none(self) -> None:
+    def test_other_paths_are_404(self) -> None:
         with closing(http.client.HTTPConnection(XMLRPC, 8000, timeout=PATIENCE)) as client:
             client.request("POST", "/elsewhere", call("add"))
             assert client.getresponse().status == 404
 
-    def test_one_slow_client_holds_nobody_up(self, server: ServerProxy, talk: Callable[[str, int], Talk]) -> None:
+    def test_slow_client_does_not_block_others(self, server: ServerProxy, talk: Callable[[str, int], Talk]) -> None:
         slow = talk(XMLRPC, 8000)
         slow.say("POST /RPC2 HTTP/1.1\r\nContent-Length: 100\r\n")
         assert server.add(1, 1) == 2

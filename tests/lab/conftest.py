@@ -1,4 +1,4 @@
-"""What the tests of the lab share: names of their own, and proof that nothing of them is left."""
+"""Fixtures of the lab's tests: unique project names, and checks for leftovers."""
 
 import os
 import subprocess
@@ -28,7 +28,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[docker.DockerClient]:
-    """The engine of this machine. Where one is required and none answers, that is a failure, not a skip."""
+    """The engine of this machine. If one is required and none answers, the test fails and is not skipped."""
     now = status()
     if not now.is_complete:
         reason = f"{now.problems[0].what}: {now.problems[0].fix}"
@@ -45,7 +45,7 @@ Find = Callable[[str], list[str]]
 
 @pytest.fixture(scope="session")
 def find_of_project(engine: docker.DockerClient) -> Find:
-    """Gives the names of everything that a project has in the engine."""
+    """Return the names of all parts of a project in the engine."""
 
     def find(project: str) -> list[str]:
         label = {"label": f"{PROJECT_LABEL}={project}"}
@@ -57,7 +57,7 @@ def find_of_project(engine: docker.DockerClient) -> Find:
 
 
 def find_processes(project: str) -> list[psutil.Process]:
-    """Every process that was started for a project."""
+    """Return all processes of a project."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
@@ -80,7 +80,7 @@ def process_project() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[str]:
-    """A project whose MODELS run as processes, for tests that only look at them."""
+    """A project whose MODELS run as processes, for tests that do not change them."""
     backend = Processes(f"t{uuid4().hex[:8]}", Catalogue.load())
     try:
         backend.up(MODELS)
@@ -105,7 +105,7 @@ Lab = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def lab() -> Lab:
-    """The command `lab`, as a person calls it."""
+    """Run the command `lab` as a user does."""
 
     def run(*arguments: str, environ: dict[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(

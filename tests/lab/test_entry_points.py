@@ -25,7 +25,7 @@ def find_entry_points() -> Iterator[str]:
                 yield ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
 
 
-def test_every_entry_point_is_tried() -> None:
+def test_every_entry_point_is_tested() -> None:
     assert set(find_entry_points()) == set(STARTS)
 
 

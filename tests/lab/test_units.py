@@ -21,7 +21,7 @@ from lab.base.units import parse_duration, parse_share, show_duration
         ("0s", 0.0, "0h"),
     ],
 )
-def test_duration_is_read_and_shown_with_its_unit(text: str, seconds: float, shown: str) -> None:
+def test_duration_is_parsed_and_formatted_with_its_unit(text: str, seconds: float, shown: str) -> None:
     assert parse_duration(text) == seconds
     assert show_duration(seconds) == shown
 
@@ -35,7 +35,7 @@ def test_duration_without_a_unit_is_refused_with_an_example(text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["", "s", "five", "-1s", "+1s", "nan", "inf", "1e3s", "5S", "2d", "1m30s", ".5s", "5 s s"]
 )
-def test_text_that_is_no_duration_is_refused(text: str) -> None:
+def test_invalid_duration_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not a duration such as 5s, 500ms, 200us, 2m or 1h"):
         parse_duration(text)
 
@@ -48,6 +48,6 @@ def test_share_is_a_percentage_or_a_ratio(text: str, share: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "ten", "-10%", "10%%", "1e3", "10s"])
-def test_text_that_is_no_share_is_refused(text: str) -> None:
+def test_invalid_share_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not a share such as 10%"):
         parse_share(text)

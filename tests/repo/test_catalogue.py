@@ -41,12 +41,12 @@ def test_image_and_build_arguments_are_the_models_name() -> None:
         assert arguments.get("EXTRA") == model.extra
 
 
-def test_every_model_says_whom_it_serves_at_the_same_time() -> None:
+def test_every_model_declares_its_concurrency() -> None:
     assert not [model.name for model in CATALOGUE.models if model.concurrency is None]
 
 
 @pytest.mark.parametrize("name", [model.name for model in CATALOGUE.models if model.family != PEER])
-def test_a_model_opens_with_its_consequences_and_has_one_public_function(name: str) -> None:
+def test_model_opens_with_its_consequences_and_has_one_public_function(name: str) -> None:
     source = (MODELS / f"{name}.py").read_text()
     opening = source[: source.index('"""', 3)]
     phrases = ("Unit of concurrency", "What blocks whom", "What runs out first")

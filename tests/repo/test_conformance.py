@@ -1,4 +1,4 @@
-"""The conformance suite asks every model about everything that it offers: no filter and no typo makes tests vanish."""
+"""The conformance suite covers each service of each model: no filter and no typo drops tests."""
 
 import ast
 import json
@@ -69,13 +69,13 @@ def marks_of(marks: list[tuple[str, list[str]]], name: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("options", [(), ("--network",)], ids=["processes", "network"])
-def test_every_model_is_asked_about_all_that_it_offers(options: tuple[str, ...]) -> None:
+def test_model_is_tested_on_each_of_its_services(options: tuple[str, ...]) -> None:
     asked = {where for _, _, where, _ in collect(*options)}
     assert asked == OFFERED
 
 
-def test_every_test_is_asked_of_every_model_that_it_is_about() -> None:
-    """Worked out from its markers and from the catalogue, and not by what chooses the targets."""
+def test_each_test_runs_for_each_of_its_models() -> None:
+    """Derived from markers and catalogue, not by the code that chooses the targets."""
     found: Mapping[str, set[tuple[str, str, str]]] = defaultdict(set)
     marks: dict[str, list[tuple[str, list[str]]]] = {}
     for name, nodeid, where, marked in collect("--network"):
@@ -103,8 +103,8 @@ def test_every_test_is_asked_of_every_model_that_it_is_about() -> None:
     assert not wrong
 
 
-def test_every_test_of_the_suite_is_asked_of_some_model() -> None:
-    """Also that of a limit which no model declares, and that of a marker with a typo, which would be about nothing."""
+def test_each_test_runs_for_some_model() -> None:
+    """A name that no model declares, or a typo, would make a marker ineffective."""
     written = {
         f"{path.relative_to(ROOT)}::{node.name}"
         for path in SUITE.glob("test_*.py")
@@ -143,14 +143,14 @@ def documented_capabilities() -> set[str]:
     return set(re.findall(r"`([a-z-]+)`", line))
 
 
-def test_every_limit_that_a_model_declares_is_tested() -> None:
-    """A typo in a label would otherwise excuse nothing, and say what is not so in the tables."""
+def test_each_declared_limit_is_tested() -> None:
+    """A typo in a label would excuse no test, and be wrong in the tables."""
     tested = {args[0] for _, _, _, marks in collect("--network") for args in marks_of(marks, "capability")}
     of_faults = {name for fault in FAULTS.values() for name in fault.needs}
     assert tested <= CAPABILITIES <= tested | of_faults
 
 
-def test_case_that_only_the_protocol_decides_is_asked_of_one_of_ours_and_of_all_others() -> None:
+def test_protocol_case_runs_for_one_model_and_all_external_servers() -> None:
     ours = [model.name for model in MODELS if (ROOT / "services" / "models" / f"{model.name}.py").exists()]
     asked = {
         nodeid.split("[")[1].split("-command-")[1]: set()
@@ -175,7 +175,7 @@ def test_case_that_only_the_protocol_decides_is_asked_of_one_of_ours_and_of_all_
         assert names <= {name for name, _, where, _ in collect() if where[0] == model}
 
 
-def test_all_that_rfcs_say_is_asked_of_a_foreign_server() -> None:
+def test_external_server_is_tested_on_all_rfcs() -> None:
     targets = [word for service in SERVICES for word in ("--target", f"{service}=tcp://127.0.0.1:1")]
     rows: list[Any] = collect("--rfc", *targets)
     assert {where[1] for _, _, where, _ in rows} == {*SERVICES}
@@ -188,8 +188,8 @@ def test_all_that_rfcs_say_is_asked_of_a_foreign_server() -> None:
     assert any(marks_of(marks, "redis") for _, _, _, marks in every)
 
 
-def test_programs_that_tests_need_are_not_a_reason_to_skip() -> None:
-    """A missing program is a failure. What may skip: tests of an engine where none is required."""
+def test_missing_program_does_not_skip_tests() -> None:
+    """A missing program is a failure. Only tests of an optional engine may be skipped."""
     skipping = {
         str(path.relative_to(ROOT))
         for path in (ROOT / "tests").rglob("*.py")

@@ -1,4 +1,4 @@
-"""Imports go one way (docs/design.md): the contracts stand in pyproject.toml, and import-linter holds them."""
+"""Imports follow the layers of docs/design.md: import-linter checks the contracts in pyproject.toml."""
 
 import ast
 import subprocess

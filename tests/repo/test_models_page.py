@@ -147,7 +147,7 @@ def test_model_without_a_page_gets_one_to_fill_in() -> None:
         ("code ../outside.py serve", "not a file of this project"),
     ],
 )
-def test_block_of_something_unknown_is_an_error_that_names_it(block: str, said: str) -> None:
+def test_block_of_an_unknown_name_is_an_error_that_names_it(block: str, said: str) -> None:
     with pytest.raises(PageError, match=re.escape(said)):
         make_block(block, SOURCES)
 

@@ -1,8 +1,8 @@
-"""A kernel that has run out of something: what `accept` returns in a process, and in the children that it makes.
+"""A kernel out of resources: chosen errors of `accept` in a process and its children.
 
-ENFILE, ENOBUFS and ENOMEM are of the whole machine, and no test may take these from it. So the kernel asks this process
-what to answer (seccomp's user notification): the system call itself fails, in whatever loop or library makes it. The
-filter is installed by the process that becomes the server, as `python -m tests.support.kernel SOCKET COMMAND ...`.
+ENFILE, ENOBUFS and ENOMEM concern the whole machine, so no test may provoke them. Instead, the kernel asks this process
+for the result of the system call (seccomp's user notification), whatever loop or library makes it. The process that
+becomes the server installs the filter: `python -m tests.support.kernel SOCKET COMMAND ...`.
 """
 
 import ctypes
@@ -31,7 +31,7 @@ _CONTINUE = 1
 
 
 def _install() -> int:
-    """Have accept asked about in this process; returns the descriptor that the questions come to."""
+    """Install the filter for accept in this process; return the descriptor of its notifications."""
     first, second = _ACCEPTS
     steps = [
         (_LOAD, 0, 0, 0),  # the number of the call
@@ -52,9 +52,9 @@ def _install() -> int:
 
 
 class Kernel:
-    """Answers for the kernel, in a thread, as long as there is a process to answer.
+    """Answer the kernel's questions in a thread until the last process has ended.
 
-    `number` is what accept fails with, or 0; `failed` counts, by number, how often it has.
+    `number` is the error of accept, or 0; `failed` counts the failures by number.
     """
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class Kernel:
         threading.Thread(target=self._answer, daemon=True).start()
 
     def command(self, *words: str) -> list[str]:
-        """Return the command that starts another one under this kernel; `theirs` must be passed on to it."""
+        """Return the command that starts another one with this kernel; it must inherit `theirs`."""
         return [sys.executable, "-m", "tests.support.kernel", str(self.theirs.fileno()), *words]
 
     def _answer(self) -> None:
@@ -74,7 +74,7 @@ class Kernel:
             poll = select.poll()
             poll.register(descriptor, select.POLLIN)
             while poll.poll()[0][1] == select.POLLIN:  # POLLHUP: the last process has ended
-                with suppress(FileNotFoundError):  # the process that called has gone
+                with suppress(FileNotFoundError):  # the calling process has ended
                     self._answer_one(descriptor)
             os.close(descriptor)
 
@@ -88,7 +88,7 @@ class Kernel:
 
 
 def main() -> None:
-    """Install the filter, hand over the descriptor, and become the command."""
+    """Install the filter, send its descriptor to the parent, and execute the command."""
     with socket.socket(fileno=int(sys.argv[1])) as link:
         descriptor = _install()
         socket.send_fds(link, [b"."], [descriptor])

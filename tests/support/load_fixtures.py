@@ -1,6 +1,6 @@
-"""Real servers, servers that are wrong on purpose, and a backend of one child process.
+"""Real servers, faulty servers, and a backend of one child process.
 
-Locust monkey-patches whoever imports it, so it runs as a child process here too.
+Locust patches the process that imports it, so it runs as a child process here too.
 """
 
 import http.cookiejar
@@ -33,13 +33,13 @@ from tests.support.made_up import MEASUREMENT
 from tests.support.servers import Server
 from tests.support.waiting import wait_until
 
-# What a made-up server is asked in: the lab's own, and a codec's.
+# The services of a made-up server: the lab's, and that of a codec.
 SERVICES = ("command", "echo", "discard", "chargen", "custom")
 ROOT = Path(__file__).resolve().parents[2]
 
 
 class ModelProcess(Server):
-    """A model that runs, with as much of a backend around it as `lab.load.measure.measure` uses."""
+    """A running model, with the part of a backend that `lab.load.measure.measure` uses."""
 
     name = "process"
 
@@ -82,7 +82,7 @@ class ModelProcess(Server):
 def _run_locust(
     arguments: Sequence[str], environ: Mapping[str, str], *, timeout: float | None = 60
 ) -> subprocess.CompletedProcess[str]:
-    """Locust with the lab's locustfile, as a child."""
+    """Run Locust with the lab's locustfile as a child process."""
     return subprocess.run(
         [sys.executable, "-m", "locust", "-f", "loadtests/locustfile.py", *arguments],
         cwd=ROOT,
@@ -107,7 +107,7 @@ def backend() -> Iterator[Processes]:
 
 @pytest.fixture
 def open_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], ModelProcess]]:
-    """Starts models; they end with the test."""
+    """Start models; they end with the test."""
     running: list[ModelProcess] = []
 
     def start(model: str) -> ModelProcess:
@@ -138,7 +138,7 @@ def _open_server(behaviour: Behaviour) -> Iterator[tuple[str, int]]:
                 try:
                     behaviour(connection)
                 except OSError:
-                    continue  # the client was fed up first
+                    continue  # the client closed first
 
     thread = threading.Thread(target=serve)
     thread.start()
@@ -151,7 +151,7 @@ def _open_server(behaviour: Behaviour) -> Iterator[tuple[str, int]]:
 
 
 def _encode_targets(urls: Mapping[str, str]) -> str:
-    """LAB_TARGETS for servers that answer every service at one URL each."""
+    """Return LAB_TARGETS for servers that serve every service at one URL each."""
     return json.dumps(
         [
             {
@@ -171,7 +171,7 @@ def _load(
     seconds: float = 1.0,
     environ: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """Load servers at the same time, by URL; returns what was found of each."""
+    """Load servers at the same time; return the result of each, by URL."""
     command = ["--headless", "--only-summary", "--loglevel", "ERROR", "--spawn-rate", "1000"]
     command += ["--users", str(users * len(urls)), "--window", str(seconds), "--warm-up", "0", *arguments]
     done = generator.run(command, environ={"LAB_TARGETS": _encode_targets(urls), **environ}, timeout=60 + seconds)
@@ -181,7 +181,7 @@ def _load(
 
 
 class Page:
-    """Locust's web UI, as a program asks it. It keeps its cookies."""
+    """A client of Locust's web UI that keeps its cookies."""
 
     def __init__(self, port, base_path=""):
         self.url = f"http://127.0.0.1:{port}{base_path}"
@@ -220,7 +220,7 @@ def _open_ui(
     is_public: bool = True,
     environ: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Page]:
-    """Locust's web UI over the lab's locustfile, for a server at `url`, from its first answer to its end."""
+    """Run Locust's web UI with the lab's locustfile for a server at `url`; yield when it answers."""
     port, master_port = _find_ports(2)
     command = [sys.executable, "-m", "locust", "-f", "loadtests/locustfile.py", "--loglevel", "ERROR"]
     leading = ["--master", "--master-bind-host", "127.0.0.1", "--master-bind-port", str(master_port)]
@@ -317,18 +317,18 @@ def encode_targets() -> Callable[[Mapping[str, str]], str]:
 
 @pytest.fixture(scope="session")
 def load() -> Iterator[Callable[..., dict[str, Any]]]:
-    """Loads servers, each time in a process of its own, by a generator that has done its imports once for all."""
+    """Load servers with a persistent generator: each load is a separate process."""
     with PersistentGenerator(Processes(f"t{uuid4().hex[:8]}", Catalogue.load())) as generator:
         yield partial(_load, generator)
 
 
 @pytest.fixture(scope="session")
 def make_measurement() -> Callable[..., Measurement]:
-    """A measurement with nothing special about it, but for the fields that are given."""
+    """Make a measurement with default values except for the given fields."""
     return lambda **changes: replace(_PLAIN, **changes)
 
 
 @pytest.fixture(scope="session")
 def make_inputs() -> Callable[..., LimitInputs]:
-    """LimitInputs that agree with each other, but for the fields that are given."""
+    """Make consistent LimitInputs except for the given fields."""
     return lambda **changes: replace(_BALANCED, **changes)

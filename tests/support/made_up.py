@@ -1,4 +1,4 @@
-"""A measurement, a load and a model with nothing special about them: tests `replace` in them what they are about."""
+"""A measurement, a load and a model with default values; tests `replace` the fields that they need."""
 
 from lab.experiments.advise.model import Demand, Known
 from lab.experiments.theory import Server

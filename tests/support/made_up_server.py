@@ -1,4 +1,4 @@
-"""A server that answers as a test says, on a port of its own: what no model does, a server of others may."""
+"""A server whose replies a test chooses, as an external server may send them."""
 
 import socket
 import threading
@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 
 @contextmanager
 def served(talk: Callable[[socket.socket], object]) -> Iterator[str]:
-    """Have `talk` run with each connection, in a thread of its own; gives the address as a URL."""
+    """Run `talk` for each connection in a separate thread; yield the address as a URL."""
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
         links: list[socket.socket] = []
 
@@ -35,7 +35,7 @@ def served(talk: Callable[[socket.socket], object]) -> Iterator[str]:
 
 
 def receive(link: socket.socket, size: int) -> bytes:
-    """Receive so many bytes, or fewer where the client ends before."""
+    """Receive `size` bytes, or fewer if the client closes first."""
     data = b""
     while len(data) < size and (chunk := link.recv(size - len(data))):
         data += chunk
@@ -43,7 +43,7 @@ def receive(link: socket.socket, size: int) -> bytes:
 
 
 def read_requests(data: bytes) -> list[list[bytes]]:
-    """Split RESP arrays of bulks into words, `*2 $4 ECHO $1 a` into [ECHO, a]; one that is cut off is left out."""
+    """Split RESP arrays of bulks into words, `*2 $4 ECHO $1 a` into [ECHO, a]; omit an incomplete one."""
     lines = data.split(b"\r\n")[:-1]
     requests = []
     while lines and len(lines) > 2 * int(lines[0][1:]):

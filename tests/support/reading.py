@@ -10,7 +10,7 @@ def read_all(link: BlockingConnection) -> bytes:
 
 
 def last_words(link: BlockingConnection) -> bytes:
-    """Return what comes next on a connection; nothing at its end, also where that is a reset."""
+    """Return the next data of a connection; b"" at its end or after a reset."""
     try:
         return link.receive()
     except WrongAnswerError:
@@ -18,12 +18,12 @@ def last_words(link: BlockingConnection) -> bytes:
 
 
 def is_over(link: BlockingConnection) -> bool:
-    """Return whether nothing more comes: an end, or a reset."""
+    """Return whether the connection has ended, in order or by a reset."""
     return last_words(link) == b""
 
 
 def ping(link: BlockingConnection) -> None:
-    """Ask once more, with the whole timeout to wait for the answer."""
+    """Send another request, with a new timeout for the reply."""
     link.reset_deadline()
     link.send(b"PING\r\n")
     assert link.receive() == b"+PONG\r\n"

@@ -1,4 +1,4 @@
-"""A model as a process of its own, for what a test cannot do to a server that others use too."""
+"""A model as a separate process, for tests that cannot share a server."""
 
 import json
 import os
@@ -21,7 +21,7 @@ NAMES = Catalogue.load().names
 
 
 class Server:
-    """One model, started by `services.run`. To be used with `with`; what it left behind is looked at afterwards."""
+    """A model, started by `services.run`; use it with `with`, which checks for leftovers at the end."""
 
     def __init__(self, model: str, directory: Path, environ: dict[str, str], kernel: Kernel | None = None) -> None:
         listens = [
@@ -37,7 +37,7 @@ class Server:
             command = kernel.command(*command)
         self.directory = directory
         self.log = directory.with_suffix(".log")
-        # As `lab up` makes it; the lab's own clients trust its CA.
+        # As made by `lab up`; the lab's clients trust its CA.
         environ = {"LAB_TLS_CERT": str(ensure_certificates(NAMES) / SERVER), **environ}
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
@@ -63,41 +63,41 @@ class Server:
         if self.process.poll() is None:
             self.process.kill()
         for other in self._others():  # children of a forking model that was killed
-            with suppress(psutil.NoSuchProcess):  # it has just ended by itself
+            with suppress(psutil.NoSuchProcess):  # it has just ended
                 other.kill()
         self.process.wait()
         assert self.process.stdout is not None
         self.process.stdout.close()
 
     def connect(self, service: str = "command", transport: str = "tcp", timeout: float = 10.0) -> BlockingConnection:
-        """A client; to be used with `with`."""
+        """Return a connected client; use it with `with`."""
         return BlockingConnection(self.address(service, transport), timeout=timeout)
 
     def address(self, service: str, transport: str) -> Address:
-        """Where it listens."""
+        """Return the address of a listener."""
         for listener in self.description["listeners"]:
             if (listener["service"], listener["transport"]) == (service, transport):
                 return Address.parse(listener["address"])
         raise LookupError(service, transport)
 
     def terminate(self) -> None:
-        """SIGTERM, to the main process alone, as Docker does it."""
+        """Send SIGTERM to the main process only, as Docker does."""
         self.process.send_signal(signal.SIGTERM)
 
     def wait_end(self) -> int:
-        """Wait for the end, see that nothing is left of the server, and return the exit code."""
+        """Wait for the end, check for leftovers, and return the exit code."""
         code = self.process.wait(20)
         assert not self._others(), "processes are left behind"
         assert not list(self.directory.glob("*")), "the files of sockets are left behind"
         return code
 
     def family(self) -> list[psutil.Process]:
-        """The main process and its children."""
+        """Return the main process and its children."""
         main = psutil.Process(self.process.pid)
         return [main, *main.children(recursive=True)]
 
     def _others(self) -> list[psutil.Process]:
-        """Processes of the server's session other than the main one, zombies included."""
+        """Return the processes of the server's session except the main one, zombies included."""
         return [
             process
             for process in psutil.process_iter()
@@ -113,7 +113,7 @@ def _session(pid: int) -> int:
 
 
 def queued(address: Address) -> int:
-    """Return the bytes of datagrams, or the clients to accept, that the server has not taken, proc(5)."""
+    """Return the bytes of datagrams, or the number of clients, that wait in the server's queue, proc(5)."""
     table = Path("/proc/net/udp" if address.transport.is_datagram else "/proc/net/tcp").read_text()
     rows = [row.split() for row in table.splitlines()[1:]]
     # The remote address of a socket that has none is 0.
@@ -122,7 +122,7 @@ def queued(address: Address) -> int:
 
 
 def held(server: Server) -> int:
-    """Return the bytes of memory that the server's processes share with no other."""
+    """Return the bytes of private memory of the server's processes."""
     return sum(process.memory_full_info().uss for process in server.family())
 
 

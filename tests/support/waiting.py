@@ -1,4 +1,4 @@
-"""Wait for a state, however busy the machine is: never for a time."""
+"""Wait for a state, never for a fixed time, so that a busy machine does not matter."""
 
 import time
 from collections.abc import Callable
@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 def wait_until(condition: Callable[[], T], seconds: float = 60) -> T:
-    """Return what a condition gives as soon as it is true; fail if it never is."""
+    """Return the result of a condition as soon as it is true; fail after a timeout."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, "it never came"
@@ -17,7 +17,7 @@ def wait_until(condition: Callable[[], T], seconds: float = 60) -> T:
 
 
 def settled(look: Callable[[], T], unit: float, times: int = 4) -> T:
-    """Return what `look` sees, once it has seen the same several times in a row, a unit apart."""
+    """Return the result of `look` when it is the same several times in a row, a unit apart."""
     seen = [look()]
     while len(seen) < times or len(set(seen[-times:])) > 1:
         time.sleep(unit)

@@ -140,7 +140,7 @@ def test_variable_is_obeyed(variable: str) -> None:
     assert make_environ({**plain, variable: "x"}) == {**plain, variable: "x"}
 
 
-def test_every_kept_name_is_tried() -> None:
+def test_every_kept_name_is_tested() -> None:
     assert OBEYED == KEPT
     assert set(KEPT_CONFIG) == KEPT_KEYS
 
@@ -159,7 +159,7 @@ def test_property_of_the_configuration_is_left_out(tmp_path: Path, configs: Path
     assert make_environ(theirs, for_build=True)["DOCKER_CONFIG"] == theirs["DOCKER_CONFIG"]
 
 
-def test_configuration_that_changes_is_read_again(tmp_path: Path, configs: Path) -> None:
+def test_changed_configuration_is_read_again(tmp_path: Path, configs: Path) -> None:
     theirs = make_config(tmp_path / "own", {"psFormat": "x", "credsStore": "a"})
     first = make_environ(theirs)
     make_config(tmp_path / "own", {"psFormat": "x", "credsStore": "b"})
@@ -174,20 +174,22 @@ def test_configuration_that_changes_is_read_again(tmp_path: Path, configs: Path)
 
 
 @pytest.mark.parametrize("config", [KEPT_CONFIG, {}, "no JSON", "[1]"], ids=["kept", "empty", "broken", "a list"])
-def test_configuration_without_the_rest_is_used_as_it_is(tmp_path: Path, configs: Path, config: object) -> None:
+def test_configuration_without_other_properties_is_used_unchanged(
+    tmp_path: Path, configs: Path, config: object
+) -> None:
     theirs = make_config(tmp_path / "own", config)
     assert make_environ(theirs) == theirs
     assert not configs.exists()
 
 
-def test_home_is_where_the_configuration_is_by_default(tmp_path: Path, configs: Path) -> None:
+def test_default_configuration_is_in_the_home_directory(tmp_path: Path, configs: Path) -> None:
     make_config(tmp_path / ".docker", CONFIG)
     made = make_environ({"HOME": str(tmp_path)})
     assert Path(made["DOCKER_CONFIG"]).parent == configs
     assert make_environ({"HOME": str(tmp_path / "none")}) == {"HOME": str(tmp_path / "none")}
 
 
-def test_no_place_for_a_configuration_is_said(tmp_path: Path, configs: Path) -> None:
+def test_unwritable_configuration_is_an_error(tmp_path: Path, configs: Path) -> None:
     configs.write_text("a file")
     with pytest.raises(EngineError, match=r"the Docker client's configuration cannot be written: .*: Not a directory"):
         make_environ(make_config(tmp_path / "own", CONFIG))
@@ -265,7 +267,7 @@ def test_every_call_of_the_client_leaves_them_out(tmp_path: Path, monkeypatch: p
 class TestAllAtOnce:
     pytestmark = DOCKER
 
-    def test_lab_is_as_without_them(
+    def test_lab_behaves_as_without_the_variables(
         self, lab: Lab, docker_project: str, engine: docker.DockerClient, tmp_path: Path
     ) -> None:
         """In a model, in the shell, in an instrument, and in what joins a model's network; `lab tour` works."""

@@ -75,20 +75,20 @@ deb [ trusted=yes ] file:/srv/packages ./
 
 
 class TestSources:
-    def test_deb822_leaves_out_what_is_disabled_and_what_has_no_binaries(self) -> None:
+    def test_deb822_skips_disabled_sources_and_those_without_binaries(self) -> None:
         assert list(parse_deb822(DEB822)) == [
             Source((MIRROR,), ("bookworm", "bookworm-updates", "bookworm-backports"), ("main", "contrib"), KEY),
             Source((MIRROR + "-security",), ("bookworm-security",), ("main",), KEY),
         ]
 
-    def test_one_line_leaves_out_comments_and_sources(self) -> None:
+    def test_one_line_format_skips_comments_and_deb_src(self) -> None:
         assert list(parse_one_line(ONE_LINE)) == [
             Source((MIRROR,), ("bookworm",), ("main", "contrib"), KEY),
             Source((MIRROR,), ("bookworm-updates",), ("main",)),
             Source(("file:/srv/packages",), ("./",), (), "", "yes"),
         ]
 
-    def test_next_release_keeps_mirror_and_key_and_leaves_out_what_may_not_know_it(self) -> None:
+    def test_next_release_keeps_mirror_and_key_and_skips_other_repositories(self) -> None:
         foreign = Source(("http://other.example/apt",), ("stable",), ("main",))
         assert sources_of_release([*parse_deb822(DEB822), foreign], "bookworm", "trixie") == [
             Source((MIRROR,), ("trixie", "trixie-updates"), ("main",), KEY),
@@ -102,7 +102,7 @@ class TestSources:
             Source((MIRROR,), ("trixie-updates",), ("main",)),
         ]
 
-    def test_updates_alone_are_no_source_of_a_release(self) -> None:
+    def test_updates_alone_do_not_provide_a_release(self) -> None:
         assert sources_of_release([Source((MIRROR,), ("bookworm-updates",), ("main",))], "bookworm", "trixie") == []
 
     def test_key_written_out_in_the_file_survives_the_round_trip(self) -> None:
@@ -125,7 +125,7 @@ class TestSources:
             "bookworm-security",
         ]
 
-    def test_no_sources_at_all_is_an_empty_list(self, tmp_path: Path) -> None:
+    def test_missing_sources_are_an_empty_list(self, tmp_path: Path) -> None:
         assert read_sources(tmp_path) == []
 
     def test_apt_itself_reads_a_derived_stanza(self, tmp_path: Path) -> None:
@@ -234,13 +234,13 @@ class TestStale:
         (tmp_path / "pid").write_text(str(sleeper.pid))
         assert is_stale(tmp_path / "pid", "dockerd")
 
-    def test_pid_that_is_gone(self, tmp_path: Path) -> None:
+    def test_ended_pid_is_not_alive(self, tmp_path: Path) -> None:
         with subprocess.Popen(["/bin/true"]) as process:
             process.wait()
         (tmp_path / "pid").write_text(str(process.pid))
         assert is_stale(tmp_path / "pid", "true")
 
-    def test_zombie_serves_nobody(self, tmp_path: Path) -> None:
+    def test_zombie_is_not_alive(self, tmp_path: Path) -> None:
         process = subprocess.Popen(["/bin/sleep", "60"])
         process.send_signal(signal.SIGKILL)
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # ended, and left unreaped
@@ -276,7 +276,7 @@ class TestStale:
     def test_dead_engine_leaves_nothing_in_the_way(self, run_dir: Path, sleeper: subprocess.Popen[bytes]) -> None:
         managed = run_dir / "docker" / "containerd"
         left = [run_dir / "docker.pid", managed / "containerd.pid", run_dir / "containerd" / "containerd.sock"]
-        left[0].write_text("4194304")  # one more than the largest pid_max: nobody's
+        left[0].write_text("4194304")  # above the largest pid_max: no process
         left[1].write_text(str(sleeper.pid))
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(str(left[2]))
@@ -297,14 +297,14 @@ class TestNofileLimit:
         )
         return tmp_path
 
-    def test_engine_that_may_raise_its_limit_has_none(self, proc: Path) -> None:
+    def test_engine_that_may_raise_its_limit_has_no_limit(self, proc: Path) -> None:
         assert read_nofile_limit(proc / "pid", proc=proc) is None
 
     def test_engine_without_sys_resource_gives_what_it_has(self, proc: Path) -> None:
         (proc / "7" / "status").write_text("Name:\tdockerd\nCapEff:\t000001fffeffffff\n")
         assert read_nofile_limit(proc / "pid", proc=proc) == 20000
 
-    def test_engine_that_cannot_be_seen(self, tmp_path: Path) -> None:
+    def test_invisible_engine_has_an_unknown_limit(self, tmp_path: Path) -> None:
         assert read_nofile_limit(tmp_path / "pid", proc=tmp_path) is None
 
 
@@ -317,7 +317,7 @@ class TestSockets:
             assert not is_dead_socket(tmp_path / "s")
         assert is_dead_socket(tmp_path / "s")
 
-    def test_what_is_no_socket_is_left_alone(self, tmp_path: Path) -> None:
+    def test_path_that_is_not_a_socket_is_left_alone(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         assert not is_dead_socket(tmp_path / "file")
         assert not is_dead_socket(tmp_path / "none")
@@ -339,7 +339,7 @@ class TestSockets:
             assert is_answering(tmp_path / "api") == answers
             server.join()
 
-    def test_ping_of_a_socket_left_behind(self, tmp_path: Path) -> None:
+    def test_ping_of_a_leftover_socket_fails(self, tmp_path: Path) -> None:
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(str(tmp_path / "api"))
         assert not is_answering(tmp_path / "api")
@@ -359,7 +359,7 @@ INFO = {
 
 
 class TestStatus:
-    def test_all_is_well(self) -> None:
+    def test_complete_machine_has_no_problems(self) -> None:
         known = read_status(0, json.dumps(INFO), "", "sha256:1\n")
         assert known.problems == ()
         assert known.is_complete
@@ -367,12 +367,12 @@ class TestStatus:
         assert (known.storage_driver, known.cgroup_version, known.cgroup_driver) == ("overlay2", "1", "cgroupfs")
         assert known.base_image == "sha256:1"
 
-    def test_base_image_is_no_part_of_complete(self) -> None:
+    def test_complete_machine_may_lack_the_base_image(self) -> None:
         known = read_status(0, json.dumps(INFO), "", "")
         assert [problem.part for problem in known.problems] == ["base_image"]
         assert known.is_complete
 
-    def test_engine_that_is_away_is_none_and_never_zero(self) -> None:
+    def test_figures_of_a_missing_engine_are_none(self) -> None:
         away = {**INFO, "ServerVersion": "", "Driver": "", "ServerErrors": ["Cannot connect to the Docker daemon"]}
         known = read_status(1, json.dumps(away), "", "")
         assert not known.reachable
@@ -386,7 +386,7 @@ class TestStatus:
         assert known.compose_version is None
         assert [problem.part for problem in known.problems] == ["compose"]
 
-    def test_no_client_at_all(self) -> None:
+    def test_missing_client_is_reported(self) -> None:
         known = read_status(127, "", "docker: not found", "")
         assert [problem.part for problem in known.problems] == ["client", "engine", "compose", "buildx", "base_image"]
 
@@ -399,7 +399,7 @@ class TestStatus:
         ],
         ids=["not-allowed", "another-machine's", "none"],
     )
-    def test_each_reason_has_its_own_mend(
+    def test_problem_has_its_own_fix(
         self, monkeypatch: pytest.MonkeyPatch, said: str, host: str | None, fix: str
     ) -> None:
         monkeypatch.delenv("DOCKER_HOST", raising=False)
@@ -408,7 +408,7 @@ class TestStatus:
         known = read_status(1, json.dumps({"ServerErrors": [said]}), "", "")
         assert fix in known.problems[0].fix
 
-    def test_status_of_this_machine_explains_itself(self) -> None:
+    def test_status_of_this_machine_names_its_problems(self) -> None:
         """Whatever runs here: a part is known or has a problem, and each problem a sentence that fixes it."""
         now = status()
         parts = {problem.part for problem in now.problems}
@@ -439,10 +439,10 @@ class TestRefusals:
         assert says in str(caught.value)
         assert "\n" not in str(caught.value)
 
-    def test_root_on_debian_may(self) -> None:
+    def test_root_on_debian_may_install(self) -> None:
         check_able(0, self.DEBIAN, "unix:///var/run/docker.sock", "no engine")
 
-    def test_failing_program_is_named_with_its_last_words(self) -> None:
+    def test_failing_program_is_named_with_its_last_lines(self) -> None:
         with pytest.raises(EngineError, match=r"`sh -c .*` ended with exit code 3: fix it\n    second line") as caught:
             run_or_raise(["sh", "-c", "echo first; echo second line >&2; exit 3"], fix="fix it")
         assert caught.value.fix.startswith("fix it")
@@ -498,7 +498,7 @@ class TestBaseImage:
         assert list(parse_deb822((tmp_path / "debian.sources").read_text())) == sources
         assert mmdebstrap_argv(tmp_path / "base.tar", tmp_path, [])[-2:] == argv[-3:-1]
 
-    def test_added_files_are_root_s_and_executable_where_they_must(self, tmp_path: Path) -> None:
+    def test_added_files_belong_to_root_and_have_their_modes(self, tmp_path: Path) -> None:
         key = tmp_path / "own.gpg"
         key.write_bytes(b"key")
         with tarfile.open(tmp_path / "base.tar", "w"):
@@ -562,7 +562,7 @@ def test_last_eight_lines_of_a_log_are_shown():
     assert tail(" \n") == ""
 
 
-def test_what_takes_time_is_told_on_stderr(capsys):
+def test_slow_steps_are_announced_on_stderr(capsys):
     say("waiting")
     assert tuple(capsys.readouterr()) == ("", "waiting\n")
 
@@ -589,19 +589,19 @@ def ask(monkeypatch):
     return start
 
 
-def test_engine_of_this_machine_is_asked_for_its_image_and_its_limit(ask):
+def test_local_engine_reports_its_image_and_its_limit(ask):
     asked = ask(0, HERE)
     found = status()
     assert asked == [("info", 20.0), ("image", 20.0)]
     assert (found.reachable, found.base_image, found.nofile_limit) == (True, "sha256:1", 4096)
 
 
-def test_limit_of_an_engine_elsewhere_is_not_this_machines(ask):
+def test_limit_of_a_remote_engine_is_unknown(ask):
     ask(0, HERE, is_own=False)
     assert status().nofile_limit is None
 
 
-def test_engine_that_is_away_is_asked_once(ask):
+def test_missing_engine_is_asked_once(ask):
     asked = ask(1, {"ServerErrors": ["Cannot connect"]})
     found = status()
     assert asked == [("info", 20.0)]
@@ -624,7 +624,7 @@ def test_engine_with_all_plugins_is_complete(ask):
 
 
 @pytest.mark.parametrize("code", [0, 1])
-def test_engine_runs_where_it_says_its_version(ask, code):
+def test_engine_is_running_if_it_returns_its_version(ask, code):
     asked = ask(code, {})
     assert probe.is_running() is (code == 0)
     assert asked == [("version", 20.0)]

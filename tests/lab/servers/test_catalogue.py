@@ -1,4 +1,4 @@
-"""compose.yaml is the catalogue: what is read from it, and how it says that it is broken."""
+"""compose.yaml is the catalogue: its contents, and its errors."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def write(folder: Path, text: str, name: str = "compose.yaml") -> Path:
     return path
 
 
-def test_a_service_with_the_label_is_a_model(tmp_path: Path) -> None:
+def test_service_with_the_label_is_a_model(tmp_path: Path) -> None:
     catalogue = Catalogue.load(write(tmp_path, MODEL))
     (model,) = catalogue.models
     assert (model.name, model.family, model.summary, model.extra) == ("mine", "thread", "a thread each", None)
@@ -37,7 +37,7 @@ def test_a_service_with_the_label_is_a_model(tmp_path: Path) -> None:
     assert catalogue.image("helper") == "example/helper"
 
 
-def test_the_projects_own_catalogue_is_sound() -> None:
+def test_catalogue_of_the_project_is_valid() -> None:
     catalogue = Catalogue.load()
     assert catalogue.files[0] == COMPOSE_FILE
     for model in catalogue.models:
@@ -50,7 +50,7 @@ def test_the_projects_own_catalogue_is_sound() -> None:
             )
 
 
-def test_a_model_listens_on_every_transport_of_its_services(tmp_path: Path) -> None:
+def test_model_listens_on_every_transport_of_its_services(tmp_path: Path) -> None:
     catalogue = Catalogue.load(
         write(tmp_path, MODEL.replace("lab.family", "lab.services: echo, chargen\n      lab.family"))
     )
@@ -66,7 +66,7 @@ def test_a_model_listens_on_every_transport_of_its_services(tmp_path: Path) -> N
     }
 
 
-def test_the_override_adds_and_replaces(tmp_path: Path) -> None:
+def test_override_adds_and_replaces(tmp_path: Path) -> None:
     path = write(tmp_path, MODEL)
     override = """\
 services:
@@ -115,7 +115,7 @@ services:
         (["other"], ["extra"], ["spare", "other"]),
     ],
 )
-def test_a_model_of_a_profile_is_selected_where_it_or_its_profile_is_named(
+def test_model_of_a_profile_is_selected_if_it_or_its_profile_is_named(
     tmp_path: Path, names: list[str], profiles: list[str], selected: list[str]
 ) -> None:
     catalogue = Catalogue.load(write(tmp_path, PROFILES))
@@ -125,7 +125,7 @@ def test_a_model_of_a_profile_is_selected_where_it_or_its_profile_is_named(
     assert [model.profile for model in catalogue.models] == [None, "extra", "rare"]
 
 
-def test_a_profile_must_be_one_that_a_model_has(tmp_path: Path) -> None:
+def test_profile_must_be_one_that_a_model_has(tmp_path: Path) -> None:
     with pytest.raises(CatalogueError, match="unknown profile 'tests'; known: extra, rare"):
         Catalogue.load(write(tmp_path, PROFILES)).select([], ["tests"])
     with pytest.raises(CatalogueError, match="unknown profile 'extra'; known: none"):
@@ -147,7 +147,7 @@ services:
 """
 
 
-def test_a_server_of_the_gallery_is_no_model(tmp_path: Path) -> None:
+def test_server_of_the_gallery_is_not_a_model(tmp_path: Path) -> None:
     catalogue = Catalogue.load(write(tmp_path, GALLERY))
     assert catalogue.names == ("mine",)
     assert catalogue.hosts == ("mine", "post", "plain")
@@ -175,7 +175,7 @@ def test_a_server_of_the_gallery_is_no_model(tmp_path: Path) -> None:
         (["plain"], ["gallery"], ["post", "plain"]),
     ],
 )
-def test_the_gallery_takes_part_where_it_is_named(
+def test_gallery_is_selected_if_named(
     tmp_path: Path, names: list[str], profiles: list[str], selected: list[str]
 ) -> None:
     catalogue = Catalogue.load(write(tmp_path, GALLERY))
@@ -200,7 +200,7 @@ def test_the_gallery_takes_part_where_it_is_named(
     ],
     ids=["no summary", "a model too", "another profile", "no profile", "no address", "a name"],
 )
-def test_a_server_of_the_gallery_that_is_wrong(tmp_path: Path, change: tuple[str, str], message: str) -> None:
+def test_invalid_server_of_the_gallery_is_refused(tmp_path: Path, change: tuple[str, str], message: str) -> None:
     with pytest.raises(CatalogueError, match=message):
         Catalogue.load(write(tmp_path, GALLERY.replace(*change, 1)))
 
@@ -213,7 +213,7 @@ def test_models_of_profiles_alone_have_to_be_named(tmp_path: Path) -> None:
         catalogue.select()
 
 
-def test_the_override_adds_a_profile(tmp_path: Path) -> None:
+def test_override_adds_a_profile(tmp_path: Path) -> None:
     path = write(tmp_path, MODEL)
     write(tmp_path, "services: {mine: {profiles: [p]}}", "compose.override.yaml")
     assert Catalogue.load(path)["mine"].profile == "p"
@@ -275,18 +275,18 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("text", "message"), BROKEN.values(), ids=BROKEN)
-def test_a_broken_file_is_one_line_that_names_the_culprit(tmp_path: Path, text: str, message: str) -> None:
+def test_broken_file_is_one_line_that_names_the_culprit(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(CatalogueError, match=message) as caught:
         Catalogue.load(write(tmp_path, text))
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(CatalogueError, match=r"absent\.yaml: no such file"):
         Catalogue.load(tmp_path / "absent.yaml")
 
 
-def test_the_culprit_may_be_the_override(tmp_path: Path) -> None:
+def test_error_in_the_override_is_named_with_its_file(tmp_path: Path) -> None:
     path = write(tmp_path, MODEL)
     write(tmp_path, "\n\nservices:\n  mine:\n    labels:\n      lab.model: yours\n", "compose.override.yaml")
     with pytest.raises(CatalogueError, match=r"compose\.override\.yaml:6: label lab\.model is 'yours'"):
@@ -300,7 +300,7 @@ def test_transports_are_plain_text(tmp_path: Path) -> None:
 
 
 def test_services_may_be_anywhere(tmp_path: Path) -> None:
-    """A server of one's own: `NAME=URL` where it listens elsewhere, and only the transports that it has."""
+    """A custom server: `NAME=URL` for an address elsewhere, and only its own transports."""
     labels = "lab.services: echo=tcp://mine:9000 echo=udp://mine:9000 command\n      lab.transports: tcp, unix\n      "
     catalogue = Catalogue.load(write(tmp_path, MODEL.replace("lab.family", labels + "lab.family")))
     assert [(item.service, item.transport, item.address) for item in catalogue.listeners_of("mine")] == [
@@ -325,7 +325,7 @@ def test_services_may_be_anywhere(tmp_path: Path) -> None:
     ],
     ids=lambda value: value.replace(" ", "")[:40],
 )
-def test_a_label_that_makes_no_sense_is_named_with_its_line(tmp_path: Path, label: str, said: str) -> None:
+def test_invalid_label_is_named_with_its_line(tmp_path: Path, label: str, said: str) -> None:
     path = write(tmp_path, MODEL.replace("lab.family", f"{label}\n      lab.family", 1))
     with pytest.raises(CatalogueError, match=rf"compose.yaml:\d+: .*{said}"):
         Catalogue.load(path)

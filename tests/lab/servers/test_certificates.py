@@ -1,4 +1,4 @@
-"""The lab's own CA: made once, made anew when it has to be."""
+"""The lab's CA and certificates: made once, and renewed if necessary."""
 
 import json
 import ssl
@@ -12,7 +12,7 @@ from lab.base.errors import LabError
 from lab.servers.certificates import CA, CLIENT, SERVER, ensure_certificates
 
 
-def test_is_made_once_and_kept_private(tmp_path: Path) -> None:
+def test_ca_is_made_once_and_kept_private(tmp_path: Path) -> None:
     directory = ensure_certificates(["a_model"], tmp_path / "lab" / "tls")
     before = {path.name: path.read_bytes() for path in directory.iterdir()}
     assert {CA, SERVER, CLIENT} <= set(before)
@@ -23,13 +23,13 @@ def test_is_made_once_and_kept_private(tmp_path: Path) -> None:
     assert [path.name for path in directory.parent.iterdir() if path.is_dir()] == ["tls"]
 
 
-def test_is_made_anew_for_a_model_that_has_come_and_keeps_the_others(tmp_path: Path) -> None:
+def test_new_model_renews_the_server_certificate_only(tmp_path: Path) -> None:
     directory = ensure_certificates(["one"], tmp_path / "tls")
     ca, before = (directory / CA).read_bytes(), (directory / SERVER).read_bytes()
     ensure_certificates(["two"], directory)
     after = (directory / SERVER).read_bytes()
     assert after != before
-    assert (directory / CA).read_bytes() == ca  # whoever trusts it goes on to, also servers that run already
+    assert (directory / CA).read_bytes() == ca  # clients and running servers continue to trust it
     ensure_certificates(["one"], directory)
     assert (directory / SERVER).read_bytes() == after
     client = ssl.create_default_context(cafile=str(directory / CA))
@@ -48,15 +48,15 @@ def test_client_certificate_stays_while_clients_may_read_it(tmp_path: Path) -> N
     assert (directory / SERVER).read_bytes() != server
 
 
-@pytest.mark.parametrize("harm", ["expired", "cut", "missing"])
-def test_is_made_anew_when_it_is_of_no_use(tmp_path: Path, harm: str) -> None:
+@pytest.mark.parametrize("defect", ["expired", "cut", "missing"])
+def test_unusable_certificate_is_renewed(tmp_path: Path, defect: str) -> None:
     directory = ensure_certificates(["one"], tmp_path / "tls")
     before = (directory / SERVER).read_bytes()
     issued = directory / "issued.json"
-    if harm == "expired":
+    if defect == "expired":
         issued.chmod(0o644)
         issued.write_text(json.dumps(json.loads(issued.read_text()) | {"expires": 0}))
-    elif harm == "cut":
+    elif defect == "cut":
         issued.chmod(0o644)
         issued.write_text("{")
     else:
@@ -65,8 +65,8 @@ def test_is_made_anew_when_it_is_of_no_use(tmp_path: Path, harm: str) -> None:
     assert (directory / SERVER).read_bytes() != before
 
 
-def test_stands_up_to_a_strict_client(tmp_path: Path) -> None:
-    """Python 3.13 checks certificates strictly (RFC 5280) by default; here 3.11 is told to."""
+def test_certificates_pass_strict_verification(tmp_path: Path) -> None:
+    """Python 3.13 verifies strictly (RFC 5280) by default; this enables it in 3.11."""
     directory = ensure_certificates(["a_model"], tmp_path / "tls")
     server = server_context(directory)
     server.verify_mode = ssl.CERT_REQUIRED
@@ -87,7 +87,7 @@ def server_context(directory: Path) -> ssl.SSLContext:
 
 
 def shake(server: ssl.SSLContext, client: ssl.SSLContext, host: str) -> bool:
-    """Whether both sides end a handshake content, and have seen the certificates that they asked for."""
+    """Return whether a handshake succeeds and both sides got the certificates that they requested."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     ours = server.wrap_bio(to_server, to_client, server_side=True)
     theirs = client.wrap_bio(to_client, to_server, server_hostname=host)
@@ -100,7 +100,7 @@ def shake(server: ssl.SSLContext, client: ssl.SSLContext, host: str) -> bool:
     return done == 2 and seen
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_unwritable_directory_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(LabError, match=str(tmp_path)):
         ensure_certificates(["one"], tmp_path / "file" / "tls")

@@ -1,4 +1,4 @@
-"""`lab down` and `lab clean`: what they remove, what they leave to others, and what they say when no engine answers."""
+"""`lab down` and `lab clean`: what they remove, what they leave, and their messages without an engine."""
 
 import os
 import pty
@@ -31,7 +31,7 @@ Lab = Callable[..., "CompletedProcess[str]"]
 
 @pytest.fixture
 def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A runtime directory of its own: all the labs of processes in it are this test's."""
+    """A separate runtime directory, so that all labs of processes belong to this test."""
     with tempfile.TemporaryDirectory(prefix="lab-") as folder:
         monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
         monkeypatch.delenv("LAB_BACKEND", raising=False)
@@ -98,7 +98,7 @@ def test_clean_all_asks_on_a_terminal(lab: Lab, home: Path, answer: bytes, left:
         assert lab("--backend", "process", "--project", "mine", "down").returncode == 0
 
 
-def test_only_what_was_listed_is_removed(lab: Lab, home: Path) -> None:
+def test_clean_removes_only_what_was_listed(lab: Lab, home: Path) -> None:
     start(lab, "mine")
     listed = find_everything()
     start(lab, "later")
@@ -120,7 +120,7 @@ def test_only_what_was_listed_is_removed(lab: Lab, home: Path) -> None:
         (Everything((), (), ("1", "2"), engine_is_away=False), ["2 images"]),
     ],
 )
-def test_everything_is_listed(everything: Everything, lines: list[str]) -> None:
+def test_clean_lists_everything(everything: Everything, lines: list[str]) -> None:
     assert list(everything.describe()) == lines
     assert everything.is_nothing == (not lines)
 
@@ -132,7 +132,7 @@ def test_satellites_are_the_labs_that_commands_start() -> None:
 @pytest.mark.docker
 @pytest.mark.usefixtures("engine")
 class TestEngineAway:
-    """Every command says that no engine answers, and what to do; none takes silence for an empty list."""
+    """Each command reports a missing engine and what to do; none takes it for an empty list."""
 
     COMMANDS = (["down"], ["ls"], ["up", "plain_socket"], ["logs"], ["logs", "plain_socket"], ["clean"])
 
@@ -145,7 +145,7 @@ class TestEngineAway:
         assert ("remain" in done.stderr) == (command[0] in ("down", "clean"))
 
     @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-    def test_lab_was_started_in_containers(self, lab: Lab, home: Path, command: list[str]) -> None:
+    def test_lab_of_containers_needs_an_engine(self, lab: Lab, home: Path, command: list[str]) -> None:
         mark = find_mark("mine")
         mark.parent.mkdir(mode=0o700)
         mark.touch()
@@ -172,21 +172,21 @@ class TestEngineAway:
         assert not runtime_directory("mine").exists()
         assert lab("--backend", "process", "--project", "mine", command, environ=AWAY).returncode == 0
 
-    def test_processes_are_taken_down_all_the_same(self, lab: Lab, home: Path) -> None:
+    def test_processes_are_taken_down_without_an_engine(self, lab: Lab, home: Path) -> None:
         start(lab, "mine")
         find_mark("mine").touch()
         done = lab("--project", "mine", "down", environ=AWAY)
         assert (done.returncode, "the containers of project mine remain" in done.stderr) == (2, True)
         assert not runtime_directory("mine").exists()
 
-    def test_no_client_means_no_containers(self, lab: Lab, home: Path) -> None:
+    def test_missing_client_means_no_containers(self, lab: Lab, home: Path) -> None:
         done = lab("--project", "mine", "down", environ={"PATH": "/nonexistent"})
         assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.fixture
 def volumes(engine: docker.DockerClient) -> Iterator[Callable[..., str]]:
-    """Make a volume of a Compose project, which is the cheapest that a project can consist of."""
+    """Make a volume of a Compose project, which is the cheapest part of one."""
     made = []
 
     def make(project: str, **labels: str) -> str:
@@ -204,7 +204,7 @@ def volumes(engine: docker.DockerClient) -> Iterator[Callable[..., str]]:
 class TestContainers:
     pytestmark = DOCKER
 
-    def test_clean_leaves_the_labs_of_others(
+    def test_clean_leaves_other_projects(
         self, lab: Lab, volumes: Callable[..., str], find_of_project: Callable[[str], list[str]]
     ) -> None:
         own, other = f"t{uuid4().hex[:8]}", f"t{uuid4().hex[:8]}"
@@ -230,7 +230,7 @@ class TestContainers:
     def test_project_of_another_program_is_left_alone(
         self, lab: Lab, volumes: Callable[..., str], find_of_project: Callable[[str], list[str]], command: str
     ) -> None:
-        """Whoever names by mistake what Compose runs for something else loses nothing."""
+        """A project of another program is not removed if it is named by mistake."""
         project = f"t{uuid4().hex[:8]}"
         name = volumes(project, lab_other="x")
         done = lab("--project", project, command)
@@ -258,8 +258,8 @@ class TestContainers:
         assert not runtime_directory(project).exists()
 
 
-def test_unknown_error_of_the_engine_is_no_absence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Only what says that no engine answers counts as that."""
+def test_unknown_error_of_the_engine_is_not_its_absence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Only the known messages count as a missing engine."""
     client = tmp_path / "docker"
     client.write_text("#!/bin/sh\necho 'Error response from daemon: no such label' >&2\nexit 1\n")
     client.chmod(0o755)

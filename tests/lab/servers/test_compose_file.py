@@ -1,4 +1,4 @@
-"""Compose files: each is read as Compose itself reads it, or refused with its line. Nothing is skipped in silence."""
+"""Compose files: each is read as by Compose itself, or refused with its line. Nothing is ignored silently."""
 
 import json
 import os
@@ -36,7 +36,7 @@ services:
 
 @dataclass(frozen=True)
 class Case:
-    """What is in the files. Where `refused` is set: the end of the message, which begins with file and line."""
+    """The files of a case. `refused`: the end of the error message, after file and line."""
 
     base: str = BASE
     override: str = ""
@@ -175,7 +175,7 @@ def ours(files: tuple[Path, ...], environ: Mapping[str, str]) -> dict[str, Any]:
 
 
 def show(service: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a service that the lab reads, in one form for both."""
+    """Return the part of a service that the lab reads, in a common form."""
     build = service.get("build") or {}
     environment = {name: value for name, value in (service.get("environment") or {}).items() if value is not None}
     return {
@@ -215,13 +215,13 @@ def test_files_are_read_as_compose_reads_them(tmp_path: Path, name: str) -> None
 @pytest.mark.docker
 @pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("name", READ)
-def test_record_is_what_compose_says(tmp_path: Path, name: str) -> None:
+def test_recorded_cases_match_compose(tmp_path: Path, name: str) -> None:
     assert ask_compose(tmp_path, CASES[name]) == json.loads(RECORDED.read_text())[name]
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.refused])
 @pytest.mark.parametrize("backend", ["docker", "process"])
-def test_file_that_is_not_read_is_refused_with_its_line(tmp_path: Path, name: str, backend: str) -> None:
+def test_unsupported_file_is_refused_with_its_line(tmp_path: Path, name: str, backend: str) -> None:
     case = CASES[name]
     files = write(tmp_path, case)
     with pytest.MonkeyPatch.context() as patch:
@@ -267,7 +267,7 @@ def test_second_override_is_refused(tmp_path: Path) -> None:
 def test_variable_of_an_env_file_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, environ: dict[str, str], line: int | None
 ) -> None:
-    """Compose alone would read it, and containers would then differ from processes."""
+    """Only Compose would read it, so containers would differ from processes."""
     monkeypatch.delenv("V", raising=False)
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
@@ -282,7 +282,7 @@ def test_variable_of_an_env_file_is_refused(
 
 
 @pytest.mark.parametrize("backend", ["process", pytest.param("docker", marks=pytest.mark.docker)])
-def test_refusal_is_one_line_of_the_command(lab: Lab, tmp_path: Path, backend: str) -> None:
+def test_refusal_is_a_one_line_error_of_the_command(lab: Lab, tmp_path: Path, backend: str) -> None:
     path = tmp_path / "compose.yaml"
     path.write_text(BASE + "    extends: other\n")
     done = lab("--file", str(path), "--backend", backend, "--project", "p", "ls")
@@ -300,7 +300,7 @@ def test_file_of_variables_is_refused_for_processes(lab: Lab, tmp_path: Path, pr
     assert done.stderr.startswith(f"lab: {path}:{line}: env_file of plain_socket is read only for containers")
 
 
-def test_processes_get_what_variables_stand_for(lab: Lab, tmp_path: Path, process_project: str) -> None:
+def test_processes_get_the_values_of_variables(lab: Lab, tmp_path: Path, process_project: str) -> None:
     path = tmp_path / "compose.yaml"
     labels = "{lab.model: plain_socket, lab.family: f, lab.summary: s}"
     environment = '{LAB_IDLE_SECONDS: "${IDLE:-9}", LAB_BACKLOG: 12}'
@@ -329,7 +329,7 @@ def test_interpolation_ends_in_a_text_or_a_refusal(text: str) -> None:
 
 
 @given(st.text(max_size=20))
-def test_doubled_dollar_signs_are_the_text_itself(text: str) -> None:
+def test_doubled_dollar_sign_is_one_dollar_sign(text: str) -> None:
     assert interpolate(text.replace("$", "$$"), {}.get) == text
 
 

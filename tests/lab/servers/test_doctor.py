@@ -1,4 +1,4 @@
-"""`lab doctor`: what it finds good, what it finds wanting, and whether the lab can run at all."""
+"""`lab doctor`: its findings, and whether the lab can run."""
 
 import os
 import resource
@@ -44,7 +44,7 @@ def test_docker_is_fine() -> None:
 
 
 @pytest.mark.parametrize("part", ["client", "engine", "compose", "buildx"])
-def test_missing_part_is_found_with_its_mend(part: str) -> None:
+def test_missing_part_is_reported_with_its_fix(part: str) -> None:
     found = examine(problems=(Problem(part, f"no {part}", "run `make engine` as root"),))
     assert [name for name, finding in found.items() if not finding.good] == [part]
     assert found[part] == Finding(part, False, f"no {part}", "run `make engine` as root", "docker")
@@ -53,7 +53,7 @@ def test_missing_part_is_found_with_its_mend(part: str) -> None:
     assert not can_run([*found.values(), Finding("fork", False, "none", "a Unix", "process")])
 
 
-def test_missing_base_image_hinders_nothing() -> None:
+def test_missing_base_image_is_not_a_failure() -> None:
     found = examine(problems=(Problem("base_image", "no image", "run `python3 -m lab.engine base`"),))
     assert found["base image"] == Finding(
         "base image", False, "no image", "`lab up` does, or run `python3 -m lab.engine base`"
@@ -64,11 +64,11 @@ def test_missing_base_image_hinders_nothing() -> None:
 @pytest.mark.parametrize(
     ("version", "driver", "good"), [("1", "cgroupfs", True), ("2", "none", False), (None, "cgroupfs", False)]
 )
-def test_engine_that_enforces_no_limits(version: str | None, driver: str, good: bool) -> None:
+def test_engine_without_limits_is_reported(version: str | None, driver: str, good: bool) -> None:
     assert examine(cgroup_version=version, cgroup_driver=driver)["cgroups"].good == good
 
 
-def test_engine_that_is_away_has_no_cgroups() -> None:
+def test_missing_engine_has_no_cgroups() -> None:
     away = Problem("engine", "Cannot connect", "run `make engine` as root")
     assert "cgroups" not in examine(reachable=False, cgroup_version=None, problems=(away,))
 
@@ -95,7 +95,7 @@ def test_engine_that_is_away_has_no_cgroups() -> None:
     ],
 )
 def test_tested_range_is_named(part: str, version: str, good: bool) -> None:
-    """Outside of it the lab may run as well."""
+    """The lab may run outside of the tested range as well."""
     versions = {"server_version" if part == "engine" else f"{part}_version": version}
     found = examine(**versions)[part]
     oldest, newest = doctor.TESTED[part]
@@ -148,7 +148,7 @@ def test_cores(monkeypatch: pytest.MonkeyPatch, cores: set[int], good: bool) -> 
     assert (found.good, found.what) == (good, str(len(cores)))
 
 
-def test_what_processes_need(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requirements_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     found = by_part(list(doctor._examine_processes()))
     assert {part for part, finding in found.items() if finding.needed_for == "process"} == {
         "fork",
@@ -182,7 +182,7 @@ def test_port_of_the_web_ui(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "LAB_UI_PORT" in taken.fix
 
 
-def test_port_that_a_connection_has_just_left_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_port_in_time_wait_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as client:
         port = listener.getsockname()[1]
         listener.accept()[0].close()
@@ -192,7 +192,7 @@ def test_port_that_a_connection_has_just_left_is_free(monkeypatch: pytest.Monkey
     assert by_part(list(doctor._examine_tools()))[f"port {port}"].good
 
 
-def test_loopback_is_tried_at_a_port_that_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loopback_is_tested_with_a_free_port(monkeypatch: pytest.MonkeyPatch) -> None:
     create, asked = socket.create_server, []
     monkeypatch.setattr(socket, "create_server", lambda address: asked.append(address) or create(address))
     assert doctor._examine_loopback().good
@@ -227,7 +227,7 @@ def test_project(compose_file: Callable[[str], None]) -> None:
     assert not can_run(found.values())
 
 
-def test_python_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_python_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor.sys, "version_info", (3, 10, 9))
     found = by_part(list(doctor._examine_project()))["python"]
     assert (found.good, found.what, found.needed_for) == (False, "3.10.9", "both")
@@ -247,12 +247,12 @@ def test_libraries_of_models() -> None:
     assert (found["library trio"].good, found["library trio"].what) == (True, "installed")
 
 
-def test_web_ui_is_looked_for_at_locusts_port(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_default_port_of_the_web_ui_is_locusts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LAB_UI_PORT", raising=False)
     assert "port 8089" in by_part(list(doctor._examine_tools()))
 
 
-def test_reason_why_a_port_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_port_in_use_has_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAB_UI_PORT", "9")
     monkeypatch.setattr(socket.socket, "bind", refuse)
     assert by_part(list(doctor._examine_tools()))["port 9"].what == "refused here"

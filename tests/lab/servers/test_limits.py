@@ -1,4 +1,4 @@
-"""The variables of servers' limits, in front of `lab up`: every one reaches the server, on either backend."""
+"""The variables of the servers' limits, set for `lab up`: each reaches the server on both backends."""
 
 import json
 import signal
@@ -41,13 +41,13 @@ NAMES = {item.metadata["variable"]: item.name for item in fields(Limits)}
 
 
 def read_limits(lab: Lab, options: list[str], model: str) -> dict[str, str]:
-    """What a server says of itself."""
+    """Return the INFO of a server."""
     said = lab(*options, "call", model, "command", "INFO").stdout
     return dict(line.strip().split(":", 1) for line in said.splitlines() if ":" in line)
 
 
 def identify(backend: str, project: str, model: str) -> str:
-    """What is another one when the server was started again."""
+    """Return an id that changes with each start of the server."""
     lab = open_backend(backend, project)
     if isinstance(lab, Processes):
         return str(lab.pid(model))
@@ -55,13 +55,13 @@ def identify(backend: str, project: str, model: str) -> str:
     return lab._of_model(model, "inspect", "--format", "{{.Id}}")
 
 
-def test_every_variable_is_tried() -> None:
+def test_every_variable_is_tested() -> None:
     assert set(CHOSEN) == set(NAMES)
 
 
 @pytest.mark.parametrize("backend", ["process", DOCKER])
 def test_server_obeys_every_variable(lab: Lab, request: pytest.FixtureRequest, backend: str) -> None:
-    """Also one that compose.yaml sets for a model: 1100 connections for socketserver_threading."""
+    """Also the one that compose.yaml sets for a model: 1100 connections for socketserver_threading."""
     project = request.getfixturevalue(f"{backend}_project")
     options = ["--backend", backend, "--project", project]
     models = ["thread_pool", "socketserver_threading"]
@@ -88,8 +88,8 @@ def test_server_obeys_every_variable(lab: Lab, request: pytest.FixtureRequest, b
 
 
 @pytest.mark.parametrize("backend", ["process", DOCKER])
-def test_variable_that_is_no_limit_is_named(lab: Lab, request: pytest.FixtureRequest, backend: str) -> None:
-    """A dollar sign reaches the server as it is."""
+def test_invalid_limit_is_named(lab: Lab, request: pytest.FixtureRequest, backend: str) -> None:
+    """A dollar sign reaches the server unchanged."""
     project = request.getfixturevalue(f"{backend}_project")
     options = ["--backend", backend, "--project", project]
     done = lab(*options, "up", "plain_socket", environ={"LAB_BACKLOG": "$HOME$$"})
@@ -115,7 +115,7 @@ def test_mutual_tls_is_kept_by_a_restart(process_project: str) -> None:
         backend.down()
 
 
-def test_theory_knows_the_limits_that_were_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_theory_uses_the_chosen_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     catalogue = Catalogue.load()
     usual = Server.of(catalogue, catalogue["thread_pool"])
     monkeypatch.setenv("LAB_WORKERS", "3")

@@ -1,4 +1,4 @@
-"""Labs of processes: what they start, how that ends, and that nothing is left of it."""
+"""Labs of processes: start, end, and no leftovers."""
 
 import os
 import signal
@@ -47,7 +47,7 @@ def start_up(project: str, *models: str, **environ: str) -> "subprocess.Popen[by
     return subprocess.Popen(command, cwd=ROOT, stdout=silent, stderr=silent, env={**os.environ, **environ})
 
 
-def test_up_state_down(backend: Processes) -> None:
+def test_processes_go_up_and_down(backend: Processes) -> None:
     backend.up(["plain_socket", "asyncio_streams"])
     states = {state.model: state.state for state in backend.state()}
     assert {model for model, state in states.items() if state == "running"} == {"plain_socket", "asyncio_streams"}
@@ -62,7 +62,7 @@ def test_up_state_down(backend: Processes) -> None:
     assert {state.state for state in backend.state()} == {"missing"}
 
 
-def test_a_forking_server_leaves_no_children(backend: Processes) -> None:
+def test_forking_server_leaves_no_children(backend: Processes) -> None:
     backend.up(["socketserver_forking"])
     with BlockingConnection(Address.parse(address_of(backend, "socketserver_forking"))) as link:
         link.send(b"PING\r\n")
@@ -73,7 +73,7 @@ def test_a_forking_server_leaves_no_children(backend: Processes) -> None:
         assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
 
 
-def test_a_killed_server_is_seen_and_starts_again_where_it_was(backend: Processes) -> None:
+def test_killed_server_is_noticed_and_restarts_at_its_address(backend: Processes) -> None:
     backend.up(["socketserver_forking"])
     address = address_of(backend, "socketserver_forking")
     backend.kill("socketserver_forking", signal.SIGKILL)
@@ -87,7 +87,7 @@ def test_a_killed_server_is_seen_and_starts_again_where_it_was(backend: Processe
     assert call("command", address, ["PING"]).value == b"PONG"
 
 
-def test_stop_lets_what_is_in_flight_finish(backend: Processes) -> None:
+def test_stop_lets_requests_in_flight_finish(backend: Processes) -> None:
     models = [model.name for model in backend.catalogue.select()]
     backend.up()
     links = []
@@ -103,7 +103,7 @@ def test_stop_lets_what_is_in_flight_finish(backend: Processes) -> None:
             assert (link.receive(), link.receive()) == (b"+OK\r\n", b"")
 
 
-def test_two_labs_do_not_meet(process_project: str, backend: Processes) -> None:
+def test_labs_are_isolated_from_each_other(process_project: str, backend: Processes) -> None:
     other = Processes(f"{process_project}-other", backend.catalogue)
     try:
         backend.up(["plain_socket"])
@@ -116,7 +116,7 @@ def test_two_labs_do_not_meet(process_project: str, backend: Processes) -> None:
         other.down()
 
 
-def test_down_finds_what_a_killed_lab_has_started(process_project: str, backend: Processes) -> None:
+def test_down_finds_the_processes_of_a_killed_lab(process_project: str, backend: Processes) -> None:
     up = start_up(process_project)
     wait_until(lambda: list(runtime_directory(process_project).glob("*.json")))
     up.kill()
@@ -132,10 +132,10 @@ HOLD = 'import sys, time\n"services.run" in sys.orig_argv and time.sleep(600)\n'
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("is_new", [True, False], ids=["a new lab", "one more model"])
-def test_an_interrupted_up_takes_down_what_it_started(
+def test_interrupted_up_takes_down_its_models(
     process_project: str, backend: Processes, tmp_path: Path, number: int, is_new: bool
 ) -> None:
-    """By itself: nobody calls `down` before a look. What ran before goes on."""
+    """Without a call of `down`. Models that ran before continue."""
     directory = runtime_directory(process_project)
     if not is_new:
         backend.up(["asyncio_streams"])
@@ -151,8 +151,8 @@ def test_an_interrupted_up_takes_down_what_it_started(
     assert is_new or backend.pid("asyncio_streams") in before
 
 
-def test_a_pid_of_somebody_else_is_left_alone(backend: Processes) -> None:
-    """The number of a process that ended is given to another in time: only the time of creation tells them apart."""
+def test_reused_pid_is_left_alone(backend: Processes) -> None:
+    """The kernel reuses pids: only the time of creation distinguishes the processes."""
     backend.up(["plain_socket"])
     path = runtime_directory(backend.project) / "plain_socket.json"
     with subprocess.Popen(["sleep", "60"], start_new_session=True) as stranger:
@@ -162,7 +162,7 @@ def test_a_pid_of_somebody_else_is_left_alone(backend: Processes) -> None:
         stranger.kill()
 
 
-def test_a_server_that_cannot_start_says_why(backend: Processes) -> None:
+def test_server_that_cannot_start_says_why(backend: Processes) -> None:
     backend.up(["plain_socket"])
     port = Address.parse(address_of(backend, "plain_socket")).port
     backend.stop("plain_socket")
@@ -171,7 +171,7 @@ def test_a_server_that_cannot_start_says_why(backend: Processes) -> None:
         backend.restart("plain_socket")
 
 
-def test_a_failed_up_leaves_nothing(process_project: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_up_leaves_nothing(process_project: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAB_BACKLOG", "many")
     backend = Processes(process_project, Catalogue.load())
     with pytest.raises(NotReadyError, match="LAB_BACKLOG='many'"):
@@ -179,7 +179,7 @@ def test_a_failed_up_leaves_nothing(process_project: str, monkeypatch: pytest.Mo
     assert not runtime_directory(process_project).exists()
 
 
-def test_a_directory_that_others_can_write_to_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_directory_writable_by_others_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     # Not tmp_path: that of pytest is too long for a Unix socket.
     with tempfile.TemporaryDirectory(prefix="lab-") as home:
         monkeypatch.setenv("XDG_RUNTIME_DIR", home)
@@ -190,7 +190,7 @@ def test_a_directory_that_others_can_write_to_is_not_used(monkeypatch: pytest.Mo
             Processes("p", Catalogue.load()).up(["plain_socket"])
 
 
-def test_a_path_too_long_for_a_unix_socket_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_path_too_long_for_a_unix_socket_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = tmp_path / ("x" * 80)
     home.mkdir()
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(home))
@@ -211,7 +211,7 @@ def test_run_and_run_service(backend: Processes) -> None:
     assert "pytest" in backend.run_service("tests", ["--version"], capture=True).stdout
 
 
-def test_open_backend_finds_the_lab_that_runs(backend: Processes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_open_backend_finds_the_running_lab(backend: Processes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LAB_BACKEND", raising=False)
     backend.up(["plain_socket"])
     assert open_backend(None, backend.project).name == "process"

@@ -1,4 +1,4 @@
-"""Ready means that a protocol exchange was answered, and not with an error."""
+"""A server is ready when it answers a protocol exchange without an error."""
 
 import json
 import socket
@@ -22,7 +22,7 @@ Stub = Callable[..., str]
 
 @pytest.fixture
 def stub() -> Iterator[Stub]:
-    """Start a server that gives each of its answers to one connection, and the last of them to all that follow."""
+    """Start a server that gives each answer to one connection, and the last one to all later ones."""
     with ExitStack() as stack:
 
         def start(*answers: bytes) -> str:
@@ -65,7 +65,7 @@ def test_server_gets_ready_when_its_errors_end(stub: Stub) -> None:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[str, ...], float]]:
-    """What is asked, and how long it may take, in place of an exchange; a clock that only those move on."""
+    """Replace the exchange: record calls and timeouts, and advance a fake clock."""
     asked: list[tuple[str, tuple[str, ...], float]] = []
     now = [1000.0]
 
@@ -92,7 +92,7 @@ def test_each_attempt_gets_twice_the_time_of_the_one_before(calls: list[tuple[st
     assert outcome.seconds == pytest.approx(1.62)
 
 
-def test_last_attempt_gets_what_is_left(calls: list[tuple[str, tuple[str, ...], float]]) -> None:
+def test_last_attempt_gets_the_remaining_time(calls: list[tuple[str, tuple[str, ...], float]]) -> None:
     """Seven attempts take 0.1 * (2**7 - 1) = 12.7 s, with 7 * 0.04 s between them: 7.02 s of 20 are left for one more.
 
     What ends that one says nothing of the server.
@@ -112,7 +112,7 @@ def test_last_attempt_gets_what_is_left(calls: list[tuple[str, tuple[str, ...], 
         (0.375, [0.125, 0.1875], "refused"),
     ],
 )
-def test_attempt_that_has_its_time_counts(
+def test_only_attempts_with_enough_time_count(
     calls: list[tuple[str, tuple[str, ...], float]],
     monkeypatch: pytest.MonkeyPatch,
     timeout: float,
@@ -138,7 +138,7 @@ def test_every_target_of_a_model_has_to_answer(stub: Stub) -> None:
     assert [outcome.model for outcome in told] == ["one", "both"]
 
 
-def test_one_service_is_asked_over_tcp_and_one_over_unix_sockets() -> None:
+def test_one_service_is_probed_over_tcp_and_one_over_unix_sockets() -> None:
     listeners = [
         ("a", "discard", "tcp://a:9"),
         ("a", "greet", "tcp://a:1234"),
@@ -173,13 +173,13 @@ def test_wrong_request_is_exit_code_2(capsys: pytest.CaptureFixture[str], words:
     assert capsys.readouterr().err.startswith("usage: ")
 
 
-def test_nothing_asked_is_ready(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_targets_are_ready(capsys: pytest.CaptureFixture[str]) -> None:
     assert readiness.main(['{"timeout": 0.2, "targets": []}']) == 0
     assert capsys.readouterr().out == ""
 
 
-def test_model_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in name resolution, which has no timeout: the thread that waits for it is left alone."""
+def test_hanging_model_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in name resolution, which has no timeout: its thread is abandoned."""
     released = threading.Event()
 
     def call(*_: object, **__: object) -> Reply:
@@ -200,9 +200,7 @@ def test_request_is_the_first_word_of_the_command_line(monkeypatch: pytest.Monke
     assert readiness.main() == 0
 
 
-def test_address_that_is_none_is_exit_code_2(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_invalid_address_is_exit_code_2(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def refuse(*_: object, **__: object) -> list[Outcome]:
         raise LabError("no such address")
 

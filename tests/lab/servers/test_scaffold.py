@@ -1,4 +1,4 @@
-"""`lab new`: the files it writes, the names it refuses, and the steps it leaves."""
+"""`lab new`: the files that it writes, the names that it refuses, and the remaining steps."""
 
 import ast
 import shutil
@@ -16,7 +16,7 @@ from lab.servers.scaffold import BLANK, create
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """The project's files, as a clone has them."""
+    """A copy of the project's files."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -65,7 +65,7 @@ def test_remaining_steps_give_a_model_that_passes(clone: Path, process_project: 
 
 
 def test_new_model_starts_with_the_code_of_plain_socket(clone: Path) -> None:
-    """The code is that of the clone, and not a copy in the lab that grows old."""
+    """The code is read from the clone, not from a copy that becomes outdated."""
     models = clone / "services" / "models"
     plain = models / "plain_socket.py"
     plain.write_text(plain.read_text() + "\n\nCHANGED = 1\n")
@@ -76,11 +76,11 @@ def test_new_model_starts_with_the_code_of_plain_socket(clone: Path) -> None:
 
 
 def dump_code(source: str) -> str:
-    """The code of a module without its docstring."""
+    """Return the code of a module without its docstring."""
     return "\n".join(map(ast.dump, ast.parse(source).body[1:]))
 
 
-def test_a_library_gets_its_extra(clone: Path) -> None:
+def test_library_gets_its_extra(clone: Path) -> None:
     steps = create("my_way", "curio", clone)
     assert any("make lock" in step for step in steps)
     assert Catalogue.load(clone / "compose.yaml")["my_way"].extra == "curio"
@@ -101,9 +101,7 @@ def test_a_library_gets_its_extra(clone: Path) -> None:
         ("my_way", "no such thing", "not the name of a distribution"),
     ],
 )
-def test_a_name_that_cannot_be_is_refused_and_nothing_is_written(
-    clone: Path, name: str, extra: str | None, said: str
-) -> None:
+def test_invalid_name_is_refused_and_writes_nothing(clone: Path, name: str, extra: str | None, said: str) -> None:
     before = {path: path.read_bytes() for path in clone.rglob("*") if path.is_file()}
     with pytest.raises(LabError, match=said):
         create(name, extra, clone)

@@ -1,4 +1,4 @@
-"""The progress of a build: read from real output of BuildKit, of buildx bake and of the classic builder."""
+"""The progress of a build, from real output of BuildKit, buildx bake and the classic builder."""
 
 import os
 import pty
@@ -89,7 +89,7 @@ def test_step_that_is_named_again_is_the_current_one() -> None:
 
 @pytest.fixture
 def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A project of the two images, and a Docker client that builds as `OUTPUT` and `CODE` say."""
+    """A project of two images, and a fake Docker client with the output `OUTPUT` and the exit code `CODE`."""
     (tmp_path / "bin").mkdir()
     docker = tmp_path / "bin" / "docker"
     docker.write_text(DOCKER)
@@ -142,7 +142,7 @@ def test_failed_build_shows_the_end_of_its_log(
 
 
 def on_terminal(script: str, columns: int) -> str:
-    """What a script of Python writes to a terminal of this width."""
+    """Return what a Python script writes to a terminal of this width."""
     size = f"struct.pack('4H', 24, {columns}, 0, 0)"
     code = f"import fcntl, struct, termios; fcntl.ioctl(2, termios.TIOCSWINSZ, {size})\n"
     ours, theirs = pty.openpty()
@@ -182,7 +182,7 @@ def test_spinner_shows_the_text_in_place_of_the_line(capfd: pytest.CaptureFixtur
         show("building alpha")
     assert texts == ["building alpha", ""]
     with progress_line() as show:
-        show("nobody sees this")
+        show("not shown")
     assert capfd.readouterr() == ("", "")
 
 

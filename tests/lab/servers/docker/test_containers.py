@@ -49,7 +49,7 @@ Find = Callable[[str], list[str]]
 
 @pytest.fixture(scope="module")
 def backend(find_of_project: Find) -> Iterator[Containers]:
-    """The whole lab, up; shared by the tests that leave it as it was."""
+    """The whole lab, running; shared by the tests that do not change it."""
     backend = Containers(f"t{uuid4().hex[:8]}", CATALOGUE)
     try:
         backend.up(timeout=60)
@@ -61,7 +61,7 @@ def backend(find_of_project: Find) -> Iterator[Containers]:
 
 @pytest.fixture
 def container(engine: docker.DockerClient, backend: Containers) -> Callable[[str], Container]:
-    """The container of a Compose service."""
+    """Return the container of a Compose service."""
     return lambda service: engine.containers.get(f"{backend.project}-{service}-1")
 
 
@@ -108,7 +108,7 @@ class TestHardening:
         wanted = container(service).attrs["HostConfig"]["Ulimits"][0]["Hard"]
         assert lines[-1].split()[3:5] == [str(wanted)] * 2
 
-    def test_the_root_cannot_be_written_to(self, container: Callable[[str], Container], service: str) -> None:
+    def test_root_file_system_is_read_only(self, container: Callable[[str], Container], service: str) -> None:
         for path in ("/x", "/srv/x", "/usr/x", "/lab/x"):
             code, output = container(service).exec_run(["sh", "-c", f"echo > {path}"])
             assert code != 0, path
@@ -125,7 +125,7 @@ class TestHardening:
         assert int(execute(container(service), "sh", "-c", pids)) == wanted["pids_limit"]
         assert int(execute(container(service), "sh", "-c", memory)) == int(size[:-1]) * units[size[-1]]
 
-    def test_no_published_port(self, container: Callable[[str], Container], service: str) -> None:
+    def test_services_publish_no_port(self, container: Callable[[str], Container], service: str) -> None:
         assert not [port for port in container(service).attrs["NetworkSettings"]["Ports"].values() if port]
 
 
@@ -136,7 +136,7 @@ def test_every_model_answers_over_tcp_and_unix(backend: Containers, model: str) 
 
 
 def test_state_and_targets(backend: Containers) -> None:
-    """Models of a profile are listed, and were not started."""
+    """Models of a profile are listed, but not started."""
     states = backend.state()
     wanted = [(model.name, "missing" if model.profile else "running") for model in CATALOGUE.models]
     assert [(state.model, state.state) for state in states] == wanted
@@ -155,7 +155,7 @@ def test_run_passes_input_output_and_codes(backend: Containers) -> None:
     assert backend.run(["sh", "-c", "exit 7"]).returncode == 7
 
 
-def test_a_run_that_took_too_long_is_ended_in_the_container_too(
+def test_run_that_times_out_is_ended_in_the_container_too(
     backend: Containers, container: Callable[[str], Container]
 ) -> None:
     with pytest.raises(LabError, match="took longer than"):
@@ -181,7 +181,7 @@ def test_a_run_that_took_too_long_is_ended_in_the_container_too(
     ],
     ids=lambda value: value.split()[0] if " " in value else "said",
 )
-def test_shell_has_the_clients_that_the_readme_sends_readers_to(backend: Containers, command: str, said: str) -> None:
+def test_shell_has_the_clients_that_the_readme_names(backend: Containers, command: str, said: str) -> None:
     host = next(
         Address.parse(item.address)
         for item in CATALOGUE.listeners_of("asyncio_streams")
@@ -206,7 +206,7 @@ with BlockingConnection(Address.parse(sys.argv[1]), timeout=30) as link:
 """
 
 
-def test_stop_lets_what_is_in_flight_finish(backend: Containers) -> None:
+def test_stop_lets_requests_in_flight_finish(backend: Containers) -> None:
     """All models at once, which takes no longer than one."""
     shell = f"{backend.project}-{INSTRUMENT}-1"
     with ExitStack() as stack:
@@ -224,7 +224,7 @@ def test_stop_lets_what_is_in_flight_finish(backend: Containers) -> None:
     restart_all(backend)
 
 
-def test_a_killed_model_is_seen_and_starts_again(backend: Containers) -> None:
+def test_killed_model_is_noticed_and_restarts(backend: Containers) -> None:
     for model in MODELS:
         backend.kill(model, signal.SIGKILL)
     wait_until(lambda: {state.state for state in states_of(backend)} == {"exited"})
@@ -245,10 +245,10 @@ def states_of(backend: Containers) -> list[ModelState]:
     return [state for state in backend.state() if state.model in MODELS]
 
 
-def test_two_labs_do_not_meet(
+def test_labs_are_isolated_from_each_other(
     backend: Containers, docker_project: str, lab: Callable[..., "CompletedProcess[str]"]
 ) -> None:
-    """Through the command line, as people call it, while the other lab runs."""
+    """By the command line, while the other lab runs."""
     options = ["--backend", "docker", "--project", docker_project]
     up = lab(*options, "up", "plain_socket")
     assert (up.returncode, up.stdout) == (0, "1 model answers: `lab ls` lists them\n"), up.stderr
@@ -270,7 +270,7 @@ def test_two_labs_do_not_meet(
         other.run(["true"])
 
 
-def test_a_model_of_a_profile_starts_where_it_is_asked_for(
+def test_model_of_a_profile_starts_if_named(
     find_of_project: Find,
     docker_project: str,
     tmp_path_factory: pytest.TempPathFactory,
@@ -299,8 +299,8 @@ def test_a_model_of_a_profile_starts_where_it_is_asked_for(
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_up_leaves_nothing(find_of_project: Find, docker_project: str, number: int) -> None:
-    """After Ctrl-C by itself; after a kill -9, which nobody can answer, with `lab down`."""
+def test_interrupted_up_leaves_nothing(find_of_project: Find, docker_project: str, number: int) -> None:
+    """After Ctrl-C by itself; after a kill -9 with `lab down`."""
     command = [sys.executable, "-m", "lab", "--backend", "docker", "--project", docker_project, "up"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as up:
         wait_until(lambda: find_of_project(docker_project), 60)
@@ -315,7 +315,7 @@ def test_an_interrupted_up_leaves_nothing(find_of_project: Find, docker_project:
     assert find_of_project(docker_project) == []
 
 
-def test_a_model_that_exits_is_told_from_one_that_is_slow(
+def test_model_that_exits_is_distinguished_from_a_slow_one(
     find_of_project: Find, docker_project: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("broken")
@@ -335,7 +335,7 @@ def test_a_model_that_exits_is_told_from_one_that_is_slow(
         backend.up(["plain_socket"], timeout=1)
 
 
-def test_what_compose_refuses_is_one_line(docker_project: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_refusal_of_compose_is_a_one_line_error(docker_project: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("refused") / "compose.yaml"
     labels = "{lab.model: mine, lab.family: f, lab.summary: s}"
     path.write_text(
@@ -348,8 +348,8 @@ def test_what_compose_refuses_is_one_line(docker_project: str, tmp_path_factory:
     assert "\n" not in str(caught.value)
 
 
-def test_purge_finds_what_comes_late(engine: docker.DockerClient, docker_project: str) -> None:
-    """A network cannot go before its last container, and something may still be made while the rest is removed."""
+def test_purge_finds_containers_created_meanwhile(engine: docker.DockerClient, docker_project: str) -> None:
+    """A network cannot be removed before its last container, and containers may be created meanwhile."""
     labels = {"com.docker.compose.project": docker_project, "lab.part": "test"}
     network = engine.networks.create(f"{docker_project}_lab", labels=labels, internal=True)
 
@@ -371,8 +371,8 @@ def test_purge_finds_what_comes_late(engine: docker.DockerClient, docker_project
 
 
 @pytest.mark.parametrize("model", ["plain_socket", "asyncio_streams"])
-def test_an_image_serves_by_itself(engine: docker.DockerClient, backend: Containers, model: str) -> None:
-    """Without Compose, with a published port: what somebody does who wants to look at one model only."""
+def test_image_serves_without_compose(engine: docker.DockerClient, backend: Containers, model: str) -> None:
+    """Without Compose, with a published port, for a look at one model."""
     testcontainers_config.ryuk_disabled = True  # its image cannot be pulled everywhere, and `with` cleans up here
     with DockerContainer(CATALOGUE.image(model)).with_exposed_ports(6379) as served:
         address = f"tcp://{served.get_container_host_ip()}:{served.get_exposed_port(6379)}"
@@ -386,14 +386,14 @@ def test_an_image_serves_by_itself(engine: docker.DockerClient, backend: Contain
         wait_until(answers)
 
 
-def test_images_are_built_from_what_their_digest_covers() -> None:
-    """The digest of an image's inputs reads its Dockerfile: here is what that must give."""
+def test_digest_covers_all_inputs_of_an_image() -> None:
+    """The expected inputs of each image, which the digest reads from its Dockerfile."""
     assert read_sources((ROOT / "services" / "Dockerfile").read_text()) == {"services/", "requirements"}
     instrument = read_sources((ROOT / "loadtests" / "Dockerfile").read_text())
     assert {"compose.yaml", "pyproject.toml", "services/", "lab/", "loadtests/", "tests/"} <= instrument
 
 
-def test_the_suite_runs_in_the_network(backend: Containers) -> None:
+def test_conformance_suite_runs_in_the_network(backend: Containers) -> None:
     """The whole way: Compose, the `tests` container, the suite, the plugin, the report.
 
     Of the suite, what every model's process has not been asked already: to be found by its name, TLS under that name,
@@ -408,8 +408,8 @@ def test_the_suite_runs_in_the_network(backend: Containers) -> None:
     assert [row[0] for row in rows] == MODELS
 
 
-def test_the_peers_are_held_to_the_suite(find_of_project: Find, docker_project: str) -> None:
-    """All of it that RFCs and RESP are the contract for. Where they differ is declared, and strictly so."""
+def test_peers_pass_the_suite(find_of_project: Find, docker_project: str) -> None:
+    """All tests for RFCs and RESP. Differences are declared as strict expected failures."""
     backend = Containers(docker_project, CATALOGUE)
     peers = [model.name for model in CATALOGUE.select(["peer_redis"], [PEERS])]
     assert all(CATALOGUE[name].rfc_only for name in peers)
@@ -425,13 +425,13 @@ def test_the_peers_are_held_to_the_suite(find_of_project: Find, docker_project: 
     assert find_of_project(docker_project) == []
 
 
-def test_an_image_of_ones_own_is_one_of_the_models(
+def test_custom_image_is_a_model(
     find_of_project: Find,
     docker_project: str,
     tmp_path_factory: pytest.TempPathFactory,
     lab: Callable[..., "CompletedProcess[str]"],
 ) -> None:
-    """The way of docs/adding-a-server.md: a server in Perl, and nothing but an entry in compose.override.yaml."""
+    """As in docs/adding-a-server.md: a server in Perl with only an entry in compose.override.yaml."""
     path = tmp_path_factory.mktemp("own") / "compose.yaml"
     path.write_text((ROOT / "compose.yaml").read_text().replace("context: .", f"context: {ROOT}"))
     example = ROOT / "docs" / "examples" / "perl_echo"
@@ -451,8 +451,8 @@ def test_an_image_of_ones_own_is_one_of_the_models(
     assert find_of_project(docker_project) == []
 
 
-def test_codec_is_loaded_in_a_container_with_the_module_beside_it(docker_project: str, tmp_path: Path) -> None:
-    """The way of docs/adding-a-server.md: the folder is mounted, and LAB_CODEC names the file."""
+def test_codec_is_loaded_in_a_container_with_a_module_of_its_folder(docker_project: str, tmp_path: Path) -> None:
+    """As in docs/adding-a-server.md: the folder is mounted, and LAB_CODEC names the file."""
     Containers(docker_project, CATALOGUE).build(["locust"])
     # The container's user is not this one.
     folder = tmp_path / "codec"
@@ -485,14 +485,14 @@ def test_codec_is_loaded_in_a_container_with_the_module_beside_it(docker_project
     assert done.returncode == 0, done.stderr
 
 
-def test_images_that_do_not_exist_are_no_error(engine: docker.DockerClient) -> None:
-    """On a new machine there is not one of them, and what the engine then prints is an empty line."""
+def test_missing_images_are_no_error(engine: docker.DockerClient) -> None:
+    """A new machine has none of them, and the engine then prints an empty line."""
     command = ["docker", "image", "inspect", f"socketlab/{uuid4().hex}", "--format", "{{json .RepoTags}} {{json .Id}}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode
     assert read_built(done.stdout) == {}
 
 
-def test_what_an_image_was_built_from_is_read_from_its_label() -> None:
+def test_digest_of_an_image_is_read_from_its_label() -> None:
     lines = '["a:latest","a:1"] {"lab.inputs":"abc","other":"x y] z"}\n["b:latest"] null\n'
     assert read_built(lines) == {"a:latest": "abc", "a:1": "abc", "b:latest": None}

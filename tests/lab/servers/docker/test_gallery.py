@@ -1,4 +1,4 @@
-"""The gallery on a real engine: its suite, inside its network; what the kernel says of its servers; what goes wrong."""
+"""The gallery on a real engine: its suite, inside its network; privileges and limits by the kernel; failures."""
 
 import json
 import os
@@ -27,7 +27,7 @@ from lab.servers.docker.containers import Containers
 from lab.tour import registry
 from tests.support.waiting import wait_until
 
-# A group of its own: with xdist the models' labs are up beside it, in another worker.
+# A separate group: with xdist, the models' labs run meanwhile in another worker.
 # The time: at first there may be ten images to build, which takes a minute on two cores that have nothing else to do.
 pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("gallery"), pytest.mark.timeout(600)]
 
@@ -35,7 +35,7 @@ CATALOGUE = Catalogue.load()
 SERVERS = [server.name for server in CATALOGUE.gallery]
 # Some of the tour's exhibits talk to these.
 MODELS = sorted({name for exhibit in registry.load() for name in exhibit.servers} - set(SERVERS))
-# Who runs in a container, and with what in its bounding set; nobody and nothing, unless said here.
+# The users in each container and their bounding sets; none, unless listed here.
 USERS = {"gallery_smtp": "0", "gallery_news": "9"}
 # CHOWN, FOWNER, SETGID, SETUID, SYS_CHROOT: capabilities(7), by their numbers.
 CAPABILITIES = {"gallery_smtp": sum(1 << number for number in (0, 3, 6, 7, 18))}
@@ -46,7 +46,7 @@ Lab = Callable[..., "CompletedProcess[str]"]
 
 @pytest.fixture(scope="module")
 def backend(find_of_project: Find) -> Iterator[Containers]:
-    """The gallery, up; shared by the tests that leave it as it was."""
+    """The gallery, running; shared by the tests that do not change it."""
     backend = Containers(f"t{uuid4().hex[:8]}", CATALOGUE)
     try:
         backend.up_gallery(CATALOGUE.gallery, timeout=60)
@@ -58,7 +58,7 @@ def backend(find_of_project: Find) -> Iterator[Containers]:
 
 @pytest.fixture(params=SERVERS)
 def container(engine: docker.DockerClient, backend: Containers, request: pytest.FixtureRequest) -> Container:
-    """Each server's container."""
+    """The container of each server."""
     return engine.containers.get(f"{backend.project}-{request.param}-1")
 
 
@@ -67,7 +67,7 @@ def service_of(container: Container) -> str:
 
 
 def execute(container: Container, *command: str) -> str:
-    """What a command says, which is never nothing here: with much to do, Engine 20.10 at times loses it."""
+    """Return the output of a command; retry if it is empty, because a busy Engine 20.10 sometimes loses it."""
     for _ in range(10):
         code, output = container.exec_run(list(command))
         assert code == 0, output
@@ -78,8 +78,8 @@ def execute(container: Container, *command: str) -> str:
 
 # 40 s on two busy cores; and images may have to be built first.
 @pytest.mark.timeout(600)
-def test_the_suite_holds_inside_the_network(backend: Containers) -> None:
-    """tests/gallery, in one run: pytest in a container beside the servers, and its findings by the lab's plugin."""
+def test_gallery_suite_passes_inside_the_network(backend: Containers) -> None:
+    """tests/gallery in one run: pytest in a container of the network, with results by the lab's plugin."""
     arguments = ["tests/gallery", *PLUGIN, "--numprocesses", "2", "--dist", "loadgroup", "--network"]
     backend.up(MODELS, timeout=60)
     try:
@@ -92,7 +92,7 @@ def test_the_suite_holds_inside_the_network(backend: Containers) -> None:
     assert all(state.state == "running" for state in backend.gallery())
 
 
-def test_other_peoples_clients_succeed(backend: Containers) -> None:
+def test_third_party_clients_succeed(backend: Containers) -> None:
     """curl, lftp, swaks, telnet and INN's own, from Debian."""
     script = (ROOT / "tests" / "gallery" / "clients.sh").read_text()
     done = backend.run_service("clients", ["sh", "-c", script], capture=True, timeout=170)
@@ -100,8 +100,8 @@ def test_other_peoples_clients_succeed(backend: Containers) -> None:
     assert done.stdout.count("ok ") == script.count("\ntry ")
 
 
-def test_it_holds_under_moderate_load(backend: Containers, lab: Lab) -> None:
-    """A user of each kind, and two more: every step is taken, and every reply is what it should be."""
+def test_gallery_works_under_moderate_load(backend: Containers, lab: Lab) -> None:
+    """A user of each kind and two more: each step runs, and each reply is correct."""
     options = ["--backend", "docker", "--project", backend.project]
     done = lab(*options, "load-gallery", "--json", "--users", "8", "--duration", "12s")
     rows = json.loads(done.stdout)
@@ -112,8 +112,8 @@ def test_it_holds_under_moderate_load(backend: Containers, lab: Lab) -> None:
     assert {"GET /lines.txt, kept", "GET /lines.txt, new", "IMAP fetch", "upload"} <= {row["step"] for row in rows}
 
 
-def test_the_web_ui_has_users_of_the_gallery_beside_those_of_the_models(backend: Containers) -> None:
-    """Two kinds are chosen in it and set off: both take steps, and Ctrl-C ends it all."""
+def test_web_ui_has_users_of_the_gallery_and_of_the_models(backend: Containers) -> None:
+    """Two kinds of users are chosen and started: both make steps, and Ctrl-C ends everything."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     backend.up(["asyncio_streams"], timeout=60)
@@ -144,8 +144,8 @@ def test_the_web_ui_has_users_of_the_gallery_beside_those_of_the_models(backend:
     assert code == 0
 
 
-def test_docker_itself_finds_each_healthy(engine: docker.DockerClient, backend: Containers) -> None:
-    """By the same checks; it runs them every few seconds, for `docker ps` and `docker compose up --wait`."""
+def test_docker_reports_each_server_healthy(engine: docker.DockerClient, backend: Containers) -> None:
+    """By the same checks, which Docker runs for `docker ps` and `docker compose up --wait`."""
 
     def are_healthy() -> bool:
         found = [engine.api.inspect_container(f"{backend.project}-{name}-1")["State"]["Health"] for name in SERVERS]
@@ -155,7 +155,7 @@ def test_docker_itself_finds_each_healthy(engine: docker.DockerClient, backend: 
 
 
 class TestHardening:
-    def test_as_few_privileges_as_can_be(self, container: Container) -> None:
+    def test_gallery_has_only_declared_privileges(self, container: Container) -> None:
         lines = execute(container, "cat", "/proc/1/status").splitlines()
         status = {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
         service = service_of(container)
@@ -164,7 +164,7 @@ class TestHardening:
         assert status["NoNewPrivs"] == ["1"]
         assert status["Seccomp"] == ["2"]
 
-    def test_the_root_cannot_be_written_to(self, container: Container) -> None:
+    def test_root_file_system_is_read_only(self, container: Container) -> None:
         for path in ("/x", "/srv/x", "/usr/x", "/etc/x"):
             # Engine 20.10 can lose the output of a command that ends at once.
             code, output = container.exec_run(["sh", "-c", f"echo > {path}; code=$?; sleep 0.2; exit $code"])
@@ -179,12 +179,12 @@ class TestHardening:
         assert int(execute(container, "sh", "-c", pids)) == wanted["pids_limit"]
         assert int(execute(container, "sh", "-c", memory)) == int(wanted["mem_limit"][:-1]) << 20
 
-    def test_no_published_port(self, container: Container) -> None:
+    def test_services_publish_no_port(self, container: Container) -> None:
         assert not [port for port in container.attrs["NetworkSettings"]["Ports"].values() if port]
 
 
-def test_they_end_when_they_are_asked_to_and_start_again(engine: docker.DockerClient, backend: Containers) -> None:
-    """All at once. Who had to be killed in the end would have 137."""
+def test_gallery_servers_stop_on_sigterm_and_restart(engine: docker.DockerClient, backend: Containers) -> None:
+    """All at once. A killed server would have exit code 137."""
     with ThreadPoolExecutor(len(SERVERS)) as pool:
         names = [f"{backend.project}-{name}-1" for name in SERVERS]
         list(pool.map(lambda name: engine.containers.get(name).stop(timeout=10), names))
@@ -196,7 +196,7 @@ def test_they_end_when_they_are_asked_to_and_start_again(engine: docker.DockerCl
     assert {state.state for state in backend.gallery()} == {"running"}
 
 
-def test_it_is_seen_and_is_no_model(backend: Containers, lab: Lab) -> None:
+def test_gallery_is_listed_and_is_not_a_model(backend: Containers, lab: Lab) -> None:
     options = ["--backend", "docker", "--project", backend.project]
     rows = json.loads(lab(*options, "ls", "--json").stdout)
     running = {row["model"]: row for row in rows if row["state"] == "running"}
@@ -221,17 +221,17 @@ def test_it_is_seen_and_is_no_model(backend: Containers, lab: Lab) -> None:
 
 
 def copy_catalogue(folder: Path, override: str) -> list[str]:
-    """A compose file of one's own with an override beside it, as options of `lab`."""
+    """A custom compose file with an override, as options of `lab`."""
     path = folder / "compose.yaml"
     path.write_text((ROOT / "compose.yaml").read_text().replace("context: .", f"context: {ROOT}"))
     path.with_name("compose.override.yaml").write_text(override)
     return ["--file", str(path), "--backend", "docker"]
 
 
-def test_one_that_does_not_come_up_is_named_and_the_others_run(
+def test_gallery_server_that_does_not_start_is_named_and_the_others_run(
     docker_project: str, tmp_path_factory: pytest.TempPathFactory, lab: Lab
 ) -> None:
-    """One exits, one answers wrongly, one has no health check; one is as it should be; and one is found out by load."""
+    """One exits, one answers wrongly, one has no health check, one is correct, and one fails under load."""
     override = """
 services:
   gallery_xmlrpc:
@@ -271,7 +271,7 @@ services:
     assert lab(*options, "down").returncode == 0
 
 
-def test_each_lab_begins_afresh_and_starts_what_is_named(docker_project: str, lab: Lab) -> None:
+def test_lab_starts_only_named_servers_with_new_data(docker_project: str, lab: Lab) -> None:
     options = ["--backend", "docker", "--project", docker_project]
     script = "; ".join(
         [
@@ -296,7 +296,7 @@ def test_each_lab_begins_afresh_and_starts_what_is_named(docker_project: str, la
         assert lab(*options, "down").returncode == 0
 
 
-def test_without_containers_there_is_no_gallery(process_project: str, lab: Lab) -> None:
+def test_gallery_needs_containers(process_project: str, lab: Lab) -> None:
     options = ["--backend", "process", "--project", process_project]
     for names in (["--profile", "gallery"], ["gallery_ftp", "plain_socket"]):
         up = lab(*options, "up", *names)

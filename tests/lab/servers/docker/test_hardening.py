@@ -32,16 +32,16 @@ DOCKER = [pytest.mark.docker, pytest.mark.xdist_group("docker")]
 
 # Who may do what the others may not, and why.
 ROOT_AT_FIRST = {"gallery_smtp": ["CHOWN", "FOWNER", "SETGID", "SETUID", "SYS_CHROOT"]}  # becomes its own users
-USERS = {"gallery_news": "news", "gallery_smtp": "root"}  # whom INN's files belong to; as above
+USERS = {"gallery_news": "news", "gallery_smtp": "root"}  # the owner of INN's files; as above
 SECOND_NETWORK = {"locust": ["lab", "ui"]}  # an internal network publishes nothing, and its page is to be seen
 
-# Test certificates that a package of Debian's brings along: anybody can read them there.
+# Public test certificates of a Debian package.
 PUBLIC_KEYS = re.compile(r"aiosmtpd/tests/certs/")
 PRIVATE_KEY = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----\s+[A-Za-z0-9+/=\s]{64}")
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_every_service_is_hardened_or_declared_here(name: str) -> None:
+def test_service_is_hardened_or_declared_here(name: str) -> None:
     service = SERVICES[name]
     assert service["cap_drop"] == ["ALL"]
     assert service.get("cap_add", []) == ROOT_AT_FIRST.get(name, [])
@@ -66,13 +66,13 @@ def test_no_service_can_take_the_machine_down(name: str) -> None:
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_no_service_has_the_engines_socket_or_a_folder_of_the_host(name: str) -> None:
-    """What is mounted are volumes by name; the two that there are, are memory."""
+    """Only the two named volumes are mounted, and both are in memory."""
     volumes = {str(volume).split(":")[0] for volume in SERVICES[name]["volumes"]}
     assert volumes <= {"sockets", "gallery_pub"}
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_only_the_interface_is_published_and_only_here(name: str) -> None:
+def test_only_the_web_ui_is_published_and_only_on_loopback(name: str) -> None:
     ports = SERVICES[name].get("ports", [])
     assert [str(port).split(":")[0] for port in ports] == (["127.0.0.1"] if name == "locust" else [])
 
@@ -103,7 +103,7 @@ def name_of(container: Container) -> str:
 
 
 def statuses(container: Container) -> list[dict[str, list[str]]]:
-    """/proc/PID/status of every process in it, from within."""
+    """Return /proc/PID/status of every process, read inside the container."""
     code, output = container.exec_run(["sh", "-c", "cat /proc/[0-9]*/status"], user=USERS.get(name_of(container), ""))
     assert code in (0, 1)  # `cat` itself may be in the list, and gone
     blocks = re.split(r"^(?=Name:)", output.decode(), flags=re.MULTILINE)[1:]
@@ -113,7 +113,7 @@ def statuses(container: Container) -> list[dict[str, list[str]]]:
     ]
 
 
-def test_no_process_has_more_than_was_declared(container: Container) -> None:
+def test_processes_have_only_declared_privileges(container: Container) -> None:
     numbers = {"CHOWN": 0, "FOWNER": 3, "SETGID": 6, "SETUID": 7, "SYS_CHROOT": 18}
     allowed = sum(1 << numbers[capability] for capability in ROOT_AT_FIRST.get(name_of(container), []))
     found = statuses(container)
@@ -126,7 +126,7 @@ def test_no_process_has_more_than_was_declared(container: Container) -> None:
         assert allowed or "0" not in status["Uid"]
 
 
-def test_only_declared_places_can_be_written_to(container: Container) -> None:
+def test_only_declared_paths_are_writable(container: Container) -> None:
     service = SERVICES[name_of(container)]
     declared = {re.split(":", str(place))[0] for place in service.get("tmpfs", [])}
     declared |= {str(volume).split(":")[1] for volume in service["volumes"]}
@@ -145,7 +145,7 @@ def test_only_declared_places_can_be_written_to(container: Container) -> None:
     assert b"Read-only file system" in output
 
 
-def test_the_engine_is_nowhere(container: Container) -> None:
+def test_engine_socket_is_in_no_container(container: Container) -> None:
     code, _ = container.exec_run(["sh", "-c", "ls /var/run/docker.sock /run/docker.sock /run/containerd"])
     assert code != 0
     assert not [
@@ -155,7 +155,7 @@ def test_the_engine_is_nowhere(container: Container) -> None:
     ]
 
 
-def test_nothing_is_published(container: Container) -> None:
+def test_models_publish_no_port(container: Container) -> None:
     assert not [port for port in container.attrs["NetworkSettings"]["Ports"].values() if port]
 
 
@@ -181,8 +181,8 @@ print(*filter(None, (each.result() for each in asked)))
 
 @DOCKER[0]
 @DOCKER[1]
-def test_the_host_cannot_be_reached(engine: docker.DockerClient, backend: Containers) -> None:
-    """By TCP or UDP, at none of its addresses, IPv4 or IPv6. A container on an ordinary network does reach it."""
+def test_host_is_unreachable_from_containers(engine: docker.DockerClient, backend: Containers) -> None:
+    """Not by TCP or UDP at any address, IPv4 or IPv6. A container on an ordinary network reaches it."""
     inside = [engine.containers.get(f"{backend.project}-{name}-1") for name in ("plain_socket", "shell")]
     (network,) = inside[0].attrs["NetworkSettings"]["Networks"]
     hosts = sorted(addresses_of_host(engine.networks.get(network)))
@@ -263,15 +263,17 @@ for line in open("/proc/net/ipv6_route") if __import__("os").path.exists("/proc/
 
 
 @pytest.mark.parametrize("service", [pytest.param(service, marks=DOCKER) for service in ("plain_socket", "shell")])
-def test_there_is_no_way_out(engine: docker.DockerClient, backend: Containers, service: str) -> None:
-    """No default route, or one whose gateway nobody is: 20.10 sets one, and later engines set none."""
+def test_internet_is_unreachable_from_containers(
+    engine: docker.DockerClient, backend: Containers, service: str
+) -> None:
+    """There is no default route, or one to an unused gateway: 20.10 sets one, later engines set none."""
     command = ["python3", "-c", LEAVE]
     assert engine.containers.get(f"{backend.project}-{service}-1").exec_run(command) == (0, b"\n")
     # On an ordinary network there is one.
     assert run_once("socketlab/instrument", *command, options=["--network=bridge"]) == "way out\n"
 
 
-def test_services_ask_for_nothing_that_the_oldest_engine_lacks() -> None:
+def test_services_use_only_features_of_the_oldest_engine() -> None:
     """`start_interval` came with Engine 25: on an older one Compose refuses to start a container that has it."""
     for name, service in SERVICES.items():
         assert set(service.get("healthcheck", {})) <= {"test", "interval", "timeout", "retries", "start_period"}, name
@@ -279,8 +281,8 @@ def test_services_ask_for_nothing_that_the_oldest_engine_lacks() -> None:
 
 
 @pytest.mark.parametrize("image", [pytest.param(image, marks=DOCKER) for image in ("plain_socket", "instrument")])
-def test_no_key_and_no_ca_of_the_labs_is_in_a_layer(backend: Containers, image: str) -> None:
-    """In no layer: also what a later one has removed would be found."""
+def test_image_layers_contain_no_key_and_no_ca(backend: Containers, image: str) -> None:
+    """In no layer: a file that a later layer removes would be found as well."""
     certificate = (ensure_certificates(CATALOGUE.names) / CA).read_bytes().splitlines()[2]
     found = [
         name
@@ -291,7 +293,7 @@ def test_no_key_and_no_ca_of_the_labs_is_in_a_layer(backend: Containers, image: 
 
 
 def files_of(image: str) -> Iterator[tuple[str, bytes]]:
-    """Every small file of every layer."""
+    """Yield every small file of every layer."""
     with subprocess.Popen(["docker", "save", image], stdout=subprocess.PIPE) as saving:
         count = 0
         with tarfile.open(fileobj=saving.stdout, mode="r|") as archive:
@@ -310,8 +312,8 @@ def files_of(image: str) -> Iterator[tuple[str, bytes]]:
     assert count > 1000
 
 
-def test_what_is_built_gets_secrets_only_as_such() -> None:
-    """No build argument and no copied file is one, and nothing of `.lab` is sent to the engine."""
+def test_builds_get_secrets_only_as_build_secrets() -> None:
+    """No build argument and no copied file holds a secret, and `.lab` is not sent to the engine."""
     for service in SERVICES.values():
         assert set(service["build"].get("args", {})) <= {"MODEL", "EXTRA", "BASE"}
         assert service["build"].get("secrets", ["ca"]) == ["ca"]

@@ -1,4 +1,4 @@
-"""Images and the clone that they are built from: its modes, owners and times are no part of them."""
+"""Images do not depend on modes, owners and times of the clone."""
 
 import os
 import re
@@ -32,7 +32,7 @@ LIST = (
 )
 
 
-def test_every_dockerfile_is_looked_at() -> None:
+def test_every_dockerfile_is_checked() -> None:
     folders = {str(path.parent.relative_to(ROOT)) for path in DOCKERFILES}
     assert folders == {
         "services",
@@ -46,7 +46,7 @@ def test_every_dockerfile_is_looked_at() -> None:
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: str(path.parent.relative_to(ROOT)))
 def test_copied_files_lose_the_modes_of_the_clone(path: Path) -> None:
-    """Each COPY from the clone says the mode itself, or stands in a stage that sets all of them."""
+    """Each COPY from the clone sets the mode, or is in a stage that sets all modes."""
     lines = path.read_text().splitlines()
     for number, line in enumerate(lines):
         if re.match(r"(COPY|ADD) (?!--from=|--chmod=\d+ )", line):
@@ -55,7 +55,7 @@ def test_copied_files_lose_the_modes_of_the_clone(path: Path) -> None:
 
 
 def test_programs_of_the_gallery_are_executable() -> None:
-    """Those that git has as such, and no others, as gophernicus runs what is executable."""
+    """Exactly those in git, because gophernicus runs executable files."""
     text = (ROOT / "services" / "gallery" / "Dockerfile").read_text()
     (named,) = re.findall(r"^RUN chmod 755 (.*)$", text, re.MULTILINE)
     folder = ROOT / "services" / "gallery"
@@ -67,7 +67,7 @@ def is_program(path: Path) -> bool:
     return path.read_bytes().startswith(b"#!")
 
 
-def test_digest_of_what_is_built_from_knows_no_umask(tmp_path: Path) -> None:
+def test_digest_of_inputs_is_independent_of_the_umask(tmp_path: Path) -> None:
     (tmp_path / "a.sh").write_text("x")
     (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY a.sh /\n")
     (tmp_path / "a.sh").chmod(0o755)
@@ -82,7 +82,7 @@ def test_digest_of_what_is_built_from_knows_no_umask(tmp_path: Path) -> None:
     assert digest_context(tmp_path, "Dockerfile") != usual
 
 
-def test_programs_that_the_engine_needs_make_files_that_can_be_read(tmp_path: Path) -> None:
+def test_programs_for_the_engine_write_readable_files(tmp_path: Path) -> None:
     before = os.umask(0o077)
     try:
         assert run(["sh", "-c", "umask; mkdir d; touch f"], cwd=str(tmp_path)).stdout == "0022\n"
@@ -93,7 +93,7 @@ def test_programs_that_the_engine_needs_make_files_that_can_be_read(tmp_path: Pa
 
 @pytest.fixture
 def private_clone(tmp_path: Path) -> Iterator[Path]:
-    """The files of the project as after a clone under `umask 077`, long ago; its images have another name."""
+    """The project's files as of an old clone under `umask 077`; its images have another name."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
         cwd=ROOT,
@@ -128,7 +128,7 @@ def private_clone(tmp_path: Path) -> Iterator[Path]:
 class TestBuilds:
     pytestmark = DOCKER
 
-    def test_clone_that_only_its_owner_can_read(self, private_clone: Path) -> None:
+    def test_clone_readable_only_by_its_owner_builds_the_same_image(self, private_clone: Path) -> None:
         usual, private = Catalogue.load(), Catalogue.load(private_clone / "compose.yaml")
         Containers("t", usual).build(SERVICES)
         Containers("t", private).build([*SERVICES, "perl_echo"])
@@ -152,7 +152,7 @@ class TestBuilds:
         (tmp_path / "Dockerfile").write_text("FROM debian:trixie-slim\nCOPY file /file\n")
 
         def build() -> tuple[str, str]:
-            """What is in the image now, and what was said."""
+            """Return the content of the image and the output."""
             Containers("t", Catalogue.load(compose)).build(["mine"])
             return run_once(image, "cat", "/file"), re.sub(r" in \d+ s$", "", capsys.readouterr().err, flags=re.M)
 
