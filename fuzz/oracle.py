@@ -22,6 +22,7 @@ from services.protocol import (
     Connection,
     Conversation,
     DatagramConnection,
+    GiveWay,
     Limits,
     PeerError,
     Send,
@@ -65,6 +66,8 @@ def pull(conversation: Conversation, outcome: Outcome | None = None) -> Outcome:
             case Compute(rounds) as work:
                 outcome.rounds.append(rounds)
                 conversation.receive_digest(work.run())
+            case GiveWay():
+                pass
             case Close():
                 outcome.closed = True
                 return outcome

@@ -12,7 +12,7 @@ from services.protocol.connection import (
     port_of,
 )
 from services.protocol.errors import AdapterError, PeerError
-from services.protocol.events import SEND_SIZE, Close, Compute, Event, Send, Wait
+from services.protocol.events import SEND_SIZE, TURN, Close, Compute, Event, GiveWay, Send, Wait
 from services.protocol.limits import BLOCKING_WORKERS, LimitError, Limits
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "DATAGRAM_SIZE",
     "SEND_SIZE",
     "SERVICES",
+    "TURN",
     "AdapterError",
     "Address",
     "AddressError",
@@ -29,6 +30,7 @@ __all__ = [
     "Conversation",
     "DatagramConnection",
     "Event",
+    "GiveWay",
     "LimitError",
     "Limits",
     "PeerError",

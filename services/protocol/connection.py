@@ -18,7 +18,7 @@ from services.protocol.command import Command
 from services.protocol.discard import Discard
 from services.protocol.echo import Echo
 from services.protocol.errors import AdapterError
-from services.protocol.events import Close, Compute, Event, Send, Wait
+from services.protocol.events import TURN, Close, Compute, Event, GiveWay, Send, Wait
 from services.protocol.greet import Greet
 from services.protocol.http import Http
 from services.protocol.limits import Limits
@@ -111,7 +111,7 @@ class Connection:
         clock: for services that tell the time, or take it.
     """
 
-    __slots__ = ("_arrived", "_draining", "_ending", "_service", "_stream_ended")
+    __slots__ = ("_arrived", "_draining", "_ending", "_left", "_service", "_stream_ended")
 
     def __init__(
         self,
@@ -128,6 +128,7 @@ class Connection:
         self._draining = False
         self._arrived = 0  # when draining: the bytes that are still to be received
         self._ending = False  # the peer sends no more, or this side takes no more
+        self._left = TURN  # events until it is the turn of others
 
     def receive_data(self, data: bytes) -> None:
         """Take bytes that arrived, at least one. After Close they are dropped: a peer that sends on costs no memory.
@@ -177,14 +178,20 @@ class Connection:
         """
         if (self._ending or self._draining) and self._service.endless:
             self._service = _ENDED
+        if not self._left:
+            self._left = TURN
+            return GiveWay()
         event = self._service.next_event()
         if event is None:
             if not self._ending:
+                self._left = TURN
                 return None
             event = self._service.end() if isinstance(self._service, Http) else Close()
         if isinstance(event, Close):
             # Whatever the service holds, and the rest of what it was sent, is free before the peer is gone.
             self._service = _ENDED
+            return Close(at_eof=self._stream_ended)
+        self._left -= 1
         return event
 
 

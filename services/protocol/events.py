@@ -3,7 +3,7 @@
 The events are data: the core never sleeps, computes or sends. How a model does each of them is what makes it a model.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 
 
@@ -45,11 +45,29 @@ class Compute:
 
 
 @dataclass(frozen=True, slots=True)
+class GiveWay:
+    """Let other conversations run, then ask for the next event.
+
+    It comes after `TURN` events in a row. A client that reads as fast as the server writes never makes the server wait:
+    without this event, a long pipeline would hold its event loop until the last reply.
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class Close:
-    """Nothing more will be sent: close, in stages so that what was sent arrives."""
+    """Nothing more will be sent: close, in stages so that what was sent arrives.
+
+    `at_eof` says that `receive_eof` was called: nothing is left to read, so the close needs no stages. It is not a part
+    of the value: Close equals Close.
+    """
+
+    at_eof: bool = field(default=False, compare=False)
 
 
-Event = Send | Wait | Compute | Close
+Event = Send | Wait | Compute | GiveWay | Close
+
+# The events of one turn: few, so that a turn of computations is short; more than one, so that a switch is not the cost.
+TURN = 4
 
 # Replies are gathered up to this size: large enough that a system call is not the cost, small enough that a client
 # which does not read costs a server no more than this and one kernel buffer.

@@ -10,7 +10,7 @@ import logging
 import ssl
 from collections.abc import Callable, Mapping
 
-from services.protocol import Close, Compute, Connection, Event, Send, Wait
+from services.protocol import TURN, Close, Compute, Connection, Event, GiveWay, Send, Wait
 from services.serving.listeners import ListenError
 
 log = logging.getLogger("services")
@@ -90,8 +90,10 @@ class SecureConnection:
         "_incoming",
         "_is_draining",
         "_is_open",
+        "_left",
         "_outgoing",
         "_peer",
+        "_stream_ended",
         "_tls",
     )
 
@@ -105,6 +107,8 @@ class SecureConnection:
         self._is_open = False  # the handshake is done
         self._is_draining = False
         self._has_ended = False
+        self._stream_ended = False  # of the stream below TLS
+        self._left = TURN  # as in `Connection`, whose turn begins again with each record
 
     def receive_data(self, data: bytes) -> None:
         """As `Connection.receive_data`."""
@@ -120,6 +124,7 @@ class SecureConnection:
 
     def receive_eof(self) -> None:
         """As `Connection.receive_eof`: nothing more comes, with or without the alert that should have said so."""
+        self._stream_ended = True
         if self._is_draining and self._is_open:
             # It is we who ended the stream. To TLS it would be an attack, and no end in order: the client would get an
             # alert that says so. All that came before has been read: `next_event` gave None.
@@ -138,14 +143,19 @@ class SecureConnection:
 
     def next_event(self) -> Event | None:
         """As `Connection.next_event`: the handshake's messages are `Send` events too."""
-        if not self._has_ended and (event := self._advance()) is not None and not isinstance(event, Close):
+        if not self._left:
+            self._left = TURN
+            return GiveWay()
+        if not self._has_ended and (event := self._advance()) is not None:
+            self._left -= 1
             return event
         # What TLS itself has to say: its part of a handshake, a new key, an alert.
         if self._outgoing.pending:
             return Send(self._outgoing.read())
-        return Close() if self._has_ended else None
+        self._left = TURN
+        return Close(at_eof=self._stream_ended) if self._has_ended else None
 
-    def _advance(self) -> Event | None:
+    def _advance(self) -> Send | Wait | Compute | None:
         """The next event; None for "read", or, if there is something outgoing, "send that first"."""
         try:
             if not self._is_open:
@@ -158,6 +168,8 @@ class SecureConnection:
                         return Send(self._outgoing.read())
                     case Wait() | Compute() as event:
                         return event
+                    case GiveWay():
+                        pass
                     case Close():
                         self._end()
                         return None

@@ -2,12 +2,13 @@
 
 import logging
 import ssl
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from lab.servers.ca import create_ca, issue
-from services.protocol import Close, Compute, Connection, Send
+from services.protocol import Close, Compute, Connection, GiveWay, Send
 from services.serving.listeners import ListenError
 from services.serving.tls import SecureConnection, open_layer, server_context
 
@@ -278,3 +279,31 @@ def test_digest_goes_to_the_connection(certificates: Path) -> None:
     client.incoming.write(reply.data)
     # SHA-256 of 32 zero bytes, from docs/protocol.md.
     assert client.tls.read(100) == b"$64\r\n66687aadf862bd776c8fc18b8e9f8e20089714856ee233b3902a591d0d5f2925\r\n"
+
+
+def test_turn_ends_though_each_record_is_read_by_itself(certificates: Path) -> None:
+    """The connection behind TLS has nothing to do between two records, so it cannot count the events."""
+    secure = open_layer({"LAB_TLS_CERT": str(certificates / "server.pem")})
+    server = secure(Connection("command"), "somebody")
+    client = Client(certificates)
+    client.shake(server)
+    for _ in range(9):
+        client.tls.write(b"PING\r\n")
+    server.receive_data(client.outgoing.read())
+    events = [type(event) for event in iter(server.next_event, None)]
+    assert events == [*[Send] * 4, GiveWay, *[Send] * 4, GiveWay, Send]
+
+
+@pytest.mark.parametrize("at_eof", [True, False])
+def test_close_says_whether_the_stream_below_has_ended(certificates: Path, at_eof: bool) -> None:
+    secure = open_layer({"LAB_TLS_CERT": str(certificates / "server.pem")})
+    server = secure(Connection("command"), "somebody")
+    client = Client(certificates)
+    client.shake(server)
+    with suppress(ssl.SSLWantReadError):
+        client.tls.unwrap()  # the end of the client's half, within TLS
+    server.receive_data(client.outgoing.read())
+    if at_eof:
+        server.receive_eof()
+    closes = [event for event in (server.next_event(), server.next_event()) if isinstance(event, Close)]
+    assert [close.at_eof for close in closes] == [at_eof]

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from services.protocol import SEND_SIZE, AdapterError, Close, Compute, Connection, Limits, Send, Wait
+from services.protocol import SEND_SIZE, AdapterError, Close, Compute, Connection, GiveWay, Limits, Send, Wait
+from tests.support.events import sends
 
 Exchange = Callable[..., object]
 
@@ -273,6 +274,7 @@ def test_what_precedes_work_is_sent_before_it_begins() -> None:
     assert connection.next_event() == Send(b"+OK\r\n+PONG\r\n")
     assert connection.next_event() == Compute(1)
     connection.receive_digest(b"digest")
+    assert connection.next_event() == GiveWay()
     assert connection.next_event() == Send(b"$6\r\ndigest\r\n+PONG\r\n")
     assert connection.next_event() is None
 
@@ -288,18 +290,14 @@ def test_large_blob_is_sent_in_few_parts() -> None:
     """689 times the 95 characters, 65,455 bytes, is the most that fits into a Send; fifteen of these are 981,825."""
     connection = Connection("command")
     connection.receive_data(b"BLOB 1000000\n")
-    sizes = []
-    while isinstance(event := connection.next_event(), Send):
-        sizes.append(len(event.data))
+    sizes = [len(data) for data in sends(connection)]
     assert sizes == [len(b"$1000000\r\n"), *[65_455] * 15, 1_000_000 - 981_825, len(b"\r\n")]
 
 
 def test_large_blob_is_streamed_from_one_pattern() -> None:
     connection = Connection("command")
     connection.receive_data(b"BLOB 1000000\nPING\n")
-    pieces = []
-    while isinstance(event := connection.next_event(), Send):
-        pieces.append(event.data)
+    pieces = list(sends(connection))
     assert max(map(len, pieces)) <= SEND_SIZE
     assert len(set(map(id, pieces[1:-2]))) == 1  # the same object, again and again
     assert b"".join(pieces) == b"$1000000\r\n%b\r\n+PONG\r\n" % blob(1_000_000)

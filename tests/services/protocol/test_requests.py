@@ -6,6 +6,7 @@ import pytest
 
 from services.protocol import Close, Connection, Limits, PeerError, Send
 from services.protocol.resp import RequestReader
+from tests.support.events import sends
 
 Exchange = Callable[..., object]
 
@@ -237,10 +238,7 @@ def test_deep_pipeline_is_answered_in_turns() -> None:
 def test_replies_are_sent_when_enough_of_them_are_gathered() -> None:
     connection = Connection("command")
     connection.receive_data(array(b"ECHO", b"x" * 60_000) * 4)
-    sizes = []
-    while isinstance(event := connection.next_event(), Send):
-        sizes.append(len(event.data))
-    assert sizes == [2 * 60_010, 2 * 60_010]
+    assert [len(data) for data in sends(connection)] == [2 * 60_010, 2 * 60_010]
 
 
 # "$32758\r\n", 32758 bytes and CR LF are 32768, the half of what is gathered; of one byte less, 32767.
@@ -251,10 +249,7 @@ HALF, LESS = array(b"ECHO", b"x" * 32_758), array(b"ECHO", b"x" * 32_757)
 def test_replies_are_gathered_until_they_fill_a_send(pair: bytes, counts: list[int]) -> None:
     connection = Connection("command")
     connection.receive_data(pair + array(b"PING"))
-    found = []
-    while isinstance(event := connection.next_event(), Send):
-        found.append(event.data.count(b"$") + event.data.count(b"+"))
-    assert found == counts
+    assert [data.count(b"$") + data.count(b"+") for data in sends(connection)] == counts
 
 
 # A reader by itself, as no model drives it but an adapter may.

@@ -13,6 +13,7 @@ from services.protocol import (
     Close,
     Compute,
     Connection,
+    GiveWay,
     Send,
     Transport,
     Wait,
@@ -283,6 +284,53 @@ def test_data_may_arrive_while_draining() -> None:
     connection.receive_data(b"PING\r\n")
     assert connection.next_event() == Send(b"+PONG\r\n+PONG\r\n")
     assert connection.next_event() == Close()
+
+
+def test_turn_ends_after_four_events() -> None:
+    connection = Connection("chargen")
+    events = [type(connection.next_event()) for _ in range(10)]
+    assert events == [*[Send] * 4, GiveWay, *[Send] * 4, GiveWay]
+
+
+@pytest.mark.parametrize("ending", ["receive_eof", "drain"])
+def test_turn_does_not_end_after_close(ending: str) -> None:
+    connection = Connection("command")
+    connection.receive_data(b"BLOB 131000\nQUIT\n")
+    getattr(connection, ending)()
+    events = [type(connection.next_event()) for _ in range(12)]
+    assert events == [*[Send] * 4, GiveWay, Send, *[Close] * 6]
+
+
+def test_turn_begins_again_when_there_is_nothing_to_do() -> None:
+    connection = Connection("echo")
+    for _ in range(5):
+        for _ in range(3):
+            connection.receive_data(b"x")
+            assert connection.next_event() == Send(b"x")
+        assert connection.next_event() is None
+
+
+@pytest.mark.parametrize("service", ["greet", "discard", "echo", "command"])
+def test_close_says_whether_the_stream_has_ended(service: str) -> None:
+    at_eof = {}
+    for ending in ("receive_eof", "drain"):
+        connection = Connection(service)
+        getattr(connection, ending)()
+        close = next(event for event in iter(connection.next_event, None) if isinstance(event, Close))
+        again = connection.next_event()
+        assert isinstance(again, Close)
+        assert close.at_eof == again.at_eof
+        at_eof[ending] = close.at_eof
+    assert at_eof == {"receive_eof": True, "drain": False}
+
+
+def test_close_of_the_service_says_that_the_stream_has_not_ended() -> None:
+    connection = Connection("command")
+    connection.receive_data(b"QUIT\n")
+    assert connection.next_event() == Send(b"+OK\r\n")
+    assert [event.at_eof for event in [connection.next_event()] if isinstance(event, Close)] == [False]
+    connection.receive_eof()
+    assert [event.at_eof for event in [connection.next_event()] if isinstance(event, Close)] == [True]
 
 
 def test_unknown_service_is_a_key_error() -> None:

@@ -5,7 +5,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from services.protocol import AdapterError, Close, Compute, Connection, Limits, Send, Wait
+from services.protocol import AdapterError, Close, Compute, Connection, GiveWay, Limits, Send, Wait
 
 LIMITS = Limits(sleep_ms=50, burn=5, blob=200_000, pipeline=3)
 DIGEST = b"%064d" % 7
@@ -89,6 +89,8 @@ class ConnectionMachine(RuleBasedStateMachine):
             case Compute():
                 assert event == self.work.pop(0)
                 self.awaits_digest = True
+            case GiveWay():
+                assert not self.is_closed
             case Close():
                 self.is_closed = True
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 import pytest
 
 from lab.clients.reference import answer
-from services.protocol import Close, Compute, Connection, Limits, Send, Wait
+from services.protocol import Close, Compute, Connection, GiveWay, Limits, Send, Wait
+from tests.support.events import sends
 
 Exchange = Callable[..., object]
 
@@ -173,6 +174,7 @@ def test_work_in_a_transaction_is_asked_for_in_its_order() -> None:
     assert connection.next_event() == Send(QUEUED * 3 + b"*3\r\n")
     assert connection.next_event() == Wait(0.01)
     assert connection.next_event() == Send(b"+OK\r\n")
+    assert connection.next_event() == GiveWay()
     assert connection.next_event() == Compute(1)
     connection.receive_digest(b"digest")
     assert connection.next_event() == Send(b"$6\r\ndigest\r\n+PONG\r\n+PONG\r\n")
@@ -198,9 +200,7 @@ def test_transaction_is_carried_out_to_its_end_when_the_stream_ends_in_the_middl
 def test_long_transaction_is_carried_out_in_turns() -> None:
     connection = Connection("command", limits=Limits(pipeline=10))
     connection.receive_data(b"MULTI\n" + b"PING\n" * 25 + b"EXEC\n")
-    sizes = []
-    while isinstance(event := connection.next_event(), Send):
-        sizes.append(event.data.count(b"+PONG"))
+    sizes = [data.count(b"+PONG") for data in sends(connection)]
     # +OK; QUEUED 10, 10 and 5 with the array's header behind them; then the replies in tens.
     assert sizes == [0, 0, 0, 0, 10, 10, 5]
 
