@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import services.models
 from services.protocol import LimitError, Limits
@@ -76,13 +76,18 @@ def when_full(model: ModuleType) -> str:
     return policy
 
 
+def loop_name(model: ModuleType) -> str | None:
+    """What turns, in full: the model's LOOP, a class, a function or a name; None if it has no event loop."""
+    loop: Any = getattr(model, "LOOP", None)
+    return loop if loop is None or isinstance(loop, str) else f"{loop.__module__}.{loop.__qualname__}"
+
+
 def describe(name: str, model: ModuleType, listeners: Sequence[Listener], limits: Limits) -> dict[str, object]:
     """What really runs, as data."""
     libraries: tuple[str, ...] = getattr(model, "LIBRARIES", ())
     if libraries:
         # Its import takes longer than the start of most models.
         from importlib.metadata import version
-    event_loop: Callable[[], str] | None = getattr(model, "event_loop", None)
     return {
         "model": name,
         "pid": os.getpid(),
@@ -90,7 +95,7 @@ def describe(name: str, model: ModuleType, listeners: Sequence[Listener], limits
         "implementation": sys.implementation.name,
         "gil": has_gil(),
         "libraries": {library: version(library) for library in libraries},
-        "event_loop": event_loop() if event_loop else None,
+        "event_loop": loop_name(model),
         "listeners": [
             {"service": each.service, "transport": each.address.transport, "address": str(each.address)}
             for each in listeners

@@ -7,17 +7,19 @@ What runs out first: the cores; and what processes cannot share, such as caches 
 for each of them. A worker that dies takes all of its clients along, and is replaced.
 """
 
-import asyncio
 import mmap
 import os
 import struct
+from functools import partial
+from typing import Any
 
-from services.models.asyncio_protocol import LOOP, Server, StreamProtocol, event_loop
-from services.serving.asyncio_transports import Acceptor
+from services.models.asyncio_protocol import LOOP, Server, StreamProtocol
+from services.serving.asyncio_transports import Acceptor, run_on
+from services.serving.callbacks import Conversations, Stream
 from services.serving.listeners import Listener
 from services.serving.workers import Workers
 
-__all__ = ["event_loop", "serve"]
+__all__ = ["LOOP", "serve"]
 
 WHEN_FULL = "refuse"  # as asyncio_protocol does
 
@@ -35,8 +37,7 @@ def serve(listeners: list[Listener]) -> None:
     counts = Counts(count)
 
     def work(number: int, listeners: list[Listener]) -> bool:
-        with asyncio.Runner(loop_factory=LOOP) as runner:
-            return runner.run(WorkerServer(listeners, counts, number).run())
+        return run_on(LOOP, lambda: WorkerServer(listeners, partial(WorkerConversations, counts, number)))
 
     if not Workers(listeners, count, work, on_end=counts.clear).serve():
         raise SystemExit(1)
@@ -64,15 +65,15 @@ class Counts:
         return sum(count for (count,) in _SLOT.iter_unpack(self._page))
 
 
-class WorkerServer(Server):
+class WorkerConversations(Conversations):
     """The conversations of one process, under a limit that is for all of them together."""
 
-    def __init__(self, listeners: list[Listener], counts: Counts, number: int) -> None:
-        super().__init__(listeners)
+    def __init__(self, counts: Counts, number: int, *arguments: Any) -> None:
+        super().__init__(*arguments)
         self._counts = counts
         self._number = number
 
-    def take_place(self) -> bool:
+    def begin(self, stream: Stream | None = None) -> bool:
         """Begin a conversation, unless all processes together are at the limit.
 
         The place is taken first and counted then: of two processes that take the last one at the same moment none
@@ -81,18 +82,24 @@ class WorkerServer(Server):
         self.count += 1
         self._counts[self._number] = self.count
         if self._counts.total() > self.limits.connections:
-            self.one_less()
+            self.end()
             return False
+        if stream is not None:
+            self.streams.add(stream)
         return True
 
-    def one_less(self) -> None:
-        """A conversation has ended."""
-        super().one_less()
+    def end(self, stream: Stream | None = None) -> None:
+        """Note that a conversation that has begun is over."""
+        super().end(stream)
         self._counts[self._number] = self.count
+
+
+class WorkerServer(Server):
+    """The server of one process."""
 
     def listen(self, listener: Listener) -> Acceptor:
         """Have the loop accept from a listening socket, a client at a time.
 
-        The process that is awake first would otherwise get a whole burst of them, and the others nobody.
+        The process that is awake first would otherwise get a whole burst of them, and the others none.
         """
         return Acceptor(listener, lambda: StreamProtocol(self, listener), at_once=1)

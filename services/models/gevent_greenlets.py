@@ -3,7 +3,7 @@
 Unit of concurrency: a greenlet, some kilobytes of C stack copied aside when another has its turn. `recv`, `sendall`,
 `sleep`, locks: each looks as if it blocked, and switches to another greenlet instead. `services/before` replaces them
 (`monkey.patch_all`) before anything else is imported in this model's process.
-What blocks whom: waiting blocks nobody. Computing blocks everyone, as on any loop; and so does what gevent could not
+What blocks whom: waiting blocks no client. Computing blocks all, as on any loop; and so does what gevent could not
 replace: a C library that waits by itself, a file on a slow disk.
 What runs out first: the one core that the loop has.
 
@@ -17,14 +17,11 @@ from gevent.pool import Pool
 
 from services.serving.accepting import FIRST_PAUSE
 from services.serving.blocking import Conversations, StopSignal, selector_of
+from services.serving.closing import stop_accepting
 from services.serving.listeners import Listener
 
 LIBRARIES = ("gevent",)
-
-
-def event_loop() -> str:
-    """What turns, for the server's first line."""
-    return ".".join((type(gevent.get_hub().loop).__module__, type(gevent.get_hub().loop).__qualname__))
+LOOP = type(gevent.get_hub().loop)
 
 
 def serve(listeners: list[Listener]) -> None:
@@ -48,9 +45,7 @@ def serve(listeners: list[Listener]) -> None:
                     stop.clear()
                 elif not pool.full() and not stop.is_set:
                     _accept(key.data, pool, conversations, stop)
-    for listener in listeners:
-        if not listener.is_datagram:
-            listener.socket.close()
+    stop_accepting(listeners)
     if not conversations.drain(limits.grace):
         raise SystemExit(1)
     pool.join()

@@ -1,7 +1,7 @@
 """One client at a time, on plain sockets: the textbook's first server, made whole.
 
 Unit of concurrency: none. The process accepts a connection, serves it until it ends, then accepts the next.
-What blocks whom: everyone waits for the one who is being served: for its requests, its silence and its slow reading.
+What blocks whom: all clients wait for the one that is served: for its requests, its silence and its slow reading.
 What runs out first: patience. Waiting clients fill the listening socket's backlog; those behind it are not even let in.
 """
 
@@ -19,7 +19,7 @@ def serve(listeners: list[Listener]) -> None:
     """
     stop = Drain(listeners[0].limits.grace)
     # The selector waits for *some* listening socket to have a client. It never watches a client: while one is served,
-    # nobody looks here.
+    # nothing waits here.
     with selector_of(listeners, stop) as selector:
         while not stop.is_set:
             for key, _ in listeners[0].shortage.select(selector):
@@ -31,13 +31,13 @@ def serve(listeners: list[Listener]) -> None:
 
 
 def serve_one(listener: Listener, stop: Drain, before: Callable[[], object] = lambda: None) -> bool:
-    """Serve whoever is first in line at a listening socket.
+    """Serve the client that is first in line at a listening socket.
 
     Args:
-        before: called when he has been accepted, and has not been served yet.
+        before: called when it has been accepted, and has not been served yet.
 
     Returns:
-        Whether there was anybody.
+        Whether there was one.
     """
     if listener.is_datagram:
         if received := listener.receive():

@@ -2,14 +2,14 @@
 
 Unit of concurrency: a process, which holds one client from accept to close, then takes the next. No client pays for a
 fork. A process that dies is replaced; its client is lost, and no other notices.
-What blocks whom: nobody anybody, neither by waiting nor by computing, as long as a process is free: each has its own
-GIL. When all have a client, nobody accepts, and new clients wait in the listening socket's backlog.
+What blocks whom: no client blocks another, neither by waiting nor by computing, as long as a process is free: each has
+its own GIL. When all have a client, none accepts, and new clients wait in the listening socket's backlog.
 What runs out first: the processes (`LAB_WORKERS`), and their memory. Clients that are connected and silent hold one
 each.
 
 Only one of the free processes waits for a client, the others wait for its place (Apache's accept mutex). If all of them
 waited, each client would wake all, and all but one in vain. With `LAB_REUSEPORT=1` each process has TCP sockets of its
-own instead, and the kernel shares the connections out, by a hash and not by who is free: a client may then wait for a
+own instead, and the kernel shares the connections out, by a hash and not by which is free: a client may then wait for a
 busy process while another has nothing to do.
 """
 

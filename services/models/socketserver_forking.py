@@ -1,7 +1,7 @@
 """The library's servers with `ForkingMixIn`: a process for each client.
 
 Unit of concurrency: a process, forked when a client connects and gone when it leaves; a datagram gets one too.
-What blocks whom: nobody anybody, neither by waiting nor by computing: every process has its own GIL, and the kernel
+What blocks whom: no client blocks another, by waiting or by computing: every process has its own GIL, and the kernel
 shares out the cores.
 What runs out first: processes (`pids_limit`) and their memory. Each connection costs a fork, which takes longer the
 more memory the parent has. The mixin waits, deaf, at forty children (`max_children`); this model stops accepting at
@@ -12,7 +12,6 @@ What each server inherits: `ForkingMixIn` stands before one of the library's fou
 after each turn of the loop they stay as zombies.
 """
 
-import logging
 import os
 import signal
 import time
@@ -23,11 +22,10 @@ from typing import Any
 
 from services.protocol import Transport
 from services.serving.blocking import Drain
+from services.serving.closing import stop_accepting, warn_cut_off
 from services.serving.listeners import Listener
 from services.serving.socketservers import make_server, serve_until
 from services.serving.workers import die_with
-
-log = logging.getLogger("services")
 
 
 class ChildMixIn(ForkingMixIn, BaseServer):
@@ -94,10 +92,8 @@ def serve(listeners: list[Listener]) -> None:
         return [pid for _, server in servers for pid in (server.active_children or ())]  # type: ignore[attr-defined]
 
     serve_until(stop, servers, has_room=lambda: len(children()) < limits.connections)
-    signal.setitimer(signal.ITIMER_REAL, 0)  # Drain's alarm is for whoever holds a conversation: the children
-    for listener, server in servers:
-        if not listener.is_datagram:
-            server.socket.close()
+    signal.setitimer(signal.ITIMER_REAL, 0)  # Drain's alarm is for processes with a conversation: the children
+    stop_accepting(listeners)
     for pid in children():
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
@@ -106,7 +102,7 @@ def serve(listeners: list[Listener]) -> None:
     while left := children():
         if not cut and time.monotonic() > deadline:
             cut = len(left)
-            log.warning("the grace period of %g s is over: %d conversations are cut off", limits.grace, cut)
+            warn_cut_off(limits.grace, cut)
             for pid in left:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)

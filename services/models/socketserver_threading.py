@@ -1,9 +1,8 @@
 """The library's servers with `ThreadingMixIn`: a thread for each client.
 
 Unit of concurrency: a thread, made when a client connects and gone when it leaves; a datagram gets one too.
-What blocks whom: waiting blocks nobody, since a thread that waits for the network or sleeps has let go of the GIL.
-Computing blocks everyone for a while: one thread at a time runs Python, and hands over every 5 ms
-(`sys.getswitchinterval`).
+What blocks whom: waiting blocks no client, since a thread that waits for the network or sleeps has released the GIL.
+Computing blocks all for a while: one thread at a time runs Python, and hands over every 5 ms (`sys.getswitchinterval`).
 What runs out first: the number of threads (`pids_limit`), then memory, a stack for each. The mixin itself knows no
 limit; this model stops accepting at `LAB_MAX_CONNECTIONS`, and clients wait in the backlog.
 
@@ -16,6 +15,7 @@ from typing import Any
 
 from services.protocol import Transport
 from services.serving.blocking import Conversations, StopSignal
+from services.serving.closing import stop_accepting
 from services.serving.listeners import Listener
 from services.serving.socketservers import make_server, serve_until
 
@@ -81,10 +81,7 @@ def serve(listeners: list[Listener]) -> None:
         server.conversations = conversations  # type: ignore[attr-defined]  # CountedMixIn's
         servers.append((listener, server))
     serve_until(stop, servers, has_room=lambda: len(conversations) < limits.connections)
-    # Whoever is in the backlog must learn now that nobody will come; datagram sockets still carry replies.
-    for listener, server in servers:
-        if not listener.is_datagram:
-            server.socket.close()
+    stop_accepting(listeners)
     if not conversations.drain(limits.grace):
         raise SystemExit(1)
     for _, server in servers:

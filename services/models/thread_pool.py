@@ -2,10 +2,10 @@
 
 Unit of concurrency: a thread of the pool, which holds one client from accept to close, then takes the next. No client
 pays for the start of a thread, and memory is bounded from the first second.
-What blocks whom: waiting blocks nobody as long as a thread is free. When all have a client, the acceptor stops
+What blocks whom: waiting blocks no client as long as a thread is free. When all have a client, the acceptor stops
 accepting: new clients wait in the listening socket's backlog, where they cost nothing, can be seen (`ss -l`), and go to
 another server when this one stops. The usual alternative, an unbounded queue behind the acceptor, hides them: it lets
-everyone in and answers nobody. Computing takes turns at the GIL, as with any threads.
+all clients in and answers none. Computing takes turns at the GIL, as with any threads.
 What runs out first: the threads of the pool (`LAB_WORKERS`). Clients that are connected and silent hold one each; a
 pool suits short conversations.
 """
@@ -20,6 +20,7 @@ from queue import SimpleQueue
 
 from services.protocol import BLOCKING_WORKERS
 from services.serving.blocking import Conversations, StopSignal, selector_of
+from services.serving.closing import stop_accepting
 from services.serving.listeners import Listener
 
 log = logging.getLogger("services")
@@ -49,10 +50,7 @@ def serve(listeners: list[Listener]) -> None:
                     pool.clear()
                 elif pool.has_room and not stop.is_set:
                     _accept(key.data, pool, stop)
-    # Whoever is in the backlog must learn now that nobody will come; datagram sockets still carry replies.
-    for listener in listeners:
-        if not listener.is_datagram:
-            listener.socket.close()
+    stop_accepting(listeners)
     if not pool.conversations.drain(limits.grace):
         raise SystemExit(1)
     pool.close()

@@ -1,9 +1,9 @@
 """`socketserver_threading` on a Python without the GIL: the same code, and threads that compute at the same time.
 
 Unit of concurrency: a thread for each client, as in its twin.
-What blocks whom: waiting blocks nobody, and neither does computing: each thread runs Python on a core of its own, for
-as long as there are cores. Where one lock, the GIL, guarded all that threads share, there are many small ones, and
-every request pays for them, also where nobody else is there.
+What blocks whom: waiting blocks no client, and neither does computing: each thread runs Python on a core of its own,
+for as long as there are cores. Where one lock, the GIL, guarded all that threads share, there are many small ones, and
+every request pays for them, also where there is no other client.
 What runs out first: the cores; then, as in its twin, threads and their memory, of which one takes more: each thread has
 a heap of its own.
 """

@@ -1,37 +1,35 @@
 """trio: a task for each client, each in a nursery that does not end before its tasks have.
 
 Unit of concurrency: a task. It belongs to a nursery, so none can be forgotten, and its errors have somewhere to go.
-What blocks whom: waiting blocks nobody, as every `await` on the network lets the loop turn to someone else. Computing
-blocks everyone.
+What blocks whom: waiting blocks no client, as every `await` on the network lets the loop run other tasks. Computing
+blocks all.
 What runs out first: the one core that the loop has. trio checks for cancellation and gives way at every `await`, also
 one that has nothing to wait for; that is what its guarantees cost.
 
-Shutting down is where it shows: one nursery for those who accept, around it one for the conversations. Cancelling the
-inner one stops the accepting, and the outer one ends by itself when the last client has been answered.
+Shutting down is where it shows: one nursery for the tasks that accept, around it one for the conversations. Cancelling
+the inner one stops the accepting, and the outer one ends by itself when the last client has been answered.
 """
 
 import logging
 import math
 import signal
 import socket
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 import trio
 
-from services.protocol import Close, Compute, Send, StreamConversation, Wait
-from services.serving.idle import LOOKS, IdleWatch
-from services.serving.listeners import RECEIVE_SIZE, Listener, arrived
+from services.protocol import Close, Compute, GiveWay, Send, StreamConversation, Wait
+from services.serving.closing import stop_accepting, stop_reading
+from services.serving.coroutines import serve_datagram, watch_idle
+from services.serving.idle import IdleWatch
+from services.serving.isolation import errors_logged
+from services.serving.listeners import RECEIVE_SIZE, Listener
 from services.serving.signals import hold_stop_signals, stop_signals
 
 log = logging.getLogger("services")
 
 LIBRARIES = ("trio",)
-
-
-def event_loop() -> str:
-    """What turns, for the server's first line."""
-    return "trio"
+LOOP = "trio"
 
 
 def serve(listeners: list[Listener]) -> None:
@@ -55,7 +53,15 @@ class Stream:
     connection: StreamConversation
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)  # of its conversation
     idle: IdleWatch = field(default_factory=IdleWatch)
-    is_working: bool = False  # it is we who are quiet
+    is_working: bool = False  # it is the server that is quiet
+
+    def untaken(self) -> tuple[int, int]:
+        """What an `IdleWatch` looks at: the kernel holds all that was sent."""
+        return self.socket.fileno(), 0
+
+    def close(self) -> None:
+        """End the conversation wherever it waits."""
+        self.scope.cancel()
 
 
 class Server:
@@ -77,7 +83,7 @@ class Server:
                     for listener in self._listeners:
                         serve = self._serve_datagrams if listener.is_datagram else self._accept
                         accepting.start_soon(serve, listener, conversations)
-                    accepting.start_soon(self._watch)
+                    accepting.start_soon(watch_idle, self._streams, self._limits.idle, trio.sleep)
                     async for _ in signals:
                         accepting.cancel_scope.cancel()
                         break
@@ -111,13 +117,10 @@ class Server:
                 stream = Stream(socket_, listener.connection(peer))
                 self._streams.add(stream)
                 if self._is_draining:
-                    _end_reading(stream)
+                    stop_reading(socket_.fileno(), stream.connection)
                 try:
-                    await self._converse(stream)
-                except OSError as error:
-                    log.debug("the peer is gone: %s", error.strerror)
-                except Exception:  # it would end the nursery, and all of its tasks
-                    log.exception("a conversation ended in an error")
+                    with errors_logged():  # an error would end the nursery, and all of its tasks
+                        await self._converse(stream)
                 finally:
                     self._streams.discard(stream)
         finally:
@@ -125,7 +128,6 @@ class Server:
 
     async def _converse(self, stream: Stream) -> None:
         connection = stream.connection
-        peer_is_done = False
         with stream.scope:
             while True:
                 match connection.next_event():
@@ -135,7 +137,6 @@ class Server:
                         if data:
                             connection.receive_data(data)
                         else:
-                            peer_is_done = True
                             connection.receive_eof()
                     case Send(data):
                         await self._send(stream, data)
@@ -144,14 +145,14 @@ class Server:
                         await trio.sleep(seconds)
                         stream.is_working = False
                         stream.idle.news()
+                    case GiveWay():
+                        pass  # each `send` and `recv` has given way already
                     case Compute() as work:
                         connection.receive_digest(work.run())
-                    case Close():
+                    case Close(at_eof):
                         break
-        if stream.scope.cancelled_caught:
-            log.info("closed a connection that was idle for %g s", self._limits.idle)
-        elif not peer_is_done:
-            await self._linger(stream)
+            if not at_eof:
+                await self._linger(stream)
 
     async def _send(self, stream: Stream, data: bytes) -> None:
         sent = 0
@@ -171,14 +172,6 @@ class Server:
             if self._is_draining or not stream.idle.is_taking(stream.socket.fileno()):
                 return
 
-    async def _watch(self) -> None:
-        """Close who was quiet for too long. One look around for all costs less than a deadline for each read."""
-        while True:
-            await trio.sleep(self._limits.idle / LOOKS)
-            for stream in self._streams:
-                if not stream.is_working and stream.idle.is_idle(stream.socket.fileno()):
-                    stream.scope.cancel()
-
     async def _serve_datagrams(self, listener: Listener, conversations: trio.Nursery) -> None:
         while True:
             await trio.lowlevel.wait_readable(listener.socket)
@@ -189,23 +182,12 @@ class Server:
 
     async def _serve_datagram(self, listener: Listener, data: bytes, peer: object, token: object) -> None:
         try:
-            connection = listener.datagram(data, peer)
-            while (seconds := listener.answer(connection, peer)) is not None:
-                await trio.sleep(seconds)
+            await serve_datagram(listener, data, peer, trio.sleep)
         finally:
             self._room.release_on_behalf_of(token)
 
     def _drain(self) -> None:
         self._is_draining = True
-        for listener in self._listeners:
-            if not listener.is_datagram:
-                listener.socket.close()
+        stop_accepting(self._listeners)
         for stream in self._streams:
-            _end_reading(stream)
-
-
-def _end_reading(stream: Stream) -> None:
-    """Answer what has been asked, then close: the kernel gives what has arrived, then the end of the stream."""
-    stream.connection.drain(arrived(stream.socket.fileno()))
-    with suppress(OSError):
-        stream.socket.shutdown(socket.SHUT_RD)
+            stop_reading(stream.socket.fileno(), stream.connection)

@@ -2,52 +2,42 @@
 
 Unit of concurrency: a protocol object. There is no coroutine to suspend: what has to be remembered between two calls
 is an attribute, and waiting is `callLater`.
-What blocks whom: waiting blocks nobody. Computing blocks everyone: while one method runs, the reactor calls no other.
+What blocks whom: waiting blocks no client. Computing blocks all: while one method runs, the reactor calls no other.
 What runs out first: the one core that the reactor has. Without descriptors to accept with, Twisted by itself accepts
 with one that it keeps in reserve, and closes; here clients stay in the backlog, as with the other models (`Gate`).
 """
 
-import errno
-import logging
 import signal
-import socket
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
-from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer, IReadDescriptor
+from twisted.internet.error import ConnectionDone, ReactorNotRunning
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import deferLater
 from twisted.logger import STDLibLogObserver, globalLogBeginner
-from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from services.protocol import Close, Compute, DatagramConnection, Send, Wait
-from services.serving.accepting import LOOK_AFTER
-from services.serving.idle import LOOKS, IdleWatch
+from services.protocol import Close, Compute, GiveWay, Send, StreamConversation, Wait
+from services.serving.callbacks import Conversations, resume
+from services.serving.closing import stop_reading
+from services.serving.idle import IdleWatch
 from services.serving.isolation import isolated
-from services.serving.listeners import Accepted, Listener, arrived
+from services.serving.listeners import Listener
 from services.serving.signals import stop_signals
-
-log = logging.getLogger("services")
+from services.serving.states import CLOSED, READING, SENDING, WAITING, State
+from services.serving.twisted_sockets import DatagramReader, Gate, reactor
 
 LIBRARIES = ("twisted",)
 # Twisted accepts by itself, and does so above the limit too: there is nothing left but to refuse.
 WHEN_FULL = "refuse"
 
-# A pipeline that asks for one computation after the other never fills the transport's buffer. After so many events in
-# a row it is the other clients' turn.
-_TURN = 4
-
-# The reactor is a module attribute whose interfaces depend on the platform; no type describes it.
-reactor = cast(Any, _reactor)
-
-
-def event_loop() -> str:
-    """What turns, for the server's first line."""
-    return f"{type(reactor).__module__}.{type(reactor).__qualname__}"
+LOOP = type(reactor)
 
 
 def serve(listeners: list[Listener]) -> None:
@@ -61,12 +51,18 @@ def serve(listeners: list[Listener]) -> None:
     # Not the reactor's own handlers: it sets them while it starts, and what a handler from before raises meanwhile is
     # logged and forgotten. callFromThread keeps the call until the reactor turns, and wakes it.
     for number in stop_signals():
-        signal.signal(number, lambda *_: reactor.callFromThread(server.stop))
+        signal.signal(number, lambda *_: reactor.callFromThread(stop))
     reactor.callWhenRunning(server.start)
     reactor.addSystemEventTrigger("before", "shutdown", server.drain)
     reactor.run(installSignalHandlers=False)
-    if server.cut:
+    if server.was_cut:
         raise SystemExit(1)
+
+
+def stop() -> None:
+    """Stop the reactor; called once or more."""
+    with suppress(ReactorNotRunning):
+        reactor.stop()
 
 
 class Server:
@@ -74,339 +70,160 @@ class Server:
 
     def __init__(self, listeners: list[Listener]) -> None:
         self._listeners = listeners
-        self.limits = listeners[0].limits
-        self.streams: set[StreamProtocol] = set()
-        self.datagrams = 0
-        self.cut = False
-        self._ports: list[Any] = []
-        self._readers: list[DatagramReader] = []
-        self._is_stopping = False
-        self._drained: Deferred[None] | None = None
-        self._deadline: Any = None  # an IDelayedCall
-
-    @property
-    def is_full(self) -> bool:
-        """Whether the number of conversations is at the limit."""
-        return len(self.streams) + self.datagrams >= self.limits.connections
-
-    @property
-    def is_draining(self) -> bool:
-        """Whether the server is about to stop."""
-        return self._drained is not None
+        self.conversations = Conversations(listeners[0].limits, reactor.callLater, self._end_if_drained)
+        self.was_cut = False
+        self._stops: list[Callable[[], object]] = []  # one for each listening socket
+        self._drained: Deferred[None] = Deferred()
 
     def start(self) -> None:
         """Give the sockets to the reactor."""
         for listener in self._listeners:
             if listener.is_datagram:
-                self._readers.append(DatagramReader(self, listener))
-                reactor.addReader(self._readers[-1])
+                reader = DatagramReader(self.conversations, listener)
+                reader.startReading()
+                self._stops.append(reader.stopReading)
             else:
-                factory = StreamFactory(self, listener)
+                factory = Factory.forProtocol(cast(Any, partial(StreamProtocol, self.conversations, listener)))
+                factory.noisy = False
                 port = reactor.adoptStreamPort(listener.socket.fileno(), listener.socket.family, factory)
-                listener.socket.close()  # the reactor has made a copy, and is to be the only one who listens
+                listener.socket.close()  # the reactor has made a copy, and only this copy listens
                 port.socket = Gate(port, replace(listener, socket=port.socket))
-                self._ports.append(port)
-
-    def stop(self) -> None:
-        """Stop the reactor; called once or more."""
-        if not self._is_stopping:
-            self._is_stopping = True
-            reactor.stop()
+                self._stops.append(port.stopListening)
 
     def drain(self) -> Deferred[None]:
         """Let every conversation answer what it has been asked; the reactor stops when the result fires."""
-        self._drained = Deferred()
         self._listeners[0].shortage.forget()
-        for port in self._ports:
-            port.stopListening()
-        for reader in self._readers:
-            reactor.removeReader(reader)
-        for stream in list(self.streams):
-            stream.end_reading()
-        self._deadline = reactor.callLater(self.limits.grace, self._cut_off)
-        drained = self._drained
-        self.one_less()
-        return drained
+        for stop_listening in self._stops:
+            stop_listening()
+        self.conversations.drain()
+        self._end_if_drained()
+        return self._drained.addTimeout(self.conversations.limits.grace, reactor).addErrback(self._cut_off)
 
-    def one_less(self) -> None:
-        """A conversation has ended; when draining, the last one ends the server."""
-        if self._drained is not None and not self.streams and not self.datagrams:
-            if self._deadline is not None and self._deadline.active():
-                self._deadline.cancel()
-            drained, self._drained = self._drained, None
-            drained.callback(None)
+    def _end_if_drained(self) -> None:
+        if self.conversations.is_draining and not self.conversations.count and not self._drained.called:
+            self._drained.callback(None)
 
-    def _cut_off(self) -> None:
-        count = len(self.streams) + self.datagrams
-        log.warning("the grace period of %g s is over: %d conversations are cut off", self.limits.grace, count)
-        self.cut = True
-        self.datagrams = 0
-        for stream in list(self.streams):
-            stream.abort()
-        self.one_less()
+    def _cut_off(self, reason: Failure) -> Deferred[None]:
+        self.was_cut = True
+        self.conversations.cut_off()
+        return deferLater(reactor, 0)  # when each connectionLost has been called
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
-class StreamProtocol(Protocol, TimeoutMixin):
+class StreamProtocol(Protocol):
     """A client. It is the consumer of what the client sends, and the producer of the replies."""
 
     transport: Any  # ITCPTransport or the like; the interfaces do not tell that they are producers too
+    connection: StreamConversation
 
-    def __init__(self, server: Server, listener: Listener) -> None:
-        self._server = server
+    def __init__(self, conversations: Conversations, listener: Listener) -> None:
+        self._conversations = conversations
         self._listener = listener
-        self._is_full = False  # the transport holds as many replies as it wants to
-        self._is_waiting = False
-        self._is_reading = True
-        self._is_closing = False
-        self._is_lingering = False
-        self._peer_is_done = False
-        self._idle = IdleWatch()
+        self.idle = IdleWatch()
+        self.state: State = READING
 
     @isolated
     def connectionMade(self) -> None:
         """A client has come."""
-        if self._server.is_full:
+        if not self._conversations.begin(self):
+            self.state = CLOSED
             self.transport.write(self._listener.refusal())
             self.transport.loseConnection()
-            self._is_closing = True
             return
         peer = self.transport.getPeer()
         name = (peer.host, peer.port) if hasattr(peer, "port") else peer.name
-        self._connection = self._listener.connection(name)
-        self._server.streams.add(self)
+        self.connection = self._listener.connection(name)
         # The transport calls pauseProducing when its buffer is above 64 KiB, resumeProducing when it is empty.
         self.transport.registerProducer(self, True)
-        self._watch()
-        if self._server.is_draining:
-            self.end_reading()
-        self._advance()
+        if self._conversations.is_draining:
+            stop_reading(self.transport.fileno(), self.connection)
+        self.advance()
 
     def dataReceived(self, data: bytes) -> None:
         """The client has sent something."""
-        if not self._is_closing:
-            self._idle.news()
-            self.resetTimeout()
-            self._connection.receive_data(data)
-            self._advance()
+        self.idle.news()
+        if self.state.is_open:
+            self.connection.receive_data(data)
+            self.advance()
 
     def readConnectionLost(self) -> None:
         """The client has ended its half; it still gets its replies."""
-        self._peer_is_done = True
-        if self._is_closing:
-            self.transport.loseConnection()
+        if self.state.is_open:
+            self.connection.receive_eof()
+            self.advance()
         else:
-            self._connection.receive_eof()
-            self._advance()
+            self.transport.loseConnection()
 
     def writeConnectionLost(self) -> None:
         """Our own half is closed; part of the interface."""
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008  # Twisted's signature
         """The connection is gone, for whatever reason."""
-        self._is_closing = True
-        self.setTimeout(None)
-        self._server.streams.discard(self)
-        self._server.one_less()
+        self.state = CLOSED
+        if self in self._conversations.streams:  # and not one that was refused
+            self._conversations.end(self)
 
     def pauseProducing(self) -> None:
         """The client does not read as fast as we write."""
-        self._is_full = True
+        self.state = SENDING
 
     @isolated
     def resumeProducing(self) -> None:
         """The client has read what there was."""
-        self._is_full = False
-        self._idle.news()
-        self.resetTimeout()
-        self._advance()
+        self.idle.news()
+        if self.state is SENDING:
+            self.state = READING
+            self.advance()
 
     def stopProducing(self) -> None:
         """The transport is closing."""
-        self._is_closing = True
+        self.state = CLOSED
 
-    def timeoutConnection(self) -> None:
-        """TimeoutMixin: nothing was heard for a part of the idle time; or the linger time is over."""
-        if self._is_lingering:
-            if self._idle.is_taking(*self._untaken()) and not self._server.is_draining:
-                self.setTimeout(self._server.limits.linger)
-                return
-            self._is_lingering = False
-        elif not self._idle.is_idle(*self._untaken()):
-            self._watch()
-            return
-        elif self._is_closing:
-            self.abort()  # what is still to be written nobody takes
-            return
-        else:
-            log.info("closed a connection that was idle for %g s", self._server.limits.idle)
-            self._is_closing = True
-            self.transport.unregisterProducer()
-        self.transport.loseConnection()  # which waits for what is still to be written
-        self._watch()
-
-    def end_reading(self) -> None:
-        """Answer what has been asked, then close: the kernel gives what has arrived, then the end of the stream."""
-        if not self._is_closing:
-            self._connection.drain(arrived(self.transport.fileno()))
-            self._shut_down(socket.SHUT_RD)
-
-    def break_off(self) -> None:
-        """Part of `Breakable`."""
-        self.abort()
-
-    def abort(self) -> None:
-        """Close without any more stages."""
-        self.transport.abortConnection()
-
-    def _advance(self) -> None:
-        left = _TURN
-        while not (self._is_full or self._is_waiting or self._is_closing):
-            match self._connection.next_event():
+    def advance(self) -> None:
+        """Do what the connection asks for, until something has to be waited for."""
+        while self.state is READING:
+            match self.connection.next_event():
                 case None:
-                    self._read(True)
+                    self.transport.resumeProducing()
                     return
                 case Send(data):
                     self.transport.write(data)
                 case Wait(seconds):
-                    self._continue_in(seconds)
+                    self.state = WAITING
+                    reactor.callLater(seconds, resume, self)
+                case GiveWay():
+                    self.state = WAITING
+                    reactor.callLater(0, resume, self)
                 case Compute() as work:
-                    self._connection.receive_digest(work.run())
-                case Close():
-                    self._close()
+                    self.connection.receive_digest(work.run())
+                case Close(at_eof):
+                    self._close_in_stages(at_eof)
                     return
-            left -= 1
-            if not left and not self._is_waiting:
-                self._continue_in(0)
-        self._read(False)
+        self.transport.pauseProducing()  # nothing is read while replies are to be sent
 
-    def _continue_in(self, seconds: float) -> None:
-        self._is_waiting = True
-        self.setTimeout(None)  # it is we who are quiet
-        reactor.callLater(seconds, self._continue)
-
-    @isolated
-    def _continue(self) -> None:
-        self._is_waiting = False
-        if not self._is_closing:
-            self._idle.news()
-            self._watch()
-            self._advance()
-
-    def _read(self, wanted: bool) -> None:
-        """Have the reactor read from the client, or not: nothing is read while replies are to be sent."""
-        if wanted != self._is_reading and not self._peer_is_done:
-            self._is_reading = wanted
-            if wanted:
-                self.transport.resumeProducing()
-            else:
-                self.transport.pauseProducing()
-
-    def _close(self) -> None:
-        self._is_closing = True
-        self.transport.unregisterProducer()
-        if self._peer_is_done:
-            self.transport.loseConnection()
+    def _close_in_stages(self, at_eof: bool) -> None:
+        """End our half, then read what still comes, so that no reset overtakes the last reply."""
+        if at_eof:
+            self.close()
         else:
-            # In stages: end our half, then read what still comes, so that no reset overtakes the last reply.
-            self._read(True)
+            self.transport.unregisterProducer()
+            self.transport.resumeProducing()
             self.transport.loseWriteConnection()
-            self._is_lingering = True
-            self._idle.is_taking(*self._untaken())  # what it takes from now on
-            self.setTimeout(self._server.limits.linger)
+            self._conversations.linger(self)
 
-    def _watch(self) -> None:
-        """Look at the connection a part of the idle time from now; `resetTimeout` puts it off."""
-        self.setTimeout(self._server.limits.idle / (LOOKS + 1))
-
-    def _untaken(self) -> tuple[int, int]:
+    def untaken(self) -> tuple[int, int]:
         """What an `IdleWatch` looks at."""
         return self.transport.fileno(), len(self.transport.dataBuffer) - self.transport.offset
 
-    def _shut_down(self, how: int) -> None:
-        try:
-            self.transport.getHandle().shutdown(how)
-        except OSError as error:
-            log.debug("the peer is gone: %s", error.strerror)
-
-
-class Gate:
-    """A port's listening socket. When there is nothing left to accept with, it says that nobody is there, and waits."""
-
-    def __init__(self, port: Any, listener: Listener) -> None:
-        self._port = port
-        self._listener = listener
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._listener.socket, name)
-
-    def accept(self) -> Accepted:
-        """Accept a connection.
-
-        Raises:
-            BlockingIOError: there is none, or it cannot be accepted; the port ends its turn.
-        """
-        if accepted := self._listener.accept():
-            return accepted
-        if pause := self._listener.shortage.pause:
-            self._port.stopReading()
-            reactor.callLater(pause, self._accept_again)
-            reactor.callLater(LOOK_AFTER, self._listener.shortage.look)
-        raise BlockingIOError(errno.EAGAIN, "nothing to accept")
-
-    def _accept_again(self) -> None:
-        if self._port.connected and not self._port.disconnecting:
-            self._port.startReading()
-            self._port.doRead()
-
-
-class StreamFactory(Factory):
-    """Makes a protocol for each client of one listener."""
-
-    noisy = False
-
-    def __init__(self, server: Server, listener: Listener) -> None:
-        self._server = server
-        self._listener = listener
-
-    def buildProtocol(self, addr: object) -> StreamProtocol:
-        """A client is about to come."""
-        return StreamProtocol(self._server, self._listener)
-
-
-@implementer(IReadDescriptor)
-class DatagramReader:
-    """A datagram socket as the reactor wants a thing to read from.
-
-    `adoptDatagramPort` takes UDP sockets but no Unix datagram sockets; this takes both.
-    """
-
-    def __init__(self, server: Server, listener: Listener) -> None:
-        self._server = server
-        self._listener = listener
-
-    def fileno(self) -> int:
-        """The socket's descriptor."""
-        return self._listener.socket.fileno()
-
-    def logPrefix(self) -> str:
-        """Part of the interface."""
-        return "datagrams"
-
-    def connectionLost(self, reason: Failure) -> None:
-        """Part of the interface; a datagram socket has no connection to lose."""
-
-    def doRead(self) -> None:
-        """There is a datagram."""
-        if (received := self._listener.receive()) and not self._server.is_full:
-            data, peer = received
-            self._server.datagrams += 1
-            self._advance(self._listener.datagram(data, peer), peer)
-
-    def _advance(self, connection: DatagramConnection, peer: object) -> None:
-        seconds = self._listener.answer(connection, peer)
-        if seconds is None:
-            self._server.datagrams -= 1
-            self._server.one_less()
+    def close(self) -> None:
+        """Close when what is left has been written. A second call does not wait for that: the client is idle."""
+        if self.state is CLOSED:
+            self.break_off()
         else:
-            reactor.callLater(seconds, self._advance, connection, peer)
+            self.state = CLOSED
+            self.transport.unregisterProducer()
+            self.transport.loseConnection()
+
+    def break_off(self) -> None:
+        """Close the connection at once, whatever is left to send."""
+        self.transport.abortConnection()

@@ -2,18 +2,37 @@
 
 import asyncio
 import logging
-import os
 import socket
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
-from services.protocol import StreamConversation
-from services.serving.accepting import LOOK_AFTER
-from services.serving.listeners import Listener, arrived
+from services.serving.callbacks import retry_accept
+from services.serving.listeners import Listener
+from services.serving.signals import stop_signals
 
 log = logging.getLogger("services")
+
+
+class Server(Protocol):
+    """The server of one loop."""
+
+    async def run(self) -> bool:
+        """Serve until a stop signal; returns whether all conversations ended by themselves."""
+
+
+def run_on(loop_factory: Callable[[], asyncio.AbstractEventLoop], make_server: Callable[[], Server]) -> bool:
+    """Run a server on a loop of choice; returns what it does.
+
+    Args:
+        make_server: called when the loop runs.
+    """
+
+    async def run_server() -> bool:
+        return await make_server().run()
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        return runner.run(run_server())
 
 
 class Acceptor:
@@ -34,14 +53,11 @@ class Acceptor:
         self._factory = factory
         self._at_once = at_once
         self._arriving: set[asyncio.Future[object]] = set()
-        self._retry: asyncio.TimerHandle | None = None
         self._loop.add_reader(listener.socket, self._accept)
 
     def close(self) -> None:
         """Accept nothing more."""
         self._listener.shortage.forget()
-        if self._retry:
-            self._retry.cancel()
         self._loop.remove_reader(self._listener.socket)
         self._listener.socket.close()
 
@@ -55,14 +71,13 @@ class Acceptor:
             if not (accepted := self._listener.accept()):
                 break
             self._connect(accepted[0])
-        if pause := self._listener.shortage.pause:
+        if retry_accept(self._listener.shortage, self._loop.call_later, self._accept_again):
             self._loop.remove_reader(self._listener.socket)
-            self._retry = self._loop.call_later(pause, self._accept_again)
-            self._loop.call_later(LOOK_AFTER, self._listener.shortage.look)
 
     def _accept_again(self) -> None:
-        self._loop.add_reader(self._listener.socket, self._accept)
-        self._accept()
+        if self._listener.socket.fileno() >= 0:  # or it was closed meanwhile
+            self._loop.add_reader(self._listener.socket, self._accept)
+            self._accept()
 
     def _connect(self, stream: socket.socket) -> None:
         # A task would need a turn of the loop more, and as much time as all else here. The coroutine waits once, for
@@ -92,21 +107,37 @@ class Acceptor:
         return waiter
 
 
+async def accept_until_stopped(
+    listeners: list[Listener],
+    listen: Callable[[Listener], Acceptor],
+    receive: Callable[[Listener], object],
+) -> None:
+    """Accept connections and receive datagrams until a stop signal, and until each accepted one has its protocol.
+
+    Args:
+        listen: makes the acceptor of a listening socket.
+        receive: called when a datagram socket is readable.
+    """
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in stop_signals():
+        loop.add_signal_handler(number, stop.set)
+    acceptors = [listen(listener) for listener in listeners if not listener.is_datagram]
+    datagrams = [listener for listener in listeners if listener.is_datagram]
+    for listener in datagrams:
+        # A datagram endpoint would do for UDP, but knows no Unix datagrams on some loops, and on Python 3.11 and 3.12
+        # cannot send an empty one.
+        loop.add_reader(listener.socket, receive, listener)
+    await stop.wait()
+    for acceptor in acceptors:
+        acceptor.close()
+    for listener in datagrams:
+        loop.remove_reader(listener.socket)
+    for acceptor in acceptors:
+        await acceptor.wait_arrived()
+
+
 def descriptor_of(transport: asyncio.BaseTransport) -> int:
     """The descriptor of a transport's socket; -1 when it is closed."""
     owner = transport.get_extra_info("socket")
     return -1 if owner is None else int(owner.fileno())
-
-
-def end_reading(transport: asyncio.BaseTransport, connection: StreamConversation) -> None:
-    """Have the kernel give what has arrived, then the end of the stream: so that what was asked is answered.
-
-    Through a copy of the descriptor, because uvloop's socket object knows no `shutdown`; there is none once the
-    transport is closed.
-    """
-    descriptor = descriptor_of(transport)
-    connection.drain(arrived(descriptor))
-    if descriptor < 0:
-        return
-    with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as copy:
-        copy.shutdown(socket.SHUT_RD)

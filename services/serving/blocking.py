@@ -16,19 +16,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from services.protocol import Close, Compute, Limits, Send, StreamConversation, Wait
+from services.protocol import Close, Compute, GiveWay, Limits, Send, StreamConversation, Wait
+from services.serving.closing import stop_reading, warn_cut_off
 from services.serving.idle import LOOKS, IdleWatch
-from services.serving.listeners import RECEIVE_SIZE, Accepted, Listener, arrived
+from services.serving.listeners import RECEIVE_SIZE, Accepted, Listener
 from services.serving.signals import stop_signals
 
 log = logging.getLogger("services")
 
 
 SetTimeouts = Callable[[socket.socket, float], None]
-
-# A client whose requests need no waiting never lets go. Where that concerns others (greenlets), they get their turn
-# after so many events in a row.
-_TURN = 4
 
 
 def set_kernel_timeouts(stream: socket.socket, seconds: float) -> None:
@@ -44,7 +41,7 @@ def serve_stream(
     limits: Limits,
     sleep: Callable[[float], object] = time.sleep,
     set_timeouts: SetTimeouts = set_kernel_timeouts,
-    give_way: Callable[[], object] | None = None,
+    give_way: Callable[[], object] = lambda: None,
 ) -> None:
     """Hold one conversation, from the first byte to the last stage of its close. The caller closes the socket.
 
@@ -53,13 +50,11 @@ def serve_stream(
     Args:
         sleep: lets a Wait pass.
         set_timeouts: gives the socket its time-outs; what they raise is BlockingIOError or TimeoutError.
-        give_way: lets others run, where the kernel does not see to that.
+        give_way: lets others run, where the kernel does not do that by itself.
     """
     # One look after each time-out; the last of them is at the end of the idle time.
     set_timeouts(stream, limits.idle / (LOOKS + 1))
     watch = IdleWatch()
-    peer_is_done = False
-    left = _TURN
     try:
         while True:
             match connection.next_event():
@@ -74,22 +69,18 @@ def serve_stream(
                     if data:
                         connection.receive_data(data)
                     else:
-                        peer_is_done = True
                         connection.receive_eof()
                 case Send(data):
                     _send_all(stream, data, watch)
                 case Wait(seconds):
                     sleep(seconds)
+                case GiveWay():
+                    give_way()
                 case Compute() as work:
                     connection.receive_digest(work.run())
-                case Close():
+                case Close(at_eof):
                     break
-            if give_way is not None:
-                left -= 1
-                if not left:
-                    left = _TURN
-                    give_way()
-        if not peer_is_done:
+        if not at_eof:
             _linger(stream, limits.linger, set_timeouts, watch)
     except (BlockingIOError, TimeoutError):
         log.info("closed a connection that was idle for %g s", limits.idle)
@@ -225,9 +216,7 @@ class Drain(StopSignal):
     def _end_reading(self) -> None:
         if self._current is not None:
             stream, connection = self._current
-            connection.drain(arrived(stream.fileno()))
-            with suppress(OSError):
-                stream.shutdown(socket.SHUT_RD)
+            stop_reading(stream.fileno(), connection)
 
     def _on_alarm(self, number: int, frame: FrameType | None) -> None:
         log.warning("the grace period of %g s is over: the conversation is cut off", self._grace)
@@ -237,17 +226,17 @@ class Drain(StopSignal):
 class Conversations:
     """The conversations of a process that holds many at a time, each in a thread (or greenlet) of its own.
 
-    Whoever accepts a client calls `begin` before he hands it to a thread, so that neither the limit nor a drain
+    The acceptor calls `begin` before it hands a client to a thread, so that neither the limit nor a drain
     overlooks one whose thread has not come to run yet; the thread calls `end` when it has closed it.
     """
 
     def __init__(
-        self, set_timeouts: SetTimeouts = set_kernel_timeouts, give_way: Callable[[], object] | None = None
+        self, set_timeouts: SetTimeouts = set_kernel_timeouts, give_way: Callable[[], object] = lambda: None
     ) -> None:
         self._set_timeouts = set_timeouts
         self._give_way = give_way
         self._lock = threading.Lock()
-        self._nobody_left = threading.Condition(self._lock)
+        self._none_left = threading.Condition(self._lock)
         self._streams: dict[socket.socket, StreamConversation] = {}
         self._count = 0
         self._draining = False
@@ -262,7 +251,7 @@ class Conversations:
         with self._lock:
             self._streams[stream] = connection
             if self._draining:
-                self._end_reading(stream, connection)
+                stop_reading(stream.fileno(), connection)
         try:
             serve_stream(stream, connection, listener.limits, self._cut.wait, self._set_timeouts, self._give_way)
         finally:
@@ -283,7 +272,7 @@ class Conversations:
         with self._lock:
             self._count -= 1
             if not self._count:
-                self._nobody_left.notify_all()
+                self._none_left.notify_all()
 
     def drain(self, grace: float) -> bool:
         """Let every conversation answer what it has been asked, then cut off those that are left.
@@ -297,21 +286,15 @@ class Conversations:
         with self._lock:
             self._draining = True
             for stream, connection in self._streams.items():
-                self._end_reading(stream, connection)
-            if self._nobody_left.wait_for(lambda: not self._count, grace):
+                stop_reading(stream.fileno(), connection)
+            if self._none_left.wait_for(lambda: not self._count, grace):
                 return True
-            log.warning("the grace period of %g s is over: %d conversations are cut off", grace, self._count)
+            warn_cut_off(grace, self._count)
             self._cut.set()
             for stream in self._streams:
                 with suppress(OSError):
                     stream.shutdown(socket.SHUT_RDWR)
         return False
-
-    @staticmethod
-    def _end_reading(stream: socket.socket, connection: StreamConversation) -> None:
-        connection.drain(arrived(stream.fileno()))
-        with suppress(OSError):
-            stream.shutdown(socket.SHUT_RD)
 
 
 @contextmanager

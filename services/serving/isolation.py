@@ -5,7 +5,8 @@ Some libraries see to it where they call a protocol with data, none where a time
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 log = logging.getLogger("services")
@@ -34,3 +35,14 @@ def isolated(step: Callable[Concatenate[C, P], None]) -> Callable[Concatenate[C,
             self.break_off()
 
     return guarded
+
+
+@contextmanager
+def errors_logged() -> Iterator[None]:
+    """Log what a conversation raises, and go on behind it. That a client is gone is no error."""
+    try:
+        yield
+    except OSError as error:
+        log.debug("the peer is gone: %s", error.strerror)
+    except Exception:
+        log.exception("a conversation ended in an error")

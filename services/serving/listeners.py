@@ -6,13 +6,10 @@ carry, each at its well-known port (or, after `:0`, at a free one); for Unix soc
 """
 
 import errno
-import fcntl
 import logging
 import os
 import socket
 import stat
-import struct
-import termios
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -47,9 +44,6 @@ _strangers = SparseLog(log)
 
 # What one read takes at most: a Send's worth, and more than the largest datagram.
 RECEIVE_SIZE = 64 * 1024
-
-# asyncio reads 256 KiB at a time, behind up to 128 KiB that its streams hold.
-_IN_HAND = 384 * 1024
 
 Accepted = tuple[socket.socket, object]
 
@@ -155,20 +149,6 @@ class Listener:
             self.socket.sendto(data, cast(Any, peer))  # what recvfrom gave
         except OSError as error:
             log.debug("%s: reply to %s was lost: %s", self.address, _peer_name(peer), error.strerror)
-
-
-def arrived(descriptor: int) -> int:
-    """How many bytes at most have come from a client and not been given to its connection, for `Connection.drain`.
-
-    What the kernel has of them it tells. What a library, or the model itself, has in hand it does not: for that there
-    is an allowance. It may be too much, since after `shutdown(SHUT_RD)` the end of the stream comes in any case; it is
-    a bound for those who go on sending, for over TCP the kernel hands that over too.
-    """
-    try:
-        (pending,) = struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)))
-    except (OSError, ValueError):  # it is closed
-        return 0
-    return int(pending) + _IN_HAND
 
 
 def _peer_name(peer: object) -> str:

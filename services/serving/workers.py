@@ -17,6 +17,7 @@ from typing import NoReturn
 from services.protocol import Transport
 from services.serving.accepting import Shortage
 from services.serving.blocking import StopSignal
+from services.serving.closing import stop_accepting
 from services.serving.listeners import Listener, bind_twin
 from services.serving.signals import stop_signals
 
@@ -158,9 +159,7 @@ class Workers:
 
     def _drain(self, stop: StopSignal) -> bool:
         for listeners in self._listeners:
-            for listener in listeners:
-                if not listener.is_datagram:
-                    listener.socket.close()
+            stop_accepting(listeners)
         self._signal_all(signal.SIGTERM)
         deadline = time.monotonic() + self._grace + _MORE_GRACE
         clean = True

@@ -1,0 +1,56 @@
+"""How reading ends in a drain, by the descriptor alone; and what the states of a conversation say."""
+
+import resource
+import socket
+
+import pytest
+
+from services.protocol import Close, Connection, Send
+from services.serving.closing import stop_reading
+from services.serving.states import CLOSED, LINGERING, READING, SENDING, WAITING, State
+
+
+def test_what_has_arrived_is_read_and_then_the_end() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.send(b"ECHO last\r\n")
+        connection = Connection("command")
+        stop_reading(ours.fileno(), connection)
+        data = ours.recv(100)
+        connection.receive_data(data)
+        assert connection.next_event() == Send(b"$4\r\nlast\r\n")
+        assert connection.next_event() is None  # more may have arrived
+        assert ours.recv(100) == b""
+        connection.receive_eof()
+        assert connection.next_event() == Close()
+        ours.send(b"the other half is open")
+        assert theirs.recv(100) == b"the other half is open"
+
+
+def test_reading_stops_though_no_descriptor_is_left() -> None:
+    ours, theirs = socket.socketpair()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ours, theirs:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+        try:
+            stop_reading(ours.fileno(), Connection("command"))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert ours.recv(100) == b""
+
+
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_connection_without_a_socket_ends(is_closed: bool) -> None:
+    ours, theirs = socket.socketpair()
+    descriptor = ours.fileno()
+    ours.close()
+    theirs.close()
+    connection = Connection("command")
+    stop_reading(descriptor if is_closed else -1, connection)
+    assert connection.next_event() == Close()
+
+
+def test_socket_is_read_only_where_bytes_have_a_use_or_must_be_dropped() -> None:
+    assert {state for state in State if state.reads} == {READING, LINGERING}
+    assert {state for state in State if state.is_open} == {READING, SENDING, WAITING}
+    assert set(State) == {READING, SENDING, WAITING, LINGERING, CLOSED}
