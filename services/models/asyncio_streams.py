@@ -18,7 +18,7 @@ from services.serving.asyncio_transports import Acceptor, accept_until_stopped, 
 from services.serving.closing import stop_reading, warn_cut_off
 from services.serving.coroutines import serve_datagram, watch_idle
 from services.serving.idle import IdleWatch
-from services.serving.isolation import errors_logged
+from services.serving.isolation import ErrorsLogged
 from services.serving.listeners import RECEIVE_SIZE, Listener
 from services.serving.signals import hold_stop_signals
 
@@ -98,7 +98,7 @@ class Server:
         if self._draining:
             stop_reading(descriptor_of(writer.transport), stream.connection)
         try:
-            with errors_logged():
+            with ErrorsLogged():
                 await self._converse(stream)
                 writer.close()
                 await writer.wait_closed()

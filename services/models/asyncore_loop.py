@@ -13,7 +13,6 @@ each of them. Python 3.12 has removed both modules; the back-ports are pyasyncor
 a server is `asyncio_protocol`: it has the same shape, method by method.
 """
 
-import logging
 import socket
 import sys
 import warnings
@@ -24,7 +23,7 @@ from services.serving.blocking import StopSignal
 from services.serving.callbacks import Conversations, resume, retry_accept
 from services.serving.closing import stop_accepting
 from services.serving.idle import IdleWatch
-from services.serving.isolation import errors_logged, isolated
+from services.serving.isolation import ErrorsLogged, isolated
 from services.serving.listeners import RECEIVE_SIZE, Listener
 from services.serving.states import CLOSED, READING, SENDING, WAITING, State
 from services.serving.timers import Timers
@@ -33,8 +32,6 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.11 still has them, and says that it is the last
     import asynchat
     import asyncore
-
-log = logging.getLogger("services")
 
 LIBRARIES = ("pyasyncore", "pyasynchat") if sys.version_info >= (3, 12) else ()
 LOOP = asyncore.poll2  # `asyncore.poll`, its default, is select(2), which ends at descriptor 1023
@@ -132,7 +129,8 @@ class Listening(asyncore.dispatcher):
 
     def handle_error(self) -> None:
         """The library's own would close the socket."""
-        log.exception("%s: an error while a client was accepted", self._listener.address)
+        with ErrorsLogged():
+            raise  # what is being handled
 
 
 class Channel(asynchat.async_chat):
@@ -179,10 +177,7 @@ class Channel(asynchat.async_chat):
             self.advance()
 
     def handle_close(self) -> None:
-        """The client has ended its half, or the connection is gone: to asyncore it is the same.
-
-        The end of a half can only be read; so in all other states the connection is gone.
-        """
+        """To asyncore the end of the client's half and of the connection are the same; only READING meets the first."""
         if self.state is READING:
             self.connection.receive_eof()
             self.advance()
@@ -194,7 +189,7 @@ class Channel(asynchat.async_chat):
 
     def handle_error(self) -> None:
         """Something was raised while this channel was served."""
-        with errors_logged():
+        with ErrorsLogged():
             raise  # what is being handled
         self.close()
 

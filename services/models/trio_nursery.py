@@ -22,7 +22,7 @@ from services.protocol import Close, Compute, GiveWay, Send, StreamConversation,
 from services.serving.closing import stop_accepting, stop_reading
 from services.serving.coroutines import serve_datagram, watch_idle
 from services.serving.idle import IdleWatch
-from services.serving.isolation import errors_logged
+from services.serving.isolation import ErrorsLogged
 from services.serving.listeners import RECEIVE_SIZE, Listener
 from services.serving.signals import hold_stop_signals, stop_signals
 
@@ -119,7 +119,7 @@ class Server:
                 if self._is_draining:
                     stop_reading(socket_.fileno(), stream.connection)
                 try:
-                    with errors_logged():  # an error would end the nursery, and all of its tasks
+                    with ErrorsLogged():  # an error would end the nursery, and all of its tasks
                         await self._converse(stream)
                 finally:
                     self._streams.discard(stream)

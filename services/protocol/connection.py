@@ -49,11 +49,12 @@ class _Ended:
 
     def next_event(self) -> Event | None:
         """Close, for ever."""
-        return Close()
+        return _CLOSE
 
 
 _ENDED = _Ended()
 _STOPPED = StoppedClock()
+_GIVE_WAY, _CLOSE, _CLOSE_AT_EOF = GiveWay(), Close(), Close(at_eof=True)
 
 
 def port_of(service: str, transport: Transport) -> int | None:
@@ -180,17 +181,17 @@ class Connection:
             self._service = _ENDED
         if not self._left:
             self._left = TURN
-            return GiveWay()
+            return _GIVE_WAY
         event = self._service.next_event()
         if event is None:
             if not self._ending:
                 self._left = TURN
                 return None
-            event = self._service.end() if isinstance(self._service, Http) else Close()
+            event = self._service.end() if isinstance(self._service, Http) else _CLOSE
         if isinstance(event, Close):
             # Whatever the service holds, and the rest of what it was sent, is free before the peer is gone.
             self._service = _ENDED
-            return Close(at_eof=self._stream_ended)
+            return _CLOSE_AT_EOF if self._stream_ended else _CLOSE
         self._left -= 1
         return event
 

@@ -5,8 +5,7 @@ Some libraries see to it where they call a protocol with data, none where a time
 
 import functools
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 log = logging.getLogger("services")
@@ -37,12 +36,18 @@ def isolated(step: Callable[Concatenate[C, P], None]) -> Callable[Concatenate[C,
     return guarded
 
 
-@contextmanager
-def errors_logged() -> Iterator[None]:
-    """Log what a conversation raises, and go on behind it. That a client is gone is no error."""
-    try:
-        yield
-    except OSError as error:
-        log.debug("the peer is gone: %s", error.strerror)
-    except Exception:
-        log.exception("a conversation ended in an error")
+class ErrorsLogged:
+    """Log what a conversation raises, and go on behind it. That a client is gone is no error.
+
+    A class, because a generator with `contextmanager` costs more, and each connection pays for it.
+    """
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
+        if isinstance(error, OSError):
+            log.debug("the peer is gone: %s", error.strerror)
+        elif isinstance(error, Exception):
+            log.error("a conversation ended in an error", exc_info=error)
+        return isinstance(error, Exception)
