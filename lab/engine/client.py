@@ -68,7 +68,7 @@ def find_context(environ: Mapping[str, str]) -> str:
 
 
 def is_own_engine(environ: Mapping[str, str]) -> bool:
-    """Whether the client talks to the engine at this machine's default socket."""
+    """Return whether the client talks to the engine at this machine's default socket."""
     host = environ.get("DOCKER_HOST", "")
     return host in OWN_HOSTS if host else find_context(environ) == _DEFAULT
 

@@ -27,7 +27,7 @@ START_SECONDS = 60.0
 
 
 def is_stale(pid_file: Path, program: str, *, proc: Path = Path("/proc")) -> bool:
-    """Whether a pid file names no living process of a program.
+    """Return whether a pid file names no living process of a program.
 
     Args:
         pid_file: the file; a missing file is not stale.
@@ -50,7 +50,7 @@ def is_stale(pid_file: Path, program: str, *, proc: Path = Path("/proc")) -> boo
 
 
 def is_dead_socket(path: Path) -> bool:
-    """Whether a Unix socket file exists on which no process listens."""
+    """Return whether a Unix socket file exists on which no process listens."""
     if not path.is_socket():
         return False
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
@@ -86,7 +86,7 @@ def clear_stale(run_dir: Path = RUN, *, proc: Path = Path("/proc")) -> list[Path
 
 
 def is_answering(api: Path = RUN / "docker.sock", *, timeout: float = 2.0) -> bool:
-    """Whether an engine answers `GET /_ping` on its Unix socket. It takes 1 ms; the client takes 50."""
+    """Return whether an engine answers `GET /_ping` on its Unix socket. It takes 1 ms; the client takes 50."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
         link.settimeout(timeout)
         try:

@@ -61,13 +61,13 @@ def status() -> EngineStatus:
 
 
 def is_complete() -> bool:
-    """Whether the engine, Compose v2 and buildx all answer; faster than `status`."""
+    """Return whether the engine, Compose v2 and buildx all answer; faster than `status`."""
     info = _info()
     return read_status(info.returncode, info.stdout, info.stderr, image="").is_complete
 
 
 def is_running() -> bool:
-    """Whether a Docker engine answers the Docker client (its context or DOCKER_HOST included)."""
+    """Return whether a Docker engine answers the Docker client (its context or DOCKER_HOST included)."""
     return run(["docker", "version", "--format", "{{.Server.Version}}"], timeout=ASK_SECONDS).returncode == 0
 
 

@@ -32,7 +32,7 @@ class Pinning:
 
 
 def split_cores(cores: Iterable[int] | None = None) -> Pinning | None:
-    """Give the first core to the load generator, which is one process, and the others to the servers.
+    """Assign the first core to the load generator, which is one process, and the others to the servers.
 
     Args:
         cores: default: those that this process may use.

@@ -1,4 +1,4 @@
-"""What a load test asks of a server, as data, for the lab and for Locust: workloads and shapes."""
+"""Workloads and shapes of load tests, as data for the lab and for Locust."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""What a lab can do, whether its models run in containers or as child processes: the `Backend` protocol."""
+"""The `Backend` protocol: the operations of a lab, with models in containers or as child processes."""
 
 import os
 import subprocess
@@ -74,7 +74,7 @@ class Instrument:
 
 
 class FaultControls(Protocol):
-    """What `lab faults` does to one model. The last five are possible only in containers, else they raise LabError."""
+    """Operations of `lab faults` on one model. The last five need containers, and raise LabError without them."""
 
     def kill(self, model: str, signal: int) -> None:
         """Send a signal to a model's main process."""

@@ -309,7 +309,7 @@ def _read_gallery(files: Sequence[Path], definitions: Mapping[str, Mapping[str, 
 
 
 def _read_addresses(name: str, labels: Mapping[str, str]) -> Iterator[Listener]:
-    """Give the listeners of a model by its labels lab.services and lab.transports (default: all of both).
+    """Yield the listeners of a model by its labels lab.services and lab.transports (default: all of both).
 
     Raises:
         ValueError: an invalid label.

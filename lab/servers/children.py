@@ -63,7 +63,7 @@ def close_child(process: "subprocess.Popen[bytes]") -> None:
 
 @contextlib.contextmanager
 def open_lifeline(environ: Mapping[str, str] | None) -> Iterator[int]:
-    """Give the stdin for a child: empty, or, with `ENV_LIFELINE` in its environment, open until this process ends."""
+    """Yield the stdin for a child: empty, or with `ENV_LIFELINE` in its environment open until this process ends."""
     if not environ or ENV_LIFELINE not in environ:
         yield subprocess.DEVNULL
         return

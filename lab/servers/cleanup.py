@@ -19,7 +19,7 @@ SATELLITES = ("-tour", "-control")
 
 @dataclass(frozen=True, slots=True)
 class Everything:
-    """What labs have left on this machine.
+    """Leftovers of labs on this machine.
 
     Args:
         processes: the projects that have processes.
@@ -39,7 +39,7 @@ class Everything:
         return not (self.processes or self.containers or self.images)
 
     def describe(self) -> Iterator[str]:
-        """Give a line for each thing that would be removed."""
+        """Yield a line for each thing that would be removed."""
         yield from (f"{project} (process)" for project in self.processes)
         yield from (f"{project} (docker)" for project in self.containers)
         if self.images:
@@ -100,7 +100,7 @@ def take_down(name: str | None, project: str | None, catalogue: Catalogue, *, sa
 
 
 def _may_have_containers(projects: Iterable[str], *, is_process_lab: bool) -> bool:
-    """Whether Docker has to be asked for containers of these projects. Where it is not installed, there are none."""
+    """Return whether to ask Docker for containers of these projects. Without Docker, there are none."""
     if any(find_mark(project).exists() for project in projects):
         return True
     return shutil.which("docker") is not None and (not is_process_lab or has_engine())

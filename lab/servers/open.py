@@ -76,5 +76,5 @@ def _find(project: str) -> str:
 
 
 def has_engine() -> bool:
-    """Whether a Docker engine answers. Its socket is asked first, which is faster than the Docker client."""
+    """Return whether a Docker engine answers. The socket is tried first, which is faster than the Docker client."""
     return (client.is_own_engine(os.environ) and daemon.is_answering()) or is_running()

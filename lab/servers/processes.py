@@ -481,7 +481,7 @@ class Processes:
         return [Listener(model, item["service"], item["transport"], item["address"]) for item in listeners]
 
     def _find_strays(self) -> Iterator[psutil.Process]:
-        """Give each process of this project, found by its environment. Zombies have no environment."""
+        """Yield the processes of this project, found by their environment. Zombies have no environment."""
         # This process and its parents may belong to the project too, under `lab shell`.
         own = {os.getpid(), *(process.pid for process in psutil.Process().parents())}
         for process in psutil.process_iter():

@@ -1,4 +1,4 @@
-"""Where a server listens, and the order in which a client tries the addresses of its name.
+"""Addresses of servers, and the order in which a client tries the addresses of a host.
 
 As in RFC 8305, address families alternate, and an address that does not answer costs a part of the timeout and not all
 of it. Unlike there, one connection is tried after the other: a server under load must not see connections that no
@@ -27,7 +27,7 @@ _worked: dict[tuple[str, int | None, int], SocketAddress] = {}
 
 
 class Address(Protocol):
-    """Where a server listens; its `str` is a URL.
+    """The address of a server; its `str` is a URL.
 
     Attributes:
         transport: tcp, tls, udp, unix or unixgram.

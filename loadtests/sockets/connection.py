@@ -67,7 +67,7 @@ class BlockingConnection:
         self.close()
 
     def reset_deadline(self) -> None:
-        """Give the steps that follow the whole timeout again."""
+        """Restart the timeout for the following steps."""
         self._deadline = time.monotonic() + self._timeout
 
     def close(self) -> None:

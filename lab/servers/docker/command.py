@@ -137,7 +137,7 @@ def end(process: "subprocess.Popen[bytes]") -> None:
 def read_lines(
     process: "subprocess.Popen[bytes]", deadline: float, *, quiet_seconds: float = QUIET_SECONDS
 ) -> Iterator[str | None]:
-    """Give the output of a process line by line until its end or the deadline; None when no line has come for a while.
+    """Yield the output of a process by lines until its end or the deadline; None after a while without a line.
 
     Args:
         deadline: on the clock of `time.monotonic`.

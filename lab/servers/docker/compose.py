@@ -103,7 +103,7 @@ class Compose:
 
 
 class Changes:
-    """What a `docker compose up` has created, read from its messages: ` Container NAME  Creating`."""
+    """The containers that a `docker compose up` has created, from its messages: ` Container NAME  Creating`."""
 
     def __init__(self) -> None:
         self.created: list[str] = []

@@ -24,7 +24,9 @@ _RESOLVE_SECONDS = 0.5
 
 
 class Destination:
-    """What an address resolves to. A restarted server may have another address, so failed connects resolve it again.
+    """The resolved addresses of a server.
+
+    Failed connects resolve them again, because a restarted server may have another address.
 
     Args:
         address: the server's.

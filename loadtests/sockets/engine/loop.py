@@ -300,7 +300,7 @@ class Engine:
         self._next_sweep = now + min(max(shortest / 20, 0.01), 0.5)
 
     def _report(self, group: ConnectionGroup) -> None:
-        """Give the counts of a group to the recorder and to Locust's statistics."""
+        """Pass the counts of a group to the recorder and to Locust's statistics."""
         tally = group.take_tally()
         in_flight = sum(connection.busy for connection in group.connections)
         RECORDER.add(group.series, tally, users=len(group.connections), in_flight=in_flight)
