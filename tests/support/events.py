@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from services.protocol import Connection, GiveWay, Send
+from services.protocol import Connection, Event, GiveWay, Send
 
 
 def sends(connection: Connection) -> Iterator[bytes]:
@@ -10,3 +10,9 @@ def sends(connection: Connection) -> Iterator[bytes]:
     while isinstance(event := connection.next_event(), Send | GiveWay):
         if isinstance(event, Send):
             yield event.data
+
+
+def next_event(connection: Connection) -> Event | None:
+    """Return the next event that is not a GiveWay."""
+    event = connection.next_event()
+    return connection.next_event() if isinstance(event, GiveWay) else event

@@ -8,6 +8,7 @@ import pytest
 from fuzz.oracle import Outcome
 from services.protocol import SEND_SIZE, AdapterError, Close, Compute, Connection, Limits, Send, Wait
 from tests.services.protocol.http.conftest import ManualClock, read_replies
+from tests.support.events import next_event
 
 
 def ask(path: str, method: str = "GET", fields: str = "", version: str = "1.1") -> bytes:
@@ -197,7 +198,7 @@ def test_reply_is_made_as_it_is_sent(path: str) -> None:
     connection = Connection("http")
     connection.receive_data(ask(path) + PING)
     for _ in range(20):
-        event = connection.next_event()
+        event = next_event(connection)
         assert isinstance(event, Send)
         assert len(event.data) <= SEND_SIZE + 200
 

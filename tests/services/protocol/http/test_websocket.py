@@ -10,6 +10,7 @@ from fuzz.oracle import Outcome
 from services.protocol import SEND_SIZE, AdapterError, Close, Compute, Connection, Limits, Send, Wait
 from services.protocol.http.deflate import Deflate, InflateError, negotiate
 from tests.services.protocol.http.conftest import Recorded
+from tests.support.events import next_event
 from tests.support.ws_cases import ANSWERED, CLOSED, FAILED, FAILED_OURS, Answered, Closed, Failed
 from tests.support.ws_link import (
     BINARY,
@@ -128,17 +129,17 @@ def test_masks(opened: Connection, pull: Callable[..., Outcome]) -> None:
 
 def test_work(opened: Connection, pull: Callable[..., Outcome]) -> None:
     opened.receive_data(b"".join(frame(TEXT, word) for word in (b"hello", b"SLEEP 250", b"BURN 3", b"PING")))
-    assert opened.next_event() == Send(b"\x81\x05hello")
-    assert opened.next_event() == Wait(0.25)
-    assert opened.next_event() == Send(b"\x81\x02OK")
-    work = opened.next_event()
+    assert next_event(opened) == Send(b"\x81\x05hello")
+    assert next_event(opened) == Wait(0.25)
+    assert next_event(opened) == Send(b"\x81\x02OK")
+    work = next_event(opened)
     assert work == Compute(3)
     with pytest.raises(AdapterError, match="before the digest"):
-        opened.next_event()
+        next_event(opened)
     opened.receive_digest(b"digest")
-    assert opened.next_event() == Send(b"\x81\x06digest")
-    assert opened.next_event() == Send(b"\x81\x04PONG")
-    assert opened.next_event() is None
+    assert next_event(opened) == Send(b"\x81\x06digest")
+    assert next_event(opened) == Send(b"\x81\x04PONG")
+    assert next_event(opened) is None
     with pytest.raises(AdapterError, match="without a Compute"):
         opened.receive_digest(b"digest")
 
@@ -162,7 +163,7 @@ def test_words_are_only_text_and_only_words(opened: Connection, pull: Callable[.
 def test_blob_is_made_as_it_is_sent(opened: Connection) -> None:
     opened.receive_data(frame(TEXT, b"BLOB 50000000"))
     for _ in range(20):
-        event = opened.next_event()
+        event = next_event(opened)
         assert isinstance(event, Send)
         assert len(event.data) <= SEND_SIZE
 
