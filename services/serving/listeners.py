@@ -31,6 +31,7 @@ from services.protocol import (
     is_offered,
     port_of,
 )
+from services.protocol.http import replies
 from services.serving.accepting import EXHAUSTED, Shortage
 from services.serving.clock import CLOCK
 from services.serving.log import SparseLog
@@ -107,10 +108,13 @@ class Listener:
         return accepted
 
     def refusal(self) -> bytes:
-        """What a client is told whom a full server has accepted but cannot serve; only RESP has words for it."""
-        if self.service != "command" or self.secure:
+        """Return what a full server tells a client that it has accepted; RESP and HTTP alone have words for it."""
+        if self.secure or self.service not in ("command", "http"):
             return b""
-        return b"-ERR this server holds %d connections, which is its limit\r\n" % self.limits.connections
+        reason = f"this server holds {self.limits.connections} connections, which is its limit"
+        if self.service == "http":
+            return replies.text(503, CLOCK.date(), reason, replies.CLOSE)
+        return b"-ERR %b\r\n" % reason.encode()
 
     def receive(self) -> tuple[bytes, object] | None:
         """Receive a datagram; None if there is none after all."""

@@ -84,12 +84,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     is_redis = next(metafunc.definition.iter_markers("redis"), None) is not None
     transports = {marker.args[0] for marker in metafunc.definition.iter_markers("transport")}
     network_only = next(metafunc.definition.iter_markers("network_only"), None)
+    # Where the whole test is marked, its cases are not even made for the other models: they would be thousands.
+    is_once = next(metafunc.definition.iter_markers("once"), None) is not None
+    representative = _find_representative(metafunc.config)
     parameters = []
     if network_only is None or metafunc.config.getoption("network"):
         for target in _targets(metafunc.config):
             if target.service != service or target.transport.is_datagram != (kind == "datagram"):
                 continue
             if not limits <= set(target.limits) or (transports and target.transport not in transports):
+                continue
+            if is_once and target.is_ours and target.model != representative:
                 continue
             if target.rfc_only and (is_ours or (is_redis and target.model == EXTERNAL)):
                 continue
@@ -106,12 +111,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     # Our models share the protocol code. Tests of that code alone run for the first model only, which represents all.
     # A peer or a --target has its own code, and gets all tests.
-    ours = (target.model for target in _targets(config) if target.is_ours)
-    representative = next(ours, None)
+    representative = _find_representative(config)
     left_out = [item for item in items if item.get_closest_marker("no_target") or _is_redundant(item, representative)]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+
+
+def _find_representative(config: pytest.Config) -> str | None:
+    return next((target.model for target in _targets(config) if target.is_ours), None)
 
 
 def _is_redundant(item: pytest.Item, representative: str | None) -> bool:

@@ -14,8 +14,7 @@ pytestmark = pytest.mark.service("http", "stream")
 
 def _parameters(*, goes_on: bool, ours: bool) -> list[object]:
     chosen = [case for case in CASES if (case.goes_on, case.ours) == (goes_on, ours)]
-    # All of them are decided before a model sees anything.
-    return [pytest.param(case, id=case.name, marks=pytest.mark.once) for case in chosen]
+    return [pytest.param(case, id=case.name) for case in chosen]
 
 
 def _check_accepted(target, case: Case) -> None:
@@ -40,23 +39,27 @@ def _check_last(target, case: Case) -> None:
         assert link.is_over()
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("case", _parameters(goes_on=True, ours=False))
 def test_request_is_answered_and_ends_where_it_ends(target, case: Case) -> None:
     _check_accepted(target, case)
 
 
 @pytest.mark.ours
+@pytest.mark.once
 @pytest.mark.parametrize("case", _parameters(goes_on=True, ours=True))
 def test_request_is_answered_where_the_rfc_leaves_a_choice(target, case: Case) -> None:
     _check_accepted(target, case)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("case", _parameters(goes_on=False, ours=False))
 def test_request_ends_the_connection(target, case: Case) -> None:
     _check_last(target, case)
 
 
 @pytest.mark.ours
+@pytest.mark.once
 @pytest.mark.parametrize("case", _parameters(goes_on=False, ours=True))
 def test_request_ends_the_connection_where_the_rfc_leaves_a_choice(target, case: Case) -> None:
     _check_last(target, case)
@@ -69,6 +72,7 @@ def test_9110_6_6_1_date_is_the_present(target) -> None:
     assert abs(parsedate_to_datetime(date).timestamp() - time.time()) < 60
 
 
+@pytest.mark.once
 def test_9112_9_3_connection_persists(target) -> None:
     with target.connect() as connection:
         link = HttpLink(connection)
@@ -90,6 +94,7 @@ def test_9112_2_2_request_in_pieces(target) -> None:
         assert link.ask(b"").status == 200
 
 
+@pytest.mark.once
 def test_9110_9_3_2_head_is_get_without_a_body(target) -> None:
     with target.connect() as connection:
         link = HttpLink(connection)
@@ -101,6 +106,7 @@ def test_9110_9_3_2_head_is_get_without_a_body(target) -> None:
     assert head.fields.get("content-type") == reply.fields.get("content-type")
 
 
+@pytest.mark.once
 def test_9110_15_5_5_unknown_path(target) -> None:
     with target.connect() as connection:
         link = HttpLink(connection)
@@ -108,6 +114,7 @@ def test_9110_15_5_5_unknown_path(target) -> None:
         assert link.ask(get()).status == 200
 
 
+@pytest.mark.once
 def test_9110_15_5_6_method_that_is_not_allowed(target) -> None:
     with target.connect() as connection:
         reply = HttpLink(connection).ask(get(line=b"DELETE / HTTP/1.1"))

@@ -64,10 +64,14 @@ class HttpLink:
 
     def read_bytes(self, count: int) -> bytes:
         """Read exactly so many bytes."""
-        while len(self._left) < count:
-            assert self._more(), f"{len(self._left)} of {count} bytes came"
-        data, self._left = self._left[:count], self._left[count:]
-        return data
+        pieces, size = [self._left], len(self._left)
+        while size < count:
+            pieces.append(self.link.receive())
+            assert pieces[-1], f"{size} of {count} bytes came"
+            size += len(pieces[-1])
+        data = b"".join(pieces)
+        self._left = data[count:]
+        return data[:count]
 
     def is_at_end(self) -> bool:
         """Whether the stream has ended; waits until it has, or until something comes."""

@@ -17,6 +17,7 @@ REASONS = {
     426: "Upgrade Required",
     431: "Request Header Fields Too Large",
     501: "Not Implemented",
+    503: "Service Unavailable",
     505: "HTTP Version Not Supported",
 }
 

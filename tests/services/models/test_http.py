@@ -1,0 +1,77 @@
+"""What a model promises, over HTTP and WebSocket: a drain that loses nothing, and a word when it is full."""
+
+import pytest
+
+from tests.support.http_link import HttpLink
+from tests.support.ws_link import TEXT, WsLink, frame
+
+STREAMS = ("tcp", "tls", "unix")
+
+
+def get(path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: lab.test\r\n\r\n".encode()
+
+
+@pytest.mark.parametrize("transport", STREAMS)
+def test_drain_answers_what_has_come_and_says_close(start, transport: str, unit: float) -> None:
+    with start() as server, server.connect("http", transport) as connection:
+        link = HttpLink(connection)
+        link.send(get("/ping") + get(f"/sleep/{5000 * unit:.0f}") + get("/stream/2"))
+        replies = [link.read()]  # so the rest has come as well, in the same segment
+        server.terminate()
+        replies += [link.read(), link.read()]
+        assert [reply.body if reply else None for reply in replies[:2]] == [b"PONG\n", b"OK\n"]
+        assert [reply.fields.get("connection") for reply in replies if reply] == [None, None, "close"]
+        assert link.read() is None
+        assert server.wait_end() == 0
+
+
+def test_drain_closes_a_connection_that_is_kept_alive(start) -> None:
+    with start() as server, server.connect("http") as connection:
+        link = HttpLink(connection)
+        assert link.ask(get("/ping")).body == b"PONG\n"
+        server.terminate()
+        assert link.read() is None
+        assert server.wait_end() == 0
+
+
+def test_drain_ends_a_websocket_with_1001(start, unit: float) -> None:
+    with start() as server, server.connect("http") as connection:
+        link = WsLink(connection)
+        link.open()
+        link.send(frame(TEXT, b"PING") + frame(TEXT, b"SLEEP %d" % (5000 * unit)) + frame(TEXT, b"last"))
+        assert link.read_message() == (TEXT, b"PONG")
+        server.terminate()
+        assert link.read_message() == (TEXT, b"OK")
+        assert link.read_message() == (TEXT, b"last")
+        assert link.read_close() == 1001
+        assert server.wait_end() == 0
+
+
+def test_slow_head_is_refused(start, unit: float) -> None:
+    """Each byte keeps the connection from being idle; the time of the head ends it."""
+    with start(LAB_HTTP_HEAD_SECONDS=f"{3 * unit:.3f}") as server, server.connect("http") as connection:
+        link = HttpLink(connection)
+        connection.socket.settimeout(unit / 2)
+        for byte in b"GET / HTTP/1.1\r\nX-Slow: " + b"a" * 1000:
+            connection.socket.send(bytes((byte,)))
+            try:
+                first = connection.socket.recv(9)
+            except TimeoutError:
+                continue
+            break
+        assert first == b"HTTP/1.1 "
+        assert link.read_bytes(3) == b"408"
+        with server.connect("http") as other:
+            assert HttpLink(other).ask(get("/ping")).body == b"PONG\n"
+
+
+@pytest.mark.parametrize("model", ["asyncio_protocol", "asyncio_streams", "twisted_reactor"])
+def test_full_server_that_refuses_says_503(start) -> None:
+    with start(LAB_MAX_CONNECTIONS="1") as server, server.connect("http") as connection:
+        assert server.description["when_full"] == "refuse"
+        assert HttpLink(connection).ask(get("/ping")).status == 200
+        with server.connect("http") as second:
+            reply = HttpLink(second).read()
+            assert reply is not None
+            assert (reply.status, reply.fields["connection"]) == (503, "close")
