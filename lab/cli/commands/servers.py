@@ -116,7 +116,7 @@ def logs(lab: Lab, models: tuple[str, ...]) -> None:
 def call(lab: Lab, model: str, service: str, arguments: tuple[str, ...], transport: str, timeout: float) -> None:
     """Send one request to a model, and print its reply.
 
-    SERVICE and ARG are one of: greet, echo TEXT, discard TEXT, chargen LINES, command PING.
+    SERVICE and ARG are one of: greet, echo TEXT, discard TEXT, chargen LINES, command PING, http PATH.
     """
     known = lab.catalogue[model].services
     if service not in known:
