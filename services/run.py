@@ -46,7 +46,7 @@ def model_names() -> list[str]:
 
 
 def has_gil() -> bool:
-    """Whether threads take turns at the GIL. Asked anew each time: an extension module can bring it back."""
+    """Whether threads take turns at the GIL. Asked each time: an extension module can bring it back."""
     asked: Callable[[], bool] | None = getattr(sys, "_is_gil_enabled", None)  # since Python 3.13
     return asked is None or asked()
 
@@ -106,7 +106,7 @@ def describe(name: str, model: ModuleType, listeners: Sequence[Listener], limits
 
 
 def _info(name: str, model: ModuleType, limits: Limits) -> Callable[[], str]:
-    """INFO's lines about the server. Asked anew each time: after a fork the process is another."""
+    """INFO's lines about the server. Asked each time: after a fork the process is another."""
 
     def info() -> str:
         server = {"model": name, "python_version": PYTHON, "gil_enabled": int(has_gil()), "process_id": os.getpid()}

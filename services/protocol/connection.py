@@ -87,7 +87,7 @@ class StreamConversation(Conversation, Protocol):
 
 
 def _ignore(reason: str) -> None:
-    """Nobody wants to know."""
+    """Drop the line."""
 
 
 def _make(

@@ -108,7 +108,7 @@ class Listener:
         return accepted
 
     def refusal(self) -> bytes:
-        """Return what a full server tells a client that it has accepted; RESP and HTTP alone have words for it."""
+        """Return the error for a client that a full server has accepted but cannot serve; only RESP and HTTP have one."""
         if self.secure or self.service not in ("command", "http"):
             return b""
         reason = f"this server holds {self.limits.connections} connections, which is its limit"
@@ -282,7 +282,7 @@ def _bind_unix(address: Address, stack: ExitStack) -> socket.socket:
 
 
 def _is_abandoned(path: Path, kind: socket.SocketKind) -> bool:
-    """Whether the file is a socket that nobody listens on: what a server leaves that was killed."""
+    """Whether the file is a socket that no process listens on: a killed server leaves such a file."""
     if not stat.S_ISSOCK(path.lstat().st_mode):
         return False
     with socket.socket(socket.AF_UNIX, kind) as probe:
@@ -291,7 +291,7 @@ def _is_abandoned(path: Path, kind: socket.SocketKind) -> bool:
             probe.connect(str(path))
         except ConnectionRefusedError:
             return True
-        except OSError:  # busy, or of another kind: somebody is there
+        except OSError:  # busy, or of another kind: it is in use
             return False
     return False
 

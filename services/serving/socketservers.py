@@ -23,7 +23,7 @@ ServeDatagram = Callable[[Listener, bytes, object], None]
 
 
 def stream_handler(listener: Listener, serve_stream: ServeStream) -> type[BaseRequestHandler]:
-    """A handler class, as the library wants one: it is made anew for each connection and does its work in `handle`."""
+    """A handler class, as the library wants one: an instance is made for each connection, and works in `handle`."""
 
     class StreamHandler(BaseRequestHandler):
         def handle(self) -> None:

@@ -3,7 +3,7 @@
 Why not each library's own TLS: what is compared here is the models, and the libraries' layers differ in more than
 speed. asyncio's and Twisted's cannot close one half of a connection, so neither could answer what was asked before; and
 a blocking server that wraps its *listening* socket holds the handshake inside `accept`, where one silent client stops
-all others. Here a handshake is nothing but bytes to read and bytes to send, in whoever serves that client.
+all others. Here a handshake is bytes to read and bytes to send, in the thread, process or loop of that client.
 """
 
 import logging
@@ -126,7 +126,7 @@ class SecureConnection:
         """As `Connection.receive_eof`: nothing more comes, with or without the alert that should have said so."""
         self._stream_ended = True
         if self._is_draining and self._is_open:
-            # It is we who ended the stream. To TLS it would be an attack, and no end in order: the client would get an
+            # This side has ended the stream. To TLS it would be an attack, and no orderly end: the client would get an
             # alert that says so. All that came before has been read: `next_event` gave None.
             self._connection.receive_eof()
         elif not self._has_ended:

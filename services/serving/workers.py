@@ -51,7 +51,7 @@ class Workers:
 
     Args:
         listeners: what all of them serve. With `Limits.reuse_port` each gets TCP sockets of its own; they are the
-            parent's as well, so that nobody who waits there is lost when a worker dies and another takes its place.
+            parent's as well, so that no client that waits there is lost when a worker dies and another takes its place.
         count: how many.
         work: what each of them does until SIGTERM.
         on_end: called in the parent with the number of a worker that has ended.

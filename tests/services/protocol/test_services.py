@@ -340,6 +340,8 @@ def test_unknown_service_is_a_key_error() -> None:
 
 def test_events_are_values() -> None:
     assert Send(b"x") == Send(b"x") != Send(b"y")
+    assert Close() == Close(at_eof=True)
+    assert not Close().at_eof
     assert Send.__match_args__ == ("data",)
     assert Wait.__match_args__ == ("seconds",)
     assert Compute.__match_args__ == ("rounds",)
