@@ -2,11 +2,26 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import Enum, auto
 from itertools import count, cycle
 
 Turn = tuple[bytes, bytes]
 
 NUMBER_SIZE = 8
+
+
+class Framing(Enum):
+    """How a client knows where a reply ends.
+
+    Attributes:
+        BYTES: every byte of it is known beforehand.
+        HTTP: it is HTTP; a turn has the request, with `http.AUTHORITY` as its host, and the reply's body.
+        WEBSOCKET: it is a message; a turn has the request and the reply as a frame of a server.
+    """
+
+    BYTES = auto()
+    HTTP = auto()
+    WEBSOCKET = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +39,8 @@ class Exchange:
         until_close: the reply ends when the server closes.
         endless: the server sends more than the reply; the rest is not checked.
         error_prefix: first bytes of a well-formed error reply, `-` in RESP; empty if there is none.
+        framing: how a client knows where a reply ends.
+        opening: the request of WebSocket's opening handshake.
     """
 
     turns: tuple[Turn, ...]
@@ -35,6 +52,8 @@ class Exchange:
     until_close: bool = False
     endless: bool = False
     error_prefix: bytes = b""
+    framing: Framing = Framing.BYTES
+    opening: bytes = b""
 
     @property
     def holds_connection(self) -> bool:

@@ -18,9 +18,11 @@ from gevent import monkey
 from loadtests.sockets.addresses import DATAGRAM_TRANSPORTS, Address, SocketAddress, reply_path
 from loadtests.sockets.codec import Codec
 from loadtests.sockets.engine.destination import Destination
+from loadtests.sockets.engine.learned import learn_nothing, make_authority
 from loadtests.sockets.errors import SetupError
 from loadtests.sockets.exchange import Exchange, Turn
 from loadtests.sockets.failures import ExchangeError, NoReplyPathError, UnknownHostError, translate
+from loadtests.sockets.http import AUTHORITY
 from loadtests.sockets.recorder import Series, Tally
 from loadtests.sockets.schedule import Schedule
 from loadtests.sockets.tls import TlsPipe
@@ -82,6 +84,9 @@ class ConnectionGroup:
         self.schedule = schedule
         self.codec = codec
         self.destination = Destination(address)
+        # Of HTTP and WebSocket.
+        self.learned = learn_nothing(exchange, address)
+        self.opening = exchange.opening.replace(AUTHORITY, make_authority(address), 1)
         self.is_datagram = address.transport in DATAGRAM_TRANSPORTS
         self.connections: set[Connection] = set()
         # Of an open loop: when the next request is due, requests that wait for a connection, connections that are free.
@@ -162,6 +167,12 @@ class ConnectionGroup:
             connection = idle.popleft()
             if connection.idle:
                 connection.begin(perf_counter(), pending.popleft())
+
+    def repeat_learned(self) -> Iterator[Turn]:
+        """Return the turns of one connection, endless, each with the bytes that its reply had last."""
+        learned = self.learned
+        while True:
+            yield from learned
 
     def stop(self) -> None:
         """Clear due requests and free connections, when the last connection has left."""

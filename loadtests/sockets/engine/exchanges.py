@@ -1,6 +1,7 @@
 """Exchanges on a connection: begin, receive, answer, fail, try again."""
 
 import random
+from collections.abc import Iterator
 from typing import cast
 
 from loadtests.sockets.codec import Codec
@@ -15,6 +16,7 @@ from loadtests.sockets.engine.connection import (
     WAITING,
     Connection,
 )
+from loadtests.sockets.exchange import Turn
 from loadtests.sockets.failures import (
     TIMED,
     ClosedError,
@@ -55,12 +57,12 @@ class ExchangeConnection(Connection):
         self.state = IDLE
         self.on_connection = 0
         self.codec_number = 0
-        self.turns = self.group.exchange.open_turns()
-        codec = self.group.codec
-        if codec is None or codec.greeting_size is None:
+        self.turns = self.open_turns()
+        if not self.expects_greeting():
             self._start(now)
             return
         self.state, self.received, self.buffer = GREETING, 0, b""
+        self.greet(now)
         if self.tls is not None:
             # Data that came with the end of the handshake has been read from the socket already: no event will come.
             try:
@@ -69,6 +71,22 @@ class ExchangeConnection(Connection):
                 return
             except OSError as error:
                 self.fail(translate(error), now)
+
+    def open_turns(self) -> Iterator[Turn]:
+        """Return the turns of a new connection."""
+        return self.group.exchange.open_turns()
+
+    def expects_greeting(self) -> bool:
+        """Whether the server says something before the first request."""
+        codec = self.group.codec
+        return codec is not None and codec.greeting_size is not None
+
+    def greet(self, now: float) -> None:
+        """Send what the server's greeting answers, if the protocol has it."""
+
+    def check_greeting(self, data: bytes) -> int | None:
+        """Return how many bytes of `data` are the greeting; None if it is incomplete."""
+        return cast(Codec, self.group.codec).check_greeting(data)
 
     def send_request(self, now: float) -> None:
         """Send the next request of an exchange that has begun."""
@@ -95,7 +113,7 @@ class ExchangeConnection(Connection):
         elif not self.busy:
             self.fail(ExtraReplyError() if data else IdleClosedError(), now)
         elif not data:
-            self._receive_end(now)
+            self.receive_end(now)
         elif self.group.codec is not None:
             self.receive_coded(self.group.codec, data, now)
         else:
@@ -222,7 +240,7 @@ class ExchangeConnection(Connection):
         self.buffer += data
         self.received += len(data)
         try:
-            size = cast(Codec, self.group.codec).check_greeting(self.buffer)
+            size = self.check_greeting(self.buffer)
         except ExchangeError as error:
             self.fail(error, now)
             return
@@ -259,7 +277,8 @@ class ExchangeConnection(Connection):
         at = self.received + same
         return data.startswith(prefix, same) and (at == 0 or expected.endswith(b"\r\n", 0, at))
 
-    def _receive_end(self, now: float) -> None:
+    def receive_end(self, now: float) -> None:
+        """Take the end of the stream, which can be the end of a reply."""
         group = self.group
         is_whole = group.exchange.until_close and self.unsent is None
         if is_whole and group.codec is not None:

@@ -30,6 +30,8 @@ from locust.runners import locust_exception_handler
 from loadtests.sockets.engine.connection import WAITING, Connection, ConnectionGroup
 from loadtests.sockets.engine.datagrams import DatagramConnection
 from loadtests.sockets.engine.exchanges import ExchangeConnection
+from loadtests.sockets.engine.http import HttpConnection, WebSocketConnection
+from loadtests.sockets.exchange import Framing
 from loadtests.sockets.failures import DroppedError, translate
 from loadtests.sockets.locust_stats import merge_batch
 from loadtests.sockets.recorder import RECORDER, Series, follow
@@ -50,6 +52,11 @@ _HUB_MARGIN = 0.002
 # Has gevent.Timeout raise nothing; its annotations do not know.
 _QUIETLY = cast(Any, False)
 _REPORT_SECONDS = 0.5
+_CONNECTIONS = {
+    Framing.BYTES: ExchangeConnection,
+    Framing.HTTP: HttpConnection,
+    Framing.WEBSOCKET: WebSocketConnection,
+}
 
 
 class Engine:
@@ -158,7 +165,9 @@ class Engine:
                 group.due = schedule.after(now) if group.connections else inf
 
     def _make(self, group: ConnectionGroup) -> Connection:
-        return (DatagramConnection if group.is_datagram else ExchangeConnection)(group, self)
+        if group.is_datagram:
+            return DatagramConnection(group, self)
+        return _CONNECTIONS[group.exchange.framing](group, self)
 
     def _forget_details(self) -> None:
         for group in self.groups:
