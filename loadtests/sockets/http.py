@@ -22,6 +22,9 @@ _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [^\r\n\0]*)?")
 _FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([^\r\n\0]*?)[ \t]*")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[^\r\n\0]*)?")
 
+# In place of a chunk's rest: its data has come, the CRLF behind it has not.
+_BEHIND_CHUNK = -1
+
 _CONTINUE = 100
 _SWITCHING = 101
 
@@ -52,7 +55,19 @@ class ReplyReader:
         closes: the server closes after this reply, so the client must not send another request.
     """
 
-    __slots__ = ("_at", "_body", "_buffer", "_chunked", "_has_head", "_left", "_pieces", "_raw_size", "closes", "raw")
+    __slots__ = (
+        "_at",
+        "_body",
+        "_buffer",
+        "_chunk_left",
+        "_chunked",
+        "_has_head",
+        "_left",
+        "_pieces",
+        "_raw_size",
+        "closes",
+        "raw",
+    )
 
     def __init__(self) -> None:
         self.begin(b"")
@@ -64,8 +79,9 @@ class ReplyReader:
         self._buffer = b""
         self._has_head = False
         self._chunked = False
-        # Bytes of the body or of the chunk that are to come; None: the body ends with the connection.
+        # Bytes of the body that are to come; None: it ends with the connection. The same for the chunk.
         self._left: int | None = 0
+        self._chunk_left = 0
         self._pieces: list[bytes] = []
         self._raw_size = 0
         self.raw = b""
@@ -179,15 +195,15 @@ class ReplyReader:
     def _read_chunks(self) -> bool:
         buffer, at = self._buffer, 0
         while True:
-            if self._left:
-                piece = buffer[at : at + self._left]
+            if self._chunk_left > 0:
+                piece = buffer[at : at + self._chunk_left]
                 self._compare(piece)
                 at += len(piece)
-                self._left -= len(piece)
-                if self._left:
+                self._chunk_left -= len(piece)
+                if self._chunk_left:
                     self._buffer = b""
                     return False
-                self._left = -1  # the CRLF behind the chunk
+                self._chunk_left = _BEHIND_CHUNK
             end = buffer.find(b"\r\n", at)
             if end < 0:
                 self._buffer = buffer[at:]
@@ -195,10 +211,10 @@ class ReplyReader:
                     raise WrongBytesError("a chunk's size has no end")
                 return False
             line, after = buffer[at:end], end + 2
-            if self._left == -1:
+            if self._chunk_left == _BEHIND_CHUNK:
                 if line:
                     raise WrongBytesError("no CRLF behind a chunk")
-                self._left, at = 0, after
+                self._chunk_left, at = 0, after
                 continue
             match = _CHUNK_SIZE.fullmatch(line)
             if match is None:
@@ -213,7 +229,7 @@ class ReplyReader:
                 self._buffer = buffer[end + 4 :]
                 self._check_end()
                 return True
-            self._left, at = size, after
+            self._chunk_left, at = size, after
 
     def _compare(self, piece: bytes) -> None:
         if not self._body.startswith(piece, self._at) or self._at + len(piece) > len(self._body):

@@ -1,0 +1,153 @@
+"""The reader of HTTP replies: what is a right reply, however it is delivered, and what each wrong one is called."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from loadtests.sockets.failures import ErrorReplyError, ExchangeError, ExtraReplyError, WrongBytesError
+from loadtests.sockets.http import AUTHORITY, LARGEST_LEARNED, ReplyReader, make_request
+
+_BODY = b"hello, world"
+_HEAD = b"HTTP/1.1 200 OK\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n"
+_CHUNKED = _HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+def _pieces(data: bytes, size: int) -> Iterator[bytes]:
+    for start in range(0, len(data), size):
+        yield data[start : start + size]
+
+
+def _read(reply: bytes, size: int, body: bytes = _BODY) -> tuple[ReplyReader, list[bool]]:
+    reader = ReplyReader()
+    reader.begin(body)
+    return reader, [reader.feed(piece) for piece in _pieces(reply, size)]
+
+
+@pytest.fixture(params=[1, 3, 1 << 20], ids=["byte by byte", "three bytes", "whole"], name="size")
+def _size(request: pytest.FixtureRequest) -> int:
+    return int(request.param)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        _HEAD + b"Content-Length: 12\r\n\r\n" + _BODY,
+        _HEAD + b"content-length:12\r\nContent-Length: 12\r\n\r\n" + _BODY,
+        _HEAD + b"Connection: keep-alive, x\r\nContent-Length: 12 \r\n\r\n" + _BODY,
+        b"HTTP/1.1 200\r\nContent-Length: 12\r\n\r\n" + _BODY,
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: <a>\r\n\r\n"
+        + (_HEAD + b"Content-Length: 12\r\n\r\n" + _BODY),
+        b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 12\r\n\r\n" + _BODY,
+        _CHUNKED + b"c\r\nhello, world\r\n0\r\n\r\n",
+        _CHUNKED + b"5\r\nhello\r\n007;a=b\r\n, world\r\n0\r\n\r\n",
+        _CHUNKED + b"5\r\nhello\r\n7\r\n, world\r\n0;last\r\nX-Sum: 1\r\nY: 2\r\n\r\n",
+    ],
+    ids=["length", "twice", "keep-alive", "no reason", "interim", "1.0", "chunk", "chunks", "trailers"],
+)
+def test_right_reply_is_complete_at_its_last_byte_and_learned(reply: bytes, size: int) -> None:
+    reader, done = _read(reply, size)
+    assert done == [False] * (len(done) - 1) + [True]
+    assert (reader.raw, reader.received, reader.closes) == (reply, len(reply), False)
+
+
+@pytest.mark.parametrize(
+    ("reply", "error"),
+    [
+        (b"HTTP/2 200 OK\r\n\r\n", WrongBytesError),
+        (b"+PONG\r\n\r\n", WrongBytesError),
+        (_HEAD + b"Content-Length : 12\r\n\r\n" + _BODY, WrongBytesError),
+        (_HEAD + b"Content-Length: 12\r\nContent-Length: 13\r\n\r\n" + _BODY, WrongBytesError),
+        (_HEAD + b"Content-Length: +12\r\n\r\n" + _BODY, WrongBytesError),
+        (_HEAD + b"Content-Length: 12\r\nTransfer-Encoding: chunked\r\n\r\n", WrongBytesError),
+        (_HEAD + b"Transfer-Encoding: gzip\r\n\r\n", WrongBytesError),
+        (_HEAD + b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n", WrongBytesError),
+        (_HEAD + b"Content-Length: 12\r\n\r\nhello, werld", WrongBytesError),
+        (_HEAD + b"Content-Length: 11\r\n\r\nhello, worl", WrongBytesError),
+        (_HEAD + b"Content-Length: 13\r\n\r\nhello, world!", WrongBytesError),
+        (_CHUNKED + b"c\r\nhello, worldX\r\n0\r\n\r\n", WrongBytesError),
+        (_CHUNKED + b"5\r\nhello\r\n0\r\n\r\n", WrongBytesError),
+        (_CHUNKED + b"-1\r\n", WrongBytesError),
+        (_CHUNKED + b"c\r\nhello, world\r\n1\r\n!\r\n0\r\n\r\n", WrongBytesError),
+        (b"HTTP/1.1 503 Busy\r\nContent-Length: 12\r\n\r\n" + _BODY, ErrorReplyError),
+        (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", ErrorReplyError),
+    ],
+)
+def test_wrong_reply_is_named(reply: bytes, error: type[ExchangeError], size: int) -> None:
+    with pytest.raises(error):
+        _read(reply, size)
+
+
+@pytest.mark.parametrize(
+    "reply", [_HEAD + b"Content-Length: 12\r\n\r\nhello, world", _CHUNKED + b"c\r\nhello, world\r\n0\r\n\r\n"]
+)
+def test_bytes_behind_a_reply_are_more_than_was_asked_for(reply: bytes) -> None:
+    with pytest.raises(ExtraReplyError):
+        _read(reply + b"!", len(reply) + 1)
+
+
+def test_status_is_in_the_detail() -> None:
+    with pytest.raises(ErrorReplyError, match=r"error reply \(status 503\)"):
+        _read(b"HTTP/1.1 503 Busy\r\n\r\n", 100)
+
+
+def test_head_without_an_end_is_refused_at_64_kib() -> None:
+    reader = ReplyReader()
+    reader.begin(_BODY)
+    assert not reader.feed(_HEAD + b"X: " + b"x" * (64 * 1024 - len(_HEAD) - 3))
+    with pytest.raises(WrongBytesError, match="no end of the head in 65536 bytes"):
+        reader.feed(b"x")
+
+
+@pytest.mark.parametrize(
+    ("fields", "closes"),
+    [(b"HTTP/1.1 200 OK\r\nConnection: x, Close", True), (b"HTTP/1.0 200 OK", True), (b"HTTP/1.1 200 OK", False)],
+)
+def test_reply_after_which_no_request_may_follow(fields: bytes, closes: bool, size: int) -> None:
+    reader, done = _read(fields + b"\r\nContent-Length: 12\r\n\r\n" + _BODY, size)
+    assert done[-1]
+    assert reader.closes is closes
+
+
+def test_reply_without_a_length_ends_with_the_connection(size: int) -> None:
+    reader, done = _read(_HEAD + b"\r\n" + _BODY, size)
+    assert not any(done)
+    assert reader.end()
+    assert reader.closes
+
+
+def test_reply_without_a_length_that_ends_early_is_wrong(size: int) -> None:
+    reader, _ = _read(_HEAD + b"\r\nhello", size)
+    with pytest.raises(WrongBytesError, match="5 of 12 bytes"):
+        reader.end()
+
+
+@pytest.mark.parametrize(
+    "reply", [b"HTTP/1.1 200", _HEAD + b"Content-Length: 12\r\n\r\nhello", _CHUNKED + b"c\r\nhello"]
+)
+def test_end_inside_a_reply_does_not_complete_it(reply: bytes) -> None:
+    reader, _ = _read(reply, 7)
+    assert not reader.end()
+
+
+def test_large_reply_is_checked_and_not_learned() -> None:
+    body = bytes(LARGEST_LEARNED)
+    reader, done = _read(_HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body, 4096, body)
+    assert done[-1]
+    assert reader.raw == b""
+
+
+def test_reader_begins_anew() -> None:
+    reader, _ = _read(_HEAD + b"Connection: close\r\n\r\nhello", 5)
+    reader.begin(b"")
+    assert reader.feed(_HEAD + b"Content-Length: 0\r\n\r\n")
+    assert not reader.closes
+
+
+def test_request_is_written_out() -> None:
+    made = make_request("POST", "/echo", b"ab", fields=[("Accept", "*/*")], close=True)
+    assert made == (
+        b"POST /echo HTTP/1.1\r\nHost: " + AUTHORITY + b"\r\nUser-Agent: socketlab\r\nAccept: */*\r\n"
+        b"Content-Length: 2\r\nConnection: close\r\n\r\nab"
+    )
+    assert make_request("GET", "/") == b"GET / HTTP/1.1\r\nHost: " + AUTHORITY + b"\r\nUser-Agent: socketlab\r\n\r\n"
+    assert b"Content-Length: 0" in make_request("POST", "/echo")
