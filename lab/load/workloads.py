@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 from lab.clients.call import pack
+from lab.load import http_exchanges
 from loadtests.sockets.exchange import NUMBER_SIZE, Exchange, Turn
 from services.protocol import DATAGRAM_SIZE, SERVICES, Compute, Transport
 from services.protocol.chargen import LINES
@@ -103,6 +104,14 @@ def _blob(size: int) -> Exchange:
     return _respond((pack([b"BLOB", b"%d" % size]), _bulk(blob_bytes(size))))
 
 
+def _echo_over_http(size: int) -> Exchange:
+    return http_exchanges.echo_over_http(_fill(size))
+
+
+def _echo_over_websocket(size: int) -> Exchange:
+    return http_exchanges.echo_over_websocket(_fill(size))
+
+
 # Makes the exchange for a payload of a given size.
 _SIZED = {
     "echo_1k": _echo,
@@ -111,6 +120,9 @@ _SIZED = {
     "upload": _upload,
     "download": _download,
     "blob": _blob,
+    "http_echo_1k": _echo_over_http,
+    "http_echo_1m": _echo_over_http,
+    "ws_echo": _echo_over_websocket,
 }
 
 _PING = (pack([b"PING"]), b"+PONG\r\n")
@@ -213,6 +225,46 @@ _WORKLOADS = (
         idle_connections=IDLE_CONNECTIONS,
     ),
     Workload("think", "connect, a few requests with pauses, QUIT: human users", "command", None, rests=True),
+    Workload(
+        "http_ping",
+        "GET /ping on a kept connection: the cost of a request",
+        "http",
+        http_exchanges.http((http_exchanges.PING,)),
+    ),
+    Workload("http_echo_1k", "POST 1 KiB and get it back", "http", _echo_over_http(_KIB), _KIB),
+    Workload("http_echo_1m", "POST 1 MiB and get it back", "http", _echo_over_http(_KIB * _KIB), _KIB * _KIB),
+    Workload(
+        "http_sleep",
+        "requests that sleep 20 ms, as on a database: do they overlap?",
+        "http",
+        http_exchanges.http((http_exchanges.SLEEP,)),
+    ),
+    Workload(
+        "http_burn",
+        f"CPU-bound requests, {_BURN_ROUNDS} rounds of SHA-256: are all cores used?",
+        "http",
+        http_exchanges.http((http_exchanges.BURN,)),
+    ),
+    Workload(
+        "http_churn",
+        "connect, one GET with Connection: close: the cost of a connection",
+        "http",
+        http_exchanges.http((http_exchanges.PING_AND_CLOSE,), per_connection=1),
+    ),
+    Workload(
+        "http_mixed",
+        "90 % small requests, 10 % sleep or compute: do the small ones wait?",
+        "http",
+        http_exchanges.http(tuple(http_exchanges.MIXED)),
+    ),
+    Workload("ws_echo", "1 KiB as a WebSocket message there and back", "websocket", _echo_over_websocket(_KIB), _KIB),
+    Workload(
+        "ws_held",
+        "many WebSockets, a message of 64 bytes per second on each: what does it cost to hold them?",
+        "websocket",
+        http_exchanges.echo_over_websocket(_fill(64), pause=1.0),
+        rests=True,
+    ),
 )
 
 # The exchanges that a codec makes and checks, see docs/adding-a-server.md.

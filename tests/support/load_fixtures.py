@@ -34,7 +34,7 @@ from tests.support.servers import Server
 from tests.support.waiting import wait_until
 
 # The services of a made-up server: the lab's, and that of a codec.
-SERVICES = ("command", "echo", "discard", "chargen", "custom")
+SERVICES = ("command", "echo", "discard", "chargen", "http", "custom")
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -298,5 +298,6 @@ class ExchangeConnection(Connection):
         """Return how much of a reply was received, for a failure's detail; empty if nothing was."""
         if not self.received:
             return ""
-        of_all = f" of {len(self.expected)}" if self.expected else ""
+        # Of HTTP and WebSocket the size of a reply is not known beforehand.
+        of_all = f" of {len(self.expected)}" if self.expected and not self.group.learned else ""
         return f"{self.received}{of_all} bytes received"

@@ -1,0 +1,149 @@
+"""HTTP and WebSocket in the engine, against servers that are wrong on purpose, and right ones of other kinds."""
+
+import contextlib
+import hashlib
+import itertools
+from base64 import b64encode
+
+import pytest
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nPONG\n"
+
+
+def read_head(connection):
+    data = b""
+    while b"\r\n\r\n" not in data:
+        if not (more := connection.recv(65536)):
+            return b""
+        data += more
+    return data
+
+
+def answer(*replies, close=False):
+    """Give each request of a connection the next reply, the last one for ever."""
+
+    def behave(connection):
+        for number in itertools.count():
+            if not read_head(connection):
+                return
+            connection.sendall(replies[min(number, len(replies) - 1)])
+            if close:
+                return
+
+    return behave
+
+
+def upgrade(connection):
+    """Do WebSocket's opening handshake."""
+    head = read_head(connection)
+    key = next(line.split(b": ")[1] for line in head.split(b"\r\n") if line.lower().startswith(b"sec-websocket-key"))
+    digest = hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()
+    accept = b"Sec-WebSocket-Accept: " + b64encode(digest)
+    lines = [b"HTTP/1.1 101 Switching Protocols", b"Upgrade: websocket", b"Connection: Upgrade", accept, b"", b""]
+    connection.sendall(b"\r\n".join(lines))
+
+
+def read_message(connection):
+    """Return the payload of the next binary message, all of which are masked; nothing at the end of the stream."""
+    stream = connection.makefile("rb")
+    while head := stream.read(2):
+        size = head[1] & 0x7F
+        size = int.from_bytes(stream.read(2), "big") if size == 126 else size
+        mask, payload = stream.read(4), stream.read(size)
+        if head[0] == 0x82:
+            return bytes(byte ^ mask[at % 4] for at, byte in enumerate(payload))
+        assert head[0] == 0x8A, "neither a message nor a pong"
+    return b""
+
+
+def echo_messages(change):
+    """Answer each message with the frames that `change` makes of its number and its payload."""
+
+    def behave(connection):
+        upgrade(connection)
+        for number in itertools.count():
+            if not (payload := read_message(connection)):
+                return
+            connection.sendall(change(number, payload))
+
+    return behave
+
+
+def frame(payload, first=0x82):
+    return bytes((first, 126)) + len(payload).to_bytes(2, "big") + payload
+
+
+# (workload, how the server behaves, what must be counted, and nothing else)
+LIARS = {
+    "other-body": ("http_ping", answer(OK.replace(b"PONG", b"PANG")), "wrong bytes (another body, in the 5 bytes from 0 on)"),
+    "other-body-later": ("http_ping", answer(OK, OK, OK.replace(b"PONG", b"PANG")), "wrong bytes (another body, in the 5 bytes from 0 on)"),
+    "status": ("http_ping", answer(OK.replace(b"200 OK", b"500 No")), "error reply (status 500)"),
+    "status-later": ("http_ping", answer(OK, OK, OK.replace(b"200 OK", b"503 No")), "error reply (status 503)"),
+    "resp": ("http_ping", answer(b"+PONG\r\n\r\n"), "wrong bytes (no status line: b'+PONG')"),
+    "twice": ("http_ping", answer(OK * 2), "more than was asked for"),
+    "twice-later": ("http_ping", answer(OK, OK, OK * 2), "more than was asked for"),
+    "short": ("http_ping", answer(OK[:-2], close=True), "short reply: closed in the middle (41 bytes had come)"),
+    "closed": ("http_ping", answer(b"", close=True), "closed without a reply"),
+    "never-ends": ("http_ping", answer(OK[:-2]), "time-out: no reply (41 bytes had come)"),
+    "closes-by-surprise": ("http_ping", answer(OK, b""), "time-out: no reply"),
+    "no-websocket": ("ws_echo", answer(OK), "wrong bytes (no WebSocket: HTTP/1.1 200 OK)"),
+    "other-message": ("ws_echo", echo_messages(lambda number, data: frame(data[:-1] + b"!")), "wrong bytes (another message, in the 1024 bytes from 0 on)"),
+    "text": ("ws_echo", echo_messages(lambda number, data: frame(data, 0x81)), "wrong bytes (opcode 1)"),
+    "two-messages": ("ws_echo", echo_messages(lambda number, data: frame(data) * 2), "more than was asked for"),
+    "closes": ("ws_echo", echo_messages(lambda number, data: b"\x88\x02\x03\xe9"), "closed without a reply (close 1001)"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def found(load, open_server):
+    """Each liar's result."""
+    results = {}
+    for workload in dict.fromkeys(workload for workload, _, _ in LIARS.values()):
+        with contextlib.ExitStack() as stack:
+            urls = {}
+            for name, (asked, behaviour, _) in LIARS.items():
+                if asked == workload:
+                    host, port = stack.enter_context(open_server(behaviour))
+                    urls[name] = f"tcp://{host}:{port}"
+            results |= load(urls, "--workload", workload, "--timeout", "0.3", seconds=1.5)
+    return results
+
+
+@pytest.mark.parametrize("name", LIARS)
+def test_lie_is_seen_and_has_its_own_name(name, found):
+    assert set(found[name]["failures"]) == {LIARS[name][2]}
+    assert found[name]["failures"][LIARS[name][2]] >= 2  # the engine came back, and was lied to again
+    assert bool(found[name]["answered"]) is name.endswith(("-later", "-surprise"))
+
+
+def dates():
+    for number in itertools.count():
+        yield OK.replace(b"Content", b"Date: %d\r\nContent" % (number // 3))
+
+
+def answer_with_dates(connection):
+    for reply in dates():
+        if not read_head(connection):
+            return
+        connection.sendall(reply)
+
+
+# Right replies that differ from the one before, come in pieces, or end their connection.
+HONEST = {
+    "dates": ("http_ping", answer_with_dates),
+    "chunked": ("http_ping", answer(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nPO\r\n3\r\nNG\n\r\n0\r\n\r\n")),
+    "closing": ("http_ping", answer(OK.replace(b"Content", b"Connection: close\r\nContent"), close=True)),
+    "old": ("http_ping", answer(b"HTTP/1.0 200 OK\r\n\r\nPONG\n", close=True)),
+    "churn": ("http_churn", answer(OK.replace(b"Content", b"Connection: close\r\nContent"), close=True)),
+    "pinging": ("ws_echo", echo_messages(lambda number, data: b"\x89\x00" + frame(data[:500], 2) + b"\x89\x00" + frame(data[500:], 0x80))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HONEST)
+@pytest.mark.parametrize("loop", [(), ("--loop", "open", "--rate", "100")], ids=["closed", "open"])
+def test_right_reply_of_any_form_is_answered(name, loop, load, open_server):
+    workload, behaviour = HONEST[name]
+    with open_server(behaviour) as (host, port):
+        result = load({name: f"tcp://{host}:{port}"}, "--workload", workload, *loop, seconds=1.0)[name]
+    assert result["failures"] == {}
+    assert result["answered"] > 20
