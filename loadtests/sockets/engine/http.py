@@ -71,7 +71,9 @@ class HttpConnection(ExchangeConnection):
             # RFC 9112, 9.6: no request may follow. A new connection is part of the next exchange.
             self.close()
         elif self.reader.raw:
-            self.group.learned[expected.turn] = (self.request, Learned(expected.body, expected.turn, self.reader.raw))
+            # Not `self.request`: the loop's hot path does not set it.
+            request, _ = self.group.learned[expected.turn]
+            self.group.learned[expected.turn] = request, Learned(expected.body, expected.turn, self.reader.raw)
         self.answer(now)
 
 

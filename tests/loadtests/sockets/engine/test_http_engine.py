@@ -37,7 +37,7 @@ def upgrade(connection):
     """Do WebSocket's opening handshake."""
     head = read_head(connection)
     key = next(line.split(b": ")[1] for line in head.split(b"\r\n") if line.lower().startswith(b"sec-websocket-key"))
-    digest = hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()
+    digest = hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()  # noqa: S324 - what RFC 6455, 4.2.2, asks for
     accept = b"Sec-WebSocket-Accept: " + b64encode(digest)
     lines = [b"HTTP/1.1 101 Switching Protocols", b"Upgrade: websocket", b"Connection: Upgrade", accept, b"", b""]
     connection.sendall(b"\r\n".join(lines))
@@ -73,10 +73,22 @@ def frame(payload, first=0x82):
     return bytes((first, 126)) + len(payload).to_bytes(2, "big") + payload
 
 
+OTHER_BODY = "wrong bytes (another body, in the 5 bytes from 0 on)"
+OTHER_MESSAGE = "wrong bytes (another message, in the 1024 bytes from 0 on)"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nPO\r\n3\r\nNG\n\r\n0\r\n\r\n"
+CLOSING = OK.replace(b"Content", b"Connection: close\r\nContent")
+PANG = OK.replace(b"PONG", b"PANG")
+PING_FRAME, CLOSE_FRAME = b"\x89\x00", b"\x88\x02\x03\xe9"
+
+
+def split_by_pings(number, data):
+    return PING_FRAME + frame(data[:500], 0x02) + PING_FRAME + frame(data[500:], 0x80)
+
+
 # (workload, how the server behaves, what must be counted, and nothing else)
 LIARS = {
-    "other-body": ("http_ping", answer(OK.replace(b"PONG", b"PANG")), "wrong bytes (another body, in the 5 bytes from 0 on)"),
-    "other-body-later": ("http_ping", answer(OK, OK, OK.replace(b"PONG", b"PANG")), "wrong bytes (another body, in the 5 bytes from 0 on)"),
+    "other-body": ("http_ping", answer(PANG), OTHER_BODY),
+    "other-body-later": ("http_ping", answer(OK, OK, PANG), OTHER_BODY),
     "status": ("http_ping", answer(OK.replace(b"200 OK", b"500 No")), "error reply (status 500)"),
     "status-later": ("http_ping", answer(OK, OK, OK.replace(b"200 OK", b"503 No")), "error reply (status 503)"),
     "resp": ("http_ping", answer(b"+PONG\r\n\r\n"), "wrong bytes (no status line: b'+PONG')"),
@@ -87,11 +99,11 @@ LIARS = {
     "never-ends": ("http_ping", answer(OK[:-2]), "time-out: no reply (41 bytes had come)"),
     "closes-by-surprise": ("http_ping", answer(OK, b""), "time-out: no reply"),
     "no-websocket": ("ws_echo", answer(OK), "wrong bytes (no WebSocket: HTTP/1.1 200 OK)"),
-    "other-message": ("ws_echo", echo_messages(lambda number, data: frame(data[:-1] + b"!")), "wrong bytes (another message, in the 1024 bytes from 0 on)"),
+    "other-message": ("ws_echo", echo_messages(lambda number, data: frame(data[:-1] + b"!")), OTHER_MESSAGE),
     "text": ("ws_echo", echo_messages(lambda number, data: frame(data, 0x81)), "wrong bytes (opcode 1)"),
     "two-messages": ("ws_echo", echo_messages(lambda number, data: frame(data) * 2), "more than was asked for"),
-    "closes": ("ws_echo", echo_messages(lambda number, data: b"\x88\x02\x03\xe9"), "closed without a reply (close 1001)"),
-}  # fmt: skip
+    "closes": ("ws_echo", echo_messages(lambda number, data: CLOSE_FRAME), "closed without a reply (close 1001)"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -131,12 +143,12 @@ def answer_with_dates(connection):
 # Right replies that differ from the one before, come in pieces, or end their connection.
 HONEST = {
     "dates": ("http_ping", answer_with_dates),
-    "chunked": ("http_ping", answer(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nPO\r\n3\r\nNG\n\r\n0\r\n\r\n")),
-    "closing": ("http_ping", answer(OK.replace(b"Content", b"Connection: close\r\nContent"), close=True)),
+    "chunked": ("http_ping", answer(CHUNKED)),
+    "closing": ("http_ping", answer(CLOSING, close=True)),
     "old": ("http_ping", answer(b"HTTP/1.0 200 OK\r\n\r\nPONG\n", close=True)),
-    "churn": ("http_churn", answer(OK.replace(b"Content", b"Connection: close\r\nContent"), close=True)),
-    "pinging": ("ws_echo", echo_messages(lambda number, data: b"\x89\x00" + frame(data[:500], 2) + b"\x89\x00" + frame(data[500:], 0x80))),
-}  # fmt: skip
+    "churn": ("http_churn", answer(CLOSING, close=True)),
+    "pinging": ("ws_echo", echo_messages(split_by_pings)),
+}
 
 
 @pytest.mark.parametrize("name", HONEST)
