@@ -31,7 +31,13 @@ _RETRY_SECONDS = 0.04
 _FIRST_TIMEOUT = 0.1
 
 # The request for each service, in order of preference: command and echo prove both directions.
-_REQUESTS: dict[str, tuple[str, ...]] = {"command": ("PING",), "echo": ("ready?",), "greet": (), "chargen": ("1",)}
+_REQUESTS: dict[str, tuple[str, ...]] = {
+    "command": ("PING",),
+    "echo": ("ready?",),
+    "greet": (),
+    "chargen": ("1",),
+    "http": (),
+}
 
 
 @dataclass(frozen=True, slots=True)
