@@ -87,6 +87,14 @@ _PRESETS = (
         "idle_connections",
     ),
     _open("mixed", "20 different requests, at random times", "mixed", rate=200.0, poisson=True),
+    _open("http_ping", "GET /ping at a constant rate", "http_ping"),
+    _open("http_echo_1k", "POST 1 KiB and get it back, at a constant rate", "http_echo_1k"),
+    _open(
+        "http_sleep", "HTTP requests that sleep 20 ms, at a constant rate: do they overlap?", "http_sleep", rate=200.0
+    ),
+    _open("http_churn", "connect, one GET, close, at a constant rate", "http_churn", rate=200.0),
+    _open("http_mixed", "20 different HTTP requests, at random times", "http_mixed", rate=200.0, poisson=True),
+    _open("ws_echo", "1 KiB as a WebSocket message there and back, at a constant rate", "ws_echo"),
     _open("datagrams", "16 numbered datagrams at once, at a constant rate", "datagrams", transport=Transport.UDP),
 )
 PRESETS = {preset.name: preset for preset in _PRESETS}

@@ -64,4 +64,10 @@ def select_able(
         raise LabError(f"{preset.name} asks {service} over {transport}, which {', '.join(unable)} does not speak")
     if unable:
         print(f"lab: left out, as they do not speak {service} over {transport}: {', '.join(unable)}", file=sys.stderr)
-    return [model for model in models if model.name in offered]
+    limited = [model for model in models if not preset.workload.is_possible(model.limits)]
+    if limited:
+        reasons = "; ".join(f"{model.name}: {model.limits[preset.workload.capability]}" for model in limited)
+        if named or len(unable) + len(limited) == len(models):
+            raise LabError(f"{preset.name} cannot be answered: {reasons}")
+        print(f"lab: left out: {reasons}", file=sys.stderr)
+    return [model for model in models if model.name in offered and model not in limited]

@@ -1,6 +1,6 @@
 """Workloads and shapes of load tests, as data for the lab and for Locust."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import ceil
 
@@ -39,6 +39,7 @@ class Workload:
         over_streams, over_datagrams: the kinds of transports that can carry it.
         rests: a user pauses between two exchanges.
         idle_connections: idle connections held open during the load, in total for all generators.
+        capability: what a server must be able to do beyond the service; one that declares the limit is left out.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Workload:
     over_streams: bool = True
     rests: bool = False
     idle_connections: int = 0
+    capability: str = ""
 
     @property
     def depth(self) -> int:
@@ -69,6 +71,10 @@ class Workload:
         if not self.over_streams:
             return False
         return transport is not Transport.TLS or service is None or service.tls_port is not None
+
+    def is_possible(self, limits: Mapping[str, str]) -> bool:
+        """Return whether a server with these declared limits can do it."""
+        return self.capability not in limits
 
 
 def _bulk(data: bytes) -> bytes:
@@ -231,19 +237,28 @@ _WORKLOADS = (
         "http",
         http_exchanges.http((http_exchanges.PING,)),
     ),
-    Workload("http_echo_1k", "POST 1 KiB and get it back", "http", _echo_over_http(_KIB), _KIB),
-    Workload("http_echo_1m", "POST 1 MiB and get it back", "http", _echo_over_http(_KIB * _KIB), _KIB * _KIB),
+    Workload("http_echo_1k", "POST 1 KiB and get it back", "http", _echo_over_http(_KIB), _KIB, capability="work"),
+    Workload(
+        "http_echo_1m",
+        "POST 1 MiB and get it back",
+        "http",
+        _echo_over_http(_KIB * _KIB),
+        _KIB * _KIB,
+        capability="work",
+    ),
     Workload(
         "http_sleep",
         "requests that sleep 20 ms, as on a database: do they overlap?",
         "http",
         http_exchanges.http((http_exchanges.SLEEP,)),
+        capability="work",
     ),
     Workload(
         "http_burn",
         f"CPU-bound requests, {_BURN_ROUNDS} rounds of SHA-256: are all cores used?",
         "http",
         http_exchanges.http((http_exchanges.BURN,)),
+        capability="work",
     ),
     Workload(
         "http_churn",
@@ -256,14 +271,23 @@ _WORKLOADS = (
         "90 % small requests, 10 % sleep or compute: do the small ones wait?",
         "http",
         http_exchanges.http(tuple(http_exchanges.MIXED)),
+        capability="work",
     ),
-    Workload("ws_echo", "1 KiB as a WebSocket message there and back", "websocket", _echo_over_websocket(_KIB), _KIB),
+    Workload(
+        "ws_echo",
+        "1 KiB as a WebSocket message there and back",
+        "http",
+        _echo_over_websocket(_KIB),
+        _KIB,
+        capability="websocket",
+    ),
     Workload(
         "ws_held",
         "many WebSockets, a message of 64 bytes per second on each: what does it cost to hold them?",
-        "websocket",
+        "http",
         http_exchanges.echo_over_websocket(_fill(64), pause=1.0),
         rests=True,
+        capability="websocket",
     ),
 )
 

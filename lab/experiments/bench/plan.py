@@ -50,8 +50,9 @@ class BenchWorkload:
         return self.transport or find_preset(self.closed).transport
 
     def is_for(self, model: Model) -> bool:
-        """Return whether a model speaks the workload's service over its transport."""
-        return any((item.service, item.transport) == (self.asked.service, self.over) for item in model.addresses)
+        """Return whether a model speaks the workload's service over its transport, and declares no limit against it."""
+        offered = any((item.service, item.transport) == (self.asked.service, self.over) for item in model.addresses)
+        return offered and self.asked.is_possible(model.limits)
 
     def most_users(self, model: Model, most: int) -> int:
         """Return the number of connections that make sense: one if a second one would only wait for the first."""
@@ -76,6 +77,12 @@ _WORKLOADS = (
     _workload("download", 50, "connect, read 256 KiB, close"),
     _workload("idle_connections", 4000, f"PING on held connections while {IDLE_CONNECTIONS} others are idle"),
     _workload("datagrams", 4000, "16 datagrams at once, there and back"),
+    _workload("http_ping", 4000, "GET /ping on kept connections"),
+    _workload("http_echo_1k", 2000, "POST 1 KiB and get it back, over HTTP"),
+    _workload("http_sleep", 200, "HTTP requests that sleep 20 ms"),
+    _workload("http_churn", 200, "connect, one GET, close"),
+    _workload("http_mixed", 400, "HTTP, 90 % small requests, 10 % that sleep or compute"),
+    _workload("ws_echo", 4000, "1 KiB as a WebSocket message there and back"),
     BenchWorkload("tls", "PING on held TLS connections", "closed_ping", "open_steady", 4000, Transport.TLS),
 )
 WORKLOADS = {workload.name: workload for workload in _WORKLOADS}

@@ -197,7 +197,10 @@ class Runner:
 
     def _warm_up_servers(self, names: Sequence[str]) -> None:
         """Give every server the same number of first connections."""
-        asked = {name: "command" if "command" in self.models[name].services else "echo" for name in names}
+        asked = {
+            name: next(service for service in warm_up.ARGUMENTS if service in self.models[name].services)
+            for name in names
+        }
         for backend, found in self._backends(names):
             targets = [
                 f"{item.service}={item.address}"

@@ -16,7 +16,8 @@ from loadtests.sockets.errors import ClientError
 # Enough that every worker of a pool serves some.
 WARM_UP_VISITS = 200
 
-_ARGUMENTS = {"command": ["PING"], "echo": ["warm-up"]}
+# What is sent, by service; a server is warmed up through the first of them that it speaks.
+ARGUMENTS = {"command": ["PING"], "echo": ["warm-up"], "http": ["/ping"]}
 
 
 def visit(service: str, url: str, count: int) -> int:
@@ -27,7 +28,7 @@ def visit(service: str, url: str, count: int) -> int:
     """
     for number in range(count):
         try:
-            call(service, url, _ARGUMENTS[service], timeout=5.0)
+            call(service, url, ARGUMENTS[service], timeout=5.0)
         except ClientError as error:
             print(f"{url}: {error}", file=sys.stderr)
             return number

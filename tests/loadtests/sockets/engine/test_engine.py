@@ -292,7 +292,8 @@ def test_every_workload_is_answered_correctly(name, open_model, load):
     transport = "tcp" if workload.over_streams else "udp"
     server = open_model("asyncio_streams")
     arguments = ["--workload", name, "--transport", transport]
-    result = load({"here": server.url(workload.service, transport)}, *arguments, users=2, seconds=1.0)["here"]
+    seconds = 3.0 if workload.rests else 1.0
+    result = load({"here": server.url(workload.service, transport)}, *arguments, users=2, seconds=seconds)["here"]
     assert result["failures"] == {}
     assert result["answered"] > 3
 
