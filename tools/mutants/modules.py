@@ -195,6 +195,11 @@ GROUPS = (
         ),
     ),
     Group(
+        "http",
+        ("services/protocol/http/*.py",),
+        tuple(f"tests/services/protocol/http/test_{name}.py" for name in ["strictness", "replies", "websocket"]),
+    ),
+    Group(
         "oracle",
         ("fuzz/oracle.py", "fuzz/live.py", "lab/clients/reference.py"),
         tuple(

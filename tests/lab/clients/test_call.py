@@ -58,6 +58,15 @@ def test_chargen_reads_the_requested_lines(server: dict[tuple[str, str], str], t
     assert value.count(b"\r\n") == 100
 
 
+@pytest.mark.parametrize("transport", ["tcp", "tls", "unix"])
+def test_http_gets_a_path(server: dict[tuple[str, str], str], transport: str) -> None:
+    where = server["http", transport]
+    assert call("http", where).value == b"PONG\n"
+    assert len(call("http", where, ["/stream/100"]).value or b"") == 7400  # type: ignore[arg-type]  # it is bytes
+    reply = call("http", where, ["/nothing"])
+    assert (reply.value, reply.is_error) == (b"there is no '/nothing' here\n", True)
+
+
 def test_echo_larger_than_the_kernels_buffers_comes_back(server: dict[tuple[str, str], str]) -> None:
     data = bytes(range(256)) * 4 * 8192
     assert call("echo", server["echo", "tcp"], [data], timeout=30).value == data
@@ -118,6 +127,8 @@ WRONG = {
     "an answering discard": ("discard", ["abc"], b"hey", "discard answered b'hey'"),
     "another line": ("chargen", ["1"], b"x" * 72 + b"\r\n", "line 1 is b'xxx"),
     "half a reply": ("command", ["PING"], b"$100\r\nabc", "ended before a complete reply"),
+    "no HTTP": ("http", ["/"], b"+PONG\r\n\r\n", "is not the head of a reply"),
+    "half a page": ("http", ["/"], b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", "9 bytes were promised, 3 came"),
     "no RESP": ("command", ["PING"], b"HTTP/1.1 400 Bad Request\r\n\r\n", "not RESP"),
 }
 
@@ -210,6 +221,7 @@ def test_local_failure_to_connect_is_an_error_of_the_lab(
         ("gopher", "tcp://127.0.0.1:70", [], "unknown service 'gopher'; known: greet"),
         ("echo", "http://127.0.0.1", ["x"], "does not start with tcp://"),
         ("chargen", "udp://127.0.0.1:19", [], "chargen is not served over udp; use tcp or unix"),
+        ("http", "udp://127.0.0.1:8080", [], "http is not served over udp"),
     ],
 )
 def test_invalid_target_is_refused(service: str, address: str, arguments: list[str], message: str) -> None:
