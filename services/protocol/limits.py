@@ -99,9 +99,14 @@ class Limits:
         """What one client can make a server hold, whatever it sends and does not read, without the kernel's buffers.
 
         A request, twice while its last piece is joined to it; a transaction that waits for EXEC; the largest ECHO, on
-        its way out; one read and one Send, and as much again where a library buffers both once more.
+        its way out; one read and one Send, and as much again where a library buffers both once more. Of WebSocket, if
+        that is more: a frame, and the same without its mask; a message, and the same as bytes; its text inflated, as
+        it is joined, and on its way out. A head of HTTP, twice.
         """
-        return 2 * self.request + self.transaction + self.bulk + 2 * LARGEST_READ + 2 * SEND_SIZE
+        command = 2 * self.request + self.transaction + self.bulk
+        websocket = 2 * self.ws_frame + 2 * self.ws_message + 3 * self.ws_inflated
+        head = 2 * (self.http_line + self.http_header_bytes)
+        return max(command, websocket, head) + 2 * LARGEST_READ + 2 * SEND_SIZE
 
     def as_dict(self) -> dict[str, int | float]:
         """All of them by name, with what follows from them: for INFO and a server's first line."""

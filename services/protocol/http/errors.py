@@ -27,7 +27,10 @@ class HttpError(Exception):
 
     Attributes:
         status: a key of `REASONS`.
+        is_head: whether the request is known to be a HEAD, whose reply has no body.
     """
+
+    is_head = False
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)

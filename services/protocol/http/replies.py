@@ -43,4 +43,6 @@ def chunk(data: bytes) -> bytes:
 
 def with_close(reply: bytes) -> bytes:
     """Say in a reply that is made already that the connection ends after it."""
-    return reply.replace(b"\r\n", b"\r\n" + CLOSE, 1)
+    start, end, body = reply.partition(b"\r\n\r\n")
+    start = start.replace(b"\r\n" + KEEP_ALIVE.rstrip(), b"", 1)
+    return start.replace(b"\r\n", b"\r\n" + CLOSE, 1) + end + body

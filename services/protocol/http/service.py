@@ -203,14 +203,19 @@ class Http:
         if not self._answered and self._reader.is_tls:
             self._report(f"closed a connection from {self._peer!a}: it speaks TLS to the port of http")
         if not self._has_begun:
-            self._replies.append(replies.text(error.status, self._clock.date(), str(error), replies.CLOSE))
+            date = self._clock.date()
+            self._replies.append(replies.text(error.status, date, str(error), replies.CLOSE, is_head=error.is_head))
 
     # Requests. What returns `bytes | None` returns bytes to send, if only none; or None if more must arrive first, or
     # if `_work` makes the reply.
 
     def _next_reply(self) -> bytes | None:
         if self._upload is not None:
-            return self._continue_body(*self._upload)
+            try:
+                return self._continue_body(*self._upload)
+            except HttpError as error:
+                error.is_head = self._upload[0].method == b"HEAD"
+                raise
         self._has_begun = False
         request = self._reader.next_head()
         if request is None:
@@ -219,7 +224,11 @@ class Http:
         if request.minor and request.fields.is_plain and self._answered < self._limits.http_requests:
             self._persist = b""
             return self._answer(request)
-        return self._answer_special(request)
+        try:
+            return self._answer_special(request)
+        except HttpError as error:
+            error.is_head = request.method == b"HEAD"
+            raise
 
     def _answer_special(self, request: Head) -> bytes | None:
         """A request with a body, an expectation, another version, or a wish for its connection."""

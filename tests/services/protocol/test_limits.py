@@ -97,8 +97,14 @@ def test_counts_are_whole_and_times_need_not_be() -> None:
 
 
 def test_the_bound_for_a_connection_follows_from_the_limits() -> None:
-    limits = Limits(request=1000, bulk=500, transaction=70)
-    assert limits.connection_bytes == 2 * 1000 + 70 + 500 + 2 * 256 * 1024 + 2 * 64 * 1024
+    small = {"ws_frame": 125, "ws_message": 125, "ws_inflated": 125, "http_line": 64, "http_header_bytes": 64}
+    rest = 2 * 256 * 1024 + 2 * 64 * 1024
+    limits = Limits(request=1000, bulk=500, transaction=70, **small)
+    assert limits.connection_bytes == 2 * 1000 + 70 + 500 + rest
+    websocket = Limits(request=1000, bulk=500, transaction=70, **{**small, "ws_frame": 3000, "ws_inflated": 5000})
+    assert websocket.connection_bytes == 2 * 3000 + 2 * 125 + 3 * 5000 + rest
+    http = Limits(request=1000, bulk=500, transaction=70, **{**small, "http_line": 9000})
+    assert http.connection_bytes == 2 * 9064 + rest
     assert Limits().as_dict()["connection_bytes"] == Limits().connection_bytes
 
 

@@ -252,6 +252,32 @@ def test_drain_finishes_what_has_begun(pull: Callable[..., Outcome], path: str) 
     assert outcome.closed
 
 
+def test_drain_of_version_1_0_says_only_close(pull: Callable[..., Outcome]) -> None:
+    connection = Connection("http")
+    connection.drain(arrived=1000)
+    connection.receive_data(ask("/ping", fields="Connection: keep-alive\r\n", version="1.0"))
+    outcome = pull(connection)
+    connection.receive_eof()
+    pull(connection, outcome)
+    assert [reply.fields["connection"] for reply in read_replies(outcome.sent)] == ["close"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "body", "status"),
+    [
+        ("Expect: more\r\n", b"", 417),
+        ("Content-Length: 2000000000\r\n", b"", 413),
+        ("Transfer-Encoding: chunked\r\n", b"x\r\n", 400),
+    ],
+)
+def test_refused_head_has_no_body(deliver: Callable[..., Outcome], fields: str, body: bytes, status: int) -> None:
+    """RFC 9110, 9.3.2."""
+    outcome = deliver(ask("/ping", "HEAD", fields) + body)
+    assert outcome.sent.startswith(b"HTTP/1.1 %d " % status)
+    assert outcome.sent.endswith(b"\r\n\r\n")
+    assert outcome.closed
+
+
 def test_drain_of_an_idle_connection(pull: Callable[..., Outcome]) -> None:
     connection = Connection("http")
     connection.receive_data(PING)
