@@ -120,8 +120,8 @@ class Head:
 
     __slots__ = ("fields", "method", "minor", "path", "query")
 
-    def __init__(self, line: bytes, fields: Fields) -> None:
-        self.method, target, self.minor = read_line(line)
+    def __init__(self, line: tuple[bytes, bytes, int], fields: Fields) -> None:
+        self.method, target, self.minor = line
         self.fields = fields
         if target[0] != 0x2F:  # "/"
             target = self._resolve(target)
@@ -253,11 +253,12 @@ class HeadReader:
         limits = self._limits
         if line_end - start > limits.http_line:
             raise HttpError(414, f"the request line is longer than {limits.http_line} bytes")
+        line = read_line(buffer[start:line_end])  # first, as in a head that comes in pieces
         block = buffer[line_end + 2 : end + 2]
         if block == self._block and self._fields is not None:
-            head = Head(buffer[start:line_end], self._fields)
+            head = Head(line, self._fields)
         else:
-            head = Head(buffer[start:line_end], self._read(block))
+            head = Head(line, self._read(block))
         self._position = end + 4
         self._unseen = 0
         self._since = None
