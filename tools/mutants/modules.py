@@ -197,7 +197,10 @@ GROUPS = (
     Group(
         "http",
         ("services/protocol/http/*.py",),
-        tuple(f"tests/services/protocol/http/test_{name}.py" for name in ["strictness", "replies", "websocket"]),
+        tuple(
+            f"tests/services/protocol/http/test_{name}.py"
+            for name in ["strictness", "replies", "statuses", "websocket"]
+        ),
     ),
     Group(
         "oracle",

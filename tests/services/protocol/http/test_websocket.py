@@ -168,6 +168,12 @@ def test_blob_is_made_as_it_is_sent(opened: Connection) -> None:
         assert len(event.data) <= SEND_SIZE
 
 
+@pytest.mark.parametrize("size", [0, 1, 65_454, 65_455, 65_456, 200_000])
+def test_blob_is_one_message(deliver: Callable[..., Outcome], size: int) -> None:
+    (message,) = read_messages(deliver(handshake() + frame(TEXT, b"BLOB %d" % size)).sent)
+    assert message == (TEXT, bytes(32 + index % 95 for index in range(size)))
+
+
 def test_pipeline_gives_others_a_turn(pull: Callable[..., Outcome]) -> None:
     connection = Connection("http", limits=Limits(pipeline=10))
     connection.receive_data(handshake() + frame(TEXT, b"a") * 95)
@@ -253,6 +259,13 @@ def test_messages_of_a_client_with_blocks_that_are_final() -> None:
 @pytest.mark.parametrize("size", [0, 1, 99, 100])
 def test_inflated_size_at_its_limit(size: int) -> None:
     assert Deflate(15).inflate(deflate(bytes(size)) if size else b"\0", 100) == bytes(size)
+
+
+@pytest.mark.parametrize("data", [b"\xff" * 20, deflate(b"hello" * 9)[:-3] + b"\xff\xff\xff"])
+def test_data_that_cannot_be_inflated(data: bytes) -> None:
+    with pytest.raises(InflateError, match="not deflated data") as raised:
+        Deflate(15).inflate(data, 100)
+    assert not raised.value.is_too_big
 
 
 @pytest.mark.parametrize("size", [101, 102, 1000, 5_000_000])
