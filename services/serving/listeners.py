@@ -108,7 +108,7 @@ class Listener:
         return accepted
 
     def refusal(self) -> bytes:
-        """Return the error for a client that a full server has accepted but cannot serve; only RESP and HTTP have one."""
+        """Return the error for a client that a full server has accepted but cannot serve, in RESP and HTTP."""
         if self.secure or self.service not in ("command", "http"):
             return b""
         reason = f"this server holds {self.limits.connections} connections, which is its limit"
