@@ -180,7 +180,7 @@ class HeadReader:
         self._clock = clock
         self._buffer = b""
         self._position = 0  # how far the buffer has been used
-        self._unseen = 0  # bytes from the position on in which no end was found
+        self._unseen = 0  # bytes from the position on in which neither an end nor a fault was found
         self._since: float | None = None  # when the first byte of the unfinished head came
         self._skipped = False  # an empty line before the head
         self._block = b""  # the last request's fields, as bytes and as read
@@ -221,16 +221,19 @@ class HeadReader:
         Raises:
             HttpError: 400, for a line that is longer than `most` bytes, or for a CR, LF or control alone.
         """
-        start = self._position
-        end = self._buffer.find(b"\r\n", start, start + most + 2)
-        line = self._buffer[start : end if end >= 0 else start + most + 2]
-        if _FORBIDDEN.search(line):
-            raise HttpError(400, f"a control character in the {what} {quote(line)}")
+        buffer, start = self._buffer, self._position
+        seen = start + max(self._unseen - 1, 0)
+        stop = min(start + most + 2, len(buffer))
+        end = buffer.find(b"\r\n", seen, stop)
+        if _FORBIDDEN.search(buffer, seen, end if end >= 0 else stop):
+            raise HttpError(400, f"a control character in the {what} {quote(buffer[start:stop])}")
         if end >= 0:
             self._position = end + 2
-            return line
-        if len(line) >= most + 2:
+            self._unseen = 0
+            return buffer[start:end]
+        if stop == start + most + 2:
             raise HttpError(400, f"the {what} is longer than {most} bytes")
+        self._unseen = stop - start
         return None
 
     def next_head(self) -> Head | None:
@@ -304,7 +307,9 @@ class HeadReader:
             return
         if line_end >= start + self._unseen:
             read_line(buffer[start:line_end])
-        _check_size(end - line_end - 2, buffer.count(b"\r\n", line_end + 2), limits)
+        # Counting what was counted before would make a head in small pieces expensive.
+        has_ended = buffer.find(b"\n", start + self._unseen) >= 0
+        _check_size(end - line_end - 2, buffer.count(b"\r\n", line_end + 2) if has_ended else 0, limits)
 
 
 def read_fields(block: bytes, limits: Limits) -> Fields:
