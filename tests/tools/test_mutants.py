@@ -120,6 +120,7 @@ def run_session(root: Path, **options: Any) -> tuple[int, dict[str, Any]]:
         text=True,
         check=False,
     )
+    sys.stderr.write(done.stderr)
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     return done.returncode, {f"{row['scope']}: {row['code']} [{row['change']}]": row for row in rows}
 
@@ -170,11 +171,12 @@ def test_constants_of_the_same_value_are_planted_one_by_one(project: Path) -> No
     assert [row["outcome"] for row in rows.values()] == ["killed", "killed"]
 
 
-def test_tests_that_fail_without_a_fault_end_the_run(project: Path) -> None:
+def test_tests_that_fail_without_a_fault_are_named(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (project / "tests" / "test_limits.py").write_text(TESTS + "\n\ndef test_fails():\n    assert exceeds(0)\n")
     code, rows = run_session(project)
     assert code != 0
     assert not rows
+    assert "test_limits.py::test_fails" in capsys.readouterr().err
 
 
 def test_processes_that_a_fault_leaves_behind_are_ended(project: Path) -> None:

@@ -93,7 +93,9 @@ class Session:
             raise session.Interrupted(f"{session.testsfailed} errors during collection")
         self._run_once(session.items)
         if self.failed:
-            raise session.Failed(f"without any fault, these tests fail: {', '.join(self.failed)}")
+            said = f"without any fault, these tests fail: {', '.join(self.failed)}"
+            print(said, file=sys.stderr)  # stdout is the report
+            raise session.Failed(said)
         for mutant in self._choose():
             if self._is_over():
                 break
