@@ -6,8 +6,9 @@ from email.utils import parsedate_to_datetime
 
 import pytest
 
-from tests.support.http_cases import CASES, HOST, NEXT, Case, get
+from tests.support.http_cases import CASES, HOST, Case, get
 from tests.support.http_link import HttpLink
+from tests.support.http_observe import describe_right, is_right, observe
 
 pytestmark = pytest.mark.service("http", "stream")
 
@@ -17,52 +18,36 @@ def _parameters(*, goes_on: bool, ours: bool) -> list[object]:
     return [pytest.param(case, id=case.name) for case in chosen]
 
 
-def _check_accepted(target, case: Case) -> None:
+def _check(target, case: Case) -> None:
     with target.connect() as connection:
-        link = HttpLink(connection)
-        reply = link.ask(case.request + NEXT)
-        if reply.status == 100 and 100 in case.statuses:
-            reply = link.ask(b"")
-        assert reply.status in case.statuses
-        following = link.read()
-        assert following is not None, "the connection ended"
-        assert following.status == 200
-
-
-def _check_last(target, case: Case) -> None:
-    with target.connect() as connection:
-        link = HttpLink(connection)
-        reply = link.ask(case.request + NEXT)
-        assert reply.status in case.statuses
-        if reply.status >= 400:
-            assert reply.fields.get("connection", "").lower() == "close", "RFC 9112, 9.6: the close is announced"
-        assert link.is_over()
+        seen = observe(connection, case)
+    assert is_right(case, seen, persists=target.is_ours), f"{case.name}: {seen}; right: {describe_right(case)}"
 
 
 @pytest.mark.once
 @pytest.mark.parametrize("case", _parameters(goes_on=True, ours=False))
 def test_request_is_answered_and_ends_where_it_ends(target, case: Case) -> None:
-    _check_accepted(target, case)
+    _check(target, case)
 
 
 @pytest.mark.ours
 @pytest.mark.once
 @pytest.mark.parametrize("case", _parameters(goes_on=True, ours=True))
 def test_request_is_answered_where_the_rfc_leaves_a_choice(target, case: Case) -> None:
-    _check_accepted(target, case)
+    _check(target, case)
 
 
 @pytest.mark.once
 @pytest.mark.parametrize("case", _parameters(goes_on=False, ours=False))
 def test_request_ends_the_connection(target, case: Case) -> None:
-    _check_last(target, case)
+    _check(target, case)
 
 
 @pytest.mark.ours
 @pytest.mark.once
 @pytest.mark.parametrize("case", _parameters(goes_on=False, ours=True))
 def test_request_ends_the_connection_where_the_rfc_leaves_a_choice(target, case: Case) -> None:
-    _check_last(target, case)
+    _check(target, case)
 
 
 def test_9110_6_6_1_date_is_the_present(target) -> None:
@@ -143,3 +128,26 @@ def test_9112_8_request_that_breaks_off(target) -> None:
         assert reply is None or reply.status in (400, 408)
     with target.connect() as connection:
         assert HttpLink(connection).ask(get()).status == 200
+
+
+@pytest.mark.routes
+@pytest.mark.capability("work")
+def test_application_works(target) -> None:
+    with target.connect() as connection:
+        link = HttpLink(connection)
+        request = b"POST /echo HTTP/1.1\r\n" + HOST + b"Content-Length: 5\r\nConnection: close\r\n\r\nhello"
+        assert link.ask(request).body == b"hello"
+    with target.connect() as connection:
+        assert HttpLink(connection).ask(get(line=b"GET /sleep/1 HTTP/1.1")).body == b"OK\n"
+
+
+@pytest.mark.routes
+@pytest.mark.capability("websocket")
+def test_6455_4_2_2_upgrade(target) -> None:
+    fields = b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    key = b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    with target.connect() as connection:
+        reply = HttpLink(connection).ask(get(fields + key, line=b"GET /ws HTTP/1.1"))
+    assert reply.status == 101
+    # The example of RFC 6455, 1.3.
+    assert reply.fields["sec-websocket-accept"] == "s3pPLMBiTzS9EkJQUcbfdEVXc5o="

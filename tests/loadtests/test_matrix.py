@@ -55,7 +55,7 @@ def make_options(**changes):
 def make_targets(transports=TRANSPORTS):
     listeners = [
         {"service": service, "address": URLS[transport]}
-        for service in ("command", "echo", "discard", "chargen", "custom")
+        for service in ("command", "echo", "discard", "chargen", "http", "custom")
         for transport in transports
     ]
     return Targets.from_json(json.dumps([{"model": "it", "listeners": listeners}]))

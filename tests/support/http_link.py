@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from loadtests.sockets.connection import BlockingConnection
 from loadtests.sockets.errors import NoAnswerError, UnreachableError, WrongAnswerError
 
-_STATUS = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2}) [\t -~\x80-\xff]*")
+_STATUS = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2}) [\t -~\x80-\xff]*")
 _FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[\t ]*([\t -~\x80-\xff]*?)[\t ]*")
 _CHUNK = re.compile(rb"([0-9A-Fa-f]+)(?:;.*)?\r\n")
 
@@ -18,12 +18,20 @@ class Reply:
     Args:
         fields: by name in lower case; of several with one name, the values are joined by commas.
         chunks: the sizes of the chunks, without the last; empty if the body has none.
+        minor: of its version of HTTP.
     """
 
     status: int
     fields: dict[str, str]
     body: bytes
     chunks: tuple[int, ...] = ()
+    minor: int = 1
+
+    @property
+    def is_last(self) -> bool:
+        """Whether it says that the connection ends behind it (RFC 9112, 9.3)."""
+        options = [option.strip().lower() for option in self.fields.get("connection", "").split(",")]
+        return "close" in options or (self.minor == 0 and "keep-alive" not in options)
 
 
 class HttpLink:
@@ -53,14 +61,15 @@ class HttpLink:
         line, *lines = head.split(b"\r\n")
         match = _STATUS.fullmatch(line)
         assert match, f"{line!r} is not a status line"
-        status = int(match[1])
+        minor, status = int(match[1]), int(match[2])
         fields: dict[str, str] = {}
         for each in lines:
             field = _FIELD.fullmatch(each)
             assert field, f"{each!r} is not a field"
             name, value = field[1].decode().lower(), field[2].decode("latin-1")
             fields[name] = f"{fields[name]}, {value}" if name in fields else value
-        return Reply(status, fields, *self._body(status, fields, method))
+        body, chunks = self._body(status, fields, method)
+        return Reply(status, fields, body, chunks, minor)
 
     def read_bytes(self, count: int) -> bytes:
         """Read exactly so many bytes."""

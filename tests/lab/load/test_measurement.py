@@ -368,9 +368,8 @@ def test_verdict_gets_the_figures_of_the_whole_load(monkeypatch) -> None:
 def test_verdict_knows_whether_users_rest(monkeypatch) -> None:
     given: list[LimitInputs] = []
     monkeypatch.setattr("lab.load.measure.find_limit", lambda inputs: given.append(inputs) or find_limit(inputs))
-    (resting,) = {
-        item.name: item for item in PRESETS.values() if item.workload.rests and item.loop == "closed"
-    }.values()
+    resting = PRESETS["closed_think"]
+    assert resting.workload.rests
     _combine("process", resting, MODEL, RESULT, BEFORE, AFTER, SEEN, 2.0, None)
     assert given[0].rests
     # Not pinned: all cores of the machine.

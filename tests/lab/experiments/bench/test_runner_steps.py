@@ -565,6 +565,12 @@ def test_fixed_rates_match_stored_runs() -> None:
         "download": 50,
         "idle_connections": 4000,
         "datagrams": 4000,
+        "http_ping": 4000,
+        "http_echo_1k": 2000,
+        "http_sleep": 200,
+        "http_churn": 200,
+        "http_mixed": 400,
+        "ws_echo": 4000,
         "tls": 4000,
     }
 
@@ -576,8 +582,8 @@ def test_fixed_rates_match_stored_runs() -> None:
         ("quick", (16,), 51, 40.8),
         # Sessions: 16 x 3 levels, 17 x 4 modes x 3 rounds, 17 x 12 at the fixed rate. 3 quick: 17 x 3. 0.85 s each.
         ("default", (4, 16, 64), 48 + 204 + 204 + 153, 517.65),
-        # 13 workloads: 16 x 5 levels, 17 x 5 modes x 5 rounds. 3.5 s each.
-        ("full", (1, 4, 16, 64, 256), 13 * (80 + 425), 22_977.5),
+        # 19 workloads: 16 x 5 levels, 17 x 5 modes x 5 rounds. 3.5 s each.
+        ("full", (1, 4, 16, 64, 256), 19 * (80 + 425), 33_582.5),
     ],
 )
 def test_presets_take_the_documented_time(preset: str, levels: tuple[int, ...], windows: int, seconds: float) -> None:

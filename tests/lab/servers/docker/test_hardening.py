@@ -315,7 +315,7 @@ def files_of(image: str) -> Iterator[tuple[str, bytes]]:
 def test_builds_get_secrets_only_as_build_secrets() -> None:
     """No build argument and no copied file holds a secret, and `.lab` is not sent to the engine."""
     for service in SERVICES.values():
-        assert set(service["build"].get("args", {})) <= {"MODEL", "EXTRA", "BASE"}
+        assert set(service["build"].get("args", {})) <= {"MODEL", "EXTRA", "BASE", "LOCK"}
         assert service["build"].get("secrets", ["ca"]) == ["ca"]
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
     assert ".lab" in ignored or "*" in ignored or "**" in ignored

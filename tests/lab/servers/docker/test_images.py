@@ -36,6 +36,7 @@ def test_every_dockerfile_is_checked() -> None:
     folders = {str(path.parent.relative_to(ROOT)) for path in DOCKERFILES}
     assert folders == {
         "services",
+        "services/apps",
         "services/peers",
         "services/gallery",
         "loadtests",
