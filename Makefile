@@ -175,6 +175,7 @@ docs: .venv/lab.stamp ## write the generated parts of docs/: tables, code, figur
 	@$(BIN)/python -m tools.docs.models_page
 	@$(BIN)/python -m tools.docs.gallery_page
 	@$(BIN)/python -m tools.docs.commands
+	@$(BIN)/python -m tools.docs.http_servers
 
 site: .venv/lab.stamp .venv/docs.stamp ## the documentation as a static site: results/site, which needs no network
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m tools.docs.site

@@ -1,5 +1,6 @@
 """Commands and links in the pages exist, and CI runs what a person runs."""
 
+import json
 import re
 import subprocess
 import sys
@@ -10,7 +11,9 @@ import pytest
 import yaml
 
 from lab.cli.main import cli
-from tools.docs import commands
+from lab.servers.catalogue import Catalogue
+from tests.support.http_cases import CASES
+from tools.docs import commands, http_servers
 from tools.docs.markdown import find_anchors, find_links
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -110,3 +113,16 @@ def test_page_of_commands_is_what_the_command_line_says() -> None:
         [sys.executable, "-c", render], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
     assert commands.PAGE.read_text(encoding="utf-8") == printed, "run make docs"
+
+
+def test_page_of_http_servers_is_that_of_its_recording() -> None:
+    content = json.loads(http_servers.DATA.read_text(encoding="utf-8"))
+    assert http_servers.PAGE.read_text(encoding="utf-8") == http_servers.render(content), "run make docs"
+
+
+def test_recording_of_http_servers_has_every_server_and_every_case() -> None:
+    seen = json.loads(http_servers.DATA.read_text(encoding="utf-8"))["seen"]
+    peers = {model.name for model in Catalogue.load().models if model.profile == http_servers.PROFILE}
+    assert set(seen) == peers | {http_servers.OURS}
+    assert set(json.loads(http_servers.DIFFERENCES.read_text(encoding="utf-8"))) == peers
+    assert all(set(of_server) == {case.name for case in CASES} for of_server in seen.values())

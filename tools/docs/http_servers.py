@@ -33,8 +33,8 @@ _PROJECT = "http-servers"
 _HEAD = """# What HTTP servers make of the RFCs
 
 Each server is asked {cases} questions, named after the section of RFC 9110 or RFC 9112 that answers them. Behind each
-request comes a second one, which shows where the server takes the first to end. A proxy and a server that disagree about
-that can be made to take one client's bytes for another client's request (request smuggling).
+request comes a second one, which shows where the server takes the first to end. A proxy and a server that disagree
+about that can be made to take one client's bytes for another client's request (request smuggling).
 
 Recorded on {date} with {versions}.
 The servers run with the settings of `services/peers/http_server.sh`. `make docs` writes this page from
@@ -74,7 +74,7 @@ def record() -> None:
         seen.setdefault(row["server"], {})[row["case"]] = {"right": row["right"], "seen": row["seen"]}
     date = datetime.now(UTC).date().isoformat()
     content = {"date": date, "versions": _find_versions(catalogue, names), "seen": seen}
-    DATA.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    DATA.write_text(json.dumps(content, indent=0, separators=(",", ":")) + "\n", encoding="utf-8")
 
 
 def shorten(name: str, model: str) -> str:
@@ -97,7 +97,8 @@ def render(content: Mapping[str, Any]) -> str:
         row = [_show(server), *(str(counts[kind]) for kind in counts)]
         parts.append(f"| {' | '.join(row)} |\n")
     parts.append(
-        "\n## Case by case\n\nOnly cases in which a server differs.\n\n| case | RFC | servers that differ |\n|---|---|---|\n"
+        "\n## Case by case\n\nOnly cases in which a server differs.\n\n"
+        "| case | RFC | servers that differ |\n|---|---|---|\n"
     )
     for case in cases:
         by_answer: dict[str, list[str]] = {}
