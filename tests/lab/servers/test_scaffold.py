@@ -61,7 +61,7 @@ def test_remaining_steps_give_a_model_that_passes(clone: Path, process_project: 
     options = ["--backend", "process", "--project", process_project]
     checked = run(clone, "lab", *options, "check", "my_way")
     assert checked.returncode == 0, checked.stdout + checked.stderr
-    assert "18 declared limits held" in checked.stdout
+    assert "24 declared limits held" in checked.stdout
 
 
 def test_new_model_starts_with_the_code_of_plain_socket(clone: Path) -> None:
