@@ -197,6 +197,11 @@ lock: .venv/dev.stamp ## lock what is installed, with hashes (UPGRADE=--upgrade:
 	  $(PYTHON) -c '$(PROJECT); print(*extras[sys.argv[1]], sep="\n")' $$extra | \
 	  $(COMPILE) - -c requirements/lab.txt -o requirements/$$extra.txt || exit; \
 	done
+	@# Servers that run beside the models, each alone in its image.
+	for wanted in requirements/servers/*.in; do \
+	  $(subst --python-version 3.11,--python-version 3.13,$(COMPILE)) $$wanted -c requirements/lab.txt \
+	    -o $${wanted%.in}.txt || exit; \
+	done
 	@# In a separate environment: the checker must not be part of what it checks.
 	echo pip-audit | $(COMPILE) - -o requirements/audit/audit.txt
 	echo mkdocs-material | $(COMPILE) - -o requirements/docs/docs.txt
