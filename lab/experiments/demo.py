@@ -22,6 +22,7 @@ from lab.servers.catalogue import Model
 USERS = 16
 WORKLOADS = {"command": "closed_session", "echo": "closed_session_echo"}
 WAITS = "closed_sleep_20ms"
+HTTP = "closed_http_ping"
 _WAITS_SECONDS = 1.0
 
 
@@ -33,6 +34,7 @@ class Demo:
     checks: dict[str, results.ModelResult] = field(default_factory=dict)
     measurements: list[Measurement] = field(default_factory=list)
     waits: dict[str, Measurement] = field(default_factory=dict)
+    http: dict[str, Measurement] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
 
 
@@ -57,6 +59,9 @@ def run(backend: Backend, found: Demo, step: Callable[[str], AbstractContextMana
                 workload = choose_workload(model)
                 measured = measure(backend, model, workload, users=USERS, seconds=seconds, generator=generator)
                 found.measurements.append(measured)
+                if "http" in model.services:
+                    of_http = measure(backend, model, HTTP, users=USERS, seconds=seconds, generator=generator)
+                    found.http[model.name] = of_http
     # At the same time: sleeping requests use no CPU, so the models do not disturb each other. If this fails, the report
     # shows the figures as missing.
     if able := [model for model in sound if "command" in model.services and not model.rfc_only]:

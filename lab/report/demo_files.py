@@ -9,6 +9,7 @@ from lab.experiments.demo import USERS, Demo
 from lab.experiments.store import LATEST, make_folder, point
 from lab.load.workloads import SESSION
 from lab.report import demo_page
+from lab.report.extra_columns import make_columns
 from lab.servers.catalogue import PEER, Model
 
 CAPTIONS = (
@@ -24,6 +25,8 @@ CAPTIONS = (
     "waiting: neither was busy; they waited for each other.",
     f"20 ms waits/s is another load: {USERS} clients on open connections, each request waits for 20 ms without CPU. "
     f"One at a time is at most 50 per second; all {USERS} at once is at most {USERS * 50}.",
+    f"HTTP/s and HTTP CPU µs are of a third load: {USERS} clients that send GET /ping on kept connections, and the "
+    "CPU time of the server for each. It is another load than PING: compare models with each other, not the two.",
     "Memory and threads are maxima under the first load. A process counts as a thread, and so does the small init "
     "process of each container.",
     "One run of a few seconds shows the kind of each server. To compare similar ones takes repetitions: `lab bench`.",
@@ -48,6 +51,7 @@ def write(out: Path, found: Demo, environment: Mapping[str, str | None]) -> Path
         },
         "measurements": [item.as_json() for item in found.measurements],
         "waits": [item.as_json() for item in found.waits.values()],
+        "http": [item.as_json() for item in found.http.values()],
         "missing": found.missing,
     }
     (folder / "data.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
@@ -58,7 +62,7 @@ def write(out: Path, found: Demo, environment: Mapping[str, str | None]) -> Path
         captions=CAPTIONS,
         checks=found.checks,
         missing=found.missing,
-        waits=found.waits,
+        extra=make_columns(found),
         environment=environment,
     )
     (folder / "index.html").write_text(text, encoding="utf-8")

@@ -9,6 +9,7 @@ from lab.experiments.conformance.results import ModelResult
 from lab.load.measurement import Measurement
 from lab.metrics.verdict import Limit, show_failures
 from lab.report.cells import Cell, show_rate
+from lab.report.extra_columns import ExtraColumn
 from lab.report.html import load_template
 
 # A shape for each limit, so that colour is not needed.
@@ -35,7 +36,7 @@ class Row:
     cpu: Cell
     memory: Cell
     threads: Cell
-    waits: Cell
+    extra: Sequence[tuple[str, Cell]]
     checks: Cell
     checks_failed: bool
     known_limits: str
@@ -52,7 +53,7 @@ def render(
     captions: Sequence[str],
     checks: Mapping[str, ModelResult],
     missing: Mapping[str, str],
-    waits: Mapping[str, Measurement] | None,
+    extra: Sequence[ExtraColumn],
     environment: Mapping[str, str | None],
 ) -> str:
     """Return the page.
@@ -64,7 +65,7 @@ def render(
         captions: how to read it, a paragraph each.
         checks: the results of the conformance suite by model; a model without one was not tested.
         missing: models that were not measured, with the reason.
-        waits: a second load by model: requests that sleep 20 ms; None for no such column.
+        extra: columns of further loads.
         environment: facts about the machine; None is shown as not known.
     """
     fastest = max((found.rate for found in measurements), default=0.0)
@@ -77,19 +78,20 @@ def render(
         title=title,
         lead=lead,
         captions=captions,
-        rows=[
-            _row(found, fastest, scale, checks.get(found.model), (waits or {}).get(found.model))
-            for found in measurements
-        ],
+        rows=[_row(found, fastest, scale, checks.get(found.model), extra) for found in measurements],
         scale=[_show_scale(value) for value in scale],
-        has_waits=waits is not None,
+        extra=extra,
         missing=missing,
         environment={name: value if value else "not known" for name, value in environment.items()},
     )
 
 
 def _row(
-    found: Measurement, fastest: float, scale: tuple[float, float], check: ModelResult | None, waits: Measurement | None
+    found: Measurement,
+    fastest: float,
+    scale: tuple[float, float],
+    check: ModelResult | None,
+    extra: Sequence[ExtraColumn],
 ) -> Row:
     p50, p99 = found.percentile(0.5), found.percentile(0.99)
     left, right = _position(p50, scale), _position(p99, scale)
@@ -104,7 +106,7 @@ def _row(
         cpu=Cell(show_us(found.server_cpu_us), found.server_cpu_us),
         memory=Cell(show_bytes(found.memory_bytes), found.memory_bytes),
         threads=Cell(show_number(found.threads), found.threads),
-        waits=Cell(show_rate(waits), None if waits is None else waits.rate),
+        extra=[(column.heading, column.cell(found.model)) for column in extra],
         checks=Cell(UNKNOWN if check is None else str(check), None if check is None else check.passed),
         checks_failed=check is not None and check.failed > 0,
         known_limits="" if check is None else check.known_limits,

@@ -1,6 +1,6 @@
 """Print tables: on a terminal, and to a log file, where no column may be lost to a narrow width."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console
@@ -11,6 +11,7 @@ from lab.base.units import show_bytes, show_number, show_us
 from lab.load.measurement import Measurement, percentile
 from lab.metrics.verdict import Limit, show_failures
 from lab.report.cells import show_rate
+from lab.report.extra_columns import ExtraColumn
 
 # Colours of the limits. The word itself says the same without colour.
 _STYLES = {
@@ -37,13 +38,13 @@ def open_console(log_width: int = LOG_WIDTH) -> Console:
 
 
 def make_table(
-    measurements: Sequence[Measurement], *, summaries: bool = False, waits: Mapping[str, Measurement] | None = None
+    measurements: Sequence[Measurement], *, summaries: bool = False, extra: Sequence[ExtraColumn] = ()
 ) -> Table:
     """Return a table with a row for each model.
 
     Args:
         summaries: add the model's summary under its name, and shorten the verdict to a word.
-        waits: a second load by model: requests that sleep 20 ms.
+        extra: columns of further loads.
     """
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("model", max_width=46, no_wrap=not summaries)
@@ -52,7 +53,7 @@ def make_table(
     is_open = any(found.asked_rate is not None for found in measurements)
     are_datagrams = any(found.lost or found.duplicates or found.reordered for found in measurements)
     figures += ["service p99 µs", "late", "dropped"] * is_open + ["lost", "duplicate", "reordered"] * are_datagrams
-    for name in figures if waits is None else [*figures, "20 ms waits/s"]:
+    for name in [*figures, *(column.heading for column in extra)]:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("verdict", min_width=15, no_wrap=summaries)
     for found in measurements:
@@ -77,7 +78,6 @@ def make_table(
             cells += [show_us(service), show_number(found.late), show_number(found.dropped)]
         if are_datagrams:
             cells += [show_number(found.lost), show_number(found.duplicates), show_number(found.reordered)]
-        if waits is not None:
-            cells.append(show_rate(waits.get(found.model)))
+        cells += [column.cell(found.model).text for column in extra]
         table.add_row(heading, *map(Text, cells), verdict)
     return table

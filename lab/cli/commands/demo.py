@@ -17,6 +17,7 @@ from lab.experiments.demo import Demo, describe, run
 from lab.experiments.store import tolerated
 from lab.metrics.verdict import exit_code
 from lab.report.demo_files import CAPTIONS, write
+from lab.report.extra_columns import make_columns
 from lab.report.terminal import make_table, open_console
 from lab.servers.backend import choose_models
 from lab.servers.catalogue import PEERS
@@ -53,7 +54,7 @@ def demo(lab: Lab, models: tuple[str, ...], duration: float, out: Path) -> None:
         environment = describe(backend, found)
     console = open_console()
     if found.measurements:
-        console.print(make_table(found.measurements, summaries=True, waits=found.waits))
+        console.print(make_table(found.measurements, summaries=True, extra=make_columns(found)))
     for model, reason in found.missing.items():
         console.print(f"not measured: {model}: {reason}", markup=False, style="red")
     if any(item.verdict.is_lower_bound for item in found.measurements):
@@ -70,7 +71,7 @@ def demo(lab: Lab, models: tuple[str, ...], duration: float, out: Path) -> None:
 
 def find_exit_code(found: Demo) -> int:
     """Return 2 if a measurement was disturbed, 1 if a model is missing or a request failed, else 0."""
-    measured = [*found.measurements, *found.waits.values()]
+    measured = [*found.measurements, *found.waits.values(), *found.http.values()]
     failed = bool(found.missing) or any(item.failures for item in measured)
     return exit_code(item.verdict for item in measured) or int(failed)
 

@@ -1,6 +1,7 @@
 """`lab load` and `lab demo`: conditions, durations, exit codes, and the page."""
 
 import json
+import re
 from datetime import datetime
 
 import click
@@ -12,6 +13,7 @@ from lab.cli.commands.load import report
 from lab.cli.params import DURATION, Duration
 from lab.experiments import demo
 from lab.experiments.conformance import results, suite
+from lab.experiments.demo import Demo
 from lab.load.exports import describe_changes
 from lab.load.presets import PRESETS
 from lab.load.selection import check_fit, select_able
@@ -20,6 +22,7 @@ from lab.load.web_ui import read_ui_port
 from lab.metrics.verdict import Limit, Verdict
 from lab.report import demo_files, demo_page
 from lab.report.cells import show_rate
+from lab.report.extra_columns import make_columns
 from lab.report.terminal import make_table, open_console
 from lab.servers.catalogue import Catalogue, Listener
 from services.protocol import Transport
@@ -181,17 +184,23 @@ def test_page_and_table_show_what_is_missing(tmp_path, make_measurement):
     assert 'data-value="None"' not in text
     console = open_console()
     with console.capture() as capture:
-        console.print(make_table([nothing], summaries=True, waits={}))
+        console.print(make_table([nothing], summaries=True, extra=make_columns(Demo([]))))
     assert "connection refused" in capture.get()
     assert " 0.0" not in capture.get()
 
 
-@pytest.mark.parametrize(("waits", "shown"), [(None, False), ({}, True)])
-def test_page_has_a_column_for_a_second_load_only_if_there_was_one(make_measurement, waits, shown):
+def test_page_has_a_column_for_each_further_load(make_measurement):
     nothing = {"captions": [], "checks": {}, "missing": {}, "environment": {}}
-    text = demo_page.render([make_measurement()], title="t", lead="l", waits=waits, **nothing)
-    assert ("20 ms" in text) is shown
-    assert text.count("<td ") == 7 + shown
+    first = make_measurement(model="a", answered=9000, seconds=1.0)
+    found = Demo([], http={"a": make_measurement(model="a", answered=8642, seconds=2.0, server_cpu_us=87.0)})
+    plain = demo_page.render([first], title="t", lead="l", extra=(), **nothing)
+    assert plain.count("<td ") == 7
+    text = demo_page.render([first], title="t", lead="l", extra=make_columns(found), **nothing)
+    assert re.findall(r'data-label="([^"]*(?:HTTP|waits)[^"]*)" data-value="([^"]*)">([^<]*)<', text) == [
+        ("20 ms waits/s", "", "–"),
+        ("HTTP/s", "4321.0", "4,321"),
+        ("HTTP CPU µs", "87.0", "87.0"),
+    ]
 
 
 def test_page_without_any_measurement(tmp_path):
