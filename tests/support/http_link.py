@@ -113,7 +113,8 @@ class HttpLink:
         return data, ()
 
     def _chunked(self) -> tuple[bytes, tuple[int, ...]]:
-        pieces, sizes = [], []
+        pieces: list[bytes] = []
+        sizes: list[int] = []
         while True:
             while not (match := _CHUNK.match(self._left)):
                 assert b"\r\n" not in self._left, f"{self._left[:40]!r} is not a chunk"

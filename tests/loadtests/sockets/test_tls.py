@@ -116,7 +116,7 @@ def test_call_refuses_foreign_ca_and_wrong_name(serve: Callable[[str], Address],
 
 def make_lax(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make contexts with the defaults of the least strict builds of Python and OpenSSL."""
-    make = ssl.SSLContext.__new__
+    make: Callable[..., ssl.SSLContext] = ssl.SSLContext.__new__
 
     def make_one(cls: type[ssl.SSLContext], *arguments: object) -> ssl.SSLContext:
         context = make(cls, *arguments)

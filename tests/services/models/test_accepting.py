@@ -10,6 +10,7 @@ import selectors
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -166,7 +167,8 @@ def test_accept_that_fails_for_want_of_something_asks_for_a_pause(
     assert shortage.pause == 0.1
     assert one.accept() is None
     assert shortage.pause == 0.2
-    assert one.accept() == ("stream", "peer")
+    accepted: object = one.accept()
+    assert accepted == ("stream", "peer")
     assert shortage.pause == 0
     assert shortage  # for a second more
     assert len(caplog.messages) == 1
@@ -206,7 +208,7 @@ def allow(processes: list[psutil.Process], *, more: bool) -> None:
     """Let each process open descriptors, or not one more."""
     for process in processes:
         with suppress(FileNotFoundError, ProcessLookupError):  # the child that served a client which has gone
-            opened = settled(lambda process=process: descriptors(process), 0.02)
+            opened = settled(partial(descriptors, process), 0.02)
             _, most = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
             lowest_free = next(number for number in itertools.count() if number not in opened)
             resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (most if more else lowest_free, most))

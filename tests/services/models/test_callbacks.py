@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from services.protocol import Connection, Limits
+from services.protocol import Connection, Limits, StreamConversation
 from services.serving.callbacks import Conversations, resume
 from services.serving.idle import LOOKS, IdleWatch
 from services.serving.states import CLOSED, LINGERING, READING, SENDING, WAITING, State
@@ -39,7 +39,7 @@ class FakeStream:
     """A stream without a socket: what its client has not taken is what the test says."""
 
     conversations: Conversations
-    connection: Connection = field(default_factory=lambda: Connection("command"))
+    connection: StreamConversation = field(default_factory=lambda: Connection("command"))
     idle: IdleWatch = field(default_factory=IdleWatch)
     state: State = READING
     held: int = 0

@@ -160,7 +160,8 @@ def test_reader_that_takes_nothing_is_idle(start, unit: float, is_sequential: bo
     with start(LAB_IDLE_SECONDS=str(3 * unit)) as server:
 
         def is_cut_off(links: list[BlockingConnection], closed_before: int) -> bool:
-            return server.log.read_text().count("closed a connection that was idle") == closed_before + len(links)
+            log: str = server.log.read_text()
+            return log.count("closed a connection that was idle") == closed_before + len(links)
 
         def stop_reading(transports: tuple[str, ...], closed_before: int) -> None:
             with ExitStack() as stack:

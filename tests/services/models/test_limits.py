@@ -191,8 +191,9 @@ def test_datagrams_above_the_limit_are_not_worked_on(start: Start, transport: st
         with server.connect(transport=transport) as link:
             for _ in range(2):
                 link.send(b"SLEEP 2000\r\n")
+            address = server.address("command", transport)
             # Both sleep before a PING is there: of two processes, one might otherwise be quicker with a PING.
-            wait_until(lambda: not (queued(link.address) if transport == "udp" else unsent(link.socket.fileno())))
+            wait_until(lambda: not (queued(address) if transport == "udp" else unsent(link.socket.fileno())))
             settled(lambda: worked(server), 0.05)
             for _ in range(8):
                 link.send(b"PING\r\n")

@@ -13,14 +13,14 @@ from lab.servers.certificates import CA, ensure_certificates
 from loadtests.sockets.connection import BlockingConnection
 from loadtests.sockets.errors import NoAnswerError, WrongAnswerError
 from tests.support.reading import read_all
-from tests.support.servers import held, queued, worked
+from tests.support.servers import Server, held, queued, worked
 from tests.support.waiting import settled, wait_until
 
-Start = Callable[..., object]
+Start = Callable[..., Server]
 STREAMS = ("tcp", "tls", "unix")
 
 
-def ping(server, transport: str = "tcp") -> bytes:
+def ping(server: Server, transport: str = "tcp") -> bytes:
     with server.connect(transport=transport) as link:
         link.send(b"PING\r\n")
         return link.receive()

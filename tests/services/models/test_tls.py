@@ -2,13 +2,14 @@
 
 import logging
 import ssl
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from lab.servers.ca import create_ca, issue
-from services.protocol import Close, Compute, Connection, GiveWay, Send
+from services.protocol import Close, Compute, Connection, Event, GiveWay, Send
 from services.serving.listeners import ListenError
 from services.serving.tls import SecureConnection, open_layer, server_context
 
@@ -107,7 +108,7 @@ def test_a_drain_ends_in_order(certificates: Path, server: SecureConnection) -> 
 
 def test_noise_is_answered_with_an_alert_and_a_close(server: SecureConnection) -> None:
     server.receive_data(b"GET / HTTP/1.1\r\n\r\n")
-    events = []
+    events: list[Event | None] = []
     while not events or not isinstance(events[-1], Close):
         events.append(server.next_event())
     assert len(events) <= 2
@@ -137,7 +138,7 @@ def test_drains_in_the_middle_of_a_handshake_without_a_word_in_the_log(
     assert server.next_event() is None
     server.drain()
     server.receive_eof()
-    events = []
+    events: list[Event | None] = []
     while not events or not isinstance(events[-1], Close):
         events.append(server.next_event())
     assert len(events) <= 2
@@ -164,7 +165,7 @@ def test_certificates_that_are_of_no_use_are_named(
 
 def make_lax(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have contexts begin as the least strict builds of Python and OpenSSL make them."""
-    make = ssl.SSLContext.__new__
+    make: Callable[..., ssl.SSLContext] = ssl.SSLContext.__new__
 
     def make_one(cls: type[ssl.SSLContext], *arguments: object) -> ssl.SSLContext:
         context = make(cls, *arguments)
@@ -258,7 +259,7 @@ def test_drain_answers_as_many_bytes_as_have_arrived(certificates: Path, server:
     data = client.outgoing.read()
     server.drain(arrived=7)
     server.receive_data(data)
-    events = []
+    events: list[Event | None] = []
     while not events or not isinstance(events[-1], Close):
         events.append(server.next_event())
     client.incoming.write(b"".join(event.data for event in events if isinstance(event, Send)))

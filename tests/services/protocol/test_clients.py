@@ -52,7 +52,7 @@ def test_reply(pull: Pull, call: tuple[str | bytes | int, ...], reply: Any) -> N
     assert replies_to(pull, call) == [reply]
 
 
-@pytest.mark.parametrize(("call", "message"), REFUSED.items(), ids=[call[0] for call in REFUSED])
+@pytest.mark.parametrize(("call", "message"), REFUSED.items(), ids=[str(call[0]) for call in REFUSED])
 def test_refusal_is_an_error_to_the_client(pull: Pull, call: tuple[str | bytes | int, ...], message: str) -> None:
     (reply,) = replies_to(pull, call)
     assert isinstance(reply, hiredis.ReplyError)

@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
+from fuzz.oracle import Outcome
 from services.protocol import SEND_SIZE, AdapterError, Close, Compute, Connection, GiveWay, Limits, Send, Wait
 from tests.support.events import sends
 
-Exchange = Callable[..., object]
+Exchange = Callable[..., Outcome]
 
 
 def array(*arguments: bytes) -> bytes:

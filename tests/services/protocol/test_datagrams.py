@@ -157,4 +157,6 @@ def test_datagram_may_ask_for_as_much_work_as_a_request() -> None:
     assert reply == Send(b"$6\r\ndigest\r\n" * 2 + b"+OK\r\n$6\r\ndigest\r\n+OK\r\n")
     assert end == Close()
     for more in (b"BURN 1\n", b"SLEEP 1\n"):
-        assert events_of("command", data + more, limits)[-2].data.startswith(b"-ERR a datagram may ask for ")
+        refusal = events_of("command", data + more, limits)[-2]
+        assert isinstance(refusal, Send)
+        assert refusal.data.startswith(b"-ERR a datagram may ask for ")

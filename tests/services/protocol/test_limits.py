@@ -1,6 +1,6 @@
 """Limits come from the environment, and a wrong one is named."""
 
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import Field, FrozenInstanceError, fields
 
 import pytest
 
@@ -83,7 +83,7 @@ def test_wrong_limit_names_its_variable_and_what_it_held(name: str, text: str) -
 
 
 @pytest.mark.parametrize("item", fields(Limits), ids=lambda item: item.name)
-def test_minimum_is_allowed_and_less_is_not(item: object) -> None:
+def test_minimum_is_allowed_and_less_is_not(item: Field[object]) -> None:
     minimum, variable = item.metadata["minimum"], item.metadata["variable"]
     assert getattr(Limits.from_environ({variable: str(minimum)}), item.name) == minimum
     with pytest.raises(LimitError, match=f"of at least {minimum:g}"):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from fuzz.oracle import BOUNDS, LIMITS
 from lab.clients.reference import answer, answer_datagram
 from services.protocol import DATAGRAM_SIZE, SERVICES, Close, Connection, DatagramConnection, Limits, Send
+from services.protocol.command import Command
 from services.protocol.resp import RequestReader
 
 Pull = Callable[..., Any]
@@ -205,7 +206,8 @@ def held_bytes(reader: RequestReader) -> int:
 def test_what_a_reader_holds_is_bounded(pull: Pull, stream: bytes, size: int) -> None:
     """A request, the chunk that ended it, and no more; between two requests nothing at all."""
     connection = Connection("command", limits=LIMITS)
-    reader: RequestReader = connection._service._reader  # type: ignore[union-attr]
+    assert isinstance(connection._service, Command)
+    reader = connection._service._reader
     for start in range(0, len(stream), size):
         connection.receive_data(stream[start : start + size])
         if pull(connection).closed:

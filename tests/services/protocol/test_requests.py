@@ -4,11 +4,12 @@ from collections.abc import Callable
 
 import pytest
 
+from fuzz.oracle import Outcome
 from services.protocol import Close, Connection, Limits, PeerError, Send
 from services.protocol.resp import RequestReader
 from tests.support.events import sends
 
-Exchange = Callable[..., object]
+Exchange = Callable[..., Outcome]
 
 
 def array(*arguments: bytes) -> bytes:

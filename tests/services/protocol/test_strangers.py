@@ -5,11 +5,12 @@ from collections.abc import Callable
 
 import pytest
 
+from fuzz.oracle import Outcome
 from lab.clients.reference import answer
 from services.protocol import Close, Connection, DatagramConnection, Send
 from services.serving.log import SparseLog
 
-Pull = Callable[..., object]
+Pull = Callable[..., Outcome]
 
 FORM = b"Content-Type: text/plain\r\nContent-Length: 14\r\n\r\nBURN 2000000\r\n"
 
@@ -68,14 +69,14 @@ OURS = {
 }
 
 
-def serve(pull: Pull, stream: bytes, size: int) -> tuple[object, list[str]]:
+def serve(pull: Pull, stream: bytes, size: int) -> tuple[Outcome, list[str]]:
     """What a connection does with a stream in pieces of `size`, without its end, and what it reports."""
     reports: list[str] = []
     connection = Connection("command", "192.0.2.1:4711", report=reports.append)
-    outcome = None
+    outcome = Outcome()
     for start in range(0, len(stream), size):
         connection.receive_data(stream[start : start + size])
-        outcome = pull(connection, outcome)
+        pull(connection, outcome)
         if outcome.closed:
             assert connection.next_event() == Close()
     return outcome, reports

@@ -5,11 +5,12 @@ from collections.abc import Callable
 
 import pytest
 
+from fuzz.oracle import Outcome
 from lab.clients.reference import answer
 from services.protocol import Close, Compute, Connection, GiveWay, Limits, Send, Wait
 from tests.support.events import sends
 
-Exchange = Callable[..., object]
+Exchange = Callable[..., Outcome]
 
 ABORTED = b"-EXECABORT Transaction discarded because of previous errors.\r\n"
 NO_MULTI = b"-ERR EXEC without MULTI\r\n"

@@ -48,7 +48,7 @@ def test_names_are_unique() -> None:
 def test_limit_is_enforced_before_the_request_is_complete(
     deliver: Callable[..., Outcome], limit: dict[str, int], request_: bytes, status: int
 ) -> None:
-    outcome = deliver(request_, limits=Limits(**limit))  # type: ignore[arg-type]
+    outcome = deliver(request_, limits=Limits(**limit))
     assert [reply.status for reply in read_replies(outcome.sent)] == [status]
     assert outcome.closed
 
@@ -65,7 +65,7 @@ def test_limit_is_enforced_before_the_request_is_complete(
 def test_request_at_its_limit_is_answered(
     deliver: Callable[..., Outcome], limit: dict[str, int], request_: bytes
 ) -> None:
-    outcome = deliver(request_, limits=Limits(**limit))  # type: ignore[arg-type]
+    outcome = deliver(request_, limits=Limits(**limit))
     assert [reply.status for reply in read_replies(outcome.sent)] == [200]
     assert not outcome.closed
 

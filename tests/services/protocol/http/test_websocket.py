@@ -3,10 +3,12 @@
 import random
 import zlib
 from collections.abc import Callable
+from typing import cast
 
 import pytest
 
 from fuzz.oracle import Outcome
+from loadtests.sockets.connection import BlockingConnection
 from services.protocol import SEND_SIZE, AdapterError, Close, Compute, Connection, Limits, Send, Wait
 from services.protocol.http.deflate import Deflate, InflateError, negotiate
 from tests.services.protocol.http.conftest import Recorded
@@ -36,7 +38,7 @@ LARGE = 70_000
 
 def read_messages(sent: bytes) -> list[Frame]:
     """Take apart what a server sent after its handshake."""
-    link = WsLink(Recorded(sent))  # type: ignore[arg-type]  # all that reading needs
+    link = WsLink(cast(BlockingConnection, Recorded(sent)))  # all that reading needs
     reply = link.http.read()
     assert reply is not None
     assert reply.status == 101
@@ -96,7 +98,7 @@ def test_closes(deliver: Callable[..., Outcome], case: Closed) -> None:
 def test_limit_is_enforced_before_the_data_comes(
     deliver: Callable[..., Outcome], limits: dict[str, int], sent: bytes
 ) -> None:
-    outcome = deliver(handshake() + sent, limits=Limits(**limits))  # type: ignore[arg-type]
+    outcome = deliver(handshake() + sent, limits=Limits(**limits))
     assert [code_of(message) for message in read_messages(outcome.sent)] == [1009]
     assert outcome.closed
 
