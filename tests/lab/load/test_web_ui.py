@@ -4,6 +4,7 @@ import csv
 import io
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import IO, cast
 from uuid import uuid4
 
 import pytest
@@ -31,12 +32,13 @@ def test_web_ui_runs_from_the_form_to_the_files(engine, find_of_project):
         environ = {"LAB_TARGETS": encode_targets(backend.targets())}
         own = {ENV_TELEMETRY: "stdin", ENV_FAULTS: "pause,kill", ENV_UI_LOGIN: "ann:secret"}
         arguments = ["--web-port", "8089", "--web-login", "--loglevel", "WARNING"]
-        said = []
+        said: list[str] = []
         with (
             open_generator(backend, arguments, workers=2, environ=environ, own=own, capture=True) as generator,
-            send_telemetry(backend, MODELS, generator.main.process.stdin),
+            send_telemetry(backend, MODELS, cast(IO[bytes], generator.main.process.stdin)),
             ThreadPoolExecutor() as pool,
         ):
+            assert generator.main.log is not None
             requests = FaultRequestReader(backend, MODELS, generator.main.log, said.append)
             seeing = pool.submit(
                 visit,
@@ -74,7 +76,7 @@ def test_web_ui_runs_from_the_form_to_the_files(engine, find_of_project):
     assert sorted((row["model"], row["fault"], row["remark"]) for row in faults) == [
         (name, "pause", "") for name in MODELS
     ]
-    assert f"{', '.join(MODELS)}: mended" in [line.replace(", ".join(MODELS[::-1]), ", ".join(MODELS)) for line in said]
+    assert f"{', '.join(MODELS)}: healed" in [line.replace(", ".join(MODELS[::-1]), ", ".join(MODELS)) for line in said]
     first, *_, last = seen.readings["Microseconds"]
     assert [int(row["answered"]) for row in last] > [int(row["answered"]) for row in first]
     for row in last:
