@@ -5,8 +5,10 @@ import io
 import json
 import os
 import resource
+import select
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -46,7 +48,7 @@ def test_ping_uses_one_connection_and_returns_percentiles(monkeypatch: pytest.Mo
     reset: list[BlockingConnection] = []
     monkeypatch.setattr(BlockingConnection, "reset_deadline", lambda link: reset.append(link))
     with served(talk) as address:
-        monkeypatch.setattr(slow_clients.time, "perf_counter", lambda: next(ticks))
+        monkeypatch.setattr(time, "perf_counter", lambda: next(ticks))
         assert ping(Address.parse(address), 101) == {"p50": 51.0, "p99": 100.0, "max": 101.0}
     assert len(connections) == 1
     # Each PING has its own deadline.
@@ -54,17 +56,23 @@ def test_ping_uses_one_connection_and_returns_percentiles(monkeypatch: pytest.Mo
 
 
 def test_ping_with_a_wrong_answer_is_an_error() -> None:
-    with (
-        served(lambda link: [receive(link, len(PING)), link.sendall(b"-NO " + b"x" * 90)]) as address,
-        pytest.raises(ClientError) as found,
-    ):
+    def talk(link: socket.socket) -> None:
+        receive(link, len(PING))
+        link.sendall(b"-NO " + b"x" * 90)
+
+    with served(talk) as address, pytest.raises(ClientError) as found:
         ping(Address.parse(address), 5)
     assert str(found.value) == f"PING was answered by {b'-NO ' + b'x' * 36!r}"
 
 
 def test_connect_all_opens_silent_connections() -> None:
     seen: list[socket.socket] = []
-    with served(lambda link: [seen.append(link), link.recv(1)]) as address:
+
+    def talk(link: socket.socket) -> None:
+        seen.append(link)
+        link.recv(1)
+
+    with served(talk) as address:
         links = connect_all(Address.parse(address), 30)
         try:
             wait_until(lambda: len(seen) == 30)
@@ -90,7 +98,7 @@ def test_connect_all_waits_three_seconds_for_the_backlog(monkeypatch: pytest.Mon
             clock.now += milliseconds / 1000
             return []
 
-    monkeypatch.setattr(slow_clients.select, "poll", Deaf)
+    monkeypatch.setattr(select, "poll", Deaf)
     with served(lambda link: link.recv(1)) as address:
         for link in connect_all(Address.parse(address), 3):
             link.close()
@@ -104,14 +112,13 @@ def test_connect_all_raises_the_limit_of_descriptors(
     monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, wanted: tuple[int, int] | None
 ) -> None:
     """A hundred for the clients and 64 for everything else, at most the hard limit."""
-    asked: list[tuple[int, int]] = []
-    monkeypatch.setattr(slow_clients.resource, "getrlimit", lambda which: (soft, hard))
-    monkeypatch.setattr(slow_clients.resource, "setrlimit", lambda which, limits: asked.append(limits))
+    asked: list[tuple[int, tuple[int, int]]] = []
+    monkeypatch.setattr(resource, "getrlimit", {resource.RLIMIT_NOFILE: (soft, hard)}.__getitem__)
+    monkeypatch.setattr(resource, "setrlimit", lambda which, limits: asked.append((which, limits)))
     with served(lambda link: link.recv(1)) as address:
         for link in connect_all(Address.parse(address), 100):
             link.close()
-    assert asked == ([wanted] if wanted else [])
-    assert resource.RLIMIT_NOFILE == slow_clients.resource.RLIMIT_NOFILE
+    assert asked == ([(resource.RLIMIT_NOFILE, wanted)] if wanted else [])
 
 
 def test_slow_clients_send_an_endless_request_byte_by_byte() -> None:
@@ -156,7 +163,7 @@ def test_slow_clients_stay_until_stdin_ends(monkeypatch: pytest.MonkeyPatch) -> 
 
     with os.fdopen(reader) as stdin, served(take) as address:
         monkeypatch.setattr(sys, "stdin", stdin)
-        monkeypatch.setattr(slow_clients.select, "select", wait)
+        monkeypatch.setattr(select, "select", wait)
         assert run_slow_clients(monkeypatch, address) == ("connected\n", 0)
         wait_until(lambda: len(got) == 7)
     assert waits == [1.0] * 3
@@ -217,7 +224,12 @@ def run_probe(
 def test_probe_pings_every_20_ms_on_one_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     assert TIMEOUT == 0.5
     connections: list[socket.socket] = []
-    with served(lambda link: [connections.append(link), pong(link)]) as address:
+
+    def talk(link: socket.socket) -> None:
+        connections.append(link)
+        pong(link)
+
+    with served(talk) as address:
         found, rounds = run_probe(address, 4, monkeypatch)
     assert rounds.waited == [0.02] * 5
     assert len(found) == 4
@@ -231,7 +243,7 @@ def test_probe_times_a_ping_from_before_it_is_sent(monkeypatch: pytest.MonkeyPat
     probe._begin = 100.0
     probe._ended = Rounds(2)  # type: ignore[assignment]
     ticks = iter([103.0, 103.25, 104.0, 104.5])
-    monkeypatch.setattr(latency_probe.time, "monotonic", lambda: next(ticks))
+    monkeypatch.setattr(time, "monotonic", lambda: next(ticks))
 
     reset: list[bool] = []
 
@@ -287,7 +299,7 @@ def test_probe_prints_marks_and_ends_with_stdin(monkeypatch: pytest.MonkeyPatch)
     probe = LatencyProbe(Address.parse("tcp://127.0.0.1:1"))
     probe._begin = 100.0
     ticks = iter([101.0, 102.5])
-    monkeypatch.setattr(latency_probe.time, "monotonic", lambda: next(ticks))
+    monkeypatch.setattr(time, "monotonic", lambda: next(ticks))
     with contextlib.redirect_stdout(io.StringIO()) as out:
         probe.read_marks()
     assert [json.loads(line) for line in out.getvalue().splitlines()] == [

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
@@ -66,6 +67,7 @@ def listen() -> Iterator[object]:
             [sys.executable, "-c", _LISTEN, *sockets], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         started.append(child)
+        assert child.stdout is not None
         said = [child.stdout.readline().strip() for word in sockets if word != "fork"]
         assert all(said), sockets
         return child.pid, said
@@ -164,7 +166,9 @@ def test_targets_of_two_processes_are_unknown(listen):
     assert meter.pid == first
     two = ExternalServer([f"echo=tcp://127.0.0.1:{port}", f"discard=tcp://127.0.0.1:{other}"])
     assert two.pid("target") is None
-    assert two.open_meter().reason == "the targets do not belong to one process"
+    meter = two.open_meter()
+    assert isinstance(meter, NoMeter)
+    assert meter.reason == "the targets do not belong to one process"
 
 
 @pytest.fixture
@@ -238,7 +242,7 @@ def test_parent_is_found_over_several_generations(proc):
 
 def test_most_exact_socket_matches_first():
     def make(ip, inode, port=7):
-        return _Socket(ip_address(ip), port, inode, "0A", False)
+        return _Socket(ip_address(ip), port, inode, "0A", None)
 
     sockets = [
         make("::", 1),
@@ -332,7 +336,7 @@ def test_connection_that_a_server_is_about_to_close_is_not_counted(tmp_path, mon
             if len(waited) == 3:
                 accepted.close()
 
-        monkeypatch.setattr(socket_owner.time, "sleep", close_late)
+        monkeypatch.setattr(time, "sleep", close_late)
         assert count_connections([Address.parse(f"unix://{tmp_path}/s")]) == 0
         assert waited == [0.1] * 3
 
@@ -432,7 +436,12 @@ def test_socket_that_does_not_listen_is_not_a_server(proc):
 
 def test_name_is_looked_up_for_its_kind_of_socket(monkeypatch):
     asked = []
-    monkeypatch.setattr(socket, "getaddrinfo", lambda host, port, type: asked.append((host, port, type)) or [])  # noqa: A006
+
+    def look_up(host, port, type):  # noqa: A002 - the argument's name in `socket`
+        asked.append((host, port, type))
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
     for transport in ("tcp", "tls", "udp"):
         assert "no process" in _find(f"{transport}://some-name:7").unknown
     kinds = [socket.SOCK_STREAM, socket.SOCK_STREAM, socket.SOCK_DGRAM]
@@ -578,7 +587,9 @@ def test_reasons_for_an_unknown_owner_are_listed_once(monkeypatch):
     owners = {7: Owner(pid=5), 8: Owner(unknown="one"), 9: Owner(unknown="two")}
     monkeypatch.setattr("lab.load.external_server.find_owner", lambda address: owners[address.port])
     targets = ExternalServer([f"echo=tcp://host:{port}" for port in (7, 8, 9)])
-    assert targets.open_meter().reason == "one; two"
+    meter = targets.open_meter()
+    assert isinstance(meter, NoMeter)
+    assert meter.reason == "one; two"
     assert targets.pid("target") is None
 
 
@@ -586,4 +597,5 @@ def test_meter_of_a_container_is_that_of_its_engine(monkeypatch):
     monkeypatch.setattr("lab.load.external_server.find_owner", lambda address: Owner(container="172.17.0.5"))
     monkeypatch.setattr("lab.load.external_server.find_container", {"172.17.0.5": "abc"}.get)
     monkeypatch.setattr("lab.load.external_server.open_container_meter", lambda name: f"meter of {name}")
-    assert ExternalServer(["echo=tcp://host:7"]).open_meter() == "meter of abc"
+    meter: object = ExternalServer(["echo=tcp://host:7"]).open_meter()
+    assert meter == "meter of abc"
