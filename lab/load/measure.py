@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from lab.base.environ import ENV_GENERATOR_CORES, ENV_TARGETS
 from lab.base.errors import LabError
@@ -22,7 +22,7 @@ from lab.metrics.process import open_process_meter
 from lab.metrics.sample import Meter, NoMeter, Sample
 from lab.metrics.socket_owner import count_connections
 from lab.metrics.verdict import LimitInputs, find_limit, in_flight
-from lab.servers.backend import Backend, Completed
+from lab.servers.backend import Completed
 from lab.servers.catalogue import Listener, Model
 from loadtests.sockets.codec import ENV_CODEC
 from services.protocol import Address
@@ -64,6 +64,23 @@ class MeteredServer:
     meter: Meter
 
 
+class MeasuredBackend(Protocol):
+    """The part of a `Backend` that a measurement needs; an `ExternalServer` has it too."""
+
+    @property
+    def name(self) -> str: ...
+
+    def targets(self) -> list[Listener]:
+        """As `Backend.targets`."""
+        ...
+
+    def run_service(
+        self, service: str, arguments: Sequence[str], *, environ: Mapping[str, str], capture: bool, timeout: float
+    ) -> Completed:
+        """As `Backend.run_service`."""
+        ...
+
+
 @dataclass
 class MeteredServers:
     """Servers that are measured repeatedly: the engine is asked once about each, not for every measurement.
@@ -72,7 +89,7 @@ class MeteredServers:
         backend: where they run.
     """
 
-    backend: Backend
+    backend: MeasuredBackend
     _listeners: dict[str, tuple[Listener, ...]] = field(default_factory=dict)
     _known: dict[str, MeteredServer] = field(default_factory=dict)
 
@@ -94,7 +111,7 @@ class MeteredServers:
         return {name: self._known[name] for name in names}
 
 
-def _list_listeners(backend: Backend) -> dict[str, tuple[Listener, ...]]:
+def _list_listeners(backend: MeasuredBackend) -> dict[str, tuple[Listener, ...]]:
     found: dict[str, tuple[Listener, ...]] = {}
     for item in backend.targets():
         found[item.model] = (*found.get(item.model, ()), item)
@@ -102,7 +119,7 @@ def _list_listeners(backend: Backend) -> dict[str, tuple[Listener, ...]]:
 
 
 def measure(
-    backend: Backend,
+    backend: MeasuredBackend,
     model: Model,
     workload: str,
     *,
@@ -140,7 +157,7 @@ def measure(
 
 
 def measure_together(
-    backend: Backend,
+    backend: MeasuredBackend,
     models: Sequence[Model],
     workload: str,
     *,
@@ -254,7 +271,7 @@ def _read(meters: Mapping[str, Meter]) -> dict[str, Sample]:
     return {name: meter.read() for name, meter in meters.items()}
 
 
-def _count_other_connections(backend: Backend, servers: Mapping[str, MeteredServer]) -> dict[str, int]:
+def _count_other_connections(backend: MeasuredBackend, servers: Mapping[str, MeteredServer]) -> dict[str, int]:
     """Count the connections of each server before or after the load: they belong to other clients."""
     found = {}
     for name, server in servers.items():

@@ -52,11 +52,19 @@ def test_locust_measures_a_model():
     with subprocess.Popen(
         [sys.executable, "-c", _BURNER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
         target = ExternalServer([f"command=tcp://127.0.0.1:{server.stdout.readline().strip()}"])
         found = measure(target, target.model, "closed_ping", users=1, seconds=1.0, warm_up=0.0)
         count, cpu, memory = map(float, server.stdout.readline().split())
         server.stdin.close()
     assert found.failures == {}
+    assert found.server_cpu_us is not None
+    assert found.server_user_us is not None
+    assert found.server_system_us is not None
+    assert found.min_us is not None
+    assert found.mean_us is not None
+    assert found.max_us is not None
     assert (found.users, found.starved, found.depth, found.threads, found.processes) == (1, 0, 1, 1, 1)
     assert sum(number for _, number in found.histogram) == found.answered
     # What it answered before the window and when that was over is not counted, and is a moment's.
@@ -121,7 +129,7 @@ def test_locust_measures_models_together(open_model):
     assert [item.users for item in found] == [4, 4]
     assert all(item.answered and not item.failures for item in found)
     # 20 ms is the floor: no reply can have come sooner.
-    assert all(item.min_us >= 19_900 for item in found)
+    assert all(item.min_us is not None and item.min_us >= 19_900 for item in found)
 
 
 def test_model_that_is_not_running_is_an_error(open_model):
@@ -193,7 +201,8 @@ def test_web_ui_offers_models_and_workloads(open_model):
         def read_page() -> str:
             assert process.poll() is None
             with suppress(OSError):  # it is not there yet
-                return urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).read().decode()
+                page: bytes = urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).read()
+                return page.decode()
             return ""
 
         text = wait_until(read_page)

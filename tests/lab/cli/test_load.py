@@ -8,7 +8,7 @@ import click
 import pytest
 
 from lab.base.errors import LabError
-from lab.base.units import show_bytes, show_count, show_us
+from lab.base.units import UNKNOWN, show_bytes, show_count, show_us
 from lab.cli.commands.load import report
 from lab.cli.params import DURATION, Duration
 from lab.experiments import demo
@@ -197,7 +197,7 @@ def test_page_has_a_column_for_each_further_load(make_measurement):
     assert plain.count("<td ") == 7
     text = demo_page.render([first], title="t", lead="l", extra=make_columns(found), **nothing)
     assert re.findall(r'data-label="([^"]*(?:HTTP|waits)[^"]*)" data-value="([^"]*)">([^<]*)<', text) == [
-        ("20 ms waits/s", "", "–"),
+        ("20 ms waits/s", "", UNKNOWN),
         ("HTTP/s", "4321.0", "4,321"),
         ("HTTP CPU µs", "87.0", "87.0"),
     ]

@@ -6,9 +6,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, cast
 
 import psutil
 import pytest
@@ -16,6 +18,7 @@ import pytest
 from lab.base.errors import LabError
 from lab.base.paths import ROOT
 from lab.load.cores import Pinning, allotted_cores
+from lab.load.generator import PersistentGenerator
 from lab.load.measure import (
     MeteredServer,
     MeteredServers,
@@ -51,10 +54,10 @@ def make_tally(first: int) -> Tally:
     intended.record([first / 500, 0.004, 0.005])
     names = ("answered", "requests", "asked", "late", "dropped", "lost", "duplicates", "reordered", "user_seconds")
     counts = dict(zip(names, range(first, first + len(names)), strict=True))
-    return Tally(failures={"connection reset": first}, service=service, intended=intended, **counts)
+    return Tally(failures=Counter({"connection reset": first}), service=service, intended=intended, **counts)
 
 
-def make_group(first: int, *, loop: str = "open", model: str = "prefork") -> dict:
+def make_group(first: int, *, loop: str = "open", model: str = "prefork") -> dict[str, Any]:
     return {
         "series": [model, "pipeline", "tls", loop],
         "depth": 16,
@@ -65,8 +68,14 @@ def make_group(first: int, *, loop: str = "open", model: str = "prefork") -> dic
     }
 
 
-def make_part(first: int, **changes: object) -> dict:
-    part = {"seconds": 2.0, "cpu": first / 10, "throttled": first / 100, "stalled": 0.0, "groups": [make_group(first)]}
+def make_part(first: int, **changes: object) -> dict[str, Any]:
+    part: dict[str, Any] = {
+        "seconds": 2.0,
+        "cpu": first / 10,
+        "throttled": first / 100,
+        "stalled": 0.0,
+        "groups": [make_group(first)],
+    }
     return part | changes
 
 
@@ -266,7 +275,9 @@ SEEN = [
 
 
 def put_together(*, before: Sample = BEFORE, after: Sample = AFTER, seen=SEEN, **changes: object) -> Measurement:
-    own = {name: changes.pop(name) for name in ("unknown", "other_connections", "pinning") if name in changes}
+    own: dict[str, Any] = {
+        name: changes.pop(name) for name in ("unknown", "other_connections", "pinning") if name in changes
+    }
     pinning = own.pop("pinning", Pinning((1, 2, 3), (0,)))
     result = RESULT | changes
     return _combine("process", find_preset("closed_ping"), MODEL, result, before, after, seen, 2.0, pinning, **own)
@@ -333,9 +344,20 @@ def test_measurement_has_every_figure() -> None:
     assert {*expected, "verdict"} == set(Measurement.__dataclass_fields__)
 
 
-def test_verdict_gets_the_figures_of_the_whole_load(monkeypatch) -> None:
+def note_limit_inputs(monkeypatch: pytest.MonkeyPatch) -> list[LimitInputs]:
+    """Return the list to which each call of `find_limit` adds its argument."""
     given: list[LimitInputs] = []
-    monkeypatch.setattr("lab.load.measure.find_limit", lambda inputs: given.append(inputs) or find_limit(inputs))
+
+    def find(inputs: LimitInputs) -> Verdict:
+        given.append(inputs)
+        return find_limit(inputs)
+
+    monkeypatch.setattr("lab.load.measure.find_limit", find)
+    return given
+
+
+def test_verdict_gets_the_figures_of_the_whole_load(monkeypatch) -> None:
+    given = note_limit_inputs(monkeypatch)
     put_together(disturbances=["stopped"], unknown="docker-proxy", other_connections=5)
     (found,) = given
     expected = LimitInputs(
@@ -366,8 +388,7 @@ def test_verdict_gets_the_figures_of_the_whole_load(monkeypatch) -> None:
 
 
 def test_verdict_knows_whether_users_rest(monkeypatch) -> None:
-    given: list[LimitInputs] = []
-    monkeypatch.setattr("lab.load.measure.find_limit", lambda inputs: given.append(inputs) or find_limit(inputs))
+    given = note_limit_inputs(monkeypatch)
     resting = PRESETS["closed_think"]
     assert resting.workload.rests
     _combine("process", resting, MODEL, RESULT, BEFORE, AFTER, SEEN, 2.0, None)
@@ -596,14 +617,18 @@ def test_load_gets_all_options(monkeypatch) -> None:
     text = " ".join(backend.asked[0][0])
     assert "--payload 99 " in text
     assert text.endswith("--timeout 5 --shape-time 1 --window 1 --warm-up 0.5")
-    given = {name: object() for name in inspect.signature(measure_together).parameters if name not in ("models",)}
+    names = [name for name in inspect.signature(measure_together).parameters if name != "models"]
+    given: dict[str, Any] = {name: object() for name in names}
     got = []
-    monkeypatch.setattr(
-        "lab.load.measure.measure_together", lambda *places, **names: got.append((places, names)) or [5]
-    )
-    assert measure(model=MODEL, **given) == 5
-    backend, workload = given.pop("backend"), given.pop("workload")
-    assert got == [((backend, [MODEL], workload), given)]
+
+    def measure_all(*places: object, **named: object) -> list[Measurement]:
+        got.append((places, named))
+        return [MEASUREMENT]
+
+    monkeypatch.setattr("lab.load.measure.measure_together", measure_all)
+    assert measure(model=MODEL, **given) is MEASUREMENT
+    places = (given.pop("backend"), [MODEL], given.pop("workload"))
+    assert got == [(places, given)]
 
 
 class Standing:
@@ -611,7 +636,7 @@ class Standing:
 
     def __init__(self, meter: "CountingMeter") -> None:
         self._meter = meter
-        self.given: dict[str, object] = {}
+        self.given: dict[str, Any] = {}
         self.threads: list[str] = []
 
     def run(self, arguments, **given):
@@ -639,7 +664,8 @@ def test_server_is_read_during_the_load(monkeypatch) -> None:
     meter = CountingMeter()
     monkeypatch.setattr("lab.load.measure.open_meter", lambda backend, model: meter)
     generator, began = Standing(meter), time.monotonic()
-    found = measure(Backend(), MODEL, "closed_ping", users=1, seconds=2.0, warm_up=0.5, generator=generator)
+    persistent = cast(PersistentGenerator, generator)
+    found = measure(Backend(), MODEL, "closed_ping", users=1, seconds=2.0, warm_up=0.5, generator=persistent)
     took = time.monotonic() - began
     assert generator.given["timeout"] == 62.5
     assert generator.given["expected"] == 2.5
@@ -647,24 +673,37 @@ def test_server_is_read_during_the_load(monkeypatch) -> None:
     assert "meter" in generator.threads
     assert "meter" not in [thread.name for thread in threading.enumerate()]
     assert [row[2:3] + row[5:] for row in found.series[:3]] == [(0, 1), (10_000_000, 2), (20_000_000, 3)]
-    assert [row[0] for row in found.series] == sorted(row[0] for row in found.series)
-    assert 0 < found.series[0][0] <= found.series[-1][0] <= took
+    times = [row[0] for row in found.series if row[0] is not None]
+    assert len(times) == len(found.series)
+    assert times == sorted(times)
+    assert 0 < times[0] <= times[-1] <= took
     assert found.descriptors == len(found.series)
 
 
 def test_server_is_looked_up_once_and_again_after_a_restart(monkeypatch) -> None:
-    backend, asked, meters = Backend(), [], []
+    backend = Backend()
 
-    class Fake:
-        pid = None
+    class Fake(NoMeter):
         sample = Sample(cpu_seconds=1.0)
 
         def read(self) -> Sample:
             return self.sample
 
+    asked: list[int] = []
+    meters: list[Fake] = []
+
+    def open_fake(backend: object, model: str) -> Fake:
+        meters.append(Fake())
+        return meters[-1]
+
     targets = backend.targets
-    backend.targets = lambda: asked.append(1) or targets()
-    monkeypatch.setattr("lab.load.measure.open_meter", lambda backend, model: meters.append(Fake()) or meters[-1])
+
+    def list_targets() -> list[Listener]:
+        asked.append(1)
+        return targets()
+
+    monkeypatch.setattr(backend, "targets", list_targets)
+    monkeypatch.setattr("lab.load.measure.open_meter", open_fake)
     servers = MeteredServers(backend)
     first = servers.open(["prefork"])["prefork"]
     assert servers.open(["prefork"])["prefork"] is first
@@ -709,7 +748,12 @@ def test_connections_of_other_clients_are_a_disturbance(monkeypatch) -> None:
 @pytest.mark.parametrize(("name", "pid"), [("docker", 7), ("process", None)])
 def test_connections_of_a_container_are_counted_in_its_network_namespace(monkeypatch, name, pid) -> None:
     given = []
-    monkeypatch.setattr("lab.load.measure.count_connections", lambda found, pid: given.append((list(found), pid)) or 4)
+
+    def count(found, pid):
+        given.append((list(found), pid))
+        return 4
+
+    monkeypatch.setattr("lab.load.measure.count_connections", count)
     meter = SimpleNamespace(pid=7)
     server = MeteredServer(
         (Listener("a", "echo", "tcp", "tcp://a:9000"), Listener("a", "echo", "tls", "tls://a:9001")), meter

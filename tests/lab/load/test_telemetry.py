@@ -3,6 +3,8 @@
 import io
 import json
 import threading
+import time
+from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
@@ -34,7 +36,7 @@ def open_gauges(monkeypatch):
     def start(clock: list[float], *meters: Meter) -> Gauges:
         waiting, times = list(meters), iter(clock)
         monkeypatch.setattr(module, "open_meter", lambda backend, model: waiting.pop(0) if waiting else Meter())
-        monkeypatch.setattr(module.time, "monotonic", lambda: next(times))
+        monkeypatch.setattr(time, "monotonic", lambda: next(times))
         return Gauges(None, ["a"])
 
     return start
@@ -126,8 +128,9 @@ def test_telemetry_ends_when_the_generator_has_ended(monkeypatch):
 
 def test_faults_are_those_of_the_timeline(monkeypatch):
     stamps = [{"model": "a", "fault": "kill", "begin": "then", "end": None, "other": 1}]
-    monkeypatch.setattr(module, "read", lambda project, since: stamps if (project, since) == ("p", 5) else [])
-    assert module.list_faults("p", 5) == [FaultEvent("a", "kill", "then", "None", "")]
+    begin = datetime(2026, 1, 2, tzinfo=UTC)
+    monkeypatch.setattr(module, "read", lambda project, since: stamps if (project, since) == ("p", begin) else [])
+    assert module.list_faults("p", begin) == [FaultEvent("a", "kill", "then", "None", "")]
 
 
 def test_requested_fault_lasts_at_most_ten_minutes():

@@ -53,6 +53,7 @@ def test_throttled_generator_is_named_in_its_rows(docker_project: str, engine: d
 
             load()
             # A fifth of a core, which cannot saturate any server.
+            assert generator.host is not None
             engine.containers.get(generator.host).update(cpu_period=20_000, cpu_quota=4_000)
             found = load()
         assert found.answered > 0

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -142,7 +143,8 @@ def open_workers(count, url, *arguments):
     try:
         yield master, workers
     finally:
-        for process in (*workers, master):
+        processes: list[subprocess.Popen[Any]] = [*workers, master]
+        for process in processes:
             process.kill()
             process.communicate()
 
