@@ -185,7 +185,7 @@ def write(
         captions=[*ratios, *CAPTIONS],
         checks={row.model: checks[row.model.split(":")[0]] for row in rows},
         missing={},
-        waits=None,
+        extra=(),
         environment=environment,
     )
     (folder / "index.html").write_text(text, encoding="utf-8")

@@ -187,16 +187,17 @@ def _find_listeners(config: pytest.Config) -> Iterator[Target]:
         for row in json.loads(text):
             if not chosen or row["model"] in chosen:
                 find = partial(_pick, row["listeners"])
+                limits, rfc_only = row.get("limits", {}), row.get("rfc_only", False)
                 for listener in row["listeners"]:
-                    where = listener["service"], Transport(listener["transport"])
-                    yield Target(row["model"], *where, find, row.get("limits", {}), row.get("rfc_only", False))
+                    over = Transport(listener["transport"])
+                    yield Target(row["model"], listener["service"], over, find, limits, rfc_only)
         return
     for model in Catalogue.load().select(chosen):
         listeners = [listener.as_json() for listener in model.addresses]
         find = partial(_pick, listeners) if config.getoption("network") else partial(_start, config)
         for listener in model.addresses:
-            where = listener.service, Transport(listener.transport)
-            yield Target(model.name, *where, find, model.limits, model.rfc_only)
+            over = Transport(listener.transport)
+            yield Target(model.name, listener.service, over, find, model.limits, model.rfc_only)
 
 
 def _find_external(where: dict[str, Address], target: Target) -> Address:
@@ -236,7 +237,8 @@ def processes(request: pytest.FixtureRequest) -> Iterator[None]:
         backend.up([model])
         return [listener.as_json() for listener in backend.targets() if listener.model == model]
 
-    request.config.stash[_PROCESSES] = start
+    find: Callable[[str], list[dict[str, str]]] = start
+    request.config.stash[_PROCESSES] = find
     yield
     if start.cache_info().currsize:
         backend.down()

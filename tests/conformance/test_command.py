@@ -6,6 +6,7 @@ import select
 import selectors
 import time
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 import redis
@@ -101,8 +102,9 @@ def test_inline_commands_are_answered(target) -> None:
 @ours
 def test_info_has_the_server_and_its_limits(target) -> None:
     with target.connect() as link:
-        text = ask(link, b"INFO").decode()
-    pairs = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+        text = ask(link, b"INFO")
+    assert isinstance(text, bytes)
+    pairs = dict(line.split(":", 1) for line in text.decode().splitlines() if ":" in line)
     assert {"model", "process_id", "bulk", "idle", "connections"} <= set(pairs)
 
 
@@ -395,9 +397,11 @@ def test_work_in_a_transaction_is_done_at_exec(target) -> None:
         assert read_all(link) == b"+OK\r\n" + b"+QUEUED\r\n" * 4 + done
 
 
-def redis_client(target, **settings: object) -> redis.Redis:
+def redis_client(target, **settings: Any) -> redis.Redis:
     where = target.address
-    options = {"unix_socket_path": where.path} if where.transport.is_unix else {"host": where.host, "port": where.port}
+    options: dict[str, Any] = {"host": where.host, "port": where.port}
+    if where.transport.is_unix:
+        options = {"unix_socket_path": where.path}
     if where.transport is Transport.TLS:
         options |= {"ssl": True, "ssl_ca_certs": ca_file()}
         options |= {"ssl_certfile": certificate_file(), "ssl_keyfile": certificate_file()}

@@ -5,6 +5,7 @@ stands at the end, and is asked of each.
 """
 
 import time
+from collections.abc import Mapping, Sequence
 
 import pytest
 
@@ -29,11 +30,11 @@ pytestmark = pytest.mark.service("websocket", "stream")
 DEFLATE = "Sec-WebSocket-Extensions: permessage-deflate"
 
 
-def by_name(cases: list[object]) -> list[object]:
-    return [pytest.param(case, id=case.name) for case in cases]  # type: ignore[attr-defined]
+def by_name(cases: Sequence[Answered | Failed | Closed]) -> list[object]:
+    return [pytest.param(case, id=case.name) for case in cases]
 
 
-def names(cases: dict[str, object]) -> list[object]:
+def names(cases: Mapping[str, object]) -> list[object]:
     return [pytest.param(name, id=name) for name in cases]
 
 

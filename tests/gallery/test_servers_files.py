@@ -214,7 +214,8 @@ class TestWeb:
         robots.read()
         assert robots.can_fetch("anybody", f"http://{WEB}/lines.txt")
         assert not robots.can_fetch("anybody", f"http://{WEB}/private/")
-        assert robots.crawl_delay("anybody") == 2
+        delay: object = robots.crawl_delay("anybody")  # an int, unlike what typeshed says
+        assert delay == 2
         assert robots.site_maps() == [f"http://{WEB}/sitemap.xml"]
         assert b"<urlset" in fetch(f"http://{WEB}/sitemap.xml")
 

@@ -83,7 +83,7 @@ def test_each_test_runs_for_each_of_its_models() -> None:
             found[f"{nodeid.partition('::')[0]}::{name}"].add(where)
             marks[f"{nodeid.partition('::')[0]}::{name}"] = marked
     wrong = {}
-    for name, where in found.items():
+    for name, places in found.items():
         service, kind = marks_of(marks[name], "service")[0]
         transports = {args[0] for args in marks_of(marks[name], "transport")} or set(Transport)
         limits = {args[0] for args in marks_of(marks[name], "limit")}
@@ -98,8 +98,8 @@ def test_each_test_runs_for_each_of_its_models() -> None:
             and limits <= set(model.limits)
             and not (marks_of(marks[name], "ours") and model.rfc_only)
         }
-        if where != expected:
-            wrong[name] = (sorted(expected - where), sorted(where - expected))
+        if places != expected:
+            wrong[name] = (sorted(expected - places), sorted(places - expected))
     assert not wrong
 
 
@@ -152,7 +152,7 @@ def test_each_declared_limit_is_tested() -> None:
 
 def test_protocol_case_runs_for_one_model_and_all_external_servers() -> None:
     ours = [model.name for model in MODELS if (ROOT / "services" / "models" / f"{model.name}.py").exists()]
-    asked = {
+    asked: dict[str, set[str]] = {
         nodeid.split("[")[1].split("-command-")[1]: set()
         for _, nodeid, where, marks in collect()
         if marks_of(marks, "once") and where[1] == "command"

@@ -11,7 +11,7 @@ from lab.base.errors import LabError
 from lab.servers.backend import Backend
 from lab.tour.registry import Exhibit, find
 from lab.tour.runner import ExhibitRun
-from tools.docs import record_gallery
+from tools.docs import gallery_page, record_gallery
 
 EXHIBITS = find(["socket", "ftplib", "gopherlib"])
 BACKEND = cast(Backend, None)
@@ -71,8 +71,8 @@ def test_command_stores_the_runs_and_writes_the_pages(
     monkeypatch.setattr(record_gallery, "open_gallery", session.open)
     monkeypatch.setattr(record_gallery, "open_backend", lambda name: BACKEND)
     monkeypatch.setattr(record_gallery, "load", lambda: EXHIBITS)
-    monkeypatch.setattr(record_gallery.gallery_page, "record", stored.extend)
-    monkeypatch.setattr(record_gallery.gallery_page, "write", lambda: has_changed)
+    monkeypatch.setattr(gallery_page, "record", stored.extend)
+    monkeypatch.setattr(gallery_page, "write", lambda: has_changed)
     assert record_gallery.main() == 0
     assert [run.module for run in stored] == ["socket", "ftplib", "gopherlib"]
     assert capsys.readouterr().out == f"docs/gallery/: {said}\n"
@@ -85,7 +85,7 @@ def test_failed_command_exits_with_code_2_and_stores_nothing(
     monkeypatch.setattr(record_gallery, "open_gallery", session.open)
     monkeypatch.setattr(record_gallery, "open_backend", lambda name: BACKEND)
     monkeypatch.setattr(record_gallery, "load", lambda: EXHIBITS)
-    monkeypatch.setattr(record_gallery.gallery_page, "record", stored.extend)
+    monkeypatch.setattr(gallery_page, "record", stored.extend)
     assert record_gallery.main() == 2
     assert stored == []
     assert capsys.readouterr().err == "record_gallery: nothing was recorded:\n  socket: timed out\n"

@@ -6,6 +6,7 @@ A real swarm would change the engine that all other tests use. The real thing is
 import json
 import re
 import subprocess
+from typing import Any
 
 import pytest
 import yaml
@@ -23,7 +24,7 @@ from tools import swarm_demo
 def ask(monkeypatch):
     """Run the demo with a docker command that gives these answers; returns what it was asked, and the result."""
     asked = []
-    answers = {}
+    answers: dict[str, Any] = {}
 
     def docker(*words, check=True, environ=None):
         line = " ".join(words)
@@ -45,6 +46,7 @@ def ask(monkeypatch):
             "network inspect docker_gwbridge": [1, "no such network"],
         }
         answers.update(changes | {key: value for key, value in known.items() if key not in changes})
+        result: dict[str, Any] | LabError
         try:
             result = swarm_demo.demonstrate(Console(quiet=True))
         except LabError as error:

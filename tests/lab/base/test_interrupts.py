@@ -41,7 +41,7 @@ def handlers() -> Iterator[None]:
 
 @pytest.mark.parametrize("number", ENDING)
 def test_first_signal_interrupts_and_the_next_one_prints_a_line(
-    number: signal.Signals, capfd: pytest.CaptureFixture
+    number: signal.Signals, capfd: pytest.CaptureFixture[str]
 ) -> None:
     interrupts.install()
     with pytest.raises(KeyboardInterrupt):

@@ -5,10 +5,12 @@ import io
 import os
 import pty
 import re
+import select
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -219,15 +221,17 @@ def test_closed_descriptors_are_filled_before_streams_are_replaced(monkeypatch: 
     codecs.register_error("socketlab", codecs.strict_errors)
     for name in ("stdout", "stderr"):
         monkeypatch.setattr(sys, name, getattr(sys, name))
-    opened, closed = iter([1, 2, 3]), []
+    opened = iter([1, 2, 3])
+    closed: list[int] = []
     with monkeypatch.context() as patched:
         patched.setattr(os, "open", lambda path, flags: next(opened))
         patched.setattr(os, "close", closed.append)
         output.install()
     assert closed == [3]
     assert codecs.lookup_error("socketlab") is output._replace
-    files = [stream.buffer.raw for stream in (sys.stdout, sys.stderr)]
-    assert [(file._number, file._instead) for file in files] == [(1, 2), (2, None)]
+    files = [cast(io.BufferedWriter, stream.buffer).raw for stream in (sys.stdout, sys.stderr)]
+    sinks = [file for file in files if isinstance(file, output.Sink)]
+    assert [(sink._number, sink._instead) for sink in sinks] == [(1, 2), (2, None)]
 
 
 def test_full_pipe_is_awaited(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,7 +244,7 @@ def test_full_pipe_is_awaited(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "write", write)
-        patched.setattr(output.select, "select", lambda *lists: waited.append(lists))
+        patched.setattr(select, "select", lambda *lists: waited.append(lists))
         assert output.Sink(7, None).write(b"abc") == 3
     assert waited == [([], [7], [])]
 

@@ -149,15 +149,14 @@ def test_unknown_option_is_exit_code_2(lab: Lab) -> None:
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        *(["up"], ["down"], ["ls"], ["logs"], ["call", "plain_socket", "greet"], ["check"], ["shell"], ["doctor"]),
-        *(["clean"], ["load"], ["load-gallery"], ["faults"], ["soak"], ["tour"], ["bench"], ["demo"], ["new", "x"]),
-        *(["compare", "a", "b"], ["advise"]),
-    ],
-    ids=lambda words: words[0],
-)
+ONE_OF_EACH_COMMAND: list[list[str]] = [
+    *(["up"], ["down"], ["ls"], ["logs"], ["call", "plain_socket", "greet"], ["check"], ["shell"], ["doctor"]),
+    *(["clean"], ["load"], ["load-gallery"], ["faults"], ["soak"], ["tour"], ["bench"], ["demo"], ["new", "x"]),
+    *(["compare", "a", "b"], ["advise"]),
+]
+
+
+@pytest.mark.parametrize("arguments", ONE_OF_EACH_COMMAND, ids=lambda words: words[0])
 def test_empty_project_is_refused_by_every_command(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """A script with an unset variable must not act on the default project."""
     with pytest.raises(LabError, match=r"--project \(LAB_PROJECT\) is empty: name a project"):
@@ -168,8 +167,7 @@ def test_empty_project_is_refused_by_every_command(arguments: list[str], monkeyp
 
 
 def test_project_test_covers_every_command() -> None:
-    marks = [mark for mark in test_empty_project_is_refused_by_every_command.pytestmark if mark.name == "parametrize"]
-    assert {words[0] for words in marks[0].args[1]} == set(cli.commands)
+    assert {words[0] for words in ONE_OF_EACH_COMMAND} == set(cli.commands)
 
 
 def test_empty_project_is_refused_by_open_backend(monkeypatch: pytest.MonkeyPatch) -> None:

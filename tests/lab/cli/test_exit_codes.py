@@ -75,7 +75,7 @@ def test_error_decides_the_exit_code(
     run: Run,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    callback: object,
+    callback: Callable[[], object],
     code: int,
     said: str,
 ) -> None:

@@ -190,12 +190,15 @@ def test_page_and_table_show_what_is_missing(tmp_path, make_measurement):
 
 
 def test_page_has_a_column_for_each_further_load(make_measurement):
-    nothing = {"captions": [], "checks": {}, "missing": {}, "environment": {}}
     first = make_measurement(model="a", answered=9000, seconds=1.0)
     found = Demo([], http={"a": make_measurement(model="a", answered=8642, seconds=2.0, server_cpu_us=87.0)})
-    plain = demo_page.render([first], title="t", lead="l", extra=(), **nothing)
+    plain, text = (
+        demo_page.render(
+            [first], title="t", lead="l", extra=extra, captions=[], checks={}, missing={}, environment={}
+        )
+        for extra in ((), make_columns(found))
+    )
     assert plain.count("<td ") == 7
-    text = demo_page.render([first], title="t", lead="l", extra=make_columns(found), **nothing)
     assert re.findall(r'data-label="([^"]*(?:HTTP|waits)[^"]*)" data-value="([^"]*)">([^<]*)<', text) == [
         ("20 ms waits/s", "", UNKNOWN),
         ("HTTP/s", "4321.0", "4,321"),
@@ -235,7 +238,7 @@ class _Listening:
         self._spoken = spoken
 
     def targets(self):
-        return [Listener(*item, "tcp://127.0.0.1:1") for item in self._spoken]
+        return [Listener(model, service, transport, "tcp://127.0.0.1:1") for model, service, transport in self._spoken]
 
 
 def test_models_that_cannot_be_asked_are_left_out_or_named():

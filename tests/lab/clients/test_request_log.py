@@ -4,9 +4,11 @@ import json
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from selectors import BaseSelector
 from typing import cast
 
 import pytest
@@ -133,7 +135,7 @@ def open_peers(count: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Peers]:
         RequestLog([cast(BlockingConnection, OnlySocket(ours)) for ours, _ in pairs], 1),
         [theirs for _, theirs in pairs],
     )
-    monkeypatch.setattr(request_log.time, "monotonic", lambda: peers.clock[0])
+    monkeypatch.setattr(time, "monotonic", lambda: peers.clock[0])
     for end in peers.ends:
         end.setblocking(False)
     try:
@@ -145,7 +147,7 @@ def open_peers(count: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Peers]:
 
 
 def advance(peers: Peers, selector: Selector | None = None) -> bool:
-    return peers.log.advance(cast("request_log.selectors.BaseSelector", selector or Selector()))
+    return peers.log.advance(cast(BaseSelector, selector or Selector()))
 
 
 def test_at_most_eight_requests_are_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,7 +285,7 @@ def test_run_says_begun_once_all_are_answered_and_confirms_the_mark(monkeypatch:
         step_log = peers.log.advance
         script: list[Callable[[], object]] = []
 
-        def step(selector: "request_log.selectors.BaseSelector") -> bool:
+        def step(selector: BaseSelector) -> bool:
             answered.append(sum(log.answered for log in peers.log.connection_logs))
             if script:
                 script.pop(0)()
@@ -322,7 +324,7 @@ def test_begun_waits_for_the_requested_number_of_replies(
         peers.ends[0].shutdown(socket.SHUT_WR)
         results, step_log = iter([True, False]), peers.log.advance
 
-        def step(selector: "request_log.selectors.BaseSelector") -> bool:
+        def step(selector: BaseSelector) -> bool:
             step_log(selector)
             return next(results)
 
@@ -338,7 +340,7 @@ def test_connection_in_the_backlog_delays_begun_by_one_second(monkeypatch: pytes
         seen: list[tuple[float, int]] = []
         times, step_log = iter([0.5, 1.0, 1.01, 60.1]), peers.log.advance
 
-        def step(selector: "request_log.selectors.BaseSelector") -> bool:
+        def step(selector: BaseSelector) -> bool:
             seen.append((peers.clock[0], len(commands.said)))
             peers.clock[0] = next(times)
             return step_log(selector)
@@ -422,7 +424,7 @@ def run_main(address: str, monkeypatch: pytest.MonkeyPatch, **options: object) -
 
 def test_command_prints_its_account_last(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     opened: list[BlockingConnection] = []
-    link = request_log.BlockingConnection
+    link = BlockingConnection
     timeouts = []
 
     def connect(address: Address, timeout: float) -> BlockingConnection:

@@ -146,7 +146,12 @@ def test_one_client_in_seven_is_hostile_and_every_other_one_half_closes(monkeypa
     got: list[int] = []
     closed: list[BlockingConnection] = []
     half_close = BlockingConnection.half_close
-    monkeypatch.setattr(BlockingConnection, "half_close", lambda link: [closed.append(link), half_close(link)])
+
+    def count_half_close(link: BlockingConnection) -> None:
+        closed.append(link)
+        half_close(link)
+
+    monkeypatch.setattr(BlockingConnection, "half_close", count_half_close)
 
     def talk(link: socket.socket) -> None:
         data = receive(link, len(MIX))
@@ -322,7 +327,11 @@ def test_workers_are_those_of_the_servers_info(declared: int | None, info: bytes
 
 
 def test_workers_are_the_declared_ones_if_info_fails() -> None:
-    with served(lambda link: [receive(link, 10), link.sendall(b":3\r\n")]) as address:
+    def talk(link: socket.socket) -> None:
+        receive(link, 10)
+        link.sendall(b":3\r\n")
+
+    with served(talk) as address:
         assert find_workers({"command-tcp": Address.parse(address)}, 5) == 5
 
 

@@ -20,6 +20,7 @@ from lab.experiments.soak import COUNTS, MEGABYTE, Clients, Reading, SoakResult,
 from lab.metrics.sample import Meter, Sample
 from lab.metrics.trend import Slope, Trend
 from lab.servers.backend import Backend, Instrument
+from tests.support.approx import about
 from tests.support.fakes import Clock, FakeBackend
 
 MODEL, OTHER = "asyncio_streams", "selector_loop"
@@ -41,7 +42,7 @@ def test_memory_slope_is_in_bytes_per_hour_after_the_warm_up() -> None:
     # The first three of nine are warm-up, with large growth. Then 1000 bytes in 10 s: 360,000 per hour.
     memory = [0, 10**6, 2 * 10**6, *(5 * 10**6 + 1000 * number for number in range(6))]
     found = judge(MODEL, make_readings(memory), SERVED, 360_001)
-    middle = pytest.approx(360_000)
+    middle = about(360_000)
     assert found.memory == Slope(middle, middle, middle)
     assert found.growth == dict.fromkeys(("memory", *COUNTS), Trend.FLAT)
     assert found.is_flat

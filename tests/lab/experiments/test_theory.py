@@ -135,7 +135,9 @@ def test_queue_wait_of_one_and_of_many_servers() -> None:
 def test_wait_of_a_workload_is_its_mean_sleep() -> None:
     assert read_wait("sleep_20ms") == pytest.approx(20 * MS)
     assert read_wait("session") == 0.0
-    turns = find_preset(WORKLOADS["mixed"].closed).workload.exchange.turns
+    exchange = find_preset(WORKLOADS["mixed"].closed).workload.exchange
+    assert exchange is not None
+    turns = exchange.turns
     assert 0 < read_wait("mixed") < 20 * MS
     assert sum(b"SLEEP" in request for request, _ in turns) / len(turns) < 0.5
 

@@ -15,7 +15,7 @@ import pytest
 from lab.metrics.cgroup import CgroupMeter, read_throttled
 from lab.metrics.meters import StatsMeter, _docker, find_container, open_container_meter
 from lab.metrics.process import ProcessMeter, open_process_meter
-from lab.metrics.sample import NoMeter, Sample, Switches
+from lab.metrics.sample import Meter, NoMeter, Sample, Switches
 
 # Burns until it has used this much CPU (whatever time that takes here), says so, and waits.
 _BURN = """
@@ -41,6 +41,7 @@ def run():
     def start(program):
         child = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         children.append(child)
+        assert child.stdout is not None
         assert child.stdout.readline() == b"done\n"
         return child
 
@@ -53,6 +54,10 @@ def run():
 def test_process_cpu_time_is_measured(run, program):
     child = run(program.format(seconds=0.5))
     sample = ProcessMeter(child.pid).read()
+    assert sample.cpu_seconds is not None
+    assert sample.memory_bytes is not None
+    assert sample.user_seconds is not None
+    assert sample.system_seconds is not None
     # Accounts in ticks of 10 ms, and Python's start on top.
     assert 0.45 <= sample.cpu_seconds <= 1.5
     assert sample.memory_bytes > 2**20
@@ -95,8 +100,9 @@ def test_ended_process_gives_an_empty_sample(run):
 
 
 def test_no_meter_knows_nothing():
-    assert NoMeter().read() == Sample(None, None, None, None)
-    assert NoMeter().count_descriptors() is None
+    meter: Meter = NoMeter()
+    assert meter.read() == Sample(None, None, None, None)
+    assert meter.count_descriptors() is None
 
 
 def _write(folder, **files):
@@ -117,6 +123,7 @@ def test_cgroup_version_2(tmp_path):
         pids__current="9\n",
     )
     meter = CgroupMeter.find(42, "abc123", proc=tmp_path / "proc", root=tmp_path / "fs")
+    assert meter is not None
     assert meter.read() == Sample(1.5, 4000, 2, 9, 1.0, 0.5, 7000, 0.25)
     # Of the two processes one has ended meanwhile.
     assert meter.count_descriptors() is None
@@ -145,6 +152,7 @@ def test_cgroup_version_1(tmp_path):
     )
     _write(tmp_path / "fs" / "pids" / "docker" / "abc123", pids__current="9\n")
     meter = CgroupMeter.find(42, "abc123", proc=tmp_path / "proc", root=tmp_path / "fs")
+    assert meter is not None
     assert meter.read() == Sample(1.5, 4000, 2, 9, 1.0, 0.5, 7000, 0.25)
 
 
@@ -179,6 +187,7 @@ def test_missing_cgroup_files_are_none(tmp_path):
     _write(tmp_path / "proc" / "42", cgroup="0::/abc123\n")
     _write(tmp_path / "fs" / "abc123", cpu__stat="usage_usec 1500000\n")
     meter = CgroupMeter.find(42, "abc123", proc=tmp_path / "proc", root=tmp_path / "fs")
+    assert meter is not None
     assert meter.read() == Sample(1.5, None, None, None)
 
 
@@ -203,7 +212,8 @@ def test_stats_of_the_engine_are_read():
 def test_cpu_readings_never_decrease(run):
     child = run(_BURN.format(seconds=0.05))
     meter = ProcessMeter(child.pid)
-    readings = [meter.read().cpu_seconds for _ in range(5)]
+    readings = [meter.read().cpu_seconds or 0.0 for _ in range(5)]
+    assert all(readings)
     assert readings == sorted(readings)
 
 
@@ -279,7 +289,7 @@ def test_process_sample_covers_the_whole_tree(monkeypatch):
     )
     monkeypatch.setattr(psutil, "Process", lambda pid: tree)
     meter = ProcessMeter(10)
-    meter._switches = SimpleNamespace(read=lambda pids: sum(pids))
+    monkeypatch.setattr(meter, "_switches", SimpleNamespace(read=lambda pids: sum(pids)))
     assert meter.read() == Sample(
         cpu_seconds=1023.0,
         memory_bytes=1100,
@@ -292,7 +302,12 @@ def test_process_sample_covers_the_whole_tree(monkeypatch):
     assert meter.count_zombies() == 1
     assert meter.pid == 10
     looked = []
-    monkeypatch.setattr("lab.metrics.process.count_descriptors", lambda pids: looked.extend(pids) or 7)
+
+    def count(pids):
+        looked.extend(pids)
+        return 7
+
+    monkeypatch.setattr("lab.metrics.process.count_descriptors", count)
     assert meter.count_descriptors() == 7
     assert looked == [10, 11, 12, 13]
 
@@ -302,14 +317,16 @@ def test_memory_smaller_than_the_cache_is_zero(tmp_path):
     files = {"cpu__stat": "usage_usec 1\n", "memory__current": "500\n"}
     _write(tmp_path / "fs" / "abc123", **files)
     meter = CgroupMeter.find(42, "abc123", proc=tmp_path / "proc", root=tmp_path / "fs")
+    assert meter is not None
     assert meter.pid == 42
     assert meter.read().memory_bytes is None
     (tmp_path / "fs" / "abc123" / "memory.stat").write_text("inactive_file 1000\n")
     assert meter.read().memory_bytes == 0
-    stats = {"cpu_stats": {}, "memory_stats": {"usage": 500, "max_usage": 900, "stats": {"inactive_file": 1000}}}
+    cache = {"inactive_file": 1000}
+    stats = {"cpu_stats": {}, "memory_stats": {"usage": 500, "max_usage": 900, "stats": cache}}
     found = StatsMeter(lambda: stats).read()
     assert (found.memory_bytes, found.peak_bytes) == (0, 900)
-    del stats["memory_stats"]["stats"]["inactive_file"]
+    del cache["inactive_file"]
     assert StatsMeter(lambda: stats).read().memory_bytes is None
 
 
@@ -321,7 +338,9 @@ def test_cgroup_is_found_among_other_lines(tmp_path):
     find = lambda: CgroupMeter.find(42, "abc123", proc=tmp_path / "proc", root=tmp_path / "fs")  # noqa: E731
     assert find() is None
     _write(tmp_path / "fs" / "cpuacct" / "a:abc123", cpuacct__usage="2500000000\n")
-    assert find().read() == Sample(cpu_seconds=2.5)
+    meter = find()
+    assert meter is not None
+    assert meter.read() == Sample(cpu_seconds=2.5)
 
 
 def test_cgroup_switches_and_zombies_are_those_of_its_processes(tmp_path, run):

@@ -18,6 +18,7 @@ from lab.metrics.trend import (
     find_slope,
     judge_counts,
 )
+from tests.support.approx import about
 
 # 15 pairs; no two values are the same, and no residual is like the one before it. In order, their slopes are
 # -2 -2 -1/3 0.5 (6 times) 1 4/3 4/3 3 3 3. Var(S) = 6 x 5 x 17 / 18 = 28.33, of which the root is 5.323.
@@ -40,7 +41,7 @@ HOURS = [number / 360 for number in range(40)]
     ],
 )
 def test_interval_is_sens(confidence: float, low: float, high: float) -> None:
-    assert find_slope(TIMES, ZIGZAG, confidence=confidence) == Slope(0.5, pytest.approx(low), high)
+    assert find_slope(TIMES, ZIGZAG, confidence=confidence) == Slope(0.5, about(low), high)
 
 
 def test_default_confidence_is_95_percent() -> None:
@@ -54,7 +55,7 @@ def test_interval_of_a_long_series_is_not_as_wide_as_all_slopes() -> None:
     # 47.3, the slopes 19 and 47. From 0 on.
     times = [float(number) for number in range(12)]
     values = [number + number % 2 / 2 for number in range(12)]
-    assert find_slope(times, values) == Slope(1.0, 1.0, pytest.approx(1 + 0.5 / 9))
+    assert find_slope(times, values) == Slope(1.0, 1.0, about(1 + 0.5 / 9))
 
 
 def test_interval_of_a_short_series_reaches_the_last_slope() -> None:
@@ -80,7 +81,7 @@ def test_autocorrelated_series_has_a_wider_interval() -> None:
     # wide: 10 and 18.
     times = [float(number) for number in range(8)]
     found = find_slope(times, [1, 1, 1, -1, -1, -1, 1, 1], confidence=0.8)
-    assert found == Slope(0.0, pytest.approx(-2 / 3), pytest.approx(2 / 3))
+    assert found == Slope(0.0, about(-2 / 3), about(2 / 3))
 
 
 def test_slope_takes_uneven_times() -> None:

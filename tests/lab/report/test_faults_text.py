@@ -22,6 +22,7 @@ from lab.report.faults_text import (
     show_cell,
     show_details,
 )
+from tests.support.approx import about
 from tests.support.made_up import MEASUREMENT
 
 SEEN = ProbeReport(0.002, 0.01, 0.3, 0.4, 3, 0.5, ((-1, 0.001, 0.002, 0), (0, 0.2, 0.48, 3), (1, None, None, 4)))
@@ -143,7 +144,7 @@ def test_picture_axes_are_seconds_and_powers_of_ten(run: Run) -> None:
     """From -1 to 2 s on 644 of 720 pixels, behind a margin of 64; from 1 ms to 1 s on 144 of 190, from 156 up to 12."""
     picture = draw(run, SEEN)
     # 64 + 1/3 x 644, and 64 + 1.5/3 x 644.
-    assert (picture.begin, picture.end) == (pytest.approx(278.67, abs=0.01), pytest.approx(386.0))
+    assert (picture.begin, picture.end) == (about(278.67, abs=0.01), about(386.0))
     # The middle of a second: 64 + 0.5/3 x 644. 0.2 s: 156 - 144 x (3 - 0.699) / 3, 2 ms: 156 - 144 x 0.301 / 3.
     assert picture.lines == (("p50", "171.3,156.0 386.0,45.6"), ("p99", "171.3,141.6 386.0,27.3"))
     assert [text for *_, text in picture.dots] == [
@@ -152,10 +153,10 @@ def test_picture_axes_are_seconds_and_powers_of_ten(run: Run) -> None:
         "second -1: p99 2 ms",
         "second 0: p99 480 ms",
     ]
-    assert [(x, y) for x, y, _ in picture.dots[:1]] == [(pytest.approx(171.33, abs=0.01), pytest.approx(156))]
+    assert [(x, y) for x, y, _ in picture.dots[:1]] == [(about(171.33, abs=0.01), about(156))]
     assert picture.crosses == (
-        (pytest.approx(386.0), 18.0, "second 0: 3 failed"),
-        (pytest.approx(600.67, abs=0.01), 18.0, "second 1: 4 failed"),
+        (about(386.0), 18.0, "second 0: 3 failed"),
+        (about(600.67, abs=0.01), 18.0, "second 1: 4 failed"),
     )
     assert [(tick.text, round(tick.place)) for tick in picture.across] == [
         ("-1 s", 64),

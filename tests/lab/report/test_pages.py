@@ -48,7 +48,8 @@ def make_run(root: Path) -> Run:
         for number, (model, rate) in enumerate(RATES.items()):
             cost = 80.0 + 10 * number
             for users in PLAN.levels if rate else ():
-                found = replace(plain, users=users, answered=rate // 2, server_cpu_us=cost, memory_bytes=users * 2**20)
+                answered = (rate or 0) // 2
+                found = replace(plain, users=users, answered=answered, server_cpu_us=cost, memory_bytes=users * 2**20)
                 run.keep(f"sweep/{workload}/{model}/{users}", {"measurement": found.as_json()})
             for step in (f"round-{n}/{workload}/{model}/{mode}" for n in (1, 2, 3) for mode in PLAN.modes):
                 found = replace(plain, answered=(rate or 0) + number, server_cpu_us=cost)

@@ -330,7 +330,7 @@ def test_interpolation_ends_in_a_text_or_a_refusal(text: str) -> None:
 
 @given(st.text(max_size=20))
 def test_doubled_dollar_sign_is_one_dollar_sign(text: str) -> None:
-    assert interpolate(text.replace("$", "$$"), {}.get) == text
+    assert interpolate(text.replace("$", "$$"), lambda name: None) == text
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import os
 import resource
 import shutil
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -193,8 +194,14 @@ def test_port_in_time_wait_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_loopback_is_tested_with_a_free_port(monkeypatch: pytest.MonkeyPatch) -> None:
-    create, asked = socket.create_server, []
-    monkeypatch.setattr(socket, "create_server", lambda address: asked.append(address) or create(address))
+    create = socket.create_server
+    asked: list[tuple[str, int]] = []
+
+    def create_one(address: tuple[str, int]) -> socket.socket:
+        asked.append(address)
+        return create(address)
+
+    monkeypatch.setattr(socket, "create_server", create_one)
     assert doctor._examine_loopback().good
     assert asked == [("127.0.0.1", 0)]
 
@@ -208,13 +215,13 @@ def test_tools(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def compose_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
+def compose_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], object]:
     path = tmp_path / "compose.yaml"
     monkeypatch.setattr("lab.servers.catalogue.COMPOSE_FILE", path)
-    return lambda text: path.write_text(text) and None
+    return path.write_text
 
 
-def test_project(compose_file: Callable[[str], None]) -> None:
+def test_project(compose_file: Callable[[str], object]) -> None:
     labels = "lab.model: mine, lab.family: f, lab.summary: s"
     compose_file(f"services: {{mine: {{image: x, labels: {{{labels}, lab.extra: no_such_library}}}}}}\n")
     found = by_part(list(doctor._examine_project()))
@@ -228,7 +235,7 @@ def test_project(compose_file: Callable[[str], None]) -> None:
 
 
 def test_old_python_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor.sys, "version_info", (3, 10, 9))
+    monkeypatch.setattr(sys, "version_info", (3, 10, 9))
     found = by_part(list(doctor._examine_project()))["python"]
     assert (found.good, found.what, found.needed_for) == (False, "3.10.9", "both")
 
@@ -237,7 +244,7 @@ def test_old_python_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     ("version", "good"), [((3, 11, 0), True), ((3, 11), True), ((3, 10, 99), False), ((3, 12, 1, 2, 7), True)]
 )
 def test_oldest_python(monkeypatch: pytest.MonkeyPatch, version: tuple[int, ...], good: bool) -> None:
-    monkeypatch.setattr(doctor.sys, "version_info", version)
+    monkeypatch.setattr(sys, "version_info", version)
     found = by_part(list(doctor._examine_project()))["python"]
     assert (found.good, found.what) == (good, ".".join(map(str, version[:3])))
 

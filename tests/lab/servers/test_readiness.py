@@ -2,7 +2,9 @@
 
 import json
 import socket
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 
@@ -79,8 +81,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[str, ...], f
         raise NoAnswerError(f"nothing in {timeout:g} s")
 
     monkeypatch.setattr(readiness, "call", call)
-    monkeypatch.setattr(readiness.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(readiness.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
     return asked
 
 
@@ -196,7 +198,7 @@ def test_hanging_model_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_request_is_the_first_word_of_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readiness.sys, "argv", ["readiness", '{"timeout": 0.2, "targets": []}'])
+    monkeypatch.setattr(sys, "argv", ["readiness", '{"timeout": 0.2, "targets": []}'])
     assert readiness.main() == 0
 
 

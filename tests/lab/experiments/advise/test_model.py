@@ -28,6 +28,7 @@ from lab.load.measurement import Measurement
 from lab.metrics.verdict import Limit, Verdict
 from lab.report.advise_text import print_advice
 from lab.servers.catalogue import Catalogue
+from tests.support.approx import about
 from tests.support.made_up import LOAD, LOOP, MEASUREMENT, MIB
 
 CATALOGUE = Catalogue.load()
@@ -99,7 +100,7 @@ def test_requests_wait_for_a_worker() -> None:
 
 def test_load_at_the_limit_does_not_hold() -> None:
     # 2000/s x 0.5 ms is one core exactly.
-    assert (advice({"rate": 2000.0}).utilization, advice({"rate": 2000.0}).holds) == (pytest.approx(1.0), False)
+    assert (advice({"rate": 2000.0}).utilization, advice({"rate": 2000.0}).holds) == (about(1.0), False)
     assert advice({"rate": 1999.0, "limit": None}).holds
     assert "the queue grows without bound" in advice({"rate": 2000.0}).reason
     assert "the queue grows without bound" not in advice({"rate": 1990.0}).reason
@@ -152,7 +153,7 @@ def test_memory_counts_served_connections() -> None:
     assert found.memory_bytes == pytest.approx(10.08 * MIB)
     # LAB_MAX_CONNECTIONS allows fewer connections than workers.
     found = advice(server=Server("threads", 8, 4, False))
-    assert (found.memory_bytes, found.slots) == (pytest.approx(10.04 * MIB), 4)
+    assert (found.memory_bytes, found.slots) == (about(10.04 * MIB), 4)
     assert "996 of 1000 connections wait" in found.reason
 
 
@@ -318,8 +319,8 @@ def ask(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Demand]:
 
 def test_wait_is_service_time_minus_cpu(ask: Callable[..., Demand]) -> None:
     found = ask("--cores", "3", "--slo", "p90 < 50ms")
-    assert (found.wait, found.cpu) == (pytest.approx(0.0198), pytest.approx(0.0002))
-    assert (found.share, found.limit, found.cores) == (pytest.approx(0.9), pytest.approx(0.05), 3)
+    assert (found.wait, found.cpu) == (about(0.0198), about(0.0002))
+    assert (found.share, found.limit, found.cores) == (about(0.9), about(0.05), 3)
     assert (found.connections, found.rate) == (100, 1000.0)
 
 
@@ -389,7 +390,7 @@ def test_memory_of_a_connection_is_from_a_sweep_of_200_or_more(
     }
     known = read(keep(tmp_path, make_plan, rows))
     if bytes_each:
-        assert (known.connection_bytes, known.most_connections) == (pytest.approx(bytes_each), most)
+        assert (known.connection_bytes, known.most_connections) == (about(bytes_each), most)
     else:
         # The published figures of idle connections are used instead.
         assert known.most_connections == 10_000
@@ -430,7 +431,7 @@ def test_published_figures_are_in_seconds_with_the_containers_memory_limit() -> 
     known = Sources(None, measured, ()).read(CATALOGUE, CATALOGUE["thread_pool"])
     summary = measured.models["thread_pool"]["closed_session"]
     assert summary.cpu_us is not None
-    assert known.costs == ((summary.rate, pytest.approx(summary.cpu_us * 1e-6)),)
+    assert known.costs == ((summary.rate, about(summary.cpu_us * 1e-6)),)
     assert known.base_bytes == summary.memory_bytes
     assert known.memory_limit == read_size(CATALOGUE.definitions["thread_pool"])
     assert known.memory_limit is not None
@@ -439,4 +440,4 @@ def test_published_figures_are_in_seconds_with_the_containers_memory_limit() -> 
 def test_row_without_a_cost_has_a_rate_and_no_cost(tmp_path: Path, make_plan: Callable[..., Any]) -> None:
     rows = {"closed": make(10_000, None), "fixed": make(2_000, 40.0)}  # type: ignore[arg-type]
     known = read(keep(tmp_path, make_plan, rows, modes=("closed", "fixed")))
-    assert (known.costs, known.most_rate) == (((2_000, pytest.approx(40e-6)),), 10_000)
+    assert (known.costs, known.most_rate) == (((2_000, about(40e-6)),), 10_000)

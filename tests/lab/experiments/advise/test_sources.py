@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -17,6 +18,7 @@ from lab.experiments.store import Run
 from lab.experiments.theory import Server, describe_concurrency
 from lab.metrics.verdict import Limit, Verdict
 from lab.servers.catalogue import Catalogue
+from tests.support.approx import about
 from tests.support.made_up import LOAD, LOOP, MIB
 
 CATALOGUE = Catalogue.load()
@@ -25,7 +27,7 @@ CATALOGUE = Catalogue.load()
 def test_loop_with_spare_capacity_holds() -> None:
     found = advise_model(LOAD, LOOP)
     assert found.holds
-    assert (found.cpu_load, found.cores, found.slots) == (pytest.approx(0.5), 1, 1000)
+    assert (found.cpu_load, found.cores, found.slots) == (about(0.5), 1, 1000)
     assert found.in_flight == pytest.approx(20.5)
     # M/M/1 at half load: 99 % wait less than ln(0.5 / 0.01) / (2000 - 1000) s.
     assert found.response == pytest.approx(0.0205 + 0.003912, abs=1e-6)
@@ -89,7 +91,7 @@ def test_response_takes_at_least_as_long_as_a_ping() -> None:
         ),
     ],
 )
-def test_nearest_limit_breaks_first(load: dict[str, float], known: dict[str, object], breaks: str) -> None:
+def test_nearest_limit_breaks_first(load: dict[str, Any], known: dict[str, Any], breaks: str) -> None:
     found = advise_model(replace(LOAD, **load), replace(LOOP, **known))
     assert found.breaks_first == breaks
     assert not found.holds
@@ -104,7 +106,7 @@ def test_unserved_connections_have_no_percentile() -> None:
 def test_processes_compute_on_all_cores() -> None:
     found = advise_model(replace(LOAD, rate=3000.0), replace(LOOP, server=Server("process each", None, 12_000, True)))
     assert found.holds
-    assert (found.cores, found.cpu_load) == (2, pytest.approx(0.75))
+    assert (found.cores, found.cpu_load) == (2, about(0.75))
 
 
 def test_extrapolation_is_named() -> None:
@@ -147,7 +149,7 @@ def ask() -> Ask:
 def test_figures_come_from_the_run_or_the_published_ones(stored: Path) -> None:
     sources = read_sources(CATALOGUE, stored, stored)
     known = sources.read(CATALOGUE, CATALOGUE["asyncio_streams"])
-    assert (known.cost(4000.0), known.most_rate, known.base_bytes) == (pytest.approx(40e-6), 10_000, 15 * MIB)
+    assert (known.cost(4000.0), known.most_rate, known.base_bytes) == (about(40e-6), 10_000, 15 * MIB)
     # The sweep has only 64 connections, so the memory of a connection is that of 10,000 idle ones.
     assert known.most_connections == 10_000
     other = sources.read(CATALOGUE, CATALOGUE["trio_nursery"])

@@ -16,6 +16,7 @@ from lab.cli.main import cli
 from lab.cli.params import split_names
 from lab.experiments.bench import setup
 from lab.experiments.bench.plan import PRESETS, Plan
+from lab.experiments.bench.runner import Runner
 from lab.experiments.bench.setup import check_same, choose_control, describe, make_plan, read_libc
 from lab.experiments.store import Run, StoreError
 from lab.load.cores import Pinning
@@ -66,7 +67,7 @@ class Command:
         )
         monkeypatch.setattr("lab.experiments.bench.setup.describe_servers", lambda backend, models: "3.13")
         monkeypatch.setattr("lab.experiments.bench.setup.read_commit", lambda: "abc")
-        monkeypatch.setattr(bench.Runner, "measure_all", lambda runner, check: self._measure(runner))
+        monkeypatch.setattr(Runner, "measure_all", lambda runner, check: self._measure(runner))
         for variable in ("LAB_PROJECT", "LAB_BACKEND"):
             # The command sets these for its child processes; they are reset after the test.
             monkeypatch.setenv(variable, "")

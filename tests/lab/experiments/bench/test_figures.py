@@ -29,7 +29,7 @@ Store = Callable[..., Findings]
 def make(rate: float, cpu: float | None = None, p99: float | None = None, **changes: Any) -> Measurement:
     """Return a measurement of one second with a rate, CPU per request and p99 in microseconds."""
     times = {} if p99 is None else {"histogram": ((p99 / 2, 98), (p99, 2))}
-    return replace(MEASUREMENT, answered=round(rate), seconds=1.0, server_cpu_us=cpu, **times | changes)  # type: ignore[arg-type]
+    return replace(MEASUREMENT, answered=round(rate), seconds=1.0, server_cpu_us=cpu, **times | changes)
 
 
 def rounds(*values: tuple[float, float, float]) -> list[Measurement]:
@@ -206,6 +206,11 @@ def test_steps_of_redis_benchmark_and_of_the_generators_limit_are_read(store: St
         found.run.keep(f"cross-check/ping/peer_redis/redis-benchmark-{number}", record)
     found = read_findings(Run.open(found.run.folder))
     (check,) = found.cross_checks
+    assert check.ours is not None
+    assert check.theirs is not None
+    assert check.our_cost is not None
+    assert check.their_cost is not None
+    assert found.generator_limit is not None
     assert (check.ours.middle, check.ours.low, check.ours.is_lower_bound) == (200, 100, True)
     assert (check.theirs.middle, check.theirs.low, check.theirs.high) == (205, 190, 210)
     assert (check.our_cost.middle, check.their_cost.middle, check.missing) == (9.0, 22.0, None)
@@ -229,7 +234,7 @@ def test_control_is_measured_on_the_second_server(
     def measure(backend: Any, model: Any, scenario: str, **given: Any) -> Measurement:
         asked.append((backend.project, model.name))
         # The control answers 100 requests/s less.
-        found = plain(backend, model, scenario, **given)
+        found: Measurement = plain(backend, model, scenario, **given)
         return replace(found, answered=found.answered - (100 if backend.project == "t-control" else 0))
 
     monkeypatch.setattr("lab.experiments.bench.runner.measure", measure)

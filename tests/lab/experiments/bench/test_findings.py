@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import pyarrow
 import pyarrow.parquet
@@ -127,6 +128,7 @@ def test_limit_of_the_generator_is_in_every_run(bench, make_plan) -> None:
     run = bench.begin(plan)
     bench.measure(run, plan)
     found = read_findings(run)
+    assert found.generator_limit is not None
     assert found.generator_limit.model == "peer_redis"
     assert found.generator_limit.rate.repeats == plan.rounds
     assert "peer_redis" not in {row.model for row in found.rows.values()}
@@ -141,9 +143,9 @@ def test_every_row_links_its_raw_data(measured) -> None:
     assert len(links) == 3 * 6
     assert all((found.run.folder / link).is_file() for link in links)
     assert "| asyncio_streams |" in text
-    console = Console(width=160, file=io.StringIO())
-    print_report(found, console)
-    assert "twisted_reactor" in console.file.getvalue()
+    printed = io.StringIO()
+    print_report(found, Console(width=160, file=printed))
+    assert "twisted_reactor" in printed.getvalue()
 
 
 def test_page_is_self_contained_and_links_its_raw_data(measured) -> None:
@@ -251,7 +253,7 @@ def test_failed_sweep_is_no_failure_of_a_quick_workload(make_plan) -> None:
     failing = replace(MEASUREMENT, verdict=Verdict(Limit.FAILED, "12% of all exchanges failed"))
     rows = {("session", "m", row.mode): row for row in (make_row("closed", MEASUREMENT), make_row("open"))}
     sweeps = {("session", "m"): {64: failing}}
-    run = SimpleNamespace(facts={})
+    run = cast(Run, SimpleNamespace(facts={}))  # a run without a folder
     assert Findings(run, make_plan(), rows, sweeps, {}, (), None).failing("session", "m") == ""
     del rows["session", "m", "closed"]
     assert Findings(run, make_plan(), rows, sweeps, {}, (), None).failing("session", "m") == failing.verdict.reason

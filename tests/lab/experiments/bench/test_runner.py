@@ -149,7 +149,9 @@ def test_whole_run_has_sweep_and_rounds(bench, make_plan, make_measurement) -> N
     assert found.missing_steps == 0
     assert found.noise("rate") == 0.0
     assert [item.model for item in found.cross_checks] == ["asyncio_streams"]
-    assert found.cross_checks[0].theirs.middle == 10_000.0
+    theirs = found.cross_checks[0].theirs
+    assert theirs is not None
+    assert theirs.middle == 10_000.0
 
 
 def test_model_that_fails_the_suite_is_not_measured(bench, make_plan) -> None:

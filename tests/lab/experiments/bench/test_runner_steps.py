@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -342,7 +343,7 @@ def test_level_with_one_failure_in_a_thousand_is_served() -> None:
 def make_server(samples: Sequence[float | None]) -> Any:
     found = iter(samples)
     meter = SimpleNamespace(read=lambda: Sample(cpu_seconds=next(found)))
-    return MeteredServer((Listener("asyncio_streams", "command", "tcp", "tcp://127.0.0.1:8000"),), meter)  # type: ignore[arg-type]
+    return MeteredServer((Listener("asyncio_streams", "command", "tcp", "tcp://127.0.0.1:8000"),), meter)
 
 
 @pytest.mark.parametrize(
@@ -517,7 +518,7 @@ def test_own_cpu_is_the_share_of_a_core_used_by_measuring(lab: Open, monkeypatch
     found = lab(models=("asyncio_streams",))
     cpu, clock = iter([1.0, 1.5]), iter([10.0, 20.0])
     monkeypatch.setattr(runner, "_own_cpu_seconds", lambda backend: next(cpu))
-    monkeypatch.setattr(runner.time, "monotonic", lambda: next(clock, 20.0))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock, 20.0))
     found.measure_all()
     # 0.5 s in 10 s.
     assert json.loads((found.run.folder / "end.json").read_text())["own_cores"] == pytest.approx(0.05)
@@ -537,14 +538,14 @@ def test_own_cpu_includes_docker_clients(monkeypatch: pytest.MonkeyPatch) -> Non
         asked.append(recursive)
         return children
 
-    monkeypatch.setattr(runner.psutil, "Process", lambda: SimpleNamespace(children=list_children))
-    monkeypatch.setattr(runner.time, "process_time", lambda: 1.0)
+    monkeypatch.setattr(psutil, "Process", lambda: SimpleNamespace(children=list_children))
+    monkeypatch.setattr(time, "process_time", lambda: 1.0)
     monkeypatch.setattr(os, "times", lambda: SimpleNamespace(children_user=2.0, children_system=4.0))
     # 1 of its own, 2 + 4 of ended children, 10 + 20 and 100 + 200 of running ones.
-    assert runner._own_cpu_seconds(SimpleNamespace(name="docker")) == 337.0  # type: ignore[arg-type]
+    assert runner._own_cpu_seconds(SimpleNamespace(name="docker")) == 337.0
     assert asked == [True]
     # As processes, its children are the servers and the generator.
-    assert runner._own_cpu_seconds(SimpleNamespace(name="process")) == 1.0  # type: ignore[arg-type]
+    assert runner._own_cpu_seconds(SimpleNamespace(name="process")) == 1.0
 
 
 # The plan.
@@ -590,8 +591,8 @@ def test_presets_take_the_documented_time(preset: str, levels: tuple[int, ...], 
     plan = Plan(models=tuple("abcdefghijklmnop"), seed=1, control="a", generator_limit=None, **PRESETS[preset])
     assert plan.levels == levels
     rounds = sum(17 * plan.rounds_of(mode) for workload in plan.workloads for mode in plan.modes_of(workload))
-    levels = sum(16 * len(plan.levels_of(workload)) for workload in plan.workloads if plan.sweeps(workload))
-    assert rounds + levels == windows
+    swept = sum(16 * len(plan.levels_of(workload)) for workload in plan.workloads if plan.sweeps(workload))
+    assert rounds + swept == windows
     assert windows * (plan.seconds + plan.warm_up) == pytest.approx(seconds)
 
 

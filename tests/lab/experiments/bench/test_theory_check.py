@@ -12,6 +12,7 @@ from lab.experiments.bench.theory_check import Expectation, _middle, _read_hold,
 from lab.experiments.theory import Server, UpperBound
 from lab.load.measurement import Measurement
 from lab.metrics.verdict import Limit, Verdict
+from tests.support.approx import about
 from tests.support.made_up import MEASUREMENT
 
 LOOP = Server("loop", None, 12_000, False)
@@ -63,8 +64,8 @@ def test_row_with_fewer_connections_than_the_sweep_uses_its_own_cpu(make_plan: A
     as_many = expect(findings, make_row(measured(9_000, 150.0, users=16)))
     assert fewer is not None
     assert as_many is not None
-    assert (fewer.key, fewer.upper_bound.rate) == (None, pytest.approx(1e6 / 150))
-    assert (as_many.key, as_many.upper_bound.rate) == ("sweep/session/m/16", pytest.approx(12_500))
+    assert (fewer.key, fewer.upper_bound.rate) == (None, about(1e6 / 150))
+    assert (as_many.key, as_many.upper_bound.rate) == ("sweep/session/m/16", about(12_500))
 
 
 def test_cpu_without_a_sweep_is_the_median() -> None:

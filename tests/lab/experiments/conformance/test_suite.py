@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from lab.base.errors import LabError
+from lab.base.paths import ROOT
 from lab.experiments.conformance import suite
 from lab.experiments.conformance.plugin import MARK, Printer, pytest_configure
 from lab.experiments.conformance.suite import Finding, SuiteReport, check_external, check_models, read_report
@@ -200,7 +201,7 @@ def test_external_server_is_probed_and_then_checked(
     def run(command: list[str], **options: Any) -> "CompletedProcess[str]":
         asked.append(command)
         assert options == {
-            "cwd": suite.ROOT,
+            "cwd": ROOT,
             "capture_output": True,
             "text": True,
             "errors": "replace",  # without UTF-8 no output may be lost
@@ -232,7 +233,7 @@ def test_target_without_tests_is_refused() -> None:
 def make_report(outcome: Any, when: Any, *, longrepr: Any = None, xfail: str | None = None) -> pytest.TestReport:
     report = pytest.TestReport("t.py::x[a]", ("t.py", 1, "x"), {}, outcome, longrepr, when)
     if xfail is not None:
-        report.wasxfail = xfail  # type: ignore[attr-defined]
+        report.wasxfail = xfail
     return report
 
 

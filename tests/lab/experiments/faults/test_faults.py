@@ -320,7 +320,7 @@ def test_signal_is_deferred_until_healed(lab: Processes) -> None:
 
     def heal() -> None:
         # To this thread: the kernel may deliver a process's signal to another thread, even after the test.
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
         steps.append("healed")
 
     with pytest.raises(KeyboardInterrupt), injected(make_fault(lambda: None, heal), lab, MODEL):

@@ -6,6 +6,7 @@ import re
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from typing import Any
 
 import docker
 import pytest
@@ -54,7 +55,7 @@ def dropped(lab: Containers) -> int:
     return counters[0] if counters else -1
 
 
-def inspect(lab: Containers, engine: docker.DockerClient) -> dict[str, object]:
+def inspect(lab: Containers, engine: docker.DockerClient) -> dict[str, Any]:
     container = engine.containers.get(lab.container_name(MODEL))
     return {
         "paused": container.attrs["State"]["Paused"],

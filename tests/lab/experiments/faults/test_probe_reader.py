@@ -18,6 +18,7 @@ from lab.experiments.faults.under_load import apply_under_load
 from lab.load.measurement import Measurement
 from lab.load.presets import find_preset
 from lab.servers.backend import Backend, Instrument
+from tests.support.approx import about
 from tests.support.fakes import Clock, FakeBackend
 from tests.support.made_up import MEASUREMENT
 
@@ -101,8 +102,8 @@ def test_seconds_count_from_the_injection() -> None:
     # Of two values, the p50 is their middle and the p99 nearly the larger one: 0.002 + 0.99 x 0.002, 0.1 + 0.99 x 0.2.
     assert probe_report.seconds == (
         (-2, 0.001, 0.001, 0),
-        (-1, pytest.approx(0.003), pytest.approx(0.00398), 0),
-        (0, pytest.approx(0.2), pytest.approx(0.298), 1),
+        (-1, about(0.003), about(0.00398), 0),
+        (0, about(0.2), about(0.298), 1),
         (2, None, None, 1),
     )
 

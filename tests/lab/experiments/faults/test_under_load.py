@@ -14,6 +14,7 @@ from lab.experiments.faults.registry import FAULTS
 from lab.experiments.faults.under_load import apply_under_load
 from lab.servers.processes import Processes
 from tests.faults.conftest import CATALOGUE
+from tests.support.approx import about
 from tests.support.waiting import wait_until
 
 MODEL = "asyncio_streams"
@@ -42,16 +43,16 @@ def test_report_has_baseline_detection_and_recovery(
 ) -> None:
     probe_report = make_report(QUIET + during + after, injected=2.0, healed=3.0)
     assert (probe_report.quiet_p99, probe_report.detect, probe_report.recover) == (
-        pytest.approx(0.001),
-        None if detect is None else pytest.approx(detect),
-        None if recover is None else pytest.approx(recover),
+        about(0.001),
+        None if detect is None else about(detect),
+        None if recover is None else about(recover),
     )
 
 
 def test_ping_under_way_at_the_injection_can_be_late() -> None:
     probe_report = make_report([*QUIET, (1.99, None), *every_tenth(2.5, 5.0, 0.001)], injected=2.0, healed=2.4)
     assert probe_report.detect == 0.0
-    assert (probe_report.failed, probe_report.slowest, probe_report.lasted) == (1, 0.001, pytest.approx(0.4))
+    assert (probe_report.failed, probe_report.slowest, probe_report.lasted) == (1, 0.001, about(0.4))
 
 
 def test_baseline_includes_earlier_quiet_pings() -> None:

@@ -67,8 +67,9 @@ def container(engine: docker.DockerClient, backend: Containers) -> Callable[[str
 
 def execute(container: Container, *command: str) -> str:
     code, output = container.exec_run(list(command))
+    assert isinstance(output, bytes)
     assert code == 0, output
-    return str(output.decode())
+    return output.decode()
 
 
 def ask(backend: Containers, model: str, *request: str, transport: str = "tcp") -> str:

@@ -70,9 +70,10 @@ def execute(container: Container, *command: str) -> str:
     """Return the output of a command; retry if it is empty, because a busy Engine 20.10 sometimes loses it."""
     for _ in range(10):
         code, output = container.exec_run(list(command))
+        assert isinstance(output, bytes)
         assert code == 0, output
         if output:
-            return str(output.decode())
+            return output.decode()
     pytest.fail(f"{command} says nothing")
 
 

@@ -106,6 +106,7 @@ def statuses(container: Container) -> list[dict[str, list[str]]]:
     """Return /proc/PID/status of every process, read inside the container."""
     code, output = container.exec_run(["sh", "-c", "cat /proc/[0-9]*/status"], user=USERS.get(name_of(container), ""))
     assert code in (0, 1)  # `cat` itself may be in the list, and gone
+    assert isinstance(output, bytes)
     blocks = re.split(r"^(?=Name:)", output.decode(), flags=re.MULTILINE)[1:]
     return [
         {key: value.split() for key, _, value in (line.partition(":") for line in block.splitlines())}
@@ -135,6 +136,7 @@ def test_only_declared_paths_are_writable(container: Container) -> None:
     declared |= {"/proc", "/etc/resolv.conf", "/etc/hostname", "/etc/hosts"}
     code, output = container.exec_run(["cat", "/proc/self/mounts"])
     assert code == 0
+    assert isinstance(output, bytes)
     mounts = [line.split() for line in output.decode().splitlines()]
     (root,) = (options for _, where, _, options, *_ in mounts if where == "/")
     assert "ro" in root.split(",")
@@ -307,7 +309,9 @@ def files_of(image: str) -> Iterator[tuple[str, bytes]]:
                     for file in layer:
                         if file.isfile() and 0 < file.size < 100_000:
                             count += 1
-                            yield file.name, layer.extractfile(file).read()
+                            content = layer.extractfile(file)
+                            assert content is not None
+                            yield file.name, content.read()
     assert saving.returncode == 0
     assert count > 1000
 

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import docker
@@ -13,6 +14,7 @@ from docker.models.containers import Container
 from lab.load.external_server import ExternalServer
 from lab.load.generator import find_port
 from lab.metrics.cgroup import CgroupMeter
+from lab.servers.docker.containers import Containers
 from lab.servers.open import open_backend
 from tests.support.waiting import wait_until
 
@@ -24,17 +26,20 @@ pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("docker")]
 
 def test_published_container_is_read_and_docker_proxy_is_not(engine: docker.DockerClient, docker_project: str) -> None:
     backend = open_backend("docker", docker_project)
+    assert isinstance(backend, Containers)
     backend.build([MODEL])
     container = engine.containers.create(
         backend.catalogue.image(MODEL),
         ["--listen", "command=tcp://0.0.0.0:9000"],
-        ports={"9000/tcp": ("127.0.0.1", None)},
+        ports={"9000/tcp": ("127.0.0.1", None)},  # type: ignore[dict-item]  # None is any free port, unlike in its stubs
         labels={"com.docker.compose.project": docker_project},
     )
     try:
         container.start()
         container.reload()
-        (published,) = container.ports["9000/tcp"]
+        bound = container.ports["9000/tcp"]
+        assert bound is not None
+        (published,) = bound
         (network,) = container.attrs["NetworkSettings"]["Networks"].values()
         for address in (f"127.0.0.1:{published['HostPort']}", f"{network['IPAddress']}:9000"):
             meter = ExternalServer([f"command=tcp://{address}"]).open_meter()
@@ -51,11 +56,15 @@ def test_generator_in_a_container_ends_with_a_killed_lab(
     engine: docker.DockerClient, docker_project: str, find_of_project: Callable[[str], object]
 ) -> None:
     backend = open_backend("docker", docker_project)
+    assert isinstance(backend, Containers)
 
     def find_generators() -> list[Container]:
         label = f"com.docker.compose.project={docker_project}"
         running = engine.containers.list(filters={"label": label, "status": "running"})
-        return [item for item in running if "-locust" in item.name]
+        return [item for item in running if "-locust" in (item.name or "")]
+
+    def has_ended_or_runs(lab: "subprocess.Popen[bytes]", count: int) -> bool:
+        return lab.poll() is not None or len(find_generators()) == count
 
     port = find_port()
     try:
@@ -67,7 +76,7 @@ def test_generator_in_a_container_ends_with_a_killed_lab(
             environ = {**os.environ, "LAB_UI_PORT": str(port)}
             lab = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             try:
-                wait_until(lambda lab=lab, count=count: lab.poll() is not None or len(find_generators()) == count)
+                wait_until(partial(has_ended_or_runs, lab, count))
                 found = find_generators()
                 assert len(found) == count
                 # The page is published for this machine alone, and only where there is one.
