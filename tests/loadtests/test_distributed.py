@@ -114,6 +114,7 @@ def test_web_ui_with_workers_requires_a_login(backend, open_page):
         stderr=subprocess.STDOUT,
         text=True,
     )
+    assert lab.stdout is not None
     try:
         assert f"web UI with 2 workers: http://127.0.0.1:{port}" in lab.stdout.readline()
         page = open_page(port)

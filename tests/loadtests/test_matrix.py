@@ -130,7 +130,9 @@ def test_preset_works_over_its_transports_and_refuses_others():
     ],
 )
 def test_objection_names_the_wrong_option(changes, said):
-    assert said in find_objection(make_options(**changes), make_targets(), WORKLOADS)
+    objection = find_objection(make_options(**changes), make_targets(), WORKLOADS)
+    assert objection is not None
+    assert said in objection
 
 
 @pytest.mark.parametrize(
@@ -149,9 +151,9 @@ def test_limits_themselves_are_allowed(changes):
 
 
 def test_model_without_an_address_is_an_objection():
-    assert "no address for command of it over tls" in find_objection(
-        make_options(transport="tls"), make_targets(["tcp"]), WORKLOADS
-    )
+    objection = find_objection(make_options(transport="tls"), make_targets(["tcp"]), WORKLOADS)
+    assert objection is not None
+    assert "no address for command of it over tls" in objection
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
@@ -173,7 +175,9 @@ def test_idle_connections_are_divided_among_workers_without_remainder():
 
 
 def test_payload_keeps_the_depth():
-    assert make_exchange(WORKLOADS["datagrams"], Transport.UDP, 100).depth == 16
+    exchange = make_exchange(WORKLOADS["datagrams"], Transport.UDP, 100)
+    assert exchange is not None
+    assert exchange.depth == 16
     assert make_exchange(WORKLOADS["datagrams"], Transport.UDP, None) is WORKLOADS["datagrams"].exchange
 
 
@@ -205,8 +209,8 @@ def test_invalid_form_is_refused_with_the_reason_and_starts_nothing(open_server,
         while connection.recv(100):
             connection.sendall(b"+PONG\r\n")
 
-    plain = {"user_count": 1, "spawn_rate": 10, "models": "it", "workload": "ping", "rate": 100}
-    refused = [
+    plain: dict[str, object] = {"user_count": 1, "spawn_rate": 10, "models": "it", "workload": "ping", "rate": 100}
+    refused: list[tuple[dict[str, object], str]] = [
         ({"workload": "upload", "transport": "udp"}, "upload does not work over udp"),
         ({"workload": "think", "loop": "open"}, "has no open loop"),
         ({"payload": 5}, "no payload"),

@@ -56,7 +56,12 @@ def test_each_load_has_its_own_process_of_one_generator(backend, generator):
 def test_server_is_looked_up_once_and_again_after_a_restart(backend, generator, monkeypatch):
     asked = []
     targets = backend.targets
-    monkeypatch.setattr(backend, "targets", lambda: asked.append(1) or targets())
+
+    def look_up():
+        asked.append(1)
+        return targets()
+
+    monkeypatch.setattr(backend, "targets", look_up)
     servers = MeteredServers(backend)
 
     def load():
@@ -113,6 +118,7 @@ def test_load_that_times_out_is_ended_and_the_next_load_runs(generator, environ)
         running = pool.submit(generator.run, [*WINDOW, "--window", "600"], environ=environ, timeout=5)
         loads = wait_until(lambda: running.done() or process.children())
         assert not running.done()
+        assert isinstance(loads, list)
         with pytest.raises(LabError, match="took longer than 5 s and was ended"):
             running.result()
     assert psutil.wait_procs([process, *loads], timeout=10)[1] == []
@@ -134,6 +140,7 @@ def test_idle_connections_stay_open_during_a_load(backend, generator):
     assert found.answered > 0
     assert found.failures == {}
     # Descriptors of the server, seen in the middle of it.
+    assert found.descriptors is not None
     assert found.descriptors > IDLE_CONNECTIONS
 
 

@@ -8,10 +8,15 @@ import json
 from collections import Counter
 from dataclasses import dataclass
 from types import SimpleNamespace
+from typing import cast
 
+import gevent
 import pytest
+from locust.env import Environment
 
 from loadtests import window as measurement
+from loadtests.parts import Pulse
+from loadtests.sockets.engine import Engine
 from loadtests.sockets.recorder import Series, Tally
 from loadtests.window import Window, WindowCounter
 
@@ -73,14 +78,19 @@ def counter(monkeypatch):
     for name, values in clocks.items():
         monkeypatch.setattr(measurement, name, lambda values=values: values.pop(0))
     monkeypatch.setattr(measurement, "RECORDER", Recorder())
-    monkeypatch.setattr(measurement.Engine, "of", lambda environment: engine)
+    monkeypatch.setattr(Engine, "of", lambda environment: engine)
     pulse = SimpleNamespace(longest=0.25, beat=lambda: done.append("beat"))
     monkeypatch.setattr(measurement, "Pulse", lambda: pulse)
     beating = SimpleNamespace(kill=lambda block: done.append(f"kill {block}"))
-    monkeypatch.setattr(measurement.gevent, "spawn", lambda beat, given: done.append(given is pulse) or beating)
+
+    def spawn(beat, given):
+        done.append(given is pulse)
+        return beating
+
+    monkeypatch.setattr(gevent, "spawn", spawn)
     runner = Runner()
     stats = SimpleNamespace(reset_all=lambda: done.append("reset_all"))
-    made = WindowCounter(SimpleNamespace(runner=runner, stats=stats))
+    made = WindowCounter(cast(Environment, SimpleNamespace(runner=runner, stats=stats)))
     return SimpleNamespace(counter=made, runner=runner, groups=(one, other), done=done, clocks=clocks)
 
 
@@ -137,9 +147,9 @@ def test_pulse_beats_ten_times_a_second(monkeypatch):
             raise StopIteration
 
     beats = []
-    monkeypatch.setattr(measurement.gevent, "sleep", sleep)
+    monkeypatch.setattr(gevent, "sleep", sleep)
     with pytest.raises(StopIteration):
-        WindowCounter._beat(SimpleNamespace(beat=lambda: beats.append(1)))
+        WindowCounter._beat(cast(Pulse, SimpleNamespace(beat=lambda: beats.append(1))))
     assert (slept, len(beats)) == ([0.1] * 3, 2)
 
 
@@ -164,14 +174,14 @@ def window(monkeypatch):
             if len(slept) > 2 and comes:
                 made._receive(SimpleNamespace(data=comes.pop(0)))
 
-        monkeypatch.setattr(measurement.gevent, "sleep", sleep)
+        monkeypatch.setattr(gevent, "sleep", sleep)
         monkeypatch.setattr(measurement, "monotonic", lambda: now[0])
         monkeypatch.setattr(measurement, "read_machine_cpu", lambda: readings.pop(0))
         monkeypatch.setattr(measurement, "MasterRunner", Master)
         events = SimpleNamespace(spawning_complete=Hook(), quit=Hook())
         options = SimpleNamespace(expect_workers="3")
         environment = SimpleNamespace(runner=runner, events=events, parsed_options=options, process_exit_code=None)
-        made = Window(environment, warm_up=2.0, seconds=5.0)
+        made = Window(cast(Environment, environment), warm_up=2.0, seconds=5.0)
         assert environment.process_exit_code == 0
         return SimpleNamespace(window=made, environment=environment, slept=slept)
 
@@ -200,8 +210,8 @@ def test_worker_without_a_reply_is_given_up_after_ten_seconds(window):
 
 def test_window_begins_with_the_first_spawning(window, monkeypatch):
     found = window(Runner())
-    spawned = []
-    monkeypatch.setattr(measurement.gevent, "spawn", spawned.append)
+    spawned: list[object] = []
+    monkeypatch.setattr(gevent, "spawn", spawned.append)
     (listener,) = found.environment.events.spawning_complete.listeners
     listener(user_count=1)
     listener(user_count=2)

@@ -6,12 +6,15 @@ import sys
 from collections import Counter
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from loadtests.sockets.histogram import Histogram
 from loadtests.sockets.recorder import Gauge, Recorder, Series, Tally, follow
+
+if TYPE_CHECKING:  # importing Locust would patch this process
+    from locust.env import Environment
 
 ROOT = Path(__file__).resolve().parents[3]
 CLOSED = Series("asyncio_streams", "ping")
@@ -77,7 +80,7 @@ def test_recorder_is_reset_with_locusts_statistics():
 
 def make_full_tally():
     """A different number in every field."""
-    counts = {name: number for number, name in enumerate(Tally.COUNTS, 2)}
+    counts: dict[str, Any] = {name: number for number, name in enumerate(Tally.COUNTS, 2)}
     tally = Tally(**counts, failures=Counter({"closed": 20, "refused": 21}))
     tally.service.record([0.001] * 3)
     tally.intended.record([0.004] * 5)
@@ -116,7 +119,7 @@ def test_row_has_each_count_in_its_column():
     tally.service.record([number / 1_000_000 for number in range(1, 1001)])
     recorder.add(Series("m", "w", "udp", "open"), tally, users=30, in_flight=31)
     service, intended = recorder.rows()
-    expected = {"model": "m", "workload": "w", "transport": "udp", "loop": "open", "kind": "service"}
+    expected: dict[str, object] = {"model": "m", "workload": "w", "transport": "udp", "loop": "open", "kind": "service"}
     expected |= {"users": 30, "in_flight": 31, "rate": 0.0, "failed": 41, "answered": 2, "late": 5, "dropped": 6}
     expected |= {"lost": 7, "duplicates": 8, "reordered": 9}
     times = {"p50_us": 500, "p90_us": 900, "p99_us": 990, "p99.9_us": 999, "max_us": 1000}
@@ -172,7 +175,8 @@ class Statistics:
 
 
 class LocalRunner:
-    clients: ClassVar = {}
+    def __init__(self):
+        self.clients = {}
 
 
 class MasterRunner(LocalRunner):
@@ -187,7 +191,7 @@ class WorkerRunner(LocalRunner):
 def attach(monkeypatch):
     """A recorder attached to a fake runner. Locust itself would patch this process."""
     runners = ModuleType("locust.runners")
-    runners.MasterRunner, runners.WorkerRunner = MasterRunner, WorkerRunner
+    vars(runners).update(MasterRunner=MasterRunner, WorkerRunner=WorkerRunner)
     monkeypatch.setitem(sys.modules, "locust", ModuleType("locust"))
     monkeypatch.setitem(sys.modules, "locust.runners", runners)
 
@@ -195,7 +199,7 @@ def attach(monkeypatch):
         events = SimpleNamespace(report_to_master=Event(), worker_report=Event())
         environment = SimpleNamespace(runner=runner, events=events, stats=Statistics())
         recorder = Recorder()
-        recorder.attach(environment)
+        recorder.attach(cast("Environment", environment))
         return recorder, environment
 
     return attach
@@ -219,7 +223,7 @@ def test_workers_reports_arrive_complete_and_once(attach):
     assert here.events.worker_report.listeners == there.events.report_to_master.listeners == []
 
     def report():
-        data = {}
+        data: dict[str, object] = {}
         here.events.report_to_master.fire(client_id="a", data=data)
         there.events.worker_report.fire(client_id="a", data=json.loads(json.dumps(data)))
 
@@ -252,7 +256,7 @@ def test_counts_before_a_clear_are_not_reported(attach):
     worker.add(CLOSED, make_tally(answered=2), users=4, in_flight=3)
     here.stats.clear_all()
     worker.add(CLOSED, make_tally(answered=5), users=4, in_flight=3)
-    data = {}
+    data: dict[str, Any] = {}
     here.events.report_to_master.fire(client_id="a", data=data)
     assert [tally["answered"] for found in data.values() for _, tally, _ in found] == [5]
 

@@ -1,7 +1,9 @@
 """Faults from the form of Locust's web UI: requested at their time, and not after the run has stopped."""
 
 from argparse import ArgumentParser
+from collections.abc import Callable
 from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import gevent
 import pytest
@@ -10,8 +12,11 @@ from lab.base.environ import ENV_FAULTS
 from lab.load.messages import FaultRequest
 from loadtests.web import faults
 
+if TYPE_CHECKING:  # importing Locust would patch this process
+    from locust.env import Environment
 
-class Hook(list):
+
+class Hook(list[Callable[..., object]]):
     """A stand-in for Locust's event: importing Locust would patch this process."""
 
     add_listener, remove_listener = list.append, list.remove
@@ -62,7 +67,7 @@ def test_invalid_times_of_a_fault_are_refused(monkeypatch, words, is_fine):
 def test_fault_is_requested_at_its_time_unless_the_run_has_stopped(capsys, fault, stops, asks):
     options = SimpleNamespace(fault=fault, models=["prefork", "plain_socket"], fault_after=0.01, fault_for=2.0)
     environment = SimpleNamespace(parsed_options=options, events=SimpleNamespace(test_stop=Hook()))
-    faults.schedule(environment)
+    faults.schedule(cast("Environment", environment))
     if stops:
         environment.events.test_stop.fire(environment=environment)
     gevent.wait(timeout=60)  # until nothing is left that was to come

@@ -2,11 +2,14 @@
 
 import os
 import re
+import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from types import SimpleNamespace
 
+import gevent
 import pytest
 from flask import Blueprint, Flask
 
@@ -19,6 +22,7 @@ from lab.load.telemetry import Gauges, send_telemetry
 from lab.load.timeline import note
 from lab.load.web_ui import read_base_path, read_login
 from lab.servers.runtime import forget
+from loadtests.sockets.recorder import RECORDER
 from loadtests.web import tables
 from loadtests.web.access import AccessError, Login, find_objection
 from loadtests.web.tables import FAULTS, SERVERS, TIMES, Servers, show_faults, show_servers, show_times
@@ -55,7 +59,9 @@ def test_request_of_the_page_itself_is_allowed(method, host, headers):
     ],
 )
 def test_request_of_another_site_is_refused(method, host, headers, why):
-    assert why in find_objection(method, host, headers, has_login=False)
+    objection = find_objection(method, host, headers, has_login=False)
+    assert objection is not None
+    assert why in objection
 
 
 def test_login_allows_any_hostname():
@@ -149,6 +155,7 @@ def test_invalid_base_path_is_a_one_line_error(text, monkeypatch):
 
 def test_login_admits_the_right_user_and_password():
     login = Login.from_environ({"LAB_UI_LOGIN": "ann:a:b"})
+    assert login is not None
     assert login.admits("ann", "a:b")
     assert not login.admits("ann", "a")
     assert not login.admits("bob", "a:b")
@@ -268,10 +275,10 @@ def extended(monkeypatch):
 
     def start(*, has_parent, base=""):
         environment, spawned, guarded = make_environment(base), [], []
-        monkeypatch.setattr(tables.RECORDER, "rows", lambda: [_row()])
+        monkeypatch.setattr(RECORDER, "rows", lambda: [_row()])
         monkeypatch.setattr(tables, "guard", lambda page, path: guarded.append((page, path)))
-        monkeypatch.setattr(tables.gevent, "spawn", lambda *arguments: spawned.append(arguments))
-        monkeypatch.setattr(tables.sys, "stdin", SimpleNamespace(fileno=lambda: 7))
+        monkeypatch.setattr(gevent, "spawn", lambda *arguments: spawned.append(arguments))
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(fileno=lambda: 7))
         monkeypatch.delenv(ENV_TELEMETRY, raising=False)
         if has_parent:
             monkeypatch.setenv(ENV_TELEMETRY, "1")
@@ -324,11 +331,12 @@ def test_other_responses_are_unchanged(extended, monkeypatch):
     assert client.get("/kept").json == {"stats": []}
     assert client.get("/text").data == b"no JSON"
     views = client.application.view_functions
-    for kept in (
+    pages: list[Callable[[], object]] = [
         lambda: ({"stats": []}, 400),
         lambda: {"stats": [], "extended_stats": "of another moment"},
         lambda: "no JSON",
-    ):
+    ]
+    for kept in pages:
         views["locust.request_stats"] = kept
         assert b"Microseconds" not in client.get("/stats/requests").data
         assert b"prefork" not in client.get("/stats/requests").data
@@ -379,10 +387,14 @@ def test_gauges_read_a_running_server_and_not_an_ended_one(open_model):
     (first,) = gauges.read()
     (second,) = gauges.read()
     assert first.cpu_cores is None  # since when?
+    assert second.cpu_cores is not None
     assert second.cpu_cores >= 0
+    assert second.memory_bytes is not None
     assert second.memory_bytes > 2**20
     assert second.processes == 1
+    assert second.threads is not None
     assert second.threads >= 1
+    assert second.descriptors is not None
     assert second.descriptors > 3
     server.close()
     assert gauges.read() == [Usage(server.model)]

@@ -8,6 +8,7 @@ import contextlib
 import itertools
 import socket
 import threading
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,9 @@ from lab.load.workloads import SHAPES, WORKLOADS, level, make_exchange
 from loadtests.sockets.exchange import Exchange
 from services.protocol import Transport
 
-PING, PONG = WORKLOADS["ping"].exchange.turns[0]
+_EXCHANGE = WORKLOADS["ping"].exchange
+assert _EXCHANGE is not None
+PING, PONG = _EXCHANGE.turns[0]
 
 
 def answer(reply, *, then=lambda connection: None):
@@ -114,7 +117,7 @@ LIARS = {
 @pytest.fixture(scope="module")
 def found(load, open_server):
     """The results of the faulty servers; `correct` is a correct server, loaded together with those of `ping`."""
-    results = {}
+    results: dict[str, Any] = {}
     for workload in dict.fromkeys(workload for workload, _, _ in LIARS.values()):
         with contextlib.ExitStack() as stack:
             urls = {}
