@@ -146,7 +146,8 @@ def test_websockets(server: Server, compression: str | None) -> None:
         link.send(["in ", "frag", "ments"])
         assert link.recv() == "in fragments"
         link.send("BLOB 300000")
-        assert "".join(link.recv_streaming()) == "".join(chr(32 + index % 95) for index in range(300_000))
+        pieces = [piece for piece in link.recv_streaming() if isinstance(piece, str)]
+        assert "".join(pieces) == "".join(chr(32 + index % 95) for index in range(300_000))
         assert link.ping().wait(30)
         link.send("QUIT")
         assert link.recv() == "OK"

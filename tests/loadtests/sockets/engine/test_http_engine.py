@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import itertools
 from base64 import b64encode
+from typing import Any
 
 import pytest
 
@@ -109,7 +110,7 @@ LIARS = {
 @pytest.fixture(scope="module")
 def found(load, open_server):
     """Each liar's result."""
-    results = {}
+    results: dict[str, Any] = {}
     for workload in dict.fromkeys(workload for workload, _, _ in LIARS.values()):
         with contextlib.ExitStack() as stack:
             urls = {}

@@ -17,7 +17,7 @@ from tests.support.ws_link import handshake
 # Small, so that short inputs reach them.
 HTTP = {"http_line": 64, "http_headers": 4, "http_header_bytes": 300, "http_body": 64, "http_requests": 6}
 WEBSOCKET = {"ws_frame": 200, "ws_message": 300, "ws_inflated": 300}
-LIMITS = Limits(**HTTP, **WEBSOCKET, sleep_ms=50, burn=20, blob=300, pipeline=3)  # type: ignore[arg-type]
+LIMITS = Limits(**HTTP, **WEBSOCKET, sleep_ms=50, burn=20, blob=300, pipeline=3)
 
 WORDS = [
     b"GET ", b"POST ", b"HEAD ", b"/", b"/echo", b"/ping", b"/blob/200", b"/sleep/1", b"/burn/2", b"/stream/2", b"/ws",
@@ -26,7 +26,8 @@ WORDS = [
     b": ", b";a=b", b"\0",
 ]  # fmt: skip
 REQUESTS = [case.request for case in CASES if len(case.request) < 500]
-FRAMES = [case.sent for case in [*ANSWERED, *FAILED, *FAILED_OURS] if len(case.sent) < 500]
+SENT = [case.sent for case in ANSWERED] + [case.sent for case in [*FAILED, *FAILED_OURS]]
+FRAMES = [sent for sent in SENT if len(sent) < 500]
 DEFLATE = handshake(more=["Sec-WebSocket-Extensions: permessage-deflate"])
 
 http_streams = st.lists(st.sampled_from(WORDS + REQUESTS) | st.binary(max_size=6), max_size=12).map(b"".join)
