@@ -193,15 +193,13 @@ def test_page_has_a_column_for_each_further_load(make_measurement):
     first = make_measurement(model="a", answered=9000, seconds=1.0)
     found = Demo([], http={"a": make_measurement(model="a", answered=8642, seconds=2.0, server_cpu_us=87.0)})
     plain, text = (
-        demo_page.render(
-            [first], title="t", lead="l", extra=extra, captions=[], checks={}, missing={}, environment={}
-        )
+        demo_page.render([first], title="t", lead="l", extra=extra, captions=[], checks={}, missing={}, environment={})
         for extra in ((), make_columns(found))
     )
     assert plain.count("<td ") == 7
     assert re.findall(r'data-label="([^"]*(?:HTTP|waits)[^"]*)" data-value="([^"]*)">([^<]*)<', text) == [
         ("20 ms waits/s", "", UNKNOWN),
-        ("HTTP/s", "4321.0", "4,321"),
+        ("HTTP/s", "4321.0", "4.32k"),
         ("HTTP CPU µs", "87.0", "87.0"),
     ]
 
