@@ -28,6 +28,8 @@ _HOST = re.compile(
 # What may not occur in a head that has arrived in part: 2.2 for CR and LF alone, 5.5 of RFC 9110 for controls.
 _FORBIDDEN = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?!\n|\Z)")
 
+_LF = re.compile(rb"\n")
+
 _DIGITS = re.compile(rb"[0-9]+")
 _ESCAPED = re.compile(rb"%([0-9A-Fa-f]{2})")
 
@@ -209,6 +211,12 @@ class HeadReader:
         """Whether a head has arrived in full."""
         return self._buffer.find(b"\r\n\r\n", self._position) >= 0
 
+    @property
+    def is_full(self) -> bool:
+        """Whether more is here than any head that is not refused."""
+        limits = self._limits
+        return self.left > limits.http_line + limits.http_header_bytes + len(b"\r\n" * 3)
+
     def take(self, most: int) -> bytes:
         """Hand out bytes that are not of a head."""
         start = self._position
@@ -296,7 +304,8 @@ class HeadReader:
     def _check_part(self) -> None:
         """Refuse as early as possible what cannot become a head any more: its end may never come."""
         buffer, start, limits = self._buffer, self._position, self._limits
-        bad = _FORBIDDEN.search(buffer, start + max(self._unseen - 1, 0))
+        # The pattern looks at the byte before an LF. That of the first one may be a CR which belongs to a body.
+        bad = _LF.match(buffer, start) or _FORBIDDEN.search(buffer, start + max(self._unseen - 1, 0))
         if bad:
             raise HttpError(400, f"a control character in the head: {quote(bad[0])}")
         line_end = buffer.find(b"\r\n", start)

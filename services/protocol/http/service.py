@@ -148,7 +148,7 @@ class Http:
         RFC 9112, 9.6: after a reply with `Connection: close` no request may be answered any more.
         """
         if self._held:
-            if not self._reader.has_head:
+            if not (self._reader.has_head or self._reader.is_full):
                 return None  # `end` follows, or the rest of what has arrived
             data, self._held = self._held, b""
             return Send(data)
@@ -158,7 +158,9 @@ class Http:
             self._work = None
         is_start = self._upload is None or not self._has_begun
         event = self._advance(1)
-        if is_start and isinstance(event, Send) and not self._closing and self._socket is None:
+        # An upload of which more must come goes on: its echo is not held, and its end comes too late to say anything.
+        is_over = self._upload is None and self._socket is None
+        if is_start and is_over and isinstance(event, Send) and not self._closing:
             self._held = event.data
             return self._next_draining()
         return event

@@ -339,3 +339,35 @@ def test_drain_in_the_middle_of_an_upload(pull: Callable[..., Outcome], framing:
     assert "connection" not in first.fields
     assert second.fields["connection"] == "close"
     assert outcome.closed
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+def test_upload_that_begins_in_a_drain_is_read_to_its_end(pull: Callable[..., Outcome], framing: str) -> None:
+    """Each piece of it comes from the kernel's buffer by itself. Whether a request follows is not known at its start."""
+    fields = "Content-Length: 10\r\n" if framing == "length" else "Transfer-Encoding: chunked\r\n"
+    body = b"helloworld" if framing == "length" else b"5\r\nhello\r\n5\r\nworld\r\n0\r\n\r\n"
+    stream = ask("/echo", "POST", fields) + body
+    connection = Connection("http")
+    connection.drain(arrived=len(stream))
+    outcome = Outcome()
+    for byte in stream:
+        connection.receive_data(bytes((byte,)))
+        pull(connection, outcome)
+    assert [reply.body for reply in read_replies(outcome.sent)] == [b"helloworld"]
+    assert outcome.closed
+
+
+def test_head_that_never_ends_is_not_gathered_in_a_drain(pull: Callable[..., Outcome]) -> None:
+    """Though the reply before it waits for its end."""
+    connection = Connection("http")
+    connection.receive_data(PING[:-1])
+    connection.drain(arrived=10_000_000)
+    connection.receive_data(PING[-1:])
+    outcome = pull(connection)
+    pieces = 0
+    while not outcome.closed and pieces < 100:
+        connection.receive_data(b"a" * 1000)
+        pull(connection, outcome)
+        pieces += 1
+    assert pieces <= 42  # a line of 8 KiB, and fields of 32 KiB
+    assert [reply.status for reply in read_replies(outcome.sent)] == [200, 414]

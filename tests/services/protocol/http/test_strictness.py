@@ -77,6 +77,12 @@ def test_last_request_of_a_connection_says_so(deliver: Callable[..., Outcome]) -
     assert outcome.closed
 
 
+def test_line_feed_behind_a_body_that_ends_in_a_carriage_return(deliver: Callable[..., Outcome]) -> None:
+    outcome = deliver(b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n\r\n")
+    assert [reply.status for reply in read_replies(outcome.sent)] == [200, 400]
+    assert outcome.closed
+
+
 @pytest.mark.parametrize("step", [0.5, 6.0])
 def test_slow_head_is_refused(clock: ManualClock, pull: Callable[..., Outcome], step: float) -> None:
     """However slow its bytes come: what counts is the time since the first."""
