@@ -1,1 +1,1 @@
-"""Fuzzing: of the protocol's core, guided by coverage (`fuzz.campaign`), and of the models, live (`fuzz.live`)."""
+"""Fuzzing: of the core, guided by coverage (`fuzz.campaign`, `fuzz.http_campaign`), and of models, live (`fuzz.live`)."""

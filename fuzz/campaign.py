@@ -10,6 +10,7 @@ promise is written to a file whose name is printed; `python -m fuzz.campaign FIL
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import atheris
@@ -18,7 +19,7 @@ with atheris.instrument_imports(include=["services.protocol"]):
     from fuzz.oracle import check
 
 
-def main() -> None:
+def run(check: Callable[[bytes], None]) -> None:
     """Never returns: libFuzzer ends the process, with a code other than 0 if it has found something."""
     # For a merge libFuzzer starts this file again, as a program: with this interpreter, and these modules.
     os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
@@ -28,4 +29,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(check)

@@ -8,20 +8,24 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.oracle import check
+import fuzz.http_oracle
+import fuzz.oracle
 
 ROOT = Path(__file__).resolve().parents[3]
-CORPUS = sorted((ROOT / "fuzz" / "corpus").iterdir())
+FUZZ = ROOT / "fuzz"
 
 
-def check_corpus() -> None:
-    for path in CORPUS:
-        check(path.read_bytes())
+def list_corpus(name: str) -> list[Path]:
+    corpus = sorted((FUZZ / name).iterdir())
+    assert len(corpus) > 100
+    return corpus
 
 
 def test_what_was_found_once_holds() -> None:
-    assert len(CORPUS) > 100
-    check_corpus()
+    for path in list_corpus("corpus"):
+        fuzz.oracle.check(path.read_bytes())
+    for path in list_corpus("http_corpus"):
+        fuzz.http_oracle.check(path.read_bytes())
 
 
 # For these alone it is built, and so locked in requirements/dev.txt; where it is and was not installed, the test fails.
@@ -29,19 +33,21 @@ HAS_ATHERIS = sys.platform == "linux" and platform.machine() == "x86_64" and sys
 
 
 # With the live fuzzing of each model (`tests/faults/test_live_fuzz.py`), a minute in all; in several workers at a time.
-SECONDS = 28
+TARGETS = {"resp": ("fuzz.campaign", "corpus", 200, 18), "http": ("fuzz.http_campaign", "http_corpus", 300, 10)}
 
 
 @pytest.mark.xdist_group("fuzz")
 @pytest.mark.skipif(not HAS_ATHERIS, reason="there is no atheris for this machine's Python")
-def test_a_slice_of_the_campaign_finds_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_slice_of_the_campaign_finds_nothing(target: str, tmp_path: Path) -> None:
     """An input that it finds is printed (Base64), and `python -m fuzz.campaign FILE` runs it again."""
+    module, corpus, size, seconds = TARGETS[target]
     (tmp_path / "new").mkdir()
-    options = [f"-max_total_time={SECONDS}", "-timeout=10", "-max_len=200", f"-dict={ROOT / 'fuzz' / 'resp.dict'}"]
-    places = [f"-artifact_prefix={tmp_path}/", str(tmp_path / "new"), str(ROOT / "fuzz" / "corpus")]
-    command = [sys.executable, "-m", "fuzz.campaign", *options, *places]
+    options = [f"-max_total_time={seconds}", "-timeout=10", f"-max_len={size}", f"-dict={FUZZ / target}.dict"]
+    places = [f"-artifact_prefix={tmp_path}/", str(tmp_path / "new"), str(FUZZ / corpus)]
+    command = [sys.executable, "-m", module, *options, *places]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=150, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     runs = re.search(r"Done (\d+) runs", done.stderr)
     assert runs, done.stderr[-4000:]
-    assert int(runs[1]) > len(CORPUS), "it came no further than what is kept"
+    assert int(runs[1]) > len(list_corpus(corpus)), "it came no further than what is kept"

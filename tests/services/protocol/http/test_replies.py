@@ -343,7 +343,7 @@ def test_drain_in_the_middle_of_an_upload(pull: Callable[..., Outcome], framing:
 
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 def test_upload_that_begins_in_a_drain_is_read_to_its_end(pull: Callable[..., Outcome], framing: str) -> None:
-    """Each piece of it comes from the kernel's buffer by itself. Whether a request follows is not known at its start."""
+    """Each byte of it comes from the kernel's buffer by itself, and whether a request follows is not known."""
     fields = "Content-Length: 10\r\n" if framing == "length" else "Transfer-Encoding: chunked\r\n"
     body = b"helloworld" if framing == "length" else b"5\r\nhello\r\n5\r\nworld\r\n0\r\n\r\n"
     stream = ask("/echo", "POST", fields) + body
