@@ -125,12 +125,13 @@ soak: .venv/lab.stamp ## ten minutes (MINUTES=60) of mixed load and hostile clie
 	@$(ENGINE) ensure && $(ENGINE) base || [ $$? -eq 3 ]
 	@$(BIN)/lab soak --duration $(or $(MINUTES),10)m
 
-fuzz: .venv/dev.stamp ## the core, guided by coverage (RUNS=1000000), then each model live (INPUTS=10000); finds are in results/fuzz
+fuzz: .venv/dev.stamp ## the core (RUNS=1000000), its parser of HTTP beside others (CASES=100000), each model live (INPUTS=10000)
 	@mkdir -p results/fuzz/new results/fuzz/http_new
 	@$(BIN)/python -m fuzz.campaign -runs=$(or $(RUNS),1000000) -timeout=10 -max_len=200 -dict=fuzz/resp.dict \
 	  -artifact_prefix=results/fuzz/ results/fuzz/new fuzz/corpus
 	@$(BIN)/python -m fuzz.http_campaign -runs=$(or $(RUNS),1000000) -timeout=10 -max_len=300 -dict=fuzz/http.dict \
 	  -artifact_prefix=results/fuzz/ results/fuzz/http_new fuzz/http_corpus
+	@$(BIN)/python -m fuzz.http_differential --cases $(or $(CASES),100000)
 	@$(BIN)/python -m fuzz.live --inputs $(or $(INPUTS),10000)
 
 audit: ## whether a known vulnerability is in what is locked; asks a public service, and is in no other target

@@ -1,1 +1,4 @@
-"""Fuzzing: of the core, guided by coverage (`fuzz.campaign`, `fuzz.http_campaign`), and of models, live (`fuzz.live`)."""
+"""Fuzzing: the core, guided by coverage (`campaign`, `http_campaign`), and models, live (`live`).
+
+`http_differential` compares the parser of HTTP with others.
+"""

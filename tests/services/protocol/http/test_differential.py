@@ -1,0 +1,87 @@
+"""Our parser of HTTP beside two others: a slice of `python -m fuzz.http_differential`, and what it would notice."""
+
+import pytest
+
+import fuzz.http_differential
+from fuzz.http_differential import compare, find_differences, run
+from fuzz.http_explained import EXPLAINED, Explanation, Kind, get
+from fuzz.http_parsers import LAST, MORE, OTHERS, REFUSED, Parsed, Request, parse_h11, parse_httptools, parse_own
+
+SIZED = get(b"Content-Length: 3\r\n", b"POST /a?b HTTP/1.1") + b"abc"
+CHUNKED = get(b"Transfer-Encoding: Chunked\r\n", b"PUT /%41 HTTP/1.1") + b"2\r\nab\r\n1;x\r\nc\r\n0\r\nHost: b\r\n\r\n"
+CLOSING = get(b"Connection: close\r\n")
+
+
+def test_slice_finds_nothing() -> None:
+    found = run(2000, seed=16)
+    assert found.unexplained == []
+    assert found.requests > 1000
+    assert sum(found.counts.values()) > 100
+
+
+@pytest.mark.parametrize("each", EXPLAINED, ids=[f"{each.section} {each.why[:40]}" for each in EXPLAINED])
+def test_explanation_has_an_example(each: Explanation) -> None:
+    """It is of the parsers that are named and of no other, and it shows its cause, which a right request does not."""
+    differences = {found.other: found for found in find_differences(each.example)}
+    assert {name for name, found in differences.items() if found.kind is each.kind} == set(each.parsers)
+    assert {differences[name].explain() for name in each.parsers} == {each.section}
+    assert each.evidence.search(each.example)
+    assert not each.evidence.search(get(b"A: b\r\nContent-Length: 0\r\n"))
+
+
+@pytest.mark.parametrize("parse", [parse_own, parse_h11, parse_httptools])
+def test_parsers_agree_on_what_is_right(parse: fuzz.http_parsers.Parse) -> None:
+    parsed = parse(SIZED + CHUNKED + CLOSING + get())
+    first, second, third = parsed.requests
+    assert [each.method for each in parsed.requests] == [b"POST", b"PUT", b"GET"]
+    assert (first.body, second.body, third.body) == (b"abc", b"abc", b"")
+    ends = len(SIZED), len(SIZED + CHUNKED), len(SIZED + CHUNKED + CLOSING)
+    assert (first.end, second.end, third.end) == ends
+    assert first.fields == {b"host": [b"a"], b"content-length": [b"3"]}
+    assert second.fields == {b"host": [b"a"], b"transfer-encoding": [b"chunked"]}
+    assert [each.is_kept for each in parsed.requests] == [True, True, False]
+    assert parsed.ending == LAST
+    assert parse(SIZED + b"GET /").ending == parse(SIZED[:-1]).ending == parse(b"").ending == MORE
+    assert parse(b"\0\r\n\r\n").ending == REFUSED
+
+
+REQUEST = Request(b"GET", b"/a", {b"host": [b"a"]}, b"b", 9)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "kind"),
+    [
+        (Parsed([Request(b"GET", b"/%61?c", {b"host": [b"a"]}, b"b", 9)]), None),
+        (Parsed([Request(b"GET", b"http://a:1/a", {b"host": [b"a"]}, b"b", 9)]), None),
+        (Parsed([Request(b"GET", b"/a", {b"host": [b"a"]}, b"b", 8)]), Kind.END),
+        (Parsed([Request(b"POST", b"/a", {b"host": [b"a"]}, b"b", 9)]), Kind.METHOD),
+        (Parsed([Request(b"GET", b"/b", {b"host": [b"a"]}, b"b", 9)]), Kind.TARGET),
+        (Parsed([Request(b"GET", b"/a", {}, b"b", 9)]), Kind.FIELDS),
+        (Parsed([Request(b"GET", b"/a", {b"host": [b"a"]}, b"", 9)]), Kind.BODY),
+        (Parsed([Request(b"GET", b"/a", {b"host": [b"a"]}, b"b", 9, is_kept=False)]), Kind.KEPT),
+        (Parsed([], MORE), Kind.END),
+        (Parsed([], REFUSED), Kind.ONLY_OURS),
+        (Parsed([REQUEST, REQUEST]), Kind.ONLY_THEIRS),
+        (Parsed([REQUEST], MORE), None),  # it refuses the next one, but later
+    ],
+)
+def test_difference_is_seen(theirs: Parsed, kind: Kind | None) -> None:
+    found = compare(b"x" * 20, Parsed([REQUEST], REFUSED), "h11", theirs)
+    assert (found and found.kind) is kind
+    assert found is None or found.explain() is None
+
+
+def test_request_that_ours_waits_for_is_seen() -> None:
+    found = compare(b"x" * 20, Parsed([REQUEST]), "h11", Parsed([REQUEST, REQUEST]))
+    assert found is not None
+    assert (found.kind, found.stream) == (Kind.END, b"x" * 11)
+
+
+def test_wrong_length_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.protocol.http.head._read_length", lambda values: int(values[0], 8))
+    assert {found.kind for found in run(300, seed=1).unexplained} >= {Kind.END}
+
+
+def test_both_others_are_asked() -> None:
+    assert list(OTHERS) == ["h11", "httptools"]
+    assert {name for name, _, _ in run(300, seed=1).counts} == set(OTHERS)
