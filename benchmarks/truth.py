@@ -36,7 +36,7 @@ import psutil
 
 from lab.base.paths import ROOT
 from lab.experiments.environment import describe_environment
-from lab.load.measurement import percentile
+from loadtests.sockets.histogram import percentile
 
 MEDIAN, SIGMA = 0.020, 0.5
 MODEL = "{python} -m services.run --model uvloop_protocol --listen command=tcp://127.0.0.1:{port}"

@@ -25,11 +25,11 @@ from lab.base.errors import LabError
 from lab.base.paths import ROOT
 from lab.base.units import show_count, show_us
 from lab.engine.client import make_environ
-from lab.load.measurement import percentile
 from lab.metrics.verdict import find_failure
 from lab.servers.backend import Completed
 from lab.servers.catalogue import Catalogue
 from lab.servers.docker.containers import Containers
+from loadtests.sockets.histogram import percentile
 
 STACK = "socketlab-demo"
 MODEL = "asyncio_streams"

@@ -8,6 +8,7 @@ from typing import Any
 from lab.base.environ import ENV_LIFELINE
 from lab.base.errors import LabError
 from lab.servers.backend import Completed
+from loadtests.sockets.histogram import percentile
 
 # By kind of user: its class in loadtests/galleryfile.py, and the servers that it needs.
 USERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
@@ -92,17 +93,6 @@ def _read_step(entry: Mapping[str, Any], seconds: float) -> dict[str, Any]:
         "taken": entry["num_requests"],
         "failures": entry["num_failures"],
         "rate": entry["num_requests"] / seconds,
-        "p50_ms": _percentile(times, 0.5),
-        "p99_ms": _percentile(times, 0.99),
+        "p50_ms": percentile(times, 0.5),
+        "p99_ms": percentile(times, 0.99),
     }
-
-
-def _percentile(times: Iterable[tuple[float, int]], share: float) -> float | None:
-    """Return the time within which this share of the steps was done; None if there were none."""
-    known = list(times)
-    left = share * sum(count for _, count in known)
-    for time, count in known:
-        left -= count
-        if left <= 0:
-            return time
-    return None

@@ -5,14 +5,13 @@ those of the warm-up included. So no two clocks have to agree. No other client u
 """
 
 import json
-from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from itertools import accumulate
 from typing import Any, Self
 
 from lab.metrics.verdict import Limit, Verdict
 from lab.servers.catalogue import Listener
+from loadtests.sockets.histogram import PERCENTILES, percentile, percentiles
 
 # The columns of a measurement's series: seconds since its start, CPU seconds since the server's start, and so on.
 SERIES = ("seconds", "cpu_seconds", "memory_bytes", "processes", "threads", "descriptors")
@@ -172,23 +171,6 @@ class Measurement:
             **dict(zip(PERCENTILES, times, strict=True)),
             **{f"service_{name}": time for name, time in zip(PERCENTILES, service_times, strict=True)},
         }
-
-
-PERCENTILES = {"p50_us": 0.5, "p90_us": 0.9, "p99_us": 0.99, "p99.9_us": 0.999}
-
-
-def percentiles(histogram: Sequence[tuple[float, int]], shares: Iterable[float]) -> list[float | None]:
-    """Return the percentile for each share by nearest rank; None for an empty histogram.
-
-    Several at once, because adding up the counts takes most of the time.
-    """
-    seen = list(accumulate(count for _, count in histogram))
-    return [histogram[bisect_left(seen, share * seen[-1])][0] if seen else None for share in shares]
-
-
-def percentile(histogram: Sequence[tuple[float, int]], share: float) -> float | None:
-    """Return one percentile; see `percentiles`."""
-    return percentiles(histogram, [share])[0]
 
 
 def encode_targets(listeners: Sequence[Listener]) -> str:

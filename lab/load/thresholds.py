@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 
 from lab.base.errors import LabError
 from lab.base.units import TIME_UNITS, parse_share
-from lab.load.measurement import Measurement, percentile
+from lab.load.measurement import Measurement
+from loadtests.sockets.histogram import percentile
 
 _COMPARE: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,

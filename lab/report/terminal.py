@@ -8,10 +8,11 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.base.units import show_bytes, show_number, show_us
-from lab.load.measurement import Measurement, percentile
+from lab.load.measurement import Measurement
 from lab.metrics.verdict import Limit, show_failures
 from lab.report.cells import show_rate
 from lab.report.extra_columns import ExtraColumn
+from loadtests.sockets.histogram import percentile
 
 # Colours of the limits. The word itself says the same without colour.
 _STYLES = {

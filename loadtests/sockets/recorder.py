@@ -14,12 +14,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from loadtests.sockets.histogram import Histogram
+from loadtests.sockets.histogram import PERCENTILES, Histogram, percentiles
 
 if TYPE_CHECKING:
     from locust.env import Environment
-
-PERCENTILES = {"p50_us": 0.5, "p90_us": 0.9, "p99_us": 0.99, "p99.9_us": 0.999}
 
 # Our key in a worker's report to its master.
 _KEY = "socketlab"
@@ -226,7 +224,7 @@ class Recorder:
                     "duplicates": tally.duplicates,
                     "reordered": tally.reordered,
                     "in_flight": gauge.in_flight,
-                    **{name: times.percentile(share) for name, share in PERCENTILES.items()},
+                    **dict(zip(PERCENTILES, percentiles(times.pairs(), PERCENTILES.values()), strict=True)),
                     "max_us": times.max_us,
                 }
                 for kind, times in kinds.items()

@@ -22,6 +22,7 @@ from gevent.fileobject import FileObject
 
 from lab.base.environ import ENV_TELEMETRY
 from lab.load.messages import FaultEvent, Usage, decode
+from loadtests.sockets.histogram import PERCENTILES
 from loadtests.sockets.recorder import RECORDER, follow
 from loadtests.web.access import AccessError, guard
 
@@ -39,15 +40,15 @@ _STALE_SECONDS = 5.0
 _MIB = 2**20
 _SPACE = "\N{NO-BREAK SPACE}"
 
+# The percentiles by their column, whose name has no dot.
+_PERCENTILES = {name.removesuffix("_us").replace(".", ""): name for name in PERCENTILES}
+
 # Column of a tab -> its title. The most compared columns come first, as a narrow window hides the others. The page
 # sorts rows by `name`, which it does not show.
 TIMES = {
     "model": "model",
     "kind": "time",
-    "p50": "p50 µs",
-    "p90": "p90 µs",
-    "p99": "p99 µs",
-    "p999": "p99.9 µs",
+    **{key: f"{name.removesuffix('_us')} µs" for key, name in _PERCENTILES.items()},
     "max": "max µs",
     "rate": "requests/s",
     "in_flight": "in flight",
@@ -181,7 +182,7 @@ def show_times(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Format the recorder's rows for the page: times to three digits, unknown ones as a dash."""
     shown = []
     for number, row in enumerate(rows):
-        percentiles = {"p50": row["p50_us"], "p90": row["p90_us"], "p99": row["p99_us"], "p999": row["p99.9_us"]}
+        times = {key: row[name] for key, name in (_PERCENTILES | {"max": "max_us"}).items()}
         shown.append(
             {
                 "name": f"{number:04}",
@@ -192,7 +193,7 @@ def show_times(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 "rate": round(row["rate"]),
                 # Next to the number of users, because the two are easily confused.
                 "in_flight": f"{row['in_flight']}{_SPACE}of{_SPACE}{row['users']}",
-                **{key: _three_digits(value) for key, value in (percentiles | {"max": row["max_us"]}).items()},
+                **{key: _three_digits(value) for key, value in times.items()},
                 # A closed loop has no schedule.
                 **({} if row["loop"] == "open" else {"late": _UNKNOWN, "dropped": _UNKNOWN}),
             }

@@ -31,7 +31,7 @@ from lab.load.measure import (
     measure_together,
     open_meter,
 )
-from lab.load.measurement import Measurement, encode_targets, percentiles
+from lab.load.measurement import Measurement, encode_targets
 from lab.load.presets import PRESETS, find_preset
 from lab.metrics.sample import NoMeter, Sample
 from lab.metrics.verdict import Limit, LimitInputs, Verdict, find_limit
@@ -481,13 +481,6 @@ def test_measurement_is_parsed_from_its_json() -> None:
     assert Measurement.from_json(data).disturbances == ()
     with pytest.raises(KeyError):
         Measurement.from_json({})
-
-
-def test_percentiles_are_nearest_ranks() -> None:
-    times = [(10.0, 1), (20.0, 2), (30.0, 1)]
-    # Of four: the first is a quarter, the third three quarters.
-    assert percentiles(times, [0.25, 0.26, 0.75, 0.76, 1.0]) == [10.0, 20.0, 20.0, 30.0, 30.0]
-    assert percentiles([], [0.5, 0.9]) == [None, None]
 
 
 def test_server_is_allotted_one_core_unless_it_declares_all() -> None:

@@ -3,7 +3,6 @@
 import pytest
 
 from lab.load.cores import Pinning, allotted_cores
-from lab.load.measurement import percentile
 from lab.metrics.verdict import (
     WRONG_REPLIES,
     Limit,
@@ -306,17 +305,6 @@ def test_only_a_declared_model_may_use_every_core():
 def test_allotted_cores_are_those_it_is_pinned_to():
     prefork = Catalogue.load()["prefork"]
     assert allotted_cores(prefork, 8, Pinning(servers=(1, 2, 3), generator=(0,))) == 3
-
-
-@pytest.mark.parametrize(
-    ("share", "value"), [(0.0, 10.0), (0.5, 10.0), (0.51, 20.0), (0.98, 20.0), (0.99, 30.0), (1.0, 30.0)]
-)
-def test_percentile_is_nearest_rank(share, value):
-    assert percentile([(10.0, 50), (20.0, 48), (30.0, 2)], share) == value
-
-
-def test_percentile_of_an_empty_histogram_is_none():
-    assert percentile([], 0.5) is None
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from loadtests.sockets.histogram import TICKS, Histogram
+from loadtests.sockets.histogram import TICKS, Histogram, percentile, percentiles
 
 
 def make(*seconds):
@@ -31,6 +31,29 @@ def test_percentiles_equal_those_of_the_sorted_list():
         assert found.percentile(share) == pytest.approx(exact * 1e6, rel=0.001)
     assert found.mean_us == pytest.approx(sum(times) / len(times) * 1e6, abs=0.1)
     assert found.total == len(times)
+
+
+@pytest.mark.parametrize(
+    ("share", "value"), [(0.0, 10.0), (0.5, 10.0), (0.51, 20.0), (0.98, 20.0), (0.99, 30.0), (1.0, 30.0)]
+)
+def test_percentile_is_nearest_rank(share, value):
+    assert percentile([(10.0, 50), (20.0, 48), (30.0, 2)], share) == value
+
+
+def test_percentile_of_an_empty_histogram_is_none():
+    assert percentile([], 0.5) is None
+
+
+def test_percentiles_are_nearest_ranks() -> None:
+    times = [(10.0, 1), (20.0, 2), (30.0, 1)]
+    # Of four: the first is a quarter, the third three quarters.
+    assert percentiles(times, [0.25, 0.26, 0.75, 0.76, 1.0]) == [10.0, 20.0, 20.0, 30.0, 30.0]
+    assert percentiles([], [0.5, 0.9]) == [None, None]
+
+
+def test_percentile_is_not_missed_by_a_rank_of_rounding():
+    # 0.07 x 100 is 7.000000000000001.
+    assert percentile([(1.0, 7), (2.0, 93)], 0.07) == 1.0
 
 
 def test_empty_histogram_has_no_figures():

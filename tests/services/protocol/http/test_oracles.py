@@ -105,7 +105,7 @@ FAULTS: dict[str, Callable[[pytest.MonkeyPatch], object]] = {
     "a body that is gathered": lambda patch: patch.setattr(Http, "receive_data", gather),
     "messages that are gathered": lambda patch: patch.setattr(WebSocket, "receive_data", gather_messages),
     "a close that is not said": lambda patch: patch.setattr(replies, "CLOSE", b""),
-    "a drain that is not said": lambda patch: patch.setattr(service.replies, "with_close", lambda reply: reply + b"x"),
+    "a drain that is not said": lambda patch: patch.setattr(replies, "with_close", lambda reply: reply + b"x"),
     "a chunk without its end": lambda patch: patch.setattr(
         replies, "chunk", lambda data: b"%x\r\n%b" % (len(data), data)
     ),
