@@ -142,10 +142,11 @@ class Run:
         """Return the path of a step's file, relative to the run's folder."""
         return f"{_STEPS}/{key}.json"
 
-    def list_keys(self) -> list[str]:
-        """Return the keys of all stored steps."""
+    def list_keys(self, within: str = "") -> list[str]:
+        """Return the keys of all stored steps, or of those within a folder."""
         top = self.folder / _STEPS
-        return [str(path.relative_to(top).with_suffix("")) for path in sorted(top.rglob("*.json")) if path.is_file()]
+        paths = sorted((top / within).rglob("*.json"))
+        return [str(path.relative_to(top).with_suffix("")) for path in paths if path.is_file()]
 
     def steps(self) -> dict[str, dict[str, Any]]:
         """Return all stored steps by key.

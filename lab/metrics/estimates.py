@@ -154,20 +154,16 @@ def noise_floor(pairs: Iterable[tuple[float | None, float | None]]) -> float | N
     return median(apart) if apart else None
 
 
-def drift(first: Mapping[str, float | None], last: Mapping[str, float | None]) -> float | None:
+def drift(pairs: Iterable[tuple[float | None, float | None]]) -> float | None:
     """Return the relative change of the machine from the first round to the last: the median over all cases.
 
     Args:
-        first, last: the value of each case in that round.
+        pairs: the value of each case in the two rounds.
 
     Returns:
         0.05 for 5 % more; None if no case has a value in both.
     """
-    changes = [
-        last_value / first_value - 1
-        for name, first_value in first.items()
-        if first_value and (last_value := last.get(name)) is not None
-    ]
+    changes = [last / first - 1 for first, last in pairs if first and last is not None]
     return median(changes) if changes else None
 
 

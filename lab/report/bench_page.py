@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from lab.base.units import UNKNOWN, show_count, show_time
-from lab.experiments.bench.findings import Findings, Row
-from lab.experiments.bench.plan import CLOSED, CONTROL, CROSS_CHECK, WORKLOADS, is_control
+from lab.experiments.bench.findings import Findings, Row, RowKey
+from lab.experiments.bench.plan import CLOSED, CONFORMANCE, WARM_UP, WORKLOADS, Phase, Step, is_control
 from lab.report.bench_text import COLUMNS, Line, make_answers, make_environment, make_lines, make_reliability
 from lab.report.html import load_template
 from loadtests.sockets.histogram import Histogram
@@ -155,23 +155,19 @@ def _make_bars(lines: Sequence[Line], column: int) -> list[Bar]:
 
 def _list_others(findings: Findings) -> Iterator[tuple[str, list[str]]]:
     """Yield the steps that belong to no row, as titles with keys."""
-    keys = findings.run.list_keys()
-    yield "control server", [key for key in keys if f"/{CONTROL}" in key]
-    for title, phase in (
-        ("cross-check", CROSS_CHECK),
-        ("conformance", "conformance"),
-        ("warm-up", "warm-up"),
-    ):
-        yield title, [key for key in keys if key.startswith(f"{phase}/")]
+    run = findings.run
+    yield "control server", [key for key in run.list_keys() if (step := Step.parse(key)) and step.is_control]
+    for folder in (Phase.CROSS_CHECK, CONFORMANCE, WARM_UP):
+        yield folder, run.list_keys(folder)
 
 
 def _list_keys(findings: Findings, workload: str, mode: str, line: Line) -> list[str]:
     """Return the keys of the steps behind a row's figures and curves."""
     model = line.cells[0]
     levels = sorted(findings.sweeps.get((workload, model), ()))
-    latency = findings.rows.get((workload, model, mode))
-    keys = [*line.keys, *(latency.keys if latency else ()), *(f"sweep/{workload}/{model}/{users}" for users in levels)]
-    return list(dict.fromkeys(keys))
+    latency = findings.rows.get(RowKey(workload, model, mode))
+    swept = (Step(Phase.SWEEP, users, workload, model).key for users in levels)
+    return list(dict.fromkeys([*line.keys, *(latency.keys if latency else ()), *swept]))
 
 
 def _percentiles(row: Row) -> list[tuple[float, float]]:

@@ -12,7 +12,7 @@ from lab.cli.context import DID_NOT_HOLD, HELD, Lab
 from lab.cli.params import DURATION, models_argument, out_option, split_names
 from lab.experiments.bench.baseline import render_baseline
 from lab.experiments.bench.findings import Findings, read_findings
-from lab.experiments.bench.plan import CONTROL, NAME, WORKLOADS, Plan
+from lab.experiments.bench.plan import NAME, WORKLOADS, Plan, name_control
 from lab.experiments.bench.runner import Progress, Runner
 from lab.experiments.bench.setup import check_same, describe, keep_logs, make_plan
 from lab.experiments.conformance.suite import check_in_subprocess
@@ -125,7 +125,7 @@ def bench(
                 runner.measure_all(check_in_subprocess)
             finally:
                 keep_logs(run, backend, {name: name for name in chosen})
-                keep_logs(run, control, {plan.control: f"{CONTROL}{plan.control}"} if plan.control else {})
+                keep_logs(run, control, {plan.control: name_control(plan.control)} if plan.control else {})
                 findings = report(run)
     click.get_current_context().exit(
         DID_NOT_HOLD

@@ -52,7 +52,7 @@ def compare(before: str, after: str, threshold: float | None, out: Path) -> None
     for item in differences:
         click.echo(item.text)
     regressions = sum(item.is_regression for item in differences)
-    common = sum(1 for case in first.rows if case in second.rows and not is_control(case[1]))
+    common = sum(1 for key in first.rows if key in second.rows and not is_control(key.model))
     click.echo(
         f"{common} cases in both runs, {len(differences)} figures changed beyond noise, "
         f"{regressions} worse by more than {threshold:.0%}"

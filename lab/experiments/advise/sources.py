@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.experiments.advise.model import Known
-from lab.experiments.bench.findings import Findings, read_findings
+from lab.experiments.bench.findings import Findings, RowKey, read_findings
 from lab.experiments.bench.plan import CLOSED, MODES
 from lab.experiments.published import Measured
 from lab.experiments.store import Run, StoreError
@@ -109,17 +109,18 @@ def _read_measured(measured: Measured, model: str) -> dict[str, object]:
 def _read_findings(findings: Findings, model: str, share: float) -> dict[str, object]:
     """Return the facts of a run. Missing ones are left out, so that those of another source stay."""
     found: dict[str, object] = {}
-    workload = next((name for name in _PLAIN if (name, model, CLOSED) in findings.rows), None)
-    if workload is None:
+    keys = (RowKey(name, model, CLOSED) for name in _PLAIN)
+    row = next((findings.rows[key] for key in keys if key in findings.rows), None)
+    if row is None:
         return found
-    row = findings.rows[workload, model, CLOSED]
+    workload = row.workload
     if failing := findings.failing(workload, model):
         found["failing"] = failing
-    modes = [findings.rows[workload, model, mode] for mode in MODES if (workload, model, mode) in findings.rows]
+    modes = [item for mode in MODES if (item := findings.rows.get(RowKey(workload, model, mode)))]
     read = [(item.read("rate"), item.read("cpu_us")) for item in modes]
     if costs := sorted((rate.middle, cost.middle / 1e6) for rate, cost in read if rate and cost):
         found["costs"] = tuple(costs)
-    if half := findings.rows.get((workload, model, _HALF_LOAD)):
+    if half := findings.rows.get(RowKey(workload, model, _HALF_LOAD)):
         found["ping_time"] = half.percentile(share)
     if rate := row.read("rate"):
         found |= {"most_rate": rate.middle, "is_lower_bound": rate.is_lower_bound}

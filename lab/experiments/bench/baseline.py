@@ -14,8 +14,8 @@ from typing import Any, Self
 
 from lab.base.errors import LabError
 from lab.base.paths import ROOT
-from lab.experiments.bench.findings import Findings, Row
-from lab.experiments.bench.plan import CLOSED, CONTROL, FIXED
+from lab.experiments.bench.findings import Findings, Row, RowKey
+from lab.experiments.bench.plan import CLOSED, FIXED, name_control
 from lab.metrics.estimates import Estimate, compare, estimate
 
 BASELINE_FILE = ROOT / "benchmarks" / "baseline.json"
@@ -31,8 +31,6 @@ _MOVED_QUARTERS = 3
 # Facts of the environment that the file keeps.
 _FACTS = ("date", "commit", "processor", "system", "backend", "engine", "servers", "cores")
 
-Case = tuple[str, str, str]
-
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
@@ -41,12 +39,12 @@ class Baseline:
     Args:
         made: the run and its environment.
         reference: the model that the others are compared with.
-        ratios: by (workload, model, mode): CPU time per request divided by that of the reference.
+        ratios: by row: CPU time per request divided by that of the reference.
     """
 
     made: Mapping[str, Any]
     reference: str
-    ratios: Mapping[Case, Estimate]
+    ratios: Mapping[RowKey, Estimate]
 
     @classmethod
     def of(cls, findings: Findings) -> Self:
@@ -75,7 +73,7 @@ class Baseline:
             if data["schema"] != _SCHEMA:
                 raise LabError(f"{path}: schema {data['schema']}, this version reads {_SCHEMA}: export it again")
             ratios = {
-                (workload, model, mode): Estimate(middle, low, high, data["made"]["rounds"])
+                RowKey(workload, model, mode): Estimate(middle, low, high, data["made"]["rounds"])
                 for workload, modes in data["ratios"].items()
                 for mode, models in modes.items()
                 for model, (middle, low, high) in models.items()
@@ -107,17 +105,17 @@ class Deviation:
     is_regression: bool
 
 
-def read_ratios(findings: Findings, reference: str) -> dict[Case, Estimate]:
+def read_ratios(findings: Findings, reference: str) -> dict[RowKey, Estimate]:
     """Return the cost of each model relative to the reference: one ratio per round."""
     found = {}
-    for case, row in findings.rows.items():
-        workload, model, mode = case
-        if model in (reference, f"{CONTROL}{reference}") or mode not in (CLOSED, FIXED):
+    names = reference, name_control(reference)
+    for key, row in findings.rows.items():
+        if row.model in names or row.mode not in (CLOSED, FIXED):
             continue
-        references = [findings.rows.get((workload, name, mode)) for name in (reference, f"{CONTROL}{reference}")]
+        references = [findings.rows.get(RowKey(row.workload, name, row.mode)) for name in names]
         ratios = [_ratio(row, [item for item in references if item], number) for number in row.found]
         if known := estimate(ratios):
-            found[case] = known
+            found[key] = known
     return found
 
 
@@ -138,34 +136,29 @@ def find_deviations(baseline: Baseline, findings: Findings, threshold: float) ->
         LabError: the two have no case in common.
     """
     ratios = read_ratios(findings, baseline.reference)
-    common = [case for case in baseline.ratios if case in ratios]
+    common = [key for key in baseline.ratios if key in ratios]
     if not common:
         raise LabError(
             f"{findings.run.started} has no case in common with the baseline, which compares models with "
-            f"{baseline.reference} under {', '.join(sorted({workload for workload, _, _ in baseline.ratios}))}"
+            f"{baseline.reference} under {', '.join(sorted({key.workload for key in baseline.ratios}))}"
         )
     noise = findings.noise("cpu_us") or 0.0
-    plan = findings.plan
-    for case, was in baseline.ratios.items():
-        workload, model, mode = case
-        if case not in ratios:
-            if workload in plan.workloads and model in plan.models and mode in plan.modes:
-                reason = (
-                    findings.rows[case].reason if case in findings.rows else findings.unsound.get(model, "interrupted")
-                )
-                yield Deviation(f"{model}, {workload}, {mode}: no longer measured: {reason}", True)
+    for key, was in baseline.ratios.items():
+        if key not in ratios:
+            if findings.plan.includes(*key):
+                yield Deviation(f"{key}: no longer measured: {findings.explain_missing(key)}", True)
             continue
-        change = compare(was, ratios[case], noise=noise)
+        change = compare(was, ratios[key], noise=noise)
         if change is None or not change.is_beyond_noise or abs(change.ratio - 1) <= threshold:
             continue
         worse = change.ratio > 1
         yield Deviation(
-            f"{model}, {workload}, {mode}: a request costs {change.after.middle:.2f} times as much as that of "
+            f"{key}: a request costs {change.after.middle:.2f} times as much as that of "
             f"{baseline.reference}, baseline {was.middle:.2f} ({change.ratio - 1:+.0%})"
             + (", a regression" if worse else ""),
             worse,
         )
-    moved = sorted(ratios[case].middle / baseline.ratios[case].middle for case in common)[
+    moved = sorted(ratios[key].middle / baseline.ratios[key].middle for key in common)[
         _MOVED_QUARTERS * len(common) // 4
     ]
     if moved < 1 / (1 + threshold):

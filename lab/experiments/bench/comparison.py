@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lab.base.units import show_count, show_us
-from lab.experiments.bench.findings import Findings
+from lab.experiments.bench.findings import Findings, RowKey
 from lab.experiments.bench.plan import is_control
 from lab.metrics.estimates import Change, show_estimate
 from lab.metrics.estimates import compare as compare_estimates
@@ -26,14 +26,14 @@ class Difference:
     """A figure that changed.
 
     Args:
-        case: workload, model and mode.
+        key: of the row.
         figure: of `lab.experiments.bench.findings.FIGURES`.
         change: None if it is no longer measured.
         is_regression: whether it is worse by more than the threshold.
         text: one line.
     """
 
-    case: tuple[str, str, str]
+    key: RowKey
     figure: str
     change: Change | None
     is_regression: bool
@@ -46,20 +46,19 @@ def find_differences(before: Findings, after: Findings, threshold: float) -> Ite
     Args:
         threshold: the largest relative change for the worse that is no regression.
     """
-    for case, row in before.rows.items():
-        if is_control(case[1]) or not row.found:
+    for key, row in before.rows.items():
+        if is_control(row.model) or not row.found:
             continue
-        now = after.rows.get(case)
+        now = after.rows.get(key)
         if now is None or not now.found:
-            if case[0] in after.plan.workloads and case[1] in after.plan.models and case[2] in after.plan.modes:
-                reason = now.reason if now else after.unsound.get(case[1], "the run was interrupted before it")
-                yield Difference(case, "rate", None, True, f"{_name(case)}: no longer measured: {reason}")
+            if after.plan.includes(*key):
+                text = f"{key}: no longer measured: {after.explain_missing(key)}"
+                yield Difference(key, "rate", None, True, text)
             continue
         if now.failed and not row.failed:
             why = ", ".join(now.failed)
-            yield Difference(
-                case, "failures", None, True, f"{_name(case)}: {now.failed.total()} failures, none before: {why}"
-            )
+            text = f"{key}: {now.failed.total()} failures, none before: {why}"
+            yield Difference(key, "failures", None, True, text)
         for figure, (more_is_worse, name, show) in _FIGURES.items():
             noise = max(before.noise(figure) or 0.0, after.noise(figure) or 0.0)
             one, other = row.read(figure), now.read(figure)
@@ -69,8 +68,8 @@ def find_differences(before: Findings, after: Findings, threshold: float) -> Ite
             worse = change.ratio - 1 if more_is_worse else 1 - change.ratio
             is_regression = worse > threshold
             was, now_is = show_estimate(one, show), show_estimate(other, show)
-            text = f"{_name(case)}: {name} {was} -> {now_is} ({change.ratio - 1:+.0%})"
-            yield Difference(case, figure, change, is_regression, text + (", a regression" if is_regression else ""))
+            text = f"{key}: {name} {was} -> {now_is} ({change.ratio - 1:+.0%})"
+            yield Difference(key, figure, change, is_regression, text + (", a regression" if is_regression else ""))
 
 
 def find_other_conditions(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
@@ -78,8 +77,3 @@ def find_other_conditions(before: Mapping[str, Any], after: Mapping[str, Any]) -
     for name in _CONDITIONS:
         if before.get(name) != after.get(name):
             yield f"{name}: {before.get(name) or 'not known'} -> {after.get(name) or 'not known'}"
-
-
-def _name(case: tuple[str, str, str]) -> str:
-    workload, model, mode = case
-    return f"{model}, {workload}, {mode}"

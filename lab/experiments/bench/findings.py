@@ -1,19 +1,21 @@
 """Read the findings of a run from its store alone: every figure can be worked out again from the stored steps."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from lab.experiments.bench.plan import (
     CLOSED,
-    CONTROL,
-    CROSS_CHECK,
     FIXED,
+    INDEPENDENT,
+    OURS,
+    Phase,
     Plan,
     Step,
     is_control,
-    read_round,
+    key_of_check,
+    name_control,
 )
 from lab.experiments.conformance.results import ModelResult
 from lab.experiments.store import Run
@@ -29,6 +31,20 @@ _READ: Mapping[str, tuple[Callable[[Measurement], float | None], bool]] = {
     "p99_us": (lambda found: found.percentile(0.99), False),
 }
 FIGURES = tuple(_READ)
+
+# A stored step and its result.
+_Stored = tuple[Step, Mapping[str, Any]]
+
+
+class RowKey(NamedTuple):
+    """The name of a row: a case and a mode."""
+
+    workload: str
+    model: str
+    mode: str
+
+    def __str__(self) -> str:
+        return f"{self.model}, {self.workload}, {self.mode}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +64,10 @@ class Row:
     keys: tuple[str, ...]
     found: Mapping[int, Measurement]
     failures: tuple[str, ...]
+
+    @property
+    def key(self) -> RowKey:
+        return RowKey(self.workload, self.model, self.mode)
 
     def read(self, figure: str) -> Estimate | None:
         """Return a figure of `FIGURES` over the rounds. A rate is a lower bound if one of its rounds is."""
@@ -152,7 +172,7 @@ class Findings:
     Args:
         run: its store.
         plan: its plan.
-        rows: by (workload, model, mode).
+        rows: by their key.
         sweeps: by (workload, model): connections -> measurement.
         unsound: models that failed the conformance suite, and why.
         cross_checks: with redis-benchmark.
@@ -161,7 +181,7 @@ class Findings:
 
     run: Run
     plan: Plan
-    rows: Mapping[tuple[str, str, str], Row]
+    rows: Mapping[RowKey, Row]
     sweeps: Mapping[tuple[str, str], Mapping[int, Measurement]]
     unsound: Mapping[str, str]
     cross_checks: tuple[CrossCheck, ...]
@@ -171,13 +191,13 @@ class Findings:
         """Return the rows of all models, without the control server."""
         return [
             row
-            for (found, model, how), row in self.rows.items()
-            if (found, how) == (workload, mode) and not is_control(model)
+            for row in self.rows.values()
+            if (row.workload, row.mode) == (workload, mode) and not is_control(row.model)
         ]
 
     def failing(self, workload: str, model: str) -> str:
         """Return how a model failed; empty if it did not. A level of the sweep that was not served is no failure."""
-        rows = [row for (found, name, _), row in self.rows.items() if (found, name) == (workload, model)]
+        rows = [row for row in self.rows.values() if (row.workload, row.model) == (workload, model)]
         if reason := next((row.failing for row in rows if row.failing), ""):
             return reason
         is_measured = any(row.found for row in rows)
@@ -186,12 +206,16 @@ class Findings:
                 return level.verdict.reason
         return ""
 
+    def explain_missing(self, key: RowKey) -> str:
+        """Return why a row of the plan has no measurement."""
+        row = self.rows.get(key)
+        return row.reason if row else self.unsound.get(key.model, "the run was interrupted before it")
+
     def noise(self, figure: str) -> float | None:
         """Return the difference between the control server and its model in the same round; None without a control."""
         pairs = []
-        for (workload, model, mode), row in self.rows.items():
-            other = self.rows.get((workload, f"{CONTROL}{model}", mode))
-            if other:
+        for row in self.rows.values():
+            if other := self.rows.get(RowKey(row.workload, name_control(row.model), row.mode)):
                 pairs += [(_read(row, number, figure), _read(other, number, figure)) for number in row.found]
         return noise_floor(pairs)
 
@@ -199,11 +223,8 @@ class Findings:
         """Return the median change from the first round to the last; None for a single round."""
         if self.plan.rounds < 2:
             return None
-        first, last = (
-            {"/".join(key): _read(row, number, figure) for key, row in self.rows.items()}
-            for number in (1, self.plan.rounds)
-        )
-        return drift(first, last)
+        rows = self.rows.values()
+        return drift((_read(row, 1, figure), _read(row, self.plan.rounds, figure)) for row in rows)
 
     def rank(self, rows: Sequence[Row], figure: str) -> dict[str, tuple[int, int]]:
         """Return the ranks of the models, the best first; see `lab.metrics.estimates.rank`."""
@@ -222,7 +243,7 @@ class Findings:
     @property
     def missing_steps(self) -> int:
         """The number of missing measurements: 0 if the run was not interrupted."""
-        cases = {(workload, model) for workload, model, _ in self.rows}
+        cases = {(row.workload, row.model) for row in self.rows.values()}
         wanted = sum(self.plan.rounds_of(mode) for workload, _ in cases for mode in self.plan.modes_of(workload))
         return max(wanted - sum(len(row.keys) for row in self.rows.values()), 0)
 
@@ -234,53 +255,48 @@ def read_findings(run: Run) -> Findings:
         LabError: a file cannot be read.
     """
     plan = Plan.from_json(run.facts["plan"])
-    steps = run.steps()
-    rows: dict[tuple[str, str, str], list[tuple[int, Step, Mapping[str, Any]]]] = {}
+    rows: dict[RowKey, list[_Stored]] = {}
     sweeps: dict[tuple[str, str], dict[int, Measurement]] = {}
+    checked: dict[str, list[_Stored]] = {}
+    steps = run.steps()
     for key, record in steps.items():
-        phase, *case = key.split("/")
-        if phase == "sweep" and (found := read_measurement(record)):
-            sweeps.setdefault((case[0], case[1]), {})[int(case[2])] = found
-        elif (number := read_round(phase)) is not None:
-            workload, model, mode = case
-            rows.setdefault((workload, model, mode), []).append((number, Step(phase, workload, model, mode), record))
+        match step := Step.parse(key):
+            case Step(Phase.ROUND):
+                rows.setdefault(RowKey(step.workload, step.model, step.mode), []).append((step, record))
+            case Step(Phase.CROSS_CHECK):
+                checked.setdefault(step.model, []).append((step, record))
+            case Step(Phase.SWEEP) if found := read_measurement(record):
+                sweeps.setdefault((step.workload, step.model), {})[step.number] = found
     unsound = {}
-    for key, item in steps.items():
-        phase, _, name = key.partition("/")
-        if phase == "conformance":
-            check = ModelResult(item["passed"], item["failed"], item["xfailed"], tuple(item.get("failures", ())))
-            if reason := check.explain(name, (run.facts.get("environment") or {}).get("backend")):
-                unsound[name] = reason
+    for name in sorted(plan.models):
+        if (item := steps.get(key_of_check(name))) is None:
+            continue
+        check = ModelResult(item["passed"], item["failed"], item["xfailed"], tuple(item.get("failures", ())))
+        if reason := check.explain(name, (run.facts.get("environment") or {}).get("backend")):
+            unsound[name] = reason
     return Findings(
         run,
         plan,
         {key: _make_row(key, parts) for key, parts in sorted(rows.items())},
         sweeps,
         unsound,
-        tuple(
-            _make_cross_check(model, steps)
-            for model in dict.fromkeys(key.split("/")[2] for key in steps if key.startswith(f"{CROSS_CHECK}/"))
-        ),
-        _find_generator_limit(plan.generator_limit, steps),
+        tuple(_make_cross_check(model, stored) for model, stored in checked.items()),
+        _find_generator_limit(plan.generator_limit, checked),
     )
 
 
-def _make_row(key: tuple[str, str, str], parts: Iterable[tuple[int, Step, Mapping[str, Any]]]) -> Row:
-    parts = list(parts)
-    found = {number: item for number, _, record in parts if (item := read_measurement(record))}
+def _make_row(key: RowKey, stored: Sequence[_Stored]) -> Row:
     return Row(
         *key,
-        keys=tuple(step.key for _, step, _ in parts),
-        found=found,
-        failures=tuple(record["failure"] for _, _, record in parts if "failure" in record),
+        keys=tuple(step.key for step, _ in stored),
+        found={step.number: item for step, record in stored if (item := read_measurement(record))},
+        failures=tuple(record["failure"] for _, record in stored if "failure" in record),
     )
 
 
-def _make_cross_check(model: str, steps: Mapping[str, Mapping[str, Any]]) -> CrossCheck:
-    prefix = f"{CROSS_CHECK}/ping/{model}/"
-    records = {key.removeprefix(prefix): record for key, record in steps.items() if key.startswith(prefix)}
-    ours = _list_ours(model, steps)
-    theirs = [record for key, record in records.items() if key.startswith("redis-benchmark")]
+def _make_cross_check(model: str, stored: Sequence[_Stored]) -> CrossCheck:
+    ours = _list_ours(stored)
+    theirs = [record for step, record in stored if step.mode == INDEPENDENT]
     missing = next((record["failure"] for record in theirs if "failure" in record), None)
     return CrossCheck(
         model,
@@ -292,13 +308,12 @@ def _make_cross_check(model: str, steps: Mapping[str, Mapping[str, Any]]) -> Cro
     )
 
 
-def _list_ours(model: str, steps: Mapping[str, Mapping[str, Any]]) -> list[Measurement]:
-    prefix = f"{CROSS_CHECK}/ping/{model}/ours"
-    return [item for key, record in steps.items() if key.startswith(prefix) and (item := read_measurement(record))]
+def _list_ours(stored: Sequence[_Stored]) -> list[Measurement]:
+    return [item for step, record in stored if step.mode == OURS and (item := read_measurement(record))]
 
 
-def _find_generator_limit(model: str | None, steps: Mapping[str, Mapping[str, Any]]) -> GeneratorLimit | None:
-    found = _list_ours(model, steps) if model else []
+def _find_generator_limit(model: str | None, checked: Mapping[str, Sequence[_Stored]]) -> GeneratorLimit | None:
+    found = _list_ours(checked.get(model, ())) if model else []
     rate = estimate(item.rate for item in found)
     if model is None or rate is None:
         return None

@@ -8,6 +8,7 @@ rounds of its own), in shuffled order: a slow minute of the machine hits differe
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
+from enum import StrEnum
 from typing import Any, Self
 
 from lab.base.errors import LabError
@@ -90,12 +91,16 @@ WORKLOADS = {workload.name: workload for workload in _WORKLOADS}
 # The modes of a round: at full speed with the knee's connections; at one rate for all models; at shares of the rate at
 # the case's own knee.
 CLOSED, FIXED = "closed", "fixed"
-MODES = (CLOSED, FIXED, "open-50", "open-70", "open-90")
+OPEN_SHARES = {"open-50": 0.5, "open-70": 0.7, "open-90": 0.9}
+MODES = (CLOSED, FIXED, *OPEN_SHARES)
 
 _ROUND = "round-"
 
-# The phase of the cross-check with redis-benchmark.
-CROSS_CHECK = "cross-check"
+# The clients of the cross-check: our generator, and an independent one.
+OURS, INDEPENDENT = "ours", "redis-benchmark"
+
+# Folders in the store of what is no measurement.
+CONFORMANCE, WARM_UP = "conformance", "warm-up"
 
 # Prefix of the control server's name: a second server of one model, measured as if it were another model. The
 # difference between the two is noise.
@@ -107,6 +112,16 @@ NAME = "bench"
 def is_control(model: str) -> bool:
     """Return whether a name is that of the control server."""
     return model.startswith(CONTROL)
+
+
+def name_control(model: str | None) -> str:
+    """Return the name of a model's control server."""
+    return f"{CONTROL}{model}"
+
+
+def key_of_check(model: str) -> str:
+    """Return the key of a model's result in the conformance suite."""
+    return f"{CONFORMANCE}/{model}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +184,10 @@ class Plan:
             yield number
             yield from range(self.rounds + number, max(self.rounds_of(mode) for mode in MODES) + 1, self.rounds)
 
+    def includes(self, workload: str, model: str, mode: str) -> bool:
+        """Return whether something of that name is measured."""
+        return workload in self.workloads and model in self.models and mode in self.modes
+
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -186,25 +205,61 @@ class Plan:
         return cls(**values | {name: tuple(value) for name, value in values.items() if isinstance(value, list)})
 
 
+class Phase(StrEnum):
+    """A part of a run."""
+
+    SWEEP = "sweep"
+    ROUND = "round"
+    CROSS_CHECK = "cross-check"
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One measurement.
 
     Args:
-        phase: `sweep`, `round-1` and so on, or `CROSS_CHECK`.
+        phase: the part of the run.
+        number: the round; in a sweep, the number of connections.
         workload, model: the case; the model's name may have the prefix `CONTROL`.
-        mode: of `MODES`; of a sweep, the number of connections.
+        mode: of `MODES`; in the cross-check, the client.
     """
 
-    phase: str
+    phase: Phase
+    number: int
     workload: str
     model: str
-    mode: str
+    mode: str = CLOSED
+
+    @classmethod
+    def parse(cls, key: str) -> Self | None:
+        """Return the step of a key; None if the key is that of something else in the store."""
+        match key.split("/"):
+            case [Phase.SWEEP, workload, model, users]:
+                return cls(Phase.SWEEP, int(users), workload, model)
+            case [Phase.CROSS_CHECK, workload, model, name]:
+                client, _, number = name.rpartition("-")
+                return cls(Phase.CROSS_CHECK, int(number), workload, model, client)
+            case [name, workload, model, mode] if name.startswith(_ROUND):
+                return cls(Phase.ROUND, int(name.removeprefix(_ROUND)), workload, model, mode)
+        return None
 
     @property
     def key(self) -> str:
         """The name in the store."""
-        return f"{self.phase}/{self.workload}/{self.model}/{self.mode}"
+        return "/".join(self._parts)
+
+    def __str__(self) -> str:
+        return ", ".join(self._parts)
+
+    @property
+    def _parts(self) -> tuple[str, str, str, str]:
+        match self.phase:
+            case Phase.SWEEP:
+                return self.phase, self.workload, self.model, str(self.number)
+            case Phase.ROUND:
+                return f"{_ROUND}{self.number}", self.workload, self.model, self.mode
+            case Phase.CROSS_CHECK:
+                return self.phase, self.workload, self.model, f"{self.mode}-{self.number}"
 
     @property
     def is_control(self) -> bool:
@@ -261,7 +316,7 @@ def list_cases(plan: Plan, models: Mapping[str, Model]) -> list[tuple[str, str]]
         able = [model for model in plan.models if model in models and WORKLOADS[name].is_for(models[model])]
         cases += [(name, model) for model in able]
         if plan.control in able:
-            cases.append((name, f"{CONTROL}{plan.control}"))
+            cases.append((name, name_control(plan.control)))
     return cases
 
 
@@ -273,25 +328,17 @@ def list_levels(plan: Plan, workload: BenchWorkload, model: Model) -> list[int]:
 def list_steps(plan: Plan, number: int, cases: Sequence[tuple[str, str]]) -> list[Step]:
     """Return the steps of a round: every case in each of its modes."""
     return [
-        Step(name_round(number), workload, model, mode)
+        Step(Phase.ROUND, number, workload, model, mode)
         for workload, model in cases
         for mode in plan.modes_of(workload)
         if number <= plan.rounds_of(mode)
     ]
 
 
-def name_round(number: int) -> str:
-    """Return the phase of a round."""
-    return f"{_ROUND}{number}"
-
-
-def read_round(phase: str) -> int | None:
-    """Return the number of a round from its phase; None for another phase."""
-    return int(phase.removeprefix(_ROUND)) if phase.startswith(_ROUND) else None
-
-
-def shuffle(plan: Plan, phase: str, steps: Sequence[Step]) -> Iterator[Step]:
-    """Yield the steps of a phase in random order, the same for the same seed."""
+def shuffle(plan: Plan, steps: Sequence[Step]) -> Iterator[Step]:
+    """Yield the steps of a round or of a level in random order, the same for the same seed."""
     steps = list(steps)
-    random.Random(f"{plan.seed}/{phase}").shuffle(steps)  # noqa: S311 - an order, no secret
+    for first in steps[:1]:
+        group = f"{_ROUND}{first.number}" if first.phase is Phase.ROUND else f"{first.phase}/{first.number}"
+        random.Random(f"{plan.seed}/{group}").shuffle(steps)  # noqa: S311 - an order, no secret
     return iter(steps)

@@ -22,17 +22,21 @@ from lab.experiments.bench import warm_up
 from lab.experiments.bench.findings import read_measurement
 from lab.experiments.bench.plan import (
     CLOSED,
-    CROSS_CHECK,
     FIXED,
+    INDEPENDENT,
+    OPEN_SHARES,
+    OURS,
+    WARM_UP,
     WORKLOADS,
     BenchWorkload,
+    Phase,
     Plan,
     Step,
     is_control,
+    key_of_check,
     list_cases,
     list_levels,
     list_steps,
-    name_round,
     shuffle,
 )
 from lab.experiments.bench.sweep import Knee, Level, find_knee, is_over, make_level
@@ -149,7 +153,7 @@ class Runner:
         for number in self.plan.order_rounds():
             if number <= self.plan.rounds:
                 self._cross_check(number, sound)
-            for step in shuffle(self.plan, name_round(number), list_steps(self.plan, number, cases)):
+            for step in shuffle(self.plan, list_steps(self.plan, number, cases)):
                 knee = knees.get((step.workload, step.server))
                 if knee is None:
                     self._keep_failure(step, "no level of the sweep was served, so there is no knee")
@@ -158,14 +162,14 @@ class Runner:
 
     def check(self, check: CheckModels) -> list[str]:
         """Return the models that pass the conformance suite, and store the results of all."""
-        unchecked = [name for name in self.plan.models if not self.run.has(f"conformance/{name}")]
+        unchecked = [name for name in self.plan.models if not self.run.has(key_of_check(name))]
         if unchecked:
             self.progress.say(f"conformance suite: {len(unchecked)} models")
             found = check(self.backend, unchecked)
             for name in unchecked:
                 item = found.get(name, ModelResult(0, 0))
                 self.run.keep(
-                    f"conformance/{name}",
+                    key_of_check(name),
                     {
                         "passed": item.passed,
                         "failed": item.failed,
@@ -173,7 +177,7 @@ class Runner:
                         "failures": item.failures,
                     },
                 )
-        kept = {name: self.run.read(f"conformance/{name}") for name in self.plan.models}
+        kept = {name: self.run.read(key_of_check(name)) for name in self.plan.models}
         return [name for name, item in kept.items() if item["passed"] and not item["failed"]]
 
     def _count(self, cases: Sequence[tuple[str, str]]) -> int:
@@ -215,7 +219,7 @@ class Runner:
             )
             if done.returncode:
                 raise LabError(f"the warm-up failed: {done.stderr.strip()[-500:]}")
-            self.run.keep(f"warm-up/{_now()}-{backend.project}", {"visits": json.loads(done.stdout)})
+            self.run.keep(f"{WARM_UP}/{_now()}-{backend.project}", {"visits": json.loads(done.stdout)})
 
     def _sweep(self, cases: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Knee]:
         """Return the knee of each case. Each level measures all cases, in shuffled order."""
@@ -225,8 +229,8 @@ class Runner:
         knees = {case: Knee(found[0], 0.0, found[0]) for case, found in levels.items() if not self.plan.sweeps(case[0])}
         swept: dict[tuple[str, str], list[Level]] = {case: [] for case in levels if case not in knees}
         for users in sorted({users for case in swept for users in levels[case]}):
-            active = [Step("sweep", *case, str(users)) for case in swept if users in levels[case]]
-            for step in shuffle(self.plan, f"sweep/{users}", active):
+            active = [Step(Phase.SWEEP, users, *case) for case in swept if users in levels[case]]
+            for step in shuffle(self.plan, active):
                 case = (step.workload, step.model)
                 if is_over(swept[case]):
                     self.progress.skip()
@@ -279,19 +283,18 @@ class Runner:
             step.key,
             {"at": _now(), "took": took, "preset": preset, "users": users, "measurement": found.as_json()},
         )
-        self.progress.step(f"{step.phase}, {step.workload}, {step.model}, {step.mode}: {found.verdict.bound}", took)
+        self.progress.step(f"{step}: {found.verdict.bound}", took)
         return found
 
     def _choose_load(self, step: Step, workload: BenchWorkload, knee: Knee) -> tuple[str, int, float | None]:
         """Return the preset, connections and rate of a step."""
-        if step.phase in ("sweep", CROSS_CHECK) or step.mode == CLOSED:
+        if step.phase is not Phase.ROUND or step.mode == CLOSED:
             return workload.closed, knee.users, None
         held = workload.asked.holds_connection
         users = min(knee.most_users, _OPEN_USERS) if held else _OPEN_USERS
         if step.mode == FIXED:
             return workload.open, users, workload.fixed_rate
-        share = int(step.mode.removeprefix("open-")) / 100
-        return workload.open, users, max(knee.rate * share, 1.0)
+        return workload.open, users, max(knee.rate * OPEN_SHARES[step.mode], 1.0)
 
     def _keep_failure(self, step: Step, reason: str) -> None:
         if self.run.has(step.key):
@@ -330,21 +333,20 @@ class Runner:
     def _cross_check(self, number: int, names: Sequence[str]) -> None:
         """Measure the same case by our generator and by redis-benchmark, interleaved."""
         for name in self._list_cross_checked(names):
-            step = Step(CROSS_CHECK, "ping", name, f"ours-{number}")
-            ours = self._measure(step, Knee(_CROSS_CHECK_USERS, 0.0, _CROSS_CHECK_USERS))
-            key = f"{CROSS_CHECK}/ping/{name}/redis-benchmark-{number}"
-            if self.run.has(key) or ours is None:
+            ours, theirs = (Step(Phase.CROSS_CHECK, number, "ping", name, client) for client in (OURS, INDEPENDENT))
+            found = self._measure(ours, Knee(_CROSS_CHECK_USERS, 0.0, _CROSS_CHECK_USERS))
+            if self.run.has(theirs.key) or found is None:
                 self.progress.skip()
                 continue
             began = time.monotonic()
             try:
                 record: dict[str, Any] = self._run_redis_benchmark(
-                    name, requests=max(int(ours.rate * self.plan.seconds), 1000)
+                    name, requests=max(int(found.rate * self.plan.seconds), 1000)
                 )
             except LabError as error:
                 record = {"failure": str(error)}
-            self.run.keep(key, {"at": _now(), **record})
-            self.progress.step(f"{CROSS_CHECK}, ping, {name}, redis-benchmark", time.monotonic() - began)
+            self.run.keep(theirs.key, {"at": _now(), **record})
+            self.progress.step(str(theirs), time.monotonic() - began)
 
     def _run_redis_benchmark(self, name: str, *, requests: int) -> dict[str, Any]:
         """Measure PING by redis-benchmark, an independent client in C.

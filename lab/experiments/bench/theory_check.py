@@ -7,7 +7,7 @@ from typing import Any
 
 from lab.base.units import show_time
 from lab.experiments.bench.findings import Findings, Row
-from lab.experiments.bench.plan import WORKLOADS
+from lab.experiments.bench.plan import WORKLOADS, Phase, Step
 from lab.experiments.theory import Server, UpperBound, describe_rate, find_upper_bound
 from lab.load.measurement import Measurement
 
@@ -64,8 +64,8 @@ def expect(findings: Findings, row: Row) -> Expectation | None:
         return None
     server = Server.from_json(servers[row.model])
     levels = findings.sweeps.get((row.workload, row.model), {})
-    fewest = min(levels, default=None)
-    few = None if fewest is None or fewest > one.users else levels[fewest]
+    fewest = min(levels, default=one.users + 1)
+    few = levels[fewest] if fewest <= one.users else None
     cpu = few.server_cpu_us if few else _middle(row.found.values())
     wait = read_wait(row.workload)
     hold = None
@@ -82,7 +82,7 @@ def expect(findings: Findings, row: Row) -> Expectation | None:
     if upper_bound is None:
         return None
     deviation = _explain(findings, row, upper_bound, cpu)
-    key = None if few is None else f"sweep/{row.workload}/{row.model}/{fewest}"
+    key = None if few is None else Step(Phase.SWEEP, fewest, row.workload, row.model).key
     return Expectation(upper_bound, one.users / upper_bound.rate, deviation, key)
 
 

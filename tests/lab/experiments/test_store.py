@@ -25,6 +25,8 @@ def test_stored_steps_are_read(run: Run, tmp_path: Path) -> None:
     assert found == run
     assert found.facts["plan"] == {"seed": 7}
     assert found.steps() == {"sweep/ping/plain/16": {"rate": 1.5}, "sweep/ping/plain/1": {"rate": None}}
+    assert found.list_keys("sweep/ping") == found.list_keys() != []
+    assert found.list_keys("round-1") == []
     assert found.has("sweep/ping/plain/1")
     assert not found.has("sweep/ping/plain")
     assert json.loads((run.folder / run.path_of("sweep/ping/plain/16")).read_text()) == {"rate": 1.5}

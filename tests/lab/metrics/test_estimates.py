@@ -99,8 +99,8 @@ def test_noise_floor_is_the_median_difference_of_equal_pairs() -> None:
 
 
 def test_drift_is_the_median_change_of_cases_in_both_rounds() -> None:
-    assert drift({"a": 100.0, "b": 10.0, "c": 1.0}, {"a": 110.0, "b": 9.0, "c": 1.05}) == pytest.approx(0.05)
-    assert drift({"a": 100.0, "b": None}, {"b": 1.0}) is None
+    assert drift([(100.0, 110.0), (10.0, 9.0), (1.0, 1.05)]) == pytest.approx(0.05)
+    assert drift([(100.0, None), (None, 1.0), (0.0, 1.0)]) is None
 
 
 def test_change_counts_beyond_the_noise() -> None:

@@ -314,7 +314,7 @@ def test_change_within_the_noise_of_either_run_is_ignored(store: Store, noisy: s
 def test_every_figure_of_every_case_is_compared(store: Store) -> None:
     before = store(BASE | {"b": BASE["a"]})
     after = store(BASE | change({"b": BASE["a"]}, p99=2.0))
-    assert [(item.case[1], item.figure) for item in find_differences(before, after, 0.1)] == [("b", "p99_us")]
+    assert [(item.key.model, item.figure) for item in find_differences(before, after, 0.1)] == [("b", "p99_us")]
 
 
 def test_case_that_is_no_longer_measured_is_a_regression(store: Store) -> None:
@@ -322,7 +322,7 @@ def test_case_that_is_no_longer_measured_is_a_regression(store: Store) -> None:
     # b has no measurement, c has failed the suite.
     after = store(BASE | {"b": [None] * 3}, models=("a", "b", "c"), unsound=["c"])
     found = list(find_differences(before, after, 0.1))
-    assert [(item.case[1], item.figure, item.is_regression, item.change) for item in found] == [
+    assert [(item.key.model, item.figure, item.is_regression, item.change) for item in found] == [
         ("b", "rate", True, None),
         ("c", "rate", True, None),
     ]
@@ -346,7 +346,7 @@ def test_control_is_not_compared(store: Store) -> None:
     before = store(control | BASE, control="a")
     after = store(change(control, rate=0.2, p99=2.0) | change(BASE, p99=2.0), control="a")
     # The control has lost 80 % of its rate: that is noise, not a change. Its p99 has doubled, like that of a.
-    assert [(item.case[1], item.figure) for item in find_differences(before, after, 0.1)] == [("a", "p99_us")]
+    assert [(item.key.model, item.figure) for item in find_differences(before, after, 0.1)] == [("a", "p99_us")]
 
 
 def test_earlier_failures_are_no_regression(store: Store) -> None:

@@ -1,13 +1,26 @@
 """A whole run: order, knee, stored steps, failing models, and resuming."""
 
 import json
+import random
 from dataclasses import replace
 
 import pytest
 
 from lab.base.errors import LabError
 from lab.experiments.bench.findings import read_findings
-from lab.experiments.bench.plan import PRESETS, WORKLOADS, Plan, list_cases, list_steps, name_round, shuffle
+from lab.experiments.bench.plan import (
+    INDEPENDENT,
+    OURS,
+    PRESETS,
+    WORKLOADS,
+    Phase,
+    Plan,
+    Step,
+    list_cases,
+    list_steps,
+    name_control,
+    shuffle,
+)
 from lab.experiments.bench.sweep import Knee, Level, find_knee, is_over, make_level
 from lab.experiments.store import Run
 from lab.load.presets import PRESETS as LOAD_PRESETS
@@ -72,15 +85,50 @@ def test_order_of_each_round_depends_on_the_seed(make_plan) -> None:
     cases = list_cases(make_plan(), models)
     assert ("session", "control-asyncio_streams") in cases
 
-    def order(seed: int, number: int) -> list[str]:
+    def order(seed: int, number: int) -> list[tuple[str, str, str]]:
         plan = make_plan(seed=seed)
         steps = list_steps(plan, number, cases)
-        return [step.key.partition("/")[2] for step in shuffle(plan, name_round(number), steps)]
+        return [(step.workload, step.model, step.mode) for step in shuffle(plan, steps)]
 
     assert order(1, 1) == order(1, 1)
     assert order(1, 1) != order(1, 2)
     assert order(1, 1) != order(2, 1)
     assert sorted(order(1, 1)) == sorted(order(1, 2))
+    # A resumed run continues in the order in which an earlier version began.
+    steps = [Step(Phase.ROUND, 3, "session", model) for model in "abcde"]
+    levels = [Step(Phase.SWEEP, 16, "session", model) for model in "abcde"]
+    for group, found in ("round-3", steps), ("sweep/16", levels):
+        models = list("abcde")
+        random.Random(f"1/{group}").shuffle(models)
+        assert [step.model for step in shuffle(make_plan(seed=1), found)] == models
+    assert list(shuffle(make_plan(), [])) == []
+
+
+@pytest.mark.parametrize(
+    ("step", "key"),
+    [
+        (Step(Phase.SWEEP, 64, "session", "prefork"), "sweep/session/prefork/64"),
+        (Step(Phase.ROUND, 12, "ping", "control-prefork", "open-70"), "round-12/ping/control-prefork/open-70"),
+        (Step(Phase.CROSS_CHECK, 3, "ping", "prefork", INDEPENDENT), "cross-check/ping/prefork/redis-benchmark-3"),
+        (Step(Phase.CROSS_CHECK, 1, "ping", "prefork", OURS), "cross-check/ping/prefork/ours-1"),
+    ],
+)
+def test_step_has_a_key_that_is_read_back(step: Step, key: str) -> None:
+    assert step.key == key
+    assert Step.parse(key) == step
+    assert str(step) == key.replace("/", ", ")
+
+
+@pytest.mark.parametrize("key", ["conformance/prefork", "warm-up/now-socketlab-bench", "another/file/in/steps", ""])
+def test_key_of_another_record_is_no_step(key: str) -> None:
+    assert Step.parse(key) is None
+
+
+def test_control_server_is_named_after_its_model() -> None:
+    step = Step(Phase.ROUND, 1, "session", name_control("prefork"))
+    assert (step.is_control, step.server) == (True, "prefork")
+    step = Step(Phase.ROUND, 1, "session", "prefork")
+    assert (step.is_control, step.server) == (False, "prefork")
 
 
 def test_fixed_rate_has_additional_rounds_between_the_others(bench, make_plan) -> None:
@@ -117,9 +165,8 @@ def test_quick_workload_has_no_sweep_and_one_mode(bench, make_plan) -> None:
     plan = make_plan(workloads=("session", "sleep_20ms"), quick_workloads=("sleep_20ms",))
     run = bench.begin(plan)
     bench.measure(run, plan)
-    keys = [key for key in run.steps() if key.split("/")[1:2] == ["sleep_20ms"]]
-    assert {key.split("/")[3] for key in keys} == {"closed"}
-    assert not [key for key in keys if key.startswith("sweep")]
+    steps = [step for key in run.list_keys() if (step := Step.parse(key)) and step.workload == "sleep_20ms"]
+    assert {(step.phase, step.mode) for step in steps} == {(Phase.ROUND, "closed")}
     assert {users for _, scenario, users, _ in bench.asked if scenario == "closed_sleep_20ms"} == {1, 16}
     assert read_findings(run).missing_steps == 0
 

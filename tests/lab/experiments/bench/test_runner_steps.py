@@ -14,7 +14,7 @@ import pytest
 
 from lab.base.errors import LabError
 from lab.experiments.bench import runner, warm_up
-from lab.experiments.bench.plan import PRESETS, WORKLOADS, BenchWorkload, Plan, Step, list_cases
+from lab.experiments.bench.plan import PRESETS, WORKLOADS, BenchWorkload, Phase, Plan, Step, list_cases
 from lab.experiments.bench.runner import Progress, Runner, show_time
 from lab.experiments.bench.sweep import Knee, Level, find_knee, is_over, make_level
 from lab.experiments.conformance.results import ModelResult
@@ -185,7 +185,7 @@ def test_control_server_keeps_its_name(lab: Open) -> None:
 def test_preset_connections_and_rate_of_a_step(
     lab: Open, workload: str, mode: str, knee: Knee, asked: tuple[str, int, float | None]
 ) -> None:
-    step = Step("round-1", workload, "asyncio_streams", mode)
+    step = Step(Phase.ROUND, 1, workload, "asyncio_streams", mode)
     preset, users, rate = lab().runner._choose_load(step, WORKLOADS[workload], knee)
     assert (preset, users) == asked[:2]
     assert rate == (None if asked[2] is None else pytest.approx(asked[2]))
@@ -486,7 +486,7 @@ def test_failed_step_is_stored_once_and_reported(lab: Open) -> None:
     assert found.run.read(key)["failure"] == reason
     assert f"{key}: {reason}" in found.lines
     assert found.runner.progress.total == 0
-    found.runner._keep_failure(Step("round-1", "session", "asyncio_streams", "closed"), "again")
+    found.runner._keep_failure(Step(Phase.ROUND, 1, "session", "asyncio_streams"), "again")
     assert found.run.read(key)["failure"] == reason
     assert found.runner.progress.total == -1
 
