@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from lab.base.errors import LabError
 from lab.base.units import UNKNOWN
 from lab.experiments.bench.findings import Findings
-from lab.report.bench_text import COLUMNS, make_lines
+from lab.report.bench_text import make_lines
 
 _Row = Mapping[str, object]
 
@@ -68,14 +68,12 @@ def render_theory(findings: Findings, models: Sequence[str] = ()) -> str:
             raise LabError(f"{name} is not in this run; it has {', '.join(findings.plan.models)}")
     facts = findings.run.facts["environment"]
     text = ["| workload | model | theory: requests/s | measured | why |", "|---|---|---:|---:|---|"]
-    rate, theory = COLUMNS.index("requests/s"), COLUMNS.index("theory")
     for workload in findings.plan.workloads:
         for line in make_lines(findings, workload):
-            if not models or line.cells[0] in models:
-                why = line.theory + (f". **!** {line.deviation}" if line.deviation else "")
-                text.append(
-                    f"| {workload} | `{line.cells[0]}` | {line.cells[theory]} | {line.cells[rate]} | {why or UNKNOWN} |"
-                )
+            if not models or line.model.text in models:
+                why = line.theory.note + (f". **!** {line.deviation}" if line.deviation else "")
+                figures = f"{line.theory.text} | {line.rate.text}"
+                text.append(f"| {workload} | `{line.model.text}` | {figures} | {why or UNKNOWN} |")
     text += [
         "",
         f"*{facts.get('date')}, commit {facts.get('commit')}: {facts.get('processor')}, {facts.get('cores')}.*",

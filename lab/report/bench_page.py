@@ -4,16 +4,26 @@ The curves of each model are in its own row, all on one scale. Lines of twenty m
 distinguished by colour, which not every reader can.
 """
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from lab.base.units import UNKNOWN, show_count, show_time
+from lab.base.units import show_count, show_time
 from lab.experiments.bench.findings import Findings, Row, RowKey
 from lab.experiments.bench.plan import CLOSED, CONFORMANCE, WARM_UP, WORKLOADS, Phase, Step, is_control
-from lab.report.bench_text import COLUMNS, Line, make_answers, make_environment, make_lines, make_reliability
+from lab.report.bench_text import (
+    COLUMNS,
+    TEXTS,
+    Advice,
+    Line,
+    make_answers,
+    make_environment,
+    make_lines,
+    make_reliability,
+)
+from lab.report.cells import list_widths
 from lab.report.html import load_template
-from loadtests.sockets.histogram import Histogram
+from lab.report.svg import Dot, Scale, join_points
+from loadtests.sockets.histogram import Histogram, percentiles
 
 # Size of a curve's picture, and the margin around the line.
 _WIDTH, _HEIGHT, _MARGIN = 190, 44, 4
@@ -35,33 +45,23 @@ class Curve:
     """
 
     points: str
-    dots: tuple[tuple[float, float, str], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """A figure as a bar: its text, its sort key, and its width in per cent of the longest."""
-
-    text: str
-    sort: str
-    width: float
+    dots: tuple[Dot, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class PageRow:
-    """A model as the template needs it: `sorts` has the sort keys of the cells, `raw` the links to its steps."""
+    """A model as the template needs it: its line, its pictures, and the links to its steps."""
 
     line: Line
-    sorts: tuple[str, ...]
     throughput: Curve | None
     latency: Curve | None
-    cost: Bar
-    memory: Bar
+    cost_width: float
+    memory_width: float
     raw: tuple[str, ...]
 
     @property
     def model(self) -> str:
-        return self.line.cells[0]
+        return self.line.model.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +70,15 @@ class Section:
 
     name: str
     summary: str
-    answers: tuple[str, ...]
+    answers: tuple[Advice, ...]
     rows: tuple[PageRow, ...]
     throughput_heading: str
     latency_heading: str
 
     @property
-    def advice(self) -> tuple[str, ...]:
+    def advice(self) -> tuple[Advice, ...]:
         """The recommendations among the answers; all answers if there are none."""
-        return tuple(text for text in self.answers if text.startswith(("Best", "Avoid"))) or self.answers
+        return tuple(advice for advice in self.answers if advice.is_recommendation) or self.answers
 
     def find(self, model: str) -> PageRow | None:
         """Return the row of a model; None if it has none."""
@@ -92,6 +92,7 @@ def render(findings: Findings) -> str:
         run=findings.run,
         plan=findings.plan,
         columns=COLUMNS,
+        texts=TEXTS,
         sections=sections,
         models=list(dict.fromkeys(row.model for section in sections for row in section.rows)),
         trust=list(make_reliability(findings)),
@@ -112,14 +113,13 @@ def _make_section(findings: Findings, workload: str) -> Section:
     times = {row.model: _percentiles(row) for row in findings.list_rows(workload, mode)}
     throughputs = _draw(sweeps, lambda x, y: f"{x:.0f} connections: {show_count(y)} requests/s", log_x=True)
     latencies = _draw(times, lambda x, y: f"p{100 * _SHARES[int(x)]:g}: {show_time(y)}", log_y=True)
-    costs = _make_bars(lines, COLUMNS.index("CPU µs/req"))
-    memories = _make_bars(lines, COLUMNS.index("KiB/conn"))
+    costs = list_widths(line.cost for line in lines)
+    memories = list_widths(line.per_connection for line in lines)
     rows = [
         PageRow(
             line,
-            tuple(_sort_key(cell) for cell in line.cells),
-            throughputs.get(line.cells[0]),
-            latencies.get(line.cells[0]),
+            throughputs.get(line.model.text),
+            latencies.get(line.model.text),
             cost,
             memory,
             tuple(findings.run.path_of(key) for key in _list_keys(findings, workload, mode, line)),
@@ -143,16 +143,6 @@ def _make_section(findings: Findings, workload: str) -> Section:
     )
 
 
-def _make_bars(lines: Sequence[Line], column: int) -> list[Bar]:
-    """Return the figures of a column as bars."""
-    keys = [_sort_key(line.cells[column]) for line in lines]
-    longest = max((float(key) for key in keys if key != UNKNOWN), default=0.0)
-    return [
-        Bar(line.cells[column], key, 100 * float(key) / longest if longest and key != UNKNOWN else 0.0)
-        for line, key in zip(lines, keys, strict=True)
-    ]
-
-
 def _list_others(findings: Findings) -> Iterator[tuple[str, list[str]]]:
     """Yield the steps that belong to no row, as titles with keys."""
     run = findings.run
@@ -163,7 +153,7 @@ def _list_others(findings: Findings) -> Iterator[tuple[str, list[str]]]:
 
 def _list_keys(findings: Findings, workload: str, mode: str, line: Line) -> list[str]:
     """Return the keys of the steps behind a row's figures and curves."""
-    model = line.cells[0]
+    model = line.model.text
     levels = sorted(findings.sweeps.get((workload, model), ()))
     latency = findings.rows.get(RowKey(workload, model, mode))
     swept = (Step(Phase.SWEEP, users, workload, model).key for users in levels)
@@ -172,11 +162,9 @@ def _list_keys(findings: Findings, workload: str, mode: str, line: Line) -> list
 
 def _percentiles(row: Row) -> list[tuple[float, float]]:
     """Return pairs of (index of the percentile, microseconds) over all rounds."""
-    times = Histogram()
-    for item in row.found.values():
-        times.merge(Histogram.from_pairs(item.histogram))
-    known = [(float(number), times.percentile(share)) for number, share in enumerate(_SHARES)]
-    return [(number, value) for number, value in known if value]
+    times = Histogram.from_pairs(pair for item in row.found.values() for pair in item.histogram)
+    found = enumerate(percentiles(times.pairs(), _SHARES))
+    return [(float(number), value) for number, value in found if value]
 
 
 def _draw(
@@ -187,45 +175,17 @@ def _draw(
     log_y: bool = False,
 ) -> dict[str, Curve]:
     """Draw lines on one scale; a single point is no line."""
-    across = [math.log10(x) if log_x else x for points in lines.values() for x, _ in points]
-    up = [math.log10(y) if log_y else y for points in lines.values() for _, y in points]
+    across = [x for points in lines.values() for x, _ in points]
+    up = [y for points in lines.values() for _, y in points]
     if not across:
         return {}
-    left, right = min(across), max(across)
-    low, high = (min(up) if log_y else 0.0), max(up)
-    drawn = {}
-    for name, points in lines.items():
-        if len(points) < 2:
-            continue
-        dots = [
-            (
-                _place(math.log10(x) if log_x else x, left, right, _WIDTH),
-                _HEIGHT - _place(math.log10(y) if log_y else y, low, high, _HEIGHT),
-                describe(x, y),
-            )
-            for x, y in points
-        ]
-        drawn[name] = Curve(" ".join(f"{x:.1f},{y:.1f}" for x, y, _ in dots), tuple(dots))
-    return drawn
-
-
-def _place(value: float, low: float, high: float, room: float) -> float:
-    share = (value - low) / (high - low) if high > low else 0.5
-    return _MARGIN + share * (room - 2 * _MARGIN)
-
-
-def _sort_key(cell: str) -> str:
-    """Return the number in a cell, or the cell itself if it has none."""
-    text = (
-        cell.lstrip("≥≤ ")
-        .removesuffix(" !")
-        .partition(" [")[0]
-        .replace("\u202f", "")
-        .removesuffix(" MiB")
-        .partition("-")[0]
-    )
-    factor = {"k": 1e3, "M": 1e6}.get(text[-1:], 1.0)
-    try:
-        return repr(float(text.rstrip("kM")) * factor)
-    except ValueError:
-        return cell
+    place = Scale(min(across), max(across), _MARGIN, _WIDTH - _MARGIN, is_log=log_x).place
+    lift = Scale(min(up) if log_y else 0.0, max(up), _HEIGHT - _MARGIN, _MARGIN, is_log=log_y).place
+    return {
+        name: Curve(
+            join_points((place(x), lift(y)) for x, y in points),
+            tuple((place(x), lift(y), describe(x, y)) for x, y in points),
+        )
+        for name, points in lines.items()
+        if len(points) > 1
+    }

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from rich import box
 from rich.console import Console
@@ -14,21 +15,23 @@ from lab.experiments.bench.plan import CLOSED, FIXED, WORKLOADS, Plan
 from lab.experiments.bench.sweep import STOP_RULE
 from lab.experiments.bench.theory_check import expect
 from lab.metrics.estimates import Estimate, show_estimate
+from lab.report.cells import Cell
 
-COLUMNS = (
-    "model",
-    "rank",
-    "requests/s",
-    "theory",
-    "users",
-    "p50 µs",
-    "p99 µs",
-    "CPU µs/req",
-    "memory",
-    "KiB/conn",
-    "verdict",
-)
-_NUMBERS = COLUMNS[1:-1]
+# Title of a column -> its cell in a `Line`.
+COLUMNS = {
+    "model": "model",
+    "rank": "rank",
+    "requests/s": "rate",
+    "theory": "theory",
+    "users": "users",
+    "p50 µs": "p50",
+    "p99 µs": "p99",
+    "CPU µs/req": "cost",
+    "memory": "memory",
+    "KiB/conn": "per_connection",
+    "verdict": "verdict",
+}
+TEXTS = ("model", "verdict")
 
 # A model below this share of the best rate is not recommended.
 _FAR_BELOW = 0.5
@@ -42,18 +45,50 @@ class Line:
     """The row of a model under one workload.
 
     Args:
-        cells: In the order of the columns.
-        reason: The reason of the verdict, and the failures.
-        theory: The expectation and its reason; empty if it is not known.
+        theory: Its note is the expectation and its reason; empty if it is not known.
+        verdict: Its note is the reason, and the failures.
         deviation: How the measurement contradicts theory; empty if it does not.
         keys: The stored steps behind the figures.
     """
 
-    cells: tuple[str, ...]
-    reason: str
-    theory: str
+    model: Cell
+    rank: Cell
+    rate: Cell
+    theory: Cell
+    users: Cell
+    p50: Cell
+    p99: Cell
+    cost: Cell
+    memory: Cell
+    per_connection: Cell
+    verdict: Cell
     deviation: str
     keys: tuple[str, ...]
+
+    @property
+    def cells(self) -> dict[str, Cell]:
+        """The cells by the title of their column."""
+        return {title: getattr(self, name) for title, name in COLUMNS.items()}
+
+
+class Kind(StrEnum):
+    """What a sentence is for."""
+
+    BEST = "best"
+    AVOID = "avoid"
+    RESULT = "result"
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """A sentence on the models under one workload."""
+
+    kind: Kind
+    text: str
+
+    @property
+    def is_recommendation(self) -> bool:
+        return self.kind is not Kind.RESULT
 
 
 def make_lines(findings: Findings, workload: str) -> list[Line]:
@@ -67,11 +102,11 @@ def make_lines(findings: Findings, workload: str) -> list[Line]:
 
 def _make_line(findings: Findings, row: Row, cost: Row | None, rank: tuple[int, int] | None) -> Line:
     one = next(iter(row.found.values()), None)
-    per_connection = findings.connection_bytes(row.workload, row.model)
     verdict = ", ".join(
         bound if count == len(row.found) else f"{bound} ({count} of {len(row.found)})"
         for bound, count in row.verdicts.most_common()
     )
+    verdict = verdict or "not measured"
     reason = row.reason
     if row.failed:
         verdict = f"{row.failed_ratio:.2%} FAILED, {verdict}"
@@ -79,48 +114,39 @@ def _make_line(findings: Findings, row: Row, cost: Row | None, rank: tuple[int, 
     if row.failures and row.found:
         reason += f"; {len(row.failures)} of {len(row.keys)} could not be measured: {row.failures[0]}"
     theory = expect(findings, row)
-    keys = row.keys + (cost.keys if cost and cost is not row else ())
+    mark = " !" if theory and theory.deviation else ""
+    best, worst = rank or (None, None)
+    others = cost.keys if cost and cost is not row else ()
     return Line(
-        (
-            row.model,
-            show_rank(rank),
-            show_estimate(row.read("rate"), show_count),
-            UNKNOWN
-            if theory is None
-            else f"≤ {show_count(theory.upper_bound.rate)}" + (" !" if theory.deviation else ""),
-            UNKNOWN if one is None else str(one.users),
-            show_middle(row.read("p50_us"), show_us),
-            show_middle(row.read("p99_us"), show_us),
-            show_estimate(cost.read("cpu_us") if cost else None, show_us),
-            show_bytes(row.memory_bytes),
-            UNKNOWN if per_connection is None else f"{per_connection / 1024:.0f}",
-            verdict or "not measured",
-        ),
-        reason,
-        "" if theory is None else theory.reason,
-        "" if theory is None else theory.deviation,
-        keys + ((theory.key,) if theory and theory.key else ()),
+        model=Cell(row.model, row.model),
+        rank=Cell.of(best, lambda best: f"{best}" if best == worst else f"{best}-{worst}"),
+        rate=_make_cell(row.read("rate"), show_count),
+        theory=Cell(theory.upper_bound.rate, f"≤ {show_count(theory.upper_bound.rate)}{mark}", note=theory.reason)
+        if theory
+        else Cell(None, UNKNOWN),
+        users=Cell.of(one.users if one else None, str),
+        # Without their interval, which would make the table too wide; the CSV has all rounds.
+        p50=_make_cell(row.read("p50_us"), show_us, is_short=True),
+        p99=_make_cell(row.read("p99_us"), show_us, is_short=True),
+        cost=_make_cell(cost.read("cpu_us") if cost else None, show_us),
+        memory=Cell.of(row.memory_bytes, show_bytes),
+        per_connection=Cell.of(findings.connection_bytes(row.workload, row.model), lambda size: f"{size / 1024:.0f}"),
+        verdict=Cell(verdict, verdict, note=reason),
+        deviation=theory.deviation if theory else "",
+        keys=(*row.keys, *others, *([theory.key] if theory and theory.key else [])),
     )
 
 
-def show_rank(rank: tuple[int, int] | None) -> str:
-    """Format a rank as `2`, or as `2-4` in a tie."""
-    if rank is None:
-        return UNKNOWN
-    best, worst = rank
-    return str(best) if best == worst else f"{best}-{worst}"
+def _make_cell(found: Estimate | None, show: Callable[[float], str], *, is_short: bool = False) -> Cell:
+    middle = found.middle if found else None
+    return Cell.of(middle, show) if is_short else Cell(middle, show_estimate(found, show))
 
 
-def show_middle(found: Estimate | None, show: Callable[[float], str]) -> str:
-    """Format a median without its interval, which would make the table too wide; the CSV has all rounds."""
-    return UNKNOWN if found is None else show(found.middle)
-
-
-def make_answers(findings: Findings, workload: str) -> Iterator[str]:
-    """Yield the results in sentences, with differences beyond the noise only."""
+def make_answers(findings: Findings, workload: str) -> Iterator[Advice]:
+    """Yield the results in sentences, with differences beyond the noise only: first what to use, and what to avoid."""
     rows = [row for row in findings.list_rows(workload, CLOSED) if row.found]
     if not rows:
-        yield "Nothing could be measured."
+        yield Advice(Kind.RESULT, "Nothing could be measured.")
         return
     ranks = findings.rank(rows, "rate")
     first = [model for model, (best, _) in ranks.items() if best == 1]
@@ -129,17 +155,19 @@ def make_answers(findings: Findings, workload: str) -> Iterator[str]:
     yield from _recommend(findings, rows, first, cheapest)
     bounds = [row.model for row in rows if row.is_lower_bound and row.model in first]
     if len(first) == 1:
-        yield f"Highest rate: {first[0]}."
+        yield Advice(Kind.RESULT, f"Highest rate: {first[0]}.")
     elif first:
-        yield f"Highest rate: {', '.join(first)} (no difference beyond the noise)."
+        yield Advice(Kind.RESULT, f"Highest rate: {', '.join(first)} (no difference beyond the noise).")
     if bounds:
-        yield f"Lower bounds, since the server was not the limit: {', '.join(bounds)}."
+        yield Advice(Kind.RESULT, f"Lower bounds, since the server was not the limit: {', '.join(bounds)}.")
     if cheapest:
         at = f" at {WORKLOADS[workload].fixed_rate:.0f} requests/s" if findings.list_rows(workload, FIXED) else ""
-        yield f"Least CPU per request{at}: {', '.join(cheapest)}."
+        yield Advice(Kind.RESULT, f"Least CPU per request{at}: {', '.join(cheapest)}.")
 
 
-def _recommend(findings: Findings, rows: Sequence[Row], first: Sequence[str], cheapest: Sequence[str]) -> Iterator[str]:
+def _recommend(
+    findings: Findings, rows: Sequence[Row], first: Sequence[str], cheapest: Sequence[str]
+) -> Iterator[Advice]:
     """Yield which models to use for a workload, and which to avoid, with the reason."""
     rates = {row.model: found for row in rows if (found := row.read("rate"))}
     best = max((found.middle for found in rates.values()), default=0.0)
@@ -151,24 +179,24 @@ def _recommend(findings: Findings, rows: Sequence[Row], first: Sequence[str], ch
         if model in cheapest and model not in failing and rates[model].middle >= best * _FAR_BELOW
     ]
     if len(both) == len(rows):
-        yield "Best: any of them (no difference beyond the noise)."
+        yield Advice(Kind.BEST, "Best: any of them (no difference beyond the noise).")
     elif both:
-        yield f"Best: {', '.join(both)} (no model is measurably faster or cheaper)."
+        yield Advice(Kind.BEST, f"Best: {', '.join(both)} (no model is measurably faster or cheaper).")
     for row in rows:
         rate = rates.get(row.model)
         if row.failed:
-            yield f"Avoid: {row.model} ({row.failed_ratio:.2%} of its replies failed)."
+            yield Advice(Kind.AVOID, f"Avoid: {row.model} ({row.failed_ratio:.2%} of its replies failed).")
         elif rate and row.model not in first and rate.high < best * _FAR_BELOW:
             theory = expect(findings, row)
             why = theory.upper_bound.reason if theory else row.reason
-            yield f"Avoid: {row.model} ({rate.middle / best:.0%} of the best rate: {why})."
+            yield Advice(Kind.AVOID, f"Avoid: {row.model} ({rate.middle / best:.0%} of the best rate: {why}).")
 
 
 def make_deviations(lines: Sequence[Line]) -> Iterator[str]:
     """Yield a sentence for each row that theory does not explain."""
     for line in lines:
         if line.deviation:
-            yield f"! {line.cells[0]}: {line.deviation}. Theory: {line.theory}."
+            yield f"! {line.model.text}: {line.deviation}. Theory: {line.theory.note}."
 
 
 def falls_short(row: Row, rate: float) -> bool:
@@ -262,13 +290,13 @@ def print_report(findings: Findings, console: Console) -> None:
         if not lines:
             continue
         console.print(f"\n{workload}: {WORKLOADS[workload].summary}", style="bold", markup=False)
-        for sentence in make_answers(findings, workload):
-            console.print(sentence, markup=False)
+        for advice in make_answers(findings, workload):
+            console.print(advice.text, markup=False)
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
         for name in COLUMNS:
-            table.add_column(name, justify="right" if name in _NUMBERS else "left", no_wrap=name != "verdict")
+            table.add_column(name, justify="left" if name in TEXTS else "right", no_wrap=name != "verdict")
         for line in lines:
-            table.add_row(*map(Text, line.cells))
+            table.add_row(*(Text(cell.text) for cell in line.cells.values()))
         console.print(table)
         for sentence in make_deviations(lines):
             console.print(sentence, markup=False)
@@ -285,11 +313,12 @@ def render_markdown(findings: Findings) -> str:
         if not lines:
             continue
         text += [f"## {workload}: {WORKLOADS[workload].summary}", ""]
-        text += [f"{sentence}  " for sentence in make_answers(findings, workload)]
+        text += [f"{advice.text}  " for advice in make_answers(findings, workload)]
         text += ["", make_row([*COLUMNS, "reason", "theory", "raw"]), make_row(["---"] * (len(COLUMNS) + 3))]
         for line in lines:
             raw = " ".join(f"[{number}]({run.path_of(key)})" for number, key in enumerate(line.keys, 1))
-            text.append(make_row([*line.cells, line.reason, line.theory or UNKNOWN, raw]))
+            shown = [cell.text for cell in line.cells.values()]
+            text.append(make_row([*shown, line.verdict.note, line.theory.note or UNKNOWN, raw]))
         text += ["", *(f"* {sentence}" for sentence in make_deviations(lines)), ""]
     text += ["## Reliability", "", *(f"* {sentence}" for sentence in make_reliability(findings)), ""]
     text += ["## Environment", ""]

@@ -8,7 +8,7 @@ from lab.base.units import UNKNOWN, show_bytes, show_number, show_us
 from lab.experiments.conformance.results import ModelResult
 from lab.load.measurement import Measurement
 from lab.metrics.verdict import Limit, show_failures
-from lab.report.cells import Cell, show_rate
+from lab.report.cells import Cell, list_widths, show_rate
 from lab.report.extra_columns import ExtraColumn
 from lab.report.html import load_template
 
@@ -38,11 +38,8 @@ class Row:
     threads: Cell
     extra: Sequence[tuple[str, Cell]]
     checks: Cell
-    checks_failed: bool
-    known_limits: str
+    verdict: Cell
     failures: str
-    mark: str
-    sound: bool
 
 
 def render(
@@ -68,7 +65,7 @@ def render(
         extra: columns of further loads.
         environment: facts about the machine; None is shown as not known.
     """
-    fastest = max((found.rate for found in measurements), default=0.0)
+    rates = [Cell(found.rate, show_rate(found)) for found in measurements]
     times = [value for found in measurements for share in (0.5, 0.99) if (value := found.percentile(share))]
     low, high = (
         (10 ** math.floor(math.log10(min(times))), 10 ** math.ceil(math.log10(max(times)))) if times else (1, 10)
@@ -78,7 +75,10 @@ def render(
         title=title,
         lead=lead,
         captions=captions,
-        rows=[_row(found, fastest, scale, checks.get(found.model), extra) for found in measurements],
+        rows=[
+            _row(found, rate, width, scale, checks.get(found.model), extra)
+            for found, rate, width in zip(measurements, rates, list_widths(rates), strict=True)
+        ],
         scale=[_show_scale(value) for value in scale],
         extra=extra,
         missing=missing,
@@ -88,31 +88,32 @@ def render(
 
 def _row(
     found: Measurement,
-    fastest: float,
+    rate: Cell,
+    width: float,
     scale: tuple[float, float],
     check: ModelResult | None,
     extra: Sequence[ExtraColumn],
 ) -> Row:
     p50, p99 = found.percentile(0.5), found.percentile(0.99)
     left, right = _position(p50, scale), _position(p99, scale)
+    bound = found.verdict.bound
     return Row(
         found=found,
-        rate=Cell(show_rate(found), found.rate),
-        rate_width=100 * found.rate / fastest if fastest else 0,
-        p50=Cell(show_us(p50), p50),
-        p99=Cell(show_us(p99), p99),
+        rate=rate,
+        rate_width=width,
+        p50=Cell.of(p50, show_us),
+        p99=Cell.of(p99, show_us),
         span_left=left,
         span_width=max(right - left, 0),
-        cpu=Cell(show_us(found.server_cpu_us), found.server_cpu_us),
-        memory=Cell(show_bytes(found.memory_bytes), found.memory_bytes),
-        threads=Cell(show_number(found.threads), found.threads),
+        cpu=Cell.of(found.server_cpu_us, show_us),
+        memory=Cell.of(found.memory_bytes, show_bytes),
+        threads=Cell.of(found.threads, show_number),
         extra=[(column.heading, column.cell(found.model)) for column in extra],
-        checks=Cell(UNKNOWN if check is None else str(check), None if check is None else check.passed),
-        checks_failed=check is not None and check.failed > 0,
-        known_limits="" if check is None else check.known_limits,
-        failures="" if not found.failures else show_failures(found.failures),
-        mark=_MARKS.get(found.verdict.bound, "▲"),
-        sound=found.verdict.bound in _MARKS,
+        checks=Cell(check.passed, str(check), note=check.known_limits, is_good=not check.failed)
+        if check
+        else Cell(None, UNKNOWN),
+        verdict=Cell(bound, f"{_MARKS.get(bound, '▲')} {bound}", note=found.verdict.reason, is_good=bound in _MARKS),
+        failures=show_failures(found.failures) if found.failures else "",
     )
 
 

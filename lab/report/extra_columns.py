@@ -38,9 +38,8 @@ def make_columns(found: Demo) -> tuple[ExtraColumn, ...]:
 
 
 def _rate(found: Measurement | None) -> Cell:
-    return Cell(show_rate(found), None if found is None else found.rate)
+    return Cell(found.rate if found else None, show_rate(found))
 
 
 def _cpu(found: Measurement | None) -> Cell:
-    value = None if found is None else found.server_cpu_us
-    return Cell(show_us(value), value)
+    return Cell.of(found.server_cpu_us if found else None, show_us)

@@ -76,9 +76,11 @@ def render(outcome: Outcome) -> str:
             for model, row in outcome.card.items()
         ],
         times_columns=TIMES,
-        times=list(make_times(outcome)),
+        times=[dict(zip(TIMES, row, strict=True)) for row in make_times(outcome)],
         columns=DETAILS,
-        details=[(show_details(score), _path(outcome, score)) for score in outcome.scores],
+        details=[
+            (dict(zip(DETAILS, show_details(score), strict=True)), _path(outcome, score)) for score in outcome.scores
+        ],
         pictures=[_draw(outcome, each) for each in outcome.seen],
         size=(_WIDTH, _HEIGHT),
         frame=(_LEFT, _TOP, _WIDTH - _RIGHT, _HEIGHT - _BOTTOM),
@@ -89,7 +91,7 @@ def render(outcome: Outcome) -> str:
 
 def _make_cell(outcome: Outcome, score: Score) -> Cell:
     is_good = score.verdict is Verdict.HELD and score.is_fine
-    return Cell(show_cell(score), note=score.reason, link=_path(outcome, score), is_good=is_good)
+    return Cell(None, show_cell(score), note=score.reason, link=_path(outcome, score), is_good=is_good)
 
 
 def _path(outcome: Outcome, score: Score) -> str:

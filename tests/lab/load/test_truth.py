@@ -28,12 +28,12 @@ def test_server_with_one_wrong_reply_in_a_thousand_has_no_clean_row(process_proj
     assert findings.unsound == {}, done.stdout
     row = findings.rows["session", "asyncio_streams", "closed"]
     assert row.failed["wrong bytes"] > 0
-    answers = " ".join(make_answers(findings, "session"))
+    answers = " ".join(advice.text for advice in make_answers(findings, "session"))
     assert "Best" not in answers
     assert "Avoid: asyncio_streams (0." in answers
     (line,) = make_lines(findings, "session")
-    assert "% FAILED" in line.cells[-1]
-    assert "wrong bytes" in line.reason
+    assert "% FAILED" in line.verdict.text
+    assert "wrong bytes" in line.verdict.note
     assert row.verdicts == {"wrong": len(row.found)}
     assert "wrong bytes" in row.failing
     assert done.returncode == 1

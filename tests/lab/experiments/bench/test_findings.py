@@ -26,7 +26,16 @@ from lab.metrics.estimates import Estimate
 from lab.metrics.verdict import Limit, Verdict
 from lab.report import bench_page
 from lab.report.bench_export import render_csv, render_parquet
-from lab.report.bench_text import make_answers, make_lines, make_reliability, print_report, render_markdown
+from lab.report.bench_text import (
+    Advice,
+    Kind,
+    make_answers,
+    make_lines,
+    make_reliability,
+    print_report,
+    render_markdown,
+)
+from lab.report.cells import Cell
 from tests.support.made_up import MEASUREMENT
 
 RATES = {"asyncio_streams": 10_000, "twisted_reactor": 5_000, "plain_socket": 10_000}
@@ -56,13 +65,15 @@ def measured(bench, make_plan, make_measurement) -> Measure:
 
 def test_models_are_ranked_with_ties_within_the_noise(measured) -> None:
     found = measured()
-    lines = {line.cells[0]: line.cells for line in make_lines(found, "session")}
+    lines = {line.model.text: line for line in make_lines(found, "session")}
     assert list(lines)[2] == "twisted_reactor"
-    assert lines["twisted_reactor"][1] == "3"
-    assert lines["asyncio_streams"][-1] == "server-bound"
-    assert lines["asyncio_streams"][1] == lines["plain_socket"][1] == "1-2"
-    assert lines["twisted_reactor"][2] == "5.00k [5.00k 5.00k]"
-    text = " ".join(make_answers(found, "session"))
+    assert lines["twisted_reactor"].rank == Cell(3, "3")
+    assert lines["asyncio_streams"].verdict.text == "server-bound"
+    assert lines["asyncio_streams"].rank == lines["plain_socket"].rank == Cell(1, "1-2")
+    assert lines["twisted_reactor"].rate.text == "5.00k [5.00k 5.00k]"
+    # As measured, and not as shown.
+    assert 5_000 < lines["twisted_reactor"].rate.value <= 5_006
+    text = " ".join(advice.text for advice in make_answers(found, "session"))
     assert "twisted_reactor" not in text.partition("Least CPU")[0]
     assert "at 12000 requests/s" in text
 
@@ -89,15 +100,17 @@ def test_lower_bound_is_marked_and_ranks_behind_no_model(bench, make_plan, make_
     run = bench.begin(plan)
     bench.measure(run, plan)
     found = read_findings(run)
-    line = next(line for line in make_lines(found, "session") if line.cells[0] == "twisted_reactor")
-    assert (line.cells[1], line.cells[2]) == ("1-3", "≥ 4.00k")
-    assert "Lower bounds, since the server was not the limit: twisted_reactor." in list(make_answers(found, "session"))
+    line = next(line for line in make_lines(found, "session") if line.model.text == "twisted_reactor")
+    assert (line.rank.text, line.rate.text) == ("1-3", "≥ 4.00k")
+    bounds = Advice(Kind.RESULT, "Lower bounds, since the server was not the limit: twisted_reactor.")
+    assert bounds in list(make_answers(found, "session"))
 
 
 def test_wrong_replies_are_shown_in_the_row(measured) -> None:
     found = measured(failures={"wrong bytes": 5})
-    assert all("failures: 15 × wrong bytes" in line.reason for line in make_lines(found, "session"))  # noqa: RUF001
-    assert "% of its replies failed" in " ".join(make_answers(found, "session"))
+    assert all("failures: 15 × wrong bytes" in line.verdict.note for line in make_lines(found, "session"))  # noqa: RUF001
+    kinds = [advice.kind for advice in make_answers(found, "session") if "% of its replies failed" in advice.text]
+    assert kinds == [Kind.AVOID] * 3
 
 
 def test_report_describes_its_reliability(measured) -> None:
@@ -163,8 +176,9 @@ def test_page_is_self_contained_and_links_its_raw_data(measured) -> None:
     assert "p99: 900 µs" in text
     assert 'scope="row" data-value="control-' not in text
     assert "<b>wrong" not in text
-    # Sorted as numbers.
-    assert re.search(r'data-label="requests/s" data-value="5000\.0">5\.00k', text)
+    # Sorted by the measured value; without one by the dash, which the page puts last.
+    assert re.search(r'data-label="requests/s" data-value="500\d\.0">5\.00k', text)
+    assert 'data-label="theory" data-value="–">–<' in text  # noqa: RUF001
 
 
 def test_csv_has_a_line_per_measurement(measured) -> None:
