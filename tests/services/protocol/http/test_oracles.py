@@ -9,7 +9,7 @@ import fuzz.http_oracle
 from fuzz.http_oracle import COMPRESSED, HANDSHAKE, UPGRADED, check
 from fuzz.http_replies import check_frames, read
 from services.protocol import Close, Connection, Event, Send
-from services.protocol.http import Http, body, head, replies, service, websocket
+from services.protocol.http import Http, body, head, replies, websocket
 from services.protocol.http.websocket import WebSocket
 from tests.support.ws_link import BINARY, PING, TEXT, deflate, frame
 
