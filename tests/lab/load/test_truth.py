@@ -5,7 +5,7 @@ from pathlib import Path
 import docker
 import pytest
 
-from lab.experiments.bench.findings import read_findings
+from lab.experiments.bench.findings import RowKey, read_findings
 from lab.experiments.store import Run
 from lab.load.generator import PersistentGenerator
 from lab.load.measure import measure
@@ -26,7 +26,7 @@ def test_server_with_one_wrong_reply_in_a_thousand_has_no_clean_row(process_proj
     findings = read_findings(Run.find(None, "bench", root=tmp_path))
     # No conformance test notices it; the measurement does.
     assert findings.unsound == {}, done.stdout
-    row = findings.rows["session", "asyncio_streams", "closed"]
+    row = findings.rows[RowKey("session", "asyncio_streams", "closed")]
     assert row.failed["wrong bytes"] > 0
     answers = " ".join(advice.text for advice in make_answers(findings, "session"))
     assert "Best" not in answers

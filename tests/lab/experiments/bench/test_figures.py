@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from lab.cli.commands.compare import compare
 from lab.cli.params import Share
 from lab.experiments.bench.comparison import find_differences, find_other_conditions
-from lab.experiments.bench.findings import CrossCheck, Findings, read_findings
+from lab.experiments.bench.findings import CrossCheck, Findings, RowKey, read_findings
 from lab.experiments.bench.plan import Plan
 from lab.experiments.store import Run
 from lab.load.measurement import Measurement
@@ -68,7 +68,7 @@ def store(tmp_path: Path, make_plan: Callable[..., Plan]) -> Store:
 
 
 def row_of(found: Findings, model: str) -> Any:
-    return found.rows["session", model, "closed"]
+    return found.rows[RowKey("session", model, "closed")]
 
 
 # Three models with different figures in each round. Best rate: c; least CPU: b; best p99: a.

@@ -19,7 +19,7 @@ from rich.console import Console
 from lab.base.errors import LabError
 from lab.cli.commands.bench import bench as bench_command
 from lab.cli.commands.compare import compare
-from lab.experiments.bench.findings import CrossCheck, Findings, Row, read_findings
+from lab.experiments.bench.findings import CrossCheck, Findings, Row, RowKey, read_findings
 from lab.experiments.store import Run
 from lab.load.measurement import Measurement
 from lab.metrics.estimates import Estimate
@@ -72,7 +72,9 @@ def test_models_are_ranked_with_ties_within_the_noise(measured) -> None:
     assert lines["asyncio_streams"].rank == lines["plain_socket"].rank == Cell(1, "1-2")
     assert lines["twisted_reactor"].rate.text == "5.00k [5.00k 5.00k]"
     # As measured, and not as shown.
-    assert 5_000 < lines["twisted_reactor"].rate.value <= 5_006
+    value = lines["twisted_reactor"].rate.value
+    assert isinstance(value, float)
+    assert 5_000 < value <= 5_006
     text = " ".join(advice.text for advice in make_answers(found, "session"))
     assert "twisted_reactor" not in text.partition("Least CPU")[0]
     assert "at 12000 requests/s" in text
@@ -265,9 +267,9 @@ def test_failed_sweep_is_no_failure_of_a_quick_workload(make_plan) -> None:
         return Row("session", "m", mode, (), dict(enumerate(found, 1)), ())
 
     failing = replace(MEASUREMENT, verdict=Verdict(Limit.FAILED, "12% of all exchanges failed"))
-    rows = {("session", "m", row.mode): row for row in (make_row("closed", MEASUREMENT), make_row("open"))}
+    rows = {RowKey("session", "m", row.mode): row for row in (make_row("closed", MEASUREMENT), make_row("open"))}
     sweeps = {("session", "m"): {64: failing}}
     run = cast(Run, SimpleNamespace(facts={}))  # a run without a folder
     assert Findings(run, make_plan(), rows, sweeps, {}, (), None).failing("session", "m") == ""
-    del rows["session", "m", "closed"]
+    del rows[RowKey("session", "m", "closed")]
     assert Findings(run, make_plan(), rows, sweeps, {}, (), None).failing("session", "m") == failing.verdict.reason

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from lab.base.errors import LabError
-from lab.experiments.bench.findings import read_findings
+from lab.experiments.bench.findings import RowKey, read_findings
 from lab.experiments.bench.plan import (
     INDEPENDENT,
     OURS,
@@ -98,9 +98,9 @@ def test_order_of_each_round_depends_on_the_seed(make_plan) -> None:
     steps = [Step(Phase.ROUND, 3, "session", model) for model in "abcde"]
     levels = [Step(Phase.SWEEP, 16, "session", model) for model in "abcde"]
     for group, found in ("round-3", steps), ("sweep/16", levels):
-        models = list("abcde")
-        random.Random(f"1/{group}").shuffle(models)
-        assert [step.model for step in shuffle(make_plan(seed=1), found)] == models
+        mixed = list("abcde")
+        random.Random(f"1/{group}").shuffle(mixed)
+        assert [step.model for step in shuffle(make_plan(seed=1), found)] == mixed
     assert list(shuffle(make_plan(), [])) == []
 
 
@@ -157,7 +157,7 @@ def test_inconsistent_level_does_not_end_a_sweep(bench, make_plan, make_measurem
     run = bench.begin(plan)
     bench.measure(run, plan)
     assert {users for _, scenario, users, _ in bench.asked if scenario == "closed_session"} == {4, 16, 64}
-    row = read_findings(run).rows["session", "asyncio_streams", "closed"]
+    row = read_findings(run).rows[RowKey("session", "asyncio_streams", "closed")]
     assert [item.users for item in row.found.values()] == [16] * 3
 
 
@@ -227,11 +227,11 @@ def test_model_that_dies_has_a_reason_and_the_others_are_measured(bench, make_pl
     tries = [item for item in bench.asked if item[0] == "twisted_reactor" and item[3]]
     assert len(tries) == 2
     assert backend.restarted == ["twisted_reactor"] * 2
-    reasons = " ".join(found.rows["session", "twisted_reactor", "fixed"].failures)
+    reasons = " ".join(found.rows[RowKey("session", "twisted_reactor", "fixed")].failures)
     assert "not tried again after 2 failures" in reasons
     every = [reason for row in found.rows.values() for reason in row.failures]
     assert any("no result; the server exited with code 3, its last lines: oh no" in reason for reason in every)
-    assert len(found.rows["session", "asyncio_streams", "fixed"].found) == 3
+    assert len(found.rows[RowKey("session", "asyncio_streams", "fixed")].found) == 3
     assert run.is_finished
 
 
@@ -243,7 +243,7 @@ def test_disturbed_measurement_counts_as_failed(bench, make_plan, make_measureme
     plan = make_plan()
     run = bench.begin(plan)
     backend = bench.measure(run, plan)
-    row = read_findings(run).rows["session", "plain_socket", "fixed"]
+    row = read_findings(run).rows[RowKey("session", "plain_socket", "fixed")]
     assert not row.found
     assert set(row.failures) == {"disturbed: a load generator did not run"}
     # The server did not fail.
@@ -283,7 +283,7 @@ def test_model_that_serves_no_client_has_no_knee(bench, make_plan, make_measurem
     plan = make_plan(modes=("closed",))
     run = bench.begin(plan)
     bench.measure(run, plan)
-    row = read_findings(run).rows["session", "plain_socket", "closed"]
+    row = read_findings(run).rows[RowKey("session", "plain_socket", "closed")]
     assert not row.found
     assert "there is no knee" in row.reason
 

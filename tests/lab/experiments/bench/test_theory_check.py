@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lab.experiments.bench.findings import Findings, Row
+from lab.experiments.bench.findings import Findings, Row, RowKey
 from lab.experiments.bench.theory_check import Expectation, _middle, _read_hold, expect, read_wait
 from lab.experiments.theory import Server, UpperBound
 from lab.load.measurement import Measurement
@@ -27,7 +27,7 @@ def make_findings(
     make_plan: Callable[..., Any],
     server: Server,
     sweep: Mapping[int, Measurement],
-    rows: Mapping[tuple[str, str, str], Row] | None = None,
+    rows: Mapping[RowKey, Row] | None = None,
     workload: str = "session",
 ) -> Findings:
     run: Any = SimpleNamespace(facts={"models": {"m": server.as_json()}})
@@ -121,8 +121,8 @@ def test_deviation_begins_above_the_tolerance(make_plan: Any, rate: int, cpu: fl
 def test_noise_of_the_run_widens_the_tolerance(make_plan: Any) -> None:
     # Control and model differ by 4,000 of 10,000: 40 %. A rate of 13,000 is within that, 15,000 is not.
     pair = {
-        ("session", "m", "closed"): make_row(measured(8_000)),
-        ("session", "control-m", "closed"): make_row(measured(12_000), model="control-m"),
+        RowKey("session", "m", "closed"): make_row(measured(8_000)),
+        RowKey("session", "control-m", "closed"): make_row(measured(12_000), model="control-m"),
     }
     findings = make_findings(make_plan, LOOP, {4: measured(1, 100.0)}, pair)
     assert [bool(expect(findings, make_row(measured(rate))).deviation) for rate in (13_000, 15_000)] == [False, True]  # type: ignore[union-attr]
