@@ -14,6 +14,9 @@ from tests.support.servers import Server
 CATALOGUE = Catalogue.load()
 TIMEOUT = 10.0
 
+# So small that little must be sent to reach it.
+HTTP_BODY = 50_000
+
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "capability(name): what a model must be able to do, unless it declares a limit")
@@ -36,8 +39,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="module")
 def roomy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Yield a server with 300 connections, long timeouts, and short requests."""
-    with serve(request.param, tmp_path_factory.mktemp("roomy"), LAB_MAX_CONNECTIONS="300", **ENVIRON) as server:
+    """Yield a server with 300 connections, long timeouts, and short requests; a head of HTTP has little time."""
+    environ = {
+        "LAB_MAX_CONNECTIONS": "300",
+        "LAB_HTTP_HEAD_SECONDS": str(3 * float(os.environ.get("LAB_TIME_UNIT", "0.1"))),
+        "LAB_HTTP_MAX_BODY": str(HTTP_BODY),
+    }
+    with serve(request.param, tmp_path_factory.mktemp("roomy"), **environ, **ENVIRON) as server:
         yield server
 
 
