@@ -70,10 +70,10 @@ def render_theory(findings: Findings, models: Sequence[str] = ()) -> str:
     text = ["| workload | model | theory: requests/s | measured | why |", "|---|---|---:|---:|---|"]
     for workload in findings.plan.workloads:
         for line in make_lines(findings, workload):
-            if not models or line.model.text in models:
-                why = line.theory.note + (f". **!** {line.deviation}" if line.deviation else "")
-                figures = f"{line.theory.text} | {line.rate.text}"
-                text.append(f"| {workload} | `{line.model.text}` | {figures} | {why or UNKNOWN} |")
+            if not models or line.model in models:
+                theory, rate = line.cells["theory"], line.cells["requests/s"]
+                why = theory.note + (f". **!** {line.deviation}" if line.deviation else "")
+                text.append(f"| {workload} | `{line.model}` | {theory.text} | {rate.text} | {why or UNKNOWN} |")
     text += [
         "",
         f"*{facts.get('date')}, commit {facts.get('commit')}: {facts.get('processor')}, {facts.get('cores')}.*",

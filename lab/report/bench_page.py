@@ -11,7 +11,6 @@ from lab.base.units import show_count, show_time
 from lab.experiments.bench.findings import Findings, Row, RowKey
 from lab.experiments.bench.plan import CLOSED, CONFORMANCE, WARM_UP, WORKLOADS, Phase, Step, is_control
 from lab.report.bench_text import (
-    COLUMNS,
     TEXTS,
     Advice,
     Line,
@@ -59,10 +58,6 @@ class PageRow:
     memory_width: float
     raw: tuple[str, ...]
 
-    @property
-    def model(self) -> str:
-        return self.line.model.text
-
 
 @dataclass(frozen=True, slots=True)
 class Section:
@@ -78,11 +73,11 @@ class Section:
     @property
     def advice(self) -> tuple[Advice, ...]:
         """The recommendations among the answers; all answers if there are none."""
-        return tuple(advice for advice in self.answers if advice.is_recommendation) or self.answers
+        return tuple(advice for advice in self.answers if advice.kind != "result") or self.answers
 
     def find(self, model: str) -> PageRow | None:
         """Return the row of a model; None if it has none."""
-        return next((row for row in self.rows if row.model == model), None)
+        return next((row for row in self.rows if row.line.model == model), None)
 
 
 def render(findings: Findings) -> str:
@@ -91,10 +86,9 @@ def render(findings: Findings) -> str:
     return load_template("bench.html.j2").render(
         run=findings.run,
         plan=findings.plan,
-        columns=COLUMNS,
         texts=TEXTS,
         sections=sections,
-        models=list(dict.fromkeys(row.model for section in sections for row in section.rows)),
+        models=list(dict.fromkeys(row.line.model for section in sections for row in section.rows)),
         trust=list(make_reliability(findings)),
         trust_raw={title: [findings.run.path_of(key) for key in keys] for title, keys in _list_others(findings)},
         environment=make_environment(findings),
@@ -113,13 +107,13 @@ def _make_section(findings: Findings, workload: str) -> Section:
     times = {row.model: _percentiles(row) for row in findings.list_rows(workload, mode)}
     throughputs = _draw(sweeps, lambda x, y: f"{x:.0f} connections: {show_count(y)} requests/s", log_x=True)
     latencies = _draw(times, lambda x, y: f"p{100 * _SHARES[int(x)]:g}: {show_time(y)}", log_y=True)
-    costs = list_widths(line.cost for line in lines)
-    memories = list_widths(line.per_connection for line in lines)
+    costs = list_widths(line.cells["CPU µs/req"] for line in lines)
+    memories = list_widths(line.cells["KiB/conn"] for line in lines)
     rows = [
         PageRow(
             line,
-            throughputs.get(line.model.text),
-            latencies.get(line.model.text),
+            throughputs.get(line.model),
+            latencies.get(line.model),
             cost,
             memory,
             tuple(findings.run.path_of(key) for key in _list_keys(findings, workload, mode, line)),
@@ -153,7 +147,7 @@ def _list_others(findings: Findings) -> Iterator[tuple[str, list[str]]]:
 
 def _list_keys(findings: Findings, workload: str, mode: str, line: Line) -> list[str]:
     """Return the keys of the steps behind a row's figures and curves."""
-    model = line.model.text
+    model = line.model
     levels = sorted(findings.sweeps.get((workload, model), ()))
     latency = findings.rows.get(RowKey(workload, model, mode))
     swept = (Step(Phase.SWEEP, users, workload, model).key for users in levels)

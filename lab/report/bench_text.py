@@ -1,8 +1,8 @@
 """The report of `lab bench` as tables, on a terminal and in Markdown."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
+from typing import Literal
 
 from rich import box
 from rich.console import Console
@@ -17,20 +17,7 @@ from lab.experiments.bench.theory_check import expect
 from lab.metrics.estimates import Estimate, show_estimate
 from lab.report.cells import Cell
 
-# Title of a column -> its cell in a `Line`.
-COLUMNS = {
-    "model": "model",
-    "rank": "rank",
-    "requests/s": "rate",
-    "theory": "theory",
-    "users": "users",
-    "p50 µs": "p50",
-    "p99 µs": "p99",
-    "CPU µs/req": "cost",
-    "memory": "memory",
-    "KiB/conn": "per_connection",
-    "verdict": "verdict",
-}
+# The columns without numbers.
 TEXTS = ("model", "verdict")
 
 # A model below this share of the best rate is not recommended.
@@ -45,50 +32,27 @@ class Line:
     """The row of a model under one workload.
 
     Args:
-        theory: Its note is the expectation and its reason; empty if it is not known.
-        verdict: Its note is the reason, and the failures.
+        cells: By the title of their column. The note of `theory` is the expectation and its reason, empty if it is
+            not known; that of `verdict` is its reason, and the failures.
         deviation: How the measurement contradicts theory; empty if it does not.
         keys: The stored steps behind the figures.
     """
 
-    model: Cell
-    rank: Cell
-    rate: Cell
-    theory: Cell
-    users: Cell
-    p50: Cell
-    p99: Cell
-    cost: Cell
-    memory: Cell
-    per_connection: Cell
-    verdict: Cell
+    cells: Mapping[str, Cell]
     deviation: str
     keys: tuple[str, ...]
 
     @property
-    def cells(self) -> dict[str, Cell]:
-        """The cells by the title of their column."""
-        return {title: getattr(self, name) for title, name in COLUMNS.items()}
-
-
-class Kind(StrEnum):
-    """What a sentence is for."""
-
-    BEST = "best"
-    AVOID = "avoid"
-    RESULT = "result"
+    def model(self) -> str:
+        return self.cells["model"].text
 
 
 @dataclass(frozen=True, slots=True)
 class Advice:
     """A sentence on the models under one workload."""
 
-    kind: Kind
+    kind: Literal["best", "avoid", "result"]
     text: str
-
-    @property
-    def is_recommendation(self) -> bool:
-        return self.kind is not Kind.RESULT
 
 
 def make_lines(findings: Findings, workload: str) -> list[Line]:
@@ -116,25 +80,24 @@ def _make_line(findings: Findings, row: Row, cost: Row | None, rank: tuple[int, 
     theory = expect(findings, row)
     mark = " !" if theory and theory.deviation else ""
     best, worst = rank or (None, None)
-    others = cost.keys if cost and cost is not row else ()
-    return Line(
-        model=Cell(row.model, row.model),
-        rank=Cell.of(best, lambda best: f"{best}" if best == worst else f"{best}-{worst}"),
-        rate=_make_cell(row.read("rate"), show_count),
-        theory=Cell(theory.upper_bound.rate, f"≤ {show_count(theory.upper_bound.rate)}{mark}", note=theory.reason)
+    keys = row.keys + (cost.keys if cost and cost is not row else ()) + ((theory.key,) if theory and theory.key else ())
+    cells = {
+        "model": Cell(row.model, row.model),
+        "rank": Cell.of(best, lambda best: f"{best}" if best == worst else f"{best}-{worst}"),
+        "requests/s": _make_cell(row.read("rate"), show_count),
+        "theory": Cell(theory.upper_bound.rate, f"≤ {show_count(theory.upper_bound.rate)}{mark}", note=theory.reason)
         if theory
         else Cell(None, UNKNOWN),
-        users=Cell.of(one.users if one else None, str),
+        "users": Cell.of(one.users if one else None, str),
         # Without their interval, which would make the table too wide; the CSV has all rounds.
-        p50=_make_cell(row.read("p50_us"), show_us, is_short=True),
-        p99=_make_cell(row.read("p99_us"), show_us, is_short=True),
-        cost=_make_cell(cost.read("cpu_us") if cost else None, show_us),
-        memory=Cell.of(row.memory_bytes, show_bytes),
-        per_connection=Cell.of(findings.connection_bytes(row.workload, row.model), lambda size: f"{size / 1024:.0f}"),
-        verdict=Cell(verdict, verdict, note=reason),
-        deviation=theory.deviation if theory else "",
-        keys=(*row.keys, *others, *([theory.key] if theory and theory.key else [])),
-    )
+        "p50 µs": _make_cell(row.read("p50_us"), show_us, is_short=True),
+        "p99 µs": _make_cell(row.read("p99_us"), show_us, is_short=True),
+        "CPU µs/req": _make_cell(cost.read("cpu_us") if cost else None, show_us),
+        "memory": Cell.of(row.memory_bytes, show_bytes),
+        "KiB/conn": Cell.of(findings.connection_bytes(row.workload, row.model), lambda size: f"{size / 1024:.0f}"),
+        "verdict": Cell(verdict, verdict, note=reason),
+    }
+    return Line(cells, theory.deviation if theory else "", keys)
 
 
 def _make_cell(found: Estimate | None, show: Callable[[float], str], *, is_short: bool = False) -> Cell:
@@ -146,7 +109,7 @@ def make_answers(findings: Findings, workload: str) -> Iterator[Advice]:
     """Yield the results in sentences, with differences beyond the noise only: first what to use, and what to avoid."""
     rows = [row for row in findings.list_rows(workload, CLOSED) if row.found]
     if not rows:
-        yield Advice(Kind.RESULT, "Nothing could be measured.")
+        yield Advice("result", "Nothing could be measured.")
         return
     ranks = findings.rank(rows, "rate")
     first = [model for model, (best, _) in ranks.items() if best == 1]
@@ -155,14 +118,14 @@ def make_answers(findings: Findings, workload: str) -> Iterator[Advice]:
     yield from _recommend(findings, rows, first, cheapest)
     bounds = [row.model for row in rows if row.is_lower_bound and row.model in first]
     if len(first) == 1:
-        yield Advice(Kind.RESULT, f"Highest rate: {first[0]}.")
+        yield Advice("result", f"Highest rate: {first[0]}.")
     elif first:
-        yield Advice(Kind.RESULT, f"Highest rate: {', '.join(first)} (no difference beyond the noise).")
+        yield Advice("result", f"Highest rate: {', '.join(first)} (no difference beyond the noise).")
     if bounds:
-        yield Advice(Kind.RESULT, f"Lower bounds, since the server was not the limit: {', '.join(bounds)}.")
+        yield Advice("result", f"Lower bounds, since the server was not the limit: {', '.join(bounds)}.")
     if cheapest:
         at = f" at {WORKLOADS[workload].fixed_rate:.0f} requests/s" if findings.list_rows(workload, FIXED) else ""
-        yield Advice(Kind.RESULT, f"Least CPU per request{at}: {', '.join(cheapest)}.")
+        yield Advice("result", f"Least CPU per request{at}: {', '.join(cheapest)}.")
 
 
 def _recommend(
@@ -179,24 +142,24 @@ def _recommend(
         if model in cheapest and model not in failing and rates[model].middle >= best * _FAR_BELOW
     ]
     if len(both) == len(rows):
-        yield Advice(Kind.BEST, "Best: any of them (no difference beyond the noise).")
+        yield Advice("best", "Best: any of them (no difference beyond the noise).")
     elif both:
-        yield Advice(Kind.BEST, f"Best: {', '.join(both)} (no model is measurably faster or cheaper).")
+        yield Advice("best", f"Best: {', '.join(both)} (no model is measurably faster or cheaper).")
     for row in rows:
         rate = rates.get(row.model)
         if row.failed:
-            yield Advice(Kind.AVOID, f"Avoid: {row.model} ({row.failed_ratio:.2%} of its replies failed).")
+            yield Advice("avoid", f"Avoid: {row.model} ({row.failed_ratio:.2%} of its replies failed).")
         elif rate and row.model not in first and rate.high < best * _FAR_BELOW:
             theory = expect(findings, row)
             why = theory.upper_bound.reason if theory else row.reason
-            yield Advice(Kind.AVOID, f"Avoid: {row.model} ({rate.middle / best:.0%} of the best rate: {why}).")
+            yield Advice("avoid", f"Avoid: {row.model} ({rate.middle / best:.0%} of the best rate: {why}).")
 
 
 def make_deviations(lines: Sequence[Line]) -> Iterator[str]:
     """Yield a sentence for each row that theory does not explain."""
     for line in lines:
         if line.deviation:
-            yield f"! {line.model.text}: {line.deviation}. Theory: {line.theory.note}."
+            yield f"! {line.model}: {line.deviation}. Theory: {line.cells['theory'].note}."
 
 
 def falls_short(row: Row, rate: float) -> bool:
@@ -293,7 +256,7 @@ def print_report(findings: Findings, console: Console) -> None:
         for advice in make_answers(findings, workload):
             console.print(advice.text, markup=False)
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-        for name in COLUMNS:
+        for name in lines[0].cells:
             table.add_column(name, justify="left" if name in TEXTS else "right", no_wrap=name != "verdict")
         for line in lines:
             table.add_row(*(Text(cell.text) for cell in line.cells.values()))
@@ -314,11 +277,11 @@ def render_markdown(findings: Findings) -> str:
             continue
         text += [f"## {workload}: {WORKLOADS[workload].summary}", ""]
         text += [f"{advice.text}  " for advice in make_answers(findings, workload)]
-        text += ["", make_row([*COLUMNS, "reason", "theory", "raw"]), make_row(["---"] * (len(COLUMNS) + 3))]
+        text += ["", *make_head([*lines[0].cells, "reason", "theory", "raw"])]
         for line in lines:
             raw = " ".join(f"[{number}]({run.path_of(key)})" for number, key in enumerate(line.keys, 1))
             shown = [cell.text for cell in line.cells.values()]
-            text.append(make_row([*shown, line.verdict.note, line.theory.note or UNKNOWN, raw]))
+            text.append(make_row([*shown, line.cells["verdict"].note, line.cells["theory"].note or UNKNOWN, raw]))
         text += ["", *(f"* {sentence}" for sentence in make_deviations(lines)), ""]
     text += ["## Reliability", "", *(f"* {sentence}" for sentence in make_reliability(findings)), ""]
     text += ["## Environment", ""]
@@ -338,6 +301,11 @@ def describe_additional_rounds(plan: Plan) -> str:
     """Describe which modes have more rounds than the others; empty if none has."""
     more = [mode for mode in plan.modes if plan.rounds_of(mode) > plan.rounds]
     return "".join(f", {mode} in {plan.rounds_of(mode)}" for mode in more)
+
+
+def make_head(titles: Sequence[str]) -> list[str]:
+    """Return the first two lines of a table in Markdown."""
+    return [make_row(titles), make_row(["---"] * len(titles))]
 
 
 def make_row(cells: Sequence[str]) -> str:

@@ -40,15 +40,7 @@ def write(out: Path, found: Demo, environment: Mapping[str, str | None]) -> Path
     data = {
         "environment": environment,
         "captions": CAPTIONS,
-        "checks": {
-            name: {
-                "passed": item.passed,
-                "failed": item.failed,
-                "xfailed": item.expected_failures,
-                "failures": item.failures,
-            }
-            for name, item in found.checks.items()
-        },
+        "checks": {name: item.as_json() for name, item in found.checks.items()},
         "measurements": [item.as_json() for item in found.measurements],
         "waits": [item.as_json() for item in found.waits.values()],
         "http": [item.as_json() for item in found.http.values()],

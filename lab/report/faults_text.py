@@ -11,7 +11,7 @@ from lab.experiments.faults.registry import FAULTS
 from lab.experiments.faults.under_load import UnderLoad
 from lab.experiments.store import Run
 from lab.metrics.verdict import show_failures
-from lab.report.bench_text import make_row
+from lab.report.bench_text import make_head, make_row
 from lab.report.cells import show_rate
 
 # Shapes, so that verdicts can be told apart without colours.
@@ -173,21 +173,19 @@ def render_markdown(outcome: Outcome) -> str:
     text += [f"{sentence}  " for sentence in make_answers(outcome)]
     if outcome.scores:
         faults = outcome.faults
-        text += ["", make_row(["model", *faults]), make_row(["---"] * (len(faults) + 1))]
-        text += [
-            make_row([model, *(show_cell(row.get(fault)) for fault in faults)]) for model, row in outcome.card.items()
-        ]
+        text += ["", *make_head(["model", *faults])]
+        text += [make_row([model, *map(show_cell, map(row.get, faults))]) for model, row in outcome.card.items()]
         if times := list(make_times(outcome)):
-            text += ["", "## Latency probe", "", make_row(TIMES), make_row(["---"] * len(TIMES))]
+            text += ["", "## Latency probe", "", *make_head(TIMES)]
             text += [make_row(row) for row in times]
-        text += ["", "## Scores", "", make_row([*DETAILS, "raw"]), make_row(["---"] * (len(DETAILS) + 1))]
+        text += ["", "## Scores", "", *make_head([*DETAILS, "raw"])]
         for score in outcome.scores:
             raw = f"[account]({outcome.run.path_of(key_of(score.model, score.fault))})"
             text.append(make_row([*show_details(score), raw]))
     for each in outcome.seen:
         raw = outcome.run.path_of(key_of(each.interval.model, each.interval.fault))
         text += ["", f"## {name_of(each)}", "", f"{show_load(each)} [Raw data]({raw}).", ""]
-        text += [make_row(["second", "PING p50", "PING p99", "failed"]), make_row(["---"] * 4)]
+        text += make_head(["second", "PING p50", "PING p99", "failed"])
         text += [
             make_row([str(second), show(p50), show(p99), str(failed)])
             for second, p50, p99, failed in each.probe_report.seconds

@@ -11,7 +11,7 @@ same for one process and for twenty.
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from dataclasses import astuple, dataclass, field, fields
+from dataclasses import asdict, astuple, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from loadtests.sockets.histogram import PERCENTILES, Histogram, percentiles
@@ -24,6 +24,9 @@ _KEY = "socketlab"
 
 # Seconds that the rate of a row covers: the interval of the workers' reports.
 _RATE_SECONDS = 3.0
+
+# The counts in a row.
+_SHOWN = ("answered", "failed", "late", "dropped", "lost", "duplicates", "reordered")
 
 # The name of this process in `_gauges` if it has no master.
 _HERE = "local"
@@ -209,20 +212,11 @@ class Recorder:
             kinds = {"service": tally.service} | ({"intended": tally.intended} if series.loop == "open" else {})
             rows += [
                 {
-                    "model": series.model,
-                    "workload": series.workload,
-                    "transport": series.transport,
-                    "loop": series.loop,
+                    **asdict(series),
                     "kind": kind,
                     "users": gauge.users,
                     "rate": gauge.rate,
-                    "answered": tally.answered,
-                    "failed": tally.failed,
-                    "late": tally.late,
-                    "dropped": tally.dropped,
-                    "lost": tally.lost,
-                    "duplicates": tally.duplicates,
-                    "reordered": tally.reordered,
+                    **{name: getattr(tally, name) for name in _SHOWN},
                     "in_flight": gauge.in_flight,
                     **dict(zip(PERCENTILES, percentiles(times.pairs(), PERCENTILES.values()), strict=True)),
                     "max_us": times.max_us,

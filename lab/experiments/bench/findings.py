@@ -271,8 +271,7 @@ def read_findings(run: Run) -> Findings:
     for name in sorted(plan.models):
         if (item := steps.get(key_of_check(name))) is None:
             continue
-        check = ModelResult(item["passed"], item["failed"], item["xfailed"], tuple(item.get("failures", ())))
-        if reason := check.explain(name, (run.facts.get("environment") or {}).get("backend")):
+        if reason := ModelResult.from_json(item).explain(name, (run.facts.get("environment") or {}).get("backend")):
             unsound[name] = reason
     return Findings(
         run,

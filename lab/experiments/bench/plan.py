@@ -6,6 +6,7 @@ rounds of its own), in shuffled order: a slow minute of the machine hits differe
 """
 
 import random
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from enum import StrEnum
@@ -93,8 +94,6 @@ WORKLOADS = {workload.name: workload for workload in _WORKLOADS}
 CLOSED, FIXED = "closed", "fixed"
 OPEN_SHARES = {"open-50": 0.5, "open-70": 0.7, "open-90": 0.9}
 MODES = (CLOSED, FIXED, *OPEN_SHARES)
-
-_ROUND = "round-"
 
 # The clients of the cross-check: our generator, and an independent one.
 OURS, INDEPENDENT = "ours", "redis-benchmark"
@@ -213,6 +212,15 @@ class Phase(StrEnum):
     CROSS_CHECK = "cross-check"
 
 
+# The key of a step in the store, and what may stand in its parts.
+_KEYS = {
+    Phase.SWEEP: "sweep/{workload}/{model}/{number}",
+    Phase.ROUND: "round-{number}/{workload}/{model}/{mode}",
+    Phase.CROSS_CHECK: "cross-check/{workload}/{model}/{mode}-{number}",
+}
+_PARTS = {"number": r"(?P<number>\d+)"} | {name: f"(?P<{name}>[^/]+)" for name in ("workload", "model", "mode")}
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One measurement.
@@ -233,33 +241,19 @@ class Step:
     @classmethod
     def parse(cls, key: str) -> Self | None:
         """Return the step of a key; None if the key is that of something else in the store."""
-        match key.split("/"):
-            case [Phase.SWEEP, workload, model, users]:
-                return cls(Phase.SWEEP, int(users), workload, model)
-            case [Phase.CROSS_CHECK, workload, model, name]:
-                client, _, number = name.rpartition("-")
-                return cls(Phase.CROSS_CHECK, int(number), workload, model, client)
-            case [name, workload, model, mode] if name.startswith(_ROUND):
-                return cls(Phase.ROUND, int(name.removeprefix(_ROUND)), workload, model, mode)
+        for phase, form in _KEYS.items():
+            if match := re.fullmatch(form.format(**_PARTS), key):
+                found: dict[str, Any] = match.groupdict()
+                return cls(phase, **found | {"number": int(match["number"])})
         return None
 
     @property
     def key(self) -> str:
         """The name in the store."""
-        return "/".join(self._parts)
+        return _KEYS[self.phase].format(**asdict(self))
 
     def __str__(self) -> str:
-        return ", ".join(self._parts)
-
-    @property
-    def _parts(self) -> tuple[str, str, str, str]:
-        match self.phase:
-            case Phase.SWEEP:
-                return self.phase, self.workload, self.model, str(self.number)
-            case Phase.ROUND:
-                return f"{_ROUND}{self.number}", self.workload, self.model, self.mode
-            case Phase.CROSS_CHECK:
-                return self.phase, self.workload, self.model, f"{self.mode}-{self.number}"
+        return self.key.replace("/", ", ")
 
     @property
     def is_control(self) -> bool:
@@ -339,6 +333,6 @@ def shuffle(plan: Plan, steps: Sequence[Step]) -> Iterator[Step]:
     """Yield the steps of a round or of a level in random order, the same for the same seed."""
     steps = list(steps)
     for first in steps[:1]:
-        group = f"{_ROUND}{first.number}" if first.phase is Phase.ROUND else f"{first.phase}/{first.number}"
+        group = f"round-{first.number}" if first.phase is Phase.ROUND else f"{first.phase}/{first.number}"
         random.Random(f"{plan.seed}/{group}").shuffle(steps)  # noqa: S311 - an order, no secret
     return iter(steps)

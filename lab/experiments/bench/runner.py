@@ -167,18 +167,9 @@ class Runner:
             self.progress.say(f"conformance suite: {len(unchecked)} models")
             found = check(self.backend, unchecked)
             for name in unchecked:
-                item = found.get(name, ModelResult(0, 0))
-                self.run.keep(
-                    key_of_check(name),
-                    {
-                        "passed": item.passed,
-                        "failed": item.failed,
-                        "xfailed": item.expected_failures,
-                        "failures": item.failures,
-                    },
-                )
-        kept = {name: self.run.read(key_of_check(name)) for name in self.plan.models}
-        return [name for name, item in kept.items() if item["passed"] and not item["failed"]]
+                self.run.keep(key_of_check(name), found.get(name, ModelResult(0, 0)).as_json())
+        kept = {name: ModelResult.from_json(self.run.read(key_of_check(name))) for name in self.plan.models}
+        return [name for name, item in kept.items() if item.passed and not item.failed]
 
     def _count(self, cases: Sequence[tuple[str, str]]) -> int:
         swept = [(workload, model) for workload, model in cases if not is_control(model)]
@@ -323,12 +314,9 @@ class Runner:
 
     def _list_cross_checked(self, names: Sequence[str]) -> list[str]:
         """Return the servers of the cross-check: the control's model, and the one that shows the generator's limit."""
-        asked = [
-            name
-            for name in (self.plan.control, self.plan.generator_limit)
-            if name in (*names, self.plan.generator_limit)
-        ]
-        return [name for name in asked if name and WORKLOADS["ping"].is_for(self.models[name])]
+        known = (*names, self.plan.generator_limit)
+        asked = (self.plan.control, self.plan.generator_limit)
+        return [name for name in asked if name and name in known and WORKLOADS["ping"].is_for(self.models[name])]
 
     def _cross_check(self, number: int, names: Sequence[str]) -> None:
         """Measure the same case by our generator and by redis-benchmark, interleaved."""

@@ -1,7 +1,9 @@
 """The result of the conformance suite for one model."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Self
 
 # Failed tests to name. One bug usually fails many tests.
 _NAMED = 3
@@ -15,6 +17,15 @@ class ModelResult:
     failed: int
     expected_failures: int = 0
     failures: tuple[str, ...] = ()
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Read what `as_json` returned; runs stored by earlier versions have no names of failures."""
+        return cls(data["passed"], data["failed"], data["xfailed"], tuple(data.get("failures", ())))
+
+    def as_json(self) -> dict[str, Any]:
+        names = "passed", "failed", "xfailed", "failures"
+        return dict(zip(names, (self.passed, self.failed, self.expected_failures, self.failures), strict=True))
 
     def __str__(self) -> str:
         return f"{self.passed} of {self.passed + self.failed}"

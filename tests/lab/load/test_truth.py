@@ -32,8 +32,8 @@ def test_server_with_one_wrong_reply_in_a_thousand_has_no_clean_row(process_proj
     assert "Best" not in answers
     assert "Avoid: asyncio_streams (0." in answers
     (line,) = make_lines(findings, "session")
-    assert "% FAILED" in line.verdict.text
-    assert "wrong bytes" in line.verdict.note
+    assert "% FAILED" in line.cells["verdict"].text
+    assert "wrong bytes" in line.cells["verdict"].note
     assert row.verdicts == {"wrong": len(row.found)}
     assert "wrong bytes" in row.failing
     assert done.returncode == 1
