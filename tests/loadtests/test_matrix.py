@@ -27,7 +27,7 @@ URLS = {
 OVER_DATAGRAMS = {"ping", "echo_1k", "sleep_20ms", "burn", "datagrams"}
 NOT_OVER_TLS = {"upload", "download"}
 SCRIPTS = {"slow_reader", "think"}
-SIZED = {"echo_1k", "echo_64k", "datagrams", "upload", "download", "blob"}
+SIZED = {"echo_1k", "echo_64k", "datagrams", "upload", "download", "blob", "http_echo_1k", "http_echo_1m", "ws_echo"}
 PAYLOADS = (-1, 0, 1, 7, 8, 4096, 4097, 65_507, 65_508, 2**24, 2**24 + 1)
 
 

@@ -179,7 +179,7 @@ def test_external_server_is_tested_on_all_rfcs() -> None:
     targets = [word for service in SERVICES for word in ("--target", f"{service}=tcp://127.0.0.1:1")]
     rows: list[Any] = collect("--rfc", *targets)
     assert {where[1] for _, _, where, _ in rows} == {*SERVICES}
-    beyond = ("ours", "redis")
+    beyond = ("ours", "redis", "routes")
     assert not any(marks_of(marks, mark) for _, _, _, marks in rows for mark in beyond)
     every = collect(*targets)
     asked = {nodeid for _, nodeid, _, marks in every if not any(marks_of(marks, mark) for mark in beyond)}

@@ -409,10 +409,18 @@ def test_conformance_suite_runs_in_the_network(backend: Containers) -> None:
     assert [row[0] for row in rows] == MODELS
 
 
-def test_peers_pass_the_suite(find_of_project: Find, docker_project: str) -> None:
-    """All tests for RFCs and RESP. Differences are declared as strict expected failures."""
+@pytest.mark.parametrize(
+    "peers",
+    [
+        [model.name for model in CATALOGUE.select(["peer_redis"], [PEERS])],
+        # One of each kind: processes with threads, a loop, the standard library, C.
+        ["peer_gunicorn_gthread", "peer_uvicorn", "peer_http_server", "peer_nginx"],
+    ],
+    ids=["peers", "http"],
+)
+def test_peers_pass_the_suite(find_of_project: Find, docker_project: str, peers: list[str]) -> None:
+    """All tests for RFCs and RESP. Differences are declared or recorded, as strict expected failures."""
     backend = Containers(docker_project, CATALOGUE)
-    peers = [model.name for model in CATALOGUE.select(["peer_redis"], [PEERS])]
     assert all(CATALOGUE[name].rfc_only for name in peers)
     try:
         backend.up(peers)
