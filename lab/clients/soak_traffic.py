@@ -1,9 +1,10 @@
 """Traffic of a soak: `python -m lab.clients.soak_traffic` visits the models one after the other until it is stopped.
 
-A visit opens several connections that send the same mixed requests (over TCP, TLS or a Unix socket, which alternate),
-sends a datagram, and opens some hostile connections. Each reply to a well-behaved client must be, byte for byte, what
-docs/protocol.md says. A model with a fixed number of workers gets that number of clients: with fewer, most workers
-would be idle, and a leak per worker would take many times as long to show.
+A visit opens several connections that send the same mixed requests, sends a datagram, and opens some hostile
+connections. The requests are those of `command`, HTTP or WebSocket, over TCP, TLS or a Unix socket, which alternate. Each
+reply to a well-behaved client must be, byte for byte, what docs/protocol.md and docs/protocol/ say. A model with a fixed
+number of workers gets that number of clients: with fewer, most workers would be idle, and a leak per worker would take
+many times as long to show.
 
 The models are read from LAB_TARGETS, as by the load generator. Lines on stdin control the traffic. `rest` finishes the
 visit, closes all connections and prints `resting N`, where N counts the rests. `go` continues, and `warm-up` continues
@@ -29,6 +30,16 @@ import click
 from lab.base.environ import ENV_TARGETS
 from lab.base.errors import LabError
 from lab.clients.call import call, pack
+from lab.clients.soak_http import (
+    HTTP_ANSWER,
+    HTTP_MIX,
+    HTTP_REQUESTS,
+    UNFINISHED_MESSAGE,
+    WEBSOCKET_ANSWER,
+    WEBSOCKET_MIX,
+    WEBSOCKET_REQUESTS,
+    mask_dates,
+)
 from loadtests.sockets.connection import BlockingConnection
 from loadtests.sockets.errors import SocketsError
 from services.protocol import Address, Transport
@@ -60,6 +71,45 @@ MIX = b"".join(pack(request.split()) for request, _ in _EXCHANGES)
 ANSWER = b"".join(answer for _, answer in _EXCHANGES)
 REQUESTS = len(_EXCHANGES)
 _NEVER_READ = pack([b"BLOB", b"70000"]) * 40
+_HTTP_NEVER_READ = b"GET /blob/70000 HTTP/1.1\r\nHost: lab.test\r\n\r\n" * 40
+_HTTP_BROKEN = b"GET / HTTP/1.1\r\nHost: lab.test\r\n" + b"\xff" * 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """What a well-behaved client says, and what it must hear.
+
+    Args:
+        listener: by service and transport.
+        normalize: makes replies comparable that are not always the same; it keeps their length.
+    """
+
+    listener: str
+    mix: bytes = MIX
+    answer: bytes = ANSWER
+    requests: int = REQUESTS
+    normalize: Callable[[bytes], bytes] = bytes
+
+
+def _http(listener: str) -> Script:
+    return Script(listener, HTTP_MIX, HTTP_ANSWER, HTTP_REQUESTS, mask_dates)
+
+
+def _websocket(listener: str) -> Script:
+    return Script(listener, WEBSOCKET_MIX, WEBSOCKET_ANSWER, WEBSOCKET_REQUESTS, mask_dates)
+
+
+SCRIPTS = (
+    Script("command-tcp"),
+    _http("http-tcp"),
+    Script("command-tls"),
+    _websocket("http-tcp"),
+    Script("command-unix"),
+    _http("http-tls"),
+    _websocket("http-unix"),
+    _http("http-unix"),
+    _websocket("http-tls"),
+)
 
 
 @dataclass(slots=True)
@@ -81,26 +131,26 @@ Addresses = Mapping[str, Address]
 
 
 @contextmanager
-def _silent(addresses: Addresses, first_words: bytes = b"") -> Iterator[None]:
-    with BlockingConnection(addresses["command-tcp"], timeout=_TIMEOUT) as connection:
+def _silent(addresses: Addresses, first_words: bytes = b"", listener: str = "command-tcp") -> Iterator[None]:
+    with BlockingConnection(addresses[listener], timeout=_TIMEOUT) as connection:
         if first_words:
             connection.send(first_words)
         yield
 
 
 @contextmanager
-def _resetting(addresses: Addresses, first_words: bytes) -> Iterator[None]:
+def _resetting(addresses: Addresses, first_words: bytes, listener: str = "command-tcp") -> Iterator[None]:
     """Never read, and close with a reset in the middle of a frame."""
-    with BlockingConnection(addresses["command-tcp"], timeout=_TIMEOUT) as connection:
+    with BlockingConnection(addresses[listener], timeout=_TIMEOUT) as connection:
         connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         connection.send(first_words)
         yield
 
 
 @contextmanager
-def _malformed(addresses: Addresses) -> Iterator[None]:
-    with BlockingConnection(addresses["command-tcp"], timeout=_TIMEOUT) as connection:
-        connection.send(b"*1000000000\r\n" + b"\xff" * 2000)
+def _malformed(addresses: Addresses, words: bytes, listener: str = "command-tcp") -> Iterator[None]:
+    with BlockingConnection(addresses[listener], timeout=_TIMEOUT) as connection:
+        connection.send(words)
         with suppress(SocketsError):  # the server may reset the connection while data is still being sent
             while connection.receive():
                 pass
@@ -137,10 +187,14 @@ HOSTILE: tuple[tuple[str, Hostile], ...] = (
     ("command-tcp", lambda addresses: _silent(addresses, b"*2\r\n$4\r\nEC")),
     ("command-tcp", lambda addresses: _resetting(addresses, b"*2\r\n$4\r\nECHO\r\n$900\r\nx")),
     ("command-tcp", lambda addresses: _resetting(addresses, _NEVER_READ)),
-    ("command-tcp", _malformed),
+    ("command-tcp", lambda addresses: _malformed(addresses, b"*1000000000\r\n" + b"\xff" * 2000)),
     ("command-tls", _half_handshake),
     ("chargen-tcp", _stopped_reader),
     ("command-udp", _datagram_flood),
+    ("http-tcp", lambda addresses: _silent(addresses, HTTP_MIX[:30], "http-tcp")),
+    ("http-tcp", lambda addresses: _silent(addresses, UNFINISHED_MESSAGE, "http-tcp")),
+    ("http-tcp", lambda addresses: _resetting(addresses, _HTTP_NEVER_READ, "http-tcp")),
+    ("http-tcp", lambda addresses: _malformed(addresses, _HTTP_BROKEN, "http-tcp")),
 )
 
 
@@ -158,7 +212,7 @@ class ModelTraffic:
         self._model = model
         self._addresses = addresses
         self._workers = workers
-        self._transports = cycle([name for name in ("command-tcp", "command-tls", "command-unix") if name in addresses])
+        self._scripts = cycle([script for script in SCRIPTS if script.listener in addresses])
         self._hostile = cycle([hostile for listener, hostile in HOSTILE if listener in addresses])
         self._consecutive_failures = 0
         self._failures: Counter[str] = Counter()
@@ -182,7 +236,7 @@ class ModelTraffic:
                     stack.enter_context(next(self._hostile)(self._addresses))
                 if clients == 1:
                     stack.close()
-                self._behave(next(self._transports), max(1, clients - hostile))
+                self._behave(next(self._scripts), max(1, clients - hostile))
             self._consecutive_failures = 0
         except (LabError, SocketsError, OSError) as error:
             self._failures[str(error)] += 1
@@ -191,25 +245,25 @@ class ModelTraffic:
                 raise LabError(f"{self._model} did not serve {failures} consecutive visits: {error}") from None
         self.counts.failures = dict(self._failures)
 
-    def _behave(self, where: str, clients: int) -> None:
+    def _behave(self, script: Script, clients: int) -> None:
         with ExitStack() as stack:
             connections = [
-                stack.enter_context(BlockingConnection(self._addresses[where], timeout=_TIMEOUT))
+                stack.enter_context(BlockingConnection(self._addresses[script.listener], timeout=_TIMEOUT))
                 for _ in range(clients)
             ]
             for connection in connections:
-                connection.send(MIX)
+                connection.send(script.mix)
             for number, connection in enumerate(connections):
                 # Every other client closes its sending half. It must then receive the replies, the end of the stream,
                 # and nothing in between.
                 if is_closed := number % 2 == 1:
                     connection.half_close()
                 answer = b""
-                while (is_closed or len(answer) < len(ANSWER)) and (chunk := connection.receive()):
+                while (is_closed or len(answer) < len(script.answer)) and (chunk := connection.receive()):
                     answer += chunk
-                if answer != ANSWER:
-                    raise LabError(f"{where}: {_find_difference(answer)}")
-                self.counts.requests += REQUESTS
+                if (answer := script.normalize(answer)) != script.answer:
+                    raise LabError(f"{script.listener}: {_find_difference(answer, script.answer)}")
+                self.counts.requests += script.requests
         if "command-udp" in self._addresses:
             with BlockingConnection(self._addresses["command-udp"], timeout=_TIMEOUT) as connection:
                 connection.send(b"PING\r\n")
@@ -218,11 +272,11 @@ class ModelTraffic:
             self.counts.requests += 1
 
 
-def _find_difference(answer: bytes) -> str:
-    """Describe the first byte that differs from `ANSWER`."""
-    shorter = min(len(answer), len(ANSWER))
-    same = next((number for number in range(shorter) if answer[number] != ANSWER[number]), shorter)
-    got, wanted = answer[same : same + 20], ANSWER[same : same + 20]
+def _find_difference(answer: bytes, expected: bytes) -> str:
+    """Describe the first byte that differs."""
+    shorter = min(len(answer), len(expected))
+    same = next((number for number in range(shorter) if answer[number] != expected[number]), shorter)
+    got, wanted = answer[same : same + 20], expected[same : same + 20]
     return f"a wrong answer of {len(answer)} bytes: at byte {same} {got!r} instead of {wanted!r}"
 
 

@@ -153,7 +153,11 @@ GROUPS = (
     Group(
         "soak", ("lab/experiments/soak.py", "lab/cli/commands/soak.py"), ("tests/lab/experiments/test_soak_figures.py",)
     ),
-    Group("soak_clients", ("lab/clients/soak_traffic.py",), ("tests/lab/clients/test_soak_traffic.py",)),
+    Group(
+        "soak_clients",
+        ("lab/clients/soak_traffic.py", "lab/clients/soak_http.py"),
+        ("tests/lab/clients/test_soak_traffic.py",),
+    ),
     Group("faults_command", ("lab/cli/commands/faults.py",), ("tests/lab/cli/test_faults.py",)),
     Group(
         "watch",
@@ -201,6 +205,11 @@ GROUPS = (
             f"tests/services/protocol/http/test_{name}.py"
             for name in ["strictness", "replies", "statuses", "websocket"]
         ),
+    ),
+    Group(
+        "http_oracle",
+        ("fuzz/http_oracle.py", "fuzz/http_replies.py", "fuzz/http_parsers.py", "fuzz/http_differential.py"),
+        tuple(f"tests/services/protocol/http/test_{name}.py" for name in ["oracles", "differential"]),
     ),
     Group(
         "oracle",

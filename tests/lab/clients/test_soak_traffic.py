@@ -13,13 +13,34 @@ from typing import cast
 
 import pytest
 
+from fuzz.oracle import Outcome, pull
 from lab.base.errors import LabError
 from lab.clients import soak_traffic
 from lab.clients.call import pack
 from lab.clients.reference import answer
-from lab.clients.soak_traffic import ANSWER, HOSTILE, MIX, REQUESTS, ModelTraffic, TrafficCounts, find_workers
+from lab.clients.soak_http import (
+    HTTP_ANSWER,
+    HTTP_MIX,
+    HTTP_REQUESTS,
+    UNFINISHED_MESSAGE,
+    WEBSOCKET_ANSWER,
+    WEBSOCKET_MIX,
+    WEBSOCKET_REQUESTS,
+    mask_dates,
+)
+from lab.clients.soak_traffic import (
+    ANSWER,
+    HOSTILE,
+    MIX,
+    REQUESTS,
+    SCRIPTS,
+    ModelTraffic,
+    TrafficCounts,
+    find_workers,
+)
 from loadtests.sockets.connection import BlockingConnection
-from services.protocol import Address
+from services.protocol import Address, Connection
+from services.serving.clock import SystemClock
 from tests.support.made_up_server import receive, served
 from tests.support.waiting import wait_until
 
@@ -32,6 +53,68 @@ def test_expected_answer_is_that_of_the_protocol() -> None:
     # By hand: 10 x 7, then 5 + 2 + 1024 + 2, 5, 5 + 64 + 2, 6 + 2 + 70,000 + 2, 33 + 2, 4 + 3 + 2.
     assert len(ANSWER) == 70 + 1033 + 5 + 71 + 70_010 + 33 + 9 == 71_231
     assert ANSWER.endswith(b"-ERR unknown command 'NONSENSE'\r\n$3\r\nend\r\n")
+
+
+@pytest.mark.parametrize(
+    ("mix", "answer", "size"),
+    [
+        (HTTP_MIX, HTTP_ANSWER, 73_583),
+        (WEBSOCKET_MIX, WEBSOCKET_ANSWER, 71_490),
+    ],
+)
+def test_expected_answers_of_http_are_those_of_the_core(mix: bytes, answer: bytes, size: int) -> None:
+    """The core's own tests hold it to the RFCs."""
+    connection = Connection("http")
+    connection.receive_data(mix)
+    assert mask_dates(pull(connection).sent) == answer
+    assert len(answer) == size
+    assert HTTP_MIX.count(b"HTTP/1.1") == HTTP_ANSWER.count(b"HTTP/1.1") == HTTP_REQUESTS == 18
+    assert WEBSOCKET_REQUESTS == 18
+
+
+@pytest.mark.parametrize("date", [b"Sun, 06 Nov 1994 08:49:37 GMT", b"Thu, 01 Jan 1970 00:00:00 GMT"])
+def test_only_a_date_is_replaced(date: bytes) -> None:
+    reply = b"HTTP/1.1 200 OK\r\nDate: %b\r\nA: b\r\n\r\n"
+    assert mask_dates(reply % date) == reply % (b"-" * 29)
+    for wrong in (date[1:], date.lower(), date.replace(b"GMT", b"UTC")):
+        assert mask_dates(reply % wrong) == reply % wrong
+
+
+def test_services_and_transports_alternate() -> None:
+    """Those of HTTP are visited as well, and their replies compared."""
+    assert {(script.listener, script.requests) for script in SCRIPTS} == {
+        *((f"command-{transport}", REQUESTS) for transport in ("tcp", "tls", "unix")),
+        *((f"http-{transport}", HTTP_REQUESTS) for transport in ("tcp", "tls", "unix")),
+    }
+    assert len({(script.listener, script.mix) for script in SCRIPTS}) == len(SCRIPTS) == 9
+
+    with served(speak_http) as address:
+        where = Address.parse(address)
+        traffic = ModelTraffic("made", {"http-tcp": where, "http-tls": where}, 1)
+        for _ in range(4):
+            traffic.visit()
+    assert traffic.counts == TrafficCounts(4, 72, {})
+
+
+def speak_http(link: socket.socket, said: bytes = b"") -> None:
+    """Answer as the core does, with another PONG if one is given."""
+    connection = Connection("http", clock=SystemClock())
+    outcome = Outcome()
+    while not outcome.closed and (data := link.recv(65536)):
+        connection.receive_data(data)
+        pull(connection, outcome)
+        link.sendall(outcome.sent.replace(b"PONG", said or b"PONG"))
+        outcome.sent = b""
+
+
+def test_wrong_reply_of_http_is_a_failure() -> None:
+    with served(lambda link: speak_http(link, b"PANG")) as address:
+        traffic = ModelTraffic("made", {"http-tcp": Address.parse(address)}, 1)
+        traffic.visit()
+        traffic.visit()
+    (why,) = traffic.counts.failures
+    assert why.startswith("http-tcp: a wrong answer of 73583 bytes: at byte 117 b'ANG\\n")
+    assert traffic.counts.requests == WEBSOCKET_REQUESTS
 
 
 def say(said: bytes) -> Talk:
@@ -238,6 +321,7 @@ def test_hostile_clients_send_their_bytes_and_end_as_designed() -> None:
     assert [listener for listener, _ in HOSTILE] == [
         *["command-tcp"] * 5,
         *("command-tls", "chargen-tcp", "command-udp"),
+        *["http-tcp"] * 4,
     ]
     got: list[tuple[bytes, str]] = []
     done = threading.Semaphore(0)
@@ -265,7 +349,7 @@ def test_hostile_clients_send_their_bytes_and_end_as_designed() -> None:
     ):
         datagrams.bind(("127.0.0.1", 0))
         datagrams.settimeout(10)
-        where = {name: Address.parse(address) for name in ("command-tcp", "command-tls")}
+        where = {name: Address.parse(address) for name in ("command-tcp", "command-tls", "http-tcp")}
         where["chargen-tcp"] = Address.parse(talkative)
         where["command-udp"] = Address.parse(f"udp://127.0.0.1:{datagrams.getsockname()[1]}")
         for listener, hostile in HOSTILE:
@@ -283,6 +367,11 @@ def test_hostile_clients_send_their_bytes_and_end_as_designed() -> None:
     assert got[4] == (b"*1000000000\r\n" + b"\xff" * 2000, "end")
     assert got[5][0] == b"\x16\x03\x01\x02\x00\x01\x00"
     assert got[6][0] == b""
+    assert got[7] == (HTTP_MIX[:30], "end")
+    assert got[8] == (UNFINISHED_MESSAGE, "end")
+    assert got[9][1] == "reset"
+    assert (b"GET /blob/70000 HTTP/1.1\r\nHost: lab.test\r\n\r\n" * 40).startswith(got[9][0])
+    assert got[10] == (b"GET / HTTP/1.1\r\nHost: lab.test\r\n" + b"\xff" * 2000, "end")
     assert flood == [b"", b"\xff" * 900, b"*3\r\n", b"PING\r\nPING\r\n"]
 
 
@@ -301,7 +390,7 @@ def test_hostile_clients_use_only_existing_listeners() -> None:
 
     with served(talk) as address:
         traffic = ModelTraffic("made", {"command-tcp": Address.parse(address)}, 1)
-        for _ in range(2 * len(HOSTILE)):
+        for _ in range(16):
             traffic.visit()
     assert traffic.counts == TrafficCounts(16, 256, {})
 
