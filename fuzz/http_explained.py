@@ -248,8 +248,15 @@ refused(
     get(b"Transfer-Encoding: chunked \t\r\n") + b"0\r\n\r\n",
     _HTTPTOOLS,
 )
+refused(
+    "9110-6.5.1",
+    "a trailer decides nothing, whatever its name; ours drops it",
+    rb"\n0+[^\n]*\r\n(?:(?!\r\n\r\n)[\s\S])*(?:Transfer-Encoding|Content-Length):",
+    _CHUNKED + b"0\r\nTransfer-Encoding: chunked\r\n\r\n",
+    _HTTPTOOLS,
+)
 
-# How the connection goes on.
+# How the connection goes on, and where a request ends.
 explain(
     Kind.KEPT,
     _H11,
@@ -265,4 +272,12 @@ explain(
     "close wins over keep-alive; with HTTP/1.0, httptools lets the connection persist",
     rb"\A(?=(?:(?!\r\n\r\n)[\s\S])*\nConnection:[^\n]*close)(?=(?:(?!\r\n\r\n)[\s\S])*keep-alive)",
     get(b"Connection: keep-alive\r\nConnection: close\r\n", b"GET / HTTP/1.0"),
+)
+explain(
+    Kind.END,
+    _HTTPTOOLS,
+    "9110-7.8",
+    "a request with an Upgrade has a body like any other; httptools stops behind the head",
+    rb"\A(?=(?:(?!\r\n\r\n)[\s\S])*\nUpgrade:)(?:(?!\r\n\r\n)[\s\S])*\nConnection:[^\n]*upgrade",
+    get(b"Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 1\r\n") + b"x",
 )

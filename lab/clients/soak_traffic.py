@@ -1,10 +1,10 @@
 """Traffic of a soak: `python -m lab.clients.soak_traffic` visits the models one after the other until it is stopped.
 
 A visit opens several connections that send the same mixed requests, sends a datagram, and opens some hostile
-connections. The requests are those of `command`, HTTP or WebSocket, over TCP, TLS or a Unix socket, which alternate. Each
-reply to a well-behaved client must be, byte for byte, what docs/protocol.md and docs/protocol/ say. A model with a fixed
-number of workers gets that number of clients: with fewer, most workers would be idle, and a leak per worker would take
-many times as long to show.
+connections. The requests are those of `command`, HTTP or WebSocket, over TCP, TLS or a Unix socket, which alternate.
+Each reply to a well-behaved client must be, byte for byte, what docs/protocol.md and docs/protocol/ say. A model with a
+fixed number of workers gets that number of clients: with fewer, most workers would be idle, and a leak per worker would
+take many times as long to show.
 
 The models are read from LAB_TARGETS, as by the load generator. Lines on stdin control the traffic. `rest` finishes the
 visit, closes all connections and prints `resting N`, where N counts the rests. `go` continues, and `warm-up` continues
