@@ -33,11 +33,8 @@ def describe_changes(
 
 def render_files(found: Measurement) -> dict[str, str]:
     """Return the text of each file by the ending of its name."""
-    kinds = (
-        {"service": found.histogram}
-        if found.service is None
-        else {"intended": found.histogram, "service": found.service}
-    )
+    kinds = {} if found.service is None else {"intended": found.histogram}
+    kinds["service"] = found.histogram if found.service is None else found.service
     texts = {".json": json.dumps(found.as_json(), indent=1) + "\n"}
     for kind, pairs in kinds.items():
         file = io.StringIO()

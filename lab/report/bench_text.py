@@ -177,10 +177,9 @@ def make_reliability(findings: Findings) -> Iterator[str]:
         yield f"Noise: two servers of {control}, measured like two models, differ by {', '.join(known)}."
     else:
         yield "Noise: not known, since the run has no control server."
-    drifts = {figure: findings.drift(figure) for figure in ("rate", "cpu_us")}
-    for figure, value in drifts.items():
-        if value is not None:
-            beyond = floors[figure] is not None and abs(value) > (floors[figure] or 0.0)
+    for figure in ("rate", "cpu_us"):
+        if (value := findings.drift(figure)) is not None:
+            beyond = (floor := floors[figure]) is not None and abs(value) > floor
             warning = " More than the noise: the machine changed during the run." if beyond else ""
             yield f"Drift of {shown[figure]} from the first round to the last: {value:+.1%}.{warning}"
     for item in findings.cross_checks:
@@ -203,8 +202,7 @@ def make_reliability(findings: Findings) -> Iterator[str]:
         yield "The limit of the load generator: not measured; that needs redis-server, which runs only in a container."
     for workload in findings.plan.workloads:
         rate = WORKLOADS[workload].fixed_rate
-        short = [row for row in findings.list_rows(workload, FIXED) if falls_short(row, rate)]
-        if short:
+        if short := [row for row in findings.list_rows(workload, FIXED) if falls_short(row, rate)]:
             yield (
                 f"Of the {show_count(rate)} {workload} requests/s at which CPU per request is compared, "
                 f"{', '.join(row.model for row in short)} did not reach it; their cost is that at their own maximum."

@@ -35,7 +35,7 @@ class Cell:
 def list_widths(cells: Iterable[Cell]) -> list[float]:
     """Return the width of each cell's bar in per cent of the longest; 0 for an unknown figure."""
     values = [0.0 if cell.value is None else float(cell.value) for cell in cells]
-    longest = max(values, default=0.0)
+    longest = max(values, default=None)
     return [100 * value / longest if longest else 0.0 for value in values]
 
 

@@ -79,7 +79,7 @@ def render(outcome: Outcome) -> str:
         times=[dict(zip(TIMES, row, strict=True)) for row in make_times(outcome)],
         columns=DETAILS,
         details=[
-            (dict(zip(DETAILS, show_details(score), strict=True)), _path(outcome, score)) for score in outcome.scores
+            (dict(zip(DETAILS, show_details(each), strict=True)), _path(outcome, each)) for each in outcome.scores
         ],
         pictures=[_draw(outcome, each) for each in outcome.seen],
         size=(_WIDTH, _HEIGHT),

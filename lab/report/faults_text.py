@@ -124,10 +124,8 @@ def show_load(each: UnderLoad) -> str:
 def make_times(outcome: Outcome) -> Iterator[list[str]]:
     """Yield a row of medians over the models, for each fault with a probe report."""
     for fault in outcome.faults:
-        found = [
-            (score.model, score.probe_report) for score in outcome.scores if score.fault == fault and score.probe_report
-        ]
-        seen = [(model, probe_report) for model, probe_report in found if probe_report.quiet_p99 is not None]
+        found = [(score.model, score.probe_report) for score in outcome.scores if score.fault == fault]
+        seen = [(model, report) for model, report in found if report and report.quiet_p99 is not None]
         if not seen:
             continue
         late = [probe_report.detect for _, probe_report in seen if probe_report.detect is not None]

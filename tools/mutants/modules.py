@@ -94,6 +94,7 @@ GROUPS = (
         ("tests/loadtests/sockets/test_schedule.py", "tests/loadtests/sockets/test_recorder.py"),
     ),
     Group("web", ("loadtests/web/tables.py",), ("tests/loadtests/web/test_web.py",)),
+    Group("cells", ("lab/report/cells.py",), ("tests/lab/report/test_cells.py",)),
     Group("window", ("loadtests/window.py",), ("tests/loadtests/window_checks.py",), patched=True),
     Group("objections", ("loadtests/objections.py",), ("tests/loadtests/test_matrix.py",)),
     Group(

@@ -86,13 +86,11 @@ def bench(
         return
     backend = open_backend(lab.backend_name, lab.project or PROJECT, catalogue=lab.catalogue)
     control = open_backend(backend.name, f"{backend.project}-{_CONTROL}", catalogue=lab.catalogue)
-    if resumed:
-        run: Run | None = Run.find(resumed, NAME, root=out)
-        assert run is not None  # noqa: S101 - for mypy
+    run = Run.find(resumed, NAME, root=out) if resumed else None
+    if run:
         check_same(run, backend)
         plan = Plan.from_json(run.facts["plan"])
     else:
-        run = None
         plan = make_plan(
             backend,
             preset or "default",
@@ -127,12 +125,8 @@ def bench(
                 keep_logs(run, backend, {name: name for name in chosen})
                 keep_logs(run, control, {plan.control: name_control(plan.control)} if plan.control else {})
                 findings = report(run)
-    click.get_current_context().exit(
-        DID_NOT_HOLD
-        if findings.unsound
-        or any(row.failures or findings.failing(row.workload, row.model) for row in findings.rows.values())
-        else HELD
-    )
+    failed = any(row.failures or findings.failing(row.workload, row.model) for row in findings.rows.values())
+    click.get_current_context().exit(DID_NOT_HOLD if findings.unsound or failed else HELD)
 
 
 @contextlib.contextmanager

@@ -36,14 +36,9 @@ def compare(before: str, after: str, threshold: float | None, out: Path) -> None
     Exit code 1: a figure is worse by more than the threshold.
     """
     if before == _BASELINE or before.endswith(".json"):
-        file = BASELINE_FILE if before == _BASELINE else Path(before)
-        sys.exit(
-            compare_with_baseline(
-                Baseline.load(file),
-                read_findings(Run.find(after, NAME, root=out)),
-                THRESHOLD if threshold is None else threshold,
-            )
-        )
+        baseline = Baseline.load(BASELINE_FILE if before == _BASELINE else Path(before))
+        findings = read_findings(Run.find(after, NAME, root=out))
+        sys.exit(compare_with_baseline(baseline, findings, THRESHOLD if threshold is None else threshold))
     threshold = _THRESHOLD if threshold is None else threshold
     first, second = (read_findings(Run.find(text, NAME, root=out)) for text in (before, after))
     for line in find_other_conditions(first.run.facts["environment"], second.run.facts["environment"]):

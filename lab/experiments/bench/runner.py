@@ -328,9 +328,8 @@ class Runner:
                 continue
             began = time.monotonic()
             try:
-                record: dict[str, Any] = self._run_redis_benchmark(
-                    name, requests=max(int(found.rate * self.plan.seconds), 1000)
-                )
+                requests = max(int(found.rate * self.plan.seconds), 1000)
+                record = self._run_redis_benchmark(name, requests=requests)
             except LabError as error:
                 record = {"failure": str(error)}
             self.run.keep(theirs.key, {"at": _now(), **record})

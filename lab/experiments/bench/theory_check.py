@@ -9,7 +9,6 @@ from lab.base.units import show_time
 from lab.experiments.bench.findings import Findings, Row
 from lab.experiments.bench.plan import WORKLOADS, Phase, Step
 from lab.experiments.theory import Server, UpperBound, describe_rate, find_upper_bound
-from lab.load.measurement import Measurement
 
 # S is measured once, in a window of about a second. A smaller relative difference is not a deviation.
 _TOLERANCE = 0.1
@@ -66,7 +65,7 @@ def expect(findings: Findings, row: Row) -> Expectation | None:
     levels = findings.sweeps.get((row.workload, row.model), {})
     fewest = min(levels, default=one.users + 1)
     few = levels[fewest] if fewest <= one.users else None
-    cpu = few.server_cpu_us if few else _middle(row.found.values())
+    cpu = few.server_cpu_us if few else _middle(item.server_cpu_us for item in row.found.values())
     wait = read_wait(row.workload)
     hold = None
     if server.concurrency == "one":
@@ -96,14 +95,14 @@ def _read_hold(row: Row) -> float | None:
         return None
     if len(set(exchange.turns)) > 1:
         # The median of different requests is that of one kind. On one held connection the mean contains no queueing.
-        means = sorted(item.mean_us for item in row.found.values() if item.mean_us is not None)
-        return means[len(means) // 2] / 1e6 if means else None
+        mean = _middle(item.mean_us for item in row.found.values())
+        return None if mean is None else mean / 1e6
     median = row.read("p50_us")
     return None if median is None else median.middle / 1e6
 
 
-def _middle(found: Iterable[Measurement]) -> float | None:
-    known = sorted(item.server_cpu_us for item in found if item.server_cpu_us is not None)
+def _middle(values: Iterable[float | None]) -> float | None:
+    known = sorted(value for value in values if value is not None)
     return known[len(known) // 2] if known else None
 
 

@@ -12,7 +12,7 @@ def test_cell_of_a_figure_keeps_its_value() -> None:
     assert Cell.of(1239.6, show_us) == Cell(1239.6, "1\u202f240")
     # Not measured, unlike nothing.
     assert Cell.of(0.0, show_us) == Cell(0.0, "0.00")
-    assert Cell.of(None, show_us) == Cell(None, UNKNOWN)
+    assert Cell.of(None, show_us) == Cell(None, UNKNOWN, note="", link="", is_good=True)
 
 
 def test_bar_is_drawn_from_the_value() -> None:

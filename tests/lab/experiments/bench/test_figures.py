@@ -408,8 +408,12 @@ def test_compare_names_conditions_and_has_a_threshold(store: Store, tmp_path: Pa
     code, text = run_compare(tmp_path, before, after, "--threshold", "40%")
     assert code == 0
     assert text.startswith("not the same conditions: cores: 2 -> 4\n")
+    line = "a, session, closed: CPU µs/request 100 [99.0 101] -> 130 [129 131] (+30%)"
+    assert f"\n{line}\n" in text
     assert "1 figures changed beyond noise, 0 worse by more than 40%" in text
-    assert run_compare(tmp_path, before, after, "--threshold", "0.2")[0] == 1
+    code, text = run_compare(tmp_path, before, after, "--threshold", "0.2")
+    assert code == 1
+    assert f"\n{line}, a regression\n" in text
     assert run_compare(tmp_path, before, after, "--threshold", "0.4")[0] == 0
 
 

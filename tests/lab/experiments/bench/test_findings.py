@@ -6,7 +6,6 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
@@ -18,7 +17,6 @@ from rich.console import Console
 
 from lab.base.errors import LabError
 from lab.cli.commands.bench import bench as bench_command
-from lab.cli.commands.compare import compare
 from lab.experiments.bench.findings import CrossCheck, Findings, Row, RowKey, read_findings
 from lab.experiments.store import Run
 from lab.load.measurement import Measurement
@@ -227,38 +225,6 @@ def test_shown_run_gets_new_reports(measured) -> None:
     assert done.exit_code == 0, done.output
     assert "twisted_reactor" in done.output
     assert (found.run.folder / "index.html").read_text() == bench_page.render(found)
-
-
-def _compare(root: Path, before: Findings, after: Findings) -> tuple[int, str]:
-    arguments = [str(before.run.folder), str(after.run.folder), "--out", str(root)]
-    done = CliRunner().invoke(compare, arguments)
-    return done.exit_code, done.output
-
-
-def test_equal_runs_have_no_change(measured, tmp_path: Path) -> None:
-    code, text = _compare(tmp_path, measured(), measured())
-    assert code == 0, text
-    assert "9 cases in both runs, 0 figures changed beyond noise" in text
-
-
-def test_regression_beyond_noise_and_threshold_exits_with_1(measured, tmp_path: Path) -> None:
-    before = measured()
-    code, text = _compare(tmp_path, before, measured({"twisted_reactor": 4_000}))
-    assert code == 1
-    assert "twisted_reactor, session, closed: requests/s 5.00k" in text
-    assert "(-20%), a regression" in text
-    code, text = _compare(tmp_path, before, measured({"twisted_reactor": 4_900}))
-    assert code == 0, text
-    assert "(-2%)" in text
-    code, text = _compare(tmp_path, before, measured({"twisted_reactor": 8_000}))
-    assert code == 0, text
-    assert "(+60%)" in text
-
-
-def test_new_failures_are_a_regression(measured, tmp_path: Path) -> None:
-    code, text = _compare(tmp_path, measured(), measured(failures={"wrong bytes": 1}))
-    assert code == 1
-    assert "failures, none before: wrong bytes" in text
 
 
 def test_failed_sweep_is_no_failure_of_a_quick_workload(make_plan) -> None:

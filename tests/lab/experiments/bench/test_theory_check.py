@@ -69,9 +69,9 @@ def test_row_with_fewer_connections_than_the_sweep_uses_its_own_cpu(make_plan: A
 
 
 def test_cpu_without_a_sweep_is_the_median() -> None:
-    assert _middle([measured(1, cpu) for cpu in (50.0, None, 10.0, 30.0)]) == 30.0
-    assert _middle([measured(1, cpu) for cpu in (50.0, 10.0, 20.0, 30.0, 40.0)]) == 30.0
-    assert _middle([measured(1, None)]) is None
+    assert _middle([50.0, None, 10.0, 30.0]) == 30.0
+    assert _middle([50.0, 10.0, 20.0, 30.0, 40.0]) == 30.0
+    assert _middle([None]) is None
 
 
 @pytest.mark.parametrize(
