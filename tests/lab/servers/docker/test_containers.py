@@ -35,6 +35,7 @@ from lab.servers.docker.containers import Containers
 from lab.servers.docker.images import read_built, read_sources
 from loadtests.sockets.errors import ClientError
 from services.protocol import Address
+from tests.support.container_commands import execute
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("docker")]
@@ -65,9 +66,8 @@ def container(engine: docker.DockerClient, backend: Containers) -> Callable[[str
     return lambda service: engine.containers.get(f"{backend.project}-{service}-1")
 
 
-def execute(container: Container, *command: str) -> str:
-    code, output = container.exec_run(list(command))
-    assert isinstance(output, bytes)
+def succeed(container: Container, *command: str) -> str:
+    code, output = execute(container, *command)
     assert code == 0, output
     return output.decode()
 
@@ -100,7 +100,7 @@ class TestHardening:
 
     def test_no_privileges(self, container: Callable[[str], Container], service: str) -> None:
         pattern = "sleep infinity" if service == INSTRUMENT else "services.run"
-        lines = execute(container(service), "sh", "-c", STATUS, pattern).splitlines()
+        lines = succeed(container(service), "sh", "-c", STATUS, pattern).splitlines()
         status = {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
         assert set(status["Uid"]) == set(status["Gid"]) == {"1000"}
         assert {int(status[name][0], 16) for name in ("CapEff", "CapBnd", "CapAmb")} == {0}
@@ -111,10 +111,10 @@ class TestHardening:
 
     def test_root_file_system_is_read_only(self, container: Callable[[str], Container], service: str) -> None:
         for path in ("/x", "/srv/x", "/usr/x", "/lab/x"):
-            code, output = container(service).exec_run(["sh", "-c", f"echo > {path}"])
+            code, output = execute(container(service), "sh", "-c", f"echo > {path}")
             assert code != 0, path
             assert b"Read-only file system" in output or b"nonexistent" in output, output
-        execute(container(service), "sh", "-c", "echo > /run/lab/$$ && rm /run/lab/$$")
+        succeed(container(service), "sh", "-c", "echo > /run/lab/$$ && rm /run/lab/$$ && echo done")
 
     def test_limits_of_processes_and_memory(self, container: Callable[[str], Container], service: str) -> None:
         # The files of cgroup v2 first, then those of v1.
@@ -123,8 +123,8 @@ class TestHardening:
         wanted = CATALOGUE.definitions[service]
         units = {"m": 1 << 20, "g": 1 << 30}
         size = str(wanted["mem_limit"])
-        assert int(execute(container(service), "sh", "-c", pids)) == wanted["pids_limit"]
-        assert int(execute(container(service), "sh", "-c", memory)) == int(size[:-1]) * units[size[-1]]
+        assert int(succeed(container(service), "sh", "-c", pids)) == wanted["pids_limit"]
+        assert int(succeed(container(service), "sh", "-c", memory)) == int(size[:-1]) * units[size[-1]]
 
     def test_services_publish_no_port(self, container: Callable[[str], Container], service: str) -> None:
         assert not [port for port in container(service).attrs["NetworkSettings"]["Ports"].values() if port]

@@ -25,6 +25,7 @@ from lab.servers.catalogue import Catalogue
 from lab.servers.certificates import CA, ensure_certificates
 from lab.servers.docker.containers import Containers
 from tests.lab.conftest import run_once
+from tests.support.container_commands import execute
 
 CATALOGUE = Catalogue.load()
 SERVICES = CATALOGUE.definitions
@@ -104,9 +105,8 @@ def name_of(container: Container) -> str:
 
 def statuses(container: Container) -> list[dict[str, list[str]]]:
     """Return /proc/PID/status of every process, read inside the container."""
-    code, output = container.exec_run(["sh", "-c", "cat /proc/[0-9]*/status"], user=USERS.get(name_of(container), ""))
+    code, output = execute(container, "sh", "-c", "cat /proc/[0-9]*/status", user=USERS.get(name_of(container), ""))
     assert code in (0, 1)  # `cat` itself may be in the list, and gone
-    assert isinstance(output, bytes)
     blocks = re.split(r"^(?=Name:)", output.decode(), flags=re.MULTILINE)[1:]
     return [
         {key: value.split() for key, _, value in (line.partition(":") for line in block.splitlines())}
@@ -134,15 +134,14 @@ def test_only_declared_paths_are_writable(container: Container) -> None:
     # The engine's own: files of the container's name and addresses, and memory that no other container sees.
     declared |= {"/dev", "/dev/shm", "/dev/mqueue", "/dev/pts"}  # noqa: S108 - places; nothing is written
     declared |= {"/proc", "/etc/resolv.conf", "/etc/hostname", "/etc/hosts"}
-    code, output = container.exec_run(["cat", "/proc/self/mounts"])
+    code, output = execute(container, "cat", "/proc/self/mounts")
     assert code == 0
-    assert isinstance(output, bytes)
     mounts = [line.split() for line in output.decode().splitlines()]
     (root,) = (options for _, where, _, options, *_ in mounts if where == "/")
     assert "ro" in root.split(",")
     writable = {where for _, where, _, options, *_ in mounts if "rw" in options.split(",")}
     assert {where for where in writable if not where.startswith(("/proc/", "/sys/"))} <= declared
-    code, output = container.exec_run(["sh", "-c", "echo > /usr/x"], user="root")
+    code, output = execute(container, "sh", "-c", "echo > /usr/x", user="root")
     assert code != 0
     assert b"Read-only file system" in output
 
@@ -196,7 +195,7 @@ def test_host_is_unreachable_from_containers(engine: docker.DockerClient, backen
         threading.Thread(target=accept_all, args=(listener, accepted), daemon=True).start()
         stack.callback(lambda: listener.shutdown(socket.SHUT_RDWR))
         for container in inside:
-            assert container.exec_run(["python3", "-c", REACH, str(port), *hosts]) == (0, b"\n")
+            assert execute(container, "python3", "-c", REACH, str(port), *hosts) == (0, b"\n")
         # What was sent from inside would be before this one.
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as own:
             own.sendto(b"from the host", ("127.0.0.1", port))
@@ -270,7 +269,7 @@ def test_internet_is_unreachable_from_containers(
 ) -> None:
     """There is no default route, or one to an unused gateway: 20.10 sets one, later engines set none."""
     command = ["python3", "-c", LEAVE]
-    assert engine.containers.get(f"{backend.project}-{service}-1").exec_run(command) == (0, b"\n")
+    assert execute(engine.containers.get(f"{backend.project}-{service}-1"), *command) == (0, b"\n")
     # On an ordinary network there is one.
     assert run_once("socketlab/instrument", *command, options=["--network=bridge"]) == "way out\n"
 
