@@ -45,7 +45,8 @@ async def _serve_request(scope: _Message, receive: _Receive, send: _Send) -> Non
         case "stream":
             await _stream(send, routes.TEXT, routes.lines(found.number))
         case "events":
-            await _stream(send, routes.EVENTS, routes.events(found.number))
+            pause = routes.read_pause(scope.get("query_string", b"").decode("latin-1"))
+            await _stream(send, routes.EVENTS, routes.events(found.number), pause=pause)
         case "info":
             await _answer(send, 200, routes.JSON, routes.info(f"HTTP/{scope['http_version']}"))
         case "ws":
@@ -61,9 +62,13 @@ async def _answer(send: _Send, status: int, kind: str, body: bytes, headers: Ite
     await send({"type": "http.response.body", "body": body})
 
 
-async def _stream(send: _Send, kind: str, pieces: Iterable[bytes], size: int | None = None) -> None:
+async def _stream(
+    send: _Send, kind: str, pieces: Iterable[bytes], size: int | None = None, *, pause: float = 0.0
+) -> None:
     await _start(send, 200, [("Content-Type", kind), *([("Content-Length", str(size))] if size is not None else [])])
-    for piece in pieces:
+    for number, piece in enumerate(pieces):
+        if number and pause:
+            await asyncio.sleep(pause)
         await send({"type": "http.response.body", "body": piece, "more_body": True})
     await send({"type": "http.response.body"})
 

@@ -25,6 +25,7 @@ JSON = "application/json"
 EVENTS = "text/event-stream"
 
 _PATH = re.compile(r"/([a-z]*)(?:/([0-9]{1,19}))?")
+_EVERY = re.compile(r"every=([0-9]{1,9})")
 _READ = ("GET", "HEAD", "OPTIONS")
 
 
@@ -120,5 +121,11 @@ def lines(count: int) -> Iterator[bytes]:
 
 def events(count: int) -> Iterator[bytes]:
     """Yield the body of `/events/COUNT`."""
-    for number in range(count):
+    for number in range(1, count + 1):
         yield b"id: %d\ndata: %d\n\n" % (number, number)
+
+
+def read_pause(query: str) -> float:
+    """Return the seconds between two events: `every=MS` of a query, by default a tenth."""
+    match = _EVERY.fullmatch(query)
+    return min(int(match[1]), LIMITS.sleep_ms) / 1000 if match else 0.1

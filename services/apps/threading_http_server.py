@@ -26,7 +26,8 @@ class Handler(BaseHTTPRequestHandler):
     wbufsize = -1
 
     def _serve(self) -> None:
-        found = routes.find(self.command, self.path.partition("?")[0])
+        path, _, query = self.path.partition("?")
+        found = routes.find(self.command, path)
         if isinstance(found, routes.Refusal):
             self._answer(found.status, routes.TEXT, found.body, found.headers)
             return
@@ -47,7 +48,7 @@ class Handler(BaseHTTPRequestHandler):
             case "stream":
                 self._write_chunks(routes.TEXT, routes.lines(found.number))
             case "events":
-                self._write_chunks(routes.EVENTS, routes.events(found.number))
+                self._write_chunks(routes.EVENTS, routes.events(found.number), routes.read_pause(query))
             case "info":
                 self._answer(200, routes.JSON, routes.info(self.request_version))
             case "ws":
@@ -75,7 +76,7 @@ class Handler(BaseHTTPRequestHandler):
         if status == HTTPStatus.NO_CONTENT:
             self._start(status, "", None, *headers)
             return
-        # A body that nobody reads would be taken for the next request.
+        # An unread body would be taken for the next request.
         self.close_connection |= "Content-Length" in self.headers or "Transfer-Encoding" in self.headers
         self._start(status, kind, len(body), *headers)
         self._write(body)
@@ -84,13 +85,14 @@ class Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(piece)
 
-    def _write_chunks(self, kind: str, pieces: Iterable[bytes]) -> None:
+    def _write_chunks(self, kind: str, pieces: Iterable[bytes], pause: float = 0.0) -> None:
         if self.request_version == "HTTP/1.0":
             self.close_connection = True
             self._start(200, kind)
         else:
             self._start(200, kind, None, ("Transfer-Encoding", "chunked"))
-        for piece in pieces:
+        for number, piece in enumerate(pieces):
+            time.sleep(pause if number else 0.0)
             self._write(piece if self.close_connection else b"%x\r\n%s\r\n" % (len(piece), piece))
         if not self.close_connection:
             self._write(b"0\r\n\r\n")

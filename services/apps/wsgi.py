@@ -34,7 +34,7 @@ def application(environ: dict[str, Any], start_response: Callable[[str, _Headers
             return routes.lines(found.number)
         case "events":
             start_response("200 OK", [("Content-Type", routes.EVENTS), ("Cache-Control", "no-store")])
-            return routes.events(found.number)
+            return _pause_between(routes.events(found.number), routes.read_pause(environ.get("QUERY_STRING", "")))
         case "info":
             return _answer(start_response, 200, routes.JSON, routes.info(environ["SERVER_PROTOCOL"]))
         case "ws":
@@ -53,6 +53,13 @@ def _answer(
     fields = [] if status == HTTPStatus.NO_CONTENT else [("Content-Type", kind), ("Content-Length", str(len(body)))]
     start_response(f"{status} {HTTPStatus(status).phrase}", [*fields, *headers])
     return [body]
+
+
+def _pause_between(pieces: Iterable[bytes], seconds: float) -> Iterator[bytes]:
+    for number, piece in enumerate(pieces):
+        if number:
+            time.sleep(seconds)
+        yield piece
 
 
 def _echo(environ: dict[str, Any], start_response: Callable[[str, _Headers], object]) -> Iterable[bytes]:

@@ -1,0 +1,197 @@
+"""The applications behind HTTP servers: WSGI, ASGI and http.server give the same answers, which are the models'."""
+
+import asyncio
+import http.client
+import io
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from services.apps import asgi, routes, threading_http_server, wsgi
+from services.protocol import Connection, Send
+from tests.support.events import next_event
+
+_DIGEST = b"66687aadf862bd776c8fc18b8e9f8e20089714856ee233b3902a591d0d5f2925\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an application says."""
+
+    status: int
+    body: bytes
+    fields: Mapping[str, str] = field(default_factory=dict)
+
+
+Ask = Callable[..., Answer]
+
+
+def ask_wsgi(method: str, path: str, body: bytes = b"", **fields: str) -> Answer:
+    started: list[Any] = []
+    environ = {
+        "REQUEST_METHOD": method,
+        "PATH_INFO": path,
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "wsgi.input": io.BytesIO(body),
+        **{f"HTTP_{name.upper()}": value for name, value in fields.items()},
+    }
+    if body:
+        environ["CONTENT_LENGTH"] = str(len(body))
+    found = b"".join(wsgi.application(environ, lambda *line: started.append(line)))
+    ((status, headers),) = started
+    return Answer(int(status.split()[0]), found, {name.lower(): value for name, value in headers})
+
+
+def ask_asgi(method: str, path: str, body: bytes = b"", **fields: str) -> Answer:
+    sent: list[dict[str, Any]] = []
+    # In two pieces, as a server that streams gives it.
+    pieces = [body[:3], body[3:]]
+    incoming = [
+        {"type": "http.request", "body": piece, "more_body": more}
+        for piece, more in zip(pieces, (True, False), strict=True)
+    ]
+    headers = [(name.encode(), value.encode()) for name, value in fields.items()]
+    headers += [(b"content-length", b"%d" % len(body))] if body else []
+    scope = {"type": "http", "method": method, "path": path, "headers": headers, "http_version": "1.1"}
+
+    async def receive() -> dict[str, Any]:
+        return incoming.pop(0)
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    asyncio.run(asgi.application(scope, receive, send))
+    start, *rest = sent
+    assert [item.get("more_body", False) for item in rest] == [True] * (len(rest) - 1) + [False]
+    found = b"".join(item.get("body", b"") for item in rest)
+    return Answer(start["status"], found, {name.decode(): value.decode() for name, value in start["headers"]})
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    """The library's server, at a port of its own."""
+    with threading_http_server.Server(("127.0.0.1", 0), threading_http_server.Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(params=["wsgi", "asgi", "http.server"])
+def ask(request: pytest.FixtureRequest, port: int) -> Ask:
+    def ask_server(method: str, path: str, body: bytes = b"", **fields: str) -> Answer:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        try:
+            connection.request(method, path, body or None, fields)
+            reply = connection.getresponse()
+            found = reply.read()
+            return Answer(reply.status, found, {name.lower(): value for name, value in reply.getheaders()})
+        finally:
+            connection.close()
+
+    known: dict[str, Ask] = {"wsgi": ask_wsgi, "asgi": ask_asgi, "http.server": ask_server}
+    return known[request.param]
+
+
+ROUTES = {
+    "/": b"Thank you for connecting\r\n",
+    "/ping": b"PONG\n",
+    "/sleep/1": b"OK\n",
+    "/burn/1": _DIGEST,
+    "/blob/200000": (bytes(range(32, 127)) * 2200)[:200000],
+    "/stream/2": bytes(range(32, 104)) + b"\r\n" + bytes(range(33, 105)) + b"\r\n",
+    "/events/2": b"id: 1\ndata: 1\n\nid: 2\ndata: 2\n\n",
+}
+
+
+@pytest.mark.parametrize("path", ROUTES)
+def test_route_answers(ask: Ask, path: str) -> None:
+    found = ask("GET", path)
+    assert (found.status, found.body) == (200, ROUTES[path])
+    if "content-length" in found.fields:
+        assert int(found.fields["content-length"]) == len(ROUTES[path])
+
+
+@pytest.mark.parametrize("path", [path for path in ROUTES if not path.startswith(("/sleep", "/burn", "/events"))])
+def test_body_is_that_of_the_models(path: str) -> None:
+    connection = Connection("http")
+    connection.receive_data(f"GET {path} HTTP/1.0\r\nHost: a\r\n\r\n".encode())
+    sent = b""
+    while isinstance(event := next_event(connection), Send):
+        sent += event.data
+    assert sent.partition(b"\r\n\r\n")[2] == ROUTES[path]
+
+
+def test_page_is_for_browsers(ask: Ask) -> None:
+    found = ask("GET", "/", accept="text/html,*/*")
+    assert found.fields["content-type"] == "text/html; charset=utf-8"
+    assert b"<h1>" in found.body
+
+
+def test_echo_returns_its_body(ask: Ask) -> None:
+    body = bytes(range(256)) * 1000
+    found = ask("POST", "/echo", body)
+    assert (found.status, found.body) == (200, body)
+
+
+def test_info_is_json_with_the_limits(ask: Ask) -> None:
+    assert b'"limits": {"sleep_ms": 60000, "burn": 10000000, "blob": 67108864}' in ask("GET", "/info").body
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "allow"),
+    [
+        ("GET", "/nothing", 404, None),
+        ("GET", "/sleep", 404, None),
+        ("GET", "/ping/3", 404, None),
+        ("GET", "/sleep/x", 404, None),
+        ("GET", "/sleep/-1", 404, None),
+        ("GET", "/sleep/60001", 400, None),
+        ("GET", "/burn/10000001", 400, None),
+        ("GET", "/blob/67108865", 400, None),
+        ("GET", "/echo", 405, "POST, OPTIONS"),
+        ("DELETE", "/ping", 405, "GET, HEAD, OPTIONS"),
+        ("OPTIONS", "/ping", 204, "GET, HEAD, OPTIONS"),
+    ],
+)
+def test_request_without_a_route_is_refused(ask: Ask, method: str, path: str, status: int, allow: str | None) -> None:
+    found = ask(method, path)
+    assert (found.status, found.fields.get("allow")) == (status, allow)
+
+
+def test_websocket_echoes_and_obeys() -> None:
+    incoming: list[dict[str, Any]] = [
+        {"type": "websocket.connect"},
+        {"type": "websocket.receive", "text": "hello"},
+        {"type": "websocket.receive", "bytes": b"\0\xff"},
+        {"type": "websocket.receive", "text": "PING"},
+        {"type": "websocket.receive", "text": "SLEEP 1"},
+        {"type": "websocket.receive", "text": "BURN 1"},
+        {"type": "websocket.receive", "text": "SLEEP 60001"},
+        {"type": "websocket.disconnect"},
+    ]
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return incoming.pop(0)
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    asyncio.run(asgi.application({"type": "websocket", "path": "/ws"}, receive, send))
+    assert [item["type"] for item in sent] == ["websocket.accept"] + ["websocket.send"] * 6
+    answers = [item.get("text", item.get("bytes")) for item in sent[1:]]
+    assert answers == ["hello", b"\0\xff", "PONG", "OK", _DIGEST.decode().strip(), "SLEEP 60001"]
+
+
+@pytest.mark.parametrize(("query", "seconds"), [("", 0.1), ("every=0", 0.0), ("every=2000", 2.0), ("every=x", 0.1)])
+def test_pause_between_events_is_that_of_the_query(query: str, seconds: float) -> None:
+    assert routes.read_pause(query) == seconds
+
+
+def test_pause_between_events_has_a_limit() -> None:
+    assert routes.read_pause("every=999999999") == 60.0
