@@ -72,7 +72,7 @@ ANSWER = b"".join(answer for _, answer in _EXCHANGES)
 REQUESTS = len(_EXCHANGES)
 _NEVER_READ = pack([b"BLOB", b"70000"]) * 40
 _HTTP_NEVER_READ = b"GET /blob/70000 HTTP/1.1\r\nHost: lab.test\r\n\r\n" * 40
-_HTTP_BROKEN = b"GET / HTTP/1.1\r\nHost: lab.test\r\n" + b"\xff" * 2000
+_HTTP_BROKEN = b"GET / HTTP/1.1\r\nHost: lab.test\r\n" + b"\xff" * 2000 + b"\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True)
