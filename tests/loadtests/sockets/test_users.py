@@ -115,12 +115,12 @@ def test_two_kinds_of_users_share_a_process(open_model, run):
                 self.client.datagram(b"hello", b"hello")
                 self.client.datagram(b"hello", b"hello")
         """,
-        *("--users", "4", "--spawn-rate", "4", "--run-time", "2s"),
+        *("--users", "4", "--spawn-rate", "4", "--run-time", "5s"),
     )
     rows = {(row["workload"], row["kind"]): row for row in told["rows"]}
     assert set(rows) == {("Due", "service"), ("Due", "intended"), ("Visitor", "service")}
-    # The rate is of requests, four in each exchange: at most 40 exchanges are due in 2 s, and 160 if it were theirs.
-    assert 0 < rows["Due", "service"]["answered"] <= 45
+    # The rate is of requests, four in each exchange: at most 100 exchanges are due in 5 s, and 400 if it were theirs.
+    assert 0 < rows["Due", "service"]["answered"] <= 105
     assert rows["Visitor", "service"]["answered"] > 0
     assert told["failures"] == {}
 
