@@ -143,7 +143,7 @@ def check_frames(data: bytes) -> None:
             assert is_last, "a control frame in fragments"
             assert not first & 0x40, "a control frame is compressed"
             assert size < 126, "a control frame of more than 125 bytes"
-            assert opcode in (_CLOSE, _PONG), "a control frame that nobody asked for"
+            assert opcode in (_CLOSE, _PONG), "an unsolicited control frame"
             is_closed = opcode == _CLOSE
             continue
         assert (opcode == _CONTINUATION) == bool(opened), "fragments out of order"

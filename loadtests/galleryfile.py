@@ -98,11 +98,12 @@ class GalleryUser(User, Generic[Client]):
 
     def connect(self) -> Client:
         """Return a connected client, logged in if the server requires it."""
+        # Not by `abc`: Locust's users have a metaclass of their own.
         raise NotImplementedError
 
     def disconnect(self, client: Client) -> None:
         """Log out and close."""
-        raise NotImplementedError
+        raise NotImplementedError  # as above
 
     def on_stop(self) -> None:
         self._drop()

@@ -167,6 +167,7 @@ def resume(stream: Stream) -> None:
         try:
             stream.advance()
         except Exception:
+            # An unexpected error ends its own conversation and no other; a loop's timer has no caller to raise it to.
             log.exception("a conversation ended in an error")
             stream.break_off()
 

@@ -30,6 +30,7 @@ def isolated(step: Callable[Concatenate[C, P], None]) -> Callable[Concatenate[C,
         try:
             step(self, *args, **kwargs)
         except Exception:
+            # Of any kind: an unexpected error ends its own conversation and no other (docs/design.md, isolation).
             log.exception("a conversation ended in an error")
             self.break_off()
 

@@ -72,7 +72,7 @@ class HttpLink:
         return Reply(status, fields, body, chunks, minor)
 
     def read_bytes(self, count: int) -> bytes:
-        """Read exactly so many bytes."""
+        """Read exactly `count` bytes."""
         pieces, size = [self._left], len(self._left)
         while size < count:
             pieces.append(self.link.receive())

@@ -97,7 +97,7 @@ ANSWERED = [
     Answered("5.5.2-empty-ping", frame(PING), ((PONG, b""),)),
     Answered("5.5.2-ping-of-125-bytes", frame(PING, b"p" * 125), ((PONG, b"p" * 125),)),
     Answered("5.5.2-ping-that-is-not-text", frame(PING, b"\xff\0"), ((PONG, b"\xff\0"),)),
-    Answered("5.5.3-pong-that-nobody-asked-for", frame(PONG, b"p") + frame(TEXT, b"a"), ((1, b"a"),)),
+    Answered("5.5.3-unsolicited-pong", frame(PONG, b"p") + frame(TEXT, b"a"), ((1, b"a"),)),
     Answered(
         "5.4-messages-in-order",
         b"".join(frame(TEXT, b"%d" % number) for number in range(50)),
