@@ -82,9 +82,9 @@ def read_services(files: Sequence[Path], environ: Mapping[str, str]) -> dict[str
     for file in files:
         reader = _Reader(file, environ)
         read = reader.read()
-        if isinstance(read, _Reset | _Override):
-            services, read = {}, getattr(read, "value", None)
-        services = _merge(services, read or {}) if services or reader.has_tags else read or {}
+        if isinstance(read, _Override):
+            services, read = {}, read.value
+        services = _merge(services, read) if services or reader.has_tags else read
         reader.check_env_file()
     for service in services.values():
         service.setdefault("labels", {})
@@ -120,7 +120,7 @@ class _Reader:
             return {}
         key, node = top["services"]
         if self._tag(node) == "!reset":
-            return _Reset()
+            raise self._error(key, "!reset of services leaves none: Compose refuses the file as empty")
         if isinstance(node, yaml.MappingNode):
             services = {name: self._read_service(name, *pair) for name, pair in self._pairs(node).items()}
             return _Override(services) if self._tag(node) == "!override" else services

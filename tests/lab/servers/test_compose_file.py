@@ -137,6 +137,7 @@ CASES: dict[str, Case] = {
     "reset of an entrypoint": override("entrypoint: !reset []"),
     "reset in the first file": Case(BASE.replace('{A: "1", B: two}', "!reset {A: '1'}")),
     "reset of a service": Case(BASE + "  other: {image: x}\n", override="services: {other: !reset null}\n"),
+    "override of all services": Case(override="services: !override\n  mine: {image: x}\n"),
     "override of a mapping": override("environment: !override {C: c}"),
     "override of labels": override("labels: !override {lab.model: mine, lab.family: f, lab.summary: t}"),
     "override of a list": override("entrypoint: !override [c]"),
@@ -150,6 +151,7 @@ CASES: dict[str, Case] = {
     "labels of two kinds": override("labels: [a=b, {c: d}]", refused="3: labels of mine is neither a mapping nor"),
     "a million as a float": Case(label("1000000.0").base, refused="7: put 1000000.0 in quotes"),
     # What is not read.
+    "reset of all services": Case(override="services: !reset null\n", refused="1: !reset of services leaves none"),
     "include": Case(f"include: [other.yaml]\n{BASE}", refused="1: the lab does not read include"),
     "include in an override": Case(override="include:\n  - other.yaml\n", refused="1: the lab does not read include"),
     "extends": override("extends: {service: other}", refused="3: the lab does not read extends"),
