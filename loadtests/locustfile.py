@@ -24,6 +24,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, cast
 
 import gevent
+import locust.runners
 import locust.stats
 from locust import LoadTestShape, events
 from locust.argument_parser import LocustArgumentParser
@@ -59,6 +60,9 @@ JOINED = "LOAD-JOINED"
 
 # Locust's own hook ("can be replaced at runtime for custom bucketing"). Annotated as int; its code takes any number.
 locust.stats.bucket_response_time = cast(Any, bucket_three_digits)
+
+# The live page has a point for each second.
+locust.runners.WORKER_REPORT_INTERVAL = 1.0
 
 # Descriptors for Locust itself, its web UI and its messages.
 _OTHER_DESCRIPTORS = 128
@@ -286,7 +290,7 @@ def announce(environment: Environment, **_: Any) -> None:
 # Not as decorators: Locust does not annotate them.
 cast(Any, events.init_command_line_parser).add_listener(add_options)
 # The access checks come first.
-cast(Any, events.init).add_listener(extend)
+cast(Any, events.init).add_listener(lambda environment, **_: extend(environment, list(LabUser.workloads)))
 cast(Any, events.init).add_listener(start)
 cast(Any, events.init).add_listener(announce)
 cast(Any, events.test_start).add_listener(start_test)

@@ -8,7 +8,7 @@ where HdrHistogram's array has 27,648, so that workers can send the new ones to 
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from math import sqrt
 from typing import Any, Self, TextIO
@@ -64,6 +64,18 @@ class Histogram:
         self.ticks += other.ticks
         if other.smallest is not None and other.largest is not None:
             self._stretch(other.smallest, other.largest)
+
+    def since(self, earlier: Mapping[int, int]) -> "Histogram":
+        """Return the times that were added after a copy of `counts`; their largest is at most that of all times."""
+        found = Histogram()
+        found.counts = {
+            key: count - before for key, count in self.counts.items() if count > (before := earlier.get(key, 0))
+        }
+        found.total = sum(found.counts.values())
+        found.ticks = sum(key * count for key, count in found.counts.items())
+        if found.counts:
+            found._stretch(min(found.counts), self.largest or 0)
+        return found
 
     def percentile(self, share: float) -> float | None:
         """Return the smallest time in microseconds that `share` of all do not exceed; None if it is empty."""

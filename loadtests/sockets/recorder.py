@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # Our key in a worker's report to its master.
 _KEY = "socketlab"
 
-# Seconds that the rate of a row covers: the interval of the workers' reports.
+# Seconds that the rate of a row covers: several of the workers' reports.
 _RATE_SECONDS = 3.0
 
 # The counts in a row.

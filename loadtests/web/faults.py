@@ -6,6 +6,7 @@ the lab that started it injects the fault (lab/experiments/faults/remote_request
 
 import os
 from argparse import ArgumentParser
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import gevent
@@ -19,14 +20,19 @@ if TYPE_CHECKING:
 NONE = "none"
 
 
+def list_offered() -> list[str]:
+    """Return the faults that the lab can inject; none without a lab."""
+    return [name for name in os.environ.get(ENV_FAULTS, "").split(",") if name]
+
+
 def add_options(parser: ArgumentParser) -> None:
     """Add the fields of the form; none if no lab offers faults."""
-    offered = os.environ.get(ENV_FAULTS)
+    offered = list_offered()
     if not offered:
         return
     parser.add_argument(
         "--fault",
-        choices=[NONE, *offered.split(",")],
+        choices=[NONE, *offered],
         default=NONE,
         help="fault to inject into the models during the run",
     )
@@ -38,11 +44,23 @@ def add_options(parser: ArgumentParser) -> None:
 
 def find_objection(options: Any) -> str | None:
     """Return what is wrong with the chosen fault; None if nothing is."""
-    if _is_asked_for(options) and not (options.fault_after >= 0 and 0 < options.fault_for <= MOST_FAULT_SECONDS):
-        return (
-            f"a fault starts after 0 seconds or more, and lasts more than 0 and at most {MOST_FAULT_SECONDS:g} seconds"
-        )
-    return None
+    if not _is_asked_for(options):
+        return None
+    if not options.fault_after >= 0:
+        return "a fault starts after 0 seconds or more"
+    return find_duration_objection(options.fault_for)
+
+
+def find_duration_objection(seconds: float) -> str | None:
+    """Return what is wrong with the duration of a fault; None if nothing is."""
+    if 0 < seconds <= MOST_FAULT_SECONDS:
+        return None
+    return f"a fault lasts more than 0 and at most {MOST_FAULT_SECONDS:g} seconds"
+
+
+def ask(fault: str, models: Sequence[str], seconds: float) -> None:
+    """Ask the lab that started this generator to inject a fault now."""
+    print(FaultRequest(fault, tuple(models), seconds).encode(), flush=True)
 
 
 def schedule(environment: "Environment") -> None:
@@ -50,8 +68,9 @@ def schedule(environment: "Environment") -> None:
     options = cast(Any, environment.parsed_options)
     if not _is_asked_for(options):
         return
-    request = FaultRequest(options.fault, tuple(options.models), float(options.fault_for))
-    waiting = gevent.spawn_later(float(options.fault_after), lambda: print(request.encode(), flush=True))
+    waiting = gevent.spawn_later(
+        float(options.fault_after), ask, options.fault, list(options.models), float(options.fault_for)
+    )
 
     def cancel(**_: Any) -> None:
         waiting.kill(block=False)

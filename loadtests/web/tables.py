@@ -25,6 +25,7 @@ from lab.load.messages import FaultEvent, Usage, decode
 from loadtests.sockets.histogram import PERCENTILES
 from loadtests.sockets.recorder import RECORDER, follow
 from loadtests.web.access import AccessError, guard
+from loadtests.web.live import Course, add_page
 
 if TYPE_CHECKING:
     from locust.env import Environment
@@ -101,6 +102,11 @@ class Servers:
         self._since = datetime.now(UTC).isoformat(timespec="milliseconds")
 
     @property
+    def all_faults(self) -> list[FaultEvent]:
+        """Return all faults since the lab's load started."""
+        return self._faults
+
+    @property
     def faults(self) -> list[FaultEvent]:
         """Return the faults that are active, or ended after the last `forget`."""
         return [fault for fault in self._faults if _is_after(fault, self._since)]
@@ -116,8 +122,13 @@ def _is_after(fault: FaultEvent, since: str) -> bool:
     return not (since and over) or datetime.fromisoformat(over) >= datetime.fromisoformat(since)
 
 
-def extend(environment: "Environment", **_: Any) -> None:
-    """Add the lab's tabs and files to Locust's web UI, if it has one."""
+def extend(environment: "Environment", workloads: Sequence[str] = ()) -> None:
+    """Add the lab's tabs, files and live page to Locust's web UI, if it has one.
+
+    Args:
+        environment: Locust's.
+        workloads: that a button of the live page starts.
+    """
     if environment.web_ui is None:
         return
     web_ui: Any = environment.web_ui  # Flask's decorators are not annotated the way that mypy asks for
@@ -175,6 +186,8 @@ def extend(environment: "Environment", **_: Any) -> None:
 
     for path, view in (("/times.csv", times_csv), ("/servers.csv", servers_csv)):
         pages.add_url_rule(path, view_func=web_ui.auth_required_if_enabled(view))
+    course = Course(RECORDER, servers.usages if servers else lambda: ())
+    add_page(environment, pages, course, lambda: servers.all_faults if servers else (), workloads)
     app.register_blueprint(pages)
 
 

@@ -23,6 +23,8 @@ class Visit:
         options: name of each drop-down of the form -> what can be chosen.
         readings: by tab, its table as it was read again and again while the load ran: a list of rows each time.
         state: what Locust said of the run at its end.
+        live: of the live page: what it `said` after its buttons, `labels` of its charts, the `chosen` model, and the
+            widths at which it has to be scrolled sideways (`wide`).
         files: by title of the link, the file that it downloaded.
         pictures: PNG files by name.
         complaints: what the browser's console said of errors.
@@ -31,6 +33,7 @@ class Visit:
     options: dict[str, list[str]]
     readings: dict[str, list[list[dict[str, str]]]]
     state: str
+    live: dict[str, Any]
     files: dict[str, str]
     pictures: dict[str, bytes]
     complaints: list[str]

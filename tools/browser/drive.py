@@ -167,6 +167,50 @@ class Visitor:
         return files
 
 
+def watch_live(driver: Chrome, visitor: Visitor, url: str, fault: str) -> dict[str, Any]:
+    """Open the live page, inject a fault and start a workload by its buttons; return what the page shows."""
+    driver.get(f"{url}/lab/live")
+
+    def read_lines() -> list[str] | None:
+        lines = driver.find_elements(By.CSS_SELECTOR, "#charts svg path.model")
+        drawn = [line for line in lines if "L" in str(line.get_attribute("d"))]
+        return (
+            [chart.get_attribute("aria-label") for chart in driver.find_elements(By.CSS_SELECTOR, "svg[role=img]")]
+            if drawn
+            else None
+        )
+
+    def act(summary: str, name: str, expected: str) -> str:
+        visitor.click(f"//summary[normalize-space()='{summary}']")
+        visitor.click(f"//details[summary[normalize-space()='{summary}']]//button[normalize-space()='{name}']")
+        said = driver.find_element(By.ID, "said")
+        return str(
+            visitor.wait(lambda: said.text if expected in said.text else None, f"the page does not say: {expected}")
+        )
+
+    visitor.wait(read_lines, "no line is drawn")
+    said = [act("Inject a fault", fault, "Asked for")]
+    visitor.wait(lambda: driver.find_elements(By.CSS_SELECTOR, "#charts rect.band"), "the fault has no band")
+    said.append(act("Start a workload", "session", "Running: session"))
+    begin = int(driver.execute_script("return latest"))
+    visitor.wait(lambda: driver.execute_script("return latest") > begin + 3, "the page gets no more figures")
+    visitor.click("//tbody//button")
+    wide, pictures = [], {}
+    for width in (400, 1280, 1920):
+        for is_dark in (False, True):
+            driver.execute_cdp_cmd("Emulation.setEmulatedMedia", describe_medium(is_dark, "screen"))
+            driver.execute_cdp_cmd(
+                "Emulation.setDeviceMetricsOverride",
+                {"width": width, "height": 1200, "deviceScaleFactor": 1, "mobile": False},
+            )
+            if driver.execute_script("return document.documentElement.scrollWidth") > width:
+                wide.append(width)
+            pictures[f"live {width} {'dark' if is_dark else 'light'}"] = driver.get_screenshot_as_base64()
+    driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    chosen = [row.text for row in driver.find_elements(By.CSS_SELECTOR, "tbody tr.chosen button")]
+    return {"said": said, "labels": read_lines(), "chosen": chosen, "wide": wide, "pictures": pictures}
+
+
 def find_download() -> Path | None:
     """A file that has been downloaded to its end: until then it has another suffix."""
     return next(_DOWNLOADS.glob("*.csv"), None)
@@ -226,6 +270,9 @@ def walk_through(driver: Chrome, url: str, choices: dict[str, list[str]], login:
     )
     readings["Faults"] = list(rows)
     pictures = {"form": form, **visitor.take_pictures("Microseconds")}
+    live = watch_live(driver, visitor, url, choices["fault"][0])
+    pictures |= live.pop("pictures")
+    driver.get(url)
     visitor.click("//button[normalize-space()='Stop']")
     state = visitor.wait(visitor.read_end, "the run did not stop")
     visitor.open_tab("Download Data")
@@ -234,6 +281,7 @@ def walk_through(driver: Chrome, url: str, choices: dict[str, list[str]], login:
         "options": options,
         "readings": readings,
         "state": state,
+        "live": live,
         "files": visitor.download(),
         "pictures": pictures,
         "complaints": [text for text in read_console(driver) if "over an insecure connection" not in text],

@@ -93,7 +93,11 @@ GROUPS = (
         ("loadtests/sockets/recorder.py", "loadtests/sockets/schedule.py"),
         ("tests/loadtests/sockets/test_schedule.py", "tests/loadtests/sockets/test_recorder.py"),
     ),
-    Group("web", ("loadtests/web/tables.py",), ("tests/loadtests/web/test_web.py",)),
+    Group(
+        "web",
+        ("loadtests/web/tables.py", "loadtests/web/live.py"),
+        ("tests/loadtests/web/test_web.py", "tests/loadtests/web/test_live.py"),
+    ),
     Group("cells", ("lab/report/cells.py",), ("tests/lab/report/test_cells.py",)),
     Group("window", ("loadtests/window.py",), ("tests/loadtests/window_checks.py",), patched=True),
     Group("objections", ("loadtests/objections.py",), ("tests/loadtests/test_matrix.py",)),

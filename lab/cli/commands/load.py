@@ -64,7 +64,7 @@ _DEFAULT = "closed_session"
 @click.option(
     "--rate",
     type=click.FloatRange(0, HIGHEST_RATE, min_open=True),
-    help="FaultRequestReader per second for each model, in an open loop.  [default: the preset's]",
+    help="Requests per second for each model, in an open loop.  [default: the preset's]",
 )
 @click.option("--duration", type=DURATION, help="Measured time of each model.  [default: the preset's]")
 @click.option(

@@ -89,10 +89,21 @@ def test_web_ui_runs_from_the_form_to_the_files(engine, find_of_project):
         assert int(row["open descriptors"]) > 4
     assert seen.state == "stopped"
 
+    # The form has the models in the catalogue's order.
+    asked, started = seen.live["said"]
+    assert asked == f"Asked for pause on {', '.join(MODELS[::-1])}."
+    assert started == "Running: session over tcp, open loop."
+    assert len(seen.live["labels"]) == 7
+    assert all(name in label for label in seen.live["labels"] for name in MODELS)
+    assert seen.live["labels"][0].startswith("Requests per second. ")
+    assert seen.live["chosen"] == MODELS[:1]
+    assert seen.live["wide"] == []
+
     times = list(csv.DictReader(io.StringIO(seen.files["Download percentiles in microseconds CSV"])))
     assert sorted({row["model"] for row in times}) == MODELS
     assert all(int(row["answered"]) and float(row["p50_us"]) > 10 for row in times)
     servers = list(csv.DictReader(io.StringIO(seen.files["Download server usage CSV"])))
     assert sorted(row["model"] for row in servers) == MODELS
-    assert set(seen.pictures) == {"form", "light", "dark", "narrow"}
+    live = {f"live {width} {light}" for width in (400, 1280, 1920) for light in ("light", "dark")}
+    assert set(seen.pictures) == {"form", "light", "dark", "narrow"} | live
     assert all(picture.startswith(b"\x89PNG") for picture in seen.pictures.values())

@@ -25,6 +25,7 @@ from lab.servers.runtime import forget
 from loadtests.sockets.recorder import RECORDER
 from loadtests.web import tables
 from loadtests.web.access import AccessError, Login, find_objection
+from loadtests.web.live import Course
 from loadtests.web.tables import FAULTS, SERVERS, TIMES, Servers, show_faults, show_servers, show_times
 
 HERE = "127.0.0.1:8089"
@@ -285,6 +286,9 @@ def extended(monkeypatch):
         tables.extend(environment)
         assert guarded == [(environment.web_ui, base)]
         servers = None
+        # The last one samples for the live page.
+        *spawned, (_, course) = spawned
+        assert isinstance(course, Course)
         if has_parent:
             ((listen, descriptor),) = spawned
             servers = listen.__self__
