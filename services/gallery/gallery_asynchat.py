@@ -1,11 +1,11 @@
-"""The gallery's asynchat server: a chat room, which is what the module was named for. One loop for all clients.
+"""The gallery's asynchat server: a chat room, after which the module is named. One loop for all clients.
 
-    TEXT            goes to everybody here, the speaker too, as `NUMBER: TEXT`
-    /who            how many are here
-    /count BYTES    the next BYTES bytes are data and no lines; answered by their CRC-32
-    /quit           good-bye
+    TEXT            is sent to all clients, also to its sender, as `NUMBER: TEXT`
+    /who            replies with the number of clients
+    /count BYTES    takes the next BYTES bytes as data, and replies with their CRC-32
+    /quit           closes the connection
 
-The two kinds of terminator that asynchat knows, a line's end and a number of bytes, are both at work.
+It uses both kinds of terminator that asynchat has: the end of a line, and a number of bytes.
 """
 
 import signal
@@ -15,15 +15,15 @@ import zlib
 from itertools import count
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.11 still has them, and says that it is the last
+    warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.11 is the last with these modules, and warns
     import asynchat
     import asyncore
 
 PORT = 7000
-LONGEST = 4096  # bytes of a line
-LARGEST = 1024 * 1024  # bytes of one /count
-# What may wait for a member who does not read. asynchat would keep any amount, and that of a room adds up.
-BACKLOG = 1000  # lines
+LONGEST = 4096  # largest line, in bytes
+LARGEST = 1024 * 1024  # largest /count, in bytes
+# Lines that may wait for a client that does not read. asynchat has no limit, and the room has many clients.
+BACKLOG = 1000
 
 
 class Member(asynchat.async_chat):
@@ -34,31 +34,31 @@ class Member(asynchat.async_chat):
         self._number = number
         self._room = room
         self._line = bytearray()
-        self._left = 0  # bytes of a /count that are still to come
+        self._left = 0  # missing bytes of a /count
         self._crc = 0
         self._is_leaving = False
         self.set_terminator(b"\n")
         room.add(self)
-        self.say(f"You are {number}. /who, /count BYTES, /quit; all else goes to everybody here.")
+        self.say(f"You are {number}. /who, /count BYTES, /quit; other lines go to all clients.")
 
     def say(self, text: str) -> None:
-        """Send a line; who has too many of them waiting is shown out."""
-        if len(self.producer_fifo) > BACKLOG:  # type: ignore[attr-defined]  # typeshed has forgotten it
+        """Send a line, or disconnect a client that has too many lines waiting."""
+        if len(self.producer_fifo) > BACKLOG:  # type: ignore[attr-defined]  # missing in typeshed
             self.handle_close()
         else:
             self.push(f"{text}\r\n".encode())
 
     def collect_incoming_data(self, data: bytes) -> None:
-        """Called by asynchat with what came before the terminator, in pieces."""
+        """Take a part of the input before the terminator."""
         if self._left:
             self._crc = zlib.crc32(data, self._crc)
         elif not self._is_leaving:
             self._line += data
             if len(self._line) > LONGEST:
-                self._leave(f"! a line has {LONGEST} bytes at most")
+                self._leave(f"! a line has at most {LONGEST} bytes")
 
     def found_terminator(self) -> None:
-        """Called by asynchat at a line's end, or when the bytes of a /count are all there."""
+        """Answer a complete line, or a complete /count."""
         if self._left:
             self.say(f"{self._left} bytes, CRC-32 {self._crc:08x}")
             self._left = 0
@@ -82,12 +82,12 @@ class Member(asynchat.async_chat):
                     member.say(f"{self._number}: {line}")
 
     def handle_close(self) -> None:
-        """Called by asyncore when the client has closed."""
+        """Remove a client that has closed."""
         self._room.discard(self)
         self.close()
 
     def handle_error(self) -> None:
-        """Called by asyncore where a handler has raised: a client who is gone is no news, the rest is a bug."""
+        """Remove a client whose handler has raised: a lost connection is normal, another exception is a bug."""
         self.handle_close()
         raise
 
@@ -99,7 +99,7 @@ class Member(asynchat.async_chat):
 
 
 class Room(asyncore.dispatcher):
-    """The listening socket, and who is there."""
+    """The listening socket and the clients."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class Room(asyncore.dispatcher):
         self.listen(128)
 
     def handle_accepted(self, sock: socket.socket, addr: object) -> None:
-        """Called by asyncore with each client."""
+        """Add a client to the room."""
         Member(sock, next(self._numbers), self._members)
 
 

@@ -1,7 +1,7 @@
 """The gallery's XML-RPC server: xmlrpc.server, a thread for each client.
 
-What it reads comes from strangers: defusedxml refuses entities, which a parser would unfold to any size, and a request
-has a largest size.
+Its input is not trusted: defusedxml refuses entities, which a parser would expand to any size, and the size of a
+request is limited.
 """
 
 import signal
@@ -15,23 +15,23 @@ from xmlrpc.server import SimpleXMLRPCRequestHandler, SimpleXMLRPCServer
 from defusedxml.xmlrpc import monkey_patch
 
 PORT = 8000
-LARGEST = 1024 * 1024  # bytes of a request
-DIVISION_BY_ZERO = 100  # the code of that fault
+LARGEST = 1024 * 1024  # largest request, in bytes
+DIVISION_BY_ZERO = 100  # a fault code of this server
 
 
 class Handler(SimpleXMLRPCRequestHandler):
-    """One client at /RPC2, by HTTP/1.1: its connection is kept."""
+    """Serve /RPC2 over HTTP/1.1 with persistent connections."""
 
     protocol_version = "HTTP/1.1"
     rpc_paths = ("/RPC2",)
     timeout = 60
-    # The reply is two writes; Nagle would hold the second back until the client has acknowledged the first.
+    # A reply is two writes; Nagle's algorithm delays the second until the client has acknowledged the first.
     disable_nagle_algorithm = True
 
-    def do_POST(self) -> None:  # noqa: N802 - as http.server calls it
+    def do_POST(self) -> None:  # noqa: N802 - the name that http.server calls
         length = self.headers.get("Content-Length", "")
         if not length.isdigit() or int(length) > LARGEST:
-            # What was not read would be taken for the next request.
+            # The unread body would be taken for the next request.
             self.close_connection = True
             self.send_error(413 if length.isdigit() else 411)
             return
@@ -39,30 +39,30 @@ class Handler(SimpleXMLRPCRequestHandler):
 
 
 class Server(ThreadingMixIn, SimpleXMLRPCServer):
-    """A thread for each client, none of which keeps the server from ending."""
+    """A thread for each client; no thread delays the exit."""
 
     daemon_threads = True
 
 
 def add(a: float, b: float) -> float:
-    """The sum of two numbers."""
+    """Return the sum of two numbers."""
     return a + b
 
 
 def divide(a: float, b: float) -> float:
-    """a divided by b; a fault of our own where b is zero."""
+    """Return a divided by b, or a fault if b is zero."""
     if b == 0:
         raise Fault(DIVISION_BY_ZERO, "division by zero")
     return a / b
 
 
 def now() -> DateTime:
-    """The time, in UTC."""
+    """Return the time in UTC."""
     return DateTime(datetime.now(UTC))
 
 
 def reverse(data: Binary) -> Binary:
-    """The bytes, last first."""
+    """Return the bytes in reverse order."""
     return Binary(data.data[::-1])
 
 

@@ -227,7 +227,7 @@ class TestSmtpd:
             client.mail(f"ann@{DOMAIN}")
             client.rcpt(f"bob@{DOMAIN}")
             code, said = client.data(compose(name).as_bytes())
-            assert (code, said.startswith(b"2.0.0 taken: ")) == (250, True)
+            assert (code, said.startswith(b"2.0.0 accepted: ")) == (250, True)
             assert said.endswith(b"bytes for bob@gallery.test")
 
     @pytest.mark.parametrize("address", ["x@example.com", "x@gallery.test.example.com", "nobody"])

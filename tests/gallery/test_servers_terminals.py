@@ -133,7 +133,7 @@ class TestAsynchat:
     def test_endless_line_is_refused(self, talk: Callable[[str, int], Talk]) -> None:
         member, _ = self.enter(talk)
         member.link.sendall(b"x" * 5000)
-        assert member.hear() == "! a line has 4096 bytes at most"
+        assert member.hear() == "! a line has at most 4096 bytes"
         assert member.hear() == ""
 
     def test_client_that_does_not_read_is_disconnected(self, talk: Callable[[str, int], Talk]) -> None:

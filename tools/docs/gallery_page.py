@@ -32,9 +32,9 @@ LONGEST = 150
 _INTRODUCTION = f"""\
 # The gallery
 
-The network modules that Python tutorials have listed since Python 2, each at work against a real server in the lab's
-network. A third of them is gone from Python 3.13, and half have been renamed. All of them run here, the removed ones
-from back-ports. Where the successor is short, its code is shown too.
+A page for each network module that Python tutorials have listed since Python 2, with a program that uses it against a
+real server in the lab's network. Python 3.13 lacks a third of these modules, and half have new names. All of them run
+here, the removed ones from back-ports. If the code with the successor is short, the page shows it too.
 
 `make docs` writes these pages from [the exhibits' files](../../lab/tour/exhibits) and from recorded runs (`make
 gallery` records them). To run an exhibit, with its servers started and stopped for it:
@@ -64,11 +64,11 @@ containers have as `/run/secrets/tls_ca`. Other clients do not trust it, as the 
 
 ## How to read a page
 
-`C:` is what the client sent, `S:` what it received, recorded at the sockets of the exhibit's process. Of TLS, the
-decrypted bytes are shown. Passwords are `****`. A placeholder stands for what differs from run to run: `<date>`,
-`<port>`, `<message-id>`. Bytes that are not text are `\\xNN`. At most {SHOWN} lines of a message and {LONGEST} lines
-of a dialogue are shown. The last table of a page shows what the module raises when a server refuses, is not there,
-breaks off, or never answers.
+`C:` marks data that the client sent, `S:` data that it received. Both are recorded at the sockets of the exhibit's
+process; for TLS, the decrypted data. Passwords are replaced by `****`, values that differ from run to run by a
+placeholder: `<date>`, `<port>`, `<message-id>`. A byte that is not text is `\\xNN`. At most {SHOWN} lines of a message
+and {LONGEST} lines of a dialogue are shown. The last table of a page lists the exception for each typical error: the
+server refuses, does not exist, closes early, or never replies.
 """
 
 

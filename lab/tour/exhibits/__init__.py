@@ -1,5 +1,5 @@
-"""The exhibits: a file for each module, `MODULE_exhibit.py`, so that none is named like what it imports.
+"""The exhibits: a file for each module, named `MODULE_exhibit.py`, so no file shadows the module that it imports.
 
-Each has a docstring with the facts that `lab.tour.registry` reads, `visit()`, which does the module's classic job,
-and `failures()`, which names what goes wrong in its use beside a call that makes it go wrong.
+Each has a docstring with the facts that `lab.tour.registry` reads, a function `visit()` that does the module's classic
+task, and a function `failures()` that yields the name of each typical error with a call that raises it.
 """

@@ -1,9 +1,9 @@
-"""asyncore for protocols of lines: it gathers what comes until a terminator, and sends what is pushed.
+"""asyncore for line-based protocols: it collects input until a terminator, and sends what is pushed.
 
 Python 2: asynchat
 Python 3: asynchat
 Gone since: 3.12
-Use instead: asyncio's streams, which stand beside it here; asynchat runs from the back-port pyasynchat
+Use instead: asyncio's streams, shown here too; asynchat itself comes from the back-port pyasynchat
 Servers: gallery_asynchat
 """
 
@@ -19,46 +19,46 @@ LINES = [b"hello", b"/who", b"/quit"]
 
 
 class OldClient(asynchat.async_chat):
-    """A conversation by lines: says the next when one has come."""
+    """Send the next line each time that one has arrived."""
 
     def __init__(self, host: str, port: int) -> None:
         super().__init__()
-        self.set_terminator(b"\r\n")  # or a number, for so many bytes
+        self.set_terminator(b"\r\n")  # or a number of bytes
         self.collected: list[bytes] = []
-        self.heard: list[bytes] = []
-        self.left = list(LINES)
+        self.received: list[bytes] = []
+        self.unsent = list(LINES)
         self.create_socket(socket.AF_INET, socket.SOCK_STREAM)
         self.connect((host, port))
 
     def collect_incoming_data(self, data: bytes) -> None:
-        self.collected.append(data)  # a piece of a line, or all of it
+        self.collected.append(data)  # a part of a line, or all of it
 
     def found_terminator(self) -> None:
-        self.heard.append(b"".join(self.collected))
+        self.received.append(b"".join(self.collected))
         self.collected.clear()
-        if self.left:
-            self.push(self.left.pop(0) + b"\r\n")
+        if self.unsent:
+            self.push(self.unsent.pop(0) + b"\r\n")
 
     def handle_error(self) -> None:
-        raise
+        raise  # the default prints a traceback, closes the channel and continues
 
 
 async def converse(host: str, port: int) -> list[bytes]:
-    """The successor: the same conversation, written down in the order in which it happens."""
+    """Hold the same conversation with the successor: the code has the order of the events."""
     reader, writer = await asyncio.open_connection(host, port)
-    heard = [await reader.readuntil(b"\r\n")]
+    received = [await reader.readuntil(b"\r\n")]
     for line in LINES:
         writer.write(line + b"\r\n")
-        heard.append(await reader.readuntil(b"\r\n"))
+        received.append(await reader.readuntil(b"\r\n"))
     writer.close()
     await writer.wait_closed()
-    return [line.rstrip() for line in heard]
+    return [line.rstrip() for line in received]
 
 
 def run_old(host: str, port: int) -> list[bytes]:
     client = OldClient(host, port)
     asyncore.loop(timeout=SHORT)
-    return client.heard
+    return client.received
 
 
 def visit() -> None:
@@ -67,9 +67,9 @@ def visit() -> None:
 
 
 def failures() -> Failures:
-    yield "nobody listens", lambda: run_old(HOST, 9999)
+    yield "closed port", lambda: run_old(HOST, 9999)
     asyncore.close_all(ignore_all=True)
-    yield "nobody listens, asyncio", lambda: asyncio.run(converse(HOST, 9999))
+    yield "closed port, asyncio", lambda: asyncio.run(converse(HOST, 9999))
     with breaking_off(b"half a li") as port:
-        # asynchat says nothing of it: the channel closes, and the piece stays where it was collected.
-        yield "server gone in mid-line, asyncio", lambda: asyncio.run(converse("127.0.0.1", port))
+        # asynchat reports no error: it closes the channel, and the incomplete line stays in `collected`.
+        yield "server closes in mid-line, asyncio", lambda: asyncio.run(converse("127.0.0.1", port))

@@ -1,9 +1,9 @@
-"""The standard library's first event loop: an object for each socket, which is asked whether it wants to read or write.
+"""The standard library's first event loop: it asks an object for each socket whether it wants to read or write.
 
 Python 2: asyncore
 Python 3: asyncore
 Gone since: 3.12
-Use instead: asyncio, whose Protocol stands beside it here; asyncore runs from the back-port pyasyncore
+Use instead: asyncio, whose Protocol is shown here too; asyncore itself comes from the back-port pyasyncore
 Servers: asyncore_loop
 """
 
@@ -17,58 +17,58 @@ REQUEST = b"PING\r\nECHO %s\r\nQUIT\r\n"
 
 
 class OldClient(asyncore.dispatcher):
-    """A channel. Its methods are called when the loop finds that something can be done."""
+    """A channel: the loop calls its methods when its socket is ready."""
 
-    def __init__(self, host: str, port: int, words: bytes) -> None:
+    def __init__(self, host: str, port: int, request: bytes) -> None:
         super().__init__()
-        self.unsent, self.heard = words, b""
+        self.unsent, self.received = request, b""
         self.create_socket(socket.AF_INET, socket.SOCK_STREAM)
         self.connect((host, port))
 
     def writable(self) -> bool:
-        return bool(self.unsent) or not self.connected  # a connect that is done shows as writable
+        return bool(self.unsent) or not self.connected  # a finished connect makes a socket writable
 
     def handle_write(self) -> None:
         self.unsent = self.unsent[self.send(self.unsent) :]
 
     def handle_read(self) -> None:
-        self.heard += self.recv(4096)
+        self.received += self.recv(4096)
 
     def handle_close(self) -> None:
         self.close()
 
     def handle_error(self) -> None:
-        raise  # by default it prints a trace, closes the channel, and goes on
+        raise  # the default prints a traceback, closes the channel and continues
 
 
 class NewClient(asyncio.Protocol):
-    """The same, method by method: what asyncio calls, and when."""
+    """The same conversation through the methods that asyncio calls."""
 
-    def __init__(self, words: bytes) -> None:
-        self.words, self.heard = words, b""
+    def __init__(self, request: bytes) -> None:
+        self.request, self.received = request, b""
         self.closed = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.WriteTransport)  # noqa: S101 - for mypy; TCP's is one
-        transport.write(self.words)  # all of it, however much: the transport keeps what does not go yet
+        transport.write(self.request)  # any size: the transport buffers what the kernel does not take yet
 
     def data_received(self, data: bytes) -> None:
-        self.heard += data
+        self.received += data
 
     def connection_lost(self, error: Exception | None) -> None:
         self.closed.set_result(None) if error is None else self.closed.set_exception(error)
 
 
-def run_old(host: str, port: int, words: bytes) -> bytes:
-    client = OldClient(host, port, words)
-    asyncore.loop(timeout=SHORT)  # until no channel is left: one loop for all that the process has
-    return client.heard
+def run_old(host: str, port: int, request: bytes) -> bytes:
+    client = OldClient(host, port, request)
+    asyncore.loop(timeout=SHORT)  # one loop for all channels of the process; it returns when none is left
+    return client.received
 
 
-async def run_new(host: str, port: int, words: bytes) -> bytes:
-    _, client = await asyncio.get_running_loop().create_connection(lambda: NewClient(words), host, port)
+async def run_new(host: str, port: int, request: bytes) -> bytes:
+    _, client = await asyncio.get_running_loop().create_connection(lambda: NewClient(request), host, port)
     await client.closed
-    return client.heard
+    return client.received
 
 
 def visit() -> None:
@@ -79,6 +79,6 @@ def visit() -> None:
 def failures() -> Failures:
     yield "unknown host", lambda: run_old(UNKNOWN_HOST, 6379, b"")
     yield "unknown host, asyncio", lambda: asyncio.run(run_new(UNKNOWN_HOST, 6379, b""))
-    yield "nobody listens", lambda: run_old("asyncore_loop", 9999, b"x")
+    yield "closed port", lambda: run_old("asyncore_loop", 9999, b"x")
     asyncore.close_all(ignore_all=True)
-    yield "nobody listens, asyncio", lambda: asyncio.run(run_new("asyncore_loop", 9999, b"x"))
+    yield "closed port, asyncio", lambda: asyncio.run(run_new("asyncore_loop", 9999, b"x"))

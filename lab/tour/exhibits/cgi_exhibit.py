@@ -1,9 +1,9 @@
-"""The server's side of a form: fields and uploaded files, out of a request's body and the environment.
+"""The server's side of a form: reads fields and uploaded files from a request's body and the environment.
 
 Python 2: cgi
 Python 3: cgi
 Gone since: 3.13
-Use instead: a framework's request; urllib.parse and email for a CGI program without one. Here runs Debian's legacy-cgi
+Use instead: a framework's request; urllib.parse and email in a CGI program without one. Debian's legacy-cgi runs here
 Servers: gallery_web
 """
 
@@ -19,8 +19,8 @@ FORM = "http://gallery_web/cgi-bin/form.py"
 
 
 def build_form(name: str, upload: bytes) -> tuple[bytes, str]:
-    """A form of a field and a file, as a browser sends it; and its Content-Type."""
-    boundary = uuid4().hex  # a line that is in none of the parts
+    """Return a form with a field and a file, as a browser sends it, and its Content-Type."""
+    boundary = uuid4().hex  # must not occur in any part
     field = f'--{boundary}\r\nContent-Disposition: form-data; name="name"\r\n\r\n{name}\r\n'
     disposition = 'Content-Disposition: form-data; name="file"; filename="a.txt"'
     file = f"--{boundary}\r\n{disposition}\r\nContent-Type: text/plain\r\n\r\n".encode() + upload
@@ -29,12 +29,12 @@ def build_form(name: str, upload: bytes) -> tuple[bytes, str]:
 
 
 def ask(request: Request | str) -> str:
-    with urlopen(request, timeout=10) as answer:
-        return " | ".join(answer.read().decode().split("\n")).strip(" |")
+    with urlopen(request, timeout=10) as reply:
+        return " | ".join(reply.read().decode().split("\n")).strip(" |")
 
 
 def parse(body: bytes, **environ: str) -> cgi.FieldStorage:
-    """What a CGI program does, with what its server would have given it."""
+    """Parse a body as a CGI program does; `environ` is what its server would set."""
     headers = {"content-type": environ["CONTENT_TYPE"], "content-length": str(len(body))}
     return cgi.FieldStorage(io.BytesIO(body), headers, environ={"REQUEST_METHOD": "POST", **environ})
 
@@ -52,9 +52,9 @@ def visit() -> None:
 
 
 def failures() -> Failures:
-    yield "more than the program takes", lambda: urlopen(FORM, b"x=" + b"y" * 100_000)
+    yield "body larger than the program accepts", lambda: urlopen(FORM, b"x=" + b"y" * 100_000)
     kind = "multipart/form-data"
-    yield "a form of parts without a boundary", lambda: parse(b"", CONTENT_TYPE=kind)
+    yield "multipart form without a boundary", lambda: parse(b"", CONTENT_TYPE=kind)
     cgi.maxlen = 10
-    yield "a body beyond cgi.maxlen", lambda: parse(b"x" * 11, CONTENT_TYPE="application/x-www-form-urlencoded")
+    yield "body larger than cgi.maxlen", lambda: parse(b"x" * 11, CONTENT_TYPE="application/x-www-form-urlencoded")
     cgi.maxlen = 0

@@ -1,9 +1,9 @@
-"""The header of a cookie, taken apart and put together: what a server writes, and what a client sends back.
+"""The header of a cookie, parsed and built: as a server writes it, and as a client sends it back.
 
 Python 2: Cookie
 Python 3: http.cookies
 Gone since: -
-Use instead: http.cookies still in a bare CGI or WSGI program; every web framework has its own
+Use instead: still http.cookies in a plain CGI or WSGI program; web frameworks have their own
 Servers: gallery_web
 """
 
@@ -14,17 +14,17 @@ from lab.tour.faulty import Failures
 
 
 def fetch(cookies: SimpleCookie) -> tuple[SimpleCookie, str]:
-    """One request with these cookies; the cookies of the answer, and its text."""
-    link = HTTPConnection("gallery_web", timeout=10)
-    # A client names and values them, and no more: attributes are for its eyes only.
+    """Send a request with these cookies; return the cookies of the reply, and its text."""
+    connection = HTTPConnection("gallery_web", timeout=10)
+    # A client sends only names and values: the attributes are instructions for itself.
     pairs = "; ".join(f"{name}={morsel.coded_value}" for name, morsel in cookies.items())
-    link.request("GET", "/cgi-bin/cookies.py", headers={"Cookie": pairs} if pairs else {})
-    answer = link.getresponse()
+    connection.request("GET", "/cgi-bin/cookies.py", headers={"Cookie": pairs} if pairs else {})
+    reply = connection.getresponse()
     received = SimpleCookie()
-    for header in answer.headers.get_all("Set-Cookie") or []:
+    for header in reply.headers.get_all("Set-Cookie") or []:
         received.load(header)
-    text = answer.read().decode()
-    link.close()
+    text = reply.read().decode()
+    connection.close()
     return received, " ".join(text.split())
 
 
@@ -37,23 +37,23 @@ def visit() -> None:
     print("second:", fetch(cookies)[1])
 
     ours = SimpleCookie()
-    ours["flavour"] = 'oat; "raisin"'  # what a header cannot carry is quoted, and unquoted when it comes back
+    ours["flavour"] = 'oat; "raisin"'  # characters that a header cannot carry are quoted
     ours["flavour"]["path"] = "/cgi-bin/"
     ours["flavour"]["httponly"] = True
     ours["flavour"]["samesite"] = "Lax"
     print("a server writes:", ours.output())
     print("a client reads: ", SimpleCookie(ours["flavour"].OutputString())["flavour"].value)
 
-    torn = SimpleCookie("good=1; what is this; lost=2")
-    print("of a header that is none:", dict(torn))  # it gives up in silence
+    malformed = SimpleCookie("good=1; what is this; lost=2")
+    print("from a malformed header:", dict(malformed))  # no exception: all cookies are dropped
 
 
 def failures() -> Failures:
-    yield "a name that cannot be one", lambda: SimpleCookie({"a b": "1"})
-    yield "an attribute as a name", lambda: SimpleCookie({"expires": "never"})
+    yield "invalid name", lambda: SimpleCookie({"a b": "1"})
+    yield "attribute as a name", lambda: SimpleCookie({"expires": "never"})
 
     def misspell() -> None:
         cookies = SimpleCookie({"a": "1"})
         cookies["a"]["same-site"] = "Lax"
 
-    yield "an attribute that there is not", misspell
+    yield "unknown attribute", misspell

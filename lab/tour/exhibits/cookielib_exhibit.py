@@ -1,9 +1,9 @@
-"""Cookies kept between requests, on disk if need be, and given back only to whom they belong.
+"""Cookies kept between requests, optionally on disk, and returned only to the sites that set them.
 
 Python 2: cookielib
 Python 3: http.cookiejar
 Gone since: -
-Use instead: http.cookiejar still under urllib.request; a Session of requests or a Client of httpx keeps its own
+Use instead: still http.cookiejar with urllib.request; a Session of requests or a Client of httpx keeps its own
 Servers: gallery_web
 """
 
@@ -18,9 +18,9 @@ COUNTER = "http://gallery_web/cgi-bin/cookies.py"
 
 
 def fetch(jar: LWPCookieJar) -> str:
-    """What the counter answers to a client with these cookies."""
-    with build_opener(HTTPCookieProcessor(jar)).open(COUNTER, timeout=10) as answer:
-        return " ".join(answer.read().decode().split())
+    """Return the reply of the counter to a client with these cookies."""
+    with build_opener(HTTPCookieProcessor(jar)).open(COUNTER, timeout=10) as reply:
+        return " ".join(reply.read().decode().split())
 
 
 def visit() -> None:
@@ -31,23 +31,23 @@ def visit() -> None:
         print("second:", fetch(jar))
         for cookie in jar:
             print(f"  {cookie.name}={cookie.value} for {cookie.domain}{cookie.path}")
-        jar.save(ignore_discard=True)  # else without those that have no date of expiry
+        jar.save(ignore_discard=True)  # the default omits cookies without an expiry date
 
         later = LWPCookieJar(str(file))
         later.load(ignore_discard=True)
-        print("another program, with the file:", fetch(later))
+        print("another program with the file:", fetch(later))
         later.clear()
         print("without cookies:", fetch(later))
 
-    stubborn = LWPCookieJar(policy=DefaultCookiePolicy(allowed_domains=[]))
-    fetch(stubborn)
-    print("a jar that takes from nobody holds", len(stubborn), "cookies")
+    refusing = LWPCookieJar(policy=DefaultCookiePolicy(allowed_domains=[]))
+    fetch(refusing)
+    print("cookies in a jar that accepts none:", len(refusing))
 
 
 def failures() -> Failures:
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.write("<html>not a jar</html>\n")
         file.flush()
-        yield "a file that is no jar", lambda: LWPCookieJar(file.name).load()
-    yield "no such file", lambda: LWPCookieJar("/tmp/none.txt").load()  # noqa: S108 - it is not there, nor shall be
+        yield "file in another format", lambda: LWPCookieJar(file.name).load()
+    yield "missing file", lambda: LWPCookieJar("/tmp/none.txt").load()  # noqa: S108 - it must not exist
     yield "unknown host", lambda: build_opener(HTTPCookieProcessor()).open(f"http://{UNKNOWN_HOST}/")

@@ -1,9 +1,9 @@
-"""Messages as objects: built, with umlauts and attachments, sent, and understood again at the other end.
+"""Messages as objects: built with umlauts and attachments, sent, and parsed by the receiver.
 
 Python 2: email
 Python 3: email
 Gone since: -
-Use instead: email still, since Python 3.6 with EmailMessage and email.policy; its MIMEText and Header are the old way
+Use instead: still email, with EmailMessage and email.policy (Python 3.6); MIMEText and Header are the old interface
 Servers: gallery_smtp, gallery_mail
 """
 
@@ -20,7 +20,7 @@ from lab.tour.faulty import Failures
 
 
 def build() -> EmailMessage:
-    """A message with all that goes wrong when headers are put together by hand."""
+    """Return a message with everything that code without a library gets wrong."""
     message = EmailMessage()
     message["From"] = f"Ann <{ANN.address}>"
     message["To"] = f"Bob <{BOB.address}>"
@@ -36,13 +36,13 @@ def build() -> EmailMessage:
 
 
 def fetch(message_id: str) -> bytes:
-    """That message out of Bob's inbox, when it has come."""
+    """Wait for the message in Bob's inbox, fetch it and delete it."""
     with IMAP4("gallery_mail", timeout=10) as mail:
         mail.login(BOB.user, BOB.password)
         mail.select()
         while not (found := mail.search(None, "HEADER", "Message-ID", f'"{message_id}"')[1][0]):
             time.sleep(0.05)
-            mail.noop()  # news of the folder comes with an answer to a command
+            mail.noop()  # a server reports new messages in its reply to a command
         (_, data), _ = mail.fetch(found.decode(), "(RFC822)")[1]
         mail.store(found.decode(), "+FLAGS", r"\Deleted")
         mail.expunge()
@@ -52,9 +52,9 @@ def fetch(message_id: str) -> bytes:
 def visit() -> None:
     sent = build()
     with SMTP("gallery_smtp", timeout=10) as smtp:
-        smtp.send_message(sent)  # sender and recipients from the headers
+        smtp.send_message(sent)  # sender and recipients come from the headers
 
-    # With a policy of today: the default is still that of Python 2.
+    # The default policy is still that of Python 2.
     message = BytesParser(policy=policy.default).parsebytes(fetch(sent["Message-ID"]))
     print(message["Subject"])
     print("to:", message["To"].addresses[0].username, "at", message["To"].addresses[0].domain)
@@ -68,14 +68,14 @@ def visit() -> None:
 def failures() -> Failures:
     message = build()
 
-    def say_twice() -> None:
+    def repeat_subject() -> None:
         message["Subject"] = "another"
 
-    def smuggle() -> None:
+    def inject_header() -> None:
         del message["Subject"]
-        message["Subject"] = "Hello\r\nBcc: everybody@gallery.test"
+        message["Subject"] = "Hello\r\nBcc: all@gallery.test"
 
-    yield "a second subject", say_twice
-    yield "a line smuggled into a header", smuggle
-    yield "a letter that the charset has not", lambda: EmailMessage().set_content("½", charset="ascii")
-    yield "a message that is torn", lambda: BytesParser(policy=policy.strict).parsebytes(b"Subject: x\nno header\n\n")
+    yield "second subject", repeat_subject
+    yield "line break in a header", inject_header
+    yield "character that the charset lacks", lambda: EmailMessage().set_content("½", charset="ascii")
+    yield "unfinished headers", lambda: BytesParser(policy=policy.strict).parsebytes(b"Subject: x\nno header\n\n")

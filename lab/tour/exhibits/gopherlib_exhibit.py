@@ -1,9 +1,9 @@
-"""Menus, texts and searches, from before the web: a selector in one line, the answer until the server hangs up.
+"""Menus, texts and searches from before the web: a request is one line, a reply ends when the server closes.
 
 Python 2: gopherlib
 Python 3: -
 Gone since: 2.6
-Use instead: a socket, as here: the protocol (RFC 1436) is shorter than a library for it
+Use instead: a socket, as here: the protocol (RFC 1436) needs no library
 Servers: gallery_gopher
 """
 
@@ -19,7 +19,7 @@ KINDS = {"0": "text", "1": "menu", "7": "search", "9": "binary", "i": "note"}
 
 @dataclass(frozen=True)
 class Item:
-    """A line of a menu: what it is, what a person reads, and where it leads."""
+    """A line of a menu: its kind, its title, and the address that it links to."""
 
     kind: str
     title: str
@@ -29,28 +29,28 @@ class Item:
 
 
 def ask(selector: str, words: str = "", *, host: str = HOST, port: int = 70, timeout: float = 10) -> bytes:
-    """What gopherlib's send_selector and send_query did."""
+    """Send a request and return the reply, as gopherlib's send_selector and send_query did."""
     request = f"{selector}\t{words}" if words else selector
-    with socket.create_connection((host, port), timeout=timeout) as link:
-        link.sendall(request.encode() + b"\r\n")
-        return b"".join(iter(lambda: link.recv(4096), b""))
+    with socket.create_connection((host, port), timeout=timeout) as stream:
+        stream.sendall(request.encode() + b"\r\n")
+        return b"".join(iter(lambda: stream.recv(4096), b""))
 
 
-def menu(answer: bytes) -> Iterator[Item]:
-    """The items of a menu, up to its last line, a dot.
+def menu(reply: bytes) -> Iterator[Item]:
+    """Parse a menu. Its last line is a dot.
 
     Raises:
-        LookupError: what the server says instead; the protocol has no status, and an error is an item or a text.
-        EOFError: the last line is missing, so something before it may be, too.
+        LookupError: an error of the server. The protocol has no status, so it arrives as an item or as plain text.
+        EOFError: the last line is missing, so other lines may be missing as well.
     """
-    for line in answer.decode().splitlines():
+    for line in reply.decode().splitlines():
         if line == ".":
             return
         if line.startswith("3") or "\t" not in line:
             raise LookupError(line.lstrip("3").split("\t")[0])
         title, selector, host, port = line[1:].split("\t")[:4]
         yield Item(KINDS.get(line[0], line[0]), title, selector, host, int(port))
-    raise EOFError("the menu has no end")
+    raise EOFError("the menu ends without its last line")
 
 
 def visit() -> None:
@@ -64,11 +64,11 @@ def visit() -> None:
 
 
 def failures() -> Failures:
-    yield "no such selector", lambda: list(menu(ask("/none")))
-    yield "nothing was found", lambda: list(menu(ask("/cgi-bin/search.sh", "zebra")))
+    yield "unknown selector", lambda: list(menu(ask("/none")))
+    yield "search without a result", lambda: list(menu(ask("/cgi-bin/search.sh", "zebra")))
     yield "unknown host", lambda: ask("", host=UNKNOWN_HOST)
-    yield "nobody listens", lambda: ask("", port=9999)
+    yield "closed port", lambda: ask("", port=9999)
     with breaking_off(b"", b"0A text\t/a\tgallery_gopher\t70\r\n") as port:
-        yield "server gone in mid-transfer", lambda: list(menu(ask("", host="127.0.0.1", port=port)))
+        yield "server closes in mid-transfer", lambda: list(menu(ask("", host="127.0.0.1", port=port)))
     with silent() as port:
-        yield "no answer in time", lambda: ask("", host="127.0.0.1", port=port, timeout=SHORT)
+        yield "no reply before the timeout", lambda: ask("", host="127.0.0.1", port=port, timeout=SHORT)

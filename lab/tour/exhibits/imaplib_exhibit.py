@@ -1,9 +1,9 @@
-"""Mail read where it lies: folders, searches and flags on the server.
+"""Mail that stays on the server: folders, searches and flags.
 
 Python 2: imaplib
 Python 3: imaplib
 Gone since: -
-Use instead: imaplib still; imap-tools or IMAPClient on top, which parse what it leaves as text
+Use instead: still imaplib; imap-tools or IMAPClient also parse its results
 Servers: gallery_mail
 """
 
@@ -33,13 +33,13 @@ def visit() -> None:
         print("found:", headers)
         print("flagged:", mail.store(found.decode(), "+FLAGS", r"\Flagged")[1])
         mail.store("1", "+FLAGS", r"\Deleted")
-        print("gone:", mail.expunge()[1])  # the numbers of those behind it move up
-        print("left:", mail.uid("SEARCH", "ALL"), "by numbers that stay")
+        print("deleted:", mail.expunge()[1])  # all later messages get new numbers
+        print("the rest, by permanent numbers:", mail.uid("SEARCH", "ALL"))
         mail.close()
         mail.delete(FOLDER)
 
     with IMAP4_SSL(HOST, timeout=10, ssl_context=ssl.create_default_context(cafile=CA)) as mail:
-        mail.login_cram_md5(ANN.user, ANN.password)  # the password itself is not sent
+        mail.login_cram_md5(ANN.user, ANN.password)  # does not send the password itself
         print("over TLS:", mail.status("INBOX", "(UIDNEXT)")[0])
 
 
@@ -51,12 +51,12 @@ def login(password: str = ANN.password) -> IMAP4:
 
 def failures() -> Failures:
     yield "wrong password", lambda: login(WRONG_PASSWORD)
-    yield "no folder was selected", lambda: login().search(None, "ALL")
-    yield "a search that is none", lambda: (mail := login()).select() and mail.search(None, "NONSENSE")
+    yield "search without a selected folder", lambda: login().search(None, "ALL")
+    yield "invalid search", lambda: (mail := login()).select() and mail.search(None, "NONSENSE")
     yield "unknown host", lambda: IMAP4(UNKNOWN_HOST)
-    yield "nobody listens", lambda: IMAP4(HOST, 9999)
-    yield "an untrusted certificate", lambda: IMAP4_SSL(HOST, ssl_context=ssl.create_default_context())
+    yield "closed port", lambda: IMAP4(HOST, 9999)
+    yield "untrusted certificate", lambda: IMAP4_SSL(HOST, ssl_context=ssl.create_default_context())
     with breaking_off(b"* PREAUTH ready\r\n", b"* CAPABILITY IM") as port:
-        yield "server gone in mid-transfer", lambda: IMAP4("127.0.0.1", port)
+        yield "server closes in mid-transfer", lambda: IMAP4("127.0.0.1", port)
     with silent() as port:
-        yield "no answer in time", lambda: IMAP4("127.0.0.1", port, timeout=SHORT)
+        yield "no reply before the timeout", lambda: IMAP4("127.0.0.1", port, timeout=SHORT)

@@ -1,9 +1,9 @@
-"""Mail in files and folders: Maildir, mbox, and what else programs have kept it in.
+"""Mail in files and folders: Maildir, mbox and older formats.
 
 Python 2: mailbox
 Python 3: mailbox
 Gone since: -
-Use instead: mailbox still
+Use instead: still mailbox
 Servers: gallery_mail
 """
 
@@ -18,10 +18,10 @@ from lab.tour.faulty import Failures
 
 
 def fetch(subjects: list[str]) -> list[bytes]:
-    """Messages that went through the server, fetched by POP3 and removed there."""
+    """Deliver a message for each subject to the server, fetch them by POP3 and delete them there."""
     with LMTP("gallery_mail", 24) as lmtp:
         for subject in subjects:
-            text = f"From: {ANN.address}\r\nSubject: {subject}\r\n\r\nFrom here it begins.\r\n"
+            text = f"From: {ANN.address}\r\nSubject: {subject}\r\n\r\nFrom here on, text.\r\n"
             lmtp.sendmail(ANN.address, [BOB.address], text)
     pop = POP3("gallery_mail", timeout=10)
     pop.user(BOB.user)
@@ -42,20 +42,20 @@ def visit() -> None:
         maildir = mailbox.Maildir(str(Path(directory) / "Maildir"))
         keys = [maildir.add(message) for message in messages]
         read = maildir.get_message(keys[0])
-        read.set_subdir("cur")  # seen by a program, and by its flags what became of it
+        read.set_subdir("cur")  # out of "new": a program has seen it
         read.add_flag("S")
         maildir[keys[0]] = read
-        print("Maildir, a file for each:", sorted(path.name for path in Path(directory, "Maildir").iterdir()))
+        print("Maildir, one file per message:", sorted(path.name for path in Path(directory, "Maildir").iterdir()))
         print("  new:", len(list(Path(directory, "Maildir", "new").iterdir())), "read:", maildir[keys[0]].get_flags())
 
         mbox = mailbox.mbox(str(Path(directory) / "mbox"))
-        mbox.lock()  # others write into the same file
+        mbox.lock()  # other programs may write to the same file
         for message in maildir:
             mbox.add(message)
         mbox.close()
         lines = Path(directory, "mbox").read_bytes().splitlines()
-        print("mbox, one file for all:", sum(line.startswith(b"From ") for line in lines), "messages")
-        print("  a line that would look like the next of them:", next(line for line in lines if line.startswith(b">")))
+        print("mbox, one file for all messages:", sum(line.startswith(b"From ") for line in lines), "messages")
+        print("  escaped, like the start of a message:", next(line for line in lines if line.startswith(b">")))
 
         for kind in (mailbox.MMDF, mailbox.Babyl):
             box = kind(str(Path(directory) / kind.__name__))
@@ -68,12 +68,12 @@ def visit() -> None:
 def failures() -> Failures:
     with tempfile.TemporaryDirectory() as directory:
         path = str(Path(directory) / "box")
-        yield "no such mailbox", lambda: mailbox.mbox(path, create=False)
+        yield "missing mailbox", lambda: mailbox.mbox(path, create=False)
         box = mailbox.mbox(path)
         box.add("Subject: there\n\n")
         box.flush()
-        yield "no such message", lambda: box[9]
+        yield "missing message", lambda: box[9]
         box.lock()
-        yield "locked by somebody else", lambda: mailbox.mbox(path).lock()
+        yield "mailbox with a lock", lambda: mailbox.mbox(path).lock()
         box.close()
-        yield "no such folder", lambda: mailbox.Maildir(directory, create=True).get_folder("none")
+        yield "missing folder", lambda: mailbox.Maildir(directory, create=True).get_folder("none")

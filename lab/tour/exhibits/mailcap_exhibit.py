@@ -1,9 +1,9 @@
-"""Which program shows a file of which kind: the table that mail readers have asked since 1991 (RFC 1524).
+"""The table that tells mail readers which program shows which type of file (RFC 1524).
 
 Python 2: mailcap
 Python 3: mailcap
 Gone since: 3.13
-Use instead: mimetypes for the kind; xdg-open, or a table of one's own, for the program
+Use instead: mimetypes for the type; xdg-open, or your own table, for the program
 Servers: gallery_web
 """
 
@@ -20,9 +20,9 @@ from urllib.request import urlopen
 from lab.tour.faulty import Failures
 
 TABLE = """\
-# type; command; and what goes with it
+# type; command; options
 text/plain; cat %s; copiousoutput
-text/*; wc -l %s; description=anything of letters
+text/*; wc -l %s; description=any text
 image/png; cat %s; test=test -n "$DISPLAY"
 """
 
@@ -33,27 +33,27 @@ def visit() -> None:
         table.write_text(TABLE)
         os.environ["MAILCAPS"] = str(table)
         capabilities = mailcap.getcaps()
-        for kind in ("text/plain", "text/html", "image/png", "audio/ogg"):
-            command, entry = mailcap.findmatch(capabilities, kind, filename="FILE")
-            print(f"{kind:11} {command or 'nothing to show it with'}", (entry and entry.get("description", "")) or "")
+        for media_type in ("text/plain", "text/html", "image/png", "audio/ogg"):
+            command, entry = mailcap.findmatch(capabilities, media_type, filename="FILE")
+            print(f"{media_type:11} {command or 'no program'}", (entry and entry.get("description", "")) or "")
 
-        # The kind comes with the file, as in a mail; the command is found by it, and shows the file.
-        with urlopen("http://gallery_web/lines.txt", timeout=10) as answer:
-            kind = answer.headers.get_content_type()
+        # The type arrives with the file, as in a mail. It selects the command that shows the file.
+        with urlopen("http://gallery_web/lines.txt", timeout=10) as reply:
+            media_type = reply.headers.get_content_type()
             file = Path(directory) / "lines.txt"
-            file.write_bytes(answer.read())
-        command, _ = mailcap.findmatch(capabilities, kind, filename=str(file))
+            file.write_bytes(reply.read())
+        command, _ = mailcap.findmatch(capabilities, media_type, filename=str(file))
         shown = subprocess.run(shlex.split(command), capture_output=True, text=True, check=True)
         print("shown:", shown.stdout.splitlines()[:2], "...")
 
-        # Why it was dropped: the name of a file becomes part of a shell's command line. The last versions refuse.
-        with warnings.catch_warnings(record=True) as said:
+        # Why Python dropped it: a file's name becomes part of a shell command. The last versions refuse such names.
+        with warnings.catch_warnings(record=True) as caught:
             command, _ = mailcap.findmatch(capabilities, "text/plain", filename="x; rm -r .")
-        print("a name with a trap in it:", command, [str(warning.message) for warning in said])
-    print("its successor guesses by name:", mimetypes.guess_type("lines.txt"))
+        print("a name with a command in it:", command, [str(warning.message) for warning in caught])
+    print("mimetypes, by name:", mimetypes.guess_type("lines.txt"))
 
 
 def failures() -> Failures:
-    # It never raises: what it does not know is None, what is wrong in a table is passed over.
-    yield "no table of capabilities", lambda: mailcap.findmatch(None, "text/plain")
-    yield "a program that is not there", lambda: subprocess.run(["xv", "FILE"])
+    # findmatch returns None for an unknown type, and skips wrong lines of the table.
+    yield "None as the table", lambda: mailcap.findmatch(None, "text/plain")
+    yield "missing program", lambda: subprocess.run(["xv", "FILE"])

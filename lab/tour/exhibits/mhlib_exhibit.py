@@ -1,9 +1,9 @@
-"""MH: a folder is a directory, a message a file with a number for a name, and sequences name some of them.
+"""MH: a folder is a directory, a message is a file with a number as its name, a sequence is a named set of messages.
 
 Python 2: mhlib
 Python 3: mailbox.MH
 Gone since: 3.0
-Use instead: mailbox.MH, which stands here; mhlib itself ended with Python 2
+Use instead: mailbox.MH, shown here; mhlib itself ended with Python 2
 Servers: gallery_mail
 """
 
@@ -17,17 +17,17 @@ from lab.tour.faulty import Failures
 
 
 def fetch(count: int) -> list[bytes]:
-    """Messages that went through the server: into a folder and back."""
+    """Store messages on the server, and return them as it sends them back."""
     with IMAP4("gallery_mail", timeout=10) as mail:
         mail.login(ANN.user, ANN.password)
         mail.create("mh")
         for number in range(1, count + 1):
             mail.append("mh", "", "", b"Subject: message %d\r\n\r\nText.\r\n" % number)
         mail.select("mh")
-        answer = mail.fetch("1:*", "(RFC822)")[1]
+        reply = mail.fetch("1:*", "(RFC822)")[1]
         mail.close()
         mail.delete("mh")
-        return [bytes(part[1]) for part in answer if isinstance(part, tuple)]
+        return [bytes(part[1]) for part in reply if isinstance(part, tuple)]
 
 
 def visit() -> None:
@@ -42,21 +42,21 @@ def visit() -> None:
         inbox.set_sequences({"unseen": [2, 3, 4], "important": [3]})
         print("on disk: ", Path(directory, "Mail", "inbox", ".mh_sequences").read_text().splitlines())
         first = inbox.get_message(3)
-        print("it is in:", first.get_sequences(), first["Subject"])
+        print("message 3:", first.get_sequences(), first["Subject"])
 
         inbox.remove(1)
-        inbox.pack()  # the numbers move up, and the sequences with them
+        inbox.pack()  # removes gaps between the numbers, and adapts the sequences
         print("packed:  ", inbox.keys(), inbox.get_sequences())
         archive = mh.add_folder("archive")
-        archive.add(inbox.get_message(2))  # with its place in the sequences
+        archive.add(inbox.get_message(2))  # keeps the names of its sequences
         print("archived:", archive.get_sequences())
 
 
 def failures() -> Failures:
     with tempfile.TemporaryDirectory() as directory:
         mh = mailbox.MH(directory)
-        yield "no such folder", lambda: mh.get_folder("none")
+        yield "missing folder", lambda: mh.get_folder("none")
         full = mh.add_folder("full")
         full.add("Subject: there\n\n")
-        yield "no such message", lambda: full.get_message(7)
-        yield "a folder that is not empty", lambda: mh.remove_folder("full")
+        yield "missing message", lambda: full.get_message(7)
+        yield "removal of a folder that is not empty", lambda: mh.remove_folder("full")

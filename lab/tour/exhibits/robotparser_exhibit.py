@@ -1,9 +1,9 @@
-"""What a site asks of programs that visit it: which of its pages they leave alone, and how often they may come.
+"""The rules of a site for programs that visit it: which pages they may fetch, and how often.
 
 Python 2: robotparser
 Python 3: urllib.robotparser
 Gone since: -
-Use instead: urllib.robotparser still; protego, of Scrapy, knows wildcards as well
+Use instead: still urllib.robotparser; protego, part of Scrapy, supports wildcards too
 Servers: gallery_web
 """
 
@@ -16,7 +16,7 @@ AGENT = "socketlab"
 
 
 def read(url: str) -> RobotFileParser:
-    """The rules of a site."""
+    """Fetch the rules of a site."""
     rules = RobotFileParser(url)
     rules.read()
     return rules
@@ -33,13 +33,13 @@ def visit() -> None:
     absent = read(f"{SITE}/missing")
     print("no robots.txt, no rules: ", absent.can_fetch(AGENT, f"{SITE}/private/"))
     locked = read(f"{SITE}/basic/secret.txt")
-    print("one behind a password:   ", locked.can_fetch(AGENT, f"{SITE}/"))
+    print("behind a password:       ", locked.can_fetch(AGENT, f"{SITE}/"))
     unread = RobotFileParser(f"{SITE}/robots.txt")
-    print("one that was never read: ", unread.can_fetch(AGENT, f"{SITE}/"))
+    print("never read:              ", unread.can_fetch(AGENT, f"{SITE}/"))
 
 
 def failures() -> Failures:
-    # An answer of the server is never an error here: 401 and 403 forbid all, the other 4xx allow all.
+    # No status raises: 401 and 403 forbid every page, other 4xx allow every page.
     yield "unknown host", lambda: read(f"http://{UNKNOWN_HOST}/robots.txt")
-    yield "nobody listens", lambda: read("http://gallery_web:9999/robots.txt")
-    yield "an untrusted certificate", lambda: read("https://gallery_web/robots.txt")
+    yield "closed port", lambda: read("http://gallery_web:9999/robots.txt")
+    yield "untrusted certificate", lambda: read("https://gallery_web/robots.txt")

@@ -1,9 +1,9 @@
-"""A server of procedures in ten lines: functions are registered by name, and are called by whoever asks.
+"""A server of procedures in ten lines: functions are registered by name, and any client can call them.
 
 Python 2: SimpleXMLRPCServer
 Python 3: xmlrpc.server
 Gone since: -
-Use instead: xmlrpc.server inside one's own four walls; FastAPI, or another framework for HTTP, before everybody
+Use instead: xmlrpc.server on a private network; FastAPI or another HTTP framework for the public
 Servers: gallery_xmlrpc
 """
 
@@ -16,40 +16,40 @@ from lab.tour.faulty import Failures
 
 
 class Handler(SimpleXMLRPCRequestHandler):
-    """Answers at one path, and to nobody who says nothing for ten seconds."""
+    """Serve one path, and disconnect a client that is silent for ten seconds."""
 
     rpc_paths = ("/RPC2",)
     timeout = 10
 
 
 class Server(ThreadingMixIn, SimpleXMLRPCServer):
-    """One thread for each client: without it, one slow client is all there is."""
+    """A thread for each client: without the mixin, one slow client blocks all others."""
 
     daemon_threads = True
 
 
 class Accounts:
-    """What a whole object offers: its methods, except those that begin with an underscore."""
+    """An object whose methods are all offered, except those that begin with an underscore."""
 
     def __init__(self) -> None:
         self.balance = 0
 
     def deposit(self, amount: int) -> int:
-        """Pay in; the balance afterwards."""
+        """Pay in and return the new balance."""
         self.balance += amount
         return self.balance
 
     def _audit(self) -> str:
-        return "not for everybody"
+        return "not offered"
 
 
 def start() -> Server:
-    """The server, serving in a thread."""
+    """Start a server in a thread."""
     server = Server(("127.0.0.1", 0), Handler, logRequests=False, allow_none=True)
     server.register_introspection_functions()
     server.register_multicall_functions()
     server.register_function(pow)
-    server.register_instance(Accounts())  # never with allow_dotted_names: that gives away the whole process
+    server.register_instance(Accounts())  # never with allow_dotted_names, which exposes the whole process
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server
 
@@ -61,15 +61,15 @@ def visit() -> None:
         print("an object:     ", ours.deposit(5), ours.deposit(7), ours.system.methodHelp("deposit"))
         server.shutdown()
     with ServerProxy("http://gallery_xmlrpc:8000/RPC2") as other:
-        print("another offers:", other.system.listMethods())
+        print("gallery offers:", other.system.listMethods())
 
 
 def failures() -> Failures:
     with start() as server:
         port = server.server_address[1]
         proxy = ServerProxy(f"http://127.0.0.1:{port}/RPC2")
-        yield "a method that is private", lambda: proxy._audit()
-        yield "an exception in the procedure", lambda: proxy.pow("two", 10)
-        yield "another path", lambda: ServerProxy(f"http://127.0.0.1:{port}/other").deposit(1)
-        yield "its address is in use", lambda: Server(("127.0.0.1", port))
+        yield "private method", lambda: proxy._audit()
+        yield "exception in the procedure", lambda: proxy.pow("two", 10)
+        yield "unknown path", lambda: ServerProxy(f"http://127.0.0.1:{port}/other").deposit(1)
+        yield "address in use", lambda: Server(("127.0.0.1", port))
         server.shutdown()

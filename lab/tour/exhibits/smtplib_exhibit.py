@@ -1,9 +1,9 @@
-"""Mail sent: handed to the server of the one who gets it, or to one's own after a login.
+"""Mail sent: directly to the recipient's server, or to your own server after a login.
 
 Python 2: smtplib
 Python 3: smtplib
 Gone since: -
-Use instead: smtplib still; aiosmtplib where a loop runs
+Use instead: still smtplib; aiosmtplib in a program with an event loop
 Servers: gallery_smtp, gallery_mail
 """
 
@@ -16,17 +16,17 @@ from lab.tour.accounts import ANN, BOB, WRONG_PASSWORD
 from lab.tour.faulty import SHORT, UNKNOWN_HOST, Failures, breaking_off, silent
 
 HOST, CA = "gallery_smtp", "/run/secrets/tls_ca"
-MAIL = f"From: {ANN.address}\r\nTo: {BOB.address}\r\nSubject: by {{}}\r\n\r\nA dot on its own:\r\n.\r\nno end.\r\n"
+MAIL = f"From: {ANN.address}\r\nTo: {BOB.address}\r\nSubject: by {{}}\r\n\r\nA dot alone:\r\n.\r\nnot the end.\r\n"
 
 
 def arrived(way: str) -> None:
-    """Wait until the message gets into Bob's inbox, since accepted is not yet delivered; and take it out."""
+    """Wait until the message is in Bob's inbox, and delete it. A server accepts a message before it delivers it."""
     with IMAP4("gallery_mail", timeout=10) as mail:
         mail.login(BOB.user, BOB.password)
         mail.select()
         while not (found := mail.search(None, "SUBJECT", f'"by {way}"')[1][0]):
             time.sleep(0.05)
-            mail.noop()  # news of the folder comes with an answer to a command
+            mail.noop()  # a server reports new messages in its reply to a command
         for number in found.split():
             mail.store(number.decode(), "+FLAGS", r"\Deleted")
         mail.expunge()
@@ -36,19 +36,19 @@ def arrived(way: str) -> None:
 def visit() -> None:
     trusted = ssl.create_default_context(cafile=CA)
     with SMTP(HOST, timeout=10) as smtp:
-        print("it can:", *(smtp.ehlo()[1].decode().splitlines()[1:]))
+        print("extensions:", *(smtp.ehlo()[1].decode().splitlines()[1:]))
         smtp.sendmail(ANN.address, [BOB.address], MAIL.format("port 25"))
     arrived("port 25")
     with SMTP(HOST, 587, timeout=10) as smtp:
         smtp.starttls(context=trusted)
         smtp.login(ANN.user, ANN.password)
-        refused = smtp.sendmail(ANN.address, [BOB.address, "nobody@gallery.test"], MAIL.format("submission"))
-        print("not to everybody:", refused)
+        refused = smtp.sendmail(ANN.address, [BOB.address, "unknown@gallery.test"], MAIL.format("submission"))
+        print("refused recipients:", refused)
     arrived("submission")
     with SMTP_SSL(HOST, timeout=10, context=trusted) as smtp:
         smtp.sendmail(ANN.address, [BOB.address], MAIL.format("SMTPS"))
     arrived("SMTPS")
-    with LMTP("gallery_mail", 24) as lmtp:  # what the server itself does next
+    with LMTP("gallery_mail", 24) as lmtp:  # how the SMTP server delivers to the mail server
         lmtp.sendmail(ANN.address, [BOB.address], MAIL.format("LMTP"))
     arrived("LMTP")
 
@@ -66,13 +66,13 @@ def send(sender: str, recipient: str) -> None:
 
 def failures() -> Failures:
     yield "wrong password", lambda: login(WRONG_PASSWORD)
-    yield "a login without TLS", lambda: SMTP(HOST, 587, timeout=10).login(ANN.user, ANN.password)
-    yield "refused recipient", lambda: send(ANN.address, "nobody@gallery.test")
-    yield "no relay", lambda: send(ANN.address, "someone@example.com")
+    yield "login without TLS", lambda: SMTP(HOST, 587, timeout=10).login(ANN.user, ANN.password)
+    yield "refused recipient", lambda: send(ANN.address, "unknown@gallery.test")
+    yield "recipient at another site", lambda: send(ANN.address, "ann@example.com")
     yield "unknown host", lambda: SMTP(UNKNOWN_HOST)
-    yield "nobody listens", lambda: SMTP(HOST, 9999)
-    yield "an untrusted certificate", lambda: SMTP_SSL(HOST, context=ssl.create_default_context())
+    yield "closed port", lambda: SMTP(HOST, 9999)
+    yield "untrusted certificate", lambda: SMTP_SSL(HOST, context=ssl.create_default_context())
     with breaking_off(b"220 ready\r\n", b"250 hello\r\n", b"250 sender\r\n") as port:
-        yield "server gone in mid-transfer", lambda: SMTP("127.0.0.1", port).sendmail("a@b", ["c@d"], MAIL)
+        yield "server closes in mid-transfer", lambda: SMTP("127.0.0.1", port).sendmail("a@b", ["c@d"], MAIL)
     with silent() as port:
-        yield "no answer in time", lambda: SMTP("127.0.0.1", port, timeout=SHORT)
+        yield "no reply before the timeout", lambda: SMTP("127.0.0.1", port, timeout=SHORT)

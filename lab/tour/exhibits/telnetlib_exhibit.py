@@ -1,9 +1,9 @@
-"""A dialogue with a terminal's server, by program: wait for a prompt, answer, read on.
+"""A dialogue with a terminal server: wait for a prompt, answer it, continue to read.
 
 Python 2: telnetlib
 Python 3: telnetlib
 Gone since: 3.13
-Use instead: telnetlib3, which stands beside it here; telnetlib runs from Debian's python3-zombie-telnetlib. Or SSH
+Use instead: SSH, or telnetlib3, shown here too; telnetlib itself comes from Debian's python3-zombie-telnetlib
 Servers: gallery_telnet
 """
 
@@ -21,17 +21,17 @@ VERBS = {DO: "DO", DONT: "DONT", WILL: "WILL", WONT: "WONT"}
 def visit() -> None:
     options = []
 
-    def refuse(link: socket.socket, verb: bytes, option: bytes) -> None:
-        """No to every offer, which is what a plain client says; and a note of it."""
+    def refuse(stream: socket.socket, verb: bytes, option: bytes) -> None:
+        """Decline an option, as a simple client does, and record it."""
         options.append(f"{VERBS[verb]} {option[0]}")
         if verb in (DO, WILL):
-            link.sendall(IAC + (WONT if verb == DO else DONT) + option)
+            stream.sendall(IAC + (WONT if verb == DO else DONT) + option)
 
     with Telnet(HOST, timeout=10) as telnet:
         telnet.set_option_negotiation_callback(refuse)
         greeting = telnet.read_until(PROMPT, timeout=10)
         print(*greeting.decode().splitlines(), sep="\n")
-        print("offers of options that no person sees:", sorted(set(options)))
+        print("options that the server offers:", sorted(set(options)))
 
         telnet.write(b"echo hello\r\n")
         index, match, _ = telnet.expect([rb"hello\r?\n", rb"unknown"], timeout=10)
@@ -42,7 +42,7 @@ def visit() -> None:
         telnet.write(b"quit\r\n")
         print("the end:", telnet.read_all().decode().strip().splitlines())
 
-    # The successor: it knows the options, and says yes to those that it can serve.
+    # The successor knows the options, and accepts those that it supports.
     with TelnetConnection(HOST, timeout=10, connect_maxwait=1) as telnet3:
         telnet3.read_until(PROMPT)
         telnet3.write("echo hello again\r")
@@ -56,10 +56,10 @@ def converse(port: int) -> bytes:
 
 def failures() -> Failures:
     yield "unknown host", lambda: Telnet(UNKNOWN_HOST)
-    yield "nobody listens", lambda: Telnet(HOST, 9999)
-    yield "nobody listens, telnetlib3", lambda: TelnetConnection(HOST, 9999, timeout=10).connect()
+    yield "closed port", lambda: Telnet(HOST, 9999)
+    yield "closed port, telnetlib3", lambda: TelnetConnection(HOST, 9999, timeout=10).connect()
     with breaking_off(b"Welcome\r\n") as port:
-        yield "server gone in mid-dialogue", lambda: converse(port)
+        yield "server closes in mid-dialogue", lambda: converse(port)
     with silent() as port:
-        # read_until gives what has come when its time is up; the others raise.
-        yield "no answer in time", lambda: converse(port)
+        # read_until returns what has arrived at its timeout; the other methods raise.
+        yield "no reply before the timeout", lambda: converse(port)

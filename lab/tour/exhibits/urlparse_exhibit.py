@@ -1,9 +1,9 @@
-"""URLs taken apart, put together, and joined to the page that they stand on.
+"""URLs: split, assembled, and resolved against the page that contains them.
 
 Python 2: urlparse
 Python 3: urllib.parse
 Gone since: -
-Use instead: urllib.parse still; yarl or httpx's URL where they are at hand
+Use instead: still urllib.parse; yarl or httpx's URL in a program that uses them
 Servers: gallery_web
 """
 
@@ -17,7 +17,7 @@ PAGE = "http://gallery_web/"
 
 
 class Links(HTMLParser):
-    """Collects where the links of a page lead."""
+    """Collect the addresses of a page's links."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,9 +32,9 @@ def visit() -> None:
     print(parts)
     print("host and port:", parts.hostname, parts.port, "for", parts.username)
     print("query:", parse_qs(parts.query))
-    print("put together:", urlunsplit(parts._replace(netloc="gallery_web", query=urlencode({"n": [3, 4]}, doseq=True))))
+    print("assembled:", urlunsplit(parts._replace(netloc="gallery_web", query=urlencode({"n": [3, 4]}, doseq=True))))
     print("without its fragment:", urldefrag("http://gallery_web/#end").url)
-    print("quoted and back:", quote("grün & blau/"), unquote("gr%C3%BCn"))
+    print("quoted and unquoted:", quote("grün & blau/"), unquote("gr%C3%BCn"))
 
     base = "http://gallery_web/docs/a/b.html"
     for link in ("c.html", "../c.html", "/c.html", "//other/c.html", "?page=2", "#end", "mailto:ann@gallery.test"):
@@ -43,14 +43,14 @@ def visit() -> None:
     with urlopen(PAGE, timeout=10) as page:
         links = Links()
         links.feed(page.read().decode())
-    print("where the page's links lead:")
+    print("links of the page:")
     for link in links.found:
         print(" ", urljoin(PAGE, link))
 
 
 def failures() -> Failures:
-    yield "a port that is none", lambda: urlsplit("http://gallery_web:http/").port
-    yield "a port that is too high", lambda: urlsplit("http://gallery_web:65536/").port
-    yield "half an IPv6 address", lambda: urlsplit("http://[::1/")
-    yield "a query that must be whole", lambda: parse_qs("name", strict_parsing=True)
-    yield "a query of too many fields", lambda: parse_qs("a=1&a=2&a=3", max_num_fields=2)
+    yield "port that is not a number", lambda: urlsplit("http://gallery_web:http/").port
+    yield "port out of range", lambda: urlsplit("http://gallery_web:65536/").port
+    yield "incomplete IPv6 address", lambda: urlsplit("http://[::1/")
+    yield "field without a value, in strict mode", lambda: parse_qs("name", strict_parsing=True)
+    yield "too many fields", lambda: parse_qs("a=1&a=2&a=3", max_num_fields=2)

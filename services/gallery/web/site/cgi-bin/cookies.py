@@ -1,4 +1,4 @@
-"""Two cookies: `visits` counts, `flavour` stays as it was first given out."""
+"""Set two cookies: `visits` counts, `flavour` keeps its first value."""
 
 import os
 from http.cookies import CookieError, SimpleCookie

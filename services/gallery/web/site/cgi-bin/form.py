@@ -1,6 +1,6 @@
-"""Says what a form has sent: a line `NAME = VALUE` for each field, `NAME: FILE, N bytes, TYPE` for each upload.
+"""Print a line `NAME = VALUE` for each field of a form, and `NAME: FILE, N bytes, TYPE` for each upload.
 
-How large a form may be is not this script's to say: the server refuses what is larger before it starts (413).
+The server refuses a larger form (413) before it starts this script.
 """
 
 import cgi
@@ -8,7 +8,7 @@ import os
 
 form = cgi.FieldStorage(keep_blank_values=True)
 lines = [f"{os.environ['REQUEST_METHOD']} {os.environ.get('CONTENT_TYPE', '').partition(';')[0]}".strip()]
-# None where what was sent is no form.
+# None if the body is not a form.
 for field in form.list or []:
     if field.filename:
         size = len(field.value if isinstance(field.value, bytes) else field.value.encode())

@@ -1,4 +1,4 @@
-"""Waits as long as `?seconds=N` says, 30 at most, and says so. `/slow` is rewritten to it."""
+"""Reply after `?seconds=N`, at most 30. lighttpd rewrites `/slow` to this script."""
 
 import os
 import time
