@@ -38,7 +38,7 @@ _STANZA = """\
       lab.concurrency: one
       lab.summary: "{blank}: the consequence for a client, in one line"
 {extra_label}      # Remove this when it serves several clients at a time; the suite then reports it.
-      lab.limit.overlap: "serves one connection from accept to close before it accepts the next"
+      lab.limit.overlap: "serves one connection until it closes, then accepts the next"
 
 """
 

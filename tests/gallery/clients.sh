@@ -1,4 +1,4 @@
-# Other people's clients against the gallery: a line for each that succeeds, the whole output of the first that does not.
+# Standard clients against the gallery: prints a line for each that succeeds, and all output of the first that fails.
 # Run by tests/lab/servers/docker/test_gallery.py in the container `clients`.
 set -u
 cd /tmp
@@ -45,7 +45,7 @@ try 'swaks, STARTTLS' 'TLS started' swaks --server gallery_smtp --tls --tls-veri
     --from ann@gallery.test --to bob@gallery.test
 try 'swaks, submission' '235 2.0.0' swaks --server gallery_smtp:587 --tls --auth-user ann --auth-password anns-secret \
     --from ann@gallery.test --to bob@gallery.test
-try 'swaks, smtpd' '250 2.0.0 taken' swaks --server gallery_smtpd:2525 --from ann@gallery.test --to bob@gallery.test
+try 'swaks, smtpd' '250 2.0.0 accepted' swaks --server gallery_smtpd:2525 --from ann@gallery.test --to bob@gallery.test
 try 'curl, SMTPS' '^$' curl --mail-from ann@gallery.test --mail-rcpt ann@gallery.test --upload-file message smtps://gallery_smtp
 # What swaks has sent, as soon as it is delivered: its number among the others in bob's mailbox.
 number=
