@@ -27,6 +27,7 @@ from lab.load.cores import Pinning, pin_servers, split_cores
 from lab.load.generator import PersistentGenerator
 from lab.load.measure import MeteredServers, measure
 from lab.load.measurement import Measurement
+from lab.load.presets import find_preset
 from lab.servers.backend import Backend, choose_models
 from lab.servers.catalogue import Model
 from lab.servers.open import open_backend
@@ -96,7 +97,13 @@ def measure_burn(backend: Backend, pinning: Pinning | None) -> float:
     model = backend.catalogue[_COMPUTES]
     with PersistentGenerator(backend) as generator:
         costs = [
-            measure(backend, model, scenario, users=4, seconds=3.0, pinning=pinning, generator=generator).server_cpu_us
+            measure(
+                backend,
+                model,
+                find_preset(scenario).change(users=4, duration=3.0),
+                pinning=pinning,
+                generator=generator,
+            ).server_cpu_us
             for scenario in ("closed_burn", "closed_ping")
         ]
     burn, ping = costs
@@ -126,10 +133,7 @@ def measure_all(
                         measure(
                             backend,
                             model,
-                            load.scenario,
-                            users=load.connections,
-                            rate=load.rate,
-                            seconds=seconds,
+                            find_preset(load.scenario).change(users=load.connections, rate=load.rate, duration=seconds),
                             pinning=pinning,
                             generator=generator,
                             servers=servers,

@@ -30,7 +30,7 @@ from lab.experiments.published import MEASURED_FILE, Measured, summarize
 from lab.load.generator import PersistentGenerator
 from lab.load.measure import measure
 from lab.load.measurement import Measurement
-from lab.load.presets import PRESETS
+from lab.load.presets import PRESETS, find_preset
 from lab.servers.backend import Backend
 from lab.servers.catalogue import Catalogue, Model
 from lab.servers.open import open_backend
@@ -69,7 +69,9 @@ def measure_rounds(
             random.shuffle(able)
             for model in able:
                 users = users_of(model, workload)
-                found = measure(backend, model, workload, users=users, seconds=seconds, generator=generator)
+                found = measure(
+                    backend, model, find_preset(workload).change(users=users, duration=seconds), generator=generator
+                )
                 print(
                     f"round {number} of {rounds}, {workload}, {model.name}: {found.rate:.0f} requests/s, "
                     f"{found.verdict.bound}",

@@ -27,6 +27,7 @@ from lab.experiments.conformance.suite import check_models, count_checks
 from lab.experiments.environment import describe_environment, describe_servers
 from lab.load.measure import measure
 from lab.load.measurement import Measurement
+from lab.load.presets import find_preset
 from lab.metrics.verdict import show_failures
 from lab.report import demo_page
 from lab.report.cells import show_rate
@@ -114,7 +115,9 @@ def main(rounds: int) -> int:
         for number in range(rounds):
             for pair in pairs:
                 for name in sorted(models, reverse=number % 2 == 1):
-                    found = measure(backend, models[name], pair.workload, users=pair.users, seconds=SECONDS)
+                    found = measure(
+                        backend, models[name], find_preset(pair.workload).change(users=pair.users, duration=SECONDS)
+                    )
                     pair.runs[name].append(found)
                 each = "  ".join(f"{name} {show_rate(pair.runs[name][-1])}" for name in models)
                 print(f"{number + 1}/{rounds}  {pair.name}: {each}", flush=True)

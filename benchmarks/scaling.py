@@ -14,6 +14,7 @@ from statistics import median
 from lab.experiments.environment import describe_environment
 from lab.load.measure import measure
 from lab.load.measurement import Measurement
+from lab.load.presets import find_preset
 from lab.servers.catalogue import Catalogue
 from lab.servers.open import open_backend
 
@@ -47,9 +48,7 @@ def main(repeats: int) -> None:
                         result = measure(
                             backend,
                             backend.catalogue[model],
-                            scenario,
-                            users=USERS,
-                            seconds=SECONDS,
+                            find_preset(scenario).change(users=USERS, duration=SECONDS),
                             workers=workers,
                         )
                         found.setdefault((scenario, model, workers), []).append(result)

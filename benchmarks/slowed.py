@@ -16,6 +16,7 @@ from statistics import median
 
 from lab.load.generator import PersistentGenerator
 from lab.load.measure import measure
+from lab.load.presets import find_preset
 from lab.servers.open import open_backend
 
 MODEL = "asyncio_streams"
@@ -61,10 +62,7 @@ def main() -> None:
                     found = measure(
                         backend,
                         model,
-                        "open_steady",
-                        users=16,
-                        seconds=options.seconds,
-                        rate=options.rate,
+                        find_preset("open_steady").change(users=16, duration=options.seconds, rate=options.rate),
                         generator=generator,
                     )
                     if found.failures or found.server_cpu_us is None:

@@ -1,15 +1,8 @@
 """The load test of the lab, for `locust -f loadtests/locustfile.py`: the web UI, or headless.
 
-    --models              models to load; each gets the same number of users
-    --workload            the requests
-    --transport           tcp, tls, udp, unix or unixgram
-    --loop, --rate        closed: send when the last request is answered; open: requests per second and model
-    --arrivals            in an open loop: at even or at random times
-    --shape, --shape-time how the number of users, or the rate, changes over time
-    --payload             bytes, for a workload with a payload
-    --timeout             seconds until an exchange counts as failed
-    --fault, --fault-after, --fault-for   inject a fault during the run; only with `lab load`'s web UI
-    --window              measure for this many seconds after the warm-up, print a line of JSON per model, and end
+Its options are those of `loadtests.contract.LoadSpec`; `--users` counts all models together. With `--window`, it
+measures for this time after the warm-up, prints a line of JSON per model, and ends. Only with `lab load`'s web UI,
+`--fault`, `--fault-after` and `--fault-for` inject a fault during the run.
 
 The models' addresses come from LAB_TARGETS (the output of `lab ls --json`), or else from the catalogue.
 """
@@ -19,6 +12,7 @@ import os
 import resource
 import signal
 import sys
+from argparse import Namespace
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any, ClassVar, cast
@@ -34,11 +28,11 @@ from locust.runners import MasterRunner, WorkerRunner
 
 from lab.base.environ import ENV_GENERATOR_CORES
 from lab.load.cores import pin_generator
-from lab.load.workloads import CLOSED, CUSTOM_PROTOCOL, OPEN, STEADY, WORKLOADS, Workload, level, make_exchange
+from lab.load.workloads import CLOSED, CUSTOM_PROTOCOL, STEADY, WORKLOADS, Workload, level, make_exchange
 from loadtests import lifeline, objections, rate_shares
 from loadtests.buckets import bucket_three_digits
+from loadtests.contract import FLAGS, RANDOM, LoadSpec, declare, option_of
 from loadtests.idle_connections import IdleConnections, divide
-from loadtests.objections import CHOICES, RANDOM
 from loadtests.run_time import RunTime
 from loadtests.scripts import SCRIPTS
 from loadtests.sockets.codec import Codec, CodecError
@@ -53,7 +47,6 @@ from loadtests.web import faults
 from loadtests.web.form import check_form
 from loadtests.web.tables import extend
 from loadtests.window import Window, WindowCounter
-from services.protocol import Transport
 
 # A worker prints this when it has joined; lab/load/generator.py waits for it.
 JOINED = "LOAD-JOINED"
@@ -80,14 +73,14 @@ class LabUser(WireUser):
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
-        self._options = cast(Any, environment.parsed_options)
-        self._chosen = self.workloads[self._options.workload]
+        self._spec = LoadSpec.from_options(read_options(environment))
+        self._chosen = self.workloads[self._spec.workload]
         self._script = SCRIPTS.get(self._chosen.name)
         self._client: SocketClient | None = None
 
     def on_start(self) -> None:
         """Choose the model with the fewest users, so that all models always have the same number."""
-        models = self._options.models
+        models = self._spec.models
         # Workers start with different models. Otherwise, few users on many workers would all load the first model.
         first = max(getattr(self.environment.runner, "worker_index", 0), 0) % len(models)
         self.model = min(models[first:] + models[:first], key=lambda model: self.running[model])
@@ -95,9 +88,8 @@ class LabUser(WireUser):
         if self._script is None:
             super().on_start()
         else:
-            address = self.targets.find(self.model, self._chosen.service, Transport(self._options.transport))
-            timeout = float(self._options.timeout)
-            self._client = SocketClient(address, self.environment, self.make_series(), timeout=timeout)
+            address = self.targets.find(self.model, self._chosen.service, self._spec.transport)
+            self._client = SocketClient(address, self.environment, self.make_series(), timeout=self._spec.timeout)
 
     def on_stop(self) -> None:
         """Leave the model, also when Locust kills the user during an exchange."""
@@ -115,23 +107,25 @@ class LabUser(WireUser):
 
     def make_series(self) -> Series:
         """Return the names that the user is counted under."""
-        loop = CLOSED if self._script else self._options.loop
-        return Series(self.model, self._chosen.name, self._options.transport, loop)
+        loop = CLOSED if self._script else self._spec.loop
+        return Series(self.model, self._chosen.name, self._spec.transport.value, loop)
 
     def make_group(self) -> ConnectionGroup:
         """Return the group that all users of a model share."""
-        options, transport = self._options, Transport(self._options.transport)
+        spec = self._spec
         # Not None: a user with a script makes no group.
-        exchange = cast(Exchange, make_exchange(self._chosen, transport, options.payload))
+        exchange = cast(Exchange, make_exchange(self._chosen, spec.transport, spec.payload))
         schedule = None
-        if options.loop == OPEN:
-            shape, seconds, rate = options.shape, options.shape_time, options.rate / exchange.depth
-            schedule = Schedule(lambda since: rate * level(shape, since / seconds), poisson=options.arrivals == RANDOM)
+        if spec.is_open:
+            rate = spec.rate / exchange.depth
+            schedule = Schedule(
+                lambda since: rate * level(spec.shape, since / spec.shape_time), poisson=spec.arrivals == RANDOM
+            )
         return ConnectionGroup(
             self.make_series(),
-            self.targets.find(self.model, self._chosen.service, transport),
+            self.targets.find(self.model, self._chosen.service, spec.transport),
             exchange,
-            timeout=float(options.timeout),
+            timeout=spec.timeout,
             schedule=schedule,
             codec=self.codec,
         )
@@ -144,12 +138,14 @@ class Profile(LoadTestShape):
 
     def tick(self) -> tuple[int, float]:
         """Return the number of users for the next second, and the spawn rate."""
-        options = cast(Any, self.runner).environment.parsed_options
+        options = read_options(cast(Any, self.runner).environment)
+        # Not of the specification: the form may change both during a run.
         users, spawn_rate = int(options.num_users or 1), float(options.spawn_rate or 1)
-        if options.shape == STEADY or options.loop == OPEN:
+        spec = LoadSpec.from_options(options)
+        if spec.shape == STEADY or spec.is_open:
             return users, spawn_rate
         passed: float = cast(Any, self).get_run_time()
-        share_of_all = level(options.shape, passed / options.shape_time)
+        share_of_all = level(spec.shape, passed / spec.shape_time)
         return max(round(users * share_of_all), 1), max(spawn_rate, users)
 
 
@@ -170,47 +166,33 @@ except (TargetError, CodecError) as error:
 def add_options(parser: LocustArgumentParser, **_: Any) -> None:
     """Add the options, before Locust parses its command line."""
     workloads = LabUser.workloads
-    about = "; ".join(f"{workload.name}: {workload.summary}" for workload in workloads.values())
     models = LabUser.targets.models
     # On the parser, not on a group: only the parser accepts Locust's keywords for the web UI.
     parser.add_argument(
-        "--models", nargs="+", choices=models, default=models, is_multiple=True, help="models to load at the same time"
+        "--models", nargs="+", choices=models, default=models, is_multiple=True, help="Models to load at the same time."
     )
-    for name, choices, text in (
-        ("--workload", list(workloads), about),
-        ("--transport", CHOICES["transport"], "the transport"),
-        (
-            "--loop",
-            CHOICES["loop"],
-            "closed: a connection sends when its last request is answered; open: requests are due at a rate",
-        ),
-        ("--arrivals", CHOICES["arrivals"], "in an open loop: at even or at random times (Poisson)"),
-        ("--shape", CHOICES["shape"], "how the users (closed loop) or the rate (open loop) change over time"),
-    ):
-        parser.add_argument(name, choices=choices, default=choices[0], help=text.replace("%", "%%"))
-    for name, kind, default, text in (
-        ("--rate", float, 1000.0, "in an open loop: requests per second and model"),
-        ("--payload", int, 0, "bytes, for a workload with a payload; 0: its default"),
-        ("--shape-time", float, 60.0, "duration of the shape in seconds"),
-        ("--timeout", float, 5.0, "seconds until an exchange counts as failed"),
-    ):
-        parser.add_argument(name, type=kind, default=default, help=text)
-    for name, warm_up, text in (
-        ("--window", None, "measure for this many seconds, print a line of JSON per model, and end"),
-        ("--warm-up", 0.5, "seconds of load before the window"),
-    ):
-        parser.add_argument(name, type=float, default=warm_up, help=text, include_in_web_ui=False)
+    for name, flag in FLAGS.items():
+        about = declare(name)
+        if name == "workload":
+            summaries = "; ".join(f"{workload.name}: {workload.summary}" for workload in workloads.values())
+            about = {"choices": list(workloads), "default": next(iter(workloads)), "help": summaries.replace("%", "%%")}
+        parser.add_argument(option_of(name), include_in_web_ui=flag.in_form, **about)
     faults.add_options(parser)
 
 
-def find_objection(environment: Environment, options: Any = None) -> str | None:
+def read_options(environment: Environment) -> Namespace:
+    """Return the options that Locust has parsed, or that its form has changed."""
+    return cast(Namespace, environment.parsed_options)
+
+
+def find_objection(environment: Environment, options: Namespace | None = None) -> str | None:
     """Return why a test cannot run with these options, in one line; None if it can.
 
     Args:
         environment: Locust's.
         options: of a form; default: the current ones.
     """
-    options = options or cast(Any, environment.parsed_options)
+    options = options or read_options(environment)
     if objection := objections.find_objection(options, LabUser.targets, LabUser.workloads, LabUser.codec):
         return objection
     # A master's users run on its workers, and each worker checks its own limit.
@@ -231,7 +213,7 @@ def find_lack_of_descriptors(users: int) -> str | None:
 
 def start(environment: Environment, **_: Any) -> None:
     """Set up this process, when Locust's runner exists and before any user does."""
-    options = cast(Any, environment.parsed_options)
+    options, spec = read_options(environment), LoadSpec.from_options(read_options(environment))
     # Python raises KeyboardInterrupt in the running code, most likely the engine, which would print a traceback.
     # Locust expects it in its main greenlet, which is this one.
     gevent.signal_handler(signal.SIGINT, gevent.kill, gevent.getcurrent(), KeyboardInterrupt)
@@ -246,10 +228,10 @@ def start(environment: Environment, **_: Any) -> None:
         check_form(environment, lambda asked: find_objection(environment, asked))
     if not isinstance(environment.runner, WorkerRunner):
         RunTime(environment)
-    if options.window is not None and not isinstance(environment.runner, WorkerRunner):
+    if spec.window is not None and not isinstance(environment.runner, WorkerRunner):
         # Locust's final tables in whole milliseconds would only hide the result.
         logging.getLogger("locust.stats_logger").setLevel(logging.WARNING)
-        Window(environment, warm_up=options.warm_up, seconds=options.window)
+        Window(environment, warm_up=spec.warm_up, seconds=spec.window)
 
 
 def start_test(environment: Environment, **_: Any) -> None:
@@ -269,13 +251,14 @@ def open_idle_connections(environment: Environment) -> None:
     Raises:
         StopTest: a server did not accept all of them.
     """
-    options = cast(Any, environment.parsed_options)
-    workload = LabUser.workloads[options.workload]
+    options = read_options(environment)
+    spec = LoadSpec.from_options(options)
+    workload = LabUser.workloads[spec.workload]
     count = workload.idle_connections
     if isinstance(environment.runner, WorkerRunner):
         count = divide(count, max(environment.runner.worker_index, 0), options.expect_workers)
-    for model in options.models if count else ():
-        idle = IdleConnections(LabUser.targets.find(model, workload.service, Transport(options.transport)))
+    for model in spec.models if count else ():
+        idle = IdleConnections(LabUser.targets.find(model, workload.service, spec.transport))
         cast(Any, environment.events).test_stop.add_listener(lambda idle=idle, **_: idle.close())
         if (held := idle.open(count)) < count:
             raise StopTest(f"{model} accepted {held} of {count} idle connections")

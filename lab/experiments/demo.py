@@ -15,6 +15,7 @@ from lab.experiments.environment import describe_environment, describe_servers
 from lab.load.generator import PersistentGenerator
 from lab.load.measure import measure, measure_together
 from lab.load.measurement import Measurement
+from lab.load.presets import Preset, find_preset
 from lab.servers.backend import Backend
 from lab.servers.catalogue import Model
 
@@ -56,18 +57,21 @@ def run(backend: Backend, found: Demo, step: Callable[[str], AbstractContextMana
     with PersistentGenerator(backend) as generator:
         for model in sound:
             with step(f"load: {model.name}"), _recorded(found, model):
-                workload = choose_workload(model)
-                measured = measure(backend, model, workload, users=USERS, seconds=seconds, generator=generator)
+                measured = measure(backend, model, _ask(choose_workload(model), seconds), generator=generator)
                 found.measurements.append(measured)
                 if "http" in model.services:
-                    of_http = measure(backend, model, HTTP, users=USERS, seconds=seconds, generator=generator)
+                    of_http = measure(backend, model, _ask(HTTP, seconds), generator=generator)
                     found.http[model.name] = of_http
     # At the same time: sleeping requests use no CPU, so the models do not disturb each other. If this fails, the report
     # shows the figures as missing.
     if able := [model for model in sound if "command" in model.services and not model.rfc_only]:
         with step("load: replies that take 20 ms, all models at once"), contextlib.suppress(LabError):
-            waits = measure_together(backend, able, WAITS, users=USERS, seconds=_WAITS_SECONDS)
+            waits = measure_together(backend, able, _ask(WAITS, _WAITS_SECONDS))
             found.waits = {item.model: item for item in waits}
+
+
+def _ask(preset: str, seconds: float) -> Preset:
+    return find_preset(preset).change(users=USERS, duration=seconds)
 
 
 def choose_workload(model: Model) -> str:

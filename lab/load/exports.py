@@ -6,26 +6,17 @@ import json
 from lab.load.measurement import Measurement
 from lab.load.presets import Preset
 from loadtests.sockets.histogram import Histogram
-from services.protocol import Transport
 
 
-def describe_changes(
-    preset: Preset,
-    *,
-    users: int,
-    rate: float | None,
-    transport: Transport,
-    payload: int | None,
-    duration: float,
-    workers: int,
-) -> str:
+def describe_changes(load: Preset, preset: Preset, *, workers: int) -> str:
     """Return how a load differs from its preset, as a part of a file's name; empty if it does not differ."""
+    new, old = load.spec, preset.spec
     changes = {
-        transport.value: transport is not preset.transport,
-        f"{users}users": users != preset.users,
-        f"{rate or 0:g}rps": rate is not None and rate != preset.rate,
-        f"{payload}bytes": payload is not None,
-        f"{duration:g}s": duration != preset.duration,
+        new.transport.value: new.transport is not old.transport,
+        f"{new.users}users": new.users != old.users,
+        f"{new.rate:g}rps": new.rate != old.rate,
+        f"{new.payload}bytes": new.payload != old.payload,
+        f"{load.duration:g}s": load.duration != preset.duration,
         f"{workers}workers": workers != 0,
     }
     return "".join(f"-{text}" for text, is_changed in changes.items() if is_changed)

@@ -5,7 +5,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,8 +15,8 @@ from lab.load.cores import Pinning, allotted_cores, encode_cores
 from lab.load.external_server import ExternalServer
 from lab.load.generator import PersistentGenerator, run_generator
 from lab.load.measurement import Measurement, encode_targets
-from lab.load.presets import Preset, find_preset
-from lab.load.workloads import OPEN, STEADY
+from lab.load.presets import Preset
+from lab.load.workloads import STEADY
 from lab.metrics.meters import open_container_meter
 from lab.metrics.process import open_process_meter
 from lab.metrics.sample import Meter, NoMeter, Sample
@@ -121,15 +121,8 @@ def _list_listeners(backend: MeasuredBackend) -> dict[str, tuple[Listener, ...]]
 def measure(
     backend: MeasuredBackend,
     model: Model,
-    workload: str,
+    load: Preset,
     *,
-    users: int,
-    seconds: float,
-    warm_up: float = 0.5,
-    timeout: float = 5.0,
-    rate: float | None = None,
-    transport: str | None = None,
-    payload: int | None = None,
     codec: Path | None = None,
     workers: int = 0,
     pinning: Pinning | None = None,
@@ -140,14 +133,7 @@ def measure(
     return measure_together(
         backend,
         [model],
-        workload,
-        users=users,
-        seconds=seconds,
-        warm_up=warm_up,
-        timeout=timeout,
-        rate=rate,
-        transport=transport,
-        payload=payload,
+        load,
         codec=codec,
         workers=workers,
         pinning=pinning,
@@ -159,15 +145,8 @@ def measure(
 def measure_together(
     backend: MeasuredBackend,
     models: Sequence[Model],
-    workload: str,
+    load: Preset,
     *,
-    users: int,
-    seconds: float,
-    warm_up: float = 0.5,
-    timeout: float = 5.0,
-    rate: float | None = None,
-    transport: str | None = None,
-    payload: int | None = None,
     codec: Path | None = None,
     workers: int = 0,
     pinning: Pinning | None = None,
@@ -178,14 +157,7 @@ def measure_together(
 
     Args:
         backend: where they run.
-        workload: a name of `lab.load.presets.PRESETS`.
-        users: concurrent connections per model.
-        seconds: length of the window.
-        warm_up: seconds before the window, which do not count.
-        timeout: seconds until an exchange counts as failed.
-        rate: requests per second and model in an open loop (default: the preset's).
-        transport: default: the preset's.
-        payload: bytes (default: the workload's).
+        load: each model gets it.
         codec: a Python file that makes and checks the exchanges, see docs/adding-a-server.md.
         workers: number of processes that generate the load; 0 for Locust without a master.
         pinning: the cores that the models are pinned to (see `lab.load.cores.pin_servers`), and those of the generator.
@@ -198,14 +170,10 @@ def measure_together(
     names = [model.name for model in models]
     found = (servers or MeteredServers(backend)).open(names)
     meters = {name: server.meter for name, server in found.items()}
-    preset = find_preset(workload)
-    arguments = ["--headless", "--only-summary", "--loglevel", "ERROR"]
-    arguments += arguments_for(preset, names, users=users, rate=rate, transport=transport, payload=payload)
     # A shape starts with the load, so the window does too.
-    if preset.shape != STEADY:
-        warm_up = 0.0
-    arguments += ["--timeout", f"{timeout:g}", "--shape-time", f"{seconds:g}"]
-    arguments += ["--window", f"{seconds:g}", "--warm-up", f"{warm_up:g}"]
+    warm_up = load.spec.warm_up if load.spec.shape == STEADY else 0.0
+    spec = replace(load.spec, models=tuple(names), warm_up=warm_up)
+    arguments = ["--headless", "--only-summary", "--loglevel", "ERROR", *spec.to_arguments()]
 
     environ = {ENV_TARGETS: encode_targets([item for server in found.values() for item in server.listeners])}
     if codec:
@@ -214,9 +182,10 @@ def measure_together(
         environ[ENV_GENERATOR_CORES] = encode_cores(pinning.generator)
     before, other_connections = _read(meters), _count_other_connections(backend, found)
     with _watch(meters) as seen:
-        limit = warm_up + seconds + _OVERHEAD_SECONDS
+        expected = warm_up + load.duration
+        limit = expected + _OVERHEAD_SECONDS
         if generator:
-            finished = generator.run(arguments, environ=environ, timeout=limit, expected=warm_up + seconds)
+            finished = generator.run(arguments, environ=environ, timeout=limit, expected=expected)
         else:
             finished = run_generator(backend, arguments, workers=workers, environ=environ, timeout=limit)
     after = _read(meters)
@@ -227,7 +196,7 @@ def measure_together(
     return [
         _combine(
             backend.name,
-            preset,
+            load,
             model,
             results[model.name],
             before[model.name],
@@ -240,31 +209,6 @@ def measure_together(
         )
         for model in models
     ]
-
-
-def arguments_for(
-    preset: Preset,
-    models: Sequence[str],
-    *,
-    users: int,
-    rate: float | None = None,
-    transport: str | None = None,
-    payload: int | None = None,
-) -> list[str]:
-    """Return the load generator's arguments for a preset.
-
-    Args:
-        models: each gets this number of users, and in an open loop this rate.
-    """
-    found = ["--models", *models, "--workload", preset.workload.name, "--loop", preset.loop]
-    found += ["--shape", preset.shape, "--transport", transport or preset.transport.value]
-    # Start all users at once: the window begins when the last one has started.
-    found += ["--users", str(users * len(models)), "--spawn-rate", str(users * len(models) * 100)]
-    if preset.loop == OPEN:
-        found += ["--rate", f"{rate or preset.rate:g}", "--arrivals", "random" if preset.poisson else "even"]
-    if payload:
-        found += ["--payload", str(payload)]
-    return found
 
 
 def _read(meters: Mapping[str, Meter]) -> dict[str, Sample]:

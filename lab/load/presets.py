@@ -1,4 +1,4 @@
-"""Presets: named load tests, each a workload with a loop, a shape, and defaults for users, rate and duration.
+"""Presets: load tests with a name, each a specification with defaults for users, rate and duration.
 
 The prefix of a preset's name is its loop, `closed_` or `open_` (see `lab.load.workloads.CLOSED`).
 """
@@ -6,16 +6,8 @@ The prefix of a preset's name is its loop, `closed_` or `open_` (see `lab.load.w
 from dataclasses import dataclass, replace
 
 from lab.base.errors import LabError
-from lab.load.workloads import (
-    CLOSED,
-    CUSTOM_PROTOCOL,
-    IDLE_CONNECTIONS,
-    OPEN,
-    SESSION,
-    STEADY,
-    WORKLOADS,
-    Workload,
-)
+from lab.load.workloads import CLOSED, CUSTOM_PROTOCOL, IDLE_CONNECTIONS, OPEN, SESSION, STEADY, WORKLOADS, Workload
+from loadtests.contract import EVEN, RANDOM, LoadSpec
 from services.protocol import Transport
 
 
@@ -24,37 +16,102 @@ class Preset:
     """A load test with a name.
 
     Args:
-        name: what `lab load` takes.
+        name: what `lab load` takes, and what its results are named after.
         summary: one line for people.
-        workload: its requests.
-        loop: closed or open.
-        shape: one of `SHAPES`: of the users in a closed loop, of the rate in an open one.
-        users, rate, duration: defaults of the command line; seconds, requests per second per model.
-        poisson: in an open loop, requests are due at random times, as from independent users.
-        transport: default of the command line.
+        spec: the load, without the models.
     """
 
     name: str
     summary: str
-    workload: Workload
-    loop: str = CLOSED
-    shape: str = STEADY
-    users: int = 16
-    rate: float = 0.0
-    duration: float = 5.0
-    poisson: bool = False
-    transport: Transport = Transport.TCP
+    spec: LoadSpec
+
+    @property
+    def workload(self) -> Workload:
+        """Return the requests."""
+        return CUSTOM_PROTOCOL if self.spec.workload == CUSTOM_PROTOCOL.name else WORKLOADS[self.spec.workload]
+
+    @property
+    def duration(self) -> float:
+        """Return the seconds of the measured window."""
+        return self.spec.window or 0.0
+
+    def change(
+        self,
+        *,
+        users: int | None = None,
+        rate: float | None = None,
+        duration: float | None = None,
+        transport: Transport | None = None,
+        payload: int | None = None,
+        warm_up: float | None = None,
+        timeout: float | None = None,
+    ) -> "Preset":
+        """Return the same load test with other options; None: as it is.
+
+        Raises:
+            LabError: a closed loop has no rate.
+        """
+        old = self.spec
+        if rate and not old.is_open:
+            raise LabError(f"--rate goes with an open loop, and {self.name} is a closed one")
+        spec = replace(
+            old,
+            users=users or old.users,
+            rate=rate or old.rate,
+            window=duration or old.window,
+            shape_time=duration or old.shape_time,
+            transport=transport or old.transport,
+            payload=payload or old.payload,
+            warm_up=old.warm_up if warm_up is None else warm_up,
+            timeout=timeout or old.timeout,
+        )
+        return replace(self, spec=spec)
 
 
-def _closed(name: str, summary: str = "", workload: str = "", **changes: object) -> Preset:
+_CLOSED_USERS, _OPEN_USERS = 16, 64
+_SECONDS = 5.0
+
+
+def _make(name: str, summary: str, spec: LoadSpec, duration: float) -> Preset:
+    return Preset(f"{spec.loop}_{name}", summary, replace(spec, window=duration, shape_time=duration))
+
+
+def _closed(
+    name: str,
+    summary: str = "",
+    workload: str = "",
+    *,
+    users: int = _CLOSED_USERS,
+    shape: str = STEADY,
+    duration: float = _SECONDS,
+    transport: Transport = Transport.TCP,
+) -> Preset:
     found = WORKLOADS[workload or name]
-    made = Preset(f"{CLOSED}_{name}", summary or found.summary, found)
-    return replace(made, **changes)  # type: ignore[arg-type]  # each is a field's
+    spec = LoadSpec(workload=found.name, users=users, shape=shape, transport=transport)
+    return _make(name, summary or found.summary, spec, duration)
 
 
-def _open(name: str, summary: str, workload: str = "ping", **changes: object) -> Preset:
-    made = Preset(f"{OPEN}_{name}", summary, WORKLOADS[workload], OPEN, users=64, rate=1000.0)
-    return replace(made, **changes)  # type: ignore[arg-type]  # each is a field's
+def _open(
+    name: str,
+    summary: str,
+    workload: str = "ping",
+    *,
+    rate: float = 1000.0,
+    shape: str = STEADY,
+    arrivals: str = EVEN,
+    duration: float = _SECONDS,
+    transport: Transport = Transport.TCP,
+) -> Preset:
+    spec = LoadSpec(
+        workload=workload,
+        users=_OPEN_USERS,
+        loop=OPEN,
+        rate=rate,
+        shape=shape,
+        arrivals=arrivals,
+        transport=transport,
+    )
+    return _make(name, summary, spec, duration)
 
 
 _PRESETS = (
@@ -68,7 +125,7 @@ _PRESETS = (
     _closed("soak", "PING for ten minutes: what grows?", "ping", duration=600.0),
     _closed("datagrams", transport=Transport.UDP),
     _open("steady", "PING at a constant rate"),
-    _open("poisson", "PING at random times, as from independent users", poisson=True),
+    _open("poisson", "PING at random times, as from independent users", arrivals=RANDOM),
     _open("ramp", "PING, the rate rises from none: where is the limit?", shape="ramp", duration=20.0, rate=10_000.0),
     _open("steps", "PING, the rate rises in five steps", shape="steps", duration=20.0, rate=10_000.0),
     _open("spike", "PING, ten times the rate for a while: recovery", shape="spike", duration=20.0, rate=10_000.0),
@@ -86,14 +143,14 @@ _PRESETS = (
         f"PING at a constant rate while {IDLE_CONNECTIONS} other connections are idle",
         "idle_connections",
     ),
-    _open("mixed", "20 different requests, at random times", "mixed", rate=200.0, poisson=True),
+    _open("mixed", "20 different requests, at random times", "mixed", rate=200.0, arrivals=RANDOM),
     _open("http_ping", "GET /ping at a constant rate", "http_ping"),
     _open("http_echo_1k", "POST 1 KiB and get it back, at a constant rate", "http_echo_1k"),
     _open(
         "http_sleep", "HTTP requests that sleep 20 ms, at a constant rate: do they overlap?", "http_sleep", rate=200.0
     ),
     _open("http_churn", "connect, one GET, close, at a constant rate", "http_churn", rate=200.0),
-    _open("http_mixed", "20 different HTTP requests, at random times", "http_mixed", rate=200.0, poisson=True),
+    _open("http_mixed", "20 different HTTP requests, at random times", "http_mixed", rate=200.0, arrivals=RANDOM),
     _open("ws_echo", "1 KiB as a WebSocket message there and back, at a constant rate", "ws_echo"),
     _open("datagrams", "16 numbered datagrams at once, at a constant rate", "datagrams", transport=Transport.UDP),
 )
@@ -107,8 +164,35 @@ def find_preset(name: str) -> Preset:
         LabError: there is none.
     """
     if name == CUSTOM_PROTOCOL.name:
-        return Preset(name, CUSTOM_PROTOCOL.summary, CUSTOM_PROTOCOL)
+        spec = LoadSpec(workload=name, users=_CLOSED_USERS, window=_SECONDS, shape_time=_SECONDS)
+        return Preset(name, CUSTOM_PROTOCOL.summary, spec)
     try:
         return PRESETS[name]
     except KeyError:
         raise LabError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}") from None
+
+
+def combine(workload: str, *, loop: str | None, shape: str | None, arrivals: str | None) -> Preset:
+    """Return the preset with a workload, a loop, a shape and arrivals, or make one.
+
+    Args:
+        workload: a name of `WORKLOADS`.
+        loop: default: closed.
+        shape, arrivals: default: those of the first preset with this workload and loop.
+
+    Raises:
+        LabError: the workload has no such loop, or the loop no arrivals.
+    """
+    loop = loop or CLOSED
+    if loop == OPEN and WORKLOADS[workload].exchange is None:
+        raise LabError(f"{workload} is a script, and has no open loop")
+    if arrivals and loop != OPEN:
+        raise LabError("--arrivals goes with an open loop: add --loop open")
+    alike = [item for item in _PRESETS if (item.spec.workload, item.spec.loop) == (workload, loop)]
+    for item in alike:
+        if shape in (None, item.spec.shape) and arrivals in (None, item.spec.arrivals):
+            return item
+    base = alike[0] if alike else _open(workload, WORKLOADS[workload].summary, workload)
+    spec = replace(base.spec, shape=shape or base.spec.shape, arrivals=arrivals or base.spec.arrivals)
+    name = "_".join(part for part in (loop, workload, shape, arrivals) if part)
+    return Preset(name, WORKLOADS[workload].summary, spec)

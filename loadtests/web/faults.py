@@ -5,7 +5,7 @@ the lab that started it injects the fault (lab/experiments/faults/remote_request
 """
 
 import os
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -42,7 +42,7 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--fault-for", type=float, default=5.0, help="seconds until the fault is healed")
 
 
-def find_objection(options: Any) -> str | None:
+def find_objection(options: Namespace) -> str | None:
     """Return what is wrong with the chosen fault; None if nothing is."""
     if not _is_asked_for(options):
         return None
@@ -65,7 +65,7 @@ def ask(fault: str, models: Sequence[str], seconds: float) -> None:
 
 def schedule(environment: "Environment") -> None:
     """Request the fault of a run at its time, unless the run stops before."""
-    options = cast(Any, environment.parsed_options)
+    options = cast(Namespace, environment.parsed_options)
     if not _is_asked_for(options):
         return
     waiting = gevent.spawn_later(
@@ -79,5 +79,5 @@ def schedule(environment: "Environment") -> None:
     cast(Any, environment.events).test_stop.add_listener(cancel)
 
 
-def _is_asked_for(options: Any) -> bool:
-    return getattr(options, "fault", NONE) != NONE
+def _is_asked_for(options: Namespace) -> bool:
+    return bool(getattr(options, "fault", NONE) != NONE)

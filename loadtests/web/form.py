@@ -11,6 +11,8 @@ from flask import Response, jsonify, request
 from locust.runners import STATE_RUNNING, STATE_SPAWNING
 from locust.util.timespan import parse_timespan
 
+from loadtests.contract import FLAGS
+
 if TYPE_CHECKING:
     from locust.env import Environment
     from werkzeug.datastructures import MultiDict
@@ -19,10 +21,7 @@ if TYPE_CHECKING:
 _RENAMED = {"user_count": "num_users"}
 
 # Options that users read when they start: they cannot change during a run.
-_FIXED = (
-    *("models", "workload", "transport", "loop", "arrivals", "shape"),
-    *("rate", "payload", "shape_time", "timeout", "fault", "fault_after", "fault_for"),
-)
+_FIXED = ("models", *(name for name, flag in FLAGS.items() if flag.in_form), "fault", "fault_after", "fault_for")
 
 # The class of users with these options. A form with only other classes is not checked.
 _OURS = "LabUser"
@@ -32,7 +31,7 @@ class FormError(Exception):
     """A field of the form is invalid; the message names it."""
 
 
-def check_form(environment: "Environment", find_objection: Callable[[Any], str | None]) -> None:
+def check_form(environment: "Environment", find_objection: Callable[[Namespace], str | None]) -> None:
     """Check each form before Locust handles it.
 
     Args:

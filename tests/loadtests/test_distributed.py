@@ -17,6 +17,7 @@ from lab.clients.call import call
 from lab.load.generator import find_port, open_generator
 from lab.load.measure import measure
 from lab.load.measurement import encode_targets
+from lab.load.presets import find_preset
 from lab.servers.catalogue import Catalogue
 from tests.support.waiting import wait_until
 
@@ -48,7 +49,9 @@ def _children():
 def test_rate_of_an_open_loop_is_shared_by_all_workers(backend):
     # If each worker sent the whole rate, twice as much would be due.
     before = _children()
-    found = measure(backend, CATALOGUE[MODEL], "open_steady", users=8, seconds=2, rate=400, workers=2)
+    found = measure(
+        backend, CATALOGUE[MODEL], find_preset("open_steady").change(users=8, duration=2, rate=400), workers=2
+    )
     assert found.asked_rate == pytest.approx(400, rel=0.1)
     assert found.answered
     assert found.failures == {}

@@ -18,12 +18,13 @@ from lab.base.errors import LabError
 from lab.base.paths import ROOT
 from lab.load.measure import measure
 from lab.load.measurement import Measurement
+from lab.load.presets import find_preset
 from lab.metrics.socket_owner import count_connections
 from lab.metrics.verdict import Limit, exit_code
 from lab.servers.catalogue import Catalogue
 from lab.servers.processes import Processes
 from loadtests.sockets.connection import BlockingConnection
-from services.protocol import Address
+from services.protocol import Address, Transport
 from tests.support.waiting import wait_until
 
 MODEL = "asyncio_streams"
@@ -52,10 +53,7 @@ def loaded(backend: Processes, *, seconds: float, workers: int = 0) -> Iterator[
             measure,
             backend,
             CATALOGUE[MODEL],
-            "closed_ping",
-            users=USERS,
-            seconds=seconds,
-            warm_up=0.1,
+            find_preset("closed_ping").change(users=USERS, duration=seconds, warm_up=0.1),
             workers=workers,
         )
         wait_until(lambda: found.done() or is_loaded(backend))
@@ -101,7 +99,9 @@ def test_stopped_generator_is_in_the_row(backend):
 def test_another_load_on_the_server_is_in_the_row(backend):
     address = find_address(backend)
     with socket.create_connection((address.host, address.port)):
-        found = measure(backend, CATALOGUE[MODEL], "closed_ping", users=1, seconds=0.2, warm_up=0.0)
+        found = measure(
+            backend, CATALOGUE[MODEL], find_preset("closed_ping").change(users=1, duration=0.2, warm_up=0.0)
+        )
     assert found.verdict.bound is Limit.DISTURBED
     assert "the server had 1 connections of other clients" in found.verdict.reason
 
@@ -186,9 +186,15 @@ def test_client_of_another_transport_is_in_the_row(backend, transport):
     (item,) = (each for each in backend.targets() if (each.service, each.transport) == ("command", transport))
     with BlockingConnection(Address.parse(item.address)):
         found = measure(
-            backend, CATALOGUE[MODEL], "closed_ping", users=1, seconds=0.2, warm_up=0.0, transport=transport
+            backend,
+            CATALOGUE[MODEL],
+            find_preset("closed_ping").change(users=1, duration=0.2, warm_up=0.0, transport=Transport(transport)),
         )
     assert "the server had 1 connections of other clients before or after the load" in found.disturbances
     # The load's own users are not counted as other clients.
-    found = measure(backend, CATALOGUE[MODEL], "closed_ping", users=2, seconds=0.2, warm_up=0.0, transport=transport)
+    found = measure(
+        backend,
+        CATALOGUE[MODEL],
+        find_preset("closed_ping").change(users=2, duration=0.2, warm_up=0.0, transport=Transport(transport)),
+    )
     assert found.disturbances == ()

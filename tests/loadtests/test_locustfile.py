@@ -15,6 +15,7 @@ from lab.base.errors import LabError
 from lab.load.external_server import ExternalServer
 from lab.load.measure import measure, measure_together
 from lab.load.measurement import encode_targets
+from lab.load.presets import find_preset
 from lab.metrics.verdict import Limit
 from lab.servers.catalogue import Catalogue
 from tests.support.waiting import wait_until
@@ -55,7 +56,7 @@ def test_locust_measures_a_model():
         assert server.stdin is not None
         assert server.stdout is not None
         target = ExternalServer([f"command=tcp://127.0.0.1:{server.stdout.readline().strip()}"])
-        found = measure(target, target.model, "closed_ping", users=1, seconds=1.0, warm_up=0.0)
+        found = measure(target, target.model, find_preset("closed_ping").change(users=1, duration=1.0, warm_up=0.0))
         count, cpu, memory = map(float, server.stdout.readline().split())
         server.stdin.close()
     assert found.failures == {}
@@ -87,7 +88,9 @@ def test_locust_measures_a_model():
 
 def test_model_that_serves_one_client_at_a_time_starves_held_connections(open_model):
     server = open_model("plain_socket")
-    found = measure(server, _model("plain_socket"), "closed_ping", users=USERS, seconds=0.5, warm_up=0.2)
+    found = measure(
+        server, _model("plain_socket"), find_preset("closed_ping").change(users=USERS, duration=0.5, warm_up=0.2)
+    )
     assert found.starved == USERS - 1
     assert found.verdict.bound is Limit.STARVED
     assert found.failures == {}
@@ -124,7 +127,9 @@ def test_locust_measures_models_together(open_model):
             return servers[0].run_service(service, arguments, **options)
 
     models = [_model(server.model) for server in servers]
-    found = measure_together(Both(), models, "closed_sleep_20ms", users=4, seconds=0.5, warm_up=0.2)
+    found = measure_together(
+        Both(), models, find_preset("closed_sleep_20ms").change(users=4, duration=0.5, warm_up=0.2)
+    )
     assert [item.model for item in found] == [model.name for model in models]
     assert [item.users for item in found] == [4, 4]
     assert all(item.answered and not item.failures for item in found)
@@ -135,13 +140,13 @@ def test_locust_measures_models_together(open_model):
 def test_model_that_is_not_running_is_an_error(open_model):
     server = open_model("plain_socket")
     with pytest.raises(LabError, match="lab up asyncio_streams"):
-        measure(server, _model("asyncio_streams"), "closed_ping", users=1, seconds=0.1)
+        measure(server, _model("asyncio_streams"), find_preset("closed_ping").change(users=1, duration=0.1))
 
 
 def test_failing_generator_is_quoted(open_model):
     server = open_model("plain_socket")
     with pytest.raises(LabError, match="unknown preset"):
-        measure(server, _model("plain_socket"), "closed_nonsense", users=1, seconds=0.1)
+        measure(server, _model("plain_socket"), find_preset("closed_nonsense").change(users=1, duration=0.1))
 
 
 @pytest.mark.parametrize("text", ["", "[", "{}", "[]", '[{"model": "x", "listeners": [{"service": "echo"}]}]'])

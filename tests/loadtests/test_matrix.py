@@ -95,9 +95,9 @@ def test_combination_works_or_has_an_objection(workload):
 def test_preset_works_over_its_transports_and_refuses_others():
     for preset in PRESETS.values():
         for transport in Transport:
-            works = can_work(preset.workload.name, transport.value, preset.loop, 0)
-            assert works or transport is not preset.transport
-            options = make_options(workload=preset.workload.name, transport=transport.value, loop=preset.loop)
+            works = can_work(preset.workload.name, transport.value, preset.spec.loop, 0)
+            assert works or transport is not preset.spec.transport
+            options = make_options(workload=preset.workload.name, transport=transport.value, loop=preset.spec.loop)
             assert (find_objection(options, make_targets(), WORKLOADS) is None) is works
 
 

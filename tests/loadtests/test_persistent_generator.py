@@ -12,6 +12,7 @@ from lab.base.errors import LabError
 from lab.load.generator import PersistentGenerator
 from lab.load.measure import MeteredServers, measure
 from lab.load.measurement import encode_targets
+from lab.load.presets import find_preset
 from lab.load.workloads import IDLE_CONNECTIONS
 from lab.servers.catalogue import Catalogue
 from tests.support.waiting import wait_until
@@ -43,7 +44,10 @@ def _process(generator: PersistentGenerator) -> psutil.Process:
 def test_each_load_has_its_own_process_of_one_generator(backend, generator):
     for users in (3, 1):
         found = measure(
-            backend, CATALOGUE[MODEL], "closed_ping", users=users, seconds=0.3, warm_up=0.1, generator=generator
+            backend,
+            CATALOGUE[MODEL],
+            find_preset("closed_ping").change(users=users, duration=0.3, warm_up=0.1),
+            generator=generator,
         )
         assert found.users == users
         assert found.answered > 0
@@ -68,10 +72,7 @@ def test_server_is_looked_up_once_and_again_after_a_restart(backend, generator, 
         return measure(
             backend,
             CATALOGUE[MODEL],
-            "closed_ping",
-            users=1,
-            seconds=0.2,
-            warm_up=0.0,
+            find_preset("closed_ping").change(users=1, duration=0.2, warm_up=0.0),
             generator=generator,
             servers=servers,
         )
@@ -135,7 +136,10 @@ def test_killed_generator_is_reported_and_the_next_load_starts_another(generator
 
 def test_idle_connections_stay_open_during_a_load(backend, generator):
     found = measure(
-        backend, CATALOGUE[MODEL], "closed_idle_connections", users=2, seconds=0.6, warm_up=0.1, generator=generator
+        backend,
+        CATALOGUE[MODEL],
+        find_preset("closed_idle_connections").change(users=2, duration=0.6, warm_up=0.1),
+        generator=generator,
     )
     assert found.answered > 0
     assert found.failures == {}

@@ -3,15 +3,17 @@
 import contextlib
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 from rich.console import Console
 
 from lab.base import interrupts
 from lab.base.errors import LabError
+from lab.base.units import show_duration
 from lab.cli.context import DID_NOT_HOLD, Lab
 from lab.cli.params import DURATION, models_argument
 from lab.experiments.faults.registry import FAULTS
@@ -19,18 +21,21 @@ from lab.experiments.faults.remote_requests import FaultRequestReader
 from lab.experiments.store import check_writable, tolerated, write_new
 from lab.load.exports import describe_changes, render_files
 from lab.load.external_server import ExternalServer
-from lab.load.measure import arguments_for, measure
+from lab.load.measure import measure
 from lab.load.measurement import Measurement
-from lab.load.presets import PRESETS, Preset, find_preset
+from lab.load.presets import PRESETS, Preset, combine, find_preset
 from lab.load.selection import check_fit, select_able
 from lab.load.thresholds import Threshold, find_tripped
 from lab.load.web_ui import check_settings, serve_ui
-from lab.load.workloads import CUSTOM_PROTOCOL, HIGHEST_RATE, LARGEST_PAYLOAD
+from lab.load.workloads import CUSTOM_PROTOCOL, HIGHEST_RATE, LARGEST_PAYLOAD, WORKLOADS
 from lab.metrics.verdict import exit_code
 from lab.report.terminal import make_table, open_console
 from lab.servers.backend import choose_models
 from lab.servers.catalogue import Model
+from loadtests.contract import FLAGS, LoadSpec, option_of
 from services.protocol import Transport
+
+FC = TypeVar("FC", bound=Callable[..., Any])
 
 # Limits of one command on one machine. A loop of ours holds 10,000 connections; other models a tenth.
 _MOST_USERS = 10_000
@@ -38,18 +43,35 @@ _MOST_USERS = 10_000
 _MOST_WORKERS = 32
 
 _DEFAULT = "closed_session"
+_OF_PRESET = "[default: the preset's]"
+
+
+def load_option(
+    name: str, kind: click.ParamType[Any] | None = None, default: str = _OF_PRESET, metavar: str | None = None
+) -> Callable[[FC], FC]:
+    """Declare an option of `LoadSpec`, with its help and its choices."""
+    flag = FLAGS[name]
+    shown = f"{flag.help}  {default}" if default else flag.help
+    return click.option(option_of(name), type=kind or click.Choice(flag.choices), metavar=metavar, help=shown)
+
+
+def _default(name: str) -> str:
+    return f"[default: {show_duration(getattr(LoadSpec(), name))}]"
 
 
 @click.command()
 @models_argument
 @click.option(
     "--preset",
+    "preset_name",
     type=click.Choice(list(PRESETS)),
-    default=_DEFAULT,
-    show_default=True,
     metavar="NAME",
-    help="Workload, loop and shape; listed below.",
+    help=f"Workload, loop and shape; listed below.  [default: {_DEFAULT}]",
 )
+@load_option("workload", click.Choice(list(WORKLOADS)), "[default: session]", metavar="NAME")
+@load_option("loop", default="[default: closed]")
+@load_option("shape")
+@load_option("arrivals")
 @click.option("--up", is_flag=True, help="If no model is running, start them, and take them down afterwards.")
 @click.option(
     "--target", "targets", multiple=True, metavar="SERVICE=URL", help="Load your own server, headless; repeatable."
@@ -60,19 +82,13 @@ _DEFAULT = "closed_session"
     metavar="FILE",
     help="Python file that speaks the target's own protocol; --target is then a URL.",
 )
-@click.option("--users", type=click.IntRange(1, _MOST_USERS), help="Concurrent connections.  [default: the preset's]")
-@click.option(
-    "--rate",
-    type=click.FloatRange(0, HIGHEST_RATE, min_open=True),
-    help="Requests per second for each model, in an open loop.  [default: the preset's]",
-)
-@click.option("--duration", type=DURATION, help="Measured time of each model.  [default: the preset's]")
-@click.option(
-    "--transport", type=click.Choice([item.value for item in Transport]), help="Transport.  [default: the preset's]"
-)
-@click.option("--payload", type=click.IntRange(1, LARGEST_PAYLOAD), help="Bytes of payload, where there is one.")
-@click.option("--warm-up", type=DURATION, default="1s", show_default=True, help="Load before the measured time.")
-@click.option("--timeout", type=DURATION, default="5s", show_default=True, help="Timeout of an exchange.")
+@click.option("--users", type=click.IntRange(1, _MOST_USERS), help=f"Concurrent connections.  {_OF_PRESET}")
+@load_option("rate", click.FloatRange(0, HIGHEST_RATE, min_open=True))
+@click.option("--duration", type=DURATION, help=f"{FLAGS['window'].help}  {_OF_PRESET}")
+@load_option("transport")
+@load_option("payload", click.IntRange(1, LARGEST_PAYLOAD), default="")
+@load_option("warm_up", DURATION, _default("warm_up"))
+@load_option("timeout", DURATION, _default("timeout"))
 @click.option(
     "--fail-if",
     "conditions",
@@ -101,7 +117,11 @@ _DEFAULT = "closed_session"
 def load(
     lab: Lab,
     models: tuple[str, ...],
-    preset: str,
+    preset_name: str | None,
+    workload: str | None,
+    loop: str | None,
+    shape: str | None,
+    arrivals: str | None,
     up: bool,
     targets: tuple[str, ...],
     codec: Path | None,
@@ -110,8 +130,8 @@ def load(
     duration: float | None,
     transport: str | None,
     payload: int | None,
-    warm_up: float,
-    timeout: float,
+    warm_up: float | None,
+    timeout: float | None,
     conditions: Sequence[str],
     allow_failures: bool,
     out: Path | None,
@@ -134,29 +154,38 @@ def load(
     thresholds = [Threshold.parse(condition) for condition in conditions]
     if (targets and models) or (codec and not targets):
         raise LabError("load either models of the catalogue or a --target; a --codec goes with a --target")
+    if codec and any((preset_name, workload, loop, shape, arrivals)):
+        raise LabError("a --codec has its own requests, in a closed loop: omit the preset, workload, loop and shape")
     if up and targets:
         raise LabError("--up starts models of the catalogue; start the server of a --target yourself")
     target = ExternalServer(targets) if targets else None
-    if target:
-        headless = True
-        preset = CUSTOM_PROTOCOL.name if codec else preset
-        transport = choose_transport(target, find_preset(preset), transport)
-    found = find_preset(preset)
-    users, duration = users or found.users, duration or found.duration
-    over = Transport(transport) if transport else found.transport
-    check_fit(found, thresholds, rate=rate, transport=over, payload=payload, timeout=timeout)
-    shows_ui = not (headless or as_json or thresholds or out)
+    if codec:
+        preset = find_preset(CUSTOM_PROTOCOL.name)
+    else:
+        preset = choose_preset(preset_name, workload, loop=loop, shape=shape, arrivals=arrivals)
+    over = choose_transport(target, preset, Transport(transport) if transport else None)
+    asked = preset.change(
+        users=users,
+        rate=rate,
+        duration=duration,
+        transport=over,
+        payload=payload,
+        warm_up=warm_up,
+        timeout=timeout,
+    )
+    check_fit(asked, thresholds)
+    shows_ui = not (headless or as_json or thresholds or out or target)
     if shows_ui:
         check_settings()
     backend: Any = target or lab.backend
     with contextlib.nullcontext([target.model]) if target else running(lab, models, start=up) as available:
-        chosen = select_able(backend, available, found, over, named=bool(models or targets))
+        chosen = select_able(backend, available, asked, named=bool(models or targets))
         if target:
-            target.check_reachable(found.workload.service, over)
+            target.check_reachable(asked.workload.service, asked.spec.transport)
         if shows_ui:
-            names = [model.name for model in chosen]
-            arguments = arguments_for(found, names, users=users, rate=rate, transport=transport, payload=payload)
-            open_ui(backend, chosen, [*arguments, "--timeout", f"{timeout:g}"], workers=workers)
+            # The run lasts until the user stops it.
+            spec = replace(asked.spec, models=tuple(model.name for model in chosen), window=None)
+            open_ui(backend, chosen, spec.to_arguments(), workers=workers)
             return
         folder = out and out / "load"
         if folder:
@@ -165,29 +194,13 @@ def load(
         measured: list[Measurement] = []
         try:
             for model in chosen:
-                progress.print(f"{preset}: {model.name}, {users} users, {duration:g} s", style="dim")
-                measured.append(
-                    measure(
-                        backend,
-                        model,
-                        preset,
-                        users=users,
-                        seconds=duration,
-                        warm_up=warm_up,
-                        timeout=timeout,
-                        rate=rate,
-                        transport=transport,
-                        payload=payload,
-                        codec=codec,
-                        workers=workers,
-                    )
+                progress.print(
+                    f"{asked.name}: {model.name}, {asked.spec.users} users, {asked.duration:g} s", style="dim"
                 )
+                measured.append(measure(backend, model, asked, codec=codec, workers=workers))
         finally:
             # After Ctrl-C and after a failure, print and keep the models that were measured.
-            changes = describe_changes(
-                found, users=users, rate=rate, transport=over, payload=payload, duration=duration, workers=workers
-            )
-            report(measured, folder, changes, as_json=as_json)
+            report(measured, folder, describe_changes(asked, preset, workers=workers), as_json=as_json)
     tripped = list(find_tripped(measured, thresholds))
     for line in tripped:
         progress.print(line, style="red")
@@ -195,12 +208,29 @@ def load(
     sys.exit(code or (DID_NOT_HOLD if tripped else 0))
 
 
-def choose_transport(target: ExternalServer, preset: Preset, transport: str | None) -> str | None:
-    """Return the transport for a target: the user's, the preset's (None), or the first that the target has.
+def choose_preset(
+    name: str | None, workload: str | None, *, loop: str | None, shape: str | None, arrivals: str | None
+) -> Preset:
+    """Return the preset that the options name, or that has their workload, loop and shape.
+
+    Raises:
+        LabError: the options contradict each other.
+    """
+    if not (workload or loop or shape or arrivals):
+        return find_preset(name or _DEFAULT)
+    if name:
+        raise LabError("--preset sets the workload, the loop, the shape and the arrivals: give it or them")
+    return combine(workload or find_preset(_DEFAULT).workload.name, loop=loop, shape=shape, arrivals=arrivals)
+
+
+def choose_transport(target: ExternalServer | None, preset: Preset, transport: Transport | None) -> Transport | None:
+    """Return the user's transport, or the first that a target has; None: the preset's.
 
     Raises:
         LabError: the target does not speak the preset's service.
     """
+    if target is None:
+        return transport
     asked = preset.workload.service
     if asked not in target.model.services:
         spoken = ", ".join(target.model.services)
@@ -208,7 +238,7 @@ def choose_transport(target: ExternalServer, preset: Preset, transport: str | No
             raise LabError("a --target without a service needs a --codec that knows its protocol")
         raise LabError(f"the target speaks {spoken}, and {preset.name} asks {asked}: choose another --preset")
     offered = [item.transport for item in target.targets() if item.service == asked]
-    return offered[0] if not transport and preset.transport not in offered else transport
+    return Transport(offered[0]) if not transport and preset.spec.transport not in offered else transport
 
 
 @contextlib.contextmanager
@@ -271,4 +301,6 @@ def report(measured: Sequence[Measurement], folder: Path | None, changes: str, *
 
 
 # \b keeps click from filling the lines.
-load.epilog = "\b\nPresets:\n" + "\n".join(f"  {item.name:<25}{item.summary}" for item in PRESETS.values())
+load.epilog = f"Workloads: {', '.join(WORKLOADS)}.\n\n\b\nPresets:\n" + "\n".join(
+    f"  {item.name:<25}{item.summary}" for item in PRESETS.values()
+)

@@ -49,7 +49,7 @@ class BenchWorkload:
     @property
     def over(self) -> Transport:
         """The transport that is used."""
-        return self.transport or find_preset(self.closed).transport
+        return self.transport or find_preset(self.closed).spec.transport
 
     def is_for(self, model: Model) -> bool:
         """Return whether a model speaks the workload's service over its transport, and declares no limit against it."""

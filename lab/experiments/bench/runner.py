@@ -47,6 +47,7 @@ from lab.load.cores import Pinning, encode_cores, pin_servers
 from lab.load.generator import PersistentGenerator
 from lab.load.measure import MeteredServers, measure
 from lab.load.measurement import Measurement
+from lab.load.presets import Preset, find_preset
 from lab.metrics.verdict import Limit
 from lab.servers.backend import Backend
 from lab.servers.catalogue import Model
@@ -242,18 +243,13 @@ class Runner:
             return None
         workload, model = WORKLOADS[step.workload], self.models[step.server]
         backend = self.control if step.is_control and self.control else self.backend
-        preset, users, rate = self._choose_load(step, workload, knee)
+        load = self._choose_load(step, workload, knee)
         began = time.monotonic()
         try:
             found = measure(
                 backend,
                 model,
-                preset,
-                users=users,
-                seconds=self.plan.seconds,
-                warm_up=self.plan.warm_up,
-                rate=rate,
-                transport=workload.over.value,
+                load,
                 pinning=self.pinning,
                 generator=self._generators[backend.project],
                 servers=self._servers[backend.project],
@@ -272,20 +268,32 @@ class Runner:
             self._restart(backend, step.server)
         self.run.keep(
             step.key,
-            {"at": _now(), "took": took, "preset": preset, "users": users, "measurement": found.as_json()},
+            {
+                "at": _now(),
+                "took": took,
+                "preset": load.name,
+                "users": load.spec.users,
+                "measurement": found.as_json(),
+            },
         )
         self.progress.step(f"{step}: {found.verdict.bound}", took)
         return found
 
-    def _choose_load(self, step: Step, workload: BenchWorkload, knee: Knee) -> tuple[str, int, float | None]:
-        """Return the preset, connections and rate of a step."""
-        if step.phase is not Phase.ROUND or step.mode == CLOSED:
-            return workload.closed, knee.users, None
-        held = workload.asked.holds_connection
-        users = min(knee.most_users, _OPEN_USERS) if held else _OPEN_USERS
-        if step.mode == FIXED:
-            return workload.open, users, workload.fixed_rate
-        return workload.open, users, max(knee.rate * OPEN_SHARES[step.mode], 1.0)
+    def _choose_load(self, step: Step, workload: BenchWorkload, knee: Knee) -> Preset:
+        """Return the load of a step."""
+        name, users, rate = workload.closed, knee.users, None
+        if step.phase is Phase.ROUND and step.mode != CLOSED:
+            held = workload.asked.holds_connection
+            users = min(knee.most_users, _OPEN_USERS) if held else _OPEN_USERS
+            name = workload.open
+            rate = workload.fixed_rate if step.mode == FIXED else max(knee.rate * OPEN_SHARES[step.mode], 1.0)
+        return find_preset(name).change(
+            users=users,
+            rate=rate,
+            duration=self.plan.seconds,
+            warm_up=self.plan.warm_up,
+            transport=workload.over,
+        )
 
     def _keep_failure(self, step: Step, reason: str) -> None:
         if self.run.has(step.key):

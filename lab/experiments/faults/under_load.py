@@ -46,10 +46,9 @@ def apply_under_load(
         LabError: The load or the latency probe failed.
     """
     found = backend.catalogue[model]
-    users = find_preset(preset).users
-    total = _QUIET_SECONDS + seconds + _AFTER_SECONDS
+    asked = find_preset(preset).change(duration=_QUIET_SECONDS + seconds + _AFTER_SECONDS, warm_up=1.0)
     with ThreadPoolExecutor(1) as pool:
-        load = pool.submit(measure, backend, found, preset, users=users, seconds=total, warm_up=1.0)
+        load = pool.submit(measure, backend, found, asked)
         with open_probe(backend, model) as probe:
             time.sleep(2.0)
             probe.mark("quiet")

@@ -9,7 +9,7 @@ import pytest
 
 from lab.base.errors import LabError
 from lab.base.units import UNKNOWN, show_bytes, show_count, show_us
-from lab.cli.commands.load import report
+from lab.cli.commands.load import choose_preset, report
 from lab.cli.params import DURATION, Duration
 from lab.experiments import demo
 from lab.experiments.conformance import results, suite
@@ -218,7 +218,7 @@ def test_page_without_any_measurement(tmp_path):
         ("closed_ping", ["rate < 10k", "p99 > 1s"], {"timeout": 0.5}, "cannot be true"),
         ("open_steady", ["rate < 1001"], {}, "cannot be false: at most 1000 requests/s are sent"),
         ("open_steady", ["rate > 250"], {"rate": 250.0}, "cannot be true: at most 250 requests/s are sent"),
-        ("closed_ping", [], {"rate": 5.0}, "--rate goes with an open loop"),
+        ("closed_ping", [], {"rate": 5.0}, "--rate goes with an open loop, and closed_ping is a closed one"),
         ("closed_upload", [], {"transport": Transport.UDP}, "upload does not work over udp"),
         ("open_steady", [], {"payload": 100}, "no payload"),
         ("closed_think", [], {"payload": 100}, "think has no payload"),
@@ -226,9 +226,8 @@ def test_page_without_any_measurement(tmp_path):
     ],
 )
 def test_what_does_not_fit_together_is_said_before_anything_starts(preset, conditions, options, said):
-    given = {"rate": None, "transport": Transport.TCP, "payload": None, "timeout": 5.0} | options
     with pytest.raises(LabError, match=said):
-        check_fit(PRESETS[preset], [Threshold.parse(text) for text in conditions], **given)
+        check_fit(PRESETS[preset].change(**options), [Threshold.parse(text) for text in conditions])
 
 
 class _Listening:
@@ -243,12 +242,12 @@ def test_models_that_cannot_be_asked_are_left_out_or_named():
     backend = _Listening(("asyncio_streams", "echo", "tcp"), ("plain_socket", "command", "tcp"))
     models = Catalogue.load().select(["asyncio_streams", "plain_socket"])
     preset = PRESETS["closed_echo_1k"]
-    kept = select_able(backend, models, preset, Transport.TCP, named=False)
+    kept = select_able(backend, models, preset, named=False)
     assert [model.name for model in kept] == ["asyncio_streams"]
     with pytest.raises(LabError, match="echo over tcp, which plain_socket does not speak"):
-        select_able(backend, models, preset, Transport.TCP, named=True)
+        select_able(backend, models, preset, named=True)
     with pytest.raises(LabError, match="echo over udp"):
-        select_able(backend, models, preset, Transport.UDP, named=False)
+        select_able(backend, models, preset.change(transport=Transport.UDP), named=False)
 
 
 def test_measurements_are_written_with_their_times(tmp_path, make_measurement, capsys):
@@ -283,25 +282,63 @@ def test_second_measurement_does_not_overwrite_the_first(tmp_path, make_measurem
 
 # Of open_echo_1k: 64 users, 1000/s, 5 s, over TCP, and its own payload.
 @pytest.mark.parametrize(
-    ("given", "changes"),
+    ("given", "workers", "changes"),
     [
-        ({}, ""),
-        ({"rate": 1000.0}, ""),
-        ({"rate": 2500.5}, "-2500.5rps"),
-        ({"users": 8}, "-8users"),
-        ({"transport": Transport.TLS}, "-tls"),
-        ({"payload": 100}, "-100bytes"),
-        ({"duration": 0.5}, "-0.5s"),
-        ({"workers": 2}, "-2workers"),
+        ({}, 0, ""),
+        ({"rate": 1000.0}, 0, ""),
+        ({"rate": 2500.5}, 0, "-2500.5rps"),
+        ({"users": 8}, 0, "-8users"),
+        ({"transport": Transport.TLS}, 0, "-tls"),
+        ({"payload": 100}, 0, "-100bytes"),
+        ({"duration": 0.5}, 0, "-0.5s"),
+        ({}, 2, "-2workers"),
         (
-            {"transport": Transport.UNIX, "users": 1, "rate": 5.0, "payload": 7, "duration": 9.0, "workers": 1},
+            {"transport": Transport.UNIX, "users": 1, "rate": 5.0, "payload": 7, "duration": 9.0},
+            1,
             "-unix-1users-5rps-7bytes-9s-1workers",
         ),
     ],
 )
-def test_file_of_a_measurement_is_named_by_what_was_changed(given, changes):
-    usual = {"users": 64, "rate": None, "transport": Transport.TCP, "payload": None, "duration": 5.0, "workers": 0}
-    assert describe_changes(PRESETS["open_echo_1k"], **usual | given) == changes
+def test_file_of_a_measurement_is_named_by_what_was_changed(given, workers, changes):
+    preset = PRESETS["open_echo_1k"]
+    assert describe_changes(preset.change(**given), preset, workers=workers) == changes
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "changes"),
+    [
+        ({}, "closed_session", {}),
+        ({"name": "open_ramp"}, "open_ramp", {}),
+        ({"loop": "open"}, "open_session", {}),
+        ({"workload": "ping"}, "closed_ping", {}),
+        # The first preset with this workload and loop has the defaults.
+        ({"workload": "mixed", "loop": "open"}, "open_mixed", {"rate": 200.0, "arrivals": "random"}),
+        ({"workload": "ping", "shape": "ramp"}, "closed_ramp", {"users": 64}),
+        ({"workload": "ping", "loop": "open", "arrivals": "random"}, "open_poisson", {}),
+        ({"workload": "mixed", "loop": "open", "arrivals": "even"}, "open_mixed_even", {"rate": 200.0}),
+        ({"workload": "datagrams", "shape": "steps"}, "closed_datagrams_steps", {"transport": Transport.UDP}),
+        ({"workload": "blob", "loop": "open", "shape": "spike"}, "open_blob_spike", {"users": 64, "rate": 1000.0}),
+    ],
+)
+def test_workload_loop_and_shape_are_a_preset_or_make_one(given, name, changes):
+    found = choose_preset(**dict.fromkeys(("name", "workload", "loop", "shape", "arrivals")) | given)
+    assert found.name == name
+    wanted = {key: value for key, value in given.items() if key != "name"} | changes
+    assert {key: getattr(found.spec, key) for key in wanted} == wanted
+    assert found.spec.window == found.spec.shape_time
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"name": "closed_ping", "loop": "open"}, "--preset sets the workload, the loop, the shape and the arrivals"),
+        ({"workload": "think", "loop": "open"}, "think is a script, and has no open loop"),
+        ({"workload": "ping", "arrivals": "random"}, "--arrivals goes with an open loop: add --loop open"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(given, said):
+    with pytest.raises(LabError, match=said):
+        choose_preset(**dict.fromkeys(("name", "workload", "loop", "shape", "arrivals")) | given)
 
 
 def test_demo_of_the_same_second_has_a_folder_of_its_own(tmp_path, make_measurement, monkeypatch):

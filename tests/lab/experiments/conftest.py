@@ -14,6 +14,7 @@ from lab.experiments.bench.runner import Progress, Runner
 from lab.experiments.conformance.results import ModelResult
 from lab.experiments.store import Run
 from lab.load.measurement import Measurement
+from lab.load.presets import Preset
 from lab.servers.backend import Completed
 from lab.servers.catalogue import Catalogue, Listener
 from tests.support.made_up import MEASUREMENT
@@ -89,11 +90,10 @@ class Bench:
         self.lines: list[str] = []
         monkeypatch.setattr("lab.experiments.bench.runner.measure", self._measure)
 
-    def _measure(
-        self, backend: Any, model: Any, scenario: str, *, users: int, rate: float | None, **_: Any
-    ) -> Measurement:
-        self.asked.append((model.name, scenario, users, rate))
-        return replace(self.answer(model.name, scenario, users, rate), model=model.name)
+    def _measure(self, backend: Any, model: Any, load: Preset, **_: Any) -> Measurement:
+        asked = (load.name, load.spec.users, load.spec.rate if load.spec.is_open else None)
+        self.asked.append((model.name, *asked))
+        return replace(self.answer(model.name, *asked), model=model.name)
 
     def begin(self, plan: Plan) -> Run:
         return Run.create("bench", {"plan": plan.as_json(), "environment": {"commit": "abc"}}, root=self.root)

@@ -15,6 +15,7 @@ from lab.base.environ import ENV_GENERATOR_CORES
 from lab.base.errors import LabError
 from lab.load.cores import Pinning, _list_threads, encode_cores, pin_generator, pin_servers, split_cores
 from lab.load.measure import measure
+from lab.load.presets import find_preset
 from lab.servers.catalogue import Catalogue
 from tests.support.waiting import wait_until
 
@@ -74,7 +75,11 @@ def test_generator_is_pinned_to_the_cores_of_its_environment():
 
 
 def test_measurement_keeps_the_readings_of_the_meters(open_model):
-    found = measure(open_model("thread_pool"), Catalogue.load()["thread_pool"], "closed_ping", users=2, seconds=1.0)
+    found = measure(
+        open_model("thread_pool"),
+        Catalogue.load()["thread_pool"],
+        find_preset("closed_ping").change(users=2, duration=1.0),
+    )
     assert found.answered
     assert found.allotted == 1
     assert found.server_user_us is not None

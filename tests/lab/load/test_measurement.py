@@ -26,7 +26,6 @@ from lab.load.measure import (
     _combine,
     _count_other_connections,
     _parse,
-    arguments_for,
     measure,
     measure_together,
     open_meter,
@@ -40,6 +39,7 @@ from lab.servers.catalogue import Catalogue, Listener
 from loadtests.parts import Pulse, Result, combine, find_disturbances, read_machine_cpu
 from loadtests.sockets.histogram import Histogram
 from loadtests.sockets.recorder import Tally
+from services.protocol import Transport
 from tests.support.made_up import MEASUREMENT
 from tests.support.waiting import wait_until
 
@@ -491,30 +491,8 @@ def test_server_is_allotted_one_core_unless_it_declares_all() -> None:
     assert allotted_cores(every, None) is None
 
 
-def test_preset_becomes_arguments_of_the_generator() -> None:
-    closed = arguments_for(find_preset("closed_echo_1k"), ["a", "b"], users=5, transport="unix", payload=77)
-    text = " ".join(closed)
-    assert text == (
-        "--models a b --workload echo_1k --loop closed --shape steady --transport unix --users 10 --spawn-rate 1000 "
-        "--payload 77"
-    )
-    opened = " ".join(arguments_for(find_preset("open_steady"), ["a"], users=5, rate=250.5))
-    assert opened.endswith("--users 5 --spawn-rate 500 --rate 250.5 --arrivals even")
-    assert "--transport tcp" in opened
-    assert "--payload" not in opened
-
-
-@pytest.mark.parametrize(
-    "preset", [item for item in PRESETS.values() if item.loop == "open"], ids=lambda item: item.name
-)
-def test_arrivals_are_those_of_the_preset(preset) -> None:
-    found = arguments_for(preset, ["a"], users=1)
-    assert found[found.index("--arrivals") + 1] == ("random" if preset.poisson else "even")
-    assert found[found.index("--rate") + 1] == f"{preset.rate:g}"
-
-
 def test_some_presets_have_random_arrivals_and_others_even_ones() -> None:
-    assert {item.poisson for item in PRESETS.values() if item.loop == "open"} == {True, False}
+    assert {item.spec.arrivals for item in PRESETS.values() if item.spec.is_open} == {"even", "random"}
 
 
 def test_unknown_preset_is_refused() -> None:
@@ -575,18 +553,14 @@ def test_generator_prints_results_that_the_lab_parses() -> None:
     found = measure(
         backend,
         MODEL,
-        "open_poisson",
-        users=3,
-        seconds=1.5,
-        warm_up=0.25,
-        timeout=0.75,
+        find_preset("open_poisson").change(users=3, duration=1.5, warm_up=0.25, timeout=0.75),
         codec=Path("codec.py"),
         pinning=Pinning((1,), (0, 2)),
     )
     ((arguments, environ),) = backend.asked
     text = " ".join(arguments)
     assert text.startswith("--headless --only-summary --loglevel ERROR --models prefork ")
-    assert text.endswith("--timeout 0.75 --shape-time 1.5 --window 1.5 --warm-up 0.25")
+    assert text.endswith("--shape-time 1.5 --timeout 0.75 --window 1.5 --warm-up 0.25")
     assert environ["LAB_CODEC"] == str(Path("codec.py").resolve())
     assert environ["LAB_GENERATOR_CORES"] == "0,2"
     assert environ["LAB_LIFELINE"] == "stdin"
@@ -600,16 +574,18 @@ def test_generator_prints_results_that_the_lab_parses() -> None:
 
 def test_load_gets_all_options(monkeypatch) -> None:
     backend = Backend()
-    measure(backend, MODEL, "open_steady", users=1, seconds=1.0, rate=77.0, transport="tls")
+    measure(
+        backend, MODEL, find_preset("open_steady").change(users=1, duration=1.0, rate=77.0, transport=Transport.TLS)
+    )
     text = " ".join(backend.asked[0][0])
-    assert "--rate 77 " in text
+    assert "--rate 77.0 " in text
     assert "--transport tls " in text
-    assert text.endswith("--timeout 5 --shape-time 1 --window 1 --warm-up 0.5")
+    assert text.endswith("--shape-time 1.0 --timeout 5.0 --window 1.0 --warm-up 0.5")
     backend = Backend()
-    measure_together(backend, [MODEL], "closed_echo_1k", users=1, seconds=1.0, payload=99)
+    measure_together(backend, [MODEL], find_preset("closed_echo_1k").change(users=1, duration=1.0, payload=99))
     text = " ".join(backend.asked[0][0])
     assert "--payload 99 " in text
-    assert text.endswith("--timeout 5 --shape-time 1 --window 1 --warm-up 0.5")
+    assert text.endswith("--shape-time 1.0 --timeout 5.0 --window 1.0 --warm-up 0.5")
     names = [name for name in inspect.signature(measure_together).parameters if name != "models"]
     given: dict[str, Any] = {name: object() for name in names}
     got = []
@@ -620,7 +596,7 @@ def test_load_gets_all_options(monkeypatch) -> None:
 
     monkeypatch.setattr("lab.load.measure.measure_together", measure_all)
     assert measure(model=MODEL, **given) is MEASUREMENT
-    places = (given.pop("backend"), [MODEL], given.pop("workload"))
+    places = (given.pop("backend"), [MODEL], given.pop("load"))
     assert got == [(places, given)]
 
 
@@ -658,7 +634,9 @@ def test_server_is_read_during_the_load(monkeypatch) -> None:
     monkeypatch.setattr("lab.load.measure.open_meter", lambda backend, model: meter)
     generator, began = Standing(meter), time.monotonic()
     persistent = cast(PersistentGenerator, generator)
-    found = measure(Backend(), MODEL, "closed_ping", users=1, seconds=2.0, warm_up=0.5, generator=persistent)
+    found = measure(
+        Backend(), MODEL, find_preset("closed_ping").change(users=1, duration=2.0, warm_up=0.5), generator=persistent
+    )
     took = time.monotonic() - began
     assert generator.given["timeout"] == 62.5
     assert generator.given["expected"] == 2.5
@@ -709,9 +687,9 @@ def test_server_is_looked_up_once_and_again_after_a_restart(monkeypatch) -> None
 
 def test_shape_is_measured_without_a_warm_up() -> None:
     backend = Backend()
-    shaped = next(item for item in PRESETS.values() if item.shape != "steady")
-    measure(backend, MODEL, shaped.name, users=1, seconds=2.0, warm_up=1.0)
-    assert " ".join(backend.asked[0][0]).endswith("--window 2 --warm-up 0")
+    shaped = next(item for item in PRESETS.values() if item.spec.shape != "steady")
+    measure(backend, MODEL, find_preset(shaped.name).change(users=1, duration=2.0, warm_up=1.0))
+    assert " ".join(backend.asked[0][0]).endswith("--window 2.0 --warm-up 0.0")
     assert backend.timeout == 62.0
 
 
@@ -729,13 +707,16 @@ def test_meter_of_a_missing_model_says_why() -> None:
 def test_connections_of_other_clients_are_a_disturbance(monkeypatch) -> None:
     looked = iter([0, 2])
     monkeypatch.setattr("lab.load.measure.count_connections", lambda addresses, pid: next(looked))
-    found = measure(Backend(), MODEL, "closed_ping", users=3, seconds=1.0)
+    found = measure(Backend(), MODEL, find_preset("closed_ping").change(users=3, duration=1.0))
     assert found.verdict.bound is Limit.DISTURBED
     assert "2 connections of other clients" in found.verdict.reason
     looked = iter([3, 0])
-    assert "3 connections" in measure(Backend(), MODEL, "closed_ping", users=3, seconds=1.0).verdict.reason
+    assert (
+        "3 connections"
+        in measure(Backend(), MODEL, find_preset("closed_ping").change(users=3, duration=1.0)).verdict.reason
+    )
     looked = iter([0, 0])
-    assert measure(Backend(), MODEL, "closed_ping", users=3, seconds=1.0).disturbances == ()
+    assert measure(Backend(), MODEL, find_preset("closed_ping").change(users=3, duration=1.0)).disturbances == ()
 
 
 @pytest.mark.parametrize(("name", "pid"), [("docker", 7), ("process", None)])

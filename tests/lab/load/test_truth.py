@@ -9,6 +9,7 @@ from lab.experiments.bench.findings import RowKey, read_findings
 from lab.experiments.store import Run
 from lab.load.generator import PersistentGenerator
 from lab.load.measure import measure
+from lab.load.presets import find_preset
 from lab.metrics.verdict import Limit
 from lab.report.bench_text import make_answers, make_lines
 from lab.servers.open import open_backend
@@ -49,7 +50,12 @@ def test_throttled_generator_is_named_in_its_rows(docker_project: str, engine: d
         with PersistentGenerator(backend) as generator:
 
             def load():
-                return measure(backend, model, "closed_ping", users=16, seconds=1.0, warm_up=0.3, generator=generator)
+                return measure(
+                    backend,
+                    model,
+                    find_preset("closed_ping").change(users=16, duration=1.0, warm_up=0.3),
+                    generator=generator,
+                )
 
             load()
             # A fifth of a core, which cannot saturate any server.

@@ -17,6 +17,7 @@ from lab.experiments.bench.findings import CrossCheck, Findings, RowKey, read_fi
 from lab.experiments.bench.plan import Plan
 from lab.experiments.store import Run
 from lab.load.measurement import Measurement
+from lab.load.presets import Preset
 from lab.metrics.verdict import Limit, Verdict
 from tests.support.made_up import MEASUREMENT
 
@@ -231,10 +232,10 @@ def test_control_is_measured_on_the_second_server(
     asked: list[tuple[str, str]] = []
     plain = bench._measure
 
-    def measure(backend: Any, model: Any, scenario: str, **given: Any) -> Measurement:
+    def measure(backend: Any, model: Any, load: Preset, **given: Any) -> Measurement:
         asked.append((backend.project, model.name))
         # The control answers 100 requests/s less.
-        found: Measurement = plain(backend, model, scenario, **given)
+        found: Measurement = plain(backend, model, load, **given)
         return replace(found, answered=found.answered - (100 if backend.project == "t-control" else 0))
 
     monkeypatch.setattr("lab.experiments.bench.runner.measure", measure)

@@ -22,11 +22,12 @@ from lab.experiments.store import Run
 from lab.load.cores import Pinning
 from lab.load.measure import MeteredServer
 from lab.load.measurement import Measurement
-from lab.load.presets import find_preset
+from lab.load.presets import Preset, find_preset
 from lab.metrics.sample import Sample
 from lab.metrics.verdict import Limit, Verdict
 from lab.servers.backend import Completed
 from lab.servers.catalogue import Catalogue, Listener
+from loadtests.contract import LoadSpec
 from loadtests.sockets.errors import ClientError
 from services.protocol import Transport
 from tests.support.made_up import MEASUREMENT
@@ -85,7 +86,7 @@ class Lab:
         self.backend = RecordingBackend()
         self.control = RecordingBackend("t-control")
         self.lines: list[str] = []
-        self.measured: list[tuple[Any, Any, str, dict[str, Any]]] = []
+        self.measured: list[tuple[Any, Any, Preset, dict[str, Any]]] = []
         self.pinned: list[tuple[str, tuple[str, ...]]] = []
         self.answer: Callable[..., Measurement] = lambda model, users: replace(MEASUREMENT, users=users)
         self.run = Run.create("bench", {"plan": plan.as_json(), "environment": {}}, root=root)
@@ -102,9 +103,9 @@ class Lab:
         monkeypatch.setattr(runner, "measure", self._measure)
         monkeypatch.setattr(runner, "pin_servers", self._pin)
 
-    def _measure(self, backend: Any, model: Any, preset: str, **given: Any) -> Measurement:
-        self.measured.append((backend, model, preset, given))
-        return replace(self.answer(model.name, given["users"]), model=model.name)
+    def _measure(self, backend: Any, model: Any, load: Preset, **given: Any) -> Measurement:
+        self.measured.append((backend, model, load, given))
+        return replace(self.answer(model.name, load.spec.users), model=model.name)
 
     def _pin(self, backend: Any, names: Sequence[str], pinning: Pinning) -> None:
         assert pinning == self.runner.pinning
@@ -135,18 +136,13 @@ def test_step_is_measured_as_planned(lab: Open) -> None:
     cores = Pinning((1,), (0,))
     found = lab(models=("asyncio_streams",), workloads=("tls",), seconds=0.7, warm_up=0.3, pinning=cores)
     found.measure_all()
-    ((backend, model, preset, given),) = found.measured
-    assert (backend, model.name, preset) == (found.backend, "asyncio_streams", "closed_ping")
+    ((backend, model, load, given),) = found.measured
+    assert (backend, model.name, load.name) == (found.backend, "asyncio_streams", "closed_ping")
     assert given.pop("generator") is found.runner._generators["t"]
     assert given.pop("servers") is found.runner._servers["t"]
-    assert given == {
-        "users": 16,
-        "seconds": 0.7,
-        "warm_up": 0.3,
-        "rate": None,
-        "transport": "tls",
-        "pinning": cores,
-    }
+    assert given == {"pinning": cores}
+    spec = LoadSpec(users=16, workload="ping", transport=Transport.TLS, window=0.7, shape_time=0.7, warm_up=0.3)
+    assert load.spec == spec
 
 
 def test_stored_step_has_request_and_result(lab: Open) -> None:
@@ -186,9 +182,10 @@ def test_preset_connections_and_rate_of_a_step(
     lab: Open, workload: str, mode: str, knee: Knee, asked: tuple[str, int, float | None]
 ) -> None:
     step = Step(Phase.ROUND, 1, workload, "asyncio_streams", mode)
-    preset, users, rate = lab().runner._choose_load(step, WORKLOADS[workload], knee)
-    assert (preset, users) == asked[:2]
-    assert rate == (None if asked[2] is None else pytest.approx(asked[2]))
+    load = lab().runner._choose_load(step, WORKLOADS[workload], knee)
+    assert (load.name, load.spec.users) == asked[:2]
+    assert load.spec.is_open is (asked[2] is not None)
+    assert asked[2] is None or load.spec.rate == pytest.approx(asked[2])
 
 
 def test_model_without_answers_is_restarted_and_pinned(lab: Open) -> None:
@@ -271,7 +268,7 @@ def test_failed_level_ends_the_sweep_of_its_model_only(lab: Open) -> None:
     found.answer = answer
     found.measure_all()
     asked = {
-        name: [given["users"] for _, model, _, given in found.measured if model.name == name]
+        name: [load.spec.users for _, model, load, _ in found.measured if model.name == name]
         for name in ("asyncio_streams", "twisted_reactor")
     }
     # Each level doubles the rate: the knee of the first is at 64, that of the second at 4.
@@ -285,7 +282,7 @@ def test_level_skipped_for_one_model_is_measured_for_others(lab: Open) -> None:
     )
     found.measure_all()
     # The order within a level is shuffled. In either order, the sweep of the other model continues.
-    assert sorted((model.name, given["users"]) for _, model, _, given in found.measured) == [
+    assert sorted((model.name, load.spec.users) for _, model, load, _ in found.measured) == [
         ("asyncio_streams", 4),
         ("asyncio_streams", 4),
         ("asyncio_streams", 16),
@@ -305,7 +302,7 @@ def test_inconsistent_level_is_left_out_for_its_model_only(lab: Open) -> None:
         **({"verdict": odd} if users == 4 else {}),  # type: ignore[arg-type]
     )
     found.measure_all()
-    assert sorted(given["users"] for *_, given in found.measured) == [4, 4, 16, 16, 16, 16]
+    assert sorted(load.spec.users for _, _, load, _ in found.measured) == [4, 4, 16, 16, 16, 16]
 
 
 def level(rate: float, *, served: bool = True) -> Level:
@@ -386,8 +383,7 @@ def test_redis_benchmark_sends_as_many_requests_and_at_least_1000(lab: Open, rat
     found = lab(models=("asyncio_streams",), control="asyncio_streams", seconds=0.5, workloads=("echo_1k",))
     found.answer = lambda model, users: replace(MEASUREMENT, users=users, answered=rate)
     found.measure_all()
-    ours = [given for _, _, preset, given in found.measured if preset == "closed_ping"]
-    assert [given["users"] for given in ours] == [16]
+    assert [load.spec.users for _, _, load, _ in found.measured if load.name == "closed_ping"] == [16]
     theirs = [arguments for arguments, _ in found.backend.asked if "redis-benchmark" in arguments]
     assert [arguments[-1] for arguments in theirs] == [str(requests)]
 
@@ -614,7 +610,7 @@ def test_fixed_rounds_default_to_rounds(make_plan: Callable[..., Plan]) -> None:
 
 def test_datagram_workload_has_all_its_users() -> None:
     over = BenchWorkload("x", "datagrams that are held", "closed_datagrams", "open_datagrams", 1.0, Transport.UDP)
-    assert find_preset("closed_datagrams").transport is Transport.UDP
+    assert find_preset("closed_datagrams").spec.transport is Transport.UDP
     assert over.most_users(CATALOGUE["plain_socket"], 64) == 64
 
 

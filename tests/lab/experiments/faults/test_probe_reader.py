@@ -352,8 +352,7 @@ def test_fault_is_injected_in_the_middle_of_the_load(
     model = backend.catalogue["prefork"]
     options = {"control": True} if control else {}
     found = apply_under_load(cast(Backend, backend), "prefork", FAULTS[fault], "closed_session", seconds=3.0, **options)
-    users = find_preset("closed_session").users
-    assert asked == [(backend, model, "closed_session", {"users": users, "seconds": 11.0, "warm_up": 1.0})]
+    assert asked == [(backend, model, find_preset("closed_session").change(duration=11.0, warm_up=1.0), {})]
     broken = [] if control else [fault]
     healed = {"pause": ["unpause"], "kill": [] if control else ["restart"]}[fault]
     assert backend.names() == ["quiet", *broken, "injected", *healed, "healed", "recovered", "closed"]

@@ -330,8 +330,8 @@ def test_impossible_exchange_is_refused(workload, transport, payload, said):
 
 
 def test_presets_declare_their_loop():
-    assert all(name.startswith(f"{preset.loop}_") for name, preset in PRESETS.items())
-    assert all(preset.rate > 0 for preset in PRESETS.values() if preset.loop == "open")
+    assert all(name.startswith(f"{preset.spec.loop}_") for name, preset in PRESETS.items())
+    assert all(preset.spec.rate > 0 for preset in PRESETS.values() if preset.spec.loop == "open")
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -18,6 +18,7 @@ import pytest
 
 from lab.load.external_server import ExternalServer
 from lab.load.measure import measure
+from lab.load.presets import find_preset
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -73,7 +74,9 @@ def test_random_arrivals_have_different_intervals(open_server):
 
     with open_server(behave) as (host, port):
         target = ExternalServer([f"command=tcp://{host}:{port}"])
-        found = measure(target, target.model, "open_poisson", users=1, rate=300, seconds=1.5, warm_up=0.0)
+        found = measure(
+            target, target.model, find_preset("open_poisson").change(users=1, rate=300, duration=1.5, warm_up=0.0)
+        )
     assert found.failures == {}
     distances = [after - before for before, after in itertools.pairwise(came)]
     # The middle one of an exponential distribution is ln 2 = 0.69 of the mean; of even distances it is the mean. A

@@ -1,0 +1,77 @@
+"""A load's specification on its way to the generator."""
+
+from argparse import ArgumentParser, Namespace
+from dataclasses import fields, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lab.load.workloads import LOOPS, SHAPES, WORKLOADS
+from loadtests.contract import FLAGS, LoadSpec, declare, option_of
+from services.protocol import Transport
+
+_SECONDS = st.floats(min_value=0.001, max_value=1e6)
+_SPECS = st.builds(
+    LoadSpec,
+    models=st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=3, unique=True).map(tuple),
+    users=st.integers(1, 10_000),
+    workload=st.sampled_from(list(WORKLOADS)),
+    transport=st.sampled_from(Transport),
+    loop=st.sampled_from(LOOPS),
+    arrivals=st.sampled_from(["even", "random"]),
+    shape=st.sampled_from(SHAPES),
+    rate=st.floats(min_value=1e-6, max_value=1e6),
+    payload=st.integers(0, 2**24),
+    shape_time=_SECONDS,
+    timeout=_SECONDS,
+    window=st.none() | _SECONDS,
+    warm_up=st.floats(min_value=0.0, max_value=1e6),
+)
+
+
+def parse(arguments: list[str]) -> Namespace:
+    """Parse arguments as Locust does, with its own options of the same names."""
+    parser = ArgumentParser()
+    parser.add_argument("--models", nargs="+", default=["a", "b"])
+    parser.add_argument("--users", type=int, dest="num_users")
+    parser.add_argument("--spawn-rate", type=float)
+    for name in FLAGS:
+        parser.add_argument(option_of(name), **declare(name))
+    return parser.parse_args(arguments)
+
+
+@given(_SPECS)
+def test_specification_survives_the_command_line(spec: LoadSpec) -> None:
+    assert LoadSpec.from_options(parse(spec.to_arguments())) == spec
+
+
+def test_arguments_start_all_users_of_all_models_at_once() -> None:
+    spec = LoadSpec(("a", "b"), 5, "echo_1k", Transport.UNIX, rate=1234.56789, payload=77)
+    assert " ".join(spec.to_arguments()) == (
+        "--models a b --users 10 --spawn-rate 1000 --workload echo_1k --transport unix --loop closed --arrivals even "
+        "--shape steady --rate 1234.56789 --payload 77 --shape-time 60.0 --timeout 5.0 --warm-up 0.5"
+    )
+
+
+def test_options_without_arguments_are_the_defaults() -> None:
+    assert LoadSpec.from_options(parse([])) == LoadSpec(models=("a", "b"))
+    # One user on three models loads one of them.
+    assert LoadSpec.from_options(parse(["--models", "a", "b", "c", "--users", "4"])).users == 2
+
+
+def test_every_field_but_models_and_users_is_a_flag() -> None:
+    assert {item.name for item in fields(LoadSpec)} == {"models", "users", *FLAGS}
+
+
+@pytest.mark.parametrize("name", ["transport", "loop", "arrivals", "shape"])
+def test_unknown_choice_is_refused(name: str) -> None:
+    options = parse(["--models", "a"])
+    setattr(options, name, "nonsense")
+    with pytest.raises(ValueError, match=f"unknown {name} 'nonsense': one of {FLAGS[name].choices[0]}, "):
+        LoadSpec.from_options(options)
+
+
+def test_loop_tells_whether_requests_are_due_at_times() -> None:
+    assert not LoadSpec().is_open
+    assert replace(LoadSpec(), loop="open").is_open
