@@ -185,11 +185,12 @@ def make_reliability(findings: Findings) -> Iterator[str]:
     for item in findings.cross_checks:
         ours, theirs = show_estimate(item.ours, show_count), show_estimate(item.theirs, show_count)
         if item.missing:
-            yield f"Independent check of {item.model}: not made: {item.missing}."
+            yield f"Independent check of {item.model} by {item.client}: not made: {item.missing}."
         else:
             yield (
-                f"Independent check of {item.model}: {ours} requests/s here, {theirs} by redis-benchmark"
-                f"{_show_costs(item)}: {_CROSS_CHECK_RESULTS[item.differs(floors['rate'] or 0.0)]}."
+                f"Independent check of {item.model}, {item.workload}: {ours} requests/s here, {theirs} by "
+                f"{item.client}{_show_costs(item)}: "
+                f"{_CROSS_CHECK_RESULTS[item.differs(floors['rate'] or 0.0)].format(client=item.client)}."
             )
     if (top := findings.generator_limit) is not None:
         limits = ", ".join(f"{bound} in {count}" for bound, count in top.verdicts.most_common())
@@ -222,8 +223,8 @@ def make_reliability(findings: Findings) -> Iterator[str]:
 # By `CrossCheck.differs`.
 _CROSS_CHECK_RESULTS = {
     None: "they agree",
-    "more": "THEY DISAGREE: redis-benchmark gets more, so the rates here are too low",
-    "less": "they differ beyond the noise: redis-benchmark is the slower client, or the rates here are too high; the "
+    "more": "THEY DISAGREE: {client} gets more, so the rates here are too low",
+    "less": "they differ beyond the noise: {client} is the slower client, or the rates here are too high; the "
     "CPU per request, which no client can change, shows which",
 }
 

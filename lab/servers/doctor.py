@@ -21,6 +21,7 @@ UI_PORT = 8089
 # A load needs two sockets for each user, one at each end. The usual soft limit, 1024, is enough for hundreds of users.
 _ENOUGH_FILES = 8192
 _ENOUGH_CORES = 2
+_HTTP_CHECK = "checks our HTTP figures in `lab bench` on the process backend; containers have it"
 # The oldest and the newest version on which the whole test suite has passed.
 TESTED = {"engine": ("20.10", "28"), "compose": ("2.26", "2.40"), "buildx": ("0.13", "0.29")}
 
@@ -191,8 +192,11 @@ def _examine_tools() -> Iterator[Finding]:
         "redis-cli": ("redis-tools", "a Redis client for `lab shell` on the process backend; containers have it"),
         "redis-benchmark": (
             "redis-tools",
-            "a load generator for `lab shell` on the process backend; containers have it",
+            "checks our figures in `lab bench` on the process backend; containers have it",
         ),
+        "wrk": ("wrk", _HTTP_CHECK),
+        "h2load": ("nghttp2-client", _HTTP_CHECK),
+        "hey": ("hey", _HTTP_CHECK),
         "perf": ("linux-perf", "profiles a server by function"),
     }
     for tool, (package, use) in tools.items():

@@ -1,14 +1,14 @@
 """Read the findings of a run from its store alone: every figure can be worked out again from the stored steps."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from lab.experiments.bench.independent_clients import CLIENTS
 from lab.experiments.bench.plan import (
     CLOSED,
     FIXED,
-    INDEPENDENT,
     OURS,
     Phase,
     Plan,
@@ -121,17 +121,20 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class CrossCheck:
-    """The same case measured by our generator and by redis-benchmark.
+    """The same case measured by our generator and by an independent client.
 
     Args:
-        model: its name.
+        workload, model: the case.
+        client: name of the other one.
         ours, theirs: requests per second.
         our_cost, their_cost: the server's CPU microseconds per request. The rates may differ because one client is
             faster; the cost must be the same, or one of the two counts wrongly.
         missing: why there is no result; None if there is one.
     """
 
+    workload: str
     model: str
+    client: str
     ours: Estimate | None
     theirs: Estimate | None
     our_cost: Estimate | None
@@ -139,7 +142,7 @@ class CrossCheck:
     missing: str | None
 
     def differs(self, noise: float) -> str | None:
-        """Return whether redis-benchmark gets `more` or `less`, beyond noise; None if they agree or one is unknown."""
+        """Return whether the other client gets `more` or `less`, beyond noise; None if they agree or one is unknown."""
         if self.ours is None or self.theirs is None:
             return None
         ours, theirs = self.ours.widen(noise), self.theirs.widen(noise)
@@ -175,7 +178,7 @@ class Findings:
         rows: by their key.
         sweeps: by (workload, model): connections -> measurement.
         unsound: models that failed the conformance suite, and why.
-        cross_checks: with redis-benchmark.
+        cross_checks: with independent clients.
         generator_limit: None if it was not measured.
     """
 
@@ -257,14 +260,14 @@ def read_findings(run: Run) -> Findings:
     plan = Plan.from_json(run.facts["plan"])
     rows: dict[RowKey, list[_Stored]] = {}
     sweeps: dict[tuple[str, str], dict[int, Measurement]] = {}
-    checked: dict[str, list[_Stored]] = {}
+    checked: dict[tuple[str, str], list[_Stored]] = {}
     steps = run.steps()
     for key, record in steps.items():
         match step := Step.parse(key):
             case Step(Phase.ROUND):
                 rows.setdefault(RowKey(step.workload, step.model, step.mode), []).append((step, record))
             case Step(Phase.CROSS_CHECK):
-                checked.setdefault(step.model, []).append((step, record))
+                checked.setdefault((step.workload, step.model), []).append((step, record))
             case Step(Phase.SWEEP) if found := read_measurement(record):
                 sweeps.setdefault((step.workload, step.model), {})[step.number] = found
     unsound = {}
@@ -279,7 +282,7 @@ def read_findings(run: Run) -> Findings:
         {key: _make_row(key, parts) for key, parts in sorted(rows.items())},
         sweeps,
         unsound,
-        tuple(_make_cross_check(model, stored) for model, stored in checked.items()),
+        tuple(check for case, stored in checked.items() for check in _make_cross_checks(*case, stored)),
         _find_generator_limit(plan.generator_limit, checked),
     )
 
@@ -293,26 +296,31 @@ def _make_row(key: RowKey, stored: Sequence[_Stored]) -> Row:
     )
 
 
-def _make_cross_check(model: str, stored: Sequence[_Stored]) -> CrossCheck:
+def _make_cross_checks(workload: str, model: str, stored: Sequence[_Stored]) -> Iterator[CrossCheck]:
     ours = _list_ours(stored)
-    theirs = [record for step, record in stored if step.mode == INDEPENDENT]
-    missing = next((record["failure"] for record in theirs if "failure" in record), None)
-    return CrossCheck(
-        model,
-        estimate([item.rate for item in ours], is_lower_bound=any(item.verdict.is_lower_bound for item in ours)),
-        estimate([record.get("rate") for record in theirs]),
-        estimate([item.server_cpu_us for item in ours]),
-        estimate([record.get("server_cpu_us") for record in theirs]),
-        missing if theirs else "redis-benchmark was not run",
-    )
+    for client in [item.name for item in CLIENTS if item.workload == workload]:
+        theirs = [record for step, record in stored if step.mode == client]
+        missing = next((record["failure"] for record in theirs if "failure" in record), None)
+        yield CrossCheck(
+            workload,
+            model,
+            client,
+            estimate([item.rate for item in ours], is_lower_bound=any(item.verdict.is_lower_bound for item in ours)),
+            estimate([record.get("rate") for record in theirs]),
+            estimate([item.server_cpu_us for item in ours]),
+            estimate([record.get("server_cpu_us") for record in theirs]),
+            missing if theirs else f"{client} was not run",
+        )
 
 
 def _list_ours(stored: Sequence[_Stored]) -> list[Measurement]:
     return [item for step, record in stored if step.mode == OURS and (item := read_measurement(record))]
 
 
-def _find_generator_limit(model: str | None, checked: Mapping[str, Sequence[_Stored]]) -> GeneratorLimit | None:
-    found = _list_ours(checked.get(model, ())) if model else []
+def _find_generator_limit(
+    model: str | None, checked: Mapping[tuple[str, str], Sequence[_Stored]]
+) -> GeneratorLimit | None:
+    found = _list_ours(checked.get(("ping", model), ())) if model else []
     rate = estimate(item.rate for item in found)
     if model is None or rate is None:
         return None

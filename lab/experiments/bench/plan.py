@@ -95,8 +95,8 @@ CLOSED, FIXED = "closed", "fixed"
 OPEN_SHARES = {"open-50": 0.5, "open-70": 0.7, "open-90": 0.9}
 MODES = (CLOSED, FIXED, *OPEN_SHARES)
 
-# The clients of the cross-check: our generator, and an independent one.
-OURS, INDEPENDENT = "ours", "redis-benchmark"
+# Our generator, among the clients of the cross-check; the others are in independent_clients.py.
+OURS = "ours"
 
 # Folders in the store of what is no measurement.
 CONFORMANCE, WARM_UP = "conformance", "warm-up"

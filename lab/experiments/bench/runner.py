@@ -4,8 +4,6 @@ Stored steps are not measured again: an interrupted run continues where it stopp
 """
 
 import contextlib
-import csv
-import io
 import json
 import os
 import time
@@ -20,10 +18,10 @@ import psutil
 from lab.base.errors import LabError
 from lab.experiments.bench import warm_up
 from lab.experiments.bench.findings import read_measurement
+from lab.experiments.bench.independent_clients import CLIENTS, CONNECTIONS, IndependentClient
 from lab.experiments.bench.plan import (
     CLOSED,
     FIXED,
-    INDEPENDENT,
     OPEN_SHARES,
     OURS,
     WARM_UP,
@@ -58,8 +56,8 @@ _MAX_FAILURES = 2
 # In an open loop a request needs a free connection. The most connections of an open step.
 _OPEN_USERS = 64
 
-_CROSS_CHECK_USERS = 16
-_REDIS_TEST = "ping_mbulk"
+# Of an independent client: fewer take no time that could be measured.
+_LEAST_REQUESTS = 1000
 
 # Timeout of the warm-up of all servers.
 _WARM_UP_TIMEOUT = 120.0
@@ -175,7 +173,8 @@ class Runner:
     def _count(self, cases: Sequence[tuple[str, str]]) -> int:
         swept = [(workload, model) for workload, model in cases if not is_control(model)]
         levels = sum(len(self._levels(workload, model)) for workload, model in swept if self.plan.sweeps(workload))
-        independent = 2 * len(self._list_cross_checked(self.plan.models)) * self.plan.rounds
+        checks = sum(1 + len(clients) for _, _, clients in self._list_cross_checked(self.plan.models))
+        independent = checks * self.plan.rounds
         return levels + sum(len(list_steps(self.plan, n, cases)) for n in self.plan.order_rounds()) + independent
 
     def _levels(self, workload: str, model: str) -> list[int]:
@@ -320,52 +319,70 @@ class Runner:
             self._failures[model] = _MAX_FAILURES
             self.progress.say(f"{model} cannot be restarted: {error}")
 
-    def _list_cross_checked(self, names: Sequence[str]) -> list[str]:
-        """Return the servers of the cross-check: the control's model, and the one that shows the generator's limit."""
+    def _list_cross_checked(self, names: Sequence[str]) -> list[tuple[str, str, list[IndependentClient]]]:
+        """Return (workload, server, clients) of the cross-check.
+
+        PING is checked in each run, and HTTP in those with a workload of HTTP: with the control's model, and the server
+        that shows the generator's limit.
+        """
         known = (*names, self.plan.generator_limit)
-        asked = (self.plan.control, self.plan.generator_limit)
-        return [name for name in asked if name and name in known and WORKLOADS["ping"].is_for(self.models[name])]
+        servers = [name for name in (self.plan.control, self.plan.generator_limit) if name and name in known]
+        measured = {"command", *(WORKLOADS[name].asked.service for name in self.plan.workloads)}
+        clients: dict[str, list[IndependentClient]] = {}
+        for client in CLIENTS:
+            if WORKLOADS[client.workload].asked.service in measured:
+                clients.setdefault(client.workload, []).append(client)
+        return [
+            (workload, name, found)
+            for workload, found in clients.items()
+            for name in servers
+            if WORKLOADS[workload].is_for(self.models[name])
+        ]
 
     def _cross_check(self, number: int, names: Sequence[str]) -> None:
-        """Measure the same case by our generator and by redis-benchmark, interleaved."""
-        for name in self._list_cross_checked(names):
-            ours, theirs = (Step(Phase.CROSS_CHECK, number, "ping", name, client) for client in (OURS, INDEPENDENT))
-            found = self._measure(ours, Knee(_CROSS_CHECK_USERS, 0.0, _CROSS_CHECK_USERS))
-            if self.run.has(theirs.key) or found is None:
-                self.progress.skip()
-                continue
-            began = time.monotonic()
-            try:
-                requests = max(int(found.rate * self.plan.seconds), 1000)
-                record = self._run_redis_benchmark(name, requests=requests)
-            except LabError as error:
-                record = {"failure": str(error)}
-            self.run.keep(theirs.key, {"at": _now(), **record})
-            self.progress.step(str(theirs), time.monotonic() - began)
+        """Measure the same cases by our generator and by independent clients, interleaved."""
+        for workload, name, clients in self._list_cross_checked(names):
+            ours = Step(Phase.CROSS_CHECK, number, workload, name, OURS)
+            found = self._measure(ours, Knee(CONNECTIONS, 0.0, CONNECTIONS))
+            for client in clients:
+                theirs = replace(ours, mode=client.name)
+                if self.run.has(theirs.key) or found is None:
+                    self.progress.skip()
+                    continue
+                began = time.monotonic()
+                try:
+                    record = self._run_independent(client, name, requests=int(found.rate * self.plan.seconds))
+                except LabError as error:
+                    record = {"failure": str(error)}
+                self.run.keep(theirs.key, {"at": _now(), **record})
+                self.progress.step(str(theirs), time.monotonic() - began)
 
-    def _run_redis_benchmark(self, name: str, *, requests: int) -> dict[str, Any]:
-        """Measure PING by redis-benchmark, an independent client in C.
+    def _run_independent(self, client: IndependentClient, name: str, *, requests: int) -> dict[str, Any]:
+        """Measure a server by a load generator of others, all of them in C or Go.
+
+        Args:
+            requests: as many as ours had answered, or more.
 
         Raises:
             LabError: it is not installed, or gave no result.
         """
+        requests = max(requests, _LEAST_REQUESTS)
         server = self._servers[self.backend.project].open([name])[name]
-        address = next(
-            item.address for item in server.listeners if (item.service, item.transport) == ("command", "tcp")
-        )
+        wanted = WORKLOADS[client.workload].asked.service, "tcp"
+        address = next(item.address for item in server.listeners if (item.service, item.transport) == wanted)
         host, _, port = address.removeprefix("tcp://").rpartition(":")
-        command = ["redis-benchmark", "-h", host, "-p", port, "-t", _REDIS_TEST, "--csv"]
-        command += ["-c", str(_CROSS_CHECK_USERS), "-n", str(requests)]
+        command = list(client.make_command(host, port, requests, self.plan.seconds))
         if self.pinning:
             command = ["taskset", "--cpu-list", encode_cores(self.pinning.generator), *command]
         before = server.meter.read().cpu_seconds
         done = self.backend.run(command, capture=True, timeout=60)
         after = server.meter.read().cpu_seconds
-        rows = [row for row in csv.DictReader(io.StringIO(done.stdout)) if (row.get("test") or "").startswith("PING")]
-        if done.returncode or not rows:
-            raise LabError(f"redis-benchmark gave no result: {(done.stderr or done.stdout).strip()[-300:]}")
-        cpu = None if before is None or after is None else (after - before) * 1e6 / requests
-        return {"rate": float(rows[0]["rps"]), "server_cpu_us": cpu, "command": command}
+        found = client.read(done.stdout)
+        if done.returncode or found is None:
+            raise LabError(f"{client.name} gave no result: {(done.stderr or done.stdout).strip()[-300:]}")
+        answered = requests if found.requests is None else found.requests
+        cpu = None if before is None or after is None else (after - before) * 1e6 / answered
+        return {"rate": found.rate, "server_cpu_us": cpu, "command": command}
 
 
 def _own_cpu_seconds(backend: Backend) -> float:

@@ -190,10 +190,10 @@ def test_memory_of_a_connection_is_the_slope_between_the_ends_of_the_sweep(store
 def test_overlapping_rates_of_the_cross_check_do_not_differ(store: Store) -> None:
     ours = row_of(store({"a": [make(90), make(100), make(110)]}), "a").read("rate")
     theirs = replace(ours, middle=120, low=110, high=130)
-    assert CrossCheck("a", ours, theirs, None, None, None).differs(0.0) is None
-    assert CrossCheck("a", ours, replace(theirs, low=110.1), None, None, None).differs(0.0) == "more"
-    assert CrossCheck("a", theirs, ours, None, None, None).differs(0.0) is None
-    assert CrossCheck("a", replace(theirs, low=110.1), ours, None, None, None).differs(0.0) == "less"
+    assert CrossCheck("ping", "a", "wrk", ours, theirs, None, None, None).differs(0.0) is None
+    assert CrossCheck("ping", "a", "wrk", ours, replace(theirs, low=110.1), None, None, None).differs(0.0) == "more"
+    assert CrossCheck("ping", "a", "wrk", theirs, ours, None, None, None).differs(0.0) is None
+    assert CrossCheck("ping", "a", "wrk", replace(theirs, low=110.1), ours, None, None, None).differs(0.0) == "less"
 
 
 def test_steps_of_redis_benchmark_and_of_the_generators_limit_are_read(store: Store) -> None:

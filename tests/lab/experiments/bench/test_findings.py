@@ -127,7 +127,7 @@ def test_report_describes_its_reliability(measured) -> None:
 
 def test_cross_check_beyond_the_spread_differs() -> None:
     ours = Estimate(100.0, 95.0, 105.0, 3)
-    theirs = CrossCheck("m", ours, Estimate(150.0, 140.0, 160.0, 3), None, None, None)
+    theirs = CrossCheck("ping", "m", "wrk", ours, Estimate(150.0, 140.0, 160.0, 3), None, None, None)
     assert theirs.differs(0.0) == "more"
     assert theirs.differs(0.5) is None
     assert replace(theirs, ours=Estimate(100.0, 95.0, float("inf"), 3)).differs(0.0) is None

@@ -14,6 +14,7 @@ import pytest
 
 from lab.base.errors import LabError
 from lab.experiments.bench import runner, warm_up
+from lab.experiments.bench.independent_clients import CLIENTS
 from lab.experiments.bench.plan import PRESETS, WORKLOADS, BenchWorkload, Phase, Plan, Step, list_cases
 from lab.experiments.bench.runner import Progress, Runner, show_time
 from lab.experiments.bench.sweep import Knee, Level, find_knee, is_over, make_level
@@ -74,7 +75,9 @@ class RecordingBackend:
     def run(self, arguments: Sequence[str], **given: Any) -> Completed:
         self.asked.append((list(arguments), given))
         usual = '"test","rps"\n"PING_MBULK","20000.0"\n' if "redis-benchmark" in arguments else '{"url": 200}'
-        key = "redis" if "redis-benchmark" in arguments else "warm-up"
+        key = next(
+            (key for key, name in (("redis", "redis-benchmark"), ("wrk", "wrk")) if name in arguments), "warm-up"
+        )
         return self.answers.get(key, Completed(tuple(arguments), 0, usual, ""))
 
 
@@ -334,13 +337,21 @@ def test_level_with_one_failure_in_a_thousand_is_served() -> None:
     assert not make_level(4, replace(MEASUREMENT, answered=998, failures={"reset": 1})).is_served
 
 
-# The cross-check with redis-benchmark.
+# The cross-check with independent clients.
+
+REDIS, WRK, *_ = CLIENTS
 
 
 def make_server(samples: Sequence[float | None]) -> Any:
     found = iter(samples)
     meter = SimpleNamespace(read=lambda: Sample(cpu_seconds=next(found)))
-    return MeteredServer((Listener("asyncio_streams", "command", "tcp", "tcp://127.0.0.1:8000"),), meter)
+    listeners = [("command", "tls", 8001), ("command", "tcp", 8000), ("http", "tcp", 8080)]
+    return MeteredServer(
+        tuple(
+            Listener("asyncio_streams", service, over, f"tcp://127.0.0.1:{port}") for service, over, port in listeners
+        ),
+        meter,
+    )
 
 
 @pytest.mark.parametrize(
@@ -354,7 +365,7 @@ def test_redis_benchmark_uses_the_same_server_and_connections(
     found = lab(pinning=Pinning((1,), (0,)))
     server = make_server(samples)
     found.runner._servers["t"] = SimpleNamespace(open=lambda names: dict.fromkeys(names, server))  # type: ignore[assignment]
-    record = found.runner._run_redis_benchmark("asyncio_streams", requests=10_000)
+    record = found.runner._run_independent(REDIS, "asyncio_streams", requests=10_000)
     command = ["taskset", "--cpu-list", "0", "redis-benchmark", "-h", "127.0.0.1", "-p", "8000", "-t", "ping_mbulk"]
     assert found.backend.asked == [([*command, "--csv", "-c", "16", "-n", "10000"], {"capture": True, "timeout": 60})]
     assert record["rate"] == 20_000.0
@@ -375,7 +386,32 @@ def test_redis_benchmark_without_a_result_is_an_error_with_its_output(lab: Open,
     server = make_server([1.0, 2.0])
     found.runner._servers["t"] = SimpleNamespace(open=lambda names: dict.fromkeys(names, server))  # type: ignore[assignment]
     with pytest.raises(LabError, match=r"redis-benchmark gave no result: .*refused"):
-        found.runner._run_redis_benchmark("asyncio_streams", requests=10)
+        found.runner._run_independent(REDIS, "asyncio_streams", requests=10)
+
+
+def test_cpu_is_divided_by_the_requests_that_the_client_counted(lab: Open) -> None:
+    found = lab(seconds=2.0)
+    found.backend.answers["wrk"] = Completed((), 0, "  5000 requests in 2.00s, 1MB read\nRequests/sec:  2500.0\n", "")
+    server = make_server([1.5, 2.0])
+    found.runner._servers["t"] = SimpleNamespace(open=lambda names: dict.fromkeys(names, server))  # type: ignore[assignment]
+    record = found.runner._run_independent(WRK, "asyncio_streams", requests=10_000)
+    # 0.5 s for the 5000 of wrk, and not for the 10,000 that were asked for.
+    assert (record["rate"], record["server_cpu_us"]) == (2500.0, pytest.approx(100.0))
+    assert record["command"][-3:] == ["--duration", "2s", "http://127.0.0.1:8080/ping"]
+
+
+@pytest.mark.parametrize(
+    ("workloads", "checked"),
+    [
+        (("echo_1k",), [("ping", ["redis-benchmark"])]),
+        (("http_sleep", "ping"), [("ping", ["redis-benchmark"]), ("http_ping", ["wrk", "h2load", "hey"])]),
+    ],
+)
+def test_http_is_checked_in_runs_with_http(lab: Open, workloads: tuple[str, ...], checked: list[Any]) -> None:
+    found = lab(models=("asyncio_streams",), control="asyncio_streams", workloads=workloads)
+    listed = found.runner._list_cross_checked(["asyncio_streams"])
+    assert [(workload, [client.name for client in clients]) for workload, _, clients in listed] == checked
+    assert found.runner._count([]) == sum(1 + len(clients) for _, clients in checked)
 
 
 @pytest.mark.parametrize(("rate", "requests"), [(40_000, 20_000), (10, 1000)])
