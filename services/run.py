@@ -121,6 +121,23 @@ def _info(name: str, model: ModuleType, limits: Limits) -> Callable[[], str]:
     return info
 
 
+def record_if_asked(listeners: list[Listener], model: str) -> list[Listener]:
+    """Return the listeners; with `LAB_XRAY` in the environment, those whose connections are recorded.
+
+    Raises:
+        StartError: the recording cannot be written.
+    """
+    folder = os.environ.get("LAB_XRAY")
+    if not folder:
+        return listeners
+    from services.serving.recorder import record  # needed by few
+
+    try:
+        return record(listeners, folder, model, has_gil=has_gil())
+    except OSError as error:
+        raise StartError(f"LAB_XRAY={folder}: cannot write a recording there: {error.strerror}") from None
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until a stop signal; returns the exit code."""
     parser = _Parser(prog="python -m services.run", description=__doc__, allow_abbrev=False)
@@ -140,9 +157,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         limits = Limits.from_environ(os.environ)
         model = load_model(options.model)
         with open_listeners(wanted, limits, _info(options.model, model, limits)) as listeners:
+            served = record_if_asked(listeners, options.model)
             print(json.dumps(describe(options.model, model, listeners, limits)), flush=True)
             try:
-                model.serve(listeners)
+                model.serve(served)
             finally:
                 hold_stop_signals()  # until the files of sockets are removed
     except (StartError, ListenError, LimitError) as error:

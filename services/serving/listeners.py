@@ -65,6 +65,8 @@ class Listener:
     secure: "Secure | None" = None
     # Of descriptors or memory: one for all listeners, since they have them from one process.
     shortage: Shortage = field(default_factory=Shortage)
+    # Takes a connection and the client's port, and returns one whose calls are noted: services/serving/recorder.py.
+    recorder: Callable[[StreamConversation, int], StreamConversation] | None = None
 
     @property
     def is_datagram(self) -> bool:
@@ -74,9 +76,11 @@ class Listener:
     def connection(self, peer: object) -> StreamConversation:
         """The protocol's side of a connection just accepted from `peer`, as `accept` names it."""
         name = _peer_name(peer)
-        connection = Connection(
+        connection: StreamConversation = Connection(
             self.service, name, limits=self.limits, info=self.info, report=_strangers.warning, clock=CLOCK
         )
+        if self.recorder:
+            connection = self.recorder(connection, peer[1] if isinstance(peer, tuple) else 0)
         return self.secure(connection, name) if self.secure else connection
 
     def datagram(self, data: bytes, peer: object) -> DatagramConnection:

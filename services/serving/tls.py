@@ -10,7 +10,7 @@ import logging
 import ssl
 from collections.abc import Callable, Mapping
 
-from services.protocol import TURN, Close, Compute, Connection, Event, GiveWay, Send, Wait
+from services.protocol import TURN, Close, Compute, Event, GiveWay, Send, StreamConversation, Wait
 from services.serving.listeners import ListenError
 
 log = logging.getLogger("services")
@@ -28,7 +28,7 @@ _NOT_TLS = b"\x15\x03\x01\x00\x02\x02\x0a"
 # of one's own may have one of RSA.
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
-Secure = Callable[[Connection, str], "SecureConnection"]
+Secure = Callable[[StreamConversation, str], "SecureConnection"]
 
 
 def open_layer(environ: Mapping[str, str]) -> Secure:
@@ -97,7 +97,7 @@ class SecureConnection:
         "_tls",
     )
 
-    def __init__(self, connection: Connection, context: ssl.SSLContext, peer: str) -> None:
+    def __init__(self, connection: StreamConversation, context: ssl.SSLContext, peer: str) -> None:
         self._connection = connection
         self._peer = peer
         self._incoming = ssl.MemoryBIO()

@@ -1,0 +1,179 @@
+"""The recorder of LAB_XRAY: what it notes, and where it leaves it."""
+
+import os
+import socket
+import ssl
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from services.protocol import Address, Close, Compute, Connection, Limits, Send, StreamConversation, Wait
+from services.protocol.trace import HEADER, NOTE, Kind, Trace, TraceError, pack_header, parse
+from services.serving.listeners import Listener
+from services.serving.recorder import Recorder
+from services.serving.tls import SecureConnection
+
+
+def read(folder: Path, recorder: Recorder) -> list[Trace]:
+    recorder.flush()
+    return [parse(path.read_bytes()) for path in sorted(folder.glob("*.xray"))]
+
+
+def outline(trace: Trace) -> list[tuple[Kind, int, int]]:
+    return [(note.kind, note.connection, note.value) for note in trace.notes]
+
+
+@pytest.fixture
+def recorder(tmp_path: Path) -> Recorder:
+    return Recorder(str(tmp_path), "a_model", has_gil=True)
+
+
+def test_conversation_is_noted_in_its_order(recorder: Recorder, tmp_path: Path) -> None:
+    connection = recorder.wrap(Connection("command"), 4711)
+    connection.receive_data(b"PING\r\nSLEEP 20\r\nBURN 3\r\n")
+    assert connection.next_event() == Send(b"+PONG\r\n")
+    assert connection.next_event() == Wait(0.02)
+    work = connection.next_event()
+    while not isinstance(work, Compute):
+        work = connection.next_event()
+    connection.receive_digest(work.run())
+    while connection.next_event() is not None:
+        pass
+    connection.receive_eof()
+    assert connection.next_event() == Close()
+    (trace,) = read(tmp_path, recorder)
+    assert trace.pid == os.getpid()
+    assert trace.has_gil
+    assert not trace.is_full
+    kinds = [note.kind for note in trace.notes if note.kind is not Kind.SEND and note.kind is not Kind.GIVE_WAY]
+    assert kinds == [
+        Kind.OPENED,
+        Kind.THREAD,
+        Kind.RECEIVED,
+        Kind.WAIT,
+        Kind.COMPUTE,
+        Kind.DIGEST,
+        Kind.ASKS,
+        Kind.ENDED,
+        Kind.CLOSE,
+    ]
+    values = {note.kind: note.value for note in trace.notes}
+    assert values[Kind.OPENED] == 4711
+    assert values[Kind.THREAD] == threading.get_native_id()
+    assert values[Kind.RECEIVED] == 24
+    assert values[Kind.WAIT] == 20_000
+    assert values[Kind.COMPUTE] == 3
+    assert {note.thread for note in trace.notes} == {threading.get_ident()}
+    times = [note.time for note in trace.notes]
+    assert times == sorted(times)
+    assert times[-1] <= time.monotonic_ns()
+
+
+def test_connections_are_told_apart(recorder: Recorder, tmp_path: Path) -> None:
+    first, second = (recorder.wrap(Connection("command"), port) for port in (1, 2))
+    second.receive_data(b"PING\r\n")
+    first.drain(3)
+    (trace,) = read(tmp_path, recorder)
+    assert [item for item in outline(trace) if item[0] is not Kind.THREAD] == [
+        (Kind.OPENED, 1, 1),
+        (Kind.OPENED, 2, 2),
+        (Kind.RECEIVED, 2, 6),
+        (Kind.DRAIN, 1, 3),
+    ]
+
+
+def test_large_value_is_cut_and_touches_no_other_field(recorder: Recorder, tmp_path: Path) -> None:
+    recorder.wrap(Connection("command"), 1).drain(1 << 40)
+    (trace,) = read(tmp_path, recorder)
+    assert outline(trace)[-1] == (Kind.DRAIN, 1, (1 << 24) - 1)
+
+
+def test_oldest_notes_are_overwritten(tmp_path: Path) -> None:
+    recorder = Recorder(str(tmp_path), "a_model", has_gil=False, slots=4)
+    connection = recorder.wrap(Connection("discard"), 1)
+    for size in range(1, 7):
+        connection.receive_data(bytes(size))
+        if size % 2:  # so that what is written in pieces meets the end of the file
+            recorder.flush()
+    (trace,) = read(tmp_path, recorder)
+    assert trace.is_full
+    assert not trace.has_gil
+    assert [note.value for note in trace.notes] == [3, 4, 5, 6]
+
+
+def test_notes_are_written_before_the_server_sleeps_computes_or_closes(recorder: Recorder, tmp_path: Path) -> None:
+    """A worker ends by `os._exit`, and a killed server without any last words."""
+    connection = recorder.wrap(Connection("command"), 1)
+    written = []
+    for request in (b"PING\r\n", b"SLEEP 1\r\n", b"BURN 1\r\n", b"QUIT\r\n"):
+        connection.receive_data(request)
+        event = connection.next_event()
+        (path,) = tmp_path.glob("*.xray")
+        written.append([note.kind for note in parse(path.read_bytes()).notes][-1:])
+        if isinstance(event, Compute):
+            connection.receive_digest(event.run())
+        while connection.next_event() not in (None, Close()):
+            pass
+    assert written == [[], [Kind.WAIT], [Kind.COMPUTE], [Kind.COMPUTE]]
+
+
+def test_forked_process_has_a_file_of_its_own(recorder: Recorder, tmp_path: Path) -> None:
+    recorder.wrap(Connection("echo"), 1)
+    child = os.fork()
+    if not child:
+        connection = recorder.wrap(Connection("echo"), 2)
+        connection.receive_eof()
+        assert connection.next_event() == Close()
+        os._exit(0)  # as a forked worker ends
+    assert os.waitpid(child, 0)[1] == 0
+    ports = {
+        trace.pid: [note.value for note in trace.notes if note.kind is Kind.OPENED]
+        for trace in read(tmp_path, recorder)
+    }
+    assert ports == {os.getpid(): [1], child: [2]}
+
+
+def test_forked_process_without_a_client_leaves_no_file(recorder: Recorder, tmp_path: Path) -> None:
+    child = os.fork()
+    if not child:
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert [trace.pid for trace in read(tmp_path, recorder)] == [os.getpid()]
+
+
+def test_connection_behind_tls_is_recorded_as_what_the_client_asked_for(recorder: Recorder, tmp_path: Path) -> None:
+    layered: list[StreamConversation] = []
+
+    def secure(connection: StreamConversation, peer: str) -> SecureConnection:
+        layered.append(connection)
+        return SecureConnection(connection, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), peer)
+
+    address = Address.parse("tls://127.0.0.1:1")
+    with socket.socket() as unused:
+        listener = Listener("command", address, unused, Limits(), str, secure, recorder=recorder.wrap)
+        outer = listener.connection(("127.0.0.1", 99))
+    assert isinstance(outer, SecureConnection)
+    layered[0].receive_data(b"PING\r\n")
+    assert [item for item in outline(*read(tmp_path, recorder)) if item[0] is not Kind.THREAD] == [
+        (Kind.OPENED, 1, 99),
+        (Kind.RECEIVED, 1, 6),
+    ]
+
+
+def test_file_of_another_kind_or_version_is_refused() -> None:
+    with pytest.raises(TraceError, match="not a recording"):
+        parse(b"nothing")
+    header = bytearray(pack_header(1, 0, has_gil=True))
+    header[8] = 9
+    with pytest.raises(TraceError, match="version 9, and this lab reads version 1"):
+        parse(bytes(header))
+
+
+def test_torn_note_is_left_out() -> None:
+    whole = NOTE.pack(5, 1, Kind.ASKS << 48 | 7 << 24)
+    torn = NOTE.pack(6, 1, 0)
+    trace = parse(pack_header(1, 4, has_gil=True) + whole + torn + whole[:10])
+    assert outline(trace) == [(Kind.ASKS, 7, 0)]
+    assert len(pack_header(1, 4, has_gil=True)) == HEADER.size
