@@ -8,6 +8,9 @@ ENV_PROJECT = "LAB_PROJECT"
 ENV_BACKEND = "LAB_BACKEND"
 ENV_COMPOSE_FILE = "LAB_COMPOSE_FILE"
 
+# The folder in which servers write what they do, for `lab xray`. `{model}` stands for a server's name.
+ENV_XRAY = "LAB_XRAY"
+
 # The addresses of the models, as rows of JSON, for the load generator and every other client.
 ENV_TARGETS = "LAB_TARGETS"
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal, Protocol
 
+from lab.base.environ import ENV_XRAY
 from lab.base.errors import LabError
 from lab.servers.catalogue import Catalogue, GalleryServer, Listener, Model
 from services.protocol.limits import Limits
@@ -291,6 +292,9 @@ def choose_speakers(backend: Backend, names: Iterable[str | Model], service: str
 
 
 def read_limits() -> dict[str, str]:
-    """Return the variables of limits (services/protocol/limits.py) that this environment has: its servers get them."""
-    variables = (item.metadata["variable"] for item in fields(Limits))
+    """Return the variables of limits (services/protocol/limits.py) that this environment has: its servers get them.
+
+    So do they get `LAB_XRAY`, where a server writes its recording.
+    """
+    variables = [*(item.metadata["variable"] for item in fields(Limits)), ENV_XRAY]
     return {variable: os.environ[variable] for variable in variables if variable in os.environ}

@@ -1,0 +1,158 @@
+"""Look at each thread of a server every millisecond, through /proc: run as a script, beside the server's processes.
+
+    python -c SOURCE TOP FOLDER PERIOD
+
+It needs only the standard library and the rights of the server's own user. TOP is the pid above the server's processes;
+1 stands for a container's init and is left out. It looks until FOLDER has a file `done`, and prints JSON.
+"""
+
+import json
+import os
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+_LONGEST = 20.0
+
+
+class Thread:
+    """One thread, its files, and what was seen: segments of equal state as [start, end, state, cpu, queued]."""
+
+    def __init__(self, pid: int, tid: int) -> None:
+        root = f"/proc/{pid}/task/{tid}"
+        self.pid, self.tid = pid, tid
+        self.name = Path(f"{root}/comm").read_text().strip()
+        self.faults: list[str] = []
+        self.state_file = self.open_state(root)
+        try:
+            self.schedule_file = os.open(f"{root}/schedstat", os.O_RDONLY)
+        except OSError as error:
+            self.schedule_file = -1
+            self.faults.append(f"{root}/schedstat: {error.strerror}: waiting for a core cannot be seen")
+        self.segments: list[list[Any]] = []
+        self.cpu = self.queued = 0
+        self.read_schedule()
+
+    def open_state(self, root: str) -> int:
+        """Open the file that tells the system call; without the right to it, the one that tells the state's letter."""
+        try:
+            file = os.open(f"{root}/syscall", os.O_RDONLY)
+            os.pread(file, 1, 0)
+        except OSError as error:
+            self.faults.append(f"/proc/PID/syscall: {error.strerror}: system calls cannot be seen")
+            return os.open(f"{root}/stat", os.O_RDONLY)
+        return file
+
+    def read_schedule(self) -> tuple[int, int]:
+        """Return the nanoseconds on a core, and without one, since the last call."""
+        if self.schedule_file < 0:
+            return 0, 0
+        cpu, queued = map(int, os.pread(self.schedule_file, 100, 0).split()[:2])
+        since = cpu - self.cpu, queued - self.queued
+        self.cpu, self.queued = cpu, queued
+        return since
+
+    def look(self) -> None:
+        """See what it does now.
+
+        Raises:
+            OSError: it has ended.
+        """
+        text = os.pread(self.state_file, 400, 0).decode()
+        state = text.rpartition(")")[2].split()[0] if ")" in text else text.split()[0]
+        now = time.monotonic_ns()
+        cpu, queued = self.read_schedule()
+        if self.segments:
+            last = self.segments[-1]
+            last[1] = now
+            last[3] += cpu
+            last[4] += queued
+            if last[2] == state:
+                return
+        self.segments.append([now, now, state, 0, 0])
+
+    def close(self) -> None:
+        """Close its files."""
+        for file in (self.state_file, self.schedule_file):
+            if file >= 0:
+                os.close(file)
+
+
+class Sampler:
+    """All threads below a process."""
+
+    def __init__(self, top: int) -> None:
+        self.top = top
+        self.threads: dict[int, Thread] = {}
+        self.ended: list[Thread] = []
+        self.looks: list[int] = []
+        self.faults: set[str] = set()
+
+    def look(self) -> None:
+        """Look at each once."""
+        self.looks.append(time.monotonic_ns())
+        found = {tid: pid for pid in self.list_pids() for tid in list_numbers(f"/proc/{pid}/task")}
+        for tid, pid in found.items():
+            try:
+                if tid not in self.threads:
+                    self.threads[tid] = Thread(pid, tid)
+                self.threads[tid].look()
+            except OSError as error:
+                if tid not in self.threads and isinstance(error, PermissionError):
+                    self.faults.add(f"/proc/{pid}: {error.strerror}: it is the process of another user")
+        for tid in [tid for tid in self.threads if tid not in found]:
+            self.threads[tid].close()
+            self.ended.append(self.threads.pop(tid))
+
+    def list_pids(self) -> list[int]:
+        """Return the server's processes. They are the children of first threads: no model forks from another."""
+        pids, waiting = [], [self.top]
+        while waiting:
+            pid = waiting.pop()
+            if pid != 1:
+                pids.append(pid)
+            try:
+                waiting += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+            except OSError:  # it has ended
+                continue
+        return pids
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what was seen."""
+        threads = [*self.ended, *self.threads.values()]
+        gaps = sorted(after - before for before, after in pairwise(self.looks))
+        return {
+            "threads": [[each.pid, each.tid, each.name, each.segments] for each in threads],
+            "faults": sorted({*self.faults, *(fault for each in threads for fault in each.faults)}),
+            "machine": os.uname().machine,
+            "look": gaps[len(gaps) // 2] if gaps else 0,
+        }
+
+
+def list_numbers(folder: str) -> list[int]:
+    """Return the threads in a folder of /proc; none if the process has ended."""
+    try:
+        return [int(name) for name in os.listdir(folder)]  # noqa: PTH208  # a path object for each would cost more
+    except OSError:
+        return []
+
+
+def main() -> None:
+    """Look until told to stop."""
+    top, folder, period = int(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
+    sampler = Sampler(top)
+    sampler.look()
+    (folder / "sampling").touch()
+    end = time.monotonic() + _LONGEST
+    due = time.monotonic()
+    while not (folder / "done").exists() and time.monotonic() < end:
+        sampler.look()
+        due = max(due + period, time.monotonic())
+        time.sleep(max(0.0, due - time.monotonic()))
+    print(json.dumps(sampler.as_json()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""An X-ray in characters: the lanes of a recording on one time axis, for terminals and for docs/models."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from lab.experiments.xray.analysis import Analysis, Lane, Mark, Span, State
+from lab.experiments.xray.scenes import SCENES
+from lab.experiments.xray.sentences import conclude, explain
+
+# A character for each state, and for the moments of a client.
+CHARACTERS: Mapping[State, str] = {
+    State.CONNECTING: "+",
+    State.BACKLOG: "_",
+    State.CONNECTED: "-",
+    State.UNREAD: ".",
+    State.SERVED: "=",
+    State.SLEEPING: "z",
+    State.COMPUTING: "#",
+    State.SENDING: "s",
+    State.READING: "r",
+    State.ENDING: "-",
+    State.RUNNING: "=",
+    State.GIL: "g",
+    State.LOCK: "k",
+    State.CORE: "c",
+    State.LOOP: " ",
+    State.IDLE: " ",
+}
+_MARKS = {"sent": "<", "answered": ">", "closed": "x"}
+_MEANINGS = (
+    ("_", "in the backlog: connected as far as the client can tell"),
+    ("-", "connected, and silent; of a thread: it waits until this client closes"),
+    ("<", "the client sends"),
+    (".", "sent, and not read by the server yet"),
+    ("z", "the server sleeps for this client"),
+    ("#", "the server computes for this client"),
+    ("s", "the server waits until this client takes the reply"),
+    ("r", "the server waits for a request of this client, or the rest of one"),
+    ("g", "waits for the GIL"),
+    ("k", "waits for a lock"),
+    ("c", "waits for a core"),
+    ("=", "runs"),
+    (">", "the reply has arrived"),
+    ("x", "the client closes"),
+)
+_LABEL = 22
+
+
+def render(analysis: Analysis, width: int) -> str:
+    """Return a picture with its sentences, at most `width` columns wide."""
+    recording = analysis.recording
+    head = f"{recording.model}: {conclude(analysis)}"
+    parts = [head, draw(analysis, width), *explain(analysis)]
+    parts += [f"Not recorded: {reason}." for reason in recording.missing]
+    return "\n".join(line for part in parts for line in _wrap(part, width))
+
+
+def draw(analysis: Analysis, width: int) -> str:
+    """Return the lanes and the axis."""
+    label = min(_LABEL, max(len(lane.name) for lane in analysis.lanes)) + 2
+    columns = width - label
+    end = analysis.recording.end
+    lines = [_shorten(lane.name, label) + draw_lane(lane, end, columns).rstrip() for lane in analysis.lanes]
+    return "\n".join([*lines, " " * label + _draw_axis(end, columns)])
+
+
+def draw_lane(lane: Lane, end: int, columns: int) -> str:
+    """Return a lane as characters, one for each column of the axis."""
+    cells = [_choose(lane.spans, end * column // columns, end * (column + 1) // columns) for column in range(columns)]
+    for column, character in _place_marks(lane.marks, end, columns):
+        cells[column] = character
+    if not lane.is_client:
+        _name_clients(lane, cells, end, columns)
+    return "".join(cells)
+
+
+def _choose(spans: Sequence[Span], start: int, end: int) -> str:
+    """Return the character of the state that fills most of a column."""
+    shares: dict[str, int] = {}
+    for span in spans:
+        overlap = min(span.end, end) - max(span.start, start)
+        if overlap > 0:
+            character = CHARACTERS[span.state]
+            shares[character] = shares.get(character, 0) + overlap
+    return max(shares, key=lambda character: shares[character], default=" ")
+
+
+def _place_marks(marks: Iterable[Mark], end: int, columns: int) -> list[tuple[int, str]]:
+    """Return where the moments of a client go. Of several in one column, the later moves to the right."""
+    placed: list[tuple[int, str]] = []
+    taken: set[int] = set()
+    for mark in sorted(marks, key=lambda mark: mark.time):
+        column = min(columns - 1, mark.time * columns // max(1, end))
+        while column in taken and column < columns - 1:
+            column += 1
+        taken.add(column)
+        placed.append((column, _MARKS[mark.name]))
+    return placed
+
+
+def _name_clients(lane: Lane, cells: list[str], end: int, columns: int) -> None:
+    """Write the client's name over the beginning of what a thread does for it, where there is room."""
+    for span in lane.spans:
+        first, last = span.start * columns // end, span.end * columns // end
+        if span.whom and last - first >= 3:
+            cells[first] = span.whom[0]
+
+
+def _draw_axis(end: int, columns: int) -> str:
+    """Return ticks at whole milliseconds, as many as have room."""
+    total = end / 1e6
+    step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000) if total / step * 6 <= columns)
+    cells = [" "] * columns
+    for tick in range(0, int(total) + 1, step):
+        text = f"|{tick}" + (" ms" if tick == 0 else "")
+        column = int(tick / total * columns)
+        if column + len(text) <= columns:
+            cells[column : column + len(text)] = text
+    return "".join(cells).rstrip()
+
+
+def make_legend(pictures: str) -> str:
+    """Return the meaning of each character that occurs in pictures, a line each."""
+    return "\n".join(f"{character}   {meaning}" for character, meaning in _MEANINGS if character in pictures)
+
+
+def describe_scene(name: str) -> str:
+    """Return what the clients of a scene do, in one line."""
+    return SCENES[name].title if name in SCENES else name
+
+
+def _shorten(name: str, width: int) -> str:
+    return name.ljust(width) if len(name) < width else name[: width - 2] + "… "
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    if "\n" in text:
+        return text.split("\n")
+    words = text.split()
+    lines = [""]
+    for word in words:
+        if lines[-1] and len(lines[-1]) + 1 + len(word) > width:
+            lines.append("  " + word)
+        else:
+            lines[-1] += (" " if lines[-1] else "") + word
+    return lines
