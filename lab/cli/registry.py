@@ -26,6 +26,7 @@ COMMANDS = (
     Entry("load-gallery", "load_gallery", "Load the gallery's servers."),
     Entry("faults", "faults", "Inject faults under load; count every request."),
     Entry("soak", "soak", "Run mixed and hostile traffic; find leaks."),
+    Entry("xray", "xray", "Record who waits for whom, and why."),
     Entry("tour", "tour", "Show network modules against real servers."),
     Entry("bench", "bench", "Compare models: interleaved, with intervals."),
     Entry("compare", "compare", "Compare two runs of bench."),

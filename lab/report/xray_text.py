@@ -85,15 +85,13 @@ def _choose(spans: Sequence[Span], start: int, end: int) -> str:
 
 
 def _place_marks(marks: Iterable[Mark], end: int, columns: int) -> list[tuple[int, str]]:
-    """Return where the moments of a client go. Of several in one column, the later moves to the right."""
+    """Return where the moments of a client go. Of several in one column, the earlier moves to the left."""
     placed: list[tuple[int, str]] = []
-    taken: set[int] = set()
-    for mark in sorted(marks, key=lambda mark: mark.time):
-        column = min(columns - 1, mark.time * columns // max(1, end))
-        while column in taken and column < columns - 1:
-            column += 1
-        taken.add(column)
-        placed.append((column, _MARKS[mark.name]))
+    column = columns
+    for mark in sorted(marks, key=lambda mark: mark.time, reverse=True):
+        column = min(column - 1, mark.time * columns // max(1, end))
+        if column >= 0:
+            placed.append((column, _MARKS[mark.name]))
     return placed
 
 

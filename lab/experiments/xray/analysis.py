@@ -233,10 +233,11 @@ class Analysis:
         yield Span(begin, max(begin, min(read, end)), State.UNREAD)
         time = max(begin, min(read, end))
         for span in self._list_served(entries):
-            if span.start >= time and span.start < end:
-                yield Span(time, span.start, State.SERVED)
-                yield Span(span.start, min(span.end, end), span.state)
-                time = min(span.end, end)
+            start, until = max(span.start, time), min(span.end, end)
+            if start < until:
+                yield Span(time, start, State.SERVED)
+                yield Span(start, until, span.state)
+                time = until
         yield Span(time, max(time, end), State.SERVED if self.recording.processes else State.UNREAD)
         yield Span(max(time, end), client.closed, State.CONNECTED)
 
@@ -296,6 +297,8 @@ class Analysis:
             return State.CORE
         if span.state is State.COMPUTING:
             return State.GIL if segment.state == "futex" else None
+        if span.state is State.SLEEPING:
+            return None  # some models sleep in a futex
         if segment.state == "futex":
             return State.GIL if self._is_computing_beside(key, segment) else State.LOCK
         if span.state in (State.IDLE, State.LOOP):

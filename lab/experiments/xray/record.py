@@ -22,7 +22,6 @@ ROUNDS = 3
 _TRIES = 4
 _PERIOD = 0.001
 _TIMEOUT = 60.0
-_AFTER = 5_000_000
 
 
 def _number(text: str) -> Mapping[int, str]:
@@ -50,13 +49,22 @@ def choose_folder(backend: Backend, runtime: Path) -> str:
     return f"{runtime}/xray/{{model}}" if backend.name == "process" else "/run/lab/xray/{model}"
 
 
-def record(backend: Backend, model: str, scene: Scene, folder: str, *, rounds: int = ROUNDS) -> Recording:
+def record(
+    backend: Backend,
+    model: str,
+    scene: Scene,
+    folder: str,
+    *,
+    rounds: int = ROUNDS,
+    machine: Mapping[str, str | None] | None = None,
+) -> Recording:
     """Play a scene against a model that is up, some rounds, and return the round in the middle.
 
     If the clients came late in all rounds, play them again, a few times.
 
     Args:
         folder: the value of `LAB_XRAY` with which the model was started.
+        machine: facts about it, to be kept with the recording.
 
     Raises:
         LabError: the model cannot be reached, or ended.
@@ -81,7 +89,7 @@ def record(backend: Backend, model: str, scene: Scene, folder: str, *, rounds: i
         recorded += make_recordings(played, looks.result(), **facts)
         if any(is_orderly(each) for each in recorded):
             break
-    return choose_round(recorded)
+    return replace(choose_round(recorded), machine=machine or {})
 
 
 def find_address(backend: Backend, model: str, scene: Scene) -> Address:
@@ -148,7 +156,7 @@ def make_recordings(
                 backend=backend,
                 clients=tuple(_make_client(client, start) for client in clients),
                 end=end - start,
-                processes=tuple(_make_processes(played["processes"], start, end)),
+                processes=tuple(_make_processes(played["processes"], start, {client["port"] for client in clients})),
                 threads=tuple(_make_threads(looks, start, end)),
                 look=looks["look"],
                 missing=tuple(missing),
@@ -186,17 +194,20 @@ def _make_client(data: Mapping[str, Any], start: int) -> Client:
     )
 
 
-def _make_processes(processes: Sequence[Mapping[str, Any]], start: int, end: int) -> Iterator[Process]:
+def _make_processes(processes: Sequence[Mapping[str, Any]], start: int, ports: set[int]) -> Iterator[Process]:
+    """Give the notes about the clients with these ports, which may go on after the clients have closed."""
     for process in processes:
         # A thread's identity goes to another when it has ended: what it meant when the connection was opened counts.
         opened_by = {connection: value for _, _, kind, connection, value in process["notes"] if kind == "THREAD"}
         numbers: dict[int, int] = {}
+        chosen: set[int] = set()
         notes = []
         for time_, thread, kind, connection, value in process["notes"]:
             if kind == "OPENED":
                 numbers[thread] = opened_by.get(connection, thread)
-            # The server notices a client's end a little later than the client.
-            if start <= time_ <= end + _AFTER:
+                if value in ports and time_ >= start:
+                    chosen.add(connection)
+            if connection in chosen:
                 notes.append(Note(time_ - start, numbers.get(thread, thread), Kind[kind], connection, value))
         if notes:
             yield Process(process["pid"], process["has_gil"], tuple(notes))

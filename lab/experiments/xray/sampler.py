@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 _LONGEST = 20.0
+# Of more threads than this, those that have not changed for some looks are left alone for as many.
+_MANY, _PATIENCE = 16, 8
 
 
 class Thread:
@@ -32,6 +34,7 @@ class Thread:
             self.schedule_file = -1
             self.faults.append(f"{root}/schedstat: {error.strerror}: waiting for a core cannot be seen")
         self.segments: list[list[Any]] = []
+        self.same = 0  # looks that have shown nothing new
         self.cpu = self.queued = 0
         self.read_schedule()
 
@@ -69,6 +72,10 @@ class Thread:
             last[1] = now
             last[3] += cpu
             last[4] += queued
+            if last[2] == state and not cpu:
+                self.same += 1
+                return
+            self.same = 0
             if last[2] == state:
                 return
         self.segments.append([now, now, state, 0, 0])
@@ -93,18 +100,24 @@ class Sampler:
     def look(self) -> None:
         """Look at each once."""
         self.looks.append(time.monotonic_ns())
-        found = {tid: pid for pid in self.list_pids() for tid in list_numbers(f"/proc/{pid}/task")}
+        is_full = len(self.threads) <= _MANY or len(self.looks) % _PATIENCE == 0
+        found = self.list_threads() if is_full else {tid: thread.pid for tid, thread in self.threads.items()}
         for tid, pid in found.items():
             try:
                 if tid not in self.threads:
                     self.threads[tid] = Thread(pid, tid)
-                self.threads[tid].look()
+                if is_full or self.threads[tid].same < _PATIENCE:
+                    self.threads[tid].look()
             except OSError as error:
                 if tid not in self.threads and isinstance(error, PermissionError):
                     self.faults.add(f"/proc/{pid}: {error.strerror}: it is the process of another user")
         for tid in [tid for tid in self.threads if tid not in found]:
             self.threads[tid].close()
             self.ended.append(self.threads.pop(tid))
+
+    def list_threads(self) -> dict[int, int]:
+        """Return the server's threads, each with its process."""
+        return {tid: pid for pid in self.list_pids() for tid in list_numbers(f"/proc/{pid}/task")}
 
     def list_pids(self) -> list[int]:
         """Return the server's processes. They are the children of first threads: no model forks from another."""

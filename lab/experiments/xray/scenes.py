@@ -85,7 +85,7 @@ SCENES = {
             "R reads its reply late, S sends its request in two pieces, C wants a PING",
             (
                 Actor("R", "BLOB, reads after 20 ms", ((0.0, f"BLOB {BLOB}\r\n"),), reads_at=0.02),
-                Actor("S", "PING in two pieces", ((_APART, "PI"), (0.035, "NG\r\n"))),
+                Actor("S", "PING in two pieces", ((_APART, "PI"), (0.045, "NG\r\n"))),
                 Actor("C", "PING", ((2 * _APART, "PING\r\n"),)),
             ),
         ),
@@ -212,8 +212,9 @@ def _connect(actor: Actor, host: str, port: int, burn: int, *, is_echo: bool) ->
 def _send_due(players: list[_Player], now: float) -> None:
     for player in players:
         while player.steps and player.steps[0][0] <= now:
-            player.stream.send(player.steps.pop(0)[1])
+            # Before the call: the server may have read it before this thread goes on.
             player.sent.append(time.monotonic_ns())
+            player.stream.send(player.steps.pop(0)[1])
 
 
 def _watch(selector: selectors.BaseSelector, players: list[_Player], now: float) -> None:

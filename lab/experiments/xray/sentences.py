@@ -1,6 +1,7 @@
 """Sentences about a recording, made from what it proves."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 from lab.experiments.xray.analysis import SHORTEST, Analysis, Edge, State
 
@@ -32,35 +33,40 @@ def conclude(analysis: Analysis) -> str:
 
 def explain(analysis: Analysis) -> list[str]:
     """Return a sentence for each client that waited for another, or one that says that none did."""
-    found = list(_explain_waits(analysis))
+    found = [*_explain_waits(analysis)]
     for client in analysis.recording.clients:
         if client.error:
             found.append(f"{client.name} got no reply: {client.error}.")
-    if not found and analysis.recording.processes:
+    if not analysis.edges and analysis.recording.processes:
         last = analysis.recording.clients[-1]
         took = show_ms((last.answered or last.closed) - last.sent[0]) if last.sent else "no time"
-        found.append(f"No client waited for another. {last.name} had its reply after {took}.")
+        found.insert(0, f"No client waited for another. {last.name} had its reply after {took}.")
     return found
 
 
 def _explain_waits(analysis: Analysis) -> Iterator[str]:
     for client in analysis.recording.clients:
         edges = [edge for edge in analysis.edges if edge.waiter == client.name]
-        if not edges:
-            continue
         waited = show_ms(analysis.waits[client.name])
+        if not edges:
+            queued = min(_measure(analysis, client.name, State.CORE), analysis.waits[client.name])
+            if queued >= SHORTEST and analysis.waits[client.name] >= SHORTEST:
+                yield f"{client.name} waited {waited} for no client: its thread had no core for {show_ms(queued)}."
+            continue
         if all(edge.via == "GIL" for edge in edges):
             holder = edges[0].holder
             yield f"{client.name} waited {waited}: the thread of {holder} computed, and held the GIL." + _corroborate(
                 analysis, client.name
             )
             continue
-        steps = ", then ".join(_describe(edge) for edge in edges if edge.via == "thread")
+        # Of the same kind, one behind the other: a reply is sent in many pieces.
+        groups = groupby((edge for edge in edges if edge.via == "thread"), key=lambda edge: (edge.state, edge.holder))
+        steps = ", then ".join(_describe(list(group)) for _, group in groups)
         yield f"{client.name} waited {waited}: {_name_holder(analysis, client.name)} {steps}."
 
 
-def _describe(edge: Edge) -> str:
-    return f"{_VERBS[edge.state]} {edge.holder} ({show_ms(edge.length)})"
+def _describe(edges: Sequence[Edge]) -> str:
+    return f"{_VERBS[edges[0].state]} {edges[0].holder} ({show_ms(sum(edge.length for edge in edges))})"
 
 
 def _name_holder(analysis: Analysis, client: str) -> str:
@@ -74,6 +80,16 @@ def _name_holder(analysis: Analysis, client: str) -> str:
 
 
 def _corroborate(analysis: Analysis, client: str) -> str:
-    lane = next((each for each in analysis.lanes if each.key == analysis.lane_of(client)), None)
-    seen = sum(span.end - span.start for span in lane.spans if span.state is State.GIL) if lane else 0
+    seen = _measure(analysis, client, State.GIL)
     return f" The kernel shows {show_ms(seen)} of it as a wait for a lock (futex)." if seen >= SHORTEST else ""
+
+
+def _measure(analysis: Analysis, client: str, state: State) -> int:
+    """Return how long the thread of a client was in a state, from when the client sent until it had its reply."""
+    found = analysis.clients[client]
+    key = analysis.lane_of(client)
+    lane = next((each for each in analysis.lanes if each.key == key), None)
+    if lane is None or not found.sent:
+        return 0
+    start, end = found.sent[0], found.answered or found.closed
+    return sum(max(0, min(span.end, end) - max(span.start, start)) for span in lane.spans if span.state is state)

@@ -116,6 +116,8 @@ COULD_NOT_RUN = {
     "faults, a file": ["faults", "plain_socket", "--output", __file__],
     "soak": ["soak", "nonesuch"],
     "soak, a folder": ["soak", "plain_socket", "--out", "/proc/nothing"],
+    "xray": ["xray", "nonesuch"],
+    "xray, no recording": ["xray", "--show", __file__],
     "tour": ["tour", "nonesuch"],
     "bench": ["bench", "nonesuch"],
     "bench, no run": ["bench", "--show", "nonesuch"],

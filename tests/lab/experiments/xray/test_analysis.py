@@ -243,6 +243,8 @@ def test_recordings_are_made_of_what_the_programs_print() -> None:
         [1015, 5, "OPENED", 2, 7],
         [1016, 5, "THREAD", 2, 102],
         [1030, 5, "RECEIVED", 2, 6],
+        [1040, 5, "ASKS", 1, 0],
+        [1900, 5, "CLOSE", 2, 0],
     ]
     played = {"rounds": [[client | times]], "processes": [{"pid": 9, "has_gil": True, "notes": notes}], "faults": ["x"]}
     looks: dict[str, object] = {
@@ -255,6 +257,7 @@ def test_recordings_are_made_of_what_the_programs_print() -> None:
         (15, 102, "OPENED"),
         (16, 102, "THREAD"),
         (30, 102, "RECEIVED"),
+        (900, 102, "CLOSE"),
     ]
     assert [(each.start, each.end, each.state) for each in found.threads[0].segments] == [
         (0, 50, "futex"),
@@ -262,3 +265,20 @@ def test_recordings_are_made_of_what_the_programs_print() -> None:
     ]
     assert found.missing == ("x", "y")
     json.dumps(found.as_json())
+
+
+def test_pieces_of_a_reply_are_one_part_of_a_sentence() -> None:
+    lines = """
+        0.5 R OPENED
+        2.0 R RECEIVED 9
+        2.1 R SEND 9
+        8.0 R SEND 9
+        14.0 R SEND 9
+        20.0 R CLOSE
+        20.1 C OPENED
+        20.2 C RECEIVED 6
+        20.3 C SEND 7
+    """
+    clients = (("R", 1.9, 21.0), ("C", 3.0, 20.5))
+    analysis = Analysis(make_recording([make_process(1, [lines])], clients))
+    assert explain(analysis) == ["C waited 17 ms: the only thread sent to R (17 ms)."]

@@ -1,0 +1,175 @@
+"""Record who waits for whom in a running server, and show it on one time axis."""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from lab.base import interrupts
+from lab.base.environ import ENV_XRAY
+from lab.base.errors import LabError
+from lab.cli.context import DID_NOT_HOLD, HELD, Lab
+from lab.cli.params import models_argument, out_option
+from lab.experiments.environment import describe_environment
+from lab.experiments.store import LATEST, make_folder, point, tolerated
+from lab.experiments.xray.analysis import Analysis
+from lab.experiments.xray.record import ROUNDS, choose_folder, record
+from lab.experiments.xray.recording import Recording, read_recordings, write_recordings
+from lab.experiments.xray.scenes import SCENES
+from lab.report import xray_page, xray_svg, xray_text
+from lab.report.xray_trace import make_trace
+from lab.servers.backend import choose_speakers
+from lab.servers.open import open_backend
+from lab.servers.runtime import runtime_directory
+
+if TYPE_CHECKING:
+    from lab.servers.backend import Backend
+
+# A project apart from the one of `lab up`, whose servers have no recorder.
+PROJECT = "socketlab-xray"
+# Columns: where there is no terminal, and at most.
+_USUAL, _WIDEST = 100, 160
+_SCENES = ("sleep", "slow")
+_CLOCK = "Clients, servers and the kernel's side read one clock, CLOCK_MONOTONIC."
+
+
+@click.command()
+@models_argument
+@click.option(
+    "--scene",
+    "scenes",
+    type=click.Choice([*_SCENES, "all"]),
+    default="sleep",
+    show_default=True,
+    help="sleep: waiting and computing. slow: a slow reader and a slow sender.",
+)
+@click.option("--rounds", type=click.IntRange(1, 50), default=ROUNDS, show_default=True, help="One of them is shown.")
+@click.option(
+    "--show", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Show a stored recording."
+)
+@click.option(
+    "--export", type=click.Choice(["trace", "svg"]), multiple=True, help="Also write a trace for Perfetto, or pictures."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the recordings as JSON.")
+@click.option("--open", "is_opened", is_flag=True, help="Open the page in a browser.")
+@out_option
+@click.pass_obj
+def xray(
+    lab: Lab,
+    models: tuple[str, ...],
+    scenes: str,
+    rounds: int,
+    show: Path | None,
+    export: tuple[str, ...],
+    as_json: bool,
+    is_opened: bool,
+    out: Path,
+) -> None:
+    """Record one scene against models (default: all of no profile), and show who waits for whom, and why.
+
+    Three clients connect: A asks the server to sleep, B to compute, C for a PING. The lanes of the clients and of the
+    server's threads and processes are printed, with a sentence for each wait; the page with its pictures is
+    results/xray/<UTC time>/index.html.
+
+    The models are started for it, with a recorder, and taken down.
+
+    Exit code 1: a model could not be recorded, or a client had no reply.
+    """
+    missing: dict[str, str] = {}
+    if show:
+        found = read_recordings(show)
+    else:
+        chosen = _SCENES if scenes == "all" else (scenes,)
+        found = _record_all(lab, models, chosen, rounds, missing, is_quiet=as_json)
+    if as_json:
+        click.echo(json.dumps([each.as_json() for each in found]))
+    else:
+        _print(found)
+    for model, reason in missing.items():
+        click.echo(f"not recorded: {model}: {reason}", err=True)
+    if found and not as_json:
+        with tolerated(lambda line: click.echo(line, err=True)):
+            page = _write(out, found, missing, export)
+            click.echo(f"The page, with pictures: {page}")
+            if is_opened:
+                click.launch(str(page))
+    failed = missing or any(client.error for each in found for client in each.clients)
+    sys.exit(DID_NOT_HOLD if failed else HELD)
+
+
+def _record_all(
+    lab: Lab, models: Sequence[str], scenes: Sequence[str], rounds: int, missing: dict[str, str], *, is_quiet: bool
+) -> list[Recording]:
+    backend = open_backend(lab.backend_name, lab.project or PROJECT, catalogue=lab.catalogue)
+    names = choose_speakers(backend, models, "command")
+    folder = choose_folder(backend, runtime_directory(backend.project))
+    machine = describe_environment(backend.name)
+    found = []
+    with _set_variable(ENV_XRAY, folder), interrupts.sure(backend.down):
+        # One after the other: the models must not take the cores from each other.
+        for name in names:
+            if not is_quiet:
+                click.echo(f"recording {name}", err=True)
+            try:
+                backend.up([name])
+                found += [_record(backend, name, scene, folder, rounds, machine) for scene in scenes]
+                backend.stop(name)
+            except LabError as error:
+                missing[name] = str(error)
+    return found
+
+
+def _record(
+    backend: "Backend", name: str, scene: str, folder: str, rounds: int, machine: Mapping[str, str | None]
+) -> Recording:
+    return record(backend, name, SCENES[scene], folder, rounds=rounds, machine=machine)
+
+
+@contextmanager
+def _set_variable(name: str, value: str) -> Iterator[None]:
+    """Set a variable of the environment, which the servers inherit."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def _print(found: Sequence[Recording]) -> None:
+    width = min(_WIDEST, shutil.get_terminal_size((_USUAL, 0)).columns)
+    pictures = [xray_text.render(Analysis(each), width) for each in found]
+    for scene in dict.fromkeys(each.scene for each in found):
+        click.echo(f"{xray_text.describe_scene(scene)}\n")
+        for each, picture in zip(found, pictures, strict=True):
+            if each.scene == scene:
+                click.echo(f"{picture}\n")
+    click.echo(xray_text.make_legend("".join(pictures)))
+
+
+def _write(out: Path, found: list[Recording], missing: dict[str, str], export: Sequence[str]) -> Path:
+    root = out / "xray"
+    folder = make_folder(root, datetime.now(UTC).strftime("%Y-%m-%dT%H%M%SZ"))
+    write_recordings(folder / "recordings.json", found)
+    page = folder / "index.html"
+    page.write_text(xray_page.render(found, missing=missing, clock=_CLOCK), encoding="utf-8")
+    if "trace" in export:
+        (folder / "trace.json").write_text(json.dumps(make_trace(found)), encoding="utf-8")
+    if "svg" in export:
+        for each in found:
+            analysis = Analysis(each)
+            label = xray_svg.measure_label(analysis)
+            text = xray_svg.draw(analysis, width=xray_page.WIDE, end=each.end, label=label, standalone=True)
+            (folder / f"{each.model}-{each.scene}.svg").write_text(text, encoding="utf-8")
+    point(root / LATEST, folder.name)
+    return page

@@ -1,0 +1,51 @@
+"""An X-ray in characters, of made-up recordings, column by column."""
+
+import pytest
+
+from lab.experiments.xray.analysis import Analysis
+from lab.report.xray_text import draw, make_legend, render
+from tests.support.made_up_xray import LOOP, LOOP_CLIENTS, OWN, SEQUENTIAL, make_process, make_recording
+
+CHAIN = Analysis(make_recording([make_process(1, [SEQUENTIAL])]))
+
+
+def test_chain_is_drawn() -> None:
+    """35.5 ms in 71 columns: two for each millisecond."""
+    assert draw(CHAIN, 79).splitlines() == [
+        "A       _---<zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz=>x",
+        "B       ________<______________________________________####################=>x",
+        "C       ____________<________________________________________________________>x",
+        "thread   ArrAzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz-=B###################-=-",
+        "        |0 ms     |5        |10       |15       |20       |25       |30",
+    ]
+
+
+def test_loop_is_drawn() -> None:
+    analysis = Analysis(make_recording([make_process(1, [LOOP])], LOOP_CLIENTS))
+    assert draw(analysis, 52).splitlines() == [
+        "A     _---<zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz>x",
+        "B     _-------<####################>x",
+        "C     __----------<................>x",
+        "loop   =      B####################",
+        "      |0 ms     |5        |10       |15       |20",
+    ]
+
+
+@pytest.mark.parametrize("width", [60, 120])
+def test_picture_is_never_wider_than_asked(width: int) -> None:
+    threads = Analysis(make_recording([make_process(1, list(OWN.values()))]))
+    for analysis in (CHAIN, threads):
+        lines = render(analysis, width).splitlines()
+        assert max(map(len, lines)) <= width
+        assert max(map(len, lines)) > width - 12
+
+
+def test_picture_comes_with_its_conclusion_and_what_is_missing() -> None:
+    analysis = Analysis(make_recording([], missing=["the kernel's side: no ptrace"]))
+    lines = render(analysis, 100).splitlines()
+    assert lines[0] == "a_model: the server has no recorder: only its clients are known"
+    assert lines[-1] == "Not recorded: the kernel's side: no ptrace."
+
+
+def test_legend_has_what_occurs() -> None:
+    assert make_legend("zz>") == ("z   the server sleeps for this client\n>   the reply has arrived")
