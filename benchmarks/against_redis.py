@@ -62,7 +62,7 @@ def benchmark(backend: Containers, model: str, pipeline: int) -> tuple[float, fl
     before = meter.read().cpu_seconds
     requests = REQUESTS[pipeline]
     command = ["redis-benchmark", "-h", model, "-t", "ping_mbulk", "-c", str(CONNECTIONS), "-n", str(requests)]
-    done = backend.run([*command, "-P", str(pipeline), "--csv"], capture=True, timeout=120)
+    done = backend.helpers.run([*command, "-P", str(pipeline), "--csv"], capture=True, timeout=120)
     after = meter.read().cpu_seconds
     if done.returncode or before is None or after is None:
         sys.exit(f"{model}: {done.stdout}{done.stderr}")
@@ -75,7 +75,7 @@ def pace(backend: Containers, model: str, seconds: int = 3) -> float:
     meter = open_container_meter(backend.container_name(model))
     arguments = [model, "6379", str(CONNECTIONS), str(RATE), str(seconds)]
     before = meter.read().cpu_seconds
-    done = backend.run(["python", "-", *arguments], stdin=PACED, capture=True, timeout=60)
+    done = backend.helpers.run(["python", "-", *arguments], stdin=PACED, capture=True, timeout=60)
     after = meter.read().cpu_seconds
     answered, took = done.stdout.split()
     if int(answered) != RATE * seconds or float(took) > seconds + 0.5 or before is None or after is None:
@@ -114,7 +114,7 @@ def main() -> None:
             print(f"round {number + 1} of {options.rounds}", file=sys.stderr, flush=True)
     finally:
         backend.down()
-    for key, value in describe_environment("docker").items():
+    for key, value in describe_environment(backend.describe()).items():
         print(f"{key}: {value}")
     for title, found in figures.items():
         print(f"\n{title}")

@@ -15,11 +15,11 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Any
 
 from lab.clients.request_log import Account, RequestLog, run
 from lab.experiments.environment import describe_environment
 from lab.experiments.faults.judge import Verdict, judge
+from lab.servers.backend import Backend
 from lab.servers.catalogue import Catalogue
 from lab.servers.open import open_backend
 from loadtests.sockets.connection import BlockingConnection
@@ -30,7 +30,7 @@ SECONDS = 300.0  # until a model that does not exit is given up
 ROW = "| {:24} | {:5} | {:>8} | {:>8} | {:>10} | {:>4} | {:>5} | {} |"
 
 
-def break_under_load(backend: Any, model: str, fault: str, requests: int, seed: int) -> tuple[Account, int | None]:
+def break_under_load(backend: Backend, model: str, fault: str, requests: int, seed: int) -> tuple[Account, int | None]:
     """Log the requests of a running model, and end the model meanwhile.
 
     Returns:
@@ -49,7 +49,7 @@ def break_under_load(backend: Any, model: str, fault: str, requests: int, seed: 
         codes: list[int] = []
         # `stop` returns when the model has exited, which it does only while its clients go on reading: use a thread.
         stopping = threading.Thread(target=lambda: codes.append(backend.stop(model)))
-        end = {"drain": stopping.start, "kill": lambda: backend.kill(model, signal.SIGKILL)}[fault]
+        end = {"drain": stopping.start, "kill": lambda: backend.faults.kill(model, signal.SIGKILL)}[fault]
         steps: dict[str, Callable[[], object]] = {"begun": lambda: os.write(writer, b"mark\n"), "marked": end}
         account = run(RequestLog(links, seed), commands, lambda word: steps[word](), SECONDS, requests=requests)
     if fault == "kill":
@@ -62,7 +62,7 @@ def main(requests: int, models: Sequence[str]) -> None:
     """Print a row for each model and fault. Exit with code 1 if a verdict is not `held`."""
     backend = open_backend("process", "drain", catalogue=Catalogue.load())
     chosen = [model.name for model in backend.catalogue.select(models) if not model.only_in_container]
-    print(describe_environment("process"), file=sys.stderr)
+    print(describe_environment(), file=sys.stderr)
     print(ROW.format("model", "fault", "sent", "answered", "unanswered", "lost", "wrong", "verdict"))
     verdicts = set()
     try:

@@ -176,7 +176,7 @@ def main() -> None:
                     found[name].append(rate)
                 each = ", ".join(f"{name} {found[name][-1][0]:,.0f}" for name in sorted(names))
                 print(f"round {number + 1} of {options.rounds}, pipeline of {depth}: {each}", flush=True)
-    for key, value in describe_environment("process").items():
+    for key, value in describe_environment().items():
         print(f"{key}: {value}")
     print(f"server: {options.server}")
     for depth, found in rates.items():

@@ -95,7 +95,7 @@ def is_served(found: Measurement) -> bool:
 def measure_burn(backend: Backend, pinning: Pinning | None) -> float:
     """What a computing reply takes, in seconds of CPU."""
     model = backend.catalogue[_COMPUTES]
-    with PersistentGenerator(backend) as generator:
+    with PersistentGenerator(backend.helpers) as generator:
         costs = [
             measure(
                 backend,
@@ -122,7 +122,7 @@ def measure_all(
 ) -> Iterator[tuple[str, Load, Measurement]]:
     """Every load on every model, round by round."""
     servers = MeteredServers(backend)
-    with PersistentGenerator(backend) as generator:
+    with PersistentGenerator(backend.helpers) as generator:
         for number in range(1, rounds + 1):
             for load in loads:
                 print(f"round {number} of {rounds}, {load.name}", file=sys.stderr, flush=True)

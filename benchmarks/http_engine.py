@@ -82,7 +82,7 @@ def main() -> None:
                     rates[name].append(drive(port, cores[0], options.seconds))
                 each = ", ".join(f"{name} {rates[name][-1][0]:,.0f}" for name in (WRK, WIRE))
                 print(f"round {number + 1} of {options.rounds}: {each}", flush=True)
-    for key, value in describe_environment("process").items():
+    for key, value in describe_environment().items():
         print(f"{key}: {value}")
     for which, unit in enumerate(("requests/s", "requests/s of its CPU")):
         print(f"\n{unit}, medians of {options.rounds}")

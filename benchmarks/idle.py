@@ -117,7 +117,7 @@ def main() -> None:
         )
     data = json.loads(FILE.read_text()) if FILE.exists() else {}
     data["idle"] = data.get("idle", {}) | found
-    data["idle_environment"] = describe_environment("docker")
+    data["idle_environment"] = describe_environment(backend.describe())
     FILE.write_text(json.dumps(data, indent=1) + "\n")
     print(f"written to {FILE.relative_to(ROOT)}; `make docs` puts it into the page")
 

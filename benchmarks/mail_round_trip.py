@@ -76,7 +76,7 @@ def main(messages: int) -> None:
     backend = Containers(PROJECT, catalogue)
     try:
         backend.up_gallery(catalogue.select_gallery(SERVERS))
-        done = backend.run(["python", "-", str(messages)], stdin=CLIENT, capture=True, timeout=600)
+        done = backend.helpers.run(["python", "-", str(messages)], stdin=CLIENT, capture=True, timeout=600)
     finally:
         backend.down()
     if done.returncode:

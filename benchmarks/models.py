@@ -25,7 +25,7 @@ from pathlib import Path
 from lab.base.errors import LabError
 from lab.cli.params import split_names
 from lab.experiments.conformance.suite import check_in_subprocess
-from lab.experiments.environment import describe_environment, describe_servers
+from lab.experiments.environment import describe_environment
 from lab.experiments.published import MEASURED_FILE, Measured, summarize
 from lab.load.generator import PersistentGenerator
 from lab.load.measure import measure
@@ -63,7 +63,7 @@ def measure_rounds(
     Raises:
         LabError: a model could not be measured at all.
     """
-    with PersistentGenerator(backend) as generator:
+    with PersistentGenerator(backend.helpers) as generator:
         for number, workload in product(range(1, rounds + 1), (SESSIONS, PIPELINE)):
             able = [model for model in models if PRESETS[workload].workload.service in model.services]
             random.shuffle(able)
@@ -120,7 +120,7 @@ def run(backend: Backend, chosen: Sequence[Model], rounds: int, seconds: float) 
     for model in chosen:
         if not any(PRESETS[workload].workload.service in model.services for workload in (SESSIONS, PIPELINE)):
             missing[model.name] = "it speaks none of the services that the workloads ask"
-        elif backend.name == "process" and model.only_in_container:
+        elif not backend.in_containers and model.only_in_container:
             missing[model.name] = "it runs in a container only"
     models = [model for model in chosen if model.name not in missing]
     found: dict[str, dict[str, list[Measurement]]] = {}
@@ -131,8 +131,8 @@ def run(backend: Backend, chosen: Sequence[Model], rounds: int, seconds: float) 
         for workload, item in measure_rounds(backend, sound, rounds, seconds):
             found.setdefault(item.model, {}).setdefault(workload, []).append(item)
             versions = item.versions
-        environment = describe_environment(backend.name, versions=versions)
-        environment["servers"] = describe_servers(backend, sound)
+        environment = describe_environment(backend.describe(), versions=versions)
+        environment |= backend.describe_models(sound)
     finally:
         backend.down()
     summaries = {

@@ -24,7 +24,7 @@ from lab.base.paths import ROOT
 from lab.base.units import UNKNOWN, show_count, show_us
 from lab.experiments.conformance import results
 from lab.experiments.conformance.suite import check_models, count_checks
-from lab.experiments.environment import describe_environment, describe_servers
+from lab.experiments.environment import describe_environment
 from lab.load.measure import measure
 from lab.load.measurement import Measurement
 from lab.load.presets import find_preset
@@ -121,8 +121,8 @@ def main(rounds: int) -> int:
                     pair.runs[name].append(found)
                 each = "  ".join(f"{name} {show_rate(pair.runs[name][-1])}" for name in models)
                 print(f"{number + 1}/{rounds}  {pair.name}: {each}", flush=True)
-        environment = describe_environment(backend.name, versions=pairs[0].runs[WITH][0].versions)
-        environment["servers"] = describe_servers(backend, models.values())
+        environment = describe_environment(backend.describe(), versions=pairs[0].runs[WITH][0].versions)
+        environment |= backend.describe_models(models.values())
     finally:
         backend.down()
     console = open_console()

@@ -54,7 +54,7 @@ def main(repeats: int) -> None:
                         found.setdefault((scenario, model, workers), []).append(result)
     finally:
         backend.down()
-    print(json.dumps(describe_environment("process"), indent=2))
+    print(json.dumps(describe_environment(), indent=2))
     print(
         f"{'scenario':16} {'model':24} {'workers':7} {'generator µs/req':26} {'server µs/req':26} generators per core"
     )

@@ -56,7 +56,7 @@ def main() -> None:
             os.environ["PYTHONPATH"] = folder
             slowed.up([MODEL])
             del os.environ["PYTHONPATH"]
-        with PersistentGenerator(plain) as generator:
+        with PersistentGenerator(plain.helpers) as generator:
             for number in range(options.rounds):
                 for backend in (plain, slowed) if number % 2 else (slowed, plain):
                     found = measure(

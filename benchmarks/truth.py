@@ -297,7 +297,7 @@ def main() -> None:
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    for key, value in describe_environment("process").items():
+    for key, value in describe_environment().items():
         print(f"{key}: {value}")
     failed = []
     for name in options.checks or [name for name in CHECKS if name != "soak"]:

@@ -44,7 +44,7 @@ def take(console: Console, path: Path) -> str:
         environ = {"LAB_TARGETS": encode_targets(backend.targets())}
         own = {ENV_TELEMETRY: "stdin"}
         arguments = ["--web-port", "8089", "--loglevel", "WARNING"]
-        with open_generator(backend, arguments, workers=0, environ=environ, own=own) as generator:
+        with open_generator(backend.helpers, arguments, workers=0, environ=environ, own=own) as generator:
             pipe = generator.main.process.stdin
             assert pipe is not None  # noqa: S101 - for mypy: it was opened with one
             with send_telemetry(backend, names, pipe):
@@ -53,11 +53,11 @@ def take(console: Console, path: Path) -> str:
                 # A connection for 50 requests each: on a held one, a model that serves one at a time would starve the
                 # others, and their rows would be empty.
                 choices = {"userCount": users, "spawnRate": users, "models": names, "workload": ["session"]}
-                seen = visit(backend, f"http://{generator.main.host}:8089", choices=choices)
+                seen = visit(backend.helpers, f"http://{generator.main.host}:8089", choices=choices)
     finally:
         backend.down()
     path.write_bytes(seen.pictures["light"])
-    facts = describe_environment("docker")
+    facts = describe_environment(backend.describe())
     return f"{facts['date']}, commit {facts['commit']}: {facts['processor']}, {facts['engine']}"
 
 

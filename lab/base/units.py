@@ -1,6 +1,7 @@
 """Format numbers, and parse durations and shares that a user typed. An unknown figure is a dash, never 0."""
 
 import re
+from collections.abc import Iterable
 from decimal import Decimal
 
 # Microseconds in each unit. Unicode has two micro signs, and users type both.
@@ -83,3 +84,14 @@ def show_number(value: float | None) -> str:
 def _three_digits(value: float) -> str:
     digits = 0 if value >= 99.95 else 1 if value >= 9.995 else 2
     return f"{value:.{digits}f}"
+
+
+def encode_cores(cores: Iterable[int]) -> str:
+    """Return the list of cores that Docker and `taskset` read."""
+    return ",".join(map(str, cores))
+
+
+def show_cores(cores: Iterable[int]) -> str:
+    """Return the cores for a message: `core 1`, or `cores 1,2`."""
+    found = list(cores)
+    return f"core{'s' if len(found) > 1 else ''} {encode_cores(found)}"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from lab.base.errors import LabError
 from lab.experiments.conformance import results
 from lab.experiments.conformance.suite import check_in_subprocess
-from lab.experiments.environment import describe_environment, describe_servers
+from lab.experiments.environment import describe_environment
 from lab.load.generator import PersistentGenerator
 from lab.load.measure import measure, measure_together
 from lab.load.measurement import Measurement
@@ -54,7 +54,7 @@ def run(backend: Backend, found: Demo, step: Callable[[str], AbstractContextMana
         if reason := found.checks.get(model.name, results.ModelResult(0, 0)).explain(model.name, backend.name):
             found.missing[model.name] = reason
     sound = [model for model in found.models if model.name not in found.missing]
-    with PersistentGenerator(backend) as generator:
+    with PersistentGenerator(backend.helpers) as generator:
         for model in sound:
             with step(f"load: {model.name}"), _recorded(found, model):
                 measured = measure(backend, model, _ask(choose_workload(model), seconds), generator=generator)
@@ -97,6 +97,4 @@ def _recorded(found: Demo, model: Model) -> Iterator[None]:
 def describe(backend: Backend, found: Demo) -> dict[str, str | None]:
     """Return the facts about the machine and the servers; the lab has to be up."""
     versions = found.measurements[0].versions if found.measurements else None
-    facts = describe_environment(backend.name, versions=versions)
-    facts["servers"] = describe_servers(backend, found.models)
-    return facts
+    return describe_environment(backend.describe(), versions=versions) | backend.describe_models(found.models)

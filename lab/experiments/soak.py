@@ -16,7 +16,6 @@ from typing import Any
 from lab.base.environ import ENV_TARGETS
 from lab.base.errors import LabError
 from lab.experiments.theory import Server
-from lab.load.measure import open_meter
 from lab.load.measurement import encode_targets
 from lab.metrics.sample import Meter
 from lab.metrics.trend import FEWEST, Slope, Trend, after_warm_up, find_slope, judge_counts
@@ -175,14 +174,14 @@ def run(
     servers = {name: Server.of(backend.catalogue, backend.catalogue[name]) for name in models}
     workers = {name: server.workers for name, server in servers.items() if server and server.workers}
     arguments = [word for name, count in workers.items() for word in ("--workers", name, str(count))]
-    meters = {name: open_meter(backend, name) for name in models}
+    meters = {name: backend.meter(name) for name in models}
     readings: dict[str, list[Reading]] = {name: [] for name in models}
     rests = max(1, round(seconds / every))
     warm_up_rests = rests - len(after_warm_up(range(rests)))
     with TemporaryDirectory(prefix="soak-") as directory:
         environ = {ENV_TARGETS: encode_targets(targets)}
         log = Path(directory) / "log"
-        with backend.start_service(NAME, arguments, environ=environ, log=log) as instrument:
+        with backend.helpers.start_service(NAME, arguments, environ=environ, log=log) as instrument:
             clients = Clients(instrument)
             clients.rest()  # the start of the process is not part of the first interval
             begun = time.monotonic()

@@ -3,15 +3,13 @@
 Without pinning, the scheduler may put both on one core, and such a run looks like a slow server.
 """
 
-import contextlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 from lab.base.environ import ENV_GENERATOR_CORES
-from lab.base.errors import LabError
+from lab.base.units import show_cores
 from lab.servers.catalogue import Model
 
 
@@ -28,7 +26,7 @@ class Pinning:
     generator: tuple[int, ...]
 
     def __str__(self) -> str:
-        return f"servers on {_show(self.servers)}, load generator on {_show(self.generator)}"
+        return f"servers on {show_cores(self.servers)}, load generator on {show_cores(self.generator)}"
 
 
 def split_cores(cores: Iterable[int] | None = None) -> Pinning | None:
@@ -44,20 +42,21 @@ def split_cores(cores: Iterable[int] | None = None) -> Pinning | None:
     return Pinning(tuple(found[1:]), (found[0],)) if len(found) > 1 else None
 
 
-def pin_servers(backend: Any, models: Iterable[str], pinning: Pinning) -> None:
-    """Pin running models, with all present and future processes and threads.
+class Pinnable(Protocol):
+    """Servers that can be pinned to cores."""
+
+    def pin(self, model: str, cores: Sequence[int]) -> None:
+        """As `lab.servers.backend.Servers.pin`."""
+
+
+def pin_servers(servers: Pinnable, models: Iterable[str], pinning: Pinning) -> None:
+    """Pin running models to the cores of the servers.
 
     Raises:
         LabError: a model could not be pinned.
     """
     for model in models:
-        try:
-            if backend.name == "docker":
-                _pin_container(backend.container_name(model), pinning.servers)
-            else:
-                _pin_process(backend.pid(model), pinning.servers)
-        except OSError as error:
-            raise LabError(f"{model} cannot be pinned to {_show(pinning.servers)}: {error}") from None
+        servers.pin(model, pinning.servers)
 
 
 def pin_generator(environ: Mapping[str, str]) -> None:
@@ -69,53 +68,6 @@ def pin_generator(environ: Mapping[str, str]) -> None:
     """
     if text := environ.get(ENV_GENERATOR_CORES):
         os.sched_setaffinity(0, {int(core) for core in text.split(",")})
-
-
-def encode_cores(cores: Iterable[int]) -> str:
-    """Encode cores for `pin_generator` and for Docker."""
-    return ",".join(map(str, cores))
-
-
-def _pin_container(container: str, cores: Sequence[int]) -> None:
-    import docker
-    import docker.errors
-    import requests
-
-    try:
-        client = docker.from_env()
-        try:
-            client.containers.get(container).update(cpuset_cpus=encode_cores(cores))
-        finally:
-            client.close()
-    except (docker.errors.DockerException, requests.RequestException) as error:
-        raise LabError(f"a container cannot be pinned to {_show(cores)}: {error}") from None
-
-
-def _pin_process(pid: int, cores: Sequence[int]) -> None:
-    import psutil
-
-    kept: set[int] = set()
-    try:
-        root = psutil.Process(pid)
-        # A new thread inherits the cores of its creator. Threads that started meanwhile are found by the next pass.
-        while new := {*_list_threads([root, *root.children(recursive=True)])} - kept:
-            for thread in new:
-                with contextlib.suppress(ProcessLookupError):  # it has ended
-                    os.sched_setaffinity(thread, cores)
-            kept |= new
-    except psutil.Error as error:
-        raise LabError(f"the process {pid} cannot be pinned to {_show(cores)}: {error}") from None
-
-
-def _list_threads(processes: Iterable[Any]) -> Iterator[int]:
-    for process in processes:
-        with contextlib.suppress(FileNotFoundError):  # it has ended
-            yield from (int(thread.name) for thread in Path(f"/proc/{process.pid}/task").iterdir())
-
-
-def _show(cores: Iterable[int]) -> str:
-    found = list(cores)
-    return f"core{'s' if len(found) > 1 else ''} {encode_cores(found)}"
 
 
 def allotted_cores(model: Model, cores: int | None, pinning: Pinning | None = None) -> int | None:

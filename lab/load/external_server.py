@@ -1,9 +1,8 @@
-"""A server outside the catalogue, named by `--target`, as a backend with one model."""
+"""A server outside the catalogue, named by `--target`."""
 
 import re
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Any
 
 from lab.base.errors import LabError
 from lab.load.workloads import CUSTOM_PROTOCOL
@@ -11,6 +10,7 @@ from lab.metrics.meters import find_container, open_container_meter
 from lab.metrics.process import open_process_meter
 from lab.metrics.sample import Meter, NoMeter
 from lab.metrics.socket_owner import Owner, find_owner
+from lab.servers.backend import Helpers
 from lab.servers.catalogue import Listener, Model
 from lab.servers.open import open_backend
 from loadtests.sockets.connection import BlockingConnection
@@ -82,7 +82,7 @@ def check_reachable(service: str, address: Address) -> None:
 
 
 class ExternalServer:
-    """The part of a `Backend` that a measurement needs. The load generator runs on this machine.
+    """A `Loadable` with one model. The load generator runs on this machine.
 
     Args:
         targets: the values of `--target`, at least one.
@@ -92,10 +92,11 @@ class ExternalServer:
     """
 
     name = "process"
+    in_containers = False
 
     def __init__(self, targets: Iterable[str]) -> None:
         self._found = [parse_target(target) for target in targets]
-        self._generator = open_backend("process")
+        self.helpers: Helpers = open_backend("process").helpers
         services = tuple(dict.fromkeys(service for service, _ in self._found))
         listeners = tuple(Listener(NAME, service, item.transport.value, str(item)) for service, item in self._found)
         where = ", ".join(dict.fromkeys(str(address) for _, address in self._found))
@@ -112,23 +113,9 @@ class ExternalServer:
                 check_reachable(known, address)
 
     def targets(self) -> list[Listener]:
-        """As `Backend.targets`."""
         return list(self.model.addresses)
 
-    def run_service(self, *arguments: Any, **options: Any) -> Any:
-        """As `Backend.run_service`."""
-        return self._generator.run_service(*arguments, **options)
-
-    def start_service(self, *arguments: Any, **options: Any) -> Any:
-        """As `Backend.start_service`."""
-        return self._generator.start_service(*arguments, **options)
-
-    def pid(self, model: str) -> int | None:
-        """Return the local process that serves the targets; None if there is not exactly one, or it is invisible."""
-        return self._find_owner().pid
-
-    def open_meter(self) -> Meter:
-        """Return the meter of the server; if its process is not certain, one that knows nothing but the reason."""
+    def meter(self, model: str) -> Meter:
         owner = self._find_owner()
         if owner.pid:
             return open_process_meter(owner.pid)

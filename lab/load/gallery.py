@@ -7,7 +7,7 @@ from typing import Any
 
 from lab.base.environ import ENV_LIFELINE
 from lab.base.errors import LabError
-from lab.servers.backend import Completed
+from lab.servers.backend import Completed, Helpers
 from loadtests.sockets.histogram import percentile
 
 # By kind of user: its class in loadtests/galleryfile.py, and the servers that it needs.
@@ -47,7 +47,7 @@ def choose_users(kinds: Iterable[str], running: Iterable[str]) -> list[str]:
     return [USERS[kind][0] for kind in dict.fromkeys(chosen)]
 
 
-def run_headless(backend: Any, classes: Iterable[str], users: int, seconds: float) -> list[dict[str, Any]]:
+def run_headless(helpers: Helpers, classes: Iterable[str], users: int, seconds: float) -> list[dict[str, Any]]:
     """Run the users of these classes, and return what each step took.
 
     Returns:
@@ -60,7 +60,7 @@ def run_headless(backend: Any, classes: Iterable[str], users: int, seconds: floa
     arguments = ["-f", FILE, *classes, "--headless", "--json", "--users", str(users), "--spawn-rate", str(users)]
     arguments += ["--run-time", f"{seconds:g}s", "--stop-timeout", "15", "--loglevel", "ERROR"]
     environ = {ENV_LIFELINE: "stdin"}
-    done = backend.run_service("locust", arguments, environ=environ, capture=True, timeout=seconds + _SLACK_SECONDS)
+    done = helpers.run_service("locust", arguments, environ=environ, capture=True, timeout=seconds + _SLACK_SECONDS)
     for line in done.stderr.splitlines():
         if _FAILURE in line:
             print(f"lab: {line.partition(_FAILURE)[2]}", file=sys.stderr)

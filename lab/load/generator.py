@@ -8,7 +8,6 @@ its log.
 import contextlib
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,11 +16,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from lab.base.environ import ENV_LIFELINE
 from lab.base.errors import LabError
-from lab.servers.backend import Completed, Instrument
+from lab.servers.backend import Completed, Helpers, Instrument
 
 # A worker prints this when it has joined its master. loadtests/locustfile.py cannot be imported here: it loads Locust.
 _JOINED = "LOAD-JOINED"
@@ -34,6 +32,9 @@ _JOIN_SECONDS = 60.0
 
 # Each generator ends with the lab that started it.
 _LIFELINE = {ENV_LIFELINE: "stdin"}
+
+# Locust's default.
+_MASTER_PORT = 5557
 
 _PAUSE = 0.1
 _SHORT_PAUSE = 0.02
@@ -85,7 +86,7 @@ class Generator:
 
 @contextlib.contextmanager
 def open_generator(
-    backend: Any,
+    helpers: Helpers,
     arguments: Sequence[str],
     *,
     workers: int,
@@ -98,7 +99,7 @@ def open_generator(
     """Start Locust, enter the block when all workers have joined, and end all processes after it.
 
     Args:
-        backend: where to run.
+        helpers: where to run.
         arguments: of Locust, or of its master.
         workers: their number; 0 for Locust without a master.
         environ: for all processes.
@@ -112,7 +113,7 @@ def open_generator(
     with contextlib.ExitStack() as stack:
 
         def start(service: str, more: Sequence[str], *, is_logged: bool, publish: bool = False) -> Instrument:
-            opened: contextlib.AbstractContextManager[Instrument] = backend.start_service(
+            opened = helpers.start_service(
                 service,
                 more,
                 environ={**environ, **(own if service == "locust" else {}), **_LIFELINE},
@@ -124,13 +125,12 @@ def open_generator(
         if not workers:
             yield Generator(start("locust", arguments, is_logged=capture, publish=publish))
             return
-        # A container has its own ports. On this machine, another master may use the default port.
-        port = ["--master-bind-port", str(find_port())] if backend.name == "process" else []
-        bound = [f"--master-bind-host={'127.0.0.1' if port else '*'}", *port]
+        host, port = helpers.choose_bind(_MASTER_PORT)
+        bound = [f"--master-bind-host={host}", "--master-bind-port", str(port)]
         # Only a headless Locust waits for its workers; with the web UI a run could begin without them.
         expected = ["--expect-workers", str(workers)]
         main = start("locust", [*arguments, "--master", *bound, *expected], is_logged=capture, publish=publish)
-        joining = ["--worker", "--master-host", main.host, *(["--master-port", port[1]] if port else [])]
+        joining = ["--worker", "--master-host", main.host, "--master-port", str(port)]
         # Failed exchanges are a result of the run, not an error of a worker.
         joining += ["--exit-code-on-error", "0"]
         started = [start("locust_worker", joining, is_logged=True) for _ in range(workers)]
@@ -145,10 +145,10 @@ class PersistentGenerator:
     Each load is still a separate process. If one times out, the generator is ended, and the next load starts a new one.
 
     Args:
-        backend: where to run.
+        helpers: where to run.
     """
 
-    backend: Any
+    helpers: Helpers
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _instrument: Instrument | None = None
     _read: int = 0
@@ -212,7 +212,7 @@ class PersistentGenerator:
             return log.read().decode()
 
     def _start(self) -> Instrument:
-        started: contextlib.AbstractContextManager[Instrument] = self.backend.start_service(
+        started = self.helpers.start_service(
             "locust_persistent", environ=_LIFELINE, log=self._stack.enter_context(_open_log())
         )
         self._instrument, self._read = self._stack.enter_context(started), 0
@@ -220,7 +220,7 @@ class PersistentGenerator:
 
 
 def run_generator(
-    backend: Any, arguments: Sequence[str], *, workers: int, environ: Mapping[str, str], timeout: float
+    helpers: Helpers, arguments: Sequence[str], *, workers: int, environ: Mapping[str, str], timeout: float
 ) -> Completed:
     """Run a headless load to its end.
 
@@ -232,11 +232,8 @@ def run_generator(
         LabError: a worker did not join, or the load timed out.
     """
     if not workers:
-        done: Completed = backend.run_service(
-            "locust", arguments, environ={**environ, **_LIFELINE}, capture=True, timeout=timeout
-        )
-        return done
-    with open_generator(backend, arguments, workers=workers, environ=environ, capture=True) as generator:
+        return helpers.run_service("locust", arguments, environ={**environ, **_LIFELINE}, capture=True, timeout=timeout)
+    with open_generator(helpers, arguments, workers=workers, environ=environ, capture=True) as generator:
         code = generator.wait(timeout)
         return Completed(["locust", *arguments], code, generator.main.output(), "")
 
@@ -265,12 +262,6 @@ def _wait_joined(main: Instrument, workers: Sequence[Instrument], timeout: float
             number, worker = next(iter(waiting.items()))
             raise LabError(f"{_name(number, workers)} did not join its master within {timeout:g} s{_log_of(worker)}")
         time.sleep(_PAUSE)
-
-
-def find_port() -> int:
-    """Return a free TCP port of the loopback interface."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def _name(number: int, workers: Sequence[Instrument]) -> str:

@@ -7,22 +7,20 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from lab.base.environ import ENV_GENERATOR_CORES, ENV_TARGETS
 from lab.base.errors import LabError
-from lab.load.cores import Pinning, allotted_cores, encode_cores
-from lab.load.external_server import ExternalServer
+from lab.base.units import encode_cores
+from lab.load.cores import Pinning, allotted_cores
 from lab.load.generator import PersistentGenerator, run_generator
 from lab.load.measurement import Measurement, encode_targets
 from lab.load.presets import Preset
 from lab.load.workloads import STEADY
-from lab.metrics.meters import open_container_meter
-from lab.metrics.process import open_process_meter
-from lab.metrics.sample import Meter, NoMeter, Sample
+from lab.metrics.sample import Meter, Sample
 from lab.metrics.socket_owner import count_connections
 from lab.metrics.verdict import LimitInputs, find_limit, in_flight
-from lab.servers.backend import Completed
+from lab.servers.backend import Completed, Loadable
 from lab.servers.catalogue import Listener, Model
 from loadtests.sockets.codec import ENV_CODEC
 from services.protocol import Address
@@ -39,18 +37,6 @@ _SAMPLE_SECONDS = 0.25
 _OVERHEAD_SECONDS = 60.0
 
 
-def open_meter(backend: Any, model: str) -> Meter:
-    """Return the meter for a backend; one that knows nothing if the model does not run."""
-    if isinstance(backend, ExternalServer):
-        return backend.open_meter()
-    try:
-        if backend.name == "docker":
-            return open_container_meter(backend.container_name(model))
-        return open_process_meter(backend.pid(model))
-    except LabError as error:
-        return NoMeter(str(error))
-
-
 @dataclass(frozen=True, slots=True)
 class MeteredServer:
     """A server and its meter.
@@ -64,32 +50,15 @@ class MeteredServer:
     meter: Meter
 
 
-class MeasuredBackend(Protocol):
-    """The part of a `Backend` that a measurement needs; an `ExternalServer` has it too."""
-
-    @property
-    def name(self) -> str: ...
-
-    def targets(self) -> list[Listener]:
-        """As `Backend.targets`."""
-        ...
-
-    def run_service(
-        self, service: str, arguments: Sequence[str], *, environ: Mapping[str, str], capture: bool, timeout: float
-    ) -> Completed:
-        """As `Backend.run_service`."""
-        ...
-
-
 @dataclass
 class MeteredServers:
     """Servers that are measured repeatedly: the engine is asked once about each, not for every measurement.
 
     Args:
-        backend: where they run.
+        servers: where they run.
     """
 
-    backend: MeasuredBackend
+    servers: Loadable
     _listeners: dict[str, tuple[Listener, ...]] = field(default_factory=dict)
     _known: dict[str, MeteredServer] = field(default_factory=dict)
 
@@ -104,22 +73,22 @@ class MeteredServers:
             # The meter of a server that has ended or was restarted returns an empty sample.
             if known is None or known.meter.read() == Sample():
                 if known or name not in self._listeners:
-                    self._listeners = _list_listeners(self.backend)
+                    self._listeners = _list_listeners(self.servers)
                 if name not in self._listeners:
                     raise LabError(f"{name} is not running; start it with: lab up {name}")
-                self._known[name] = MeteredServer(self._listeners[name], open_meter(self.backend, name))
+                self._known[name] = MeteredServer(self._listeners[name], self.servers.meter(name))
         return {name: self._known[name] for name in names}
 
 
-def _list_listeners(backend: MeasuredBackend) -> dict[str, tuple[Listener, ...]]:
+def _list_listeners(servers: Loadable) -> dict[str, tuple[Listener, ...]]:
     found: dict[str, tuple[Listener, ...]] = {}
-    for item in backend.targets():
+    for item in servers.targets():
         found[item.model] = (*found.get(item.model, ()), item)
     return found
 
 
 def measure(
-    backend: MeasuredBackend,
+    backend: Loadable,
     model: Model,
     load: Preset,
     *,
@@ -143,7 +112,7 @@ def measure(
 
 
 def measure_together(
-    backend: MeasuredBackend,
+    backend: Loadable,
     models: Sequence[Model],
     load: Preset,
     *,
@@ -187,7 +156,7 @@ def measure_together(
         if generator:
             finished = generator.run(arguments, environ=environ, timeout=limit, expected=expected)
         else:
-            finished = run_generator(backend, arguments, workers=workers, environ=environ, timeout=limit)
+            finished = run_generator(backend.helpers, arguments, workers=workers, environ=environ, timeout=limit)
     after = _read(meters)
     other_connections = {
         name: max(count, other_connections[name]) for name, count in _count_other_connections(backend, found).items()
@@ -215,12 +184,12 @@ def _read(meters: Mapping[str, Meter]) -> dict[str, Sample]:
     return {name: meter.read() for name, meter in meters.items()}
 
 
-def _count_other_connections(backend: MeasuredBackend, servers: Mapping[str, MeteredServer]) -> dict[str, int]:
+def _count_other_connections(backend: Loadable, servers: Mapping[str, MeteredServer]) -> dict[str, int]:
     """Count the connections of each server before or after the load: they belong to other clients."""
     found = {}
     for name, server in servers.items():
         # A container has its own network namespace. Without access to it, no connections are counted.
-        pid = server.meter.pid if backend.name == "docker" else None
+        pid = server.meter.pid if backend.in_containers else None
         found[name] = count_connections((Address.parse(item.address) for item in server.listeners), pid=pid)
     return found
 

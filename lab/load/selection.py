@@ -3,12 +3,12 @@
 import math
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from lab.base.errors import LabError
 from lab.load.presets import Preset
 from lab.load.thresholds import Threshold
 from lab.load.workloads import make_exchange
+from lab.servers.backend import Listening
 from lab.servers.catalogue import Model
 from loadtests.contract import EVEN
 
@@ -37,7 +37,7 @@ def check_fit(load: Preset, thresholds: Sequence[Threshold]) -> None:
         raise LabError(str(error)) from None
 
 
-def select_able(backend: Any, models: Sequence[Model], load: Preset, *, named: bool) -> list[Model]:
+def select_able(servers: Listening, models: Sequence[Model], load: Preset, *, named: bool) -> list[Model]:
     """Return the models that speak a load's service over its transport; name the others on stderr.
 
     Args:
@@ -47,7 +47,7 @@ def select_able(backend: Any, models: Sequence[Model], load: Preset, *, named: b
         LabError: a named model does not speak it, or no model does.
     """
     service, transport = load.workload.service, load.spec.transport
-    offered = {item.model for item in backend.targets() if (item.service, item.transport) == (service, transport)}
+    offered = {item.model for item in servers.targets() if (item.service, item.transport) == (service, transport)}
     unable = [model.name for model in models if model.name not in offered]
     if unable and (named or len(unable) == len(models)):
         raise LabError(f"{load.name} asks {service} over {transport}, which {', '.join(unable)} does not speak")

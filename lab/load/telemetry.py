@@ -13,9 +13,8 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
-from typing import IO, Any
+from typing import IO, Protocol
 
-from lab.load.measure import open_meter
 from lab.load.messages import FaultEvent, Usage, encode
 from lab.load.timeline import read
 from lab.metrics.sample import Meter, Sample
@@ -24,17 +23,32 @@ from lab.metrics.sample import Meter, Sample
 _INTERVAL = 1.0
 
 
+class Metered(Protocol):
+    """Servers with meters."""
+
+    def meter(self, model: str) -> Meter:
+        """As `lab.servers.backend.Loadable.meter`."""
+        ...
+
+
+class ProjectServers(Metered, Protocol):
+    """Metered servers of a project, whose faults are recorded under its name."""
+
+    @property
+    def project(self) -> str: ...
+
+
 class Gauges:
     """Read servers repeatedly; after a restart of a server, open its meter again.
 
     Args:
-        backend: where the servers run.
+        servers: opens the meters.
         models: their names.
     """
 
-    def __init__(self, backend: Any, models: Sequence[str]) -> None:
-        self._backend = backend
-        self._meters: dict[str, Meter] = {model: open_meter(backend, model) for model in models}
+    def __init__(self, servers: Metered, models: Sequence[str]) -> None:
+        self._servers = servers
+        self._meters: dict[str, Meter] = {model: servers.meter(model) for model in models}
         self._last: dict[str, tuple[float, float]] = {}
 
     def read(self) -> list[Usage]:
@@ -45,7 +59,7 @@ class Gauges:
         sample = self._meters[model].read()
         if sample == Sample():
             self._last.pop(model, None)
-            self._meters[model] = open_meter(self._backend, model)
+            self._meters[model] = self._servers.meter(model)
             return Usage(model)
         cores = None
         if sample.cpu_seconds is not None:
@@ -71,17 +85,17 @@ def list_faults(project: str, since: datetime) -> list[FaultEvent]:
 
 
 @contextlib.contextmanager
-def send_telemetry(backend: Any, models: Sequence[str], pipe: IO[bytes]) -> Iterator[None]:
+def send_telemetry(servers: ProjectServers, models: Sequence[str], pipe: IO[bytes]) -> Iterator[None]:
     """Write the usage of the models to a generator's stdin, a line every second, while the block runs."""
     done = threading.Event()
     since = datetime.now(UTC)
 
     def write() -> None:
-        gauges = Gauges(backend, models)
+        gauges = Gauges(servers, models)
         # The generator may end first.
         with contextlib.suppress(BrokenPipeError):
             while not done.wait(_INTERVAL):
-                pipe.write(encode(gauges.read(), list_faults(backend.project, since)))
+                pipe.write(encode(gauges.read(), list_faults(servers.project, since)))
                 pipe.flush()
 
     # A daemon: a generator that does not read lets the pipe fill up, and `write` would block for ever.

@@ -6,7 +6,7 @@ import socket
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from lab.base.environ import (
     ENV_FAULTS,
@@ -22,7 +22,11 @@ from lab.load import origins
 from lab.load.generator import open_generator
 from lab.load.measurement import encode_targets
 from lab.load.telemetry import send_telemetry
+from lab.servers.backend import Backend
 from lab.servers.catalogue import Model
+
+# Of the UI: on this machine unless LAB_UI_PORT sets another one, and in the container, as compose.yaml says.
+_UI_PORT = 8089
 
 # Locust's time to end by itself after it was told to.
 _END_SECONDS = 3.0
@@ -47,7 +51,7 @@ def check_settings() -> None:
 
 
 def serve_ui(
-    backend: Any,
+    backend: Backend,
     models: Sequence[Model],
     chosen: Sequence[str],
     *,
@@ -69,10 +73,8 @@ def serve_ui(
     """
     port = read_ui_port()
     names = [model.name for model in models]
-    # In its container Locust listens to all of that container's network, which compose publishes on 127.0.0.1 alone.
-    binding = (
-        ["--web-port", "8089"] if backend.name == "docker" else ["--web-host", "127.0.0.1", "--web-port", str(port)]
-    )
+    host, inner_port = backend.helpers.choose_bind(_UI_PORT, local=port)
+    binding = ["--web-host", host, "--web-port", str(inner_port)]
     listeners = [item for item in backend.targets() if item.model in names]
     base_path = read_base_path()
     arguments = [*binding, *chosen, "--loglevel", "WARNING", *read_login()]
@@ -82,7 +84,7 @@ def serve_ui(
     own |= {name: os.environ[name] for name in (ENV_UI_LOGIN, ENV_UI_ORIGINS) if name in os.environ}
     try:
         with open_generator(
-            backend, arguments, workers=workers, environ=environ, own=own, publish=True, capture=True
+            backend.helpers, arguments, workers=workers, environ=environ, own=own, publish=True, capture=True
         ) as generator:
             process, log = generator.main.process, generator.main.log
             assert process.stdin is not None and log is not None  # noqa: S101, PT018 - for mypy: it was opened with both
@@ -142,7 +144,7 @@ def read_ui_port() -> int:
     Raises:
         LabError: LAB_UI_PORT is not a port, or the port is in use.
     """
-    text = os.environ.get(ENV_UI_PORT) or "8089"
+    text = os.environ.get(ENV_UI_PORT) or str(_UI_PORT)
     if not text.isdigit() or not 0 < int(text) < 65536:
         raise LabError(f"{ENV_UI_PORT}={text!r} is not a port")
     try:

@@ -7,7 +7,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from lab.metrics.sample import Sample, Switches, count_descriptors, count_zombies
+from lab.metrics.process import count_zombies
+from lab.metrics.sample import Sample, Switches, count_descriptors
 
 _PROC, _ROOT = Path("/proc"), Path("/sys/fs/cgroup")
 

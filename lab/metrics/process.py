@@ -4,7 +4,7 @@ import contextlib
 
 import psutil
 
-from lab.metrics.sample import Meter, NoMeter, Sample, Switches, count_descriptors, count_zombies
+from lab.metrics.sample import Meter, NoMeter, Sample, Switches, count_descriptors
 
 
 class ProcessMeter:
@@ -58,6 +58,18 @@ class ProcessMeter:
 
     def count_zombies(self) -> int | None:
         return count_zombies(self._root.pid)
+
+
+def count_zombies(root: int) -> int | None:
+    """Count the zombies below a process; None if it has ended."""
+    count = 0
+    try:
+        for process in psutil.Process(root).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                count += process.status() == psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return None
+    return count
 
 
 def _memory(process: psutil.Process) -> int:

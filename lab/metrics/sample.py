@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import psutil
-
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -122,18 +120,6 @@ class Switches:
 
 def _count_switches(status: Path) -> int:
     return sum(int(line.split()[1]) for line in status.read_text().splitlines() if "ctxt_switches:" in line)
-
-
-def count_zombies(root: int) -> int | None:
-    """Count the zombies below a process; None if it has ended."""
-    count = 0
-    try:
-        for process in psutil.Process(root).children(recursive=True):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                count += process.status() == psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return None
-    return count
 
 
 def count_descriptors(pids: Iterable[int], proc: Path = Path("/proc")) -> int | None:

@@ -1,4 +1,4 @@
-"""The `Backend` protocol: the operations of a lab, with models in containers or as child processes."""
+"""What a lab needs of the place where its models run: containers, or child processes on loopback."""
 
 import os
 import subprocess
@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 
 from lab.base.environ import ENV_XRAY
 from lab.base.errors import LabError
+from lab.metrics.sample import Meter
 from lab.servers.catalogue import Catalogue, GalleryServer, Listener, Model
 from services.protocol.limits import Limits
 
@@ -30,7 +31,7 @@ class ModelState:
         family: that of a model; of a server, `GALLERY`.
         state: running; exited, and not taken down yet; or missing, never started here.
         exit_code: of an exited one, where it is known; 128 plus the signal's number if a signal ended it.
-        listeners: where it listens, as seen from where `Backend.run` runs; empty unless it is running.
+        listeners: where it listens, as seen from the helpers; empty unless it is running.
         last_lines: the end of its log if it has exited.
     """
 
@@ -57,7 +58,7 @@ class ModelState:
 
 @dataclass(frozen=True, slots=True)
 class Instrument:
-    """A program of the lab that runs in the background, from `Backend.start` or `Backend.start_service`.
+    """A program of the lab that runs in the background, from `Helpers.start` or `Helpers.start_service`.
 
     Args:
         process: the local process to wait for; its stdin is a pipe to the instrument.
@@ -74,62 +75,50 @@ class Instrument:
         return self.log.read_text(errors="replace") if self.log else ""
 
 
-class FaultControls(Protocol):
-    """Operations of `lab faults` on one model. The last five need containers, and raise LabError without them."""
+class Listening(Protocol):
+    """Servers that listen."""
 
-    def kill(self, model: str, signal: int) -> None:
-        """Send a signal to a model's main process."""
-
-    def pause(self, model: str) -> None:
-        """Stop all processes of a model, as SIGSTOP does."""
-
-    def unpause(self, model: str) -> None:
-        """Continue them; no error if they are running."""
-
-    def run_beside(self, model: str, script: str, arguments: Sequence[str] = ()) -> str:
-        """Run a Python script of the standard library as a model's user, where the model's processes are visible.
-
-        Its first argument is the pid above them: of a container's init, or of the model's main process.
-
-        Returns:
-            What it printed.
-
-        Raises:
-            LabError: it could not be run, or failed.
-        """
-
-    def limit_cpu(self, model: str, cores: float | None) -> None:
-        """Limit a model to this many cores; None removes the limit."""
-
-    def run_in_network(self, model: str, arguments: Sequence[str]) -> str:
-        """Run a command of the instrument, with CAP_NET_ADMIN, in the network namespace of a model's container.
-
-        Returns:
-            What it printed.
-
-        Raises:
-            LabError: it failed; with its output.
-        """
-
-    def disconnect(self, model: str) -> None:
-        """Disconnect a model from the lab's network."""
-
-    def connect(self, model: str) -> None:
-        """Connect it again, under its name; no error if it is connected."""
-
-    def memory_limit(self, model: str) -> tuple[int, int]:
-        """Return the memory limit of a model's container in bytes: without swap, and with it."""
-
-    def limit_memory(self, model: str, memory: int, swap: int) -> None:
-        """Set these limits, in bytes; the model need not be running."""
+    def targets(self) -> list[Listener]:
+        """Return where the running servers listen, as seen from the helpers."""
+        ...
 
 
-class Backend(FaultControls, Protocol):
-    """The lab of one project."""
+class Loadable(Listening, Protocol):
+    """Servers that can be loaded and measured, of this lab or of somebody else (`lab.load.external_server`)."""
 
-    name: str
-    project: str
-    catalogue: Catalogue
+    @property
+    def name(self) -> str:
+        """The place where they run, as a record of a measurement names it: docker or process."""
+        ...
+
+    @property
+    def in_containers(self) -> bool:
+        """Whether each server has a container, and so a network namespace of its own."""
+        ...
+
+    @property
+    def helpers(self) -> "Helpers":
+        """Programs of the lab that can reach the servers."""
+        ...
+
+    def meter(self, model: str) -> Meter:
+        """Return the meter of a server; if it cannot be metered, one that knows nothing but the reason."""
+        ...
+
+
+class Servers(Protocol):
+    """The models and the servers of the gallery of one project."""
+
+    @property
+    def project(self) -> str: ...
+
+    @property
+    def catalogue(self) -> Catalogue: ...
+
+    @property
+    def in_containers(self) -> bool:
+        """As `Loadable.in_containers`."""
+        ...
 
     def up(
         self, models: Iterable[str | Model] = (), *, timeout: float = READY_SECONDS, mutual_tls: bool = False
@@ -159,12 +148,56 @@ class Backend(FaultControls, Protocol):
 
     def state(self) -> list[ModelState]:
         """Return the state of each model, in the catalogue's order."""
+        ...
 
     def gallery(self) -> list[ModelState]:
         """Return the state of each server of the gallery, in the catalogue's order."""
+        ...
 
-    def targets(self) -> list[Listener]:
-        """Return where the running models listen, as seen from where `run` runs."""
+    def logs(self, model: str) -> str:
+        """Return the log of a model, or of a server of the gallery, since its last start."""
+        ...
+
+    def restart(self, model: str, *, timeout: float = READY_SECONDS) -> None:
+        """Start a model again, running or not, at the same addresses, and wait until it answers."""
+
+    def stop(self, model: str) -> int:
+        """Send SIGTERM to a model, and SIGKILL after its grace period.
+
+        Returns:
+            Its exit code; 137 after SIGKILL.
+        """
+        ...
+
+    def wait_ready(self, model: str, *, timeout: float = READY_SECONDS) -> None:
+        """Wait until a running model answers.
+
+        Raises:
+            NotReadyError: it did not answer in time.
+        """
+
+    def pin(self, model: str, cores: Sequence[int]) -> None:
+        """Pin a running model to cores, with all present and future processes and threads.
+
+        Raises:
+            LabError: it could not be pinned.
+        """
+
+    def environ(self, model: str) -> Mapping[str, str]:
+        """Return the environment that a model gets, without what the lab adds."""
+        ...
+
+    def describe(self) -> dict[str, str | None]:
+        """Return facts about the place where the models run, for a report."""
+        ...
+
+    def describe_models(self, models: Iterable[Model]) -> dict[str, str | None]:
+        """Return facts about running models: versions of Python and of their libraries, and their images."""
+        ...
+
+
+class Helpers(Protocol):
+    """Runs programs of the lab where the addresses of `Listening.targets` are valid."""
 
     def run(
         self,
@@ -176,7 +209,7 @@ class Backend(FaultControls, Protocol):
         interactive: bool = False,
         timeout: float | None = None,
     ) -> Completed:
-        """Run a command where the addresses of `targets` are valid.
+        """Run a command.
 
         Args:
             arguments: the command; `python` stands for the interpreter that has the lab's packages.
@@ -189,6 +222,7 @@ class Backend(FaultControls, Protocol):
         Raises:
             LabError: it could not be run, or took too long. A failure of the command is its return code.
         """
+        ...
 
     def start(self, arguments: Sequence[str], *, log: Path) -> AbstractContextManager[Instrument]:
         """Start a command where `run` runs it, in the background. This is much faster than `start_service`.
@@ -199,6 +233,7 @@ class Backend(FaultControls, Protocol):
             arguments: as for `run`.
             log: the file that takes its output.
         """
+        ...
 
     def run_service(
         self,
@@ -218,6 +253,7 @@ class Backend(FaultControls, Protocol):
             publish: publish the ports that compose.yaml gives it, on 127.0.0.1.
             others: as for `run`.
         """
+        ...
 
     def start_service(
         self,
@@ -234,46 +270,114 @@ class Backend(FaultControls, Protocol):
             log: the file that takes its output.
             others: as for `run_service`.
         """
+        ...
 
-    def logs(self, model: str) -> str:
-        """Return the log of a model, or of a server of the gallery, since its last start."""
+    def choose_bind(self, port: int, *, local: int | None = None) -> tuple[str, int]:
+        """Return host and port to bind for an instrument that listens.
 
-    def restart(self, model: str, *, timeout: float = READY_SECONDS) -> None:
-        """Start a model again, running or not, at the same addresses, and wait until it answers."""
+        Args:
+            port: the port in a container, where it is free.
+            local: the port on this machine; default: any free one.
+        """
+        ...
 
-    def stop(self, model: str) -> int:
-        """Send SIGTERM to a model, and SIGKILL after its grace period.
+    def find_shell(self) -> str:
+        """Return the interactive shell to `run`."""
+        ...
+
+
+class ContainerControls(Protocol):
+    """Operations of `lab faults` on the container of one model."""
+
+    def run_in_network(self, model: str, arguments: Sequence[str]) -> str:
+        """Run a command of the instrument, with CAP_NET_ADMIN, in the network namespace of a model's container.
 
         Returns:
-            Its exit code; 137 after SIGKILL.
-        """
-
-    def wait_ready(self, model: str, *, timeout: float = READY_SECONDS) -> None:
-        """Wait until a running model answers.
+            What it printed.
 
         Raises:
-            NotReadyError: it did not answer in time.
+            LabError: it failed; with its output.
         """
+        ...
+
+    def disconnect(self, model: str) -> None:
+        """Disconnect a model from the lab's network."""
+
+    def connect(self, model: str) -> None:
+        """Connect it again, under its name; no error if it is connected."""
+
+    def memory_limit(self, model: str) -> tuple[int, int]:
+        """Return the memory limit of a model's container in bytes: without swap, and with it."""
+        ...
+
+    def limit_memory(self, model: str, memory: int, swap: int) -> None:
+        """Set these limits, in bytes; the model need not be running."""
+
+
+class FaultControls(Protocol):
+    """Operations of `lab faults` on one model."""
+
+    @property
+    def container(self) -> ContainerControls | None:
+        """What only a container has; None if the models run as processes."""
+        ...
+
+    @property
+    def recovery_seconds(self) -> float:
+        """The time in which a healthy model answers again after it was healed; a container's start takes longer."""
+        ...
+
+    def kill(self, model: str, number: int) -> None:
+        """Send a signal to a model's main process."""
+
+    def pause(self, model: str) -> None:
+        """Stop all processes of a model, as SIGSTOP does."""
+
+    def unpause(self, model: str) -> None:
+        """Continue them; no error if they are running."""
+
+    def run_beside(self, model: str, script: str, arguments: Sequence[str] = ()) -> str:
+        """Run a Python script of the standard library as a model's user, where the model's processes are visible.
+
+        Its first argument is the pid above them: of a container's init, or of the model's main process.
+
+        Returns:
+            What it printed.
+
+        Raises:
+            LabError: it could not be run, or failed.
+        """
+        ...
+
+    def limit_cpu(self, model: str, cores: float | None) -> None:
+        """Limit a model to this many cores; None removes the limit."""
+
+
+class Backend(Servers, Loadable, Protocol):
+    """A place where models run, with the programs that reach them and the faults that it can inject."""
+
+    @property
+    def faults(self) -> FaultControls: ...
 
 
 def choose_models(
-    backend: Backend, names: Iterable[str | Model] = (), profiles: Iterable[str] = ()
+    servers: Servers, names: Iterable[str | Model] = (), profiles: Iterable[str] = ()
 ) -> tuple[Model, ...]:
-    """Select models for a command. Without names, models that this backend cannot run are left out.
+    """Select models for a command. Without names, models that cannot run here are left out.
 
     Raises:
         CatalogueError: an unknown name or profile.
     """
     names = list(names)
-    selected = backend.catalogue.select(names, profiles)
+    selected = servers.catalogue.select(names, profiles)
     left_out = [model.name for model in selected if model.only_in_container and not model.profile]
-    if names or not left_out or backend.name == "docker":
+    if names or not left_out or servers.in_containers:
         return selected
     print(f"lab: left out, as they run only in containers: {', '.join(left_out)}", file=sys.stderr)
     return tuple(model for model in selected if model.name not in left_out)
 
 
-def choose_speakers(backend: Backend, names: Iterable[str | Model], service: str) -> list[str]:
+def choose_speakers(servers: Servers, names: Iterable[str | Model], service: str) -> list[str]:
     """Return the names of the selected models (see `choose_models`) that speak a service as the lab's own models do.
 
     Raises:
@@ -281,7 +385,7 @@ def choose_speakers(backend: Backend, names: Iterable[str | Model], service: str
         LabError: a named model does not speak it, or no model does.
     """
     names = list(names)
-    chosen = choose_models(backend, names)
+    chosen = choose_models(servers, names)
     speak = [model.name for model in chosen if service in model.services and not model.rfc_only]
     others = [model.name for model in chosen if model.name not in speak]
     if others and (names or not speak):

@@ -15,6 +15,7 @@ LAB_RUNTIME, which every process here inherits, finds the processes that a kille
 import contextlib
 import json
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -30,20 +32,22 @@ import psutil
 from lab.base import interrupts
 from lab.base.errors import LabError, NotReadyError
 from lab.base.paths import ROOT
-from lab.servers import throttle
-from lab.servers.backend import READY_SECONDS, Completed, Instrument, ModelState, choose_models, read_limits
+from lab.base.units import show_cores
+from lab.metrics.process import open_process_meter
+from lab.metrics.sample import Meter, NoMeter
+from lab.servers.affinity import pin_process
+from lab.servers.backend import READY_SECONDS, ModelState, choose_models, read_limits
 from lab.servers.catalogue import GALLERY, Catalogue, GalleryServer, Listener, Model
 from lab.servers.certificates import CA, SERVER, ensure_certificates
-from lab.servers.children import STOP_SECONDS, close_child, die_with_lab, open_child, open_lifeline
+from lab.servers.children import STOP_SECONDS
+from lab.servers.process_faults import ProcessFaults
+from lab.servers.process_helpers import ENV_RUNTIME, ProcessHelpers
 from lab.servers.readiness import choose_targets, wait_ready
 from lab.servers.runtime import forget, make_private, runtime_base, runtime_directory
-from lab.servers.throttle import signal_all
 
-_ENV_RUNTIME = "LAB_RUNTIME"
 _LAST_LINES = 10
 _POLL_SECONDS = 0.01
 _PATH_LIMIT = 107
-_NEEDS_CONTAINERS = "this fault needs containers: use --backend docker"
 
 # As many descriptors as a container gets, or as many as the hard limit allows. Signals end the server, not the shell.
 _SUPERVISE = """
@@ -72,12 +76,14 @@ class Processes:
     """The lab of one project as processes. See `Backend`."""
 
     name = "process"
+    in_containers = False
 
     def __init__(self, project: str, catalogue: Catalogue) -> None:
         self.project = project
         self.catalogue = catalogue
-        self._throttles: dict[str, subprocess.Popen[bytes]] = {}
         self._directory = runtime_directory(project)
+        self.helpers = ProcessHelpers(self._directory, catalogue)
+        self.faults = ProcessFaults(self, self.helpers, self._directory)
         self._children: dict[str, subprocess.Popen[bytes]] = {}
 
     def up(
@@ -100,7 +106,7 @@ class Processes:
             settings = self._choose_settings(mutual_tls=mutual_tls)
             for model in selected:
                 record = _read_record(self._path(model, "json"))
-                if record is None or record.settings != settings or not self._is_running(model):
+                if record is None or record.settings != settings or not self.is_running(model):
                     started.append(model)
                     self._end(model)
                     self._spawn(model, self._default_listens(model), settings)
@@ -155,93 +161,6 @@ class Processes:
     def targets(self) -> list[Listener]:
         return [listener for state in self.state() for listener in state.listeners]
 
-    def run(
-        self,
-        arguments: Sequence[str],
-        *,
-        environ: Mapping[str, str] | None = None,
-        capture: bool = False,
-        stdin: str | None = None,
-        interactive: bool = False,
-        timeout: float | None = None,
-    ) -> Completed:
-        command = [sys.executable if word == "python" else word for word in arguments[:1]] + list(arguments[1:])
-        try:
-            with open_lifeline(environ) as nothing:
-                return subprocess.run(  # noqa: S603 - the lab's own commands, and those that its user types
-                    command,
-                    cwd=ROOT,
-                    env={**os.environ, **(environ or {}), _ENV_RUNTIME: str(self._directory)},
-                    input=stdin,
-                    stdin=nothing if stdin is None and not interactive else None,
-                    stdout=subprocess.PIPE if capture else None,
-                    stderr=subprocess.PIPE if capture else None,
-                    text=True,
-                    errors="replace",
-                    timeout=timeout,
-                    check=False,
-                    preexec_fn=die_with_lab,
-                )
-        except FileNotFoundError:
-            raise LabError(f"{command[0]}: no such command on this machine") from None
-        except subprocess.TimeoutExpired:
-            raise LabError(f"`{' '.join(arguments)}` took longer than {timeout:g} s and was ended") from None
-
-    @contextlib.contextmanager
-    def start(self, arguments: Sequence[str], *, log: Path) -> Iterator[Instrument]:
-        command = [sys.executable if word == "python" else word for word in arguments]
-        process = open_child(command, environ={**os.environ, _ENV_RUNTIME: str(self._directory)}, log=log, cwd=ROOT)
-        try:
-            yield Instrument(process, "127.0.0.1", log)
-        finally:
-            close_child(process)
-
-    def run_service(
-        self,
-        service: str,
-        arguments: Sequence[str] = (),
-        *,
-        environ: Mapping[str, str] | None = None,
-        capture: bool = False,
-        publish: bool = False,
-        stdin: str | None = None,
-        timeout: float | None = None,
-    ) -> Completed:
-        return self.run(
-            ["python", *self._module_of(service), *arguments],
-            environ=environ,
-            capture=capture,
-            stdin=stdin,
-            timeout=timeout,
-        )
-
-    @contextlib.contextmanager
-    def start_service(
-        self,
-        service: str,
-        arguments: Sequence[str] = (),
-        *,
-        environ: Mapping[str, str] | None = None,
-        publish: bool = False,
-        log: Path | None = None,
-    ) -> Iterator[Instrument]:
-        process = open_child(
-            [sys.executable, *self._module_of(service), *arguments],
-            environ={**os.environ, **(environ or {}), _ENV_RUNTIME: str(self._directory)},
-            log=log,
-            cwd=ROOT,
-        )
-        try:
-            yield Instrument(process, "127.0.0.1", log)
-        finally:
-            close_child(process)
-
-    def _module_of(self, service: str) -> list[str]:
-        """Return an instrument's entry point without the interpreter."""
-        command = self.catalogue.entrypoint(service)
-        # As a module, a command of a package does not depend on PATH.
-        return command[1:] if command[0] == "python" else ["-m", *command]
-
     def logs(self, model: str) -> str:
         try:
             return self._path(model, "log").read_text(errors="replace")
@@ -258,21 +177,17 @@ class Processes:
         self._spawn(model, listens, record.settings)
         self._wait([model], time.monotonic() + timeout, timeout)
 
-    def kill(self, model: str, signal: int) -> None:
-        with self._unless_ended(model):
-            os.kill(self.pid(model), signal)
-
     def stop(self, model: str) -> int:
         record = _read_record(self._path(model, "json"))
         if record is None:
             raise LabError(f"{model} was not started: `lab up {model}`")
         if record.is_alive:
-            with contextlib.suppress(LabError):
-                self.kill(model, signal.SIGTERM)
+            with contextlib.suppress(LabError, ProcessLookupError):
+                os.kill(self.pid(model), signal.SIGTERM)
             deadline = time.monotonic() + STOP_SECONDS
-            while self._is_running(model) and time.monotonic() < deadline:
+            while self.is_running(model) and time.monotonic() < deadline:
                 time.sleep(_POLL_SECONDS)
-            if self._is_running(model):
+            if self.is_running(model):
                 self._end(model)
                 return 128 + signal.SIGKILL
         code = self._exit_code(model)
@@ -281,52 +196,6 @@ class Processes:
     def wait_ready(self, model: str, *, timeout: float = READY_SECONDS) -> None:
         self._wait([model], time.monotonic() + timeout, timeout)
 
-    def pause(self, model: str) -> None:
-        with self._unless_ended(model):
-            signal_all(self.pid(model), signal.SIGSTOP)
-
-    def unpause(self, model: str) -> None:
-        with self._unless_ended(model):
-            signal_all(self.pid(model), signal.SIGCONT)
-
-    def run_beside(self, model: str, script: str, arguments: Sequence[str] = ()) -> str:
-        done = self.run(["python", "-c", script, str(self.pid(model)), *arguments], capture=True)
-        if done.returncode:
-            raise LabError(f"{model}: {(done.stderr.strip() or done.stdout).splitlines()[-1]}")
-        return done.stdout
-
-    def run_in_network(self, model: str, arguments: Sequence[str]) -> str:
-        raise LabError(_NEEDS_CONTAINERS)
-
-    def disconnect(self, model: str) -> None:
-        raise LabError(_NEEDS_CONTAINERS)
-
-    def connect(self, model: str) -> None:
-        raise LabError(_NEEDS_CONTAINERS)
-
-    def limit_cpu(self, model: str, cores: float | None) -> None:
-        if before := self._throttles.pop(model, None):
-            close_child(before)
-            self.unpause(model)  # in case it was killed before it could do so itself
-        if cores is None:
-            return
-        command = [sys.executable, "-m", throttle.__name__, str(self.pid(model)), f"{cores}"]
-        log = self._path(model, "throttle")
-        log.unlink(missing_ok=True)
-        self._throttles[model] = process = open_child(
-            command, environ={**os.environ, _ENV_RUNTIME: str(self._directory)}, log=log, cwd=ROOT
-        )
-        while not log.read_text():
-            if process.poll() is not None:
-                raise LabError(f"{model}: the process that throttles it ended with exit code {process.returncode}")
-            time.sleep(_POLL_SECONDS)
-
-    def memory_limit(self, model: str) -> tuple[int, int]:
-        raise LabError(_NEEDS_CONTAINERS)
-
-    def limit_memory(self, model: str, memory: int, swap: int) -> None:
-        raise LabError(_NEEDS_CONTAINERS)
-
     def pid(self, model: str) -> int:
         """Return the pid of a model's main process.
 
@@ -334,24 +203,41 @@ class Processes:
             LabError: it is not running.
         """
         header = self._read_header(model)
-        if not self._is_running(model) or header is None:
+        if not self.is_running(model) or header is None:
             raise LabError(f"{model} is not running: `lab up {model}`")
         return int(header["pid"])
 
-    @contextlib.contextmanager
-    def _unless_ended(self, model: str) -> Iterator[None]:
-        """Turn the error of a signal to an ended process into that of a model that is not running.
+    def is_running(self, model: str) -> bool:
+        """Return whether a model runs; false once its exit code is written."""
+        if child := self._children.get(model):
+            child.poll()  # reaps it if it has ended
+        record = _read_record(self._path(model, "json"))
+        return record is not None and record.is_alive and not self._path(model, "exit").exists()
 
-        Raises:
-            LabError: it has ended, and its exit code has been written.
-        """
+    def meter(self, model: str) -> Meter:
         try:
-            yield
-        except (psutil.NoSuchProcess, ProcessLookupError):
-            deadline = time.monotonic() + STOP_SECONDS
-            while self._is_running(model) and time.monotonic() < deadline:
-                time.sleep(_POLL_SECONDS)  # its shell writes the exit code now
-            raise LabError(f"{model} has just ended: `lab up {model}`") from None
+            return open_process_meter(self.pid(model))
+        except LabError as error:
+            return NoMeter(str(error))
+
+    def pin(self, model: str, cores: Sequence[int]) -> None:
+        try:
+            pin_process(self.pid(model), cores)
+        except OSError as error:
+            raise LabError(f"{model} cannot be pinned to {show_cores(cores)}: {error}") from None
+
+    def environ(self, model: str) -> Mapping[str, str]:
+        return os.environ
+
+    def describe(self) -> dict[str, str | None]:
+        return {"backend": self.name}
+
+    def describe_models(self, models: Iterable[Model]) -> dict[str, str | None]:
+        found = {"Python": platform.python_version()}
+        for library in filter(None, (model.extra for model in models)):
+            with contextlib.suppress(PackageNotFoundError):
+                found[library] = version(library)
+        return {"servers": ", ".join(f"{name} {text}" for name, text in found.items())}
 
     def _path(self, model: str, kind: str) -> Path:
         return self._directory / f"{model}.{kind}"
@@ -395,7 +281,7 @@ class Processes:
                     **inherited,
                     **settings,
                     "LAB_TLS_CERT": str(certificates / SERVER),
-                    _ENV_RUNTIME: str(self._directory),
+                    ENV_RUNTIME: str(self._directory),
                     "PYTHONUNBUFFERED": "1",
                 },
                 start_new_session=True,
@@ -413,7 +299,7 @@ class Processes:
             for model in list(waiting):
                 if self._read_header(model) is not None:
                     waiting.remove(model)
-                elif not self._is_running(model) or time.monotonic() > deadline:
+                elif not self.is_running(model) or time.monotonic() > deadline:
                     raise self._not_ready(model, timeout, "it did not say where it listens")
             if waiting:
                 time.sleep(_POLL_SECONDS)
@@ -442,14 +328,8 @@ class Processes:
         if record and record.is_alive:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(record.pid, signal.SIGKILL)
-            while self._is_running(model):
+            while self.is_running(model):
                 time.sleep(_POLL_SECONDS)
-
-    def _is_running(self, model: str) -> bool:
-        if child := self._children.get(model):
-            child.poll()  # reaps it if it has ended
-        record = _read_record(self._path(model, "json"))
-        return record is not None and record.is_alive and not self._path(model, "exit").exists()
 
     def _exit_code(self, model: str) -> int | None:
         try:
@@ -461,7 +341,7 @@ class Processes:
         family = self.catalogue[model].family
         if not self._path(model, "json").exists():
             return ModelState(model, family, self.name, "missing")
-        if self._is_running(model):
+        if self.is_running(model):
             return ModelState(model, family, self.name, "running", listeners=tuple(self._read_listeners(model)))
         lines = tuple(_last_lines(self.logs(model)))
         return ModelState(model, family, self.name, "exited", self._exit_code(model), last_lines=lines)
@@ -486,7 +366,7 @@ class Processes:
         own = {os.getpid(), *(process.pid for process in psutil.Process().parents())}
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
-                if process.environ().get(_ENV_RUNTIME) == str(self._directory) and process.pid not in own:
+                if process.environ().get(ENV_RUNTIME) == str(self._directory) and process.pid not in own:
                     yield process
 
 

@@ -1,7 +1,6 @@
 """Open a shell from which the models can be reached, with a banner that shows how."""
 
 import json
-import os
 import sys
 from collections.abc import Iterable
 
@@ -40,18 +39,16 @@ def open_shell(backend: Backend, model: str | None, command: str | None) -> int:
     if model and model in addresses:
         environ |= {"LAB_MODEL": model, "LAB_HOST": addresses[model].host, "LAB_PORT": str(addresses[model].port)}
     if command is not None:
-        return backend.run(["sh", "-c", command], environ=environ, interactive=True).returncode
+        return backend.helpers.run(["sh", "-c", command], environ=environ, interactive=True).returncode
     if sys.stdin.isatty():
         for name in [model] if model else running:
             if name in addresses:
                 print(f"  redis-cli -h {addresses[name].host} -p {addresses[name].port}   # {name}")
-        if backend.name == "docker":
+        if backend.in_containers:
             # Without these options they trust only public CAs.
             print("  curl --cacert $LAB_TLS_CA; openssl s_client -CAfile $LAB_TLS_CA; lftp, telnet, nc")
         print("  LAB_TARGETS contains every address; `exit` leaves")
-    # On this machine, the user has chosen a shell.
-    favourite = os.environ.get("SHELL", "sh") if backend.name == "process" else "bash"
-    return backend.run([favourite], environ=environ, interactive=True).returncode
+    return backend.helpers.run([backend.helpers.find_shell()], environ=environ, interactive=True).returncode
 
 
 def _command_listeners(listeners: Iterable[Listener]) -> Iterable[Listener]:

@@ -46,7 +46,7 @@ class GallerySession:
             LabError: it could not run, or timed out.
         """
         command = ["python", "-m", "lab.tour.runner", exhibit.module]
-        done = self.backend.run(command, capture=True, timeout=_EXHIBIT_SECONDS)
+        done = self.backend.helpers.run(command, capture=True, timeout=_EXHIBIT_SECONDS)
         try:
             return ExhibitRun.from_json(json.loads(done.stdout))
         except ValueError:
@@ -66,7 +66,7 @@ def open_gallery(backend: Backend, exhibits: Iterable[Exhibit], *, fresh: bool =
     Raises:
         LabError: the backend has no containers, or no server starts.
     """
-    if backend.name != "docker":
+    if not backend.in_containers:
         raise LabError("the gallery's servers run only in containers, and this backend has none: see `lab doctor`")
     wanted = list(dict.fromkeys(server for exhibit in exhibits for server in exhibit.servers))
     running = {state.model for state in [*backend.state(), *backend.gallery()] if state.state == "running"}
@@ -77,7 +77,7 @@ def open_gallery(backend: Backend, exhibits: Iterable[Exhibit], *, fresh: bool =
         return
     if sys.stderr.isatty():
         print(f"lab: starting {', '.join(wanted)} ...", file=sys.stderr, flush=True)
-    own = open_backend("docker", f"{backend.project}{SUFFIX}", catalogue=backend.catalogue)
+    own = open_backend(backend.name, f"{backend.project}{SUFFIX}", catalogue=backend.catalogue)
     own.down()  # leftovers of a killed session
     with interrupts.sure(own.down):
         yield GallerySession(own, _start(own, wanted))

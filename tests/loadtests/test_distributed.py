@@ -14,11 +14,12 @@ import pytest
 from lab.base.errors import LabError
 from lab.base.paths import ROOT
 from lab.clients.call import call
-from lab.load.generator import find_port, open_generator
+from lab.load.generator import open_generator
 from lab.load.measure import measure
 from lab.load.measurement import encode_targets
 from lab.load.presets import find_preset
 from lab.servers.catalogue import Catalogue
+from lab.servers.process_helpers import find_port
 from tests.support.waiting import wait_until
 
 MODEL = "asyncio_streams"
@@ -28,18 +29,19 @@ WRONG = RIGHT | {"password": "wrong"}
 
 
 class Faulty:
-    """The same backend with other arguments for its workers, so that none joins."""
+    """The same helpers with other arguments for the workers, so that none joins."""
 
-    name = "process"
-
-    def __init__(self, backend, replace):
-        self._backend = backend
+    def __init__(self, helpers, replace):
+        self._helpers = helpers
         self._replace = replace
+
+    def choose_bind(self, port):
+        return self._helpers.choose_bind(port)
 
     def start_service(self, service, arguments, **options):
         if service == "locust_worker":
             arguments = self._replace(list(arguments))
-        return self._backend.start_service(service, arguments, **options)
+        return self._helpers.start_service(service, arguments, **options)
 
 
 def _children():
@@ -62,12 +64,14 @@ def test_rate_of_an_open_loop_is_shared_by_all_workers(backend):
 def _headless(backend, **options):
     arguments = ["--headless", "--users", "2", "--window", "1", "--models", MODEL]
     environ = {"LAB_TARGETS": encode_targets(backend.targets())}
-    with open_generator(options.pop("where", backend), arguments, environ=environ, capture=True, **options) as found:
+    with open_generator(
+        options.pop("where", backend.helpers), arguments, environ=environ, capture=True, **options
+    ) as found:
         yield found
 
 
 def test_worker_that_cannot_start_is_named_with_its_last_lines(backend):
-    where = Faulty(backend, lambda arguments: [*arguments, "--no-such-option"])
+    where = Faulty(backend.helpers, lambda arguments: [*arguments, "--no-such-option"])
     before = _children()
     with pytest.raises(LabError) as caught, _headless(backend, where=where, workers=2):
         pass
@@ -86,7 +90,7 @@ def test_worker_that_finds_no_master_is_named(backend):
     before = _children()
     with (
         pytest.raises(LabError, match="worker 1 of 1 did not join its master within 3 s"),
-        _headless(backend, where=Faulty(backend, astray), workers=1, join_seconds=3),
+        _headless(backend, where=Faulty(backend.helpers, astray), workers=1, join_seconds=3),
     ):
         pass
     assert _children() == before
@@ -96,7 +100,7 @@ def test_master_that_cannot_start_is_named(backend):
     with (
         pytest.raises(LabError, match=r"master ended before its workers had joined: exit code 2(.|\n)*no-such-option"),
         open_generator(
-            backend,
+            backend.helpers,
             ["--no-such-option"],
             workers=1,
             environ={"LAB_TARGETS": encode_targets(backend.targets())},

@@ -116,15 +116,14 @@ def test_locust_measures_models_together(open_model):
 
     class Both:
         name = "process"
+        in_containers = False
+        helpers = servers[0].helpers
 
         def targets(self):
             return [item for server in servers for item in server.targets()]
 
-        def pid(self, model):
-            return next(server.pid(model) for server in servers if server.model == model)
-
-        def run_service(self, service, arguments, **options):
-            return servers[0].run_service(service, arguments, **options)
+        def meter(self, model):
+            return next(server.meter(model) for server in servers if server.model == model)
 
     models = [_model(server.model) for server in servers]
     found = measure_together(

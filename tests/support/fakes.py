@@ -6,12 +6,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from lab.clients.request_log import Account
-from lab.servers.backend import Completed, ModelState
+from lab.servers.backend import READY_SECONDS, Completed, ContainerControls, FaultControls, Helpers, ModelState
 from lab.servers.catalogue import Catalogue, Listener
 
 CATALOGUE = Catalogue.load()
@@ -71,8 +71,130 @@ class FakeInstrument:
         return "".join(f"{line}\n" for line in self.lines)
 
 
+def refuse(name: str) -> NoReturn:
+    raise AssertionError(f"{name} is not expected to be used")
+
+
+class UnusedBackend:
+    """A backend of which nothing may be used; tests override what they expect. It is its own helpers and controls."""
+
+    name = "process"
+    project = "fakes"
+    catalogue = CATALOGUE
+    recovery_seconds = 1.0
+
+    @property
+    def in_containers(self) -> bool:
+        return self.name == "docker"
+
+    @property
+    def helpers(self) -> Helpers:
+        return self
+
+    @property
+    def faults(self) -> FaultControls:
+        return self
+
+    @property
+    def container(self) -> ContainerControls | None:
+        return self if self.in_containers else None
+
+    def up(self, *_: Any, **__: Any) -> Any:
+        refuse("up")
+
+    def up_gallery(self, *_: Any, **__: Any) -> Any:
+        refuse("up_gallery")
+
+    def down(self, *_: Any, **__: Any) -> Any:
+        refuse("down")
+
+    def state(self, *_: Any, **__: Any) -> Any:
+        refuse("state")
+
+    def gallery(self, *_: Any, **__: Any) -> Any:
+        refuse("gallery")
+
+    def targets(self, *_: Any, **__: Any) -> Any:
+        refuse("targets")
+
+    def logs(self, *_: Any, **__: Any) -> Any:
+        refuse("logs")
+
+    def restart(self, *_: Any, **__: Any) -> Any:
+        refuse("restart")
+
+    def stop(self, *_: Any, **__: Any) -> Any:
+        refuse("stop")
+
+    def wait_ready(self, *_: Any, **__: Any) -> Any:
+        refuse("wait_ready")
+
+    def meter(self, *_: Any, **__: Any) -> Any:
+        refuse("meter")
+
+    def pin(self, *_: Any, **__: Any) -> Any:
+        refuse("pin")
+
+    def environ(self, *_: Any, **__: Any) -> Any:
+        refuse("environ")
+
+    def describe(self) -> dict[str, str | None]:
+        return {"backend": self.name}
+
+    def describe_models(self, *_: Any, **__: Any) -> Any:
+        refuse("describe_models")
+
+    def run(self, *_: Any, **__: Any) -> Any:
+        refuse("run")
+
+    def start(self, *_: Any, **__: Any) -> Any:
+        refuse("start")
+
+    def run_service(self, *_: Any, **__: Any) -> Any:
+        refuse("run_service")
+
+    def start_service(self, *_: Any, **__: Any) -> Any:
+        refuse("start_service")
+
+    def choose_bind(self, *_: Any, **__: Any) -> Any:
+        refuse("choose_bind")
+
+    def find_shell(self, *_: Any, **__: Any) -> Any:
+        refuse("find_shell")
+
+    def kill(self, *_: Any, **__: Any) -> Any:
+        refuse("kill")
+
+    def pause(self, *_: Any, **__: Any) -> Any:
+        refuse("pause")
+
+    def unpause(self, *_: Any, **__: Any) -> Any:
+        refuse("unpause")
+
+    def run_beside(self, *_: Any, **__: Any) -> Any:
+        refuse("run_beside")
+
+    def limit_cpu(self, *_: Any, **__: Any) -> Any:
+        refuse("limit_cpu")
+
+    def run_in_network(self, *_: Any, **__: Any) -> Any:
+        refuse("run_in_network")
+
+    def disconnect(self, *_: Any, **__: Any) -> Any:
+        refuse("disconnect")
+
+    def connect(self, *_: Any, **__: Any) -> Any:
+        refuse("connect")
+
+    def memory_limit(self, *_: Any, **__: Any) -> Any:
+        refuse("memory_limit")
+
+    def limit_memory(self, *_: Any, **__: Any) -> Any:
+        refuse("limit_memory")
+
+
 @dataclass
-class FakeBackend:
+class FakeBackend(UnusedBackend):
     """One lab of models that run.
 
     Args:
@@ -131,11 +253,13 @@ class FakeBackend:
         yield self.instruments[-1]
         self._do("close", arguments[2])
 
-    def run(self, arguments: Sequence[str], *, capture: bool, timeout: float) -> Completed:
+    def run(
+        self, arguments: Sequence[str], *, capture: bool = False, timeout: float | None = None, **_: Any
+    ) -> Completed:
         self._do("run", *arguments, capture, timeout)
         return self.pings.pop(0)
 
-    def restart(self, model: str) -> None:
+    def restart(self, model: str, *, timeout: float = READY_SECONDS) -> None:
         self._do("restart", model)
         self.exited.pop(model, None)
 
@@ -146,7 +270,7 @@ class FakeBackend:
     def kill(self, model: str, number: int) -> None:
         self._do("kill", model, number)
 
-    def wait_ready(self, model: str) -> None:
+    def wait_ready(self, model: str, *, timeout: float = READY_SECONDS) -> None:
         self._do("wait_ready", model)
 
     def pause(self, model: str) -> None:

@@ -26,9 +26,14 @@ import pytest
 
 from lab.load.generator import PersistentGenerator
 from lab.load.measurement import Measurement
+from lab.metrics.process import open_process_meter
+from lab.metrics.sample import Meter
 from lab.metrics.verdict import Limit, LimitInputs, Verdict
+from lab.servers.affinity import pin_process
+from lab.servers.backend import Helpers
 from lab.servers.catalogue import Catalogue, Listener
 from lab.servers.processes import Processes
+from tests.support.fakes import UnusedBackend
 from tests.support.made_up import MEASUREMENT
 from tests.support.servers import Server
 from tests.support.waiting import wait_until
@@ -38,10 +43,28 @@ SERVICES = ("command", "echo", "discard", "chargen", "http", "custom")
 ROOT = Path(__file__).resolve().parents[2]
 
 
+class LocustHelpers(UnusedBackend):
+    """Helpers that run Locust alone."""
+
+    def run_service(
+        self,
+        service: str,
+        arguments: Sequence[str] = (),
+        *,
+        environ: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        **_: Any,
+    ) -> subprocess.CompletedProcess[str]:
+        assert service == "locust"
+        return _run_locust(arguments, environ or {}, timeout=timeout)
+
+
 class ModelProcess(Server):
-    """A running model, with the part of a backend that `lab.load.measure.measure` uses."""
+    """A running model, as `lab.load.measure.measure` and `pin_servers` use it."""
 
     name = "process"
+    in_containers = False
+    helpers: Helpers = LocustHelpers()
 
     def __init__(self, model: str, directory: Path) -> None:
         self.model = model
@@ -55,21 +78,11 @@ class ModelProcess(Server):
     def url(self, service: str, transport: str) -> str:
         return next(item.address for item in self.targets() if (item.service, item.transport) == (service, transport))
 
-    def pid(self, model: str) -> int:
-        return self.process.pid
+    def meter(self, model: str) -> Meter:
+        return open_process_meter(self.process.pid)
 
-    def run_service(
-        self,
-        service: str,
-        arguments: Sequence[str],
-        *,
-        environ: Mapping[str, str] | None = None,
-        capture: bool = False,
-        publish: bool = False,
-        timeout: float | None = None,
-    ) -> subprocess.CompletedProcess[str]:
-        assert service == "locust"
-        return _run_locust(arguments, environ or {}, timeout=timeout)
+    def pin(self, model: str, cores: Sequence[int]) -> None:
+        pin_process(self.process.pid, cores)
 
     def close(self) -> None:
         self.terminate()
@@ -318,7 +331,7 @@ def encode_targets() -> Callable[[Mapping[str, str]], str]:
 @pytest.fixture(scope="session")
 def load() -> Iterator[Callable[..., dict[str, Any]]]:
     """Load servers with a persistent generator: each load is a separate process."""
-    with PersistentGenerator(Processes(f"t{uuid4().hex[:8]}", Catalogue.load())) as generator:
+    with PersistentGenerator(Processes(f"t{uuid4().hex[:8]}", Catalogue.load()).helpers) as generator:
         yield partial(_load, generator)
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import cast
 
 import pytest
 
@@ -11,10 +10,11 @@ from lab.base.errors import LabError
 from lab.servers.backend import Backend
 from lab.tour.registry import Exhibit, find
 from lab.tour.runner import ExhibitRun
+from tests.support.fakes import UnusedBackend
 from tools.docs import gallery_page, record_gallery
 
 EXHIBITS = find(["socket", "ftplib", "gopherlib"])
-BACKEND = cast(Backend, None)
+BACKEND = UnusedBackend()
 
 
 @dataclass

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lab.base.errors import LabError
+from lab.servers.backend import Helpers
 
 # What drive.py may take: to start a browser on a busy machine, and to wait for numbers that move.
 _SECONDS = 180.0
@@ -60,11 +61,11 @@ class Page:
     complaints: list[str]
 
 
-def visit(backend: Any, url: str, *, choices: Mapping[str, Sequence[str]], login: str | None = None) -> Visit:
+def visit(helpers: Helpers, url: str, *, choices: Mapping[str, Sequence[str]], login: str | None = None) -> Visit:
     """Open the page, start a run, watch its numbers move, stop it, and download the files.
 
     Args:
-        backend: the containers whose network has both the page and the browser.
+        helpers: run the browser, in the network of the page.
         url: of the page, as that network knows it.
         choices: what to fill into the form, by the name of the field.
         login: USER:PASSWORD, where there is one.
@@ -73,27 +74,27 @@ def visit(backend: Any, url: str, *, choices: Mapping[str, Sequence[str]], login
         LabError: the visit went wrong; with the visitor's last words.
     """
     task = {"url": url, "choices": {name: list(values) for name, values in choices.items()}, "login": login}
-    found = _ask(backend, task)
+    found = _ask(helpers, task)
     return Visit(pictures=_decode(found), **found)
 
 
-def read_page(backend: Any, html: str) -> Page:
+def read_page(helpers: Helpers, html: str) -> Page:
     """Open a page that needs nothing else, on a desk, on a phone, in the dark and on paper, and sort its tables.
 
     Args:
-        backend: the containers beside whom the browser gets a container.
+        helpers: run the browser.
         html: the page.
 
     Raises:
         LabError: it went wrong; with the reader's last words.
     """
-    found = _ask(backend, None, stdin=html)
+    found = _ask(helpers, None, stdin=html)
     return Page(pictures=_decode(found), **found)
 
 
-def _ask(backend: Any, task: Mapping[str, Any] | None, *, stdin: str | None = None) -> dict[str, Any]:
+def _ask(helpers: Helpers, task: Mapping[str, Any] | None, *, stdin: str | None = None) -> dict[str, Any]:
     environ = {"LAB_VISIT": json.dumps(task)}
-    done = backend.run_service("browser", environ=environ, capture=True, stdin=stdin, timeout=_SECONDS)
+    done = helpers.run_service("browser", environ=environ, capture=True, stdin=stdin, timeout=_SECONDS)
     if done.returncode:
         lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
         raise LabError("\n  ".join([f"the browser's visit failed ({done.returncode}); it said:", *lines[-30:]]))

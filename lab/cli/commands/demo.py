@@ -41,7 +41,7 @@ def demo(lab: Lab, models: tuple[str, ...], duration: float, out: Path) -> None:
     """
     started = time.monotonic()
     backend = open_backend(lab.backend_name, lab.project or PROJECT, catalogue=lab.catalogue)
-    profiles = [PEERS] if backend.name == "docker" and PEERS in lab.catalogue.profiles and not models else []
+    profiles = [PEERS] if backend.in_containers and PEERS in lab.catalogue.profiles and not models else []
     found = Demo(choose_models(backend, models, profiles))
     steps = Steps(Console(stderr=True, highlight=False))
 

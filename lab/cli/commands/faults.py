@@ -130,7 +130,7 @@ def faults(
         if os.path.lexists(output):
             raise LabError(f"--output: {output} exists, and no result is overwritten: name another file")
         check_writable(output.parent)
-    run = Run.create(NAME, {"plan": plan, "environment": describe_environment(backend.name)}, root=out)
+    run = Run.create(NAME, {"plan": plan, "environment": describe_environment(backend.describe())}, root=out)
     scores: list[Score] = []
     seen: list[UnderLoad] = []
     failed: list[str] = []

@@ -30,7 +30,7 @@ from lab.load.web_ui import check_settings, serve_ui
 from lab.load.workloads import CUSTOM_PROTOCOL, HIGHEST_RATE, LARGEST_PAYLOAD, WORKLOADS
 from lab.metrics.verdict import exit_code
 from lab.report.terminal import make_table, open_console
-from lab.servers.backend import choose_models
+from lab.servers.backend import Backend, Loadable, choose_models
 from lab.servers.catalogue import Model
 from loadtests.contract import FLAGS, LoadSpec, option_of
 from services.protocol import Transport
@@ -177,7 +177,7 @@ def load(
     shows_ui = not (headless or as_json or thresholds or out or target)
     if shows_ui:
         check_settings()
-    backend: Any = target or lab.backend
+    backend: Loadable = target or lab.backend
     with contextlib.nullcontext([target.model]) if target else running(lab, models, start=up) as available:
         chosen = select_able(backend, available, asked, named=bool(models or targets))
         if target:
@@ -185,7 +185,7 @@ def load(
         if shows_ui:
             # The run lasts until the user stops it.
             spec = replace(asked.spec, models=tuple(model.name for model in chosen), window=None)
-            open_ui(backend, chosen, spec.to_arguments(), workers=workers)
+            open_ui(lab.backend, chosen, spec.to_arguments(), workers=workers)
             return
         folder = out and out / "load"
         if folder:
@@ -277,7 +277,7 @@ def running(lab: Lab, names: Sequence[str], *, start: bool) -> Iterator[list[Mod
         yield list(wanted)
 
 
-def open_ui(backend: Any, models: Sequence[Model], arguments: Sequence[str], *, workers: int = 0) -> None:
+def open_ui(backend: Backend, models: Sequence[Model], arguments: Sequence[str], *, workers: int = 0) -> None:
     """Run Locust's web UI, whose form can inject faults as well; see `serve_ui`."""
 
     def open_requests(names: Sequence[str], log: Path) -> FaultRequestReader:

@@ -130,7 +130,7 @@ def call(lab: Lab, model: str, service: str, arguments: tuple[str, ...], transpo
         raise LabError(f"{model} does not speak {service} over {transport}; it does over {', '.join(offered)}")
     command = ["python", "-m", "lab.clients.call", "--timeout", str(timeout), service, address, *arguments]
     # Its output goes through ours, which every terminal can print.
-    done = lab.backend.run(command, capture=True)
+    done = lab.backend.helpers.run(command, capture=True)
     click.echo(done.stdout, nl=False)
     click.echo(done.stderr, nl=False, err=True)
     sys.exit(done.returncode)

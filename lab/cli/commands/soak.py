@@ -58,7 +58,7 @@ def soak(
     is_running = any(state.state == "running" for state in backend.state())
     progress = None if as_json else lambda line: click.echo(line, err=True)
     plan = {"models": chosen, "seconds": duration, "every": every, "limit_bytes_per_hour": limit * MEGABYTE}
-    stored = Run.create(NAME, {"plan": plan, "environment": describe_environment(backend.name)}, root=out)
+    stored = Run.create(NAME, {"plan": plan, "environment": describe_environment(backend.describe())}, root=out)
     with nullcontext() if is_running else interrupts.sure(backend.down):
         backend.up(chosen)
         findings = run(backend, chosen, seconds=duration, every=every, limit=limit * MEGABYTE, say=progress or str)

@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 
 from lab.base.errors import LabError
+from lab.base.units import encode_cores
 from lab.experiments.bench import warm_up
 from lab.experiments.bench.findings import read_measurement
 from lab.experiments.bench.independent_clients import CLIENTS, CONNECTIONS, IndependentClient
@@ -41,13 +42,13 @@ from lab.experiments.bench.sweep import Knee, Level, find_knee, is_over, make_le
 from lab.experiments.bench.warm_up import WARM_UP_VISITS
 from lab.experiments.conformance.results import ModelResult
 from lab.experiments.store import Run
-from lab.load.cores import Pinning, encode_cores, pin_servers
+from lab.load.cores import Pinning, pin_servers
 from lab.load.generator import PersistentGenerator
 from lab.load.measure import MeteredServers, measure
 from lab.load.measurement import Measurement
 from lab.load.presets import Preset, find_preset
 from lab.metrics.verdict import Limit
-from lab.servers.backend import Backend
+from lab.servers.backend import Backend, Servers
 from lab.servers.catalogue import Model
 
 # After this many failures a model is not tried again: each failure may take a minute.
@@ -134,7 +135,7 @@ class Runner:
         """
         with contextlib.ExitStack() as stack:
             for backend, _ in self._backends(self.plan.models):
-                self._generators[backend.project] = stack.enter_context(PersistentGenerator(backend))
+                self._generators[backend.project] = stack.enter_context(PersistentGenerator(backend.helpers))
                 self._servers[backend.project] = MeteredServers(backend)
             sound = self.check(check)
             began, before = time.monotonic(), _own_cpu_seconds(self.backend)
@@ -203,7 +204,7 @@ class Runner:
                 if item.model in found and (item.service, item.transport) == (asked[item.model], "tcp")
             ]
             self.progress.say(f"warm-up: {WARM_UP_VISITS} connections to each server")
-            done = backend.run(
+            done = backend.helpers.run(
                 ["python", "-m", warm_up.__name__, str(WARM_UP_VISITS), *targets],
                 capture=True,
                 timeout=_WARM_UP_TIMEOUT,
@@ -375,7 +376,7 @@ class Runner:
         if self.pinning:
             command = ["taskset", "--cpu-list", encode_cores(self.pinning.generator), *command]
         before = server.meter.read().cpu_seconds
-        done = self.backend.run(command, capture=True, timeout=60)
+        done = self.backend.helpers.run(command, capture=True, timeout=60)
         after = server.meter.read().cpu_seconds
         found = client.read(done.stdout)
         if done.returncode or found is None:
@@ -385,10 +386,10 @@ class Runner:
         return {"rate": found.rate, "server_cpu_us": cpu, "command": command}
 
 
-def _own_cpu_seconds(backend: Backend) -> float:
+def _own_cpu_seconds(servers: Servers) -> float:
     """Return the CPU seconds of measuring itself: of this process, its meters, and its Docker clients."""
     seconds = time.process_time()
-    if backend.name != "docker":
+    if not servers.in_containers:
         return seconds  # its children are the servers and the generator
     ended = os.times()
     seconds += ended.children_user + ended.children_system

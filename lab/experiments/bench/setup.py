@@ -1,17 +1,16 @@
 """Prepare a run of the benchmark: the plan, the facts about the machine, the logs."""
 
-import os
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lab.base.errors import LabError
 from lab.experiments.bench.plan import PRESETS, WORKLOADS, Plan
-from lab.experiments.environment import describe_environment, describe_servers, read_commit
+from lab.experiments.environment import describe_environment, read_commit
 from lab.experiments.store import Run
 from lab.load.cores import Pinning
-from lab.servers.backend import Backend, choose_models
-from lab.servers.catalogue import Catalogue, Model
+from lab.servers.backend import Backend, Helpers, Servers, choose_models
+from lab.servers.catalogue import Model
 
 # A server in C that does nothing slow: its rate shows the limit of the generator.
 _GENERATOR_LIMIT = "peer_redis"
@@ -47,7 +46,7 @@ def make_plan(
     values |= {"rounds": rounds} if rounds else {}
     values |= {"seconds": seconds} if seconds else {}
     chosen = choose_models(backend, models)
-    has_limit = backend.name == "docker" or _GENERATOR_LIMIT in {model.name for model in chosen}
+    has_limit = backend.in_containers or _GENERATOR_LIMIT in {model.name for model in chosen}
     return Plan(
         models=tuple(model.name for model in chosen),
         seed=random.randrange(2**31) if seed is None else seed,  # noqa: S311 - an order, no secret
@@ -81,53 +80,33 @@ def check_same(run: Run, backend: Backend) -> None:
 
 def describe(backend: Backend, models: Sequence[Model], pinning: Pinning | None) -> dict[str, str | None]:
     """Return the facts about the machine and the software."""
-    facts = describe_environment(backend.name)
-    facts["servers"] = describe_servers(backend, models)
-    if backend.name == "docker":
-        facts["images"] = read_images(backend.catalogue, models)
+    facts = describe_environment(backend.describe()) | backend.describe_models(models)
     facts["cores"] = str(pinning) if pinning else "one core: servers and load generator share it"
     facts["governor"] = _GOVERNOR.read_text().strip() if _GOVERNOR.is_file() else None
-    facts["libc"] = read_libc(backend)
-    # A container has the environment of compose.yaml, a process that of this process.
-    environs = (
-        {"": os.environ}
-        if backend.name == "process"
-        else {f"{model.name}: ": backend.catalogue.environ(model.name) for model in models}
-    )
-    chosen = [
-        f"{prefix}{name}={environ[name]}"
-        for prefix, environ in environs.items()
-        for name in _ALLOCATOR
-        if name in environ
-    ]
-    facts["allocator"] = ", ".join(chosen) or "as built"
+    facts["libc"] = read_libc(backend.helpers)
+    facts["allocator"] = describe_allocator({model.name: backend.environ(model.name) for model in models})
     return facts
 
 
-def read_libc(backend: Backend) -> str | None:
+def describe_allocator(environs: Mapping[str, Mapping[str, str]]) -> str:
+    """Return the variables that change how models allocate memory, with the models that have them if not all do."""
+    found: dict[str, list[str]] = {}
+    for model, environ in environs.items():
+        for name in _ALLOCATOR:
+            if name in environ:
+                found.setdefault(f"{name}={environ[name]}", []).append(model)
+    everywhere = len(environs)
+    shown = (text if len(models) == everywhere else f"{' '.join(models)}: {text}" for text, models in found.items())
+    return ", ".join(shown) or "as built"
+
+
+def read_libc(helpers: Helpers) -> str | None:
     """Return the C library of the servers. Their images and that of the lab's shell have the same base."""
-    done = backend.run(["python", "-c", "import platform; print(*platform.libc_ver())"], capture=True, timeout=60)
+    done = helpers.run(["python", "-c", "import platform; print(*platform.libc_ver())"], capture=True, timeout=60)
     return done.stdout.strip() or None
 
 
-def read_images(catalogue: Catalogue, models: Sequence[Model]) -> str | None:
-    """Return the ids of the images: a tag can be moved to another image."""
-    import docker
-    import docker.errors
-    import requests
-
-    try:
-        client = docker.from_env()
-        try:
-            found = {model.name: client.images.get(catalogue.image(model.name)).short_id for model in models}
-        finally:
-            client.close()
-    except (docker.errors.DockerException, requests.RequestException):
-        return None
-    return ", ".join(f"{name} {short}" for name, short in found.items())
-
-
-def keep_logs(run: Run, backend: Backend, models: Mapping[str, str]) -> None:
+def keep_logs(run: Run, servers: Servers, models: Mapping[str, str]) -> None:
     """Keep the logs of servers, each under the name of its rows."""
     for model, name in models.items():
-        run.keep_log(name, backend.logs(model))
+        run.keep_log(name, servers.logs(model))

@@ -123,9 +123,9 @@ def check_models(backend: Backend, models: Sequence[str], *, progress: bool) -> 
             rows.append(state.as_json() | {"limits": dict(model.limits), "rfc_only": model.rfc_only})
     # The tests of one model run in one process, so more processes would be idle.
     arguments = [SUITE, *PLUGIN, *(PARALLEL if len(models) > 1 else [])]
-    arguments += ["--network"] if backend.name == "docker" else []
+    arguments += ["--network"] if backend.in_containers else []
     return read_report(
-        backend.run_service("tests", arguments, environ={ENV_TARGETS: json.dumps(rows)}, capture=True), models
+        backend.helpers.run_service("tests", arguments, environ={ENV_TARGETS: json.dumps(rows)}, capture=True), models
     )
 
 

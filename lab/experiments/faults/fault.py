@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from lab.base.errors import LabError, NotReadyError
 from lab.base.interrupts import ENDING
 from lab.load.timeline import note
-from lab.servers.backend import Backend
+from lab.servers.backend import Backend, ContainerControls, Listening, Servers
 
 
 class NotHealedError(LabError):
@@ -173,9 +173,9 @@ def _heal(injection: Injection, backend: Backend, model: str, interval: FaultInt
         interval.close()
 
 
-def find_exit_code(backend: Backend, model: str) -> int | None:
+def find_exit_code(servers: Servers, model: str) -> int | None:
     """Return the exit code of a model that has ended; None if it runs or was never started."""
-    state = next(item for item in backend.state() if item.model == model)
+    state = next(item for item in servers.state() if item.model == model)
     if state.state != "exited":
         return None
     # The code is unknown if the process that would have recorded it was killed as well.
@@ -222,26 +222,27 @@ def healed_by_restart(backend: Backend, model: str, inject: Callable[[], int | N
     return Injection(attempt, heal, f"`lab up {model}`, or `lab down`", f"{model} is down")
 
 
-def require_container(backend: Backend, why: str) -> None:
-    """Check that models run in containers.
+def require_container(backend: Backend, why: str) -> ContainerControls:
+    """Return the controls of containers.
 
     Args:
         why: What only a container has, for the message.
 
     Raises:
-        CannotApplyError: They do not.
+        CannotApplyError: The models do not run in containers.
     """
-    if backend.name != "docker":
+    if backend.faults.container is None:
         raise CannotApplyError(f"only a container has {why}")
+    return backend.faults.container
 
 
-def find_address(backend: Backend, model: str) -> str:
+def find_address(servers: Listening, model: str) -> str:
     """Return the address where a model serves `command` over TCP.
 
     Raises:
         LabError: It does not.
     """
-    for item in backend.targets():
+    for item in servers.targets():
         if (item.model, item.service, item.transport) == (model, "command", "tcp"):
             return item.address
     raise LabError(f"{model} does not serve command over tcp, which faults are tested with")

@@ -12,7 +12,6 @@ from lab.experiments.faults.registry import FAULTS
 
 # Longest acceptable time from the kill, or from healing, to the first answer. A container needs longer than a process,
 # since Docker sets up its network first.
-RECOVERY_SECONDS = {"process": 1.0, "docker": 2.0}
 
 # A model that has not recovered by then counts as not recovered. The load continues until then.
 RECOVERY_TIMEOUT = 4.0

@@ -169,7 +169,7 @@ def open_probe(backend: Backend, model: str) -> Iterator[ProbeReader]:
     """
     with tempfile.TemporaryDirectory(prefix="probe-") as directory:
         command = ["python", "-m", "lab.clients.latency_probe", find_address(backend, model)]
-        with backend.start(command, log=Path(directory, "log")) as probe:
+        with backend.helpers.start(command, log=Path(directory, "log")) as probe:
             yield ProbeReader(probe)
 
 

@@ -25,7 +25,7 @@ from lab.experiments.faults.fault import (
     find_exit_code,
     injected,
 )
-from lab.experiments.faults.judge import RECOVERY_SECONDS, RECOVERY_TIMEOUT, Score, Verdict, judge, judge_times
+from lab.experiments.faults.judge import RECOVERY_TIMEOUT, Score, Verdict, judge, judge_times
 from lab.experiments.faults.kinds.kill import KILL
 from lab.experiments.faults.kinds.nothing import NOTHING
 from lab.experiments.faults.kinds.slow_clients import SLOW_CLIENTS, judge_cost, measure_ping
@@ -121,7 +121,7 @@ def _measure(
             "--seconds",
             f"{_REQUEST_LOG_TIMEOUT}",
         ]
-        with backend.start(arguments, log=Path(directory) / "log") as request_log:
+        with backend.helpers.start(arguments, log=Path(directory) / "log") as request_log:
             _wait_for(request_log, "begun")
             if probe:
                 probe.wait_quiet()
@@ -154,7 +154,7 @@ def _measure(
                 recovery = None if fault is NOTHING or control else interval.end_seconds - since
             account = _read_account(request_log)
     verdict, reason = judge(NOTHING.name if control else fault.name, account, interval.exit_code, interval.ended)
-    allowed = RECOVERY_SECONDS[backend.name]
+    allowed = backend.faults.recovery_seconds
     if verdict is Verdict.HELD:
         lasted = (interval.end_seconds or 0.0) - interval.begin_seconds if fault.hold else 0.0
         verdict, others = judge_times(probe_report, allowed, lasted=lasted, silence=account.silence if account else 0.0)

@@ -32,14 +32,14 @@ _AWAY = re.compile(
 )
 
 
-def run_docker(*arguments: str, check: bool = True) -> Completed:
+def run_docker(*arguments: str, check: bool = True, timeout: float | None = None) -> Completed:
     """Run a command of the Docker client.
 
     Raises:
         EngineAwayError: no engine answers.
         LabError: the command failed, and `check` is true.
     """
-    done = call(["docker", *arguments], capture=True)
+    done = call(["docker", *arguments], capture=True, timeout=timeout)
     if done.returncode:
         check_engine(done.stderr)
     if check and done.returncode:

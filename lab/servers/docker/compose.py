@@ -16,6 +16,7 @@ from lab.servers.catalogue import Catalogue
 from lab.servers.certificates import ensure_certificates
 from lab.servers.docker.command import check_engine, end, last_words, make_environ, open_process, read_lines
 
+SHELL = "shell"
 # The most that Compose may take to start containers from existing images.
 START_SECONDS = 120.0
 # The limit of open files that compose.yaml asks for by default.
@@ -36,6 +37,23 @@ class Compose:
         for file in (*map(str, self.catalogue.files), *more_files):
             command += ["--file", file]
         return command
+
+    @property
+    def network(self) -> str:
+        """The name of the network of the servers."""
+        return f"{self.project}_lab"
+
+    def name_container(self, service: str) -> str:
+        """Return the name of a service's container, which need not exist."""
+        return f"{self.project}-{service}-1"
+
+    def name_model(self, model: str) -> str:
+        """Return the name of a model's container, which need not exist.
+
+        Raises:
+            CatalogueError: there is no such model.
+        """
+        return self.name_container(self.catalogue[model].name)
 
     def name_run(self, service: str) -> str:
         """Make a name for a container of `docker compose run`."""

@@ -7,59 +7,51 @@ has left.
 
 import contextlib
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
-from lab.base.environ import ENV_LIFELINE
 from lab.base.errors import LabError, NotReadyError
+from lab.metrics.sample import Meter
 from lab.servers import readiness
-from lab.servers.backend import READY_SECONDS, Completed, Instrument, ModelState
+from lab.servers.backend import READY_SECONDS, ModelState
 from lab.servers.catalogue import GALLERY, Catalogue, GalleryServer, Listener, Model
-from lab.servers.children import STOP_SECONDS, close_child, open_child, open_lifeline
+from lab.servers.children import STOP_SECONDS
 from lab.servers.docker.cleanup import list_ids, purge, remove
 from lab.servers.docker.command import (
-    NO_DOCKER,
-    call,
     end,
     last_words,
-    make_environ,
     open_process,
     read_lines,
     run_docker,
 )
-from lab.servers.docker.compose import Changes, Compose
-from lab.servers.docker.fault_controls import SHELL, FaultControls
+from lab.servers.docker.compose import SHELL, Changes, Compose
+from lab.servers.docker.describe import read_engine, read_images, read_versions
+from lab.servers.docker.fault_controls import ContainerFaults
+from lab.servers.docker.helpers import ContainerHelpers
 from lab.servers.docker.images import build_images
+from lab.servers.docker.model_container import pin_container, run_on_model
 from lab.servers.runtime import find_mark, make_private
 
 _SERVICE = "com.docker.compose.service"
-_ENV_RUN = "LAB_RUN"
 
 _LAST_LINES = 10
 # Between two rounds of health checks, or two looks for a container. Each of them starts a process.
 _POLL_SECONDS = 0.1
 
-# Removes a container at the end of its stdin, which is the end of the lab. It tries again, since the container may not
-# exist yet.
-_REMOVE_CONTAINER = """
-read -r _
-for _ in 1 2 3 4 5 6 7 8 9 10; do docker rm --force "$0"; sleep 1; done
-"""
 
-
-class Containers(FaultControls):
+class Containers:
     """The lab of one project as containers. See `Backend`."""
 
     name = "docker"
+    in_containers = True
 
     def __init__(self, project: str, catalogue: Catalogue) -> None:
-        super().__init__(project, catalogue)
+        self.project = project
+        self.catalogue = catalogue
         self._compose = Compose(project, catalogue)
+        self.helpers = ContainerHelpers(self._compose)
+        self.faults = ContainerFaults(self._compose)
 
     def up(
         self, models: Iterable[str | Model] = (), *, timeout: float = READY_SECONDS, mutual_tls: bool = False
@@ -97,119 +89,19 @@ class Containers(FaultControls):
     def targets(self) -> list[Listener]:
         return [listener for state in self.state() for listener in state.listeners]
 
-    def run(
-        self,
-        arguments: Sequence[str],
-        *,
-        environ: Mapping[str, str] | None = None,
-        capture: bool = False,
-        stdin: str | None = None,
-        interactive: bool = False,
-        timeout: float | None = None,
-    ) -> Completed:
-        # The end of `docker exec` does not end the command in the container. This variable finds its processes there.
-        mark = uuid4().hex
-        command = ["docker", "exec", "--env", f"{_ENV_RUN}={mark}"]
-        if interactive:
-            command += ["--interactive", "--tty"] if sys.stdin.isatty() else ["--interactive"]
-        elif stdin is not None:
-            command += ["--interactive"]
-        for name, value in (environ or {}).items():
-            command += ["--env", f"{name}={value}"]
-        command += [self._name_container(SHELL), *arguments]
-        try:
-            done = call(command, capture=capture, stdin=stdin, interactive=interactive, timeout=timeout)
-        except BaseException:
-            self._kill_marked(mark)
-            raise
-        # `docker exec` has no exit code of its own for "no such container": it is 1 as well.
-        if done.returncode in (1, 125, 126, 127) and not self._is_running(SHELL):
-            raise LabError(f"the lab {self.project} is not up: `lab up` starts it")
-        return done
-
-    @contextlib.contextmanager
-    def start(self, arguments: Sequence[str], *, log: Path) -> Iterator[Instrument]:
-        shell = self._name_container(SHELL)
-        try:
-            process = open_child(
-                ["docker", "exec", "--interactive", shell, *arguments], environ=make_environ(), log=log
-            )
-        except FileNotFoundError:
-            raise LabError(NO_DOCKER) from None
-        try:
-            yield Instrument(process, shell, log)
-        finally:
-            close_child(process)
-
-    def run_service(
-        self,
-        service: str,
-        arguments: Sequence[str] = (),
-        *,
-        environ: Mapping[str, str] | None = None,
-        capture: bool = False,
-        publish: bool = False,
-        stdin: str | None = None,
-        timeout: float | None = None,
-    ) -> Completed:
-        self.build([service])
-        name = self._compose.name_run(service)
-        command = self._compose.run_command(name, service, arguments, environ or {}, publish=publish, remove=True)
-        try:
-            with open_lifeline(environ) as empty, _removed_without_lab(name, environ):
-                environ = self._compose.environ() | dict(environ or {})
-                return call(command, capture=capture, stdin=stdin, empty_stdin=empty, environ=environ, timeout=timeout)
-        except BaseException:
-            remove("container", [name])
-            raise
-
-    @contextlib.contextmanager
-    def start_service(
-        self,
-        service: str,
-        arguments: Sequence[str] = (),
-        *,
-        environ: Mapping[str, str] | None = None,
-        publish: bool = False,
-        log: Path | None = None,
-    ) -> Iterator[Instrument]:
-        self.build([service])
-        name = self._compose.name_run(service)
-        # Compose does not remove the container: if two programs remove one at the same time, its network can keep an
-        # endpoint that nothing can remove any more (seen on Docker Engine 20.10).
-        command = self._compose.run_command(name, service, arguments, environ or {}, publish=publish, remove=False)
-        try:
-            own = dict(environ or {})
-            process = open_child(
-                command, environ=self._compose.environ() | own, log=log, has_lifeline=ENV_LIFELINE in own
-            )
-        except FileNotFoundError:
-            raise LabError(NO_DOCKER) from None
-        try:
-            with _removed_without_lab(name, environ):
-                # Each `compose run` creates the project's networks that are missing. Two at the same time create two of
-                # the same name, and Docker then cannot choose. So the next one may start once this container exists.
-                while process.poll() is None and run_docker("container", "inspect", name, check=False).returncode:
-                    time.sleep(_POLL_SECONDS)
-                # Docker's DNS resolves the name of a container.
-                yield Instrument(process, name, log)
-        finally:
-            remove("container", [name])
-            close_child(process)
-
     def logs(self, model: str) -> str:
-        done = run_docker("logs", self._name_container(self.catalogue.known_host(model)), check=False)
+        done = run_docker("logs", self._compose.name_container(self.catalogue.known_host(model)), check=False)
         if done.returncode:
             raise LabError(f"{model} was not started: `lab up {model}`")
         return done.stdout + done.stderr
 
     def restart(self, model: str, *, timeout: float = READY_SECONDS) -> None:
-        self._of_model(model, "restart", "--time", str(int(STOP_SECONDS)))
+        run_on_model(self._compose, model, "restart", "--time", str(int(STOP_SECONDS)))
         self._wait_ready([model], timeout)
 
     def stop(self, model: str) -> int:
-        self._of_model(model, "stop", "--time", str(int(STOP_SECONDS)))
-        return int(self._of_model(model, "inspect", "--format", "{{.State.ExitCode}}"))
+        run_on_model(self._compose, model, "stop", "--time", str(int(STOP_SECONDS)))
+        return int(run_on_model(self._compose, model, "inspect", "--format", "{{.State.ExitCode}}"))
 
     def wait_ready(self, model: str, *, timeout: float = READY_SECONDS) -> None:
         self._wait_ready([model], timeout)
@@ -217,6 +109,36 @@ class Containers(FaultControls):
     def build(self, services: Iterable[str]) -> None:
         """Build the images of these Compose services that are missing or out of date; see `build_images`."""
         build_images(self._compose, services)
+
+    def container_name(self, model: str) -> str:
+        """Return the name of a model's container, which need not exist."""
+        return self._compose.name_model(model)
+
+    def meter(self, model: str) -> Meter:
+        from lab.metrics.meters import open_container_meter
+
+        return open_container_meter(self._compose.name_model(model))
+
+    def pin(self, model: str, cores: Sequence[int]) -> None:
+        pin_container(self._compose.name_model(model), cores)
+
+    def environ(self, model: str) -> Mapping[str, str]:
+        return self.catalogue.environ(model)
+
+    def describe(self) -> dict[str, str | None]:
+        return {"backend": self.name, "engine": read_engine()}
+
+    def describe_models(self, models: Iterable[Model]) -> dict[str, str | None]:
+        chosen = list(models)
+        return {
+            "servers": read_versions(self._read_logs(chosen)),
+            "images": read_images({model.name: self.catalogue.image(model.name) for model in chosen}),
+        }
+
+    def _read_logs(self, models: Iterable[Model]) -> Iterator[str]:
+        for model in models:
+            with contextlib.suppress(LabError):
+                yield self.logs(model.name)
 
     @contextlib.contextmanager
     def _started(self, services: Sequence[str], *, mutual_tls: bool = False) -> Iterator[None]:
@@ -243,7 +165,7 @@ class Containers(FaultControls):
         inside = [listener for model in models for listener in self.catalogue.listeners_of(model)]
         targets = readiness.choose_targets((item.model, item.service, item.address) for item in inside)
         request = json.dumps({"timeout": timeout, "targets": targets})
-        shell = self._name_container(SHELL)
+        shell = self._compose.name_container(SHELL)
         probe = open_process(["docker", "exec", shell, "python", "-m", readiness.__name__, request])
         waiting = dict.fromkeys(models, "no answer from the probe")
         complaints = []
@@ -310,7 +232,7 @@ class Containers(FaultControls):
         with contextlib.ExitStack() as stack:
             running = {}
             for name, check in checks.items():
-                running[name] = open_process(["docker", "exec", self._name_container(name), *check])
+                running[name] = open_process(["docker", "exec", self._compose.name_container(name), *check])
                 stack.callback(end, running[name])
             for name, each in running.items():
                 output = "\n".join(line for line in read_lines(each, deadline) if line)
@@ -355,46 +277,8 @@ class Containers(FaultControls):
         Args:
             with_stdout: include stdout, to which a server of the gallery may log. A model writes a line of JSON to it.
         """
-        log = run_docker("logs", "--tail", str(2 * _LAST_LINES), self._name_container(model), check=False)
+        log = run_docker("logs", "--tail", str(2 * _LAST_LINES), self._compose.name_container(model), check=False)
         return [*(log.stdout.splitlines() if with_stdout else []), *log.stderr.splitlines()][-_LAST_LINES:]
-
-    def _is_running(self, service: str) -> bool:
-        done = run_docker("inspect", "--format", "{{.State.Running}}", self._name_container(service), check=False)
-        return done.stdout.strip() == "true"
-
-    def _kill_marked(self, mark: str) -> None:
-        """End the processes in the container that `run` has started."""
-        script = (
-            f"for e in /proc/[0-9]*/environ; do grep -qs {_ENV_RUN}={mark} $e || continue; "
-            "p=${e%/environ}; kill -9 ${p#/proc/}; done"
-        )
-        with contextlib.suppress(LabError):
-            run_docker("exec", self._name_container(SHELL), "sh", "-c", script, check=False)
-
-
-@contextlib.contextmanager
-def _removed_without_lab(name: str, environ: Mapping[str, str] | None) -> Iterator[None]:
-    """If this process dies in the block, have a container removed; only with `ENV_LIFELINE` in the environment.
-
-    The end of the container's own stdin is not enough: if a Docker client's stdin ends before the container runs, the
-    container's stdin stays open (seen on Docker Engine 20.10).
-    """
-    if not environ or ENV_LIFELINE not in environ:
-        yield
-        return
-    null = subprocess.DEVNULL
-    # In a session of its own: a Ctrl-C is for the lab, which then removes the container itself.
-    with subprocess.Popen(  # noqa: S603 - a script of this file
-        ["/bin/sh", "-c", _REMOVE_CONTAINER, name],
-        stdin=subprocess.PIPE,
-        stdout=null,
-        stderr=null,
-        start_new_session=True,
-    ) as remover:
-        try:
-            yield
-        finally:
-            remover.kill()
 
 
 def _read_check(container: Mapping[str, Any]) -> list[str]:

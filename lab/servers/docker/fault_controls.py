@@ -4,37 +4,39 @@ import json
 from collections.abc import Sequence
 
 from lab.base.errors import LabError
-from lab.servers.catalogue import Catalogue
+from lab.servers.backend import ContainerControls
 from lab.servers.docker.cleanup import PART_LABEL, PROJECT_LABEL
 from lab.servers.docker.command import last_words, run_docker
+from lab.servers.docker.compose import SHELL, Compose
+from lab.servers.docker.model_container import run_on_model
 
-SHELL = "shell"
 _CPU_PERIOD = 100_000  # microseconds; the default of the kernel and of Docker
 
 
-class FaultControls:
-    """See `lab.servers.backend.FaultControls`."""
+class ContainerFaults:
+    """See `lab.servers.backend.FaultControls` and `ContainerControls`."""
 
-    def __init__(self, project: str, catalogue: Catalogue) -> None:
-        self.project = project
-        self.catalogue = catalogue
+    recovery_seconds = 2.0
 
-    def container_name(self, model: str) -> str:
-        """Return the name of a model's container, which need not exist."""
-        return self._name_container(self.catalogue[model].name)
+    def __init__(self, compose: Compose) -> None:
+        self._compose = compose
 
-    def kill(self, model: str, signal: int) -> None:
-        self._of_model(model, "kill", "--signal", str(int(signal)))
+    @property
+    def container(self) -> ContainerControls:
+        return self
+
+    def kill(self, model: str, number: int) -> None:
+        self._run(model, "kill", "--signal", str(int(number)))
 
     def pause(self, model: str) -> None:
-        self._of_model(model, "pause")
+        self._run(model, "pause")
 
     def unpause(self, model: str) -> None:
-        if self._of_model(model, "inspect", "--format", "{{.State.Paused}}").strip() == "true":
-            self._of_model(model, "unpause")
+        if self._run(model, "inspect", "--format", "{{.State.Paused}}").strip() == "true":
+            self._run(model, "unpause")
 
     def run_beside(self, model: str, script: str, arguments: Sequence[str] = ()) -> str:
-        name = self.container_name(model)
+        name = self._compose.name_model(model)
         done = run_docker("exec", name, "python3", "-c", script, "1", *arguments, check=False)
         if done.returncode:
             raise LabError(f"{model}: {last_words(done.stderr or done.stdout)}")
@@ -42,7 +44,7 @@ class FaultControls:
 
     def run_in_network(self, model: str, arguments: Sequence[str]) -> str:
         # With the label of its project, so that `down` finds it.
-        labels = [f"--label={PROJECT_LABEL}={self.project}", f"--label={PART_LABEL}=instrument"]
+        labels = [f"--label={PROJECT_LABEL}={self._compose.project}", f"--label={PART_LABEL}=instrument"]
         rights = [
             "--user=0",
             "--read-only",
@@ -51,46 +53,34 @@ class FaultControls:
             "--security-opt=no-new-privileges",
         ]
         # The image of the running shell: its tag may belong to a newer build.
-        image = run_docker("inspect", "--format", "{{.Image}}", self._name_container(SHELL)).stdout.strip()
-        network = f"--network=container:{self.container_name(model)}"
+        image = run_docker("inspect", "--format", "{{.Image}}", self._compose.name_container(SHELL)).stdout.strip()
+        network = f"--network=container:{self._compose.name_model(model)}"
         done = run_docker("run", "--rm", *labels, *rights, network, image, *arguments, check=False)
         if done.returncode:
             raise LabError(f"{model}: {' '.join((done.stderr or done.stdout).split())}")
         return done.stdout
 
     def disconnect(self, model: str) -> None:
-        run_docker("network", "disconnect", self._network, self._name_container(model))
+        run_docker("network", "disconnect", self._compose.network, self._compose.name_container(model))
 
     def connect(self, model: str) -> None:
-        connected = json.loads(self._of_model(model, "inspect", "--format", "{{json .NetworkSettings.Networks}}"))
-        if self._network not in connected:
-            run_docker("network", "connect", "--alias", model, self._network, self._name_container(model))
+        connected = json.loads(self._run(model, "inspect", "--format", "{{json .NetworkSettings.Networks}}"))
+        if self._compose.network not in connected:
+            run_docker(
+                "network", "connect", "--alias", model, self._compose.network, self._compose.name_container(model)
+            )
 
     def limit_cpu(self, model: str, cores: float | None) -> None:
         quota = -1 if cores is None else int(cores * _CPU_PERIOD)
-        self._of_model(model, "update", "--cpu-period", str(_CPU_PERIOD), "--cpu-quota", str(quota))
+        self._run(model, "update", "--cpu-period", str(_CPU_PERIOD), "--cpu-quota", str(quota))
 
     def memory_limit(self, model: str) -> tuple[int, int]:
         form = "{{.HostConfig.Memory}} {{.HostConfig.MemorySwap}}"
-        memory, swap = map(int, self._of_model(model, "inspect", "--format", form).split())
+        memory, swap = map(int, self._run(model, "inspect", "--format", form).split())
         return memory, swap
 
     def limit_memory(self, model: str, memory: int, swap: int) -> None:
-        self._of_model(model, "update", "--memory", str(memory), "--memory-swap", str(swap))
+        self._run(model, "update", "--memory", str(memory), "--memory-swap", str(swap))
 
-    @property
-    def _network(self) -> str:
-        return f"{self.project}_lab"
-
-    def _name_container(self, service: str) -> str:
-        return f"{self.project}-{service}-1"
-
-    def _of_model(self, model: str, command: str, *options: str) -> str:
-        """Run a Docker command on a model's container; return its output."""
-        done = run_docker(command, *options, self.container_name(model), check=False)
-        if done.returncode:
-            reason = last_words(done.stderr)
-            if "no such" in reason.lower() or "not running" in reason.lower():
-                raise LabError(f"{model} is not running: `lab up {model}`")
-            raise LabError(f"{model}: {reason}")
-        return done.stdout
+    def _run(self, model: str, command: str, *options: str) -> str:
+        return run_on_model(self._compose, model, command, *options)

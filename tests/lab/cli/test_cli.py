@@ -354,7 +354,7 @@ def test_model_that_dies_is_reported_and_the_others_continue(
         # An invalid handshake, for a last line in the log.
         noise = lab(*options, "shell", "selector_loop", "-c", NOISE)
         assert noise.returncode == 0, noise.stderr
-        open_backend(backend, project).kill("selector_loop", signal.SIGKILL)
+        open_backend(backend, project).faults.kill("selector_loop", signal.SIGKILL)
         wait_until(lambda: "exited" in lab(*options, "ls").stdout)
         shown = lab(*options, "ls")
         rows = {line.split("\t")[1]: line.split("\t") for line in shown.stdout.splitlines()}

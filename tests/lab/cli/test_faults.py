@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
@@ -26,6 +26,7 @@ from lab.experiments.faults.judge import Score, Verdict
 from lab.experiments.faults.probe_reader import ProbeReport
 from lab.experiments.faults.under_load import UnderLoad
 from lab.servers.backend import Backend, choose_speakers
+from lab.servers.catalogue import Model
 from lab.servers.processes import Processes
 from lab.servers.runtime import runtime_directory
 from tests.faults.conftest import CATALOGUE, TIMEOUT
@@ -101,7 +102,7 @@ class UpAndDown(FakeBackend):
 
     is_up = False
 
-    def up(self, models: Sequence[str]) -> None:
+    def up(self, models: Iterable[str | Model] = (), **_: Any) -> None:
         self.done.append(("up", *models))
 
     def down(self) -> None:
@@ -127,7 +128,7 @@ def run(backend: UpAndDown, tmp_path: Path) -> Callable[..., int]:
     class OfBackend(Lab):
         @property
         def backend(self) -> Backend:
-            return cast(Backend, backend)
+            return backend
 
     numbers = count()
 

@@ -226,7 +226,7 @@ RECORDER = """#!/bin/sh
 
 def test_every_call_of_the_client_leaves_them_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also those for facts, for the engine's status, for the base image, and for a swarm."""
-    from lab.experiments.environment import read_engine
+    from lab.servers.docker.describe import read_engine
     from tools.swarm_demo import docker as swarm_docker
 
     (tmp_path / "bin").mkdir()
@@ -241,8 +241,8 @@ def test_every_call_of_the_client_leaves_them_out(tmp_path: Path, monkeypatch: p
     backend = Containers("p", Catalogue.load())
     calls: list[Callable[[], object]] = [
         lambda: backend.state(),
-        lambda: backend.run_service("soak"),
-        lambda: backend.run(["true"]),
+        lambda: backend.helpers.run_service("soak"),
+        lambda: backend.helpers.run(["true"]),
         lambda: list(backend._compose.up(["shell"], mutual_tls=False)),
         lambda: run(["docker", "info"], env={"PATH": os.environ["PATH"]}),
         read_engine,
@@ -299,9 +299,11 @@ class TestAllAtOnce:
                     patch.setenv(name, value)
                 backend = Containers(docker_project, Catalogue.load(folder / "compose.yaml"))
                 assert not [
-                    line for line in backend.run_in_network("plain_socket", ["env"]).splitlines() if is_foreign(line)
+                    line
+                    for line in backend.faults.run_in_network("plain_socket", ["env"]).splitlines()
+                    if is_foreign(line)
                 ]
-                with backend.start_service("locust_persistent") as instrument:
+                with backend.helpers.start_service("locust_persistent") as instrument:
                     env = engine.containers.get(instrument.host).attrs["Config"]["Env"]
                 assert not [line for line in env if is_foreign(line)]
             toured = lab(*options, "tour", "urllib", environ=environ)

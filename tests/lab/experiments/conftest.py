@@ -8,24 +8,23 @@ from typing import Any
 
 import pytest
 
-from lab.base.errors import LabError
 from lab.experiments.bench.plan import Plan
 from lab.experiments.bench.runner import Progress, Runner
 from lab.experiments.conformance.results import ModelResult
 from lab.experiments.store import Run
 from lab.load.measurement import Measurement
 from lab.load.presets import Preset
-from lab.servers.backend import Completed
-from lab.servers.catalogue import Catalogue, Listener
+from lab.metrics.sample import Meter, NoMeter
+from lab.servers.backend import Completed, Loadable
+from lab.servers.catalogue import Catalogue, Listener, Model
+from tests.support.fakes import UnusedBackend
 from tests.support.made_up import MEASUREMENT
 
 CATALOGUE = Catalogue.load()
 
 
-class FakeBackend:
+class FakeBackend(UnusedBackend):
     """Models that count as up, without a process."""
-
-    name = "process"
 
     def __init__(self, models: Sequence[str], project: str = "t") -> None:
         self.project = project
@@ -38,10 +37,10 @@ class FakeBackend:
     def state(self) -> list[Any]:
         return [SimpleNamespace(model=name, state="exited", exit_code=3, last_lines=("oh no",)) for name in self.models]
 
-    def pid(self, model: str) -> int:
-        raise LabError(f"{model} is not there")
+    def meter(self, model: str) -> Meter:
+        return NoMeter(f"{model} is not there")
 
-    def restart(self, model: str) -> None:
+    def restart(self, model: str, **_: Any) -> None:
         self.restarted.append(model)
 
     def run(self, arguments: Sequence[str], **_: Any) -> Completed:
@@ -90,7 +89,7 @@ class Bench:
         self.lines: list[str] = []
         monkeypatch.setattr("lab.experiments.bench.runner.measure", self._measure)
 
-    def _measure(self, backend: Any, model: Any, load: Preset, **_: Any) -> Measurement:
+    def _measure(self, backend: Loadable, model: Model, load: Preset, **_: Any) -> Measurement:
         asked = (load.name, load.spec.users, load.spec.rate if load.spec.is_open else None)
         self.asked.append((model.name, *asked))
         return replace(self.answer(model.name, *asked), model=model.name)
@@ -103,9 +102,9 @@ class Bench:
 
     def measure(self, run: Run, plan: Plan) -> FakeBackend:
         backend = FakeBackend((*plan.models, *filter(None, [plan.generator_limit])))
-        control: Any = FakeBackend([plan.control], "t-control") if plan.control else None
+        control = FakeBackend([plan.control], "t-control") if plan.control else None
         models = {name: CATALOGUE[name] for name in (*plan.models, *filter(None, [plan.generator_limit]))}
-        runner = Runner(run, plan, backend, control, models, None, Progress(self.lines.append))  # type: ignore[arg-type]
+        runner = Runner(run, plan, backend, control, models, None, Progress(self.lines.append))
         runner.measure_all(lambda _, names: {name: self.check(name) for name in names})
         return backend
 

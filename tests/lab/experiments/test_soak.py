@@ -148,7 +148,7 @@ def test_soak_ends_with_a_server_that_exits() -> None:
     try:
         backend.up([MODEL])
         with pytest.raises(LabError, match=f"{MODEL} did not serve 5 consecutive visits"):
-            run(backend, [MODEL], seconds=2, every=0.4, say=lambda line: backend.kill(MODEL, 9))
+            run(backend, [MODEL], seconds=2, every=0.4, say=lambda line: backend.faults.kill(MODEL, 9))
     finally:
         backend.down()
 

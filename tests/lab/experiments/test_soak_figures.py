@@ -1,7 +1,7 @@
 """The leak test of a soak: units, warm-up, verdicts, exit codes, and the time of each reading."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import repeat
@@ -20,6 +20,7 @@ from lab.experiments.soak import COUNTS, MEGABYTE, Clients, Reading, SoakResult,
 from lab.metrics.sample import Meter, Sample
 from lab.metrics.trend import Slope, Trend
 from lab.servers.backend import Backend, Instrument
+from lab.servers.catalogue import Model
 from tests.support.approx import about
 from tests.support.fakes import Clock, FakeBackend
 
@@ -259,7 +260,7 @@ class SoakBackend(FakeBackend):
 
     is_up = False
 
-    def up(self, models: Sequence[str]) -> None:
+    def up(self, models: Iterable[str | Model] = (), **_: Any) -> None:
         self.done.append(("up", *models))
 
     def down(self) -> None:
@@ -270,8 +271,8 @@ class SoakBackend(FakeBackend):
 
     @contextmanager
     def start_service(
-        self, service: str, arguments: Sequence[str], *, environ: dict[str, str], log: Path
-    ) -> Iterator[FakeClients]:
+        self, service: str, arguments: Sequence[str] = (), *, environ: Mapping[str, str], **_: Any
+    ) -> Iterator[Any]:
         self.done.append(
             ("service", service, *arguments, *(item["model"] for item in json.loads(environ["LAB_TARGETS"])))
         )
@@ -284,7 +285,7 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> SoakBackend:
     backend = SoakBackend()
     monkeypatch.setattr(soak, "time", backend.clock)
 
-    def open_meter(backend: object, name: str) -> Any:
+    def open_meter(name: str) -> Any:
         # One model leaks a byte at each rest, the others none.
         memory = iter(range(1, 10**6)) if name == MODEL else repeat(1)
         return SimpleNamespace(
@@ -293,13 +294,13 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> SoakBackend:
             read=lambda: Sample(memory_bytes=next(memory), threads=1),
         )
 
-    monkeypatch.setattr(soak, "open_meter", open_meter)
+    monkeypatch.setattr(backend, "meter", open_meter)
     return backend
 
 
 def test_first_third_of_the_rests_is_warm_up_with_more_clients(backend: SoakBackend) -> None:
     said: list[str] = []
-    found = soak.run(cast(Backend, backend), [MODEL], seconds=4.6, every=0.5, limit=1e9, say=said.append)
+    found = soak.run(backend, [MODEL], seconds=4.6, every=0.5, limit=1e9, say=said.append)
     received = [word for word in backend.clients.received if word != "flushed"]
     # The first rest is before the measurement.
     assert received == ["rest\n", *["warm-up\n", "rest\n"] * 3, *["go\n", "rest\n"] * 6]
@@ -314,14 +315,14 @@ def test_first_third_of_the_rests_is_warm_up_with_more_clients(backend: SoakBack
 
 
 def test_short_soak_has_one_rest(backend: SoakBackend) -> None:
-    (found,) = soak.run(cast(Backend, backend), [MODEL], seconds=0.1, every=10.0)
+    (found,) = soak.run(backend, [MODEL], seconds=0.1, every=10.0)
     assert len(found.readings) == 1
     assert 10.0 in backend.clock.slept
 
 
 @pytest.mark.parametrize(("model", "workers"), [(MODEL, []), ("plain_socket", ["1"]), ("prefork", ["64"])])
 def test_clients_get_the_number_of_workers(backend: SoakBackend, model: str, workers: list[str]) -> None:
-    soak.run(cast(Backend, backend), [model], seconds=1, every=1)
+    soak.run(backend, [model], seconds=1, every=1)
     expected = [word for count in workers for word in ("--workers", model, count)]
     assert backend.done[0] == ("service", "soak", *expected, model)
 
@@ -331,7 +332,7 @@ def command(backend: SoakBackend, tmp_path: Path) -> Callable[..., int]:
     class OfBackend(Lab):
         @property
         def backend(self) -> Backend:
-            return cast(Backend, backend)
+            return backend
 
     def run(*words: str) -> int:
         try:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import docker
 import docker.errors
@@ -13,10 +14,13 @@ import pytest
 
 from lab.base.environ import ENV_GENERATOR_CORES
 from lab.base.errors import LabError
-from lab.load.cores import Pinning, _list_threads, encode_cores, pin_generator, pin_servers, split_cores
+from lab.base.units import encode_cores
+from lab.load.cores import Pinning, pin_generator, pin_servers, split_cores
 from lab.load.measure import measure
 from lab.load.presets import find_preset
+from lab.servers.affinity import _list_threads, pin_process
 from lab.servers.catalogue import Catalogue
+from lab.servers.docker.containers import Containers
 from tests.support.waiting import wait_until
 
 
@@ -31,7 +35,7 @@ def test_server_and_its_threads_stay_on_their_cores(open_model):
     model = open_model("thread_pool")
     core = max(os.sched_getaffinity(0))
     pin_servers(model, ["thread_pool"], Pinning((core,), (core,)))
-    tasks = Path(f"/proc/{model.pid('thread_pool')}/task")
+    tasks = Path(f"/proc/{model.process.pid}/task")
     # The server prints its address before its threads start; each inherits the cores of its creator.
     wait_until(lambda: len(list(tasks.iterdir())) > 1)
     cores = {thread.name: os.sched_getaffinity(int(thread.name)) for thread in tasks.iterdir()}
@@ -48,15 +52,15 @@ def test_threads_that_start_while_a_server_is_pinned_are_found(monkeypatch):
         if thread == 12:
             raise ProcessLookupError
 
-    monkeypatch.setattr("lab.load.cores._list_threads", lambda processes: next(looks))
+    monkeypatch.setattr("lab.servers.affinity._list_threads", lambda processes: next(looks))
     monkeypatch.setattr(os, "sched_setaffinity", pin)
-    pin_servers(SimpleNamespace(name="process", pid=lambda model: os.getpid()), ["m"], Pinning((1, 2), (0,)))
+    pin_process(os.getpid(), (1, 2))
     assert sorted(pinned) == [(11, (1, 2)), (12, (1, 2)), (13, (1, 2))]
 
 
-def test_missing_core_is_a_one_line_error(open_model):
-    with pytest.raises(LabError, match=r"plain_socket cannot be pinned to core 1000"):
-        pin_servers(open_model("plain_socket"), ["plain_socket"], Pinning((1000,), (0,)))
+def test_missing_core_is_a_one_line_error(backend):
+    with pytest.raises(LabError, match=r"asyncio_streams cannot be pinned to core 1000"):
+        pin_servers(backend, ["asyncio_streams"], Pinning((1000,), (0,)))
 
 
 def test_generator_is_pinned_to_the_cores_of_its_environment():
@@ -116,12 +120,11 @@ class Engine:
 def test_containers_are_pinned_one_by_one(monkeypatch):
     engine = Engine()
     monkeypatch.setattr(docker, "from_env", lambda: engine)
-    backend = SimpleNamespace(name="docker", container_name="lab-{}-1".format)
-    pin_servers(backend, ["a", "b"], Pinning((1, 3), (0,)))
+    pin_servers(Containers("lab", Catalogue.load()), ["prefork", "thread_pool"], Pinning((1, 3), (0,)))
     assert engine.done == [
-        ("lab-a-1", {"cpuset_cpus": "1,3"}),
+        ("lab-prefork-1", {"cpuset_cpus": "1,3"}),
         "closed",
-        ("lab-b-1", {"cpuset_cpus": "1,3"}),
+        ("lab-thread_pool-1", {"cpuset_cpus": "1,3"}),
         "closed",
     ]
 
@@ -129,9 +132,8 @@ def test_containers_are_pinned_one_by_one(monkeypatch):
 def test_missing_container_is_a_one_line_error(monkeypatch):
     engine = Engine(fails=True)
     monkeypatch.setattr(docker, "from_env", lambda: engine)
-    backend = SimpleNamespace(name="docker", container_name="lab-{}-1".format)
-    with pytest.raises(LabError, match=r"^a container cannot be pinned to cores 1,3: no lab-a-1$"):
-        pin_servers(backend, ["a"], Pinning((1, 3), (0,)))
+    with pytest.raises(LabError, match=r"^a container cannot be pinned to cores 1,3: no lab-prefork-1$"):
+        Containers("lab", Catalogue.load()).pin("prefork", (1, 3))
     assert engine.done == ["closed"]
 
 
@@ -139,13 +141,13 @@ def test_ended_process_is_a_one_line_error():
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
     with pytest.raises(LabError, match=rf"^the process {child.pid} cannot be pinned to core 1: "):
-        pin_servers(SimpleNamespace(name="process", pid=lambda model: child.pid), ["m"], Pinning((1,), (0,)))
+        pin_process(child.pid, (1,))
 
 
 def test_threads_are_those_of_all_living_processes():
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
-    processes = [SimpleNamespace(pid=pid) for pid in (child.pid, os.getpid())]
+    processes: Any = [SimpleNamespace(pid=pid) for pid in (child.pid, os.getpid())]
     own = {int(thread.name) for thread in Path("/proc/self/task").iterdir()}
     assert set(_list_threads(processes)) == own
 
@@ -160,8 +162,8 @@ def test_children_of_a_server_are_pinned_as_well(monkeypatch):
         listed.append([*processes])
         return []
 
-    monkeypatch.setattr("lab.load.cores._list_threads", list_threads)
-    pin_servers(SimpleNamespace(name="process", pid=lambda model: 5), ["m"], Pinning((1,), (0,)))
+    monkeypatch.setattr("lab.servers.affinity._list_threads", list_threads)
+    pin_process(5, (1,))
     assert listed == [[root, "child", "grandchild"]]
 
 

@@ -85,7 +85,7 @@ def test_custom_protocol_is_loaded_and_each_reply_checked(serve) -> None:
     assert found["answered"] > 100
     assert found["failures"] == {}
     assert found["memory_bytes"] > 0  # the process that listens there was found
-    assert ExternalServer([f"tcp://127.0.0.1:{port}"]).pid("target") == process.pid
+    assert ExternalServer([f"tcp://127.0.0.1:{port}"]).meter("target").pid == process.pid
 
 
 def test_reply_refused_by_the_codec_is_a_failure(serve, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,7 +29,6 @@ from lab.load.measure import (
     _parse,
     measure,
     measure_together,
-    open_meter,
 )
 from lab.load.measurement import Measurement, encode_targets
 from lab.load.presets import PRESETS, find_preset
@@ -36,10 +36,12 @@ from lab.metrics.sample import NoMeter, Sample
 from lab.metrics.verdict import Limit, LimitInputs, Verdict, find_limit
 from lab.servers.backend import Completed
 from lab.servers.catalogue import Catalogue, Listener
+from lab.servers.processes import Processes
 from loadtests.parts import Pulse, Result, combine, find_disturbances, read_machine_cpu
 from loadtests.sockets.histogram import Histogram
 from loadtests.sockets.recorder import Tally
 from services.protocol import Transport
+from tests.support.fakes import UnusedBackend
 from tests.support.made_up import MEASUREMENT
 from tests.support.waiting import wait_until
 
@@ -525,11 +527,10 @@ def test_results_are_found_anywhere_in_a_line() -> None:
         _parse(Completed([], 0, "", ""), ["a"])
 
 
-class Backend:
+class Backend(UnusedBackend):
     """A lab of one model, whose generator returns given results."""
 
-    name = "process"
-    project = "t"
+    meter_class: Callable[[], Any] = staticmethod(lambda: NoMeter("prefork is not there"))
 
     def __init__(self, **changes: object) -> None:
         self.result = RESULT | {"model": "prefork", "depth": 1, **changes}
@@ -539,8 +540,8 @@ class Backend:
     def targets(self) -> list[Listener]:
         return [Listener("prefork", "command", "tcp", "tcp://127.0.0.1:1")]
 
-    def pid(self, model: str) -> int:
-        raise LabError(f"{model} is not there")
+    def meter(self, model: str) -> Any:
+        return self.meter_class()
 
     def run_service(self, service, arguments, *, environ, capture, timeout):
         self.asked.append((arguments, environ))
@@ -631,11 +632,12 @@ class CountingMeter:
 
 def test_server_is_read_during_the_load(monkeypatch) -> None:
     meter = CountingMeter()
-    monkeypatch.setattr("lab.load.measure.open_meter", lambda backend, model: meter)
+    backend = Backend()
+    monkeypatch.setattr(backend, "meter_class", lambda: meter)
     generator, began = Standing(meter), time.monotonic()
     persistent = cast(PersistentGenerator, generator)
     found = measure(
-        Backend(), MODEL, find_preset("closed_ping").change(users=1, duration=2.0, warm_up=0.5), generator=persistent
+        backend, MODEL, find_preset("closed_ping").change(users=1, duration=2.0, warm_up=0.5), generator=persistent
     )
     took = time.monotonic() - began
     assert generator.given["timeout"] == 62.5
@@ -663,7 +665,7 @@ def test_server_is_looked_up_once_and_again_after_a_restart(monkeypatch) -> None
     asked: list[int] = []
     meters: list[Fake] = []
 
-    def open_fake(backend: object, model: str) -> Fake:
+    def open_fake() -> Fake:
         meters.append(Fake())
         return meters[-1]
 
@@ -674,7 +676,7 @@ def test_server_is_looked_up_once_and_again_after_a_restart(monkeypatch) -> None
         return targets()
 
     monkeypatch.setattr(backend, "targets", list_targets)
-    monkeypatch.setattr("lab.load.measure.open_meter", open_fake)
+    monkeypatch.setattr(backend, "meter_class", open_fake)
     servers = MeteredServers(backend)
     first = servers.open(["prefork"])["prefork"]
     assert servers.open(["prefork"])["prefork"] is first
@@ -699,9 +701,9 @@ def test_model_that_does_not_run_is_named() -> None:
 
 
 def test_meter_of_a_missing_model_says_why() -> None:
-    meter = open_meter(Backend(), "prefork")
+    meter = Processes("t-missing", CATALOGUE).meter("prefork")
     assert isinstance(meter, NoMeter)
-    assert meter.reason == "prefork is not there"
+    assert meter.reason == "prefork is not running: `lab up prefork`"
 
 
 def test_connections_of_other_clients_are_a_disturbance(monkeypatch) -> None:
@@ -728,11 +730,12 @@ def test_connections_of_a_container_are_counted_in_its_network_namespace(monkeyp
         return 4
 
     monkeypatch.setattr("lab.load.measure.count_connections", count)
-    meter = SimpleNamespace(pid=7)
+    backend, meter = Backend(), SimpleNamespace(pid=7)
+    backend.name = name
     server = MeteredServer(
         (Listener("a", "echo", "tcp", "tcp://a:9000"), Listener("a", "echo", "tls", "tls://a:9001")), meter
     )
-    assert _count_other_connections(SimpleNamespace(name=name), {"a": server}) == {"a": 4}
+    assert _count_other_connections(backend, {"a": server}) == {"a": 4}
     assert [([str(item) for item in found], where) for found, where in given] == [
         (["tcp://a:9000", "tls://a:9001"], pid)
     ]

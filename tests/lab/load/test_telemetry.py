@@ -5,7 +5,6 @@ import json
 import threading
 import time
 from datetime import UTC, datetime
-from types import SimpleNamespace
 
 import pytest
 
@@ -29,15 +28,26 @@ class Meter:
         return 9
 
 
+class Metered:
+    """Servers whose meters are made by a function."""
+
+    project = "p"
+
+    def __init__(self, make):
+        self._make = make
+
+    def meter(self, model):
+        return self._make()
+
+
 @pytest.fixture
 def open_gauges(monkeypatch):
     """Gauges of one model with given meters and a given clock."""
 
     def start(clock: list[float], *meters: Meter) -> Gauges:
         waiting, times = list(meters), iter(clock)
-        monkeypatch.setattr(module, "open_meter", lambda backend, model: waiting.pop(0) if waiting else Meter())
         monkeypatch.setattr(time, "monotonic", lambda: next(times))
-        return Gauges(None, ["a"])
+        return Gauges(Metered(lambda: waiting.pop(0) if waiting else Meter()), ["a"])
 
     return start
 
@@ -102,10 +112,9 @@ def test_fault_request_is_decoded_as_it_was_encoded():
 
 def test_telemetry_is_sent_until_the_block_ends(monkeypatch):
     monkeypatch.setattr(module, "_INTERVAL", 0.01)
-    monkeypatch.setattr(module, "open_meter", lambda backend, model: Meter(*[Sample(memory_bytes=7)] * 10_000))
     monkeypatch.setattr(module, "list_faults", lambda project, since: FAULTS[:1] if project == "p" else [])
     pipe = io.BytesIO()
-    with send_telemetry(SimpleNamespace(project="p"), ["a"], pipe):
+    with send_telemetry(Metered(lambda: Meter(*[Sample(memory_bytes=7)] * 10_000)), ["a"], pipe):
         wait_until(lambda: pipe.getvalue().count(b"\n") >= 3)
         assert "telemetry" in [thread.name for thread in threading.enumerate()]
     assert "telemetry" not in [thread.name for thread in threading.enumerate()]
@@ -120,9 +129,8 @@ def test_telemetry_ends_when_the_generator_has_ended(monkeypatch):
             raise BrokenPipeError
 
     monkeypatch.setattr(module, "_INTERVAL", 0.01)
-    monkeypatch.setattr(module, "open_meter", lambda backend, model: Meter())
     monkeypatch.setattr(module, "list_faults", lambda project, since: [])
-    with send_telemetry(SimpleNamespace(project="p"), ["a"], Broken()):
+    with send_telemetry(Metered(Meter), ["a"], Broken()):
         wait_until(lambda: "telemetry" not in [thread.name for thread in threading.enumerate()])
 
 

@@ -47,7 +47,7 @@ def test_throttled_generator_is_named_in_its_rows(docker_project: str, engine: d
     model = backend.catalogue["uvloop_protocol"]
     try:
         backend.up([model.name])
-        with PersistentGenerator(backend) as generator:
+        with PersistentGenerator(backend.helpers) as generator:
 
             def load():
                 return measure(

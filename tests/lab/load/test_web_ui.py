@@ -34,7 +34,7 @@ def test_web_ui_runs_from_the_form_to_the_files(engine, find_of_project):
         arguments = ["--web-port", "8089", "--web-login", "--loglevel", "WARNING"]
         said: list[str] = []
         with (
-            open_generator(backend, arguments, workers=2, environ=environ, own=own, capture=True) as generator,
+            open_generator(backend.helpers, arguments, workers=2, environ=environ, own=own, capture=True) as generator,
             send_telemetry(backend, MODELS, cast(IO[bytes], generator.main.process.stdin)),
             ThreadPoolExecutor() as pool,
         ):
@@ -42,7 +42,7 @@ def test_web_ui_runs_from_the_form_to_the_files(engine, find_of_project):
             requests = FaultRequestReader(backend, MODELS, generator.main.log, said.append)
             seeing = pool.submit(
                 visit,
-                backend,
+                backend.helpers,
                 f"http://{generator.main.host}:8089",
                 choices={
                     "userCount": ["4"],

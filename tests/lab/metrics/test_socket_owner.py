@@ -14,7 +14,6 @@ import pytest
 
 from lab.base.errors import LabError
 from lab.load.external_server import ExternalServer, check_reachable, parse_target
-from lab.load.measure import open_meter
 from lab.load.workloads import CUSTOM_PROTOCOL
 from lab.metrics import socket_owner
 from lab.metrics.process import ProcessMeter
@@ -145,7 +144,7 @@ def test_remote_address_has_no_local_owner(listen):
     _, (port,) = listen("tcp,0.0.0.0,0")
     # A network for documentation, RFC 5737: the wildcard here does not answer there.
     assert _find(f"tcp://192.0.2.1:{port}") == Owner(container="192.0.2.1")
-    meter = ExternalServer([f"echo=tcp://192.0.2.1:{port}"]).open_meter()
+    meter = ExternalServer([f"echo=tcp://192.0.2.1:{port}"]).meter("target")
     assert isinstance(meter, NoMeter)
     assert "192.0.2.1 is neither this machine nor a container" in meter.reason
 
@@ -160,13 +159,13 @@ def test_targets_of_two_processes_are_unknown(listen):
     first, (port,) = listen("tcp,127.0.0.1,0")
     _, (other,) = listen("tcp,127.0.0.1,0")
     one = ExternalServer([f"echo=tcp://127.0.0.1:{port}"])
-    assert one.pid("target") == first
-    meter = open_meter(one, "target")
+    assert one.meter("target").pid == first
+    meter = one.meter("target")
     assert isinstance(meter, ProcessMeter)
     assert meter.pid == first
     two = ExternalServer([f"echo=tcp://127.0.0.1:{port}", f"discard=tcp://127.0.0.1:{other}"])
-    assert two.pid("target") is None
-    meter = two.open_meter()
+    assert two.meter("target").pid is None
+    meter = two.meter("target")
     assert isinstance(meter, NoMeter)
     assert meter.reason == "the targets do not belong to one process"
 
@@ -587,15 +586,15 @@ def test_reasons_for_an_unknown_owner_are_listed_once(monkeypatch):
     owners = {7: Owner(pid=5), 8: Owner(unknown="one"), 9: Owner(unknown="two")}
     monkeypatch.setattr("lab.load.external_server.find_owner", lambda address: owners[address.port])
     targets = ExternalServer([f"echo=tcp://host:{port}" for port in (7, 8, 9)])
-    meter = targets.open_meter()
+    meter = targets.meter("target")
     assert isinstance(meter, NoMeter)
     assert meter.reason == "one; two"
-    assert targets.pid("target") is None
+    assert targets.meter("target").pid is None
 
 
 def test_meter_of_a_container_is_that_of_its_engine(monkeypatch):
     monkeypatch.setattr("lab.load.external_server.find_owner", lambda address: Owner(container="172.17.0.5"))
     monkeypatch.setattr("lab.load.external_server.find_container", {"172.17.0.5": "abc"}.get)
     monkeypatch.setattr("lab.load.external_server.open_container_meter", lambda name: f"meter of {name}")
-    meter: object = ExternalServer(["echo=tcp://host:7"]).open_meter()
+    meter: object = ExternalServer(["echo=tcp://host:7"]).meter("target")
     assert meter == "meter of abc"

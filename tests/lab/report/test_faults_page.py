@@ -86,7 +86,7 @@ def test_markdown_has_the_same_figures(outcome: Outcome) -> None:
 def test_page_in_a_browser(engine: object, find_of_project: Callable[[str], list[str]], outcome: Outcome) -> None:
     backend = Containers(f"t{uuid4().hex[:8]}", Catalogue.load())
     try:
-        seen = read_page(backend, faults_page.render(outcome))
+        seen = read_page(backend.helpers, faults_page.render(outcome))
     finally:
         backend.down()
         assert not find_of_project(backend.project)

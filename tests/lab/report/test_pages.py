@@ -66,7 +66,7 @@ def test_report_works_in_a_browser(engine, find_of_project, tmp_path: Path) -> N
     run = make_run(tmp_path)
     backend = Containers(f"t{uuid4().hex[:8]}", CATALOGUE)
     try:
-        seen = read_page(backend, bench_page.render(read_findings(run)))
+        seen = read_page(backend.helpers, bench_page.render(read_findings(run)))
     finally:
         backend.down()
         assert not find_of_project(backend.project)

@@ -11,6 +11,7 @@ import pytest
 from lab.experiments.theory import Server
 from lab.servers.catalogue import Catalogue
 from lab.servers.docker.containers import Containers
+from lab.servers.docker.model_container import run_on_model
 from lab.servers.open import open_backend
 from lab.servers.processes import Processes
 from services.protocol.limits import Limits
@@ -62,7 +63,7 @@ def identify(backend: str, project: str, model: str) -> str:
     if isinstance(lab, Processes):
         return str(lab.pid(model))
     assert isinstance(lab, Containers)
-    return lab._of_model(model, "inspect", "--format", "{{.Id}}")
+    return run_on_model(lab._compose, model, "inspect", "--format", "{{.Id}}")
 
 
 def test_every_variable_is_tested() -> None:
@@ -112,7 +113,7 @@ def test_mutual_tls_is_kept_by_a_restart(process_project: str) -> None:
     try:
         backend.up(["plain_socket"], mutual_tls=True)
         first = json.loads((backend._directory / "plain_socket.json").read_text())
-        backend.kill("plain_socket", signal.SIGKILL)
+        backend.faults.kill("plain_socket", signal.SIGKILL)
         backend.restart("plain_socket")
         again = json.loads((backend._directory / "plain_socket.json").read_text())
         assert first["settings"]["LAB_TLS_CLIENT_CA"]

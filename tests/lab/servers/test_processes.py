@@ -76,7 +76,7 @@ def test_forking_server_leaves_no_children(backend: Processes) -> None:
 def test_killed_server_is_noticed_and_restarts_at_its_address(backend: Processes) -> None:
     backend.up(["socketserver_forking"])
     address = address_of(backend, "socketserver_forking")
-    backend.kill("socketserver_forking", signal.SIGKILL)
+    backend.faults.kill("socketserver_forking", signal.SIGKILL)
     wait_until(lambda: "exited" in {state.state for state in backend.state()})
     (state,) = (state for state in backend.state() if state.model == "socketserver_forking")
     assert (state.exit_code, state.listeners) == (137, ())
@@ -199,16 +199,16 @@ def test_path_too_long_for_a_unix_socket_is_named(tmp_path: Path, monkeypatch: p
 
 
 def test_run_and_run_service(backend: Processes) -> None:
-    done = backend.run(
+    done = backend.helpers.run(
         ["python", "-c", "import os; print(os.environ['A'], input())"], environ={"A": "b"}, capture=True, stdin="c"
     )
     assert (done.returncode, done.stdout) == (0, "b c\n")
-    assert backend.run(["sh", "-c", "exit 7"]).returncode == 7
+    assert backend.helpers.run(["sh", "-c", "exit 7"]).returncode == 7
     with pytest.raises(LabError, match="no such command"):
-        backend.run(["nonesuch-command"])
+        backend.helpers.run(["nonesuch-command"])
     with pytest.raises(LabError, match="took longer than"):
-        backend.run(["sleep", "60"], timeout=0.1)
-    assert "pytest" in backend.run_service("tests", ["--version"], capture=True).stdout
+        backend.helpers.run(["sleep", "60"], timeout=0.1)
+    assert "pytest" in backend.helpers.run_service("tests", ["--version"], capture=True).stdout
 
 
 def test_open_backend_finds_the_running_lab(backend: Processes, monkeypatch: pytest.MonkeyPatch) -> None:

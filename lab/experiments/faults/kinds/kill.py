@@ -7,7 +7,7 @@ from lab.servers.backend import Backend
 
 
 def _prepare(backend: Backend, model: str) -> Injection:
-    return healed_by_restart(backend, model, lambda: backend.kill(model, signal.SIGKILL))
+    return healed_by_restart(backend, model, lambda: backend.faults.kill(model, signal.SIGKILL))
 
 
 KILL = Fault("kill", "SIGKILL and a restart: unanswered requests are known", _prepare, keeps_connections=False)

@@ -13,16 +13,16 @@ _MORE_MEMORY = 4 * _MEBI
 
 
 def _limit(backend: Backend, model: str, which: str, more: int) -> Injection:
-    before = json.loads(backend.run_beside(model, LIMIT, [which, "-1"]))
+    before = json.loads(backend.faults.run_beside(model, LIMIT, [which, "-1"]))
     if not before:
         raise LabError(f"{model} has no running process to limit")
     soft = str(before[0][1])
 
     def inject() -> None:
-        backend.run_beside(model, LIMIT, [which, str(more)])
+        backend.faults.run_beside(model, LIMIT, [which, str(more)])
 
     def heal() -> None:
-        backend.run_beside(model, UNLIMIT, [which, soft])
+        backend.faults.run_beside(model, UNLIMIT, [which, soft])
 
     return Injection(inject, heal, f"`lab down`, `lab up {model}`", f"{model} has a low {which}")
 

@@ -9,7 +9,7 @@ from functools import partial
 
 from lab.base.errors import LabError
 from lab.experiments.faults.fault import CannotApplyError, Fault, Injection, require_container
-from lab.servers.backend import Backend
+from lab.servers.backend import Backend, ContainerControls
 
 _TABLE = "lab_fault"
 _NAMESPACE = "its own network namespace"
@@ -18,61 +18,61 @@ _UNSUPPORTED = ("qdisc kind is unknown", "not supported", "No such file or direc
 
 
 def _drop(rule: str, backend: Backend, model: str) -> Injection:
-    require_container(backend, _NAMESPACE)
+    container = require_container(backend, _NAMESPACE)
     # `add` before `delete`, which fails if the table is missing; `destroy` would not, but old kernels lack it.
     table = f"add table inet {_TABLE}; delete table inet {_TABLE};"
     chain = f"{table} add table inet {_TABLE}; add chain inet {_TABLE} in"
     hook = "{ type filter hook input priority 0; }"
     dropping = f"add rule inet {_TABLE} in iifname != lo {rule}"
     # Test whether the kernel supports the rule, in a chain without a hook that is deleted in the same command.
-    _try(backend, model, ["nft", f"{chain}; {dropping}; delete table inet {_TABLE}"])
+    _try(container, model, ["nft", f"{chain}; {dropping}; delete table inet {_TABLE}"])
     return Injection(
-        lambda: _inject(backend, model, ["nft", f"{chain} {hook}; {dropping}"]),
-        lambda: _run(backend, model, ["nft", table]),
+        lambda: _inject(container, model, ["nft", f"{chain} {hook}; {dropping}"]),
+        lambda: _run(container, model, ["nft", table]),
         f"`lab down`, `lab up {model}`",
         f"packets to {model} are dropped",
     )
 
 
 def _shape(discipline: str, backend: Backend, model: str) -> Injection:
-    require_container(backend, _NAMESPACE)
+    container = require_container(backend, _NAMESPACE)
     # Test whether the kernel supports the discipline, on the unused loopback interface of the namespace.
-    _try(backend, model, ["tc", "qdisc", "replace", "dev", "lo", "root", *discipline.split()])
-    _run(backend, model, ["tc", "qdisc", "del", "dev", "lo", "root"])
+    _try(container, model, ["tc", "qdisc", "replace", "dev", "lo", "root", *discipline.split()])
+    _run(container, model, ["tc", "qdisc", "del", "dev", "lo", "root"])
     # The interface may have another name after `disconnect`.
-    device = next(name for name in _run(backend, model, ["ls", "/sys/class/net"]).split() if name != "lo")
+    device = next(name for name in _run(container, model, ["ls", "/sys/class/net"]).split() if name != "lo")
     # `del` fails if there is none; the test is that none is left.
     clear = f"tc qdisc del dev {device} root 2>&1; ! tc qdisc show dev {device} | grep {discipline.split()[0]}"
     return Injection(
-        lambda: _inject(backend, model, ["tc", "qdisc", "replace", "dev", device, "root", *discipline.split()]),
-        lambda: _run(backend, model, ["sh", "-c", clear]),
+        lambda: _inject(container, model, ["tc", "qdisc", "replace", "dev", device, "root", *discipline.split()]),
+        lambda: _run(container, model, ["sh", "-c", clear]),
         f"`lab down`, `lab up {model}`",
         f"packets from {model} are subject to `{discipline}`",
     )
 
 
-def _try(backend: Backend, model: str, command: list[str]) -> None:
+def _try(container: ContainerControls, model: str, command: list[str]) -> None:
     try:
-        _run(backend, model, command)
+        _run(container, model, command)
     except LabError as error:
         if any(word in str(error) for word in _UNSUPPORTED):
             raise CannotApplyError(f"this kernel does not support `{' '.join(command)}`: {error}") from None
         raise
 
 
-def _run(backend: Backend, model: str, command: list[str]) -> str:
-    return backend.run_in_network(model, command)
+def _run(container: ContainerControls, model: str, command: list[str]) -> str:
+    return container.run_in_network(model, command)
 
 
-def _inject(backend: Backend, model: str, command: list[str]) -> None:
-    _run(backend, model, command)
+def _inject(container: ContainerControls, model: str, command: list[str]) -> None:
+    _run(container, model, command)
 
 
 def _disconnect(backend: Backend, model: str) -> Injection:
-    require_container(backend, "a network to be disconnected from")
+    container = require_container(backend, "a network to be disconnected from")
     return Injection(
-        lambda: backend.disconnect(model),
-        lambda: backend.connect(model),
+        lambda: container.disconnect(model),
+        lambda: container.connect(model),
         f"`lab down`, `lab up {model}`",
         f"{model} is disconnected from its network",
     )

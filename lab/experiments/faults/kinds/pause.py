@@ -6,8 +6,8 @@ from lab.servers.backend import Backend
 
 def _prepare(backend: Backend, model: str) -> Injection:
     return Injection(
-        lambda: backend.pause(model),
-        lambda: backend.unpause(model),
+        lambda: backend.faults.pause(model),
+        lambda: backend.faults.unpause(model),
         "`docker unpause` its container, or `kill -CONT` its processes; or `lab down`",
         f"{model} is paused",
     )

@@ -4,21 +4,20 @@ Under `memory` an allocation fails, and the process can handle that. Here the pr
 """
 
 from lab.experiments.faults.fault import CannotApplyError, Fault, Injection, require_container
-from lab.load.measure import open_meter
 from lab.servers.backend import Backend
 
 _MORE_BYTES = 8 * 1024 * 1024
 
 
 def _prepare(backend: Backend, model: str) -> Injection:
-    require_container(backend, "its own memory limit")
-    used = open_meter(backend, model).read().memory_bytes
+    container = require_container(backend, "its own memory limit")
+    used = backend.meter(model).read().memory_bytes
     if used is None:
         raise CannotApplyError("this engine does not report how much memory a container uses")
-    before, limit = backend.memory_limit(model), used + _MORE_BYTES
+    before, limit = container.memory_limit(model), used + _MORE_BYTES
     return Injection(
-        lambda: backend.limit_memory(model, limit, limit),  # no swap
-        lambda: backend.limit_memory(model, *before),  # `injected` restarts a model that was killed
+        lambda: container.limit_memory(model, limit, limit),  # no swap
+        lambda: container.limit_memory(model, *before),  # `injected` restarts a model that was killed
         f"`lab down`, `lab up {model}`",
         f"{model} has a memory limit of {limit / 2**20:.0f} MiB",
     )

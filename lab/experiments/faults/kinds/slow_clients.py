@@ -21,7 +21,7 @@ def _prepare(backend: Backend, model: str) -> Injection:
     def inject() -> None:
         log = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="slow-clients-"))) / "log"
         clients = stack.enter_context(
-            backend.start(["python", "-m", "lab.clients.slow_clients", find_address(backend, model)], log=log)
+            backend.helpers.start(["python", "-m", "lab.clients.slow_clients", find_address(backend, model)], log=log)
         )
         deadline = time.monotonic() + _CONNECT_TIMEOUT
         while "connected" not in clients.output().split():
@@ -45,7 +45,7 @@ SLOW_CLIENTS = Fault(
 
 def measure_ping(backend: Backend, address: str) -> float | str:
     """Return the p99 of a well-behaved client's PING in seconds, or the reason why no PING was answered."""
-    done = backend.run(
+    done = backend.helpers.run(
         ["python", "-m", "lab.clients.slow_clients", address, "--ping", str(_PINGS)], capture=True, timeout=60.0
     )
     if done.returncode == 1:

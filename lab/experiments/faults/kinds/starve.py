@@ -11,8 +11,8 @@ _SHARE = 0.05
 
 def _prepare(backend: Backend, model: str) -> Injection:
     return Injection(
-        lambda: backend.limit_cpu(model, _SHARE),
-        lambda: backend.limit_cpu(model, None),
+        lambda: backend.faults.limit_cpu(model, _SHARE),
+        lambda: backend.faults.limit_cpu(model, None),
         "`docker update --cpu-quota -1` its container, or `kill -CONT` its processes; or `lab down`",
         f"{model} is limited to 5 % of a core",
     )

@@ -8,7 +8,7 @@ from lab.servers.backend import Backend
 def _prepare(backend: Backend, model: str) -> Injection:
     def inject() -> None:
         # The worker is chosen at the injection: the children of a forking server live only as long as their clients.
-        if backend.run_beside(model, KILL_WORKER, ["kill"]).strip() == "0":
+        if backend.faults.run_beside(model, KILL_WORKER, ["kill"]).strip() == "0":
             raise NotApplicableError(f"{model} has no worker processes")
 
     # Nothing to heal: the parent process must replace the worker, or continue without it.

@@ -1,7 +1,8 @@
 """The command `lab bench`: its plan, the labs it starts, what it stores, and its exit code. `measure` is a fake."""
 
 import json
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,30 +23,40 @@ from lab.experiments.store import Run, StoreError
 from lab.load.cores import Pinning
 from lab.metrics.verdict import Limit, Verdict
 from lab.servers.backend import Completed
-from lab.servers.catalogue import Catalogue
+from lab.servers.catalogue import Catalogue, Model
+from lab.servers.docker.describe import read_images
+from tests.support.fakes import UnusedBackend
 from tests.support.made_up import MEASUREMENT
 
 CATALOGUE = Catalogue.load()
 
 
-class FakeLab:
+class FakeLab(UnusedBackend):
     """A backend that records `up` and `down`."""
 
     def __init__(self, name: str, project: str, events: list[str]) -> None:
         self.name = name
         self.project = project
-        self.catalogue = CATALOGUE
         self.events = events
         self.asked: list[tuple[list[str], dict[str, Any]]] = []
 
-    def up(self, models: Sequence[str]) -> None:
-        self.events.append(f"{self.project} up {' '.join(models)}")
+    def up(self, models: Iterable[str | Model] = (), **_: Any) -> None:
+        self.events.append(f"{self.project} up {' '.join(map(str, models))}")
 
     def down(self) -> None:
         self.events.append(f"{self.project} down")
 
     def logs(self, model: str) -> str:
         return f"{self.project}: {model} said this"
+
+    def environ(self, model: str) -> Mapping[str, str]:
+        return self.catalogue.environ(model) if self.in_containers else os.environ
+
+    def describe(self) -> dict[str, str | None]:
+        return {"commit": "abc", "backend": self.name}
+
+    def describe_models(self, models: Iterable[Model]) -> dict[str, str | None]:
+        return {"servers": "3.13"}
 
     def run(self, arguments: Sequence[str], **given: Any) -> Completed:
         self.asked.append((list(arguments), given))
@@ -62,10 +73,7 @@ class Command:
         self.runners: list[Any] = []
         self.measured: Callable[[Any], None] = self.keep_a_round
         monkeypatch.setattr(bench, "open_backend", self._open)
-        monkeypatch.setattr(
-            "lab.experiments.bench.setup.describe_environment", lambda name: {"commit": "abc", "backend": name}
-        )
-        monkeypatch.setattr("lab.experiments.bench.setup.describe_servers", lambda backend, models: "3.13")
+        monkeypatch.setattr("lab.experiments.bench.setup.describe_environment", dict)
         monkeypatch.setattr("lab.experiments.bench.setup.read_commit", lambda: "abc")
         monkeypatch.setattr(Runner, "measure_all", lambda runner, check: self._measure(runner))
         for variable in ("LAB_PROJECT", "LAB_BACKEND"):
@@ -208,11 +216,11 @@ def test_run_of_another_commit_or_backend_is_not_resumed(
     facts = {"plan": make_plan().as_json(), "environment": environment}
     run = Run.create("bench", facts, root=bench_command.root)
     with pytest.raises(LabError, match=f"was started with {next(iter(changed))}"):
-        check_same(run, bench_command._open("process", "t", catalogue=CATALOGUE))  # type: ignore[arg-type]
+        check_same(run, bench_command._open("process", "t", catalogue=CATALOGUE))
     same = Run.create(
         "bench", facts | {"environment": environment | {"commit": "abc", "backend": "process"}}, root=bench_command.root
     )
-    check_same(same, bench_command._open("process", "t", catalogue=CATALOGUE))  # type: ignore[arg-type]
+    check_same(same, bench_command._open("process", "t", catalogue=CATALOGUE))
 
 
 def test_export_without_show_is_refused(bench_command: Command) -> None:
@@ -225,7 +233,7 @@ def test_export_without_show_is_refused(bench_command: Command) -> None:
 def plan_of(
     backend: str = "process", preset: str = "quick", models: str = "", workloads: str = "", **given: Any
 ) -> Plan:
-    return make_plan(FakeLab(backend, "t", []), preset, split_names(models), split_names(workloads), **given)  # type: ignore[arg-type]
+    return make_plan(FakeLab(backend, "t", []), preset, split_names(models), split_names(workloads), **given)
 
 
 def test_options_override_the_preset() -> None:
@@ -293,12 +301,10 @@ def test_control_is_a_model_that_serves_many_clients(models: list[str], control:
 
 
 @pytest.fixture
-def facts(bench_command: Command, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, str | None]]:
-    monkeypatch.setattr("lab.experiments.bench.setup.read_images", lambda catalogue, models: "images")
-
+def facts(bench_command: Command) -> Callable[..., dict[str, str | None]]:
     def make(name: str, pinning: Pinning | None = None) -> dict[str, str | None]:
         lab = bench_command._open(name, "t", catalogue=CATALOGUE)
-        return describe(lab, [CATALOGUE["thread_pool"], CATALOGUE["plain_socket"]], pinning)  # type: ignore[arg-type]
+        return describe(lab, [CATALOGUE["thread_pool"], CATALOGUE["plain_socket"]], pinning)
 
     return make
 
@@ -310,7 +316,6 @@ def test_environment_of_processes_is_that_of_this_process(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("lab.experiments.bench.setup._GOVERNOR", tmp_path / "governor")
     found = facts("process")
-    assert "images" not in found
     assert (found["allocator"], found["governor"], found["libc"]) == ("as built", None, "glibc 2.41")
     assert found["cores"] == "one core: servers and load generator share it"
     assert found["servers"] == "3.13"
@@ -328,19 +333,18 @@ def test_environment_of_containers_comes_from_compose(
 ) -> None:
     monkeypatch.setenv("MALLOC_ARENA_MAX", "2")
     found = facts("docker")
-    assert found["images"] == "images"
     # compose.yaml gives thread_pool one arena, and plain_socket none of these.
     assert found["allocator"] == "thread_pool: MALLOC_ARENA_MAX=1"
 
 
 def test_c_library_is_that_of_the_servers(bench_command: Command) -> None:
     lab = bench_command._open("docker", "t", catalogue=CATALOGUE)
-    assert read_libc(lab) == "glibc 2.41"  # type: ignore[arg-type]
+    assert read_libc(lab) == "glibc 2.41"
     ((arguments, given),) = lab.asked
     assert arguments[0] == "python"
     assert given == {"capture": True, "timeout": 60}
     lab.run = lambda arguments, **given: Completed((), 0, "\n", "")  # type: ignore[method-assign]
-    assert read_libc(lab) is None  # type: ignore[arg-type]
+    assert read_libc(lab) is None
 
 
 def test_images_are_named_by_their_ids_and_the_client_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -357,9 +361,9 @@ def test_images_are_named_by_their_ids_and_the_client_is_closed(monkeypatch: pyt
 
     client = SimpleNamespace(images=SimpleNamespace(get=get), close=lambda: closed.append(True))
     monkeypatch.setattr(docker, "from_env", lambda: client)
-    found = setup.read_images(CATALOGUE, [CATALOGUE["plain_socket"], CATALOGUE["prefork"]])
+    found = read_images({name: CATALOGUE.image(name) for name in ("plain_socket", "prefork")})
     assert found == "plain_socket sha256:aa, prefork sha256:bb"
-    assert setup.read_images(CATALOGUE, [CATALOGUE["trio_nursery"]]) is None
+    assert read_images({"trio_nursery": CATALOGUE.image("trio_nursery")}) is None
     assert closed == [True, True]
 
 

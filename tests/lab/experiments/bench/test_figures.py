@@ -19,6 +19,7 @@ from lab.experiments.store import Run
 from lab.load.measurement import Measurement
 from lab.load.presets import Preset
 from lab.metrics.verdict import Limit, Verdict
+from lab.servers.backend import Backend
 from tests.support.made_up import MEASUREMENT
 
 ROUNDS = 3
@@ -232,7 +233,7 @@ def test_control_is_measured_on_the_second_server(
     asked: list[tuple[str, str]] = []
     plain = bench._measure
 
-    def measure(backend: Any, model: Any, load: Preset, **given: Any) -> Measurement:
+    def measure(backend: Backend, model: Any, load: Preset, **given: Any) -> Measurement:
         asked.append((backend.project, model.name))
         # The control answers 100 requests/s less.
         found: Measurement = plain(backend, model, load, **given)

@@ -24,13 +24,16 @@ from lab.load.cores import Pinning
 from lab.load.measure import MeteredServer
 from lab.load.measurement import Measurement
 from lab.load.presets import Preset, find_preset
-from lab.metrics.sample import Sample
+from lab.metrics.sample import Meter, NoMeter, Sample
 from lab.metrics.verdict import Limit, Verdict
-from lab.servers.backend import Completed
-from lab.servers.catalogue import Catalogue, Listener
+from lab.servers.backend import Completed, Loadable, Servers
+from lab.servers.catalogue import Catalogue, Listener, Model
+from lab.servers.docker.containers import Containers
+from lab.servers.processes import Processes
 from loadtests.contract import LoadSpec
 from loadtests.sockets.errors import ClientError
 from services.protocol import Transport
+from tests.support.fakes import UnusedBackend
 from tests.support.made_up import MEASUREMENT
 
 CATALOGUE = Catalogue.load()
@@ -38,10 +41,8 @@ MODELS = ("asyncio_streams", "twisted_reactor", "plain_socket")
 SOUND = ModelResult(5, 0)
 
 
-class RecordingBackend:
+class RecordingBackend(UnusedBackend):
     """Models that count as up; records the calls, and returns given values."""
-
-    name = "process"
 
     def __init__(self, project: str = "t") -> None:
         self.project = project
@@ -64,10 +65,10 @@ class RecordingBackend:
     def state(self) -> list[Any]:
         return self.states
 
-    def pid(self, model: str) -> int:
-        raise LabError(f"{model} is not there")
+    def meter(self, model: str) -> Meter:
+        return NoMeter(f"{model} is not there")
 
-    def restart(self, model: str) -> None:
+    def restart(self, model: str, **_: Any) -> None:
         self.restarted.append(model)
         if self.fails_to_restart:
             raise LabError("it stays down")
@@ -97,8 +98,8 @@ class Lab:
         self.runner = Runner(
             self.run,
             plan,
-            self.backend,  # type: ignore[arg-type]
-            self.control if plan.control else None,  # type: ignore[arg-type]
+            self.backend,
+            self.control if plan.control else None,
             {name: CATALOGUE[name] for name in names},
             pinning,
             Progress(self.lines.append),
@@ -106,11 +107,11 @@ class Lab:
         monkeypatch.setattr(runner, "measure", self._measure)
         monkeypatch.setattr(runner, "pin_servers", self._pin)
 
-    def _measure(self, backend: Any, model: Any, load: Preset, **given: Any) -> Measurement:
+    def _measure(self, backend: Loadable, model: Model, load: Preset, **given: Any) -> Measurement:
         self.measured.append((backend, model, load, given))
         return replace(self.answer(model.name, load.spec.users), model=model.name)
 
-    def _pin(self, backend: Any, names: Sequence[str], pinning: Pinning) -> None:
+    def _pin(self, backend: Servers, names: Sequence[str], pinning: Pinning) -> None:
         assert pinning == self.runner.pinning
         self.pinned.append((backend.project, tuple(names)))
 
@@ -526,10 +527,10 @@ def test_failed_step_is_stored_once_and_reported(lab: Open) -> None:
 def test_failed_step_of_a_running_server_has_no_exit_code(lab: Open) -> None:
     found = lab()
     found.backend.states = [SimpleNamespace(model="plain_socket", state="running", exit_code=None, last_lines=())]
-    assert found.runner._describe_end(found.backend, "plain_socket") == ""  # type: ignore[arg-type]
-    assert found.runner._describe_end(found.backend, "asyncio_streams") == ""  # type: ignore[arg-type]
+    assert found.runner._describe_end(found.backend, "plain_socket") == ""
+    assert found.runner._describe_end(found.backend, "asyncio_streams") == ""
     found.backend.states[0].state = "exited"
-    assert found.runner._describe_end(found.backend, "plain_socket").endswith("its last lines: nothing")  # type: ignore[arg-type]
+    assert found.runner._describe_end(found.backend, "plain_socket").endswith("its last lines: nothing")
 
 
 def test_model_that_cannot_be_restarted_is_given_up(lab: Open) -> None:
@@ -574,10 +575,10 @@ def test_own_cpu_includes_docker_clients(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(time, "process_time", lambda: 1.0)
     monkeypatch.setattr(os, "times", lambda: SimpleNamespace(children_user=2.0, children_system=4.0))
     # 1 of its own, 2 + 4 of ended children, 10 + 20 and 100 + 200 of running ones.
-    assert runner._own_cpu_seconds(SimpleNamespace(name="docker")) == 337.0
+    assert runner._own_cpu_seconds(Containers("t", CATALOGUE)) == 337.0
     assert asked == [True]
     # As processes, its children are the servers and the generator.
-    assert runner._own_cpu_seconds(SimpleNamespace(name="process")) == 1.0
+    assert runner._own_cpu_seconds(Processes("t", CATALOGUE)) == 1.0
 
 
 # The plan.

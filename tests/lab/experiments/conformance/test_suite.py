@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterable, Mapping, Sequence
 from subprocess import CompletedProcess
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,8 @@ from lab.experiments.conformance import suite
 from lab.experiments.conformance.plugin import MARK, Printer, pytest_configure
 from lab.experiments.conformance.suite import Finding, SuiteReport, check_external, check_models, read_report
 from lab.servers.backend import ModelState
-from lab.servers.catalogue import Catalogue
+from lab.servers.catalogue import Catalogue, Model
+from tests.support.fakes import UnusedBackend
 
 
 def finding(name: str, outcome: str, detail: str = "") -> str:
@@ -109,14 +111,13 @@ def test_suite_that_could_not_run_is_an_error_with_the_end_of_its_output(code: i
     assert lines[1:] == [*(f"  out {number}" for number in range(7, 20)), "  err 1", "  err 2"]
 
 
-class Fake:
+class Fake(UnusedBackend):
     """A backend with given running models; records the calls."""
 
     project = "fake"
 
     def __init__(self, *running: str, name: str = "process", fails: bool = False) -> None:
         self.name = name
-        self.catalogue = Catalogue.load()
         self._running = list(running)
         self._fails = fails
         self.asked: list[Any] = []
@@ -127,17 +128,25 @@ class Fake:
             for model in self.catalogue.models
         ]
 
-    def up(self, models: list[str]) -> None:
-        self.asked.append(("up", list(models)))
-        self._running += models
+    def up(self, models: Iterable[str | Model] = (), **_: Any) -> None:
+        names = [str(model) for model in models]
+        self.asked.append(("up", names))
+        self._running += names
 
     def down(self) -> None:
         self.asked.append("down")
 
     def run_service(
-        self, service: str, arguments: list[str], *, environ: dict[str, str], capture: bool
+        self,
+        service: str,
+        arguments: Sequence[str] = (),
+        *,
+        environ: Mapping[str, str] | None = None,
+        capture: bool = False,
+        **_: Any,
     ) -> "CompletedProcess[str]":
         assert (service, capture) == ("tests", True)
+        assert environ is not None
         rows = json.loads(environ["LAB_TARGETS"])
         self.asked.append((arguments, {row["model"]: (row["limits"], row["rfc_only"]) for row in rows}))
         if self._fails:
@@ -157,7 +166,7 @@ OVERLAP = {"overlap": Catalogue.load()["plain_socket"].limits["overlap"]}
 
 def test_running_models_are_checked_without_a_restart(capsys: pytest.CaptureFixture[str]) -> None:
     backend = Fake("plain_socket", "asyncio_streams", "thread_pool")
-    report = check_models(backend, ["plain_socket", "asyncio_streams"], progress=True)  # type: ignore[arg-type]
+    report = check_models(backend, ["plain_socket", "asyncio_streams"], progress=True)
     assert report.table()[1] == [["plain_socket", "1 pass"], ["asyncio_streams", "1 pass"]]
     assert backend.asked == [(ARGUMENTS, {"plain_socket": (OVERLAP, False), "asyncio_streams": ({}, False)})]
     assert capsys.readouterr().err == "lab: checking plain_socket, asyncio_streams ...\n"
@@ -165,7 +174,7 @@ def test_running_models_are_checked_without_a_restart(capsys: pytest.CaptureFixt
 
 def test_models_in_containers_are_checked_from_inside_the_network(capsys: pytest.CaptureFixture[str]) -> None:
     backend = Fake("peer_redis", name="docker")
-    check_models(backend, ["peer_redis"], progress=False)  # type: ignore[arg-type]
+    check_models(backend, ["peer_redis"], progress=False)
     [(arguments, targets)] = backend.asked
     assert arguments == [*ALONE, "--network"]
     assert targets["peer_redis"][1] is True
@@ -177,9 +186,9 @@ def test_stopped_models_are_started_and_taken_down(fails: bool) -> None:
     backend = Fake(fails=fails)
     if fails:
         with pytest.raises(LabError, match="broken"):
-            check_models(backend, ["plain_socket"], progress=False)  # type: ignore[arg-type]
+            check_models(backend, ["plain_socket"], progress=False)
     else:
-        assert check_models(backend, ["plain_socket"], progress=False).holds  # type: ignore[arg-type]
+        assert check_models(backend, ["plain_socket"], progress=False).holds
     assert [backend.asked[0], backend.asked[-1]] == [("up", ["plain_socket"]), "down"]
     assert len(backend.asked) == 3
 
@@ -187,7 +196,7 @@ def test_stopped_models_are_started_and_taken_down(fails: bool) -> None:
 def test_partly_running_models_are_refused() -> None:
     backend = Fake("thread_pool")
     with pytest.raises(LabError, match=r"^plain_socket not running: `lab up plain_socket` starts them$"):
-        check_models(backend, ["thread_pool", "plain_socket"], progress=False)  # type: ignore[arg-type]
+        check_models(backend, ["thread_pool", "plain_socket"], progress=False)
     assert backend.asked == []
 
 

@@ -57,7 +57,7 @@ def find_processes(lab: Processes, model: str = MODEL) -> list[psutil.Process]:
 
 def limit(lab: Processes, name: str) -> list[list[int]]:
     """Return pid, soft and hard limit of each process."""
-    found: list[list[int]] = json.loads(lab.run_beside(MODEL, LIMIT, [name, "-1"]))
+    found: list[list[int]] = json.loads(lab.faults.run_beside(MODEL, LIMIT, [name, "-1"]))
     return found
 
 

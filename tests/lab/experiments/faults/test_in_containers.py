@@ -43,12 +43,12 @@ def lab() -> Iterator[Containers]:
 def ask(lab: Containers) -> bool:
     """Return whether a PING is answered within a second."""
     command = ["python", "-m", "lab.clients.slow_clients", f"tcp://{MODEL}:6379", "--ping", "2", "--timeout", "1"]
-    return lab.run(command, capture=True).returncode == 0
+    return lab.helpers.run(command, capture=True).returncode == 0
 
 
 def dropped(lab: Containers) -> int:
     """Return how many packets the rule of a fault has dropped; -1 without a rule."""
-    found = json.loads(lab.run_in_network(MODEL, ["nft", "-j", "list", "ruleset"]))["nftables"]
+    found = json.loads(lab.faults.run_in_network(MODEL, ["nft", "-j", "list", "ruleset"]))["nftables"]
     # Docker's own rules, for its DNS, have counters too.
     rules = [item["rule"] for item in found if item.get("rule", {}).get("table") == "lab_fault"]
     counters = [part["counter"]["packets"] for rule in rules for part in rule["expr"] if "counter" in part]
@@ -86,7 +86,7 @@ def test_pressure_kills_what_exceeds_the_memory_limit(lab: Containers, engine: d
         assert engine.containers.get(lab.container_name(MODEL)).exec_run(greedy).exit_code == 137
         # The kernel may have killed both processes.
         with suppress(LabError):
-            lab.kill(MODEL, signal.SIGKILL)
+            lab.faults.kill(MODEL, signal.SIGKILL)
         assert not ask(lab)
     assert inspect(lab, engine) == before
     assert ask(lab)
@@ -116,7 +116,7 @@ def test_loss_drops_packets_until_healed(lab: Containers) -> None:
     with injected(FAULTS["loss"], lab, MODEL, control=True):
         assert (ask(lab), dropped(lab)) == (True, -1)
     with injected(FAULTS["loss"], lab, MODEL):
-        rules = lab.run_in_network(MODEL, ["nft", "list", "table", "inet", "lab_fault"])
+        rules = lab.faults.run_in_network(MODEL, ["nft", "list", "table", "inet", "lab_fault"])
         assert 'iifname != "lo" numgen random mod 100 < 10 counter' in rules
         assert dropped(lab) == 0
         # Thirty probes of a dozen packets each; the chance that none is dropped is negligible.
@@ -127,11 +127,11 @@ def test_loss_drops_packets_until_healed(lab: Containers) -> None:
 def has_discipline(lab: Containers, discipline: list[str]) -> bool:
     """Return whether this kernel supports a discipline, without the code of the fault."""
     try:
-        lab.run_in_network(MODEL, ["tc", "qdisc", "add", "dev", "lo", "root", *discipline])
+        lab.faults.run_in_network(MODEL, ["tc", "qdisc", "add", "dev", "lo", "root", *discipline])
     except LabError as error:
         assert "kind is unknown" in str(error)  # noqa: PT017 - any other error is one of this test
         return False
-    lab.run_in_network(MODEL, ["tc", "qdisc", "del", "dev", "lo", "root"])
+    lab.faults.run_in_network(MODEL, ["tc", "qdisc", "del", "dev", "lo", "root"])
     return True
 
 
@@ -168,7 +168,7 @@ def test_discipline_shapes_packets_or_is_unsupported(
 
 
 def show_disciplines(lab: Containers) -> str:
-    return lab.run_in_network(MODEL, ["tc", "-s", "qdisc", "show"])
+    return lab.faults.run_in_network(MODEL, ["tc", "-s", "qdisc", "show"])
 
 
 def state_of(lab: Containers, model: str = MODEL) -> tuple[str, int | None]:
@@ -187,13 +187,13 @@ def test_container_ends_by_the_signal_of_the_fault(lab: Containers, fault: str, 
 
 
 def test_worker_is_killed_by_signal_9(lab: Containers) -> None:
-    workers = int(lab.run_beside(WITH_WORKERS, KILL_WORKER))
+    workers = int(lab.faults.run_beside(WITH_WORKERS, KILL_WORKER))
     assert workers > 1
     with injected(FAULTS["worker"], lab, WITH_WORKERS, control=True):
         assert "by signal 9" not in lab.logs(WITH_WORKERS)
     with injected(FAULTS["worker"], lab, WITH_WORKERS):
         wait_until(lambda: lab.logs(WITH_WORKERS).count("by signal 9") == 1)
-    wait_until(lambda: int(lab.run_beside(WITH_WORKERS, KILL_WORKER)) == workers)
+    wait_until(lambda: int(lab.faults.run_beside(WITH_WORKERS, KILL_WORKER)) == workers)
     assert state_of(lab, WITH_WORKERS) == ("running", None)
 
 
@@ -202,7 +202,7 @@ def test_limits_apply_to_processes_in_the_container(lab: Containers, name: str) 
     which = {"memory": "RLIMIT_AS", "descriptors": "RLIMIT_NOFILE"}[name]
 
     def read_limits() -> list[list[int]]:
-        found: list[list[int]] = json.loads(lab.run_beside(MODEL, LIMIT, [which, "-1"]))
+        found: list[list[int]] = json.loads(lab.faults.run_beside(MODEL, LIMIT, [which, "-1"]))
         return [limits for _, *limits in found]
 
     before = read_limits()
@@ -221,7 +221,7 @@ def test_container_that_ends_under_a_fault_is_restarted_and_healed(
 ) -> None:
     before = inspect(lab, engine)
     with injected(FAULTS[fault], lab, MODEL) as interval:
-        lab.kill(MODEL, signal.SIGKILL)
+        lab.faults.kill(MODEL, signal.SIGKILL)
         wait_until(lambda: state_of(lab) == ("exited", 137))
     assert interval.ended == 137
     assert inspect(lab, engine) == before

@@ -55,7 +55,7 @@ def make(inject: Any = lambda: None, heal: Any = lambda: None) -> Fault:
 
 
 def test_interval_is_written_at_begin_and_end(backend: FakeBackend) -> None:
-    with injected(make(), cast(Backend, backend), MODELS[0]):
+    with injected(make(), backend, MODELS[0]):
         (begun,) = read_intervals(backend)
         assert (begun["fault"], begun["model"], begun["end"], begun["end_seconds"]) == ("made", MODELS[0], "", None)
     first, second = read_intervals(backend)
@@ -67,13 +67,13 @@ def test_interval_is_written_at_begin_and_end(backend: FakeBackend) -> None:
 
 
 def test_interval_without_injection_is_not_written(backend: FakeBackend) -> None:
-    with injected(make(), cast(Backend, backend), MODELS[0], control=True):
+    with injected(make(), backend, MODELS[0], control=True):
         assert read_intervals(backend) == []
 
     def fail() -> None:
         raise LabError("it will not")
 
-    with pytest.raises(LabError, match="it will not"), injected(make(inject=fail), cast(Backend, backend), MODELS[0]):
+    with pytest.raises(LabError, match="it will not"), injected(make(inject=fail), backend, MODELS[0]):
         pytest.fail("it was applied")
     assert read_intervals(backend) == []
 
@@ -84,7 +84,7 @@ def test_interval_ends_even_if_healing_fails(backend: FakeBackend) -> None:
 
     with (
         pytest.raises(faults.NotHealedError, match="it will not\nstill broken: it is off; by hand: turn it on"),
-        injected(make(heal=fail), cast(Backend, backend), MODELS[0]),
+        injected(make(heal=fail), backend, MODELS[0]),
     ):
         pass
     assert read_intervals(backend)[-1]["end"]
@@ -94,7 +94,7 @@ def test_interval_ends_even_if_healing_fails(backend: FakeBackend) -> None:
 
 def test_interval_lasts_until_the_restart(backend: FakeBackend, clock: Clock) -> None:
     backend.seconds = {"restart": 5.0}
-    with injected(make(), cast(Backend, backend), MODELS[0]) as interval:
+    with injected(make(), backend, MODELS[0]) as interval:
         backend.exited[MODELS[0]] = 1
     assert (interval.end_seconds, interval.ended) == (105.0, 1)
 
@@ -103,7 +103,7 @@ def test_interval_lasts_until_the_restart(backend: FakeBackend, clock: Clock) ->
             raise LabError("gone")
         clock.now += 1.0
 
-    with injected(make(heal=fail), cast(Backend, backend), MODELS[0]) as interval:
+    with injected(make(heal=fail), backend, MODELS[0]) as interval:
         backend.exited[MODELS[0]] = 2
     assert (interval.begin_seconds, interval.end_seconds, interval.ended) == (105.0, 111.0, 2)
 
@@ -112,7 +112,7 @@ def test_failed_injection_is_healed_by_restart(backend: FakeBackend) -> None:
     def fail() -> None:
         raise LabError("it will not")
 
-    injection = healed_by_restart(cast(Backend, backend), MODELS[0], fail)
+    injection = healed_by_restart(backend, MODELS[0], fail)
     injection.heal()
     assert backend.done == []
     with pytest.raises(LabError, match="it will not"):
@@ -123,9 +123,9 @@ def test_failed_injection_is_healed_by_restart(backend: FakeBackend) -> None:
 
 
 def test_find_address_returns_command_over_tcp(backend: FakeBackend) -> None:
-    assert find_address(cast(Backend, backend), "prefork") == "tcp://prefork:6379"
+    assert find_address(backend, "prefork") == "tcp://prefork:6379"
     with pytest.raises(LabError, match="nonesuch does not serve command over tcp"):
-        find_address(cast(Backend, backend), "nonesuch")
+        find_address(backend, "nonesuch")
 
 
 def test_fault_defaults() -> None:
@@ -169,7 +169,7 @@ def test_intervals_that_ended_before_are_left_out(since: int, is_there: bool) ->
 def test_fault_is_injected_into_all_models_for_its_duration(backend: FakeBackend, clock: Clock) -> None:
     said: list[str] = []
     found = inject_together(
-        cast(Backend, backend), [*MODELS, MODELS[0]], FAULTS["pause"], 7.0, said.append, lambda *_: pytest.fail("no")
+        backend, [*MODELS, MODELS[0]], FAULTS["pause"], 7.0, said.append, lambda *_: pytest.fail("no")
     )
     assert clock.slept == [7.0]
     first, second = MODELS
@@ -183,7 +183,7 @@ def test_fault_is_injected_into_all_models_for_its_duration(backend: FakeBackend
 
 
 def test_fault_that_ends_a_model_has_no_duration(backend: FakeBackend, clock: Clock) -> None:
-    inject_together(cast(Backend, backend), MODELS, FAULTS["kill"], 7.0, str, lambda *_: pytest.fail("no"))
+    inject_together(backend, MODELS, FAULTS["kill"], 7.0, str, lambda *_: pytest.fail("no"))
     assert clock.slept == []
     assert backend.names() == ["kill", "kill", "restart", "restart"]
 
@@ -197,7 +197,7 @@ def test_model_that_cannot_get_the_fault_is_refused(backend: FakeBackend, clock:
         return FAULTS["pause"].prepare(backend, model)
 
     fault = Fault("made", "", prepare, hold=0.5)
-    lab = cast(Backend, backend)
+    lab = backend
     found = inject_together(lab, MODELS, fault, 7.0, str, lambda model, why: refused.append((model, str(why))))
     assert (refused, [item.model for item in found]) == ([(MODELS[0], "not this one")], [MODELS[1]])
     assert clock.slept == [7.0]
@@ -213,9 +213,7 @@ def test_failed_healing_is_not_refused(backend: FakeBackend) -> None:
 
     for fault in (make(heal=fail), make(inject=fail, heal=fail)):
         with pytest.raises(faults.NotHealedError):
-            inject_together(
-                cast(Backend, backend), MODELS[:1], fault, 1.0, str, lambda *_: pytest.fail("it was refused")
-            )
+            inject_together(backend, MODELS[:1], fault, 1.0, str, lambda *_: pytest.fail("it was refused"))
 
 
 @pytest.fixture
@@ -223,7 +221,7 @@ def request_reader(backend: FakeBackend, tmp_path: Path) -> tuple[FaultRequestRe
     said: list[str] = []
     log = tmp_path / "log"
     log.touch()
-    return FaultRequestReader(cast(Backend, backend), MODELS, log, said.append), log, said
+    return FaultRequestReader(backend, MODELS, log, said.append), log, said
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import psutil
 import pytest
@@ -28,7 +28,6 @@ from lab.experiments.faults.kinds import (
 )
 from lab.experiments.faults.process_scripts import KILL_WORKER, LIMIT, UNLIMIT
 from lab.experiments.faults.registry import FAULTS
-from lab.servers.backend import Backend
 from tests.support.fakes import FakeBackend
 from tests.support.waiting import wait_until
 
@@ -50,7 +49,7 @@ FILES = {
 
 
 def prepare(backend: FakeBackend, fault: str) -> Injection:
-    return FAULTS[fault].prepare(cast(Backend, backend), MODEL)
+    return FAULTS[fault].prepare(backend, MODEL)
 
 
 @pytest.fixture
@@ -246,11 +245,8 @@ def test_unsupported_kernel_feature_differs_from_an_error(container: FakeBackend
 
 def test_pressure_leaves_eight_mebibytes(container: FakeBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     used: list[int | None] = [30 * MIB, None]
-    monkeypatch.setattr(
-        pressure,
-        "open_meter",
-        lambda backend, model: SimpleNamespace(read=lambda: SimpleNamespace(memory_bytes=used.pop(0))),
-    )
+    meter = SimpleNamespace(read=lambda: SimpleNamespace(memory_bytes=used.pop(0)))
+    monkeypatch.setattr(container, "meter", lambda model: meter)
     injection = prepare(container, "pressure")
     injection.inject()
     injection.heal()
@@ -280,11 +276,8 @@ def test_injection_says_what_is_broken_and_how_to_heal_it_by_hand(
     container: FakeBackend, fault: str, monkeypatch: Any
 ) -> None:
     container.printed = {"run_beside": "[[1, 2, 3]]", "ls": "lo eth0"}
-    monkeypatch.setattr(
-        pressure,
-        "open_meter",
-        lambda backend, model: SimpleNamespace(read=lambda: SimpleNamespace(memory_bytes=MIB)),
-    )
+    meter = SimpleNamespace(read=lambda: SimpleNamespace(memory_bytes=MIB))
+    monkeypatch.setattr(container, "meter", lambda model: meter)
     injection = prepare(container, fault)
     if fault != "nothing":
         assert MODEL in injection.broken

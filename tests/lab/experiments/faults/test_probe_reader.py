@@ -17,7 +17,7 @@ from lab.experiments.faults.registry import FAULTS
 from lab.experiments.faults.under_load import apply_under_load
 from lab.load.measurement import Measurement
 from lab.load.presets import find_preset
-from lab.servers.backend import Backend, Instrument
+from lab.servers.backend import Instrument
 from tests.support.approx import about
 from tests.support.fakes import Clock, FakeBackend
 from tests.support.made_up import MEASUREMENT
@@ -305,7 +305,7 @@ def test_wait_recovered_fails_at_once_if_the_probe_has_ended(probe: FakeProbe) -
 
 def test_probe_is_started_and_closed() -> None:
     backend = FakeBackend()
-    with open_probe(cast(Backend, backend), "asyncio_streams"):
+    with open_probe(backend, "asyncio_streams"):
         assert backend.done == [("start", "python", "-m", "lab.clients.latency_probe")]
         assert backend.instruments[0].arguments[-1] == "tcp://asyncio_streams:6379"
     assert backend.done[-1] == ("close", "lab.clients.latency_probe")
@@ -351,7 +351,7 @@ def test_fault_is_injected_in_the_middle_of_the_load(
     monkeypatch.setattr(under_load, "open_probe", lambda backend, model: Looks())
     model = backend.catalogue["prefork"]
     options = {"control": True} if control else {}
-    found = apply_under_load(cast(Backend, backend), "prefork", FAULTS[fault], "closed_session", seconds=3.0, **options)
+    found = apply_under_load(backend, "prefork", FAULTS[fault], "closed_session", seconds=3.0, **options)
     assert asked == [(backend, model, find_preset("closed_session").change(duration=11.0, warm_up=1.0), {})]
     broken = [] if control else [fault]
     healed = {"pause": ["unpause"], "kill": [] if control else ["restart"]}[fault]

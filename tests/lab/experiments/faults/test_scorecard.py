@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 import pytest
 
@@ -25,12 +25,13 @@ from lab.experiments.faults.fault import (
     find_exit_code,
     injected,
 )
-from lab.experiments.faults.judge import RECOVERY_SECONDS, Score, Verdict, judge, judge_times
+from lab.experiments.faults.judge import Score, Verdict, judge, judge_times
 from lab.experiments.faults.kinds.slow_clients import judge_cost, measure_ping
 from lab.experiments.faults.probe_reader import ProbeReport
 from lab.experiments.faults.registry import FAULTS
 from lab.experiments.faults.scorecard import apply, apply_all
-from lab.servers.backend import Backend
+from lab.servers.docker.fault_controls import ContainerFaults
+from lab.servers.process_faults import ProcessFaults
 from tests.support.fakes import CATALOGUE, Clock, FakeBackend, FakeInstrument, set_clock
 
 MODEL, ONE_AT_A_TIME = "asyncio_streams", "plain_socket"
@@ -68,7 +69,7 @@ SEEN = ProbeReport(0.001, 0.1, 0.25, 0.4, 3, 0.5, ())
 
 
 def score_of(backend: FakeBackend, fault: str, model: str = MODEL, **options: Any) -> Score:
-    found = apply(cast(Backend, backend), model, fault, 1, **options)
+    found = apply(backend, model, fault, 1, **options)
     assert found is not None
     return found
 
@@ -91,20 +92,21 @@ def test_kill_recovery_counts_from_the_kill(backend: FakeBackend) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "seconds", "verdict"),
+    ("controls", "seconds", "verdict"),
     [
-        ("process", 1.0, Verdict.HELD),
-        ("process", 1.25, Verdict.DEGRADED),
-        ("docker", 2.0, Verdict.HELD),
-        ("docker", 2.25, Verdict.DEGRADED),
+        (ProcessFaults, 1.0, Verdict.HELD),
+        (ProcessFaults, 1.25, Verdict.DEGRADED),
+        (ContainerFaults, 2.0, Verdict.HELD),
+        (ContainerFaults, 2.25, Verdict.DEGRADED),
     ],
 )
-def test_slow_restart_is_degraded(backend: FakeBackend, name: str, seconds: float, verdict: Verdict) -> None:
-    assert RECOVERY_SECONDS == {"process": 1.0, "docker": 2.0}
-    backend.name, backend.seconds = name, {"restart": seconds}
+def test_slow_restart_is_degraded(
+    backend: FakeBackend, controls: type[ProcessFaults | ContainerFaults], seconds: float, verdict: Verdict
+) -> None:
+    backend.recovery_seconds, backend.seconds = controls.recovery_seconds, {"restart": seconds}
     found = score_of(backend, "drain")
     assert (found.verdict, found.recovery) == (verdict, seconds)
-    late = f"the next answer came after {seconds:.1f} s, allowed are {RECOVERY_SECONDS[name]:g} s"
+    late = f"the next answer came after {seconds:.1f} s, allowed are {backend.recovery_seconds:g} s"
     assert (late in found.reason) == (verdict is Verdict.DEGRADED)
 
 
@@ -198,7 +200,7 @@ def test_request_log_has_eight_connections_for_a_minute(backend: FakeBackend) ->
 
 def test_moment_depends_on_the_seed_and_is_within_its_range(backend: FakeBackend) -> None:
     moments = {
-        (seed, fault): apply(cast(Backend, backend), MODEL, fault, seed).moment  # type: ignore[union-attr]
+        (seed, fault): apply(backend, MODEL, fault, seed).moment  # type: ignore[union-attr]
         for seed in (1, 2, 3)
         for fault in ("nothing", "pause", "kill")
     }
@@ -277,10 +279,10 @@ def test_unanswered_ping_differs_from_failed_command(backend: FakeBackend) -> No
         subprocess.CompletedProcess([], 2, "out", "no such module\n"),
         subprocess.CompletedProcess([], 2, "out\n", ""),
     ]
-    assert measure_ping(cast(Backend, backend), "a") == "waited 5 s"
+    assert measure_ping(backend, "a") == "waited 5 s"
     for said in ("no such module", "out"):
         with pytest.raises(LabError, match=f"PING could not be measured: {said}$"):
-            measure_ping(cast(Backend, backend), "a")
+            measure_ping(backend, "a")
 
 
 @pytest.mark.parametrize(
@@ -426,9 +428,7 @@ def test_all_faults_of_a_model_share_one_probe_and_skip_what_does_not_apply(
 
     monkeypatch.setattr(scorecard, "open_probe", Opened)
     backend.printed = {"run_beside": "0\n"}
-    found = list(
-        apply_all(cast(Backend, backend), [MODEL, ONE_AT_A_TIME], ["nothing", "worker", "pause"], 5, control=False)
-    )
+    found = list(apply_all(backend, [MODEL, ONE_AT_A_TIME], ["nothing", "worker", "pause"], 5, control=False))
     assert [(score.model, score.fault, score.seed) for score in found] == [
         (MODEL, "nothing", 5),
         (MODEL, "pause", 5),
@@ -438,9 +438,7 @@ def test_all_faults_of_a_model_share_one_probe_and_skip_what_does_not_apply(
     # A model that serves one client at a time has no probe.
     assert opened == [MODEL, "closed"]
     assert [score.probe_report for score in found] == [SEEN, SEEN, None, None]
-    assert all(
-        score.is_control for score in apply_all(cast(Backend, backend), [ONE_AT_A_TIME], ["pause"], 5, control=True)
-    )
+    assert all(score.is_control for score in apply_all(backend, [ONE_AT_A_TIME], ["pause"], 5, control=True))
 
 
 def raise_(error: Exception) -> Callable[[], NoReturn]:
@@ -559,13 +557,13 @@ def test_error_of_the_backend_is_no_verdict(backend: FakeBackend) -> None:
 
 def test_exit_code_is_none_for_a_running_model(backend: FakeBackend) -> None:
     backend.exited = {ONE_AT_A_TIME: 2, "prefork": None}
-    found = [find_exit_code(cast(Backend, backend), name) for name in (MODEL, ONE_AT_A_TIME, "prefork")]
+    found = [find_exit_code(backend, name) for name in (MODEL, ONE_AT_A_TIME, "prefork")]
     assert found == [None, 2, 128 + 9]
 
 
 def test_interval_has_begin_and_end(backend: FakeBackend, clock: Clock) -> None:
     made = Fault("made", "for a test", lambda backend, model: Injection(lambda: 7, lambda: None, "", ""))
-    with injected(made, cast(Backend, backend), MODEL) as interval:
+    with injected(made, backend, MODEL) as interval:
         assert (interval.fault, interval.model, interval.is_control, interval.exit_code) == ("made", MODEL, False, 7)
         assert (interval.begin_seconds, interval.end_seconds, interval.end) == (100.0, None, "")
         clock.now = 103.0
@@ -581,7 +579,7 @@ def test_fault_that_does_not_apply_is_healed(backend: FakeBackend) -> None:
 
     undone: list[bool] = []
     made = Fault("made", "", lambda backend, model: Injection(lack, lambda: undone.append(True), "", ""))
-    with pytest.raises(CannotApplyError, match="no worker"), injected(made, cast(Backend, backend), MODEL):
+    with pytest.raises(CannotApplyError, match="no worker"), injected(made, backend, MODEL):
         pytest.fail("it was applied")
     assert undone == [True]
     assert not isinstance(NotApplicableError(""), EndedError)
@@ -619,7 +617,7 @@ def test_drain_has_no_duration(backend: FakeBackend) -> None:
 
 
 def test_apply_all_injects_by_default(backend: FakeBackend) -> None:
-    (found,) = apply_all(cast(Backend, backend), [ONE_AT_A_TIME], ["pause"], 5)
+    (found,) = apply_all(backend, [ONE_AT_A_TIME], ["pause"], 5)
     assert found.is_control is False
     assert "pause" in backend.names()
     assert scorecard._MOMENT == (0.1, 0.6)

@@ -133,12 +133,12 @@ def test_probe_measures_several_faults() -> None:
             seen = []
             for seconds in (0.0, 0.7):
                 reader.wait_quiet()
-                backend.kill(MODEL, signal.SIGSTOP)
+                backend.faults.kill(MODEL, signal.SIGSTOP)
                 reader.mark("injected")
                 time.sleep(seconds)
                 if seconds:
                     wait_until(lambda: has_failed(reader))
-                backend.kill(MODEL, signal.SIGCONT)
+                backend.faults.kill(MODEL, signal.SIGCONT)
                 reader.mark("healed")
                 seen.append(reader.wait_recovered(10.0))
             # The baseline is kept: this fault has no quiet time before it.

@@ -78,7 +78,7 @@ def ask(backend: Containers, model: str, *request: str, transport: str = "tcp") 
         for item in backend.catalogue.listeners_of(model)
         if (item.service, item.transport) == ("command", transport)
     )
-    return backend.run(["python", "-m", "lab.clients.call", "command", address, *request], capture=True).stdout
+    return backend.helpers.run(["python", "-m", "lab.clients.call", "command", address, *request], capture=True).stdout
 
 
 # A model's server is not the container's first process, which is Docker's init.
@@ -151,16 +151,16 @@ def test_state_and_targets(backend: Containers) -> None:
 
 def test_run_passes_input_output_and_codes(backend: Containers) -> None:
     script = "import os; print(os.environ['A'], input())"
-    done = backend.run(["python", "-c", script], environ={"A": "b"}, capture=True, stdin="c")
+    done = backend.helpers.run(["python", "-c", script], environ={"A": "b"}, capture=True, stdin="c")
     assert (done.returncode, done.stdout) == (0, "b c\n")
-    assert backend.run(["sh", "-c", "exit 7"]).returncode == 7
+    assert backend.helpers.run(["sh", "-c", "exit 7"]).returncode == 7
 
 
 def test_run_that_times_out_is_ended_in_the_container_too(
     backend: Containers, container: Callable[[str], Container]
 ) -> None:
     with pytest.raises(LabError, match="took longer than"):
-        backend.run(["sleep", "4321"], timeout=2)
+        backend.helpers.run(["sleep", "4321"], timeout=2)
     processes = container(INSTRUMENT).top()["Processes"]
     assert not [process for process in processes if "sleep 4321" in " ".join(process)]
 
@@ -189,7 +189,7 @@ def test_shell_has_the_clients_that_the_readme_names(backend: Containers, comman
         if (item.service, item.transport) == ("command", "tls")
     )
     environ = {"TLS": f"-connect {host.host}:{host.port}", "HOST": f"{host.host}:{host.port}"}
-    done = backend.run(["sh", "-c", command], environ=environ, capture=True, timeout=60)
+    done = backend.helpers.run(["sh", "-c", command], environ=environ, capture=True, timeout=60)
     assert said in done.stdout, done.stdout + done.stderr
 
 
@@ -227,11 +227,11 @@ def test_stop_lets_requests_in_flight_finish(backend: Containers) -> None:
 
 def test_killed_model_is_noticed_and_restarts(backend: Containers) -> None:
     for model in MODELS:
-        backend.kill(model, signal.SIGKILL)
+        backend.faults.kill(model, signal.SIGKILL)
     wait_until(lambda: {state.state for state in states_of(backend)} == {"exited"})
     assert {state.exit_code for state in states_of(backend)} == {137}
     with pytest.raises(LabError, match="plain_socket is not running"):
-        backend.kill("plain_socket", signal.SIGTERM)
+        backend.faults.kill("plain_socket", signal.SIGTERM)
     # What a killed server leaves behind are its Unix sockets; the next one must not trip over them.
     restart_all(backend)
 
@@ -268,7 +268,7 @@ def test_labs_are_isolated_from_each_other(
         "lab: plain_socket is not running: start it with `lab up plain_socket`\n",
     )
     with pytest.raises(LabError, match="is not up"):
-        other.run(["true"])
+        other.helpers.run(["true"])
 
 
 def test_model_of_a_profile_starts_if_named(
@@ -402,7 +402,7 @@ def test_conformance_suite_runs_in_the_network(backend: Containers) -> None:
     """
     files = [f"tests/conformance/test_{name}.py" for name in ("greet", "tls", "redis_tools")]
     arguments = [*files, *PLUGIN, *PARALLEL, "--network", "--models", ",".join(MODELS)]
-    report = read_report(backend.run_service("tests", arguments, capture=True, timeout=150), MODELS)
+    report = read_report(backend.helpers.run_service("tests", arguments, capture=True, timeout=150), MODELS)
     assert report.holds, report.failures
     columns, rows = report.table()
     assert columns == ["model", "tcp", "tls", "udp", "unix", "unixgram"]
@@ -425,7 +425,7 @@ def test_peers_pass_the_suite(find_of_project: Find, docker_project: str, peers:
     try:
         backend.up(peers)
         arguments = ["tests/conformance", *PLUGIN, *PARALLEL, "--network", "--models", ",".join(peers)]
-        report = read_report(backend.run_service("tests", arguments, capture=True, timeout=150), peers)
+        report = read_report(backend.helpers.run_service("tests", arguments, capture=True, timeout=150), peers)
     finally:
         backend.down()
     assert report.holds, report.failures

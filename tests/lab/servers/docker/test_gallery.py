@@ -80,7 +80,7 @@ def test_gallery_suite_passes_inside_the_network(backend: Containers) -> None:
     arguments = ["tests/gallery", *PLUGIN, "--numprocesses", "2", "--dist", "loadgroup", "--network"]
     backend.up(MODELS, timeout=60)
     try:
-        report = read_report(backend.run_service("tests", arguments, capture=True, timeout=400), [])
+        report = read_report(backend.helpers.run_service("tests", arguments, capture=True, timeout=400), [])
     finally:
         for model in MODELS:
             backend.stop(model)
@@ -92,7 +92,7 @@ def test_gallery_suite_passes_inside_the_network(backend: Containers) -> None:
 def test_third_party_clients_succeed(backend: Containers) -> None:
     """curl, lftp, swaks, telnet and INN's own, from Debian."""
     script = (ROOT / "tests" / "gallery" / "clients.sh").read_text()
-    done = backend.run_service("clients", ["sh", "-c", script], capture=True, timeout=170)
+    done = backend.helpers.run_service("clients", ["sh", "-c", script], capture=True, timeout=170)
     assert done.returncode == 0, done.stdout
     assert done.stdout.count("ok ") == script.count("\ntry ")
 

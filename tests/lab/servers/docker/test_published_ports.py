@@ -12,10 +12,10 @@ import pytest
 from docker.models.containers import Container
 
 from lab.load.external_server import ExternalServer
-from lab.load.generator import find_port
 from lab.metrics.cgroup import CgroupMeter
 from lab.servers.docker.containers import Containers
 from lab.servers.open import open_backend
+from lab.servers.process_helpers import find_port
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -42,12 +42,12 @@ def test_published_container_is_read_and_docker_proxy_is_not(engine: docker.Dock
         (published,) = bound
         (network,) = container.attrs["NetworkSettings"]["Networks"].values()
         for address in (f"127.0.0.1:{published['HostPort']}", f"{network['IPAddress']}:9000"):
-            meter = ExternalServer([f"command=tcp://{address}"]).open_meter()
+            meter = ExternalServer([f"command=tcp://{address}"]).meter("target")
             assert isinstance(meter, CgroupMeter), address
             assert meter.pid == container.attrs["State"]["Pid"]
             assert meter.read().memory_bytes
         # What has the port at another address of this machine is another server.
-        assert ExternalServer([f"command=tcp://127.0.0.2:{published['HostPort']}"]).pid("target") is None
+        assert ExternalServer([f"command=tcp://127.0.0.2:{published['HostPort']}"]).meter("target").pid is None
     finally:
         container.remove(force=True)
 

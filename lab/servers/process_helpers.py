@@ -1,0 +1,134 @@
+"""Programs of the lab as child processes on this machine."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from lab.base.errors import LabError
+from lab.base.paths import ROOT
+from lab.servers.backend import Completed, Instrument
+from lab.servers.catalogue import Catalogue
+from lab.servers.children import close_child, die_with_lab, open_child, open_lifeline
+
+ENV_RUNTIME = "LAB_RUNTIME"
+_HOST = "127.0.0.1"
+
+
+class ProcessHelpers:
+    """See `lab.servers.backend.Helpers`.
+
+    Args:
+        directory: of the project. Every process has it in its environment, which is how `down` finds it.
+    """
+
+    def __init__(self, directory: Path, catalogue: Catalogue) -> None:
+        self._directory = directory
+        self._catalogue = catalogue
+
+    def run(
+        self,
+        arguments: Sequence[str],
+        *,
+        environ: Mapping[str, str] | None = None,
+        capture: bool = False,
+        stdin: str | None = None,
+        interactive: bool = False,
+        timeout: float | None = None,
+    ) -> Completed:
+        command = [sys.executable if word == "python" else word for word in arguments[:1]] + list(arguments[1:])
+        try:
+            with open_lifeline(environ) as nothing:
+                return subprocess.run(  # noqa: S603 - the lab's own commands, and those that its user types
+                    command,
+                    cwd=ROOT,
+                    env=self.environ(environ),
+                    input=stdin,
+                    stdin=nothing if stdin is None and not interactive else None,
+                    stdout=subprocess.PIPE if capture else None,
+                    stderr=subprocess.PIPE if capture else None,
+                    text=True,
+                    errors="replace",
+                    timeout=timeout,
+                    check=False,
+                    preexec_fn=die_with_lab,
+                )
+        except FileNotFoundError:
+            raise LabError(f"{command[0]}: no such command on this machine") from None
+        except subprocess.TimeoutExpired:
+            raise LabError(f"`{' '.join(arguments)}` took longer than {timeout:g} s and was ended") from None
+
+    @contextlib.contextmanager
+    def start(self, arguments: Sequence[str], *, log: Path) -> Iterator[Instrument]:
+        command = [sys.executable if word == "python" else word for word in arguments]
+        process = open_child(command, environ=self.environ(), log=log, cwd=ROOT)
+        try:
+            yield Instrument(process, _HOST, log)
+        finally:
+            close_child(process)
+
+    def run_service(
+        self,
+        service: str,
+        arguments: Sequence[str] = (),
+        *,
+        environ: Mapping[str, str] | None = None,
+        capture: bool = False,
+        publish: bool = False,
+        stdin: str | None = None,
+        timeout: float | None = None,
+    ) -> Completed:
+        return self.run(
+            ["python", *self._module_of(service), *arguments],
+            environ=environ,
+            capture=capture,
+            stdin=stdin,
+            timeout=timeout,
+        )
+
+    @contextlib.contextmanager
+    def start_service(
+        self,
+        service: str,
+        arguments: Sequence[str] = (),
+        *,
+        environ: Mapping[str, str] | None = None,
+        publish: bool = False,
+        log: Path | None = None,
+    ) -> Iterator[Instrument]:
+        process = open_child(
+            [sys.executable, *self._module_of(service), *arguments],
+            environ=self.environ(environ),
+            log=log,
+            cwd=ROOT,
+        )
+        try:
+            yield Instrument(process, _HOST, log)
+        finally:
+            close_child(process)
+
+    def choose_bind(self, port: int, *, local: int | None = None) -> tuple[str, int]:
+        return _HOST, find_port() if local is None else local
+
+    def find_shell(self) -> str:
+        # The one that the user has chosen on this machine.
+        return os.environ.get("SHELL", "sh")
+
+    def environ(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
+        """Return the environment of a child process."""
+        return {**os.environ, **(more or {}), ENV_RUNTIME: str(self._directory)}
+
+    def _module_of(self, service: str) -> list[str]:
+        """Return an instrument's entry point without the interpreter."""
+        command = self._catalogue.entrypoint(service)
+        # As a module, a command of a package does not depend on PATH.
+        return command[1:] if command[0] == "python" else ["-m", *command]
+
+
+def find_port() -> int:
+    """Return a free TCP port of the loopback interface."""
+    with socket.create_server((_HOST, 0)) as listener:
+        return int(listener.getsockname()[1])
