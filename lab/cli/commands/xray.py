@@ -110,7 +110,7 @@ def _record_all(
     backend = open_backend(lab.backend_name, lab.project or PROJECT, catalogue=lab.catalogue)
     names = choose_speakers(backend, models, "command")
     folder = choose_folder(backend, runtime_directory(backend.project))
-    machine = describe_environment(backend.name)
+    machine = describe_environment(backend.describe())
     found = []
     with _set_variable(ENV_XRAY, folder), interrupts.sure(backend.down):
         # One after the other: the models must not take the cores from each other.

@@ -106,7 +106,7 @@ def find_address(backend: Backend, model: str, scene: Scene) -> Address:
 
 def _clear(backend: Backend, place: str) -> None:
     script = f"import os, pathlib; [os.path.exists(p) and os.remove(p) for p in ('{place}/sampling', '{place}/done')]"
-    backend.run(["python", "-c", script], capture=True, timeout=_TIMEOUT)
+    backend.helpers.run(["python", "-c", script], capture=True, timeout=_TIMEOUT)
 
 
 @contextmanager
@@ -115,7 +115,7 @@ def _sampled(backend: Backend, model: str, place: str) -> Iterator["Future[Mappi
 
     def look() -> Mapping[str, Any]:
         try:
-            found: Mapping[str, Any] = json.loads(backend.run_beside(model, source, [place, str(_PERIOD)]))
+            found: Mapping[str, Any] = json.loads(backend.faults.run_beside(model, source, [place, str(_PERIOD)]))
         except LabError as error:
             return {"threads": [], "faults": [f"the kernel's side: {error}"], "machine": "", "look": 0}
         return found
@@ -125,7 +125,7 @@ def _sampled(backend: Backend, model: str, place: str) -> Iterator["Future[Mappi
 
 
 def _play(backend: Backend, request: Mapping[str, Any]) -> Mapping[str, Any]:
-    done = backend.run(["python", "-m", scenes.__name__, json.dumps(request)], capture=True, timeout=_TIMEOUT)
+    done = backend.helpers.run(["python", "-m", scenes.__name__, json.dumps(request)], capture=True, timeout=_TIMEOUT)
     try:
         played: Mapping[str, Any] = json.loads(done.stdout)
     except ValueError:
