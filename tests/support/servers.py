@@ -121,9 +121,30 @@ def queued(address: Address) -> int:
     return waiting
 
 
+def listens(address: Address) -> bool:
+    """Return whether a socket listens at a TCP, TLS or Unix address, proc(5)."""
+    if address.path:
+        rows = [row.split() for row in Path("/proc/net/unix").read_text().splitlines()[1:]]
+        return any(row[7:] == [address.path] and int(row[3], 16) & 0x10000 for row in rows)
+    rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return any(row[1] == f"0100007F:{address.port:04X}" and row[3] == "0A" for row in rows)
+
+
 def held(server: Server) -> int:
     """Return the bytes of private memory of the server's processes."""
     return sum(process.memory_full_info().uss for process in server.family())
+
+
+def is_asleep(server: Server) -> bool:
+    """Return whether each thread of the server waits: none has work left, or waits for a core, proc(5)."""
+    with suppress(FileNotFoundError):  # a thread has just ended
+        states = [
+            stat.read_text().rpartition(") ")[2][0]
+            for process in server.family()
+            for stat in Path(f"/proc/{process.pid}/task").glob("*/stat")
+        ]
+        return set(states) == {"S"}
+    return False
 
 
 def worked(server: Server) -> float:

@@ -20,7 +20,7 @@ FAULTY = Path(__file__).parent / "faulty_server"
 def test_server_with_one_wrong_reply_in_a_thousand_has_no_clean_row(process_project: str, lab, tmp_path: Path) -> None:
     done = lab(
         *("--backend", "process", "--project", process_project),
-        *("bench", "--quick", "asyncio_streams", "--rounds", "2", "--duration", "500ms"),
+        *("bench", "--quick", "asyncio_streams", "--rounds", "1", "--duration", "500ms"),
         *("--out", str(tmp_path)),
         environ={"PYTHONPATH": str(FAULTY)},
     )

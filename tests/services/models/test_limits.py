@@ -13,8 +13,8 @@ from loadtests.sockets.connection import BlockingConnection
 from loadtests.sockets.errors import NoAnswerError, WrongAnswerError
 from services.serving.idle import unsent
 from tests.support.reading import is_over, last_words, ping, read_all
-from tests.support.servers import Server, queued, worked
-from tests.support.waiting import settled, wait_until
+from tests.support.servers import Server, is_asleep, queued
+from tests.support.waiting import wait_until
 
 Start = Callable[..., Server]
 LIMIT = 4
@@ -194,7 +194,7 @@ def test_datagrams_above_the_limit_are_not_worked_on(start: Start, transport: st
             address = server.address("command", transport)
             # Both sleep before a PING is there: of two processes, one might otherwise be quicker with a PING.
             wait_until(lambda: not (queued(address) if transport == "udp" else unsent(link.socket.fileno())))
-            settled(lambda: worked(server), 0.05)
+            wait_until(lambda: is_asleep(server))
             for _ in range(8):
                 link.send(b"PING\r\n")
             link.reset_deadline()
