@@ -33,6 +33,7 @@ from statistics import median
 
 from lab.base.paths import ROOT
 from lab.experiments.environment import describe_environment
+from loadtests.contract import LoadResult
 
 SERVER = "redis-server --port {port} --save '' --appendonly no"
 CONNECTIONS = 50
@@ -132,11 +133,10 @@ def drive_wire_user(port: int, core: int, depth: int, seconds: float) -> Rates:
     command = [sys.executable, "-m", "locust", "-f", "loadtests/locustfile.py", "--headless", "--only-summary"]
     command += ["--workload", WORKLOADS[depth], "--users", str(CONNECTIONS), "--spawn-rate", "1000"]
     text = run([*command, "--loglevel", "ERROR", "--window", str(seconds)], core, LAB_TARGETS=targets)
-    found = json.loads(text.partition("LOAD-RESULT ")[2].splitlines()[0])
-    if found["failures"]:
-        sys.exit(f"failures: {found['failures']}")
-    requests = found["answered"] * depth
-    return requests / found["seconds"], requests / found["generator_cpu"]
+    (found,) = LoadResult.find_all(text)
+    if found.failures:
+        sys.exit(f"failures: {found.failures}")
+    return found.rate, found.rate / (found.generator_cores or 1.0)
 
 
 def drive_plain_user(port: int, core: int, seconds: float) -> Rates:

@@ -77,7 +77,7 @@ class Outcome:
     @property
     def cores(self) -> float | None:
         """What it used, if it could serve it."""
-        known = [item.server_cores for item in self.found if item.server_cores is not None]
+        known = [item.server.cores for item in self.found if item.server.cores is not None]
         return median(known) if known and self.held else None
 
     @property
@@ -89,7 +89,7 @@ class Outcome:
 
 def is_served(found: Measurement) -> bool:
     """Whether everything that was due was answered, and nobody was left out."""
-    return (found.rate_ratio or 0.0) >= _ALL and not found.failures and not found.starved
+    return (found.load.rate_ratio or 0.0) >= _ALL and not found.load.failures and not found.load.starved
 
 
 def measure_burn(backend: Backend, pinning: Pinning | None) -> float:
@@ -103,7 +103,7 @@ def measure_burn(backend: Backend, pinning: Pinning | None) -> float:
                 find_preset(scenario).change(users=4, duration=3.0),
                 pinning=pinning,
                 generator=generator,
-            ).server_cpu_us
+            ).server.cpu_us
             for scenario in ("closed_burn", "closed_ping")
         ]
     burn, ping = costs

@@ -24,6 +24,7 @@ from statistics import median
 
 from benchmarks.engine import CONNECTIONS, Rates, run, serve
 from lab.experiments.environment import describe_environment
+from loadtests.contract import LoadResult
 
 WRK, WIRE = "wrk", "WireUser"
 NGINX = """
@@ -57,10 +58,10 @@ def drive_wire_user(port: int, core: int, seconds: float) -> Rates:
     command = [sys.executable, "-m", "locust", "-f", "loadtests/locustfile.py", "--headless", "--only-summary"]
     command += ["--workload", "http_ping", "--users", str(CONNECTIONS), "--spawn-rate", "1000", "--loglevel", "ERROR"]
     text = run([*command, "--window", str(seconds)], core, LAB_TARGETS=targets)
-    found = json.loads(text.partition("LOAD-RESULT ")[2].splitlines()[0])
-    if found["failures"]:
-        sys.exit(f"failures: {found['failures']}")
-    return found["answered"] / found["seconds"], found["answered"] / found["generator_cpu"]
+    (found,) = LoadResult.find_all(text)
+    if found.failures:
+        sys.exit(f"failures: {found.failures}")
+    return found.rate, found.rate / (found.generator_cores or 1.0)
 
 
 def main() -> None:

@@ -130,7 +130,7 @@ def run(backend: Backend, chosen: Sequence[Model], rounds: int, seconds: float) 
         versions: Mapping[str, str] | None = None
         for workload, item in measure_rounds(backend, sound, rounds, seconds):
             found.setdefault(item.model, {}).setdefault(workload, []).append(item)
-            versions = item.versions
+            versions = item.load.versions
         environment = describe_environment(backend.describe(), versions=versions)
         environment |= backend.describe_models(sound)
     finally:

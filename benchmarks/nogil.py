@@ -72,12 +72,12 @@ class Pair:
 
     def cpu(self, model: str) -> float | None:
         """Median of the CPU for one request, in µs; None if it is not known of every run."""
-        known = [found.server_cpu_us for found in self.runs[model] if found.server_cpu_us is not None]
+        known = [found.server.cpu_us for found in self.runs[model] if found.server.cpu_us is not None]
         return median(known) if len(known) == len(self.runs[model]) else None
 
     def cores(self, model: str) -> float | None:
         """Median of the cores' worth of CPU that the server used."""
-        known = [found.server_cores for found in self.runs[model] if found.server_cores is not None]
+        known = [found.server.cores for found in self.runs[model] if found.server.cores is not None]
         return median(known) if len(known) == len(self.runs[model]) else None
 
     def span(self, model: str) -> str:
@@ -121,7 +121,7 @@ def main(rounds: int) -> int:
                     pair.runs[name].append(found)
                 each = "  ".join(f"{name} {show_rate(pair.runs[name][-1])}" for name in models)
                 print(f"{number + 1}/{rounds}  {pair.name}: {each}", flush=True)
-        environment = describe_environment(backend.describe(), versions=pairs[0].runs[WITH][0].versions)
+        environment = describe_environment(backend.describe(), versions=pairs[0].runs[WITH][0].load.versions)
         environment |= backend.describe_models(models.values())
     finally:
         backend.down()
@@ -133,9 +133,9 @@ def main(rounds: int) -> int:
         console.print(f"{name}: {text or 'not known'}", style="dim", markup=False)
     path = write(pairs, rounds, environment, count_checks([asdict(each) for each in report.findings], list(models)))
     print(f"as a page: {path}")
-    failed = [found for pair in pairs for runs in pair.runs.values() for found in runs if found.failures]
+    failed = [found for pair in pairs for runs in pair.runs.values() for found in runs if found.load.failures]
     for found in failed:
-        print(f"{found.model}, {found.workload}: failures: {show_failures(found.failures)}")
+        print(f"{found.model}, {found.workload}: failures: {show_failures(found.load.failures)}")
     return 1 if failed else 0
 
 
@@ -176,7 +176,7 @@ def write(
     (folder / "data.json").write_text(json.dumps({"environment": environment, "runs": runs}, indent=1) + "\n")
     # On the page a row is a model under one load.
     rows = [
-        replace(pair.middle(model), model=f"{model}: {pair.name}", summary=f"lowest to highest: {pair.span(model)}")
+        replace(pair.middle(model).rename(f"{model}: {pair.name}"), summary=f"lowest to highest: {pair.span(model)}")
         for pair in pairs
         for model in pair.runs
     ]

@@ -27,7 +27,7 @@ SECONDS = 2.0
 
 def generator_us(found: Measurement) -> float:
     """The CPU of all generators for one request, in microseconds."""
-    return (found.generator_cores or 0.0) * 1e6 / found.rate
+    return (found.load.generator_cores or 0.0) * 1e6 / found.rate
 
 
 def show(values: list[float]) -> str:
@@ -59,9 +59,9 @@ def main(repeats: int) -> None:
         f"{'scenario':16} {'model':24} {'workers':7} {'generator µs/req':26} {'server µs/req':26} generators per core"
     )
     for (scenario, model, workers), results in found.items():
-        known = [item for item in results if item.server_cpu_us]
+        known = [item for item in results if item.server.cpu_us]
         generators = [generator_us(item) for item in known]
-        servers = [item.server_cpu_us or 0.0 for item in known]
+        servers = [item.server.cpu_us or 0.0 for item in known]
         ratios = [one / other for one, other in zip(generators, servers, strict=True)]
         shown = f"{show(generators):26} {show(servers):26} {show(ratios)}" if known else "the server's CPU is not known"
         print(f"{scenario:16} {model:24} {workers:7} {shown}")

@@ -65,9 +65,9 @@ def main() -> None:
                         find_preset("open_steady").change(users=16, duration=options.seconds, rate=options.rate),
                         generator=generator,
                     )
-                    if found.failures or found.server_cpu_us is None:
-                        sys.exit(f"{backend.project}: {found.failures}, CPU {found.server_cpu_us}")
-                    costs[backend.project].append(found.server_cpu_us)
+                    if found.load.failures or found.server.cpu_us is None:
+                        sys.exit(f"{backend.project}: {found.load.failures}, CPU {found.server.cpu_us}")
+                    costs[backend.project].append(found.server.cpu_us)
     finally:
         plain.down()
         slowed.down()

@@ -30,13 +30,12 @@ from contextlib import contextmanager
 from heapq import heappop, heappush
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 from lab.base.paths import ROOT
 from lab.experiments.environment import describe_environment
-from loadtests.sockets.histogram import percentile
+from loadtests.contract import LoadResult
 
 MEDIAN, SIGMA = 0.020, 0.5
 MODEL = "{python} -m services.run --model uvloop_protocol --listen command=tcp://127.0.0.1:{port}"
@@ -164,13 +163,12 @@ def start(url: str, *arguments: str, file: str = "loadtests/locustfile.py", **en
     )
 
 
-def finish(process: subprocess.Popen[str]) -> dict[str, Any]:
+def finish(process: subprocess.Popen[str]) -> LoadResult:
     """Its result."""
     text, _ = process.communicate(timeout=900)
-    if "LOAD-RESULT " not in text:
-        sys.exit(f"the generator gave no result: {text}")
-    found: dict[str, Any] = json.loads(text.partition("LOAD-RESULT ")[2].splitlines()[0])
-    return found
+    for found in LoadResult.find_all(text):
+        return found
+    sys.exit(f"the generator gave no result: {text}")
 
 
 def ask(users: int, rate: float, seconds: float) -> list[str]:
@@ -194,12 +192,12 @@ def tell_most(what: str, value: float, most: float, unit: str) -> bool:
     return value <= most
 
 
-def show(found: dict[str, Any]) -> None:
+def show(found: LoadResult) -> None:
     """Print the rest of a result."""
     print(
-        f"  {found['answered']:,} answered in {found['seconds']:.2f} s, failures {found['failures']}, "
-        f"asked {found['asked']}, late {found['late']}, dropped {found['dropped']}, "
-        f"generator {found['generator_cpu'] / found['seconds']:.0%} of a core"
+        f"  {found.answered:,} answered in {found.seconds:.2f} s, failures {found.failures}, "
+        f"asked {found.asked}, late {found.late}, dropped {found.dropped}, "
+        f"generator {found.generator_cores or 0.0:.0%} of a core"
     )
 
 
@@ -210,10 +208,10 @@ def check_delay() -> bool:
         found = finish(start(url, *ask(256, 2000, 30)))
     show(found)
     held = json.loads(said[0])
-    holds = not found["failures"]
+    holds = not found.failures
     for name, share in (("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)):
         right = held[int(share * len(held))]
-        holds &= tell(name, percentile(found["service"], share) or 0.0, right, 0.03, "µs")
+        holds &= tell(name, found.service.percentile(share) or 0.0, right, 0.03, "µs")
     return holds
 
 
@@ -221,10 +219,10 @@ def check_stall() -> bool:
     with open_server(SELF, "stall") as url:
         found = finish(start(url, *ask(50, 1000, 20)))
     show(found)
-    service = percentile(found["service"], 0.99) or 0.0
-    holds = tell("p99 from when it was due", percentile(found["intended"], 0.99) or 0.0, 800_000, 0.05, "µs")
+    service = found.service.percentile(0.99) or 0.0
+    holds = tell("p99 from when it was due", found.times.percentile(0.99) or 0.0, 800_000, 0.05, "µs")
     print(f"  {'p99 from the sending':<28}{service:>12,.1f} µs")
-    return holds and service < 100_000 and not found["failures"]
+    return holds and service < 100_000 and not found.failures
 
 
 def check_rate() -> bool:
@@ -234,7 +232,7 @@ def check_rate() -> bool:
         found = finish(start(url, *ask(64, 20_000, 30), file=str(path), SENT=str(sent), PYTHONPATH=str(ROOT)))
         times = json.loads(sent.read_text())
     show(found)
-    holds = tell("answered", found["answered"] / found["seconds"], 20_000, 0.005, "/s")
+    holds = tell("answered", found.rate, 20_000, 0.005, "/s")
     errors = sorted(abs((b[0] - a[0]) - (b[1] - a[1])) * 1e6 for a, b in pairwise(times))
     lags = sorted((at - due) * 1e6 for at, due in times)
     print(f"  lag behind the schedule: p50 {lags[len(lags) // 2]:.1f} µs, p99 {lags[len(lags) * 99 // 100]:.1f} µs")
@@ -245,9 +243,9 @@ def check_crowd() -> bool:
     with open_server(MODEL) as url:
         found = finish(start(url, *ask(10_000, 1000, 20)))
     show(found)
-    p99 = percentile(found["service"], 0.99)
-    print(f"  {found['users']:.0f} connections, service p99 {p99} µs")
-    return tell("answered", found["answered"] / found["seconds"], 1000, 0.005, "/s") and found["users"] > 9_990
+    p99 = found.service.percentile(0.99)
+    print(f"  {found.users:.0f} connections, service p99 {p99} µs")
+    return tell("answered", found.rate, 1000, 0.005, "/s") and found.users > 9_990
 
 
 def check_ramp() -> bool:
@@ -256,8 +254,8 @@ def check_ramp() -> bool:
         begin = time.monotonic()
         found = finish(process)
     show(found)
-    print(f"  {found['users']:.0f} users, {found['starved']} of them starved, {time.monotonic() - begin:.1f} s in all")
-    return not found["failures"] and not found["starved"] and found["users"] > 4_990 and process.returncode == 0
+    print(f"  {found.users:.0f} users, {found.starved} of them starved, {time.monotonic() - begin:.1f} s in all")
+    return not found.failures and not found.starved and found.users > 4_990 and process.returncode == 0
 
 
 def check_soak() -> bool:
@@ -271,7 +269,7 @@ def check_soak() -> bool:
         found = finish(process)
     show(found)
     print(f"  memory by the minute: {', '.join(f'{value:.1f}' for value in samples[5::6])} MB")
-    holds = tell("answered", found["answered"] / found["seconds"], 10_000, 0.005, "/s")
+    holds = tell("answered", found.rate, 10_000, 0.005, "/s")
     return tell_most("growth from the second minute", max(samples[6:]) - samples[5], 5, "MB") and holds
 
 

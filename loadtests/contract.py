@@ -1,19 +1,31 @@
-"""What the lab asks of the load generator (`LoadSpec`).
+"""What the lab asks of the load generator (`LoadSpec`), and what the generator has seen (`LoadResult`).
 
 Both sides import this module, which imports neither Locust nor a backend. A specification becomes arguments of Locust's
-command line, and is read back from the options that Locust or its form has parsed.
+command line, and is read back from the options that Locust or its form has parsed. A result is a line of JSON.
 """
 
+import contextlib
+import json
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Self, TypeVar
 
 from lab.load.workloads import CLOSED, LOOPS, OPEN, SHAPES, STEADY
+from loadtests.sockets.histogram import Histogram
 from services.protocol import Transport
 
 # How the requests of an open loop are spread over time.
 EVEN, RANDOM = "even", "random"
+
+# The prefix of a result on the generator's stdout, where Locust and its libraries may print other lines.
+_RESULT = "LOAD-RESULT "
+
+# A worker prints this when it has joined its master.
+JOINED = "LOAD-JOINED"
+
+# The fork server prints this and the exit code at the end of a load.
+ENDED = "LOAD-ENDED "
 
 # Start all users at once: the window begins when the last one has started.
 _SPAWN_FACTOR = 100
@@ -129,3 +141,145 @@ def declare(name: str) -> dict[str, Any]:
     if flag.choices:
         return {**about, "choices": flag.choices, "default": str(default)}
     return {**about, "type": flag.read, "default": default}
+
+
+@dataclass(frozen=True, slots=True)
+class LoadResult:
+    """One load on one model, as the generator has seen it. Times of a `Histogram` in microseconds; None if unknown.
+
+    Args:
+        model, transport: the load.
+        users: mean number of connections; each has at most one exchange in flight.
+        depth: requests in one exchange; more than one in a pipeline.
+        seconds: the window, after the warm-up.
+        answered: exchanges of the window with a correct reply.
+        failures: failed exchanges by reason.
+        service: times from sending; of replies and timeouts.
+        intended: times from when the exchange was due, in an open loop; None in a closed one.
+        asked: exchanges that were due in the window in an open loop; None in a closed one.
+        late, dropped: exchanges of these that were sent more than a millisecond late, or could not be sent.
+        lost, duplicates, reordered: datagrams without a reply in time, with two replies, or out of order.
+        starved: users without a reply in the window.
+        generators: processes that generated the load.
+        generator_cores: mean number of cores that they used, for all models together.
+        generator_throttled: share of the time for which a CPU quota stopped the generator, of its
+            processes the maximum.
+        machine_cores: mean number of cores that all processes of this machine used. A container sees the whole machine.
+        cores: cores of the machine.
+        versions: of the software of the generator.
+        answered_in_all: exchanges since the start, warm-up included; the server's CPU time is divided by it.
+        warm_up_failures: failed exchanges of the warm-up by reason.
+        disturbances: sentences about events that make the figures meaningless.
+    """
+
+    model: str
+    transport: str
+    users: float
+    depth: int
+    seconds: float
+    answered: int
+    failures: Mapping[str, int]
+    service: Histogram
+    intended: Histogram | None = None
+    asked: int | None = None
+    late: int = 0
+    dropped: int = 0
+    lost: int = 0
+    duplicates: int = 0
+    reordered: int = 0
+    starved: int = 0
+    generators: int = 1
+    generator_cores: float | None = None
+    generator_throttled: float | None = None
+    machine_cores: float | None = None
+    cores: int | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    answered_in_all: int = 0
+    warm_up_failures: Mapping[str, int] = field(default_factory=dict)
+    disturbances: tuple[str, ...] = ()
+
+    @property
+    def times(self) -> Histogram:
+        """Return the response times: from sending, in an open loop from when the exchange was due."""
+        return self.service if self.intended is None else self.intended
+
+    @property
+    def rate(self) -> float:
+        """Return correctly answered requests per second."""
+        return self.answered * self.depth / self.seconds
+
+    @property
+    def asked_rate(self) -> float | None:
+        """Return requests per second that were due in an open loop; None in a closed one."""
+        return None if self.asked is None else self.asked * self.depth / self.seconds
+
+    @property
+    def rate_ratio(self) -> float | None:
+        """Return the rate relative to the requested rate; None in a closed loop."""
+        return self.rate / self.asked_rate if self.asked_rate else None
+
+    @property
+    def failed(self) -> int:
+        """Return the number of failed exchanges."""
+        return sum(self.failures.values())
+
+    @property
+    def failure_ratio(self) -> float | None:
+        """Return the share of failed exchanges; None if there were no exchanges."""
+        exchanges = self.answered + self.failed
+        return self.failed / exchanges if exchanges else None
+
+    def ratio(self, count: int) -> float | None:
+        """Return a count of exchanges relative to those that were due; None in a closed loop."""
+        return count / self.asked if self.asked else None
+
+    @property
+    def loss_ratio(self) -> float | None:
+        """Return the share of lost datagrams; None if none were answered or lost."""
+        sent = self.answered * self.depth + self.lost
+        return self.lost / sent if sent else None
+
+    @property
+    def in_flight(self) -> float | None:
+        """Return the mean number of exchanges in flight by Little's law: rate x response time."""
+        mean = self.service.mean_us
+        return None if mean is None else self.service.total / self.seconds * mean / 1e6
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all fields, for `from_json`."""
+        own = {item.name: getattr(self, item.name) for item in fields(self)}
+        return own | {
+            "service": self.service.as_json(),
+            "intended": None if self.intended is None else self.intended.as_json(),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Parse the result of `as_json`.
+
+        Raises:
+            KeyError, TypeError, ValueError: the data is not a result.
+        """
+        intended = data["intended"]
+        changed = {
+            "service": Histogram.from_json(data["service"]),
+            "intended": None if intended is None else Histogram.from_json(intended),
+            "disturbances": tuple(data["disturbances"]),
+        }
+        return cls(**{**data, **changed})
+
+    def encode(self) -> str:
+        """Return the line for the lab."""
+        return f"{_RESULT}{json.dumps(self.as_json())}"
+
+    @classmethod
+    def find_all(cls, output: str) -> list[Self]:
+        """Return the results in the output of a generator; skip what a terminal or a crash has damaged."""
+        found = []
+        for line in output.splitlines():
+            # Anywhere in the line: progress output of a terminal may precede it.
+            _, marker, text = line.partition(_RESULT)
+            if marker:
+                with contextlib.suppress(ValueError, TypeError, KeyError):
+                    found.append(cls.from_json(json.loads(text)))
+        return found

@@ -17,9 +17,8 @@ from gevent import monkey
 from gevent.os import fork_gevent
 
 from lab.servers.children import die_with_lab
+from loadtests.contract import ENDED
 
-# Also in lab/load/generator.py, which cannot import this module, because it loads Locust.
-ENDED = "LOAD-ENDED "
 _LOCUSTFILE = "loadtests/locustfile.py"
 
 # The patched waitpid would start an event loop, which the next child would inherit.

@@ -31,7 +31,7 @@ from lab.load.cores import pin_generator
 from lab.load.workloads import CLOSED, CUSTOM_PROTOCOL, STEADY, WORKLOADS, Workload, level, make_exchange
 from loadtests import lifeline, objections, rate_shares
 from loadtests.buckets import bucket_three_digits
-from loadtests.contract import FLAGS, RANDOM, LoadSpec, declare, option_of
+from loadtests.contract import FLAGS, JOINED, RANDOM, LoadSpec, declare, option_of
 from loadtests.idle_connections import IdleConnections, divide
 from loadtests.run_time import RunTime
 from loadtests.scripts import SCRIPTS
@@ -47,9 +47,6 @@ from loadtests.web import faults
 from loadtests.web.form import check_form
 from loadtests.web.tables import extend
 from loadtests.window import Window, WindowCounter
-
-# A worker prints this when it has joined; lab/load/generator.py waits for it.
-JOINED = "LOAD-JOINED"
 
 # Locust's own hook ("can be replaced at runtime for custom bucketing"). Annotated as int; its code takes any number.
 locust.stats.bucket_response_time = cast(Any, bucket_three_digits)

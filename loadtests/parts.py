@@ -2,14 +2,16 @@
 
 import platform
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass
 from importlib.metadata import version
 from time import perf_counter, process_time
-from typing import Any
+from typing import Any, Self
 
 import psutil
 
+from lab.load.workloads import OPEN
+from loadtests.contract import LoadResult
 from loadtests.sockets.recorder import Series, Tally
 
 # A generator that was not scheduled for this long was stopped, or had no core. On a busy machine, waits are shorter.
@@ -21,67 +23,67 @@ _APART_SECONDS = 0.8
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """The result of one run for one model.
+class Group:
+    """The counts of one series in one process.
 
     Args:
-        model, workload, transport, loop: the load.
-        users: mean number; each has at most one exchange in flight.
+        series: their name.
         depth: requests in one exchange.
-        seconds: the window, after the warm-up.
-        answered: exchanges of the window with a correct reply.
-        asked: exchanges that were due in the window in an open loop; None in a closed one.
-        late, dropped: exchanges of these that were sent late, or could not be sent.
-        lost, duplicates, reordered: datagrams.
-        failures: failed exchanges by reason.
-        mean_us: mean response time in microseconds from sending; None without replies.
-        min_us, max_us: its extremes, unrounded.
-        service: [microseconds, count], ascending, from sending; of replies and timeouts.
-        intended: the same from when the exchange was due, in an open loop; None in a closed one.
+        tally: the counts of the window.
         starved: users without a reply in the window.
-        generators: processes that generated the load.
-        generator_cpu: their CPU seconds in the window, for all models together.
-        machine_cpu: CPU seconds of all processes of this machine in the window; None if unknown. A container sees the
-            whole machine too.
-        generator_throttled: seconds in the window for which a CPU quota stopped the generator, of its processes the
-            maximum; None if unknown.
-        cores: cores of the machine.
-        versions: of the software of the generator.
-        answered_in_all: exchanges since the start, warm-up included; the server's CPU time is divided by it.
+        answered_in_all: exchanges since the start, warm-up included.
         warm_up_failures: failed exchanges of the warm-up by reason.
-        disturbances: sentences about events at the generators that make the figures meaningless.
     """
 
-    model: str
-    workload: str
-    transport: str
-    loop: str
-    users: float
+    series: Series
     depth: int
-    seconds: float
-    answered: int
-    asked: int | None
-    late: int
-    dropped: int
-    lost: int
-    duplicates: int
-    reordered: int
-    failures: dict[str, int]
-    mean_us: float | None
-    min_us: float | None
-    max_us: float | None
-    service: list[tuple[float, int]]
-    intended: list[tuple[float, int]] | None
+    tally: Tally
     starved: int
-    generators: int
-    generator_cpu: float
-    machine_cpu: float | None
-    generator_throttled: float | None
-    cores: int | None
-    versions: dict[str, str]
     answered_in_all: int
-    warm_up_failures: dict[str, int]
-    disturbances: list[str]
+    warm_up_failures: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one process has counted in a window.
+
+    Args:
+        seconds: the window.
+        cpu: CPU seconds of the process in it.
+        throttled: seconds for which a CPU quota stopped the process; None if unknown.
+        stalled: the longest time without a core; None if the process joined after the window had begun.
+        groups: the counts.
+    """
+
+    seconds: float
+    cpu: float
+    throttled: float | None
+    stalled: float | None
+    groups: tuple[Group, ...]
+
+    def encode(self) -> dict[str, Any]:
+        """Return data for a message, for `decode`."""
+        groups = [
+            [
+                astuple(group.series),
+                group.depth,
+                group.tally.encode(),
+                group.starved,
+                group.answered_in_all,
+                dict(group.warm_up_failures),
+            ]
+            for group in self.groups
+        ]
+        own = {"seconds": self.seconds, "cpu": self.cpu, "throttled": self.throttled, "stalled": self.stalled}
+        return own | {"groups": groups}
+
+    @classmethod
+    def decode(cls, data: Mapping[str, Any]) -> Self:
+        """Restore the part that `encode` was called on."""
+        groups = tuple(
+            Group(Series(*series), depth, Tally.decode(tally), *rest) for series, depth, tally, *rest in data["groups"]
+        )
+        return cls(**{**data, "groups": groups})
 
 
 class Pulse:
@@ -107,81 +109,78 @@ class Pulse:
         self._last = now, cpu
 
 
-def combine(parts: list[dict[str, Any]], machine_cpu: float | None, *, expected: int) -> list[Result]:
+def combine(parts: Sequence[Part], machine_cpu: float | None, *, expected: int) -> list[LoadResult]:
     """Combine the counts of all processes into results.
 
     Args:
+        machine_cpu: CPU seconds of all processes of this machine in the window; None if unknown.
         expected: number of processes that should have generated the load.
     """
-    disturbances = list(find_disturbances(parts, expected))
+    disturbances = tuple(find_disturbances(parts, expected))
     # A process that joined late did not see the window begin, so its duration is unknown.
-    parts = [part for part in parts if part["stalled"] is not None]
-    found: dict[Series, list[dict[str, Any]]] = {}
+    parts = [part for part in parts if part.stalled is not None]
+    found: dict[Series, list[Group]] = {}
     for part in parts:
-        for group in part["groups"]:
-            found.setdefault(Series(*group["series"]), []).append(group)
+        for group in part.groups:
+            found.setdefault(group.series, []).append(group)
     return [_combine(series, groups, parts, machine_cpu, disturbances) for series, groups in sorted(found.items())]
 
 
-def find_disturbances(parts: list[dict[str, Any]], expected: int) -> Iterator[str]:
+def find_disturbances(parts: Sequence[Part], expected: int) -> Iterator[str]:
     """Yield a sentence for each disturbance of the processes that generated the load."""
-    whole = [part for part in parts if part["stalled"] is not None]
+    whole = [part for part in parts if part.stalled is not None]
     if len(whole) < expected:
         yield f"{expected - len(whole)} of {expected} load generators did not take part in the whole window"
     if late := len(parts) - len(whole):
         yield f"{late} load generator{'s' if late > 1 else ''} joined during the window"
     # A quota makes a process wait as well, and is reported separately.
-    stalled = max((part["stalled"] - (part["throttled"] or 0.0) for part in whole), default=0.0)
+    stalled = max(((part.stalled or 0.0) - (part.throttled or 0.0) for part in whole), default=0.0)
     if stalled >= _STALL_SECONDS:
         yield f"a load generator did not run for {stalled:.1f} s: it was stopped, or had no core"
-    seconds = [part["seconds"] for part in whole]
+    seconds = [part.seconds for part in whole]
     if seconds and max(seconds) - min(seconds) >= _APART_SECONDS:
         yield f"the windows of the load generators differ: {min(seconds):.1f} s to {max(seconds):.1f} s"
 
 
 def _combine(
     series: Series,
-    groups: list[dict[str, Any]],
-    parts: list[dict[str, Any]],
+    groups: Sequence[Group],
+    parts: Sequence[Part],
     machine_cpu: float | None,
-    disturbances: list[str],
-) -> Result:
+    disturbances: tuple[str, ...],
+) -> LoadResult:
     tally = Tally()
     early = Counter[str]()
     for group in groups:
-        tally.merge(Tally.decode(group["tally"]))
-        early.update(group["warm_up_failures"])
-    is_open = series.loop == "open"
-    seconds = sum(part["seconds"] for part in parts) / len(parts)
-    return Result(
+        tally.merge(group.tally)
+        early.update(group.warm_up_failures)
+    is_open = series.loop == OPEN
+    seconds = sum(part.seconds for part in parts) / len(parts)
+    throttled = max((part.throttled for part in parts if part.throttled is not None), default=None)
+    return LoadResult(
         model=series.model,
-        workload=series.workload,
         transport=series.transport,
-        loop=series.loop,
         users=tally.user_seconds / seconds,
-        depth=groups[0]["depth"],
+        depth=groups[0].depth,
         seconds=seconds,
         answered=tally.answered,
+        failures=dict(tally.failures),
+        service=tally.service,
+        intended=tally.intended if is_open else None,
         asked=tally.asked if is_open else None,
         late=tally.late,
         dropped=tally.dropped,
         lost=tally.lost,
         duplicates=tally.duplicates,
         reordered=tally.reordered,
-        failures=dict(tally.failures),
-        mean_us=tally.service.mean_us,
-        min_us=tally.service.min_us,
-        max_us=tally.service.max_us,
-        service=tally.service.pairs(),
-        intended=tally.intended.pairs() if is_open else None,
-        starved=sum(group["starved"] for group in groups),
+        starved=sum(group.starved for group in groups),
         generators=len(parts),
-        generator_cpu=sum(part["cpu"] for part in parts),
-        machine_cpu=machine_cpu,
-        generator_throttled=max((part["throttled"] for part in parts if part["throttled"] is not None), default=None),
+        generator_cores=sum(part.cpu for part in parts) / seconds,
+        generator_throttled=None if throttled is None else throttled / seconds,
+        machine_cores=None if machine_cpu is None else machine_cpu / seconds,
         cores=psutil.cpu_count(),
         versions=_versions(),
-        answered_in_all=sum(group["answered_in_all"] for group in groups),
+        answered_in_all=sum(group.answered_in_all for group in groups),
         warm_up_failures=dict(early),
         disturbances=disturbances,
     )

@@ -5,10 +5,8 @@ its counts. The process with the `Window` combines them. Both directions use Loc
 sends them to itself.
 """
 
-import json
 import sys
 from collections import Counter
-from dataclasses import asdict, astuple
 from time import monotonic, perf_counter, process_time
 from typing import Any, cast
 
@@ -17,12 +15,9 @@ from locust.env import Environment
 from locust.runners import MasterRunner
 
 from lab.metrics.cgroup import read_throttled
-from loadtests.parts import BEAT_SECONDS, Pulse, combine, read_machine_cpu
+from loadtests.parts import BEAT_SECONDS, Group, Part, Pulse, combine, read_machine_cpu
 from loadtests.sockets.engine import Connection, Engine
 from loadtests.sockets.recorder import RECORDER, Series, Tally
-
-# The prefix of the result on stdout, where Locust and its libraries may print other lines.
-MARKER = "LOAD-RESULT "
 
 _ORDER, _PART = "socketlab_window", "socketlab_part"
 _BEGIN, _END = "begin", "end"
@@ -61,7 +56,7 @@ class WindowCounter:
             self._pulse = Pulse()
             self._beating = gevent.spawn(self._beat, self._pulse)
         else:
-            self._runner.send_message(_PART, self._count())
+            self._runner.send_message(_PART, self._count().encode())
 
     @staticmethod
     def _beat(pulse: Pulse) -> None:
@@ -69,7 +64,7 @@ class WindowCounter:
             gevent.sleep(BEAT_SECONDS)
             pulse.beat()
 
-    def _count(self) -> dict[str, Any]:
+    def _count(self) -> Part:
         self._engine.count_backlog_as_dropped()
         self._engine.flush()
         seconds, cpu = perf_counter() - self._started, process_time() - self._cpu
@@ -79,30 +74,23 @@ class WindowCounter:
             self._pulse.beat()
             self._beating.kill(block=False)
         tallies = RECORDER.tallies()
-        groups = [
-            {
-                "series": astuple(group.series),
-                "depth": group.exchange.depth,
-                "tally": tallies.get(group.series, Tally()).encode(),
-                "starved": sum(
+        groups = tuple(
+            Group(
+                group.series,
+                group.exchange.depth,
+                tallies.get(group.series, Tally()),
+                sum(
                     connection.group is group and connection.answered == count
                     for connection, count in self._before.items()
                 ),
-                "answered_in_all": group.answered_in_all,
-                "warm_up_failures": dict(self._early.get(group.series, {})),
-            }
+                group.answered_in_all,
+                self._early.get(group.series, Counter()),
+            )
             for group in self._engine.groups
-        ]
+        )
         # Stop the load, so that the server uses no more CPU time after the window.
         self._engine.abort()
-        return {
-            "seconds": seconds,
-            "cpu": cpu,
-            "throttled": throttled,
-            # None: the process joined after the window had begun.
-            "stalled": None if self._pulse is None else self._pulse.longest,
-            "groups": groups,
-        }
+        return Part(seconds, cpu, throttled, None if self._pulse is None else self._pulse.longest, groups)
 
 
 class Window:
@@ -115,7 +103,7 @@ class Window:
         self._runner = cast(Any, environment.runner)
         self._warm_up = warm_up
         self._seconds = seconds
-        self._parts: list[dict[str, Any]] = []
+        self._parts: list[Part] = []
         self._machine_cpu: float | None = None
         self._started = False
         self._runner.register_message(_PART, self._receive)
@@ -146,9 +134,9 @@ class Window:
         self._runner.quit()
 
     def _receive(self, msg: Any, **_: Any) -> None:
-        self._parts.append(msg.data)
+        self._parts.append(Part.decode(msg.data))
 
     def _write(self, **_: Any) -> None:
         for found in combine(self._parts, self._machine_cpu, expected=self._expected):
-            sys.stdout.write(f"{MARKER}{json.dumps(asdict(found))}\n")
+            sys.stdout.write(f"{found.encode()}\n")
         sys.stdout.flush()

@@ -29,7 +29,7 @@ from lab.metrics.verdict import find_failure
 from lab.servers.backend import Completed
 from lab.servers.catalogue import Catalogue
 from lab.servers.docker.containers import Containers
-from loadtests.sockets.histogram import percentile
+from loadtests.contract import LoadResult
 
 STACK = "socketlab-demo"
 MODEL = "asyncio_streams"
@@ -38,7 +38,6 @@ SECONDS = 5
 USERS = 16
 
 _FILE = ROOT / "deploy" / "stack.yaml"
-_MARKER = "LOAD-RESULT "
 _GATEWAY = "docker_gwbridge"
 _HERE = "127.0.0.1"
 _LABELS = ("lab.server", "lab.load.generator")
@@ -66,7 +65,7 @@ def docker(*arguments: str, check: bool = True, environ: Mapping[str, str] | Non
     return done
 
 
-def demonstrate(console: Console) -> dict[str, Any]:
+def demonstrate(console: Console) -> LoadResult:
     """Deploy the stack, wait for its result, and take everything back.
 
     Returns:
@@ -170,7 +169,7 @@ def deploy() -> Iterator[None]:
         _wait_gone(_is_stack_gone, f"the stack {STACK}")
 
 
-def wait_result(console: Console) -> dict[str, Any]:
+def wait_result(console: Console) -> LoadResult:
     """Wait for the master's end, and read what it wrote.
 
     Raises:
@@ -192,11 +191,8 @@ def wait_result(console: Console) -> dict[str, Any]:
         if time.monotonic() > deadline:
             raise LabError(f"the load was not over within {_RUN_SECONDS:.0f} s{_log_of('master')}")
         time.sleep(_PAUSE)
-    for line in _log("master"):
-        _, marker, text = line.partition(_MARKER)
-        if marker:
-            result: dict[str, Any] = json.loads(text)
-            return result
+    for result in LoadResult.find_all("\n".join(_log("master"))):
+        return result
     raise LabError(f"the master gave no result{_log_of('master')}")
 
 
@@ -260,17 +256,15 @@ def main(arguments: Sequence[str] = ()) -> int:
     except KeyboardInterrupt:
         click.echo("swarm-demo: interrupted; everything is as it was", err=True)
         return 130
-    times = found["service"]
-    rate = show_count(found["answered"] * found["depth"] / found["seconds"])
-    p50, p99 = (show_us(percentile(times, share)) for share in (0.5, 0.99))
+    p50, p99 = (show_us(found.service.percentile(share)) for share in (0.5, 0.99))
     click.echo(
-        f"{found['model']}: {rate} requests/s from {found['generators']} workers, p50 {p50} µs, p99 {p99} µs, "
-        f"{sum(found['failures'].values())} failures, over an overlay network"
+        f"{found.model}: {show_count(found.rate)} requests/s from {found.generators} workers, "
+        f"p50 {p50} µs, p99 {p99} µs, {found.failed} failures, over an overlay network"
     )
-    if found["disturbances"]:
-        click.echo(f"swarm-demo: disturbed: {'; '.join(found['disturbances'])}", err=True)
+    if found.disturbances:
+        click.echo(f"swarm-demo: disturbed: {'; '.join(found.disturbances)}", err=True)
         return 2
-    if failure := find_failure(found["answered"], found["failures"], found["warm_up_failures"]):
+    if failure := find_failure(found.answered, found.failures, found.warm_up_failures):
         click.echo(f"swarm-demo: {failure.bound}: {failure.reason}", err=True)
         return 1
     return 0

@@ -96,5 +96,5 @@ def _recorded(found: Demo, model: Model) -> Iterator[None]:
 
 def describe(backend: Backend, found: Demo) -> dict[str, str | None]:
     """Return the facts about the machine and the servers; the lab has to be up."""
-    versions = found.measurements[0].versions if found.measurements else None
+    versions = found.measurements[0].load.versions if found.measurements else None
     return describe_environment(backend.describe(), versions=versions) | backend.describe_models(found.models)

@@ -136,10 +136,10 @@ def summarize(found: Sequence[Measurement]) -> Summary:
         is_lower_bound=any(item.verdict.is_lower_bound for item in found),
         p50_us=_median(item.percentile(0.5) for item in found),
         p99_us=_median(item.percentile(0.99) for item in found),
-        cpu_us=_median(item.server_cpu_us for item in found),
-        memory_bytes=_median(item.memory_bytes for item in found),
+        cpu_us=_median(item.server.cpu_us for item in found),
+        memory_bytes=_median(item.server.memory_bytes for item in found),
         verdicts=dict(Counter(str(item.verdict.bound) for item in found).most_common()),
-        failures=sum(item.failed for item in found),
+        failures=sum(item.load.failed for item in found),
     )
 
 

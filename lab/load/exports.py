@@ -5,7 +5,6 @@ import json
 
 from lab.load.measurement import Measurement
 from lab.load.presets import Preset
-from loadtests.sockets.histogram import Histogram
 
 
 def describe_changes(load: Preset, preset: Preset, *, workers: int) -> str:
@@ -24,11 +23,12 @@ def describe_changes(load: Preset, preset: Preset, *, workers: int) -> str:
 
 def render_files(found: Measurement) -> dict[str, str]:
     """Return the text of each file by the ending of its name."""
-    kinds = {} if found.service is None else {"intended": found.histogram}
-    kinds["service"] = found.histogram if found.service is None else found.service
+    kinds = {"service": found.load.service}
+    if found.load.intended is not None:
+        kinds["intended"] = found.load.intended
     texts = {".json": json.dumps(found.as_json(), indent=1) + "\n"}
-    for kind, pairs in kinds.items():
+    for kind, times in kinds.items():
         file = io.StringIO()
-        Histogram.from_pairs(pairs).write_hgrm(file)
+        times.write_hgrm(file)
         texts[f"-{kind}.hgrm"] = file.getvalue()
     return texts

@@ -20,12 +20,7 @@ from types import MappingProxyType
 from lab.base.environ import ENV_LIFELINE
 from lab.base.errors import LabError
 from lab.servers.backend import Completed, Helpers, Instrument
-
-# A worker prints this when it has joined its master. loadtests/locustfile.py cannot be imported here: it loads Locust.
-_JOINED = "LOAD-JOINED"
-
-# The persistent generator prints this and the exit code at the end of a load; see loadtests/fork_server.py.
-_ENDED = "LOAD-ENDED "
+from loadtests.contract import ENDED, JOINED
 
 # Time for a worker to join. It takes a second on an idle machine, mostly for Python's imports.
 _JOIN_SECONDS = 60.0
@@ -190,7 +185,7 @@ class PersistentGenerator:
             stdin.flush()
         begun = time.monotonic()
         while True:
-            output, marker, code = self._said(instrument).partition(_ENDED)
+            output, marker, code = self._said(instrument).partition(ENDED)
             if marker and code.endswith("\n"):
                 self._read += len(f"{output}{marker}{code}".encode())
                 return Completed(["locust", *arguments], int(code), output, "")
@@ -250,7 +245,7 @@ def _wait_joined(main: Instrument, workers: Sequence[Instrument], timeout: float
     waiting = dict(enumerate(workers, 1))
     while True:
         for number, worker in list(waiting.items()):
-            if _JOINED in worker.output():
+            if JOINED in worker.output():
                 del waiting[number]
             elif worker.process.poll() is not None:
                 raise LabError(f"{_name(number, workers)} did not join its master: {_last_words(worker)}")

@@ -1,33 +1,28 @@
 """Measure models: load them, read the resource usage of both sides, and find the verdict."""
 
 import contextlib
-import json
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from lab.base.environ import ENV_GENERATOR_CORES, ENV_TARGETS
 from lab.base.errors import LabError
 from lab.base.units import encode_cores
 from lab.load.cores import Pinning, allotted_cores
 from lab.load.generator import PersistentGenerator, run_generator
-from lab.load.measurement import Measurement, encode_targets
+from lab.load.measurement import Measurement, ServerUse, encode_targets
 from lab.load.presets import Preset
 from lab.load.workloads import STEADY
 from lab.metrics.sample import Meter, Sample
 from lab.metrics.socket_owner import count_connections
-from lab.metrics.verdict import LimitInputs, find_limit, in_flight
+from lab.metrics.verdict import LimitInputs, find_limit
 from lab.servers.backend import Completed, Loadable
 from lab.servers.catalogue import Listener, Model
+from loadtests.contract import LoadResult
 from loadtests.sockets.codec import ENV_CODEC
 from services.protocol import Address
-
-# The prefix of the generator's result. loadtests/window.py cannot be imported here: it imports Locust.
-_MARKER = "LOAD-RESULT "
-
 
 # Seconds between two readings of the server.
 _SAMPLE_SECONDS = 0.25
@@ -168,13 +163,15 @@ def measure_together(
             load,
             model,
             results[model.name],
-            before[model.name],
-            after[model.name],
-            seen[model.name],
-            warm_up,
+            Readings(
+                before[model.name],
+                after[model.name],
+                seen[model.name],
+                warm_up,
+                getattr(meters[model.name], "reason", ""),
+                other_connections[model.name],
+            ),
             pinning,
-            unknown=getattr(meters[model.name], "reason", ""),
-            other_connections=other_connections[model.name],
         )
         for model in models
     ]
@@ -209,6 +206,26 @@ class TimedSample:
     descriptors: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """What was read of one server.
+
+    Args:
+        before, after: the whole load, with its warm-up.
+        seen: readings under load.
+        warm_up: its seconds.
+        unknown: why the server could not be read; empty if it could, or there is no reason.
+        other_connections: connections of other clients.
+    """
+
+    before: Sample
+    after: Sample
+    seen: Sequence[TimedSample]
+    warm_up: float
+    unknown: str = ""
+    other_connections: int = 0
+
+
 @contextlib.contextmanager
 def _watch(meters: Mapping[str, Meter]) -> Iterator[dict[str, list[TimedSample]]]:
     """Collect readings of the servers while the block runs."""
@@ -230,18 +247,10 @@ def _watch(meters: Mapping[str, Meter]) -> Iterator[dict[str, list[TimedSample]]
         thread.join()
 
 
-def _parse(finished: Completed, models: Sequence[str]) -> dict[str, dict[str, Any]]:
-    stdout = finished.stdout
-    results = {}
-    for line in stdout.splitlines():
-        # Anywhere in the line: progress output of a terminal may precede it.
-        _, marker, text = line.partition(_MARKER)
-        if marker:
-            with contextlib.suppress(ValueError, KeyError):
-                result = json.loads(text)
-                results[result["model"]] = result
+def _parse(finished: Completed, models: Sequence[str]) -> dict[str, LoadResult]:
+    results = {result.model: result for result in LoadResult.find_all(finished.stdout)}
     if missing := [model for model in models if model not in results]:
-        last = [line for line in (stdout + "\n" + finished.stderr).splitlines() if line.strip()][-3:]
+        last = [line for line in (finished.stdout + "\n" + finished.stderr).splitlines() if line.strip()][-3:]
         said = " / ".join(last) or "nothing"
         raise LabError(
             f"the load generator gave no result for {', '.join(missing)} (exit code {finished.returncode}); "
@@ -254,111 +263,71 @@ def _combine(
     backend: str,
     preset: Preset,
     model: Model,
-    result: dict[str, Any],
-    before: Sample,
-    after: Sample,
-    seen: Sequence[TimedSample],
-    warm_up: float,
+    load: LoadResult,
+    readings: Readings,
     pinning: Pinning | None,
-    *,
-    unknown: str = "",
-    other_connections: int = 0,
 ) -> Measurement:
-    disturbances = tuple(result["disturbances"])
-    if other_connections:
-        disturbances += (f"the server had {other_connections} connections of other clients before or after the load",)
-    seconds, answered, depth = result["seconds"], result["answered"], result["depth"]
-    service = tuple((value, count) for value, count in result["service"])
-    intended = result["intended"]
-    timed = sum(count for _, count in service)
-    requests = result["answered_in_all"] * depth
+    if readings.other_connections:
+        said = f"the server had {readings.other_connections} connections of other clients before or after the load"
+        load = replace(load, disturbances=(*load.disturbances, said))
+    server = _describe_use(load, readings, allotted_cores(model, load.cores, pinning))
+    mean = load.service.mean_us
+    inputs = LimitInputs(
+        users=load.users,
+        starved=load.starved,
+        exchanges_per_second=load.service.total / load.seconds,
+        mean_seconds=None if mean is None else mean / 1e6,
+        answered=load.answered,
+        server_cores=server.cores,
+        server_allotted=server.allotted,
+        generator_cores=load.generator_cores,
+        generators=load.generators,
+        asked=load.asked,
+        dropped=load.dropped,
+        rests=preset.workload.rests,
+        machine_cores=load.machine_cores,
+        cores=load.cores,
+        late=load.late,
+        server_throttled=server.throttled,
+        generator_throttled=load.generator_throttled,
+        failures=load.failures,
+        warm_up_failures=load.warm_up_failures,
+        disturbances=load.disturbances,
+        server_unknown=server.unknown,
+    )
+    return Measurement(model.family, model.summary, backend, preset.name, load, server, find_limit(inputs))
 
-    def per_request(name: str) -> float | None:
-        start, end = getattr(before, name), getattr(after, name)
+
+def _describe_use(load: LoadResult, readings: Readings, allotted: int | None) -> ServerUse:
+    before, after, seen = readings.before, readings.after, readings.seen
+    requests = load.answered_in_all * load.depth
+
+    def per_request(start: float | None, end: float | None) -> float | None:
         # Less than before: it is another process, or it has children that are not reaped yet.
         return None if start is None or end is None or end < start or not requests else (end - start) / requests
 
     # A zero reading means that the time was charged to children that are not reaped yet: treat it as unknown.
-    server_cpu_us = (per_request("cpu_seconds") or 0.0) * 1e6 or None
-    user, system = per_request("user_seconds"), per_request("system_seconds")
-    allotted = allotted_cores(model, result["cores"], pinning)
+    cpu_us = (per_request(before.cpu_seconds, after.cpu_seconds) or 0.0) * 1e6 or None
+    user = per_request(before.user_seconds, after.user_seconds)
+    system = per_request(before.system_seconds, after.system_seconds)
     throttled = None
     if before.throttled_seconds is not None and after.throttled_seconds is not None:
         # Of the whole load with its warm-up: the server's readings have no window.
-        throttled = (after.throttled_seconds - before.throttled_seconds) / (warm_up + seconds)
-    generator_throttled = None if result["generator_throttled"] is None else result["generator_throttled"] / seconds
-    server_cores = None if server_cpu_us is None else server_cpu_us * answered * depth / seconds / 1e6
-    inputs = LimitInputs(
-        users=result["users"],
-        starved=result["starved"],
-        exchanges_per_second=timed / seconds,
-        mean_seconds=None if result["mean_us"] is None else result["mean_us"] / 1e6,
-        answered=answered,
-        server_cores=server_cores,
-        server_allotted=allotted,
-        generator_cores=result["generator_cpu"] / seconds,
-        generators=result["generators"],
-        asked=result["asked"],
-        dropped=result["dropped"],
-        rests=preset.workload.rests,
-        machine_cores=None if result["machine_cpu"] is None else result["machine_cpu"] / seconds,
-        cores=result["cores"],
-        late=result["late"],
-        server_throttled=throttled,
-        generator_throttled=generator_throttled,
-        failures=result["failures"],
-        warm_up_failures=result["warm_up_failures"],
-        disturbances=disturbances,
-        server_unknown=unknown,
-    )
+        throttled = (after.throttled_seconds - before.throttled_seconds) / (readings.warm_up + load.seconds)
     samples = [*(item.sample for item in seen), after]
-
-    def most(name: str) -> int | None:
-        return max((value for item in samples if (value := getattr(item, name)) is not None), default=None)
-
-    return Measurement(
-        model=model.name,
-        family=model.family,
-        summary=model.summary,
-        backend=backend,
-        workload=preset.name,
-        users=round(result["users"]),
-        depth=depth,
-        seconds=seconds,
-        answered=answered,
-        failures=result["failures"],
-        histogram=service if intended is None else tuple((value, count) for value, count in intended),
-        mean_us=result["mean_us"],
-        min_us=result["min_us"],
-        max_us=result["max_us"],
-        starved=result["starved"],
-        in_flight=in_flight(inputs),
-        server_cpu_us=server_cpu_us,
-        server_cores=server_cores,
-        generator_cores=inputs.generator_cores,
-        machine_cores=inputs.machine_cores,
-        cores=inputs.cores,
-        memory_bytes=most("memory_bytes"),
-        threads=most("threads"),
-        versions=result["versions"],
-        verdict=find_limit(inputs),
-        transport=result["transport"],
-        service=None if intended is None else service,
-        asked_rate=None if result["asked"] is None else result["asked"] * depth / seconds,
-        late=result["late"],
-        dropped=result["dropped"],
-        lost=result["lost"],
-        duplicates=result["duplicates"],
-        reordered=result["reordered"],
-        server_user_us=None if user is None else user * 1e6,
-        server_system_us=None if system is None else system * 1e6,
-        processes=most("processes"),
-        descriptors=max((item.descriptors for item in seen if item.descriptors is not None), default=None),
-        peak_bytes=most("peak_bytes"),
-        switches=per_request("switches"),
-        server_throttled=throttled,
-        generator_throttled=generator_throttled,
+    return ServerUse(
+        cpu_us=cpu_us,
+        user_us=None if user is None else user * 1e6,
+        system_us=None if system is None else system * 1e6,
+        cores=None if cpu_us is None else cpu_us * load.rate / 1e6,
         allotted=allotted,
+        throttled=throttled,
+        memory_bytes=_most(item.memory_bytes for item in samples),
+        threads=_most(item.threads for item in samples),
+        processes=_most(item.processes for item in samples),
+        descriptors=_most(item.descriptors for item in seen),
+        peak_bytes=_most(item.peak_bytes for item in samples),
+        switches=per_request(before.switches, after.switches),
         series=tuple(
             (
                 round(item.seconds, 3),
@@ -370,7 +339,9 @@ def _combine(
             )
             for item in seen
         ),
-        warm_up_failures=result["warm_up_failures"],
-        disturbances=disturbances,
-        server_unknown=unknown,
+        unknown=readings.unknown,
     )
+
+
+def _most(values: Iterable[int | None]) -> int | None:
+    return max((value for value in values if value is not None), default=None)

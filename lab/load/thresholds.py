@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from lab.base.errors import LabError
 from lab.base.units import TIME_UNITS, parse_share
 from lab.load.measurement import Measurement
-from loadtests.sockets.histogram import percentile
 
 _COMPARE: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
@@ -63,10 +62,10 @@ class Metric:
 
 # Figures that are a count or a share, and how to read each.
 _COUNTED: dict[str, tuple[Callable[[Measurement], int], _Read]] = {
-    "failures": (lambda found: found.failed, lambda found: found.failure_ratio),
-    "late": (lambda found: found.late, lambda found: found.ratio(found.late)),
-    "dropped": (lambda found: found.dropped, lambda found: found.ratio(found.dropped)),
-    "lost": (lambda found: found.lost, lambda found: found.loss_ratio),
+    "failures": (lambda found: found.load.failed, lambda found: found.load.failure_ratio),
+    "late": (lambda found: found.load.late, lambda found: found.load.ratio(found.load.late)),
+    "dropped": (lambda found: found.load.dropped, lambda found: found.load.ratio(found.load.dropped)),
+    "lost": (lambda found: found.load.lost, lambda found: found.load.loss_ratio),
 }
 _KNOWN = ("p50 or any other percentile", "service.p50", "max", "rate", *_COUNTED)
 _PERCENTILE = re.compile(r"(service\.)?p([0-9]+(?:\.[0-9]+)?)")
@@ -186,12 +185,12 @@ def _find_metric(name: str, unit: str) -> Metric | None:
         if not 0 < share <= 1:
             return None
         if match[1]:
-            return _time(lambda found: percentile(found.service or found.histogram, share))
+            return _time(lambda found: found.load.service.percentile(share))
         return _time(lambda found: found.percentile(share))
     if name == "max":
-        return _time(lambda found: found.max_us)
+        return _time(lambda found: found.load.service.max_us)
     if name == "rate" and unit == "%":
-        of_asked = _share(lambda found: found.rate_ratio, "99%", "at most all requests can be answered")
+        of_asked = _share(lambda found: found.load.rate_ratio, "99%", "at most all requests can be answered")
         return replace(of_asked, needs_open_loop=True)
     if name == "rate":
         return Metric(lambda found: found.rate, _RATES, "10k")

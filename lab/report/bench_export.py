@@ -21,7 +21,7 @@ def list_measurements(findings: Findings) -> list[_Row]:
             rows.append(
                 {"workload": row.workload, "mode": row.mode, "round": number, "preset": figures.pop("workload")}
                 | {name: value for name, value in figures.items() if not isinstance(value, list | tuple | dict)}
-                | {"failed": item.failed, "verdict": str(item.verdict.bound), "reason": item.verdict.reason}
+                | {"failed": item.load.failed, "verdict": str(item.verdict.bound), "reason": item.verdict.reason}
             )
     return rows
 

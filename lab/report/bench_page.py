@@ -156,7 +156,9 @@ def _list_keys(findings: Findings, workload: str, mode: str, line: Line) -> list
 
 def _percentiles(row: Row) -> list[tuple[float, float]]:
     """Return pairs of (index of the percentile, microseconds) over all rounds."""
-    times = Histogram.from_pairs(pair for item in row.found.values() for pair in item.histogram)
+    times = Histogram()
+    for item in row.found.values():
+        times.merge(item.load.times)
     found = enumerate(percentiles(times.pairs(), _SHARES))
     return [(float(number), value) for number, value in found if value]
 

@@ -105,15 +105,15 @@ def _row(
         p99=Cell.of(p99, show_us),
         span_left=left,
         span_width=max(right - left, 0),
-        cpu=Cell.of(found.server_cpu_us, show_us),
-        memory=Cell.of(found.memory_bytes, show_bytes),
-        threads=Cell.of(found.threads, show_number),
+        cpu=Cell.of(found.server.cpu_us, show_us),
+        memory=Cell.of(found.server.memory_bytes, show_bytes),
+        threads=Cell.of(found.server.threads, show_number),
         extra=[(column.heading, column.cell(found.model)) for column in extra],
         checks=Cell(check.passed, str(check), note=check.known_limits, is_good=not check.failed)
         if check
         else Cell(None, UNKNOWN),
         verdict=Cell(bound, f"{_MARKS.get(bound, '▲')} {bound}", note=found.verdict.reason, is_good=bound in _MARKS),
-        failures=show_failures(found.failures) if found.failures else "",
+        failures=show_failures(found.load.failures) if found.load.failures else "",
     )
 
 

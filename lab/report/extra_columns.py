@@ -42,4 +42,4 @@ def _rate(found: Measurement | None) -> Cell:
 
 
 def _cpu(found: Measurement | None) -> Cell:
-    return Cell.of(found.server_cpu_us if found else None, show_us)
+    return Cell.of(found.server.cpu_us if found else None, show_us)

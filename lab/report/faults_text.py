@@ -112,11 +112,11 @@ def name_of(each: UnderLoad) -> str:
 
 def show_load(each: UnderLoad) -> str:
     """Describe the load during a fault, and how much of it was answered."""
-    load = each.measurement
+    found, load = each.measurement, each.measurement.load
     failed = f", failed: {show_failures(load.failures)}" if load.failures else ", none failed"
     return (
-        f"{load.workload}, {load.users} users for {load.seconds:.1f} s: {show_rate(load)} requests/s, "
-        f"{load.answered:,} exchanges answered{failed}, p99 {show_us(load.percentile(0.99))} µs over the whole load. "
+        f"{found.workload}, {found.users} users for {load.seconds:.1f} s: {show_rate(found)} requests/s, "
+        f"{load.answered:,} exchanges answered{failed}, p99 {show_us(found.percentile(0.99))} µs over the whole load. "
         f"Fault from {each.interval.begin} for {show(each.probe_report.lasted)}."
     )
 

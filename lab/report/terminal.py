@@ -12,7 +12,6 @@ from lab.load.measurement import Measurement
 from lab.metrics.verdict import Limit, show_failures
 from lab.report.cells import show_rate
 from lab.report.extra_columns import ExtraColumn
-from loadtests.sockets.histogram import percentile
 
 # Colours of the limits. The word itself says the same without colour.
 _STYLES = {
@@ -51,8 +50,8 @@ def make_table(
     table.add_column("model", max_width=46, no_wrap=not summaries)
     figures = ["requests/s", "p50 µs", "p99 µs", "CPU µs/req", "memory"]
     # Figures of an open loop, and of datagrams.
-    is_open = any(found.asked_rate is not None for found in measurements)
-    are_datagrams = any(found.lost or found.duplicates or found.reordered for found in measurements)
+    is_open = any(found.load.asked_rate is not None for found in measurements)
+    are_datagrams = any(found.load.lost or found.load.duplicates or found.load.reordered for found in measurements)
     figures += ["service p99 µs", "late", "dropped"] * is_open + ["lost", "duplicate", "reordered"] * are_datagrams
     for name in [*figures, *(column.heading for column in extra)]:
         table.add_column(name, justify="right", no_wrap=True)
@@ -65,20 +64,24 @@ def make_table(
         verdict = Text(found.verdict.bound, style=_STYLES.get(found.verdict.bound, ""))
         if not summaries:
             verdict.append(f": {found.verdict.reason}", style="not bold dim")
-        if found.failures:
-            verdict.append(f"\nfailures: {show_failures(found.failures)}", style="bold red")
+        if found.load.failures:
+            verdict.append(f"\nfailures: {show_failures(found.load.failures)}", style="bold red")
         cells = [
             show_rate(found),
             show_us(found.percentile(0.5)),
             show_us(found.percentile(0.99)),
-            show_us(found.server_cpu_us),
-            show_bytes(found.memory_bytes),
+            show_us(found.server.cpu_us),
+            show_bytes(found.server.memory_bytes),
         ]
         if is_open:
-            service = None if found.service is None else percentile(found.service, 0.99)
-            cells += [show_us(service), show_number(found.late), show_number(found.dropped)]
+            service = None if found.load.intended is None else found.load.service.percentile(0.99)
+            cells += [show_us(service), show_number(found.load.late), show_number(found.load.dropped)]
         if are_datagrams:
-            cells += [show_number(found.lost), show_number(found.duplicates), show_number(found.reordered)]
+            cells += [
+                show_number(found.load.lost),
+                show_number(found.load.duplicates),
+                show_number(found.load.reordered),
+            ]
         cells += [column.cell(found.model).text for column in extra]
         table.add_row(heading, *map(Text, cells), verdict)
     return table

@@ -43,6 +43,12 @@ class Histogram:
         self.smallest: int | None = None
         self.largest: int | None = None
 
+    def __eq__(self, other: object) -> bool:
+        """Compare what both show; the exact sum is not a part of a file."""
+        return isinstance(other, Histogram) and self.pairs() == other.pairs()
+
+    __hash__ = None  # type: ignore[assignment]  # it changes
+
     def record(self, seconds: Iterable[float]) -> None:
         """Add times."""
         found = Counter([int(value * TICKS) for value in seconds])
@@ -81,6 +87,10 @@ class Histogram:
         """Return the smallest time in microseconds that `share` of all do not exceed; None if it is empty."""
         return percentile(self.pairs(), share)
 
+    def percentiles(self) -> dict[str, float | None]:
+        """Return those of `PERCENTILES` by name."""
+        return dict(zip(PERCENTILES, percentiles(self.pairs(), PERCENTILES.values()), strict=True))
+
     @property
     def mean_us(self) -> float | None:
         """The mean in microseconds, exact; None if it is empty."""
@@ -113,12 +123,29 @@ class Histogram:
         found.total = sum(found.counts.values())
         return found
 
+    def as_json(self) -> dict[str, Any]:
+        """Return data for a file, in units that people read, for `from_json`."""
+        return {"pairs": self.pairs(), "mean_us": self.mean_us, "min_us": self.min_us, "max_us": self.max_us}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Restore the histogram that `as_json` was called on.
+
+        Raises:
+            KeyError, TypeError, ValueError: the data is not a histogram.
+        """
+        found = cls.from_pairs(data["pairs"])
+        if data["mean_us"] is not None:
+            found.ticks = round(_ticks(data["mean_us"]) * found.total)
+            found.smallest, found.largest = round(_ticks(data["min_us"])), round(_ticks(data["max_us"]))
+        return found
+
     @classmethod
     def from_pairs(cls, pairs: Iterable[tuple[float, int]]) -> Self:
         """Restore a histogram from its `pairs`; sum and extremes have their precision."""
         found = cls()
         for microseconds, count in pairs:
-            ticks = round(microseconds * TICKS / 1_000_000)
+            ticks = round(_ticks(microseconds))
             found.counts[_cut(ticks)] = found.counts.get(_cut(ticks), 0) + count
             found.ticks += ticks * count
             found.total += count
@@ -187,6 +214,10 @@ def percentile(pairs: Sequence[tuple[float, int]], share: float) -> float | None
 def _cut(ticks: int) -> int:
     shift = max(ticks.bit_length() - _BITS, 0)
     return ticks >> shift << shift
+
+
+def _ticks(microseconds: float) -> float:
+    return microseconds * TICKS / 1_000_000
 
 
 def _us(ticks: float) -> float:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, astuple, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from loadtests.sockets.histogram import PERCENTILES, Histogram, percentiles
+from loadtests.sockets.histogram import Histogram
 
 if TYPE_CHECKING:
     from locust.env import Environment
@@ -218,7 +218,7 @@ class Recorder:
                     "rate": gauge.rate,
                     **{name: getattr(tally, name) for name in _SHOWN},
                     "in_flight": gauge.in_flight,
-                    **dict(zip(PERCENTILES, percentiles(times.pairs(), PERCENTILES.values()), strict=True)),
+                    **times.percentiles(),
                     "max_us": times.max_us,
                 }
                 for kind, times in kinds.items()

@@ -65,7 +65,7 @@ def test_lost_worker_is_in_the_row(backend):
         find_generators(psutil.Process(), "--worker")[0].kill()
         found = running.result()
     assert found.verdict.bound is Limit.DISTURBED
-    assert "1 of 2 load generators did not take part in the whole window" in found.disturbances
+    assert "1 of 2 load generators did not take part in the whole window" in found.load.disturbances
     assert exit_code([found.verdict]) == 2
 
 
@@ -190,11 +190,11 @@ def test_client_of_another_transport_is_in_the_row(backend, transport):
             CATALOGUE[MODEL],
             find_preset("closed_ping").change(users=1, duration=0.2, warm_up=0.0, transport=Transport(transport)),
         )
-    assert "the server had 1 connections of other clients before or after the load" in found.disturbances
+    assert "the server had 1 connections of other clients before or after the load" in found.load.disturbances
     # The load's own users are not counted as other clients.
     found = measure(
         backend,
         CATALOGUE[MODEL],
         find_preset("closed_ping").change(users=2, duration=0.2, warm_up=0.0, transport=Transport(transport)),
     )
-    assert found.disturbances == ()
+    assert found.load.disturbances == ()

@@ -59,30 +59,36 @@ def test_locust_measures_a_model():
         found = measure(target, target.model, find_preset("closed_ping").change(users=1, duration=1.0, warm_up=0.0))
         count, cpu, memory = map(float, server.stdout.readline().split())
         server.stdin.close()
-    assert found.failures == {}
-    assert found.server_cpu_us is not None
-    assert found.server_user_us is not None
-    assert found.server_system_us is not None
-    assert found.min_us is not None
-    assert found.mean_us is not None
-    assert found.max_us is not None
-    assert (found.users, found.starved, found.depth, found.threads, found.processes) == (1, 0, 1, 1, 1)
-    assert sum(number for _, number in found.histogram) == found.answered
+    assert found.load.failures == {}
+    assert found.server.cpu_us is not None
+    assert found.server.user_us is not None
+    assert found.server.system_us is not None
+    assert found.load.service.min_us is not None
+    assert found.load.service.mean_us is not None
+    assert found.load.service.max_us is not None
+    assert (found.users, found.load.starved, found.load.depth, found.server.threads, found.server.processes) == (
+        1,
+        0,
+        1,
+        1,
+        1,
+    )
+    assert sum(number for _, number in found.load.times.pairs()) == found.answered
     # What it answered before the window and when that was over is not counted, and is a moment's.
     assert 0.5 * count <= found.answered <= count
     # Two accounts in ticks of 10 ms, each read twice; how much CPU there was is up to the machine.
-    assert found.server_cpu_us == pytest.approx(1e6 * cpu / count, rel=0.1, abs=40_000 / count)
-    assert found.server_user_us + found.server_system_us == pytest.approx(found.server_cpu_us)
-    assert found.server_cores == pytest.approx(found.server_cpu_us * found.rate / 1e6)
-    assert found.rate == pytest.approx(found.answered / found.seconds)
+    assert found.server.cpu_us == pytest.approx(1e6 * cpu / count, rel=0.1, abs=40_000 / count)
+    assert found.server.user_us + found.server.system_us == pytest.approx(found.server.cpu_us)
+    assert found.server.cores == pytest.approx(found.server.cpu_us * found.rate / 1e6)
+    assert found.rate == pytest.approx(found.answered / found.load.seconds)
     # A reply takes 2 ms of CPU at least; exchanges follow each other, and the first may have begun before the window.
-    assert 2000 <= found.min_us <= found.mean_us <= found.max_us
-    assert found.mean_us * found.answered <= 1e6 * found.seconds + found.max_us
-    assert found.in_flight == pytest.approx(found.rate * found.mean_us / 1e6, rel=0.01)
+    assert 2000 <= found.load.service.min_us <= found.load.service.mean_us <= found.load.service.max_us
+    assert found.load.service.mean_us * found.answered <= 1e6 * found.load.seconds + found.load.service.max_us
+    assert found.load.in_flight == pytest.approx(found.rate * found.load.service.mean_us / 1e6, rel=0.01)
     # Three digits below a millisecond: not whole milliseconds only.
-    assert any(value != round(value, -3) for value, _ in found.histogram)
+    assert any(value != round(value, -3) for value, _ in found.load.times.pairs())
     # Its share of pages that others have as well, which come and go.
-    assert found.memory_bytes == pytest.approx(memory, rel=0.5)
+    assert found.server.memory_bytes == pytest.approx(memory, rel=0.5)
     assert found.verdict.bound not in (Limit.FAILED, Limit.WRONG, Limit.STARVED, Limit.UNKNOWN, Limit.INCONSISTENT)
 
 
@@ -91,9 +97,9 @@ def test_model_that_serves_one_client_at_a_time_starves_held_connections(open_mo
     found = measure(
         server, _model("plain_socket"), find_preset("closed_ping").change(users=USERS, duration=0.5, warm_up=0.2)
     )
-    assert found.starved == USERS - 1
+    assert found.load.starved == USERS - 1
     assert found.verdict.bound is Limit.STARVED
-    assert found.failures == {}
+    assert found.load.failures == {}
 
 
 def test_wrong_replies_are_counted_and_back_off(load, open_server):
@@ -103,12 +109,12 @@ def test_wrong_replies_are_counted_and_back_off(load, open_server):
 
     with open_server(behave) as (host, port):
         result = load({"bad": f"tcp://{host}:{port}"}, users=2)["bad"]
-    assert result["answered"] == 0
-    assert list(result["failures"]) == ["wrong bytes"]
+    assert result.answered == 0
+    assert list(result.failures) == ["wrong bytes"]
     # Two users who wait 50 ms, 100, 200, ... (and half of it at least) cannot have tried often in a second.
-    assert 1 <= result["failures"]["wrong bytes"] <= 20
-    assert result["service"] == []
-    assert result["mean_us"] is None
+    assert 1 <= result.failures["wrong bytes"] <= 20
+    assert result.service.pairs() == []
+    assert result.service.mean_us is None
 
 
 def test_locust_measures_models_together(open_model):
@@ -131,9 +137,9 @@ def test_locust_measures_models_together(open_model):
     )
     assert [item.model for item in found] == [model.name for model in models]
     assert [item.users for item in found] == [4, 4]
-    assert all(item.answered and not item.failures for item in found)
+    assert all(item.answered and not item.load.failures for item in found)
     # 20 ms is the floor: no reply can have come sooner.
-    assert all(item.min_us is not None and item.min_us >= 19_900 for item in found)
+    assert all(item.load.service.min_us is not None and item.load.service.min_us >= 19_900 for item in found)
 
 
 def test_model_that_is_not_running_is_an_error(open_model):

@@ -200,8 +200,8 @@ def test_accepted_combination_is_answered(workload, transport, more, open_model,
     server = open_model("asyncio_streams")
     url = server.url(WORKLOADS[workload].service, transport)
     found = load({"it": url}, "--workload", workload, "--transport", transport, *more, seconds=0.7)["it"]
-    assert found["failures"] == {}
-    assert found["answered"] > 0
+    assert found.failures == {}
+    assert found.answered > 0
 
 
 def test_invalid_form_is_refused_with_the_reason_and_starts_nothing(open_server, open_ui):

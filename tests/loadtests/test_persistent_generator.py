@@ -51,7 +51,7 @@ def test_each_load_has_its_own_process_of_one_generator(backend, generator):
         )
         assert found.users == users
         assert found.answered > 0
-        assert found.failures == {}
+        assert found.load.failures == {}
         process = _process(generator)
     assert _process(generator) == process
     assert process.children() == []
@@ -78,14 +78,14 @@ def test_server_is_looked_up_once_and_again_after_a_restart(backend, generator, 
         )
 
     # Its memory, not its CPU: in a short window the kernel may not have counted a single tick.
-    assert load().memory_bytes
-    assert load().memory_bytes
+    assert load().server.memory_bytes
+    assert load().server.memory_bytes
     assert len(asked) == 1
     # At another address, so that the old address would be refused.
     backend.restart(MODEL)
     found = load()
-    assert found.memory_bytes
-    assert found.failures == {}
+    assert found.server.memory_bytes
+    assert found.load.failures == {}
     assert len(asked) == 2
     backend.stop(MODEL)
     try:
@@ -142,10 +142,10 @@ def test_idle_connections_stay_open_during_a_load(backend, generator):
         generator=generator,
     )
     assert found.answered > 0
-    assert found.failures == {}
+    assert found.load.failures == {}
     # Descriptors of the server, seen in the middle of it.
-    assert found.descriptors is not None
-    assert found.descriptors > IDLE_CONNECTIONS
+    assert found.server.descriptors is not None
+    assert found.server.descriptors > IDLE_CONNECTIONS
 
 
 def test_idle_connections_that_are_refused_stop_the_test(backend, generator, environ):

@@ -6,7 +6,7 @@ runner: Locust, which loadtests/window.py imports, patches the process that impo
 
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import cast
 
@@ -15,8 +15,10 @@ import pytest
 from locust.env import Environment
 
 from loadtests import window as measurement
-from loadtests.parts import Pulse
+from loadtests.contract import LoadResult
+from loadtests.parts import Group, Part, Pulse
 from loadtests.sockets.engine import Engine
+from loadtests.sockets.histogram import Histogram
 from loadtests.sockets.recorder import Series, Tally
 from loadtests.window import Window, WindowCounter
 
@@ -112,22 +114,23 @@ def test_counter_sends_the_counts_of_the_window(counter):
     assert counter.done == ["count_backlog_as_dropped", "flush", "beat", "kill False", "abort"]
     ((name, part),) = counter.runner.sent
     assert name == "socketlab_part"
-    groups = part.pop("groups")
-    assert part == {"seconds": 2.5, "cpu": 0.75, "throttled": 0.5, "stalled": 0.25}
-    assert [group["series"] for group in groups] == [("one", "ping", "tcp", "closed"), ("other", "ping", "tls", "open")]
-    assert [(group["depth"], group["starved"], group["answered_in_all"]) for group in groups] == [
-        (4, 2, 100),
-        (1, 1, 7),
-    ]
-    assert [group["warm_up_failures"] for group in groups] == [{"refused": 2}, {}]
-    tallies = [Tally.decode(json.loads(json.dumps(group["tally"]))) for group in groups]
-    assert [(tally.answered, tally.failures) for tally in tallies] == [(9, {"closed": 1}), (0, {})]
+    assert Part.decode(json.loads(json.dumps(part))) == Part(
+        seconds=2.5,
+        cpu=0.75,
+        throttled=0.5,
+        stalled=0.25,
+        groups=(
+            Group(ONE, 4, Tally(answered=9, failures=Counter({"closed": 1})), 2, 100, {"refused": 2}),
+            Group(OTHER, 1, Tally(), 1, 7, {}),
+        ),
+    )
 
 
 def test_counter_that_joined_late_has_no_begin(counter):
     tell(counter, "end")
-    ((_, part),) = counter.runner.sent
-    assert (part["stalled"], part["throttled"], part["groups"][0]["starved"]) == (None, None, 0)
+    ((_, data),) = counter.runner.sent
+    part = Part.decode(data)
+    assert (part.stalled, part.throttled, part.groups[0].starved) == (None, None, 0)
     assert counter.done == ["count_backlog_as_dropped", "flush", "abort"]
 
 
@@ -172,7 +175,7 @@ def window(monkeypatch):
             slept.append(seconds)
             now[0] += seconds
             if len(slept) > 2 and comes:
-                made._receive(SimpleNamespace(data=comes.pop(0)))
+                made._receive(SimpleNamespace(data=comes.pop(0).encode()))
 
         monkeypatch.setattr(gevent, "sleep", sleep)
         monkeypatch.setattr(measurement, "monotonic", lambda: now[0])
@@ -190,12 +193,13 @@ def window(monkeypatch):
 
 def test_window_ends_when_all_processes_have_replied(window):
     runner = Runner(workers=2)
-    found = window(runner, then=["a", "b"])
+    parts = [Part(seconds, 0.0, None, 0.0, ()) for seconds in (5.0, 5.1)]
+    found = window(runner, then=parts)
     found.window._measure()
     assert runner.sent == [("socketlab_window", "begin"), ("socketlab_window", "end")]
     assert found.slept == [2.0, 5.0, 0.05, 0.05]
     assert runner.quits == 1
-    assert found.window._parts == ["a", "b"]
+    assert found.window._parts == parts
     assert found.window._machine_cpu == 4.5
 
 
@@ -220,20 +224,21 @@ def test_window_begins_with_the_first_spawning(window, monkeypatch):
 
 @pytest.mark.parametrize(("runner", "expected"), [(Runner(), 1), (Master(), 3)])
 def test_window_prints_a_line_per_model(window, monkeypatch, capsys, runner, expected):
-    @dataclass
-    class Found:
-        model: str
-
+    found = LoadResult("a", "tcp", 1.0, 1, 5.0, 7, {}, Histogram())
     asked = []
 
     def combine(parts, machine_cpu, *, expected):
         asked.append((parts, machine_cpu, expected))
-        return [Found("a"), Found("b")]
+        return [found, replace(found, model="b")]
 
     monkeypatch.setattr(measurement, "combine", combine)
-    found = window(runner)
-    runner.listeners["socketlab_part"](SimpleNamespace(data={"seconds": 1}), environment=None)
-    (listener,) = found.environment.events.quit.listeners
+    made = window(runner)
+    part = Part(1.0, 0.0, None, 0.0, ())
+    runner.listeners["socketlab_part"](SimpleNamespace(data=part.encode()), environment=None)
+    (listener,) = made.environment.events.quit.listeners
     listener(exit_code=0)
-    assert asked == [([{"seconds": 1}], None, expected)]
-    assert capsys.readouterr().out == 'LOAD-RESULT {"model": "a"}\nLOAD-RESULT {"model": "b"}\n'
+    assert asked == [([part], None, expected)]
+    assert LoadResult.find_all(capsys.readouterr().out) == [
+        found,
+        replace(found, model="b"),
+    ]

@@ -33,8 +33,9 @@ from lab.servers.affinity import pin_process
 from lab.servers.backend import Helpers
 from lab.servers.catalogue import Catalogue, Listener
 from lab.servers.processes import Processes
+from loadtests.contract import LoadResult
 from tests.support.fakes import UnusedBackend
-from tests.support.made_up import MEASUREMENT
+from tests.support.made_up import MEASUREMENT, vary
 from tests.support.servers import Server
 from tests.support.waiting import wait_until
 
@@ -183,14 +184,13 @@ def _load(
     users: int = 1,
     seconds: float = 1.0,
     environ: Mapping[str, str] = MappingProxyType({}),
-) -> dict[str, Any]:
+) -> dict[str, LoadResult]:
     """Load servers at the same time; return the result of each, by URL."""
     command = ["--headless", "--only-summary", "--loglevel", "ERROR", "--spawn-rate", "1000"]
     command += ["--users", str(users * len(urls)), "--window", str(seconds), "--warm-up", "0", *arguments]
     done = generator.run(command, environ={"LAB_TARGETS": _encode_targets(urls), **environ}, timeout=60 + seconds)
     assert done.returncode == 0, done.stdout
-    found = [json.loads(line.partition("LOAD-RESULT ")[2]) for line in done.stdout.splitlines() if "LOAD-RES" in line]
-    return {item["model"]: item for item in found}
+    return {item.model: item for item in LoadResult.find_all(done.stdout)}
 
 
 class Page:
@@ -273,11 +273,11 @@ def _find_ports(count: int) -> list[int]:
         return [stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1] for _ in range(count)]
 
 
-_PLAIN = replace(
+_PLAIN = vary(
     MEASUREMENT,
     seconds=2.0,
     answered=20_000,
-    histogram=((100.0, 9_900), (1_500.0, 9_800), (52_300.0, 300)),
+    histogram=((100.0, 9_900), (1_500.7, 9_800), (52_300.7, 300)),
     mean_us=1_600.0,
     max_us=52_311.0,
     server_cpu_us=45.2,
@@ -329,7 +329,7 @@ def encode_targets() -> Callable[[Mapping[str, str]], str]:
 
 
 @pytest.fixture(scope="session")
-def load() -> Iterator[Callable[..., dict[str, Any]]]:
+def load() -> Iterator[Callable[..., dict[str, LoadResult]]]:
     """Load servers with a persistent generator: each load is a separate process."""
     with PersistentGenerator(Processes(f"t{uuid4().hex[:8]}", Catalogue.load()).helpers) as generator:
         yield partial(_load, generator)
@@ -338,7 +338,7 @@ def load() -> Iterator[Callable[..., dict[str, Any]]]:
 @pytest.fixture(scope="session")
 def make_measurement() -> Callable[..., Measurement]:
     """Make a measurement with default values except for the given fields."""
-    return lambda **changes: replace(_PLAIN, **changes)
+    return lambda **changes: vary(_PLAIN, **changes)
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ A real swarm would change the engine that all other tests use. The real thing is
 import json
 import re
 import subprocess
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,8 @@ from rich.console import Console
 from lab.base.errors import LabError
 from lab.base.paths import ROOT
 from lab.servers.docker.containers import Containers
+from loadtests.contract import LoadResult
+from loadtests.sockets.histogram import Histogram
 from loadtests.targets import Targets
 from services.protocol import Transport
 from tools import swarm_demo
@@ -46,7 +49,7 @@ def ask(monkeypatch):
             "network inspect docker_gwbridge": [1, "no such network"],
         }
         answers.update(changes | {key: value for key, value in known.items() if key not in changes})
-        result: dict[str, Any] | LabError
+        result: LoadResult | LabError
         try:
             result = swarm_demo.demonstrate(Console(quiet=True))
         except LabError as error:
@@ -60,16 +63,17 @@ def _task(state, error=""):
     return json.dumps({"Name": "socketlab-demo_master.1", "CurrentState": state, "Error": error})
 
 
+RESULT = LoadResult("m", "tcp", 16.0, 1, 2.0, 200, {}, Histogram.from_pairs([(100.0, 200)]), generators=2)
 DONE = {
     "service ps socketlab-demo_master": [0, _task("Complete 1 second ago")],
-    "service logs --raw socketlab-demo_master": [0, 'noise\nLOAD-RESULT {"answered": 7}'],
+    "service logs --raw socketlab-demo_master": [0, f"noise\n{RESULT.encode()}"],
 }
 MANAGER = json.dumps({"LocalNodeState": "active", "ControlAvailable": True, "NodeID": "node7"})
 
 
 def test_a_swarm_that_was_made_is_left_and_its_network_removed(ask):
     asked, result = ask(DONE)
-    assert result == {"answered": 7}
+    assert result == RESULT
     order = [
         "swarm init --advertise-addr 127.0.0.1 --listen-addr 127.0.0.1:2377",
         "node update --label-add=lab.server=yes --label-add=lab.load.generator=yes node1",
@@ -185,11 +189,9 @@ def test_the_published_ui_has_a_login():
         ({"failures": {"connection reset": 3}}, 1),
         ({"failures": {"wrong bytes": 1}}, 1),
         ({"answered": 0}, 1),
-        ({"disturbances": ["1 of 2 load generators did not take part in the whole window"]}, 2),
+        ({"disturbances": ("1 of 2 load generators did not take part in the whole window",)}, 2),
     ],
 )
 def test_exit_code_is_that_of_the_verdict(monkeypatch, changes, code):
-    found = {"model": "m", "service": [[100.0, 200]], "answered": 200, "depth": 1, "seconds": 2.0, "generators": 2}
-    found |= {"failures": {}, "warm_up_failures": {}, "disturbances": [], **changes}
-    monkeypatch.setattr(swarm_demo, "demonstrate", lambda console: found)
+    monkeypatch.setattr(swarm_demo, "demonstrate", lambda console: replace(RESULT, **changes))
     assert swarm_demo.main() == code

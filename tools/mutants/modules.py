@@ -50,10 +50,12 @@ GROUPS = (
             "lab/load/measure.py",
             "lab/metrics/verdict.py",
             "loadtests/sockets/histogram.py",
+            "loadtests/contract.py",
             "loadtests/parts.py",
         ),
         (
             "tests/lab/load/test_measurement.py",
+            "tests/loadtests/test_contract.py",
             "tests/lab/metrics/test_verdict.py",
             "tests/loadtests/sockets/test_histogram.py",
         ),

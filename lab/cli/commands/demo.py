@@ -72,7 +72,7 @@ def demo(lab: Lab, models: tuple[str, ...], duration: float, out: Path) -> None:
 def find_exit_code(found: Demo) -> int:
     """Return 2 if a measurement was disturbed, 1 if a model is missing or a request failed, else 0."""
     measured = [*found.measurements, *found.waits.values(), *found.http.values()]
-    failed = bool(found.missing) or any(item.failures for item in measured)
+    failed = bool(found.missing) or any(item.load.failures for item in measured)
     return exit_code(item.verdict for item in measured) or int(failed)
 
 

@@ -120,8 +120,8 @@ def read_ratios(findings: Findings, reference: str) -> dict[RowKey, Estimate]:
 
 
 def _ratio(row: Row, references: list[Row], number: int) -> float | None:
-    cost = row.found[number].server_cpu_us
-    others = [item.found[number].server_cpu_us for item in references if number in item.found]
+    cost = row.found[number].server.cpu_us
+    others = [item.found[number].server.cpu_us for item in references if number in item.found]
     known = [other for other in others if other]
     return None if cost is None or not known else cost / mean(known)
 

@@ -26,7 +26,7 @@ from lab.metrics.verdict import Limit
 # The figures that are compared between models, rounds and runs: how to read each, and whether more is better.
 _READ: Mapping[str, tuple[Callable[[Measurement], float | None], bool]] = {
     "rate": (lambda found: found.rate, True),
-    "cpu_us": (lambda found: found.server_cpu_us, False),
+    "cpu_us": (lambda found: found.server.cpu_us, False),
     "p50_us": (lambda found: found.percentile(0.5), False),
     "p99_us": (lambda found: found.percentile(0.99), False),
 }
@@ -100,7 +100,7 @@ class Row:
     @property
     def failed(self) -> Counter[str]:
         """Failed exchanges of all rounds by reason."""
-        return sum((Counter(item.failures) for item in self.found.values()), Counter[str]())
+        return sum((Counter(item.load.failures) for item in self.found.values()), Counter[str]())
 
     @property
     def failed_ratio(self) -> float:
@@ -116,7 +116,10 @@ class Row:
     @property
     def memory_bytes(self) -> int | None:
         """The highest reading of all rounds."""
-        return max((item.memory_bytes for item in self.found.values() if item.memory_bytes is not None), default=None)
+        return max(
+            (item.server.memory_bytes for item in self.found.values() if item.server.memory_bytes is not None),
+            default=None,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +240,9 @@ class Findings:
     def connection_bytes(self, workload: str, model: str) -> float | None:
         """Return the memory of one connection in bytes, from the two ends of the sweep; None if not known."""
         levels = self.sweeps.get((workload, model), {})
-        known = [(users, item.memory_bytes) for users, item in levels.items() if item.memory_bytes is not None]
+        known = [
+            (users, item.server.memory_bytes) for users, item in levels.items() if item.server.memory_bytes is not None
+        ]
         if len(known) < 2:
             return None
         (few, less), (many, more) = min(known), max(known)
@@ -307,7 +312,7 @@ def _make_cross_checks(workload: str, model: str, stored: Sequence[_Stored]) -> 
             client,
             estimate([item.rate for item in ours], is_lower_bound=any(item.verdict.is_lower_bound for item in ours)),
             estimate([record.get("rate") for record in theirs]),
-            estimate([item.server_cpu_us for item in ours]),
+            estimate([item.server.cpu_us for item in ours]),
             estimate([record.get("server_cpu_us") for record in theirs]),
             missing if theirs else f"{client} was not run",
         )
@@ -324,7 +329,7 @@ def _find_generator_limit(
     rate = estimate(item.rate for item in found)
     if model is None or rate is None:
         return None
-    used = estimate(item.generator_cores for item in found)
+    used = estimate(item.load.generator_cores for item in found)
     return GeneratorLimit(
         model, rate, used.middle if used else None, Counter(str(item.verdict.bound) for item in found)
     )

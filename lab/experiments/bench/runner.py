@@ -263,7 +263,7 @@ class Runner:
         if found.verdict.bound is Limit.DISTURBED:
             self._keep_failure(step, f"{found.verdict.bound}: {found.verdict.reason}")
             return None
-        found = replace(found, model=step.model)
+        found = found.rename(step.model)
         if not found.answered:
             self._restart(backend, step.server)
         self.run.keep(

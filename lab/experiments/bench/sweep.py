@@ -54,7 +54,7 @@ class Knee:
 
 def make_level(users: int, found: Measurement) -> Level:
     """Make a level from a measurement."""
-    sound = found.verdict.bound not in _UNSERVED and (found.failure_ratio or 0.0) <= _MAX_FAILED
+    sound = found.verdict.bound not in _UNSERVED and (found.load.failure_ratio or 0.0) <= _MAX_FAILED
     return Level(users, found.rate, sound)
 
 

@@ -65,7 +65,7 @@ def expect(findings: Findings, row: Row) -> Expectation | None:
     levels = findings.sweeps.get((row.workload, row.model), {})
     fewest = min(levels, default=one.users + 1)
     few = levels[fewest] if fewest <= one.users else None
-    cpu = few.server_cpu_us if few else _middle(item.server_cpu_us for item in row.found.values())
+    cpu = few.server.cpu_us if few else _middle(item.server.cpu_us for item in row.found.values())
     wait = read_wait(row.workload)
     hold = None
     if server.concurrency == "one":
@@ -73,7 +73,7 @@ def expect(findings: Findings, row: Row) -> Expectation | None:
     upper_bound = find_upper_bound(
         server,
         connections=one.users,
-        cores=one.allotted or 1,
+        cores=one.server.allotted or 1,
         cpu=None if cpu is None else cpu / 1e6,
         wait=wait,
         hold=hold,
@@ -95,7 +95,7 @@ def _read_hold(row: Row) -> float | None:
         return None
     if len(set(exchange.turns)) > 1:
         # The median of different requests is that of one kind. On one held connection the mean contains no queueing.
-        mean = _middle(item.mean_us for item in row.found.values())
+        mean = _middle(item.load.service.mean_us for item in row.found.values())
         return None if mean is None else mean / 1e6
     median = row.read("p50_us")
     return None if median is None else median.middle / 1e6

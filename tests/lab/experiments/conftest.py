@@ -18,7 +18,7 @@ from lab.metrics.sample import Meter, NoMeter
 from lab.servers.backend import Completed, Loadable
 from lab.servers.catalogue import Catalogue, Listener, Model
 from tests.support.fakes import UnusedBackend
-from tests.support.made_up import MEASUREMENT
+from tests.support.made_up import MEASUREMENT, vary
 
 CATALOGUE = Catalogue.load()
 
@@ -52,7 +52,7 @@ class FakeBackend(UnusedBackend):
 @pytest.fixture
 def make_measurement() -> Callable[..., Measurement]:
     """Return a typical measurement with some fields changed."""
-    return lambda **changes: replace(MEASUREMENT, **changes)
+    return lambda **changes: vary(MEASUREMENT, **changes)
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ class Bench:
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.root = root
         self.asked: list[tuple[str, str, int, float | None]] = []
-        self.answer: Callable[..., Measurement] = lambda model, scenario, users, rate: replace(MEASUREMENT, users=users)
+        self.answer: Callable[..., Measurement] = lambda model, scenario, users, rate: vary(MEASUREMENT, users=users)
         self.failing: set[str] = set()
         self.lines: list[str] = []
         monkeypatch.setattr("lab.experiments.bench.runner.measure", self._measure)
@@ -92,7 +92,7 @@ class Bench:
     def _measure(self, backend: Loadable, model: Model, load: Preset, **_: Any) -> Measurement:
         asked = (load.name, load.spec.users, load.spec.rate if load.spec.is_open else None)
         self.asked.append((model.name, *asked))
-        return replace(self.answer(model.name, *asked), model=model.name)
+        return vary(self.answer(model.name, *asked), model=model.name)
 
     def begin(self, plan: Plan) -> Run:
         return Run.create("bench", {"plan": plan.as_json(), "environment": {"commit": "abc"}}, root=self.root)

@@ -1,7 +1,6 @@
 """docs/data/measured.json: medians over rounds, and two scripts that write one file."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,13 +9,13 @@ from lab.base.errors import LabError
 from lab.experiments.published import Idle, Measured, summarize
 from lab.load.measurement import Measurement
 from lab.metrics.verdict import Limit, Verdict
-from tests.support.made_up import MEASUREMENT
+from tests.support.made_up import MEASUREMENT, vary
 
 
 def make(
     answered: int, cpu_us: float | None = 40.0, bound: Limit = Limit.WAITING, p99_us: float = 300.0
 ) -> Measurement:
-    return replace(
+    return vary(
         MEASUREMENT,
         depth=2,
         seconds=2.0,

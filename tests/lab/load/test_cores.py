@@ -85,20 +85,20 @@ def test_measurement_keeps_the_readings_of_the_meters(open_model):
         find_preset("closed_ping").change(users=2, duration=1.0),
     )
     assert found.answered
-    assert found.allotted == 1
-    assert found.server_user_us is not None
-    assert found.server_system_us is not None
-    assert found.server_user_us + found.server_system_us == pytest.approx(found.server_cpu_us)
+    assert found.server.allotted == 1
+    assert found.server.user_us is not None
+    assert found.server.system_us is not None
+    assert found.server.user_us + found.server.system_us == pytest.approx(found.server.cpu_us)
     # At least two connections, two workers and a listener.
-    assert found.descriptors is not None
-    assert found.descriptors >= 5
-    assert found.switches is not None
-    assert found.memory_bytes is not None
-    times = [row[0] for row in found.series if row[0] is not None]
-    memory = [row[2] for row in found.series if row[2] is not None]
-    assert len(times) == len(memory) == len(found.series)
+    assert found.server.descriptors is not None
+    assert found.server.descriptors >= 5
+    assert found.server.switches is not None
+    assert found.server.memory_bytes is not None
+    times = [row[0] for row in found.server.series if row[0] is not None]
+    memory = [row[2] for row in found.server.series if row[2] is not None]
+    assert len(times) == len(memory) == len(found.server.series)
     assert times == sorted(times)
-    assert max(memory) <= found.memory_bytes
+    assert max(memory) <= found.server.memory_bytes
     assert type(found).from_json(found.as_json()) == found
 
 

@@ -7,8 +7,8 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import asdict, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -23,6 +23,7 @@ from lab.load.generator import PersistentGenerator
 from lab.load.measure import (
     MeteredServer,
     MeteredServers,
+    Readings,
     TimedSample,
     _combine,
     _count_other_connections,
@@ -30,16 +31,17 @@ from lab.load.measure import (
     measure,
     measure_together,
 )
-from lab.load.measurement import Measurement, encode_targets
+from lab.load.measurement import Measurement, ServerUse, encode_targets
 from lab.load.presets import PRESETS, find_preset
 from lab.metrics.sample import NoMeter, Sample
 from lab.metrics.verdict import Limit, LimitInputs, Verdict, find_limit
 from lab.servers.backend import Completed
 from lab.servers.catalogue import Catalogue, Listener
 from lab.servers.processes import Processes
-from loadtests.parts import Pulse, Result, combine, find_disturbances, read_machine_cpu
+from loadtests.contract import LoadResult
+from loadtests.parts import Group, Part, Pulse, combine, find_disturbances, read_machine_cpu
 from loadtests.sockets.histogram import Histogram
-from loadtests.sockets.recorder import Tally
+from loadtests.sockets.recorder import Series, Tally
 from services.protocol import Transport
 from tests.support.fakes import UnusedBackend
 from tests.support.made_up import MEASUREMENT
@@ -59,37 +61,28 @@ def make_tally(first: int) -> Tally:
     return Tally(failures=Counter({"connection reset": first}), service=service, intended=intended, **counts)
 
 
-def make_group(first: int, *, loop: str = "open", model: str = "prefork") -> dict[str, Any]:
-    return {
-        "series": [model, "pipeline", "tls", loop],
-        "depth": 16,
-        "tally": make_tally(first).encode(),
-        "starved": first + 20,
-        "answered_in_all": first + 30,
-        "warm_up_failures": {"wrong bytes": first + 40},
-    }
+def make_group(first: int, *, loop: str = "open", model: str = "prefork") -> Group:
+    series = Series(model, "pipeline", "tls", loop)
+    return Group(series, 16, make_tally(first), first + 20, first + 30, {"wrong bytes": first + 40})
 
 
-def make_part(first: int, **changes: object) -> dict[str, Any]:
-    part: dict[str, Any] = {
-        "seconds": 2.0,
-        "cpu": first / 10,
-        "throttled": first / 100,
-        "stalled": 0.0,
-        "groups": [make_group(first)],
-    }
-    return part | changes
+def make_part(first: int, **changes: Any) -> Part:
+    part = Part(seconds=2.0, cpu=first / 10, throttled=first / 100, stalled=0.0, groups=(make_group(first),))
+    return replace(part, **changes)
+
+
+def test_part_survives_a_message() -> None:
+    sent = make_part(1)
+    assert Part.decode(json.loads(json.dumps(sent.encode()))) == sent
 
 
 def test_parts_of_two_workers_are_added() -> None:
     parts = [make_part(1, seconds=1.9), make_part(100, seconds=2.1)]
     (found,) = combine(parts, 3.25, expected=2)
     # Each count is that of the first worker, from 1, and of the second, from 100.
-    assert found == Result(
+    assert found == LoadResult(
         model="prefork",
-        workload="pipeline",
         transport="tls",
-        loop="open",
         # 9 and 108 seconds of users in a window of 2.
         users=58.5,
         depth=16,
@@ -102,34 +95,33 @@ def test_parts_of_two_workers_are_added() -> None:
         duplicates=113,
         reordered=115,
         failures={"connection reset": 101},
-        # (1 + 3 + 100 + 3) / 4 ms.
-        mean_us=26_750.0,
-        min_us=1000.0,
-        max_us=100_000.0,
-        service=[(1000.7, 1), (3001.5, 2), (100_000.0, 1)],
-        intended=[(2001.5, 1), (4003.1, 2), (5001.5, 2), (200_000.0, 1)],
+        service=Histogram.from_pairs([(1000.7, 1), (3001.5, 2), (100_000.0, 1)]),
+        intended=Histogram.from_pairs([(2001.5, 1), (4003.1, 2), (5001.5, 2), (200_000.0, 1)]),
         starved=141,
         generators=2,
-        generator_cpu=10.1,
-        machine_cpu=3.25,
-        generator_throttled=1.0,
+        # Seconds in a window of 2.
+        generator_cores=5.05,
+        machine_cores=1.625,
+        generator_throttled=0.5,
         cores=psutil.cpu_count(),
         versions=found.versions,
         answered_in_all=161,
         warm_up_failures={"wrong bytes": 181},
-        disturbances=[],
+        disturbances=(),
     )
+    # (1 + 3 + 100 + 3) / 4 ms.
+    assert (found.service.mean_us, found.service.min_us, found.service.max_us) == (26_750.0, 1000.0, 100_000.0)
     assert sorted(found.versions) == ["gevent", "locust", "python"]
 
 
 def test_closed_loop_has_no_requested_rate() -> None:
-    (found,) = combine([make_part(1, groups=[make_group(1, loop="closed")], throttled=None)], None, expected=1)
-    assert (found.asked, found.intended, found.machine_cpu, found.generator_throttled) == (None, None, None, None)
+    (found,) = combine([make_part(1, groups=(make_group(1, loop="closed"),), throttled=None)], None, expected=1)
+    assert (found.asked, found.intended, found.machine_cores, found.generator_throttled) == (None, None, None, None)
     assert found.generators == 1
 
 
 def test_models_of_one_run_have_separate_results() -> None:
-    groups = [make_group(5, model="prefork"), make_group(7, model="asyncio_streams")]
+    groups = (make_group(5, model="prefork"), make_group(7, model="asyncio_streams"))
     found = combine([make_part(1, groups=groups), make_part(2, groups=groups[:1])], None, expected=2)
     assert [(item.model, item.answered, item.generators) for item in found] == [
         ("asyncio_streams", 7, 2),
@@ -173,9 +165,9 @@ def test_disturbances_of_generators_are_reported(changes, expected, said) -> Non
     parts = [make_part(1, **{"throttled": 0.0} | each) for each in changes]
     assert list(find_disturbances(parts, expected)) == said
     for found in combine(parts, None, expected=expected):
-        assert found.disturbances == said
+        assert found.disturbances == tuple(said)
         # A part without a begin has no rate.
-        assert found.generators == sum(part["stalled"] is not None for part in parts)
+        assert found.generators == sum(part.stalled is not None for part in parts)
 
 
 def test_pulse_measures_the_time_that_a_process_did_not_get() -> None:
@@ -213,39 +205,33 @@ def test_machine_cpu_excludes_idle_and_waiting_time(monkeypatch) -> None:
 
 
 # 600 exchanges of 16 requests in a window of 3 s, 1000 with the warm-up of 2 s; no two figures are equal.
-RESULT = asdict(
-    Result(
-        model="prefork",
-        workload="throughput",
-        transport="tls",
-        loop="open",
-        users=8.4,
-        depth=16,
-        seconds=3.0,
-        answered=600,
-        asked=660,
-        late=61,
-        dropped=62,
-        lost=63,
-        duplicates=64,
-        reordered=65,
-        failures={"connection reset": 1},
-        mean_us=2500.0,
-        min_us=100.0,
-        max_us=9000.0,
-        service=[(2000.0, 500), (9000.0, 160)],
-        intended=[(3000.0, 400), (9500.0, 260)],
-        starved=3,
-        generators=2,
-        generator_cpu=1.5,
-        machine_cpu=4.2,
-        generator_throttled=0.03,
-        cores=8,
-        versions={"locust": "2"},
-        answered_in_all=1000,
-        warm_up_failures={"connection refused": 9},
-        disturbances=[],
-    )
+RESULT = LoadResult(
+    model="prefork",
+    transport="tls",
+    users=8.4,
+    depth=16,
+    seconds=3.0,
+    answered=600,
+    failures={"connection reset": 1},
+    service=Histogram.from_json(
+        {"pairs": [(2001.5, 500), (9000.0, 160)], "mean_us": 2500.0, "min_us": 100.0, "max_us": 9000.0}
+    ),
+    intended=Histogram.from_pairs([(3001.5, 400), (9500.0, 260)]),
+    asked=660,
+    late=61,
+    dropped=62,
+    lost=63,
+    duplicates=64,
+    reordered=65,
+    starved=3,
+    generators=2,
+    generator_cores=0.5,
+    generator_throttled=0.01,
+    machine_cores=1.4,
+    cores=8,
+    versions={"locust": "2"},
+    answered_in_all=1000,
+    warm_up_failures={"connection refused": 9},
 )
 BEFORE = Sample(
     cpu_seconds=10.0,
@@ -276,54 +262,35 @@ SEEN = [
 ]
 
 
-def put_together(*, before: Sample = BEFORE, after: Sample = AFTER, seen=SEEN, **changes: object) -> Measurement:
-    own: dict[str, Any] = {
-        name: changes.pop(name) for name in ("unknown", "other_connections", "pinning") if name in changes
-    }
-    pinning = own.pop("pinning", Pinning((1, 2, 3), (0,)))
-    result = RESULT | changes
-    return _combine("process", find_preset("closed_ping"), MODEL, result, before, after, seen, 2.0, pinning, **own)
+def put_together(
+    *,
+    before: Sample = BEFORE,
+    after: Sample = AFTER,
+    seen: Sequence[TimedSample] = SEEN,
+    unknown: str = "",
+    other_connections: int = 0,
+    **changes: Any,
+) -> Measurement:
+    readings = Readings(before, after, seen, 2.0, unknown, other_connections)
+    result = replace(RESULT, **changes)
+    return _combine("process", find_preset("closed_ping"), MODEL, result, readings, Pinning((1, 2, 3), (0,)))
 
 
 def test_measurement_has_every_figure() -> None:
     found = put_together()
+    assert (found.model, found.users, found.answered, found.rate) == ("prefork", 8, 600, 3200.0)
+    assert (found.family, found.summary) == (MODEL.family, MODEL.summary)
+    assert (found.backend, found.workload) == ("process", "closed_ping")
+    assert found.load == RESULT
+    assert found.percentile(0.5) == 3001.5
     expected = {
-        "model": "prefork",
-        "family": MODEL.family,
-        "summary": MODEL.summary,
-        "backend": "process",
-        "workload": "closed_ping",
-        "transport": "tls",
-        "users": 8,
-        "depth": 16,
-        "seconds": 3.0,
-        "answered": 600,
-        "failures": {"connection reset": 1},
-        "histogram": ((3000.0, 400), (9500.0, 260)),
-        "service": ((2000.0, 500), (9000.0, 160)),
-        "mean_us": 2500.0,
-        "min_us": 100.0,
-        "max_us": 9000.0,
-        # 660 exchanges of 16 requests were due in 3 s.
-        "asked_rate": 3520.0,
-        "late": 61,
-        "dropped": 62,
-        "lost": 63,
-        "duplicates": 64,
-        "reordered": 65,
-        "starved": 3,
-        # 660 with a time in 3 s, of 2.5 ms each.
-        "in_flight": 0.55,
         # 2.0 s for 1000 exchanges of 16 requests.
-        "server_cpu_us": 125.0,
-        "server_user_us": 87.5,
-        "server_system_us": 37.5,
+        "cpu_us": 125.0,
+        "user_us": 87.5,
+        "system_us": 37.5,
         "switches": 0.5,
         # 125 us for each of 600 x 16 requests, in 3 s.
-        "server_cores": 0.4,
-        "generator_cores": 0.5,
-        "machine_cores": 1.4,
-        "cores": 8,
+        "cores": 0.4,
         "allotted": 3,
         # The highest reading under load, which is neither the first nor the last.
         "memory_bytes": 500,
@@ -331,19 +298,14 @@ def test_measurement_has_every_figure() -> None:
         "threads": 50,
         "descriptors": 20,
         "peak_bytes": 8000,
-        # 0.2 s of 5, the warm-up too; 0.03 of 3.
-        "server_throttled": 0.04,
-        "generator_throttled": 0.01,
+        # 0.2 s of 5, the warm-up too.
+        "throttled": 0.04,
         "series": ((0.25, 10.5, 500, 5, 40, 20), (0.5, 11.0, 400, 6, 50, None), (0.75, *[None] * 4, 12)),
-        "versions": {"locust": "2"},
-        "warm_up_failures": {"connection refused": 9},
-        "disturbances": (),
-        "server_unknown": "",
+        "unknown": "",
     }
-    values = {name: getattr(found, name) for name in expected}
+    assert expected.keys() == set(ServerUse.__dataclass_fields__)
     for name, value in expected.items():
-        assert values[name] == (pytest.approx(value) if isinstance(value, float) else value), name
-    assert {*expected, "verdict"} == set(Measurement.__dataclass_fields__)
+        assert getattr(found.server, name) == (pytest.approx(value) if isinstance(value, float) else value), name
 
 
 def note_limit_inputs(monkeypatch: pytest.MonkeyPatch) -> list[LimitInputs]:
@@ -360,7 +322,7 @@ def note_limit_inputs(monkeypatch: pytest.MonkeyPatch) -> list[LimitInputs]:
 
 def test_verdict_gets_the_figures_of_the_whole_load(monkeypatch) -> None:
     given = note_limit_inputs(monkeypatch)
-    put_together(disturbances=["stopped"], unknown="docker-proxy", other_connections=5)
+    put_together(disturbances=("stopped",), unknown="docker-proxy", other_connections=5)
     (found,) = given
     expected = LimitInputs(
         users=8.4,
@@ -393,17 +355,16 @@ def test_verdict_knows_whether_users_rest(monkeypatch) -> None:
     given = note_limit_inputs(monkeypatch)
     resting = PRESETS["closed_think"]
     assert resting.workload.rests
-    _combine("process", resting, MODEL, RESULT, BEFORE, AFTER, SEEN, 2.0, None)
+    _combine("process", resting, MODEL, RESULT, Readings(BEFORE, AFTER, SEEN, 2.0), None)
     assert given[0].rests
     # Not pinned: all cores of the machine.
     assert given[0].server_allotted == 8
 
 
 def test_closed_loop_has_no_separate_service_time() -> None:
-    found = put_together(intended=None, asked=None, machine_cpu=None, generator_throttled=None, mean_us=None)
-    assert found.histogram == ((2000.0, 500), (9000.0, 160))
-    assert (found.service, found.asked_rate, found.machine_cores, found.generator_throttled) == (None, None, None, None)
-    assert (found.in_flight, found.rate_ratio, found.ratio(5)) == (None, None, None)
+    found = replace(RESULT, intended=None, asked=None, service=Histogram())
+    assert found.times is found.service
+    assert (found.asked_rate, found.rate_ratio, found.ratio(5), found.in_flight) == (None, None, None, None)
 
 
 @pytest.mark.parametrize(
@@ -419,70 +380,140 @@ def test_closed_loop_has_no_separate_service_time() -> None:
 )
 def test_decreasing_cpu_time_is_unknown(before, after) -> None:
     found = put_together(before=before, after=after)
-    assert found.server_cpu_us is None
-    assert found.server_cores is None
+    assert found.server.cpu_us is None
+    assert found.server.cores is None
 
 
 def test_zero_cpu_time_is_unknown() -> None:
     found = put_together(after=replace(AFTER, user_seconds=BEFORE.user_seconds))
-    assert (found.server_user_us, found.server_cpu_us) == (0.0, 125.0)
+    assert (found.server.user_us, found.server.cpu_us) == (0.0, 125.0)
 
 
 def test_disturbances_are_kept() -> None:
-    assert put_together(disturbances=["a"]).disturbances == ("a",)
+    assert put_together(disturbances=("a",)).load.disturbances == ("a",)
 
 
 def test_measurement_defaults_are_empty() -> None:
     found = MEASUREMENT
-    assert (found.late, found.dropped, found.lost, found.duplicates, found.reordered) == (0, 0, 0, 0, 0)
+    assert (found.load.late, found.load.dropped, found.load.lost, found.load.duplicates, found.load.reordered) == (
+        0,
+        0,
+        0,
+        0,
+        0,
+    )
 
 
 def test_throttled_time_without_readings_is_unknown() -> None:
-    assert put_together(before=replace(BEFORE, throttled_seconds=None)).server_throttled is None
-    assert put_together(after=replace(AFTER, throttled_seconds=None)).server_throttled is None
+    assert put_together(before=replace(BEFORE, throttled_seconds=None)).server.throttled is None
+    assert put_together(after=replace(AFTER, throttled_seconds=None)).server.throttled is None
 
 
 def test_cost_without_replies_is_unknown() -> None:
-    found = put_together(answered=0, answered_in_all=0, service=[], intended=[])
-    assert (found.server_cpu_us, found.switches, found.rate) == (None, None, 0.0)
+    found = put_together(answered=0, answered_in_all=0, service=Histogram(), intended=Histogram())
+    assert (found.server.cpu_us, found.server.switches, found.rate) == (None, None, 0.0)
     assert found.percentile(0.5) is None
     assert found.verdict.bound is Limit.FAILED
 
 
 def test_figures_without_readings_are_unknown() -> None:
     found = put_together(seen=[], after=Sample())
-    assert (found.memory_bytes, found.threads, found.processes, found.peak_bytes, found.descriptors) == (None,) * 5
+    assert (
+        found.server.memory_bytes,
+        found.server.threads,
+        found.server.processes,
+        found.server.peak_bytes,
+        found.server.descriptors,
+    ) == (None,) * 5
 
 
 def test_derived_figures() -> None:
-    found = put_together(failures={"wrong bytes": 150, "connection reset": 50})
+    found = replace(RESULT, failures={"wrong bytes": 150, "connection reset": 50})
     # 600 x 16 in 3 s, of 3520 a second that were asked for; 61 of 660 exchanges.
-    assert found.rate == 3200.0
+    assert (found.rate, found.asked_rate) == (3200.0, 3520.0)
     assert found.rate_ratio == pytest.approx(0.909090909)
     assert found.ratio(found.late) == pytest.approx(0.092424242)
     assert found.failed == 200
     assert found.failure_ratio == 0.25
     # 63 of the 600 x 16 that were answered, and themselves.
     assert found.loss_ratio == pytest.approx(63 / 9663)
+    # 660 with a time in 3 s, of 2.5 ms each.
+    assert found.in_flight == pytest.approx(0.55)
     nothing = replace(found, answered=0, failures={}, lost=0)
     assert (nothing.failure_ratio, nothing.loss_ratio) == (None, None)
 
 
+def test_result_survives_its_line() -> None:
+    found = [replace(RESULT, disturbances=("a", "b")), replace(RESULT, intended=None, asked=None)]
+    assert LoadResult.find_all("\n".join(["noise", found[0].encode(), f"\r[=> ] {found[1].encode()}"])) == found
+
+
+@pytest.mark.parametrize("text", ["{broken", '{"model": "a"}', "[]", "7", RESULT.encode()[:-5]])
+def test_damaged_result_is_skipped(text: str) -> None:
+    assert LoadResult.find_all(f"LOAD-RESULT {text}\n{RESULT.encode()}") == [RESULT]
+
+
+# As the version before `LoadResult` has written it.
+OLDER = {
+    "model": "a",
+    "family": "coroutine",
+    "summary": "one line",
+    "backend": "docker",
+    "workload": "open_steady",
+    "users": 8,
+    "depth": 16,
+    "seconds": 3.0,
+    "answered": 600,
+    "failures": {"connection reset": 1},
+    "histogram": [[3001.5, 400], [9500.0, 260]],
+    "service": [[2001.5, 500], [9000.0, 160]],
+    "mean_us": 2500.0,
+    "min_us": 100.0,
+    "max_us": 9000.0,
+    "starved": 3,
+    "in_flight": 0.55,
+    "server_cpu_us": 125.0,
+    "server_cores": 0.4,
+    "generator_cores": 0.5,
+    "machine_cores": 1.4,
+    "cores": 8,
+    "memory_bytes": 500,
+    "threads": 50,
+    "versions": {"locust": "2"},
+    "verdict": {"bound": "held", "reason": "99% was answered"},
+    "asked_rate": 3520.0,
+    "late": 61,
+    "series": [[0.25, 10.5, 500, 5, 40, 20]],
+}
+
+
 def test_measurement_is_parsed_from_its_json() -> None:
-    found = replace(put_together(disturbances=["a", "b"]), verdict=Verdict(Limit.GENERATOR, "it was"))
+    found = replace(put_together(disturbances=("a", "b")), verdict=Verdict(Limit.GENERATOR, "it was"))
     data = json.loads(json.dumps(found.as_json()))
     assert Measurement.from_json(data | {"from a later version": 1}) == found
     assert data["rate"] == 3200.0
     assert data["rate_is_lower_bound"] is True
-    assert (data["p50_us"], data["p99_us"], data["service_p50_us"], data["service_p90_us"]) == (3000, 9500, 2000, 9000)
-    closed = put_together(intended=None).as_json()
-    assert (closed["service"], closed["service_p50_us"], closed["p50_us"]) == (None, 2000.0, 2000.0)
-    # As written by an older version.
-    for name in ("disturbances", "warm_up_failures", "server_unknown", "series", "service"):
-        del data[name]
-    assert Measurement.from_json(data).disturbances == ()
+    assert (data["p50_us"], data["p99_us"], data["service_p50_us"], data["service_p90_us"]) == (
+        3001.5,
+        9500,
+        2001.5,
+        9000,
+    )
+    closed = put_together(intended=None, asked=None)
+    data = json.loads(json.dumps(closed.as_json()))
+    assert (data["service"], data["service_p50_us"], data["p50_us"]) == (None, 2001.5, 2001.5)
+    assert Measurement.from_json(data) == closed
     with pytest.raises(KeyError):
         Measurement.from_json({})
+
+
+def test_measurement_of_an_older_version_is_read() -> None:
+    found = Measurement.from_json(OLDER)
+    assert {name: value for name, value in json.loads(json.dumps(found.as_json())).items() if name in OLDER} == OLDER
+    assert (found.load.asked, found.load.transport, found.load.disturbances) == (660, "tcp", ())
+    assert found.server == ServerUse(
+        cpu_us=125.0, cores=0.4, memory_bytes=500, threads=50, series=((0.25, 10.5, 500, 5, 40, 20),)
+    )
 
 
 def test_server_is_allotted_one_core_unless_it_declares_all() -> None:
@@ -514,15 +545,16 @@ def test_targets_are_grouped_by_model() -> None:
 
 
 def test_results_are_found_anywhere_in_a_line() -> None:
-    lines = 'LOAD-RESULT {"model": "a", "n": 1}\nnoise\r[=> ] LOAD-RESULT {"model": "b"}\nLOAD-RESULT {broken\n'
-    assert _parse(Completed([], 0, lines, ""), ["a", "b"]) == {"a": {"model": "a", "n": 1}, "b": {"model": "b"}}
+    one, other = replace(RESULT, model="a"), replace(RESULT, model="b")
+    lines = f"{one.encode()}\nnoise\r[=> ] {other.encode()}\nLOAD-RESULT {{broken\n"
+    assert _parse(Completed([], 0, lines, ""), ["a", "b"]) == {"a": one, "b": other}
     with pytest.raises(LabError) as caught:
         _parse(Completed([], 3, "one\n\ntwo\nthree\n", "four\n"), ["a", "b"])
     assert str(caught.value) == (
         "the load generator gave no result for a, b (exit code 3); its output ends with: two / three / four"
     )
     with pytest.raises(LabError, match=r"no result for b \(exit code 0\); its output ends with: LOAD-RESULT"):
-        _parse(Completed([], 0, 'LOAD-RESULT {"model": "a"}\n', ""), ["a", "b"])
+        _parse(Completed([], 0, one.encode(), ""), ["a", "b"])
     with pytest.raises(LabError, match="its output ends with: nothing"):
         _parse(Completed([], 0, "", ""), ["a"])
 
@@ -532,8 +564,8 @@ class Backend(UnusedBackend):
 
     meter_class: Callable[[], Any] = staticmethod(lambda: NoMeter("prefork is not there"))
 
-    def __init__(self, **changes: object) -> None:
-        self.result = RESULT | {"model": "prefork", "depth": 1, **changes}
+    def __init__(self) -> None:
+        self.result = replace(RESULT, depth=1)
         self.asked: list[tuple[list[str], dict[str, str]]] = []
         self.timeout = 0.0
 
@@ -546,7 +578,7 @@ class Backend(UnusedBackend):
     def run_service(self, service, arguments, *, environ, capture, timeout):
         self.asked.append((arguments, environ))
         self.timeout = timeout
-        return Completed(arguments, 0, f"LOAD-RESULT {json.dumps(self.result)}\n", "")
+        return Completed(arguments, 0, f"{self.result.encode()}\n", "")
 
 
 def test_generator_prints_results_that_the_lab_parses() -> None:
@@ -568,8 +600,8 @@ def test_generator_prints_results_that_the_lab_parses() -> None:
     assert environ["LAB_TARGETS"] == encode_targets(backend.targets())
     # A minute in addition to the load.
     assert backend.timeout == 61.75
-    assert found.allotted == 1
-    assert found.server_unknown == "prefork is not there"
+    assert found.server.allotted == 1
+    assert found.server.unknown == "prefork is not there"
     assert found.verdict.reason.endswith("the server's process could not be measured: prefork is not there")
 
 
@@ -613,7 +645,7 @@ class Standing:
         self.given = given
         wait_until(lambda: self._meter.looks >= 3)
         self.threads = [thread.name for thread in threading.enumerate()]
-        return Completed(arguments, 0, f"LOAD-RESULT {json.dumps(RESULT)}\n", "")
+        return Completed(arguments, 0, f"{RESULT.encode()}\n", "")
 
 
 class CountingMeter:
@@ -645,12 +677,12 @@ def test_server_is_read_during_the_load(monkeypatch) -> None:
     assert set(generator.given["environ"]) == {"LAB_TARGETS"}
     assert "meter" in generator.threads
     assert "meter" not in [thread.name for thread in threading.enumerate()]
-    assert [row[2:3] + row[5:] for row in found.series[:3]] == [(0, 1), (10_000_000, 2), (20_000_000, 3)]
-    times = [row[0] for row in found.series if row[0] is not None]
-    assert len(times) == len(found.series)
+    assert [row[2:3] + row[5:] for row in found.server.series[:3]] == [(0, 1), (10_000_000, 2), (20_000_000, 3)]
+    times = [row[0] for row in found.server.series if row[0] is not None]
+    assert len(times) == len(found.server.series)
     assert times == sorted(times)
     assert 0 < times[0] <= times[-1] <= took
-    assert found.descriptors == len(found.series)
+    assert found.server.descriptors == len(found.server.series)
 
 
 def test_server_is_looked_up_once_and_again_after_a_restart(monkeypatch) -> None:
@@ -718,7 +750,7 @@ def test_connections_of_other_clients_are_a_disturbance(monkeypatch) -> None:
         in measure(Backend(), MODEL, find_preset("closed_ping").change(users=3, duration=1.0)).verdict.reason
     )
     looked = iter([0, 0])
-    assert measure(Backend(), MODEL, find_preset("closed_ping").change(users=3, duration=1.0)).disturbances == ()
+    assert measure(Backend(), MODEL, find_preset("closed_ping").change(users=3, duration=1.0)).load.disturbances == ()
 
 
 @pytest.mark.parametrize(("name", "pid"), [("docker", 7), ("process", None)])

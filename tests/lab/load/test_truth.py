@@ -63,7 +63,7 @@ def test_throttled_generator_is_named_in_its_rows(docker_project: str, engine: d
             engine.containers.get(generator.host).update(cpu_period=20_000, cpu_quota=4_000)
             found = load()
         assert found.answered > 0
-        assert found.generator_throttled > 0
+        assert found.load.generator_throttled > 0
         assert found.verdict.bound is Limit.GENERATOR, found.verdict
         assert found.verdict.is_lower_bound
     finally:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from lab.base.units import UNKNOWN, show_us
 from lab.metrics.verdict import Limit, Verdict
 from lab.report.cells import Cell, list_widths, show_rate
-from tests.support.made_up import MEASUREMENT
+from tests.support.made_up import MEASUREMENT, vary
 
 
 def test_cell_of_a_figure_keeps_its_value() -> None:
@@ -25,5 +25,5 @@ def test_bar_is_drawn_from_the_value() -> None:
 def test_rate_is_marked_as_a_lower_bound() -> None:
     assert show_rate(MEASUREMENT) == "10.0k"
     assert show_rate(replace(MEASUREMENT, verdict=Verdict(Limit.GENERATOR, "it was"))) == "≥ 10.0k"
-    assert show_rate(replace(MEASUREMENT, answered=0)) == "0"
+    assert show_rate(vary(MEASUREMENT, answered=0)) == "0"
     assert show_rate(None) == UNKNOWN

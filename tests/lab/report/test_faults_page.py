@@ -17,7 +17,7 @@ from lab.report import faults_page
 from lab.report.faults_text import Outcome, key_of, make_answers, make_times, render_markdown
 from lab.servers.catalogue import Catalogue
 from lab.servers.docker.containers import Containers
-from tests.support.made_up import MEASUREMENT
+from tests.support.made_up import MEASUREMENT, vary
 from tools.browser import read_page
 
 ACCOUNT = Account(8, 8, 1_000, 990, 0, {}, {"end": 8})
@@ -40,7 +40,7 @@ SCORES = (
 
 @pytest.fixture
 def outcome(tmp_path: Path) -> Outcome:
-    load = replace(MEASUREMENT, model="prefork", failures={"timeout": 2})
+    load = vary(MEASUREMENT, model="prefork", failures={"timeout": 2})
     interval = FaultInterval("pause", "prefork", is_control=False)
     interval.close()
     run = Run.create("faults", {"environment": {"processor": "<i>a test's</i>", "commit": None}}, root=tmp_path)

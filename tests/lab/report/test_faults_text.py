@@ -23,7 +23,7 @@ from lab.report.faults_text import (
     show_details,
 )
 from tests.support.approx import about
-from tests.support.made_up import MEASUREMENT
+from tests.support.made_up import MEASUREMENT, vary
 
 SEEN = ProbeReport(0.002, 0.01, 0.3, 0.4, 3, 0.5, ((-1, 0.001, 0.002, 0), (0, 0.2, 0.48, 3), (1, None, None, 4)))
 NOWHERE = "–"  # noqa: RUF001 - what stands in an empty cell
@@ -195,7 +195,7 @@ def test_long_picture_has_a_dozen_marks(run: Run) -> None:
 def test_report_as_markdown(run: Run) -> None:
     interval = FaultInterval("pause", "a", is_control=True)
     interval.close()
-    load = replace(MEASUREMENT, failures={"timeout": 2})
+    load = vary(MEASUREMENT, failures={"timeout": 2})
     declared = score("b", "slow-clients", Verdict.FAILED, probe_report=None, expected="why")
     outcome = Outcome(run, [score("a", "pause"), declared], [UnderLoad(interval, SEEN, load)])
     text = render_markdown(outcome)

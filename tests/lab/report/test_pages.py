@@ -1,6 +1,5 @@
 """The report of a benchmark in a real browser, without a network."""
 
-from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -15,7 +14,7 @@ from lab.report import bench_page
 from lab.report.bench_text import make_lines
 from lab.servers.catalogue import Catalogue
 from lab.servers.docker.containers import Containers
-from tests.support.made_up import MEASUREMENT
+from tests.support.made_up import MEASUREMENT, vary
 from tools.browser import read_page
 
 pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("docker")]
@@ -28,7 +27,7 @@ PLAN = Plan(tuple(RATES), ("session", "sleep_20ms"), (), (4, 16), MODES[:3], 3, 
 
 def make_run(root: Path) -> Run:
     """Make a run with made-up measurements."""
-    plain = replace(
+    plain = vary(
         MEASUREMENT,
         histogram=((100.0, 900), (900.0, 100), (40_000.0, 3)),
         max_us=40_000.0,
@@ -49,10 +48,10 @@ def make_run(root: Path) -> Run:
             cost = 80.0 + 10 * number
             for users in PLAN.levels if rate else ():
                 answered = (rate or 0) // 2
-                found = replace(plain, users=users, answered=answered, server_cpu_us=cost, memory_bytes=users * 2**20)
+                found = vary(plain, users=users, answered=answered, server_cpu_us=cost, memory_bytes=users * 2**20)
                 run.keep(f"sweep/{workload}/{model}/{users}", {"measurement": found.as_json()})
             for step in (f"round-{n}/{workload}/{model}/{mode}" for n in (1, 2, 3) for mode in PLAN.modes):
-                found = replace(plain, answered=(rate or 0) + number, server_cpu_us=cost)
+                found = vary(plain, answered=(rate or 0) + number, server_cpu_us=cost)
                 run.keep(step, {"measurement": found.as_json()} if rate else {"failure": "it <u>has ended</u>"})
     for model in RATES:
         run.keep_log(model, "ready\n")

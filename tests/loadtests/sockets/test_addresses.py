@@ -219,16 +219,16 @@ def load_by_name(tmp_path, load):
 def test_engine_finds_the_server_at_the_last_address(transport, arguments, open_model, load_by_name):
     url = open_model("asyncio_streams").url("command", transport)
     found = load_by_name(url, "--transport", transport, *arguments, users=3, seconds=0.7)
-    assert found["failures"] == {}
-    assert found["answered"] > 0
+    assert found.failures == {}
+    assert found.answered > 0
 
 
 def test_engine_gives_each_address_a_part_of_its_time(open_model, load_by_name):
     url = open_model("asyncio_streams").url("command", "tcp")
     with open_black_hole(int(url.rpartition(":")[2])):
         found = load_by_name(url, "--timeout", "2", places=["127.0.0.2", "127.0.0.1"], seconds=3)
-    assert found["failures"] == {}
-    assert found["answered"] > 0
+    assert found.failures == {}
+    assert found.answered > 0
 
 
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
@@ -236,16 +236,16 @@ def test_engine_reports_that_all_addresses_refuse(transport, load_by_name):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     found = load_by_name(f"{transport}://localhost:{port}", "--transport", transport, seconds=1.5)
-    assert set(found["failures"]) == {"connection refused"}
-    assert found["failures"]["connection refused"] >= 2
+    assert set(found.failures) == {"connection refused"}
+    assert found.failures["connection refused"] >= 2
 
 
 def test_engine_continues_after_a_failure_of_the_resolver(open_model, load_by_name):
     url = open_model("asyncio_streams").url("command", "tcp")
     found = load_by_name(url, failures=["EAI_AGAIN"], seconds=0.5)
-    assert found["failures"] == {}
-    assert found["answered"] > 0
+    assert found.failures == {}
+    assert found.answered > 0
     # A name that is not known yet is a failure, and the next attempt finds it.
     found = load_by_name(url, failures=["EAI_NONAME"], seconds=3)
-    assert set(found["failures"]) <= {"unknown host"}
-    assert found["answered"] > 0
+    assert set(found.failures) <= {"unknown host"}
+    assert found.answered > 0

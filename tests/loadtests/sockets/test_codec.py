@@ -110,9 +110,9 @@ def test_greeting_is_read_before_the_first_request(loop, run):
     }
     found = run(GREETED, behaviours, *loop)
     for name in ("right", "in-parts"):
-        assert found[name]["failures"] == {}
-        assert found[name]["answered"] > 10
-    told = {name: {text for text in found[name]["failures"] if not text.startswith("dropped")} for name in found}
+        assert found[name].failures == {}
+        assert found[name].answered > 10
+    told = {name: {text for text in found[name].failures if not text.startswith("dropped")} for name in found}
     assert told["none"] == {"time-out: no reply (no greeting)"}
     assert told["wrong"] == {"wrong bytes (greeted with b'go away\\n')"}
     assert told["half"] == {"short reply: closed in the middle (3 bytes received)"}
@@ -123,8 +123,8 @@ def test_greeting_is_read_before_the_first_request(loop, run):
 
 def test_greeting_in_the_last_record_of_the_handshake_is_read(run):
     found = run(GREETED, {"right": over_tls(greet(b"ready\n"))}, scheme="tls")["right"]
-    assert found["failures"] == {}
-    assert found["answered"] > 10
+    assert found.failures == {}
+    assert found.answered > 10
 
 
 def test_reply_ends_when_the_server_closes(run):
@@ -135,17 +135,17 @@ def test_reply_ends_when_the_server_closes(run):
         "open": greet(b"bye!", then=wait_for_the_client),
     }
     found = run(CLOSED, behaviours)
-    assert found["right"]["failures"] == {}
-    assert found["right"]["answered"] > 10
-    assert set(found["short"]["failures"]) == {"short reply: closed in the middle (3 bytes received)"}
-    assert set(found["nothing"]["failures"]) == {"closed without a reply"}
-    assert set(found["open"]["failures"]) == {"time-out: no reply (4 bytes received)"}
+    assert found["right"].failures == {}
+    assert found["right"].answered > 10
+    assert set(found["short"].failures) == {"short reply: closed in the middle (3 bytes received)"}
+    assert set(found["nothing"].failures) == {"closed without a reply"}
+    assert set(found["open"].failures) == {"time-out: no reply (4 bytes received)"}
 
 
 def test_failures_with_details_are_limited(run):
     text = LINES.replace('f"got {data!r}"', 'f"asked {request!r}"').replace("hello %d", "%d")
     text += "\nimport itertools\nnumbers = itertools.count()\nencode = lambda _: b'%d\\n' % next(numbers)\n"
-    failures = run(text, {"liar": answer_and_close(b"no\n")}, "--users", "16")["liar"]["failures"]
+    failures = run(text, {"liar": answer_and_close(b"no\n")}, "--users", "16")["liar"].failures
     assert len([reason for reason in failures if reason.startswith("wrong bytes (asked b'")]) == 8
     assert failures["wrong bytes"] > 0
 
@@ -170,10 +170,10 @@ def test_datagram_of_a_codec_is_a_whole_reply(tmp_path, load):
             stack.callback(thread.join)
             stack.callback(send, server.getsockname())
         found = load(urls, "--transport", "udp", environ={"LAB_CODEC": str(path)})
-    assert found["right"]["failures"] == {}
-    assert found["right"]["answered"] > 10
-    assert set(found["wrong"]["failures"]) == {"wrong bytes (got b'x\\n')"}
-    assert set(found["half"]["failures"]) == {"wrong bytes (the datagram is not a whole reply)"}
+    assert found["right"].failures == {}
+    assert found["right"].answered > 10
+    assert set(found["wrong"].failures) == {"wrong bytes (got b'x\\n')"}
+    assert set(found["half"].failures) == {"wrong bytes (the datagram is not a whole reply)"}
 
 
 def send(where):

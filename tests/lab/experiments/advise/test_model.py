@@ -29,7 +29,7 @@ from lab.metrics.verdict import Limit, Verdict
 from lab.report.advise_text import print_advice
 from lab.servers.catalogue import Catalogue
 from tests.support.approx import about
-from tests.support.made_up import LOAD, LOOP, MEASUREMENT, MIB
+from tests.support.made_up import LOAD, LOOP, MEASUREMENT, MIB, vary
 
 CATALOGUE = Catalogue.load()
 
@@ -352,7 +352,7 @@ def read(folder: Path, share: float = 0.99) -> Known:
 
 
 def make(rate: int, cpu: float, **changes: Any) -> Measurement:
-    return replace(MEASUREMENT, answered=rate, server_cpu_us=cpu, **changes)
+    return vary(MEASUREMENT, answered=rate, server_cpu_us=cpu, **changes)
 
 
 def test_costs_are_measured_at_each_rate(tmp_path: Path, make_plan: Callable[..., Any]) -> None:

@@ -20,7 +20,7 @@ from lab.load.measurement import Measurement
 from lab.load.presets import Preset
 from lab.metrics.verdict import Limit, Verdict
 from lab.servers.backend import Backend
-from tests.support.made_up import MEASUREMENT
+from tests.support.made_up import MEASUREMENT, vary
 
 ROUNDS = 3
 GENERATOR = Verdict(Limit.GENERATOR, "the generator used 99% of its core")
@@ -31,7 +31,7 @@ Store = Callable[..., Findings]
 def make(rate: float, cpu: float | None = None, p99: float | None = None, **changes: Any) -> Measurement:
     """Return a measurement of one second with a rate, CPU per request and p99 in microseconds."""
     times = {} if p99 is None else {"histogram": ((p99 / 2, 98), (p99, 2))}
-    return replace(MEASUREMENT, answered=round(rate), seconds=1.0, server_cpu_us=cpu, **times | changes)
+    return vary(MEASUREMENT, answered=round(rate), seconds=1.0, server_cpu_us=cpu, **times | changes)
 
 
 def rounds(*values: tuple[float, float, float]) -> list[Measurement]:
@@ -60,7 +60,7 @@ def store(tmp_path: Path, make_plan: Callable[..., Plan]) -> Store:
             for number, item in enumerate(found, 1):
                 record = {"failure": f"{model} failed in round {number}"}
                 if item is not None:
-                    record = {"measurement": json.loads(json.dumps(replace(item, model=model).as_json()))}
+                    record = {"measurement": json.loads(json.dumps(vary(item, model=model).as_json()))}
                 run.keep(f"round-{number}/session/{model}/{mode}", record)
         for (model, users), item in (sweep or {}).items():
             run.keep(f"sweep/session/{model}/{users}", {"measurement": json.loads(json.dumps(item.as_json()))})
@@ -237,7 +237,7 @@ def test_control_is_measured_on_the_second_server(
         asked.append((backend.project, model.name))
         # The control answers 100 requests/s less.
         found: Measurement = plain(backend, model, load, **given)
-        return replace(found, answered=found.answered - (100 if backend.project == "t-control" else 0))
+        return vary(found, answered=found.answered - (100 if backend.project == "t-control" else 0))
 
     monkeypatch.setattr("lab.experiments.bench.runner.measure", measure)
     plan = make_plan(models=("asyncio_streams", "twisted_reactor"), levels=(16,), modes=("closed",))
@@ -260,7 +260,7 @@ BASE = {"a": rounds((1000, 100, 500), (1010, 101, 510), (990, 99, 490))}
 def change(rows: Mapping[str, Sequence[Measurement]], *, rate: float = 1, cpu: float = 1, p99: float = 1) -> Any:
     return {
         name: [
-            make(item.rate * rate, item.server_cpu_us * cpu, item.percentile(0.99) * p99)  # type: ignore[operator]
+            make(item.rate * rate, item.server.cpu_us * cpu, item.percentile(0.99) * p99)  # type: ignore[operator]
             for item in found
         ]
         for name, found in rows.items()
@@ -352,7 +352,7 @@ def test_control_is_not_compared(store: Store) -> None:
 
 
 def test_earlier_failures_are_no_regression(store: Store) -> None:
-    failing = {"a": [replace(item, failures={"reset": 1}) for item in BASE["a"]]}
+    failing = {"a": [vary(item, failures={"reset": 1}) for item in BASE["a"]]}
     assert differences(store(failing), store(failing)) == []
     assert differences(store(failing), store(BASE)) == []
     found = list(find_differences(store(BASE), store(failing), 0.1))

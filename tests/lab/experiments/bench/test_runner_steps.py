@@ -34,7 +34,7 @@ from loadtests.contract import LoadSpec
 from loadtests.sockets.errors import ClientError
 from services.protocol import Transport
 from tests.support.fakes import UnusedBackend
-from tests.support.made_up import MEASUREMENT
+from tests.support.made_up import MEASUREMENT, vary
 
 CATALOGUE = Catalogue.load()
 MODELS = ("asyncio_streams", "twisted_reactor", "plain_socket")
@@ -92,7 +92,7 @@ class Lab:
         self.lines: list[str] = []
         self.measured: list[tuple[Any, Any, Preset, dict[str, Any]]] = []
         self.pinned: list[tuple[str, tuple[str, ...]]] = []
-        self.answer: Callable[..., Measurement] = lambda model, users: replace(MEASUREMENT, users=users)
+        self.answer: Callable[..., Measurement] = lambda model, users: vary(MEASUREMENT, users=users)
         self.run = Run.create("bench", {"plan": plan.as_json(), "environment": {}}, root=root)
         names = (*plan.models, *filter(None, [plan.generator_limit]))
         self.runner = Runner(
@@ -109,7 +109,7 @@ class Lab:
 
     def _measure(self, backend: Loadable, model: Model, load: Preset, **given: Any) -> Measurement:
         self.measured.append((backend, model, load, given))
-        return replace(self.answer(model.name, load.spec.users), model=model.name)
+        return vary(self.answer(model.name, load.spec.users), model=model.name)
 
     def _pin(self, backend: Servers, names: Sequence[str], pinning: Pinning) -> None:
         assert pinning == self.runner.pinning
@@ -196,7 +196,7 @@ def test_model_without_answers_is_restarted_and_pinned(lab: Open) -> None:
     found = lab(models=("asyncio_streams", "twisted_reactor"), pinning=Pinning((1,), (0,)))
     failed = Verdict(Limit.FAILED, "not one correct reply")
     found.answer = lambda model, users: (
-        replace(MEASUREMENT, users=users, answered=0, verdict=failed) if model == "twisted_reactor" else MEASUREMENT
+        vary(MEASUREMENT, users=users, answered=0, verdict=failed) if model == "twisted_reactor" else MEASUREMENT
     )
     found.measure_all()
     assert found.backend.restarted == ["twisted_reactor"]
@@ -206,7 +206,7 @@ def test_model_without_answers_is_restarted_and_pinned(lab: Open) -> None:
 def test_model_with_some_answers_is_not_restarted(lab: Open) -> None:
     found = lab(models=("asyncio_streams",))
     failed = Verdict(Limit.FAILED, "2% of all exchanges failed")
-    found.answer = lambda model, users: replace(MEASUREMENT, users=users, verdict=failed)
+    found.answer = lambda model, users: vary(MEASUREMENT, users=users, verdict=failed)
     found.measure_all()
     assert found.backend.restarted == []
 
@@ -214,7 +214,7 @@ def test_model_with_some_answers_is_not_restarted(lab: Open) -> None:
 def test_disturbed_step_is_stored_as_a_failure(lab: Open) -> None:
     found = lab(models=("asyncio_streams",))
     disturbed = Verdict(Limit.DISTURBED, "a generator was lost")
-    found.answer = lambda model, users: replace(MEASUREMENT, users=users, verdict=disturbed)
+    found.answer = lambda model, users: vary(MEASUREMENT, users=users, verdict=disturbed)
     found.measure_all()
     assert found.run.read("round-1/session/asyncio_streams/closed")["failure"] == "disturbed: a generator was lost"
     assert found.backend.restarted == []
@@ -267,7 +267,7 @@ def test_failed_level_ends_the_sweep_of_its_model_only(lab: Open) -> None:
     def answer(model: str, users: int) -> Measurement:
         if model == "twisted_reactor" and users == 16:
             raise LabError("no result")
-        return replace(MEASUREMENT, users=users, answered=1000 * users)
+        return vary(MEASUREMENT, users=users, answered=1000 * users)
 
     found.answer = answer
     found.measure_all()
@@ -281,7 +281,7 @@ def test_failed_level_ends_the_sweep_of_its_model_only(lab: Open) -> None:
 
 def test_level_skipped_for_one_model_is_measured_for_others(lab: Open) -> None:
     found = lab(models=MODELS[:2], levels=(4, 16, 64))
-    found.answer = lambda model, users: replace(
+    found.answer = lambda model, users: vary(
         MEASUREMENT, users=users, answered=1000 if model == "asyncio_streams" else 1000 * users
     )
     found.measure_all()
@@ -300,10 +300,10 @@ def test_level_skipped_for_one_model_is_measured_for_others(lab: Open) -> None:
 def test_inconsistent_level_is_left_out_for_its_model_only(lab: Open) -> None:
     found = lab(models=MODELS[:2], levels=(4, 16))
     odd = Verdict(Limit.INCONSISTENT, "counts")
-    found.answer = lambda model, users: replace(
+    found.answer = lambda model, users: vary(
         MEASUREMENT,
         users=users,
-        **({"verdict": odd} if users == 4 else {}),  # type: ignore[arg-type]
+        **({"verdict": odd} if users == 4 else {}),
     )
     found.measure_all()
     assert sorted(load.spec.users for _, _, load, _ in found.measured) == [4, 4, 16, 16, 16, 16]
@@ -334,8 +334,8 @@ def test_knee_is_the_first_level_with_95_percent_of_the_best_rate() -> None:
 
 
 def test_level_with_one_failure_in_a_thousand_is_served() -> None:
-    assert make_level(4, replace(MEASUREMENT, answered=999, failures={"reset": 1})).is_served
-    assert not make_level(4, replace(MEASUREMENT, answered=998, failures={"reset": 1})).is_served
+    assert make_level(4, vary(MEASUREMENT, answered=999, failures={"reset": 1})).is_served
+    assert not make_level(4, vary(MEASUREMENT, answered=998, failures={"reset": 1})).is_served
 
 
 # The cross-check with independent clients.
@@ -418,7 +418,7 @@ def test_http_is_checked_in_runs_with_http(lab: Open, workloads: tuple[str, ...]
 @pytest.mark.parametrize(("rate", "requests"), [(40_000, 20_000), (10, 1000)])
 def test_redis_benchmark_sends_as_many_requests_and_at_least_1000(lab: Open, rate: int, requests: int) -> None:
     found = lab(models=("asyncio_streams",), control="asyncio_streams", seconds=0.5, workloads=("echo_1k",))
-    found.answer = lambda model, users: replace(MEASUREMENT, users=users, answered=rate)
+    found.answer = lambda model, users: vary(MEASUREMENT, users=users, answered=rate)
     found.measure_all()
     assert [load.spec.users for _, _, load, _ in found.measured if load.name == "closed_ping"] == [16]
     theirs = [arguments for arguments, _ in found.backend.asked if "redis-benchmark" in arguments]
@@ -433,7 +433,7 @@ def test_cross_check_continues_after_a_failed_server(lab: Open) -> None:
     def answer(model: str, users: int) -> Measurement:
         if model == "asyncio_streams" and not found.backend.restarted:
             raise LabError("no result")
-        return replace(MEASUREMENT, users=users)
+        return vary(MEASUREMENT, users=users)
 
     found.answer = answer
     found.measure_all()

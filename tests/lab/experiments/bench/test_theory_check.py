@@ -1,7 +1,6 @@
 """Theory for made-up rows: its input, and when a rate is a deviation."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +12,7 @@ from lab.experiments.theory import Server, UpperBound
 from lab.load.measurement import Measurement
 from lab.metrics.verdict import Limit, Verdict
 from tests.support.approx import about
-from tests.support.made_up import MEASUREMENT
+from tests.support.made_up import MEASUREMENT, vary
 
 LOOP = Server("loop", None, 12_000, False)
 ONE = Server("one", 1, 12_000, False)
@@ -35,7 +34,7 @@ def make_findings(
 
 
 def measured(rate: int, cpu: float | None = 100.0, *, users: int = 64, **changes: Any) -> Measurement:
-    return replace(MEASUREMENT, answered=rate, server_cpu_us=cpu, users=users, **changes)
+    return vary(MEASUREMENT, answered=rate, server_cpu_us=cpu, users=users, **changes)
 
 
 @pytest.mark.parametrize(
@@ -88,12 +87,13 @@ def test_cpu_without_a_sweep_is_the_median() -> None:
     ],
 )
 def test_hold_time_of_a_sequential_server(workload: str, seconds: float | None) -> None:
-    row = make_row(*(measured(1, mean_us=mean) for mean in (900.0, None, 200.0, 100.0, 50.0, 300.0)), workload=workload)
+    rounds = [measured(1, mean_us=mean) for mean in (900.0, 200.0, 100.0, 50.0, 300.0)]
+    row = make_row(*rounds, measured(1, histogram=()), workload=workload)
     assert _read_hold(row) == (None if seconds is None else pytest.approx(seconds))
 
 
 def test_hold_time_of_different_requests_needs_a_mean() -> None:
-    assert _read_hold(make_row(measured(1, mean_us=None), workload="mixed")) is None
+    assert _read_hold(make_row(measured(1, histogram=()), workload="mixed")) is None
 
 
 @pytest.mark.parametrize(

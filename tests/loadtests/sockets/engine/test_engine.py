@@ -138,24 +138,24 @@ def found(load, open_server):
 
 @pytest.mark.parametrize("name", LIARS)
 def test_wrong_reply_is_noticed_and_named(name, found):
-    assert set(found[name]["failures"]) == {LIARS[name][2]}
-    assert found[name]["failures"][LIARS[name][2]] >= 2  # it came back, and was lied to again
+    assert set(found[name].failures) == {LIARS[name][2]}
+    assert found[name].failures[LIARS[name][2]] >= 2  # it came back, and was lied to again
 
 
 def test_refusal_and_unknown_host_are_named(found):
-    assert set(found["refused"]["failures"]) == {"connection refused"}
-    assert set(found["nowhere"]["failures"]) == {"unknown host"}
+    assert set(found["refused"].failures) == {"connection refused"}
+    assert set(found["nowhere"].failures) == {"unknown host"}
 
 
 def test_correct_server_is_loaded_while_others_fail(found):
-    assert found["correct"]["failures"] == {}
-    assert found["correct"]["answered"] > 500
+    assert found["correct"].failures == {}
+    assert found["correct"].answered > 500
 
 
 def test_timeout_has_a_response_time_and_a_quick_failure_has_none(found):
-    assert sum(count for _, count in found["never"]["service"]) == found["never"]["failures"]["time-out: no reply"]
-    assert all(value >= 300_000 for value, _ in found["never"]["service"])
-    assert found["closed"]["service"] == []
+    assert sum(count for _, count in found["never"].service.pairs()) == found["never"].failures["time-out: no reply"]
+    assert all(value >= 300_000 for value, _ in found["never"].service.pairs())
+    assert found["closed"].service.pairs() == []
 
 
 def test_restarted_server_is_found_again(load):
@@ -185,16 +185,16 @@ def test_restarted_server_is_found_again(load):
         done.set()
         thread.join()
     assert len(served) >= 2
-    assert result["answered"] >= 10
-    assert "connection refused" in result["failures"]
+    assert result.answered >= 10
+    assert "connection refused" in result.failures
 
 
 def test_connection_closed_between_requests_is_a_failure_in_an_open_loop(load, open_server):
     with open_server(close_the_idle) as (host, port):
         urls = {"idle": f"tcp://{host}:{port}"}
         result = load(urls, "--loop", "open", "--rate", "5", users=2, seconds=2.0)["idle"]
-    assert set(result["failures"]) == {"closed between two exchanges"}
-    assert result["answered"]
+    assert set(result.failures) == {"closed between two exchanges"}
+    assert result.answered
 
 
 def test_lost_duplicate_and_reordered_datagrams_are_counted(load):
@@ -238,12 +238,12 @@ def test_lost_duplicate_and_reordered_datagrams_are_counted(load):
         done.set()
         thread.join()
         server.close()
-    assert result["answered"] > 10
-    assert set(result["failures"]) == {"datagram lost"}
+    assert result.answered > 10
+    assert set(result.failures) == {"datagram lost"}
     # All that had happened until the window was over; what was under way then may be missing.
-    assert len(dropped) == 2 <= result["lost"]
-    assert 0 <= len(doubled) - result["duplicates"] <= 2 < len(doubled)
-    assert 0 <= len(swapped) - result["reordered"] <= 2 < len(swapped)
+    assert len(dropped) == 2 <= result.lost
+    assert 0 <= len(doubled) - result.duplicates <= 2 < len(doubled)
+    assert 0 <= len(swapped) - result.reordered <= 2 < len(swapped)
 
 
 @pytest.mark.parametrize(
@@ -274,8 +274,8 @@ def test_datagram_with_the_right_number_and_other_bytes_is_wrong(workload, chang
         finally:
             server.sendto(b"end", where)
             thread.join()
-    assert set(found["failures"]) == {reason}
-    assert found["answered"] == 0
+    assert set(found.failures) == {reason}
+    assert found.answered == 0
 
 
 @pytest.mark.parametrize("transport", ["tcp", "tls", "udp", "unix", "unixgram"])
@@ -284,9 +284,9 @@ def test_engine_drives_every_transport(transport, open_model, load):
     urls = {"here": server.url("command", transport)}
     for arguments in (["--workload", "ping"], ["--workload", "ping", "--loop", "open", "--rate", "200"]):
         result = load(urls, *arguments, "--transport", transport, users=3, seconds=0.5)["here"]
-        assert result["failures"] == {}
-        assert result["answered"] > 20
-        assert result["starved"] == 0
+        assert result.failures == {}
+        assert result.answered > 20
+        assert result.starved == 0
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
@@ -297,15 +297,15 @@ def test_every_workload_is_answered_correctly(name, open_model, load):
     arguments = ["--workload", name, "--transport", transport]
     seconds = 3.0 if workload.rests else 1.0
     result = load({"here": server.url(workload.service, transport)}, *arguments, users=2, seconds=seconds)["here"]
-    assert result["failures"] == {}
-    assert result["answered"] > 3
+    assert result.failures == {}
+    assert result.answered > 3
 
 
 def test_payload_has_the_requested_size(open_model, load):
     server = open_model("asyncio_streams")
     result = load({"here": server.url("echo", "tcp")}, "--workload", "echo_1k", "--payload", "100000", seconds=0.5)
-    assert result["here"]["failures"] == {}
-    assert result["here"]["answered"] > 3
+    assert result["here"].failures == {}
+    assert result["here"].answered > 3
 
 
 def test_numbered_turns_differ_and_keep_their_size():

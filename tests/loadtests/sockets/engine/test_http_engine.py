@@ -124,9 +124,9 @@ def found(load, open_server):
 
 @pytest.mark.parametrize("name", LIARS)
 def test_lie_is_seen_and_has_its_own_name(name, found):
-    assert set(found[name]["failures"]) == {LIARS[name][2]}
-    assert found[name]["failures"][LIARS[name][2]] >= 2  # the engine came back, and was lied to again
-    assert bool(found[name]["answered"]) is name.endswith(("-later", "-surprise"))
+    assert set(found[name].failures) == {LIARS[name][2]}
+    assert found[name].failures[LIARS[name][2]] >= 2  # the engine came back, and was lied to again
+    assert bool(found[name].answered) is name.endswith(("-later", "-surprise"))
 
 
 def dates():
@@ -158,5 +158,5 @@ def test_right_reply_of_any_form_is_answered(name, loop, load, open_server):
     workload, behaviour = HONEST[name]
     with open_server(behaviour) as (host, port):
         result = load({name: f"tcp://{host}:{port}"}, "--workload", workload, *loop, seconds=1.0)[name]
-    assert result["failures"] == {}
-    assert result["answered"] > 20
+    assert result.failures == {}
+    assert result.answered > 20

@@ -19,6 +19,7 @@ import pytest
 from lab.load.external_server import ExternalServer
 from lab.load.measure import measure
 from lab.load.presets import find_preset
+from loadtests.contract import LoadResult
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -31,11 +32,11 @@ OPEN = ("--loop", "open", "--arrivals", "even")
 def test_open_loop_reaches_the_requested_rate(open_model, load):
     server = open_model("asyncio_streams")
     found = load({"it": server.url("command", "tcp")}, *OPEN, "--rate", "200", users=4, seconds=2.0)["it"]
-    assert found["asked"] == pytest.approx(200 * found["seconds"], rel=0.2)
+    assert found.asked == pytest.approx(200 * found.seconds, rel=0.2)
     # Whatever is not answered is in flight when the window ends: one on each connection, or it was dropped.
-    assert abs(found["asked"] - found["answered"] - found["dropped"]) <= 4
-    assert found["failures"] == {}
-    assert len(found["intended"]) > 1
+    assert abs(found.asked - found.answered - found.dropped) <= 4
+    assert found.failures == {}
+    assert len(found.intended.pairs()) > 1
 
 
 def test_stall_shows_in_the_intended_times_and_not_in_the_service_times(load, open_server):
@@ -56,11 +57,11 @@ def test_stall_shows_in_the_intended_times_and_not_in_the_service_times(load, op
     assert len(stalls) == 1
     # 100 were due while it slept, and of these 70 in its first 0.7 s: they wait for 0.3 s or more. One was under way.
     waited, was_under_way = (
-        sum(count for value, count in found[kind] if value > 300_000) for kind in ("intended", "service")
+        sum(count for value, count in times.pairs() if value > 300_000) for times in (found.intended, found.service)
     )
     assert waited >= 50
     assert 1 <= was_under_way < waited / 2
-    assert found["late"] >= 50
+    assert found.late >= 50
 
 
 def test_random_arrivals_have_different_intervals(open_server):
@@ -77,7 +78,7 @@ def test_random_arrivals_have_different_intervals(open_server):
         found = measure(
             target, target.model, find_preset("open_poisson").change(users=1, rate=300, duration=1.5, warm_up=0.0)
         )
-    assert found.failures == {}
+    assert found.load.failures == {}
     distances = [after - before for before, after in itertools.pairwise(came)]
     # The middle one of an exponential distribution is ln 2 = 0.69 of the mean; of even distances it is the mean. A
     # generator or a server that stands still makes it less.
@@ -94,27 +95,27 @@ def test_timeouts_count_in_both_times_and_unsent_requests_are_dropped(load, open
     with open_server(behave) as (host, port):
         urls = {"it": f"tcp://{host}:{port}"}
         found = load(urls, *OPEN, "--rate", "100", "--timeout", "0.3", users=1, seconds=4.0)["it"]
-    timed_out = found["failures"].pop("time-out: no reply")
+    timed_out = found.failures.pop("time-out: no reply")
     assert timed_out >= 2
-    assert found["answered"] >= 2
-    assert found["failures"] == {}
-    for kind in ("service", "intended"):
-        assert sum(count for _, count in found[kind]) == found["answered"] + timed_out
-        assert sum(count for value, count in found[kind] if value >= 299_000) >= timed_out
+    assert found.answered >= 2
+    assert found.failures == {}
+    for times in (found.service, found.intended):
+        assert times.total == found.answered + timed_out
+        assert sum(count for value, count in times.pairs() if value >= 299_000) >= timed_out
     # Each that was due has one of these ends, or is under way at the end of the window, as one was at its beginning.
-    assert found["dropped"] > 100
-    assert abs(found["asked"] - found["answered"] - timed_out - found["dropped"]) <= 1
+    assert found.dropped > 100
+    assert abs(found.asked - found.answered - timed_out - found.dropped) <= 1
     # Nothing is sent that is older than the time-out when its turn comes: after 4 s there would be times above 3 s.
-    assert max(value for value, _ in found["intended"]) < 2_500_000
+    assert max(value for value, _ in found.intended.pairs()) < 2_500_000
 
 
 def test_rate_of_a_pipeline_counts_requests(open_model, load):
     server = open_model("asyncio_streams")
     arguments = [*OPEN, "--workload", "throughput", "--rate", "1600"]
     found = load({"it": server.url("command", "tcp")}, *arguments, users=4, seconds=2.0)["it"]
-    assert found["depth"] == 16
+    assert found.depth == 16
     # 1600 requests per second are 100 exchanges of 16.
-    assert found["asked"] == pytest.approx(100 * found["seconds"], rel=0.2)
+    assert found.asked == pytest.approx(100 * found.seconds, rel=0.2)
 
 
 def test_rate_follows_its_shape(open_model, load):
@@ -122,7 +123,7 @@ def test_rate_follows_its_shape(open_model, load):
     arguments = [*OPEN, "--rate", "1000", "--shape", "ramp", "--shape-time", "2"]
     found = load({"it": server.url("command", "tcp")}, *arguments, users=4, seconds=2.0)["it"]
     # The area under a ramp is half of the rectangle around it.
-    assert found["asked"] == pytest.approx(1000, rel=0.2)
+    assert found.asked == pytest.approx(1000, rel=0.2)
 
 
 @contextlib.contextmanager
@@ -159,7 +160,8 @@ def is_connected(process, url):
 
 def read_result(master):
     text, _ = master.communicate(timeout=60)
-    return json.loads(text.partition("LOAD-RESULT ")[2].splitlines()[0])
+    (found,) = LoadResult.find_all(text)
+    return found
 
 
 def test_workers_together_reach_the_requested_rate(open_model):
@@ -167,10 +169,10 @@ def test_workers_together_reach_the_requested_rate(open_model):
     arguments = [*OPEN, "--rate", "300", "--users", "6", "--spawn-rate", "100", "--window", "3", "--warm-up", "2"]
     with open_workers(3, server.url("command", "tcp"), *arguments) as (master, _):
         found = read_result(master)
-    assert found["generators"] == 3
-    assert found["users"] == pytest.approx(6, abs=0.5)
-    assert found["asked"] == pytest.approx(300 * found["seconds"], rel=0.2)
-    assert found["failures"] == {}
+    assert found.generators == 3
+    assert found.users == pytest.approx(6, abs=0.5)
+    assert found.asked == pytest.approx(300 * found.seconds, rel=0.2)
+    assert found.failures == {}
 
 
 def test_share_of_a_lost_worker_goes_to_the_others(open_model):
@@ -181,5 +183,5 @@ def test_share_of_a_lost_worker_goes_to_the_others(open_model):
         workers[0].send_signal(signal.SIGTERM)  # it says good-bye
         workers[0].wait(60)
         found = read_result(master)
-    assert found["generators"] == 1
-    assert found["asked"] == pytest.approx(300 * found["seconds"], rel=0.2)
+    assert found.generators == 1
+    assert found.asked == pytest.approx(300 * found.seconds, rel=0.2)
