@@ -24,7 +24,7 @@ WINDOW = ["--headless", "--users", "2", "--spawn-rate", "2", "--models", MODEL, 
 
 @pytest.fixture
 def generator(backend):
-    with PersistentGenerator(backend) as generator:
+    with PersistentGenerator(backend.helpers) as generator:
         yield generator
 
 
@@ -96,7 +96,7 @@ def test_server_is_looked_up_once_and_again_after_a_restart(backend, generator, 
 
 
 def test_generator_is_ended_with_the_block(backend, environ):
-    with PersistentGenerator(backend) as generator:
+    with PersistentGenerator(backend.helpers) as generator:
         generator.run(WINDOW, environ=environ, timeout=60)
         process = _process(generator)
     assert not process.is_running()
