@@ -19,6 +19,7 @@ from contextlib import ExitStack
 from lab.clients.request_log import Account, RequestLog, run
 from lab.experiments.environment import describe_environment
 from lab.experiments.faults.judge import Verdict, judge
+from lab.experiments.faults.registry import FAULTS
 from lab.servers.backend import Backend
 from lab.servers.catalogue import Catalogue
 from lab.servers.open import open_backend
@@ -70,7 +71,7 @@ def main(requests: int, models: Sequence[str]) -> None:
             for fault in ("drain", "kill"):
                 backend.up([model])
                 account, code = break_under_load(backend, model, fault, requests, seed)
-                verdict, _ = judge(fault, account, code)
+                verdict, _ = judge(FAULTS[fault], account, code)
                 verdicts.add(verdict)
                 figures = [f"{value:,}" for value in (account.sent, account.answered, account.unanswered)]
                 lost = str(account.lost) if fault == "drain" else "-"

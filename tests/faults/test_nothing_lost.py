@@ -12,6 +12,8 @@ import pytest
 
 from lab.clients.request_log import Account, RequestLog, run
 from lab.experiments.faults.judge import Verdict, judge
+from lab.experiments.faults.kinds.drain import DRAIN
+from lab.experiments.faults.kinds.kill import KILL
 from tests.faults.conftest import CATALOGUE
 from tests.support.servers import Server
 
@@ -44,7 +46,7 @@ def test_drain_under_load_loses_no_request(name: str, seed: int, tmp_path: Path)
     (tmp_path / "sockets").mkdir()
     with Server(name, tmp_path / "sockets", {}) as server:
         account = log_requests(server, seed, Server.terminate, "tcp" if seed < 4 else "unix")
-        assert judge("drain", account, server.wait_end())[0] is Verdict.HELD, account
+        assert judge(DRAIN, account, server.wait_end())[0] is Verdict.HELD, account
         assert "open" not in account.ends
 
 
@@ -53,5 +55,5 @@ def test_kill_under_load_accounts_for_every_request(name: str, tmp_path: Path) -
     (tmp_path / "sockets").mkdir()
     with Server(name, tmp_path / "sockets", {}) as server:
         account = log_requests(server, 4, kill_processes, "tcp")
-        assert judge("kill", account, None)[0] is Verdict.HELD, account
+        assert judge(KILL, account, None)[0] is Verdict.HELD, account
         assert "open" not in account.ends

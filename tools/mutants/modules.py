@@ -131,6 +131,7 @@ GROUPS = (
             "lab/experiments/faults/judge.py",
             "lab/experiments/faults/fault.py",
             "lab/experiments/faults/kinds/slow_clients.py",
+            "lab/experiments/faults/ping_cost.py",
         ),
         (
             "tests/lab/experiments/faults/test_scorecard.py",

@@ -10,8 +10,9 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from enum import Enum
 
 from lab.base.errors import LabError, NotReadyError
 from lab.base.interrupts import ENDING
@@ -52,6 +53,20 @@ class Injection:
     broken: str
 
 
+class Evidence(Enum):
+    """What a model is judged by."""
+
+    REQUEST_LOG = "the account of all requests, and a latency probe"
+    PING = "the p99 of another client's PING, before and during the fault"
+
+
+class RecoveryStart(Enum):
+    """The moment from which the time to the first answer of a restarted model counts."""
+
+    INJECTION = "the model has no say in when it ends"
+    HEALING = "the model ends when it is done, and is then restarted"
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """One kind of fault.
@@ -64,6 +79,9 @@ class Fault:
         keeps_connections: Connections survive, and every accepted request must be answered. Otherwise requests may
             stay unanswered, and the request log only has to know which.
         needs: Capabilities (`lab.limit.<capability>`) without which a model is expected to fail.
+        measured_by: What a model is judged by.
+        must_exit_cleanly: A model that the fault ends must exit with code 0.
+        recovery_counts_from: For a fault that ends the model; None for all others.
     """
 
     name: str
@@ -72,6 +90,13 @@ class Fault:
     hold: float = 0.0
     keeps_connections: bool = True
     needs: tuple[str, ...] = ()
+    measured_by: Evidence = Evidence.REQUEST_LOG
+    must_exit_cleanly: bool = False
+    recovery_counts_from: RecoveryStart | None = None
+
+    def for_control(self) -> "Fault":
+        """Return what a control run is judged by: nothing is injected, so nothing is excused."""
+        return replace(self, keeps_connections=True, must_exit_cleanly=False, recovery_counts_from=None)
 
 
 @dataclass(slots=True)

@@ -4,14 +4,8 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 
 from lab.clients.request_log import Account
-from lab.experiments.faults.fault import (
-    FaultInterval,
-)
+from lab.experiments.faults.fault import Fault, FaultInterval
 from lab.experiments.faults.probe_reader import ProbeReport, show
-from lab.experiments.faults.registry import FAULTS
-
-# Longest acceptable time from the kill, or from healing, to the first answer. A container needs longer than a process,
-# since Docker sets up its network first.
 
 # A model that has not recovered by then counts as not recovered. The load continues until then.
 RECOVERY_TIMEOUT = 4.0
@@ -66,10 +60,13 @@ class Score:
         return asdict(self)
 
 
-def judge(fault: str, account: Account | None, exit_code: int | None, ended: int | None = None) -> tuple[Verdict, str]:
+def judge(
+    fault: Fault, account: Account | None, exit_code: int | None, ended: int | None = None
+) -> tuple[Verdict, str]:
     """Judge the account of a fault, without regard to time.
 
     Args:
+        fault: Says what is excused under it.
         exit_code: Exit code of a model that the fault ended.
         ended: Exit code of a model that ended although the fault leaves it running.
     """
@@ -85,14 +82,14 @@ def judge(fault: str, account: Account | None, exit_code: int | None, ended: int
         return Verdict.FAILED, f"wrong replies: {wrong}"
     if not account.served or not account.answered:
         return Verdict.UNKNOWN, "no client was served before the fault"
-    if not FAULTS[fault].keeps_connections:
+    if not fault.keeps_connections:
         return (
             Verdict.HELD,
             f"{account.answered} answered once and in order, {account.unanswered} known to be unanswered",
         )
     if account.lost:
         return Verdict.FAILED, f"{account.lost} accepted requests were never answered"
-    if fault == "drain" and exit_code != 0:
+    if fault.must_exit_cleanly and exit_code != 0:
         return Verdict.FAILED, f"it ended with exit code {exit_code}: a client was cut off"
     return Verdict.HELD, f"{account.answered} answered once and in order, no accepted request lost"
 

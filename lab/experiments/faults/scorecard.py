@@ -18,17 +18,17 @@ from lab.clients.request_log import Account
 from lab.experiments.faults.fault import (
     CannotApplyError,
     EndedError,
+    Evidence,
     Fault,
     NotApplicableError,
     NotHealedError,
+    RecoveryStart,
     find_address,
     find_exit_code,
     injected,
 )
 from lab.experiments.faults.judge import RECOVERY_TIMEOUT, Score, Verdict, judge, judge_times
-from lab.experiments.faults.kinds.kill import KILL
-from lab.experiments.faults.kinds.nothing import NOTHING
-from lab.experiments.faults.kinds.slow_clients import SLOW_CLIENTS, judge_cost, measure_ping
+from lab.experiments.faults.ping_cost import judge_cost, measure_ping
 from lab.experiments.faults.probe_reader import ProbeReader, open_probe
 from lab.experiments.faults.registry import FAULTS
 from lab.servers.backend import Backend, Instrument
@@ -67,7 +67,10 @@ def apply(
     limits = backend.catalogue[model].limits
     expected = next((limits[name] for name in chosen.needs if name in limits), "")
     try:
-        found = _measure(backend, model, chosen, seed, moment, probe, control=control)
+        if chosen.measured_by is Evidence.PING:
+            found = _measure_ping(backend, model, chosen, seed, moment, control=control)
+        else:
+            found = _measure(backend, model, chosen, seed, moment, probe, control=control)
     except NotApplicableError:
         return None
     except CannotApplyError as error:
@@ -96,18 +99,24 @@ def _restart_if_down(backend: Backend, model: str, error: LabError) -> str | Non
     return f"{'it hung' if code is None else f'it ended with exit code {code}'}, and was restarted: {error}"
 
 
+def _measure_ping(backend: Backend, model: str, fault: Fault, seed: int, moment: float, *, control: bool) -> Score:
+    """Measure by another client's PING, before and during the fault."""
+    address = find_address(backend, model)
+    quiet = measure_ping(backend, address)
+    with injected(fault, backend, model, control=control) as interval:
+        loaded = measure_ping(backend, address)
+    verdict, reason = judge_cost(quiet, loaded)
+    if interval.ended is not None:
+        verdict, reason = judge(fault, None, None, interval.ended)
+    return Score(model, fault.name, verdict, reason, seed, moment, control, interval.ended, interval=interval)
+
+
 def _measure(
     backend: Backend, model: str, fault: Fault, seed: int, moment: float, probe: ProbeReader | None, *, control: bool
 ) -> Score:
+    """Measure by the account of all requests, and by a latency probe."""
     address = find_address(backend, model)
-    if fault is SLOW_CLIENTS:
-        quiet = measure_ping(backend, address)
-        with injected(fault, backend, model, control=control) as interval:
-            loaded = measure_ping(backend, address)
-        held, reason = judge_cost(quiet, loaded)
-        if interval.ended is not None:
-            held, reason = judge(fault.name, None, None, interval.ended)
-        return Score(model, fault.name, Verdict(held), reason, seed, moment, control, interval.ended, interval=interval)
+    rules = fault.for_control() if control else fault
     with tempfile.TemporaryDirectory(prefix="request-log-") as directory:
         arguments = [
             "python",
@@ -145,15 +154,15 @@ def _measure(
                 time.sleep(_AFTER_SECONDS)  # some load after healing as well
             _send(request_log, "end")
             request_log.process.wait(2 * _REQUEST_LOG_TIMEOUT)
+            recovery = None
             if fault.hold:
                 backend.wait_ready(model)
-                recovery = None
-            else:
+            elif rules.recovery_counts_from:
                 assert interval.end_seconds is not None  # noqa: S101 - the block has ended
-                since = interval.begin_seconds if fault is KILL else healing
-                recovery = None if fault is NOTHING or control else interval.end_seconds - since
+                since = {RecoveryStart.INJECTION: interval.begin_seconds, RecoveryStart.HEALING: healing}
+                recovery = interval.end_seconds - since[rules.recovery_counts_from]
             account = _read_account(request_log)
-    verdict, reason = judge(NOTHING.name if control else fault.name, account, interval.exit_code, interval.ended)
+    verdict, reason = judge(rules, account, interval.exit_code, interval.ended)
     allowed = backend.faults.recovery_seconds
     if verdict is Verdict.HELD:
         lasted = (interval.end_seconds or 0.0) - interval.begin_seconds if fault.hold else 0.0

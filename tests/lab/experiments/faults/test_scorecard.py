@@ -17,16 +17,18 @@ from lab.experiments.faults import scorecard
 from lab.experiments.faults.fault import (
     CannotApplyError,
     EndedError,
+    Evidence,
     Fault,
     FaultInterval,
     Injection,
     NotApplicableError,
     NotHealedError,
+    RecoveryStart,
     find_exit_code,
     injected,
 )
 from lab.experiments.faults.judge import Score, Verdict, judge, judge_times
-from lab.experiments.faults.kinds.slow_clients import judge_cost, measure_ping
+from lab.experiments.faults.ping_cost import judge_cost, measure_ping
 from lab.experiments.faults.probe_reader import ProbeReport
 from lab.experiments.faults.registry import FAULTS
 from lab.experiments.faults.scorecard import apply, apply_all
@@ -313,6 +315,21 @@ def test_missing_slow_clients_are_an_error_with_their_output(slow_backend: FakeB
 FINE = Account(4, 4, 100, 100)
 
 
+def test_faults_say_themselves_what_is_special_about_them() -> None:
+    assert {name for name, fault in FAULTS.items() if not fault.keeps_connections} == {"kill", "worker", "disconnect"}
+    assert [name for name, fault in FAULTS.items() if fault.must_exit_cleanly] == ["drain"]
+    assert [name for name, fault in FAULTS.items() if fault.measured_by is Evidence.PING] == ["slow-clients"]
+    ending = {name: fault.recovery_counts_from for name, fault in FAULTS.items() if fault.recovery_counts_from}
+    assert ending == {"drain": RecoveryStart.HEALING, "kill": RecoveryStart.INJECTION}
+
+
+@pytest.mark.parametrize("name", ["drain", "kill"])
+def test_control_run_excuses_nothing(name: str) -> None:
+    rules = FAULTS[name].for_control()
+    assert (rules.name, rules.hold) == (name, FAULTS[name].hold)
+    assert (rules.keeps_connections, rules.must_exit_cleanly, rules.recovery_counts_from) == (True, False, None)
+
+
 @pytest.mark.parametrize(
     ("fault", "account", "exit_code", "ended", "verdict", "said"),
     [
@@ -372,7 +389,7 @@ FINE = Account(4, 4, 100, 100)
 def test_account_decides_verdict_and_reason(
     fault: str, account: Account | None, exit_code: int | None, ended: int | None, verdict: Verdict, said: str
 ) -> None:
-    found, reason = judge(fault, account, exit_code, ended)
+    found, reason = judge(FAULTS[fault], account, exit_code, ended)
     assert found is verdict
     assert reason.startswith(said)
 
