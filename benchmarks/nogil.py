@@ -7,12 +7,10 @@ on the one and on the other, 2 s each, and who goes first changes with the round
 medians, and writes a page with the run of median rate for each load. Exit code 1 if an exchange failed.
 """
 
-import json
 import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
@@ -20,11 +18,12 @@ from rich import box
 from rich.table import Table
 
 from lab.base.errors import LabError
-from lab.base.paths import ROOT
 from lab.base.units import UNKNOWN, show_count, show_us
 from lab.experiments.conformance import results
 from lab.experiments.conformance.suite import check_models, count_checks
 from lab.experiments.environment import describe_environment
+from lab.experiments.records import record_measurement
+from lab.experiments.store import Run
 from lab.load.measure import measure
 from lab.load.measurement import Measurement
 from lab.load.presets import find_preset
@@ -169,11 +168,13 @@ def make_table(pairs: Sequence[Pair]) -> Table:
 def write(
     pairs: Sequence[Pair], rounds: int, environment: dict[str, str | None], checks: dict[str, results.ModelResult]
 ) -> Path:
-    """Write page and data; returns where the page is."""
-    folder = ROOT / "results" / "nogil" / datetime.now(UTC).strftime("%Y-%m-%dT%H%M%SZ")
-    folder.mkdir(parents=True)
-    runs = [found.as_json() for pair in pairs for each in pair.runs.values() for found in each]
-    (folder / "data.json").write_text(json.dumps({"environment": environment, "runs": runs}, indent=1) + "\n")
+    """Store the runs with their page; returns where it is."""
+    run = Run.create("nogil", {"plan": {"rounds": rounds, "seconds": SECONDS}, "environment": environment})
+    for pair in pairs:
+        for model, each in pair.runs.items():
+            for number, found in enumerate(each, 1):
+                run.keep(f"{pair.workload}-{pair.users}/{model}/{number}", record_measurement(found))
+    run.finish({})
     # On the page a row is a model under one load.
     rows = [
         replace(pair.middle(model).rename(f"{model}: {pair.name}"), summary=f"lowest to highest: {pair.span(model)}")
@@ -191,8 +192,7 @@ def write(
         extra=(),
         environment=environment,
     )
-    (folder / "index.html").write_text(text, encoding="utf-8")
-    return folder / "index.html"
+    return run.write_page(text)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ SCHEMA = 3
 
 LATEST = "latest"
 _RUN, _END, _STEPS, _LOGS = "run.json", "end.json", "steps", "logs"
+_PAGE, _REPORT = "index.html", "report.md"
 _TIME = "%Y-%m-%dT%H%M%SZ"
 
 
@@ -191,12 +192,15 @@ class Run:
         """The time of the start, which is the folder's name."""
         return self.folder.name
 
-    def write_report(self, name: str, text: str) -> None:
-        """Write a report, replacing an earlier one."""
+    def write_page(self, page: str, report: str = "") -> Path:
+        """Write the page, and perhaps a report for other programs, replacing earlier ones; return the page's path."""
+        texts = {_PAGE: page} | ({_REPORT: report} if report else {})
         with _as_store_error(self.folder):
-            part = self.folder / f".{name}.part"
-            part.write_text(text, encoding="utf-8")
-            part.replace(self.folder / name)
+            for name, text in texts.items():
+                part = self.folder / f".{name}.part"
+                part.write_text(text, encoding="utf-8")
+                part.replace(self.folder / name)
+        return self.folder / _PAGE
 
     def _write(self, name: str, data: Mapping[str, Any]) -> None:
         _create(self.folder / name, json.dumps(data) + "\n")

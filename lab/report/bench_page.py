@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from lab.base.units import show_count, show_time
 from lab.experiments.bench.findings import Findings, Row, RowKey
-from lab.experiments.bench.plan import CLOSED, CONFORMANCE, WARM_UP, WORKLOADS, Phase, Step, is_control
+from lab.experiments.bench.plan import CLOSED, WARM_UP, WORKLOADS, Phase, Step, is_control
+from lab.experiments.records import CONFORMANCE
 from lab.report.bench_text import (
     TEXTS,
     Advice,

@@ -1,16 +1,14 @@
-"""Write the page of a demo and its data."""
+"""Store a demo, and make its page of what is stored."""
 
-import json
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from lab.experiments.demo import USERS, Demo
-from lab.experiments.store import LATEST, make_folder, point
+from lab.experiments.demo import NAME, USERS, Demo, keep, read
+from lab.experiments.store import Run
 from lab.load.workloads import SESSION
 from lab.report import demo_page
 from lab.report.extra_columns import make_columns
-from lab.servers.catalogue import PEER, Model
+from lab.servers.catalogue import PEER
 
 CAPTIONS = (
     f"The load: {USERS} clients, each without a pause: connect, {SESSION} PINGs one after the other, close, repeat. "
@@ -34,22 +32,23 @@ CAPTIONS = (
 
 
 def write(out: Path, found: Demo, environment: Mapping[str, str | None]) -> Path:
-    """Write page and data into a new folder of the results folder, and return it. `latest` points to it."""
-    root = out / "demo"
-    folder = make_folder(root, datetime.now(UTC).strftime("%Y-%m-%dT%H%M%SZ"))
-    data = {
-        "environment": environment,
-        "captions": CAPTIONS,
-        "checks": {name: item.as_json() for name, item in found.checks.items()},
-        "measurements": [item.as_json() for item in found.measurements],
-        "waits": [item.as_json() for item in found.waits.values()],
-        "http": [item.as_json() for item in found.http.values()],
-        "missing": found.missing,
-    }
-    (folder / "data.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
-    text = demo_page.render(
+    """Store a demo in the results folder, and return the path of its page.
+
+    Raises:
+        StoreError: It cannot be stored.
+    """
+    run = Run.create(NAME, {"plan": {"families": dict(found.families)}, "environment": environment}, root=out)
+    keep(found, run)
+    run.finish({})
+    return run.write_page(render(run))
+
+
+def render(run: Run) -> str:
+    """Return the page of a stored demo."""
+    found, environment = read(run), run.facts["environment"]
+    return demo_page.render(
         found.measurements,
-        title=_make_title(found.models),
+        title=_make_title(found.families.values()),
         lead=f"One run of socketlab's demo: every server answers the same {USERS} clients, {environment['date']}.",
         captions=CAPTIONS,
         checks=found.checks,
@@ -57,11 +56,8 @@ def write(out: Path, found: Demo, environment: Mapping[str, str | None]) -> Path
         extra=make_columns(found),
         environment=environment,
     )
-    (folder / "index.html").write_text(text, encoding="utf-8")
-    point(root / LATEST, folder.name)
-    return folder
 
 
-def _make_title(models: Sequence[Model]) -> str:
-    ours = sum(model.family != PEER for model in models)
+def _make_title(families: Iterable[str]) -> str:
+    ours = sum(family != PEER for family in families)
     return f"{ours} socket server{'' if ours == 1 else 's'}, one protocol"

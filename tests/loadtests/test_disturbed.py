@@ -158,7 +158,6 @@ def test_durations_use_a_monotonic_clock():
         "lab/servers/ca.py",  # of a certificate
         "lab/servers/certificates.py",
         "lab/experiments/bench/runner.py",  # when a step was made
-        "lab/report/demo_files.py",
         "lab/experiments/environment.py",
         "lab/experiments/faults/fault.py",
         "lab/load/telemetry.py",

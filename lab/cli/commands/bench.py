@@ -146,7 +146,6 @@ def report(run: Run) -> Findings:
     findings = read_findings(run)
     print_report(findings, open_console())
     with tolerated(lambda line: click.echo(line, err=True)):
-        run.write_report("report.md", render_markdown(findings))
-        run.write_report("index.html", bench_page.render(findings))
-        click.echo(f"\n{run.folder / 'index.html'}")
+        page = run.write_page(bench_page.render(findings), render_markdown(findings))
+        click.echo(f"\n{page}")
     return findings

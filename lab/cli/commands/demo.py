@@ -42,7 +42,8 @@ def demo(lab: Lab, models: tuple[str, ...], duration: float, out: Path) -> None:
     started = time.monotonic()
     backend = open_backend(lab.backend_name, lab.project or PROJECT, catalogue=lab.catalogue)
     profiles = [PEERS] if backend.in_containers and PEERS in lab.catalogue.profiles and not models else []
-    found = Demo(choose_models(backend, models, profiles))
+    chosen = choose_models(backend, models, profiles)
+    found = Demo({model.name: model.family for model in chosen})
     steps = Steps(Console(stderr=True, highlight=False))
 
     def take_down() -> None:
@@ -50,8 +51,8 @@ def demo(lab: Lab, models: tuple[str, ...], duration: float, out: Path) -> None:
             backend.down()
 
     with interrupts.sure(take_down):
-        run(backend, found, steps.step, seconds=duration)
-        environment = describe(backend, found)
+        run(backend, chosen, found, steps.step, seconds=duration)
+        environment = describe(backend, chosen, found)
     console = open_console()
     if found.measurements:
         console.print(make_table(found.measurements, summaries=True, extra=make_columns(found)))
@@ -62,10 +63,10 @@ def demo(lab: Lab, models: tuple[str, ...], duration: float, out: Path) -> None:
     console.print(CAPTIONS[0], style="dim", markup=False)
     console.print(f"\n{time.monotonic() - started:.0f} s in total.")
     with tolerated(lambda line: click.echo(line, err=True)):
-        folder = write(out, found, environment)
+        page = write(out, found, environment)
         click.echo("The page, with the reason for each verdict and an explanation of each figure:")
         # Not through rich, which would break a long path into two lines.
-        click.echo(f"  {_show_path(folder / 'index.html')}")
+        click.echo(f"  {_show_path(page)}")
     sys.exit(find_exit_code(found))
 
 

@@ -178,9 +178,7 @@ def report(outcome: Outcome, *, as_json: bool, output: Path | None) -> None:
         with tolerated(_say):
             write_new(output.parent, output.name, {"": f"{text}\n"})
     with tolerated(_say):
-        run.write_report("report.md", render_markdown(outcome))
-        run.write_report("index.html", faults_page.render(outcome))
-        _say(str(run.folder / "index.html"))
+        _say(str(run.write_page(faults_page.render(outcome), render_markdown(outcome))))
 
 
 def _say(line: str) -> None:

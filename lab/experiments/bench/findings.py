@@ -14,10 +14,10 @@ from lab.experiments.bench.plan import (
     Plan,
     Step,
     is_control,
-    key_of_check,
     name_control,
 )
 from lab.experiments.conformance.results import ModelResult
+from lab.experiments.records import key_of_check, read_failure, read_measurement
 from lab.experiments.store import Run
 from lab.load.measurement import Measurement
 from lab.metrics.estimates import Estimate, drift, estimate, noise_floor, rank
@@ -297,7 +297,7 @@ def _make_row(key: RowKey, stored: Sequence[_Stored]) -> Row:
         *key,
         keys=tuple(step.key for step, _ in stored),
         found={step.number: item for step, record in stored if (item := read_measurement(record))},
-        failures=tuple(record["failure"] for _, record in stored if "failure" in record),
+        failures=tuple(reason for _, record in stored if (reason := read_failure(record))),
     )
 
 
@@ -305,7 +305,7 @@ def _make_cross_checks(workload: str, model: str, stored: Sequence[_Stored]) -> 
     ours = _list_ours(stored)
     for client in [item.name for item in CLIENTS if item.workload == workload]:
         theirs = [record for step, record in stored if step.mode == client]
-        missing = next((record["failure"] for record in theirs if "failure" in record), None)
+        missing = next((reason for record in theirs if (reason := read_failure(record))), None)
         yield CrossCheck(
             workload,
             model,
@@ -342,8 +342,3 @@ def _read(row: Row, number: int, figure: str) -> float | None:
 def choose_costs(findings: Findings, workload: str) -> list[Row]:
     """Return the rows that compare the cost of a request: at the fixed rate if that was measured."""
     return findings.list_rows(workload, FIXED) or findings.list_rows(workload, CLOSED)
-
-
-def read_measurement(record: Mapping[str, Any]) -> Measurement | None:
-    """Return the measurement of a stored step; None if it failed."""
-    return Measurement.from_json(record["measurement"]) if "measurement" in record else None

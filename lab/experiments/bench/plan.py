@@ -98,8 +98,8 @@ MODES = (CLOSED, FIXED, *OPEN_SHARES)
 # Our generator, among the clients of the cross-check; the others are in independent_clients.py.
 OURS = "ours"
 
-# Folders in the store of what is no measurement.
-CONFORMANCE, WARM_UP = "conformance", "warm-up"
+# The folder in the store of the warm-ups, which are no measurements.
+WARM_UP = "warm-up"
 
 # Prefix of the control server's name: a second server of one model, measured as if it were another model. The
 # difference between the two is noise.
@@ -116,11 +116,6 @@ def is_control(model: str) -> bool:
 def name_control(model: str | None) -> str:
     """Return the name of a model's control server."""
     return f"{CONTROL}{model}"
-
-
-def key_of_check(model: str) -> str:
-    """Return the key of a model's result in the conformance suite."""
-    return f"{CONFORMANCE}/{model}"
 
 
 @dataclass(frozen=True, slots=True)

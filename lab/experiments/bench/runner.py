@@ -18,7 +18,6 @@ import psutil
 from lab.base.errors import LabError
 from lab.base.units import encode_cores
 from lab.experiments.bench import warm_up
-from lab.experiments.bench.findings import read_measurement
 from lab.experiments.bench.independent_clients import CLIENTS, CONNECTIONS, IndependentClient
 from lab.experiments.bench.plan import (
     CLOSED,
@@ -32,7 +31,6 @@ from lab.experiments.bench.plan import (
     Plan,
     Step,
     is_control,
-    key_of_check,
     list_cases,
     list_levels,
     list_steps,
@@ -41,6 +39,7 @@ from lab.experiments.bench.plan import (
 from lab.experiments.bench.sweep import Knee, Level, find_knee, is_over, make_level
 from lab.experiments.bench.warm_up import WARM_UP_VISITS
 from lab.experiments.conformance.results import ModelResult
+from lab.experiments.records import key_of_check, read_measurement, record_failure, record_measurement
 from lab.experiments.store import Run
 from lab.load.cores import Pinning, pin_servers
 from lab.load.generator import PersistentGenerator
@@ -268,13 +267,7 @@ class Runner:
             self._restart(backend, step.server)
         self.run.keep(
             step.key,
-            {
-                "at": _now(),
-                "took": took,
-                "preset": load.name,
-                "users": load.spec.users,
-                "measurement": found.as_json(),
-            },
+            record_measurement(found, at=_now(), took=took, preset=load.name, users=load.spec.users),
         )
         self.progress.step(f"{step}: {found.verdict.bound}", took)
         return found
@@ -299,7 +292,7 @@ class Runner:
         if self.run.has(step.key):
             self.progress.skip()
             return
-        self.run.keep(step.key, {"at": _now(), "failure": reason})
+        self.run.keep(step.key, record_failure(reason, at=_now()))
         self.progress.skip()
         self.progress.say(f"{step.key}: {reason}")
 
@@ -354,7 +347,7 @@ class Runner:
                 try:
                     record = self._run_independent(client, name, requests=int(found.rate * self.plan.seconds))
                 except LabError as error:
-                    record = {"failure": str(error)}
+                    record = record_failure(str(error))
                 self.run.keep(theirs.key, {"at": _now(), **record})
                 self.progress.step(str(theirs), time.monotonic() - began)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from lab.experiments.faults.fault import Fault, FaultInterval, injected
 from lab.experiments.faults.probe_reader import ProbeReport, open_probe
+from lab.experiments.records import record_measurement
 from lab.load.measure import measure
 from lab.load.measurement import Measurement
 from lab.load.presets import find_preset
@@ -29,11 +30,9 @@ class UnderLoad:
     measurement: Measurement
 
     def as_json(self) -> dict[str, Any]:
-        return {
-            "interval": asdict(self.interval),
-            "probe_report": asdict(self.probe_report),
-            "measurement": self.measurement.as_json(),
-        }
+        return record_measurement(
+            self.measurement, interval=asdict(self.interval), probe_report=asdict(self.probe_report)
+        )
 
 
 def apply_under_load(

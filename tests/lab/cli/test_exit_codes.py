@@ -14,7 +14,7 @@ import pytest
 import lab.servers.doctor
 from lab.base.errors import LabError
 from lab.cli import main
-from lab.experiments import demo
+from lab.experiments import demo, store
 from lab.experiments.conformance.results import ModelResult
 from lab.servers.catalogue import Catalogue
 from lab.servers.doctor import Finding
@@ -241,9 +241,9 @@ def test_demo_of_a_sound_model_is_exit_code_0(
 ) -> None:
     assert run_demo(monkeypatch, process_project, tmp_path, ModelResult(9, 0)) == 0
     assert "not measured" not in capfd.readouterr().out
-    data = json.loads((tmp_path / "demo" / "latest" / "data.json").read_text())
-    assert [item["model"] for item in data["measurements"]] == ["plain_socket"]
-    assert data["missing"] == {}
+    kept = demo.read(store.Run.find(None, demo.NAME, root=tmp_path))
+    assert [item.model for item in kept.measurements] == ["plain_socket"]
+    assert kept.missing == {}
 
 
 def test_demo_of_a_failing_model_is_exit_code_1_without_a_measurement(
@@ -254,9 +254,9 @@ def test_demo_of_a_failing_model_is_exit_code_1_without_a_measurement(
     said = " ".join(capfd.readouterr().out.split())
     assert "not measured: plain_socket: 1 of 9 conformance tests fail: test_x[plain_socket-greet-tcp]; " in said
     assert "`lab --backend process check plain_socket` shows why" in said
-    data = json.loads((tmp_path / "demo" / "latest" / "data.json").read_text())
-    assert (data["measurements"], list(data["missing"])) == ([], ["plain_socket"])
-    assert data["checks"]["plain_socket"]["failures"] == list(failing.failures)
+    kept = demo.read(store.Run.find(None, demo.NAME, root=tmp_path))
+    assert (kept.measurements, list(kept.missing)) == ([], ["plain_socket"])
+    assert kept.checks == {"plain_socket": failing}
 
 
 def test_demo_prints_its_table_if_results_cannot_be_stored(

@@ -11,9 +11,10 @@ from lab.base.errors import LabError
 from lab.base.units import UNKNOWN, show_bytes, show_count, show_us
 from lab.cli.commands.load import choose_preset, report
 from lab.cli.params import DURATION, Duration
-from lab.experiments import demo
+from lab.experiments import demo, store
 from lab.experiments.conformance import results, suite
 from lab.experiments.demo import Demo
+from lab.experiments.store import Run
 from lab.load.exports import describe_changes
 from lab.load.presets import PRESETS
 from lab.load.selection import check_fit, select_able
@@ -132,8 +133,8 @@ def test_model_whose_failures_have_no_names_is_said_without():
 
 
 def _write(tmp_path, *measurements, **fields):
-    found = demo.Demo(models=[], measurements=list(measurements), **fields)
-    return demo_files.write(tmp_path, found, {"date": "today", "commit": None})
+    found = demo.Demo(families={}, measurements=list(measurements), **fields)
+    return demo_files.write(tmp_path, found, {"date": "today", "commit": None}).parent
 
 
 def test_page_and_data_are_written(tmp_path, make_measurement):
@@ -145,10 +146,29 @@ def test_page_and_data_are_written(tmp_path, make_measurement):
     assert "not known" in text  # the commit
     assert "http://" not in text
     assert "https://" not in text
-    data = json.loads((folder / "data.json").read_text())
-    assert data["measurements"][0]["p99_us"] == 52_300.7
+    kept = Run.open(folder)
+    assert kept.read("load/asyncio_streams")["measurement"]["p99_us"] == 52_300.7
+    assert kept.is_finished
+    # The page is made from what is stored.
+    assert demo_files.render(kept) == text
     assert (tmp_path / "demo" / "latest").resolve() == folder
     assert (_write(tmp_path, make_measurement())).name == (tmp_path / "demo" / "latest").resolve().name
+
+
+def test_stored_demo_is_read_as_it_was(tmp_path, make_measurement):
+    families = {"b": "process", "a": "thread", "c": "peer"}
+    measured = {name: make_measurement(model=name, users=number) for number, name in enumerate(families, 1)}
+    found = demo.Demo(
+        families,
+        {name: results.ModelResult(5, 0) for name in families},
+        [measured["b"], measured["a"]],
+        {"a": measured["a"]},
+        {"b": measured["b"]},
+        {"c": "it has no tests"},
+    )
+    page = demo_files.write(tmp_path, found, {"date": "today"})
+    assert demo.read(Run.open(page.parent)) == found
+    assert "2 socket servers, one protocol" in page.read_text()
 
 
 def test_page_escapes_what_it_is_given(tmp_path, make_measurement):
@@ -184,14 +204,14 @@ def test_page_and_table_show_what_is_missing(tmp_path, make_measurement):
     assert 'data-value="None"' not in text
     console = open_console()
     with console.capture() as capture:
-        console.print(make_table([nothing], summaries=True, extra=make_columns(Demo([]))))
+        console.print(make_table([nothing], summaries=True, extra=make_columns(Demo({}))))
     assert "connection refused" in capture.get()
     assert " 0.0" not in capture.get()
 
 
 def test_page_has_a_column_for_each_further_load(make_measurement):
     first = make_measurement(model="a", answered=9000, seconds=1.0)
-    found = Demo([], http={"a": make_measurement(model="a", answered=8642, seconds=2.0, server_cpu_us=87.0)})
+    found = Demo({}, http={"a": make_measurement(model="a", answered=8642, seconds=2.0, server_cpu_us=87.0)})
     plain, text = (
         demo_page.render([first], title="t", lead="l", extra=extra, captions=[], checks={}, missing={}, environment={})
         for extra in ((), make_columns(found))
@@ -342,11 +362,10 @@ def test_options_that_contradict_each_other_are_refused(given, said):
 
 
 def test_demo_of_the_same_second_has_a_folder_of_its_own(tmp_path, make_measurement, monkeypatch):
-    monkeypatch.setattr(demo_files, "datetime", SameSecond)
+    monkeypatch.setattr(store, "datetime", SameSecond)
     folders = [_write(tmp_path, make_measurement(answered=answered)) for answered in (1, 2)]
     assert [folder.name for folder in folders] == ["2026-01-02T030405Z", "2026-01-02T030405Z-2"]
-    read = [json.loads((folder / "data.json").read_text())["measurements"][0]["answered"] for folder in folders]
-    assert read == [1, 2]
+    assert [demo.read(Run.open(folder)).measurements[0].answered for folder in folders] == [1, 2]
     assert (tmp_path / "demo" / "latest").resolve() == folders[1]
 
 

@@ -60,9 +60,10 @@ def test_run_is_finished_after_finish(run: Run) -> None:
 
 
 def test_report_is_replaced(run: Run) -> None:
-    run.write_report("report.md", "one")
-    run.write_report("report.md", "two")
-    assert (run.folder / "report.md").read_text() == "two"
+    assert run.write_page("one", "two") == run.folder / "index.html"
+    run.write_page("three", "four")
+    assert [(run.folder / name).read_text() for name in ("index.html", "report.md")] == ["three", "four"]
+    assert not run.list_keys()
 
 
 @pytest.mark.parametrize(("schema", "says"), [(SCHEMA + 1, "a later version"), (0, "an earlier"), (None, "an earlier")])
