@@ -16,7 +16,8 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
-from lab.clients.request_log import Account, RequestLog, run
+from lab.base.messages import Message, encode
+from lab.clients.request_log import Account, Begun, Mark, Marked, RequestLog, run
 from lab.experiments.environment import describe_environment
 from lab.experiments.faults.judge import Verdict, judge
 from lab.experiments.faults.registry import FAULTS
@@ -45,14 +46,15 @@ def break_under_load(backend: Backend, model: str, fault: str, requests: int, se
     with ExitStack() as stack:
         links = [stack.enter_context(BlockingConnection(address, timeout=10)) for _ in range(CONNECTIONS)]
         reader, writer = os.pipe()
-        commands = stack.enter_context(os.fdopen(reader))
+        stack.callback(os.close, reader)
         stack.callback(os.close, writer)
         codes: list[int] = []
         # `stop` returns when the model has exited, which it does only while its clients go on reading: use a thread.
         stopping = threading.Thread(target=lambda: codes.append(backend.stop(model)))
         end = {"drain": stopping.start, "kill": lambda: backend.faults.kill(model, signal.SIGKILL)}[fault]
-        steps: dict[str, Callable[[], object]] = {"begun": lambda: os.write(writer, b"mark\n"), "marked": end}
-        account = run(RequestLog(links, seed), commands, lambda word: steps[word](), SECONDS, requests=requests)
+        mark = f"{encode(Mark())}\n".encode()
+        steps: dict[Message, Callable[[], object]] = {Begun(): lambda: os.write(writer, mark), Marked(): end}
+        account = run(RequestLog(links, seed), reader, lambda message: steps[message](), SECONDS, requests=requests)
     if fault == "kill":
         return account, None
     stopping.join()

@@ -21,12 +21,6 @@ EVEN, RANDOM = "even", "random"
 # The prefix of a result on the generator's stdout, where Locust and its libraries may print other lines.
 _RESULT = "LOAD-RESULT "
 
-# A worker prints this when it has joined its master.
-JOINED = "LOAD-JOINED"
-
-# The fork server prints this and the exit code at the end of a load.
-ENDED = "LOAD-ENDED "
-
 # Start all users at once: the window begins when the last one has started.
 _SPAWN_FACTOR = 100
 

@@ -1,13 +1,12 @@
 """A fork server for Locust, which runs one load after the other: `python -m loadtests.fork_server`.
 
-For each line on stdin, `{"arguments": [...], "environ": {...}}`, it forks, and the child runs Locust with these
-arguments. So each load has a fresh process, without the seconds that Python's imports and a container take. After the
-output of the load it prints a line with `ENDED` and the exit code.
+For each `RunLoad` on stdin it forks, and the child runs Locust. So each load has a fresh process, without the seconds
+that Python's imports and a container take. After the output of the load it sends a `LoadEnded`.
 """
 
-import json
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from traceback import print_exc
 from typing import Any, NoReturn, cast
 
@@ -16,8 +15,9 @@ import locust.main
 from gevent import monkey
 from gevent.os import fork_gevent
 
+from lab.base.messages import decode, say
+from lab.load.messages import LoadEnded, RunLoad
 from lab.servers.children import die_with_lab
-from loadtests.contract import ENDED
 
 _LOCUSTFILE = "loadtests/locustfile.py"
 
@@ -28,15 +28,18 @@ _waitpid: Any = monkey.get_original("os", "waitpid")
 def main() -> None:
     """Run loads until stdin ends."""
     for line in sys.stdin.buffer:
-        order = json.loads(line)
+        order = decode(line.decode(), RunLoad)
+        if order is None:
+            continue
         child = fork_gevent()
         if child == 0:
-            _run(order["arguments"], order["environ"])
+            _run(order.arguments, order.environ)
         _, status = _waitpid(child, 0)
-        print(f"{ENDED}{os.waitstatus_to_exitcode(status)}", flush=True)
+        print()  # the output of the load may have no newline at its end
+        say(LoadEnded(os.waitstatus_to_exitcode(status)))
 
 
-def _run(arguments: list[str], environ: dict[str, str]) -> NoReturn:
+def _run(arguments: Sequence[str], environ: Mapping[str, str]) -> NoReturn:
     """Run Locust and exit; never return to the parent's loop."""
     code: Any = 1
     try:

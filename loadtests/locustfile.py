@@ -27,11 +27,13 @@ from locust.exception import StopTest
 from locust.runners import MasterRunner, WorkerRunner
 
 from lab.base.environ import ENV_GENERATOR_CORES
+from lab.base.messages import say
 from lab.load.cores import pin_generator
+from lab.load.messages import Joined
 from lab.load.workloads import CLOSED, CUSTOM_PROTOCOL, STEADY, WORKLOADS, Workload, level, make_exchange
 from loadtests import lifeline, objections, rate_shares
 from loadtests.buckets import bucket_three_digits
-from loadtests.contract import FLAGS, JOINED, RANDOM, LoadSpec, declare, option_of
+from loadtests.contract import FLAGS, RANDOM, LoadSpec, declare, option_of
 from loadtests.idle_connections import IdleConnections, divide
 from loadtests.run_time import RunTime
 from loadtests.scripts import SCRIPTS
@@ -262,9 +264,9 @@ def open_idle_connections(environment: Environment) -> None:
 
 
 def announce(environment: Environment, **_: Any) -> None:
-    """On a worker, print that it has joined its master."""
+    """On a worker, tell the lab that it has joined its master."""
     if isinstance(environment.runner, WorkerRunner):
-        print(JOINED, flush=True)
+        say(Joined())
 
 
 # Not as decorators: Locust does not annotate them.

@@ -44,16 +44,16 @@ def take(console: Console, path: Path) -> str:
         environ = {"LAB_TARGETS": encode_targets(backend.targets())}
         own = {ENV_TELEMETRY: "stdin"}
         arguments = ["--web-port", "8089", "--loglevel", "WARNING"]
-        with open_generator(backend.helpers, arguments, workers=0, environ=environ, own=own) as generator:
-            pipe = generator.main.process.stdin
-            assert pipe is not None  # noqa: S101 - for mypy: it was opened with one
-            with send_telemetry(backend, names, pipe):
-                console.print("visiting Locust's web UI; the first time, the browser's image is built", style="dim")
-                users = [str(_USERS_EACH * len(names))]
-                # A connection for 50 requests each: on a held one, a model that serves one at a time would starve the
-                # others, and their rows would be empty.
-                choices = {"userCount": users, "spawnRate": users, "models": names, "workload": ["session"]}
-                seen = visit(backend.helpers, f"http://{generator.main.host}:8089", choices=choices)
+        with (
+            open_generator(backend.helpers, arguments, workers=0, environ=environ, own=own) as generator,
+            send_telemetry(backend, names, generator.main),
+        ):
+            console.print("visiting Locust's web UI; the first time, the browser's image is built", style="dim")
+            users = [str(_USERS_EACH * len(names))]
+            # A connection for 50 requests each: on a held one, a model that serves one at a time would starve the
+            # others, and their rows would be empty.
+            choices = {"userCount": users, "spawnRate": users, "models": names, "workload": ["session"]}
+            seen = visit(backend.helpers, f"http://{generator.main.host}:8089", choices=choices)
     finally:
         backend.down()
     path.write_bytes(seen.pictures["light"])

@@ -1,19 +1,19 @@
 """Send a PING every 20 ms and print how long each took: `python -m lab.clients.latency_probe ADDRESS`.
 
-Each PING prints a line of JSON: when it was sent, in seconds since the start, and how long it took, or null if it
-failed. A line on stdin marks a moment and is printed as `{"mark": ..., "at": ...}`. The probe ends when its stdin does.
-lab/experiments/faults/probe_reader.py reads the output.
+It sends messages to its parent (`lab.base.messages`): a `Ping` for each PING, and a `Marked` for each `Mark` that it
+receives. The probe ends when its stdin does. lab/experiments/faults/probe_reader.py is the parent.
 """
 
-import json
 import os
 import sys
 import threading
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 
 import click
 
+from lab.base.messages import Message, decode, say
 from loadtests.sockets.connection import BlockingConnection
 from loadtests.sockets.errors import ClientError
 from services.protocol import Address
@@ -21,6 +21,34 @@ from services.protocol import Address
 _INTERVAL = 0.02
 TIMEOUT = 0.5
 _REQUEST, _REPLY = b"PING\r\n", b"+PONG\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Mark(Message):
+    """Note the time of this moment."""
+
+    word: str
+
+
+@dataclass(frozen=True, slots=True)
+class Marked(Message):
+    """The time of a mark, in seconds since the start."""
+
+    word: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ping(Message):
+    """One PING.
+
+    Args:
+        at: when it was sent, in seconds since the start.
+        took: seconds; None if it failed.
+    """
+
+    at: float
+    took: float | None
 
 
 class LatencyProbe:
@@ -37,9 +65,10 @@ class LatencyProbe:
         self._connection: BlockingConnection | None = None
 
     def read_marks(self) -> None:
-        """Print the time of each mark on stdin; stop the probe at the end of stdin."""
+        """Answer each mark on stdin; stop the probe at the end of stdin."""
         for line in sys.stdin:
-            _print({"mark": line.strip(), "at": time.monotonic() - self._begin})
+            if mark := decode(line, Mark):
+                say(Marked(mark.word, time.monotonic() - self._begin))
         self._ended.set()
 
     def run(self) -> None:
@@ -51,7 +80,7 @@ class LatencyProbe:
                 took = self._ping(since)
             if took is None:
                 self._disconnect()
-            _print([since - self._begin, took])
+            say(Ping(since - self._begin, took))
         self._disconnect()
 
     def _disconnect(self) -> None:
@@ -65,12 +94,6 @@ class LatencyProbe:
         self._connection.reset_deadline()
         self._connection.send(_REQUEST)
         return time.monotonic() - since if self._connection.receive() == _REPLY else None
-
-
-def _print(item: object) -> None:
-    # One write per line: two threads print.
-    sys.stdout.write(f"{json.dumps(item)}\n")
-    sys.stdout.flush()
 
 
 @click.command(help=__doc__)

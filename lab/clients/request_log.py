@@ -4,15 +4,14 @@ It opens connections to `command`, keeps several requests in flight on each, and
 one that is due on its connection. Any other reply is counted as wrong: out of order, a duplicate, or another
 connection's.
 
-A parent process controls it. It prints `begun` when it is being served. The line `mark` on stdin notes what has been
-sent so far, and is confirmed by `marked`. The line `end`, or the end of stdin, closes the sending halves and waits for
-the replies that are due. When all connections have ended, it prints the totals as a line of JSON.
+A parent process controls it by messages (`lab.base.messages`). It sends `Begun` when it is being served. `Mark` notes
+what has been sent so far, and is confirmed by `Marked`. `End`, or the end of stdin, closes the sending halves and waits
+for the replies that are due. When all connections have ended, it sends the totals as an `Account`.
 
 The caller decides which missing replies matter. After a SIGTERM, every request that was sent before it on a served
 connection must have been answered. After a SIGKILL, it must only be known which requests were not.
 """
 
-import json
 import random
 import selectors
 import socket
@@ -21,12 +20,12 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from math import inf
-from typing import TextIO
 
 import click
 
+from lab.base.messages import Inbox, Message, say
 from lab.clients.call import ReplyReader, Value, pack
 from loadtests.sockets.connection import BlockingConnection
 from loadtests.sockets.errors import SocketsError
@@ -45,8 +44,28 @@ _SEND_SIZE = 64 * 1024
 _NOTHING = ReplyReader().gets()  # returned by the reader while a reply is incomplete
 
 
-@dataclass(slots=True)
-class Account:
+@dataclass(frozen=True, slots=True)
+class Begun(Message):
+    """The server answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark(Message):
+    """Note what has been sent so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class Marked(Message):
+    """It is noted."""
+
+
+@dataclass(frozen=True, slots=True)
+class End(Message):
+    """Stop sending."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account(Message):
     """Totals of a request log.
 
     Args:
@@ -72,15 +91,6 @@ class Account:
     def unanswered(self) -> int:
         """Return the number of requests without a reply."""
         return self.sent - self.answered
-
-    @classmethod
-    def from_json(cls, line: str) -> "Account":
-        """Parse the line that `main` prints.
-
-        Raises:
-            ValueError, TypeError: the line does not hold an account.
-        """
-        return cls(**json.loads(line))
 
 
 class ConnectionLog:
@@ -267,38 +277,42 @@ class RequestLog:
 
 
 def run(
-    log: RequestLog, commands: TextIO, say: Callable[[str], object], seconds: float, *, requests: int = 0
+    log: RequestLog, commands: int, say: Callable[[Message], object], seconds: float, *, requests: int = 0
 ) -> Account:
     """Send requests and check replies until all connections have ended.
 
     Args:
-        commands: a file with a descriptor; its lines are `mark` and `end`. The end of the file is an `end`.
-        say: called with `begun` and `marked`.
+        commands: a descriptor with the messages `Mark` and `End`. The end of the file is an `End`.
+        say: called with `Begun` and `Marked`.
         seconds: timeout; replies that are still due then count as missing.
-        requests: say `begun` only after this number of replies.
+        requests: say `Begun` only after this number of replies.
     """
     deadline = time.monotonic() + seconds
     served_by = time.monotonic() + 1.0  # a connection without a reply until then is in the backlog
     has_begun = False
+    inbox = Inbox(commands, Mark, End)
     with selectors.DefaultSelector() as selector:
         log.register(selector)
-        selector.register(commands, selectors.EVENT_READ)
+        selector.register(inbox, selectors.EVENT_READ)
         while log.advance(selector) and time.monotonic() < deadline:
             if not has_begun:
                 answered = [each.answered for each in log.connection_logs]
                 is_served = all(answered) or (any(answered) and time.monotonic() > served_by)
                 if is_served and sum(answered) >= requests:
                     has_begun = True
-                    say("begun")
+                    say(Begun())
             for key, _ in selector.select(0.05):
-                if key.fileobj is commands:
-                    line = commands.readline().strip()
-                    if line == "mark":
+                if key.fileobj is not inbox:
+                    continue
+                received = inbox.receive()
+                if received is None:
+                    selector.unregister(inbox)
+                for message in [End()] if received is None else received:
+                    if isinstance(message, Mark):
                         log.mark()
-                        say("marked")
+                        say(Marked())
                     else:
                         log.end()
-                        selector.unregister(commands)
                         deadline = min(deadline, time.monotonic() + _END_SECONDS)
     return log.account()
 
@@ -308,7 +322,7 @@ def run(
 @click.option("--connections", default=8)
 @click.option("--seed", default=1)
 @click.option("--seconds", default=60.0, help="timeout")
-@click.option("--requests", default=0, help="print `begun` after this number of replies")
+@click.option("--requests", default=0, help="say Begun after this number of replies")
 def main(address: str, connections: int, seed: int, seconds: float, requests: int) -> None:
     """Exit with code 2 if a connection cannot be opened."""
     opened: list[BlockingConnection] = []
@@ -316,8 +330,7 @@ def main(address: str, connections: int, seed: int, seconds: float, requests: in
         for _ in range(connections):
             opened.append(BlockingConnection(Address.parse(address), timeout=10))
         log = RequestLog(opened, seed)
-        account = run(log, sys.stdin, lambda word: print(word, flush=True), seconds, requests=requests)
-        print(json.dumps(asdict(account)), flush=True)
+        say(run(log, sys.stdin.fileno(), say, seconds, requests=requests))
     except SocketsError as error:
         print(f"request log: {error}", file=sys.stderr)
         sys.exit(2)

@@ -1,7 +1,7 @@
 """Occupy a server with slow and silent clients: `python -m lab.clients.slow_clients ADDRESS`.
 
-The slow clients send one byte per second of a request that never ends; the idle ones send nothing. The command prints
-`connected` when the clients are connected, and keeps them until its stdin ends.
+The slow clients send one byte per second of a request that never ends; the idle ones send nothing. The command sends
+`Connected` to its parent when the clients are connected, and keeps them until its stdin ends.
 
 With --ping it is the well-behaved client instead: it sends that number of PINGs, one after the other, over one
 connection, and prints percentiles of the time that they took.
@@ -16,9 +16,11 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 
 import click
 
+from lab.base.messages import Message, say
 from loadtests.sockets.addresses import SocketAddress, find_addresses, remember
 from loadtests.sockets.connection import BlockingConnection
 from loadtests.sockets.errors import ClientError
@@ -29,6 +31,11 @@ _ENDLESS_REQUEST = b"*2\r\n$4\r\nECHO\r\n$100000\r\n"
 _REQUEST, _REPLY = b"PING\r\n", b"+PONG\r\n"
 _TIMEOUT = 5.0
 _SPARE = 64  # descriptors for everything else
+
+
+@dataclass(frozen=True, slots=True)
+class Connected(Message):
+    """The clients are connected, or wait in the server's backlog."""
 
 
 def connect_all(address: Address, count: int) -> list[socket.socket]:
@@ -127,7 +134,7 @@ def main(address: str, slow: int, idle: int, pings: int, timeout: float) -> None
             sys.exit(1)
         return
     clients = connect_all(where, slow + idle)
-    print("connected", flush=True)
+    say(Connected())
     for _ in send_slowly(clients[:slow]):
         if select.select([sys.stdin], [], [], 1.0)[0]:
             break

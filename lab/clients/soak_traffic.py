@@ -6,9 +6,9 @@ Each reply to a well-behaved client must be, byte for byte, what docs/protocol.m
 fixed number of workers gets that number of clients: with fewer, most workers would be idle, and a leak per worker would
 take many times as long to show.
 
-The models are read from LAB_TARGETS, as by the load generator. Lines on stdin control the traffic. `rest` finishes the
-visit, closes all connections and prints `resting N`, where N counts the rests. `go` continues, and `warm-up` continues
-with several times the clients. At the end of stdin the counts are printed, a line of JSON for each model.
+The models are read from LAB_TARGETS, as by the load generator. Messages (`lab.base.messages`)
+control the traffic. `Rest` finishes the visit, closes all connections and is confirmed by `Resting`. `Go` continues, in
+the warm-up with several times the clients. At the end of stdin the counts of each model are sent, as a `ModelCounts`.
 """
 
 import json
@@ -20,7 +20,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from hashlib import sha256
 from itertools import cycle
@@ -29,6 +29,7 @@ import click
 
 from lab.base.environ import ENV_TARGETS
 from lab.base.errors import LabError
+from lab.base.messages import Inbox, Message, say
 from lab.clients.call import call, pack
 from lab.clients.soak_http import (
     HTTP_ANSWER,
@@ -198,6 +199,31 @@ HOSTILE: tuple[tuple[str, Hostile], ...] = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Rest(Message):
+    """Finish the visit, and disconnect all clients."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resting(Message):
+    """All clients have disconnected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Go(Message):
+    """Continue; in the warm-up with several times the clients."""
+
+    warm_up: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCounts(Message):
+    """The counts of one model at the end."""
+
+    model: str
+    counts: TrafficCounts
+
+
 class ModelTraffic:
     """The traffic of one model.
 
@@ -301,23 +327,21 @@ def run(traffic: Sequence[ModelTraffic], pause: float) -> None:
         pause: seconds between two visits.
     """
     turns = cycle(traffic)
-    rests = 0
-    is_going, is_warm_up = True, False
+    going: Go | None = Go()
+    inbox = Inbox(sys.stdin.fileno(), Rest, Go)
     with selectors.DefaultSelector() as selector:
-        selector.register(sys.stdin, selectors.EVENT_READ)
+        selector.register(inbox, selectors.EVENT_READ)
         while True:
-            if selector.select(pause if is_going else None):
-                # Not `readline`: it buffers further lines, and the selector does not wake up for those.
-                words = os.read(sys.stdin.fileno(), 4096).split()
-                if not words:
+            if selector.select(pause if going else None):
+                received = inbox.receive()
+                if received is None:
                     return
-                for word in words:
-                    is_going, is_warm_up = word != b"rest", word == b"warm-up"
-                    if not is_going:
-                        rests += 1
-                        print(f"resting {rests}", flush=True)
-            if is_going:
-                next(turns).visit(warm_up=is_warm_up)
+                for message in received:
+                    going = message if isinstance(message, Go) else None
+                    if going is None:
+                        say(Resting())
+            if going:
+                next(turns).visit(warm_up=going.warm_up)
 
 
 @click.command(help=__doc__)
@@ -339,7 +363,7 @@ def main(workers: tuple[tuple[str, int], ...], pause: float) -> None:
         print(f"soak: {error}", flush=True)
         sys.exit(2)
     for model, each in traffic.items():
-        print(json.dumps({"model": model, **asdict(each.counts)}), flush=True)
+        say(ModelCounts(model, each.counts))
 
 
 if __name__ == "__main__":

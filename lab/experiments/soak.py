@@ -4,22 +4,19 @@ Clients (`lab.clients.soak_traffic`) visit the models in rotation. At regular in
 soon as the number of descriptors no longer changes, memory, descriptors, threads and zombies are read.
 """
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from lab.base.environ import ENV_TARGETS
-from lab.base.errors import LabError
+from lab.clients.soak_traffic import Go, ModelCounts, Rest, Resting
 from lab.experiments.theory import Server
 from lab.load.measurement import encode_targets
 from lab.metrics.sample import Meter
 from lab.metrics.trend import FEWEST, Slope, Trend, after_warm_up, find_slope, judge_counts
-from lab.servers.backend import Backend, Instrument
+from lab.servers.backend import Backend
+from lab.servers.helper import Helper
 
 NAME = "soak"
 COUNTS = ("descriptors", "threads", "zombies")
@@ -94,11 +91,14 @@ def judge(model: str, readings: Sequence[Reading], visits: Mapping[str, Any], li
 
 
 class Clients:
-    """Controls the traffic through the stdin of its process."""
+    """Controls the traffic.
 
-    def __init__(self, instrument: Instrument) -> None:
-        self._instrument = instrument
-        self._rests = 0
+    Args:
+        helper: `lab.clients.soak_traffic`.
+    """
+
+    def __init__(self, helper: Helper) -> None:
+        self._helper = helper
 
     def rest(self) -> None:
         """Pause the traffic, and wait until all clients have disconnected.
@@ -106,31 +106,17 @@ class Clients:
         Raises:
             LabError: The traffic has ended, since a model no longer serves, or it does not pause.
         """
-        self._rests += 1
-        self._send("rest")
-        deadline = time.monotonic() + _REST_TIMEOUT
-        while not self._instrument.output().endswith(f"resting {self._rests}\n"):
-            if self._instrument.process.poll() is not None or time.monotonic() > deadline:
-                raise LabError(f"the traffic has ended: {self._instrument.output().strip()[-500:] or '(nothing)'}")
-            time.sleep(0.02)
+        self._helper.tell(Rest())
+        self._helper.wait_for(Resting, _REST_TIMEOUT)
 
     def go(self, *, warm_up: bool) -> None:
         """Continue the traffic; in the warm-up with several times more clients."""
-        self._send("warm-up" if warm_up else "go")
+        self._helper.tell(Go(warm_up))
 
     def end(self) -> dict[str, dict[str, Any]]:
         """End the traffic; return the counts of each model."""
-        assert self._instrument.process.stdin is not None  # noqa: S101 - start_service opens it
-        self._instrument.process.stdin.close()
-        self._instrument.process.wait(_REST_TIMEOUT)
-        rows = [json.loads(line) for line in self._instrument.output().splitlines() if line.startswith("{")]
-        return {row.pop("model"): row for row in rows}
-
-    def _send(self, word: str) -> None:
-        assert self._instrument.process.stdin is not None  # noqa: S101 - start_service opens it
-        with suppress(BrokenPipeError):  # it has ended, which `rest` reports
-            self._instrument.process.stdin.write(f"{word}\n".encode())
-            self._instrument.process.stdin.flush()
+        self._helper.finish(_REST_TIMEOUT)
+        return {found.model: asdict(found.counts) for found in self._helper.take(ModelCounts)}
 
 
 def read_settled(meters: Mapping[str, Meter], since: float) -> dict[str, Reading]:
@@ -178,19 +164,17 @@ def run(
     readings: dict[str, list[Reading]] = {name: [] for name in models}
     rests = max(1, round(seconds / every))
     warm_up_rests = rests - len(after_warm_up(range(rests)))
-    with TemporaryDirectory(prefix="soak-") as directory:
-        environ = {ENV_TARGETS: encode_targets(targets)}
-        log = Path(directory) / "log"
-        with backend.helpers.start_service(NAME, arguments, environ=environ, log=log) as instrument:
-            clients = Clients(instrument)
-            clients.rest()  # the start of the process is not part of the first interval
-            begun = time.monotonic()
-            for number in range(1, rests + 1):
-                clients.go(warm_up=number <= warm_up_rests)
-                time.sleep(every)
-                clients.rest()
-                for name, reading in read_settled(meters, begun).items():
-                    readings[name].append(reading)
-                say(f"rest {number} of {rests}")
-            visits = clients.end()
+    environ = {ENV_TARGETS: encode_targets(targets)}
+    with backend.helpers.start_service("the traffic", NAME, arguments, environ=environ) as helper:
+        clients = Clients(helper)
+        clients.rest()  # the start of the process is not part of the first interval
+        begun = time.monotonic()
+        for number in range(1, rests + 1):
+            clients.go(warm_up=number <= warm_up_rests)
+            time.sleep(every)
+            clients.rest()
+            for name, reading in read_settled(meters, begun).items():
+                readings[name].append(reading)
+            say(f"rest {number} of {rests}")
+        visits = clients.end()
     return [judge(name, readings[name], visits[name], limit) for name in models]

@@ -6,21 +6,18 @@ its log.
 """
 
 import contextlib
-import json
-import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import MappingProxyType
 
 from lab.base.environ import ENV_LIFELINE
 from lab.base.errors import LabError
-from lab.servers.backend import Completed, Helpers, Instrument
-from loadtests.contract import ENDED, JOINED
+from lab.load.messages import Joined, LoadEnded, RunLoad
+from lab.servers.backend import Completed, Helpers
+from lab.servers.helper import Helper
 
 # Time for a worker to join. It takes a second on an idle machine, mostly for Python's imports.
 _JOIN_SECONDS = 60.0
@@ -32,8 +29,6 @@ _LIFELINE = {ENV_LIFELINE: "stdin"}
 _MASTER_PORT = 5557
 
 _PAUSE = 0.1
-_SHORT_PAUSE = 0.02
-_LAST_LINES = 10
 
 
 @dataclass
@@ -45,8 +40,8 @@ class Generator:
         workers: of the master.
     """
 
-    main: Instrument
-    workers: Sequence[Instrument] = ()
+    main: Helper
+    workers: Sequence[Helper] = ()
     _ended: set[int] = field(default_factory=set)
 
     def wait(self, timeout: float | None = None, meanwhile: Callable[[], object] = lambda: None) -> int:
@@ -71,10 +66,7 @@ class Generator:
                 # Exit code 0: its master told it to end.
                 if worker.process.poll() and number not in self._ended:
                     self._ended.add(number)
-                    print(
-                        f"lab: {_name(number, self.workers)} ended during the run: {_last_words(worker)}",
-                        file=sys.stderr,
-                    )
+                    print(f"lab: {worker.name} ended during the run: {worker.describe_end()}", file=sys.stderr)
             if deadline is not None and time.monotonic() > deadline:
                 raise LabError(f"the load generator took longer than {timeout:g} s and was ended")
 
@@ -88,7 +80,6 @@ def open_generator(
     environ: Mapping[str, str],
     own: Mapping[str, str] = MappingProxyType({}),
     publish: bool = False,
-    capture: bool = False,
     join_seconds: float = _JOIN_SECONDS,
 ) -> Iterator[Generator]:
     """Start Locust, enter the block when all workers have joined, and end all processes after it.
@@ -100,35 +91,38 @@ def open_generator(
         environ: for all processes.
         own: for Locust or its master only.
         publish: publish the web UI's port.
-        capture: keep the output of the master, for `Instrument.output`.
 
     Raises:
         LabError: a worker did not join, or the master ended first.
     """
     with contextlib.ExitStack() as stack:
 
-        def start(service: str, more: Sequence[str], *, is_logged: bool, publish: bool = False) -> Instrument:
-            opened = helpers.start_service(
-                service,
-                more,
-                environ={**environ, **(own if service == "locust" else {}), **_LIFELINE},
-                publish=publish,
-                log=stack.enter_context(_open_log()) if is_logged else None,
+        def start_main(arguments: Sequence[str]) -> Helper:
+            everything = {**environ, **own, **_LIFELINE}
+            name = "the load generator" + ("'s master" if workers else "")
+            return stack.enter_context(
+                helpers.start_service(name, "locust", arguments, environ=everything, publish=publish)
             )
-            return stack.enter_context(opened)
 
         if not workers:
-            yield Generator(start("locust", arguments, is_logged=capture, publish=publish))
+            yield Generator(start_main(arguments))
             return
         host, port = helpers.choose_bind(_MASTER_PORT)
         bound = [f"--master-bind-host={host}", "--master-bind-port", str(port)]
         # Only a headless Locust waits for its workers; with the web UI a run could begin without them.
         expected = ["--expect-workers", str(workers)]
-        main = start("locust", [*arguments, "--master", *bound, *expected], is_logged=capture, publish=publish)
+        main = start_main([*arguments, "--master", *bound, *expected])
         joining = ["--worker", "--master-host", main.host, "--master-port", str(port)]
         # Failed exchanges are a result of the run, not an error of a worker.
         joining += ["--exit-code-on-error", "0"]
-        started = [start("locust_worker", joining, is_logged=True) for _ in range(workers)]
+        started = [
+            stack.enter_context(
+                helpers.start_service(
+                    f"worker {number} of {workers}", "locust_worker", joining, environ={**environ, **_LIFELINE}
+                )
+            )
+            for number in range(1, workers + 1)
+        ]
         _wait_joined(main, started, join_seconds)
         yield Generator(main, started)
 
@@ -145,8 +139,7 @@ class PersistentGenerator:
 
     helpers: Helpers
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
-    _instrument: Instrument | None = None
-    _read: int = 0
+    _helper: Helper | None = None
 
     def __enter__(self) -> "PersistentGenerator":
         return self
@@ -157,11 +150,11 @@ class PersistentGenerator:
     @property
     def host(self) -> str | None:
         """Return its host name in the lab's network; None if it is not running."""
-        return self._instrument.host if self._instrument else None
+        return self._helper.host if self._helper else None
 
     def close(self) -> None:
         """End the generator. The next load starts a new one."""
-        self._instrument = None
+        self._helper = None
         self._stack.close()
 
     def run(
@@ -176,42 +169,19 @@ class PersistentGenerator:
         Raises:
             LabError: the load timed out, or the generator ended during it.
         """
-        instrument = self._instrument or self._start()
-        order = json.dumps({"arguments": list(arguments), "environ": {**environ, **_LIFELINE}})
-        stdin = instrument.process.stdin
-        assert stdin is not None  # noqa: S101 - for mypy: `open_child` opens it
-        with contextlib.suppress(BrokenPipeError):  # it has ended, which is reported below with the end of its log
-            stdin.write(f"{order}\n".encode())
-            stdin.flush()
-        begun = time.monotonic()
-        while True:
-            output, marker, code = self._said(instrument).partition(ENDED)
-            if marker and code.endswith("\n"):
-                self._read += len(f"{output}{marker}{code}".encode())
-                return Completed(["locust", *arguments], int(code), output, "")
-            if instrument.process.poll() is not None:
-                words = _last_words(instrument)
-                self.close()
-                raise LabError(f"the load generator ended: {words}")
-            passed = time.monotonic() - begun
-            if passed > timeout:
-                self.close()
-                raise LabError(f"the load generator took longer than {timeout:g} s and was ended")
-            time.sleep(_SHORT_PAUSE if passed > expected else _PAUSE)
+        helper = self._helper or self._start()
+        helper.tell(RunLoad(tuple(arguments), {**environ, **_LIFELINE}))
+        try:
+            ended = helper.wait_for(LoadEnded, timeout, expected=expected)
+        except LabError:
+            self.close()
+            raise
+        return Completed(["locust", *arguments], ended.exit_code, "\n".join(helper.take_lines()), "")
 
-    def _said(self, instrument: Instrument) -> str:
-        """Return the output since the last load. After hundreds of loads, the whole log would be too long to read."""
-        assert instrument.log is not None  # noqa: S101 - for mypy: it is started with one
-        with instrument.log.open("rb") as log:
-            log.seek(self._read)
-            return log.read().decode()
-
-    def _start(self) -> Instrument:
-        started = self.helpers.start_service(
-            "locust_persistent", environ=_LIFELINE, log=self._stack.enter_context(_open_log())
-        )
-        self._instrument, self._read = self._stack.enter_context(started), 0
-        return self._instrument
+    def _start(self) -> Helper:
+        started = self.helpers.start_service("the load generator", "locust_persistent", environ=_LIFELINE)
+        self._helper = self._stack.enter_context(started)
+        return self._helper
 
 
 def run_generator(
@@ -228,47 +198,26 @@ def run_generator(
     """
     if not workers:
         return helpers.run_service("locust", arguments, environ={**environ, **_LIFELINE}, capture=True, timeout=timeout)
-    with open_generator(helpers, arguments, workers=workers, environ=environ, capture=True) as generator:
+    with open_generator(helpers, arguments, workers=workers, environ=environ) as generator:
         code = generator.wait(timeout)
         return Completed(["locust", *arguments], code, generator.main.output(), "")
 
 
-@contextlib.contextmanager
-def _open_log() -> Iterator[Path]:
-    """Open a file without a name, which disappears with this process; yield a path that opens it until then."""
-    with tempfile.TemporaryFile(prefix="socketlab-load-") as file:
-        yield Path(f"/proc/{os.getpid()}/fd/{file.fileno()}")
-
-
-def _wait_joined(main: Instrument, workers: Sequence[Instrument], timeout: float) -> None:
+def _wait_joined(main: Helper, workers: Sequence[Helper], timeout: float) -> None:
     deadline = time.monotonic() + timeout
-    waiting = dict(enumerate(workers, 1))
+    waiting = list(workers)
     while True:
-        for number, worker in list(waiting.items()):
-            if JOINED in worker.output():
-                del waiting[number]
-            elif worker.process.poll() is not None:
-                raise LabError(f"{_name(number, workers)} did not join its master: {_last_words(worker)}")
+        for worker in list(waiting):
+            has_ended = worker.process.poll() is not None
+            if worker.take(Joined):
+                waiting.remove(worker)
+            elif has_ended:
+                raise LabError(f"{worker.name} did not join its master: {worker.describe_end()}")
         if not waiting:
             return
         if main.process.poll() is not None:
-            raise LabError(f"the load generator's master ended before its workers had joined: {_last_words(main)}")
+            raise LabError(f"{main.name} ended before its workers had joined: {main.describe_end()}")
         if time.monotonic() > deadline:
-            number, worker = next(iter(waiting.items()))
-            raise LabError(f"{_name(number, workers)} did not join its master within {timeout:g} s{_log_of(worker)}")
+            late = waiting[0]
+            raise LabError(f"{late.name} did not join its master within {timeout:g} s{late.describe_output()}")
         time.sleep(_PAUSE)
-
-
-def _name(number: int, workers: Sequence[Instrument]) -> str:
-    return f"worker {number} of {len(workers)}"
-
-
-def _last_words(instrument: Instrument) -> str:
-    return f"exit code {instrument.process.poll()}{_log_of(instrument)}"
-
-
-def _log_of(instrument: Instrument) -> str:
-    if instrument.log is None:
-        return ""
-    lines = [line for line in instrument.output().splitlines() if line.strip()][-_LAST_LINES:]
-    return "\n  ".join(["; its log ends with:", *lines]) if lines else "; its log is empty"

@@ -1,20 +1,17 @@
-"""The messages between the lab and the load generator behind Locust's web UI; each is a line.
+"""The messages between the lab and the load generator.
 
-The generator receives telemetry: the resources that servers use, and the faults injected into them
+A worker says that it has joined its master, and the persistent generator runs one load after the other. The generator
+behind Locust's web UI receives telemetry: the resources that servers use, and the faults injected into them
 (lab/load/telemetry.py sends it, loadtests/web/tables.py shows it). It sends requests for faults from the UI's form
 (loadtests/web/faults.py sends them, lab/experiments/faults/remote_requests.py injects the fault).
 """
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from dataclasses import dataclass
+
+from lab.base.messages import Message
 
 # The longest fault that the form can request: everyone who reaches the UI can use it.
 MOST_FAULT_SECONDS = 600.0
-
-# The prefix of a request among the other lines of the generator's stdout.
-_REQUEST = "LOAD-FAULT "
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +50,7 @@ class FaultEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class FaultRequest:
+class FaultRequest(Message):
     """A request to inject a fault now.
 
     Args:
@@ -66,41 +63,35 @@ class FaultRequest:
     models: tuple[str, ...]
     seconds: float
 
-    def encode(self) -> str:
-        """Return the line for the lab."""
-        return f"{_REQUEST}{json.dumps(asdict(self))}"
 
-    @classmethod
-    def decode(cls, line: str) -> Self | None:
-        """Parse a line of `encode`; return None for any other line.
+@dataclass(frozen=True, slots=True)
+class Telemetry(Message):
+    """The current usage of the servers, and all faults since the load started."""
 
-        Raises:
-            ValueError: the line has the prefix but is malformed.
-        """
-        if not line.startswith(_REQUEST):
-            return None
-        try:
-            data = json.loads(line.removeprefix(_REQUEST))
-            return cls(str(data["fault"]), tuple(map(str, data["models"])), float(data["seconds"]))
-        except (TypeError, KeyError) as error:
-            raise ValueError(f"not a request for a fault: {error}") from None
+    usages: tuple[Usage, ...] = ()
+    faults: tuple[FaultEvent, ...] = ()
 
 
-def encode(usages: Sequence[Usage], faults: Sequence[FaultEvent] = ()) -> bytes:
-    """Return a line of telemetry: current usage, and all faults since the load started."""
-    line = {"usages": [asdict(usage) for usage in usages], "faults": [asdict(fault) for fault in faults]}
-    return json.dumps(line).encode() + b"\n"
+@dataclass(frozen=True, slots=True)
+class Joined(Message):
+    """A worker has joined its master."""
 
 
-def decode(line: bytes) -> tuple[dict[str, Usage], list[FaultEvent]]:
-    """Parse a line of telemetry; return the usage by model, and the faults.
+@dataclass(frozen=True, slots=True)
+class RunLoad(Message):
+    """Run Locust once, in the persistent generator.
 
-    Raises:
-        ValueError: the line is malformed.
+    Args:
+        arguments: of Locust.
+        environ: added to its environment.
     """
-    try:
-        rows: Mapping[str, list[Mapping[str, Any]]] = json.loads(line)
-        usages = [Usage(**row) for row in rows["usages"]]
-        return {usage.model: usage for usage in usages}, [FaultEvent(**row) for row in rows["faults"]]
-    except (TypeError, KeyError) as error:
-        raise ValueError(f"not a line of telemetry: {error}") from None
+
+    arguments: tuple[str, ...]
+    environ: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadEnded(Message):
+    """The load of a `RunLoad` has ended; its output came before."""
+
+    exit_code: int

@@ -13,11 +13,12 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
-from typing import IO, Protocol
+from typing import Protocol
 
-from lab.load.messages import FaultEvent, Usage, encode
+from lab.load.messages import FaultEvent, Telemetry, Usage
 from lab.load.timeline import read
 from lab.metrics.sample import Meter, Sample
+from lab.servers.helper import Helper
 
 # Seconds between two readings. Locust's page asks every two seconds.
 _INTERVAL = 1.0
@@ -85,18 +86,15 @@ def list_faults(project: str, since: datetime) -> list[FaultEvent]:
 
 
 @contextlib.contextmanager
-def send_telemetry(servers: ProjectServers, models: Sequence[str], pipe: IO[bytes]) -> Iterator[None]:
-    """Write the usage of the models to a generator's stdin, a line every second, while the block runs."""
+def send_telemetry(servers: ProjectServers, models: Sequence[str], generator: Helper) -> Iterator[None]:
+    """Send the usage of the models to a generator every second while the block runs."""
     done = threading.Event()
     since = datetime.now(UTC)
 
     def write() -> None:
         gauges = Gauges(servers, models)
-        # The generator may end first.
-        with contextlib.suppress(BrokenPipeError):
-            while not done.wait(_INTERVAL):
-                pipe.write(encode(gauges.read(), list_faults(servers.project, since)))
-                pipe.flush()
+        while not done.wait(_INTERVAL) and generator.process.poll() is None:
+            generator.tell(Telemetry(tuple(gauges.read()), tuple(list_faults(servers.project, since))))
 
     # A daemon: a generator that does not read lets the pipe fill up, and `write` would block for ever.
     thread = threading.Thread(target=write, name="telemetry", daemon=True)

@@ -5,7 +5,6 @@ import os
 import socket
 import subprocess
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Protocol
 
 from lab.base.environ import (
@@ -24,6 +23,7 @@ from lab.load.measurement import encode_targets
 from lab.load.telemetry import send_telemetry
 from lab.servers.backend import Backend
 from lab.servers.catalogue import Model
+from lab.servers.helper import Helper
 
 # Of the UI: on this machine unless LAB_UI_PORT sets another one, and in the container, as compose.yaml says.
 _UI_PORT = 8089
@@ -56,7 +56,7 @@ def serve_ui(
     chosen: Sequence[str],
     *,
     faults: Sequence[str],
-    open_requests: Callable[[Sequence[str], Path], FaultRequests],
+    open_requests: Callable[[Sequence[str], Helper], FaultRequests],
     workers: int = 0,
 ) -> None:
     """Run Locust's web UI until it is interrupted.
@@ -65,7 +65,7 @@ def serve_ui(
         models: the models that can be chosen in it.
         chosen: the load generator's arguments: the first values of its form.
         faults: the faults that its form offers.
-        open_requests: returns the handler of requests for faults in these models; the generator's log carries them.
+        open_requests: returns the handler of the generator's requests for faults in these models.
         workers: the number of processes that generate the load, led by the one with the UI; 0: that one generates it.
 
     Raises:
@@ -84,21 +84,19 @@ def serve_ui(
     own |= {name: os.environ[name] for name in (ENV_UI_LOGIN, ENV_UI_ORIGINS) if name in os.environ}
     try:
         with open_generator(
-            backend.helpers, arguments, workers=workers, environ=environ, own=own, publish=True, capture=True
+            backend.helpers, arguments, workers=workers, environ=environ, own=own, publish=True
         ) as generator:
-            process, log = generator.main.process, generator.main.log
-            assert process.stdin is not None and log is not None  # noqa: S101, PT018 - for mypy: it was opened with both
-            requests = open_requests(names, log)
+            requests = open_requests(names, generator.main)
             with_workers = f" with {workers} workers" if workers else ""
             where = f"http://127.0.0.1:{port}{base_path}"
             print(f"Locust's web UI{with_workers}: {where}  (choose, then Start; Ctrl-C here ends it)", flush=True)
             try:
-                with send_telemetry(backend, names, process.stdin):
+                with send_telemetry(backend, names, generator.main):
                     code = generator.wait(meanwhile=requests.advance)
             finally:
                 # Ctrl-C reaches Locust as well, which prints a last summary.
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(_END_SECONDS)
+                    generator.main.process.wait(_END_SECONDS)
                 requests.advance(inject=False)
     except KeyboardInterrupt:
         print("\nended")

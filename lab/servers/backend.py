@@ -6,13 +6,13 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Literal, Protocol
 
 from lab.base.environ import ENV_XRAY
 from lab.base.errors import LabError
 from lab.metrics.sample import Meter
 from lab.servers.catalogue import Catalogue, GalleryServer, Listener, Model
+from lab.servers.helper import Helper
 from services.protocol.limits import Limits
 
 # How long a model may take to answer after its start, in seconds. The slowest one needs half a second on an idle
@@ -54,25 +54,6 @@ class ModelState:
             "listeners": [listener.as_json() for listener in self.listeners],
             "last_lines": list(self.last_lines),
         }
-
-
-@dataclass(frozen=True, slots=True)
-class Instrument:
-    """A program of the lab that runs in the background, from `Helpers.start` or `Helpers.start_service`.
-
-    Args:
-        process: the local process to wait for; its stdin is a pipe to the instrument.
-        host: the name by which other instruments of this lab reach it.
-        log: a file with all of its output; None if it writes to this process's stdout and stderr.
-    """
-
-    process: "subprocess.Popen[bytes]"
-    host: str
-    log: Path | None
-
-    def output(self) -> str:
-        """Return what it has written so far."""
-        return self.log.read_text(errors="replace") if self.log else ""
 
 
 class Listening(Protocol):
@@ -224,14 +205,14 @@ class Helpers(Protocol):
         """
         ...
 
-    def start(self, arguments: Sequence[str], *, log: Path) -> AbstractContextManager[Instrument]:
+    def start(self, name: str, arguments: Sequence[str]) -> AbstractContextManager[Helper]:
         """Start a command where `run` runs it, in the background. This is much faster than `start_service`.
 
         The command has to end when its stdin is closed, which happens at the end of the block.
 
         Args:
+            name: of the helper.
             arguments: as for `run`.
-            log: the file that takes its output.
         """
         ...
 
@@ -257,17 +238,17 @@ class Helpers(Protocol):
 
     def start_service(
         self,
+        name: str,
         service: str,
         arguments: Sequence[str] = (),
         *,
         environ: Mapping[str, str] | None = None,
         publish: bool = False,
-        log: Path | None = None,
-    ) -> AbstractContextManager[Instrument]:
+    ) -> AbstractContextManager[Helper]:
         """Start one of the catalogue's instruments in the background; the end of the block ends it.
 
         Args:
-            log: the file that takes its output.
+            name: of the helper.
             others: as for `run_service`.
         """
         ...

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from lab.base.environ import ENV_LIFELINE
 
@@ -23,28 +23,26 @@ def open_child(
     command: Sequence[str],
     *,
     environ: Mapping[str, str],
-    log: Path | None = None,
+    output: IO[bytes] | None = None,
     cwd: Path | None = None,
     has_lifeline: bool = False,
 ) -> "subprocess.Popen[bytes]":
     """Start a process that ends with this one and has a pipe as its stdin.
 
     Args:
-        log: the file that takes its output; by default it writes to this process's stdout and stderr.
+        output: takes its stdout and stderr; default: those of this process.
         has_lifeline: the end of its stdin ends it, so it needs no signal. A signal may come too early: a Docker client
             that is killed while it starts a container leaves a container whose stdin is never closed.
     """
-    with contextlib.ExitStack() as stack:
-        output = stack.enter_context(log.open("ab")) if log else None
-        return subprocess.Popen(  # noqa: S603 - the lab's own commands
-            command,
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=subprocess.STDOUT if log else None,
-            env=environ,
-            cwd=cwd,
-            preexec_fn=None if has_lifeline else die_with_lab,
-        )
+    return subprocess.Popen(  # noqa: S603 - the lab's own commands
+        command,
+        stdin=subprocess.PIPE,
+        stdout=output,
+        stderr=subprocess.STDOUT if output else None,
+        env=environ,
+        cwd=cwd,
+        preexec_fn=None if has_lifeline else die_with_lab,
+    )
 
 
 def close_child(process: "subprocess.Popen[bytes]") -> None:

@@ -3,22 +3,18 @@
 import contextlib
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from contextlib import ExitStack
 from typing import Protocol
 
 import psutil
 
 from lab.base.errors import LabError
-from lab.base.paths import ROOT
 from lab.servers import throttle
-from lab.servers.backend import ContainerControls
-from lab.servers.children import STOP_SECONDS, close_child, open_child
-from lab.servers.process_helpers import ProcessHelpers
-from lab.servers.throttle import signal_all
+from lab.servers.backend import ContainerControls, Helpers
+from lab.servers.children import STOP_SECONDS
+from lab.servers.throttle import Throttling, signal_all
 
 _POLL_SECONDS = 0.01
 
@@ -40,20 +36,15 @@ class MainProcesses(Protocol):
 
 
 class ProcessFaults:
-    """See `lab.servers.backend.FaultControls`.
-
-    Args:
-        directory: of the project, for the logs of what throttles its models.
-    """
+    """See `lab.servers.backend.FaultControls`."""
 
     recovery_seconds = 1.0
     container: ContainerControls | None = None
 
-    def __init__(self, processes: MainProcesses, helpers: ProcessHelpers, directory: Path) -> None:
+    def __init__(self, processes: MainProcesses, helpers: Helpers) -> None:
         self._processes = processes
         self._helpers = helpers
-        self._directory = directory
-        self._throttles: dict[str, subprocess.Popen[bytes]] = {}
+        self._throttles: dict[str, ExitStack] = {}
 
     def kill(self, model: str, number: int) -> None:
         with self._unless_ended(model):
@@ -76,18 +67,15 @@ class ProcessFaults:
 
     def limit_cpu(self, model: str, cores: float | None) -> None:
         if before := self._throttles.pop(model, None):
-            close_child(before)
+            before.close()
             self.unpause(model)  # in case it was killed before it could do so itself
         if cores is None:
             return
-        command = [sys.executable, "-m", throttle.__name__, str(self._processes.pid(model)), f"{cores}"]
-        log = self._directory / f"{model}.throttle"
-        log.unlink(missing_ok=True)
-        self._throttles[model] = process = open_child(command, environ=self._helpers.environ(), log=log, cwd=ROOT)
-        while not log.read_text():
-            if process.poll() is not None:
-                raise LabError(f"{model}: the process that throttles it ended with exit code {process.returncode}")
-            time.sleep(_POLL_SECONDS)
+        command = ["python", "-m", throttle.__name__, str(self._processes.pid(model)), f"{cores}"]
+        with ExitStack() as stack:
+            helper = stack.enter_context(self._helpers.start(f"the process that throttles {model}", command))
+            helper.wait_for(Throttling, STOP_SECONDS)
+            self._throttles[model] = stack.pop_all()
 
     @contextlib.contextmanager
     def _unless_ended(self, model: str) -> Iterator[None]:

@@ -5,14 +5,17 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from lab.base.errors import LabError
 from lab.base.paths import ROOT
-from lab.servers.backend import Completed, Instrument
+from lab.servers.backend import Completed
 from lab.servers.catalogue import Catalogue
 from lab.servers.children import close_child, die_with_lab, open_child, open_lifeline
+from lab.servers.helper import Helper
 
 ENV_RUNTIME = "LAB_RUNTIME"
 _HOST = "127.0.0.1"
@@ -61,14 +64,9 @@ class ProcessHelpers:
         except subprocess.TimeoutExpired:
             raise LabError(f"`{' '.join(arguments)}` took longer than {timeout:g} s and was ended") from None
 
-    @contextlib.contextmanager
-    def start(self, arguments: Sequence[str], *, log: Path) -> Iterator[Instrument]:
+    def start(self, name: str, arguments: Sequence[str]) -> AbstractContextManager[Helper]:
         command = [sys.executable if word == "python" else word for word in arguments]
-        process = open_child(command, environ=self.environ(), log=log, cwd=ROOT)
-        try:
-            yield Instrument(process, _HOST, log)
-        finally:
-            close_child(process)
+        return self._open(name, command, self.environ())
 
     def run_service(
         self,
@@ -89,26 +87,26 @@ class ProcessHelpers:
             timeout=timeout,
         )
 
-    @contextlib.contextmanager
     def start_service(
         self,
+        name: str,
         service: str,
         arguments: Sequence[str] = (),
         *,
         environ: Mapping[str, str] | None = None,
         publish: bool = False,
-        log: Path | None = None,
-    ) -> Iterator[Instrument]:
-        process = open_child(
-            [sys.executable, *self._module_of(service), *arguments],
-            environ=self.environ(environ),
-            log=log,
-            cwd=ROOT,
-        )
-        try:
-            yield Instrument(process, _HOST, log)
-        finally:
-            close_child(process)
+    ) -> AbstractContextManager[Helper]:
+        command = [sys.executable, *self._module_of(service), *arguments]
+        return self._open(name, command, self.environ(environ))
+
+    @contextlib.contextmanager
+    def _open(self, name: str, command: Sequence[str], environ: Mapping[str, str]) -> Iterator[Helper]:
+        with tempfile.TemporaryFile(prefix="socketlab-") as log:
+            process = open_child(command, environ=environ, output=log, cwd=ROOT)
+            try:
+                yield Helper(name, process, _HOST, log)
+            finally:
+                close_child(process)
 
     def choose_bind(self, port: int, *, local: int | None = None) -> tuple[str, int]:
         return _HOST, find_port() if local is None else local

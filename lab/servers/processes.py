@@ -83,7 +83,7 @@ class Processes:
         self.catalogue = catalogue
         self._directory = runtime_directory(project)
         self.helpers = ProcessHelpers(self._directory, catalogue)
-        self.faults = ProcessFaults(self, self.helpers, self._directory)
+        self.faults = ProcessFaults(self, self.helpers)
         self._children: dict[str, subprocess.Popen[bytes]] = {}
 
     def up(

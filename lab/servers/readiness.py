@@ -4,7 +4,7 @@ A listening port, or a running process, does not prove that.
 
     python -m lab.servers.readiness '{"timeout": 20, "targets": [["plain_socket", "command", "tcp://plain_socket:6379"]]}'
 
-The command runs inside the lab's network. It prints a line of JSON for each model when it is ready, or at the timeout.
+The command runs inside the lab's network. It sends an `Outcome` for each model when it is ready, or at the timeout.
 Its start is a part of every `lab up`, so it imports little.
 """
 
@@ -13,10 +13,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
 from lab.base.errors import LabError
+from lab.base.messages import Message, say
 from lab.clients.call import call
 from loadtests.sockets.errors import ClientError, NoAnswerError
 
@@ -41,7 +42,7 @@ _REQUESTS: dict[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Message):
     """Whether one model is ready.
 
     Args:
@@ -150,9 +151,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 2
     try:
-        outcomes = wait_ready(
-            targets, timeout, on_outcome=lambda outcome: print(json.dumps(asdict(outcome)), flush=True)
-        )
+        outcomes = wait_ready(targets, timeout, on_outcome=say)
     except LabError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

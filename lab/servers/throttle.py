@@ -1,17 +1,26 @@
 """Let a process and its children run for a share of the time: `python -m lab.servers.throttle PID SHARE`.
 
 It does to processes what a CPU quota does to a container: by SIGSTOP and SIGCONT they run for a share of each tenth of
-a second. It prints `throttling` when it has begun, and ends with SIGTERM, which it also gets when the lab dies.
+a second. It sends `Throttling` to its parent when it has begun, and ends with SIGTERM, which it also gets when the lab
+dies.
 """
 
 import signal
 import sys
 import threading
 from contextlib import suppress
+from dataclasses import dataclass
 
 import psutil
 
+from lab.base.messages import Message, say
+
 PERIOD = 0.1  # seconds, as the kernel's default for a quota
+
+
+@dataclass(frozen=True, slots=True)
+class Throttling(Message):
+    """The processes are being throttled."""
 
 
 def signal_all(pid: int, number: int) -> None:
@@ -32,7 +41,7 @@ def throttle(pid: int, share: float) -> None:
     """Throttle a process until SIGTERM, or until the process has ended."""
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    print("throttling", flush=True)
+    say(Throttling())
     with suppress(psutil.NoSuchProcess):
         while not stop.wait(share * PERIOD):
             try:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import gevent
 
 from lab.base.environ import ENV_FAULTS
+from lab.base.messages import say
 from lab.load.messages import MOST_FAULT_SECONDS, FaultRequest
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def find_duration_objection(seconds: float) -> str | None:
 
 def ask(fault: str, models: Sequence[str], seconds: float) -> None:
     """Ask the lab that started this generator to inject a fault now."""
-    print(FaultRequest(fault, tuple(models), seconds).encode(), flush=True)
+    say(FaultRequest(fault, tuple(models), seconds))
 
 
 def schedule(environment: "Environment") -> None:

@@ -21,7 +21,8 @@ from flask import Blueprint, Response, request
 from gevent.fileobject import FileObject
 
 from lab.base.environ import ENV_TELEMETRY
-from lab.load.messages import FaultEvent, Usage, decode
+from lab.base.messages import decode
+from lab.load.messages import FaultEvent, Telemetry, Usage
 from loadtests.sockets.histogram import PERCENTILES
 from loadtests.sockets.recorder import RECORDER, follow
 from loadtests.web.access import AccessError, guard
@@ -81,7 +82,7 @@ class Servers:
     """The latest telemetry of the lab, received on stdin."""
 
     def __init__(self) -> None:
-        self._faults: list[FaultEvent] = []
+        self._faults: Sequence[FaultEvent] = ()
         self._since = ""
         self._heard: dict[str, tuple[float, Usage]] = {}
 
@@ -90,12 +91,14 @@ class Servers:
         with FileObject(descriptor, "rb", close=False) as lines:
             for line in lines:
                 try:
-                    usages, self._faults = decode(line)
+                    telemetry = decode(line.decode(), Telemetry)
                 except ValueError as error:
-                    _log.warning("a line of the lab's telemetry is malformed: %s", error)
+                    _log.warning("the lab sent %s", error)
                     continue
-                now = time.monotonic()
-                self._heard.update((model, (now, usage)) for model, usage in usages.items())
+                if telemetry:
+                    self._faults = telemetry.faults
+                    now = time.monotonic()
+                    self._heard.update((usage.model, (now, usage)) for usage in telemetry.usages)
 
     def forget(self) -> None:
         """Hide the faults that have ended by now."""
@@ -104,7 +107,7 @@ class Servers:
     @property
     def all_faults(self) -> list[FaultEvent]:
         """Return all faults since the lab's load started."""
-        return self._faults
+        return [*self._faults]
 
     @property
     def faults(self) -> list[FaultEvent]:

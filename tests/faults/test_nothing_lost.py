@@ -10,7 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lab.clients.request_log import Account, RequestLog, run
+from lab.base.messages import Message, encode
+from lab.clients.request_log import Account, Begun, Mark, Marked, RequestLog, run
 from lab.experiments.faults.judge import Verdict, judge
 from lab.experiments.faults.kinds.drain import DRAIN
 from lab.experiments.faults.kinds.kill import KILL
@@ -25,11 +26,11 @@ def log_requests(server: Server, seed: int, fault: Callable[[Server], object], t
     with ExitStack() as stack:
         links = [stack.enter_context(server.connect(transport=transport)) for _ in range(4)]
         reader, writer = os.pipe()
-        commands = stack.enter_context(os.fdopen(reader))
+        stack.callback(os.close, reader)
         stack.callback(os.close, writer)
-        timer = threading.Timer(0.02 * (seed % 5), os.write, (writer, b"mark\n"))
-        steps = {"begun": timer.start, "marked": lambda: fault(server)}
-        account = run(RequestLog(links, seed), commands, lambda word: steps[word](), 60.0)
+        timer = threading.Timer(0.02 * (seed % 5), os.write, (writer, f"{encode(Mark())}\n".encode()))
+        steps: dict[Message, Callable[[], object]] = {Begun(): timer.start, Marked(): lambda: fault(server)}
+        account = run(RequestLog(links, seed), reader, lambda message: steps[message](), 60.0)
         timer.join()
         return account
 

@@ -38,10 +38,10 @@ class Faulty:
     def choose_bind(self, port):
         return self._helpers.choose_bind(port)
 
-    def start_service(self, service, arguments, **options):
+    def start_service(self, name, service, arguments, **options):
         if service == "locust_worker":
             arguments = self._replace(list(arguments))
-        return self._helpers.start_service(service, arguments, **options)
+        return self._helpers.start_service(name, service, arguments, **options)
 
 
 def _children():
@@ -64,9 +64,7 @@ def test_rate_of_an_open_loop_is_shared_by_all_workers(backend):
 def _headless(backend, **options):
     arguments = ["--headless", "--users", "2", "--window", "1", "--models", MODEL]
     environ = {"LAB_TARGETS": encode_targets(backend.targets())}
-    with open_generator(
-        options.pop("where", backend.helpers), arguments, environ=environ, capture=True, **options
-    ) as found:
+    with open_generator(options.pop("where", backend.helpers), arguments, environ=environ, **options) as found:
         yield found
 
 
@@ -104,7 +102,6 @@ def test_master_that_cannot_start_is_named(backend):
             ["--no-such-option"],
             workers=1,
             environ={"LAB_TARGETS": encode_targets(backend.targets())},
-            capture=True,
         ),
     ):
         pass

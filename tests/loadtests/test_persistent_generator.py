@@ -35,8 +35,8 @@ def environ(backend):
 
 def _process(generator: PersistentGenerator) -> psutil.Process:
     # Other tests of this process share a generator of theirs.
-    assert generator._instrument is not None
-    found = psutil.Process(generator._instrument.process.pid)
+    assert generator._helper is not None
+    found = psutil.Process(generator._helper.process.pid)
     assert "loadtests.fork_server" in found.cmdline()
     return found
 
@@ -120,7 +120,7 @@ def test_load_that_times_out_is_ended_and_the_next_load_runs(generator, environ)
         loads = wait_until(lambda: running.done() or process.children())
         assert not running.done()
         assert isinstance(loads, list)
-        with pytest.raises(LabError, match="took longer than 5 s and was ended"):
+        with pytest.raises(LabError, match="the load generator sent no LoadEnded within 5 s"):
             running.result()
     assert psutil.wait_procs([process, *loads], timeout=10)[1] == []
     assert "LOAD-RESULT" in generator.run(WINDOW, environ=environ, timeout=60).stdout
@@ -129,7 +129,7 @@ def test_load_that_times_out_is_ended_and_the_next_load_runs(generator, environ)
 def test_killed_generator_is_reported_and_the_next_load_starts_another(generator, environ):
     generator.run(WINDOW, environ=environ, timeout=60)
     os.kill(_process(generator).pid, signal.SIGKILL)
-    with pytest.raises(LabError, match="the load generator ended: exit code -9"):
+    with pytest.raises(LabError, match="the load generator ended with exit code -9"):
         generator.run(WINDOW, environ=environ, timeout=60)
     assert "LOAD-RESULT" in generator.run(WINDOW, environ=environ, timeout=60).stdout
 

@@ -1,18 +1,23 @@
 """A backend that notes what it is asked to do, over a clock that goes on only when it is told to."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
-from typing import Any, NoReturn
+from types import ModuleType
+from typing import Any, NoReturn, cast
 
 import pytest
 
-from lab.clients.request_log import Account
+from lab.base.messages import Message, encode
+from lab.clients.request_log import Account, Begun, Marked
+from lab.clients.slow_clients import Connected
+from lab.servers import helper
 from lab.servers.backend import READY_SECONDS, Completed, ContainerControls, FaultControls, Helpers, ModelState
 from lab.servers.catalogue import Catalogue, Listener
+from lab.servers.helper import Helper
 
 CATALOGUE = Catalogue.load()
 
@@ -36,39 +41,82 @@ def set_clock(monkeypatch: pytest.MonkeyPatch, folder: Path, *modules: ModuleTyp
     """Give modules one clock, and the lab a folder of its own for what it notes."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
     clock = Clock()
-    for module in modules:
+    for module in (*modules, helper):
         monkeypatch.setattr(module, "time", clock)
     return clock
 
 
-@dataclass
-class FakeInstrument:
-    """Stands for `lab.clients.request_log` and `lab.clients.slow_clients`, and answers at once."""
+class FakeLog:
+    """A file in memory, which closes itself."""
 
-    backend: "FakeBackend"
-    arguments: Sequence[str]
-    lines: list[str] = field(default_factory=lambda: ["begun", "connected"])
+    def __init__(self) -> None:
+        self._descriptor = os.memfd_create("log")
 
-    is_running = True
-
-    def __post_init__(self) -> None:
-        self.process = SimpleNamespace(stdin=self, poll=lambda: None if self.is_running else 2, wait=self._wait)
-
-    def _wait(self, seconds: float) -> int:
-        self.backend.done.append(("wait", seconds))
-        return 0
+    def fileno(self) -> int:
+        return self._descriptor
 
     def write(self, data: bytes) -> None:
-        word = data.decode().strip()
-        self.backend.done.append(("request log", word))
-        answers = {"mark": "marked", "end": json.dumps(asdict(self.backend.account)) if self.backend.account else "no"}
-        self.lines.append(answers[word])
+        os.write(self._descriptor, data)
+
+    def __del__(self) -> None:
+        os.close(self._descriptor)
+
+
+class FakeProcess:
+    """A process that runs until `code` is set. It answers what it reads on stdin at once.
+
+    Args:
+        log: gets the answers.
+        answer: returns the messages and other lines that answer a message.
+    """
+
+    def __init__(self, log: FakeLog, answer: Callable[[str], Iterable[Message | str]]) -> None:
+        self._log, self._answer = log, answer
+        self.stdin = self
+        self.code: int | None = None
+        self.waited: list[float | None] = []
+        self.is_closed = False
+
+    def poll(self) -> int | None:
+        return self.code
+
+    def wait(self, seconds: float | None = None) -> int:
+        self.waited.append(seconds)
+        return self.code or 0
+
+    def write(self, data: bytes) -> None:
+        if self.code is not None:
+            raise BrokenPipeError
+        for line in data.decode().splitlines():
+            self.say(*self._answer(line))
 
     def flush(self) -> None:
         pass
 
-    def output(self) -> str:
-        return "".join(f"{line}\n" for line in self.lines)
+    def close(self) -> None:
+        self.is_closed = True
+
+    def say(self, *lines: Message | str) -> None:
+        for line in lines:
+            self._log.write(f"{encode(line) if isinstance(line, Message) else line}\n".encode())
+
+
+class FakeHelper(Helper):
+    """A helper without a process; see `FakeProcess`."""
+
+    def __init__(self, name: str, answer: Callable[[str], Iterable[Message | str]] = lambda line: ()) -> None:
+        log = FakeLog()
+        self.program = FakeProcess(log, answer)
+        super().__init__(name, cast(Any, self.program), "127.0.0.1", cast(Any, log))
+
+    def say(self, *lines: Message | str) -> None:
+        """Write messages and other lines as the program would."""
+        self.program.say(*lines)
+
+
+def kind_of(line: str) -> str:
+    """Return the kind of the message in a line."""
+    return str(json.loads(line)["kind"])
 
 
 def refuse(name: str) -> NoReturn:
@@ -205,6 +253,8 @@ class FakeBackend(UnusedBackend):
         exited: exit codes of the models that have ended.
         printed: by the first word of a command, what it prints.
         pings: what `lab.clients.slow_clients --ping` gives, in turn.
+        first_lines: what a helper says at its start.
+        marked: the answer of the request log to a mark.
     """
 
     clock: Clock = field(default_factory=Clock)
@@ -219,7 +269,9 @@ class FakeBackend(UnusedBackend):
     pings: list[Completed] = field(default_factory=list)
     stop_code: int = 0
     done: list[tuple[Any, ...]] = field(default_factory=list)
-    instruments: list[FakeInstrument] = field(default_factory=list)
+    helpers_started: list[tuple[FakeHelper, Sequence[str]]] = field(default_factory=list)
+    first_lines: Sequence[Message | str] = (Begun(), Connected())
+    marked: Sequence[Message | str] = (Marked(),)
 
     def _do(self, name: str, *arguments: object) -> None:
         self.done.append((name, *arguments))
@@ -247,11 +299,19 @@ class FakeBackend(UnusedBackend):
         ]
 
     @contextmanager
-    def start(self, arguments: Sequence[str], *, log: Path) -> Iterator[FakeInstrument]:
-        self.instruments.append(FakeInstrument(self, arguments))
+    def start(self, name: str, arguments: Sequence[str]) -> Iterator[FakeHelper]:
+        """Start the request log, or the slow clients."""
+        helper = FakeHelper(name, self._answer)
+        helper.say(*self.first_lines)
+        self.helpers_started.append((helper, arguments))
         self._do("start", *arguments[:3])
-        yield self.instruments[-1]
+        yield helper
         self._do("close", arguments[2])
+
+    def _answer(self, line: str) -> Iterable[Message | str]:
+        kind = kind_of(line)
+        self.done.append(("request log", kind))
+        return {"Mark": self.marked, "End": [self.account] if self.account else ["no account"]}.get(kind, [])
 
     def run(
         self, arguments: Sequence[str], *, capture: bool = False, timeout: float | None = None, **_: Any

@@ -32,6 +32,7 @@ from lab.metrics.verdict import exit_code
 from lab.report.terminal import make_table, open_console
 from lab.servers.backend import Backend, Loadable, choose_models
 from lab.servers.catalogue import Model
+from lab.servers.helper import Helper
 from loadtests.contract import FLAGS, LoadSpec, option_of
 from services.protocol import Transport
 
@@ -280,8 +281,8 @@ def running(lab: Lab, names: Sequence[str], *, start: bool) -> Iterator[list[Mod
 def open_ui(backend: Backend, models: Sequence[Model], arguments: Sequence[str], *, workers: int = 0) -> None:
     """Run Locust's web UI, whose form can inject faults as well; see `serve_ui`."""
 
-    def open_requests(names: Sequence[str], log: Path) -> FaultRequestReader:
-        return FaultRequestReader(backend, names, log, lambda line: click.echo(line, err=True))
+    def open_requests(names: Sequence[str], generator: Helper) -> FaultRequestReader:
+        return FaultRequestReader(backend, names, generator, lambda line: click.echo(line, err=True))
 
     serve_ui(backend, models, arguments, faults=list(FAULTS), open_requests=open_requests, workers=workers)
 

@@ -4,19 +4,17 @@
 read while it is written, so that waiting for a model to recover ends as soon as it has.
 """
 
-import json
 import statistics
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from lab.base.errors import LabError
-from lab.clients.latency_probe import TIMEOUT
+from lab.clients.latency_probe import TIMEOUT, Mark, Marked, Ping
 from lab.experiments.faults.fault import find_address
-from lab.servers.backend import Backend, Instrument
+from lab.servers.backend import Loadable
+from lab.servers.helper import Helper
 
 LATE_FACTOR = 5.0  # a PING is late above this multiple of the quiet p99
 _RECOVERED_AFTER = 10  # consecutive PINGs that are not late
@@ -24,8 +22,6 @@ _MIN_QUIET_PINGS = 10  # for a p99
 _QUIET_TIMEOUT = 5.0  # then the fault is injected with fewer
 _MARK_TIMEOUT = 30.0
 _POLL_SECONDS = 0.02
-
-Ping = tuple[float, float | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +68,11 @@ class ProbeReader:
         probe: `lab.clients.latency_probe`, started with a log.
     """
 
-    def __init__(self, probe: Instrument) -> None:
+    def __init__(self, probe: Helper) -> None:
         self._probe = probe
-        self._read = 0
         self._pings: list[Ping] = []
         self._marks: dict[str, float] = {}
         self._baseline: list[float] = []
-        self._number = 0
 
     def wait_quiet(self) -> None:
         """Wait until enough PINGs were answered for a p99 before the fault; for 5 seconds at most.
@@ -98,21 +92,8 @@ class ProbeReader:
         Raises:
             LabError: The probe has ended, or did not confirm.
         """
-        self._number += 1
-        name = f"{word} {self._number}"
-        stdin, deadline = self._probe.process.stdin, time.monotonic() + _MARK_TIMEOUT
-        try:
-            assert stdin is not None  # noqa: S101 - for mypy: an instrument is opened with one
-            stdin.write(f"{name}\n".encode())
-            stdin.flush()
-        except BrokenPipeError:
-            self._fail()
-        while name not in self._marks:
-            if time.monotonic() > deadline:
-                self._fail()
-            time.sleep(_POLL_SECONDS / 10)
-            self._advance()
-        self._marks[word] = self._marks.pop(name)
+        self._probe.tell(Mark(word))
+        self._marks[word] = self._probe.wait_for(Marked, _MARK_TIMEOUT).at
 
     def wait_recovered(self, seconds: float) -> ProbeReport:
         """Wait until the model has recovered, for `seconds` at most; return the report since the mark `quiet`.
@@ -127,7 +108,7 @@ class ProbeReader:
             self._advance()
         # The quiet PINGs before this fault also count as baseline for the next.
         injected = self._marks["injected"]
-        self._baseline += [took for when, took in self._since("quiet") if took is not None and when + took < injected]
+        self._baseline += _quiet(self._since("quiet"), injected)
         return found
 
     def report(self) -> ProbeReport:
@@ -135,59 +116,43 @@ class ProbeReader:
         return make_report(self._since("quiet"), self._marks["injected"], self._marks["healed"], self._baseline)
 
     def _since(self, word: str) -> list[Ping]:
-        return [ping for ping in self._pings if ping[0] >= self._marks[word]]
+        return [ping for ping in self._pings if ping.at >= self._marks[word]]
 
     def _advance(self) -> None:
-        log = self._probe.log
-        assert log is not None  # noqa: S101 - for mypy: it is started with one
-        with log.open("rb") as file:
-            file.seek(self._read)
-            *lines, _ = file.read().split(b"\n")
-        for line in lines:
-            self._read += len(line) + 1
-            try:
-                found = json.loads(line)
-            except ValueError:
-                self._fail()
-            if isinstance(found, dict):
-                self._marks[found["mark"]] = found["at"]
-            else:
-                self._pings.append((found[0], found[1]))
         if self._probe.process.poll() is not None:
-            self._fail()
-
-    def _fail(self) -> None:
-        raise LabError(f"the latency probe has ended: {self._probe.output().strip()[-300:]}")
+            raise LabError(f"{self._probe.name} ended with {self._probe.describe_end()}")
+        self._pings += self._probe.take(Ping)
 
 
 @contextmanager
-def open_probe(backend: Backend, model: str) -> Iterator[ProbeReader]:
+def open_probe(backend: Loadable, model: str) -> Iterator[ProbeReader]:
     """Run a latency probe against a running model for the duration of a block.
 
     Raises:
         LabError: The model does not serve `command` over TCP.
     """
-    with tempfile.TemporaryDirectory(prefix="probe-") as directory:
-        command = ["python", "-m", "lab.clients.latency_probe", find_address(backend, model)]
-        with backend.helpers.start(command, log=Path(directory, "log")) as probe:
-            yield ProbeReader(probe)
+    command = ["python", "-m", "lab.clients.latency_probe", find_address(backend, model)]
+    with backend.helpers.start("the latency probe", command) as probe:
+        yield ProbeReader(probe)
 
 
 def make_report(pings: Sequence[Ping], injected: float, healed: float, baseline: Sequence[float] = ()) -> ProbeReport:
     """Compute the report of a fault from the PINGs around it.
 
     Args:
-        pings: When each was sent and how long it took, in seconds; None if it failed.
+        pings: In the order in which they were sent.
         injected, healed: On the same clock.
         baseline: Durations of earlier quiet PINGs.
     """
-    quiet = [*baseline, *(took for when, took in pings if took is not None and when + took < injected)]
+    quiet = [*baseline, *_quiet(pings, injected)]
     rows: dict[int, list[float | None]] = {}
-    for when, took in pings:
-        rows.setdefault(int((when - injected) // 1), []).append(took)
+    for ping in pings:
+        rows.setdefault(int((ping.at - injected) // 1), []).append(ping.took)
     seconds = tuple((number, *_summarize(took)) for number, took in sorted(rows.items()))
     # Including those that were under way at the injection.
-    hit = [(when, took) for when, took in pings if when + (TIMEOUT if took is None else took) >= injected]
+    hit = [
+        (ping.at, ping.took) for ping in pings if ping.at + (TIMEOUT if ping.took is None else ping.took) >= injected
+    ]
     slowest = max((took for _, took in hit if took is not None), default=None)
     failed = sum(took is None for _, took in hit)
     if not quiet:
@@ -196,13 +161,18 @@ def make_report(pings: Sequence[Ping], injected: float, healed: float, baseline:
     limit = LATE_FACTOR * p99
     # A PING is detected as late when the limit passes, before its answer arrives or its timeout expires.
     late = [max(0.0, when + limit - injected) for when, took in hit if took is None or took > limit]
-    after = [(when, took is not None and took <= limit) for when, took in pings if when >= healed]
+    after = [(ping.at, ping.took is not None and ping.took <= limit) for ping in pings if ping.at >= healed]
     good = (
         after[number][0] - healed
         for number in range(len(after) - _RECOVERED_AFTER + 1)
         if all(fine for _, fine in after[number : number + _RECOVERED_AFTER])
     )
     return ProbeReport(p99, min(late, default=None), next(good, None), slowest, failed, healed - injected, seconds)
+
+
+def _quiet(pings: Sequence[Ping], injected: float) -> list[float]:
+    """Return the seconds of the PINGs that were answered before the injection."""
+    return [ping.took for ping in pings if ping.took is not None and ping.at + ping.took < injected]
 
 
 def _summarize(took: Sequence[float | None]) -> tuple[float | None, float | None, int]:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
-from pathlib import Path
 
 from lab.base.errors import LabError
 from lab.experiments.faults.fault import Fault, FaultInterval, NotHealedError, injected
@@ -16,24 +15,25 @@ from lab.experiments.faults.registry import FAULTS
 from lab.load.messages import MOST_FAULT_SECONDS, FaultRequest
 from lab.load.timeline import note
 from lab.servers.backend import Backend
+from lab.servers.helper import Helper
 
 
 class FaultRequestReader:
-    """Read the log of a load generator, inject the faults that it requests, and pass on its other lines.
+    """Inject the faults that a load generator requests, and pass on the other lines of its output.
 
     Args:
         models: Models that may get a fault.
-        log: The generator's log; the generator is still writing to it.
+        generator: Runs Locust's web UI.
         say: Called with each fault that is injected, and with each line that is not a request.
     """
 
-    def __init__(self, backend: Backend, models: Sequence[str], log: Path, say: Callable[[str], object]) -> None:
+    def __init__(
+        self, backend: Backend, models: Sequence[str], generator: Helper, say: Callable[[str], object]
+    ) -> None:
         self._backend = backend
         self._models = frozenset(models)
-        self._log = log
+        self._generator = generator
         self._say = say
-        self._read = 0
-        self._incomplete = b""
 
     def advance(self, *, inject: bool = True) -> None:
         """Handle the new lines; return when each requested fault is healed. For the main thread only.
@@ -44,26 +44,21 @@ class FaultRequestReader:
         Raises:
             NotHealedError: A fault could not be healed.
         """
-        with self._log.open("rb") as file:
-            file.seek(self._read)
-            data = file.read()
-        self._read += len(data)
-        *lines, self._incomplete = (self._incomplete + data).split(b"\n")
-        for line in lines:
-            text = line.decode(errors="replace").rstrip("\r")
+        for line in self._generator.take_lines():
+            self._say(line)
+        while requests := self._take():
+            for request in requests if inject else ():
+                if objection := self._find_objection(request):
+                    self._say(f"lab: {objection}")
+                else:
+                    self._inject(request)
+
+    def _take(self) -> list[FaultRequest]:
+        while True:
             try:
-                request = FaultRequest.decode(text)
-            except ValueError as error:
+                return self._generator.take(FaultRequest)
+            except LabError as error:  # a malformed one, which is dropped
                 self._say(f"lab: {error}")
-                continue
-            if request is None:
-                self._say(text)
-            elif not inject:
-                continue
-            elif objection := self._find_objection(request):
-                self._say(f"lab: {objection}")
-            else:
-                self._inject(request)
 
     def _find_objection(self, request: FaultRequest) -> str | None:
         if request.fault not in FAULTS:

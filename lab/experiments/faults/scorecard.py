@@ -7,14 +7,12 @@ latency probe (`lab.experiments.faults.probe_reader`).
 
 import contextlib
 import random
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from lab.base.errors import LabError, NotReadyError
-from lab.clients.request_log import Account
+from lab.clients.request_log import Account, Begun, End, Mark, Marked
 from lab.experiments.faults.fault import (
     CannotApplyError,
     EndedError,
@@ -31,12 +29,12 @@ from lab.experiments.faults.judge import RECOVERY_TIMEOUT, Score, Verdict, judge
 from lab.experiments.faults.ping_cost import judge_cost, measure_ping
 from lab.experiments.faults.probe_reader import ProbeReader, open_probe
 from lab.experiments.faults.registry import FAULTS
-from lab.servers.backend import Backend, Instrument
+from lab.servers.backend import Backend
+from lab.servers.helper import Helper
 
 _CONNECTIONS = 8
 _MOMENT = (0.1, 0.6)  # seconds from the first answers to the injection
 _REQUEST_LOG_TIMEOUT = 60.0
-_POLL_SECONDS = 0.005
 _AFTER_SECONDS = 0.2
 
 
@@ -117,51 +115,49 @@ def _measure(
     """Measure by the account of all requests, and by a latency probe."""
     address = find_address(backend, model)
     rules = fault.for_control() if control else fault
-    with tempfile.TemporaryDirectory(prefix="request-log-") as directory:
-        arguments = [
-            "python",
-            "-m",
-            "lab.clients.request_log",
-            address,
-            "--connections",
-            str(_CONNECTIONS),
-            "--seed",
-            str(seed),
-            "--seconds",
-            f"{_REQUEST_LOG_TIMEOUT}",
-        ]
-        with backend.helpers.start(arguments, log=Path(directory) / "log") as request_log:
-            _wait_for(request_log, "begun")
-            if probe:
-                probe.wait_quiet()
-            time.sleep(moment)
-            _send(request_log, "mark")
-            _wait_for(request_log, "marked")
-            # A fault that ends the model counts from its start. Another one may take long to inject, so it counts from
-            # when it is in place.
-            if probe and not fault.hold:
+    arguments = [
+        "python",
+        "-m",
+        "lab.clients.request_log",
+        address,
+        "--connections",
+        str(_CONNECTIONS),
+        "--seed",
+        str(seed),
+        "--seconds",
+        f"{_REQUEST_LOG_TIMEOUT}",
+    ]
+    with backend.helpers.start("the request log", arguments) as request_log:
+        request_log.wait_for(Begun, _REQUEST_LOG_TIMEOUT)
+        if probe:
+            probe.wait_quiet()
+        time.sleep(moment)
+        request_log.tell(Mark())
+        request_log.wait_for(Marked, _REQUEST_LOG_TIMEOUT)
+        # A fault that ends the model counts from its start. Another one may take long to inject, so it counts from
+        # when it is in place.
+        if probe and not fault.hold:
+            probe.mark("injected")
+        with injected(fault, backend, model, control=control) as interval:
+            if probe and fault.hold:
                 probe.mark("injected")
-            with injected(fault, backend, model, control=control) as interval:
-                if probe and fault.hold:
-                    probe.mark("injected")
-                time.sleep(fault.hold)
-                healing = time.monotonic()
-            probe_report = None
-            if probe:
-                probe.mark("healed")
-                probe_report = probe.wait_recovered(RECOVERY_TIMEOUT)
-            elif fault.hold:
-                time.sleep(_AFTER_SECONDS)  # some load after healing as well
-            _send(request_log, "end")
-            request_log.process.wait(2 * _REQUEST_LOG_TIMEOUT)
-            recovery = None
-            if fault.hold:
-                backend.wait_ready(model)
-            elif rules.recovery_counts_from:
-                assert interval.end_seconds is not None  # noqa: S101 - the block has ended
-                since = {RecoveryStart.INJECTION: interval.begin_seconds, RecoveryStart.HEALING: healing}
-                recovery = interval.end_seconds - since[rules.recovery_counts_from]
-            account = _read_account(request_log)
+            time.sleep(fault.hold)
+            healing = time.monotonic()
+        probe_report = None
+        if probe:
+            probe.mark("healed")
+            probe_report = probe.wait_recovered(RECOVERY_TIMEOUT)
+        elif fault.hold:
+            time.sleep(_AFTER_SECONDS)  # some load after healing as well
+        request_log.tell(End())
+        account = _receive_account(request_log)
+        recovery = None
+        if fault.hold:
+            backend.wait_ready(model)
+        elif rules.recovery_counts_from:
+            assert interval.end_seconds is not None  # noqa: S101 - the block has ended
+            since = {RecoveryStart.INJECTION: interval.begin_seconds, RecoveryStart.HEALING: healing}
+            recovery = interval.end_seconds - since[rules.recovery_counts_from]
     verdict, reason = judge(rules, account, interval.exit_code, interval.ended)
     allowed = backend.faults.recovery_seconds
     if verdict is Verdict.HELD:
@@ -200,30 +196,7 @@ def apply_all(
                     yield score
 
 
-def _send(request_log: Instrument, word: str) -> None:
-    assert request_log.process.stdin is not None  # noqa: S101 - start_service opens it
-    with contextlib.suppress(BrokenPipeError):  # it has ended, since all of its connections have
-        request_log.process.stdin.write(f"{word}\n".encode())
-        request_log.process.stdin.flush()
-
-
-def _wait_for(request_log: Instrument, word: str) -> None:
-    """Wait until the request log prints a word.
-
-    Raises:
-        LabError: It ended before, or took too long; with its output.
-    """
-    deadline = time.monotonic() + _REQUEST_LOG_TIMEOUT
-    while word not in request_log.output().split():
-        if request_log.process.poll() is not None or time.monotonic() > deadline:
-            output = request_log.output().strip() or "(nothing)"
-            raise LabError(f"the request log did not print {word!r}; its output: {output}")
-        time.sleep(_POLL_SECONDS)
-
-
-def _read_account(request_log: Instrument) -> Account | None:
-    lines = request_log.output().strip().splitlines()
-    try:
-        return Account.from_json(lines[-1])
-    except (IndexError, ValueError, TypeError):
-        return None
+def _receive_account(request_log: Helper) -> Account | None:
+    with contextlib.suppress(LabError):
+        return request_log.wait_for(Account, 2 * _REQUEST_LOG_TIMEOUT)
+    return None

@@ -19,6 +19,7 @@ from lab.servers.catalogue import GALLERY, Catalogue, GalleryServer, Listener, M
 from lab.servers.children import STOP_SECONDS
 from lab.servers.docker.cleanup import list_ids, purge, remove
 from lab.servers.docker.command import (
+    QUIET_SECONDS,
     end,
     last_words,
     open_process,
@@ -31,6 +32,7 @@ from lab.servers.docker.fault_controls import ContainerFaults
 from lab.servers.docker.helpers import ContainerHelpers
 from lab.servers.docker.images import build_images
 from lab.servers.docker.model_container import pin_container, run_on_model
+from lab.servers.readiness import Outcome
 from lab.servers.runtime import find_mark, make_private
 
 _SERVICE = "com.docker.compose.service"
@@ -165,33 +167,26 @@ class Containers:
         inside = [listener for model in models for listener in self.catalogue.listeners_of(model)]
         targets = readiness.choose_targets((item.model, item.service, item.address) for item in inside)
         request = json.dumps({"timeout": timeout, "targets": targets})
-        shell = self._compose.name_container(SHELL)
-        probe = open_process(["docker", "exec", shell, "python", "-m", readiness.__name__, request])
-        waiting = dict.fromkeys(models, "no answer from the probe")
-        complaints = []
-        try:
-            for line in read_lines(probe, time.monotonic() + timeout + STOP_SECONDS):
-                if line is None:
+        command = ["python", "-m", readiness.__name__, request]
+        deadline = time.monotonic() + timeout + STOP_SECONDS
+        outcomes: dict[str, Outcome] = {}
+        with self.helpers.start("the readiness probe", command) as probe:
+            while waiting := [model for model in models if model not in outcomes]:
+                try:
+                    outcome = probe.poll_for(Outcome, QUIET_SECONDS)
+                except LabError as error:
                     self._check_alive(waiting)
-                elif line.startswith("{"):
-                    outcome = json.loads(line)
-                    if outcome["ready"]:
-                        waiting.pop(outcome["model"], None)
-                        if not waiting:
-                            break
-                    else:
-                        waiting[outcome["model"]] = outcome["error"]
-                else:
-                    complaints.append(line)
-        finally:
-            end(probe)
-        if not waiting:
-            return
-        self._check_alive(waiting)
-        if complaints:
-            raise NotReadyError(f"the readiness probe could not run in {shell}: {last_words(complaints[-1])}")
-        model, error = next(iter(waiting.items()))
-        raise NotReadyError(_describe_silence(model, error, timeout, self._last_lines(model)))
+                    raise NotReadyError(str(error)) from None
+                if outcome:
+                    outcomes[outcome.model] = outcome
+                    continue
+                self._check_alive(waiting)
+                if time.monotonic() > deadline:
+                    raise NotReadyError(f"the readiness probe does not end{probe.describe_output()}")
+        if late := [outcome for outcome in outcomes.values() if not outcome.ready]:
+            self._check_alive(outcome.model for outcome in late)
+            model, why = late[0].model, late[0].error or ""
+            raise NotReadyError(_describe_silence(model, why, timeout, self._last_lines(model)))
 
     def _wait_healthy(self, servers: Sequence[str], timeout: float) -> list[str]:
         """Wait until the health check of each server of the gallery has passed.

@@ -3,19 +3,21 @@
 import contextlib
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from lab.base.environ import ENV_LIFELINE
 from lab.base.errors import LabError
-from lab.servers.backend import Completed, Instrument
+from lab.servers.backend import Completed
 from lab.servers.children import close_child, open_child, open_lifeline
 from lab.servers.docker.cleanup import remove
 from lab.servers.docker.command import NO_DOCKER, call, make_environ, run_docker
 from lab.servers.docker.compose import SHELL, Compose
 from lab.servers.docker.images import build_images
+from lab.servers.helper import Helper
 
 _ENV_RUN = "LAB_RUN"
 # Between two looks for a container; each starts a process.
@@ -67,18 +69,14 @@ class ContainerHelpers:
         return done
 
     @contextlib.contextmanager
-    def start(self, arguments: Sequence[str], *, log: Path) -> Iterator[Instrument]:
-        shell = self.shell
-        try:
-            process = open_child(
-                ["docker", "exec", "--interactive", shell, *arguments], environ=make_environ(), log=log
-            )
-        except FileNotFoundError:
-            raise LabError(NO_DOCKER) from None
-        try:
-            yield Instrument(process, shell, log)
-        finally:
-            close_child(process)
+    def start(self, name: str, arguments: Sequence[str]) -> Iterator[Helper]:
+        command = ["docker", "exec", "--interactive", self.shell, *arguments]
+        with tempfile.TemporaryFile(prefix="socketlab-") as log:
+            process = _open_docker(command, environ=make_environ(), output=log)
+            try:
+                yield Helper(name, process, self.shell, log)
+            finally:
+                close_child(process)
 
     def run_service(
         self,
@@ -105,36 +103,35 @@ class ContainerHelpers:
     @contextlib.contextmanager
     def start_service(
         self,
+        name: str,
         service: str,
         arguments: Sequence[str] = (),
         *,
         environ: Mapping[str, str] | None = None,
         publish: bool = False,
-        log: Path | None = None,
-    ) -> Iterator[Instrument]:
+    ) -> Iterator[Helper]:
         build_images(self._compose, [service])
-        name = self._compose.name_run(service)
+        host = self._compose.name_run(service)
+        own = dict(environ or {})
         # Compose does not remove the container: if two programs remove one at the same time, its network can keep an
         # endpoint that nothing can remove any more (seen on Docker Engine 20.10).
-        command = self._compose.run_command(name, service, arguments, environ or {}, publish=publish, remove=False)
-        try:
-            own = dict(environ or {})
-            process = open_child(
-                command, environ=self._compose.environ() | own, log=log, has_lifeline=ENV_LIFELINE in own
+        command = self._compose.run_command(host, service, arguments, own, publish=publish, remove=False)
+        with tempfile.TemporaryFile(prefix="socketlab-") as log:
+            process = _open_docker(
+                command, environ=self._compose.environ() | own, output=log, has_lifeline=ENV_LIFELINE in own
             )
-        except FileNotFoundError:
-            raise LabError(NO_DOCKER) from None
-        try:
-            with _removed_without_lab(name, environ):
-                # Each `compose run` creates the project's networks that are missing. Two at the same time create two of
-                # the same name, and Docker then cannot choose. So the next one may start once this container exists.
-                while process.poll() is None and run_docker("container", "inspect", name, check=False).returncode:
-                    time.sleep(_POLL_SECONDS)
-                # Docker's DNS resolves the name of a container.
-                yield Instrument(process, name, log)
-        finally:
-            remove("container", [name])
-            close_child(process)
+            try:
+                with _removed_without_lab(host, environ):
+                    # Each `compose run` creates the project's networks that are missing. Two at the same time create
+                    # two of the same name, and Docker then cannot choose. So the next one may start once this container
+                    # exists.
+                    while process.poll() is None and run_docker("container", "inspect", host, check=False).returncode:
+                        time.sleep(_POLL_SECONDS)
+                    # Docker's DNS resolves the name of a container.
+                    yield Helper(name, process, host, log)
+            finally:
+                remove("container", [host])
+                close_child(process)
 
     def choose_bind(self, port: int, *, local: int | None = None) -> tuple[str, int]:
         # compose.yaml publishes a port of a container on 127.0.0.1 alone.
@@ -155,6 +152,13 @@ class ContainerHelpers:
         )
         with contextlib.suppress(LabError):
             run_docker("exec", self.shell, "sh", "-c", script, check=False)
+
+
+def _open_docker(command: Sequence[str], **options: Any) -> "subprocess.Popen[bytes]":
+    try:
+        return open_child(command, **options)
+    except FileNotFoundError:
+        raise LabError(NO_DOCKER) from None
 
 
 @contextlib.contextmanager

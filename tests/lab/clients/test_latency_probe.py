@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
+from lab.base.messages import Message, decode, encode
 from lab.clients import latency_probe, slow_clients
-from lab.clients.latency_probe import TIMEOUT, LatencyProbe
-from lab.clients.slow_clients import connect_all, ping, send_slowly
+from lab.clients.latency_probe import TIMEOUT, LatencyProbe, Mark, Marked, Ping
+from lab.clients.slow_clients import Connected, connect_all, ping, send_slowly
 from loadtests.sockets.connection import BlockingConnection
 from loadtests.sockets.errors import ClientError
 from services.protocol import Address
@@ -164,7 +165,7 @@ def test_slow_clients_stay_until_stdin_ends(monkeypatch: pytest.MonkeyPatch) -> 
     with os.fdopen(reader) as stdin, served(take) as address:
         monkeypatch.setattr(sys, "stdin", stdin)
         monkeypatch.setattr(select, "select", wait)
-        assert run_slow_clients(monkeypatch, address) == ("connected\n", 0)
+        assert run_slow_clients(monkeypatch, address) == (f"{encode(Connected())}\n", 0)
         wait_until(lambda: len(got) == 7)
     assert waits == [1.0] * 3
     # Three have sent a byte in each of three steps; four have sent nothing.
@@ -209,7 +210,7 @@ class Rounds:
 
 def run_probe(
     address: str, rounds: int, monkeypatch: pytest.MonkeyPatch, timeout: float = 30.0
-) -> tuple[list[Any], Rounds]:
+) -> tuple[list[Ping | None], Rounds]:
     """Run the probe for a number of rounds, with a timeout for a busy machine."""
     monkeypatch.setattr(latency_probe, "TIMEOUT", timeout)
     each = Rounds(rounds)
@@ -218,7 +219,7 @@ def run_probe(
     with contextlib.redirect_stdout(io.StringIO()) as out:
         probe.run()
     assert probe._connection is None
-    return [json.loads(line) for line in out.getvalue().splitlines()], each
+    return [decode(line, Ping) for line in out.getvalue().splitlines()], each
 
 
 def test_probe_pings_every_20_ms_on_one_connection(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,8 +234,9 @@ def test_probe_pings_every_20_ms_on_one_connection(monkeypatch: pytest.MonkeyPat
         found, rounds = run_probe(address, 4, monkeypatch)
     assert rounds.waited == [0.02] * 5
     assert len(found) == 4
-    assert all(when >= 0 and took > 0 for when, took in found)
-    assert [when for when, _ in found] == sorted(when for when, _ in found)
+    sent = [ping.at for ping in found if ping and ping.took]
+    assert sent == sorted(sent)
+    assert (len(sent), sent[0] >= 0) == (4, True)
     assert len(connections) == 1
 
 
@@ -260,7 +262,7 @@ def test_probe_times_a_ping_from_before_it_is_sent(monkeypatch: pytest.MonkeyPat
     probe._connection = Answers()  # type: ignore[assignment]
     with contextlib.redirect_stdout(io.StringIO()) as out:
         probe.run()
-    assert [json.loads(line) for line in out.getvalue().splitlines()] == [[3.0, 0.25], [4.0, 0.5]]
+    assert [decode(line, Ping) for line in out.getvalue().splitlines()] == [Ping(3.0, 0.25), Ping(4.0, 0.5)]
     assert reset == [True, True]
 
 
@@ -280,10 +282,11 @@ def test_failed_ping_is_null_and_the_next_one_uses_a_new_connection(how: str, mo
 
     with served(talk) as address:
         found, _ = run_probe(address, 3, monkeypatch, 0.2 if how == "silence" else 30.0)
-    assert found[0][1] is None
+    assert found[0] is not None
+    assert found[0].took is None
     if how == "silence":  # on a busy machine, the others may take more than 0.2 s too
         return
-    assert all(took is not None for _, took in found[1:])
+    assert all(ping and ping.took is not None for ping in found[1:])
     assert len(connections) == 2
 
 
@@ -291,42 +294,41 @@ def test_refused_connection_is_a_failed_ping(monkeypatch: pytest.MonkeyPatch) ->
     with socket.socket() as unlistened:
         unlistened.bind(("127.0.0.1", 0))
         found, _ = run_probe(f"tcp://127.0.0.1:{unlistened.getsockname()[1]}", 3, monkeypatch)
-    assert [took for _, took in found] == [None] * 3
+    assert [ping and ping.took for ping in found] == [None] * 3
 
 
 def test_probe_prints_marks_and_ends_with_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO("injected 1\nhealed 2\n"))
+    marks = [Mark("injected"), Mark("healed")]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{encode(mark)}\n" for mark in marks)))
     probe = LatencyProbe(Address.parse("tcp://127.0.0.1:1"))
     probe._begin = 100.0
     ticks = iter([101.0, 102.5])
     monkeypatch.setattr(time, "monotonic", lambda: next(ticks))
     with contextlib.redirect_stdout(io.StringIO()) as out:
         probe.read_marks()
-    assert [json.loads(line) for line in out.getvalue().splitlines()] == [
-        {"mark": "injected 1", "at": 1.0},
-        {"mark": "healed 2", "at": 2.5},
-    ]
+    found = [decode(line, Marked) for line in out.getvalue().splitlines()]
+    assert found == [Marked("injected", 1.0), Marked("healed", 2.5)]
     assert probe._ended.is_set()
 
 
 def test_command_runs_until_stdin_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     reader, writer = os.pipe()
     monkeypatch.delenv("RES_OPTIONS", raising=False)
-    lines: list[Any] = []
+    said: list[Message] = []
 
-    def record(item: object) -> None:
-        lines.append(item)
-        if len(lines) == 3:
-            os.write(writer, b"injected\n")
-        if isinstance(item, dict):
+    def record(message: Message) -> None:
+        said.append(message)
+        if len(said) == 3:
+            os.write(writer, f"{encode(Mark('injected'))}\n".encode())
+        if isinstance(message, Marked):
             os.close(writer)
 
-    monkeypatch.setattr(latency_probe, "_print", record)
+    monkeypatch.setattr(latency_probe, "say", record)
     assert latency_probe.main.callback is not None
     with served(pong) as address, os.fdopen(reader) as stdin:
         monkeypatch.setattr(sys, "stdin", stdin)
         latency_probe.main.callback(address)
         # The resolver gives up on an unknown name after one second, not ten.
         assert os.environ["RES_OPTIONS"] == "timeout:1 attempts:1"
-    assert [line["mark"] for line in lines if isinstance(line, dict)] == ["injected"]
-    assert all(line[1] is not None for line in lines if isinstance(line, list))
+    assert [item.word for item in said if isinstance(item, Marked)] == ["injected"]
+    assert all(item.took is not None for item in said if isinstance(item, Ping))

@@ -1,6 +1,5 @@
 """The request log: each reply is the one that is due, a duplicate, out of order or another connection's."""
 
-import json
 import os
 import socket
 import sys
@@ -13,8 +12,9 @@ from typing import cast
 
 import pytest
 
+from lab.base.messages import Message, decode, encode
 from lab.clients import request_log
-from lab.clients.request_log import DEPTH, Account, ConnectionLog, RequestLog, run
+from lab.clients.request_log import DEPTH, Account, Begun, ConnectionLog, End, Mark, Marked, RequestLog, run
 from loadtests.sockets.connection import BlockingConnection
 from services.protocol import Address
 from tests.support.made_up_server import read_requests, served
@@ -264,18 +264,21 @@ def test_request_sent_in_part_is_not_before_the_mark() -> None:
 
 
 class Commands:
-    """The pipe that commands are written to, and the words that were said."""
+    """The pipe that commands are written to, and the messages that were said."""
 
     def __init__(self) -> None:
-        reader, self.writer = os.pipe()
-        self.file = os.fdopen(reader)
-        self.said: list[str] = []
+        self.reader, self.writer = os.pipe()
+        self.said: list[Message] = []
+        self.answered: list[int] = []
+
+    def write(self, message: Message) -> None:
+        os.write(self.writer, f"{encode(message)}\n".encode())
 
     def __enter__(self) -> "Commands":
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.file.close()
+        os.close(self.reader)
         os.close(self.writer)
 
 
@@ -291,12 +294,10 @@ def test_run_says_begun_once_all_are_answered_and_confirms_the_mark(monkeypatch:
                 script.pop(0)()
             return step_log(selector)
 
-        def say(word: str) -> None:
-            commands.said.append(f"{word} after {sum(log.answered for log in peers.log.connection_logs)}")
-            if word == "begun":
-                os.write(commands.writer, b"mark\n")
-            else:
-                os.write(commands.writer, b"end\n")
+        def say(message: Message) -> None:
+            commands.said.append(message)
+            commands.answered.append(sum(log.answered for log in peers.log.connection_logs))
+            commands.write(Mark() if message == Begun() else End())
 
         def serve(number: int) -> None:
             peers.ends[number].sendall(b"".join(peers.read_requests_of(number)))
@@ -307,16 +308,16 @@ def test_run_says_begun_once_all_are_answered_and_confirms_the_mark(monkeypatch:
 
         script += [lambda: None, lambda: serve(0), lambda: None, lambda: serve(1), lambda: None, lambda: None, close]
         monkeypatch.setattr(peers.log, "advance", step)
-        found = run(peers.log, commands.file, say, 60.0)
+        found = run(peers.log, commands.reader, say, 60.0)
     # Replies on one connection are not enough; 8 on each are.
-    assert commands.said == ["begun after 16", "marked after 16"]
+    assert (commands.said, commands.answered) == ([Begun(), Marked()], [16, 16])
     assert (found.served, found.answered, found.lost) == (2, 16, 16)
     assert found.ends == {"end": 2}
 
 
-@pytest.mark.parametrize(("wanted", "began"), [(8, ["begun"]), (9, [])])
+@pytest.mark.parametrize(("wanted", "began"), [(8, [Begun()]), (9, [])])
 def test_begun_waits_for_the_requested_number_of_replies(
-    monkeypatch: pytest.MonkeyPatch, wanted: int, began: list[str]
+    monkeypatch: pytest.MonkeyPatch, wanted: int, began: list[Message]
 ) -> None:
     with open_peers(1, monkeypatch) as peers, Commands() as commands:
         advance(peers)
@@ -329,7 +330,7 @@ def test_begun_waits_for_the_requested_number_of_replies(
             return next(results)
 
         monkeypatch.setattr(peers.log, "advance", step)
-        run(peers.log, commands.file, commands.said.append, 60.0, requests=wanted)
+        run(peers.log, commands.reader, commands.said.append, 60.0, requests=wanted)
     assert commands.said == began
 
 
@@ -346,7 +347,7 @@ def test_connection_in_the_backlog_delays_begun_by_one_second(monkeypatch: pytes
             return step_log(selector)
 
         monkeypatch.setattr(peers.log, "advance", step)
-        run(peers.log, commands.file, commands.said.append, 60.0)
+        run(peers.log, commands.reader, commands.said.append, 60.0)
     # Said after 1.01 s and not after 1.0 s. The run ends after 60 s with both connections open.
     assert seen == [(0.0, 0), (0.5, 0), (1.0, 0), (1.01, 1)]
     assert peers.log.account().ends == {"open": 2}
@@ -354,7 +355,7 @@ def test_connection_in_the_backlog_delays_begun_by_one_second(monkeypatch: pytes
 
 def test_due_replies_are_awaited_for_five_seconds_after_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     with open_peers(1, monkeypatch) as peers, Commands() as commands:
-        os.write(commands.writer, b"end\n")
+        commands.write(End())
         seen = []
         times = iter([10.0, 14.9, 15.0])
 
@@ -366,18 +367,11 @@ def test_due_replies_are_awaited_for_five_seconds_after_the_end(monkeypatch: pyt
         ended: list[float] = []
         monkeypatch.setattr(peers.log, "end", lambda: ended.append(peers.clock[0]))
         monkeypatch.setattr(peers.log, "advance", step)
-        run(peers.log, commands.file, commands.said.append, 60.0)
+        run(peers.log, commands.reader, commands.said.append, 60.0)
     # The end comes at 10 s: the run stops at 15 s, and not at 60 s.
     assert seen == [10.0, 14.9, 15.0]
     # Once: stdin at its end is always readable, so it is unregistered.
     assert ended == [10.0]
-
-
-def test_account_is_parsed_from_its_json() -> None:
-    line = json.dumps({"connections": 4, "served": 3, "sent": 9, "answered": 7, "lost": 1, "silence": 0.5})
-    assert Account.from_json(line) == Account(4, 3, 9, 7, 1, {}, {}, 0.5)
-    with pytest.raises(TypeError):
-        Account.from_json('{"connections": 4, "nonsense": 1}')
 
 
 def test_account_defaults_to_zeros() -> None:
@@ -406,9 +400,9 @@ def echo(link: socket.socket) -> None:
 
 
 def run_main(address: str, monkeypatch: pytest.MonkeyPatch, **options: object) -> int:
-    """Run the command in this process; its stdin holds `mark` and ends."""
+    """Run the command in this process; its stdin holds a `Mark` and ends."""
     reader, writer = os.pipe()
-    os.write(writer, b"mark\n")
+    os.write(writer, f"{encode(Mark())}\n".encode())
     os.close(writer)
     with os.fdopen(reader) as stdin:
         monkeypatch.setattr(sys, "stdin", stdin)
@@ -436,9 +430,10 @@ def test_command_prints_its_account_last(monkeypatch: pytest.MonkeyPatch, capsys
     with served(echo) as address:
         assert run_main(address, monkeypatch, requests=10**6) == 0
     marked, line = capsys.readouterr().out.splitlines()
-    # `begun` is not printed: the command waits for a million replies.
-    assert marked == "marked"
-    found = Account.from_json(line)
+    # No `Begun`: the command waits for a million replies.
+    assert decode(marked, Marked) == Marked()
+    found = decode(line, Account)
+    assert found is not None
     assert (found.connections, found.ends, found.wrong) == (2, {"end": 2}, {})
     assert found.sent == found.answered > 0
     assert timeouts == [10, 10]

@@ -15,6 +15,7 @@ import pytest
 
 from fuzz.oracle import Outcome, pull
 from lab.base.errors import LabError
+from lab.base.messages import decode, encode
 from lab.clients import soak_traffic
 from lab.clients.call import pack
 from lab.clients.reference import answer
@@ -34,7 +35,11 @@ from lab.clients.soak_traffic import (
     MIX,
     REQUESTS,
     SCRIPTS,
+    Go,
+    ModelCounts,
     ModelTraffic,
+    Rest,
+    Resting,
     TrafficCounts,
     find_workers,
 )
@@ -432,7 +437,7 @@ def run_main(monkeypatch: pytest.MonkeyPatch, address: str, workers: int) -> tup
 
     def visit_and_end(self: ModelTraffic, *, warm_up: bool = False) -> None:
         if next(visits) == 3:
-            os.write(writer, b"rest\n")
+            os.write(writer, f"{encode(Rest())}\n".encode())
             os.close(writer)
         visit(self, warm_up=warm_up)
 
@@ -453,8 +458,8 @@ def run_main(monkeypatch: pytest.MonkeyPatch, address: str, workers: int) -> tup
 def test_command_prints_its_counts_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     with served(say(ANSWER)) as address:
         (resting, line), code = run_main(monkeypatch, address, 1)
-    assert (resting, code) == ("resting 1", 0)
-    assert json.loads(line) == {"model": "made", "visits": 3, "requests": 48, "failures": {}}
+    assert (decode(resting, Resting), code) == (Resting(), 0)
+    assert decode(line, ModelCounts) == ModelCounts("made", TrafficCounts(3, 48, {}))
 
 
 def test_command_exits_with_code_2_when_a_model_stops_serving(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -478,11 +483,11 @@ def test_warm_up_lasts_from_its_command_to_the_next_one(monkeypatch: pytest.Monk
         def visit(self, *, warm_up: bool) -> None:
             seen.append(warm_up)
             if len(seen) == 2:
-                os.write(writer, b"go\n")
+                os.write(writer, f"{encode(Go())}\n".encode())
             if len(seen) == 4:
                 os.close(writer)
 
-    os.write(writer, b"warm-up\n")
+    os.write(writer, f"{encode(Go(warm_up=True))}\n".encode())
     with os.fdopen(reader) as stdin:
         monkeypatch.setattr(sys, "stdin", stdin)
         soak_traffic.run([cast(ModelTraffic, Told())], 0.001)

@@ -303,7 +303,7 @@ class TestAllAtOnce:
                     for line in backend.faults.run_in_network("plain_socket", ["env"]).splitlines()
                     if is_foreign(line)
                 ]
-                with backend.helpers.start_service("locust_persistent") as instrument:
+                with backend.helpers.start_service("the load generator", "locust_persistent") as instrument:
                     env = engine.containers.get(instrument.host).attrs["Config"]["Env"]
                 assert not [line for line in env if is_foreign(line)]
             toured = lab(*options, "tour", "urllib", environ=environ)

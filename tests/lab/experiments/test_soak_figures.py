@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,17 +12,19 @@ from typing import Any, cast
 import pytest
 
 from lab.base.errors import LabError
+from lab.base.messages import Message, decode
 from lab.cli.commands import soak as soak_command
 from lab.cli.commands.soak import exit_code
 from lab.cli.context import Lab
+from lab.clients.soak_traffic import Go, ModelCounts, Rest, Resting, TrafficCounts
 from lab.experiments import soak
 from lab.experiments.soak import COUNTS, MEGABYTE, Clients, Reading, SoakResult, _read, judge, read_settled
 from lab.metrics.sample import Meter, Sample
 from lab.metrics.trend import Slope, Trend
-from lab.servers.backend import Backend, Instrument
+from lab.servers.backend import Backend
 from lab.servers.catalogue import Model
 from tests.support.approx import about
-from tests.support.fakes import Clock, FakeBackend
+from tests.support.fakes import Clock, FakeBackend, FakeHelper, set_clock
 
 MODEL, OTHER = "asyncio_streams", "selector_loop"
 SERVED: dict[str, Any] = {"visits": 9, "requests": 1234, "failures": {}}
@@ -158,58 +160,46 @@ def test_resolution_of_the_run_is_described() -> None:
     )
 
 
-@dataclass
-class FakeClients:
-    """A traffic process that confirms each rest."""
+class FakeClients(FakeHelper):
+    """A traffic process that confirms each rest, and sends its counts at the end."""
 
-    received: list[str] = field(default_factory=list)
-    said: list[str] = field(default_factory=list)
-    rests: bool = True
-    ended: bool = False
-    waited: list[float] = field(default_factory=list)
-    models: Sequence[str] = (MODEL,)
+    def __init__(self, models: Sequence[str] = (MODEL,), *, rests: bool = True) -> None:
+        super().__init__("the traffic", self._answer)
+        self.received: list[Message | None] = []
+        self._models, self._rests = models, rests
 
-    def __post_init__(self) -> None:
-        self.process = SimpleNamespace(stdin=self, poll=lambda: 2 if self.ended else None, wait=self.waited.append)
+    def _answer(self, line: str) -> list[Resting]:
+        self.received.append(decode(line, Rest) or decode(line, Go))
+        return [Resting()] if self._rests and isinstance(self.received[-1], Rest) else []
 
-    def write(self, data: bytes) -> None:
-        if self.ended:
-            raise BrokenPipeError
-        self.received.append(data.decode())
-        if data == b"rest\n" and self.rests:
-            self.said.append(f"resting {self.received.count('rest' + chr(10))}")
-
-    def flush(self) -> None:
-        self.received.append("flushed")
-
-    def close(self) -> None:
-        self.said += [json.dumps({"model": model, **SERVED}) for model in self.models]
-
-    def output(self) -> str:
-        return "".join(f"{line}\n" for line in self.said)
+    def finish(self, timeout: float) -> int | None:
+        self.say(*(ModelCounts(model, TrafficCounts(**SERVED)) for model in self._models))
+        return super().finish(timeout)
 
 
-def test_clients_are_controlled_through_stdin() -> None:
-    instrument = FakeClients()
-    clients = Clients(cast(Instrument, instrument))
+def test_clients_are_controlled_by_messages() -> None:
+    helper = FakeClients()
+    clients = Clients(helper)
     clients.go(warm_up=True)
     clients.rest()
     clients.go(warm_up=False)
     clients.rest()
-    assert instrument.received == ["warm-up\n", "flushed", "rest\n", "flushed", "go\n", "flushed", "rest\n", "flushed"]
-    instrument.said.insert(0, "a warning")
+    assert helper.received == [Go(warm_up=True), Rest(), Go(), Rest()]
+    helper.say("a warning")
     assert clients.end() == {MODEL: SERVED}
-    assert instrument.waited == [120.0]
+    assert (helper.program.waited, helper.program.is_closed) == ([120.0], True)
 
 
-def test_ended_or_stuck_clients_end_the_soak(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock()
-    monkeypatch.setattr(soak, "time", clock)
-    with pytest.raises(LabError, match=r"the traffic has ended: gone$"):
-        Clients(cast(Instrument, FakeClients(said=["gone"], ended=True))).rest()
+def test_ended_or_stuck_clients_end_the_soak(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    clock = set_clock(monkeypatch, tmp_path, soak)
+    gone = FakeClients()
+    gone.say("gone")
+    gone.program.code = 2
+    with pytest.raises(LabError, match=r"^the traffic ended with exit code 2; its output ends with:\n  gone$"):
+        Clients(gone).rest()
     assert clock.slept == []
-    with pytest.raises(LabError, match=r"the traffic has ended: \(nothing\)$"):
-        Clients(cast(Instrument, FakeClients(rests=False))).rest()
+    with pytest.raises(LabError, match=r"^the traffic sent no Resting within 120 s; it said nothing$"):
+        Clients(FakeClients(rests=False)).rest()
     assert sum(clock.slept) == pytest.approx(120, abs=0.05)
 
 
@@ -271,8 +261,8 @@ class SoakBackend(FakeBackend):
 
     @contextmanager
     def start_service(
-        self, service: str, arguments: Sequence[str] = (), *, environ: Mapping[str, str], **_: Any
-    ) -> Iterator[Any]:
+        self, name: str, service: str, arguments: Sequence[str] = (), *, environ: Mapping[str, str], **_: Any
+    ) -> Iterator[FakeClients]:
         self.done.append(
             ("service", service, *arguments, *(item["model"] for item in json.loads(environ["LAB_TARGETS"])))
         )
@@ -301,9 +291,8 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> SoakBackend:
 def test_first_third_of_the_rests_is_warm_up_with_more_clients(backend: SoakBackend) -> None:
     said: list[str] = []
     found = soak.run(backend, [MODEL], seconds=4.6, every=0.5, limit=1e9, say=said.append)
-    received = [word for word in backend.clients.received if word != "flushed"]
     # The first rest is before the measurement.
-    assert received == ["rest\n", *["warm-up\n", "rest\n"] * 3, *["go\n", "rest\n"] * 6]
+    assert backend.clients.received == [Rest(), *[Go(warm_up=True), Rest()] * 3, *[Go(), Rest()] * 6]
     assert said == [f"rest {number} of 9" for number in range(1, 10)]
     # 4.6 s are nine intervals. Each takes half a second of traffic and three polls of a quarter second.
     assert [reading.seconds for reading in found[0].readings] == [1.25 * number for number in range(1, 10)]

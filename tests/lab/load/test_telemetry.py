@@ -1,17 +1,17 @@
 """Telemetry for the load generator: the figures of each reading, and the encoding of the lines."""
 
-import io
-import json
 import threading
 import time
 from datetime import UTC, datetime
 
 import pytest
 
+from lab.base.messages import decode
 from lab.load import telemetry as module
-from lab.load.messages import MOST_FAULT_SECONDS, FaultEvent, FaultRequest, Usage, decode, encode
+from lab.load.messages import MOST_FAULT_SECONDS, FaultEvent, Telemetry, Usage
 from lab.load.telemetry import Gauges, send_telemetry
 from lab.metrics.sample import Sample
+from tests.support.fakes import FakeHelper
 from tests.support.waiting import wait_until
 
 
@@ -80,57 +80,38 @@ def test_server_without_readings_has_no_cpu_usage(open_gauges):
     ]
 
 
-USAGES = [Usage("a", 0.5, 1, 2, 3, 4), Usage("b")]
 FAULTS = [FaultEvent("a", "kill", "then", "later", "because"), FaultEvent("b", "pause", "now", "")]
 
 
-def test_telemetry_is_decoded_as_it_was_encoded():
-    line = encode(USAGES, FAULTS)
-    assert line.endswith(b"}\n")
-    assert line.count(b"\n") == 1
-    assert decode(line) == ({"a": USAGES[0], "b": USAGES[1]}, FAULTS)
-    assert decode(encode([])) == ({}, [])
+def listen():
+    """A generator, and the telemetry that it gets."""
+    heard: list[Telemetry | None] = []
 
+    def hear(line):
+        heard.append(decode(line, Telemetry))
+        return ()
 
-@pytest.mark.parametrize(
-    "line", [b"{", b"[]", b"{}", b'{"usages": [], "faults": [{}]}', b'{"usages": [{"x": 1}], "faults": []}']
-)
-def test_malformed_telemetry_is_refused(line):
-    with pytest.raises(ValueError, match=r"not a line of telemetry|Expecting"):
-        decode(line)
-
-
-def test_fault_request_is_decoded_as_it_was_encoded():
-    asked = FaultRequest("kill", ("a", "b"), 2.5)
-    assert FaultRequest.decode(asked.encode()) == asked
-    assert FaultRequest.decode("LOAD-RESULT {}") is None
-    with pytest.raises(ValueError, match="not a request for a fault"):
-        FaultRequest.decode("LOAD-FAULT {}")
-    with pytest.raises(ValueError, match="Expecting"):
-        FaultRequest.decode("LOAD-FAULT {")
+    return FakeHelper("the load generator", hear), heard
 
 
 def test_telemetry_is_sent_until_the_block_ends(monkeypatch):
     monkeypatch.setattr(module, "_INTERVAL", 0.01)
     monkeypatch.setattr(module, "list_faults", lambda project, since: FAULTS[:1] if project == "p" else [])
-    pipe = io.BytesIO()
-    with send_telemetry(Metered(lambda: Meter(*[Sample(memory_bytes=7)] * 10_000)), ["a"], pipe):
-        wait_until(lambda: pipe.getvalue().count(b"\n") >= 3)
+    generator, heard = listen()
+    with send_telemetry(Metered(lambda: Meter(*[Sample(memory_bytes=7)] * 10_000)), ["a"], generator):
+        wait_until(lambda: len(heard) >= 3)
         assert "telemetry" in [thread.name for thread in threading.enumerate()]
     assert "telemetry" not in [thread.name for thread in threading.enumerate()]
-    lines = pipe.getvalue().splitlines(keepends=True)
-    assert decode(lines[0]) == ({"a": Usage("a", None, 7, descriptors=9)}, FAULTS[:1])
-    assert all(json.loads(line)["faults"] for line in lines)
+    assert heard[0] == Telemetry((Usage("a", None, 7, descriptors=9),), (FAULTS[0],))
+    assert all(telemetry and telemetry.faults for telemetry in heard)
 
 
 def test_telemetry_ends_when_the_generator_has_ended(monkeypatch):
-    class Broken(io.BytesIO):
-        def flush(self) -> None:
-            raise BrokenPipeError
-
+    generator, _ = listen()
+    generator.program.code = 0
     monkeypatch.setattr(module, "_INTERVAL", 0.01)
     monkeypatch.setattr(module, "list_faults", lambda project, since: [])
-    with send_telemetry(Metered(Meter), ["a"], Broken()):
+    with send_telemetry(Metered(Meter), ["a"], generator):
         wait_until(lambda: "telemetry" not in [thread.name for thread in threading.enumerate()])
 
 

@@ -4,7 +4,6 @@ import csv
 import io
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import IO, cast
 from uuid import uuid4
 
 import pytest
@@ -34,12 +33,11 @@ def test_web_ui_runs_from_the_form_to_the_files(engine, find_of_project):
         arguments = ["--web-port", "8089", "--web-login", "--loglevel", "WARNING"]
         said: list[str] = []
         with (
-            open_generator(backend.helpers, arguments, workers=2, environ=environ, own=own, capture=True) as generator,
-            send_telemetry(backend, MODELS, cast(IO[bytes], generator.main.process.stdin)),
+            open_generator(backend.helpers, arguments, workers=2, environ=environ, own=own) as generator,
+            send_telemetry(backend, MODELS, generator.main),
             ThreadPoolExecutor() as pool,
         ):
-            assert generator.main.log is not None
-            requests = FaultRequestReader(backend, MODELS, generator.main.log, said.append)
+            requests = FaultRequestReader(backend, MODELS, generator.main, said.append)
             seeing = pool.submit(
                 visit,
                 backend.helpers,

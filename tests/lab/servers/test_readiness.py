@@ -11,6 +11,7 @@ from contextlib import ExitStack, suppress
 import pytest
 
 from lab.base.errors import LabError
+from lab.base.messages import decode
 from lab.clients.call import Reply
 from lab.servers import readiness
 from lab.servers.readiness import Outcome, choose_targets, wait_ready
@@ -166,7 +167,9 @@ def test_exit_code(stub: Stub, capsys: pytest.CaptureFixture[str], answer: bytes
     request = {"timeout": 30 if code == 0 else 0.3, "targets": [["mine", "command", stub(answer)]]}
     assert readiness.main([json.dumps(request)]) == code
     (line,) = capsys.readouterr().out.splitlines()
-    assert (json.loads(line)["model"], json.loads(line)["ready"]) == ("mine", code == 0)
+    outcome = decode(line, Outcome)
+    assert outcome is not None
+    assert (outcome.model, outcome.ready) == ("mine", code == 0)
 
 
 @pytest.mark.parametrize("words", [[], ["{}"], ["no JSON"], ['{"timeout": 1, "targets": [["a"]]}']])

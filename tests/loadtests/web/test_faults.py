@@ -9,6 +9,7 @@ import gevent
 import pytest
 
 from lab.base.environ import ENV_FAULTS
+from lab.base.messages import decode
 from lab.load.messages import FaultRequest
 from loadtests.web import faults
 
@@ -71,7 +72,7 @@ def test_fault_is_requested_at_its_time_unless_the_run_has_stopped(capsys, fault
     if stops:
         environment.events.test_stop.fire(environment=environment)
     gevent.wait(timeout=60)  # until nothing is left that was to come
-    requests = [FaultRequest.decode(line) for line in capsys.readouterr().out.splitlines()]
+    requests = [decode(line, FaultRequest) for line in capsys.readouterr().out.splitlines()]
     assert requests == [FaultRequest("pause", ("prefork", "plain_socket"), 2.0)] * asks
     # Of one run, and not of the next.
     environment.events.test_stop.fire(environment=environment)

@@ -13,6 +13,7 @@ from flask.testing import FlaskClient
 from gevent import GreenletExit
 
 from lab.base.environ import ENV_FAULTS
+from lab.base.messages import decode
 from lab.load.messages import FaultEvent, FaultRequest, Usage
 from loadtests.sockets.histogram import Histogram
 from loadtests.sockets.recorder import Recorder, Series, Tally
@@ -228,7 +229,7 @@ def test_course_is_sampled_every_second(lab: Lab, monkeypatch: pytest.MonkeyPatc
 def test_fault_is_asked_for(page: Page, capsys: pytest.CaptureFixture[str]) -> None:
     answer = page.client.post("/lab/live/fault", data={"fault": "kill", "models": ["prefork"], "seconds": "2.5"})
     assert (answer.status_code, answer.json) == (200, {"success": True, "message": "kill on prefork"})
-    assert FaultRequest.decode(capsys.readouterr().out.strip()) == FaultRequest("kill", ("prefork",), 2.5)
+    assert decode(capsys.readouterr().out.strip(), FaultRequest) == FaultRequest("kill", ("prefork",), 2.5)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from types import SimpleNamespace
+from typing import Any
 
 import gevent
 import pytest
@@ -15,8 +16,8 @@ from flask import Blueprint, Flask
 
 from lab.base.environ import ENV_TELEMETRY
 from lab.base.errors import LabError
-from lab.load import messages
-from lab.load.messages import FaultEvent, Usage
+from lab.base.messages import decode, encode
+from lab.load.messages import FaultEvent, Telemetry, Usage
 from lab.load.origins import parse_origins
 from lab.load.telemetry import Gauges, send_telemetry
 from lab.load.timeline import note
@@ -27,6 +28,8 @@ from loadtests.web import tables
 from loadtests.web.access import AccessError, Login, find_objection
 from loadtests.web.live import Course
 from loadtests.web.tables import FAULTS, SERVERS, TIMES, Servers, show_faults, show_servers, show_times
+from tests.support.fakes import FakeHelper
+from tests.support.waiting import wait_until
 
 HERE = "127.0.0.1:8089"
 
@@ -218,9 +221,9 @@ def test_telemetry_is_read_until_stdin_ends(monkeypatch):
     out, into = os.pipe()
     servers = Servers()
     with os.fdopen(into, "wb") as pipe:
-        pipe.write(messages.encode([Usage("prefork", 1.0), Usage("plain_socket")]))
-        pipe.write(b'nonsense\n[]\n{"usages": [{"model": 1, "colour": 2}], "faults": []}\n')
-        pipe.write(messages.encode([Usage("prefork", 2.0)], [PAUSE]))
+        pipe.write(f"{encode(Telemetry((Usage('prefork', 1.0), Usage('plain_socket'))))}\n".encode())
+        pipe.write(b'nonsense\n[]\n{"kind": "Telemetry", "usages": [{"model": 1}], "faults": []}\n')
+        pipe.write(f"{encode(Telemetry((Usage('prefork', 2.0),), (PAUSE,)))}\n".encode())
     try:
         servers.listen(out)
     finally:
@@ -243,11 +246,11 @@ def test_usage_is_shown_for_five_seconds(monkeypatch):
 
 def test_malformed_telemetry_is_logged(tmp_path, caplog):
     path = tmp_path / "lines"
-    path.write_bytes(b"nonsense\n")
+    path.write_bytes(b'{"kind": "Telemetry", "usages": 7}\n')
     with path.open("rb") as file:
         Servers().listen(file.fileno())
     (record,) = caplog.records
-    assert record.getMessage().startswith("a line of the lab's telemetry is malformed: ")
+    assert record.getMessage().startswith("the lab sent a malformed Telemetry: ")
 
 
 def test_fault_that_ended_at_the_moment_of_a_reset_is_shown():
@@ -407,35 +410,23 @@ def test_gauges_read_a_running_server_and_not_an_ended_one(open_model):
 def test_telemetry_is_sent_until_the_block_ends(open_model, monkeypatch):
     monkeypatch.setattr("lab.load.telemetry._INTERVAL", 0.01)
     server = open_model("socketserver_threading")
-    out, into = os.pipe()
-    with os.fdopen(into, "wb") as pipe, os.fdopen(out, "rb") as lines:
-        with send_telemetry(server, [server.model], pipe):
-            heard = [messages.decode(lines.readline()) for _ in range(3)]
-            # Of a fault that another command applies: first that it is there, then that it is over.
-            stamp = asdict(PAUSE) | {"begin": "2126-01-01T00:00:00+00:00", "end": ""}
-            note(server.project, stamp)
-            while not (found := messages.decode(lines.readline())[1]):
-                pass
-            assert found == [FaultEvent(**stamp)]
-            note(server.project, stamp | {"end": "2126-01-01T00:00:01+00:00"})
-            while not (found := messages.decode(lines.readline())[1])[0].end:
-                pass
-            assert len(found) == 1
-        assert "telemetry" not in [thread.name for thread in threading.enumerate()]
+    heard: list[Any] = []
+
+    def hear(line):
+        heard.append(decode(line, Telemetry))
+        return ()
+
+    with send_telemetry(server, [server.model], FakeHelper("the load generator", hear)):
+        wait_until(lambda: len(heard) >= 3)
+        before = heard[:3]
+        # Of a fault that another command applies: first that it is there, then that it is over.
+        stamp = asdict(PAUSE) | {"begin": "2126-01-01T00:00:00+00:00", "end": ""}
+        note(server.project, stamp)
+        wait_until(lambda: heard[-1].faults == (FaultEvent(**stamp),))
+        note(server.project, stamp | {"end": "2126-01-01T00:00:01+00:00"})
+        wait_until(lambda: heard[-1].faults[0].end)
+        assert len(heard[-1].faults) == 1
+    wait_until(lambda: "telemetry" not in [thread.name for thread in threading.enumerate()])
     forget(server.project)
-    assert all(usages[server.model].memory_bytes for usages, faults in heard)
-    assert not any(faults for usages, faults in heard)
-
-
-def test_telemetry_ends_with_its_reader(open_model, monkeypatch):
-    monkeypatch.setattr("lab.load.telemetry._INTERVAL", 0.01)
-    server = open_model("socketserver_threading")
-    out, into = os.pipe()
-    pipe = os.fdopen(into, "wb")
-    os.close(out)
-    with send_telemetry(server, [server.model], pipe):
-        thread = next(item for item in threading.enumerate() if item.name == "telemetry")
-        thread.join(30)
-        assert not thread.is_alive()
-    with pytest.raises(BrokenPipeError):
-        pipe.close()
+    assert all(telemetry.usages[0].memory_bytes for telemetry in before)
+    assert not any(telemetry.faults for telemetry in before)

@@ -1,11 +1,8 @@
 """Open 500 connections that send a byte per second and 500 silent ones (slowloris); measure another client's PING."""
 
-import tempfile
-import time
 from contextlib import ExitStack
-from pathlib import Path
 
-from lab.base.errors import LabError
+from lab.clients.slow_clients import Connected
 from lab.experiments.faults.fault import Evidence, Fault, Injection, find_address
 from lab.servers.backend import Backend
 
@@ -16,17 +13,9 @@ def _prepare(backend: Backend, model: str) -> Injection:
     stack = ExitStack()
 
     def inject() -> None:
-        log = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="slow-clients-"))) / "log"
-        clients = stack.enter_context(
-            backend.helpers.start(["python", "-m", "lab.clients.slow_clients", find_address(backend, model)], log=log)
-        )
-        deadline = time.monotonic() + _CONNECT_TIMEOUT
-        while "connected" not in clients.output().split():
-            if clients.process.poll() is not None or time.monotonic() > deadline:
-                raise LabError(
-                    f"the slow clients did not connect; their output: {clients.output().strip() or '(nothing)'}"
-                )
-            time.sleep(0.05)
+        command = ["python", "-m", "lab.clients.slow_clients", find_address(backend, model)]
+        clients = stack.enter_context(backend.helpers.start("the program of the slow clients", command))
+        clients.wait_for(Connected, _CONNECT_TIMEOUT)
 
     return Injection(inject, stack.close, "`lab down`", f"slow clients occupy {model}")
 

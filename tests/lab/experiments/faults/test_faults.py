@@ -169,7 +169,7 @@ def test_model_that_dies_at_the_moment_of_the_pause_has_failed(
             wait_until(lambda: not psutil.pid_exists(pid))
         signal_all(pid, number)
 
-    monkeypatch.setattr("lab.servers.processes.signal_all", too_late)
+    monkeypatch.setattr("lab.servers.process_faults.signal_all", too_late)
     score = apply(lab, model, "pause", seed=2)
     assert score is not None
     assert score.verdict is Verdict.FAILED

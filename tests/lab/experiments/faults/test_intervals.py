@@ -28,7 +28,7 @@ from lab.load.messages import MOST_FAULT_SECONDS, FaultRequest
 from lab.load.timeline import note, read
 from lab.servers.backend import Backend
 from lab.servers.runtime import find_stamps
-from tests.support.fakes import Clock, FakeBackend, set_clock
+from tests.support.fakes import Clock, FakeBackend, FakeHelper, set_clock
 
 MODELS = ["asyncio_streams", "plain_socket"]
 
@@ -217,11 +217,10 @@ def test_failed_healing_is_not_refused(backend: FakeBackend) -> None:
 
 
 @pytest.fixture
-def request_reader(backend: FakeBackend, tmp_path: Path) -> tuple[FaultRequestReader, Path, list[str]]:
+def request_reader(backend: FakeBackend) -> tuple[FaultRequestReader, FakeHelper, list[str]]:
     said: list[str] = []
-    log = tmp_path / "log"
-    log.touch()
-    return FaultRequestReader(backend, MODELS, log, said.append), log, said
+    generator = FakeHelper("the load generator")
+    return FaultRequestReader(backend, MODELS, generator, said.append), generator, said
 
 
 @pytest.mark.parametrize(
@@ -237,11 +236,11 @@ def request_reader(backend: FakeBackend, tmp_path: Path) -> tuple[FaultRequestRe
     ],
 )
 def test_requested_duration_is_positive_and_at_most_ten_minutes(
-    request_reader: tuple[FaultRequestReader, Path, list[str]], clock: Clock, seconds: float, is_done: bool
+    request_reader: tuple[FaultRequestReader, FakeHelper, list[str]], clock: Clock, seconds: float, is_done: bool
 ) -> None:
     assert MOST_FAULT_SECONDS == 600.0
-    requests, log, said = request_reader
-    log.write_text(f"{FaultRequest('pause', (MODELS[0],), seconds).encode()}\n")
+    requests, generator, said = request_reader
+    generator.say(FaultRequest("pause", (MODELS[0],), seconds))
     requests.advance()
     assert clock.slept == ([seconds] if is_done else [])
     if is_done:
@@ -251,32 +250,30 @@ def test_requested_duration_is_positive_and_at_most_ten_minutes(
 
 
 def test_unknown_fault_and_foreign_model_are_refused(
-    request_reader: tuple[FaultRequestReader, Path, list[str]], backend: FakeBackend
+    request_reader: tuple[FaultRequestReader, FakeHelper, list[str]], backend: FakeBackend
 ) -> None:
-    requests, log, said = request_reader
+    requests, generator, said = request_reader
     wrong = [FaultRequest("format", (MODELS[0],), 1.0), FaultRequest("kill", ("z", MODELS[0], "b"), 1.0)]
-    log.write_text("".join(f"{request.encode()}\n" for request in wrong))
+    generator.say(*wrong)
     requests.advance()
     assert said == ["lab: unknown fault 'format'", "lab: no fault is injected into b, z: not part of this load"]
     assert backend.done == []
 
 
 def test_other_output_of_the_generator_is_passed_on(
-    request_reader: tuple[FaultRequestReader, Path, list[str]], backend: FakeBackend
+    request_reader: tuple[FaultRequestReader, FakeHelper, list[str]], backend: FakeBackend
 ) -> None:
-    requests, log, said = request_reader
-    line = FaultRequest("pause", tuple(MODELS), 1.0).encode()
-    log.write_bytes(b"LOAD-FAULT {}\none\r\n\xff\n" + line[:9].encode())
+    requests, generator, said = request_reader
+    request = FaultRequest("pause", tuple(MODELS), 1.0)
+    generator.say('{"kind": "FaultRequest"}', "one")
     requests.advance()
-    assert said == [said[0], "one", "\N{REPLACEMENT CHARACTER}"]
-    assert said[0].startswith("lab: not a request for a fault")
+    assert said == ["one", said[1]]
+    assert said[1].startswith("lab: the load generator sent a malformed FaultRequest: ")
     said.clear()
-    with log.open("a") as file:
-        file.write(f"{line[9:]}\nlast\n")
+    generator.say(request, "last")
     requests.advance(inject=False)
     assert (said, backend.done) == (["last"], [])
-    with log.open("a") as file:
-        file.write(f"{line}\n")
+    generator.say(request)
     requests.advance()
     requests.advance()
     assert [name for name, *_ in backend.done] == ["pause", "pause", "unpause", "unpause"]
@@ -284,10 +281,10 @@ def test_other_output_of_the_generator_is_passed_on(
 
 
 def test_unsupported_fault_is_written_with_its_reason(
-    request_reader: tuple[FaultRequestReader, Path, list[str]], backend: FakeBackend
+    request_reader: tuple[FaultRequestReader, FakeHelper, list[str]], backend: FakeBackend
 ) -> None:
-    requests, log, said = request_reader
-    log.write_text(f"{FaultRequest('latency', (MODELS[0],), 1.0).encode()}\n")
+    requests, generator, said = request_reader
+    generator.say(FaultRequest("latency", (MODELS[0],), 1.0))
     begun = datetime.now(UTC)
     requests.advance()
     why = "only a container has its own network namespace"

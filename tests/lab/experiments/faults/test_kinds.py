@@ -266,7 +266,7 @@ def test_slow_clients_stay_until_healed(process: FakeBackend) -> None:
     assert process.done == []
     injection.inject()
     assert process.done == [("start", "python", "-m", "lab.clients.slow_clients")]
-    assert process.instruments[0].arguments[-1] == f"tcp://{MODEL}:6379"
+    assert process.helpers_started[0][1][-1] == f"tcp://{MODEL}:6379"
     injection.heal()
     assert process.done[1:] == [("close", "lab.clients.slow_clients")]
 

@@ -1,29 +1,26 @@
 """The report of a latency probe around a fault: percentiles, time to detect, time to recover, each second."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import cast
 
 import pytest
 
 from lab.base.errors import LabError
-from lab.clients.latency_probe import TIMEOUT
+from lab.base.messages import decode
+from lab.clients.latency_probe import TIMEOUT, Mark, Marked, Ping
 from lab.experiments.faults import probe_reader, under_load
-from lab.experiments.faults.probe_reader import Ping, ProbeReader, ProbeReport, _quantile, make_report, open_probe, show
+from lab.experiments.faults.probe_reader import ProbeReader, ProbeReport, _quantile, make_report, open_probe, show
 from lab.experiments.faults.registry import FAULTS
 from lab.experiments.faults.under_load import apply_under_load
 from lab.load.measurement import Measurement
 from lab.load.presets import find_preset
-from lab.servers.backend import Instrument
 from tests.support.approx import about
-from tests.support.fakes import Clock, FakeBackend
+from tests.support.fakes import Clock, FakeBackend, FakeHelper, set_clock
 from tests.support.made_up import MEASUREMENT
 
 # Before the fault 101 PINGs took 1 to 101 ms: the p99 is 100 ms, and a PING is late above half a second.
-QUIET: list[Ping] = [(number / 100, (number + 1) / 1000) for number in range(101)]
+QUIET: list[Ping] = [Ping(number / 100, (number + 1) / 1000) for number in range(101)]
 
 
 def test_quantile_interpolates() -> None:
@@ -34,12 +31,12 @@ def test_quantile_interpolates() -> None:
 
 
 def good(begin: float, count: int) -> list[Ping]:
-    return [(begin + number / 50, 0.5) for number in range(count)]
+    return [Ping(begin + number / 50, 0.5) for number in range(count)]
 
 
 def test_quiet_pings_are_answered_before_the_injection() -> None:
     # Sent before the injection, but answered at its moment or not at all: neither is quiet.
-    probe_report = make_report([*QUIET, (1.75, 0.25), (1.8, None), (1.9, 9.0)], injected=2.0, healed=3.0)
+    probe_report = make_report([*QUIET, Ping(1.75, 0.25), Ping(1.8, None), Ping(1.9, 9.0)], injected=2.0, healed=3.0)
     assert probe_report.quiet_p99 == pytest.approx(0.1)
 
 
@@ -47,26 +44,26 @@ def test_quiet_pings_are_answered_before_the_injection() -> None:
     ("pings", "detect", "slowest", "failed"),
     [
         # Five times the p99 is not late.
-        ([(2.25, 0.5)], None, 0.5, 0),
+        ([Ping(2.25, 0.5)], None, 0.5, 0),
         # Detected when the limit passes: 2.25 + 0.5 - 2.
-        ([(2.25, 0.501)], 0.75, 0.501, 0),
-        ([(2.25, 3.0)], 0.75, 3.0, 0),
+        ([Ping(2.25, 0.501)], 0.75, 0.501, 0),
+        ([Ping(2.25, 3.0)], 0.75, 3.0, 0),
         # A PING that fails is late at the same moment.
-        ([(2.25, None)], 0.75, None, 1),
+        ([Ping(2.25, None)], 0.75, None, 1),
         # The first late PING, not the first PING: 2.5 + 0.5 - 2.
-        ([(2.5, None), (2.75, 0.1)], 1.0, 0.1, 1),
-        ([(2.25, 0.1), (2.5, None), (2.75, None)], 1.0, 0.1, 2),
+        ([Ping(2.5, None), Ping(2.75, 0.1)], 1.0, 0.1, 1),
+        ([Ping(2.25, 0.1), Ping(2.5, None), Ping(2.75, None)], 1.0, 0.1, 2),
         # Under way at the injection: 1.75 + 0.5 - 2.
-        ([(1.75, 1.0)], 0.25, 1.0, 0),
+        ([Ping(1.75, 1.0)], 0.25, 1.0, 0),
         # The slowest of all, not the first or the last.
-        ([(2.25, 0.2), (2.5, 0.4), (2.75, 0.1)], None, 0.4, 0),
+        ([Ping(2.25, 0.2), Ping(2.5, 0.4), Ping(2.75, 0.1)], None, 0.4, 0),
         # Late before the injection: detected at once.
-        ([(1.25, 0.9)], 0.0, 0.9, 0),
+        ([Ping(1.25, 0.9)], 0.0, 0.9, 0),
         # Answered before the injection.
-        ([(1.25, 0.6)], None, None, 0),
+        ([Ping(1.25, 0.6)], None, None, 0),
         # A failed PING takes half a second, the timeout.
-        ([(1.5, None)], 0.0, None, 1),
-        ([(1.49, None)], None, None, 0),
+        ([Ping(1.5, None)], 0.0, None, 1),
+        ([Ping(1.49, None)], None, None, 0),
     ],
 )
 def test_fault_is_detected_with_the_first_late_ping(
@@ -84,10 +81,10 @@ def test_fault_is_detected_with_the_first_late_ping(
         (good(3.0, 10), 0.0),  # ten consecutive ones, from the first
         (good(3.0, 9), None),
         (good(2.9, 5) + good(3.25, 10), 0.25),  # PINGs before healing do not count
-        ([(3.0, 0.501), *good(3.25, 10)], 0.25),
-        ([(3.0, None), *good(3.25, 10)], 0.25),
-        ([*good(3.0, 9), (3.2, None), *good(3.5, 10)], 0.5),
-        ([*good(3.0, 9), (3.2, None), *good(3.5, 9)], None),
+        ([Ping(3.0, 0.501), *good(3.25, 10)], 0.25),
+        ([Ping(3.0, None), *good(3.25, 10)], 0.25),
+        ([*good(3.0, 9), Ping(3.2, None), *good(3.5, 10)], 0.5),
+        ([*good(3.0, 9), Ping(3.2, None), *good(3.5, 9)], None),
         ([], None),
     ],
 )
@@ -97,7 +94,15 @@ def test_recovery_is_the_first_of_ten_consecutive_pings(pings: list[Ping], recov
 
 
 def test_seconds_count_from_the_injection() -> None:
-    pings = [(0.5, 0.001), (1.0, 0.002), (1.999, 0.004), (2.0, None), (2.5, 0.3), (2.75, 0.1), (4.0, None)]
+    pings = [
+        Ping(0.5, 0.001),
+        Ping(1.0, 0.002),
+        Ping(1.999, 0.004),
+        Ping(2.0, None),
+        Ping(2.5, 0.3),
+        Ping(2.75, 0.1),
+        Ping(4.0, None),
+    ]
     probe_report = make_report(pings, injected=2.0, healed=3.0)
     # Of two values, the p50 is their middle and the p99 nearly the larger one: 0.002 + 0.99 x 0.002, 0.1 + 0.99 x 0.2.
     assert probe_report.seconds == (
@@ -109,7 +114,7 @@ def test_seconds_count_from_the_injection() -> None:
 
 
 def test_report_without_quiet_pings_has_only_failures() -> None:
-    probe_report = make_report([(1.0, None), (2.5, None), (2.75, 0.25)], injected=2.0, healed=3.5)
+    probe_report = make_report([Ping(1.0, None), Ping(2.5, None), Ping(2.75, 0.25)], injected=2.0, healed=3.5)
     assert probe_report == ProbeReport(None, None, None, 0.25, 1, 1.5, probe_report.seconds)
     assert [row[0] for row in probe_report.seconds] == [-1, 0]
 
@@ -144,15 +149,13 @@ def test_report_as_text(probe_report: ProbeReport, text: str) -> None:
     assert str(probe_report) == text
 
 
-class FakeProbe:
-    """Writes the marks that it receives into its log, with the time of the clock."""
+class FakeProbe(FakeHelper):
+    """A probe that answers each mark with the time of the clock."""
 
-    def __init__(self, clock: Clock, log: Path) -> None:
-        self.clock, self.log, self.ended, self.unresponsive = clock, log, False, False
+    def __init__(self, clock: Clock) -> None:
+        super().__init__("the latency probe", self._answer_mark)
+        self.clock, self.begin, self.unresponsive = clock, clock.now, False
         self.received: list[str] = []
-        self.process = SimpleNamespace(stdin=self, poll=lambda: 1 if self.ended else None)
-        log.touch()
-        self.begin = clock.now
         # PINGs to log during each of the next sleeps.
         self.then: list[list[Ping]] = []
         clock_sleep = clock.sleep
@@ -163,48 +166,32 @@ class FakeProbe:
 
         clock.sleep = sleep  # type: ignore[method-assign]
 
-    def say(self, *pings: Ping) -> None:
-        with self.log.open("a") as file:
-            file.write("".join(f"{json.dumps(ping)}\n" for ping in pings))
-
-    def write(self, data: bytes) -> None:
-        if self.ended:
-            raise BrokenPipeError
-        self.received.append(data.decode())
-        if not self.unresponsive:
-            with self.log.open("a") as file:
-                mark = {"mark": data.decode().strip(), "at": round(self.clock.now - self.begin, 6)}
-                file.write(f"{json.dumps(mark)}\n")
-
-    def flush(self) -> None:
-        pass
-
-    def output(self) -> str:
-        return self.log.read_text()
+    def _answer_mark(self, line: str) -> list[Marked]:
+        mark = decode(line, Mark)
+        assert mark is not None
+        self.received.append(mark.word)
+        return [] if self.unresponsive else [Marked(mark.word, round(self.clock.now - self.begin, 6))]
 
 
 @pytest.fixture
 def probe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeProbe:
-    clock = Clock()
-    monkeypatch.setattr(probe_reader, "time", clock)
-    return FakeProbe(clock, tmp_path / "log")
+    return FakeProbe(set_clock(monkeypatch, tmp_path, probe_reader))
 
 
-def reader_of(probe: FakeProbe) -> ProbeReader:
-    return ProbeReader(cast(Instrument, probe))
+reader_of = ProbeReader
 
 
 def pings(begin: float, count: int, took: float | None = 0.001) -> list[Ping]:
-    return [(begin + number / 50, took) for number in range(count)]
+    return [Ping(begin + number / 50, took) for number in range(count)]
 
 
 def test_wait_quiet_ends_after_ten_pings_or_five_seconds(probe: FakeProbe) -> None:
     reader = reader_of(probe)
     probe.then = [[], pings(0.01, 9), pings(0.5, 1)]
     reader.wait_quiet()
-    # One short sleep for the mark, then two reads: nine PINGs are too few.
-    assert probe.clock.slept == [0.002, 0.02, 0.02]
-    assert probe.received == ["quiet 1\n"]
+    # Three reads: nine PINGs are too few.
+    assert probe.clock.slept == [0.02, 0.02, 0.02]
+    assert probe.received == ["quiet"]
     silent = reader_of(probe)
     probe.clock.slept.clear()
     silent.wait_quiet()
@@ -239,24 +226,10 @@ def test_wait_recovered_ends_with_the_recovery_or_its_timeout(probe: FakeProbe) 
     assert reader._baseline == [0.001] * 20
 
 
-def test_incomplete_line_is_read_later(probe: FakeProbe) -> None:
-    reader = reader_of(probe)
-    reader.mark("quiet")
-    with probe.log.open("a") as log:
-        log.write("[0.5, 0.0")
-    reader._advance()
-    assert reader._pings == []
-    with probe.log.open("a") as log:
-        log.write("01]\n")
-    reader._advance()
-    reader._advance()
-    assert reader._pings == [(0.5, 0.001)]
-
-
 def test_baseline_has_pings_answered_before_the_injection(probe: FakeProbe) -> None:
     reader = reader_of(probe)
     reader.mark("quiet")
-    probe.say((0.1, 0.001), (0.2, None), (0.875, 0.125), (0.9, 0.2), (1.5, 0.004))
+    probe.say(Ping(0.1, 0.001), Ping(0.2, None), Ping(0.875, 0.125), Ping(0.9, 0.2), Ping(1.5, 0.004))
     reader._marks |= {"injected": 1.0, "healed": 1.25}
     reader.wait_recovered(0.0)
     # A PING that was answered at the injection, or later, is not part of it.
@@ -269,27 +242,19 @@ def test_repeated_mark_means_the_later_moment(probe: FakeProbe) -> None:
     probe.clock.now += 5.0
     reader.mark("injected")
     assert reader._marks["injected"] == pytest.approx(5.0, abs=0.01)
-    assert probe.received == ["injected 1\n", "injected 2\n"]
+    assert probe.received == ["injected", "injected"]
 
 
-@pytest.mark.parametrize("how", ["gone", "ended", "unresponsive", "nonsense"])
-def test_ended_probe_is_an_error_with_its_last_output(probe: FakeProbe, how: str) -> None:
+@pytest.mark.parametrize("how", ["ended", "unresponsive"])
+def test_probe_without_an_answer_is_an_error_with_its_last_output(probe: FakeProbe, how: str) -> None:
     reader = reader_of(probe)
-    probe.say((0.0, 0.001))
-    probe.unresponsive = how != "gone"
-    if how == "ended":
-        probe.process.poll = lambda: 1
-    if how == "gone":
-        probe.ended = True
-    if how == "nonsense":
-        probe.log.write_text("Traceback\n")
-    with pytest.raises(LabError, match=r"the latency probe has ended: (\[0\.0, 0\.001\]|Traceback)$"):
+    probe.say("Traceback")
+    probe.unresponsive = True
+    probe.program.code = 1 if how == "ended" else None
+    said = {"ended": "ended with exit code 1", "unresponsive": "sent no Marked within 30 s"}[how]
+    with pytest.raises(LabError, match=f"^the latency probe {said}; its output ends with:\n  Traceback$"):
         reader.mark("quiet")
-    if how == "unresponsive":
-        assert sum(probe.clock.slept) == pytest.approx(30.0, abs=0.05)
-    else:
-        # A broken pipe is noticed at once, the others at the first read.
-        assert probe.clock.slept == ([] if how == "gone" else [0.002])
+    assert sum(probe.clock.slept) == pytest.approx(0.0 if how == "ended" else 30.0, abs=0.05)
 
 
 def test_wait_recovered_fails_at_once_if_the_probe_has_ended(probe: FakeProbe) -> None:
@@ -297,8 +262,8 @@ def test_wait_recovered_fails_at_once_if_the_probe_has_ended(probe: FakeProbe) -
     for word in ("quiet", "injected", "healed"):
         reader.mark(word)
     probe.clock.slept.clear()
-    probe.ended = True
-    with pytest.raises(LabError, match="the latency probe has ended"):
+    probe.program.code = 1
+    with pytest.raises(LabError, match="the latency probe ended with exit code 1"):
         reader.wait_recovered(4.0)
     assert probe.clock.slept == []
 
@@ -307,13 +272,13 @@ def test_probe_is_started_and_closed() -> None:
     backend = FakeBackend()
     with open_probe(backend, "asyncio_streams"):
         assert backend.done == [("start", "python", "-m", "lab.clients.latency_probe")]
-        assert backend.instruments[0].arguments[-1] == "tcp://asyncio_streams:6379"
+        assert backend.helpers_started[0][1][-1] == "tcp://asyncio_streams:6379"
     assert backend.done[-1] == ("close", "lab.clients.latency_probe")
 
 
 def test_seconds_are_sorted() -> None:
     rows: Sequence[tuple[int, float | None, float | None, int]] = make_report(
-        [(3.5, 0.1), (0.5, 0.2), (2.5, 0.3)], injected=1.0, healed=2.0
+        [Ping(3.5, 0.1), Ping(0.5, 0.2), Ping(2.5, 0.3)], injected=1.0, healed=2.0
     ).seconds
     assert [row[0] for row in rows] == [-1, 1, 2]
 

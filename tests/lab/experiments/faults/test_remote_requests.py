@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 import psutil
 import pytest
@@ -19,6 +18,7 @@ from lab.load.messages import MOST_FAULT_SECONDS, FaultRequest
 from lab.load.telemetry import list_faults
 from lab.servers.processes import Processes
 from tests.faults.conftest import CATALOGUE
+from tests.support.fakes import FakeHelper
 from tests.support.waiting import wait_until
 
 MODELS = ["asyncio_streams", "plain_socket"]
@@ -33,14 +33,13 @@ def lab() -> Iterator[Processes]:
 
 
 @pytest.fixture
-def requests(lab: Processes, tmp_path: Path) -> FaultRequestReader:
-    (tmp_path / "log").touch()
-    return FaultRequestReader(lab, MODELS, tmp_path / "log", print)
+def generator() -> FakeHelper:
+    return FakeHelper("the load generator")
 
 
-def write(tmp_path: Path, text: str) -> None:
-    with (tmp_path / "log").open("a") as log:
-        log.write(text)
+@pytest.fixture
+def requests(lab: Processes, generator: FakeHelper) -> FaultRequestReader:
+    return FaultRequestReader(lab, MODELS, generator, print)
 
 
 def now() -> datetime:
@@ -50,19 +49,10 @@ def now() -> datetime:
     return begun
 
 
-def test_request_survives_encoding() -> None:
-    request = FaultRequest("pause", ("a", "b"), 2.5)
-    assert FaultRequest.decode(request.encode()) == request
-    assert FaultRequest.decode("[2026-11-28] locust: LOAD-FAULT is no word of mine") is None
-    for line in ("LOAD-FAULT {", "LOAD-FAULT []", 'LOAD-FAULT {"fault": "pause", "models": ["a"]}'):
-        with pytest.raises(ValueError, match=r"."):
-            FaultRequest.decode(line)
-
-
 def test_fault_is_injected_into_all_models_and_healed(
     requests: FaultRequestReader,
     lab: Processes,
-    tmp_path: Path,
+    generator: FakeHelper,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -74,11 +64,7 @@ def test_fault_is_injected_into_all_models_and_healed(
         monkeypatch.undo()
         wait_until(lambda: all(psutil.Process(lab.pid(name)).status() == psutil.STATUS_STOPPED for name in MODELS))
 
-    line = FaultRequest("pause", (*MODELS, MODELS[0]), 7.0).encode()
-    write(tmp_path, f"locust says\n{line[:20]}")
-    requests.advance()
-    assert capsys.readouterr().out == "locust says\n"
-    write(tmp_path, f"{line[20:]}\n")
+    generator.say("locust says", FaultRequest("pause", (*MODELS, MODELS[0]), 7.0))
     monkeypatch.setattr("lab.experiments.faults.remote_requests.time.sleep", sleep)
     requests.advance()
     assert asked == [7.0]
@@ -96,10 +82,10 @@ def test_fault_is_injected_into_all_models_and_healed(
 
 
 def test_unsupported_fault_is_shown_with_its_reason(
-    requests: FaultRequestReader, lab: Processes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    requests: FaultRequestReader, lab: Processes, generator: FakeHelper, capsys: pytest.CaptureFixture[str]
 ) -> None:
     begun = now()
-    write(tmp_path, f"{FaultRequest('latency', (MODELS[0],), 60.0).encode()}\n")
+    generator.say(FaultRequest("latency", (MODELS[0],), 60.0))
     requests.advance()
     (fault,) = list_faults(lab.project, begun)
     assert (fault.model, fault.fault, fault.why_not[:16]) == (MODELS[0], "latency", "only a container")
@@ -119,14 +105,14 @@ def test_unsupported_fault_is_shown_with_its_reason(
 def test_invalid_request_is_refused(
     requests: FaultRequestReader,
     lab: Processes,
-    tmp_path: Path,
+    generator: FakeHelper,
     capsys: pytest.CaptureFixture[str],
     request_: FaultRequest,
     said: str,
 ) -> None:
     begun = now()
     pids = [lab.pid(name) for name in MODELS]
-    write(tmp_path, f"{request_.encode()}\nLOAD-FAULT nonsense\nand goes on\n")
+    generator.say(request_, '{"kind": "FaultRequest" nonsense', "and goes on")
     requests.advance()
     out = capsys.readouterr().out
     assert said in out
@@ -136,10 +122,10 @@ def test_invalid_request_is_refused(
 
 
 def test_requests_are_ignored_after_the_end(
-    requests: FaultRequestReader, lab: Processes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    requests: FaultRequestReader, lab: Processes, generator: FakeHelper, capsys: pytest.CaptureFixture[str]
 ) -> None:
     begun = now()
-    write(tmp_path, f"{FaultRequest('kill', (MODELS[0],), 1.0).encode()}\nlast words\n")
+    generator.say(FaultRequest("kill", (MODELS[0],), 1.0), "last words")
     requests.advance(inject=False)
     assert capsys.readouterr().out == "last words\n"
     assert list_faults(lab.project, begun) == []

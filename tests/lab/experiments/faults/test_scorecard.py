@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import pytest
 
 from lab.base.errors import LabError, NotReadyError
-from lab.clients.request_log import Account
+from lab.clients.request_log import Account, Begun
 from lab.experiments.faults import fault as faults
 from lab.experiments.faults import scorecard
 from lab.experiments.faults.fault import (
@@ -34,7 +34,7 @@ from lab.experiments.faults.registry import FAULTS
 from lab.experiments.faults.scorecard import apply, apply_all
 from lab.servers.docker.fault_controls import ContainerFaults
 from lab.servers.process_faults import ProcessFaults
-from tests.support.fakes import CATALOGUE, Clock, FakeBackend, FakeInstrument, set_clock
+from tests.support.fakes import CATALOGUE, Clock, FakeBackend, FakeProcess, set_clock
 
 MODEL, ONE_AT_A_TIME = "asyncio_streams", "plain_socket"
 
@@ -80,8 +80,8 @@ def test_drain_recovery_counts_from_the_restart(backend: FakeBackend) -> None:
     backend.seconds = {"stop": 0.25, "restart": 0.5}
     found = score_of(backend, "drain")
     assert (found.verdict, found.exit_code, found.recovery) == (Verdict.HELD, 0, 0.5)
-    assert backend.names() == ["start", "request log", "stop", "restart", "request log", "wait", "close"]
-    assert [words for name, *words in backend.done if name == "request log"] == [["mark"], ["end"]]
+    assert backend.names() == ["start", "request log", "stop", "restart", "request log", "close"]
+    assert [words for name, *words in backend.done if name == "request log"] == [["Mark"], ["End"]]
 
 
 def test_kill_recovery_counts_from_the_kill(backend: FakeBackend) -> None:
@@ -121,7 +121,7 @@ def test_pause_interval_has_injection_hold_and_healing(backend: FakeBackend, clo
     # 0.125 s to inject, half a second to hold, 0.25 s to heal: the interval begins before the first step.
     assert found.interval.end_seconds - found.interval.begin_seconds == pytest.approx(0.875)
     assert clock.slept == [found.moment, 0.5, 0.2]
-    assert backend.names() == ["start", "request log", "pause", "unpause", "request log", "wait", "wait_ready", "close"]
+    assert backend.names() == ["start", "request log", "pause", "unpause", "request log", "wait_ready", "close"]
 
 
 @pytest.mark.parametrize(("silence", "verdict"), [(1.8, Verdict.HELD), (1.9, Verdict.DEGRADED)])
@@ -139,8 +139,8 @@ def test_silence_of_the_request_log_decides_without_a_probe(
 @pytest.mark.parametrize(
     ("fault", "done"),
     [
-        ("pause", ["quiet", "start", "mark", "pause", "injected", "unpause", "healed", "recovered"]),
-        ("drain", ["quiet", "start", "mark", "injected", "stop", "restart", "healed", "recovered"]),
+        ("pause", ["quiet", "start", "Mark", "pause", "injected", "unpause", "healed", "recovered"]),
+        ("drain", ["quiet", "start", "Mark", "injected", "stop", "restart", "healed", "recovered"]),
     ],
 )
 def test_probe_marks_surround_the_fault(backend: FakeBackend, fault: str, done: list[str]) -> None:
@@ -193,11 +193,10 @@ def test_missing_account_is_unknown(backend: FakeBackend) -> None:
 
 def test_request_log_has_eight_connections_for_a_minute(backend: FakeBackend) -> None:
     score_of(backend, "nothing")
-    assert list(backend.instruments[0].arguments) == [
+    assert list(backend.helpers_started[0][1]) == [
         *("python", "-m", "lab.clients.request_log", f"tcp://{MODEL}:6379"),
         *("--connections", "8", "--seed", "1", "--seconds", "60.0"),
     ]
-    assert ("wait", 120.0) in backend.done
 
 
 def test_moment_depends_on_the_seed_and_is_within_its_range(backend: FakeBackend) -> None:
@@ -303,10 +302,11 @@ def test_slow_clients_are_degraded_above_five_times_the_quiet_p99(
     assert judge_cost(quiet, loaded) == (verdict, said)
 
 
-def test_missing_slow_clients_are_an_error_with_their_output(slow_backend: FakeBackend, monkeypatch: Any) -> None:
-    monkeypatch.setattr("lab.experiments.faults.kinds.slow_clients.time", slow_backend.clock)
-    monkeypatch.setattr("tests.support.fakes.FakeInstrument.output", lambda self: "no descriptors\n")
-    with pytest.raises(LabError, match="the slow clients did not connect; their output: no descriptors"):
+def test_missing_slow_clients_are_an_error_with_their_output(slow_backend: FakeBackend) -> None:
+    slow_backend.first_lines = ["no descriptors"]
+    with pytest.raises(
+        LabError, match="slow clients sent no Connected within 20 s; its output ends with:\n  no descriptors"
+    ):
         score_of(slow_backend, "slow-clients")
     assert 20.0 <= sum(slow_backend.clock.slept) <= 20.1
     assert slow_backend.names()[-1] == "close"
@@ -602,19 +602,19 @@ def test_fault_that_does_not_apply_is_healed(backend: FakeBackend) -> None:
     assert not isinstance(NotApplicableError(""), EndedError)
 
 
-@pytest.mark.parametrize("word", ["begun", "marked"])
+@pytest.mark.parametrize("kind", ["Begun", "Marked"])
 @pytest.mark.parametrize("has_ended", [True, False])
-def test_request_log_without_its_word_is_an_error(
-    backend: FakeBackend, clock: Clock, word: str, has_ended: bool, monkeypatch: pytest.MonkeyPatch
+def test_silent_request_log_is_an_error_with_its_output(
+    backend: FakeBackend, clock: Clock, kind: str, has_ended: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lines = {"begun": "", "marked": "begun\nno more\n"}[word]
-    monkeypatch.setattr(FakeInstrument, "output", lambda log: lines)
+    backend.first_lines, backend.marked = ([Begun()] if kind == "Marked" else []), ["no more"]
     if has_ended:
-        monkeypatch.setattr(FakeInstrument, "is_running", False)
-    said = {"begun": r"\(nothing\)", "marked": "begun\nno more"}[word]
-    with pytest.raises(LabError, match=f"^the request log did not print '{word}'; its output: {said}$"):
+        monkeypatch.setattr(FakeProcess, "poll", lambda process: 2)
+    how = "ended with exit code 2" if has_ended else f"sent no {kind} within 60 s"
+    said = "its output ends with:\n  no more" if kind == "Marked" else "it said nothing"
+    with pytest.raises(LabError, match=f"^the request log {how}; {said}$"):
         score_of(backend, "pause")
-    waited = sum(clock.slept) - (0.0 if word == "begun" else clock.slept[0])
+    waited = sum(clock.slept) - (0.0 if kind == "Begun" else clock.slept[0])
     assert waited == pytest.approx(0.0 if has_ended else 60.0, abs=0.05)
     assert "pause" not in backend.names()
 

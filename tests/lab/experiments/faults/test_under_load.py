@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from lab.clients.latency_probe import TIMEOUT
+from lab.clients.latency_probe import TIMEOUT, Ping
 from lab.experiments.faults.judge import Verdict, judge_times
-from lab.experiments.faults.probe_reader import Ping, ProbeReader, ProbeReport, make_report, open_probe
+from lab.experiments.faults.probe_reader import ProbeReader, ProbeReport, make_report, open_probe
 from lab.experiments.faults.registry import FAULTS
 from lab.experiments.faults.under_load import apply_under_load
 from lab.servers.processes import Processes
@@ -21,7 +21,7 @@ MODEL = "asyncio_streams"
 
 
 def every_tenth(begin: float, end: float, took: float | None) -> list[Ping]:
-    return [(begin + number / 10, took) for number in range(round((end - begin) * 10))]
+    return [Ping(begin + number / 10, took) for number in range(round((end - begin) * 10))]
 
 
 QUIET = every_tenth(0.0, 2.0, 0.001)
@@ -50,7 +50,7 @@ def test_report_has_baseline_detection_and_recovery(
 
 
 def test_ping_under_way_at_the_injection_can_be_late() -> None:
-    probe_report = make_report([*QUIET, (1.99, None), *every_tenth(2.5, 5.0, 0.001)], injected=2.0, healed=2.4)
+    probe_report = make_report([*QUIET, Ping(1.99, None), *every_tenth(2.5, 5.0, 0.001)], injected=2.0, healed=2.4)
     assert probe_report.detect == 0.0
     assert (probe_report.failed, probe_report.slowest, probe_report.lasted) == (1, 0.001, about(0.4))
 
