@@ -14,6 +14,9 @@ ENV_XRAY = "LAB_XRAY"
 # The addresses of the models, as rows of JSON, for the load generator and every other client.
 ENV_TARGETS = "LAB_TARGETS"
 
+# The folder of a locustfile on this machine, which compose.yaml mounts for the load generator.
+ENV_LOCUSTFILES = "LAB_LOCUSTFILES"
+
 # `stdin`: the process ends when its stdin does.
 ENV_LIFELINE = "LAB_LIFELINE"
 

@@ -24,6 +24,7 @@ COMMANDS = (
     Entry("clean", "servers", "Remove everything that a lab has left."),
     Entry("load", "load", "Load models, in Locust's web UI or headless."),
     Entry("load-gallery", "load_gallery", "Load the gallery's servers."),
+    Entry("load-file", "load_file", "Load a model with your own locustfile."),
     Entry("faults", "faults", "Inject faults under load; count every request."),
     Entry("soak", "soak", "Run mixed and hostile traffic; find leaks."),
     Entry("xray", "xray", "Record who waits for whom, and why."),

@@ -4,7 +4,8 @@ import contextlib
 import os
 import socket
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol
 
 from lab.base.environ import (
@@ -58,6 +59,7 @@ def serve_ui(
     faults: Sequence[str],
     open_requests: Callable[[Sequence[str], Helper], FaultRequests],
     workers: int = 0,
+    environ: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Run Locust's web UI until it is interrupted.
 
@@ -67,6 +69,7 @@ def serve_ui(
         faults: the faults that its form offers.
         open_requests: returns the handler of the generator's requests for faults in these models.
         workers: the number of processes that generate the load, led by the one with the UI; 0: that one generates it.
+        environ: further variables for the generator.
 
     Raises:
         LabError: its port is in use, its login is invalid, a worker did not join, or it ended by itself.
@@ -79,12 +82,12 @@ def serve_ui(
     base_path = read_base_path()
     arguments = [*binding, *chosen, "--loglevel", "WARNING", *read_login()]
     arguments += ["--web-base-path", base_path] if base_path else []
-    environ = {ENV_TARGETS: encode_targets(listeners)}
+    shared = {ENV_TARGETS: encode_targets(listeners), **environ}
     own = {ENV_TELEMETRY: "stdin", ENV_FAULTS: ",".join(faults)}
     own |= {name: os.environ[name] for name in (ENV_UI_LOGIN, ENV_UI_ORIGINS) if name in os.environ}
     try:
         with open_generator(
-            backend.helpers, arguments, workers=workers, environ=environ, own=own, publish=True
+            backend.helpers, arguments, workers=workers, environ=shared, own=own, publish=True
         ) as generator:
             requests = open_requests(names, generator.main)
             with_workers = f" with {workers} workers" if workers else ""

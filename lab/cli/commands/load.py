@@ -3,9 +3,10 @@
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import click
@@ -278,13 +279,22 @@ def running(lab: Lab, names: Sequence[str], *, start: bool) -> Iterator[list[Mod
         yield list(wanted)
 
 
-def open_ui(backend: Backend, models: Sequence[Model], arguments: Sequence[str], *, workers: int = 0) -> None:
+def open_ui(
+    backend: Backend,
+    models: Sequence[Model],
+    arguments: Sequence[str],
+    *,
+    workers: int = 0,
+    environ: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     """Run Locust's web UI, whose form can inject faults as well; see `serve_ui`."""
 
     def open_requests(names: Sequence[str], generator: Helper) -> FaultRequestReader:
         return FaultRequestReader(backend, names, generator, lambda line: click.echo(line, err=True))
 
-    serve_ui(backend, models, arguments, faults=list(FAULTS), open_requests=open_requests, workers=workers)
+    serve_ui(
+        backend, models, arguments, faults=list(FAULTS), open_requests=open_requests, workers=workers, environ=environ
+    )
 
 
 def report(measured: Sequence[Measurement], folder: Path | None, changes: str, *, as_json: bool) -> None:

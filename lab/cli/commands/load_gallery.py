@@ -10,7 +10,8 @@ import click
 from lab.cli.commands.load import open_ui
 from lab.cli.context import DID_NOT_HOLD, HELD, Lab
 from lab.cli.params import DURATION
-from lab.load.gallery import FILE, USERS, choose_users, run_headless
+from lab.load.gallery import FILE, USERS, choose_users
+from lab.load.locustfiles import name_files, run_headless
 from lab.report.tables import show_table
 
 _MODELS_FILE = "loadtests/locustfile.py"
@@ -34,12 +35,12 @@ def load_gallery(lab: Lab, kinds: tuple[str, ...], users: int, duration: float, 
     """
     chosen = choose_users(kinds, {state.model for state in lab.backend.gallery() if state.state == "running"})
     if headless or as_json:
-        rows = run_headless(lab.backend.helpers, chosen, users, duration)
+        rows = run_headless(lab.backend.helpers, [*name_files(FILE), *chosen], users, duration)
         show(rows, as_json=as_json)
         sys.exit(DID_NOT_HOLD if any(row["failures"] for row in rows) or not rows else HELD)
     running = {listener.model for listener in lab.backend.targets()}
     models = [model for model in lab.catalogue.models if model.name in running]
-    arguments = ["-f", f"{_MODELS_FILE},{FILE}"] if models else ["-f", FILE, *chosen]
+    arguments = ["-f", f"{_MODELS_FILE},{FILE}"] if models else [*name_files(FILE), *chosen]
     arguments += ["--class-picker", "--users", str(users), "--spawn-rate", str(users)]
     open_ui(lab.backend, models, arguments)
 

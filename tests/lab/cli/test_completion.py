@@ -10,7 +10,7 @@ import pytest
 @pytest.mark.parametrize(
     ("words", "wanted"),
     [
-        ("lab lo", ["logs", "load", "load-gallery"]),
+        ("lab lo", ["logs", "load", "load-gallery", "load-file"]),
         ("lab load --pre", ["--preset"]),
         ("lab load pre", ["prefork"]),
         ("lab up trio", ["trio_nursery"]),

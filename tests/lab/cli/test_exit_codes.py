@@ -110,6 +110,7 @@ COULD_NOT_RUN = {
     "load, a condition": ["load", "--headless", "--fail-if", "rate < 0"],
     "load, a folder": ["load", "--headless", "--duration", "9s", "--out", "/proc/nothing"],
     "load-gallery": ["load-gallery", "ftp"],
+    "load-file": ["load-file", "nonesuch"],
     "faults": ["faults", "nonesuch"],
     "faults, none named": ["faults", "--now", "kill"],
     "faults, a folder": ["faults", "plain_socket", "--out", "/proc/nothing"],

@@ -1,14 +1,13 @@
-"""`lab load-gallery`, without the gallery: who is chosen, and what is read of Locust's output."""
+"""`lab load-gallery`, without the gallery: which users are chosen."""
 
 import ast
 import json
-import subprocess
 
 import pytest
 
 from lab.base.errors import LabError
 from lab.base.paths import ROOT
-from lab.load.gallery import USERS, choose_users, read_steps
+from lab.load.gallery import USERS, choose_users
 from lab.servers.catalogue import GALLERY, Catalogue
 from loadtests.targets import TargetError, Targets
 
@@ -41,25 +40,3 @@ def test_what_loads_models_does_not_see_the_gallery() -> None:
     assert Targets.from_json(json.dumps(rows)).models == ["mine"]
     with pytest.raises(TargetError, match="names no model"):
         Targets.from_json(json.dumps(rows[1:]))
-
-
-ENTRY = {"method": "FTP", "name": "upload", "num_requests": 100, "num_failures": 2}
-
-
-def finished(output: str, code: int = 0) -> "subprocess.CompletedProcess[str]":
-    return subprocess.CompletedProcess([], code, output, "something else\n")
-
-
-def test_steps_are_read_from_what_locust_prints() -> None:
-    times = {"1.5": 50, "3": 48, "20": 1, "1000.0": 1}
-    (step,) = read_steps(finished("noise\n" + json.dumps([{**ENTRY, "response_times": times}]), 1), 4.0)
-    wanted = {"protocol": "FTP", "step": "upload", "taken": 100, "failures": 2, "rate": 25.0}
-    assert step == wanted | {"p50_ms": 1.5, "p99_ms": 20.0}
-    (step,) = read_steps(finished(json.dumps([{**ENTRY, "response_times": {}}])), 4.0)
-    assert (step["p50_ms"], step["p99_ms"]) == (None, None)
-
-
-@pytest.mark.parametrize(("output", "code"), [("", 0), ("no list", 1), ("[1, ", 0), ("[]", 2)])
-def test_what_is_no_list_of_steps_is_an_error_that_quotes_it(output: str, code: int) -> None:
-    with pytest.raises(LabError, match=rf"Locust ended with exit code {code}:\n  something else"):
-        read_steps(finished(output, code), 1.0)

@@ -456,6 +456,23 @@ def test_custom_image_is_a_model(
     assert found["answered"] > 100
     assert found["failures"] == {}
     assert found["memory_bytes"] > 0
+    # A locustfile from this machine, with a module of its folder.
+    path.parent.chmod(0o755)
+    path.with_name("paths.py").write_text("PING = '/ping'\n")
+    file = path.with_name("mine.py")
+    file.write_text(
+        "from locust import FastHttpUser, task\n"
+        "from paths import PING\n"
+        "class Mine(FastHttpUser):\n"
+        "    @task\n"
+        "    def ping(self): self.client.get(PING)\n"
+    )
+    loaded = lab(
+        *options, "load-file", "plain_socket", "--file", str(file), "--json", "--users", "1", "--duration", "1s"
+    )
+    (row,) = json.loads(loaded.stdout)
+    assert (row["protocol"], row["step"], row["failures"]) == ("GET", "/ping", 0)
+    assert row["taken"] > 0
     assert lab(*options, "down").returncode == 0
     assert find_of_project(docker_project) == []
 

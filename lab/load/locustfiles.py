@@ -1,0 +1,136 @@
+"""Run Locust with a locustfile of ordinary users: those of the gallery, of HTTP, or somebody's own."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lab.base.environ import ENV_LIFELINE, ENV_LOCUSTFILES
+from lab.base.errors import LabError
+from lab.servers.backend import Completed, Helpers, Listening, Loadable
+from lab.servers.catalogue import Model
+from loadtests.sockets.histogram import percentile
+from services.protocol import Transport
+
+# Named before each locustfile: it ends Locust with the lab, guards the web UI, and prints failures.
+_GUARD = "loadtests/guardfile.py"
+HTTP_FILE = "loadtests/httpfile.py"
+
+# Where the folder of a locustfile is mounted in a container; compose.yaml.
+_MOUNTED = "/locustfiles"
+
+# loadtests/guardfile.py prints this before each kind of failure.
+_FAILURE = "LOAD-FAILURE "
+
+# Time to start Locust, and for users to finish their last steps.
+_SLACK_SECONDS = 60.0
+
+_SERVICE = "http"
+# The capability of a server whose replies are not static, and the tag of the tasks that need it.
+_WORK = "work"
+
+
+def name_files(*files: str) -> list[str]:
+    """Return the arguments for Locust that select these locustfiles, behind the guard."""
+    return ["-f", ",".join((_GUARD, *files))]
+
+
+def place(backend: Loadable, file: Path) -> tuple[str, dict[str, str]]:
+    """Return the path of a locustfile where Locust runs, and the variables that its container needs.
+
+    Raises:
+        LabError: Locust could not read it.
+    """
+    path = file.resolve()
+    if "," in str(path):
+        raise LabError(f"{file}: Locust separates locustfiles by commas, so the path must not contain one: rename it")
+    if not backend.in_containers:
+        return str(path), {}
+    # The container's user is neither the owner nor in the group.
+    for item, bits, word in ((path, 0o4, "readable"), (path.parent, 0o5, "accessible")):
+        if item.stat().st_mode & bits != bits:
+            raise LabError(f"{item} is not {word} for other users, so not in the container: chmod o+rX {item}")
+    return f"{_MOUNTED}/{path.name}", {ENV_LOCUSTFILES: str(path.parent)}
+
+
+def choose_host(backend: Listening, model: Model) -> str:
+    """Return the URL of a running model for Locust's `--host`.
+
+    Raises:
+        LabError: the model does not run, or does not speak HTTP over TCP.
+    """
+    if (_SERVICE, Transport.TCP) not in {(item.service, item.transport) for item in model.addresses}:
+        raise LabError(f"{model.name} does not speak {_SERVICE} over tcp; `lab ls --json` lists the models that do")
+    for item in backend.targets():
+        if (item.model, item.service, item.transport) == (model.name, _SERVICE, Transport.TCP):
+            return f"http://{item.address.removeprefix('tcp://')}"
+    raise LabError(f"{model.name} is not running; start it with: lab up {model.name}")
+
+
+def choose_tags(model: Model) -> list[str]:
+    """Return the arguments that leave out the tasks of `HTTP_FILE` that a model declares to lack."""
+    return ["--exclude-tags", _WORK] if _WORK in model.limits else []
+
+
+def run_headless(
+    helpers: Helpers, arguments: Sequence[str], users: int, seconds: float, environ: Mapping[str, str] | None = None
+) -> list[dict[str, Any]]:
+    """Run users for this long, print each kind of failure on stderr, and return what each step took.
+
+    Args:
+        arguments: of Locust: its locustfiles, and the classes of users.
+        users: their number.
+        environ: further variables.
+
+    Returns:
+        For each step of each protocol: `protocol`, `step`, the count of runs (`taken`) and of `failures`, `rate` (per
+        second), `p50_ms` and `p99_ms`.
+
+    Raises:
+        LabError: Locust failed.
+    """
+    arguments = [*arguments, "--headless", "--json", "--users", str(users), "--spawn-rate", str(users)]
+    arguments += ["--run-time", f"{seconds:g}s", "--stop-timeout", "15", "--loglevel", "ERROR"]
+    own = {ENV_LIFELINE: "stdin", **(environ or {})}
+    done = helpers.run_service("locust", arguments, environ=own, capture=True, timeout=seconds + _SLACK_SECONDS)
+    for failure in find_failures(done.stderr):
+        print(f"lab: {failure}", file=sys.stderr)
+    return read_steps(done, seconds)
+
+
+def find_failures(output: str) -> list[str]:
+    """Return the failures that the guard has printed."""
+    return [line.removeprefix(_FAILURE) for line in output.splitlines() if line.startswith(_FAILURE)]
+
+
+def read_steps(done: Completed, seconds: float) -> list[dict[str, Any]]:
+    """Parse the output of a Locust run of this many seconds; see `run_headless`.
+
+    Raises:
+        LabError: it is not the JSON of a finished run.
+    """
+    # A locustfile may print, too: Locust's JSON begins in a line of its own, at the end.
+    start = done.stdout.rfind("\n[") + 1 if "\n[" in done.stdout else done.stdout.find("[")
+    try:
+        entries = json.loads(done.stdout[start:]) if start >= 0 else None
+    except ValueError:
+        entries = None
+    # 1: a step has failed, which the table shows better.
+    if entries is None or done.returncode not in (0, 1):
+        said = (done.stderr + done.stdout).strip().splitlines()[-15:]
+        raise LabError("\n  ".join([f"Locust ended with exit code {done.returncode}:", *said]))
+    return [_read_step(entry, seconds) for entry in entries]
+
+
+def _read_step(entry: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    times = sorted((float(time), int(count)) for time, count in entry["response_times"].items())
+    return {
+        "protocol": entry["method"],
+        "step": entry["name"],
+        "taken": entry["num_requests"],
+        "failures": entry["num_failures"],
+        "rate": entry["num_requests"] / seconds,
+        "p50_ms": percentile(times, 0.5),
+        "p99_ms": percentile(times, 0.99),
+    }

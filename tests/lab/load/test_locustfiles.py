@@ -1,0 +1,114 @@
+"""Locustfiles of ordinary users: where they are placed, what they ask, and how Locust's output is read."""
+
+import json
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from lab.base.errors import LabError
+from lab.load.locustfiles import choose_host, choose_tags, find_failures, name_files, place, read_steps
+from lab.servers.catalogue import Catalogue, Listener
+
+CATALOGUE = Catalogue.load()
+DOCKER: Any = SimpleNamespace(in_containers=True)
+PROCESS: Any = SimpleNamespace(in_containers=False)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    tmp_path.chmod(0o755)
+    path = tmp_path / "mine.py"
+    path.touch(0o644)
+    return path
+
+
+def test_guard_is_named_before_a_locustfile() -> None:
+    assert name_files("/a/mine.py") == ["-f", "loadtests/guardfile.py,/a/mine.py"]
+
+
+def test_folder_of_a_locustfile_is_mounted_in_a_container(file: Path) -> None:
+    assert place(PROCESS, file) == (str(file), {})
+    assert place(DOCKER, file) == ("/locustfiles/mine.py", {"LAB_LOCUSTFILES": str(file.parent)})
+
+
+def test_locustfile_that_the_container_cannot_read_is_refused(file: Path) -> None:
+    file.chmod(0o640)
+    with pytest.raises(LabError, match=rf"{file} is not readable for other users.*chmod o\+rX {file}"):
+        place(DOCKER, file)
+    assert place(PROCESS, file) == (str(file), {})
+    file.chmod(0o644)
+    file.parent.chmod(0o754)
+    with pytest.raises(LabError, match=rf"{file.parent} is not accessible"):
+        place(DOCKER, file)
+
+
+def test_comma_in_the_path_of_a_locustfile_is_refused(file: Path) -> None:
+    with pytest.raises(LabError, match="separates locustfiles by commas"):
+        place(PROCESS, file.rename(file.with_name("a,b.py")))
+
+
+class Running:
+    """A backend in which these listeners run."""
+
+    def __init__(self, *listeners: Listener) -> None:
+        self._listeners = listeners
+
+    def targets(self) -> list[Listener]:
+        return list(self._listeners)
+
+
+def test_host_is_the_address_of_the_models_http_over_tcp() -> None:
+    (model,) = CATALOGUE.select(["prefork"])
+    backend: Any = Running(
+        Listener("thread_pool", "http", "tcp", "tcp://127.0.0.1:1"),
+        Listener("prefork", "command", "tcp", "tcp://127.0.0.1:2"),
+        Listener("prefork", "http", "tls", "tls://127.0.0.1:3"),
+        Listener("prefork", "http", "tcp", "tcp://127.0.0.1:4"),
+    )
+    assert choose_host(backend, model) == "http://127.0.0.1:4"
+    with pytest.raises(LabError, match="prefork is not running; start it with: lab up prefork"):
+        choose_host(Running(*backend.targets()[:3]), model)
+    (model,) = CATALOGUE.select(["peer_redis"])
+    with pytest.raises(LabError, match="peer_redis does not speak http over tcp"):
+        choose_host(backend, model)
+
+
+def test_server_with_static_replies_is_not_asked_to_work() -> None:
+    uvicorn, nginx = CATALOGUE.select(["peer_uvicorn", "peer_nginx"])
+    assert choose_tags(nginx) == ["--exclude-tags", "work"]
+    assert choose_tags(uvicorn) == []
+
+
+def test_failures_are_the_lines_of_the_guard() -> None:
+    output = "noise LOAD-FAILURE a\nLOAD-FAILURE GET /: status 500 (3 times)\nmore\n"
+    assert find_failures(output) == ["GET /: status 500 (3 times)"]
+
+
+ENTRY = {"method": "FTP", "name": "upload", "num_requests": 100, "num_failures": 2}
+
+
+def finished(output: str, code: int = 0) -> "subprocess.CompletedProcess[str]":
+    return subprocess.CompletedProcess([], code, output, "something else\n")
+
+
+def test_steps_are_read_from_what_locust_prints() -> None:
+    times = {"1.5": 50, "3": 48, "20": 1, "1000.0": 1}
+    (step,) = read_steps(finished("noise\n" + json.dumps([{**ENTRY, "response_times": times}]), 1), 4.0)
+    wanted = {"protocol": "FTP", "step": "upload", "taken": 100, "failures": 2, "rate": 25.0}
+    assert step == wanted | {"p50_ms": 1.5, "p99_ms": 20.0}
+    (step,) = read_steps(finished(json.dumps([{**ENTRY, "response_times": {}}])), 4.0)
+    assert (step["p50_ms"], step["p99_ms"]) == (None, None)
+
+
+@pytest.mark.parametrize(("output", "code"), [("", 0), ("no list", 1), ("[1, ", 0), ("[]", 2)])
+def test_what_is_no_list_of_steps_is_an_error_that_quotes_it(output: str, code: int) -> None:
+    with pytest.raises(LabError, match=rf"Locust ended with exit code {code}:\n  something else"):
+        read_steps(finished(output, code), 1.0)
+
+
+def test_output_of_a_locustfile_is_not_taken_for_the_result() -> None:
+    (step,) = read_steps(finished("[mine] starts\n" + json.dumps([{**ENTRY, "response_times": {}}])), 1.0)
+    assert step["taken"] == 100
