@@ -152,7 +152,7 @@ def test_unknown_option_is_exit_code_2(lab: Lab) -> None:
 ONE_OF_EACH_COMMAND: list[list[str]] = [
     *(["up"], ["down"], ["ls"], ["logs"], ["call", "plain_socket", "greet"], ["check"], ["shell"], ["doctor"]),
     *(["clean"], ["load"], ["load-gallery"], ["faults"], ["soak"], ["tour"], ["bench"], ["demo"], ["new", "x"]),
-    *(["compare", "a", "b"], ["advise"], ["xray"]),
+    *(["compare", "a", "b"], ["advise"], ["xray"], ["load-file", str(Path(__file__))]),
 ]
 
 
