@@ -21,6 +21,9 @@ EVEN, RANDOM = "even", "random"
 # The prefix of a result on the generator's stdout, where Locust and its libraries may print other lines.
 _RESULT = "LOAD-RESULT "
 
+# The columns of `LoadResult.course`; each figure covers up to three seconds, see `loadtests.course.Point`.
+COURSE = ("seconds", "rate", "p50_us", "p99_us", "failures", "connections")
+
 # Start all users at once: the window begins when the last one has started.
 _SPAWN_FACTOR = 100
 
@@ -164,6 +167,8 @@ class LoadResult:
         answered_in_all: exchanges since the start, warm-up included; the server's CPU time is divided by it.
         warm_up_failures: failed exchanges of the warm-up by reason.
         disturbances: sentences about events that make the figures meaningless.
+        began: when the window began, of this machine's CLOCK_MONOTONIC in seconds.
+        course: figures at each second of the window, in rows of `COURSE`; empty for a window of less than a second.
     """
 
     model: str
@@ -191,6 +196,8 @@ class LoadResult:
     answered_in_all: int = 0
     warm_up_failures: Mapping[str, int] = field(default_factory=dict)
     disturbances: tuple[str, ...] = ()
+    began: float | None = None
+    course: tuple[tuple[float | None, ...], ...] = ()
 
     @property
     def times(self) -> Histogram:
@@ -259,6 +266,7 @@ class LoadResult:
             "service": Histogram.from_json(data["service"]),
             "intended": None if intended is None else Histogram.from_json(intended),
             "disturbances": tuple(data["disturbances"]),
+            "course": tuple(tuple(row) for row in data["course"]),
         }
         return cls(**{**data, **changed})
 

@@ -3,7 +3,7 @@
 import platform
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from importlib.metadata import version
 from time import perf_counter, process_time
 from typing import Any, Self
@@ -109,10 +109,19 @@ class Pulse:
         self._last = now, cpu
 
 
-def combine(parts: Sequence[Part], machine_cpu: float | None, *, expected: int) -> list[LoadResult]:
+def combine(
+    parts: Sequence[Part],
+    machine_cpu: float | None,
+    *,
+    expected: int,
+    began: float | None = None,
+    read_course: Callable[[str], tuple[tuple[float | None, ...], ...]] = lambda model: (),
+) -> list[LoadResult]:
     """Combine the counts of all processes into results.
 
     Args:
+        began: see `LoadResult`.
+        read_course: name of a model -> its course.
         machine_cpu: CPU seconds of all processes of this machine in the window; None if unknown.
         expected: number of processes that should have generated the load.
     """
@@ -123,7 +132,14 @@ def combine(parts: Sequence[Part], machine_cpu: float | None, *, expected: int) 
     for part in parts:
         for group in part.groups:
             found.setdefault(group.series, []).append(group)
-    return [_combine(series, groups, parts, machine_cpu, disturbances) for series, groups in sorted(found.items())]
+    return [
+        replace(
+            _combine(series, groups, parts, machine_cpu, disturbances),
+            began=began,
+            course=read_course(series.model),
+        )
+        for series, groups in sorted(found.items())
+    ]
 
 
 def find_disturbances(parts: Sequence[Part], expected: int) -> Iterator[str]:

@@ -15,6 +15,7 @@ from locust.env import Environment
 from locust.runners import MasterRunner
 
 from lab.metrics.cgroup import read_throttled
+from loadtests.course import Course, sample_forever
 from loadtests.parts import BEAT_SECONDS, Group, Part, Pulse, combine, read_machine_cpu
 from loadtests.sockets.engine import Connection, Engine
 from loadtests.sockets.recorder import RECORDER, Series, Tally
@@ -106,6 +107,8 @@ class Window:
         self._parts: list[Part] = []
         self._machine_cpu: float | None = None
         self._started = False
+        self._began = 0.0
+        self._course = Course(RECORDER, kept=None, now=monotonic)
         self._runner.register_message(_PART, self._receive)
         events = cast(Any, environment.events)  # not annotated by Locust
         events.spawning_complete.add_listener(self._spawned)
@@ -123,7 +126,12 @@ class Window:
         gevent.sleep(self._warm_up)
         before = read_machine_cpu()
         self._runner.send_message(_ORDER, _BEGIN)
+        self._began = monotonic()
+        sampling = gevent.spawn(sample_forever, self._course)
         gevent.sleep(self._seconds)
+        sampling.kill()
+        # The end of the window is seldom a whole second after its begin.
+        self._course.sample()
         after = read_machine_cpu()
         self._machine_cpu = None if before is None or after is None else after - before
         self._runner.send_message(_ORDER, _END)
@@ -137,6 +145,13 @@ class Window:
         self._parts.append(Part.decode(msg.data))
 
     def _write(self, **_: Any) -> None:
-        for found in combine(self._parts, self._machine_cpu, expected=self._expected):
+        results = combine(
+            self._parts,
+            self._machine_cpu,
+            expected=self._expected,
+            began=self._began,
+            read_course=lambda model: self._course.rows(model, self._began),
+        )
+        for found in results:
             sys.stdout.write(f"{found.encode()}\n")
         sys.stdout.flush()

@@ -1,10 +1,15 @@
-"""Render a measurement as files: JSON, and its times in the format of HdrHistogram's plotters."""
+"""Render a measurement as files: JSON, its times in the format of HdrHistogram's plotters, its course as CSV."""
 
+import csv
 import io
 import json
 
-from lab.load.measurement import Measurement
+from lab.load.measurement import SERIES, Measurement
 from lab.load.presets import Preset
+from loadtests.contract import COURSE
+
+# Of the server's readings, the CPU time is shown as cores.
+_COLUMNS = (*COURSE, "cpu_cores", *SERIES[2:])
 
 
 def describe_changes(load: Preset, preset: Preset, *, workers: int) -> str:
@@ -31,4 +36,33 @@ def render_files(found: Measurement) -> dict[str, str]:
         file = io.StringIO()
         times.write_hgrm(file)
         texts[f"-{kind}.hgrm"] = file.getvalue()
+    if found.load.course:
+        file = io.StringIO(newline="")
+        csv.writer(file).writerows([_COLUMNS, *list_course(found)])
+        texts["-course.csv"] = file.getvalue()
     return texts
+
+
+def list_course(found: Measurement) -> list[tuple[float | None, ...]]:
+    """Return a row for each second of the window: what the generator has seen, and what the server used.
+
+    The server's CPU cores are the mean since the row before.
+    """
+    rows: list[tuple[float | None, ...]] = []
+    latest: tuple[float | None, ...] | None = None
+    for row in found.load.course:
+        reading = _find_reading(found, row[0] or 0.0)
+        cores = None
+        if reading and latest and reading[1] is not None and latest[1] is not None and reading[0] != latest[0]:
+            cores = (reading[1] - latest[1]) / ((reading[0] or 0.0) - (latest[0] or 0.0))
+        rows.append((*row, cores, *(reading[2:] if reading else [None] * 4)))
+        latest = reading
+    return rows
+
+
+def _find_reading(found: Measurement, seconds: float) -> tuple[float | None, ...] | None:
+    """Return the last reading of the server before a second of the window; None if there is none."""
+    begin = found.server.window_begin
+    if begin is None:
+        return None
+    return next((item for item in reversed(found.server.series) if (item[0] or 0.0) <= begin + seconds), None)

@@ -145,7 +145,8 @@ def measure_together(
     if pinning:
         environ[ENV_GENERATOR_CORES] = encode_cores(pinning.generator)
     before, other_connections = _read(meters), _count_other_connections(backend, found)
-    with _watch(meters) as seen:
+    started = time.monotonic()
+    with _watch(meters, started) as seen:
         expected = warm_up + load.duration
         limit = expected + _OVERHEAD_SECONDS
         if generator:
@@ -168,6 +169,7 @@ def measure_together(
                 after[model.name],
                 seen[model.name],
                 warm_up,
+                started,
                 getattr(meters[model.name], "reason", ""),
                 other_connections[model.name],
             ),
@@ -214,6 +216,7 @@ class Readings:
         before, after: the whole load, with its warm-up.
         seen: readings under load.
         warm_up: its seconds.
+        started: the start of the load, of this machine's CLOCK_MONOTONIC in seconds.
         unknown: why the server could not be read; empty if it could, or there is no reason.
         other_connections: connections of other clients.
     """
@@ -222,16 +225,16 @@ class Readings:
     after: Sample
     seen: Sequence[TimedSample]
     warm_up: float
+    started: float
     unknown: str = ""
     other_connections: int = 0
 
 
 @contextlib.contextmanager
-def _watch(meters: Mapping[str, Meter]) -> Iterator[dict[str, list[TimedSample]]]:
+def _watch(meters: Mapping[str, Meter], started: float) -> Iterator[dict[str, list[TimedSample]]]:
     """Collect readings of the servers while the block runs."""
     seen: dict[str, list[TimedSample]] = {name: [] for name in meters}
     done = threading.Event()
-    started = time.monotonic()
 
     def watch() -> None:
         while not done.wait(_SAMPLE_SECONDS):
@@ -339,6 +342,7 @@ def _describe_use(load: LoadResult, readings: Readings, allotted: int | None) ->
             )
             for item in seen
         ),
+        window_begin=None if load.began is None else round(load.began - readings.started, 3),
         unknown=readings.unknown,
     )
 

@@ -35,6 +35,7 @@ class ServerUse:
         peak_bytes: the highest memory use since it started, file cache included.
         switches: context switches per request; a lower bound.
         series: readings under this load: see `SERIES`.
+        window_begin: when the window began, in the seconds of `series`.
         unknown: why its process is unknown; empty if it is known, or there is no reason.
     """
 
@@ -51,6 +52,7 @@ class ServerUse:
     peak_bytes: int | None = None
     switches: float | None = None
     series: tuple[tuple[float | None, ...], ...] = ()
+    window_begin: float | None = None
     unknown: str = ""
 
 
@@ -111,7 +113,8 @@ class Measurement:
         """Return all fields and the derived figures, flat."""
         load, times = self.load, self.load.times.percentiles()
         generator = {item.name: getattr(load, item.name) for item in fields(load)}
-        del generator["intended"], generator["asked"]
+        # The time of a clock says nothing after a restart; `window_begin` has what is left of it.
+        del generator["intended"], generator["asked"], generator["began"]
         return {
             **{name: getattr(self, name) for name in ("family", "summary", "backend", "workload")},
             **generator,
@@ -146,6 +149,7 @@ class Measurement:
             intended=intended,
             asked=None if asked_rate is None else round(asked_rate * data["seconds"] / data["depth"]),
             disturbances=tuple(data.get("disturbances", ())),
+            course=tuple(tuple(row) for row in data.get("course", ())),
         )
         known = {item.name: _SERVER.get(item.name, item.name) for item in fields(ServerUse)}
         used = {name: data[key] for name, key in known.items() if key in data}
@@ -162,6 +166,7 @@ _PLAIN = {item.name for item in fields(LoadResult)} - {
     "intended",
     "asked",
     "disturbances",
+    "course",
 }
 
 

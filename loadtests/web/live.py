@@ -6,30 +6,20 @@ that it has not seen (`/lab/live.json?after=NUMBER`) and draws them. Everything 
 
 import json
 import math
-import time
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import gevent
 from flask import Blueprint, Response, jsonify, request
 
-from lab.load.messages import FaultEvent, Usage
-from loadtests.sockets.histogram import Histogram
-from loadtests.sockets.recorder import Recorder, Series, Tally
+from lab.load.messages import FaultEvent
+from loadtests.course import Course, sample_forever
 from loadtests.web import faults
 
 if TYPE_CHECKING:
     from locust.env import Environment
-
-# What the page shows.
-SECONDS = 300
-
-# A figure covers this many samples. Workers' reports arrive at other moments than the samples: the rate of one second
-# alone would jump between 0 and twice its value.
-_COVERED = 3
 
 # Locust's STATE_SPAWNING and STATE_RUNNING. An import of its runners would patch a process that only tests this page.
 _UNDER_LOAD = ("spawning", "running")
@@ -37,138 +27,6 @@ _UNDER_LOAD = ("spawning", "running")
 _PAGE = Path(__file__).with_name("live.html")
 _STYLE = "position:fixed;right:16px;bottom:12px;z-index:2000;font:14px sans-serif;color:#15803d"
 _LINK = f'<a href="./lab/live" target="lab-live" style="{_STYLE}">Live charts</a>'.encode()
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """One model over the last three seconds; None if unknown.
-
-    Args:
-        rate: right replies per second; of pipelined requests, each counts.
-        p50_us, p99_us: response times in microseconds: in an open loop from when the request was due.
-        failures: failed exchanges per second.
-        cpu_us: CPU time of the server for each request, in microseconds.
-        memory_bytes: of the server.
-        connections: of the load generator.
-    """
-
-    rate: float
-    p50_us: float | None
-    p99_us: float | None
-    failures: float
-    cpu_us: float | None
-    memory_bytes: int | None
-    connections: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Snapshot:
-    """The counts of a model's series at one moment, and the CPU cores in use."""
-
-    at: float
-    requests: int
-    failed: int
-    times: tuple[Mapping[int, int], ...]
-    cores: float | None
-
-
-@dataclass(slots=True)
-class _Past:
-    """The last snapshots of a model, of the same series and without a reset in between."""
-
-    series: tuple[Series, ...]
-    snapshots: deque[_Snapshot]
-
-
-class Course:
-    """Figures of each model over time.
-
-    Args:
-        recorder: the results so far.
-        read_usages: returns the current usage of the servers.
-        clock: monotonic, in seconds.
-        now: seconds since the epoch.
-    """
-
-    def __init__(
-        self,
-        recorder: Recorder,
-        read_usages: Callable[[], Iterable[Usage]] = lambda: (),
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        now: Callable[[], float] = time.time,
-    ) -> None:
-        self._recorder, self._read_usages = recorder, read_usages
-        self._clock, self._now = clock, now
-        self._past: dict[str, _Past] = {}
-        self._number = 0
-        self._samples: deque[tuple[int, float, dict[str, Point]]] = deque(maxlen=SECONDS)
-
-    def sample(self) -> None:
-        """Add a point for each model that has a series; none if there is no model."""
-        usages = {usage.model: usage for usage in self._read_usages()}
-        found: dict[str, dict[Series, Tally]] = {}
-        for series, tally in self._recorder.tallies().items():
-            found.setdefault(series.model, {})[series] = tally
-        points = {model: self._measure(model, tallies, usages.get(model)) for model, tallies in found.items()}
-        # A model that is forgotten by Locust starts again without a past.
-        self._past = {model: past for model, past in self._past.items() if model in found}
-        if points:
-            self._number += 1
-            self._samples.append((self._number, self._now(), points))
-
-    def since(self, number: int) -> list[dict[str, Any]]:
-        """Return the samples after the one with this number, oldest first."""
-        return [
-            {"number": own, "at": round(at, 3), "models": {model: asdict(point) for model, point in points.items()}}
-            for own, at, points in self._samples
-            if own > number
-        ]
-
-    def _measure(self, model: str, tallies: Mapping[Series, Tally], usage: Usage | None) -> Point:
-        past = self._past.setdefault(model, _Past((), deque(maxlen=_COVERED + 1)))
-        histograms = [_times(series, tally) for series, tally in tallies.items()]
-        snapshot = _Snapshot(
-            self._clock(),
-            sum(tally.requests for tally in tallies.values()),
-            sum(tally.failed for tally in tallies.values()),
-            tuple(dict(histogram.counts) for histogram in histograms),
-            usage.cpu_cores if usage else None,
-        )
-        latest = past.snapshots[-1] if past.snapshots else None
-        if past.series != tuple(tallies) or (latest and _is_reset(latest, snapshot)):
-            past.series = tuple(tallies)
-            past.snapshots.clear()
-        past.snapshots.append(snapshot)
-        first, seconds = past.snapshots[0], snapshot.at - past.snapshots[0].at
-        times = Histogram()
-        for histogram, before in zip(histograms, first.times, strict=True):
-            times.merge(histogram.since(before))
-        rate = (snapshot.requests - first.requests) / seconds if seconds else 0.0
-        cores = _mean(item.cores for item in list(past.snapshots)[1:])
-        return Point(
-            rate=rate,
-            p50_us=times.percentile(0.5),
-            p99_us=times.percentile(0.99),
-            failures=(snapshot.failed - first.failed) / seconds if seconds else 0.0,
-            cpu_us=cores / rate * 1e6 if cores is not None and rate else None,
-            memory_bytes=usage.memory_bytes if usage else None,
-            connections=sum(self._recorder.gauge(series).users for series in tallies),
-        )
-
-
-def _times(series: Series, tally: Tally) -> Histogram:
-    return tally.intended if series.loop == "open" else tally.service
-
-
-def _is_reset(before: _Snapshot, after: _Snapshot) -> bool:
-    return after.requests < before.requests or after.failed < before.failed
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    """Return the mean of the known values; None if none is known."""
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
 
 
 def add_page(
@@ -228,7 +86,7 @@ def add_page(
         return response
 
     web_ui.app.after_request(add_link)
-    gevent.spawn(_sample_forever, course)
+    gevent.spawn(sample_forever, course)
 
 
 def _find_fault_objection(environment: "Environment", form: Mapping[str, str]) -> str | None:
@@ -246,9 +104,3 @@ def _find_fault_objection(environment: "Environment", form: Mapping[str, str]) -
     except ValueError:
         seconds = math.nan
     return faults.find_duration_objection(seconds)
-
-
-def _sample_forever(course: Course) -> None:
-    while True:
-        gevent.sleep(1.0)
-        course.sample()

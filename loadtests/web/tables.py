@@ -23,10 +23,11 @@ from gevent.fileobject import FileObject
 from lab.base.environ import ENV_TELEMETRY
 from lab.base.messages import decode
 from lab.load.messages import FaultEvent, Telemetry, Usage
+from loadtests.course import Course
 from loadtests.sockets.histogram import PERCENTILES
 from loadtests.sockets.recorder import RECORDER, follow
 from loadtests.web.access import AccessError, guard
-from loadtests.web.live import Course, add_page
+from loadtests.web.live import add_page
 
 if TYPE_CHECKING:
     from locust.env import Environment

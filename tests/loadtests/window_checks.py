@@ -201,6 +201,8 @@ def test_window_ends_when_all_processes_have_replied(window):
     assert runner.quits == 1
     assert found.window._parts == parts
     assert found.window._machine_cpu == 4.5
+    # After the warm-up of 2 s.
+    assert found.window._began == 102.0
 
 
 def test_worker_without_a_reply_is_given_up_after_ten_seconds(window):
@@ -227,17 +229,19 @@ def test_window_prints_a_line_per_model(window, monkeypatch, capsys, runner, exp
     found = LoadResult("a", "tcp", 1.0, 1, 5.0, 7, {}, Histogram())
     asked = []
 
-    def combine(parts, machine_cpu, *, expected):
-        asked.append((parts, machine_cpu, expected))
+    def combine(parts, machine_cpu, *, expected, began, read_course):
+        asked.append((parts, machine_cpu, expected, began, read_course("a")))
         return [found, replace(found, model="b")]
 
     monkeypatch.setattr(measurement, "combine", combine)
     made = window(runner)
+    made.window._began = 7.0
+    made.window._course = SimpleNamespace(rows=lambda model, begin: ((model, begin),))
     part = Part(1.0, 0.0, None, 0.0, ())
     runner.listeners["socketlab_part"](SimpleNamespace(data=part.encode()), environment=None)
     (listener,) = made.environment.events.quit.listeners
     listener(exit_code=0)
-    assert asked == [([part], None, expected)]
+    assert asked == [([part], None, expected, 7.0, (("a", 7.0),))]
     assert LoadResult.find_all(capsys.readouterr().out) == [
         found,
         replace(found, model="b"),

@@ -97,8 +97,8 @@ GROUPS = (
     ),
     Group(
         "web",
-        ("loadtests/web/tables.py", "loadtests/web/live.py"),
-        ("tests/loadtests/web/test_web.py", "tests/loadtests/web/test_live.py"),
+        ("loadtests/web/tables.py", "loadtests/web/live.py", "loadtests/course.py"),
+        ("tests/loadtests/web/test_web.py", "tests/loadtests/web/test_live.py", "tests/loadtests/test_course.py"),
     ),
     Group("cells", ("lab/report/cells.py",), ("tests/lab/report/test_cells.py",)),
     Group("window", ("loadtests/window.py",), ("tests/loadtests/window_checks.py",), patched=True),

@@ -104,7 +104,7 @@ def _default(name: str) -> str:
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Results folder: keep each measurement in DIR/load, as JSON and .hgrm.",
+    help="Results folder: keep each measurement in DIR/load, as JSON and .hgrm, and its course as CSV.",
 )
 @click.option(
     "--workers",

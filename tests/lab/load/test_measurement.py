@@ -19,6 +19,7 @@ import pytest
 from lab.base.errors import LabError
 from lab.base.paths import ROOT
 from lab.load.cores import Pinning, allotted_cores
+from lab.load.exports import list_course, render_files
 from lab.load.generator import PersistentGenerator
 from lab.load.measure import (
     MeteredServer,
@@ -230,6 +231,8 @@ RESULT = LoadResult(
     machine_cores=1.4,
     cores=8,
     versions={"locust": "2"},
+    began=1002.125,
+    course=((1.0, 3100.0, 2001.5, 9000.0, 0.0, 8), (2.0, 3300.0, None, None, 0.5, 8)),
     answered_in_all=1000,
     warm_up_failures={"connection refused": 9},
 )
@@ -271,7 +274,7 @@ def put_together(
     other_connections: int = 0,
     **changes: Any,
 ) -> Measurement:
-    readings = Readings(before, after, seen, 2.0, unknown, other_connections)
+    readings = Readings(before, after, seen, 2.0, 1000.0, unknown, other_connections)
     result = replace(RESULT, **changes)
     return _combine("process", find_preset("closed_ping"), MODEL, result, readings, Pinning((1, 2, 3), (0,)))
 
@@ -301,6 +304,8 @@ def test_measurement_has_every_figure() -> None:
         # 0.2 s of 5, the warm-up too.
         "throttled": 0.04,
         "series": ((0.25, 10.5, 500, 5, 40, 20), (0.5, 11.0, 400, 6, 50, None), (0.75, *[None] * 4, 12)),
+        # The load started at 1000.
+        "window_begin": 2.125,
         "unknown": "",
     }
     assert expected.keys() == set(ServerUse.__dataclass_fields__)
@@ -355,7 +360,7 @@ def test_verdict_knows_whether_users_rest(monkeypatch) -> None:
     given = note_limit_inputs(monkeypatch)
     resting = PRESETS["closed_think"]
     assert resting.workload.rests
-    _combine("process", resting, MODEL, RESULT, Readings(BEFORE, AFTER, SEEN, 2.0), None)
+    _combine("process", resting, MODEL, RESULT, Readings(BEFORE, AFTER, SEEN, 2.0, 1000.0), None)
     assert given[0].rests
     # Not pinned: all cores of the machine.
     assert given[0].server_allotted == 8
@@ -490,7 +495,10 @@ OLDER = {
 def test_measurement_is_parsed_from_its_json() -> None:
     found = replace(put_together(disturbances=("a", "b")), verdict=Verdict(Limit.GENERATOR, "it was"))
     data = json.loads(json.dumps(found.as_json()))
-    assert Measurement.from_json(data | {"from a later version": 1}) == found
+    # The time of the clock is no longer needed.
+    assert Measurement.from_json(data | {"from a later version": 1}) == replace(
+        found, load=replace(found.load, began=None)
+    )
     assert data["rate"] == 3200.0
     assert data["rate_is_lower_bound"] is True
     assert (data["p50_us"], data["p99_us"], data["service_p50_us"], data["service_p90_us"]) == (
@@ -502,7 +510,7 @@ def test_measurement_is_parsed_from_its_json() -> None:
     closed = put_together(intended=None, asked=None)
     data = json.loads(json.dumps(closed.as_json()))
     assert (data["service"], data["service_p50_us"], data["p50_us"]) == (None, 2001.5, 2001.5)
-    assert Measurement.from_json(data) == closed
+    assert Measurement.from_json(data) == replace(closed, load=replace(closed.load, began=None))
     with pytest.raises(KeyError):
         Measurement.from_json({})
 
@@ -782,3 +790,42 @@ def test_window_counts_from_its_begin_to_its_end() -> None:
         [sys.executable, "-c", code, *options, str(checks)], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout
+
+
+# The course as CSV.
+
+
+def test_course_has_a_row_per_second_with_the_use_of_the_server() -> None:
+    # The window began at 2.0 of the readings: its first second ends after the one at 2.9, its second one after 3.9.
+    series = (
+        (1.9, 10.0, 400, 1, 2, 3),
+        (2.9, 10.5, 500, 5, 40, 20),
+        (3.1, 99.0, 1, 1, 1, 1),
+        (3.9, 11.0, 600, 6, 50, None),
+    )
+    found = put_together()
+    found = replace(found, server=replace(found.server, series=series, window_begin=2.0))
+    header, first, second, *rest = render_files(found)["-course.csv"].splitlines()
+    assert header == (
+        "seconds,rate,p50_us,p99_us,failures,connections,cpu_cores,memory_bytes,processes,threads,descriptors"
+    )
+    # Without a row before, the cores are unknown; then 0.5 s in 1 s.
+    assert first == "1.0,3100.0,2001.5,9000.0,0.0,8,,500,5,40,20"
+    assert second == "2.0,3300.0,,,0.5,8,0.5,600,6,50,"
+    assert rest == []
+
+
+def test_use_of_the_server_is_empty_where_it_was_not_read() -> None:
+    found = put_together()
+    unread = replace(found, server=replace(found.server, series=(), window_begin=2.0))
+    assert [row[6:] for row in list_course(unread)] == [(None,) * 5] * 2
+    no_clock = replace(found, server=replace(found.server, window_begin=None))
+    assert [row[6:] for row in list_course(no_clock)] == [(None,) * 5] * 2
+    # The same reading twice says nothing of the second between.
+    once = replace(found, server=replace(found.server, series=((0.5, 1.0, 7, 1, 1, 1),), window_begin=2.0))
+    assert [row[6:8] for row in list_course(once)] == [(None, 7)] * 2
+
+
+def test_short_window_has_no_course() -> None:
+    found = put_together(course=())
+    assert set(render_files(found)) == {".json", "-service.hgrm", "-intended.hgrm"}

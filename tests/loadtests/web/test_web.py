@@ -23,10 +23,10 @@ from lab.load.telemetry import Gauges, send_telemetry
 from lab.load.timeline import note
 from lab.load.web_ui import read_base_path, read_login
 from lab.servers.runtime import forget
+from loadtests.course import Course
 from loadtests.sockets.recorder import RECORDER
 from loadtests.web import tables
 from loadtests.web.access import AccessError, Login, find_objection
-from loadtests.web.live import Course
 from loadtests.web.tables import FAULTS, SERVERS, TIMES, Servers, show_faults, show_servers, show_times
 from tests.support.fakes import FakeHelper
 from tests.support.waiting import wait_until
