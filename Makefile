@@ -90,7 +90,8 @@ nogil: .venv/lab.stamp ## threads with the GIL and without it, in turns (the fir
 
 bench-models: .venv/lab.stamp ## the figures of docs/models/: run it on an idle machine
 	@$(ENGINE) ensure && $(ENGINE) base
-	@$(BIN)/python -m benchmarks.models
+	@$(BIN)/lab bench --quick --workloads session,pipeline_16 --rounds 5 --duration 3s
+	@$(BIN)/python -m tools.docs.measured
 
 bench: .venv/lab.stamp ## compare all models under each workload, with intervals and verdicts (about ten minutes)
 	@$(ENGINE) ensure && $(ENGINE) base || [ $$? -eq 3 ]

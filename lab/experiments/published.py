@@ -2,7 +2,7 @@
 
 Each part of the file belongs to one script, which leaves the other part alone:
 
-    environment, seconds, models, missing    benchmarks/models.py: medians of interleaved rounds
+    environment, seconds, models, missing    tools/docs/measured.py: medians over the rounds of a run of `lab bench`
     idle, idle_environment                   benchmarks/idle.py: {model: {connections, bytes_per_connection, ...}}
 """
 
@@ -16,6 +16,8 @@ from typing import Any, Self
 
 from lab.base.errors import LabError
 from lab.base.paths import ROOT
+from lab.experiments.bench.findings import Findings
+from lab.experiments.bench.plan import CLOSED
 from lab.load.measurement import Measurement
 
 MEASURED_FILE = ROOT / "docs" / "data" / "measured.json"
@@ -110,8 +112,19 @@ class Measured:
         except (AttributeError, TypeError, ValueError) as error:
             raise LabError(f"{path}: not a file of measurements: {error}") from None
 
+    @classmethod
+    def of(cls, findings: Findings) -> Self:
+        """Summarize the closed loops of a stored run, without its control server."""
+        models: dict[str, dict[str, Summary]] = {}
+        for workload in findings.plan.workloads:
+            for row in findings.list_rows(workload, CLOSED):
+                if found := list(row.found.values()):
+                    models.setdefault(row.model, {})[found[0].workload] = summarize(found)
+        missing = {model: _explain_missing(findings, model) for model in findings.plan.models if model not in models}
+        return cls(environment=findings.environment, seconds=findings.plan.seconds, models=models, missing=missing)
+
     def save(self, path: Path = MEASURED_FILE) -> None:
-        """Write the part of benchmarks/models.py; the other parts of the file stay."""
+        """Write the part of a run of `lab bench`; the other parts of the file stay."""
         data = _read(path) | {
             "environment": dict(self.environment),
             "seconds": self.seconds,
@@ -141,6 +154,11 @@ def summarize(found: Sequence[Measurement]) -> Summary:
         verdicts=dict(Counter(str(item.verdict.bound) for item in found).most_common()),
         failures=sum(item.load.failed for item in found),
     )
+
+
+def _explain_missing(findings: Findings, model: str) -> str:
+    rows = [row.reason for row in findings.rows.values() if row.model == model]
+    return findings.unsound.get(model) or next(iter(rows), "it speaks none of the services of the workloads")
 
 
 def _spread(values: Sequence[float], middle: float) -> float | None:

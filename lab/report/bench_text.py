@@ -237,12 +237,8 @@ def _show_costs(item: CrossCheck) -> str:
 
 
 def make_environment(findings: Findings) -> dict[str, str]:
-    """Return the facts of the environment, with the load generator's own versions from a measurement."""
-    facts = dict(findings.run.facts["environment"])
-    if not facts.get("load generator"):
-        versions = next((item.load.versions for row in findings.rows.values() for item in row.found.values()), {})
-        facts["load generator"] = ", ".join(f"{name} {version}" for name, version in versions.items())
-    return {name: value or "not known" for name, value in facts.items()}
+    """Return the facts of the environment for a reader."""
+    return {name: value or "not known" for name, value in findings.environment.items()}
 
 
 def print_report(findings: Findings, console: Console) -> None:

@@ -193,6 +193,15 @@ class Findings:
     cross_checks: tuple[CrossCheck, ...]
     generator_limit: GeneratorLimit | None
 
+    @property
+    def environment(self) -> dict[str, str | None]:
+        """The facts of the environment, with the load generator's own versions from a measurement."""
+        facts = dict(self.run.facts.get("environment") or {})
+        if not facts.get("load generator"):
+            versions = next((item.load.versions for row in self.rows.values() for item in row.found.values()), {})
+            facts["load generator"] = ", ".join(f"{name} {version}" for name, version in versions.items()) or None
+        return facts
+
     def list_rows(self, workload: str, mode: str) -> list[Row]:
         """Return the rows of all models, without the control server."""
         return [

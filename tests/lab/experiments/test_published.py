@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from lab.base.errors import LabError
+from lab.experiments.bench.findings import read_findings
 from lab.experiments.published import Idle, Measured, summarize
 from lab.load.measurement import Measurement
 from lab.metrics.verdict import Limit, Verdict
@@ -51,6 +52,41 @@ def test_one_lower_bound_makes_the_median_a_lower_bound() -> None:
 def test_two_rounds_have_no_spread() -> None:
     assert summarize([make(1), make(2)]).rate_spread is None
     assert summarize([make(0), make(0), make(0)]).rate_spread is None
+
+
+def test_figures_are_those_of_a_stored_run(bench, make_plan, make_measurement) -> None:
+    plan = make_plan(
+        models=("asyncio_streams", "plain_socket", "twisted_reactor"), workloads=("session", "pipeline_16")
+    )
+    bench.failing = {"plain_socket"}
+    rates = iter(range(1000, 10_000))
+    bench.answer = lambda model, scenario, users, rate: make_measurement(
+        workload=scenario,
+        users=users,
+        answered=next(rates) if model == "asyncio_streams" else 0,
+        versions={"locust": "2"},
+    )
+    run = bench.begin(plan)
+    bench.measure(run, plan)
+    findings = read_findings(run)
+    measured = Measured.of(findings)
+    assert (measured.environment, measured.seconds) == ({"commit": "abc", "load generator": "locust 2"}, plan.seconds)
+    assert {model: list(found) for model, found in measured.models.items()} == {
+        "asyncio_streams": ["closed_session", "closed_pipeline_16"],
+        "twisted_reactor": ["closed_session", "closed_pipeline_16"],
+    }
+    (row,) = (row for row in findings.list_rows("session", "closed") if row.model == "asyncio_streams")
+    assert measured.models["asyncio_streams"]["closed_session"] == summarize(list(row.found.values()))
+    assert measured.models["asyncio_streams"]["closed_session"].rounds == plan.rounds
+    assert list(measured.missing) == ["plain_socket"]
+    assert measured.missing["plain_socket"].startswith("1 of 6 conformance tests fail")
+
+
+def test_model_without_a_step_says_why(bench, make_plan) -> None:
+    plan = make_plan(models=("peer_inetd",), workloads=("pipeline_16",), control=None)
+    run = bench.begin(plan)
+    bench.measure(run, plan)
+    assert Measured.of(read_findings(run)).missing == {"peer_inetd": "it speaks none of the services of the workloads"}
 
 
 def test_save_keeps_the_part_of_the_other_script(tmp_path: Path) -> None:

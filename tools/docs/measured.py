@@ -1,0 +1,36 @@
+"""Put the figures of a stored run of `lab bench` into docs/data/measured.json: `python -m tools.docs.measured [RUN]`.
+
+RUN is as in `lab bench --show`. The run replaces all models of the file: figures of two runs do not belong into one
+table. The part with idle connections belongs to benchmarks/idle.py, and stays.
+"""
+
+import sys
+
+from lab.base.errors import LabError
+from lab.experiments.bench.findings import read_findings
+from lab.experiments.bench.plan import NAME
+from lab.experiments.published import MEASURED_FILE, Measured
+from lab.experiments.store import Run
+
+
+def main(name: str | None = None) -> int:
+    """Write the file.
+
+    Args:
+        name: of the run; default: the last one.
+    """
+    try:
+        run = Run.find(name, NAME)
+        measured = Measured.of(read_findings(run))
+        measured.save()
+    except LabError as error:
+        print(f"tools.docs.measured: {error}", file=sys.stderr)
+        return 1
+    for model, reason in measured.missing.items():
+        print(f"not measured: {model}: {reason}", file=sys.stderr)
+    print(f"{len(measured.models)} models of {run.started}, written to {MEASURED_FILE}; `make docs` makes the pages")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:2]))
