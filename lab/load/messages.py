@@ -33,7 +33,7 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
-class FaultEvent:
+class FaultEvent(Message):
     """A fault that was injected into a server.
 
     Args:

@@ -11,11 +11,10 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Protocol
 
-from lab.load.messages import FaultEvent, Telemetry, Usage
+from lab.load.messages import Telemetry, Usage
 from lab.load.timeline import read
 from lab.metrics.sample import Meter, Sample
 from lab.servers.helper import Helper
@@ -79,12 +78,6 @@ class Gauges:
         )
 
 
-def list_faults(project: str, since: datetime) -> list[FaultEvent]:
-    """Return the faults injected into a lab's models since then."""
-    names = [item.name for item in fields(FaultEvent)]
-    return [FaultEvent(**{name: str(stamp.get(name, "")) for name in names}) for stamp in read(project, since)]
-
-
 @contextlib.contextmanager
 def send_telemetry(servers: ProjectServers, models: Sequence[str], generator: Helper) -> Iterator[None]:
     """Send the usage of the models to a generator every second while the block runs."""
@@ -94,7 +87,7 @@ def send_telemetry(servers: ProjectServers, models: Sequence[str], generator: He
     def write() -> None:
         gauges = Gauges(servers, models)
         while not done.wait(_INTERVAL) and generator.process.poll() is None:
-            generator.tell(Telemetry(tuple(gauges.read()), tuple(list_faults(servers.project, since))))
+            generator.tell(Telemetry(tuple(gauges.read()), tuple(read(servers.project, since))))
 
     # A daemon: a generator that does not read lets the pipe fill up, and `write` would block for ever.
     thread = threading.Thread(target=write, name="telemetry", daemon=True)

@@ -10,12 +10,13 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import Enum
 
 from lab.base.errors import LabError, NotReadyError
 from lab.base.interrupts import ENDING
+from lab.load.messages import FaultEvent
 from lab.load.timeline import note
 from lab.servers.backend import Backend, ContainerControls, Listening, Servers
 
@@ -120,6 +121,14 @@ class FaultInterval:
     exit_code: int | None = None
     ended: int | None = None
 
+    def event(self, why_not: str = "") -> FaultEvent:
+        """Return the interval as the load generator shows it.
+
+        Args:
+            why_not: Why the fault could not be injected.
+        """
+        return FaultEvent(self.model, self.fault, self.begin, self.end, why_not)
+
     def close(self) -> None:
         """Set the end to now."""
         self.end, self.end_seconds = _now(), time.monotonic()
@@ -149,7 +158,7 @@ def injected(fault: Fault, backend: Backend, model: str, *, control: bool = Fals
         if not control:
             with signals_held(), _unless_ended(fault, backend, model):
                 interval.exit_code = injection.inject()
-            note(backend.project, asdict(interval))
+            note(backend.project, interval.event())
             is_noted = True
         yield interval
     finally:
@@ -164,7 +173,7 @@ def injected(fault: Fault, backend: Backend, model: str, *, control: bool = Fals
                 if interval.end_seconds is None:
                     interval.close()
                 if is_noted:
-                    note(backend.project, asdict(interval))
+                    note(backend.project, interval.event())
 
 
 @contextmanager

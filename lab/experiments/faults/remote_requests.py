@@ -7,7 +7,6 @@ the registry and models that are under load.
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
 
 from lab.base.errors import LabError
 from lab.experiments.faults.fault import Fault, FaultInterval, NotHealedError, injected
@@ -73,7 +72,7 @@ class FaultRequestReader:
         def refuse(model: str, error: LabError) -> None:
             interval = FaultInterval(request.fault, model, is_control=False)
             interval.close()
-            note(self._backend.project, asdict(interval) | {"why_not": str(error)})
+            note(self._backend.project, interval.event(str(error)))
             self._say(f"{model}: {request.fault}: unknown: {error}")
 
         intervals = inject_together(

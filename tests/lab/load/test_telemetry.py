@@ -2,7 +2,6 @@
 
 import threading
 import time
-from datetime import UTC, datetime
 
 import pytest
 
@@ -96,7 +95,7 @@ def listen():
 
 def test_telemetry_is_sent_until_the_block_ends(monkeypatch):
     monkeypatch.setattr(module, "_INTERVAL", 0.01)
-    monkeypatch.setattr(module, "list_faults", lambda project, since: FAULTS[:1] if project == "p" else [])
+    monkeypatch.setattr(module, "read", lambda project, since: FAULTS[:1] if project == "p" else [])
     generator, heard = listen()
     with send_telemetry(Metered(lambda: Meter(*[Sample(memory_bytes=7)] * 10_000)), ["a"], generator):
         wait_until(lambda: len(heard) >= 3)
@@ -110,16 +109,9 @@ def test_telemetry_ends_when_the_generator_has_ended(monkeypatch):
     generator, _ = listen()
     generator.program.code = 0
     monkeypatch.setattr(module, "_INTERVAL", 0.01)
-    monkeypatch.setattr(module, "list_faults", lambda project, since: [])
+    monkeypatch.setattr(module, "read", lambda project, since: [])
     with send_telemetry(Metered(Meter), ["a"], generator):
         wait_until(lambda: "telemetry" not in [thread.name for thread in threading.enumerate()])
-
-
-def test_faults_are_those_of_the_timeline(monkeypatch):
-    stamps = [{"model": "a", "fault": "kill", "begin": "then", "end": None, "other": 1}]
-    begin = datetime(2026, 1, 2, tzinfo=UTC)
-    monkeypatch.setattr(module, "read", lambda project, since: stamps if (project, since) == ("p", begin) else [])
-    assert module.list_faults("p", begin) == [FaultEvent("a", "kill", "then", "None", "")]
 
 
 def test_requested_fault_lasts_at_most_ten_minutes():

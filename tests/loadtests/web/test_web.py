@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -420,10 +420,10 @@ def test_telemetry_is_sent_until_the_block_ends(open_model, monkeypatch):
         wait_until(lambda: len(heard) >= 3)
         before = heard[:3]
         # Of a fault that another command applies: first that it is there, then that it is over.
-        stamp = asdict(PAUSE) | {"begin": "2126-01-01T00:00:00+00:00", "end": ""}
-        note(server.project, stamp)
-        wait_until(lambda: heard[-1].faults == (FaultEvent(**stamp),))
-        note(server.project, stamp | {"end": "2126-01-01T00:00:01+00:00"})
+        event = replace(PAUSE, begin="2126-01-01T00:00:00+00:00", end="")
+        note(server.project, event)
+        wait_until(lambda: heard[-1].faults == (event,))
+        note(server.project, replace(event, end="2126-01-01T00:00:01+00:00"))
         wait_until(lambda: heard[-1].faults[0].end)
         assert len(heard[-1].faults) == 1
     wait_until(lambda: "telemetry" not in [thread.name for thread in threading.enumerate()])

@@ -1,6 +1,5 @@
 """Intervals of faults: when they are written, how they are read, and which requests are allowed."""
 
-import json
 import os
 import signal
 import threading
@@ -11,6 +10,7 @@ from typing import Any, cast
 import pytest
 
 from lab.base.errors import LabError
+from lab.base.messages import decode, encode
 from lab.experiments.faults import fault as faults
 from lab.experiments.faults import remote_requests
 from lab.experiments.faults.fault import (
@@ -24,7 +24,7 @@ from lab.experiments.faults.fault import (
 )
 from lab.experiments.faults.registry import FAULTS
 from lab.experiments.faults.remote_requests import FaultRequestReader, inject_together
-from lab.load.messages import MOST_FAULT_SECONDS, FaultRequest
+from lab.load.messages import MOST_FAULT_SECONDS, FaultEvent, FaultRequest
 from lab.load.timeline import note, read
 from lab.servers.backend import Backend
 from lab.servers.runtime import find_stamps
@@ -43,9 +43,10 @@ def backend(clock: Clock) -> FakeBackend:
     return FakeBackend(clock)
 
 
-def read_intervals(backend: FakeBackend) -> list[dict[str, Any]]:
+def read_intervals(backend: FakeBackend) -> list[FaultEvent]:
     try:
-        return [json.loads(line) for line in find_stamps(backend.project).read_text().splitlines()]
+        lines = find_stamps(backend.project).read_text().splitlines()
+        return [event for line in lines if (event := decode(line, FaultEvent))]
     except FileNotFoundError:
         return []
 
@@ -55,15 +56,15 @@ def make(inject: Any = lambda: None, heal: Any = lambda: None) -> Fault:
 
 
 def test_interval_is_written_at_begin_and_end(backend: FakeBackend) -> None:
-    with injected(make(), backend, MODELS[0]):
+    with injected(make(), backend, MODELS[0]) as interval:
+        assert interval.end_seconds is None
         (begun,) = read_intervals(backend)
-        assert (begun["fault"], begun["model"], begun["end"], begun["end_seconds"]) == ("made", MODELS[0], "", None)
-    first, second = read_intervals(backend)
-    assert first == begun
-    assert second["end"] >= second["begin"] == begun["begin"]
-    assert second["end_seconds"] == 100.0
+        assert begun == FaultEvent(MODELS[0], "made", interval.begin, "")
+    assert read_intervals(backend) == [begun, FaultEvent(MODELS[0], "made", interval.begin, interval.end)]
+    assert interval.end >= interval.begin
+    assert interval.end_seconds == 100.0
     # In milliseconds.
-    assert len(begun["begin"]) == len("2026-11-28T12:00:00.000+00:00")
+    assert len(interval.begin) == len("2026-11-28T12:00:00.000+00:00")
 
 
 def test_interval_without_injection_is_not_written(backend: FakeBackend) -> None:
@@ -87,7 +88,7 @@ def test_interval_ends_even_if_healing_fails(backend: FakeBackend) -> None:
         injected(make(heal=fail), backend, MODELS[0]),
     ):
         pass
-    assert read_intervals(backend)[-1]["end"]
+    assert read_intervals(backend)[-1].end
     # A running model is not restarted.
     assert backend.done == []
 
@@ -132,8 +133,8 @@ def test_fault_defaults() -> None:
     assert (make().hold, make().keeps_connections, make().needs) == (0.0, True, ())
 
 
-def interval(begin: str, end: str = "", model: str = "a", fault: str = "pause") -> dict[str, object]:
-    return {"model": model, "fault": fault, "begin": begin, "end": end}
+def interval(begin: str, end: str = "", model: str = "a", fault: str = "pause") -> FaultEvent:
+    return FaultEvent(model, fault, begin, end)
 
 
 AT = "2026-11-28T12:00:{:02}.000+00:00"
@@ -154,7 +155,7 @@ def test_later_line_has_the_end_of_the_interval() -> None:
     ]
     # An incomplete line is ignored.
     with find_stamps("made").open("a") as file:
-        file.write('{"model": "d"')
+        file.write(encode(interval(AT.format(3), model="d"))[:-1])
     assert len(read("made", since)) == 3
 
 
@@ -163,7 +164,7 @@ def test_intervals_that_ended_before_are_left_out(since: int, is_there: bool) ->
     note("made", interval(AT.format(1), AT.format(5)))
     note("made", interval(AT.format(1), model="b"))  # not ended yet
     found = read("made", datetime.fromisoformat(AT.format(since)))
-    assert [item["model"] for item in found] == ["a", "b"][not is_there :]
+    assert [item.model for item in found] == ["a", "b"][not is_there :]
 
 
 def test_fault_is_injected_into_all_models_for_its_duration(backend: FakeBackend, clock: Clock) -> None:
@@ -290,8 +291,8 @@ def test_unsupported_fault_is_written_with_its_reason(
     why = "only a container has its own network namespace"
     assert said == [f"{MODELS[0]}: latency: unknown: {why}"]
     (line,) = read_intervals(backend)
-    assert (line["why_not"], line["is_control"], line["end"] >= line["begin"]) == (why, False, True)
-    assert begun.timestamp() - 1 < datetime.fromisoformat(line["begin"]).timestamp()
+    assert (line.why_not, line.end >= line.begin) == (why, True)
+    assert begun.timestamp() - 1 < datetime.fromisoformat(line.begin).timestamp()
 
 
 def test_ignored_signal_stays_ignored() -> None:

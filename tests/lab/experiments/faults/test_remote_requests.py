@@ -15,7 +15,7 @@ from lab.clients.call import call
 from lab.experiments.faults.fault import find_address
 from lab.experiments.faults.remote_requests import FaultRequestReader
 from lab.load.messages import MOST_FAULT_SECONDS, FaultRequest
-from lab.load.telemetry import list_faults
+from lab.load.timeline import read
 from lab.servers.processes import Processes
 from tests.faults.conftest import CATALOGUE
 from tests.support.fakes import FakeHelper
@@ -71,14 +71,14 @@ def test_fault_is_injected_into_all_models_and_healed(
     assert "healed" in capsys.readouterr().out
     for name in MODELS:
         assert call("command", find_address(lab, name), ["PING"]).value == b"PONG"
-    found = list_faults(lab.project, begun)
+    found = read(lab.project, begun)
     assert sorted((fault.model, fault.fault, fault.why_not) for fault in found) == [
         (name, "pause", "") for name in MODELS
     ]
     assert all(fault.end for fault in found)
     # Each request is handled once.
     requests.advance()
-    assert len(list_faults(lab.project, begun)) == 2
+    assert len(read(lab.project, begun)) == 2
 
 
 def test_unsupported_fault_is_shown_with_its_reason(
@@ -87,7 +87,7 @@ def test_unsupported_fault_is_shown_with_its_reason(
     begun = now()
     generator.say(FaultRequest("latency", (MODELS[0],), 60.0))
     requests.advance()
-    (fault,) = list_faults(lab.project, begun)
+    (fault,) = read(lab.project, begun)
     assert (fault.model, fault.fault, fault.why_not[:16]) == (MODELS[0], "latency", "only a container")
     assert "unknown: only a container" in capsys.readouterr().out
 
@@ -117,7 +117,7 @@ def test_invalid_request_is_refused(
     out = capsys.readouterr().out
     assert said in out
     assert "and goes on" in out
-    assert list_faults(lab.project, begun) == []
+    assert read(lab.project, begun) == []
     assert [lab.pid(name) for name in MODELS] == pids
 
 
@@ -128,7 +128,7 @@ def test_requests_are_ignored_after_the_end(
     generator.say(FaultRequest("kill", (MODELS[0],), 1.0), "last words")
     requests.advance(inject=False)
     assert capsys.readouterr().out == "last words\n"
-    assert list_faults(lab.project, begun) == []
+    assert read(lab.project, begun) == []
 
 
 def inject_now(lab: Processes, *words: str) -> subprocess.CompletedProcess[str]:
@@ -149,7 +149,7 @@ def test_now_injects_into_running_models_and_prints_intervals(lab: Processes) ->
     assert max(interval["begin_seconds"] for interval in intervals) + 0.1 <= min(
         interval["end_seconds"] for interval in intervals
     )
-    assert len(list_faults(lab.project, begun)) == 2
+    assert len(read(lab.project, begun)) == 2
     assert [lab.pid(name) for name in MODELS] == pids
     assert inject_now(lab, "kill", MODELS[0]).returncode == 0
     assert lab.pid(MODELS[0]) != pids[0]
@@ -174,4 +174,4 @@ def test_now_names_what_is_wrong(lab: Processes, words: list[str], said: str) ->
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
-    assert list_faults(lab.project, begun) == []
+    assert read(lab.project, begun) == []
