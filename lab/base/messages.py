@@ -9,7 +9,9 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
+from enum import Enum
 from functools import cache
+from itertools import repeat
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -22,6 +24,7 @@ class Message:
 
 
 Kind = TypeVar("Kind", bound=Message)
+_Built = TypeVar("_Built")
 
 
 def encode(message: Message) -> str:
@@ -92,6 +95,16 @@ def _hints(kind: type) -> Mapping[str, Any]:
     return get_type_hints(kind)
 
 
+def build(kind: type[_Built], values: object) -> _Built:
+    """Return a dataclass of the values that `asdict` and JSON have made of one; ignore unknown names.
+
+    Raises:
+        ValueError: they are not those of this dataclass.
+    """
+    found: _Built = _build(kind, values)
+    return found
+
+
 def _build(kind: Any, values: Any) -> Any:
     if not isinstance(values, dict):
         raise ValueError(f"{values!r} is no object")
@@ -104,7 +117,7 @@ def _build(kind: Any, values: Any) -> Any:
 
 
 def _convert(value: Any, hint: Any) -> Any:
-    """Return a value of JSON as the type of a field: numbers, texts, tuples and mappings of these, dataclasses.
+    """Return a value of JSON as the type of a field: numbers, texts, enums, tuples and mappings of these, dataclasses.
 
     Raises:
         ValueError: it is not of this type.
@@ -119,8 +132,11 @@ def _convert(value: Any, hint: Any) -> Any:
             return None
         (kind,) = (part for part in parts if part is not NoneType)
         return _convert(value, kind)
-    if origin is tuple and isinstance(value, list):
-        return tuple(_convert(item, parts[0]) for item in value)
+    if origin is tuple and isinstance(value, list | tuple):
+        each = repeat(parts[0], len(value)) if parts[-1] is Ellipsis else parts
+        return tuple(_convert(item, part) for item, part in zip(value, each, strict=True))
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return hint(value)
     if origin in (dict, Mapping) and isinstance(value, dict):
         return {name: _convert(item, parts[1]) for name, item in value.items()}
     if hint is float and type(value) is int:

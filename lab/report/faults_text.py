@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Self
 
 from lab.base.units import UNKNOWN, show_us
 from lab.experiments.faults.judge import Score, Verdict
@@ -39,6 +40,19 @@ class Outcome:
     run: Run
     scores: Sequence[Score] = ()
     seen: Sequence[UnderLoad] = ()
+
+    @classmethod
+    def read(cls, run: Run) -> Self:
+        """Return the results of a stored run, in the order of its plan.
+
+        Raises:
+            StoreError: A file is damaged.
+        """
+        plan, steps = run.facts["plan"], run.steps()
+        keys = [key_of(model, fault) for model in plan["models"] for fault in plan["faults"]]
+        records = [steps[key] for key in keys if key in steps]
+        seen = [each for record in records if (each := UnderLoad.from_json(record))]
+        return cls(run, [] if seen else [Score.from_json(record) for record in records], seen)
 
     @property
     def faults(self) -> list[str]:

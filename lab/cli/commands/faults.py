@@ -72,6 +72,7 @@ NAME = "faults"
     metavar="NAME",
     help="Inject the fault in the middle of this load (see `lab load --help`).",
 )
+@click.option("--show", "shown", metavar="RUN", help="Inject nothing; print the results of a run.")
 @click.option("--json", "as_json", is_flag=True, help="Print each score with its request counts as JSON.")
 @click.option(
     "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write the same JSON to a file."
@@ -87,6 +88,7 @@ def faults(
     now: str | None,
     duration: float,
     preset: str | None,
+    shown: str | None,
     as_json: bool,
     output: Path | None,
     out: Path,
@@ -110,6 +112,9 @@ def faults(
     """
     from lab.servers.backend import choose_speakers
 
+    if shown:
+        report(Outcome.read(Run.find(shown, NAME, root=out)), as_json=as_json, output=output)
+        return
     backend = lab.backend
     chosen = choose_speakers(backend, models, "command")
     if now:

@@ -5,13 +5,15 @@ same under every preset.
 """
 
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
+from lab.base.messages import build
 from lab.experiments.faults.fault import Fault, FaultInterval, injected
 from lab.experiments.faults.probe_reader import ProbeReport, open_probe
-from lab.experiments.records import record_measurement
+from lab.experiments.records import read_measurement, record_measurement
 from lab.load.measure import measure
 from lab.load.measurement import Measurement
 from lab.load.presets import find_preset
@@ -33,6 +35,17 @@ class UnderLoad:
         return record_measurement(
             self.measurement, interval=asdict(self.interval), probe_report=asdict(self.probe_report)
         )
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self | None:
+        """Parse the result of `as_json`; None if the data is that of something else.
+
+        Raises:
+            ValueError: The data is damaged.
+        """
+        if (measurement := read_measurement(data)) is None:
+            return None
+        return cls(build(FaultInterval, data["interval"]), build(ProbeReport, data["probe_report"]), measurement)
 
 
 def apply_under_load(

@@ -1,11 +1,13 @@
 """Messages: each survives its line, malformed ones are refused, and other output is no message."""
 
+import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
 
 import pytest
 
-from lab.base.messages import Inbox, Message, decode, encode, is_message, say
+from lab.base.messages import Inbox, Message, build, decode, encode, is_message, say
 from lab.clients import latency_probe, request_log, slow_clients, soak_traffic
 from lab.clients.soak_traffic import TrafficCounts
 from lab.load import messages
@@ -119,3 +121,36 @@ def test_inbox_collects_parts_of_a_line_until_the_end() -> None:
         os.close(writer)
     assert inbox.receive() is None
     os.close(reader)
+
+
+class Colour(StrEnum):
+    RED = "red"
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    colour: Colour
+    corners: tuple[tuple[int, float | None, str], ...]
+
+
+def test_dataclass_is_built_of_what_json_makes_of_it() -> None:
+    shape = Shape(Colour.RED, ((1, 2.5, "a"), (2, None, "b")))
+    found = build(Shape, json.loads(json.dumps(asdict(shape))) | {"of a later version": 1})
+    assert found == shape
+    assert found.colour is Colour.RED
+    assert build(Shape, asdict(shape)) == shape
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"colour": "blue", "corners": []},
+        {"colour": "red", "corners": [[1, 2.5]]},
+        {"colour": "red", "corners": [["1", 2.5, "a"]]},
+        {"colour": "red"},
+        [],
+    ],
+)
+def test_other_values_are_refused(values: object) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        build(Shape, values)

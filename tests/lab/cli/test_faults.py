@@ -400,3 +400,17 @@ def test_fault_that_does_not_apply_exits_with_2(tmp_path: Path) -> None:
         assert done.returncode == COULD_NOT_RUN
         assert "plain_socket: nothing was tried: worker does not apply to it" in done.stderr
         assert find_processes(name) == []
+
+
+def test_stored_scorecard_is_printed_again(
+    run: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    give(monkeypatch, score(Verdict.FAILED, "a reason"))
+    first, again = tmp_path / "first.json", tmp_path / "again.json"
+    run(f"--output={first}")
+    printed = capsys.readouterr().out
+    give(monkeypatch)
+    folder = next((tmp_path / "results-0" / "faults").glob("2*"))
+    assert run("--show", str(folder), f"--output={again}") == HELD
+    assert capsys.readouterr().out == printed
+    assert again.read_text() == first.read_text()

@@ -49,6 +49,25 @@ def outcome(tmp_path: Path) -> Outcome:
     return Outcome(run, SCORES, [UnderLoad(interval, SEEN, load)])
 
 
+def test_outcome_is_read_from_its_run(outcome: Outcome, tmp_path: Path) -> None:
+    plan = {"models": ["trio_nursery", "prefork", "absent"], "faults": ["latency", "slow-clients", "pause"]}
+    run = Run.create("faults", {"plan": plan}, root=tmp_path / "scores")
+    interval = replace(outcome.seen[0].interval, exit_code=137)
+    scores = [replace(score, interval=interval, recovery=0.25) for score in SCORES]
+    for score in scores:
+        run.keep(key_of(score.model, score.fault), score.as_json())
+    order = [("trio_nursery", "latency"), ("trio_nursery", "slow-clients"), ("trio_nursery", "pause")]
+    order += [("prefork", "slow-clients"), ("prefork", "pause")]
+    found = Outcome.read(Run.open(run.folder))
+    assert [(score.model, score.fault) for score in found.scores] == order
+    assert sorted(found.scores, key=repr) == sorted(scores, key=repr)
+    assert found.seen == []
+    under = Run.create("faults", {"plan": plan}, root=tmp_path / "seen")
+    for each in outcome.seen:
+        under.keep(key_of(each.interval.model, each.interval.fault), each.as_json())
+    assert Outcome.read(Run.open(under.folder)) == Outcome(Run.open(under.folder), [], outcome.seen)
+
+
 def test_answers_name_unexpected_scores(outcome: Outcome) -> None:
     text = " ".join(make_answers(outcome))
     assert "4 faults were injected" in text
