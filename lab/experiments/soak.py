@@ -7,10 +7,11 @@ soon as the number of descriptors no longer changes, memory, descriptors, thread
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
 from lab.base.environ import ENV_TARGETS
-from lab.clients.soak_traffic import Go, ModelCounts, Rest, Resting
+from lab.base.messages import build
+from lab.clients.soak_traffic import Go, ModelCounts, Rest, Resting, TrafficCounts
 from lab.experiments.theory import Server
 from lab.load.measurement import encode_targets
 from lab.metrics.sample import Meter
@@ -55,26 +56,35 @@ class SoakResult:
         memory: Bytes per hour; None if a reading is missing.
         growth: The verdict of each series.
         readings: All readings, including the warm-up.
-        visits: Counts of the clients (`lab.clients.soak_traffic.TrafficCounts`).
+        visits: Counts of the clients.
     """
 
     model: str
     memory: Slope | None
     growth: Mapping[str, Trend]
-    readings: Sequence[Reading]
-    visits: Mapping[str, Any]
+    readings: tuple[Reading, ...]
+    visits: TrafficCounts
 
     @property
     def is_flat(self) -> bool:
         """Whether nothing grows and every well-behaved client was served; False without any request."""
-        served = self.visits["requests"] > 0 and not self.visits["failures"]
+        served = self.visits.requests > 0 and not self.visits.failures
         return served and all(growth is Trend.FLAT for growth in self.growth.values())
 
     def as_json(self) -> dict[str, Any]:
         return {**asdict(self), "is_flat": self.is_flat}
 
+    @classmethod
+    def from_json(cls, data: Mapping[str, object]) -> Self:
+        """Parse the result of `as_json`.
 
-def judge(model: str, readings: Sequence[Reading], visits: Mapping[str, Any], limit: float) -> SoakResult:
+        Raises:
+            ValueError: The data is not a result.
+        """
+        return build(cls, data)
+
+
+def judge(model: str, readings: Sequence[Reading], visits: TrafficCounts, limit: float) -> SoakResult:
     """Apply the leak test to the readings of a model.
 
     Args:
@@ -87,7 +97,7 @@ def judge(model: str, readings: Sequence[Reading], visits: Mapping[str, Any], li
         memory = find_slope([hours for hours, _ in known], [value for _, value in known])
         growth = memory.judge(limit)
     found = {"memory": growth} | {name: judge_counts([getattr(item, name) for item in late]) for name in COUNTS}
-    return SoakResult(model, memory, found, readings, visits)
+    return SoakResult(model, memory, found, tuple(readings), visits)
 
 
 class Clients:
@@ -113,10 +123,10 @@ class Clients:
         """Continue the traffic; in the warm-up with several times more clients."""
         self._helper.tell(Go(warm_up))
 
-    def end(self) -> dict[str, dict[str, Any]]:
+    def end(self) -> dict[str, TrafficCounts]:
         """End the traffic; return the counts of each model."""
         self._helper.finish(_REST_TIMEOUT)
-        return {found.model: asdict(found.counts) for found in self._helper.take(ModelCounts)}
+        return {found.model: found.counts for found in self._helper.take(ModelCounts)}
 
 
 def read_settled(meters: Mapping[str, Meter], since: float) -> dict[str, Reading]:

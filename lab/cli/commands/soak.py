@@ -30,6 +30,7 @@ _MAX_SECONDS = 30 * 24 * _HOUR
     "--every", type=Duration(shortest=0.1), default="10s", show_default=True, help="Time between two readings."
 )
 @click.option("--limit", default=1.0, show_default=True, metavar="MB", help="Allowed growth of memory, in MB per hour.")
+@click.option("--show", "shown", metavar="RUN", help="Run nothing; print the results of a run.")
 @click.option("--json", "as_json", is_flag=True, help="Print each finding with its readings as JSON.")
 @out_option
 @click.pass_obj
@@ -39,6 +40,7 @@ def soak(
     duration: float,
     every: float,
     limit: float,
+    shown: str | None,
     as_json: bool,
     out: Path,
 ) -> None:
@@ -53,6 +55,12 @@ def soak(
 
     Exit code 1: something grows, or a client was not served. 2: inconclusive; a longer run is needed.
     """
+    if shown:
+        kept = Run.find(shown, NAME, root=out)
+        plan = kept.facts["plan"]
+        findings = [SoakResult.from_json(kept.read(model)) for model in plan["models"] if kept.has(model)]
+        print_findings(findings, plan["limit_bytes_per_hour"] / MEGABYTE, as_json=as_json)
+        sys.exit(exit_code(findings))
     backend = lab.backend
     chosen = choose_speakers(backend, models, "command")
     is_running = any(state.state == "running" for state in backend.state())
@@ -62,12 +70,7 @@ def soak(
     with nullcontext() if is_running else interrupts.sure(backend.down):
         backend.up(chosen)
         findings = run(backend, chosen, seconds=duration, every=every, limit=limit * MEGABYTE, say=progress or str)
-    if as_json:
-        click.echo(json.dumps([finding.as_json() for finding in findings], indent=2))
-    else:
-        columns = ["model", "memory, MB/h", "95 % interval", *COUNTS, "requests", "verdict"]
-        show_table(columns, [_row(finding) for finding in findings])
-        click.echo(_describe_resolution(findings, limit))
+    print_findings(findings, limit, as_json=as_json)
     with tolerated(lambda line: click.echo(line, err=True)):
         for finding in findings:
             stored.keep(finding.model, finding.as_json())
@@ -77,11 +80,26 @@ def soak(
     sys.exit(exit_code(findings))
 
 
+def print_findings(findings: Sequence[SoakResult], limit: float, *, as_json: bool) -> None:
+    """Print the results as a table or as JSON.
+
+    Args:
+        limit: Allowed growth of memory in MB per hour.
+    """
+    if as_json:
+        click.echo(json.dumps([finding.as_json() for finding in findings], indent=2))
+        return
+    columns = ["model", "memory, MB/h", "95 % interval", *COUNTS, "requests", "verdict"]
+    show_table(columns, [_row(finding) for finding in findings])
+    if findings:
+        click.echo(_describe_resolution(findings, limit))
+
+
 def exit_code(findings: Sequence[SoakResult]) -> int:
     """Return 0 if all is flat, 1 if something grows or a client was not served, 2 if it is inconclusive."""
     if findings and all(finding.is_flat for finding in findings):
         return HELD
-    grows = any(Trend.GROWS in finding.growth.values() or finding.visits["failures"] for finding in findings)
+    grows = any(Trend.GROWS in finding.growth.values() or finding.visits.failures for finding in findings)
     return DID_NOT_HOLD if grows else COULD_NOT_RUN
 
 
@@ -89,13 +107,13 @@ def _row(finding: SoakResult) -> list[str]:
     late = after_warm_up(finding.readings)
     memory = finding.memory
     grown = [f"{name} {growth}" for name, growth in finding.growth.items() if growth is not Trend.FLAT]
-    grown += [f"{count} x {what}" for what, count in finding.visits["failures"].items()]
+    grown += [f"{count} x {what}" for what, count in finding.visits.failures.items()]
     return [
         finding.model,
         "?" if memory is None else f"{memory.middle / MEGABYTE:+.2f}",
         "?" if memory is None else f"{memory.low / MEGABYTE:+.2f} to {memory.high / MEGABYTE:+.2f}",
         *(f"{getattr(late[0], name)} -> {getattr(late[-1], name)}" for name in COUNTS),
-        f"{finding.visits['requests']:,}",
+        f"{finding.visits.requests:,}",
         "; ".join(grown) or "flat",
     ]
 

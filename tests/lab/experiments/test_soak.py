@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,14 +13,14 @@ import pytest
 from lab.base.errors import LabError
 from lab.cli.commands.soak import exit_code
 from lab.cli.context import COULD_NOT_RUN, DID_NOT_HOLD, HELD
-from lab.clients.soak_traffic import REQUESTS, ModelTraffic, find_workers
+from lab.clients.soak_traffic import REQUESTS, ModelTraffic, TrafficCounts, find_workers
 from lab.experiments.soak import COUNTS, Clients, Reading, judge, run
 from lab.metrics.trend import FEWEST, Trend, after_warm_up
 from lab.servers.open import open_backend
 from tests.support.servers import Server
 
 MODEL = "asyncio_streams"
-SERVED = {"visits": 9, "requests": 99, "failures": {}}
+SERVED = TrafficCounts(9, 99)
 
 
 def readings(memory: Sequence[int | None]) -> list[Reading]:
@@ -34,7 +35,7 @@ def test_warm_up_does_not_count_and_a_missing_reading_is_unknown() -> None:
     assert (found.growth["memory"], found.is_flat) == (Trend.GROWS, False)
     missing = judge(MODEL, readings([*filling[:-1], None]), SERVED, 1e6)
     assert (missing.memory, missing.growth["memory"], missing.is_flat) == (None, Trend.UNKNOWN, False)
-    assert not judge(MODEL, readings(filling), {**SERVED, "failures": {"no answer": 1}}, 1e6).is_flat
+    assert not judge(MODEL, readings(filling), replace(SERVED, failures={"no answer": 1}), 1e6).is_flat
     json.dumps(found.as_json())
 
 
@@ -42,7 +43,7 @@ def test_exit_code_separates_growth_from_inconclusive_series() -> None:
     flat = judge(MODEL, readings([10_000_000] * 30), SERVED, 1e6)
     grown = judge(MODEL, readings([10_000_000 + number * 300_000 for number in range(30)]), SERVED, 1e6)
     short = judge(MODEL, readings([10_000_000] * 3), SERVED, 1e6)
-    unserved = judge(MODEL, readings([10_000_000] * 30), {**SERVED, "failures": {"no answer": 1}}, 1e6)
+    unserved = judge(MODEL, readings([10_000_000] * 30), replace(SERVED, failures={"no answer": 1}), 1e6)
     found = [exit_code(each) for each in ([flat], [flat, short], [short, grown], [short, unserved, flat])]
     assert found == [HELD, COULD_NOT_RUN, DID_NOT_HOLD, DID_NOT_HOLD]
 
@@ -141,8 +142,8 @@ def test_sound_server_leaks_no_descriptor_thread_or_zombie(monkeypatch: pytest.M
     # Only the warm-up has many clients.
     assert warm_ups == [True] * 4 + [False] * len(after_warm_up(found.readings))
     assert [found.growth[name] for name in COUNTS] == [Trend.FLAT] * 3
-    assert not found.visits["failures"]
-    assert found.visits["requests"] > 100
+    assert not found.visits.failures
+    assert found.visits.requests > 100
     assert len(after_warm_up(found.readings)) >= FEWEST
 
 
@@ -180,6 +181,6 @@ def test_bug_in_the_shared_core_is_detected(tmp_path: Path, monkeypatch: pytest.
 def find_failures(seconds: float, every: float) -> str:
     """Return the failures of a soak, whether it completed or ended at the fifth failure."""
     try:
-        return str(soak(seconds, every).visits["failures"])
+        return str(soak(seconds, every).visits.failures)
     except LabError as error:
         return str(error)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import repeat
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,10 +27,10 @@ from tests.support.approx import about
 from tests.support.fakes import Clock, FakeBackend, FakeHelper, set_clock
 
 MODEL, OTHER = "asyncio_streams", "selector_loop"
-SERVED: dict[str, Any] = {"visits": 9, "requests": 1234, "failures": {}}
+SERVED = TrafficCounts(9, 1234)
 
 
-def make_readings(memory: Sequence[int | None], **counts: Sequence[int | None]) -> list[Reading]:
+def make_readings(memory: Sequence[int | None], **counts: Sequence[int | None]) -> tuple[Reading, ...]:
     """Return readings ten seconds apart."""
     rows = []
     for number, value in enumerate(memory):
@@ -38,7 +38,7 @@ def make_readings(memory: Sequence[int | None], **counts: Sequence[int | None]) 
         rows.append(
             Reading(10.0 * number, value, row.get("descriptors", 26), row.get("threads", 1), row.get("zombies", 0))
         )
-    return rows
+    return tuple(rows)
 
 
 def test_memory_slope_is_in_bytes_per_hour_after_the_warm_up() -> None:
@@ -80,23 +80,23 @@ def test_each_count_is_judged_separately(name: str) -> None:
 
 
 def test_unserved_client_is_not_flat() -> None:
-    found = judge(MODEL, make_readings([1000] * 9), {**SERVED, "failures": {"no answer": 1}}, MEGABYTE)
+    found = judge(MODEL, make_readings([1000] * 9), replace(SERVED, failures={"no answer": 1}), MEGABYTE)
     assert set(found.growth.values()) == {Trend.FLAT}
     assert not found.is_flat
 
 
 def test_soak_without_a_request_is_not_flat() -> None:
-    found = judge(MODEL, make_readings([1000] * 9), {"visits": 0, "requests": 0, "failures": {}}, MEGABYTE)
+    found = judge(MODEL, make_readings([1000] * 9), TrafficCounts(), MEGABYTE)
     assert set(found.growth.values()) == {Trend.FLAT}
     assert (found.is_flat, exit_code([found])) == (False, 2)
     # One request is enough.
-    found = judge(MODEL, make_readings([1000] * 9), {"visits": 1, "requests": 1, "failures": {}}, MEGABYTE)
+    found = judge(MODEL, make_readings([1000] * 9), TrafficCounts(1, 1), MEGABYTE)
     assert (found.is_flat, exit_code([found])) == (True, 0)
 
 
 def make_finding(memory: Trend = Trend.FLAT, failures: int = 0, model: str = MODEL) -> SoakResult:
     growth = {"memory": memory, **dict.fromkeys(COUNTS, Trend.FLAT)}
-    visits = {**SERVED, "failures": {"no answer": failures} if failures else {}}
+    visits = replace(SERVED, failures={"no answer": failures} if failures else {})
     return SoakResult(model, Slope(-5e5, -1.25e6, 2.5e5), growth, make_readings([1000] * 9), visits)
 
 
@@ -140,7 +140,7 @@ def test_row_has_megabytes_per_hour_and_counts_after_the_warm_up() -> None:
         None,
         {"memory": Trend.UNKNOWN, "threads": Trend.GROWS, "zombies": Trend.FLAT},
         readings,
-        {**SERVED, "failures": {"no answer": 2}},
+        replace(SERVED, failures={"no answer": 2}),
     )
     row = soak_command._row(grown)
     assert row[1:3] == ["?", "?"]
@@ -173,7 +173,7 @@ class FakeClients(FakeHelper):
         return [Resting()] if self._rests and isinstance(self.received[-1], Rest) else []
 
     def finish(self, timeout: float) -> int | None:
-        self.say(*(ModelCounts(model, TrafficCounts(**SERVED)) for model in self._models))
+        self.say(*(ModelCounts(model, SERVED) for model in self._models))
         return super().finish(timeout)
 
 
@@ -368,6 +368,11 @@ def test_command_exits_with_the_code_of_its_results(
     assert f"stored in {folder}" in printed
     assert "after a warm-up of" in printed
     assert "rest 1 of " in err
+    # A stored run prints the same, and keeps its exit code.
+    assert command("--show", folder.name) == code
+    assert capsys.readouterr().out.splitlines() == printed.splitlines()[:-1]
+    assert command("--show", "latest", "--json") == code
+    assert [item["model"] for item in json.loads(capsys.readouterr().out)] == [OTHER, MODEL]
 
 
 def test_json_is_the_only_output_and_running_models_stay_up(
