@@ -1,7 +1,5 @@
 """Choose the meter of a container: its control group if that is on this machine, else the engine's API."""
 
-import json
-import subprocess
 from collections.abc import Callable
 from typing import Any
 
@@ -58,26 +56,19 @@ def _seconds(nanoseconds: int | None) -> float | None:
 
 def find_container(ip: str) -> str | None:
     """Return the id of the running container that has an address; None without an engine or such a container."""
-    ids = _docker("ps", "--quiet", "--no-trunc").split()
-    found = json.loads(_docker("inspect", *ids) or "[]") if ids else []
+    try:
+        client = docker.from_env()
+        try:
+            found = client.api.containers()
+        finally:
+            client.close()
+    except (docker.errors.DockerException, requests.RequestException):
+        return None
     for item in found:
         networks = (item["NetworkSettings"].get("Networks") or {}).values()
         if any(ip in (network.get("IPAddress"), network.get("GlobalIPv6Address")) for network in networks):
             return str(item["Id"])
     return None
-
-
-def _docker(*arguments: str) -> str:
-    """Return the output of a docker command; empty without the command or an engine."""
-    try:
-        return subprocess.run(  # noqa: S603 - docker, with arguments made here
-            ["docker", *arguments],  # noqa: S607 - wherever it is
-            capture_output=True,
-            text=True,
-            check=False,
-        ).stdout
-    except FileNotFoundError:
-        return ""
 
 
 def open_container_meter(container: str) -> Meter:

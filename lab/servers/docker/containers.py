@@ -9,7 +9,8 @@ import contextlib
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from lab.base.errors import LabError, NotReadyError
 from lab.metrics.sample import Meter
@@ -27,13 +28,14 @@ from lab.servers.docker.command import (
     run_docker,
 )
 from lab.servers.docker.compose import SHELL, Changes, Compose
-from lab.servers.docker.describe import read_engine, read_images, read_versions
-from lab.servers.docker.fault_controls import ContainerFaults
+from lab.servers.docker.describe import read_engine, read_versions
 from lab.servers.docker.helpers import ContainerHelpers
 from lab.servers.docker.images import build_images
-from lab.servers.docker.model_container import pin_container, run_on_model
 from lab.servers.readiness import Outcome
 from lab.servers.runtime import find_mark, make_private
+
+if TYPE_CHECKING:
+    from lab.servers.docker.model_container import ModelContainers
 
 _SERVICE = "com.docker.compose.service"
 
@@ -53,7 +55,13 @@ class Containers:
         self.catalogue = catalogue
         self._compose = Compose(project, catalogue)
         self.helpers = ContainerHelpers(self._compose)
-        self.faults = ContainerFaults(self._compose)
+
+    @cached_property
+    def faults(self) -> "ModelContainers":
+        """See `Backend.faults`."""
+        from lab.servers.docker.model_container import ModelContainers
+
+        return ModelContainers(self._compose)
 
     def up(
         self, models: Iterable[str | Model] = (), *, timeout: float = READY_SECONDS, mutual_tls: bool = False
@@ -98,12 +106,11 @@ class Containers:
         return done.stdout + done.stderr
 
     def restart(self, model: str, *, timeout: float = READY_SECONDS) -> None:
-        run_on_model(self._compose, model, "restart", "--time", str(int(STOP_SECONDS)))
+        self.faults.restart(model)
         self._wait_ready([model], timeout)
 
     def stop(self, model: str) -> int:
-        run_on_model(self._compose, model, "stop", "--time", str(int(STOP_SECONDS)))
-        return int(run_on_model(self._compose, model, "inspect", "--format", "{{.State.ExitCode}}"))
+        return self.faults.stop(model)
 
     def wait_ready(self, model: str, *, timeout: float = READY_SECONDS) -> None:
         self._wait_ready([model], timeout)
@@ -122,7 +129,7 @@ class Containers:
         return open_container_meter(self._compose.name_model(model))
 
     def pin(self, model: str, cores: Sequence[int]) -> None:
-        pin_container(self._compose.name_model(model), cores)
+        self.faults.pin(model, cores)
 
     def environ(self, model: str) -> Mapping[str, str]:
         return self.catalogue.environ(model)
@@ -131,6 +138,8 @@ class Containers:
         return {"backend": self.name, "engine": read_engine()}
 
     def describe_models(self, models: Iterable[Model]) -> dict[str, str | None]:
+        from lab.servers.docker.model_container import read_images
+
         chosen = list(models)
         return {
             "servers": read_versions(self._read_logs(chosen)),

@@ -1,8 +1,8 @@
-"""Facts about the engine, the images and the software of running containers. A fact that is not known is None."""
+"""Facts about the engine and the software of running containers. A fact that is not known is None."""
 
 import contextlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from lab.base.errors import LabError
 from lab.servers.docker.command import run_docker
@@ -26,23 +26,6 @@ def read_versions(logs: Iterable[str]) -> str | None:
             python = "Python" if header.get("gil", True) else "Python without the GIL"
             found |= {python: header["python"]} | header["libraries"]
     return ", ".join(f"{name} {text}" for name, text in found.items()) or None
-
-
-def read_images(images: Mapping[str, str]) -> str | None:
-    """Return the ids of images by model: a tag can be moved to another image."""
-    import docker
-    import docker.errors
-    import requests
-
-    try:
-        client = docker.from_env()
-        try:
-            found = {model: client.images.get(image).short_id for model, image in images.items()}
-        finally:
-            client.close()
-    except (docker.errors.DockerException, requests.RequestException):
-        return None
-    return ", ".join(f"{name} {short}" for name, short in found.items())
 
 
 def _ask(*arguments: str) -> str | None:

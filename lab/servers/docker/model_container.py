@@ -1,43 +1,193 @@
-"""Run Docker commands on the container of one model."""
+"""The containers of models, through the engine's API: faults, restarts, and cores.
 
-from collections.abc import Sequence
+The SDK takes several times as long to import as `lab ls` does in total, so this module is imported where it is first
+used. A call then takes some milliseconds, and one of the Docker client ten times that, which would count as a part of a
+fault.
+"""
 
-from lab.base.errors import LabError
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import docker
+import docker.errors
+import requests
+from docker.models.containers import Container
+
+from lab.base.errors import EngineAwayError, LabError
 from lab.base.units import encode_cores, show_cores
-from lab.servers.docker.command import last_words, run_docker
-from lab.servers.docker.compose import Compose
+from lab.engine.probe import explain_away
+from lab.servers.backend import ContainerControls
+from lab.servers.children import STOP_SECONDS
+from lab.servers.docker.cleanup import PART_LABEL, PROJECT_LABEL
+from lab.servers.docker.command import last_words
+from lab.servers.docker.compose import SHELL, Compose
+
+_CPU_PERIOD = 100_000  # microseconds; the default of the kernel and of Docker
+_NOT_RUNNING = "is not running"
 
 
-def run_on_model(compose: Compose, model: str, command: str, *options: str) -> str:
-    """Run a Docker command on a model's container; return its output.
-
-    Raises:
-        LabError: the model does not run, or the command failed; with Docker's reason.
-    """
-    done = run_docker(command, *options, compose.name_model(model), check=False)
-    if done.returncode:
-        reason = last_words(done.stderr)
-        if "no such" in reason.lower() or "not running" in reason.lower():
-            raise LabError(f"{model} is not running: `lab up {model}`")
-        raise LabError(f"{model}: {reason}")
-    return done.stdout
-
-
-def pin_container(container: str, cores: Sequence[int]) -> None:
-    """Pin a container to cores.
+@contextmanager
+def open_client() -> Iterator[docker.DockerClient]:
+    """Connect to the engine for the duration of a block.
 
     Raises:
-        LabError: it could not be pinned.
+        EngineAwayError: no engine answers.
     """
-    import docker
-    import docker.errors
-    import requests
-
     try:
         client = docker.from_env()
+    except docker.errors.DockerException as error:
+        raise _away(error) from None
+    try:
+        yield client
+    except requests.RequestException as error:
+        raise _away(error) from None
+    finally:
+        client.close()
+
+
+def _away(error: Exception) -> EngineAwayError:
+    problem = explain_away(str(error))
+    return EngineAwayError(f"{problem.what}: {problem.fix}")
+
+
+def read_images(images: Mapping[str, str]) -> str | None:
+    """Return the ids of images by model: a tag can be moved to another image. None if one is not known."""
+    try:
+        with open_client() as client:
+            found = {model: client.images.get(image).short_id for model, image in images.items()}
+    except (LabError, docker.errors.APIError):
+        return None
+    return ", ".join(f"{name} {short}" for name, short in found.items())
+
+
+class ModelContainers:
+    """See `lab.servers.backend.FaultControls` and `ContainerControls`."""
+
+    recovery_seconds = 2.0
+
+    def __init__(self, compose: Compose) -> None:
+        self._compose = compose
+
+    @property
+    def container(self) -> ContainerControls:
+        return self
+
+    def restart(self, model: str) -> None:
+        """Start a model again, running or not."""
+        with self._open(model) as container:
+            container.restart(timeout=int(STOP_SECONDS))
+
+    def stop(self, model: str) -> int:
+        """Stop a model; return its exit code."""
+        with self._open(model) as container:
+            container.stop(timeout=int(STOP_SECONDS))
+            container.reload()
+            return int(container.attrs["State"]["ExitCode"])
+
+    def pin(self, model: str, cores: Sequence[int]) -> None:
+        """Pin a model to cores."""
         try:
-            client.containers.get(container).update(cpuset_cpus=encode_cores(cores))
+            with self._open(model) as container:
+                container.update(cpuset_cpus=encode_cores(cores))
+        except LabError as error:
+            raise LabError(f"{model} cannot be pinned to {show_cores(cores)}: {error}") from None
+
+    def kill(self, model: str, number: int) -> None:
+        with self._open(model) as container:
+            container.kill(signal=int(number))
+
+    def pause(self, model: str) -> None:
+        with self._open(model) as container:
+            container.pause()
+
+    def unpause(self, model: str) -> None:
+        with self._open(model) as container:
+            if container.attrs["State"]["Paused"]:
+                container.unpause()
+
+    def run_beside(self, model: str, script: str, arguments: Sequence[str] = ()) -> str:
+        with self._open(model) as container:
+            code, (stdout, stderr) = container.exec_run(["python3", "-c", script, "1", *arguments], demux=True)
+        if code:
+            raise LabError(f"{model}: {last_words(_text(stderr or stdout))}")
+        return _text(stdout)
+
+    def run_in_network(self, model: str, arguments: Sequence[str]) -> str:
+        with self._open(model) as container, open_client() as client:
+            code, stdout, stderr = self._run_once(client, container, arguments)
+        if code:
+            raise LabError(f"{model}: {' '.join((stderr or stdout).split())}")
+        return stdout
+
+    def _run_once(
+        self, client: docker.DockerClient, container: Container, arguments: Sequence[str]
+    ) -> tuple[int, str, str]:
+        # The image of the running shell: its tag may belong to a newer build.
+        shell = client.containers.get(self._compose.name_container(SHELL))
+        helper = client.containers.create(
+            str(shell.attrs["Image"]),
+            list(arguments),
+            # With the label of its project, so that `down` finds it.
+            labels={PROJECT_LABEL: self._compose.project, PART_LABEL: "instrument"},
+            network_mode=f"container:{container.id}",
+            user="0",
+            read_only=True,
+            cap_drop=["ALL"],
+            cap_add=["NET_ADMIN"],
+            security_opt=["no-new-privileges"],
+            use_config_proxy=False,
+        )
+        try:
+            # Attached before it starts: the log of a short container may be empty afterwards.
+            output = helper.attach(stream=True, demux=True)
+            helper.start()
+            parts = list(output)
+            code = int(helper.wait()["StatusCode"])
         finally:
-            client.close()
-    except (docker.errors.DockerException, requests.RequestException) as error:
-        raise LabError(f"a container cannot be pinned to {show_cores(cores)}: {error}") from None
+            helper.remove(force=True)
+        stdout, stderr = (b"".join(part[which] or b"" for part in parts) for which in (0, 1))
+        return code, _text(stdout), _text(stderr)
+
+    def disconnect(self, model: str) -> None:
+        with self._open(model) as container, open_client() as client:
+            client.networks.get(self._compose.network).disconnect(container)
+
+    def connect(self, model: str) -> None:
+        with self._open(model) as container, open_client() as client:
+            if self._compose.network not in container.attrs["NetworkSettings"]["Networks"]:
+                client.networks.get(self._compose.network).connect(container, aliases=[model])
+
+    def limit_cpu(self, model: str, cores: float | None) -> None:
+        quota = -1 if cores is None else int(cores * _CPU_PERIOD)
+        with self._open(model) as container:
+            container.update(cpu_period=_CPU_PERIOD, cpu_quota=quota)
+
+    def memory_limit(self, model: str) -> tuple[int, int]:
+        with self._open(model) as container:
+            limits = container.attrs["HostConfig"]
+        return int(limits["Memory"]), int(limits["MemorySwap"])
+
+    def limit_memory(self, model: str, memory: int, swap: int) -> None:
+        with self._open(model) as container:
+            container.update(mem_limit=memory, memswap_limit=swap)
+
+    @contextmanager
+    def _open(self, model: str) -> Iterator[Container]:
+        """Give a model's container, with its state of this moment.
+
+        Raises:
+            LabError: the model does not run, or the engine refuses, with its reason.
+        """
+        with open_client() as client:
+            try:
+                yield client.containers.get(self._compose.name_model(model))
+            except docker.errors.APIError as error:
+                reason = str(error.explanation or error)
+                if isinstance(error, docker.errors.NotFound) or _NOT_RUNNING in reason:
+                    raise LabError(f"{model} is not running: `lab up {model}`") from None
+                raise LabError(f"{model}: {reason}") from None
+
+
+def _text(data: Any) -> str:
+    return (data or b"").decode(errors="replace")

@@ -7,8 +7,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import docker
-import docker.errors
 import psutil
 import pytest
 
@@ -20,7 +18,6 @@ from lab.load.measure import measure
 from lab.load.presets import find_preset
 from lab.servers.affinity import _list_threads, pin_process
 from lab.servers.catalogue import Catalogue
-from lab.servers.docker.containers import Containers
 from tests.support.waiting import wait_until
 
 
@@ -100,41 +97,6 @@ def test_measurement_keeps_the_readings_of_the_meters(open_model):
     assert times == sorted(times)
     assert max(memory) <= found.server.memory_bytes
     assert type(found).from_json(found.as_json()) == found
-
-
-class Engine:
-    """A Docker client with one container."""
-
-    def __init__(self, *, fails=False):
-        self.containers, self.fails, self.done = self, fails, []
-
-    def get(self, name):
-        if self.fails:
-            raise docker.errors.NotFound(f"no {name}")
-        return SimpleNamespace(update=lambda **options: self.done.append((name, options)))
-
-    def close(self):
-        self.done.append("closed")
-
-
-def test_containers_are_pinned_one_by_one(monkeypatch):
-    engine = Engine()
-    monkeypatch.setattr(docker, "from_env", lambda: engine)
-    pin_servers(Containers("lab", Catalogue.load()), ["prefork", "thread_pool"], Pinning((1, 3), (0,)))
-    assert engine.done == [
-        ("lab-prefork-1", {"cpuset_cpus": "1,3"}),
-        "closed",
-        ("lab-thread_pool-1", {"cpuset_cpus": "1,3"}),
-        "closed",
-    ]
-
-
-def test_missing_container_is_a_one_line_error(monkeypatch):
-    engine = Engine(fails=True)
-    monkeypatch.setattr(docker, "from_env", lambda: engine)
-    with pytest.raises(LabError, match=r"^a container cannot be pinned to cores 1,3: no lab-prefork-1$"):
-        Containers("lab", Catalogue.load()).pin("prefork", (1, 3))
-    assert engine.done == ["closed"]
 
 
 def test_ended_process_is_a_one_line_error():

@@ -70,7 +70,7 @@ def test_container_is_described_by_its_log_and_its_image(container: Backend, mon
         return logs[model]
 
     monkeypatch.setattr(container, "logs", read_log)
-    monkeypatch.setattr(containers, "read_images", " ".join)
+    monkeypatch.setattr("lab.servers.docker.model_container.read_images", " ".join)
     monkeypatch.setattr(containers, "read_engine", lambda: "Docker Engine 20")
     assert container.describe() == {"backend": "docker", "engine": "Docker Engine 20"}
     models = [*MODELS, CATALOGUE["threads_nogil"], CATALOGUE["prefork"]]

@@ -11,7 +11,7 @@ import pytest
 from lab.experiments.theory import Server
 from lab.servers.catalogue import Catalogue
 from lab.servers.docker.containers import Containers
-from lab.servers.docker.model_container import run_on_model
+from lab.servers.docker.model_container import open_client
 from lab.servers.open import open_backend
 from lab.servers.processes import Processes
 from services.protocol.limits import Limits
@@ -63,7 +63,8 @@ def identify(backend: str, project: str, model: str) -> str:
     if isinstance(lab, Processes):
         return str(lab.pid(model))
     assert isinstance(lab, Containers)
-    return run_on_model(lab._compose, model, "inspect", "--format", "{{.Id}}")
+    with open_client() as client:
+        return str(client.containers.get(lab.container_name(model)).id)
 
 
 def test_every_variable_is_tested() -> None:

@@ -5,7 +5,6 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,7 +23,6 @@ from lab.load.cores import Pinning
 from lab.metrics.verdict import Limit, Verdict
 from lab.servers.backend import Completed
 from lab.servers.catalogue import Catalogue, Model
-from lab.servers.docker.describe import read_images
 from tests.support.fakes import UnusedBackend
 from tests.support.made_up import MEASUREMENT
 
@@ -345,26 +343,6 @@ def test_c_library_is_that_of_the_servers(bench_command: Command) -> None:
     assert given == {"capture": True, "timeout": 60}
     lab.run = lambda arguments, **given: Completed((), 0, "\n", "")  # type: ignore[method-assign]
     assert read_libc(lab) is None
-
-
-def test_images_are_named_by_their_ids_and_the_client_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    import docker
-    import docker.errors
-
-    closed: list[bool] = []
-    images = {CATALOGUE.image("plain_socket"): "sha256:aa", CATALOGUE.image("prefork"): "sha256:bb"}
-
-    def get(image: str) -> Any:
-        if image not in images:
-            raise docker.errors.ImageNotFound(image)
-        return SimpleNamespace(short_id=images[image])
-
-    client = SimpleNamespace(images=SimpleNamespace(get=get), close=lambda: closed.append(True))
-    monkeypatch.setattr(docker, "from_env", lambda: client)
-    found = read_images({name: CATALOGUE.image(name) for name in ("plain_socket", "prefork")})
-    assert found == "plain_socket sha256:aa, prefork sha256:bb"
-    assert read_images({"trio_nursery": CATALOGUE.image("trio_nursery")}) is None
-    assert closed == [True, True]
 
 
 def test_plan_survives_storing(bench_command: Command) -> None:

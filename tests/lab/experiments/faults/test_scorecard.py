@@ -32,7 +32,7 @@ from lab.experiments.faults.ping_cost import judge_cost, measure_ping
 from lab.experiments.faults.probe_reader import ProbeReport
 from lab.experiments.faults.registry import FAULTS
 from lab.experiments.faults.scorecard import apply, apply_all
-from lab.servers.docker.fault_controls import ContainerFaults
+from lab.servers.docker.model_container import ModelContainers
 from lab.servers.process_faults import ProcessFaults
 from tests.support.fakes import CATALOGUE, Clock, FakeBackend, FakeProcess, set_clock
 
@@ -98,12 +98,12 @@ def test_kill_recovery_counts_from_the_kill(backend: FakeBackend) -> None:
     [
         (ProcessFaults, 1.0, Verdict.HELD),
         (ProcessFaults, 1.25, Verdict.DEGRADED),
-        (ContainerFaults, 2.0, Verdict.HELD),
-        (ContainerFaults, 2.25, Verdict.DEGRADED),
+        (ModelContainers, 2.0, Verdict.HELD),
+        (ModelContainers, 2.25, Verdict.DEGRADED),
     ],
 )
 def test_slow_restart_is_degraded(
-    backend: FakeBackend, controls: type[ProcessFaults | ContainerFaults], seconds: float, verdict: Verdict
+    backend: FakeBackend, controls: type[ProcessFaults | ModelContainers], seconds: float, verdict: Verdict
 ) -> None:
     backend.recovery_seconds, backend.seconds = controls.recovery_seconds, {"restart": seconds}
     found = score_of(backend, "drain")
