@@ -16,8 +16,8 @@ from lab.servers.backend import Completed
 from lab.servers.catalogue import Catalogue
 from lab.servers.children import close_child, die_with_lab, open_child, open_lifeline
 from lab.servers.helper import Helper
+from lab.servers.runtime import ENV_RUNTIME
 
-ENV_RUNTIME = "LAB_RUNTIME"
 _HOST = "127.0.0.1"
 
 

@@ -23,7 +23,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +36,12 @@ from lab.base.units import show_cores
 from lab.metrics.process import open_process_meter
 from lab.metrics.sample import Meter, NoMeter
 from lab.servers.affinity import pin_process
-from lab.servers.backend import READY_SECONDS, ModelState, choose_models, read_limits
+from lab.servers.backend import READY_SECONDS, FaultControls, Helpers, ModelState, choose_models, read_limits
 from lab.servers.catalogue import GALLERY, Catalogue, GalleryServer, Listener, Model
 from lab.servers.certificates import CA, SERVER, ensure_certificates
 from lab.servers.children import STOP_SECONDS
-from lab.servers.process_faults import ProcessFaults
-from lab.servers.process_helpers import ENV_RUNTIME, ProcessHelpers
 from lab.servers.readiness import choose_targets, wait_ready
-from lab.servers.runtime import forget, make_private, runtime_base, runtime_directory
+from lab.servers.runtime import ENV_RUNTIME, forget, make_private, runtime_base, runtime_directory
 
 _LAST_LINES = 10
 _POLL_SECONDS = 0.01
@@ -82,9 +80,23 @@ class Processes:
         self.project = project
         self.catalogue = catalogue
         self._directory = runtime_directory(project)
-        self.helpers = ProcessHelpers(self._directory, catalogue)
-        self.faults = ProcessFaults(self, self.helpers)
         self._children: dict[str, subprocess.Popen[bytes]] = {}
+
+    # `lab ls` needs neither, and their imports would be a tenth of its time.
+
+    @cached_property
+    def helpers(self) -> Helpers:
+        """See `Loadable.helpers`."""
+        from lab.servers.process_helpers import ProcessHelpers
+
+        return ProcessHelpers(self._directory, self.catalogue)
+
+    @cached_property
+    def faults(self) -> FaultControls:
+        """See `Backend.faults`."""
+        from lab.servers.process_faults import ProcessFaults
+
+        return ProcessFaults(self, self.helpers)
 
     def up(
         self, models: Iterable[str | Model] = (), *, timeout: float = READY_SECONDS, mutual_tls: bool = False
@@ -233,6 +245,8 @@ class Processes:
         return {"backend": self.name}
 
     def describe_models(self, models: Iterable[Model]) -> dict[str, str | None]:
+        from importlib.metadata import PackageNotFoundError, version
+
         found = {"Python": platform.python_version()}
         for library in filter(None, (model.extra for model in models)):
             with contextlib.suppress(PackageNotFoundError):

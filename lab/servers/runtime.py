@@ -7,6 +7,9 @@ from pathlib import Path
 
 from lab.base.errors import LabError
 
+# In the environment of each process of a project: the project's folder. `down` finds the processes by it.
+ENV_RUNTIME = "LAB_RUNTIME"
+
 
 def runtime_directory(project: str) -> Path:
     """Return the folder of a project that runs as processes: its state and its Unix sockets.
