@@ -13,12 +13,12 @@ import locust.stats
 from locust import events
 from locust.env import Environment
 
+from lab.base.messages import encode
+from lab.load.messages import LoadFailure
 from loadtests import lifeline
 from loadtests.buckets import bucket_three_digits
 from loadtests.web.access import AccessError, guard
 
-# Before each kind of failure; lab/load/locustfiles.py prints these lines.
-FAILURE = "LOAD-FAILURE "
 _MOST_FAILURES = 20
 
 locust.stats.bucket_response_time = cast(Any, bucket_three_digits)
@@ -37,13 +37,14 @@ def guard_ui(environment: Environment, **_: Any) -> None:
 
 
 def print_failures(environment: Environment, **_: Any) -> None:
-    """Print the most frequent failures, one line each."""
+    """Report the most frequent failures to the lab, on stderr: Locust prints its statistics to stdout."""
     if environment.web_ui is not None:
         return  # its page shows them
     errors = sorted(environment.stats.errors.values(), key=lambda error: -error.occurrences)
     for error in errors[:_MOST_FAILURES]:
         text = " ".join(str(error.error).split())
-        print(f"{FAILURE}{error.method} {error.name}: {text} ({error.occurrences} times)", file=sys.stderr, flush=True)
+        failure = LoadFailure(f"{error.method} {error.name}: {text} ({error.occurrences} times)")
+        print(encode(failure), file=sys.stderr, flush=True)
 
 
 cast(Any, events.init).add_listener(guard_ui)

@@ -8,6 +8,8 @@ from typing import Any
 
 from lab.base.environ import ENV_LIFELINE, ENV_LOCUSTFILES
 from lab.base.errors import LabError
+from lab.base.messages import decode
+from lab.load.messages import LoadFailure
 from lab.servers.backend import Completed, Helpers, Listening, Loadable
 from lab.servers.catalogue import Model
 from loadtests.sockets.histogram import percentile
@@ -19,9 +21,6 @@ HTTP_FILE = "loadtests/httpfile.py"
 
 # Where the folder of a locustfile is mounted in a container; compose.yaml.
 _MOUNTED = "/locustfiles"
-
-# loadtests/guardfile.py prints this before each kind of failure.
-_FAILURE = "LOAD-FAILURE "
 
 # Time to start Locust, and for users to finish their last steps.
 _SLACK_SECONDS = 60.0
@@ -100,8 +99,9 @@ def run_headless(
 
 
 def find_failures(output: str) -> list[str]:
-    """Return the failures that the guard has printed."""
-    return [line.removeprefix(_FAILURE) for line in output.splitlines() if line.startswith(_FAILURE)]
+    """Return the failures that the guard has reported."""
+    found = (decode(line, LoadFailure) for line in output.splitlines())
+    return [failure.text for failure in found if failure]
 
 
 def read_steps(done: Completed, seconds: float) -> list[dict[str, Any]]:

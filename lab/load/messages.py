@@ -73,6 +73,13 @@ class Telemetry(Message):
 
 
 @dataclass(frozen=True, slots=True)
+class LoadFailure(Message):
+    """A kind of failure of a headless run of a locustfile: what failed, why, and how often."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Joined(Message):
     """A worker has joined its master."""
 

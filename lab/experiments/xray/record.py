@@ -14,7 +14,7 @@ from lab.experiments.xray import sampler, scenes
 from lab.experiments.xray.analysis import find_waits, is_orderly
 from lab.experiments.xray.recording import Client, Process, Recording, Segment, Thread
 from lab.experiments.xray.scenes import Scene
-from lab.servers.backend import Backend
+from lab.servers.backend import Backend, Servers
 from services.protocol import Address
 from services.protocol.trace import Kind, Note
 
@@ -44,9 +44,9 @@ _CALLS: Mapping[str, Mapping[int, str]] = {
 }
 
 
-def choose_folder(backend: Backend, runtime: Path) -> str:
+def choose_folder(servers: Servers, runtime: Path) -> str:
     """Return the value of `LAB_XRAY` for a lab: a folder that its servers can write and its clients read."""
-    return f"{runtime}/xray/{{model}}" if backend.name == "process" else "/run/lab/xray/{model}"
+    return "/run/lab/xray/{model}" if servers.in_containers else f"{runtime}/xray/{{model}}"
 
 
 def record(

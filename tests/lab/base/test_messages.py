@@ -36,6 +36,7 @@ ACCOUNT = request_log.Account(8, 7, 100, 99, 1, {"duplicate": 2}, {"end": 8}, 0.
         soak_traffic.ModelCounts("prefork", TrafficCounts(3, 48, {"broken": 2})),
         messages.Telemetry((Usage("a", 0.5, 1, 2, 3, 4), Usage("b")), (FaultEvent("a", "kill", "then", "", "why"),)),
         FaultRequest("kill", ("a", "b"), 2.5),
+        messages.LoadFailure("GET /: status 500 (3 times)"),
         messages.Joined(),
         messages.RunLoad(("--users", "3"), {"LAB_X": "é\n"}),
         messages.LoadEnded(-9),

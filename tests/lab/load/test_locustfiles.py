@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from lab.base.errors import LabError
+from lab.base.messages import encode
 from lab.load.locustfiles import choose_host, choose_tags, find_failures, name_files, place, read_steps
+from lab.load.messages import LoadFailure
 from lab.servers.catalogue import Catalogue, Listener
 
 CATALOGUE = Catalogue.load()
@@ -62,7 +64,7 @@ class Running:
 
 def test_host_is_the_address_of_the_models_http_over_tcp() -> None:
     (model,) = CATALOGUE.select(["prefork"])
-    backend: Any = Running(
+    backend = Running(
         Listener("thread_pool", "http", "tcp", "tcp://127.0.0.1:1"),
         Listener("prefork", "command", "tcp", "tcp://127.0.0.1:2"),
         Listener("prefork", "http", "tls", "tls://127.0.0.1:3"),
@@ -83,7 +85,8 @@ def test_server_with_static_replies_is_not_asked_to_work() -> None:
 
 
 def test_failures_are_the_lines_of_the_guard() -> None:
-    output = "noise LOAD-FAILURE a\nLOAD-FAILURE GET /: status 500 (3 times)\nmore\n"
+    failure = LoadFailure("GET /: status 500 (3 times)")
+    output = f"noise {encode(LoadFailure('a'))}\n{encode(failure)}\nmore\n"
     assert find_failures(output) == ["GET /: status 500 (3 times)"]
 
 
