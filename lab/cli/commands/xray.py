@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,10 +20,13 @@ from lab.cli.params import models_argument, out_option
 from lab.experiments.environment import describe_environment
 from lab.experiments.store import LATEST, make_folder, point, tolerated
 from lab.experiments.xray.analysis import Analysis
+from lab.experiments.xray.count import Cost, measure
 from lab.experiments.xray.record import ROUNDS, choose_folder, record
 from lab.experiments.xray.recording import Recording, read_recordings, write_recordings
 from lab.experiments.xray.scenes import SCENES
 from lab.report import xray_page, xray_svg, xray_text
+from lab.report.tables import show_table
+from lab.report.xray_costs import COLUMNS, list_rows
 from lab.report.xray_trace import make_trace
 from lab.servers.backend import choose_speakers
 from lab.servers.open import open_backend
@@ -57,7 +60,8 @@ _CLOCK = "Clients, servers and the kernel's side read one clock, CLOCK_MONOTONIC
 @click.option(
     "--export", type=click.Choice(["trace", "svg"]), multiple=True, help="Also write a trace for Perfetto, or pictures."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the recordings as JSON.")
+@click.option("--count", "is_count", is_flag=True, help="Count system calls, switches and bytes of a request instead.")
+@click.option("--json", "as_json", is_flag=True, help="Print the recordings, or the counts, as JSON.")
 @click.option("--open", "is_opened", is_flag=True, help="Open the page in a browser.")
 @out_option
 @click.pass_obj
@@ -68,6 +72,7 @@ def xray(
     rounds: int,
     show: Path | None,
     export: tuple[str, ...],
+    is_count: bool,
     as_json: bool,
     is_opened: bool,
     out: Path,
@@ -80,9 +85,21 @@ def xray(
 
     The models are started for it, with a recorder, and taken down.
 
+    With --count, the same request is made many times instead, and what it costs the server in the kernel is printed:
+    system calls (by strace), context switches, and bytes copied.
+
     Exit code 1: a model could not be recorded, or a client had no reply.
     """
     missing: dict[str, str] = {}
+    if is_count:
+        costs = _count_all(lab, models, missing, is_quiet=as_json)
+        if as_json:
+            click.echo(json.dumps([each.as_json() for each in costs]))
+        else:
+            show_table(COLUMNS, list_rows(costs))
+        for model, reason in missing.items():
+            click.echo(f"not counted: {model}: {reason}", err=True)
+        sys.exit(DID_NOT_HOLD if missing else HELD)
     if show:
         found = read_recordings(show)
     else:
@@ -108,28 +125,56 @@ def _record_all(
     lab: Lab, models: Sequence[str], scenes: Sequence[str], rounds: int, missing: dict[str, str], *, is_quiet: bool
 ) -> list[Recording]:
     backend = open_backend(lab.backend_name, lab.project or PROJECT, catalogue=lab.catalogue)
-    names = choose_speakers(backend, models, "command")
     folder = choose_folder(backend, runtime_directory(backend.project))
     machine = describe_environment(backend.describe())
-    found = []
-    with _set_variable(ENV_XRAY, folder), interrupts.sure(backend.down):
-        # One after the other: the models must not take the cores from each other.
-        for name in names:
-            if not is_quiet:
-                click.echo(f"recording {name}", err=True)
-            try:
-                backend.up([name])
-                found += [_record(backend, name, scene, folder, rounds, machine) for scene in scenes]
-                backend.stop(name)
-            except LabError as error:
-                missing[name] = str(error)
+    found: list[Recording] = []
+
+    def act(name: str) -> None:
+        for scene in scenes:
+            found.append(record(backend, name, SCENES[scene], folder, rounds=rounds, machine=machine))
+
+    with _set_variable(ENV_XRAY, folder):
+        _visit(backend, models, act, missing, is_quiet=is_quiet)
     return found
 
 
-def _record(
-    backend: "Backend", name: str, scene: str, folder: str, rounds: int, machine: Mapping[str, str | None]
-) -> Recording:
-    return record(backend, name, SCENES[scene], folder, rounds=rounds, machine=machine)
+def _count_all(lab: Lab, models: Sequence[str], missing: dict[str, str], *, is_quiet: bool) -> list[Cost]:
+    backend = open_backend(lab.backend_name, lab.project or PROJECT, catalogue=lab.catalogue)
+    folder = choose_folder(backend, runtime_directory(backend.project))
+    found: list[Cost] = []
+
+    def act(name: str) -> None:
+        costs, uncounted = measure(backend, name, folder.replace("{model}", name))
+        found.extend(costs)
+        missing.update(uncounted)
+
+    _visit(backend, models, act, missing, is_quiet=is_quiet)
+    return found
+
+
+def _visit(
+    backend: "Backend",
+    models: Sequence[str],
+    act: Callable[[str], None],
+    missing: dict[str, str],
+    *,
+    is_quiet: bool,
+) -> None:
+    """Start each model, act on it, and stop it: one after the other, as they must not take cores from each other.
+
+    A model that cannot be started, or on which `act` fails, is added to `missing` with the reason.
+    """
+    names = choose_speakers(backend, models, "command")
+    with interrupts.sure(backend.down):
+        for name in names:
+            if not is_quiet:
+                click.echo(name, err=True)
+            try:
+                backend.up([name])
+                act(name)
+                backend.stop(name)
+            except LabError as error:
+                missing[name] = str(error)
 
 
 @contextmanager

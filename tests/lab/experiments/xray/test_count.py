@@ -1,0 +1,118 @@
+"""Counting what a request costs: logs of strace, and the same numbers as `strace -c`."""
+
+import json
+from collections.abc import Iterator
+from uuid import uuid4
+
+import pytest
+
+from lab.base.errors import LabError
+from lab.experiments.xray import exchanges
+from lab.experiments.xray.count import Call, count_calls, count_switches, measure, parse_log
+from lab.experiments.xray.record import find_address
+from lab.experiments.xray.scenes import SCENES
+from lab.experiments.xray.strace import traced
+from lab.report.xray_costs import list_rows
+from lab.servers.catalogue import Catalogue
+from lab.servers.processes import Processes
+from lab.servers.runtime import runtime_directory
+
+# One that blocks, one that polls, and one with many processes.
+MODELS = ("plain_socket", "selector_loop", "prefork")
+SECOND = 1_000_000_000
+PINGS = 300
+
+
+def test_log_of_strace_is_read() -> None:
+    lines = """
+7 100.000000 recvfrom(5, ""..., 65536, 0, NULL, NULL) = 6 <0.250000>
+7 100.500000 sendto(5, ""..., 7, 0, NULL, 0) = 7 <0.000010>
+7 101.000000 recvfrom(5,  <unfinished ...>
+8 101.100000 futex(0x7f, FUTEX_WAKE_PRIVATE, 1) = 1 <0.000005>
+7 101.200000 <... recvfrom resumed>""..., 65536, 0, NULL, NULL) = 1024 <0.200000>
+7 101.300000 epoll_wait(3, [], 64, 0)   = 0 <0.000100>
+7 101.400000 recvfrom(5, 0x7f, 65536, 0, NULL, NULL) = -1 EAGAIN (Resource temporarily unavailable) <0.000008>
+8 101.500000 --- SIGTERM {si_signo=SIGTERM} ---
+8 101.600000 +++ exited with 0 +++
+"""
+    assert list(parse_log(lines.splitlines())) == [
+        Call(100 * SECOND + SECOND // 4, "recvfrom", 6),
+        Call(100 * SECOND + SECOND // 2 + 10_000, "sendto", 7),
+        Call(101 * SECOND + SECOND // 10 + 5_000, "futex", 1),
+        Call(101 * SECOND + SECOND // 5, "recvfrom", 1024),
+        Call(101 * SECOND + 300_100_000, "epoll_wait", 0),
+        Call(101 * SECOND + 400_008_000, "recvfrom", -1),
+    ]
+
+
+def test_calls_and_bytes_of_a_leg_are_counted() -> None:
+    calls = [
+        Call(9, "recvfrom", 500),
+        Call(10, "recvfrom", 6),
+        Call(15, "sendto", 7),
+        Call(16, "epoll_wait", 1),
+        Call(20, "recvfrom", 6),
+        Call(21, "recvfrom", -1),
+        Call(22, "sendto", 7),
+        Call(10 * SECOND, "recvfrom", 500),
+    ]
+    assert count_calls(calls, 10, 22, 2) == ({"recvfrom": 1.5, "sendto": 1.0, "epoll_wait": 0.5}, 13.0)
+
+
+def test_switches_are_those_of_threads_that_were_there_all_the_time() -> None:
+    looks = [(5, {"1": 10, "2": 7}), (9, {"1": 11, "2": 8, "9": 4}), (21, {"1": 31, "2": 8, "3": 99}), (30, {"1": 90})]
+    assert count_switches(looks, 10, 20, 10) == 2.0
+    assert count_switches(looks, 4, 20, 10) is None
+    assert count_switches(looks, 10, 40, 10) is None
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Processes]:
+    backend = Processes(f"test-{uuid4().hex[:8]}", Catalogue.load())
+    try:
+        backend.up(MODELS)
+        yield backend
+    finally:
+        backend.down()
+
+
+def count_by_summary(lab: Processes, model: str, count: int) -> int:
+    """Return the calls of PINGs on one connection, as `strace -c` sums them up."""
+    address = find_address(lab, model, SCENES["sleep"])
+    request = {"legs": [["PING", address.host, address.port]], "count": count}
+    with traced(lab, model, ("-f", "-c", "-S", "calls", "-U", "calls,name")) as log:
+        assert lab.run(["python", "-m", exchanges.__name__, json.dumps(request)], capture=True).returncode == 0
+    (total,) = [line for line in log.lines if line.split()[-1:] == ["total"]]
+    return int(total.split()[0])
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_counts_equal_those_of_strace_c_and_repeat(lab: Processes, model: str) -> None:
+    folder = str(runtime_directory(lab.project) / "xray")
+    first, second = ({cost.exchange: cost for cost in measure(lab, model, folder, rounds=1)[0]} for _ in range(2))
+    assert list(first) == ["PING", "echo 1 KiB", "echo 64 KiB"]
+    # How many pieces 64 KiB arrive in depends on who gets a core when; their bytes do not.
+    for exchange in ("PING", "echo 1 KiB"):
+        assert first[exchange].all_calls
+        assert second[exchange].all_calls == pytest.approx(first[exchange].all_calls, rel=0.01)
+    assert first["PING"].copied == 13
+    assert first["echo 1 KiB"].copied == 2048
+    assert first["echo 64 KiB"].copied == 2 * 65_536
+    # The difference of two lengths is without what a connection costs.
+    calls = [count_by_summary(lab, model, count) for count in (PINGS, 2 * PINGS)]
+    assert first["PING"].all_calls == pytest.approx((calls[1] - calls[0]) / PINGS, rel=0.01)
+
+
+def test_missing_strace_is_said_and_the_rest_counted(lab: Processes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lab.experiments.xray.strace.shutil.which", lambda name: None)
+    costs, missing = measure(lab, "plain_socket", str(runtime_directory(lab.project) / "xray"), count=5, rounds=1)
+    assert missing == {"plain_socket": "system calls: strace is not installed: apt-get install strace"}
+    assert all(cost.calls is None and cost.switches is not None for cost in costs)
+    assert [row[2:4] for row in list_rows(costs)] == [["–", "–"]] * 3  # noqa: RUF001
+
+
+def test_process_that_may_not_be_traced_is_said(lab: Processes) -> None:
+    """As one of another user: here a process that is traced already."""
+    refused = pytest.raises(LabError, match="Operation not permitted")
+    with traced(lab, "plain_socket"), refused, traced(lab, "plain_socket"):
+        pass
