@@ -65,10 +65,14 @@ doctor: .venv/lab.stamp ## check this machine, and say how to fix what is missin
 	@$(BIN)/lab doctor
 
 ## The gallery
-.PHONY: tour gallery
+.PHONY: tour gallery xray
 tour: .venv/lab.stamp ## network modules of the standard library, old and new, against real servers
 	@$(ENGINE) ensure && $(ENGINE) base
 	@$(BIN)/lab tour --all
+
+xray: .venv/lab.stamp ## record the scenes of docs/models/ again, on an idle machine (MODELS="a b": some of them)
+	@$(BIN)/python -m tools.docs.record_xray $(MODELS)
+	@$(MAKE) --no-print-directory docs
 
 gallery: .venv/lab.stamp ## record the tour again, for docs/gallery/
 	@$(ENGINE) ensure && $(ENGINE) base
@@ -177,6 +181,7 @@ fmt: .venv/dev.stamp ## format
 
 docs: .venv/lab.stamp ## write the generated parts of docs/: tables, code, figures, recordings
 	@$(BIN)/python -m tools.docs.models_page
+	@$(BIN)/python -m tools.docs.scenes
 	@$(BIN)/python -m tools.docs.gallery_page
 	@$(BIN)/python -m tools.docs.commands
 	@$(BIN)/python -m tools.docs.http_servers

@@ -1,6 +1,6 @@
 """Make the page of `lab xray`: one HTML file that needs no network, no script and no other file."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lab.experiments.xray.analysis import SHORTEST, Analysis, Lane
@@ -48,14 +48,14 @@ class _Group:
     sections: Sequence[_Section]
 
 
-def render(recordings: Sequence[Recording], *, missing: dict[str, str], clock: str) -> str:
+def render(recordings: Sequence[Recording], *, missing: Mapping[str, str]) -> str:
     """Return the page.
 
     Args:
         recordings: in the order of the page.
         missing: models that could not be recorded, with the reason.
-        clock: how well the times of both sides agree.
     """
+    error = max((each.clock for each in recordings), default=0)
     groups = []
     for scene in dict.fromkeys(each.scene for each in recordings):
         chosen = [Analysis(each) for each in recordings if each.scene == scene]
@@ -71,7 +71,7 @@ def render(recordings: Sequence[Recording], *, missing: dict[str, str], clock: s
         style=STYLE,
         patterns=PATTERNS,
         missing=missing,
-        clock=clock,
+        clock=f"All of them read one clock, CLOCK_MONOTONIC, which takes {error} ns." if error else "",
         date=recordings[0].date if recordings else "",
         machine={name: value for name, value in (recordings[0].machine if recordings else {}).items() if value},
     )

@@ -84,9 +84,33 @@ def draw(analysis: Analysis, *, width: int, end: int, label: int, standalone: bo
     head = f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}"'
     if not standalone:
         return f"{head}>{''.join(parts)}</svg>"
+    return _make_file(head, width, height, "".join(parts))
+
+
+def draw_together(analyses: Sequence[Analysis], *, width: int) -> str:
+    """Return a file with several pictures below each other on one time axis, each with its conclusion."""
+    end = max(analysis.recording.end for analysis in analyses)
+    label = max(measure_label(analysis) for analysis in analyses)
+    parts = []
+    top = 0
+    for analysis in analyses:
+        picture = draw(analysis, width=width, end=end, label=label)
+        height = int(picture.split('"', 2)[1].split()[3])
+        title = escape(f"{analysis.recording.model}: {conclude(analysis)}")
+        parts.append(f'<text class="name title" x="4" y="{top + 18}">{title}</text>')
+        parts.append(picture.replace("<svg ", f'<svg x="0" y="{top + 24}" width="{width}" height="{height}" ', 1))
+        top += height + 34
+    words = " ".join(f"{each.recording.model}: {conclude(each)}." for each in analyses)
+    head = f'<svg viewBox="0 0 {width} {top}" role="img" aria-label="{escape(words)}"'
+    return _make_file(head, width, top, "".join(parts))
+
+
+def _make_file(head: str, width: int, height: int, content: str) -> str:
+    """Return an SVG that needs no style from outside. It is light in a dark page too: text has the colours of ink."""
     return (
         f'{head} xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}"><style>{STYLE}'
-        f'.page{{fill:#fff}}</style>{PATTERNS}<rect class="page" width="100%" height="100%"/>{"".join(parts)}</svg>\n'
+        f".page{{fill:#fff}}.title{{font-weight:600;font-size:14px}}</style>{PATTERNS}"
+        f'<rect class="page" width="100%" height="100%"/>{content}</svg>\n'
     )
 
 

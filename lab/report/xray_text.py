@@ -56,11 +56,16 @@ def render(analysis: Analysis, width: int) -> str:
 
 def draw(analysis: Analysis, width: int) -> str:
     """Return the lanes and the axis."""
-    label = min(_LABEL, max(len(lane.name) for lane in analysis.lanes)) + 2
-    columns = width - label
+    columns = _count_columns(analysis, width)
+    label = width - columns
     end = analysis.recording.end
     lines = [_shorten(lane.name, label) + draw_lane(lane, end, columns).rstrip() for lane in analysis.lanes]
     return "\n".join([*lines, " " * label + _draw_axis(end, columns)])
+
+
+def _count_columns(analysis: Analysis, width: int) -> int:
+    """Return how many columns are left beside the names."""
+    return width - min(_LABEL, max(len(lane.name) for lane in analysis.lanes)) - 2
 
 
 def draw_lane(lane: Lane, end: int, columns: int) -> str:
@@ -116,9 +121,13 @@ def _draw_axis(end: int, columns: int) -> str:
     return "".join(cells).rstrip()
 
 
-def make_legend(pictures: str) -> str:
-    """Return the meaning of each character that occurs in pictures, a line each."""
-    return "\n".join(f"{character}   {meaning}" for character, meaning in _MEANINGS if character in pictures)
+def make_legend(analyses: Iterable[Analysis], width: int) -> str:
+    """Return the meaning of each character that the pictures have at this width, a line each."""
+    used: set[str] = set()
+    for analysis in analyses:
+        for lane in analysis.lanes:
+            used |= {*draw_lane(lane, analysis.recording.end, _count_columns(analysis, width))}
+    return "\n".join(f"{character}   {meaning}" for character, meaning in _MEANINGS if character in used)
 
 
 def describe_scene(name: str) -> str:

@@ -197,6 +197,7 @@ def _examine_tools() -> Iterator[Finding]:
         "wrk": ("wrk", _HTTP_CHECK),
         "h2load": ("nghttp2-client", _HTTP_CHECK),
         "hey": ("hey", _HTTP_CHECK),
+        "strace": ("strace", "counts system calls for `lab xray --count`"),
         "perf": ("linux-perf", "profiles a server by function"),
     }
     for tool, (package, use) in tools.items():

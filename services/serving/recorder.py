@@ -24,8 +24,9 @@ from services.protocol import Close, Compute, Event, GiveWay, Send, StreamConver
 from services.protocol.trace import HEADER, LARGEST, NOTE, Kind, pack_header
 from services.serving.listeners import Listener
 
-# Notes of one process: some seconds of a load, 1.5 MiB on disk and ten times as much in memory.
+# Notes of one process in its file, 1.5 MiB; and in memory, between two writes: as many as a cache of a core holds.
 SLOTS = 1 << 16
+KEPT = 1 << 11
 
 # Takes a time, a thread and the rest of a note.
 Keep = Callable[[tuple[int, int, int]], None]
@@ -55,7 +56,7 @@ class Recorder:
         folder: where the files are made. It may have `{model}` in it.
         model: the beginning of the files' names.
         has_gil: whether threads take turns at a GIL.
-        slots: how many notes are kept, in memory and in the file.
+        slots: how many notes the file has room for.
 
     Raises:
         OSError: the folder or the file cannot be made.
@@ -67,7 +68,7 @@ class Recorder:
         self._has_gil = has_gil
         self._slots = slots
         # Append and popleft are atomic, with a GIL and without one.
-        self._notes: deque[tuple[int, int, int]] = deque(maxlen=slots)
+        self._notes: deque[tuple[int, int, int]] = deque(maxlen=min(slots, KEPT))
         self._next_number = count(1).__next__
         self._begin()
         self._open()  # now, so that a folder that cannot be written is noticed

@@ -10,6 +10,8 @@ import pytest
 
 from lab.base.units import UNKNOWN
 from lab.experiments.published import Idle, Measured, Summary
+from lab.experiments.xray.analysis import is_orderly
+from lab.experiments.xray.recording import read_recordings
 from lab.servers.catalogue import Catalogue
 from lab.servers.scaffold import BLANK
 from tools.docs.excerpt import PageError, extract
@@ -29,9 +31,11 @@ from tools.docs.models_page import (
     read_pages,
     render,
 )
+from tools.docs.scenes import DATA, PICTURE, SLEEP, SLOW, make_picture, make_scenes
 
 PAGES = read_pages()
-SOURCES = Sources(Catalogue.load(), Measured.load())
+RECORDINGS = read_recordings(DATA)
+SOURCES = Sources(Catalogue.load(), Measured.load(), RECORDINGS)
 NAMES = SOURCES.explained
 ONE_AT_A_TIME = next(name for name in NAMES if "overlap" in SOURCES.catalogue[name].limits)
 # A model without limits; any other would do.
@@ -86,7 +90,7 @@ def test_missing_part_is_reported(title: str) -> None:
 @pytest.mark.parametrize(
     ("title", "change", "said"),
     [
-        (DIAGRAM, lambda text: text.replace("```", ""), "no diagram"),
+        (DIAGRAM, lambda text: text.replace(f"xray {NAME}", f"xray {NAMES[0]}"), f"the block 'xray {NAME}' is missing"),
         (
             CODE,
             lambda text: text.replace(f"services/models/{NAME}.py ", "services/serving/blocking.py ", 1),
@@ -111,13 +115,26 @@ def test_wrong_title_is_reported() -> None:
     assert find_faults(PAGES | {NAME: changed}, SOURCES) == [f"{NAME}: its title is not its name"]
 
 
-def test_same_diagram_twice_is_reported() -> None:
-    first = re.search(r"```text\n.*?```", PAGES[NAMES[0]], re.DOTALL)
-    second = re.search(r"```text\n.*?```", PAGE, re.DOTALL)
-    assert first
-    assert second
-    faults = find_faults(PAGES | {NAME: PAGE.replace(second[0], first[0])}, SOURCES)
-    assert faults == [f"{NAME}: its diagram is that of {NAMES[0]}"]
+def test_every_model_has_both_scenes_recorded() -> None:
+    """But the one whose Python has to be built first, which takes as long as all others together."""
+    recorded = {(each.model, each.scene) for each in RECORDINGS}
+    assert {name for name in NAMES if not {(name, SLEEP), (name, SLOW)} <= recorded} <= {"threads_nogil"}
+
+
+def test_recorded_scenes_are_orderly_and_whole() -> None:
+    for recording in RECORDINGS:
+        assert is_orderly(recording), recording.model
+        assert not recording.missing, recording.model
+        assert recording.processes, recording.model
+        assert all(client.answered for client in recording.clients), recording.model
+
+
+def test_model_without_a_recording_says_so() -> None:
+    assert make_scenes([], NAME) == "Not recorded yet; `make xray` records it."
+
+
+def test_picture_is_up_to_date() -> None:
+    assert make_picture(RECORDINGS) == PICTURE.read_text(), "run make docs"
 
 
 def test_page_without_a_model_is_reported() -> None:

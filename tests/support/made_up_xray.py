@@ -116,6 +116,7 @@ def make_recording(
         processes=tuple(processes),
         threads=tuple(threads),
         look=MS if threads else 0,
+        clock=70,
         missing=tuple(missing),
     )
 

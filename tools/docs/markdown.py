@@ -40,11 +40,6 @@ def split_sections(text: str, level: int) -> Iterator[Section]:
         yield Section(title, "".join(lines))
 
 
-def find_fences(text: str) -> list[str]:
-    """Return the contents of the code blocks."""
-    return re.findall(r"^```\w*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-
-
 def find_links(text: str) -> list[str]:
     """Return the targets of the links and images outside of code."""
     prose = re.sub(r"`[^`\n]*`", "`code`", _strip_code_blocks(text))

@@ -12,25 +12,29 @@ Kinds of blocks:
     facts MODEL           its consequences, from the docstring of its file, and its limits, from the catalogue
     code FILE NAME ...    functions, methods (`Class.method`) and assignments of a file, word for word
     row MODEL             its figures
+    xray MODEL            the recorded scenes of the model, from docs/data/xray.json
+    xray-legend           the meaning of the characters in these scenes
 
 A model of the catalogue without a page gets one with blanks to fill in. `find_faults` lists what is missing.
 """
 
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lab.base.errors import LabError
 from lab.base.paths import ROOT
 from lab.experiments.published import Measured
+from lab.experiments.xray.recording import Recording, read_recordings
 from lab.servers.catalogue import Catalogue, Model
 from lab.servers.scaffold import BLANK
 from tools.docs.catalogue_tables import make_facts, make_index, make_offered, make_support
 from tools.docs.excerpt import PageError, extract
 from tools.docs.figures import make_environment, make_row, make_rows
-from tools.docs.markdown import find_fences, make_fence, split_sections
+from tools.docs.markdown import make_fence, split_sections
+from tools.docs.scenes import DATA, make_legend_block, make_scenes
 
 FOLDER = ROOT / "docs" / "models"
 INDEX = "README"
@@ -57,11 +61,13 @@ class Sources:
     Args:
         catalogue: the models.
         measured: the published figures.
+        recordings: the recorded scenes.
         root: the folder of the files that the pages quote.
     """
 
     catalogue: Catalogue
     measured: Measured
+    recordings: Sequence[Recording]
     root: Path = ROOT
 
     @property
@@ -120,6 +126,10 @@ def make_block(name: str, sources: Sources) -> str:
             return make_facts(catalogue, _find_model(catalogue, model, name), sources.read(file), file)
         case ["row", model]:
             return make_row(measured, _find_model(catalogue, model, name))
+        case ["xray", model]:
+            return make_scenes(sources.recordings, _find_model(catalogue, model, name).name)
+        case ["xray-legend"]:
+            return make_legend_block(sources.recordings)
         case ["code", file, *wanted]:
             code = make_fence("python", extract(sources.read(file), wanted, file))
             return f"From [{file}](../../{file}):\n\n{code}"
@@ -133,7 +143,7 @@ def make_page(name: str) -> str:
         return f"<!-- generated: {what} -->\n<!-- end -->"
 
     content = {
-        DIAGRAM: f"```text\n{BLANK}: who waits for what\n```",
+        DIAGRAM: f"{block(f'xray {name}')}\n\n{BLANK}: why, in two sentences",
         CODE: block(f"code {_file_of(name)} serve"),
         BREAKS: BLANK,
         CHOICE: f"**For:** {BLANK}\n\n**Not for:** {BLANK}",
@@ -154,14 +164,10 @@ def find_faults(pages: Mapping[str, str], sources: Sources) -> list[str]:
     """
     faults = [f"{name} has no page" for name in sources.explained if name not in pages]
     faults += [f"{name} has a page and no model" for name in pages if name not in {*sources.explained, INDEX}]
-    diagrams: dict[str, str] = {}
     for name in sources.explained:
         if name not in pages:
             continue
         faults += [f"{name}: {fault}" for fault in _find_faults_of_page(name, pages[name])]
-        diagram = "\n".join(_find_fences_by_hand(_find_part(pages[name], DIAGRAM)))
-        if diagram and (other := diagrams.setdefault(diagram, name)) != name:
-            faults.append(f"{name}: its diagram is that of {other}")
     return faults
 
 
@@ -173,7 +179,7 @@ def read_pages(folder: Path = FOLDER) -> dict[str, str]:
 def main() -> int:
     """Write the pages; return 1 if a person has to fix something."""
     try:
-        sources = Sources(Catalogue.load(), Measured.load())
+        sources = Sources(Catalogue.load(), Measured.load(), read_recordings(DATA))
         if len(sources.catalogue.files) > 1:
             raise PageError("the pages describe compose.yaml alone: move compose.override.yaml away, then try again")
         pages = read_pages()
@@ -206,8 +212,8 @@ def _find_faults_of_page(name: str, text: str) -> Iterator[str]:
     blocks = [found["name"] for found in BLOCK.finditer(text)]
     if f"facts {name}" not in blocks:
         yield f"the block 'facts {name}' is missing"
-    if not _find_fences_by_hand(_find_part(text, DIAGRAM)):
-        yield "no diagram"
+    if f"<!-- generated: xray {name} -->" not in _find_part(text, DIAGRAM):
+        yield f"the block 'xray {name}' is missing"
     if not re.search(rf"^<!-- generated: code {re.escape(_file_of(name))} \w", _find_part(text, CODE), re.MULTILINE):
         yield f"no code of {_file_of(name)}"
     if not BLOCK.sub("", _find_part(text, BREAKS)).strip():
@@ -225,10 +231,6 @@ def _find_faults_of_page(name: str, text: str) -> Iterator[str]:
 
 def _find_part(text: str, title: str) -> str:
     return next((part.text for part in split_sections(text, 2) if part.title == title), "")
-
-
-def _find_fences_by_hand(text: str) -> list[str]:
-    return find_fences(BLOCK.sub("", text))
 
 
 def _file_of(model: str) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -21,9 +22,11 @@ from lab.experiments.environment import describe_environment
 from lab.experiments.store import LATEST, make_folder, point, tolerated
 from lab.experiments.xray.analysis import Analysis
 from lab.experiments.xray.count import Cost, measure
-from lab.experiments.xray.record import ROUNDS, choose_folder, record
+from lab.experiments.xray.record import ROUNDS, choose_folder, record, record_target
 from lab.experiments.xray.recording import Recording, read_recordings, write_recordings
 from lab.experiments.xray.scenes import SCENES
+from lab.load.external_server import check_reachable, parse_target
+from lab.metrics.socket_owner import find_owner
 from lab.report import xray_page, xray_svg, xray_text
 from lab.report.tables import show_table
 from lab.report.xray_costs import COLUMNS, list_rows
@@ -31,6 +34,7 @@ from lab.report.xray_trace import make_trace
 from lab.servers.backend import choose_speakers
 from lab.servers.open import open_backend
 from lab.servers.runtime import runtime_directory
+from services.protocol import Transport
 
 if TYPE_CHECKING:
     from lab.servers.backend import Backend
@@ -40,7 +44,6 @@ PROJECT = "socketlab-xray"
 # Columns: where there is no terminal, and at most.
 _USUAL, _WIDEST = 100, 160
 _SCENES = ("sleep", "slow")
-_CLOCK = "Clients, servers and the kernel's side read one clock, CLOCK_MONOTONIC."
 
 
 @click.command()
@@ -52,6 +55,12 @@ _CLOCK = "Clients, servers and the kernel's side read one clock, CLOCK_MONOTONIC
     default="sleep",
     show_default=True,
     help="sleep: waiting and computing. slow: a slow reader and a slow sender.",
+)
+@click.option(
+    "--target",
+    "target",
+    metavar="SERVICE=URL",
+    help="A server of your own instead, for example echo=tcp://127.0.0.1:7000 or command=tcp://127.0.0.1:6379.",
 )
 @click.option("--rounds", type=click.IntRange(1, 50), default=ROUNDS, show_default=True, help="One of them is shown.")
 @click.option(
@@ -69,6 +78,7 @@ def xray(
     lab: Lab,
     models: tuple[str, ...],
     scenes: str,
+    target: str | None,
     rounds: int,
     show: Path | None,
     export: tuple[str, ...],
@@ -83,7 +93,8 @@ def xray(
     server's threads and processes are printed, with a sentence for each wait; the page with its pictures is
     results/xray/<UTC time>/index.html.
 
-    The models are started for it, with a recorder, and taken down.
+    The models are started for it, with a recorder, and taken down. A server of --target has no recorder: its clients
+    are shown, and what the kernel shows of its threads if it runs on this machine.
 
     With --count, the same request is made many times instead, and what it costs the server in the kernel is printed:
     system calls (by strace), context switches, and bytes copied.
@@ -102,6 +113,8 @@ def xray(
         sys.exit(DID_NOT_HOLD if missing else HELD)
     if show:
         found = read_recordings(show)
+    elif target:
+        found = [_record_target(target, scenes, rounds)]
     else:
         chosen = _SCENES if scenes == "all" else (scenes,)
         found = _record_all(lab, models, chosen, rounds, missing, is_quiet=as_json)
@@ -136,6 +149,18 @@ def _record_all(
     with _set_variable(ENV_XRAY, folder):
         _visit(backend, models, act, missing, is_quiet=is_quiet)
     return found
+
+
+def _record_target(target: str, scene: str, rounds: int) -> Recording:
+    service, address = parse_target(target)
+    scenes = {"echo": "echo", "command": "sleep" if scene == "all" else scene}
+    if service not in scenes or address.transport is not Transport.TCP:
+        raise LabError(f"--target {target}: there are scenes for echo=tcp://... and command=tcp://... only")
+    check_reachable(service, address)
+    backend = open_backend("process")
+    machine = describe_environment()
+    owner = find_owner(address)
+    return record_target(backend, address, SCENES[scenes[service]], owner, rounds=rounds, machine=machine)
 
 
 def _count_all(lab: Lab, models: Sequence[str], missing: dict[str, str], *, is_quiet: bool) -> list[Cost]:
@@ -193,13 +218,13 @@ def _set_variable(name: str, value: str) -> Iterator[None]:
 
 def _print(found: Sequence[Recording]) -> None:
     width = min(_WIDEST, shutil.get_terminal_size((_USUAL, 0)).columns)
-    pictures = [xray_text.render(Analysis(each), width) for each in found]
+    analyses = [Analysis(each) for each in found]
     for scene in dict.fromkeys(each.scene for each in found):
         click.echo(f"{xray_text.describe_scene(scene)}\n")
-        for each, picture in zip(found, pictures, strict=True):
-            if each.scene == scene:
-                click.echo(f"{picture}\n")
-    click.echo(xray_text.make_legend("".join(pictures)))
+        for analysis in analyses:
+            if analysis.recording.scene == scene:
+                click.echo(f"{xray_text.render(analysis, width)}\n")
+    click.echo(xray_text.make_legend(analyses, width))
 
 
 def _write(out: Path, found: list[Recording], missing: dict[str, str], export: Sequence[str]) -> Path:
@@ -207,7 +232,7 @@ def _write(out: Path, found: list[Recording], missing: dict[str, str], export: S
     folder = make_folder(root, datetime.now(UTC).strftime("%Y-%m-%dT%H%M%SZ"))
     write_recordings(folder / "recordings.json", found)
     page = folder / "index.html"
-    page.write_text(xray_page.render(found, missing=missing, clock=_CLOCK), encoding="utf-8")
+    page.write_text(xray_page.render(found, missing=missing), encoding="utf-8")
     if "trace" in export:
         (folder / "trace.json").write_text(json.dumps(make_trace(found)), encoding="utf-8")
     if "svg" in export:
@@ -215,6 +240,7 @@ def _write(out: Path, found: list[Recording], missing: dict[str, str], export: S
             analysis = Analysis(each)
             label = xray_svg.measure_label(analysis)
             text = xray_svg.draw(analysis, width=xray_page.WIDE, end=each.end, label=label, standalone=True)
-            (folder / f"{each.model}-{each.scene}.svg").write_text(text, encoding="utf-8")
+            name = re.sub(r"\W+", "-", f"{each.model}-{each.scene}")  # an address has slashes
+            (folder / f"{name}.svg").write_text(text, encoding="utf-8")
     point(root / LATEST, folder.name)
     return page

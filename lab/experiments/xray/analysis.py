@@ -17,7 +17,10 @@ from lab.experiments.xray.recording import Client, Recording, Segment, Thread
 from services.protocol.trace import Kind, Note
 
 # Shorter waits are those of a machine, not of a model: a switch between threads, a system call.
-SHORTEST = 500_000
+SHORTEST = 1_000_000
+
+# Threads of a server without a recorder that are shown though they have not been seen to run.
+_FEW = 8
 
 LaneKey = tuple[int, int]  # the process and the thread
 
@@ -169,9 +172,9 @@ class Analysis:
                 yield Hold(key, entry.client, state, start, end)
 
     def _is_deaf(self, key: LaneKey, client: str, start: int, end: int) -> bool:
-        """Whether a loop left another of its clients unread meanwhile, as one that blocks would."""
+        """Whether a loop left another of its clients unread for most of this time, as one that blocks would."""
         return any(
-            start <= sent <= end - SHORTEST and read > end
+            start <= sent <= (start + end) // 2 and read > end
             for name in self.clients
             if name != client and self.lane_of(name) == key
             for sent, read in self._list_unread(name)
@@ -249,7 +252,9 @@ class Analysis:
                 yield Span(entry.note.time, following.note.time, state)
 
     def _make_server_lanes(self) -> Iterator[Lane]:
-        keys = sorted({*self.by_lane, *(key for key, thread in self.threads.items() if _has_run(thread))})
+        # Without notes it is not known who serves: all threads are shown, if they are few.
+        everything = not self.recording.processes and len(self.threads) <= _FEW
+        keys = sorted({*self.by_lane, *(key for key, each in self.threads.items() if everything or _has_run(each))})
         shown = sorted(keys, key=lambda key: self.by_lane[key][0].note.time if key in self.by_lane else -1)
         names = name_lanes(shown, self)
         for key in shown:
@@ -293,10 +298,10 @@ class Analysis:
 
     def _judge(self, key: LaneKey, span: Span, segment: Segment) -> State | None:
         """Return what a thread does by the kernel, if that says more than the notes."""
-        if segment.queued * 2 > segment.end - segment.start > SHORTEST:
-            return State.CORE
         if span.state is State.COMPUTING:
             return State.GIL if segment.state == "futex" else None
+        if segment.queued * 2 > segment.end - segment.start > SHORTEST:
+            return State.CORE
         if span.state is State.SLEEPING:
             return None  # some models sleep in a futex
         if segment.state == "futex":

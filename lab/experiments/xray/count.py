@@ -145,7 +145,9 @@ def measure(
 
 
 def _run(backend: Backend, request: Mapping[str, Any]) -> list[dict[str, Any]]:
-    done = backend.helpers.run(["python", "-m", exchanges.__name__, json.dumps(request)], capture=True, timeout=_TIMEOUT)
+    done = backend.helpers.run(
+        ["python", "-m", exchanges.__name__, json.dumps(request)], capture=True, timeout=_TIMEOUT
+    )
     try:
         found = json.loads(done.stdout)
     except ValueError:

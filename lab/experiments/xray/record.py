@@ -1,6 +1,7 @@
 """Record a scene: play it against a running model, collect what the server noted and what the kernel shows."""
 
 import json
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from lab.experiments.xray import sampler, scenes
 from lab.experiments.xray.analysis import find_waits, is_orderly
 from lab.experiments.xray.recording import Client, Process, Recording, Segment, Thread
 from lab.experiments.xray.scenes import Scene
+from lab.metrics.socket_owner import Owner
 from lab.servers.backend import Backend, Servers
 from services.protocol import Address
 from services.protocol.trace import Kind, Note
@@ -92,6 +94,52 @@ def record(
     return replace(choose_round(recorded), machine=machine or {})
 
 
+def record_target(
+    backend: Backend,
+    address: Address,
+    scene: Scene,
+    owner: Owner,
+    *,
+    rounds: int = ROUNDS,
+    machine: Mapping[str, str | None] | None = None,
+) -> Recording:
+    """Play a scene against a server that is not one of the lab's: it has no recorder.
+
+    Args:
+        backend: of processes, from which the scene is played.
+        owner: the server's process, if that runs on this machine: the kernel shows what its threads do.
+
+    Raises:
+        LabError: the server cannot be reached.
+    """
+    date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(max_workers=1) as pool:
+        request = {"scene": scene.name, "host": address.host, "port": address.port, "folder": folder, "rounds": rounds}
+        looks: Mapping[str, Any] = _see_nothing(owner.unknown or "it does not run as a process of this machine")
+        if owner.pid:
+            watching = pool.submit(_look_locally, backend, owner.pid, folder)
+            played = _play(backend, request | {"sampler": True})
+            looks = watching.result()
+        else:
+            played = _play(backend, request)
+    facts = {"model": str(address), "scene": scene.name, "date": date, "backend": "process"}
+    return replace(choose_round(make_recordings(played, looks, **facts)), machine=machine or {})
+
+
+def _look_locally(backend: Backend, pid: int, folder: str) -> Mapping[str, Any]:
+    source = Path(sampler.__file__).read_text(encoding="utf-8")
+    done = backend.helpers.run(["python", "-c", source, str(pid), folder, str(_PERIOD)], capture=True, timeout=_TIMEOUT)
+    if done.returncode:
+        return _see_nothing((done.stderr.strip() or "the script ended").splitlines()[-1])
+    found: Mapping[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def _see_nothing(reason: str) -> Mapping[str, Any]:
+    """Return the looks of a sampler that could not look."""
+    return {"threads": [], "faults": [f"the kernel's side: {reason}"], "machine": "", "look": 0}
+
+
 def find_address(backend: Backend, model: str, scene: Scene) -> Address:
     """Return where a model speaks the service of a scene over TCP.
 
@@ -117,7 +165,7 @@ def _sampled(backend: Backend, model: str, place: str) -> Iterator["Future[Mappi
         try:
             found: Mapping[str, Any] = json.loads(backend.faults.run_beside(model, source, [place, str(_PERIOD)]))
         except LabError as error:
-            return {"threads": [], "faults": [f"the kernel's side: {error}"], "machine": "", "look": 0}
+            return _see_nothing(str(error))
         return found
 
     with ThreadPoolExecutor(max_workers=1) as pool:
@@ -143,7 +191,7 @@ def make_recordings(
     """Return a recording for each round, from what the programs have printed."""
     missing = [*played["faults"], *looks["faults"]]
     if not played["processes"]:
-        missing.append("the server's side: it has left no notes")
+        missing.append("the server's side: it left no notes")
     found = []
     for clients in played["rounds"]:
         start = clients[0]["connecting"]
@@ -159,6 +207,7 @@ def make_recordings(
                 processes=tuple(_make_processes(played["processes"], start, {client["port"] for client in clients})),
                 threads=tuple(_make_threads(looks, start, end)),
                 look=looks["look"],
+                clock=played["clock"],
                 missing=tuple(missing),
             )
         )

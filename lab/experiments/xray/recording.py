@@ -83,6 +83,7 @@ class Recording:
         processes: empty if the server has no recorder.
         threads: empty if the kernel shows nothing.
         look: the median time between two looks at the kernel; 0 without.
+        clock: the time from one reading of the clock to the next, which is the error between the sides.
         missing: what could not be recorded, and why.
     """
 
@@ -95,6 +96,7 @@ class Recording:
     processes: tuple[Process, ...] = ()
     threads: tuple[Thread, ...] = ()
     look: int = 0
+    clock: int = 0
     missing: tuple[str, ...] = ()
     machine: Mapping[str, str | None] = field(default_factory=dict)
 
@@ -127,7 +129,7 @@ class Recording:
             raise LabError(f"{name} is {versions}: record again")
         try:
             return cls(
-                **{key: data[key] for key in ("model", "scene", "date", "backend", "end", "look", "machine")},
+                **{key: data[key] for key in ("model", "scene", "date", "backend", "end", "look", "clock", "machine")},
                 clients=tuple(Client(**{**item, "sent": tuple(item["sent"])}) for item in data["clients"]),
                 processes=tuple(
                     Process(item["pid"], item["has_gil"], tuple(_read_note(*note) for note in item["notes"]))

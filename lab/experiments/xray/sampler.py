@@ -27,7 +27,8 @@ class Thread:
         self.pid, self.tid = pid, tid
         self.name = Path(f"{root}/comm").read_text().strip()
         self.faults: list[str] = []
-        self.state_file = self.open_state(root)
+        self.state_file, fault = open_state(root)
+        self.faults += [fault] if fault else []
         try:
             self.schedule_file = os.open(f"{root}/schedstat", os.O_RDONLY)
         except OSError as error:
@@ -37,16 +38,6 @@ class Thread:
         self.same = 0  # looks that have shown nothing new
         self.cpu = self.queued = 0
         self.read_schedule()
-
-    def open_state(self, root: str) -> int:
-        """Open the file that tells the system call; without the right to it, the one that tells the state's letter."""
-        try:
-            file = os.open(f"{root}/syscall", os.O_RDONLY)
-            os.pread(file, 1, 0)
-        except OSError as error:
-            self.faults.append(f"/proc/PID/syscall: {error.strerror}: system calls cannot be seen")
-            return os.open(f"{root}/stat", os.O_RDONLY)
-        return file
 
     def read_schedule(self) -> tuple[int, int]:
         """Return the nanoseconds on a core, and without one, since the last call."""
@@ -85,6 +76,20 @@ class Thread:
         for file in (self.state_file, self.schedule_file):
             if file >= 0:
                 os.close(file)
+
+
+def open_state(root: str) -> tuple[int, str]:
+    """Open the file that tells a thread's system call; without the right to it, the one that tells its state's letter.
+
+    Returns:
+        The file, and what cannot be seen, if anything.
+    """
+    try:
+        file = os.open(f"{root}/syscall", os.O_RDONLY)
+        os.pread(file, 1, 0)
+    except OSError as error:
+        return os.open(f"{root}/stat", os.O_RDONLY), f"/proc/PID/syscall: {error.strerror}: no system calls are seen"
+    return file, ""
 
 
 class Sampler:

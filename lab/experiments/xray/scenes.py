@@ -265,7 +265,7 @@ def main() -> int:
             (folder / DONE).touch()
     processes, faults = read_notes(folder, begin) if folder else ([], [])
     ticks = [time.monotonic_ns() for _ in range(1000)]
-    resolution = statistics.median(after - before for before, after in pairwise(ticks))
+    resolution = int(statistics.median(after - before for before, after in pairwise(ticks)))
     print(json.dumps({"rounds": rounds, "processes": processes, "faults": faults, "clock": resolution, "burn": burn}))
     return 0
 

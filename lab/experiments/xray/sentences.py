@@ -40,7 +40,7 @@ def explain(analysis: Analysis) -> list[str]:
     if not analysis.edges and analysis.recording.processes:
         last = analysis.recording.clients[-1]
         took = show_ms((last.answered or last.closed) - last.sent[0]) if last.sent else "no time"
-        found.insert(0, f"No client waited for another. {last.name} had its reply after {took}.")
+        found.insert(0, f"{last.name} had its reply after {took}.")
     return found
 
 

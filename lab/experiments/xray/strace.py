@@ -45,7 +45,7 @@ def traced(backend: Backend, model: str, options: Sequence[str] = _OPTIONS) -> I
     Raises:
         LabError: there is no strace, or it may not trace them; the message says which.
     """
-    if backend.name != "process":
+    if backend.in_containers:
         raise LabError("strace is not attached to containers: use --backend process")
     program = shutil.which("strace")
     if program is None:

@@ -80,15 +80,16 @@ def test_names_stand_above_the_lanes_of_a_narrow_picture() -> None:
 
 
 def test_page_needs_no_network_and_no_script() -> None:
-    page = render([CHAIN, LOOPED], missing={"b_model": "it <b>ended</b>"}, clock="One clock.")
+    page = render([CHAIN, LOOPED], missing={"b_model": "it <b>ended</b>"})
     assert not re.search(r"<script|https?://(?!www\.w3\.org)|@import|url\((?!#)", page)
     assert "it &lt;b&gt;ended&lt;/b&gt;" in page
     assert len(page) < 200_000
 
 
 def test_page_says_everything_in_words() -> None:
-    page = render([CHAIN], missing={}, clock="One clock.")
+    page = render([CHAIN], missing={})
     assert "a_model</code>: A blocks B, B blocks C" in page
+    assert "one clock, CLOCK_MONOTONIC, which takes 70 ns" in page
     assert "<dd>computing for B: 10 ms, from 24 ms</dd>" in page
     labels = re.findall(r'role="img" aria-label="([^"]+)"', page)
     assert len(labels) == 2  # the wide picture and the narrow one
@@ -96,7 +97,7 @@ def test_page_says_everything_in_words() -> None:
 
 
 def test_pictures_of_one_page_share_their_axis() -> None:
-    page = render([CHAIN, LOOPED], missing={}, clock="")
+    page = render([CHAIN, LOOPED], missing={})
     wide = re.findall(r'<div class="wide"><svg .*?</svg>', page, re.DOTALL)
     axes = [re.findall(r'<text class="soft" x="([\d.]+)" [^>]*>([^<]+)<', each) for each in wide]
     assert len(axes) == 2

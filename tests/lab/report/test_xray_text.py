@@ -47,5 +47,8 @@ def test_picture_comes_with_its_conclusion_and_what_is_missing() -> None:
     assert lines[-1] == "Not recorded: the kernel's side: no ptrace."
 
 
-def test_legend_has_what_occurs() -> None:
-    assert make_legend("zz>") == ("z   the server sleeps for this client\n>   the reply has arrived")
+def test_legend_has_what_the_lanes_have() -> None:
+    """And not the letters of their names."""
+    analysis = Analysis(make_recording([make_process(1, [LOOP])], LOOP_CLIENTS))
+    characters = [line[0] for line in make_legend([analysis], 52).splitlines()]
+    assert characters == ["_", "-", "<", ".", "z", "#", "=", ">", "x"]

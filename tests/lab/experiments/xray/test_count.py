@@ -81,7 +81,7 @@ def count_by_summary(lab: Processes, model: str, count: int) -> int:
     address = find_address(lab, model, SCENES["sleep"])
     request = {"legs": [["PING", address.host, address.port]], "count": count}
     with traced(lab, model, ("-f", "-c", "-S", "calls", "-U", "calls,name")) as log:
-        assert lab.run(["python", "-m", exchanges.__name__, json.dumps(request)], capture=True).returncode == 0
+        assert lab.helpers.run(["python", "-m", exchanges.__name__, json.dumps(request)], capture=True).returncode == 0
     (total,) = [line for line in log.lines if line.split()[-1:] == ["total"]]
     return int(total.split()[0])
 

@@ -23,7 +23,7 @@ from services.protocol.trace import Kind
 CATALOGUE = Catalogue.load()
 NAMES = [model.name for model in CATALOGUE.select() if not model.only_in_container and not model.rfc_only]
 # Chains of waiting are judged by steps of a scene that take 10 ms and more.
-LONG = 4 * SHORTEST
+LONG = 2 * SHORTEST
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,148 @@
+"""What surrounds a recording: servers that have no recorder, what the kernel does not show, models that end."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from lab.base.errors import LabError
+from lab.experiments.xray import sampler
+from lab.experiments.xray.analysis import Analysis
+from lab.experiments.xray.record import record, record_target
+from lab.experiments.xray.scenes import SCENES, Actor, Scene, play
+from lab.experiments.xray.sentences import conclude, explain
+from lab.metrics.socket_owner import Owner, find_owner
+from lab.servers.catalogue import Catalogue
+from lab.servers.processes import Processes
+from services.protocol import Address
+from tests.support.made_up_xray import make_process, make_recording
+from tests.support.waiting import wait_until
+
+ECHO = """
+import socketserver
+class Handler(socketserver.BaseRequestHandler):
+    def handle(self):
+        while data := self.request.recv(65536):
+            self.request.sendall(data)
+with socketserver.TCPServer(("127.0.0.1", 0), Handler) as server:
+    print(server.server_address[1], flush=True)
+    server.serve_forever()
+"""
+
+
+@pytest.fixture(scope="module")
+def echo() -> Iterator[tuple[Address, int]]:
+    """An echo server as others write it, one client after the other: its address and its pid."""
+    with subprocess.Popen([sys.executable, "-c", ECHO], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        yield Address.parse(f"tcp://127.0.0.1:{process.stdout.readline().strip()}"), process.pid
+        process.kill()
+
+
+@pytest.fixture
+def lab() -> Iterator[Processes]:
+    backend = Processes(f"test-{uuid4().hex[:8]}", Catalogue.load())
+    yield backend
+    backend.down()
+
+
+def test_server_of_others_has_lanes_of_clients_and_what_the_kernel_shows(
+    lab: Processes, echo: tuple[Address, int]
+) -> None:
+    address, pid = echo
+    owner = find_owner(address)
+    assert owner.pid == pid
+    analysis = Analysis(record_target(lab, address, SCENES["echo"], owner, rounds=1))
+    assert [lane.name for lane in analysis.lanes] == ["S", "C", "thread"]
+    assert conclude(analysis) == "the server has no recorder: only its clients are known"
+    assert analysis.recording.missing == ("the server's side: it left no notes",)
+    assert {segment.state for thread in analysis.recording.threads for segment in thread.segments} & {
+        "recvfrom",
+        "poll",
+    }
+    assert all(client.answered for client in analysis.recording.clients)
+
+
+def test_server_elsewhere_has_lanes_of_clients_only(lab: Processes, echo: tuple[Address, int]) -> None:
+    found = record_target(lab, echo[0], SCENES["echo"], Owner(unknown="it is on the moon"), rounds=1)
+    assert found.missing == ("the kernel's side: it is on the moon", "the server's side: it left no notes")
+    assert not found.threads
+
+
+def test_scene_that_a_server_does_not_answer_is_shown_with_the_reason(echo: tuple[Address, int]) -> None:
+    """An echo server is asked for a PING, and sends the request back."""
+    scene = Scene("odd", "odd", (Actor("C", "BLOB", ((0.0, "$9\r\nxx"),)),))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lab.experiments.xray.scenes._TIMEOUT", 0.3)
+        (client,) = play(scene, echo[0].host, echo[0].port or 0, 1)
+    assert client["answered"] is None
+    assert client["error"] == "no complete reply within 0.3 s"
+
+
+def test_model_that_ends_while_it_is_recorded_is_named(lab: Processes, tmp_path: Path) -> None:
+    lab.up(["plain_socket"])
+    lab.stop("plain_socket")
+    with pytest.raises(LabError, match="plain_socket does not listen for command over tcp: `lab ls plain_socket`"):
+        record(lab, "plain_socket", SCENES["sleep"], str(tmp_path))
+
+
+def test_client_without_a_reply_has_a_sentence() -> None:
+    lost = make_recording([make_process(1, ["0.5 A OPENED\n2.1 A RECEIVED 9\n2.2 A WAIT 20000"])], (("A", 2.0, None),))
+    (client,) = lost.clients
+    broken = type(client)(**{name: getattr(client, name) for name in client.__slots__} | {"error": "it broke"})
+    recording = type(lost)(**{name: getattr(lost, name) for name in lost.__slots__} | {"clients": (broken,)})
+    assert "A got no reply: it broke." in explain(Analysis(recording))
+
+
+def test_sampler_without_the_right_to_system_calls_shows_states(tmp_path: Path) -> None:
+    (tmp_path / "stat").write_text("7 (a name) S 1 2 3")
+    file, fault = sampler.open_state(str(tmp_path))
+    assert fault == "/proc/PID/syscall: No such file or directory: no system calls are seen"
+    assert os.pread(file, 100, 0).startswith(b"7 (a name)")
+    os.close(file)
+
+
+def test_sampler_sees_what_a_thread_waits_in() -> None:
+    numbers = {"0", "63"}  # of read(2), here and on other machines
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        seen = sampler.Sampler(child.pid)
+        seen.look()
+
+        def waits_in_read() -> bool:
+            seen.look()
+            return str(seen.threads[child.pid].segments[-1][2]) in numbers
+
+        wait_until(waits_in_read)
+        found = seen.as_json()
+    finally:
+        child.kill()
+        child.communicate()
+    assert [thread[:2] for thread in found["threads"]] == [[child.pid, child.pid]]
+    assert found["look"] > 0
+    json.dumps(found)
+    seen.look()
+    assert not seen.threads  # it has ended, and is kept among those that have
+    assert [each.tid for each in seen.ended] == [child.pid]
+
+
+def test_sampler_sees_threads_that_come_later() -> None:
+    seen = sampler.Sampler(os.getpid())
+    seen.look()
+    before = set(seen.threads)
+    release = threading.Event()
+    late = threading.Thread(target=release.wait)
+    late.start()
+    try:
+        for _ in range(2 * sampler._PATIENCE):  # of many threads, not each look is for all
+            seen.look()
+        assert late.native_id in set(seen.threads) - before
+    finally:
+        release.set()
+        late.join()
