@@ -11,6 +11,7 @@ from lab.report.svg import Scale
 _LANE, _BAR, _GAP, _TOP, _AXIS = 26, 18, 10, 8, 26
 _LETTER = 6.2  # the width of a character, in pixels
 _NARROW = 600
+_THINNEST = 0.5
 
 # The class of each state, and the word that is written into a bar if it has room for it.
 CLASSES = {
@@ -162,14 +163,14 @@ def _draw_lane(lane: Lane, frame: _Frame, top: float) -> Iterator[str]:
 def _draw_span(span: Span, frame: _Frame, top: float) -> Iterator[str]:
     name, word = CLASSES[span.state]
     left, right = frame.scale.place(span.start), frame.scale.place(span.end)
-    if name == "rest" or right - left < 0.3:
+    if name == "rest" or right - left < _THINNEST:
         return
     height = 4 if name == "silent" else _BAR
     y = top + (_BAR - height) / 2
-    title = f"<title>{escape(describe(span))}</title>"
-    yield (
-        f'<rect class="{name}" x="{left:.1f}" y="{y:.0f}" width="{right - left:.1f}" height="{height}">{title}</rect>'
-    )
+    # A narrow picture is for a screen without a pointer; the page has the words below it.
+    title = "" if frame.width < _NARROW else f"<title>{escape(describe(span))}</title>"
+    bar = f'<rect class="{name}" x="{left:.1f}" y="{y:.0f}" width="{right - left:.1f}" height="{height}"'
+    yield f"{bar}>{title}</rect>" if title else f"{bar}/>"
     text = f"{word} for {span.whom}" if word and span.whom and name not in ("gil", "lock", "core") else word
     for candidate in (text, word, span.whom):
         if candidate and len(candidate) * _LETTER + 8 < right - left and name != "silent":
