@@ -240,6 +240,7 @@ EARLY = {
     "doctor": ([], "lab.servers.doctor"),
     "clean": ([], "lab.servers.backend"),
     "load": ([], "lab.cli.commands.load"),
+    "load-file": (["plain_socket"], "lab.cli.commands.load_file"),
     "load-gallery": ([], "lab.cli.commands.load_gallery"),
     "faults": (["plain_socket"], "lab.cli.commands.faults"),
     "soak": (["plain_socket"], "lab.experiments.soak"),
@@ -248,6 +249,7 @@ EARLY = {
     "compare": (["a", "b"], "lab.cli.commands.compare"),
     "advise": ([], "lab.cli.commands.advise"),
     "demo": ([], "lab.experiments.demo"),
+    "xray": (["plain_socket"], "lab.cli.commands.xray"),
 }
 
 # Sends itself SIGINT when a module is about to be imported.
