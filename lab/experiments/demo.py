@@ -7,8 +7,11 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
+from math import inf
 from typing import Any
 
+from lab.base import progress
 from lab.base.errors import LabError
 from lab.experiments.conformance import results
 from lab.experiments.conformance.suite import check_in_subprocess
@@ -22,10 +25,13 @@ from lab.experiments.records import (
     record_measurement,
 )
 from lab.experiments.store import Run
+from lab.load.cores import pin_servers, split_cores
 from lab.load.generator import PersistentGenerator
 from lab.load.measure import measure, measure_together
 from lab.load.measurement import Measurement
 from lab.load.presets import Preset, find_preset
+from lab.metrics.estimates import Estimate, estimate
+from lab.metrics.verdict import Limit
 from lab.servers.backend import Backend
 from lab.servers.catalogue import Model
 
@@ -35,6 +41,11 @@ WORKLOADS = {"command": "closed_session", "echo": "closed_session_echo"}
 WAITS = "closed_sleep_20ms"
 HTTP = "closed_http_ping"
 _WAITS_SECONDS = 1.0
+
+# How often each model is loaded, interleaved with the others: the spread of the repeats shows which models differ.
+# The order is reversed each time, so that a slow minute does not always hit the same model.
+ROUNDS = 3
+_WARM_UP = 0.3
 
 
 NAME = "demo"
@@ -51,17 +62,36 @@ class Demo:
     Args:
         families: The family of each model, by name, in the order of the page.
         checks: Results of the conformance suite.
-        measurements: Under the load that all models get.
+        rounds: All measurements under the load that all models get, by model.
+        measurements: One of these for each model, by family and by CPU per request, the least first.
         waits, http: Under further loads, by model.
         missing: Models that could not be measured, and why.
     """
 
     families: Mapping[str, str]
     checks: dict[str, results.ModelResult] = field(default_factory=dict)
+    rounds: dict[str, list[Measurement]] = field(default_factory=dict)
     measurements: list[Measurement] = field(default_factory=list)
     waits: dict[str, Measurement] = field(default_factory=dict)
     http: dict[str, Measurement] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def costs(self) -> dict[str, Estimate]:
+        """CPU microseconds per request by model, where known."""
+        found = {model: estimate(item.server.cpu_us for item in items) for model, items in self.rounds.items()}
+        return {model: cost for model, cost in found.items() if cost}
+
+    @property
+    def rates(self) -> dict[str, Estimate]:
+        """Requests per second by model."""
+        found = {
+            model: estimate(
+                (item.rate for item in items), is_lower_bound=any(item.verdict.is_lower_bound for item in items)
+            )
+            for model, items in self.rounds.items()
+        }
+        return {model: rate for model, rate in found.items() if rate}
 
 
 def run(
@@ -73,6 +103,13 @@ def run(
     seconds: float,
 ) -> None:
     """Start, check and load the models. They stay up.
+
+    Args:
+        backend: Where they run.
+        models: Those to start.
+        found: Gets the results.
+        step: Called with a line about each part.
+        seconds: The measured time of each model, of all rounds together.
 
     Raises:
         LabError: A step failed for all models. A single model that fails is added to `missing`.
@@ -86,24 +123,68 @@ def run(
         if reason := found.checks.get(model.name, results.ModelResult(0, 0)).explain(model.name, backend.name):
             found.missing[model.name] = reason
     sound = [model for model in models if model.name not in found.missing]
-    with PersistentGenerator(backend.helpers) as generator:
-        for model in sound:
-            with step(f"load: {model.name}"), _recorded(found, model):
-                measured = measure(backend, model, _ask(choose_workload(model), seconds), generator=generator)
-                found.measurements.append(measured)
-                if "http" in model.services:
-                    of_http = measure(backend, model, _ask(HTTP, seconds), generator=generator)
-                    found.http[model.name] = of_http
-    # At the same time: sleeping requests use no CPU, so the models do not disturb each other. If this fails, the report
-    # shows the figures as missing.
+    # At the same time: sleeping requests use little CPU, so the models do not disturb each other. If this fails, the
+    # report shows the figures as missing.
     if able := [model for model in sound if "command" in model.services and not model.rfc_only]:
         with step("load: replies that take 20 ms, all models at once"), contextlib.suppress(LabError):
             waits = measure_together(backend, able, _ask(WAITS, _WAITS_SECONDS))
             found.waits = {item.model: item for item in waits}
+    # On one core with its servers, the generator would wait for them, and they for it.
+    pinning = split_cores()
+    if pinning and sound:
+        with step(f"cores: {pinning}"):
+            pin_servers(backend, [model.name for model in sound], pinning)
+    with PersistentGenerator(backend.helpers) as generator:
+        load = partial(measure, backend, pinning=pinning, generator=generator)
+        for number in range(ROUNDS):
+            with step(f"load: {len(sound)} models, round {number + 1} of {ROUNDS}"):
+                for model in _each(found, sound if number % 2 == 0 else sound[::-1]):
+                    with _recorded(found, model):
+                        measured = load(model, _ask(choose_workload(model), seconds / ROUNDS, _WARM_UP))
+                        found.rounds.setdefault(model.name, []).append(measured)
+        speakers = [model for model in sound if "http" in model.services]
+        with step(f"load: HTTP, {len(speakers)} models"):
+            for model in _each(found, speakers):
+                with _recorded(found, model):
+                    found.http[model.name] = load(model, _ask(HTTP, seconds))
+    found.measurements = order_rows(found)
 
 
-def _ask(preset: str, seconds: float) -> Preset:
-    return find_preset(preset).change(users=USERS, duration=seconds)
+def _each(found: Demo, models: Sequence[Model]) -> Iterator[Model]:
+    """Yield the models that are not missing, and show which one is next."""
+    with progress.progress_line() as show:
+        for model in models:
+            if model.name not in found.missing:
+                show(model.name)
+                yield model
+
+
+def order_rows(found: Demo) -> list[Measurement]:
+    """Return a measurement for each model that is not missing: the families together, the least CPU first in each."""
+    families = list(dict.fromkeys(found.families.values()))
+    rows = [choose_typical(items) for model, items in found.rounds.items() if model not in found.missing]
+    costs = found.costs
+
+    def place(row: Measurement) -> tuple[int, float]:
+        known = row.family in families
+        return families.index(row.family) if known else len(families), costs[
+            row.model
+        ].middle if row.model in costs else inf
+
+    return sorted(rows, key=place)
+
+
+def choose_typical(items: Sequence[Measurement]) -> Measurement:
+    """Return the measurement to show: the first that failed or was disturbed, else that of the median cost."""
+    for item in items:
+        if item.load.failures or item.verdict.is_failure or item.verdict.bound is Limit.DISTURBED:
+            return item
+    ordered = sorted(items, key=lambda item: inf if item.server.cpu_us is None else item.server.cpu_us)
+    return ordered[(len(ordered) - 1) // 2]
+
+
+def _ask(preset: str, seconds: float, warm_up: float | None = None) -> Preset:
+    return find_preset(preset).change(users=USERS, duration=seconds, warm_up=warm_up)
 
 
 def choose_workload(model: Model) -> str:
@@ -140,8 +221,10 @@ def keep(found: Demo, run: Run) -> None:
     """
     for name, check in found.checks.items():
         run.keep(key_of_check(name), check.as_json())
-    loads = {_LOAD: {item.model: item for item in found.measurements}, _WAITS: found.waits, _HTTP: found.http}
-    for load, measured in loads.items():
+    for name, items in found.rounds.items():
+        for number, item in enumerate(items, 1):
+            run.keep(f"{_LOAD}-{number}/{name}", record_measurement(item))
+    for load, measured in {_WAITS: found.waits, _HTTP: found.http}.items():
         for name, item in measured.items():
             run.keep(f"{load}/{name}", record_measurement(item))
     for name, reason in found.missing.items():
@@ -165,11 +248,17 @@ def read(run: Run) -> Demo:
         found = {name: item for name, record in kept.get(load, {}).items() if (item := read_measurement(record))}
         return dict(sorted(found.items(), key=lambda item: order.index(item[0]) if item[0] in order else len(order)))
 
-    return Demo(
+    rounds: dict[str, list[Measurement]] = {}
+    for load in sorted(folder for folder in kept if folder.startswith(f"{_LOAD}-")):
+        for name, item in read_load(load).items():
+            rounds.setdefault(name, []).append(item)
+    found = Demo(
         families,
         {name: results.ModelResult.from_json(record) for name, record in kept.get(CONFORMANCE, {}).items()},
-        list(read_load(_LOAD).values()),
-        read_load(_WAITS),
-        read_load(_HTTP),
-        {name: reason for name, record in kept.get(_MISSING, {}).items() if (reason := read_failure(record))},
+        rounds,
+        waits=read_load(_WAITS),
+        http=read_load(_HTTP),
+        missing={name: reason for name, record in kept.get(_MISSING, {}).items() if (reason := read_failure(record))},
     )
+    found.measurements = order_rows(found)
+    return found

@@ -192,15 +192,30 @@ class Run:
         """The time of the start, which is the folder's name."""
         return self.folder.name
 
-    def write_page(self, page: str, report: str = "") -> Path:
-        """Write the page, and perhaps a report for other programs, replacing earlier ones; return the page's path."""
-        texts = {_PAGE: page} | ({_REPORT: report} if report else {})
-        with _as_store_error(self.folder):
-            for name, text in texts.items():
-                part = self.folder / f".{name}.part"
-                part.write_text(text, encoding="utf-8")
-                part.replace(self.folder / name)
+    def write_page(self, page: str, report: str = "", files: Mapping[str, str] | None = None) -> Path:
+        """Write the page, and perhaps a report for other programs, replacing earlier ones; return the page's path.
+
+        Args:
+            files: What goes with the page, by name.
+        """
+        texts = {**(files or {}), _PAGE: page} | ({_REPORT: report} if report else {})
+        for name, text in texts.items():
+            self.write_file(name, text)
         return self.folder / _PAGE
+
+    def write_file(self, name: str, text: str) -> Path:
+        """Write a file for readers, replacing an earlier one; return its path.
+
+        Args:
+            name: Its parts, separated by `/`, become folders.
+        """
+        path = self.folder / name
+        with _as_store_error(path.parent):
+            path.parent.mkdir(exist_ok=True)
+            part = path.with_name(f".{path.name}.part")
+            part.write_text(text, encoding="utf-8")
+            part.replace(path)
+        return path
 
     def _write(self, name: str, data: Mapping[str, Any]) -> None:
         _create(self.folder / name, json.dumps(data) + "\n")

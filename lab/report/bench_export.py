@@ -1,4 +1,4 @@
-"""Export a run: its measurements as CSV and Parquet, and a table of theory for the docs."""
+"""Export a run: its measurements as CSV and Parquet, a table of theory for the docs, and its charts for slides."""
 
 import csv
 import io
@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from lab.base.errors import LabError
 from lab.base.units import UNKNOWN
 from lab.experiments.bench.findings import Findings
+from lab.report.bench_answer import find_answer
+from lab.report.bench_charts import draw_answer, draw_details
 from lab.report.bench_text import make_lines
 
 _Row = Mapping[str, object]
@@ -83,3 +85,18 @@ def render_theory(findings: Findings, models: Sequence[str] = ()) -> str:
 
 def _list_names(rows: Sequence[_Row]) -> Sequence[str]:
     return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def render_charts(findings: Findings) -> dict[str, str]:
+    """Return all charts of a run as SVG by path, relative to the folder of the run."""
+    found: dict[str, str] = {}
+    for workload in findings.plan.workloads:
+        answer = find_answer(findings, workload)
+        charts = [*draw_answer(findings, workload, answer), *draw_details(findings, workload, answer)]
+        found |= {path_of_chart(chart.name): chart.render_file() for chart in charts}
+    return found
+
+
+def path_of_chart(name: str) -> str:
+    """Return where the file of a chart is, relative to the folder of the run."""
+    return f"charts/{name}.svg"

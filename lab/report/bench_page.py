@@ -1,141 +1,141 @@
-"""The report of `lab bench` as one self-contained HTML file that links to the raw data.
+"""The report of `lab bench` as self-contained HTML that links to the raw data: one file, or more if it is too large."""
 
-The curves of each model are in its own row, all on one scale. Lines of twenty models in one chart could only be
-distinguished by colour, which not every reader can.
-"""
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-
-from lab.base.units import show_count, show_time
-from lab.experiments.bench.findings import Findings, Row, RowKey
-from lab.experiments.bench.plan import CLOSED, WARM_UP, WORKLOADS, Phase, Step, is_control
+from lab.experiments.bench.findings import Findings
+from lab.experiments.bench.plan import WARM_UP, WORKLOADS, Phase, Step
 from lab.experiments.records import CONFORMANCE
-from lab.report.bench_text import (
-    TEXTS,
-    Advice,
-    Line,
-    make_answers,
-    make_environment,
-    make_lines,
-    make_reliability,
-)
-from lab.report.cells import list_widths
+from lab.report.bench_answer import Answer, find_answer
+from lab.report.bench_charts import draw_answer, draw_details
+from lab.report.bench_text import TEXTS, Line, make_answers, make_environment, make_lines, make_reliability
+from lab.report.cells import Cell, mark_bounds
+from lab.report.charts.chart import Chart
 from lab.report.html import load_template
-from lab.report.svg import Dot, Scale, join_points
-from loadtests.sockets.histogram import Histogram, percentiles
 
-# Size of a curve's picture, and the margin around the line.
-_WIDTH, _HEIGHT, _MARGIN = 190, 44, 4
-
-# Each has one nine more, as in HdrHistogram's plots: rare values get as much room as frequent ones.
-_SHARES = (0.0, 0.5, 0.9, 0.99, 0.999)
-
-# Modes for the latency, the best first: in an open loop a request does not wait for earlier replies.
-_LATENCY_MODES = ("open-70", "open-50", CLOSED)
+# Bytes of a page: it opens at once, and can be sent by mail.
+LARGEST_PAGE = 200_000
 
 
 @dataclass(frozen=True, slots=True)
-class Curve:
-    """A line in a small picture.
+class Parts:
+    """What a page contains.
 
     Args:
-        points: SVG points.
-        dots: (x, y, tooltip).
+        details: all charts and tables of each workload.
+        pictures: the charts of the answer of each workload.
+        index: the reliability and the environment of the run.
     """
 
-    points: str
-    dots: tuple[Dot, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class PageRow:
-    """A model as the template needs it: its line, its pictures, and the links to its steps."""
-
-    line: Line
-    throughput: Curve | None
-    latency: Curve | None
-    cost_width: float
-    memory_width: float
-    raw: tuple[str, ...]
+    details: bool = True
+    pictures: bool = True
+    index: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One workload; the two headings name the curves and their scale."""
+    """One workload.
+
+    Args:
+        name, summary: of the workload.
+        answer: the best models and the worst.
+        picture: the charts of the answer.
+        details: all other charts.
+        sentences: the results in words.
+        rows: of the table, by heading.
+        raw: the folders of its steps, by name.
+    """
 
     name: str
     summary: str
-    answers: tuple[Advice, ...]
-    rows: tuple[PageRow, ...]
-    throughput_heading: str
-    latency_heading: str
-
-    @property
-    def advice(self) -> tuple[Advice, ...]:
-        """The recommendations among the answers; all answers if there are none."""
-        return tuple(advice for advice in self.answers if advice.kind != "result") or self.answers
-
-    def find(self, model: str) -> PageRow | None:
-        """Return the row of a model; None if it has none."""
-        return next((row for row in self.rows if row.line.model == model), None)
+    answer: Answer
+    picture: tuple[Chart, ...]
+    details: tuple[Chart, ...]
+    sentences: tuple[str, ...]
+    rows: tuple[Mapping[str, Cell], ...]
+    raw: Mapping[str, str]
 
 
-def render(findings: Findings) -> str:
-    """Return the page as HTML."""
-    sections = [section for workload in findings.plan.workloads if (section := _make_section(findings, workload)).rows]
+def render_pages(findings: Findings) -> dict[str, str]:
+    """Return the pages as HTML by file name: `index.html`, and more if one page would be too large.
+
+    The details of each workload then have a page, and so have its charts if even these are too many.
+    """
+    sections = [section for workload in findings.plan.workloads if (section := make_section(findings, workload)).rows]
+    for inside in (Parts(), Parts(details=False), Parts(details=False, pictures=False)):
+        index = _render(findings, sections, inside)
+        if len(index.encode()) <= LARGEST_PAGE:
+            break
+    pages = {"index.html": index}
+    if not inside.details:
+        pages |= {f"{section.name}.html": _render(findings, [section], Parts(index=False)) for section in sections}
+    return pages
+
+
+def _render(findings: Findings, sections: Sequence[Section], inside: Parts) -> str:
     return load_template("bench.html.j2").render(
         run=findings.run,
         plan=findings.plan,
         texts=TEXTS,
         sections=sections,
-        models=list(dict.fromkeys(row.line.model for section in sections for row in section.rows)),
+        inside=inside,
+        overview=list(_make_overview(sections, inside)) if len(sections) > 1 else [],
         trust=list(make_reliability(findings)),
         trust_raw={title: [findings.run.path_of(key) for key in keys] for title, keys in _list_others(findings)},
         environment=make_environment(findings),
-        size=(_WIDTH, _HEIGHT),
     )
 
 
-def _make_section(findings: Findings, workload: str) -> Section:
-    lines = make_lines(findings, workload)
-    mode = next((mode for mode in _LATENCY_MODES if mode in findings.plan.modes_of(workload)), CLOSED)
-    sweeps = {
-        model: [(float(users), item.rate) for users, item in sorted(levels.items())]
-        for (found, model), levels in findings.sweeps.items()
-        if found == workload and not is_control(model)
-    }
-    times = {row.model: _percentiles(row) for row in findings.list_rows(workload, mode)}
-    throughputs = _draw(sweeps, lambda x, y: f"{x:.0f} connections: {show_count(y)} requests/s", log_x=True)
-    latencies = _draw(times, lambda x, y: f"p{100 * _SHARES[int(x)]:g}: {show_time(y)}", log_y=True)
-    costs = list_widths(line.cells["CPU µs/req"] for line in lines)
-    memories = list_widths(line.cells["KiB/conn"] for line in lines)
-    rows = [
-        PageRow(
-            line,
-            throughputs.get(line.model),
-            latencies.get(line.model),
-            cost,
-            memory,
-            tuple(findings.run.path_of(key) for key in _list_keys(findings, workload, mode, line)),
-        )
-        for line, cost, memory in zip(lines, costs, memories, strict=True)
-    ]
-    users = [x for points in sweeps.values() for x, _ in points]
-    rates = [y for points in sweeps.values() for _, y in points]
-    spans = [y for points in times.values() for _, y in points]
+def make_section(findings: Findings, workload: str) -> Section:
+    """Return the section of a workload; without rows if nothing of it is stored."""
+    answer = find_answer(findings, workload)
     return Section(
         workload,
         WORKLOADS[workload].summary,
-        tuple(make_answers(findings, workload)),
-        tuple(rows),
-        f"requests/s, 0 to {show_count(max(rates))}, by {min(users):.0f} to {max(users):.0f} connections"
-        if users
-        else "",
-        f"time of p0 to p99.9, {show_time(min(spans))} to {show_time(max(spans))}, {mode}"
-        if spans
-        else f"times, {mode}",
+        answer,
+        tuple(draw_answer(findings, workload, answer)),
+        tuple(draw_details(findings, workload, answer)),
+        tuple(advice.text for advice in make_answers(findings, workload)),
+        tuple(_make_row(line) for line in make_lines(findings, workload)),
+        _list_folders(findings, workload),
     )
+
+
+def _make_row(line: Line) -> Mapping[str, Cell]:
+    """Return the cells of a line; the verdict is a mark, and its words are shown on demand."""
+    verdict, theory = line.cells["verdict"], line.cells["theory"]
+    words = [f"{verdict.text}: {verdict.note}"]
+    words += [f"! {line.deviation}"] if line.deviation else []
+    words += [f"theory: {theory.note}"] if theory.note else []
+    cell = replace(verdict, text=mark_bounds(verdict.text), words=tuple(words))
+    return {**line.cells, "verdict": cell}
+
+
+def _make_overview(sections: Sequence[Section], inside: Parts) -> Iterator[Mapping[str, Cell]]:
+    """Yield a row for each model with its rates; each links to its row of figures."""
+    models = dict.fromkeys(row["model"].text for section in sections for row in section.rows)
+    for model in models:
+        found: dict[str, Cell] = {"model": Cell(model, model)}
+        for section in sections:
+            row = next((row for row in section.rows if row["model"].text == model), None)
+            rate = row["requests/s"] if row else Cell.of(None, str)
+            note = f"rank {row['rank'].text}; {row['verdict'].value}" if row else ""
+            page = "" if inside.details else f"{section.name}.html"
+            link = f"{page}#{section.name}-{model}" if row else ""
+            found[section.name] = replace(rate, text=rate.text.split(" [")[0], note=note, link=link)
+        yield found
+
+
+def _list_folders(findings: Findings, workload: str) -> Mapping[str, str]:
+    """Return the folders with the steps of a workload: of each round, and of the sweep."""
+    steps = [step for key in findings.run.list_keys() if (step := Step.parse(key)) and step.workload == workload]
+    keys = sorted((step.phase is Phase.SWEEP, step.number, step.key) for step in steps if not step.is_control)
+    found: dict[str, str] = {}
+    for is_sweep, number, key in keys:
+        if is_sweep or key.startswith(str(Phase.ROUND)):
+            folder = key[: key.index(f"{workload}/") + len(workload)]
+            found.setdefault("sweep" if is_sweep else f"round {number}", f"steps/{folder}/")
+    return found
 
 
 def _list_others(findings: Findings) -> Iterator[tuple[str, list[str]]]:
@@ -144,45 +144,3 @@ def _list_others(findings: Findings) -> Iterator[tuple[str, list[str]]]:
     yield "control server", [key for key in run.list_keys() if (step := Step.parse(key)) and step.is_control]
     for folder in (Phase.CROSS_CHECK, CONFORMANCE, WARM_UP):
         yield folder, run.list_keys(folder)
-
-
-def _list_keys(findings: Findings, workload: str, mode: str, line: Line) -> list[str]:
-    """Return the keys of the steps behind a row's figures and curves."""
-    model = line.model
-    levels = sorted(findings.sweeps.get((workload, model), ()))
-    latency = findings.rows.get(RowKey(workload, model, mode))
-    swept = (Step(Phase.SWEEP, users, workload, model).key for users in levels)
-    return list(dict.fromkeys([*line.keys, *(latency.keys if latency else ()), *swept]))
-
-
-def _percentiles(row: Row) -> list[tuple[float, float]]:
-    """Return pairs of (index of the percentile, microseconds) over all rounds."""
-    times = Histogram()
-    for item in row.found.values():
-        times.merge(item.load.times)
-    found = enumerate(percentiles(times.pairs(), _SHARES))
-    return [(float(number), value) for number, value in found if value]
-
-
-def _draw(
-    lines: dict[str, list[tuple[float, float]]],
-    describe: Callable[[float, float], str],
-    *,
-    log_x: bool = False,
-    log_y: bool = False,
-) -> dict[str, Curve]:
-    """Draw lines on one scale; a single point is no line."""
-    across = [x for points in lines.values() for x, _ in points]
-    up = [y for points in lines.values() for _, y in points]
-    if not across:
-        return {}
-    place = Scale(min(across), max(across), _MARGIN, _WIDTH - _MARGIN, is_log=log_x).place
-    lift = Scale(min(up) if log_y else 0.0, max(up), _HEIGHT - _MARGIN, _MARGIN, is_log=log_y).place
-    return {
-        name: Curve(
-            join_points((place(x), lift(y)) for x, y in points),
-            tuple((place(x), lift(y), describe(x, y)) for x, y in points),
-        )
-        for name, points in lines.items()
-        if len(points) > 1
-    }

@@ -15,13 +15,13 @@ from lab.experiments.bench.plan import CLOSED, FIXED, WORKLOADS, Plan
 from lab.experiments.bench.sweep import STOP_RULE
 from lab.experiments.bench.theory_check import expect
 from lab.metrics.estimates import Estimate, show_estimate
+from lab.report.bench_answer import FAR_BELOW, find_answer
+from lab.report.bench_charts import list_figures
 from lab.report.cells import Cell
+from lab.report.charts.intervals import write_intervals
 
 # The columns without numbers.
 TEXTS = ("model", "verdict")
-
-# A model below this share of the best rate is not recommended.
-_FAR_BELOW = 0.5
 
 # A window cuts its first and last requests, so this share of a rate counts as all of it.
 _COMPLETE = 0.98
@@ -139,7 +139,7 @@ def _recommend(
     both = [
         model
         for model in first
-        if model in cheapest and model not in failing and rates[model].middle >= best * _FAR_BELOW
+        if model in cheapest and model not in failing and rates[model].middle >= best * FAR_BELOW
     ]
     if len(both) == len(rows):
         yield Advice("best", "Best: any of them (no difference beyond the noise).")
@@ -149,7 +149,7 @@ def _recommend(
         rate = rates.get(row.model)
         if row.failed:
             yield Advice("avoid", f"Avoid: {row.model} ({row.failed_ratio:.2%} of its replies failed).")
-        elif rate and row.model not in first and rate.high < best * _FAR_BELOW:
+        elif rate and row.model not in first and rate.high < best * FAR_BELOW:
             theory = expect(findings, row)
             why = theory.upper_bound.reason if theory else row.reason
             yield Advice("avoid", f"Avoid: {row.model} ({rate.middle / best:.0%} of the best rate: {why}).")
@@ -265,7 +265,7 @@ def print_report(findings: Findings, console: Console) -> None:
 def render_markdown(findings: Findings) -> str:
     """Return the report as Markdown; each row links the stored steps behind its figures."""
     run, plan = findings.run, findings.plan
-    text = [f"# Benchmark: {run.started}", ""]
+    text = [f"# Benchmark: {run.started}", "", *_write_answers(findings)]
     for workload in plan.workloads:
         lines = make_lines(findings, workload)
         if not lines:
@@ -290,6 +290,21 @@ def render_markdown(findings: Findings) -> str:
         "",
     ]
     return "\n".join(text)
+
+
+def _write_answers(findings: Findings) -> Iterator[str]:
+    """Yield the answer of each workload, with its figures in characters: a job summary of a CI shows no pictures."""
+    for workload in findings.plan.workloads:
+        answer = find_answer(findings, workload)
+        figures = list_figures(findings, workload, answer)
+        if not figures:
+            continue
+        best = f"best: **{answer.names}** ({answer.why_best})" if answer.best else "no model is best"
+        worst = f"worst: **{answer.worst}**, {answer.why_worst}" if answer.worst else "no model is far behind"
+        yield from (f"**{workload}**: {best}; {worst}", "")
+        for figure in figures:
+            yield from (f"[{figure.title}](charts/{figure.name}.svg)", "", "```text")
+            yield from (*write_intervals(figure.rows), "```", "")
 
 
 def describe_additional_rounds(plan: Plan) -> str:

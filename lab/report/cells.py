@@ -1,11 +1,12 @@
-"""Table cells: a figure as a value, which sorts and draws, and as text, which people read."""
+"""Table cells: a figure as a value, which sorts, and as text, which people read."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
 from lab.base.units import UNKNOWN, show_count
 from lab.load.measurement import Measurement
+from lab.metrics.verdict import Limit, show_failures
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,10 +14,11 @@ class Cell:
     """A cell of a table.
 
     Args:
-        value: as sorted, and as drawn in a bar; None for an unknown figure, which goes last.
+        value: as sorted; None for an unknown figure, which goes last.
         text: as shown.
         note: shown when the cell is pointed at.
         link: to the data behind it.
+        words: paragraphs that a page shows on demand.
         is_good: whether it needs no highlight.
     """
 
@@ -25,6 +27,7 @@ class Cell:
     note: str = ""
     link: str = ""
     is_good: bool = True
+    words: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, value: float | None, show: Callable[[float], str]) -> Self:
@@ -32,11 +35,37 @@ class Cell:
         return cls(value, UNKNOWN if value is None else show(value))
 
 
-def list_widths(cells: Iterable[Cell]) -> list[float]:
-    """Return the width of each cell's bar in per cent of the longest; 0 for an unknown figure."""
-    values = [0.0 if cell.value is None else float(cell.value) for cell in cells]
-    longest = max(values, default=None)
-    return [100 * value / longest if longest else 0.0 for value in values]
+# A shape for each limit, so that colour is not needed; all others are failures.
+_MARKS: Mapping[str, str] = {
+    Limit.HELD: "●",
+    Limit.SERVER: "●",
+    Limit.GENERATOR: "◐",
+    Limit.MACHINE: "◐",
+    Limit.WAITING: "○",
+}
+FAILURE_MARK = "▲"
+
+
+def mark(bound: str) -> str:
+    """Return the mark of a limit, such as `●` for `server-bound`."""
+    return _MARKS.get(bound, FAILURE_MARK)
+
+
+def mark_bounds(text: str) -> str:
+    """Return a verdict on several rounds as marks and its first word: `◐ machine` for `machine-bound (2 of 3), ...`."""
+    bounds = [part.split(" (")[0] for part in text.split(", ")]
+    if bounds == ["not measured"]:
+        return text
+    marks = "".join(dict.fromkeys(FAILURE_MARK if "FAILED" in bound else mark(bound) for bound in bounds))
+    return f"{marks} {bounds[0].removesuffix('-bound')}"
+
+
+def make_verdict(found: Measurement) -> Cell:
+    """Return the verdict as a mark and a word, with its reason and the failures on demand."""
+    bound = found.verdict.bound
+    words = [f"{bound}: {found.verdict.reason}"]
+    words += [f"failures: {show_failures(found.load.failures)}"] if found.load.failures else []
+    return Cell(bound, mark_bounds(bound), is_good=mark(bound) != FAILURE_MARK, words=tuple(words))
 
 
 def show_rate(found: Measurement | None) -> str:

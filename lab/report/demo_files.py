@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from lab.experiments.demo import NAME, USERS, Demo, keep, read
+from lab.experiments.demo import NAME, ROUNDS, USERS, Demo, keep, read
 from lab.experiments.store import Run
 from lab.load.workloads import SESSION
 from lab.report import demo_page
@@ -18,6 +18,9 @@ CAPTIONS = (
     "CPU µs/request is the server's own CPU time, user and system, per request with its share of a connection. Compare "
     "it before requests/s, which depends on everything else on the machine. If the verdict is waiting, both sides "
     "sleep between requests, and part of it (on a virtual machine a large part) can be the wake-up of an idle core.",
+    f"Each model is loaded {ROUNDS} times, interleaved with the others, on other cores than the load generator where "
+    "there are two. A line reaches from the lowest to the highest of these; a row shows the one of median cost. Rows "
+    "are in families, the least CPU first. ≈ marks a cost that ties with the one above: the lines overlap.",
     "The verdict names what limited the rate. server-bound: the server itself. generator-bound and machine-bound: the "
     "load generator or the whole machine ran out of CPU first, so the rate is a lower bound (≥) and not a ranking. "
     "waiting: neither was busy; they waited for each other.",
@@ -27,7 +30,7 @@ CAPTIONS = (
     "CPU time of the server for each. It is another load than PING: compare models with each other, not the two.",
     "Memory and threads are maxima under the first load. A process counts as a thread, and so does the small init "
     "process of each container.",
-    "One run of a few seconds shows the kind of each server. To compare similar ones takes repetitions: `lab bench`.",
+    "A few seconds show the kind of each server. To rank similar ones takes more repetitions: `lab bench`.",
 )
 
 
@@ -55,6 +58,8 @@ def render(run: Run) -> str:
         missing=found.missing,
         extra=make_columns(found),
         environment=environment,
+        costs=found.costs,
+        rates=found.rates,
     )
 
 

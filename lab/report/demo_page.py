@@ -1,45 +1,24 @@
 """Make the page of `lab demo`: one HTML file that needs no network and no other file."""
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
-from lab.base.units import UNKNOWN, show_bytes, show_number, show_us
+from lab.base.units import show_bytes, show_number, show_us
 from lab.experiments.conformance.results import ModelResult
 from lab.load.measurement import Measurement
-from lab.metrics.verdict import Limit, show_failures
-from lab.report.cells import Cell, list_widths, show_rate
+from lab.metrics.estimates import Estimate, show_estimate
+from lab.report.cells import FAILURE_MARK, Cell, make_verdict, show_rate
 from lab.report.extra_columns import ExtraColumn
 from lab.report.html import load_template
+from lab.report.measurement_charts import (
+    choose_tones,
+    draw_costs,
+    draw_figures,
+    draw_latency,
+    make_answer,
+    make_estimates,
+)
 
-# A shape for each limit, so that colour is not needed.
-_MARKS = {
-    Limit.HELD: "●",
-    Limit.SERVER: "●",
-    Limit.GENERATOR: "◐",
-    Limit.MACHINE: "◐",
-    Limit.WAITING: "○",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A model as the template needs it. Widths and positions are in per cent."""
-
-    found: Measurement
-    rate: Cell
-    rate_width: float
-    p50: Cell
-    p99: Cell
-    span_left: float
-    span_width: float
-    cpu: Cell
-    memory: Cell
-    threads: Cell
-    extra: Sequence[tuple[str, Cell]]
-    checks: Cell
-    verdict: Cell
-    failures: str
+TEXTS = ("model", "family", "verdict")
 
 
 def render(
@@ -52,11 +31,13 @@ def render(
     missing: Mapping[str, str],
     extra: Sequence[ExtraColumn],
     environment: Mapping[str, str | None],
+    costs: Mapping[str, Estimate] | None = None,
+    rates: Mapping[str, Estimate] | None = None,
 ) -> str:
     """Return the page.
 
     Args:
-        measurements: one row each.
+        measurements: one row each, in this order.
         title: the heading.
         lead: a sentence under the heading.
         captions: how to read it, a paragraph each.
@@ -64,68 +45,72 @@ def render(
         missing: models that were not measured, with the reason.
         extra: columns of further loads.
         environment: facts about the machine; None is shown as not known.
+        costs, rates: CPU microseconds per request and requests per second over the repeats, by model.
     """
-    rates = [Cell(found.rate, show_rate(found)) for found in measurements]
-    times = [value for found in measurements for share in (0.5, 0.99) if (value := found.percentile(share))]
-    low, high = (
-        (10 ** math.floor(math.log10(min(times))), 10 ** math.ceil(math.log10(max(times)))) if times else (1, 10)
-    )
-    scale = (low, high if high > low else low * 10)
+    costs = costs or make_estimates(measurements, lambda found: found.server.cpu_us)
+    rates = rates or make_estimates(measurements, lambda found: found.rate)
+    tones = choose_tones(measurements, costs)
     return load_template("demo.html.j2").render(
         title=title,
         lead=lead,
+        answer=make_answer(measurements, costs, tones),
         captions=captions,
-        rows=[
-            _row(found, rate, width, scale, checks.get(found.model), extra)
-            for found, rate, width in zip(measurements, rates, list_widths(rates), strict=True)
+        charts=[
+            *draw_figures(measurements, costs, rates, tones),
+            *draw_latency(measurements, tones),
+            *draw_costs(measurements, costs, tones),
         ],
-        scale=[_show_scale(value) for value in scale],
-        extra=extra,
+        rows=[
+            _make_row(found, costs, measurements[number - 1] if number else None, checks.get(found.model), extra)
+            for number, found in enumerate(measurements)
+        ],
+        texts=TEXTS,
         missing=missing,
         environment={name: value if value else "not known" for name, value in environment.items()},
     )
 
 
-def _row(
+def _make_row(
     found: Measurement,
-    rate: Cell,
-    width: float,
-    scale: tuple[float, float],
+    costs: Mapping[str, Estimate],
+    above: Measurement | None,
     check: ModelResult | None,
     extra: Sequence[ExtraColumn],
-) -> Row:
-    p50, p99 = found.percentile(0.5), found.percentile(0.99)
-    left, right = _position(p50, scale), _position(p99, scale)
-    bound = found.verdict.bound
-    return Row(
-        found=found,
-        rate=rate,
-        rate_width=width,
-        p50=Cell.of(p50, show_us),
-        p99=Cell.of(p99, show_us),
-        span_left=left,
-        span_width=max(right - left, 0),
-        cpu=Cell.of(found.server.cpu_us, show_us),
-        memory=Cell.of(found.server.memory_bytes, show_bytes),
-        threads=Cell.of(found.server.threads, show_number),
-        extra=[(column.heading, column.cell(found.model)) for column in extra],
-        checks=Cell(check.passed, str(check), note=check.known_limits, is_good=not check.failed)
-        if check
-        else Cell(None, UNKNOWN),
-        verdict=Cell(bound, f"{_MARKS.get(bound, '▲')} {bound}", note=found.verdict.reason, is_good=bound in _MARKS),
-        failures=show_failures(found.load.failures) if found.load.failures else "",
+) -> dict[str, Cell]:
+    return {
+        "model": Cell(found.model, found.model, note=found.summary),
+        "family": Cell(found.family, found.family),
+        "CPU µs/req": _show_cost(found, costs, above),
+        "requests/s": Cell(found.rate, show_rate(found)),
+        "p50 µs": Cell.of(found.percentile(0.5), show_us),
+        "p99 µs": Cell.of(found.percentile(0.99), show_us),
+        "memory": Cell.of(found.server.memory_bytes, show_bytes),
+        "threads": Cell.of(found.server.threads, show_number),
+        **{column.heading: column.cell(found.model) for column in extra},
+        "tests": _show_check(check),
+        "verdict": make_verdict(found),
+    }
+
+
+def _show_cost(found: Measurement, costs: Mapping[str, Estimate], above: Measurement | None) -> Cell:
+    """Return the cost with the mark of a tie, if the row above is of the same family and its interval overlaps."""
+    cost = costs.get(found.model)
+    if cost is None:
+        return Cell.of(None, show_us)
+    other = costs.get(above.model) if above and above.family == found.family else None
+    ties = above is not None and other is not None and cost.overlaps(other) and cost.repeats > 1
+    note = show_estimate(cost, show_us)
+    return Cell(
+        cost.middle,
+        f"{'≈ ' if ties else ''}{show_us(cost.middle)}",
+        note=f"ties with {above.model}; {note}" if ties and above else note,
     )
 
 
-def _position(value: float | None, scale: tuple[float, float]) -> float:
-    if not value:
-        return 0.0
-    low, high = (math.log10(end) for end in scale)
-    return 100 * (math.log10(value) - low) / (high - low)
-
-
-def _show_scale(value: float) -> str:
-    for limit, factor, unit in ((1e3, 1, "µs"), (1e6, 1e3, "ms")):
-        if value < limit:
-            return f"{value / factor:g} {unit}"
-    return f"{value / 1e6:g} s"
+def _show_check(check: ModelResult | None) -> Cell:
+    """Return the result of the conformance suite: the passed tests, or how many fail."""
+    if check is None:
+        return Cell.of(None, str)
+    note = ", ".join(filter(None, [str(check), check.known_limits]))
+    text = f"{FAILURE_MARK} {check.failed} fail" if check.failed else f"● {check.passed}"
+    return Cell(check.passed, text, note=note, is_good=not check.failed)

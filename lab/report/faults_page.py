@@ -1,13 +1,19 @@
 """The report of `lab faults` as one self-contained HTML file that links to the raw data."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import groupby
+from statistics import median
 
 from lab.experiments.faults.judge import Score, Verdict
-from lab.experiments.faults.probe_reader import show
+from lab.experiments.faults.probe_reader import ProbeReport, show
 from lab.experiments.faults.under_load import UnderLoad
 from lab.report.cells import Cell
+from lab.report.charts.chart import Chart
+from lab.report.charts.intervals import Interval, draw_intervals
+from lab.report.charts.lines import Events, Line, draw_lines
+from lab.report.charts.palette import Tone
+from lab.report.charts.scale import Axis
 from lab.report.faults_text import (
     DETAILS,
     TIMES,
@@ -23,44 +29,26 @@ from lab.report.faults_text import (
     show_load,
 )
 from lab.report.html import load_template
-from lab.report.svg import Dot, Scale, join_points
 
-# Size of a picture in pixels; the margins hold the axes.
-_WIDTH, _HEIGHT = 720, 190
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 12, 34
+# The axis of the seconds has about so many ticks.
+_TICKS = 12
 
-
-@dataclass(frozen=True, slots=True)
-class Tick:
-    """A mark on an axis: its position in pixels and its label."""
-
-    place: float
-    text: str
+# A fault without a duration is still drawn.
+_SHORTEST = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A chart of PINGs around a fault: p50 and p99 per second, with a cross over each second in which some failed.
+    """The latency probe around a fault.
 
     Args:
-        title, load: The fault, and the result of the load.
-        begin, end: The fault's interval as x coordinates.
-        lines: (name, SVG points), interrupted at seconds without an answer.
-        dots: (x, y, tooltip).
-        crosses: (x, y, tooltip).
-        across, down: The marks of the axes.
-        raw: Link to the stored figures.
+        chart: p50 and p99 of the PINGs per second, with a cross over each second in which some failed.
+        load: the result of the load.
+        raw: link to the stored figures.
     """
 
-    title: str
+    chart: Chart
     load: str
-    begin: float
-    end: float
-    lines: tuple[tuple[str, str], ...]
-    dots: tuple[Dot, ...]
-    crosses: tuple[Dot, ...]
-    across: tuple[Tick, ...]
-    down: tuple[Tick, ...]
     raw: str
 
 
@@ -81,11 +69,13 @@ def render(outcome: Outcome) -> str:
         details=[
             (dict(zip(DETAILS, show_details(each), strict=True)), _path(outcome, each)) for each in outcome.scores
         ],
-        pictures=[_draw(outcome, each) for each in outcome.seen],
-        size=(_WIDTH, _HEIGHT),
-        frame=(_LEFT, _TOP, _WIDTH - _RIGHT, _HEIGHT - _BOTTOM),
+        charts=draw_recovery(outcome),
+        pictures=[
+            Picture(draw_probe(each, f"probe-{number}"), show_load(each), _path_of_seen(outcome, each))
+            for number, each in enumerate(outcome.seen, 1)
+        ],
         reading=make_reading(),
-        environment=list_environment(outcome.run),
+        environment=dict(list_environment(outcome.run)),
     )
 
 
@@ -98,36 +88,73 @@ def _path(outcome: Outcome, score: Score) -> str:
     return outcome.run.path_of(key_of(score.model, score.fault))
 
 
-def _draw(outcome: Outcome, each: UnderLoad) -> Picture:
-    probe_report = each.probe_report
+def _path_of_seen(outcome: Outcome, each: UnderLoad) -> str:
+    return outcome.run.path_of(key_of(each.interval.model, each.interval.fault))
+
+
+def draw_recovery(outcome: Outcome) -> list[Chart]:
+    """Return the longest PING and the time to recover of each fault: the median of the models, from best to worst."""
+    shown: tuple[tuple[str, str, Callable[[ProbeReport], float | None]], ...] = (
+        ("slowest", "Slowest PING of each fault", lambda report: report.slowest),
+        ("recovery", "Time to recover from each fault", lambda report: report.recover if report.detect else None),
+    )
+    charts = []
+    for name, title, read in shown:
+        rows = []
+        for fault in outcome.faults:
+            known = {
+                score.model: value
+                for score in outcome.scores
+                if score.fault == fault and score.probe_report and (value := read(score.probe_report)) is not None
+            }
+            if known:
+                middle, last = median(known.values()), max(known, key=lambda model: known[model])
+                note = f"{show(min(known.values()))} to {show(known[last])} ({last})"
+                low, high = min(known.values()), known[last]
+                rows.append(Interval(fault, middle, low, high, Tone.BLUE, show(middle), note))
+        if rows:
+            rows.sort(key=lambda row: row.middle)
+            axis = "the median of the models, and the lowest and the highest"
+            charts.append(draw_intervals(name, title, rows, axis=axis, show=show))
+    return charts
+
+
+def draw_probe(each: UnderLoad, name: str) -> Chart:
+    """Draw the PINGs of the latency probe by seconds since the injection, with the fault shaded.
+
+    Args:
+        name: of the chart.
+    """
+    report = each.probe_report
     # A row covers a whole second and is drawn at its middle.
-    rows = [(second + 0.5, p50, p99, failed) for second, p50, p99, failed in probe_report.seconds]
-    left, right = rows[0][0] - 0.5, max(rows[-1][0] + 0.5, probe_report.lasted)
-    known = [value for _, p50, p99, _ in rows for value in (p50, p99) if value]
+    lines = [
+        Line("p99", [(second + 0.5, p99) for second, _, p99, _ in report.seconds], Tone.BLUE, _tell(report, "p99", 2)),
+        Line(
+            "p50",
+            [(second + 0.5, p50) for second, p50, _, _ in report.seconds],
+            Tone.GREY,
+            _tell(report, "p50", 1),
+            is_dashed=True,
+        ),
+    ]
+    left, right = report.seconds[0][0], max(report.seconds[-1][0] + 1, report.lasted)
+    step = max(1, round((right - left) / _TICKS))
+    ticks = tuple(range(math.ceil(left), int(right) + 1, step))
+    across = Axis("seconds since the injection", left, right, ticks, lambda second: f"{second:g} s")
+    known = [value for line in lines for _, value in line.known]
     low = math.floor(math.log10(min(known))) if known else -3
     high = max(math.ceil(math.log10(max(known))), low + 1) if known else 0
-
-    across = Scale(left, right, _LEFT, _WIDTH - _RIGHT).place
-    down = Scale(10.0**low, 10.0**high, _HEIGHT - _BOTTOM, _TOP, is_log=True).place
-    lines: list[tuple[str, str]] = []
-    dots: list[Dot] = []
-    for name, column in (("p50", 1), ("p99", 2)):
-        values = [(row[0], row[column]) for row in rows]
-        for is_answered, part in groupby(values, lambda value: value[1] is not None):
-            if is_answered:
-                found = [(x, y) for x, y in part if y]
-                lines.append((name, join_points((across(x), down(y)) for x, y in found)))
-                dots += [(across(x), down(y), f"second {x - 0.5:g}: {name} {show(y)}") for x, y in found]
-    step = max(1, round((right - left) / 12))
-    return Picture(
-        title=f"{name_of(each)}: {probe_report}",
-        load=show_load(each),
-        begin=across(0.0),
-        end=across(max(probe_report.lasted, 0.02)),
-        lines=tuple(lines),
-        dots=tuple(dots),
-        crosses=tuple((across(x), _TOP + 6.0, f"second {x - 0.5:g}: {n} failed") for x, _, _, n in rows if n),
-        across=tuple(Tick(across(second), f"{second} s") for second in range(math.ceil(left), int(right) + 1, step)),
-        down=tuple(Tick(down(10.0**power), show(10.0**power)) for power in range(low, high + 1)),
-        raw=outcome.run.path_of(key_of(each.interval.model, each.interval.fault)),
+    powers = tuple(10.0**power for power in range(low, high + 1))
+    up = Axis("PING, log scale", powers[0], powers[-1], powers, show, is_log=True)
+    events = Events(
+        shades=[(0.0, max(report.lasted, _SHORTEST), f"{each.interval.fault}, {show(report.lasted)}")],
+        crosses=[
+            (second + 0.5, f"second {second}: {failed} failed") for second, _, _, failed in report.seconds if failed
+        ],
     )
+    return draw_lines(name, f"{name_of(each)}: {report}", lines, across=across, up=up, events=events)
+
+
+def _tell(report: ProbeReport, name: str, column: int) -> str:
+    values = ((row[0], row[column]) for row in report.seconds)
+    return f"{name}: " + ", ".join(f"{show(value)} in second {second}" for second, value in values if value)

@@ -3,6 +3,10 @@
 from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from markupsafe import Markup
+
+from lab.report.charts.chart import STYLE
+from lab.report.charts.palette import DARK, LIGHT, make_variables
 
 
 @cache
@@ -16,4 +20,10 @@ def load_template(name: str) -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    # These are constants, without a value of a user.
+    environment.globals |= {
+        "light": make_variables(LIGHT),
+        "dark": make_variables(DARK),
+        "chart_style": Markup(STYLE),  # noqa: S704
+    }
     return environment.get_template(name)

@@ -6,7 +6,7 @@ from html import escape
 
 from lab.experiments.xray.analysis import Analysis, Edge, Lane, Span, State
 from lab.experiments.xray.sentences import conclude, explain, show_ms
-from lab.report.svg import Scale
+from lab.report.charts.scale import Scale
 
 _LANE, _BAR, _GAP, _TOP, _AXIS = 26, 18, 10, 8, 26
 _LETTER = 6.2  # the width of a character, in pixels

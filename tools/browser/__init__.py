@@ -49,7 +49,10 @@ class Page:
         requested: what it has loaded beside itself.
         sorted: by table and heading, the cells of that column after one click, and after another.
         wide: the windows in which it has to be scrolled sideways.
-        pictures: PNG files by name.
+        cut: texts of charts and tables that a window cuts off.
+        charts: the number of charts.
+        silent: pictures without a text alternative.
+        tip: what shows when a mark is pointed at, and how many marks of its name stand out; None without a chart.
         complaints: what the browser's console said of errors.
     """
 
@@ -57,7 +60,10 @@ class Page:
     requested: list[str]
     sorted: list[dict[str, list[list[str]]]]
     wide: list[str]
-    pictures: dict[str, bytes]
+    cut: list[str]
+    charts: int
+    silent: list[str]
+    tip: tuple[str, int] | None
     complaints: list[str]
 
 
@@ -78,18 +84,20 @@ def visit(helpers: Helpers, url: str, *, choices: Mapping[str, Sequence[str]], l
     return Visit(pictures=_decode(found), **found)
 
 
-def read_page(helpers: Helpers, html: str) -> Page:
-    """Open a page that needs nothing else, on a desk, on a phone, in the dark and on paper, and sort its tables.
+def read_pages(helpers: Helpers, pages: Mapping[str, str]) -> dict[str, Page]:
+    """Open pages that need nothing else, in windows of 400, 1280 and 1920 pixels, light and dark, and on paper.
+
+    One browser opens all of them, and sorts their tables.
 
     Args:
         helpers: run the browser.
-        html: the page.
+        pages: HTML by name.
 
     Raises:
         LabError: it went wrong; with the reader's last words.
     """
-    found = _ask(helpers, None, stdin=html)
-    return Page(pictures=_decode(found), **found)
+    found = _ask(helpers, None, stdin=json.dumps(dict(pages)))
+    return {name: Page(**page | {"tip": page["tip"] and tuple(page["tip"])}) for name, page in found.items()}
 
 
 def _ask(helpers: Helpers, task: Mapping[str, Any] | None, *, stdin: str | None = None) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Inside the browser's container: look at pages as a person would, and print what was seen as one line of JSON.
 
     LAB_VISIT='{"url": ..., "choices": {field: [value, ...]}, "login": null}' python3 drive.py
-    LAB_VISIT=null python3 drive.py < page.html      a page that is one file, as a reader would open it
+    LAB_VISIT=null python3 drive.py < pages.json     pages that are one file each, by name, as a reader would open them
 
 Waiting is for conditions, not for time: a page on a busy machine may take long, and one that never comes is an error
 with the condition's name in it.
@@ -32,11 +32,36 @@ _READINGS = 2
 # medium. Paper is A4, across. The last one is the one to sort with.
 _PAGE = Path("/tmp/index.html")  # noqa: S108 - a tmpfs of this container's own
 _READERS = {
-    "phone": (390, False, "screen"),
+    "400, light": (400, False, "screen"),
+    "400, dark": (400, True, "screen"),
     "paper": (1047, False, "print"),
-    "dark": (1440, True, "screen"),
-    "desk": (1440, False, "screen"),
+    "1280, dark": (1280, True, "screen"),
+    "1920, dark": (1920, True, "screen"),
+    "1920, light": (1920, False, "screen"),
+    "1280, light": (1280, False, "screen"),
 }
+
+# Texts that the window cuts off, and pictures whose text alternative is missing.
+_FIND_CUT = """
+return [...document.querySelectorAll("svg text, figcaption, th, td")].filter((each) => {
+  const box = each.getBoundingClientRect();
+  return box.width && (box.left < -1 || box.right > innerWidth + 1);
+}).map((each) => each.textContent);
+"""
+_FIND_SILENT = """
+const says = (svg) => (svg.getAttribute("aria-labelledby") ?? "").split(" ")
+  .every((id) => document.getElementById(id)?.textContent.trim());
+return [...document.querySelectorAll("svg.chart, img")].filter((each) => !(each.alt || says(each)))
+  .map((each) => each.outerHTML.slice(0, 80));
+"""
+
+# Point at a mark; what the page then shows beside it, and how many marks stand out.
+_POINT = """
+const mark = document.querySelector(".series");
+mark?.dispatchEvent(new PointerEvent("pointermove", {bubbles: true, clientX: 9, clientY: 9}));
+const tip = document.getElementById("tip");
+return mark && [tip.hidden ? "" : tip.textContent, document.querySelectorAll(".series.lit").length];
+"""
 
 # Pictures: name -> width and height of the window, and whether it is dark. The last one is the one to go on with.
 _WINDOWS = {"dark": (1440, 1120, True), "narrow": (414, 896, False), "light": (1440, 1120, False)}
@@ -288,33 +313,38 @@ def walk_through(driver: Chrome, url: str, choices: dict[str, list[str]], login:
     }
 
 
-def read_page(html: str) -> dict[str, Any]:
+def read_pages(pages: dict[str, str]) -> dict[str, Any]:
+    """See `tools.browser.read_pages`: one browser opens all pages."""
+    with open_browser() as driver:
+        return {name: read_page(driver, html) for name, html in pages.items()}
+
+
+def read_page(driver: Chrome, html: str) -> dict[str, Any]:
     """See `tools.browser.Page`."""
     _PAGE.write_text(html, encoding="utf-8")
-    with open_browser() as driver:
-        driver.get(_PAGE.as_uri())
-        pictures, wide = {}, []
-        for name, (width, dark, medium) in _READERS.items():
-            driver.execute_cdp_cmd("Emulation.setEmulatedMedia", describe_medium(dark, medium))
-            # Twice: how high the page is shows only in its width.
-            for height in (800, 0):
-                height = height or int(driver.execute_script("return document.documentElement.scrollHeight"))
-                driver.execute_cdp_cmd(
-                    "Emulation.setDeviceMetricsOverride",
-                    {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False},
-                )
-            if driver.execute_script("return document.documentElement.scrollWidth") > width:
-                wide.append(name)
-            pictures[name] = driver.get_screenshot_as_base64()
-        links = [str(link.get_attribute("href")) for link in driver.find_elements(By.TAG_NAME, "a")]
-        return {
-            "links": [link.removeprefix(_PAGE.parent.as_uri() + "/") for link in links],
-            "requested": driver.execute_script("return performance.getEntriesByType('resource').map((it) => it.name)"),
-            "sorted": [sort_table(driver, table) for table in driver.find_elements(By.TAG_NAME, "table")],
-            "wide": wide,
-            "pictures": pictures,
-            "complaints": read_console(driver),
-        }
+    driver.get(_PAGE.as_uri())
+    wide, cut = [], []
+    for name, (width, dark, medium) in _READERS.items():
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", describe_medium(dark, medium))
+        driver.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False},
+        )
+        if driver.execute_script("return document.documentElement.scrollWidth") > width:
+            wide.append(name)
+        cut += [f"{name}: {text}" for text in driver.execute_script(_FIND_CUT)]
+    links = [str(link.get_attribute("href")) for link in driver.find_elements(By.TAG_NAME, "a")]
+    return {
+        "links": [link.removeprefix(_PAGE.parent.as_uri() + "/") for link in links],
+        "requested": driver.execute_script("return performance.getEntriesByType('resource').map((it) => it.name)"),
+        "sorted": [sort_table(driver, table) for table in driver.find_elements(By.TAG_NAME, "table")],
+        "wide": wide,
+        "cut": cut,
+        "charts": len(driver.find_elements(By.CSS_SELECTOR, "svg.chart")),
+        "silent": driver.execute_script(_FIND_SILENT),
+        "tip": driver.execute_script(_POINT),
+        "complaints": [item["message"] for item in driver.get_log("browser")],
+    }
 
 
 def describe_medium(dark: bool, medium: str) -> dict[str, Any]:
@@ -338,4 +368,4 @@ def sort_table(driver: Chrome, table: WebElement) -> dict[str, list[list[str]]]:
 
 if __name__ == "__main__":
     task = json.loads(os.environ["LAB_VISIT"])
-    print(json.dumps(visit(**task) if task else read_page(sys.stdin.read())))
+    print(json.dumps(visit(**task) if task else read_pages(json.load(sys.stdin))))

@@ -20,7 +20,7 @@ from lab.experiments.store import Run, tolerated
 from lab.experiments.theory import describe_concurrency
 from lab.load.cores import split_cores
 from lab.report import bench_page
-from lab.report.bench_export import render_csv, render_parquet, render_theory
+from lab.report.bench_export import render_charts, render_csv, render_parquet, render_theory
 from lab.report.bench_text import print_report, render_markdown
 from lab.report.terminal import open_console
 from lab.servers.backend import Backend
@@ -43,8 +43,8 @@ _CONTROL = "control"
 @click.option("--show", "shown", metavar="RUN", help="Measure nothing; print the results of a run.")
 @click.option(
     "--export",
-    type=click.Choice(["csv", "parquet", "baseline", "theory"]),
-    help="With --show: all measurements, a baseline for `lab compare`, or a table of theory for the docs.",
+    type=click.Choice(["csv", "parquet", "baseline", "theory", "svg"]),
+    help="With --show: all measurements, a baseline for `lab compare`, theory for the docs, or the charts as files.",
 )
 @out_option
 @click.pass_obj
@@ -79,6 +79,7 @@ def bench(
                 "parquet": render_parquet,
                 "baseline": render_baseline,
                 "theory": lambda found: render_theory(found, list(models)),
+                "svg": write_charts,
             }
             click.echo(exports[export](findings), nl=False)
         else:
@@ -146,6 +147,15 @@ def report(run: Run) -> Findings:
     findings = read_findings(run)
     print_report(findings, open_console())
     with tolerated(lambda line: click.echo(line, err=True)):
-        page = run.write_page(bench_page.render(findings), render_markdown(findings))
-        click.echo(f"\n{page}")
+        page, *others = bench_page.render_pages(findings).items()
+        files = dict(others) | render_charts(findings)
+        click.echo(f"\n{run.write_page(page[1], render_markdown(findings), files)}")
     return findings
+
+
+def write_charts(findings: Findings) -> str:
+    """Write the charts of a run as SVG into its folder; return a line with the path of each."""
+    charts = render_charts(findings)
+    for name, text in charts.items():
+        findings.run.write_file(name, text)
+    return "".join(f"{findings.run.folder / name}\n" for name in charts)

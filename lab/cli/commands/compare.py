@@ -1,6 +1,7 @@
 """Compare two runs of the benchmark, or a run and the baseline."""
 
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -11,7 +12,10 @@ from lab.experiments.bench.baseline import BASELINE_FILE, THRESHOLD, Baseline, f
 from lab.experiments.bench.comparison import find_differences, find_other_conditions
 from lab.experiments.bench.findings import Findings, read_findings
 from lab.experiments.bench.plan import NAME, is_control
-from lab.experiments.store import Run
+from lab.experiments.store import Run, tolerated
+from lab.report import compare_page
+from lab.report.bench_text import make_environment
+from lab.report.charts.chart import Chart
 
 # Between two runs.
 _THRESHOLD = 0.1
@@ -33,6 +37,8 @@ def compare(before: str, after: str, threshold: float | None, out: Path) -> None
     A can also be `baseline` (the committed one) or a file from `lab bench --show RUN --export baseline`. The command
     then compares the cost of each model relative to a reference model, so B may be from another machine.
 
+    The page with all changes is compare-A.html in the folder of B.
+
     Exit code 1: a figure is worse by more than the threshold.
     """
     if before == _BASELINE or before.endswith(".json"):
@@ -41,17 +47,20 @@ def compare(before: str, after: str, threshold: float | None, out: Path) -> None
         sys.exit(compare_with_baseline(baseline, findings, THRESHOLD if threshold is None else threshold))
     threshold = _THRESHOLD if threshold is None else threshold
     first, second = (read_findings(Run.find(text, NAME, root=out)) for text in (before, after))
-    for line in find_other_conditions(first.run.facts["environment"], second.run.facts["environment"]):
-        click.echo(f"not the same conditions: {line}")
+    texts = [
+        f"not the same conditions: {line}"
+        for line in find_other_conditions(first.run.facts["environment"], second.run.facts["environment"])
+    ]
     differences = list(find_differences(first, second, threshold))
-    for item in differences:
-        click.echo(item.text)
     regressions = sum(item.is_regression for item in differences)
     common = sum(1 for key in first.rows if key in second.rows and not is_control(key.model))
-    click.echo(
+    texts += [item.text for item in differences]
+    texts.append(
         f"{common} cases in both runs, {len(differences)} figures changed beyond noise, "
         f"{regressions} worse by more than {threshold:.0%}"
     )
+    charts = compare_page.draw_changes(first, second)
+    report(first.run.started, second.run, charts, texts, make_environment(second))
     sys.exit(DID_NOT_HOLD if regressions or not common else HELD)
 
 
@@ -64,11 +73,22 @@ def compare_with_baseline(baseline: Baseline, findings: Findings, threshold: flo
     made = baseline.made
     click.echo(f"baseline: {made.get('date')}, commit {made.get('commit')}, {made.get('processor')}")
     found = list(find_deviations(baseline, findings, threshold))
-    for item in found:
-        click.echo(item.text)
     regressions = sum(item.is_regression for item in found)
-    click.echo(
+    texts = [item.text for item in found]
+    texts.append(
         f"{len(baseline.ratios)} costs relative to {baseline.reference}: {len(found)} changed by more than "
         f"{threshold:.0%}, beyond noise, {regressions} of them for the worse"
     )
+    charts = compare_page.draw_baseline(baseline, findings)
+    report(_BASELINE, findings.run, charts, texts, {name: str(value) for name, value in made.items()})
     return DID_NOT_HOLD if regressions else HELD
+
+
+def report(before: str, after: Run, charts: Sequence[Chart], texts: Sequence[str], facts: Mapping[str, str]) -> None:
+    """Write the page into the folder of the later run, and print the result, which is the last line."""
+    name = f"compare-{before}.html"
+    with tolerated(lambda line: click.echo(line, err=True)):
+        page = after.write_file(name, compare_page.render(before, after.started, charts, texts, facts))
+        click.echo(f"the page: {page}", err=True)
+    for text in texts:
+        click.echo(text)

@@ -30,6 +30,7 @@ from lab.load.thresholds import Threshold, find_tripped
 from lab.load.web_ui import check_settings, serve_ui
 from lab.load.workloads import CUSTOM_PROTOCOL, HIGHEST_RATE, LARGEST_PAYLOAD, WORKLOADS
 from lab.metrics.verdict import exit_code
+from lab.report import load_page
 from lab.report.terminal import make_table, open_console
 from lab.servers.backend import Backend, Loadable, choose_models
 from lab.servers.catalogue import Model
@@ -104,7 +105,7 @@ def _default(name: str) -> str:
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Results folder: keep each measurement in DIR/load, as JSON and .hgrm, and its course as CSV.",
+    help="Results folder: keep each measurement in DIR/load, as JSON, .hgrm and CSV, and a page of all.",
 )
 @click.option(
     "--workers",
@@ -309,6 +310,10 @@ def report(measured: Sequence[Measurement], folder: Path | None, changes: str, *
         with tolerated(lambda line: click.echo(line, err=True)):
             for found in measured:
                 write_new(folder, f"{found.workload}-{found.model}{changes}", render_files(found))
+            first = measured[0]
+            lead = f"{first.users:g} users for {first.load.seconds:g} s of each model{changes.replace('-', ', ')}."
+            text = load_page.render(measured, title=f"Load: {first.workload}", lead=lead)
+            click.echo(f"the page: {write_new(folder, f'{first.workload}{changes}', {'.html': text})}.html", err=True)
 
 
 # \b keeps click from filling the lines.

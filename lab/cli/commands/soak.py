@@ -15,6 +15,7 @@ from lab.experiments.environment import describe_environment
 from lab.experiments.soak import _HOUR, COUNTS, MEGABYTE, NAME, SoakResult, run
 from lab.experiments.store import Run, tolerated
 from lab.metrics.trend import CONFIDENCE, FEWEST, Trend, after_warm_up
+from lab.report import soak_page
 from lab.report.tables import show_table
 from lab.servers.backend import choose_speakers
 
@@ -51,7 +52,8 @@ def soak(
     slope (Theil-Sen) is below the limit. A count is flat if the median of its last third does not exceed the maximum
     of its first third. An inconclusive series is not a pass.
 
-    If no model is running, the command starts them, and takes them down afterwards.
+    If no model is running, the command starts them, and takes them down afterwards. The page is index.html in the
+    folder of the run.
 
     Exit code 1: something grows, or a client was not served. 2: inconclusive; a longer run is needed.
     """
@@ -75,8 +77,12 @@ def soak(
         for finding in findings:
             stored.keep(finding.model, finding.as_json())
         stored.finish({"flat": all(finding.is_flat for finding in findings)})
+        page = soak_page.render(
+            findings, stored, limit=limit * MEGABYTE, resolution=_describe_resolution(findings, limit)
+        )
+        stored.write_page(page)
         if not as_json:
-            click.echo(f"stored in {stored.folder}")
+            click.echo(f"stored in {stored.folder}; the page: {stored.folder / 'index.html'}")
     sys.exit(exit_code(findings))
 
 

@@ -16,12 +16,14 @@ from lab.experiments.bench.plan import (
     is_control,
     name_control,
 )
+from lab.experiments.bench.sweep import Knee, find_knee, make_level
 from lab.experiments.conformance.results import ModelResult
 from lab.experiments.records import key_of_check, read_failure, read_measurement
 from lab.experiments.store import Run
 from lab.load.measurement import Measurement
 from lab.metrics.estimates import Estimate, drift, estimate, noise_floor, rank
 from lab.metrics.verdict import Limit
+from loadtests.sockets.histogram import Histogram
 
 # The figures that are compared between models, rounds and runs: how to read each, and whether more is better.
 _READ: Mapping[str, tuple[Callable[[Measurement], float | None], bool]] = {
@@ -31,6 +33,13 @@ _READ: Mapping[str, tuple[Callable[[Measurement], float | None], bool]] = {
     "p99_us": (lambda found: found.percentile(0.99), False),
 }
 FIGURES = tuple(_READ)
+
+# Figures of the sweep.
+_READ_LEVEL: Mapping[str, Callable[[Measurement], float | None]] = {
+    "rate": lambda found: found.rate,
+    "p99_us": lambda found: found.percentile(0.99),
+    "memory_bytes": lambda found: found.server.memory_bytes,
+}
 
 # A stored step and its result.
 _Stored = tuple[Step, Mapping[str, Any]]
@@ -80,6 +89,24 @@ class Row:
         return found.middle / 1e6 if found else None
 
     @property
+    def summary(self) -> str:
+        """The consequence of the model for a client, from the catalogue; empty without a measurement."""
+        return next((item.summary for item in self.found.values()), "")
+
+    @property
+    def times(self) -> Histogram:
+        """The response times of all rounds, in microseconds."""
+        found = Histogram()
+        for item in self.found.values():
+            found.merge(item.load.times)
+        return found
+
+    @property
+    def answered(self) -> int:
+        """The number of exchanges with a correct reply in all rounds."""
+        return sum(item.answered for item in self.found.values())
+
+    @property
     def is_lower_bound(self) -> bool:
         """Whether the server could have done more in at least one round."""
         return any(item.verdict.is_lower_bound for item in self.found.values())
@@ -106,7 +133,7 @@ class Row:
     def failed_ratio(self) -> float:
         """The share of failed exchanges."""
         failed = self.failed.total()
-        return failed / (failed + sum(item.answered for item in self.found.values())) if failed else 0.0
+        return failed / (failed + self.answered) if failed else 0.0
 
     @property
     def failing(self) -> str:
@@ -245,6 +272,19 @@ class Findings:
         """Return the ranks of the models, the best first; see `lab.metrics.estimates.rank`."""
         estimates = {row.model: found for row in rows if row.found and (found := row.read(figure))}
         return rank(estimates, noise=self.noise(figure) or 0.0, higher_is_better=_READ[figure][1])
+
+    def read_sweep(self, workload: str, figure: str) -> dict[str, list[tuple[int, float]]]:
+        """Return a figure of the sweep (`rate`, `p99_us`, `memory_bytes`) by model: (connections, value), rising."""
+        read = _READ_LEVEL[figure]
+        return {
+            model: [(users, value) for users, item in sorted(levels.items()) if (value := read(item)) is not None]
+            for (found, model), levels in self.sweeps.items()
+            if found == workload and not is_control(model)
+        }
+
+    def find_knee(self, workload: str, model: str) -> Knee | None:
+        """Return the knee of a case; None if no level was served, or there is no sweep."""
+        return find_knee([make_level(*level) for level in self.sweeps.get((workload, model), {}).items()])
 
     def connection_bytes(self, workload: str, model: str) -> float | None:
         """Return the memory of one connection in bytes, from the two ends of the sweep; None if not known."""

@@ -1,10 +1,10 @@
-"""A cell keeps the value beside its text, and says how long its bar is."""
+"""A cell keeps the value beside its text, and a verdict becomes a mark."""
 
 from dataclasses import replace
 
 from lab.base.units import UNKNOWN, show_us
 from lab.metrics.verdict import Limit, Verdict
-from lab.report.cells import Cell, list_widths, show_rate
+from lab.report.cells import Cell, mark, mark_bounds, show_rate
 from tests.support.made_up import MEASUREMENT, vary
 
 
@@ -15,11 +15,12 @@ def test_cell_of_a_figure_keeps_its_value() -> None:
     assert Cell.of(None, show_us) == Cell(None, UNKNOWN, note="", link="", is_good=True)
 
 
-def test_bar_is_drawn_from_the_value() -> None:
-    cells = [Cell(10.4, "10"), Cell(None, UNKNOWN), Cell(20.8, "≥ 21"), Cell(0.0, "0")]
-    assert list_widths(cells) == [50.0, 0.0, 100.0, 0.0]
-    assert list_widths(cells[1:2]) == [0.0]
-    assert list_widths([]) == []
+def test_verdict_is_a_mark_and_a_word() -> None:
+    assert [mark(bound) for bound in (Limit.SERVER, Limit.MACHINE, Limit.WAITING, Limit.WRONG)] == ["●", "◐", "○", "▲"]
+    assert mark_bounds("server-bound") == "● server"
+    assert mark_bounds("machine-bound (2 of 3), waiting (1 of 3)") == "◐○ machine"
+    assert mark_bounds("0.10% FAILED, server-bound") == "▲● 0.10% FAILED"
+    assert mark_bounds("not measured") == "not measured"
 
 
 def test_rate_is_marked_as_a_lower_bound() -> None:

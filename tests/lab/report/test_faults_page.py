@@ -1,52 +1,19 @@
-"""The report of `lab faults`: what it says of a card and of a fault under load, and how a reader opens it."""
+"""The report of `lab faults`: what it says of a card and of a fault under load."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 
-from lab.clients.request_log import Account
-from lab.experiments.faults.fault import FaultInterval
-from lab.experiments.faults.judge import Score, Verdict
-from lab.experiments.faults.probe_reader import ProbeReport
-from lab.experiments.faults.under_load import UnderLoad
-from lab.experiments.store import Run
-from lab.report import faults_page
-from lab.report.faults_text import Outcome, key_of, make_answers, make_times, render_markdown
-from lab.servers.catalogue import Catalogue
-from lab.servers.docker.containers import Containers
-from tests.support.made_up import MEASUREMENT, vary
-from tools.browser import read_page
-
-ACCOUNT = Account(8, 8, 1_000, 990, 0, {}, {"end": 8})
-SEEN = ProbeReport(0.002, 0.012, 0.35, 0.48, 3, 0.5, ((-1, 0.001, 0.002, 0), (0, 0.2, 0.48, 3), (1, None, None, 4)))
-
-
-def make_score(model: str, fault: str, verdict: Verdict = Verdict.HELD, **changes: object) -> Score:
-    score = Score(model, fault, verdict, f"because of <b>{fault}</b>", 1, 0.3, account=ACCOUNT, probe_report=SEEN)
-    return replace(score, **changes)  # type: ignore[arg-type] # each is a field's
-
-
-SCORES = (
-    make_score("prefork", "pause"),
-    make_score("prefork", "slow-clients", Verdict.FAILED, expected="64 places", account=None, probe_report=None),
-    make_score("trio_nursery", "pause", Verdict.DEGRADED, probe_report=replace(SEEN, recover=3.0)),
-    make_score("trio_nursery", "latency", Verdict.UNKNOWN, account=None, probe_report=None),
-    make_score("trio_nursery", "slow-clients", Verdict.FAILED, account=None, probe_report=None),
-)
+from lab.report.faults_page import draw_recovery
+from lab.report.faults_text import Outcome, make_answers, make_times, render_markdown
+from tests.support.chart_reading import read_chart
+from tests.support.made_up_runs import SCORES, SEEN, make_outcome
 
 
 @pytest.fixture
 def outcome(tmp_path: Path) -> Outcome:
-    load = vary(MEASUREMENT, model="prefork", failures={"timeout": 2})
-    interval = FaultInterval("pause", "prefork", is_control=False)
-    interval.close()
-    run = Run.create("faults", {"environment": {"processor": "<i>a test's</i>", "commit": None}}, root=tmp_path)
-    for score in SCORES:
-        run.keep(key_of(score.model, score.fault), score.as_json())
-    return Outcome(run, SCORES, [UnderLoad(interval, SEEN, load)])
+    return make_outcome(tmp_path)
 
 
 def test_outcome_is_read_from_its_run(outcome: Outcome, tmp_path: Path) -> None:
@@ -98,18 +65,10 @@ def test_markdown_has_the_same_figures(outcome: Outcome) -> None:
     assert "* commit: not known" in text
 
 
-# The browser's image is built once, from half a gigabyte of packages.
-@pytest.mark.docker
-@pytest.mark.xdist_group("docker")
-@pytest.mark.timeout(900)
-def test_page_in_a_browser(engine: object, find_of_project: Callable[[str], list[str]], outcome: Outcome) -> None:
-    backend = Containers(f"t{uuid4().hex[:8]}", Catalogue.load())
-    try:
-        seen = read_page(backend.helpers, faults_page.render(outcome))
-    finally:
-        backend.down()
-        assert not find_of_project(backend.project)
-    assert (seen.complaints, seen.requested, seen.wide) == ([], [], [])
-    assert set(seen.pictures) == {"phone", "paper", "dark", "desk"}
-    assert {"run.json", "steps/", "steps/trio_nursery/slow-clients.json"} <= set(seen.links)
-    assert [link for link in seen.links if not (outcome.run.folder / link).exists()] == []
+def test_recovery_of_each_fault_is_the_median_of_the_models(outcome: Outcome) -> None:
+    slowest, recovery = (read_chart(chart) for chart in draw_recovery(outcome))
+    assert slowest.series["pause"].tip == "pause: 480 ms, 480 ms to 480 ms (prefork)"
+    assert recovery.series["pause"].tip == "pause: 1.68 s, 350 ms to 3.00 s (trio_nursery)"
+    # A model that was never late has nothing to recover from.
+    fine = replace(outcome, scores=[replace(SCORES[0], probe_report=replace(SEEN, detect=None))])
+    assert [chart.name for chart in draw_recovery(fine)] == ["slowest"]

@@ -23,6 +23,7 @@ from lab.report.faults_text import (
     show_details,
 )
 from tests.support.approx import about
+from tests.support.chart_reading import SeenChart, read_chart
 from tests.support.made_up import MEASUREMENT, vary
 
 SEEN = ProbeReport(0.002, 0.01, 0.3, 0.4, 3, 0.5, ((-1, 0.001, 0.002, 0), (0, 0.2, 0.48, 3), (1, None, None, 4)))
@@ -134,62 +135,43 @@ def test_only_held_cells_do_not_stand_out(run: Run, verdict: Verdict, expected: 
     assert (cell.is_good, cell.note, cell.link) == (is_good, "so it was", run.path_of(key_of("a", "slow-clients")))
 
 
-def draw(run: Run, probe_report: ProbeReport) -> faults_page.Picture:
+def draw(probe_report: ProbeReport) -> SeenChart:
     interval = FaultInterval("pause", "a", is_control=False)
     interval.close()
-    return faults_page._draw(Outcome(run), UnderLoad(interval, probe_report, MEASUREMENT))
+    return read_chart(faults_page.draw_probe(UnderLoad(interval, probe_report, MEASUREMENT), "probe-1"))
 
 
-def test_picture_axes_are_seconds_and_powers_of_ten(run: Run) -> None:
-    """From -1 to 2 s on 644 of 720 pixels, behind a margin of 64; from 1 ms to 1 s on 144 of 190, from 156 up to 12."""
-    picture = draw(run, SEEN)
-    # 64 + 1/3 x 644, and 64 + 1.5/3 x 644.
-    assert (picture.begin, picture.end) == (about(278.67, abs=0.01), about(386.0))
-    # The middle of a second: 64 + 0.5/3 x 644. 0.2 s: 156 - 144 x (3 - 0.699) / 3, 2 ms: 156 - 144 x 0.301 / 3.
-    assert picture.lines == (("p50", "171.3,156.0 386.0,45.6"), ("p99", "171.3,141.6 386.0,27.3"))
-    assert [text for *_, text in picture.dots] == [
-        "second -1: p50 1 ms",
-        "second 0: p50 200 ms",
-        "second -1: p99 2 ms",
-        "second 0: p99 480 ms",
-    ]
-    assert [(x, y) for x, y, _ in picture.dots[:1]] == [(about(171.33, abs=0.01), about(156))]
-    assert picture.crosses == (
-        (about(386.0), 18.0, "second 0: 3 failed"),
-        (about(600.67, abs=0.01), 18.0, "second 1: 4 failed"),
-    )
-    assert [(tick.text, round(tick.place)) for tick in picture.across] == [
-        ("-1 s", 64),
-        ("0 s", 279),
-        ("1 s", 493),
-        ("2 s", 708),
-    ]
-    assert [(tick.text, round(tick.place)) for tick in picture.down] == [
-        ("1 ms", 156),
-        ("10 ms", 108),
-        ("100 ms", 60),
-        ("1.00 s", 12),
-    ]
+def test_chart_axes_are_seconds_and_powers_of_ten() -> None:
+    """From -1 to 2 s, and from 1 ms to 1 s on 230 pixels."""
+    seen = draw(SEEN)
+    assert seen.ticks == ["-1 s", "0 s", "1 s", "2 s", "1 ms", "10 ms", "100 ms", "1 s"]
+    # From 0 to 0.5 s, of 3 s.
+    assert seen.bands == [(about(33.33, abs=0.01), about(16.67, abs=0.01))]
+    # A row is drawn at the middle of its second. 0.2 s: 230 x (1 - 2.301 / 3), 2 ms: 230 x (1 - 0.301 / 3).
+    assert seen.series["p50"].marks == [(16.67, 230), (50, about(53.59, abs=0.01))]
+    assert seen.series["p99"].marks == [(16.67, about(206.92, abs=0.01)), (50, about(24.44, abs=0.01))]
+    assert seen.series["p50"].tip == "p50: 1 ms in second -1, 200 ms in second 0"
+    assert seen.notes == ["pause, 500 ms", "second 0: 3 failed", "second 1: 4 failed"]
 
 
-def test_line_is_interrupted_where_nothing_was_answered(run: Run) -> None:
+def test_line_is_interrupted_where_nothing_was_answered() -> None:
     seconds = ((0, 0.1, 0.1, 0), (1, None, None, 5), (2, 0.1, 0.1, 0))
-    picture = draw(run, replace(SEEN, seconds=seconds, lasted=9.0))
-    assert [name for name, _ in picture.lines] == ["p50", "p50", "p99", "p99"]
-    # The fault lasted longer than the last second: the picture shows all of it. A single value spans a decade.
-    assert picture.end == pytest.approx(708)
-    assert [tick.text for tick in picture.down] == ["100 ms", "1.00 s"]
+    seen = draw(replace(SEEN, seconds=seconds, lasted=9.0))
+    assert [(len(each.paths), len(each.marks)) for each in seen.series.values()] == [(0, 2), (0, 2)]
+    # The fault lasted longer than the last second: the chart shows all of it. A single value spans a decade.
+    assert seen.bands == [(0, 100)]
+    assert seen.ticks[-2:] == ["100 ms", "1 s"]
     # A fault without duration is still visible.
-    assert draw(run, replace(SEEN, lasted=0.0)).end > picture.begin
-    nothing = draw(run, replace(SEEN, seconds=((0, None, None, 3),)))
-    assert (nothing.lines, nothing.dots) == ((), ())
-    assert [tick.text for tick in nothing.down] == ["1 ms", "10 ms", "100 ms", "1.00 s"]
+    assert draw(replace(SEEN, lasted=0.0)).bands[0][1] == about(100 * 0.02 / 3, abs=0.01)
+    nothing = draw(replace(SEEN, seconds=((0, None, None, 3),)))
+    assert nothing.series == {}
+    assert nothing.ticks[-4:] == ["1 ms", "10 ms", "100 ms", "1 s"]
 
 
-def test_long_picture_has_a_dozen_marks(run: Run) -> None:
+def test_long_chart_has_a_dozen_ticks() -> None:
     seconds = tuple((second, 0.1, 0.1, 0) for second in range(-4, 32))
     # From -4 to 32: 36 s in steps of three.
-    assert [tick.text for tick in draw(run, replace(SEEN, seconds=seconds)).across][:3] == ["-4 s", "-1 s", "2 s"]
+    assert draw(replace(SEEN, seconds=seconds)).ticks[:3] == ["-4 s", "-1 s", "2 s"]
 
 
 def test_report_as_markdown(run: Run) -> None:

@@ -258,7 +258,7 @@ def test_unstored_report_is_reported_on_stderr(bench_command: Command, monkeypat
     def refuse(run: Run, name: str, text: str) -> None:
         raise StoreError("the disk is full")
 
-    monkeypatch.setattr(Run, "write_page", refuse)
+    monkeypatch.setattr(Run, "write_file", refuse)
     done = bench_command(*QUICK)
     assert done.exit_code == 0, done.output
     assert "lab: not stored: the disk is full" in done.stderr

@@ -370,7 +370,7 @@ def run_compare(tmp_path: Path, before: Findings, after: Findings, *more: str) -
     arguments = [str(before.run.folder), str(after.run.folder), "--out", str(tmp_path), *more]
     done = CliRunner().invoke(compare, arguments)
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-    return done.exit_code, done.output
+    return done.exit_code, done.stdout
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,165 @@
+"""Charts of single measurements, for the pages of `lab demo` and `lab load`."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
+
+from lab.base.units import show_count, show_number, show_time, show_us
+from lab.load.measurement import SERIES, Measurement
+from lab.metrics.estimates import Estimate, show_estimate
+from lab.report.charts.chart import Chart
+from lab.report.charts.intervals import Interval, draw_intervals
+from lab.report.charts.lines import Distribution, Line, draw_lines, draw_percentiles
+from lab.report.charts.palette import Tone
+from lab.report.charts.scale import make_axis
+from lab.report.charts.scatter import Point, draw_scatter
+from lab.report.distribution import read_shares
+from lab.servers.catalogue import PEER
+
+
+def make_estimates(
+    measurements: Sequence[Measurement], read: Callable[[Measurement], float | None]
+) -> dict[str, Estimate]:
+    """Return the figure of each row as an estimate without an interval."""
+    return {
+        found.model: Estimate(value, value, value, 1) for found in measurements if (value := read(found)) is not None
+    }
+
+
+def choose_tones(measurements: Sequence[Measurement], costs: Mapping[str, Estimate]) -> dict[str, Tone]:
+    """Return the tone of each model: blue for those that tie with the least CPU per request, orange for the most.
+
+    Peers are not among them.
+    """
+    known = {item.model: costs[item.model] for item in measurements if item.model in costs and item.family != PEER}
+    tones = {item.model: Tone.GREY for item in measurements}
+    if len(known) < 2:
+        return tones
+    least, most = (pick(known, key=lambda model: known[model].middle) for pick in (min, max))
+    tones |= {model: Tone.BLUE for model, cost in known.items() if cost.overlaps(known[least])}
+    if not known[most].overlaps(known[least]):
+        tones[most] = Tone.ORANGE
+    return tones
+
+
+def make_answer(
+    measurements: Sequence[Measurement], costs: Mapping[str, Estimate], tones: Mapping[str, Tone]
+) -> dict[str, str]:
+    """Return the models with the least and the most CPU per request, and why, by tone; empty if they tie."""
+    best = sorted((model for model, tone in tones.items() if tone is Tone.BLUE), key=lambda model: costs[model].middle)
+    worst = next((item for item in measurements if tones[item.model] is Tone.ORANGE), None)
+    if not best or worst is None:
+        return {}
+    times = costs[worst.model].middle / costs[best[0]].middle
+    return {
+        "best": ", ".join(best),
+        "why_best": f"{show_us(costs[best[0]].middle)} µs" + (", no difference beyond the repeats" if best[1:] else ""),
+        "worst": worst.model,
+        "why_worst": f"{times:.1f} times as much ({worst.summary})",
+    }
+
+
+def draw_figures(
+    measurements: Sequence[Measurement],
+    costs: Mapping[str, Estimate],
+    rates: Mapping[str, Estimate],
+    tones: Mapping[str, Tone],
+) -> list[Chart]:
+    shown: tuple[tuple[str, str, str, Mapping[str, Estimate], Callable[[float], str]], ...] = (
+        ("cpu", "CPU per request: less is better", "CPU µs per request", costs, show_us),
+        ("rate", "Requests/s: more is better", "requests/s", rates, show_count),
+    )
+    charts = []
+    for name, title, axis, figures, show in shown:
+        rows = [
+            Interval(
+                item.model,
+                found.middle,
+                found.low,
+                found.high,
+                tones[item.model],
+                show_estimate(found, show).split(" [")[0],
+                f"{show_estimate(found, show)}, {item.verdict.bound}",
+                item.family,
+            )
+            for item in measurements
+            if (found := figures.get(item.model))
+        ]
+        if rows:
+            charts.append(draw_intervals(name, title, rows, axis=axis, show=show))
+    return charts
+
+
+def draw_latency(measurements: Sequence[Measurement], tones: Mapping[str, Tone]) -> list[Chart]:
+    found = [
+        Distribution(
+            item.model,
+            tones[item.model],
+            item.answered,
+            read_shares(item.load.times),
+        )
+        for item in measurements
+        if item.load.times.total
+    ]
+    title = "Latency distribution: the higher the tail, the longer the queue"
+    return [draw_percentiles("latency", title, found, show=show_time, up="response time, log scale")] if found else []
+
+
+def draw_costs(
+    measurements: Sequence[Measurement], costs: Mapping[str, Estimate], tones: Mapping[str, Tone]
+) -> list[Chart]:
+    points = [
+        Point(
+            item.model,
+            costs[item.model].middle,
+            tail,
+            tones[item.model],
+            f"{item.model}: {show_us(costs[item.model].middle)} µs per request, p99 {show_time(tail)}",
+        )
+        for item in measurements
+        if item.model in costs and (tail := item.percentile(0.99))
+    ]
+    if not points:
+        return []
+    across = make_axis("CPU µs per request", [point.x for point in points], show_us)
+    up = make_axis("p99", [point.y for point in points], show_time)
+    return [draw_scatter("cost", "Cost against tail: the best are at the bottom left", points, across=across, up=up)]
+
+
+def draw_course(measurements: Sequence[Measurement], tones: Mapping[str, Tone]) -> Iterator[Chart]:
+    """Yield the cores and the memory of the servers over time."""
+    cores = {item.model: _read_cores(item) for item in measurements}
+    memory = {item.model: _read_memory(item) for item in measurements}
+    shown: tuple[tuple[str, str, str, Mapping[str, list[tuple[float, float]]], Callable[[float], str]], ...] = (
+        ("cores", "Cores used by the server over time", "cores", cores, lambda value: f"{value:.2f}"),
+        ("memory", "Memory of the server over time", "memory in MiB", memory, show_number),
+    )
+    for name, title, unit, found, show in shown:
+        lines = [
+            Line(model, points, tones[model], f"{model}: {show(points[0][1])} to {show(points[-1][1])}", has_dots=False)
+            for model, points in found.items()
+            if len(points) > 1
+        ]
+        if lines:
+            seconds = make_axis("seconds", [x for line in lines for x, _ in line.points], show_number, is_log=False)
+            up = make_axis(unit, [y for line in lines for _, y in line.known], show)
+            yield draw_lines(name, title, lines, across=seconds, up=up)
+
+
+def _read_cores(found: Measurement) -> list[tuple[float, float]]:
+    """Return the mean number of cores between two readings, at the second one."""
+    return [
+        (now, (used - before) / (now - then))
+        for (then, before), (now, used) in pairwise(_read_series(found, "cpu_seconds"))
+        if now > then
+    ]
+
+
+def _read_memory(found: Measurement) -> list[tuple[float, float]]:
+    return [(at, value / 2**20) for at, value in _read_series(found, "memory_bytes")]
+
+
+def _read_series(found: Measurement, column: str) -> list[tuple[float, float]]:
+    """Return (seconds, value) of the readings where both are known."""
+    second, number = SERIES.index("seconds"), SERIES.index(column)
+    known = ((row[second], row[number]) for row in found.server.series)
+    return [(at, value) for at, value in known if at is not None and value is not None]

@@ -1,0 +1,78 @@
+"""The page of the demo: ties are ties, and the answer names the cheapest and the most expensive model."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from lab.experiments.conformance.results import ModelResult
+from lab.load.measurement import Measurement
+from lab.metrics.estimates import Estimate
+from lab.report.charts.palette import Tone
+from lab.report.demo_page import _make_row, render
+from lab.report.measurement_charts import choose_tones, make_answer
+from tests.support.made_up import MEASUREMENT, vary
+
+FAMILIES = {"uvloop": "loop", "asyncio": "loop", "forking": "process", "redis": "peer"}
+ROWS = [vary(MEASUREMENT, model=name, family=family, summary="pays") for name, family in FAMILIES.items()]
+COSTS = {
+    "uvloop": Estimate(20, 18, 22, 3),
+    "asyncio": Estimate(21, 19, 23, 3),
+    "forking": Estimate(150, 140, 160, 3),
+    "redis": Estimate(5, 5, 5, 3),
+}
+
+
+def read_costs(rows: list[Measurement], costs: Mapping[str, Estimate]) -> list[str]:
+    above = [None, *rows]
+    return [_make_row(row, costs, above[number], None, ())["CPU µs/req"].text for number, row in enumerate(rows)]
+
+
+def test_tie_with_the_row_above_is_marked_within_a_family() -> None:
+    assert read_costs(ROWS, COSTS) == ["20.0", "≈ 21.0", "150", "5.00"]
+    assert read_costs(ROWS, COSTS | {"asyncio": Estimate(25, 23, 26, 3)}) == ["20.0", "25.0", "150", "5.00"]
+    # A single measurement cannot say whether it ties.
+    assert read_costs(ROWS, {name: replace(cost, repeats=1) for name, cost in COSTS.items()})[1] == "21.0"
+    assert read_costs(ROWS[:1], {}) == ["–"]  # noqa: RUF001
+
+
+def test_tones_show_the_least_with_its_ties_and_the_most_of_our_models() -> None:
+    tones = choose_tones(ROWS, COSTS)
+    assert tones == {"uvloop": Tone.BLUE, "asyncio": Tone.BLUE, "forking": Tone.ORANGE, "redis": Tone.GREY}
+    assert set(choose_tones(ROWS[:2], COSTS).values()) == {Tone.BLUE}
+    assert set(choose_tones(ROWS[:1], COSTS).values()) == {Tone.GREY}
+
+
+def test_answer_names_the_least_and_the_most_with_the_reason() -> None:
+    assert make_answer(ROWS, COSTS, choose_tones(ROWS, COSTS)) == {
+        "best": "uvloop, asyncio",
+        "why_best": "20.0 µs, no difference beyond the repeats",
+        "worst": "forking",
+        "why_worst": "7.5 times as much (pays)",
+    }
+    assert make_answer(ROWS[:2], COSTS, choose_tones(ROWS[:2], COSTS)) == {}
+
+
+def test_page_has_no_rank() -> None:
+    text = render(
+        ROWS,
+        title="t",
+        lead="l",
+        captions=[],
+        checks={},
+        missing={},
+        extra=(),
+        environment={},
+        costs=COSTS,
+        rates=COSTS,
+    )
+    assert "rank" not in text
+    assert text.count('<svg class="chart"') == 4
+
+
+def test_conformance_is_a_mark_with_its_numbers_as_a_note() -> None:
+    def show(check: ModelResult | None) -> tuple[str, str, bool]:
+        cell = _make_row(MEASUREMENT, {}, None, check, ())["tests"]
+        return cell.text, cell.note, cell.is_good
+
+    assert show(ModelResult(100, 0, 3)) == ("● 100", "100 of 100, 3 known limits", True)
+    assert show(ModelResult(98, 2)) == ("▲ 2 fail", "98 of 100", False)
+    assert show(None) == ("–", "", True)  # noqa: RUF001

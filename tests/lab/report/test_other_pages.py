@@ -1,0 +1,90 @@
+"""The pages of `lab load`, `lab soak` and `lab compare`: what their charts and rows contain."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from lab.experiments.bench.baseline import Baseline
+from lab.experiments.bench.findings import Findings, read_findings
+from lab.experiments.soak import MEGABYTE
+from lab.metrics.trend import Trend
+from lab.report.compare_page import draw_baseline, draw_changes
+from lab.report.load_page import make_row
+from lab.report.measurement_charts import choose_tones, draw_course, make_estimates
+from lab.report.soak_page import draw_counts, draw_growth, draw_memory, find_trend
+from tests.support.approx import about
+from tests.support.chart_reading import read_chart
+from tests.support.made_up import MEASUREMENT, vary
+from tests.support.made_up_runs import PLAN, make_bench_run, make_measurements, make_soak
+
+RATES = {"asyncio_streams": 9_000, "thread_pool": 11_000, "plain_socket": 5_000}
+
+
+def make_findings(root: Path, rates: dict[str, int]) -> Findings:
+    return read_findings(make_bench_run(root, rates, replace(PLAN, models=tuple(rates))))
+
+
+def test_course_of_a_load_has_cores_and_memory() -> None:
+    measured = make_measurements(["plain_socket", "prefork"])
+    tones = choose_tones(measured, make_estimates(measured, lambda found: found.server.cpu_us))
+    cores, memory = (read_chart(chart) for chart in draw_course(measured, tones))
+    # 0.1 CPU seconds in each second, and 0.2.
+    assert [each.tip for each in cores.series.values()] == ["plain_socket: 0.10 to 0.10", "prefork: 0.20 to 0.20"]
+    assert cores.axes == ["seconds", "cores"]
+    assert memory.series["prefork"].tip == "prefork: 16 to 16"
+    assert list(draw_course([MEASUREMENT], {MEASUREMENT.model: tones["prefork"]})) == []
+
+
+def test_row_of_an_open_loop_has_its_own_columns() -> None:
+    closed, opened = (
+        make_row(MEASUREMENT),
+        make_row(vary(MEASUREMENT, asked_rate=9e3, service=((40.0, 5),), late=12)),
+    )
+    assert set(opened) - set(closed) == {"service p99 µs", "late", "dropped"}
+    assert (opened["service p99 µs"].text, opened["late"].text) == ("40.0", "12")
+    failed = make_row(vary(MEASUREMENT, failures={"timeout": 2}))
+    assert (failed["failures"].text, failed["failures"].is_good) == ("2", False)
+    assert failed["verdict"].words[1] == "failures: 2 × timeout"  # noqa: RUF001
+
+
+def test_growth_is_shown_beside_the_limit() -> None:
+    flat, grows = make_soak("prefork", 0.0), make_soak("plain_socket", 30_000.0)
+    assert [find_trend(found) for found in (flat, grows)] == [Trend.FLAT, Trend.GROWS]
+    (chart,) = draw_growth([flat, grows], MEGABYTE)
+    seen = read_chart(chart)
+    assert [each.tone for each in seen.series.values()] == ["blue", "orange"]
+    # 30 kB in 10 s: 10.8 MB per hour, and the band is from 0 to 1.
+    assert seen.series["plain_socket"].labels == ["plain_socket", "+10.80"]
+    assert seen.bands == [(0, about(100 / (10.8 * 1.04), abs=0.01))]
+
+
+def test_only_counts_that_changed_have_a_chart() -> None:
+    flat, grows = make_soak("prefork", 0.0), make_soak("plain_socket", 30_000.0)
+    (chart,) = draw_counts([flat, grows])
+    assert (chart.name, read_chart(chart).notes) == ("descriptors", ["warm-up"])
+    assert list(draw_counts([flat])) == []
+    (memory,) = draw_memory([flat, grows])
+    assert read_chart(memory).series["prefork"].tip == "prefork: 20 MB first, 20 MB last"
+
+
+def test_changes_are_blue_or_orange_beyond_the_noise(tmp_path: Path) -> None:
+    before = make_findings(tmp_path / "a", RATES)
+    after = make_findings(tmp_path / "b", {"asyncio_streams": 9_000, "thread_pool": 22_000, "plain_socket": 1_000})
+    cost, rate = (read_chart(chart) for chart in draw_changes(before, after))
+    # The largest first; each workload is a group.
+    assert {name: each.tone for name, each in rate.series.items()} == {
+        "thread_pool": "blue",
+        "asyncio_streams": "grey",
+        "plain_socket": "orange",
+    }
+    assert rate.series["thread_pool"].labels == ["thread_pool", "+100%"]
+    assert rate.notes == ["session, closed", "sleep_20ms, closed"]
+    assert {each.tone for each in cost.series.values()} == {"grey"}
+
+
+def test_baseline_is_compared_by_ratio(tmp_path: Path) -> None:
+    findings = make_findings(tmp_path, RATES)
+    baseline = Baseline.of(read_findings(make_bench_run(tmp_path / "was", RATES, replace(PLAN, models=tuple(RATES)))))
+    (chart,) = draw_baseline(baseline, findings)
+    seen = read_chart(chart)
+    assert seen.title == "CPU per request relative to asyncio_streams: left is better"
+    assert seen.series["thread_pool"].labels == ["thread_pool", "+0%"]
