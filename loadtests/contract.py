@@ -1,6 +1,6 @@
 """What the lab asks of the load generator (`LoadSpec`), and what the generator has seen (`LoadResult`).
 
-Both sides import this module, which imports neither Locust nor a backend. A specification becomes arguments of Locust's
+Both sides import this module, which imports neither Locust nor the lab. A specification becomes arguments of Locust's
 command line, and is read back from the options that Locust or its form has parsed. A result is a line of JSON.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Self, TypeVar
 
-from lab.load.workloads import CLOSED, LOOPS, OPEN, SHAPES, STEADY
+from loadtests.shapes import CLOSED, LOOPS, OPEN, SHAPES, STEADY
 from loadtests.sockets.histogram import Histogram
 from services.protocol import Transport
 

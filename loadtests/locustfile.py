@@ -30,13 +30,14 @@ from lab.base.environ import ENV_GENERATOR_CORES
 from lab.base.messages import say
 from lab.load.cores import pin_generator
 from lab.load.messages import Joined
-from lab.load.workloads import CLOSED, CUSTOM_PROTOCOL, STEADY, WORKLOADS, Workload, level, make_exchange
+from lab.load.workloads import CUSTOM_PROTOCOL, WORKLOADS, Workload, make_exchange
 from loadtests import lifeline, objections, rate_shares
 from loadtests.buckets import bucket_three_digits
 from loadtests.contract import FLAGS, RANDOM, LoadSpec, declare, option_of
 from loadtests.idle_connections import IdleConnections, divide
 from loadtests.run_time import RunTime
 from loadtests.scripts import SCRIPTS
+from loadtests.shapes import CLOSED, STEADY, level
 from loadtests.sockets.codec import Codec, CodecError
 from loadtests.sockets.engine import ConnectionGroup, Engine
 from loadtests.sockets.exchange import Exchange

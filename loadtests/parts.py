@@ -10,8 +10,8 @@ from typing import Any, Self
 
 import psutil
 
-from lab.load.workloads import OPEN
 from loadtests.contract import LoadResult
+from loadtests.shapes import OPEN
 from loadtests.sockets.recorder import Series, Tally
 
 # A generator that was not scheduled for this long was stopped, or had no core. On a busy machine, waits are shorter.

@@ -4,8 +4,9 @@ import csv
 import io
 import json
 
-from lab.load.measurement import SERIES, Measurement
+from lab.load.measurement import Measurement
 from lab.load.presets import Preset
+from lab.metrics.server_use import SERIES
 from loadtests.contract import COURSE
 
 # Of the server's readings, the CPU time is shown as cores.

@@ -12,15 +12,16 @@ from lab.base.errors import LabError
 from lab.base.units import encode_cores
 from lab.load.cores import Pinning, allotted_cores
 from lab.load.generator import PersistentGenerator, run_generator
-from lab.load.measurement import Measurement, ServerUse, encode_targets
+from lab.load.measurement import Measurement, encode_targets
 from lab.load.presets import Preset
-from lab.load.workloads import STEADY
 from lab.metrics.sample import Meter, Sample
+from lab.metrics.server_use import ServerUse
 from lab.metrics.socket_owner import count_connections
-from lab.metrics.verdict import LimitInputs, find_limit
+from lab.metrics.verdict import find_limit
 from lab.servers.backend import Completed, Loadable
 from lab.servers.catalogue import Listener, Model
 from loadtests.contract import LoadResult
+from loadtests.shapes import STEADY
 from loadtests.sockets.codec import ENV_CODEC
 from services.protocol import Address
 
@@ -274,31 +275,8 @@ def _combine(
         said = f"the server had {readings.other_connections} connections of other clients before or after the load"
         load = replace(load, disturbances=(*load.disturbances, said))
     server = _describe_use(load, readings, allotted_cores(model, load.cores, pinning))
-    mean = load.service.mean_us
-    inputs = LimitInputs(
-        users=load.users,
-        starved=load.starved,
-        exchanges_per_second=load.service.total / load.seconds,
-        mean_seconds=None if mean is None else mean / 1e6,
-        answered=load.answered,
-        server_cores=server.cores,
-        server_allotted=server.allotted,
-        generator_cores=load.generator_cores,
-        generators=load.generators,
-        asked=load.asked,
-        dropped=load.dropped,
-        rests=preset.workload.rests,
-        machine_cores=load.machine_cores,
-        cores=load.cores,
-        late=load.late,
-        server_throttled=server.throttled,
-        generator_throttled=load.generator_throttled,
-        failures=load.failures,
-        warm_up_failures=load.warm_up_failures,
-        disturbances=load.disturbances,
-        server_unknown=server.unknown,
-    )
-    return Measurement(model.family, model.summary, backend, preset.name, load, server, find_limit(inputs))
+    verdict = find_limit(load, server, rests=preset.workload.rests)
+    return Measurement(model.family, model.summary, backend, preset.name, load, server, verdict)
 
 
 def _describe_use(load: LoadResult, readings: Readings, allotted: int | None) -> ServerUse:

@@ -1,13 +1,14 @@
 """Presets: load tests with a name, each a specification with defaults for users, rate and duration.
 
-The prefix of a preset's name is its loop, `closed_` or `open_` (see `lab.load.workloads.CLOSED`).
+The prefix of a preset's name is its loop, `closed_` or `open_` (see `loadtests.shapes.CLOSED`).
 """
 
 from dataclasses import dataclass, replace
 
 from lab.base.errors import LabError
-from lab.load.workloads import CLOSED, CUSTOM_PROTOCOL, IDLE_CONNECTIONS, OPEN, SESSION, STEADY, WORKLOADS, Workload
+from lab.load.workloads import CUSTOM_PROTOCOL, IDLE_CONNECTIONS, SESSION, WORKLOADS, Workload
 from loadtests.contract import EVEN, RANDOM, LoadSpec
+from loadtests.shapes import CLOSED, OPEN, STEADY
 from services.protocol import Transport
 
 

@@ -1,8 +1,7 @@
-"""Workloads and shapes of load tests, as data for the lab and for Locust."""
+"""Workloads of load tests, as data for the lab and for Locust."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from math import ceil
 
 from lab.clients.call import pack
 from lab.load import http_exchanges
@@ -18,12 +17,6 @@ LARGEST_PAYLOAD = 16 * 1024 * 1024
 # The most bytes of datagrams that an exchange sends at once. Until the server reads, they wait in a socket buffer of
 # 208 KiB (net.core.rmem_default), and Linux counts a datagram as up to twice its size.
 _BURST_BYTES = 64 * 1024
-
-# Closed: a connection sends its next request when the last one is answered, so a slow server gets fewer requests, and
-# the requests that would have arrived meanwhile are not seen. Open: requests are due at fixed times, whatever the
-# server does, and response times count from those.
-CLOSED, OPEN = "closed", "open"
-LOOPS = (CLOSED, OPEN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,27 +322,3 @@ def make_exchange(workload: Workload, transport: Transport, payload: int | None 
             most = _BURST_BYTES // exchange.depth
             raise ValueError(f"{exchange.depth} datagrams of {payload} bytes at once overflow a socket: at most {most}")
     return replace(_SIZED[workload.name](payload), depth=exchange.depth)
-
-
-STEADY = "steady"
-_SHAPES: dict[str, Callable[[float], float]] = {
-    STEADY: lambda share: 1.0,
-    "ramp": lambda share: share,
-    "steps": lambda share: ceil(share * 5) / 5,
-    # One tenth, and the full load in the middle fifth of the time.
-    "spike": lambda share: 1.0 if 0.4 <= share < 0.6 else 0.1,
-}
-SHAPES = tuple(_SHAPES)
-
-# Never 0: a rate always has a next request.
-_LOWEST = 0.01
-
-
-def level(shape: str, share: float) -> float:
-    """Return the fraction of the full load that a shape has at a point in time.
-
-    Args:
-        shape: one of `SHAPES`.
-        share: the fraction of the shape's time that has passed; beyond 1 the last level stays.
-    """
-    return max(_SHAPES[shape](min(max(share, 0.0), 1.0)), _LOWEST)

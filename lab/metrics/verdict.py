@@ -6,9 +6,11 @@ that CPU time does not show: a generator that lost time between requests, or cou
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
+from lab.metrics.server_use import ServerUse
+from loadtests.contract import LoadResult
 from loadtests.sockets.exchange import failure_kind
 
 # The share of the available CPU from which a side counts as busy. Not 1: a busy process loses some per cent to
@@ -83,56 +85,6 @@ class Verdict:
         return self.bound in (Limit.WRONG, Limit.FAILED)
 
 
-@dataclass(frozen=True, slots=True)
-class LimitInputs:
-    """The figures that decide a verdict. None if a figure could not be measured.
-
-    Args:
-        users: connections; in a closed loop each has always one exchange in flight.
-        starved: users without a reply in the whole window.
-        exchanges_per_second: exchanges that have a response time.
-        mean_seconds: their mean response time.
-        answered: correct replies.
-        server_cores: cores used by the server.
-        server_allotted: cores that it can use at most: one for a process under one GIL.
-        generator_cores: cores used by the generator; it can use one for each of its processes.
-        machine_cores: cores used by all processes of the machine together.
-        cores: cores of the machine.
-        generators: processes of the generator.
-        asked: exchanges that were due in an open loop; None for a closed loop.
-        dropped: exchanges of these that could not be sent in time.
-        rests: whether connections of a closed loop pause between exchanges, and are then not in flight.
-        late: exchanges of an open loop that were sent after their time.
-        server_throttled, generator_throttled: the share of the time for which a CPU quota stopped that side.
-        failures: failed exchanges by reason.
-        warm_up_failures: failed exchanges of the warm-up by reason.
-        disturbances: events that make the figures meaningless.
-        server_unknown: why the server's CPU time could not be read; empty if that is unknown too.
-    """
-
-    users: float
-    starved: int
-    exchanges_per_second: float
-    mean_seconds: float | None
-    answered: int
-    server_cores: float | None
-    server_allotted: int | None
-    generator_cores: float | None
-    machine_cores: float | None
-    cores: int | None
-    generators: int = 1
-    asked: int | None = None
-    dropped: int = 0
-    rests: bool = False
-    late: int = 0
-    server_throttled: float | None = None
-    generator_throttled: float | None = None
-    failures: Mapping[str, int] = field(default_factory=dict)
-    warm_up_failures: Mapping[str, int] = field(default_factory=dict)
-    disturbances: tuple[str, ...] = ()
-    server_unknown: str = ""
-
-
 def exit_code(verdicts: Iterable[Verdict], *, allow_failures: bool = False) -> int:
     """Return the exit code for measurements: 2 if one was disturbed, 1 if a server failed, else 0.
 
@@ -172,11 +124,6 @@ def find_failure(answered: int, failures: Mapping[str, int], warm_up: Mapping[st
     return None
 
 
-def in_flight(inputs: LimitInputs) -> float | None:
-    """Return the mean number of exchanges in flight by Little's law."""
-    return None if inputs.mean_seconds is None else inputs.exchanges_per_second * inputs.mean_seconds
-
-
 def is_consistent(users: float, flight: float, *, rests: bool = False) -> bool:
     """Return whether this number of users can have this number of exchanges in flight.
 
@@ -186,92 +133,96 @@ def is_consistent(users: float, flight: float, *, rests: bool = False) -> bool:
     return (0 if rests else (users - 1) * (1 - _LITTLE)) <= flight <= users * (1 + _LITTLE)
 
 
-def find_limit(inputs: LimitInputs) -> Verdict:
-    """Return the verdict, with remarks that a reader should know."""
-    verdict = _choose_limit(inputs)
-    return Verdict(verdict.bound, "; ".join([verdict.reason, *_list_remarks(inputs, verdict.bound)]))
+def find_limit(load: LoadResult, server: ServerUse, *, rests: bool = False) -> Verdict:
+    """Return the verdict, with remarks that a reader should know.
+
+    Args:
+        rests: whether connections of a closed loop pause between exchanges, and are then not in flight.
+    """
+    verdict = _choose_limit(load, server, rests=rests)
+    return Verdict(verdict.bound, "; ".join([verdict.reason, *_list_remarks(load, server, verdict.bound)]))
 
 
-def _list_remarks(inputs: LimitInputs, bound: Limit) -> Iterator[str]:
-    if inputs.server_unknown:
-        yield f"the server's process could not be measured: {inputs.server_unknown}"
-    others = _count_others(inputs)
+def _list_remarks(load: LoadResult, server: ServerUse, bound: Limit) -> Iterator[str]:
+    if server.unknown:
+        yield f"the server's process could not be measured: {server.unknown}"
+    others = _count_others(load, server)
     if others is not None and others >= _SHARED and bound is not Limit.MACHINE:
         yield f"other processes used {others:.2f} cores meanwhile"
 
 
-def _count_others(inputs: LimitInputs) -> float | None:
+def _count_others(load: LoadResult, server: ServerUse) -> float | None:
     """Return the cores used by neither side; None if one of the inputs is missing."""
-    machine, server, generator = inputs.machine_cores, inputs.server_cores, inputs.generator_cores
-    if machine is None or server is None or generator is None:
+    machine, used, generator = load.machine_cores, server.cores, load.generator_cores
+    if machine is None or used is None or generator is None:
         return None
-    return max(machine - server - generator, 0.0)
+    return max(machine - used - generator, 0.0)
 
 
-def _choose_limit(inputs: LimitInputs) -> Verdict:
+def _choose_limit(load: LoadResult, server: ServerUse, *, rests: bool) -> Verdict:
     """Return the first verdict that applies: what invalidates a measurement comes before what limits it."""
-    failure = find_failure(inputs.answered, inputs.failures, inputs.warm_up_failures)
+    failure = find_failure(load.answered, load.failures, load.warm_up_failures)
     if failure and failure.bound is Limit.WRONG:
         return failure
-    if inputs.disturbances:
-        return Verdict(Limit.DISTURBED, "; ".join(inputs.disturbances))
+    if load.disturbances:
+        return Verdict(Limit.DISTURBED, "; ".join(load.disturbances))
     if failure:
         return failure
-    is_open = inputs.asked is not None
-    if inputs.starved and not is_open:
-        unserved = f"{inputs.starved} of {inputs.users:.0f} users got no reply in the whole window"
+    is_open = load.asked is not None
+    if load.starved and not is_open:
+        unserved = f"{load.starved} of {load.users:.0f} users got no reply in the whole window"
         if refused := {
-            reason: count for reason, count in inputs.failures.items() if failure_kind(reason) not in _TIME_OUTS
+            reason: count for reason, count in load.failures.items() if failure_kind(reason) not in _TIME_OUTS
         }:
             return Verdict(Limit.FAILED, f"{unserved}: {show_failures(refused)}")
         return Verdict(Limit.STARVED, f"{unserved}: they waited for a turn")
-    flight = in_flight(inputs)
+    flight = load.in_flight
     if flight is None:
         return Verdict(Limit.UNKNOWN, "no response times")
     # Before Little's law: a generator that is stopped need not obey it.
-    if (inputs.generator_throttled or 0.0) >= _THROTTLED:
+    if (load.generator_throttled or 0.0) >= _THROTTLED:
         return Verdict(
-            Limit.GENERATOR, f"the generator's CPU quota stopped it for {inputs.generator_throttled:.0%} of the time"
+            Limit.GENERATOR, f"the generator's CPU quota stopped it for {load.generator_throttled:.0%} of the time"
         )
-    if not is_open and not is_consistent(inputs.users, flight, rests=inputs.rests):
+    if not is_open and not is_consistent(load.users, flight, rests=rests):
         return Verdict(
             Limit.INCONSISTENT,
-            f"rate x response time says {flight:.1f} in flight, and there were {inputs.users:.0f} users",
+            f"rate x response time says {flight:.1f} in flight, and there were {load.users:.0f} users",
         )
     reached = late = 0.0
-    if inputs.asked:
+    if load.asked:
         # At most what was asked: replies from the queue before the window do not make up for dropped exchanges.
-        reached = min(inputs.answered, inputs.asked - inputs.dropped) / inputs.asked
-        late = inputs.late / inputs.asked
+        reached = min(load.answered, load.asked - load.dropped) / load.asked
+        late = load.late / load.asked
     sent_late = f", {late:.1%} of it sent late" if late else ""
-    generator_is_busy = (inputs.generator_cores or 0.0) >= _BUSY * inputs.generators
+    generator_is_busy = (load.generator_cores or 0.0) >= _BUSY * load.generators
     if reached >= _REACHED and not (late > _LATE and generator_is_busy):
         return Verdict(Limit.HELD, f"{reached:.1%} of the requested rate was answered{sent_late}")
-    server, allotted, generator = inputs.server_cores, inputs.server_allotted, inputs.generator_cores
-    if server is None or allotted is None or generator is None:
+    used, allotted, generator = server.cores, server.allotted, load.generator_cores
+    if used is None or allotted is None or generator is None:
         side = "generator" if generator is None else "server"
         return Verdict(Limit.UNKNOWN, f"the {side}'s CPU time could not be read, so the limit is unknown")
     of = "a core" if allotted == 1 else f"{allotted} cores"
-    if (inputs.server_throttled or 0.0) >= _THROTTLED:
-        return Verdict(Limit.SERVER, f"the server's CPU quota stopped it for {inputs.server_throttled:.0%} of the time")
-    if server >= _BUSY * allotted:
-        return Verdict(Limit.SERVER, f"the server used {server / allotted:.0%} of {of}, all that it can use")
+    if (server.throttled or 0.0) >= _THROTTLED:
+        return Verdict(Limit.SERVER, f"the server's CPU quota stopped it for {server.throttled:.0%} of the time")
+    if used >= _BUSY * allotted:
+        return Verdict(Limit.SERVER, f"the server used {used / allotted:.0%} of {of}, all that it can use")
     if generator_is_busy:
-        own = "its core" if inputs.generators == 1 else f"its {inputs.generators} cores"
+        own = "its core" if load.generators == 1 else f"its {load.generators} cores"
         return Verdict(
             Limit.GENERATOR,
-            f"the generator used {generator / inputs.generators:.0%} of {own}, "
-            f"the server {server / allotted:.0%} of {of}{sent_late}",
+            f"the generator used {generator / load.generators:.0%} of {own}, "
+            f"the server {used / allotted:.0%} of {of}{sent_late}",
         )
-    machine, cores = inputs.machine_cores, inputs.cores
+    machine, cores = load.machine_cores, load.cores
     if machine is not None and cores is not None and machine >= _BUSY * cores:
-        others = _count_others(inputs)
+        others = _count_others(load, server)
         return Verdict(
             Limit.MACHINE,
-            f"all {cores} cores were busy: server {server:.2f}, generator {generator:.2f}, others {others:.2f}",
+            f"all {cores} cores were busy: server {used:.2f}, generator {generator:.2f}, others {others:.2f}",
         )
     return Verdict(
         Limit.WAITING,
-        f"neither side was busy: the server used {server / allotted:.0%} of {of}, "
-        f"the generator {generator / inputs.generators:.0%} of its own",
+        f"neither side was busy: the server used {used / allotted:.0%} of {of}, "
+        f"the generator {generator / load.generators:.0%} of its own",
     )

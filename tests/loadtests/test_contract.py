@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.load.workloads import LOOPS, SHAPES, WORKLOADS
+from lab.load.workloads import WORKLOADS
 from loadtests.contract import FLAGS, LoadSpec, declare, option_of
+from loadtests.shapes import LOOPS, SHAPES
 from services.protocol import Transport
 
 _SECONDS = st.floats(min_value=0.001, max_value=1e6)

@@ -7,9 +7,10 @@ from argparse import Namespace
 import pytest
 
 from lab.load.presets import PRESETS
-from lab.load.workloads import CUSTOM_PROTOCOL, SHAPES, WORKLOADS, make_exchange
+from lab.load.workloads import CUSTOM_PROTOCOL, WORKLOADS, make_exchange
 from loadtests.idle_connections import divide
 from loadtests.objections import find_objection
+from loadtests.shapes import SHAPES
 from loadtests.sockets.codec import Codec
 from loadtests.targets import Targets
 from services.protocol import Transport

@@ -28,12 +28,14 @@ from lab.load.generator import PersistentGenerator
 from lab.load.measurement import Measurement
 from lab.metrics.process import open_process_meter
 from lab.metrics.sample import Meter
-from lab.metrics.verdict import Limit, LimitInputs, Verdict
+from lab.metrics.server_use import ServerUse
+from lab.metrics.verdict import Limit, Verdict, find_limit
 from lab.servers.affinity import pin_process
 from lab.servers.backend import Helpers
 from lab.servers.catalogue import Catalogue, Listener
 from lab.servers.processes import Processes
 from loadtests.contract import LoadResult
+from loadtests.sockets.histogram import Histogram
 from tests.support.fakes import UnusedBackend
 from tests.support.made_up import MEASUREMENT, vary
 from tests.support.servers import Server
@@ -286,18 +288,20 @@ _PLAIN = vary(
     verdict=Verdict(Limit.WAITING, "neither side was busy"),
 )
 
-_BALANCED = LimitInputs(
-    users=16,
-    starved=0,
-    exchanges_per_second=10_000.0,
-    mean_seconds=0.0016,
-    answered=20_000,
-    server_cores=0.5,
-    server_allotted=1,
-    generator_cores=0.5,
-    machine_cores=1.0,
-    cores=2,
+# 20,000 exchanges of 1.6 ms in 2 s, by 16 users: neither side is busy.
+_BALANCED = LoadResult(
+    "m", "tcp", 16.0, 1, 2.0, 20_000, {}, Histogram(), generator_cores=0.5, machine_cores=1.0, cores=2
 )
+
+
+def _judge(*, mean_seconds: float | None = 0.0016, rests: bool = False, **changes: Any) -> Verdict:
+    """Return the verdict on a balanced load with some figures changed; those of the server begin with `server_`."""
+    used = {name.removeprefix("server_"): changes.pop(name) for name in [*changes] if name.startswith("server_")}
+    times = [] if mean_seconds is None else [mean_seconds]
+    service = Histogram()
+    service.record(times * 20_000)
+    load = replace(_BALANCED, service=service, **changes)
+    return find_limit(load, ServerUse(**{"cores": 0.5, "allotted": 1} | used), rests=rests)
 
 
 # pytest's importlib mode has no `import conftest`: what tests call comes as fixtures.
@@ -342,6 +346,6 @@ def make_measurement() -> Callable[..., Measurement]:
 
 
 @pytest.fixture(scope="session")
-def make_inputs() -> Callable[..., LimitInputs]:
-    """Make consistent LimitInputs except for the given fields."""
-    return lambda **changes: replace(_BALANCED, **changes)
+def judge() -> Callable[..., Verdict]:
+    """Judge a load in which neither side is busy, except for the given figures."""
+    return _judge

@@ -4,7 +4,8 @@ from dataclasses import asdict
 
 from lab.experiments.advise.model import Demand, Known
 from lab.experiments.theory import Server
-from lab.load.measurement import Measurement, ServerUse
+from lab.load.measurement import Measurement
+from lab.metrics.server_use import ServerUse
 from lab.metrics.verdict import Limit, Verdict
 from loadtests.contract import LoadResult
 from loadtests.sockets.histogram import Histogram

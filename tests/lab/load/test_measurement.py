@@ -32,10 +32,11 @@ from lab.load.measure import (
     measure,
     measure_together,
 )
-from lab.load.measurement import Measurement, ServerUse, encode_targets
+from lab.load.measurement import Measurement, encode_targets
 from lab.load.presets import PRESETS, find_preset
 from lab.metrics.sample import NoMeter, Sample
-from lab.metrics.verdict import Limit, LimitInputs, Verdict, find_limit
+from lab.metrics.server_use import ServerUse
+from lab.metrics.verdict import Limit, Verdict, find_limit
 from lab.servers.backend import Completed
 from lab.servers.catalogue import Catalogue, Listener
 from lab.servers.processes import Processes
@@ -313,57 +314,35 @@ def test_measurement_has_every_figure() -> None:
         assert getattr(found.server, name) == (pytest.approx(value) if isinstance(value, float) else value), name
 
 
-def note_limit_inputs(monkeypatch: pytest.MonkeyPatch) -> list[LimitInputs]:
-    """Return the list to which each call of `find_limit` adds its argument."""
-    given: list[LimitInputs] = []
+@pytest.fixture
+def judged(monkeypatch: pytest.MonkeyPatch) -> list[tuple[LoadResult, ServerUse, bool]]:
+    """Return the list to which each call of `find_limit` adds its arguments."""
+    given: list[tuple[LoadResult, ServerUse, bool]] = []
 
-    def find(inputs: LimitInputs) -> Verdict:
-        given.append(inputs)
-        return find_limit(inputs)
+    def find(load: LoadResult, server: ServerUse, *, rests: bool) -> Verdict:
+        given.append((load, server, rests))
+        return find_limit(load, server, rests=rests)
 
     monkeypatch.setattr("lab.load.measure.find_limit", find)
     return given
 
 
-def test_verdict_gets_the_figures_of_the_whole_load(monkeypatch) -> None:
-    given = note_limit_inputs(monkeypatch)
-    put_together(disturbances=("stopped",), unknown="docker-proxy", other_connections=5)
-    (found,) = given
-    expected = LimitInputs(
-        users=8.4,
-        starved=3,
-        exchanges_per_second=220.0,
-        mean_seconds=0.0025,
-        answered=600,
-        server_cores=0.4,
-        server_allotted=3,
-        generator_cores=0.5,
-        machine_cores=1.4,
-        cores=8,
-        generators=2,
-        asked=660,
-        dropped=62,
-        rests=False,
-        late=61,
-        server_throttled=0.04,
-        generator_throttled=0.01,
-        failures={"connection reset": 1},
-        warm_up_failures={"connection refused": 9},
-        disturbances=("stopped", "the server had 5 connections of other clients before or after the load"),
-        server_unknown="docker-proxy",
-    )
-    for name, value in ((name, getattr(expected, name)) for name in LimitInputs.__dataclass_fields__):
-        assert getattr(found, name) == (pytest.approx(value) if isinstance(value, float) else value), name
+def test_verdict_gets_the_figures_of_both_sides(judged) -> None:
+    found = put_together(disturbances=("stopped",), unknown="docker-proxy", other_connections=5)
+    said = "the server had 5 connections of other clients before or after the load"
+    assert found.load == replace(RESULT, disturbances=("stopped", said))
+    assert found.server.unknown == "docker-proxy"
+    assert judged == [(found.load, found.server, False)]
 
 
-def test_verdict_knows_whether_users_rest(monkeypatch) -> None:
-    given = note_limit_inputs(monkeypatch)
+def test_verdict_knows_whether_users_rest(judged) -> None:
     resting = PRESETS["closed_think"]
     assert resting.workload.rests
     _combine("process", resting, MODEL, RESULT, Readings(BEFORE, AFTER, SEEN, 2.0, 1000.0), None)
-    assert given[0].rests
+    ((_, server, rests),) = judged
+    assert rests
     # Not pinned: all cores of the machine.
-    assert given[0].server_allotted == 8
+    assert server.allotted == 8
 
 
 def test_closed_loop_has_no_separate_service_time() -> None:

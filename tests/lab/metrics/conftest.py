@@ -3,8 +3,8 @@
 from tests.support.load_fixtures import (  # noqa: F401  # fixtures
     backend,
     encode_targets,
+    judge,
     load,
-    make_inputs,
     make_measurement,
     open_model,
     open_page,

@@ -6,12 +6,9 @@ from lab.load.cores import Pinning, allotted_cores
 from lab.metrics.verdict import (
     WRONG_REPLIES,
     Limit,
-    LimitInputs,
     Verdict,
     exit_code,
     find_failure,
-    find_limit,
-    in_flight,
     is_consistent,
 )
 from lab.servers.catalogue import Catalogue
@@ -51,8 +48,8 @@ from loadtests.sockets import failures
         ({"asked": 40_000, "answered": 0}, Limit.FAILED),
     ],
 )
-def test_figures_lead_to_their_limit(changes, bound, make_inputs):
-    verdict = find_limit(make_inputs(**changes))
+def test_figures_lead_to_their_limit(changes, bound, judge):
+    verdict = judge(**changes)
     assert verdict.bound is bound
     assert verdict.reason
     assert verdict.is_lower_bound == (bound in (Limit.GENERATOR, Limit.MACHINE))
@@ -77,8 +74,8 @@ def test_figures_lead_to_their_limit(changes, bound, make_inputs):
         ({"asked": 30_000}, Limit.WAITING),
     ],
 )
-def test_quotas_and_late_requests_lead_to_their_limit(changes, bound, make_inputs):
-    assert find_limit(make_inputs(**changes)).bound is bound
+def test_quotas_and_late_requests_lead_to_their_limit(changes, bound, judge):
+    assert judge(**changes).bound is bound
 
 
 @pytest.mark.parametrize(
@@ -108,8 +105,8 @@ def test_quotas_and_late_requests_lead_to_their_limit(changes, bound, make_input
         ({"users": 21, "mean_seconds": 0.00169}, Limit.INCONSISTENT),
     ],
 )
-def test_limits_are_exact(changes, bound, make_inputs):
-    assert find_limit(make_inputs(**changes)).bound is bound
+def test_limits_are_exact(changes, bound, judge):
+    assert judge(**changes).bound is bound
 
 
 @pytest.mark.parametrize(
@@ -145,34 +142,18 @@ def test_limits_are_exact(changes, bound, make_inputs):
         ),
     ],
 )
-def test_reason_is_complete(changes, reason, make_inputs):
-    assert find_limit(make_inputs(**changes)).reason.replace("\N{MULTIPLICATION SIGN}", "x") == reason
+def test_reason_is_complete(changes, reason, judge):
+    assert judge(**changes).reason.replace("\N{MULTIPLICATION SIGN}", "x") == reason
 
 
-def test_inputs_are_none_by_default():
-    least = LimitInputs(
-        users=1,
-        starved=0,
-        exchanges_per_second=1.0,
-        mean_seconds=1.0,
-        answered=1,
-        server_cores=0.1,
-        server_allotted=1,
-        generator_cores=0.1,
-        machine_cores=0.2,
-        cores=2,
-    )
-    assert (least.generators, least.asked, least.dropped, least.rests, least.late) == (1, None, 0, False, 0)
+def test_reason_names_late_requests(judge):
+    assert "2.5% of it sent late" in judge(asked=20_000, late=500).reason
+    assert "for 40% of the time" in judge(generator_throttled=0.4).reason
 
 
-def test_reason_names_late_requests(make_inputs):
-    assert "2.5% of it sent late" in find_limit(make_inputs(asked=20_000, late=500)).reason
-    assert "for 40% of the time" in find_limit(make_inputs(generator_throttled=0.4)).reason
-
-
-def test_reason_names_the_figures(make_inputs):
-    assert "15 of 16 users" in find_limit(make_inputs(starved=15)).reason
-    assert "others 0.95" in find_limit(make_inputs(machine_cores=1.95)).reason
+def test_reason_names_the_figures(judge):
+    assert "15 of 16 users" in judge(starved=15).reason
+    assert "others 0.95" in judge(machine_cores=1.95).reason
 
 
 @pytest.mark.parametrize(
@@ -222,8 +203,8 @@ def test_reason_names_the_figures(make_inputs):
         ({"disturbances": ("a",), "failures": {"wrong bytes": 1}}, Limit.WRONG, "1 wrong reply: 1 x wrong bytes"),
     ],
 )
-def test_failing_server_comes_before_any_limit(changes, bound, reason, make_inputs):
-    verdict = find_limit(make_inputs(**changes))
+def test_failing_server_comes_before_any_limit(changes, bound, reason, judge):
+    verdict = judge(**changes)
     assert verdict.bound is bound
     assert reason is None or verdict.reason.replace("\N{MULTIPLICATION SIGN}", "x") == reason
 
@@ -251,26 +232,21 @@ def test_disturbed_measurement_does_not_blame_the_server():
     assert exit_code([]) == 0
 
 
-def test_reason_names_other_load_on_the_machine(make_inputs):
+def test_reason_names_other_load_on_the_machine(judge):
     # Of 1.6 cores that were used, server and generator had a half each.
-    assert find_limit(make_inputs(machine_cores=1.6)).reason.endswith("; other processes used 0.60 cores meanwhile")
-    assert "other processes" not in find_limit(make_inputs(machine_cores=1.45)).reason
-    busy = find_limit(make_inputs(machine_cores=1.6, server_cores=0.95, generator_cores=0.1))
+    assert judge(machine_cores=1.6).reason.endswith("; other processes used 0.60 cores meanwhile")
+    assert "other processes" not in judge(machine_cores=1.45).reason
+    busy = judge(machine_cores=1.6, server_cores=0.95, generator_cores=0.1)
     assert busy.bound is Limit.SERVER
     assert busy.reason == (
         "the server used 95% of a core, all that it can use; other processes used 0.55 cores meanwhile"
     )
 
 
-def test_reason_names_why_the_server_is_unknown(make_inputs):
+def test_reason_names_why_the_server_is_unknown(judge):
     for changes in ({}, {"asked": 20_000}):
-        verdict = find_limit(make_inputs(server_cores=None, server_unknown="docker-proxy only forwards", **changes))
+        verdict = judge(server_cores=None, server_unknown="docker-proxy only forwards", **changes)
         assert verdict.reason.endswith("; the server's process could not be measured: docker-proxy only forwards")
-
-
-def test_in_flight_is_rate_times_mean(make_inputs):
-    assert in_flight(make_inputs()) == pytest.approx(16)
-    assert in_flight(make_inputs(mean_seconds=None)) is None
 
 
 @pytest.mark.parametrize(
@@ -315,9 +291,9 @@ def test_bucket_keeps_three_digits(milliseconds, bucket):
     assert bucket_three_digits(milliseconds) == pytest.approx(bucket)
 
 
-def test_detail_after_a_reason_does_not_hide_its_kind(make_inputs):
+def test_detail_after_a_reason_does_not_hide_its_kind(judge):
     wrong = find_failure(1000, {"wrong bytes (b'HULLO' came)": 1, "connection reset": 1}, {})
     assert wrong is not None
     assert (wrong.bound, wrong.reason) == (Limit.WRONG, "1 wrong reply: 1 × wrong bytes (b'HULLO' came)")  # noqa: RUF001
-    found = find_limit(make_inputs(starved=1, failures={"time-out: no reply (after 12 bytes)": 3}))
+    found = judge(starved=1, failures={"time-out: no reply (after 12 bytes)": 3})
     assert found.bound is Limit.STARVED

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from lab.load.presets import PRESETS
-from lab.load.workloads import SHAPES, WORKLOADS, level, make_exchange
+from lab.load.workloads import WORKLOADS, make_exchange
+from loadtests.shapes import SHAPES, level
 from loadtests.sockets.exchange import Exchange
 from services.protocol import Transport
 
