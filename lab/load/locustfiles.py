@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -72,19 +73,35 @@ def choose_tags(model: Model) -> list[str]:
     return ["--exclude-tags", _WORK] if _WORK in model.limits else []
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one step of one protocol took.
+
+    Args:
+        taken: count of runs.
+        failures: how many of them failed.
+        rate: runs per second.
+        p50_ms, p99_ms: None without a run.
+    """
+
+    protocol: str
+    step: str
+    taken: int
+    failures: int
+    rate: float
+    p50_ms: float | None
+    p99_ms: float | None
+
+
 def run_headless(
     helpers: Helpers, arguments: Sequence[str], users: int, seconds: float, environ: Mapping[str, str] | None = None
-) -> list[dict[str, Any]]:
+) -> list[Step]:
     """Run users for this long, print each kind of failure on stderr, and return what each step took.
 
     Args:
         arguments: of Locust: its locustfiles, and the classes of users.
         users: their number.
         environ: further variables.
-
-    Returns:
-        For each step of each protocol: `protocol`, `step`, the count of runs (`taken`) and of `failures`, `rate` (per
-        second), `p50_ms` and `p99_ms`.
 
     Raises:
         LabError: Locust failed.
@@ -104,7 +121,7 @@ def find_failures(output: str) -> list[str]:
     return [failure.text for failure in found if failure]
 
 
-def read_steps(done: Completed, seconds: float) -> list[dict[str, Any]]:
+def read_steps(done: Completed, seconds: float) -> list[Step]:
     """Parse the output of a Locust run of this many seconds; see `run_headless`.
 
     Raises:
@@ -123,14 +140,14 @@ def read_steps(done: Completed, seconds: float) -> list[dict[str, Any]]:
     return [_read_step(entry, seconds) for entry in entries]
 
 
-def _read_step(entry: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+def _read_step(entry: Mapping[str, Any], seconds: float) -> Step:
     times = sorted((float(time), int(count)) for time, count in entry["response_times"].items())
-    return {
-        "protocol": entry["method"],
-        "step": entry["name"],
-        "taken": entry["num_requests"],
-        "failures": entry["num_failures"],
-        "rate": entry["num_requests"] / seconds,
-        "p50_ms": percentile(times, 0.5),
-        "p99_ms": percentile(times, 0.99),
-    }
+    return Step(
+        protocol=entry["method"],
+        step=entry["name"],
+        taken=entry["num_requests"],
+        failures=entry["num_failures"],
+        rate=entry["num_requests"] / seconds,
+        p50_ms=percentile(times, 0.5),
+        p99_ms=percentile(times, 0.99),
+    )

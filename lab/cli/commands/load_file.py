@@ -64,7 +64,7 @@ def load_file(
             raise LabError(
                 f"no request was sent in {duration:g} s: the locustfile's users may wait for longer than that"
             )
-        sys.exit(DID_NOT_HOLD if any(row["failures"] for row in rows) else HELD)
+        sys.exit(DID_NOT_HOLD if any(row.failures for row in rows) else HELD)
     check_settings()
     chosen = [] if classes else ["--class-picker"]
     chosen += ["--users", str(users), "--spawn-rate", str(users)]

@@ -2,8 +2,8 @@
 
 import json
 import sys
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import asdict
 
 import click
 
@@ -11,7 +11,7 @@ from lab.cli.commands.load import open_ui
 from lab.cli.context import DID_NOT_HOLD, HELD, Lab
 from lab.cli.params import DURATION
 from lab.load.gallery import FILE, USERS, choose_users
-from lab.load.locustfiles import name_files, run_headless
+from lab.load.locustfiles import Step, name_files, run_headless
 from lab.report.tables import show_table
 
 _MODELS_FILE = "loadtests/locustfile.py"
@@ -37,7 +37,7 @@ def load_gallery(lab: Lab, kinds: tuple[str, ...], users: int, duration: float, 
     if headless or as_json:
         rows = run_headless(lab.backend.helpers, [*name_files(FILE), *chosen], users, duration)
         show(rows, as_json=as_json)
-        sys.exit(DID_NOT_HOLD if any(row["failures"] for row in rows) or not rows else HELD)
+        sys.exit(DID_NOT_HOLD if any(row.failures for row in rows) or not rows else HELD)
     running = {listener.model for listener in lab.backend.targets()}
     models = [model for model in lab.catalogue.models if model.name in running]
     arguments = ["-f", f"{_MODELS_FILE},{FILE}"] if models else [*name_files(FILE), *chosen]
@@ -45,16 +45,16 @@ def load_gallery(lab: Lab, kinds: tuple[str, ...], users: int, duration: float, 
     open_ui(lab.backend, models, arguments)
 
 
-def show(rows: Iterable[Mapping[str, Any]], *, as_json: bool) -> None:
+def show(rows: Iterable[Step], *, as_json: bool) -> None:
     """Print the steps: as JSON, or as a table."""
     if as_json:
-        click.echo(json.dumps(list(rows), indent=2))
+        click.echo(json.dumps([asdict(row) for row in rows], indent=2))
         return
     columns = ["protocol", "step", "taken", "failed", "per second", "p50 ms", "p99 ms"]
-    ordered = sorted(rows, key=lambda row: str(row["protocol"]))
+    ordered = sorted(rows, key=lambda row: row.protocol)
     cells = [
-        [row["protocol"], row["step"], str(row["taken"]), str(row["failures"])]
-        + ["" if row[key] is None else f"{row[key]:.3g}" for key in ("rate", "p50_ms", "p99_ms")]
+        [row.protocol, row.step, str(row.taken), str(row.failures)]
+        + ["" if value is None else f"{value:.3g}" for value in (row.rate, row.p50_ms, row.p99_ms)]
         for row in ordered
     ]
     show_table(columns, cells, group=0)

@@ -10,7 +10,7 @@ import pytest
 
 from lab.base.errors import LabError
 from lab.base.messages import encode
-from lab.load.locustfiles import choose_host, choose_tags, find_failures, name_files, place, read_steps
+from lab.load.locustfiles import Step, choose_host, choose_tags, find_failures, name_files, place, read_steps
 from lab.load.messages import LoadFailure
 from lab.servers.catalogue import Catalogue, Listener
 
@@ -100,10 +100,9 @@ def finished(output: str, code: int = 0) -> "subprocess.CompletedProcess[str]":
 def test_steps_are_read_from_what_locust_prints() -> None:
     times = {"1.5": 50, "3": 48, "20": 1, "1000.0": 1}
     (step,) = read_steps(finished("noise\n" + json.dumps([{**ENTRY, "response_times": times}]), 1), 4.0)
-    wanted = {"protocol": "FTP", "step": "upload", "taken": 100, "failures": 2, "rate": 25.0}
-    assert step == wanted | {"p50_ms": 1.5, "p99_ms": 20.0}
+    assert step == Step("FTP", "upload", 100, 2, 25.0, 1.5, 20.0)
     (step,) = read_steps(finished(json.dumps([{**ENTRY, "response_times": {}}])), 4.0)
-    assert (step["p50_ms"], step["p99_ms"]) == (None, None)
+    assert (step.p50_ms, step.p99_ms) == (None, None)
 
 
 @pytest.mark.parametrize(("output", "code"), [("", 0), ("no list", 1), ("[1, ", 0), ("[]", 2)])
@@ -114,4 +113,4 @@ def test_what_is_no_list_of_steps_is_an_error_that_quotes_it(output: str, code: 
 
 def test_output_of_a_locustfile_is_not_taken_for_the_result() -> None:
     (step,) = read_steps(finished("[mine] starts\n" + json.dumps([{**ENTRY, "response_times": {}}])), 1.0)
-    assert step["taken"] == 100
+    assert step.taken == 100
