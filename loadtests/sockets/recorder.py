@@ -26,7 +26,7 @@ _KEY = "socketlab"
 _RATE_SECONDS = 3.0
 
 # The counts in a row.
-_SHOWN = ("answered", "failed", "late", "dropped", "lost", "duplicates", "reordered")
+COUNTS = ("answered", "failed", "late", "dropped", "lost", "duplicates", "reordered")
 
 # The name of this process in `_gauges` if it has no master.
 _HERE = "local"
@@ -131,6 +131,38 @@ class Gauge:
     rate: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The results of one series, with one kind of time.
+
+    Args:
+        series: its name.
+        kind: "service", from the sending, or in an open loop also "intended", from when it should have been sent.
+        gauge: its state.
+        tally: its counts.
+        times: of this kind.
+    """
+
+    series: Series
+    kind: str
+    gauge: Gauge
+    tally: Tally
+    times: Histogram
+
+    def as_json(self) -> dict[str, str | int | float | None]:
+        """Return the figures by name, for CSV or JSON: times in microseconds, None without a time."""
+        return {
+            **asdict(self.series),
+            "kind": self.kind,
+            "users": self.gauge.users,
+            "rate": self.gauge.rate,
+            **{name: getattr(self.tally, name) for name in COUNTS},
+            "in_flight": self.gauge.in_flight,
+            **self.times.percentiles(),
+            "max_us": self.times.max_us,
+        }
+
+
 class Recorder:
     """Collects tallies."""
 
@@ -197,32 +229,13 @@ class Recorder:
         found = [gauges[series] for gauges in self._gauges.values() if series in gauges]
         return Gauge(*(sum(getattr(item, part.name) for item in found) for part in fields(Gauge)))
 
-    def rows(self) -> list[dict[str, Any]]:
-        """Return a row for each series and kind of time, to be displayed or written as JSON.
-
-        Returns:
-            model, workload, transport, loop; kind, which is "service" (from the sending), or for an open loop also
-            "intended" (from when it should have been sent); users, in_flight; rate (requests/s over the last seconds);
-            answered, failed, late, dropped, lost, duplicates, reordered; p50_us to p99.9_us and max_us in
-            microseconds, None without a time.
-        """
+    def rows(self) -> list[Row]:
+        """Return a row for each series and kind of time."""
         rows = []
         for series, tally in self.tallies().items():
             gauge = self.gauge(series)
             kinds = {"service": tally.service} | ({"intended": tally.intended} if series.loop == "open" else {})
-            rows += [
-                {
-                    **asdict(series),
-                    "kind": kind,
-                    "users": gauge.users,
-                    "rate": gauge.rate,
-                    **{name: getattr(tally, name) for name in _SHOWN},
-                    "in_flight": gauge.in_flight,
-                    **times.percentiles(),
-                    "max_us": times.max_us,
-                }
-                for kind, times in kinds.items()
-            ]
+            rows += [Row(series, kind, gauge, tally, times) for kind, times in kinds.items()]
         return rows
 
     @staticmethod

@@ -24,8 +24,9 @@ from lab.base.environ import ENV_TELEMETRY
 from lab.base.messages import decode
 from lab.load.messages import FaultEvent, Telemetry, Usage
 from loadtests.course import Course
+from loadtests.shapes import OPEN
 from loadtests.sockets.histogram import PERCENTILES
-from loadtests.sockets.recorder import RECORDER, follow
+from loadtests.sockets.recorder import RECORDER, Row, follow
 from loadtests.web.access import AccessError, guard
 from loadtests.web.live import add_page
 
@@ -180,7 +181,7 @@ def extend(environment: "Environment", workloads: Sequence[str] = ()) -> None:
     pages = Blueprint("lab", __name__, url_prefix=f"{_base_path(environment)}/lab")
 
     def times_csv() -> Response:
-        return _csv_file("times", RECORDER.rows())
+        return _csv_file("times", [row.as_json() for row in RECORDER.rows()])
 
     def servers_csv() -> Response:
         rows = (
@@ -195,24 +196,28 @@ def extend(environment: "Environment", workloads: Sequence[str] = ()) -> None:
     app.register_blueprint(pages)
 
 
-def show_times(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def show_times(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Format the recorder's rows for the page: times to three digits, unknown ones as a dash."""
     shown = []
     for number, row in enumerate(rows):
-        times = {key: row[name] for key, name in (_PERCENTILES | {"max": "max_us"}).items()}
+        series, gauge, tally, times = row.series, row.gauge, row.tally, row.times.percentiles()
         shown.append(
             {
                 "name": f"{number:04}",
-                **{key: row[key] for key in TIMES if key in row},
+                "model": series.model,
                 # Non-breaking spaces, so that a row has one line.
-                "kind": f"{row['loop']}{_SPACE}{row['kind']}",
-                "load": f"{row['workload']}{_SPACE}{row['transport']}",
-                "rate": round(row["rate"]),
+                "kind": f"{series.loop}{_SPACE}{row.kind}",
+                **{key: _three_digits(times[name]) for key, name in _PERCENTILES.items()},
+                "max": _three_digits(row.times.max_us),
+                "rate": round(gauge.rate),
                 # Next to the number of users, because the two are easily confused.
-                "in_flight": f"{row['in_flight']}{_SPACE}of{_SPACE}{row['users']}",
-                **{key: _three_digits(value) for key, value in times.items()},
+                "in_flight": f"{gauge.in_flight}{_SPACE}of{_SPACE}{gauge.users}",
+                "answered": tally.answered,
+                "failed": tally.failed,
                 # A closed loop has no schedule.
-                **({} if row["loop"] == "open" else {"late": _UNKNOWN, "dropped": _UNKNOWN}),
+                "late": tally.late if series.loop == OPEN else _UNKNOWN,
+                "dropped": tally.dropped if series.loop == OPEN else _UNKNOWN,
+                "load": f"{series.workload}{_SPACE}{series.transport}",
             }
         )
     return shown

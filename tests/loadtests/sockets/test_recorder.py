@@ -21,6 +21,10 @@ CLOSED = Series("asyncio_streams", "ping")
 OPEN = Series("asyncio_streams", "ping", "tcp", "open")
 
 
+def figures(recorder: Recorder) -> list[dict[str, Any]]:
+    return [row.as_json() for row in recorder.rows()]
+
+
 def make_tally(**counts):
     found = Tally(**counts)
     found.service.record([0.0001, 0.0002])
@@ -33,7 +37,7 @@ def test_each_kind_of_time_has_a_row():
     recorder = Recorder()
     recorder.add(CLOSED, make_tally(answered=2), users=4, in_flight=3)
     recorder.add(OPEN, make_tally(answered=2, late=1, dropped=5), users=1, in_flight=0)
-    closed, service, intended = recorder.rows()
+    closed, service, intended = figures(recorder)
     assert (closed["kind"], closed["users"], closed["in_flight"], closed["failed"]) == ("service", 4, 3, 1)
     assert (service["kind"], intended["kind"]) == ("service", "intended")
     assert service["p99_us"] == pytest.approx(200, rel=0.001)
@@ -48,19 +52,19 @@ def test_rate_is_that_of_the_last_seconds(monkeypatch):
     for second in range(20):
         now = second / 2
         recorder.add(CLOSED, Tally(requests=50 if second < 10 else 500), users=1, in_flight=1)
-    assert recorder.rows()[0]["rate"] == pytest.approx(1000)
+    assert figures(recorder)[0]["rate"] == pytest.approx(1000)
     now += 100  # nothing has come since
-    assert recorder.rows()[0]["rate"] < 20
+    assert figures(recorder)[0]["rate"] < 20
 
 
 def test_reset_clears_counts_and_keeps_users():
     recorder = Recorder()
     recorder.add(CLOSED, make_tally(answered=2), users=4, in_flight=3)
     recorder.reset()
-    (row,) = recorder.rows()
+    (row,) = figures(recorder)
     assert (row["answered"], row["failed"], row["p50_us"], row["users"], row["in_flight"]) == (0, 0, None, 4, 3)
     recorder.clear()
-    assert recorder.rows() == []
+    assert figures(recorder) == []
     assert recorder.gauge(CLOSED).users == 0
 
 
@@ -118,7 +122,7 @@ def test_row_has_each_count_in_its_column():
     tally.service = Histogram()
     tally.service.record([number / 1_000_000 for number in range(1, 1001)])
     recorder.add(Series("m", "w", "udp", "open"), tally, users=30, in_flight=31)
-    service, intended = recorder.rows()
+    service, intended = figures(recorder)
     expected: dict[str, object] = {"model": "m", "workload": "w", "transport": "udp", "loop": "open", "kind": "service"}
     expected |= {"users": 30, "in_flight": 31, "rate": 0.0, "failed": 41, "answered": 2, "late": 5, "dropped": 6}
     expected |= {"lost": 7, "duplicates": 8, "reordered": 9}
@@ -209,9 +213,9 @@ def test_recorder_follows_resets_of_the_statistics(attach):
     recorder, environment = attach(LocalRunner())
     recorder.add(CLOSED, make_tally(answered=2), users=4, in_flight=3)
     environment.stats.reset_all()
-    assert [(row["answered"], row["users"]) for row in recorder.rows()] == [(0, 4)]
+    assert [(row["answered"], row["users"]) for row in figures(recorder)] == [(0, 4)]
     environment.stats.clear_all()
-    assert recorder.rows() == []
+    assert figures(recorder) == []
     assert environment.events.report_to_master.listeners == environment.events.worker_report.listeners == []
 
 
@@ -230,25 +234,25 @@ def test_workers_reports_arrive_complete_and_once(attach):
     worker.add(CLOSED, make_full_tally(), users=4, in_flight=3)
     report()
     report()  # of nothing new
-    (row,) = master.rows()
+    (row,) = figures(master)
     assert (row["answered"], row["failed"], row["users"], row["in_flight"]) == (2, 41, 4, 3)
     # The worker's own account goes on, whatever it has reported.
     assert worker.tallies()[CLOSED].answered == 2
     worker.add(CLOSED, make_full_tally(), users=5, in_flight=1)
     report()
-    assert [(row["answered"], row["users"]) for row in master.rows()] == [(4, 5)]
+    assert [(row["answered"], row["users"]) for row in figures(master)] == [(4, 5)]
     # What is reset before it was reported is not reported; users stay.
     for forget in (here.stats.reset_all, here.stats.clear_all):
         worker.add(CLOSED, make_full_tally(), users=6, in_flight=1)
         forget()
         report()
-        assert [row["answered"] for row in master.rows()] == [4]
+        assert [row["answered"] for row in figures(master)] == [4]
     worker.add(CLOSED, make_full_tally(), users=6, in_flight=1)
     report()
-    assert [row["answered"] for row in master.rows()] == [6]
+    assert [row["answered"] for row in figures(master)] == [6]
     # One that has gone has no users any more.
     runner.clients.clear()
-    assert [(row["answered"], row["users"], row["in_flight"]) for row in master.rows()] == [(6, 0, 0)]
+    assert [(row["answered"], row["users"], row["in_flight"]) for row in figures(master)] == [(6, 0, 0)]
 
 
 def test_counts_before_a_clear_are_not_reported(attach):
@@ -264,7 +268,7 @@ def test_counts_before_a_clear_are_not_reported(attach):
 def test_report_without_the_recorders_part_is_accepted(attach):
     master, there = attach(MasterRunner())
     there.events.worker_report.fire(client_id="a", data={})
-    assert master.rows() == []
+    assert figures(master) == []
 
 
 # Locust patches the process that imports it, so its runners have one of their own.
@@ -292,9 +296,9 @@ for name, answered in (("a", 3), ("b", 4)):
     runner.clients[name] = WorkerNode(name)
     master._receive(name, report(name, answered))
     master._receive(name, report(name, answered))
-seen = master.rows()
+seen = [row.as_json() for row in master.rows()]
 del runner.clients["a"]
-seen += master.rows()
+seen += [row.as_json() for row in master.rows()]
 print(json.dumps([[row["answered"], row["users"], row["in_flight"]] for row in seen]))
 runner.quit()
 """

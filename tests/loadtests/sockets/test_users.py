@@ -30,7 +30,7 @@ TELLS = """
     def tell(environment, **_):
         total = environment.stats.total
         print("TOLD", json.dumps({
-            "rows": RECORDER.rows(),
+            "rows": [row.as_json() for row in RECORDER.rows()],
             "requests": total.num_requests,
             "failures": {str(error.error): error.occurrences for error in environment.stats.errors.values()},
             "left": sum(len(group.connections) for group in Engine.of(environment).groups),
@@ -70,7 +70,7 @@ def test_wire_users_connect_load_and_leave(open_model, run):
         @events.init.add_listener
         def end_when_all_were_answered(environment, **_):
             def look():
-                while sum(row["answered"] for row in RECORDER.rows()) < 400:
+                while sum(row.tally.answered for row in RECORDER.rows()) < 400:
                     gevent.sleep(0.1)
                 environment.runner.quit()
 

@@ -5,6 +5,7 @@ import re
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
@@ -24,7 +25,8 @@ from lab.load.timeline import note
 from lab.load.web_ui import read_base_path, read_login
 from lab.servers.runtime import forget
 from loadtests.course import Course
-from loadtests.sockets.recorder import RECORDER
+from loadtests.sockets.histogram import Histogram
+from loadtests.sockets.recorder import RECORDER, Gauge, Row, Series, Tally
 from loadtests.web import tables
 from loadtests.web.access import AccessError, Login, find_objection
 from loadtests.web.tables import FAULTS, SERVERS, TIMES, Servers, show_faults, show_servers, show_times
@@ -177,20 +179,20 @@ def test_invalid_login_is_a_one_line_error(text, monkeypatch):
     assert text not in str(caught.value).replace("USER:PASSWORD", "") or len(text) == 1  # it may be a password
 
 
-def _row(**changes):
-    counts = dict.fromkeys(("users", "in_flight", "answered", "failed", "late", "dropped"), 7)
-    times = {"p50_us": 52.345, "p90_us": 123.4, "p99_us": 48_123.0, "p99.9_us": None, "max_us": 50_000.0}
-    names = {"model": "prefork", "workload": "ping", "transport": "tcp", "loop": "open", "kind": "intended"}
-    return names | counts | times | {"rate": 999.6, "lost": 0} | changes
+def _row(*, loop="open", kind="intended", times=((52.3, 50), (123.4, 40), (48_123.0, 9), (50_000.0, 1))):
+    tally = Tally(answered=7, late=7, dropped=7, failures=Counter({"closed": 7}))
+    return Row(Series("prefork", "ping", "tcp", loop), kind, Gauge(7, 7, 999.6), tally, Histogram.from_pairs(times))
 
 
 def test_times_have_three_digits_and_unknown_ones_are_dashes():
-    shown = show_times([_row(), _row(loop="closed", kind="service")])
+    shown = show_times([_row(), _row(loop="closed", kind="service", times=())])
     # Three digits below 100, whole numbers from there.
-    assert [show_times([_row(max_us=value)])[0]["max"] for value in (99.96, 100.4, 150.6)] == [100, 100, 151]
-    assert str(show_times([_row(max_us=100.0)])[0]["max"]) == "100"
+    found = [show_times([_row(times=[(value, 1)])])[0]["max"] for value in (99.96, 100.4, 150.6)]
+    assert found == [100, 100, 151]
+    assert str(show_times([_row(times=[(100.0, 1)])])[0]["max"]) == "100"
     assert set(TIMES) <= set(shown[0])
-    assert [shown[0][key] for key in ("p50", "p90", "p99", "p999", "max")] == [52.3, 123, 48_100, "–", 50_000]  # noqa: RUF001
+    assert [shown[0][key] for key in ("p50", "p90", "p99", "p999", "max")] == [52.3, 123, 48_100, 50_000, 50_000]
+    assert [shown[1][key] for key in ("p50", "p90", "p99", "p999", "max")] == ["–"] * 5  # noqa: RUF001
     assert (shown[0]["rate"], shown[0]["load"], shown[0]["kind"]) == (1000, "ping\xa0tcp", "open\xa0intended")
     assert shown[0]["in_flight"] == "7\xa0of\xa07"
     assert (shown[0]["late"], shown[0]["dropped"]) == (7, 7)
@@ -362,7 +364,7 @@ def test_rows_can_be_downloaded_as_csv(extended):
         "prefork,1.5,,,,",
     ]
     header, row = client.get("/load/lab/times.csv").text.splitlines()
-    assert dict(zip(header.split(","), row.split(","), strict=True))["p99_us"] == "48123.0"
+    assert dict(zip(header.split(","), row.split(","), strict=True))["p99_us"] == "48127.9"
 
 
 def test_invalid_access_settings_end_the_generator(monkeypatch):
