@@ -2,12 +2,11 @@
 
 The SDK takes several times as long to import as `lab ls` does in total, so this module is imported where it is first
 used. A call then takes some milliseconds, and one of the Docker client ten times that, which would count as a part of a
-fault.
+fault. What has output stays with the client: the SDK leaves the sockets of `exec` and `attach` open.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import docker
 import docker.errors
@@ -20,7 +19,7 @@ from lab.engine.probe import explain_away
 from lab.servers.backend import ContainerControls
 from lab.servers.children import STOP_SECONDS
 from lab.servers.docker.cleanup import PART_LABEL, PROJECT_LABEL
-from lab.servers.docker.command import last_words
+from lab.servers.docker.command import last_words, run_docker
 from lab.servers.docker.compose import SHELL, Compose
 
 _CPU_PERIOD = 100_000  # microseconds; the default of the kernel and of Docker
@@ -107,47 +106,30 @@ class ModelContainers:
                 container.unpause()
 
     def run_beside(self, model: str, script: str, arguments: Sequence[str] = ()) -> str:
-        with self._open(model) as container:
-            code, (stdout, stderr) = container.exec_run(["python3", "-c", script, "1", *arguments], demux=True)
-        if code:
-            raise LabError(f"{model}: {last_words(_text(stderr or stdout))}")
-        return _text(stdout)
+        name = self._compose.name_model(model)
+        done = run_docker("exec", name, "python3", "-c", script, "1", *arguments, check=False)
+        if done.returncode:
+            raise LabError(f"{model}: {last_words(done.stderr or done.stdout)}")
+        return done.stdout
 
     def run_in_network(self, model: str, arguments: Sequence[str]) -> str:
-        with self._open(model) as container, open_client() as client:
-            code, stdout, stderr = self._run_once(client, container, arguments)
-        if code:
-            raise LabError(f"{model}: {' '.join((stderr or stdout).split())}")
-        return stdout
-
-    def _run_once(
-        self, client: docker.DockerClient, container: Container, arguments: Sequence[str]
-    ) -> tuple[int, str, str]:
-        # The image of the running shell: its tag may belong to a newer build.
-        shell = client.containers.get(self._compose.name_container(SHELL))
-        helper = client.containers.create(
-            str(shell.attrs["Image"]),
-            list(arguments),
-            # With the label of its project, so that `down` finds it.
-            labels={PROJECT_LABEL: self._compose.project, PART_LABEL: "instrument"},
-            network_mode=f"container:{container.id}",
-            user="0",
-            read_only=True,
-            cap_drop=["ALL"],
-            cap_add=["NET_ADMIN"],
-            security_opt=["no-new-privileges"],
-            use_config_proxy=False,
-        )
-        try:
-            # Attached before it starts: the log of a short container may be empty afterwards.
-            output = helper.attach(stream=True, demux=True)
-            helper.start()
-            parts = list(output)
-            code = int(helper.wait()["StatusCode"])
-        finally:
-            helper.remove(force=True)
-        stdout, stderr = (b"".join(part[which] or b"" for part in parts) for which in (0, 1))
-        return code, _text(stdout), _text(stderr)
+        # With the label of its project, so that `down` finds it.
+        labels = [f"--label={PROJECT_LABEL}={self._compose.project}", f"--label={PART_LABEL}=instrument"]
+        rights = [
+            "--user=0",
+            "--read-only",
+            "--cap-drop=ALL",
+            "--cap-add=NET_ADMIN",
+            "--security-opt=no-new-privileges",
+        ]
+        with open_client() as client:
+            # The image of the running shell: its tag may belong to a newer build.
+            image = str(client.containers.get(self._compose.name_container(SHELL)).attrs["Image"])
+        network = f"--network=container:{self._compose.name_model(model)}"
+        done = run_docker("run", "--rm", *labels, *rights, network, image, *arguments, check=False)
+        if done.returncode:
+            raise LabError(f"{model}: {' '.join((done.stderr or done.stdout).split())}")
+        return done.stdout
 
     def disconnect(self, model: str) -> None:
         with self._open(model) as container, open_client() as client:
@@ -187,7 +169,3 @@ class ModelContainers:
                 if isinstance(error, docker.errors.NotFound) or _NOT_RUNNING in reason:
                     raise LabError(f"{model} is not running: `lab up {model}`") from None
                 raise LabError(f"{model}: {reason}") from None
-
-
-def _text(data: Any) -> str:
-    return (data or b"").decode(errors="replace")

@@ -10,8 +10,9 @@ import pytest
 import requests
 
 from lab.base.errors import EngineAwayError, LabError
-from lab.servers.backend import Backend
+from lab.servers.backend import Backend, Completed
 from lab.servers.catalogue import Catalogue
+from lab.servers.docker import model_container
 from lab.servers.docker.containers import Containers
 from lab.servers.docker.model_container import read_images
 
@@ -49,9 +50,8 @@ class FakeEngine:
     def __init__(self) -> None:
         self.asked: list[Any] = []
         self.container = FakeContainer(self.asked)
-        self.created = FakeContainer(self.asked)
         self.closed = 0
-        self.containers = SimpleNamespace(get=self._get, create=self._create)
+        self.containers = SimpleNamespace(get=self._get)
         network = SimpleNamespace(
             connect=lambda container, aliases: self.asked.append(("connect", container.id, aliases)),
             disconnect=lambda container: self.asked.append(("disconnect", container.id)),
@@ -62,10 +62,6 @@ class FakeEngine:
         if name not in ("lab-prefork-1", "lab-shell-1"):
             raise docker.errors.NotFound(f"No such container: {name}")
         return self.container
-
-    def _create(self, image: str, command: list[str], **options: Any) -> FakeContainer:
-        self.asked.append(("create", image, command, options))
-        return self.created
 
     def close(self) -> None:
         self.closed += 1
@@ -127,37 +123,51 @@ def test_running_or_connected_container_is_left_alone(engine: FakeEngine, backen
     assert engine.asked == []
 
 
-def test_script_beside_a_model_returns_its_output_or_its_last_words(engine: FakeEngine, backend: Backend) -> None:
-    engine.container.answers["exec_run"] = (0, (b"out\n", b"warning\n"))
+Docker = list[tuple[str, ...]]
+
+
+@pytest.fixture
+def docker_client(monkeypatch: pytest.MonkeyPatch) -> tuple[Docker, list[Completed]]:
+    """The calls of the Docker client, and what it answers."""
+    asked: Docker = []
+    answers: list[Completed] = []
+
+    def run(*arguments: str, check: bool) -> Completed:
+        assert not check
+        asked.append(arguments)
+        return answers.pop(0)
+
+    monkeypatch.setattr(model_container, "run_docker", run)
+    return asked, answers
+
+
+def test_script_beside_a_model_returns_its_output_or_its_last_words(
+    backend: Backend, docker_client: tuple[Docker, list[Completed]]
+) -> None:
+    asked, answers = docker_client
+    answers += [Completed([], 0, "out\n", "warning\n"), Completed([], 1, "out\n", "Traceback\nOSError: no\n")]
+    answers += [Completed([], 1, "only out\n", "")]
     assert backend.faults.run_beside(MODEL, "code", ["a"]) == "out\n"
-    assert engine.asked == [("exec_run", ["python3", "-c", "code", "1", "a"], ("demux", True))]
-    engine.container.answers["exec_run"] = (0, (None, None))
-    assert backend.faults.run_beside(MODEL, "code") == ""
-    engine.container.answers["exec_run"] = (1, (b"out\n", b"Traceback\nOSError: no\n"))
-    with pytest.raises(LabError, match=r"^prefork: OSError: no$"):
-        backend.faults.run_beside(MODEL, "code")
-    engine.container.answers["exec_run"] = (1, (b"only out\n", None))
-    with pytest.raises(LabError, match=r"^prefork: only out$"):
-        backend.faults.run_beside(MODEL, "code")
+    assert asked == [("exec", "lab-prefork-1", "python3", "-c", "code", "1", "a")]
+    for said in ("OSError: no", "only out"):
+        with pytest.raises(LabError, match=f"^prefork: {said}$"):
+            backend.faults.run_beside(MODEL, "code")
 
 
-def test_command_in_a_network_is_attached_before_it_starts_and_removed(engine: FakeEngine, backend: Backend) -> None:
+def test_command_in_a_network_has_one_right_and_a_label(
+    engine: FakeEngine, backend: Backend, docker_client: tuple[Docker, list[Completed]]
+) -> None:
+    asked, answers = docker_client
     container = backend.faults.container
     assert container is not None
-    engine.created.answers |= {
-        "attach": iter([(b"one ", None), (None, b"warning\n"), (b"two\n", None)]),
-        "wait": {"StatusCode": 0},
-    }
-    assert container.run_in_network(MODEL, ["nft", "list"]) == "one two\n"
-    (_, image, command, options), *rest = engine.asked
-    assert (image, command, options["network_mode"]) == ("sha256:cc", ["nft", "list"], "container:abc")
-    # It has one right, no proxy of the user's, and the label by which `down` finds it.
-    assert (options["cap_drop"], options["cap_add"], options["read_only"]) == (["ALL"], ["NET_ADMIN"], True)
-    assert (options["use_config_proxy"], options["security_opt"]) == (False, ["no-new-privileges"])
-    assert options["labels"] == {"com.docker.compose.project": "lab", "lab.part": "instrument"}
-    assert [name for name, *_ in rest] == ["attach", "start", "wait", "remove"]
-    assert rest[-1] == ("remove", ("force", True))
-    engine.created.answers |= {"attach": iter([(None, b"Error:\n  no qdisc\n")]), "wait": {"StatusCode": 2}}
+    answers += [Completed([], 0, "one\n", "warning\n"), Completed([], 2, "", "Error:\n  no qdisc\n")]
+    assert container.run_in_network(MODEL, ["nft", "list"]) == "one\n"
+    (words,) = asked
+    assert words[:2] == ("run", "--rm")
+    assert words[-4:] == ("--network=container:lab-prefork-1", "sha256:cc", "nft", "list")
+    assert {"--cap-drop=ALL", "--cap-add=NET_ADMIN", "--read-only", "--security-opt=no-new-privileges"} < set(words)
+    # `down` finds it by these.
+    assert {"--label=com.docker.compose.project=lab", "--label=lab.part=instrument"} < set(words)
     with pytest.raises(LabError, match=r"^prefork: Error: no qdisc$"):
         container.run_in_network(MODEL, ["tc"])
 
