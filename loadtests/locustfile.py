@@ -29,6 +29,7 @@ from locust.runners import MasterRunner, WorkerRunner
 from lab.base.environ import ENV_GENERATOR_CORES
 from lab.base.messages import say
 from lab.load.cores import pin_generator
+from lab.load.http_exchanges import ask_page
 from lab.load.messages import Joined
 from lab.load.workloads import CUSTOM_PROTOCOL, WORKLOADS, Workload, make_exchange
 from loadtests import lifeline, objections, rate_shares
@@ -115,6 +116,8 @@ class LabUser(WireUser):
         spec = self._spec
         # Not None: a user with a script makes no group.
         exchange = cast(Exchange, make_exchange(self._chosen, spec.transport, spec.payload))
+        if page := self.targets.find_page(self.model, self._chosen.service, spec.transport):
+            exchange = ask_page(exchange, page[0], any_body=page[1])
         schedule = None
         if spec.is_open:
             rate = spec.rate / exchange.depth

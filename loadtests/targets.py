@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Self
 
 from lab.base.environ import ENV_TARGETS
@@ -20,10 +21,16 @@ class Targets:
 
     Args:
         found: address by (model, service, transport).
+        pages: of external servers of HTTP, the path to ask, and whether the bodies of replies may differ.
     """
 
-    def __init__(self, found: Mapping[tuple[str, str, Transport], Address]) -> None:
+    def __init__(
+        self,
+        found: Mapping[tuple[str, str, Transport], Address],
+        pages: Mapping[tuple[str, str, Transport], tuple[str, bool]] = MappingProxyType({}),
+    ) -> None:
         self._found = dict(found)
+        self._pages = dict(pages)
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Self:
@@ -42,7 +49,7 @@ class Targets:
         Raises:
             TargetError: the text is invalid.
         """
-        found = {}
+        found, pages = {}, {}
         try:
             for row in json.loads(text):
                 if row.get("family") == _GALLERY:
@@ -50,12 +57,15 @@ class Targets:
                 for listener in row["listeners"]:
                     address = Address.parse(listener["address"])
                     if address.transport.is_unix or address.port is not None:
-                        found[row["model"], listener["service"], address.transport] = address
+                        key = row["model"], listener["service"], address.transport
+                        found[key] = address
+                        if path := listener.get("path"):
+                            pages[key] = path, listener["body"] == "any"
         except (ValueError, KeyError, TypeError, AttributeError, AddressError) as error:
             raise TargetError(f"LAB_TARGETS is not the output of `lab ls --json`: {error!r}") from None
         if not found:
             raise TargetError("LAB_TARGETS names no model with an address")
-        return cls(found)
+        return cls(found, pages)
 
     @classmethod
     def from_catalogue(cls) -> Self:
@@ -92,3 +102,7 @@ class Targets:
             return self._found[model, service, transport]
         except KeyError:
             raise TargetError(f"no address for {service} of {model} over {transport}") from None
+
+    def find_page(self, model: str, service: str, transport: Transport) -> tuple[str, bool] | None:
+        """Return the path to ask instead of the lab's routes, and whether bodies may differ; None if there is none."""
+        return self._pages.get((model, service, transport))

@@ -3,9 +3,11 @@
 import re
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 
 from lab.base.errors import LabError
-from lab.load.workloads import CUSTOM_PROTOCOL
+from lab.load.http_exchanges import ask_page
+from lab.load.workloads import CUSTOM_PROTOCOL, Workload
 from lab.metrics.meters import find_container, open_container_meter
 from lab.metrics.process import open_process_meter
 from lab.metrics.sample import Meter, NoMeter
@@ -15,9 +17,18 @@ from lab.servers.catalogue import Listener, Model
 from lab.servers.open import open_backend
 from loadtests.sockets.connection import BlockingConnection
 from loadtests.sockets.errors import ClientError, SetupError
+from loadtests.sockets.exchange import Body, Exchange, Framing
+from loadtests.sockets.failures import ClosedError, ExchangeError
+from loadtests.sockets.http import AUTHORITY, ReplyReader, make_authority
 from services.protocol import SERVICES, Address, AddressError, Transport, port_of
 
 NAME = "target"
+
+_HINT = (
+    "a server without this lab's routes needs the path of a page that answers with status 200, as in "
+    "--target http=http://HOST:PORT/PATH"
+)
+_FITTING = "with a path, the workloads http_ping and http_churn ask for that page, which must answer with status 200"
 
 # Seconds for a connection with its TLS handshake, and for a machine to refuse a UDP port.
 _CONNECT_SECONDS = 10.0
@@ -25,9 +36,29 @@ _CONNECT_SECONDS = 10.0
 # How people write the address of a web server, with the ports that RFC 9110, 4.2, gives these schemes.
 _WEB_SCHEMES = (("http", Transport.TCP, 80), ("https", Transport.TLS, 443))
 _REFUSAL_SECONDS = 0.2
+# RFC 3986, 3.3 and 3.4, without a fragment.
+_PATH = re.compile(r"(?:/(?:[!$&-;=?-Z_a-z~]|%[0-9A-Fa-f]{2})*)?")
 
 
-def parse_target(text: str) -> tuple[str, Address]:
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A server outside the catalogue.
+
+    Args:
+        text: as it was given.
+        path: of the URL of a web server, with its query; empty if the server has this lab's routes.
+    """
+
+    text: str
+    service: str
+    address: Address
+    path: str = ""
+
+    def __str__(self) -> str:
+        return f"--target {self.text}"
+
+
+def parse_target(text: str) -> Target:
     """Parse `SERVICE=URL`, or only a URL for the custom protocol of a codec.
 
     Raises:
@@ -40,8 +71,16 @@ def parse_target(text: str) -> tuple[str, Address]:
         raise LabError(f"--target {text!r} is not SERVICE=URL with one of {', '.join(SERVICES)}")
     for scheme, transport, port in _WEB_SCHEMES:
         if service == "http" and url.startswith(f"{scheme}://"):
-            rest = url.removeprefix(f"{scheme}://").removesuffix("/")
-            url = f"{transport}://{rest}" + ("" if re.search(r":\d*$", rest) else f":{port}")
+            authority, slash, rest = url.removeprefix(f"{scheme}://").partition("/")
+            url = f"{transport}://{authority}" + ("" if re.search(r":\d*$", authority) else f":{port}")
+            path = slash + rest
+            break
+    else:
+        path = ""
+    if not _PATH.fullmatch(path):
+        raise LabError(
+            f"--target {text!r}: {path!r} is not a path: escape other characters than printable ASCII with %"
+        )
     try:
         address = Address.parse(url)
     except AddressError as error:
@@ -55,7 +94,7 @@ def parse_target(text: str) -> tuple[str, Address]:
         address = Address(address.transport, address.host, usual)
     if address.port == 0:
         raise LabError(f"--target {text!r}: nothing can listen on port 0: name the server's port")
-    return service, address
+    return Target(text, service, address, path)
 
 
 def check_reachable(service: str, address: Address) -> None:
@@ -81,11 +120,37 @@ def check_reachable(service: str, address: Address) -> None:
         raise LabError(str(error)) from None
 
 
+def check_page(target: Target, exchange: Exchange) -> None:
+    """Send the first request of an exchange over HTTP, and check the reply.
+
+    Raises:
+        LabError: it is not the expected one.
+    """
+    request, body = exchange.turns[0]
+    request = request.replace(AUTHORITY, make_authority(target.address), 1)
+    what = " ".join(request.split(None, 2)[:2][number].decode() for number in (0, 1))
+    reader = ReplyReader()
+    reader.begin(body if exchange.body is Body.GIVEN else None)
+    try:
+        with BlockingConnection(target.address, timeout=_CONNECT_SECONDS) as connection:
+            connection.send(request)
+            while data := connection.receive():
+                if reader.feed(data):
+                    return
+            if not reader.end():
+                raise ClosedError
+    except ExchangeError as error:
+        raise LabError(f"{target}: {what}: {error}; {_FITTING if target.path else _HINT}") from None
+    except (ClientError, ConnectionError) as error:
+        raise LabError(f"{target}: {what}: {error}") from None
+
+
 class ExternalServer:
     """A `Loadable` with one model. The load generator runs on this machine.
 
     Args:
         targets: the values of `--target`, at least one.
+        any_body: replies of a page may differ.
 
     Raises:
         LabError: a target is invalid.
@@ -94,23 +159,38 @@ class ExternalServer:
     name = "process"
     in_containers = False
 
-    def __init__(self, targets: Iterable[str]) -> None:
+    def __init__(self, targets: Iterable[str], *, any_body: bool = False) -> None:
         self._found = [parse_target(target) for target in targets]
+        self._any_body = any_body
+        if any_body and not any(item.path for item in self._found):
+            raise LabError("--any-body needs a page: --target http=http://HOST:PORT/PATH")
         self.helpers: Helpers = open_backend("process").helpers
-        services = tuple(dict.fromkeys(service for service, _ in self._found))
-        listeners = tuple(Listener(NAME, service, item.transport.value, str(item)) for service, item in self._found)
-        where = ", ".join(dict.fromkeys(str(address) for _, address in self._found))
+        services = tuple(dict.fromkeys(item.service for item in self._found))
+        listeners = tuple(
+            Listener(NAME, item.service, item.address.transport.value, str(item.address), item.path, any_body)
+            for item in self._found
+        )
+        where = ", ".join(dict.fromkeys(f"{item.address}{item.path}" for item in self._found))
         self.model = Model(NAME, "yours", where, None, {}, services, listeners, only_in_container=True)
 
-    def check_reachable(self, service: str, transport: Transport) -> None:
-        """Check that a server listens at the targets of a service and transport.
+    def check(self, workload: Workload, transport: Transport) -> None:
+        """Check that the targets answer a workload over a transport, before a load starts.
 
         Raises:
-            LabError: no server listens.
+            LabError: no server listens, or it lacks the routes that the workload asks.
         """
-        for known, address in self._found:
-            if (known, address.transport) == (service, transport):
-                check_reachable(known, address)
+        for item in self._found:
+            if (item.service, item.address.transport) != (workload.service, transport):
+                continue
+            exchange = workload.exchange
+            if item.path and exchange is not None:
+                try:
+                    exchange = ask_page(exchange, item.path, any_body=self._any_body)
+                except ValueError as error:
+                    raise LabError(f"{workload.name} does not fit {item}: {error}; {_FITTING}") from None
+            check_reachable(item.service, item.address)
+            if exchange is not None and exchange.framing is Framing.HTTP:
+                check_page(item, exchange)
 
     def targets(self) -> list[Listener]:
         return list(self.model.addresses)
@@ -127,7 +207,7 @@ class ExternalServer:
         return open_container_meter(name)
 
     def _find_owner(self) -> Owner:
-        owners = dict.fromkeys(find_owner(address) for _, address in self._found)
+        owners = dict.fromkeys(find_owner(item.address) for item in self._found)
         if len(owners) == 1:
             return next(iter(owners))
         said = "; ".join(dict.fromkeys(owner.unknown for owner in owners if owner.unknown))

@@ -1,9 +1,10 @@
 """The exchanges of the workloads over HTTP and WebSocket, as data."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
-from loadtests.sockets.exchange import Exchange, Framing, Turn
+from loadtests.sockets.exchange import Body, Exchange, Framing, Turn
 from loadtests.sockets.http import make_request
 from loadtests.sockets.websocket import BINARY, encode_frame, make_opening
 from services.protocol import Compute
@@ -20,6 +21,22 @@ PING: Turn = (make_request("GET", "/ping"), b"PONG\n")
 PING_AND_CLOSE: Turn = (make_request("GET", "/ping", close=True), b"PONG\n")
 SLEEP: Turn = (make_request("GET", "/sleep/20"), b"OK\n")
 BURN: Turn = (make_request("GET", f"/burn/{_BURN_ROUNDS}"), Compute(_BURN_ROUNDS).run() + b"\n")
+
+
+def ask_page(exchange: Exchange, path: str, *, any_body: bool) -> Exchange:
+    """Return an exchange that asks another page than `/ping`, of a server without this lab's routes.
+
+    Args:
+        path: with its query.
+        any_body: the replies may differ; by default each must have the body of the first.
+
+    Raises:
+        ValueError: the exchange asks other routes.
+    """
+    if exchange.turns not in ((PING,), (PING_AND_CLOSE,)):
+        raise ValueError("it asks routes that only this lab's servers have")
+    request = make_request("GET", path, close=exchange.turns == (PING_AND_CLOSE,))
+    return replace(exchange, turns=((request, b""),), body=Body.ANY if any_body else Body.FIRST)
 
 
 def _echo(body: bytes) -> Turn:

@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
 from lab.base.units import show_count, show_number, show_time, show_us
-from lab.load.measurement import SERIES, Measurement
+from lab.load.measurement import Measurement
 from lab.metrics.estimates import Estimate, show_estimate
+from lab.metrics.server_use import SERIES
 from lab.report.charts.chart import Chart
 from lab.report.charts.intervals import Interval, draw_intervals
 from lab.report.charts.lines import Distribution, Line, draw_lines, draw_percentiles

@@ -37,7 +37,7 @@ def render(findings: Sequence[SoakResult], run: Run, *, limit: float, resolution
         rows=[_make_row(found) for found in findings],
         grows=[found.model for found in findings if find_trend(found) is Trend.GROWS],
         unknown=[found.model for found in findings if find_trend(found) is Trend.UNKNOWN],
-        unserved=[found.model for found in findings if found.visits["failures"]],
+        unserved=[found.model for found in findings if found.visits.failures],
         texts=TEXTS,
         resolution=resolution,
         environment={name: value or "not known" for name, value in run.facts["environment"].items()},
@@ -142,7 +142,7 @@ def _make_row(found: SoakResult) -> Mapping[str, Cell]:
     late = after_warm_up(found.readings)
     trend = find_trend(found)
     grown = [f"{name}: {growth}" for name, growth in found.growth.items()]
-    failures = found.visits["failures"]
+    failures = found.visits.failures
     served = [f"{count} x {what}" for what, count in failures.items()]
     memory = found.memory.middle / MEGABYTE if found.memory else None
     return {
@@ -154,7 +154,7 @@ def _make_row(found: SoakResult) -> Mapping[str, Cell]:
             else Cell(getattr(late[-1], name), f"{getattr(late[0], name)} → {getattr(late[-1], name)}")
             for name in COUNTS
         },
-        "requests": Cell(found.visits["requests"], f"{found.visits['requests']:,}"),
+        "requests": Cell(found.visits.requests, f"{found.visits.requests:,}"),
         "verdict": Cell(
             trend,
             f"{'▲' if failures else _MARKS[trend]} {'not served' if failures else trend}",

@@ -40,16 +40,24 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """An address at which a model serves one service."""
+    """An address at which a model serves one service.
+
+    Args:
+        path: of an external server of `http`, the page to ask instead of this lab's routes.
+        any_body: its body may differ from reply to reply.
+    """
 
     model: str
     service: str
     transport: str
     address: str
+    path: str = ""
+    any_body: bool = False
 
     def as_json(self) -> dict[str, str]:
         """Return the object that `lab ls --json` prints, which leaves out the model."""
-        return {"service": self.service, "transport": self.transport, "address": self.address}
+        found = {"service": self.service, "transport": self.transport, "address": self.address}
+        return {**found, "path": self.path, "body": "any" if self.any_body else "first"} if self.path else found
 
 
 @dataclass(frozen=True, slots=True)

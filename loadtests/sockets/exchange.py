@@ -24,6 +24,20 @@ class Framing(Enum):
     WEBSOCKET = auto()
 
 
+class Body(Enum):
+    """The body that a reply of HTTP must have.
+
+    Attributes:
+        GIVEN: that of its turn.
+        FIRST: that of the first reply to the same request, whatever it is.
+        ANY: any.
+    """
+
+    GIVEN = auto()
+    FIRST = auto()
+    ANY = auto()
+
+
 @dataclass(frozen=True, slots=True)
 class Exchange:
     """One exchange, and how it is repeated on a connection.
@@ -41,6 +55,7 @@ class Exchange:
         error_prefix: first bytes of a well-formed error reply, `-` in RESP; empty if there is none.
         framing: how a client knows where a reply ends.
         opening: the request of WebSocket's opening handshake.
+        body: of HTTP, what the body of a reply must be.
     """
 
     turns: tuple[Turn, ...]
@@ -54,6 +69,7 @@ class Exchange:
     error_prefix: bytes = b""
     framing: Framing = Framing.BYTES
     opening: bytes = b""
+    body: Body = Body.GIVEN
 
     @property
     def holds_connection(self) -> bool:

@@ -7,11 +7,16 @@ been read and checked, and compares from then on (`HttpConnection`). A reply tha
 import re
 from collections.abc import Iterable
 
+from loadtests.sockets.addresses import Address
 from loadtests.sockets.failures import ErrorReplyError, ExtraReplyError, WrongBytesError
 
 # Stands for the server's authority in a request that was made before its address is known.
 AUTHORITY = b"\0authority\0"
 
+_DEFAULT_PORTS = {"tcp": 80, "tls": 443}
+
+# The largest body of a reply that is kept, if it is not known beforehand.
+_LARGEST_KEPT = 16 * 1024 * 1024
 # The largest head of a reply that is read; servers' own limits for requests are 8 to 64 KiB.
 _LARGEST_HEAD = 64 * 1024
 # Replies above this size are not learned: comparing them costs as much as reading them.
@@ -47,6 +52,17 @@ def make_request(
     return b"\r\n".join([*lines, b"", body])
 
 
+def make_authority(address: Address) -> bytes:
+    """Return the value of Host for a server."""
+    if not address.host:
+        return b"localhost"
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    default = _DEFAULT_PORTS.get(address.transport)
+    return (host if address.port == default else f"{host}:{address.port}").encode(
+        "idna" if not host.isascii() else "ascii"
+    )
+
+
 class ReplyReader:
     """Reads the reply to one request after the other, and compares it with what it must be.
 
@@ -62,6 +78,7 @@ class ReplyReader:
         "_chunk_left",
         "_chunked",
         "_has_head",
+        "_kept",
         "_left",
         "_pieces",
         "_raw_size",
@@ -72,9 +89,10 @@ class ReplyReader:
     def __init__(self) -> None:
         self.begin(b"")
 
-    def begin(self, body: bytes) -> None:
-        """Expect the reply to a request: status 200 and this body."""
+    def begin(self, body: bytes | None) -> None:
+        """Expect the reply to a request: status 200 and this body; None: any, which `body` has at the end."""
         self._body = body
+        self._kept: list[bytes] = []
         self._at = 0  # of the body, how much has come
         self._buffer = b""
         self._has_head = False
@@ -91,6 +109,11 @@ class ReplyReader:
     def received(self) -> int:
         """Bytes of the reply that have come."""
         return self._raw_size
+
+    @property
+    def body(self) -> bytes:
+        """The body of a complete reply whose body was not known beforehand."""
+        return b"".join(self._kept)
 
     def feed(self, data: bytes) -> bool:
         """Take bytes; return whether the reply is complete.
@@ -121,8 +144,7 @@ class ReplyReader:
         """
         if not self._has_head or self._chunked or self._left is not None:
             return False
-        if self._at != len(self._body):
-            raise WrongBytesError(f"{self._at} of {len(self._body)} bytes of the body")
+        self._check_end()
         self._finish()
         return True
 
@@ -232,10 +254,16 @@ class ReplyReader:
             self._chunk_left, at = size, after
 
     def _compare(self, piece: bytes) -> None:
+        if self._body is None:
+            self._at += len(piece)
+            if self._at > _LARGEST_KEPT:
+                raise WrongBytesError(f"a body of more than {_LARGEST_KEPT} bytes, which is too large to compare")
+            self._kept.append(piece)
+            return
         if not self._body.startswith(piece, self._at) or self._at + len(piece) > len(self._body):
             raise WrongBytesError(f"another body, in the {len(piece)} bytes from {self._at} on")
         self._at += len(piece)
 
     def _check_end(self) -> None:
-        if self._at != len(self._body):
+        if self._body is not None and self._at != len(self._body):
             raise WrongBytesError(f"{self._at} of {len(self._body)} bytes of the body")

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lab.clients.request_log import Account
+from lab.clients.soak_traffic import TrafficCounts
 from lab.experiments.bench.plan import MODES, Plan
 from lab.experiments.faults.fault import FaultInterval
 from lab.experiments.faults.judge import Score
@@ -96,7 +97,7 @@ def make_outcome(root: Path) -> Outcome:
 def make_soak(model: str, growth: float, readings: int = 30) -> SoakResult:
     """Return the result of a soak whose memory grows by so many bytes between two readings."""
     found = [Reading(10.0 * n, int(20e6 + growth * n), 26 + n // 9 * (growth > 0), 1, 0) for n in range(readings)]
-    return judge(model, found, {"visits": 9, "requests": 1234, "failures": {}}, MEGABYTE)
+    return judge(model, found, TrafficCounts(9, 1234, {}), MEGABYTE)
 
 
 def make_measurements(names: Iterable[str]) -> list[Measurement]:

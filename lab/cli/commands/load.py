@@ -80,6 +80,9 @@ def _default(name: str) -> str:
     "--target", "targets", multiple=True, metavar="SERVICE=URL", help="Load your own server, headless; repeatable."
 )
 @click.option(
+    "--any-body", is_flag=True, help="Accept each body of a --target with a path; default: that of the first reply."
+)
+@click.option(
     "--codec",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
@@ -127,6 +130,7 @@ def load(
     arrivals: str | None,
     up: bool,
     targets: tuple[str, ...],
+    any_body: bool,
     codec: Path | None,
     users: int | None,
     rate: float | None,
@@ -155,13 +159,13 @@ def load(
     measurement failed or was disturbed.
     """
     thresholds = [Threshold.parse(condition) for condition in conditions]
-    if (targets and models) or (codec and not targets):
-        raise LabError("load either models of the catalogue or a --target; a --codec goes with a --target")
+    if (targets and models) or (not targets and (codec or any_body)):
+        raise LabError("load either models of the catalogue or a --target; --codec and --any-body go with a --target")
     if codec and any((preset_name, workload, loop, shape, arrivals)):
         raise LabError("a --codec has its own requests, in a closed loop: omit the preset, workload, loop and shape")
     if up and targets:
         raise LabError("--up starts models of the catalogue; start the server of a --target yourself")
-    target = ExternalServer(targets) if targets else None
+    target = ExternalServer(targets, any_body=any_body) if targets else None
     if codec:
         preset = find_preset(CUSTOM_PROTOCOL.name)
     else:
@@ -184,7 +188,7 @@ def load(
     with contextlib.nullcontext([target.model]) if target else running(lab, models, start=up) as available:
         chosen = select_able(backend, available, asked, named=bool(models or targets))
         if target:
-            target.check_reachable(asked.workload.service, asked.spec.transport)
+            target.check(asked.workload, asked.spec.transport)
         if shows_ui:
             # The run lasts until the user stops it.
             spec = replace(asked.spec, models=tuple(model.name for model in chosen), window=None)

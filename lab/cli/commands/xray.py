@@ -152,7 +152,8 @@ def _record_all(
 
 
 def _record_target(target: str, scene: str, rounds: int) -> Recording:
-    service, address = parse_target(target)
+    found = parse_target(target)
+    service, address = found.service, found.address
     scenes = {"echo": "echo", "command": "sleep" if scene == "all" else scene}
     if service not in scenes or address.transport is not Transport.TCP:
         raise LabError(f"--target {target}: there are scenes for echo=tcp://... and command=tcp://... only")

@@ -142,7 +142,10 @@ def check_external(targets: Iterable[str], *, rfc_only: bool, progress: bool) ->
     arguments = ["--rfc"] if rfc_only else []
     found: list[tuple[str, Address]] = []
     for target in targets:
-        service, address = parse_target(_WEBSOCKET.sub(_as_http, target))
+        parsed = parse_target(_WEBSOCKET.sub(_as_http, target))
+        service, address = parsed.service, parsed.address
+        if parsed.path not in ("", "/"):
+            raise LabError(f"--target {target!r}: the suite chooses the paths itself: omit {parsed.path}")
         if service not in SERVICES:
             raise LabError(f"--target {target!r} is not SERVICE=URL with one of {', '.join(SERVICES)}")
         if not is_offered(service, address.transport):

@@ -18,11 +18,11 @@ from gevent import monkey
 from loadtests.sockets.addresses import DATAGRAM_TRANSPORTS, Address, SocketAddress, reply_path
 from loadtests.sockets.codec import Codec
 from loadtests.sockets.engine.destination import Destination
-from loadtests.sockets.engine.learned import learn_nothing, make_authority
+from loadtests.sockets.engine.learned import learn_nothing
 from loadtests.sockets.errors import SetupError
 from loadtests.sockets.exchange import Exchange, Turn
 from loadtests.sockets.failures import ExchangeError, NoReplyPathError, UnknownHostError, translate
-from loadtests.sockets.http import AUTHORITY
+from loadtests.sockets.http import AUTHORITY, make_authority
 from loadtests.sockets.recorder import Series, Tally
 from loadtests.sockets.schedule import Schedule
 from loadtests.sockets.tls import TlsPipe

@@ -10,8 +10,8 @@ from typing import cast
 from loadtests.sockets.engine.connection import GREETING, READ_SIZE, ConnectionGroup, Loop
 from loadtests.sockets.engine.exchanges import ExchangeConnection
 from loadtests.sockets.engine.learned import Learned
-from loadtests.sockets.exchange import Turn
-from loadtests.sockets.failures import ClosedError, ExchangeError, ExtraReplyError, IdleClosedError
+from loadtests.sockets.exchange import Body, Turn
+from loadtests.sockets.failures import ClosedError, ExchangeError, ExtraReplyError, IdleClosedError, WrongBytesError
 from loadtests.sockets.http import ReplyReader
 from loadtests.sockets.websocket import MessageReader, check_opening
 
@@ -27,8 +27,9 @@ class HttpConnection(ExchangeConnection):
     def __init__(self, group: ConnectionGroup, loop: Loop) -> None:
         super().__init__(group, loop)
         self.reader = ReplyReader()
-        longest = max(len(expected.body) for _, expected in group.learned)
-        self.size = _SMALL_SIZE if longest < _SMALL_SIZE // 2 else READ_SIZE
+        bodies = [expected.body for _, expected in group.learned]
+        is_small = all(body is not None and len(body) < _SMALL_SIZE // 2 for body in bodies)
+        self.size = _SMALL_SIZE if is_small else READ_SIZE
 
     def open_turns(self) -> Iterator[Turn]:
         return self.group.repeat_learned()
@@ -67,13 +68,21 @@ class HttpConnection(ExchangeConnection):
         if self.unsent is not None:
             self.fail(ExtraReplyError("before the request was sent"), now)
             return
+        # Not `self.request`: the loop's hot path does not set it.
+        request, latest = self.group.learned[expected.turn]
+        body = expected.body
+        if body is None and self.group.exchange.body is Body.FIRST:
+            body = self.reader.body
+            # Another connection may have had the first reply meanwhile.
+            if latest.body not in (None, body):
+                self.fail(WrongBytesError("another body than in the first reply"), now)
+                return
         if self.reader.closes:
             # RFC 9112, 9.6: no request may follow. A new connection is part of the next exchange.
             self.close()
-        elif self.reader.raw:
-            # Not `self.request`: the loop's hot path does not set it.
-            request, _ = self.group.learned[expected.turn]
-            self.group.learned[expected.turn] = request, Learned(expected.body, expected.turn, self.reader.raw)
+        raw = b"" if self.reader.closes else self.reader.raw
+        if raw or body is not latest.body:
+            self.group.learned[expected.turn] = request, Learned(body, expected.turn, raw or bytes(latest))
         self.answer(now)
 
 

@@ -4,27 +4,25 @@ import os
 from typing import Self
 
 from loadtests.sockets.addresses import Address
-from loadtests.sockets.exchange import Exchange, Framing
-from loadtests.sockets.http import AUTHORITY
+from loadtests.sockets.exchange import Body, Exchange, Framing
+from loadtests.sockets.http import AUTHORITY, make_authority
 
 # What no server sends: the bytes of a reply that has not come yet.
 _UNKNOWN = os.urandom(32)
-
-_DEFAULT_PORTS = {"tcp": 80, "tls": 443}
 
 
 class Learned(bytes):
     """The bytes of the last right reply to a request, for the comparison in the loop's hot path.
 
     Attributes:
-        body: what a reply must carry: a body of HTTP, or a frame of WebSocket.
+        body: what a reply must carry: a body of HTTP, or a frame of WebSocket; None: any body.
         turn: its place in the exchange.
     """
 
-    body: bytes
+    body: bytes | None
     turn: int
 
-    def __new__(cls, body: bytes, turn: int, raw: bytes = _UNKNOWN) -> Self:
+    def __new__(cls, body: bytes | None, turn: int, raw: bytes = _UNKNOWN) -> Self:
         """Make it of `raw`."""
         made = super().__new__(cls, raw)
         made.body, made.turn = body, turn
@@ -38,18 +36,11 @@ def learn_nothing(exchange: Exchange, address: Address) -> list[tuple[bytes, Lea
     authority = make_authority(address)
     # A message is one frame, as long as a server does not split it.
     is_known = exchange.framing is Framing.WEBSOCKET
+    has_body = exchange.body is Body.GIVEN
     return [
-        (request.replace(AUTHORITY, authority, 1), Learned(reply, index, reply if is_known else _UNKNOWN))
+        (
+            request.replace(AUTHORITY, authority, 1),
+            Learned(reply if has_body else None, index, reply if is_known else _UNKNOWN),
+        )
         for index, (request, reply) in enumerate(exchange.turns)
     ]
-
-
-def make_authority(address: Address) -> bytes:
-    """Return the value of Host for a server."""
-    if not address.host:
-        return b"localhost"
-    host = f"[{address.host}]" if ":" in address.host else address.host
-    default = _DEFAULT_PORTS.get(address.transport)
-    return (host if address.port == default else f"{host}:{address.port}").encode(
-        "idna" if not host.isascii() else "ascii"
-    )

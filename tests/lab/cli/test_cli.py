@@ -314,8 +314,8 @@ def test_silent_target_is_one_line_and_exit_code_2(url: str, said: str, capfd: p
 
 
 def test_target_without_a_port_gets_the_default_or_is_refused() -> None:
-    assert parse_target("echo=tcp://localhost")[1] == Address.parse("tcp://localhost:7")
-    assert parse_target("command=tls://localhost")[1] == Address.parse("tls://localhost:6380")
+    assert parse_target("echo=tcp://localhost").address == Address.parse("tcp://localhost:7")
+    assert parse_target("command=tls://localhost").address == Address.parse("tls://localhost:6380")
     with pytest.raises(
         LabError, match=r"no port, and greet over tls has no default: add it, as in tls://localhost:9000"
     ):

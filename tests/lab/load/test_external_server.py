@@ -6,16 +6,23 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lab.base.errors import LabError
 from lab.base.paths import ROOT
+from lab.cli import main as cli
+from lab.experiments.conformance.suite import check_external
 from lab.load.external_server import ExternalServer, parse_target
+from lab.load.http_exchanges import ask_page
+from lab.load.measurement import encode_targets
+from lab.load.workloads import WORKLOADS
 from loadtests.sockets.codec import Codec, CodecError
-from loadtests.sockets.exchange import failure_kind
+from loadtests.sockets.exchange import Body, failure_kind
 from loadtests.sockets.failures import ExchangeError
-from services.protocol import Address
+from loadtests.targets import Targets
+from services.protocol import Address, Transport
 
 EXAMPLES = ROOT / "docs" / "examples"
 CODEC = EXAMPLES / "length_prefixed" / "codec.py"
@@ -165,7 +172,7 @@ def test_target_is_loaded_over_its_transport(open_model) -> None:
     [
         (["--target", "ohce=tcp://127.0.0.1:7"], "--target 'ohce=tcp://127.0.0.1:7' is not SERVICE=URL with one of"),
         (["--target", "tcp://127.0.0.1", "--codec", str(CODEC)], "has no port"),
-        (["--codec", str(CODEC)], "a --codec goes with a --target"),
+        (["--codec", str(CODEC)], "--codec and --any-body go with a --target"),
         (["--target", "echo=tcp://127.0.0.1:7", "plain_socket"], "either models of the catalogue or"),
         (["--target", "echo=tcp://127.0.0.1:7"], "the target speaks echo, and closed_session asks command"),
         (["--target", "tcp://127.0.0.1:7"], "needs a --codec"),
@@ -183,15 +190,35 @@ def test_invalid_load_is_a_one_line_error_with_exit_code_2(arguments: list[str],
     [
         ("http=http://127.0.0.1:8000", "tcp://127.0.0.1:8000"),
         ("http=http://localhost", "tcp://localhost:80"),
-        ("http=http://[::1]/", "tcp://[::1]:80"),
+        ("http=http://[::1]", "tcp://[::1]:80"),
         ("http=https://localhost", "tls://localhost:443"),
-        ("http=https://localhost:8443/", "tls://localhost:8443"),
+        ("http=https://localhost:8443", "tls://localhost:8443"),
         ("http=tcp://localhost", "tcp://localhost:8080"),
         ("http=unix:///run/lab/x.sock", "unix:///run/lab/x.sock"),
     ],
 )
 def test_address_of_a_web_server_may_be_its_url(text: str, address: str) -> None:
-    assert parse_target(text) == ("http", Address.parse(address))
+    target = parse_target(text)
+    assert (target.service, target.address, target.path) == ("http", Address.parse(address), "")
+
+
+@pytest.mark.parametrize(
+    ("text", "address", "path"),
+    [
+        ("http=http://[::1]/", "tcp://[::1]:80", "/"),
+        ("http=https://localhost:8443/health", "tls://localhost:8443", "/health"),
+        ("http=http://127.0.0.1:8000/a/b?c=%20d&e", "tcp://127.0.0.1:8000", "/a/b?c=%20d&e"),
+    ],
+)
+def test_url_of_a_web_server_may_have_a_path(text: str, address: str, path: str) -> None:
+    target = parse_target(text)
+    assert (target.address, target.path) == (Address.parse(address), path)
+
+
+@pytest.mark.parametrize("path", ["/a b", "/ä", "/%", "/%4g", "/a#b", "/\r\nHost: x"])
+def test_path_with_other_characters_is_refused(path: str) -> None:
+    with pytest.raises(LabError, match="is not a path"):
+        parse_target(f"http=http://localhost{path}")
 
 
 def test_url_is_only_for_http() -> None:
@@ -200,9 +227,9 @@ def test_url_is_only_for_http() -> None:
 
 
 def test_target_is_parsed_to_an_address() -> None:
-    service, address = parse_target("echo=tcp://localhost")
-    assert (service, address.port) == ("echo", 7)
-    assert parse_target("tcp://127.0.0.1:9001")[0] == "custom"
+    target = parse_target("echo=tcp://localhost")
+    assert (target.service, target.address.port) == ("echo", 7)
+    assert parse_target("tcp://127.0.0.1:9001").service == "custom"
     with pytest.raises(LabError, match="does not start with"):
         parse_target("echo=localhost:7")
 
@@ -247,6 +274,7 @@ def test_codec_is_an_ordinary_module(make_codec: Callable[[str], Codec], tmp_pat
 from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from typing import ClassVar
 
 from beside_it import WORD
@@ -327,3 +355,82 @@ def test_codec_is_none_by_default() -> None:
     assert Codec.from_environ({}) is None
     assert Codec.from_environ({"LAB_CODEC": ""}) is None
     assert Codec.from_environ({"LAB_CODEC": str(CODEC)}) is not None
+
+
+def _pages(pages: dict[bytes, bytes]) -> Callable[[Any], None]:
+    """Answer the first request of each connection."""
+
+    def behave(connection: Any) -> None:
+        if head := connection.recv(65536):
+            path = head.split(b" ")[1]
+            status, body = (b"200 OK", pages[path]) if path in pages else (b"404 Not Found", b"")
+            connection.sendall(b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body))
+
+    return behave
+
+
+def test_page_is_asked_before_the_load_starts(open_server: Any) -> None:
+    with open_server(_pages({b"/health": b"fine", b"/ping": b"PANG\n"})) as (host, port):
+        url = f"http=http://{host}:{port}"
+        ExternalServer([f"{url}/health"]).check(WORKLOADS["http_ping"], Transport.TCP)
+        ExternalServer([f"{url}/health"]).check(WORKLOADS["http_churn"], Transport.TCP)
+        with pytest.raises(LabError) as caught:
+            ExternalServer([f"{url}/none"]).check(WORKLOADS["http_ping"], Transport.TCP)
+        said = f"--target {url}/none: GET /none: error reply (status 404); with a path, the workloads http_ping and"
+        assert str(caught.value).startswith(said)
+        with pytest.raises(
+            LabError, match=r"GET /ping: wrong bytes .*needs the path of a page that answers with status"
+        ):
+            ExternalServer([url]).check(WORKLOADS["http_ping"], Transport.TCP)
+        with pytest.raises(
+            LabError, match=r"POST /echo: error reply \(status 404\); a server without this lab's routes"
+        ):
+            ExternalServer([url]).check(WORKLOADS["http_echo_1k"], Transport.TCP)
+
+
+def test_server_that_is_silent_or_closes_is_named(open_server: Any) -> None:
+    with open_server(lambda connection: connection.recv(65536)) as (host, port):
+        target = ExternalServer([f"http=http://{host}:{port}/"])
+        with pytest.raises(LabError, match="GET /: closed without a reply"):
+            target.check(WORKLOADS["http_ping"], Transport.TCP)
+
+
+@pytest.mark.parametrize("workload", ["http_echo_1k", "http_sleep", "http_mixed", "ws_echo"])
+def test_workload_of_this_labs_routes_is_refused_for_a_page(workload: str) -> None:
+    target = ExternalServer(["http=http://127.0.0.1:9/health"])
+    with pytest.raises(LabError, match=rf"^{workload} does not fit --target http=http://127.0.0.1:9/health: it asks"):
+        target.check(WORKLOADS[workload], Transport.TCP)
+
+
+def test_page_reaches_the_load_generator() -> None:
+    for any_body in (False, True):
+        server = ExternalServer(["http=http://127.0.0.1:9/a?b"], any_body=any_body)
+        targets = Targets.from_json(encode_targets(server.targets()))
+        assert targets.find_page("target", "http", Transport.TCP) == ("/a?b", any_body)
+    targets = Targets.from_json(encode_targets(ExternalServer(["http=http://127.0.0.1:9"]).targets()))
+    assert targets.find_page("target", "http", Transport.TCP) is None
+
+
+def test_exchange_of_a_page_keeps_its_connection_or_not() -> None:
+    for name, ending in (("http_ping", b"socketlab\r\n\r\n"), ("http_churn", b"Connection: close\r\n\r\n")):
+        exchange = WORKLOADS[name].exchange
+        assert exchange is not None
+        made = ask_page(exchange, "/a", any_body=name == "http_churn")
+        ((request, body),) = made.turns
+        assert request.startswith(b"GET /a HTTP/1.1\r\n")
+        assert request.endswith(ending)
+        assert (body, made.per_connection) == (b"", exchange.per_connection)
+        assert made.body is (Body.ANY if name == "http_churn" else Body.FIRST)
+
+
+def test_any_body_needs_a_page() -> None:
+    with pytest.raises(LabError, match="--any-body needs a page"):
+        ExternalServer(["http=http://127.0.0.1:9"], any_body=True)
+    with pytest.raises(LabError, match="--any-body go with a --target"):
+        cli.cli.main(["load", "plain_socket", "--any-body"], standalone_mode=False)
+
+
+def test_conformance_suite_chooses_its_own_paths() -> None:
+    for target in ("http=http://127.0.0.1:9/health", "websocket=ws://127.0.0.1:9/chat"):
+        with pytest.raises(LabError, match="the suite chooses the paths itself: omit /"):
+            check_external([target], rfc_only=True, progress=False)

@@ -14,7 +14,7 @@ import pytest
 
 from lab.base.errors import LabError
 from lab.load.external_server import ExternalServer, check_reachable, parse_target
-from lab.load.workloads import CUSTOM_PROTOCOL
+from lab.load.workloads import CUSTOM_PROTOCOL, WORKLOADS
 from lab.metrics import socket_owner
 from lab.metrics.process import ProcessMeter
 from lab.metrics.sample import NoMeter
@@ -528,7 +528,8 @@ def test_command_line_that_is_not_utf8_is_read(tmp_path):
     ],
 )
 def test_target_is_a_service_and_an_address(text, service, url):
-    assert parse_target(text) == (service, Address.parse(url))
+    target = parse_target(text)
+    assert (target.service, target.address, target.path) == (service, Address.parse(url), "")
 
 
 @pytest.mark.parametrize(
@@ -573,10 +574,11 @@ def test_only_the_loaded_target_has_to_be_reachable():
         ports = [each.getsockname()[1] for each in (one, other)]
         other.close()
         targets = ExternalServer([f"echo=tcp://127.0.0.1:{ports[0]}", f"discard=tcp://127.0.0.1:{ports[1]}"])
-        targets.check_reachable("echo", Transport.TCP)
-        targets.check_reachable("discard", Transport.UDP)
+        echo, discard = WORKLOADS["echo_1k"], WORKLOADS["upload"]
+        targets.check(echo, Transport.TCP)
+        targets.check(discard, Transport.UDP)
         with pytest.raises(LabError, match=f"discard=tcp://127.0.0.1:{ports[1]}"):
-            targets.check_reachable("discard", Transport.TCP)
+            targets.check(discard, Transport.TCP)
 
 
 def test_targets_are_one_model_of_two_services():

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from lab.experiments.store import Run
 from lab.report.faults_page import draw_recovery
-from lab.report.faults_text import Outcome, make_answers, make_times, render_markdown
+from lab.report.faults_text import Outcome, key_of, make_answers, make_times, render_markdown
 from tests.support.chart_reading import read_chart
 from tests.support.made_up_runs import SCORES, SEEN, make_outcome
 

@@ -7,13 +7,15 @@ from uuid import uuid4
 
 import pytest
 
+from lab.base.paths import ROOT
 from lab.experiments.bench.findings import Findings, read_findings
 from lab.experiments.bench.plan import Plan
 from lab.experiments.conformance.results import ModelResult
 from lab.experiments.soak import MEGABYTE
 from lab.experiments.store import Run
+from lab.experiments.xray.recording import read_recordings
 from lab.metrics.estimates import Estimate
-from lab.report import bench_page, compare_page, demo_page, faults_page, load_page, soak_page
+from lab.report import bench_page, compare_page, demo_page, faults_page, load_page, soak_page, xray_page
 from lab.report.bench_text import make_lines
 from lab.report.cells import Cell
 from lab.report.extra_columns import ExtraColumn
@@ -38,6 +40,10 @@ pytestmark = [
     pytest.mark.timeout(900),
 ]
 
+RECORDED = ROOT / "docs" / "data" / "xray.json"
+XRAYED = ("plain_socket", "asyncio_streams", "socketserver_threading", "prefork")
+
+# Pages with charts, and one with lanes.
 NAMES = ("bench", "bench of all models", "faults", "demo", "load", "load of one model", "soak", "compare")
 
 
@@ -95,7 +101,10 @@ def pages(root: Path, findings: Findings, outcome: Outcome) -> dict[str, str]:
         soak_page.render(soaked, run, limit=MEGABYTE, resolution="30 readings."),
         compare_page.render("2026-11-29T084642Z", "2026-11-29T085007Z", charts, texts, {"processor": "a test's"}),
     )
-    return dict(zip(NAMES, found, strict=True))
+    recorded = [each for each in read_recordings(RECORDED) if each.model in XRAYED]
+    return dict(
+        zip((*NAMES, "xray"), (*found, xray_page.render(recorded, missing={"a_model": "it ended"})), strict=True)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +120,7 @@ def seen(
         assert not find_of_project(backend.project)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "xray"])
 def test_page_fits_every_window_in_silence(seen: dict[str, Page], pages: dict[str, str], name: str) -> None:
     page = seen[name]
     assert (page.complaints, page.requested, page.wide, page.cut) == ([], [], [], [])
@@ -159,6 +168,12 @@ def test_tables_of_a_benchmark_sort_and_keep_missing_figures_last(seen: dict[str
             known = [value for value in up if value != "–"]  # noqa: RUF001
             assert sorted(up) == sorted(down), title
             assert down[: len(known)] == known[::-1] or len(set(known)) < len(known), title
+
+
+def test_xray_leads_to_each_scene_of_each_model(seen: dict[str, Page]) -> None:
+    models = list(dict.fromkeys(each.model for each in read_recordings(RECORDED) if each.model in XRAYED))
+    assert len(models) == len(XRAYED)
+    assert seen["xray"].links == [f"index.html#{model}-{scene}" for scene in ("sleep", "slow") for model in models]
 
 
 def test_faults_lead_to_their_data(seen: dict[str, Page], outcome: Outcome) -> None:

@@ -17,7 +17,7 @@ def _pieces(data: bytes, size: int) -> Iterator[bytes]:
         yield data[start : start + size]
 
 
-def _read(reply: bytes, size: int, body: bytes = _BODY) -> tuple[ReplyReader, list[bool]]:
+def _read(reply: bytes, size: int, body: bytes | None = _BODY) -> tuple[ReplyReader, list[bool]]:
     reader = ReplyReader()
     reader.begin(body)
     return reader, [reader.feed(piece) for piece in _pieces(reply, size)]
@@ -134,6 +134,32 @@ def test_large_reply_is_checked_and_not_learned() -> None:
     reader, done = _read(_HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body, 4096, body)
     assert done[-1]
     assert reader.raw == b""
+
+
+@pytest.mark.parametrize(
+    "reply", [_HEAD + b"Content-Length: 12\r\n\r\n" + _BODY, _CHUNKED + b"5\r\nhello\r\n7\r\n, world\r\n0\r\n\r\n"]
+)
+def test_body_that_is_not_known_beforehand_is_kept(reply: bytes, size: int) -> None:
+    reader, done = _read(reply, size, None)
+    assert done == [False] * (len(done) - 1) + [True]
+    assert (reader.body, reader.raw) == (_BODY, reply)
+    reader.begin(None)
+    assert reader.body == b""
+
+
+def test_body_that_is_not_known_may_end_with_the_connection(size: int) -> None:
+    reader, done = _read(_HEAD + b"\r\n" + _BODY, size, None)
+    assert not any(done)
+    assert reader.end()
+    assert reader.body == _BODY
+
+
+def test_body_that_is_not_known_has_a_largest_size() -> None:
+    limit = 16 * 1024 * 1024
+    _, done = _read(_HEAD + b"Content-Length: %d\r\n\r\n" % limit + bytes(limit), 1 << 20, None)
+    assert done[-1]
+    with pytest.raises(WrongBytesError, match="more than 16777216 bytes"):
+        _read(_HEAD + b"Content-Length: %d\r\n\r\n" % (limit + 1) + bytes(limit + 1), 1 << 20, None)
 
 
 def test_reader_begins_anew() -> None:

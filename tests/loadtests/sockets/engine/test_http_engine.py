@@ -3,10 +3,17 @@
 import contextlib
 import hashlib
 import itertools
+import json
+import subprocess
+import sys
 from base64 import b64encode
 from typing import Any
 
 import pytest
+
+from lab.base.paths import ROOT
+from lab.load.measurement import encode_targets
+from lab.servers.catalogue import Listener
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nPONG\n"
 
@@ -160,3 +167,107 @@ def test_right_reply_of_any_form_is_answered(name, loop, load, open_server):
         result = load({name: f"tcp://{host}:{port}"}, "--workload", workload, *loop, seconds=1.0)[name]
     assert result.failures == {}
     assert result.answered > 20
+
+
+def read_path(connection):
+    head = read_head(connection)
+    return head.split(b" ")[1] if head else b""
+
+
+def answer_page(*bodies, fields=b""):
+    """Answer `/health?x=1`, and nothing else, with the next body, the last one for ever."""
+
+    def behave(connection):
+        for number in itertools.count():
+            path = read_path(connection)
+            if not path:
+                return
+            body = bodies[min(number, len(bodies) - 1)] if path == b"/health?x=1" else b"another page"
+            status = b"200 OK" if path == b"/health?x=1" else b"404 Not Found"
+            head = b"HTTP/1.1 %s\r\nDate: %d\r\n%sContent-Length: %d\r\n\r\n" % (status, number // 3, fields, len(body))
+            connection.sendall(head + body)
+            if b"close" in fields:
+                return
+
+    return behave
+
+
+OTHER_THAN_FIRST = "wrong bytes (another body, in the 4 bytes from 0 on)"
+# (workload, any body?, how the server behaves, failures)
+PAGES = {
+    "constant": ("http_ping", False, answer_page(b"fine"), []),
+    "empty": ("http_ping", False, answer_page(b""), []),
+    "large": ("http_ping", False, answer_page(b"fine" * 50_000), []),
+    "other": ("http_ping", False, answer_page(b"fine", b"fine", b"evil"), [OTHER_THAN_FIRST]),
+    "any": ("http_ping", True, answer_page(b"fine", b"good", b"", b"fine" * 1000), []),
+    "churn": ("http_churn", False, answer_page(b"fine", fields=b"Connection: close\r\n"), []),
+}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page_of_another_server_has_the_body_of_its_first_reply(name, load, open_server):
+    workload, any_body, behaviour, failures = PAGES[name]
+    with open_server(behaviour) as (host, port):
+        listener = Listener(name, "http", "tcp", f"tcp://{host}:{port}", "/health?x=1", any_body)
+        targets = {"LAB_TARGETS": encode_targets([listener])}
+        result = load({name: listener.address}, "--workload", workload, seconds=1.0, environ=targets)[name]
+    assert list(result.failures) == failures
+    assert result.answered > (1 if failures else 20)
+
+
+def test_page_that_changes_between_two_connections_is_noticed(load, open_server):
+    bodies = itertools.chain([b"fine"], itertools.repeat(b"evil"))
+
+    def behave(connection):
+        answer_page(next(bodies), fields=b"Connection: close\r\n")(connection)
+
+    with open_server(behave) as (host, port):
+        listener = Listener("it", "http", "tcp", f"tcp://{host}:{port}", "/health?x=1")
+        targets = {"LAB_TARGETS": encode_targets([listener])}
+        result = load({"it": listener.address}, "--workload", "http_churn", seconds=1.0, environ=targets)["it"]
+    assert result.answered <= 1  # it may precede the window
+    assert list(result.failures) == [OTHER_THAN_FIRST]
+
+
+# In a separate process: Locust patches the one that imports it. Prints what becomes of each reply.
+FIRST_REPLIES_TOGETHER = """
+import json, sys
+import locust
+from locust.env import Environment
+from loadtests.sockets.addresses import Endpoint
+from loadtests.sockets.engine import ConnectionGroup, Engine
+from loadtests.sockets.engine.http import HttpConnection
+from loadtests.sockets.exchange import Body, Exchange, Framing
+from loadtests.sockets.recorder import Series
+
+environment = Environment()
+environment.create_local_runner()
+exchange = Exchange(((b"GET / HTTP/1.1", b""),), framing=Framing.HTTP, body=Body[sys.argv[1]])
+series = Series("m", "w", "tcp", "closed")
+group = ConnectionGroup(series, Endpoint.parse("tcp://127.0.0.1:1"), exchange, timeout=1)
+found = []
+
+class Recorded(HttpConnection):
+    def answer(self, now):
+        found.append("answered")
+
+    def fail(self, error, now):
+        found.append(str(error))
+
+connections = [Recorded(group, Engine.of(environment)) for _ in range(3)]
+for connection in connections:
+    connection.busy, (connection.request, connection.expected) = True, next(group.repeat_learned())
+for connection, body in zip(connections, (b"fine", b"evil", b"fine")):
+    connection.receive(b"HTTP/1.1 200 OK\\r\\nContent-Length: 4\\r\\n\\r\\n" + body, 1.0)
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "second"), [("FIRST", "wrong bytes (another body than in the first reply)"), ("ANY", "answered")]
+)
+def test_replies_to_first_requests_that_overlap_are_compared(body: str, second: str) -> None:
+    command = [sys.executable, "-c", FIRST_REPLIES_TOGETHER, body]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == ["answered", second, "answered"]
