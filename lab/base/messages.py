@@ -123,8 +123,6 @@ def _convert(value: Any, hint: Any) -> Any:
         ValueError: it is not of this type.
     """
     origin, parts = get_origin(hint), get_args(hint)
-    if hint is Any:
-        return value
     if is_dataclass(hint):
         return _build(hint, value)
     if origin is UnionType:

@@ -243,6 +243,11 @@ GROUPS = (
         ("lab/servers/compose_file.py", "lab/servers/catalogue.py"),
         ("tests/lab/servers/test_compose_file.py", "tests/lab/servers/test_catalogue.py"),
     ),
+    Group(
+        "messages",
+        ("lab/base/messages.py", "lab/servers/helper.py"),
+        ("tests/lab/base/test_messages.py", "tests/lab/servers/test_helper.py"),
+    ),
     Group("builds", ("lab/servers/docker/build_progress.py",), ("tests/lab/servers/docker/test_build_progress.py",)),
     Group(
         "engine",

@@ -6,7 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import IO
 from uuid import uuid4
 
 from lab.base.environ import ENV_LIFELINE
@@ -154,9 +154,11 @@ class ContainerHelpers:
             run_docker("exec", self.shell, "sh", "-c", script, check=False)
 
 
-def _open_docker(command: Sequence[str], **options: Any) -> "subprocess.Popen[bytes]":
+def _open_docker(
+    command: Sequence[str], *, environ: Mapping[str, str], output: IO[bytes], has_lifeline: bool = False
+) -> "subprocess.Popen[bytes]":
     try:
-        return open_child(command, **options)
+        return open_child(command, environ=environ, output=output, has_lifeline=has_lifeline)
     except FileNotFoundError:
         raise LabError(NO_DOCKER) from None
 

@@ -90,8 +90,9 @@ def test_whole_number_is_a_float_where_one_is_expected() -> None:
 def test_nested_object_is_checked_as_well() -> None:
     line = '{"kind": "Telemetry", "usages": [%s], "faults": []}'
     assert decode(line % '{"model": "a"}', messages.Telemetry) == messages.Telemetry((Usage("a"),))
-    for usage in ("7", "{}", '{"model": "a", "threads": 1.5}'):
-        with pytest.raises(ValueError, match="malformed Telemetry"):
+    wrong = {"7": "7 is no object", "{}": "missing 1", '{"model": "a", "threads": 1.5}': "1.5 is not"}
+    for usage, why in wrong.items():
+        with pytest.raises(ValueError, match=f"malformed Telemetry: .*{why}"):
             decode(line % usage, messages.Telemetry)
 
 
@@ -104,17 +105,28 @@ def test_message_is_said_in_one_line(capsys: pytest.CaptureFixture[str]) -> None
 class Numbered(Message):
     number: int = 0
     more: dict[str, int] = field(default_factory=dict)
+    row: tuple[int, str, float] = (0, "", 0.0)
+
+
+def test_tuple_has_the_types_of_its_places() -> None:
+    message = Numbered(1, {"a": 2}, (3, "b", 4.0))
+    assert decode(encode(message), Numbered) == message
+    for row in ('[3, "b"]', "[3, 4, 4.0]", '["3", "b", 4.0]'):
+        with pytest.raises(ValueError, match="malformed Numbered"):
+            decode(f'{{"kind": "Numbered", "row": {row}}}', Numbered)
+    with pytest.raises(ValueError, match="malformed Numbered: 7 is not"):
+        decode('{"kind": "Numbered", "more": 7}', Numbered)
 
 
 def test_inbox_collects_parts_of_a_line_until_the_end() -> None:
     reader, writer = os.pipe()
     inbox = Inbox(reader, Numbered)
     assert inbox.fileno() == reader
-    line = f"{encode(Numbered(1))}\n".encode()
+    line = f"{encode(Numbered(1))}\n".encode().replace(b', "row": [0, "", 0.0]', b"")
     try:
         os.write(writer, line[:9])
         assert inbox.receive() == []
-        os.write(writer, line[9:] + b"noise\n" + line.replace(b"1", b"2") + line[:3])
+        os.write(writer, line[9:] + b"noise\xff\n" + line.replace(b"1", b"2") + line[:3])
         assert inbox.receive() == [Numbered(1), Numbered(2)]
         os.write(writer, b"\n")
         assert inbox.receive() == []

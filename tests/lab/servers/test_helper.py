@@ -9,6 +9,7 @@ from lab.base.messages import Message
 from lab.servers import helper as module
 from lab.servers.catalogue import Catalogue
 from lab.servers.processes import Processes
+from lab.servers.throttle import Throttling
 from tests.support.fakes import Clock, FakeHelper
 
 
@@ -70,6 +71,23 @@ def test_output_is_read_less_often_before_an_answer_is_expected(clock: Clock) ->
     assert len(clock.slept) > long
 
 
+def test_expected_time_is_that_of_both_waits(clock: Clock) -> None:
+    helper = FakeHelper("the helper")
+    with pytest.raises(LabError, match="sent no Answer"):
+        helper.wait_for(Answer, 0.2, expected=1.0)
+    assert set(clock.slept) == {0.1}
+    clock.slept.clear()
+    assert helper.poll_for(Answer, 0.02) is None
+    assert set(clock.slept) == {0.005}
+
+
+def test_lines_are_read_that_are_no_text(clock: Clock) -> None:
+    helper = FakeHelper("the helper")
+    helper.program._log.write(b"\xff\n")
+    assert helper.take_lines() == ["\N{REPLACEMENT CHARACTER}"]
+    assert helper.output() == "\N{REPLACEMENT CHARACTER}\n"
+
+
 def test_last_message_of_an_ended_program_is_received(clock: Clock) -> None:
     helper = FakeHelper("the helper")
     helper.say(*(f"line {number}" for number in range(12)), Answer(1))
@@ -84,11 +102,12 @@ def test_last_message_of_an_ended_program_is_received(clock: Clock) -> None:
 
 def test_malformed_message_is_an_error_once(clock: Clock) -> None:
     helper = FakeHelper("the helper")
-    helper.say(Answer(1), '{"kind": "Answer", "number": "x"}', Answer(2))
+    helper.say(Answer(1), '{"kind": "Answer", "number": "x"}', Answer(2), Answer(3))
     assert helper.take(Answer) == [Answer(1)]
+    # The error is not repeated, and what came after it is kept.
     with pytest.raises(LabError, match=r"^the helper sent a malformed Answer: 'x' is not"):
         helper.take(Answer)
-    assert helper.take(Answer) == [Answer(2)]
+    assert helper.take(Answer) == [Answer(2), Answer(3)]
 
 
 def test_program_and_its_parent_hear_each_other() -> None:
@@ -101,6 +120,18 @@ def test_program_and_its_parent_hear_each_other() -> None:
         assert [helper.wait_for(Answer, 30.0), helper.wait_for(Answer, 30.0)] == [Answer(1), Answer(2)]
         assert helper.finish(30.0) == 4
         assert helper.describe_end() == "exit code 4; it said nothing"
+
+
+def test_message_arrives_before_the_program_ends() -> None:
+    helpers = Processes("t-helper", Catalogue.load()).helpers
+    script = (
+        "import sys; from lab.base.messages import say; from lab.servers.throttle import Throttling; "
+        "say(Throttling()); sys.stdin.read()"
+    )
+    command = ["env", "-u", "PYTHONUNBUFFERED", "python", "-c", script]
+    with helpers.start("the program", command) as helper:
+        assert helper.wait_for(Throttling, 30.0) == Throttling()
+        assert helper.process.poll() is None
 
 
 def test_program_that_does_not_end_is_given_up() -> None:
