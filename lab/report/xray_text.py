@@ -27,14 +27,14 @@ CHARACTERS: Mapping[State, str] = {
 }
 _MARKS = {"sent": "<", "answered": ">", "closed": "x"}
 _MEANINGS = (
-    ("_", "in the backlog: connected as far as the client can tell"),
-    ("-", "connected, and silent; of a thread: it waits until this client closes"),
+    ("_", "in the backlog: connected, as the client sees it"),
+    ("-", "connected and silent; a thread: waits for the close"),
     ("<", "the client sends"),
     (".", "sent, and not read by the server yet"),
     ("z", "the server sleeps for this client"),
     ("#", "the server computes for this client"),
     ("s", "the server waits until this client takes the reply"),
-    ("r", "the server waits for a request of this client, or the rest of one"),
+    ("r", "the server waits for a request, or the rest of one"),
     ("g", "waits for the GIL"),
     ("k", "waits for a lock"),
     ("c", "waits for a core"),

@@ -268,7 +268,7 @@ class Helpers(Protocol):
 
 
 class ContainerControls(Protocol):
-    """Operations of `lab faults` on the container of one model."""
+    """Operations of `lab faults` and `lab xray` on the container of one model."""
 
     def run_in_network(self, model: str, arguments: Sequence[str]) -> str:
         """Run a command of the instrument, with CAP_NET_ADMIN, in the network namespace of a model's container.
@@ -278,6 +278,13 @@ class ContainerControls(Protocol):
 
         Raises:
             LabError: it failed; with its output.
+        """
+        ...
+
+    def tracing_command(self, model: str) -> list[str]:
+        """Return the beginning of a command that runs a program of the instrument among a model's processes.
+
+        The program may trace them (CAP_SYS_PTRACE).
         """
         ...
 

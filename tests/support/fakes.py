@@ -228,6 +228,9 @@ class UnusedBackend:
     def run_in_network(self, *_: Any, **__: Any) -> Any:
         refuse("run_in_network")
 
+    def tracing_command(self, *_: Any, **__: Any) -> Any:
+        refuse("tracing_command")
+
     def disconnect(self, *_: Any, **__: Any) -> Any:
         refuse("disconnect")
 

@@ -78,7 +78,7 @@ def parse_log(lines: Iterable[str]) -> Iterator[Call]:
     for line in lines:
         if line.rstrip().endswith("<unfinished ...>"):
             continue
-        found = re.match(r"^(?:\d+ +)?(\d+)\.(\d{6}) (?:<\.\.\. (\w+) resumed>|(\w+)\()", line)
+        found = re.match(r"^(?:\d+ +|\[pid +\d+\] )?(\d+)\.(\d{6}) (?:<\.\.\. (\w+) resumed>|(\w+)\()", line)
         if not found:
             continue  # a signal, or the end of a process
         result = re.search(r"\) += (-?\d+)", line)

@@ -13,6 +13,7 @@ from pathlib import Path
 from lab.base.errors import LabError
 from lab.experiments.xray import switches
 from lab.servers.backend import Backend
+from lab.servers.children import die_with_lab
 
 _SECONDS = 20.0
 _LIST = "\nprint(json.dumps(list_pids(int(sys.argv[1]))))\n"
@@ -45,28 +46,39 @@ def traced(backend: Backend, model: str, options: Sequence[str] = _OPTIONS) -> I
     Raises:
         LabError: there is no strace, or it may not trace them; the message says which.
     """
-    if backend.in_containers:
-        raise LabError("strace is not attached to containers: use --backend process")
-    program = shutil.which("strace")
-    if program is None:
-        raise LabError("strace is not installed: apt-get install strace")
+    command = _find_strace(backend, model)
     pids = list_pids(backend, model)
     found = Log()
     with tempfile.TemporaryDirectory() as folder:
-        log, said = Path(folder, "log"), Path(folder, "said")
-        command = [program, *options, "-o", str(log)]
+        said = Path(folder, "said")
+        command += options
         for pid in pids:
             command += ["-p", str(pid)]
         with said.open("wb") as stderr:
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=stderr)  # noqa: S603 - strace
+            process = subprocess.Popen(  # noqa: S603 - strace
+                command, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr, preexec_fn=die_with_lab
+            )
         try:
             _wait_attached(process, said, len(pids))
             yield found
         finally:
-            process.send_signal(signal.SIGINT)  # it lets go of the processes
+            process.send_signal(signal.SIGINT)  # it lets go of the processes; a Docker client passes it on
             process.wait()
-            if log.exists():
-                found.lines += log.read_text(errors="replace").splitlines()
+            found.lines += said.read_text(errors="replace").splitlines()
+
+
+def _find_strace(backend: Backend, model: str) -> list[str]:
+    """Return the command that runs strace where the model's processes are.
+
+    Raises:
+        LabError: this machine has none.
+    """
+    if container := backend.faults.container:
+        return [*container.tracing_command(model), "strace"]
+    program = shutil.which("strace")
+    if program is None:
+        raise LabError("strace is not installed: apt-get install strace")
+    return [program]
 
 
 def _wait_attached(process: "subprocess.Popen[bytes]", said: Path, count: int) -> None:

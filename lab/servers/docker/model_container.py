@@ -113,23 +113,30 @@ class ModelContainers:
         return done.stdout
 
     def run_in_network(self, model: str, arguments: Sequence[str]) -> str:
+        command = self._join(f"--network=container:{self._compose.name_model(model)}", "NET_ADMIN")
+        done = run_docker(*command, *arguments, check=False)
+        if done.returncode:
+            raise LabError(f"{model}: {' '.join((done.stderr or done.stdout).split())}")
+        return done.stdout
+
+    def tracing_command(self, model: str) -> list[str]:
+        return ["docker", *self._join(f"--pid=container:{self._compose.name_model(model)}", "SYS_PTRACE")]
+
+    def _join(self, namespace: str, capability: str) -> list[str]:
+        """Return the Docker command that runs the instrument as root in one namespace of another container."""
         # With the label of its project, so that `down` finds it.
         labels = [f"--label={PROJECT_LABEL}={self._compose.project}", f"--label={PART_LABEL}=instrument"]
         rights = [
             "--user=0",
             "--read-only",
             "--cap-drop=ALL",
-            "--cap-add=NET_ADMIN",
+            f"--cap-add={capability}",
             "--security-opt=no-new-privileges",
         ]
         with open_client() as client:
             # The image of the running shell: its tag may belong to a newer build.
             image = str(client.containers.get(self._compose.name_container(SHELL)).attrs["Image"])
-        network = f"--network=container:{self._compose.name_model(model)}"
-        done = run_docker("run", "--rm", *labels, *rights, network, image, *arguments, check=False)
-        if done.returncode:
-            raise LabError(f"{model}: {' '.join((done.stderr or done.stdout).split())}")
-        return done.stdout
+        return ["run", "--rm", *labels, *rights, namespace, image]
 
     def disconnect(self, model: str) -> None:
         with self._open(model) as container, open_client() as client:
