@@ -96,7 +96,7 @@ def _draw(name: str, title: str, found: Sequence[Changed], noise: float) -> list
 
 
 def _show_percent(value: float) -> str:
-    return f"{value:+.0f}" if value else "0"
+    return f"{value:+.3g}" if value else "0"
 
 
 def _make_rows(found: Sequence[Changed]) -> Iterator[Interval]:

@@ -114,7 +114,7 @@ def draw_recovery(outcome: Outcome) -> list[Chart]:
                 rows.append(Interval(fault, middle, low, high, Tone.BLUE, show(middle), note))
         if rows:
             rows.sort(key=lambda row: row.middle)
-            axis = "the median of the models, and the lowest and the highest"
+            axis = "median, lowest and highest model"
             charts.append(draw_intervals(name, title, rows, axis=axis, show=show))
     return charts
 
