@@ -226,7 +226,7 @@ def choose_preset(
     if not (workload or loop or shape or arrivals):
         return find_preset(name or _DEFAULT)
     if name:
-        raise LabError("--preset sets the workload, the loop, the shape and the arrivals: give it or them")
+        raise LabError("--preset sets workload, loop, shape and arrivals: use either --preset or those options")
     return combine(workload or find_preset(_DEFAULT).workload.name, loop=loop, shape=shape, arrivals=arrivals)
 
 

@@ -355,7 +355,7 @@ def test_workload_loop_and_shape_are_a_preset_or_make_one(given, name, changes):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"name": "closed_ping", "loop": "open"}, "--preset sets the workload, the loop, the shape and the arrivals"),
+        ({"name": "closed_ping", "loop": "open"}, "--preset sets workload, loop, shape and arrivals: use either"),
         ({"workload": "think", "loop": "open"}, "think is a script, and has no open loop"),
         ({"workload": "ping", "arrivals": "random"}, "--arrivals goes with an open loop: add --loop open"),
     ],
