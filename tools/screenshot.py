@@ -23,6 +23,7 @@ from tools.browser import visit
 
 PROJECT = "socketlab-picture"
 PICTURE = ROOT / "docs" / "load.png"
+LIVE = ROOT / "docs" / "live.png"
 _USERS_EACH = 4
 
 
@@ -57,6 +58,7 @@ def take(console: Console, path: Path) -> str:
     finally:
         backend.down()
     path.write_bytes(seen.pictures["light"])
+    LIVE.write_bytes(seen.pictures["live 1280 light"])
     facts = describe_environment(backend.describe())
     return f"{facts['date']}, commit {facts['commit']}: {facts['processor']}, {facts['engine']}"
 
