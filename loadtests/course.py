@@ -153,7 +153,7 @@ class Course:
 
 
 def _times(series: Series, tally: Tally) -> Histogram:
-    return tally.intended if series.loop == "open" else tally.service
+    return tally.intended if series.is_open else tally.service
 
 
 def _is_reset(before: _Snapshot, after: _Snapshot) -> bool:

@@ -11,7 +11,6 @@ from typing import Any, Self
 import psutil
 
 from loadtests.contract import LoadResult
-from loadtests.shapes import OPEN
 from loadtests.sockets.recorder import Series, Tally
 
 # A generator that was not scheduled for this long was stopped, or had no core. On a busy machine, waits are shorter.
@@ -170,7 +169,7 @@ def _combine(
     for group in groups:
         tally.merge(group.tally)
         early.update(group.warm_up_failures)
-    is_open = series.loop == OPEN
+    is_open = series.is_open
     seconds = sum(part.seconds for part in parts) / len(parts)
     throttled = max((part.throttled for part in parts if part.throttled is not None), default=None)
     return LoadResult(

@@ -48,6 +48,11 @@ class Series:
     transport: str = "tcp"
     loop: str = "closed"
 
+    @property
+    def is_open(self) -> bool:
+        """Whether exchanges are due at times, from which the intended times count."""
+        return self.loop == "open"
+
 
 @dataclass(slots=True)
 class Tally:
@@ -234,7 +239,7 @@ class Recorder:
         rows = []
         for series, tally in self.tallies().items():
             gauge = self.gauge(series)
-            kinds = {"service": tally.service} | ({"intended": tally.intended} if series.loop == "open" else {})
+            kinds = {"service": tally.service} | ({"intended": tally.intended} if series.is_open else {})
             rows += [Row(series, kind, gauge, tally, times) for kind, times in kinds.items()]
         return rows
 

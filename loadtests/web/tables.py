@@ -24,7 +24,6 @@ from lab.base.environ import ENV_TELEMETRY
 from lab.base.messages import decode
 from lab.load.messages import FaultEvent, Telemetry, Usage
 from loadtests.course import Course
-from loadtests.shapes import OPEN
 from loadtests.sockets.histogram import PERCENTILES
 from loadtests.sockets.recorder import RECORDER, Row, follow
 from loadtests.web.access import AccessError, guard
@@ -215,8 +214,8 @@ def show_times(rows: Sequence[Row]) -> list[dict[str, Any]]:
                 "answered": tally.answered,
                 "failed": tally.failed,
                 # A closed loop has no schedule.
-                "late": tally.late if series.loop == OPEN else _UNKNOWN,
-                "dropped": tally.dropped if series.loop == OPEN else _UNKNOWN,
+                "late": tally.late if series.is_open else _UNKNOWN,
+                "dropped": tally.dropped if series.is_open else _UNKNOWN,
                 "load": f"{series.workload}{_SPACE}{series.transport}",
             }
         )
