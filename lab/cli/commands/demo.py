@@ -13,10 +13,10 @@ from rich.text import Text
 from lab.base import interrupts, progress
 from lab.cli.context import Lab
 from lab.cli.params import DURATION, models_argument, out_option
-from lab.experiments.demo import Demo, describe, run
-from lab.experiments.store import tolerated
+from lab.experiments.demo import NAME, Demo, describe, read, run
+from lab.experiments.store import Run, tolerated
 from lab.metrics.verdict import exit_code
-from lab.report.demo_files import CAPTIONS, write
+from lab.report.demo_files import CAPTIONS, render, write
 from lab.report.extra_columns import make_columns
 from lab.report.terminal import make_table, open_console
 from lab.servers.backend import choose_models
@@ -30,15 +30,23 @@ PROJECT = "socketlab-demo"
 @click.command()
 @models_argument
 @click.option("--duration", type=DURATION, default="2s", show_default=True, help="Measured time of each model.")
+@click.option("--show", "shown", metavar="RUN", help="Run nothing; print the results of a run.")
 @out_option
 @click.pass_obj
-def demo(lab: Lab, models: tuple[str, ...], duration: float, out: Path) -> None:
+def demo(lab: Lab, models: tuple[str, ...], duration: float, shown: str | None, out: Path) -> None:
     """Start models (default: all of no profile, and the peers), check and load them, report, and take them down.
 
     The table is printed; the page with its details is results/demo/<UTC time>/index.html.
 
     Exit code 1: a model is missing, or a request failed. 2: a measurement was disturbed.
     """
+    if shown:
+        kept = Run.find(shown, NAME, root=out)
+        found = read(kept)
+        print_demo(found)
+        with tolerated(lambda line: click.echo(line, err=True)):
+            print_page(kept.write_page(render(kept)))
+        sys.exit(find_exit_code(found))
     started = time.monotonic()
     backend = open_backend(lab.backend_name, lab.project or PROJECT, catalogue=lab.catalogue)
     profiles = [PEERS] if backend.in_containers and PEERS in lab.catalogue.profiles and not models else []
@@ -53,6 +61,15 @@ def demo(lab: Lab, models: tuple[str, ...], duration: float, out: Path) -> None:
     with interrupts.sure(take_down):
         run(backend, chosen, found, steps.step, seconds=duration)
         environment = describe(backend, chosen, found)
+    print_demo(found)
+    click.echo(f"\n{time.monotonic() - started:.0f} s in total.")
+    with tolerated(lambda line: click.echo(line, err=True)):
+        print_page(write(out, found, environment))
+    sys.exit(find_exit_code(found))
+
+
+def print_demo(found: Demo) -> None:
+    """Print the table, and the models that are not in it."""
     console = open_console()
     if found.measurements:
         console.print(make_table(found.measurements, summaries=True, extra=make_columns(found)))
@@ -61,13 +78,13 @@ def demo(lab: Lab, models: tuple[str, ...], duration: float, out: Path) -> None:
     if any(item.verdict.is_lower_bound for item in found.measurements):
         console.print("≥: a lower bound. The limit was the load generator or the machine, not the server.", style="dim")
     console.print(CAPTIONS[0], style="dim", markup=False)
-    console.print(f"\n{time.monotonic() - started:.0f} s in total.")
-    with tolerated(lambda line: click.echo(line, err=True)):
-        page = write(out, found, environment)
-        click.echo("The page, with the reason for each verdict and an explanation of each figure:")
-        # Not through rich, which would break a long path into two lines.
-        click.echo(f"  {_show_path(page)}")
-    sys.exit(find_exit_code(found))
+
+
+def print_page(page: Path) -> None:
+    """Print where the page is, relative to the current folder if it is below it."""
+    click.echo("The page, with the reason for each verdict and an explanation of each figure:")
+    # Not through rich, which would break a long path into two lines.
+    click.echo(f"  {page.relative_to(Path.cwd()) if page.is_relative_to(Path.cwd()) else page}")
 
 
 def find_exit_code(found: Demo) -> int:
@@ -97,8 +114,3 @@ class Steps:
                 )
             yield
         self.console.print(f"{time.monotonic() - started:5.1f} s  {text}", style="dim", markup=False)
-
-
-def _show_path(path: Path) -> str:
-    """Return the path relative to the current folder if it is below it."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -16,9 +16,12 @@ from lab.base.errors import LabError
 from lab.cli import main
 from lab.experiments import demo, store
 from lab.experiments.conformance.results import ModelResult
+from lab.metrics.verdict import Limit, Verdict
+from lab.report import demo_files
 from lab.servers.catalogue import Catalogue
 from lab.servers.doctor import Finding
 from lab.servers.processes import Processes
+from tests.support.made_up import MEASUREMENT, vary
 
 
 @pytest.fixture(scope="module")
@@ -258,6 +261,22 @@ def test_demo_of_a_failing_model_is_exit_code_1_without_a_measurement(
     kept = demo.read(store.Run.find(None, demo.NAME, root=tmp_path))
     assert (kept.measurements, list(kept.missing)) == ([], ["plain_socket"])
     assert kept.checks == {"plain_socket": failing}
+
+
+def test_stored_demo_is_printed_again(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    disturbed = vary(MEASUREMENT, verdict=Verdict(Limit.DISTURBED, "a generator was lost"))
+    found = demo.Demo({"asyncio_streams": "coroutine", "prefork": "process"}, missing={"prefork": "it fails"})
+    found.measurements.append(disturbed)
+    found.rounds["asyncio_streams"] = [disturbed]
+    page = demo_files.write(tmp_path, found, {"date": "today"})
+    text = page.read_text()
+    page.unlink()
+    assert run("demo", "--show", "latest", "--out", str(tmp_path)) == 2
+    printed = capsys.readouterr().out
+    assert "asyncio_streams" in printed
+    assert "not measured: prefork: it fails" in printed
+    assert f"{page}" in printed.replace("latest", page.parent.name)
+    assert page.read_text() == text
 
 
 def test_demo_prints_its_table_if_results_cannot_be_stored(
