@@ -16,6 +16,9 @@ from lab.report.charts.scatter import Point, draw_scatter
 from lab.report.distribution import read_shares
 from lab.servers.catalogue import PEER
 
+# From this ratio on, the costs of two single windows are called different.
+_FAR = 1.25
+
 
 def make_estimates(
     measurements: Sequence[Measurement], read: Callable[[Measurement], float | None]
@@ -36,10 +39,15 @@ def choose_tones(measurements: Sequence[Measurement], costs: Mapping[str, Estima
     if len(known) < 2:
         return tones
     least, most = (pick(known, key=lambda model: known[model].middle) for pick in (min, max))
-    tones |= {model: Tone.BLUE for model, cost in known.items() if cost.overlaps(known[least])}
-    if not known[most].overlaps(known[least]):
+    tones |= {model: Tone.BLUE for model, cost in known.items() if _ties(cost, known[least])}
+    if not _ties(known[most], known[least]):
         tones[most] = Tone.ORANGE
     return tones
+
+
+def _ties(cost: Estimate, least: Estimate) -> bool:
+    """Return whether two costs are no different; those of a single window differ only if they are far apart."""
+    return cost.overlaps(least) or (cost.repeats < 2 and cost.middle < _FAR * least.middle)
 
 
 def make_answer(
@@ -53,7 +61,7 @@ def make_answer(
     times = costs[worst.model].middle / costs[best[0]].middle
     return {
         "best": ", ".join(best),
-        "why_best": f"{show_us(costs[best[0]].middle)} µs" + (", no difference beyond the repeats" if best[1:] else ""),
+        "why_best": f"{show_us(costs[best[0]].middle)} µs" + (", no clear difference" if best[1:] else ""),
         "worst": worst.model,
         "why_worst": f"{times:.1f} times as much ({worst.summary})",
     }
@@ -142,7 +150,8 @@ def draw_course(measurements: Sequence[Measurement], tones: Mapping[str, Tone]) 
         ]
         if lines:
             seconds = make_axis("seconds", [x for line in lines for x, _ in line.points], show_number, is_log=False)
-            up = make_axis(unit, [y for line in lines for _, y in line.known], show)
+            is_log = False if name == "cores" else None
+            up = make_axis(unit, [y for line in lines for _, y in line.known], show, is_log=is_log)
             yield draw_lines(name, title, lines, across=seconds, up=up)
 
 

@@ -315,7 +315,7 @@ def report(measured: Sequence[Measurement], folder: Path | None, changes: str, *
             for found in measured:
                 write_new(folder, f"{found.workload}-{found.model}{changes}", render_files(found))
             first = measured[0]
-            lead = f"{first.users:g} users for {first.load.seconds:g} s of each model{changes.replace('-', ', ')}."
+            lead = f"{first.users} users, {first.load.seconds:.2g} s of each model."
             text = load_page.render(measured, title=f"Load: {first.workload}", lead=lead)
             click.echo(f"the page: {write_new(folder, f'{first.workload}{changes}', {'.html': text})}.html", err=True)
 

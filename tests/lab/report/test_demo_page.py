@@ -39,12 +39,15 @@ def test_tones_show_the_least_with_its_ties_and_the_most_of_our_models() -> None
     assert tones == {"uvloop": Tone.BLUE, "asyncio": Tone.BLUE, "forking": Tone.ORANGE, "redis": Tone.GREY}
     assert set(choose_tones(ROWS[:2], COSTS).values()) == {Tone.BLUE}
     assert set(choose_tones(ROWS[:1], COSTS).values()) == {Tone.GREY}
+    # Single windows that are near each other tie.
+    single = {name: Estimate(cost, cost, cost, 1) for name, cost in zip(FAMILIES, (20, 24.9, 25), strict=False)}
+    assert list(choose_tones(ROWS[:3], single).values()) == [Tone.BLUE, Tone.BLUE, Tone.ORANGE]
 
 
 def test_answer_names_the_least_and_the_most_with_the_reason() -> None:
     assert make_answer(ROWS, COSTS, choose_tones(ROWS, COSTS)) == {
         "best": "uvloop, asyncio",
-        "why_best": "20.0 µs, no difference beyond the repeats",
+        "why_best": "20.0 µs, no clear difference",
         "worst": "forking",
         "why_worst": "7.5 times as much (pays)",
     }
