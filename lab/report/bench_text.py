@@ -19,6 +19,7 @@ from lab.report.bench_answer import FAR_BELOW, find_answer
 from lab.report.bench_charts import list_figures
 from lab.report.cells import Cell
 from lab.report.charts.intervals import write_intervals
+from lab.report.markdown import fence, make_head, make_row
 
 # The columns without numbers.
 TEXTS = ("model", "verdict")
@@ -303,21 +304,10 @@ def _write_answers(findings: Findings) -> Iterator[str]:
         worst = f"worst: **{answer.worst}**, {answer.why_worst}" if answer.worst else "no model is far behind"
         yield from (f"**{workload}**: {best}; {worst}", "")
         for figure in figures:
-            yield from (f"[{figure.title}](charts/{figure.name}.svg)", "", "```text")
-            yield from (*write_intervals(figure.rows), "```", "")
+            yield from (f"[{figure.title}](charts/{figure.name}.svg)", "", *fence(write_intervals(figure.rows)), "")
 
 
 def describe_additional_rounds(plan: Plan) -> str:
     """Describe which modes have more rounds than the others; empty if none has."""
     more = [mode for mode in plan.modes if plan.rounds_of(mode) > plan.rounds]
     return "".join(f", {mode} in {plan.rounds_of(mode)}" for mode in more)
-
-
-def make_head(titles: Sequence[str]) -> list[str]:
-    """Return the first two lines of a table in Markdown."""
-    return [make_row(titles), make_row(["---"] * len(titles))]
-
-
-def make_row(cells: Sequence[str]) -> str:
-    """Return a line of a table in Markdown."""
-    return f"| {' | '.join(cell.replace('|', '/').replace(chr(10), ' ') for cell in cells)} |"

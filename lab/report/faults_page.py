@@ -1,19 +1,18 @@
 """The report of `lab faults` as one self-contained HTML file that links to the raw data."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import median
 
 from lab.experiments.faults.judge import Score, Verdict
 from lab.experiments.faults.probe_reader import ProbeReport, show
 from lab.experiments.faults.under_load import UnderLoad
 from lab.report.cells import Cell
 from lab.report.charts.chart import Chart
-from lab.report.charts.intervals import Interval, draw_intervals
+from lab.report.charts.intervals import draw_intervals
 from lab.report.charts.lines import Events, Line, draw_lines
 from lab.report.charts.palette import Tone
 from lab.report.charts.scale import Axis
+from lab.report.fault_recovery import list_recoveries
 from lab.report.faults_text import (
     DETAILS,
     TIMES,
@@ -93,30 +92,11 @@ def _path_of_seen(outcome: Outcome, each: UnderLoad) -> str:
 
 
 def draw_recovery(outcome: Outcome) -> list[Chart]:
-    """Return the longest PING and the time to recover of each fault: the median of the models, from best to worst."""
-    shown: tuple[tuple[str, str, Callable[[ProbeReport], float | None]], ...] = (
-        ("slowest", "Slowest PING of each fault", lambda report: report.slowest),
-        ("recovery", "Time to recover from each fault", lambda report: report.recover if report.detect else None),
-    )
-    charts = []
-    for name, title, read in shown:
-        rows = []
-        for fault in outcome.faults:
-            known = {
-                score.model: value
-                for score in outcome.scores
-                if score.fault == fault and score.probe_report and (value := read(score.probe_report)) is not None
-            }
-            if known:
-                middle, last = median(known.values()), max(known, key=lambda model: known[model])
-                note = f"{show(min(known.values()))} to {show(known[last])} ({last})"
-                low, high = min(known.values()), known[last]
-                rows.append(Interval(fault, middle, low, high, Tone.BLUE, show(middle), note))
-        if rows:
-            rows.sort(key=lambda row: row.middle)
-            axis = "median, lowest and highest model"
-            charts.append(draw_intervals(name, title, rows, axis=axis, show=show))
-    return charts
+    """Return the longest PING of each fault, and the time to recover."""
+    return [
+        draw_intervals(each.name, each.title, each.rows, axis="median, lowest and highest model", show=show)
+        for each in list_recoveries(outcome.scores, outcome.faults)
+    ]
 
 
 def draw_probe(each: UnderLoad, name: str) -> Chart:

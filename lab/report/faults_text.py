@@ -12,8 +12,10 @@ from lab.experiments.faults.registry import FAULTS
 from lab.experiments.faults.under_load import UnderLoad
 from lab.experiments.store import Run
 from lab.metrics.verdict import show_failures
-from lab.report.bench_text import make_head, make_row
 from lab.report.cells import show_rate
+from lab.report.charts.intervals import write_intervals
+from lab.report.fault_recovery import list_recoveries
+from lab.report.markdown import fence, make_head, make_row
 
 # Shapes, so that verdicts can be told apart without colours.
 MARKS: Mapping[Verdict, str] = {
@@ -190,6 +192,8 @@ def render_markdown(outcome: Outcome) -> str:
         if times := list(make_times(outcome)):
             text += ["", "## Latency probe", "", *make_head(TIMES)]
             text += [make_row(row) for row in times]
+        for figure in list_recoveries(outcome.scores, faults):
+            text += ["", f"{figure.title}: median, lowest and highest model", "", *fence(write_intervals(figure.rows))]
         text += ["", "## Scores", "", *make_head([*DETAILS, "raw"])]
         for score in outcome.scores:
             raw = f"[account]({outcome.run.path_of(key_of(score.model, score.fault))})"

@@ -1,5 +1,6 @@
 """The report of `lab faults`: what it says of a card and of a fault under load."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,6 +63,8 @@ def test_markdown_has_the_same_figures(outcome: Outcome) -> None:
     assert "| prefork | ●\u00a0held | – | ▲\u00a0failed (declared) |" in text  # noqa: RUF001
     assert "| trio_nursery | ◐\u00a0degraded | ○\u00a0unknown | ▲\u00a0failed ! |" in text
     assert "[account](steps/prefork/pause.json)" in text
+    recovery = text.split("Time to recover from each fault: median, lowest and highest model\n\n```text\n")[1]
+    assert re.match(r"pause +─+●─+ +1\.68 s\n```", recovery)
     assert "| 0 | 200 ms | 480 ms | 3 |" in text
     assert "* commit: not known" in text
 
