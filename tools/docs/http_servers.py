@@ -32,22 +32,23 @@ _PROJECT = "http-servers"
 
 _HEAD = """# What HTTP servers make of the RFCs
 
-Each server is asked {cases} questions, named after the section of RFC 9110 or RFC 9112 that answers them. Behind each
-request comes a second one, which shows where the server takes the first to end. A proxy and a server that disagree
-about that can be made to take one client's bytes for another client's request (request smuggling).
+Each server gets {cases} requests, named after the section of RFC 9110 or RFC 9112 that decides about them. A second
+request follows each of them, and shows where the server thinks that the first one ends. If a proxy and a server
+disagree about that, an attacker can turn the bytes of one client into a request of another (request smuggling).
 
 Recorded on {date} with {versions}.
 The servers run with the settings of `services/peers/http_server.sh`. `make docs` writes this page from
-`docs/data/http-servers.json`; `python -m tools.docs.http_servers --record` asks them again. To ask your own server:
-`lab check --target http=http://127.0.0.1:8000 --rfc`.
+`docs/data/http-servers.json`; `python -m tools.docs.http_servers --record` repeats the requests. To test your own
+server: `lab check --target http=http://127.0.0.1:8000 --rfc`.
 
-Not every difference is a fault in practice. A server that stands behind a proxy may rely on it to refuse what is
-malformed. A connection that the server closes, and says so, is right everywhere.
+Not every difference matters in practice. A server behind a proxy may rely on the proxy to refuse malformed requests.
+Closing the connection with `Connection: close` is correct in every case.
 
 ## Summary
 
-*as the RFC says*: of {cases}. *lenient*: answers what the RFC says to refuse, or reads on behind it. *strict*: refuses
-what the RFC allows. *silent*: gives no reply within 3 s, and keeps the connection.
+*as the RFC says*: number of {cases} cases. *lenient*: answers a request that the RFC says to refuse, or continues to
+read after it. *strict*: refuses a request that the RFC allows. *silent*: sends no reply within 3 s, and keeps the
+connection.
 
 """
 
