@@ -94,7 +94,8 @@ nogil: .venv/lab.stamp ## threads with the GIL and without it, in turns (the fir
 
 bench-models: .venv/lab.stamp ## the figures of docs/models/: run it on an idle machine
 	@$(ENGINE) ensure && $(ENGINE) base
-	@$(BIN)/lab bench --quick --workloads session,pipeline_16 --rounds 5 --duration 3s
+	@$(BIN)/lab bench $$($(BIN)/python -m tools.docs.measured --models) --quick \
+	    --workloads session,pipeline_16,http_ping --rounds 5 --duration 3s
 	@$(BIN)/python -m tools.docs.measured
 
 bench: .venv/lab.stamp ## compare all models under each workload, with intervals and verdicts (about ten minutes)

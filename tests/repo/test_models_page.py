@@ -15,7 +15,7 @@ from lab.experiments.xray.recording import read_recordings
 from lab.servers.catalogue import Catalogue
 from lab.servers.scaffold import BLANK
 from tools.docs.excerpt import PageError, extract
-from tools.docs.figures import PIPELINE, SESSIONS
+from tools.docs.figures import HTTP, PIPELINE, REFERENCE, SESSIONS
 from tools.docs.models_page import (
     BREAKS,
     CHOICE,
@@ -306,6 +306,23 @@ def test_row_of_figures() -> None:
     assert "* under load: medians of 5 rounds of 3 s" in described
     assert "* processor: not known" in described
     assert "* idle connections: date yesterday; commit not known" in described
+
+
+def test_row_of_http_has_its_cost_relative_to_resp_and_to_uvicorn() -> None:
+    http = replace(SUMMARY, rate=20_000.0, cpu_us=30.0)
+    models = {
+        NAME: {SESSIONS: replace(SUMMARY, cpu_us=20.0), HTTP: http},
+        REFERENCE: {HTTP: replace(SUMMARY, cpu_us=120.0)},
+    }
+    _, table, _ = show(Measured(models=models)).split("\n\n")
+    row = cells(table.splitlines()[-1])
+    assert row == ["≥ 20.0k", "812", "4\u202f320", "30.0", "1.50", "0.25", "generator-bound (4 of 5), waiting (1 of 5)"]
+    # A part that is missing in the run, and a model that is.
+    _, table, _ = show(Measured(models={NAME: {HTTP: replace(http, cpu_us=None)}})).split("\n\n")
+    assert cells(table.splitlines()[-1])[3:6] == [UNKNOWN] * 3
+    _, table, _ = show(Measured(models={NAME: {HTTP: http}})).split("\n\n")
+    assert cells(table.splitlines()[-1])[3:6] == ["30.0", UNKNOWN, UNKNOWN]
+    assert "\n\nHTTP: not measured yet.\n\n" in show(Measured(models={NAMES[0]: {HTTP: http}}))
 
 
 def test_row_of_idle_connections_alone() -> None:

@@ -7,8 +7,10 @@ from lab.experiments.published import Idle, Measured, Summary
 from lab.servers.catalogue import Model
 from tools.docs.markdown import make_table
 
-# The two workloads of the rows.
-SESSIONS, PIPELINE = "closed_session", "closed_pipeline_16"
+# The workloads of the rows.
+SESSIONS, PIPELINE, HTTP = "closed_session", "closed_pipeline_16", "closed_http_ping"
+# The server that people deploy, to which the cost of HTTP is compared.
+REFERENCE = "peer_uvicorn"
 
 _NOT_YET = "not measured yet"
 
@@ -22,6 +24,15 @@ _UNDER_LOAD = (
     "verdict",
     "in pipelines of 16: requests/s",
     "CPU µs/request",
+)
+_HTTP = (
+    "HTTP: GET /ping per second",
+    "p50 µs",
+    "p99 µs",
+    "CPU µs/request",
+    "relative to a PING",
+    "relative to uvicorn",
+    "verdict",
 )
 _IDLE = ("idle connections held", "memory for each", "a new client: p50 µs", "p99 µs")
 
@@ -50,6 +61,8 @@ def make_row(measured: Measured, model: Model) -> str:
         parts = [make_table(_UNDER_LOAD, [_cells_under_load(measured, name)], figures_from=0)]
     else:
         parts = [f"Under load: {measured.missing.get(name, _NOT_YET)}."]
+    if any(HTTP in found for found in measured.models.values()):  # otherwise the run had no HTTP
+        parts.append(_make_http(measured, name))
     if name in measured.idle:
         parts.append(make_table(_IDLE, [_cells_idle(measured, name)], figures_from=0))
     elif "overlap" not in model.limits:  # with that limit it holds one connection: nothing to measure
@@ -79,6 +92,29 @@ def _cells_under_load(measured: Measured, model: str) -> list[str]:
         _show_rate(pipeline) + (" (one client)" if pipeline and pipeline.users == 1 else ""),
         show_us(pipeline.cpu_us if pipeline else None),
     ]
+
+
+def _make_http(measured: Measured, model: str) -> str:
+    found = measured.models.get(model, {}).get(HTTP)
+    if found is None:
+        return f"HTTP: {measured.missing.get(model, _NOT_YET)}."
+    cells = [
+        _show_rate(found),
+        show_us(found.p50_us),
+        show_us(found.p99_us),
+        show_us(found.cpu_us),
+        _show_ratio(found, measured.models[model].get(SESSIONS)),
+        _show_ratio(found, measured.models.get(REFERENCE, {}).get(HTTP)),
+        _show_verdicts(found),
+    ]
+    return make_table(_HTTP, [cells], figures_from=0)
+
+
+def _show_ratio(found: Summary, other: Summary | None) -> str:
+    """Return the CPU time per request relative to another measurement of the same run."""
+    if other is None or not found.cpu_us or not other.cpu_us:
+        return UNKNOWN
+    return f"{found.cpu_us / other.cpu_us:.2f}"
 
 
 def _cells_idle(measured: Measured, model: str) -> list[str]:

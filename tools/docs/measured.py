@@ -1,7 +1,10 @@
-"""Put the figures of a stored run of `lab bench` into docs/data/measured.json: `python -m tools.docs.measured [RUN]`.
+"""Put the figures of a stored run of `lab bench` into docs/data/measured.json.
 
-RUN is as in `lab bench --show`. The run replaces all models of the file: figures of two runs do not belong into one
-table. The part with idle connections belongs to benchmarks/idle.py, and stays.
+    python -m tools.docs.measured [RUN]      RUN is as in `lab bench --show`
+    python -m tools.docs.measured --models   the models to measure: those without a profile, and two peers
+
+The run replaces all models of the file: figures of two runs do not belong into one table. The part with idle
+connections belongs to benchmarks/idle.py, and stays.
 """
 
 import sys
@@ -11,6 +14,11 @@ from lab.experiments.bench.findings import read_findings
 from lab.experiments.bench.plan import NAME
 from lab.experiments.published import MEASURED_FILE, Measured
 from lab.experiments.store import Run
+from lab.servers.catalogue import Catalogue
+from tools.docs.figures import REFERENCE
+
+# Of RESP and of HTTP: what the figures of the models are compared to.
+_PEERS = ("peer_redis", REFERENCE)
 
 
 def main(name: str | None = None) -> int:
@@ -33,4 +41,7 @@ def main(name: str | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:2]))
+    if sys.argv[1:] == ["--models"]:
+        print(*(model.name for model in Catalogue.load().select()), *_PEERS)
+    else:
+        sys.exit(main(*sys.argv[1:2]))
