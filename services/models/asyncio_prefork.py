@@ -1,10 +1,10 @@
-"""A process for each core, each with a loop of `asyncio_protocol`: what is deployed (gunicorn, uvicorn, hypercorn).
+"""A process per core, each with a loop of `asyncio_protocol`, as gunicorn, uvicorn and hypercorn are deployed.
 
 Unit of concurrency: a protocol object, on one of several loops. A client stays with the process that accepted it.
-What blocks whom: computing blocks the clients of the same process, and no others. A client gets the process that is
-awake first, not the one that has the least to do.
-What runs out first: the cores; and what processes cannot share, such as caches and pools of connections, is there once
-for each of them. A worker that dies takes all of its clients along, and is replaced.
+What blocks whom: computing blocks only the clients of the same process. A client gets the process that wakes up first,
+not the least busy one.
+What runs out first: the cores. Caches and connection pools cannot be shared, so each process has its own. If a worker
+dies, it is replaced, and all of its clients lose their connection.
 """
 
 import mmap

@@ -1,11 +1,10 @@
 """asyncio without streams: protocols whose methods the loop calls, all in one thread.
 
-Unit of concurrency: a protocol object; there is no coroutine to suspend and no task to schedule. What has to be
-remembered between two calls is an attribute.
+Unit of concurrency: a protocol object, without a coroutine or a task. Its attributes keep the state between two calls.
 What blocks whom: waiting blocks no client. Computing blocks all: while one method runs, the loop calls no other.
-What runs out first: the one core that the loop has, after about twice the requests that streams get out of it.
+What runs out first: the loop's single core, at about twice the rate of `asyncio_streams`.
 
-Reading goes into one buffer for all clients (`BufferedProtocol`): it is filled and emptied within one call of the loop.
+All clients share one read buffer (`BufferedProtocol`), which is filled and emptied within one call of the loop.
 """
 
 import asyncio

@@ -1,10 +1,9 @@
 """asyncio with its streams: a coroutine for each client, all on one loop in one thread.
 
-Unit of concurrency: a task, some kilobytes; switching from one to the next is a function call.
+Unit of concurrency: a task of a few kilobytes; a switch between tasks costs a function call.
 What blocks whom: waiting blocks no client, as every `await` lets the loop run other tasks. Computing blocks all:
-between two awaits the loop stands still, and every client with it.
-What runs out first: the one core that the loop has; long before that, where handlers compute, the latency of all
-clients.
+between two awaits the loop runs nothing else.
+What runs out first: the loop's single core; if handlers compute, the latency of all clients suffers long before.
 """
 
 import asyncio

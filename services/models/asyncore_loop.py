@@ -1,16 +1,16 @@
 """asyncore and asynchat, the standard library's first event loop, as textbooks teach it: a loop of `poll()`.
 
-Unit of concurrency: a channel, an object with a socket that is asked before each turn of the loop whether it wants to
-read (`readable`) and whether it has something to write (`writable`).
+Unit of concurrency: a channel, an object with a socket. Before each iteration, the loop asks it whether it wants to
+read (`readable`) and to write (`writable`).
 What blocks whom: waiting blocks no client. Computing blocks all.
-What runs out first: the one core, and sooner with every client that is merely connected: each turn asks *all* channels
-those two questions and passes *all* descriptors to the kernel again. The work for one request grows with the number of
-idle connections; `epoll`, in every other loop here, asks about none of them.
+What runs out first: the single core, and each idle connection makes it sooner: each iteration calls those two methods
+of *all* channels and passes *all* descriptors to the kernel. The work per request grows with the number of idle
+connections; with `epoll`, which the other loops here use, they cost nothing.
 
-The library also has no timers, no half-close (`handle_close` is the end of the client's half, and of the connection)
-and no back-pressure, and it closes the *listening* socket when `accept` fails for want of descriptors. This model adds
-each of them. Python 3.12 has removed both modules; the back-ports are pyasyncore and pyasynchat. The successor of such
-a server is `asyncio_protocol`: it has the same shape, method by method.
+The library also lacks timers, half-close (`handle_close` ends the whole connection) and back-pressure, and it closes
+the *listening* socket if `accept` fails without a free descriptor. This model fixes all four. Python 3.12 has removed
+both modules; the back-ports are pyasyncore and pyasynchat. `asyncio_protocol` is the successor, with a counterpart for
+each method.
 """
 
 import socket

@@ -1,13 +1,13 @@
 """gevent: code as for threads, run by greenlets on one loop in one thread.
 
-Unit of concurrency: a greenlet, some kilobytes of C stack copied aside when another has its turn. `recv`, `sendall`,
-`sleep`, locks: each looks as if it blocked, and switches to another greenlet instead. `services/before` replaces them
-(`monkey.patch_all`) before anything else is imported in this model's process.
-What blocks whom: waiting blocks no client. Computing blocks all, as on any loop; and so does what gevent could not
-replace: a C library that waits by itself, a file on a slow disk.
-What runs out first: the one core that the loop has.
+Unit of concurrency: a greenlet, a few kilobytes of C stack, which are copied at each switch. `recv`, `sendall`, `sleep`
+and locks seem to block, but switch to another greenlet. `services/before` replaces them (`monkey.patch_all`) before all
+other imports in this model's process.
+What blocks whom: waiting blocks no client. Computing blocks all, as on any loop. So do calls that gevent cannot
+replace: a C library that waits, a file on a slow disk.
+What runs out first: the loop's single core.
 
-The conversation is, line by line, that of `socketserver_threading` and `thread_pool` (`services/serving/blocking.py`).
+The code of a conversation is that of `socketserver_threading` and `thread_pool` (`services/serving/blocking.py`).
 """
 
 import socket

@@ -1,8 +1,8 @@
-"""One client at a time, on plain sockets: the textbook's first server, made whole.
+"""One client at a time, on plain sockets: the textbook's first server, completed.
 
 Unit of concurrency: none. The process accepts a connection, serves it until it ends, then accepts the next.
-What blocks whom: all clients wait for the one that is served: for its requests, its silence and its slow reading.
-What runs out first: patience. Waiting clients fill the listening socket's backlog; those behind it are not even let in.
+What blocks whom: all clients wait for the current one: for its requests, its silence and its slow reading.
+What runs out first: the backlog of the listening socket, which waiting clients fill. Further clients cannot connect.
 """
 
 from collections.abc import Callable

@@ -1,16 +1,15 @@
-"""Processes forked before the first client comes, all accepting from the same sockets: Apache's first model.
+"""Processes that are forked before the first client connects, and accept from the same sockets: Apache's first model.
 
-Unit of concurrency: a process, which holds one client from accept to close, then takes the next. No client pays for a
-fork. A process that dies is replaced; its client is lost, and no other notices.
-What blocks whom: no client blocks another, neither by waiting nor by computing, as long as a process is free: each has
-its own GIL. When all have a client, none accepts, and new clients wait in the listening socket's backlog.
-What runs out first: the processes (`LAB_WORKERS`), and their memory. Clients that are connected and silent hold one
-each.
+Unit of concurrency: a process, which serves one client until it closes, then accepts the next. No connection costs a
+fork. If a process dies, it is replaced, and only its own client loses its connection.
+What blocks whom: while a process is free, no client blocks another, neither by waiting nor by computing, since each
+process has its own GIL. If all processes have a client, new clients wait in the listening socket's backlog.
+What runs out first: the processes (`LAB_WORKERS`), and their memory. Each silent client occupies a process.
 
-Only one of the free processes waits for a client, the others wait for its place (Apache's accept mutex). If all of them
-waited, each client would wake all, and all but one in vain. With `LAB_REUSEPORT=1` each process has TCP sockets of its
-own instead, and the kernel shares the connections out, by a hash and not by which is free: a client may then wait for a
-busy process while another has nothing to do.
+Only one of the free processes waits for a client; the others wait for a mutex (Apache's accept mutex). Otherwise each
+client would wake all of them, all but one in vain. With `LAB_REUSEPORT=1`, each process has its own TCP sockets
+instead, and the kernel distributes the connections by a hash: a client may wait for a busy process while another one
+is idle.
 """
 
 import fcntl

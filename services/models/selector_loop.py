@@ -1,10 +1,10 @@
-"""Non-blocking sockets and the `selectors` module: the loop that all event loops are, written out.
+"""Non-blocking sockets and the `selectors` module: an event loop, written by hand.
 
-Unit of concurrency: an object with a socket and a method that is called when the socket is ready. It holds all that has
-to be remembered: what is still to be sent, and what is waited for.
+Unit of concurrency: an object with a socket, and a method that is called when the socket is ready. It keeps the state
+of the conversation: unsent data, and the awaited event.
 What blocks whom: waiting blocks no client. Computing blocks all: while one method runs, the loop calls no other.
-What runs out first: the one core that the loop has. Before that, the patience of its maintainers: short sends,
-half-closes and exhausted descriptors are all here, and asyncio handles them.
+What runs out first: the loop's single core. The code is also long: it has to handle short sends, half-closes and
+exhausted descriptors, as asyncio does for its users.
 """
 
 import logging

@@ -1,15 +1,15 @@
 """The library's servers with `ForkingMixIn`: a process for each client.
 
-Unit of concurrency: a process, forked when a client connects and gone when it leaves; a datagram gets one too.
-What blocks whom: no client blocks another, by waiting or by computing: every process has its own GIL, and the kernel
-shares out the cores.
+Unit of concurrency: a process, which is forked for a client and exits after it; a datagram gets one too.
+What blocks whom: no client blocks another, neither by waiting nor by computing: each process has its own GIL, and the
+kernel schedules the processes on all cores.
 What runs out first: processes (`pids_limit`) and their memory. Each connection costs a fork, which takes longer the
-more memory the parent has. The mixin waits, deaf, at forty children (`max_children`); this model stops accepting at
+more memory the parent has. The mixin blocks at forty children (`max_children`); this model stops accepting at
 `LAB_MAX_CONNECTIONS` instead, and clients wait in the backlog.
 
 What each server inherits: `ForkingMixIn` stands before one of the library's four servers and replaces its
-`process_request`, which forks, and `service_actions`, which collects the children that have ended: without that call
-after each turn of the loop they stay as zombies.
+`process_request`, which forks, and `service_actions`, which collects the children that have ended. The loop calls it in
+each iteration; without it, children would stay as zombies.
 """
 
 import os

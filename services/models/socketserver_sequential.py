@@ -1,9 +1,9 @@
-"""The library's servers as they come: one client at a time.
+"""The library's servers without a mixin: one client at a time.
 
 Unit of concurrency: none. `TCPServer.process_request` runs the handler to its end before it returns to the loop.
-What blocks whom: all clients wait for the one that is served; the library's documentation calls the server deaf.
-What runs out first: patience, as with `plain_socket`. Left to itself the library would also give up at five clients in
-the backlog (`request_queue_size`) and at 8192 bytes of a datagram (`max_packet_size`); here neither is left to it.
+What blocks whom: all clients wait for the current one; the library's documentation calls the server deaf.
+What runs out first: the backlog, as with `plain_socket`. The library's defaults are five clients in the backlog
+(`request_queue_size`) and 8192 bytes for a datagram (`max_packet_size`); this model sets both.
 
 What each server inherits:
 

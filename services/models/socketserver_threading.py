@@ -1,10 +1,10 @@
 """The library's servers with `ThreadingMixIn`: a thread for each client.
 
-Unit of concurrency: a thread, made when a client connects and gone when it leaves; a datagram gets one too.
+Unit of concurrency: a thread, which starts with a client and ends with it; a datagram gets one too.
 What blocks whom: waiting blocks no client, since a thread that waits for the network or sleeps has released the GIL.
-Computing blocks all for a while: one thread at a time runs Python, and hands over every 5 ms (`sys.getswitchinterval`).
-What runs out first: the number of threads (`pids_limit`), then memory, a stack for each. The mixin itself knows no
-limit; this model stops accepting at `LAB_MAX_CONNECTIONS`, and clients wait in the backlog.
+Computing delays all: one thread at a time runs Python, and it releases the GIL every 5 ms (`sys.getswitchinterval`).
+What runs out first: the number of threads (`pids_limit`), then memory for their stacks. The mixin itself has no limit;
+this model stops accepting at `LAB_MAX_CONNECTIONS`, and clients wait in the backlog.
 
 What each server inherits: `ThreadingMixIn` stands before one of the library's four servers and replaces its
 `process_request`, which starts a thread, and `server_close`, which joins them all unless `block_on_close` is off.

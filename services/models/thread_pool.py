@@ -1,13 +1,13 @@
-"""A fixed number of threads, all started beforehand, fed by one acceptor.
+"""A fixed number of threads, started in advance, with one acceptor.
 
-Unit of concurrency: a thread of the pool, which holds one client from accept to close, then takes the next. No client
-pays for the start of a thread, and memory is bounded from the first second.
-What blocks whom: waiting blocks no client as long as a thread is free. When all have a client, the acceptor stops
-accepting: new clients wait in the listening socket's backlog, where they cost nothing, can be seen (`ss -l`), and go to
-another server when this one stops. The usual alternative, an unbounded queue behind the acceptor, hides them: it lets
-all clients in and answers none. Computing takes turns at the GIL, as with any threads.
-What runs out first: the threads of the pool (`LAB_WORKERS`). Clients that are connected and silent hold one each; a
-pool suits short conversations.
+Unit of concurrency: a thread of the pool, which serves one client until it closes, then takes the next. No connection
+costs the start of a thread, and the memory is bounded from the start.
+What blocks whom: waiting blocks no client while a thread is free. If all threads have a client, the acceptor stops
+accepting, and new clients wait in the listening socket's backlog. There they cost nothing, `ss -l` shows them, and they
+get another server when this one stops. The usual alternative, an unbounded queue behind the acceptor, hides them: it
+accepts all clients and answers none of them. Computing threads share one GIL.
+What runs out first: the threads of the pool (`LAB_WORKERS`). Each silent client occupies one, so a pool suits short
+conversations.
 """
 
 import logging

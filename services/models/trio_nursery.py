@@ -1,13 +1,13 @@
 """trio: a task for each client, each in a nursery that does not end before its tasks have.
 
-Unit of concurrency: a task. It belongs to a nursery, so none can be forgotten, and its errors have somewhere to go.
+Unit of concurrency: a task in a nursery, which waits for it and gets its errors, so no task is lost.
 What blocks whom: waiting blocks no client, as every `await` on the network lets the loop run other tasks. Computing
 blocks all.
-What runs out first: the one core that the loop has. trio checks for cancellation and gives way at every `await`, also
-one that has nothing to wait for; that is what its guarantees cost.
+What runs out first: the loop's single core. At every `await`, trio checks for cancellation and lets other tasks run,
+even if there is nothing to wait for. This is the cost of its guarantees.
 
-Shutting down is where it shows: one nursery for the tasks that accept, around it one for the conversations. Cancelling
-the inner one stops the accepting, and the outer one ends by itself when the last client has been answered.
+The shutdown shows the advantage. The nursery of the conversations contains the nursery of the tasks that accept.
+Cancelling the inner one stops accepting, and the outer one ends by itself after the last reply.
 """
 
 import logging

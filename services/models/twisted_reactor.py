@@ -1,10 +1,10 @@
 """Twisted: protocols whose methods the reactor calls, all in one thread.
 
-Unit of concurrency: a protocol object. There is no coroutine to suspend: what has to be remembered between two calls
-is an attribute, and waiting is `callLater`.
+Unit of concurrency: a protocol object, without a coroutine. Its attributes keep the state between two calls, and it
+waits with `callLater`.
 What blocks whom: waiting blocks no client. Computing blocks all: while one method runs, the reactor calls no other.
-What runs out first: the one core that the reactor has. Without descriptors to accept with, Twisted by itself accepts
-with one that it keeps in reserve, and closes; here clients stay in the backlog, as with the other models (`Gate`).
+What runs out first: the reactor's single core. Without free descriptors, Twisted's own policy is to accept with a
+reserve descriptor and close; here clients stay in the backlog, as with the other models (`Gate`).
 """
 
 import signal

@@ -1,8 +1,9 @@
 """`asyncio_protocol` on uvloop: the same code, on a loop written in Cython around libuv, the event loop of Node.js.
 
-Unit of concurrency: a protocol object, as in its twin.
-What blocks whom: as in its twin: waiting blocks no client, computing blocks all.
-What runs out first: the one core that the loop has, later than in its twin: polling, reading and writing are C here.
+Unit of concurrency: a protocol object.
+What blocks whom: waiting blocks no client. Computing blocks all.
+What runs out first: the loop's single core, later than in `asyncio_protocol`, because polling, reading and writing are
+C code.
 """
 
 import uvloop
@@ -12,7 +13,7 @@ from services.serving.asyncio_transports import run_on
 from services.serving.listeners import Listener
 
 LIBRARIES = ("uvloop",)
-WHEN_FULL = "refuse"  # as in its twin
+WHEN_FULL = "refuse"  # as in asyncio_protocol
 LOOP = uvloop.Loop
 
 

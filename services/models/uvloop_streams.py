@@ -1,9 +1,9 @@
 """`asyncio_streams` on uvloop: the same code, on a loop written in Cython around libuv, the event loop of Node.js.
 
-Unit of concurrency: a task, as in its twin.
-What blocks whom: as in its twin: waiting blocks no client, computing blocks all.
-What runs out first: the one core that the loop has. The streams and tasks above the loop are the same Python code as in
-the twin, and what they cost stays; only what lies beneath them is faster.
+Unit of concurrency: a task.
+What blocks whom: waiting blocks no client. Computing blocks all.
+What runs out first: the loop's single core. Streams and tasks are the same Python code as in `asyncio_streams`, at the
+same cost; only the layer below them is faster.
 """
 
 import uvloop
@@ -13,7 +13,7 @@ from services.serving.asyncio_transports import run_on
 from services.serving.listeners import Listener
 
 LIBRARIES = ("uvloop",)
-WHEN_FULL = "refuse"  # as in its twin
+WHEN_FULL = "refuse"  # as in asyncio_streams
 LOOP = uvloop.Loop
 
 
