@@ -1,4 +1,4 @@
-"""RFC 864: lines of 72 printable characters, each starting one character later than the one before, for ever.
+"""RFC 864: endless lines of 72 printable characters; each starts one character later than the one before.
 
 Over streams only: as a UDP service it answers a forged datagram with a larger one, which is an amplifier.
 """
@@ -7,13 +7,13 @@ from services.protocol.events import SEND_SIZE, Event, Send
 
 _PRINTABLE = bytes(range(0x20, 0x7F))
 LINES = tuple(((_PRINTABLE * 2)[start : start + 72] + b"\r\n") for start in range(len(_PRINTABLE)))
-# One turn of the wheel is 95 lines. Whole turns make one block that follows itself without a seam.
+# The pattern repeats after 95 lines. A block of whole repetitions can be sent again and again.
 _TURN = b"".join(LINES)
 _BLOCK = Send(_TURN * (SEND_SIZE // len(_TURN)))
 
 
 class Chargen:
-    """Sends until the peer has gone; what the peer sends is thrown away."""
+    """Send until the peer closes, and ignore its input."""
 
     port = 19
     tls_port: int | None = None
@@ -21,10 +21,10 @@ class Chargen:
     endless = True
 
     def receive_data(self, data: bytes) -> None:
-        """Throw it away, as the RFC says."""
+        """Ignore the input, as the RFC says."""
 
     def next_event(self) -> Event | None:
-        """The same block each time: it is made once, so a thousand readers cost no more memory than one."""
+        """Return the same block each time, so a thousand readers need no more memory than one."""
         return _BLOCK
 
     def end_datagram(self) -> bytes:

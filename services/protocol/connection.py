@@ -1,11 +1,11 @@
-"""The core: one connection's state, with no socket, clock or thread in it.
+"""The core: the state of one connection, without a socket, clock or thread.
 
     connection = Connection("echo", peer)
     connection.receive_data(...)            # as bytes arrive
     connection.next_event()                 # until it returns None, then read on
 
-Pull, one event at a time: the state never runs ahead of the adapter, so a peer that does not read stops the connection
-where it is, and back-pressure needs no code of its own.
+The adapter pulls one event at a time, and the state never runs ahead of it. So a peer that does not read stops its own
+connection, and back-pressure needs no code.
 """
 
 from collections.abc import Callable
@@ -34,21 +34,21 @@ SERVICES: dict[str, type[Service]] = {
     "http": Http,
 }
 
-# The largest payload of UDP over IPv4: 65535 less 8 for UDP and 20 for IP. Unix datagrams are held to the same.
+# The largest payload of UDP over IPv4: 65535 less 8 for UDP and 20 for IP. Unix datagrams have the same limit.
 DATAGRAM_SIZE = 65_507
 _TOO_LARGE = b"-ERR the reply does not fit into a datagram of %d bytes\r\n" % DATAGRAM_SIZE
 
 
 class _Ended:
-    """In the place of the service after Close: what is still received is dropped, and Close is all that follows."""
+    """Replaces the service after Close: input is dropped, and each event is Close."""
 
     endless = False
 
     def receive_data(self, data: bytes) -> None:
-        """Drop it."""
+        """Drop the input."""
 
     def next_event(self) -> Event | None:
-        """Close, for ever."""
+        """Return Close."""
         return _CLOSE
 
 
@@ -58,28 +58,28 @@ _GIVE_WAY, _CLOSE, _CLOSE_AT_EOF = GiveWay(), Close(), Close(at_eof=True)
 
 
 def port_of(service: str, transport: Transport) -> int | None:
-    """The well-known port of a service; None if this transport has none for it, as Unix sockets have not."""
+    """Return the well-known port of a service; None if it has none over this transport, as over Unix sockets."""
     if transport is Transport.TLS:
         return SERVICES[service].tls_port
     return None if transport.is_unix else SERVICES[service].port
 
 
 def is_offered(service: str, transport: Transport) -> bool:
-    """Whether the service is spoken over this transport."""
+    """Return whether the service is offered over this transport."""
     if transport.is_datagram:
         return SERVICES[service].over_datagrams
     return transport is not Transport.TLS or SERVICES[service].tls_port is not None
 
 
 class Conversation(Protocol):
-    """What `Connection` and `DatagramConnection` have in common: all that is needed to do their work."""
+    """The common part of `Connection` and `DatagramConnection`: enough to handle their events."""
 
     def next_event(self) -> Event | None: ...
     def receive_digest(self, digest: bytes) -> None: ...
 
 
 class StreamConversation(Conversation, Protocol):
-    """What a model has in hand for a stream: a `Connection`, or one behind a layer such as TLS."""
+    """The conversation of a stream, as a model uses it: a `Connection`, or one behind a layer such as TLS."""
 
     def receive_data(self, data: bytes) -> None: ...
     def receive_eof(self) -> None: ...
@@ -97,7 +97,7 @@ def _make(
         return Command(peer, limits, info, report)
     if service == "http":
         return Http(peer, limits, info, report, clock)
-    return SERVICES[service]()  # type: ignore[call-arg]  # those with arguments were taken care of
+    return SERVICES[service]()  # type: ignore[call-arg]  # the services above have arguments
 
 
 class Connection:
@@ -107,9 +107,9 @@ class Connection:
         service: a key of `SERVICES`.
         peer: the other end, as text, for INFO.
         limits: what the peer may ask for.
-        info: gives the server's part of INFO, as lines that end in CR LF. Called only when INFO is asked.
-        report: takes a line for the server's log, about a peer that speaks another protocol.
-        clock: for services that tell the time, or take it.
+        info: returns the server's part of INFO, as lines that end in CR LF. Called only for INFO.
+        report: takes a line for the server's log about a peer of another protocol.
+        clock: for services that need the date or measure time.
     """
 
     __slots__ = ("_arrived", "_draining", "_ending", "_left", "_service", "_stream_ended")
@@ -127,12 +127,12 @@ class Connection:
         self._service: Service | _Ended = _make(service, peer, limits or Limits(), info, report, clock)
         self._stream_ended = False  # the peer sends no more
         self._draining = False
-        self._arrived = 0  # when draining: the bytes that are still to be received
-        self._ending = False  # the peer sends no more, or this side takes no more
-        self._left = TURN  # events until it is the turn of others
+        self._arrived = 0  # when draining: the bytes that were not received yet
+        self._ending = False  # the peer sends no more, or this side accepts no more
+        self._left = TURN  # events until other connections get a turn
 
     def receive_data(self, data: bytes) -> None:
-        """Take bytes that arrived, at least one. After Close they are dropped: a peer that sends on costs no memory.
+        """Take bytes that arrived, at least one. After Close they are dropped, so they cost no memory.
 
         Raises:
             AdapterError: the stream had ended.
@@ -145,7 +145,7 @@ class Connection:
             self._ending = self._arrived <= 0
 
     def receive_eof(self) -> None:
-        """The peer has sent all that it will. What it sent in full is still answered."""
+        """Take the end of the stream. Complete requests are still answered."""
         self._stream_ended = self._ending = True
 
     def receive_digest(self, digest: bytes) -> None:
@@ -159,11 +159,11 @@ class Connection:
         self._service.receive_digest(digest)
 
     def drain(self, arrived: int = 0) -> None:
-        """This server is about to stop: what has come in full is still answered, then comes Close.
+        """Prepare for the stop of this server: complete requests are still answered, then comes Close.
 
         Args:
-            arrived: bytes that have come and were not given to `receive_data` yet, for example those that the kernel
-                has. If there are not as many after all, `receive_eof` ends the wait for them.
+            arrived: bytes that have arrived, for example in the kernel, but were not passed to `receive_data` yet. If
+                there are fewer after all, `receive_eof` ends the wait for them.
         """
         self._draining = True
         self._arrived = arrived
@@ -172,7 +172,7 @@ class Connection:
             self._service.drain()
 
     def next_event(self) -> Event | None:
-        """The next thing to do; None when that is to wait for more from the peer. After Close, Close again.
+        """Return the next event; None if more input is needed. After Close, return Close.
 
         Raises:
             AdapterError: a `Compute` was not answered by `receive_digest`.
@@ -189,7 +189,7 @@ class Connection:
                 return None
             event = self._service.end() if isinstance(self._service, Http) else _CLOSE
         if isinstance(event, Close):
-            # Whatever the service holds, and the rest of what it was sent, is free before the peer is gone.
+            # Free the memory of the service and of its unread input before the peer disconnects.
             self._service = _ENDED
             return _CLOSE_AT_EOF if self._stream_ended else _CLOSE
         self._left -= 1
@@ -197,13 +197,13 @@ class Connection:
 
 
 class DatagramConnection:
-    """A conversation of one datagram: at most one goes back, then Close.
+    """A conversation of one datagram: at most one reply, then Close.
 
     Args: as for `Connection`, and
         data: the datagram, possibly empty.
 
     Raises:
-        AdapterError: the service is not spoken over datagrams.
+        AdapterError: the service is not offered over datagrams.
     """
 
     __slots__ = ("_ended", "_limits", "_replies", "_rounds", "_seconds", "_service", "_size")
@@ -236,7 +236,7 @@ class DatagramConnection:
         self._service.receive_digest(digest)
 
     def next_event(self) -> Event | None:
-        """The next thing to do: work, then one Send if there is an answer, then Close. Never None."""
+        """Return the next event: work, then at most one Send, then Close. Never None."""
         while not self._ended:
             event = self._service.next_event()
             if isinstance(event, Send):
@@ -262,10 +262,10 @@ class DatagramConnection:
         return Close()
 
     def _excess(self, work: Wait | Compute) -> bytes:
-        """The error to send if this is more than one datagram may ask for: in all, what one request may.
+        """Return the error to send if a datagram asks for more than one request may; else nothing.
 
-        Sixty-four kilobytes hold five thousand requests. Nobody need wait for the answers, nor even be whom the
-        datagram says it is from: without this it would take a core for hours.
+        A datagram of 64 KiB can hold five thousand requests, and its source address can be forged. Without this limit,
+        it could occupy a core for hours.
         """
         limits = self._limits
         if isinstance(work, Compute):
@@ -274,6 +274,6 @@ class DatagramConnection:
             self._seconds += work.seconds
         if self._rounds > limits.burn:
             return b"-ERR a datagram may ask for %d rounds in all\r\n" % limits.burn
-        if round(self._seconds * 1000) > limits.sleep_ms:  # rounded, as a sum of so many fractions is not exact
+        if round(self._seconds * 1000) > limits.sleep_ms:  # rounded, because a sum of many fractions is not exact
             return b"-ERR a datagram may ask for %d ms of sleep in all\r\n" % limits.sleep_ms
         return b""

@@ -1,10 +1,10 @@
-"""RFC 863: whatever comes in is thrown away."""
+"""RFC 863: ignore all input."""
 
 from services.protocol.events import Event
 
 
 class Discard:
-    """Never answers."""
+    """A service that never replies."""
 
     port = 9
     tls_port: int | None = None
@@ -12,12 +12,12 @@ class Discard:
     endless = False
 
     def receive_data(self, data: bytes) -> None:
-        """Throw it away."""
+        """Ignore the input."""
 
     def next_event(self) -> Event | None:
-        """There is never anything to do but to read on."""
+        """Return None: always read on."""
         return None
 
     def end_datagram(self) -> bytes:
-        """There is no answer to a datagram."""
+        """Return nothing: a datagram gets no reply."""
         return b""

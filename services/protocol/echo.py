@@ -1,10 +1,10 @@
-"""RFC 862: whatever comes in goes out again."""
+"""RFC 862: send all input back."""
 
 from services.protocol.events import Event, Send
 
 
 class Echo:
-    """Holds what has come in and not yet gone out."""
+    """Keeps input until it is sent back."""
 
     port = 7
     tls_port: int | None = 7007
@@ -15,11 +15,11 @@ class Echo:
         self._chunks: list[bytes] = []
 
     def receive_data(self, data: bytes) -> None:
-        """Take bytes; an empty datagram counts, and is echoed as one."""
+        """Take bytes. An empty datagram is echoed as an empty datagram."""
         self._chunks.append(data)
 
     def next_event(self) -> Event | None:
-        """All that has come in, in one piece. The usual single chunk goes out as the object that came in."""
+        """Return all input in one piece; a single chunk is not copied."""
         chunks = self._chunks
         if not chunks:
             return None
@@ -28,5 +28,5 @@ class Echo:
         return Send(data)
 
     def end_datagram(self) -> bytes:
-        """Every datagram is a whole conversation already."""
+        """Return nothing: every datagram is a complete conversation."""
         return b""

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 
 
-# Not frozen, as the others are: one is made for each turn of the hot path, and the __init__ of a frozen dataclass,
-# which goes through object.__setattr__, takes half as long again.
+# Not frozen, unlike the others: the hot path creates one in each turn, and the __init__ of a frozen dataclass, which
+# uses object.__setattr__, takes 1.5 times as long.
 @dataclass(slots=True)
 class Send:
     """Send these bytes, all of them, before asking for the next event.
 
-    `data` may hold the replies to several pipelined requests, at most about `SEND_SIZE` bytes.
+    `data` can contain the replies to several pipelined requests, at most about `SEND_SIZE` bytes.
     """
 
     data: bytes
@@ -28,15 +28,15 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Compute:
-    """Call `run` and give what it returns to `Connection.receive_digest`, then ask for the next event."""
+    """Call `run`, pass the result to `Connection.receive_digest`, then ask for the next event."""
 
     rounds: int
 
     def run(self) -> bytes:
         """Chain SHA-256 over 32 bytes, `rounds` times, and return the digest in hexadecimal.
 
-        hashlib releases the GIL only from 2048 bytes on, so each of these calls holds it: this is CPU work in Python
-        as a handler written in Python does it.
+        hashlib releases the GIL only from 2048 bytes on, so each of these calls holds it, like the code of a handler in
+        Python.
         """
         digest = bytes(32)
         for _ in range(self.rounds):
@@ -55,10 +55,10 @@ class GiveWay:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """Nothing more will be sent: close, in stages so that what was sent arrives.
+    """Close: nothing more will be sent. The close has stages, so that what was sent arrives.
 
-    `at_eof` says that `receive_eof` was called: nothing is left to read, so the close needs no stages. It is not a part
-    of the value: Close equals Close.
+    If `at_eof`, `receive_eof` was called: nothing is left to read, so the close needs no stages. It does not count for
+    equality: Close equals Close.
     """
 
     at_eof: bool = field(default=False, compare=False)
@@ -66,9 +66,9 @@ class Close:
 
 Event = Send | Wait | Compute | GiveWay | Close
 
-# The events of one turn: few, so that a turn of computations is short; more than one, so that a switch is not the cost.
+# Events per turn: few, so that a turn of computations is short; more than one, so that switches cost little.
 TURN = 4
 
-# Replies are gathered up to this size: large enough that a system call is not the cost, small enough that a client
-# which does not read costs a server no more than this and one kernel buffer.
+# Replies are collected up to this size: large enough that system calls cost little, and small enough that a client
+# which does not read occupies only this and one kernel buffer.
 SEND_SIZE = 64 * 1024

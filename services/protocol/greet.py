@@ -1,4 +1,4 @@
-"""The textbook's first server: it thanks the client and hangs up."""
+"""The textbook's first server: send a greeting and close."""
 
 from services.protocol.events import Close, Event, Send
 
@@ -6,7 +6,7 @@ GREETING = b"Thank you for connecting\r\n"
 
 
 class Greet:
-    """Speaks first, listens to nothing."""
+    """Sends the greeting, and ignores all input."""
 
     port = 1234
     tls_port: int | None = None
@@ -17,15 +17,15 @@ class Greet:
         self._greeted = False
 
     def receive_data(self, data: bytes) -> None:
-        """Take what the client sent; it changes nothing."""
+        """Ignore the input."""
 
     def next_event(self) -> Event | None:
-        """The greeting, then the close."""
+        """Return the greeting, then Close."""
         if self._greeted:
             return Close()
         self._greeted = True
         return Send(GREETING)
 
     def end_datagram(self) -> bytes:
-        """A datagram of any content is greeted, so nothing is missing at its end."""
+        """Return nothing: a datagram with any content gets the greeting."""
         return b""
