@@ -1,6 +1,6 @@
-"""`make screenshot`: docs/load.png anew, which the README shows: every model side by side in Locust's web UI.
+"""`make screenshot`: make docs/load.png again, a load of every model in Locust's web UI.
 
-A lab of its own is brought up for it, loaded from the page by the browser's visit, and taken down.
+It starts a separate lab, loads it from the page with a browser, and takes it down.
 """
 
 import sys

@@ -4,9 +4,9 @@ Strategy: what an engine is asked to change is written down before, and put back
 error or Ctrl-C: labels of the node, images that were not there, and the swarm itself with the network that it makes, if
 it was made here. An engine that was a swarm stays one.
 
-Leaving a swarm costs the neighbours something: Docker Engine then forgets the names of all containers on all its
-networks until they are started anew (measured with 20.10.24). So on an engine where others have containers on networks
-of their own, no swarm is made here.
+Leaving a swarm harms other containers: Docker Engine then cannot resolve their names on any network until they are
+restarted (measured with 20.10.24). So this demo creates no swarm on an engine where other containers have networks of
+their own.
 """
 
 import contextlib
@@ -104,7 +104,7 @@ def provide_swarm(console: Console) -> Iterator[str]:
     """A swarm whose manager this engine is; gives the node's id.
 
     Raises:
-        LabError: it is a part of somebody's swarm and does not manage it, or leaving one would harm others.
+        LabError: the engine is in a swarm that it does not manage, or leaving a swarm would harm other containers.
     """
     swarm = json.loads(docker("info", "--format", "{{json .Swarm}}").stdout)
     if swarm["LocalNodeState"] == "active":
@@ -133,7 +133,7 @@ def provide_swarm(console: Console) -> Iterator[str]:
 
 
 def find_neighbours() -> list[str]:
-    """The names of running containers that find each other by name: those on networks that somebody made."""
+    """Return the running containers that can resolve each other's names: those on networks that users have created."""
     running = docker("ps", "--format", "{{json .}}").stdout.splitlines()
     found = [json.loads(line) for line in running]
     return [item["Names"] for item in found if set(item["Networks"].split(",")) - {"bridge", "host", "none", ""}]

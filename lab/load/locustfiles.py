@@ -1,4 +1,4 @@
-"""Run Locust with a locustfile of ordinary users: those of the gallery, of HTTP, or somebody's own."""
+"""Run Locust with a locustfile of ordinary users: that of the gallery, that of HTTP, or one of the user."""
 
 import json
 import sys

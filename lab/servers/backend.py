@@ -65,7 +65,7 @@ class Listening(Protocol):
 
 
 class Loadable(Listening, Protocol):
-    """Servers that can be loaded and measured, of this lab or of somebody else (`lab.load.external_server`)."""
+    """Servers that can be loaded and measured: of this lab, or external ones (`lab.load.external_server`)."""
 
     @property
     def name(self) -> str:

@@ -23,7 +23,7 @@ class Helper:
         name: for errors, as in `the latency probe`.
         process: the local process to wait for; its stdin is a pipe to the program.
         host: the name by which other helpers of this lab reach it.
-        log: takes all of its output. A file, because a pipe that nobody reads would stop the program.
+        log: takes all of its output. A file, because a full pipe would block the program.
     """
 
     name: str

@@ -1,6 +1,6 @@
 """The standard library's `http.server.ThreadingHTTPServer`: a thread for each connection.
 
-Its documentation says that it is not for production; it is here because everybody has met it.
+Its documentation says that it is not for production. It is here because it is widely known.
 """
 
 import signal

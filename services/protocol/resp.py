@@ -17,7 +17,7 @@ import re
 from services.protocol.errors import PeerError
 from services.protocol.limits import Limits
 
-# A count or length is at most ten digits; whoever sends a longer header is not speaking RESP.
+# A count or length has at most ten digits; a longer header is not RESP.
 _HEADER_SIZE = 16
 
 # Most headers have one digit. One slice and one look-up here check the type, the digit and the CR LF of such a header
@@ -111,7 +111,7 @@ class RequestReader:
                 needed = 1
 
             if not missing:
-                if buffer[position] != _STAR:  # a line that somebody typed
+                if buffer[position] != _STAR:  # a line, as typed by a person
                     end = buffer.find(b"\n", position, position + limits.line)
                     if end < 0:
                         needed = _need_line(len(buffer) - position, limits.line, "line")

@@ -53,7 +53,7 @@ class Shortage:
         return max(self._last + QUIET - self._clock(), 0.0) if self else None
 
     def failed(self, what: str) -> float:
-        """Note an attempt that failed for want of something, and log `what` if it is time to; returns the pause."""
+        """Count an attempt that failed for lack of a resource, and log `what` if a line is due; return the pause."""
         self._last = now = self._clock()
         if not self:
             self._began = self._said = now

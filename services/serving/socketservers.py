@@ -109,7 +109,7 @@ class Request:
     client_address: Any
 
     def process(self) -> bool:
-        """Serve it; returns False if it has to be tried again, for want of a process or a thread."""
+        """Serve it; return False if it has to be tried again, for lack of a process or a thread."""
         try:
             if self.server.verify_request(self.request, self.client_address):
                 self.server.process_request(self.request, self.client_address)

@@ -40,7 +40,7 @@ def die_with(parent: int) -> bool:
     """Have this process killed when its parent is, which would otherwise leave it, its client and the ports behind.
 
     Returns:
-        False if the parent has gone already.
+        False if the parent has already exited.
     """
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     return os.getppid() == parent

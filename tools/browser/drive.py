@@ -77,7 +77,7 @@ class Visitor:
         """Wait until a condition gives something, and return that."""
 
         def look(_: Chrome) -> Any:
-            # The page draws itself anew all the time: an element may have gone between two questions.
+            # The page redraws itself all the time: an element may disappear between two calls.
             return condition()
 
         return WebDriverWait(self._driver, _WAIT_SECONDS, ignored_exceptions=[Exception]).until(look, what)
@@ -137,7 +137,7 @@ class Visitor:
 
     def read_table(self) -> list[dict[str, str]]:
         """The table of the tab that is shown."""
-        # In one go: between two questions the page may have drawn it anew.
+        # In one call: the page may redraw it between two calls.
         rows: list[dict[str, str]] = self._driver.execute_script(
             """
             const table = [...document.querySelectorAll('table')].find((each) => each.offsetParent);

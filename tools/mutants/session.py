@@ -88,7 +88,7 @@ class Session:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
-        # A collection that failed would leave tests out, and faults would survive for want of them.
+        # After a failed collection, tests are missing, and faults would survive because of that.
         if session.testsfailed:
             raise session.Interrupted(f"{session.testsfailed} errors during collection")
         self._run_once(session.items)
@@ -241,7 +241,7 @@ def _be_child(mutant: Mutant, root: Path, items: Sequence[pytest.Item], writing:
     except BaseException:  # whatever a fault makes of the tests' own machinery, it was noticed
         said = KILLED
     finally:
-        # A process that a faulty test has forked gets here as well, perhaps when nobody reads any more.
+        # A process that a faulty test has forked gets here too, perhaps after the reader has closed.
         with contextlib.suppress(OSError):
             os.write(writing, said.encode())
         os._exit(0)

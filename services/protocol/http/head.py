@@ -352,7 +352,7 @@ def _trim(value: bytes) -> bytes:
 
 
 def _read_length(values: list[bytes]) -> int:
-    # 6.3: equal values could be taken for one. They are as likely to be read differently by somebody else.
+    # 6.3: equal values may be merged. Another server may read them differently, however.
     if len(values) > 1:
         raise HttpError(400, "several Content-Length fields")
     if not _DIGITS.fullmatch(values[0]):
