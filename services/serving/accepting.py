@@ -1,10 +1,10 @@
-"""What every model does while the process or the machine has nothing left to accept with.
+"""The policy of all models while the process or the machine lacks the resources to accept.
 
-Strategy: the client stays in the backlog, where it costs nothing, and its listening socket stays readable. A loop that
-tries again at once takes a whole core for nothing, and fills the log. So the model leaves the socket alone for a while,
-longer after each failure, and the log has one line when the shortage begins, at most one a minute while it lasts, and
-one when it is over. Over means that for a second nothing has failed: where clients come and go at the limit, every one
-that leaves lets one in, and the next attempt fails again.
+Strategy: a client stays in the backlog, where it costs nothing, and its listening socket stays readable. A loop that
+retries at once uses a whole core for nothing, and fills the log. So the model pauses, longer after each failure. The
+log gets a line when the shortage begins, at most one per minute while it lasts, and one at its end. It ends after a
+second without a failure: at the limit, each client that disconnects makes room for one, and the next attempt fails
+again.
 """
 
 import errno
@@ -20,17 +20,17 @@ EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 0.5
-# Without a failure for as long, the shortage is over. Longer than any pause: between two failures it is not.
+# The shortage ends after so many seconds without a failure. This is longer than any pause between two attempts.
 QUIET = 1.0
-# For a timer that looks whether it is over: timers may fire early by their resolution, a millisecond of libuv's, and
-# one that looks too early would be the last.
+# Added to the timer that checks for the end: timers may fire early by their resolution, a millisecond in libuv, and no
+# further check would follow.
 LOOK_AFTER = QUIET + 0.1
-# Between two lines in the log while the shortage lasts.
+# Seconds between two lines in the log during a shortage.
 REMINDER = 60.0
 
 
 class Shortage:
-    """Whether this process can accept, how long to pause if not, and what the log says of it.
+    """The state of a shortage: whether the process can accept, the pause, and the lines in the log.
 
     Args:
         clock: seconds, as `time.monotonic`.
@@ -49,7 +49,7 @@ class Shortage:
 
     @property
     def timeout(self) -> float | None:
-        """Seconds until it is over if nothing fails until then; None if there is no shortage."""
+        """Return the seconds until the end of the shortage, if nothing fails until then; None if there is none."""
         return max(self._last + QUIET - self._clock(), 0.0) if self else None
 
     def failed(self, what: str) -> float:
@@ -66,7 +66,7 @@ class Shortage:
         return self.pause
 
     def look(self) -> None:
-        """Log that the shortage is over, if it is. To be called after an attempt, or when `timeout` has passed."""
+        """Log that the shortage is over, if it is. Call it after an attempt, and when `timeout` has passed."""
         if self and self._clock() - self._last >= QUIET:
             log.warning(
                 "no longer exhausted after %.1f s, %d attempts failed", self._last - self._began, self._failures
@@ -75,11 +75,11 @@ class Shortage:
             self._delay = FIRST_PAUSE
 
     def forget(self) -> None:
-        """Nothing is to be accepted any more, so that it cannot be is no news."""
+        """Forget the shortage: the model accepts nothing more."""
         self._failures = 0
 
     def select(self, selector: selectors.BaseSelector) -> list[tuple[selectors.SelectorKey, int]]:
-        """Wait as `selector` does, but no longer than until the shortage may be over."""
+        """Wait like `selector`, but at most until the shortage may have ended."""
         ready = selector.select(self.timeout)
         if not ready:
             self.look()

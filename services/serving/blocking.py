@@ -1,7 +1,7 @@
-"""Conversations over blocking sockets: what the models without an event loop have in common.
+"""Conversations over blocking sockets, for the models without an event loop.
 
-A model of this kind is a rule about *who* runs `serve_stream`: the only thread there is, a thread of its own, a process
-of its own. The conversation is the same, and stands here once.
+Such a model only decides where `serve_stream` runs: in the only thread, in a separate thread, or in a separate process.
+The conversation itself is the same.
 """
 
 import logging
@@ -29,7 +29,7 @@ SetTimeouts = Callable[[socket.socket, float], None]
 
 
 def set_kernel_timeouts(stream: socket.socket, seconds: float) -> None:
-    """Let the kernel keep the time, socket(7): Python's own socket time-outs cost a poll() before every call."""
+    """Set timeouts in the kernel, socket(7): Python's own socket timeouts cost a poll() before every call."""
     timeval = struct.pack("@ll", int(seconds), int(seconds % 1 * 1_000_000))
     stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
     stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
@@ -45,12 +45,12 @@ def serve_stream(
 ) -> None:
     """Hold one conversation, from the first byte to the last stage of its close. The caller closes the socket.
 
-    Sending blocks until the peer has taken everything; nothing is read meanwhile. Back-pressure at its plainest.
+    Sending blocks until the peer has taken everything, and nothing is read meanwhile. This is the back-pressure.
 
     Args:
         sleep: lets a Wait pass.
-        set_timeouts: gives the socket its time-outs; what they raise is BlockingIOError or TimeoutError.
-        give_way: lets others run, where the kernel does not do that by itself.
+        set_timeouts: sets the socket's timeouts, which raise BlockingIOError or TimeoutError.
+        give_way: lets other conversations run, if the kernel does not do that.
     """
     # One look after each time-out; the last of them is at the end of the idle time.
     set_timeouts(stream, limits.idle / (LOOKS + 1))
@@ -100,7 +100,7 @@ def serve_datagram(
 
 
 def _send_all(stream: socket.socket, data: bytes, watch: IdleWatch) -> None:
-    """As `sendall`, whose time-out would not tell how much has left, nor whether the peer goes on taking it."""
+    """Send all data. The timeout of `sendall` would not say how much was sent, and whether the peer still reads."""
     sent = 0
     while sent < len(data):
         try:
@@ -117,8 +117,8 @@ def _linger(stream: socket.socket, seconds: float, set_timeouts: SetTimeouts, wa
     """Close the sending half, then read until the peer has closed too, for a while.
 
     A socket that is closed with unread data sends a reset, which can overtake the last reply and destroy it (RFC 2525,
-    section 2.17). Reading until the peer's end gives that reply the time to arrive; a slow reader gets it again for as
-    long as it takes something.
+    section 2.17). Reading until the peer closes gives the reply time to arrive. This time begins again while a slow
+    reader takes data.
     """
     stream.shutdown(socket.SHUT_WR)
     watch.is_taking(stream.fileno())  # what it takes from now on
@@ -136,7 +136,7 @@ def _linger(stream: socket.socket, seconds: float, set_timeouts: SetTimeouts, wa
 
 
 class StopSignal:
-    """The stop signals as something that a selector can wait for, beside the listening sockets."""
+    """The stop signals as a descriptor, for a selector with the listening sockets."""
 
     def __init__(self) -> None:
         self.is_set = False
@@ -175,7 +175,7 @@ class StopSignal:
         return accepted
 
     def close(self) -> None:
-        """Give up the descriptors; the handlers stay, so that a second signal does no harm."""
+        """Close the descriptors. The handlers stay, so a second signal does no harm."""
         signal.set_wakeup_fd(-1)
         self._receiver.close()
         self._sender.close()
@@ -184,9 +184,9 @@ class StopSignal:
 class Drain(StopSignal):
     """The stop signal of a process that holds one conversation at a time.
 
-    The handler itself ends the conversation's reading half: the kernel still gives what has arrived, then the end of
-    the stream, so that the blocked `recv` returns, and what was asked is answered. When the grace period is over, an
-    alarm breaks off whatever the process is doing.
+    The handler closes the reading half of the conversation. The kernel then delivers the data that has arrived and the
+    end of the stream, so a blocked `recv` returns, and complete requests are answered. At the end of the grace period,
+    an alarm interrupts the process.
     """
 
     def __init__(self, grace: float) -> None:
@@ -224,10 +224,10 @@ class Drain(StopSignal):
 
 
 class Conversations:
-    """The conversations of a process that holds many at a time, each in a thread (or greenlet) of its own.
+    """The conversations of a process that holds many at the same time, each in its own thread or greenlet.
 
-    The acceptor calls `begin` before it hands a client to a thread, so that neither the limit nor a drain
-    overlooks one whose thread has not come to run yet; the thread calls `end` when it has closed it.
+    The acceptor calls `begin` before it passes a client to a thread, so the limit and a drain also count a conversation
+    whose thread does not run yet. The thread calls `end` after the close.
     """
 
     def __init__(
@@ -263,19 +263,19 @@ class Conversations:
         serve_datagram(listener, data, peer, self._cut.wait)
 
     def begin(self) -> None:
-        """A conversation has been accepted."""
+        """Count a conversation that was accepted."""
         with self._lock:
             self._count += 1
 
     def end(self) -> None:
-        """A conversation that had begun is over, and its socket closed."""
+        """Count the end of a conversation whose socket is closed."""
         with self._lock:
             self._count -= 1
             if not self._count:
                 self._none_left.notify_all()
 
     def drain(self, grace: float) -> bool:
-        """Let every conversation answer what it has been asked, then cut off those that are left.
+        """Let every conversation answer complete requests, then end the remaining ones.
 
         Args:
             grace: seconds until then.
@@ -299,7 +299,7 @@ class Conversations:
 
 @contextmanager
 def selector_of(listeners: list[Listener], stop: StopSignal) -> Iterator[selectors.BaseSelector]:
-    """A selector over all listening sockets (data: the listener) and the stop signal (data: None)."""
+    """Return a selector over all listening sockets (data: the listener) and the stop signal (data: None)."""
     with selectors.DefaultSelector() as selector:
         for listener in listeners:
             selector.register(listener.socket, selectors.EVENT_READ, listener)

@@ -1,4 +1,4 @@
-"""The end of conversations: what is the same in all models."""
+"""The end of conversations, for all models."""
 
 import fcntl
 import logging
@@ -28,9 +28,9 @@ def stop_accepting(listeners: list[Listener]) -> None:
 
 
 def stop_reading(descriptor: int, connection: StreamConversation) -> None:
-    """Have the kernel deliver what has arrived, then the end of the stream: what was asked is answered, then closed.
+    """Make the kernel deliver the data that has arrived, then the end of the stream.
 
-    The connection is told how much has arrived, because over TCP the kernel goes on delivering what the client sends.
+    The connection gets the number of these bytes, because over TCP the kernel continues to deliver what a client sends.
 
     Args:
         descriptor: the socket's. Not the socket, because that of uvloop has no `shutdown`, and that of gevent makes a
@@ -48,9 +48,9 @@ def stop_reading(descriptor: int, connection: StreamConversation) -> None:
 def _arrived(descriptor: int) -> int:
     """Return how many bytes at most have come from a client and have not been given to its connection.
 
-    The kernel says how many it holds. What a library, or the model itself, holds is unknown: for that there is an
-    allowance. It may be too much: after `shutdown(SHUT_RD)` the end of the stream comes in any case. It is a bound for
-    clients that go on sending.
+    The kernel knows the number of its own bytes. An allowance is added for the buffers of a library and of the model.
+    It may be too large, since the end of the stream arrives in any case after `shutdown(SHUT_RD)`. It limits clients
+    that continue to send.
     """
     try:
         (pending,) = struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)))

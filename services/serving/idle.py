@@ -1,27 +1,26 @@
 """When a connection is idle: one rule for all models.
 
-A connection is idle when its peer has neither sent nor taken a byte for `Limits.idle` seconds. A model sees what the
-peer sends. It sees what the peer takes only while it has something to hand to the kernel: after that the kernel may
-hold megabytes, and a slow reader needs a minute for them. So the kernel is asked for the bytes that the peer has not
-taken yet (SIOCOUTQ): if that queue is shorter than at the last look, the reader is at work.
+A connection is idle if its peer has neither sent nor taken a byte for `Limits.idle` seconds. A model sees what the peer
+sends. It sees what the peer takes only while it has data for the kernel. After that, the kernel may hold megabytes, for
+which a slow reader needs a minute. So the model asks the kernel how many bytes the peer has not taken yet (SIOCOUTQ):
+if the number has become smaller since the last check, the peer is reading.
 
-The resolution is the kernel's. TCP counts bytes that the other kernel has not acknowledged. A Unix socket counts
-buffers, and frees one when all of it has been read: one step is up to 64 KiB, the size of a Send. docs/protocol.md says
-which rate is the least that counts. Where the kernel does not answer (macOS has no SIOCOUTQ), only the bytes that it
-accepts count.
+The resolution is that of the kernel. TCP counts bytes that the other kernel has not acknowledged. A Unix socket counts
+buffers, and frees one when it was read completely: a step is up to 64 KiB, the size of a Send. docs/protocol.md has the
+lowest rate that counts as progress. Without SIOCOUTQ (macOS), only the bytes that the kernel accepts count.
 """
 
 import fcntl
 import struct
 import termios
 
-# How many times within the idle time a connection is looked at. An idle connection is closed by the look after these,
-# so at the latest a quarter later than the idle time says.
+# Checks of a connection within the idle time. The check after these closes an idle connection, so at most a quarter of
+# the idle time late.
 LOOKS = 4
 
 
 def unsent(descriptor: int) -> int:
-    """How many bytes the kernel holds that the peer has not taken; 0 if it does not tell, or the socket is closed."""
+    """Return the bytes in the kernel that the peer has not taken; 0 if unknown, or if the socket is closed."""
     try:
         (queued,) = struct.unpack("i", fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)))  # SIOCOUTQ by its old name
     except (OSError, ValueError):
@@ -30,11 +29,11 @@ def unsent(descriptor: int) -> int:
 
 
 class IdleWatch:
-    """Whether the peer of one connection is idle.
+    """Finds out whether the peer of a connection is idle.
 
-    A model looks `LOOKS` times within the idle time, and not while it works for this peer. Counting looks costs less
-    than reading a clock for each request, and a loop that was held up for long does not take its own absence for the
-    peer's.
+    A model checks `LOOKS` times within the idle time, except while it works for this peer. Counting checks costs less
+    than reading a clock for each request, and a loop that was blocked does not mistake its own delay for silence of
+    the peer.
     """
 
     __slots__ = ("_at_linger", "_at_look", "_looks")
@@ -49,11 +48,11 @@ class IdleWatch:
         self._looks = 0
 
     def is_idle(self, descriptor: int, held: int = 0) -> bool:
-        """Look at the connection; whether it has been idle for the idle time.
+        """Check the connection; return whether it has been idle for the idle time.
 
         Args:
             descriptor: the socket's.
-            held: bytes that the model's library holds until the kernel accepts them.
+            held: bytes in the buffer of the model's library, which the kernel has not accepted yet.
         """
         now = unsent(descriptor), held
         self._looks = 0 if _is_less(now, self._at_look) else self._looks + 1
@@ -61,10 +60,10 @@ class IdleWatch:
         return self._looks > LOOKS
 
     def is_taking(self, descriptor: int, held: int = 0) -> bool:
-        """Whether the peer has taken something since this was last asked, and has not taken everything.
+        """Return whether the peer has taken some data since the last call, but not all of it.
 
-        For a close in stages, which asks when it begins and whenever the linger time is over. That time begins again
-        for a peer that is taking.
+        A close in stages calls this at its beginning and at the end of each linger time, which begins again while the
+        peer takes data.
         """
         now = unsent(descriptor), held
         is_taking = _is_less(now, self._at_linger) and any(now)
@@ -73,5 +72,5 @@ class IdleWatch:
 
 
 def _is_less(now: tuple[int, int], before: tuple[int, int]) -> bool:
-    # Each by itself: what leaves the library enters the kernel.
+    # Both separately, because data moves from the library to the kernel.
     return now[0] < before[0] or now[1] < before[1]

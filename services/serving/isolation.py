@@ -1,6 +1,6 @@
 """An unexpected error in a conversation ends that conversation, and no other.
 
-Some libraries see to it where they call a protocol with data, none where a timer calls back.
+Some libraries do this when they call a protocol with data; none does it for the callback of a timer.
 """
 
 import functools
@@ -23,7 +23,7 @@ P = ParamSpec("P")
 
 
 def isolated(step: Callable[Concatenate[C, P], None]) -> Callable[Concatenate[C, P], None]:
-    """Make a step of a conversation log what it raises, and break the conversation off."""
+    """Wrap a step of a conversation: log its exception, and end the conversation."""
 
     @functools.wraps(step)
     def guarded(self: C, /, *args: P.args, **kwargs: P.kwargs) -> None:
@@ -38,9 +38,9 @@ def isolated(step: Callable[Concatenate[C, P], None]) -> Callable[Concatenate[C,
 
 
 class ErrorsLogged:
-    """Log what a conversation raises, and go on behind it. That a client is gone is no error.
+    """Log the exception of a conversation, and continue after the block. A lost client is not an error.
 
-    A class, because a generator with `contextmanager` costs more, and each connection pays for it.
+    A class, because a generator with `contextmanager` costs more for each connection.
     """
 
     def __enter__(self) -> None:

@@ -1,7 +1,7 @@
-"""A fixed number of processes, forked before the first client, and the parent that looks after them.
+"""A fixed number of processes, forked before the first client, and their parent.
 
-What Apache's and gunicorn's parents do: replace a worker that has died, hand on the signal to stop, end those that do
-not.
+Like the parents of Apache and gunicorn, it replaces workers that die, passes on the stop signal, and kills workers that
+do not stop.
 """
 
 import ctypes
@@ -23,10 +23,10 @@ from services.serving.signals import stop_signals
 
 log = logging.getLogger("services")
 
-# A worker that ends sooner than this after its start will most likely do so again: its successor waits as long, or the
-# parent would do nothing but fork.
+# If a worker ends sooner than this after its start, its successor will probably do the same. So it starts after this
+# delay; otherwise the parent would only fork.
 _SHORT_LIFE = 1.0
-# A worker keeps the grace period by itself, and says what it had to cut off. Only one that cannot is killed.
+# A worker keeps the grace period itself, and logs the conversations that it ended. It is killed only if it does not.
 _MORE_GRACE = 1.0
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
@@ -37,7 +37,7 @@ Work = Callable[[int, list[Listener]], bool]
 
 
 def die_with(parent: int) -> bool:
-    """Have this process killed when its parent is, which would otherwise leave it, its client and the ports behind.
+    """Let the kernel kill this process when its parent dies; otherwise it would keep its client and the ports.
 
     Returns:
         False if the parent has already exited.
@@ -50,10 +50,10 @@ class Workers:
     """The processes.
 
     Args:
-        listeners: what all of them serve. With `Limits.reuse_port` each gets TCP sockets of its own; they are the
-            parent's as well, so that no client that waits there is lost when a worker dies and another takes its place.
+        listeners: what all of them serve. With `Limits.reuse_port` each has its own TCP sockets. The parent keeps them
+            open too, so waiting clients are not lost when a worker dies and is replaced.
         count: how many.
-        work: what each of them does until SIGTERM.
+        work: runs in each of them until SIGTERM.
         on_end: called in the parent with the number of a worker that has ended.
     """
 
@@ -71,7 +71,7 @@ class Workers:
         self._due = dict.fromkeys(range(count), 0.0)  # number -> when to start it
 
     def serve(self) -> bool:
-        """Keep them running until a stop signal; returns whether all conversations ended by themselves."""
+        """Keep them running until a stop signal; return whether all conversations ended by themselves."""
         parent = os.getpid()
         with self._resources:
             stop = StopSignal()
@@ -100,7 +100,7 @@ class Workers:
     def _start_due(self, stop: StopSignal, parent: int) -> None:
         signals = (*stop_signals(), signal.SIGCHLD)
         for number in [number for number, due in self._due.items() if due <= time.monotonic()]:
-            # A signal between the fork and the child's own handlers would be handled as if it were the parent's.
+            # Until the child has its own handlers, it would handle a signal like its parent.
             signal.pthread_sigmask(signal.SIG_BLOCK, signals)
             try:
                 pid = os.fork()
@@ -117,7 +117,7 @@ class Workers:
             del self._due[number]
 
     def _next(self) -> float | None:
-        """When there is something to do that no signal tells of, by `time.monotonic`."""
+        """Return the time of the next task that no signal announces, by `time.monotonic`."""
         timeout = self._shortage.timeout
         look = [] if timeout is None else [time.monotonic() + timeout]
         return min([*self._due.values(), *look], default=None)
@@ -137,11 +137,11 @@ class Workers:
         except BaseException:
             log.exception("worker %d ended in an error", number)
         finally:
-            # Not the ordinary way out: what the parent has set up is the parent's to take down.
+            # Not the normal exit: the parent cleans up what it has set up.
             os._exit(code)
 
     def _collect(self) -> list[int]:
-        """Account for the workers that have ended; returns their exit codes."""
+        """Collect the workers that have ended; return their exit codes."""
         codes = []
         for pid, number in list(self._pids.items()):
             ended, status = os.waitpid(pid, os.WNOHANG)
