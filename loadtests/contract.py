@@ -43,9 +43,9 @@ class Flag:
     """
 
     help: str
-    read: Callable[[str], object] = str
-    choices: tuple[str, ...] = ()
-    in_form: bool = True
+    read: Callable[[str], object]
+    choices: tuple[str, ...]
+    in_form: bool
 
 
 def _flag(

@@ -56,13 +56,24 @@ def test_arguments_start_all_users_of_all_models_at_once() -> None:
 
 
 def test_options_without_arguments_are_the_defaults() -> None:
-    assert LoadSpec.from_options(parse([])) == LoadSpec(models=("a", "b"))
+    spec = LoadSpec.from_options(parse([]))
+    assert spec == LoadSpec(models=("a", "b"))
+    assert (spec.users, spec.rate, spec.payload, spec.window) == (1, 1000.0, 0, None)
+    assert (spec.shape_time, spec.timeout, spec.warm_up) == (60.0, 5.0, 0.5)
+    assert (spec.workload, spec.transport) == ("ping", Transport.TCP)
+    assert (spec.loop, spec.arrivals, spec.shape) == ("closed", "even", "steady")
+    # Locust's default is one user, of all models together.
+    assert LoadSpec.from_options(parse(["--models", "a"])).users == 1
     # One user on three models loads one of them.
     assert LoadSpec.from_options(parse(["--models", "a", "b", "c", "--users", "4"])).users == 2
 
 
 def test_every_field_but_models_and_users_is_a_flag() -> None:
     assert {item.name for item in fields(LoadSpec)} == {"models", "users", *FLAGS}
+
+
+def test_form_has_all_flags_but_those_of_a_window() -> None:
+    assert [name for name, flag in FLAGS.items() if not flag.in_form] == ["window", "warm_up"]
 
 
 @pytest.mark.parametrize("name", ["transport", "loop", "arrivals", "shape"])

@@ -377,15 +377,17 @@ def test_disturbances_are_kept() -> None:
     assert put_together(disturbances=("a",)).load.disturbances == ("a",)
 
 
+def test_renamed_measurement_is_otherwise_the_same() -> None:
+    found = put_together()
+    renamed = found.rename("control-prefork")
+    assert (renamed.model, found.model) == ("control-prefork", "prefork")
+    assert renamed.rename("prefork") == found
+
+
 def test_measurement_defaults_are_empty() -> None:
-    found = MEASUREMENT
-    assert (found.load.late, found.load.dropped, found.load.lost, found.load.duplicates, found.load.reordered) == (
-        0,
-        0,
-        0,
-        0,
-        0,
-    )
+    found = LoadResult("a", "tcp", 1.0, 1, 1.0, 5, {}, Histogram())
+    assert (found.late, found.dropped, found.lost, found.duplicates, found.reordered) == (0, 0, 0, 0, 0)
+    assert (found.starved, found.generators, found.answered_in_all) == (0, 1, 0)
 
 
 def test_throttled_time_without_readings_is_unknown() -> None:
