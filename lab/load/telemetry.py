@@ -17,18 +17,11 @@ from typing import Protocol
 from lab.load.messages import Telemetry, Usage
 from lab.load.timeline import read
 from lab.metrics.sample import Meter, Sample
+from lab.servers.backend import Metered
 from lab.servers.helper import Helper
 
 # Seconds between two readings. Locust's page asks every two seconds.
 _INTERVAL = 1.0
-
-
-class Metered(Protocol):
-    """Servers with meters."""
-
-    def meter(self, model: str) -> Meter:
-        """As `lab.servers.backend.Loadable.meter`."""
-        ...
 
 
 class ProjectServers(Metered, Protocol):

@@ -64,8 +64,16 @@ class Listening(Protocol):
         ...
 
 
-class Loadable(Listening, Protocol):
-    """Servers that can be loaded and measured: of this lab, or external ones (`lab.load.external_server`)."""
+class Metered(Protocol):
+    """Servers whose use of resources can be read."""
+
+    def meter(self, model: str) -> Meter:
+        """Return the meter of a server; if it cannot be metered, one that knows nothing but the reason."""
+        ...
+
+
+class Loadable(Listening, Metered, Protocol):
+    """Servers that can be loaded and measured, of this lab, or external ones (`lab.load.external_server`)."""
 
     @property
     def name(self) -> str:
@@ -82,12 +90,8 @@ class Loadable(Listening, Protocol):
         """Programs of the lab that can reach the servers."""
         ...
 
-    def meter(self, model: str) -> Meter:
-        """Return the meter of a server; if it cannot be metered, one that knows nothing but the reason."""
-        ...
 
-
-class Servers(Protocol):
+class Servers(Listening, Metered, Protocol):
     """The models and the servers of the gallery of one project."""
 
     @property
