@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from lab.base import interrupts
 from lab.base.errors import LabError, NotReadyError
-from lab.servers.backend import READY_SECONDS, Backend
+from lab.servers.backend import READY_SECONDS, Backend, Servers
 from lab.servers.cleanup import SATELLITES
 from lab.servers.open import open_backend
 from lab.tour.registry import Exhibit
@@ -83,24 +83,24 @@ def open_gallery(backend: Backend, exhibits: Iterable[Exhibit], *, fresh: bool =
         yield GallerySession(own, _start(own, wanted))
 
 
-def _start(backend: Backend, names: Sequence[str]) -> dict[str, str]:
+def _start(servers: Servers, names: Sequence[str]) -> dict[str, str]:
     """Start servers of the gallery and models; the failure of one does not prevent the others.
 
     Returns:
         See `GallerySession.unavailable`.
     """
-    catalogue = backend.catalogue
+    catalogue = servers.catalogue
     models = [name for name in names if name in catalogue.names]
-    servers = [name for name in names if name not in catalogue.names]
+    gallery = [name for name in names if name not in catalogue.names]
     unavailable: dict[str, str] = {}
 
     def up_servers(chosen: Sequence[str], timeout: float) -> None:
-        backend.up_gallery(catalogue.select_gallery(chosen), timeout=timeout)
+        servers.up_gallery(catalogue.select_gallery(chosen), timeout=timeout)
 
     def up_models(chosen: Sequence[str], timeout: float) -> None:
-        backend.up(chosen, timeout=timeout)
+        servers.up(chosen, timeout=timeout)
 
-    for start, chosen in ((up_servers, servers), (up_models, models)):
+    for start, chosen in ((up_servers, gallery), (up_models, models)):
         if chosen:
             unavailable |= _start_each(start, chosen)
     return unavailable

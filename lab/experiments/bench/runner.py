@@ -296,19 +296,19 @@ class Runner:
         self.progress.skip()
         self.progress.say(f"{step.key}: {reason}")
 
-    def _describe_end(self, backend: Backend, model: str) -> str:
-        state = next((item for item in backend.state() if item.model == model), None)
+    def _describe_end(self, servers: Servers, model: str) -> str:
+        state = next((item for item in servers.state() if item.model == model), None)
         if state is None or state.state == "running":
             return ""
         last = " / ".join(state.last_lines[-3:]) or "nothing"
         return f"; the server exited with code {state.exit_code}, its last lines: {last}"
 
-    def _restart(self, backend: Backend, model: str) -> None:
+    def _restart(self, servers: Servers, model: str) -> None:
         """Restart a server that has ended or does not answer, so that one failed step does not fail the rest."""
         try:
-            backend.restart(model)
+            servers.restart(model)
             if self.pinning:
-                pin_servers(backend, [model], self.pinning)
+                pin_servers(servers, [model], self.pinning)
         except LabError as error:
             self._failures[model] = _MAX_FAILURES
             self.progress.say(f"{model} cannot be restarted: {error}")

@@ -25,7 +25,7 @@ _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
 
 def make_plan(
-    backend: Backend,
+    servers: Servers,
     preset: str,
     models: Sequence[str],
     workloads: Sequence[str],
@@ -45,8 +45,8 @@ def make_plan(
     values |= {"workloads": tuple(workloads)} if workloads else {}
     values |= {"rounds": rounds} if rounds else {}
     values |= {"seconds": seconds} if seconds else {}
-    chosen = choose_models(backend, models)
-    has_limit = backend.in_containers or _GENERATOR_LIMIT in {model.name for model in chosen}
+    chosen = choose_models(servers, models)
+    has_limit = servers.in_containers or _GENERATOR_LIMIT in {model.name for model in chosen}
     return Plan(
         models=tuple(model.name for model in chosen),
         seed=random.randrange(2**31) if seed is None else seed,  # noqa: S311 - an order, no secret

@@ -18,7 +18,7 @@ from lab.base.errors import LabError, NotReadyError
 from lab.base.interrupts import ENDING
 from lab.load.messages import FaultEvent
 from lab.load.timeline import note
-from lab.servers.backend import Backend, ContainerControls, Listening, Servers
+from lab.servers.backend import Backend, ContainerControls, FaultControls, Listening, Servers
 
 
 class NotHealedError(LabError):
@@ -177,33 +177,33 @@ def injected(fault: Fault, backend: Backend, model: str, *, control: bool = Fals
 
 
 @contextmanager
-def _unless_ended(fault: Fault, backend: Backend, model: str) -> Iterator[None]:
+def _unless_ended(fault: Fault, servers: Servers, model: str) -> Iterator[None]:
     """Raise EndedError instead of the error of a block if the model has ended by itself."""
     try:
         yield
     except CannotApplyError:
         raise
     except (LabError, OSError) as error:
-        if (code := find_exit_code(backend, model)) is None:
+        if (code := find_exit_code(servers, model)) is None:
             raise
         raise EndedError(f"{model} had ended with exit code {code} before {fault.name}: {error}") from error
 
 
-def _heal(injection: Injection, backend: Backend, model: str, interval: FaultInterval) -> None:
+def _heal(injection: Injection, servers: Servers, model: str, interval: FaultInterval) -> None:
     """Heal the fault, and restart a model that has ended meanwhile, which may be why healing failed."""
     try:
         injection.heal()
     except (LabError, OSError):
-        interval.ended = find_exit_code(backend, model)
+        interval.ended = find_exit_code(servers, model)
         if interval.ended is None:
             raise
-        backend.restart(model)
+        servers.restart(model)
         injection.heal()
         return
     interval.close()  # a restart is not part of the interval
-    interval.ended = find_exit_code(backend, model)
+    interval.ended = find_exit_code(servers, model)
     if interval.ended is not None:
-        backend.restart(model)
+        servers.restart(model)
         interval.close()
 
 
@@ -238,7 +238,7 @@ def signals_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def healed_by_restart(backend: Backend, model: str, inject: Callable[[], int | None]) -> Injection:
+def healed_by_restart(servers: Servers, model: str, inject: Callable[[], int | None]) -> Injection:
     """Return the injection of a fault that ends a model; healing restarts the model if the fault was injected."""
     attempts: list[bool] = []
 
@@ -249,14 +249,14 @@ def healed_by_restart(backend: Backend, model: str, inject: Callable[[], int | N
     def heal() -> None:
         try:
             if attempts:
-                backend.restart(model)
+                servers.restart(model)
         except NotReadyError as error:
             raise LabError(str(error)) from None
 
     return Injection(attempt, heal, f"`lab up {model}`, or `lab down`", f"{model} is down")
 
 
-def require_container(backend: Backend, why: str) -> ContainerControls:
+def require_container(controls: FaultControls, why: str) -> ContainerControls:
     """Return the controls of containers.
 
     Args:
@@ -265,9 +265,9 @@ def require_container(backend: Backend, why: str) -> ContainerControls:
     Raises:
         CannotApplyError: The models do not run in containers.
     """
-    if backend.faults.container is None:
+    if controls.container is None:
         raise CannotApplyError(f"only a container has {why}")
-    return backend.faults.container
+    return controls.container
 
 
 def find_address(servers: Listening, model: str) -> str:

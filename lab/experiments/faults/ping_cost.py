@@ -4,15 +4,15 @@ import json
 
 from lab.base.errors import LabError
 from lab.experiments.faults.judge import Verdict
-from lab.servers.backend import Backend
+from lab.servers.backend import Helpers
 
 _PINGS = 1000
 _LATE_FACTOR = 5.0  # times the quiet p99
 
 
-def measure_ping(backend: Backend, address: str) -> float | str:
+def measure_ping(helpers: Helpers, address: str) -> float | str:
     """Return the p99 of a well-behaved client's PING in seconds, or the reason why no PING was answered."""
-    done = backend.helpers.run(
+    done = helpers.run(
         ["python", "-m", "lab.clients.slow_clients", address, "--ping", str(_PINGS)], capture=True, timeout=60.0
     )
     if done.returncode == 1:

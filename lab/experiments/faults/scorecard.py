@@ -29,7 +29,7 @@ from lab.experiments.faults.judge import RECOVERY_TIMEOUT, Score, Verdict, judge
 from lab.experiments.faults.ping_cost import judge_cost, measure_ping
 from lab.experiments.faults.probe_reader import ProbeReader, open_probe
 from lab.experiments.faults.registry import FAULTS
-from lab.servers.backend import Backend
+from lab.servers.backend import Backend, Servers
 from lab.servers.helper import Helper
 
 _CONNECTIONS = 8
@@ -83,15 +83,15 @@ def apply(
     return replace(found, expected="" if control or (found.interval and found.interval.ended is not None) else expected)
 
 
-def _restart_if_down(backend: Backend, model: str, error: LabError) -> str | None:
+def _restart_if_down(servers: Servers, model: str, error: LabError) -> str | None:
     """Restart a model that has ended or hangs, and return the reason for its score; None if it does neither."""
     if isinstance(error, EndedError):
         return f"{error}; it was restarted"
-    code = find_exit_code(backend, model)
+    code = find_exit_code(servers, model)
     if code is None and not isinstance(error, NotReadyError):
         return None
     try:
-        backend.restart(model)
+        servers.restart(model)
     except NotReadyError as why:
         raise NotHealedError(f"{why}\nstill broken: {model} is down; by hand: `lab up {model}`") from error
     return f"{'it hung' if code is None else f'it ended with exit code {code}'}, and was restarted: {error}"
@@ -100,9 +100,9 @@ def _restart_if_down(backend: Backend, model: str, error: LabError) -> str | Non
 def _measure_ping(backend: Backend, model: str, fault: Fault, seed: int, moment: float, *, control: bool) -> Score:
     """Measure by another client's PING, before and during the fault."""
     address = find_address(backend, model)
-    quiet = measure_ping(backend, address)
+    quiet = measure_ping(backend.helpers, address)
     with injected(fault, backend, model, control=control) as interval:
-        loaded = measure_ping(backend, address)
+        loaded = measure_ping(backend.helpers, address)
     verdict, reason = judge_cost(quiet, loaded)
     if interval.ended is not None:
         verdict, reason = judge(fault, None, None, interval.ended)

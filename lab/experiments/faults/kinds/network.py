@@ -18,7 +18,7 @@ _UNSUPPORTED = ("qdisc kind is unknown", "not supported", "No such file or direc
 
 
 def _drop(rule: str, backend: Backend, model: str) -> Injection:
-    container = require_container(backend, _NAMESPACE)
+    container = require_container(backend.faults, _NAMESPACE)
     # `add` before `delete`, which fails if the table is missing; `destroy` would not, but old kernels lack it.
     table = f"add table inet {_TABLE}; delete table inet {_TABLE};"
     chain = f"{table} add table inet {_TABLE}; add chain inet {_TABLE} in"
@@ -35,7 +35,7 @@ def _drop(rule: str, backend: Backend, model: str) -> Injection:
 
 
 def _shape(discipline: str, backend: Backend, model: str) -> Injection:
-    container = require_container(backend, _NAMESPACE)
+    container = require_container(backend.faults, _NAMESPACE)
     # Test whether the kernel supports the discipline, on the unused loopback interface of the namespace.
     _try(container, model, ["tc", "qdisc", "replace", "dev", "lo", "root", *discipline.split()])
     _run(container, model, ["tc", "qdisc", "del", "dev", "lo", "root"])
@@ -69,7 +69,7 @@ def _inject(container: ContainerControls, model: str, command: list[str]) -> Non
 
 
 def _disconnect(backend: Backend, model: str) -> Injection:
-    container = require_container(backend, "a network to be disconnected from")
+    container = require_container(backend.faults, "a network to be disconnected from")
     return Injection(
         lambda: container.disconnect(model),
         lambda: container.connect(model),

@@ -10,7 +10,7 @@ _MORE_BYTES = 8 * 1024 * 1024
 
 
 def _prepare(backend: Backend, model: str) -> Injection:
-    container = require_container(backend, "its own memory limit")
+    container = require_container(backend.faults, "its own memory limit")
     used = backend.meter(model).read().memory_bytes
     if used is None:
         raise CannotApplyError("this engine does not report how much memory a container uses")
