@@ -196,7 +196,7 @@ class LoadResult:
     answered_in_all: int = 0
     warm_up_failures: Mapping[str, int] = field(default_factory=dict)
     disturbances: tuple[str, ...] = ()
-    began: float | None = None
+    began: float | None = field(default=None, compare=False)  # a clock that no other boot shares: it is not stored
     course: tuple[tuple[float | None, ...], ...] = ()
 
     @property
