@@ -97,11 +97,15 @@ def test_page_says_everything_in_words() -> None:
 
 
 def test_pictures_of_one_page_share_their_axis() -> None:
-    page = render([CHAIN, LOOPED], missing={})
+    page = render([LOOPED, CHAIN], missing={})
     wide = re.findall(r'<div class="wide"><svg .*?</svg>', page, re.DOTALL)
     axes = [re.findall(r'<text class="soft" x="([\d.]+)" [^>]*>([^<]+)<', each) for each in wide]
     assert len(axes) == 2
     assert axes[0] == axes[1]
+    # Ten milliseconds in both.
+    lengths = [re.findall(r'width="([\d.]+)" height="18"><title>computing for B', each) for each in wide]
+    assert len(lengths[0]) == 1
+    assert lengths[0] == lengths[1]
 
 
 def test_trace_has_a_row_for_each_lane_and_a_flow_for_each_wait() -> None:

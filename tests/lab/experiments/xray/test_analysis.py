@@ -100,6 +100,24 @@ def test_loop_that_is_late_for_a_moment_holds_no_one() -> None:
     assert not Analysis(recording).edges
 
 
+def test_loop_without_a_core_holds_no_one() -> None:
+    """It turns to B first, so it was not asleep for A meanwhile."""
+    lines = """
+        0.5 A OPENED
+        0.7 B OPENED
+        0.9 C OPENED
+        2.1 A RECEIVED 9
+        2.2 A WAIT 20000
+        15.0 B RECEIVED 9
+        15.1 B SEND 7
+        15.2 C RECEIVED 6
+        15.3 C SEND 7
+        22.3 A SEND 5
+    """
+    recording = make_recording([make_process(1, [lines])], (("A", 2.0, 22.5), ("B", 4.0, 15.2), ("C", 6.0, 15.4)))
+    assert not Analysis(recording).edges
+
+
 def test_threads_share_the_gil() -> None:
     analysis = analyse_threads()
     assert analysis.chain == [("B", "C", "GIL")]
