@@ -184,8 +184,13 @@ GROUPS = (
     ),
     Group(
         "faults_report",
-        ("lab/report/faults_text.py", "lab/report/faults_page.py"),
-        ("tests/lab/report/test_faults_text.py",),
+        ("lab/report/faults_text.py", "lab/report/faults_page.py", "lab/report/fault_recovery.py"),
+        ("tests/lab/report/test_faults_text.py", "tests/lab/report/test_faults_page.py"),
+    ),
+    Group(
+        "charts",
+        ("lab/report/charts/scale.py",),
+        ("tests/lab/report/charts/test_scale.py",),
     ),
     Group(
         "protocol",

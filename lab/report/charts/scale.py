@@ -96,7 +96,7 @@ def make_axis(
     if is_log and positive:
         low, high = min(positive) / _ROOM, max(positive) * _ROOM
         return Axis(title, low, high, tuple(ticks if ticks is not None else _log_ticks(low, high)), show, is_log=True)
-    low, high = min([0.0, *known]), max([0.0, *known])
+    low, high = min([*known, 0.0]), max([*known, 0.0])
     high = high if high > low else 1.0
     room = (high - low) * _LINEAR_ROOM
     low, high = (low - room if low < 0 else 0.0), high + room
@@ -104,11 +104,11 @@ def make_axis(
 
 
 def _linear_ticks(low: float, high: float) -> list[float]:
-    """Return round values from `low` to `high`, at a step of 1, 2 or 5 times a power of ten."""
+    """Return round values from `low` to `high`, at a step of 1, 2 or 5 times a power of ten, with 0 among them."""
     rough = (high - low) / _TICKS
     power = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
-    return [number * step for number in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+    step = next(factor * power for factor in (2, 5, 10) if factor * power >= rough)
+    return [number * step for number in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
@@ -141,7 +141,5 @@ def spread(places: Sequence[float], gap: float, low: float, high: float) -> list
         blocks.append((total, count))
     means = [total / count for total, count in blocks for _ in range(count)]
     last = high - (len(places) - 1) * gap
-    found = [0.0] * len(places)
-    for rank, number in enumerate(order):
-        found[number] = min(max(means[rank], low), last) + rank * gap
-    return found
+    found = {number: min(max(means[rank], low), last) + rank * gap for rank, number in enumerate(order)}
+    return [found[number] for number in range(len(places))]

@@ -1,18 +1,21 @@
 """The answer of a benchmark: the best models, the worst one, and why; and the charts that show it."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from lab.experiments.bench.findings import Findings, read_findings
+from lab.experiments.bench.findings import Findings, Row, read_findings
+from lab.metrics.estimates import Estimate, rank
 from lab.report import bench_page
-from lab.report.bench_answer import Answer, find_answer
+from lab.report.bench_answer import Answer, _choose_best, _choose_worst, _explain_worst, find_answer
 from lab.report.bench_charts import draw_answer, draw_details
 from lab.report.bench_export import render_charts
 from lab.report.bench_text import render_markdown
 from lab.report.charts.palette import Tone
 from tests.support.chart_reading import read_chart, read_svg
+from tests.support.made_up import MEASUREMENT, vary
 from tests.support.made_up_runs import PLAN, make_bench_run
 
 
@@ -39,8 +42,85 @@ def test_answer_is_the_one_that_is_fastest_and_cheapest(tmp_path: Path) -> None:
     assert (answer.worst, answer.why_worst) == ("", "")
 
 
+def make_rows(failures: Mapping[str, int] | None = None, names: str = "abcd") -> list[Row]:
+    """Return a row with 10,000 replies for each name, and so many failures."""
+    found = {
+        name: vary(MEASUREMENT, failures={"timeout": count} if (count := (failures or {}).get(name)) else {})
+        for name in names
+    }
+    return [Row("session", name, "closed", (), {1: item}, ()) for name, item in found.items()]
+
+
+def make_estimates(*middles: float) -> dict[str, Estimate]:
+    """Return estimates of 5 % to both sides for a, b, c and so on."""
+    return {
+        name: Estimate(middle, middle * 0.95, middle * 1.05, 3) for name, middle in zip("abcd", middles, strict=False)
+    }
+
+
+def choose_worst(rows: list[Row], good: str, rates: dict[str, Estimate], costs: dict[str, Estimate]) -> str | None:
+    found = _choose_worst(rows, good, rates, costs, rank(costs, higher_is_better=False))
+    return found.model if found else None
+
+
+def test_best_are_in_both_first_places_or_the_cheapest_of_the_fastest() -> None:
+    ranks = {"a": (1, 2), "b": (1, 2), "c": (3, 3), "d": (4, 4)}
+    assert _choose_best("bc", "ab", ranks) == (("b",), "none is measurably faster, none cheaper")
+    assert _choose_best("ba", "ab", ranks)[0] == ("a", "b")
+    assert _choose_best("dc", "ab", ranks) == (("c",), "highest rate; least CPU per request: a, b")
+    # Without a cost, all of the fastest.
+    assert _choose_best("xy", "", {}) == (("x", "y"), "highest rate; least CPU per request: not known")
+    assert _choose_best("", "ab", ranks) == ((), "")
+
+
+def test_worst_has_the_largest_share_of_failures() -> None:
+    rates, costs = make_estimates(100, 100, 1, 100), make_estimates(1, 1, 1, 9)
+    assert choose_worst(make_rows({"a": 5, "b": 70}), "a", rates, costs) == "b"
+
+
+def test_worst_is_the_slowest_of_those_far_behind() -> None:
+    rates, costs = make_estimates(100, 40, 20, 100), make_estimates(1, 1, 1, 9)
+    assert choose_worst(make_rows(), "a", rates, costs) == "c"
+    # A good one is not the worst, nor one whose interval reaches half of the best rate.
+    assert choose_worst(make_rows(), "ac", rates, costs) == "b"
+    assert choose_worst(make_rows(), "ac", make_estimates(100, 49, 20, 100), make_estimates(1, 1, 1, 1)) is None
+
+
+def test_worst_is_the_most_expensive_if_none_is_far_behind() -> None:
+    rates = make_estimates(100, 100, 100, 100)
+    assert choose_worst(make_rows(), "a", rates, make_estimates(10, 20, 30, 25)) == "c"
+    assert choose_worst(make_rows(), "a", rates, make_estimates(10, 15, 12, 14)) == "b"
+    # Less than half as much again is no reason, nor is a tie with the least.
+    assert choose_worst(make_rows(), "a", rates, make_estimates(10, 14, 11, 12)) is None
+    wide = {"a": Estimate(10, 5, 30, 3), "b": Estimate(20, 5, 30, 3)}
+    assert choose_worst(make_rows(), "a", rates, wide) is None
+
+
+def test_reason_has_the_rate_and_the_cost_where_they_stand_out() -> None:
+    row = make_rows(names="b")[0]
+    assert _explain_worst(row, make_estimates(100, 20), make_estimates(10, 30)) == (
+        "20% of the best rate, 3.0 times the least CPU per request (one line)"
+    )
+    assert _explain_worst(row, make_estimates(100, 90), make_estimates(10, 15)) == (
+        "1.5 times the least CPU per request (one line)"
+    )
+    assert _explain_worst(row, make_estimates(100, 20), make_estimates(10, 14)) == "20% of the best rate (one line)"
+    assert _explain_worst(row, make_estimates(100, 20), make_estimates(10)) == "20% of the best rate (one line)"
+    failing = make_rows({"a": 100}, "a")[0]
+    assert _explain_worst(failing, make_estimates(1), {}) == "0.99% of its requests failed: timeout"
+
+
+def test_run_without_a_measurement_has_no_answer(tmp_path: Path) -> None:
+    rates: dict[str, int | None] = {"asyncio_streams": None, "prefork": None}
+    findings = read_findings(make_bench_run(tmp_path, rates, replace(PLAN, models=tuple(rates))))
+    assert find_answer(findings, "session") == Answer()
+    assert draw_answer(findings, "session", Answer()) == draw_details(findings, "session", Answer()) == []
+    assert "it &lt;u&gt;has ended" in bench_page.render_pages(findings)["index.html"]
+
+
 def test_many_names_are_counted() -> None:
     assert Answer(tuple("abcd")).names == "a, b, c, d"
+    assert Answer(tuple("abcde")).names == "a, b, c, d and 1 more"
     assert Answer(tuple("abcdef")).names == "a, b, c, d and 2 more"
     assert Answer().names == ""
 
