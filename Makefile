@@ -11,7 +11,7 @@ help:
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2} /^## /{printf "\n%s\n", substr($$0, 4)}' Makefile
 
 ## Start here
-.PHONY: demo test test-distro distro-packages engine install
+.PHONY: demo test test-distro test-packages engine install
 demo: .venv/lab.stamp ## the lab at work: up, check, load, one table, down
 	@$(ENGINE) ensure && $(ENGINE) base || [ $$? -eq 3 ]
 	@$(BIN)/lab demo
@@ -32,8 +32,9 @@ test-distro: ## the conformance suite, on processes of the distribution's own py
 	@$(DISTRO) -m pip install --quiet --quiet --disable-pip-version-check --no-compile --require-hashes -r requirements/lab.txt
 	@$(DISTRO) -m lab --backend process --project distro check $(MODELS)
 
-distro-packages: ## root, Debian or Ubuntu: install the distribution's own python3 for test-distro
-	@apt-get update --quiet --quiet && apt-get install --yes --quiet --quiet --no-install-recommends python3-venv
+SUDO = $(if $(filter-out 0,$(shell id -u)),sudo)
+test-packages: ## Debian or Ubuntu: install strace for test, and the distribution's own python3 for test-distro
+	@$(SUDO) apt-get update --quiet --quiet && $(SUDO) apt-get install --yes --quiet --quiet --no-install-recommends python3-venv strace
 
 engine: ## root, Debian or Ubuntu: install and start what is missing of Docker
 	@$(ENGINE) install
