@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from dataclasses import fields, replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lab.load.workloads import WORKLOADS
@@ -42,6 +42,7 @@ def parse(arguments: list[str]) -> Namespace:
     return parser.parse_args(arguments)
 
 
+@settings(deadline=None)
 @given(_SPECS)
 def test_specification_survives_the_command_line(spec: LoadSpec) -> None:
     assert LoadSpec.from_options(parse(spec.to_arguments())) == spec
