@@ -133,7 +133,7 @@ def is_consistent(users: float, flight: float, *, rests: bool = False) -> bool:
     return (0 if rests else (users - 1) * (1 - _LITTLE)) <= flight <= users * (1 + _LITTLE)
 
 
-def find_limit(load: LoadResult, server: ServerUse, *, rests: bool = False) -> Verdict:
+def find_limit(load: LoadResult, server: ServerUse, *, rests: bool) -> Verdict:
     """Return the verdict, with remarks that a reader should know.
 
     Args:

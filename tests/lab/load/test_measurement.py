@@ -124,7 +124,10 @@ def test_closed_loop_has_no_requested_rate() -> None:
 
 def test_models_of_one_run_have_separate_results() -> None:
     groups = (make_group(5, model="prefork"), make_group(7, model="asyncio_streams"))
-    found = combine([make_part(1, groups=groups), make_part(2, groups=groups[:1])], None, expected=2)
+    parts = [make_part(1, groups=groups), make_part(2, groups=groups[:1])]
+    courses = {"prefork": ((1.0, 2.0),), "asyncio_streams": ((1.0, 3.0),)}
+    found = combine(parts, None, expected=2, began=7.5, read_course=lambda model: courses[model])
+    assert [(item.began, item.course) for item in found] == [(7.5, courses[item.model]) for item in found]
     assert [(item.model, item.answered, item.generators) for item in found] == [
         ("asyncio_streams", 7, 2),
         ("prefork", 10, 2),
