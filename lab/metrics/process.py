@@ -1,6 +1,7 @@
 """CPU, memory, threads and descriptors of a server that is a process of this machine."""
 
 import contextlib
+import time
 
 import psutil
 
@@ -29,9 +30,9 @@ class ProcessMeter:
         for process in tree:
             # A process that ends meanwhile is in its parent's children_* of the next reading.
             with contextlib.suppress(psutil.Error), process.oneshot():
-                times = process.cpu_times()
-                user += times.user
-                system += times.system
+                own = _read_cpu(process)
+                user += own[0]
+                system += own[1]
                 if process.status() == psutil.STATUS_ZOMBIE:
                     continue  # it has CPU time and nothing else
                 memory += _memory(process)
@@ -70,6 +71,31 @@ def count_zombies(root: int) -> int | None:
     except psutil.Error:
         return None
     return count
+
+
+def _read_cpu(process: psutil.Process) -> tuple[float, float]:
+    """Return the user and system CPU seconds of a process without its children.
+
+    proc(5) has them in ticks of 10 ms, each cut off: of a server with 64 workers up to 0.6 s is missing at first. The
+    CPU clock of a process, clock_getcpuclockid(3), has nanoseconds, and no division in two: the ticks give that.
+    """
+    times = process.cpu_times()
+    exact = read_cpu_clock(process.pid)
+    ticks = times.user + times.system
+    if exact is None:
+        return times.user, times.system
+    return (exact * times.user / ticks, exact * times.system / ticks) if ticks else (exact, 0.0)
+
+
+def read_cpu_clock(pid: int) -> float | None:
+    """Return the CPU seconds of all threads of a process, ended ones included; None if there is no such process.
+
+    Source: CPUCLOCK_SCHED of include/linux/posix-timers.h, which glibc's clock_getcpuclockid builds alike.
+    """
+    try:
+        return time.clock_gettime((~pid << 3) | 2)
+    except OSError:
+        return None
 
 
 def _memory(process: psutil.Process) -> int:

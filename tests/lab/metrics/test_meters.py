@@ -4,6 +4,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import docker
@@ -14,7 +15,7 @@ import requests
 
 from lab.metrics.cgroup import CgroupMeter, read_throttled
 from lab.metrics.meters import StatsMeter, find_container, open_container_meter
-from lab.metrics.process import ProcessMeter, open_process_meter
+from lab.metrics.process import ProcessMeter, open_process_meter, read_cpu_clock
 from lab.metrics.sample import Meter, NoMeter, Sample, Switches
 
 # Burns until it has used this much CPU (whatever time that takes here), says so, and waits.
@@ -66,6 +67,31 @@ def test_process_cpu_time_is_measured(run, program):
     # The three standard ones.
     assert ProcessMeter(child.pid).count_descriptors() == 3
     assert sample.user_seconds + sample.system_seconds == pytest.approx(sample.cpu_seconds)
+
+
+# Workers that have each used a little CPU, 15 ms or more: of its ticks, a third would be cut off.
+_WORKERS = """
+import os, sys, time
+for _ in range(20):
+    if os.fork() == 0:
+        while time.process_time() < 0.015: pass
+        os.write(1, b".")
+        sys.stdin.read()
+        os._exit(0)
+while time.process_time() < 0.015: pass
+os.write(1, b".")
+sys.stdin.read()
+"""
+
+
+def test_cpu_time_of_many_workers_is_not_rounded():
+    command = [sys.executable, "-c", _WORKERS]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        assert server.stdout.read(21) == b"." * 21
+        used = ProcessMeter(server.pid).read().cpu_seconds
+    assert used is not None
+    assert used >= 21 * 0.015
 
 
 def test_switches_include_threads_that_end(tmp_path):
@@ -291,6 +317,7 @@ def test_process_sample_covers_the_whole_tree(monkeypatch):
         ],
     )
     monkeypatch.setattr(psutil, "Process", lambda pid: tree)
+    monkeypatch.setattr("lab.metrics.process.read_cpu_clock", lambda pid: None)
     meter = ProcessMeter(10)
     monkeypatch.setattr(meter, "_switches", SimpleNamespace(read=lambda pids: sum(pids)))
     assert meter.read() == Sample(
@@ -313,6 +340,24 @@ def test_process_sample_covers_the_whole_tree(monkeypatch):
     monkeypatch.setattr("lab.metrics.process.count_descriptors", count)
     assert meter.count_descriptors() == 7
     assert looked == [10, 11, 12, 13]
+
+
+def test_exact_time_is_divided_as_the_ticks_are(monkeypatch):
+    # 1:2 and 3:1 by their ticks; the third has none yet.
+    tree = Fake(10, 1.0, 2.0, 1, 1, below=[Fake(11, 3.0, 1.0, 1, 1), Fake(12, 0.0, 0.0, 1, 1)], reaped=(0.5, 0.25))
+    monkeypatch.setattr(psutil, "Process", lambda pid: tree)
+    monkeypatch.setattr("lab.metrics.process.read_cpu_clock", {10: 3.03, 11: 4.04, 12: 0.007}.get)
+    sample = ProcessMeter(10).read()
+    assert sample.user_seconds == pytest.approx(1.01 + 3.03 + 0.007 + 0.5)
+    assert sample.system_seconds == pytest.approx(2.02 + 1.01 + 0.25)
+    assert sample.cpu_seconds == pytest.approx(3.03 + 4.04 + 0.007 + 0.75)
+
+
+def test_cpu_clock_of_no_process_is_unknown():
+    child = subprocess.Popen(["true"])
+    child.wait()
+    assert read_cpu_clock(child.pid) is None
+    assert 0 < (read_cpu_clock(os.getpid()) or 0) <= time.process_time()
 
 
 def test_memory_smaller_than_the_cache_is_zero(tmp_path):
