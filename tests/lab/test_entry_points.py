@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from lab.base.messages import encode
 from lab.base.paths import ROOT
 from lab.servers import readiness, throttle
 
@@ -13,7 +14,7 @@ from lab.servers import readiness, throttle
 STARTS = {
     readiness.__name__: ([], 2, f"usage: python -m {readiness.__name__} "),
     # The pid of no process: the kernel's highest is 4194304.
-    throttle.__name__: (["4194305", "0.5"], 0, "throttling\n"),
+    throttle.__name__: (["4194305", "0.5"], 0, f"{encode(throttle.Throttling())}\n"),
     "lab.engine": (["--help"], 0, "usage: python3 -m lab.engine "),
 }
 
