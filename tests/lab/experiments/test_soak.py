@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from lab.base.errors import LabError
+from lab.base.messages import decode, encode
 from lab.cli.commands.soak import exit_code
 from lab.cli.context import COULD_NOT_RUN, DID_NOT_HOLD, HELD
-from lab.clients.soak_traffic import REQUESTS, ModelTraffic, TrafficCounts, find_workers
+from lab.clients.soak_traffic import REQUESTS, ModelTraffic, Rest, Resting, TrafficCounts, find_workers
 from lab.experiments.soak import COUNTS, Clients, Reading, judge, run
 from lab.metrics.trend import FEWEST, Trend, after_warm_up
 from lab.servers.open import open_backend
@@ -74,15 +75,15 @@ def test_number_of_clients_fits_the_model_and_the_warm_up(
     assert traffic.counts.failures == {}
 
 
-def test_two_words_in_one_read_are_both_handled() -> None:
+def test_two_messages_in_one_read_are_both_handled() -> None:
     command = [sys.executable, "-m", "lab.clients.soak_traffic"]
     environ = {**os.environ, "LAB_TARGETS": "[]"}
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environ) as clients:
         assert clients.stdin is not None
         assert clients.stdout is not None
-        clients.stdin.write("rest\nrest\n")
+        clients.stdin.write(f"{encode(Rest())}\n" * 2)
         clients.stdin.flush()
-        assert [clients.stdout.readline() for _ in range(2)] == ["resting 1\n", "resting 2\n"]
+        assert [decode(clients.stdout.readline(), Resting) for _ in range(2)] == [Resting(), Resting()]
         clients.stdin.close()
         assert clients.wait(60) == 0
 
