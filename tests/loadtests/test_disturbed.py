@@ -162,6 +162,8 @@ def test_durations_use_a_monotonic_clock():
         "lab/experiments/faults/fault.py",
         "lab/load/telemetry.py",
         "lab/experiments/store.py",
+        "lab/experiments/xray/record.py",
+        "lab/cli/commands/xray.py",
         "lab/tour/exhibits/xmlrpclib_exhibit.py",
         "loadtests/sockets/locust_stats.py",
         "loadtests/web/tables.py",  # the duration of a fault, whose begin is a time of day

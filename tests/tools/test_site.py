@@ -9,7 +9,7 @@ def test_what_pages_link_to_is_staged(tmp_path: Path) -> None:
     stage(tmp_path)
     staged = {path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()}
     assert set(list_pages()) <= staged
-    assert {Path("LICENSE"), Path("docs/bench.png"), Path("docs/examples/perl_echo/index.md")} <= staged
+    assert {Path("LICENSE"), Path("docs/images/xray.svg"), Path("docs/examples/perl_echo/index.md")} <= staged
 
 
 def test_addresses_elsewhere_are_found(tmp_path: Path) -> None:

@@ -94,6 +94,8 @@ class ProbeReader:
         """
         self._probe.tell(Mark(word))
         self._marks[word] = self._probe.wait_for(Marked, _MARK_TIMEOUT).at
+        # A report after the mark has all PINGs before it.
+        self._advance()
 
     def wait_recovered(self, seconds: float) -> ProbeReport:
         """Wait until the model has recovered, for `seconds` at most; return the report since the mark `quiet`.
