@@ -171,8 +171,8 @@ def _draw_span(span: Span, frame: _Frame, top: float) -> Iterator[str]:
     title = "" if frame.width < _NARROW else f"<title>{escape(describe(span))}</title>"
     bar = f'<rect class="{name}" x="{left:.1f}" y="{y:.0f}" width="{right - left:.1f}" height="{height}"'
     yield f"{bar}>{title}</rect>" if title else f"{bar}/>"
-    text = f"{word} for {span.whom}" if word and span.whom and name not in ("gil", "lock", "core") else word
-    for candidate in (text, word, span.whom):
+    text = f"{word} for {span.client}" if word and span.client and name not in ("gil", "lock", "core") else word
+    for candidate in (text, word, span.client):
         if candidate and len(candidate) * _LETTER + 8 < right - left and name != "silent":
             yield f'<text class="bar" x="{left + 4:.1f}" y="{top + 13:.0f}">{escape(candidate)}</text>'
             return
@@ -180,8 +180,8 @@ def _draw_span(span: Span, frame: _Frame, top: float) -> Iterator[str]:
 
 def describe(span: Span) -> str:
     """Return a span in words."""
-    whom = f" for {span.whom}" if span.whom else ""
-    return f"{span.state}{whom}: {show_ms(span.end - span.start)}, from {show_ms(span.start)}"
+    served = f" for {span.client}" if span.client else ""
+    return f"{span.state}{served}: {show_ms(span.end - span.start)}, from {show_ms(span.start)}"
 
 
 def _draw_arrows(analysis: Analysis, frame: _Frame) -> Iterator[str]:

@@ -104,8 +104,8 @@ def _name_clients(lane: Lane, cells: list[str], end: int, columns: int) -> None:
     """Write the client's name over the beginning of what a thread does for it, where there is room."""
     for span in lane.spans:
         first, last = span.start * columns // end, span.end * columns // end
-        if span.whom and last - first >= 3:
-            cells[first] = span.whom[0]
+        if span.client and last - first >= 3:
+            cells[first] = span.client[0]
 
 
 def _draw_axis(end: int, columns: int) -> str:

@@ -28,7 +28,7 @@ def _list_events(analysis: Analysis, pid: int) -> Iterator[dict[str, Any]]:
         yield {"ph": "M", "name": "thread_name", "pid": pid, "tid": row, "args": {"name": lane.name}}
         yield {"ph": "M", "name": "thread_sort_index", "pid": pid, "tid": row, "args": {"sort_index": row}}
         for span in lane.spans:
-            named = f"{span.state} for {span.whom}" if span.whom else str(span.state)
+            named = f"{span.state} for {span.client}" if span.client else str(span.state)
             times = {"ts": span.start / 1e3, "dur": (span.end - span.start) / 1e3}
             yield {"ph": "X", "name": named, "cat": "state", "pid": pid, "tid": row, **times}
         for mark in lane.marks:

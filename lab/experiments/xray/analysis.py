@@ -51,13 +51,13 @@ class Span:
     """A state of a lane.
 
     Args:
-        whom: the client for which the server is in this state; empty if for none.
+        client: the one for which the server is in this state; empty if for none.
     """
 
     start: int
     end: int
     state: State
-    whom: str = ""
+    client: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,10 +290,10 @@ class Analysis:
                 state = self._judge(key, span, segment) if last > first else None
                 if state is None:
                     continue
-                found.append(Span(time, first, span.state, span.whom))
-                found.append(Span(first, last, state, span.whom if state in (State.GIL, State.CORE) else ""))
+                found.append(Span(time, first, span.state, span.client))
+                found.append(Span(first, last, state, span.client if state in (State.GIL, State.CORE) else ""))
                 time = last
-            found.append(Span(time, span.end, span.state, span.whom))
+            found.append(Span(time, span.end, span.state, span.client))
         return found
 
     def _judge(self, key: LaneKey, span: Span, segment: Segment) -> State | None:
@@ -399,7 +399,7 @@ def _fill(spans: list[Span], end: int, rest: State) -> list[Span]:
             continue
         if start > time:
             found.append(Span(time, start, rest))
-        found.append(Span(start, until, span.state, span.whom))
+        found.append(Span(start, until, span.state, span.client))
         time = until
     if time < end:
         found.append(Span(time, end, rest))
@@ -410,8 +410,8 @@ def _join(spans: Iterable[Span]) -> list[Span]:
     """Join neighbours of the same state."""
     found: list[Span] = []
     for span in spans:
-        if found and (found[-1].state, found[-1].whom) == (span.state, span.whom):
-            found[-1] = Span(found[-1].start, span.end, span.state, span.whom)
+        if found and (found[-1].state, found[-1].client) == (span.state, span.client):
+            found[-1] = Span(found[-1].start, span.end, span.state, span.client)
         else:
             found.append(span)
     return found

@@ -165,7 +165,7 @@ def test_lanes_add_up_to_the_whole_time(analysis: Analysis) -> None:
 
 def states_of(analysis: Analysis, lane: str) -> list[tuple[State, str, float]]:
     (found,) = (each for each in analysis.lanes if each.name == lane)
-    return [(span.state, span.whom, round((span.end - span.start) / MS, 1)) for span in found.spans]
+    return [(span.state, span.client, round((span.end - span.start) / MS, 1)) for span in found.spans]
 
 
 def test_lane_of_a_client_in_the_backlog() -> None:

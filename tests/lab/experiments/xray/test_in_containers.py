@@ -45,7 +45,7 @@ def test_scene_is_recorded_on_both_sides(lab: Containers) -> None:
     (process,) = recording.processes
     assert {(thread.pid, thread.tid) for thread in recording.threads} == {(process.pid, process.notes[0].thread)}
     (lane,) = [lane for lane in analysis.lanes if not lane.is_client]
-    assert {(State.SLEEPING, "A"), (State.COMPUTING, "B")} <= {(span.state, span.whom) for span in lane.spans}
+    assert {(State.SLEEPING, "A"), (State.COMPUTING, "B")} <= {(span.state, span.client) for span in lane.spans}
 
 
 def test_system_calls_are_counted_by_a_helper_among_its_processes(lab: Containers) -> None:
