@@ -245,6 +245,16 @@ def test_repeated_mark_means_the_later_moment(probe: FakeProbe) -> None:
     assert probe.received == ["injected", "injected"]
 
 
+def test_report_after_a_mark_has_the_pings_before_it(probe: FakeProbe) -> None:
+    reader = reader_of(probe)
+    reader.mark("quiet")
+    reader.mark("injected")
+    probe.clock.now += 1.0
+    probe.say(*pings(0.5, 1, None))
+    reader.mark("healed")
+    assert reader.report().failed == 1
+
+
 @pytest.mark.parametrize("how", ["ended", "unresponsive"])
 def test_probe_without_an_answer_is_an_error_with_its_last_output(probe: FakeProbe, how: str) -> None:
     reader = reader_of(probe)
