@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -21,20 +22,11 @@ _under_way: list[tuple[str, str]] = []
 _pid = os.getpid()
 
 _AGAIN_SECONDS = 0.02
-_is_forking = False
 
-
-def _note_fork(*, begins: bool) -> None:
-    global _is_forking
-    _is_forking = begins
-
-
-# The last hooks to be registered begin first and end last, so they enclose the hooks of all other modules.
-os.register_at_fork(
-    before=lambda: _note_fork(begins=True),
-    after_in_parent=lambda: _note_fork(begins=False),
-    after_in_child=lambda: _note_fork(begins=False),
-)
+# The first signal, and whether Python has dropped its KeyboardInterrupt.
+_first = signal.SIGINT.value
+_was_dropped = False
+_show_unraisable = sys.unraisablehook
 
 
 def install() -> None:
@@ -42,11 +34,13 @@ def install() -> None:
 
     A signal that is ignored stays ignored: SIGHUP under nohup, SIGINT under a shell's `&`.
     """
-    global _pid
+    global _pid, _show_unraisable
     _pid = os.getpid()
     for number in ENDING:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _end)
+    if sys.unraisablehook is not _note_dropped:
+        _show_unraisable, sys.unraisablehook = sys.unraisablehook, _note_dropped
 
 
 @contextlib.contextmanager
@@ -122,23 +116,49 @@ def are_held() -> bool:
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    if _is_forking:
-        # Python prints and drops an exception from a hook of a fork. So send the signal again a moment later.
-        again = threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), number))
-        again.daemon = True
-        again.start()
-        return
-    if os.getpid() != _pid:
-        # A child between fork and exec: it ends by the signal, as the new program would.
-        signal.signal(number, signal.SIG_DFL)
-        signal.raise_signal(number)
+    global _first
+    _end_child(number)
+    _first = number
     for each in ENDING:
         if signal.getsignal(each) is not signal.SIG_IGN:
             signal.signal(each, _say)
     raise KeyboardInterrupt
 
 
+def _end_child(number: int) -> None:
+    """End a child between fork and exec by the signal, as it would end the new program."""
+    if os.getpid() != _pid:
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
+
+
+def _note_dropped(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Send the signal again a moment later if Python has dropped its KeyboardInterrupt.
+
+    It drops an exception from `__del__`, from a callback of a weak reference (each import has one), and from a hook of
+    a fork.
+    """
+    if unraisable.exc_type is not KeyboardInterrupt or os.getpid() != _pid:
+        _show_unraisable(unraisable)
+        return
+    again = threading.Timer(_AGAIN_SECONDS, _send_again)
+    again.daemon = True
+    again.start()
+
+
+def _send_again() -> None:
+    global _was_dropped
+    _was_dropped = True
+    os.kill(_pid, _first)
+
+
 def _say(number: int, frame: FrameType | None) -> None:
+    global _was_dropped
+    if not _under_way:
+        _end_child(number)
+        if _was_dropped:
+            _was_dropped = False
+            raise KeyboardInterrupt
     line = "lab: ending; Ctrl-\\ ends it by force, and may leave something behind"
     if _under_way:
         what, by_hand = _under_way[-1]

@@ -32,9 +32,11 @@ ENDING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    """Restore pytest's handlers."""
+    """Restore pytest's handlers and hook."""
     before = {number: signal.getsignal(number) for number in ENDING}
+    hook = sys.unraisablehook
     yield
+    sys.unraisablehook = hook
     for number, handler in before.items():
         signal.signal(number, handler)
 
@@ -324,22 +326,42 @@ def test_interrupted_question_of_clean_removes_nothing(monkeypatch: pytest.Monke
         servers.clean_all(context.Lab(None, "process", None), yes=False)
 
 
-def test_signal_during_a_fork_is_not_lost() -> None:
-    """Python prints and drops an exception between the hooks of a fork."""
+# What makes Python call `interrupt` where it prints and drops an exception.
+DROPPING = {
+    "__del__": "type('Deleted', (), {'__del__': lambda self: interrupt()})()",
+    "weak reference": "it = type('It', (), {})(); reference = weakref.ref(it, lambda _: interrupt()); del it",
+    "before a fork": "os.register_at_fork(before=interrupt); os.fork() or os._exit(0)",
+    "after a fork": "os.register_at_fork(after_in_parent=interrupt); os.fork() or os._exit(0)",
+}
+
+
+@pytest.mark.parametrize("dropping", DROPPING.values(), ids=DROPPING)
+def test_interrupt_that_python_drops_is_not_lost(dropping: str) -> None:
+    """SIGINT is ignored, as under a shell's `&`: the signal that is sent again is the one that came."""
     script = (
-        "import os, signal, time\n"
+        "import os, signal, time, weakref\n"
         "from lab.base import interrupts\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
         "interrupts.install()\n"
-        "interrupts._note_fork(begins=True)\n"
-        "signal.raise_signal(signal.SIGINT)\n"
-        "interrupts._note_fork(begins=False)\n"
+        "def interrupt(): signal.raise_signal(signal.SIGTERM)\n"
         "try:\n"
+        f"    {dropping}\n"
         "    time.sleep(60)\n"
         "except KeyboardInterrupt:\n"
         "    print('interrupted')\n"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("interrupted\n", "")
+
+
+def test_other_exceptions_that_python_drops_are_printed() -> None:
+    script = (
+        "from lab.base import interrupts\n"
+        "interrupts.install()\n"
+        "type('Deleted', (), {'__del__': lambda self: 1 / 0})()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "ZeroDivisionError" in done.stderr
 
 
 def test_signal_between_the_hooks_of_a_fork_is_sent_again() -> None:
