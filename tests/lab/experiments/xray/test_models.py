@@ -66,10 +66,12 @@ def prove(recording: Recording) -> set[tuple[str, str, str]]:
     sent = {client.name: client.sent[0] for client in recording.clients}
     read = {name: times[name, Kind.RECEIVED][0] for name in sent}
     found = set()
-    if len(set(places.values())) == 1 and times["A", Kind.CLOSE] < times["B", Kind.OPENED]:
+    # On a busy machine the recording ends before a model has noticed that its last client is gone.
+    closed = {name: times.get((name, Kind.CLOSE), [recording.end])[0] for name in sent}
+    if len(set(places.values())) == 1 and closed["A"] < times["B", Kind.OPENED][0]:
         # One after the other. Who sent while another was served has waited for it, and for it alone if it came first.
         for before, after in (("A", "B"), ("B", "C"), ("A", "C")):
-            if min(times[before, Kind.CLOSE][0], read[after]) - sent[after] >= LONG:
+            if min(closed[before], read[after]) - sent[after] >= LONG:
                 found.add((before, after, "thread"))
         return found - ({("A", "C", "thread")} if len(found) == 3 else set())
     begin, end = times["B", Kind.COMPUTE][0], times["B", Kind.DIGEST][0]

@@ -33,8 +33,9 @@ def test_open_loop_reaches_the_requested_rate(open_model, load):
     server = open_model("asyncio_streams")
     found = load({"it": server.url("command", "tcp")}, *OPEN, "--rate", "200", users=4, seconds=2.0)["it"]
     assert found.asked == pytest.approx(200 * found.seconds, rel=0.2)
-    # Whatever is not answered is in flight when the window ends: one on each connection, or it was dropped.
-    assert abs(found.asked - found.answered - found.dropped) <= 4
+    # Whatever is not answered is in flight when the window ends: one on each connection, or it was dropped. A generator
+    # that has no core is late: what was due before the window is then answered in it.
+    assert abs(found.asked - found.answered - found.dropped) <= 4 + found.late
     assert found.failures == {}
     assert len(found.intended.pairs()) > 1
 
@@ -102,9 +103,10 @@ def test_timeouts_count_in_both_times_and_unsent_requests_are_dropped(load, open
     for times in (found.service, found.intended):
         assert times.total == found.answered + timed_out
         assert sum(count for value, count in times.pairs() if value >= 299_000) >= timed_out
-    # Each that was due has one of these ends, or is under way at the end of the window, as one was at its beginning.
+    # Each that was due has one of these ends, or is under way at the end of the window. At its beginning at most those
+    # of 0.3 s were due already.
     assert found.dropped > 100
-    assert abs(found.asked - found.answered - timed_out - found.dropped) <= 1
+    assert abs(found.asked - found.answered - timed_out - found.dropped) <= 1 + 30
     # Nothing is sent that is older than the time-out when its turn comes: after 4 s there would be times above 3 s.
     assert max(value for value, _ in found.intended.pairs()) < 2_500_000
 
@@ -122,8 +124,8 @@ def test_rate_follows_its_shape(open_model, load):
     server = open_model("asyncio_streams")
     arguments = [*OPEN, "--rate", "1000", "--shape", "ramp", "--shape-time", "2"]
     found = load({"it": server.url("command", "tcp")}, *arguments, users=4, seconds=2.0)["it"]
-    # The area under a ramp is half of the rectangle around it.
-    assert found.asked == pytest.approx(1000, rel=0.2)
+    # The area under a ramp is half of the rectangle around it. A window that begins late sees more of its top.
+    assert 0.4 < found.asked / (1000 * found.seconds) < 0.8
 
 
 @contextlib.contextmanager
