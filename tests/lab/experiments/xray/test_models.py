@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from lab.base.environ import ENV_XRAY
-from lab.experiments.xray.analysis import SHORTEST, Analysis, is_orderly
+from lab.experiments.xray.analysis import SHORTEST, Analysis, State, is_orderly
 from lab.experiments.xray.record import choose_folder, record
 from lab.experiments.xray.recording import Recording
 from lab.experiments.xray.scenes import SCENES
@@ -93,12 +93,16 @@ def test_conclusion_is_what_the_order_of_events_proves(lab: Processes, name: str
     analysis = Analysis(recording)
     proved = prove(recording)
     concluded = set(analysis.chain)
-    # A wait of a few switches between threads is none of a model.
+    # A wait of a few switches between threads is none of a model. A loop that gets no core looks as if it read from the
+    # client that it served first.
     assert proved <= concluded
-    assert all(
-        max(edge.length for edge in analysis.edges if (edge.holder, edge.waiter, edge.via) == link) < 2 * LONG
-        for link in concluded - proved
-    ), (concluded, proved)
+    unproved = [
+        edge
+        for edge in analysis.edges
+        if (edge.holder, edge.waiter, edge.via) in concluded - proved
+        and (is_orderly(recording) or edge.state is not State.READING)
+    ]
+    assert all(edge.length < 2 * LONG for edge in unproved), (unproved, proved)
     places = find_places(recording)
     match CATALOGUE[name].concurrency:
         case "one" if is_orderly(recording):
