@@ -188,6 +188,13 @@ GROUPS = (
         ("tests/lab/report/test_faults_text.py", "tests/lab/report/test_faults_page.py"),
     ),
     Group(
+        "bench_answer",
+        ("lab/report/bench_answer.py",),
+        ("tests/lab/report/test_bench_answer.py",),
+    ),
+    Group("units", ("lab/base/units.py",), ("tests/lab/test_units.py", "tests/lab/report/charts/test_scale.py")),
+    Group("published", ("lab/experiments/published.py",), ("tests/lab/experiments/test_published.py",)),
+    Group(
         "charts",
         ("lab/report/charts/scale.py",),
         ("tests/lab/report/charts/test_scale.py",),
