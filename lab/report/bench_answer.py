@@ -51,9 +51,12 @@ def find_answer(findings: Findings, workload: str) -> Answer:
     ranks = findings.rank(sound, "rate")
     cost_ranks = findings.rank([costs[row.model] for row in sound if row.model in costs], "cpu_us")
     rates = {row.model: found for row in rows if (found := row.read("rate"))}
-    top = max((rates[model].middle for model in ranks), default=0.0)
     # A lower bound far below the best rate is no reason to recommend a model.
-    first = [model for model, (best, _) in ranks.items() if best == 1 and rates[model].middle >= top * FAR_BELOW]
+    first = [
+        model
+        for model, (best, _) in ranks.items()
+        if best == 1 and rates[model].middle >= FAR_BELOW * max(rates[other].middle for other in ranks)
+    ]
     cheapest = [model for model, (best, _) in cost_ranks.items() if best == 1]
     best, why = _choose_best(first, cheapest, cost_ranks)
     cost_of = {model: found for model, row in costs.items() if (found := row.read("cpu_us"))}
@@ -87,29 +90,36 @@ def _choose_worst(
     """Return the model with failures, else the one far behind in rate, else the most expensive; None if none is."""
     if failing := [row for row in rows if row.failed]:
         return max(failing, key=lambda row: row.failed_ratio)
-    top = max((found.middle for found in rates.values()), default=0.0)
-    others = [row for row in rows if row.model not in good and row.model in rates]
-    if behind := [row for row in others if rates[row.model].high < top * FAR_BELOW]:
+    others = [row for row in rows if row.model not in good]
+    if behind := [row for row in others if _is_far_behind(row.model, rates)]:
         return min(behind, key=lambda row: rates[row.model].middle)
-    least = min((found.middle for found in costs.values()), default=0.0)
     expensive = [
         row
         for row in rows
-        if cost_ranks.get(row.model, (1, 1))[0] > 1 and costs[row.model].middle >= least * _EXPENSIVE
+        if _is_expensive(row.model, costs) and row.model in cost_ranks and cost_ranks[row.model][0] > 1
     ]
     return max(expensive, key=lambda row: costs[row.model].middle, default=None)
+
+
+def _is_far_behind(model: str, rates: Mapping[str, Estimate]) -> bool:
+    return model in rates and rates[model].high < FAR_BELOW * max(found.middle for found in rates.values())
+
+
+def _is_expensive(model: str, costs: Mapping[str, Estimate]) -> bool:
+    """Return whether a request costs much more than the least; of a cost of 0 nothing is a multiple."""
+    return model in costs and costs[model].middle >= _EXPENSIVE * min(found.middle for found in costs.values()) > 0
 
 
 def _explain_worst(row: Row, rates: Mapping[str, Estimate], costs: Mapping[str, Estimate]) -> str:
     if row.failed:
         return f"{row.failed_ratio:.2%} of its requests failed: {row.failed.most_common(1)[0][0]}"
     parts = []
-    top = max(found.middle for found in rates.values())
-    if row.model in rates and rates[row.model].high < top * FAR_BELOW:
-        parts.append(f"{_show_share(rates[row.model].middle / top)} of the best rate")
-    least = min((found.middle for found in costs.values()), default=0.0)
-    if row.model in costs and least and costs[row.model].middle >= least * _EXPENSIVE:
-        parts.append(f"{costs[row.model].middle / least:.1f} times the least CPU per request")
+    if _is_far_behind(row.model, rates):
+        share = rates[row.model].middle / max(found.middle for found in rates.values())
+        parts.append(f"{_show_share(share)} of the best rate")
+    if _is_expensive(row.model, costs):
+        times = costs[row.model].middle / min(found.middle for found in costs.values())
+        parts.append(f"{times:.1f} times the least CPU per request")
     return ", ".join(parts) + (f" ({row.summary})" if row.summary else "")
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from lab.experiments.bench.findings import Findings, Row, read_findings
 from lab.metrics.estimates import Estimate, rank
+from lab.metrics.verdict import Limit, Verdict
 from lab.report import bench_page
 from lab.report.bench_answer import Answer, _choose_best, _choose_worst, _explain_worst, find_answer
 from lab.report.bench_charts import draw_answer, draw_details
@@ -42,6 +43,21 @@ def test_answer_is_the_one_that_is_fastest_and_cheapest(tmp_path: Path) -> None:
     assert (answer.worst, answer.why_worst) == ("", "")
 
 
+@pytest.mark.parametrize(("rate", "best"), [(5_500, "plain_socket"), (5_499, "thread_pool")])
+def test_lower_bound_below_half_of_the_best_rate_is_not_recommended(tmp_path: Path, rate: int, best: str) -> None:
+    """The best is thread_pool with 10,999 + 1; plain_socket may reach more than its lower bound, and is cheapest."""
+    rates = {"plain_socket": rate, "thread_pool": 10_999, "asyncio_streams": 9_000}
+    findings = read_findings(make_bench_run(tmp_path, rates, replace(PLAN, models=tuple(rates))))
+    bound = Verdict(Limit.GENERATOR, "the generator used 99% of its core")
+    rows = {
+        key: replace(row, found={number: replace(item, verdict=bound) for number, item in row.found.items()})
+        if key.model == "plain_socket"
+        else row
+        for key, row in findings.rows.items()
+    }
+    assert find_answer(replace(findings, rows=rows), "session").best == (best,)
+
+
 def make_rows(failures: Mapping[str, int] | None = None, names: str = "abcd") -> list[Row]:
     """Return a row with 10,000 replies for each name, and so many failures."""
     found = {
@@ -71,6 +87,8 @@ def test_best_are_in_both_first_places_or_the_cheapest_of_the_fastest() -> None:
     # Without a cost, all of the fastest.
     assert _choose_best("xy", "", {}) == (("x", "y"), "highest rate; least CPU per request: not known")
     assert _choose_best("", "ab", ranks) == ((), "")
+    # The best rank that each may have: d has the narrower interval.
+    assert _choose_best("cd", "ab", {"a": (1, 2), "b": (1, 2), "c": (2, 4), "d": (3, 3)})[0] == ("c",)
 
 
 def test_worst_has_the_largest_share_of_failures() -> None:
@@ -84,6 +102,11 @@ def test_worst_is_the_slowest_of_those_far_behind() -> None:
     # A good one is not the worst, nor one whose interval reaches half of the best rate.
     assert choose_worst(make_rows(), "ac", rates, costs) == "b"
     assert choose_worst(make_rows(), "ac", make_estimates(100, 49, 20, 100), make_estimates(1, 1, 1, 1)) is None
+    # One that reaches exactly half is not far behind.
+    half = {"a": Estimate(100, 90, 110, 3), "b": Estimate(45, 40, 50, 3)}
+    assert choose_worst(make_rows(), "a", half, {}) is None
+    assert choose_worst(make_rows(), "a", half | {"b": Estimate(45, 40, 49.9, 3)}, {}) == "b"
+    assert choose_worst(make_rows(), "a", {}, {}) is None
 
 
 def test_worst_is_the_most_expensive_if_none_is_far_behind() -> None:
@@ -94,6 +117,10 @@ def test_worst_is_the_most_expensive_if_none_is_far_behind() -> None:
     assert choose_worst(make_rows(), "a", rates, make_estimates(10, 14, 11, 12)) is None
     wide = {"a": Estimate(10, 5, 30, 3), "b": Estimate(20, 5, 30, 3)}
     assert choose_worst(make_rows(), "a", rates, wide) is None
+    # c and d have no known cost; and nothing is a multiple of 0.
+    assert choose_worst(make_rows(), "a", rates, make_estimates(10, 30)) == "b"
+    assert choose_worst(make_rows(), "a", rates, make_estimates(0, 30)) is None
+    assert _choose_worst(make_rows(), "a", rates, make_estimates(10, 30), {}) is None
 
 
 def test_reason_has_the_rate_and_the_cost_where_they_stand_out() -> None:
@@ -106,6 +133,9 @@ def test_reason_has_the_rate_and_the_cost_where_they_stand_out() -> None:
     )
     assert _explain_worst(row, make_estimates(100, 20), make_estimates(10, 14)) == "20% of the best rate (one line)"
     assert _explain_worst(row, make_estimates(100, 20), make_estimates(10)) == "20% of the best rate (one line)"
+    half = {"a": Estimate(100, 90, 110, 3), "b": Estimate(45, 40, 50, 3)}
+    assert _explain_worst(row, half, {}) == " (one line)"
+    assert _explain_worst(row, {}, make_estimates(0, 30)) == " (one line)"
     failing = make_rows({"a": 100}, "a")[0]
     assert _explain_worst(failing, make_estimates(1), {}) == "0.99% of its requests failed: timeout"
 
