@@ -43,6 +43,15 @@ def test_answer_is_the_one_that_is_fastest_and_cheapest(tmp_path: Path) -> None:
     assert (answer.worst, answer.why_worst) == ("", "")
 
 
+def test_worst_is_the_expensive_one_where_all_are_equally_fast(tmp_path: Path) -> None:
+    """Each makes 11,000 requests/s; the costs are 80, 90, 100, 110 and 120."""
+    names = ("asyncio_streams", "thread_pool", "plain_socket", "prefork", "selector_loop")
+    rates = {name: 11_000 - number for number, name in enumerate(names)}
+    answer = find_answer(read_findings(make_bench_run(tmp_path, rates, replace(PLAN, models=names))), "session")
+    assert (answer.best, answer.worst) == (("asyncio_streams",), "selector_loop")
+    assert answer.why_worst == "1.5 times the least CPU per request (one line)"
+
+
 @pytest.mark.parametrize(("rate", "best"), [(5_500, "plain_socket"), (5_499, "thread_pool")])
 def test_lower_bound_below_half_of_the_best_rate_is_not_recommended(tmp_path: Path, rate: int, best: str) -> None:
     """The best is thread_pool with 10,999 + 1; plain_socket may reach more than its lower bound, and is cheapest."""
@@ -120,6 +129,7 @@ def test_worst_is_the_most_expensive_if_none_is_far_behind() -> None:
     # c and d have no known cost; and nothing is a multiple of 0.
     assert choose_worst(make_rows(), "a", rates, make_estimates(10, 30)) == "b"
     assert choose_worst(make_rows(), "a", rates, make_estimates(0, 30)) is None
+    assert choose_worst(make_rows(), "a", rates, make_estimates(0.3, 0.6)) == "b"
     assert _choose_worst(make_rows(), "a", rates, make_estimates(10, 30), {}) is None
 
 

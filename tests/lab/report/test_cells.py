@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from lab.base.units import UNKNOWN, show_us
 from lab.metrics.verdict import Limit, Verdict
-from lab.report.cells import Cell, mark, mark_bounds, show_rate
+from lab.report.cells import Cell, make_verdict, mark, mark_bounds, show_rate
 from tests.support.made_up import MEASUREMENT, vary
 
 
@@ -28,3 +28,17 @@ def test_rate_is_marked_as_a_lower_bound() -> None:
     assert show_rate(replace(MEASUREMENT, verdict=Verdict(Limit.GENERATOR, "it was"))) == "≥ 10.0k"
     assert show_rate(vary(MEASUREMENT, answered=0)) == "0"
     assert show_rate(None) == UNKNOWN
+
+
+def test_verdict_has_its_reason_and_the_failures() -> None:
+    words = ("server-bound: the server used 99% of a core",)
+    assert make_verdict(MEASUREMENT) == Cell("server-bound", "● server", words=words)
+    failing = vary(
+        MEASUREMENT, failures={"reset": 3, "timeout": 1}, verdict=Verdict(Limit.WRONG, "3 replies were wrong")
+    )
+    assert make_verdict(failing) == Cell(
+        Limit.WRONG,
+        f"▲ {Limit.WRONG}",
+        is_good=False,
+        words=(f"{Limit.WRONG}: 3 replies were wrong", "failures: 3 × reset; 1 × timeout"),  # noqa: RUF001  # as the failures are shown
+    )

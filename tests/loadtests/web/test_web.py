@@ -282,6 +282,7 @@ def extended(monkeypatch):
     def start(*, has_parent, base=""):
         environment, spawned, guarded = make_environment(base), [], []
         monkeypatch.setattr(RECORDER, "rows", lambda: [_row()])
+        monkeypatch.setattr(RECORDER, "tallies", lambda: {Series("prefork", "ping"): Tally()})
         monkeypatch.setattr(tables, "guard", lambda page, path: guarded.append((page, path)))
         monkeypatch.setattr(gevent, "spawn", lambda *arguments: spawned.append(arguments))
         monkeypatch.setattr(sys, "stdin", SimpleNamespace(fileno=lambda: 7))
@@ -294,11 +295,12 @@ def extended(monkeypatch):
         # The last one samples for the live page.
         *spawned, (_, course) = spawned
         assert isinstance(course, Course)
+        environment.course = course
         if has_parent:
             ((listen, descriptor),) = spawned
             servers = listen.__self__
             assert (listen, descriptor) == (servers.listen, 7)
-            servers._heard = {"prefork": (time.monotonic(), Usage("prefork", 1.5))}
+            servers._heard = {"prefork": (time.monotonic(), Usage("prefork", 1.5, 7))}
             servers._faults = [PAUSE]
         else:
             assert spawned == []
@@ -328,6 +330,10 @@ def test_page_with_a_lab_has_servers_and_faults(extended):
     shown = {table["key"]: table["data"] for table in client.get("/load/stats/requests").json["extended_stats"]}
     assert [row["model"] for row in shown["servers"]] == ["prefork"]
     assert [row["fault"] for row in shown["faults"]] == ["pause"]
+    # The live page draws the same usage.
+    environment.course.sample()
+    (sample,) = environment.course.since(0)
+    assert sample["models"]["prefork"]["memory_bytes"] == 7
     # Both of Locust's ways to forget are followed.
     for forget_all in (environment.stats.reset_all, environment.stats.clear_all):
         servers._since = ""
@@ -361,7 +367,7 @@ def test_rows_can_be_downloaded_as_csv(extended):
     # Whole figures, and nothing where nothing is known.
     assert answer.text.splitlines() == [
         "model,cpu_cores,memory_bytes,processes,threads,descriptors",
-        "prefork,1.5,,,,",
+        "prefork,1.5,7,,,",
     ]
     header, row = client.get("/load/lab/times.csv").text.splitlines()
     assert dict(zip(header.split(","), row.split(","), strict=True))["p99_us"] == "48127.9"
