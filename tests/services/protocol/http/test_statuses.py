@@ -6,6 +6,7 @@ import pytest
 
 from fuzz.oracle import Outcome
 from services.protocol import Limits
+from services.protocol.http.errors import REASONS
 from tests.services.protocol.http.conftest import read_replies
 from tests.support.ws_cases import ACCEPTED, REFUSED
 from tests.support.ws_link import handshake
@@ -37,6 +38,11 @@ LINES = {
 @pytest.mark.parametrize("line", LINES)
 def test_status_line(deliver: Callable[..., Outcome], line: str) -> None:
     assert deliver(LINES[line]).sent.startswith(f"HTTP/1.1 {line}\r\nDate: ".encode())
+
+
+def test_no_other_status_is_known() -> None:
+    others = ["408 Request Timeout", "503 Service Unavailable"]  # of slow clients and full servers
+    assert [f"{status} {reason}" for status, reason in REASONS.items()] == sorted([*LINES, *others])
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT"])

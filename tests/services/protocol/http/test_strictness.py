@@ -11,6 +11,10 @@ from tests.support.http_cases import CASES, NEXT, Case
 
 LARGE = 20_000
 
+CHUNKED = b"GET /ping HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+# A chunk whose extensions have 255 bytes, and the largest line of a chunk: 256.
+EXTENDED = b"1;%b\r\na\r\n" % (b"a" * 254)
+
 
 @pytest.mark.parametrize("case", [case for case in CASES if len(case.request) < LARGE], ids=lambda case: case.name)
 def test_case(deliver: Callable[..., Outcome], case: Case) -> None:
@@ -43,6 +47,11 @@ def test_names_are_unique() -> None:
             b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n1\r\na\r\n1\r\n",
             413,
         ),
+        ({"http_body": 3}, CHUNKED + b"1\r\na\r\n2\r\nbc\r\n1\r\n", 413),
+        ({}, CHUNKED + b"1;%b\r\n" % (b"a" * 255), 400),
+        # 16 * 255 + 17 = 4097.
+        ({}, CHUNKED + EXTENDED * 16 + b"1;%b\r\n" % (b"a" * 16), 400),
+        ({"http_header_bytes": 64}, CHUNKED + b"0\r\nA: %b\r\nB: %b\r\n" % (b"a" * 30, b"b" * 25), 431),
     ],
 )
 def test_limit_is_enforced_before_the_request_is_complete(
@@ -60,6 +69,10 @@ def test_limit_is_enforced_before_the_request_is_complete(
         ({"http_headers": 2}, b"GET /ping HTTP/1.1\r\nHost: a\r\nA: b\r\n\r\n"),
         ({"http_header_bytes": 64}, b"GET /ping HTTP/1.1\r\nHost: a\r\nA: %b\r\n\r\n" % (b"b" * 50)),
         ({"http_body": 3}, b"GET /ping HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"),
+        ({"http_body": 3}, CHUNKED + b"1\r\na\r\n2\r\nbc\r\n0\r\n\r\n"),
+        # 16 * 255 + 16 = 4096.
+        ({}, CHUNKED + EXTENDED * 16 + b"1;%b\r\na\r\n0\r\n\r\n" % (b"a" * 15)),
+        ({"http_header_bytes": 64}, CHUNKED + b"0\r\nA: %b\r\nB: %b\r\n\r\n" % (b"a" * 30, b"b" * 24)),
     ],
 )
 def test_request_at_its_limit_is_answered(
@@ -126,6 +139,19 @@ def test_slow_body_is_refused(clock: ManualClock, pull: Callable[..., Outcome], 
             break
         clock.now += 1
     assert [reply.status for reply in read_replies(outcome.sent)] == [408]
+
+
+@pytest.mark.parametrize(("received", "statuses"), [(100, []), (99, [408])])
+def test_body_has_its_rate_after_twenty_seconds(
+    clock: ManualClock, pull: Callable[..., Outcome], received: int, statuses: list[int]
+) -> None:
+    """100 bytes per second: after 21 s, 100 bytes must be here."""
+    connection = Connection("http", limits=Limits(http_body_rate=100), clock=clock)
+    connection.receive_data(b"GET /ping HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n")
+    outcome = pull(connection)
+    clock.now += 21
+    connection.receive_data(b"a" * received)
+    assert [reply.status for reply in read_replies(pull(connection, outcome).sent)] == statuses
 
 
 def test_client_of_tls_is_reported() -> None:

@@ -258,6 +258,34 @@ def test_messages_of_a_client_with_blocks_that_are_final() -> None:
     assert Deflate(15).inflate(data[:-1] + deflate(b" world"), 100) == b"hello world"
 
 
+def test_tail_belongs_to_the_message() -> None:
+    """RFC 7692, 7.2.2, has 00 00 ff ff appended: here they are the bytes that a stored block of four announces."""
+    assert Deflate(15).inflate(b"\x00\x04\x00\xfb\xff", 100) == b"\x00\x00\xff\xff"
+
+
+def test_message_of_many_final_blocks_is_not_copied_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A megabyte of such blocks, each of two bytes, would occupy a server for seconds."""
+    handed: list[int] = []
+
+    real = zlib.decompressobj
+
+    class Machine:
+        def __init__(self, wbits: int) -> None:
+            self._real = real(wbits)
+
+        def decompress(self, data: bytes, most: int) -> bytes:
+            handed.append(len(data))
+            return self._real.decompress(data, most)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._real, name)
+
+    monkeypatch.setattr(zlib, "decompressobj", Machine)
+    assert Deflate(15).inflate(b"\x03\x00" * 10_000, 100) == b""
+    assert len(handed) >= 10_000
+    assert max(handed) <= 1024
+
+
 @pytest.mark.parametrize("size", [0, 1, 99, 100])
 def test_inflated_size_at_its_limit(size: int) -> None:
     assert Deflate(15).inflate(deflate(bytes(size)) if size else b"\0", 100) == bytes(size)
@@ -295,6 +323,11 @@ def test_window(bits: int) -> None:
         (b"permessage-deflate; client_max_window_bits=16", None),
         (b"permessage-deflate; client_no_context_takeover=1", None),
         (b"permessage-deflate; server_max_window_bits=8, permessage-deflate", 15),
+        (b"permessage-deflate; client_max_window_bits=8; server_max_window_bits=15", 15),
+        (b"permessage-deflate; server_max_window_bits=9; server_max_window_bits=9", None),
+        (b"permessage-deflate; server_no_context_takeover; server_no_context_takeover", None),
+        (b"permessage-deflate; server_max_window_bits=09", None),
+        (b"permessage-deflate; mux", None),
         (b"permessage-deflate; ", None),
         (b"x-webkit-deflate-frame", None),
         (b"", None),
