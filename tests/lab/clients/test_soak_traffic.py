@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 from typing import cast
 
@@ -44,7 +45,7 @@ from lab.clients.soak_traffic import (
     find_workers,
 )
 from loadtests.sockets.connection import BlockingConnection
-from services.protocol import Address, Connection
+from services.protocol import Address, Connection, Transport
 from services.serving.clock import SystemClock
 from tests.support.made_up_server import receive, served
 from tests.support.waiting import wait_until
@@ -354,7 +355,8 @@ def test_hostile_clients_send_their_bytes_and_end_as_designed() -> None:
     ):
         datagrams.bind(("127.0.0.1", 0))
         datagrams.settimeout(10)
-        where = {name: Address.parse(address) for name in ("command-tcp", "command-tls", "http-tcp")}
+        where = {name: Address.parse(address) for name in ("command-tcp", "http-tcp")}
+        where["command-tls"] = replace(where["command-tcp"], transport=Transport.TLS)
         where["chargen-tcp"] = Address.parse(talkative)
         where["command-udp"] = Address.parse(f"udp://127.0.0.1:{datagrams.getsockname()[1]}")
         for listener, hostile in HOSTILE:
