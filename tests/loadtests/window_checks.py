@@ -19,7 +19,7 @@ from loadtests.contract import LoadResult
 from loadtests.parts import Group, Part, Pulse
 from loadtests.sockets.engine import Engine
 from loadtests.sockets.histogram import Histogram
-from loadtests.sockets.recorder import Series, Tally
+from loadtests.sockets.recorder import Recorder, Series, Tally
 from loadtests.window import Window, WindowCounter
 
 ONE, OTHER = Series("one", "ping", "tcp", "closed"), Series("other", "ping", "tls", "open")
@@ -45,7 +45,7 @@ class Master(Runner):
     pass
 
 
-class Recorder:
+class Tallies:
     """Tallies of the warm-up until the reset, then those of the window."""
 
     def __init__(self):
@@ -79,7 +79,7 @@ def counter(monkeypatch):
     clocks = {"perf_counter": [10.0, 12.5], "process_time": [3.0, 3.75], "read_throttled": [1.0, 1.5]}
     for name, values in clocks.items():
         monkeypatch.setattr(measurement, name, lambda values=values: values.pop(0))
-    monkeypatch.setattr(measurement, "RECORDER", Recorder())
+    monkeypatch.setattr(measurement, "RECORDER", Tallies())
     monkeypatch.setattr(Engine, "of", lambda environment: engine)
     pulse = SimpleNamespace(longest=0.25, beat=lambda: done.append("beat"))
     monkeypatch.setattr(measurement, "Pulse", lambda: pulse)
@@ -203,6 +203,26 @@ def test_window_ends_when_all_processes_have_replied(window):
     assert found.window._machine_cpu == 4.5
     # After the warm-up of 2 s.
     assert found.window._began == 102.0
+
+
+def test_course_has_a_last_row_at_the_end_of_the_window(window, monkeypatch):
+    """Its seconds count from the begin of the window, which the clock of the window gives."""
+    recorder, began = Recorder(), []
+    recorder.add(ONE, Tally(answered=3), users=2, in_flight=1)
+    monkeypatch.setattr(measurement, "RECORDER", recorder)
+    found = window(Runner(), then=[Part(5.0, 0.0, None, 0.0, ())])
+
+    def spawn(sample_forever, course):
+        began.append((sample_forever, course))
+        course.sample()
+        return SimpleNamespace(kill=lambda: began.append("ended"))
+
+    monkeypatch.setattr(gevent, "spawn", spawn)
+    found.window._measure()
+    assert began == [(measurement.sample_forever, found.window._course), "ended"]
+    # The first sample is the base of the second, which is taken after the 5 s of the window.
+    ((second, *_, connections),) = found.window._course.rows("one", found.window._began)
+    assert (second, connections) == (5.0, 2)
 
 
 def test_worker_without_a_reply_is_given_up_after_ten_seconds(window):
