@@ -1,13 +1,27 @@
-"""The order of the demo's rows, and which of several measurements stands for a model."""
+"""The demo: what it measures and in which order, the order of its rows, and which measurement stands for a model."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
-from lab.experiments.demo import Demo, choose_typical, order_rows
+import pytest
+
+from lab.base.errors import LabError
+from lab.experiments import demo
+from lab.experiments.conformance.results import ModelResult
+from lab.experiments.demo import Demo, choose_typical, keep, order_rows, read, run
+from lab.experiments.store import Run
+from lab.load.cores import Pinning
+from lab.load.generator import PersistentGenerator
 from lab.load.measurement import Measurement
+from lab.load.presets import Preset
 from lab.metrics.estimates import Estimate
 from lab.metrics.verdict import Limit, Verdict
-from lab.servers.catalogue import Catalogue
+from lab.servers.backend import Backend
+from lab.servers.catalogue import Catalogue, Model
+from tests.support.fakes import UnusedBackend
 from tests.support.made_up import MEASUREMENT, vary
 
 CATALOGUE = Catalogue.load()
@@ -64,3 +78,104 @@ def test_figures_are_medians_with_the_lowest_and_the_highest() -> None:
     demo.rounds["thread_pool"][0] = replace(MEASUREMENT, verdict=Verdict(Limit.GENERATOR, "it was"))
     assert demo.rates["thread_pool"].is_lower_bound
     assert not demo.rates["plain_socket"].is_lower_bound
+
+
+PINNING = Pinning((1,), (0,))
+SOUND = ModelResult(9, 0)
+
+
+@dataclass
+class FakeLab(UnusedBackend):
+    """A lab that notes what it is asked to do. Each measurement has the rate of its number, and fails if told to."""
+
+    events: list[str] = field(default_factory=list)
+    loads: list[Preset] = field(default_factory=list)
+    broken: tuple[str, ...] = ()
+
+    def up(self, models: Iterable[str | Model] = (), **_: Any) -> None:
+        self.events.append(f"up {' '.join(map(str, models))}")
+
+    def pin(self, model: str, cores: Sequence[int]) -> None:
+        self.events.append(f"pin {model} {cores}")
+
+    @contextmanager
+    def step(self, text: str) -> Iterator[None]:
+        yield
+
+    def measure(
+        self, backend: Backend, model: Model, load: Preset, *, pinning: Pinning | None, generator: PersistentGenerator
+    ) -> Measurement:
+        assert backend is self
+        assert generator.helpers is self
+        assert pinning is PINNING
+        self.events.append(f"{load.spec.workload} {model.name}")
+        self.loads.append(load)
+        if model.name in self.broken:
+            raise LabError("it ended")
+        return vary(MEASUREMENT, model=model.name, answered=len(self.loads))
+
+    def measure_together(self, backend: Backend, models: Sequence[Model], load: Preset) -> list[Measurement]:
+        self.events.append(f"{load.spec.workload} {' '.join(model.name for model in models)}")
+        self.loads.append(load)
+        return [vary(MEASUREMENT, model=model.name, answered=1000) for model in models]
+
+
+def run_demo(monkeypatch: pytest.MonkeyPatch, lab: FakeLab, models: Sequence[str], **checks: ModelResult) -> Demo:
+    """Run a demo of 6 s; models pass the conformance suite unless `checks` says otherwise."""
+    monkeypatch.setattr(demo, "measure", lab.measure)
+    monkeypatch.setattr(demo, "measure_together", lab.measure_together)
+    monkeypatch.setattr(demo, "split_cores", lambda: PINNING)
+    monkeypatch.setattr(demo, "check_in_subprocess", lambda backend, names: dict.fromkeys(names, SOUND) | checks)
+    chosen = [CATALOGUE[name] for name in models]
+    found = Demo({model.name: model.family for model in chosen})
+    run(lab, chosen, found, lab.step, seconds=6.0)
+    return found
+
+
+def test_demo_loads_each_model_three_times_in_alternating_order_and_over_http(monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = FakeLab()
+    # A peer that has no `command` returns as many bytes.
+    run_demo(monkeypatch, lab, ["plain_socket", "prefork", "peer_socat"])
+    assert lab.events == [
+        "up plain_socket prefork peer_socat",
+        # At once, and only those that can sleep.
+        "sleep_20ms plain_socket prefork",
+        *(f"pin {name} (1,)" for name in ("plain_socket", "prefork", "peer_socat")),
+        *("session plain_socket", "session prefork", "session_echo peer_socat"),
+        *("session_echo peer_socat", "session prefork", "session plain_socket"),
+        *("session plain_socket", "session prefork", "session_echo peer_socat"),
+        *("http_ping plain_socket", "http_ping prefork"),
+    ]
+
+
+def test_demo_divides_its_time_by_its_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = FakeLab()
+    run_demo(monkeypatch, lab, ["plain_socket"])
+    assert [(load.name, load.spec.users, load.duration, load.spec.warm_up) for load in lab.loads] == [
+        ("closed_sleep_20ms", 16, 1.0, 0.5),
+        *[("closed_session", 16, 2.0, 0.3)] * 3,
+        ("closed_http_ping", 16, 6.0, 0.5),
+    ]
+
+
+def test_demo_measures_no_model_that_fails_the_conformance_suite_or_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = FakeLab(broken=("prefork",))
+    models = ["plain_socket", "prefork", "thread_pool", "peer_nginx"]
+    found = run_demo(monkeypatch, lab, models, plain_socket=ModelResult(8, 1, 0, ("test_x",)))
+    assert [event for event in lab.events if "plain_socket" in event] == [f"up {' '.join(models)}"]
+    # Not asked again.
+    assert [event for event in lab.events if event == "session prefork"] == ["session prefork"]
+    assert "http_ping prefork" not in lab.events
+    assert list(found.missing) == ["plain_socket", "prefork", "peer_nginx"]
+    assert found.missing["prefork"] == "it ended"
+    assert found.missing["peer_nginx"] == "no workload for it: it has none of the services command, echo"
+    assert [row.model for row in found.measurements] == ["thread_pool"]
+
+
+def test_stored_demo_has_each_load_in_its_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    found = run_demo(monkeypatch, FakeLab(), ["plain_socket", "prefork"], prefork=ModelResult(8, 1, 0, ("test_x",)))
+    assert [item.answered for item in found.rounds["plain_socket"]] == [2, 3, 4]
+    assert (found.waits["plain_socket"].answered, found.http["plain_socket"].answered) == (1000, 5)
+    kept = Run.create("demo", {"plan": {"families": found.families}}, root=tmp_path)
+    keep(found, kept)
+    assert read(kept) == found

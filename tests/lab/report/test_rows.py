@@ -1,0 +1,110 @@
+"""The rows of a measurement, on a terminal and on pages: each column has its own figure, and no two are equal."""
+
+from dataclasses import replace
+
+from rich.table import Table
+
+from lab.experiments.conformance.results import ModelResult
+from lab.metrics.estimates import Estimate
+from lab.metrics.verdict import Limit, Verdict
+from lab.report import demo_page, load_page
+from lab.report.cells import Cell
+from lab.report.extra_columns import ExtraColumn
+from lab.report.terminal import make_table
+from tests.support.made_up import MEASUREMENT, vary
+
+OPENED = vary(
+    MEASUREMENT,
+    model="opened",
+    histogram=((200.0, 9_000), (700.0, 1_000)),
+    service=((40.0, 5_000), (60.0, 5_000)),
+    asked_rate=10_046.0,
+    late=12,
+    dropped=34,
+    lost=56,
+    duplicates=78,
+    reordered=90,
+    threads=7,
+    failures={"connection reset": 3, "time-out: no reply": 2},
+    verdict=Verdict(Limit.GENERATOR, "the generator used 99% of its core"),
+)
+
+
+def read_table(table: Table) -> dict[str, list[str]]:
+    return {str(column.header): [str(cell) for cell in column.cells] for column in table.columns}
+
+
+def read_row(row: dict[str, Cell]) -> dict[str, str]:
+    return {name: cell.text for name, cell in row.items()}
+
+
+def test_table_of_a_terminal() -> None:
+    extra = ExtraColumn("further", {}, lambda found: Cell(None, "–" if found is None else "?"))  # noqa: RUF001
+    assert read_table(make_table([MEASUREMENT, OPENED], extra=[extra])) == {
+        "model": ["asyncio_streams", "opened"],
+        "requests/s": ["10.0k", "≥ 10.0k"],
+        "p50 µs": ["100", "200"],
+        "p99 µs": ["900", "700"],
+        "CPU µs/req": ["40.0", "40.0"],
+        "memory": ["15.0 MiB", "15.0 MiB"],
+        "service p99 µs": ["–", "60.0"],  # noqa: RUF001
+        "late": ["0", "12"],
+        "dropped": ["0", "34"],
+        "lost": ["0", "56"],
+        "duplicate": ["0", "78"],
+        "reordered": ["0", "90"],
+        "further": ["–", "–"],  # noqa: RUF001
+        "verdict": [
+            "server-bound: the server used 99% of a core",
+            "generator-bound: the generator used 99% of its core\n"
+            "failures: 3 × connection reset; 2 × time-out: no reply",  # noqa: RUF001
+        ],
+    }
+
+
+def test_row_of_the_page_of_a_load() -> None:
+    row = load_page.make_row(OPENED)
+    assert read_row(row) == {
+        "model": "opened",
+        "requests/s": "≥ 10.0k",
+        "p50 µs": "200",
+        "p99 µs": "700",
+        "service p99 µs": "60.0",
+        "late": "12",
+        "dropped": "34",
+        "CPU µs/req": "40.0",
+        "memory": "15.0 MiB",
+        "threads": "7",
+        "failures": "5",
+        "verdict": "◐ generator",
+    }
+    assert [name for name, cell in row.items() if not cell.is_good] == ["failures"]
+
+
+def test_row_of_the_page_of_a_demo() -> None:
+    costs = {"asyncio_streams": Estimate(41.0, 40.0, 43.0, 3), "opened": Estimate(42.0, 38.0, 45.0, 3)}
+    above = replace(MEASUREMENT, family=OPENED.family)
+    row = demo_page._make_row(OPENED, costs, above, ModelResult(20, 1, 2), ())
+    assert read_row(row) == {
+        "model": "opened",
+        "family": "coroutine",
+        "CPU µs/req": "≈ 42.0",
+        "requests/s": "≥ 10.0k",
+        "p50 µs": "200",
+        "p99 µs": "700",
+        "memory": "15.0 MiB",
+        "threads": "7",
+        "tests": "▲ 1 fail",
+        "verdict": "◐ generator",
+    }
+    assert row["CPU µs/req"].note == "ties with asyncio_streams; 42.0 [38.0 45.0]"
+    assert [name for name, cell in row.items() if not cell.is_good] == ["tests"]
+
+
+def test_verdict_that_is_a_failure_stands_out() -> None:
+    bad = {
+        bound
+        for bound in Limit
+        if not load_page.make_row(replace(OPENED, verdict=Verdict(bound, "why")))["verdict"].is_good
+    }
+    assert bad == {Limit.WRONG, Limit.DISTURBED, Limit.STARVED, Limit.FAILED, Limit.INCONSISTENT, Limit.UNKNOWN}
