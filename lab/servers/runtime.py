@@ -38,7 +38,7 @@ def make_private(directory: Path) -> None:
 
 
 def find_stamps(project: str) -> Path:
-    """Return the file of a project's fault intervals (lab/experiments/faults/timeline.py); it need not exist."""
+    """Return the file of a project's fault intervals (lab/load/timeline.py); it need not exist."""
     # A file and not a folder: the folders here are the projects that run as processes.
     return runtime_base() / f"{project}.faults"
 

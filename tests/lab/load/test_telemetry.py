@@ -2,6 +2,7 @@
 
 import threading
 import time
+from datetime import UTC, datetime
 
 import pytest
 
@@ -95,14 +96,25 @@ def listen():
 
 def test_telemetry_is_sent_until_the_block_ends(monkeypatch):
     monkeypatch.setattr(module, "_INTERVAL", 0.01)
-    monkeypatch.setattr(module, "read", lambda project, since: FAULTS[:1] if project == "p" else [])
+    asked: list[tuple[str, datetime]] = []
+
+    def read_faults(project, since):
+        asked.append((project, since))
+        return FAULTS[:1]
+
+    monkeypatch.setattr(module, "read", read_faults)
     generator, heard = listen()
+    before = datetime.now(UTC)
     with send_telemetry(Metered(lambda: Meter(*[Sample(memory_bytes=7)] * 10_000)), ["a"], generator):
         wait_until(lambda: len(heard) >= 3)
         assert "telemetry" in [thread.name for thread in threading.enumerate()]
     assert "telemetry" not in [thread.name for thread in threading.enumerate()]
     assert heard[0] == Telemetry((Usage("a", None, 7, descriptors=9),), (FAULTS[0],))
     assert all(telemetry and telemetry.faults for telemetry in heard)
+    # Those since the load started, all the time.
+    ((project, since),) = set(asked)
+    assert project == "p"
+    assert before <= since <= datetime.now(UTC)
 
 
 def test_telemetry_ends_when_the_generator_has_ended(monkeypatch):

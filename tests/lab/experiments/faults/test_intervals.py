@@ -147,16 +147,18 @@ def test_later_line_has_the_end_of_the_interval() -> None:
     note("made", interval(AT.format(1), model="b"))
     note("made", interval(AT.format(2), fault="kill"))
     note("made", interval(AT.format(1), AT.format(5)))
+    note("made", interval(AT.format(6)))  # the same fault once more
     note("other", interval(AT.format(1), model="c"))
     assert read("made", since) == [
         interval(AT.format(1), AT.format(5)),
         interval(AT.format(1), model="b"),
         interval(AT.format(2), fault="kill"),
+        interval(AT.format(6)),
     ]
     # An incomplete line is ignored.
     with find_stamps("made").open("a") as file:
         file.write(encode(interval(AT.format(3), model="d"))[:-1])
-    assert len(read("made", since)) == 3
+    assert len(read("made", since)) == 4
 
 
 @pytest.mark.parametrize(("since", "is_there"), [(4, True), (5, True), (6, False)])
