@@ -4,6 +4,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 ENGINE := $(PYTHON) -m lab.engine
+# The lab and its tests start thousands of processes. Without bytecode files, each compiles all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help
 help:
