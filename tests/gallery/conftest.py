@@ -28,10 +28,11 @@ WRONG = ("ann", "bobs-secret")
 # Before xdist, which reads the groups in the same hook.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    ours = [item for item in items if HERE in item.path.parents]
+    files = {path for path in {item.path for item in items} if HERE in path.parents}
+    ours = [item for item in items if item.path in files]
     if not config.getoption("network"):
         config.hook.pytest_deselected(items=ours)
-        items[:] = [item for item in items if item not in ours]
+        items[:] = [item for item in items if item.path not in files]
         return
     for item in ours:
         # What one says in the chat room all others hear: one worker at a time goes there.

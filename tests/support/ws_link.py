@@ -4,6 +4,8 @@ import base64
 import hashlib
 import zlib
 from collections.abc import Sequence
+from itertools import cycle
+from operator import xor
 
 from loadtests.sockets.connection import BlockingConnection
 from tests.support.http_link import HttpLink, Reply
@@ -52,7 +54,7 @@ def frame(
     if key is None:
         return head + data
     # Not as the server does it: one byte after the other.
-    return head + key + bytes(byte ^ key[index % 4] for index, byte in enumerate(data))
+    return head + key + bytes(map(xor, data, cycle(key)))
 
 
 def deflate(data: bytes) -> bytes:
