@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 import fuzz.http_oracle
-from fuzz.http_oracle import COMPRESSED, HANDSHAKE, UPGRADED, check
+from fuzz.http_oracle import COMPRESSED, DEFLATE, HANDSHAKE, UPGRADED, check, check_cuts, check_drain
 from fuzz.http_replies import check_frames, read
 from services.protocol import Close, Connection, Event, Send
 from services.protocol.http import Http, body, head, replies, websocket
@@ -174,5 +174,14 @@ def test_text_that_is_not_utf_8_is_seen() -> None:
 
 def test_handshake_fits_into_the_limits() -> None:
     connection: Any = Connection("http", limits=fuzz.http_oracle.LIMITS)
-    connection.receive_data(HANDSHAKE + fuzz.http_oracle.DEFLATE + b"\r\n")
+    connection.receive_data(HANDSHAKE + DEFLATE + b"\r\n")
     assert connection.next_event().data.startswith(b"HTTP/1.1 101 ")
+
+
+@pytest.mark.parametrize("offer", [b"", DEFLATE], ids=["plain", "compressed"])
+def test_handshake_in_single_bytes_is_a_handshake(offer: bytes) -> None:
+    """`check` takes the handshake, which is the same in each input, as one piece."""
+    stream = HANDSHAKE + offer + b"\r\n" + frame(TEXT, b"ab")
+    check_cuts(stream, b"", bytewise_from=0)
+    for moment in range(len(stream)):
+        check_drain(stream, b"", moment, bytewise_from=0)
