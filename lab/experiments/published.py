@@ -4,6 +4,7 @@ Each part of the file belongs to one script, which leaves the other part alone:
 
     environment, seconds, models, missing    tools/docs/measured.py: medians over the rounds of a run of `lab bench`
     idle, idle_environment                   benchmarks/idle.py: {model: {connections, bytes_per_connection, ...}}
+    websockets, websockets_environment       the same, with --websocket
 """
 
 import json
@@ -61,12 +62,14 @@ class Idle:
         connections: Idle connections at the same time.
         bytes_per_connection: Memory of the server.
         p50_us, p99_us: Time of a new client to connect and get one PING answered meanwhile.
+        why: The limit that allows no more of them; empty for 10,000.
     """
 
     connections: int | None = None
     bytes_per_connection: float | None = None
     p50_us: float | None = None
     p99_us: float | None = None
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,7 @@ class Measured:
         missing: Models that could not be measured, and why.
         idle: Cost of idle connections by model.
         idle_environment: Machine and software of `idle`.
+        websockets, websockets_environment: The same for idle WebSockets.
     """
 
     environment: Mapping[str, str | None] = field(default_factory=dict)
@@ -88,6 +92,8 @@ class Measured:
     missing: Mapping[str, str] = field(default_factory=dict)
     idle: Mapping[str, Idle] = field(default_factory=dict)
     idle_environment: Mapping[str, str | None] = field(default_factory=dict)
+    websockets: Mapping[str, Idle] = field(default_factory=dict)
+    websockets_environment: Mapping[str, str | None] = field(default_factory=dict)
 
     @classmethod
     def load(cls, path: Path = MEASURED_FILE) -> Self:
@@ -106,8 +112,10 @@ class Measured:
                     for model, found in data.get("models", {}).items()
                 },
                 missing=data.get("missing", {}),
-                idle={model: Idle(**_known(Idle, values)) for model, values in data.get("idle", {}).items()},
+                idle=_read_idle(data.get("idle", {})),
                 idle_environment=data.get("idle_environment", {}),
+                websockets=_read_idle(data.get("websockets", {})),
+                websockets_environment=data.get("websockets_environment", {}),
             )
         except (AttributeError, TypeError, ValueError) as error:
             raise LabError(f"{path}: not a file of measurements: {error}") from None
@@ -171,6 +179,10 @@ def _spread(values: Sequence[float], middle: float) -> float | None:
 def _median(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return statistics.median(known) if known else None
+
+
+def _read_idle(values: Mapping[str, Any]) -> dict[str, Idle]:
+    return {model: Idle(**_known(Idle, found)) for model, found in values.items()}
 
 
 def _known(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:

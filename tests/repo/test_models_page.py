@@ -329,3 +329,16 @@ def test_row_of_idle_connections_alone() -> None:
     under_load, idle = show(Measured(idle={NAME: Idle(connections=1_000)})).split("\n\n")
     assert under_load == "Under load: not measured yet."
     assert cells(idle.splitlines()[-1]) == ["1000", UNKNOWN, UNKNOWN, UNKNOWN]
+
+
+def test_row_of_idle_websockets_says_what_allows_no_more() -> None:
+    assert show(Measured(), "websockets") == "Not measured yet."
+    held = {NAME: Idle(10_000, 3_174.4), "thread_pool": Idle(63, 1024.0, why="a thread each")}
+    table, facts = show(Measured(websockets=held, websockets_environment={"date": "today"}), "websockets").split("\n\n")
+    rows = {cells(line)[0].strip("`"): cells(line)[1:] for line in table.splitlines()[2:]}
+    assert rows.keys() == {*SOURCES.explained}
+    assert rows[NAME] == ["", "10000", "3.1 KiB"]
+    assert rows["thread_pool"] == ["a thread each", "63", "1.0 KiB"]
+    assert rows["threads_nogil"] == ["runs only in a container", UNKNOWN, UNKNOWN]
+    assert rows[ONE_AT_A_TIME] == ["serves one connection until it closes, then accepts the next", UNKNOWN, UNKNOWN]
+    assert facts == "Measured on: date today."

@@ -34,6 +34,7 @@ _HTTP = (
     "relative to uvicorn",
     "verdict",
 )
+_WEBSOCKETS = ("model", "what allows no more", "idle WebSockets held", "memory for each")
 _IDLE = ("idle connections held", "memory for each", "a new client: p50 µs", "p99 µs")
 
 
@@ -64,7 +65,7 @@ def make_row(measured: Measured, model: Model) -> str:
     if any(HTTP in found for found in measured.models.values()):  # otherwise the run had no HTTP
         parts.append(_make_http(measured, name))
     if name in measured.idle:
-        parts.append(make_table(_IDLE, [_cells_idle(measured, name)], figures_from=0))
+        parts.append(make_table(_IDLE, [_cells_idle(measured.idle[name])], figures_from=0))
     elif "overlap" not in model.limits:  # with that limit it holds one connection: nothing to measure
         parts.append(f"Idle connections: {_NOT_YET}.")
     return "\n\n".join(parts)
@@ -74,8 +75,30 @@ def make_rows(measured: Measured, models: Sequence[str]) -> str:
     """Return the figures of all models, one row each."""
     if not measured.models and not measured.idle:
         return f"{_NOT_YET.capitalize()}."
-    rows = [[f"`{model}`", *_cells_under_load(measured, model), *_cells_idle(measured, model)] for model in models]
+    rows = [
+        [f"`{model}`", *_cells_under_load(measured, model), *_cells_idle(measured.idle.get(model, Idle()))]
+        for model in models
+    ]
     return make_table(["model", *_UNDER_LOAD, *_IDLE], rows, figures_from=1)
+
+
+def make_websockets(measured: Measured, models: Sequence[Model]) -> str:
+    """Return the memory of idle WebSockets: one row for each model, and what it was measured on."""
+    if not measured.websockets:
+        return f"{_NOT_YET.capitalize()}."
+    rows = []
+    for model in models:
+        found = measured.websockets.get(model.name, Idle())
+        why = found.why or (_explain_none(model) if found.connections is None else "")
+        rows.append([f"`{model.name}`", why, *_cells_idle(found)[:2]])
+    facts = "; ".join(f"{name} {value}" for name, value in measured.websockets_environment.items() if value)
+    return f"{make_table(_WEBSOCKETS, rows, figures_from=2)}\n\nMeasured on: {facts}."
+
+
+def _explain_none(model: Model) -> str:
+    if "overlap" in model.limits:
+        return model.limits["overlap"]
+    return "runs only in a container" if model.only_in_container else _NOT_YET
 
 
 def _cells_under_load(measured: Measured, model: str) -> list[str]:
@@ -117,8 +140,7 @@ def _show_ratio(found: Summary, other: Summary | None) -> str:
     return f"{found.cpu_us / other.cpu_us:.2f}"
 
 
-def _cells_idle(measured: Measured, model: str) -> list[str]:
-    found = measured.idle.get(model, Idle())
+def _cells_idle(found: Idle) -> list[str]:
     return [
         UNKNOWN if found.connections is None else str(found.connections),
         UNKNOWN if found.bytes_per_connection is None else f"{found.bytes_per_connection / 1024:.1f} KiB",

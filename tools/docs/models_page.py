@@ -9,6 +9,7 @@ Kinds of blocks:
     support               what each model speaks over which transport, with its limits as notes
     environment           what the figures were measured on
     rows                  the figures of all models
+    websockets            the memory of idle WebSockets of each model that has a page
     facts MODEL           its consequences, from the docstring of its file, and its limits, from the catalogue
     code FILE NAME ...    functions, methods (`Class.method`) and assignments of a file, word for word
     row MODEL             its figures
@@ -32,7 +33,7 @@ from lab.servers.catalogue import Catalogue, Model
 from lab.servers.scaffold import BLANK
 from tools.docs.catalogue_tables import make_facts, make_index, make_offered, make_support
 from tools.docs.excerpt import PageError, extract
-from tools.docs.figures import make_environment, make_row, make_rows
+from tools.docs.figures import make_environment, make_row, make_rows, make_websockets
 from tools.docs.markdown import make_fence, split_sections
 from tools.docs.scenes import DATA, make_legend_block, make_scenes
 
@@ -121,6 +122,8 @@ def make_block(name: str, sources: Sources) -> str:
             return make_environment(measured)
         case ["rows"]:
             return make_rows(measured, catalogue.names)
+        case ["websockets"]:
+            return make_websockets(measured, [catalogue[model] for model in sources.explained])
         case ["facts", model]:
             file = _file_of(model)
             return make_facts(catalogue, _find_model(catalogue, model, name), sources.read(file), file)

@@ -93,7 +93,9 @@ def test_save_keeps_the_part_of_the_other_script(tmp_path: Path) -> None:
     path = tmp_path / "measured.json"
     assert Measured.load(path) == Measured()
     idle = {"plain": {"connections": 10_000, "bytes_per_connection": 3_000, "p50_us": 9, "more": 1}}
-    path.write_text(json.dumps({"idle": idle, "idle_environment": {"date": "then"}, "later": [1]}))
+    both = {"idle": idle, "websockets": {"other": {"connections": 63, "why": "a thread each"}}}
+    dates = {"idle_environment": {"date": "then"}, "websockets_environment": {"date": "later"}}
+    path.write_text(json.dumps({**both, **dates, "later": [1]}))
     written = Measured(
         environment={"date": "now", "engine": None},
         seconds=3.0,
@@ -104,7 +106,8 @@ def test_save_keeps_the_part_of_the_other_script(tmp_path: Path) -> None:
     read = Measured.load(path)
     assert (read.models, read.environment, read.missing) == (written.models, written.environment, written.missing)
     assert read.idle == {"plain": Idle(10_000, 3_000, p50_us=9)}
-    assert read.idle_environment == {"date": "then"}
+    assert read.websockets == {"other": Idle(63, why="a thread each")}
+    assert (read.idle_environment, read.websockets_environment) == ({"date": "then"}, {"date": "later"})
     assert json.loads(path.read_text())["later"] == [1]
 
 
