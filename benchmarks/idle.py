@@ -30,7 +30,7 @@ from services.protocol import BLOCKING_WORKERS, Address, Transport, port_of
 COUNTS = {
     "loop": (10_000, ""),
     "loops": (10_000, ""),
-    "thread each": (2_000, "a thread each, and its container may have 2,048"),
+    "thread each": (1_000, "a thread each, of at most 1,100 clients"),
     "process each": (200, "a process each, of at most 220"),
     "threads": (BLOCKING_WORKERS - 1, f"a thread each, of a pool of {BLOCKING_WORKERS}"),
     "processes": (BLOCKING_WORKERS - 1, f"a process each, of {BLOCKING_WORKERS}"),

@@ -233,7 +233,8 @@ class HeadReader:
         seen = start + max(self._unseen - 1, 0)
         stop = min(start + most + 2, len(buffer))
         end = buffer.find(b"\r\n", seen, stop)
-        if _FORBIDDEN.search(buffer, seen, end if end >= 0 else stop):
+        # An LF at the start has no CR before it, even if the byte before is one: that belongs to a body.
+        if buffer.startswith(b"\n", start) or _FORBIDDEN.search(buffer, seen, end if end >= 0 else stop):
             raise HttpError(400, f"a control character in the {what} {quote(buffer[start:stop])}")
         if end >= 0:
             self._position = end + 2

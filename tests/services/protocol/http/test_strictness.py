@@ -96,6 +96,12 @@ def test_line_feed_behind_a_body_that_ends_in_a_carriage_return(deliver: Callabl
     assert outcome.closed
 
 
+def test_line_feed_behind_a_chunk_that_ends_in_a_carriage_return(deliver: Callable[..., Outcome]) -> None:
+    head = b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    outcome = deliver(head + b"2\r\na\r\n")
+    assert [reply.status for reply in read_replies(outcome.sent)] == [400]
+
+
 @pytest.mark.parametrize("step", [0.5, 6.0])
 def test_slow_head_is_refused(clock: ManualClock, pull: Callable[..., Outcome], step: float) -> None:
     """However slow its bytes come: what counts is the time since the first."""
