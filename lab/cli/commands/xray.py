@@ -99,7 +99,7 @@ def xray(
     With --count, the same request is made many times instead, and what it costs the server in the kernel is printed:
     system calls (by strace), context switches, and bytes copied.
 
-    Exit code 1: a model could not be recorded, or a client had no reply.
+    Exit code 1: a model could not be recorded, or ended while it was, or a client had no reply.
     """
     missing: dict[str, str] = {}
     if is_count:
@@ -130,7 +130,7 @@ def xray(
             click.echo(f"The page, with pictures: {page}")
             if is_opened:
                 click.launch(str(page))
-    failed = missing or any(client.error for each in found for client in each.clients)
+    failed = missing or any(each.has_ended or any(client.error for client in each.clients) for each in found)
     sys.exit(DID_NOT_HOLD if failed else HELD)
 
 

@@ -62,14 +62,15 @@ def record(
 ) -> Recording:
     """Play a scene against a model that is up, some rounds, and return the round in the middle.
 
-    If the clients came late in all rounds, play them again, a few times.
+    If the clients came late in all rounds, play them again, a few times. If the server ends, what there is by then is
+    returned.
 
     Args:
         folder: the value of `LAB_XRAY` with which the model was started.
         machine: facts about it, to be kept with the recording.
 
     Raises:
-        LabError: the model cannot be reached, or ended.
+        LabError: the model cannot be reached.
     """
     address = find_address(backend, model, scene)
     place = folder.replace("{model}", model)
@@ -89,7 +90,7 @@ def record(
             played = _play(backend, request)
         facts = {"model": model, "scene": scene.name, "date": date, "backend": backend.name}
         recorded += make_recordings(played, looks.result(), **facts)
-        if any(is_orderly(each) for each in recorded):
+        if played["ended"] or any(is_orderly(each) for each in recorded):
             break
     return replace(choose_round(recorded), machine=machine or {})
 
@@ -190,6 +191,8 @@ def make_recordings(
 ) -> list[Recording]:
     """Return a recording for each round, from what the programs have printed."""
     missing = [*played["faults"], *looks["faults"]]
+    if played["ended"]:
+        missing.append(f"the rounds after number {len(played['rounds'])}: the server ended: {played['ended']}")
     if not played["processes"]:
         missing.append("the server's side: it left no notes")
     found = []
@@ -209,6 +212,7 @@ def make_recordings(
                 look=looks["look"],
                 clock=played["clock"],
                 missing=tuple(missing),
+                has_ended=bool(played["ended"]),
             )
         )
     return found

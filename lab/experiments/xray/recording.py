@@ -85,6 +85,7 @@ class Recording:
         look: the median time between two looks at the kernel; 0 without.
         clock: the time from one reading of the clock to the next, which is the error between the sides.
         missing: what could not be recorded, and why.
+        has_ended: whether the server ended meanwhile.
     """
 
     model: str
@@ -98,6 +99,7 @@ class Recording:
     look: int = 0
     clock: int = 0
     missing: tuple[str, ...] = ()
+    has_ended: bool = False
     machine: Mapping[str, str | None] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
@@ -140,6 +142,7 @@ class Recording:
                     for item in data["threads"]
                 ),
                 missing=tuple(data["missing"]),
+                has_ended=data.get("has_ended", False),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise LabError(f"{name} is a damaged recording: {error!r}") from None

@@ -13,6 +13,7 @@ import statistics
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -214,7 +215,8 @@ def _send_due(players: list[_Player], now: float) -> None:
         while player.steps and player.steps[0][0] <= now:
             # Before the call: the server may have read it before this thread goes on.
             player.sent.append(time.monotonic_ns())
-            player.stream.send(player.steps.pop(0)[1])
+            with suppress(OSError):  # of a server that has ended; the next recv tells
+                player.stream.send(player.steps.pop(0)[1])
 
 
 def _watch(selector: selectors.BaseSelector, players: list[_Player], now: float) -> None:
@@ -222,6 +224,42 @@ def _watch(selector: selectors.BaseSelector, players: list[_Player], now: float)
     for player in players:
         if player.actor.reads_at <= now and player.actor.name not in watched:
             selector.register(player.stream, selectors.EVENT_READ, player)
+
+
+def play_rounds(scene: Scene, host: str, port: int, burn: int, count: int) -> tuple[list[list[dict[str, Any]]], str]:
+    """Play a scene to warm the server up, and then some rounds, until the server ends.
+
+    Returns:
+        The clients of each round; and why the server cannot be reached any more, empty if it can. The warm-up is among
+        the rounds if a client got no reply in it.
+
+    Raises:
+        OSError: the server cannot be reached, and there is no round.
+    """
+    rounds: list[list[dict[str, Any]]] = []
+    for number in range(count + 1):
+        try:
+            clients = play(scene, host, port, burn)
+        except OSError as error:
+            if not rounds:
+                raise
+            return rounds, str(error.strerror or error)
+        has_failed = any(client["error"] for client in clients)
+        if number or has_failed:
+            rounds.append(clients)
+        if has_failed and (reason := _find_end(host, port)):
+            return rounds, reason
+        time.sleep(_PAUSE)
+    return rounds, ""
+
+
+def _find_end(host: str, port: int) -> str:
+    """Return why a server cannot be reached; empty if it can."""
+    try:
+        socket.create_connection((host, port), _TIMEOUT).close()
+    except OSError as error:
+        return str(error.strerror or error)
+    return ""
 
 
 def read_notes(folder: Path, since: int) -> tuple[list[dict[str, Any]], list[str]]:
@@ -250,13 +288,8 @@ def main() -> int:
             time.sleep(0.01)
     burn = count_rounds()
     begin = time.monotonic_ns()
-    rounds = []
     try:
-        for number in range(request["rounds"] + 1):
-            clients = play(scene, host, port, burn)
-            if number:  # the first one warms up
-                rounds.append(clients)
-            time.sleep(_PAUSE)
+        rounds, ended = play_rounds(scene, host, port, burn, request["rounds"])
     except OSError as error:
         print(json.dumps({"error": f"{host}:{port}: {error.strerror or error}"}))
         return 1
@@ -266,7 +299,8 @@ def main() -> int:
     processes, faults = read_notes(folder, begin) if folder else ([], [])
     ticks = [time.monotonic_ns() for _ in range(1000)]
     resolution = int(statistics.median(after - before for before, after in pairwise(ticks)))
-    print(json.dumps({"rounds": rounds, "processes": processes, "faults": faults, "clock": resolution, "burn": burn}))
+    played = {"rounds": rounds, "ended": ended, "processes": processes, "faults": faults, "clock": resolution}
+    print(json.dumps(played))
     return 0
 
 

@@ -37,10 +37,9 @@ def explain(analysis: Analysis) -> list[str]:
     for client in analysis.recording.clients:
         if client.error:
             found.append(f"{client.name} got no reply: {client.error}.")
-    if not analysis.edges and analysis.recording.processes:
-        last = analysis.recording.clients[-1]
-        took = show_ms((last.answered or last.closed) - last.sent[0]) if last.sent else "no time"
-        found.insert(0, f"{last.name} had its reply after {took}.")
+    last = analysis.recording.clients[-1]
+    if not analysis.edges and analysis.recording.processes and last.answered is not None:
+        found.insert(0, f"{last.name} had its reply after {show_ms(last.answered - last.sent[0])}.")
     return found
 
 

@@ -1,13 +1,19 @@
 """`lab xray` as a user runs it."""
 
 import json
+import os
+import signal
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
 
 from lab.base.paths import ROOT
+from lab.servers.runtime import runtime_directory
+from services.protocol.trace import Kind, parse
+from tests.support.waiting import wait_until
 
 Lab = Callable[..., "CompletedProcess[str]"]
 STORED = ROOT / "docs" / "data" / "xray.json"
@@ -86,3 +92,38 @@ def test_model_that_cannot_run_here_is_named_and_the_others_are_shown(
     assert "plain_socket: A blocks B, B blocks C" in done.stdout.splitlines()
     assert "not recorded: threads_nogil: threads_nogil runs only in a container" in done.stderr
     assert "threads_nogil" in (tmp_path / "xray" / "latest" / "index.html").read_text()
+
+
+def find_sleeper(folder: Path, times: int) -> int:
+    """Return the pid of the server that has noted so many sleeps; 0 if none has."""
+    traces = [parse(path.read_bytes()) for path in folder.glob("*.xray") if path.stat().st_size]
+    waits = {trace.pid: [note for note in trace.notes if note.kind is Kind.WAIT] for trace in traces}
+    return next((pid for pid, notes in waits.items() if len(notes) >= times), 0)
+
+
+def test_model_that_is_killed_in_a_scene_is_said_and_the_rest_is_shown(
+    lab: Lab, process_project: str, tmp_path: Path
+) -> None:
+    options = ["--backend", "process", "--project", process_project]
+    command = [*options, "xray", "plain_socket", "selector_loop", "--rounds", "40", "--out", str(tmp_path)]
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        running = pool.submit(lab, *command)
+        # The second sleep: the warm-up is over.
+        folder = runtime_directory(process_project) / "xray" / "plain_socket"
+        os.kill(wait_until(lambda: find_sleeper(folder, 2)), signal.SIGKILL)
+        done = running.result()
+    assert done.returncode == 1
+    said = [line for line in done.stdout.splitlines() if line.startswith("Not recorded: the rounds after number ")]
+    assert [line.split(": ", 2)[2] for line in said] == ["the server ended: Connection refused."]
+    stored = tmp_path / "xray" / "latest" / "recordings.json"
+    broken, whole = json.loads(stored.read_text())
+    assert (broken["model"], broken["has_ended"], whole["model"], whole["has_ended"]) == (
+        "plain_socket",
+        True,
+        "selector_loop",
+        False,
+    )
+    assert broken["processes"], "what it had noted until then is shown"
+    assert broken["threads"], "and what the kernel had shown"
+    assert "the server ended: Connection refused" in stored.with_name("index.html").read_text()
+    assert lab("xray", "--show", str(stored), "--out", str(tmp_path)).returncode == 1

@@ -286,6 +286,7 @@ def test_recordings_are_made_of_what_the_programs_print() -> None:
         "processes": [{"pid": 9, "has_gil": True, "notes": notes}],
         "faults": ["x"],
         "clock": 80,
+        "ended": "",
     }
     looks: dict[str, object] = {
         "threads": [[9, 102, "python", [[900, 1050, "202", 5, 6], [1060, 1300, "running", 7, 8]]]]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -11,16 +12,18 @@ from uuid import uuid4
 
 import pytest
 
+from lab.base.environ import ENV_XRAY
 from lab.base.errors import LabError
 from lab.experiments.xray import sampler
 from lab.experiments.xray.analysis import Analysis
-from lab.experiments.xray.record import record, record_target
-from lab.experiments.xray.scenes import SCENES, Actor, Scene, play
+from lab.experiments.xray.record import find_address, make_recordings, record, record_target
+from lab.experiments.xray.scenes import SCENES, Actor, Scene, play, play_rounds, read_notes
 from lab.experiments.xray.sentences import conclude, explain
 from lab.metrics.socket_owner import Owner, find_owner
 from lab.servers.catalogue import Catalogue
 from lab.servers.processes import Processes
 from services.protocol import Address
+from services.protocol.trace import Kind
 from tests.support.made_up_xray import make_process, make_recording
 from tests.support.waiting import wait_until
 
@@ -90,6 +93,35 @@ def test_model_that_ends_while_it_is_recorded_is_named(lab: Processes, tmp_path:
     lab.stop("plain_socket")
     with pytest.raises(LabError, match="plain_socket does not listen for command over tcp: `lab ls plain_socket`"):
         record(lab, "plain_socket", SCENES["sleep"], str(tmp_path))
+
+
+def test_clients_of_a_model_that_is_killed_in_a_scene_have_what_came_until_then(lab: Processes, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(ENV_XRAY, str(tmp_path))
+        lab.up(["plain_socket"])
+    address = find_address(lab, "plain_socket", SCENES["sleep"])
+    sleeper = Actor("A", "SLEEP", ((0.0, "SLEEP 60000\r\n"), (1.0, "PING\r\n")))
+    scene = Scene("sleep", "", (sleeper, Actor("C", "PING", ((0.0, "PING\r\n"),))))
+
+    def kill_in_sleep() -> None:
+        wait_until(lambda: any(note[2] == "WAIT" for each in read_notes(tmp_path, 0)[0] for note in each["notes"]))
+        os.kill(lab.pid("plain_socket"), signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_in_sleep)
+    killer.start()
+    rounds, ended = play_rounds(scene, address.host, address.port or 0, 1, 3)
+    killer.join()
+    assert ended == "Connection refused"
+    processes, faults = read_notes(tmp_path, 0)
+    played = {"rounds": rounds, "ended": ended, "processes": processes, "faults": faults, "clock": 1}
+    looks = {"threads": [], "faults": [], "machine": "", "look": 0}
+    (found,) = make_recordings(played, looks, model="plain_socket", scene="sleep", date="", backend="process")
+    assert found.has_ended
+    assert found.missing == ("the rounds after number 1: the server ended: Connection refused",)
+    assert [client.answered for client in found.clients] == [None, None]
+    assert all(client.error for client in found.clients)
+    assert [note.kind for process in found.processes for note in process.notes][-1] is Kind.WAIT
+    assert [text.partition(":")[0] for text in explain(Analysis(found))] == ["A got no reply", "C got no reply"]
 
 
 def test_client_without_a_reply_has_a_sentence() -> None:
