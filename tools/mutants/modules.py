@@ -195,6 +195,21 @@ GROUPS = (
     Group("units", ("lab/base/units.py",), ("tests/lab/test_units.py", "tests/lab/report/charts/test_scale.py")),
     Group("published", ("lab/experiments/published.py",), ("tests/lab/experiments/test_published.py",)),
     Group(
+        "xray",
+        tuple(f"lab/experiments/xray/{name}.py" for name in ["analysis", "exchanges", "sentences", "switches"]),
+        ("tests/lab/experiments/xray/test_analysis.py", "tests/lab/report/test_xray_text.py"),
+    ),
+    Group(
+        "replies",
+        tuple(f"loadtests/sockets/{name}.py" for name in ["codec", "http", "websocket"]),
+        tuple(f"tests/loadtests/sockets/test_{name}.py" for name in ["codec", "http", "websocket"]),
+    ),
+    Group(
+        "load_command",
+        ("lab/load/presets.py", "lab/load/exports.py", "lab/cli/commands/load.py"),
+        ("tests/lab/cli/test_load.py",),
+    ),
+    Group(
         "charts",
         ("lab/report/charts/scale.py",),
         ("tests/lab/report/charts/test_scale.py",),
