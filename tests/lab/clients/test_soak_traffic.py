@@ -17,7 +17,7 @@ import pytest
 from fuzz.oracle import Outcome, pull
 from lab.base.errors import LabError
 from lab.base.messages import decode, encode
-from lab.clients import soak_traffic
+from lab.clients import soak_http, soak_traffic
 from lab.clients.call import pack
 from lab.clients.reference import answer
 from lab.clients.soak_http import (
@@ -61,21 +61,37 @@ def test_expected_answer_is_that_of_the_protocol() -> None:
     assert ANSWER.endswith(b"-ERR unknown command 'NONSENSE'\r\n$3\r\nend\r\n")
 
 
-@pytest.mark.parametrize(
-    ("mix", "answer", "size"),
-    [
-        (HTTP_MIX, HTTP_ANSWER, 73_583),
-        (WEBSOCKET_MIX, WEBSOCKET_ANSWER, 71_490),
-    ],
-)
-def test_expected_answers_of_http_are_those_of_the_core(mix: bytes, answer: bytes, size: int) -> None:
+@pytest.mark.parametrize("service", ["http", "websocket"])
+def test_expected_answers_of_http_are_those_of_the_core(service: str) -> None:
     """The core's own tests hold it to the RFCs."""
+    mix, answer, size = {
+        "http": (HTTP_MIX, HTTP_ANSWER, 73_583),
+        "websocket": (WEBSOCKET_MIX, WEBSOCKET_ANSWER, 71_490),
+    }[service]
     connection = Connection("http")
     connection.receive_data(mix)
     assert mask_dates(pull(connection).sent) == answer
     assert len(answer) == size
     assert HTTP_MIX.count(b"HTTP/1.1") == HTTP_ANSWER.count(b"HTTP/1.1") == HTTP_REQUESTS == 18
     assert WEBSOCKET_REQUESTS == 18
+
+
+def test_frames_are_those_of_the_rfc() -> None:
+    """RFC 6455, 5.7, with the mask 01 02 03 04; and RFC 7692, 7.2.3.1."""
+    assert soak_http._got(0x81, b"Hello") == bytes.fromhex("8105 48656c6c6f")
+    assert soak_http._sent(0x81, b"Hello") == bytes.fromhex("8185 01020304 49676f686e")
+    heads = {125: "827d", 126: "827e007e", 256: "827e0100", 65535: "827effff", 65536: "827f0000000000010000"}
+    for size, head in heads.items():
+        assert soak_http._got(0x82, bytes(size)) == bytes.fromhex(head) + bytes(size)
+    assert soak_http._sent(0x82, bytes(256))[:8] == bytes.fromhex("82fe0100 01020304")
+    assert soak_http._deflate(b"Hello") == bytes.fromhex("f248cdc9c90700")
+    # The key and the head of a message that never ends: its first frame is not the last, and has 900 bytes.
+    assert UNFINISHED_MESSAGE.partition(b"\r\n\r\n")[2][:8] == bytes.fromhex("01fe0384 01020304")
+    assert len(UNFINISHED_MESSAGE.partition(b"\r\n\r\n")[2]) == 8 + 900
+
+
+def test_head_comes_before_the_body() -> None:
+    assert soak_http._text(b"PONG\n").endswith(b"\r\nContent-Length: 5\r\n\r\nPONG\n")
 
 
 @pytest.mark.parametrize("date", [b"Sun, 06 Nov 1994 08:49:37 GMT", b"Thu, 01 Jan 1970 00:00:00 GMT"])
