@@ -46,7 +46,8 @@ async def _serve_request(scope: _Message, receive: _Receive, send: _Send) -> Non
             await _stream(send, routes.TEXT, routes.lines(found.number))
         case "events":
             pause = routes.read_pause(scope.get("query_string", b"").decode("latin-1"))
-            await _stream(send, routes.EVENTS, routes.events(found.number), pause=pause)
+            fields = (("Cache-Control", "no-store"),)
+            await _stream(send, routes.EVENTS, routes.events(found.number), pause=pause, headers=fields)
         case "info":
             await _answer(send, 200, routes.JSON, routes.info(f"HTTP/{scope['http_version']}"))
         case "ws":
@@ -63,9 +64,16 @@ async def _answer(send: _Send, status: int, kind: str, body: bytes, headers: Ite
 
 
 async def _stream(
-    send: _Send, kind: str, pieces: Iterable[bytes], size: int | None = None, *, pause: float = 0.0
+    send: _Send,
+    kind: str,
+    pieces: Iterable[bytes],
+    size: int | None = None,
+    *,
+    pause: float = 0.0,
+    headers: Iterable[tuple[str, str]] = (),
 ) -> None:
-    await _start(send, 200, [("Content-Type", kind), *([("Content-Length", str(size))] if size is not None else [])])
+    length = [] if size is None else [("Content-Length", str(size))]
+    await _start(send, 200, [("Content-Type", kind), *length, *headers])
     for number, piece in enumerate(pieces):
         if number and pause:
             await asyncio.sleep(pause)

@@ -48,7 +48,8 @@ class Handler(BaseHTTPRequestHandler):
             case "stream":
                 self._write_chunks(routes.TEXT, routes.lines(found.number))
             case "events":
-                self._write_chunks(routes.EVENTS, routes.events(found.number), routes.read_pause(query))
+                fields = (("Cache-Control", "no-store"),)
+                self._write_chunks(routes.EVENTS, routes.events(found.number), routes.read_pause(query), fields)
             case "info":
                 self._answer(200, routes.JSON, routes.info(self.request_version))
             case "ws":
@@ -85,12 +86,14 @@ class Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(piece)
 
-    def _write_chunks(self, kind: str, pieces: Iterable[bytes], pause: float = 0.0) -> None:
+    def _write_chunks(
+        self, kind: str, pieces: Iterable[bytes], pause: float = 0.0, fields: Iterable[tuple[str, str]] = ()
+    ) -> None:
         if self.request_version == "HTTP/1.0":
             self.close_connection = True
-            self._start(200, kind)
+            self._start(200, kind, None, *fields)
         else:
-            self._start(200, kind, None, ("Transfer-Encoding", "chunked"))
+            self._start(200, kind, None, *fields, ("Transfer-Encoding", "chunked"))
         for number, piece in enumerate(pieces):
             time.sleep(pause if number else 0.0)
             self._write(piece if self.close_connection else b"%x\r\n%s\r\n" % (len(piece), piece))

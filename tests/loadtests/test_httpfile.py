@@ -89,6 +89,22 @@ def test_wrong_reply_is_a_failure_with_its_reason(user, reply, failure, open_ser
     assert failure in error
 
 
+def test_each_task_compares_the_reply(open_server):
+    """A server that gives one wrong reply to everything passes no task; `missing` expects another status."""
+    with open_server(say(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nPANG\n")) as (host, port):
+        rows, errors = run_once(f"http://{host}:{port}", "GeventUser")
+    assert len(rows) == 7
+    assert set(rows.values()) == {(1, 1)}
+    assert len(errors) == 7
+
+
+def test_tasks_that_need_more_than_static_replies_have_the_tag():
+    code = "from loadtests.httpfile import Routes\n"
+    code += "print(*(task.__name__ for task in Routes.tasks if hasattr(task, 'locust_tag_set')))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) == {"echo", "sleep", "burn", "blob", "stream"}
+
+
 @pytest.mark.parametrize("user", CLASSES)
 def test_refused_connection_is_named_as_the_cause(user, closed_port):
     rows, (error,) = run_once(f"http://127.0.0.1:{closed_port}", user, "ping")
@@ -114,6 +130,9 @@ def test_guarded_headless_run_prints_each_kind_of_failure(closed_port):
     assert {line.partition(":")[0] for line in failures} == {f"{row['method']} {row['name']}" for row in rows}
     said = [int(line.rpartition("(")[2].removesuffix(" times)")) for line in failures]
     assert sum(said) == sum(row["num_failures"] for row in rows)
+    # The most frequent first.
+    assert said == sorted(said, reverse=True)
+    assert said[0] > said[-1]
     assert all("refused" in line for line in failures)
 
 

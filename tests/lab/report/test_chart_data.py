@@ -64,7 +64,7 @@ def make_findings(tmp_path: Path) -> Callable[..., Findings]:
         costs = {"prefork": cost, "control-prefork": cost * 1.1, "thread_pool": 100.0}
         for number, (model, each) in enumerate(costs.items(), 1):
             for users in PLAN.levels if not model.startswith("control") else ():
-                memory = number * 2**20 + users * 2048
+                memory = number * 2**20 + users * 50 * 1024
                 level = vary(MEASUREMENT, users=users, answered=100 * users, memory_bytes=memory, model=model)
                 run.keep(f"sweep/session/{model}/{users}", {"measurement": level.as_json()})
             for mode, tail in (("closed", 800.0), ("open-70", 600.0)):
@@ -123,13 +123,13 @@ def test_details_of_a_bench(drawn: Drawn, make_findings: Callable[..., Findings]
     ]
     assert [line.marked for line in rates] == [(16,), (16,)]
     assert [line.points for line in tails] == [[(4, 900.0), (16, 900.0)]] * 2
-    # Of 1 MiB and of 3 MiB, each connection 2 KiB more.
+    # Of 1 MiB and of 3 MiB, each connection 50 KiB more.
     memory = drawn.data["session-memory"]
     assert [line.points for line in memory] == [
-        [(4, 1 + 4 / 512), (16, 1 + 16 / 512)],
-        [(4, 3 + 4 / 512), (16, 3 + 16 / 512)],
+        [(4, 1 + 200 / 1024), (16, 1 + 800 / 1024)],
+        [(4, 3 + 200 / 1024), (16, 3 + 800 / 1024)],
     ]
-    assert [line.tip.split("; ")[1] for line in memory] == ["2 KiB per connection"] * 2
+    assert [line.tip.split("; ")[1] for line in memory] == ["50 KiB per connection"] * 2
     # In an open loop at 70 % of the knee, over both rounds.
     assert drawn.titles["session-latency"] == "Latency distribution, at 70% of each model's knee"
     latencies = drawn.data["session-latency"]

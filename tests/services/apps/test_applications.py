@@ -6,6 +6,7 @@ import io
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -31,9 +32,11 @@ Ask = Callable[..., Answer]
 
 def ask_wsgi(method: str, path: str, body: bytes = b"", **fields: str) -> Answer:
     started: list[Any] = []
+    path, _, query = path.partition("?")
     environ = {
         "REQUEST_METHOD": method,
         "PATH_INFO": path,
+        "QUERY_STRING": query,
         "SERVER_PROTOCOL": "HTTP/1.1",
         "wsgi.input": io.BytesIO(body),
         **{f"HTTP_{name.upper()}": value for name, value in fields.items()},
@@ -55,7 +58,15 @@ def ask_asgi(method: str, path: str, body: bytes = b"", **fields: str) -> Answer
     ]
     headers = [(name.encode(), value.encode()) for name, value in fields.items()]
     headers += [(b"content-length", b"%d" % len(body))] if body else []
-    scope = {"type": "http", "method": method, "path": path, "headers": headers, "http_version": "1.1"}
+    path, _, query = path.partition("?")
+    scope = {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "query_string": query.encode(),
+        "headers": headers,
+        "http_version": "1.1",
+    }
 
     async def receive() -> dict[str, Any]:
         return incoming.pop(0)
@@ -186,6 +197,37 @@ def test_websocket_echoes_and_obeys() -> None:
     assert [item["type"] for item in sent] == ["websocket.accept"] + ["websocket.send"] * 6
     answers = [item.get("text", item.get("bytes")) for item in sent[1:]]
     assert answers == ["hello", b"\0\xff", "PONG", "OK", _DIGEST.decode().strip(), "SLEEP 60001"]
+
+
+def test_events_are_not_cached(ask: Ask) -> None:
+    found = ask("GET", "/events/1")
+    assert (found.fields["content-type"], found.fields["cache-control"]) == ("text/event-stream", "no-store")
+
+
+@pytest.fixture
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Return the list to which the applications add the seconds for which they would sleep."""
+    found: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        found.append(seconds)
+
+    for module in (wsgi, threading_http_server):
+        monkeypatch.setattr(module, "time", SimpleNamespace(sleep=found.append))
+    monkeypatch.setattr(asgi, "asyncio", SimpleNamespace(sleep=sleep))
+    return found
+
+
+def test_request_sleeps_for_its_milliseconds(ask: Ask, slept: list[float]) -> None:
+    assert ask("GET", "/sleep/250").body == b"OK\n"
+    assert slept == [0.25]
+
+
+def test_events_have_their_pause_between_them(ask: Ask, slept: list[float]) -> None:
+    ask("GET", "/events/3?every=50")
+    ask("GET", "/events/2")
+    # Before the second and the third, and the default.
+    assert [seconds for seconds in slept if seconds] == [0.05, 0.05, 0.1]
 
 
 @pytest.mark.parametrize(("query", "seconds"), [("", 0.1), ("every=0", 0.0), ("every=2000", 2.0), ("every=x", 0.1)])
