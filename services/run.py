@@ -40,23 +40,19 @@ class _Parser(argparse.ArgumentParser):
 
 
 def model_names() -> list[str]:
-    """The models: the modules of `services.models`."""
+    """Return the names of the models: the modules of `services.models`."""
     directory = Path(services.models.__path__[0])
     return sorted(path.stem for path in directory.glob("*.py") if path.stem != "__init__")
 
 
 def has_gil() -> bool:
-    """Whether threads take turns at the GIL. Asked each time: an extension module can bring it back."""
+    """Return whether threads share a GIL. Ask each time: an extension module can enable it again."""
     asked: Callable[[], bool] | None = getattr(sys, "_is_gil_enabled", None)  # since Python 3.13
     return asked is None or asked()
 
 
 def load_model(name: str) -> ModuleType:
-    """Import a model.
-
-    Raises:
-        StartError: there is none of that name, its library is not installed, or the interpreter is not one for it.
-    """
+    """Import a model; StartError if it does not exist, lacks its library, or needs another interpreter."""
     if name not in model_names():
         raise StartError(f"unknown model {name!r}; the models are {', '.join(model_names())}")
     try:
@@ -71,19 +67,19 @@ def load_model(name: str) -> ModuleType:
 
 
 def when_full(model: ModuleType) -> str:
-    """What becomes of a client above `Limits.connections`: `wait`, in the backlog, or `refuse`."""
+    """Return what happens to a client above `Limits.connections`: `wait`, in the backlog, or `refuse`."""
     policy: str = getattr(model, "WHEN_FULL", "wait")
     return policy
 
 
 def loop_name(model: ModuleType) -> str | None:
-    """What turns, in full: the model's LOOP, a class, a function or a name; None if it has no event loop."""
+    """Return the full name of the model's event loop, its LOOP: a class, a function or a name; None without one."""
     loop: Any = getattr(model, "LOOP", None)
     return loop if loop is None or isinstance(loop, str) else f"{loop.__module__}.{loop.__qualname__}"
 
 
 def describe(name: str, model: ModuleType, listeners: Sequence[Listener], limits: Limits) -> dict[str, object]:
-    """What really runs, as data."""
+    """Describe the running server, as data."""
     libraries: tuple[str, ...] = getattr(model, "LIBRARIES", ())
     if libraries:
         # Its import takes longer than the start of most models.
@@ -106,7 +102,7 @@ def describe(name: str, model: ModuleType, listeners: Sequence[Listener], limits
 
 
 def _info(name: str, model: ModuleType, limits: Limits) -> Callable[[], str]:
-    """INFO's lines about the server. Asked each time: after a fork the process is another."""
+    """Return INFO's lines about the server. They are read each time, because a fork changes the process."""
 
     def info() -> str:
         server = {"model": name, "python_version": PYTHON, "gil_enabled": int(has_gil()), "process_id": os.getpid()}
@@ -124,8 +120,7 @@ def _info(name: str, model: ModuleType, limits: Limits) -> Callable[[], str]:
 def record_if_asked(listeners: list[Listener], model: str) -> list[Listener]:
     """Return the listeners; with `LAB_XRAY` in the environment, those whose connections are recorded.
 
-    Raises:
-        StartError: the recording cannot be written.
+    Raise StartError if the recording cannot be written.
     """
     folder = os.environ.get("LAB_XRAY")
     if not folder:

@@ -27,11 +27,7 @@ _SLOT = struct.Struct("@Q")
 
 
 def serve(listeners: list[Listener]) -> None:
-    """Serve until a stop signal.
-
-    Raises:
-        SystemExit: with code 1, if conversations were still going when the grace period ended.
-    """
+    """Serve until a stop signal; SystemExit with code 1 if conversations had to be cut off after the grace period."""
     # One process alone would not show what it means that there are several.
     count = listeners[0].limits.workers or max(len(os.sched_getaffinity(0)), 2)
     counts = Counts(count)
@@ -57,11 +53,11 @@ class Counts:
         _SLOT.pack_into(self._page, number * _SLOT.size, count)
 
     def clear(self, number: int) -> None:
-        """The process of this number has ended."""
+        """Clear the count of a process that has ended."""
         self[number] = 0
 
     def total(self) -> int:
-        """Of all processes."""
+        """Return the number of conversations of all processes."""
         return sum(count for (count,) in _SLOT.iter_unpack(self._page))
 
 

@@ -32,11 +32,7 @@ LOOP = asyncio.SelectorEventLoop
 
 
 def serve(listeners: list[Listener]) -> None:
-    """Serve until a stop signal.
-
-    Raises:
-        SystemExit: with code 1, if conversations were still going when the grace period ended.
-    """
+    """Serve until a stop signal; SystemExit with code 1 if conversations had to be cut off after the grace period."""
     if not run_on(LOOP, lambda: Server(listeners)):
         raise SystemExit(1)
 
@@ -53,7 +49,7 @@ class Server:
         self.buffer = memoryview(bytearray(RECEIVE_SIZE))
 
     async def run(self) -> bool:
-        """Serve until a signal; returns whether all conversations ended by themselves."""
+        """Serve until a signal; return whether all conversations ended by themselves."""
         await accept_until_stopped(self._listeners, self.listen, self.conversations.receive)
         is_clean = await self._drain()
         hold_stop_signals()  # the loop is about to give up its handlers
@@ -92,7 +88,6 @@ class StreamProtocol(asyncio.BufferedProtocol):
 
     @isolated
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A client has come."""
         self.transport = cast(asyncio.Transport, transport)
         if not self._conversations.begin(self):
             self.state = CLOSED
@@ -108,18 +103,18 @@ class StreamProtocol(asyncio.BufferedProtocol):
         self.advance()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """Where the loop puts what the client sends next."""
+        """Return the buffer for what the client sends next."""
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        """The client has sent something."""
+        """Pass on what the client has sent."""
         self.idle.news()
         if self.state.is_open:
             self.connection.receive_data(self._buffer[:nbytes].tobytes())
             self.advance()
 
     def eof_received(self) -> bool:
-        """The client has ended its half; it still gets its replies. Returns True: the transport stays open."""
+        """Note that the client has ended its half. True: the transport stays open for the replies."""
         if self.state.is_open:
             self.connection.receive_eof()
             self.advance()
@@ -128,7 +123,7 @@ class StreamProtocol(asyncio.BufferedProtocol):
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is gone, for whatever reason."""
+        """End the conversation: the connection is lost or closed."""
         if isinstance(exc, OSError):
             log.debug("the peer is gone: %s", exc.strerror)
         self.state = CLOSED
@@ -136,12 +131,12 @@ class StreamProtocol(asyncio.BufferedProtocol):
             self._conversations.end(self)
 
     def pause_writing(self) -> None:
-        """The client does not read as fast as we write."""
+        """Stop reading: the client takes less than it asks for."""
         self.state = SENDING
 
     @isolated
     def resume_writing(self) -> None:
-        """The client has read what there was."""
+        """Continue: the client has taken everything."""
         self.idle.news()
         if self.state is SENDING:
             self.state = READING
@@ -180,7 +175,7 @@ class StreamProtocol(asyncio.BufferedProtocol):
             self._conversations.linger(self)
 
     def untaken(self) -> tuple[int, int]:
-        """What an `IdleWatch` looks at."""
+        """Return what an `IdleWatch` looks at."""
         return descriptor_of(self.transport), self.transport.get_write_buffer_size()
 
     def close(self) -> None:

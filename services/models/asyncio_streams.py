@@ -29,19 +29,13 @@ LOOP = asyncio.SelectorEventLoop
 
 
 def serve(listeners: list[Listener]) -> None:
-    """Serve until a stop signal.
-
-    Raises:
-        SystemExit: with code 1, if conversations were still going when the grace period ended.
-    """
+    """Serve until a stop signal; SystemExit with code 1 if conversations had to be cut off after the grace period."""
     if not run_on(LOOP, lambda: Server(listeners)):
         raise SystemExit(1)
 
 
 @dataclass(slots=True, eq=False)
 class Stream:
-    """A client."""
-
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     connection: StreamConversation
@@ -49,7 +43,7 @@ class Stream:
     is_working: bool = False  # it is the server that is quiet
 
     def untaken(self) -> tuple[int, int]:
-        """What an `IdleWatch` looks at."""
+        """Return what an `IdleWatch` looks at."""
         return descriptor_of(self.writer.transport), self.writer.transport.get_write_buffer_size()
 
     def close(self) -> None:
@@ -68,7 +62,7 @@ class Server:
         self._draining = False
 
     async def run(self) -> bool:
-        """Serve until a signal; returns whether all conversations ended by themselves."""
+        """Serve until a signal; return whether all conversations ended by themselves."""
         watch = asyncio.create_task(watch_idle(self._streams, self._limits.idle, asyncio.sleep))
         await accept_until_stopped(self._listeners, self._listen, self._receive)
         watch.cancel()
@@ -137,7 +131,7 @@ class Server:
             await self._linger(stream)
 
     async def _linger(self, stream: Stream) -> None:
-        """In stages: end our half, then read what still comes, so that no reset overtakes the last reply."""
+        """End our half, then read what still comes, so that no reset overtakes the last reply."""
         stream.writer.write_eof()
         stream.idle.is_taking(*stream.untaken())  # what it takes from now on
         while True:

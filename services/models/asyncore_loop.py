@@ -38,11 +38,7 @@ LOOP = asyncore.poll2  # `asyncore.poll`, its default, is select(2), which ends 
 
 
 def serve(listeners: list[Listener]) -> None:
-    """Serve until a stop signal.
-
-    Raises:
-        SystemExit: with code 1, if conversations were still going when the grace period ended.
-    """
+    """Serve until a stop signal; SystemExit with code 1 if conversations had to be cut off after the grace period."""
     server = Server(listeners)
     while not server.stop.is_set:
         server.turn()
@@ -63,13 +59,13 @@ class Server(Timers):
         self._sockets = [Listening(self, listener) for listener in listeners]
 
     def turn(self) -> None:
-        """Wait for something to happen, then call the channels and the timers that it is for."""
+        """Wait for an event, then call its channels and the timers that are due."""
         timeout = self.timeout()  # there always is one: the next look for idle connections
         LOOP(timeout + 0.001 if timeout else 0.0, self.map)  # in milliseconds, rounded up
         self.call_due()
 
     def drain(self) -> bool:
-        """Let every conversation answer what it has been asked; returns whether all ended by themselves."""
+        """Let every conversation answer complete requests; return whether all ended by themselves."""
         for each in self._sockets:
             each.del_channel(self.map)
         stop_accepting(self._listeners)
@@ -79,7 +75,7 @@ class Server(Timers):
 
 
 class Waker(asyncore.dispatcher):
-    """Has a signal wake the loop."""
+    """Lets a signal wake the loop."""
 
     def __init__(self, server: Server) -> None:
         self._stop = server.stop
@@ -88,11 +84,10 @@ class Waker(asyncore.dispatcher):
         self.add_channel()
 
     def writable(self) -> bool:
-        """There is nothing to write."""
+        """Return False: nothing is ever written."""
         return False
 
     def handle_read_event(self) -> None:
-        """A signal has come."""
         self._stop.clear()
 
 
@@ -128,7 +123,7 @@ class Listening(asyncore.dispatcher):
         self._is_paused = False
 
     def handle_error(self) -> None:
-        """The library's own would close the socket."""
+        """Log the error; the library's own would close the socket."""
         with ErrorsLogged():
             raise  # what is being handled
 
@@ -159,7 +154,7 @@ class Channel(asynchat.async_chat):
         return self.state is SENDING
 
     def collect_incoming_data(self, data: bytes) -> None:
-        """The client has sent something."""
+        """Pass on what the client has sent."""
         self.idle.news()
         if self.state.is_open:
             self.connection.receive_data(data)
@@ -169,7 +164,7 @@ class Channel(asynchat.async_chat):
         """Never called: there is none."""
 
     def handle_write(self) -> None:
-        """The client has read something."""
+        """Continue when everything is sent."""
         self.idle.news()
         self.initiate_send()
         if self.state is SENDING and not self.producer_fifo:
@@ -185,17 +180,16 @@ class Channel(asynchat.async_chat):
             self.close()
 
     def handle_expt(self) -> None:
-        """Urgent data (TCP's out-of-band byte) means nothing in this protocol."""
+        """Ignore urgent data (TCP's out-of-band byte): it means nothing in this protocol."""
 
     def handle_error(self) -> None:
-        """Something was raised while this channel was served."""
+        """End the conversation in which an exception was raised."""
         with ErrorsLogged():
             raise  # what is being handled
         self.close()
 
     @isolated
     def begin(self) -> None:
-        """Start the conversation."""
         self.advance()
 
     def advance(self) -> None:
@@ -226,11 +220,11 @@ class Channel(asynchat.async_chat):
         self._server.call_later(seconds, lambda: resume(self))
 
     def untaken(self) -> tuple[int, int]:
-        """What an `IdleWatch` looks at."""
+        """Return what an `IdleWatch` looks at."""
         return self._stream.fileno(), 0
 
     def close(self) -> None:
-        """Close without any more stages; also a second time."""
+        """Close without any more stages. May be called again."""
         if self.state is not CLOSED:
             self.state = CLOSED
             self.discard_buffers()

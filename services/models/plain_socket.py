@@ -12,11 +12,7 @@ from services.serving.listeners import Listener
 
 
 def serve(listeners: list[Listener]) -> None:
-    """Serve until a stop signal.
-
-    Raises:
-        SystemExit: with code 1, if a conversation was still going when the grace period ended.
-    """
+    """Serve until a stop signal; SystemExit with code 1 if a conversation had to be cut off after the grace period."""
     stop = Drain(listeners[0].limits.grace)
     # The selector waits for *some* listening socket to have a client. It never watches a client: while one is served,
     # nothing waits here.
@@ -31,13 +27,9 @@ def serve(listeners: list[Listener]) -> None:
 
 
 def serve_one(listener: Listener, stop: Drain, before: Callable[[], object] = lambda: None) -> bool:
-    """Serve the client that is first in line at a listening socket.
+    """Serve the client that is first in line at a listening socket; return whether there was one.
 
-    Args:
-        before: called when it has been accepted, and has not been served yet.
-
-    Returns:
-        Whether there was one.
+    `before` is called when it has been accepted, and has not been served yet.
     """
     if listener.is_datagram:
         if received := listener.receive():

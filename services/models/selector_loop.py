@@ -32,11 +32,7 @@ LOOP = selectors.DefaultSelector
 
 
 def serve(listeners: list[Listener]) -> None:
-    """Serve until a stop signal.
-
-    Raises:
-        SystemExit: with code 1, if conversations were still going when the grace period ended.
-    """
+    """Serve until a stop signal; SystemExit with code 1 if conversations had to be cut off after the grace period."""
     stop = StopSignal()
     loop = Loop()
     server = Server(loop, listeners)
@@ -58,25 +54,24 @@ class Loop(Timers):
         self._selector = LOOP()
 
     def watch(self, thing: Any, events: int, callback: Callable[[int], object]) -> None:
-        """Call back with the events each time that they are there. Replaces what was watched of this thing."""
+        """Call back with the events each time that they occur. A second call replaces the first."""
         if thing.fileno() in self._selector.get_map():
             self._selector.modify(thing, events, callback)
         else:
             self._selector.register(thing, events, callback)
 
     def unwatch(self, thing: Any) -> None:
-        """Call back no more; also if nothing was watched."""
+        """Stop watching a thing, if it is watched."""
         with suppress(KeyError, ValueError):
             self._selector.unregister(thing)
 
     def turn(self) -> None:
-        """Wait for something to happen, then call the sockets and the timers that it is for."""
+        """Wait for an event, then call the sockets and the timers that are due."""
         for key, events in self._selector.select(self.timeout()):
             key.data(events)
         self.call_due()
 
     def close(self) -> None:
-        """Give up the descriptor."""
         self._selector.close()
 
 
@@ -91,7 +86,7 @@ class Server:
         self._look_for_room()
 
     def drain(self) -> bool:
-        """Let every conversation answer what it has been asked; returns whether all ended by themselves."""
+        """Let every conversation answer complete requests; return whether all ended by themselves."""
         for listener in self._listeners:
             self.loop.unwatch(listener.socket)
         stop_accepting(self._listeners)
@@ -142,7 +137,6 @@ class Stream:
 
     @isolated
     def begin(self) -> None:
-        """Start the conversation."""
         self._socket.setblocking(False)
         self._conversations.begin(self)
         self.advance()
@@ -224,11 +218,11 @@ class Stream:
         self.close()
 
     def untaken(self) -> tuple[int, int]:
-        """What an `IdleWatch` looks at: the kernel holds all that was sent."""
+        """Return what an `IdleWatch` looks at: the kernel holds all that was sent."""
         return self._socket.fileno(), 0
 
     def close(self) -> None:
-        """Close without any more stages; also a second time."""
+        """Close without any more stages. May be called again."""
         if self.state is not CLOSED:
             self.state = CLOSED
             self._unsent = memoryview(b"")

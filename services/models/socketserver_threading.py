@@ -67,11 +67,7 @@ CLASSES: dict[Transport, type[TCPServer]] = {
 
 
 def serve(listeners: list[Listener]) -> None:
-    """Serve until a stop signal.
-
-    Raises:
-        SystemExit: with code 1, if conversations were still going when the grace period ended.
-    """
+    """Serve until a stop signal; SystemExit with code 1 if conversations had to be cut off after the grace period."""
     limits = listeners[0].limits
     stop = StopSignal()
     conversations = Conversations()

@@ -29,11 +29,7 @@ Job = Callable[[], None]
 
 
 def serve(listeners: list[Listener]) -> None:
-    """Serve until a stop signal.
-
-    Raises:
-        SystemExit: with code 1, if a conversation was still going when the grace period ended.
-    """
+    """Serve until a stop signal; SystemExit with code 1 if a conversation had to be cut off after the grace period."""
     limits = listeners[0].limits
     shortage = listeners[0].shortage
     stop = StopSignal()
@@ -71,16 +67,16 @@ class Pool:
 
     @property
     def has_room(self) -> bool:
-        """Whether a thread is free. So the queue is never longer than the time a thread takes to wake up."""
+        """Whether a thread is free. So the queue is never longer than the time in which a thread wakes up."""
         return len(self.conversations) < len(self._threads)
 
     def submit(self, job: Job) -> None:
-        """Have a thread do this; there must be room."""
+        """Pass a job to a free thread; there must be one."""
         self.conversations.begin()
         self._jobs.put(job)
 
     def fileno(self) -> int:
-        """Becomes readable when a thread has become free."""
+        """Return a descriptor that becomes readable when a thread has become free."""
         return self._freed
 
     def clear(self) -> None:
@@ -88,7 +84,7 @@ class Pool:
         os.eventfd_read(self._freed)
 
     def close(self) -> None:
-        """End all threads; none may have anything to do."""
+        """End all threads; none may have a job."""
         for _ in self._threads:
             self._jobs.put(None)
         for thread in self._threads:

@@ -33,11 +33,7 @@ LOOP = "trio"
 
 
 def serve(listeners: list[Listener]) -> None:
-    """Serve until a stop signal.
-
-    Raises:
-        SystemExit: with code 1, if conversations were still going when the grace period ended.
-    """
+    """Serve until a stop signal; SystemExit with code 1 if conversations had to be cut off after the grace period."""
     # Until `run` waits for them they wait for it: a handler of before that raises inside of trio's own start would be
     # taken for an error of trio.
     signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals())
@@ -47,8 +43,6 @@ def serve(listeners: list[Listener]) -> None:
 
 @dataclass(slots=True, eq=False)
 class Stream:
-    """A client."""
-
     socket: trio.socket.SocketType
     connection: StreamConversation
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)  # of its conversation
@@ -56,7 +50,7 @@ class Stream:
     is_working: bool = False  # it is the server that is quiet
 
     def untaken(self) -> tuple[int, int]:
-        """What an `IdleWatch` looks at: the kernel holds all that was sent."""
+        """Return what an `IdleWatch` looks at: the kernel holds all that was sent."""
         return self.socket.fileno(), 0
 
     def close(self) -> None:
@@ -75,7 +69,7 @@ class Server:
         self._is_draining = False
 
     async def run(self) -> bool:
-        """Serve until a signal; returns whether all conversations ended by themselves."""
+        """Serve until a signal; return whether all conversations ended by themselves."""
         with trio.open_signal_receiver(*stop_signals()) as signals:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, stop_signals())
             async with trio.open_nursery() as conversations:
@@ -161,7 +155,7 @@ class Server:
             stream.idle.news()
 
     async def _linger(self, stream: Stream) -> None:
-        """In stages: end our half, then read what still comes, so that no reset overtakes the last reply."""
+        """End our half, then read what still comes, so that no reset overtakes the last reply."""
         stream.socket.shutdown(socket.SHUT_WR)
         stream.idle.is_taking(stream.socket.fileno())  # what it takes from now on
         while True:

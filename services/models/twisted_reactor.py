@@ -41,11 +41,7 @@ LOOP = type(reactor)
 
 
 def serve(listeners: list[Listener]) -> None:
-    """Serve until a stop signal.
-
-    Raises:
-        SystemExit: with code 1, if conversations were still going when the grace period ended.
-    """
+    """Serve until a stop signal; SystemExit with code 1 if conversations had to be cut off after the grace period."""
     globalLogBeginner.beginLoggingTo([cast(Any, STDLibLogObserver("services"))], redirectStandardIO=False)
     server = Server(listeners)
     # Not the reactor's own handlers: it sets them while it starts, and what a handler from before raises meanwhile is
@@ -91,7 +87,7 @@ class Server:
                 self._stops.append(port.stopListening)
 
     def drain(self) -> Deferred[None]:
-        """Let every conversation answer what it has been asked; the reactor stops when the result fires."""
+        """Let every conversation answer complete requests; the reactor stops when the result fires."""
         self._listeners[0].shortage.forget()
         for stop_listening in self._stops:
             stop_listening()
@@ -124,7 +120,6 @@ class StreamProtocol(Protocol):
 
     @isolated
     def connectionMade(self) -> None:
-        """A client has come."""
         if not self._conversations.begin(self):
             self.state = CLOSED
             self.transport.write(self._listener.refusal())
@@ -140,14 +135,14 @@ class StreamProtocol(Protocol):
         self.advance()
 
     def dataReceived(self, data: bytes) -> None:
-        """The client has sent something."""
+        """Pass on what the client has sent."""
         self.idle.news()
         if self.state.is_open:
             self.connection.receive_data(data)
             self.advance()
 
     def readConnectionLost(self) -> None:
-        """The client has ended its half; it still gets its replies."""
+        """Note that the client has ended its half; it still gets its replies."""
         if self.state.is_open:
             self.connection.receive_eof()
             self.advance()
@@ -158,25 +153,24 @@ class StreamProtocol(Protocol):
         """Our own half is closed; part of the interface."""
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008  # Twisted's signature
-        """The connection is gone, for whatever reason."""
+        """End the conversation: the connection is lost or closed."""
         self.state = CLOSED
         if self in self._conversations.streams:  # and not one that was refused
             self._conversations.end(self)
 
     def pauseProducing(self) -> None:
-        """The client does not read as fast as we write."""
+        """Stop reading: the client takes less than it asks for."""
         self.state = SENDING
 
     @isolated
     def resumeProducing(self) -> None:
-        """The client has read what there was."""
+        """Continue: the client has taken everything."""
         self.idle.news()
         if self.state is SENDING:
             self.state = READING
             self.advance()
 
     def stopProducing(self) -> None:
-        """The transport is closing."""
         self.state = CLOSED
 
     def advance(self) -> None:
@@ -212,7 +206,7 @@ class StreamProtocol(Protocol):
             self._conversations.linger(self)
 
     def untaken(self) -> tuple[int, int]:
-        """What an `IdleWatch` looks at."""
+        """Return what an `IdleWatch` looks at."""
         return self.transport.fileno(), len(self.transport.dataBuffer) - self.transport.offset
 
     def close(self) -> None:

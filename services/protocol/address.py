@@ -29,7 +29,7 @@ class Transport(StrEnum):
 
     @property
     def carrier(self) -> "Transport":
-        """What it looks like to the kernel: TLS is TCP."""
+        """The transport as the kernel sees it: TLS is TCP."""
         return Transport.TCP if self is Transport.TLS else self
 
     @property
@@ -49,11 +49,7 @@ class Address:
 
     @classmethod
     def parse(cls, url: str) -> Self:
-        """Read an address.
-
-        Raises:
-            AddressError: what is wrong with it, in one line.
-        """
+        """Read an address; AddressError says in one line what is wrong with it."""
         scheme, separator, _ = url.partition("://")
         if not separator or scheme not in list(Transport):
             raise AddressError(f"{url!r} does not start with {', '.join(f'{item}://' for item in Transport)}")

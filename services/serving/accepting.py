@@ -30,11 +30,7 @@ REMINDER = 60.0
 
 
 class Shortage:
-    """The state of a shortage: whether the process can accept, the pause, and the lines in the log.
-
-    Args:
-        clock: seconds, as `time.monotonic`.
-    """
+    """The state of a shortage: whether the process can accept, the pause, and the lines in the log."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -75,7 +71,7 @@ class Shortage:
             self._delay = FIRST_PAUSE
 
     def forget(self) -> None:
-        """Forget the shortage: the model accepts nothing more."""
+        """Forget the shortage: the model no longer accepts."""
         self._failures = 0
 
     def select(self, selector: selectors.BaseSelector) -> list[tuple[selectors.SelectorKey, int]]:

@@ -1,4 +1,4 @@
-"""What the models over asyncio's transports share."""
+"""What the models over asyncio's transports share: how they accept, and how they run until a stop signal."""
 
 import asyncio
 import logging
@@ -18,15 +18,11 @@ class Server(Protocol):
     """The server of one loop."""
 
     async def run(self) -> bool:
-        """Serve until a stop signal; returns whether all conversations ended by themselves."""
+        """Serve until a stop signal; return whether all conversations ended by themselves."""
 
 
 def run_on(loop_factory: Callable[[], asyncio.AbstractEventLoop], make_server: Callable[[], Server]) -> bool:
-    """Run a server on a loop of choice; returns what it does.
-
-    Args:
-        make_server: called when the loop runs.
-    """
+    """Make a server on a loop of this kind, and run it; return what `Server.run` does."""
 
     async def run_server() -> bool:
         return await make_server().run()
@@ -38,13 +34,13 @@ def run_on(loop_factory: Callable[[], asyncio.AbstractEventLoop], make_server: C
 class Acceptor:
     """Accepts from one listening socket for a loop, in place of `create_server`.
 
-    When there is no descriptor left, asyncio's own server tries again a second later, once for *each* client of its
-    backlog, and each of these again (CPython #151615): after ten seconds it does nothing else. libuv's accepts with a
-    descriptor that it keeps in reserve, and closes, in silence.
+    Without a free descriptor, asyncio's own server retries a second later, once for *each* client of its backlog, and
+    each of these retries again (CPython #151615): after ten seconds it does nothing else. libuv accepts with a reserve
+    descriptor and closes the connection without a message.
 
     Args:
         factory: makes the protocol of a connection.
-        at_once: how many connections to accept in one turn of the loop.
+        at_once: the most connections that one turn of the loop accepts.
     """
 
     def __init__(self, listener: Listener, factory: Callable[[], asyncio.BaseProtocol], at_once: int) -> None:
@@ -56,7 +52,6 @@ class Acceptor:
         self._loop.add_reader(listener.socket, self._accept)
 
     def close(self) -> None:
-        """Accept nothing more."""
         self._listener.shortage.forget()
         self._loop.remove_reader(self._listener.socket)
         self._listener.socket.close()
@@ -95,7 +90,7 @@ class Acceptor:
 
     @staticmethod
     def _go_on(connecting: Coroutine[Any, Any, object], stream: socket.socket) -> asyncio.Future[object] | None:
-        """Run a coroutine as far as it goes; returns what it waits for, None at its end."""
+        """Run a coroutine until it waits; return what it waits for, or None at its end."""
         try:
             waiter: asyncio.Future[object] = connecting.send(None)
         except StopIteration:
@@ -114,9 +109,7 @@ async def accept_until_stopped(
 ) -> None:
     """Accept connections and receive datagrams until a stop signal, and until each accepted one has its protocol.
 
-    Args:
-        listen: makes the acceptor of a listening socket.
-        receive: called when a datagram socket is readable.
+    `listen` makes the acceptor of a listening socket. `receive` is called when a datagram socket is readable.
     """
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -138,6 +131,6 @@ async def accept_until_stopped(
 
 
 def descriptor_of(transport: asyncio.BaseTransport) -> int:
-    """The descriptor of a transport's socket; -1 when it is closed."""
+    """Return the descriptor of a transport's socket; -1 if it is closed."""
     owner = transport.get_extra_info("socket")
     return -1 if owner is None else int(owner.fileno())

@@ -93,7 +93,6 @@ def serve_stream(
 def serve_datagram(
     listener: Listener, data: bytes, peer: object, sleep: Callable[[float], object] = time.sleep
 ) -> None:
-    """Hold a conversation of one datagram."""
     connection = listener.datagram(data, peer)
     while (seconds := listener.answer(connection, peer)) is not None:
         sleep(seconds)
@@ -153,7 +152,7 @@ class StopSignal:
         self.is_set = True
 
     def fileno(self) -> int:
-        """Becomes readable with each signal that Python handles."""
+        """Return a descriptor that becomes readable with each signal that Python handles."""
         return self._receiver.fileno()
 
     def clear(self) -> None:
@@ -275,13 +274,9 @@ class Conversations:
                 self._none_left.notify_all()
 
     def drain(self, grace: float) -> bool:
-        """Let every conversation answer complete requests, then end the remaining ones.
+        """Let every conversation answer complete requests, and end those that are left after `grace` seconds.
 
-        Args:
-            grace: seconds until then.
-
-        Returns:
-            Whether all ended by themselves.
+        Return whether all ended by themselves.
         """
         with self._lock:
             self._draining = True

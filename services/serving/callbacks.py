@@ -1,6 +1,6 @@
-"""What the models over callbacks share: how many conversations there are, their idle times, their timers and their end.
+"""What the models over callbacks share: the number of conversations, their idle times, their timers, and their end.
 
-It does no I/O but on datagrams, and knows no loop: each model hands in the `call_later` of its own.
+The only I/O here is that of datagrams. The event loop belongs to the model, which passes its own `call_later`.
 """
 
 import logging
@@ -21,7 +21,7 @@ CallLater = Callable[[float, Callable[[], object]], object]
 
 
 class Stream(Protocol):
-    """One conversation over a stream, as a model keeps it."""
+    """A conversation over a stream, as its model keeps it."""
 
     connection: StreamConversation
     state: State
@@ -44,8 +44,8 @@ class Conversations:
     """The conversations of one loop.
 
     Args:
-        limits: of their number, and of their idle time.
-        call_later: calls back once, after so many seconds.
+        limits: the largest number of conversations, and the idle time.
+        call_later: calls a function once, after a number of seconds.
         on_end: called when a conversation has ended.
     """
 
@@ -60,11 +60,10 @@ class Conversations:
 
     @property
     def has_room(self) -> bool:
-        """Whether one more conversation can begin."""
         return self.count < self.limits.connections
 
     def begin(self, stream: Stream | None = None) -> bool:
-        """Begin a conversation, with a stream or a datagram; returns False if their number is at the limit."""
+        """Begin a conversation over a stream or a datagram; return False if their number has reached the limit."""
         if not self.has_room:
             return False
         self.count += 1
@@ -73,14 +72,14 @@ class Conversations:
         return True
 
     def end(self, stream: Stream | None = None) -> None:
-        """Note that a conversation that has begun is over."""
+        """Count the end of a conversation that has begun."""
         self.count -= 1
         if stream is not None:
             self.streams.discard(stream)
         self._on_end()
 
     def receive(self, listener: Listener) -> None:
-        """Receive a datagram, if there is one, and answer it. Above the limit it is dropped."""
+        """Receive a datagram, if one has arrived, and answer it. Above the limit it is dropped."""
         if (received := listener.receive()) and self.begin():
             data, peer = received
             self._answer(listener, listener.datagram(data, peer), peer)
@@ -93,7 +92,7 @@ class Conversations:
             self._call_later(seconds, lambda: self._answer(listener, connection, peer))
 
     def _look(self) -> None:
-        """Close idle connections. One look at all costs less than a timer that is put off with each read."""
+        """Close idle connections. One check of all costs less than a timer that each read postpones."""
         for stream in list(self.streams):
             if stream.state is not WAITING and stream.idle.is_idle(*stream.untaken()):
                 if stream.state.is_open:
@@ -102,17 +101,16 @@ class Conversations:
         self._call_later(self.limits.idle / LOOKS, self._look)
 
     def drain(self) -> None:
-        """Have each conversation answer what it has been asked, and end."""
+        """Let each conversation answer complete requests, and end it."""
         self.is_draining = True
         for stream in list(self.streams):
             if stream.state.is_open:
                 stop_reading(stream.untaken()[0], stream.connection)
 
     def close_in_stages(self, stream: Stream, stream_socket: socket.socket, at_eof: bool) -> None:
-        """Close our half, then read what still comes, so that no reset overtakes the last reply.
+        """Close our half, then read what still arrives, so that no reset overtakes the last reply.
 
-        Args:
-            at_eof: the client has closed its half already; nothing is left to read.
+        With `at_eof`, the client has closed its half already, and nothing is left to read.
         """
         try:
             if not at_eof:
@@ -124,10 +122,9 @@ class Conversations:
         stream.close()
 
     def drain_by(self, turn: Callable[[], object]) -> bool:
-        """Drain a loop that is turned by hand, until the grace period is over.
+        """Run a loop by its `turn` until all conversations have ended, or the grace period has.
 
-        Returns:
-            Whether all conversations ended by themselves.
+        Return whether all conversations ended by themselves.
         """
         expired: list[bool] = []
         self.drain()
@@ -140,13 +137,13 @@ class Conversations:
         return True
 
     def cut_off(self) -> None:
-        """End the conversations that are left when the grace period is over."""
+        """End the conversations that are left at the end of the grace period."""
         warn_cut_off(self.limits.grace, self.count)
         for stream in list(self.streams):
             stream.break_off()
 
     def linger(self, stream: Stream) -> None:
-        """Close when the linger time is over. It begins again for a client that is taking, except in a drain."""
+        """Close after the linger time. It begins again while the client takes data, except in a drain."""
         stream.state = LINGERING
         stream.idle.is_taking(*stream.untaken())  # what it takes from now on
 
@@ -160,7 +157,7 @@ class Conversations:
 
 
 def resume(stream: Stream) -> None:
-    """Go on with a conversation whose timer has fired, or whose turn it is, unless it has been closed meanwhile."""
+    """Continue a conversation when its timer fires, or at its next turn, unless it has been closed meanwhile."""
     stream.idle.news()
     if stream.state is WAITING:
         stream.state = READING
@@ -173,11 +170,7 @@ def resume(stream: Stream) -> None:
 
 
 def retry_accept(shortage: Shortage, call_later: CallLater, retry: Callable[[], object]) -> bool:
-    """After an attempt to accept: if the process is exhausted, call `retry` when the pause is over.
-
-    Returns:
-        Whether there is a pause, in which nothing is to be accepted.
-    """
+    """After an attempt to accept: if the process is exhausted, pause, then call `retry`; return whether it pauses."""
     if not shortage.pause:
         return False
     call_later(shortage.pause, retry)

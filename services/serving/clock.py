@@ -1,11 +1,11 @@
-"""The machine's clock, as the core wants it."""
+"""The machine's clock, for the core."""
 
 import time
 from email.utils import formatdate
 
 
 class SystemClock:
-    """Formats the date once a second at most: it is in each reply of HTTP."""
+    """Formats the date at most once a second, because each HTTP reply has it."""
 
     __slots__ = ("_now",)
 

@@ -32,9 +32,8 @@ def stop_reading(descriptor: int, connection: StreamConversation) -> None:
 
     The connection gets the number of these bytes, because over TCP the kernel continues to deliver what a client sends.
 
-    Args:
-        descriptor: the socket's. Not the socket, because that of uvloop has no `shutdown`, and that of gevent makes a
-            `recv` fail that waits. Negative, or closed: nothing is left to read.
+    The descriptor is enough: uvloop's socket has no `shutdown`, and gevent's makes a waiting `recv` fail. If it is
+    negative or closed, nothing is left to read.
     """
     connection.drain(_arrived(descriptor))
     with suppress(OSError, ValueError):
@@ -46,11 +45,11 @@ def stop_reading(descriptor: int, connection: StreamConversation) -> None:
 
 
 def _arrived(descriptor: int) -> int:
-    """Return how many bytes at most have come from a client and have not been given to its connection.
+    """Return the largest number of bytes that a client has sent and its connection has not received.
 
-    The kernel knows the number of its own bytes. An allowance is added for the buffers of a library and of the model.
-    It may be too large, since the end of the stream arrives in any case after `shutdown(SHUT_RD)`. It limits clients
-    that continue to send.
+    The kernel knows the number of its own bytes; an allowance covers the buffers of a library and of the model. It may
+    be too large, since the end of the stream arrives in any case after `shutdown(SHUT_RD)`. It limits clients that
+    continue to send.
     """
     try:
         (pending,) = struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)))
@@ -60,5 +59,5 @@ def _arrived(descriptor: int) -> int:
 
 
 def warn_cut_off(grace: float, count: int) -> None:
-    """Log that the grace period is over, and how many conversations end without their replies."""
+    """Log that the grace period is over, and how many conversations are cut off."""
     log.warning("the grace period of %g s is over: %d conversations are cut off", grace, count)

@@ -1,4 +1,4 @@
-"""What the models over coroutines share. Each hands in the `sleep` of its own library."""
+"""What the models over coroutines share. Each passes the `sleep` of its own library."""
 
 import logging
 from collections.abc import Awaitable, Callable, Collection
@@ -13,7 +13,7 @@ Sleep = Callable[[float], Awaitable[object]]
 
 
 class Stream(Protocol):
-    """One conversation over a stream."""
+    """A conversation over a stream, as its model keeps it."""
 
     idle: IdleWatch
     is_working: bool  # it is the server that is quiet
@@ -26,7 +26,7 @@ class Stream(Protocol):
 
 
 async def watch_idle(streams: Collection[Stream], idle: float, sleep: Sleep) -> NoReturn:
-    """Close idle connections. One look at all costs less than a timer that is put off with each read."""
+    """Close idle connections. One check of all costs less than a timer that each read postpones."""
     while True:
         await sleep(idle / LOOKS)
         for stream in list(streams):
@@ -36,7 +36,6 @@ async def watch_idle(streams: Collection[Stream], idle: float, sleep: Sleep) -> 
 
 
 async def serve_datagram(listener: Listener, data: bytes, peer: object, sleep: Sleep) -> None:
-    """Hold a conversation of one datagram."""
     connection = listener.datagram(data, peer)
     while (seconds := listener.answer(connection, peer)) is not None:
         await sleep(seconds)

@@ -12,7 +12,7 @@ log = logging.getLogger("services")
 
 
 class Breakable(Protocol):
-    """A conversation that can be ended at once."""
+    """A conversation that can be ended immediately."""
 
     def break_off(self) -> None:
         """Close the connection without any more stages."""

@@ -50,7 +50,7 @@ Accepted = tuple[socket.socket, object]
 
 
 class ListenError(Exception):
-    """A `--listen` that cannot be honoured; the message names it."""
+    """A `--listen` that cannot be used; the message names it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +70,11 @@ class Listener:
 
     @property
     def is_datagram(self) -> bool:
-        """Whether the socket gives datagrams instead of connections."""
+        """Whether the socket receives datagrams, and not connections."""
         return self.address.transport.is_datagram
 
     def connection(self, peer: object) -> StreamConversation:
-        """The protocol's side of a connection just accepted from `peer`, as `accept` names it."""
+        """Make the protocol's side of a connection that was accepted from `peer`, as `accept` returns it."""
         name = _peer_name(peer)
         connection: StreamConversation = Connection(
             self.service, name, limits=self.limits, info=self.info, report=_strangers.warning, clock=CLOCK
@@ -84,17 +84,15 @@ class Listener:
         return self.secure(connection, name) if self.secure else connection
 
     def datagram(self, data: bytes, peer: object) -> DatagramConnection:
-        """The protocol's side of a datagram just received from `peer`, as `recvfrom` names it."""
+        """Make the protocol's side of a datagram that was received from `peer`, as `recvfrom` returns it."""
         return DatagramConnection(
             self.service, data, _peer_name(peer), limits=self.limits, info=self.info, report=_strangers.warning
         )
 
     def accept(self) -> Accepted | None:
-        """Accept a connection.
+        """Accept a connection; None if there is none left, or if it cannot be accepted.
 
-        Returns:
-            None if there is none after all, or if it cannot be accepted. `shortage.pause` is then how long to leave the
-            socket alone, in the model's own way: more than 0 if the process or the machine is exhausted.
+        The model then waits for `shortage.pause` before it tries again: above 0 if the process or machine is exhausted.
         """
         self.shortage.pause = 0.0
         accepted = None
@@ -121,17 +119,16 @@ class Listener:
         return b"-ERR %b\r\n" % reason.encode()
 
     def receive(self) -> tuple[bytes, object] | None:
-        """Receive a datagram; None if there is none after all."""
+        """Receive a datagram; None if none is left."""
         try:
             return self.socket.recvfrom(RECEIVE_SIZE)
         except BlockingIOError:
             return None
 
     def answer(self, connection: DatagramConnection, peer: object) -> float | None:
-        """Take a datagram's conversation as far as it goes without waiting.
+        """Continue a datagram's conversation until it has to wait; return the seconds until the next call.
 
-        Returns:
-            Seconds to wait before the next call; None if the conversation is over, if only because of an error in it.
+        None means that the conversation is over, also because of an error in it.
         """
         try:
             while True:
@@ -167,11 +164,7 @@ def _peer_name(peer: object) -> str:
 
 
 def parse_listens(specs: Sequence[str], model: str) -> list[tuple[str, Address]]:
-    """Turn the values of `--listen` into services and addresses.
-
-    Raises:
-        ListenError: names the value and what is wrong with it.
-    """
+    """Turn the values of `--listen` into services and addresses; ListenError says what is wrong with one."""
     wanted: list[tuple[str, Address]] = []
     for spec in specs:
         service, separator, url = spec.partition("=")
@@ -209,7 +202,7 @@ def _with_port(service: str, address: Address) -> Address:
 def open_listeners(
     wanted: Sequence[tuple[str, Address]], limits: Limits, info: Callable[[], str]
 ) -> Iterator[list[Listener]]:
-    """Bind them all, or none; close them, and remove the sockets' files, at the end.
+    """Bind all addresses, or none; at the end close the sockets, and remove their files.
 
     Raises:
         ListenError: names the address that could not be bound, or what is wrong with the certificates for TLS.
@@ -241,10 +234,10 @@ def open_listeners(
 
 
 def bind_twin(listener: Listener, stack: ExitStack) -> Listener:
-    """One more TCP socket at the same address (SO_REUSEPORT): the kernel shares new connections out between them.
+    """Bind another TCP socket at the same address (SO_REUSEPORT); the kernel distributes new connections among them.
 
-    Each has a backlog of its own, so a connection that the kernel has given to one cannot be accepted from another. The
-    first one must have been opened with `Limits.reuse_port`.
+    Each has its own backlog, and no other can accept from it. The first one must have been opened with
+    `Limits.reuse_port`.
     """
     twin = _bind_inet(listener.address, stack, reuse_port=True)
     twin.setblocking(False)
@@ -286,7 +279,7 @@ def _bind_unix(address: Address, stack: ExitStack) -> socket.socket:
 
 
 def _is_abandoned(path: Path, kind: socket.SocketKind) -> bool:
-    """Whether the file is a socket that no process listens on: a killed server leaves such a file."""
+    """Return whether the file is a socket on which no process listens, as a killed server leaves it."""
     if not stat.S_ISSOCK(path.lstat().st_mode):
         return False
     with socket.socket(socket.AF_UNIX, kind) as probe:

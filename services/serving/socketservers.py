@@ -23,7 +23,7 @@ ServeDatagram = Callable[[Listener, bytes, object], None]
 
 
 def stream_handler(listener: Listener, serve_stream: ServeStream) -> type[BaseRequestHandler]:
-    """A handler class, as the library wants one: an instance is made for each connection, and works in `handle`."""
+    """Return a handler class for the library, which makes an instance for each connection and calls its `handle`."""
 
     class StreamHandler(BaseRequestHandler):
         def handle(self) -> None:
@@ -33,7 +33,7 @@ def stream_handler(listener: Listener, serve_stream: ServeStream) -> type[BaseRe
 
 
 def datagram_handler(listener: Listener, serve: ServeDatagram = serve_datagram) -> type[BaseRequestHandler]:
-    """The same for datagrams, where a request is the pair of data and socket."""
+    """Return a handler class for datagrams, whose request is the pair of data and socket."""
 
     class DatagramHandler(BaseRequestHandler):
         def handle(self) -> None:
@@ -49,7 +49,7 @@ def make_server(
     serve_stream: ServeStream,
     serve: ServeDatagram = serve_datagram,
 ) -> TCPServer:
-    """One of the library's four servers, around a socket that is bound and listens already."""
+    """Wrap a socket that is bound and listens already in one of the library's four servers."""
     handler = datagram_handler(listener, serve) if listener.is_datagram else stream_handler(listener, serve_stream)
     server = classes[listener.address.transport.carrier](
         listener.socket.getsockname(), handler, bind_and_activate=False
@@ -64,10 +64,10 @@ def make_server(
 def serve_until(
     stop: StopSignal, servers: Sequence[tuple[Listener, TCPServer]], has_room: Callable[[], bool] = lambda: True
 ) -> None:
-    """Serve what comes to any of the servers until the stop signal.
+    """Serve the clients of all these servers until the stop signal.
 
-    While `has_room` says no, nothing is accepted: clients wait in the backlog. Nor is it while a client that has been
-    accepted waits for a process or a thread that cannot be had yet.
+    Nothing is accepted while `has_room` returns False, or while an accepted client waits for a process or a thread that
+    cannot be started yet. Clients then wait in the backlog.
     """
     shortage = servers[0][0].shortage
     kept: Request | None = None
@@ -101,7 +101,7 @@ def serve_until(
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A client that has been accepted, or its datagram, and has not been served."""
+    """A client or a datagram that was accepted and has not been served."""
 
     listener: Listener
     server: TCPServer
@@ -109,7 +109,7 @@ class Request:
     client_address: Any
 
     def process(self) -> bool:
-        """Serve it; return False if it has to be tried again, for lack of a process or a thread."""
+        """Serve it; return False if that has to be tried again, for lack of a process or a thread."""
         try:
             if self.server.verify_request(self.request, self.client_address):
                 self.server.process_request(self.request, self.client_address)
@@ -125,7 +125,7 @@ class Request:
 
 
 def _accept(listener: Listener, server: TCPServer) -> Request | None:
-    """Take a request, as `handle_request` does; that, though, returns without a word when there is no descriptor."""
+    """Take a request, as `handle_request` does, which however hides that there is no descriptor."""
     if listener.is_datagram:
         try:
             return Request(listener, server, *server.get_request())

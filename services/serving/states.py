@@ -1,7 +1,7 @@
-"""The states of a conversation whose code is called back: one table for all models of this kind.
+"""The states of a conversation over callbacks: one table for all models of this kind.
 
-A coroutine keeps its state in its position; a callback keeps it in an attribute. A conversation is in one of these
-states at a time, so there are no combinations to think of. `docs/design.md` follows a request through them.
+A coroutine keeps its state in its position; a callback keeps it in an attribute. A conversation is in one state at a
+time, so there are no combinations. `docs/design.md` follows a request through the states.
 
     READING -> SENDING      the kernel, or the library, does not take all of a Send
             -> WAITING      Wait, GiveWay
@@ -12,20 +12,20 @@ states at a time, so there are no combinations to think of. `docs/design.md` fol
     LINGERING -> CLOSED     the client has closed too, or the linger time is over
     any     -> CLOSED       the connection is lost, idle, broken off by an error, or refused
 
-Back-pressure is the second column: only two states read. An event is asked for in READING alone, so SENDING and WAITING
-never meet. The end of the client's stream is no state: it can only be read in READING, and then the next `None` of the
-connection is a `Close`.
+`reads` is the back-pressure: only two states read. Events are requested in READING alone, so SENDING and WAITING never
+coincide. The end of the client's stream is not a state: it is read in READING, and then the connection's next `None` is
+a `Close`.
 """
 
 from enum import Enum
 
 
 class State(Enum):
-    """What a conversation does, and what follows from that.
+    """The activity of a conversation.
 
     Args:
         reads: whether the socket is read.
-        is_open: whether what is read goes to the connection; otherwise it is dropped.
+        is_open: whether received data goes to the connection; otherwise it is dropped.
     """
 
     # The server asks for events, and for more bytes when there is no event. The state to begin in.

@@ -1,9 +1,9 @@
-"""TLS for every stream model: a layer between the bytes of a connection and the protocol, without I/O of its own.
+"""TLS for every stream model: a layer between the bytes of a connection and the protocol, without I/O.
 
-Why not each library's own TLS: what is compared here is the models, and the libraries' layers differ in more than
-speed. asyncio's and Twisted's cannot close one half of a connection, so neither could answer what was asked before; and
-a blocking server that wraps its *listening* socket holds the handshake inside `accept`, where one silent client stops
-all others. Here a handshake is bytes to read and bytes to send, in the thread, process or loop of that client.
+The libraries' own TLS is not used, because the lab compares models, and these layers differ in more than speed. Those
+of asyncio and Twisted cannot close one half of a connection, so they could not answer requests that came before the
+close. A blocking server that wraps its *listening* socket does the handshake inside `accept`, where one silent client
+stops all others. Here a handshake is bytes to read and bytes to send, in the thread, process or loop of its client.
 """
 
 import logging
@@ -32,11 +32,11 @@ Secure = Callable[[StreamConversation, str], "SecureConnection"]
 
 
 def open_layer(environ: Mapping[str, str]) -> Secure:
-    """Read certificates, and return what puts a connection (of this peer) behind TLS.
+    """Read the certificates, and return a function that puts a connection, of a peer, behind TLS.
 
     Args:
         environ: LAB_TLS_CERT, a PEM file with key and certificates; and, for mutual TLS, LAB_TLS_CLIENT_CA, a PEM file
-            with the CA that a client's certificate must come from.
+            with the CA of the clients' certificates.
 
     Raises:
         ListenError: names the variable, and what is wrong with it.
@@ -53,7 +53,7 @@ def open_layer(environ: Mapping[str, str]) -> Secure:
 
 
 def server_context() -> ssl.SSLContext:
-    """A context with all that docs/protocol.md promises: builds of Python and of OpenSSL have defaults of their own."""
+    """Make a context as docs/protocol.md promises it; the defaults depend on the builds of Python and OpenSSL."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.maximum_version = ssl.TLSVersion.TLSv1_3
@@ -78,7 +78,7 @@ class SecureConnection:
     """A `Connection` whose peer speaks TLS: the same methods and events, with encrypted bytes.
 
     Args:
-        connection: what the peer talks to; nothing of it is touched before the handshake is done.
+        connection: the peer's conversation, which gets nothing before the handshake is complete.
         context: for a server.
         peer: the other end, for the log.
     """
@@ -111,7 +111,7 @@ class SecureConnection:
         self._left = TURN  # as in `Connection`, whose turn begins again with each record
 
     def receive_data(self, data: bytes) -> None:
-        """As `Connection.receive_data`."""
+        """See `Connection.receive_data`."""
         if not self._has_begun:
             self._has_begun = True
             if data[0] not in _RECORD_TYPES:
@@ -123,7 +123,7 @@ class SecureConnection:
             self._incoming.write(data)
 
     def receive_eof(self) -> None:
-        """As `Connection.receive_eof`: nothing more comes, with or without the alert that should have said so."""
+        """See `Connection.receive_eof`. The end counts with and without TLS's closing alert."""
         self._stream_ended = True
         if self._is_draining and self._is_open:
             # This side has ended the stream. To TLS it would be an attack, and no orderly end: the client would get an
@@ -133,16 +133,16 @@ class SecureConnection:
             self._incoming.write_eof()
 
     def receive_digest(self, digest: bytes) -> None:
-        """As `Connection.receive_digest`."""
+        """See `Connection.receive_digest`."""
         self._connection.receive_digest(digest)
 
     def drain(self, arrived: int = 0) -> None:
-        """As `Connection.drain`. Of so many encrypted bytes no more can come than as many others."""
+        """See `Connection.drain`. Encrypted bytes are at least as many as the bytes in them."""
         self._is_draining = True
         self._connection.drain(arrived)
 
     def next_event(self) -> Event | None:
-        """As `Connection.next_event`: the handshake's messages are `Send` events too."""
+        """See `Connection.next_event`. The handshake's messages are `Send` events too."""
         if not self._left:
             self._left = TURN
             return GiveWay()
@@ -156,7 +156,7 @@ class SecureConnection:
         return Close(at_eof=self._stream_ended) if self._has_ended else None
 
     def _advance(self) -> Send | Wait | Compute | None:
-        """The next event; None for "read", or, if there is something outgoing, "send that first"."""
+        """Return the next event; None to read more, after sending what is outgoing."""
         try:
             if not self._is_open:
                 self._tls.do_handshake()
@@ -203,7 +203,7 @@ class SecureConnection:
             self._connection.receive_eof()
 
     def _end(self) -> None:
-        """Say that nothing more comes from here, and do not wait for the peer to say the same."""
+        """Tell the peer that nothing more will be sent, without waiting for its own end."""
         self._has_ended = True
         try:
             self._tls.unwrap()

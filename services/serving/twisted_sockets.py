@@ -14,9 +14,9 @@ reactor = cast(Any, _reactor)
 
 
 class Gate:
-    """A port's listening socket. If the process is exhausted, it has no connections, and the port pauses.
+    """A port's listening socket. While the process is exhausted, it returns no connection, and the port pauses.
 
-    Twisted by itself accepts with a descriptor that it keeps in reserve, and closes.
+    Twisted's own policy is to accept with a reserve descriptor, and to close the connection.
     """
 
     def __init__(self, port: Any, listener: Listener) -> None:
@@ -27,11 +27,7 @@ class Gate:
         return getattr(self._listener.socket, name)
 
     def accept(self) -> Accepted:
-        """Accept a connection.
-
-        Raises:
-            BlockingIOError: there is none, or it cannot be accepted; the port ends its turn.
-        """
+        """Accept a connection. BlockingIOError, which ends the port's turn: there is none, or it cannot be accepted."""
         if accepted := self._listener.accept():
             return accepted
         if retry_accept(self._listener.shortage, reactor.callLater, self._accept_again):
@@ -45,7 +41,7 @@ class Gate:
 
 
 class DatagramReader(FileDescriptor):
-    """A datagram socket. `adoptDatagramPort` would take those of UDP, but none of Unix."""
+    """A datagram socket. `adoptDatagramPort` takes UDP sockets, but no Unix ones."""
 
     def __init__(self, conversations: Conversations, listener: Listener) -> None:
         super().__init__(reactor)
@@ -53,9 +49,8 @@ class DatagramReader(FileDescriptor):
         self._listener = listener
 
     def fileno(self) -> int:
-        """The socket's descriptor."""
         return self._listener.socket.fileno()
 
     def doRead(self) -> None:
-        """There is a datagram."""
+        """Receive a datagram."""
         self._conversations.receive(self._listener)

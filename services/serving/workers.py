@@ -39,8 +39,7 @@ Work = Callable[[int, list[Listener]], bool]
 def die_with(parent: int) -> bool:
     """Let the kernel kill this process when its parent dies; otherwise it would keep its client and the ports.
 
-    Returns:
-        False if the parent has already exited.
+    Return False if the parent has already exited.
     """
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     return os.getppid() == parent
@@ -50,10 +49,9 @@ class Workers:
     """The processes.
 
     Args:
-        listeners: what all of them serve. With `Limits.reuse_port` each has its own TCP sockets. The parent keeps them
-            open too, so waiting clients are not lost when a worker dies and is replaced.
-        count: how many.
-        work: runs in each of them until SIGTERM.
+        listeners: served by all of them. With `Limits.reuse_port` each has its own TCP sockets. The parent keeps them
+            open too, so that waiting clients are not lost when a worker dies and is replaced.
+        work: runs in each process until SIGTERM.
         on_end: called in the parent with the number of a worker that has ended.
     """
 
