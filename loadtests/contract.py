@@ -65,9 +65,7 @@ class LoadSpec:
     """A load, as the generator gets it. Times in seconds.
 
     Args:
-        models: what is loaded at the same time.
         users: concurrent connections per model.
-        workload: name of the requests.
         transport, payload: how they are sent, and bytes where the size can be chosen; 0: the workload's own.
         loop, rate, arrivals: see the flags.
         shape, shape_time: of the users in a closed loop, of the rate in an open one.
@@ -106,11 +104,7 @@ class LoadSpec:
 
     @classmethod
     def from_options(cls, options: Namespace) -> Self:
-        """Return the load of Locust's options: the inverse of `to_arguments`.
-
-        Raises:
-            ValueError: an option is not one of its choices.
-        """
+        """Return the load of Locust's options: the inverse of `to_arguments`. ValueError: not one of the choices."""
         values: dict[str, Any] = {}
         for name, flag in FLAGS.items():
             value = getattr(options, name)
@@ -145,7 +139,6 @@ class LoadResult:
     """One load on one model, as the generator has seen it. Times of a `Histogram` in microseconds; None if unknown.
 
     Args:
-        model, transport: the load.
         users: mean number of connections; each has at most one exchange in flight.
         depth: requests in one exchange; more than one in a pipeline.
         seconds: the window, after the warm-up.
@@ -206,7 +199,6 @@ class LoadResult:
 
     @property
     def rate(self) -> float:
-        """Return correctly answered requests per second."""
         return self.answered * self.depth / self.seconds
 
     @property
@@ -221,7 +213,6 @@ class LoadResult:
 
     @property
     def failed(self) -> int:
-        """Return the number of failed exchanges."""
         return sum(self.failures.values())
 
     @property
@@ -247,7 +238,6 @@ class LoadResult:
         return None if mean is None else self.service.total / self.seconds * mean / 1e6
 
     def as_json(self) -> dict[str, Any]:
-        """Return all fields, for `from_json`."""
         own = {item.name: getattr(self, item.name) for item in fields(self)}
         return own | {
             "service": self.service.as_json(),
@@ -256,11 +246,7 @@ class LoadResult:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Parse the result of `as_json`.
-
-        Raises:
-            KeyError, TypeError, ValueError: the data is not a result.
-        """
+        """Parse the result of `as_json`; KeyError, TypeError or ValueError if it is something else."""
         intended = data["intended"]
         changed = {
             "service": Histogram.from_json(data["service"]),

@@ -65,9 +65,7 @@ class Course:
     """Figures of each model over time.
 
     Args:
-        recorder: the results so far.
         kept: the number of samples that are kept; None for all.
-        read_usages: returns the current usage of the servers.
         clock: monotonic, in seconds.
         now: the time that a sample is marked with: seconds since the epoch.
     """

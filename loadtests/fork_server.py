@@ -26,7 +26,6 @@ _waitpid: Any = monkey.get_original("os", "waitpid")
 
 
 def main() -> None:
-    """Run loads until stdin ends."""
     for line in sys.stdin.buffer:
         order = decode(line.decode(), RunLoad)
         if order is None:

@@ -27,7 +27,6 @@ class IdleConnections:
         return len(self._held)
 
     def close(self) -> None:
-        """Close all."""
         while self._held:
             self._held.pop().close()
 

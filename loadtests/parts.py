@@ -26,7 +26,6 @@ class Group:
     """The counts of one series in one process.
 
     Args:
-        series: their name.
         depth: requests in one exchange.
         tally: the counts of the window.
         starved: users without a reply in the window.
@@ -90,10 +89,6 @@ class Pulse:
 
     Strategy: between two beats, the process computes for some time and sleeps for a known time. The rest is time in
     which it was ready to run but did not.
-
-    Args:
-        clock: a monotonic clock in seconds.
-        cpu: CPU seconds used by this process.
     """
 
     def __init__(self, clock: Callable[[], float] = perf_counter, cpu: Callable[[], float] = process_time) -> None:

@@ -36,11 +36,7 @@ def attach(environment: Environment) -> None:
 
 
 def divide(users: Mapping[str, int]) -> dict[str, float]:
-    """Return the share of each worker.
-
-    Args:
-        users: number of users by worker.
-    """
+    """Return the share of each worker, from the numbers of their users."""
     total = sum(users.values())
     return {worker: count / total if total else 0.0 for worker, count in users.items()}
 

@@ -34,14 +34,7 @@ _HERE = "local"
 
 @dataclass(frozen=True, slots=True, order=True)
 class Series:
-    """The name of what is counted together.
-
-    Args:
-        model: the server.
-        workload: the requests.
-        transport: as in a URL.
-        loop: closed or open.
-    """
+    """The name of what is counted together: a server, its requests, a transport as in a URL, closed or open loop."""
 
     model: str
     workload: str
@@ -91,11 +84,9 @@ class Tally:
 
     @property
     def failed(self) -> int:
-        """Number of failed exchanges."""
         return self.failures.total()
 
     def merge(self, other: "Tally") -> None:
-        """Add the counts of another tally."""
         for name in self.COUNTS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.failures.update(other.failures)
@@ -123,13 +114,7 @@ class Tally:
 
 @dataclass(slots=True)
 class Gauge:
-    """The current state of one series in one process.
-
-    Args:
-        users: connections.
-        in_flight: exchanges without a reply yet.
-        rate: answered requests per second, over the last seconds.
-    """
+    """The current state of one series in one process: connections, exchanges in flight, answers in the last second."""
 
     users: int = 0
     in_flight: int = 0
@@ -140,12 +125,7 @@ class Gauge:
 class Row:
     """The results of one series, with one kind of time.
 
-    Args:
-        series: its name.
-        kind: "service", from the sending, or in an open loop also "intended", from when it should have been sent.
-        gauge: its state.
-        tally: its counts.
-        times: of this kind.
+    Kinds are "service", from the sending, and in an open loop also "intended", from when the exchange was due.
     """
 
     series: Series

@@ -14,7 +14,6 @@ class Schedule:
     Args:
         rate: seconds since the start -> requests per second, above 0.
         poisson: at independent random times instead of even ones.
-        chance: the source of randomness.
     """
 
     __slots__ = ("_chance", "_poisson", "_rate", "_start", "share")

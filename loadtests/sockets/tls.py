@@ -25,8 +25,7 @@ _DIRECTORY = Path(__file__).resolve().parents[2] / ".lab" / "tls"
 def ca_file() -> str | None:
     """Return the CA to trust: that of LAB_TLS_CA, else the lab's; None, if there is none, for the system's.
 
-    Raises:
-        SetupError: LAB_TLS_CA names a file that does not exist.
+    Raise SetupError if LAB_TLS_CA names a file that does not exist.
     """
     return _find_file("LAB_TLS_CA", "ca.pem")
 
@@ -34,8 +33,7 @@ def ca_file() -> str | None:
 def certificate_file() -> str | None:
     """Return the client's certificate with its key: that of LAB_TLS_CLIENT_CERT, else the lab's; None without one.
 
-    Raises:
-        SetupError: LAB_TLS_CLIENT_CERT names a file that does not exist.
+    Raise SetupError if LAB_TLS_CLIENT_CERT names a file that does not exist.
     """
     return _find_file("LAB_TLS_CLIENT_CERT", "client.pem")
 
@@ -66,12 +64,7 @@ def client_context() -> ssl.SSLContext:
 
 
 class TlsPipe:
-    """TLS over a non-blocking socket: bytes in, bytes out, no waiting.
-
-    Args:
-        connected: the socket.
-        host: the name that the server's certificate must have.
-    """
+    """TLS over a connected socket that does not block. The server's certificate must have the name `host`."""
 
     __slots__ = ("_incoming", "_outgoing", "_socket", "tls")
 
@@ -82,11 +75,7 @@ class TlsPipe:
         self.tls = client_context().wrap_bio(self._incoming, self._outgoing, server_hostname=host)
 
     def feed(self) -> None:
-        """Take what the socket has.
-
-        Raises:
-            OSError: the socket's; BlockingIOError if it has nothing.
-        """
+        """Take what the socket has, or raise its OSError: BlockingIOError if it has nothing."""
         if data := self._socket.recv(_RECEIVE_SIZE):
             self._incoming.write(data)
         else:
@@ -145,7 +134,6 @@ class TlsStream:
     """TLS over a socket with a timeout.
 
     Args:
-        connected: the socket.
         apply_timeout: sets the socket's timeout to the time that is left, and returns it.
         host: the name that the server's certificate must have.
         where: the address, for errors.
@@ -169,8 +157,7 @@ class TlsStream:
     def send_some(self, data: bytes) -> int:
         """Take at most one record, once everything before has left; return the number of bytes.
 
-        Raises:
-            BlockingIOError, TimeoutError: it has not left within the socket's own timeout.
+        Raise BlockingIOError or TimeoutError if it has not left within the socket's own timeout.
         """
         self._push()
         taken = self._tls.write(data[:_RECORD_SIZE])
@@ -182,8 +169,7 @@ class TlsStream:
     def receive(self, size: int) -> bytes:
         """Receive at least a byte; nothing when the peer has ended its half in order.
 
-        Raises:
-            WrongAnswerError: it ended without order, or broke the rules of TLS.
+        Raise WrongAnswerError if it ended without order, or broke the rules of TLS.
         """
         try:
             return self._run(lambda: self._tls.read(size))

@@ -39,10 +39,8 @@ def add_page(
     """Add the page, its figures and its buttons to the web UI, and a link to Locust's page.
 
     Args:
-        environment: Locust's, with its web UI.
         pages: takes the routes, below its prefix.
         course: is sampled every second from now on.
-        read_faults: returns the injected faults.
         workloads: that a button starts.
     """
     web_ui: Any = environment.web_ui

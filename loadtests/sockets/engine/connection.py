@@ -117,7 +117,6 @@ class ConnectionGroup:
 
     @property
     def is_open(self) -> bool:
-        """Whether it has a schedule."""
         return self.schedule is not None
 
     def note_failure(self, error: ExchangeError) -> None:
