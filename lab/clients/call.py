@@ -191,11 +191,7 @@ def pack(words: Sequence[bytes]) -> bytes:
 
 
 def read_resp(connection: BlockingConnection, reader: ReplyReader) -> Exchanged:
-    """Read one RESP value; call again with the same reader for the next of a pipeline.
-
-    Raises:
-        WrongAnswerError: the connection ended too early, or the data is not RESP.
-    """
+    """Read one RESP value, or raise WrongAnswerError; call again with the same reader for the next of a pipeline."""
     while True:
         try:
             value = reader.gets()
@@ -263,8 +259,7 @@ def _show(value: Value, indent: str = "") -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `python -m lab.clients.call [--timeout SECONDS] SERVICE URL [ARG...]`.
 
-    Returns:
-        0: answered; 1: answered with an error, wrongly, or not in time; 2: the server could not be asked.
+    Return 0 if the server answered; 1 for an error, a wrong answer or a timeout; 2 if it could not be asked.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     timeout = TIMEOUT

@@ -40,23 +40,14 @@ class Marked(Message):
 
 @dataclass(frozen=True, slots=True)
 class Ping(Message):
-    """One PING.
-
-    Args:
-        at: when it was sent, in seconds since the start.
-        took: seconds; None if it failed.
-    """
+    """A PING, sent `at` seconds after the start. It `took` seconds; None if it failed."""
 
     at: float
     took: float | None
 
 
 class LatencyProbe:
-    """Send PINGs until stdin ends.
-
-    Args:
-        address: of a `command` listener.
-    """
+    """Send PINGs to a `command` listener until stdin ends."""
 
     def __init__(self, address: Address) -> None:
         self._address = address
@@ -99,7 +90,6 @@ class LatencyProbe:
 @click.command(help=__doc__)
 @click.argument("address")
 def main(address: str) -> None:
-    """Run the probe until stdin ends."""
     # The name of a model that is disconnected from its networks is unknown: by default, the resolver tries other
     # servers for ten seconds.
     os.environ["RES_OPTIONS"] = "timeout:1 attempts:1"

@@ -470,7 +470,6 @@ _ARITY = {name.upper().encode(): (1, 10**9) for name in COMMANDS.split()} | {
 
 
 def number(text: bytes) -> int | None:
-    """Parse decimal digits; None for anything else."""
     return int(text) if text and all(byte in b"0123456789" for byte in text) and len(text) < 4000 else None
 
 

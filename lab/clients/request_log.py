@@ -89,17 +89,11 @@ class Account(Message):
 
     @property
     def unanswered(self) -> int:
-        """Return the number of requests without a reply."""
         return self.sent - self.answered
 
 
 class ConnectionLog:
-    """The requests of one connection.
-
-    Args:
-        number: of the connection.
-        seed: of the whole request log; the same seed makes the same requests.
-    """
+    """The requests of one connection. The same seed, of the whole request log, makes the same requests."""
 
     def __init__(self, number: int, seed: int) -> None:
         self._prefix = b"%d-%d-" % (seed, number)
@@ -111,7 +105,6 @@ class ConnectionLog:
 
     @property
     def in_flight(self) -> int:
-        """Return the number of requests that still wait for a reply."""
         return len(self._due)
 
     def next_request(self) -> bytes:
@@ -139,7 +132,6 @@ class ConnectionLog:
             self.wrong["another connection's"] += 1
 
     def mark(self, sent: int) -> None:
-        """Set the mark after this number of requests."""
         self.sent_before_mark = sent
         self.was_served = self.answered > 0
 
@@ -207,12 +199,7 @@ class _Client:
 
 
 class RequestLog:
-    """The log of all connections to one server.
-
-    Args:
-        connections: to `command`, over TCP or a Unix socket. The caller closes them.
-        seed: see `ConnectionLog`.
-    """
+    """The log of all connections to one `command` server. The caller opens and closes them."""
 
     def __init__(self, connections: list[BlockingConnection], seed: int) -> None:
         self._clients = [
@@ -257,7 +244,6 @@ class RequestLog:
         return any(client.end == "open" for client in self._clients)
 
     def register(self, selector: selectors.BaseSelector) -> None:
-        """Register all connections for reading."""
         for client in self._clients:
             selector.register(client.socket, selectors.EVENT_READ)
 

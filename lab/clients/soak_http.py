@@ -79,7 +79,6 @@ def _sent(first: int, data: bytes) -> bytes:
 
 
 def _got(first: int, data: bytes) -> bytes:
-    """Make a frame of a server."""
     return bytes((first,)) + _size(len(data), 0) + data
 
 

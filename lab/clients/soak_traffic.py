@@ -115,13 +115,7 @@ SCRIPTS = (
 
 @dataclass(slots=True)
 class TrafficCounts:
-    """Counts of the traffic of one model.
-
-    Args:
-        visits: number of visits.
-        requests: answered requests of well-behaved clients.
-        failures: failed visits, by error.
-    """
+    """Counts of the traffic of one model: visits, answered requests of well-behaved clients, failed visits by error."""
 
     visits: int = 0
     requests: int = 0
@@ -228,7 +222,6 @@ class ModelTraffic:
     """The traffic of one model.
 
     Args:
-        model: its name.
         addresses: its listeners, by service and transport: `command-tcp`.
         workers: how many clients it serves at a time; a visit has this number of clients. With 1, the hostile client
             disconnects before the well-behaved one connects. None: no fixed number.
@@ -247,11 +240,8 @@ class ModelTraffic:
     def visit(self, *, warm_up: bool = False) -> None:
         """Open hostile and well-behaved clients, and check the replies.
 
-        Args:
-            warm_up: open enough clients to fill the pools of the model's allocator.
-
-        Raises:
-            LabError: well-behaved clients were not served in `_MAX_FAILURES` consecutive visits.
+        A warm-up has enough clients to fill the pools of the model's allocator. Raise LabError if well-behaved clients
+        were not served in `_MAX_FAILURES` consecutive visits.
         """
         self.counts.visits += 1
         clients = self._workers or _CLIENTS * (_WARM_UP_FACTOR if warm_up else 1)
@@ -309,8 +299,7 @@ def _find_difference(answer: bytes, expected: bytes) -> str:
 def find_workers(addresses: Addresses, declared: int | None) -> int | None:
     """Return how many clients a model serves at a time; None if it has no fixed number of workers.
 
-    Args:
-        declared: the number in the catalogue. The server's INFO overrides it.
+    The server's INFO overrides the number that the catalogue declares.
     """
     if declared is None or declared == 1:
         return declared
@@ -321,11 +310,7 @@ def find_workers(addresses: Addresses, declared: int | None) -> int | None:
 
 
 def run(traffic: Sequence[ModelTraffic], pause: float) -> None:
-    """Visit the models one after the other, controlled by stdin, until it ends.
-
-    Args:
-        pause: seconds between two visits.
-    """
+    """Visit the models one after the other, `pause` seconds apart, controlled by stdin, until it ends."""
     turns = cycle(traffic)
     going: Go | None = Go()
     inbox = Inbox(sys.stdin.fileno(), Rest, Go)

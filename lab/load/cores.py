@@ -46,7 +46,7 @@ class Pinnable(Protocol):
     """Servers that can be pinned to cores."""
 
     def pin(self, model: str, cores: Sequence[int]) -> None:
-        """As `lab.servers.backend.Servers.pin`."""
+        """See `lab.servers.backend.Servers.pin`."""
 
 
 def pin_servers(servers: Pinnable, models: Iterable[str], pinning: Pinning) -> None:

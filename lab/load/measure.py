@@ -35,12 +35,7 @@ _OVERHEAD_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class MeteredServer:
-    """A server and its meter.
-
-    Args:
-        listeners: its addresses.
-        meter: reads its CPU time and memory.
-    """
+    """A server's listeners, and the meter of its CPU time and memory."""
 
     listeners: tuple[Listener, ...]
     meter: Meter
@@ -48,22 +43,14 @@ class MeteredServer:
 
 @dataclass
 class MeteredServers:
-    """Servers that are measured repeatedly: the engine is asked once about each, not for every measurement.
-
-    Args:
-        servers: where they run.
-    """
+    """Servers that are measured repeatedly: the engine is asked once about each, not for every measurement."""
 
     servers: Loadable
     _listeners: dict[str, tuple[Listener, ...]] = field(default_factory=dict)
     _known: dict[str, MeteredServer] = field(default_factory=dict)
 
     def open(self, names: Sequence[str]) -> dict[str, MeteredServer]:
-        """Return these servers, with open meters.
-
-        Raises:
-            LabError: one of them does not run.
-        """
+        """Return these servers, with open meters; LabError if one of them does not run."""
         for name in names:
             known = self._known.get(name)
             # The meter of a server that has ended or was restarted returns an empty sample.
@@ -121,7 +108,6 @@ def measure_together(
     """Measure running models at the same time from one generator: for loads that need little CPU.
 
     Args:
-        backend: where they run.
         load: each model gets it.
         codec: a Python file that makes and checks the exchanges, see docs/adding-a-server.md.
         workers: number of processes that generate the load; 0 for Locust without a master.

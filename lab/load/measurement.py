@@ -30,9 +30,6 @@ class Measurement:
         family, summary: from the catalogue.
         backend: where it ran.
         workload: name of the preset.
-        load: what the generator has seen.
-        server: what the server has used.
-        verdict: what limited the measurement.
     """
 
     family: str
@@ -45,22 +42,18 @@ class Measurement:
 
     @property
     def model(self) -> str:
-        """Return the name of the server."""
         return self.load.model
 
     @property
     def users(self) -> int:
-        """Return the mean number of connections."""
         return round(self.load.users)
 
     @property
     def answered(self) -> int:
-        """Return the number of exchanges with a correct reply."""
         return self.load.answered
 
     @property
     def rate(self) -> float:
-        """Return correctly answered requests per second."""
         return self.load.rate
 
     def percentile(self, share: float) -> float | None:
@@ -97,8 +90,7 @@ class Measurement:
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Parse the result of `as_json`, also of older versions, which lack some fields; ignore unknown fields.
 
-        Raises:
-            KeyError, TypeError, ValueError: the data is not a measurement.
+        Raise KeyError, TypeError or ValueError if the data is not a measurement.
         """
         intended = None if data.get("service") is None else Histogram.from_pairs(data["histogram"])
         sent = {"pairs": data["histogram"] if intended is None else data["service"]}

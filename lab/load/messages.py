@@ -34,12 +34,10 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class FaultEvent(Message):
-    """A fault that was injected into a server.
+    """A fault that was injected into a server; `why_not` says why it could not be.
 
     Args:
-        fault: a name of `lab faults`.
         begin, end: UTC, ISO 8601; `end` is empty until the fault is healed.
-        why_not: why it could not be injected; empty if it was.
     """
 
     model: str
@@ -51,12 +49,9 @@ class FaultEvent(Message):
 
 @dataclass(frozen=True, slots=True)
 class FaultRequest(Message):
-    """A request to inject a fault now.
+    """A request to inject a fault now, into all `models` at the same time.
 
-    Args:
-        fault: a name of `lab faults`.
-        models: all get it at the same time.
-        seconds: until it is healed, for a fault that does not end by itself.
+    `seconds` is the time until it is healed, for a fault that does not end by itself.
     """
 
     fault: str
@@ -86,12 +81,7 @@ class Joined(Message):
 
 @dataclass(frozen=True, slots=True)
 class RunLoad(Message):
-    """Run Locust once, in the persistent generator.
-
-    Args:
-        arguments: of Locust.
-        environ: added to its environment.
-    """
+    """Run Locust once, in the persistent generator, with these arguments and additional variables."""
 
     arguments: tuple[str, ...]
     environ: dict[str, str]

@@ -14,13 +14,7 @@ from services.protocol import Transport
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """A load test with a name.
-
-    Args:
-        name: what `lab load` takes, and what its results are named after.
-        summary: one line for people.
-        spec: the load, without the models.
-    """
+    """A load test with a name: what `lab load` takes, and what its results are named after. It names no models."""
 
     name: str
     summary: str
@@ -28,7 +22,6 @@ class Preset:
 
     @property
     def workload(self) -> Workload:
-        """Return the requests."""
         return CUSTOM_PROTOCOL if self.spec.workload == CUSTOM_PROTOCOL.name else WORKLOADS[self.spec.workload]
 
     @property
@@ -47,11 +40,7 @@ class Preset:
         warm_up: float | None = None,
         timeout: float | None = None,
     ) -> "Preset":
-        """Return the same load test with other options; None: as it is.
-
-        Raises:
-            LabError: a closed loop has no rate.
-        """
+        """Return the same load test with other options; None: as it is. LabError for the rate of a closed loop."""
         old = self.spec
         if rate and not old.is_open:
             raise LabError(f"--rate goes with an open loop, and {self.name} is a closed one")
@@ -159,11 +148,7 @@ PRESETS = {preset.name: preset for preset in _PRESETS}
 
 
 def find_preset(name: str) -> Preset:
-    """Return the preset with a name.
-
-    Raises:
-        LabError: there is none.
-    """
+    """Return the preset with a name; LabError if there is none."""
     if name == CUSTOM_PROTOCOL.name:
         spec = LoadSpec(workload=name, users=_CLOSED_USERS, window=_SECONDS, shape_time=_SECONDS)
         return Preset(name, CUSTOM_PROTOCOL.summary, spec)
@@ -174,15 +159,10 @@ def find_preset(name: str) -> Preset:
 
 
 def combine(workload: str, *, loop: str | None, shape: str | None, arrivals: str | None) -> Preset:
-    """Return the preset with a workload, a loop, a shape and arrivals, or make one.
+    """Return the preset with a workload, a loop (default: closed), a shape and arrivals, or make one.
 
-    Args:
-        workload: a name of `WORKLOADS`.
-        loop: default: closed.
-        shape, arrivals: default: those of the first preset with this workload and loop.
-
-    Raises:
-        LabError: the workload has no such loop, or the loop no arrivals.
+    Shape and arrivals default to those of the first preset with this workload and loop. Raise LabError if the workload
+    has no such loop, or the loop no arrivals.
     """
     loop = loop or CLOSED
     if loop == OPEN and WORKLOADS[workload].exchange is None:

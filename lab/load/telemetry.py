@@ -32,12 +32,7 @@ class ProjectServers(Metered, Protocol):
 
 
 class Gauges:
-    """Read servers repeatedly; after a restart of a server, open its meter again.
-
-    Args:
-        servers: opens the meters.
-        models: their names.
-    """
+    """Read servers repeatedly; after a restart of a server, open its meter again."""
 
     def __init__(self, servers: Metered, models: Sequence[str]) -> None:
         self._servers = servers

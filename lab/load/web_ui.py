@@ -41,11 +41,7 @@ class FaultRequests(Protocol):
 
 
 def check_settings() -> None:
-    """Check the variables of the UI before anything starts.
-
-    Raises:
-        LabError: its port is in use, or a variable is invalid.
-    """
+    """Check the variables of the UI before anything starts; LabError if its port is in use, or one is invalid."""
     read_ui_port()
     read_login()
     read_base_path()
@@ -64,7 +60,6 @@ def serve_ui(
     """Run Locust's web UI until it is interrupted.
 
     Args:
-        models: the models that can be chosen in it.
         chosen: the load generator's arguments: the first values of its form.
         faults: the faults that its form offers.
         open_requests: returns the handler of the generator's requests for faults in these models.
@@ -110,11 +105,7 @@ def serve_ui(
 
 
 def read_login() -> list[str]:
-    """Return Locust's argument for the login that LAB_UI_LOGIN=USER:PASSWORD asks for.
-
-    Raises:
-        LabError: the variable is not of this form.
-    """
+    """Return Locust's argument for the login of LAB_UI_LOGIN; LabError if that is not USER:PASSWORD."""
     text = os.environ.get(ENV_UI_LOGIN)
     if not text:
         return []
@@ -125,11 +116,7 @@ def read_login() -> list[str]:
 
 
 def read_base_path() -> str:
-    """Return the path of the web UI behind a proxy, empty if it has none; check the allowed origins as well.
-
-    Raises:
-        LabError: LAB_UI_BASE_PATH is not a path, or LAB_UI_ORIGINS contains an invalid origin.
-    """
+    """Return the path of the web UI behind a proxy, if any; LabError for LAB_UI_BASE_PATH or LAB_UI_ORIGINS."""
     name = ENV_UI_ORIGINS
     try:
         origins.parse_origins(os.environ.get(name, ""))
@@ -140,11 +127,7 @@ def read_base_path() -> str:
 
 
 def read_ui_port() -> int:
-    """Return the port of the web UI on this machine.
-
-    Raises:
-        LabError: LAB_UI_PORT is not a port, or the port is in use.
-    """
+    """Return the port of the web UI on this machine; LabError if LAB_UI_PORT is not a port, or is in use."""
     text = os.environ.get(ENV_UI_PORT) or str(_UI_PORT)
     if not text.isdigit() or not 0 < int(text) < 65536:
         raise LabError(f"{ENV_UI_PORT}={text!r} is not a port")

@@ -25,8 +25,6 @@ class Workload:
 
     Args:
         name: what `--workload` takes.
-        summary: one line for people.
-        service: the service of the protocol that answers it.
         exchange: what is sent and the reply that must come back; None if a script of loadtests/scripts.py does both.
         payload: bytes of its payload, if the size can be chosen.
         over_streams, over_datagrams: the kinds of transports that can carry it.
@@ -293,13 +291,10 @@ WORKLOADS = {workload.name: workload for workload in _WORKLOADS}
 
 
 def make_exchange(workload: Workload, transport: Transport, payload: int | None = None) -> Exchange | None:
-    """Make the exchange of a workload over a transport.
+    """Make the exchange of a workload over a transport; None if the workload is a script.
 
     Args:
         payload: bytes, if not the workload's default.
-
-    Returns:
-        None if the workload is a script.
 
     Raises:
         ValueError: the transport or the payload does not fit the workload.

@@ -24,7 +24,6 @@ class CgroupMeter:
     Args:
         folders: the folder of each controller's files; with version 2 the same for all.
         unified: whether it is version 2.
-        proc: mount point of procfs.
         first: the container's first process, the ancestor of all others.
     """
 
@@ -118,10 +117,8 @@ class CgroupMeter:
 def read_throttled(*, proc: Path = _PROC, root: Path = _ROOT) -> float | None:
     """Return the seconds for which a CPU quota has stopped the group of this process since the group was made.
 
-    Inside a container the group may be at the root of what is mounted, whatever path the kernel gives it.
-
-    Returns:
-        0 without a quota; None if the kernel does not say. The quota of a group further up is not seen.
+    It is 0 without a quota, and None if the kernel does not say. The quota of a group further up is not seen. Inside a
+    container the group may be at the root of what is mounted, whatever path the kernel gives it.
     """
     for controllers, path in _list_groups(proc, "self"):
         if not controllers:

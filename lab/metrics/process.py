@@ -9,11 +9,7 @@ from lab.metrics.sample import Meter, NoMeter, Sample, Switches, count_descripto
 
 
 class ProcessMeter:
-    """Reads a process and its descendants.
-
-    Args:
-        pid: the server.
-    """
+    """Reads a server's process and its descendants."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid

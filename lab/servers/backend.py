@@ -28,7 +28,6 @@ class ModelState:
     """The state of one model of the catalogue, or of one server of the gallery.
 
     Args:
-        family: that of a model; of a server, `GALLERY`.
         state: running; exited, and not taken down yet; or missing, never started here.
         exit_code: of an exited one, where it is known; 128 plus the signal's number if a signal ended it.
         listeners: where it listens, as seen from the helpers; empty unless it is running.
@@ -44,7 +43,6 @@ class ModelState:
     last_lines: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, object]:
-        """Return the object that `lab ls --json` prints."""
         return {
             "model": self.model,
             "family": self.family,
@@ -115,7 +113,6 @@ class Servers(Listening, Metered, Protocol):
 
         Raises:
             NotReadyError: status, exit code, last log lines and a hint.
-            LabError: the models could not be started.
         """
 
     def up_gallery(self, servers: Iterable[GalleryServer], *, timeout: float = READY_SECONDS) -> None:
@@ -125,7 +122,6 @@ class Servers(Listening, Metered, Protocol):
 
         Raises:
             NotReadyError: the servers that do not answer, each with the end of its log.
-            LabError: the servers could not be started.
         """
 
     def down(self) -> None:
@@ -147,26 +143,14 @@ class Servers(Listening, Metered, Protocol):
         """Start a model again, running or not, at the same addresses, and wait until it answers."""
 
     def stop(self, model: str) -> int:
-        """Send SIGTERM to a model, and SIGKILL after its grace period.
-
-        Returns:
-            Its exit code; 137 after SIGKILL.
-        """
+        """Send SIGTERM to a model, and SIGKILL after its grace period; return its exit code: 137 after SIGKILL."""
         ...
 
     def wait_ready(self, model: str, *, timeout: float = READY_SECONDS) -> None:
-        """Wait until a running model answers.
-
-        Raises:
-            NotReadyError: it did not answer in time.
-        """
+        """Wait until a running model answers; NotReadyError if it did not in time."""
 
     def pin(self, model: str, cores: Sequence[int]) -> None:
-        """Pin a running model to cores, with all present and future processes and threads.
-
-        Raises:
-            LabError: it could not be pinned.
-        """
+        """Pin a running model to cores, with all present and future processes and threads, or raise LabError."""
 
     def environ(self, model: str) -> Mapping[str, str]:
         """Return the environment that a model gets, without what the lab adds."""
@@ -215,7 +199,6 @@ class Helpers(Protocol):
         The command has to end when its stdin is closed, which happens at the end of the block.
 
         Args:
-            name: of the helper.
             arguments: as for `run`.
         """
         ...
@@ -231,12 +214,11 @@ class Helpers(Protocol):
         stdin: str | None = None,
         timeout: float | None = None,
     ) -> Completed:
-        """Run one of the catalogue's instruments (`tests`, `locust`) once.
+        """Run one of the catalogue's instruments (`tests`, `locust`) once. All else is as for `run`.
 
         Args:
             arguments: added to its entry point.
             publish: publish the ports that compose.yaml gives it, on 127.0.0.1.
-            others: as for `run`.
         """
         ...
 
@@ -249,12 +231,7 @@ class Helpers(Protocol):
         environ: Mapping[str, str] | None = None,
         publish: bool = False,
     ) -> AbstractContextManager[Helper]:
-        """Start one of the catalogue's instruments in the background; the end of the block ends it.
-
-        Args:
-            name: of the helper.
-            others: as for `run_service`.
-        """
+        """Start one of the catalogue's instruments, as `run_service` does; the end of the block ends it."""
         ...
 
     def choose_bind(self, port: int, *, local: int | None = None) -> tuple[str, int]:
@@ -277,11 +254,7 @@ class ContainerControls(Protocol):
     def run_in_network(self, model: str, arguments: Sequence[str]) -> str:
         """Run a command of the instrument, with CAP_NET_ADMIN, in the network namespace of a model's container.
 
-        Returns:
-            What it printed.
-
-        Raises:
-            LabError: it failed; with its output.
+        Return what it printed; LabError if it failed, with its output.
         """
         ...
 
@@ -331,13 +304,8 @@ class FaultControls(Protocol):
     def run_beside(self, model: str, script: str, arguments: Sequence[str] = ()) -> str:
         """Run a Python script of the standard library as a model's user, where the model's processes are visible.
 
-        Its first argument is the pid above them: of a container's init, or of the model's main process.
-
-        Returns:
-            What it printed.
-
-        Raises:
-            LabError: it could not be run, or failed.
+        Its first argument is the pid above them: of a container's init, or of the model's main process. Return what it
+        printed; LabError if it failed.
         """
         ...
 
@@ -355,11 +323,7 @@ class Backend(Servers, Loadable, Protocol):
 def choose_models(
     servers: Servers, names: Iterable[str | Model] = (), profiles: Iterable[str] = ()
 ) -> tuple[Model, ...]:
-    """Select models for a command. Without names, models that cannot run here are left out.
-
-    Raises:
-        CatalogueError: an unknown name or profile.
-    """
+    """Select models for a command. Without names, models that cannot run here are left out. Raise CatalogueError."""
     names = list(names)
     selected = servers.catalogue.select(names, profiles)
     left_out = [model.name for model in selected if model.only_in_container and not model.profile]
@@ -372,9 +336,7 @@ def choose_models(
 def choose_speakers(servers: Servers, names: Iterable[str | Model], service: str) -> list[str]:
     """Return the names of the selected models (see `choose_models`) that speak a service as the lab's own models do.
 
-    Raises:
-        CatalogueError: an unknown name.
-        LabError: a named model does not speak it, or no model does.
+    Raise LabError if a named model does not speak it, or no model does.
     """
     names = list(names)
     chosen = choose_models(servers, names)

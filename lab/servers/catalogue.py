@@ -67,7 +67,6 @@ class Model:
     Args:
         name: its file, Compose service, image tag, host name and `--model` argument.
         family: sequential, thread, process, readiness loop, event loop or coroutine.
-        summary: the consequence for its clients, in one line.
         extra: the optional dependency of this project that it needs.
         limits: capability that it lacks -> reason.
         services: the services that it speaks, in the order of `SERVICES`.
@@ -100,7 +99,6 @@ class GalleryServer:
 
     Args:
         name: its Compose service, image tag and host name.
-        summary: what it is, in one line.
         addresses: as seen from inside the lab's network.
     """
 
@@ -126,14 +124,7 @@ class Catalogue:
 
     @classmethod
     def load(cls, path: Path | None = None) -> Self:
-        """Read a compose file and its override in the same folder.
-
-        Args:
-            path: default: compose.yaml of this project.
-
-        Raises:
-            CatalogueError: file, line and what is wrong.
-        """
+        """Read a compose file (default: this project's) and its override; CatalogueError with file and line."""
         path = path or COMPOSE_FILE
         files = find_files(path)
         definitions = read_services(files, os.environ)
@@ -144,7 +135,6 @@ class Catalogue:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """The names of all models."""
         return tuple(model.name for model in self.models)
 
     @cached_property
@@ -153,25 +143,17 @@ class Catalogue:
         return self.names + tuple(server.name for server in self.gallery)
 
     def known_host(self, name: str) -> str:
-        """Return the name if it is one of `hosts`.
-
-        Raises:
-            CatalogueError: an unknown name; with the names of the models.
-        """
+        """Return the name if it is one of `hosts`; CatalogueError with the names of the models."""
         return name if name in self.hosts else self[name].name
 
     @cached_property
     def profiles(self) -> tuple[str, ...]:
-        """The profiles of the models."""
         return tuple(dict.fromkeys(model.profile for model in self.models if model.profile))
 
     def select(self, names: Iterable[str | Model] = (), profiles: Iterable[str] = ()) -> tuple[Model, ...]:
-        """Return the models with these names or profiles, in the catalogue's order.
+        """Return the models with these names or profiles, in the catalogue's order; CatalogueError if there is none.
 
         Without names: those of the profiles, and all without a profile.
-
-        Raises:
-            CatalogueError: an unknown name or profile, with the known ones; or there is no model to select.
         """
         wanted = list(dict.fromkeys(item if isinstance(item, str) else item.name for item in names))
         active = list(dict.fromkeys(profiles))
@@ -206,7 +188,6 @@ class Catalogue:
         return list((self[model] if isinstance(model, str) else model).addresses)
 
     def image(self, service: str) -> str:
-        """Return the image of a Compose service."""
         return str(self.definitions[service].get("image", ""))
 
     def environ(self, service: str) -> dict[str, str]:
@@ -219,11 +200,7 @@ class Catalogue:
         return [str(word) for word in self.definitions.get(service, {}).get("entrypoint") or []]
 
     def check_process(self, model: str) -> None:
-        """Refuse a model that has an `env_file`, which only Compose reads, for the process backend.
-
-        Raises:
-            CatalogueError: file and line.
-        """
+        """Refuse a model that has an `env_file`, which only Compose reads: CatalogueError with file and line."""
         if self.definitions[model].get("env_file"):
             what = f"env_file of {model} is read only for containers: put the variables under environment"
             raise _error_in(self.files, ["services", model, "env_file"], what)
@@ -317,11 +294,7 @@ def _read_gallery(files: Sequence[Path], definitions: Mapping[str, Mapping[str, 
 
 
 def _read_addresses(name: str, labels: Mapping[str, str]) -> Iterator[Listener]:
-    """Yield the listeners of a model by its labels lab.services and lab.transports (default: all of both).
-
-    Raises:
-        ValueError: an invalid label.
-    """
+    """Yield the listeners of a model by its labels lab.services and lab.transports (default: all); ValueError."""
     transports = _split(labels.get("lab.transports")) or list(Transport)
     for transport in transports:
         if transport not in list(Transport):
@@ -352,7 +325,6 @@ def _split(text: str | None) -> list[str]:
 
 
 def _read_profile(files: Sequence[Path], service: str, profiles: object) -> str | None:
-    """Return the profile of a model, or None."""
     if profiles is None or profiles == []:
         return None
     names = set(profiles) if isinstance(profiles, list) and all(isinstance(item, str) for item in profiles) else set()

@@ -35,7 +35,6 @@ class Everything:
 
     @property
     def is_nothing(self) -> bool:
-        """Whether there is nothing to remove."""
         return not (self.processes or self.containers or self.images)
 
     def describe(self) -> Iterator[str]:
@@ -55,11 +54,7 @@ def find_everything() -> Everything:
 
 
 def remove(everything: Everything, catalogue: Catalogue) -> None:
-    """Remove these things, and nothing that has been started since they were listed.
-
-    Raises:
-        LabError: something cannot be removed.
-    """
+    """Remove these things, and nothing that has been started since they were listed; LabError if some remain."""
     for project in everything.processes:
         processes.Processes(project, catalogue).down()
     for project in everything.containers:

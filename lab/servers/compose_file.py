@@ -56,11 +56,7 @@ class _Override:
 
 
 def find_files(path: Path) -> tuple[Path, ...]:
-    """Return a compose file, and its override if there is one.
-
-    Raises:
-        CatalogueError: there are several overrides.
-    """
+    """Return a compose file, and its override if there is one; CatalogueError if there are several."""
     found = [other for name in OVERRIDE_NAMES if (other := path.with_name(name)).exists() and other != path]
     if len(found) > 1:
         others = " and ".join(other.name for other in found[1:])
@@ -71,12 +67,7 @@ def find_files(path: Path) -> tuple[Path, ...]:
 def read_services(files: Sequence[Path], environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """Return the merged services; labels, environment and build arguments as mappings, entry points as lists.
 
-    Args:
-        files: later files override earlier ones.
-        environ: the values of variables.
-
-    Raises:
-        CatalogueError: with file and line.
+    Later files override earlier ones. `environ` has the values of variables. CatalogueError: with file and line.
     """
     services: dict[str, Any] = {}
     for file in files:
@@ -92,8 +83,6 @@ def read_services(files: Sequence[Path], environ: Mapping[str, str]) -> dict[str
 
 
 class _Reader:
-    """A reader of one file."""
-
     def __init__(self, path: Path, environ: Mapping[str, str]) -> None:
         self._path = path
         self._environ = environ
@@ -204,7 +193,6 @@ class _Reader:
         raise self._error(where, f"{key} of {service} is neither a mapping nor a list of name=value")
 
     def _build(self, node: yaml.Node) -> Any:
-        """Return the value of a node."""
         own = self._tag(node)
         if own == "!reset":
             return _Reset()
@@ -356,11 +344,7 @@ def _clean(value: Any) -> Any:
 
 
 def interpolate(text: str, get: Callable[[str], str | None]) -> str:
-    """Replace variables in all of Compose's forms; `$$` is a dollar sign.
-
-    Args:
-        text: as in the file.
-        get: returns the value of a variable, None if it is not set.
+    """Replace variables in all of Compose's forms; `$$` is a dollar sign. `get` returns None for a variable not set.
 
     Raises:
         ValueError: another form; or a required variable is not set.

@@ -31,7 +31,6 @@ class Finding:
     """The result of one check.
 
     Args:
-        part: the part of the machine.
         good: whether it is as the lab needs it.
         what: the version or the problem that was found.
         fix: how to fix it; empty if it is good.
@@ -45,7 +44,6 @@ class Finding:
     needed_for: str = ""
 
     def as_json(self) -> dict[str, object]:
-        """Return the object that `lab doctor --json` prints."""
         return asdict(self)
 
 
@@ -55,7 +53,6 @@ def examine() -> list[Finding]:
 
 
 def can_run(findings: Iterable[Finding]) -> bool:
-    """Whether the lab can run on at least one backend."""
     bad = {item.needed_for for item in findings if not item.good}
     return "both" not in bad and not {"docker", "process"} <= bad
 

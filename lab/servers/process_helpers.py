@@ -24,8 +24,7 @@ _HOST = "127.0.0.1"
 class ProcessHelpers:
     """See `lab.servers.backend.Helpers`.
 
-    Args:
-        directory: of the project. Every process has it in its environment, which is how `down` finds it.
+    Every process has the project's `directory` in its environment, which is how `down` finds it.
     """
 
     def __init__(self, directory: Path, catalogue: Catalogue) -> None:
@@ -116,7 +115,6 @@ class ProcessHelpers:
         return os.environ.get("SHELL", "sh")
 
     def environ(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
-        """Return the environment of a child process."""
         return {**os.environ, **(more or {}), ENV_RUNTIME: str(self._directory)}
 
     def _module_of(self, service: str) -> list[str]:

@@ -13,11 +13,7 @@ _CLASSIC_EXPORTED = re.compile(r"Successfully tagged (\S+)")
 
 
 class BuildProgress:
-    """The state of one `docker compose build`.
-
-    Args:
-        images: the services that are built, with their images.
-    """
+    """The state of one `docker compose build` of services, with their images."""
 
     def __init__(self, images: Mapping[str, str]) -> None:
         self._services = {_plain(image): service for service, image in images.items()}
@@ -26,7 +22,6 @@ class BuildProgress:
 
     @property
     def unfinished(self) -> list[str]:
-        """The services whose images are not built yet."""
         return list(self._unfinished)
 
     def read(self, line: str) -> str | None:

@@ -40,19 +40,13 @@ class Compose:
 
     @property
     def network(self) -> str:
-        """The name of the network of the servers."""
         return f"{self.project}_lab"
 
     def name_container(self, service: str) -> str:
-        """Return the name of a service's container, which need not exist."""
         return f"{self.project}-{service}-1"
 
     def name_model(self, model: str) -> str:
-        """Return the name of a model's container, which need not exist.
-
-        Raises:
-            CatalogueError: there is no such model.
-        """
+        """Return the name of a model's container, which need not exist; CatalogueError if there is no such model."""
         return self.name_container(self.catalogue[model].name)
 
     def name_run(self, service: str) -> str:
@@ -91,11 +85,7 @@ class Compose:
         return environ
 
     def up(self, services: Sequence[str], *, mutual_tls: bool) -> Iterator[str]:
-        """Start services, whose images exist; give Compose's messages as they come.
-
-        Raises:
-            LabError: it failed; with the line that says why.
-        """
+        """Start services, whose images exist; give Compose's messages as they come. LabError if it fails."""
         command = [*self.command("-"), "up", "--detach", "--no-build", "--quiet-pull", *services]
         messages = []
         chosen = json.dumps({"services": self._choose_limits(services)})
@@ -128,7 +118,6 @@ class Changes:
         self.is_new = False  # the project had no network, so none of it existed before
 
     def note(self, line: str) -> None:
-        """Read one message."""
         match line.split():
             # "Creating" and not "Created": an interrupted Compose never says the latter.
             case ["Container", name, "Creating"]:

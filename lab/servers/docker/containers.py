@@ -116,11 +116,9 @@ class Containers:
         self._wait_ready([model], timeout)
 
     def build(self, services: Iterable[str]) -> None:
-        """Build the images of these Compose services that are missing or out of date; see `build_images`."""
         build_images(self._compose, services)
 
     def container_name(self, model: str) -> str:
-        """Return the name of a model's container, which need not exist."""
         return self._compose.name_model(model)
 
     def meter(self, model: str) -> Meter:
@@ -198,13 +196,10 @@ class Containers:
             raise NotReadyError(_describe_silence(model, why, timeout, self._last_lines(model)))
 
     def _wait_healthy(self, servers: Sequence[str], timeout: float) -> list[str]:
-        """Wait until the health check of each server of the gallery has passed.
+        """Wait for the health checks of servers of the gallery; return a message for each that has exited or is late.
 
         Strategy: run the health checks of compose.yaml, which are then the only definition of health. They run at once
         and again and again; Docker would first wait for an interval of seconds.
-
-        Returns:
-            A message for each server that has exited, or has not answered in time.
         """
         deadline = time.monotonic() + timeout
         checks = {name: _read_check(container) for name, container in self._inspect("lab.gallery").items()}
@@ -230,8 +225,7 @@ class Containers:
     def _run_checks(self, checks: Mapping[str, Sequence[str]], deadline: float) -> Iterator[tuple[str, str | None]]:
         """Run a command in the container of each service, all at the same time.
 
-        Gives:
-            Each service whose command has ended before the deadline, with the reason of its failure, or None.
+        Give each service whose command has ended before the deadline, with the reason of its failure, or None.
         """
         with contextlib.ExitStack() as stack:
             running = {}
@@ -278,8 +272,7 @@ class Containers:
     def _last_lines(self, model: str, *, with_stdout: bool = False) -> list[str]:
         """Return the end of the log that a container writes to stderr.
 
-        Args:
-            with_stdout: include stdout, to which a server of the gallery may log. A model writes a line of JSON to it.
+        A server of the gallery may log to stdout as well. A model writes a line of JSON to it.
         """
         log = run_docker("logs", "--tail", str(2 * _LAST_LINES), self._compose.name_container(model), check=False)
         return [*(log.stdout.splitlines() if with_stdout else []), *log.stderr.splitlines()][-_LAST_LINES:]

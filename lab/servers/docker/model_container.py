@@ -28,11 +28,7 @@ _NOT_RUNNING = "is not running"
 
 @contextmanager
 def open_client() -> Iterator[docker.DockerClient]:
-    """Connect to the engine for the duration of a block.
-
-    Raises:
-        EngineAwayError: no engine answers.
-    """
+    """Connect to the engine for the duration of a block; EngineAwayError if none answers."""
     try:
         client = docker.from_env()
     except docker.errors.DockerException as error:
@@ -85,7 +81,6 @@ class ModelContainers:
             return int(container.attrs["State"]["ExitCode"])
 
     def pin(self, model: str, cores: Sequence[int]) -> None:
-        """Pin a model to cores."""
         try:
             with self._open(model) as container:
                 container.update(cpuset_cpus=encode_cores(cores))
@@ -163,11 +158,7 @@ class ModelContainers:
 
     @contextmanager
     def _open(self, model: str) -> Iterator[Container]:
-        """Give a model's container, with its state of this moment.
-
-        Raises:
-            LabError: the model does not run, or the engine refuses, with its reason.
-        """
+        """Give a model's container in its present state; LabError if it does not run, or with the engine's reason."""
         with open_client() as client:
             try:
                 yield client.containers.get(self._compose.name_model(model))
