@@ -45,11 +45,7 @@ def install() -> None:
 
 @contextlib.contextmanager
 def untouched(what: str) -> Iterator[None]:
-    """Say that nothing was changed if a block is interrupted.
-
-    Args:
-        what: text for the message: what is unchanged.
-    """
+    """Say that nothing was changed, and `what` is as it was, if a block is interrupted."""
     try:
         yield
     except KeyboardInterrupt:

@@ -13,11 +13,7 @@ UNKNOWN = "–"  # noqa: RUF001  # a dash is meant
 
 
 def parse_duration(text: str) -> float:
-    """Return the seconds of a duration such as `5s`, `500ms`, `200us`, `2m` or `1h`.
-
-    Raises:
-        ValueError: it is not a duration, or has no unit.
-    """
+    """Return the seconds of a duration such as `5s`, `500ms`, `200us`, `2m` or `1h`; ValueError without a unit."""
     match = _QUANTITY.fullmatch(text.strip())
     if match and not match[2]:
         raise ValueError(f"{text!r} has no unit: write {match[1]}s or {match[1]}ms")
@@ -27,12 +23,9 @@ def parse_duration(text: str) -> float:
 
 
 def parse_share(text: str) -> float:
-    """Return a share such as `10%` or `0.1` as a ratio.
+    """Return a share such as `10%` or `0.1` as a ratio; ValueError if it is not one.
 
     `99.9%` is exactly 0.999. A division of floats would miss it by a little, and a percentile would miss it by a rank.
-
-    Raises:
-        ValueError: it is not a share.
     """
     match = _QUANTITY.fullmatch(text.strip())
     if match is None or match[2] not in ("", "%"):
@@ -72,12 +65,10 @@ def show_time(microseconds: float) -> str:
 
 
 def show_bytes(value: float | None) -> str:
-    """Format bytes as MiB."""
     return UNKNOWN if value is None else f"{value / 2**20:.1f} MiB"
 
 
 def show_number(value: float | None) -> str:
-    """Format as a whole number."""
     return UNKNOWN if value is None else f"{value:.0f}"
 
 

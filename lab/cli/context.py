@@ -22,14 +22,12 @@ class Lab:
 
     @cached_property
     def catalogue(self) -> "Catalogue":
-        """The models of the compose file."""
         from lab.servers.catalogue import Catalogue
 
         return Catalogue.load(self.file)
 
     @cached_property
     def backend(self) -> "Backend":
-        """Where the models run."""
         from lab.servers.open import open_backend
 
         return open_backend(self.backend_name, self.project, catalogue=self.catalogue)

@@ -35,7 +35,6 @@ class Deferred(click.Command):
         self._module = f"{commands.__name__}.{entry.module}"
 
     def load(self) -> click.Command:
-        """Import the command."""
         command: click.Command = getattr(importlib.import_module(self._module), (self.name or "").replace("-", "_"))
         return command
 
@@ -50,7 +49,6 @@ class InOrder(click.Group):
     """The commands in the order of the registry."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names of the commands."""
         return list(self.commands)
 
     def invoke(self, ctx: click.Context) -> Any:

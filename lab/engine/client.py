@@ -37,10 +37,9 @@ _DEFAULT = "default"
 
 
 def make_environ(environ: Mapping[str, str] | None = None, *, for_build: bool = False) -> dict[str, str]:
-    """Make the environment for a command of the client.
+    """Make the environment for a command of the client from the user's (default: that of this process).
 
     Args:
-        environ: the user's; default: that of this process.
         for_build: keep config.json as it is, since a build reaches its mirrors by the proxies in it. The builder is
             the engine that runs the containers, even if the user has chosen another one.
 
@@ -89,8 +88,7 @@ def _read(folder: Path) -> dict[str, Any]:
 def _provide_config(folder: Path) -> Path | None:
     """Make a copy of the user's folder (contexts, plugins, certificates) whose config.json has only `KEPT_KEYS`.
 
-    Returns:
-        None if the user's config.json has no other keys.
+    Return None if the user's has no other keys.
     """
     config = _read(folder)
     kept = {key: value for key, value in config.items() if key in KEPT_KEYS}

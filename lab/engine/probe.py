@@ -79,7 +79,6 @@ def read_status(code: int, info: str, stderr: str, image: str) -> EngineStatus:
     """Read the status from the client's output.
 
     Args:
-        code: the exit code of `docker info`; 127 if there is no client.
         info: its stdout, a JSON object. If no engine answers, it has `ServerErrors`.
         stderr: its stderr.
         image: the id of the base image; empty if the engine has none.

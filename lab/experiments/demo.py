@@ -105,8 +105,6 @@ def run(
     """Start, check and load the models. They stay up.
 
     Args:
-        backend: Where they run.
-        models: Those to start.
         found: Gets the results.
         step: Called with a line about each part.
         seconds: The measured time of each model, of all rounds together.
@@ -151,7 +149,6 @@ def run(
 
 
 def _each(found: Demo, models: Sequence[Model]) -> Iterator[Model]:
-    """Yield the models that are not missing, and show which one is next."""
     with progress.progress_line() as show:
         for model in models:
             if model.name not in found.missing:
@@ -188,11 +185,7 @@ def _ask(preset: str, seconds: float, warm_up: float | None = None) -> Preset:
 
 
 def choose_workload(model: Model) -> str:
-    """Return the workload for a model: PINGs, or echoes of the same size if it has no `command`.
-
-    Raises:
-        LabError: It has neither.
-    """
+    """Return `ping`, or an echo of the same size for a model without `command`; LabError if it has neither."""
     for service, workload in WORKLOADS.items():
         if service in model.services:
             return workload
@@ -208,17 +201,12 @@ def _recorded(found: Demo, model: Model) -> Iterator[None]:
 
 
 def describe(backend: Backend, models: Iterable[Model], found: Demo) -> dict[str, str | None]:
-    """Return the facts about the machine and the servers; the lab has to be up."""
     versions = found.measurements[0].load.versions if found.measurements else None
     return describe_environment(backend.describe(), versions=versions) | backend.describe_models(models)
 
 
 def keep(found: Demo, run: Run) -> None:
-    """Store the results; `read` returns them.
-
-    Raises:
-        StoreError: A result cannot be stored.
-    """
+    """Store the results, for `read`."""
     for name, check in found.checks.items():
         run.keep(key_of_check(name), check.as_json())
     for name, items in found.rounds.items():
@@ -232,11 +220,7 @@ def keep(found: Demo, run: Run) -> None:
 
 
 def read(run: Run) -> Demo:
-    """Read the results of a stored run.
-
-    Raises:
-        StoreError: A file is damaged.
-    """
+    """Read the results of a stored run; StoreError if a file is damaged."""
     kept: dict[str, dict[str, Mapping[str, Any]]] = {}
     for key, record in run.steps().items():
         folder, _, name = key.partition("/")

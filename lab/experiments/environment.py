@@ -43,7 +43,6 @@ def describe_environment(
 
 
 def read_commit() -> str | None:
-    """Return the commit, and whether there are uncommitted changes."""
     commit = _output(["git", "rev-parse", "--short=12", "HEAD"])
     if commit is None:
         return None
@@ -52,7 +51,6 @@ def read_commit() -> str | None:
 
 
 def read_processor() -> str | None:
-    """Return the name of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
     except OSError:
@@ -62,7 +60,6 @@ def read_processor() -> str | None:
 
 
 def read_distribution() -> str | None:
-    """Return name and version of the distribution."""
     try:
         return platform.freedesktop_os_release().get("PRETTY_NAME")
     except OSError:

@@ -29,14 +29,11 @@ class Summary:
     """One model under one workload: medians over rounds. Times in microseconds, memory in bytes; None means not known.
 
     Args:
-        rounds: Number of measurements.
         users: Connections at a time.
-        rate: Correctly answered requests per second.
         rate_spread: Half the interquartile range of the rates, relative to their median; None for fewer than three.
         is_lower_bound: Whether the server could have done more in at least one round.
         p50_us, p99_us: Response time of an exchange.
         cpu_us: CPU time of the server per request.
-        memory_bytes: The server's highest memory use in a round.
         verdicts: The limits, with their numbers of rounds, the most frequent first.
         failures: Failed exchanges of all rounds.
     """
@@ -59,7 +56,6 @@ class Idle:
     """The cost of an idle connection.
 
     Args:
-        connections: Idle connections at the same time.
         bytes_per_connection: Memory of the server.
         p50_us, p99_us: Time of a new client to connect and get one PING answered meanwhile.
         why: The limit that allows no more of them; empty for 10,000.
@@ -77,7 +73,6 @@ class Measured:
     """The content of the file.
 
     Args:
-        environment: Machine and software.
         seconds: Measured time of each model in a round.
         models: Summaries by model and workload.
         missing: Models that could not be measured, and why.
@@ -97,11 +92,7 @@ class Measured:
 
     @classmethod
     def load(cls, path: Path = MEASURED_FILE) -> Self:
-        """Read the file; if it does not exist, return empty values.
-
-        Raises:
-            LabError: It exists, but is damaged.
-        """
+        """Read the file; if it does not exist, return empty values. LabError if it is damaged."""
         data = _read(path)
         try:
             return cls(

@@ -42,27 +42,19 @@ class StoreError(LabError):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One stored run.
-
-    Args:
-        folder: Its folder.
-        facts: The content of `run.json` without the schema: `name`, `plan`, `environment` and so on.
-    """
+    """One stored run. `facts` is `run.json` without the schema: `name`, `plan`, `environment` and so on."""
 
     folder: Path
     facts: Mapping[str, Any]
 
     @classmethod
     def create(cls, name: str, facts: Mapping[str, Any], *, root: Path = RESULTS) -> Self:
-        """Create the folder of a new run.
+        """Create the folder of a new run; StoreError if it cannot be written.
 
         Args:
             name: The experiment, which becomes a folder.
-            facts: The facts known before the first measurement, for `run.json`.
+            facts: What is known before the first measurement, for `run.json`.
             root: The folder of all results.
-
-        Raises:
-            StoreError: It cannot be written there.
         """
         started = datetime.now(UTC).strftime(_TIME)
         with _as_store_error(root / name):
@@ -75,11 +67,7 @@ class Run:
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Open a stored run.
-
-        Raises:
-            StoreError: The folder has no run, or one that this version cannot read.
-        """
+        """Open a stored run; StoreError if the folder has none, or one that this version cannot read."""
         path = folder / _RUN
         if not path.is_file():
             raise StoreError(f"{folder}: not a stored run: it has no {_RUN}")
@@ -96,16 +84,7 @@ class Run:
 
     @classmethod
     def find(cls, text: str | None, name: str, *, root: Path = RESULTS) -> Self:
-        """Open the run that a text names.
-
-        Args:
-            text: A folder, the time of a run, or `latest` (default).
-            name: The experiment.
-            root: The folder of all results.
-
-        Raises:
-            StoreError: There is none.
-        """
+        """Open a run of the experiment `name`: a folder, the time of a run, or `latest` (default). Raise StoreError."""
         text = text or LATEST
         for folder in (root / name / text, Path(text)):
             if folder.is_dir():
@@ -116,11 +95,7 @@ class Run:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """Lock the run for writing.
-
-        Raises:
-            StoreError: Another process has the lock.
-        """
+        """Lock the run for writing; StoreError if another process has the lock."""
         with (self.folder / _RUN).open("rb") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -129,18 +104,10 @@ class Run:
             yield
 
     def keep(self, key: str, record: Mapping[str, Any]) -> None:
-        """Store the result of a step.
-
-        Args:
-            key: Its parts, separated by `/`, become folders.
-
-        Raises:
-            StoreError: The key exists, or the file cannot be written.
-        """
+        """Store the result of a step; StoreError if the key exists. Its parts, separated by `/`, become folders."""
         self._write(f"{_STEPS}/{key}.json", record)
 
     def path_of(self, key: str) -> str:
-        """Return the path of a step's file, relative to the run's folder."""
         return f"{_STEPS}/{key}.json"
 
     def list_keys(self, within: str = "") -> list[str]:
@@ -150,23 +117,14 @@ class Run:
         return [str(path.relative_to(top).with_suffix("")) for path in paths if path.is_file()]
 
     def steps(self) -> dict[str, dict[str, Any]]:
-        """Return all stored steps by key.
-
-        Raises:
-            StoreError: A file is damaged.
-        """
+        """Return all stored steps by key; StoreError if a file is damaged."""
         return {key: self.read(key) for key in self.list_keys()}
 
     def read(self, key: str) -> dict[str, Any]:
-        """Return the stored result of a step.
-
-        Raises:
-            StoreError: It does not exist, or its file is damaged.
-        """
+        """Return the stored result of a step; StoreError if it does not exist or is damaged."""
         return dict(_read(self.folder / self.path_of(key)))
 
     def has(self, key: str) -> bool:
-        """Return whether a step is stored."""
         return (self.folder / self.path_of(key)).exists()
 
     def keep_log(self, server: str, text: str) -> None:
@@ -179,7 +137,6 @@ class Run:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the run has completed."""
         return (self.folder / _END).exists()
 
     @property
@@ -193,22 +150,14 @@ class Run:
         return self.folder.name
 
     def write_page(self, page: str, report: str = "", files: Mapping[str, str] | None = None) -> Path:
-        """Write the page, and perhaps a report for other programs, replacing earlier ones; return the page's path.
-
-        Args:
-            files: What goes with the page, by name.
-        """
+        """Write the page with its files, and perhaps a report, replacing earlier ones; return the page's path."""
         texts = {**(files or {}), _PAGE: page} | ({_REPORT: report} if report else {})
         for name, text in texts.items():
             self.write_file(name, text)
         return self.folder / _PAGE
 
     def write_file(self, name: str, text: str) -> Path:
-        """Write a file for readers, replacing an earlier one; return its path.
-
-        Args:
-            name: Its parts, separated by `/`, become folders.
-        """
+        """Write a file for readers, replacing an earlier one; return its path. Parts of `name` become folders."""
         path = self.folder / name
         with _as_store_error(path.parent):
             path.parent.mkdir(exist_ok=True)
@@ -241,11 +190,7 @@ def make_folder(parent: Path, name: str) -> Path:
 
 
 def check_writable(folder: Path) -> None:
-    """Create a folder if it does not exist, and check that it is writable.
-
-    Raises:
-        StoreError: It is not.
-    """
+    """Create a folder if it does not exist; StoreError if it is not writable."""
     with _as_store_error(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=folder):
@@ -253,16 +198,12 @@ def check_writable(folder: Path) -> None:
 
 
 def write_new(folder: Path, stem: str, texts: Mapping[str, str]) -> Path:
-    """Write files that belong together, named by `stem` and an ending. If one exists, add a number to all names.
+    """Write files that belong together, or none, named by `stem` and an ending; return the common part of their paths.
+
+    If one exists, all names get a number. StoreError: one cannot be written.
 
     Args:
         texts: By ending.
-
-    Returns:
-        The common part of their paths.
-
-    Raises:
-        StoreError: One cannot be written; then none is left.
     """
     with _as_store_error(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -56,7 +56,6 @@ class Server:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Read what `as_json` returned."""
         return cls(**{item.name: data[item.name] for item in fields(cls)})
 
     def as_json(self) -> dict[str, Any]:
@@ -69,12 +68,7 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class UpperBound:
-    """The highest rate that theory allows.
-
-    Args:
-        rate: Requests per second.
-        reason: The calculation in words.
-    """
+    """The highest rate that theory allows, in requests per second, and the calculation in words."""
 
     rate: float
     reason: str
@@ -158,5 +152,4 @@ def describe_concurrency(catalogue: Catalogue, models: Iterable[Model]) -> dict[
 
 
 def describe_rate(rate: float) -> str:
-    """Format a rate for a sentence."""
     return f"{show_count(rate)}/s"

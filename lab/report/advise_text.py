@@ -16,7 +16,6 @@ _RIGHT = ("CPU", "requests in flight", "memory")
 
 
 def print_advice(demand: Demand, found: list[Advice], sources: Sources, console: Console) -> None:
-    """Print ranked models."""
     best = find_best(found)
     answer = f"Best: {', '.join(best)}." if best else "No model can serve this."
     console.print(answer, style="bold", markup=False)

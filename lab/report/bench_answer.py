@@ -18,14 +18,7 @@ _MOST_NAMES = 4
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The best models under a workload and the worst one; empty if there is none.
-
-    Args:
-        best: names, the cheapest first.
-        why_best: the reason in a few words.
-        worst: a name.
-        why_worst: the reason in a few words.
-    """
+    """The best models under a workload, the cheapest first, and the worst one, with the reasons; empty if none is."""
 
     best: tuple[str, ...] = ()
     why_best: str = ""
@@ -44,7 +37,6 @@ class Answer:
 
 
 def find_answer(findings: Findings, workload: str) -> Answer:
-    """Return the answer of a workload."""
     rows = [row for row in findings.list_rows(workload, CLOSED) if row.found]
     costs = {row.model: row for row in choose_costs(findings, workload) if row.found}
     sound = [row for row in rows if not row.failed]

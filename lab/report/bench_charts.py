@@ -25,7 +25,6 @@ class Figure:
 
     Args:
         name, title: of its chart.
-        axis: the title of the axis.
         rows: a row for each model. The intervals have the noise of the machine in them, as the ranks do.
         band: the interval of the best.
         show: how to format a value.

@@ -39,11 +39,7 @@ def render_csv(findings: Findings) -> str:
 
 
 def render_parquet(findings: Findings) -> bytes:
-    """Return Parquet; a missing value is null.
-
-    Raises:
-        LabError: pyarrow is not installed.
-    """
+    """Return Parquet; a missing value is null. LabError if pyarrow is not installed."""
     try:
         import pyarrow
         import pyarrow.parquet
@@ -59,11 +55,7 @@ def render_parquet(findings: Findings) -> bytes:
 def render_theory(findings: Findings, models: Sequence[str] = ()) -> str:
     """Return a table of theory and measurement in Markdown, for docs/reading-the-numbers.md.
 
-    Args:
-        models: Models to include (default: all of the run).
-
-    Raises:
-        LabError: The run has no such model.
+    It has these models, or all of the run. Raise LabError if the run lacks one.
     """
     for name in models:
         if name not in findings.plan.models:

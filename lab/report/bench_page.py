@@ -37,7 +37,6 @@ class Section:
     """One workload.
 
     Args:
-        name, summary: of the workload.
         answer: the best models and the worst.
         picture: the charts of the answer.
         details: all other charts.

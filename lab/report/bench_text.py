@@ -243,7 +243,6 @@ def make_environment(findings: Findings) -> dict[str, str]:
 
 
 def print_report(findings: Findings, console: Console) -> None:
-    """Print the report."""
     for workload in findings.plan.workloads:
         lines = make_lines(findings, workload)
         if not lines:

@@ -25,13 +25,7 @@ _MOST_ROWS = 100
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """A figure in both runs.
-
-    Args:
-        key: of its row.
-        change: between the two.
-        is_worse: whether it is beyond noise and worse.
-    """
+    """A figure in both runs. It `is_worse` if the change is beyond noise."""
 
     key: RowKey
     change: Change
@@ -46,14 +40,6 @@ class Changed:
 
 
 def render(before: str, after: str, charts: Sequence[Chart], sentences: Sequence[str], facts: Mapping[str, str]) -> str:
-    """Return the page.
-
-    Args:
-        before, after: names of the runs.
-        charts: of the changes.
-        sentences: the result, as printed.
-        facts: about the two.
-    """
     return load_template("compare.html.j2").render(
         before=before, after=after, charts=charts, sentences=sentences, environment=facts
     )

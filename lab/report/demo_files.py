@@ -35,11 +35,7 @@ CAPTIONS = (
 
 
 def write(out: Path, found: Demo, environment: Mapping[str, str | None]) -> Path:
-    """Store a demo in the results folder, and return the path of its page.
-
-    Raises:
-        StoreError: It cannot be stored.
-    """
+    """Store a demo in the results folder, and return the path of its page; StoreError if it cannot be stored."""
     run = Run.create(NAME, {"plan": {"families": dict(found.families)}, "environment": environment}, root=out)
     keep(found, run)
     run.finish({})
@@ -47,7 +43,6 @@ def write(out: Path, found: Demo, environment: Mapping[str, str | None]) -> Path
 
 
 def render(run: Run) -> str:
-    """Return the page of a stored demo."""
     found, environment = read(run), run.facts["environment"]
     return demo_page.render(
         found.measurements,

@@ -37,9 +37,6 @@ def render(
     """Return the page.
 
     Args:
-        measurements: one row each, in this order.
-        title: the heading.
-        lead: a sentence under the heading.
         captions: how to read it, a paragraph each.
         checks: the results of the conformance suite by model; a model without one was not tested.
         missing: models that were not measured, with the reason.

@@ -52,7 +52,6 @@ class Picture:
 
 
 def render(outcome: Outcome) -> str:
-    """Return the page as HTML."""
     faults = outcome.faults
     return load_template("faults.html.j2").render(
         run=outcome.run,
@@ -100,11 +99,7 @@ def draw_recovery(outcome: Outcome) -> list[Chart]:
 
 
 def draw_probe(each: UnderLoad, name: str) -> Chart:
-    """Draw the PINGs of the latency probe by seconds since the injection, with the fault shaded.
-
-    Args:
-        name: of the chart.
-    """
+    """Draw the PINGs of the latency probe by seconds since the injection, with the fault shaded."""
     report = each.probe_report
     # A row covers a whole second and is drawn at its middle.
     lines = [

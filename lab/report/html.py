@@ -11,7 +11,6 @@ from lab.report.charts.palette import DARK, LIGHT, make_variables
 
 @cache
 def load_template(name: str) -> Template:
-    """Load a template of `lab/report/templates`."""
     # Escape all values: the text of a model comes from a file that a user may edit.
     environment = Environment(
         loader=PackageLoader("lab.report"),

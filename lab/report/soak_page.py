@@ -26,8 +26,6 @@ def render(findings: Sequence[SoakResult], run: Run, *, limit: float, resolution
     """Return the page.
 
     Args:
-        findings: of each model.
-        run: its store.
         limit: the allowed growth of memory in bytes per hour.
         resolution: a sentence on what a run of this length can show.
     """

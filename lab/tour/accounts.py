@@ -14,7 +14,6 @@ class Account:
 
     @property
     def address(self) -> str:
-        """Return the mail address."""
         return f"{self.user}@{DOMAIN}"
 
 

@@ -42,12 +42,10 @@ class Message:
             yield f"... {self.left_out} more bytes"
 
     def as_json(self) -> dict[str, Any]:
-        """Return the data for `from_json`."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> "Message":
-        """Restore the result of `as_json`."""
         return cls(**fields)
 
 

@@ -24,13 +24,7 @@ from lab.tour.registry import Exhibit, find
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """How a module reports that something went wrong.
-
-    Args:
-        what: the cause.
-        raised: the name of the exception's class; None if nothing was raised.
-        message: of the exception; None if nothing was raised.
-    """
+    """How a module reports that something went wrong: the name of the exception's class, None if there was none."""
 
     what: str
     raised: str | None
@@ -42,9 +36,6 @@ class ExhibitRun:
     """The result of an exhibit.
 
     Args:
-        module: name of the exhibit.
-        python: the version of Python.
-        output: the printed text.
         error: the traceback if it failed.
         messages: the recorded traffic of `visit`.
         failures: the results of the calls of `failures`.
@@ -63,12 +54,10 @@ class ExhibitRun:
         return self.error is None and all(failure.raised for failure in self.failures)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the data for `from_json`."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> "ExhibitRun":
-        """Restore the result of `as_json`."""
         return cls(
             **{
                 **fields,

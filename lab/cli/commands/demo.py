@@ -102,7 +102,6 @@ class Steps:
 
     @contextlib.contextmanager
     def step(self, text: str) -> Iterator[None]:
-        """Run a step, and print its time."""
         started = time.monotonic()
         with contextlib.ExitStack() as stack:
             if self.console.is_terminal:

@@ -46,7 +46,6 @@ def load_gallery(lab: Lab, kinds: tuple[str, ...], users: int, duration: float, 
 
 
 def show(rows: Iterable[Step], *, as_json: bool) -> None:
-    """Print the steps: as JSON, or as a table."""
     if as_json:
         click.echo(json.dumps([asdict(row) for row in rows], indent=2))
         return

@@ -87,11 +87,7 @@ def soak(
 
 
 def print_findings(findings: Sequence[SoakResult], limit: float, *, as_json: bool) -> None:
-    """Print the results as a table or as JSON.
-
-    Args:
-        limit: Allowed growth of memory in MB per hour.
-    """
+    """Print the results as a table or as JSON. `limit` is the allowed growth of memory in MB per hour."""
     if as_json:
         click.echo(json.dumps([finding.as_json() for finding in findings], indent=2))
         return
@@ -125,7 +121,6 @@ def _row(finding: SoakResult) -> list[str]:
 
 
 def _describe_resolution(findings: Sequence[SoakResult], limit: float) -> str:
-    """Return the sentence about what a run of this length can show."""
     late = after_warm_up(findings[0].readings)
     seconds = late[-1].seconds - late[0].seconds
     basis = (

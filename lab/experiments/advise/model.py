@@ -109,7 +109,6 @@ class Advice:
 
 
 def advise_model(demand: Demand, known: Known) -> Advice:
-    """Predict what a load means for one model."""
     server = known.server
     if server is None:
         nothing = "it does not declare its concurrency (lab.concurrency in compose.yaml)"
@@ -160,7 +159,6 @@ def _list_limits(
     response: float,
     memory: float | None,
 ) -> Iterator[tuple[str, float]]:
-    """Yield each limit and its utilization."""
     yield ("the core" if not server.uses_all_cores or demand.cores == 1 else "the cores"), cpu_load
     yield f"LAB_MAX_CONNECTIONS={server.connections}", demand.connections / server.connections
     if server.workers:

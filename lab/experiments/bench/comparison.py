@@ -26,11 +26,9 @@ class Difference:
     """A figure that changed.
 
     Args:
-        key: of the row.
         figure: of `lab.experiments.bench.findings.FIGURES`.
         change: None if it is no longer measured.
         is_regression: whether it is worse by more than the threshold.
-        text: one line.
     """
 
     key: RowKey

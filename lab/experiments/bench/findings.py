@@ -63,7 +63,6 @@ class Row:
     Args:
         workload, model, mode: see `lab.experiments.bench.plan`.
         keys: its steps in the store.
-        found: the measurements by round.
         failures: why the other rounds have none.
     """
 
@@ -126,12 +125,10 @@ class Row:
 
     @property
     def failed(self) -> Counter[str]:
-        """Failed exchanges of all rounds by reason."""
         return sum((Counter(item.load.failures) for item in self.found.values()), Counter[str]())
 
     @property
     def failed_ratio(self) -> float:
-        """The share of failed exchanges."""
         failed = self.failed.total()
         return failed / (failed + self.answered) if failed else 0.0
 
@@ -155,7 +152,6 @@ class CrossCheck:
 
     Args:
         workload, model: the case.
-        client: name of the other one.
         ours, theirs: requests per second.
         our_cost, their_cost: the server's CPU microseconds per request. The rates may differ because one client is
             faster; the cost must be the same, or one of the two counts wrongly.
@@ -203,9 +199,6 @@ class Findings:
     """One run.
 
     Args:
-        run: its store.
-        plan: its plan.
-        rows: by their key.
         sweeps: by (workload, model): connections -> measurement.
         unsound: models that failed the conformance suite, and why.
         cross_checks: with independent clients.
@@ -306,11 +299,7 @@ class Findings:
 
 
 def read_findings(run: Run) -> Findings:
-    """Read a run.
-
-    Raises:
-        LabError: a file cannot be read.
-    """
+    """Read a run; LabError if a file is damaged."""
     plan = Plan.from_json(run.facts["plan"])
     rows: dict[RowKey, list[_Stored]] = {}
     sweeps: dict[tuple[str, str], dict[int, Measurement]] = {}

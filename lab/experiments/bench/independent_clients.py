@@ -24,12 +24,7 @@ _HEY_STATUS = re.compile(r"^\s+\[(\d+)\]\s+(\d+) responses", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The result of an independent client.
-
-    Args:
-        rate: requests per second.
-        requests: their number; None if it was not printed, and all were sent that were asked for.
-    """
+    """The requests per second, and their number; None if it was not printed, and all were sent that were asked for."""
 
     rate: float
     requests: int | None
@@ -40,7 +35,6 @@ class IndependentClient:
     """A load generator of others.
 
     Args:
-        name: its program.
         workload: of `plan.WORKLOADS`: what it measures too.
         make_command: host, port, requests, seconds -> its command.
         read: its output -> the result; None if it has none, or some requests failed.

@@ -25,7 +25,6 @@ class BenchWorkload:
 
     Args:
         name: as in `lab.load.workloads`; `tls` is `ping` over TLS.
-        summary: one line.
         closed, open: its presets.
         fixed_rate: requests per second at which all models are compared. High enough that their CPU time is spent on
             requests and not on waking up (on a virtual machine, windows at 4000 a second vary twice as much as at
@@ -43,12 +42,10 @@ class BenchWorkload:
 
     @property
     def asked(self) -> Workload:
-        """The requests."""
         return find_preset(self.closed).workload
 
     @property
     def over(self) -> Transport:
-        """The transport that is used."""
         return self.transport or find_preset(self.closed).spec.transport
 
     def is_for(self, model: Model) -> bool:
@@ -109,7 +106,6 @@ NAME = "bench"
 
 
 def is_control(model: str) -> bool:
-    """Return whether a name is that of the control server."""
     return model.startswith(CONTROL)
 
 
@@ -123,7 +119,6 @@ class Plan:
     """A whole benchmark, as it is stored with its results.
 
     Args:
-        models: names.
         workloads: names, of `WORKLOADS`.
         quick_workloads: workloads that are only measured closed, at the middle one of the levels, without a sweep.
         levels: numbers of connections of the sweep, rising; a single level means no sweep.
@@ -153,7 +148,6 @@ class Plan:
 
     @property
     def is_swept(self) -> bool:
-        """Whether any workload has a sweep."""
         return any(map(self.sweeps, self.workloads))
 
     def sweeps(self, workload: str) -> bool:
@@ -169,7 +163,6 @@ class Plan:
         return (CLOSED,) if workload in self.quick_workloads else self.modes
 
     def rounds_of(self, mode: str) -> int:
-        """Return the number of rounds of a mode."""
         return max(self.rounds, self.fixed_rounds) if mode == FIXED else self.rounds
 
     def order_rounds(self) -> Iterator[int]:
@@ -187,11 +180,7 @@ class Plan:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Read what `as_json` returned.
-
-        Raises:
-            LabError: the data is something else.
-        """
+        """Read what `as_json` returned; LabError if it is something else."""
         known = {item.name: item for item in fields(cls)}
         if missing := [name for name, item in known.items() if item.default is MISSING and name not in data]:
             raise LabError(f"the plan of this run has no {', '.join(missing)}")
@@ -200,8 +189,6 @@ class Plan:
 
 
 class Phase(StrEnum):
-    """A part of a run."""
-
     SWEEP = "sweep"
     ROUND = "round"
     CROSS_CHECK = "cross-check"
@@ -221,7 +208,6 @@ class Step:
     """One measurement.
 
     Args:
-        phase: the part of the run.
         number: the round; in a sweep, the number of connections.
         workload, model: the case; the model's name may have the prefix `CONTROL`.
         mode: of `MODES`; in the cross-check, the client.
@@ -244,7 +230,6 @@ class Step:
 
     @property
     def key(self) -> str:
-        """The name in the store."""
         return _KEYS[self.phase].format(**asdict(self))
 
     def __str__(self) -> str:
@@ -252,7 +237,6 @@ class Step:
 
     @property
     def is_control(self) -> bool:
-        """Whether it measures the control server."""
         return is_control(self.model)
 
     @property
@@ -295,11 +279,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 
 
 def list_cases(plan: Plan, models: Mapping[str, Model]) -> list[tuple[str, str]]:
-    """Return (workload, model) of everything that can be measured, the control server included.
-
-    Args:
-        models: the models that pass the conformance suite, by name.
-    """
+    """Return (workload, model) of all sound `models` that can be measured, with the control server."""
     cases = []
     for name in plan.workloads:
         able = [model for model in plan.models if model in models and WORKLOADS[name].is_for(models[model])]

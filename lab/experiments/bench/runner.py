@@ -67,12 +67,7 @@ CheckModels = Callable[[Backend, Sequence[str]], dict[str, ModelResult]]
 
 @dataclass
 class Progress:
-    """Reports each step and the remaining time.
-
-    Args:
-        say: prints a line.
-        total: the number of steps, as far as it is known.
-    """
+    """Reports each step and the remaining time. `total` is the number of steps, as far as it is known."""
 
     say: Callable[[str], None]
     total: int = 0
@@ -84,7 +79,6 @@ class Progress:
         self.total -= count
 
     def step(self, text: str, seconds: float) -> None:
-        """Report a step that is done."""
         self._done += 1
         self._took.append(seconds)
         left = max(self.total - self._done, 0) * sum(self._took) / len(self._took)
@@ -101,13 +95,8 @@ class Runner:
     """One run of a benchmark.
 
     Args:
-        run: the store.
-        plan: the plan.
-        backend: runs the models.
         control: runs the control server; None without one.
-        models: the models of the plan by name.
         pinning: the cores of both sides; None on a machine with one core.
-        progress: reports each step.
     """
 
     run: Run
@@ -123,10 +112,7 @@ class Runner:
     _servers: dict[str, MeteredServers] = field(default_factory=dict)
 
     def measure_all(self, check: CheckModels) -> None:
-        """Measure every step that is not in the store.
-
-        Args:
-            check: runs the conformance suite against running models.
+        """Measure all steps that are not in the store. `check` runs the conformance suite against running models.
 
         Raises:
             StoreError: a result cannot be stored.
@@ -273,7 +259,6 @@ class Runner:
         return found
 
     def _choose_load(self, step: Step, workload: BenchWorkload, knee: Knee) -> Preset:
-        """Return the load of a step."""
         name, users, rate = workload.closed, knee.users, None
         if step.phase is Phase.ROUND and step.mode != CLOSED:
             held = workload.asked.holds_connection
@@ -352,13 +337,10 @@ class Runner:
                 self.progress.step(str(theirs), time.monotonic() - began)
 
     def _run_independent(self, client: IndependentClient, name: str, *, requests: int) -> dict[str, Any]:
-        """Measure a server by a load generator of others, all of them in C or Go.
+        """Measure a server by a load generator of others, all of them in C or Go; LabError if it gives no result.
 
         Args:
             requests: as many as ours had answered, or more.
-
-        Raises:
-            LabError: it is not installed, or gave no result.
         """
         requests = max(requests, _LEAST_REQUESTS)
         server = self._servers[self.backend.project].open([name])[name]

@@ -34,11 +34,7 @@ def make_plan(
     seconds: float | None = None,
     seed: int | None = None,
 ) -> Plan:
-    """Make the plan from the command line.
-
-    Raises:
-        LabError: a model or a workload is unknown.
-    """
+    """Make the plan from the command line; LabError if a model or a workload is unknown."""
     values = dict(PRESETS[preset])
     if unknown := [name for name in workloads if name not in WORKLOADS]:
         raise LabError(f"unknown workloads: {', '.join(unknown)}; known: {', '.join(WORKLOADS)}")
@@ -63,11 +59,7 @@ def choose_control(models: Sequence[Model]) -> str | None:
 
 
 def check_same(run: Run, backend: Backend) -> None:
-    """Check that a run can be resumed.
-
-    Raises:
-        LabError: it is finished, or the commit or the backend has changed.
-    """
+    """Check that a run can be resumed; LabError if it is finished, or the commit or the backend has changed."""
     if run.is_finished:
         raise LabError(f"{run.started} is finished; `lab bench --show {run.started}` prints it")
     before = run.facts.get("environment") or {}
@@ -79,7 +71,6 @@ def check_same(run: Run, backend: Backend) -> None:
 
 
 def describe(backend: Backend, models: Sequence[Model], pinning: Pinning | None) -> dict[str, str | None]:
-    """Return the facts about the machine and the software."""
     facts = describe_environment(backend.describe()) | backend.describe_models(models)
     facts["cores"] = str(pinning) if pinning else "one core: servers and load generator share it"
     facts["governor"] = _GOVERNOR.read_text().strip() if _GOVERNOR.is_file() else None

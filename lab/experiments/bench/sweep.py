@@ -24,13 +24,7 @@ STOP_RULE = (
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """One step of a sweep.
-
-    Args:
-        users: connections.
-        rate: requests per second.
-        is_served: whether every client got an answer.
-    """
+    """One step of a sweep: connections, requests per second, and whether every client got an answer."""
 
     users: int
     rate: float
@@ -39,13 +33,7 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Knee:
-    """The knee of a case.
-
-    Args:
-        users: connections at the knee.
-        rate: requests per second there.
-        most_users: the highest level that was served.
-    """
+    """The connections and the requests per second at the knee, and the highest level that was served."""
 
     users: int
     rate: float
@@ -53,7 +41,6 @@ class Knee:
 
 
 def make_level(users: int, found: Measurement) -> Level:
-    """Make a level from a measurement."""
     sound = found.verdict.bound not in _UNSERVED and (found.load.failure_ratio or 0.0) <= _MAX_FAILED
     return Level(users, found.rate, sound)
 
@@ -68,7 +55,6 @@ def is_over(levels: Sequence[Level]) -> bool:
 
 
 def find_knee(levels: Sequence[Level]) -> Knee | None:
-    """Return the knee; None if no level was served."""
     served = sorted((level for level in levels if level.is_served), key=lambda level: level.users)
     if not served:
         return None

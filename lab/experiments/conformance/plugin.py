@@ -17,8 +17,6 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class Printer:
-    """Prints the outcome of each test."""
-
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Print a test once: its call, or a set-up or tear-down that did not pass."""
         if report.when == "call" or report.outcome != "passed":

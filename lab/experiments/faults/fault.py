@@ -73,8 +73,6 @@ class Fault:
     """One kind of fault.
 
     Args:
-        name: The name on the command line.
-        summary: One line.
         prepare: Raises CannotApplyError if this fault is not supported.
         hold: Seconds between injection and healing; 0 for a fault that ends the model.
         keeps_connections: Connections survive, and every accepted request must be answered. Otherwise requests may
@@ -122,15 +120,10 @@ class FaultInterval:
     ended: int | None = None
 
     def event(self, why_not: str = "") -> FaultEvent:
-        """Return the interval as the load generator shows it.
-
-        Args:
-            why_not: Why the fault could not be injected.
-        """
+        """Return the interval as the load generator shows it; `why_not` says why the fault could not be injected."""
         return FaultEvent(self.model, self.fault, self.begin, self.end, why_not)
 
     def close(self) -> None:
-        """Set the end to now."""
         self.end, self.end_seconds = _now(), time.monotonic()
 
 
@@ -257,25 +250,14 @@ def healed_by_restart(servers: Servers, model: str, inject: Callable[[], int | N
 
 
 def require_container(controls: FaultControls, why: str) -> ContainerControls:
-    """Return the controls of containers.
-
-    Args:
-        why: What only a container has, for the message.
-
-    Raises:
-        CannotApplyError: The models do not run in containers.
-    """
+    """Return the controls of containers, or raise CannotApplyError; `why` says what only a container has."""
     if controls.container is None:
         raise CannotApplyError(f"only a container has {why}")
     return controls.container
 
 
 def find_address(servers: Listening, model: str) -> str:
-    """Return the address where a model serves `command` over TCP.
-
-    Raises:
-        LabError: It does not.
-    """
+    """Return the address where a model serves `command` over TCP; LabError if it does not."""
     for item in servers.targets():
         if (item.model, item.service, item.transport) == (model, "command", "tcp"):
             return item.address

@@ -64,11 +64,7 @@ class Score:
 
     @classmethod
     def from_json(cls, data: Mapping[str, object]) -> Self:
-        """Parse the result of `as_json`.
-
-        Raises:
-            ValueError: The data is not a score.
-        """
+        """Parse the result of `as_json`; ValueError if it is something else."""
         return build(cls, data)
 
 
@@ -78,7 +74,6 @@ def judge(
     """Judge the account of a fault, without regard to time.
 
     Args:
-        fault: Says what is excused under it.
         exit_code: Exit code of a model that the fault ended.
         ended: Exit code of a model that ended although the fault leaves it running.
     """

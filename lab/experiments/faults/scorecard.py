@@ -48,13 +48,7 @@ def open_optional_probe(backend: Backend, model: str) -> contextlib.AbstractCont
 def apply(
     backend: Backend, model: str, fault: str, seed: int, *, probe: ProbeReader | None = None, control: bool = False
 ) -> Score | None:
-    """Inject one fault into a running model, heal it, and score the model.
-
-    Args:
-        control: Do everything except the injection.
-
-    Returns:
-        None if the model has nothing that this fault could break.
+    """Inject one fault into a running model, heal it, and score the model; None if there is nothing to break.
 
     Raises:
         NotHealedError: The fault could not be healed.
@@ -112,7 +106,6 @@ def _measure_ping(backend: Backend, model: str, fault: Fault, seed: int, moment:
 def _measure(
     backend: Backend, model: str, fault: Fault, seed: int, moment: float, probe: ProbeReader | None, *, control: bool
 ) -> Score:
-    """Measure by the account of all requests, and by a latency probe."""
     address = find_address(backend, model)
     rules = fault.for_control() if control else fault
     arguments = [
@@ -188,7 +181,6 @@ def _measure(
 def apply_all(
     backend: Backend, models: Sequence[str], faults: Sequence[str], seed: int, *, control: bool = False
 ) -> Iterator[Score]:
-    """Score every model under every fault, one after the other."""
     for model in models:
         with open_optional_probe(backend, model) as probe:
             for fault in faults:

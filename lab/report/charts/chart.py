@@ -81,8 +81,6 @@ class Chart:
         name: unique on a page, and the name of the exported file.
         title: one line; a page shows it above the chart.
         description: the text alternative: the figures in words.
-        height: of the plot, in pixels.
-        margins: around the plot.
         body: the elements of the plot.
     """
 
@@ -108,7 +106,6 @@ class Chart:
 
         Args:
             width: in pixels.
-            is_dark: light text on a dark ground.
         """
         margins, head = self.margins, 26
         height = self.height + margins.top + margins.bottom + head
@@ -186,7 +183,6 @@ def draw_path(points: Sequence[tuple[float, float]], height: float, class_: str 
 
     Args:
         points: across in per cent, and down in pixels.
-        height: of the plot.
     """
     across, down = SQUARE / 100, SQUARE / height
     steps = "L".join(f"{round(x * across)} {round(y * down)}" for x, y in points)

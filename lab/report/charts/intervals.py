@@ -32,7 +32,6 @@ class Interval:
     """A row.
 
     Args:
-        name: of the row.
         middle: the value.
         low, high: the interval; equal to `middle` if there is none. A `high` of infinity is a lower bound.
         tone: of the mark.

@@ -27,7 +27,6 @@ class Scale:
     Args:
         low, high: the range of values.
         start, end: the places of the two; `end` is less than `start` on an axis that points up.
-        is_log: whether the scale is logarithmic.
     """
 
     low: float
@@ -54,8 +53,6 @@ class Axis:
         title: what it shows, with the unit.
         low, high: the range of values.
         ticks: values with a label.
-        show: how to format a value.
-        is_log: whether it is logarithmic.
     """
 
     title: str
