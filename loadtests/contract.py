@@ -104,7 +104,11 @@ class LoadSpec:
 
     @classmethod
     def from_options(cls, options: Namespace) -> Self:
-        """Return the load of Locust's options: the inverse of `to_arguments`. ValueError: not one of the choices."""
+        """Return the load of Locust's options: the inverse of `to_arguments`.
+
+        Raises:
+            ValueError: an option is not one of its choices.
+        """
         values: dict[str, Any] = {}
         for name, flag in FLAGS.items():
             value = getattr(options, name)
@@ -246,7 +250,11 @@ class LoadResult:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Parse the result of `as_json`; KeyError, TypeError or ValueError if it is something else."""
+        """Parse the result of `as_json`.
+
+        Raises:
+            KeyError, TypeError, ValueError: the data is not a result.
+        """
         intended = data["intended"]
         changed = {
             "service": Histogram.from_json(data["service"]),

@@ -75,7 +75,11 @@ FAILURES = (
 
 
 def expect(reply: object, expected: object) -> None:
-    """Check a reply; WrongReplyError if it is not the expected one."""
+    """Check a reply.
+
+    Raises:
+        WrongReplyError: it is not the expected one.
+    """
     if reply != expected:
         raise WrongReplyError(f"{reply!r:.80} instead of {expected!r:.80}")
 
@@ -108,7 +112,8 @@ class GalleryUser(User, Generic[Client]):
     def step(self, name: str) -> Iterator[Client]:
         """Count a step under its name, and yield the client; a connect is counted as a separate step.
 
-        If the client cannot connect, RescheduleTask makes Locust end the task, and pause.
+        Raises:
+            RescheduleTask: the client could not connect. Locust ends the task, and pauses.
         """
         if self._client is None:
             with self._counted("connect"):

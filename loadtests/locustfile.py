@@ -189,7 +189,12 @@ def read_options(environment: Environment) -> Namespace:
 
 
 def find_objection(environment: Environment, options: Namespace | None = None) -> str | None:
-    """Return why a test cannot run with these options of a form, or else the current ones; None if it can."""
+    """Return why a test cannot run with these options, in one line; None if it can.
+
+    Args:
+        environment: Locust's.
+        options: of a form; default: the current ones.
+    """
     options = options or read_options(environment)
     if objection := objections.find_objection(options, LabUser.targets, LabUser.workloads, LabUser.codec):
         return objection
@@ -244,7 +249,11 @@ def start_test(environment: Environment, **_: Any) -> None:
 
 
 def open_idle_connections(environment: Environment) -> None:
-    """Open the workload's idle connections, and close them at the test's end; StopTest if a server refuses some."""
+    """Open the workload's idle connections, and close them when the test stops.
+
+    Raises:
+        StopTest: a server did not accept all of them.
+    """
     options = read_options(environment)
     spec = LoadSpec.from_options(options)
     workload = LabUser.workloads[spec.workload]

@@ -14,9 +14,13 @@ from loadtests.web import faults
 def find_objection(
     options: Namespace, targets: Targets, workloads: Mapping[str, Workload], codec: Codec | None = None
 ) -> str | None:
-    """Return why a test cannot run with the options of Locust's command line or its form; None if it can.
+    """Return why a test cannot run with these options, in one line; None if it can.
 
-    `codec` is that of a custom protocol, which then makes the exchanges.
+    Args:
+        options: of Locust's command line, or of its form.
+        targets: addresses of the models.
+        workloads: the available workloads.
+        codec: of a custom protocol, which then makes the exchanges.
     """
     try:
         spec = LoadSpec.from_options(options)

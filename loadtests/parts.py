@@ -89,6 +89,10 @@ class Pulse:
 
     Strategy: between two beats, the process computes for some time and sleeps for a known time. The rest is time in
     which it was ready to run but did not.
+
+    Args:
+        clock: a monotonic clock in seconds.
+        cpu: CPU seconds used by this process.
     """
 
     def __init__(self, clock: Callable[[], float] = perf_counter, cpu: Callable[[], float] = process_time) -> None:

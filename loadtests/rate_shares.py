@@ -36,7 +36,11 @@ def attach(environment: Environment) -> None:
 
 
 def divide(users: Mapping[str, int]) -> dict[str, float]:
-    """Return the share of each worker, from the numbers of their users."""
+    """Return the share of each worker.
+
+    Args:
+        users: number of users by worker.
+    """
     total = sum(users.values())
     return {worker: count / total if total else 0.0 for worker, count in users.items()}
 

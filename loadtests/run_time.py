@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 
 class RunTime:
-    """Ends each run when its time is over; not for a worker. Locust's runner has to exist."""
+    """Ends each run when its time is over; not for a worker.
+
+    Args:
+        environment: Locust's; its runner has to exist.
+    """
 
     def __init__(self, environment: "Environment") -> None:
         self._environment = environment

@@ -24,8 +24,10 @@ _LOWEST = 0.01
 
 
 def level(shape: str, share: float) -> float:
-    """Return the fraction of the full load that one of `SHAPES` has after a `share` of its time.
+    """Return the fraction of the full load that a shape has at a point in time.
 
-    Beyond 1, the last level stays.
+    Args:
+        shape: one of `SHAPES`.
+        share: the fraction of the shape's time that has passed; beyond 1 the last level stays.
     """
     return max(_SHAPES[shape](min(max(share, 0.0), 1.0)), _LOWEST)

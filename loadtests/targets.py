@@ -44,7 +44,11 @@ class Targets:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Parse the output of `lab ls --json`, and keep the models; TargetError if it is invalid."""
+        """Parse the output of `lab ls --json`, and keep the models.
+
+        Raises:
+            TargetError: the text is invalid.
+        """
         found, pages = {}, {}
         try:
             for row in json.loads(text):
@@ -89,7 +93,11 @@ class Targets:
         return list(dict.fromkeys(model for model, _, _ in self._found))
 
     def find(self, model: str, service: str, transport: Transport) -> Address:
-        """Return the address of a model's service over a transport; TargetError if there is none."""
+        """Return the address of a model's service over a transport.
+
+        Raises:
+            TargetError: there is none.
+        """
         try:
             return self._found[model, service, transport]
         except KeyError:

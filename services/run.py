@@ -52,7 +52,11 @@ def has_gil() -> bool:
 
 
 def load_model(name: str) -> ModuleType:
-    """Import a model; StartError if it does not exist, lacks its library, or needs another interpreter."""
+    """Import a model.
+
+    Raises:
+        StartError: there is none of that name, its library is not installed, or the interpreter is not one for it.
+    """
     if name not in model_names():
         raise StartError(f"unknown model {name!r}; the models are {', '.join(model_names())}")
     try:
@@ -120,7 +124,8 @@ def _info(name: str, model: ModuleType, limits: Limits) -> Callable[[], str]:
 def record_if_asked(listeners: list[Listener], model: str) -> list[Listener]:
     """Return the listeners; with `LAB_XRAY` in the environment, those whose connections are recorded.
 
-    Raise StartError if the recording cannot be written.
+    Raises:
+        StartError: the recording cannot be written.
     """
     folder = os.environ.get("LAB_XRAY")
     if not folder:

@@ -45,7 +45,11 @@ def install() -> None:
 
 @contextlib.contextmanager
 def untouched(what: str) -> Iterator[None]:
-    """Say that nothing was changed, and `what` is as it was, if a block is interrupted."""
+    """Say that nothing was changed if a block is interrupted.
+
+    Args:
+        what: text for the message: what is unchanged.
+    """
     try:
         yield
     except KeyboardInterrupt:

@@ -33,7 +33,11 @@ def encode(message: Message) -> str:
 
 
 def decode(line: str, *kinds: type[Kind]) -> Kind | None:
-    """Parse a line; return None if it is no message of these kinds, and raise ValueError if one is malformed."""
+    """Parse a line; return None if it is no message of these kinds.
+
+    Raises:
+        ValueError: it is one of them, but malformed.
+    """
     kind = next((kind for kind in kinds if line.startswith(f'{_BEGIN}"{kind.__name__}"')), None)
     if kind is None:
         return None
@@ -56,9 +60,11 @@ def say(message: Message) -> None:
 
 
 class Inbox:
-    """The messages of these kinds that arrive at a pipe's descriptor, for programs that also wait for something else.
+    """The messages that arrive at a descriptor, for programs that also wait for something else.
 
-    Other lines are ignored. A selector can wait for the descriptor.
+    Args:
+        descriptor: of a pipe; a selector can wait for it.
+        kinds: of the messages; other lines are ignored.
     """
 
     def __init__(self, descriptor: int, *kinds: type[Message]) -> None:
@@ -70,7 +76,11 @@ class Inbox:
         return self._descriptor
 
     def receive(self) -> list[Message] | None:
-        """Return the messages that are complete, or None at the end of the stream; ValueError if one is malformed."""
+        """Wait for data; return the messages that are complete, or None at the end of the stream.
+
+        Raises:
+            ValueError: a message is malformed.
+        """
         # Not `readline`: it buffers further lines, for which a selector does not wake up.
         data = os.read(self._descriptor, 65536)
         if not data:
@@ -86,7 +96,11 @@ def _hints(kind: type) -> Mapping[str, Any]:
 
 
 def build(kind: type[_Built], values: object) -> _Built:
-    """Return a dataclass from what `asdict` and JSON made of one; ignore unknown names. ValueError: of another."""
+    """Return a dataclass of the values that `asdict` and JSON have made of one; ignore unknown names.
+
+    Raises:
+        ValueError: they are not those of this dataclass.
+    """
     found: _Built = _build(kind, values)
     return found
 
@@ -103,7 +117,11 @@ def _build(kind: Any, values: Any) -> Any:
 
 
 def _convert(value: Any, hint: Any) -> Any:
-    """Return a value of JSON as the type of a field, which may nest tuples, mappings and dataclasses; or ValueError."""
+    """Return a value of JSON as the type of a field: numbers, texts, enums, tuples and mappings of these, dataclasses.
+
+    Raises:
+        ValueError: it is not of this type.
+    """
     origin, parts = get_origin(hint), get_args(hint)
     if is_dataclass(hint):
         return _build(hint, value)

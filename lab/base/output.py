@@ -54,7 +54,12 @@ def register() -> None:
 
 
 class Sink(io.RawIOBase):
-    """The raw file of such a stream. `instead` is the descriptor that takes the output after an error."""
+    """The raw file of such a stream.
+
+    Args:
+        number: its file descriptor.
+        instead: the descriptor that takes the output after an error; None: none does.
+    """
 
     def __init__(self, number: int, instead: int | None) -> None:
         self._number = number

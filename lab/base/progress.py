@@ -15,7 +15,8 @@ _spinners: list[Show] = []
 def shown_by(spinner: Show) -> Iterator[None]:
     """Let a spinner show the text of `progress_line` during a block, because both use the terminal's last line.
 
-    It gets each text, and "" when there is no more.
+    Args:
+        spinner: called with each text, and with "" when there is no more.
     """
     _spinners.append(spinner)
     try:

@@ -13,7 +13,11 @@ UNKNOWN = "–"  # noqa: RUF001  # a dash is meant
 
 
 def parse_duration(text: str) -> float:
-    """Return the seconds of a duration such as `5s`, `500ms`, `200us`, `2m` or `1h`; ValueError without a unit."""
+    """Return the seconds of a duration such as `5s`, `500ms`, `200us`, `2m` or `1h`.
+
+    Raises:
+        ValueError: it is not a duration, or has no unit.
+    """
     match = _QUANTITY.fullmatch(text.strip())
     if match and not match[2]:
         raise ValueError(f"{text!r} has no unit: write {match[1]}s or {match[1]}ms")
@@ -23,9 +27,12 @@ def parse_duration(text: str) -> float:
 
 
 def parse_share(text: str) -> float:
-    """Return a share such as `10%` or `0.1` as a ratio; ValueError if it is not one.
+    """Return a share such as `10%` or `0.1` as a ratio.
 
     `99.9%` is exactly 0.999. A division of floats would miss it by a little, and a percentile would miss it by a rank.
+
+    Raises:
+        ValueError: it is not a share.
     """
     match = _QUANTITY.fullmatch(text.strip())
     if match is None or match[2] not in ("", "%"):

@@ -20,7 +20,9 @@ _HOUR = 3600.0
 class Duration(click.ParamType[float]):
     """A duration with its unit, in seconds: `5s`, `500ms`, `200us`, `2m`, `1h`. A bare number is refused.
 
-    Without `shortest`, any above 0 is allowed.
+    Args:
+        shortest: the shortest that is allowed; None: any above 0.
+        longest: the longest that is allowed.
     """
 
     name = "duration"
@@ -62,7 +64,11 @@ class Share(click.ParamType[float]):
 
 
 class CatalogueName(click.ParamType[str]):
-    """A name from the catalogue. The command checks it; this type completes it in a shell."""
+    """A name from the catalogue. The command checks it; this type completes it in a shell.
+
+    Args:
+        list_names: returns the names that fit.
+    """
 
     name = "text"
 

@@ -191,7 +191,11 @@ def pack(words: Sequence[bytes]) -> bytes:
 
 
 def read_resp(connection: BlockingConnection, reader: ReplyReader) -> Exchanged:
-    """Read one RESP value, or raise WrongAnswerError; call again with the same reader for the next of a pipeline."""
+    """Read one RESP value; call again with the same reader for the next of a pipeline.
+
+    Raises:
+        WrongAnswerError: the connection ended too early, or the data is not RESP.
+    """
     while True:
         try:
             value = reader.gets()
@@ -259,7 +263,8 @@ def _show(value: Value, indent: str = "") -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `python -m lab.clients.call [--timeout SECONDS] SERVICE URL [ARG...]`.
 
-    Return 0 if the server answered; 1 for an error, a wrong answer or a timeout; 2 if it could not be asked.
+    Returns:
+        0: answered; 1: answered with an error, wrongly, or not in time; 2: the server could not be asked.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     timeout = TIMEOUT

@@ -40,14 +40,23 @@ class Marked(Message):
 
 @dataclass(frozen=True, slots=True)
 class Ping(Message):
-    """A PING, sent `at` seconds after the start. It `took` seconds; None if it failed."""
+    """One PING.
+
+    Args:
+        at: when it was sent, in seconds since the start.
+        took: seconds; None if it failed.
+    """
 
     at: float
     took: float | None
 
 
 class LatencyProbe:
-    """Send PINGs to a `command` listener until stdin ends."""
+    """Send PINGs until stdin ends.
+
+    Args:
+        address: of a `command` listener.
+    """
 
     def __init__(self, address: Address) -> None:
         self._address = address

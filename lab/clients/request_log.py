@@ -93,7 +93,12 @@ class Account(Message):
 
 
 class ConnectionLog:
-    """The requests of one connection. The same seed, of the whole request log, makes the same requests."""
+    """The requests of one connection.
+
+    Args:
+        number: of the connection.
+        seed: of the whole request log; the same seed makes the same requests.
+    """
 
     def __init__(self, number: int, seed: int) -> None:
         self._prefix = b"%d-%d-" % (seed, number)
@@ -199,7 +204,12 @@ class _Client:
 
 
 class RequestLog:
-    """The log of all connections to one `command` server. The caller opens and closes them."""
+    """The log of all connections to one server.
+
+    Args:
+        connections: to `command`, over TCP or a Unix socket. The caller closes them.
+        seed: see `ConnectionLog`.
+    """
 
     def __init__(self, connections: list[BlockingConnection], seed: int) -> None:
         self._clients = [

@@ -99,7 +99,11 @@ def send_slowly(clients: list[socket.socket]) -> Iterator[None]:
 
 
 def ping(address: Address, count: int, timeout: float = _TIMEOUT) -> dict[str, float]:
-    """Return percentiles, in seconds, of PINGs sent one after the other; ClientError if one was not answered right."""
+    """Return percentiles, in seconds, of PINGs sent one after the other over one connection.
+
+    Raises:
+        ClientError: a PING got no answer, a late one, or a wrong one.
+    """
     times = []
     with BlockingConnection(address, timeout=timeout) as connection:
         for _ in range(count):

@@ -115,7 +115,13 @@ SCRIPTS = (
 
 @dataclass(slots=True)
 class TrafficCounts:
-    """Counts of the traffic of one model: visits, answered requests of well-behaved clients, failed visits by error."""
+    """Counts of the traffic of one model.
+
+    Args:
+        visits: number of visits.
+        requests: answered requests of well-behaved clients.
+        failures: failed visits, by error.
+    """
 
     visits: int = 0
     requests: int = 0
@@ -240,8 +246,11 @@ class ModelTraffic:
     def visit(self, *, warm_up: bool = False) -> None:
         """Open hostile and well-behaved clients, and check the replies.
 
-        A warm-up has enough clients to fill the pools of the model's allocator. Raise LabError if well-behaved clients
-        were not served in `_MAX_FAILURES` consecutive visits.
+        Args:
+            warm_up: open enough clients to fill the pools of the model's allocator.
+
+        Raises:
+            LabError: well-behaved clients were not served in `_MAX_FAILURES` consecutive visits.
         """
         self.counts.visits += 1
         clients = self._workers or _CLIENTS * (_WARM_UP_FACTOR if warm_up else 1)
@@ -299,7 +308,8 @@ def _find_difference(answer: bytes, expected: bytes) -> str:
 def find_workers(addresses: Addresses, declared: int | None) -> int | None:
     """Return how many clients a model serves at a time; None if it has no fixed number of workers.
 
-    The server's INFO overrides the number that the catalogue declares.
+    Args:
+        declared: the number in the catalogue. The server's INFO overrides it.
     """
     if declared is None or declared == 1:
         return declared
@@ -310,7 +320,11 @@ def find_workers(addresses: Addresses, declared: int | None) -> int | None:
 
 
 def run(traffic: Sequence[ModelTraffic], pause: float) -> None:
-    """Visit the models one after the other, `pause` seconds apart, controlled by stdin, until it ends."""
+    """Visit the models one after the other, controlled by stdin, until it ends.
+
+    Args:
+        pause: seconds between two visits.
+    """
     turns = cycle(traffic)
     going: Go | None = Go()
     inbox = Inbox(sys.stdin.fileno(), Rest, Go)

@@ -15,7 +15,11 @@ DONE, COULD_NOT_RUN, UNDECIDED = 0, 2, 3
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; return 0 if it is done, 2 if not, 3 if no engine answers and the user has to decide."""
+    """Run one command.
+
+    Returns:
+        0 done; 2 it could not be done; 3 no engine answers, and the user has to decide (`ensure` only).
+    """
     parser = argparse.ArgumentParser(prog="python3 -m lab.engine", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("install", help="provide a Docker engine with Compose v2 and buildx, unless they answer")

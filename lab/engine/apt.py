@@ -127,10 +127,15 @@ def parse_deb822(text: str) -> Iterator[Source]:
 
 
 def sources_of_release(sources: Iterable[Source], here: str, wanted: str) -> list[Source]:
-    """Return the machine's mirrors and keys for another release (`wanted`, a codename) of the same distribution.
+    """Return the machine's mirrors and keys for another release of the same distribution.
 
-    Those that serve `here` by its name, its updates or its security fixes. Others (backports, third-party repositories)
-    are left out, since they may not have the wanted release.
+    Args:
+        sources: the machine's own.
+        here: the codename of the machine's release.
+        wanted: the codename to ask for.
+    Returns:
+        Those that serve the release, its updates or its security fixes. Others (backports, third-party repositories)
+        are left out, since they may not have the wanted release.
     """
     renamed = {here + suffix: wanted + suffix for suffix in ("", "-updates", "-security")}
     found = [
@@ -158,7 +163,11 @@ def choose(names: Sequence[str], candidates: dict[str, str]) -> str | None:
 
 
 def install_docker(*, client: bool, engine: bool, compose: bool, buildx: bool) -> None:
-    """Install parts of Docker; EngineError if apt could not, or no source of this machine has it."""
+    """Install parts of Docker.
+
+    Raises:
+        EngineError: apt could not, or no source of this machine has it.
+    """
     _update_if_empty()
     names = ["docker.io", *CLIENT, *COMPOSE, *BUILDX]
     candidates = read_candidates(run(["apt-cache", "policy", *names]).stdout)
@@ -178,7 +187,11 @@ def install_docker(*, client: bool, engine: bool, compose: bool, buildx: bool) -
 
 
 def install(packages: Sequence[str]) -> None:
-    """Install packages (names, or .deb files) from the machine's own sources; EngineError with apt's last lines."""
+    """Install packages (names, or paths of .deb files) from the machine's own sources.
+
+    Raises:
+        EngineError: apt could not; with its last lines.
+    """
     _update_if_empty()
     argv = ["apt-get", "install", "-qq", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300", *packages]
     env = {"DEBIAN_FRONTEND": "noninteractive"}

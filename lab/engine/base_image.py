@@ -48,9 +48,10 @@ ADDED = {
 
 
 def provide() -> None:
-    """Provide the base image, unless the engine has it.
+    """Provide the base image; do nothing if the engine has it.
 
-    Raise EngineError if no engine answers, or the image can neither be pulled nor built here.
+    Raises:
+        EngineError: no engine answers, or the image can neither be pulled nor built here.
     """
     if run(["docker", "image", "inspect", BASE_IMAGE]).returncode == 0:
         return
@@ -115,12 +116,22 @@ def _build(tool: str, folder: Path) -> Path:
 
 
 def find_sources(release: apt.Release, sources: list[apt.Source]) -> list[apt.Source]:
-    """Return the machine's mirrors for the base image's release; without any, the tool uses its default."""
+    """Return the machine's own mirrors for the base image's release.
+
+    Returns:
+        [] if the machine is not a Debian: the tool then uses its default mirror.
+    """
     return apt.sources_of_release(sources, release.codename, SUITE) if release.id == "debian" else []
 
 
 def mmdebstrap_argv(archive: Path, folder: Path, sources: list[apt.Source]) -> list[str]:
-    """Return the command that builds the base system into a tar archive; `folder` gets the file with the sources."""
+    """Return the command that builds the base system into a tar archive.
+
+    Args:
+        archive: the path of the archive.
+        folder: the folder for the file with the sources.
+        sources: the sources of the packages; if empty, the default of the program.
+    """
     argv = ["mmdebstrap", "--variant=minbase", "--format=tar"]
     argv += [f"--dpkgopt={option}" for option in DPKG_OPTIONS]
     argv += ["--aptopt=Acquire::Languages none"]
@@ -138,7 +149,8 @@ def mmdebstrap_argv(archive: Path, folder: Path, sources: list[apt.Source]) -> l
 def clean_script(own_sources: bool) -> str:
     """Return a shell script that removes from the base system in `$1` what an image does not need.
 
-    With `own_sources`, that includes the list of sources, which a deb822 file then replaces.
+    Args:
+        own_sources: whether to remove the list of sources too, which a deb822 file then replaces.
     """
     folders = " ".join(f'"$1"/usr/share/{folder}/*' for folder in EXCLUDED)
     lists = ' "$1"/etc/apt/sources.list "$1"/etc/apt/sources.list.d/*' if own_sources else ""
@@ -150,9 +162,11 @@ def clean_script(own_sources: bool) -> str:
 
 
 def add_files(path: Path, sources: list[apt.Source]) -> None:
-    """Append to a base system what the image has beside its packages, owned by root.
+    """Append the files that the image has in addition to its packages, owned by root.
 
-    These are its package sources, with their keys if Debian's own package lacks them.
+    Args:
+        path: the tar archive of a base system.
+        sources: the image's package sources; with their keys if Debian's own package lacks them.
     """
     files = {name: (text.encode(), mode) for name, (text, mode) in ADDED.items()}
     if sources:

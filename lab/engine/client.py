@@ -88,7 +88,8 @@ def _read(folder: Path) -> dict[str, Any]:
 def _provide_config(folder: Path) -> Path | None:
     """Make a copy of the user's folder (contexts, plugins, certificates) whose config.json has only `KEPT_KEYS`.
 
-    Return None if the user's has no other keys.
+    Returns:
+        None if the user's config.json has no other keys.
     """
     config = _read(folder)
     kept = {key: value for key, value in config.items() if key in KEPT_KEYS}

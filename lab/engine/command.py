@@ -23,9 +23,16 @@ def say(line: str) -> None:
 def run(
     argv: Sequence[str], *, timeout: float | None = None, env: Mapping[str, str] | None = None, cwd: str | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end, without a shell, and return its output as text. `env` is added to this process's.
+    """Run a program to its end and keep its output.
 
-    The exit code can be any: 127 for a missing program, as from a shell; 124 after the timeout, as from timeout(1).
+    Args:
+        argv: the program and its arguments; no shell is involved.
+        timeout: seconds after which the program is killed.
+        env: added to the environment of this process.
+        cwd: the working directory.
+    Returns:
+        Any exit code, with stdout and stderr as text: 127 for a missing program, as from a shell; 124 after the
+        timeout, as from timeout(1).
     """
     own = make_environ() if argv[0] == "docker" else os.environ
     environ = {**own, "PATH": PATH, "LC_ALL": "C", **(env or {})}
@@ -48,7 +55,13 @@ def run(
 
 
 def run_or_raise(argv: Sequence[str], *, fix: str, env: Mapping[str, str] | None = None, cwd: str | None = None) -> str:
-    """Return the stdout of a program that has to succeed; EngineError with its last lines if it does not."""
+    """Run a program that has to succeed.
+
+    Returns:
+        Its stdout.
+    Raises:
+        EngineError: its exit code is not 0; the message ends with its last lines.
+    """
     done = run(argv, env=env, cwd=cwd)
     if done.returncode:
         raise EngineError(f"`{' '.join(argv[:3])}` ended with exit code {done.returncode}", fix + tail(done.stderr))

@@ -27,7 +27,13 @@ START_SECONDS = 60.0
 
 
 def is_stale(pid_file: Path, program: str, *, proc: Path = Path("/proc")) -> bool:
-    """Return whether a pid file names no living process of a program (`/proc/PID/comm`). A missing one is not stale."""
+    """Return whether a pid file names no living process of a program.
+
+    Args:
+        pid_file: the file; a missing file is not stale.
+        program: the kernel's name of the process (`/proc/PID/comm`).
+        proc: the kernel's list of processes.
+    """
     try:
         pid = int(pid_file.read_text().strip())
     except FileNotFoundError:
@@ -58,9 +64,10 @@ def is_dead_socket(path: Path) -> bool:
 
 
 def clear_stale(run_dir: Path = RUN, *, proc: Path = Path("/proc")) -> list[Path]:
-    """Remove files of a dead engine that would keep a new one from starting, and return them.
+    """Remove files of a dead engine that would keep a new one from starting.
 
-    Files of a living dockerd or containerd are never removed.
+    Returns:
+        The removed files. Files of a living dockerd or containerd are never removed.
     """
     managed = run_dir / "docker" / "containerd"
     stale = [
@@ -94,8 +101,10 @@ def read_nofile_limit(pid_file: Path = RUN / "docker.pid", *, proc: Path = Path(
     """Return the highest limit of open files (RLIMIT_NOFILE) that this machine's engine can give a container.
 
     An engine without CAP_SYS_RESOURCE (a sandbox, a container) cannot raise a hard limit above its own: a container
-    with a higher limit does not start, with "error setting rlimit type 7: operation not permitted". None means no such
-    limit, or that the engine's process is not visible.
+    with a higher limit does not start, with "error setting rlimit type 7: operation not permitted".
+
+    Returns:
+        None if there is no such limit, or the engine's process is not visible.
     """
     try:
         process = proc / pid_file.read_text().strip()
@@ -108,9 +117,10 @@ def read_nofile_limit(pid_file: Path = RUN / "docker.pid", *, proc: Path = Path(
 
 
 def start() -> None:
-    """Start the Docker engine of this machine, unless it answers, and wait until it does.
+    """Start the Docker engine of this machine and wait until it answers; do nothing if it answers.
 
-    Raise EngineError, with the last lines of its log, if it ended or did not answer in time.
+    Raises:
+        EngineError: it ended, or did not answer in time; with the last lines of its log.
     """
     if is_answering():
         return

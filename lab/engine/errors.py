@@ -2,7 +2,12 @@
 
 
 class EngineError(Exception):
-    """The engine, a plugin of its client or the base image could not be provided: what is wrong, and how to fix it."""
+    """The engine, a plugin of its client or the base image could not be provided.
+
+    Args:
+        what: what is wrong, and where.
+        fix: what to do about it.
+    """
 
     def __init__(self, what: str, fix: str) -> None:
         super().__init__(f"{what}: {fix}")

@@ -18,9 +18,12 @@ BY_HAND = "provide Docker Engine 20.10 or later with Compose v2 and buildx yours
 
 
 def install() -> EngineStatus:
-    """Provide a Docker engine with Compose v2 and buildx, unless they answer; return the status afterwards.
+    """Provide a Docker engine with Compose v2 and buildx; do nothing if they answer.
 
-    Raise EngineError if this user or this machine cannot, or a step has failed.
+    Returns:
+        The status afterwards.
+    Raises:
+        EngineError: this user or this machine cannot, or a step has failed.
     """
     now = status()
     if now.is_complete:
@@ -45,7 +48,11 @@ def install() -> EngineStatus:
 
 
 def check_able(euid: int, release: apt.Release, docker_host: str, missing: str) -> None:
-    """Raise EngineError before anything is changed: not root, not Debian or Ubuntu, or another machine's engine."""
+    """Refuse what cannot work here, before anything is changed.
+
+    Raises:
+        EngineError: not root, not Debian or Ubuntu, or the client asks another machine's engine.
+    """
     if docker_host and docker_host not in OWN_HOSTS:
         raise EngineError(
             f"DOCKER_HOST is {docker_host} ({missing})",

@@ -185,7 +185,11 @@ def _ask(preset: str, seconds: float, warm_up: float | None = None) -> Preset:
 
 
 def choose_workload(model: Model) -> str:
-    """Return `ping`, or an echo of the same size for a model without `command`; LabError if it has neither."""
+    """Return the workload for a model: PINGs, or echoes of the same size if it has no `command`.
+
+    Raises:
+        LabError: It has neither.
+    """
     for service, workload in WORKLOADS.items():
         if service in model.services:
             return workload
@@ -206,7 +210,11 @@ def describe(backend: Backend, models: Iterable[Model], found: Demo) -> dict[str
 
 
 def keep(found: Demo, run: Run) -> None:
-    """Store the results, for `read`."""
+    """Store the results; `read` returns them.
+
+    Raises:
+        StoreError: A result cannot be stored.
+    """
     for name, check in found.checks.items():
         run.keep(key_of_check(name), check.as_json())
     for name, items in found.rounds.items():
@@ -220,7 +228,11 @@ def keep(found: Demo, run: Run) -> None:
 
 
 def read(run: Run) -> Demo:
-    """Read the results of a stored run; StoreError if a file is damaged."""
+    """Read the results of a stored run.
+
+    Raises:
+        StoreError: A file is damaged.
+    """
     kept: dict[str, dict[str, Mapping[str, Any]]] = {}
     for key, record in run.steps().items():
         folder, _, name = key.partition("/")

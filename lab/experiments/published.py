@@ -92,7 +92,11 @@ class Measured:
 
     @classmethod
     def load(cls, path: Path = MEASURED_FILE) -> Self:
-        """Read the file; if it does not exist, return empty values. LabError if it is damaged."""
+        """Read the file; if it does not exist, return empty values.
+
+        Raises:
+            LabError: It exists, but is damaged.
+        """
         data = _read(path)
         try:
             return cls(

@@ -35,7 +35,11 @@ _REST_TIMEOUT = 120.0  # for the visits to end: each client has its own timeout
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The resources of one model at a rest, `seconds` after the soak began; None means not known."""
+    """The resources of one model at a rest; None means not known.
+
+    Args:
+        seconds: Since the soak began.
+    """
 
     seconds: float
     memory_bytes: int | None
@@ -72,12 +76,20 @@ class SoakResult:
 
     @classmethod
     def from_json(cls, data: Mapping[str, object]) -> Self:
-        """Parse the result of `as_json`; ValueError if it is something else."""
+        """Parse the result of `as_json`.
+
+        Raises:
+            ValueError: The data is not a result.
+        """
         return build(cls, data)
 
 
 def judge(model: str, readings: Sequence[Reading], visits: TrafficCounts, limit: float) -> SoakResult:
-    """Apply the leak test to the readings of a model. `limit` is the allowed growth of memory in bytes per hour."""
+    """Apply the leak test to the readings of a model.
+
+    Args:
+        limit: Allowed growth of memory in bytes per hour.
+    """
     late = after_warm_up(readings)
     known = [(item.seconds / _HOUR, item.memory_bytes) for item in late if item.memory_bytes is not None]
     memory, growth = None, Trend.UNKNOWN
@@ -89,7 +101,11 @@ def judge(model: str, readings: Sequence[Reading], visits: TrafficCounts, limit:
 
 
 class Clients:
-    """Controls the traffic of `lab.clients.soak_traffic`."""
+    """Controls the traffic.
+
+    Args:
+        helper: `lab.clients.soak_traffic`.
+    """
 
     def __init__(self, helper: Helper) -> None:
         self._helper = helper
@@ -97,7 +113,8 @@ class Clients:
     def rest(self) -> None:
         """Pause the traffic, and wait until all clients have disconnected.
 
-        Raise LabError if the traffic has ended, since a model no longer serves, or does not pause.
+        Raises:
+            LabError: The traffic has ended, since a model no longer serves, or it does not pause.
         """
         self._helper.tell(Rest())
         self._helper.wait_for(Resting, _REST_TIMEOUT)
@@ -138,13 +155,16 @@ def run(
     limit: float = MEGABYTE,
     say: Callable[[str], object] = lambda line: None,
 ) -> list[SoakResult]:
-    """Put traffic on running models, and test each for leaks; LabError if a model no longer serves.
+    """Put traffic on running models, and test each for leaks.
 
     Args:
         seconds: Duration of the traffic, without the rests.
         every: Seconds between two rests.
         limit: Allowed growth of memory in bytes per hour.
         say: Called at each rest.
+
+    Raises:
+        LabError: A model no longer serves.
     """
     targets = [item for item in backend.targets() if item.model in models]
     servers = {name: Server.of(backend.catalogue, backend.catalogue[name]) for name in models}

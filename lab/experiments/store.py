@@ -42,19 +42,27 @@ class StoreError(LabError):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One stored run. `facts` is `run.json` without the schema: `name`, `plan`, `environment` and so on."""
+    """One stored run.
+
+    Args:
+        folder: Its folder.
+        facts: The content of `run.json` without the schema: `name`, `plan`, `environment` and so on.
+    """
 
     folder: Path
     facts: Mapping[str, Any]
 
     @classmethod
     def create(cls, name: str, facts: Mapping[str, Any], *, root: Path = RESULTS) -> Self:
-        """Create the folder of a new run; StoreError if it cannot be written.
+        """Create the folder of a new run.
 
         Args:
             name: The experiment, which becomes a folder.
-            facts: What is known before the first measurement, for `run.json`.
+            facts: The facts known before the first measurement, for `run.json`.
             root: The folder of all results.
+
+        Raises:
+            StoreError: It cannot be written there.
         """
         started = datetime.now(UTC).strftime(_TIME)
         with _as_store_error(root / name):
@@ -67,7 +75,11 @@ class Run:
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Open a stored run; StoreError if the folder has none, or one that this version cannot read."""
+        """Open a stored run.
+
+        Raises:
+            StoreError: The folder has no run, or one that this version cannot read.
+        """
         path = folder / _RUN
         if not path.is_file():
             raise StoreError(f"{folder}: not a stored run: it has no {_RUN}")
@@ -84,7 +96,16 @@ class Run:
 
     @classmethod
     def find(cls, text: str | None, name: str, *, root: Path = RESULTS) -> Self:
-        """Open a run of the experiment `name`: a folder, the time of a run, or `latest` (default). Raise StoreError."""
+        """Open the run that a text names.
+
+        Args:
+            text: A folder, the time of a run, or `latest` (default).
+            name: The experiment.
+            root: The folder of all results.
+
+        Raises:
+            StoreError: There is none.
+        """
         text = text or LATEST
         for folder in (root / name / text, Path(text)):
             if folder.is_dir():
@@ -95,7 +116,11 @@ class Run:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """Lock the run for writing; StoreError if another process has the lock."""
+        """Lock the run for writing.
+
+        Raises:
+            StoreError: Another process has the lock.
+        """
         with (self.folder / _RUN).open("rb") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -104,7 +129,14 @@ class Run:
             yield
 
     def keep(self, key: str, record: Mapping[str, Any]) -> None:
-        """Store the result of a step; StoreError if the key exists. Its parts, separated by `/`, become folders."""
+        """Store the result of a step.
+
+        Args:
+            key: Its parts, separated by `/`, become folders.
+
+        Raises:
+            StoreError: The key exists, or the file cannot be written.
+        """
         self._write(f"{_STEPS}/{key}.json", record)
 
     def path_of(self, key: str) -> str:
@@ -117,11 +149,19 @@ class Run:
         return [str(path.relative_to(top).with_suffix("")) for path in paths if path.is_file()]
 
     def steps(self) -> dict[str, dict[str, Any]]:
-        """Return all stored steps by key; StoreError if a file is damaged."""
+        """Return all stored steps by key.
+
+        Raises:
+            StoreError: A file is damaged.
+        """
         return {key: self.read(key) for key in self.list_keys()}
 
     def read(self, key: str) -> dict[str, Any]:
-        """Return the stored result of a step; StoreError if it does not exist or is damaged."""
+        """Return the stored result of a step.
+
+        Raises:
+            StoreError: It does not exist, or its file is damaged.
+        """
         return dict(_read(self.folder / self.path_of(key)))
 
     def has(self, key: str) -> bool:
@@ -150,14 +190,22 @@ class Run:
         return self.folder.name
 
     def write_page(self, page: str, report: str = "", files: Mapping[str, str] | None = None) -> Path:
-        """Write the page with its files, and perhaps a report, replacing earlier ones; return the page's path."""
+        """Write the page, and perhaps a report for other programs, replacing earlier ones; return the page's path.
+
+        Args:
+            files: What goes with the page, by name.
+        """
         texts = {**(files or {}), _PAGE: page} | ({_REPORT: report} if report else {})
         for name, text in texts.items():
             self.write_file(name, text)
         return self.folder / _PAGE
 
     def write_file(self, name: str, text: str) -> Path:
-        """Write a file for readers, replacing an earlier one; return its path. Parts of `name` become folders."""
+        """Write a file for readers, replacing an earlier one; return its path.
+
+        Args:
+            name: Its parts, separated by `/`, become folders.
+        """
         path = self.folder / name
         with _as_store_error(path.parent):
             path.parent.mkdir(exist_ok=True)
@@ -190,7 +238,11 @@ def make_folder(parent: Path, name: str) -> Path:
 
 
 def check_writable(folder: Path) -> None:
-    """Create a folder if it does not exist; StoreError if it is not writable."""
+    """Create a folder if it does not exist, and check that it is writable.
+
+    Raises:
+        StoreError: It is not.
+    """
     with _as_store_error(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=folder):
@@ -198,12 +250,16 @@ def check_writable(folder: Path) -> None:
 
 
 def write_new(folder: Path, stem: str, texts: Mapping[str, str]) -> Path:
-    """Write files that belong together, or none, named by `stem` and an ending; return the common part of their paths.
-
-    If one exists, all names get a number. StoreError: one cannot be written.
+    """Write files that belong together, named by `stem` and an ending. If one exists, add a number to all names.
 
     Args:
         texts: By ending.
+
+    Returns:
+        The common part of their paths.
+
+    Raises:
+        StoreError: One cannot be written; then none is left.
     """
     with _as_store_error(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -68,7 +68,12 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class UpperBound:
-    """The highest rate that theory allows, in requests per second, and the calculation in words."""
+    """The highest rate that theory allows.
+
+    Args:
+        rate: Requests per second.
+        reason: The calculation in words.
+    """
 
     rate: float
     reason: str

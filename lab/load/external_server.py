@@ -59,7 +59,11 @@ class Target:
 
 
 def parse_target(text: str) -> Target:
-    """Parse `SERVICE=URL`, or only a URL for the custom protocol of a codec; LabError if it is invalid."""
+    """Parse `SERVICE=URL`, or only a URL for the custom protocol of a codec.
+
+    Raises:
+        LabError: the target is invalid.
+    """
     service, separator, url = text.partition("=")
     if not separator and "://" in text:
         service, url = CUSTOM_PROTOCOL.service, text
@@ -94,9 +98,12 @@ def parse_target(text: str) -> Target:
 
 
 def check_reachable(service: str, address: Address) -> None:
-    """Check that a server listens before a load starts; LabError if none does, or the TLS handshake failed.
+    """Check that a server listens at a target before a load starts.
 
     For UDP, the check fails only if the machine refuses the datagram.
+
+    Raises:
+        LabError: no server listens, or the TLS handshake failed.
     """
     try:
         with BlockingConnection(address, timeout=_CONNECT_SECONDS) as connection:
@@ -114,7 +121,11 @@ def check_reachable(service: str, address: Address) -> None:
 
 
 def check_page(target: Target, exchange: Exchange) -> None:
-    """Send the first request of an exchange over HTTP; LabError if the reply is not the expected one."""
+    """Send the first request of an exchange over HTTP, and check the reply.
+
+    Raises:
+        LabError: it is not the expected one.
+    """
     request, body = exchange.turns[0]
     request = request.replace(AUTHORITY, make_authority(target.address), 1)
     what = " ".join(request.split(None, 2)[:2][number].decode() for number in (0, 1))
@@ -135,11 +146,14 @@ def check_page(target: Target, exchange: Exchange) -> None:
 
 
 class ExternalServer:
-    """A `Loadable` with one model. The load generator runs on this machine. LabError: a target is invalid.
+    """A `Loadable` with one model. The load generator runs on this machine.
 
     Args:
         targets: the values of `--target`, at least one.
         any_body: replies of a page may differ.
+
+    Raises:
+        LabError: a target is invalid.
     """
 
     name = "process"
@@ -160,7 +174,11 @@ class ExternalServer:
         self.model = Model(NAME, "yours", where, None, {}, services, listeners, only_in_container=True)
 
     def check(self, workload: Workload, transport: Transport) -> None:
-        """Check that a server listens and has all routes of a workload before a load starts, or raise LabError."""
+        """Check that the targets answer a workload over a transport, before a load starts.
+
+        Raises:
+            LabError: no server listens, or it lacks the routes that the workload asks.
+        """
         for item in self._found:
             if (item.service, item.address.transport) != (workload.service, transport):
                 continue

@@ -17,7 +17,11 @@ FILE = "loadtests/galleryfile.py"
 
 
 def choose_users(kinds: Iterable[str], running: Iterable[str]) -> list[str]:
-    """Return the Locust classes of these kinds of users, or of all; LabError if a server for one does not run."""
+    """Return the Locust classes of these kinds of users; default: all whose servers run.
+
+    Raises:
+        LabError: a kind needs a server that does not run, or no kind is left.
+    """
     named, servers = list(kinds), set(running)
     absent = {kind: [name for name in needed if name not in servers] for kind, (_, needed) in USERS.items()}
     for kind in named:

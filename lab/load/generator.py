@@ -33,16 +33,29 @@ _PAUSE = 0.1
 
 @dataclass
 class Generator:
-    """A running load generator: Locust, or its master with workers."""
+    """A running load generator.
+
+    Args:
+        main: Locust, or the master.
+        workers: of the master.
+    """
 
     main: Helper
     workers: Sequence[Helper] = ()
     _ended: set[int] = field(default_factory=set)
 
     def wait(self, timeout: float | None = None, meanwhile: Callable[[], object] = lambda: None) -> int:
-        """Wait for the end of the load and return Locust's exit code; report workers that end early.
+        """Wait for the end of the load; report workers that end early.
 
-        `meanwhile` is called repeatedly. LabError: it took more than `timeout` seconds.
+        Args:
+            timeout: seconds.
+            meanwhile: called repeatedly.
+
+        Returns:
+            The exit code of Locust, or of the master.
+
+        Raises:
+            LabError: it took too long.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
@@ -118,6 +131,9 @@ class PersistentGenerator:
     """A load generator that keeps running between loads: starting a load takes 0.3 s instead of 2 to 4 s.
 
     Each load is still a separate process. If one times out, the generator is ended, and the next load starts a new one.
+
+    Args:
+        helpers: where to run.
     """
 
     helpers: Helpers
@@ -143,9 +159,14 @@ class PersistentGenerator:
     def run(
         self, arguments: Sequence[str], *, environ: Mapping[str, str], timeout: float, expected: float = 0.0
     ) -> Completed:
-        """Run a headless load to its end; LabError if it timed out, or the generator ended during it.
+        """Run a headless load to its end.
 
-        `expected` is the least number of seconds that it takes; until then the output is read less often.
+        Args:
+            timeout: seconds.
+            expected: the least number of seconds that it takes; until then the output is read less often.
+
+        Raises:
+            LabError: the load timed out, or the generator ended during it.
         """
         helper = self._helper or self._start()
         helper.tell(RunLoad(tuple(arguments), {**environ, **_LIFELINE}))
@@ -165,11 +186,14 @@ class PersistentGenerator:
 def run_generator(
     helpers: Helpers, arguments: Sequence[str], *, workers: int, environ: Mapping[str, str], timeout: float
 ) -> Completed:
-    """Run a headless load to its end; LabError if a worker did not join, or the load timed out.
+    """Run a headless load to its end.
 
     Args:
         workers: their number; 0 for Locust without a master.
         timeout: seconds after the workers have joined.
+
+    Raises:
+        LabError: a worker did not join, or the load timed out.
     """
     if not workers:
         return helpers.run_service("locust", arguments, environ={**environ, **_LIFELINE}, capture=True, timeout=timeout)

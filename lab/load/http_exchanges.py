@@ -26,8 +26,12 @@ BURN: Turn = (make_request("GET", f"/burn/{_BURN_ROUNDS}"), Compute(_BURN_ROUNDS
 def ask_page(exchange: Exchange, path: str, *, any_body: bool) -> Exchange:
     """Return an exchange that asks another page than `/ping`, of a server without this lab's routes.
 
-    With `any_body`, the replies may differ; otherwise each must have the body of the first. ValueError: the exchange
-    asks other routes.
+    Args:
+        path: with its query.
+        any_body: the replies may differ; by default each must have the body of the first.
+
+    Raises:
+        ValueError: the exchange asks other routes.
     """
     if exchange.turns not in ((PING,), (PING_AND_CLOSE,)):
         raise ValueError("it asks routes that only this lab's servers have")
@@ -60,6 +64,10 @@ def echo_over_http(body: bytes) -> Exchange:
 
 
 def echo_over_websocket(payload: bytes, *, pause: float = 0.0) -> Exchange:
-    """Return the exchange of a binary message and its echo, with a pause in seconds between two of a connection."""
+    """Return the exchange of a binary message and its echo.
+
+    Args:
+        pause: seconds between two messages of a connection.
+    """
     turn = encode_frame(BINARY, payload, mask=True), encode_frame(BINARY, payload, mask=False)
     return Exchange((turn,), pause=pause, framing=Framing.WEBSOCKET, opening=make_opening(_PATH_OF_WEBSOCKET))

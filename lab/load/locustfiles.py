@@ -37,7 +37,11 @@ def name_files(*files: str) -> list[str]:
 
 
 def place(backend: Loadable, file: Path) -> tuple[str, dict[str, str]]:
-    """Return a locustfile's path where Locust runs, and its container's variables; LabError if it is unreadable."""
+    """Return the path of a locustfile where Locust runs, and the variables that its container needs.
+
+    Raises:
+        LabError: Locust could not read it.
+    """
     path = file.resolve()
     if "," in str(path):
         raise LabError(f"{file}: Locust separates locustfiles by commas, so the path must not contain one: rename it")
@@ -51,7 +55,11 @@ def place(backend: Loadable, file: Path) -> tuple[str, dict[str, str]]:
 
 
 def choose_host(backend: Listening, model: Model) -> str:
-    """Return a model's URL for Locust's `--host`; LabError if it does not run, or does not speak HTTP over TCP."""
+    """Return the URL of a running model for Locust's `--host`.
+
+    Raises:
+        LabError: the model does not run, or does not speak HTTP over TCP.
+    """
     if (_SERVICE, Transport.TCP) not in {(item.service, item.transport) for item in model.addresses}:
         raise LabError(f"{model.name} does not speak {_SERVICE} over tcp; `lab ls --json` lists the models that do")
     for item in backend.targets():
@@ -90,7 +98,13 @@ def run_headless(
 ) -> list[Step]:
     """Run users for this long, print each kind of failure on stderr, and return what each step took.
 
-    `arguments` name the locustfiles and the classes of users. Raise LabError if Locust failed.
+    Args:
+        arguments: of Locust: its locustfiles, and the classes of users.
+        users: their number.
+        environ: further variables.
+
+    Raises:
+        LabError: Locust failed.
     """
     arguments = [*arguments, "--headless", "--json", "--users", str(users), "--spawn-rate", str(users)]
     arguments += ["--run-time", f"{seconds:g}s", "--stop-timeout", "15", "--loglevel", "ERROR"]
@@ -108,7 +122,11 @@ def find_failures(output: str) -> list[str]:
 
 
 def read_steps(done: Completed, seconds: float) -> list[Step]:
-    """Parse the output of a Locust run of this many seconds; LabError if it is not the JSON of a finished run."""
+    """Parse the output of a Locust run of this many seconds; see `run_headless`.
+
+    Raises:
+        LabError: it is not the JSON of a finished run.
+    """
     # A locustfile may print, too: Locust's JSON begins in a line of its own, at the end.
     start = done.stdout.rfind("\n[") + 1 if "\n[" in done.stdout else done.stdout.find("[")
     try:

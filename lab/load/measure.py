@@ -35,7 +35,12 @@ _OVERHEAD_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class MeteredServer:
-    """A server's listeners, and the meter of its CPU time and memory."""
+    """A server and its meter.
+
+    Args:
+        listeners: its addresses.
+        meter: reads its CPU time and memory.
+    """
 
     listeners: tuple[Listener, ...]
     meter: Meter
@@ -43,14 +48,22 @@ class MeteredServer:
 
 @dataclass
 class MeteredServers:
-    """Servers that are measured repeatedly: the engine is asked once about each, not for every measurement."""
+    """Servers that are measured repeatedly: the engine is asked once about each, not for every measurement.
+
+    Args:
+        servers: where they run.
+    """
 
     servers: Loadable
     _listeners: dict[str, tuple[Listener, ...]] = field(default_factory=dict)
     _known: dict[str, MeteredServer] = field(default_factory=dict)
 
     def open(self, names: Sequence[str]) -> dict[str, MeteredServer]:
-        """Return these servers, with open meters; LabError if one of them does not run."""
+        """Return these servers, with open meters.
+
+        Raises:
+            LabError: one of them does not run.
+        """
         for name in names:
             known = self._known.get(name)
             # The meter of a server that has ended or was restarted returns an empty sample.

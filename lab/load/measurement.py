@@ -90,7 +90,8 @@ class Measurement:
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Parse the result of `as_json`, also of older versions, which lack some fields; ignore unknown fields.
 
-        Raise KeyError, TypeError or ValueError if the data is not a measurement.
+        Raises:
+            KeyError, TypeError, ValueError: the data is not a measurement.
         """
         intended = None if data.get("service") is None else Histogram.from_pairs(data["histogram"])
         sent = {"pairs": data["histogram"] if intended is None else data["service"]}

@@ -49,9 +49,12 @@ class FaultEvent(Message):
 
 @dataclass(frozen=True, slots=True)
 class FaultRequest(Message):
-    """A request to inject a fault now, into all `models` at the same time.
+    """A request to inject a fault now.
 
-    `seconds` is the time until it is healed, for a fault that does not end by itself.
+    Args:
+        fault: a name of `lab faults`.
+        models: all get it at the same time.
+        seconds: until it is healed, for a fault that does not end by itself.
     """
 
     fault: str
@@ -81,7 +84,12 @@ class Joined(Message):
 
 @dataclass(frozen=True, slots=True)
 class RunLoad(Message):
-    """Run Locust once, in the persistent generator, with these arguments and additional variables."""
+    """Run Locust once, in the persistent generator.
+
+    Args:
+        arguments: of Locust.
+        environ: added to its environment.
+    """
 
     arguments: tuple[str, ...]
     environ: dict[str, str]

@@ -10,12 +10,20 @@ _BASE_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 
 
 def parse_origins(text: str) -> frozenset[str]:
-    """Parse a list of origins, separated by blanks or commas; ValueError if one is invalid."""
+    """Parse a list of origins, separated by blanks or commas.
+
+    Raises:
+        ValueError: an origin is invalid.
+    """
     return frozenset(_parse(word) for word in text.replace(",", " ").split())
 
 
 def parse_base_path(text: str) -> str:
-    """Parse a base path; return "" if there is none. ValueError if it is invalid."""
+    """Parse a base path; return "" if there is none.
+
+    Raises:
+        ValueError: the path is invalid.
+    """
     path = text.rstrip("/")
     if path and not _BASE_PATH.fullmatch(path):
         raise ValueError(f"{text!r} is not a path such as /load")

@@ -14,7 +14,13 @@ from services.protocol import Transport
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """A load test with a name: what `lab load` takes, and what its results are named after. It names no models."""
+    """A load test with a name.
+
+    Args:
+        name: what `lab load` takes, and what its results are named after.
+        summary: one line for people.
+        spec: the load, without the models.
+    """
 
     name: str
     summary: str
@@ -40,7 +46,11 @@ class Preset:
         warm_up: float | None = None,
         timeout: float | None = None,
     ) -> "Preset":
-        """Return the same load test with other options; None: as it is. LabError for the rate of a closed loop."""
+        """Return the same load test with other options; None: as it is.
+
+        Raises:
+            LabError: a closed loop has no rate.
+        """
         old = self.spec
         if rate and not old.is_open:
             raise LabError(f"--rate goes with an open loop, and {self.name} is a closed one")
@@ -148,7 +158,11 @@ PRESETS = {preset.name: preset for preset in _PRESETS}
 
 
 def find_preset(name: str) -> Preset:
-    """Return the preset with a name; LabError if there is none."""
+    """Return the preset with a name.
+
+    Raises:
+        LabError: there is none.
+    """
     if name == CUSTOM_PROTOCOL.name:
         spec = LoadSpec(workload=name, users=_CLOSED_USERS, window=_SECONDS, shape_time=_SECONDS)
         return Preset(name, CUSTOM_PROTOCOL.summary, spec)
@@ -159,10 +173,15 @@ def find_preset(name: str) -> Preset:
 
 
 def combine(workload: str, *, loop: str | None, shape: str | None, arrivals: str | None) -> Preset:
-    """Return the preset with a workload, a loop (default: closed), a shape and arrivals, or make one.
+    """Return the preset with a workload, a loop, a shape and arrivals, or make one.
 
-    Shape and arrivals default to those of the first preset with this workload and loop. Raise LabError if the workload
-    has no such loop, or the loop no arrivals.
+    Args:
+        workload: a name of `WORKLOADS`.
+        loop: default: closed.
+        shape, arrivals: default: those of the first preset with this workload and loop.
+
+    Raises:
+        LabError: the workload has no such loop, or the loop no arrivals.
     """
     loop = loop or CLOSED
     if loop == OPEN and WORKLOADS[workload].exchange is None:

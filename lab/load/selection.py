@@ -14,7 +14,11 @@ from loadtests.contract import EVEN
 
 
 def check_fit(load: Preset, thresholds: Sequence[Threshold]) -> None:
-    """Check that the parts of a load fit together, or raise LabError."""
+    """Check that the parts of a load fit together.
+
+    Raises:
+        LabError: they do not.
+    """
     spec = load.spec
     # Random arrivals can exceed the average rate within one window.
     limited = spec.is_open and spec.arrivals == EVEN
@@ -36,7 +40,11 @@ def check_fit(load: Preset, thresholds: Sequence[Threshold]) -> None:
 def select_able(servers: Listening, models: Sequence[Model], load: Preset, *, named: bool) -> list[Model]:
     """Return the models that speak a load's service over its transport; name the others on stderr.
 
-    Raise LabError if no model does, or if one does not and the user `named` each.
+    Args:
+        named: the user named each model, so none may be left out.
+
+    Raises:
+        LabError: a named model does not speak it, or no model does.
     """
     service, transport = load.workload.service, load.spec.transport
     offered = {item.model for item in servers.targets() if (item.service, item.transport) == (service, transport)}

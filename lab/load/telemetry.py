@@ -32,7 +32,12 @@ class ProjectServers(Metered, Protocol):
 
 
 class Gauges:
-    """Read servers repeatedly; after a restart of a server, open its meter again."""
+    """Read servers repeatedly; after a restart of a server, open its meter again.
+
+    Args:
+        servers: opens the meters.
+        models: their names.
+    """
 
     def __init__(self, servers: Metered, models: Sequence[str]) -> None:
         self._servers = servers

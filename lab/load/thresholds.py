@@ -91,7 +91,14 @@ class Threshold:
 
     @classmethod
     def parse(cls, text: str, *, option: str = "--fail-if") -> "Threshold":
-        """Parse a condition; LabError, which names `option`, if it is invalid, or always true, or never true."""
+        """Parse a condition.
+
+        Args:
+            option: the option that it was given to, for the message.
+
+        Raises:
+            LabError: the condition is invalid, or always true, or never true.
+        """
         match = _EXPRESSION.fullmatch(text)
         if match is None:
             raise LabError(f"{option} {text!r}: not of the form 'p99 > 5ms'")
@@ -125,11 +132,15 @@ class Threshold:
     def find_misfit(
         self, *, open_loop: bool, datagrams: bool, timeout: float = _UNLIMITED, rate: float = _UNLIMITED
     ) -> str | None:
-        """Return why a load lacks the figure, or why the condition would be constant for it; None if neither.
+        """Return why a load lacks the figure, or why the condition would be constant for it.
 
         Args:
+            open_loop, datagrams: the kind of load.
             timeout: seconds after which an exchange has failed.
             rate: the highest requested rate, in requests per second.
+
+        Returns:
+            The reason; None if the condition can be true and false.
         """
         if self.metric.needs_open_loop and not open_loop:
             return "needs an open loop"
@@ -146,9 +157,11 @@ class Threshold:
         return None
 
     def find_constant(self, highest: float, why: str) -> str | None:
-        """Return why the condition has the same result for every value up to `highest`; None if it does not.
+        """Return why the condition has the same result for every possible value; None if it does not.
 
-        `why` says why no value is higher.
+        Args:
+            highest: the largest possible value.
+            why: why no value is higher.
         """
         compare = _COMPARE[self.comparison]
         # The result changes at most once between the two ends.

@@ -12,7 +12,11 @@ from lab.servers.runtime import find_stamps, make_private
 
 
 def note(project: str, event: FaultEvent) -> None:
-    """Append a fault; append it again with its end when it is healed. LabError or OSError if it cannot be written."""
+    """Append a fault; append it again with its end when it is healed.
+
+    Raises:
+        LabError, OSError: the file cannot be written.
+    """
     path = find_stamps(project)
     make_private(path.parent)
     with path.open("a", encoding="utf-8") as file:

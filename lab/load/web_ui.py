@@ -41,7 +41,11 @@ class FaultRequests(Protocol):
 
 
 def check_settings() -> None:
-    """Check the variables of the UI before anything starts; LabError if its port is in use, or one is invalid."""
+    """Check the variables of the UI before anything starts.
+
+    Raises:
+        LabError: its port is in use, or a variable is invalid.
+    """
     read_ui_port()
     read_login()
     read_base_path()
@@ -105,7 +109,11 @@ def serve_ui(
 
 
 def read_login() -> list[str]:
-    """Return Locust's argument for the login of LAB_UI_LOGIN; LabError if that is not USER:PASSWORD."""
+    """Return Locust's argument for the login that LAB_UI_LOGIN=USER:PASSWORD asks for.
+
+    Raises:
+        LabError: the variable is not of this form.
+    """
     text = os.environ.get(ENV_UI_LOGIN)
     if not text:
         return []
@@ -116,7 +124,11 @@ def read_login() -> list[str]:
 
 
 def read_base_path() -> str:
-    """Return the path of the web UI behind a proxy, if any; LabError for LAB_UI_BASE_PATH or LAB_UI_ORIGINS."""
+    """Return the path of the web UI behind a proxy, empty if it has none; check the allowed origins as well.
+
+    Raises:
+        LabError: LAB_UI_BASE_PATH is not a path, or LAB_UI_ORIGINS contains an invalid origin.
+    """
     name = ENV_UI_ORIGINS
     try:
         origins.parse_origins(os.environ.get(name, ""))
@@ -127,7 +139,11 @@ def read_base_path() -> str:
 
 
 def read_ui_port() -> int:
-    """Return the port of the web UI on this machine; LabError if LAB_UI_PORT is not a port, or is in use."""
+    """Return the port of the web UI on this machine.
+
+    Raises:
+        LabError: LAB_UI_PORT is not a port, or the port is in use.
+    """
     text = os.environ.get(ENV_UI_PORT) or str(_UI_PORT)
     if not text.isdigit() or not 0 < int(text) < 65536:
         raise LabError(f"{ENV_UI_PORT}={text!r} is not a port")

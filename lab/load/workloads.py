@@ -291,10 +291,13 @@ WORKLOADS = {workload.name: workload for workload in _WORKLOADS}
 
 
 def make_exchange(workload: Workload, transport: Transport, payload: int | None = None) -> Exchange | None:
-    """Make the exchange of a workload over a transport; None if the workload is a script.
+    """Make the exchange of a workload over a transport.
 
     Args:
         payload: bytes, if not the workload's default.
+
+    Returns:
+        None if the workload is a script.
 
     Raises:
         ValueError: the transport or the payload does not fit the workload.

@@ -117,8 +117,10 @@ class CgroupMeter:
 def read_throttled(*, proc: Path = _PROC, root: Path = _ROOT) -> float | None:
     """Return the seconds for which a CPU quota has stopped the group of this process since the group was made.
 
-    It is 0 without a quota, and None if the kernel does not say. The quota of a group further up is not seen. Inside a
-    container the group may be at the root of what is mounted, whatever path the kernel gives it.
+    Inside a container the group may be at the root of what is mounted, whatever path the kernel gives it.
+
+    Returns:
+        0 without a quota; None if the kernel does not say. The quota of a group further up is not seen.
     """
     for controllers, path in _list_groups(proc, "self"):
         if not controllers:

@@ -53,10 +53,15 @@ class Estimate:
 def estimate(
     values: Iterable[float | None], *, confidence: float = CONFIDENCE, is_lower_bound: bool = False
 ) -> Estimate | None:
-    """Return the median of the known values and its confidence interval; None if no value is known.
+    """Return the median of the known values and its confidence interval.
 
-    The interval of a single value has no width; check `repeats`. `is_lower_bound` means that the server was not the
-    limit and could have reached more.
+    Args:
+        values: one per repeat; None if unknown.
+        confidence: of the interval, from 0 to 1.
+        is_lower_bound: the server was not the limit and could have reached more.
+
+    Returns:
+        None if no value is known. The interval of a single value has no width; check `repeats`.
     """
     known = sorted(value for value in values if value is not None)
     if not known:
@@ -132,8 +137,11 @@ def rank(
 def noise_floor(pairs: Iterable[tuple[float | None, float | None]]) -> float | None:
     """Return the relative difference of two measurements of the same thing; smaller differences mean nothing.
 
-    The pairs are of the A/A control: the same model under two names, in the same round. The result is the median; None
-    if no pair has two known values.
+    Args:
+        pairs: of the A/A control: the same model under two names, in the same round.
+
+    Returns:
+        The median over the pairs; None if no pair has two known values.
     """
     apart = [
         abs(one - other) / ((one + other) / 2)
@@ -144,9 +152,13 @@ def noise_floor(pairs: Iterable[tuple[float | None, float | None]]) -> float | N
 
 
 def drift(pairs: Iterable[tuple[float | None, float | None]]) -> float | None:
-    """Return the relative change of the machine from the first round to the last: 0.05 for 5 % more.
+    """Return the relative change of the machine from the first round to the last: the median over all cases.
 
-    It is the median over all cases that have a value in both; None without any.
+    Args:
+        pairs: the value of each case in the two rounds.
+
+    Returns:
+        0.05 for 5 % more; None if no case has a value in both.
     """
     changes = [last / first - 1 for first, last in pairs if first and last is not None]
     return median(changes) if changes else None

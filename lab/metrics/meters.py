@@ -12,7 +12,11 @@ from lab.metrics.sample import Meter, NoMeter, Sample
 
 
 class StatsMeter:
-    """Reads a container by the engine's `stats`: works with a remote engine, at some ten milliseconds a reading."""
+    """Reads a container through the engine's API: works with a remote engine, at some ten milliseconds a reading.
+
+    Args:
+        fetch: returns one answer of the engine's `stats`.
+    """
 
     def __init__(self, fetch: Callable[[], dict[str, Any]]) -> None:
         self._fetch = fetch
@@ -68,7 +72,11 @@ def find_container(ip: str) -> str | None:
 
 
 def open_container_meter(container: str) -> Meter:
-    """Return the best meter there is for a container, given its name or its full id."""
+    """Return the best meter there is for a container.
+
+    Args:
+        container: its name, or its full id.
+    """
     try:
         client = docker.from_env()
         found = client.api.inspect_container(container)

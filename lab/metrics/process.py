@@ -9,7 +9,11 @@ from lab.metrics.sample import Meter, NoMeter, Sample, Switches, count_descripto
 
 
 class ProcessMeter:
-    """Reads a server's process and its descendants."""
+    """Reads a process and its descendants.
+
+    Args:
+        pid: the server.
+    """
 
     def __init__(self, pid: int) -> None:
         self.pid = pid

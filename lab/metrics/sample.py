@@ -62,7 +62,11 @@ class Meter(Protocol):
 
 
 class NoMeter:
-    """A meter that knows nothing but the reason for it, if that."""
+    """A meter that knows nothing.
+
+    Args:
+        reason: why; empty if that is unknown too.
+    """
 
     def __init__(self, reason: str = "") -> None:
         self.reason = reason
@@ -81,6 +85,9 @@ class Switches:
 
     The kernel keeps the counters per thread and drops them with it. Switches between the last reading of a thread and
     its end are lost.
+
+    Args:
+        proc: mount point of procfs.
     """
 
     # Reading more threads than this would cost more than the thing that is measured.

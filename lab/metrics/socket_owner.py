@@ -73,7 +73,11 @@ class _Socket:
 
 
 def find_owner(address: Address, *, proc: Path = Path("/proc")) -> Owner:
-    """Find the server at an address, as seen from this network namespace."""
+    """Find the server at an address, as seen from this network namespace.
+
+    Args:
+        proc: mount point of procfs.
+    """
     if address.transport is Transport.UNIX:
         return _find_unix(address.path, proc)
     if address.transport is Transport.UNIXGRAM:

@@ -70,7 +70,12 @@ def after_warm_up(readings: Sequence[Reading]) -> Sequence[Reading]:
 
 
 def find_slope(times: Sequence[float], values: Sequence[float], *, confidence: float = CONFIDENCE) -> Slope:
-    """Estimate the slope of a series (at least two values, times ascending) and its confidence interval."""
+    """Estimate the slope of a series and its confidence interval.
+
+    Args:
+        times: of the readings, ascending.
+        values: one per time, at least two.
+    """
     points = list(zip(times, values, strict=True))
     slopes = sorted((later - earlier) / (then - now) for (now, earlier), (then, later) in combinations(points, 2))
     middle = median(slopes)
@@ -98,7 +103,11 @@ def _correlate(residuals: Sequence[float]) -> float:
 
 
 def judge_counts(counts: Sequence[int | None]) -> Trend:
-    """Return the trend of a count after the warm-up; counts have no noise. None is an unknown count."""
+    """Return the trend of a count, which has no noise.
+
+    Args:
+        counts: after the warm-up; None if a count is unknown.
+    """
     known = [count for count in counts if count is not None]
     if len(known) < len(counts) or len(known) < FEWEST:
         return Trend.UNKNOWN

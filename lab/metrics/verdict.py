@@ -84,7 +84,11 @@ class Verdict:
 
 
 def exit_code(verdicts: Iterable[Verdict], *, allow_failures: bool = False) -> int:
-    """Return 2 if a measurement was disturbed, 1 if a server failed (0 with `allow_failures`), else 0."""
+    """Return the exit code for measurements: 2 if one was disturbed, 1 if a server failed, else 0.
+
+    Args:
+        allow_failures: return 0 instead of 1.
+    """
     found = list(verdicts)
     if any(verdict.bound is Limit.DISTURBED for verdict in found):
         return 2
@@ -99,7 +103,10 @@ def show_failures(failures: Mapping[str, int]) -> str:
 def find_failure(answered: int, failures: Mapping[str, int], warm_up: Mapping[str, int]) -> Verdict | None:
     """Return the verdict on a server that gave wrong replies or too few; None if it did neither.
 
-    The failures are exchanges by reason; of those of the warm-up, only wrong replies count.
+    Args:
+        answered: correct replies.
+        failures: failed exchanges by reason.
+        warm_up: failed exchanges of the warm-up by reason; only wrong replies count.
     """
     for found, where in ((failures, ""), (warm_up, " in the warm-up")):
         if wrong := {reason: count for reason, count in found.items() if failure_kind(reason) in WRONG_REPLIES}:

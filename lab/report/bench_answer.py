@@ -18,7 +18,14 @@ _MOST_NAMES = 4
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The best models under a workload, the cheapest first, and the worst one, with the reasons; empty if none is."""
+    """The best models under a workload and the worst one; empty if there is none.
+
+    Args:
+        best: names, the cheapest first.
+        why_best: the reason in a few words.
+        worst: a name.
+        why_worst: the reason in a few words.
+    """
 
     best: tuple[str, ...] = ()
     why_best: str = ""

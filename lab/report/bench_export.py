@@ -39,7 +39,11 @@ def render_csv(findings: Findings) -> str:
 
 
 def render_parquet(findings: Findings) -> bytes:
-    """Return Parquet; a missing value is null. LabError if pyarrow is not installed."""
+    """Return Parquet; a missing value is null.
+
+    Raises:
+        LabError: pyarrow is not installed.
+    """
     try:
         import pyarrow
         import pyarrow.parquet
@@ -55,7 +59,11 @@ def render_parquet(findings: Findings) -> bytes:
 def render_theory(findings: Findings, models: Sequence[str] = ()) -> str:
     """Return a table of theory and measurement in Markdown, for docs/reading-the-numbers.md.
 
-    It has these models, or all of the run. Raise LabError if the run lacks one.
+    Args:
+        models: Models to include (default: all of the run).
+
+    Raises:
+        LabError: The run has no such model.
     """
     for name in models:
         if name not in findings.plan.models:

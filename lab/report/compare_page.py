@@ -25,7 +25,13 @@ _MOST_ROWS = 100
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """A figure in both runs. It `is_worse` if the change is beyond noise."""
+    """A figure in both runs.
+
+    Args:
+        key: of its row.
+        change: between the two.
+        is_worse: whether it is beyond noise and worse.
+    """
 
     key: RowKey
     change: Change
@@ -40,6 +46,14 @@ class Changed:
 
 
 def render(before: str, after: str, charts: Sequence[Chart], sentences: Sequence[str], facts: Mapping[str, str]) -> str:
+    """Return the page.
+
+    Args:
+        before, after: names of the runs.
+        charts: of the changes.
+        sentences: the result, as printed.
+        facts: about the two.
+    """
     return load_template("compare.html.j2").render(
         before=before, after=after, charts=charts, sentences=sentences, environment=facts
     )

@@ -35,7 +35,11 @@ CAPTIONS = (
 
 
 def write(out: Path, found: Demo, environment: Mapping[str, str | None]) -> Path:
-    """Store a demo in the results folder, and return the path of its page; StoreError if it cannot be stored."""
+    """Store a demo in the results folder, and return the path of its page.
+
+    Raises:
+        StoreError: It cannot be stored.
+    """
     run = Run.create(NAME, {"plan": {"families": dict(found.families)}, "environment": environment}, root=out)
     keep(found, run)
     run.finish({})

@@ -11,7 +11,13 @@ from lab.report.cells import Cell, show_rate
 
 @dataclass(frozen=True, slots=True)
 class ExtraColumn:
-    """One figure of a further load, by model; a model that is missing was not loaded."""
+    """One figure of a further load.
+
+    Args:
+        heading: of the column.
+        found: the load by model; a model that is missing was not loaded.
+        figure: the figure of a load; None if the model was not loaded.
+    """
 
     heading: str
     found: Mapping[str, Measurement]

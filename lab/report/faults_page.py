@@ -99,7 +99,11 @@ def draw_recovery(outcome: Outcome) -> list[Chart]:
 
 
 def draw_probe(each: UnderLoad, name: str) -> Chart:
-    """Draw the PINGs of the latency probe by seconds since the injection, with the fault shaded."""
+    """Draw the PINGs of the latency probe by seconds since the injection, with the fault shaded.
+
+    Args:
+        name: of the chart.
+    """
     report = each.probe_report
     # A row covers a whole second and is drawn at its middle.
     lines = [

@@ -45,7 +45,11 @@ class Outcome:
 
     @classmethod
     def read(cls, run: Run) -> Self:
-        """Return the results of a stored run, in the order of its plan; StoreError if a file is damaged."""
+        """Return the results of a stored run, in the order of its plan.
+
+        Raises:
+            StoreError: A file is damaged.
+        """
         plan, steps = run.facts["plan"], run.steps()
         keys = [key_of(model, fault) for model in plan["models"] for fault in plan["faults"]]
         records = [steps[key] for key in keys if key in steps]

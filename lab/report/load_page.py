@@ -20,7 +20,13 @@ TEXTS = ("model", "verdict")
 
 
 def render(measurements: Sequence[Measurement], *, title: str, lead: str) -> str:
-    """Return the page of one measurement or more: a heading, a sentence under it, and a row for each."""
+    """Return the page of one measurement or more.
+
+    Args:
+        measurements: one row each.
+        title: the heading.
+        lead: a sentence under the heading.
+    """
     costs = make_estimates(measurements, lambda found: found.server.cpu_us)
     rates = make_estimates(measurements, lambda found: found.rate)
     tones = choose_tones(measurements, costs)

@@ -40,7 +40,12 @@ def open_console(log_width: int = LOG_WIDTH) -> Console:
 def make_table(
     measurements: Sequence[Measurement], *, summaries: bool = False, extra: Sequence[ExtraColumn] = ()
 ) -> Table:
-    """Return a row for each model; `summaries` adds a line under its name, and shortens the verdict to a word."""
+    """Return a table with a row for each model.
+
+    Args:
+        summaries: add the model's summary under its name, and shorten the verdict to a word.
+        extra: columns of further loads.
+    """
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("model", max_width=46, no_wrap=not summaries)
     figures = ["requests/s", "p50 µs", "p99 µs", "CPU µs/req", "memory"]

@@ -143,14 +143,26 @@ class Servers(Listening, Metered, Protocol):
         """Start a model again, running or not, at the same addresses, and wait until it answers."""
 
     def stop(self, model: str) -> int:
-        """Send SIGTERM to a model, and SIGKILL after its grace period; return its exit code: 137 after SIGKILL."""
+        """Send SIGTERM to a model, and SIGKILL after its grace period.
+
+        Returns:
+            Its exit code; 137 after SIGKILL.
+        """
         ...
 
     def wait_ready(self, model: str, *, timeout: float = READY_SECONDS) -> None:
-        """Wait until a running model answers; NotReadyError if it did not in time."""
+        """Wait until a running model answers.
+
+        Raises:
+            NotReadyError: it did not answer in time.
+        """
 
     def pin(self, model: str, cores: Sequence[int]) -> None:
-        """Pin a running model to cores, with all present and future processes and threads, or raise LabError."""
+        """Pin a running model to cores, with all present and future processes and threads.
+
+        Raises:
+            LabError: it could not be pinned.
+        """
 
     def environ(self, model: str) -> Mapping[str, str]:
         """Return the environment that a model gets, without what the lab adds."""
@@ -231,7 +243,12 @@ class Helpers(Protocol):
         environ: Mapping[str, str] | None = None,
         publish: bool = False,
     ) -> AbstractContextManager[Helper]:
-        """Start one of the catalogue's instruments, as `run_service` does; the end of the block ends it."""
+        """Start one of the catalogue's instruments in the background; the end of the block ends it.
+
+        Args:
+            name: of the helper.
+            others: as for `run_service`.
+        """
         ...
 
     def choose_bind(self, port: int, *, local: int | None = None) -> tuple[str, int]:
@@ -254,7 +271,11 @@ class ContainerControls(Protocol):
     def run_in_network(self, model: str, arguments: Sequence[str]) -> str:
         """Run a command of the instrument, with CAP_NET_ADMIN, in the network namespace of a model's container.
 
-        Return what it printed; LabError if it failed, with its output.
+        Returns:
+            What it printed.
+
+        Raises:
+            LabError: it failed; with its output.
         """
         ...
 
@@ -304,8 +325,13 @@ class FaultControls(Protocol):
     def run_beside(self, model: str, script: str, arguments: Sequence[str] = ()) -> str:
         """Run a Python script of the standard library as a model's user, where the model's processes are visible.
 
-        Its first argument is the pid above them: of a container's init, or of the model's main process. Return what it
-        printed; LabError if it failed.
+        Its first argument is the pid above them: of a container's init, or of the model's main process.
+
+        Returns:
+            What it printed.
+
+        Raises:
+            LabError: it could not be run, or failed.
         """
         ...
 
@@ -323,7 +349,11 @@ class Backend(Servers, Loadable, Protocol):
 def choose_models(
     servers: Servers, names: Iterable[str | Model] = (), profiles: Iterable[str] = ()
 ) -> tuple[Model, ...]:
-    """Select models for a command. Without names, models that cannot run here are left out. Raise CatalogueError."""
+    """Select models for a command. Without names, models that cannot run here are left out.
+
+    Raises:
+        CatalogueError: an unknown name or profile.
+    """
     names = list(names)
     selected = servers.catalogue.select(names, profiles)
     left_out = [model.name for model in selected if model.only_in_container and not model.profile]
@@ -336,7 +366,9 @@ def choose_models(
 def choose_speakers(servers: Servers, names: Iterable[str | Model], service: str) -> list[str]:
     """Return the names of the selected models (see `choose_models`) that speak a service as the lab's own models do.
 
-    Raise LabError if a named model does not speak it, or no model does.
+    Raises:
+        CatalogueError: an unknown name.
+        LabError: a named model does not speak it, or no model does.
     """
     names = list(names)
     chosen = choose_models(servers, names)

@@ -124,7 +124,14 @@ class Catalogue:
 
     @classmethod
     def load(cls, path: Path | None = None) -> Self:
-        """Read a compose file (default: this project's) and its override; CatalogueError with file and line."""
+        """Read a compose file and its override in the same folder.
+
+        Args:
+            path: default: compose.yaml of this project.
+
+        Raises:
+            CatalogueError: file, line and what is wrong.
+        """
         path = path or COMPOSE_FILE
         files = find_files(path)
         definitions = read_services(files, os.environ)
@@ -143,7 +150,11 @@ class Catalogue:
         return self.names + tuple(server.name for server in self.gallery)
 
     def known_host(self, name: str) -> str:
-        """Return the name if it is one of `hosts`; CatalogueError with the names of the models."""
+        """Return the name if it is one of `hosts`.
+
+        Raises:
+            CatalogueError: an unknown name; with the names of the models.
+        """
         return name if name in self.hosts else self[name].name
 
     @cached_property
@@ -151,9 +162,12 @@ class Catalogue:
         return tuple(dict.fromkeys(model.profile for model in self.models if model.profile))
 
     def select(self, names: Iterable[str | Model] = (), profiles: Iterable[str] = ()) -> tuple[Model, ...]:
-        """Return the models with these names or profiles, in the catalogue's order; CatalogueError if there is none.
+        """Return the models with these names or profiles, in the catalogue's order.
 
         Without names: those of the profiles, and all without a profile.
+
+        Raises:
+            CatalogueError: an unknown name or profile, with the known ones; or there is no model to select.
         """
         wanted = list(dict.fromkeys(item if isinstance(item, str) else item.name for item in names))
         active = list(dict.fromkeys(profiles))
@@ -200,7 +214,11 @@ class Catalogue:
         return [str(word) for word in self.definitions.get(service, {}).get("entrypoint") or []]
 
     def check_process(self, model: str) -> None:
-        """Refuse a model that has an `env_file`, which only Compose reads: CatalogueError with file and line."""
+        """Refuse a model that has an `env_file`, which only Compose reads, for the process backend.
+
+        Raises:
+            CatalogueError: file and line.
+        """
         if self.definitions[model].get("env_file"):
             what = f"env_file of {model} is read only for containers: put the variables under environment"
             raise _error_in(self.files, ["services", model, "env_file"], what)
@@ -294,7 +312,11 @@ def _read_gallery(files: Sequence[Path], definitions: Mapping[str, Mapping[str, 
 
 
 def _read_addresses(name: str, labels: Mapping[str, str]) -> Iterator[Listener]:
-    """Yield the listeners of a model by its labels lab.services and lab.transports (default: all); ValueError."""
+    """Yield the listeners of a model by its labels lab.services and lab.transports (default: all of both).
+
+    Raises:
+        ValueError: an invalid label.
+    """
     transports = _split(labels.get("lab.transports")) or list(Transport)
     for transport in transports:
         if transport not in list(Transport):

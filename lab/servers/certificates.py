@@ -27,7 +27,14 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def ensure_certificates(names: Iterable[str], directory: Path = DIRECTORY) -> Path:
-    """Return the directory with certificates for these host names, after creating or renewing them if necessary."""
+    """Create or renew certificates so that there are valid ones for these host names.
+
+    Returns:
+        The directory with ca.pem (a certificate), server.pem and client.pem (key and certificate each).
+
+    Raises:
+        LabError: the files cannot be written.
+    """
     wanted = sorted({*names, *_LOOPBACK})
     try:
         directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -54,7 +54,11 @@ def find_everything() -> Everything:
 
 
 def remove(everything: Everything, catalogue: Catalogue) -> None:
-    """Remove these things, and nothing that has been started since they were listed; LabError if some remain."""
+    """Remove these things, and nothing that has been started since they were listed.
+
+    Raises:
+        LabError: something cannot be removed.
+    """
     for project in everything.processes:
         processes.Processes(project, catalogue).down()
     for project in everything.containers:

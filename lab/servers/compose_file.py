@@ -56,7 +56,11 @@ class _Override:
 
 
 def find_files(path: Path) -> tuple[Path, ...]:
-    """Return a compose file, and its override if there is one; CatalogueError if there are several."""
+    """Return a compose file, and its override if there is one.
+
+    Raises:
+        CatalogueError: there are several overrides.
+    """
     found = [other for name in OVERRIDE_NAMES if (other := path.with_name(name)).exists() and other != path]
     if len(found) > 1:
         others = " and ".join(other.name for other in found[1:])
@@ -67,7 +71,12 @@ def find_files(path: Path) -> tuple[Path, ...]:
 def read_services(files: Sequence[Path], environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """Return the merged services; labels, environment and build arguments as mappings, entry points as lists.
 
-    Later files override earlier ones. `environ` has the values of variables. CatalogueError: with file and line.
+    Args:
+        files: later files override earlier ones.
+        environ: the values of variables.
+
+    Raises:
+        CatalogueError: with file and line.
     """
     services: dict[str, Any] = {}
     for file in files:
@@ -344,7 +353,11 @@ def _clean(value: Any) -> Any:
 
 
 def interpolate(text: str, get: Callable[[str], str | None]) -> str:
-    """Replace variables in all of Compose's forms; `$$` is a dollar sign. `get` returns None for a variable not set.
+    """Replace variables in all of Compose's forms; `$$` is a dollar sign.
+
+    Args:
+        text: as in the file.
+        get: returns the value of a variable, None if it is not set.
 
     Raises:
         ValueError: another form; or a required variable is not set.

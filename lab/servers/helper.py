@@ -61,7 +61,11 @@ class Helper:
         return found
 
     def poll_for(self, kind: type[Kind], timeout: float, *, expected: float = 0.0) -> Kind | None:
-        """Wait as `wait_for` does; return None at the timeout."""
+        """Wait as `wait_for` does; return None at the timeout.
+
+        Raises:
+            LabError: the program has ended, or sent a malformed message; with its last lines.
+        """
         begun = time.monotonic()
         while True:
             has_ended = self.process.poll() is not None
@@ -75,7 +79,11 @@ class Helper:
             time.sleep(_POLL_SECONDS if passed >= expected else _LONG_POLL_SECONDS)
 
     def take(self, kind: type[Kind], *, at_most: int | None = None) -> list[Kind]:
-        """Return the messages of a kind that have arrived, and forget them; a malformed one is a LabError."""
+        """Return the messages of a kind that have arrived, and forget them.
+
+        Raises:
+            LabError: the first one is malformed. It is dropped.
+        """
         self._advance()
         found: list[Kind] = []
         waiting, self._lines = self._lines, []

@@ -45,7 +45,11 @@ def open_backend(name: str | None = None, project: str | None = None, *, catalog
 
 
 def check_project(project: str | None) -> str:
-    """Return the name of a project, as `open_backend` chooses it; LabError if it is invalid."""
+    """Return the name of a project, as `open_backend` chooses it.
+
+    Raises:
+        LabError: an invalid name.
+    """
     if project is None:
         project = os.environ.get(ENV_PROJECT, PROJECT)
     # Compose's rule for project names; the length leaves room for the path of a Unix socket, at most 107 bytes.

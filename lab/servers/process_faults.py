@@ -21,7 +21,11 @@ _POLL_SECONDS = 0.01
 
 class MainProcesses(Protocol):
     def pid(self, model: str) -> int:
-        """Return the pid of a model's main process; LabError if it is not running."""
+        """Return the pid of a model's main process.
+
+        Raises:
+            LabError: it is not running.
+        """
         ...
 
     def is_running(self, model: str) -> bool:
@@ -73,7 +77,11 @@ class ProcessFaults:
 
     @contextlib.contextmanager
     def _unless_ended(self, model: str) -> Iterator[None]:
-        """Turn the error of a signal to an ended process into a LabError, once its exit code has been written."""
+        """Turn the error of a signal to an ended process into that of a model that is not running.
+
+        Raises:
+            LabError: it has ended, and its exit code has been written.
+        """
         try:
             yield
         except (psutil.NoSuchProcess, ProcessLookupError):

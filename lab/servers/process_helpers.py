@@ -24,7 +24,8 @@ _HOST = "127.0.0.1"
 class ProcessHelpers:
     """See `lab.servers.backend.Helpers`.
 
-    Every process has the project's `directory` in its environment, which is how `down` finds it.
+    Args:
+        directory: of the project. Every process has it in its environment, which is how `down` finds it.
     """
 
     def __init__(self, directory: Path, catalogue: Catalogue) -> None:

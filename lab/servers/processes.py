@@ -209,7 +209,11 @@ class Processes:
         self._wait([model], time.monotonic() + timeout, timeout)
 
     def pid(self, model: str) -> int:
-        """Return the pid of a model's main process; LabError if it is not running."""
+        """Return the pid of a model's main process.
+
+        Raises:
+            LabError: it is not running.
+        """
         header = self._read_header(model)
         if not self.is_running(model) or header is None:
             raise LabError(f"{model} is not running: `lab up {model}`")

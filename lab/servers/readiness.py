@@ -43,9 +43,12 @@ _REQUESTS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Message):
-    """Whether one model has answered on all of its targets, after how many seconds, and the reason of the last failure.
+    """Whether one model is ready.
 
-    `seconds` is the timeout, and `error` a reason, unless it is ready. A try that the end cut short gives no reason.
+    Args:
+        ready: it has answered on each of its targets.
+        seconds: the time until then, or the timeout.
+        error: why the last exchange failed that was not cut short by the end; None if ready.
     """
 
     model: str
@@ -75,9 +78,12 @@ def wait_ready(
     """Wait until each model has answered on all of its targets; all models at the same time.
 
     Args:
-        targets: one or more for each model; the outcomes are in their order.
+        targets: one or more for each model.
         timeout: seconds for all models together.
         on_outcome: called in this thread for each model when it is ready, or at the timeout.
+
+    Returns:
+        One outcome for each model, in the order of `targets`.
     """
     begin = time.monotonic()
     by_model: dict[str, list[Target]] = {}

@@ -26,7 +26,11 @@ def runtime_base() -> Path:
 
 
 def make_private(directory: Path) -> None:
-    """Make a folder that only this user can enter; an existing one is checked, since /tmp is open to all users."""
+    """Make a folder that only this user can enter. /tmp is open to all users, so an existing folder is checked.
+
+    Raises:
+        LabError: the path is something else.
+    """
     directory.mkdir(mode=0o700, exist_ok=True)
     status = directory.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:

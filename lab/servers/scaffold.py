@@ -47,7 +47,15 @@ _PEERS = "  # Reference peers:"
 
 
 def create(name: str, extra: str | None, root: Path = ROOT) -> list[str]:
-    """Write a model's file, its stanza of compose.yaml, and its `extra` in pyproject.toml; return the steps left to do.
+    """Write a model's file, its stanza of compose.yaml, and its extra in pyproject.toml.
+
+    Args:
+        name: of the model.
+        extra: the distribution on the package index that it needs, if any.
+        root: the clone.
+
+    Returns:
+        What is left to do, a line for each step.
 
     Raises:
         LabError: the name is invalid or taken; nothing was written.

@@ -12,7 +12,18 @@ from services.protocol import Address
 
 
 def open_shell(backend: Backend, model: str | None, command: str | None) -> int:
-    """Open a shell for `model`, on this terminal or for a script on stdin, or run `command`; return the exit code."""
+    """Open a shell on this terminal, or for a script on stdin.
+
+    Args:
+        model: the model that LAB_HOST, LAB_PORT and the banner name.
+        command: run this command instead.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        LabError: nothing is running.
+    """
     states = [state for state in backend.state() if state.state == "running"]
     running = [state.model for state in states]
     if model and model not in running:

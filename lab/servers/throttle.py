@@ -24,7 +24,11 @@ class Throttling(Message):
 
 
 def signal_all(pid: int, number: int) -> None:
-    """Send a signal to a process and all its descendants; psutil.NoSuchProcess if it has ended."""
+    """Send a signal to a process and all its descendants.
+
+    Raises:
+        psutil.NoSuchProcess: it has ended.
+    """
     # The parent first: once stopped, it starts no child that would be missed.
     main = psutil.Process(pid)
     main.send_signal(number)

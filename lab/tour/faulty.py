@@ -21,9 +21,12 @@ SHORT = 0.5
 
 @contextlib.contextmanager
 def breaking_off(*parts: bytes) -> Iterator[int]:
-    """Serve one client, and yield the port: send the first part at once, one more after each receive, and then close.
+    """Serve one client: send the first part at once, one more after each receive, and then close.
 
     The close is orderly: unread data does not turn it into a reset. A second connection is refused.
+
+    Returns:
+        Its port.
     """
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
@@ -58,6 +61,10 @@ def breaking_off(*parts: bytes) -> Iterator[int]:
 
 @contextlib.contextmanager
 def silent() -> Iterator[int]:
-    """Listen without accepting, and yield the port: the kernel completes the handshake, and no reply comes."""
+    """Listen without accepting: the kernel completes the handshake, and no reply comes.
+
+    Returns:
+        Its port.
+    """
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]

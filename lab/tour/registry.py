@@ -128,12 +128,20 @@ class Exhibit:
 
 
 def load() -> tuple[Exhibit, ...]:
-    """Return all exhibits in the order of the tour; RegistryError if a file, or a fact in it, is missing."""
+    """Return all exhibits in the order of the tour.
+
+    Raises:
+        RegistryError: a file, or a fact in it, is missing.
+    """
     return tuple(_read(module) for module in MODULES)
 
 
 def find(names: Iterable[str]) -> tuple[Exhibit, ...]:
-    """Return the exhibits with these names, in any case, in the tour's order; RegistryError with the known names."""
+    """Return the exhibits with these names, in the order of the tour; the case of a name does not matter.
+
+    Raises:
+        RegistryError: a name is unknown; the message lists the known ones.
+    """
     exhibits = load()
     known: dict[str, Exhibit] = {}
     # A module's own name takes precedence over a shared one. A shared name is that of the first module, as
@@ -151,7 +159,11 @@ def find(names: Iterable[str]) -> tuple[Exhibit, ...]:
 
 
 def read_exhibit(module: str, source: str) -> Exhibit:
-    """Parse the facts of a module from its file; RegistryError if one is missing."""
+    """Parse the facts of a module from its file.
+
+    Raises:
+        RegistryError: a fact is missing.
+    """
     text = ast.get_docstring(ast.parse(source)) or ""
     purpose, _, rest = text.partition("\n\n")
     facts = dict(re.findall(rf"^({'|'.join(_FACTS)}): (.+?)(?=\n\S[^\n:]*: |\n\n|\Z)", rest, re.MULTILINE | re.DOTALL))

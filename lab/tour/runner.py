@@ -24,7 +24,13 @@ from lab.tour.registry import Exhibit, find
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """How a module reports that something went wrong: the name of the exception's class, None if there was none."""
+    """How a module reports that something went wrong.
+
+    Args:
+        what: the cause.
+        raised: the name of the exception's class; None if nothing was raised.
+        message: of the exception; None if nothing was raised.
+    """
 
     what: str
     raised: str | None

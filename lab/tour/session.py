@@ -25,7 +25,12 @@ _SECOND_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class GallerySession:
-    """The running servers of the gallery, and why the `unavailable` ones did not start, with the ends of their logs."""
+    """The running servers of the gallery.
+
+    Args:
+        backend: where they run.
+        unavailable: a server that did not start -> why, with the end of its log.
+    """
 
     backend: Backend
     unavailable: dict[str, str] = field(default_factory=dict)
@@ -35,7 +40,11 @@ class GallerySession:
         return next((self.unavailable[server] for server in exhibit.servers if server in self.unavailable), None)
 
     def run(self, exhibit: Exhibit) -> ExhibitRun:
-        """Run an exhibit in the lab's shell container; LabError if it could not run, or timed out."""
+        """Run an exhibit in the lab's shell container.
+
+        Raises:
+            LabError: it could not run, or timed out.
+        """
         command = ["python", "-m", "lab.tour.runner", exhibit.module]
         done = self.backend.helpers.run(command, capture=True, timeout=_EXHIBIT_SECONDS)
         try:
@@ -49,9 +58,13 @@ class GallerySession:
 
 @contextmanager
 def open_gallery(backend: Backend, exhibits: Iterable[Exhibit], *, fresh: bool = False) -> Iterator[GallerySession]:
-    """Provide the servers of these exhibits: this lab's if all run and `fresh` is not set, else a separate lab's.
+    """Provide the servers of these exhibits: those of this lab if all of them run, else in a separate lab.
 
-    Raise LabError if the backend has no containers, or no server starts.
+    Args:
+        fresh: always use a separate lab, with new servers.
+
+    Raises:
+        LabError: the backend has no containers, or no server starts.
     """
     if not backend.in_containers:
         raise LabError("the gallery's servers run only in containers, and this backend has none: see `lab doctor`")
@@ -71,7 +84,11 @@ def open_gallery(backend: Backend, exhibits: Iterable[Exhibit], *, fresh: bool =
 
 
 def _start(servers: Servers, names: Sequence[str]) -> dict[str, str]:
-    """Start servers of the gallery and models; return the failures, as `GallerySession.unavailable`."""
+    """Start servers of the gallery and models; the failure of one does not prevent the others.
+
+    Returns:
+        See `GallerySession.unavailable`.
+    """
     catalogue = servers.catalogue
     models = [name for name in names if name in catalogue.names]
     gallery = [name for name in names if name not in catalogue.names]

@@ -79,6 +79,10 @@ def find_addresses(
 ) -> list[SocketAddress]:
     """Return the addresses of a host, at least one: first the one that worked last, then alternating families.
 
+    Args:
+        kind: `SOCK_STREAM` or `SOCK_DGRAM`.
+        getaddrinfo: replaces `socket.getaddrinfo`.
+
     Raises:
         socket.gaierror: the name has no address. A temporary failure has been retried once.
     """
@@ -108,12 +112,15 @@ def interleave(addresses: Iterable[SocketAddress]) -> list[SocketAddress]:
 
 @contextmanager
 def reply_path(server: str) -> Iterator[str]:
-    """Provide a path for a Unix datagram socket to receive replies at, and remove it afterwards; or raise SetupError.
+    """Provide a path for a Unix datagram socket to receive replies at, and remove it afterwards.
 
     Strategy: an unbound Unix datagram socket has no address that a reply could be sent to (unix(7)). The path is in the
     server's directory if that is writable, else in its parent, else in the one for temporary files. Client and server
     may be in different containers that share only the directory with the sockets (and run as the same user), so a path
     in /tmp may mean nothing to the server.
+
+    Raises:
+        SetupError: no directory can be made.
     """
     import tempfile  # not above: importing it takes longer than an exchange
 

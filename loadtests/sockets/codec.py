@@ -39,7 +39,11 @@ class Codec:
     until_close: bool = False
 
     def request(self, number: int) -> bytes:
-        """Return the request with a number; CodecRaisedError if the file's own code failed, or returned no request."""
+        """Return the request with a number.
+
+        Raises:
+            CodecRaisedError: the file's own code failed, or returned no request.
+        """
         try:
             request = self.encode(number)
         except Exception as error:
@@ -60,20 +64,32 @@ class Codec:
         return _ask(lambda: self.reply_size(data, request), "reply_size", data)
 
     def check_greeting(self, data: bytes) -> int | None:
-        """Return how many bytes of `data` are the greeting; None if it is incomplete. Raise as `check` does."""
+        """Return how many bytes of `data` are the greeting; None if it is incomplete.
+
+        Raises:
+            WrongBytesError, CodecRaisedError: as of `check`.
+        """
         size = self.greeting_size
         assert size is not None  # noqa: S101 - for mypy: only called if there is a greeting
         return _ask(lambda: size(data), "greeting_size", data)
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Self | None:
-        """Load the file that `LAB_CODEC` names; return None if it is not set. CodecError if the file is invalid."""
+        """Load the file that `LAB_CODEC` names; return None if it is not set.
+
+        Raises:
+            CodecError: the file is invalid.
+        """
         text = environ.get(ENV_CODEC)
         return cls.load(Path(text)) if text else None
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Import the file as a Python module, which can import others of its folder; CodecError if it is invalid."""
+        """Import the file as a Python module, which can import others of its folder.
+
+        Raises:
+            CodecError: the file is invalid.
+        """
         module = _import(path)
         functions: list[Callable[..., Any]] = []
         for name in ("encode", "reply_size"):

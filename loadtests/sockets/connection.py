@@ -75,7 +75,11 @@ class BlockingConnection:
         self._resources.close()
 
     def send(self, data: bytes) -> None:
-        """Send all of `data`, or as one datagram; ClientError if it cannot be sent."""
+        """Send all of `data`, or as one datagram.
+
+        Raises:
+            ClientError: it could not be sent.
+        """
         with self._translated("to take what was sent"):
             self._apply_timeout()
             if self._tls:
@@ -88,14 +92,16 @@ class BlockingConnection:
     def send_some(self, data: bytes) -> int:
         """Send what the socket takes within its own timeout, at least a byte; return the number of bytes.
 
-        Raise BlockingIOError or TimeoutError if it takes nothing.
+        Raises:
+            BlockingIOError, TimeoutError: it took nothing.
         """
         return self._tls.send_some(data) if self._tls else self.socket.send(data)
 
     def receive(self, size: int = RECEIVE_SIZE) -> bytes:
         """Receive at least a byte, or a datagram, which may be empty; return nothing at the end of a stream.
 
-        Raise ClientError if nothing comes.
+        Raises:
+            ClientError: nothing came.
         """
         self._received = self._received or 0
         with self._translated("to answer"):
@@ -105,7 +111,11 @@ class BlockingConnection:
             return data
 
     def half_close(self) -> None:
-        """End the sending half; ClientError if the connection has failed."""
+        """End the sending half.
+
+        Raises:
+            ClientError: the connection has failed.
+        """
         with self._translated("to take what was sent"):
             if self._tls:
                 self._tls.half_close()

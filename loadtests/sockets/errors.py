@@ -10,7 +10,12 @@ class SetupError(SocketsError):
 
 
 class ClientError(SocketsError):
-    """An exchange with a server failed. The message begins with the address; `cause` is the system's error, if any."""
+    """An exchange with a server failed.
+
+    Args:
+        message: one line, which begins with the address.
+        cause: the system's error behind it, if there is one.
+    """
 
     def __init__(self, message: str, cause: OSError | None = None) -> None:
         super().__init__(message)

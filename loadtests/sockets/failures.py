@@ -10,7 +10,11 @@ _LONGEST_DETAIL = 160
 
 
 class ExchangeError(Exception):
-    """An exchange has failed. `detail` says more in a few words: the bytes received, or the error of a codec."""
+    """An exchange has failed.
+
+    Args:
+        detail: more about the reason, in a few words: how many bytes were received, or the error of a codec.
+    """
 
     reason: ClassVar[str]
 

@@ -129,7 +129,11 @@ class Histogram:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Restore the histogram that `as_json` was called on; KeyError, TypeError or ValueError for other data."""
+        """Restore the histogram that `as_json` was called on.
+
+        Raises:
+            KeyError, TypeError, ValueError: the data is not a histogram.
+        """
         found = cls.from_pairs(data["pairs"])
         if data["mean_us"] is not None:
             found.ticks = round(_ticks(data["mean_us"]) * found.total)

@@ -37,7 +37,12 @@ _SWITCHING = 101
 def make_request(
     method: str, path: str, body: bytes = b"", *, fields: Iterable[tuple[str, str]] = (), close: bool = False
 ) -> bytes:
-    """Return a request, with `AUTHORITY` in place of the host. `close` asks the server to close after its reply."""
+    """Return a request, with `AUTHORITY` in place of the host.
+
+    Args:
+        fields: further header fields.
+        close: ask the server to close after its reply.
+    """
     lines = [f"{method} {path} HTTP/1.1".encode(), b"Host: " + AUTHORITY, b"User-Agent: socketlab"]
     lines += [f"{name}: {value}".encode() for name, value in fields]
     if body or method in ("POST", "PUT"):
@@ -132,7 +137,11 @@ class ReplyReader:
         return done
 
     def end(self) -> bool:
-        """Take the end of the stream; return whether it ended the reply. WrongBytesError: the body is too short."""
+        """Take the end of the stream; return whether it ended the reply.
+
+        Raises:
+            WrongBytesError: the body that it ends is too short.
+        """
         if not self._has_head or self._chunked or self._left is not None:
             return False
         self._check_end()

@@ -34,7 +34,14 @@ _HERE = "local"
 
 @dataclass(frozen=True, slots=True, order=True)
 class Series:
-    """The name of what is counted together: a server, its requests, a transport as in a URL, closed or open loop."""
+    """The name of what is counted together.
+
+    Args:
+        model: the server.
+        workload: the requests.
+        transport: as in a URL.
+        loop: closed or open.
+    """
 
     model: str
     workload: str
@@ -114,7 +121,13 @@ class Tally:
 
 @dataclass(slots=True)
 class Gauge:
-    """The current state of one series in one process: connections, exchanges in flight, answers in the last second."""
+    """The current state of one series in one process.
+
+    Args:
+        users: connections.
+        in_flight: exchanges without a reply yet.
+        rate: answered requests per second, over the last seconds.
+    """
 
     users: int = 0
     in_flight: int = 0
@@ -125,7 +138,12 @@ class Gauge:
 class Row:
     """The results of one series, with one kind of time.
 
-    Kinds are "service", from the sending, and in an open loop also "intended", from when the exchange was due.
+    Args:
+        series: its name.
+        kind: "service", from the sending, or in an open loop also "intended", from when it should have been sent.
+        gauge: its state.
+        tally: its counts.
+        times: of this kind.
     """
 
     series: Series

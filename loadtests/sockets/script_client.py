@@ -72,7 +72,11 @@ class SocketClient:
 
     @contextmanager
     def exchange(self) -> Iterator[None]:
-        """Count and time the calls inside as one exchange; RescheduleTask if it fails."""
+        """Count and time the calls inside as one exchange.
+
+        Raises:
+            RescheduleTask: it failed.
+        """
         begin = perf_counter()
         self._registered.busy = True
         try:
@@ -89,12 +93,20 @@ class SocketClient:
         self._back_off = FIRST_BACK_OFF
 
     def send(self, data: bytes) -> None:
-        """Send all of it; connect first if necessary. ExchangeError if it cannot be sent."""
+        """Send all of it; connect first if necessary.
+
+        Raises:
+            ExchangeError: it could not be sent.
+        """
         with _translated():
             self._open().send(data)
 
     def receive(self, size: int = RECEIVE_SIZE) -> bytes:
-        """Receive 1 to `size` bytes, or a datagram; ExchangeError if nothing comes, or the connection has ended."""
+        """Receive at least a byte, at most `size`; or a datagram.
+
+        Raises:
+            ExchangeError: nothing came, or the connection has ended.
+        """
         with _translated():
             data = self._open().receive(size)
         if not data and self._address.transport not in DATAGRAM_TRANSPORTS:
@@ -102,7 +114,11 @@ class SocketClient:
         return data
 
     def expect(self, reply: bytes) -> None:
-        """Receive exactly these bytes; ExchangeError if other bytes come, or too few."""
+        """Receive exactly these bytes.
+
+        Raises:
+            ExchangeError: other bytes came, or too few.
+        """
         position = 0
         while position < len(reply):
             try:

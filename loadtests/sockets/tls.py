@@ -25,7 +25,8 @@ _DIRECTORY = Path(__file__).resolve().parents[2] / ".lab" / "tls"
 def ca_file() -> str | None:
     """Return the CA to trust: that of LAB_TLS_CA, else the lab's; None, if there is none, for the system's.
 
-    Raise SetupError if LAB_TLS_CA names a file that does not exist.
+    Raises:
+        SetupError: LAB_TLS_CA names a file that does not exist.
     """
     return _find_file("LAB_TLS_CA", "ca.pem")
 
@@ -33,7 +34,8 @@ def ca_file() -> str | None:
 def certificate_file() -> str | None:
     """Return the client's certificate with its key: that of LAB_TLS_CLIENT_CERT, else the lab's; None without one.
 
-    Raise SetupError if LAB_TLS_CLIENT_CERT names a file that does not exist.
+    Raises:
+        SetupError: LAB_TLS_CLIENT_CERT names a file that does not exist.
     """
     return _find_file("LAB_TLS_CLIENT_CERT", "client.pem")
 
@@ -64,7 +66,12 @@ def client_context() -> ssl.SSLContext:
 
 
 class TlsPipe:
-    """TLS over a connected socket that does not block. The server's certificate must have the name `host`."""
+    """TLS over a non-blocking socket: bytes in, bytes out, no waiting.
+
+    Args:
+        connected: the socket.
+        host: the name that the server's certificate must have.
+    """
 
     __slots__ = ("_incoming", "_outgoing", "_socket", "tls")
 
@@ -75,7 +82,11 @@ class TlsPipe:
         self.tls = client_context().wrap_bio(self._incoming, self._outgoing, server_hostname=host)
 
     def feed(self) -> None:
-        """Take what the socket has, or raise its OSError: BlockingIOError if it has nothing."""
+        """Take what the socket has.
+
+        Raises:
+            OSError: the socket's; BlockingIOError if it has nothing.
+        """
         if data := self._socket.recv(_RECEIVE_SIZE):
             self._incoming.write(data)
         else:
@@ -157,7 +168,8 @@ class TlsStream:
     def send_some(self, data: bytes) -> int:
         """Take at most one record, once everything before has left; return the number of bytes.
 
-        Raise BlockingIOError or TimeoutError if it has not left within the socket's own timeout.
+        Raises:
+            BlockingIOError, TimeoutError: it has not left within the socket's own timeout.
         """
         self._push()
         taken = self._tls.write(data[:_RECORD_SIZE])
@@ -169,7 +181,8 @@ class TlsStream:
     def receive(self, size: int) -> bytes:
         """Receive at least a byte; nothing when the peer has ended its half in order.
 
-        Raise WrongAnswerError if it ended without order, or broke the rules of TLS.
+        Raises:
+            WrongAnswerError: it ended without order, or broke the rules of TLS.
         """
         try:
             return self._run(lambda: self._tls.read(size))

@@ -39,7 +39,8 @@ def make_opening(path: str) -> bytes:
 def check_opening(data: bytes) -> int | None:
     """Return how many bytes of `data` are the reply to the opening; None if it is incomplete.
 
-    Raise WrongBytesError if the server does not switch protocols, or not to this one.
+    Raises:
+        WrongBytesError: the server does not switch protocols, or not to this one.
     """
     size = data.find(b"\r\n\r\n")
     if size < 0:

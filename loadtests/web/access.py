@@ -43,7 +43,11 @@ class Login:
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Self | None:
-        """Parse `LAB_UI_LOGIN`; return None if it is not set. AccessError if it is not USER:PASSWORD."""
+        """Parse `LAB_UI_LOGIN`; return None if it is not set.
+
+        Raises:
+            AccessError: it is not USER:PASSWORD.
+        """
         text = environ.get(ENV_UI_LOGIN)
         if not text:
             return None
@@ -67,7 +71,15 @@ class _User(UserMixin):  # type: ignore[misc]  # ships no types
 
 
 def guard(web_ui: "WebUI", base_path: str = "") -> None:
-    """Check all requests to the UI; AccessError if the login or the origins in the environment are invalid."""
+    """Install the checks for all requests to the UI.
+
+    Args:
+        web_ui: Locust's.
+        base_path: prefix of all its paths.
+
+    Raises:
+        AccessError: the login or the origins in the environment are invalid.
+    """
     login = Login.from_environ(os.environ)
     try:
         origins = parse_origins(os.environ.get(ENV_UI_ORIGINS, ""))

@@ -32,7 +32,12 @@ class FormError(Exception):
 
 
 def check_form(environment: "Environment", find_objection: Callable[[Namespace], str | None]) -> None:
-    """Check each form before Locust handles it. `find_objection` returns why a test with its options cannot run."""
+    """Check each form before Locust handles it.
+
+    Args:
+        environment: Locust's, with its web UI.
+        find_objection: returns why a test with these options cannot run.
+    """
     web_ui: Any = environment.web_ui
 
     def check() -> Response | None:
@@ -55,7 +60,11 @@ def check_form(environment: "Environment", find_objection: Callable[[Namespace],
 
 
 def read_form(options: Mapping[str, Any], form: "MultiDict[str, str]") -> dict[str, Any]:
-    """Return the options with the values of a form, in their types; FormError if one cannot be converted."""
+    """Return the options with the values of a form, converted to their types.
+
+    Raises:
+        FormError: a field cannot be converted.
+    """
     asked = dict(options)
     for field, text in form.items():
         name = _RENAMED.get(field, field)

@@ -127,7 +127,12 @@ def _is_after(fault: FaultEvent, since: str) -> bool:
 
 
 def extend(environment: "Environment", workloads: Sequence[str] = ()) -> None:
-    """Add the lab's tabs, files and live page, which starts `workloads`, to Locust's web UI, if it has one."""
+    """Add the lab's tabs, files and live page to Locust's web UI, if it has one.
+
+    Args:
+        environment: Locust's.
+        workloads: that a button of the live page starts.
+    """
     if environment.web_ui is None:
         return
     web_ui: Any = environment.web_ui  # Flask's decorators are not annotated the way that mypy asks for

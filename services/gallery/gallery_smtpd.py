@@ -28,7 +28,11 @@ class Server(smtpd.SMTPServer):
         data: bytes | str,
         **options: object,
     ) -> str:
-        """Log a complete message, or refuse it; return the reply to the end of DATA."""
+        """Log a complete message, or refuse it.
+
+        Returns:
+            The reply to the end of DATA.
+        """
         others = [address for address in rcpttos if address.rpartition("@")[2].lower() != DOMAIN]
         if others:
             print(f"refused: {mailfrom} -> {', '.join(others)}", flush=True)

@@ -27,7 +27,11 @@ _SLOT = struct.Struct("@Q")
 
 
 def serve(listeners: list[Listener]) -> None:
-    """Serve until a stop signal; SystemExit with code 1 if conversations had to be cut off after the grace period."""
+    """Serve until a stop signal.
+
+    Raises:
+        SystemExit: with code 1, if conversations were still going when the grace period ended.
+    """
     # One process alone would not show what it means that there are several.
     count = listeners[0].limits.workers or max(len(os.sched_getaffinity(0)), 2)
     counts = Counts(count)

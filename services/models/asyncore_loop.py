@@ -38,7 +38,11 @@ LOOP = asyncore.poll2  # `asyncore.poll`, its default, is select(2), which ends 
 
 
 def serve(listeners: list[Listener]) -> None:
-    """Serve until a stop signal; SystemExit with code 1 if conversations had to be cut off after the grace period."""
+    """Serve until a stop signal.
+
+    Raises:
+        SystemExit: with code 1, if conversations were still going when the grace period ended.
+    """
     server = Server(listeners)
     while not server.stop.is_set:
         server.turn()

@@ -25,7 +25,11 @@ LOOP = type(gevent.get_hub().loop)
 
 
 def serve(listeners: list[Listener]) -> None:
-    """Serve until a stop signal; SystemExit with code 1 if a conversation had to be cut off after the grace period."""
+    """Serve until a stop signal.
+
+    Raises:
+        SystemExit: with code 1, if a conversation was still going when the grace period ended.
+    """
     limits = listeners[0].limits
     stop = StopSignal()
     # gevent's sockets are non-blocking underneath, so the kernel's time-outs mean nothing to them. And a greenlet that

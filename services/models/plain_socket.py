@@ -12,7 +12,11 @@ from services.serving.listeners import Listener
 
 
 def serve(listeners: list[Listener]) -> None:
-    """Serve until a stop signal; SystemExit with code 1 if a conversation had to be cut off after the grace period."""
+    """Serve until a stop signal.
+
+    Raises:
+        SystemExit: with code 1, if a conversation was still going when the grace period ended.
+    """
     stop = Drain(listeners[0].limits.grace)
     # The selector waits for *some* listening socket to have a client. It never watches a client: while one is served,
     # nothing waits here.
@@ -27,9 +31,13 @@ def serve(listeners: list[Listener]) -> None:
 
 
 def serve_one(listener: Listener, stop: Drain, before: Callable[[], object] = lambda: None) -> bool:
-    """Serve the client that is first in line at a listening socket; return whether there was one.
+    """Serve the client that is first in line at a listening socket.
 
-    `before` is called when it has been accepted, and has not been served yet.
+    Args:
+        before: called when it has been accepted, and has not been served yet.
+
+    Returns:
+        Whether there was one.
     """
     if listener.is_datagram:
         if received := listener.receive():

@@ -24,7 +24,11 @@ from services.serving.workers import Workers
 
 
 def serve(listeners: list[Listener]) -> None:
-    """Serve until a stop signal; SystemExit with code 1 if a conversation had to be cut off after the grace period."""
+    """Serve until a stop signal.
+
+    Raises:
+        SystemExit: with code 1, if a conversation was still going when the grace period ended.
+    """
     limits = listeners[0].limits
     # A lock on a file: when its holder is killed the kernel gives it to the next. A semaphore would be taken for ever.
     mutex = os.memfd_create("accept-mutex")

@@ -70,7 +70,11 @@ CLASSES: dict[Transport, type[TCPServer]] = {
 
 
 def serve(listeners: list[Listener]) -> None:
-    """Serve until a stop signal; SystemExit with code 1 if a child had to be cut off after the grace period."""
+    """Serve until a stop signal.
+
+    Raises:
+        SystemExit: with code 1, if a child was still serving when the grace period ended.
+    """
     limits = listeners[0].limits
     stop = Drain(limits.grace)
     # A handler of any kind makes the end of a child wake the loop, which then collects it.

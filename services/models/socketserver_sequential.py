@@ -28,7 +28,11 @@ CLASSES: dict[Transport, type[TCPServer]] = {
 
 
 def serve(listeners: list[Listener]) -> None:
-    """Serve until a stop signal; SystemExit with code 1 if a conversation had to be cut off after the grace period."""
+    """Serve until a stop signal.
+
+    Raises:
+        SystemExit: with code 1, if a conversation was still going when the grace period ended.
+    """
     stop = Drain(listeners[0].limits.grace)
     servers = [(listener, make_server(listener, CLASSES, stop.serve_stream)) for listener in listeners]
     serve_until(stop, servers)

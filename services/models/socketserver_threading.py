@@ -67,7 +67,11 @@ CLASSES: dict[Transport, type[TCPServer]] = {
 
 
 def serve(listeners: list[Listener]) -> None:
-    """Serve until a stop signal; SystemExit with code 1 if conversations had to be cut off after the grace period."""
+    """Serve until a stop signal.
+
+    Raises:
+        SystemExit: with code 1, if conversations were still going when the grace period ended.
+    """
     limits = listeners[0].limits
     stop = StopSignal()
     conversations = Conversations()

@@ -29,7 +29,11 @@ Job = Callable[[], None]
 
 
 def serve(listeners: list[Listener]) -> None:
-    """Serve until a stop signal; SystemExit with code 1 if a conversation had to be cut off after the grace period."""
+    """Serve until a stop signal.
+
+    Raises:
+        SystemExit: with code 1, if a conversation was still going when the grace period ended.
+    """
     limits = listeners[0].limits
     shortage = listeners[0].shortage
     stop = StopSignal()

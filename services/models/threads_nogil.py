@@ -15,5 +15,9 @@ NEEDS_NO_GIL = True
 
 
 def serve(listeners: list[Listener]) -> None:
-    """Serve until a stop signal; SystemExit with code 1 if conversations had to be cut off after the grace period."""
+    """Serve until a stop signal.
+
+    Raises:
+        SystemExit: with code 1, if conversations were still going when the grace period ended.
+    """
     serve_with_threads(listeners)

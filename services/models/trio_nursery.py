@@ -33,7 +33,11 @@ LOOP = "trio"
 
 
 def serve(listeners: list[Listener]) -> None:
-    """Serve until a stop signal; SystemExit with code 1 if conversations had to be cut off after the grace period."""
+    """Serve until a stop signal.
+
+    Raises:
+        SystemExit: with code 1, if conversations were still going when the grace period ended.
+    """
     # Until `run` waits for them they wait for it: a handler of before that raises inside of trio's own start would be
     # taken for an error of trio.
     signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals())

@@ -41,7 +41,11 @@ LOOP = type(reactor)
 
 
 def serve(listeners: list[Listener]) -> None:
-    """Serve until a stop signal; SystemExit with code 1 if conversations had to be cut off after the grace period."""
+    """Serve until a stop signal.
+
+    Raises:
+        SystemExit: with code 1, if conversations were still going when the grace period ended.
+    """
     globalLogBeginner.beginLoggingTo([cast(Any, STDLibLogObserver("services"))], redirectStandardIO=False)
     server = Server(listeners)
     # Not the reactor's own handlers: it sets them while it starts, and what a handler from before raises meanwhile is

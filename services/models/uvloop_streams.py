@@ -18,6 +18,10 @@ LOOP = uvloop.Loop
 
 
 def serve(listeners: list[Listener]) -> None:
-    """Serve until a stop signal; SystemExit with code 1 if conversations had to be cut off after the grace period."""
+    """Serve until a stop signal.
+
+    Raises:
+        SystemExit: with code 1, if conversations were still going when the grace period ended.
+    """
     if not run_on(LOOP, lambda: Server(listeners)):
         raise SystemExit(1)

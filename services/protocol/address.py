@@ -49,7 +49,11 @@ class Address:
 
     @classmethod
     def parse(cls, url: str) -> Self:
-        """Read an address; AddressError says in one line what is wrong with it."""
+        """Read an address.
+
+        Raises:
+            AddressError: what is wrong with it, in one line.
+        """
         scheme, separator, _ = url.partition("://")
         if not separator or scheme not in list(Transport):
             raise AddressError(f"{url!r} does not start with {', '.join(f'{item}://' for item in Transport)}")

@@ -132,7 +132,11 @@ class Connection:
         self._left = TURN  # events until other connections get a turn
 
     def receive_data(self, data: bytes) -> None:
-        """Take bytes that arrived, at least one. After Close they are dropped. AdapterError: the stream had ended."""
+        """Take bytes that arrived, at least one. After Close they are dropped, so they cost no memory.
+
+        Raises:
+            AdapterError: the stream had ended.
+        """
         if self._stream_ended:
             raise AdapterError("receive_data after receive_eof")
         self._service.receive_data(data)
@@ -145,7 +149,11 @@ class Connection:
         self._stream_ended = self._ending = True
 
     def receive_digest(self, digest: bytes) -> None:
-        """Take the result of a `Compute`; AdapterError if none was asked for."""
+        """Take the result of a `Compute`.
+
+        Raises:
+            AdapterError: none was asked for.
+        """
         if not isinstance(self._service, Command | Http):
             raise AdapterError("receive_digest without a Compute")
         self._service.receive_digest(digest)
@@ -166,7 +174,8 @@ class Connection:
     def next_event(self) -> Event | None:
         """Return the next event; None if more input is needed. After Close, return Close.
 
-        Raise AdapterError if a `Compute` was not answered by `receive_digest`.
+        Raises:
+            AdapterError: a `Compute` was not answered by `receive_digest`.
         """
         if (self._ending or self._draining) and self._service.endless:
             self._service = _ENDED

@@ -82,7 +82,11 @@ def pack_header(pid: int, slots: int, *, has_gil: bool) -> bytes:
 
 
 def parse(data: bytes) -> Trace:
-    """Read a file; TraceError if it is no recording, or of another version."""
+    """Read a file.
+
+    Raises:
+        TraceError: it is no recording, or of another version.
+    """
     if len(data) < HEADER.size or not data.startswith(MAGIC):
         raise TraceError("it is not a recording of a server")
     _, version, pid, slots, has_gil = HEADER.unpack_from(data)

@@ -30,7 +30,11 @@ REMINDER = 60.0
 
 
 class Shortage:
-    """The state of a shortage: whether the process can accept, the pause, and the lines in the log."""
+    """The state of a shortage: whether the process can accept, the pause, and the lines in the log.
+
+    Args:
+        clock: seconds, as `time.monotonic`.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

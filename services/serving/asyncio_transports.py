@@ -22,7 +22,11 @@ class Server(Protocol):
 
 
 def run_on(loop_factory: Callable[[], asyncio.AbstractEventLoop], make_server: Callable[[], Server]) -> bool:
-    """Make a server on a loop of this kind, and run it; return what `Server.run` does."""
+    """Run a server on a loop of choice; returns what it does.
+
+    Args:
+        make_server: called when the loop runs.
+    """
 
     async def run_server() -> bool:
         return await make_server().run()
@@ -109,7 +113,9 @@ async def accept_until_stopped(
 ) -> None:
     """Accept connections and receive datagrams until a stop signal, and until each accepted one has its protocol.
 
-    `listen` makes the acceptor of a listening socket. `receive` is called when a datagram socket is readable.
+    Args:
+        listen: makes the acceptor of a listening socket.
+        receive: called when a datagram socket is readable.
     """
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()

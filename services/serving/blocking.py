@@ -274,9 +274,13 @@ class Conversations:
                 self._none_left.notify_all()
 
     def drain(self, grace: float) -> bool:
-        """Let every conversation answer complete requests, and end those that are left after `grace` seconds.
+        """Let every conversation answer complete requests, then end the remaining ones.
 
-        Return whether all ended by themselves.
+        Args:
+            grace: seconds until then.
+
+        Returns:
+            Whether all ended by themselves.
         """
         with self._lock:
             self._draining = True

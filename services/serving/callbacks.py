@@ -108,9 +108,10 @@ class Conversations:
                 stop_reading(stream.untaken()[0], stream.connection)
 
     def close_in_stages(self, stream: Stream, stream_socket: socket.socket, at_eof: bool) -> None:
-        """Close our half, then read what still arrives, so that no reset overtakes the last reply.
+        """Close our half, then read what still comes, so that no reset overtakes the last reply.
 
-        With `at_eof`, the client has closed its half already, and nothing is left to read.
+        Args:
+            at_eof: the client has closed its half already; nothing is left to read.
         """
         try:
             if not at_eof:
@@ -122,9 +123,10 @@ class Conversations:
         stream.close()
 
     def drain_by(self, turn: Callable[[], object]) -> bool:
-        """Run a loop by its `turn` until all conversations have ended, or the grace period has.
+        """Drain a loop that is turned by hand, until the grace period is over.
 
-        Return whether all conversations ended by themselves.
+        Returns:
+            Whether all conversations ended by themselves.
         """
         expired: list[bool] = []
         self.drain()
@@ -170,7 +172,11 @@ def resume(stream: Stream) -> None:
 
 
 def retry_accept(shortage: Shortage, call_later: CallLater, retry: Callable[[], object]) -> bool:
-    """After an attempt to accept: if the process is exhausted, pause, then call `retry`; return whether it pauses."""
+    """After an attempt to accept: if the process is exhausted, call `retry` when the pause is over.
+
+    Returns:
+        Whether there is a pause, in which nothing is to be accepted.
+    """
     if not shortage.pause:
         return False
     call_later(shortage.pause, retry)

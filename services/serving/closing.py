@@ -32,8 +32,9 @@ def stop_reading(descriptor: int, connection: StreamConversation) -> None:
 
     The connection gets the number of these bytes, because over TCP the kernel continues to deliver what a client sends.
 
-    The descriptor is enough: uvloop's socket has no `shutdown`, and gevent's makes a waiting `recv` fail. If it is
-    negative or closed, nothing is left to read.
+    Args:
+        descriptor: the socket's. Not the socket, because that of uvloop has no `shutdown`, and that of gevent makes a
+            `recv` fail that waits. Negative, or closed: nothing is left to read.
     """
     connection.drain(_arrived(descriptor))
     with suppress(OSError, ValueError):

@@ -50,7 +50,9 @@ class IdleWatch:
     def is_idle(self, descriptor: int, held: int = 0) -> bool:
         """Check the connection; return whether it has been idle for the idle time.
 
-        `held` is the number of bytes that the model's library has not passed to the kernel yet.
+        Args:
+            descriptor: the socket's.
+            held: bytes in the buffer of the model's library, which the kernel has not accepted yet.
         """
         now = unsent(descriptor), held
         self._looks = 0 if _is_less(now, self._at_look) else self._looks + 1

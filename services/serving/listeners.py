@@ -90,9 +90,11 @@ class Listener:
         )
 
     def accept(self) -> Accepted | None:
-        """Accept a connection; None if there is none left, or if it cannot be accepted.
+        """Accept a connection.
 
-        The model then waits for `shortage.pause` before it tries again: above 0 if the process or machine is exhausted.
+        Returns:
+            None if there is none after all, or if it cannot be accepted. `shortage.pause` is then how long to leave the
+            socket alone, in the model's own way: more than 0 if the process or the machine is exhausted.
         """
         self.shortage.pause = 0.0
         accepted = None
@@ -126,9 +128,10 @@ class Listener:
             return None
 
     def answer(self, connection: DatagramConnection, peer: object) -> float | None:
-        """Continue a datagram's conversation until it has to wait; return the seconds until the next call.
+        """Take a datagram's conversation as far as it goes without waiting.
 
-        None means that the conversation is over, also because of an error in it.
+        Returns:
+            Seconds to wait before the next call; None if the conversation is over, if only because of an error in it.
         """
         try:
             while True:
@@ -164,7 +167,11 @@ def _peer_name(peer: object) -> str:
 
 
 def parse_listens(specs: Sequence[str], model: str) -> list[tuple[str, Address]]:
-    """Turn the values of `--listen` into services and addresses; ListenError says what is wrong with one."""
+    """Turn the values of `--listen` into services and addresses.
+
+    Raises:
+        ListenError: names the value and what is wrong with it.
+    """
     wanted: list[tuple[str, Address]] = []
     for spec in specs:
         service, separator, url = spec.partition("=")

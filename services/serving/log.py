@@ -10,10 +10,14 @@ _STATE = struct.Struct("dq")  # when the next line may be written, and how many 
 
 
 class SparseLog:
-    """Writes at most one line a minute; the next one says how many were left out.
+    """Write at most one line a minute; the next one says how many were left out.
 
-    Processes that are forked later share the count, because in a model with a process for each client, every line is
-    the first of its process. `clock` must be the same for all processes.
+    Processes that are forked later share it: in a model that has one for each client, all are first in their own.
+
+    Args:
+        log: where the lines go.
+        seconds: between two lines.
+        clock: seconds that never go back, the same for all processes.
     """
 
     def __init__(self, log: logging.Logger, seconds: float = 60.0, clock: Callable[[], float] = time.monotonic) -> None:

@@ -27,7 +27,11 @@ class Gate:
         return getattr(self._listener.socket, name)
 
     def accept(self) -> Accepted:
-        """Accept a connection. BlockingIOError, which ends the port's turn: there is none, or it cannot be accepted."""
+        """Accept a connection.
+
+        Raises:
+            BlockingIOError: there is none, or it cannot be accepted; the port ends its turn.
+        """
         if accepted := self._listener.accept():
             return accepted
         if retry_accept(self._listener.shortage, reactor.callLater, self._accept_again):

@@ -39,7 +39,8 @@ Work = Callable[[int, list[Listener]], bool]
 def die_with(parent: int) -> bool:
     """Let the kernel kill this process when its parent dies; otherwise it would keep its client and the ports.
 
-    Return False if the parent has already exited.
+    Returns:
+        False if the parent has already exited.
     """
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     return os.getppid() == parent

@@ -16,6 +16,7 @@ from locust.env import Environment
 
 from loadtests import window as measurement
 from loadtests.contract import LoadResult
+from loadtests.course import sample_forever
 from loadtests.parts import Group, Part, Pulse
 from loadtests.sockets.engine import Engine
 from loadtests.sockets.histogram import Histogram
@@ -207,19 +208,20 @@ def test_window_ends_when_all_processes_have_replied(window):
 
 def test_course_has_a_last_row_at_the_end_of_the_window(window, monkeypatch):
     """Its seconds count from the begin of the window, which the clock of the window gives."""
-    recorder, began = Recorder(), []
+    recorder = Recorder()
+    began: list[object] = []
     recorder.add(ONE, Tally(answered=3), users=2, in_flight=1)
     monkeypatch.setattr(measurement, "RECORDER", recorder)
     found = window(Runner(), then=[Part(5.0, 0.0, None, 0.0, ())])
 
-    def spawn(sample_forever, course):
-        began.append((sample_forever, course))
+    def spawn(task, course):
+        began.append((task, course))
         course.sample()
         return SimpleNamespace(kill=lambda: began.append("ended"))
 
     monkeypatch.setattr(gevent, "spawn", spawn)
     found.window._measure()
-    assert began == [(measurement.sample_forever, found.window._course), "ended"]
+    assert began == [(sample_forever, found.window._course), "ended"]
     # The first sample is the base of the second, which is taken after the 5 s of the window.
     ((second, *_, connections),) = found.window._course.rows("one", found.window._began)
     assert (second, connections) == (5.0, 2)

@@ -65,7 +65,11 @@ def compare(before: str, after: str, threshold: float | None, out: Path) -> None
 
 
 def compare_with_baseline(baseline: Baseline, findings: Findings, threshold: float) -> int:
-    """Print how a run differs from a baseline, and return the exit code. LabError: they have nothing in common."""
+    """Print how a run differs from a baseline, and return the exit code.
+
+    Raises:
+        LabError: the two have nothing in common.
+    """
     made = baseline.made
     click.echo(f"baseline: {made.get('date')}, commit {made.get('commit')}, {made.get('processor')}")
     found = list(find_deviations(baseline, findings, threshold))

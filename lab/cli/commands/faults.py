@@ -191,7 +191,11 @@ def _say(line: str) -> None:
 
 
 def exit_code(scores: Iterable[Score], untried: Sequence[str] = ()) -> int:
-    """Return 0 if each score is as expected, 1 if one is not, 2 if one is unknown, or a named model has none."""
+    """Return 0 if each score is as expected, 1 if one is not, 2 if one is unknown or nothing was tried.
+
+    Args:
+        untried: Named models without a score.
+    """
     scores = list(scores)
     if any(not score.is_fine and score.verdict is not Verdict.UNKNOWN for score in scores):
         return DID_NOT_HOLD
@@ -219,7 +223,8 @@ def under_load(
 ) -> Iterator[UnderLoad]:
     """Inject every fault into every model in the middle of a load; report and skip faults that are not supported.
 
-    `failed` collects the models that ended before the injection.
+    Args:
+        failed: Collects the models that ended before the injection.
     """
     for model in models:
         for fault in faults:
@@ -248,7 +253,12 @@ def show_under_load(found: Sequence[UnderLoad]) -> None:
 def inject_now(lab: Lab, models: Sequence[str], fault: str, seconds: float) -> int:
     """Inject a fault into running models at the same time; print each interval as a line of JSON.
 
-    Return the exit code: 1 if a model ended although the fault leaves it running. Raise as `injected` does.
+    Returns:
+        The exit code: 1 if a model ended although the fault leaves it running.
+
+    Raises:
+        CannotApplyError, NotHealedError: See `injected`.
+        LabError: No model is named.
     """
     if not models:
         raise LabError("--now injects a fault into models that others may be using: name them")

@@ -218,7 +218,11 @@ def load(
 def choose_preset(
     name: str | None, workload: str | None, *, loop: str | None, shape: str | None, arrivals: str | None
 ) -> Preset:
-    """Return the preset that the options name, or that has their workload, loop and shape; LabError if it cannot be."""
+    """Return the preset that the options name, or that has their workload, loop and shape.
+
+    Raises:
+        LabError: the options contradict each other.
+    """
     if not (workload or loop or shape or arrivals):
         return find_preset(name or _DEFAULT)
     if name:
@@ -227,7 +231,11 @@ def choose_preset(
 
 
 def choose_transport(target: ExternalServer | None, preset: Preset, transport: Transport | None) -> Transport | None:
-    """Return the user's transport, or a target's first, or None: the preset's. LabError: another service."""
+    """Return the user's transport, or the first that a target has; None: the preset's.
+
+    Raises:
+        LabError: the target does not speak the preset's service.
+    """
     if target is None:
         return transport
     asked = preset.workload.service
@@ -244,8 +252,11 @@ def choose_transport(target: ExternalServer | None, preset: Preset, transport: T
 def running(lab: Lab, names: Sequence[str], *, start: bool) -> Iterator[list[Model]]:
     """Yield the models to load: the named ones, else all that run. Start them first if nothing of the lab runs.
 
-    `start` does so without asking. What was started is taken down at the end. Raise LabError if a named model does not
-    run, or none does, and they were not started.
+    Args:
+        start: start them without asking. What was started is taken down at the end.
+
+    Raises:
+        LabError: a named model does not run, or none does, and they were not started.
     """
     backend = lab.backend
     up = {listener.model for listener in backend.targets()}

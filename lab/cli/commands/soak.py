@@ -87,7 +87,11 @@ def soak(
 
 
 def print_findings(findings: Sequence[SoakResult], limit: float, *, as_json: bool) -> None:
-    """Print the results as a table or as JSON. `limit` is the allowed growth of memory in MB per hour."""
+    """Print the results as a table or as JSON.
+
+    Args:
+        limit: Allowed growth of memory in MB per hour.
+    """
     if as_json:
         click.echo(json.dumps([finding.as_json() for finding in findings], indent=2))
         return

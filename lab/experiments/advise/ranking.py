@@ -9,7 +9,11 @@ _TOLERANCE = 1.1
 
 
 def read_slo(text: str | None) -> tuple[float, float | None]:
-    """Return a condition's percentile, as a ratio, and its limit in seconds: 0.99 and None without a condition."""
+    """Return the percentile of a condition, as a ratio, and its limit in seconds; without one, 0.99 and None.
+
+    Raises:
+        LabError: it is not an upper limit of a percentile.
+    """
     if text is None:
         return 0.99, None
     found = Threshold.parse(text, option="--slo")

@@ -28,7 +28,13 @@ _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """The sources of the figures. `notes` are sentences on them, and on what is missing."""
+    """The sources of the figures.
+
+    Args:
+        findings: Findings of a run; None if there is none.
+        measured: The content of docs/data/measured.json.
+        notes: Sentences on the sources of the figures, and on what is missing.
+    """
 
     findings: Findings | None
     measured: Measured
@@ -39,7 +45,11 @@ class Sources:
         return len(os.sched_getaffinity(0))
 
     def read(self, catalogue: Catalogue, model: Model, share: float = 0.99) -> Known:
-        """Return what is known of a model. `share` is the percentile of the condition."""
+        """Return what is known of a model.
+
+        Args:
+            share: The percentile of the condition.
+        """
         server = Server.of(catalogue, model)
         limit = read_size(catalogue.definitions[model.name])
         known = _read_measured(self.measured, model.name)
@@ -50,7 +60,14 @@ class Sources:
 
 
 def read_sources(catalogue: Catalogue, folder: Path | None, root: Path) -> Sources:
-    """Read the run in a folder, else the last one under `root`, if there is one. Raise LabError if it is damaged."""
+    """Read the sources.
+
+    Args:
+        folder: Folder of a run; None for the last one under `root`, if there is one.
+
+    Raises:
+        LabError: A source exists, but cannot be read.
+    """
     measured = Measured.load()
     environment = measured.environment
     committed = f"docs/data/measured.json ({environment.get('date')}, {environment.get('processor')})"

@@ -48,7 +48,11 @@ class Baseline:
 
     @classmethod
     def of(cls, findings: Findings) -> Self:
-        """Make the baseline of a run; LabError if it has no control server, or no other model."""
+        """Make the baseline of a run.
+
+        Raises:
+            LabError: the run has no control server, or no other model.
+        """
         reference = findings.plan.control
         ratios = read_ratios(findings, reference) if reference else {}
         if reference is None or not ratios:
@@ -59,7 +63,11 @@ class Baseline:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read the file; LabError if it does not exist, or is no baseline."""
+        """Read the file.
+
+        Raises:
+            LabError: it does not exist, or is no baseline.
+        """
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
             if data["schema"] != _SCHEMA:
@@ -86,7 +94,12 @@ class Baseline:
 
 @dataclass(frozen=True, slots=True)
 class Deviation:
-    """A cost that differs from the baseline. A regression is worse by more than the threshold."""
+    """A cost that differs from the baseline.
+
+    Args:
+        text: one line.
+        is_regression: whether it is worse by more than the threshold.
+    """
 
     text: str
     is_regression: bool
@@ -114,10 +127,13 @@ def _ratio(row: Row, references: list[Row], number: int) -> float | None:
 
 
 def find_deviations(baseline: Baseline, findings: Findings, threshold: float) -> Iterator[Deviation]:
-    """Yield the costs of a run that differ from the baseline by more than noise; LabError if no case is in both.
+    """Yield the costs of a run that differ from the baseline by more than noise.
 
     Args:
         threshold: the largest relative change of a ratio that is not reported.
+
+    Raises:
+        LabError: the two have no case in common.
     """
     ratios = read_ratios(findings, baseline.reference)
     common = [key for key in baseline.ratios if key in ratios]
@@ -154,5 +170,9 @@ def find_deviations(baseline: Baseline, findings: Findings, threshold: float) ->
 
 
 def render_baseline(findings: Findings) -> str:
-    """Return the text of the file; LabError as `Baseline.of`."""
+    """Return the text of the file.
+
+    Raises:
+        LabError: see `Baseline.of`.
+    """
     return json.dumps(Baseline.of(findings).as_json(), indent=1) + "\n"

@@ -299,7 +299,11 @@ class Findings:
 
 
 def read_findings(run: Run) -> Findings:
-    """Read a run; LabError if a file is damaged."""
+    """Read a run.
+
+    Raises:
+        LabError: a file cannot be read.
+    """
     plan = Plan.from_json(run.facts["plan"])
     rows: dict[RowKey, list[_Stored]] = {}
     sweeps: dict[tuple[str, str], dict[int, Measurement]] = {}

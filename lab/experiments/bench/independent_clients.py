@@ -24,7 +24,12 @@ _HEY_STATUS = re.compile(r"^\s+\[(\d+)\]\s+(\d+) responses", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The requests per second, and their number; None if it was not printed, and all were sent that were asked for."""
+    """The result of an independent client.
+
+    Args:
+        rate: requests per second.
+        requests: their number; None if it was not printed, and all were sent that were asked for.
+    """
 
     rate: float
     requests: int | None

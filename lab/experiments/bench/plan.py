@@ -180,7 +180,11 @@ class Plan:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Read what `as_json` returned; LabError if it is something else."""
+        """Read what `as_json` returned.
+
+        Raises:
+            LabError: the data is something else.
+        """
         known = {item.name: item for item in fields(cls)}
         if missing := [name for name, item in known.items() if item.default is MISSING and name not in data]:
             raise LabError(f"the plan of this run has no {', '.join(missing)}")
@@ -279,7 +283,11 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 
 
 def list_cases(plan: Plan, models: Mapping[str, Model]) -> list[tuple[str, str]]:
-    """Return (workload, model) of all sound `models` that can be measured, with the control server."""
+    """Return (workload, model) of everything that can be measured, the control server included.
+
+    Args:
+        models: the models that pass the conformance suite, by name.
+    """
     cases = []
     for name in plan.workloads:
         able = [model for model in plan.models if model in models and WORKLOADS[name].is_for(models[model])]

@@ -67,7 +67,12 @@ CheckModels = Callable[[Backend, Sequence[str]], dict[str, ModelResult]]
 
 @dataclass
 class Progress:
-    """Reports each step and the remaining time. `total` is the number of steps, as far as it is known."""
+    """Reports each step and the remaining time.
+
+    Args:
+        say: prints a line.
+        total: the number of steps, as far as it is known.
+    """
 
     say: Callable[[str], None]
     total: int = 0
@@ -112,7 +117,10 @@ class Runner:
     _servers: dict[str, MeteredServers] = field(default_factory=dict)
 
     def measure_all(self, check: CheckModels) -> None:
-        """Measure all steps that are not in the store. `check` runs the conformance suite against running models.
+        """Measure every step that is not in the store.
+
+        Args:
+            check: runs the conformance suite against running models.
 
         Raises:
             StoreError: a result cannot be stored.
@@ -337,10 +345,13 @@ class Runner:
                 self.progress.step(str(theirs), time.monotonic() - began)
 
     def _run_independent(self, client: IndependentClient, name: str, *, requests: int) -> dict[str, Any]:
-        """Measure a server by a load generator of others, all of them in C or Go; LabError if it gives no result.
+        """Measure a server by a load generator of others, all of them in C or Go.
 
         Args:
             requests: as many as ours had answered, or more.
+
+        Raises:
+            LabError: it is not installed, or gave no result.
         """
         requests = max(requests, _LEAST_REQUESTS)
         server = self._servers[self.backend.project].open([name])[name]

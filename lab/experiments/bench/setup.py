@@ -34,7 +34,11 @@ def make_plan(
     seconds: float | None = None,
     seed: int | None = None,
 ) -> Plan:
-    """Make the plan from the command line; LabError if a model or a workload is unknown."""
+    """Make the plan from the command line.
+
+    Raises:
+        LabError: a model or a workload is unknown.
+    """
     values = dict(PRESETS[preset])
     if unknown := [name for name in workloads if name not in WORKLOADS]:
         raise LabError(f"unknown workloads: {', '.join(unknown)}; known: {', '.join(WORKLOADS)}")
@@ -59,7 +63,11 @@ def choose_control(models: Sequence[Model]) -> str | None:
 
 
 def check_same(run: Run, backend: Backend) -> None:
-    """Check that a run can be resumed; LabError if it is finished, or the commit or the backend has changed."""
+    """Check that a run can be resumed.
+
+    Raises:
+        LabError: it is finished, or the commit or the backend has changed.
+    """
     if run.is_finished:
         raise LabError(f"{run.started} is finished; `lab bench --show {run.started}` prints it")
     before = run.facts.get("environment") or {}

@@ -24,7 +24,13 @@ STOP_RULE = (
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """One step of a sweep: connections, requests per second, and whether every client got an answer."""
+    """One step of a sweep.
+
+    Args:
+        users: connections.
+        rate: requests per second.
+        is_served: whether every client got an answer.
+    """
 
     users: int
     rate: float
@@ -33,7 +39,13 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Knee:
-    """The connections and the requests per second at the knee, and the highest level that was served."""
+    """The knee of a case.
+
+    Args:
+        users: connections at the knee.
+        rate: requests per second there.
+        most_users: the highest level that was served.
+    """
 
     users: int
     rate: float

@@ -21,7 +21,11 @@ ARGUMENTS = {"command": ["PING"], "echo": ["warm-up"], "http": ["/ping"]}
 
 
 def visit(service: str, url: str, count: int) -> int:
-    """Connect, send one request and close, `count` times or until the first failure; return the number of replies."""
+    """Connect, send one request and close, `count` times.
+
+    Returns:
+        The number of replies; it stops at the first failure.
+    """
     for number in range(count):
         try:
             call(service, url, ARGUMENTS[service], timeout=5.0)

@@ -98,8 +98,11 @@ class SuiteReport:
 def check_models(backend: Backend, models: Sequence[str], *, progress: bool) -> SuiteReport:
     """Check models of the catalogue. If none of them is running, start them, and take the lab down afterwards.
 
-    `progress` prints the models to stderr first. Raise LabError if only some of the models are running, or the suite
-    could not run.
+    Args:
+        progress: Print the models to stderr first.
+
+    Raises:
+        LabError: Only some of the models are running, or the suite could not run.
     """
     running = {state.model for state in backend.state() if state.state == "running"}
     if absent := [model for model in models if model not in running]:
@@ -124,11 +127,14 @@ def check_models(backend: Backend, models: Sequence[str], *, progress: bool) -> 
 
 
 def check_external(targets: Iterable[str], *, rfc_only: bool, progress: bool) -> SuiteReport:
-    """Check an external server; LabError if a target is invalid or does not listen, or the suite could not run.
+    """Check an external server.
 
     Args:
         targets: SERVICE=URL, at least one.
         rfc_only: Check only what RFCs and RESP require, not this lab's additions.
+
+    Raises:
+        LabError: A target is invalid or does not listen, or the suite could not run.
     """
     arguments = ["--rfc"] if rfc_only else []
     found: list[tuple[str, Address]] = []
@@ -156,7 +162,11 @@ def check_external(targets: Iterable[str], *, rfc_only: bool, progress: bool) ->
 
 
 def read_report(done: Completed, models: Iterable[str]) -> SuiteReport:
-    """Read the plugin's lines from the output of pytest; LabError with the end of its output if it could not run."""
+    """Read the lines of the plugin from the output of pytest.
+
+    Raises:
+        LabError: pytest could not run the tests; with the end of its output.
+    """
     known = list(models)
     lines = done.stdout.splitlines()
     findings = [_read_finding(json.loads(line.removeprefix(MARK)), known) for line in lines if line.startswith(MARK)]
@@ -198,7 +208,8 @@ _SUITE_TIMEOUT = 240
 def check_in_subprocess(backend: Backend, models: Sequence[str]) -> dict[str, results.ModelResult]:
     """Check running models with `lab check` in a subprocess, so that a suite that hangs can be ended.
 
-    Raise LabError if it returned no result, or not in time.
+    Raises:
+        LabError: It returned no result, or not in time.
     """
     command = [
         sys.executable,

@@ -120,7 +120,11 @@ class FaultInterval:
     ended: int | None = None
 
     def event(self, why_not: str = "") -> FaultEvent:
-        """Return the interval as the load generator shows it; `why_not` says why the fault could not be injected."""
+        """Return the interval as the load generator shows it.
+
+        Args:
+            why_not: Why the fault could not be injected.
+        """
         return FaultEvent(self.model, self.fault, self.begin, self.end, why_not)
 
     def close(self) -> None:
@@ -250,14 +254,25 @@ def healed_by_restart(servers: Servers, model: str, inject: Callable[[], int | N
 
 
 def require_container(controls: FaultControls, why: str) -> ContainerControls:
-    """Return the controls of containers, or raise CannotApplyError; `why` says what only a container has."""
+    """Return the controls of containers.
+
+    Args:
+        why: What only a container has, for the message.
+
+    Raises:
+        CannotApplyError: The models do not run in containers.
+    """
     if controls.container is None:
         raise CannotApplyError(f"only a container has {why}")
     return controls.container
 
 
 def find_address(servers: Listening, model: str) -> str:
-    """Return the address where a model serves `command` over TCP; LabError if it does not."""
+    """Return the address where a model serves `command` over TCP.
+
+    Raises:
+        LabError: It does not.
+    """
     for item in servers.targets():
         if (item.model, item.service, item.transport) == (model, "command", "tcp"):
             return item.address

@@ -64,7 +64,11 @@ class Score:
 
     @classmethod
     def from_json(cls, data: Mapping[str, object]) -> Self:
-        """Parse the result of `as_json`; ValueError if it is something else."""
+        """Parse the result of `as_json`.
+
+        Raises:
+            ValueError: The data is not a score.
+        """
         return build(cls, data)
 
 

@@ -62,7 +62,11 @@ def show(seconds: float | None) -> str:
 
 
 class ProbeReader:
-    """Reads the log of `lab.clients.latency_probe` while it runs."""
+    """Reads the log of a running latency probe.
+
+    Args:
+        probe: `lab.clients.latency_probe`, started with a log.
+    """
 
     def __init__(self, probe: Helper) -> None:
         self._probe = probe
@@ -73,7 +77,8 @@ class ProbeReader:
     def wait_quiet(self) -> None:
         """Wait until enough PINGs were answered for a p99 before the fault; for 5 seconds at most.
 
-        Raise LabError if the probe has ended, as all that wait here do.
+        Raises:
+            LabError: The probe has ended.
         """
         self.mark("quiet")
         deadline = time.monotonic() + _QUIET_TIMEOUT
@@ -82,14 +87,22 @@ class ProbeReader:
             self._advance()
 
     def mark(self, word: str) -> None:
-        """Record the time of this moment in the probe's log. A word that is used again means the later moment."""
+        """Record the time of this moment in the probe's log. A word that is used again means the later moment.
+
+        Raises:
+            LabError: The probe has ended, or did not confirm.
+        """
         self._probe.tell(Mark(word))
         self._marks[word] = self._probe.wait_for(Marked, _MARK_TIMEOUT).at
         # A report after the mark has all PINGs before it.
         self._advance()
 
     def wait_recovered(self, seconds: float) -> ProbeReport:
-        """Wait until the model has recovered, for `seconds` at most; return the report since the mark `quiet`."""
+        """Wait until the model has recovered, for `seconds` at most; return the report since the mark `quiet`.
+
+        Raises:
+            LabError: The probe has ended.
+        """
         deadline = time.monotonic() + seconds
         self._advance()
         while (found := self.report()).recover is None and time.monotonic() < deadline:
@@ -115,7 +128,11 @@ class ProbeReader:
 
 @contextmanager
 def open_probe(backend: Loadable, model: str) -> Iterator[ProbeReader]:
-    """Run a latency probe against a running model for the duration of a block."""
+    """Run a latency probe against a running model for the duration of a block.
+
+    Raises:
+        LabError: The model does not serve `command` over TCP.
+    """
     command = ["python", "-m", "lab.clients.latency_probe", find_address(backend, model)]
     with backend.helpers.start("the latency probe", command) as probe:
         yield ProbeReader(probe)

@@ -34,7 +34,14 @@ class FaultRequestReader:
         self._say = say
 
     def advance(self, *, inject: bool = True) -> None:
-        """Handle the new lines, and heal what they inject. `inject` False ignores requests. Main thread only."""
+        """Handle the new lines; return when each requested fault is healed. For the main thread only.
+
+        Args:
+            inject: Otherwise ignore requests, and only pass on the other lines.
+
+        Raises:
+            NotHealedError: A fault could not be healed.
+        """
         for line in self._generator.take_lines():
             self._say(line)
         while requests := self._take():
@@ -84,7 +91,15 @@ def inject_together(
 ) -> list[FaultInterval]:
     """Inject a fault into running models at the same time, and heal it after `seconds`. Requests are not logged.
 
-    Return the interval of each model that got the fault. `refuse` is called with each that could not, and the error.
+    Args:
+        seconds: Ignored for a fault that ends the model.
+        refuse: Called with each model that could not get the fault, and the error.
+
+    Returns:
+        The interval of each model that got the fault.
+
+    Raises:
+        NotHealedError: A fault could not be healed.
     """
     intervals = []
     with ExitStack() as stack:

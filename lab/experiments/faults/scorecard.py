@@ -48,7 +48,13 @@ def open_optional_probe(backend: Backend, model: str) -> contextlib.AbstractCont
 def apply(
     backend: Backend, model: str, fault: str, seed: int, *, probe: ProbeReader | None = None, control: bool = False
 ) -> Score | None:
-    """Inject one fault into a running model, heal it, and score the model; None if there is nothing to break.
+    """Inject one fault into a running model, heal it, and score the model.
+
+    Args:
+        control: Do everything except the injection.
+
+    Returns:
+        None if the model has nothing that this fault could break.
 
     Raises:
         NotHealedError: The fault could not be healed.

@@ -38,7 +38,11 @@ class UnderLoad:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self | None:
-        """Parse the result of `as_json`; None if the data is that of something else, ValueError if it is damaged."""
+        """Parse the result of `as_json`; None if the data is that of something else.
+
+        Raises:
+            ValueError: The data is damaged.
+        """
         if (measurement := read_measurement(data)) is None:
             return None
         return cls(build(FaultInterval, data["interval"]), build(ProbeReport, data["probe_report"]), measurement)

@@ -13,7 +13,11 @@ _CLASSIC_EXPORTED = re.compile(r"Successfully tagged (\S+)")
 
 
 class BuildProgress:
-    """The state of one `docker compose build` of services, with their images."""
+    """The state of one `docker compose build`.
+
+    Args:
+        images: the services that are built, with their images.
+    """
 
     def __init__(self, images: Mapping[str, str]) -> None:
         self._services = {_plain(image): service for service, image in images.items()}

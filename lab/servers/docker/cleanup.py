@@ -16,12 +16,18 @@ _OURS = re.compile(r"[ ,]lab\.(model|gallery|part)=")
 
 
 def purge(project: str) -> bool:
-    """Remove the containers, networks and volumes of a project, and the notes about it; return if there was anything.
+    """Remove the containers, networks and volumes of a project, and the notes about it.
 
     Strategy: repeat until nothing is found. After a lab was killed, its `docker compose up` may go on for a moment and
     create more; and a network, or a volume, can be removed only after its last container.
 
-    Raise LabError if the project belongs to another program, and is left as it is; or if something cannot be removed.
+    Returns:
+        Whether there was anything.
+
+    Raises:
+        EngineAwayError: no engine answers.
+        LabError: the project belongs to another program, and is left as it is; or something cannot be removed, with
+            Docker's reason.
     """
     with interrupts.uninterrupted(f"taking {project} down", f"lab --backend docker --project {project} down"):
         return _purge(project)
@@ -48,7 +54,11 @@ def _purge(project: str) -> bool:
 
 
 def _check_is_lab(project: str) -> None:
-    """Refuse a Compose project of another program: of a lab, a container or a volume has a label of the lab's."""
+    """Refuse a Compose project of another program: in a lab, a container or a volume has a label of the lab's.
+
+    Raises:
+        LabError: with the name of something that it holds.
+    """
     named = []
     for kind, every, name in (("container", ["--all"], "{{.Names}}"), ("volume", [], "{{.Name}}")):
         form = f"{name} {{{{.Labels}}}}"

@@ -33,7 +33,12 @@ _AWAY = re.compile(
 
 
 def run_docker(*arguments: str, check: bool = True, timeout: float | None = None) -> Completed:
-    """Run a command of the Docker client; LabError if it fails and `check` is true."""
+    """Run a command of the Docker client.
+
+    Raises:
+        EngineAwayError: no engine answers.
+        LabError: the command failed, and `check` is true.
+    """
     done = call(["docker", *arguments], capture=True, timeout=timeout)
     if done.returncode:
         check_engine(done.stderr)

@@ -46,7 +46,11 @@ class Compose:
         return f"{self.project}-{service}-1"
 
     def name_model(self, model: str) -> str:
-        """Return the name of a model's container, which need not exist; CatalogueError if there is no such model."""
+        """Return the name of a model's container, which need not exist.
+
+        Raises:
+            CatalogueError: there is no such model.
+        """
         return self.name_container(self.catalogue[model].name)
 
     def name_run(self, service: str) -> str:
@@ -85,7 +89,11 @@ class Compose:
         return environ
 
     def up(self, services: Sequence[str], *, mutual_tls: bool) -> Iterator[str]:
-        """Start services, whose images exist; give Compose's messages as they come. LabError if it fails."""
+        """Start services, whose images exist; give Compose's messages as they come.
+
+        Raises:
+            LabError: it failed; with the line that says why.
+        """
         command = [*self.command("-"), "up", "--detach", "--no-build", "--quiet-pull", *services]
         messages = []
         chosen = json.dumps({"services": self._choose_limits(services)})

@@ -196,10 +196,13 @@ class Containers:
             raise NotReadyError(_describe_silence(model, why, timeout, self._last_lines(model)))
 
     def _wait_healthy(self, servers: Sequence[str], timeout: float) -> list[str]:
-        """Wait for the health checks of servers of the gallery; return a message for each that has exited or is late.
+        """Wait until the health check of each server of the gallery has passed.
 
         Strategy: run the health checks of compose.yaml, which are then the only definition of health. They run at once
         and again and again; Docker would first wait for an interval of seconds.
+
+        Returns:
+            A message for each server that has exited, or has not answered in time.
         """
         deadline = time.monotonic() + timeout
         checks = {name: _read_check(container) for name, container in self._inspect("lab.gallery").items()}
@@ -272,7 +275,8 @@ class Containers:
     def _last_lines(self, model: str, *, with_stdout: bool = False) -> list[str]:
         """Return the end of the log that a container writes to stderr.
 
-        A server of the gallery may log to stdout as well. A model writes a line of JSON to it.
+        Args:
+            with_stdout: include stdout, to which a server of the gallery may log. A model writes a line of JSON to it.
         """
         log = run_docker("logs", "--tail", str(2 * _LAST_LINES), self._compose.name_container(model), check=False)
         return [*(log.stdout.splitlines() if with_stdout else []), *log.stderr.splitlines()][-_LAST_LINES:]

@@ -33,7 +33,11 @@ _TICK_SECONDS = 0.5
 
 
 def build_images(compose: Compose, services: Iterable[str]) -> None:
-    """Build the images of these services that are missing or out of date; LabError with the end of a failed build."""
+    """Build the images of these services that are missing, or older than what they are built from.
+
+    Raises:
+        LabError: a build failed; with the end of its output.
+    """
     catalogue = compose.catalogue
     wanted = read_inputs(catalogue, services)
     if not wanted:
@@ -66,7 +70,15 @@ def _build(compose: Compose, services: Sequence[str], inputs: Mapping[str, str])
 
 
 def follow(process: "subprocess.Popen[bytes]", images: Mapping[str, str]) -> list[str]:
-    """Show a build's progress, in one line on a terminal, else in one for each image; return the end of its output."""
+    """Wait for a build. Show its progress in one line on a terminal; elsewhere print one line for each image.
+
+    Args:
+        process: of `open_process`.
+        images: the services that it builds, with their images.
+
+    Returns:
+        The end of its output.
+    """
     log: deque[str] = deque(maxlen=_LOG_LINES)
     build = BuildProgress(images)
     began = time.monotonic()
@@ -103,7 +115,11 @@ def find_images() -> list[str]:
 
 
 def remove_images(images: Sequence[str]) -> None:
-    """Remove images by id; LabError with Docker's reason."""
+    """Remove images by id.
+
+    Raises:
+        LabError: an image cannot be removed; with Docker's reason.
+    """
     if images:
         done = run_docker("image", "rm", "--force", *images, check=False)
         if done.returncode:

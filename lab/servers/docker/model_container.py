@@ -28,7 +28,11 @@ _NOT_RUNNING = "is not running"
 
 @contextmanager
 def open_client() -> Iterator[docker.DockerClient]:
-    """Connect to the engine for the duration of a block; EngineAwayError if none answers."""
+    """Connect to the engine for the duration of a block.
+
+    Raises:
+        EngineAwayError: no engine answers.
+    """
     try:
         client = docker.from_env()
     except docker.errors.DockerException as error:
@@ -158,7 +162,11 @@ class ModelContainers:
 
     @contextmanager
     def _open(self, model: str) -> Iterator[Container]:
-        """Give a model's container in its present state; LabError if it does not run, or with the engine's reason."""
+        """Give a model's container, with its state of this moment.
+
+        Raises:
+            LabError: the model does not run, or the engine refuses, with its reason.
+        """
         with open_client() as client:
             try:
                 yield client.containers.get(self._compose.name_model(model))

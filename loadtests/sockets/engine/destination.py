@@ -24,9 +24,16 @@ _RESOLVE_SECONDS = 0.5
 
 
 class Destination:
-    """The resolved addresses of a server, and the one to try first; empty and None until they are known.
+    """The resolved addresses of a server.
 
     Failed connects resolve them again, because a restarted server may have another address.
+
+    Args:
+        address: the server's.
+
+    Attributes:
+        addresses: all of them; empty until they are known.
+        preferred: the first to try; None until it is known.
     """
 
     def __init__(self, address: Address) -> None:

@@ -60,7 +60,11 @@ _CONNECTIONS = {
 
 
 class Engine:
-    """Drives the connections of a process; the statistics of Locust's environment get the counts."""
+    """Drives the connections of a process.
+
+    Args:
+        environment: Locust's; its statistics get the counts.
+    """
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
