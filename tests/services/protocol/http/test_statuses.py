@@ -7,7 +7,8 @@ import pytest
 from fuzz.oracle import Outcome
 from services.protocol import Limits
 from services.protocol.http.errors import REASONS
-from tests.services.protocol.http.conftest import read_replies
+from services.protocol.http.head import HeadReader
+from tests.services.protocol.http.conftest import ManualClock, read_replies
 from tests.support.ws_cases import ACCEPTED, REFUSED
 from tests.support.ws_link import handshake
 
@@ -49,6 +50,21 @@ def test_no_other_status_is_known() -> None:
 def test_unknown_path(deliver: Callable[..., Outcome], method: str) -> None:
     (reply,) = read_replies(deliver(ask("/%6eothing", method)).sent, [method])
     assert (reply.status, reply.body) == (404, b"" if method == "HEAD" else b"there is no '/nothing' here\n")
+
+
+def test_reason_quotes_64_bytes(deliver: Callable[..., Outcome]) -> None:
+    (reply,) = read_replies(deliver(ask("/" + "a" * 100)).sent)
+    assert reply.body == b"there is no '/%b' here\n" % (b"a" * 63)
+
+
+@pytest.mark.parametrize(("size", "is_kept"), [(1024, True), (1025, False)])
+def test_fields_up_to_a_kilobyte_are_kept(size: int, is_kept: bool) -> None:
+    """Ten thousand idle connections with large ones would hold too much."""
+    reader = HeadReader(Limits(), ManualClock())
+    block = b"Host: a\r\nA: %b\r\n" % (b"b" * (size - 14))
+    reader.feed(b"GET / HTTP/1.1\r\n" + block + b"\r\n")
+    assert reader.next_head() is not None
+    assert (len(block), reader._block == block) == (size, is_kept)
 
 
 @pytest.mark.parametrize(
