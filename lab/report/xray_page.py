@@ -3,14 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lab.experiments.xray.analysis import SHORTEST, Analysis, Lane
+from lab.experiments.xray.analysis import SHORTEST, Analysis, Lane, State
+from lab.experiments.xray.calls import sum_up
 from lab.experiments.xray.recording import Recording
 from lab.experiments.xray.scenes import SCENES
-from lab.experiments.xray.sentences import conclude, explain, show_ms
+from lab.experiments.xray.sentences import conclude, describe_tracing, explain, show_ms
 from lab.report.html import load_template
-from lab.report.xray_svg import PATTERNS, STYLE, describe, draw, measure_label
-
-WIDE, NARROW = 1000, 360
+from lab.report.xray_svg import NARROW, PATTERNS, STYLE, WIDE, Shared, describe, draw, measure_label
 
 _LEGEND = (
     ("backlog", "in the backlog: connected as far as the client can tell"),
@@ -39,6 +38,7 @@ class _Section:
     missing: Sequence[str]
     waits: Sequence[tuple[str, str]]
     resolution: str
+    tracing: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +56,12 @@ def render(recordings: Sequence[Recording], *, missing: Mapping[str, str]) -> st
         missing: models that could not be recorded, with the reason.
     """
     error = max((each.clock for each in recordings), default=0)
-    groups = []
+    groups: list[_Group] = []
     for scene in dict.fromkeys(each.scene for each in recordings):
         chosen = [Analysis(each) for each in recordings if each.scene == scene]
         end = max(each.recording.end for each in chosen)
         label = max(measure_label(each) for each in chosen)
-        sections = [_make_section(each, end, label) for each in chosen]
+        sections = [_make_section(each, end, label, Shared(f"s{len(groups)}", n)) for n, each in enumerate(chosen)]
         title = SCENES[scene].title if scene in SCENES else scene
         names = [client.name for client in chosen[0].recording.clients]
         groups.append(_Group(title, names, sections))
@@ -70,6 +70,7 @@ def render(recordings: Sequence[Recording], *, missing: Mapping[str, str]) -> st
         legend=_LEGEND,
         style=STYLE,
         patterns=PATTERNS,
+        is_traced=any(each.traced for each in recordings),
         missing=missing,
         clock=f"All of them read one clock, CLOCK_MONOTONIC, which takes {error} ns." if error else "",
         date=recordings[0].date if recordings else "",
@@ -77,7 +78,7 @@ def render(recordings: Sequence[Recording], *, missing: Mapping[str, str]) -> st
     )
 
 
-def _make_section(analysis: Analysis, end: int, label: int) -> _Section:
+def _make_section(analysis: Analysis, end: int, label: int, shared: Shared) -> _Section:
     recording = analysis.recording
     look = f"The kernel was looked at every {recording.look / 1e6:.2g} ms." if recording.look else ""
     return _Section(
@@ -85,14 +86,20 @@ def _make_section(analysis: Analysis, end: int, label: int) -> _Section:
         model=recording.model,
         conclusion=conclude(analysis),
         sentences=explain(analysis),
-        wide=draw(analysis, width=WIDE, end=end, label=label),
-        narrow=draw(analysis, width=NARROW, end=end, label=label),
+        wide=draw(analysis, width=WIDE, end=end, label=label, shared=shared),
+        narrow=draw(analysis, width=NARROW, end=end, label=label, shared=shared),
         lanes=[(lane.name, _list_words(lane)) for lane in analysis.lanes],
         missing=recording.missing,
         waits=[(name, show_ms(wait) if wait >= SHORTEST else "–") for name, wait in analysis.waits.items()],  # noqa: RUF001
         resolution=look,
+        tracing=describe_tracing(recording),
     )
 
 
 def _list_words(lane: Lane) -> Sequence[str]:
-    return [describe(span) for span in lane.spans if span.end - span.start >= SHORTEST]
+    told = (span for span in lane.spans if span.state not in (State.CONNECTED, State.IDLE))
+    words = [describe(span) for span in told if span.end - span.start >= SHORTEST]
+    if lane.calls:
+        sums = [f"{name} {number} times, {show_ms(took)}" for name, number, took in sum_up(lane.calls)]
+        words.append(f"system calls: {'; '.join(sums)}")
+    return words

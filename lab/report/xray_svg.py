@@ -1,17 +1,26 @@
-"""An X-ray as a static SVG: lanes on one time axis, and arrows from the lane that holds to those that wait."""
+"""An X-ray as a static SVG: lanes on one time axis, and arrows from the lane that holds to those that wait.
+
+A page may have 32 of them, each wide and narrow, in 200 kB: places have one decimal, bars that are too thin for a
+pointer share a path, and the narrow picture uses the bars of the wide one.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from lab.experiments.xray.analysis import Analysis, Edge, Lane, Span, State
+from lab.experiments.xray.analysis import Analysis, Edge, Lane, Mark, Span, State
+from lab.experiments.xray.calls import Activity, Stretch
 from lab.experiments.xray.sentences import conclude, explain, show_ms
 from lab.report.charts.scale import Scale
 
 _LANE, _BAR, _GAP, _TOP, _AXIS = 26, 18, 10, 8, 26
+# The row of system calls below a bar: how far below its top the middle is, and what it adds to the lane.
+_CALLS, _CALLS_ROOM = 22, 7
 _LETTER = 6.2  # the width of a character, in pixels
-_NARROW = 600
-_THINNEST = 0.5
+# The widths of the two pictures of a page; below the third, names stand above the lanes.
+WIDE, NARROW, _NARROW = 1000, 360, 600
+# A bar is drawn from this width on, and has words for a pointer from that.
+_THINNEST, _POINTED = 0.5, 6.0
 
 # The class of each state, and the word that is written into a bar if it has room for it.
 CLASSES = {
@@ -33,14 +42,28 @@ CLASSES = {
     State.IDLE: ("rest", ""),
 }
 
-# Colours that stay apart for colour-blind readers (Okabe and Ito), all of them light enough for dark letters.
+# The same classes for the row of system calls.
+CALL_CLASSES = {
+    Activity.WAIT: "silent",
+    Activity.ACCEPT: "silent",
+    Activity.RECEIVE: "reading",
+    Activity.SEND: "sending",
+    Activity.LOCK: "lock",
+    Activity.SLEEP: "sleeping",
+    Activity.OTHER: "connecting",
+    Activity.RUN: "running",
+}
+
+# Colours that stay apart for colour-blind readers (Okabe and Ito), all of them light enough for dark letters. A bar is
+# a line as thick as it is high, which takes half the bytes of a rectangle.
 STYLE = """
-.connecting{fill:#f0e442}.backlog{fill:url(#waits)}.silent{fill:#9aa1ab}.unread{fill:#e69f00}.running{fill:#009e73}
-.sleeping{fill:#56b4e9}.computing{fill:#e0701b}.sending{fill:#cc79a7}.reading{fill:#dcd3e0}.gil,.lock,.core{fill:url(#needs)}
-.rest{fill:none}.bar{fill:#111;font-size:11px}.arrow{fill:none;stroke:var(--bad,#b3261e);stroke-width:1.6}
-.head{fill:var(--bad,#b3261e)}.grid{stroke:var(--line,#e3e4e6)}.name{fill:var(--ink,#1c1e21)}
-.soft{fill:var(--soft,#5c6370)}.mark{stroke:var(--ink,#1c1e21);stroke-width:1.6;fill:none}
-text{font:12px system-ui,sans-serif}
+.connecting{stroke:#f0e442}.backlog{stroke:url(#waits)}.silent{stroke:#9aa1ab}.unread{stroke:#e69f00}
+.running{stroke:#009e73}.sleeping{stroke:#56b4e9}.computing{stroke:#e0701b}.sending{stroke:#cc79a7}
+.reading{stroke:#dcd3e0}.gil,.lock,.core{stroke:url(#needs)}.bars path{stroke-width:18;fill:none}
+.bars .silent{stroke-width:4}.bars .thin{stroke-width:5}.bar{fill:#111;font-size:11px}
+.arrow{fill:none;stroke:var(--bad,#b3261e);stroke-width:1.6}.head{fill:var(--bad,#b3261e)}
+.grid{stroke:var(--line,#e3e4e6)}.name{fill:var(--ink,#1c1e21)}.soft{fill:var(--soft,#5c6370);text-anchor:middle}
+.mark{stroke:var(--ink,#1c1e21);stroke-width:1.6;fill:none}text{font:12px system-ui,sans-serif}
 """
 PATTERNS = (
     '<defs><pattern id="waits" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">'
@@ -48,6 +71,19 @@ PATTERNS = (
     '<pattern id="needs" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(-45)">'
     '<rect width="6" height="6" fill="#ffd9d5"/><rect width="2" height="6" fill="#b3261e"/></pattern></defs>'
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """A picture among others of a page: all use the axis of the first one, and a narrow one the bars of its wide one.
+
+    Args:
+        group: the pictures with one axis; the beginning of the names of what they share.
+        number: of the model in the group.
+    """
+
+    group: str
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +102,9 @@ def measure_label(analysis: Analysis) -> int:
     return int(min(22, max(len(lane.name) for lane in analysis.lanes)) * _LETTER) + 20
 
 
-def draw(analysis: Analysis, *, width: int, end: int, label: int, standalone: bool = False) -> str:
+def draw(
+    analysis: Analysis, *, width: int, end: int, label: int, standalone: bool = False, shared: Shared | None = None
+) -> str:
     """Return an SVG element.
 
     Args:
@@ -74,11 +112,20 @@ def draw(analysis: Analysis, *, width: int, end: int, label: int, standalone: bo
         end: the end of the time axis, in nanoseconds. Pictures that are compared have the same.
         label: pixels for the names of lanes.
         standalone: whether it is a file of its own, with its style.
+        shared: what it shares with other pictures of its page, if any.
     """
-    frame = _place(analysis, width, end, 4 if width < _NARROW else label)
-    parts = [*_draw_axis(frame, end)]
+    wide = _place(analysis, WIDE, end, label)
+    frame = wide if width == WIDE else _place(analysis, width, end, 4 if width < _NARROW else label)
+    parts = [*_draw_axis(frame, end, shared)]
     for number, lane in enumerate(analysis.lanes):
-        parts += _draw_lane(lane, frame, frame.rows[number])
+        top = frame.rows[number]
+        name = f"{shared.group}{shared.number}-{number}" if shared else ""
+        parts.append(_name_lane(lane, frame, top))
+        if name and width < _NARROW:
+            parts.append(_use_bars(name, wide, frame, top - wide.rows[number]))
+        else:
+            parts += [f'<g class="bars"{_name(name)}>', *_draw_lane(lane, frame, top), "</g>"]
+        parts += [*_write_words(lane, frame, top), *_draw_marks(lane, frame, top)]
     parts += _draw_arrows(analysis, frame)
     height = int(frame.bottom + _AXIS)
     title = f"{analysis.recording.model}: {conclude(analysis)}. {' '.join(explain(analysis))}"
@@ -125,63 +172,124 @@ def _place(analysis: Analysis, width: int, end: int, label: int) -> _Frame:
         if is_narrow:
             top += 14
         rows[number] = top
-        top += _LANE
+        top += _LANE + (_CALLS_ROOM if lane.calls else 0)
     return _Frame(Scale(0, end, label, width - 8), rows, top, width, label)
 
 
-def _draw_axis(frame: _Frame, end: int) -> Iterator[str]:
+def _draw_axis(frame: _Frame, end: int, shared: Shared | None) -> Iterator[str]:
     total = end / 1e6
     room = max(2, (frame.width - frame.label) // 60)
     step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000) if total / step <= room)
-    for tick in range(0, int(total) + 1, step):
-        x = frame.scale.place(tick * 1e6)
-        yield f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{frame.bottom:.0f}"/>'
-        text = f"{tick} ms" if tick == 0 else str(tick)
-        anchor = "start" if tick == 0 else "middle"
-        yield f'<text class="soft" x="{x:.1f}" y="{frame.bottom + 16:.0f}" text-anchor="{anchor}">{text}</text>'
+    name = f"{shared.group}{'n' if frame.width < _NARROW else 'w'}" if shared else ""
+    place = f'transform="translate(0 {_TOP})scale(1 {frame.bottom - _TOP:.0f})"'
+    if shared and shared.number:
+        yield f'<use href="#{name}-lines" {place}/><use href="#{name}-ticks" y="{frame.bottom + 16:.0f}"/>'
+        return
+    ticks = [(tick, _show(frame.scale.place(tick * 1e6))) for tick in range(0, int(total) + 1, step)]
+    lines = "".join(f"M{x} 0V1" for _, x in ticks)
+    texts = [f'<tspan x="{x}">{tick}</tspan>' for tick, x in ticks[1:]]
+    first = f'<tspan x="{ticks[0][1]}" text-anchor="start">0 ms</tspan>'
+    yield f'<g {place}><path class="grid"{_name(name and f"{name}-lines")} d="{lines}"/></g>'
+    yield f'<g transform="translate(0 {frame.bottom + 16:.0f})">'
+    yield f'<text class="soft"{_name(name and f"{name}-ticks")}>{first}{"".join(texts)}</text></g>'
+
+
+def _name(name: str) -> str:
+    return f' id="{name}"' if name else ""
+
+
+def _show(pixels: float) -> str:
+    return f"{pixels:.1f}".removesuffix(".0")
+
+
+def _name_lane(lane: Lane, frame: _Frame, top: float) -> str:
+    x, y = (frame.label, top - 2) if frame.label < 10 else (4, top + 14)
+    return f'<text class="name" x="{x}" y="{y:.0f}">{escape(lane.name)}</text>'
+
+
+def _use_bars(name: str, wide: _Frame, frame: _Frame, down: float) -> str:
+    """Return the bars of the wide picture at their place in a narrow frame."""
+    stretch = (frame.scale.end - frame.scale.start) / (wide.scale.end - wide.scale.start)
+    left = frame.scale.start - wide.scale.start * stretch
+    return f'<use href="#{name}" transform="translate({_show(left)} {_show(down)})scale({stretch:.4f} 1)"/>'
 
 
 def _draw_lane(lane: Lane, frame: _Frame, top: float) -> Iterator[str]:
-    if frame.label < 10:
-        yield f'<text class="name" x="{frame.label}" y="{top - 2:.0f}">{escape(lane.name)}</text>'
-    else:
-        yield f'<text class="name" x="4" y="{top + 14:.0f}">{escape(lane.name)}</text>'
-    for span in lane.spans:
-        yield from _draw_span(span, frame, top)
-    for mark in lane.marks:
-        x = frame.scale.place(mark.time)
-        title = f"<title>{mark.name} at {show_ms(mark.time)}</title>"
-        if mark.name == "sent":
-            shape = f"M{x:.1f} {top - 2:.0f}v{_BAR + 4}"
-        elif mark.name == "answered":
-            shape = f"M{x:.1f} {top:.0f}l5 {_BAR / 2:.0f}l-5 {_BAR / 2:.0f}"
+    bars = [(CLASSES[span.state][0], span) for span in lane.spans if CLASSES[span.state][0] != "rest"]
+    yield from _draw_bars(bars, frame, top + _BAR / 2)
+    calls = [(f"{CALL_CLASSES[call.activity]} thin", call) for call in lane.calls]
+    yield from _draw_bars(calls, frame, top + _CALLS)
+
+
+def _draw_marks(lane: Lane, frame: _Frame, top: float) -> Iterator[str]:
+    if lane.marks:
+        shape = "".join(_draw_mark(mark, frame, top) for mark in lane.marks)
+        title = ", ".join(f"{mark.name} at {show_ms(mark.time)}" for mark in lane.marks)
+        yield f'<path class="mark" d="{shape}">{_title(title, frame)}</path>'
+
+
+def _title(text: str, frame: _Frame) -> str:
+    """Return words for a pointer. A narrow picture is for a screen without one; the page has them below it."""
+    return "" if frame.width < _NARROW else f"<title>{escape(text)}</title>"
+
+
+def _draw_mark(mark: Mark, frame: _Frame, top: float) -> str:
+    x = frame.scale.place(mark.time)
+    if mark.name == "sent":
+        return f"M{_show(x)} {top - 2:.0f}v{_BAR + 4}"
+    if mark.name == "answered":
+        return f"M{_show(x)} {top:.0f}l5 {_BAR / 2:.0f}l-5 {_BAR / 2:.0f}"
+    return f"M{_show(x - 3)} {top + 6:.0f}l6 6m0 -6l-6 6"
+
+
+def _draw_bars(bars: Sequence[tuple[str, Span | Stretch]], frame: _Frame, y: float) -> Iterator[str]:
+    """Give a path for each bar with words; for those without, one for all that look alike."""
+    silent: dict[str, list[tuple[float, float]]] = {}
+    for name, span in bars:
+        left, right = frame.scale.place(span.start), frame.scale.place(span.end)
+        if frame.width < _NARROW or right - left < _POINTED or name == "silent":
+            if right - left >= _THINNEST:
+                silent.setdefault(name, []).append((left, right))
         else:
-            shape = f"M{x - 3:.1f} {top + 6:.0f}l6 6m0 -6l-6 6"
-        yield f'<path class="mark" d="{shape}">{title}</path>'
+            line = _draw_line(left, right, y)
+            yield f'<path class="{name}" d="{line}">{_title(describe(span), frame)}</path>'
+    for name, lines in silent.items():
+        yield f'<path class="{name}" d="{"".join(_draw_line(*line, y) for line in _join(lines))}"/>'
 
 
-def _draw_span(span: Span, frame: _Frame, top: float) -> Iterator[str]:
-    name, word = CLASSES[span.state]
-    left, right = frame.scale.place(span.start), frame.scale.place(span.end)
-    if name == "rest" or right - left < _THINNEST:
-        return
-    height = 4 if name == "silent" else _BAR
-    y = top + (_BAR - height) / 2
-    # A narrow picture is for a screen without a pointer; the page has the words below it.
-    title = "" if frame.width < _NARROW else f"<title>{escape(describe(span))}</title>"
-    bar = f'<rect class="{name}" x="{left:.1f}" y="{y:.0f}" width="{right - left:.1f}" height="{height}"'
-    yield f"{bar}>{title}</rect>" if title else f"{bar}/>"
-    text = f"{word} for {span.client}" if word and span.client and name not in ("gil", "lock", "core") else word
-    for candidate in (text, word, span.client):
-        if candidate and len(candidate) * _LETTER + 8 < right - left and name != "silent":
-            yield f'<text class="bar" x="{left + 4:.1f}" y="{top + 13:.0f}">{escape(candidate)}</text>'
-            return
+def _draw_line(left: float, right: float, y: float) -> str:
+    return f"M{_show(left)} {_show(y)}h{_show(right - left)}"
 
 
-def describe(span: Span) -> str:
+def _join(lines: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Join lines with a gap that cannot be seen."""
+    found: list[tuple[float, float]] = []
+    for left, right in lines:
+        if found and left - found[-1][1] < _THINNEST:
+            found[-1] = found[-1][0], right
+        else:
+            found.append((left, right))
+    return found
+
+
+def _write_words(lane: Lane, frame: _Frame, top: float) -> Iterator[str]:
+    """Give what the bars are, where they have room for it."""
+    for span in lane.spans:
+        name, word = CLASSES[span.state]
+        left, right = frame.scale.place(span.start), frame.scale.place(span.end)
+        text = f"{word} for {span.client}" if word and span.client and name not in ("gil", "lock", "core") else word
+        for candidate in (text, word, span.client) if name not in ("silent", "rest") else ():
+            if candidate and len(candidate) * _LETTER + 8 < right - left:
+                yield f'<text class="bar" x="{_show(left + 4)}" y="{top + 13:.0f}">{escape(candidate)}</text>'
+                break
+
+
+def describe(span: Span | Stretch) -> str:
     """Return a span in words."""
-    served = f" for {span.client}" if span.client else ""
-    return f"{span.state}{served}: {show_ms(span.end - span.start)}, from {show_ms(span.start)}"
+    times = f"{show_ms(span.end - span.start)}, from {show_ms(span.start)}"
+    if isinstance(span, Stretch):
+        return f"{span.name or span.activity}: {times}"
+    return f"{span.state}{f' for {span.client}' if span.client else ''}: {times}"
 
 
 def _draw_arrows(analysis: Analysis, frame: _Frame) -> Iterator[str]:
@@ -192,9 +300,9 @@ def _draw_arrows(analysis: Analysis, frame: _Frame) -> Iterator[str]:
         start, end = frame.rows[numbers[edge.lane]], frame.rows[numbers[edge.waiter]] + _BAR
         x = frame.scale.place((edge.start + edge.end) / 2) + 7 * (order % 3 - 1)
         what = "shares the GIL with" if edge.via == "GIL" else "holds the thread of"
-        title = f"<title>{edge.holder} {what} {edge.waiter}: {show_ms(edge.length)}</title>"
-        yield f'<path class="arrow" d="M{x:.1f} {start:.0f}V{end + 5:.0f}">{title}</path>'
-        yield f'<path class="head" d="M{x - 4:.1f} {end + 7:.0f}h8l-4 -7z"/>'
+        title = _title(f"{edge.holder} {what} {edge.waiter}: {show_ms(edge.length)}", frame)
+        yield f'<path class="arrow" d="M{_show(x)} {start:.0f}V{end + 5:.0f}">{title}</path>'
+        yield f'<path class="head" d="M{_show(x - 4)} {end + 7:.0f}h8l-4 -7z"/>'
 
 
 def _list_arrows(analysis: Analysis) -> Sequence[Edge]:

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from lab.experiments.xray.analysis import Analysis, Lane, Mark, Span, State
+from lab.experiments.xray.analysis import Analysis, Lane, Mark, State
+from lab.experiments.xray.calls import Activity
 from lab.experiments.xray.scenes import SCENES
-from lab.experiments.xray.sentences import conclude, explain
+from lab.experiments.xray.sentences import conclude, describe_tracing, explain
 
 # A character for each state, and for the moments of a client.
 CHARACTERS: Mapping[State, str] = {
@@ -25,6 +26,18 @@ CHARACTERS: Mapping[State, str] = {
     State.LOOP: " ",
     State.IDLE: " ",
 }
+# Of the row below a lane.
+_CALLS: Mapping[Activity, str] = {
+    Activity.WAIT: "e",
+    Activity.ACCEPT: "a",
+    Activity.RECEIVE: "r",
+    Activity.SEND: "s",
+    Activity.LOCK: "f",
+    Activity.SLEEP: "z",
+    Activity.OTHER: "o",
+    Activity.RUN: "=",
+}
+_KERNEL = "  system calls"
 _MARKS = {"sent": "<", "answered": ">", "closed": "x"}
 _MEANINGS = (
     ("_", "in the backlog: connected, as the client sees it"),
@@ -50,6 +63,7 @@ def render(analysis: Analysis, width: int) -> str:
     recording = analysis.recording
     head = f"{recording.model}: {conclude(analysis)}"
     parts = [head, draw(analysis, width), *explain(analysis)]
+    parts += [text for text in (describe_tracing(recording),) if text]
     parts += [f"Not recorded: {reason}." for reason in recording.missing]
     return "\n".join(line for part in parts for line in _wrap(part, width))
 
@@ -59,18 +73,23 @@ def draw(analysis: Analysis, width: int) -> str:
     columns = _count_columns(analysis, width)
     label = width - columns
     end = analysis.recording.end
-    lines = [_shorten(lane.name, label) + draw_lane(lane, end, columns).rstrip() for lane in analysis.lanes]
+    lines = []
+    for lane in analysis.lanes:
+        lines.append(_shorten(lane.name, label) + draw_lane(lane, end, columns).rstrip())
+        if lane.calls:
+            lines.append(_shorten(_KERNEL, label) + draw_calls(lane, end, columns).rstrip())
     return "\n".join([*lines, " " * label + _draw_axis(end, columns)])
 
 
 def _count_columns(analysis: Analysis, width: int) -> int:
     """Return how many columns are left beside the names."""
-    return width - min(_LABEL, max(len(lane.name) for lane in analysis.lanes)) - 2
+    names = [lane.name for lane in analysis.lanes] + [_KERNEL for lane in analysis.lanes if lane.calls]
+    return width - min(_LABEL, max(map(len, names))) - 2
 
 
 def draw_lane(lane: Lane, end: int, columns: int) -> str:
     """Return a lane as characters, one for each column of the axis."""
-    cells = [_choose(lane.spans, end * column // columns, end * (column + 1) // columns) for column in range(columns)]
+    cells = _fill([(span.start, span.end, CHARACTERS[span.state]) for span in lane.spans], end, columns)
     for column, character in _place_marks(lane.marks, end, columns):
         cells[column] = character
     if not lane.is_client:
@@ -78,13 +97,21 @@ def draw_lane(lane: Lane, end: int, columns: int) -> str:
     return "".join(cells)
 
 
-def _choose(spans: Sequence[Span], start: int, end: int) -> str:
-    """Return the character of the state that fills most of a column."""
+def draw_calls(lane: Lane, end: int, columns: int) -> str:
+    """Return what a thread does in the kernel, as characters."""
+    return "".join(_fill([(call.start, call.end, _CALLS[call.activity]) for call in lane.calls], end, columns))
+
+
+def _fill(parts: Sequence[tuple[int, int, str]], end: int, columns: int) -> list[str]:
+    """Return the character of each column: that of the parts that fill most of it."""
+    return [_choose(parts, end * column // columns, end * (column + 1) // columns) for column in range(columns)]
+
+
+def _choose(parts: Sequence[tuple[int, int, str]], start: int, end: int) -> str:
     shares: dict[str, int] = {}
-    for span in spans:
-        overlap = min(span.end, end) - max(span.start, start)
+    for begin, until, character in parts:
+        overlap = min(until, end) - max(begin, start)
         if overlap > 0:
-            character = CHARACTERS[span.state]
             shares[character] = shares.get(character, 0) + overlap
     return max(shares, key=lambda character: shares[character], default=" ")
 
@@ -124,10 +151,18 @@ def _draw_axis(end: int, columns: int) -> str:
 def make_legend(analyses: Iterable[Analysis], width: int) -> str:
     """Return the meaning of each character that the pictures have at this width, a line each."""
     used: set[str] = set()
+    calls: set[str] = set()
     for analysis in analyses:
         for lane in analysis.lanes:
             used |= {*draw_lane(lane, analysis.recording.end, _count_columns(analysis, width))}
-    return "\n".join(f"{character}   {meaning}" for character, meaning in _MEANINGS if character in used)
+            calls |= {*draw_calls(lane, analysis.recording.end, _count_columns(analysis, width))}
+    lines = [f"{character}   {meaning}" for character, meaning in _MEANINGS if character in used]
+    lines += [
+        f"{character}   in a row of system calls: {activity}"
+        for activity, character in _CALLS.items()
+        if character in calls
+    ]
+    return "\n".join(lines)
 
 
 def describe_scene(name: str) -> str:

@@ -6,8 +6,11 @@ The format: Google's "Trace Event Format"; times and lengths are microseconds.
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from lab.experiments.xray.analysis import Analysis
+from lab.experiments.xray.analysis import Analysis, Lane
 from lab.experiments.xray.recording import Recording
+
+# From the row of a thread to that of its system calls. Rows are sorted by `sort_index`.
+_CALLS = 1000
 
 
 def make_trace(recordings: Sequence[Recording]) -> dict[str, Any]:
@@ -26,14 +29,32 @@ def _list_events(analysis: Analysis, pid: int) -> Iterator[dict[str, Any]]:
     for row, lane in enumerate(analysis.lanes, 1):
         rows[lane.name if lane.is_client else lane.key] = row
         yield {"ph": "M", "name": "thread_name", "pid": pid, "tid": row, "args": {"name": lane.name}}
-        yield {"ph": "M", "name": "thread_sort_index", "pid": pid, "tid": row, "args": {"sort_index": row}}
+        yield {"ph": "M", "name": "thread_sort_index", "pid": pid, "tid": row, "args": {"sort_index": 2 * row}}
         for span in lane.spans:
             named = f"{span.state} for {span.client}" if span.client else str(span.state)
             times = {"ts": span.start / 1e3, "dur": (span.end - span.start) / 1e3}
             yield {"ph": "X", "name": named, "cat": "state", "pid": pid, "tid": row, **times}
+        if lane.calls:
+            yield from _list_calls(lane, pid, row + _CALLS)
         for mark in lane.marks:
             yield {"ph": "i", "s": "t", "name": mark.name, "pid": pid, "tid": row, "ts": mark.time / 1e3}
     for number, edge in enumerate(analysis.edges):
         flow = {"cat": "wait", "name": f"{edge.waiter} waits for {edge.holder}", "id": pid * 1000 + number, "pid": pid}
         yield {"ph": "s", **flow, "tid": rows[edge.lane], "ts": edge.start / 1e3}
         yield {"ph": "f", "bp": "e", **flow, "tid": rows[edge.waiter], "ts": edge.end / 1e3}
+
+
+def _list_calls(lane: Lane, pid: int, row: int) -> Iterator[dict[str, Any]]:
+    name = {"name": f"{lane.name}: system calls"}
+    yield {"ph": "M", "name": "thread_name", "pid": pid, "tid": row, "args": name}
+    yield {
+        "ph": "M",
+        "name": "thread_sort_index",
+        "pid": pid,
+        "tid": row,
+        "args": {"sort_index": 2 * (row - _CALLS) + 1},
+    }
+    for call in lane.calls:
+        if call.name:
+            times = {"ts": call.start / 1e3, "dur": (call.end - call.start) / 1e3}
+            yield {"ph": "X", "name": call.name, "cat": "system call", "pid": pid, "tid": row, **times}

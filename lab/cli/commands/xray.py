@@ -69,6 +69,12 @@ _SCENES = ("sleep", "slow")
 @click.option(
     "--export", type=click.Choice(["trace", "svg"]), multiple=True, help="Also write a trace for Perfetto, or pictures."
 )
+@click.option(
+    "--kernel",
+    "is_traced",
+    is_flag=True,
+    help="Show the system calls of each thread too, by strace, which slows it down.",
+)
 @click.option("--count", "is_count", is_flag=True, help="Count system calls, switches and bytes of a request instead.")
 @click.option("--json", "as_json", is_flag=True, help="Print the recordings, or the counts, as JSON.")
 @click.option("--open", "is_opened", is_flag=True, help="Open the page in a browser.")
@@ -82,6 +88,7 @@ def xray(
     rounds: int,
     show: Path | None,
     export: tuple[str, ...],
+    is_traced: bool,
     is_count: bool,
     as_json: bool,
     is_opened: bool,
@@ -96,12 +103,16 @@ def xray(
     The models are started for it, with a recorder, and taken down. A server of --target has no recorder: its clients
     are shown, and what the kernel shows of its threads if it runs on this machine.
 
+    With --kernel, a second row below each thread has its system calls. Times are longer than without it.
+
     With --count, the same request is made many times instead, and what it costs the server in the kernel is printed:
     system calls (by strace), context switches, and bytes copied.
 
     Exit code 1: a model could not be recorded, or ended while it was, or a client had no reply.
     """
     missing: dict[str, str] = {}
+    if is_traced and (is_count or show):
+        raise click.UsageError("--kernel is for recording a scene: leave out --count and --show")
     if is_count:
         costs = _count_all(lab, models, missing, is_quiet=as_json)
         if as_json:
@@ -114,10 +125,10 @@ def xray(
     if show:
         found = read_recordings(show)
     elif target:
-        found = [_record_target(target, scenes, rounds)]
+        found = [_record_target(target, scenes, rounds, is_traced=is_traced)]
     else:
         chosen = _SCENES if scenes == "all" else (scenes,)
-        found = _record_all(lab, models, chosen, rounds, missing, is_quiet=as_json)
+        found = _record_all(lab, models, chosen, rounds, missing, is_quiet=as_json, is_traced=is_traced)
     if as_json:
         click.echo(json.dumps([each.as_json() for each in found]))
     else:
@@ -135,7 +146,14 @@ def xray(
 
 
 def _record_all(
-    lab: Lab, models: Sequence[str], scenes: Sequence[str], rounds: int, missing: dict[str, str], *, is_quiet: bool
+    lab: Lab,
+    models: Sequence[str],
+    scenes: Sequence[str],
+    rounds: int,
+    missing: dict[str, str],
+    *,
+    is_quiet: bool,
+    is_traced: bool,
 ) -> list[Recording]:
     backend = open_backend(lab.backend_name, lab.project or PROJECT, catalogue=lab.catalogue)
     folder = choose_folder(backend, runtime_directory(backend.project))
@@ -144,14 +162,16 @@ def _record_all(
 
     def act(name: str) -> None:
         for scene in scenes:
-            found.append(record(backend, name, SCENES[scene], folder, rounds=rounds, machine=machine))
+            found.append(
+                record(backend, name, SCENES[scene], folder, rounds=rounds, is_traced=is_traced, machine=machine)
+            )
 
     with _set_variable(ENV_XRAY, folder):
         _visit(backend, models, act, missing, is_quiet=is_quiet)
     return found
 
 
-def _record_target(target: str, scene: str, rounds: int) -> Recording:
+def _record_target(target: str, scene: str, rounds: int, *, is_traced: bool) -> Recording:
     found = parse_target(target)
     service, address = found.service, found.address
     scenes = {"echo": "echo", "command": "sleep" if scene == "all" else scene}
@@ -161,7 +181,8 @@ def _record_target(target: str, scene: str, rounds: int) -> Recording:
     backend = open_backend("process")
     machine = describe_environment()
     owner = find_owner(address)
-    return record_target(backend, address, SCENES[scenes[service]], owner, rounds=rounds, machine=machine)
+    played = SCENES[scenes[service]]
+    return record_target(backend, address, played, owner, rounds=rounds, is_traced=is_traced, machine=machine)
 
 
 def _count_all(lab: Lab, models: Sequence[str], missing: dict[str, str], *, is_quiet: bool) -> list[Cost]:
@@ -240,7 +261,7 @@ def _write(out: Path, found: list[Recording], missing: dict[str, str], export: S
         for each in found:
             analysis = Analysis(each)
             label = xray_svg.measure_label(analysis)
-            text = xray_svg.draw(analysis, width=xray_page.WIDE, end=each.end, label=label, standalone=True)
+            text = xray_svg.draw(analysis, width=xray_svg.WIDE, end=each.end, label=label, standalone=True)
             name = re.sub(r"\W+", "-", f"{each.model}-{each.scene}")  # an address has slashes
             (folder / f"{name}.svg").write_text(text, encoding="utf-8")
     point(root / LATEST, folder.name)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
 
+from lab.experiments.xray.calls import Stretch, list_stretches
 from lab.experiments.xray.recording import Client, Recording, Segment, Thread
 from services.protocol.trace import Kind, Note
 
@@ -75,6 +76,7 @@ class Lane:
     Args:
         is_client: whether it is a client's; else a thread's of the server.
         key: of a thread.
+        calls: its system calls and what is between them, if strace was attached.
     """
 
     name: str
@@ -82,6 +84,7 @@ class Lane:
     spans: tuple[Span, ...]
     marks: tuple[Mark, ...] = ()
     key: LaneKey = (0, 0)
+    calls: tuple[Stretch, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,11 +260,13 @@ class Analysis:
         keys = sorted({*self.by_lane, *(key for key, each in self.threads.items() if everything or _has_run(each))})
         shown = sorted(keys, key=lambda key: self.by_lane[key][0].note.time if key in self.by_lane else -1)
         names = name_lanes(shown, self)
+        traced = {each.tid: tuple(list_stretches(each.calls)) for each in self.recording.traced}
         for key in shown:
             base = list(self._list_base(key))
             thread = self.threads.get(key)
             spans = self._refine(key, base, thread) if thread else base
-            yield Lane(names[key], False, tuple(_join(_fill(spans, self.recording.end, State.IDLE))), key=key)
+            joined = tuple(_join(_fill(spans, self.recording.end, State.IDLE)))
+            yield Lane(names[key], False, joined, key=key, calls=traced.get(key[1], ()))
 
     def _list_base(self, key: LaneKey) -> Iterator[Span]:
         """Give what the notes alone prove of a thread."""

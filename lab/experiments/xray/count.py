@@ -9,7 +9,7 @@ import json
 import re
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any
 from lab.base.errors import LabError
 from lab.experiments.xray import exchanges, switches
 from lab.experiments.xray.exchanges import EXCHANGES, SETTLE
-from lab.experiments.xray.strace import traced
+from lab.experiments.xray.strace import Call, parse_log, traced
 from lab.servers.backend import Backend
 from services.protocol import Address
 
@@ -28,15 +28,6 @@ _AFTER = int(SETTLE / 2 * 1e9)
 
 # Calls that copy bytes between the kernel and the process, and return how many.
 _COPYING = re.compile(r"^(p?readv?2?(64)?|p?writev?2?(64)?|recv(from|msg)|send(to|msg)|sendfile(64)?)$")
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """A system call, and when it returned: nanoseconds of CLOCK_REALTIME."""
-
-    time: int
-    name: str
-    result: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,28 +64,10 @@ class Cost:
         }
 
 
-def parse_log(lines: Iterable[str]) -> Iterator[Call]:
-    """Give the calls of a log of `strace -f -ttt -T` that have returned."""
-    for line in lines:
-        if line.rstrip().endswith("<unfinished ...>"):
-            continue
-        found = re.match(r"^(?:\d+ +|\[pid +\d+\] )?(\d+)\.(\d{6}) (?:<\.\.\. (\w+) resumed>|(\w+)\()", line)
-        if not found:
-            continue  # a signal, or the end of a process
-        result = re.search(r"\) += (-?\d+)", line)
-        length = re.search(r"<(\d+\.\d+)>$", line.rstrip())
-        seconds, micros, resumed, whole = found.groups()
-        time = int(seconds) * 1_000_000_000 + int(micros) * 1000
-        # A line shows the time of its start, unless the call is shown in two parts.
-        if whole and length:
-            time += int(float(length[1]) * 1e9)
-        yield Call(time, resumed or whole, int(result[1]) if result else 0)
-
-
 def count_calls(calls: Sequence[Call], begin: int, end: int, requests: int) -> tuple[dict[str, float], float]:
     """Return the calls by name, and the bytes copied, for each request of a leg."""
     # What the server does after its last reply belongs to it; the wait for one more request returns later.
-    inside = [call for call in calls if begin <= call.time <= end + _AFTER]
+    inside = [call for call in calls if call.end is not None and begin <= call.end <= end + _AFTER]
     names = Counter(call.name for call in inside)
     copied = sum(max(0, call.result) for call in inside if _COPYING.match(call.name))
     return {name: number / requests for name, number in names.most_common()}, copied / requests

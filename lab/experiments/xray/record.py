@@ -4,7 +4,7 @@ import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,8 +13,9 @@ from typing import Any
 from lab.base.errors import LabError
 from lab.experiments.xray import sampler, scenes
 from lab.experiments.xray.analysis import find_waits, is_orderly
-from lab.experiments.xray.recording import Client, Process, Recording, Segment, Thread
+from lab.experiments.xray.recording import Client, Process, Recording, Segment, SystemCall, Thread, TracedThread
 from lab.experiments.xray.scenes import Scene
+from lab.experiments.xray.strace import Call, Log, parse_log, traced, traced_process
 from lab.metrics.socket_owner import Owner
 from lab.servers.backend import Backend, Servers
 from services.protocol import Address
@@ -58,6 +59,7 @@ def record(
     folder: str,
     *,
     rounds: int = ROUNDS,
+    is_traced: bool = False,
     machine: Mapping[str, str | None] | None = None,
 ) -> Recording:
     """Play a scene against a model that is up, some rounds, and return the round in the middle.
@@ -67,6 +69,7 @@ def record(
 
     Args:
         folder: the value of `LAB_XRAY` with which the model was started.
+        is_traced: whether strace is attached, for the system calls of each thread.
         machine: facts about it, to be kept with the recording.
 
     Raises:
@@ -86,10 +89,11 @@ def record(
     for _ in range(_TRIES):
         _clear(backend, place)
         date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-        with _sampled(backend, model, place) as looks:
+        tracing = traced(backend, model) if is_traced else None
+        with _sampled(backend, model, place) as looks, _traced_if_possible(tracing) as log:
             played = _play(backend, request)
         facts = {"model": model, "scene": scene.name, "date": date, "backend": backend.name}
-        recorded += make_recordings(played, looks.result(), **facts)
+        recorded += make_recordings(played, looks.result(), log, **facts)
         if played["ended"] or any(is_orderly(each) for each in recorded):
             break
     return replace(choose_round(recorded), machine=machine or {})
@@ -102,6 +106,7 @@ def record_target(
     owner: Owner,
     *,
     rounds: int = ROUNDS,
+    is_traced: bool = False,
     machine: Mapping[str, str | None] | None = None,
 ) -> Recording:
     """Play a scene against a server that is not one of the lab's: it has no recorder.
@@ -109,6 +114,7 @@ def record_target(
     Args:
         backend: of processes, from which the scene is played.
         owner: the server's process, if that runs on this machine: the kernel shows what its threads do.
+        is_traced: as in `record`, if it does.
 
     Raises:
         LabError: the server cannot be reached.
@@ -117,14 +123,29 @@ def record_target(
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(max_workers=1) as pool:
         request = {"scene": scene.name, "host": address.host, "port": address.port, "folder": folder, "rounds": rounds}
         looks: Mapping[str, Any] = _see_nothing(owner.unknown or "it does not run as a process of this machine")
+        log = Log(fault="system calls: strace needs a process of this machine" if is_traced else "")
         if owner.pid:
             watching = pool.submit(_look_locally, backend, owner.pid, folder)
-            played = _play(backend, request | {"sampler": True})
+            with _traced_if_possible(traced_process(owner.pid) if is_traced else None) as log:
+                played = _play(backend, request | {"sampler": True})
             looks = watching.result()
         else:
             played = _play(backend, request)
     facts = {"model": str(address), "scene": scene.name, "date": date, "backend": "process"}
-    return replace(choose_round(make_recordings(played, looks, **facts)), machine=machine or {})
+    return replace(choose_round(make_recordings(played, looks, log, **facts)), machine=machine or {})
+
+
+@contextmanager
+def _traced_if_possible(tracing: AbstractContextManager[Log] | None) -> Iterator[Log]:
+    """Trace the block; if there is no strace, or no right to trace, the log says so."""
+    with ExitStack() as stack:
+        log = Log()
+        if tracing is not None:
+            try:
+                log = stack.enter_context(tracing)
+            except LabError as error:
+                log.fault = f"system calls: {error}"
+        yield log
 
 
 def _look_locally(backend: Backend, pid: int, folder: str) -> Mapping[str, Any]:
@@ -187,10 +208,12 @@ def _play(backend: Backend, request: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def make_recordings(
-    played: Mapping[str, Any], looks: Mapping[str, Any], *, model: str, scene: str, date: str, backend: str
+    played: Mapping[str, Any], looks: Mapping[str, Any], log: Log, *, model: str, scene: str, date: str, backend: str
 ) -> list[Recording]:
     """Return a recording for each round, from what the programs have printed."""
-    missing = [*played["faults"], *looks["faults"]]
+    missing = [*played["faults"], *looks["faults"], *([log.fault] if log.fault else [])]
+    calls = list(parse_log(log.lines))
+    ahead, misaligned = _align(played["clocks"]) if calls else (0, 0)
     if played["ended"]:
         missing.append(f"the rounds after number {len(played['rounds'])}: the server ended: {played['ended']}")
     if not played["processes"]:
@@ -212,6 +235,8 @@ def make_recordings(
                 look=looks["look"],
                 clock=played["clock"],
                 missing=tuple(missing),
+                traced=tuple(_make_traced(calls, start + ahead, end + ahead)),
+                misaligned=misaligned,
                 has_ended=bool(played["ended"]),
             )
         )
@@ -276,6 +301,24 @@ def _make_threads(looks: Mapping[str, Any], start: int, end: int) -> Iterator[Th
         ]
         if inside:
             yield Thread(pid, tid, name, tuple(inside))
+
+
+def _align(clocks: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """Return what strace's clock is ahead, and the error: of a reading, from one to the other, and of a microsecond."""
+    (first, error), (last, other) = clocks
+    return (first + last) // 2, max(error, other) + abs(last - first) // 2 + 1000
+
+
+def _make_traced(calls: Sequence[Call], start: int, end: int) -> Iterator[TracedThread]:
+    """Give the calls that are in part between two times of strace's clock, by thread."""
+    found: dict[int, list[SystemCall]] = {}
+    for call in calls:
+        until = end if call.end is None else min(call.end, end)
+        if call.start < end and until > start:
+            inside = SystemCall(max(call.start - start, 0), until - start, call.name)
+            found.setdefault(call.thread, []).append(inside)
+    for tid, inside_ in sorted(found.items()):
+        yield TracedThread(tid, tuple(sorted(inside_, key=lambda call: call.start)))
 
 
 def _name_state(state: str, calls: Mapping[int, str]) -> str:

@@ -75,6 +75,23 @@ class Thread:
 
 
 @dataclass(frozen=True, slots=True)
+class SystemCall:
+    """A system call, or the part of it that is inside of the recording."""
+
+    start: int
+    end: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class TracedThread:
+    """The system calls of a thread, in their order, as strace saw them."""
+
+    tid: int
+    calls: tuple[SystemCall, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Recording:
     """A scene with one model.
 
@@ -85,6 +102,8 @@ class Recording:
         look: the median time between two looks at the kernel; 0 without.
         clock: the time from one reading of the clock to the next, which is the error between the sides.
         missing: what could not be recorded, and why.
+        traced: the threads that strace was attached to; empty without it. Under it, times are longer.
+        misaligned: the error between strace's clock and that of all other times.
         has_ended: whether the server ended meanwhile.
     """
 
@@ -99,6 +118,8 @@ class Recording:
     look: int = 0
     clock: int = 0
     missing: tuple[str, ...] = ()
+    traced: tuple[TracedThread, ...] = ()
+    misaligned: int = 0
     has_ended: bool = False
     machine: Mapping[str, str | None] = field(default_factory=dict)
 
@@ -111,6 +132,8 @@ class Recording:
             ]
         for thread, seen in zip(data["threads"], self.threads, strict=True):
             thread["segments"] = [[item.start, item.end, item.state, item.cpu, item.queued] for item in seen.segments]
+        for traced, calls in zip(data["traced"], self.traced, strict=True):
+            traced["calls"] = [[call.start, call.end, call.name] for call in calls.calls]
         return {"version": VERSION, **data}
 
     @classmethod
@@ -142,6 +165,11 @@ class Recording:
                     for item in data["threads"]
                 ),
                 missing=tuple(data["missing"]),
+                traced=tuple(
+                    TracedThread(item["tid"], tuple(SystemCall(*call) for call in item["calls"]))
+                    for item in data.get("traced", ())
+                ),
+                misaligned=data.get("misaligned", 0),
                 has_ended=data.get("has_ended", False),
             )
         except (KeyError, TypeError, ValueError) as error:

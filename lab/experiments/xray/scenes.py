@@ -262,6 +262,16 @@ def _find_end(host: str, port: int) -> str:
     return ""
 
 
+def compare_clocks() -> tuple[int, int]:
+    """Return what CLOCK_REALTIME is ahead of CLOCK_MONOTONIC, and the error of that: the best of some readings."""
+    readings = []
+    for _ in range(100):
+        before, real, after = time.monotonic_ns(), time.time_ns(), time.monotonic_ns()
+        readings.append((after - before, real - (before + after) // 2))
+    took, ahead = min(readings)
+    return ahead, took // 2
+
+
 def read_notes(folder: Path, since: int) -> tuple[list[dict[str, Any]], list[str]]:
     """Return what the processes of a server have noted since a time, and what is wrong with their files."""
     processes, faults = [], []
@@ -287,6 +297,7 @@ def main() -> int:
         while not (folder / SAMPLING).exists() and time.monotonic() < deadline:
             time.sleep(0.01)
     burn = count_rounds()
+    clocks = [compare_clocks()]
     begin = time.monotonic_ns()
     try:
         rounds, ended = play_rounds(scene, host, port, burn, request["rounds"])
@@ -297,10 +308,11 @@ def main() -> int:
         if folder and folder.exists():
             (folder / DONE).touch()
     processes, faults = read_notes(folder, begin) if folder else ([], [])
+    clocks.append(compare_clocks())
     ticks = [time.monotonic_ns() for _ in range(1000)]
     resolution = int(statistics.median(after - before for before, after in pairwise(ticks)))
     played = {"rounds": rounds, "ended": ended, "processes": processes, "faults": faults, "clock": resolution}
-    print(json.dumps(played))
+    print(json.dumps(played | {"clocks": clocks}))
     return 0
 
 

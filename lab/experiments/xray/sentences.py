@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from lab.experiments.xray.analysis import SHORTEST, Analysis, Edge, State
+from lab.experiments.xray.recording import Recording
 
 _VERBS = {
     State.SLEEPING: "slept for",
@@ -29,6 +30,17 @@ def conclude(analysis: Analysis) -> str:
         for holder, waiter, via in analysis.chain
     ]
     return ", ".join(links) or "no client waits for another"
+
+
+def describe_tracing(recording: Recording) -> str:
+    """Return what is to be known of the system calls on the time axis; empty if there are none."""
+    if not recording.traced:
+        return ""
+    return (
+        "The system calls are from strace, which stops a thread at each: times are longer than without it. "
+        f"Its clock is aligned with that of the lanes to within {recording.misaligned / 1000:.1f} \u00b5s. "
+        "It shows no context switches: lab xray --count counts them."
+    )
 
 
 def explain(analysis: Analysis) -> list[str]:

@@ -1,13 +1,15 @@
 """Trace the system calls of a model with strace, which is attached for the length of a block."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lab.base.errors import LabError
@@ -19,13 +21,60 @@ _SECONDS = 20.0
 _LIST = "\nprint(json.dumps(list_pids(int(sys.argv[1]))))\n"
 # All threads, absolute times, lengths, and no content.
 _OPTIONS = ("-f", "-ttt", "-T", "-s", "0")
+# With a file for its output, strace begins each line with the thread.
+_OUTPUT = ("-o", "/dev/stdout")
+
+_CALL = re.compile(r"^(\d+) +(\d+)\.(\d{6}) (?:<\.\.\. (\w+) resumed>|(\w+)\()")
+_OPEN = re.compile(r"<(unfinished|detached) \.\.\.>$")
 
 
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A system call of a thread, in nanoseconds of CLOCK_REALTIME. Its end is None if it has not returned."""
+
+    thread: int
+    name: str
+    start: int
+    end: int | None
+    result: int = 0
+
+
+@dataclass(slots=True)
 class Log:
-    """What strace has written: complete after the block."""
+    """What strace has written: complete after the block.
 
-    def __init__(self) -> None:
-        self.lines: list[str] = []
+    Args:
+        fault: why there is nothing.
+    """
+
+    lines: list[str] = field(default_factory=list)
+    fault: str = ""
+
+
+def parse_log(lines: Iterable[str]) -> Iterator[Call]:
+    """Give the calls of a log of `strace -f -ttt -T`: first those that have returned."""
+    begun: dict[int, tuple[str, int]] = {}
+    for line in lines:
+        text = line.rstrip()
+        found = _CALL.match(text)
+        if not found:
+            if ended := re.match(r"(\d+) .*\+\+\+$", text):
+                begun.pop(int(ended[1]), None)
+            continue  # a signal, or the end of a thread
+        seconds, micros = int(found[2]), int(found[3])
+        thread, time_ = int(found[1]), seconds * 1_000_000_000 + micros * 1000
+        if _OPEN.search(text):
+            begun[thread] = (found[5] or found[4], time_)
+            continue
+        result = re.search(r"\) += (-?\d+)", text)
+        length = re.search(r"<(\d+\.\d+)>$", text)
+        took = int(float(length[1]) * 1e9) if length else 0
+        # The line shows the time of its start, unless the call is shown in two parts.
+        _, start = begun.pop(thread, ("", time_ - took)) if found[4] else ("", time_)
+        end = time_ if found[4] else time_ + took
+        yield Call(thread, found[4] or found[5], start, end, int(result[1]) if result else 0)
+    for thread, (name, start) in begun.items():
+        yield Call(thread, name, start, None)
 
 
 def list_pids(backend: Backend, model: str) -> list[int]:
@@ -47,16 +96,30 @@ def traced(backend: Backend, model: str, options: Sequence[str] = _OPTIONS) -> I
         LabError: there is no strace, or it may not trace them; the message says which.
     """
     command = _find_strace(backend, model)
-    pids = list_pids(backend, model)
+    with _attached([*command, *options], list_pids(backend, model)) as log:
+        yield log
+
+
+@contextmanager
+def traced_process(top: int) -> Iterator[Log]:
+    """Attach strace to a process of this machine and those below it, for the length of the block.
+
+    Raises:
+        LabError: as `traced`.
+    """
+    with _attached([_find_program(), *_OPTIONS], switches.list_pids(top)) as log:
+        yield log
+
+
+@contextmanager
+def _attached(command: Sequence[str], pids: Sequence[int]) -> Iterator[Log]:
     found = Log()
     with tempfile.TemporaryDirectory() as folder:
-        said = Path(folder, "said")
-        command += options
-        for pid in pids:
-            command += ["-p", str(pid)]
-        with said.open("wb") as stderr:
+        said, log = Path(folder, "said"), Path(folder, "log")
+        command = [*command, *_OUTPUT, *(f"--attach={pid}" for pid in pids)]
+        with said.open("wb") as stderr, log.open("wb") as stdout:
             process = subprocess.Popen(  # noqa: S603 - strace
-                command, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr, preexec_fn=die_with_lab
+                command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, preexec_fn=die_with_lab
             )
         try:
             _wait_attached(process, said, len(pids))
@@ -64,7 +127,7 @@ def traced(backend: Backend, model: str, options: Sequence[str] = _OPTIONS) -> I
         finally:
             process.send_signal(signal.SIGINT)  # it lets go of the processes; a Docker client passes it on
             process.wait()
-            found.lines += said.read_text(errors="replace").splitlines()
+            found.lines += log.read_text(errors="replace").splitlines()
 
 
 def _find_strace(backend: Backend, model: str) -> list[str]:
@@ -75,10 +138,14 @@ def _find_strace(backend: Backend, model: str) -> list[str]:
     """
     if container := backend.faults.container:
         return [*container.tracing_command(model), "strace"]
+    return [_find_program()]
+
+
+def _find_program() -> str:
     program = shutil.which("strace")
     if program is None:
         raise LabError("strace is not installed: apt-get install strace")
-    return [program]
+    return program
 
 
 def _wait_attached(process: "subprocess.Popen[bytes]", said: Path, count: int) -> None:

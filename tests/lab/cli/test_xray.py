@@ -127,3 +127,10 @@ def test_model_that_is_killed_in_a_scene_is_said_and_the_rest_is_shown(
     assert broken["threads"], "and what the kernel had shown"
     assert "the server ended: Connection refused" in stored.with_name("index.html").read_text()
     assert lab("xray", "--show", str(stored), "--out", str(tmp_path)).returncode == 1
+
+
+@pytest.mark.parametrize("other", [("--count",), ("--show", str(STORED))], ids=["count", "show"])
+def test_system_calls_of_what_is_no_scene_are_refused(lab: Lab, other: tuple[str, ...]) -> None:
+    done = lab("xray", "--kernel", *other)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.strip().endswith("--kernel is for recording a scene: leave out --count and --show")

@@ -1,17 +1,21 @@
 """The page of `lab xray`, its pictures and its trace, of made-up recordings."""
 
 import re
+from dataclasses import replace
 from xml.etree import ElementTree
 
+from lab.base.paths import ROOT
 from lab.experiments.xray.analysis import Analysis
-from lab.experiments.xray.recording import Recording
+from lab.experiments.xray.calls import Activity
+from lab.experiments.xray.recording import Recording, SystemCall, TracedThread, read_recordings
 from lab.report.xray_page import render
-from lab.report.xray_svg import draw, measure_label
+from lab.report.xray_svg import NARROW, draw, measure_label
 from lab.report.xray_trace import make_trace
 from tests.support.made_up_xray import (
     LOOP,
     LOOP_CLIENTS,
     MS,
+    OWN,
     SEQUENTIAL,
     make_process,
     make_recording,
@@ -19,6 +23,13 @@ from tests.support.made_up_xray import (
 
 SVG = "{http://www.w3.org/2000/svg}"
 CHAIN = make_recording([make_process(1, [SEQUENTIAL])])
+CALLS = (
+    SystemCall(0, 2 * MS, "accept4"),
+    SystemCall(2 * MS, 22 * MS, "clock_nanosleep"),
+    SystemCall(23 * MS, 24 * MS, "sendto"),
+    SystemCall(24 * MS, 33 * MS, "recvfrom"),
+)
+TRACED = replace(CHAIN, traced=(TracedThread(1, CALLS), TracedThread(2, CALLS)), misaligned=1_240)
 LOOPED = make_recording([make_process(1, [LOOP])], LOOP_CLIENTS)
 
 
@@ -47,15 +58,15 @@ def test_picture_has_a_bar_for_each_state_with_its_words() -> None:
         "in the backlog: 23 ms, from 0.1 ms",
         "in the backlog: 34 ms, from 0.1 ms",
     ]
-    assert list_titles(picture, "mark").count("sent at 6.0 ms") == 1
+    assert list_titles(picture, "mark")[2] == "sent at 6.0 ms, answered at 35 ms, closed at 36 ms"
 
 
 def test_bar_is_as_long_as_its_time() -> None:
     picture = parse(CHAIN, end=100 * MS)
     words = "computing for B: 10 ms, from 24 ms"
-    (bar,) = [each for each in picture.iter(f"{SVG}rect") if each.findtext(f"{SVG}title") == words]
+    (bar,) = [each for each in picture.iter(f"{SVG}path") if each.findtext(f"{SVG}title") == words]
     axis = 1000 - 8 - measure_label(Analysis(CHAIN))
-    assert abs(float(bar.get("width", 0)) - axis * 10 / 100) < 0.2
+    assert abs(float(bar.get("d", "").partition("h")[2]) - axis * 10 / 100) < 0.2
 
 
 def test_arrows_go_from_the_lane_that_holds_to_the_client_that_waits() -> None:
@@ -74,7 +85,7 @@ def test_arrows_go_from_the_lane_that_holds_to_the_client_that_waits() -> None:
 
 def test_names_stand_above_the_lanes_of_a_narrow_picture() -> None:
     wide, narrow = parse(CHAIN), parse(CHAIN, width=360)
-    assert len(list(wide.iter(f"{SVG}rect"))) >= len(list(narrow.iter(f"{SVG}rect")))
+    assert not list(narrow.iter(f"{SVG}title"))
     heights = [int(each.get("viewBox", "").split()[-1]) for each in (wide, narrow)]
     assert heights[1] > heights[0]
 
@@ -98,14 +109,42 @@ def test_page_says_everything_in_words() -> None:
 
 def test_pictures_of_one_page_share_their_axis() -> None:
     page = render([LOOPED, CHAIN], missing={})
-    wide = re.findall(r'<div class="wide"><svg .*?</svg>', page, re.DOTALL)
-    axes = [re.findall(r'<text class="soft" x="([\d.]+)" [^>]*>([^<]+)<', each) for each in wide]
-    assert len(axes) == 2
-    assert axes[0] == axes[1]
+    wide, narrow = (re.findall(rf'<div class="{name}"><svg .*?</svg>', page, re.DOTALL) for name in ("wide", "narrow"))
+    for pictures, size in ((wide, "w"), (narrow, "n")):
+        parts = [f's0{size}-{part}"' for part in ("lines", "ticks")]
+        assert all(f'id="{part}' in pictures[0] and f'href="#{part}' in pictures[1] for part in parts)
     # Ten milliseconds in both.
-    lengths = [re.findall(r'width="([\d.]+)" height="18"><title>computing for B', each) for each in wide]
+    lengths = [re.findall(r'h([\d.]+)"><title>computing for B', each) for each in wide]
     assert len(lengths[0]) == 1
     assert lengths[0] == lengths[1]
+
+
+def test_narrow_picture_uses_the_bars_of_the_wide_one_at_its_own_places() -> None:
+    page = render([CHAIN, LOOPED], missing={})
+    wide, narrow = (
+        re.findall(rf'<div class="{name}">(<svg .*?</svg>)', page, re.DOTALL)[1] for name in ("wide", "narrow")
+    )
+    alone = draw(Analysis(LOOPED), width=NARROW, end=CHAIN.end, label=100)
+    for lane in range(4):
+        (bars,) = re.findall(rf'<g class="bars" id="s01-{lane}">(.*?)</g>', wide)
+        (place,) = re.findall(rf'<use href="#s01-{lane}" transform="translate\((.*?)\)scale\((.*?) 1\)"/>', narrow)
+        (right, down), stretch = map(float, place[0].split()), float(place[1])
+        moved = {(right + x * stretch, y + down, length * stretch) for x, y, length in list_lines(bars)}
+        own = re.findall(r'<g class="bars">(.*?)</g>', alone)[lane]
+        for x, y, length in list_lines(own):
+            near = [each for each in moved if abs(each[0] - x) < 0.2 and abs(each[2] - length) < 0.2]
+            assert [each[1] for each in near] == [y]
+
+
+def list_lines(bars: str) -> list[tuple[float, float, float]]:
+    """Return the lines of a lane: left, middle, length."""
+    return [(float(x), float(y), float(length)) for x, y, length in re.findall(r"M([\d.]+) ([\d.]+)h([\d.]+)", bars)]
+
+
+def test_page_of_all_models_and_scenes_has_at_most_200_kb() -> None:
+    recordings = read_recordings(ROOT / "docs" / "data" / "xray.json")
+    assert len({each.model for each in recordings}) > 15
+    assert len(render(recordings, missing={}).encode()) <= 200_000
 
 
 def test_trace_has_a_row_for_each_lane_and_a_flow_for_each_wait() -> None:
@@ -118,4 +157,44 @@ def test_trace_has_a_row_for_each_lane_and_a_flow_for_each_wait() -> None:
     assert [(event["ph"], event["name"], event["tid"]) for event in flows] == [
         ("s", "C waits for B", 4),
         ("f", "C waits for B", 3),
+    ]
+
+
+def test_system_calls_have_a_row_below_their_thread() -> None:
+    picture = parse(TRACED)
+    assert list_titles(picture, "sleeping thin") == ["clock_nanosleep: 20 ms, from 2.0 ms"]
+    assert list_titles(picture, "running thin") == [f"{Activity.RUN}: 1.0 ms, from 22 ms"]
+    assert list_titles(picture, "reading thin") == ["recvfrom: 9.0 ms, from 24 ms"]
+    (bar,) = [each for each in picture.iter() if each.get("class") == "sleeping thin"]
+    (thread,) = [each for each in picture.iter() if each.get("class") == "name" and each.text == "thread"]
+    assert list_lines(bar.get("d", ""))[0][1] > float(thread.get("y", 0))
+    page = render([TRACED], missing={})
+    assert "system calls: clock_nanosleep 1 times, 20 ms; recvfrom 1 times, 9.0 ms; accept4 1 times, 2.0 ms" in page
+    assert "aligned with that of the lanes to within 1.2 µs" in page
+    assert "the system calls of a thread, and what is between them" in page
+    assert "the system calls of a thread" not in render([CHAIN], missing={})
+
+
+def test_trace_has_the_system_calls_below_their_thread() -> None:
+    traced = (TracedThread(1, CALLS), TracedThread(2, CALLS[:1]))
+    recording = replace(make_recording([make_process(1, [OWN["A"], OWN["B"]])]), traced=traced)
+    events = make_trace([recording])["traceEvents"]
+    rows = {event["tid"]: event["args"]["name"] for event in events if event["name"] == "thread_name"}
+    places = {event["tid"]: event["args"]["sort_index"] for event in events if event["name"] == "thread_sort_index"}
+    assert [rows[row] for row in sorted(rows, key=lambda row: places[row])] == [
+        "A",
+        "B",
+        "C",
+        "thread 1",
+        "thread 1: system calls",
+        "thread 2",
+        "thread 2: system calls",
+    ]
+    calls = [event for event in events if event.get("cat") == "system call"]
+    assert [(event["name"], event["ts"], event["dur"], rows[event["tid"]]) for event in calls] == [
+        ("accept4", 0, 2000, "thread 1: system calls"),
+        ("clock_nanosleep", 2000, 20_000, "thread 1: system calls"),
+        ("sendto", 23_000, 1000, "thread 1: system calls"),
+        ("recvfrom", 24_000, 9000, "thread 1: system calls"),
+        ("accept4", 0, 2000, "thread 2: system calls"),
     ]

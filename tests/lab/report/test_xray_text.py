@@ -1,10 +1,13 @@
 """An X-ray in characters, of made-up recordings, column by column."""
 
+from dataclasses import replace
+
 import pytest
 
 from lab.experiments.xray.analysis import Analysis
+from lab.experiments.xray.recording import SystemCall, TracedThread
 from lab.report.xray_text import draw, make_legend, render
-from tests.support.made_up_xray import LOOP, LOOP_CLIENTS, OWN, SEQUENTIAL, make_process, make_recording
+from tests.support.made_up_xray import LOOP, LOOP_CLIENTS, MS, OWN, SEQUENTIAL, make_process, make_recording
 
 CHAIN = Analysis(make_recording([make_process(1, [SEQUENTIAL])]))
 
@@ -52,3 +55,20 @@ def test_legend_has_what_the_lanes_have() -> None:
     analysis = Analysis(make_recording([make_process(1, [LOOP])], LOOP_CLIENTS))
     characters = [line[0] for line in make_legend([analysis], 52).splitlines()]
     assert characters == ["_", "-", "<", ".", "z", "#", "=", ">", "x"]
+
+
+def test_system_calls_have_a_row_below_their_thread() -> None:
+    calls = (
+        SystemCall(0, 10 * MS, "accept4"),
+        SystemCall(12 * MS, 20 * MS, "futex"),
+        SystemCall(20 * MS, 30 * MS, "brk"),
+    )
+    recording = make_recording([make_process(1, [SEQUENTIAL])])
+    analysis = Analysis(replace(recording, end=40 * MS, traced=(TracedThread(1, calls),), misaligned=2_000))
+    lines = draw(analysis, 56).splitlines()
+    assert [line[:16].strip() for line in lines] == ["A", "B", "C", "thread", "system calls", ""]
+    assert lines[4][16:] == "aaaaaaaaaa==ffffffffoooooooooo"
+    assert "to within 2.0 µs" in render(analysis, 200)
+    legend = make_legend([analysis], 56).splitlines()
+    assert "f   in a row of system calls: futex" in legend
+    assert not [line for line in make_legend([CHAIN], 56).splitlines() if "system calls" in line]

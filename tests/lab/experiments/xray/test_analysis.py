@@ -8,8 +8,9 @@ import pytest
 from lab.base.errors import LabError
 from lab.experiments.xray.analysis import Analysis, State, is_orderly
 from lab.experiments.xray.record import choose_round, make_recordings
-from lab.experiments.xray.recording import Recording, read_recordings, write_recordings
+from lab.experiments.xray.recording import Recording, SystemCall, TracedThread, read_recordings, write_recordings
 from lab.experiments.xray.sentences import conclude, explain
+from lab.experiments.xray.strace import Log
 from tests.support.made_up_xray import (
     LOOP,
     LOOP_CLIENTS,
@@ -287,12 +288,19 @@ def test_recordings_are_made_of_what_the_programs_print() -> None:
         "faults": ["x"],
         "clock": 80,
         "ended": "",
+        "clocks": [[4_999_999_935, 20], [5_000_000_035, 30]],
     }
     looks: dict[str, object] = {
         "threads": [[9, 102, "python", [[900, 1050, "202", 5, 6], [1060, 1300, "running", 7, 8]]]]
     }
     looks |= {"faults": ["y"], "machine": "x86_64", "look": 10}
-    (found,) = make_recordings(played, looks, model="m", scene="sleep", date="d", backend="process")
+    # Its clock is 15 ns less than 5 s ahead of the other one.
+    log = [
+        "102 5.000000 futex(0x7f <unfinished ...>",
+        "103 5.000001 recvfrom(5,  <unfinished ...>",
+        "7 6.000000 getpid() = 7",
+    ]
+    (found,) = make_recordings(played, looks, Log(log), model="m", scene="sleep", date="d", backend="process")
     assert found.end == 200
     assert [(note.time, note.thread, note.kind.name) for note in found.processes[0].notes] == [
         (15, 102, "OPENED"),
@@ -305,6 +313,11 @@ def test_recordings_are_made_of_what_the_programs_print() -> None:
         (60, 200, "running"),
     ]
     assert found.missing == ("x", "y")
+    assert found.traced == (
+        TracedThread(102, (SystemCall(0, 200, "futex"),)),
+        TracedThread(103, (SystemCall(15, 200, "recvfrom"),)),
+    )
+    assert found.misaligned == 30 + 50 + 1000
     assert found.clock == 80
     json.dumps(found.as_json())
 

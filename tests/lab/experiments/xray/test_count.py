@@ -8,10 +8,10 @@ import pytest
 
 from lab.base.errors import LabError
 from lab.experiments.xray import exchanges
-from lab.experiments.xray.count import Call, count_calls, count_switches, measure, parse_log
+from lab.experiments.xray.count import count_calls, count_switches, measure
 from lab.experiments.xray.record import find_address
 from lab.experiments.xray.scenes import SCENES
-from lab.experiments.xray.strace import traced
+from lab.experiments.xray.strace import Call, parse_log, traced
 from lab.report.xray_costs import list_rows
 from lab.servers.catalogue import Catalogue
 from lab.servers.processes import Processes
@@ -32,30 +32,37 @@ def test_log_of_strace_is_read() -> None:
 7 101.200000 <... recvfrom resumed>""..., 65536, 0, NULL, NULL) = 1024 <0.200000>
 7 101.300000 epoll_wait(3, [], 64, 0)   = 0 <0.000100>
 7 101.400000 recvfrom(5, 0x7f, 65536, 0, NULL, NULL) = -1 EAGAIN (Resource temporarily unavailable) <0.000008>
+9 101.420000 <... futex resumed>) = 0 <0.120000>
+8 101.450000 exit_group(0 <unfinished ...>
 8 101.500000 --- SIGTERM {si_signo=SIGTERM} ---
 8 101.600000 +++ exited with 0 +++
+7 101.700000 accept4(3,  <detached ...>
 """
+    s, ms, us = SECOND, SECOND // 1000, 1000
     assert list(parse_log(lines.splitlines())) == [
-        Call(100 * SECOND + SECOND // 4, "recvfrom", 6),
-        Call(100 * SECOND + SECOND // 2 + 10_000, "sendto", 7),
-        Call(101 * SECOND + SECOND // 10 + 5_000, "futex", 1),
-        Call(101 * SECOND + SECOND // 5, "recvfrom", 1024),
-        Call(101 * SECOND + 300_100_000, "epoll_wait", 0),
-        Call(101 * SECOND + 400_008_000, "recvfrom", -1),
+        Call(7, "recvfrom", 100 * s, 100 * s + 250 * ms, 6),
+        Call(7, "sendto", 100 * s + 500 * ms, 100 * s + 500 * ms + 10 * us, 7),
+        Call(8, "futex", 101 * s + 100 * ms, 101 * s + 100 * ms + 5 * us, 1),
+        Call(7, "recvfrom", 101 * s, 101 * s + 200 * ms, 1024),
+        Call(7, "epoll_wait", 101 * s + 300 * ms, 101 * s + 300 * ms + 100 * us, 0),
+        Call(7, "recvfrom", 101 * s + 400 * ms, 101 * s + 400 * ms + 8 * us, -1),
+        Call(9, "futex", 101 * s + 300 * ms, 101 * s + 420 * ms, 0),
+        Call(7, "accept4", 101 * s + 700 * ms, None),
     ]
 
 
 def test_calls_and_bytes_of_a_leg_are_counted() -> None:
-    calls = [
-        Call(9, "recvfrom", 500),
-        Call(10, "recvfrom", 6),
-        Call(15, "sendto", 7),
-        Call(16, "epoll_wait", 1),
-        Call(20, "recvfrom", 6),
-        Call(21, "recvfrom", -1),
-        Call(22, "sendto", 7),
-        Call(10 * SECOND, "recvfrom", 500),
+    returned = [
+        (9, "recvfrom", 500),
+        (10, "recvfrom", 6),
+        (15, "sendto", 7),
+        (16, "epoll_wait", 1),
+        (20, "recvfrom", 6),
+        (21, "recvfrom", -1),
+        (22, "sendto", 7),
+        (10 * SECOND, "recvfrom", 500),
     ]
+    calls = [Call(1, name, 0, end, result) for end, name, result in returned] + [Call(1, "recvfrom", 22, None)]
     assert count_calls(calls, 10, 22, 2) == ({"recvfrom": 1.5, "sendto": 1.0, "epoll_wait": 0.5}, 13.0)
 
 

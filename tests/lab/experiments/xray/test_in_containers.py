@@ -48,6 +48,14 @@ def test_scene_is_recorded_on_both_sides(lab: Containers) -> None:
     assert {(State.SLEEPING, "A"), (State.COMPUTING, "B")} <= {(span.state, span.client) for span in lane.spans}
 
 
+def test_system_calls_of_a_scene_are_shown_below_the_thread(lab: Containers) -> None:
+    recording = record(lab, MODEL, SCENES["sleep"], find_folder(lab), rounds=1, is_traced=True)
+    (process,) = recording.processes
+    (traced,) = recording.traced
+    assert traced.tid == process.notes[0].thread
+    assert {"accept4", "recvfrom", "clock_nanosleep", "sendto"} <= {call.name for call in traced.calls}
+
+
 def test_system_calls_are_counted_by_a_helper_among_its_processes(lab: Containers) -> None:
     costs, missing = measure(lab, MODEL, find_folder(lab).replace("{model}", MODEL), count=50, rounds=1)
     assert missing == {}

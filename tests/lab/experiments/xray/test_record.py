@@ -1,5 +1,6 @@
 """What surrounds a recording: servers that have no recorder, what the kernel does not show, models that end."""
 
+import errno
 import json
 import os
 import signal
@@ -19,12 +20,13 @@ from lab.experiments.xray.analysis import Analysis
 from lab.experiments.xray.record import find_address, make_recordings, record, record_target
 from lab.experiments.xray.scenes import SCENES, Actor, Scene, play, play_rounds, read_notes
 from lab.experiments.xray.sentences import conclude, explain
+from lab.experiments.xray.strace import Log, traced_process
 from lab.metrics.socket_owner import Owner, find_owner
 from lab.servers.catalogue import Catalogue
 from lab.servers.processes import Processes
 from services.protocol import Address
 from services.protocol.trace import Kind
-from tests.support.made_up_xray import make_process, make_recording
+from tests.support.made_up_xray import MS, make_process, make_recording
 from tests.support.waiting import wait_until
 
 ECHO = """
@@ -100,8 +102,11 @@ def test_clients_of_a_model_that_is_killed_in_a_scene_have_what_came_until_then(
         patch.setenv(ENV_XRAY, str(tmp_path))
         lab.up(["plain_socket"])
     address = find_address(lab, "plain_socket", SCENES["sleep"])
-    sleeper = Actor("A", "SLEEP", ((0.0, "SLEEP 60000\r\n"), (1.0, "PING\r\n")))
-    scene = Scene("sleep", "", (sleeper, Actor("C", "PING", ((0.0, "PING\r\n"),))))
+    actors = (
+        Actor("A", "SLEEP", ((0.0, "SLEEP 60000\r\n"), (1.0, "PING\r\n"))),
+        Actor("C", "PING", ((0.0, "PING\r\n"),)),
+    )
+    scene = Scene("sleep", "", actors)
 
     def kill_in_sleep() -> None:
         wait_until(lambda: any(note[2] == "WAIT" for each in read_notes(tmp_path, 0)[0] for note in each["notes"]))
@@ -113,15 +118,90 @@ def test_clients_of_a_model_that_is_killed_in_a_scene_have_what_came_until_then(
     killer.join()
     assert ended == "Connection refused"
     processes, faults = read_notes(tmp_path, 0)
-    played = {"rounds": rounds, "ended": ended, "processes": processes, "faults": faults, "clock": 1}
+    played = {"rounds": rounds, "ended": ended, "processes": processes, "faults": faults, "clock": 1, "clocks": []}
     looks = {"threads": [], "faults": [], "machine": "", "look": 0}
-    (found,) = make_recordings(played, looks, model="plain_socket", scene="sleep", date="", backend="process")
+    (found,) = make_recordings(played, looks, Log(), model="plain_socket", scene="sleep", date="", backend="process")
     assert found.has_ended
     assert found.missing == ("the rounds after number 1: the server ended: Connection refused",)
     assert [client.answered for client in found.clients] == [None, None]
     assert all(client.error for client in found.clients)
     assert [note.kind for process in found.processes for note in process.notes][-1] is Kind.WAIT
     assert [text.partition(":")[0] for text in explain(Analysis(found))] == ["A got no reply", "C got no reply"]
+
+
+def test_server_that_ends_between_two_rounds_leaves_those_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds = [[{"name": "A", "error": ""}] for _ in range(3)]
+    left = iter(rounds)
+
+    def play_or_fail(*_: object) -> object:
+        try:
+            return next(left)
+        except StopIteration:
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused") from None
+
+    monkeypatch.setattr("lab.experiments.xray.scenes.play", play_or_fail)
+    assert play_rounds(SCENES["sleep"], "127.0.0.1", 1, 1, 9) == (rounds[1:], "Connection refused")
+    with pytest.raises(ConnectionRefusedError):
+        play_rounds(SCENES["sleep"], "127.0.0.1", 1, 1, 9)
+
+
+def test_system_calls_of_a_scene_are_those_of_the_thread_that_serves(lab: Processes, tmp_path: Path) -> None:
+    folder = str(tmp_path / "{model}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(ENV_XRAY, folder)
+        lab.up(["plain_socket"])
+    found = record(lab, "plain_socket", SCENES["sleep"], folder, rounds=1, is_traced=True)
+    (process,) = found.processes
+    (traced,) = found.traced
+    assert traced.tid == process.notes[0].thread
+    names = [call.name for call in traced.calls]
+    assert {"accept4", "recvfrom", "clock_nanosleep", "sendto"} <= set(names)
+    # Both clocks agree: the thread sleeps in the kernel after the core has asked for it, and sends afterwards.
+    (sleep,) = [call for call in traced.calls if call.name == "clock_nanosleep"]
+    asked, answered = (
+        next(note.time for note in process.notes if note.kind is kind) for kind in (Kind.WAIT, Kind.SEND)
+    )
+    assert asked - found.misaligned <= sleep.start
+    assert sleep.start + 20 * MS - found.misaligned <= sleep.end <= answered + found.misaligned
+    assert 1000 < found.misaligned < MS
+    (lane,) = [lane for lane in Analysis(found).lanes if lane.calls]
+    assert not lane.is_client
+
+
+def test_system_calls_of_a_server_of_others_are_shown(lab: Processes, echo: tuple[Address, int]) -> None:
+    address, pid = echo
+    found = record_target(lab, address, SCENES["echo"], Owner(pid=pid), rounds=1, is_traced=True)
+    (traced,) = found.traced
+    assert traced.tid == pid
+    assert {"recvfrom", "sendto"} <= {call.name for call in traced.calls}
+    assert [lane.name for lane in Analysis(found).lanes if lane.calls] == ["thread"]
+
+
+def test_scene_without_strace_is_shown_with_the_reason(
+    lab: Processes, echo: tuple[Address, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lab.experiments.xray.strace.shutil.which", lambda name: None)
+    found = record_target(lab, echo[0], SCENES["echo"], Owner(pid=echo[1]), rounds=1, is_traced=True)
+    assert found.missing[0] == "system calls: strace is not installed: apt-get install strace"
+    assert not found.traced
+    assert all(client.answered for client in found.clients)
+
+
+def test_scene_of_a_process_that_may_not_be_traced_is_shown_with_the_reason(
+    lab: Processes, echo: tuple[Address, int]
+) -> None:
+    """As one of another user: here a process that is traced already."""
+    with traced_process(echo[1]):
+        found = record_target(lab, echo[0], SCENES["echo"], Owner(pid=echo[1]), rounds=1, is_traced=True)
+    assert found.missing[0].startswith("system calls: ")
+    assert found.missing[0].endswith("Operation not permitted")
+    assert all(client.answered for client in found.clients)
+
+
+def test_system_calls_of_a_server_elsewhere_cannot_be_had(lab: Processes, echo: tuple[Address, int]) -> None:
+    elsewhere = Owner(unknown="it is on the moon")
+    found = record_target(lab, echo[0], SCENES["echo"], elsewhere, rounds=1, is_traced=True)
+    assert "system calls: strace needs a process of this machine" in found.missing
 
 
 def test_client_without_a_reply_has_a_sentence() -> None:
