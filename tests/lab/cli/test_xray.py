@@ -3,16 +3,27 @@
 import json
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from lab.base.environ import ENV_XRAY
+from lab.base.errors import LabError
 from lab.base.paths import ROOT
+from lab.cli.commands import xray
+from lab.cli.main import cli
+from lab.experiments.xray.recording import Recording, read_recordings, write_recordings
+from lab.experiments.xray.scenes import Scene
+from lab.servers.catalogue import Model
 from lab.servers.runtime import runtime_directory
 from services.protocol.trace import Kind, parse
+from tests.support.fakes import UnusedBackend
 from tests.support.waiting import wait_until
 
 Lab = Callable[..., "CompletedProcess[str]"]
@@ -81,6 +92,71 @@ def test_target_without_a_scene_or_a_server_is_refused(lab: Lab, target: str, sa
     done = lab("xray", "--target", target)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.strip().endswith(said)
+
+
+def test_recording_with_a_client_that_got_no_reply_does_not_hold(tmp_path: Path) -> None:
+    answered = read_recordings(STORED)[0]
+    (first, *others) = answered.clients
+    lost = replace(answered, clients=(replace(first, answered=None, error="it broke"), *others))
+    for recording, code in ((answered, 0), (lost, 1)):
+        write_recordings(tmp_path / "x.json", [recording])
+        done = CliRunner().invoke(cli, ["xray", "--show", str(tmp_path / "x.json"), "--out", str(tmp_path)])
+        assert (done.exit_code, "got no reply: it broke" in done.output) == (code, bool(code))
+
+
+class OneByOne(UnusedBackend):
+    """A lab that notes what it is asked to do; one of its models cannot be started."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    def up(self, models: Iterable[str | Model] = (), **_: Any) -> None:
+        self.events.append(f"up {' '.join(map(str, models))}, {os.environ.get(ENV_XRAY)}")
+        if "thread_pool" in models:
+            raise LabError("no place for it")
+
+    def stop(self, model: str) -> int:
+        self.events.append(f"stop {model}")
+        return 0
+
+    def down(self) -> None:
+        self.events.append("down")
+
+
+def test_models_are_recorded_one_after_the_other(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each is alone on the machine, and has a recorder. The variable for it is not left behind."""
+    backend = OneByOne()
+    stored = replace(read_recordings(STORED)[0], scene="sleep")
+
+    def record(where: object, model: str, scene: Scene, folder: str, **more: object) -> Recording:
+        assert where == backend
+        assert (more["rounds"], more["is_traced"]) == (2, False)
+        backend.events.append(f"record {model} {scene.name} {folder}")
+        return replace(stored, model=model, scene=scene.name)
+
+    monkeypatch.setattr(xray, "open_backend", lambda name, project, *, catalogue: backend)
+    monkeypatch.setattr(xray, "record", record)
+    monkeypatch.setattr(xray, "choose_folder", lambda servers, runtime: "/a/{model}")
+    monkeypatch.delenv(ENV_XRAY, raising=False)
+    words = ["xray", "--scene", "all", "--rounds", "2", "--json", "plain_socket", "thread_pool", "prefork"]
+    done = CliRunner().invoke(cli, words)
+    assert done.exit_code == 1
+    assert "not recorded: thread_pool: no place for it" in done.stderr
+    found = [(each["model"], each["scene"]) for each in json.loads(done.stdout)]
+    assert found == [(model, scene) for model in ("plain_socket", "prefork") for scene in ("sleep", "slow")]
+    assert backend.events == [
+        "up plain_socket, /a/{model}",
+        "record plain_socket sleep /a/{model}",
+        "record plain_socket slow /a/{model}",
+        "stop plain_socket",
+        "up thread_pool, /a/{model}",
+        "up prefork, /a/{model}",
+        "record prefork sleep /a/{model}",
+        "record prefork slow /a/{model}",
+        "stop prefork",
+        "down",
+    ]
+    assert ENV_XRAY not in os.environ
 
 
 def test_model_that_cannot_run_here_is_named_and_the_others_are_shown(

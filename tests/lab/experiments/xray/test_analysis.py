@@ -8,7 +8,16 @@ import pytest
 from lab.base.errors import LabError
 from lab.experiments.xray.analysis import Analysis, State, is_orderly
 from lab.experiments.xray.record import choose_round, make_recordings
-from lab.experiments.xray.recording import Recording, SystemCall, TracedThread, read_recordings, write_recordings
+from lab.experiments.xray.recording import (
+    Client,
+    Recording,
+    Segment,
+    SystemCall,
+    Thread,
+    TracedThread,
+    read_recordings,
+    write_recordings,
+)
 from lab.experiments.xray.sentences import conclude, explain
 from lab.experiments.xray.strace import Log
 from tests.support.made_up_xray import (
@@ -308,17 +317,19 @@ def test_recordings_are_made_of_what_the_programs_print() -> None:
         (30, 102, "RECEIVED"),
         (900, 102, "CLOSE"),
     ]
-    assert [(each.start, each.end, each.state) for each in found.threads[0].segments] == [
-        (0, 50, "futex"),
-        (60, 200, "running"),
-    ]
+    assert found.threads == (
+        Thread(9, 102, "python", (Segment(0, 50, "futex", 5, 6), Segment(60, 200, "running", 7, 8))),
+    )
+    assert found.clients == (Client("A", "PING", 7, 0, 10, (20,), 100, 200),)
+    assert [(each.pid, each.has_gil) for each in found.processes] == [(9, True)]
     assert found.missing == ("x", "y")
     assert found.traced == (
         TracedThread(102, (SystemCall(0, 200, "futex"),)),
         TracedThread(103, (SystemCall(15, 200, "recvfrom"),)),
     )
     assert found.misaligned == 30 + 50 + 1000
-    assert found.clock == 80
+    assert (found.clock, found.look) == (80, 10)
+    assert (found.model, found.scene, found.date, found.backend) == ("m", "sleep", "d", "process")
     json.dumps(found.as_json())
 
 

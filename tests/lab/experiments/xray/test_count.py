@@ -8,7 +8,7 @@ import pytest
 
 from lab.base.errors import LabError
 from lab.experiments.xray import exchanges
-from lab.experiments.xray.count import count_calls, count_switches, measure
+from lab.experiments.xray.count import Cost, _make_costs, count_calls, count_switches, measure
 from lab.experiments.xray.record import find_address
 from lab.experiments.xray.scenes import SCENES
 from lab.experiments.xray.strace import Call, parse_log, traced
@@ -64,6 +64,41 @@ def test_calls_and_bytes_of_a_leg_are_counted() -> None:
     ]
     calls = [Call(1, name, 0, end, result) for end, name, result in returned] + [Call(1, "recvfrom", 22, None)]
     assert count_calls(calls, 10, 22, 2) == ({"recvfrom": 1.5, "sendto": 1.0, "epoll_wait": 0.5}, 13.0)
+
+
+def ended(end: int, name: str, result: int) -> Call:
+    """Return a system call by when it has returned."""
+    return Call(1, name, 0, end, result)
+
+
+def test_calls_after_the_last_reply_belong_to_it_for_half_of_the_pause() -> None:
+    """The server still has to wait for the next request; that of the next leg comes after a whole pause."""
+    half = int(exchanges.SETTLE / 2 * SECOND)
+    calls = [ended(22, "sendto", 7), ended(22 + half, "epoll_wait", 1), ended(23 + half, "recvfrom", 6)]
+    assert count_calls(calls, 10, 22, 1) == ({"sendto": 1.0, "epoll_wait": 1.0}, 7.0)
+
+
+def test_costs_are_medians_of_the_rounds() -> None:
+    """System calls by the clock of strace, CLOCK_REALTIME; switches were counted without it, by the other clock."""
+
+    def leg(name: str, begin: int, **more: object) -> dict[str, object]:
+        # The two clocks are far apart.
+        return {"name": name, "count": 2, "begin": [begin, 5], "end": [begin + 9, 6], **more}
+
+    quiet = [leg("PING", 0, switches=switches) for switches in (3.0, None, 1.0, 8.0)]
+    quiet.append(leg("echo 1 KiB", 0, switches=None))
+    # 2, 4 and 6 bytes of each request; a futex in one round only.
+    rounds = [(SECOND, 1, 4), (3 * SECOND, 2, 8), (5 * SECOND, 3, 12)]
+    calls = [ended(begin, "sendto", size) for begin, _, size in rounds] + [ended(3 * SECOND, "futex", 100)]
+    calls += [ended(begin + 1, "epoll_wait", 1) for begin, number, _ in rounds for _ in range(number)]
+    ping, echo = _make_costs("m", ["PING", "echo 1 KiB"], quiet, [leg("PING", begin) for begin, *_ in rounds], calls)
+    assert ping == Cost("m", "PING", {"sendto": 0.5, "epoll_wait": 1.0}, 3.0, 4.0)
+    assert ping.all_calls == 1.5
+    assert echo == Cost("m", "echo 1 KiB", None, None, None)
+    assert list(list_rows([ping, echo])) == [
+        ["m", "PING", "1.5", "sendto 0.5, epoll_wait 1", "3", "4"],
+        ["m", "echo 1 KiB", "–", "–", "–", "–"],  # noqa: RUF001
+    ]
 
 
 def test_switches_are_those_of_threads_that_were_there_all_the_time() -> None:
