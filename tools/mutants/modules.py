@@ -238,7 +238,7 @@ GROUPS = (
         ("services/protocol/http/*.py",),
         tuple(
             f"tests/services/protocol/http/test_{name}.py"
-            for name in ["strictness", "replies", "statuses", "websocket"]
+            for name in ["strictness", "replies", "statuses", "websocket", "head"]
         ),
     ),
     Group(
