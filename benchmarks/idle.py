@@ -65,6 +65,8 @@ WEBSOCKET = Dialect(
     b"\x81\x04PONG",
 )
 
+# Connections are opened in batches below the backlog of any listener, and asked all at once: with one at a time, a loop
+# that looks at each of its connections in each turn would need many minutes.
 HOLD = """
 import json, resource, socket, sys, time
 host, port, count, visits = sys.argv[1], *map(int, sys.argv[2:5])
@@ -72,35 +74,40 @@ greeting, ping, pong = map(bytes.fromhex, sys.argv[5:])
 _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
-def dial():
-    link = socket.create_connection((host, port), timeout=30)
+def dial(number):
+    links = [socket.create_connection((host, port), timeout=60) for _ in range(number)]
     if greeting:
-        link.sendall(greeting)
-        reply = b""
-        while not reply.endswith(b"\\r\\n\\r\\n"):
-            part = link.recv(1000)
-            assert part, reply
-            reply += part
-    ask(link)  # accepted, and not merely in the backlog
-    return link
+        for link in links:
+            link.sendall(greeting)
+        for link in links:
+            reply = b""
+            while not reply.endswith(b"\\r\\n\\r\\n"):
+                part = link.recv(1000)
+                assert part, reply
+                reply += part
+    ask(links)  # accepted, and not merely in the backlog
+    return links
 
-def ask(link):
-    link.sendall(ping)
-    assert (reply := link.recv(100)) == pong, reply
+def ask(links):
+    for link in links:
+        link.sendall(ping)
+    for link in links:
+        assert (reply := link.recv(100)) == pong, reply
 
-dial().close()  # what the first client loads is no cost of the others
+dial(1)[0].close()  # what the first client loads is no cost of the others
 print("warm", flush=True)
 sys.stdin.readline()
-held = [dial() for _ in range(count)]
+held = []
+while len(held) < count:
+    held += dial(min(50, count - len(held)))
 print("held", flush=True)
 sys.stdin.readline()
 times = []
 for _ in range(visits):
     begin = time.perf_counter()
-    with dial():
+    with dial(1)[0]:
         times.append(time.perf_counter() - begin)
-for link in held:
-    ask(link)
+ask(held)
 print(json.dumps(sorted(times)), flush=True)
 """
 
@@ -177,6 +184,8 @@ def main() -> None:
     parser.add_argument("--websocket", action="store_true", help="idle WebSockets instead of RESP")
     parser.add_argument("--backend", choices=("docker", "process"), default="docker")
     options = parser.parse_args()
+    # On a busy machine it takes minutes to open so many.
+    os.environ.setdefault("LAB_IDLE_SECONDS", "3600")
     dialect = WEBSOCKET if options.websocket else RESP
     catalogue = Catalogue.load()
     project = f"bench-idle-{os.getpid()}"

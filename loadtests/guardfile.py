@@ -2,8 +2,8 @@
 
     locust -f loadtests/guardfile.py,mine.py
 
-It ends Locust with the lab that started it, guards the web UI like the one of `lab load`, keeps response times to three
-digits, and prints each kind of failure at the end of a headless run.
+It ends Locust with the lab that started it, tells the lab that a worker has joined, guards the web UI like the one of
+`lab load`, keeps response times to three digits, and prints each kind of failure at the end of a headless run.
 """
 
 import sys
@@ -17,6 +17,7 @@ from lab.base.messages import encode
 from lab.load.messages import LoadFailure
 from loadtests import lifeline
 from loadtests.buckets import bucket_three_digits
+from loadtests.joining import announce
 from loadtests.web.access import AccessError, guard
 
 _MOST_FAILURES = 20
@@ -48,4 +49,5 @@ def print_failures(environment: Environment, **_: Any) -> None:
 
 
 cast(Any, events.init).add_listener(guard_ui)
+cast(Any, events.init).add_listener(announce)
 cast(Any, events.quitting).add_listener(print_failures)

@@ -27,15 +27,14 @@ from locust.exception import StopTest
 from locust.runners import MasterRunner, WorkerRunner
 
 from lab.base.environ import ENV_GENERATOR_CORES
-from lab.base.messages import say
 from lab.load.cores import pin_generator
 from lab.load.http_exchanges import ask_page
-from lab.load.messages import Joined
 from lab.load.workloads import CUSTOM_PROTOCOL, WORKLOADS, Workload, make_exchange
 from loadtests import lifeline, objections, rate_shares
 from loadtests.buckets import bucket_three_digits
 from loadtests.contract import FLAGS, RANDOM, LoadSpec, declare, option_of
 from loadtests.idle_connections import IdleConnections, divide
+from loadtests.joining import announce
 from loadtests.run_time import RunTime
 from loadtests.scripts import SCRIPTS
 from loadtests.shapes import CLOSED, STEADY, level
@@ -265,12 +264,6 @@ def open_idle_connections(environment: Environment) -> None:
         cast(Any, environment.events).test_stop.add_listener(lambda idle=idle, **_: idle.close())
         if (held := idle.open(count)) < count:
             raise StopTest(f"{model} accepted {held} of {count} idle connections")
-
-
-def announce(environment: Environment, **_: Any) -> None:
-    """On a worker, tell the lab that it has joined its master."""
-    if isinstance(environment.runner, WorkerRunner):
-        say(Joined())
 
 
 # Not as decorators: Locust does not annotate them.

@@ -80,6 +80,7 @@ def open_generator(
     environ: Mapping[str, str],
     own: Mapping[str, str] = MappingProxyType({}),
     publish: bool = False,
+    worker_arguments: Sequence[str] = (),
     join_seconds: float = _JOIN_SECONDS,
 ) -> Iterator[Generator]:
     """Start Locust, enter the block when all workers have joined, and end all processes after it.
@@ -90,6 +91,7 @@ def open_generator(
         environ: for all processes.
         own: for Locust or its master only.
         publish: publish the web UI's port.
+        worker_arguments: of Locust, for each worker: those that a master does not pass on.
 
     Raises:
         LabError: a worker did not join, or the master ended first.
@@ -111,7 +113,7 @@ def open_generator(
         # Only a headless Locust waits for its workers; with the web UI a run could begin without them.
         expected = ["--expect-workers", str(workers)]
         main = start_main([*arguments, "--master", *bound, *expected])
-        joining = ["--worker", "--master-host", main.host, "--master-port", str(port)]
+        joining = [*worker_arguments, "--worker", "--master-host", main.host, "--master-port", str(port)]
         # Failed exchanges are a result of the run, not an error of a worker.
         joining += ["--exit-code-on-error", "0"]
         started = [
@@ -184,20 +186,32 @@ class PersistentGenerator:
 
 
 def run_generator(
-    helpers: Helpers, arguments: Sequence[str], *, workers: int, environ: Mapping[str, str], timeout: float
+    helpers: Helpers,
+    arguments: Sequence[str],
+    *,
+    workers: int,
+    environ: Mapping[str, str],
+    timeout: float,
+    worker_arguments: Sequence[str] = (),
 ) -> Completed:
     """Run a headless load to its end.
 
     Args:
         workers: their number; 0 for Locust without a master.
         timeout: seconds after the workers have joined.
+        worker_arguments: see `open_generator`.
+
+    Returns:
+        With workers, `stdout` is all output of the master.
 
     Raises:
         LabError: a worker did not join, or the load timed out.
     """
     if not workers:
         return helpers.run_service("locust", arguments, environ={**environ, **_LIFELINE}, capture=True, timeout=timeout)
-    with open_generator(helpers, arguments, workers=workers, environ=environ) as generator:
+    with open_generator(
+        helpers, arguments, workers=workers, environ=environ, worker_arguments=worker_arguments
+    ) as generator:
         code = generator.wait(timeout)
         return Completed(["locust", *arguments], code, generator.main.output(), "")
 

@@ -5,11 +5,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from lab.base.environ import ENV_LIFELINE, ENV_LOCUSTFILES
+from lab.base.environ import ENV_LOCUSTFILES
 from lab.base.errors import LabError
 from lab.base.messages import decode
+from lab.load.generator import run_generator
 from lab.load.messages import LoadFailure
 from lab.servers.backend import Completed, Helpers, Listening, Loadable
 from lab.servers.catalogue import Model
@@ -27,8 +29,8 @@ _MOUNTED = "/locustfiles"
 _SLACK_SECONDS = 60.0
 
 _SERVICE = "http"
-# The capability of a server whose replies are not static, and the tag of the tasks that need it.
-_WORK = "work"
+# Capabilities, and the tags of the tasks that need them: replies that are not static, and WebSocket.
+_TAGS = ("work", "websocket")
 
 
 def name_files(*files: str) -> list[str]:
@@ -70,7 +72,8 @@ def choose_host(backend: Listening, model: Model) -> str:
 
 def choose_tags(model: Model) -> list[str]:
     """Return the arguments that leave out the tasks of `HTTP_FILE` that a model declares to lack."""
-    return ["--exclude-tags", _WORK] if _WORK in model.limits else []
+    lacking = [tag for tag in _TAGS if tag in model.limits]
+    return ["--exclude-tags", *lacking] if lacking else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,23 +97,38 @@ class Step:
 
 
 def run_headless(
-    helpers: Helpers, arguments: Sequence[str], users: int, seconds: float, environ: Mapping[str, str] | None = None
+    helpers: Helpers,
+    locustfiles: Sequence[str],
+    chosen: Sequence[str],
+    users: int,
+    seconds: float,
+    *,
+    workers: int = 0,
+    environ: Mapping[str, str] = MappingProxyType({}),
 ) -> list[Step]:
     """Run users for this long, print each kind of failure on stderr, and return what each step took.
 
     Args:
-        arguments: of Locust: its locustfiles, and the classes of users.
+        locustfiles: the arguments of Locust that select them and their tasks, for workers as well.
+        chosen: further arguments, such as the classes of users.
         users: their number.
+        workers: the number of processes that run them, led by one more; 0: a single process.
         environ: further variables.
 
     Raises:
-        LabError: Locust failed.
+        LabError: Locust failed, or a worker did not join.
     """
-    arguments = [*arguments, "--headless", "--json", "--users", str(users), "--spawn-rate", str(users)]
+    arguments = [*locustfiles, *chosen, "--headless", "--json", "--users", str(users), "--spawn-rate", str(users)]
     arguments += ["--run-time", f"{seconds:g}s", "--stop-timeout", "15", "--loglevel", "ERROR"]
-    own = {ENV_LIFELINE: "stdin", **(environ or {})}
-    done = helpers.run_service("locust", arguments, environ=own, capture=True, timeout=seconds + _SLACK_SECONDS)
-    for failure in find_failures(done.stderr):
+    done = run_generator(
+        helpers,
+        arguments,
+        workers=workers,
+        environ=environ,
+        timeout=seconds + _SLACK_SECONDS,
+        worker_arguments=locustfiles,
+    )
+    for failure in find_failures(done.stderr + done.stdout):
         print(f"lab: {failure}", file=sys.stderr)
     return read_steps(done, seconds)
 
@@ -127,10 +145,11 @@ def read_steps(done: Completed, seconds: float) -> list[Step]:
     Raises:
         LabError: it is not the JSON of a finished run.
     """
-    # A locustfile may print, too: Locust's JSON begins in a line of its own, at the end.
+    # A locustfile may print, too: Locust's JSON begins in a line of its own. With workers, stdout is also the stderr of
+    # the master, where tables come last.
     start = done.stdout.rfind("\n[") + 1 if "\n[" in done.stdout else done.stdout.find("[")
     try:
-        entries = json.loads(done.stdout[start:]) if start >= 0 else None
+        entries = json.JSONDecoder().raw_decode(done.stdout, start)[0] if start >= 0 else None
     except ValueError:
         entries = None
     # 1: a step has failed, which the table shows better.

@@ -59,6 +59,7 @@ def serve_ui(
     faults: Sequence[str],
     open_requests: Callable[[Sequence[str], Helper], FaultRequests],
     workers: int = 0,
+    worker_arguments: Sequence[str] = (),
     environ: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Run Locust's web UI until it is interrupted.
@@ -68,6 +69,7 @@ def serve_ui(
         faults: the faults that its form offers.
         open_requests: returns the handler of the generator's requests for faults in these models.
         workers: the number of processes that generate the load, led by the one with the UI; 0: that one generates it.
+        worker_arguments: see `open_generator`.
         environ: further variables for the generator.
 
     Raises:
@@ -86,7 +88,13 @@ def serve_ui(
     own |= {name: os.environ[name] for name in (ENV_UI_LOGIN, ENV_UI_ORIGINS) if name in os.environ}
     try:
         with open_generator(
-            backend.helpers, arguments, workers=workers, environ=shared, own=own, publish=True
+            backend.helpers,
+            arguments,
+            workers=workers,
+            environ=shared,
+            own=own,
+            publish=True,
+            worker_arguments=worker_arguments,
         ) as generator:
             requests = open_requests(names, generator.main)
             with_workers = f" with {workers} workers" if workers else ""

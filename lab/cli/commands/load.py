@@ -49,6 +49,15 @@ _DEFAULT = "closed_session"
 _OF_PRESET = "[default: the preset's]"
 
 
+workers_option = click.option(
+    "--workers",
+    type=click.IntRange(0, _MOST_WORKERS),
+    default=0,
+    show_default=True,
+    help="Generator processes, each on its own core; 0: a single process.",
+)
+
+
 def load_option(
     name: str, kind: click.ParamType[Any] | None = None, default: str = _OF_PRESET, metavar: str | None = None
 ) -> Callable[[FC], FC]:
@@ -110,13 +119,7 @@ def _default(name: str) -> str:
     metavar="DIR",
     help="Results folder: keep each measurement in DIR/load, as JSON, .hgrm and CSV, and a page of all.",
 )
-@click.option(
-    "--workers",
-    type=click.IntRange(0, _MOST_WORKERS),
-    default=0,
-    show_default=True,
-    help="Generator processes, each on its own core; 0: a single process.",
-)
+@workers_option
 @click.option("--headless", is_flag=True, help="No web UI: load one model after the other, and print a table.")
 @click.option("--json", "as_json", is_flag=True, help="Run headless, and print the measurements as JSON.")
 @click.pass_obj
@@ -290,6 +293,7 @@ def open_ui(
     arguments: Sequence[str],
     *,
     workers: int = 0,
+    worker_arguments: Sequence[str] = (),
     environ: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Run Locust's web UI, whose form can inject faults as well; see `serve_ui`."""
@@ -298,7 +302,14 @@ def open_ui(
         return FaultRequestReader(backend, names, generator, lambda line: click.echo(line, err=True))
 
     serve_ui(
-        backend, models, arguments, faults=list(FAULTS), open_requests=open_requests, workers=workers, environ=environ
+        backend,
+        models,
+        arguments,
+        faults=list(FAULTS),
+        open_requests=open_requests,
+        workers=workers,
+        worker_arguments=worker_arguments,
+        environ=environ,
     )
 
 

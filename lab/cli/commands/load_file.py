@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from lab.base.errors import LabError
-from lab.cli.commands.load import open_ui
+from lab.cli.commands.load import open_ui, workers_option
 from lab.cli.commands.load_gallery import show
 from lab.cli.context import DID_NOT_HOLD, HELD, Lab
 from lab.cli.params import DURATION, MODEL
@@ -25,6 +25,7 @@ from lab.load.web_ui import check_settings
 @click.option("--user", "classes", multiple=True, metavar="CLASS", help="Class of users; repeatable.  [default: all]")
 @click.option("--users", type=click.IntRange(1, 10_000), default=10, show_default=True, help="Users, of all classes.")
 @click.option("--duration", type=DURATION, default="10s", show_default=True, help="Length of a headless run.")
+@workers_option
 @click.option("--headless", is_flag=True, help="Print a table instead of opening the web UI.")
 @click.option("--json", "as_json", is_flag=True, help="Run headless, and print the requests as JSON.")
 @click.pass_obj
@@ -35,13 +36,15 @@ def load_file(
     classes: tuple[str, ...],
     users: int,
     duration: float,
+    workers: int,
     headless: bool,
     as_json: bool,
 ) -> None:
     """Load a running MODEL or peer with a locustfile, over HTTP.
 
     Locust's --host is the model's address, so a locustfile with HttpUser or FastHttpUser needs no change. Without
-    --file, the two classes RequestsUser and GeventUser ask all routes and check each status and body.
+    --file, the two classes RequestsUser and GeventUser ask all routes, and talk over a WebSocket, and check each
+    reply.
 
     Without --headless, Locust's web UI opens on 127.0.0.1:8089 (LAB_UI_PORT).
 
@@ -50,15 +53,15 @@ def load_file(
     Exit code 1: a request failed.
     """
     (found,) = lab.catalogue.select([model])
-    arguments, environ = list[str](), dict[str, str]()
+    environ: dict[str, str] = {}
     if file:
         path, environ = place(lab.backend, file)
-        arguments += name_files(path)
+        locustfiles = name_files(path)
     else:
-        arguments += [*name_files(HTTP_FILE), *choose_tags(found)]
-    arguments += ["--host", choose_host(lab.backend, found), *classes]
+        locustfiles = [*name_files(HTTP_FILE), *choose_tags(found)]
+    chosen = ["--host", choose_host(lab.backend, found), *classes]
     if headless or as_json:
-        rows = run_headless(lab.backend.helpers, arguments, users, duration, environ)
+        rows = run_headless(lab.backend.helpers, locustfiles, chosen, users, duration, workers=workers, environ=environ)
         show(rows, as_json=as_json)
         if not rows:
             raise LabError(
@@ -66,6 +69,13 @@ def load_file(
             )
         sys.exit(DID_NOT_HOLD if any(row.failures for row in rows) else HELD)
     check_settings()
-    chosen = [] if classes else ["--class-picker"]
+    chosen += [] if classes else ["--class-picker"]
     chosen += ["--users", str(users), "--spawn-rate", str(users)]
-    open_ui(lab.backend, [found], [*arguments, *chosen], environ=environ)
+    open_ui(
+        lab.backend,
+        [found],
+        [*locustfiles, *chosen],
+        workers=workers,
+        worker_arguments=locustfiles,
+        environ=environ,
+    )

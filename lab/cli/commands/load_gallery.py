@@ -35,7 +35,7 @@ def load_gallery(lab: Lab, kinds: tuple[str, ...], users: int, duration: float, 
     """
     chosen = choose_users(kinds, {state.model for state in lab.backend.gallery() if state.state == "running"})
     if headless or as_json:
-        rows = run_headless(lab.backend.helpers, [*name_files(FILE), *chosen], users, duration)
+        rows = run_headless(lab.backend.helpers, name_files(FILE), chosen, users, duration)
         show(rows, as_json=as_json)
         sys.exit(DID_NOT_HOLD if any(row.failures for row in rows) or not rows else HELD)
     running = {listener.model for listener in lab.backend.targets()}

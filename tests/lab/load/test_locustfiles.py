@@ -78,9 +78,10 @@ def test_host_is_the_address_of_the_models_http_over_tcp() -> None:
         choose_host(backend, model)
 
 
-def test_server_with_static_replies_is_not_asked_to_work() -> None:
-    uvicorn, nginx = CATALOGUE.select(["peer_uvicorn", "peer_nginx"])
-    assert choose_tags(nginx) == ["--exclude-tags", "work"]
+def test_server_is_not_asked_for_what_it_declares_to_lack() -> None:
+    uvicorn, waitress, nginx = CATALOGUE.select(["peer_uvicorn", "peer_waitress", "peer_nginx"])
+    assert choose_tags(nginx) == ["--exclude-tags", "work", "websocket"]
+    assert choose_tags(waitress) == ["--exclude-tags", "websocket"]
     assert choose_tags(uvicorn) == []
 
 
@@ -111,6 +112,7 @@ def test_what_is_no_list_of_steps_is_an_error_that_quotes_it(output: str, code: 
         read_steps(finished(output, code), 1.0)
 
 
-def test_output_of_a_locustfile_is_not_taken_for_the_result() -> None:
-    (step,) = read_steps(finished("[mine] starts\n" + json.dumps([{**ENTRY, "response_times": {}}])), 1.0)
+def test_other_output_is_not_taken_for_the_result() -> None:
+    result = json.dumps([{**ENTRY, "response_times": {}}])
+    (step,) = read_steps(finished(f"[mine] starts\n{result}\nType     Name  # reqs\n"), 1.0)
     assert step.taken == 100
