@@ -234,7 +234,8 @@ class HeadReader:
         stop = min(start + most + 2, len(buffer))
         end = buffer.find(b"\r\n", seen, stop)
         # An LF at the start has no CR before it, even if the byte before is one: that belongs to a body.
-        if buffer.startswith(b"\n", start) or _FORBIDDEN.search(buffer, seen, end if end >= 0 else stop):
+        # The CR at the end is searched too: a CR just before the end of a search may be one whose LF is missing.
+        if buffer.startswith(b"\n", start) or _FORBIDDEN.search(buffer, seen, end + 1 if end >= 0 else stop):
             raise HttpError(400, f"a control character in the {what} {quote(buffer[start:stop])}")
         if end >= 0:
             self._position = end + 2

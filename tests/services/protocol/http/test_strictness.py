@@ -102,6 +102,14 @@ def test_line_feed_behind_a_chunk_that_ends_in_a_carriage_return(deliver: Callab
     assert [reply.status for reply in read_replies(outcome.sent)] == [400]
 
 
+def test_second_carriage_return_in_a_trailer_is_refused_before_the_trailer_ends(
+    deliver: Callable[..., Outcome],
+) -> None:
+    head = b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    outcome = deliver(head + b"0\r\nA: b\r\r\n")
+    assert [reply.status for reply in read_replies(outcome.sent)] == [400]
+
+
 @pytest.mark.parametrize("step", [0.5, 6.0])
 def test_slow_head_is_refused(clock: ManualClock, pull: Callable[..., Outcome], step: float) -> None:
     """However slow its bytes come: what counts is the time since the first."""
