@@ -107,8 +107,9 @@ accepted(
 )
 accepted(
     "9112-3.2.2",
-    "a target that is no path must be an address, and without user information (RFC 9110, 4.2.4)",
-    rb"\A[\r\n]*[^ ]+ (?!/|\* )(?!https?://[^/?@ ]+[ /?])",
+    "a target that is no path must be an address: host, port, and no user information (RFC 9110, 4.2.4)",
+    rb"\A[\r\n]*[^ ]+ (?!/|\* )"
+    rb"(?!https?://(?=[^/? ])(?:\[[0-9a-f:.]+\]|[!$&'()*+,\-.0-9;=A-Z_a-z~%]*)(?::[0-9]{0,5})?[ /?])",
     get(line=b"GET http://u@a/ HTTP/1.1"),
 )
 accepted(
@@ -150,6 +151,12 @@ accepted(
     get(host=b"Host: a b\r\n"),
 )
 accepted(
+    "9112-3.2",
+    "no port has more than five digits, though the grammar has no limit (RFC 3986, 3.2.3)",
+    rb"\nHost:[^\n]*:[0-9]{6,}[\t ]*\r\n",
+    get(host=b"Host: a:000080\r\n"),
+)
+accepted(
     "9112-5.2",
     "a folded line is refused with 400, or replaced",
     rb"\n[\t ]",
@@ -186,7 +193,7 @@ accepted(
 accepted(
     "9112-6.1",
     "a coding before chunked that is not known is refused with 501",
-    rb"\nTransfer-Encoding:[^\n]*[a-z]+[\t ]*,[\t ]*chunked",
+    rb"\nTransfer-Encoding:[^\n]*[^\s,][\t ]*,[\t ]*chunked",
     get(b"Transfer-Encoding: gzip, chunked\r\n") + b"0\r\n\r\n",
     _HTTPTOOLS,
 )
