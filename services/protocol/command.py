@@ -1,8 +1,8 @@
-"""The service with work in it: a small part of Redis, so that anything which speaks to Redis can load this lab.
+"""The service `command`: a small part of Redis, so clients and load generators of Redis can use this lab.
 
 `PING [message]`, `ECHO message`, `SLEEP ms`, `BURN rounds`, `BLOB bytes`, `INFO`, `QUIT`; transactions (MULTI, EXEC,
-DISCARD); and the questions that redis-cli, redis-benchmark and redis-py put when they connect: COMMAND, CONFIG GET,
-CLIENT, HELLO, SELECT, AUTH, RESET.
+DISCARD); and what redis-cli, redis-benchmark and redis-py ask when they connect: COMMAND, CONFIG GET, CLIENT, HELLO,
+SELECT, AUTH, RESET.
 """
 
 import re
@@ -19,10 +19,10 @@ _OK = b"+OK\r\n"
 _PONG = b"+PONG\r\n"
 _WRONG_PASSWORD = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n"
 
-# The version of Redis whose answers these are; clients ask for it before they use what is newer.
+# The version of Redis that is imitated. Clients read it before they use newer commands.
 REDIS_VERSION = "7.0.0"
 
-# The sections of INFO that clients look into before they use a server.
+# The lines of INFO that clients read before they use a server.
 _INFO = {
     "Server": f"redis_version:{REDIS_VERSION}\r\nredis_mode:standalone\r\n",
     "Persistence": "loading:0\r\n",
@@ -32,36 +32,43 @@ _INFO = {
 
 _TITLE = re.compile("^# ", re.MULTILINE)
 
-# A whole number as redis reads one (string2ll): no plus, no blank, no leading zero; nineteen digits hold 64 bits.
+# A whole number as Redis reads it (string2ll): no plus, no blank, no leading zero. 64 bits have up to 19 digits.
 _INTEGER = re.compile(rb"0|-?[1-9][0-9]{0,18}")
 
-# Each argument that waits for EXEC, and each request, costs about so many bytes beside its content.
+# The overhead of each request and of each argument that waits for EXEC, in bytes: a Python object.
 _KEEPING = 64
 
 _NAME_SIZE = 64
 
-# The first two bytes of a TLS client: a handshake record, of any version.
+# The first two bytes from a TLS client: a handshake record, of any version.
 _HANDSHAKE = b"\x16\x03"
-# The first words of other protocols, in which nothing of ours begins; and how the first line of a request ends in those
-# that are made like HTTP.
+# First words of other protocols, with which no request begins here; and how the first line of a request ends in HTTP
+# and protocols like it.
 _GREETINGS = {b"EHLO": "SMTP", b"HELO": "SMTP", b"LHLO": "SMTP"}
 _VERSIONS = {b"HTTP/": "HTTP", b"RTSP/": "RTSP", b"SIP/": "SIP"}
 
-# What COMMAND tells of each: any arity, no flags, no keys (first, last, step), and four more lists that are empty.
+# What COMMAND says about each command: any arity, no flags, no keys (first, last, step), and four empty lists.
 _ANY_COMMAND = b":-1\r\n*0\r\n:0\r\n:0\r\n:0\r\n" + b"*0\r\n" * 4
 
-# A blob is cut from one pattern, made once; sending it takes slices of this and no memory of its own.
+# A blob is sent as slices of this pattern, so it needs no memory of its own.
 _PATTERN = bytes(range(32, 127)) * (SEND_SIZE // 95)
 
 
 def blob_bytes(size: int) -> bytes:
-    """What `BLOB size` sends: the printable characters from space on, over and over."""
+    """Return the bytes of `BLOB size`: the printable characters of ASCII from space on, repeated."""
     turns, rest = divmod(size, len(_PATTERN))
     return _PATTERN * turns + _PATTERN[:rest]
 
 
 class Command:
-    """Answers requests in the order in which they came."""
+    """One conversation. Requests are answered in the order in which they arrive.
+
+    Args:
+        peer: the client's address, for INFO and the log.
+        limits: what a client may ask for.
+        info: returns the server's part of INFO, as lines that end in CR LF.
+        report: takes a line for the log about a client of another protocol.
+    """
 
     port = 6379
     tls_port: int | None = 6380
@@ -74,26 +81,26 @@ class Command:
         self._info = info
         self._report = report
         self._reader = RequestReader(limits)
-        self._next_request = self._reader.next_request  # or, for EXEC, of the queue
-        self._head = b""  # the first bytes of the stream, until there are enough to know TLS by
+        self._next_request = self._reader.next_request  # during EXEC: `_next_queued`
+        self._head = b""  # the first bytes of the stream, to recognize TLS
         self._replies: list[bytes] = []  # not yet handed out
-        self._upcoming: Wait | Compute | None = None  # behind the replies that precede it
+        self._upcoming: Wait | Compute | None = None  # handed out after the replies before it
         self._blob_left = 0
         self._awaits_digest = False
         self._closing = False
         self._answered = 0
-        self._protocol = 2  # of RESP; HELLO changes it
-        self._name = b""  # as the client has named itself
+        self._protocol = 2  # version of RESP; HELLO changes it
+        self._name = b""  # of the client, from CLIENT SETNAME or HELLO
         self._handlers = _HANDLERS
-        self._queue: list[tuple[bytes, ...]] = []  # since MULTI; while EXEC takes from it, the last first
-        self._queue_size = 0
-        self._is_aborted = False  # EXEC will refuse
+        self._queue: list[tuple[bytes, ...]] = []  # since MULTI; during EXEC in reverse order
+        self._queue_size = 0  # bytes, with the overhead of each object
+        self._is_aborted = False  # EXEC will refuse the transaction
 
     def receive_digest(self, digest: bytes) -> None:
-        """Take what `Compute.run` returned.
+        """Take the result of the last `Compute`.
 
         Raises:
-            AdapterError: no `Compute` was handed out, or it was answered already.
+            AdapterError: no `Compute` waits for its result.
         """
         if not self._awaits_digest:
             raise AdapterError("receive_digest without a Compute")
@@ -101,17 +108,25 @@ class Command:
         self._replies.append(_bulk(digest))
 
     def receive_data(self, data: bytes) -> None:
-        """Take bytes. The first two tell a client of TLS at the wrong port; what comes later goes to the reader."""
+        """Take bytes that have arrived. The first two show whether the client speaks TLS, which this port does not."""
         self._reader.feed(data)
         self._head = (self._head + data[: len(_HANDSHAKE)])[: len(_HANDSHAKE)]
         if len(self._head) == len(_HANDSHAKE):
-            self.receive_data = self._reader.feed  # type: ignore[method-assign]  # saves a call for each read
+            self.receive_data = self._reader.feed  # type: ignore[method-assign]  # one call less for each read
             if self._head == _HANDSHAKE:
                 self._replies.append(self._foreign("TLS").reply)
                 self._closing = True
 
     def next_event(self) -> Event | None:
-        """Answer what has arrived, up to a Send's worth, or hand out the work that a request asks for."""
+        """Return the next event.
+
+        Returns:
+            The replies to complete requests, up to about `SEND_SIZE` bytes; the work that a request asks for; Close
+            after QUIT or an error; None if more input is needed.
+
+        Raises:
+            AdapterError: the last `Compute` was not answered by `receive_digest`.
+        """
         if self._awaits_digest:
             raise AdapterError("next_event before the digest of a Compute was received")
         if self._upcoming is not None:
@@ -151,7 +166,7 @@ class Command:
         return Close() if self._closing else None
 
     def end_datagram(self) -> bytes:
-        """The error that a datagram earns which holds no request, or only a part of one."""
+        """Return the error for a datagram without a request, or with an incomplete one; empty if there is no error."""
         if self._closing or (self._answered and self._reader.is_between_requests):
             return b""
         if self._reader.is_between_requests:
@@ -173,8 +188,8 @@ class Command:
             self._replies.append(b"\r\n")
         return Send(_PATTERN if size == len(_PATTERN) else _PATTERN[:size])
 
-    # A handler returns its reply; or None when nothing may be answered before what it has set: work, a blob, the close,
-    # or where the next request comes from and what becomes of it.
+    # A handler returns its reply. None: it has changed what comes next (work, a blob, the close, the source of
+    # requests, the table of handlers), so the loop in `next_event` must stop here.
 
     def _ping(self, request: list[bytes]) -> bytes:
         if len(request) == 1:
@@ -226,7 +241,7 @@ class Command:
     def _unknown(self, request: list[bytes]) -> bytes | None:
         name = request[0].upper()
         if name == b"POST" or name.startswith(b"HOST:"):
-            # As redis does, without a word: what a web page makes a browser send must not run the commands in its body.
+            # As Redis does, without a reply: a web page can make a browser send a request with commands in its body.
             self._foreign("HTTP")
             self._closing = True
             return None
@@ -240,12 +255,12 @@ class Command:
         return b"-ERR unknown command %b\r\n" % _quote(request[0])
 
     def _foreign(self, protocol: str) -> PeerError:
-        """Report a client that speaks something else; returns the error for it."""
+        """Report a client of another protocol to the log, and return the error for it."""
         self._report(f"closed a connection from {self._peer!a}: it speaks {protocol} to the port of command")
         return PeerError(f"this is {protocol}, and this port speaks RESP")
 
-    # Transactions. MULTI sends all but a few commands to `_enqueue`; EXEC puts the queue in the place of the reader, so
-    # that what waits or computes in it is done as ever.
+    # Transactions. After MULTI, all but a few commands go to `_enqueue`. EXEC makes the queue the source of requests in
+    # place of the reader, so `next_event` answers them like any others, also those that wait or compute.
 
     def _multi(self, request: list[bytes]) -> bytes | None:
         if len(request) != 1:
@@ -268,7 +283,7 @@ class Command:
                 self._is_aborted = True
                 self._queue.clear()
                 return b"-ERR the transaction is over the limit of %d bytes\r\n" % self._limits.transaction
-            self._queue.append(tuple(request))  # a list has room for more
+            self._queue.append(tuple(request))  # a tuple is smaller than a list
         return b"+QUEUED\r\n"
 
     def _exec(self, request: list[bytes]) -> bytes | None:
@@ -290,7 +305,7 @@ class Command:
 
     def _next_queued(self) -> list[bytes] | None:
         if self._queue:
-            self._answered -= 1  # it was counted when it came
+            self._answered -= 1  # it was counted when it arrived
             return list(self._queue.pop())
         self._forget_queue()
         self._next_request = self._reader.next_request
@@ -323,7 +338,7 @@ class Command:
         self._is_aborted = True
         return _wrong_arity(request)
 
-    # What clients ask when they connect. They must get an answer of the right type, and redis's own errors.
+    # What clients ask when they connect. They need replies of the right type, and the errors of Redis.
 
     def _select(self, request: list[bytes]) -> bytes:
         if len(request) != 2:
@@ -336,7 +351,7 @@ class Command:
         return b"-ERR DB index is out of range\r\n" if index else _OK
 
     def _auth(self, request: list[bytes]) -> bytes:
-        # A redis without a password: the user `default` is let in with any, and there is no other user.
+        # As a Redis without a password: the user `default` may use any password, and there is no other user.
         match len(request):
             case 2:
                 return (
@@ -354,7 +369,7 @@ class Command:
             return _array([b"*10\r\n%b%b" % (_bulk(name.lower()), _ANY_COMMAND) for name in _HANDLERS])
         if request[1].upper() == b"COUNT":
             return b":%d\r\n" % len(_HANDLERS)
-        return b"*0\r\n"  # COMMAND DOCS of a server that keeps none
+        return b"*0\r\n"  # such as COMMAND DOCS: there are none
 
     def _config(self, request: list[bytes]) -> bytes:
         if len(request) < 2:
@@ -385,7 +400,7 @@ class Command:
         return b"-ERR unknown subcommand of CLIENT\r\n"
 
     def _rename(self, name: bytes) -> bytes:
-        """Take a client's name for itself; returns the error if it cannot be one."""
+        """Set the client's name; return the error if it is not a valid name, else nothing."""
         if not all(0x21 <= byte <= 0x7E for byte in name):
             return b"-ERR Client names cannot contain spaces, newlines or special characters.\r\n"
         if len(name) > _NAME_SIZE:
@@ -394,8 +409,7 @@ class Command:
         return b""
 
     def _hello(self, request: list[bytes]) -> bytes:
-        # RESP3, which redis-py speaks unless told otherwise, has every type of RESP2. All that changes here is how a
-        # map and a null are written.
+        # RESP3, the default of redis-py, has every type of RESP2. Only maps and nulls are written differently here.
         protocol = self._protocol
         if len(request) > 1:
             version = _integer(request[1])
@@ -411,7 +425,7 @@ class Command:
             option = options.popleft()
             if option.upper() == b"AUTH" and len(options) >= 2:
                 user = options.popleft()
-                options.popleft()  # any password will do, or none
+                options.popleft()  # any password
             elif option.upper() == b"SETNAME" and options:
                 name = options.popleft()
             else:
@@ -431,7 +445,7 @@ class Command:
         return self._map({**pairs, b"proto": b":%d\r\n" % protocol, b"id": b":1\r\n", b"modules": b"*0\r\n"})
 
     def _map(self, pairs: dict[bytes, bytes]) -> bytes:
-        """Names and replies; RESP2 has no type for that, and writes one after the other."""
+        """Return a map of names to replies; RESP2 has no such type, so there it is a flat array."""
         items = b"".join([_bulk(name) + reply for name, reply in pairs.items()])
         return b"%%%d\r\n%b" % (len(pairs), items) if self._protocol == 3 else b"*%d\r\n%b" % (2 * len(pairs), items)
 
@@ -456,11 +470,11 @@ _HANDLERS: dict[bytes, Callable[[Command, list[bytes]], bytes | None]] = {
     b"RESET": Command._reset,
 }
 
-# Between MULTI and EXEC.
+# The commands that are not queued between MULTI and EXEC.
 _AT_ONCE = (b"MULTI", b"EXEC", b"DISCARD", b"RESET", b"QUIT")
 _QUEUEING = {name: _HANDLERS[name] if name in _AT_ONCE else Command._enqueue for name in _HANDLERS}
 
-# The fewest and the most words of a request that EXEC may be asked to carry out, the name among them.
+# The fewest and most words of a request that can be queued, with its name.
 _ANY = sys.maxsize
 _ARITY = {
     b"PING": (1, 2),
@@ -479,13 +493,13 @@ _ARITY = {
 
 
 def _bulk(data: bytes) -> bytes:
-    if len(data) > SEND_SIZE:  # bytes formatting grows its result as it goes, and copies a large one several times
+    if len(data) > SEND_SIZE:  # formatting enlarges its result step by step, and copies a large one several times
         return b"".join((b"$%d\r\n" % len(data), data, b"\r\n"))
     return b"$%d\r\n%b\r\n" % (len(data), data)
 
 
 def _text(text: str) -> bytes:
-    """As a bulk. The path of a peer's Unix socket need not be UTF-8: Python gives such bytes as surrogates."""
+    """Return a text as a bulk. In the path of a Unix socket, bytes that are not UTF-8 are surrogates in Python."""
     return _bulk(text.encode(errors="backslashreplace"))
 
 
@@ -494,7 +508,7 @@ def _array(items: list[bytes]) -> bytes:
 
 
 def _quote(text: bytes) -> bytes:
-    """A name as an error line may carry it: shortened, and without CR, LF, NUL and high bytes."""
+    """Return a name for an error line: at most 64 bytes of it, and no CR, LF, NUL or high byte."""
     return repr(text[:64])[1:].encode("ascii")
 
 
@@ -503,16 +517,16 @@ def _wrong_arity(request: list[bytes]) -> bytes:
 
 
 def _integer(text: bytes) -> int | None:
-    """A whole number, as redis reads one."""
+    """Return a whole number of 64 bits, as Redis reads it; None if it is none."""
     return int(text) if _INTEGER.fullmatch(text) and -(2**63) <= int(text) < 2**63 else None
 
 
 def _number(request: list[bytes], limit: int, unit: str) -> int | bytes:
-    """The only argument as a number of at most `limit`, or the error to reply."""
+    """Return the only argument as a number from 0 to `limit`; otherwise the error to reply."""
     if len(request) != 2:
         return _wrong_arity(request)
     text = request[1]
-    # Nineteen digits hold every limit; int() on a line full of digits would be slow, and from 4300 on an error.
+    # No limit has more than 19 digits. int() is slow for very many digits, and fails from 4300 on.
     if text.isdigit() and len(text) < 20 and int(text) <= limit:
         return int(text)
     return b"-ERR %b takes 0 to %d %b, not %b\r\n" % (request[0].upper(), limit, unit.encode(), _quote(text))

@@ -1,15 +1,16 @@
-"""The request half of RESP2: arrays of bulk strings, and the inline commands that a person types.
+"""The request half of RESP2: arrays of bulk strings, and inline commands as a person types them.
 
-Strategy. Input is kept as the immutable chunks that arrived. A request is cut out of the current chunk with `find` and
-slices, so no Python loop sees a byte, and nothing is copied but the arguments themselves. Only when the current chunk
-ends inside a request is it joined with those behind it, and not before as many bytes have come as are known to be
-missing: a bulk that arrives in thousands of fragments is joined once. (A line that is cut off does not say how long it
-will be, so each chunk is joined to it and searched: at most `Limits.line` bytes, less work than the call that brought
-the chunk.) Each limit is checked when a length is read, that is, before any memory is spent on it, and no chunk is held
-once it has been cut up: a connection that waits between two requests holds nothing.
+Strategy: input is kept as the chunks that arrived. A request is cut out of the current chunk with `find` and slices, so
+no Python loop handles single bytes, and only the arguments are copied. A chunk that ends inside a request is joined
+with the next ones, but not before all missing bytes have arrived, if their number is known: a bulk that arrives in
+thousands of fragments is joined once. The length of an incomplete line is not known, so each chunk is joined to it and
+searched: at most `Limits.line` bytes, less work than the system call that read the chunk.
 
-Source: the Redis serialization protocol specification, and `networking.c` of redis for what clients rely on beyond it
-(empty lines and empty arrays are skipped, an inline command may end in a bare LF and may quote its arguments).
+Each limit is checked when a length is read, before any memory is used for it. A chunk is dropped when all of it has
+been cut up, so a connection that is idle between two requests holds nothing.
+
+Source: the specification of the Redis serialization protocol. Clients also rely on what `networking.c` of Redis does:
+empty lines and empty arrays are skipped; an inline command may end in LF alone, and its arguments may have quotes.
 """
 
 import re
@@ -17,27 +18,28 @@ import re
 from services.protocol.errors import PeerError
 from services.protocol.limits import Limits
 
-# A count or length has at most ten digits; a longer header is not RESP.
+# The largest size of the line with a count or a length. Ten digits and CR LF are enough; a longer one is not RESP.
 _HEADER_SIZE = 16
 
-# Most headers have one digit. One slice and one look-up here check the type, the digit and the CR LF of such a header
-# in a third of the time that `find`, `isdigit` and `int` take; whatever is not found here takes that way. With `in` and
-# [], not `get`: on 3.13 without the GIL that asks twice for the lock of a dictionary whose keys another thread made,
-# waits for itself, and takes ten times as long as all else that a PING needs.
+# Most headers have one digit. One slice and one look-up in these tables check type, digit and CR LF in a third of the
+# time that `find`, `isdigit` and `int` take. Other headers are read with those. The look-up uses `in` and [], not
+# `get`: on Python 3.13 without the GIL, `get` takes the lock of a dictionary twice if another thread made its keys, and
+# so takes ten times as long as all the rest of a PING.
 _SHORT_ARRAYS = {b"*%d\r\n" % count: count for count in range(10)}
 _SHORT_BULKS = {b"$%d\r\n" % length: length for length in range(10)}
 _SHORT = 4
 
 _STAR, _DOLLAR, _CR, _LF = b"*$\r\n"
 
-# A chunk that waits costs some 50 bytes beside its content: a bulk sent in fragments of two bytes would cost its
-# receiver twenty-five times its size. So every so many chunks are put together, unless they are large.
+# A waiting chunk has an overhead of about 50 bytes: a bulk in fragments of two bytes would need 25 times its size. So
+# this many waiting chunks are joined into one, if together they are smaller than `_LOOSE_SIZE` bytes.
 _LOOSE_CHUNKS = 256
 _LOOSE_SIZE = 128 * _LOOSE_CHUNKS
 
-# The arguments of an inline command, as redis splits them (sdssplitargs): bare, then perhaps a "double" part with
-# escapes or a 'single' one in which only \' is an escape, which a blank or the end of the line must follow. The blanks
-# before it are possessive (*+): given back, they would make empty arguments before an unbalanced quote, for ever.
+# An argument of an inline command, as Redis splits them (sdssplitargs): an unquoted part, then an optional part in
+# "double" quotes, with escapes, or in 'single' quotes, where only \' is an escape. A blank or the end of the line must
+# follow. The blanks before it are possessive (*+): with backtracking, an unbalanced quote would yield empty arguments
+# without end.
 _ARGUMENT = re.compile(rb"""\s*+([^\s"']*)(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\'|\\(?!'))*)')?(?=\s|\Z)""", re.DOTALL)
 _ESCAPE = re.compile(rb"\\(x[0-9a-fA-F]{2}|.)", re.DOTALL)
 _ESCAPES = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"a": b"\a"}
@@ -54,29 +56,29 @@ class RequestReader:
         self._position = 0  # how far it has been cut
         self._waiting: list[bytes] = []  # the chunks behind it
         self._waiting_size = 0
-        self._short = 1  # bytes that must wait before there can be progress; 0 while the buffer may hold a request
+        self._short = 1  # bytes that must wait before progress is possible; 0: the buffer may contain a request
         self._gather_at = _LOOSE_CHUNKS
-        # Of an array that has not arrived in full: its arguments so far, how many are missing, the bytes of all.
+        # An incomplete array: its arguments so far, the number of missing ones, the size of those so far in bytes.
         self._partial: tuple[list[bytes], int, int] | None = None
 
     def feed(self, data: bytes) -> None:
-        """Take bytes off the wire. Costs nothing until `next_request` wants them."""
+        """Take bytes that have arrived. They are looked at by `next_request`."""
         self._waiting.append(data)
         self._waiting_size += len(data)
 
     @property
     def is_between_requests(self) -> bool:
-        """Whether no request has been started: nothing is lost if the stream ends here."""
+        """Whether there is no incomplete request: nothing is lost if the stream ends here."""
         return self._partial is None and not self._waiting_size and self._position == len(self._buffer)
 
     def next_request(self) -> list[bytes] | None:
         """Cut out the next request.
 
         Returns:
-            Its arguments, at least one; None if it has not arrived in full.
+            The name and the arguments, at least one item; None if more input is needed.
 
         Raises:
-            PeerError: the stream cannot be followed from here on.
+            PeerError: the stream is malformed or over a limit, and cannot be read any further.
         """
         if self._waiting_size < self._short:
             if len(self._waiting) >= self._gather_at:
@@ -85,12 +87,12 @@ class RequestReader:
         if self._short:
             self._join()
 
-        # The state lives in local variables and goes back to the attributes only on the way out.
+        # Local variables are faster than attributes, which are written only before a return.
         limits = self._limits
         buffer = self._buffer
         position = self._position
-        needed = 1  # bytes from position on without which there is no progress
-        missing = 0  # arguments, of the array that has been begun
+        needed = 1  # bytes from `position` on that are necessary for progress
+        missing = 0  # arguments of the array in hand
         if self._partial is not None:
             arguments, missing, size = self._partial
             self._partial = None
@@ -142,7 +144,7 @@ class RequestReader:
                 size = 0
                 continue
 
-            # "$", the length, CR LF, the bytes, CR LF. A length that is cut off is read again with the next chunk.
+            # "$", the length, CR LF, the bytes, CR LF. An incomplete length is read again with the next chunk.
             head = buffer[position : position + _SHORT]
             if head in _SHORT_BULKS:
                 length = _SHORT_BULKS[head]
@@ -175,7 +177,7 @@ class RequestReader:
                 return arguments
 
     def _join(self) -> None:
-        """Put what waits behind what is left of the buffer."""
+        """Append the waiting chunks to the rest of the buffer."""
         waiting = self._waiting
         if self._position < len(self._buffer):
             self._buffer = b"".join([memoryview(self._buffer)[self._position :], *waiting])
@@ -188,7 +190,7 @@ class RequestReader:
         self._gather_at = _LOOSE_CHUNKS
 
     def _gather(self) -> None:
-        """Make one chunk of those that have come since the last time, if they are small."""
+        """Join the chunks since the last call into one, if they are small."""
         loose = self._waiting[-_LOOSE_CHUNKS:]
         if sum(map(len, loose)) < _LOOSE_SIZE:
             self._waiting[-_LOOSE_CHUNKS:] = [b"".join(loose)]
@@ -196,7 +198,11 @@ class RequestReader:
 
 
 def _need_line(left: int, limit: int, what: str) -> int:
-    """How many bytes to wait for when `left` of them hold no end of line."""
+    """Return how many bytes an incomplete line needs, one more than it has.
+
+    Raises:
+        PeerError: it already has `limit` bytes.
+    """
     if left >= limit:
         raise PeerError(f"{what} is longer than {limit} bytes")
     return left + 1
@@ -206,7 +212,7 @@ def _read_count(digits: bytes) -> int:
     if digits.isdigit():
         return int(digits)
     if digits == b"-1":
-        return 0  # the null array, skipped as redis skips it
+        return 0  # the null array, which Redis skips too
     raise PeerError(f"array length {_show(digits)} is not a number of arguments")
 
 
@@ -242,5 +248,5 @@ def _unescape(match: re.Match[bytes]) -> bytes:
 
 
 def _show(text: bytes) -> str:
-    """Quote what the peer sent so that it cannot break out of an error line: no CR, LF, NUL or high byte survives."""
+    """Quote the start of the client's input for an error line, without CR, LF, NUL and high bytes."""
     return repr(text[:_HEADER_SIZE])[1:]
