@@ -30,6 +30,7 @@ from lab.load.presets import find_preset
 from lab.metrics.verdict import show_failures
 from lab.report import demo_page
 from lab.report.cells import show_rate
+from lab.report.measurement_charts import Comparison
 from lab.report.terminal import open_console
 from lab.servers.catalogue import Catalogue
 from lab.servers.docker.containers import Containers
@@ -183,7 +184,7 @@ def write(
     ]
     ratios = [f"{pair.name}, without the GIL: rate {pair.gain}, CPU of a request {pair.price}." for pair in pairs]
     text = demo_page.render(
-        rows,
+        Comparison.of(rows),
         title="Threads with the GIL, and without",
         lead=f"For each load the run of median rate out of {rounds}, in turns, {environment['date']}.",
         captions=[*ratios, *CAPTIONS],

@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from lab.base.units import UNKNOWN, show_count
+from lab.base.units import UNKNOWN, show_bytes, show_count, show_number, show_us
 from lab.load.measurement import Measurement
 from lab.metrics.verdict import Limit, show_failures
+from loadtests.contract import LoadResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,3 +76,32 @@ def show_rate(found: Measurement | None) -> str:
     if not found.answered:
         return "0"
     return ("≥ " if found.verdict.is_lower_bound else "") + show_count(found.rate)
+
+
+# The columns of measurements in every table: their headings, and how to read the cell of one measurement.
+COLUMNS: Mapping[str, Callable[[Measurement], Cell]] = {
+    "requests/s": lambda found: Cell(found.rate, show_rate(found)),
+    "p50 µs": lambda found: Cell.of(found.percentile(0.5), show_us),
+    "p99 µs": lambda found: Cell.of(found.percentile(0.99), show_us),
+    "CPU µs/req": lambda found: Cell.of(found.server.cpu_us, show_us),
+    "memory": lambda found: Cell.of(found.server.memory_bytes, show_bytes),
+    "threads": lambda found: Cell.of(found.server.threads, show_number),
+    "service p99 µs": lambda found: Cell.of(_read_service(found.load), show_us),
+    "late": lambda found: Cell.of(found.load.late, show_number),
+    "dropped": lambda found: Cell.of(found.load.dropped, show_number),
+    "lost": lambda found: Cell.of(found.load.lost, show_number),
+    "duplicate": lambda found: Cell.of(found.load.duplicates, show_number),
+    "reordered": lambda found: Cell.of(found.load.reordered, show_number),
+}
+# Of an open loop, and of datagrams.
+OF_OPEN_LOOPS = ("service p99 µs", "late", "dropped")
+OF_DATAGRAMS = ("lost", "duplicate", "reordered")
+
+
+def _read_service(load: LoadResult) -> float | None:
+    return None if load.intended is None else load.service.percentile(0.99)
+
+
+def read_cells(found: Measurement, *headings: str) -> dict[str, Cell]:
+    """Return cells of `COLUMNS` by their headings."""
+    return {heading: COLUMNS[heading](found) for heading in headings}

@@ -8,6 +8,7 @@ from lab.experiments.store import Run
 from lab.load.workloads import SESSION
 from lab.report import demo_page
 from lab.report.extra_columns import make_columns
+from lab.report.measurement_charts import Comparison
 from lab.servers.catalogue import PEER
 
 CAPTIONS = (
@@ -49,7 +50,7 @@ def write(out: Path, found: Demo, environment: Mapping[str, str | None]) -> Path
 def render(run: Run) -> str:
     found, environment = read(run), run.facts["environment"]
     return demo_page.render(
-        found.measurements,
+        Comparison(found.measurements, found.costs, found.rates),
         title=_make_title(found.families.values()),
         lead=f"One run of socketlab's demo: every server answers the same {USERS} clients, {environment['date']}.",
         captions=CAPTIONS,
@@ -57,8 +58,6 @@ def render(run: Run) -> str:
         missing=found.missing,
         extra=make_columns(found),
         environment=environment,
-        costs=found.costs,
-        rates=found.rates,
     )
 
 

@@ -2,27 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 
-from lab.base.units import show_bytes, show_number, show_us
+from lab.base.units import show_us
 from lab.experiments.conformance.results import ModelResult
 from lab.load.measurement import Measurement
 from lab.metrics.estimates import Estimate, show_estimate
-from lab.report.cells import FAILURE_MARK, Cell, make_verdict, show_rate
+from lab.report.cells import FAILURE_MARK, Cell, make_verdict, read_cells
 from lab.report.extra_columns import ExtraColumn
 from lab.report.html import load_template
-from lab.report.measurement_charts import (
-    choose_tones,
-    draw_costs,
-    draw_figures,
-    draw_latency,
-    make_answer,
-    make_estimates,
-)
+from lab.report.measurement_charts import Comparison
 
 TEXTS = ("model", "family", "verdict")
 
 
 def render(
-    measurements: Sequence[Measurement],
+    compared: Comparison,
     *,
     title: str,
     lead: str,
@@ -31,8 +24,6 @@ def render(
     missing: Mapping[str, str],
     extra: Sequence[ExtraColumn],
     environment: Mapping[str, str | None],
-    costs: Mapping[str, Estimate] | None = None,
-    rates: Mapping[str, Estimate] | None = None,
 ) -> str:
     """Return the page.
 
@@ -42,24 +33,17 @@ def render(
         missing: models that were not measured, with the reason.
         extra: columns of further loads.
         environment: facts about the machine; None is shown as not known.
-        costs, rates: CPU microseconds per request and requests per second over the repeats, by model.
     """
-    costs = costs or make_estimates(measurements, lambda found: found.server.cpu_us)
-    rates = rates or make_estimates(measurements, lambda found: found.rate)
-    tones = choose_tones(measurements, costs)
+    measurements = compared.measurements
     return load_template("demo.html.j2").render(
         title=title,
         lead=lead,
-        answer=make_answer(measurements, costs, tones),
+        answer=compared.make_answer(),
         captions=captions,
-        charts=[
-            *draw_figures(measurements, costs, rates, tones),
-            *draw_latency(measurements, tones),
-            *draw_costs(measurements, costs, tones),
-        ],
+        charts=[*compared.draw_figures(), *compared.draw_latency(), *compared.draw_costs()],
         rows=[
-            _make_row(found, costs, measurements[number - 1] if number else None, checks.get(found.model), extra)
-            for number, found in enumerate(measurements)
+            _make_row(found, compared.costs, above, checks.get(found.model), extra)
+            for above, found in zip([None, *measurements], measurements, strict=False)
         ],
         texts=TEXTS,
         missing=missing,
@@ -78,11 +62,7 @@ def _make_row(
         "model": Cell(found.model, found.model, note=found.summary),
         "family": Cell(found.family, found.family),
         "CPU µs/req": _show_cost(found, costs, above),
-        "requests/s": Cell(found.rate, show_rate(found)),
-        "p50 µs": Cell.of(found.percentile(0.5), show_us),
-        "p99 µs": Cell.of(found.percentile(0.99), show_us),
-        "memory": Cell.of(found.server.memory_bytes, show_bytes),
-        "threads": Cell.of(found.server.threads, show_number),
+        **read_cells(found, "requests/s", "p50 µs", "p99 µs", "memory", "threads"),
         **{column.heading: column.cell(found.model) for column in extra},
         "tests": _show_check(check),
         "verdict": make_verdict(found),

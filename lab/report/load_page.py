@@ -2,19 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
-from lab.base.units import show_bytes, show_number, show_us
+from lab.base.units import show_number
 from lab.load.measurement import Measurement
-from lab.report.cells import Cell, make_verdict, show_rate
+from lab.report.cells import OF_OPEN_LOOPS, Cell, make_verdict, read_cells
 from lab.report.html import load_template
-from lab.report.measurement_charts import (
-    choose_tones,
-    draw_costs,
-    draw_course,
-    draw_figures,
-    draw_latency,
-    make_answer,
-    make_estimates,
-)
+from lab.report.measurement_charts import Comparison
 
 TEXTS = ("model", "verdict")
 
@@ -27,19 +19,17 @@ def render(measurements: Sequence[Measurement], *, title: str, lead: str) -> str
         title: the heading.
         lead: a sentence under the heading.
     """
-    costs = make_estimates(measurements, lambda found: found.server.cpu_us)
-    rates = make_estimates(measurements, lambda found: found.rate)
-    tones = choose_tones(measurements, costs)
+    found = Comparison.of(measurements)
     several = len(measurements) > 1
     return load_template("load.html.j2").render(
         title=title,
         lead=lead,
-        answer=make_answer(measurements, costs, tones),
+        answer=found.make_answer(),
         charts=[
-            *(draw_figures(measurements, costs, rates, tones) if several else ()),
-            *draw_latency(measurements, tones),
-            *(draw_costs(measurements, costs, tones) if several else ()),
-            *draw_course(measurements, tones),
+            *(found.draw_figures() if several else ()),
+            *found.draw_latency(),
+            *(found.draw_costs() if several else ()),
+            *found.draw_course(),
         ],
         rows=[make_row(found) for found in measurements],
         texts=TEXTS,
@@ -49,22 +39,10 @@ def render(measurements: Sequence[Measurement], *, title: str, lead: str) -> str
 
 def make_row(found: Measurement) -> dict[str, Cell]:
     """Return the cells of a measurement; those of an open loop only if it was one."""
-    is_open = found.load.asked_rate is not None
-    service = None if found.load.intended is None else found.load.service.percentile(0.99)
-    of_open = {
-        "service p99 µs": Cell.of(service, show_us),
-        "late": Cell.of(found.load.late, show_number),
-        "dropped": Cell.of(found.load.dropped, show_number),
-    }
+    of_open = OF_OPEN_LOOPS if found.load.asked_rate is not None else ()
     return {
         "model": Cell(found.model, found.model, note=found.summary),
-        "requests/s": Cell(found.rate, show_rate(found)),
-        "p50 µs": Cell.of(found.percentile(0.5), show_us),
-        "p99 µs": Cell.of(found.percentile(0.99), show_us),
-        **(of_open if is_open else {}),
-        "CPU µs/req": Cell.of(found.server.cpu_us, show_us),
-        "memory": Cell.of(found.server.memory_bytes, show_bytes),
-        "threads": Cell.of(found.server.threads, show_number),
+        **read_cells(found, "requests/s", "p50 µs", "p99 µs", *of_open, "CPU µs/req", "memory", "threads"),
         "failures": Cell(found.load.failed, show_number(found.load.failed), is_good=not found.load.failed),
         "verdict": make_verdict(found),
     }

@@ -7,10 +7,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lab.base.units import show_bytes, show_number, show_us
 from lab.load.measurement import Measurement
 from lab.metrics.verdict import Limit, show_failures
-from lab.report.cells import show_rate
+from lab.report.cells import OF_DATAGRAMS, OF_OPEN_LOOPS, read_cells
 from lab.report.extra_columns import ExtraColumn
 
 # Colours of the limits. The word itself says the same without colour.
@@ -49,10 +48,9 @@ def make_table(
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("model", max_width=46, no_wrap=not summaries)
     figures = ["requests/s", "p50 µs", "p99 µs", "CPU µs/req", "memory"]
-    # Figures of an open loop, and of datagrams.
     is_open = any(found.load.asked_rate is not None for found in measurements)
     are_datagrams = any(found.load.lost or found.load.duplicates or found.load.reordered for found in measurements)
-    figures += ["service p99 µs", "late", "dropped"] * is_open + ["lost", "duplicate", "reordered"] * are_datagrams
+    figures += OF_OPEN_LOOPS * is_open + OF_DATAGRAMS * are_datagrams
     for name in [*figures, *(column.heading for column in extra)]:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("verdict", min_width=15, no_wrap=summaries)
@@ -66,22 +64,6 @@ def make_table(
             verdict.append(f": {found.verdict.reason}", style="not bold dim")
         if found.load.failures:
             verdict.append(f"\nfailures: {show_failures(found.load.failures)}", style="bold red")
-        cells = [
-            show_rate(found),
-            show_us(found.percentile(0.5)),
-            show_us(found.percentile(0.99)),
-            show_us(found.server.cpu_us),
-            show_bytes(found.server.memory_bytes),
-        ]
-        if is_open:
-            service = None if found.load.intended is None else found.load.service.percentile(0.99)
-            cells += [show_us(service), show_number(found.load.late), show_number(found.load.dropped)]
-        if are_datagrams:
-            cells += [
-                show_number(found.load.lost),
-                show_number(found.load.duplicates),
-                show_number(found.load.reordered),
-            ]
-        cells += [column.cell(found.model).text for column in extra]
-        table.add_row(heading, *map(Text, cells), verdict)
+        cells = [*read_cells(found, *figures).values(), *(column.cell(found.model) for column in extra)]
+        table.add_row(heading, *(Text(cell.text) for cell in cells), verdict)
     return table

@@ -1,4 +1,4 @@
-"""The colours of all pages and charts, in light and dark, and the figures that judge them.
+"""The colours of all pages and charts, in light and dark.
 
 A tone never carries a meaning alone: each has its own shape of mark too.
 """
@@ -47,24 +47,3 @@ DARK: Mapping[str, str] = {
 def make_variables(colours: Mapping[str, str]) -> str:
     """Return the declarations of the colours as CSS variables."""
     return " ".join(f"--{name}: {colour};" for name, colour in colours.items())
-
-
-def read_channels(colour: str) -> tuple[float, float, float]:
-    """Return red, green and blue of `#rrggbb` as linear light, from 0 to 1."""
-    red, green, blue = (int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5))
-    return _linear(red), _linear(green), _linear(blue)
-
-
-def _linear(value: float) -> float:
-    return value / 12.92 if value <= 0.04045 else float(((value + 0.055) / 1.055) ** 2.4)
-
-
-def contrast(one: str, other: str) -> float:
-    """Return the contrast of two colours as WCAG 2.2 defines it, from 1 to 21. AA asks 4.5 of text and 3 of marks."""
-    lighter, darker = sorted((_luminance(one), _luminance(other)), reverse=True)
-    return (lighter + 0.05) / (darker + 0.05)
-
-
-def _luminance(colour: str) -> float:
-    red, green, blue = read_channels(colour)
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue

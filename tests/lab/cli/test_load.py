@@ -3,6 +3,7 @@
 import json
 import re
 from datetime import datetime
+from functools import partial
 
 import click
 import pytest
@@ -24,6 +25,7 @@ from lab.metrics.verdict import Limit, Verdict
 from lab.report import demo_files, demo_page
 from lab.report.cells import show_rate
 from lab.report.extra_columns import make_columns
+from lab.report.measurement_charts import Comparison
 from lab.report.terminal import make_table, open_console
 from lab.servers.catalogue import Catalogue, Listener
 from services.protocol import Transport
@@ -216,10 +218,8 @@ def test_page_and_table_show_what_is_missing(tmp_path, make_measurement):
 def test_page_has_a_column_for_each_further_load(make_measurement):
     first = make_measurement(model="a", answered=9000, seconds=1.0)
     found = Demo({}, http={"a": make_measurement(model="a", answered=8642, seconds=2.0, server_cpu_us=87.0)})
-    plain, text = (
-        demo_page.render([first], title="t", lead="l", extra=extra, captions=[], checks={}, missing={}, environment={})
-        for extra in ((), make_columns(found))
-    )
+    page = partial(demo_page.render, Comparison.of([first]), title="t", lead="l", captions=[], checks={})
+    plain, text = (page(extra=extra, missing={}, environment={}) for extra in ((), make_columns(found)))
     assert plain.count("<td ") == 9
     assert re.findall(r'data-label="([^"]*(?:HTTP|waits)[^"]*)" data-value="([^"]*)">([^<]*)<', text) == [
         ("20 ms waits/s", UNKNOWN, UNKNOWN),

@@ -1,6 +1,6 @@
 """What charts are drawn of: each figure in its place, with its unit. `tests/lab/report/charts` tests the drawing."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -178,11 +178,10 @@ def test_charts_of_a_load(drawn: Drawn) -> None:
         # It has answered nothing in time, and its time-outs are times.
         make_load("thread_pool", answered=0, histogram=((5e6, 90),), verdict=Verdict(Limit.FAILED, "no reply")),
     ]
-    tones: Mapping[str, Tone] = {"prefork": Tone.BLUE, "thread_pool": Tone.ORANGE}
-    costs = measurement_charts.make_estimates(found, lambda each: each.server.cpu_us)
-    measurement_charts.draw_latency(found, tones)
-    measurement_charts.draw_costs(found, costs, tones)
-    list(measurement_charts.draw_course(found, tones))
+    costs = {"prefork": Estimate(40.0, 40.0, 40.0, 1), "thread_pool": Estimate(400.0, 400.0, 400.0, 1)}
+    compared = measurement_charts.Comparison(found, costs, {})
+    for draw in (compared.draw_latency, compared.draw_costs, compared.draw_course):
+        list(draw())
     assert [(each.name, each.tone, each.count) for each in drawn.data["latency"]] == [
         ("prefork", Tone.BLUE, 7_000),
         ("thread_pool", Tone.ORANGE, 0),
@@ -190,7 +189,7 @@ def test_charts_of_a_load(drawn: Drawn) -> None:
     assert list(drawn.data["latency"][0].times) == list(SHARES)
     assert drawn.data["latency"][1].times[0.5] == 5e6
     assert drawn.options["latency"]["show"] is show_time
-    assert [(point.x, point.y) for point in drawn.data["cost"]] == [(40.0, 900.0), (40.0, 5e6)]
+    assert [(point.x, point.y) for point in drawn.data["cost"]] == [(40.0, 900.0), (400.0, 5e6)]
     # 0.5 s of CPU in the second before 2, 2 s in the two before 4.
     assert drawn.data["cores"][0].points == [(2.0, 0.5), (4.0, 1.0)]
     assert drawn.data["memory"][0].points == [(1.0, 1.0), (2.0, 2.0), (4.0, 3.0)]

@@ -8,7 +8,7 @@ from lab.load.measurement import Measurement
 from lab.metrics.estimates import Estimate
 from lab.report.charts.palette import Tone
 from lab.report.demo_page import _make_row, render
-from lab.report.measurement_charts import choose_tones, make_answer
+from lab.report.measurement_charts import Comparison
 from tests.support.made_up import MEASUREMENT, vary
 
 FAMILIES = {"uvloop": "loop", "asyncio": "loop", "forking": "process", "redis": "peer"}
@@ -35,28 +35,31 @@ def test_tie_with_the_row_above_is_marked_within_a_family() -> None:
 
 
 def test_tones_show_the_least_with_its_ties_and_the_most_of_our_models() -> None:
-    tones = choose_tones(ROWS, COSTS)
+    def choose_tones(rows: list[Measurement], costs: Mapping[str, Estimate] = COSTS) -> dict[str, Tone]:
+        return Comparison(rows, costs, {}).tones
+
+    tones = choose_tones(ROWS)
     assert tones == {"uvloop": Tone.BLUE, "asyncio": Tone.BLUE, "forking": Tone.ORANGE, "redis": Tone.GREY}
-    assert set(choose_tones(ROWS[:2], COSTS).values()) == {Tone.BLUE}
-    assert set(choose_tones(ROWS[:1], COSTS).values()) == {Tone.GREY}
+    assert set(choose_tones(ROWS[:2]).values()) == {Tone.BLUE}
+    assert set(choose_tones(ROWS[:1]).values()) == {Tone.GREY}
     # Single windows that are near each other tie.
     single = {name: Estimate(cost, cost, cost, 1) for name, cost in zip(FAMILIES, (20, 24.9, 25), strict=False)}
     assert list(choose_tones(ROWS[:3], single).values()) == [Tone.BLUE, Tone.BLUE, Tone.ORANGE]
 
 
 def test_answer_names_the_least_and_the_most_with_the_reason() -> None:
-    assert make_answer(ROWS, COSTS, choose_tones(ROWS, COSTS)) == {
+    assert Comparison(ROWS, COSTS, {}).make_answer() == {
         "best": "uvloop, asyncio",
         "why_best": "20.0 µs, no clear difference",
         "worst": "forking",
         "why_worst": "7.5 times as much (pays)",
     }
-    assert make_answer(ROWS[:2], COSTS, choose_tones(ROWS[:2], COSTS)) == {}
+    assert Comparison(ROWS[:2], COSTS, {}).make_answer() == {}
 
 
 def test_page_has_no_rank() -> None:
     text = render(
-        ROWS,
+        Comparison(ROWS, COSTS, COSTS),
         title="t",
         lead="l",
         captions=[],
@@ -64,8 +67,6 @@ def test_page_has_no_rank() -> None:
         missing={},
         extra=(),
         environment={},
-        costs=COSTS,
-        rates=COSTS,
     )
     assert "rank" not in text
     assert text.count('<svg class="chart"') == 4

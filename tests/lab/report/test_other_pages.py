@@ -9,7 +9,7 @@ from lab.experiments.soak import MEGABYTE
 from lab.metrics.trend import Trend
 from lab.report.compare_page import draw_baseline, draw_changes
 from lab.report.load_page import make_row
-from lab.report.measurement_charts import choose_tones, draw_course, make_estimates
+from lab.report.measurement_charts import Comparison
 from lab.report.soak_page import draw_counts, draw_growth, draw_memory, find_trend
 from tests.support.approx import about
 from tests.support.chart_reading import read_chart
@@ -25,13 +25,12 @@ def make_findings(root: Path, rates: dict[str, int]) -> Findings:
 
 def test_course_of_a_load_has_cores_and_memory() -> None:
     measured = make_measurements(["plain_socket", "prefork"])
-    tones = choose_tones(measured, make_estimates(measured, lambda found: found.server.cpu_us))
-    cores, memory = (read_chart(chart) for chart in draw_course(measured, tones))
+    cores, memory = (read_chart(chart) for chart in Comparison.of(measured).draw_course())
     # 0.1 CPU seconds in each second, and 0.2.
     assert [each.tip for each in cores.series.values()] == ["plain_socket: 0.10 to 0.10", "prefork: 0.20 to 0.20"]
     assert cores.axes == ["seconds", "cores"]
     assert memory.series["prefork"].tip == "prefork: 16 to 16"
-    assert list(draw_course([MEASUREMENT], {MEASUREMENT.model: tones["prefork"]})) == []
+    assert list(Comparison.of([MEASUREMENT]).draw_course()) == []
 
 
 def test_row_of_an_open_loop_has_its_own_columns() -> None:

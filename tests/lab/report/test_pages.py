@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -20,6 +21,7 @@ from lab.report.bench_text import make_lines
 from lab.report.cells import Cell
 from lab.report.extra_columns import ExtraColumn
 from lab.report.faults_text import Outcome
+from lab.report.measurement_charts import Comparison
 from lab.servers.docker.containers import Containers
 from tests.support.made_up import vary
 from tests.support.made_up_runs import (
@@ -75,7 +77,7 @@ def pages(root: Path, findings: Findings, outcome: Outcome) -> dict[str, str]:
     soaked = [make_soak(name, 3_000.0 * (number == 2)) for number, name in enumerate(names)]
     facts = {"environment": {"processor": "<i>a test's</i>", "commit": None}}
     demo = demo_page.render(
-        measured,
+        replace(Comparison.of(measured), costs=costs),
         title="16 servers",
         lead="One run.",
         captions=["how to read it"],
@@ -86,7 +88,6 @@ def pages(root: Path, findings: Findings, outcome: Outcome) -> dict[str, str]:
             for title in ("20 ms waits/s", "HTTP/s", "HTTP CPU µs")
         ],
         environment={"processor": None},
-        costs=costs,
     )
     run = Run.create("soak", facts, root=root)
     charts = compare_page.draw_changes(findings, findings)
