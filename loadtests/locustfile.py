@@ -165,7 +165,7 @@ except (TargetError, CodecError) as error:
     sys.exit(f"locustfile: {error}")
 
 
-def add_options(parser: LocustArgumentParser, **_: Any) -> None:
+def add_options(parser: LocustArgumentParser, **_: object) -> None:
     """Add the options, before Locust parses its command line."""
     workloads = LabUser.workloads
     models = LabUser.targets.models
@@ -213,7 +213,7 @@ def find_lack_of_descriptors(users: int) -> str | None:
     return None
 
 
-def start(environment: Environment, **_: Any) -> None:
+def start(environment: Environment, **_: object) -> None:
     """Set up this process, when Locust's runner exists and before any user does."""
     options, spec = read_options(environment), LoadSpec.from_options(read_options(environment))
     # Python raises KeyboardInterrupt in the running code, most likely the engine, which would print a traceback.
@@ -236,7 +236,7 @@ def start(environment: Environment, **_: Any) -> None:
         Window(environment, warm_up=spec.warm_up, seconds=spec.window)
 
 
-def start_test(environment: Environment, **_: Any) -> None:
+def start_test(environment: Environment, **_: object) -> None:
     """Check the options and prepare a test; in the web UI, each test may have other options."""
     Engine.of(environment).clear()
     if objection := find_objection(environment):

@@ -26,7 +26,7 @@ def attach(environment: Environment) -> None:
         engine = Engine.of(environment)
         engine.share(0.0)
 
-        def receive(msg: Any, **_: Any) -> None:
+        def receive(msg: Any, **_: object) -> None:
             engine.share(msg.data)
 
         runner.register_message(_MESSAGE, receive)

@@ -35,7 +35,7 @@ class RunTime:
             app.before_request(self._read_form)
             app.after_request(self._restart_timer_after_edit)
 
-    def _start_timer(self, **_: Any) -> None:
+    def _start_timer(self, **_: object) -> None:
         self._cancel()
         # A run without a shape has other users than the lab's: Locust ends it.
         if self._options.run_time and self._environment.shape_class is not None:
@@ -55,7 +55,7 @@ class RunTime:
         else:
             runner.stop()
 
-    def _stopped(self, **_: Any) -> None:
+    def _stopped(self, **_: object) -> None:
         self._cancel()
         if self._is_of_main and not self._options.headless:
             # Otherwise Locust's main greenlet would wait for the run time again, and stop a later run.

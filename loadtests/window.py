@@ -43,7 +43,7 @@ class WindowCounter:
         self._throttled: float | None = None
         self._runner.register_message(_ORDER, self._obey)
 
-    def _obey(self, msg: Any, **_: Any) -> None:
+    def _obey(self, msg: Any, **_: object) -> None:
         if msg.data == _BEGIN:
             self._engine.flush()
             # At once: the time of the users counts from here.
@@ -116,7 +116,7 @@ class Window:
         # Failed exchanges are part of the result. Another exit code than 0 means that the load could not run.
         environment.process_exit_code = 0
 
-    def _spawned(self, **_: Any) -> None:
+    def _spawned(self, **_: object) -> None:
         # A shape spawns more than once.
         if not self._started:
             self._started = True
@@ -141,10 +141,10 @@ class Window:
             gevent.sleep(_PAUSE)
         self._runner.quit()
 
-    def _receive(self, msg: Any, **_: Any) -> None:
+    def _receive(self, msg: Any, **_: object) -> None:
         self._parts.append(Part.decode(msg.data))
 
-    def _write(self, **_: Any) -> None:
+    def _write(self, **_: object) -> None:
         results = combine(
             self._parts,
             self._machine_cpu,

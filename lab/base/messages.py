@@ -13,7 +13,7 @@ from enum import Enum
 from functools import cache
 from itertools import repeat
 from types import NoneType, UnionType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 _BEGIN = '{"kind": '
 
@@ -133,6 +133,8 @@ def _convert(value: Any, hint: Any) -> Any:
     if origin is tuple and isinstance(value, list | tuple):
         each = repeat(parts[0], len(value)) if parts[-1] is Ellipsis else parts
         return tuple(_convert(item, part) for item, part in zip(value, each, strict=True))
+    if origin is Literal and value in parts:
+        return value
     if isinstance(hint, type) and issubclass(hint, Enum):
         return hint(value)
     if origin in (dict, Mapping) and isinstance(value, dict):

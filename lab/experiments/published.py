@@ -11,11 +11,12 @@ import json
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from lab.base.errors import LabError
+from lab.base.messages import build
 from lab.base.paths import ROOT
 from lab.experiments.bench.findings import Findings
 from lab.experiments.bench.plan import CLOSED
@@ -97,22 +98,9 @@ class Measured:
         Raises:
             LabError: It exists, but is damaged.
         """
-        data = _read(path)
         try:
-            return cls(
-                environment=data.get("environment", {}),
-                seconds=data.get("seconds"),
-                models={
-                    model: {workload: Summary(**_known(Summary, values)) for workload, values in found.items()}
-                    for model, found in data.get("models", {}).items()
-                },
-                missing=data.get("missing", {}),
-                idle=_read_idle(data.get("idle", {})),
-                idle_environment=data.get("idle_environment", {}),
-                websockets=_read_idle(data.get("websockets", {})),
-                websockets_environment=data.get("websockets_environment", {}),
-            )
-        except (AttributeError, TypeError, ValueError) as error:
+            return build(cls, _read(path))
+        except ValueError as error:
             raise LabError(f"{path}: not a file of measurements: {error}") from None
 
     @classmethod
@@ -174,16 +162,6 @@ def _spread(values: Sequence[float], middle: float) -> float | None:
 def _median(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return statistics.median(known) if known else None
-
-
-def _read_idle(values: Mapping[str, Any]) -> dict[str, Idle]:
-    return {model: Idle(**_known(Idle, found)) for model, found in values.items()}
-
-
-def _known(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values for which `kind` has fields, since another script may write more."""
-    names = {item.name for item in fields(kind)}
-    return {name: value for name, value in values.items() if name in names}
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -9,10 +9,10 @@ Sources: Denning and Buzen, "The operational analysis of queueing network models
 volume 1, 1975, sections 3.5 and 5.5.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from math import inf, log
-from typing import Any, Self
+from typing import Self
 
 from lab.base.units import show_count, show_time
 from lab.servers.backend import read_limits
@@ -53,13 +53,6 @@ class Server:
         pool = limits.workers or BLOCKING_WORKERS
         workers = {"one": 1, "threads": pool, "processes": pool}.get(model.concurrency)
         return cls(model.concurrency, workers, limits.connections, model.uses_all_cores)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        return cls(**{item.name: data[item.name] for item in fields(cls)})
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
 
     def slots(self, connections: int) -> int:
         """Return how many requests can be in progress at the same time."""
@@ -150,10 +143,10 @@ def queue_wait(servers: int, rate: float, service: float, share: float) -> float
     return log(chance / (1 - share)) / (servers / service - rate)
 
 
-def describe_concurrency(catalogue: Catalogue, models: Iterable[Model]) -> dict[str, dict[str, Any]]:
+def describe_concurrency(catalogue: Catalogue, models: Iterable[Model]) -> dict[str, dict[str, object]]:
     """Return the declarations of models by name. They are stored with a run, since compose.yaml may change later."""
     found = {model.name: Server.of(catalogue, model) for model in models}
-    return {name: server.as_json() for name, server in found.items() if server}
+    return {name: asdict(server) for name, server in found.items() if server}
 
 
 def describe_rate(rate: float) -> str:

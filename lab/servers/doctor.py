@@ -8,7 +8,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -42,9 +42,6 @@ class Finding:
     what: str
     fix: str = ""
     needed_for: str = ""
-
-    def as_json(self) -> dict[str, object]:
-        return asdict(self)
 
 
 def examine() -> list[Finding]:

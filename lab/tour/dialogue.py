@@ -2,9 +2,9 @@
 
 import base64
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
 
 from lab.tour.accounts import ACCOUNTS, WRONG_PASSWORD
 
@@ -40,13 +40,6 @@ class Message:
         yield from self.text.removesuffix("\n").split("\n")
         if self.left_out:
             yield f"... {self.left_out} more bytes"
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> "Message":
-        return cls(**fields)
 
 
 def show_text(data: bytes) -> str:

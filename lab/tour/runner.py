@@ -13,9 +13,8 @@ import os
 import platform
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from lab.tour.dialogue import Message, mask
 from lab.tour.recorder import Recorder
@@ -59,19 +58,6 @@ class ExhibitRun:
         """Return whether it completed, and each call that should fail did."""
         return self.error is None and all(failure.raised for failure in self.failures)
 
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> "ExhibitRun":
-        return cls(
-            **{
-                **fields,
-                "messages": tuple(Message.from_json(each) for each in fields["messages"]),
-                "failures": tuple(Failure(**each) for each in fields["failures"]),
-            }
-        )
-
 
 def run(exhibit: Exhibit) -> ExhibitRun:
     """Run an exhibit in this process; the result includes the exception that it raises."""
@@ -108,7 +94,7 @@ def main() -> int:
     """Run the exhibit of the command line; return 1 if it failed."""
     (exhibit,) = find(sys.argv[1:2])
     found = run(exhibit)
-    print(json.dumps(found.as_json()))
+    print(json.dumps(asdict(found)))
     return 0 if found.held else 1
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from lab.base import interrupts
 from lab.base.errors import LabError, NotReadyError
+from lab.base.messages import build
 from lab.servers.backend import READY_SECONDS, Backend, Servers
 from lab.servers.cleanup import SATELLITES
 from lab.servers.open import open_backend
@@ -48,7 +49,7 @@ class GallerySession:
         command = ["python", "-m", "lab.tour.runner", exhibit.module]
         done = self.backend.helpers.run(command, capture=True, timeout=_EXHIBIT_SECONDS)
         try:
-            return ExhibitRun.from_json(json.loads(done.stdout))
+            return build(ExhibitRun, json.loads(done.stdout))
         except ValueError:
             said = (done.stderr or done.stdout).strip().splitlines()
             raise LabError(

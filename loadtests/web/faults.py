@@ -73,7 +73,7 @@ def schedule(environment: "Environment") -> None:
         float(options.fault_after), ask, options.fault, list(options.models), float(options.fault_for)
     )
 
-    def cancel(**_: Any) -> None:
+    def cancel(**_: object) -> None:
         waiting.kill(block=False)
         cast(Any, environment.events).test_stop.remove_listener(cancel)
 

@@ -6,10 +6,12 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from urllib.request import urlopen
 
 import pytest
 
+from lab.base.messages import build
 from lab.tour.accounts import ACCOUNTS, WRONG_PASSWORD
 from lab.tour.dialogue import MASK
 from lab.tour.registry import MODULES
@@ -281,7 +283,7 @@ def see(module: str) -> ExhibitRun:
     command = [sys.executable, "-m", "lab.tour.runner", module]
     done = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
     try:
-        return ExhibitRun.from_json(json.loads(done.stdout))
+        return build(ExhibitRun, json.loads(done.stdout))
     except ValueError:
         pytest.fail(f"exit code {done.returncode}: {done.stderr[-2000:]}")
 
@@ -298,7 +300,7 @@ def test_exhibit_prints_and_raises_as_documented(module: str, other_side: Callab
     for pattern in PRINTS[module]:
         assert any(re.search(pattern, line) for line in lines), f"{pattern} is not in\n{run.output}"
     assert {each.what: each.raised for each in run.failures} == RAISES[module]
-    text = json.dumps(run.as_json())
+    text = json.dumps(asdict(run))
     for secret in SECRETS:
         for spelling in (secret, base64.b64encode(secret.encode()).decode()):
             assert spelling not in text
@@ -400,7 +402,7 @@ def test_failing_exhibit_shows_its_exception() -> None:
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
-    run = ExhibitRun.from_json(json.loads(done.stdout))
+    run = build(ExhibitRun, json.loads(done.stdout))
     assert run.error is not None
     assert run.error.endswith("OSError: no way\n")
     assert not run.held

@@ -11,8 +11,10 @@ run.
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 
 from lab.base.errors import LabError
+from lab.base.messages import build
 from lab.base.paths import ROOT
 from lab.report.tour import COLUMNS, SHOWN, list_facts, mark_lines
 from lab.servers.catalogue import Catalogue
@@ -108,7 +110,7 @@ def read_records() -> tuple[dict[str, ExhibitRun], dict[str, str]]:
         records = json.loads(RECORDS.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}, {}
-    runs = {module: ExhibitRun.from_json(each["performance"]) for module, each in records.items()}
+    runs = {module: build(ExhibitRun, each["performance"]) for module, each in records.items()}
     return runs, {module: each["digest"] for module, each in records.items()}
 
 
@@ -126,7 +128,7 @@ def record(runs: Iterable[ExhibitRun]) -> None:
         kept[run.module] = normalise(run)
         digests[run.module] = next(each.digest for each in exhibits if each.module == run.module)
     records = {
-        exhibit.module: {"digest": digests[exhibit.module], "performance": kept[exhibit.module].as_json()}
+        exhibit.module: {"digest": digests[exhibit.module], "performance": asdict(kept[exhibit.module])}
         for exhibit in exhibits
         if exhibit.module in kept
     }

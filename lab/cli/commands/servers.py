@@ -4,6 +4,7 @@ import contextlib
 import json
 import signal
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
@@ -179,7 +180,7 @@ def doctor(as_json: bool) -> None:
 
     findings = examine()
     if as_json:
-        click.echo(json.dumps([finding.as_json() for finding in findings], indent=2))
+        click.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:
         marks = {True: "yes", False: "no"}
         rows = [[marks[item.good], item.part, item.what, "" if item.good else item.fix] for item in findings]

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import asdict
 
 import click
 
@@ -48,7 +49,7 @@ def tour(lab: Lab, modules: tuple[str, ...], everything: bool, as_json: bool) ->
             elif not as_json:
                 show(exhibit, runs[-1], console)
     if as_json:
-        click.echo(json.dumps({"tour": [each.as_json() for each in runs], "missing": missing}, indent=1))
+        click.echo(json.dumps({"tour": [asdict(each) for each in runs], "missing": missing}, indent=1))
     for module, reason in missing.items():
         click.echo(f"not shown: {module}: {reason}", err=True)
     failed = [each.module for each in runs if not each.held]

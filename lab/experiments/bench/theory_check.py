@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from lab.base.messages import build
 from lab.base.units import show_time
 from lab.experiments.bench.findings import Findings, Row
 from lab.experiments.bench.plan import WORKLOADS, Phase, Step
@@ -61,7 +62,7 @@ def expect(findings: Findings, row: Row) -> Expectation | None:
     one = next(iter(row.found.values()), None)
     if one is None or row.model not in servers:
         return None
-    server = Server.from_json(servers[row.model])
+    server = build(Server, servers[row.model])
     levels = findings.sweeps.get((row.workload, row.model), {})
     fewest = min(levels, default=one.users + 1)
     few = levels[fewest] if fewest <= one.users else None

@@ -1,12 +1,14 @@
 """Theory, compared with figures computed by hand and with made-up stored runs."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from math import inf, log
 from typing import Any
 
 import pytest
 
 from lab.base.errors import LabError
+from lab.base.messages import build
 from lab.experiments.bench.findings import Findings, read_findings
 from lab.experiments.bench.plan import WORKLOADS
 from lab.experiments.bench.theory_check import expect, read_wait
@@ -59,7 +61,7 @@ def test_rate_is_limited_by_slots_or_cores(model: str, given: dict[str, float], 
 def test_unknown_costs_have_no_upper_bound() -> None:
     server = Server("loop", None, 12_000, False)
     assert find_upper_bound(server, connections=4, cores=1, cpu=None, wait=0.0) is None
-    assert Server.from_json(server.as_json()) == server
+    assert build(Server, asdict(server)) == server
 
 
 def test_limits_come_from_the_catalogue() -> None:

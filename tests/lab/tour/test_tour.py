@@ -8,13 +8,14 @@ import ssl
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from subprocess import CompletedProcess
 
 import docker
 import pytest
 
+from lab.base.messages import build
 from lab.base.paths import ROOT
 from lab.report.tour import SHOWN, WIDE, make_list, mark_lines, show
 from lab.servers.ca import create_ca, issue
@@ -326,7 +327,7 @@ RUN = ExhibitRun(
 
 class TestOutput:
     def test_run_is_restored_from_json(self) -> None:
-        assert ExhibitRun.from_json(json.loads(json.dumps(RUN.as_json()))) == RUN
+        assert build(ExhibitRun, json.loads(json.dumps(asdict(RUN)))) == RUN
 
     def test_run_held_if_it_completed_and_each_failure_was_raised(self) -> None:
         assert not RUN.held

@@ -1,6 +1,7 @@
 """Theory for made-up rows: its input, and when a rate is a deviation."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,7 +30,7 @@ def make_findings(
     rows: Mapping[RowKey, Row] | None = None,
     workload: str = "session",
 ) -> Findings:
-    run: Any = SimpleNamespace(facts={"models": {"m": server.as_json()}})
+    run: Any = SimpleNamespace(facts={"models": {"m": asdict(server)}})
     return Findings(run, make_plan(), rows or {}, {(workload, "m"): sweep}, {}, (), None)
 
 
