@@ -344,7 +344,7 @@ def _frame(opcode: int, data: bytes, *, fin: int = _FIN) -> bytes:
 
 
 def _close_frame(code: int, reason: str) -> bytes:
-    return _frame(_CLOSE, code.to_bytes(2, "big") + reason.encode("ascii", "backslashreplace")[:123])
+    return _frame(_CLOSE, code.to_bytes(2, "big") + reason.encode())
 
 
 def _closing_reply(data: bytes) -> bytes:

@@ -86,6 +86,26 @@ def test_closes(deliver: Callable[..., Outcome], case: Closed) -> None:
     assert outcome.closed
 
 
+@pytest.mark.parametrize("code", [1012, 1013, 1014])
+def test_registered_codes_come_back(deliver: Callable[..., Outcome], code: int) -> None:
+    """Those that IANA has added since, which other servers may not know."""
+    (close,) = read_messages(deliver(handshake() + frame(CLOSE, code.to_bytes(2, "big"))).sent)
+    assert code_of(close) == code
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        frame(BINARY, bytes(125), size=2),
+        frame(BINARY, bytes(65_535), size=8)[:100],
+        b"\x82\xff\x80" + bytes(7) + b"abcd",  # 2 ** 63: the first bit of eight bytes must be 0
+    ],
+)
+def test_length_has_its_shortest_form(opened: Connection, pull: Callable[..., Outcome], sent: bytes) -> None:
+    opened.receive_data(sent)
+    assert pull(opened).sent == b"\x88\x28\x03\xeathe length is not in its shortest form"
+
+
 @pytest.mark.parametrize(
     ("limits", "sent"),
     [
@@ -154,6 +174,29 @@ def test_word_with_a_number_that_is_none(opened: Connection, pull: Callable[...,
     outcome = pull(opened)
     assert b"ERR %b takes 0 to " % word.split()[0] in outcome.sent
     assert outcome.sent.endswith(b"PONG")
+
+
+def test_numbers_at_their_limits(opened: Connection) -> None:
+    """Sixty seconds, ten million rounds, and 64 MiB."""
+    opened.receive_data(frame(TEXT, b"SLEEP 60000") + frame(TEXT, b"BURN 10000000") + frame(TEXT, b"BLOB 67108864"))
+    assert next_event(opened) == Wait(60.0)
+    assert next_event(opened) == Send(b"\x81\x02OK")
+    assert next_event(opened) == Compute(10_000_000)
+    opened.receive_digest(b"digest")
+    assert next_event(opened) == Send(b"\x81\x06digest")
+    # The head of a fragment that is not the last, with a length of two bytes.
+    event = next_event(opened)
+    assert isinstance(event, Send)
+    assert event.data[:2] == b"\x01\x7e"
+
+
+def test_replies_are_joined_up_to_a_send(opened: Connection) -> None:
+    """Each reply has four bytes more than its message, and together with them just the size of a Send."""
+    opened.receive_data(frame(BINARY, bytes(SEND_SIZE - 4)) * 2)
+    for _ in range(2):
+        event = next_event(opened)
+        assert isinstance(event, Send)
+        assert len(event.data) == SEND_SIZE
 
 
 def test_words_are_only_text_and_only_words(opened: Connection, pull: Callable[..., Outcome]) -> None:
@@ -248,6 +291,15 @@ def test_word_in_a_compressed_message(deliver: Callable[..., Outcome]) -> None:
     first, second = read_messages(deliver(DEFLATE + sent).sent)
     assert first == (TEXT, b"PONG")  # too short to become shorter
     assert second[1].startswith(b"ERR")
+
+
+@pytest.mark.parametrize(("size", "first"), [(63, FIN | TEXT), (64, FIN | RSV1 | TEXT)])
+def test_only_messages_of_64_bytes_are_compressed(pull: Callable[..., Outcome], size: int, first: int) -> None:
+    connection = Connection("http")
+    connection.receive_data(DEFLATE)
+    pull(connection)
+    connection.receive_data(frame(TEXT, deflate(b"a" * size), bits=FIN | RSV1))
+    assert pull(connection).sent[0] == first
 
 
 def test_messages_of_a_client_with_blocks_that_are_final() -> None:
