@@ -33,7 +33,8 @@ PING = ask("/ping")
         ("/sleep/60001", 400),
         ("/burn/10000001", 400),
         ("/blob/67108865", 400),
-        ("/stream/99999999", 400),
+        ("/stream/906877", 400),  # of 74 bytes each: more than 64 MiB
+        ("/events/906877", 400),
         ("/events/1?every=60001", 400),
         ("/ws", 426),
         ("/../ping", 404),
@@ -73,6 +74,54 @@ def test_events_that_are_asked_for(deliver: Callable[..., Outcome]) -> None:
     assert outcome.waits == [0.25, 0.02, 0.02]
     assert outcome.rounds == [7]
     assert [len(reply.body) for reply in read_replies(outcome.sent)] == [3, 65, len(b"id: 1\ndata: 1\n\n") * 3]
+
+
+@pytest.mark.parametrize(("path", "event"), [("/sleep/60000", Wait(60.0)), ("/burn/10000000", Compute(10_000_000))])
+def test_work_at_its_limit(path: str, event: Wait | Compute) -> None:
+    connection = Connection("http")
+    connection.receive_data(ask(path))
+    assert next_event(connection) == event
+
+
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [
+        ("/blob/67108864", b"Content-Length: 67108864"),
+        ("/stream/906876", b"Transfer-Encoding: chunked"),
+        ("/events/906876", b"Transfer-Encoding: chunked"),
+        ("/events/1?every=60000", b"Transfer-Encoding: chunked"),
+    ],
+)
+def test_sizes_at_their_limits(path: str, field: bytes) -> None:
+    """64 MiB are 906,876 lines of 74 bytes."""
+    connection = Connection("http")
+    connection.receive_data(ask(path))
+    first = next_event(connection)
+    assert isinstance(first, Send)
+    head = first.data.partition(b"\r\n\r\n")[0].split(b"\r\n")
+    assert head[0] == b"HTTP/1.1 200 OK"
+    assert field in head
+
+
+@pytest.mark.parametrize("query", ["", "?every=", "?every=05", "?every=1x"])
+def test_events_come_ten_times_a_second_unless_another_time_is_given(
+    deliver: Callable[..., Outcome], query: str
+) -> None:
+    assert deliver(ask(f"/events/3{query}")).waits == [0.1, 0.1]
+
+
+def test_replies_are_joined_up_to_a_send() -> None:
+    """Two replies of just half a Send each; the third comes in the next one."""
+    connection = Connection("http")
+    connection.receive_data(ask("/blob/1"))
+    first = next_event(connection)
+    assert isinstance(first, Send)
+    # The head has four digits more for a length of five.
+    size = SEND_SIZE // 2 - (len(first.data) - 1 + 4)
+    connection.receive_data(ask(f"/blob/{size}") * 3)
+    joined = next_event(connection)
+    assert isinstance(joined, Send)
+    assert len(joined.data) == SEND_SIZE
 
 
 def test_date_is_the_clock_s(deliver: Callable[..., Outcome]) -> None:
