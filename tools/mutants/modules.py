@@ -92,8 +92,12 @@ GROUPS = (
     ),
     Group(
         "load",
-        ("loadtests/sockets/recorder.py", "loadtests/sockets/schedule.py"),
-        ("tests/loadtests/sockets/test_schedule.py", "tests/loadtests/sockets/test_recorder.py"),
+        ("loadtests/sockets/recorder.py", "loadtests/sockets/schedule.py", "loadtests/shapes.py"),
+        (
+            "tests/loadtests/sockets/test_schedule.py",
+            "tests/loadtests/sockets/test_recorder.py",
+            "tests/loadtests/test_shapes.py",
+        ),
     ),
     Group(
         "web",
@@ -101,7 +105,12 @@ GROUPS = (
         ("tests/loadtests/web/test_web.py", "tests/loadtests/web/test_live.py", "tests/loadtests/test_course.py"),
     ),
     Group("cells", ("lab/report/cells.py",), ("tests/lab/report/test_cells.py",)),
-    Group("window", ("loadtests/window.py",), ("tests/loadtests/window_checks.py",), patched=True),
+    Group(
+        "window",
+        ("loadtests/window.py", "loadtests/rate_shares.py"),
+        ("tests/loadtests/window_checks.py",),
+        patched=True,
+    ),
     Group("objections", ("loadtests/objections.py",), ("tests/loadtests/test_matrix.py",)),
     Group(
         "bench",
@@ -193,6 +202,11 @@ GROUPS = (
         ("tests/lab/report/test_bench_answer.py",),
     ),
     Group("units", ("lab/base/units.py",), ("tests/lab/test_units.py", "tests/lab/report/charts/test_scale.py")),
+    Group(
+        "results",
+        ("lab/experiments/conformance/results.py",),
+        ("tests/lab/experiments/conformance/test_results.py",),
+    ),
     Group("published", ("lab/experiments/published.py",), ("tests/lab/experiments/test_published.py",)),
     Group(
         "xray",

@@ -14,7 +14,6 @@ import pytest
 
 from lab.load.presets import PRESETS
 from lab.load.workloads import WORKLOADS, make_exchange
-from loadtests.shapes import SHAPES, level
 from loadtests.sockets.exchange import Exchange
 from services.protocol import Transport
 
@@ -333,11 +332,3 @@ def test_impossible_exchange_is_refused(workload, transport, payload, said):
 def test_presets_declare_their_loop():
     assert all(name.startswith(f"{preset.spec.loop}_") for name, preset in PRESETS.items())
     assert all(preset.spec.rate > 0 for preset in PRESETS.values() if preset.spec.loop == "open")
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-def test_shapes_stay_between_zero_and_one(shape):
-    levels = [level(shape, share / 100) for share in range(-10, 120)]
-    assert all(0 < value <= 1 for value in levels)
-    assert max(levels) == 1
-    assert levels[-1] == level(shape, 1)
