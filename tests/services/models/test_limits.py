@@ -190,7 +190,7 @@ def test_datagrams_above_the_limit_are_not_worked_on(start: Start, transport: st
             ping(first)
         with server.connect(transport=transport) as link:
             for _ in range(2):
-                link.send(b"SLEEP 2000\r\n")
+                link.send(b"SLEEP 600\r\n")
             address = server.address("command", transport)
             # Both sleep before a PING is there: of two processes, one might otherwise be quicker with a PING.
             wait_until(lambda: not (queued(address) if transport == "udp" else unsent(link.socket.fileno())))
