@@ -1,7 +1,7 @@
-"""The head of a request: its first line and its fields, as RFC 9112 has them, and nothing looser.
+"""The head of a request: its first line and its fields, strictly as RFC 9112 defines them.
 
-Everything that two servers could read differently is refused with 400, since a request that they divide differently is
-how requests are smuggled. The numbers of sections in this file are those of RFC 9112, unless another RFC is named.
+Everything that two servers could read differently is refused with 400: requests are smuggled past a proxy that sees the
+end of a request in another place. Section numbers in this file are those of RFC 9112, unless another RFC is named.
 """
 
 import re
@@ -12,20 +12,20 @@ from services.protocol.limits import Limits
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 
-# 5: no space before the colon, no line that begins with one (obs-fold), no CR, LF, NUL or other control in a value.
+# 5: no space before the colon, no space at the start of a line (obs-fold), no control character but HTAB in a value.
 _BLOCK = re.compile(rb"(?:" + _TOKEN + rb":[\t\x20-\x7e\x80-\xff]*+\r\n)*+")
 _FIELD = re.compile(_TOKEN + rb":[\t\x20-\x7e\x80-\xff]*")
 
-# 3: single spaces. RFC 3986 has the characters of a target; a fragment is none of its parts.
+# 3: single spaces. RFC 3986 defines the characters of a target, which has no fragment.
 _LINE = re.compile(rb"(" + _TOKEN + rb") ((?:[!$&-;=?-Z_a-z~]|%[0-9A-Fa-f]{2})+) HTTP/([0-9])\.([0-9])")
-# 3.2.2. User information would be ignored, and is how an address looks like another: RFC 9110, 4.2.4.
+# 3.2.2. User information can make an address look like another one, so it is refused: RFC 9110, 4.2.4.
 _ABSOLUTE = re.compile(rb"https?://([^/?@]+)([/?].*)?", re.IGNORECASE | re.DOTALL)
 # RFC 3986, 3.2.2 and 3.2.3.
 _HOST = re.compile(
     rb"(?:\[[0-9A-Fa-f:.]+\]|(?:[!$&'()*+,\-.0-9;=A-Z_a-z~]|%[0-9A-Fa-f]{2})*)(?::[0-9]{0,5})?", re.DOTALL
 )
 
-# What may not occur in a head that has arrived in part: 2.2 for CR and LF alone, 5.5 of RFC 9110 for controls.
+# Forbidden in an incomplete head: CR or LF alone, 2.2, and control characters (RFC 9110, 5.5).
 _FORBIDDEN = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?!\n|\Z)")
 
 _LF = re.compile(rb"\n")
@@ -33,7 +33,7 @@ _LF = re.compile(rb"\n")
 _DIGITS = re.compile(rb"[0-9]+")
 _ESCAPED = re.compile(rb"%([0-9A-Fa-f]{2})")
 
-# The fields that something here depends on; all others are only checked.
+# The fields that are used. All others are only checked.
 _USED = frozenset(
     (
         b"host",
@@ -57,20 +57,26 @@ CHUNKED = -1
 _KEEP_ALIVE = frozenset((b"keep-alive",))
 _NO_OPTIONS: frozenset[bytes] = frozenset()
 
-# The fields of a connection's last request are kept up to this size: clients repeat them, and comparing is cheaper
-# than reading. Above it, ten thousand idle connections would hold too much.
+# The fields of the last request are kept if they have at most this many bytes: clients repeat them, and comparing is
+# cheaper than reading. Longer ones would cost too much memory in ten thousand idle connections.
 _KEPT = 1024
 
 
 class Fields:
-    """The fields of a head, checked.
+    """The checked fields of a head.
+
+    Args:
+        values: see below.
 
     Attributes:
-        values: of the fields in use, by name in lower case; of a field that occurs several times, in their order.
-        length: of the body in bytes; `CHUNKED` if only its chunks tell.
-        has_length: whether the client has said how long its body is, if only 0.
-        options: of Connection, in lower case.
-        is_plain: whether nothing here needs a second look: a Host, and no body, option or expectation.
+        values: the values of the used fields, by name in lower case, in the order of their lines.
+        length: of the body in bytes; `CHUNKED` if the body is in chunks.
+        has_length: whether there is a Content-Length, which can be 0, or a Transfer-Encoding.
+        options: the options of Connection, in lower case.
+        is_plain: whether this is the usual case: a Host, and no body, option of Connection or expectation.
+
+    Raises:
+        HttpError: 400, for a field that is repeated, malformed or contradicts another one; 413; 501.
     """
 
     __slots__ = ("has_length", "is_plain", "length", "options", "values")
@@ -102,12 +108,12 @@ class Fields:
         self.is_plain = has_host and is_persistent and not self.has_length and b"expect" not in values
 
     def tokens(self, name: bytes) -> list[bytes]:
-        """Return the elements of a list field, in lower case."""
+        """Return the elements of a list field (RFC 9110, 5.6.1) in lower case, without empty ones."""
         items = b",".join(self.values.get(name, ())).split(b",")
         return [word for item in items if (word := _trim(item).lower())]
 
     def first(self, name: bytes) -> bytes:
-        """Return a field's first value, or nothing."""
+        """Return the first value of a field; empty if the field is missing."""
         values = self.values.get(name)
         return values[0] if values else b""
 
@@ -115,9 +121,16 @@ class Fields:
 class Head:
     """A request without its body.
 
+    Args:
+        line: method, target and minor version, from `read_line`.
+
     Attributes:
-        path: without query, decoded.
-        minor: 1 for HTTP/1.1 and later versions of HTTP/1, 0 for HTTP/1.0.
+        path: without the query, percent-decoded.
+        query: what follows the question mark, as it was sent.
+        minor: 0 for HTTP/1.0, 1 for all later versions of HTTP/1.
+
+    Raises:
+        HttpError: 400: the target is malformed, 3.2; HTTP/1.1 without Host, 3.2; HTTP/1.0 with chunks, 6.1.
     """
 
     __slots__ = ("fields", "method", "minor", "path", "query")
@@ -138,7 +151,7 @@ class Head:
 
     @property
     def is_kept(self) -> bool:
-        """Whether the client lets the connection persist, 9.3."""
+        """Whether the connection persists after this request, 9.3."""
         options = self.fields.options
         return b"close" not in options and (bool(self.minor) or b"keep-alive" in options)
 
@@ -148,7 +161,7 @@ class Head:
                 raise HttpError(400, "the target * is only for OPTIONS")  # 3.2.4
             return target
         if self.method == b"CONNECT":
-            return target  # 3.2.3; no path is called like it
+            return target  # 3.2.3; it matches no route
         match = _ABSOLUTE.fullmatch(target)
         if match is None or not _HOST.fullmatch(match[1]):
             raise HttpError(400, f"the target {quote(target)} is neither a path nor an address")
@@ -173,7 +186,7 @@ def read_line(line: bytes) -> tuple[bytes, bytes, int]:
 
 
 class HeadReader:
-    """Cuts a stream of bytes into heads, and hands out what lies between them."""
+    """Cuts a stream into heads; bodies are read from it in between with `take` and `take_line`."""
 
     __slots__ = ("_block", "_buffer", "_clock", "_fields", "_limits", "_position", "_since", "_skipped", "_unseen")
 
@@ -181,15 +194,18 @@ class HeadReader:
         self._limits = limits
         self._clock = clock
         self._buffer = b""
-        self._position = 0  # how far the buffer has been used
-        self._unseen = 0  # bytes from the position on in which neither an end nor a fault was found
-        self._since: float | None = None  # when the first byte of the unfinished head came
-        self._skipped = False  # an empty line before the head
-        self._block = b""  # the last request's fields, as bytes and as read
+        self._position = 0  # everything before it has been used
+        self._unseen = 0  # bytes behind the position that were searched already, without an end or a fault
+        self._since: float | None = None  # arrival of the first byte of the incomplete head, in seconds of the clock
+        self._skipped = False  # there was an empty line before the head
+        self._block = b""  # the fields of the last request, as bytes and as read
         self._fields: Fields | None = None
 
     def feed(self, data: bytes) -> None:
-        """Take bytes. Those left are less than one head and one read, so joining costs no more than a system call."""
+        """Take bytes that have arrived.
+
+        At most one head and one read are left over, so joining costs no more than a system call.
+        """
         if self._position == len(self._buffer):
             self._buffer = data
         else:
@@ -198,7 +214,7 @@ class HeadReader:
 
     @property
     def left(self) -> int:
-        """How many bytes are here and not used."""
+        """The number of bytes that are not used yet."""
         return len(self._buffer) - self._position
 
     @property
@@ -208,26 +224,30 @@ class HeadReader:
 
     @property
     def has_head(self) -> bool:
-        """Whether a head has arrived in full."""
+        """Whether a complete head is here."""
         return self._buffer.find(b"\r\n\r\n", self._position) >= 0
 
     @property
     def is_full(self) -> bool:
-        """Whether more is here than any head that is not refused."""
+        """Whether more bytes are here than any valid head has."""
         limits = self._limits
         return self.left > limits.http_line + limits.http_header_bytes + len(b"\r\n" * 3)
 
     def take(self, most: int) -> bytes:
-        """Hand out bytes that are not of a head."""
+        """Return up to `most` bytes of a body."""
         start = self._position
         end = self._position = min(start + most, len(self._buffer))
         return self._buffer if end - start == len(self._buffer) else self._buffer[start:end]
 
     def take_line(self, most: int, what: str) -> bytes | None:
-        """Hand out a line, without its CR LF; None if it has not arrived in full.
+        """Return a line of a body without its CR LF; None if it is incomplete.
+
+        Args:
+            most: its largest size in bytes.
+            what: its name, for errors.
 
         Raises:
-            HttpError: 400, for a line that is longer than `most` bytes, or for a CR, LF or control alone.
+            HttpError: 400: it is longer than `most` bytes, or has a control character other than HTAB.
         """
         buffer, start = self._buffer, self._position
         seen = start + max(self._unseen - 1, 0)
@@ -250,10 +270,10 @@ class HeadReader:
         """Cut out the next head.
 
         Returns:
-            None if it has not arrived in full.
+            None if it is incomplete.
 
         Raises:
-            HttpError: the stream cannot be followed from here on.
+            HttpError: it is refused: 400, 408, 413, 414, 431, 501 or 505. Nothing behind it can be read.
         """
         buffer = self._buffer
         start = self._position
@@ -266,7 +286,7 @@ class HeadReader:
         limits = self._limits
         if line_end - start > limits.http_line:
             raise HttpError(414, f"the request line is longer than {limits.http_line} bytes")
-        line = read_line(buffer[start:line_end])  # first, as in a head that comes in pieces
+        line = read_line(buffer[start:line_end])  # before the fields, as in a head that arrives in pieces
         block = buffer[line_end + 2 : end + 2]
         if block == self._block and self._fields is not None:
             head = Head(line, self._fields)
@@ -285,7 +305,7 @@ class HeadReader:
         return fields
 
     def _next_irregular(self) -> Head | None:
-        """A head that has not arrived in full, or has an empty line before it, which 2.2 lets pass."""
+        """Check an incomplete head and its age, or skip one empty line before a head, 2.2."""
         buffer = self._buffer
         if buffer.startswith(b"\r\n", self._position):
             if self._skipped:
@@ -304,27 +324,35 @@ class HeadReader:
         return None
 
     def _check_part(self) -> None:
-        """Refuse as early as possible what cannot become a head any more: its end may never come."""
+        """Refuse an incomplete head as soon as it cannot become valid: its end may never arrive.
+
+        Raises:
+            HttpError: 400, 414, 431 or 505.
+        """
         buffer, start, limits = self._buffer, self._position, self._limits
-        # The pattern looks at the byte before an LF. That of the first one may be a CR which belongs to a body.
+        # The pattern looks at the byte before an LF. Before the first byte, that may be a CR at the end of a body.
         bad = _LF.match(buffer, start) or _FORBIDDEN.search(buffer, start + max(self._unseen - 1, 0))
         if bad:
             raise HttpError(400, f"a control character in the head: {quote(bad[0])}")
         line_end = buffer.find(b"\r\n", start)
-        end = len(buffer) - buffer.endswith(b"\r")  # which may be the end of a line, and then counts for nothing
+        end = len(buffer) - buffer.endswith(b"\r")  # a CR that may be half of a line's end does not count
         if (end if line_end < 0 else line_end) - start > limits.http_line:
             raise HttpError(414, f"the request line is longer than {limits.http_line} bytes")
         if line_end < 0:
             return
         if line_end >= start + self._unseen:
             read_line(buffer[start:line_end])
-        # Counting what was counted before would make a head in small pieces expensive.
+        # Lines are counted only if there is a new one: otherwise a head in small pieces would be expensive.
         has_ended = buffer.find(b"\n", start + self._unseen) >= 0
         _check_size(end - line_end - 2, buffer.count(b"\r\n", line_end + 2) if has_ended else 0, limits)
 
 
 def read_fields(block: bytes, limits: Limits) -> Fields:
-    """Read the lines of a head after the first, each with its CR LF."""
+    """Read the fields of a head, or of a trailer: lines with their CR LF.
+
+    Raises:
+        HttpError: 400 for a malformed line, 431 over a limit; see also `Fields`.
+    """
     _check_size(len(block), block.count(b"\r\n"), limits)
     if not _BLOCK.fullmatch(block):
         line = next(each for each in block.split(b"\r\n") if not _FIELD.fullmatch(each))
@@ -354,7 +382,7 @@ def _trim(value: bytes) -> bytes:
 
 
 def _read_length(values: list[bytes]) -> int:
-    # 6.3: equal values may be merged. Another server may read them differently, however.
+    # 6.3 allows merging equal values. Another server may read them differently, so they are refused.
     if len(values) > 1:
         raise HttpError(400, "several Content-Length fields")
     if not _DIGITS.fullmatch(values[0]):

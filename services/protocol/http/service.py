@@ -1,7 +1,6 @@
-"""HTTP/1.1 and HTTP/1.0 (RFC 9110, RFC 9112): the same work as `command`, for everything that speaks HTTP.
+"""The service `http`: HTTP/1.1 and HTTP/1.0 (RFC 9110, RFC 9112), with the work of `command` as routes.
 
-docs/protocol/http.md lists the routes. WebSocket begins with an Upgrade on /ws; the rest of its conversation is in
-`websocket.py`.
+docs/protocol/http.md lists the routes. WebSocket begins here, with an Upgrade on /ws, and goes on in `websocket.py`.
 """
 
 import json
@@ -23,19 +22,19 @@ from services.protocol.http.page import POLICY, page
 from services.protocol.http.websocket import WebSocket
 from services.protocol.limits import Limits
 
-# A handler returns a whole reply; or None when it has set `_work`, which makes the reply.
+# A handler returns a whole reply; or None if it has set `_work`, which then makes the reply.
 Handler = Callable[["Http", Head], bytes | None]
 
 _NUMBER = re.compile(rb"0|[1-9][0-9]{0,17}")
 _MODEL = re.compile(r"^model:(.*?)\r?$", re.MULTILINE)
 
-# A Send's worth of a blob, and of the lines of chargen, in whole turns, so that each piece follows the one before.
+# The largest piece of a blob, and of the lines of chargen. Each is a whole number of periods, so pieces can be joined.
 _PATTERN = blob_bytes(SEND_SIZE // 95 * 95)
 _LINE_SIZE = len(LINES[0])
 _BLOCK_LINES = SEND_SIZE // _LINE_SIZE // len(LINES) * len(LINES)
 _BLOCK = b"".join(LINES) * (_BLOCK_LINES // len(LINES))
 
-# Between two events, for readers that see them come: as `?every=MS` says, or so many milliseconds.
+# The default time between two server-sent events, in milliseconds; `?every=MS` sets another.
 _EVERY = 100
 _EVERY_QUERY = re.compile(rb"every=(0|[1-9][0-9]{0,9})")
 
@@ -43,7 +42,15 @@ _ALL_METHODS = b"GET, HEAD, OPTIONS, POST"
 
 
 class Http:
-    """Answers requests in the order in which they came."""
+    """One connection. Requests are answered in the order in which they arrive (RFC 9112, 9.3.2).
+
+    Args:
+        peer: the client's address, for /info and the log.
+        limits: what a client may ask for.
+        info: returns the server's part of /info, as lines that end in CR LF.
+        report: takes a line for the log about a client of another protocol.
+        clock: for Date, and for the age of a head or a body.
+    """
 
     port = 8080
     tls_port: int | None = 8443
@@ -83,30 +90,30 @@ class Http:
         self._reader = HeadReader(limits, clock)
         self._replies: list[bytes] = []  # not yet handed out
         self._upload: tuple[Head, Body] | None = None  # a request whose body is arriving
-        self._echoes = False  # the body goes back as it comes
-        self._work: Iterator[Event] | None = None  # behind the replies that precede it
+        self._echoes = False  # the body in hand is sent back as it arrives
+        self._work: Iterator[Event] | None = None  # makes a reply, after those in `_replies`
         self._awaits_digest = False
         self._digest = b""
-        self._has_begun = False  # the echo of a body, or what `_work` makes: its head has been handed out
-        self._persist = b""  # what the reply in hand says of the connection
+        self._has_begun = False  # the head of an echo, or of a reply that `_work` makes, has been handed out
+        self._persist = b""  # the Connection field of the reply in hand
         self._closing = False
         self._answered = 0
         self._draining = False
         self._socket: WebSocket | None = None  # since the Upgrade
-        self._held = b""  # while draining: the start of a reply that may be the last
+        self._held = b""  # while draining: a reply, or the start of one, that may be the last
 
     def receive_data(self, data: bytes) -> None:
-        """Take bytes."""
+        """Take bytes that have arrived."""
         if self._socket is None:
             self._reader.feed(data)
         else:
             self._socket.receive_data(data)
 
     def receive_digest(self, digest: bytes) -> None:
-        """Take what `Compute.run` returned.
+        """Take the result of the last `Compute`.
 
         Raises:
-            AdapterError: no `Compute` was handed out, or it was answered already.
+            AdapterError: no `Compute` waits for its result.
         """
         if self._socket is not None:
             self._socket.receive_digest(digest)
@@ -121,11 +128,14 @@ class Http:
         return b""
 
     def drain(self) -> None:
-        """Answer what has come, and tell the client with the last reply that the connection ends."""
+        """Answer only the requests that have arrived. The last reply says `Connection: close` (RFC 9112, 9.6)."""
         self._draining = True
 
     def end(self) -> Event:
-        """Do the last things once everything that came is answered and no more will come."""
+        """Return the next event after all requests are answered and no more input will come.
+
+        While draining, this is the held reply, now with `Connection: close`, or the close frame of a WebSocket.
+        """
         if self._held:
             data, self._held = replies.with_close(self._held), b""
             self._closing = True
@@ -133,7 +143,15 @@ class Http:
         return Close() if self._socket is None else self._socket.end(going_away=self._draining)
 
     def next_event(self) -> Event | None:
-        """Answer what has arrived, up to a Send's worth, or hand out the work that a request asks for."""
+        """Return the next event.
+
+        Returns:
+            The replies to complete requests, up to about `SEND_SIZE` bytes; the work that a request asks for; Close
+            after the last reply; None if more input is needed.
+
+        Raises:
+            AdapterError: the last `Compute` was not answered by `receive_digest`.
+        """
         if self._socket is not None:
             return self._socket.next_event()
         if self._awaits_digest:
@@ -143,13 +161,13 @@ class Http:
         return self._advance(self._limits.pipeline)
 
     def _next_draining(self) -> Event | None:
-        """As `next_event`, but a reply is held until it is known whether another one follows.
+        """Return the next event, but hold each reply until it is known whether another one follows.
 
-        RFC 9112, 9.6: after a reply with `Connection: close` no request may be answered any more.
+        RFC 9112, 9.6: no request may be answered after a reply with `Connection: close`.
         """
         if self._held:
             if not (self._reader.has_head or self._reader.is_full):
-                return None  # `end` follows, or the rest of what has arrived
+                return None  # either more input follows, or `end`
             data, self._held = self._held, b""
             return Send(data)
         if self._work is not None and self._has_begun:
@@ -158,7 +176,8 @@ class Http:
             self._work = None
         is_start = self._upload is None or not self._has_begun
         event = self._advance(1)
-        # An upload of which more must come goes on: its echo is not held, and its end comes too late to say anything.
+        # The echo of an incomplete upload is not held: its head must be sent now, without knowing whether it is the
+        # last.
         is_over = self._upload is None and self._socket is None
         if is_start and is_over and isinstance(event, Send) and not self._closing:
             self._held = event.data
@@ -200,7 +219,10 @@ class Http:
         return event
 
     def _refuse(self, error: HttpError) -> None:
-        """Make the last reply; none if the reply in hand has begun: the close shows that it is incomplete."""
+        """Make the last reply from an error.
+
+        If the reply in hand has begun, only close: this shows the client that it is incomplete.
+        """
         self._closing = True
         if not self._answered and self._reader.is_tls:
             self._report(f"closed a connection from {self._peer!a}: it speaks TLS to the port of http")
@@ -208,8 +230,8 @@ class Http:
             date = self._clock.date()
             self._replies.append(replies.text(error.status, date, str(error), replies.CLOSE, is_head=error.is_head))
 
-    # Requests. What returns `bytes | None` returns bytes to send, if only none; or None if more must arrive first, or
-    # if `_work` makes the reply.
+    # Requests. A result of `bytes | None` is bytes to send, possibly none; None means that more input is needed, or
+    # that `_work` makes the reply.
 
     def _next_reply(self) -> bytes | None:
         if self._upload is not None:
@@ -233,7 +255,11 @@ class Http:
             raise
 
     def _answer_special(self, request: Head) -> bytes | None:
-        """A request with a body, an expectation, another version, or a wish for its connection."""
+        """Answer a request with a body, an expectation, another version than HTTP/1.1, or a Connection field.
+
+        Raises:
+            HttpError: 417 for an unknown expectation (RFC 9110, 10.1.1), 413 for a body over its limit.
+        """
         fields = request.fields
         if not request.is_kept or self._answered >= self._limits.http_requests:
             self._persist = replies.CLOSE
@@ -245,13 +271,13 @@ class Http:
         self._echoes = request.path == b"/echo" and request.method == b"POST" and fields.has_length
         body = Body(fields.length, self._reader, self._limits, self._clock)
         self._upload = request, body
-        # RFC 9110, 10.1.1: not if the body is there already.
+        # RFC 9110, 10.1.1: 100 is not needed if the body has begun to arrive.
         if expects and not (body.is_over or self._reader.left or self._draining):
             return replies.CONTINUE
         return self._continue_body(request, body)
 
     def _continue_body(self, request: Head, body: Body) -> bytes | None:
-        """Read on in a body: echo what has come of it, or answer once it is over."""
+        """Read more of a body: echo this part, or answer after the end."""
         data = b"" if body.is_over else body.read()
         if body.is_over:
             self._upload = None
@@ -275,7 +301,7 @@ class Http:
         return replies.head(200, self._clock.date(), kind + framing + self._persist) + data
 
     def _answer(self, request: Head) -> bytes | None:
-        """Answer a request whose body, if it had one, has been read."""
+        """Answer a request after its body, if any, has been read."""
         self._closing = self._persist is replies.CLOSE
         path = request.path
         route = _ROUTES.get(path) or _ROUTES.get(path[: path.find(b"/", 1) + 1])
@@ -284,7 +310,11 @@ class Http:
         return self._answer_other(request, route)
 
     def _answer_other(self, request: Head, route: "Route | None") -> bytes | None:
-        """Any method but GET, and GET where there is none."""
+        """Answer any method but GET, or a GET without a route.
+
+        Raises:
+            HttpError: 411, for an echo without a length.
+        """
         method = request.method
         is_head = method == b"HEAD"
         if method not in METHODS or method == b"CONNECT":
@@ -316,7 +346,7 @@ class Http:
         self._work = work
         return None
 
-    # The routes, for GET. HEAD calls them too, and only the head of what they return is sent.
+    # The routes, for GET. HEAD calls them too, and sends only the head of the reply.
 
     def _root(self, request: Head) -> bytes:
         vary = b"Vary: Accept\r\n" + self._persist
@@ -341,7 +371,7 @@ class Http:
         number = self._number(request, self._limits.burn, "rounds")
         if isinstance(number, bytes):
             return number
-        # All digests are equally long.
+        # Each digest has 64 digits.
         return self._ok(replies.TEXT, bytes(65)) if request.method == b"HEAD" else self._start(self._burning(number))
 
     def _burning(self, rounds: int) -> Iterator[Event]:
@@ -404,7 +434,7 @@ class Http:
         return self._ok(replies.JSON, json.dumps(sections, indent=1).encode("ascii") + b"\n")
 
     def _open_end(self, request: Head, kind: bytes, fields: bytes = b"") -> bytes:
-        """Make the head of a reply whose length is not known: in chunks, or for HTTP/1.0 up to the close."""
+        """Return the head of a reply of unknown length: in chunks; in HTTP/1.0 up to the close (RFC 9112, 6.3)."""
         if request.minor:
             fields += b"Transfer-Encoding: chunked\r\n"
         else:
@@ -414,7 +444,7 @@ class Http:
         return replies.head(200, self._clock.date(), kind + fields + self._persist)
 
     def _number(self, request: Head, most: int, unit: str) -> int | bytes:
-        """Return the number in the path, or the reply that refuses it."""
+        """Return the number in the path; or a reply, 404 if it is no number, 400 if it is over `most`."""
         digits = request.path[request.path.find(b"/", 1) + 1 :]
         if not _NUMBER.fullmatch(digits):
             return self._text(404, f"there is no {quote(request.path)} here: a number of {unit} must follow")
@@ -470,11 +500,11 @@ def _as_json(value: str) -> object:
 
 
 class Route:
-    """What answers a path.
+    """The answer to a path.
 
     Attributes:
-        handler: for GET and HEAD; None if they are not for this path.
-        allow: the methods, as Allow lists them.
+        handler: for GET and HEAD; None if the path does not allow them.
+        allow: all methods, in the form of the field Allow.
     """
 
     __slots__ = ("allow", "handler")
@@ -484,7 +514,7 @@ class Route:
         self.allow = allow
 
 
-# A path that ends in a slash, but for the first, stands for all that have one number more.
+# A path that ends in a slash, except "/", needs a number behind it.
 _ROUTES = {
     b"/": Route(Http._root),
     b"/ping": Route(Http._ping),
