@@ -14,6 +14,7 @@ import gevent
 import pytest
 from locust.env import Environment
 
+from loadtests import rate_shares
 from loadtests import window as measurement
 from loadtests.contract import LoadResult
 from loadtests.course import sample_forever
@@ -268,3 +269,48 @@ def test_window_prints_a_line_per_model(window, monkeypatch, capsys, runner, exp
         found,
         replace(found, model="b"),
     ]
+
+
+def test_rate_is_divided_by_users():
+    assert rate_shares.divide({"one": 1, "other": 3}) == {"one": 0.25, "other": 0.75}
+    assert rate_shares.divide({"one": 0, "other": 0}) == {"one": 0.0, "other": 0.0}
+    assert rate_shares.divide({}) == {}
+
+
+def test_master_tells_a_share_when_it_has_changed(monkeypatch):
+    sent: list[tuple[float, str]] = []
+    clients = SimpleNamespace(
+        spawning=[SimpleNamespace(id="one", user_count=1)], running=[SimpleNamespace(id="other", user_count=1)]
+    )
+    runner = SimpleNamespace(clients=clients, send_message=lambda name, share, worker: sent.append((share, worker)))
+    pauses = []
+
+    def sleep(seconds):
+        pauses.append(seconds)
+        if len(pauses) == 2:
+            clients.running[0].user_count = 3
+        if len(pauses) == 3:
+            raise gevent.GreenletExit
+
+    monkeypatch.setattr(gevent, "sleep", sleep)
+    with pytest.raises(gevent.GreenletExit):
+        rate_shares._send_shares(runner)
+    # At once, not again while nothing changes, and then both.
+    assert sent == [(0.5, "one"), (0.5, "other"), (0.25, "one"), (0.75, "other")]
+    assert pauses == [0.25] * 3
+
+
+def test_worker_sends_nothing_until_it_has_a_share(monkeypatch):
+    shares: list[float] = []
+    monkeypatch.setattr(Engine, "of", lambda environment: SimpleNamespace(share=shares.append))
+    monkeypatch.setattr(rate_shares, "WorkerRunner", Runner)
+    worker = Runner()
+    rate_shares.attach(cast(Environment, SimpleNamespace(runner=worker)))
+    assert shares == [0.0]
+    worker.listeners["socketlab_share"](msg=SimpleNamespace(data=0.4), environment=None)
+    assert shares == [0.0, 0.4]
+
+
+def test_runner_without_workers_keeps_the_whole_rate(monkeypatch):
+    monkeypatch.setattr(Engine, "of", lambda environment: pytest.fail("it has no share"))
+    rate_shares.attach(cast(Environment, SimpleNamespace(runner=Runner())))
