@@ -219,9 +219,9 @@ GROUPS = (
         tuple(f"tests/loadtests/sockets/test_{name}.py" for name in ["codec", "http", "websocket"]),
     ),
     Group(
-        "load_command",
-        ("lab/load/presets.py", "lab/load/exports.py", "lab/cli/commands/load.py"),
-        ("tests/lab/cli/test_load.py",),
+        "presets",
+        ("lab/load/presets.py",),
+        ("tests/lab/load/test_presets.py",),
     ),
     Group(
         "charts",

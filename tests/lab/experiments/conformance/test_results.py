@@ -16,6 +16,7 @@ def test_result_is_stored_and_read() -> None:
 
 def test_counts_are_shown_in_words() -> None:
     assert str(ModelResult(98, 2, 3)) == "98 of 100"
+    assert ModelResult(98, 2).known_limits == ""
     assert [ModelResult(1, 0, count).known_limits for count in (0, 1, 2)] == ["", "1 known limit", "2 known limits"]
 
 
@@ -24,6 +25,7 @@ def test_counts_are_shown_in_words() -> None:
     [
         (ModelResult(0, 0, 5), None, "the conformance suite has no tests for it"),
         (ModelResult(1, 0), None, None),
+        (ModelResult(1, 1), None, "1 of 2 conformance tests fail; `lab check m` shows why"),
         (ModelResult(9, 1), None, "1 of 10 conformance tests fail; `lab check m` shows why"),
         (
             ModelResult(8, 2, 0, NAMES[:2]),
