@@ -171,6 +171,21 @@ def test_constants_of_the_same_value_are_planted_one_by_one(project: Path) -> No
     assert [row["outcome"] for row in rows.values()] == ["killed", "killed"]
 
 
+def test_functions_in_a_table_are_replaced(project: Path) -> None:
+    """Also where a part of it has been taken out before."""
+    table = "SHAPES = {'ramp': lambda share: share * 5, 'steady': lambda share: 1}"
+    (project / "pkg" / "limits.py").write_text(f"{table}\n")
+    (project / "tests" / "test_limits.py").write_text(
+        "from pkg.limits import SHAPES\n\nRAMP = SHAPES['ramp']\n\n\ndef test_ramp():\n    assert RAMP(2) == 10\n"
+    )
+    _, rows = run_session(project)
+    assert {name: row["outcome"] for name, row in rows.items()} == {
+        ": share * 5 [* -> /]": "killed",
+        f": 5 [5 -> 10 in: {table}]": "killed",
+        f": 1 [1 -> 2 in: {table}]": "survived",
+    }
+
+
 def test_tests_that_fail_without_a_fault_are_named(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (project / "tests" / "test_limits.py").write_text(TESTS + "\n\ndef test_fails():\n    assert exceeds(0)\n")
     code, rows = run_session(project)

@@ -301,7 +301,7 @@ def _move(old: Any, new: Any, module: types.ModuleType, key: str, moved: set[tup
     if isinstance(new, types.ModuleType) or _is_same(old, new):
         return
     if isinstance(old, dict) and isinstance(new, dict):
-        if old.keys() == new.keys() and any(type(value).__module__ == name for value in old.values()):
+        if old.keys() == new.keys() and any(_is_made_in(name, value) for value in old.values()):
             for item, value in old.items():
                 _move(value, new[item], module, key, moved)
         elif not _holds_code(new, name):
@@ -321,6 +321,12 @@ def _move(old: Any, new: Any, module: types.ModuleType, key: str, moved: set[tup
             if isinstance(names, dict):
                 for found in [item for item, value in list(names.items()) if value is old and item == key]:
                     names[found] = new
+
+
+def _is_made_in(name: str, value: Any) -> bool:
+    """Whether a value is an object of a class of this module, or a function that is written there."""
+    function = _function_in(value)
+    return type(value).__module__ == name or (function is not None and function.__module__ == name)
 
 
 def _move_attribute(
