@@ -236,6 +236,13 @@ def test_workers_run_the_locustfile_and_its_failures_are_reported(tmp_path, caps
     assert "/nothing: " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("module", ["guardfile", "locustfile"])
+def test_locust_keeps_three_digits_of_a_time(module):
+    code = f"import loadtests.{module}, locust.stats; print(locust.stats.bucket_response_time(1.2345))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert float(done.stdout) == 1.23
+
+
 def test_guarded_locust_ends_with_the_lab_that_started_it():
     process = subprocess.Popen(
         [*COMMAND, *HEADLESS, "--host", "http://127.0.0.1:9"],

@@ -153,7 +153,12 @@ def test_trace_has_a_row_for_each_lane_and_a_flow_for_each_wait() -> None:
     assert rows == ["A", "B", "C", "thread"]
     (computing,) = [event for event in events if event["name"] == "computing for B" and event["pid"] == 1]
     assert (computing["ph"], computing["ts"], computing["dur"]) == ("X", 23_500, 10_000)
+    # In microseconds: C sent at 6 ms, and had its reply at 35.
+    marks = [(event["name"], event["ts"]) for event in events if event["ph"] == "i" and event["tid"] == 3]
+    assert marks[:3] == [("sent", 6_000), ("answered", 35_000), ("closed", 35_500)]
     flows = [event for event in events if event.get("cat") == "wait" and event["pid"] == 2]
+    # B computes from 4.2 ms on; C waits from when it sent until it was read.
+    assert [event["ts"] for event in flows] == [6_000, 14_200]
     assert [(event["ph"], event["name"], event["tid"]) for event in flows] == [
         ("s", "C waits for B", 4),
         ("f", "C waits for B", 3),

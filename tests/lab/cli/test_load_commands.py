@@ -1,0 +1,351 @@
+"""What `lab load`, `lab load-file` and `lab load-gallery` hand on, and their exit codes. Nothing is loaded."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Literal
+
+import pytest
+from click.testing import CliRunner, Result
+
+from lab.base.environ import ENV_FAULTS, ENV_TARGETS, ENV_TELEMETRY, ENV_UI_LOGIN
+from lab.base.errors import LabError
+from lab.base.messages import encode
+from lab.cli.commands import load, load_file, load_gallery
+from lab.load import web_ui
+from lab.load.locustfiles import Step, choose_tags, run_headless
+from lab.load.measurement import Measurement, encode_targets
+from lab.load.messages import LoadFailure
+from lab.load.presets import Preset
+from lab.metrics.verdict import Limit, Verdict
+from lab.servers.backend import Completed, ModelState
+from lab.servers.catalogue import Catalogue, Listener, Model
+from services.protocol import Transport
+from tests.support.fakes import UnusedBackend
+from tests.support.made_up import MEASUREMENT, vary
+
+CATALOGUE = Catalogue.load()
+SERVED = (("command", "tcp", 6379), ("command", "tls", 6380), ("http", "tcp", 8080))
+
+
+class FakeLab(UnusedBackend):
+    """A lab in which some models run; it notes what it is asked to do."""
+
+    def __init__(self, *running: str) -> None:
+        self.running = list(running)
+        self.others: Mapping[str, Literal["running", "exited"]] = {}  # of the gallery
+        self.events: list[str] = []
+        self.served: list[tuple[str, Sequence[str], Mapping[str, Any]]] = []
+        self.printed = Completed([], 0, "[]", "")
+
+    def targets(self) -> list[Listener]:
+        return [
+            Listener(name, service, transport, f"{transport}://{name}:{port}")
+            for name in self.running
+            for service, transport, port in SERVED
+        ]
+
+    def state(self) -> list[ModelState]:
+        return [ModelState(name, "thread", "process", "running") for name in self.running]
+
+    def gallery(self) -> list[ModelState]:
+        return [ModelState(name, "gallery", "process", state) for name, state in self.others.items()]
+
+    def up(self, models: Iterable[str | Model] = (), **_: Any) -> None:
+        self.running = [str(getattr(model, "name", model)) for model in models]
+        self.events.append(f"up {' '.join(self.running)}")
+
+    def down(self) -> None:
+        self.events.append("down")
+
+    def run_service(self, service: str, arguments: Sequence[str] = (), **options: Any) -> Completed:
+        self.served.append((service, arguments, options))
+        return self.printed
+
+    def choose_bind(self, port: int, *, local: int | None = None) -> tuple[str, int]:
+        return "127.0.0.1", port + (local or 0)
+
+
+class Loading:
+    """Takes the place of `measure`: gives each model another verdict, or fails."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked: list[tuple[str, Preset, Path | None, int]] = []
+        self.verdicts: dict[str, Limit] = {}
+        monkeypatch.setattr(load, "measure", self.measure)
+
+    def measure(self, backend: object, model: Model, asked: Preset, *, codec: Path | None, workers: int) -> Measurement:
+        self.asked.append((model.name, asked, codec, workers))
+        if model.name == "thread_pool":
+            raise LabError("it gave no result")
+        bound = self.verdicts.get(model.name, Limit.SERVER)
+        return replace(vary(MEASUREMENT, model=model.name), verdict=Verdict(bound, "a reason"))
+
+
+@pytest.fixture
+def loading(monkeypatch: pytest.MonkeyPatch) -> Loading:
+    return Loading(monkeypatch)
+
+
+def invoke(command: Any, lab: FakeLab, *words: str) -> Result:
+    return CliRunner().invoke(command, words, obj=SimpleNamespace(backend=lab, catalogue=CATALOGUE))
+
+
+def test_each_model_is_loaded_with_all_options(loading: Loading) -> None:
+    words = "--headless --preset open_steady --users 3 --rate 77 --duration 1500ms --transport tls --warm-up 250ms"
+    words += " --timeout 2s --workers 2 prefork plain_socket"
+    done = invoke(load.load, FakeLab("prefork", "plain_socket", "thread_pool"), *words.split())
+    assert done.exit_code == 0, done.output
+    assert [(name, codec, workers) for name, _, codec, workers in loading.asked] == [
+        ("plain_socket", None, 2),
+        ("prefork", None, 2),
+    ]
+    for _, asked, _, _ in loading.asked:
+        spec = asked.spec
+        assert (asked.name, spec.workload, spec.loop, spec.transport) == ("open_steady", "ping", "open", Transport.TLS)
+        assert (spec.users, spec.rate, spec.window, spec.warm_up, spec.timeout) == (3, 77.0, 1.5, 0.25, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "words", "code"),
+    [
+        (Limit.SERVER, "", 0),
+        (Limit.WRONG, "", 1),
+        (Limit.WRONG, "--allow-failures", 0),
+        (Limit.DISTURBED, "--allow-failures", 2),
+        (Limit.SERVER, "--fail-if rate>1", 1),
+        (Limit.WRONG, "--allow-failures --fail-if rate>1", 1),
+        # A measurement that means nothing trips nothing.
+        (Limit.DISTURBED, "--fail-if rate>1", 2),
+    ],
+)
+def test_exit_code_is_that_of_the_verdicts_and_the_conditions(
+    loading: Loading, verdict: Limit, words: str, code: int
+) -> None:
+    loading.verdicts["prefork"] = verdict
+    assert invoke(load.load, FakeLab("plain_socket", "prefork"), "--headless", *words.split()).exit_code == code
+
+
+def test_models_that_were_measured_before_a_failure_are_printed_and_kept(loading: Loading, tmp_path: Path) -> None:
+    lab = FakeLab("plain_socket", "thread_pool", "prefork")
+    done = invoke(load.load, lab, "--out", str(tmp_path), "plain_socket", "thread_pool", "prefork")
+    assert isinstance(done.exception, LabError)
+    assert str(done.exception) == "it gave no result"
+    assert "plain_socket" in done.stdout
+    assert "prefork" not in done.stdout
+    assert {path.name.partition(".")[0] for path in (tmp_path / "load").iterdir()} >= {"closed_session-plain_socket"}
+
+
+def test_models_that_the_command_starts_are_taken_down(loading: Loading) -> None:
+    lab = FakeLab()
+    assert invoke(load.load, lab, "--headless", "--up", "prefork").exit_code == 0
+    assert lab.events == ["up prefork", "down"]
+    lab = FakeLab()
+    assert isinstance(invoke(load.load, lab, "--headless", "--up", "thread_pool").exception, LabError)
+    assert lab.events == ["up thread_pool", "down"]
+    # Models that others have started stay.
+    lab = FakeLab("prefork")
+    assert invoke(load.load, lab, "--headless", "--up", "prefork").exit_code == 0
+    assert lab.events == []
+
+
+class Page:
+    """Takes the place of the web UI."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.opened: list[tuple[list[str], list[str], Mapping[str, Any]]] = []
+        for module in (load, load_file, load_gallery):
+            monkeypatch.setattr(module, "open_ui", self.open)
+        for module in (load, load_file):
+            monkeypatch.setattr(module, "check_settings", lambda: None)
+
+    def open(self, backend: object, models: Sequence[Model], arguments: Sequence[str], **options: Any) -> None:
+        self.opened.append(([model.name for model in models], list(arguments), options))
+
+
+@pytest.fixture
+def page(monkeypatch: pytest.MonkeyPatch) -> Page:
+    return Page(monkeypatch)
+
+
+def test_web_ui_gets_the_load_without_a_window(page: Page) -> None:
+    lab = FakeLab("prefork", "plain_socket")
+    assert invoke(load.load, lab, "--users", "5", "--workers", "3", "--transport", "tls").exit_code == 0
+    ((models, arguments, options),) = page.opened
+    assert (models, options["workers"]) == (["plain_socket", "prefork"], 3)
+    text = " ".join(arguments)
+    assert text.startswith("--models plain_socket prefork --users 10 --spawn-rate 1000 --workload session ")
+    assert "--transport tls" in text
+    # It runs until somebody stops it.
+    assert "--window" not in text
+
+
+GALLERY: Mapping[str, Literal["running", "exited"]] = {"gallery_ftp": "running", "gallery_web": "exited"}
+STEPS = [Step("GET", "/ping", 9, 0, 0.9, 1.0, 2.0), Step("GET", "/burn", 3, 0, 0.3, 4.0, 5.0)]
+
+
+@pytest.mark.parametrize(("failures", "code"), [(0, 0), (1, 1)])
+@pytest.mark.parametrize("command", [load_file.load_file, load_gallery.load_gallery])
+def test_failed_step_does_not_hold(monkeypatch: pytest.MonkeyPatch, command: Any, failures: int, code: int) -> None:
+    steps = [replace(STEPS[0], failures=failures), STEPS[1]]
+    for module in (load_file, load_gallery):
+        monkeypatch.setattr(module, "run_headless", lambda *given, **options: steps)
+    words = ["plain_socket"] if command is load_file.load_file else ["ftp"]
+    lab = FakeLab("plain_socket")
+    lab.others = GALLERY
+    done = invoke(command, lab, *words, "--json")
+    assert done.exit_code == code
+    assert [row["failures"] for row in json.loads(done.stdout)] == [failures, 0]
+
+
+def test_run_without_a_request_could_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load_file, "run_headless", lambda *given, **options: [])
+    monkeypatch.setattr(load_gallery, "run_headless", lambda *given, **options: [])
+    done = invoke(load_file.load_file, FakeLab("plain_socket"), "plain_socket", "--headless")
+    assert isinstance(done.exception, LabError)
+    assert "no request was sent in 10 s" in str(done.exception)
+    lab = FakeLab()
+    lab.others = GALLERY
+    assert invoke(load_gallery.load_gallery, lab, "ftp", "--headless").exit_code == 1
+
+
+GUARDED = "-f loadtests/guardfile.py,loadtests/"
+HTTP_FILES = f"{GUARDED}httpfile.py"
+
+
+@pytest.mark.parametrize(
+    ("words", "files", "chosen", "users", "seconds", "workers"),
+    [
+        ("plain_socket", HTTP_FILES, "--host http://plain_socket:8080", 10, 10.0, 0),
+        # Its replies are static.
+        (
+            "peer_nginx",
+            f"{HTTP_FILES} {' '.join(choose_tags(CATALOGUE['peer_nginx']))}",
+            "--host http://peer_nginx:8080",
+            10,
+            10.0,
+            0,
+        ),
+        (
+            "plain_socket --user GeventUser --users 3 --duration 2s --workers 4",
+            HTTP_FILES,
+            "--host http://plain_socket:8080 GeventUser",
+            3,
+            2.0,
+            4,
+        ),
+    ],
+)
+def test_file_is_run_against_the_model(
+    monkeypatch: pytest.MonkeyPatch,
+    page: Page,
+    words: str,
+    files: str,
+    chosen: str,
+    users: int,
+    seconds: float,
+    workers: int,
+) -> None:
+    given: list[tuple[tuple[object, ...], dict[str, Any]]] = []
+
+    def run(*places: object, **options: Any) -> list[Step]:
+        given.append((places, options))
+        return STEPS
+
+    monkeypatch.setattr(load_file, "run_headless", run)
+    lab = FakeLab("plain_socket", "peer_nginx")
+    assert invoke(load_file.load_file, lab, *words.split(), "--headless").exit_code == 0
+    assert given == [((lab, files.split(), chosen.split(), users, seconds), {"workers": workers, "environ": {}})]
+    assert invoke(load_file.load_file, lab, *words.split()).exit_code == 0
+    picker = "" if "--user " in words else " --class-picker"
+    ((_, arguments, options),) = page.opened
+    assert arguments == f"{files} {chosen}{picker} --users {users} --spawn-rate {users}".split()
+    # Each worker reads the locustfiles itself.
+    assert (options["workers"], options["worker_arguments"]) == (workers, files.split())
+
+
+def test_gallery_is_run_with_the_users_whose_servers_run(monkeypatch: pytest.MonkeyPatch, page: Page) -> None:
+    given: list[tuple[tuple[object, ...], dict[str, Any]]] = []
+
+    def run(*places: object, **options: Any) -> list[Step]:
+        given.append((places, options))
+        return STEPS
+
+    monkeypatch.setattr(load_gallery, "run_headless", run)
+    lab = FakeLab()
+    lab.others = GALLERY
+    words = ["--headless", "--users", "7", "--duration", "3s"]
+    assert invoke(load_gallery.load_gallery, lab, *words).exit_code == 0
+    assert given == [((lab, f"{GUARDED}galleryfile.py".split(), ["FtpUser"], 7, 3.0), {})]
+    assert invoke(load_gallery.load_gallery, lab).exit_code == 0
+    assert page.opened[0][1][-5:] == ["--class-picker", "--users", "12", "--spawn-rate", "12"]
+
+
+def test_headless_run_is_that_long_and_prints_each_failure(capsys: pytest.CaptureFixture[str]) -> None:
+    lab = FakeLab()
+    entry = {"method": "GET", "name": "/ping", "num_requests": 8, "num_failures": 2, "response_times": {"5": 8}}
+    said = encode(LoadFailure("GET /ping: reset (2 times)"))
+    lab.printed = Completed([], 1, json.dumps([entry]), f"{said}\n")
+    # 8 requests in 4 s.
+    assert run_headless(lab, ["-f", "a.py"], ["Mine"], 3, 4.0, environ={"X": "1"}) == [
+        Step("GET", "/ping", 8, 2, 2.0, 5.0, 5.0)
+    ]
+    ((service, arguments, options),) = lab.served
+    assert (service, " ".join(arguments)) == (
+        "locust",
+        "-f a.py Mine --headless --json --users 3 --spawn-rate 3 --run-time 4s --stop-timeout 15 --loglevel ERROR",
+    )
+    assert options == {"environ": {"LAB_LIFELINE": "stdin", "X": "1"}, "capture": True, "timeout": 64.0}
+    assert capsys.readouterr().err == "lab: GET /ping: reset (2 times)\n"
+
+
+def test_generator_of_the_web_ui_gets_its_addresses_and_what_it_may_ask_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = FakeLab("plain_socket", "prefork")
+    opened: list[tuple[Sequence[str], Mapping[str, Any]]] = []
+    telemetry: list[Sequence[str]] = []
+    advanced: list[bool] = []
+    process = SimpleNamespace(wait=lambda seconds: 0)
+    generator = SimpleNamespace(main=SimpleNamespace(process=process), wait=lambda meanwhile: meanwhile() or 0)
+    requests: Any = SimpleNamespace(advance=lambda *, inject=True: advanced.append(inject))
+
+    @contextmanager
+    def open_generator(helpers: object, arguments: Sequence[str], **options: Any) -> Any:
+        opened.append((arguments, options))
+        yield generator
+
+    @contextmanager
+    def send(servers: object, names: Sequence[str], helper: object) -> Any:
+        telemetry.append(names)
+        yield
+
+    monkeypatch.setattr(web_ui, "open_generator", open_generator)
+    monkeypatch.setattr(web_ui, "send_telemetry", send)
+    monkeypatch.setattr(web_ui, "read_ui_port", lambda: 4)
+    monkeypatch.setenv(ENV_UI_LOGIN, "me:secret")
+    web_ui.serve_ui(
+        lab,
+        [CATALOGUE["prefork"]],
+        ["--users", "2"],
+        faults=["kill", "pause"],
+        open_requests=lambda names, helper: requests,
+        workers=2,
+        worker_arguments=["-f", "mine.py"],
+        environ={"X": "1"},
+    )
+    ((arguments, options),) = opened
+    assert " ".join(arguments) == "--web-host 127.0.0.1 --web-port 8093 --users 2 --loglevel WARNING --web-login"
+    shown = [item for item in lab.targets() if item.model == "prefork"]
+    assert options == {
+        "workers": 2,
+        "environ": {ENV_TARGETS: encode_targets(shown), "X": "1"},
+        # Not for workers: only the process with the form may ask, and knows the login.
+        "own": {ENV_TELEMETRY: "stdin", ENV_FAULTS: "kill,pause", ENV_UI_LOGIN: "me:secret"},
+        "publish": True,
+        "worker_arguments": ["-f", "mine.py"],
+    }
+    assert telemetry == [["prefork"]]
+    # While it runs, requests are served; what comes after its end is not.
+    assert advanced == [True, False]
