@@ -1,7 +1,10 @@
 """The live page: its routes, its figures and its buttons."""
 
 import json
+import re
 from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -13,7 +16,7 @@ from flask.testing import FlaskClient
 from lab.base.environ import ENV_FAULTS
 from lab.base.messages import decode
 from lab.load.messages import FaultEvent, FaultRequest
-from loadtests.course import Course
+from loadtests.course import Course, Point
 from loadtests.web import live
 from tests.support.made_up_course import PING, CourseLab, make_tally
 
@@ -69,6 +72,24 @@ def test_page_loads_nothing_and_is_linked_from_locusts(page: Page) -> None:
     assert b'href="./lab/live"' in page.client.get("/").data
     assert b"lab/live" not in page.client.get("/other").data
     assert len(page.guarded) == 3
+
+
+def test_page_draws_each_figure_of_a_point_in_its_unit() -> None:
+    page = Path(live.__file__).with_name("live.html").read_text(encoding="utf-8")
+    table = page.partition("const FIGURES = [")[2].partition("];")[0]
+    found = {
+        key: (column, factor) for key, column, factor in re.findall(r'\["(\w+)", "([^"]+)", "[^"]+", ([^,]+),', table)
+    }
+    assert found == {
+        "rate": ("requests/s", "1"),
+        "p50_us": ("p50 µs", "1"),
+        "p99_us": ("p99 µs", "1"),
+        "cpu_us": ("CPU µs/request", "1"),
+        "memory_bytes": ("memory MiB", f"1 / {2**20}"),
+        "connections": ("connections", "1"),
+        "failures": ("failures/s", "1"),
+    }
+    assert set(found) == {item.name for item in fields(Point)}
 
 
 def test_figures_are_sent_once(page: Page) -> None:
