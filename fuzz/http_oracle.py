@@ -4,7 +4,7 @@
 * `fuzz.http_replies`, which shares nothing with the core, can read everything that is sent, and finds a last reply
   where the connection ends.
 * Every stream comes to its end, and Close stays the last event.
-* A connection holds no more than the limits say.
+* A connection holds no more than the limits say, and no input that has been used, unless the server drains.
 * A model's mistake raises AdapterError and has no other effect; nothing else is raised.
 """
 
@@ -148,13 +148,16 @@ class Client:
         if (socket := service._socket) is not None:
             assert not socket._replies, "replies wait"
             buffer = len(socket._buffer)
-            held, most = buffer - socket._position + len(socket._message), _MOST_OF_SOCKET
+            unused = buffer - socket._position
+            held, most = unused + len(socket._message), _MOST_OF_SOCKET
         else:
             reader = service._reader
             buffer = len(reader._buffer)
-            held, most = buffer - reader._position, _MOST_OF_HTTP
+            held, most = (unused := buffer - reader._position), _MOST_OF_HTTP
             if service._upload:
                 held += len(service._upload[1]._trailer)
+        # A server that drains soon ends each connection, and holds a reply meanwhile.
+        assert unused or not buffer or service._draining, "a buffer is kept that has been used"
         assert held <= most, f"{held} bytes are held, of {most}"
         assert buffer <= most + read_size, f"a buffer of {buffer} bytes, of {most} and the last {read_size}"
 

@@ -186,7 +186,11 @@ def read_line(line: bytes) -> tuple[bytes, bytes, int]:
 
 
 class HeadReader:
-    """Cuts a stream into heads; bodies are read from it in between with `take` and `take_line`."""
+    """Cuts a stream into heads; bodies are read from it in between with `take` and `take_line`.
+
+    The buffer is dropped when all of it has been used: an idle connection holds no input. Even a short one can keep a
+    page of memory, since it may be the beginning of a block that was allocated for a large read.
+    """
 
     __slots__ = ("_block", "_buffer", "_clock", "_fields", "_limits", "_position", "_since", "_skipped", "_unseen")
 
@@ -235,9 +239,13 @@ class HeadReader:
 
     def take(self, most: int) -> bytes:
         """Return up to `most` bytes of a body."""
-        start = self._position
-        end = self._position = min(start + most, len(self._buffer))
-        return self._buffer if end - start == len(self._buffer) else self._buffer[start:end]
+        buffer, start = self._buffer, self._position
+        end = min(start + most, len(buffer))
+        if end == len(buffer):
+            self._buffer, self._position = b"", 0
+        else:
+            self._position = end
+        return buffer if end - start == len(buffer) else buffer[start:end]
 
     def take_line(self, most: int, what: str) -> bytes | None:
         """Return a line of a body without its CR LF; None if it is incomplete.
@@ -264,6 +272,8 @@ class HeadReader:
         if stop == start + most + 2:
             raise HttpError(400, f"the {what} is longer than {most} bytes")
         self._unseen = stop - start
+        if not self._unseen:
+            self._buffer, self._position = b"", 0
         return None
 
     def next_head(self) -> Head | None:
@@ -278,6 +288,7 @@ class HeadReader:
         buffer = self._buffer
         start = self._position
         if start == len(buffer):
+            self._buffer, self._position = b"", 0
             return None
         end = buffer.find(b"\r\n\r\n", start + self._unseen)
         if end < 0 or buffer.startswith(b"\r\n", start):

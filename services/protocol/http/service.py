@@ -417,6 +417,7 @@ class Http:
         self._socket = WebSocket(self._limits, self._websocket_info, deflate)
         if self._reader.left:
             self._socket.receive_data(self._reader.take(self._reader.left))
+        self._reader = HeadReader(self._limits, self._clock)  # the old one holds the handshake
         return replies.head(101, self._clock.date(), fields)
 
     def _websocket_info(self) -> bytes:

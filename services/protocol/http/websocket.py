@@ -154,6 +154,8 @@ class WebSocket:
             start = self._position
             left = len(buffer) - start
             if left < 2:
+                if not left:
+                    self._buffer, self._position = b"", 0  # as in `HeadReader`
                 return None
             first, second = buffer[start], buffer[start + 1]
             # The usual frame: a short message that is whole, masked and not compressed.
