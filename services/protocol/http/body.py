@@ -1,4 +1,4 @@
-"""The body of a request: a number of bytes, or chunks (RFC 9112, 6 and 7.1). It is passed on as it comes."""
+"""The body of a request: a number of bytes, or chunks (RFC 9112, 6 and 7.1). It is passed on as it arrives."""
 
 import re
 
@@ -8,24 +8,32 @@ from services.protocol.http.head import CHUNKED, HeadReader, read_fields
 from services.protocol.limits import Limits
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-# RFC 9112, 7.1 and 7.1.1: the size, and extensions, which are checked and ignored. Sixteen digits are 64 bits.
+# RFC 9112, 7.1 and 7.1.1: a size of up to 64 bits, and extensions, which are checked and ignored.
 _QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'
 _EXTENSION = rb"[\t ]*;[\t ]*%b(?:[\t ]*=[\t ]*(?:%b|%b))?" % (_TOKEN, _TOKEN, _QUOTED)
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,16})((?:%b)*)" % _EXTENSION)
-# A chunk's line, and all extensions of a body. No client is known to use any, and the body's size does not count them.
+# Limits in bytes of the line of a chunk, and of all extensions of a body. They do not count for the size of the body,
+# and no client is known to use them.
 _CHUNK_LINE = 256
 _EXTENSIONS = 4096
 
-# A body may take so long before its rate counts: a slow start is not an attack.
+# The age of a body in seconds from which on its rate counts: a slow start is not an attack.
 RATE_GRACE = 20.0
 
 
 class Body:
-    """What is left of a body.
+    """The rest of a body.
+
+    Args:
+        length: in bytes, or `CHUNKED`.
+        reader: the stream, at the beginning of the body.
 
     Attributes:
-        is_over: whether it has arrived in full.
-        is_starved: whether nothing can be read before more has arrived.
+        is_over: whether all of it has been read.
+        is_starved: whether the next `read` needs more input.
+
+    Raises:
+        HttpError: 413, if the length is over its limit.
     """
 
     __slots__ = (
@@ -49,8 +57,8 @@ class Body:
         self._reader = reader
         self._clock = clock
         self._is_chunked = length == CHUNKED
-        self._left = 0 if self._is_chunked else length  # of the chunk, if there are any
-        self._is_in_chunk = False  # its CR LF is missing, if not more
+        self._left = 0 if self._is_chunked else length  # bytes of the body, or of the chunk in hand
+        self._is_in_chunk = False  # at least the CR LF of the chunk is missing
         self._is_in_trailer = False
         self._trailer = b""
         self._extensions = 0
@@ -62,10 +70,13 @@ class Body:
             raise self._too_large()
 
     def read(self) -> bytes:
-        """Take what the reader has of this body; nothing if it has nothing.
+        """Return the bytes of the body that have arrived since the last call, without the framing of chunks.
+
+        Returns:
+            Nothing if none have arrived. With chunks, at most `Limits.pipeline` steps are made at once.
 
         Raises:
-            HttpError: it is malformed, too large or too slow.
+            HttpError: 400 if it is malformed, 408 if it is too slow, 413 if it is too large, 431 for its trailer.
         """
         if self._is_chunked:
             data = self._read_chunks()
@@ -85,7 +96,7 @@ class Body:
         reader = self._reader
         pieces = []
         self.is_starved = True
-        # As with a pipeline: chunks of one byte must not keep other clients waiting for all of one read.
+        # As with a pipeline: a read full of chunks of one byte must not make other clients wait.
         for _ in range(self._limits.pipeline):
             if self._left:
                 piece = reader.take(self._left)
@@ -126,7 +137,7 @@ class Body:
             raise self._too_large()
 
     def _read_trailer(self) -> bool:
-        """Check the trailer fields and drop them: none may be merged into the head (RFC 9110, 6.5.1)."""
+        """Check the trailer fields and drop them (RFC 9110, 6.5.1); return whether the trailer is complete."""
         while (line := self._reader.take_line(self._limits.http_line, "trailer")) is not None:
             if not line:
                 read_fields(self._trailer, self._limits)

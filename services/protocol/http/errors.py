@@ -1,4 +1,4 @@
-"""What a request is refused with."""
+"""Errors of requests: their statuses, and the exception that refuses a request."""
 
 # RFC 9110, 15; RFC 6585 for 431.
 REASONS = {
@@ -23,11 +23,14 @@ REASONS = {
 
 
 class HttpError(Exception):
-    """A request that is refused with a status, after which the connection is closed.
+    """A request is refused with a status, and then the connection is closed.
+
+    Args:
+        status: a key of `REASONS`.
+        reason: the body of the reply, one line.
 
     Attributes:
-        status: a key of `REASONS`.
-        is_head: whether the request is known to be a HEAD, whose reply has no body.
+        is_head: whether the request is a HEAD, whose reply has no body. False if the method is not known.
     """
 
     is_head = False
@@ -38,5 +41,5 @@ class HttpError(Exception):
 
 
 def quote(text: bytes) -> str:
-    """Quote bytes of the peer: no CR, LF, NUL or high byte survives."""
+    """Quote at most 64 bytes from the client for an error, without CR, LF, NUL and high bytes."""
     return repr(text[:64])[1:]

@@ -1,4 +1,4 @@
-"""How a WebSocket begins: an Upgrade on a request of HTTP (RFC 6455, 4.2)."""
+"""The handshake of a WebSocket: a request of HTTP with an Upgrade. Section numbers are those of RFC 6455."""
 
 import re
 from base64 import b64encode
@@ -18,11 +18,11 @@ UPGRADE = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
 
 
 class HandshakeError(Exception):
-    """The connection cannot become a WebSocket.
+    """The connection cannot become a WebSocket. It remains one of HTTP.
 
     Attributes:
-        status: of the reply.
-        fields: of the reply.
+        status: of the reply: 400, 403 or 426.
+        fields: further fields of the reply, lines that end in CR LF.
     """
 
     def __init__(self, status: int, reason: str, fields: bytes = b"") -> None:
@@ -32,13 +32,16 @@ class HandshakeError(Exception):
 
 
 def shake_hands(request: Head) -> tuple[bytes, Deflate | None]:
-    """Return the fields of the reply 101, and how messages are compressed.
+    """Check a handshake, 4.2.1, and make the answer to it, 4.2.2.
+
+    Returns:
+        The fields of the reply with status 101, lines that end in CR LF; and the compression, if there is any.
 
     Raises:
-        HandshakeError: what is wrong with the request.
+        HandshakeError: 426: it is no Upgrade to version 13; 400: its key or a body; 403: its origin.
     """
     fields = request.fields
-    # RFC 9110, 7.8: HTTP/1.0 knows no Upgrade.
+    # RFC 9110, 7.8: an Upgrade in HTTP/1.0 is ignored.
     asks = b"websocket" in fields.tokens(b"upgrade") and b"upgrade" in fields.options and request.minor
     if not asks or request.method != b"GET":
         raise HandshakeError(426, "this path is for WebSocket", UPGRADE + _VERSION)
@@ -59,7 +62,7 @@ def shake_hands(request: Head) -> tuple[bytes, Deflate | None]:
 
 
 def _check_origin(request: Head) -> None:
-    """Refuse pages of other sites, 10.2: browsers let them open a WebSocket to any address."""
+    """Refuse pages of other sites with 403, 10.2: browsers let a page open a WebSocket to any address."""
     origins = request.fields.values.get(b"origin", [])
     if not origins:
         return

@@ -1,10 +1,10 @@
-"""The page at `/`, for people: it says which model answers, and tries its routes and its WebSocket."""
+"""The page at `/` for browsers: it names the model, and has buttons for its routes and its WebSocket."""
 
 from html import escape
 
 _ROUTES = ("/ping", "/sleep/100", "/burn/10000", "/blob/100", "/stream/3", "/events/3", "/info")
 
-# No file, style or script of anybody else, and no frame around it.
+# Nothing is loaded from elsewhere, and no other page can show this one in a frame.
 POLICY = (
     b"Content-Security-Policy: default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
     b"connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'\r\n"
@@ -54,6 +54,6 @@ document.querySelector("[data-send]").onclick = () => {
 
 
 def page(model: str) -> bytes:
-    """Make the page of a model."""
+    """Return the page of a model, as UTF-8; an empty name is shown as "a server"."""
     buttons = "".join(f'<button data-path="{route}">{route}</button>' for route in _ROUTES)
     return (_PAGE % {"model": escape(model or "a server"), "buttons": buttons}).encode()

@@ -1,7 +1,7 @@
-"""WebSocket (RFC 6455) with compression (RFC 7692), from the first frame to the last.
+"""WebSocket (RFC 6455) with compression (RFC 7692), after the handshake.
 
-A text message that starts with a word of `command` does its work; every other message is echoed. The numbers of
-sections are those of RFC 6455, unless another RFC is named.
+A text message whose first word is one of `_WORDS` is a request, as in `command`; every other message is echoed. Section
+numbers are those of RFC 6455, unless another RFC is named.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,28 +16,28 @@ from services.protocol.limits import Limits
 _TEXT, _BINARY, _CLOSE, _PING, _PONG = 1, 2, 8, 9, 10
 _FIN, _RSV1, _MASKED = 0x80, 0x40, 0x80
 
-# 7.4.1: of a close. 1001: this side goes away.
+# Codes of a close frame, 7.4.1. GOING_AWAY: this server stops.
 NORMAL, GOING_AWAY, PROTOCOL_ERROR, INVALID_DATA, TOO_BIG = 1000, 1001, 1002, 1007, 1009
 
-# 7.4: what a peer may send. 1004 to 1006 and 1015 never stand in a frame, and the rest below 3000 is not assigned.
+# The codes that a client may send, 7.4. 1004 to 1006 and 1015 are never sent; others below 3000 are not assigned.
 _CODES = frozenset((*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)))
 
-# The heads of short frames, which are most.
+# The heads of short frames by size: most messages are short.
 _SHORT_TEXT = tuple(bytes((_FIN | _TEXT, size)) for size in range(126))
 _SHORT_BINARY = tuple(bytes((_FIN | _BINARY, size)) for size in range(126))
 
 # From this size on, a table for each byte of the key unmasks faster than a number.
 _LARGE = 768
 
-# A message of this size is worth the time that compressing it takes.
+# The least size in bytes of a message that is compressed: shorter ones are not worth the time.
 _COMPRESSED_FROM = 64
 
 
 class WebSocketError(Exception):
-    """The peer broke the protocol.
+    """The client broke the protocol or a limit, so the connection is closed.
 
     Attributes:
-        code: for the close, 7.4.1.
+        code: of the close frame, 7.4.1.
     """
 
     def __init__(self, code: int, reason: str) -> None:
@@ -49,8 +49,9 @@ class WebSocket:
     """One connection after its handshake.
 
     Args:
-        info: makes the reply to INFO.
-        deflate: how messages are compressed, if that was agreed.
+        limits: the sizes of frames and messages, and what a message may ask for.
+        info: returns the reply to INFO.
+        deflate: the compression of messages; None without permessage-deflate.
     """
 
     __slots__ = (
@@ -74,18 +75,21 @@ class WebSocket:
         self._info = info
         self._deflate = deflate
         self._buffer: bytes | bytearray = b""
-        self._position = 0  # how far the buffer has been used
-        self._opcode = 0  # of a message whose fragments arrive
-        self._message = bytearray()
-        self._is_compressed = False  # the message in hand
+        self._position = 0  # everything before it has been used
+        self._opcode = 0  # of an incomplete message; 0 between messages
+        self._message = bytearray()  # the fragments of an incomplete message
+        self._is_compressed = False  # whether the message in hand came compressed, so its reply may be, too
         self._replies: list[bytes] = []  # not yet handed out
-        self._work: Iterator[Event] | None = None  # behind the replies that precede it
+        self._work: Iterator[Event] | None = None  # makes a reply, after those in `_replies`
         self._awaits_digest = False
         self._digest = b""
         self._closing = False
 
     def receive_data(self, data: bytes) -> None:
-        """Take bytes. An unfinished frame gathers in a bytearray, where appending costs no copy of all of it."""
+        """Take bytes that have arrived.
+
+        An incomplete frame is collected in a bytearray: appending to it does not copy what is there.
+        """
         buffer = self._buffer
         if self._position == len(buffer):
             self._buffer = data
@@ -98,10 +102,10 @@ class WebSocket:
         self._position = 0
 
     def receive_digest(self, digest: bytes) -> None:
-        """Take what `Compute.run` returned.
+        """Take the result of the last `Compute`.
 
         Raises:
-            AdapterError: no `Compute` was handed out, or it was answered already.
+            AdapterError: no `Compute` waits for its result.
         """
         if not self._awaits_digest:
             raise AdapterError("receive_digest without a Compute")
@@ -109,14 +113,26 @@ class WebSocket:
         self._digest = digest
 
     def end(self, *, going_away: bool) -> Event:
-        """Say goodbye, if this side is the one that ends the connection."""
+        """Return the last event, after all messages are answered.
+
+        Args:
+            going_away: whether this server stops: then a close frame with 1001 comes before Close, 7.4.1.
+        """
         if self._closing or not going_away:
             return Close()
         self._closing = True
         return Send(_close_frame(GOING_AWAY, "the server stops"))
 
     def next_event(self) -> Event | None:
-        """Answer what has arrived, up to a Send's worth, or hand out the work that a message asks for."""
+        """Return the next event.
+
+        Returns:
+            The replies to complete messages, up to about `SEND_SIZE` bytes; the work that a message asks for; Close
+            after the close frame; None if more input is needed.
+
+        Raises:
+            AdapterError: the last `Compute` was not answered by `receive_digest`.
+        """
         if self._awaits_digest:
             raise AdapterError("next_event before the digest of a Compute was received")
         if self._work is not None:
@@ -148,7 +164,11 @@ class WebSocket:
         return Close() if self._closing else None
 
     def _next_reply(self) -> bytes | None:
-        """Return the next reply; None if more must arrive first, or if `_work` makes the reply."""
+        """Return the next reply; None if more input is needed, or if `_work` makes the reply.
+
+        Raises:
+            WebSocketError: the stream cannot be read any further.
+        """
         while True:
             buffer = self._buffer
             start = self._position
@@ -158,7 +178,7 @@ class WebSocket:
                     self._buffer, self._position = b"", 0  # as in `HeadReader`
                 return None
             first, second = buffer[start], buffer[start + 1]
-            # The usual frame: a short message that is whole, masked and not compressed.
+            # The usual frame, read faster: a short message in one frame, masked and not compressed.
             if second < 254 and second >= _MASKED and (first == 0x81 or first == 0x82) and not self._opcode:  # faster
                 size = second - _MASKED
                 end = start + 6 + size
@@ -176,7 +196,19 @@ class WebSocket:
                 return reply
 
     def _next_frame(self, start: int, left: int, first: int, second: int) -> tuple[int, bool, bytes] | None:
-        """Cut out a frame: its opcode, whether it is the last of its message, and its data."""
+        """Cut out a frame, 5.2.
+
+        Args:
+            start: its place in the buffer.
+            left: the number of bytes in the buffer from there on.
+            first, second: its first two bytes.
+
+        Returns:
+            Its opcode, whether it is the last of its message, and its unmasked data; None if it is incomplete.
+
+        Raises:
+            WebSocketError: it is malformed, or over a limit. A limit is checked before the data arrives.
+        """
         opcode = first & 15
         self._check_head(first, second, opcode)
         buffer = self._buffer
@@ -204,7 +236,11 @@ class WebSocket:
         return opcode, first >= _FIN, data
 
     def _check_head(self, first: int, second: int, opcode: int) -> None:
-        """Check what the first two bytes of a frame say, 5.2 to 5.5."""
+        """Check the first two bytes of a frame, 5.2 to 5.5, and note whether its message is compressed.
+
+        Raises:
+            WebSocketError: 1002.
+        """
         reason = ""
         if second < _MASKED:
             reason = "a frame of the client is not masked"  # 5.1
@@ -231,7 +267,11 @@ class WebSocket:
             raise WebSocketError(PROTOCOL_ERROR, reason)
 
     def _take_frame(self, opcode: int, is_last: bool, data: bytes) -> bytes | None:
-        """Return what a frame is answered with; None or nothing if that is not yet known."""
+        """Return the reply to a frame.
+
+        Returns:
+            Nothing for a pong or a fragment before the last one; None if `_work` makes the reply.
+        """
         if opcode == _PING:
             return _frame(_PONG, data)
         if opcode == _PONG:
@@ -258,7 +298,7 @@ class WebSocket:
                 raise WebSocketError(code, str(error)) from None
         return self._answer(opcode, data)
 
-    # A message is answered with a reply; or with None if `_work` makes it.
+    # Messages. A result is the reply, or None if `_work` makes it.
 
     def _answer(self, opcode: int, data: bytes) -> bytes | None:
         if opcode == _TEXT:
@@ -277,7 +317,7 @@ class WebSocket:
         return _frame(opcode, data)
 
     def _compressed(self, opcode: int, data: bytes) -> bytes:
-        # A message that came compressed goes back compressed, if that makes sense.
+        """Return a message as a frame: compressed, unless it is short or compression was not agreed."""
         if self._deflate is None or len(data) < _COMPRESSED_FROM:
             return _frame(opcode, data)
         return _frame(opcode | _RSV1, self._deflate.deflate(data))
@@ -326,7 +366,10 @@ class WebSocket:
 
 
 def _unmask(data: bytes | bytearray, key: bytes | bytearray, size: int) -> bytes:
-    """5.3: each byte is combined with one of the four in the key. Up to some size, numbers are the fastest way."""
+    """Return data of `size` bytes, each XORed with one of the four bytes of the key, 5.3.
+
+    Short data is fastest as one integer, longer data with a table of 256 bytes for each byte of the key.
+    """
     if size >= _LARGE:
         result = bytearray(data)  # slicing and translating it is faster than doing so with bytes
         for index in range(4):
@@ -337,6 +380,7 @@ def _unmask(data: bytes | bytearray, key: bytes | bytearray, size: int) -> bytes
 
 
 def _frame(opcode: int, data: bytes, *, fin: int = _FIN) -> bytes:
+    """Return an unmasked frame, 5.2. `opcode` may include reserved bits; `fin` is 0 for all fragments but the last."""
     size = len(data)
     if size < 126:
         return bytes((fin | opcode, size)) + data
@@ -346,11 +390,16 @@ def _frame(opcode: int, data: bytes, *, fin: int = _FIN) -> bytes:
 
 
 def _close_frame(code: int, reason: str) -> bytes:
+    """Return a close frame, 5.5.1. The reason has at most 123 bytes."""
     return _frame(_CLOSE, code.to_bytes(2, "big") + reason.encode())
 
 
 def _closing_reply(data: bytes) -> bytes:
-    """5.5.1: the code comes back, if there was one and it is a valid one."""
+    """Return the answer to a close frame, 5.5.1: the same code, or none if there was none.
+
+    Raises:
+        WebSocketError: 1002 for an invalid code, 1007 for a reason that is not UTF-8.
+    """
     if not data:
         return _frame(_CLOSE, b"")
     code = int.from_bytes(data[:2], "big")
@@ -372,7 +421,7 @@ _PATTERN = blob_bytes(SEND_SIZE // 95 * 95)
 
 
 def _blob_frames(size: int) -> Iterator[Event]:
-    """A message in fragments, since none of it is held."""
+    """Yield a text message of `size` bytes in fragments, so none of it is held in memory."""
     opcode = _TEXT
     while size > len(_PATTERN):
         yield Send(_frame(opcode, _PATTERN, fin=0))
