@@ -241,7 +241,7 @@ class LoadResult:
         mean = self.service.mean_us
         return None if mean is None else self.service.total / self.seconds * mean / 1e6
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         own = {item.name: getattr(self, item.name) for item in fields(self)}
         return own | {
             "service": self.service.as_json(),

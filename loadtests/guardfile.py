@@ -27,7 +27,7 @@ locust.stats.bucket_response_time = cast(Any, bucket_three_digits)
 lifeline.watch()
 
 
-def guard_ui(environment: Environment, **_: object) -> None:
+def guard_ui(environment: Environment, **_: Any) -> None:
     """Add the access checks to the web UI, if there is one."""
     if environment.web_ui is None:
         return
@@ -37,7 +37,7 @@ def guard_ui(environment: Environment, **_: object) -> None:
         sys.exit(f"guardfile: {error}")
 
 
-def print_failures(environment: Environment, **_: object) -> None:
+def print_failures(environment: Environment, **_: Any) -> None:
     """Report the most frequent failures to the lab, on stderr: Locust prints its statistics to stdout."""
     if environment.web_ui is not None:
         return  # its page shows them

@@ -59,7 +59,7 @@ class Part:
     stalled: float | None
     groups: tuple[Group, ...]
 
-    def encode(self) -> dict[str, Any]:
+    def encode(self) -> dict[str, object]:
         """Return data for a message, for `decode`."""
         groups = [
             [

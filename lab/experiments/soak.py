@@ -7,7 +7,7 @@ soon as the number of descriptors no longer changes, memory, descriptors, thread
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Self
 
 from lab.base.environ import ENV_TARGETS
 from lab.base.messages import build
@@ -71,7 +71,7 @@ class SoakResult:
         served = self.visits.requests > 0 and not self.visits.failures
         return served and all(growth is Trend.FLAT for growth in self.growth.values())
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         return {**asdict(self), "is_flat": self.is_flat}
 
     @classmethod

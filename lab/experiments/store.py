@@ -53,7 +53,7 @@ class Run:
     facts: Mapping[str, Any]
 
     @classmethod
-    def create(cls, name: str, facts: Mapping[str, Any], *, root: Path = RESULTS) -> Self:
+    def create(cls, name: str, facts: Mapping[str, object], *, root: Path = RESULTS) -> Self:
         """Create the folder of a new run.
 
         Args:
@@ -128,7 +128,7 @@ class Run:
                 raise StoreError(f"{self.folder}: another process is measuring into it") from None
             yield
 
-    def keep(self, key: str, record: Mapping[str, Any]) -> None:
+    def keep(self, key: str, record: Mapping[str, object]) -> None:
         """Store the result of a step.
 
         Args:
@@ -171,7 +171,7 @@ class Run:
         """Store the log of a server. A resumed run adds a file with a number."""
         write_new(self.folder / _LOGS, server, {".log": text})
 
-    def finish(self, facts: Mapping[str, Any]) -> None:
+    def finish(self, facts: Mapping[str, object]) -> None:
         """Mark the run as completed."""
         self._write(_END, facts)
 
@@ -214,7 +214,7 @@ class Run:
             part.replace(path)
         return path
 
-    def _write(self, name: str, data: Mapping[str, Any]) -> None:
+    def _write(self, name: str, data: Mapping[str, object]) -> None:
         _create(self.folder / name, json.dumps(data) + "\n")
 
 

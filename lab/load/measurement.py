@@ -64,7 +64,7 @@ class Measurement:
         """Return the same measurement under another name of its server."""
         return replace(self, load=replace(self.load, model=model))
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """Return all fields and the derived figures, flat."""
         load, times = self.load, self.load.times.percentiles()
         generator = {item.name: getattr(load, item.name) for item in fields(load)}

@@ -110,7 +110,7 @@ class Histogram:
         """Return (microseconds, count) in rising order."""
         return [(self._shown(key), self.counts[key]) for key in sorted(self.counts)]
 
-    def encode(self) -> list[Any]:
+    def encode(self) -> list[object]:
         """Return data for a message or a file, for `decode`."""
         return [self.ticks, self.smallest, self.largest, list(self.counts), list(self.counts.values())]
 
@@ -123,7 +123,7 @@ class Histogram:
         found.total = sum(found.counts.values())
         return found
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """Return data for a file, in units that people read, for `from_json`."""
         return {"pairs": self.pairs(), "mean_us": self.mean_us, "min_us": self.min_us, "max_us": self.max_us}
 

@@ -100,7 +100,7 @@ class Tally:
         self.service.merge(other.service)
         self.intended.merge(other.intended)
 
-    def encode(self) -> dict[str, Any]:
+    def encode(self) -> dict[str, object]:
         """Return data for a message, for `decode`."""
         return {name: getattr(self, name) for name in self.COUNTS} | {
             "failures": dict(self.failures),

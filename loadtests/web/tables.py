@@ -195,7 +195,7 @@ def extend(environment: "Environment", workloads: Sequence[str] = ()) -> None:
     app.register_blueprint(pages)
 
 
-def show_times(rows: Sequence[Row]) -> list[dict[str, Any]]:
+def show_times(rows: Sequence[Row]) -> list[dict[str, float | str]]:
     """Format the recorder's rows for the page: times to three digits, unknown ones as a dash."""
     shown = []
     for number, row in enumerate(rows):
@@ -222,7 +222,7 @@ def show_times(rows: Sequence[Row]) -> list[dict[str, Any]]:
     return shown
 
 
-def show_servers(usages: Iterable[Usage]) -> list[dict[str, Any]]:
+def show_servers(usages: Iterable[Usage]) -> list[dict[str, float | str]]:
     """Format the usage of the servers for the page."""
     return [
         {
@@ -239,7 +239,7 @@ def show_servers(usages: Iterable[Usage]) -> list[dict[str, Any]]:
     ]
 
 
-def show_faults(faults: Iterable[FaultEvent]) -> list[dict[str, Any]]:
+def show_faults(faults: Iterable[FaultEvent]) -> list[dict[str, str]]:
     """Format the faults for the page, with times of day as in its charts."""
     shown = []
     for number, fault in enumerate(faults):
@@ -267,7 +267,7 @@ def _three_digits(value: float | None) -> float | str:
     return rounded if rounded < 100 else int(rounded)
 
 
-def _csv_file(name: str, rows: Sequence[Mapping[str, Any]]) -> Response:
+def _csv_file(name: str, rows: Sequence[Mapping[str, object]]) -> Response:
     """Return a CSV file with full precision; unknown values are empty."""
     text = StringIO()
     if rows:

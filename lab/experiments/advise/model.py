@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from math import inf, isfinite
-from typing import Any
 
 from lab.base.units import show_bytes, show_count, show_time
 from lab.experiments.theory import Server, queue_wait
@@ -104,7 +103,7 @@ class Advice:
     breaks_first: str
     reason: str
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         return asdict(self) | {"utilization": self.utilization if isfinite(self.utilization) else None}
 
 

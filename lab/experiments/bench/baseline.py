@@ -84,7 +84,7 @@ class Baseline:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise LabError(f"{path} is no baseline: {error}") from None
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         ratios: dict[str, dict[str, dict[str, list[float]]]] = {}
         for (workload, model, mode), found in sorted(self.ratios.items()):
             values = [round(value, 4) for value in (found.middle, found.low, found.high)]

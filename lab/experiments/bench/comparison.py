@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from lab.base.units import show_count, show_us
 from lab.experiments.bench.findings import Findings, RowKey
@@ -70,7 +69,7 @@ def find_differences(before: Findings, after: Findings, threshold: float) -> Ite
             yield Difference(key, figure, change, is_regression, text + (", a regression" if is_regression else ""))
 
 
-def find_other_conditions(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+def find_other_conditions(before: Mapping[str, object], after: Mapping[str, object]) -> Iterator[str]:
     """Yield the facts that changed: a difference in the figures may come from the machine."""
     for name in _CONDITIONS:
         if before.get(name) != after.get(name):

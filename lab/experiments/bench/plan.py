@@ -175,7 +175,7 @@ class Plan:
         """Return whether something of that name is measured."""
         return workload in self.workloads and model in self.models and mode in self.modes
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         return asdict(self)
 
     @classmethod

@@ -23,7 +23,7 @@ class ModelResult:
         """Read what `as_json` returned; runs stored by earlier versions have no names of failures."""
         return cls(data["passed"], data["failed"], data["xfailed"], tuple(data.get("failures", ())))
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         names = "passed", "failed", "xfailed", "failures"
         return dict(zip(names, (self.passed, self.failed, self.expected_failures, self.failures), strict=True))
 
