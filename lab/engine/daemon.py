@@ -24,6 +24,7 @@ RUN = Path("/var/run")
 CAP_SYS_RESOURCE = 24  # linux/capability.h
 # A first start creates the storage and the iptables chains: usually 2 s; 20 s on busy CI machines.
 START_SECONDS = 60.0
+_PING_SECONDS = 2.0
 
 
 def is_stale(pid_file: Path, program: str, *, proc: Path = Path("/proc")) -> bool:
@@ -85,10 +86,10 @@ def clear_stale(run_dir: Path = RUN, *, proc: Path = Path("/proc")) -> list[Path
     return stale
 
 
-def is_answering(api: Path = RUN / "docker.sock", *, timeout: float = 2.0) -> bool:
+def is_answering(api: Path = RUN / "docker.sock") -> bool:
     """Return whether an engine answers `GET /_ping` on its Unix socket. It takes 1 ms; the client takes 50."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
-        link.settimeout(timeout)
+        link.settimeout(_PING_SECONDS)
         try:
             link.connect(str(api))
             link.sendall(b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n")

@@ -137,7 +137,7 @@ class Run:
         Raises:
             StoreError: The key exists, or the file cannot be written.
         """
-        self._write(f"{_STEPS}/{key}.json", record)
+        self._write(self.path_of(key), record)
 
     def path_of(self, key: str) -> str:
         return f"{_STEPS}/{key}.json"
@@ -207,15 +207,14 @@ class Run:
             name: Its parts, separated by `/`, become folders.
         """
         path = self.folder / name
-        with _as_store_error(path.parent):
-            path.parent.mkdir(exist_ok=True)
-            part = path.with_name(f".{path.name}.part")
-            part.write_text(text, encoding="utf-8")
-            part.replace(path)
+        _write_whole(path, text)
         return path
 
     def _write(self, name: str, data: Mapping[str, object]) -> None:
-        _create(self.folder / name, json.dumps(data) + "\n")
+        path = self.folder / name
+        if path.exists():
+            raise StoreError(f"{path} exists, and no result is overwritten")
+        _write_whole(path, json.dumps(data) + "\n")
 
 
 def point(link: Path, target: str) -> None:
@@ -297,16 +296,14 @@ def _number(parent: Path, name: str) -> Iterator[Path]:
         yield parent / f"{name}-{number}"
 
 
-def _create(path: Path, text: str) -> None:
-    """Create a file atomically: it is complete, or it does not exist."""
-    if path.exists():
-        raise StoreError(f"{path} exists, and no result is overwritten")
+def _write_whole(path: Path, text: str) -> None:
+    """Write a file atomically: it is complete, or it does not change."""
     with _as_store_error(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.part")
         try:
             part.write_text(text, encoding="utf-8")
-            part.rename(path)
+            part.replace(path)
         except OSError:
             part.unlink(missing_ok=True)
             raise

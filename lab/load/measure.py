@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 from lab.base.environ import ENV_GENERATOR_CORES, ENV_TARGETS
 from lab.base.errors import LabError
@@ -83,28 +84,19 @@ def _list_listeners(servers: Loadable) -> dict[str, tuple[Listener, ...]]:
     return found
 
 
-def measure(
-    backend: Loadable,
-    model: Model,
-    load: Preset,
-    *,
-    codec: Path | None = None,
-    workers: int = 0,
-    pinning: Pinning | None = None,
-    generator: PersistentGenerator | None = None,
-    servers: MeteredServers | None = None,
-) -> Measurement:
+class Means(TypedDict, total=False):
+    """The optional means of a measurement; see `measure_together`."""
+
+    codec: Path | None
+    workers: int
+    pinning: Pinning | None
+    generator: PersistentGenerator | None
+    servers: MeteredServers | None
+
+
+def measure(backend: Loadable, model: Model, load: Preset, **means: Unpack[Means]) -> Measurement:
     """Measure one running model; see `measure_together`."""
-    return measure_together(
-        backend,
-        [model],
-        load,
-        codec=codec,
-        workers=workers,
-        pinning=pinning,
-        generator=generator,
-        servers=servers,
-    )[0]
+    return measure_together(backend, [model], load, **means)[0]
 
 
 def measure_together(

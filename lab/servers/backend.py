@@ -222,16 +222,10 @@ class Helpers(Protocol):
         *,
         environ: Mapping[str, str] | None = None,
         capture: bool = False,
-        publish: bool = False,
         stdin: str | None = None,
         timeout: float | None = None,
     ) -> Completed:
-        """Run one of the catalogue's instruments (`tests`, `locust`) once. All else is as for `run`.
-
-        Args:
-            arguments: added to its entry point.
-            publish: publish the ports that compose.yaml gives it, on 127.0.0.1.
-        """
+        """Run one of the catalogue's instruments (`tests`, `locust`) once, as `run` does, with these more arguments."""
         ...
 
     def start_service(
@@ -243,11 +237,10 @@ class Helpers(Protocol):
         environ: Mapping[str, str] | None = None,
         publish: bool = False,
     ) -> AbstractContextManager[Helper]:
-        """Start one of the catalogue's instruments in the background; the end of the block ends it.
+        """Start one of the catalogue's instruments, as `run_service` does; the end of the block ends it.
 
         Args:
-            name: of the helper.
-            others: as for `run_service`.
+            publish: publish the ports that compose.yaml gives it, on 127.0.0.1.
         """
         ...
 

@@ -75,7 +75,6 @@ class ProcessHelpers:
         *,
         environ: Mapping[str, str] | None = None,
         capture: bool = False,
-        publish: bool = False,
         stdin: str | None = None,
         timeout: float | None = None,
     ) -> Completed:

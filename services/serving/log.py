@@ -6,6 +6,7 @@ import struct
 import time
 from collections.abc import Callable
 
+_SECONDS = 60.0
 _STATE = struct.Struct("dq")  # when the next line may be written, and how many were left out
 
 
@@ -20,9 +21,8 @@ class SparseLog:
         clock: seconds that never go back, the same for all processes.
     """
 
-    def __init__(self, log: logging.Logger, seconds: float = 60.0, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, log: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:
         self._log = log
-        self._seconds = seconds
         self._clock = clock
         self._shared = mmap.mmap(-1, _STATE.size)  # of zeros: the first line may be written at once
 
@@ -33,5 +33,5 @@ class SparseLog:
         if now < start:
             _STATE.pack_into(self._shared, 0, start, left_out + 1)
             return
-        _STATE.pack_into(self._shared, 0, now + self._seconds, 0)
+        _STATE.pack_into(self._shared, 0, now + _SECONDS, 0)
         self._log.warning("%s%s", text, f" (and {left_out} more before)" if left_out else "")

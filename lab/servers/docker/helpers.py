@@ -85,13 +85,12 @@ class ContainerHelpers:
         *,
         environ: Mapping[str, str] | None = None,
         capture: bool = False,
-        publish: bool = False,
         stdin: str | None = None,
         timeout: float | None = None,
     ) -> Completed:
         build_images(self._compose, [service])
         name = self._compose.name_run(service)
-        command = self._compose.run_command(name, service, arguments, environ or {}, publish=publish, remove=True)
+        command = self._compose.run_command(name, service, arguments, environ or {}, publish=False, remove=True)
         try:
             with open_lifeline(environ) as empty, _removed_without_lab(name, environ):
                 environ = self._compose.environ() | dict(environ or {})
