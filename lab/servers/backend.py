@@ -225,7 +225,12 @@ class Helpers(Protocol):
         stdin: str | None = None,
         timeout: float | None = None,
     ) -> Completed:
-        """Run one of the catalogue's instruments (`tests`, `locust`) once, as `run` does, with these more arguments."""
+        """Run one of the catalogue's instruments (`tests`, `locust`) once.
+
+        Args:
+            arguments: added to its entry point.
+            others: as for `run`.
+        """
         ...
 
     def start_service(
