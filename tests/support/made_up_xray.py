@@ -83,9 +83,9 @@ def make_client(name: str, sent: float, answered: float | None, error: str = "")
         port=ord(name),
         connecting=0,
         connected=int(0.1 * MS),
-        sent=(int(sent * MS),),
-        answered=None if answered is None else int(answered * MS),
-        closed=int((end + 0.5) * MS),
+        sent=(round(sent * MS),),
+        answered=None if answered is None else round(answered * MS),
+        closed=round((end + 0.5) * MS),
         error=error,
     )
 
@@ -133,9 +133,24 @@ def make_thread(pid: int, tid: int, states: str) -> Thread:
     return Thread(pid, tid, "python", tuple(segments))
 
 
+def make_kernel(*segments: tuple[float, float, str, float], tid: int = 1) -> list[Thread]:
+    """Make a thread of segments: begin, end, state, and how long it could have run and had no core."""
+    return [
+        Thread(
+            1,
+            tid,
+            "python",
+            tuple(
+                Segment(round(start * MS), round(end * MS), state, 0, round(queued * MS))
+                for start, end, state, queued in segments
+            ),
+        )
+    ]
+
+
 def _parse_note(line: str, thread: int) -> Note:
     time, client, kind, *value = line.split()
     number = int(value[0]) if value else 0
     return Note(
-        int(float(time) * MS), thread, Kind[kind], ord(client), number or (ord(client) if kind == "OPENED" else 0)
+        round(float(time) * MS), thread, Kind[kind], ord(client), number or (ord(client) if kind == "OPENED" else 0)
     )

@@ -210,8 +210,13 @@ GROUPS = (
     Group("published", ("lab/experiments/published.py",), ("tests/lab/experiments/test_published.py",)),
     Group(
         "xray",
-        tuple(f"lab/experiments/xray/{name}.py" for name in ["analysis", "exchanges", "sentences", "switches"]),
-        ("tests/lab/experiments/xray/test_analysis.py", "tests/lab/report/test_xray_text.py"),
+        ("lab/experiments/xray/analysis.py", "lab/experiments/xray/sentences.py"),
+        (
+            "tests/lab/experiments/xray/test_analysis.py",
+            "tests/lab/experiments/xray/test_lanes.py",
+            "tests/lab/experiments/xray/test_sentences.py",
+            "tests/lab/report/test_xray_text.py",
+        ),
     ),
     Group(
         "replies",

@@ -61,7 +61,7 @@ def _explain_waits(analysis: Analysis) -> Iterator[str]:
         waited = show_ms(analysis.waits[client.name])
         if not edges:
             queued = min(_measure(analysis, client.name, State.CORE), analysis.waits[client.name])
-            if queued >= SHORTEST and analysis.waits[client.name] >= SHORTEST:
+            if queued >= SHORTEST:
                 yield f"{client.name} waited {waited} for no client: its thread had no core for {show_ms(queued)}."
             continue
         if all(edge.via == "GIL" for edge in edges):
