@@ -1,6 +1,7 @@
 """docs/data/measured.json: medians over rounds, and two scripts that write one file."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from lab.experiments.published import Idle, Measured, summarize
 from lab.load.measurement import Measurement
 from lab.metrics.verdict import Limit, Verdict
 from tests.support.made_up import MEASUREMENT, vary
+from tests.support.made_up_runs import PLAN, make_bench_run
 
 
 def make(
@@ -47,6 +49,11 @@ def test_one_lower_bound_makes_the_median_a_lower_bound() -> None:
     found = summarize([make(1), make(2), make(3, bound=Limit.GENERATOR)])
     assert found.is_lower_bound
     assert list(found.verdicts.items()) == [("waiting", 2), ("generator-bound", 1)]
+
+
+def test_three_rounds_have_a_spread() -> None:
+    # Quartiles of three: the smallest and the largest. (4000 - 1000) / 2 / 2000.
+    assert summarize([make(1_000), make(4_000), make(2_000)]).rate_spread == pytest.approx(0.75)
 
 
 def test_two_rounds_have_no_spread() -> None:
@@ -87,6 +94,20 @@ def test_model_without_a_step_says_why(bench, make_plan) -> None:
     run = bench.begin(plan)
     bench.measure(run, plan)
     assert Measured.of(read_findings(run)).missing == {"peer_inetd": "it speaks none of the services of the workloads"}
+
+
+def test_missing_model_has_its_own_reason(tmp_path: Path) -> None:
+    rates = {"asyncio_streams": 9_000, "prefork": None}
+    run = make_bench_run(tmp_path, rates, replace(PLAN, models=tuple(rates)))
+    assert Measured.of(read_findings(run)).missing == {"prefork": "it <u>has ended</u>"}
+
+
+def test_damaged_file_is_not_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "measured.json"
+    path.write_text("[]")
+    with pytest.raises(LabError, match=r"measured\.json: not a file of measurements: no object$"):
+        Measured().save(path)
+    assert path.read_text() == "[]"
 
 
 def test_save_keeps_the_part_of_the_other_script(tmp_path: Path) -> None:

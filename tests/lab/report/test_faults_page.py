@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lab.experiments.store import Run
-from lab.report.faults_page import draw_recovery
+from lab.report.faults_page import draw_probe, draw_recovery, render
 from lab.report.faults_text import Outcome, key_of, make_answers, make_times, render_markdown
 from tests.support.chart_reading import read_chart
 from tests.support.made_up_runs import SCORES, SEEN, make_outcome
@@ -76,3 +76,32 @@ def test_recovery_of_each_fault_is_the_median_of_the_models(outcome: Outcome) ->
     # A model that was never late has nothing to recover from.
     fine = replace(outcome, scores=[replace(SCORES[0], probe_report=replace(SEEN, detect=None))])
     assert [chart.name for chart in draw_recovery(fine)] == ["slowest"]
+
+
+def test_fault_under_load_is_drawn_by_the_second(outcome: Outcome) -> None:
+    """The seconds -1, 0 and 1 are each drawn at their middle, on an axis from -1 to 2."""
+    (each,) = outcome.seen
+    chart = draw_probe(each, "probe-1")
+    seen = read_chart(chart)
+    assert (seen.series["p50"].tip, seen.series["p99"].tip) == (
+        "p50: 1 ms in second -1, 200 ms in second 0",
+        "p99: 2 ms in second -1, 480 ms in second 0",
+    )
+    assert [x for x, _ in seen.series["p99"].marks] == [16.67, 50.0]
+    # From 1 ms to 1 s: 200 ms are 2.301 of three decades.
+    assert seen.series["p50"].paths == [[(167, 1000), (500, 233)]]
+    assert ["dashed" in seen.series[name].classes for name in ("p50", "p99")] == [True, False]
+    assert seen.ticks == ["-1 s", "0 s", "1 s", "2 s", "1 ms", "10 ms", "100 ms", "1 s"]
+    # The fault lasted half a second.
+    assert (seen.bands, seen.notes[0]) == ([(33.33, 16.67)], "pause, 500 ms")
+    assert re.findall(r'<svg x="([0-9.]+%)" y="8"><title>(.*?)</title>', chart.render_file()) == [
+        ("50%", "second 0: 3 failed"),
+        ("83.33%", "second 1: 4 failed"),
+    ]
+    assert 'id="probe-1-title"' in render(outcome)
+
+
+def test_fault_without_a_reply_has_an_axis_all_the_same(outcome: Outcome) -> None:
+    (each,) = outcome.seen
+    silent = replace(each, probe_report=replace(each.probe_report, seconds=((0, None, None, 4),)))
+    assert read_chart(draw_probe(silent, "x")).ticks == ["0 s", "1 s", "1 ms", "10 ms", "100 ms", "1 s"]
