@@ -114,25 +114,31 @@ LIARS = {
 }
 
 
+def waits_for_ever(name):
+    return LIARS[name][2].startswith("time-out")
+
+
 @pytest.fixture(scope="module")
 def found(load, open_server):
     """The results of the faulty servers; `correct` is a correct server, loaded together with those of `ping`."""
     results: dict[str, Any] = {}
-    for workload in dict.fromkeys(workload for workload, _, _ in LIARS.values()):
+    # Only where a server does not answer is the time-out short: on a busy machine, others may be late.
+    for workload, is_short in dict.fromkeys((LIARS[name][0], waits_for_ever(name)) for name in LIARS):
         with contextlib.ExitStack() as stack:
             urls = {}
             for name, (asked, behaviour, _) in LIARS.items():
-                if asked == workload:
+                if (asked, waits_for_ever(name)) == (workload, is_short):
                     host, port = stack.enter_context(open_server(behaviour))
                     urls[name] = f"tcp://{host}:{port}"
-            if workload == "ping":
+            if workload == "ping" and not is_short:
                 host, port = stack.enter_context(open_server(answer(PONG)))
                 with socket.create_server(("127.0.0.1", 0)) as listener:
                     refused = listener.getsockname()[1]
                 # .invalid never resolves, RFC 2606.
                 urls |= {"correct": f"tcp://{host}:{port}", "refused": f"tcp://127.0.0.1:{refused}"}
                 urls |= {"nowhere": "tcp://no-such-model.invalid:1"}
-            results |= load(urls, "--workload", workload, "--timeout", "0.3", seconds=1.5)
+            timeout, seconds = ("0.3", 1.5) if is_short else ("10", 0.8)
+            results |= load(urls, "--workload", workload, "--timeout", timeout, seconds=seconds)
     return results
 
 
@@ -149,7 +155,7 @@ def test_refusal_and_unknown_host_are_named(found):
 
 def test_correct_server_is_loaded_while_others_fail(found):
     assert found["correct"].failures == {}
-    assert found["correct"].answered > 500
+    assert found["correct"].answered > 100
 
 
 def test_timeout_has_a_response_time_and_a_quick_failure_has_none(found):
@@ -295,10 +301,11 @@ def test_every_workload_is_answered_correctly(name, open_model, load):
     transport = "tcp" if workload.over_streams else "udp"
     server = open_model("asyncio_streams")
     arguments = ["--workload", name, "--transport", transport]
-    seconds = 3.0 if workload.rests else 1.0
+    # A script takes its time between two answers.
+    seconds = 3.0 if workload.rests else 1.0 if workload.exchange is None else 0.5
     result = load({"here": server.url(workload.service, transport)}, *arguments, users=2, seconds=seconds)["here"]
     assert result.failures == {}
-    assert result.answered > 3
+    assert result.answered > 1
 
 
 def test_payload_has_the_requested_size(open_model, load):

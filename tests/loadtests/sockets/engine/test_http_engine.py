@@ -114,18 +114,24 @@ LIARS = {
 }
 
 
+def waits_for_ever(name):
+    return LIARS[name][2].startswith("time-out")
+
+
 @pytest.fixture(scope="module")
 def found(load, open_server):
     """Each liar's result."""
     results: dict[str, Any] = {}
-    for workload in dict.fromkeys(workload for workload, _, _ in LIARS.values()):
+    # Only where a server does not answer is the time-out short: on a busy machine, others may be late.
+    for workload, is_short in dict.fromkeys((LIARS[name][0], waits_for_ever(name)) for name in LIARS):
         with contextlib.ExitStack() as stack:
             urls = {}
             for name, (asked, behaviour, _) in LIARS.items():
-                if asked == workload:
+                if (asked, waits_for_ever(name)) == (workload, is_short):
                     host, port = stack.enter_context(open_server(behaviour))
                     urls[name] = f"tcp://{host}:{port}"
-            results |= load(urls, "--workload", workload, "--timeout", "0.3", seconds=1.5)
+            timeout, seconds = ("0.3", 1.5) if is_short else ("10", 0.8)
+            results |= load(urls, "--workload", workload, "--timeout", timeout, seconds=seconds)
     return results
 
 
@@ -164,9 +170,9 @@ HONEST = {
 def test_right_reply_of_any_form_is_answered(name, loop, load, open_server):
     workload, behaviour = HONEST[name]
     with open_server(behaviour) as (host, port):
-        result = load({name: f"tcp://{host}:{port}"}, "--workload", workload, *loop, seconds=1.0)[name]
+        result = load({name: f"tcp://{host}:{port}"}, "--workload", workload, *loop, seconds=0.5)[name]
     assert result.failures == {}
-    assert result.answered > 20
+    assert result.answered > 10
 
 
 def read_path(connection):
@@ -210,9 +216,9 @@ def test_page_of_another_server_has_the_body_of_its_first_reply(name, load, open
     with open_server(behaviour) as (host, port):
         listener = Listener(name, "http", "tcp", f"tcp://{host}:{port}", "/health?x=1", any_body)
         targets = {"LAB_TARGETS": encode_targets([listener])}
-        result = load({name: listener.address}, "--workload", workload, seconds=1.0, environ=targets)[name]
+        result = load({name: listener.address}, "--workload", workload, seconds=0.5, environ=targets)[name]
     assert list(result.failures) == failures
-    assert result.answered > (1 if failures else 20)
+    assert result.answered > (1 if failures else 10)
 
 
 def test_page_that_changes_between_two_connections_is_noticed(load, open_server):
@@ -224,7 +230,7 @@ def test_page_that_changes_between_two_connections_is_noticed(load, open_server)
     with open_server(behave) as (host, port):
         listener = Listener("it", "http", "tcp", f"tcp://{host}:{port}", "/health?x=1")
         targets = {"LAB_TARGETS": encode_targets([listener])}
-        result = load({"it": listener.address}, "--workload", "http_churn", seconds=1.0, environ=targets)["it"]
+        result = load({"it": listener.address}, "--workload", "http_churn", seconds=0.5, environ=targets)["it"]
     assert result.answered <= 1  # it may precede the window
     assert list(result.failures) == [OTHER_THAN_FIRST]
 
