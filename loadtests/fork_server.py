@@ -16,8 +16,13 @@ from gevent import monkey
 from gevent.os import fork_gevent
 
 from lab.base.messages import decode, say
+from lab.load import cores, http_exchanges  # noqa: F401 - see below
 from lab.load.messages import LoadEnded, RunLoad
 from lab.servers.children import die_with_lab
+
+# What the locustfile imports: each load finds it in memory.
+from loadtests import buckets, idle_connections, objections, rate_shares, run_time, scripts, window  # noqa: F401
+from loadtests.web import form, tables  # noqa: F401
 
 _LOCUSTFILE = "loadtests/locustfile.py"
 

@@ -179,7 +179,7 @@ def _encode_targets(urls: Mapping[str, str]) -> str:
     )
 
 
-def _load(
+def run_load(
     generator: PersistentGenerator,
     urls: Mapping[str, str],
     *arguments: str,
@@ -336,7 +336,7 @@ def encode_targets() -> Callable[[Mapping[str, str]], str]:
 def load() -> Iterator[Callable[..., dict[str, LoadResult]]]:
     """Load servers with a persistent generator: each load is a separate process."""
     with PersistentGenerator(Processes(f"t{uuid4().hex[:8]}", Catalogue.load()).helpers) as generator:
-        yield partial(_load, generator)
+        yield partial(run_load, generator)
 
 
 @pytest.fixture(scope="session")

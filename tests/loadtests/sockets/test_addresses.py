@@ -5,30 +5,37 @@ import json
 import socket
 import textwrap
 from collections import deque
+from uuid import uuid4
 
 import pytest
 
 from lab.clients.call import call
 from lab.clients.slow_clients import connect_all
+from lab.load.generator import PersistentGenerator
+from lab.servers.catalogue import Catalogue
+from lab.servers.processes import Processes
 from lab.servers.readiness import wait_ready
 from loadtests.sockets import addresses
 from loadtests.sockets.connection import BlockingConnection
 from loadtests.sockets.errors import UnreachableError
 from services.protocol import Address, Transport
+from tests.support.load_fixtures import run_load
 
 # Put in front of whatever asks for a name: gevent's resolver and Python's both end in `_socket`.
 RESOLVER = """
     import json, os, _socket
 
-    real = _socket.getaddrinfo
-    asked = json.loads(os.environ["ADDRESSES"])
-    failures = [getattr(_socket, name) for name in asked["failures"]]
+    real, failed = _socket.getaddrinfo, []
 
     def getaddrinfo(host, port, *arguments, **options):
-        if host not in (b"localhost", "localhost") or (arguments + (0,) * 4)[3] & _socket.AI_NUMERICHOST:
+        # A load has its own variables, and is a fork of the process that has loaded this.
+        is_literal = (arguments + (0,) * 4)[3] & _socket.AI_NUMERICHOST
+        if "ADDRESSES" not in os.environ or host not in (b"localhost", "localhost") or is_literal:
             return real(host, port, *arguments, **options)
-        if failures:
-            raise _socket.gaierror(failures.pop(), "made up")
+        asked = json.loads(os.environ["ADDRESSES"])
+        if len(failed) < len(asked["failures"]):
+            failed.append(asked["failures"][len(failed)])
+            raise _socket.gaierror(getattr(_socket, failed[-1]), "made up")
         return [found for place in asked["places"] for found in real(place, port, *arguments, **options)]
 
     _socket.getaddrinfo = getaddrinfo
@@ -193,17 +200,21 @@ def test_readiness_finds_the_server_at_the_last_address(open_model, resolve):
     assert outcome.ready, outcome
 
 
-@pytest.fixture
-def load_by_name(tmp_path, load):
-    """Load a server at `localhost`, which resolves to `places`, from a process with a fake resolver."""
-    (tmp_path / "sitecustomize.py").write_text(textwrap.dedent(RESOLVER))
+@pytest.fixture(scope="module")
+def load_by_name(tmp_path_factory):
+    """Load a server at `localhost`, which resolves to `places`, from processes with a fake resolver."""
+    folder = tmp_path_factory.mktemp("resolver")
+    (folder / "sitecustomize.py").write_text(textwrap.dedent(RESOLVER))
 
     def run(url, *arguments, places=PLACES, failures=(), **options):
-        asked = json.dumps({"places": places, "failures": failures})
-        environ = {"PYTHONPATH": str(tmp_path), "ADDRESSES": asked}
-        return load({"it": url.replace("127.0.0.1", "localhost")}, *arguments, environ=environ, **options)["it"]
+        environ = {"ADDRESSES": json.dumps({"places": places, "failures": failures})}
+        urls = {"it": url.replace("127.0.0.1", "localhost")}
+        return run_load(generator, urls, *arguments, environ=environ, **options)["it"]
 
-    return run
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(folder))
+        with PersistentGenerator(Processes(f"t{uuid4().hex[:8]}", Catalogue.load()).helpers) as generator:
+            yield run
 
 
 @pytest.mark.parametrize(
