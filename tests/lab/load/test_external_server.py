@@ -66,7 +66,7 @@ def make_codec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Call
         sys.modules.pop(name, None)
 
 
-def load(*arguments: str) -> subprocess.CompletedProcess[str]:
+def load(*arguments: str, duration: str = "300ms") -> subprocess.CompletedProcess[str]:
     command = [
         sys.executable,
         "-m",
@@ -76,11 +76,11 @@ def load(*arguments: str) -> subprocess.CompletedProcess[str]:
         "--users",
         "4",
         "--warm-up",
-        "200ms",
+        "100ms",
         "--duration",
-        "1s",
+        duration,
     ]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
 
 
 def test_custom_protocol_is_loaded_and_each_reply_checked(serve) -> None:
@@ -89,7 +89,7 @@ def test_custom_protocol_is_loaded_and_each_reply_checked(serve) -> None:
     assert done.returncode == 0, done.stderr
     (found,) = json.loads(done.stdout)
     assert (found["model"], found["workload"]) == ("target", "custom_protocol")
-    assert found["answered"] > 100
+    assert found["answered"] > 0
     assert found["failures"] == {}
     assert found["memory_bytes"] > 0  # the process that listens there was found
     assert ExternalServer([f"tcp://127.0.0.1:{port}"]).meter("target").pid == process.pid
@@ -115,7 +115,7 @@ def test_server_that_greets_and_closes_is_loaded(workers: str, serve) -> None:
     done = load("--target", f"tcp://127.0.0.1:{port}", "--codec", codec, "--workers", workers, "--json")
     assert done.returncode == 0, done.stderr
     (found,) = json.loads(done.stdout)
-    assert found["answered"] > 10
+    assert found["answered"] > 0
     assert found["failures"] == {}
 
 
@@ -129,15 +129,15 @@ def test_exception_of_a_codec_is_in_the_table(serve, tmp_path: Path) -> None:
 
 
 def test_few_wrong_replies_are_a_failure_unless_allowed(serve, tmp_path: Path) -> None:
-    """With a codec: the 51st reply of each connection is wrong."""
+    """With a codec: the fifth reply of each connection is wrong."""
     port, _ = serve("length_prefixed")
     wrong = tmp_path / "wrong.py"
-    wrong.write_text(CODEC.read_text().replace(".upper()", '.upper().replace(b"HELLO 50", b"HULLO 50")'))
+    wrong.write_text(CODEC.read_text().replace(".upper()", '.upper().replace(b"HELLO 4", b"HULLO 4")'))
     target = ("--target", f"tcp://127.0.0.1:{port}", "--codec", str(wrong), "--json")
     for allowed, code in (((), 1), (("--allow-failures",), 0)):
-        done = load(*target, *allowed)
+        done = load(*target, *allowed, duration="600ms")
         (found,) = json.loads(done.stdout)
-        assert found["answered"] > 50
+        assert found["answered"] >= 4
         reasons = [*found["failures"], *found["warm_up_failures"]]
         assert {reason.partition(" (")[0] for reason in reasons} == {"wrong bytes"}
         assert found["verdict"]["bound"] == "wrong"
@@ -155,7 +155,7 @@ def test_perl_server_is_checked_and_loaded_by_its_address(serve) -> None:
     assert len(outcomes) == 5
     assert set(outcomes) == {"passed"}
     (found,) = json.loads(load("--preset", "closed_echo_1k", "--target", target, "--json").stdout)
-    assert found["answered"] > 100
+    assert found["answered"] > 0
     assert found["failures"] == {}
 
 
