@@ -24,7 +24,7 @@ from lab.servers.docker.containers import Containers
 from lab.servers.runtime import find_stamps
 from tests.support.waiting import wait_until
 
-pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("docker")]
+pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("containers")]
 
 MODEL, WITH_WORKERS = "asyncio_streams", "prefork"
 

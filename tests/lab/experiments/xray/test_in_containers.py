@@ -15,7 +15,7 @@ from lab.servers.catalogue import Catalogue
 from lab.servers.docker.containers import Containers
 from lab.servers.runtime import runtime_directory
 
-pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("docker")]
+pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("containers")]
 
 MODEL = "plain_socket"
 

@@ -21,7 +21,7 @@ from tests.support.waiting import wait_until
 ROOT = Path(__file__).resolve().parents[4]
 MODEL = "asyncio_streams"
 
-pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("docker")]
+pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("containers")]
 
 
 def test_published_container_is_read_and_docker_proxy_is_not(engine: docker.DockerClient, docker_project: str) -> None:
@@ -52,6 +52,8 @@ def test_published_container_is_read_and_docker_proxy_is_not(engine: docker.Dock
         container.remove(force=True)
 
 
+# Three times, the lab starts a generator in a container: on a busy machine, a minute each.
+@pytest.mark.timeout(600)
 def test_generator_in_a_container_ends_with_a_killed_lab(
     engine: docker.DockerClient, docker_project: str, find_of_project: Callable[[str], object]
 ) -> None:
