@@ -285,7 +285,7 @@ explain(
     _HTTPTOOLS,
     "9110-7.8",
     "an Upgrade of HTTP/1.0 is ignored, so the connection ends; httptools stops behind the head, for the new protocol",
-    rb"\A[\r\n]*[^ ]+ [^ ]+ HTTP/1\.0\r\n"
+    rb"\A[\r\n]*[^ ]+ [^ ]+ HTTP/1\.0\r"
     rb"(?=(?:(?!\r\n\r\n)[\s\S])*\nUpgrade:)(?:(?!\r\n\r\n)[\s\S])*\nConnection:[^\n]*upgrade",
     get(b"Upgrade: websocket\r\nConnection: upgrade\r\n", b"GET / HTTP/1.0"),
 )

@@ -9,6 +9,7 @@ from fuzz.http_parsers import LAST, MORE, OTHERS, REFUSED, Parsed, Request, pars
 
 SIZED = get(b"Content-Length: 3\r\n", b"POST /a?b HTTP/1.1") + b"abc"
 CHUNKED = get(b"Transfer-Encoding: Chunked\r\n", b"PUT /%41 HTTP/1.1") + b"2\r\nab\r\n1;x\r\nc\r\n0\r\nHost: b\r\n\r\n"
+UPGRADE = [b"Upgrade: websocket\r\n", b"Connection: upgrade\r\n"]
 CLOSING = get(b"Connection: close\r\n")
 
 
@@ -27,6 +28,12 @@ def test_explanation_has_an_example(each: Explanation) -> None:
     assert {differences[name].explain() for name in each.parsers} == {each.section}
     assert each.evidence.search(each.example)
     assert not each.evidence.search(get(b"A: b\r\nContent-Length: 0\r\n"))
+
+
+@pytest.mark.parametrize("fields", [UPGRADE, UPGRADE[::-1]], ids=["first", "last"])
+def test_upgrade_of_version_1_0_is_explained_wherever_its_fields_are(fields: list[bytes]) -> None:
+    stream = b"GET / HTTP/1.0\r\n" + b"".join(fields) + b"Host: a\r\n\r\n"
+    assert [found.explain() for found in find_differences(stream)] == ["9110-7.8"]
 
 
 @pytest.mark.parametrize("parse", [parse_own, parse_h11, parse_httptools])
