@@ -10,7 +10,7 @@ Each part of the file belongs to one script, which leaves the other part alone:
 import json
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -21,6 +21,7 @@ from lab.base.paths import ROOT
 from lab.experiments.bench.findings import Findings
 from lab.experiments.bench.plan import CLOSED
 from lab.load.measurement import Measurement
+from lab.metrics.estimates import find_median
 
 MEASURED_FILE = ROOT / "docs" / "data" / "measured.json"
 
@@ -138,10 +139,10 @@ def summarize(found: Sequence[Measurement]) -> Summary:
         rate=rate,
         rate_spread=_spread(rates, rate),
         is_lower_bound=any(item.verdict.is_lower_bound for item in found),
-        p50_us=_median(item.percentile(0.5) for item in found),
-        p99_us=_median(item.percentile(0.99) for item in found),
-        cpu_us=_median(item.server.cpu_us for item in found),
-        memory_bytes=_median(item.server.memory_bytes for item in found),
+        p50_us=find_median(item.percentile(0.5) for item in found),
+        p99_us=find_median(item.percentile(0.99) for item in found),
+        cpu_us=find_median(item.server.cpu_us for item in found),
+        memory_bytes=find_median(item.server.memory_bytes for item in found),
         verdicts=dict(Counter(str(item.verdict.bound) for item in found).most_common()),
         failures=sum(item.load.failed for item in found),
     )
@@ -157,11 +158,6 @@ def _spread(values: Sequence[float], middle: float) -> float | None:
         return None
     low, _, high = statistics.quantiles(values, n=4)
     return (high - low) / 2 / middle
-
-
-def _median(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return statistics.median(known) if known else None
 
 
 def _read(path: Path) -> dict[str, Any]:

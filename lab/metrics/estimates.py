@@ -78,6 +78,12 @@ def estimate(
     return Estimate(median(known), low, inf if is_lower_bound else high, len(known))
 
 
+def find_median(values: Iterable[float | None]) -> float | None:
+    """Return the median of the known values; None if no value is known."""
+    known = [value for value in values if value is not None]
+    return median(known) if known else None
+
+
 def _medians(values: Sequence[float]) -> Iterator[tuple[float, float]]:
     """Yield each median that a resample of sorted values can have, with its probability."""
     count = len(values)
@@ -143,12 +149,11 @@ def noise_floor(pairs: Iterable[tuple[float | None, float | None]]) -> float | N
     Returns:
         The median over the pairs; None if no pair has two known values.
     """
-    apart = [
+    return find_median(
         abs(one - other) / ((one + other) / 2)
         for one, other in pairs
         if one is not None and other is not None and one + other > 0
-    ]
-    return median(apart) if apart else None
+    )
 
 
 def drift(pairs: Iterable[tuple[float | None, float | None]]) -> float | None:
@@ -160,8 +165,7 @@ def drift(pairs: Iterable[tuple[float | None, float | None]]) -> float | None:
     Returns:
         0.05 for 5 % more; None if no case has a value in both.
     """
-    changes = [last / first - 1 for first, last in pairs if first and last is not None]
-    return median(changes) if changes else None
+    return find_median(last / first - 1 for first, last in pairs if first and last is not None)
 
 
 @dataclass(frozen=True, slots=True)

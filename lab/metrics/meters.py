@@ -1,6 +1,7 @@
 """Choose the meter of a container: its control group if that is on this machine, else the engine's API."""
 
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import docker
@@ -57,11 +58,8 @@ def _seconds(nanoseconds: int | None) -> float | None:
 def find_container(ip: str) -> str | None:
     """Return the id of the running container that has an address; None without an engine or such a container."""
     try:
-        client = docker.from_env()
-        try:
+        with closing(docker.from_env()) as client:
             found = client.api.containers()
-        finally:
-            client.close()
     except (docker.errors.DockerException, requests.RequestException):
         return None
     for item in found:
