@@ -5,11 +5,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 if TYPE_CHECKING:
     from lab.servers.backend import Backend
     from lab.servers.catalogue import Catalogue
 
 HELD, DID_NOT_HOLD, COULD_NOT_RUN, INTERRUPTED = 0, 1, 2, 130
+
+
+def say(line: str) -> None:
+    """Print a line on stderr: stdout is for results."""
+    click.echo(line, err=True)
 
 
 @dataclass

@@ -8,7 +8,7 @@ import click
 
 from lab.base import interrupts
 from lab.base.errors import LabError
-from lab.cli.context import DID_NOT_HOLD, HELD, Lab
+from lab.cli.context import DID_NOT_HOLD, HELD, Lab, say
 from lab.cli.params import DURATION, models_argument, out_option, split_names
 from lab.experiments.bench.baseline import render_baseline
 from lab.experiments.bench.findings import Findings, read_findings
@@ -104,7 +104,7 @@ def bench(
     chosen = {
         model.name: model for model in lab.catalogue.select((*plan.models, *filter(None, [plan.generator_limit])))
     }
-    progress = Progress(lambda line: click.echo(line, err=True))
+    progress = Progress(say)
     pinning = split_cores()
     with up(backend, list(chosen), progress), up(control, [plan.control] if plan.control else [], progress):
         environment = describe(backend, list(chosen.values()), pinning)
@@ -146,7 +146,7 @@ def report(run: Run) -> Findings:
     """Print the findings, and write the report into the folder of the run."""
     findings = read_findings(run)
     print_report(findings, open_console())
-    with tolerated(lambda line: click.echo(line, err=True)):
+    with tolerated(say):
         page, *others = bench_page.render_pages(findings).items()
         files = dict(others) | render_charts(findings)
         click.echo(f"\n{run.write_page(page[1], render_markdown(findings), files)}")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from lab.cli.context import DID_NOT_HOLD, HELD
+from lab.cli.context import DID_NOT_HOLD, HELD, say
 from lab.cli.params import Share, out_option
 from lab.experiments.bench.baseline import BASELINE_FILE, THRESHOLD, Baseline, find_deviations
 from lab.experiments.bench.comparison import find_differences, find_other_conditions
@@ -87,7 +87,7 @@ def compare_with_baseline(baseline: Baseline, findings: Findings, threshold: flo
 def report(before: str, after: Run, charts: Sequence[Chart], texts: Sequence[str], facts: Mapping[str, str]) -> None:
     """Write the page into the folder of the later run, and print the result, which is the last line."""
     name = f"compare-{before}.html"
-    with tolerated(lambda line: click.echo(line, err=True)):
+    with tolerated(say):
         page = after.write_file(name, compare_page.render(before, after.started, charts, texts, facts))
         click.echo(f"the page: {page}", err=True)
     for text in texts:

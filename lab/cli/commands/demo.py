@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from lab.base import interrupts, progress
-from lab.cli.context import Lab
+from lab.cli.context import Lab, say
 from lab.cli.params import DURATION, models_argument, out_option
 from lab.experiments.demo import NAME, Demo, describe, read, run
 from lab.experiments.store import Run, tolerated
@@ -44,7 +44,7 @@ def demo(lab: Lab, models: tuple[str, ...], duration: float, shown: str | None, 
         kept = Run.find(shown, NAME, root=out)
         found = read(kept)
         print_demo(found)
-        with tolerated(lambda line: click.echo(line, err=True)):
+        with tolerated(say):
             print_page(kept.write_page(render(kept)))
         sys.exit(find_exit_code(found))
     started = time.monotonic()
@@ -63,7 +63,7 @@ def demo(lab: Lab, models: tuple[str, ...], duration: float, shown: str | None, 
         environment = describe(backend, chosen, found)
     print_demo(found)
     click.echo(f"\n{time.monotonic() - started:.0f} s in total.")
-    with tolerated(lambda line: click.echo(line, err=True)):
+    with tolerated(say):
         print_page(write(out, found, environment))
     sys.exit(find_exit_code(found))
 

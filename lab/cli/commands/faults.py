@@ -13,7 +13,7 @@ import click
 
 from lab.base import interrupts
 from lab.base.errors import LabError
-from lab.cli.context import COULD_NOT_RUN, DID_NOT_HOLD, HELD, Lab
+from lab.cli.context import COULD_NOT_RUN, DID_NOT_HOLD, HELD, Lab, say
 from lab.cli.params import DURATION, models_argument, out_option
 from lab.experiments.environment import describe_environment
 from lab.experiments.faults.fault import CannotApplyError, EndedError
@@ -145,15 +145,15 @@ def faults(
             if preset:
                 for each in under_load(lab, chosen, names, preset, duration, failed, control=control):
                     seen.append(each)
-                    with tolerated(_say):
+                    with tolerated(say):
                         run.keep(key_of(each.interval.model, each.interval.fault), each.as_json())
             else:
                 for score in apply_all(backend, chosen, names, seed, control=control):
                     scores.append(score)
-                    with tolerated(_say):
+                    with tolerated(say):
                         run.keep(key_of(score.model, score.fault), score.as_json())
-                    _say(f"{score.model}: {score.fault}: {score.verdict}")
-            with tolerated(_say):
+                    say(f"{score.model}: {score.fault}: {score.verdict}")
+            with tolerated(say):
                 run.finish({})
     finally:
         report(Outcome(run, scores, seen), as_json=as_json, output=output)
@@ -161,7 +161,7 @@ def faults(
         sys.exit(DID_NOT_HOLD if failed else exit_code_under_load(seen, len(chosen) * len(names)))
     untried = [model for model in models or [] if model not in {score.model for score in scores}]
     for model in untried:
-        _say(f"{model}: nothing was tried: {', '.join(names)} does not apply to it")
+        say(f"{model}: nothing was tried: {', '.join(names)} does not apply to it")
     sys.exit(exit_code(scores, untried))
 
 
@@ -180,14 +180,10 @@ def report(outcome: Outcome, *, as_json: bool, output: Path | None) -> None:
             show_table(DETAILS, [show_details(score) for score in scores], group=0)
         show_under_load(seen)
     if output:
-        with tolerated(_say):
+        with tolerated(say):
             write_new(output.parent, output.name, {"": f"{text}\n"})
-    with tolerated(_say):
-        _say(str(run.write_page(faults_page.render(outcome), render_markdown(outcome))))
-
-
-def _say(line: str) -> None:
-    click.echo(line, err=True)
+    with tolerated(say):
+        say(str(run.write_page(faults_page.render(outcome), render_markdown(outcome))))
 
 
 def exit_code(scores: Iterable[Score], untried: Sequence[str] = ()) -> int:
@@ -231,10 +227,10 @@ def under_load(
             try:
                 yield apply_under_load(lab.backend, model, FAULTS[fault], preset, seconds=seconds, control=control)
             except CannotApplyError as error:
-                _say(f"{model}: {fault}: unknown: {error}")
+                say(f"{model}: {fault}: unknown: {error}")
             except EndedError as error:
                 failed.append(model)
-                _say(f"{model}: {fault}: failed: {error}")
+                say(f"{model}: {fault}: failed: {error}")
 
 
 def show_under_load(found: Sequence[UnderLoad]) -> None:
@@ -266,11 +262,11 @@ def inject_now(lab: Lab, models: Sequence[str], fault: str, seconds: float) -> i
     def refuse(model: str, error: LabError) -> NoReturn:
         raise error
 
-    intervals = inject_together(lab.backend, models, FAULTS[fault], seconds, _say, refuse)
+    intervals = inject_together(lab.backend, models, FAULTS[fault], seconds, say, refuse)
     for interval in intervals:
         click.echo(json.dumps(asdict(interval)))
         if interval.ended is not None:
-            _say(f"{interval.model}: ended with exit code {interval.ended} and was restarted")
+            say(f"{interval.model}: ended with exit code {interval.ended} and was restarted")
     return DID_NOT_HOLD if any(interval.ended is not None for interval in intervals) else HELD
 
 

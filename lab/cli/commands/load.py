@@ -15,7 +15,7 @@ from rich.console import Console
 from lab.base import interrupts
 from lab.base.errors import LabError
 from lab.base.units import show_duration
-from lab.cli.context import DID_NOT_HOLD, Lab
+from lab.cli.context import DID_NOT_HOLD, Lab, say
 from lab.cli.params import DURATION, models_argument
 from lab.experiments.faults.registry import FAULTS
 from lab.experiments.faults.remote_requests import FaultRequestReader
@@ -299,7 +299,7 @@ def open_ui(
     """Run Locust's web UI, whose form can inject faults as well; see `serve_ui`."""
 
     def open_requests(names: Sequence[str], generator: Helper) -> FaultRequestReader:
-        return FaultRequestReader(backend, names, generator, lambda line: click.echo(line, err=True))
+        return FaultRequestReader(backend, names, generator, say)
 
     serve_ui(
         backend,
@@ -322,7 +322,7 @@ def report(measured: Sequence[Measurement], folder: Path | None, changes: str, *
     else:
         open_console().print(make_table(measured))
     if folder:
-        with tolerated(lambda line: click.echo(line, err=True)):
+        with tolerated(say):
             for found in measured:
                 write_new(folder, f"{found.workload}-{found.model}{changes}", render_files(found))
             first = measured[0]

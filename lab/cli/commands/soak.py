@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from lab.base import interrupts
-from lab.cli.context import COULD_NOT_RUN, DID_NOT_HOLD, HELD, Lab
+from lab.cli.context import COULD_NOT_RUN, DID_NOT_HOLD, HELD, Lab, say
 from lab.cli.params import Duration, models_argument, out_option
 from lab.experiments.environment import describe_environment
 from lab.experiments.soak import _HOUR, COUNTS, MEGABYTE, NAME, SoakResult, run
@@ -66,14 +66,14 @@ def soak(
     backend = lab.backend
     chosen = choose_speakers(backend, models, "command")
     is_running = any(state.state == "running" for state in backend.state())
-    progress = None if as_json else lambda line: click.echo(line, err=True)
     plan = {"models": chosen, "seconds": duration, "every": every, "limit_bytes_per_hour": limit * MEGABYTE}
     stored = Run.create(NAME, {"plan": plan, "environment": describe_environment(backend.describe())}, root=out)
     with nullcontext() if is_running else interrupts.sure(backend.down):
         backend.up(chosen)
-        findings = run(backend, chosen, seconds=duration, every=every, limit=limit * MEGABYTE, say=progress or str)
+        told = str if as_json else say
+        findings = run(backend, chosen, seconds=duration, every=every, limit=limit * MEGABYTE, say=told)
     print_findings(findings, limit, as_json=as_json)
-    with tolerated(lambda line: click.echo(line, err=True)):
+    with tolerated(say):
         for finding in findings:
             stored.keep(finding.model, finding.as_json())
         stored.finish({"flat": all(finding.is_flat for finding in findings)})
