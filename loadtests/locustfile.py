@@ -24,7 +24,7 @@ from locust import LoadTestShape, events
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 from locust.exception import StopTest
-from locust.runners import MasterRunner, WorkerRunner
+from locust.runners import MasterRunner, Runner, WorkerRunner
 
 from lab.base.environ import ENV_GENERATOR_CORES
 from lab.load.cores import pin_generator
@@ -140,7 +140,7 @@ class Profile(LoadTestShape):
 
     def tick(self) -> tuple[int, float]:
         """Return the number of users for the next second, and the spawn rate."""
-        options = read_options(cast(Any, self.runner).environment)
+        options = read_options(cast(Runner, self.runner).environment)
         # Not of the specification: the form may change both during a run.
         users, spawn_rate = int(options.num_users or 1), float(options.spawn_rate or 1)
         spec = LoadSpec.from_options(options)

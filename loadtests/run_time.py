@@ -4,11 +4,12 @@ Locust ignores the run time if a `LoadTestShape` controls the run, and the lab's
 models. So it is handled here: from the start of the test, or from the form that edits a run.
 """
 
+from argparse import Namespace
 from typing import TYPE_CHECKING, Any, cast
 
 import gevent
 from flask import Response, g, request
-from locust.runners import STATE_RUNNING, STATE_SPAWNING, locust_exception_handler
+from locust.runners import STATE_RUNNING, STATE_SPAWNING, Runner, locust_exception_handler
 
 if TYPE_CHECKING:
     from locust.env import Environment
@@ -23,7 +24,7 @@ class RunTime:
 
     def __init__(self, environment: "Environment") -> None:
         self._environment = environment
-        self._options = cast(Any, environment.parsed_options)
+        self._options = cast(Namespace, environment.parsed_options)
         self._waiting: gevent.Greenlet[[], None] | None = None
         # Locust's main greenlet started this run: it waits for the end of the shape, and ends the run itself.
         self._is_of_main = bool(self._options.headless or self._options.autostart)
@@ -65,7 +66,7 @@ class RunTime:
     def _read_form(self) -> None:
         """Clear the run time: for an empty field, Locust would keep that of the run before."""
         if request.endpoint == "locust.swarm":
-            g.is_edit = cast(Any, self._environment.runner).state in (STATE_SPAWNING, STATE_RUNNING)
+            g.is_edit = cast(Runner, self._environment.runner).state in (STATE_SPAWNING, STATE_RUNNING)
             self._options.run_time = None
 
     def _restart_timer_after_edit(self, response: Response) -> Response:

@@ -6,13 +6,14 @@ sends them to itself.
 """
 
 import sys
+from argparse import Namespace
 from collections import Counter
 from time import monotonic, perf_counter, process_time
 from typing import Any, cast
 
 import gevent
 from locust.env import Environment
-from locust.runners import MasterRunner
+from locust.runners import MasterRunner, Runner
 
 from lab.metrics.cgroup import read_throttled
 from loadtests.course import Course, sample_forever
@@ -33,7 +34,7 @@ class WindowCounter:
 
     def __init__(self, environment: Environment) -> None:
         self._engine = Engine.of(environment)
-        self._runner = cast(Any, environment.runner)
+        self._runner = cast(Runner, environment.runner)
         self._stats = environment.stats
         self._before: dict[Connection, int] = {}
         self._early: dict[Series, Counter[str]] = {}
@@ -99,9 +100,9 @@ class Window:
 
     def __init__(self, environment: Environment, *, warm_up: float, seconds: float) -> None:
         # Not the number when the window begins: a worker that was lost in the warm-up would not be missed.
-        options = cast(Any, environment.parsed_options)
+        options = cast(Namespace, environment.parsed_options)
         self._expected = int(options.expect_workers) if isinstance(environment.runner, MasterRunner) else 1
-        self._runner = cast(Any, environment.runner)
+        self._runner = cast(Any, environment.runner)  # typed as if a message were a dict
         self._warm_up = warm_up
         self._seconds = seconds
         self._parts: list[Part] = []

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from flask import Response, jsonify, request
-from locust.runners import STATE_RUNNING, STATE_SPAWNING
+from locust.runners import STATE_RUNNING, STATE_SPAWNING, Runner
 from locust.util.timespan import parse_timespan
 
 from loadtests.contract import FLAGS
@@ -49,7 +49,7 @@ def check_form(environment: "Environment", find_objection: Callable[[Namespace],
             asked = read_form(before, request.form)
         except FormError as error:
             return _refuse(str(error))
-        if cast(Any, environment.runner).state in (STATE_SPAWNING, STATE_RUNNING):
+        if cast(Runner, environment.runner).state in (STATE_SPAWNING, STATE_RUNNING):
             changed = [name for name in _FIXED if asked.get(name) != before.get(name)]
             if changed:
                 return _refuse(f"stop the run first: {', '.join(changed)} cannot change during a run")

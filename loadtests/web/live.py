@@ -6,7 +6,8 @@ that it has not seen (`/lab/live.json?after=NUMBER`) and draws them. Everything 
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from argparse import Namespace
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -20,6 +21,8 @@ from loadtests.web import faults
 
 if TYPE_CHECKING:
     from locust.env import Environment
+    from locust.runners import Runner
+    from werkzeug.datastructures import MultiDict
 
 # Locust's STATE_SPAWNING and STATE_RUNNING. An import of its runners would patch a process that only tests this page.
 _UNDER_LOAD = ("spawning", "running")
@@ -44,7 +47,7 @@ def add_page(
         workloads: that a button starts.
     """
     web_ui: Any = environment.web_ui
-    options = cast(Any, environment.parsed_options)
+    options = cast(Namespace, environment.parsed_options)
 
     def show_page() -> Response:
         return Response(_PAGE.read_bytes(), headers={"Cache-Control": "no-store"})
@@ -56,7 +59,7 @@ def add_page(
         answer = {
             "samples": course.since(int(after)),
             "faults": [asdict(fault) for fault in read_faults()],
-            "state": cast(Any, environment.runner).state,
+            "state": cast("Runner", environment.runner).state,
             "offered": faults.list_offered(),
             "workloads": list(workloads),
             "options": {name: getattr(options, name) for name in ("workload", "transport", "loop", "models")}
@@ -87,11 +90,11 @@ def add_page(
     gevent.spawn(sample_forever, course)
 
 
-def _find_fault_objection(environment: "Environment", form: Mapping[str, str]) -> str | None:
+def _find_fault_objection(environment: "Environment", form: "MultiDict[str, str]") -> str | None:
     """Return why a fault cannot be injected now; None if it can."""
-    loaded = cast(Any, environment.parsed_options).models
-    models = cast(Any, form).getlist("models")
-    if cast(Any, environment.runner).state not in _UNDER_LOAD:
+    loaded = cast(Namespace, environment.parsed_options).models
+    models = form.getlist("models")
+    if cast("Runner", environment.runner).state not in _UNDER_LOAD:
         return "no load is running: start one first"
     if form.get("fault") not in faults.list_offered():
         return f"unknown fault {form.get('fault')!r}: one of {', '.join(faults.list_offered()) or 'none'}"
