@@ -48,11 +48,6 @@ def pytest_collection() -> Iterator[None]:
         gc.enable()
 
 
-def pytest_sessionfinish() -> None:
-    """Hypothesis asks the collector who refers to trio's random numbers, also at the end of a run without it."""
-    gc.unfreeze()
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the tests of the engine first, since each of their groups takes long in one worker, and those of the models
     last: they are many and short, so that all workers end at about the same time (see `--no-loadscope-reorder`).
