@@ -1,13 +1,15 @@
 """The reader that cuts a stream into heads and lines: what it hands out, and what it leaves."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from fuzz.oracle import Outcome
-from services.protocol import Limits
+from services.protocol import Connection, Limits
 from services.protocol.http.head import HeadReader
 from tests.services.protocol.http.conftest import ManualClock, read_replies
+from tests.support.ws_link import TEXT, frame, handshake
 
 CHUNKED = b"GET /ping HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -65,3 +67,27 @@ def test_control_characters_are_only_in_chunks(
     deliver: Callable[..., Outcome], request_: bytes, statuses: list[int]
 ) -> None:
     assert [reply.status for reply in read_replies(deliver(CHUNKED + request_).sent)] == statuses
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nabcd",
+        CHUNKED + b"2\r\na",
+        CHUNKED + b"1\r\na\r\n",
+        handshake(),
+        handshake() + frame(TEXT, b"a"),
+    ],
+    ids=["request", "upload", "in a chunk", "behind a chunk", "handshake", "message"],
+)
+def test_idle_connection_holds_no_input(stream: bytes) -> None:
+    connection: Any = Connection("http")
+    connection.receive_data(stream)
+    while connection.next_event() is not None:
+        pass
+    service = connection._service
+    assert service._reader._buffer == b""
+    if service._socket is not None:
+        assert service._socket._buffer == b""
+        assert service._reader._fields is None

@@ -187,23 +187,3 @@ def test_handshake_in_single_bytes_is_a_handshake(offer: bytes) -> None:
     check_cuts(stream, b"", bytewise_from=0)
     for moment in range(len(stream)):
         check_drain(stream, b"", moment, bytewise_from=0)
-
-
-CHUNK = b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n"
-
-
-@pytest.mark.parametrize(
-    "stream",
-    [GET, SIZED[:-1], CHUNK[:-3], CHUNK, HANDSHAKE + b"\r\n", HANDSHAKE + b"\r\n" + frame(TEXT, b"a")],
-    ids=["request", "upload", "in a chunk", "behind a chunk", "handshake", "message"],
-)
-def test_idle_connection_holds_no_input(stream: bytes) -> None:
-    connection: Any = Connection("http")
-    connection.receive_data(stream)
-    while connection.next_event() is not None:
-        pass
-    service = connection._service
-    assert service._reader._buffer == b""
-    if service._socket is not None:
-        assert service._socket._buffer == b""
-        assert service._reader._fields is None
