@@ -247,10 +247,27 @@ def test_override_has_any_of_composes_names(tmp_path: Path, name: str) -> None:
 
 def test_second_override_is_refused(tmp_path: Path) -> None:
     (tmp_path / "compose.yaml").write_text(BASE)
-    for name in OVERRIDE_NAMES[:2]:
+    for name in OVERRIDE_NAMES[:3]:
         (tmp_path / name).write_text("services: {}\n")
-    message = rf"^{tmp_path}/compose\.override\.yaml:1: Compose reads only compose\.override\.yml and not"
-    with pytest.raises(CatalogueError, match=message):
+    with pytest.raises(CatalogueError) as raised:
+        Catalogue.load(tmp_path / "compose.yaml")
+    assert str(raised.value) == (
+        f"{tmp_path}/compose.override.yaml:1: Compose reads only compose.override.yml and not compose.override.yaml"
+        " and docker-compose.override.yml: keep one of them"
+    )
+
+
+def test_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "compose.yaml").write_bytes(b"services: \xff")
+    with pytest.raises(CatalogueError, match=rf"^{tmp_path}/compose\.yaml: cannot be read: 'utf-8' codec"):
+        Catalogue.load(tmp_path / "compose.yaml")
+
+
+def test_comment_of_an_env_file_may_be_in_any_encoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("V", raising=False)
+    (tmp_path / "compose.yaml").write_text(BASE.replace("lab.summary: s", 'lab.summary: "${V:-s}"'))
+    (tmp_path / ".env").write_bytes(b"# caf\xe9\nV=1\n")
+    with pytest.raises(CatalogueError, match=rf"^{tmp_path}/\.env:2: the lab does not read \.env"):
         Catalogue.load(tmp_path / "compose.yaml")
 
 
