@@ -51,7 +51,7 @@ def pytest_collection() -> Iterator[None]:
 def pytest_sessionfinish() -> None:
     """Unfreeze: the plugin of hypothesis imports it now, if no test has.
 
-    A reference from a frozen object is not found. For lack of one, hypothesis warns that trio's source of random numbers
+    A reference from a frozen object is not found. For lack of one, hypothesis warns that a source of random numbers
     would be collected, and the warning fails the run.
     """
     gc.unfreeze()

@@ -263,6 +263,37 @@ def test_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
         Catalogue.load(tmp_path / "compose.yaml")
 
 
+def test_plain_words_are_truth_values_and_quoted_ones_text(tmp_path: Path) -> None:
+    path = tmp_path / "compose.yaml"
+    path.write_text("services: {a: {init: true, tty: FALSE, user: 'true', hostname: false_}}\n")
+    assert read_services([path], {})["a"] == {
+        "init": True,
+        "tty": False,
+        "user": "true",
+        "hostname": "false_",
+        "labels": {},
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        # The key is meant, though the value begins on the next line.
+        ("services:\n  a:\n    labels:\n      x:\n        y: z\n", "4: label x of a is a mapping, not a text"),
+        (
+            "services:\n  a:\n    user:\n      b\n    user: c\n",
+            "5: user is here a second time; the first is in line 3",
+        ),
+    ],
+)
+def test_refusal_names_the_line_of_the_key(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "compose.yaml"
+    path.write_text(text)
+    with pytest.raises(CatalogueError) as raised:
+        read_services([path], {})
+    assert str(raised.value) == f"{path}:{said}"
+
+
 def test_comment_of_an_env_file_may_be_in_any_encoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("V", raising=False)
     (tmp_path / "compose.yaml").write_text(BASE.replace("lab.summary: s", 'lab.summary: "${V:-s}"'))
