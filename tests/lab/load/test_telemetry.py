@@ -117,6 +117,25 @@ def test_telemetry_is_sent_until_the_block_ends(monkeypatch):
     assert before <= since <= datetime.now(UTC)
 
 
+def test_reader_that_hangs_is_waited_for_as_long_as_two_readings(monkeypatch):
+    """Locust's page asks every two seconds, so a reading each second is always there."""
+    assert module._INTERVAL == 1.0
+    joined = []
+
+    class Thread(threading.Thread):
+        def join(self, timeout=None):
+            joined.append(timeout)
+            super().join()
+
+    monkeypatch.setattr(module, "_INTERVAL", 0.01)
+    monkeypatch.setattr(module, "read", lambda project, since: [])
+    monkeypatch.setattr(threading, "Thread", Thread)
+    generator, _ = listen()
+    with send_telemetry(Metered(Meter), ["a"], generator):
+        pass
+    assert joined == [0.02]
+
+
 def test_telemetry_ends_when_the_generator_has_ended(monkeypatch):
     generator, _ = listen()
     generator.program.code = 0
