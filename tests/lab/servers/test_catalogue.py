@@ -1,10 +1,11 @@
 """compose.yaml is the catalogue: its contents, and its errors."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from lab.servers.catalogue import COMPOSE_FILE, Catalogue
+from lab.servers.catalogue import COMPOSE_FILE, Catalogue, Listener, Model
 from lab.servers.compose_file import CatalogueError
 from services.protocol import SERVICES, Address, Transport, port_of
 
@@ -35,6 +36,66 @@ def test_service_with_the_label_is_a_model(tmp_path: Path) -> None:
     assert model.limits == {"overlap": "one at a time"}
     assert model.services == tuple(SERVICES)
     assert catalogue.image("helper") == "example/helper"
+
+
+def test_labels_of_a_model_are_read(tmp_path: Path) -> None:
+    (plain,) = Catalogue.load(write(tmp_path, MODEL)).models
+    assert (plain.extra, plain.rfc_only, plain.profile, plain.uses_all_cores, plain.concurrency) == (
+        None,
+        False,
+        None,
+        False,
+        None,
+    )
+    more = "lab.extra: trio, lab.contract: rfc, lab.cores: all, lab.concurrency: loop, lab.services: echo"
+    labels = f"labels: {{lab.model: mine, lab.family: f, lab.summary: s, lab.transports: tcp, {more}}}"
+    (found,) = Catalogue.load(write(tmp_path, f"services: {{mine: {{image: x, {labels}}}}}\n")).models
+    assert found == Model(
+        name="mine",
+        family="f",
+        summary="s",
+        extra="trio",
+        limits={},
+        services=("echo",),
+        addresses=(Listener("mine", "echo", "tcp", "tcp://mine:7"),),
+        rfc_only=True,
+        profile=None,
+        only_in_container=True,  # there is no services/models/mine.py
+        uses_all_cores=True,
+        concurrency="loop",
+    )
+
+
+def test_what_is_not_said_of_a_model_is_not_so() -> None:
+    model = Model("m", "f", "s", None, {}, (), ())
+    assert (model.rfc_only, model.only_in_container, model.uses_all_cores) == (False, False, False)
+
+
+def test_listener_is_printed_with_the_page_of_an_external_server() -> None:
+    listener = Listener("m", "http", "tcp", "tcp://h:80")
+    plain = {"service": "http", "transport": "tcp", "address": "tcp://h:80"}
+    assert listener.as_json() == plain
+    assert replace(listener, any_body=True).as_json() == plain
+    assert replace(listener, path="/a").as_json() == {**plain, "path": "/a", "body": "first"}
+    assert replace(listener, path="/a", any_body=True).as_json() == {**plain, "path": "/a", "body": "any"}
+
+
+def test_environment_and_entry_point_of_a_service(tmp_path: Path) -> None:
+    more = 'image: example/mine\n    environment: {A: "1", B: }\n    entrypoint: [a, "2"]'
+    catalogue = Catalogue.load(write(tmp_path, MODEL.replace("image: example/mine", more)))
+    assert (catalogue.environ("mine"), catalogue.environ("helper")) == ({"A": "1"}, {})
+    assert [catalogue.entrypoint(name) for name in ("mine", "helper", "absent")] == [["a", "2"], [], []]
+
+
+def test_file_of_variables_is_refused_for_a_process(tmp_path: Path) -> None:
+    more = "image: example/mine\n    env_file: some.env"
+    catalogue = Catalogue.load(write(tmp_path, MODEL.replace("image: example/mine", more)))
+    catalogue.check_process("helper")
+    with pytest.raises(CatalogueError) as raised:
+        catalogue.check_process("mine")
+    assert str(raised.value) == (
+        f"{tmp_path}/compose.yaml:4: env_file of mine is read only for containers: put the variables under environment"
+    )
 
 
 def test_catalogue_of_the_project_is_valid() -> None:
