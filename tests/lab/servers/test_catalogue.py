@@ -66,6 +66,16 @@ def test_labels_of_a_model_are_read(tmp_path: Path) -> None:
     )
 
 
+def test_address_without_a_port_has_that_of_its_service(tmp_path: Path) -> None:
+    services = "lab.services: 'echo=tcp://other, command=unix:///s, greet=tcp://other:99'\n      lab.family"
+    catalogue = Catalogue.load(write(tmp_path, MODEL.replace("lab.family", services)))
+    assert {item.service: item.address for item in catalogue.listeners_of("mine")} == {
+        "echo": "tcp://other:7",
+        "command": "unix:///s",
+        "greet": "tcp://other:99",
+    }
+
+
 def test_what_is_not_said_of_a_model_is_not_so() -> None:
     model = Model("m", "f", "s", None, {}, (), ())
     assert (model.rfc_only, model.only_in_container, model.uses_all_cores) == (False, False, False)
