@@ -1,10 +1,11 @@
 """Each lane of a picture, each hold and each wait, at its exact times: milliseconds, worked out by hand."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
-from lab.experiments.xray.analysis import Analysis, Lane, State
+from lab.experiments.xray.analysis import Analysis, Lane, State, is_orderly
 from lab.experiments.xray.recording import Thread
 from services.protocol.trace import Kind, Note
 from tests.support.made_up_xray import (
@@ -367,3 +368,53 @@ def test_only_a_wait_for_the_end_is_one() -> None:
     """A reply under way when the client ends is still being sent."""
     lines = "0.5 A OPENED\n2.1 A RECEIVED 9\n2.2 A SEND 5\n8.0 A ENDED\n8.1 A CLOSE"
     assert holds(analyse([lines], (("A", 2.0, 7.5),))) == [("A", State.SENDING, 2.2, 8.0)]
+
+
+def test_client_that_comes_later_is_idle_before() -> None:
+    recording = make_recording([make_process(1, [OWN["C"]])], OWN_CLIENTS[2:])
+    (client,) = recording.clients
+    later = replace(recording, clients=(replace(client, connecting=300_000, connected=400_000),))
+    assert show(find(Analysis(later), "C"))[:3] == ["0-0.3 IDLE", "0.3-0.4 CONNECTING", "0.4-0.9 BACKLOG"]
+
+
+def test_lanes_of_several_processes_are_numbered() -> None:
+    processes = [make_process(1, [OWN["A"]]), make_process(10, [OWN["B"], OWN["C"]])]
+    analysis = Analysis(make_recording(processes, OWN_CLIENTS))
+    assert [lane.name for lane in analysis.lanes[3:]] == ["process 1", "process 2, thread 1", "process 2, thread 2"]
+
+
+@pytest.mark.parametrize(
+    ("answered", "orderly"),
+    [
+        (23.0, True),
+        # B sends at 4.0: not after the reply to A.
+        (4.0, True),
+        (3.999, False),
+        (None, False),
+    ],
+)
+def test_scene_is_orderly_if_each_client_sends_before_the_reply_to_the_one_before(
+    answered: float | None, orderly: bool
+) -> None:
+    clients = (("A", 2.0, answered), ("B", 4.0, 34.0), ("C", 6.0, 35.0))
+    assert is_orderly(make_recording([make_process(1, [SEQUENTIAL])], clients)) == orderly
+
+
+def test_scene_is_not_orderly_if_one_client_waited_for_a_later_one() -> None:
+    """A, which is due at 22.2, for B; though C has waited for B as well, which is as it should be."""
+    lines = """
+        0.5 A OPENED
+        0.7 B OPENED
+        0.9 C OPENED
+        2.1 A RECEIVED 9
+        2.2 A WAIT 20000
+        4.1 B RECEIVED 9
+        20.0 B COMPUTE 9
+        30.1 B DIGEST
+        30.2 A SEND 5
+        30.3 C RECEIVED 9
+        30.4 C SEND 5
+    """
+    recording = make_recording([make_process(1, [lines])], (("A", 2.0, 30.5), ("B", 4.0, 30.2), ("C", 21.0, 30.6)))
+    assert [(edge.holder, edge.waiter) for edge in Analysis(recording).edges] == [("B", "A"), ("B", "C")]
+    assert not is_orderly(recording)
