@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from loadtests.sockets.addresses import Endpoint
 from loadtests.sockets.failures import ErrorReplyError, ExchangeError, ExtraReplyError, WrongBytesError
-from loadtests.sockets.http import AUTHORITY, LARGEST_LEARNED, ReplyReader, make_request
+from loadtests.sockets.http import AUTHORITY, LARGEST_LEARNED, ReplyReader, make_authority, make_request
 
 _BODY = b"hello, world"
 _HEAD = b"HTTP/1.1 200 OK\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n"
@@ -177,3 +178,19 @@ def test_request_is_written_out() -> None:
     )
     assert make_request("GET", "/") == b"GET / HTTP/1.1\r\nHost: " + AUTHORITY + b"\r\nUser-Agent: socketlab\r\n\r\n"
     assert b"Content-Length: 0" in make_request("POST", "/echo")
+
+
+@pytest.mark.parametrize(
+    ("url", "authority"),
+    [
+        ("tcp://a.example:80", b"a.example"),
+        ("tls://a.example:443", b"a.example"),
+        # RFC 9110, 7.2: any other port is named.
+        ("tcp://a.example:443", b"a.example:443"),
+        ("tls://a.example:80", b"a.example:80"),
+        ("tcp://[::1]:8080", b"[::1]:8080"),
+        ("unix:///run/a.sock", b"localhost"),
+    ],
+)
+def test_host_has_its_port_unless_it_is_the_default(url: str, authority: bytes) -> None:
+    assert make_authority(Endpoint.parse(url)) == authority

@@ -173,6 +173,63 @@ def test_unanswered_script_names_its_failure(run):
     assert set(told["failures"]) == {"connection refused"}
 
 
+def test_time_out_of_a_script_is_a_response_time(open_server, run):
+    """Without it, a server that never answers would look fast."""
+    with open_server(lambda connection: connection.recv(65536) and connection.recv(65536)) as (host, port):
+        told = run(
+            f"""
+            @events.test_start.add_listener
+            def end_at_the_first_failure(environment, **_):
+                def watch():
+                    while not environment.stats.errors:
+                        gevent.sleep(0.05)
+                    environment.runner.quit()
+
+                gevent.spawn(watch)
+
+            class Visitor(SocketUser):
+                url = "tcp://{host}:{port}"
+                timeout = 0.25
+
+                @task
+                def visit(self):
+                    self.client.call(PING, PONG)
+            """,
+            *("--users", "1", "--spawn-rate", "1", "--run-time", "50s"),
+        )
+    (row,) = told["rows"]
+    assert set(told["failures"]) == {"time-out: no reply"}
+    assert row["failed"] >= 1
+    assert row["max_us"] >= 250_000
+
+
+def test_each_exchange_of_a_script_has_its_own_deadline(open_model, run):
+    """The clock of the connection goes on by a hundred seconds between two of them."""
+    url = open_model("asyncio_protocol").url("command", "tcp")
+    told = run(
+        f"""
+        from types import SimpleNamespace
+        from loadtests.sockets import connection
+        clock, passed = connection.time.monotonic, [0.0]
+        connection.time = SimpleNamespace(monotonic=lambda: clock() + passed[0])
+
+        class Visitor(SocketUser):
+            url = {url!r}
+
+            @task
+            def visit(self):
+                self.client.call(PING, PONG)
+                passed[0] += 100.0
+                self.client.call(PING, PONG)
+                gevent.spawn(self.environment.runner.quit)
+                gevent.sleep(60)
+        """,
+        *("--users", "1", "--spawn-rate", "1", "--run-time", "50s"),
+    )
+    assert told["failures"] == {}
+    assert [row["answered"] for row in told["rows"]] == [2]
+
+
 # A batch changes Locust's statistics as single events would.
 HANDED_OVER = """
 import json, random

@@ -151,6 +151,20 @@ def test_bench_of_a_named_project_and_backend_uses_them(bench_command: Command) 
     assert bench_command.events[:2] == ["mine up plain_socket asyncio_streams", "mine-control up asyncio_streams"]
 
 
+def test_bench_in_containers_starts_the_server_that_shows_the_generators_limit(bench_command: Command) -> None:
+    bench_command.backend = "docker"
+    assert bench_command(*QUICK).exit_code == 0
+    assert bench_command.events[:2] == [
+        "socketlab-bench up plain_socket asyncio_streams peer_redis",
+        "socketlab-bench-control up asyncio_streams",
+    ]
+    runner = bench_command.runners[0]
+    assert (runner.plan.generator_limit, list(runner.plan.models)) == (
+        "peer_redis",
+        ["plain_socket", "asyncio_streams"],
+    )
+
+
 def test_bench_exits_with_1_if_a_row_failed(bench_command: Command) -> None:
     bench_command.measured = lambda runner: bench_command.keep_a_round(runner, failing=["plain_socket"])
     assert bench_command(*QUICK).exit_code == 1
