@@ -94,12 +94,18 @@ BAD = {
 
 
 @pytest.mark.parametrize(("arguments", "message"), BAD.values(), ids=BAD)
-def test_mistake_is_one_line_and_exit_code_2(lab: Lab, running: str, arguments: list[str], message: str) -> None:
-    done = lab("--project", running, *arguments)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert done.stderr.startswith("lab: ")
-    assert done.stderr.count("\n") == 1
+def test_mistake_is_one_line_and_exit_code_2(
+    run_here: Callable[..., int],
+    capfd: pytest.CaptureFixture[str],
+    running: str,
+    arguments: list[str],
+    message: str,
+) -> None:
+    assert run_here("--project", running, *arguments) == 2
+    said = capfd.readouterr().err
+    assert message in said
+    assert said.startswith("lab: ")
+    assert said.count("\n") == 1
 
 
 def test_profiles_of_a_custom_compose_file(lab: Lab, process_project: str, tmp_path: Path) -> None:

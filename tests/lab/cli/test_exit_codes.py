@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -39,14 +40,9 @@ Run = Callable[..., int]
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, running: str) -> Run:
-    """Run `main` in this process, which is faster; return its exit code."""
-
-    def run(*arguments: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["lab", "--backend", "process", "--project", running, *arguments])
-        return main._run()
-
-    return run
+def run(run_here: Run, running: str) -> Run:
+    """Run `lab` in this process with the project that is running."""
+    return partial(run_here, "--backend", "process", "--project", running)
 
 
 def fail(error: BaseException) -> Callable[[], None]:
