@@ -102,7 +102,7 @@ accepted(
 accepted(
     "9112-3.2.4",
     "the target * is only for OPTIONS",
-    rb"\A[\r\n]*(?!OPTIONS)[^ ]+ \* ",
+    rb"\A[\r\n]*(?!(?-i:OPTIONS) )[^ ]+ \* ",
     get(line=b"GET * HTTP/1.1"),
 )
 accepted(
