@@ -1,38 +1,57 @@
-"""What the recorder of `LAB_XRAY` costs a server at 5,000 requests per second: CPU for each request, and latency.
+"""What the recorder of `LAB_XRAY` costs a server at 5,000 requests per second: CPU for each request.
 
     python -m benchmarks.recorder [MODEL]...
 
-One server with the recorder and one without answer PINGs on eight connections at a fixed rate, one after the other,
-several times in turn. The medians are printed, and what share of a core the recorder takes.
+One server with the recorder and one without answer PINGs on eight connections at a fixed rate, in many short slices in
+turn. The medians are printed, and the median of the slices' ratios with its quartiles: on a busy machine, what disturbs
+one slice mostly disturbs its neighbour too.
 """
 
 import json
 import os
+import random
 import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
-import psutil
-
-RATE, SECONDS, ROUNDS, CONNECTIONS = 5_000, 3, 5, 8
+RATE, SECONDS, SLICES, CONNECTIONS = 5_000, 0.1, 200, 8
 MODELS = ("selector_loop", "asyncio_streams", "socketserver_threading")
+_OFF, _ON = "without", "with"
 
 
 @dataclass(frozen=True)
-class Round:
-    """CPU of the server and median latency in microseconds, and requests per second."""
+class Server:
+    """A running server, and connections to it."""
 
-    cpu: float
-    latency: float
-    rate: float
+    pid: int
+    streams: list[socket.socket]
+
+    def read_cpu(self) -> float:
+        """Return the microseconds that its threads have been on a core."""
+        files = Path(f"/proc/{self.pid}/task").glob("*/schedstat")
+        return sum(int(file.read_text().split()[0]) for file in files) / 1000
+
+    def ask(self, count: int) -> None:
+        """Send PINGs at the rate."""
+        begin = time.perf_counter()
+        for number in range(count):
+            while time.perf_counter() < begin + number / RATE:
+                pass
+            stream = self.streams[number % len(self.streams)]
+            stream.send(b"PING\r\n")
+            stream.recv(100)
 
 
-def run_server(model: str, folder: str | None) -> Round:
-    """Start a server, ask it for some seconds, and stop it.
+@contextmanager
+def running(model: str, folder: str | None) -> Iterator[Server]:
+    """Run a server for the length of the block.
 
     Args:
         folder: for the recorder; None: without.
@@ -46,51 +65,43 @@ def run_server(model: str, folder: str | None) -> Round:
     ) as server:
         assert server.stdout  # noqa: S101 - a pipe
         address = json.loads(server.stdout.readline())["listeners"][0]["address"]
-        streams = [_connect(int(address.rpartition(":")[2])) for _ in range(CONNECTIONS)]
-        ask(streams, RATE)
-        process = psutil.Process(server.pid)
-        before = process.cpu_times()
-        latency, rate = ask(streams, RATE * SECONDS)
-        after = process.cpu_times()
-        server.terminate()
-        used = after.user + after.system - before.user - before.system
-        return Round(used / (RATE * SECONDS) * 1e6, latency, rate)
+        try:
+            yield Server(server.pid, [_connect(int(address.rpartition(":")[2])) for _ in range(CONNECTIONS)])
+        finally:
+            server.terminate()
 
 
 def _connect(port: int) -> socket.socket:
-    stream = socket.create_connection(("127.0.0.1", port))
+    stream = socket.create_connection(("127.0.0.1", port), timeout=30)
     stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return stream
 
 
-def ask(streams: list[socket.socket], count: int) -> tuple[float, float]:
-    """Send PINGs at the rate; return the median latency in microseconds, and the rate."""
-    times = []
-    begin = time.perf_counter()
-    for number in range(count):
-        while time.perf_counter() < begin + number / RATE:
-            pass
-        stream = streams[number % len(streams)]
-        sent = time.perf_counter()
-        stream.send(b"PING\r\n")
-        stream.recv(100)
-        times.append(time.perf_counter() - sent)
-    return statistics.median(times) * 1e6, count / (time.perf_counter() - begin)
+def measure(servers: dict[str, Server]) -> dict[str, list[float]]:
+    """Return the CPU microseconds for each request of every slice, in random order within a pair."""
+    found: dict[str, list[float]] = {name: [] for name in servers}
+    count = int(RATE * SECONDS)
+    for server in servers.values():
+        server.ask(RATE)
+    for _ in range(SLICES):
+        for name in random.sample(list(servers), len(servers)):
+            before = servers[name].read_cpu()
+            servers[name].ask(count)
+            found[name].append((servers[name].read_cpu() - before) / count)
+    return found
 
 
 def main() -> None:
     """Compare, and print a line for each model."""
     for model in sys.argv[1:] or MODELS:
-        rounds: dict[bool, list[Round]] = {False: [], True: []}
-        with tempfile.TemporaryDirectory() as folder:
-            for _ in range(ROUNDS):
-                for is_on, found in rounds.items():
-                    found.append(run_server(model, folder if is_on else None))
-        off, on = (statistics.median(each.cpu for each in rounds[is_on]) for is_on in (False, True))
-        before, after = (statistics.median(each.latency for each in rounds[is_on]) for is_on in (False, True))
+        with tempfile.TemporaryDirectory() as folder, running(model, None) as off, running(model, folder) as on:
+            found = measure({_OFF: off, _ON: on})
+        before, after = (statistics.median(found[name]) for name in (_OFF, _ON))
+        ratios = [on_ / off_ for off_, on_ in zip(found[_OFF], found[_ON], strict=True)]
+        low, middle, high = (100 * (each - 1) for each in statistics.quantiles(ratios, n=4))
         print(
-            f"{model}: {off:.2f} -> {on:.2f} CPU us/request ({(on - off) * RATE / 1e4:+.1f} % of a core), "
-            f"p50 {before:.1f} -> {after:.1f} us, {min(each.rate for each in rounds[True]):.0f} requests/s"
+            f"{model}: {before:.2f} -> {after:.2f} CPU us/request, {middle:+.1f} % "
+            f"(quartiles {low:+.1f} and {high:+.1f}), {(after - before) * RATE / 1e4:+.1f} % of a core"
         )
 
 

@@ -1,8 +1,10 @@
 """Note what the core does for which client: `LAB_XRAY=FOLDER` has each process of a server write a file there.
 
-Strategy: a note is a tuple in memory; the last ones are kept. They are written when a server is about to sleep, to
+Strategy: notes are tuples in memory; the last ones are kept. They are written when a server is about to sleep, to
 compute or to close, which takes longer than a write and is what a recording is for. A server that only answers writes
-nothing until a client leaves. So forked workers, which end by `os._exit`, lose no note, and a killed process a few.
+nothing until a client leaves. So forked workers, which end by `os._exit`, lose no note, and a killed process a few. The
+three notes of a request that is answered at once are one tuple, made when the core asks for more: until then, the
+connection has their times.
 
 The seam is the core's: a recorded connection stands in the place of a `Connection`, and no model knows of it. Datagrams
 are not recorded.
@@ -12,41 +14,85 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from threading import get_ident
 from time import monotonic_ns
-from typing import Protocol
 
 from services.protocol import Close, Compute, Event, GiveWay, Send, StreamConversation, Wait
 from services.protocol.trace import HEADER, LARGEST, NOTE, Kind, pack_header
 from services.serving.listeners import Listener
 
-# Notes of one process in its file, 1.5 MiB; and in memory, between two writes: as many as a cache of a core holds.
+# Notes of one process in its file, 1.5 MiB; and tuples in memory, between two writes: as many as a core's cache holds.
 SLOTS = 1 << 16
-KEPT = 1 << 11
+KEPT = 1 << 8
 
-# Takes a time, a thread and the rest of a note.
-Keep = Callable[[tuple[int, int, int]], None]
-
-
-class _Drain(Protocol):
-    def __call__(self, arrived: int = 0) -> None: ...
+# Either a note, as in its file: time, thread, the rest. Or the notes of an answered request: thread, number of the
+# connection, and for RECEIVED and SEND the time and the size, for ASKS the time. A time of 0: there is no such note.
+Kept = tuple[int, int, int] | tuple[int, int, int, int, int, int, int]
+Keep = Callable[[Kept], None]
 
 
 class RecordedConnection:
     """A connection whose calls are noted. See `StreamConversation`."""
 
-    # Functions and not methods: a call finds its connection's number without looking for it.
-    __slots__ = ("drain", "next_event", "receive_data", "receive_digest", "receive_eof")
+    # One small object, and nothing looked up twice: a request finds little of this in the core's cache.
+    __slots__ = ("_connection", "_flush", "_keep", "_length", "_number", "_received", "_sent", "_size")
 
-    next_event: Callable[[], Event | None]
-    receive_data: Callable[[bytes], None]
-    receive_digest: Callable[[bytes], None]
-    receive_eof: Callable[[], None]
-    drain: _Drain
+    def __init__(self, connection: StreamConversation, number: int, keep: Keep, flush: Callable[[], None]) -> None:
+        self._connection, self._number, self._keep, self._flush = connection, number, keep, flush
+        self._received = self._size = self._sent = self._length = 0
+
+    def receive_data(self, data: bytes) -> None:
+        if self._received:
+            self._keep_request()
+        self._received = monotonic_ns()
+        self._size = len(data)
+        self._connection.receive_data(data)
+
+    def next_event(self) -> Event | None:
+        event = self._connection.next_event()
+        if event is None:
+            self._keep(
+                (get_ident(), self._number, self._received, self._size, self._sent, self._length, monotonic_ns())
+            )
+            self._received = self._sent = 0
+        elif type(event) is Send:
+            if self._sent:
+                self._keep_request()
+            self._sent = monotonic_ns()
+            self._length = len(event.data)
+        else:
+            kind, value = _describe(event)
+            self._note(kind, value)
+            # The server is about to sleep, to compute or to close: it may not come back.
+            if kind is not Kind.GIVE_WAY:
+                self._flush()
+        return event
+
+    def receive_digest(self, digest: bytes) -> None:
+        self._note(Kind.DIGEST, 0)
+        self._connection.receive_digest(digest)
+
+    def receive_eof(self) -> None:
+        self._note(Kind.ENDED, 0)
+        self._connection.receive_eof()
+
+    def drain(self, arrived: int = 0) -> None:
+        self._note(Kind.DRAIN, arrived)
+        self._connection.drain(arrived)
+
+    def _note(self, kind: Kind, value: int) -> None:
+        self._keep_request()
+        _note(self._keep, self._number, kind, value)
+
+    def _keep_request(self) -> None:
+        """Keep what is noted of a request that is not answered yet, or not at once."""
+        if self._received or self._sent:
+            self._keep((get_ident(), self._number, self._received, self._size, self._sent, self._length, 0))
+            self._received = self._sent = 0
 
 
 class Recorder:
@@ -68,7 +114,7 @@ class Recorder:
         self._has_gil = has_gil
         self._slots = slots
         # Append and popleft are atomic, with a GIL and without one.
-        self._notes: deque[tuple[int, int, int]] = deque(maxlen=min(slots, KEPT))
+        self._notes: deque[Kept] = deque(maxlen=min(slots, KEPT))
         self._next_number = count(1).__next__
         self._begin()
         self._open()  # now, so that a folder that cannot be written is noticed
@@ -94,7 +140,7 @@ class Recorder:
             port: the client's, which tells whose it is.
         """
         number = (self._next_number() & LARGEST) << 24
-        recorded = _record(connection, number, self._notes.append, self.flush)
+        recorded = RecordedConnection(connection, number, self._notes.append, self.flush)
         _note(self._notes.append, number, Kind.OPENED, port)
         _note(self._notes.append, number, Kind.THREAD, threading.get_native_id())
         if task := _find_task():
@@ -106,66 +152,30 @@ class Recorder:
         with self._lock:
             if self._file < 0:
                 self._open()
-            while notes := self._take(self._slots - self._written % self._slots):
+            notes = [NOTE.pack(*note) for kept in self._take() for note in _list_notes(kept)]
+            while notes:
+                room = self._slots - self._written % self._slots
                 position = HEADER.size + self._written % self._slots * NOTE.size
-                os.pwrite(self._file, b"".join(NOTE.pack(*note) for note in notes), position)
-                self._written += len(notes)
+                os.pwrite(self._file, b"".join(notes[:room]), position)
+                self._written += len(notes[:room])
+                del notes[:room]
 
-    def _take(self, most: int) -> list[tuple[int, int, int]]:
-        return [self._notes.popleft() for _ in range(min(most, len(self._notes)))]
+    def _take(self) -> list[Kept]:
+        return [self._notes.popleft() for _ in range(len(self._notes))]
+
+
+def _list_notes(kept: Kept) -> Iterator[tuple[int, int, int]]:
+    if len(kept) == 3:
+        yield kept
+        return
+    thread, number, received, size, sent, length, asked = kept
+    for kind, time, value in ((Kind.RECEIVED, received, size), (Kind.SEND, sent, length), (Kind.ASKS, asked, 0)):
+        if time:
+            yield time, thread, kind << 48 | number | min(value, LARGEST)
 
 
 def _note(keep: Keep, number: int, kind: Kind, value: int) -> None:
     keep((monotonic_ns(), get_ident(), kind << 48 | number | min(value, LARGEST)))
-
-
-def _record(connection: StreamConversation, number: int, keep: Keep, flush: Callable[[], None]) -> RecordedConnection:
-    # What a busy server does for each request is spelled out, and looks up nothing.
-    received, asks, sends = (kind << 48 | number for kind in (Kind.RECEIVED, Kind.ASKS, Kind.SEND))
-    take_data, find_next, now, thread, largest = (
-        connection.receive_data,
-        connection.next_event,
-        monotonic_ns,
-        get_ident,
-        LARGEST,
-    )
-
-    def receive_data(data: bytes) -> None:
-        size = len(data)
-        keep((now(), thread(), received | (size if size < largest else largest)))
-        take_data(data)
-
-    def next_event() -> Event | None:
-        event = find_next()
-        if event is None:
-            keep((now(), thread(), asks))
-        elif type(event) is Send:
-            size = len(event.data)
-            keep((now(), thread(), sends | (size if size < largest else largest)))
-        else:
-            kind, value = _describe(event)
-            _note(keep, number, kind, value)
-            # The server is about to sleep, to compute or to close: it may not come back.
-            if kind is not Kind.GIVE_WAY:
-                flush()
-        return event
-
-    def receive_digest(digest: bytes) -> None:
-        _note(keep, number, Kind.DIGEST, 0)
-        connection.receive_digest(digest)
-
-    def receive_eof() -> None:
-        _note(keep, number, Kind.ENDED, 0)
-        connection.receive_eof()
-
-    def drain(arrived: int = 0) -> None:
-        _note(keep, number, Kind.DRAIN, arrived)
-        connection.drain(arrived)
-
-    recorded = RecordedConnection()
-    recorded.receive_data, recorded.next_event, recorded.receive_digest = receive_data, next_event, receive_digest
-    recorded.receive_eof, recorded.drain = receive_eof, drain
-    return recorded
 
 
 def _describe(event: Event) -> tuple[Kind, int]:

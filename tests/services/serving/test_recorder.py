@@ -79,14 +79,50 @@ def test_conversation_is_noted_in_its_order(recorder: Recorder, tmp_path: Path) 
 def test_connections_are_told_apart(recorder: Recorder, tmp_path: Path) -> None:
     first, second = (recorder.wrap(Connection("command"), port) for port in (1, 2))
     second.receive_data(b"PING\r\n")
+    assert second.next_event() == Send(b"+PONG\r\n")
+    assert second.next_event() is None
     first.drain(3)
     (trace,) = read(tmp_path, recorder)
     assert outline(trace) == [
         (Kind.OPENED, 1, 1),
         (Kind.OPENED, 2, 2),
         (Kind.RECEIVED, 2, 6),
+        (Kind.SEND, 2, 7),
+        (Kind.ASKS, 2, 0),
         (Kind.DRAIN, 1, 3),
     ]
+
+
+def test_pieces_of_a_request_and_of_a_reply_have_notes_of_their_own(recorder: Recorder, tmp_path: Path) -> None:
+    connection = recorder.wrap(Connection("command"), 1)
+    connection.receive_data(b"PI")
+    assert connection.next_event() is None
+    connection.receive_data(b"NG\r\nBLOB 7")
+    connection.receive_data(b"0000\r\n")
+    sizes = []
+    while (event := connection.next_event()) is not None:
+        if isinstance(event, Send):
+            sizes.append(len(event.data))
+    assert len(sizes) > 1
+    (trace,) = read(tmp_path, recorder)
+    assert [note for note in outline(trace)[1:] if note[0] is not Kind.GIVE_WAY] == [
+        (Kind.RECEIVED, 1, 2),
+        (Kind.ASKS, 1, 0),
+        (Kind.RECEIVED, 1, 10),
+        (Kind.RECEIVED, 1, 6),
+        *((Kind.SEND, 1, size) for size in sizes),
+        (Kind.ASKS, 1, 0),
+    ]
+    assert len({note.time for note in trace.notes if note.kind not in RUNS}) == len(outline(trace))
+
+
+def test_what_came_before_a_note_of_another_kind_is_noted_before_it(recorder: Recorder, tmp_path: Path) -> None:
+    connection = recorder.wrap(Connection("command"), 1)
+    for act, kind in ((lambda: connection.drain(0), Kind.DRAIN), (connection.receive_eof, Kind.ENDED)):
+        connection.receive_data(b"P")
+        act()
+        (trace,) = read(tmp_path, recorder)
+        assert [each.kind for each in trace.notes][-2:] == [Kind.RECEIVED, kind]
 
 
 def test_large_value_is_cut_and_touches_no_other_field(recorder: Recorder, tmp_path: Path) -> None:
@@ -96,16 +132,23 @@ def test_large_value_is_cut_and_touches_no_other_field(recorder: Recorder, tmp_p
 
 
 def test_oldest_notes_are_overwritten(tmp_path: Path) -> None:
-    recorder = Recorder(str(tmp_path), "a_model", has_gil=False, slots=4)
+    recorder = Recorder(str(tmp_path), "a_model", has_gil=False, slots=5)
     connection = recorder.wrap(Connection("discard"), 1)
     for size in range(1, 7):
         connection.receive_data(bytes(size))
+        assert connection.next_event() is None
         if size % 2:  # so that what is written in pieces meets the end of the file
             recorder.flush()
     (trace,) = read(tmp_path, recorder)
     assert trace.is_full
     assert not trace.has_gil
-    assert [note.value for note in trace.notes] == [3, 4, 5, 6]
+    assert outline(trace) == [
+        (Kind.ASKS, 1, 0),
+        (Kind.RECEIVED, 1, 5),
+        (Kind.ASKS, 1, 0),
+        (Kind.RECEIVED, 1, 6),
+        (Kind.ASKS, 1, 0),
+    ]
 
 
 def test_notes_are_written_before_the_server_sleeps_computes_or_closes(recorder: Recorder, tmp_path: Path) -> None:
@@ -161,9 +204,13 @@ def test_connection_behind_tls_is_recorded_as_what_the_client_asked_for(recorder
         outer = listener.connection(("127.0.0.1", 99))
     assert isinstance(outer, SecureConnection)
     layered[0].receive_data(b"PING\r\n")
+    assert layered[0].next_event() == Send(b"+PONG\r\n")
+    layered[0].receive_eof()
     assert outline(*read(tmp_path, recorder)) == [
         (Kind.OPENED, 1, 99),
         (Kind.RECEIVED, 1, 6),
+        (Kind.SEND, 1, 7),
+        (Kind.ENDED, 1, 0),
     ]
 
 
