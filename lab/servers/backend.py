@@ -5,8 +5,8 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, fields
-from typing import Literal, Protocol
+from dataclasses import asdict, dataclass, fields
+from typing import Literal, Protocol, TypedDict, Unpack
 
 from lab.base.environ import ENV_XRAY
 from lab.base.errors import LabError
@@ -43,15 +43,8 @@ class ModelState:
     last_lines: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, object]:
-        return {
-            "model": self.model,
-            "family": self.family,
-            "backend": self.backend,
-            "state": self.state,
-            "exit_code": self.exit_code,
-            "listeners": [listener.as_json() for listener in self.listeners],
-            "last_lines": list(self.last_lines),
-        }
+        """Return the object that `lab ls --json` prints."""
+        return asdict(self) | {"listeners": [listener.as_json() for listener in self.listeners]}
 
 
 class Listening(Protocol):
@@ -177,6 +170,20 @@ class Servers(Listening, Metered, Protocol):
         ...
 
 
+class RunOptions(TypedDict, total=False):
+    """How a command is run.
+
+    Attributes:
+        capture: return its output; by default it goes to this process's stdout and stderr.
+        stdin: its input; default: none, unless it has this terminal.
+        timeout: seconds after which it is ended.
+    """
+
+    capture: bool
+    stdin: str | None
+    timeout: float | None
+
+
 class Helpers(Protocol):
     """Runs programs of the lab where the addresses of `Listening.targets` are valid."""
 
@@ -185,20 +192,15 @@ class Helpers(Protocol):
         arguments: Sequence[str],
         *,
         environ: Mapping[str, str] | None = None,
-        capture: bool = False,
-        stdin: str | None = None,
         interactive: bool = False,
-        timeout: float | None = None,
+        **options: Unpack[RunOptions],
     ) -> Completed:
         """Run a command.
 
         Args:
             arguments: the command; `python` stands for the interpreter that has the lab's packages.
             environ: added to its environment.
-            capture: return its output; by default it goes to this process's stdout and stderr.
-            stdin: its input; default: none, unless it is `interactive`.
             interactive: give it this terminal.
-            timeout: seconds after which it is ended.
 
         Raises:
             LabError: it could not be run, or took too long. A failure of the command is its return code.
@@ -221,15 +223,13 @@ class Helpers(Protocol):
         arguments: Sequence[str] = (),
         *,
         environ: Mapping[str, str] | None = None,
-        capture: bool = False,
-        stdin: str | None = None,
-        timeout: float | None = None,
+        **options: Unpack[RunOptions],
     ) -> Completed:
         """Run one of the catalogue's instruments (`tests`, `locust`) once.
 
         Args:
             arguments: added to its entry point.
-            others: as for `run`.
+            environ: as for `run`.
         """
         ...
 

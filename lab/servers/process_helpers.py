@@ -9,10 +9,11 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Unpack
 
 from lab.base.errors import LabError
 from lab.base.paths import ROOT
-from lab.servers.backend import Completed
+from lab.servers.backend import Completed, RunOptions
 from lab.servers.catalogue import Catalogue
 from lab.servers.children import close_child, die_with_lab, open_child, open_lifeline
 from lab.servers.helper import Helper
@@ -74,17 +75,9 @@ class ProcessHelpers:
         arguments: Sequence[str] = (),
         *,
         environ: Mapping[str, str] | None = None,
-        capture: bool = False,
-        stdin: str | None = None,
-        timeout: float | None = None,
+        **options: Unpack[RunOptions],
     ) -> Completed:
-        return self.run(
-            ["python", *self._module_of(service), *arguments],
-            environ=environ,
-            capture=capture,
-            stdin=stdin,
-            timeout=timeout,
-        )
+        return self.run(["python", *self._module_of(service), *arguments], environ=environ, **options)
 
     def start_service(
         self,

@@ -40,7 +40,7 @@ from lab.servers.backend import READY_SECONDS, FaultControls, Helpers, ModelStat
 from lab.servers.catalogue import GALLERY, Catalogue, GalleryServer, Listener, Model
 from lab.servers.certificates import CA, SERVER, ensure_certificates
 from lab.servers.children import STOP_SECONDS
-from lab.servers.readiness import choose_targets, wait_ready
+from lab.servers.readiness import choose_targets, describe_silence, wait_ready
 from lab.servers.runtime import ENV_RUNTIME, forget, make_private, runtime_base, runtime_directory
 
 _LAST_LINES = 10
@@ -326,12 +326,7 @@ class Processes:
     def _not_ready(self, model: str, timeout: float, error: str) -> NotReadyError:
         state = self._state_of(model)
         if state.state == "running":
-            lines = _last_lines(self.logs(model))
-            return NotReadyError(
-                "\n  ".join(
-                    [f"{model} runs, but gave no answer within {timeout:g} s ({error}); its log ends with:", *lines]
-                )
-            )
+            return NotReadyError(describe_silence(model, error, timeout, _last_lines(self.logs(model))))
         # The last line says why it could not start.
         why = state.last_lines[-1] if state.last_lines else "its log is empty"
         return NotReadyError(f"{model} exited with code {state.exit_code} instead of answering: {why}")

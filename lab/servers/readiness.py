@@ -137,6 +137,11 @@ def wait_ready(
     return [outcomes[model] for model in by_model]
 
 
+def describe_silence(model: str, error: str, timeout: float, lines: Iterable[str]) -> str:
+    """Return the message about a model that runs and has not answered, with the last lines of its log."""
+    return "\n  ".join([f"{model} runs, but gave no answer within {timeout:g} s ({error}); its log ends with:", *lines])
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Return 0 if all models are ready, 1 if not, 2 for an invalid request."""
     words = list(sys.argv[1:] if argv is None else argv)

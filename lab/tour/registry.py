@@ -14,7 +14,7 @@ import ast
 import hashlib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -110,16 +110,9 @@ class Exhibit:
 
     def as_json(self) -> dict[str, object]:
         """Return the facts for `lab tour --json`."""
-        return {
-            "module": self.module,
-            "purpose": self.purpose,
-            "python2": list(self.python2),
-            "python3": list(self.python3),
-            "gone_since": self.gone_since,
-            "instead": self.instead,
-            "servers": list(self.servers),
-            "file": self.file,
-        }
+        facts = asdict(self) | {"file": self.file}
+        del facts["source"]
+        return facts
 
     @property
     def _below_docstring(self) -> str:

@@ -193,7 +193,7 @@ class Containers:
         if late := [outcome for outcome in outcomes.values() if not outcome.ready]:
             self._check_alive(outcome.model for outcome in late)
             model, why = late[0].model, late[0].error or ""
-            raise NotReadyError(_describe_silence(model, why, timeout, self._last_lines(model)))
+            raise NotReadyError(readiness.describe_silence(model, why, timeout, self._last_lines(model)))
 
     def _wait_healthy(self, servers: Sequence[str], timeout: float) -> list[str]:
         """Wait until the health check of each server of the gallery has passed.
@@ -222,7 +222,9 @@ class Containers:
                         failures.append(_describe_exit(state))
                 time.sleep(_POLL_SECONDS)
         for name, complaint in waiting.items():
-            failures.append(_describe_silence(name, complaint, timeout, self._last_lines(name, with_stdout=True)))
+            failures.append(
+                readiness.describe_silence(name, complaint, timeout, self._last_lines(name, with_stdout=True))
+            )
         return failures
 
     def _run_checks(self, checks: Mapping[str, Sequence[str]], deadline: float) -> Iterator[tuple[str, str | None]]:
@@ -290,10 +292,6 @@ def _read_check(container: Mapping[str, Any]) -> list[str]:
         case ["CMD-SHELL", text]:
             return ["/bin/sh", "-c", str(text)]
     return ["/bin/sh", "-c", "echo 'it has no health check in compose.yaml' >&2; exit 1"]
-
-
-def _describe_silence(name: str, error: str, timeout: float, lines: Iterable[str]) -> str:
-    return "\n  ".join([f"{name} runs, but gave no answer within {timeout:g} s ({error}); its log ends with:", *lines])
 
 
 def _describe_exit(state: ModelState) -> str:

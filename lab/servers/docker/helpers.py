@@ -6,12 +6,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import IO
+from typing import IO, Unpack
 from uuid import uuid4
 
 from lab.base.environ import ENV_LIFELINE
 from lab.base.errors import LabError
-from lab.servers.backend import Completed
+from lab.servers.backend import Completed, RunOptions
 from lab.servers.children import close_child, open_child, open_lifeline
 from lab.servers.docker.cleanup import remove
 from lab.servers.docker.command import NO_DOCKER, call, make_environ, run_docker
@@ -43,23 +43,21 @@ class ContainerHelpers:
         arguments: Sequence[str],
         *,
         environ: Mapping[str, str] | None = None,
-        capture: bool = False,
-        stdin: str | None = None,
         interactive: bool = False,
-        timeout: float | None = None,
+        **options: Unpack[RunOptions],
     ) -> Completed:
         # The end of `docker exec` does not end the command in the container. This variable finds its processes there.
         mark = uuid4().hex
         command = ["docker", "exec", "--env", f"{_ENV_RUN}={mark}"]
         if interactive:
             command += ["--interactive", "--tty"] if sys.stdin.isatty() else ["--interactive"]
-        elif stdin is not None:
+        elif options.get("stdin") is not None:
             command += ["--interactive"]
         for name, value in (environ or {}).items():
             command += ["--env", f"{name}={value}"]
         command += [self.shell, *arguments]
         try:
-            done = call(command, capture=capture, stdin=stdin, interactive=interactive, timeout=timeout)
+            done = call(command, interactive=interactive, **options)
         except BaseException:
             self._kill_marked(mark)
             raise
@@ -84,9 +82,7 @@ class ContainerHelpers:
         arguments: Sequence[str] = (),
         *,
         environ: Mapping[str, str] | None = None,
-        capture: bool = False,
-        stdin: str | None = None,
-        timeout: float | None = None,
+        **options: Unpack[RunOptions],
     ) -> Completed:
         build_images(self._compose, [service])
         name = self._compose.name_run(service)
@@ -94,7 +90,7 @@ class ContainerHelpers:
         try:
             with open_lifeline(environ) as empty, _removed_without_lab(name, environ):
                 environ = self._compose.environ() | dict(environ or {})
-                return call(command, capture=capture, stdin=stdin, empty_stdin=empty, environ=environ, timeout=timeout)
+                return call(command, empty_stdin=empty, environ=environ, **options)
         except BaseException:
             remove("container", [name])
             raise
