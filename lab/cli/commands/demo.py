@@ -4,6 +4,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import click
@@ -52,14 +53,14 @@ def demo(lab: Lab, models: tuple[str, ...], duration: float, shown: str | None, 
     profiles = [PEERS] if backend.in_containers and PEERS in lab.catalogue.profiles and not models else []
     chosen = choose_models(backend, models, profiles)
     found = Demo({model.name: model.family for model in chosen})
-    steps = Steps(Console(stderr=True, highlight=False))
+    step = partial(show_step, Console(stderr=True, highlight=False))
 
     def take_down() -> None:
-        with steps.step("taking the lab down"):
+        with step("taking the lab down"):
             backend.down()
 
     with interrupts.sure(take_down):
-        run(backend, chosen, found, steps.step, seconds=duration)
+        run(backend, chosen, found, step, seconds=duration)
         environment = describe(backend, chosen, found)
     print_demo(found)
     click.echo(f"\n{time.monotonic() - started:.0f} s in total.")
@@ -94,22 +95,17 @@ def find_exit_code(found: Demo) -> int:
     return exit_code(item.verdict for item in measured) or int(failed)
 
 
-class Steps:
-    """Shows progress: a spinner on a terminal, a line after each step everywhere else."""
-
-    def __init__(self, console: Console) -> None:
-        self.console = console
-
-    @contextlib.contextmanager
-    def step(self, text: str) -> Iterator[None]:
-        started = time.monotonic()
-        with contextlib.ExitStack() as stack:
-            if self.console.is_terminal:
-                status = stack.enter_context(self.console.status(text))
-                # Text, because rich takes the brackets of a build's step for markup. The spinner takes four columns.
-                width = self.console.width - 4
-                stack.enter_context(
-                    progress.shown_by(lambda more: status.update(Text(progress.shorten(more or text, width))))
-                )
-            yield
-        self.console.print(f"{time.monotonic() - started:5.1f} s  {text}", style="dim", markup=False)
+@contextlib.contextmanager
+def show_step(console: Console, text: str) -> Iterator[None]:
+    """Show a step while it is done: a spinner on a terminal, and in the end a line everywhere."""
+    started = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        if console.is_terminal:
+            status = stack.enter_context(console.status(text))
+            # Text, because rich takes the brackets of a build's step for markup. The spinner takes four columns.
+            width = console.width - 4
+            stack.enter_context(
+                progress.shown_by(lambda more: status.update(Text(progress.shorten(more or text, width))))
+            )
+        yield
+    console.print(f"{time.monotonic() - started:5.1f} s  {text}", style="dim", markup=False)
