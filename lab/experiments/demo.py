@@ -6,13 +6,14 @@ The command (`lab.cli.commands.demo`) prints the results and takes everything do
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from math import inf
 from typing import Any
 
 from lab.base import progress
 from lab.base.errors import LabError
+from lab.base.messages import build
 from lab.experiments.conformance import results
 from lab.experiments.conformance.suite import check_in_subprocess
 from lab.experiments.environment import describe_environment
@@ -216,7 +217,7 @@ def keep(found: Demo, run: Run) -> None:
         StoreError: A result cannot be stored.
     """
     for name, check in found.checks.items():
-        run.keep(key_of_check(name), check.as_json())
+        run.keep(key_of_check(name), asdict(check))
     for name, items in found.rounds.items():
         for number, item in enumerate(items, 1):
             run.keep(f"{_LOAD}-{number}/{name}", record_measurement(item))
@@ -250,7 +251,7 @@ def read(run: Run) -> Demo:
             rounds.setdefault(name, []).append(item)
     found = Demo(
         families,
-        {name: results.ModelResult.from_json(record) for name, record in kept.get(CONFORMANCE, {}).items()},
+        {name: build(results.ModelResult, record) for name, record in kept.get(CONFORMANCE, {}).items()},
         rounds,
         waits=read_load(_WAITS),
         http=read_load(_HTTP),

@@ -7,10 +7,8 @@ soon as the number of descriptors no longer changes, memory, descriptors, thread
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Self
 
 from lab.base.environ import ENV_TARGETS
-from lab.base.messages import build
 from lab.clients.soak_traffic import Go, ModelCounts, Rest, Resting, TrafficCounts
 from lab.experiments.theory import Server
 from lab.load.measurement import encode_targets
@@ -73,15 +71,6 @@ class SoakResult:
 
     def as_json(self) -> dict[str, object]:
         return {**asdict(self), "is_flat": self.is_flat}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, object]) -> Self:
-        """Parse the result of `as_json`.
-
-        Raises:
-            ValueError: The data is not a result.
-        """
-        return build(cls, data)
 
 
 def judge(model: str, readings: Sequence[Reading], visits: TrafficCounts, limit: float) -> SoakResult:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Self
 
+from lab.base.messages import build
 from lab.base.units import UNKNOWN, show_us
 from lab.experiments.faults.judge import Score, Verdict
 from lab.experiments.faults.probe_reader import LATE_FACTOR, show
@@ -54,7 +55,7 @@ class Outcome:
         keys = [key_of(model, fault) for model in plan["models"] for fault in plan["faults"]]
         records = [steps[key] for key in keys if key in steps]
         seen = [each for record in records if (each := UnderLoad.from_json(record))]
-        return cls(run, [] if seen else [Score.from_json(record) for record in records], seen)
+        return cls(run, [] if seen else [build(Score, record) for record in records], seen)
 
     @property
     def faults(self) -> list[str]:

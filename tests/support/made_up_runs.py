@@ -1,7 +1,7 @@
 """Results with made-up figures: a run of the benchmark, and scores of faults."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from lab.clients.request_log import Account
@@ -90,7 +90,7 @@ def make_outcome(root: Path) -> Outcome:
     interval.close()
     run = Run.create("faults", {"environment": {"processor": "<i>a test's</i>", "commit": None}}, root=root)
     for score in SCORES:
-        run.keep(key_of(score.model, score.fault), score.as_json())
+        run.keep(key_of(score.model, score.fault), asdict(score))
     return Outcome(run, SCORES, [UnderLoad(interval, SEEN, load)])
 
 

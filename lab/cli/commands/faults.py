@@ -151,7 +151,7 @@ def faults(
                 for score in apply_all(backend, chosen, names, seed, control=control):
                     scores.append(score)
                     with tolerated(say):
-                        run.keep(key_of(score.model, score.fault), score.as_json())
+                        run.keep(key_of(score.model, score.fault), asdict(score))
                     say(f"{score.model}: {score.fault}: {score.verdict}")
             with tolerated(say):
                 run.finish({})
@@ -168,7 +168,7 @@ def faults(
 def report(outcome: Outcome, *, as_json: bool, output: Path | None) -> None:
     """Print the scores, and write the report."""
     run, scores, seen = outcome.run, outcome.scores, outcome.seen
-    text = json.dumps([*(score.as_json() for score in scores), *(each.as_json() for each in seen)], indent=2)
+    text = json.dumps([*(asdict(score) for score in scores), *(each.as_json() for each in seen)], indent=2)
     if as_json:
         click.echo(text)
     else:

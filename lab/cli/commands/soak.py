@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from lab.base import interrupts
+from lab.base.messages import build
 from lab.cli.context import COULD_NOT_RUN, DID_NOT_HOLD, HELD, Lab, say
 from lab.cli.params import Duration, models_argument, out_option
 from lab.experiments.environment import describe_environment
@@ -60,7 +61,7 @@ def soak(
     if shown:
         kept = Run.find(shown, NAME, root=out)
         plan = kept.facts["plan"]
-        findings = [SoakResult.from_json(kept.read(model)) for model in plan["models"] if kept.has(model)]
+        findings = [build(SoakResult, kept.read(model)) for model in plan["models"] if kept.has(model)]
         print_findings(findings, plan["limit_bytes_per_hour"] / MEGABYTE, as_json=as_json)
         sys.exit(exit_code(findings))
     backend = lab.backend

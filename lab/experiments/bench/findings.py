@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from lab.base.messages import build
 from lab.experiments.bench.independent_clients import CLIENTS
 from lab.experiments.bench.plan import (
     CLOSED,
@@ -321,7 +322,7 @@ def read_findings(run: Run) -> Findings:
     for name in sorted(plan.models):
         if (item := steps.get(key_of_check(name))) is None:
             continue
-        if reason := ModelResult.from_json(item).explain(name, (run.facts.get("environment") or {}).get("backend")):
+        if reason := build(ModelResult, item).explain(name, (run.facts.get("environment") or {}).get("backend")):
             unsound[name] = reason
     return Findings(
         run,

@@ -9,13 +9,14 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import psutil
 
 from lab.base.errors import LabError
+from lab.base.messages import build
 from lab.base.units import encode_cores
 from lab.experiments.bench import warm_up
 from lab.experiments.bench.independent_clients import CLIENTS, CONNECTIONS, IndependentClient
@@ -160,8 +161,8 @@ class Runner:
             self.progress.say(f"conformance suite: {len(unchecked)} models")
             found = check(self.backend, unchecked)
             for name in unchecked:
-                self.run.keep(key_of_check(name), found.get(name, ModelResult(0, 0)).as_json())
-        kept = {name: ModelResult.from_json(self.run.read(key_of_check(name))) for name in self.plan.models}
+                self.run.keep(key_of_check(name), asdict(found.get(name, ModelResult(0, 0))))
+        kept = {name: build(ModelResult, self.run.read(key_of_check(name))) for name in self.plan.models}
         return [name for name, item in kept.items() if item.passed and not item.failed]
 
     def _count(self, cases: Sequence[tuple[str, str]]) -> int:

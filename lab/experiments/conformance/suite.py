@@ -256,7 +256,7 @@ def count_checks(findings: Sequence[Mapping[str, str]], models: Sequence[str]) -
         model: results.ModelResult(
             passed=outcomes[model, "passed"],
             failed=outcomes[model, "failed"] + outcomes[model, "error"],
-            expected_failures=outcomes[model, "xfailed"],
+            xfailed=outcomes[model, "xfailed"],
             failures=tuple(
                 finding["name"]
                 for finding in findings

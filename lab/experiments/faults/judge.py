@@ -1,11 +1,8 @@
 """Judge what a fault did to a model, by the account of all requests and by the times of a latency probe."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Self
 
-from lab.base.messages import build
 from lab.clients.request_log import Account
 from lab.experiments.faults.fault import Fault, FaultInterval
 from lab.experiments.faults.probe_reader import ProbeReport, show
@@ -58,18 +55,6 @@ class Score:
         if self.expected:
             return self.verdict is Verdict.FAILED
         return self.verdict in (Verdict.HELD, Verdict.DEGRADED)
-
-    def as_json(self) -> dict[str, object]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, object]) -> Self:
-        """Parse the result of `as_json`.
-
-        Raises:
-            ValueError: The data is not a score.
-        """
-        return build(cls, data)
 
 
 def judge(

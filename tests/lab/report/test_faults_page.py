@@ -1,7 +1,7 @@
 """The report of `lab faults`: what it says of a card and of a fault under load."""
 
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +24,7 @@ def test_outcome_is_read_from_its_run(outcome: Outcome, tmp_path: Path) -> None:
     interval = replace(outcome.seen[0].interval, exit_code=137)
     scores = [replace(score, interval=interval, recovery=0.25) for score in SCORES]
     for score in scores:
-        run.keep(key_of(score.model, score.fault), score.as_json())
+        run.keep(key_of(score.model, score.fault), asdict(score))
     order = [("trio_nursery", "latency"), ("trio_nursery", "slow-clients"), ("trio_nursery", "pause")]
     order += [("prefork", "slow-clients"), ("prefork", "pause")]
     found = Outcome.read(Run.open(run.folder))
