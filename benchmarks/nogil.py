@@ -10,7 +10,7 @@ medians, and writes a page with the run of median rate for each load. Exit code 
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
@@ -20,7 +20,7 @@ from rich.table import Table
 from lab.base.errors import LabError
 from lab.base.units import UNKNOWN, show_count, show_us
 from lab.experiments.conformance import results
-from lab.experiments.conformance.suite import check_models, count_checks
+from lab.experiments.conformance.suite import check_models
 from lab.experiments.environment import describe_environment
 from lab.experiments.records import record_measurement
 from lab.experiments.store import Run
@@ -131,7 +131,7 @@ def main(rounds: int) -> int:
     console.print(f"{UNKNOWN}: lower bounds, which cannot be ranked, or not known.", style="dim")
     for name, text in environment.items():
         console.print(f"{name}: {text or 'not known'}", style="dim", markup=False)
-    path = write(pairs, rounds, environment, count_checks([asdict(each) for each in report.findings], list(models)))
+    path = write(pairs, rounds, environment, report.count(models))
     print(f"as a page: {path}")
     failed = [found for pair in pairs for runs in pair.runs.values() for found in runs if found.load.failures]
     for found in failed:

@@ -10,12 +10,13 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 from lab.base import interrupts
 from lab.base.environ import ENV_TARGETS
 from lab.base.errors import LabError
+from lab.base.messages import build
 from lab.base.paths import ROOT
 from lab.experiments.conformance import results
 from lab.experiments.conformance.plugin import MARK
@@ -75,6 +76,19 @@ class SuiteReport:
 
     def as_json(self) -> dict[str, object]:
         return {"holds": self.holds, "findings": [asdict(item) for item in self.findings]}
+
+    def count(self, models: Iterable[str]) -> dict[str, results.ModelResult]:
+        """Return the counts of each model, and the names of its failures."""
+        outcomes = Counter((item.model, item.outcome) for item in self.findings)
+        return {
+            model: results.ModelResult(
+                passed=outcomes[model, "passed"],
+                failed=outcomes[model, "failed"] + outcomes[model, "error"],
+                xfailed=outcomes[model, "xfailed"],
+                failures=tuple(item.name for item in self.failures if item.model == model),
+            )
+            for model in models
+        }
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Return the header and rows of a table with a row per model and a column per transport."""
@@ -242,26 +256,8 @@ def check_in_subprocess(backend: Backend, models: Sequence[str]) -> dict[str, re
                 raise LabError(f"the conformance suite took longer than {_SUITE_TIMEOUT} s and was stopped") from None
             raise
     try:
-        return count_checks(json.loads(stdout)["findings"], models)
-    except (ValueError, KeyError, TypeError):
+        return build(SuiteReport, json.loads(stdout)).count(models)
+    except ValueError:
         # `lab check` has printed the reason, which may take several lines.
         said = stderr.strip().removeprefix("lab: ") or f"lab check returned no result (exit code {process.returncode})"
         raise LabError(said) from None
-
-
-def count_checks(findings: Sequence[Mapping[str, str]], models: Sequence[str]) -> dict[str, results.ModelResult]:
-    """Count the findings of `lab check --json` for each model."""
-    outcomes = Counter((finding["model"], finding["outcome"]) for finding in findings)
-    return {
-        model: results.ModelResult(
-            passed=outcomes[model, "passed"],
-            failed=outcomes[model, "failed"] + outcomes[model, "error"],
-            xfailed=outcomes[model, "xfailed"],
-            failures=tuple(
-                finding["name"]
-                for finding in findings
-                if finding["model"] == model and finding["outcome"] in ("failed", "error")
-            ),
-        )
-        for model in models
-    }

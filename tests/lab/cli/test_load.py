@@ -95,9 +95,9 @@ def test_lower_bound_is_marked(make_measurement):
 
 def test_checks_are_counted_by_model():
     outcomes = ("passed", "passed", "failed", "error", "xfailed", "skipped")
-    findings = [{"model": "a", "outcome": outcome, "name": f"t.py::{outcome}[a]"} for outcome in outcomes]
-    findings += [{"model": "c", "outcome": "passed", "name": "t.py::x[c]"}]
-    assert suite.count_checks(findings, ["a", "b", "c"]) == {
+    findings = [suite.Finding(f"t.py::{outcome}[a]", "a", "tcp", outcome, "") for outcome in outcomes]
+    report = suite.SuiteReport((*findings, suite.Finding("t.py::x[c]", "c", "tcp", "passed", "")))
+    assert report.count(["a", "b", "c"]) == {
         "a": results.ModelResult(2, 2, 1, ("t.py::failed[a]", "t.py::error[a]")),
         "b": results.ModelResult(0, 0, 0),
         "c": results.ModelResult(1, 0, 0),

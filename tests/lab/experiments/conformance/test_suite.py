@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from lab.base.errors import LabError
+from lab.base.messages import build
 from lab.base.paths import ROOT
 from lab.experiments.conformance import suite
 from lab.experiments.conformance.plugin import MARK, Printer, pytest_configure
@@ -91,6 +92,7 @@ def test_findings_are_in_model_order_with_model_and_transport() -> None:
         Finding("t.py::x[b-echo-udp]@b", "b", "udp", "passed", ""),
         Finding("t.py", "", "", "error", "no model"),
     )
+    assert build(SuiteReport, json.loads(json.dumps(report.as_json()))) == report
     assert report.as_json()["findings"][0] == {  # type: ignore[index]
         "name": "t.py::x[a-command-tls-PING]@a",
         "model": "a",
