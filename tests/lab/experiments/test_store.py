@@ -80,6 +80,10 @@ def test_missing_run_is_an_error(run: Run, tmp_path: Path) -> None:
     (run.folder.parent / "notes").touch()
     with pytest.raises(StoreError, match=rf"no run 'other' .*: there are {run.started}$"):  # and not `latest`
         Run.find("other", "bench", root=tmp_path)
+    for number in range(6):
+        (tmp_path / "bench" / f"9999-{number}").mkdir()
+    with pytest.raises(StoreError, match=r"there are 9999-1, 9999-2, 9999-3, 9999-4, 9999-5$"):  # the last five
+        Run.find("other", "bench", root=tmp_path)
     with pytest.raises(StoreError, match="nothing has been measured yet"):
         Run.find(None, "elsewhere", root=tmp_path)
 

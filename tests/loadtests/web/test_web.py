@@ -28,7 +28,7 @@ from loadtests.course import Course
 from loadtests.sockets.histogram import Histogram
 from loadtests.sockets.recorder import RECORDER, Gauge, Row, Series, Tally
 from loadtests.web import tables
-from loadtests.web.access import AccessError, Login, find_objection
+from loadtests.web.access import AccessError, Login, find_objection, guard
 from loadtests.web.tables import FAULTS, SERVERS, TIMES, Servers, show_faults, show_servers, show_times
 from tests.support.fakes import FakeHelper
 from tests.support.waiting import wait_until
@@ -438,3 +438,21 @@ def test_telemetry_is_sent_until_the_block_ends(open_model, monkeypatch):
     forget(server.project)
     assert all(telemetry.usages[0].memory_bytes for telemetry in before)
     assert not any(telemetry.faults for telemetry in before)
+
+
+def test_session_belongs_to_the_only_user_and_to_one_start(monkeypatch):
+    monkeypatch.setenv("LAB_UI_LOGIN", "ann:secret")
+    loaders: list[Callable[[str], Any]] = []
+    keys: list[Any] = []
+    for _ in range(2):
+        app = Flask(__name__)
+        manager = SimpleNamespace(user_loader=loaders.append)
+        page: Any = SimpleNamespace(app=app, web_login=True, login_manager=manager)
+        guard(page)
+        keys.append(app.secret_key)
+        assert app.config["SESSION_COOKIE_SAMESITE"] == "Strict"
+    assert loaders[0]("ann").id == "ann"
+    assert loaders[0]("bob") is None
+    # A session that was signed before the restart is no longer valid.
+    assert keys[0] != keys[1]
+    assert all(len(key) == 32 for key in keys)
