@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from lab.base.units import UNKNOWN, show_us
 from lab.metrics.verdict import Limit, Verdict
-from lab.report.cells import Cell, make_verdict, mark, mark_bounds, show_rate
+from lab.report.cells import COLUMNS, Cell, make_verdict, mark, mark_bounds, show_rate
 from tests.support.made_up import MEASUREMENT, vary
 
 
@@ -42,3 +42,11 @@ def test_verdict_has_its_reason_and_the_failures() -> None:
         is_good=False,
         words=(f"{Limit.WRONG}: 3 replies were wrong", "failures: 3 × reset; 1 × timeout"),  # noqa: RUF001  # as the failures are shown
     )
+
+
+def test_columns_have_the_percentiles_of_the_intended_and_of_the_service_times() -> None:
+    """98 of 100 requests took 100 µs to serve, and two 700 µs; counted from when they were due, 90 and 10 others."""
+    found = vary(MEASUREMENT, histogram=((200.0, 90), (5_000.0, 10)), service=((100.0, 98), (700.0, 2)))
+    shown = [COLUMNS[name](found).text for name in ("p50 µs", "p99 µs", "service p99 µs")]
+    assert shown == ["200", "5\u202f000", "700"]
+    assert COLUMNS["service p99 µs"](MEASUREMENT) == Cell(None, UNKNOWN)
