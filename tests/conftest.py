@@ -48,15 +48,6 @@ def pytest_collection() -> Iterator[None]:
         gc.enable()
 
 
-def pytest_sessionfinish() -> None:
-    """Unfreeze: the plugin of hypothesis imports it now, if no test has.
-
-    A reference from a frozen object is not found. For lack of one, hypothesis warns that a source of random numbers
-    would be collected, and the warning fails the run.
-    """
-    gc.unfreeze()
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the tests of the engine first, since each of their groups takes long in one worker, and those of the models
     last: they are many and short, so that all workers end at about the same time (see `--no-loadscope-reorder`).
