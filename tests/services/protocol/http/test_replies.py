@@ -124,6 +124,15 @@ def test_replies_are_joined_up_to_a_send() -> None:
     assert len(joined.data) == SEND_SIZE
 
 
+def test_page_is_for_those_that_accept_html_among_others(deliver: Callable[..., Outcome]) -> None:
+    requests = ask("/", fields="Accept: application/json, text/html;q=0.9\r\n") + ask("/", fields="Accept: */*\r\n")
+    html, text = read_replies(deliver(requests).sent)
+    assert (html.fields["content-type"], text.fields["content-type"]) == (
+        "text/html; charset=utf-8",
+        "text/plain; charset=utf-8",
+    )
+
+
 def test_date_is_the_clock_s(deliver: Callable[..., Outcome]) -> None:
     (reply,) = read_replies(deliver(PING).sent)
     assert reply.fields["date"] == "Sun, 06 Nov 1994 08:49:37 GMT"
@@ -158,7 +167,7 @@ def test_body_is_echoed_or_dropped(deliver: Callable[..., Outcome], framing: str
         request = ask(path, method, "Transfer-Encoding: chunked\r\n") + chunks
     outcome = deliver(request + PING)
     first, second = read_replies(outcome.sent)
-    assert first.body == (body if path == "/echo" else b"PONG\n")
+    assert (first.status, first.body) == (200, body if path == "/echo" else b"PONG\n")
     assert second.body == b"PONG\n"
     assert ("transfer-encoding" in first.fields) == (framing == "chunked" and path == "/echo")
 

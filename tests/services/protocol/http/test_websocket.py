@@ -302,6 +302,24 @@ def test_only_messages_of_64_bytes_are_compressed(pull: Callable[..., Outcome], 
     assert pull(connection).sent[0] == first
 
 
+@pytest.mark.parametrize(
+    ("data", "code"), [(deflate(bytes(1_048_577)), 1009), (b"\xff" * 20, 1007)], ids=["too-big", "not-deflated"]
+)
+def test_message_that_cannot_be_inflated_closes_with_its_code(
+    deliver: Callable[..., Outcome], data: bytes, code: int
+) -> None:
+    (close,) = read_messages(deliver(DEFLATE + frame(BINARY, data, bits=FIN | RSV1)).sent)
+    assert code_of(close) == code
+
+
+def test_reply_to_a_word_is_compressed_as_its_message_was(deliver: Callable[..., Outcome]) -> None:
+    word = b"ECHO " + b"a" * 64
+    sent = frame(TEXT, deflate(word), bits=FIN | RSV1) + frame(TEXT, word)
+    compressed, plain = read_messages(deliver(DEFLATE + sent).sent)
+    assert (compressed[0], inflate(compressed[1])) == (TEXT | RSV1, b"a" * 64)
+    assert plain == (TEXT, b"a" * 64)
+
+
 def test_messages_of_a_client_with_blocks_that_are_final() -> None:
     """RFC 7692, 7.2.3.5."""
     machine = zlib.compressobj(wbits=-15)
