@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _UNDER_LOAD = ("spawning", "running")
 
 _PAGE = Path(__file__).with_name("live.html")
-_STYLE = "position:fixed;right:16px;bottom:12px;z-index:2000;font:14px sans-serif;color:#15803d"
+_STYLE = "position:fixed;left:16px;bottom:12px;z-index:2000;font:14px sans-serif;color:#15803d"
 _LINK = f'<a href="./lab/live" target="lab-live" style="{_STYLE}">Live charts</a>'.encode()
 
 

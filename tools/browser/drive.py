@@ -197,13 +197,13 @@ def watch_live(driver: Chrome, visitor: Visitor, url: str, fault: str | None) ->
     driver.get(f"{url}/lab/live")
 
     def read_lines() -> list[str] | None:
-        lines = driver.find_elements(By.CSS_SELECTOR, "#charts svg path.model")
-        drawn = [line for line in lines if "L" in str(line.get_attribute("d"))]
-        return (
-            [chart.get_attribute("aria-label") for chart in driver.find_elements(By.CSS_SELECTOR, "svg[role=img]")]
-            if drawn
-            else None
+        # In one call: the page replaces its lines each second.
+        labels: list[str] | None = driver.execute_script(
+            "const lines = [...document.querySelectorAll('#charts svg path.model')];"
+            "const labels = [...document.querySelectorAll('svg[role=img]')].map((chart) => chart.ariaLabel);"
+            "return lines.some((line) => (line.getAttribute('d') || '').includes('L')) ? labels : null"
         )
+        return labels
 
     def act(summary: str, name: str, expected: str) -> str:
         visitor.click(f"//summary[normalize-space()='{summary}']")
