@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lab.load.workloads import WORKLOADS
 from loadtests.contract import FLAGS, LoadSpec, declare, option_of
-from loadtests.shapes import LOOPS, SHAPES
+from loadtests.shapes import LOOPS, SHAPES, level
 from services.protocol import Transport
 
 _SECONDS = st.floats(min_value=0.001, max_value=1e6)
@@ -88,3 +88,11 @@ def test_unknown_choice_is_refused(name: str) -> None:
 def test_loop_tells_whether_requests_are_due_at_times() -> None:
     assert not LoadSpec().is_open
     assert replace(LoadSpec(), loop="open").is_open
+
+
+def test_shapes_have_their_levels() -> None:
+    shares = (0.0, 0.2, 0.39, 0.4, 0.59, 0.6, 1.0, 2.0)
+    assert [level("spike", share) for share in shares] == [0.1, 0.1, 0.1, 1.0, 1.0, 0.1, 0.1, 0.1]
+    assert [level("ramp", share) for share in shares] == [0.01, 0.2, 0.39, 0.4, 0.59, 0.6, 1.0, 1.0]
+    assert [level("steps", share) for share in shares] == [0.01, 0.2, 0.4, 0.4, 0.6, 0.6, 1.0, 1.0]
+    assert {level("steady", share) for share in shares} == {1.0}

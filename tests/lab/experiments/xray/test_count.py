@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
 from lab.base.errors import LabError
-from lab.experiments.xray import exchanges
+from lab.experiments.xray import exchanges, switches
 from lab.experiments.xray.count import Cost, _make_costs, count_calls, count_switches, measure
 from lab.experiments.xray.record import find_address
 from lab.experiments.xray.scenes import SCENES
@@ -106,6 +107,16 @@ def test_switches_are_those_of_threads_that_were_there_all_the_time() -> None:
     assert count_switches(looks, 10, 20, 10) == 2.0
     assert count_switches(looks, 4, 20, 10) is None
     assert count_switches(looks, 10, 40, 10) is None
+
+
+def test_switches_of_a_thread_are_those_of_both_kinds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for pid, children in ((7, "8"), (8, "")):
+        folder = tmp_path / "proc" / str(pid) / "task" / str(pid)
+        folder.mkdir(parents=True)
+        (folder / "children").write_text(children)
+        (folder / "status").write_text(f"voluntary_ctxt_switches:\t{pid}00\nnonvoluntary_ctxt_switches:\t{pid}\n")
+    monkeypatch.setattr(switches, "Path", lambda text: tmp_path / text.lstrip("/"))
+    assert switches.read_switches(7) == {"7": 707, "8": 808}
 
 
 @pytest.fixture(scope="module")
