@@ -100,6 +100,17 @@ def test_labels_of_lines_do_not_cover_each_other() -> None:
     assert min(b - a for a, b in pairwise(downs)) >= 12.9
 
 
+def test_label_of_a_line_is_at_its_end() -> None:
+    lines = [Line("rises", [(1, 0.0), (2, 100.0)]), Line("falls", [(1, 100.0), (2, 0.0)])]
+    axis = make_axis("x", [1, 2], show_count)
+    text = draw_lines("l", "L", lines, across=axis, up=make_axis("y", [100.0], show_count)).render_file()
+    down = {
+        part.partition(">")[2].partition("<")[0]: float(part.split('"')[0])
+        for part in text.split('class="name" x="100%" dx="8" y="')[1:]
+    }
+    assert down["rises"] < down["falls"]
+
+
 def test_events_are_shaded_and_crossed() -> None:
     axis = make_axis("s", [0, 10], show_count, is_log=False, ticks=())
     events = Events([(2.6, 5.2, "a pause")], [(7.8, "3 failed")])
