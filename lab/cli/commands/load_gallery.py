@@ -29,7 +29,8 @@ def load_gallery(lab: Lab, kinds: tuple[str, ...], users: int, duration: float, 
 
     KIND is a kind of user: ftp, mail, web, web-churn, xmlrpc or news (default: all whose servers run).
 
-    Without --headless, Locust's web UI opens on 127.0.0.1:8089 (LAB_UI_PORT). It offers the running models as well.
+    Without --headless, Locust's web UI opens on 127.0.0.1:8089 (LAB_UI_PORT). It offers the running models as well, if
+    no kind is named.
 
     Exit code 1: a step failed.
     """
@@ -39,7 +40,7 @@ def load_gallery(lab: Lab, kinds: tuple[str, ...], users: int, duration: float, 
         show(rows, as_json=as_json)
         sys.exit(DID_NOT_HOLD if any(row.failures for row in rows) or not rows else HELD)
     running = {listener.model for listener in lab.backend.targets()}
-    models = [model for model in lab.catalogue.models if model.name in running]
+    models = [] if kinds else [model for model in lab.catalogue.models if model.name in running]
     arguments = ["-f", f"{_MODELS_FILE},{FILE}"] if models else [*name_files(FILE), *chosen]
     arguments += ["--class-picker", "--users", str(users), "--spawn-rate", str(users)]
     open_ui(lab.backend, models, arguments)

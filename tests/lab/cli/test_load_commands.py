@@ -284,6 +284,18 @@ def test_gallery_is_run_with_the_users_whose_servers_run(monkeypatch: pytest.Mon
     assert page.opened[0][1][-5:] == ["--class-picker", "--users", "12", "--spawn-rate", "12"]
 
 
+def test_page_offers_running_models_unless_a_kind_is_named(page: Page) -> None:
+    lab = FakeLab("plain_socket")
+    lab.others = GALLERY
+    for words in ([], ["ftp"]):
+        assert invoke(load_gallery.load_gallery, lab, *words).exit_code == 0
+    rest = "--class-picker --users 12 --spawn-rate 12"
+    assert [(models, " ".join(arguments)) for models, arguments, *_ in page.opened] == [
+        (["plain_socket"], f"-f loadtests/locustfile.py,loadtests/galleryfile.py {rest}"),
+        ([], f"{GUARDED}galleryfile.py FtpUser {rest}"),
+    ]
+
+
 def test_headless_run_is_that_long_and_prints_each_failure(capsys: pytest.CaptureFixture[str]) -> None:
     lab = FakeLab()
     entry = {"method": "GET", "name": "/ping", "num_requests": 8, "num_failures": 2, "response_times": {"5": 8}}
