@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.support.waiting import wait_until
 from tools.mutants import __main__ as command
 from tools.mutants import modules
 from tools.mutants.__main__ import key_of, main, read_accepted, score, share_time, show, write_accepted
@@ -208,6 +209,39 @@ def test_processes_that_a_fault_leaves_behind_are_ended(project: Path) -> None:
     assert rows["count_down: count -= 1 [removed]"]["outcome"] == "timed out"
     left = [item for item in psutil.process_iter(["cmdline"]) if sleeper in (item.info["cmdline"] or [])]
     assert left == []
+
+
+# Plants faults in the project that is its argument.
+RUN_GROUP = """
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from tools.mutants import __main__ as mutants
+mutants.ROOT = Path(sys.argv[1])
+group = SimpleNamespace(name="limits", patched=False, list_tests=lambda: ["tests/test_limits.py"])
+mutants.run_group(group, ["pkg/limits.py"])
+"""
+
+
+@pytest.mark.parametrize("killed", [0, 1], ids=["command", "session"])
+def test_nothing_goes_on_without_the_command_or_the_session(project: Path, killed: int) -> None:
+    """Nothing else would end a loop that a fault, or a test, has made endless."""
+    (project / "pkg" / "limits.py").write_text("def is_over(count: int) -> bool:\n    return count > 1\n")
+    condition = "not is_over(2)" if killed else "is_over(2)"
+    tests = f"from pkg.limits import is_over\n\ndef test_is_over():\n    while {condition}: pass\n"
+    (project / "tests" / "test_limits.py").write_text(tests)
+    with subprocess.Popen([sys.executable, "-c", RUN_GROUP, str(project)], cwd=ROOT) as command:
+        # The tests of the first case never end, those of the second only with a fault, in a child of the session.
+        running = wait_until(lambda: found if len(found := list_busy(command.pid)) == 1 + killed else None)
+        (psutil.Process(command.pid), *running)[killed].kill()
+        wait_until(lambda: not any(process.is_running() and process.status() != "zombie" for process in running))
+        command.kill()
+
+
+def list_busy(pid: int) -> list[psutil.Process]:
+    """Return the descendants of a process, from its child on, if the last of them has computed for a while."""
+    found = psutil.Process(pid).children(recursive=True)
+    return found if found and found[-1].cpu_times().user > 0.2 else []
 
 
 def make_row(code: str, outcome: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lab.servers.children import die_with_lab
 from tools.mutants.changed import UnknownChangeError, find_changes
 from tools.mutants.modules import GROUPS, ROOT, Group
 from tools.mutants.operators import find_mutants
@@ -88,6 +89,7 @@ def run_group(
         capture_output=True,
         text=True,
         check=False,
+        preexec_fn=die_with_lab,
     )
     if done.returncode:
         raise RuntimeError(f"{group.name}: exit code {done.returncode}: {done.stderr.strip()[-2000:]}")

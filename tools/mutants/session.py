@@ -33,6 +33,7 @@ import coverage
 import pytest
 from _pytest.runner import runtestprotocol
 
+from lab.servers.children import die_with_lab
 from tools.mutants.operators import Mutant, find_mutants, plant
 
 # A test that takes longer, and runs no line of a module, is not asked about its constants.
@@ -235,6 +236,7 @@ def _end_orphans() -> None:
 
 def _be_child(mutant: Mutant, root: Path, items: Sequence[pytest.Item], writing: int) -> None:
     """Never return."""
+    die_with_lab()  # a fault may make a loop endless: without the session nothing would end it
     os.setpgid(0, 0)
     said = KILLED
     try:
