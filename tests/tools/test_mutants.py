@@ -232,7 +232,7 @@ def test_nothing_goes_on_without_the_command_or_the_session(project: Path, kille
     (project / "tests" / "test_limits.py").write_text(tests)
     with subprocess.Popen([sys.executable, "-c", RUN_GROUP, str(project)], cwd=ROOT) as command:
         # The tests of the first case never end, those of the second only with a fault, in a child of the session.
-        running = wait_until(lambda: found if len(found := list_busy(command.pid)) == 1 + killed else None)
+        running = wait_until(lambda: found if len(found := list_busy(command.pid)) == 1 + killed else [])
         (psutil.Process(command.pid), *running)[killed].kill()
         wait_until(lambda: not any(process.is_running() and process.status() != "zombie" for process in running))
         command.kill()
