@@ -15,7 +15,7 @@ from lab.base.environ import ENV_FAULTS, ENV_TARGETS, ENV_TELEMETRY, ENV_UI_LOGI
 from lab.base.errors import LabError
 from lab.base.messages import encode
 from lab.cli.commands import load, load_file, load_gallery
-from lab.load import web_ui
+from lab.load import locustfiles, web_ui
 from lab.load.locustfiles import Step, choose_tags, run_headless
 from lab.load.measurement import Measurement, encode_targets
 from lab.load.messages import LoadFailure
@@ -312,6 +312,22 @@ def test_headless_run_is_that_long_and_prints_each_failure(capsys: pytest.Captur
     )
     assert options == {"environ": {"LAB_LIFELINE": "stdin", "X": "1"}, "capture": True, "timeout": 64.0}
     assert capsys.readouterr().err == "lab: GET /ping: reset (2 times)\n"
+
+
+def test_headless_run_has_its_workers_which_get_the_locustfiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[tuple[tuple[object, ...], Mapping[str, Any]]] = []
+
+    def run(*places: object, **options: Any) -> Completed:
+        given.append((places, options))
+        return Completed([], 0, "[]", "")
+
+    monkeypatch.setattr(locustfiles, "run_generator", run)
+    lab = FakeLab()
+    assert run_headless(lab, ["-f", "a.py"], ["--host", "h"], 3, 4.0, workers=2, environ={"X": "1"}) == []
+    ((places, options),) = given
+    assert places[0] == lab
+    # The classes of users are the master's; 60 s are for starting and ending.
+    assert options == {"workers": 2, "environ": {"X": "1"}, "timeout": 64.0, "worker_arguments": ["-f", "a.py"]}
 
 
 def test_generator_of_the_web_ui_gets_its_addresses_and_what_it_may_ask_for(monkeypatch: pytest.MonkeyPatch) -> None:
