@@ -119,7 +119,8 @@ class Request:
             self.listener.shortage.failed(f"no process or thread for a client of {self.listener.address}: {error}")
             return False
         except Exception:
-            self.server.handle_error(self.request, self.client_address)  # it writes the traceback to stderr
+            # As the library does: the traceback goes to stderr, and the server on to the next client.
+            self.server.handle_error(self.request, self.client_address)
         self.server.shutdown_request(self.request)
         return True
 
