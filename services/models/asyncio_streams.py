@@ -88,8 +88,13 @@ class Server:
         if len(self._tasks) >= self._limits.connections:
             writer.write(listener.refusal())
             writer.close()
-            return
-        stream = Stream(reader, writer, listener.connection(writer.get_extra_info("peername")))
+        else:
+            await self._serve(Stream(reader, writer, listener.connection(writer.get_extra_info("peername"))))
+        with suppress(OSError):
+            await writer.wait_closed()  # a reset that nobody takes note of is logged, with a traceback, by the loop
+
+    async def _serve(self, stream: Stream) -> None:
+        writer = stream.writer
         self._streams.add(stream)
         self._keep(cast("asyncio.Task[None]", asyncio.current_task()))
         if self._draining:
