@@ -27,7 +27,8 @@ _TIMEOUT = 120.0
 _AFTER = int(SETTLE / 2 * 1e9)
 
 # Calls that copy bytes between the kernel and the process, and return how many.
-_COPYING = re.compile(r"^(p?readv?2?(64)?|p?writev?2?(64)?|recv(from|msg)|send(to|msg)|sendfile(64)?)$")
+_RECEIVING = re.compile(r"^(p?readv?2?(64)?|recv(from|msg))$")
+_SENDING = re.compile(r"^(p?writev?2?(64)?|send(to|msg)|sendfile(64)?)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +67,18 @@ class Cost:
 
 def count_calls(calls: Sequence[Call], begin: int, end: int, requests: int) -> tuple[dict[str, float], float]:
     """Return the calls by name, and the bytes copied, for each request of a leg."""
-    # What the server does after its last reply belongs to it; the wait for one more request returns later.
-    inside = [call for call in calls if call.end is not None and begin <= call.end <= end + _AFTER]
+    inside = [call for call in calls if _is_inside(call, begin, end)]
     names = Counter(call.name for call in inside)
-    copied = sum(max(0, call.result) for call in inside if _COPYING.match(call.name))
+    copied = sum(max(0, call.result) for call in inside if _RECEIVING.match(call.name) or _SENDING.match(call.name))
     return {name: number / requests for name, number in names.most_common()}, copied / requests
+
+
+def _is_inside(call: Call, begin: int, end: int) -> bool:
+    # A call counts when it returns, as many wait for the client: what the server does after its last reply belongs to
+    # it, and the wait for one more request returns later. One that sends counts when it begins, as the client may have
+    # the bytes long before the call returns: on a busy machine, its process has to wait for a core.
+    time = call.start if _SENDING.match(call.name) else call.end
+    return call.end is not None and time is not None and begin <= time <= end + _AFTER
 
 
 def count_switches(looks: Sequence[tuple[int, Mapping[str, int]]], begin: int, end: int, requests: int) -> float | None:

@@ -63,13 +63,13 @@ def test_calls_and_bytes_of_a_leg_are_counted() -> None:
         (22, "sendto", 7),
         (10 * SECOND, "recvfrom", 500),
     ]
-    calls = [Call(1, name, 0, end, result) for end, name, result in returned] + [Call(1, "recvfrom", 22, None)]
+    calls = [Call(1, name, end, end, result) for end, name, result in returned] + [Call(1, "recvfrom", 22, None)]
     assert count_calls(calls, 10, 22, 2) == ({"recvfrom": 1.5, "sendto": 1.0, "epoll_wait": 0.5}, 13.0)
 
 
 def ended(end: int, name: str, result: int) -> Call:
     """Return a system call by when it has returned."""
-    return Call(1, name, 0, end, result)
+    return Call(1, name, end, end, result)
 
 
 def test_calls_after_the_last_reply_belong_to_it_for_half_of_the_pause() -> None:
@@ -77,6 +77,13 @@ def test_calls_after_the_last_reply_belong_to_it_for_half_of_the_pause() -> None
     half = int(exchanges.SETTLE / 2 * SECOND)
     calls = [ended(22, "sendto", 7), ended(22 + half, "epoll_wait", 1), ended(23 + half, "recvfrom", 6)]
     assert count_calls(calls, 10, 22, 1) == ({"sendto": 1.0, "epoll_wait": 1.0}, 7.0)
+
+
+@pytest.mark.parametrize("name", ["sendto", "sendmsg", "write", "writev", "sendfile"])
+def test_call_that_sends_counts_when_it_begins(name: str) -> None:
+    """The client has had the last reply for a second when the call returns, as that of its warm-up did before."""
+    calls = [Call(1, name, 9, 10, 100), Call(1, name, 10, 11, 7), Call(1, name, 21, 22 + SECOND, 5)]
+    assert count_calls(calls, 10, 22, 2) == ({name: 1.0}, 6.0)
 
 
 def test_costs_are_medians_of_the_rounds() -> None:
