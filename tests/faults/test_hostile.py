@@ -19,7 +19,7 @@ from loadtests.sockets.connection import BlockingConnection
 from loadtests.sockets.errors import NoAnswerError, WrongAnswerError
 from tests.faults.conftest import CATALOGUE, TIMEOUT
 from tests.support.reading import read_all
-from tests.support.servers import Server, held, worked
+from tests.support.servers import Server, held, is_asleep
 from tests.support.waiting import settled, wait_until
 
 PONG = b"+PONG\r\n"
@@ -91,9 +91,8 @@ def test_slow_sender_blocks_no_other_client(roomy: Server, client_timeout: float
 
 
 @pytest.mark.capability("overlap")
-def test_stopped_readers_cost_little_and_block_no_other_client(
-    roomy: Server, client_timeout: float, unit: float
-) -> None:
+def test_stopped_readers_cost_little_and_block_no_other_client(roomy: Server, client_timeout: float) -> None:
+    wait_until(lambda: is_asleep(roomy))  # prefork serves before it has forked its last process
     with ExitStack() as stack:
         readers = []
         for service, request in (("chargen", b""), ("command", b"BLOB 60000000\r\n" * 4)) * 4:
@@ -103,7 +102,7 @@ def test_stopped_readers_cost_little_and_block_no_other_client(
             link.receive(1)
             readers.append(link)
         before = held(roomy)
-        settled(lambda: worked(roomy), unit)  # wait until the buffers are full, and the model idle
+        wait_until(lambda: is_asleep(roomy))  # the buffers are full
         grown = (held(roomy) - before) / len(readers)
         assert grown < 2_000_000, f"grew by {grown:.0f} bytes for each"
         ask(roomy, client_timeout)
