@@ -5,8 +5,10 @@ of it. Unlike there, one connection is tried after the other: a server under loa
 client wants.
 """
 
+import errno
 import os
 import socket
+import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -100,6 +102,27 @@ def find_addresses(
 def remember(host: str, port: int | None, kind: int, address: SocketAddress) -> None:
     """Remember the address that worked: this process tries it first from now on."""
     _worked[host, port, kind] = address
+
+
+def refuse_itself(stream: socket.socket, where: Any) -> None:
+    """Refuse a socket that is connected to itself, as a server that is not there does.
+
+    The kernel chooses a client's port among those that are free, and that may be the very one that the client connects
+    to: one connect of UDP in some ten thousand; in TCP a simultaneous open, RFC 9293, section 3.5, with one socket for
+    both ends. A server that echoes would seem to be there, and could not bind its port again.
+
+    Args:
+        stream: connected, by TCP or UDP.
+        where: what it was connected to.
+
+    Raises:
+        ConnectionRefusedError: it is. Its port is free as soon as it is closed.
+    """
+    own = stream.getsockname()
+    if own[1] == where[1] and own == stream.getpeername():
+        # Without TIME_WAIT, which would hold the port for a minute.
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
 
 
 def interleave(addresses: Iterable[SocketAddress]) -> list[SocketAddress]:

@@ -15,6 +15,7 @@ from loadtests.sockets.addresses import (
     Address,
     SocketAddress,
     find_addresses,
+    refuse_itself,
     remember,
     reply_path,
 )
@@ -155,6 +156,7 @@ class BlockingConnection:
                 # The addresses that follow get their part of the time.
                 found.settimeout(self._time_left() / (len(addresses) - number))
                 found.connect(where)
+                refuse_itself(found, where)
             except OSError as error:
                 found.close()
                 problem = error
@@ -205,6 +207,7 @@ class BlockingConnection:
                 self.socket = self._keep(socket.socket(family, socket.SOCK_DGRAM))
                 self._apply_timeout()
                 self.socket.connect(where)
+                refuse_itself(self.socket, where)
                 for data in self._unanswered:
                     self.socket.send(data)
             except TimeoutError:

@@ -15,7 +15,14 @@ from typing import Protocol, cast
 
 from gevent import monkey
 
-from loadtests.sockets.addresses import DATAGRAM_TRANSPORTS, Address, SocketAddress, reply_path
+from loadtests.sockets.addresses import (
+    DATAGRAM_TRANSPORTS,
+    UNIX_TRANSPORTS,
+    Address,
+    SocketAddress,
+    refuse_itself,
+    reply_path,
+)
 from loadtests.sockets.codec import Codec
 from loadtests.sockets.engine.destination import Destination
 from loadtests.sockets.engine.learned import learn_nothing
@@ -338,6 +345,8 @@ class Connection(ABC):
                 self.resources = ExitStack()
                 self.socket.bind(self.resources.enter_context(reply_path(group.address.path)))
             self.socket.connect(where)
+            if group.address.transport not in UNIX_TRANSPORTS:
+                refuse_itself(self.socket, where)
         except BlockingIOError as error:
             # EINPROGRESS, or of a Unix socket EAGAIN: its backlog is full, and no event will say when it is not,
             # connect(2), ERRORS.
@@ -368,6 +377,12 @@ class Connection(ABC):
         self.loop.watch(self, mask)
 
     def _connected(self, now: float) -> None:
+        if self.group.address.transport not in UNIX_TRANSPORTS:
+            try:
+                refuse_itself(cast(socket.socket, self.socket), cast(SocketAddress, self.address)[1])
+            except OSError as error:
+                self.fail(translate(error), now)
+                return
         self.epoch += 1
         self.loop.change(self, IN)
         if self.group.address.transport != "tls":

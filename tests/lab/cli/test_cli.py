@@ -19,6 +19,7 @@ from lab.load.external_server import check_reachable, parse_target
 from lab.servers.open import open_backend
 from services.protocol import Address
 from tests.lab.conftest import MODELS
+from tests.support.ports import closed_port
 from tests.support.waiting import wait_until
 
 Lab = Callable[..., "CompletedProcess[str]"]
@@ -277,11 +278,6 @@ def test_server_with_a_wrong_greeting_fails(lab: Lab) -> None:
         assert (done.returncode, done.stdout.endswith("target\t3 FAIL\n3 failed\n")) == (1, True), done.stdout
 
 
-def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
 def plain_port(connection: socket.socket) -> None:
     """Run a server without TLS."""
     connection.sendall(b"220 ready\r\n")
@@ -307,8 +303,8 @@ UNREACHABLE = {
 @pytest.mark.parametrize(("url", "said"), UNREACHABLE.values(), ids=UNREACHABLE)
 def test_silent_target_is_one_line_and_exit_code_2(url: str, said: str, capfd: pytest.CaptureFixture[str]) -> None:
     """Checked before anything starts. In this process, since other tests cover how `lab` prints a LabError."""
-    with answering(plain_port) as plain:
-        url = url.format(closed=closed_port(), plain=plain)
+    with answering(plain_port) as plain, closed_port() as closed:
+        url = url.format(closed=closed, plain=plain)
         transport = url.partition(":")[0]
         for arguments in (["check"], ["load", "--preset", "closed_echo_1k", "--transport", transport]):
             with pytest.raises(LabError) as caught:
@@ -337,11 +333,12 @@ def test_udp_target_is_accepted_with_or_without_an_answer() -> None:
 
 
 def test_closed_target_is_reported_by_the_command(lab: Lab) -> None:
-    url = f"tcp://127.0.0.1:{closed_port()}"
-    for arguments in (["check"], ["load", "--preset", "closed_echo_1k"]):
-        done = lab(*arguments, "--target", f"echo={url}")
-        said = f"lab: --target echo={url}: Connection refused: is the server running there?\n"
-        assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
+    with closed_port() as port:
+        url = f"tcp://127.0.0.1:{port}"
+        for arguments in (["check"], ["load", "--preset", "closed_echo_1k"]):
+            done = lab(*arguments, "--target", f"echo={url}")
+            said = f"lab: --target echo={url}: Connection refused: is the server running there?\n"
+            assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 from uuid import uuid4
 
@@ -17,6 +16,7 @@ from lab.servers.catalogue import Catalogue
 from lab.servers.processes import Processes
 from lab.servers.readiness import choose_targets, wait_ready
 from loadtests.sockets.errors import NoAnswerError, UnreachableError, WrongAnswerError
+from tests.support.ports import closed_port
 
 GREETING = b"Thank you for connecting\r\n"
 
@@ -187,9 +187,8 @@ def test_incomplete_answer_reports_the_bytes_received(
 
 
 def test_missing_server_is_unreachable(tmp_path: Path) -> None:
-    with closing(socket.socket()) as reserved:
-        reserved.bind(("127.0.0.1", 0))
-        address = f"tcp://127.0.0.1:{reserved.getsockname()[1]}"
+    with closed_port() as port:
+        address = f"tcp://127.0.0.1:{port}"
         with pytest.raises(UnreachableError, match=rf"{address}: Connection refused"):
             call("command", address, ["PING"])
         assert main(["command", address, "PING"]) == 2

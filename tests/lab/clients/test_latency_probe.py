@@ -23,6 +23,7 @@ from loadtests.sockets.errors import ClientError
 from services.protocol import Address
 from tests.support.fakes import Clock
 from tests.support.made_up_server import receive, served
+from tests.support.ports import closed_port
 from tests.support.waiting import wait_until
 
 PING, PONG = b"PING\r\n", b"+PONG\r\n"
@@ -291,9 +292,8 @@ def test_failed_ping_is_null_and_the_next_one_uses_a_new_connection(how: str, mo
 
 
 def test_refused_connection_is_a_failed_ping(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as unlistened:
-        unlistened.bind(("127.0.0.1", 0))
-        found, _ = run_probe(f"tcp://127.0.0.1:{unlistened.getsockname()[1]}", 3, monkeypatch)
+    with closed_port() as port:
+        found, _ = run_probe(f"tcp://127.0.0.1:{port}", 3, monkeypatch)
     assert [ping and ping.took for ping in found] == [None] * 3
 
 

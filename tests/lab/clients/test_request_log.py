@@ -18,6 +18,7 @@ from lab.clients.request_log import DEPTH, Account, Begun, ConnectionLog, End, M
 from loadtests.sockets.connection import BlockingConnection
 from services.protocol import Address
 from tests.support.made_up_server import read_requests, served
+from tests.support.ports import closed_port
 
 
 def test_every_sixteenth_request_is_a_sleep_and_the_others_are_numbered_echoes() -> None:
@@ -443,9 +444,8 @@ def test_command_prints_its_account_last(monkeypatch: pytest.MonkeyPatch, capsys
 def test_command_without_a_server_exits_with_code_2_and_the_reason(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with socket.socket() as unlistened:
-        unlistened.bind(("127.0.0.1", 0))
-        assert run_main(f"tcp://127.0.0.1:{unlistened.getsockname()[1]}", monkeypatch) == 2
+    with closed_port() as port:
+        assert run_main(f"tcp://127.0.0.1:{port}", monkeypatch) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("request log: ")

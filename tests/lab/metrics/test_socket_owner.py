@@ -31,6 +31,7 @@ from lab.metrics.socket_owner import (
     match,
 )
 from services.protocol import Address, Transport
+from tests.support.ports import closed_port
 
 # Listens at each of its arguments, says where, and waits for the end of its stdin. `fork`: with a child that has the
 # sockets as well. Others may have the same port, as Linux lets only those have it who all say so.
@@ -150,9 +151,8 @@ def test_remote_address_has_no_local_owner(listen):
 
 
 def test_address_without_a_listener_is_unknown():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    assert "no process of this network namespace" in _find(f"tcp://127.0.0.1:{port}").unknown
+    with closed_port() as port:
+        assert "no process of this network namespace" in _find(f"tcp://127.0.0.1:{port}").unknown
 
 
 def test_targets_of_two_processes_are_unknown(listen):
@@ -551,11 +551,11 @@ def test_invalid_target_is_refused(text, said):
 
 def test_target_is_reachable_where_something_listens():
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        check_reachable("echo", Address.parse(f"tcp://127.0.0.1:{port}"))
-    said = rf"^--target echo=tcp://127.0.0.1:{port}: Connection refused: is the server running there\?$"
-    with pytest.raises(LabError, match=said):
-        check_reachable("echo", Address.parse(f"tcp://127.0.0.1:{port}"))
+        check_reachable("echo", Address.parse(f"tcp://127.0.0.1:{listener.getsockname()[1]}"))
+    with closed_port() as port:
+        said = rf"^--target echo=tcp://127.0.0.1:{port}: Connection refused: is the server running there\?$"
+        with pytest.raises(LabError, match=said):
+            check_reachable("echo", Address.parse(f"tcp://127.0.0.1:{port}"))
     with pytest.raises(LabError, match=r"^--target echo=.*/none.*: is the server running there\?$"):
         check_reachable("echo", Address.parse("unix:///run/lab/none"))
 

@@ -16,6 +16,7 @@ from lab.clients.call import Reply
 from lab.servers import readiness
 from lab.servers.readiness import Outcome, choose_targets, wait_ready
 from loadtests.sockets.errors import NoAnswerError, UnreachableError
+from tests.support.ports import closed_port
 
 LOADING = b"-LOADING the dataset is being read\r\n"
 PONG = b"+PONG\r\n"
@@ -47,11 +48,6 @@ def stub() -> Iterator[Stub]:
             return f"tcp://127.0.0.1:{listener.getsockname()[1]}"
 
         yield start
-
-
-def nowhere() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return f"tcp://127.0.0.1:{listener.getsockname()[1]}"
 
 
 def test_server_that_answers_with_an_error_is_not_ready(stub: Stub) -> None:
@@ -131,11 +127,12 @@ def test_only_attempts_with_enough_time_count(
 
 
 def test_every_target_of_a_model_has_to_answer(stub: Stub) -> None:
-    good, silent = stub(PONG), nowhere()
+    good = stub(PONG)
     told: list[Outcome] = []
-    outcomes = wait_ready(
-        [("both", "command", good), ("one", "command", good), ("both", "command", silent)], 0.5, on_outcome=told.append
-    )
+    with closed_port() as port:
+        silent = f"tcp://127.0.0.1:{port}"
+        targets = [("both", "command", good), ("one", "command", good), ("both", "command", silent)]
+        outcomes = wait_ready(targets, 0.5, on_outcome=told.append)
     assert [(outcome.model, outcome.ready) for outcome in outcomes] == [("both", False), ("one", True)]
     assert "refused" in (outcomes[0].error or "")
     assert [outcome.model for outcome in told] == ["one", "both"]

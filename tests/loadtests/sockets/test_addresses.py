@@ -1,5 +1,6 @@
 """A host with several addresses, of which only the last one is a server's: every client finds it."""
 
+import _socket
 import contextlib
 import json
 import socket
@@ -20,10 +21,11 @@ from loadtests.sockets.connection import BlockingConnection
 from loadtests.sockets.errors import UnreachableError
 from services.protocol import Address, Transport
 from tests.support.load_fixtures import run_load
+from tests.support.ports import closed_port
 
 # Put in front of whatever asks for a name: gevent's resolver and Python's both end in `_socket`.
 RESOLVER = """
-    import json, os, _socket
+    import json, os, socket, _socket
 
     real, failed = _socket.getaddrinfo, []
 
@@ -38,10 +40,17 @@ RESOLVER = """
             raise _socket.gaierror(getattr(_socket, failed[-1]), "made up")
         return [found for place in asked["places"] for found in real(place, port, *arguments, **options)]
 
-    _socket.getaddrinfo = getaddrinfo
+    def connect(stream, where):
+        if json.loads(os.environ.get("ADDRESSES", "{}")).get("is_itself"):
+            stream.bind(where)
+        return _socket.socket.connect(stream, where)
+
+    _socket.getaddrinfo, socket.socket.connect = getaddrinfo, connect
 """
 # An address of a family that may be missing, one that refuses, and the server's.
 PLACES = ("::1", "127.0.0.2", "127.0.0.1")
+# A place at which no test has a server.
+LONELY = ("127.0.0.77", 40_077)
 
 
 @pytest.fixture(autouse=True)
@@ -206,8 +215,8 @@ def load_by_name(tmp_path_factory):
     folder = tmp_path_factory.mktemp("resolver")
     (folder / "sitecustomize.py").write_text(textwrap.dedent(RESOLVER))
 
-    def run(url, *arguments, places=PLACES, failures=(), **options):
-        environ = {"ADDRESSES": json.dumps({"places": places, "failures": failures})}
+    def run(url, *arguments, places=PLACES, failures=(), is_itself=False, **options):
+        environ = {"ADDRESSES": json.dumps({"places": places, "failures": failures, "is_itself": is_itself})}
         urls = {"it": url.replace("127.0.0.1", "localhost")}
         return run_load(generator, urls, *arguments, environ=environ, **options)["it"]
 
@@ -244,11 +253,35 @@ def test_engine_gives_each_address_a_part_of_its_time(open_model, load_by_name):
 
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
 def test_engine_reports_that_all_addresses_refuse(transport, load_by_name):
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    found = load_by_name(f"{transport}://localhost:{port}", "--transport", transport, seconds=1.5)
+    with closed_port() as port:
+        found = load_by_name(f"{transport}://localhost:{port}", "--transport", transport, seconds=1.5)
     assert set(found.failures) == {"connection refused"}
     assert found.failures["connection refused"] >= 2
+
+
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+def test_engine_does_not_take_itself_for_the_server(transport, load_by_name):
+    """The kernel gave the client the very port that it connects to."""
+    url = f"{transport}://localhost:{LONELY[1]}"
+    arguments = ("--transport", transport, "--workload", "echo_1k")
+    found = load_by_name(url, *arguments, places=LONELY[:1], is_itself=True, seconds=0.5)
+    assert (set(found.failures), found.answered) == ({"connection refused"}, 0)
+
+
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+def test_client_does_not_take_itself_for_the_server(transport, monkeypatch):
+    def connect(stream, where):
+        stream.bind(where)
+        return _socket.socket.connect(stream, where)
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    address = Address.parse("{}://{}:{}".format(transport, *LONELY))
+    with pytest.raises(UnreachableError, match="Connection refused"):
+        BlockingConnection(address)
+    # The port is free at once.
+    monkeypatch.undo()
+    with socket.socket() as server:
+        server.bind(LONELY)
 
 
 def test_engine_continues_after_a_failure_of_the_resolver(open_model, load_by_name):

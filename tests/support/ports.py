@@ -1,0 +1,27 @@
+"""Ports of this machine."""
+
+import errno
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+
+@contextmanager
+def closed_port() -> Iterator[int]:
+    """Hold a port of 127.0.0.1 at which nothing answers, by TCP or UDP.
+
+    One that is only free may be taken meanwhile, by a server of another test.
+    """
+    with ExitStack() as stack:
+        stream = stack.enter_context(socket.socket())
+        datagrams = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        stream.bind(("127.0.0.1", 0))
+        try:
+            datagrams.bind(stream.getsockname())
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            yield stack.enter_context(closed_port())
+            return
+        datagrams.connect(("127.0.0.1", 9))  # takes nothing from anybody else, udp(7)
+        yield stream.getsockname()[1]
