@@ -7,6 +7,7 @@ import pytest
 
 from fuzz.oracle import Outcome
 from services.protocol import SEND_SIZE, AdapterError, Close, Compute, Connection, Limits, Send, Wait
+from services.protocol.http.service import Http
 from tests.services.protocol.http.conftest import ManualClock, read_replies
 from tests.support.events import next_event
 
@@ -336,6 +337,16 @@ def test_refused_head_has_no_body(deliver: Callable[..., Outcome], fields: str, 
     assert outcome.closed
 
 
+def test_refused_method_has_no_body_in_reply_to_head(deliver: Callable[..., Outcome]) -> None:
+    (reply,) = read_replies(deliver(ask("/echo", "HEAD")).sent, ["HEAD"])
+    assert (reply.status, reply.body) == (405, b"")
+    assert deliver(ask("/echo", "HEAD")).sent.endswith(b"\r\n\r\n")
+
+
+def test_ports() -> None:
+    assert (Http.port, Http.tls_port, Http.over_datagrams) == (8080, 8443, False)
+
+
 def test_drain_of_an_idle_connection(pull: Callable[..., Outcome]) -> None:
     connection = Connection("http")
     connection.receive_data(PING)
@@ -396,6 +407,19 @@ def test_drain_in_the_middle_of_an_upload(pull: Callable[..., Outcome], framing:
     assert (first.body, second.body) == (b"helloworld", b"PONG\n")
     assert "connection" not in first.fields
     assert second.fields["connection"] == "close"
+    assert outcome.closed
+
+
+def test_reply_to_an_upload_that_is_dropped_in_a_drain_says_close(pull: Callable[..., Outcome]) -> None:
+    connection = Connection("http")
+    connection.receive_data(ask("/nonesuch", "POST", "Content-Length: 4\r\n") + b"ab")
+    outcome = pull(connection)
+    connection.drain(arrived=1000)
+    connection.receive_data(b"cd")
+    pull(connection, outcome)
+    connection.receive_eof()
+    (reply,) = read_replies(pull(connection, outcome).sent, ["POST"])
+    assert (reply.status, reply.fields.get("connection")) == (404, "close")
     assert outcome.closed
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from fuzz.oracle import Outcome
-from services.protocol import Connection, Limits
+from services.protocol import Close, Connection, Limits
 from tests.services.protocol.http.conftest import ManualClock, read_replies
 from tests.support.http_cases import CASES, NEXT, Case
 
@@ -174,6 +174,18 @@ def test_client_of_tls_is_reported() -> None:
     connection.receive_data(b"\x16\x03\x01\x02\x00\x01\x00")
     connection.next_event()
     assert said == ["closed a connection from 'peer': it speaks TLS to the port of http"]
+
+
+@pytest.mark.parametrize(
+    "stream", [b"\x00", b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n\x16\x03\x01"], ids=["other", "later"]
+)
+def test_client_that_did_not_begin_with_tls_is_not_reported(stream: bytes) -> None:
+    said: list[str] = []
+    connection = Connection("http", "peer", report=said.append)
+    connection.receive_data(stream)
+    while connection.next_event() not in (None, Close()):
+        pass
+    assert said == []
 
 
 def test_reason_cannot_forge_a_reply(deliver: Callable[..., Outcome]) -> None:
