@@ -109,8 +109,9 @@ def test_length_has_its_shortest_form(opened: Connection, pull: Callable[..., Ou
 @pytest.mark.parametrize(
     ("limits", "sent"),
     [
-        ({"ws_frame": 200}, frame(BINARY, bytes(201))[:10]),
-        ({"ws_message": 200}, frame(BINARY, bytes(201))[:10]),
+        ({"ws_frame": 200}, frame(BINARY, bytes(201))[:4]),
+        ({"ws_message": 200}, frame(BINARY, bytes(201))[:4]),
+        ({"ws_frame": 200}, frame(BINARY, bytes(65536))[:10]),
         ({"ws_message": 200}, frame(TEXT, bytes(120), bits=0) + frame(CONTINUATION, bytes(100))[:2]),
         ({"ws_message": 200}, frame(TEXT, bytes(120), bits=0) + frame(CONTINUATION, bytes(1), bits=0) * 81),
     ],
@@ -121,6 +122,13 @@ def test_limit_is_enforced_before_the_data_comes(
     outcome = deliver(handshake() + sent, limits=Limits(**limits))
     assert [code_of(message) for message in read_messages(outcome.sent)] == [1009]
     assert outcome.closed
+
+
+def test_message_at_its_limit_does_not_count_what_comes_between(deliver: Callable[..., Outcome]) -> None:
+    """A Ping and a Close, in front of the message's last fragment."""
+    sent = frame(BINARY, bytes(200), bits=0) + frame(PING, b"p" * 125) + frame(CLOSE, b"\x03\xe8")
+    outcome = deliver(handshake() + sent, limits=Limits(ws_message=200))
+    assert read_messages(outcome.sent) == [(PONG, b"p" * 125), (CLOSE, b"\x03\xe8")]
 
 
 def test_messages_at_the_limit(deliver: Callable[..., Outcome]) -> None:
