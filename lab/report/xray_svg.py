@@ -1,7 +1,7 @@
 """An X-ray as a static SVG: lanes on one time axis, and arrows from the lane that holds to those that wait.
 
 A page may have 32 of them, each wide and narrow, in 200 kB: places have one decimal, bars that are too thin for a
-pointer share a path, and the narrow picture uses the bars of the wide one.
+pointer share a path, the narrow picture uses the bars and the words of the wide one, and all its marks share a path.
 """
 
 from collections.abc import Iterator, Sequence
@@ -75,7 +75,7 @@ PATTERNS = (
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """A picture among others of a page: all use the axis of the first one, and a narrow one the bars of its wide one.
+    """A picture among others of a page: it has the axis of the first one, and a narrow one the bars of its wide one.
 
     Args:
         group: the pictures with one axis; the beginning of the names of what they share.
@@ -84,6 +84,11 @@ class Shared:
 
     group: str
     number: int
+
+    @property
+    def name(self) -> str:
+        """Of the wide picture, and the beginning of the names of its lanes."""
+        return f"{self.group}{self.number}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,19 +122,23 @@ def draw(
     wide = _place(analysis, WIDE, end, label)
     frame = wide if width == WIDE else _place(analysis, width, end, 4 if width < _NARROW else label)
     parts = [*_draw_axis(frame, end, shared)]
+    if shared and width < _NARROW:
+        parts += _use_bars(shared, wide, frame)
     for number, lane in enumerate(analysis.lanes):
         top = frame.rows[number]
-        name = f"{shared.group}{shared.number}-{number}" if shared else ""
         parts.append(_name_lane(lane, frame, top))
-        if name and width < _NARROW:
-            parts.append(_use_bars(name, wide, frame, top - wide.rows[number]))
-        else:
+        if not shared or width >= _NARROW:
+            name = f"{shared.name}-{number}" if shared else ""
             parts += [f'<g class="bars"{_name(name)}>', *_draw_lane(lane, frame, top), "</g>"]
-        parts += [*_write_words(lane, frame, top), *_draw_marks(lane, frame, top)]
+        parts += _write_words(lane, frame, top)
+    parts += _draw_marks(analysis, frame)
     parts += _draw_arrows(analysis, frame)
     height = int(frame.bottom + _AXIS)
     title = f"{analysis.recording.model}: {conclude(analysis)}. {' '.join(explain(analysis))}"
-    head = f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}"'
+    words = f'aria-label="{escape(title)}"'
+    if shared:
+        words = f'aria-labelledby="{shared.name}"' if width < _NARROW else f'id="{shared.name}" {words}'
+    head = f'<svg viewBox="0 0 {width} {height}" role="img" {words}'
     if not standalone:
         return f"{head}>{''.join(parts)}</svg>"
     return _make_file(head, width, height, "".join(parts))
@@ -207,11 +216,14 @@ def _name_lane(lane: Lane, frame: _Frame, top: float) -> str:
     return f'<text class="name" x="{x}" y="{y:.0f}">{escape(lane.name)}</text>'
 
 
-def _use_bars(name: str, wide: _Frame, frame: _Frame, down: float) -> str:
-    """Return the bars of the wide picture at their place in a narrow frame."""
+def _use_bars(shared: Shared, wide: _Frame, frame: _Frame) -> Iterator[str]:
+    """Give the bars of the wide picture at their places in a narrow frame."""
     stretch = (frame.scale.end - frame.scale.start) / (wide.scale.end - wide.scale.start)
     left = frame.scale.start - wide.scale.start * stretch
-    return f'<use href="#{name}" transform="translate({_show(left)} {_show(down)})scale({stretch:.4f} 1)"/>'
+    yield f'<g transform="translate({_show(left)} 0)scale({stretch:.4f} 1)">'
+    for number, top in frame.rows.items():
+        yield f'<use href="#{shared.name}-{number}" y="{_show(top - wide.rows[number])}"/>'
+    yield "</g>"
 
 
 def _draw_lane(lane: Lane, frame: _Frame, top: float) -> Iterator[str]:
@@ -221,16 +233,27 @@ def _draw_lane(lane: Lane, frame: _Frame, top: float) -> Iterator[str]:
     yield from _draw_bars(calls, frame, top + _CALLS)
 
 
-def _draw_marks(lane: Lane, frame: _Frame, top: float) -> Iterator[str]:
-    if lane.marks:
-        shape = "".join(_draw_mark(mark, frame, top) for mark in lane.marks)
-        title = ", ".join(f"{mark.name} at {show_ms(mark.time)}" for mark in lane.marks)
-        yield f'<path class="mark" d="{shape}">{_title(title, frame)}</path>'
+def _draw_marks(analysis: Analysis, frame: _Frame) -> Iterator[str]:
+    shapes = [
+        "".join(_draw_mark(mark, frame, frame.rows[number]) for mark in lane.marks)
+        for number, lane in enumerate(analysis.lanes)
+    ]
+    if frame.width < _NARROW:
+        yield _make_path("mark", "".join(shapes), "", frame)
+        return
+    for lane, shape in zip(analysis.lanes, shapes, strict=True):
+        if shape:
+            words = ", ".join(f"{mark.name} at {show_ms(mark.time)}" for mark in lane.marks)
+            yield _make_path("mark", shape, words, frame)
 
 
-def _title(text: str, frame: _Frame) -> str:
-    """Return words for a pointer. A narrow picture is for a screen without one; the page has them below it."""
-    return "" if frame.width < _NARROW else f"<title>{escape(text)}</title>"
+def _make_path(name: str, shape: str, words: str, frame: _Frame) -> str:
+    """Return a path with words for a pointer.
+
+    A narrow picture is for a screen without one; the page has them below it.
+    """
+    end = f"><title>{escape(words)}</title></path>" if words and frame.width >= _NARROW else "/>"
+    return f'<path class="{name}" d="{shape}"{end}'
 
 
 def _draw_mark(mark: Mark, frame: _Frame, top: float) -> str:
@@ -251,10 +274,9 @@ def _draw_bars(bars: Sequence[tuple[str, Span | Stretch]], frame: _Frame, y: flo
             if right - left >= _THINNEST:
                 silent.setdefault(name, []).append((left, right))
         else:
-            line = _draw_line(left, right, y)
-            yield f'<path class="{name}" d="{line}">{_title(describe(span), frame)}</path>'
+            yield _make_path(name, _draw_line(left, right, y), describe(span), frame)
     for name, lines in silent.items():
-        yield f'<path class="{name}" d="{"".join(_draw_line(*line, y) for line in _join(lines))}"/>'
+        yield _make_path(name, "".join(_draw_line(*line, y) for line in _join(lines)), "", frame)
 
 
 def _draw_line(left: float, right: float, y: float) -> str:
@@ -300,9 +322,9 @@ def _draw_arrows(analysis: Analysis, frame: _Frame) -> Iterator[str]:
         start, end = frame.rows[numbers[edge.lane]], frame.rows[numbers[edge.waiter]] + _BAR
         x = frame.scale.place((edge.start + edge.end) / 2) + 7 * (order % 3 - 1)
         what = "shares the GIL with" if edge.via == "GIL" else "holds the thread of"
-        title = _title(f"{edge.holder} {what} {edge.waiter}: {show_ms(edge.length)}", frame)
-        yield f'<path class="arrow" d="M{_show(x)} {start:.0f}V{end + 5:.0f}">{title}</path>'
-        yield f'<path class="head" d="M{_show(x - 4)} {end + 7:.0f}h8l-4 -7z"/>'
+        words = f"{edge.holder} {what} {edge.waiter}: {show_ms(edge.length)}"
+        yield _make_path("arrow", f"M{_show(x)} {start:.0f}V{end + 5:.0f}", words, frame)
+        yield _make_path("head", f"M{_show(x - 4)} {end + 7:.0f}h8l-4 -7z", "", frame)
 
 
 def _list_arrows(analysis: Analysis) -> Sequence[Edge]:

@@ -90,6 +90,18 @@ def test_names_stand_above_the_lanes_of_a_narrow_picture() -> None:
     assert heights[1] > heights[0]
 
 
+def test_marks_of_a_narrow_picture_share_a_path() -> None:
+    """They have no words for a pointer."""
+    wide, narrow = ([each for each in parse(CHAIN, width) if each.get("class") == "mark"] for width in (1000, 360))
+    (all_marks,) = narrow
+    starts = [[line.count("M") for line in (each.get("d", "") for each in marks)] for marks in (wide, narrow)]
+    assert starts == [[3, 3, 3], [9]]  # each client sends, has its reply, and closes
+    frame = parse(CHAIN, 360)
+    tops = [float(each.get("y", 0)) for each in frame if each.get("class") == "name"][:3]
+    sent = [float(y) for y in re.findall(r"M[\d.]+ ([\d.]+)v22", all_marks.get("d", ""))]
+    assert sent == tops  # both begin two pixels above the bar
+
+
 def test_page_needs_no_network_and_no_script() -> None:
     page = render([CHAIN, LOOPED], missing={"b_model": "it <b>ended</b>"})
     assert not re.search(r"<script|https?://(?!www\.w3\.org)|@import|url\((?!#)", page)
@@ -102,9 +114,10 @@ def test_page_says_everything_in_words() -> None:
     assert "a_model</code>: A blocks B, B blocks C" in page
     assert "one clock, CLOCK_MONOTONIC, which takes 70 ns" in page
     assert "<dd>computing for B: 10 ms, from 24 ms</dd>" in page
-    labels = re.findall(r'role="img" aria-label="([^"]+)"', page)
-    assert len(labels) == 2  # the wide picture and the narrow one
-    assert all(label.startswith("a_model: A blocks B, B blocks C. B waited 19 ms") for label in labels)
+    ((name, words),) = re.findall(r'role="img" id="([^"]+)" aria-label="([^"]+)"', page)
+    assert words.startswith("a_model: A blocks B, B blocks C. B waited 19 ms")
+    (narrow,) = re.findall(r'<div class="narrow"><svg [^>]*role="img" aria-labelledby="([^"]+)"', page)
+    assert narrow == name  # it has the words of the wide one
 
 
 def test_pictures_of_one_page_share_their_axis() -> None:
@@ -125,10 +138,11 @@ def test_narrow_picture_uses_the_bars_of_the_wide_one_at_its_own_places() -> Non
         re.findall(rf'<div class="{name}">(<svg .*?</svg>)', page, re.DOTALL)[1] for name in ("wide", "narrow")
     )
     alone = draw(Analysis(LOOPED), width=NARROW, end=CHAIN.end, label=100)
+    (place,) = re.findall(r'<g transform="translate\((.*?) 0\)scale\((.*?) 1\)"><use href="#s01', narrow)
+    right, stretch = map(float, place)
     for lane in range(4):
         (bars,) = re.findall(rf'<g class="bars" id="s01-{lane}">(.*?)</g>', wide)
-        (place,) = re.findall(rf'<use href="#s01-{lane}" transform="translate\((.*?)\)scale\((.*?) 1\)"/>', narrow)
-        (right, down), stretch = map(float, place[0].split()), float(place[1])
+        (down,) = map(float, re.findall(rf'<use href="#s01-{lane}" y="(.*?)"/>', narrow))
         moved = {(right + x * stretch, y + down, length * stretch) for x, y, length in list_lines(bars)}
         own = re.findall(r'<g class="bars">(.*?)</g>', alone)[lane]
         for x, y, length in list_lines(own):
