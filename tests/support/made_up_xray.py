@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from lab.experiments.xray.recording import Client, Process, Recording, Segment, Thread
+from lab.experiments.xray.recording import Client, Process, Recording, Segment, Switches, Thread
 from services.protocol.trace import Kind, Note
 
 MS = 1_000_000
@@ -146,6 +146,11 @@ def make_kernel(*segments: tuple[float, float, str, float], tid: int = 1) -> lis
             ),
         )
     ]
+
+
+def make_switches(*looks: tuple[float, float, int]) -> tuple[Switches, ...]:
+    """Return switches to a thread: two looks, in milliseconds, and how often it was put on a core between them."""
+    return tuple(Switches(round(start * MS), round(end * MS), number) for start, end, number in looks)
 
 
 def _parse_note(line: str, thread: int) -> Note:

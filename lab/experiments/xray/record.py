@@ -13,7 +13,16 @@ from typing import Any
 from lab.base.errors import LabError
 from lab.experiments.xray import sampler, scenes
 from lab.experiments.xray.analysis import find_waits, is_orderly
-from lab.experiments.xray.recording import Client, Process, Recording, Segment, SystemCall, Thread, TracedThread
+from lab.experiments.xray.recording import (
+    Client,
+    Process,
+    Recording,
+    Segment,
+    Switches,
+    SystemCall,
+    Thread,
+    TracedThread,
+)
 from lab.experiments.xray.scenes import Scene
 from lab.experiments.xray.strace import Call, Log, parse_log, traced, traced_process
 from lab.metrics.socket_owner import Owner
@@ -293,14 +302,26 @@ def _make_processes(processes: Sequence[Mapping[str, Any]], start: int, ports: s
 
 def _make_threads(looks: Mapping[str, Any], start: int, end: int) -> Iterator[Thread]:
     calls = _CALLS.get(looks["machine"], {})
-    for pid, tid, name, segments in looks["threads"]:
+    for pid, tid, name, segments, switches in looks["threads"]:
         inside = [
             Segment(max(begin - start, 0), min(until, end) - start, _name_state(state, calls), cpu, queued)
             for begin, until, state, cpu, queued in segments
             if until >= start and begin <= end
         ]
         if inside:
-            yield Thread(pid, tid, name, tuple(inside))
+            yield Thread(pid, tid, name, tuple(inside), _make_switches(switches, start, end))
+
+
+def _make_switches(
+    switches: Sequence[tuple[int, int, int]] | None, start: int, end: int
+) -> tuple[Switches, ...] | None:
+    if switches is None:
+        return None
+    return tuple(
+        Switches(max(since - start, 0), min(until, end) - start, number)
+        for since, until, number in switches
+        if until > start and since < end
+    )
 
 
 def _align(clocks: Sequence[tuple[int, int]]) -> tuple[int, int]:

@@ -4,7 +4,7 @@ All times are nanoseconds of CLOCK_MONOTONIC since the first client began to con
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -65,13 +65,37 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
+class Switches:
+    """From one look to another, a thread was put on a core a number of times. When in between is not known."""
+
+    start: int
+    end: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class Thread:
-    """A thread of the server, as the kernel shows it."""
+    """A thread of the server, as the kernel shows it.
+
+    Args:
+        switches: to it, in the order of time, without the looks between which there was none; None if not known.
+    """
 
     pid: int
     tid: int
     name: str
     segments: tuple[Segment, ...]
+    switches: tuple[Switches, ...] | None = None
+
+    @property
+    def start(self) -> int:
+        """The first look at it."""
+        return self.segments[0].start
+
+    @property
+    def end(self) -> int:
+        """The last look at it: what it did between this and its end, if it has ended, is not known."""
+        return self.segments[-1].end
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +156,8 @@ class Recording:
             ]
         for thread, seen in zip(data["threads"], self.threads, strict=True):
             thread["segments"] = [[item.start, item.end, item.state, item.cpu, item.queued] for item in seen.segments]
+            if seen.switches is not None:
+                thread["switches"] = [[item.start, item.end, item.number] for item in seen.switches]
         for traced, calls in zip(data["traced"], self.traced, strict=True):
             traced["calls"] = [[call.start, call.end, call.name] for call in calls.calls]
         return {"version": VERSION, **data}
@@ -161,7 +187,13 @@ class Recording:
                     for item in data["processes"]
                 ),
                 threads=tuple(
-                    Thread(item["pid"], item["tid"], item["name"], tuple(Segment(*each) for each in item["segments"]))
+                    Thread(
+                        item["pid"],
+                        item["tid"],
+                        item["name"],
+                        tuple(Segment(*each) for each in item["segments"]),
+                        _read_switches(item.get("switches")),
+                    )
                     for item in data["threads"]
                 ),
                 missing=tuple(data["missing"]),
@@ -174,6 +206,10 @@ class Recording:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise LabError(f"{name} is a damaged recording: {error!r}") from None
+
+
+def _read_switches(found: Sequence[tuple[int, int, int]] | None) -> tuple[Switches, ...] | None:
+    return None if found is None else tuple(Switches(*each) for each in found)
 
 
 def _read_note(time: int, thread: int, kind: str, connection: int, value: int) -> Note:

@@ -20,9 +20,16 @@ _MANY, _PATIENCE = 16, 8
 
 
 class Thread:
-    """One thread, its files, and what was seen: segments of equal state as [start, end, state, cpu, queued]."""
+    """One thread, its files, and what was seen.
 
-    def __init__(self, pid: int, tid: int) -> None:
+    Segments of equal state are [start, end, state, cpu, queued]. A segment may be longer than a round of the scene, so
+    switches are apart from them: [start, end, number] for two looks between which the thread was put on a core.
+
+    Args:
+        absent: when it was not there yet; 0 if that is not known.
+    """
+
+    def __init__(self, pid: int, tid: int, absent: int = 0) -> None:
         root = f"/proc/{pid}/task/{tid}"
         self.pid, self.tid = pid, tid
         self.name = Path(f"{root}/comm").read_text().strip()
@@ -35,17 +42,21 @@ class Thread:
             self.schedule_file = -1
             self.faults.append(f"{root}/schedstat: {error.strerror}: waiting for a core cannot be seen")
         self.segments: list[list[Any]] = []
+        self.switches: list[tuple[int, int, int]] = []
         self.same = 0  # looks that have shown nothing new
-        self.cpu = self.queued = 0
+        self.cpu = self.queued = self.switched = 0
+        self.looked = absent or time.monotonic_ns()
         self.read_schedule()
+        if absent:
+            self.switched = 0
 
-    def read_schedule(self) -> tuple[int, int]:
-        """Return the nanoseconds on a core, and without one, since the last call."""
+    def read_schedule(self) -> tuple[int, int, int]:
+        """Return the nanoseconds on a core, and without one, and how often it was put on one, since the last call."""
         if self.schedule_file < 0:
-            return 0, 0
-        cpu, queued = map(int, os.pread(self.schedule_file, 100, 0).split()[:2])
-        since = cpu - self.cpu, queued - self.queued
-        self.cpu, self.queued = cpu, queued
+            return 0, 0, 0
+        cpu, queued, switched = map(int, os.pread(self.schedule_file, 100, 0).split()[:3])
+        since = cpu - self.cpu, queued - self.queued, switched - self.switched
+        self.cpu, self.queued, self.switched = cpu, queued, switched
         return since
 
     def look(self) -> None:
@@ -57,7 +68,10 @@ class Thread:
         text = os.pread(self.state_file, 400, 0).decode()
         state = text.rpartition(")")[2].split()[0] if ")" in text else text.split()[0]
         now = time.monotonic_ns()
-        cpu, queued = self.read_schedule()
+        cpu, queued, switched = self.read_schedule()
+        if switched:
+            self.switches.append((self.looked, now, switched))
+        self.looked = now
         if self.segments:
             last = self.segments[-1]
             last[1] = now
@@ -100,17 +114,21 @@ class Sampler:
         self.threads: dict[int, Thread] = {}
         self.ended: list[Thread] = []
         self.looks: list[int] = []
+        self.listed = 0  # when all threads were listed last
         self.faults: set[str] = set()
 
     def look(self) -> None:
         """Look at each once."""
         self.looks.append(time.monotonic_ns())
         is_full = len(self.threads) <= _MANY or len(self.looks) % _PATIENCE == 0
+        before, self.listed = self.listed, self.looks[-1] if is_full else self.listed
         found = self.list_threads() if is_full else {tid: thread.pid for tid, thread in self.threads.items()}
         for tid, pid in found.items():
             try:
                 if tid not in self.threads:
-                    self.threads[tid] = Thread(pid, tid)
+                    # /proc may leave out a thread while another one ends: one that was seen before is not new.
+                    is_new = not any(each.tid == tid for each in self.ended)
+                    self.threads[tid] = Thread(pid, tid, before if is_new else 0)
                 if is_full or self.threads[tid].same < _PATIENCE:
                     self.threads[tid].look()
             except OSError as error:
@@ -139,11 +157,15 @@ class Sampler:
 
     def as_json(self) -> dict[str, Any]:
         """Return what was seen."""
-        threads = [*self.ended, *self.threads.values()]
+        seen = [*self.ended, *self.threads.values()]
+        # A kernel that does not count says 0 for all, of a thread that has run too.
+        threads = [
+            [each.pid, each.tid, each.name, each.segments, each.switches if each.switched else None] for each in seen
+        ]
         gaps = sorted(after - before for before, after in pairwise(self.looks))
         return {
-            "threads": [[each.pid, each.tid, each.name, each.segments] for each in threads],
-            "faults": sorted({*self.faults, *(fault for each in threads for fault in each.faults)}),
+            "threads": threads,
+            "faults": sorted({*self.faults, *(fault for each in seen for fault in each.faults)}),
             "machine": os.uname().machine,
             "look": gaps[len(gaps) // 2] if gaps else 0,
         }

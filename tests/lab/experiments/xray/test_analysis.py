@@ -1,6 +1,7 @@
 """What follows from made-up recordings: exactly who waited for whom, and in which words."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from lab.experiments.xray.recording import (
     Client,
     Recording,
     Segment,
+    Switches,
     SystemCall,
     Thread,
     TracedThread,
@@ -29,6 +31,7 @@ from tests.support.made_up_xray import (
     SEQUENTIAL,
     make_process,
     make_recording,
+    make_switches,
     make_thread,
 )
 
@@ -255,11 +258,26 @@ def test_round_in_the_middle_is_chosen_and_late_ones_are_left_out() -> None:
 
 
 def test_recording_is_written_and_read(tmp_path: Path) -> None:
-    recording = make_recording(
-        [make_process(1, list(OWN.values()))], OWN_CLIENTS, [make_thread(1, 3, "rrff")], ["strace: not installed"]
-    )
+    threads = [
+        make_thread(1, 3, "rrff"),
+        replace(make_thread(1, 4, "r"), switches=()),
+        replace(make_thread(1, 5, "r"), switches=make_switches((0, 1, 2), (2, 3, 1))),
+    ]
+    processes = [make_process(1, list(OWN.values()))]
+    recording = make_recording(processes, OWN_CLIENTS, threads, ["strace: not installed"])
     write_recordings(tmp_path / "x.json", [recording, recording])
     assert read_recordings(tmp_path / "x.json") == [recording, recording]
+
+
+def test_switches_of_a_recording_without_them_are_not_known(tmp_path: Path) -> None:
+    """As the lab stored them until 2026-11-29."""
+    recording = make_recording([make_process(1, [SEQUENTIAL])], threads=[make_thread(1, 1, "rr")])
+    data = recording.as_json()
+    del data["threads"][0]["switches"]
+    (tmp_path / "x.json").write_text(json.dumps([data]))
+    (found,) = read_recordings(tmp_path / "x.json")
+    assert found == recording
+    assert found.threads[0].switches is None
 
 
 @pytest.mark.parametrize(
@@ -300,7 +318,17 @@ def test_recordings_are_made_of_what_the_programs_print() -> None:
         "clocks": [[4_999_999_935, 20], [5_000_000_035, 30]],
     }
     looks: dict[str, object] = {
-        "threads": [[9, 102, "python", [[900, 1050, "202", 5, 6], [1060, 1300, "running", 7, 8]]]]
+        "threads": [
+            [
+                9,
+                102,
+                "python",
+                [[900, 1050, "202", 5, 6], [1060, 1300, "running", 7, 8]],
+                # The round is from 1000 to 1200: the first is over, the last has not begun.
+                [[900, 1000, 1], [999, 1010, 2], [1050, 1060, 3], [1199, 1300, 4], [1200, 1300, 5]],
+            ],
+            [9, 103, "python", [[900, 1300, "202", 5, 6]], None],
+        ]
     }
     looks |= {"faults": ["y"], "machine": "x86_64", "look": 10}
     # Its clock is 15 ns less than 5 s ahead of the other one.
@@ -318,7 +346,14 @@ def test_recordings_are_made_of_what_the_programs_print() -> None:
         (900, 102, "CLOSE"),
     ]
     assert found.threads == (
-        Thread(9, 102, "python", (Segment(0, 50, "futex", 5, 6), Segment(60, 200, "running", 7, 8))),
+        Thread(
+            9,
+            102,
+            "python",
+            (Segment(0, 50, "futex", 5, 6), Segment(60, 200, "running", 7, 8)),
+            (Switches(0, 10, 2), Switches(50, 60, 3), Switches(199, 200, 4)),
+        ),
+        Thread(9, 103, "python", (Segment(0, 200, "futex", 5, 6),), None),
     )
     assert found.clients == (Client("A", "PING", 7, 0, 10, (20,), 100, 200),)
     assert [(each.pid, each.has_gil) for each in found.processes] == [(9, True)]

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -258,3 +259,115 @@ def test_sampler_sees_threads_that_come_later() -> None:
     finally:
         release.set()
         late.join()
+
+
+def see_schedule(thread: sampler.Thread, path: Path, *lines: str) -> None:
+    """Let a thread have these lines for its schedstat, one at each look, and look once for each."""
+    made_up = os.open(path, os.O_RDWR | os.O_CREAT)
+    os.dup2(made_up, thread.schedule_file)
+    os.close(made_up)
+    for line in lines:
+        path.write_text(f"{line}\n")
+        thread.look()
+
+
+def test_sampler_notes_how_often_a_thread_was_put_on_a_core_between_two_looks(tmp_path: Path) -> None:
+    seen = sampler.Sampler(os.getpid())
+    thread = seen.threads[1] = sampler.Thread(os.getpid(), threading.get_native_id())
+    see_schedule(thread, tmp_path / "schedstat", "500 7 40")
+    begun = thread.looked
+    thread.switches.clear()
+    see_schedule(thread, tmp_path / "schedstat", "500 7 40", "600 9 41", "600 9 41", "700 9 44", "700 9 46")
+    first, second, third = thread.switches
+    assert [first[2], second[2], third[2]] == [1, 3, 2]
+    # From look to look, in their order; nothing is noted of the two between which there was none.
+    times = [begun, *first[:2], *second[:2], *third[:2]]
+    assert times == sorted(times)
+    assert begun < first[0]
+    assert first[1] < second[0]
+    assert (second[1], third[1]) == (third[0], thread.looked)
+    assert [sum(segment[field] for segment in thread.segments) for field in (3, 4)] == [200, 2]  # as before
+    assert seen.as_json()["threads"][0][4] == thread.switches
+    thread.close()
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_sampler_without_numbers_of_the_kernel_knows_of_no_switches(tmp_path: Path, is_there: bool) -> None:
+    """A kernel without the file; and one that does not keep the numbers, where all are 0."""
+    seen = sampler.Sampler(os.getpid())
+    thread = seen.threads[1] = sampler.Thread(os.getpid(), threading.get_native_id())
+    thread.switched = 0
+    if is_there:
+        thread.cpu = thread.queued = 0
+        see_schedule(thread, tmp_path / "schedstat", "0 0 0", "0 0 0")
+    else:
+        os.close(thread.schedule_file)
+        thread.schedule_file = -1
+        thread.look()
+    assert seen.as_json()["threads"][0][4] is None
+    assert thread.segments
+    thread.close()
+
+
+def test_thread_that_sleeps_is_put_on_a_core_each_time() -> None:
+    times = 20
+    seen = sampler.Sampler(os.getpid())
+    ready, go, done, release = (threading.Event() for _ in range(4))
+
+    def sleep() -> None:
+        ready.set()
+        go.wait()
+        for _ in range(times):
+            time.sleep(0.001)
+        done.set()
+        release.wait()
+
+    sleeper = threading.Thread(target=sleep)
+    sleeper.start()
+    ready.wait()
+    try:
+        look_at_all(seen)
+        assert sleeper.native_id
+        before = len(seen.threads[sleeper.native_id].switches)
+        go.set()
+        done.wait()
+        look_at_all(seen)
+    finally:
+        release.set()
+        sleeper.join()
+    switches = seen.threads[sleeper.native_id].switches[before:]
+    assert sum(number for _, _, number in switches) >= times
+    assert all(start < end for start, end, _ in switches)
+
+
+def look_at_all(seen: sampler.Sampler) -> None:
+    """Look until a look was at each thread: of many, not each is."""
+    for _ in range(sampler._PATIENCE):
+        seen.look()
+
+
+def test_switches_of_a_thread_that_is_new_count_from_its_beginning() -> None:
+    """And those of one that was there before the first look do not: nor if /proc has left it out once."""
+    seen = sampler.Sampler(os.getpid())
+    release = threading.Event()
+    # So many that not each look lists them.
+    *others, late = threads = [threading.Thread(target=release.wait) for _ in range(sampler._MANY + 2)]
+    for each in others:
+        each.start()
+    try:
+        look_at_all(seen)
+        last = seen.listed
+        late.start()
+        look_at_all(seen)
+        old, new = (seen.threads[each.native_id or 0] for each in (others[0], late))
+        assert [start for start, _, _ in new.switches][:1] == [last]
+        assert sum(number for _, _, number in new.switches) == new.switched > 0
+        assert sum(number for _, _, number in old.switches) < old.switched
+        seen.ended.append(seen.threads.pop(new.tid))
+        look_at_all(seen)
+        again = seen.threads[new.tid]
+        assert sum(number for _, _, number in again.switches) < again.switched
+    finally:
+        release.set()
+        for each in threads:
+            each.join()
