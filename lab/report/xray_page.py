@@ -7,7 +7,7 @@ from lab.experiments.xray.analysis import SHORTEST, Analysis, Lane, State
 from lab.experiments.xray.calls import sum_up
 from lab.experiments.xray.recording import Recording
 from lab.experiments.xray.scenes import SCENES
-from lab.experiments.xray.sentences import conclude, describe_tracing, explain, show_ms
+from lab.experiments.xray.sentences import conclude, describe_switches, describe_tracing, explain, show_ms
 from lab.report.html import load_template
 from lab.report.xray_svg import NARROW, PATTERNS, STYLE, WIDE, Shared, describe, draw, measure_label
 
@@ -71,6 +71,7 @@ def render(recordings: Sequence[Recording], *, missing: Mapping[str, str]) -> st
         style=STYLE,
         patterns=PATTERNS,
         is_traced=any(each.traced for each in recordings),
+        is_switched=any(thread.switches is not None for each in recordings for thread in each.threads),
         missing=missing,
         clock=f"All of them read one clock, CLOCK_MONOTONIC, which takes {error} ns." if error else "",
         date=recordings[0].date if recordings else "",
@@ -99,6 +100,8 @@ def _make_section(analysis: Analysis, end: int, label: int, shared: Shared) -> _
 def _list_words(lane: Lane) -> Sequence[str]:
     told = (span for span in lane.spans if span.state not in (State.CONNECTED, State.IDLE))
     words = [describe(span) for span in told if span.end - span.start >= SHORTEST]
+    if switches := describe_switches(lane):
+        words.append(switches)
     if lane.calls:
         sums = [f"{name} {number} times, {show_ms(took)}" for name, number, took in sum_up(lane.calls)]
         words.append(f"system calls: {'; '.join(sums)}")

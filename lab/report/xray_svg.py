@@ -10,12 +10,13 @@ from html import escape
 
 from lab.experiments.xray.analysis import Analysis, Edge, Lane, Mark, Span, State
 from lab.experiments.xray.calls import Activity, Stretch
-from lab.experiments.xray.sentences import conclude, explain, show_ms
+from lab.experiments.xray.sentences import conclude, describe_switches, explain, show_ms
 from lab.report.charts.scale import Scale
 
 _LANE, _BAR, _GAP, _TOP, _AXIS = 26, 18, 10, 8, 26
 # The row of system calls below a bar: how far below its top the middle is, and what it adds to the lane.
 _CALLS, _CALLS_ROOM = 22, 7
+_SWITCHES = 21  # how far below the row is that shows when a thread was put on a core, without system calls
 _LETTER = 6.2  # the width of a character, in pixels
 # The widths of the two pictures of a page; below the third, names stand above the lanes.
 WIDE, NARROW, _NARROW = 1000, 360, 600
@@ -61,6 +62,7 @@ STYLE = """
 .running{stroke:#009e73}.sleeping{stroke:#56b4e9}.computing{stroke:#e0701b}.sending{stroke:#cc79a7}
 .reading{stroke:#dcd3e0}.gil,.lock,.core{stroke:url(#needs)}.bars path{stroke-width:18;fill:none}
 .bars .silent{stroke-width:4}.bars .thin{stroke-width:5}.bar{fill:#111;font-size:11px}
+.bars .on{stroke:var(--ink,#1c1e21);stroke-width:3}
 .arrow{fill:none;stroke:var(--bad,#b3261e);stroke-width:1.6}.head{fill:var(--bad,#b3261e)}
 .grid{stroke:var(--line,#e3e4e6)}.name{fill:var(--ink,#1c1e21)}.soft{fill:var(--soft,#5c6370);text-anchor:middle}
 .mark{stroke:var(--ink,#1c1e21);stroke-width:1.6;fill:none}text{font:12px system-ui,sans-serif}
@@ -231,6 +233,11 @@ def _draw_lane(lane: Lane, frame: _Frame, top: float) -> Iterator[str]:
     yield from _draw_bars(bars, frame, top + _BAR / 2)
     calls = [(f"{CALL_CLASSES[call.activity]} thin", call) for call in lane.calls]
     yield from _draw_bars(calls, frame, top + _CALLS)
+    if lane.switches:
+        y = top + _SWITCHES + (_CALLS_ROOM if lane.calls else 0)
+        # Whole pixels: from one look to the next there are many.
+        places = [(round(frame.scale.place(each.start)), round(frame.scale.place(each.end))) for each in lane.switches]
+        yield _make_path("on", "".join(_draw_line(*line, y) for line in _join(places)), describe_switches(lane), frame)
 
 
 def _draw_marks(analysis: Analysis, frame: _Frame) -> Iterator[str]:

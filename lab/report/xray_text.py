@@ -38,6 +38,7 @@ _CALLS: Mapping[Activity, str] = {
     Activity.RUN: "=",
 }
 _KERNEL = "  system calls"
+_SWITCHED = "*"
 _MARKS = {"sent": "<", "answered": ">", "closed": "x"}
 _MEANINGS = (
     ("_", "in the backlog: connected, as the client sees it"),
@@ -54,6 +55,7 @@ _MEANINGS = (
     ("=", "runs"),
     (">", "the reply has arrived"),
     ("x", "the client closes"),
+    (_SWITCHED, "so many times the kernel put this thread on a core"),
 )
 _LABEL = 22
 
@@ -70,21 +72,26 @@ def render(analysis: Analysis, width: int) -> str:
 
 def draw(analysis: Analysis, width: int) -> str:
     """Return the lanes and the axis."""
-    columns = _count_columns(analysis, width)
-    label = width - columns
+    label, columns = _divide(analysis, width)
     end = analysis.recording.end
     lines = []
     for lane in analysis.lanes:
-        lines.append(_shorten(lane.name, label) + draw_lane(lane, end, columns).rstrip())
+        row = _shorten(lane.name, label) + draw_lane(lane, end, columns) + _show_switches(lane)
+        lines.append(row.rstrip())
         if lane.calls:
             lines.append(_shorten(_KERNEL, label) + draw_calls(lane, end, columns).rstrip())
     return "\n".join([*lines, " " * label + _draw_axis(end, columns)])
 
 
-def _count_columns(analysis: Analysis, width: int) -> int:
-    """Return how many columns are left beside the names."""
+def _divide(analysis: Analysis, width: int) -> tuple[int, int]:
+    """Return how many columns the names have, and the time axis: what is left beside the numbers at its end."""
     names = [lane.name for lane in analysis.lanes] + [_KERNEL for lane in analysis.lanes if lane.calls]
-    return width - min(_LABEL, max(map(len, names))) - 2
+    label = min(_LABEL, max(map(len, names))) + 2
+    return label, width - label - max(len(_show_switches(lane)) for lane in analysis.lanes)
+
+
+def _show_switches(lane: Lane) -> str:
+    return "" if lane.switched is None else f" {lane.switched}{_SWITCHED}"
 
 
 def draw_lane(lane: Lane, end: int, columns: int) -> str:
@@ -154,8 +161,9 @@ def make_legend(analyses: Iterable[Analysis], width: int) -> str:
     calls: set[str] = set()
     for analysis in analyses:
         for lane in analysis.lanes:
-            used |= {*draw_lane(lane, analysis.recording.end, _count_columns(analysis, width))}
-            calls |= {*draw_calls(lane, analysis.recording.end, _count_columns(analysis, width))}
+            _, columns = _divide(analysis, width)
+            used |= {*draw_lane(lane, analysis.recording.end, columns), *_show_switches(lane)[-1:]}
+            calls |= {*draw_calls(lane, analysis.recording.end, columns)}
     lines = [f"{character}   {meaning}" for character, meaning in _MEANINGS if character in used]
     lines += [
         f"{character}   in a row of system calls: {activity}"

@@ -36,12 +36,24 @@ def _list_events(analysis: Analysis, pid: int) -> Iterator[dict[str, Any]]:
             yield {"ph": "X", "name": named, "cat": "state", "pid": pid, "tid": row, **times}
         if lane.calls:
             yield from _list_calls(lane, pid, row + _CALLS)
+        yield from _list_switches(lane, pid)
         for mark in lane.marks:
             yield {"ph": "i", "s": "t", "name": mark.name, "pid": pid, "tid": row, "ts": mark.time / 1e3}
     for number, edge in enumerate(analysis.edges):
         flow = {"cat": "wait", "name": f"{edge.waiter} waits for {edge.holder}", "id": pid * 1000 + number, "pid": pid}
         yield {"ph": "s", **flow, "tid": rows[edge.lane], "ts": edge.start / 1e3}
         yield {"ph": "f", "bp": "e", **flow, "tid": rows[edge.waiter], "ts": edge.end / 1e3}
+
+
+def _list_switches(lane: Lane, pid: int) -> Iterator[dict[str, Any]]:
+    """Give a counter: how often the thread was put on a core from one look to the next."""
+    counter = {"ph": "C", "name": f"{lane.name}: put on a core", "pid": pid}
+    switches = lane.switches or ()
+    starts = {each.start for each in switches}
+    for each in switches:
+        yield {**counter, "ts": each.start / 1e3, "args": {"times": each.number}}
+        if each.end not in starts:
+            yield {**counter, "ts": each.end / 1e3, "args": {"times": 0}}
 
 
 def _list_calls(lane: Lane, pid: int, row: int) -> Iterator[dict[str, Any]]:

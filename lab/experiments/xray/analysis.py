@@ -14,7 +14,7 @@ from enum import StrEnum
 from itertools import pairwise
 
 from lab.experiments.xray.calls import Stretch, list_stretches
-from lab.experiments.xray.recording import Client, Recording, Segment, Thread
+from lab.experiments.xray.recording import Client, Recording, Segment, Switches, Thread
 from services.protocol.trace import Kind, Note
 
 # Shorter waits are those of a machine, not of a model: a switch between threads, a system call.
@@ -77,6 +77,7 @@ class Lane:
         is_client: whether it is a client's; else a thread's of the server.
         key: of a thread.
         calls: its system calls and what is between them, if strace was attached.
+        thread: what the kernel shows of it, if anything.
     """
 
     name: str
@@ -85,6 +86,19 @@ class Lane:
     marks: tuple[Mark, ...] = ()
     key: LaneKey = (0, 0)
     calls: tuple[Stretch, ...] = ()
+    thread: Thread | None = None
+
+    @property
+    def switches(self) -> Sequence[Switches]:
+        """How often the thread was put on a core, from look to look."""
+        return (self.thread and self.thread.switches) or ()
+
+    @property
+    def switched(self) -> int | None:
+        """How often the thread was put on a core while it was looked at; None if not known."""
+        if self.thread is None or self.thread.switches is None:
+            return None
+        return sum(each.number for each in self.thread.switches)
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +280,7 @@ class Analysis:
             thread = self.threads.get(key)
             spans = self._refine(key, base, thread) if thread else base
             joined = tuple(_join(_fill(spans, self.recording.end, State.IDLE)))
-            yield Lane(names[key], False, joined, key=key, calls=traced.get(key[1], ()))
+            yield Lane(names[key], False, joined, key=key, calls=traced.get(key[1], ()), thread=thread)
 
     def _list_base(self, key: LaneKey) -> Iterator[Span]:
         """Give what the notes alone prove of a thread."""

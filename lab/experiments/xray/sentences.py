@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from lab.experiments.xray.analysis import SHORTEST, Analysis, Edge, State
-from lab.experiments.xray.recording import Recording
+from lab.experiments.xray.analysis import SHORTEST, Analysis, Edge, Lane, State
+from lab.experiments.xray.recording import Recording, Thread
 
 _VERBS = {
     State.SLEEPING: "slept for",
@@ -19,6 +19,18 @@ def show_ms(nanoseconds: float) -> str:
     """Return milliseconds with as many digits as can be trusted."""
     value = nanoseconds / 1e6
     return f"{value:.1f} ms" if value < 9.95 else f"{value:.0f} ms"
+
+
+def show_times(number: int) -> str:
+    """Return how often."""
+    return "once" if number == 1 else f"{number} times"
+
+
+def describe_switches(lane: Lane) -> str:
+    """Return how often a thread was put on a core while it was looked at; empty if that is not known."""
+    if lane.thread is None or lane.switched is None:
+        return ""
+    return f"put on a core {show_times(lane.switched)} in {show_ms(lane.thread.end - lane.thread.start)}"
 
 
 def conclude(analysis: Analysis) -> str:
@@ -37,9 +49,9 @@ def describe_tracing(recording: Recording) -> str:
     if not recording.traced:
         return ""
     return (
-        "The system calls are from strace, which stops a thread at each: times are longer than without it. "
-        f"Its clock is aligned with that of the lanes to within {recording.misaligned / 1000:.1f} \u00b5s. "
-        "It shows no context switches: lab xray --count counts them."
+        "The system calls are from strace, which stops a thread at each: times are longer than without it, and context "
+        "switches are more. "
+        f"Its clock is aligned with that of the lanes to within {recording.misaligned / 1000:.1f} \u00b5s."
     )
 
 
@@ -66,8 +78,9 @@ def _explain_waits(analysis: Analysis) -> Iterator[str]:
             continue
         if all(edge.via == "GIL" for edge in edges):
             holder = edges[0].holder
-            yield f"{client.name} waited {waited}: the thread of {holder} computed, and held the GIL." + _corroborate(
-                analysis, client.name
+            yield (
+                f"{client.name} waited {waited}: the thread of {holder} computed, and held the GIL."
+                f"{_corroborate(analysis, client.name)}{_compare_switches(analysis, edges)}"
             )
             continue
         # Of the same kind, one behind the other: a reply is sent in many pieces.
@@ -93,6 +106,38 @@ def _name_holder(analysis: Analysis, client: str) -> str:
 def _corroborate(analysis: Analysis, client: str) -> str:
     seen = _measure(analysis, client, State.GIL)
     return f" The kernel shows {show_ms(seen)} of it as a wait for a lock (futex)." if seen >= SHORTEST else ""
+
+
+def _compare_switches(analysis: Analysis, edges: Sequence[Edge]) -> str:
+    """Return how often the kernel turned to each of two threads while one held the GIL; empty if that is not known."""
+    first = edges[0]
+    times = [(edge.start, edge.end) for edge in edges if (edge.holder, edge.lane) == (first.holder, first.lane)]
+    of_holder, of_waiter = (
+        _count_switches(analysis.threads.get(key), times) if key else ""
+        for key in (first.lane, analysis.lane_of(first.waiter))
+    )
+    if not of_holder or not of_waiter:
+        return ""
+    holder, waiter = first.holder, first.waiter
+    return f" Meanwhile the thread of {holder} was put on a core {of_holder}, and that of {waiter} {of_waiter}."
+
+
+def _count_switches(thread: Thread | None, times: Sequence[tuple[int, int]]) -> str:
+    """Return how often a thread was put on a core in these times; empty if nothing is known of it.
+
+    A look that is in part outside of them may have all of its number there, or none.
+    """
+    if thread is None or thread.switches is None:
+        return ""
+    least = most = 0
+    for each in thread.switches:
+        if any(start <= each.start and each.end <= end for start, end in times):
+            least += each.number
+        if any(each.start < end and start < each.end for start, end in times):
+            most += each.number
+    if any(end > thread.end for _, end in times):
+        return f"at least {show_times(least)}" if least else ""
+    return show_times(most) if least == most else f"{least} to {most} times"
 
 
 def _measure(analysis: Analysis, client: str, state: State) -> int:

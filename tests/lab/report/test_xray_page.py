@@ -17,8 +17,10 @@ from tests.support.made_up_xray import (
     MS,
     OWN,
     SEQUENTIAL,
+    make_kernel,
     make_process,
     make_recording,
+    make_switches,
 )
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -30,6 +32,8 @@ CALLS = (
     SystemCall(24 * MS, 33 * MS, "recvfrom"),
 )
 TRACED = replace(CHAIN, traced=(TracedThread(1, CALLS), TracedThread(2, CALLS)), misaligned=1_240)
+(KERNEL,) = make_kernel((0, 35, "recvfrom", 0))
+SWITCHED = replace(CHAIN, threads=(replace(KERNEL, switches=make_switches((0, 1, 3), (1, 2, 2), (22, 23, 1))),))
 LOOPED = make_recording([make_process(1, [LOOP])], LOOP_CLIENTS)
 
 
@@ -192,6 +196,48 @@ def test_system_calls_have_a_row_below_their_thread() -> None:
     assert "aligned with that of the lanes to within 1.2 µs" in page
     assert "the system calls of a thread, and what is between them" in page
     assert "the system calls of a thread" not in render([CHAIN], missing={})
+
+
+def test_switches_have_a_row_below_their_thread() -> None:
+    picture = parse(SWITCHED)
+    assert list_titles(picture, "on") == ["put on a core 6 times in 35 ms"]
+    (row,) = [each for each in picture.iter() if each.get("class") == "on"]
+    (thread,) = [each for each in picture.iter() if each.get("class") == "name" and each.text == "thread"]
+    top = float(thread.get("y", 0)) - 14
+    scale = (1000 - 8 - measure_label(Analysis(CHAIN))) / CHAIN.end
+    # Neighbours are one line, from the first look to the last, in whole pixels.
+    lines = list_lines(row.get("d", ""))
+    assert [y for _, y, _ in lines] == [top + 21] * 2
+    ends = [end for x, _, length in lines for end in (x, x + length)]
+    assert ends == [measure_label(Analysis(CHAIN)) + round(time * MS * scale) for time in (0, 2, 22, 23)]
+    calls = parse(replace(SWITCHED, traced=TRACED.traced))
+    (below,) = [each for each in calls.iter() if each.get("class") == "on"]
+    assert list_lines(below.get("d", ""))[0][1] == top + 28  # below the row of system calls
+    page = render([SWITCHED], missing={})
+    assert "<dd>put on a core 6 times in 35 ms</dd>" in page
+    assert "the kernel put the thread on a core" in page
+
+
+def test_page_of_unknown_switches_does_not_speak_of_them() -> None:
+    unknown = replace(SWITCHED, threads=tuple(replace(each, switches=None) for each in SWITCHED.threads))
+    assert not list_titles(parse(unknown), "on")
+    assert "on a core" not in render([unknown], missing={})
+    never = replace(SWITCHED, threads=tuple(replace(each, switches=()) for each in SWITCHED.threads))
+    assert not list_titles(parse(never), "on")
+    assert "<dd>put on a core 0 times in 35 ms</dd>" in render([never], missing={})
+
+
+def test_trace_has_a_counter_of_switches_for_each_thread() -> None:
+    """It has the number for the time between two looks, and is 0 where there was none."""
+    counts = [event for event in make_trace([CHAIN, SWITCHED])["traceEvents"] if event["ph"] == "C"]
+    assert {(event["pid"], event["name"]) for event in counts} == {(2, "thread: put on a core")}
+    assert [(event["ts"], event["args"]) for event in counts] == [
+        (0, {"times": 3}),
+        (1000, {"times": 2}),
+        (2000, {"times": 0}),
+        (22_000, {"times": 1}),
+        (23_000, {"times": 0}),
+    ]
 
 
 def test_trace_has_the_system_calls_below_their_thread() -> None:

@@ -118,5 +118,9 @@ def test_conclusion_is_what_the_order_of_events_proves(lab: Processes, name: str
             assert len(set(places.values())) == 1
             assert {(holder, via) for holder, _, via in concluded} <= {("B", "thread")}
     assert recording.threads, recording.missing
+    # Its last moments are not seen if it ends before the next look, but it has begun.
+    of_clients = [lane for lane in analysis.lanes if lane.thread and lane.key in places.values()]
+    assert of_clients
+    assert all(lane.switched for lane in of_clients)
     for lane in analysis.lanes:
         assert sum(span.end - span.start for span in lane.spans) == recording.end
