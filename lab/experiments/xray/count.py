@@ -66,19 +66,31 @@ class Cost:
 
 
 def count_calls(calls: Sequence[Call], begin: int, end: int, requests: int) -> tuple[dict[str, float], float]:
-    """Return the calls by name, and the bytes copied, for each request of a leg."""
-    inside = [call for call in calls if _is_inside(call, begin, end)]
+    """Return the calls by name, and the bytes copied, for each request of a leg.
+
+    Args:
+        calls: those of a thread in their order, as `parse_log` gives them.
+        begin, end: by CLOCK_REALTIME, in nanoseconds.
+    """
+    inside = [call for call, time in _list_times(calls) if begin <= time <= end + _AFTER]
     names = Counter(call.name for call in inside)
     copied = sum(max(0, call.result) for call in inside if _RECEIVING.match(call.name) or _SENDING.match(call.name))
     return {name: number / requests for name, number in names.most_common()}, copied / requests
 
 
-def _is_inside(call: Call, begin: int, end: int) -> bool:
-    # A call counts when it returns, as many wait for the client: what the server does after its last reply belongs to
-    # it, and the wait for one more request returns later. One that sends counts when it begins, as the client may have
-    # the bytes long before the call returns: on a busy machine, its process has to wait for a core.
-    time = call.start if _SENDING.match(call.name) else call.end
-    return call.end is not None and time is not None and begin <= time <= end + _AFTER
+def _list_times(calls: Sequence[Call]) -> Iterator[tuple[Call, int]]:
+    """Give the calls that have returned, each with the time at which it counts.
+
+    Many wait for the client, so it is when a call has returned: what the server does after its last reply belongs to
+    it, and the wait for one more request returns later. On a busy machine strace itself waits for a core. Where this is
+    between its two looks at the clock, a call seems to return too early; so it has returned when the thread's next one
+    begins. One that sends counts when it begins: the client may have the bytes long before.
+    """
+    next_start: dict[int, int] = {}
+    for call in reversed(calls):
+        if call.end is not None:
+            yield call, call.start if _SENDING.match(call.name) else next_start.get(call.thread, call.end)
+        next_start[call.thread] = call.start
 
 
 def count_switches(looks: Sequence[tuple[int, Mapping[str, int]]], begin: int, end: int, requests: int) -> float | None:

@@ -53,18 +53,35 @@ def test_log_of_strace_is_read() -> None:
 
 
 def test_calls_and_bytes_of_a_leg_are_counted() -> None:
-    returned = [
-        (9, "recvfrom", 500),
-        (10, "recvfrom", 6),
-        (15, "sendto", 7),
-        (16, "epoll_wait", 1),
-        (20, "recvfrom", 6),
-        (21, "recvfrom", -1),
-        (22, "sendto", 7),
-        (10 * SECOND, "recvfrom", 500),
+    calls = [
+        Call(1, "recvfrom", 5, 6, 500),
+        Call(1, "sendto", 8, 9, 500),  # of the warm-up
+        Call(1, "recvfrom", 9, 10, 6),
+        Call(1, "sendto", 15, 15, 7),
+        Call(1, "epoll_wait", 16, 17, 1),
+        Call(1, "recvfrom", 20, 20, 6),
+        Call(2, "recvfrom", 3, 9, 500),  # another thread goes on before the leg
+        Call(2, "sendto", 9, 12, 500),
+        Call(1, "recvfrom", 21, 21, -1),
+        Call(1, "sendto", 22, 22, 7),
+        Call(1, "recvfrom", 23, SECOND, 500),
+        Call(1, "close", SECOND, SECOND, 0),
+        Call(1, "accept4", SECOND, None),
     ]
-    calls = [Call(1, name, end, end, result) for end, name, result in returned] + [Call(1, "recvfrom", 22, None)]
     assert count_calls(calls, 10, 22, 2) == ({"recvfrom": 1.5, "sendto": 1.0, "epoll_wait": 0.5}, 13.0)
+
+
+def test_call_has_returned_when_its_thread_goes_on() -> None:
+    """strace had no core between its two looks at the clock, for 10 and for 900 ms: both waits seem to end too early."""
+    ms = SECOND // 1000
+    begin, end = 1000 * ms, 1100 * ms
+    calls = [
+        Call(1, "recvfrom", begin - 150 * ms, begin - 10 * ms, 6),
+        Call(1, "sendto", begin + 1, begin + 1, 7),
+        Call(1, "recvfrom", end + 1, end + 2, 0),
+        Call(1, "close", end + 900 * ms, end + 900 * ms, 0),
+    ]
+    assert count_calls(calls, begin, end, 1) == ({"sendto": 1.0, "recvfrom": 1.0}, 13.0)
 
 
 def ended(end: int, name: str, result: int) -> Call:
@@ -75,7 +92,12 @@ def ended(end: int, name: str, result: int) -> Call:
 def test_calls_after_the_last_reply_belong_to_it_for_half_of_the_pause() -> None:
     """The server still has to wait for the next request; that of the next leg comes after a whole pause."""
     half = int(exchanges.SETTLE / 2 * SECOND)
-    calls = [ended(22, "sendto", 7), ended(22 + half, "epoll_wait", 1), ended(23 + half, "recvfrom", 6)]
+    calls = [
+        Call(1, "sendto", 22, 22, 7),
+        Call(1, "epoll_wait", 22, 22 + half, 1),
+        Call(1, "recvfrom", 22 + half, 23 + half, 6),
+        Call(1, "close", 23 + half, 23 + half),
+    ]
     assert count_calls(calls, 10, 22, 1) == ({"sendto": 1.0, "epoll_wait": 1.0}, 7.0)
 
 
