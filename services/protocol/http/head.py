@@ -323,7 +323,6 @@ class HeadReader:
                 raise HttpError(400, "more than one empty line before a request")
             self._skipped = True
             self._position += 2
-            self._unseen = max(self._unseen - 2, 0)
             return self.next_head()
         self._check_part()
         self._unseen = max(len(buffer) - self._position - 3, 0)

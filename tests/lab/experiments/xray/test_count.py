@@ -72,7 +72,7 @@ def test_calls_and_bytes_of_a_leg_are_counted() -> None:
 
 
 def test_call_has_returned_when_its_thread_goes_on() -> None:
-    """strace had no core between its two looks at the clock, for 10 and for 900 ms: both waits seem to end too early."""
+    """strace had no core between its two looks at the clock, for 10 and 900 ms: both waits seem to end early."""
     ms = SECOND // 1000
     begin, end = 1000 * ms, 1100 * ms
     calls = [

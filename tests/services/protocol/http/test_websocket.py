@@ -174,6 +174,14 @@ def test_work(opened: Connection, pull: Callable[..., Outcome]) -> None:
         opened.receive_digest(b"digest")
 
 
+def test_work_that_is_asked_for_in_fragments_comes_before_what_is_behind_it(opened: Connection) -> None:
+    word = frame(TEXT, b"SLEEP", bits=0) + frame(CONTINUATION, b" 250")
+    opened.receive_data(word + frame(TEXT, b"PING"))
+    assert next_event(opened) == Wait(0.25)
+    assert next_event(opened) == Send(b"\x81\x02OK")
+    assert next_event(opened) == Send(b"\x81\x04PONG")
+
+
 @pytest.mark.parametrize(
     "word", [b"SLEEP", b"SLEEP ", b"SLEEP x", b"SLEEP -1", b"SLEEP 60001", b"BURN 1e3", b"BLOB 99999999999999999999"]
 )
