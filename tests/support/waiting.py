@@ -8,12 +8,18 @@ T = TypeVar("T")
 
 
 def wait_until(condition: Callable[[], T], seconds: float = 60) -> T:
-    """Return the result of a condition as soon as it is true; fail after a timeout."""
+    """Return the result of a condition as soon as it is true; fail after a timeout.
+
+    At most a quarter of the time goes into the condition, which may start a process or ask an engine.
+    """
     deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.02)
-    return found
+    while True:
+        begin = time.monotonic()
+        if found := condition():
+            return found
+        end = time.monotonic()
+        assert end < deadline, "it never came"
+        time.sleep(max(0.02, 3 * (end - begin)))
 
 
 def settled(look: Callable[[], T], unit: float, times: int = 4) -> T:
