@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from pathlib import Path
 from uuid import uuid4
 
 import docker
@@ -136,6 +137,32 @@ def run_here(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
         return main._run()
 
     return run
+
+
+@pytest.fixture
+def lab_here(run_here: Callable[..., int], capfd: pytest.CaptureFixture[str]) -> Lab:
+    """Run the command as `lab` does, in this process, which saves half a second of CPU each time.
+
+    Not for an `up` of processes: they would be children of this process.
+    """
+
+    def run(*arguments: str, environ: dict[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
+        capfd.readouterr()
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in (environ or {}).items():
+                patch.setenv(name, value)
+            code = run_here(*arguments)
+        return subprocess.CompletedProcess(arguments, code, *capfd.readouterr())
+
+    return run
+
+
+def copy_catalogue(folder: Path, override: str) -> Path:
+    """Copy the project's compose file, and put an override beside it."""
+    path = folder / "compose.yaml"
+    path.write_text((ROOT / "compose.yaml").read_text().replace("context: .", f"context: {ROOT}"))
+    path.with_name("compose.override.yaml").write_text(override)
+    return path
 
 
 def run_once(image: str, *command: str, options: Sequence[str] = ()) -> str:

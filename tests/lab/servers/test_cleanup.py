@@ -137,19 +137,19 @@ class TestEngineAway:
     COMMANDS = (["down"], ["ls"], ["up", "plain_socket"], ["logs"], ["logs", "plain_socket"], ["clean"])
 
     @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-    def test_backend_docker(self, lab: Lab, home: Path, command: list[str]) -> None:
-        done = lab("--backend", "docker", "--project", "mine", *command, environ=AWAY)
+    def test_backend_docker(self, lab_here: Lab, home: Path, command: list[str]) -> None:
+        done = lab_here("--backend", "docker", "--project", "mine", *command, environ=AWAY)
         assert (done.returncode, done.stdout) == (2, "")
         assert "start the engine at DOCKER_HOST=unix:///nonexistent/docker.sock, or unset DOCKER_HOST" in done.stderr
         assert done.stderr.count("\n") == 1
         assert ("remain" in done.stderr) == (command[0] in ("down", "clean"))
 
     @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-    def test_lab_of_containers_needs_an_engine(self, lab: Lab, home: Path, command: list[str]) -> None:
+    def test_lab_of_containers_needs_an_engine(self, lab_here: Lab, home: Path, command: list[str]) -> None:
         mark = find_mark("mine")
         mark.parent.mkdir(mode=0o700)
         mark.touch()
-        done = lab("--project", "mine", *command, environ=AWAY)
+        done = lab_here("--project", "mine", *command, environ=AWAY)
         assert (done.returncode, done.stdout) == (2, "")
         ends = command[0] in ("down", "clean")
         assert ("lab: the containers of project mine remain, as " if ends else "lab: project mine was started in") in (
@@ -159,28 +159,28 @@ class TestEngineAway:
         assert mark.exists()
 
     @pytest.mark.parametrize("command", ["down", "clean"])
-    def test_nothing_is_known(self, lab: Lab, home: Path, command: str) -> None:
-        done = lab("--project", "mine", command, environ=AWAY)
+    def test_nothing_is_known(self, lab_here: Lab, home: Path, command: str) -> None:
+        done = lab_here("--project", "mine", command, environ=AWAY)
         assert done.returncode == 2
         assert done.stderr.startswith("lab: containers, if there are any, of project mine remain, as ")
 
     @pytest.mark.parametrize("command", ["down", "clean"])
-    def test_lab_of_processes_needs_no_engine(self, lab: Lab, home: Path, command: str) -> None:
+    def test_lab_of_processes_needs_no_engine(self, lab: Lab, lab_here: Lab, home: Path, command: str) -> None:
         start(lab, "mine")
-        done = lab("--project", "mine", command, environ=AWAY)
+        done = lab_here("--project", "mine", command, environ=AWAY)
         assert (done.returncode, done.stderr) == (0, "")
         assert not runtime_directory("mine").exists()
-        assert lab("--backend", "process", "--project", "mine", command, environ=AWAY).returncode == 0
+        assert lab_here("--backend", "process", "--project", "mine", command, environ=AWAY).returncode == 0
 
-    def test_processes_are_taken_down_without_an_engine(self, lab: Lab, home: Path) -> None:
+    def test_processes_are_taken_down_without_an_engine(self, lab: Lab, lab_here: Lab, home: Path) -> None:
         start(lab, "mine")
         find_mark("mine").touch()
-        done = lab("--project", "mine", "down", environ=AWAY)
+        done = lab_here("--project", "mine", "down", environ=AWAY)
         assert (done.returncode, "the containers of project mine remain" in done.stderr) == (2, True)
         assert not runtime_directory("mine").exists()
 
-    def test_missing_client_means_no_containers(self, lab: Lab, home: Path) -> None:
-        done = lab("--project", "mine", "down", environ={"PATH": "/nonexistent"})
+    def test_missing_client_means_no_containers(self, lab_here: Lab, home: Path) -> None:
+        done = lab_here("--project", "mine", "down", environ={"PATH": "/nonexistent"})
         assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -205,35 +205,35 @@ class TestContainers:
     pytestmark = DOCKER
 
     def test_clean_leaves_other_projects(
-        self, lab: Lab, volumes: Callable[..., str], find_of_project: Callable[[str], list[str]]
+        self, lab_here: Lab, volumes: Callable[..., str], find_of_project: Callable[[str], list[str]]
     ) -> None:
         own, other = f"t{uuid4().hex[:8]}", f"t{uuid4().hex[:8]}"
         for project in (own, f"{own}-tour", other):
             volumes(project, lab_part="sockets")
         assert {own, f"{own}-tour", other} <= set(find_projects())
-        done = lab("--project", own, "clean")
+        done = lab_here("--project", own, "clean")
         assert (done.returncode, done.stdout) == (0, f"removed {own} (docker)\nremoved {own}-tour (docker)\n")
         assert not find_of_project(own)
         assert len(find_of_project(other)) == 1
         remove(Everything((), (other,), (), engine_is_away=False), Catalogue.load())
         assert not find_of_project(other)
 
-    def test_clean_all_lists_the_labs_of_the_engine(self, lab: Lab, volumes: Callable[..., str]) -> None:
+    def test_clean_all_lists_the_labs_of_the_engine(self, lab_here: Lab, volumes: Callable[..., str]) -> None:
         project = f"t{uuid4().hex[:8]}"
         volumes(project, lab_part="sockets")
-        done = lab("clean", "--all")
+        done = lab_here("clean", "--all")
         assert done.returncode == 2
         assert f"\n  {project} (docker)\n" in done.stdout
         assert project in find_projects()
 
     @pytest.mark.parametrize("command", ["down", "clean"])
     def test_project_of_another_program_is_left_alone(
-        self, lab: Lab, volumes: Callable[..., str], find_of_project: Callable[[str], list[str]], command: str
+        self, lab_here: Lab, volumes: Callable[..., str], find_of_project: Callable[[str], list[str]], command: str
     ) -> None:
         """A project of another program is not removed if it is named by mistake."""
         project = f"t{uuid4().hex[:8]}"
         name = volumes(project, lab_other="x")
-        done = lab("--project", project, command)
+        done = lab_here("--project", project, command)
         assert (done.returncode, f"volume {name} has no label of the lab's" in done.stderr) == (2, True)
         assert find_of_project(project) == [name]
 
@@ -247,12 +247,17 @@ class TestContainers:
         assert not purge(docker_project)
 
     def test_lab_on_both_backends_is_taken_down_on_both(
-        self, lab: Lab, home: Path, volumes: Callable[..., str], find_of_project: Callable[[str], list[str]]
+        self,
+        lab: Lab,
+        lab_here: Lab,
+        home: Path,
+        volumes: Callable[..., str],
+        find_of_project: Callable[[str], list[str]],
     ) -> None:
         project = f"t{uuid4().hex[:8]}"
         volumes(project, lab_part="sockets")
         start(lab, project)
-        done = lab("--project", project, "down")
+        done = lab_here("--project", project, "down")
         assert (done.returncode, done.stdout) == (0, "")
         assert not find_of_project(project)
         assert not runtime_directory(project).exists()

@@ -16,7 +16,6 @@ import docker
 import pytest
 
 from lab.base.messages import build
-from lab.base.paths import ROOT
 from lab.report.tour import SHOWN, WIDE, make_list, mark_lines, show
 from lab.servers.ca import create_ca, issue
 from lab.servers.docker.cleanup import purge
@@ -28,6 +27,7 @@ from lab.tour.normalise import normalise, normalise_text
 from lab.tour.recorder import Recorder
 from lab.tour.registry import RegistryError, read_exhibit
 from lab.tour.runner import ExhibitRun, Failure
+from tests.lab.conftest import copy_catalogue
 
 Lab = Callable[..., "CompletedProcess[str]"]
 Find = Callable[[str], list[str]]
@@ -401,19 +401,19 @@ class TestNormalise:
         assert normalise(once) == once
 
 
-def test_list_needs_no_engine(lab: Lab) -> None:
-    rows = json.loads(lab("--backend", "process", "tour", "--json").stdout)
+def test_list_needs_no_engine(lab_here: Lab) -> None:
+    rows = json.loads(lab_here("--backend", "process", "tour", "--json").stdout)
     assert [row["module"] for row in rows] == list(registry.MODULES)
-    lines = lab("--backend", "process", "tour").stdout.splitlines()
+    lines = lab_here("--backend", "process", "tour").stdout.splitlines()
     assert lines[0].split("\t") == ["module", "Python 2", "Python 3", "gone since", "use instead", "servers"]
     assert len(lines) == len(registry.MODULES) + 1
 
 
-def test_unknown_module_and_missing_containers_are_one_line_errors(lab: Lab) -> None:
-    unknown = lab("tour", "finger")
+def test_unknown_module_and_missing_containers_are_one_line_errors(lab_here: Lab) -> None:
+    unknown = lab_here("tour", "finger")
     assert (unknown.returncode, unknown.stderr.count("\n")) == (2, 1)
     assert unknown.stderr.startswith("lab: unknown module 'finger'; known: socket, ")
-    none = lab("--backend", "process", "tour", "socket")
+    none = lab_here("--backend", "process", "tour", "socket")
     assert (none.returncode, none.stderr.count("\n")) == (2, 1)
     assert "only in containers" in none.stderr
 
@@ -430,21 +430,21 @@ class TestSession:
             purge(f"{docker_project}-tour")
         assert not left
 
-    def test_started_servers_are_stopped_again(self, project: str, lab: Lab, find_of_project: Find) -> None:
-        done = lab("--project", project, "tour", "socket")
+    def test_started_servers_are_stopped_again(self, project: str, lab_here: Lab, find_of_project: Find) -> None:
+        done = lab_here("--project", project, "tour", "socket")
         assert done.returncode == 0, done.stderr
         assert re.search(r"^C: echo, echo, echo,$", done.stdout, re.MULTILINE)
         assert "def visit() -> None:" in done.stdout
         assert find_of_project(project) == find_of_project(f"{project}-tour") == []
 
     def test_running_servers_are_used_and_left_running(
-        self, project: str, lab: Lab, find_of_project: Find, engine: docker.DockerClient
+        self, project: str, lab_here: Lab, find_of_project: Find, engine: docker.DockerClient
     ) -> None:
         try:
-            assert lab("--project", project, "up", "plain_socket", "--mutual-tls").returncode == 0
+            assert lab_here("--project", project, "up", "plain_socket", "--mutual-tls").returncode == 0
             before = find_of_project(project)
             server = engine.containers.get(f"{project}-plain_socket-1").id
-            done = lab("--project", project, "tour", "socket", "--json")
+            done = lab_here("--project", project, "tour", "socket", "--json")
             assert done.returncode == 0, done.stderr
             (run,) = json.loads(done.stdout)["tour"]
             assert run["module"] == "socket"
@@ -453,17 +453,16 @@ class TestSession:
             assert engine.containers.get(f"{project}-plain_socket-1").id == server
             assert find_of_project(f"{project}-tour") == []
         finally:
-            lab("--project", project, "down")
+            lab_here("--project", project, "down")
 
     def test_server_that_does_not_start_is_named_and_the_others_are_shown(
-        self, project: str, lab: Lab, tmp_path_factory: pytest.TempPathFactory
+        self, project: str, lab_here: Lab, tmp_path_factory: pytest.TempPathFactory
     ) -> None:
-        file = tmp_path_factory.mktemp("broken") / "compose.yaml"
-        file.write_text((ROOT / "compose.yaml").read_text().replace("context: .", f"context: {ROOT}"))
-        file.with_name("compose.override.yaml").write_text(
-            "services: {gallery_gopher: {command: [sh, -c, echo no such luck >&2; exit 3]}}\n"
+        file = copy_catalogue(
+            tmp_path_factory.mktemp("broken"),
+            "services: {gallery_gopher: {command: [sh, -c, echo no such luck >&2; exit 3]}}\n",
         )
-        done = lab("--file", str(file), "--project", project, "tour", "gopherlib", "xmlrpclib", "--json")
+        done = lab_here("--file", str(file), "--project", project, "tour", "gopherlib", "xmlrpclib", "--json")
         assert done.returncode == 1
         assert [each["module"] for each in json.loads(done.stdout)["tour"]] == ["xmlrpclib"]
         assert "not shown: gopherlib: gallery_gopher exited with code 3" in done.stderr
