@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 from urllib.parse import urlencode
@@ -18,14 +17,14 @@ from uuid import uuid4
 
 import docker
 import pytest
-from docker.models.containers import Container
 
 from lab.base.paths import ROOT
 from lab.experiments.conformance.suite import PLUGIN, read_report
 from lab.servers.catalogue import Catalogue
 from lab.servers.docker.containers import Containers
 from lab.tour import registry
-from tests.support.container_commands import execute
+from tests.lab.conftest import copy_catalogue
+from tests.support.hardening import HardeningTests, Inside, look_inside
 from tests.support.waiting import wait_until
 
 # A separate group: with xdist, the models' labs run meanwhile in another worker.
@@ -36,10 +35,6 @@ CATALOGUE = Catalogue.load()
 SERVERS = [server.name for server in CATALOGUE.gallery]
 # Some of the tour's exhibits talk to these.
 MODELS = sorted({name for exhibit in registry.load() for name in exhibit.servers} - set(SERVERS))
-# The users in each container and their bounding sets; none, unless listed here.
-USERS = {"gallery_smtp": "0", "gallery_news": "9"}
-# CHOWN, FOWNER, SETGID, SETUID, SYS_CHROOT: capabilities(7), by their numbers.
-CAPABILITIES = {"gallery_smtp": sum(1 << number for number in (0, 3, 6, 7, 18))}
 
 Find = Callable[[str], list[str]]
 Lab = Callable[..., "CompletedProcess[str]"]
@@ -55,22 +50,6 @@ def backend(find_of_project: Find) -> Iterator[Containers]:
     finally:
         backend.down()
         assert not find_of_project(backend.project)
-
-
-@pytest.fixture(params=SERVERS)
-def container(engine: docker.DockerClient, backend: Containers, request: pytest.FixtureRequest) -> Container:
-    """The container of each server."""
-    return engine.containers.get(f"{backend.project}-{request.param}-1")
-
-
-def service_of(container: Container) -> str:
-    return str(container.labels["com.docker.compose.service"])
-
-
-def succeed(container: Container, *command: str) -> str:
-    code, output = execute(container, *command)
-    assert code == 0, output
-    return output.decode()
 
 
 # 40 s on two busy cores; and images may have to be built first.
@@ -97,10 +76,10 @@ def test_third_party_clients_succeed(backend: Containers) -> None:
     assert done.stdout.count("ok ") == script.count("\ntry ")
 
 
-def test_gallery_works_under_moderate_load(backend: Containers, lab: Lab) -> None:
+def test_gallery_works_under_moderate_load(backend: Containers, lab_here: Lab) -> None:
     """A user of each kind and two more: each step runs, and each reply is correct."""
     options = ["--backend", "docker", "--project", backend.project]
-    done = lab(*options, "load-gallery", "--json", "--users", "8", "--duration", "12s")
+    done = lab_here(*options, "load-gallery", "--json", "--users", "8", "--duration", "12s")
     rows = json.loads(done.stdout)
     assert not [row for row in rows if row["failures"]], done.stderr
     assert done.returncode == 0
@@ -151,32 +130,15 @@ def test_docker_reports_each_server_healthy(engine: docker.DockerClient, backend
     wait_until(are_healthy)
 
 
-class TestHardening:
-    def test_gallery_has_only_declared_privileges(self, container: Container) -> None:
-        lines = succeed(container, "cat", "/proc/1/status").splitlines()
-        status = {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
-        service = service_of(container)
-        assert status["Uid"][0] == USERS.get(service, "1000")
-        assert int(status["CapBnd"][0], 16) == CAPABILITIES.get(service, 0)
-        assert status["NoNewPrivs"] == ["1"]
-        assert status["Seccomp"] == ["2"]
+@pytest.fixture(scope="module")
+def insides(backend: Containers, engine: docker.DockerClient) -> dict[str, Inside]:
+    return look_inside(engine, backend.project, SERVERS)
 
-    def test_root_file_system_is_read_only(self, container: Container) -> None:
-        for path in ("/x", "/srv/x", "/usr/x", "/etc/x"):
-            code, output = execute(container, "sh", "-c", f"echo > {path}")
-            assert code != 0, path
-            assert b"Read-only file system" in output, output
 
-    def test_limits_of_processes_and_memory(self, container: Container) -> None:
-        # The files of cgroup v2 first, then those of v1.
-        pids = "cat /sys/fs/cgroup/pids.max 2>/dev/null || cat /sys/fs/cgroup/pids/pids.max"
-        memory = "cat /sys/fs/cgroup/memory.max 2>/dev/null || cat /sys/fs/cgroup/memory/memory.limit_in_bytes"
-        wanted = CATALOGUE.definitions[service_of(container)]
-        assert int(succeed(container, "sh", "-c", pids)) == wanted["pids_limit"]
-        assert int(succeed(container, "sh", "-c", memory)) == int(wanted["mem_limit"][:-1]) << 20
-
-    def test_services_publish_no_port(self, container: Container) -> None:
-        assert not [port for port in container.attrs["NetworkSettings"]["Ports"].values() if port]
+class TestHardening(HardeningTests):
+    @pytest.fixture(params=SERVERS)
+    def inside(self, insides: dict[str, Inside], request: pytest.FixtureRequest) -> Inside:
+        return insides[request.param]
 
 
 def test_gallery_servers_stop_on_sigterm_and_restart(engine: docker.DockerClient, backend: Containers) -> None:
@@ -192,40 +154,34 @@ def test_gallery_servers_stop_on_sigterm_and_restart(engine: docker.DockerClient
     assert {state.state for state in backend.gallery()} == {"running"}
 
 
-def test_gallery_is_listed_and_is_not_a_model(backend: Containers, lab: Lab) -> None:
+def test_gallery_is_listed_and_is_not_a_model(backend: Containers, lab_here: Lab) -> None:
     options = ["--backend", "docker", "--project", backend.project]
-    rows = json.loads(lab(*options, "ls", "--json").stdout)
+    rows = json.loads(lab_here(*options, "ls", "--json").stdout)
     running = {row["model"]: row for row in rows if row["state"] == "running"}
     assert list(running) == SERVERS
     assert {row["family"] for row in running.values()} == {"gallery"}
     assert {"service": "imap", "transport": "tls", "address": "tls://gallery_mail:993"} in running["gallery_mail"][
         "listeners"
     ]
-    assert f"gallery\tgallery_ftp\trunning\t{CATALOGUE.gallery[0].summary}" in lab(*options, "ls").stdout.splitlines()
-    assert "gallery_xmlrpc: XML-RPC at port 8000" in lab(*options, "logs", "gallery_xmlrpc").stdout
-    assert "gallery_mail: " in lab(*options, "logs").stdout
+    assert (
+        f"gallery\tgallery_ftp\trunning\t{CATALOGUE.gallery[0].summary}" in lab_here(*options, "ls").stdout.splitlines()
+    )
+    assert "gallery_xmlrpc: XML-RPC at port 8000" in lab_here(*options, "logs", "gallery_xmlrpc").stdout
+    assert "gallery_mail: " in lab_here(*options, "logs").stdout
     assert backend.targets() == []
     for command in (["check"], ["load", "--headless"], ["call"]):
-        done = lab(
+        done = lab_here(
             *options,
             *command,
             "gallery_ftp",
             *(["ftp"] if command[0] == "call" else []),
         )
         assert (done.returncode, done.stderr) == (2, "lab: gallery_ftp is a server of the gallery, not a model\n")
-    assert lab(*options, "shell", "-c", "true").returncode == 0
-
-
-def copy_catalogue(folder: Path, override: str) -> list[str]:
-    """A custom compose file with an override, as options of `lab`."""
-    path = folder / "compose.yaml"
-    path.write_text((ROOT / "compose.yaml").read_text().replace("context: .", f"context: {ROOT}"))
-    path.with_name("compose.override.yaml").write_text(override)
-    return ["--file", str(path), "--backend", "docker"]
+    assert lab_here(*options, "shell", "-c", "true").returncode == 0
 
 
 def test_gallery_server_that_does_not_start_is_named_and_the_others_run(
-    docker_project: str, tmp_path_factory: pytest.TempPathFactory, lab: Lab
+    docker_project: str, tmp_path_factory: pytest.TempPathFactory, lab_here: Lab
 ) -> None:
     """One exits, one answers wrongly, one has no health check, one is correct, and one fails under load."""
     override = """
@@ -246,28 +202,29 @@ services:
   gallery_web: {healthcheck: {test: [CMD, answers, "80", "-", GET / HTTP/1.0, "666"]}}
   gallery_gopher: {healthcheck: {test: [NONE]}}
 """
-    options = [*copy_catalogue(tmp_path_factory.mktemp("broken"), override), "--project", docker_project]
+    path = copy_catalogue(tmp_path_factory.mktemp("broken"), override)
+    options = ["--file", str(path), "--backend", "docker", "--project", docker_project]
     names = ["gallery_ftp", "gallery_web", "gallery_gopher", "gallery_xmlrpc", "gallery_asynchat"]
-    up = lab(*options, "up", *names, "--timeout", "8s")
+    up = lab_here(*options, "up", *names, "--timeout", "8s")
     assert up.returncode == 2
     assert "gallery_ftp exited with code 3 instead of answering; its log ends with:\n  no such luck\n" in up.stderr
     assert "gallery_web runs, but gave no answer within 8 s (port 80 does not say '666' but " in up.stderr
     assert "gallery_gopher runs, but gave no answer within 8 s (it has no health check in compose.yaml)" in up.stderr
     assert "gallery_asynchat" not in up.stderr
-    rows = json.loads(lab(*options, "ls", "--json").stdout)
+    rows = json.loads(lab_here(*options, "ls", "--json").stdout)
     states = {row["model"]: row["state"] for row in rows if row["model"] in names}
     assert states == dict.fromkeys(names, "running") | {"gallery_ftp": "exited"}
-    loaded = lab(*options, "load-gallery", "xmlrpc", "--json", "--users", "2", "--duration", "3s")
+    loaded = lab_here(*options, "load-gallery", "xmlrpc", "--json", "--users", "2", "--duration", "3s")
     assert loaded.returncode == 1
     steps = {row["step"]: row for row in json.loads(loaded.stdout)}
     assert steps["add"]["failures"] == steps["add"]["taken"] > 0
-    missing = lab(*options, "load-gallery", "ftp", "--headless")
+    missing = lab_here(*options, "load-gallery", "ftp", "--headless")
     wanted = "lab: ftp needs gallery_ftp: start what is missing with `lab up gallery_ftp`\n"
     assert (missing.returncode, missing.stderr) == (2, wanted)
-    assert lab(*options, "down").returncode == 0
+    assert lab_here(*options, "down").returncode == 0
 
 
-def test_lab_starts_only_named_servers_with_new_data(docker_project: str, lab: Lab) -> None:
+def test_lab_starts_only_named_servers_with_new_data(docker_project: str, lab_here: Lab) -> None:
     options = ["--backend", "docker", "--project", docker_project]
     script = "; ".join(
         [
@@ -278,24 +235,23 @@ def test_lab_starts_only_named_servers_with_new_data(docker_project: str, lab: L
             "client.quit()",
         ]
     )
-    for _ in range(2):
-        up = lab(*options, "up", "gallery_ftp", "plain_socket")
+    for names in (["gallery_ftp", "plain_socket"], ["gallery_ftp"]):
+        up = lab_here(*options, "up", *names)
         assert up.returncode == 0, up.stderr
         assert up.stdout.splitlines() == [
             "1 of the gallery's servers answers: `lab ls` lists them",
-            "1 model answers: `lab ls` lists them",
+            *["1 model answers: `lab ls` lists them"][: len(names) - 1],
         ]
-        rows = json.loads(lab(*options, "ls", "--json").stdout)
-        running = {row["model"] for row in rows if row["state"] == "running"}
-        assert running == {"gallery_ftp", "plain_socket"}
-        assert lab(*options, "shell", "-c", f'python -c "{script}"').stdout == "[]\n"
-        assert lab(*options, "down").returncode == 0
+        rows = json.loads(lab_here(*options, "ls", "--json").stdout)
+        assert {row["model"] for row in rows if row["state"] == "running"} == set(names)
+        assert lab_here(*options, "shell", "-c", f'python -c "{script}"').stdout == "[]\n"
+        assert lab_here(*options, "down").returncode == 0
 
 
-def test_gallery_needs_containers(process_project: str, lab: Lab) -> None:
+def test_gallery_needs_containers(process_project: str, lab_here: Lab) -> None:
     options = ["--backend", "process", "--project", process_project]
     for names in (["--profile", "gallery"], ["gallery_ftp", "plain_socket"]):
-        up = lab(*options, "up", *names)
+        up = lab_here(*options, "up", *names)
         assert (up.returncode, up.stdout) == (2, "")
         assert up.stderr == "lab: the servers of the gallery run only in containers: use --backend docker\n"
-    assert {row["state"] for row in json.loads(lab(*options, "ls", "--json").stdout)} == {"missing"}
+    assert {row["state"] for row in json.loads(lab_here(*options, "ls", "--json").stdout)} == {"missing"}
