@@ -342,7 +342,7 @@ def test_closed_target_is_reported_by_the_command(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize(
-    "backend", ["process", pytest.param("docker", marks=[pytest.mark.docker, pytest.mark.xdist_group("docker")])]
+    "backend", ["process", pytest.param("docker", marks=[pytest.mark.docker, pytest.mark.xdist_group("labs")])]
 )
 def test_model_that_dies_is_reported_and_the_others_continue(
     lab: Lab, request: pytest.FixtureRequest, backend: str

@@ -41,7 +41,7 @@ def test_server_with_one_wrong_reply_in_a_thousand_has_no_clean_row(process_proj
 
 
 @pytest.mark.docker
-@pytest.mark.xdist_group("docker")
+@pytest.mark.xdist_group("labs")
 def test_throttled_generator_is_named_in_its_rows(docker_project: str, engine: docker.DockerClient) -> None:
     backend = open_backend("docker", docker_project)
     model = backend.catalogue["uvloop_protocol"]

@@ -17,7 +17,7 @@ from lab.servers.catalogue import Catalogue
 from lab.servers.docker.containers import Containers
 from tools.browser import visit
 
-pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("containers")]
+pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("gallery")]
 
 MODELS = ["asyncio_streams", "socketserver_threading"]
 

@@ -37,7 +37,7 @@ from tools.browser import Page, read_pages
 
 pytestmark = [
     pytest.mark.docker,
-    pytest.mark.xdist_group("containers"),
+    pytest.mark.xdist_group("labs"),
     # The browser's image is built once, from half a gigabyte of packages.
     pytest.mark.timeout(900),
 ]

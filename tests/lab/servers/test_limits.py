@@ -18,7 +18,7 @@ from services.protocol.limits import Limits
 
 Lab = Callable[..., "CompletedProcess[str]"]
 
-DOCKER = pytest.param("docker", marks=[pytest.mark.docker, pytest.mark.xdist_group("docker")])
+DOCKER = pytest.param("docker", marks=[pytest.mark.docker, pytest.mark.xdist_group("labs")])
 # None is a default, and none is what compose.yaml gives a model.
 CHOSEN = {
     "LAB_MAX_LINE": 1001,

@@ -419,7 +419,7 @@ def test_unknown_module_and_missing_containers_are_one_line_errors(lab_here: Lab
 
 
 @pytest.mark.docker
-@pytest.mark.xdist_group("docker")
+@pytest.mark.xdist_group("labs")
 class TestSession:
     @pytest.fixture
     def project(self, docker_project: str, find_of_project: Find) -> Iterator[str]:
