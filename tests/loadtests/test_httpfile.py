@@ -1,6 +1,7 @@
 """`loadtests/httpfile.py` and the guard before it: what ordinary HTTP users count, and how Locust ends with its lab."""
 
 import base64
+import contextlib
 import hashlib
 import json
 import os
@@ -48,66 +49,66 @@ def say(reply):
     return behave
 
 
-# Each of the named tasks once (default: all), in a process that Locust has patched. Prints statistics and errors.
+# Each of the named tasks once (default: all), for one run after the other, in a process that Locust has patched. Prints
+# the statistics and errors of each run.
 EACH_TASK_ONCE = """
 import json, sys
 from locust.env import Environment
 from loadtests import httpfile
-url, user, *names = sys.argv[1:]
-chosen = getattr(httpfile, user)
-chosen.host = url
-environment = Environment()
-environment.create_local_runner()
-routes = httpfile.Routes(chosen(environment))
-for task in set(routes.tasks):
-    if task.__name__ in (names or [task.__name__]):
-        task(routes)
-routes.on_stop()
-errors = [str(error.error) for error in environment.stats.errors.values()]
-print(json.dumps([environment.stats.serialize_stats(), errors]))
+found = []
+for url, user, *names in json.loads(sys.argv[1]):
+    chosen = getattr(httpfile, user)
+    chosen.host = url
+    environment = Environment()
+    environment.create_local_runner()
+    routes = httpfile.Routes(chosen(environment))
+    for task in set(routes.tasks):
+        if task.__name__ in (names or [task.__name__]):
+            task(routes)
+    routes.on_stop()
+    errors = [str(error.error) for error in environment.stats.errors.values()]
+    found.append([environment.stats.serialize_stats(), errors])
+print(json.dumps(found))
 """
 
 
-def run_once(url, user, *names):
-    command = [sys.executable, "-c", EACH_TASK_ONCE, url, user, *names]
+def run_each(runs):
+    """Return the counts by name, and the errors, of each (URL, class of users, tasks)."""
+    command = [sys.executable, "-c", EACH_TASK_ONCE, json.dumps(runs)]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | NO_PROXY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    rows, errors = json.loads(done.stdout)
-    return {f"{row['method']} {row['name']}": (row["num_requests"], row["num_failures"]) for row in rows}, errors
+    return [
+        ({f"{row['method']} {row['name']}": (row["num_requests"], row["num_failures"]) for row in rows}, errors)
+        for rows, errors in json.loads(done.stdout)
+    ]
 
 
-@pytest.mark.parametrize("user", CLASSES)
-def test_each_route_of_a_model_is_right(user, tmp_path):
+def run_once(url, user, *names):
+    (found,) = run_each([(url, user, *names)])
+    return found
+
+
+def test_each_route_of_a_model_is_right(tmp_path):
     with Server("selector_loop", tmp_path / "s", {}) as server:
         address = server.address("http", "tcp")
-        rows, errors = run_once(f"http://{address.host}:{address.port}", user)
+        found = run_each([(f"http://{address.host}:{address.port}", user) for user in CLASSES])
         server.terminate()
         assert server.wait_end() == 0
     gets = ("/ping", "/missing", "/", "/info", "/sleep/20", "/burn/1000", "/blob/16384", "/stream/100")
     others = ("POST /echo", "GET /events/5?every=10", "WS /ws open", "WS /ws echo")
-    assert set(rows) == {*others, *(f"GET {path}" for path in gets)}
-    assert (set(rows.values()), errors) == ({(1, 0)}, [])
-
-
-@pytest.mark.parametrize("user", CLASSES)
-@pytest.mark.parametrize(
-    ("reply", "failure"),
-    [
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nPANG\n", r"5 bytes b'PANG\n' instead of 5 b'PONG\n'"),
-        (b"HTTP/1.1 503 Busy\r\nContent-Length: 5\r\n\r\nPONG\n", "status 503 instead of 200"),
-    ],
-    ids=["body", "status"],
-)
-def test_wrong_reply_is_a_failure_with_its_reason(user, reply, failure, open_server):
-    with open_server(say(reply)) as (host, port):
-        rows, (error,) = run_once(f"http://{host}:{port}", user, "ping")
-    assert rows == {"GET /ping": (1, 1)}
-    assert failure in error
+    counts = dict.fromkeys([*others, *(f"GET {path}" for path in gets)], (1, 0))
+    assert dict(zip(CLASSES, found, strict=True)) == dict.fromkeys(CLASSES, (counts, []))
 
 
 def test_each_task_compares_the_reply(open_server):
     """A server that gives one wrong reply to everything passes no task; `missing` expects another status."""
-    with open_server(say(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nPANG\n")) as (host, port):
+
+    def behave(connection):
+        connection.recv(65536)
+        # The server serves one connection at a time, and the WebSocket has its own.
+        connection.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nPANG\n")
+
+    with open_server(behave) as (host, port):
         rows, errors = run_once(f"http://{host}:{port}", "GeventUser")
     assert len(rows) == 11
     assert set(rows.values()) == {(1, 1)}
@@ -128,32 +129,43 @@ def make_reply(kind, body):
     return b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n%b" % (kind, len(body), body)
 
 
-@pytest.mark.parametrize("user", CLASSES)
-@pytest.mark.parametrize(
-    ("task", "reply", "failure"),
-    [
-        ("info", make_reply(b"application/json", b"[1]"), "no JSON object: b'[1]'"),
-        ("info", make_reply(b"application/json", b"{"), "no JSON object: b'{'"),
-        ("events", make_reply(b"text/plain", b"".join(EVENTS)), "'text/plain' instead of text/event-stream"),
-        ("events", make_reply(b"text/event-stream", b"".join(EVENTS[:4])), "4 events and b'' instead of 5 events"),
-        (
-            "events",
-            make_reply(b"text/event-stream", b"".join(EVENTS)[:-1]),
-            r"4 events and b'id: 5\ndata: 5\n' instead",
-        ),
-        (
-            "events",
-            make_reply(b"text/event-stream", EVENTS[0] + EVENTS[2]),
-            r"event 2 is b'id: 3\ndata: 3' instead of b'id: 2\ndata: 2'",
-        ),
-    ],
-    ids=["no object", "no JSON", "type", "too few", "cut off", "order"],
-)
-def test_wrong_information_or_event_is_a_failure(user, task, reply, failure, open_server):
-    with open_server(say(reply)) as (host, port):
-        rows, (error,) = run_once(f"http://{host}:{port}", user, task)
-    assert list(rows.values()) == [(1, 1)]
-    assert failure in error
+# A wrong reply, the task that has to notice it, and what it says.
+WRONG = {
+    "body": ("ping", make_reply(b"text/plain", b"PANG\n"), r"5 bytes b'PANG\n' instead of 5 b'PONG\n'"),
+    "status": ("ping", b"HTTP/1.1 503 Busy\r\nContent-Length: 5\r\n\r\nPONG\n", "status 503 instead of 200"),
+    "no object": ("info", make_reply(b"application/json", b"[1]"), "no JSON object: b'[1]'"),
+    "no JSON": ("info", make_reply(b"application/json", b"{"), "no JSON object: b'{'"),
+    "type": ("events", make_reply(b"text/plain", b"".join(EVENTS)), "'text/plain' instead of text/event-stream"),
+    "too few": (
+        "events",
+        make_reply(b"text/event-stream", b"".join(EVENTS[:4])),
+        "4 events and b'' instead of 5 events",
+    ),
+    "cut off": (
+        "events",
+        make_reply(b"text/event-stream", b"".join(EVENTS)[:-1]),
+        r"4 events and b'id: 5\ndata: 5\n' instead",
+    ),
+    "order": (
+        "events",
+        make_reply(b"text/event-stream", EVENTS[0] + EVENTS[2]),
+        r"event 2 is b'id: 3\ndata: 3' instead of b'id: 2\ndata: 2'",
+    ),
+}
+
+
+def test_wrong_reply_is_a_failure_with_its_reason(open_server):
+    runs, expected = [], []
+    with contextlib.ExitStack() as stack:
+        for task, reply, failure in WRONG.values():
+            for user in CLASSES:
+                host, port = stack.enter_context(open_server(say(reply)))
+                runs.append((f"http://{host}:{port}", user, task))
+                expected.append(failure)
+        found = run_each(runs)
+    assert [list(rows.values()) for rows, _ in found] == [[(1, 1)]] * len(runs)
+    for failure, run, (_, (error,)) in zip(expected, runs, found, strict=True):
+        assert failure in error, run
 
 
 def test_wrong_message_of_a_websocket_is_a_failure(open_server):
@@ -182,11 +194,10 @@ def test_refused_websocket_is_a_failure(open_server):
     assert "200" in error
 
 
-@pytest.mark.parametrize("user", CLASSES)
-def test_refused_connection_is_named_as_the_cause(user, closed_port):
-    rows, (error,) = run_once(f"http://127.0.0.1:{closed_port}", user, "ping")
-    assert rows == {"GET /ping": (1, 1)}
-    assert "refused" in error
+def test_refused_connection_is_named_as_the_cause(closed_port):
+    for rows, (error,) in run_each([(f"http://127.0.0.1:{closed_port}", user, "ping") for user in CLASSES]):
+        assert rows == {"GET /ping": (1, 1)}
+        assert "refused" in error
 
 
 def test_guarded_headless_run_prints_each_kind_of_failure(closed_port):
@@ -236,11 +247,13 @@ def test_workers_run_the_locustfile_and_its_failures_are_reported(tmp_path, caps
     assert "/nothing: " in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("module", ["guardfile", "locustfile"])
-def test_locust_keeps_three_digits_of_a_time(module):
-    code = f"import loadtests.{module}, locust.stats; print(locust.stats.bucket_response_time(1.2345))"
+def test_locust_keeps_three_digits_of_a_time():
+    code = "import locust.stats\nplain = locust.stats.bucket_response_time\n"
+    for module in ("guardfile", "locustfile"):
+        code += f"locust.stats.bucket_response_time = plain\nimport loadtests.{module}\n"
+        code += "print(locust.stats.bucket_response_time(1.2345))\n"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert float(done.stdout) == 1.23
+    assert [float(line) for line in done.stdout.split()] == [1.23, 1.23]
 
 
 def test_guarded_locust_ends_with_the_lab_that_started_it():
