@@ -12,7 +12,7 @@ from typing import Any, NoReturn, cast
 
 # First: it patches modules that others import.
 import locust.main
-from gevent import monkey
+from gevent import get_hub, monkey
 from gevent.os import fork_gevent
 
 from lab.base.messages import decode, say
@@ -48,6 +48,8 @@ def _run(arguments: Sequence[str], environ: Mapping[str, str]) -> NoReturn:
     code: Any = 1
     try:
         die_with_lab()
+        # Its clock has stood still since the parent's imports, and the first timers would end early by that.
+        get_hub().loop.update_now()
         os.environ.update(environ)
         sys.argv = ["locust", "-f", _LOCUSTFILE, *arguments]
         cast(Any, locust.main).main()  # not annotated by Locust

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -110,6 +111,16 @@ def test_load_with_bad_options_reports_its_error_and_the_next_load_runs(generato
     assert done.returncode == 1
     assert "have to be above 0" in done.stdout
     assert "LOAD-RESULT" in generator.run(WINDOW, environ=environ, timeout=60).stdout
+
+
+def test_clock_of_a_load_starts_with_it(generator, tmp_path):
+    """Timers count from the clock of gevent's loop: with that of the generator's start, they would end early."""
+    file = tmp_path / "locustfile.py"
+    file.write_text("import gevent, sys; sys.exit(f'NOW {gevent.get_hub().loop.now()}')")
+    for _ in range(2):  # the first load may have come with the generator
+        asked = time.time()
+        done = generator.run(["-f", str(file), "--headless"], environ={}, timeout=60)
+        assert float(done.stdout.partition("NOW ")[2].split()[0]) >= asked
 
 
 def test_load_that_times_out_is_ended_and_the_next_load_runs(generator, environ):
