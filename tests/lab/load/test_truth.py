@@ -13,6 +13,7 @@ from lab.load.presets import find_preset
 from lab.metrics.verdict import Limit
 from lab.report.bench_text import make_answers, make_lines
 from lab.servers.open import open_backend
+from tests.support.suite import MODEL_TESTS_ONLY
 
 FAULTY = Path(__file__).parent / "faulty_server"
 
@@ -22,7 +23,7 @@ def test_server_with_one_wrong_reply_in_a_thousand_has_no_clean_row(process_proj
         *("--backend", "process", "--project", process_project),
         *("bench", "--quick", "asyncio_streams", "--rounds", "1", "--duration", "500ms"),
         *("--out", str(tmp_path)),
-        environ={"PYTHONPATH": str(FAULTY)},
+        environ={"PYTHONPATH": str(FAULTY), **MODEL_TESTS_ONLY},
     )
     findings = read_findings(Run.find(None, "bench", root=tmp_path))
     # No conformance test notices it; the measurement does.

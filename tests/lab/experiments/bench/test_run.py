@@ -20,14 +20,20 @@ from lab.experiments.store import Run
 from lab.load.cores import Pinning, pin_servers
 from lab.servers.open import open_backend
 from lab.servers.runtime import runtime_directory
+from tests.support.suite import MODEL_TESTS_ONLY
 
 
 @pytest.mark.timeout(300)
-def test_ctrl_c_keeps_the_measurements_and_resume_continues(process_project: str, lab, tmp_path: Path) -> None:
+def test_ctrl_c_keeps_the_measurements_and_resume_continues(
+    process_project: str, lab, run_here: Callable[..., int], capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     where = ["--backend", "process", "--project", process_project, "bench", "--out", str(tmp_path)]
     small = ["--quick", "asyncio_streams", "--rounds", "1", "--duration", "300ms", "--seed", "1"]
     command = [sys.executable, "-m", "lab", *where, *small]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    environ = os.environ | MODEL_TESTS_ONLY
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stderr is not None
         said = []
         for line in process.stderr:
@@ -59,10 +65,13 @@ def test_ctrl_c_keeps_the_measurements_and_resume_continues(process_project: str
     ]
     assert sorted(path.name for path in (run.folder / "logs").iterdir()) == names
 
-    assert "asyncio_streams" in lab(*where, "--show", "latest").stdout
-    rows = list(csv.DictReader(io.StringIO(lab(*where, "--show", run.started, "--export", "csv").stdout)))
+    assert run_here(*where, "--show", "latest") == 0
+    assert "asyncio_streams" in capfd.readouterr().out
+    assert run_here(*where, "--show", run.started, "--export", "csv") == 0
+    rows = list(csv.DictReader(io.StringIO(capfd.readouterr().out)))
     assert [row["model"] for row in rows] == ["asyncio_streams", "control-asyncio_streams"]
-    assert "is finished" in lab(*where, "--resume", "latest").stderr
+    run_here(*where, "--resume", "latest")
+    assert "is finished" in capfd.readouterr().err
     facts = json.loads((run.folder / "run.json").read_text())
     assert {"processor", "system", "servers", "commit", "governor", "libc", "allocator"} <= set(facts["environment"])
     assert facts["environment"]["libc"] == " ".join(platform.libc_ver())
