@@ -198,8 +198,7 @@ def test_payload_keeps_the_depth():
         ("mixed", "tls", ("--loop", "open", "--rate", "500", "--arrivals", "random", "--shape", "steps")),
     ],
 )
-def test_accepted_combination_is_answered(workload, transport, more, open_model, load):
-    server = open_model("asyncio_streams")
+def test_accepted_combination_is_answered(workload, transport, more, server, load):
     url = server.url(WORKLOADS[workload].service, transport)
     found = load({"it": url}, "--workload", workload, "--transport", transport, *more, seconds=0.7)["it"]
     assert found.failures == {}

@@ -24,18 +24,11 @@ WINDOW = ["--headless", "--users", "2", "--spawn-rate", "2", "--models", MODEL, 
 
 
 @pytest.fixture
-def generator(backend):
-    with PersistentGenerator(backend.helpers) as generator:
-        yield generator
-
-
-@pytest.fixture
 def environ(backend):
     return {"LAB_TARGETS": encode_targets(backend.targets())}
 
 
 def _process(generator: PersistentGenerator) -> psutil.Process:
-    # Other tests of this process share a generator of theirs.
     assert generator._helper is not None
     found = psutil.Process(generator._helper.process.pid)
     assert "loadtests.fork_server" in found.cmdline()

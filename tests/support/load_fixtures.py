@@ -31,7 +31,7 @@ from lab.metrics.sample import Meter
 from lab.metrics.server_use import ServerUse
 from lab.metrics.verdict import Limit, Verdict, find_limit
 from lab.servers.affinity import pin_process
-from lab.servers.backend import Helpers
+from lab.servers.backend import Completed, Helpers
 from lab.servers.catalogue import Catalogue, Listener
 from lab.servers.processes import Processes
 from loadtests.contract import LoadResult
@@ -110,9 +110,9 @@ def _run_locust(
     )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def backend() -> Iterator[Processes]:
-    """A lab of one model, `asyncio_streams`, as a process."""
+    """A lab of one model, `asyncio_streams`, as a process. A test that stops it starts it again."""
     backend = Processes(f"t{uuid4().hex[:8]}", Catalogue.load())
     try:
         backend.up(["asyncio_streams"], timeout=60)
@@ -133,6 +133,14 @@ def open_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[s
     yield start
     for process in running:
         process.close()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelProcess]:
+    """A running `asyncio_streams` for all tests that only load it."""
+    process = ModelProcess("asyncio_streams", tmp_path_factory.mktemp("s"))
+    yield process
+    process.close()
 
 
 Behaviour = Callable[[socket.socket], None]
@@ -308,8 +316,16 @@ def _judge(*, mean_seconds: float | None = 0.0016, rests: bool = False, **change
 
 
 @pytest.fixture(scope="session")
-def run_locust() -> Callable[..., subprocess.CompletedProcess[str]]:
-    return _run_locust
+def generator() -> Iterator[PersistentGenerator]:
+    """A generator in which each load is a process of its own, which has not to import Locust."""
+    with PersistentGenerator(Processes(f"t{uuid4().hex[:8]}", Catalogue.load()).helpers) as generator:
+        yield generator
+
+
+@pytest.fixture(scope="session")
+def run_locust(generator: PersistentGenerator) -> Callable[[Sequence[str], Mapping[str, str]], Completed]:
+    """Run Locust with the lab's locustfile to its end; `stdout` has all of its output."""
+    return lambda arguments, environ: generator.run(arguments, environ=environ, timeout=60)
 
 
 @pytest.fixture(scope="session")
@@ -333,10 +349,9 @@ def encode_targets() -> Callable[[Mapping[str, str]], str]:
 
 
 @pytest.fixture(scope="session")
-def load() -> Iterator[Callable[..., dict[str, LoadResult]]]:
+def load(generator: PersistentGenerator) -> Callable[..., dict[str, LoadResult]]:
     """Load servers with a persistent generator: each load is a separate process."""
-    with PersistentGenerator(Processes(f"t{uuid4().hex[:8]}", Catalogue.load()).helpers) as generator:
-        yield partial(run_load, generator)
+    return partial(run_load, generator)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from tests.support.load_fixtures import (  # noqa: F401  # fixtures
     backend,
     encode_targets,
+    generator,
     judge,
     load,
     make_measurement,
@@ -11,4 +12,5 @@ from tests.support.load_fixtures import (  # noqa: F401  # fixtures
     open_server,
     open_ui,
     run_locust,
+    server,
 )

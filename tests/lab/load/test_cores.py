@@ -75,11 +75,12 @@ def test_generator_is_pinned_to_the_cores_of_its_environment():
     assert encode_cores([0, 2]) == "0,2"
 
 
-def test_measurement_keeps_the_readings_of_the_meters(open_model):
+def test_measurement_keeps_the_readings_of_the_meters(open_model, generator):
     found = measure(
         open_model("thread_pool"),
         Catalogue.load()["thread_pool"],
         find_preset("closed_ping").change(users=2, duration=1.0),
+        generator=generator,
     )
     assert found.answered
     assert found.server.allotted == 1

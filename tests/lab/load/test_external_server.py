@@ -159,8 +159,8 @@ def test_perl_server_is_checked_and_loaded_by_its_address(serve) -> None:
     assert found["failures"] == {}
 
 
-def test_target_is_loaded_over_its_transport(open_model) -> None:
-    url = open_model("asyncio_streams").url("echo", "udp")
+def test_target_is_loaded_over_its_transport(server) -> None:
+    url = server.url("echo", "udp")
     done = load("--preset", "closed_echo_1k", "--target", f"echo={url}", "--json")
     assert done.returncode == 0, done.stderr
     (found,) = json.loads(done.stdout)

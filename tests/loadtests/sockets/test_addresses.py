@@ -122,8 +122,8 @@ def test_temporary_failure_of_the_resolver_is_retried_once(resolve):
 
 
 @pytest.mark.parametrize("transport", ["tcp", "tls", "udp"])
-def test_client_finds_the_server_at_the_last_address(transport, open_model, resolve):
-    url = open_model("asyncio_streams").url("command", transport).replace("127.0.0.1", "localhost")
+def test_client_finds_the_server_at_the_last_address(transport, server, resolve):
+    url = server.url("command", transport).replace("127.0.0.1", "localhost")
     resolve(*PLACES)
     assert call("command", url, ["PING"], timeout=30).value == b"PONG"
     kind = socket.SOCK_DGRAM if transport == "udp" else socket.SOCK_STREAM
@@ -161,8 +161,8 @@ def test_slow_clients_that_are_refused_everywhere_remain(resolve):
         link.close()
 
 
-def test_client_gives_each_address_a_part_of_its_time(open_model, resolve):
-    url = open_model("asyncio_streams").url("command", "tcp").replace("127.0.0.1", "localhost")
+def test_client_gives_each_address_a_part_of_its_time(server, resolve):
+    url = server.url("command", "tcp").replace("127.0.0.1", "localhost")
     resolve("127.0.0.2", "127.0.0.1")
     with open_black_hole(int(url.rpartition(":")[2])):
         assert call("command", url, ["PING"], timeout=6).value == b"PONG"
@@ -202,11 +202,15 @@ def addresses_of(server):
     return Address.parse(f"udp://localhost:{server.getsockname()[1]}")
 
 
-def test_readiness_finds_the_server_at_the_last_address(open_model, resolve):
-    url = open_model("asyncio_streams").url("command", "tcp").replace("127.0.0.1", "localhost")
+def test_readiness_finds_the_server_at_the_last_address(server, resolve):
+    url = server.url("command", "tcp").replace("127.0.0.1", "localhost")
     resolve(*PLACES)
     (outcome,) = wait_ready([("it", "command", url)], 60)
     assert outcome.ready, outcome
+
+
+# They share a generator.
+IN_ONE_WORKER = pytest.mark.xdist_group("addresses")
 
 
 @pytest.fixture(scope="module")
@@ -226,6 +230,7 @@ def load_by_name(tmp_path_factory):
             yield run
 
 
+@IN_ONE_WORKER
 @pytest.mark.parametrize(
     ("transport", "arguments"),
     [
@@ -236,21 +241,23 @@ def load_by_name(tmp_path_factory):
         ("udp", ()),
     ],
 )
-def test_engine_finds_the_server_at_the_last_address(transport, arguments, open_model, load_by_name):
-    url = open_model("asyncio_streams").url("command", transport)
+def test_engine_finds_the_server_at_the_last_address(transport, arguments, server, load_by_name):
+    url = server.url("command", transport)
     found = load_by_name(url, "--transport", transport, *arguments, users=3, seconds=0.7)
     assert found.failures == {}
     assert found.answered > 0
 
 
-def test_engine_gives_each_address_a_part_of_its_time(open_model, load_by_name):
-    url = open_model("asyncio_streams").url("command", "tcp")
+@IN_ONE_WORKER
+def test_engine_gives_each_address_a_part_of_its_time(server, load_by_name):
+    url = server.url("command", "tcp")
     with open_black_hole(int(url.rpartition(":")[2])):
         found = load_by_name(url, "--timeout", "2", places=["127.0.0.2", "127.0.0.1"], seconds=3)
     assert found.failures == {}
     assert found.answered > 0
 
 
+@IN_ONE_WORKER
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
 def test_engine_reports_that_all_addresses_refuse(transport, load_by_name):
     with closed_port() as port:
@@ -259,6 +266,7 @@ def test_engine_reports_that_all_addresses_refuse(transport, load_by_name):
     assert found.failures["connection refused"] >= 2
 
 
+@IN_ONE_WORKER
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
 def test_engine_does_not_take_itself_for_the_server(transport, load_by_name):
     """The kernel gave the client the very port that it connects to."""
@@ -284,8 +292,9 @@ def test_client_does_not_take_itself_for_the_server(transport, monkeypatch):
         server.bind(LONELY)
 
 
-def test_engine_continues_after_a_failure_of_the_resolver(open_model, load_by_name):
-    url = open_model("asyncio_streams").url("command", "tcp")
+@IN_ONE_WORKER
+def test_engine_continues_after_a_failure_of_the_resolver(server, load_by_name):
+    url = server.url("command", "tcp")
     found = load_by_name(url, failures=["EAI_AGAIN"], seconds=0.5)
     assert found.failures == {}
     assert found.answered > 0

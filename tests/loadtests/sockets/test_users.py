@@ -39,28 +39,20 @@ TELLS = """
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(tmp_path, run_locust):
     def run(text, *arguments):
         path = tmp_path / "locustfile.py"
         path.write_text(textwrap.dedent(TELLS) + textwrap.dedent(text))
-        command = [sys.executable, "-m", "locust", "-f", str(path), "--headless", "--only-summary"]
-        done = subprocess.run(
-            [*command, "--loglevel", "ERROR", "--exit-code-on-error", "0", *arguments],
-            cwd=ROOT,
-            env={"PYTHONPATH": str(ROOT), "PATH": ""},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+        shown = ["--headless", "--only-summary", "--loglevel", "ERROR", "--exit-code-on-error", "0"]
+        done = run_locust(["-f", str(path), *shown, *arguments], {})
+        assert done.returncode == 0, done.stdout
         return json.loads(done.stdout.partition("TOLD ")[2].splitlines()[0])
 
     return run
 
 
-def test_wire_users_connect_load_and_leave(open_model, run):
-    url = open_model("asyncio_protocol").url("command", "tcp")
+def test_wire_users_connect_load_and_leave(server, run):
+    url = server.url("command", "tcp")
     told = run(
         f"""
         class Ping(WireUser):
@@ -84,8 +76,8 @@ def test_wire_users_connect_load_and_leave(open_model, run):
     assert told["left"] == row["users"] == 0
 
 
-def test_users_stop_within_the_stop_timeout(open_model, run):
-    url = open_model("asyncio_protocol").url("command", "tcp")
+def test_users_stop_within_the_stop_timeout(server, run):
+    url = server.url("command", "tcp")
     told = run(
         f"""
         class Ping(WireUser):
@@ -98,8 +90,7 @@ def test_users_stop_within_the_stop_timeout(open_model, run):
     assert told["requests"] > 0
 
 
-def test_two_kinds_of_users_share_a_process(open_model, run):
-    server = open_model("asyncio_protocol")
+def test_two_kinds_of_users_share_a_process(server, run):
     told = run(
         f"""
         class Due(WireUser):
@@ -125,8 +116,8 @@ def test_two_kinds_of_users_share_a_process(open_model, run):
     assert told["failures"] == {}
 
 
-def test_wrong_reply_to_a_script_is_a_failure_and_ends_its_task(open_model, run):
-    url = open_model("asyncio_protocol").url("command", "tcp")
+def test_wrong_reply_to_a_script_is_a_failure_and_ends_its_task(server, run):
+    url = server.url("command", "tcp")
     told = run(
         f"""
         class Visitor(SocketUser):
@@ -203,9 +194,9 @@ def test_time_out_of_a_script_is_a_response_time(open_server, run):
     assert row["max_us"] >= 250_000
 
 
-def test_each_exchange_of_a_script_has_its_own_deadline(open_model, run):
+def test_each_exchange_of_a_script_has_its_own_deadline(server, run):
     """The clock of the connection goes on by a hundred seconds between two of them."""
-    url = open_model("asyncio_protocol").url("command", "tcp")
+    url = server.url("command", "tcp")
     told = run(
         f"""
         from types import SimpleNamespace

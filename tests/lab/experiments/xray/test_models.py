@@ -20,6 +20,9 @@ from lab.servers.processes import Processes
 from lab.servers.runtime import runtime_directory
 from services.protocol.trace import Kind
 
+# They share a lab of all models.
+pytestmark = pytest.mark.xdist_group("xray-models")
+
 CATALOGUE = Catalogue.load()
 NAMES = [model.name for model in CATALOGUE.select() if not model.only_in_container and not model.rfc_only]
 # Chains of waiting are judged by steps of a scene that take 10 ms and more.

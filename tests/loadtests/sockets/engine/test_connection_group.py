@@ -83,6 +83,10 @@ print("TOLD", json.dumps(shown))
 """
 
 
+# They share the output of one process.
+IN_ONE_WORKER = pytest.mark.xdist_group("connection-group")
+
+
 @pytest.fixture(scope="module")
 def reported():
     done = subprocess.run([sys.executable, "-c", SCRIPT], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -90,6 +94,7 @@ def reported():
     return json.loads(done.stdout.partition("TOLD ")[2])
 
 
+@IN_ONE_WORKER
 @pytest.mark.parametrize("loop", ["closed", "open"])
 def test_group_reports_each_count(loop, reported):
     found = reported[loop]
@@ -116,6 +121,7 @@ def test_group_reports_each_count(loop, reported):
     assert found["again"] == [5, 5 + failed, 5, pytest.approx(6.0)]
 
 
+@IN_ONE_WORKER
 def test_group_has_timeouts_in_its_times(reported):
     def near(*pairs):
         return [[pytest.approx(value, rel=0.001), count] for value, count in pairs]

@@ -118,6 +118,10 @@ def waits_for_ever(name):
     return LIARS[name][2].startswith("time-out")
 
 
+# All servers are loaded once, for all tests of them.
+IN_ONE_WORKER = pytest.mark.xdist_group("liars")
+
+
 @pytest.fixture(scope="module")
 def found(load, open_server):
     """The results of the faulty servers; `correct` is a correct server, loaded together with those of `ping`."""
@@ -142,22 +146,26 @@ def found(load, open_server):
     return results
 
 
+@IN_ONE_WORKER
 @pytest.mark.parametrize("name", LIARS)
 def test_wrong_reply_is_noticed_and_named(name, found):
     assert set(found[name].failures) == {LIARS[name][2]}
     assert found[name].failures[LIARS[name][2]] >= 2  # it came back, and was lied to again
 
 
+@IN_ONE_WORKER
 def test_refusal_and_unknown_host_are_named(found):
     assert set(found["refused"].failures) == {"connection refused"}
     assert set(found["nowhere"].failures) == {"unknown host"}
 
 
+@IN_ONE_WORKER
 def test_correct_server_is_loaded_while_others_fail(found):
     assert found["correct"].failures == {}
     assert found["correct"].answered > 100
 
 
+@IN_ONE_WORKER
 def test_timeout_has_a_response_time_and_a_quick_failure_has_none(found):
     assert sum(count for _, count in found["never"].service.pairs()) == found["never"].failures["time-out: no reply"]
     assert all(value >= 300_000 for value, _ in found["never"].service.pairs())
@@ -285,8 +293,7 @@ def test_datagram_with_the_right_number_and_other_bytes_is_wrong(workload, chang
 
 
 @pytest.mark.parametrize("transport", ["tcp", "tls", "udp", "unix", "unixgram"])
-def test_engine_drives_every_transport(transport, open_model, load):
-    server = open_model("asyncio_streams")
+def test_engine_drives_every_transport(transport, server, load):
     urls = {"here": server.url("command", transport)}
     for arguments in (["--workload", "ping"], ["--workload", "ping", "--loop", "open", "--rate", "200"]):
         result = load(urls, *arguments, "--transport", transport, users=3, seconds=0.5)["here"]
@@ -296,10 +303,9 @@ def test_engine_drives_every_transport(transport, open_model, load):
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
-def test_every_workload_is_answered_correctly(name, open_model, load):
+def test_every_workload_is_answered_correctly(name, server, load):
     workload = WORKLOADS[name]
     transport = "tcp" if workload.over_streams else "udp"
-    server = open_model("asyncio_streams")
     arguments = ["--workload", name, "--transport", transport]
     # A script takes its time between two answers.
     seconds = 3.0 if workload.rests else 1.0 if workload.exchange is None else 0.5
@@ -308,8 +314,7 @@ def test_every_workload_is_answered_correctly(name, open_model, load):
     assert result.answered > 1
 
 
-def test_payload_has_the_requested_size(open_model, load):
-    server = open_model("asyncio_streams")
+def test_payload_has_the_requested_size(server, load):
     result = load({"here": server.url("echo", "tcp")}, "--workload", "echo_1k", "--payload", "100000", seconds=0.5)
     assert result["here"].failures == {}
     assert result["here"].answered > 3

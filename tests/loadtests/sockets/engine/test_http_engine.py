@@ -118,6 +118,10 @@ def waits_for_ever(name):
     return LIARS[name][2].startswith("time-out")
 
 
+# All servers are loaded once, for all tests of them.
+IN_ONE_WORKER = pytest.mark.xdist_group("http-liars")
+
+
 @pytest.fixture(scope="module")
 def found(load, open_server):
     """Each liar's result."""
@@ -135,6 +139,7 @@ def found(load, open_server):
     return results
 
 
+@IN_ONE_WORKER
 @pytest.mark.parametrize("name", LIARS)
 def test_lie_is_seen_and_has_its_own_name(name, found):
     assert set(found[name].failures) == {LIARS[name][2]}

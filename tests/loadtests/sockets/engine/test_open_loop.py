@@ -29,8 +29,7 @@ PONG = b"+PONG\r\n"
 OPEN = ("--loop", "open", "--arrivals", "even")
 
 
-def test_open_loop_reaches_the_requested_rate(open_model, load):
-    server = open_model("asyncio_streams")
+def test_open_loop_reaches_the_requested_rate(server, load):
     found = load({"it": server.url("command", "tcp")}, *OPEN, "--rate", "200", users=4, seconds=2.0)["it"]
     assert found.asked == pytest.approx(200 * found.seconds, rel=0.2)
     # Whatever is not answered is in flight when the window ends: one on each connection, or it was dropped. A generator
@@ -111,8 +110,7 @@ def test_timeouts_count_in_both_times_and_unsent_requests_are_dropped(load, open
     assert max(value for value, _ in found.intended.pairs()) < 2_500_000
 
 
-def test_rate_of_a_pipeline_counts_requests(open_model, load):
-    server = open_model("asyncio_streams")
+def test_rate_of_a_pipeline_counts_requests(server, load):
     arguments = [*OPEN, "--workload", "throughput", "--rate", "1600"]
     found = load({"it": server.url("command", "tcp")}, *arguments, users=4, seconds=2.0)["it"]
     assert found.depth == 16
@@ -120,8 +118,7 @@ def test_rate_of_a_pipeline_counts_requests(open_model, load):
     assert found.asked == pytest.approx(100 * found.seconds, rel=0.2)
 
 
-def test_rate_follows_its_shape(open_model, load):
-    server = open_model("asyncio_streams")
+def test_rate_follows_its_shape(server, load):
     arguments = [*OPEN, "--rate", "1000", "--shape", "ramp", "--shape-time", "2"]
     found = load({"it": server.url("command", "tcp")}, *arguments, users=4, seconds=2.0)["it"]
     # The area under a ramp is half of the rectangle around it. A window that begins late sees more of its top.
@@ -166,19 +163,8 @@ def read_result(master):
     return found
 
 
-def test_workers_together_reach_the_requested_rate(open_model):
-    server = open_model("asyncio_streams")
-    arguments = [*OPEN, "--rate", "300", "--users", "6", "--spawn-rate", "100", "--window", "3", "--warm-up", "2"]
-    with open_workers(3, server.url("command", "tcp"), *arguments) as (master, _):
-        found = read_result(master)
-    assert found.generators == 3
-    assert found.users == pytest.approx(6, abs=0.5)
-    assert found.asked == pytest.approx(300 * found.seconds, rel=0.2)
-    assert found.failures == {}
-
-
-def test_share_of_a_lost_worker_goes_to_the_others(open_model):
-    url = open_model("asyncio_streams").url("command", "tcp")
+def test_share_of_a_lost_worker_goes_to_the_others(server):
+    url = server.url("command", "tcp")
     arguments = [*OPEN, "--rate", "300", "--users", "4", "--spawn-rate", "100", "--window", "3", "--warm-up", "6"]
     with open_workers(2, url, *arguments) as (master, workers):
         wait_until(lambda: all(is_connected(worker, url) for worker in workers))
