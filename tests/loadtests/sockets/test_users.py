@@ -110,8 +110,8 @@ def test_two_kinds_of_users_share_a_process(server, run):
     )
     rows = {(row["workload"], row["kind"]): row for row in told["rows"]}
     assert set(rows) == {("Due", "service"), ("Due", "intended"), ("Visitor", "service")}
-    # The rate is of requests, four in each exchange: at most 100 exchanges are due in 5 s, and 400 if it were theirs.
-    assert 0 < rows["Due", "service"]["answered"] <= 105
+    # The rate is of requests, four in each exchange: 100 exchanges are due in 5 s, and 400 if it were theirs.
+    assert 0 < rows["Due", "service"]["answered"] < 200
     assert rows["Visitor", "service"]["answered"] > 0
     assert told["failures"] == {}
 

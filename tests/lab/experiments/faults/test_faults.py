@@ -328,8 +328,7 @@ def test_signal_is_deferred_until_healed(lab: Processes) -> None:
     assert steps == ["injected", "healed"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize(("number", "seed"), [(signal.SIGINT, 0), (signal.SIGTERM, 1)])
 def test_lab_faults_heals_after_a_signal_at_any_time(
     lab: Processes, number: signal.Signals, seed: int, tmp_path: Path
 ) -> None:
