@@ -205,11 +205,7 @@ def test_accepted_combination_is_answered(workload, transport, more, server, loa
     assert found.answered > 0
 
 
-def test_invalid_form_is_refused_with_the_reason_and_starts_nothing(open_server, open_ui):
-    def behave(connection):
-        while connection.recv(100):
-            connection.sendall(b"+PONG\r\n")
-
+def test_invalid_form_is_refused_with_the_reason_and_starts_nothing(url, open_ui):
     plain: dict[str, object] = {"user_count": 1, "spawn_rate": 10, "models": "it", "workload": "ping", "rate": 100}
     refused: list[tuple[dict[str, object], str]] = [
         ({"workload": "upload", "transport": "udp"}, "upload does not work over udp"),
@@ -222,7 +218,7 @@ def test_invalid_form_is_refused_with_the_reason_and_starts_nothing(open_server,
         ({"models": "she"}, "no address for command of she"),
         ({"run_time": "soon"}, "run_time: 'soon' is not a valid value"),
     ]
-    with open_server(behave) as (host, port), open_ui(f"tcp://{host}:{port}") as page:
+    with open_ui(url) as page:
         for changes, said in refused:
             answer = page.swarm(**plain | changes)
             assert answer["success"] is False

@@ -13,25 +13,12 @@ import pytest
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
-PONG = b"+PONG\r\n"
 HEADLESS = ("--headless", "--only-summary", "--loglevel", "ERROR", "--json", "--users", "2", "--spawn-rate", "100")
-
-
-def answer(connection):
-    while connection.recv(100):
-        connection.sendall(PONG)
 
 
 def lie(connection):
     while connection.recv(100):
         connection.sendall(b"+PANG\r\n")
-
-
-@pytest.fixture
-def url(open_server):
-    """A server that serves one connection at a time and answers each PING correctly."""
-    with open_server(answer) as (host, port):
-        yield f"tcp://{host}:{port}"
 
 
 def read_requests(done):

@@ -174,6 +174,14 @@ def _open_server(behaviour: Behaviour) -> Iterator[tuple[str, int]]:
         thread.join(15)
 
 
+def _answer_pings(connection: socket.socket) -> None:
+    # It takes a moment, so that a user leaves the cores to what is tested.
+    busy = threading.Event()
+    while connection.recv(100):
+        busy.wait(0.002)
+        connection.sendall(b"+PONG\r\n")
+
+
 def _encode_targets(urls: Mapping[str, str]) -> str:
     """Return LAB_TARGETS for servers that serve every service at one URL each."""
     return json.dumps(
@@ -331,6 +339,13 @@ def run_locust(generator: PersistentGenerator) -> Callable[[Sequence[str], Mappi
 @pytest.fixture(scope="session")
 def open_server() -> Callable[[Behaviour], AbstractContextManager[tuple[str, int]]]:
     return _open_server
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    """A server that serves one connection at a time and answers each PING correctly."""
+    with _open_server(_answer_pings) as (host, port):
+        yield f"tcp://{host}:{port}"
 
 
 @pytest.fixture(scope="session")

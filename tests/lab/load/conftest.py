@@ -13,4 +13,5 @@ from tests.support.load_fixtures import (  # noqa: F401  # fixtures
     open_ui,
     run_locust,
     server,
+    url,
 )

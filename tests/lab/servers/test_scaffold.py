@@ -91,9 +91,9 @@ def test_library_gets_its_extra(clone: Path) -> None:
     assert "EXTRA: curio" in (clone / "compose.yaml").read_text()
 
 
-@pytest.mark.parametrize(
-    ("name", "extra", "said"),
-    [
+def test_invalid_name_is_refused_and_writes_nothing(clone: Path) -> None:
+    before = {path: path.read_bytes() for path in clone.rglob("*") if path.is_file()}
+    for name, extra, said in (
         ("My-Way", None, "not a valid model name"),
         ("class", None, "not a valid model name"),
         ("x" * 41, None, "not a valid model name"),
@@ -102,10 +102,7 @@ def test_library_gets_its_extra(clone: Path) -> None:
         ("plain_socket", None, "exists already"),
         ("peer_redis", None, "exists already"),
         ("my_way", "no such thing", "not the name of a distribution"),
-    ],
-)
-def test_invalid_name_is_refused_and_writes_nothing(clone: Path, name: str, extra: str | None, said: str) -> None:
-    before = {path: path.read_bytes() for path in clone.rglob("*") if path.is_file()}
-    with pytest.raises(LabError, match=said):
-        create(name, extra, clone)
+    ):
+        with pytest.raises(LabError, match=said):
+            create(name, extra, clone)
     assert {path: path.read_bytes() for path in clone.rglob("*") if path.is_file()} == before

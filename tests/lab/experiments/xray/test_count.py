@@ -148,6 +148,10 @@ def test_switches_of_a_thread_are_those_of_both_kinds(tmp_path: Path, monkeypatc
     assert switches.read_switches(7) == {"7": 707, "8": 808}
 
 
+# They share a lab.
+IN_ONE_WORKER = pytest.mark.xdist_group("xray-count")
+
+
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Processes]:
     backend = Processes(f"test-{uuid4().hex[:8]}", Catalogue.load())
@@ -168,6 +172,7 @@ def count_by_summary(lab: Processes, model: str, count: int) -> int:
     return int(total.split()[0])
 
 
+@IN_ONE_WORKER
 @pytest.mark.parametrize("model", MODELS)
 def test_counts_equal_those_of_strace_c_and_repeat(lab: Processes, model: str) -> None:
     folder = str(runtime_directory(lab.project) / "xray")
@@ -185,6 +190,7 @@ def test_counts_equal_those_of_strace_c_and_repeat(lab: Processes, model: str) -
     assert first["PING"].all_calls == pytest.approx((calls[1] - calls[0]) / PINGS, rel=0.01)
 
 
+@IN_ONE_WORKER
 def test_missing_strace_is_said_and_the_rest_counted(lab: Processes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lab.experiments.xray.strace.shutil.which", lambda name: None)
     costs, missing = measure(lab, "plain_socket", str(runtime_directory(lab.project) / "xray"), count=5, rounds=1)
@@ -193,6 +199,7 @@ def test_missing_strace_is_said_and_the_rest_counted(lab: Processes, monkeypatch
     assert [row[2:4] for row in list_rows(costs)] == [["–", "–"]] * 3  # noqa: RUF001
 
 
+@IN_ONE_WORKER
 def test_process_that_may_not_be_traced_is_said(lab: Processes) -> None:
     """As one of another user: here a process that is traced already."""
     refused = pytest.raises(LabError, match="Operation not permitted")
