@@ -202,7 +202,7 @@ def test_refused_connection_is_named_as_the_cause(closed_port):
 
 def test_guarded_headless_run_prints_each_kind_of_failure(closed_port):
     done = subprocess.run(
-        [*COMMAND, *HEADLESS, "--host", f"http://127.0.0.1:{closed_port}", "--run-time", "1s"],
+        [*COMMAND, *HEADLESS, "--host", f"http://127.0.0.1:{closed_port}", "--run-time", "3s"],
         cwd=ROOT,
         env=os.environ | NO_PROXY,
         capture_output=True,
