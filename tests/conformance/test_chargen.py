@@ -1,5 +1,7 @@
 """chargen, RFC 864."""
 
+from functools import cache
+
 import pytest
 
 pytestmark = pytest.mark.service("chargen", "stream")
@@ -10,6 +12,11 @@ RING = "".join(chr(code) for code in range(32, 127))
 
 def line(number: int) -> str:
     return "".join(RING[(number + column) % 95] for column in range(72)) + "\r\n"
+
+
+@cache
+def lines(count: int) -> str:
+    return "".join(line(number) for number in range(count))
 
 
 def read_lines(link, count: int) -> str:
@@ -24,7 +31,7 @@ def read_lines(link, count: int) -> str:
 def test_stream_has_the_rotating_lines(target) -> None:
     with target.connect() as link:
         text = read_lines(link, 2000)
-    assert text == "".join(line(number) for number in range(2000))
+    assert text == lines(2000)
 
 
 def test_conversation_ends_when_the_client_disconnects(target) -> None:
@@ -37,7 +44,7 @@ def test_conversation_ends_when_the_client_disconnects(target) -> None:
 def test_input_is_discarded(target) -> None:
     with target.connect() as link:
         link.send(b"stop, please\r\n")
-        assert read_lines(link, 100) == "".join(line(number) for number in range(100))
+        assert read_lines(link, 100) == lines(100)
 
 
 @pytest.mark.capability("overlap")
@@ -45,4 +52,4 @@ def test_client_that_does_not_read_blocks_no_other(target, client_timeout: float
     with target.connect() as reader:
         reader.receive(1)
         with target.connect(client_timeout) as other:
-            assert read_lines(other, 10) == "".join(line(number) for number in range(10))
+            assert read_lines(other, 10) == lines(10)

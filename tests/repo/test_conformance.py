@@ -160,15 +160,15 @@ def test_protocol_case_runs_for_one_model_and_all_external_servers() -> None:
     models = {where[0] for _, _, where, marks in collect() if marks_of(marks, "once")}
     assert models & set(ours) == {ours[0]}
     # Of test_command.py: over TCP, TLS and Unix sockets; over UDP and Unix datagrams.
-    assert len(asked) == (4 + 3 + 7 + 8 + 2) * 3 + 3 * 2
+    assert len(asked) == (4 + 3 + 7 + 8 + 2 + 3) * 3 + 3 * 2
     alone = [
         marks
         for _, _, where, marks in collect("--models", ours[-1])
         if marks_of(marks, "once") and where[1] == "command"
     ]
-    assert len(alone) == (4 + 3 + 7 + 8 + 2) * 3 + 3 * 2
+    assert len(alone) == (4 + 3 + 7 + 8 + 2 + 3) * 3 + 3 * 2
     foreign = collect("--target", "command=tcp://127.0.0.1:1")
-    assert sum(bool(marks_of(marks, "once")) for _, _, _, marks in foreign) == 4 + 3 + 7 + 8 + 2
+    assert sum(bool(marks_of(marks, "once")) for _, _, _, marks in foreign) == 4 + 3 + 7 + 8 + 2 + 3
     # Every model keeps a case of each of these tests. Those of test_http.py are about the parser alone.
     names = {name for name, _, where, marks in collect() if marks_of(marks, "once") and where[1] == "command"}
     for model in ours:

@@ -1,5 +1,9 @@
 """Read from a connection to a server."""
 
+import fcntl
+import struct
+import termios
+
 from loadtests.sockets.connection import BlockingConnection
 from loadtests.sockets.errors import WrongAnswerError
 
@@ -7,6 +11,11 @@ from loadtests.sockets.errors import WrongAnswerError
 def read_all(link: BlockingConnection) -> bytes:
     """Return everything until the end of the stream."""
     return b"".join(iter(link.receive, b""))
+
+
+def count_unread(link: BlockingConnection) -> int:
+    """Return how many bytes wait in the kernel for their reader, ioctl_tty(2)."""
+    return int(struct.unpack("i", fcntl.ioctl(link.socket, termios.FIONREAD, bytes(4)))[0])
 
 
 def last_words(link: BlockingConnection) -> bytes:
