@@ -10,7 +10,6 @@ from collections import defaultdict
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -32,27 +31,45 @@ OFFERED = {(model.name, item.service, item.transport) for model in MODELS for it
 OFFERED |= {(model, "websocket", transport) for model, service, transport in OFFERED if service == "http"}
 CAPABILITIES = {name.split(".")[0] for model in CATALOGUE.models for name in model.limits}
 
-# Collects, and prints a line of JSON for each test.
+# The models of this lab, which share the code of the protocol.
+OURS = [model.name for model in MODELS if (ROOT / "services" / "models" / f"{model.name}.py").exists()]
+LAST_MODEL = ("--models", OURS[-1])
+ONE_TARGET = ("--target", "command=tcp://127.0.0.1:1")
+EVERY_TARGET = tuple(word for service in SERVICES for word in ("--target", f"{service}=tcp://127.0.0.1:1"))
+# The options that the suite is collected with.
+RUNS = ((), ("--network",), LAST_MODEL, ONE_TARGET, EVERY_TARGET, ("--rfc", *EVERY_TARGET))
+
+# Collects with each of the options on stdin, and prints a line of JSON for each: a row for each test. The arguments of
+# parametrize, which are many and large, are left out.
 _COLLECT = """
 import json, sys, pytest
 
 class Printer:
     def pytest_collection_finish(self, session):
+        rows = []
         for item in session.items:
             target = item.callspec.params["target"]
             where = [target.model, target.service, str(target.transport)]
-            marks = [[mark.name, [str(arg) for arg in mark.args]] for mark in item.iter_markers()]
-            print("@" + json.dumps([item.function.__name__, item.nodeid, where, marks]))
+            marks = [mark for mark in item.iter_markers() if mark.name != "parametrize"]
+            marks = [[mark.name, [str(arg) for arg in mark.args]] for mark in marks]
+            rows.append([item.function.__name__, item.nodeid, where, marks])
+        print("@" + json.dumps(rows))
 
-sys.exit(pytest.main([*sys.argv[1:], "--collect-only", "-p", "no:cacheprovider"], plugins=[Printer()]))
+for options in json.load(sys.stdin):
+    arguments = [*sys.argv[1:], *options, "--collect-only", "-p", "no:cacheprovider"]
+    if code := pytest.main(arguments, plugins=[Printer()]):
+        sys.exit(code)
 """
+Row = tuple[str, str, tuple[str, str, str], list[tuple[str, list[str]]]]
 
 
 @cache
-def collect(*options: str) -> list[tuple[str, str, tuple[str, str, str], list[tuple[str, list[str]]]]]:
+def collect_all() -> Mapping[tuple[str, ...], list[Row]]:
+    """Collect with all options of `RUNS`, in one process."""
     environ = {name: value for name, value in os.environ.items() if name not in ("LAB_TARGETS", "PYTEST_ADDOPTS")}
     done = subprocess.run(
-        [sys.executable, "-c", _COLLECT, *PLUGIN, str(SUITE), *options],
+        [sys.executable, "-c", _COLLECT, *PLUGIN, str(SUITE)],
+        input=json.dumps(RUNS),
         cwd=ROOT,
         env=environ,
         capture_output=True,
@@ -60,8 +77,18 @@ def collect(*options: str) -> list[tuple[str, str, tuple[str, str, str], list[tu
         check=False,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr
-    rows = [json.loads(line.removeprefix("@")) for line in done.stdout.splitlines() if line.startswith("@")]
-    return [(name, nodeid, tuple(where), [(mark, args) for mark, args in marks]) for name, nodeid, where, marks in rows]
+    lines = [line.removeprefix("@") for line in done.stdout.splitlines() if line.startswith("@")]
+    found = {}
+    for options, line in zip(RUNS, lines, strict=True):
+        rows = json.loads(line)
+        found[options] = [
+            (name, nodeid, tuple(where), [tuple(mark) for mark in marks]) for name, nodeid, where, marks in rows
+        ]
+    return found
+
+
+def collect(*options: str) -> list[Row]:
+    return collect_all()[options]
 
 
 def marks_of(marks: list[tuple[str, list[str]]], name: str) -> list[list[str]]:
@@ -151,37 +178,31 @@ def test_each_declared_limit_is_tested() -> None:
 
 
 def test_protocol_case_runs_for_one_model_and_all_external_servers() -> None:
-    ours = [model.name for model in MODELS if (ROOT / "services" / "models" / f"{model.name}.py").exists()]
     asked: dict[str, set[str]] = {
         nodeid.split("[")[1].split("-command-")[1]: set()
         for _, nodeid, where, marks in collect()
         if marks_of(marks, "once") and where[1] == "command"
     }
     models = {where[0] for _, _, where, marks in collect() if marks_of(marks, "once")}
-    assert models & set(ours) == {ours[0]}
+    assert models & set(OURS) == {OURS[0]}
     # Of test_command.py: over TCP, TLS and Unix sockets; over UDP and Unix datagrams.
     assert len(asked) == (4 + 3 + 7 + 8 + 2 + 3) * 3 + 3 * 2
-    alone = [
-        marks
-        for _, _, where, marks in collect("--models", ours[-1])
-        if marks_of(marks, "once") and where[1] == "command"
-    ]
+    alone = [marks for _, _, where, marks in collect(*LAST_MODEL) if marks_of(marks, "once") and where[1] == "command"]
     assert len(alone) == (4 + 3 + 7 + 8 + 2 + 3) * 3 + 3 * 2
-    foreign = collect("--target", "command=tcp://127.0.0.1:1")
+    foreign = collect(*ONE_TARGET)
     assert sum(bool(marks_of(marks, "once")) for _, _, _, marks in foreign) == 4 + 3 + 7 + 8 + 2 + 3
     # Every model keeps a case of each of these tests. Those of test_http.py are about the parser alone.
     names = {name for name, _, where, marks in collect() if marks_of(marks, "once") and where[1] == "command"}
-    for model in ours:
+    for model in OURS:
         assert names <= {name for name, _, where, _ in collect() if where[0] == model}
 
 
 def test_external_server_is_tested_on_all_rfcs() -> None:
-    targets = [word for service in SERVICES for word in ("--target", f"{service}=tcp://127.0.0.1:1")]
-    rows: list[Any] = collect("--rfc", *targets)
+    rows = collect("--rfc", *EVERY_TARGET)
     assert {where[1] for _, _, where, _ in rows} == {*SERVICES}
     beyond = ("ours", "redis", "routes")
     assert not any(marks_of(marks, mark) for _, _, _, marks in rows for mark in beyond)
-    every = collect(*targets)
+    every = collect(*EVERY_TARGET)
     asked = {nodeid for _, nodeid, _, marks in every if not any(marks_of(marks, mark) for mark in beyond)}
     assert asked == {row[1] for row in rows}
     # What redis-server answers is asked of it, and of its like, without --rfc.
