@@ -1,4 +1,4 @@
-"""Start each model as a process, which the hostile tests of a module share. Each test must leave it unchanged."""
+"""Start each model as a process, which all hostile tests share. Each test must leave it unchanged."""
 
 import os
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ CATALOGUE = Catalogue.load()
 TIMEOUT = 10.0
 
 # So small that little must be sent to reach it.
-HTTP_BODY = 50_000
+HTTP_BODY = 10_000
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -34,10 +34,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
                 pytest.mark.xdist_group(f"faults-{model.name}")
             )  # otherwise each worker of xdist starts every model
             parameters.append(pytest.param(model.name, id=model.name, marks=marks))
-        metafunc.parametrize(fixture, parameters, indirect=True, scope="module")
+        metafunc.parametrize(fixture, parameters, indirect=True, scope="session")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def roomy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Yield a server with 300 connections, long timeouts, and short requests; a head of HTTP has little time."""
     environ = {
@@ -49,7 +49,7 @@ def roomy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         yield server
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def tight(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Yield a server with eight connections and short timeouts."""
     unit = float(os.environ.get("LAB_TIME_UNIT", "0.1"))
