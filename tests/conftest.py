@@ -1,6 +1,7 @@
 """Options of all test runs. They are here because pytest reads this file before it collects."""
 
 import gc
+import importlib
 import os
 import signal
 from collections.abc import Iterator
@@ -39,12 +40,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_collection() -> Iterator[None]:
-    """Collect without the garbage collector, which would look through 14,000 tests again and again."""
+def pytest_collection(session: pytest.Session) -> Iterator[None]:
+    """Collect without the garbage collector, which would look through 14,000 tests again and again, then and later."""
     gc.disable()
     try:
         return (yield)
     finally:
+        # It asks for referrers at its import, which frozen ones are not; its plugin imports it at the end of each run.
+        if session.config.pluginmanager.hasplugin("hypothesispytest"):
+            importlib.import_module("hypothesis")
+        gc.freeze()
         gc.enable()
 
 
