@@ -17,6 +17,7 @@ from lab.servers.processes import Processes
 from services.protocol.limits import Limits
 
 Lab = Callable[..., "CompletedProcess[str]"]
+Run = Callable[..., int]
 
 DOCKER = pytest.param("docker", marks=[pytest.mark.docker, pytest.mark.xdist_group("labs")])
 # None is a default, and none is what compose.yaml gives a model.
@@ -51,9 +52,11 @@ CHOSEN = {
 NAMES = {item.metadata["variable"]: item.name for item in fields(Limits)}
 
 
-def read_limits(lab: Lab, options: list[str], model: str) -> dict[str, str]:
+def read_limits(run: Run, options: list[str], model: str, capfd: pytest.CaptureFixture[str]) -> dict[str, str]:
     """Return the INFO of a server."""
-    said = lab(*options, "call", model, "command", "INFO").stdout
+    capfd.readouterr()
+    assert run(*options, "call", model, "command", "INFO") == 0
+    said = capfd.readouterr().out
     return dict(line.strip().split(":", 1) for line in said.splitlines() if ":" in line)
 
 
@@ -72,7 +75,13 @@ def test_every_variable_is_tested() -> None:
 
 
 @pytest.mark.parametrize("backend", ["process", DOCKER])
-def test_server_obeys_every_variable(lab: Lab, request: pytest.FixtureRequest, backend: str) -> None:
+def test_server_obeys_every_variable(
+    lab: Lab,
+    run_here: Run,
+    request: pytest.FixtureRequest,
+    capfd: pytest.CaptureFixture[str],
+    backend: str,
+) -> None:
     """Also the one that compose.yaml sets for a model: 1100 connections for socketserver_threading."""
     project = request.getfixturevalue(f"{backend}_project")
     options = ["--backend", backend, "--project", project]
@@ -82,31 +91,39 @@ def test_server_obeys_every_variable(lab: Lab, request: pytest.FixtureRequest, b
     try:
         assert lab(*options, "up", *models, environ=environ).returncode == 0
         for model in models:
-            found = read_limits(lab, options, model)
+            found = read_limits(run_here, options, model, capfd)
             assert {name: float(found[NAMES[name]]) for name in CHOSEN} == CHOSEN
         # As they were, after a restart by a lab that has no such variables.
         opened.restart("thread_pool")
-        assert float(read_limits(lab, options, "thread_pool")["idle"]) == 7.5
+        assert float(read_limits(run_here, options, "thread_pool", capfd)["idle"]) == 7.5
         # Other variables: started again with those. The same ones: left alone.
         started = identify(backend, project, "socketserver_threading")
         assert lab(*options, "up", "socketserver_threading", environ=environ).returncode == 0
         assert identify(backend, project, "socketserver_threading") == started
         assert lab(*options, "up", *models, environ={"LAB_IDLE_SECONDS": "8"}).returncode == 0
         assert identify(backend, project, "socketserver_threading") != started
-        found = read_limits(lab, options, "socketserver_threading")
+        found = read_limits(run_here, options, "socketserver_threading", capfd)
         assert (float(found["idle"]), found["connections"]) == (8, "1100")
     finally:
         opened.down()
 
 
 @pytest.mark.parametrize("backend", ["process", DOCKER])
-def test_invalid_limit_is_named(lab: Lab, request: pytest.FixtureRequest, backend: str) -> None:
+def test_invalid_limit_is_named(
+    run_here: Run,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    backend: str,
+) -> None:
     """A dollar sign reaches the server unchanged."""
     project = request.getfixturevalue(f"{backend}_project")
     options = ["--backend", backend, "--project", project]
-    done = lab(*options, "up", "plain_socket", environ={"LAB_BACKLOG": "$HOME$$"})
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "LAB_BACKLOG='$HOME$$' is not a whole number of at least 1" in done.stderr
+    monkeypatch.setenv("LAB_BACKLOG", "$HOME$$")
+    assert run_here(*options, "up", "plain_socket") == 2
+    said = capfd.readouterr()
+    assert said.out == ""
+    assert "LAB_BACKLOG='$HOME$$' is not a whole number of at least 1" in said.err
 
 
 def test_mutual_tls_is_kept_by_a_restart(process_project: str) -> None:
