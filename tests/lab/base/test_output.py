@@ -34,6 +34,7 @@ COMMANDS = {
     "a mistake": (["call", "nonesuch", "echo"], 2),
     "a wrong option": (["up", "--nonesuch"], 2),
 }
+WITHOUT_STDOUT = {"logs", "shell", "a mistake", "a wrong option"}
 ASCII = {"PYTHONIOENCODING": "ascii"}
 C_LOCALE = {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
@@ -50,21 +51,21 @@ def start(project: str, arguments: list[str], script: str, environ: dict[str, st
     )
 
 
-@pytest.mark.parametrize(("arguments", "code"), COMMANDS.values(), ids=COMMANDS)
-def test_exit_code_does_not_depend_on_the_output(running: str, arguments: list[str], code: int) -> None:
+@pytest.mark.parametrize("name", COMMANDS)
+def test_exit_code_does_not_depend_on_the_output(running: str, name: str) -> None:
+    arguments, code = COMMANDS[name]
     started = {
-        "C": start(running, arguments, '"$@"', C_LOCALE),
-        "full": start(running, arguments, '"$@" >/dev/full', {}),
+        "full": start(running, arguments, '"$@" >/dev/full', C_LOCALE),
         "closed": start(running, arguments, '"$@" >&- 2>&-', {}),
         "closed pipe": start(running, arguments, '{ "$@" 3>&-; echo $? >&3; } 3>&2 2>&1 | true', {}),
     }
     ended = {name: (*process.communicate(timeout=120), process.returncode) for name, process in started.items()}
     assert ended["closed pipe"][1] == b"%d\n" % code
-    assert {name: ended[name][2] for name in ("C", "full", "closed")} == dict.fromkeys(("C", "full", "closed"), code)
-    assert all(byte < 128 for byte in ended["C"][0] + ended["C"][1])
+    assert (ended["full"][2], ended["closed"][2]) == (code, code)
+    assert all(byte < 128 for byte in ended["full"][1])
     said = b"".join(stderr for _, stderr, _ in ended.values())
     assert b"Traceback" not in said
-    if ended["C"][0]:
+    if name not in WITHOUT_STDOUT:
         assert b"lab: stdout: No space left on device; the rest of the output follows here\n" in ended["full"][1]
 
 
