@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from lab.base.errors import LabError
 from lab.load.http_exchanges import ask_page
 from lab.load.workloads import CUSTOM_PROTOCOL, Workload
-from lab.metrics.meters import find_container, open_container_meter
 from lab.metrics.process import open_process_meter
 from lab.metrics.sample import Meter, NoMeter
 from lab.metrics.socket_owner import Owner, find_owner
@@ -201,6 +200,9 @@ class ExternalServer:
             return open_process_meter(owner.pid)
         if owner.container is None:
             return NoMeter(owner.unknown)
+        # It imports the engine's client, which takes longer than all else here, and few servers are in a container.
+        from lab.metrics.meters import find_container, open_container_meter
+
         name = find_container(owner.container)
         if name is None:
             return NoMeter(f"{owner.container} is neither this machine nor a container that its Docker engine knows")

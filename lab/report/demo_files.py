@@ -3,11 +3,14 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from lab.base.units import show_us
 from lab.experiments.demo import NAME, ROUNDS, USERS, Demo, keep, read
 from lab.experiments.store import Run
+from lab.load.measurement import Measurement
 from lab.load.workloads import SESSION
 from lab.report import demo_page
-from lab.report.extra_columns import make_columns
+from lab.report.cells import Cell, show_rate
+from lab.report.extra_columns import ExtraColumn
 from lab.report.measurement_charts import Comparison
 from lab.servers.catalogue import PEER
 
@@ -67,3 +70,20 @@ def render(run: Run) -> str:
 def _make_title(families: Iterable[str]) -> str:
     ours = sum(family != PEER for family in families)
     return f"{ours} socket server{'' if ours == 1 else 's'}, one protocol"
+
+
+def make_columns(found: Demo) -> tuple[ExtraColumn, ...]:
+    """Return the columns of a demo: requests that sleep, and HTTP."""
+    return (
+        ExtraColumn("20 ms waits/s", found.waits, _rate),
+        ExtraColumn("HTTP/s", found.http, _rate),
+        ExtraColumn("HTTP CPU µs", found.http, _cpu),
+    )
+
+
+def _rate(found: Measurement | None) -> Cell:
+    return Cell(found.rate if found else None, show_rate(found))
+
+
+def _cpu(found: Measurement | None) -> Cell:
+    return Cell.of(found.server.cpu_us if found else None, show_us)

@@ -3,10 +3,8 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from lab.base.units import show_us
-from lab.experiments.demo import Demo
 from lab.load.measurement import Measurement
-from lab.report.cells import Cell, show_rate
+from lab.report.cells import Cell
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,20 +23,3 @@ class ExtraColumn:
 
     def cell(self, model: str) -> Cell:
         return self.figure(self.found.get(model))
-
-
-def make_columns(found: Demo) -> tuple[ExtraColumn, ...]:
-    """Return the columns of a demo: requests that sleep, and HTTP."""
-    return (
-        ExtraColumn("20 ms waits/s", found.waits, _rate),
-        ExtraColumn("HTTP/s", found.http, _rate),
-        ExtraColumn("HTTP CPU µs", found.http, _cpu),
-    )
-
-
-def _rate(found: Measurement | None) -> Cell:
-    return Cell(found.rate if found else None, show_rate(found))
-
-
-def _cpu(found: Measurement | None) -> Cell:
-    return Cell.of(found.server.cpu_us if found else None, show_us)

@@ -60,3 +60,10 @@ def test_protocol_does_no_io() -> None:
 def test_root_of_lab_has_at_most_twelve_entries() -> None:
     entries = {path.name for path in (ROOT / "lab").iterdir() if path.name != "__pycache__"}
     assert len(entries) <= 12, entries
+
+
+def test_commands_import_neither_pytest_nor_the_client_of_docker_before_they_need_it() -> None:
+    """Each takes as long to import as the rest of a command."""
+    code = "import sys, lab.cli.commands.demo, lab.cli.commands.load; print({'pytest', 'docker'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

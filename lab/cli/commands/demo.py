@@ -17,8 +17,7 @@ from lab.cli.params import DURATION, models_argument, out_option
 from lab.experiments.demo import NAME, Demo, describe, read, run
 from lab.experiments.store import Run, tolerated
 from lab.metrics.verdict import exit_code
-from lab.report.demo_files import CAPTIONS, render, write
-from lab.report.extra_columns import make_columns
+from lab.report.demo_files import CAPTIONS, make_columns, render, write
 from lab.report.terminal import make_table, open_console
 from lab.servers.backend import choose_models
 from lab.servers.catalogue import PEERS

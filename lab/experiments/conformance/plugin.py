@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-MARK = "@lab.experiments.conformance.suite "
+from lab.experiments.conformance.results import MARK
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -3,6 +3,9 @@
 import re
 from dataclasses import dataclass
 
+# What starts a line of the plugin. Who reads them need not import pytest, as the plugin does.
+MARK = "@lab.experiments.conformance.suite "
+
 # Failed tests to name. One bug usually fails many tests.
 _NAMED = 3
 

@@ -19,7 +19,7 @@ from lab.base.errors import LabError
 from lab.base.messages import build
 from lab.base.paths import ROOT
 from lab.experiments.conformance import results
-from lab.experiments.conformance.plugin import MARK
+from lab.experiments.conformance.results import MARK
 from lab.load.external_server import check_reachable, parse_target
 from lab.servers.backend import Backend, Completed
 from services.protocol import SERVICES, Address, Transport, is_offered

@@ -24,7 +24,7 @@ from lab.load.web_ui import read_ui_port
 from lab.metrics.verdict import Limit, Verdict
 from lab.report import demo_files, demo_page
 from lab.report.cells import show_rate
-from lab.report.extra_columns import make_columns
+from lab.report.demo_files import make_columns
 from lab.report.measurement_charts import Comparison
 from lab.report.terminal import make_table, open_console
 from lab.servers.catalogue import Catalogue, Listener

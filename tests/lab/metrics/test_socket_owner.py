@@ -604,7 +604,7 @@ def test_reasons_for_an_unknown_owner_are_listed_once(monkeypatch):
 
 def test_meter_of_a_container_is_that_of_its_engine(monkeypatch):
     monkeypatch.setattr("lab.load.external_server.find_owner", lambda address: Owner(container="172.17.0.5"))
-    monkeypatch.setattr("lab.load.external_server.find_container", {"172.17.0.5": "abc"}.get)
-    monkeypatch.setattr("lab.load.external_server.open_container_meter", lambda name: f"meter of {name}")
+    monkeypatch.setattr("lab.metrics.meters.find_container", {"172.17.0.5": "abc"}.get)
+    monkeypatch.setattr("lab.metrics.meters.open_container_meter", lambda name: f"meter of {name}")
     meter: object = ExternalServer(["echo=tcp://host:7"]).meter("target")
     assert meter == "meter of abc"

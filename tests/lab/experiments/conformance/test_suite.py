@@ -14,7 +14,8 @@ from lab.base.errors import LabError
 from lab.base.messages import build
 from lab.base.paths import ROOT
 from lab.experiments.conformance import suite
-from lab.experiments.conformance.plugin import MARK, Printer, pytest_configure
+from lab.experiments.conformance.plugin import Printer, pytest_configure
+from lab.experiments.conformance.results import MARK
 from lab.experiments.conformance.suite import Finding, SuiteReport, check_external, check_models, read_report
 from lab.servers.backend import ModelState
 from lab.servers.catalogue import Catalogue, Model
