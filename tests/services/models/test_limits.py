@@ -182,26 +182,30 @@ def test_places_of_a_process_that_dies_are_free_before_another_takes_over(
             assert one_more.receive().startswith(b"-ERR")
 
 
-@pytest.mark.parametrize("transport", ["udp", "unixgram"])
-def test_datagrams_above_the_limit_are_not_worked_on(start: Start, transport: str) -> None:
+def test_datagrams_above_the_limit_are_not_worked_on(start: Start) -> None:
     """Two sleep, at the limit. The others are dropped, or wait until one of the two has been answered."""
     with start(LAB_MAX_CONNECTIONS="2", LAB_WORKERS="2") as server:
-        with server.connect(transport=transport) as first:
-            ping(first)
-        wait_until(lambda: is_asleep(server))  # the first one has its reply before its place is free again
-        with server.connect(transport=transport) as link:
-            for _ in range(2):
-                link.send(b"SLEEP 600\r\n")
-            address = server.address("command", transport)
-            # Both sleep before a PING is there: of two processes, one might otherwise be quicker with a PING.
-            wait_until(lambda: not (queued(address) if transport == "udp" else unsent(link.socket.fileno())))
-            wait_until(lambda: is_asleep(server))
-            for _ in range(8):
-                link.send(b"PING\r\n")
-            link.reset_deadline()
-            # A PING is answered at once where there is a place: then before the two.
-            assert link.receive() == b"+OK\r\n"
-        enter(server, transport).close()
+        for transport in ("udp", "unixgram"):
+            with server.connect(transport=transport) as first:
+                ping(first)
+            wait_until(lambda: is_asleep(server))  # the first one has its reply before its place is free again
+            with server.connect(transport=transport) as link:
+                for _ in range(2):
+                    link.send(b"SLEEP 600\r\n")
+                # Both sleep before a PING is there: of two processes, one might otherwise be quicker with a PING.
+                wait_until(lambda: is_taken(server, transport, link))  # noqa: B023  # called here
+                wait_until(lambda: is_asleep(server))
+                for _ in range(8):
+                    link.send(b"PING\r\n")
+                link.reset_deadline()
+                # A PING is answered at once where there is a place: then before the two.
+                assert link.receive() == b"+OK\r\n"
+            enter(server, transport).close()
+
+
+def is_taken(server: Server, transport: str, link: BlockingConnection) -> bool:
+    """Return whether the server has received all datagrams of a client."""
+    return not (queued(server.address("command", transport)) if transport == "udp" else unsent(link.socket.fileno()))
 
 
 def failures(server: Server) -> int:
