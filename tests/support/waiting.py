@@ -10,7 +10,7 @@ T = TypeVar("T")
 def wait_until(condition: Callable[[], T], seconds: float = 60) -> T:
     """Return the result of a condition as soon as it is true; fail after a timeout.
 
-    At most a quarter of the time goes into the condition, which may start a process or ask an engine.
+    A condition may start a process or ask an engine: about a quarter of the time goes into it, and no pause is long.
     """
     deadline = time.monotonic() + seconds
     while True:
@@ -19,7 +19,7 @@ def wait_until(condition: Callable[[], T], seconds: float = 60) -> T:
             return found
         end = time.monotonic()
         assert end < deadline, "it never came"
-        time.sleep(max(0.02, 3 * (end - begin)))
+        time.sleep(min(max(0.02, 3 * (end - begin)), 0.5))
 
 
 def settled(look: Callable[[], T], unit: float, times: int = 4) -> T:
