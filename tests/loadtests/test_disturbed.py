@@ -63,7 +63,7 @@ def loaded(
 
 
 def test_lost_worker_is_in_the_row(backend):
-    with loaded(backend, seconds=3.0, workers=2) as running:
+    with loaded(backend, seconds=8.0, workers=2) as running:
         find_generators(psutil.Process(), "--worker")[0].kill()
         found = running.result()
     assert found.verdict.bound is Limit.DISTURBED

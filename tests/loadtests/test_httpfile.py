@@ -236,7 +236,7 @@ def test_workers_run_the_locustfile_and_its_failures_are_reported(tmp_path, caps
             name_files(str(file)),
             ["--host", f"http://{address.host}:{address.port}"],
             users=4,
-            seconds=1,
+            seconds=3,
             workers=2,
             environ=NO_PROXY,
         )

@@ -33,7 +33,7 @@ STORED = ROOT / "docs" / "data" / "xray.json"
 def test_scene_is_recorded_printed_and_stored(lab: Lab, process_project: str, tmp_path: Path) -> None:
     options = ["--backend", "process", "--project", process_project]
     exports = ["--export", "trace", "--export", "svg"]
-    done = lab(*options, "xray", "plain_socket", "--rounds", "1", "--out", str(tmp_path), *exports)
+    done = lab(*options, "xray", "plain_socket", "--rounds", "5", "--out", str(tmp_path), *exports)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0] == "A sleeps 20 ms, B computes 10 ms, C wants a PING"

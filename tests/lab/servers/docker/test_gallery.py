@@ -205,11 +205,11 @@ services:
     path = copy_catalogue(tmp_path_factory.mktemp("broken"), override)
     options = ["--file", str(path), "--backend", "docker", "--project", docker_project]
     names = ["gallery_ftp", "gallery_web", "gallery_gopher", "gallery_xmlrpc", "gallery_asynchat"]
-    up = lab_here(*options, "up", *names, "--timeout", "8s")
+    up = lab_here(*options, "up", *names, "--timeout", "20s")
     assert up.returncode == 2
     assert "gallery_ftp exited with code 3 instead of answering; its log ends with:\n  no such luck\n" in up.stderr
-    assert "gallery_web runs, but gave no answer within 8 s (port 80 does not say '666' but " in up.stderr
-    assert "gallery_gopher runs, but gave no answer within 8 s (it has no health check in compose.yaml)" in up.stderr
+    assert "gallery_web runs, but gave no answer within 20 s (port 80 does not say '666' but " in up.stderr
+    assert "gallery_gopher runs, but gave no answer within 20 s (it has no health check in compose.yaml)" in up.stderr
     assert "gallery_asynchat" not in up.stderr
     rows = json.loads(lab_here(*options, "ls", "--json").stdout)
     states = {row["model"]: row["state"] for row in rows if row["model"] in names}
