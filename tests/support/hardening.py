@@ -72,6 +72,8 @@ def _look(service: str, container: Container) -> Inside:
     processes = [
         {key: value.split() for key, _, value in (line.partition(":") for line in block.splitlines())}
         for block in blocks
+        # A health check that begins: the engine's own process, which has not become the container's yet.
+        if not block.startswith("Name:\trunc:")
     ]
     parts = {name: lines for name, *lines in (part.splitlines() for part in rest)}
     return Inside(service, container, processes, parts)
