@@ -63,10 +63,8 @@ def look_inside(engine: docker.DockerClient, project: str, services: Sequence[st
 
 
 def _look(service: str, container: Container) -> Inside:
-    output = b""
-    # A busy Engine 20.10 may lose the end of an output as well.
-    while not output.endswith(b"@end\n"):
-        _, output = execute(container, "sh", "-c", f"({_SCRIPT}) 2>/dev/null")
+    _, output = execute(container, "sh", "-c", f"({_SCRIPT}) 2>/dev/null")
+    assert output.endswith(b"@end\n"), output[-500:]
     status, *rest = output.decode().split("\n@")
     blocks = re.split(r"^(?=Name:)", status, flags=re.MULTILINE)[1:]
     processes = [
