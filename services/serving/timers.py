@@ -2,8 +2,8 @@
 
 import heapq
 import itertools
-import time
 from collections.abc import Callable
+from time import monotonic
 
 Callback = Callable[[], object]
 
@@ -16,15 +16,19 @@ class Timers:
         self._order = itertools.count()  # of timers for the same moment; callbacks cannot be compared
 
     def call_later(self, seconds: float, callback: Callback) -> None:
-        heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._order), callback))
+        heapq.heappush(self._timers, (monotonic() + seconds, next(self._order), callback))
 
     def timeout(self) -> float | None:
         """Return the seconds until the next timer; None without one."""
-        return max(self._timers[0][0] - time.monotonic(), 0) if self._timers else None
+        if not self._timers:
+            return None
+        left = self._timers[0][0] - monotonic()
+        return left if left > 0 else 0.0
 
     def call_due(self) -> None:
         """Call all functions that are due."""
-        if self._timers:
-            now = time.monotonic()
-            while self._timers and self._timers[0][0] <= now:
-                heapq.heappop(self._timers)[2]()
+        timers = self._timers
+        # Both are asked in each turn of a loop, so they are lean.
+        if timers and timers[0][0] <= (now := monotonic()):
+            while timers and timers[0][0] <= now:
+                heapq.heappop(timers)[2]()
