@@ -20,10 +20,12 @@ demo: .venv/lab.stamp ## the lab at work: up, check, load, one table, down
 
 # Seconds for planting faults in changed modules before the tests; empty: none.
 MUTANT_SECONDS ?= 60
+# Processes that run tests. They wait more than they compute.
+WORKERS ?= 6
 test: .venv/dev.stamp ## every test, on processes and on containers (TESTS=tests/services/protocol: a part)
 	@$(ENGINE) ensure && $(ENGINE) base
 	@$(if $(TESTS),,$(if $(MUTANT_SECONDS),$(BIN)/python -m tools.mutants --changed --seconds $(MUTANT_SECONDS)))
-	@LAB_REQUIRE_DOCKER=1 $(BIN)/python -m pytest --numprocesses 6 --dist loadgroup --no-loadscope-reorder $(TESTS)
+	@LAB_REQUIRE_DOCKER=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup --no-loadscope-reorder $(TESTS)
 
 # Builds of Python differ in what they leave to OpenSSL, so the interpreter that most machines have is tried as well.
 DISTRO_PYTHON ?= /usr/bin/python3

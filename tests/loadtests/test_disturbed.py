@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import psutil
 import pytest
@@ -42,7 +42,12 @@ def is_loaded(backend: Processes) -> bool:
 
 
 def find_generators(lab: psutil.Process, word: str = "loadtests/locustfile.py") -> list[psutil.Process]:
-    return [child for child in lab.children(recursive=True) if word in child.cmdline()]
+    found = []
+    for child in lab.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            if word in child.cmdline():
+                found.append(child)
+    return found
 
 
 @contextmanager

@@ -61,7 +61,7 @@ def test_locust_measures_a_model(generator):
         found = measure(
             target,
             target.model,
-            find_preset("closed_ping").change(users=1, duration=1.0, warm_up=0.0),
+            find_preset("closed_ping").change(users=1, duration=3.0, warm_up=0.0),
             generator=generator,
         )
         count, cpu, memory = map(float, server.stdout.readline().split())

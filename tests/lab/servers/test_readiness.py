@@ -17,6 +17,7 @@ from lab.servers import readiness
 from lab.servers.readiness import Outcome, choose_targets, wait_ready
 from loadtests.sockets.errors import NoAnswerError, UnreachableError
 from tests.support.ports import closed_port
+from tests.support.waiting import wait_until
 
 LOADING = b"-LOADING the dataset is being read\r\n"
 PONG = b"+PONG\r\n"
@@ -67,6 +68,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[str, ...], f
     """Replace the exchange: record calls and timeouts, and advance a fake clock."""
     asked: list[tuple[str, tuple[str, ...], float]] = []
     now = [1000.0]
+    # Those of the test before would go on with this clock.
+    wait_until(lambda: not any(thread.name.startswith("ready-") for thread in threading.enumerate()))
 
     def call(service: str, address: str, arguments: tuple[str, ...], *, timeout: float) -> Reply:
         asked.append((service, arguments, round(timeout, 9)))

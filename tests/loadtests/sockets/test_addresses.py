@@ -181,8 +181,8 @@ def test_datagrams_keep_the_address_that_answered(resolve):
     with contextlib.ExitStack() as stack:
         first, second = (stack.enter_context(socket.socket(type=socket.SOCK_DGRAM)) for _ in range(2))
         first.bind(("127.0.0.2", 0))
-        second.bind(("127.0.0.1", first.getsockname()[1]))
-        resolve("127.0.0.2", "127.0.0.1")
+        second.bind(("127.0.0.3", first.getsockname()[1]))  # where no other test has a server
+        resolve("127.0.0.2", "127.0.0.3")
         link = stack.enter_context(BlockingConnection(addresses_of(first)))
         link.send(b"one")
         data, peer = first.recvfrom(10)
