@@ -23,8 +23,7 @@ _CAPABILITIES = {"CHOWN": 0, "FOWNER": 3, "SETGID": 6, "SETUID": 7, "SYS_CHROOT"
 
 # One `docker exec` for all questions: each takes a fifth of a second. Files of cgroup v2 first, then those of v1.
 _SCRIPT = """
-cat /proc/[0-9]*/status
-echo @files; grep -h '^Max open files' /proc/[0-9]*/limits
+for process in /proc/[0-9]*; do cat $process/status && sed -n 's/^Max open files/Files:/p' $process/limits; done
 echo @written
 for path in /x /srv/x /usr/x /etc/x /lab/x; do (echo > $path) 2>&1 && echo "$path was written"; done
 echo @mounts; cat /proc/self/mounts
@@ -42,7 +41,7 @@ class Inside:
     Args:
         service: of compose.yaml.
         container: as the engine describes it.
-        processes: /proc/PID/status of every process.
+        processes: /proc/PID/status of every process, and its limits of open files as "Files".
         parts: the other parts of the script's output by name, as lines.
     """
 
@@ -70,8 +69,9 @@ def _look(service: str, container: Container) -> Inside:
     processes = [
         {key: value.split() for key, _, value in (line.partition(":") for line in block.splitlines())}
         for block in blocks
-        # A health check that begins: the engine's own process, which has not become the container's yet.
-        if not block.startswith("Name:\trunc:")
+        # Not a health check that begins (the engine's own process, with its own limits, until it becomes the
+        # container's), nor a process that ended while it was looked at.
+        if not block.startswith("Name:\trunc:") and "\nFiles:" in block
     ]
     parts = {name: lines for name, *lines in (part.splitlines() for part in rest)}
     return Inside(service, container, processes, parts)
@@ -116,7 +116,7 @@ class HardeningTests:
         assert inside.parts["pids"] == [str(service["pids_limit"])], inside.parts
         assert inside.parts["memory"] == [str(size << {"m": 20, "g": 30}[unit])], inside.parts
         (asked,) = inside.container.attrs["HostConfig"]["Ulimits"]
-        limits = {tuple(line.split()[3:5]) for line in inside.parts["files"]}
+        limits = {tuple(process["Files"][:2]) for process in inside.processes}
         assert limits == {(str(asked["Soft"]), str(asked["Hard"]))}, limits
 
     def test_engine_socket_is_in_no_container(self, inside: Inside) -> None:

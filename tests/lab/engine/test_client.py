@@ -289,8 +289,9 @@ class TestAllAtOnce:
             inside = lab(*options, "shell", "-c", "env", environ=environ)
             assert inside.returncode == 0, inside.stderr
             assert not [line for line in inside.stdout.splitlines() if is_foreign(line)]
-            names = {container.name or "" for container in engine.containers.list(all=True)}
-            names = {name for name in names if docker_project in name}
+            # `engine.containers.list` fails if a container of another test ends between being listed and inspected.
+            listed = [name.strip("/") for item in engine.api.containers(all=True) for name in item["Names"]]
+            names = {name for name in listed if docker_project in name}
             assert names == {f"{docker_project}-shell-1", f"{docker_project}-plain_socket-1"}
             for name in names:
                 assert not [line for line in engine.containers.get(name).attrs["Config"]["Env"] if is_foreign(line)]

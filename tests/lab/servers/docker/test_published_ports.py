@@ -6,10 +6,10 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import docker
 import pytest
-from docker.models.containers import Container
 
 from lab.load.external_server import ExternalServer
 from lab.metrics.cgroup import CgroupMeter
@@ -60,10 +60,10 @@ def test_generator_in_a_container_ends_with_a_killed_lab(
     backend = open_backend("docker", docker_project)
     assert isinstance(backend, Containers)
 
-    def find_generators() -> list[Container]:
+    def find_generators() -> list[dict[str, Any]]:
         label = f"com.docker.compose.project={docker_project}"
-        running = engine.containers.list(filters={"label": label, "status": "running"})
-        return [item for item in running if "-locust" in (item.name or "")]
+        running = engine.api.containers(filters={"label": label, "status": "running"})
+        return [item for item in running if "-locust" in item["Names"][0]]
 
     def has_ended_or_runs(lab: "subprocess.Popen[bytes]", count: int) -> bool:
         return lab.poll() is not None or len(find_generators()) == count
@@ -83,8 +83,9 @@ def test_generator_in_a_container_ends_with_a_killed_lab(
                 found = find_generators()
                 assert len(found) == count
                 # The page is published for this machine alone, and only where there is one.
-                published = [each for item in found for binds in item.ports.values() for each in binds or ()]
-                assert published == ([] if more else [{"HostIp": "127.0.0.1", "HostPort": str(port)}])
+                ports = [each for item in found for each in item["Ports"] if "PublicPort" in each]
+                published = [(each["IP"], each["PublicPort"]) for each in ports]
+                assert published == ([] if more else [("127.0.0.1", port)])
             finally:
                 lab.kill()
                 lab.wait()
