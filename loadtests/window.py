@@ -17,7 +17,7 @@ from locust.runners import MasterRunner, Runner
 
 from lab.metrics.cgroup import read_throttled
 from loadtests.course import Course, sample_forever
-from loadtests.parts import BEAT_SECONDS, Group, Part, Pulse, combine, read_machine_cpu
+from loadtests.parts import BEAT_SECONDS, Group, Part, Pulse, combine, find_disturbances, read_machine_cpu
 from loadtests.sockets.engine import Connection, Engine
 from loadtests.sockets.recorder import RECORDER, Series, Tally
 
@@ -113,6 +113,7 @@ class Window:
         self._runner.register_message(_PART, self._receive)
         events = cast(Any, environment.events)  # not annotated by Locust
         events.spawning_complete.add_listener(self._spawned)
+        events.quitting.add_listener(self._miss_counts)
         events.quit.add_listener(self._write)
         # Failed exchanges are part of the result. Another exit code than 0 means that the load could not run.
         environment.process_exit_code = 0
@@ -144,6 +145,12 @@ class Window:
 
     def _receive(self, msg: Any, **_: object) -> None:
         self._parts.append(Part.decode(msg.data))
+
+    def _miss_counts(self, environment: Environment, **_: object) -> None:
+        if not self._parts:
+            # Locust says nothing if its last worker misses heartbeats: it was lost, or too busy to send them.
+            sys.stderr.write(f"no counts: {'; '.join(find_disturbances([], self._expected))}\n")
+            environment.process_exit_code = 1
 
     def _write(self, **_: object) -> None:
         results = combine(

@@ -76,6 +76,14 @@ def test_lost_worker_is_in_the_row(backend):
     assert exit_code([found.verdict]) == 2
 
 
+def test_loss_of_the_only_worker_is_an_error(backend):
+    with loaded(backend, seconds=30.0, workers=1) as running:
+        find_generators(psutil.Process(), "--worker")[0].kill()
+        reason = r"exit code 1\); .*no counts: 1 of 1 load generators did not take part in the whole window"
+        with pytest.raises(LabError, match=reason):
+            running.result()
+
+
 def test_lost_master_is_an_error(backend):
     with loaded(backend, seconds=30.0, workers=1) as running:
         find_generators(psutil.Process(), "--master")[0].kill()
