@@ -227,12 +227,11 @@ def test_doctor_is_exit_code_2_without_a_backend(
     assert [item["good"] for item in json.loads(capsys.readouterr().out)].count(False) == len(lacking)
 
 
-def run_demo(
-    monkeypatch: pytest.MonkeyPatch, project: str, out: Path, result: ModelResult, *, duration: str = "300ms"
-) -> int:
+def run_demo(monkeypatch: pytest.MonkeyPatch, project: str, out: Path, result: ModelResult) -> int:
     """Run the demo with a fake result of the conformance suite, and everything else real."""
     monkeypatch.setattr(demo, "check_in_subprocess", lambda backend, models: dict.fromkeys(models, result))
-    options = ["plain_socket", "--duration", "300ms", "--out", str(out)]
+    # On a busy machine, a server may answer nobody for a third of a second.
+    options = ["plain_socket", "--duration", "1s", "--out", str(out)]
     monkeypatch.setattr(sys, "argv", ["lab", "--backend", "process", "--project", project, "demo", *options])
     return main._run()
 

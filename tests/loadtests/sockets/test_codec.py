@@ -90,8 +90,8 @@ def run(tmp_path, load, open_server):
                 name: "{}://{}:{}".format(scheme, *stack.enter_context(open_server(behaviour)))
                 for name, behaviour in behaviours.items()
             }
-            options = ["--transport", scheme, "--timeout", "0.5", *arguments]
-            return load(urls, *options, seconds=1.5, environ={"LAB_CODEC": str(path)})
+            options = ["--transport", scheme, "--timeout", "1", *arguments]
+            return load(urls, *options, seconds=2.5, environ={"LAB_CODEC": str(path)})
 
     return run
 
