@@ -55,7 +55,7 @@ _MEANINGS = (
     ("=", "runs"),
     (">", "the reply has arrived"),
     ("x", "the client closes"),
-    (_SWITCHED, "so many times the kernel put this thread on a core"),
+    (_SWITCHED, "how many times the kernel put this thread on a core"),
 )
 _LABEL = 22
 

@@ -91,7 +91,7 @@ class Server:
         else:
             await self._serve(Stream(reader, writer, listener.connection(writer.get_extra_info("peername"))))
         with suppress(OSError):
-            await writer.wait_closed()  # a reset that nobody takes note of is logged, with a traceback, by the loop
+            await writer.wait_closed()  # else the loop logs a reset, with a traceback
 
     async def _serve(self, stream: Stream) -> None:
         writer = stream.writer

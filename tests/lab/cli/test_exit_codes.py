@@ -230,7 +230,7 @@ def test_doctor_is_exit_code_2_without_a_backend(
 def run_demo(monkeypatch: pytest.MonkeyPatch, project: str, out: Path, result: ModelResult) -> int:
     """Run the demo with a fake result of the conformance suite, and everything else real."""
     monkeypatch.setattr(demo, "check_in_subprocess", lambda backend, models: dict.fromkeys(models, result))
-    # On a busy machine, a server may answer nobody for a third of a second.
+    # On a busy machine, a server may give no answer for a third of a second.
     options = ["plain_socket", "--duration", "1s", "--out", str(out)]
     monkeypatch.setattr(sys, "argv", ["lab", "--backend", "process", "--project", project, "demo", *options])
     return main._run()

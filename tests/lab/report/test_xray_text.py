@@ -83,7 +83,7 @@ def test_number_of_switches_is_at_the_end_of_a_row() -> None:
     ]
     assert max(map(len, draw(Analysis(recording), 60).splitlines())) == 60
     legend = make_legend([Analysis(recording)], 60).splitlines()
-    assert legend[-1] == "*   so many times the kernel put this thread on a core"
+    assert legend[-1] == "*   how many times the kernel put this thread on a core"
     unknown = Analysis(replace(recording, threads=(threads[1],)))
     assert "*" not in draw(unknown, 60) + make_legend([unknown], 60)
 

@@ -15,7 +15,7 @@ from services.serving.listeners import Listener
 
 @pytest.mark.parametrize("limit", [0, 1], ids=["refused", "served"])
 def test_reset_of_a_peer_is_taken_note_of(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The loop logs an exception that nobody has retrieved, with a traceback.
+    """The loop logs an exception that was never retrieved, with a traceback.
 
     The library's own guard against that works or not by the order in which the collector takes a cycle apart; here it
     is gone.

@@ -350,7 +350,7 @@ def test_switches_of_a_thread_that_is_new_count_from_its_beginning() -> None:
     """And those of one that was there before the first look do not: nor if /proc has left it out once."""
     seen = sampler.Sampler(os.getpid())
     release = threading.Event()
-    # So many that not each look lists them.
+    # More than one look can list.
     *others, late = threads = [threading.Thread(target=release.wait) for _ in range(sampler._MANY + 2)]
     for each in others:
         each.start()
