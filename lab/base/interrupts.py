@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
@@ -23,9 +24,10 @@ _pid = os.getpid()
 
 _AGAIN_SECONDS = 0.02
 
-# The first signal, and whether Python has dropped its KeyboardInterrupt.
+# The first signal, whether Python has dropped its KeyboardInterrupt, and whether that is being noted.
 _first = signal.SIGINT.value
 _was_dropped = False
+_is_noting = False
 _show_unraisable = sys.unraisablehook
 
 
@@ -101,6 +103,16 @@ def uninterrupted(what: str, by_hand: str) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def take_dropped() -> bool:
+    """Return whether a signal has come whose KeyboardInterrupt is still to come, and let it not come any more.
+
+    An error is then a consequence of the signal: Ctrl-C ends the helpers of a command too.
+    """
+    global _was_dropped
+    was_dropped, _was_dropped = _was_dropped, False
+    return was_dropped
+
+
 def end() -> None:
     """Ignore these signals until the process ends: Python removes its handlers before that."""
     for number in ENDING:
@@ -138,27 +150,38 @@ def _note_dropped(unraisable: "sys.UnraisableHookArgs") -> None:
     It drops an exception from `__del__`, from a callback of a weak reference (each import has one), and from a hook of
     a fork.
     """
+    global _was_dropped, _is_noting
     if unraisable.exc_type is not KeyboardInterrupt or os.getpid() != _pid:
         _show_unraisable(unraisable)
         return
-    again = threading.Timer(_AGAIN_SECONDS, _send_again)
-    again.daemon = True
-    again.start()
+    _is_noting = True
+    try:
+        _was_dropped = True
+        again = threading.Timer(_AGAIN_SECONDS, _send_again)
+        again.daemon = True
+        again.start()
+    finally:
+        _is_noting = False
 
 
 def _send_again() -> None:
-    global _was_dropped
-    _was_dropped = True
-    os.kill(_pid, _first)
+    # More than once: nothing can be raised while the hook above still waits for this thread, or during a clean-up.
+    while _was_dropped:
+        os.kill(_pid, _first)
+        time.sleep(_AGAIN_SECONDS)
 
 
 def _say(number: int, frame: FrameType | None) -> None:
     global _was_dropped
+    if _is_noting:
+        return
     if not _under_way:
         _end_child(number)
         if _was_dropped:
             _was_dropped = False
             raise KeyboardInterrupt
+    elif _was_dropped:
+        return  # it comes again and again
     line = "lab: ending; Ctrl-\\ ends it by force, and may leave something behind"
     if _under_way:
         what, by_hand = _under_way[-1]

@@ -115,11 +115,13 @@ def _run() -> int:
         code = cli.main(prog_name="lab", standalone_mode=False)
     except SystemExit as end:
         code = end.code
-    except LabError as error:
-        click.echo(f"lab: {error}", err=True)
-        return COULD_NOT_RUN
-    except (click.Abort, KeyboardInterrupt) as error:
+    except (LabError, click.Abort, KeyboardInterrupt) as error:
         said = str(error.__cause__ or error)  # click turns a KeyboardInterrupt into an Abort
+        if isinstance(error, LabError):
+            if not interrupts.take_dropped():
+                click.echo(f"lab: {error}", err=True)
+                return COULD_NOT_RUN
+            said = ""  # only a consequence of the signal
         click.echo(f"lab: interrupted{f': {said}' if said else ''}", err=True)
         for problem in interrupts.settle():
             click.echo(f"lab: {problem}", err=True)

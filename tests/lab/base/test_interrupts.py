@@ -354,6 +354,55 @@ def test_interrupt_that_python_drops_is_not_lost(dropping: str) -> None:
     assert (done.stdout, done.stderr) == ("interrupted\n", "")
 
 
+# What goes on when the signal is sent again for the first time.
+BUSY = {
+    "a clean-up": "with interrupts.uninterrupted('cleaning', 'lab clean'): time.sleep(0.3); print('cleaned')",
+    # A busy machine: the hook waits until the thread that sends the signal has started.
+    "the hook": "",
+}
+
+
+@pytest.mark.parametrize("busy", BUSY.values(), ids=BUSY)
+def test_interrupt_that_python_drops_comes_when_it_can_be_raised(busy: str) -> None:
+    script = (
+        "import signal, threading, time\n"
+        "from lab.base import interrupts\n"
+        "class Slow(threading.Timer):\n"
+        "    def start(self):\n"
+        "        super().start()\n"
+        f"        time.sleep({0 if busy else 0.3})\n"
+        "threading.Timer = Slow\n"
+        "interrupts.install()\n"
+        "try:\n"
+        "    type('Deleted', (), {'__del__': lambda self: signal.raise_signal(signal.SIGINT)})()\n"
+        f"    {busy}\n"
+        "    time.sleep(10)\n"
+        "    print('left alone')\n"
+        "except KeyboardInterrupt:\n"
+        "    print('interrupted')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("cleaned\ninterrupted\n" if busy else "interrupted\n", "")
+
+
+@pytest.mark.parametrize(
+    ("dropped", "code", "said"), [(False, 2, "lab: it ended\n"), (True, 130, "lab: interrupted\n")]
+)
+def test_error_that_follows_a_dropped_interrupt_is_an_interrupt(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture, *, dropped: bool, code: int, said: str
+) -> None:
+    """Ctrl-C ends the helpers too, and the command may notice that before its own KeyboardInterrupt comes again."""
+
+    def run(**_: object) -> None:
+        raise LabError("it ended")
+
+    monkeypatch.setattr(main.cli, "main", run)
+    monkeypatch.setattr(interrupts, "_was_dropped", dropped)
+    assert main._run() == code
+    assert capsys.readouterr().err == said
+    assert not interrupts.take_dropped()
+
+
 def test_other_exceptions_that_python_drops_are_printed() -> None:
     script = (
         "from lab.base import interrupts\n"
