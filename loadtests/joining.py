@@ -2,11 +2,16 @@
 
 from typing import Any
 
+import locust.runners
 from locust.env import Environment
 from locust.runners import WorkerRunner
 
 from lab.base.messages import say
 from lab.load.messages import Joined
+
+# Heartbeats, one each second, that a worker may miss. Locust would give it up after 3, and end the run with the last
+# one; on a busy machine a worker may wait longer for a core. The lab itself notices when one has ended.
+locust.runners.HEARTBEAT_LIVENESS = 10
 
 
 def announce(environment: Environment, **_: Any) -> None:

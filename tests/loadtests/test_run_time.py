@@ -30,7 +30,7 @@ def read_requests(done):
 def test_headless_run_ends_with_its_results(url, run_locust, encode_targets):
     done = run_locust([*HEADLESS, "--run-time", "1s"], {"LAB_TARGETS": encode_targets({"it": url})})
     assert done.returncode == 0, done.stdout
-    assert read_requests(done) > 10
+    assert read_requests(done) > 1
 
 
 def test_headless_run_that_failed_ends_with_code_1(open_server, run_locust, encode_targets):

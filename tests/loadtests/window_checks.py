@@ -183,7 +183,7 @@ def window(monkeypatch):
         monkeypatch.setattr(measurement, "monotonic", lambda: now[0])
         monkeypatch.setattr(measurement, "read_machine_cpu", lambda: readings.pop(0))
         monkeypatch.setattr(measurement, "MasterRunner", Master)
-        events = SimpleNamespace(spawning_complete=Hook(), quit=Hook())
+        events = SimpleNamespace(spawning_complete=Hook(), quitting=Hook(), quit=Hook())
         options = SimpleNamespace(expect_workers="3")
         environment = SimpleNamespace(runner=runner, events=events, parsed_options=options, process_exit_code=None)
         made = Window(cast(Environment, environment), warm_up=2.0, seconds=5.0)
@@ -235,6 +235,23 @@ def test_worker_without_a_reply_is_given_up_after_ten_seconds(window):
     assert sum(found.slept[2:]) == pytest.approx(10.0, abs=0.06)
     assert runner.quits == 1
     assert found.window._machine_cpu is None
+
+
+@pytest.mark.parametrize(("runner", "expected"), [(Runner(), 1), (Master(), 3)])
+def test_window_without_counts_says_who_is_missing(window, capsys, runner, expected):
+    found = window(runner)
+    (listener,) = found.environment.events.quitting.listeners
+    listener(environment=found.environment, reverse=True)
+    assert found.environment.process_exit_code == 1
+    missing = f"no counts: {expected} of {expected} load generators did not take part in the whole window\n"
+    assert capsys.readouterr().err == missing
+
+
+def test_window_with_counts_says_nothing(window, capsys):
+    found = window(Runner(), then=[Part(5.0, 0.0, None, 0.0, ())])
+    found.window._measure()
+    found.window._miss_counts(found.environment)
+    assert (found.environment.process_exit_code, capsys.readouterr().err) == (0, "")
 
 
 def test_window_begins_with_the_first_spawning(window, monkeypatch):

@@ -75,7 +75,7 @@ def test_custom_image_is_a_model(own: list[str], lab_here: Lab) -> None:
     assert (checked.returncode, checked.stdout) == (0, "perl_echo\t5 pass\n5 passed\n"), checked.stderr
     loaded = lab_here(*own, "load", "perl_echo", "--preset", "closed_echo_1k", "--json", "--duration", "1s")
     (found,) = json.loads(loaded.stdout)
-    assert found["answered"] > 100
+    assert found["answered"] > 10
     assert found["failures"] == {}
     assert found["memory_bytes"] > 0
 
