@@ -121,7 +121,7 @@ def test_another_load_on_the_server_is_in_the_row(backend, generator):
         found = measure(
             backend,
             CATALOGUE[MODEL],
-            find_preset("closed_ping").change(users=1, duration=0.2, warm_up=0.0),
+            find_preset("closed_ping").change(users=1, duration=0.6, warm_up=0.0),
             generator=generator,
         )
     assert found.verdict.bound is Limit.DISTURBED
@@ -211,7 +211,7 @@ def test_client_of_another_transport_is_in_the_row(backend, generator, transport
         found = measure(
             backend,
             CATALOGUE[MODEL],
-            find_preset("closed_ping").change(users=1, duration=0.2, warm_up=0.0, transport=Transport(transport)),
+            find_preset("closed_ping").change(users=1, duration=0.6, warm_up=0.0, transport=Transport(transport)),
             generator=generator,
         )
     assert "the server had 1 connections of other clients before or after the load" in found.load.disturbances
@@ -219,7 +219,7 @@ def test_client_of_another_transport_is_in_the_row(backend, generator, transport
     found = measure(
         backend,
         CATALOGUE[MODEL],
-        find_preset("closed_ping").change(users=2, duration=0.2, warm_up=0.0, transport=Transport(transport)),
+        find_preset("closed_ping").change(users=2, duration=0.6, warm_up=0.0, transport=Transport(transport)),
         generator=generator,
     )
-    assert found.load.disturbances == ()
+    assert not [each for each in found.load.disturbances if "other clients" in each]

@@ -76,7 +76,7 @@ def test_result_goes_to_stderr_if_stdout_fails(running: str) -> None:
 
 
 def test_table_of_a_load_is_never_lost(running: str) -> None:
-    arguments = ["load", "plain_socket", "--users", "2", "--duration", "300ms", "--headless"]
+    arguments = ["load", "plain_socket", "--users", "2", "--duration", "800ms", "--headless"]
     full = start(running, arguments, '"$@" >/dev/full', C_LOCALE)
     _, stderr = full.communicate(timeout=120)
     assert full.returncode == 0, stderr

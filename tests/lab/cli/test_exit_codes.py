@@ -152,7 +152,7 @@ def test_shell_ended_by_a_signal_has_the_shells_exit_code(run: Run) -> None:
 def test_load_is_exit_code_1_if_a_condition_is_met(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
     conditions = ("rate < 1", "failures > 0", "p50 > 1us", "rate > 0")
     options = [word for condition in conditions for word in ("--fail-if", condition)]
-    assert run("load", "--users", "1", "--duration", "300ms", "--warm-up", "100ms", *options) == 1
+    assert run("load", "--users", "1", "--duration", "800ms", "--warm-up", "100ms", *options) == 1
     captured = capfd.readouterr()
     assert "plain_socket" in captured.out
     named = [condition for condition in conditions if f"plain_socket: {condition} (" in captured.err]
@@ -167,7 +167,7 @@ def test_results_of_load_are_numbered(run: Run, tmp_path: Path) -> None:
         "--users",
         "1",
         "--duration",
-        "200ms",
+        "600ms",
         "--warm-up",
         "100ms",
         "--out",
@@ -175,15 +175,15 @@ def test_results_of_load_are_numbered(run: Run, tmp_path: Path) -> None:
     ]
     stem = "closed_echo_1k-plain_socket"
     (tmp_path / "load").mkdir()
-    earlier = tmp_path / "load" / f"{stem}-1users-0.2s.json"
+    earlier = tmp_path / "load" / f"{stem}-1users-0.6s.json"
     earlier.touch()
     for more in ([], ["--transport", "unix", "--payload", "10"]):
         assert run(*usual, *more) == 0
     assert earlier.read_text() == ""
     assert {path.name for path in (tmp_path / "load").glob("*.json")} == {
-        f"{stem}-1users-0.2s.json",
-        f"{stem}-1users-0.2s-2.json",
-        f"{stem}-unix-1users-10bytes-0.2s.json",
+        f"{stem}-1users-0.6s.json",
+        f"{stem}-1users-0.6s-2.json",
+        f"{stem}-unix-1users-10bytes-0.6s.json",
     }
 
 
@@ -194,7 +194,7 @@ def test_unstored_result_of_load_is_printed(
     from lab.cli.commands import load
 
     monkeypatch.setattr(load, "write_new", fail_with_a_full_disk)
-    options = ["--users", "1", "--duration", "200ms", "--warm-up", "100ms", "--out", str(tmp_path)]
+    options = ["--users", "1", "--duration", "600ms", "--warm-up", "100ms", "--out", str(tmp_path)]
     assert run("load", *options, "--fail-if", "rate < 1") == 0
     captured = capfd.readouterr()
     assert "plain_socket" in captured.out

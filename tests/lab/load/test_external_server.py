@@ -73,7 +73,7 @@ Load = Callable[..., "subprocess.CompletedProcess[str]"]
 def load(run_here: Callable[..., int], capfd: pytest.CaptureFixture[str]) -> Load:
     """Run `lab load` in this process, with four users for a short time."""
 
-    def run(*arguments: str, duration: str = "300ms") -> "subprocess.CompletedProcess[str]":
+    def run(*arguments: str, duration: str = "800ms") -> "subprocess.CompletedProcess[str]":
         command = ["load", *arguments, "--users", "4", "--warm-up", "100ms", "--duration", duration]
         capfd.readouterr()
         code = run_here(*command)
@@ -121,7 +121,7 @@ def test_few_replies_refused_by_the_codec_are_a_failure_unless_allowed(serve, lo
     wrong.write_text(CODEC.read_text().replace(".upper()", '.upper().replace(b"HELLO 4", b"HULLO 4")'))
     target = ("--target", f"tcp://127.0.0.1:{port}", "--codec", str(wrong), "--json")
     for allowed, code in (((), 1), (("--allow-failures",), 0)):
-        done = load(*target, *allowed, duration="600ms")
+        done = load(*target, *allowed, duration="1s")
         (found,) = json.loads(done.stdout)
         assert found["answered"] >= 4
         # The codec's message is where the failure is counted.

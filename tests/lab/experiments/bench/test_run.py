@@ -28,7 +28,7 @@ def test_ctrl_c_keeps_the_measurements_and_resume_continues(
     process_project: str, lab, run_here: Callable[..., int], capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     where = ["--backend", "process", "--project", process_project, "bench", "--out", str(tmp_path)]
-    small = ["--quick", "asyncio_streams", "--rounds", "1", "--duration", "300ms", "--seed", "1"]
+    small = ["--quick", "asyncio_streams", "--rounds", "1", "--duration", "800ms", "--seed", "1"]
     command = [sys.executable, "-m", "lab", *where, *small]
     environ = os.environ | MODEL_TESTS_ONLY
     with subprocess.Popen(
