@@ -18,6 +18,7 @@ from lab.base.environ import (
     ENV_UI_PORT,
 )
 from lab.base.errors import LabError
+from lab.base.ui_port import UI_PORT, choose_ui_port
 from lab.load import origins
 from lab.load.generator import open_generator
 from lab.load.measurement import encode_targets
@@ -25,9 +26,6 @@ from lab.load.telemetry import send_telemetry
 from lab.servers.backend import Backend
 from lab.servers.catalogue import Model
 from lab.servers.helper import Helper
-
-# Of the UI: on this machine unless LAB_UI_PORT sets another one, and in the container, as compose.yaml says.
-_UI_PORT = 8089
 
 # Locust's time to end by itself after it was told to.
 _END_SECONDS = 3.0
@@ -77,7 +75,7 @@ def serve_ui(
     """
     port = read_ui_port()
     names = [model.name for model in models]
-    host, inner_port = backend.helpers.choose_bind(_UI_PORT, local=port)
+    host, inner_port = backend.helpers.choose_bind(UI_PORT, local=port)
     binding = ["--web-host", host, "--web-port", str(inner_port)]
     listeners = [item for item in backend.targets() if item.model in names]
     base_path = read_base_path()
@@ -152,12 +150,10 @@ def read_ui_port() -> int:
     Raises:
         LabError: LAB_UI_PORT is not a port, or the port is in use.
     """
-    text = os.environ.get(ENV_UI_PORT) or str(_UI_PORT)
-    if not text.isdigit() or not 0 < int(text) < 65536:
-        raise LabError(f"{ENV_UI_PORT}={text!r} is not a port")
+    port = choose_ui_port(os.environ)
     try:
-        socket.create_server(("127.0.0.1", int(text))).close()
+        socket.create_server(("127.0.0.1", port)).close()
     except OSError as error:
         why = os.strerror(error.errno or 0)
-        raise LabError(f"port {text} is not available ({why}): set {ENV_UI_PORT} to another port") from None
-    return int(text)
+        raise LabError(f"port {port} is not available ({why}): set {ENV_UI_PORT} to another port") from None
+    return port

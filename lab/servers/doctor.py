@@ -14,10 +14,10 @@ from pathlib import Path
 
 from lab.base.environ import ENV_UI_PORT
 from lab.base.errors import LabError
+from lab.base.ui_port import choose_ui_port
 from lab.engine import EngineStatus, status
 from lab.servers.catalogue import Catalogue
 
-UI_PORT = 8089
 # A load needs two sockets for each user, one at each end. The usual soft limit, 1024, is enough for hundreds of users.
 _ENOUGH_FILES = 8192
 _ENOUGH_CORES = 2
@@ -167,21 +167,23 @@ def _examine_loopback() -> Finding:
     return Finding("loopback", True, "127.0.0.1 connects", "", "process")
 
 
-def _examine_tools() -> Iterator[Finding]:
-    port = int(os.environ.get(ENV_UI_PORT) or UI_PORT)
+def _examine_ui_port() -> Finding:
+    try:
+        port = choose_ui_port(os.environ)
+    except LabError as error:
+        return Finding("port", False, str(error), f"set {ENV_UI_PORT} to a number from 1 to 65535")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            yield Finding(
-                f"port {port}",
-                False,
-                error.strerror or str(error),
-                "set LAB_UI_PORT to another port for Locust's web UI",
-            )
-        else:
-            yield Finding(f"port {port}", True, "free for Locust's web UI")
+            why = error.strerror or str(error)
+            return Finding(f"port {port}", False, why, f"set {ENV_UI_PORT} to another port for Locust's web UI")
+    return Finding(f"port {port}", True, "free for Locust's web UI")
+
+
+def _examine_tools() -> Iterator[Finding]:
+    yield _examine_ui_port()
     tools = {
         "redis-cli": ("redis-tools", "a Redis client for `lab shell` on the process backend; containers have it"),
         "redis-benchmark": (

@@ -58,7 +58,7 @@ def test_duration_that_is_not_allowed_is_refused_with_the_limit(allowed, text, s
     assert Duration(shortest=0.0).convert("0s", None, None) == 0.0
 
 
-@pytest.mark.parametrize("text", ["0", "65536", "x", "-1"])
+@pytest.mark.parametrize("text", ["0", "65536", "x", "-1", "\N{SUPERSCRIPT TWO}"])
 def test_bad_ui_port(text, monkeypatch):
     monkeypatch.setenv("LAB_UI_PORT", text)
     with pytest.raises(LabError, match="LAB_UI_PORT"):

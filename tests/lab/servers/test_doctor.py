@@ -183,6 +183,23 @@ def test_port_of_the_web_ui(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "LAB_UI_PORT" in taken.fix
 
 
+@pytest.mark.parametrize("text", ["abc", "0", "65536", "-1", "8089 ", "\N{SUPERSCRIPT TWO}"])
+def test_invalid_port_of_the_web_ui_is_reported_with_its_fix(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("LAB_UI_PORT", text)
+    found = by_part(list(doctor._examine_tools()))
+    assert found["port"] == Finding(
+        "port", False, f"LAB_UI_PORT={text!r} is not a port", "set LAB_UI_PORT to a number from 1 to 65535"
+    )
+    assert "strace" in found  # the other checks are made too
+    assert can_run(found.values())
+
+
+@pytest.mark.parametrize(("text", "port"), [("1", 1), ("65535", 65535), ("", 8089)])
+def test_lowest_and_highest_port_of_the_web_ui(monkeypatch: pytest.MonkeyPatch, text: str, port: int) -> None:
+    monkeypatch.setenv("LAB_UI_PORT", text)
+    assert f"port {port}" in by_part(list(doctor._examine_tools()))
+
+
 def test_port_in_time_wait_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as client:
         port = listener.getsockname()[1]
