@@ -315,6 +315,22 @@ def test_sampler_without_numbers_of_the_kernel_knows_of_no_switches(tmp_path: Pa
     thread.close()
 
 
+@pytest.mark.parametrize(
+    ("looks", "usual"),
+    [
+        ([], 0),
+        ([7], 0),
+        ([0, 1, 9, 12], 3),  # 1, 8 and 3 apart, in their order 1, 3, 8
+        ([0, 9, 10, 12, 19, 23], 4),  # 9, 1, 2, 7 and 4 apart, in their order 1, 2, 4, 7, 9
+    ],
+)
+def test_sampler_says_how_far_apart_its_looks_are_as_a_rule(looks: list[int], usual: int) -> None:
+    """The median: for as long as twice this, what a look has seen is taken to go on."""
+    seen = sampler.Sampler(os.getpid())
+    seen.looks = looks
+    assert seen.as_json()["look"] == usual
+
+
 def test_thread_that_sleeps_is_put_on_a_core_each_time() -> None:
     times = 20
     seen = sampler.Sampler(os.getpid())
