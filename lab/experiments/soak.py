@@ -19,6 +19,8 @@ from lab.servers.helper import Helper
 
 NAME = "soak"
 COUNTS = ("descriptors", "threads", "zombies")
+# In reports: the readings are those of a server with nothing to do.
+UNASKED = "no request was answered"
 
 MEGABYTE = 1e6
 _HOUR = 3600.0

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from lab.base.units import UNKNOWN, show_number
-from lab.experiments.soak import COUNTS, MEGABYTE, SoakResult
+from lab.experiments.soak import COUNTS, MEGABYTE, UNASKED, SoakResult
 from lab.experiments.store import Run
 from lab.metrics.trend import Trend, after_warm_up
 from lab.report.cells import Cell
@@ -43,8 +43,8 @@ def render(findings: Sequence[SoakResult], run: Run, *, limit: float, resolution
 
 
 def find_trend(found: SoakResult) -> Trend:
-    """Return the worst verdict of all series of a model."""
-    verdicts = found.growth.values()
+    """Return the worst verdict of all series of a model; without any request they prove nothing."""
+    verdicts = {*found.growth.values(), *([] if found.visits.requests else [Trend.UNKNOWN])}
     return next((trend for trend in (Trend.GROWS, Trend.UNKNOWN) if trend in verdicts), Trend.FLAT)
 
 
@@ -142,6 +142,7 @@ def _make_row(found: SoakResult) -> Mapping[str, Cell]:
     grown = [f"{name}: {growth}" for name, growth in found.growth.items()]
     failures = found.visits.failures
     served = [f"{count} x {what}" for what, count in failures.items()]
+    served += [] if found.visits.requests else [UNASKED]
     memory = found.memory.middle / MEGABYTE if found.memory else None
     return {
         "model": Cell(found.model, found.model),

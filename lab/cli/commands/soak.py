@@ -13,7 +13,7 @@ from lab.base.messages import build
 from lab.cli.context import COULD_NOT_RUN, DID_NOT_HOLD, HELD, Lab, say
 from lab.cli.params import Duration, models_argument, out_option
 from lab.experiments.environment import describe_environment
-from lab.experiments.soak import _HOUR, COUNTS, MEGABYTE, NAME, SoakResult, run
+from lab.experiments.soak import _HOUR, COUNTS, MEGABYTE, NAME, UNASKED, SoakResult, run
 from lab.experiments.store import Run, tolerated
 from lab.metrics.trend import CONFIDENCE, FEWEST, Trend, after_warm_up
 from lab.report import soak_page
@@ -115,6 +115,7 @@ def _row(finding: SoakResult) -> list[str]:
     memory = finding.memory
     grown = [f"{name} {growth}" for name, growth in finding.growth.items() if growth is not Trend.FLAT]
     grown += [f"{count} x {what}" for what, count in finding.visits.failures.items()]
+    grown += [] if finding.visits.requests else [UNASKED]
     return [
         finding.model,
         "?" if memory is None else f"{memory.middle / MEGABYTE:+.2f}",

@@ -147,6 +147,10 @@ def test_row_has_megabytes_per_hour_and_counts_after_the_warm_up() -> None:
     assert row[-1] == "memory unknown; threads grows; 2 x no answer"
 
 
+def test_row_of_a_soak_without_a_request_is_not_flat() -> None:
+    assert soak_command._row(replace(FLAT, visits=TrafficCounts(3)))[-1] == "no request was answered"
+
+
 def test_resolution_of_the_run_is_described() -> None:
     # Six readings, from 30 s to 80 s. 3 MB/h in 50 s: 3e6 x 50 / 3600 = 41,667 bytes. The interval of each is 1.5 MB/h.
     wide = SoakResult(MODEL, Slope(0.0, -4e6, 2e6), FLAT.growth, FLAT.readings, SERVED)

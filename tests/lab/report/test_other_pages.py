@@ -1,21 +1,28 @@
 """The pages of `lab load`, `lab soak` and `lab compare`: what their charts and rows contain."""
 
+import re
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 
+import pytest
+
+from lab.clients.soak_traffic import TrafficCounts
 from lab.experiments.bench.baseline import Baseline
 from lab.experiments.bench.findings import Findings, read_findings
-from lab.experiments.soak import MEGABYTE
+from lab.experiments.soak import MEGABYTE, SoakResult
+from lab.experiments.store import Run
 from lab.metrics.trend import Trend
 from lab.report.compare_page import draw_baseline, draw_changes
 from lab.report.load_page import make_row
 from lab.report.measurement_charts import Comparison
-from lab.report.soak_page import draw_counts, draw_growth, draw_memory, find_trend
+from lab.report.soak_page import _make_row, draw_counts, draw_growth, draw_memory, find_trend, render
 from tests.support.approx import about
 from tests.support.chart_reading import read_chart
 from tests.support.made_up import MEASUREMENT, vary
 from tests.support.made_up_runs import PLAN, make_bench_run, make_measurements, make_soak
 
+AS_FAR = "Nothing grows, as far as this run can show"
 RATES = {"asyncio_streams": 9_000, "thread_pool": 11_000, "plain_socket": 5_000}
 
 
@@ -54,6 +61,46 @@ def test_growth_is_shown_beside_the_limit() -> None:
     # 30 kB in 10 s: 10.8 MB per hour, and the band is from 0 to 1.
     assert seen.series["plain_socket"].labels == ["plain_socket", "+10.80"]
     assert seen.bands == [(0, about(100 / (10.8 * 1.04), abs=0.01))]
+
+
+SERVED, UNSERVED, UNASKED = TrafficCounts(3, 9, {}), TrafficCounts(3, 9, {"no answer": 2}), TrafficCounts(3, 0, {})
+
+
+def soak(memory: Trend, descriptors: Trend, threads: Trend, *, visits: TrafficCounts = SERVED) -> SoakResult:
+    growth = {"memory": memory, "descriptors": descriptors, "threads": threads, "zombies": Trend.FLAT}
+    return replace(make_soak("prefork", 0.0), growth=growth, visits=visits)
+
+
+@pytest.mark.parametrize("growth", list(permutations([Trend.FLAT, Trend.UNKNOWN, Trend.GROWS])))
+def test_growth_is_worse_than_an_unknown_series_and_that_is_worse_than_none(growth: tuple[Trend, ...]) -> None:
+    assert find_trend(soak(*growth)) is Trend.GROWS
+    tame = [Trend.FLAT if each is Trend.GROWS else each for each in growth]
+    assert find_trend(soak(*tame)) is Trend.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("memory", "visits", "text", "is_good", "said"),
+    [
+        (Trend.FLAT, SERVED, "● flat", True, "Nothing grows; Every client was served"),
+        (Trend.FLAT, UNSERVED, "▲ not served", False, "Nothing grows; A client was not served by prefork"),
+        (Trend.GROWS, SERVED, "▲ grows", False, "Grows: prefork; Every client was served"),
+        (Trend.GROWS, UNSERVED, "▲ not served", False, "Grows: prefork; A client was not served by prefork"),
+        (Trend.UNKNOWN, SERVED, "○ unknown", True, f"{AS_FAR}; Inconclusive, which is not a pass: prefork"),
+        (Trend.FLAT, UNASKED, "○ unknown", True, f"{AS_FAR}; Inconclusive, which is not a pass: prefork"),
+    ],
+)
+def test_verdict_of_a_soak_has_its_growth_and_its_clients(
+    tmp_path: Path, memory: Trend, visits: TrafficCounts, text: str, is_good: bool, said: str
+) -> None:
+    found = soak(memory, Trend.FLAT, Trend.FLAT, visits=visits)
+    cell = _make_row(found)["verdict"]
+    assert (cell.text, cell.is_good) == (text, is_good)
+    assert ("2 x no answer" in cell.words) == (visits is UNSERVED)
+    assert ("no request was answered" in cell.words) == (visits is UNASKED)
+    run = Run.create("soak", {"plan": {}, "environment": {}}, root=tmp_path)
+    page = render([found], run, limit=MEGABYTE, resolution="")
+    (answer,) = re.findall(r'<ul class="answers">.*?</ul>', page, re.DOTALL)
+    assert " ".join(re.sub(r"<[^>]+>", "", answer).split()) == f"1 model {said.replace(';', '')}"
 
 
 def test_only_counts_that_changed_have_a_chart() -> None:
