@@ -125,6 +125,28 @@ def test_report_describes_its_reliability(measured) -> None:
     assert f"lab bench --resume {found.run.started}" in "\n".join(make_reliability(found))
 
 
+@pytest.mark.parametrize(
+    ("noise", "drift", "said"),
+    [
+        (0.02, 0.021, "+2.1%. More than the noise: the machine changed during the run."),
+        (0.02, -0.021, "-2.1%. More than the noise: the machine changed during the run."),
+        (0.02, 0.02, "+2.0%."),
+        (0.02, -0.02, "-2.0%."),
+        (0.0, -0.001, "-0.1%. More than the noise: the machine changed during the run."),
+        (None, -0.5, "-50.0%."),  # without a control server it is not known whether that is much
+        (0.02, None, None),
+    ],
+)
+def test_drift_beyond_the_noise_in_either_direction_is_a_warning(
+    measured, monkeypatch, noise: float | None, drift: float | None, said: str | None
+) -> None:
+    found = measured()
+    monkeypatch.setattr(Findings, "noise", lambda self, figure: noise if figure == "cpu_us" else None)
+    monkeypatch.setattr(Findings, "drift", lambda self, figure: drift if figure == "cpu_us" else None)
+    lines = [line for line in make_reliability(found) if line.startswith("Drift")]
+    assert lines == ([] if said is None else [f"Drift of CPU per request from the first round to the last: {said}"])
+
+
 def test_cross_check_beyond_the_spread_differs() -> None:
     ours = Estimate(100.0, 95.0, 105.0, 3)
     theirs = CrossCheck("ping", "m", "wrk", ours, Estimate(150.0, 140.0, 160.0, 3), None, None, None)
