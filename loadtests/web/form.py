@@ -8,14 +8,16 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from flask import Response, jsonify, request
-from locust.runners import STATE_RUNNING, STATE_SPAWNING, Runner
-from locust.util.timespan import parse_timespan
 
 from loadtests.contract import FLAGS
 
 if TYPE_CHECKING:
     from locust.env import Environment
+    from locust.runners import Runner
     from werkzeug.datastructures import MultiDict
+
+# Locust's STATE_SPAWNING and STATE_RUNNING. An import of its runners would patch a process that only tests this page.
+UNDER_LOAD = ("spawning", "running")
 
 # Fields whose names differ from those of the options.
 _RENAMED = {"user_count": "num_users"}
@@ -49,7 +51,7 @@ def check_form(environment: "Environment", find_objection: Callable[[Namespace],
             asked = read_form(before, request.form)
         except FormError as error:
             return _refuse(str(error))
-        if cast(Runner, environment.runner).state in (STATE_SPAWNING, STATE_RUNNING):
+        if cast("Runner", environment.runner).state in UNDER_LOAD:
             changed = [name for name in _FIXED if asked.get(name) != before.get(name)]
             if changed:
                 return _refuse(f"stop the run first: {', '.join(changed)} cannot change during a run")
@@ -83,6 +85,8 @@ def _read(name: str, now: Any, text: str, texts: list[str]) -> Any:
     if name == "spawn_rate":
         return float(text)
     if name == "run_time":
+        from locust.util.timespan import parse_timespan
+
         return parse_timespan(text) if text else None
     if isinstance(now, bool):
         return text == "true"

@@ -18,14 +18,12 @@ from flask import Blueprint, Response, jsonify, request
 from lab.load.messages import FaultEvent
 from loadtests.course import Course, sample_forever
 from loadtests.web import faults
+from loadtests.web.form import UNDER_LOAD
 
 if TYPE_CHECKING:
     from locust.env import Environment
     from locust.runners import Runner
     from werkzeug.datastructures import MultiDict
-
-# Locust's STATE_SPAWNING and STATE_RUNNING. An import of its runners would patch a process that only tests this page.
-_UNDER_LOAD = ("spawning", "running")
 
 _PAGE = Path(__file__).with_name("live.html")
 _STYLE = "position:fixed;left:16px;bottom:12px;z-index:2000;font:14px sans-serif;color:#15803d"
@@ -94,7 +92,7 @@ def _find_fault_objection(environment: "Environment", form: "MultiDict[str, str]
     """Return why a fault cannot be injected now; None if it can."""
     loaded = cast(Namespace, environment.parsed_options).models
     models = form.getlist("models")
-    if cast("Runner", environment.runner).state not in _UNDER_LOAD:
+    if cast("Runner", environment.runner).state not in UNDER_LOAD:
         return "no load is running: start one first"
     if form.get("fault") not in faults.list_offered():
         return f"unknown fault {form.get('fault')!r}: one of {', '.join(faults.list_offered()) or 'none'}"
