@@ -1,0 +1,81 @@
+"""How the parent of workers ends: whether all conversations have ended by themselves, which is its exit code."""
+
+import subprocess
+import sys
+
+import pytest
+
+from lab.base.paths import ROOT
+
+# Two workers, and a parent that is told to stop as soon as both wait for that. It prints what `serve` returns.
+PARENT = """
+import os, signal, time
+from services.protocol import Limits
+from services.serving import workers
+from services.serving.blocking import StopSignal
+from services.serving.listeners import open_listeners, parse_listens
+
+workers._MORE_GRACE = 0.05
+reads, writes = os.pipe()
+
+def work(number, listeners):
+    stop = StopSignal()
+    os.write(writes, b".")
+    while not stop.is_set:
+        stop.wait(None)
+    return end(number)
+
+def wait_collected(pid):
+    # Until then it is a zombie, which can still be sent a signal.
+    while True:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.002)
+
+def end(number):
+    END
+
+class Parent(workers.Workers):
+    def _start_due(self, stop, parent):
+        super()._start_due(stop, parent)
+        running = b""
+        while len(running) < 2:
+            running += os.read(reads, 2)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+with open_listeners(parse_listens(["echo=tcp://127.0.0.1:0"], "m"), Limits(grace=PERIOD), lambda: "") as listeners:
+    parent = Parent(listeners, 2, work)
+    print(parent.serve(), flush=True)
+"""
+# The second one is forked from a parent that knows the first one.
+AFTER_THE_FIRST = "number and wait_collected(*parent._pids)"
+
+
+def run_parent(end: str, *, grace: float) -> tuple[str, str]:
+    """Run a parent to its end; return what it printed and logged.
+
+    Args:
+        end: what a worker does after SIGTERM.
+        grace: the grace period in seconds.
+    """
+    script = PARENT.replace("END", end).replace("PERIOD", str(grace))
+    command = [sys.executable, "-W", "error", "-c", script]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip(), done.stderr.strip()
+
+
+@pytest.mark.parametrize("ends", [(True, True), (False, True), (True, False), (False, False)])
+def test_parent_is_clean_only_if_each_worker_was_whenever_it_ended(ends: tuple[bool, bool]) -> None:
+    printed, logged = run_parent(f"{AFTER_THE_FIRST}; return {ends}[number]", grace=300.0)
+    assert printed == str(all(ends))
+    assert logged.count("ended with exit code 1") == ends.count(False)
+
+
+def test_parent_that_has_to_kill_a_worker_is_not_clean() -> None:
+    printed, logged = run_parent("number and time.sleep(1e6); return True", grace=0.0)
+    # The other one may have been too slow as well.
+    assert logged.replace(" 2 ", " 1 ") == "the grace period of 0 s is over: 1 workers are killed"
+    assert printed == "False"
