@@ -19,6 +19,7 @@ from lab.cli.commands.bench import _CONTROL
 from lab.servers.catalogue import Catalogue
 from lab.servers.cleanup import SATELLITES, Everything, find_everything, remove
 from lab.servers.docker.cleanup import find_projects, purge
+from lab.servers.docker.cleanup import remove as remove_of_engine
 from lab.servers.docker.containers import Containers
 from lab.servers.runtime import find_mark, find_stamps, runtime_directory
 from lab.tour.session import SUFFIX
@@ -271,3 +272,25 @@ def test_unknown_error_of_the_engine_is_not_its_absence(monkeypatch: pytest.Monk
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(LabError, match=r"^docker container: no such label$"):
         find_projects()
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        # With those volumes that have no name: an image of a server of one's own may declare some.
+        ("container", ["container", "rm", "--force", "--volumes", "a", "b"]),
+        ("network", ["network", "rm", "a", "b"]),
+        ("volume", ["volume", "rm", "--force", "a", "b"]),
+    ],
+)
+def test_each_kind_is_removed_with_all_that_belongs_to_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str, words: list[str]
+) -> None:
+    client = tmp_path / "docker"
+    client.write_text(f"""#!/bin/sh\necho "$@" >> {tmp_path}/asked\necho 'Error response from daemon: in use' >&2\n""")
+    client.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert remove_of_engine(kind, ["a", "b"]) == "in use"
+    assert (tmp_path / "asked").read_text().split() == words
+    assert remove_of_engine(kind, []) == ""  # the client needs at least one
+    assert (tmp_path / "asked").read_text().split() == words

@@ -1,0 +1,54 @@
+"""The order and the lengths of what a throttle does. Its signals are real in tests/lab/experiments/faults."""
+
+import signal
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from lab.servers import throttle
+
+STOP, GO = signal.SIGSTOP, signal.SIGCONT
+Step = signal.Signals | float
+
+
+def run_throttle(monkeypatch: pytest.MonkeyPatch, share: float, waits: int, *, ended: bool = False) -> list[Step]:
+    """Run a throttle that is told to end during a wait; return its signals and its waits, in seconds.
+
+    Args:
+        waits: which one, from 1.
+        ended: whether the process has ended by then.
+    """
+    steps: list[Step] = []
+
+    class Event:
+        def wait(self, seconds: float) -> bool:
+            steps.append(seconds)
+            return sum(isinstance(step, float) for step in steps) >= waits
+
+    def send(pid: int, number: signal.Signals) -> None:
+        assert pid == 7
+        if ended:
+            raise psutil.NoSuchProcess(pid)
+        steps.append(number)
+
+    monkeypatch.setattr(throttle, "threading", SimpleNamespace(Event=Event))
+    monkeypatch.setattr(throttle, "signal_all", send)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    throttle.throttle(7, share)
+    return [float(f"{step:.9f}") if isinstance(step, float) else step for step in steps]
+
+
+def test_process_runs_for_its_share_of_each_tenth_of_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    # 5 % of 100 ms, and the rest of it.
+    assert run_throttle(monkeypatch, 0.05, 5) == [0.005, STOP, 0.095, GO, 0.005, STOP, 0.095, GO, 0.005]
+    assert run_throttle(monkeypatch, 0.75, 3) == [0.075, STOP, 0.025, GO, 0.075]
+
+
+def test_process_that_is_stopped_goes_on_when_the_throttle_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run_throttle(monkeypatch, 0.05, 2) == [0.005, STOP, 0.095, GO, 0.005]
+
+
+def test_throttle_ends_with_its_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_throttle(monkeypatch, 0.05, 9, ended=True) == [0.005]
+    assert "Throttling" in capsys.readouterr().out
