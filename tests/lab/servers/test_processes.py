@@ -103,6 +103,17 @@ def test_stop_lets_requests_in_flight_finish(backend: Processes) -> None:
             assert (link.receive(), link.receive()) == (b"+OK\r\n", b"")
 
 
+def test_model_that_does_not_stop_is_killed_and_has_the_code_of_that(
+    backend: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend.up(["plain_socket"])
+    monkeypatch.setattr("lab.servers.processes.STOP_SECONDS", 0.05)
+    os.kill(backend.pid("plain_socket"), signal.SIGSTOP)  # no SIGTERM reaches it
+    assert backend.stop("plain_socket") == 137
+    assert not backend.is_running("plain_socket")
+    assert backend.stop("plain_socket") == 137  # it has ended already
+
+
 def test_labs_are_isolated_from_each_other(process_project: str, backend: Processes) -> None:
     other = Processes(f"{process_project}-other", backend.catalogue)
     try:
