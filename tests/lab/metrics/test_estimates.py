@@ -113,6 +113,22 @@ def test_change_counts_beyond_the_noise() -> None:
     assert compare(_of(0, 0), _of(1, 1)) is None
 
 
+@pytest.mark.parametrize(
+    ("after", "is_beyond"),
+    [
+        # 3 % of the median wider on each side: before, 99 to 101 is 96 to 104.
+        (106.0, False),  # 102.82 to 109.18: neither 106 to 104, nor 102.82 to 101 would overlap
+        (108.0, True),  # 104.76 to 111.24
+        (94.0, False),  # 91.18 to 96.82
+        (93.0, True),  # 90.21 to 95.79
+    ],
+)
+def test_both_intervals_of_a_change_are_widened_by_the_noise(after: float, is_beyond: bool) -> None:
+    found = compare(_of(99, 101), _of(after, after), noise=0.03)
+    assert found is not None
+    assert found.is_beyond_noise is is_beyond
+
+
 def test_spread_is_half_the_interval_relative_to_the_median() -> None:
     # (130 - 90) / 2 = 20, of 100.
     assert Estimate(100.0, 90.0, 130.0, 3).spread == 0.2
