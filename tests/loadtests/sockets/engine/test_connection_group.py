@@ -10,13 +10,14 @@ from lab.base.paths import ROOT
 
 # In a separate process: Locust patches the one that imports it.
 SCRIPT = """
-import json, sys
+import json, socket, sys
 import locust
 from locust.env import Environment
 from loadtests.sockets.addresses import Endpoint
 from loadtests.sockets.exchange import Exchange
 from loadtests.sockets.engine import ConnectionGroup, Engine
 from loadtests.sockets.engine.exchanges import ExchangeConnection
+from loadtests.sockets.failures import RefusedError, TimeOutError
 from loadtests.sockets.recorder import RECORDER, Series
 from loadtests.sockets.schedule import Schedule
 
@@ -79,6 +80,51 @@ for loop in ("closed", "open"):
     group.connections.clear()
     engine.clear()
     environment.stats.clear_all()
+
+# What follows needs one group, without a load: the timers that connections set are noted.
+series = Series("m", "w", "tcp", "open")
+exchange = Exchange(((b"q", b"r"),))
+group = engine.group(
+    series,
+    lambda: ConnectionGroup(
+        series, Endpoint.parse("tcp://127.0.0.1:1"), exchange, timeout=2.0, schedule=Schedule(lambda _: 1.0)
+    ),
+)
+connections = [ExchangeConnection(group, engine) for _ in range(3)]
+group.connections.update(connections)
+group.counted_at, engine._count = now[0], 3
+now[0] += 2.0
+engine.remove(connections.pop())
+now[0] += 1.0
+shown["user_seconds"] = group.take_tally().user_seconds
+
+timers = []
+engine.set_timer = lambda connection, due: timers.append(round(due - now[0], 6))
+loadtests.sockets.engine.exchanges.random.uniform = lambda low, high: high
+first = connections[0]
+for _ in range(9):
+    first._give_up(RefusedError(), now[0])
+first.answer(now[0])
+first._give_up(RefusedError(), now[0])
+shown["back_off"] = timers[:]
+
+timers.clear()
+with socket.create_server(("127.0.0.1", 0)) as listener:
+    where = (socket.AF_INET, listener.getsockname())
+    group.destination.addresses = [where] * 4
+    group.destination.preferred = where
+    first.connect(now[0])
+    first.close()
+    first.tried = 3
+    first._try_address(where, now[0])
+    first.close()
+shown["of_each_address"] = timers[:]
+
+group.failures.clear()
+for number in range(10):
+    group.note_failure(TimeOutError(f"{number} bytes received"))
+group.note_failure(TimeOutError("3 bytes received"))
+shown["details"] = group.failures[:]
 print("TOLD", json.dumps(shown))
 """
 
@@ -133,3 +179,25 @@ def test_group_has_timeouts_in_its_times(reported):
     # Locust's tables have the time from when it was due, where there is one: (5 x 1 + 2 x 300) / 7 and so on.
     assert reported["closed"]["mean_ms"] == pytest.approx(605 / 7, rel=0.002)
     assert reported["open"]["mean_ms"] == pytest.approx(810 / 7, rel=0.002)
+
+
+@IN_ONE_WORKER
+def test_time_of_a_user_that_leaves_counts(reported):
+    # Three users for two seconds, and two for one more.
+    assert reported["user_seconds"] == pytest.approx(8.0)
+
+
+@IN_ONE_WORKER
+def test_back_off_doubles_up_to_two_seconds_and_begins_again_after_an_answer(reported):
+    assert reported["back_off"] == [0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0, 2.0, 0.05]
+
+
+@IN_ONE_WORKER
+def test_each_address_but_the_last_has_its_part_of_the_timeout(reported):
+    assert reported["of_each_address"] == [2.0 / 4]
+
+
+@IN_ONE_WORKER
+def test_failures_have_their_details_while_these_are_few(reported):
+    detailed = [f"time-out: no reply ({number} bytes received)" for number in range(8)]
+    assert reported["details"] == [*detailed, "time-out: no reply", "time-out: no reply", detailed[3]]
