@@ -16,6 +16,8 @@ from locust.env import Environment
 from loadtests.sockets.addresses import Endpoint
 from loadtests.sockets.exchange import Exchange
 from loadtests.sockets.engine import ConnectionGroup, Engine
+from loadtests.sockets.engine.connection import WAITING
+from loadtests.sockets.engine.datagrams import DatagramConnection
 from loadtests.sockets.engine.exchanges import ExchangeConnection
 from loadtests.sockets.failures import RefusedError, TimeOutError
 from loadtests.sockets.recorder import RECORDER, Series
@@ -125,6 +127,18 @@ for number in range(10):
     group.note_failure(TimeOutError(f"{number} bytes received"))
 group.note_failure(TimeOutError("3 bytes received"))
 shown["details"] = group.failures[:]
+
+shown["lost"] = []
+for awaiting in ({5: b"", 6: b"", 9: b""}, {}):
+    series = Series("m", f"lost {len(awaiting)}", "udp", "open")
+    make = lambda: ConnectionGroup(
+        series, Endpoint.parse("udp://127.0.0.1:1"), exchange, timeout=2.0, schedule=Schedule(lambda _: 1.0)
+    )
+    group = engine.group(series, make)
+    connection = DatagramConnection(group, engine)
+    connection.busy, connection.state, connection.awaiting = True, WAITING, awaiting
+    connection.check_time(now[0])
+    shown["lost"].append([group.tally.lost, group.failures, sorted(connection.lost), len(connection.awaiting)])
 print("TOLD", json.dumps(shown))
 """
 
@@ -201,3 +215,11 @@ def test_each_address_but_the_last_has_its_part_of_the_timeout(reported):
 def test_failures_have_their_details_while_these_are_few(reported):
     detailed = [f"time-out: no reply ({number} bytes received)" for number in range(8)]
     assert reported["details"] == [*detailed, "time-out: no reply", "time-out: no reply", detailed[3]]
+
+
+@IN_ONE_WORKER
+def test_each_datagram_that_is_missing_at_the_end_is_lost(reported):
+    numbered, plain = reported["lost"]
+    # One exchange has failed, and three of its datagrams have not come; without numbers it has one.
+    assert numbered == [3, ["datagram lost"], [5, 6, 9], 0]
+    assert plain == [1, ["datagram lost"], [], 0]
