@@ -1,8 +1,8 @@
 """What `lab load`, `lab load-file` and `lab load-gallery` hand on, and their exit codes. Nothing is loaded."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -377,3 +377,39 @@ def test_generator_of_the_web_ui_gets_its_addresses_and_what_it_may_ask_for(monk
     assert telemetry == [["prefork"]]
     # While it runs, requests are served; what comes after its end is not.
     assert advanced == [True, False]
+
+
+def serve_ui(monkeypatch: pytest.MonkeyPatch, wait: Callable[..., int]) -> list[bool]:
+    """Run the web UI with a generator that ends as `wait` does; return how the requests for faults were advanced."""
+    advanced: list[bool] = []
+    process = SimpleNamespace(wait=lambda seconds: 0)
+    generator = SimpleNamespace(main=SimpleNamespace(process=process), wait=wait)
+    requests: Any = SimpleNamespace(advance=lambda *, inject=True: advanced.append(inject))
+    monkeypatch.setattr(web_ui, "open_generator", lambda *_, **__: nullcontext(generator))
+    monkeypatch.setattr(web_ui, "send_telemetry", lambda *_: nullcontext())
+    monkeypatch.setattr(web_ui, "read_ui_port", lambda: 4)
+    monkeypatch.delenv(ENV_UI_LOGIN, raising=False)
+    web_ui.serve_ui(
+        FakeLab("prefork"), [CATALOGUE["prefork"]], [], faults=[], open_requests=lambda names, helper: requests
+    )
+    return advanced
+
+
+@pytest.mark.parametrize("code", [0, 1, 130, -2])
+def test_web_ui_that_a_user_ends_is_no_error(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """It exits with 1 after failed requests, else as an interrupted process."""
+    assert serve_ui(monkeypatch, lambda meanwhile: code) == [False]
+
+
+@pytest.mark.parametrize("code", [2, 3, 129, 137, -1, -9, -15])
+def test_web_ui_that_ends_by_itself_is_an_error(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    with pytest.raises(LabError, match=rf"^the web UI ended with exit code {code}$"):
+        serve_ui(monkeypatch, lambda meanwhile: code)
+
+
+def test_ctrl_c_ends_the_web_ui(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(meanwhile: object) -> int:
+        raise KeyboardInterrupt
+
+    serve_ui(monkeypatch, interrupt)
+    assert capsys.readouterr().out.endswith("\nended\n")
