@@ -5,7 +5,7 @@ from dataclasses import replace
 from xml.etree import ElementTree
 
 from lab.base.paths import ROOT
-from lab.experiments.xray.analysis import Analysis
+from lab.experiments.xray.analysis import Analysis, State
 from lab.experiments.xray.calls import Activity
 from lab.experiments.xray.recording import Recording, SystemCall, TracedThread, read_recordings
 from lab.report.xray_page import render
@@ -85,6 +85,20 @@ def test_arrows_go_from_the_lane_that_holds_to_the_client_that_waits() -> None:
     _, start, end = map(float, re.findall(r"[\d.]+", arrow.get("d", "")))
     names = {each.text: float(each.get("y", 0)) for each in picture.iter() if each.get("class") == "name"}
     assert names["C"] < end < start < names["loop"]
+
+
+def test_arrow_is_that_of_the_longest_wait_of_its_kind() -> None:
+    analysis = Analysis(CHAIN)
+    (first, *_) = analysis.edges
+    # From when, for how long, and why: of one reply in three pieces, then of another state, then of no interest.
+    waits = ((3, 2, "SENDING"), (6, 9, "SENDING"), (16, 5, "SENDING"), (22, 1, "COMPUTING"), (24, 12, "ENDING"))
+    analysis.edges = [
+        replace(first, start=start * MS, end=(start + length) * MS, state=State[state])
+        for start, length, state in waits
+    ]
+    text = draw(analysis, width=1000, end=CHAIN.end, label=measure_label(analysis), standalone=True)
+    picture = ElementTree.fromstring(text)  # noqa: S314 - the lab's own
+    assert list_titles(picture, "arrow") == ["A holds the thread of B: 9.0 ms", "A holds the thread of B: 1.0 ms"]
 
 
 def test_names_stand_above_the_lanes_of_a_narrow_picture() -> None:
