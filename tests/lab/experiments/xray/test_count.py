@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 
 from lab.base.errors import LabError
-from lab.experiments.xray import exchanges, switches
+from lab.experiments.xray import exchanges, sampler, switches
 from lab.experiments.xray.count import Cost, _make_costs, count_calls, count_switches, measure
 from lab.experiments.xray.record import find_address
 from lab.experiments.xray.scenes import SCENES
@@ -138,14 +138,27 @@ def test_switches_are_those_of_threads_that_were_there_all_the_time() -> None:
     assert count_switches(looks, 10, 40, 10) is None
 
 
-def test_switches_of_a_thread_are_those_of_both_kinds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for pid, children in ((7, "8"), (8, "")):
+@pytest.fixture
+def processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The init of a container, 1, above a server, 7, with a child, 8."""
+    for pid, children in ((1, "7"), (7, "8"), (8, "")):
         folder = tmp_path / "proc" / str(pid) / "task" / str(pid)
         folder.mkdir(parents=True)
         (folder / "children").write_text(children)
         (folder / "status").write_text(f"voluntary_ctxt_switches:\t{pid}00\nnonvoluntary_ctxt_switches:\t{pid}\n")
-    monkeypatch.setattr(switches, "Path", lambda text: tmp_path / text.lstrip("/"))
-    assert switches.read_switches(7) == {"7": 707, "8": 808}
+    for module in (switches, sampler):
+        monkeypatch.setattr(module, "Path", lambda text: tmp_path / text.lstrip("/"))
+    return tmp_path
+
+
+@pytest.mark.parametrize("top", [1, 7])
+def test_switches_of_a_thread_are_those_of_both_kinds(processes: Path, top: int) -> None:
+    assert switches.read_switches(top) == {"7": 707, "8": 808}
+
+
+def test_init_of_a_container_is_no_process_of_its_server(processes: Path) -> None:
+    for find in (switches.list_pids, lambda top: sampler.Sampler(top).list_pids()):
+        assert (find(1), find(7), find(8)) == ([7, 8], [7, 8], [8])
 
 
 # They share a lab.
