@@ -23,6 +23,7 @@ from lab.servers.docker.cleanup import remove as remove_of_engine
 from lab.servers.docker.containers import Containers
 from lab.servers.runtime import find_mark, find_stamps, runtime_directory
 from lab.tour.session import SUFFIX
+from tests.support.docker_client import put_docker
 
 DOCKER = [pytest.mark.docker, pytest.mark.xdist_group("docker")]
 AWAY = {"DOCKER_HOST": "unix:///nonexistent/docker.sock"}
@@ -266,11 +267,8 @@ class TestContainers:
 
 def test_unknown_error_of_the_engine_is_not_its_absence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Only the known messages count as a missing engine."""
-    client = tmp_path / "docker"
-    client.write_text("#!/bin/sh\necho 'Error response from daemon: no such label' >&2\nexit 1\n")
-    client.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(LabError, match=r"^docker container: no such label$"):
+    put_docker(monkeypatch, tmp_path, {"": 1})
+    with pytest.raises(LabError, match=r"^docker container: it failed$"):
         find_projects()
 
 
@@ -286,11 +284,8 @@ def test_unknown_error_of_the_engine_is_not_its_absence(monkeypatch: pytest.Monk
 def test_each_kind_is_removed_with_all_that_belongs_to_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str, words: list[str]
 ) -> None:
-    client = tmp_path / "docker"
-    client.write_text(f"""#!/bin/sh\necho "$@" >> {tmp_path}/asked\necho 'Error response from daemon: in use' >&2\n""")
-    client.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert remove_of_engine(kind, ["a", "b"]) == "in use"
-    assert (tmp_path / "asked").read_text().split() == words
+    asked = put_docker(monkeypatch, tmp_path, {kind: 1})
+    assert remove_of_engine(kind, ["a", "b"]) == "it failed"
+    assert [line.split() for line in asked()] == [words]
     assert remove_of_engine(kind, []) == ""  # the client needs at least one
-    assert (tmp_path / "asked").read_text().split() == words
+    assert [line.split() for line in asked()] == [words]

@@ -1,0 +1,130 @@
+"""What the lab asks Docker's client for, and what it makes of the answers, without an engine."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.base.errors import LabError
+from lab.servers.catalogue import Catalogue
+from lab.servers.docker.cleanup import purge
+from lab.servers.docker.compose import Compose
+from lab.servers.docker.containers import Containers
+from lab.servers.docker.images import build_images, read_inputs, remove_images
+from tests.support.docker_client import put_docker
+
+CATALOGUE = Catalogue.load()
+MODEL = "plain_socket"
+IMAGE = CATALOGUE.image(MODEL)
+PRUNE = "image prune --force --filter label=lab.inputs"
+
+
+def list_images(digest: str | None) -> str:
+    """Return what `docker image inspect` prints of an image that was built from these inputs; None: of no image."""
+    return "\n" if digest is None else f'["{IMAGE}:latest"] {json.dumps({"lab.inputs": digest})}\n'
+
+
+@pytest.fixture
+def compose(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Compose:
+    monkeypatch.setattr("lab.servers.docker.compose.ensure_certificates", lambda _: tmp_path)
+    monkeypatch.setattr("lab.engine.base_image.provide", lambda: None)
+    return Compose("mine", CATALOGUE)
+
+
+def test_image_of_these_inputs_is_not_built_again(
+    compose: Compose, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    now = read_inputs(CATALOGUE, [MODEL])[MODEL]
+    asked = put_docker(monkeypatch, tmp_path, {"image inspect": list_images(now)})
+    build_images(compose, [MODEL])
+    assert [line.split()[:3] for line in asked()] == [["image", "inspect", IMAGE]]
+
+
+@pytest.mark.parametrize("digest", [None, "of yesterday"])
+def test_image_that_is_missing_or_old_is_built_and_the_one_before_is_pruned(
+    compose: Compose, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, digest: str | None
+) -> None:
+    asked = put_docker(monkeypatch, tmp_path, {"image inspect": list_images(digest)})
+    build_images(compose, [MODEL])
+    _, built, pruned = asked()
+    assert built.split()[0] == "compose"
+    assert built.endswith(f" build {MODEL}")
+    # Without the filter the images of other programs would go as well.
+    assert pruned == PRUNE
+
+
+def test_failed_build_is_an_error_and_nothing_is_pruned(
+    compose: Compose, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked = put_docker(monkeypatch, tmp_path, {"image inspect": "\n", "compose": 17})
+    with pytest.raises(LabError, match=rf"^building {MODEL} failed; its output ends with:\n  Error response .* failed"):
+        build_images(compose, [MODEL])
+    assert PRUNE not in asked()
+
+
+def test_images_that_cannot_be_removed_are_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked = put_docker(monkeypatch, tmp_path, {"image rm": 1})
+    with pytest.raises(LabError, match=r"^it failed$"):
+        remove_images(["a", "b"])
+    remove_images([])
+    assert asked() == ["image rm --force a b"]
+
+
+def describe(service: str, state: Mapping[str, object], *, oneoff: str = "False") -> dict[str, Any]:
+    """Return what `docker inspect` prints of a container of a service."""
+    labels = {"com.docker.compose.service": service, "com.docker.compose.oneoff": oneoff}
+    known = {"Running": False, "ExitCode": 137, "Error": "", "OOMKilled": False}
+    return {"Config": {"Labels": labels}, "State": {**known, **state}}
+
+
+def test_container_of_a_single_command_is_not_that_of_its_service(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """`docker compose run` makes one beside it."""
+    found = [describe(MODEL, {"Running": True}), describe(MODEL, {}, oneoff="True")]
+    put_docker(monkeypatch, tmp_path, {"container ls": "a\nb\n", "inspect": json.dumps(found)})
+    states = {state.model: state.state for state in Containers("mine", CATALOGUE).state()}
+    assert states[MODEL] == "running"
+    assert {state for model, state in states.items() if model != MODEL} == {"missing"}
+
+
+@pytest.mark.parametrize(
+    ("state", "lines"),
+    [
+        ({}, ("it ends",)),
+        ({"OOMKilled": True}, ("it ends", "the kernel ended it at its memory limit (mem_limit in compose.yaml)")),
+        ({"Error": "no such file"}, ("it ends", "no such file")),
+    ],
+)
+def test_container_that_has_ended_says_why(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, state: dict[str, object], lines: tuple[str, ...]
+) -> None:
+    answers: dict[str, str | int] = {"container ls": "a\n", "inspect": json.dumps([describe(MODEL, state)])}
+    # Only stderr is its log: what it prints is a line for the lab.
+    put_docker(monkeypatch, tmp_path, answers, before='[ "$1" = logs ] && echo header && echo "it ends" >&2')
+    (found,) = [each for each in Containers("mine", CATALOGUE).state() if each.model == MODEL]
+    assert (found.state, found.exit_code, found.last_lines) == ("exited", 137, lines)
+
+
+@pytest.mark.parametrize("label", ["lab.model=prefork", "lab.gallery=irc", "lab.part=instrument"])
+def test_project_with_a_container_of_the_lab_is_a_lab(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, label: str
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    rows = f"web com.docker.compose.project=mine\nserver com.docker.compose.project=mine,{label}\n"
+    asked = put_docker(monkeypatch, tmp_path, {"container ls --all --filter": rows})
+    assert not purge("mine")  # by now all of it is gone
+    assert "container ls --quiet --all --no-trunc --filter label=com.docker.compose.project=mine" in asked()
+
+
+@pytest.mark.parametrize("label", ["", ",lab.models=3", ",my.lab.model=3", ",lab=1"])
+def test_project_of_another_program_is_left_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, label: str
+) -> None:
+    rows = f"web com.docker.compose.project=mine{label}\n"
+    asked = put_docker(monkeypatch, tmp_path, {"container ls --all --filter": rows})
+    with pytest.raises(LabError, match=r"^the Compose project mine is no lab \(container web has no label"):
+        purge("mine")
+    assert not [line for line in asked() if " rm " in line]
