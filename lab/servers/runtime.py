@@ -31,7 +31,8 @@ def make_private(directory: Path) -> None:
     Raises:
         LabError: the path is something else.
     """
-    directory.mkdir(mode=0o700, exist_ok=True)
+    with contextlib.suppress(FileExistsError):  # also of a file, which `exist_ok` is not for
+        directory.mkdir(mode=0o700)
     status = directory.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
         raise LabError(f"{directory} is not a private directory of this user: remove it, then run the command again")

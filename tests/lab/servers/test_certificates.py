@@ -3,6 +3,7 @@
 import json
 import ssl
 import stat
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -63,6 +64,22 @@ def test_unusable_certificate_is_renewed(tmp_path: Path, defect: str) -> None:
         (directory / CA).unlink()
     ensure_certificates(["one"], directory)
     assert (directory / SERVER).read_bytes() != before
+
+
+@pytest.mark.parametrize(("days", "is_renewed"), [(7.1, False), (6.9, True), (-0.1, True)])
+def test_certificate_is_renewed_a_week_before_its_end(tmp_path: Path, days: float, is_renewed: bool) -> None:
+    """A lab may be up for days: the certificate with which it starts must not expire meanwhile."""
+    directory = ensure_certificates(["one"], tmp_path / "tls")
+    before = (directory / CA).read_bytes(), (directory / SERVER).read_bytes()
+    issued = directory / "issued.json"
+    issued.chmod(0o644)
+    issued.write_text(json.dumps(json.loads(issued.read_text()) | {"expires": time.time() + days * 86400}))
+    ensure_certificates(["one"], directory)
+    # The CA expires with it.
+    assert ((directory / CA).read_bytes() != before[0], (directory / SERVER).read_bytes() != before[1]) == (
+        is_renewed,
+        is_renewed,
+    )
 
 
 def test_certificates_pass_strict_verification(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from lab.clients.call import call
 from lab.servers.catalogue import Catalogue
 from lab.servers.open import open_backend
 from lab.servers.processes import Processes
-from lab.servers.runtime import runtime_directory
+from lab.servers.runtime import make_private, runtime_directory
 from loadtests.sockets.connection import BlockingConnection
 from services.protocol import Address
 from tests.lab.conftest import find_processes
@@ -199,6 +199,28 @@ def test_directory_writable_by_others_is_refused(monkeypatch: pytest.MonkeyPatch
         shared.chmod(0o777)
         with pytest.raises(LabError, match="is not a private directory"):
             Processes("p", Catalogue.load()).up(["plain_socket"])
+
+
+@pytest.mark.parametrize("mode", [0o701, 0o704, 0o702, 0o710, 0o740, 0o720])
+def test_folder_that_anyone_else_can_use_is_not_private(tmp_path: Path, mode: int) -> None:
+    folder = tmp_path / "socketlab"
+    make_private(folder)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    make_private(folder)
+    folder.chmod(mode)
+    with pytest.raises(LabError, match=r"socketlab is not a private directory of this user: remove it"):
+        make_private(folder)
+
+
+@pytest.mark.parametrize("target", [None, "/", "/nonexistent"])
+def test_file_or_link_in_the_place_of_a_private_folder_is_refused(tmp_path: Path, target: str | None) -> None:
+    place = tmp_path / "socketlab"
+    if target is None:
+        place.touch(0o600)
+    else:
+        place.symlink_to(target)
+    with pytest.raises(LabError, match=r"socketlab is not a private directory of this user: remove it"):
+        make_private(place)
 
 
 def test_path_too_long_for_a_unix_socket_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
