@@ -235,6 +235,23 @@ def test_stats_of_the_engine_are_read():
     assert StatsMeter(lambda: {"cpu_stats": {"cpu_usage": {"total_usage": 0}}, "memory_stats": {}}).read() == Sample()
 
 
+@pytest.mark.parametrize(
+    ("details", "memory"),
+    [
+        ({"inactive_file": 1000}, 4000),  # cgroups version 2
+        ({"total_inactive_file": 1500}, 3500),
+        (
+            {"inactive_file": 1000, "total_inactive_file": 1500},
+            3500,
+        ),  # version 1: alone, and with all below
+        ({"cache": 700}, None),
+    ],
+)
+def test_cache_of_all_groups_below_a_container_is_no_memory_of_its_server(details, memory):
+    answer = {"cpu_stats": {}, "memory_stats": {"usage": 5000, "stats": details}}
+    assert StatsMeter(lambda: answer).read().memory_bytes == memory
+
+
 def test_cpu_readings_never_decrease(run):
     child = run(_BURN.format(seconds=0.05))
     meter = ProcessMeter(child.pid)

@@ -18,6 +18,7 @@ from loadtests.sockets.exchange import Exchange
 from loadtests.sockets.engine import ConnectionGroup, Engine
 from loadtests.sockets.engine.connection import WAITING
 from loadtests.sockets.engine.datagrams import DatagramConnection
+from loadtests.sockets.engine.destination import Destination
 from loadtests.sockets.engine.exchanges import ExchangeConnection
 from loadtests.sockets.failures import RefusedError, TimeOutError
 from loadtests.sockets.recorder import RECORDER, Series
@@ -139,6 +140,33 @@ for awaiting in ({5: b"", 6: b"", 9: b""}, {}):
     connection.busy, connection.state, connection.awaiting = True, WAITING, awaiting
     connection.check_time(now[0])
     shown["lost"].append([group.tally.lost, group.failures, sorted(connection.lost), len(connection.awaiting)])
+
+destination = Destination(Endpoint.parse("tcp://127.0.0.1:1"))
+destination.addresses, destination.preferred = ["a", "b", "c"], "b"
+shown["preferred"] = []
+for address in ("a", "b", None, "c", "b", "a", "x"):
+    destination.avoid(address)
+    shown["preferred"].append(destination.preferred)
+
+def add_open(name):
+    series = Series("m", name, "tcp", "open")
+    make = lambda: ConnectionGroup(
+        series, Endpoint.parse("tcp://127.0.0.1:1"), exchange, timeout=2.0, schedule=Schedule(lambda _: 10.0)
+    )
+    return engine.group(series, make)
+
+import loadtests.sockets.engine.loop
+loadtests.sockets.engine.loop.perf_counter = lambda: now[0]
+for each in engine.groups:
+    each.connections.clear()
+engine.clear()
+early = add_open("early")
+early.schedule.start(now[0])
+early.connections.add(first)
+engine.share(0.25)
+late = add_open("late")
+shown["shares"] = [early.schedule.share, late.schedule.share]
+shown["due"] = [round(early.due - now[0], 6), late.due == float("inf")]
 print("TOLD", json.dumps(shown))
 """
 
@@ -223,3 +251,16 @@ def test_each_datagram_that_is_missing_at_the_end_is_lost(reported):
     # One exchange has failed, and three of its datagrams have not come; without numbers it has one.
     assert numbered == [3, ["datagram lost"], [5, 6, 9], 0]
     assert plain == [1, ["datagram lost"], [], 0]
+
+
+@IN_ONE_WORKER
+def test_only_the_preferred_address_gives_way_to_the_next(reported):
+    """Many connections fail at one address at the same time; the first one has changed what all of them prefer."""
+    assert reported["preferred"] == ["b", "c", "c", "a", "a", "b", "b"]
+
+
+@IN_ONE_WORKER
+def test_share_of_the_rate_is_that_of_all_groups_those_to_come_included(reported):
+    assert reported["shares"] == [0.25, 0.25]
+    # A quarter of ten per second is one each 0.4 s; without a connection nothing is due.
+    assert reported["due"] == [0.4, True]
