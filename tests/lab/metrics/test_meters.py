@@ -108,6 +108,11 @@ def test_switches_include_threads_that_end(tmp_path):
     assert switches.read([7]) == 15
     (tmp_path / "7" / "task" / "8" / "status").unlink()
     assert switches.read([7]) == 15
+    # Another thread, with the identity of one that has ended: it takes nothing back, and counts from the next reading.
+    tell(7, 3)
+    assert switches.read([7]) == 15
+    tell(7, 5)
+    assert switches.read([7]) == 17
     # With the first that makes 128, which are still looked at.
     for thread in range(100, 227):
         tell(thread, 1)

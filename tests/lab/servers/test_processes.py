@@ -21,7 +21,7 @@ from lab.servers.open import open_backend
 from lab.servers.processes import Processes
 from lab.servers.runtime import make_private, runtime_directory
 from loadtests.sockets.connection import BlockingConnection
-from services.protocol import Address
+from services.protocol import Address, Limits
 from tests.lab.conftest import find_processes
 from tests.support.waiting import wait_until
 
@@ -167,10 +167,29 @@ def test_reused_pid_is_left_alone(backend: Processes) -> None:
     backend.up(["plain_socket"])
     path = runtime_directory(backend.project) / "plain_socket.json"
     with subprocess.Popen(["sleep", "60"], start_new_session=True) as stranger:
-        path.write_text(f'{{"pid": {stranger.pid}, "created": 1.0}}')
+        # A second before is long ago: a pid is not used again at once.
+        created = psutil.Process(stranger.pid).create_time() - 1
+        path.write_text(f'{{"pid": {stranger.pid}, "created": {created}}}')
         backend.down()
         assert stranger.poll() is None
         stranger.kill()
+
+
+def test_restarted_model_has_the_limits_with_which_it_was_started(
+    backend: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And none of the shell in which it is restarted."""
+    monkeypatch.setenv("LAB_MAX_LINE", "1001")
+    monkeypatch.delenv("LAB_MAX_BULK", raising=False)
+    backend.up(["plain_socket"])
+    monkeypatch.setenv("LAB_MAX_LINE", "2002")
+    monkeypatch.setenv("LAB_MAX_BULK", "3003")
+    backend.restart("plain_socket")
+    info = call("command", address_of(backend, "plain_socket"), ["INFO"], timeout=20).value
+    assert isinstance(info, bytes)
+    lines = info.decode().splitlines()
+    assert "line:1001" in lines
+    assert f"bulk:{Limits().bulk}" in lines
 
 
 def test_server_that_cannot_start_says_why(backend: Processes) -> None:

@@ -1,6 +1,7 @@
 """What the lab asks Docker's client for, and what it makes of the answers, without an engine."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -128,3 +129,63 @@ def test_project_of_another_program_is_left_as_it_is(
     with pytest.raises(LabError, match=r"^the Compose project mine is no lab \(container web has no label"):
         purge("mine")
     assert not [line for line in asked() if " rm " in line]
+
+
+@pytest.mark.parametrize(
+    ("limit", "is_here", "chosen"),
+    [(None, True, None), (16383, True, "16383"), (16384, True, None), (2**20, True, None), (1024, False, None)],
+)
+def test_limit_of_open_files_is_that_of_an_engine_with_less(
+    compose: Compose, monkeypatch: pytest.MonkeyPatch, limit: int | None, is_here: bool, chosen: str | None
+) -> None:
+    """compose.yaml asks for 16384, which such an engine refuses. Of one elsewhere it is not known."""
+    monkeypatch.setattr("lab.servers.docker.compose.read_nofile_limit", lambda: limit)
+    monkeypatch.setattr("lab.servers.docker.compose.is_own_engine", lambda _: is_here)
+    monkeypatch.delenv("LAB_NOFILE", raising=False)
+    assert compose.environ().get("LAB_NOFILE") == chosen
+    monkeypatch.setenv("LAB_NOFILE", "7")
+    assert compose.environ()["LAB_NOFILE"] == "7"
+
+
+def test_limits_of_the_environment_are_for_models_only(compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("LAB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("LAB_MAX_LINE", "$9")
+    # Of Compose's files, a dollar sign is an escape of its own.
+    assert compose._choose_limits([MODEL, "shell", "locust"]) == {
+        MODEL: {"environment": {"LAB_MAX_LINE": "$$9"}},
+        "shell": {},
+        "locust": {},
+    }
+
+
+@pytest.mark.parametrize(
+    ("messages", "first"),
+    [
+        # A lab that was there keeps what it has.
+        (["Container mine-shell-1  Running"], None),
+        (["Container mine-a-1  Creating", "Container mine-b-1  Running"], "container rm --force --volumes mine-a-1"),
+        (["Network mine_lab  Creating", "Container mine-a-1  Creating"], "container ls --all --filter"),
+    ],
+)
+def test_failed_start_removes_what_it_has_created(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, messages: list[str], first: str | None
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    asked = put_docker(monkeypatch, tmp_path, {})
+    backend = Containers("mine", CATALOGUE)
+    monkeypatch.setattr(backend, "build", lambda _: None)
+    monkeypatch.setattr(backend._compose, "up", lambda services, mutual_tls: iter(messages))
+    with pytest.raises(KeyboardInterrupt), backend._started(["a"]):
+        raise KeyboardInterrupt
+    assert [line.startswith(first or "") for line in asked()[:1]] == ([True] if first else [])
+
+
+def test_server_of_the_gallery_whose_container_is_gone_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    put_docker(monkeypatch, tmp_path, {"exec": 1})
+    (name, *_) = [server.name for server in CATALOGUE.gallery]
+    assert Containers("mine", CATALOGUE)._wait_healthy([name], 60.0) == [
+        f"{name} has no container: another program removed it while it started"
+    ]

@@ -15,7 +15,7 @@ from lab.base.paths import ROOT
 from lab.engine.command import run
 from lab.servers.catalogue import Catalogue
 from lab.servers.docker.containers import Containers
-from lab.servers.docker.images import digest_context
+from lab.servers.docker.images import digest_context, read_sources
 from tests.lab.conftest import run_once
 
 DOCKER = [pytest.mark.docker, pytest.mark.xdist_group("docker")]
@@ -81,6 +81,20 @@ def test_digest_of_inputs_is_independent_of_the_umask(tmp_path: Path) -> None:
     (tmp_path / "a.sh").chmod(0o755)
     (tmp_path / "a.sh").write_text("y")
     assert digest_context(tmp_path, "Dockerfile") != usual
+
+
+def test_sources_of_an_image_are_what_it_takes_from_its_context() -> None:
+    """What it takes from another stage or image is not in the context."""
+    dockerfile = """
+FROM x AS build
+RUN --mount=type=bind,source=locks,target=/l --mount=type=bind,from=build,source=/out,target=/o \\
+    --mount=type=cache,target=/c true
+COPY --from=build /usr /usr
+COPY --chown=1 a b /c/
+ADD ["d e", "/f"]
+"""
+    assert read_sources(dockerfile) == {"locks", "a", "b", "d e"}
+    assert read_sources("RUN --mount=target=/all,type=bind true") == {"."}
 
 
 def test_programs_for_the_engine_write_readable_files(tmp_path: Path) -> None:
