@@ -1,6 +1,7 @@
 """What the lab asks Docker's client for, and what it makes of the answers, without an engine."""
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -189,3 +190,21 @@ def test_server_of_the_gallery_whose_container_is_gone_is_named(
     assert Containers("mine", CATALOGUE)._wait_healthy([name], 60.0) == [
         f"{name} has no container: another program removed it while it started"
     ]
+
+
+@pytest.mark.parametrize(
+    ("answer", "late", "found"),
+    [
+        ("fine\n", False, [("irc", None)]),
+        (1, False, [("irc", "it failed")]),
+        # A command that is cut off at the deadline ends well, which says nothing.
+        ("fine\n", True, []),
+        (1, True, []),
+    ],
+)
+def test_health_check_counts_only_if_it_has_ended_in_time(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answer: str | int, late: bool, found: list[tuple[str, str | None]]
+) -> None:
+    put_docker(monkeypatch, tmp_path, {"exec": answer})
+    checks = Containers("mine", CATALOGUE)._run_checks({"irc": ["check"]}, -math.inf if late else math.inf)
+    assert list(checks) == found
