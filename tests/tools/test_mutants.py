@@ -182,6 +182,15 @@ def test_constants_of_the_same_value_are_planted_one_by_one(project: Path) -> No
     assert [row["outcome"] for row in rows.values()] == ["killed", "killed"]
 
 
+def test_fault_that_writes_to_another_descriptor_stays_out_of_the_report(project: Path) -> None:
+    (project / "pkg" / "limits.py").write_text("STDERR = 2\n")
+    (project / "tests" / "test_limits.py").write_text(
+        "import os\n\nfrom pkg import limits\n\n\ndef test_limits():\n    os.write(limits.STDERR, b'said\\n')\n"
+    )
+    _, rows = run_session(project)
+    assert list(rows) == [": 2 [2 -> 3 in: STDERR = 2]"]
+
+
 def test_functions_in_a_table_are_replaced(project: Path) -> None:
     """Also where a part of it has been taken out before."""
     table = "SHAPES = {'ramp': lambda share: share * 5, 'steady': lambda share: 1}"
@@ -195,6 +204,58 @@ def test_functions_in_a_table_are_replaced(project: Path) -> None:
         f": 5 [5 -> 10 in: {table}]": "killed",
         f": 1 [1 -> 2 in: {table}]": "survived",
     }
+
+
+TABLE = """from dataclasses import dataclass
+from enum import Enum
+
+
+class Kind(Enum):
+    OPEN = 1
+
+
+@dataclass(frozen=True)
+class Limits:
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    name: str
+    limits: Limits
+    kind: Kind
+
+
+def make(name: str, most: int = 7) -> Load:
+    return Load(name, Limits(most + 1), Kind.OPEN)
+
+
+_LOADS = (
+    make("ping"),
+    make("echo", most=5),
+)
+LOADS = {load.name: load for load in _LOADS}
+
+
+def find(name: str) -> Load:
+    return next(load for load in _LOADS if load.name == name)
+"""
+
+
+@pytest.mark.parametrize(("name", "most", "outcome"), [("ping", 8, "survived"), ("echo", 6, "killed")])
+def test_objects_in_a_table_are_replaced_and_stay_equal(name: str, most: int, outcome: str, project: Path) -> None:
+    """A fault in what makes one of them is noticed by a test of this one only."""
+    (project / "pkg" / "limits.py").write_text(TABLE)
+    (project / "tests" / "test_limits.py").write_text(
+        "from pkg.limits import LOADS, Kind, find\n\n\ndef test_load():\n    assert find('ping') == LOADS['ping']\n"
+        f"    assert LOADS[{name!r}].kind is Kind.OPEN\n    assert find({name!r}).limits.most == {most}\n"
+    )
+    _, rows = run_session(project)
+    outcomes = {key: row["outcome"] for key, row in rows.items()}
+    assert outcomes[": make('echo', most=5) [without most=]"] == outcome
+    assert outcomes[": 5 [5 -> 10 in: _LOADS = (make('ping'), make('echo', most=5))]"] == outcome
+    # What an import alone runs is covered by the tests of what it has made.
+    assert outcomes["make: most + 1 [+ -> -]"] == "killed"
 
 
 def test_tests_that_fail_without_a_fault_are_named(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

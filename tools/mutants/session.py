@@ -15,6 +15,8 @@ import ast
 import contextlib
 import ctypes
 import dataclasses
+import enum
+import fcntl
 import functools
 import json
 import os
@@ -46,6 +48,8 @@ _TIMEOUT = 5.0
 _TIMES = 10.0
 # What a child writes before each test.
 _BEGUN = b"\0"
+
+_LEAST_DESCRIPTOR = 100
 
 # Of linux/prctl.h.
 _PR_SET_CHILD_SUBREAPER = 36
@@ -154,22 +158,21 @@ class Session:
         )
 
     def _find_tests(self, mutant: Mutant) -> list[pytest.Item]:
-        if mutant.scope and (found := self.covering.get((mutant.module, mutant.line))):
-            return found
-        if self._is_executed_at_import(mutant):
-            # A constant: the tests that run a line of the module are the most likely to notice it.
-            near = {item for (module, _), items in self.covering.items() if module == mutant.module for item in items}
-            # All of these: a busy machine makes quick ones slow.
-            found = [item for item in self.items if item in near or self.durations[item.nodeid] <= _SLOWEST]
-            return sorted(found, key=lambda item: item not in near)
-        return []
+        covering = self.covering.get((mutant.module, mutant.line), []) if mutant.scope else []
+        if not self._is_executed_at_import(mutant):
+            return covering
+        # A constant: the tests that run a line of the module are the most likely to notice it.
+        near = {item for (module, _), items in self.covering.items() if module == mutant.module for item in items}
+        # All of these: a busy machine makes quick ones slow.
+        found = [item for item in self.items if item in near or self.durations[item.nodeid] <= _SLOWEST]
+        return sorted(found, key=lambda item: (item not in covering, item not in near))
 
     @functools.cached_property
     def _import_lines(self) -> set[tuple[str, int]]:
         return {
             (module, line)
             for module in self.job.modules
-            for line in _lines_at_import((self.job.root / module).read_text(encoding="utf-8"))
+            for line in _find_lines_at_import(self.job.root / module, self.job.root)
         }
 
     def _is_executed_at_import(self, mutant: Mutant) -> bool:
@@ -267,21 +270,27 @@ def put_in_place(mutant: Mutant, root: Path) -> None:
         ValueError: the faulty code does not fit in the place of the right one.
     """
     path = root / mutant.module
-    name = ".".join(Path(mutant.module).with_suffix("").parts).removesuffix(".__init__")
-    module = sys.modules[name]
-    faulty = types.ModuleType(name)
-    faulty.__file__, faulty.__package__ = str(path), module.__package__
-    if hasattr(module, "__path__"):
-        faulty.__path__ = module.__path__
-    sys.modules[name] = faulty  # a dataclass looks its module up while it is made
-    try:
-        exec(compile(plant(path, mutant.number), str(path), "exec"), faulty.__dict__)  # noqa: S102
-    finally:
-        sys.modules[name] = module
+    module, faulty = _execute(plant(path, mutant.number), path, root)
     moved: set[tuple[int, str]] = set()
     for key, new in list(vars(faulty).items()):
         if not key.startswith("__") and key in vars(module):
             _move(vars(module)[key], new, module, key, moved)
+
+
+def _execute(tree: ast.Module, path: Path, root: Path) -> tuple[types.ModuleType, types.ModuleType]:
+    """Execute a module again, with other code; return the one that is there, and the one that this gives."""
+    name = ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+    module = sys.modules[name]
+    made = types.ModuleType(name)
+    made.__file__, made.__package__ = str(path), module.__package__
+    if hasattr(module, "__path__"):
+        made.__path__ = module.__path__
+    sys.modules[name] = made  # a dataclass looks its module up while it is made
+    try:
+        exec(compile(tree, str(path), "exec"), made.__dict__)  # noqa: S102
+    finally:
+        sys.modules[name] = module
+    return module, made
 
 
 def _move(old: Any, new: Any, module: types.ModuleType, key: str, moved: set[tuple[int, str]]) -> None:
@@ -290,6 +299,7 @@ def _move(old: Any, new: Any, module: types.ModuleType, key: str, moved: set[tup
     if old is new or (id(old), key) in moved:
         return
     moved.add((id(old), key))
+    new = _adopt(new, module)
     if isinstance(old, type):
         if old.__module__ == name:
             for attribute, value in list(vars(new).items()):
@@ -314,7 +324,8 @@ def _move(old: Any, new: Any, module: types.ModuleType, key: str, moved: set[tup
     if dataclasses.is_dataclass(old) and (is_made_here or type(new) is type(old)):
         # An object that others hold too: it stays, and gets the values of the faulty one.
         for item in dataclasses.fields(old):
-            if _is_plain(value := getattr(new, item.name)):
+            value = getattr(new, item.name)
+            if _is_plain(value) or dataclasses.is_dataclass(value):
                 object.__setattr__(old, item.name, value)
         return
     if _is_plain(new):
@@ -347,7 +358,32 @@ def _move_attribute(
     elif (function := _function_in(old)) is not None:
         _move_function(function, _function_in(new))
     elif not attribute.startswith("__") and _is_plain(new) and not _is_same(old, new):
-        setattr(owner, attribute, new)
+        setattr(owner, attribute, _adopt(new, module))
+
+
+def _adopt(value: Any, module: types.ModuleType) -> Any:
+    """Make what the faulty module has made of its own classes, also in collections, one of the right module's.
+
+    Otherwise it would equal nothing that the right module has made, and every fault near it would be noticed.
+    """
+    kind = type(value)
+    if kind in (tuple, list, set, frozenset):
+        return kind(_adopt(item, module) for item in value)
+    if kind is dict:
+        return {_adopt(key, module): _adopt(item, module) for key, item in value.items()}
+    if not dataclasses.is_dataclass(kind) and kind.__module__ != module.__name__:
+        return value
+    known = vars(module).get(kind.__name__)
+    if kind.__module__ == module.__name__ and isinstance(known, type) and known is not kind:
+        if isinstance(value, enum.Enum):
+            return getattr(known, value.name, value)
+        with contextlib.suppress(TypeError):  # the fault has given it other slots
+            object.__setattr__(value, "__class__", known)
+    if dataclasses.is_dataclass(kind):
+        for item in dataclasses.fields(kind):
+            if hasattr(value, item.name):
+                object.__setattr__(value, item.name, _adopt(getattr(value, item.name), module))
+    return value
 
 
 def _function_in(value: Any) -> types.FunctionType | None:
@@ -387,17 +423,41 @@ def _is_same(old: Any, new: Any) -> bool:
     return type(old) is type(new) and bool(repr(old) == repr(new))
 
 
-def _lines_at_import(source: str) -> Iterator[int]:
-    """Give the lines of statements that an import executes: all but the bodies of functions."""
+def _find_lines_at_import(path: Path, root: Path) -> set[int]:
+    """Give the first lines of the statements that an import executes, also those of functions that it calls."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if not pid:  # to execute a module again may change more than the module
+        found: set[int] = set()
+        try:
+            sys.settrace(functools.partial(_trace, str(path), found))
+            _execute(tree, path, root)
+            sys.settrace(None)
+            os.write(writing, json.dumps(sorted(found)).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        said = pipe.read()
+    os.waitpid(pid, 0)
+    return {*_list_top_lines(tree.body), *json.loads(said or "[]")}
 
-    def walk(body: Sequence[ast.stmt]) -> Iterator[int]:
-        for statement in body:
-            yield statement.lineno
-            if not isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
-                for block in ("body", "orelse", "finalbody"):
-                    yield from walk(getattr(statement, block, []))
 
-    yield from walk(ast.parse(source).body)
+def _trace(path: str, found: set[int], frame: types.FrameType, event: str, argument: object) -> Any:
+    if frame.f_code.co_filename != path:
+        return None
+    found.add(frame.f_lineno)
+    return functools.partial(_trace, path, found)
+
+
+def _list_top_lines(body: Sequence[ast.stmt]) -> Iterator[int]:
+    """Give the first lines of all statements but those in functions: the tracer may begin at another line of them."""
+    for statement in body:
+        yield statement.lineno
+        if not isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
+            for block in ("body", "orelse", "finalbody"):
+                yield from _list_top_lines(getattr(statement, block, []))
 
 
 def main() -> int:
@@ -413,8 +473,8 @@ def main() -> int:
     )
     # Whatever outlives its parent becomes a child of this process, see `_end_orphans`.
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    # What tests print goes elsewhere: stdout is the parent's.
-    report = os.fdopen(os.dup(1), "w")
+    # What tests print goes elsewhere: stdout is the parent's. Its number is none that a fault makes of 1 or 2.
+    report = os.fdopen(fcntl.fcntl(1, fcntl.F_DUPFD_CLOEXEC, _LEAST_DESCRIPTOR), "w")
     os.dup2(2, 1)
     os.chdir(job.root)
     sys.path.insert(0, str(job.root))
