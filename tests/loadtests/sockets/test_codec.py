@@ -1,181 +1,183 @@
-"""The engine with a codec: servers that greet, that close after their reply, datagrams, and wrong replies."""
+"""The file of a codec: how it is loaded, what is wrong with one, and how its own errors are reported."""
 
-import contextlib
-import socket
-import ssl
-import threading
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
-from lab.servers.certificates import SERVER, ensure_certificates
+from lab.base.paths import ROOT
+from loadtests.sockets.codec import Codec, CodecError
+from loadtests.sockets.exchange import failure_kind
+from loadtests.sockets.failures import ExchangeError
 
-LINES = """
-def reply_size(data, request):
-    size = data.find(b"\\n") + 1
-    if size and data[:size] != request.upper():
-        raise ValueError(f"got {data!r}")
-    return size or None
-
-def encode(number):
-    return b"hello %d\\n" % number
-"""
-GREETED = (
-    LINES
-    + """
-def greeting_size(data):
-    if not b"ready\\n".startswith(data[:6]):
-        raise ValueError(f"greeted with {data!r}")
-    return 6 if len(data) >= 6 else None
-"""
-)
-CLOSED = """
-UNTIL_CLOSE = True
-
-def encode(number):
-    return b"hello\\n"
-
-def reply_size(data, request):
-    return len(data) if data.endswith(b"!") else None
-"""
-
-
-def converse(connection):
-    """Answer lines in upper case."""
-    while data := connection.recv(100):
-        connection.sendall(data.upper())
-
-
-def greet(*parts, then=converse):
-    def behave(connection):
-        for part in parts:
-            connection.sendall(part)
-            # Segments that are sent apart, so that the client's reads are.
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        then(connection)
-
-    return behave
-
-
-def wait_for_the_client(connection):
-    while connection.recv(100):
-        pass
-
-
-def answer_and_close(reply):
-    def behave(connection):
-        connection.recv(100)
-        connection.sendall(reply)
-
-    return behave
-
-
-def over_tls(behaviour):
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(ensure_certificates([]) / SERVER)
-
-    def behave(connection):
-        with context.wrap_socket(connection, server_side=True) as secure:
-            behaviour(secure)
-
-    return behave
+CODEC = ROOT / "docs" / "examples" / "length_prefixed" / "codec.py"
+PLAIN = "encode = lambda number: b'x'; reply_size = lambda data, request: len(data)"
 
 
 @pytest.fixture
-def run(tmp_path, load, open_server):
-    def run(text, behaviours, *arguments, scheme="tcp"):
-        path = tmp_path / "lines_codec.py"
+def make_codec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Codec]]:
+    """Load a codec from a text, and remove its module afterwards."""
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+
+    def make(text: str) -> Codec:
+        path = tmp_path / "wrong.py"
         path.write_text(text)
-        with contextlib.ExitStack() as stack:
-            urls = {
-                name: "{}://{}:{}".format(scheme, *stack.enter_context(open_server(behaviour)))
-                for name, behaviour in behaviours.items()
-            }
-            options = ["--transport", scheme, "--timeout", "1", *arguments]
-            return load(urls, *options, seconds=2.5, environ={"LAB_CODEC": str(path)})
+        return Codec.load(path)
 
-    return run
+    yield make
+    for name in ("wrong", "beside_it", "later"):
+        sys.modules.pop(name, None)
 
 
-@pytest.mark.parametrize("loop", [(), ("--loop", "open", "--rate", "50", "--arrivals", "even")])
-def test_greeting_is_read_before_the_first_request(loop, run):
-    behaviours = {
-        "right": greet(b"ready\n"),
-        "in-parts": greet(b"re", b"ad", b"y\n"),
-        "none": converse,
-        "wrong": greet(b"go away\n"),
-        "half": greet(b"rea", then=lambda connection: None),
-        "stuck": greet(b"rea", then=wait_for_the_client),
-        "nothing": lambda connection: None,
-        "more": greet(b"ready\nready\n"),
-    }
-    found = run(GREETED, behaviours, *loop)
-    for name in ("right", "in-parts"):
-        assert found[name].failures == {}
-        assert found[name].answered > 10
-    told = {name: {text for text in found[name].failures if not text.startswith("dropped")} for name in found}
-    assert told["none"] == {"time-out: no reply (no greeting)"}
-    assert told["wrong"] == {"wrong bytes (greeted with b'go away\\n')"}
-    assert told["half"] == {"short reply: closed in the middle (3 bytes received)"}
-    assert told["stuck"] == {"time-out: no reply (3 bytes received)"}
-    assert told["nothing"] == {"closed without a reply (no greeting)"}
-    assert told["more"] == {"more than was asked for (behind the greeting)"}
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("def encode(number", "SyntaxError"),
+        ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("raise SystemExit('no more')", "SystemExit: no more"),
+        ("encode = print", "no function reply_size"),
+        ("encode = 1", "no function encode"),
+        ("encode = reply_size = lambda *_: None", r"encode\(0\) returned None"),
+        ("encode = reply_size = lambda *_: b''", r"encode\(0\) returned b''"),
+        ("encode = reply_size = lambda number: {}[number]", r"wrong.py:1: KeyError: 0"),
+        (f"{PLAIN}; greeting_size = 4", "greeting_size is 4, and no function"),
+        (f"{PLAIN}; UNTIL_CLOSE = 1", "UNTIL_CLOSE is 1: True or False"),
+        (f"{PLAIN}; REQUESTS_PER_CONNECTION = 0", "REQUESTS_PER_CONNECTION is 0: a whole number, 1 or more"),
+        (f"{PLAIN}; REQUESTS_PER_CONNECTION = True", "REQUESTS_PER_CONNECTION is True"),
+        (f"{PLAIN}; UNTIL_CLOSE = True; REQUESTS_PER_CONNECTION = 2", "leaves one request to a connection"),
+    ],
+)
+def test_invalid_codec_says_why(text: str, said: str, make_codec: Callable[[str], Codec]) -> None:
+    with pytest.raises(CodecError, match=said):
+        make_codec(text)
 
 
-def test_greeting_in_the_last_record_of_the_handshake_is_read(run):
-    found = run(GREETED, {"right": over_tls(greet(b"ready\n"))}, scheme="tls")["right"]
-    assert found.failures == {}
-    assert found.answered > 10
+def test_codec_that_is_not_a_python_file_says_so(tmp_path: Path) -> None:
+    (tmp_path / "codec.txt").write_text(PLAIN)
+    with pytest.raises(CodecError, match=r"codec.txt is no Python file: its name ends in .py"):
+        Codec.load(tmp_path / "codec.txt")
+    with pytest.raises(CodecError, match="FileNotFoundError"):
+        Codec.load(tmp_path / "codec.py")
 
 
-def test_reply_ends_when_the_server_closes(run):
-    behaviours = {
-        "right": answer_and_close(b"bye!"),
-        "short": answer_and_close(b"bye"),
-        "nothing": answer_and_close(b""),
-        "open": greet(b"bye!", then=wait_for_the_client),
-    }
-    found = run(CLOSED, behaviours)
-    assert found["right"].failures == {}
-    assert found["right"].answered > 10
-    assert set(found["short"].failures) == {"short reply: closed in the middle (3 bytes received)"}
-    assert set(found["nothing"].failures) == {"closed without a reply"}
-    assert set(found["open"].failures) == {"time-out: no reply (4 bytes received)"}
+def test_codec_is_an_ordinary_module(make_codec: Callable[[str], Codec], tmp_path: Path) -> None:
+    (tmp_path / "beside_it.py").write_text("WORD = b'hello'\n")
+    (tmp_path / "data").write_bytes(b"!")
+    (tmp_path / "later.py").write_text("WORD = b'bye'\n")
+    codec = make_codec(
+        """
+from __future__ import annotations
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from typing import ClassVar
+
+from beside_it import WORD
+
+@dataclass
+class Message:
+    sizes: ClassVar[dict[int, int]] = {}
+    words: list[bytes] = field(default_factory=lambda: [WORD])
+
+def encode(number: int) -> bytes:
+    if number:
+        import later
+        return later.WORD
+    return Message().words[0] + Path(__file__).with_name("data").read_bytes()
+
+def reply_size(data: bytes, request: bytes) -> int | None:
+    return len(data)
+"""
+        + f"TABLE = {b'x' * 500_000!r}\n"  # far more than an argument or a variable can hold, execve(2)
+    )
+    assert codec.request(0) == b"hello!"
+    assert codec.request(1) == b"bye"
 
 
-def test_failures_with_details_are_limited(run):
-    text = LINES.replace('f"got {data!r}"', 'f"asked {request!r}"').replace("hello %d", "%d")
-    text += "\nimport itertools\nnumbers = itertools.count()\nencode = lambda _: b'%d\\n' % next(numbers)\n"
-    failures = run(text, {"liar": answer_and_close(b"no\n")}, "--users", "16")["liar"].failures
-    assert len([reason for reason in failures if reason.startswith("wrong bytes (asked b'")]) == 8
-    assert failures["wrong bytes"] > 0
+def test_codec_does_not_replace_a_module_of_the_generator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "json.py"
+    path.write_text(PLAIN)
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    monkeypatch.delitem(sys.modules, "codec", raising=False)
+    before = sys.modules["json"]
+    assert Codec.load(path).request(0) == b"x"
+    assert sys.modules["json"] is before
 
 
-def test_datagram_of_a_codec_is_a_whole_reply(tmp_path, load):
-    path = tmp_path / "lines_codec.py"
-    path.write_text(LINES)
-    answers = {"right": lambda data: data.upper(), "wrong": lambda data: b"x\n", "half": lambda data: data[:2]}
-    with contextlib.ExitStack() as stack:
-        urls = {}
-        for name, answer in answers.items():
-            server = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-            server.bind(("127.0.0.1", 0))
-            urls[name] = "udp://{}:{}".format(*server.getsockname())
+def test_codec_that_fails_says_how_and_where(make_codec: Callable[[str], Codec]) -> None:
+    codec = make_codec(
+        """
+def encode(number):
+    return [b"x", "y", b""][number]
 
-            def serve(server=server, answer=answer):
-                while (found := server.recvfrom(100))[0] != b"end":
-                    server.sendto(answer(found[0]), found[1])
+def reply_size(data, request):
+    if data == b"!":
+        raise ValueError("no\\nsuch reply")
+    return find(data)
 
-            thread = threading.Thread(target=serve)
-            thread.start()
-            stack.callback(thread.join)
-            stack.callback(send, server.getsockname())
-        found = load(urls, "--transport", "udp", environ={"LAB_CODEC": str(path)})
-    assert found["right"].failures == {}
-    assert found["right"].answered > 10
-    assert set(found["wrong"].failures) == {"wrong bytes (got b'x\\n')"}
-    assert set(found["half"].failures) == {"wrong bytes (the datagram is not a whole reply)"}
+def find(data):
+    return {b"0": 0, b"1": 1, b"-": -1, b"2": 2, b"1.0": 1.0, b"None": None}[data]
+"""
+    )
+
+    def fail(ask: Callable[[], object]) -> str:
+        with pytest.raises(ExchangeError) as caught:
+            ask()
+        return str(caught.value)
+
+    def check(data: bytes) -> int | None:
+        return codec.check(data, b"x")
+
+    assert (check(b"0"), check(b"1"), check(b"None")) == (0, 1, None)
+    assert fail(lambda: check(b"!")) == "wrong bytes (no such reply)"
+    assert failure_kind("wrong bytes (no (such) reply)") == failure_kind("wrong bytes") == "wrong bytes"
+    assert fail(lambda: check(b"?")) == "the codec raised an error (wrong.py:11: KeyError: b'?')"
+    assert fail(lambda: check(b"-")) == "the codec raised an error (reply_size returned -1 of 1 bytes)"
+    assert fail(lambda: check(b"2")) == "the codec raised an error (reply_size returned 2 of 1 bytes)"
+    assert fail(lambda: check(b"1.0")) == "the codec raised an error (reply_size returned 1.0 of 3 bytes)"
+    assert "encode(1) returned 'y', which is no request" in fail(lambda: codec.request(1))
+    assert "encode(2) returned b''" in fail(lambda: codec.request(2))
+    assert "wrong.py:3: IndexError" in fail(lambda: codec.request(3))
 
 
-def send(where):
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-        client.sendto(b"end", where)
+def test_codec_is_none_by_default() -> None:
+    assert Codec.from_environ({}) is None
+    assert Codec.from_environ({"LAB_CODEC": ""}) is None
+    assert Codec.from_environ({"LAB_CODEC": str(CODEC)}) is not None
+
+
+@pytest.mark.parametrize(
+    ("more", "per_connection", "until_close"),
+    [
+        ("", None, False),
+        ("REQUESTS_PER_CONNECTION = 1", 1, False),
+        ("REQUESTS_PER_CONNECTION = 3", 3, False),
+        ("UNTIL_CLOSE = True", 1, True),
+        ("UNTIL_CLOSE = True; REQUESTS_PER_CONNECTION = 1", 1, True),
+    ],
+)
+def test_constants_of_a_codec_are_read(
+    more: str, per_connection: int | None, until_close: bool, make_codec: Callable[[str], Codec]
+) -> None:
+    codec = make_codec(f"{PLAIN}\n{more}")
+    assert (codec.per_connection, codec.until_close, codec.greeting_size) == (per_connection, until_close, None)
+
+
+def test_request_may_be_empty_if_the_server_closes(make_codec: Callable[[str], Codec]) -> None:
+    assert make_codec("encode = reply_size = lambda *_: b''; UNTIL_CLOSE = True").request(0) == b""
+
+
+def test_greeting_has_a_size_of_its_own(make_codec: Callable[[str], Codec]) -> None:
+    codec = make_codec(f"{PLAIN}\ngreeting_size = {{b'ready': 5, b'rea': None, b'x': 2}}.get")
+    assert (codec.check_greeting(b"ready"), codec.check_greeting(b"rea")) == (5, None)
+    with pytest.raises(ExchangeError, match="greeting_size returned 2 of 1 bytes"):
+        codec.check_greeting(b"x")
+
+
+def test_folder_of_a_codec_comes_first_only_while_it_is_loaded(
+    tmp_path: Path, make_codec: Callable[[str], Codec]
+) -> None:
+    before = sys.path.copy()
+    make_codec(f"{PLAIN}\nimport sys\nassert sys.path[0] == {str(tmp_path)!r}")
+    assert sys.path == [*before, str(tmp_path)]
