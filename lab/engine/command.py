@@ -40,8 +40,7 @@ def run(
         return subprocess.run(  # noqa: S603 - the callers' arguments are constants and paths, and no shell reads them
             argv,
             capture_output=True,
-            text=True,
-            errors="replace",
+            errors="replace",  # so it is text
             timeout=timeout,
             env=environ,
             cwd=cwd,

@@ -260,7 +260,7 @@ class ReplyReader:
                 raise WrongBytesError(f"a body of more than {_LARGEST_KEPT} bytes, which is too large to compare")
             self._kept.append(piece)
             return
-        if not self._body.startswith(piece, self._at) or self._at + len(piece) > len(self._body):
+        if not self._body.startswith(piece, self._at):
             raise WrongBytesError(f"another body, in the {len(piece)} bytes from {self._at} on")
         self._at += len(piece)
 

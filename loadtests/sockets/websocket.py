@@ -141,7 +141,7 @@ class MessageReader:
             raise WrongBytesError(f"opcode {opcode}")
         self._started = True
         end = self._at + len(payload)
-        if end > len(self._payload) or not self._payload.startswith(payload, self._at):
+        if not self._payload.startswith(payload, self._at):
             raise WrongBytesError(f"another message, in the {len(payload)} bytes from {self._at} on")
         self._at = end
         if is_final and end != len(self._payload):

@@ -4,6 +4,7 @@ import json
 import os
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from typing import Literal
 
 import pytest
 
@@ -144,10 +145,11 @@ class Colour(StrEnum):
 class Shape:
     colour: Colour
     corners: tuple[tuple[int, float | None, str], ...]
+    line: Literal["solid", "dotted"] = "solid"
 
 
 def test_dataclass_is_built_of_what_json_makes_of_it() -> None:
-    shape = Shape(Colour.RED, ((1, 2.5, "a"), (2, None, "b")))
+    shape = Shape(Colour.RED, ((1, 2.5, "a"), (2, None, "b")), "dotted")
     found = build(Shape, json.loads(json.dumps(asdict(shape))) | {"of a later version": 1})
     assert found == shape
     assert found.colour is Colour.RED
@@ -161,6 +163,7 @@ def test_dataclass_is_built_of_what_json_makes_of_it() -> None:
         {"colour": "red", "corners": [[1, 2.5]]},
         {"colour": "red", "corners": [["1", 2.5, "a"]]},
         {"colour": "red"},
+        {"colour": "red", "corners": [], "line": "dashed"},
         [],
     ],
 )

@@ -557,6 +557,14 @@ def test_program_is_run_in_its_folder_with_a_mask_that_others_can_read(tmp_path)
     assert said == f"{tmp_path}\nmore\n"
 
 
+def test_mask_of_this_process_is_not_that_of_a_program():
+    before = os.umask(0o077)
+    try:
+        assert run(["sh", "-c", "umask"]).stdout == "0022\n"
+    finally:
+        os.umask(before)
+
+
 def test_last_eight_lines_of_a_log_are_shown():
     assert tail("\n".join(map(str, range(20)))) == "".join(f"\n    {number}" for number in range(12, 20))
     assert tail(" \n") == ""

@@ -4,7 +4,8 @@ import pytest
 
 from lab.base.errors import LabError
 from lab.load.exports import describe_changes
-from lab.load.presets import PRESETS, combine, find_preset
+from lab.load.presets import PRESETS, Preset, combine, find_preset
+from lab.load.workloads import CUSTOM_PROTOCOL, WORKLOADS
 from loadtests.contract import LoadSpec
 from services.protocol import Transport
 
@@ -61,6 +62,24 @@ def test_default_comes_first_and_only_datagrams_use_udp() -> None:
     assert udp == ["closed_datagrams", "open_datagrams"]
     closed = [preset.spec for name, preset in PRESETS.items() if name.startswith("closed_")]
     assert {(spec.users, spec.window) for spec in closed} == {(16, 5.0), (1, 5.0), (64, 20.0), (16, 600.0)}
+
+
+def test_preset_has_a_summary_of_its_own_or_that_of_its_workload() -> None:
+    assert PRESETS["closed_session"].summary == WORKLOADS["session"].summary
+    assert PRESETS["closed_latency"].summary == "one PING at a time on one connection: the bare round trip"
+
+
+def test_unknown_preset_is_refused() -> None:
+    with pytest.raises(LabError, match=r"^unknown preset 'closed_nothing': choose one of closed_session, "):
+        find_preset("closed_nothing")
+
+
+def test_custom_protocol_is_its_own_workload() -> None:
+    assert find_preset("custom_protocol").workload is CUSTOM_PROTOCOL
+
+
+def test_load_without_a_window_has_no_duration() -> None:
+    assert Preset("mine", "", LoadSpec(window=None)).duration == 0.0
 
 
 def test_options_change_a_preset() -> None:

@@ -164,6 +164,11 @@ def test_constants_of_a_codec_are_read(
     assert (codec.per_connection, codec.until_close, codec.greeting_size) == (per_connection, until_close, None)
 
 
+def test_codec_keeps_its_connection_unless_it_says_otherwise() -> None:
+    codec = Codec(encode=lambda number: b"x", reply_size=lambda data, request: 1)
+    assert (codec.per_connection, codec.until_close) == (None, False)
+
+
 def test_request_may_be_empty_if_the_server_closes(make_codec: Callable[[str], Codec]) -> None:
     assert make_codec("encode = reply_size = lambda *_: b''; UNTIL_CLOSE = True").request(0) == b""
 

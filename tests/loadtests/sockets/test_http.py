@@ -6,7 +6,7 @@ import pytest
 
 from loadtests.sockets.addresses import Endpoint
 from loadtests.sockets.failures import ErrorReplyError, ExchangeError, ExtraReplyError, WrongBytesError
-from loadtests.sockets.http import AUTHORITY, LARGEST_LEARNED, ReplyReader, make_authority, make_request
+from loadtests.sockets.http import AUTHORITY, ReplyReader, make_authority, make_request
 
 _BODY = b"hello, world"
 _HEAD = b"HTTP/1.1 200 OK\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n"
@@ -56,6 +56,7 @@ def test_right_reply_is_complete_at_its_last_byte_and_learned(reply: bytes, size
     [
         (b"HTTP/2 200 OK\r\n\r\n", WrongBytesError),
         (b"+PONG\r\n\r\n", WrongBytesError),
+        (b"\r\n\r\n", WrongBytesError),
         (_HEAD + b"Content-Length : 12\r\n\r\n" + _BODY, WrongBytesError),
         (_HEAD + b"Content-Length: 12\r\nContent-Length: 13\r\n\r\n" + _BODY, WrongBytesError),
         (_HEAD + b"Content-Length: +12\r\n\r\n" + _BODY, WrongBytesError),
@@ -114,6 +115,7 @@ def test_reply_without_a_length_ends_with_the_connection(size: int) -> None:
     assert not any(done)
     assert reader.end()
     assert reader.closes
+    assert reader.raw == _HEAD + b"\r\n" + _BODY
 
 
 def test_reply_without_a_length_that_ends_early_is_wrong(size: int) -> None:
@@ -130,11 +132,28 @@ def test_end_inside_a_reply_does_not_complete_it(reply: bytes) -> None:
     assert not reader.end()
 
 
-def test_large_reply_is_checked_and_not_learned() -> None:
-    body = bytes(LARGEST_LEARNED)
-    reader, done = _read(_HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body, 4096, body)
+@pytest.mark.parametrize(("size", "is_learned"), [(65536, True), (65537, False)])
+def test_reply_of_more_than_64_kib_is_checked_and_not_learned(size: int, is_learned: bool) -> None:
+    body = bytes(size - len(_HEAD + b"Content-Length: 65000\r\n\r\n"))
+    reply = _HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    assert len(reply) == size
+    reader, done = _read(reply, 4096, body)
     assert done[-1]
-    assert reader.raw == b""
+    assert reader.raw == (reply if is_learned else b"")
+
+
+def test_size_of_a_chunk_is_hexadecimal(size: int) -> None:
+    body = bytes(range(97, 123))
+    _, done = _read(_CHUNKED + b"1a\r\n" + body + b"\r\n0\r\n\r\n", size, body)
+    assert done[-1]
+
+
+def test_size_of_a_chunk_without_an_end_is_refused_at_64_kib() -> None:
+    reader = ReplyReader()
+    reader.begin(_BODY)
+    assert not reader.feed(_CHUNKED + b"c;" + b"x" * (64 * 1024 - 2))
+    with pytest.raises(WrongBytesError, match="a chunk's size has no end"):
+        reader.feed(b"x")
 
 
 @pytest.mark.parametrize(
@@ -166,8 +185,11 @@ def test_body_that_is_not_known_has_a_largest_size() -> None:
 def test_reader_begins_anew() -> None:
     reader, _ = _read(_HEAD + b"Connection: close\r\n\r\nhello", 5)
     reader.begin(b"")
+    assert not reader.closes
     assert reader.feed(_HEAD + b"Content-Length: 0\r\n\r\n")
     assert not reader.closes
+    # As a new one does, which expects an empty reply.
+    assert ReplyReader().feed(_HEAD + b"Content-Length: 0\r\n\r\n")
 
 
 def test_request_is_written_out() -> None:
@@ -190,6 +212,7 @@ def test_request_is_written_out() -> None:
         ("tls://a.example:80", b"a.example:80"),
         ("tcp://[::1]:8080", b"[::1]:8080"),
         ("unix:///run/a.sock", b"localhost"),
+        ("tcp://b\u00fccher.example:80", b"xn--bcher-kva.example"),
     ],
 )
 def test_host_has_its_port_unless_it_is_the_default(url: str, authority: bytes) -> None:

@@ -74,6 +74,31 @@ def test_message_is_complete_at_its_last_byte(reply: bytes, size: int) -> None:
     assert reader.received == len(reply)
 
 
+@pytest.mark.parametrize("payload", [0, 125, 126, 256, 65535, 65536])
+def test_length_of_a_message_is_read_at_its_last_byte(payload: int) -> None:
+    frame = encode_frame(BINARY, bytes(payload), mask=False)
+    reader = MessageReader()
+    reader.begin(frame)
+    # A pong comes first: the frame does not begin where the bytes do.
+    stream = bytes.fromhex("8a00") + frame
+    assert not any(reader.feed(stream[at : at + 1]) for at in range(min(12, len(stream) - 1)))
+    assert reader.feed(stream[min(12, len(stream) - 1) :])
+
+
+@pytest.mark.parametrize(
+    ("stream", "is_learned"),
+    [(_HELLO, True), (_FRAGMENTS, False), (_PING + _HELLO, False), (_HELLO + _PING, False)],
+    ids=["alone", "fragments", "behind a ping", "before a ping"],
+)
+def test_message_in_one_frame_with_nothing_else_is_learned(stream: bytes, is_learned: bool) -> None:
+    reader = MessageReader()
+    reader.begin(_HELLO)
+    assert reader.feed(stream)
+    assert reader.raw == (_HELLO if is_learned else b"")
+    reader.begin(_HELLO)
+    assert reader.raw == b""
+
+
 def test_pings_around_and_inside_a_message_are_answered(size: int) -> None:
     reader = MessageReader()
     reader.begin(_HELLO)
@@ -113,6 +138,8 @@ def test_any_message_is_wrong_when_none_is_due() -> None:
     assert not reader.feed(_PING)
     with pytest.raises(WrongBytesError):
         reader.feed(_HELLO)
+    with pytest.raises(WrongBytesError, match="opcode 1"):
+        MessageReader().feed(bytes.fromhex("8100"))
 
 
 def test_opening_asks_for_a_websocket() -> None:
@@ -127,6 +154,11 @@ def test_opening_is_accepted_at_its_last_byte() -> None:
         assert check_opening(_OPENED[:size]) is None
     assert check_opening(_OPENED) == len(_OPENED)
     assert check_opening(_OPENED + _HELLO) == len(_OPENED)
+
+
+def test_opening_that_is_only_an_empty_line_is_refused() -> None:
+    with pytest.raises(WrongBytesError, match="no WebSocket"):
+        check_opening(b"\r\n\r\n")
 
 
 @pytest.mark.parametrize(
