@@ -66,6 +66,69 @@ def test_ignored_signal_stays_ignored(capfd: Capture) -> None:
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
+def test_interrupt_says_what_is_unchanged() -> None:
+    with pytest.raises(KeyboardInterrupt, match=r"^it is as it was$"), interrupts.untouched("it is as it was"):
+        raise KeyboardInterrupt
+
+
+def test_signals_are_ignored_at_the_end() -> None:
+    interrupts.install()
+    interrupts.end()
+    assert [signal.getsignal(each) for each in ENDING] == [signal.SIG_IGN] * 3
+
+
+def test_child_before_its_program_ends_by_the_signal(monkeypatch: pytest.MonkeyPatch, capfd: Capture) -> None:
+    """By the first one and by later ones; a clean-up is not for it. This process takes the part of the child."""
+    interrupts.install()
+    seen: list[tuple[int, object]] = []
+    send = signal.raise_signal
+    monkeypatch.setattr(signal, "raise_signal", lambda number: seen.append((number, signal.getsignal(number))))
+    monkeypatch.setattr(interrupts, "_pid", -1)
+    by_signal = (signal.SIGTERM, signal.SIG_DFL)
+    with pytest.raises(KeyboardInterrupt):
+        send(signal.SIGTERM)
+    assert seen == [by_signal]
+    signal.signal(signal.SIGTERM, interrupts._say)
+    send(signal.SIGTERM)
+    assert seen == [by_signal] * 2
+    with interrupts.uninterrupted("cleaning", "lab clean"):
+        send(signal.SIGTERM)
+    assert seen == [by_signal] * 2
+    assert "lab: cleaning, not done yet" in capfd.readouterr().err
+
+
+def test_interrupt_that_is_dropped_here_comes_again_once(capfd: Capture) -> None:
+    interrupts.install()
+
+    class Deleted:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    def drop_and_wait() -> None:
+        Deleted()
+        threading.Event().wait(60)
+
+    with pytest.raises(KeyboardInterrupt):
+        drop_and_wait()
+    assert capfd.readouterr().err == ""
+    signal.raise_signal(signal.SIGTERM)
+    assert capfd.readouterr().err.startswith("lab: ending; ")
+
+
+def test_other_exceptions_and_those_of_a_child_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", shown.append)
+    interrupts.install()
+    monkeypatch.setattr(threading, "Timer", lambda *_: pytest.fail("it would be sent again"))
+    mistake = SimpleNamespace(exc_type=ZeroDivisionError)
+    sys.unraisablehook(mistake)
+    assert shown == [mistake]
+    monkeypatch.setattr(interrupts, "_pid", -1)
+    dropped = SimpleNamespace(exc_type=KeyboardInterrupt)
+    sys.unraisablehook(dropped)
+    assert shown == [mistake, dropped]
+
+
 def test_clean_up_is_finished_and_each_signal_prints_a_line(capfd: Capture) -> None:
     interrupts.install()
     done = []
