@@ -78,7 +78,6 @@ class Client:
         self._careless = careless
         self._drains_after = drains_after
         self._events = 0
-        self._is_at_end = False
         self.outcome = Outcome()
         self.closed_early = False
 
@@ -94,7 +93,6 @@ class Client:
         if piece:
             self._connection.receive_data(piece)
         self._connection.receive_eof()
-        self._is_at_end = True
         self.pull()
         assert self.outcome.closed, "a stream that has ended was not closed"
         assert self._connection.next_event() == Close()

@@ -12,7 +12,7 @@ _HEAD = re.compile(rb"HTTP/1\.1 ([1-5][0-9]{2}) [A-Za-z -]+\r\n((?:[A-Za-z-]+: [
 _FIELD = re.compile(rb"([A-Za-z-]+): ([\t -~]*)\r\n")
 _CHUNK = re.compile(rb"([0-9a-f]+)\r\n")
 
-_CONTINUATION, _TEXT, _CLOSE, _PING, _PONG = 0, 1, 8, 9, 10
+_CONTINUATION, _TEXT, _CLOSE, _PONG = 0, 1, 8, 10
 
 
 @dataclass(slots=True)

@@ -263,7 +263,7 @@ GROUPS = (
     Group(
         "http_oracle",
         ("fuzz/http_oracle.py", "fuzz/http_replies.py", "fuzz/http_parsers.py", "fuzz/http_differential.py"),
-        tuple(f"tests/services/protocol/http/test_{name}.py" for name in ["oracles", "differential"]),
+        tuple(f"tests/services/protocol/http/test_{name}.py" for name in ["oracles", "oracle_parts", "differential"]),
     ),
     Group(
         "oracle",
@@ -273,6 +273,7 @@ GROUPS = (
             for name in [
                 "reference",
                 "oracles",
+                "oracle_parts",
                 "transactions",
                 "strangers",
                 "properties",

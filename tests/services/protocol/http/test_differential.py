@@ -1,9 +1,12 @@
 """Our parser of HTTP beside two others: a slice of `python -m fuzz.http_differential`, and what it would notice."""
 
+from collections import Counter
+
 import pytest
+from click.testing import CliRunner
 
 import fuzz.http_differential
-from fuzz.http_differential import compare, find_differences, run
+from fuzz.http_differential import Difference, Found, compare, find_differences, main, run
 from fuzz.http_explained import EXPLAINED, Explanation, Kind, get
 from fuzz.http_parsers import LAST, MORE, OTHERS, REFUSED, Parsed, Request, parse_h11, parse_httptools, parse_own
 
@@ -92,3 +95,57 @@ def test_wrong_length_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_both_others_are_asked() -> None:
     assert list(OTHERS) == ["h11", "httptools"]
     assert {name for name, _, _ in run(300, seed=1).counts} == set(OTHERS)
+
+
+def test_request_is_kept_and_ends_nowhere_until_it_is_read() -> None:
+    assert (Request().end, Request().is_kept) == (0, True)
+
+
+def test_h11_reads_a_head_of_up_to_one_mib() -> None:
+    """Its own limit is 16 KiB, where ours refuses later."""
+    long = get(b"A: " + b"a" * 20_000 + b"\r\n")
+    assert parse_h11(long).requests[0].end == len(long)
+    assert parse_h11(b"GET / HTTP/1.1\r\nA: " + b"a" * (1 << 20)).ending == REFUSED
+
+
+class Maker:
+    """Makes the streams that a test has written down."""
+
+    streams: tuple[bytes, ...] = ()
+
+    def __init__(self, seed: int) -> None:
+        self._streams = iter(self.streams)
+
+    def stream(self) -> bytes:
+        return next(self._streams)
+
+
+def test_run_counts_requests_and_differences(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those of a parser behind one that agrees."""
+    both = next(each for each in EXPLAINED if each.parsers == ("h11", "httptools"))
+    second = next(each for each in EXPLAINED if each.parsers == ("httptools",))
+    monkeypatch.setattr(Maker, "streams", (get() * 2, both.example, second.example, second.example))
+    monkeypatch.setattr(fuzz.http_differential, "Maker", Maker)
+    found = run(4, seed=1)
+    assert found.requests == 2 + sum(len(parse_own(stream).requests) for stream in Maker.streams[1:])
+    assert found.counts == {
+        ("h11", both.kind, both.section): 1,
+        ("httptools", both.kind, both.section): 1,
+        ("httptools", second.kind, second.section): 2,
+    }
+    assert found.unexplained == []
+
+
+@pytest.mark.parametrize("unexplained", [0, 21])
+def test_command_prints_counts_and_at_most_twenty_finds(unexplained: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    find = Difference("h11", Kind.END, b"GET", "9 / 8")
+    found = Found(1234, Counter({("httptools", Kind.KEPT, "9112-9.3"): 5678}), [find] * unexplained)
+    monkeypatch.setattr(fuzz.http_differential, "run", lambda cases, seed: found)
+    ended = CliRunner().invoke(main, ["--cases", "2000", "--seed", "7"])
+    assert ended.exit_code == bool(unexplained)
+    lines = [
+        "2,000 streams, 1,234 requests read by ours",
+        f"httptools  {Kind.KEPT.value:<12} 9112-9.3         5,678",
+        *["", f"no explanation: h11, {Kind.END.value}, 9 / 8", "    b'GET'"] * min(unexplained, 20),
+    ]
+    assert ended.stdout.splitlines() == lines
