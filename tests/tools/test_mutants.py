@@ -206,7 +206,8 @@ def test_functions_in_a_table_are_replaced(project: Path) -> None:
     }
 
 
-TABLE = """from dataclasses import dataclass
+TABLE = """from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum
 
 
@@ -224,10 +225,11 @@ class Load:
     name: str
     limits: Limits
     kind: Kind
+    pace: Callable[[int], int]
 
 
 def make(name: str, most: int = 7) -> Load:
-    return Load(name, Limits(most + 1), Kind.OPEN)
+    return Load(name, Limits(most + 1), Kind.OPEN, lambda share: share * 3)
 
 
 _LOADS = (
@@ -247,7 +249,8 @@ def test_objects_in_a_table_are_replaced_and_stay_equal(name: str, most: int, ou
     """A fault in what makes one of them is noticed by a test of this one only."""
     (project / "pkg" / "limits.py").write_text(TABLE)
     (project / "tests" / "test_limits.py").write_text(
-        "from pkg.limits import LOADS, Kind, find\n\n\ndef test_load():\n    assert find('ping') == LOADS['ping']\n"
+        "from pkg.limits import LOADS, Kind, find\n\nEARLY = LOADS['echo']\n\n\n"
+        "def test_load():\n    assert find('ping') == LOADS['ping']\n    assert EARLY.pace(2) == 6\n"
         f"    assert LOADS[{name!r}].kind is Kind.OPEN\n    assert find({name!r}).limits.most == {most}\n"
     )
     _, rows = run_session(project)
@@ -256,6 +259,8 @@ def test_objects_in_a_table_are_replaced_and_stay_equal(name: str, most: int, ou
     assert outcomes[": 5 [5 -> 10 in: _LOADS = (make('ping'), make('echo', most=5))]"] == outcome
     # What an import alone runs is covered by the tests of what it has made.
     assert outcomes["make: most + 1 [+ -> -]"] == "killed"
+    # Also where one of them has been taken out before.
+    assert outcomes["make: share * 3 [* -> /]"] == "killed"
 
 
 def test_tests_that_fail_without_a_fault_are_named(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -320,12 +320,24 @@ def _move(old: Any, new: Any, module: types.ModuleType, key: str, moved: set[tup
             old.clear()
             old.update(new)
         return
+    if (
+        isinstance(old, tuple | list)
+        and isinstance(new, tuple | list)
+        and len(old) == len(new)
+        and any(_is_made_in(name, value) for value in old)
+    ):
+        for place, (value, other) in enumerate(zip(old, new, strict=True)):
+            _move(value, other, module, f"{key}[{place}]", moved)
+        return
     is_made_here = type(old).__module__ == name and type(new).__name__ == type(old).__name__
     if dataclasses.is_dataclass(old) and (is_made_here or type(new) is type(old)):
         # An object that others hold too: it stays, and gets the values of the faulty one.
         for item in dataclasses.fields(old):
             value = getattr(new, item.name)
-            if _is_plain(value) or dataclasses.is_dataclass(value):
+            function = _function_in(getattr(old, item.name))
+            if function is not None and function.__module__ == name:
+                _move_function(function, _function_in(value))
+            elif _is_plain(value) or dataclasses.is_dataclass(value):
                 object.__setattr__(old, item.name, value)
         return
     if _is_plain(new):

@@ -387,6 +387,12 @@ def test_renamed_measurement_is_otherwise_the_same() -> None:
     assert renamed.rename("prefork") == found
 
 
+def test_results_that_began_at_other_times_are_equal() -> None:
+    """The clock of a boot is not stored, so a result that was read again has none."""
+    assert replace(RESULT, began=5.0) == RESULT
+    assert replace(RESULT, generators=RESULT.generators + 1) != RESULT
+
+
 def test_measurement_defaults_are_empty() -> None:
     found = LoadResult("a", "tcp", 1.0, 1, 1.0, 5, {}, Histogram())
     assert (found.late, found.dropped, found.lost, found.duplicates, found.reordered) == (0, 0, 0, 0, 0)

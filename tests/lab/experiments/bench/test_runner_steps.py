@@ -178,7 +178,9 @@ def test_control_server_keeps_its_name(lab: Open) -> None:
         # A held connection serves one request at a time: no more connections than were served in the sweep.
         ("ping", "fixed", Knee(16, 900.0, 32), ("open_steady", 32, 8000)),
         ("ping", "fixed", Knee(16, 900.0, 256), ("open_steady", 64, 8000)),
+        ("ping", "open-50", Knee(16, 900.0, 32), ("open_steady", 32, 450)),
         ("ping", "open-70", Knee(16, 900.0, 32), ("open_steady", 32, 630)),
+        ("ping", "open-90", Knee(16, 900.0, 32), ("open_steady", 32, 810)),
         ("ping", "open-50", Knee(16, 1.0, 32), ("open_steady", 32, 1.0)),
     ],
 )
