@@ -105,6 +105,7 @@ def test_h11_reads_a_head_of_up_to_one_mib() -> None:
     """Its own limit is 16 KiB, where ours refuses later."""
     long = get(b"A: " + b"a" * 20_000 + b"\r\n")
     assert parse_h11(long).requests[0].end == len(long)
+    assert parse_h11(long[:-2]).ending == MORE
     assert parse_h11(b"GET / HTTP/1.1\r\nA: " + b"a" * (1 << 20)).ending == REFUSED
 
 
