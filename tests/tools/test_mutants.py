@@ -111,10 +111,10 @@ def test_each_fault_changes_the_module(tmp_path: Path) -> None:
     assert ast.unparse(ast.parse(MODULE)) not in faulty
 
 
-def run_session(root: Path, **options: Any) -> tuple[int, dict[str, Any]]:
+def run_session(root: Path, *, session: str = "session", **options: Any) -> tuple[int, dict[str, Any]]:
     job = {"root": str(root), "modules": ["pkg/limits.py"], "tests": ["tests/test_limits.py"]}
     done = subprocess.run(
-        [sys.executable, "-m", "tools.mutants.session"],
+        [sys.executable, "-m", f"tools.mutants.{session}"],
         input=json.dumps(job | {"seconds": None, "seed": "", "skipped": [], "first": {}} | options),
         cwd=ROOT,
         capture_output=True,
@@ -189,6 +189,17 @@ def test_fault_that_writes_to_another_descriptor_stays_out_of_the_report(project
     )
     _, rows = run_session(project)
     assert list(rows) == [": 2 [2 -> 3 in: STDERR = 2]"]
+
+
+@pytest.mark.parametrize("session", ["session", "patched"])
+def test_code_that_an_import_runs_is_covered_by_the_tests_of_its_module(session: str, project: Path) -> None:
+    """Also in a process that gevent has patched."""
+    (project / "pkg" / "limits.py").write_text("def make():\n    return 7 + 1\n\n\nMOST = make()\n")
+    (project / "tests" / "test_limits.py").write_text(
+        "from pkg import limits\n\n\ndef test_limits():\n    assert limits.MOST == 8\n"
+    )
+    _, rows = run_session(project, session=session)
+    assert [row["outcome"] for row in rows.values()] == ["killed"] * 3
 
 
 def test_functions_in_a_table_are_replaced(project: Path) -> None:

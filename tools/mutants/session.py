@@ -23,6 +23,7 @@ import os
 import random
 import signal
 import sys
+import tempfile
 import time
 import types
 from collections import Counter
@@ -438,21 +439,21 @@ def _is_same(old: Any, new: Any) -> bool:
 def _find_lines_at_import(path: Path, root: Path) -> set[int]:
     """Give the first lines of the statements that an import executes, also those of functions that it calls."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if not pid:  # to execute a module again may change more than the module
-        found: set[int] = set()
-        try:
-            sys.settrace(functools.partial(_trace, str(path), found))
-            _execute(tree, path, root)
-            sys.settrace(None)
-            os.write(writing, json.dumps(sorted(found)).encode())
-        finally:
-            os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading) as pipe:
-        said = pipe.read()
-    os.waitpid(pid, 0)
+    with tempfile.TemporaryFile("w+") as file:  # no pipe: gevent closes the other end of one later
+        pid = os.fork()
+        if not pid:  # to execute a module again may change more than the module
+            found: set[int] = set()
+            try:
+                sys.settrace(functools.partial(_trace, str(path), found))
+                _execute(tree, path, root)
+                sys.settrace(None)
+                json.dump(sorted(found), file)
+                file.flush()
+            finally:
+                os._exit(0)
+        os.waitpid(pid, 0)
+        file.seek(0)
+        said = file.read()
     return {*_list_top_lines(tree.body), *json.loads(said or "[]")}
 
 
