@@ -17,7 +17,7 @@ from locust.env import Environment
 from loadtests import rate_shares
 from loadtests import window as measurement
 from loadtests.contract import LoadResult
-from loadtests.course import sample_forever
+from loadtests.course import SECONDS, sample_forever
 from loadtests.parts import Group, Part, Pulse
 from loadtests.sockets.engine import Engine
 from loadtests.sockets.histogram import Histogram
@@ -228,6 +228,18 @@ def test_course_has_a_last_row_at_the_end_of_the_window(window, monkeypatch):
     assert (second, connections) == (5.0, 2)
 
 
+def test_course_of_a_window_keeps_each_second(window, monkeypatch):
+    """More than the live page does."""
+    recorder = Recorder()
+    recorder.add(ONE, Tally(answered=3), users=2, in_flight=1)
+    monkeypatch.setattr(measurement, "RECORDER", recorder)
+    course = window(Runner()).window._course
+    for _ in range(SECONDS + 2):
+        gevent.sleep(1.0)
+        course.sample()
+    assert len(course.rows("one", 100.0)) == SECONDS + 1
+
+
 def test_worker_without_a_reply_is_given_up_after_ten_seconds(window):
     runner = Runner(workers=1)
     found = window(runner, cpu=(3.0, None))
@@ -309,6 +321,21 @@ def test_rate_is_divided_by_users():
     assert rate_shares.divide({"one": 1, "other": 3}) == {"one": 0.25, "other": 0.75}
     assert rate_shares.divide({"one": 0, "other": 0}) == {"one": 0.0, "other": 0.0}
     assert rate_shares.divide({}) == {}
+
+
+def test_error_of_the_shares_of_a_master_ends_the_run_as_locust_s_own(monkeypatch):
+    done: list[object] = []
+
+    def spawn(task, runner):
+        done.append((task, runner))
+        return SimpleNamespace(link_exception=done.append)
+
+    environment = SimpleNamespace(runner=Master())
+    environment.runner.greenlet = SimpleNamespace(spawn=spawn)
+    monkeypatch.setattr(rate_shares, "MasterRunner", Master)
+    monkeypatch.setattr(rate_shares, "locust_exception_handler", lambda environment: ("handler", environment))
+    rate_shares.attach(cast(Environment, environment))
+    assert done == [(rate_shares._send_shares, environment.runner), ("handler", environment)]
 
 
 def test_master_tells_a_share_when_it_has_changed(monkeypatch):
