@@ -191,6 +191,18 @@ def test_fault_that_writes_to_another_descriptor_stays_out_of_the_report(project
     assert list(rows) == [": 2 [2 -> 3 in: STDERR = 2]"]
 
 
+def test_constant_of_the_same_name_in_another_module_stays(project: Path) -> None:
+    """Two small numbers are one object, so only what a module imports tells them apart."""
+    (project / "pkg" / "limits.py").write_text("_BINARY = 2\n")
+    (project / "pkg" / "other.py").write_text("_BINARY = 2\n")
+    (project / "tests" / "test_limits.py").write_text(
+        "from pkg import limits, other\nfrom pkg.limits import _BINARY\n\n\n"
+        "def test_limits():\n    assert other._BINARY == 2\n    assert limits._BINARY is _BINARY\n"
+    )
+    _, rows = run_session(project)
+    assert [row["outcome"] for row in rows.values()] == ["survived"]
+
+
 @pytest.mark.parametrize("session", ["session", "patched"])
 def test_code_that_an_import_runs_is_covered_by_the_tests_of_its_module(session: str, project: Path) -> None:
     """Also in a process that gevent has patched."""

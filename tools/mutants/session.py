@@ -342,11 +342,23 @@ def _move(old: Any, new: Any, module: types.ModuleType, key: str, moved: set[tup
                 object.__setattr__(old, item.name, value)
         return
     if _is_plain(new):
+        vars(module)[key] = new
         for other in list(sys.modules.values()):
             names = getattr(other, "__dict__", None)
-            if isinstance(names, dict):
-                for found in [item for item, value in list(names.items()) if value is old and item == key]:
-                    names[found] = new
+            # A number of the same name in another module may be the same object: is it imported there?
+            if isinstance(names, dict) and names.get(key) is old and key in _list_imported(other):
+                names[key] = new
+
+
+@functools.cache
+def _list_imported(module: types.ModuleType) -> frozenset[str]:
+    """Give the names that a module imports from others."""
+    path = getattr(module, "__file__", None)
+    if not path or not path.endswith(".py"):
+        return frozenset()
+    tree = ast.parse(Path(path).read_text(encoding="utf-8"))
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    return frozenset(alias.asname or alias.name for node in imports for alias in node.names)
 
 
 def _is_made_in(name: str, value: Any) -> bool:
