@@ -236,20 +236,23 @@ GROUPS = (
     Group(
         "protocol",
         ("services/protocol/*.py", "services/serving/log.py"),
-        tuple(
-            f"tests/services/protocol/test_{name}.py"
-            for name in [
-                "command",
-                "requests",
-                "services",
-                "datagrams",
-                "transactions",
-                "strangers",
-                "limits",
-                "address",
-                "clients",
-                "page",
-            ]
+        (
+            "tests/services/serving/test_recorder.py",
+            *(
+                f"tests/services/protocol/test_{name}.py"
+                for name in [
+                    "command",
+                    "requests",
+                    "services",
+                    "datagrams",
+                    "transactions",
+                    "strangers",
+                    "limits",
+                    "address",
+                    "clients",
+                    "page",
+                ]
+            ),
         ),
     ),
     Group(

@@ -20,6 +20,7 @@ from services.protocol import (
     is_offered,
     port_of,
 )
+from services.protocol.clock import StoppedClock
 
 WAYS = {
     "whole": lambda data: [data],
@@ -275,6 +276,21 @@ def test_an_endless_service_does_not_wait_for_what_has_arrived() -> None:
     connection = Connection("chargen")
     connection.drain(arrived=1000)
     assert connection.next_event() == Close()
+
+
+def test_http_is_told_of_a_drain() -> None:
+    """Only its last reply says that the connection ends, so it has to know."""
+    connection = Connection("http")
+    connection.receive_data(b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n")
+    connection.drain()
+    event = connection.next_event()
+    assert isinstance(event, Send)
+    assert b"\r\nConnection: close\r\n" in event.data
+
+
+def test_stopped_clock_stands_still() -> None:
+    clock = StoppedClock()
+    assert (clock.elapsed(), clock.elapsed()) == (0.0, 0.0)
 
 
 def test_data_may_arrive_while_draining() -> None:

@@ -217,10 +217,20 @@ def test_connection_behind_tls_is_recorded_as_what_the_client_asked_for(recorder
 def test_file_of_another_kind_or_version_is_refused() -> None:
     with pytest.raises(TraceError, match="not a recording"):
         parse(b"nothing")
+    with pytest.raises(TraceError, match="not a recording"):
+        parse(bytes(HEADER.size))
     header = bytearray(pack_header(1, 0, has_gil=True))
     header[8] = 9
     with pytest.raises(TraceError, match="version 9, and this lab reads version 1"):
         parse(bytes(header))
+
+
+def test_numbers_of_kinds_are_those_of_the_format() -> None:
+    """A recording of yesterday is read with the numbers of today."""
+    kinds = [Kind.OPENED, Kind.THREAD, Kind.TASK, Kind.RECEIVED, Kind.ENDED, Kind.DIGEST, Kind.DRAIN, Kind.ASKS]
+    kinds += [Kind.SEND, Kind.WAIT, Kind.COMPUTE, Kind.GIVE_WAY, Kind.CLOSE]
+    notes = b"".join(NOTE.pack(5, 1, number << 48) for number in range(1, 14))
+    assert [note.kind for note in parse(pack_header(1, 13, has_gil=True) + notes).notes] == kinds
 
 
 def test_torn_note_is_left_out() -> None:
