@@ -300,23 +300,6 @@ def test_window_prints_a_line_per_model(window, monkeypatch, capsys, runner, exp
     ]
 
 
-@pytest.mark.parametrize(("runner", "expected"), [(Runner(), 1), (Master(), 3)])
-def test_window_without_counts_says_who_is_missing(window, capsys, runner, expected):
-    made = window(runner)
-    (listener,) = made.environment.events.quitting.listeners
-    listener(environment=made.environment)
-    missing = f"no counts: {expected} of {expected} load generators did not take part in the whole window\n"
-    assert (made.environment.process_exit_code, capsys.readouterr().err) == (1, missing)
-
-
-def test_window_with_counts_keeps_its_exit_code(window, capsys):
-    made = window(Runner(), then=[Part(5.0, 0.0, None, 0.0, ())])
-    made.window._measure()
-    (listener,) = made.environment.events.quitting.listeners
-    listener(environment=made.environment)
-    assert (made.environment.process_exit_code, capsys.readouterr().err) == (0, "")
-
-
 def test_rate_is_divided_by_users():
     assert rate_shares.divide({"one": 1, "other": 3}) == {"one": 0.25, "other": 0.75}
     assert rate_shares.divide({"one": 0, "other": 0}) == {"one": 0.0, "other": 0.0}
