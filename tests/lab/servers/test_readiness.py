@@ -213,3 +213,17 @@ def test_invalid_address_is_exit_code_2(monkeypatch: pytest.MonkeyPatch, capsys:
     assert readiness.main(['{"timeout": 0.2, "targets": []}']) == 2
     said = capsys.readouterr()
     assert (said.out, said.err) == ("", "error: no such address\n")
+
+
+def test_first_silence_is_told_though_the_end_cuts_each_exchange_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is all that is known of the server; those after it say nothing new."""
+    said = iter(["first", *["later"] * 1000])
+
+    def stay_silent(*_: object, **__: object) -> Reply:
+        raise NoAnswerError(next(said))
+
+    monkeypatch.setattr(readiness, "call", stay_silent)
+    monkeypatch.setattr(readiness, "_FIRST_TIMEOUT", 1000.0)
+    monkeypatch.setattr(readiness, "_RETRY_SECONDS", 0.001)
+    (outcome,) = wait_ready([("it", "command", "tcp://127.0.0.1:1")], 0.5)
+    assert (outcome.ready, outcome.error) == (False, "first")
