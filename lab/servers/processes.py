@@ -13,6 +13,7 @@ LAB_RUNTIME, which every process here inherits, finds the processes that a kille
 """
 
 import contextlib
+import errno
 import json
 import os
 import platform
@@ -45,6 +46,8 @@ from lab.servers.runtime import ENV_RUNTIME, forget, make_private, runtime_base,
 
 _LAST_LINES = 10
 _POLL_SECONDS = 0.01
+# How long a restart waits for a port that another program has.
+_TAKEN_SECONDS = 5.0
 _PATH_LIMIT = 107
 
 # As many descriptors as a container gets, or as many as the hard limit allows. Signals end the server, not the shell.
@@ -186,8 +189,19 @@ class Processes:
         listeners = self._read_listeners(model)
         listens = [f"{item.service}={item.address}" for item in listeners] or self._default_listens(model)
         self._end(model)
-        self._spawn(model, listens, record.settings)
-        self._wait([model], time.monotonic() + timeout, timeout)
+        begun = time.monotonic()
+        while True:
+            self._spawn(model, listens, record.settings)
+            try:
+                self._wait([model], begun + timeout, timeout)
+            except NotReadyError as error:
+                # While no server had the port, the kernel may have given it to a client of any program.
+                is_taken = os.strerror(errno.EADDRINUSE) in str(error)
+                if not is_taken or time.monotonic() > begun + min(timeout, _TAKEN_SECONDS):
+                    raise
+                time.sleep(_POLL_SECONDS)
+            else:
+                return
 
     def stop(self, model: str) -> int:
         record = _read_record(self._path(model, "json"))

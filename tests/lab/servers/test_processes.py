@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -16,6 +17,7 @@ import pytest
 from lab.base.errors import LabError, NotReadyError
 from lab.base.paths import ROOT
 from lab.clients.call import call
+from lab.servers import processes
 from lab.servers.catalogue import Catalogue
 from lab.servers.open import open_backend
 from lab.servers.processes import Processes
@@ -192,7 +194,21 @@ def test_restarted_model_has_the_limits_with_which_it_was_started(
     assert f"bulk:{Limits().bulk}" in lines
 
 
-def test_server_that_cannot_start_says_why(backend: Processes) -> None:
+def test_restart_waits_for_a_port_that_a_client_has_for_a_moment(backend: Processes) -> None:
+    backend.up(["plain_socket"])
+    address = address_of(backend, "plain_socket")
+    backend.stop("plain_socket")
+    client = socket.socket()
+    client.bind(("127.0.0.1", Address.parse(address).port))
+    release = threading.Timer(1.0, client.close)
+    release.start()
+    backend.restart("plain_socket")
+    release.join()
+    assert address_of(backend, "plain_socket") == address
+
+
+def test_server_that_cannot_start_says_why(backend: Processes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "_TAKEN_SECONDS", 0.0)
     backend.up(["plain_socket"])
     port = Address.parse(address_of(backend, "plain_socket")).port
     backend.stop("plain_socket")

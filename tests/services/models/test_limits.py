@@ -186,8 +186,7 @@ def test_datagrams_above_the_limit_are_not_worked_on(start: Start) -> None:
     """Two sleep, at the limit. The others are dropped, or wait until one of the two has been answered."""
     with start(LAB_MAX_CONNECTIONS="2", LAB_WORKERS="2") as server:
         for transport in ("udp", "unixgram"):
-            with server.connect(transport=transport) as first:
-                ping(first)
+            enter(server, transport).close()
             wait_until(lambda: is_asleep(server))  # the first one has its reply before its place is free again
             with server.connect(transport=transport) as link:
                 for _ in range(2):
