@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -20,6 +21,11 @@ from lab.servers.helper import Helper
 from lab.servers.runtime import ENV_RUNTIME
 
 _HOST = "127.0.0.1"
+
+# Ports below are known services', such as those of the models in containers.
+_FIRST_PORT = 10_000
+_GIVEN_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_TRIES = 100
 
 
 class ProcessHelpers:
@@ -118,6 +124,16 @@ class ProcessHelpers:
 
 
 def find_port() -> int:
-    """Return a free TCP port of the loopback interface."""
+    """Return a free TCP port of the loopback interface.
+
+    If possible, the kernel gives it to no program meanwhile: it is outside of the range from which clients, and servers
+    that ask for any port, get theirs, ip(7).
+    """
+    lowest, highest = (int(text) for text in _GIVEN_PORTS.read_text().split())
+    others = [*range(_FIRST_PORT, lowest), *range(highest + 1, 65536)]
+    choose = random.SystemRandom().choice  # not the seeded one: the generators of several labs would choose the same
+    for _ in range(_TRIES if others else 0):
+        with contextlib.suppress(OSError), socket.create_server((_HOST, choose(others))) as listener:
+            return int(listener.getsockname()[1])
     with socket.create_server((_HOST, 0)) as listener:
         return int(listener.getsockname()[1])

@@ -3,13 +3,13 @@
 import contextlib
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from lab.servers.process_helpers import find_port
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,8 +50,7 @@ def test_run_ends_during_its_ramp(shape, url, run_locust, encode_targets):
 
 
 def test_master_and_its_workers_end_after_the_run_time(url, encode_targets):
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = str(probe.getsockname()[1])
+    port = str(find_port())
     environ = os.environ | {"LAB_TARGETS": encode_targets({"it": url})}
     command = [sys.executable, "-m", "locust", "-f", "loadtests/locustfile.py"]
     leading = ["--master", "--master-bind-host", "127.0.0.1", "--master-bind-port", port, "--expect-workers", "2"]

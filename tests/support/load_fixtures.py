@@ -14,7 +14,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,7 @@ from lab.metrics.verdict import Limit, Verdict, find_limit
 from lab.servers.affinity import pin_process
 from lab.servers.backend import Completed, Helpers
 from lab.servers.catalogue import Catalogue, Listener
+from lab.servers.process_helpers import find_port
 from lab.servers.processes import Processes
 from loadtests.contract import LoadResult
 from loadtests.sockets.histogram import Histogram
@@ -252,7 +253,7 @@ def _open_ui(
     environ: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Page]:
     """Run Locust's web UI with the lab's locustfile for a server at `url`; yield when it answers."""
-    port, master_port = _find_ports(2)
+    port, master_port = find_port(), find_port()
     command = [sys.executable, "-m", "locust", "-f", "loadtests/locustfile.py", "--loglevel", "ERROR"]
     leading = ["--master", "--master-bind-host", "127.0.0.1", "--master-bind-port", str(master_port)]
     joining = ["--worker", "--master-host", "127.0.0.1", "--master-port", str(master_port)]
@@ -284,11 +285,6 @@ def _open_ui(
             process.terminate()
         for process in started:
             process.wait(60)
-
-
-def _find_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        return [stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1] for _ in range(count)]
 
 
 _PLAIN = vary(

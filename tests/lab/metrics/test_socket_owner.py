@@ -30,6 +30,7 @@ from lab.metrics.socket_owner import (
     find_owner,
     match,
 )
+from lab.servers.process_helpers import find_port
 from services.protocol import Address, Transport
 from tests.support.ports import closed_port
 
@@ -570,9 +571,8 @@ def test_datagram_target_is_unreachable_only_after_a_refusal():
 
 
 def test_only_the_loaded_target_has_to_be_reachable():
-    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
-        ports = [each.getsockname()[1] for each in (one, other)]
-        other.close()
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        ports = one.getsockname()[1], find_port()
         targets = ExternalServer([f"echo=tcp://127.0.0.1:{ports[0]}", f"discard=tcp://127.0.0.1:{ports[1]}"])
         echo, discard = WORKLOADS["echo_1k"], WORKLOADS["upload"]
         targets.check(echo, Transport.TCP)

@@ -3,10 +3,12 @@
 import platform
 import socket
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
 from lab.base.errors import LabError
+from lab.servers import process_helpers
 from lab.servers.backend import Backend
 from lab.servers.catalogue import Catalogue
 from lab.servers.docker import containers
@@ -32,6 +34,25 @@ def test_helper_of_a_process_listens_on_loopback(process: Backend) -> None:
     host, port = process.helpers.choose_bind(5557)
     with socket.create_server((host, port)) as listener:
         assert listener.getsockname() == ("127.0.0.1", port)
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ("10005\t65535\n", range(10_000, 10_005)),
+        ("1024\t65529\n", range(65_530, 65_536)),
+        # All may be given to others; without a free one, the kernel is asked.
+        ("1024\t65535\n", range(1024, 65_536)),
+        ("10001\t65535\n", range(10_001, 65_536)),
+    ],
+)
+def test_port_is_outside_of_those_that_the_kernel_gives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, found: range
+) -> None:
+    monkeypatch.setattr(process_helpers, "_GIVEN_PORTS", tmp_path / "range")
+    (tmp_path / "range").write_text(given)
+    with socket.create_server(("127.0.0.1", 10_000)):
+        assert {process_helpers.find_port() for _ in range(20)} <= {*found} - {10_000}
 
 
 def test_helper_in_a_container_listens_on_all_its_addresses(container: Backend) -> None:

@@ -14,6 +14,7 @@ from lab.clients.call import call
 from lab.clients.slow_clients import connect_all
 from lab.load.generator import PersistentGenerator
 from lab.servers.catalogue import Catalogue
+from lab.servers.process_helpers import find_port
 from lab.servers.processes import Processes
 from lab.servers.readiness import wait_ready
 from loadtests.sockets import addresses
@@ -82,7 +83,7 @@ def resolve(monkeypatch):
 
 
 @contextlib.contextmanager
-def open_black_hole(port=0):
+def open_black_hole(port):
     """A listener with a full backlog: the kernel silently drops requests for a connection."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("127.0.0.2", port), backlog=0))
@@ -90,7 +91,7 @@ def open_black_hole(port=0):
             client = stack.enter_context(socket.socket())
             client.setblocking(False)
             client.connect_ex(listener.getsockname())
-        yield listener.getsockname()[1]
+        yield
 
 
 def test_families_alternate_and_each_address_is_tried_once():
@@ -142,7 +143,8 @@ def count_connected(crowd):
 def test_slow_clients_connect_to_the_address_that_accepts(resolve):
     """An address of a missing family, one that refuses, one that does not answer, and the server's."""
     with contextlib.ExitStack() as stack:
-        port = stack.enter_context(open_black_hole())
+        port = find_port()
+        stack.enter_context(open_black_hole(port))
         stack.enter_context(socket.create_server(("127.0.0.1", port)))
         resolve("::1", "127.0.0.3", "127.0.0.2", "127.0.0.1")
         where = Address(Transport.TCP, "localhost", port)
@@ -152,10 +154,8 @@ def test_slow_clients_connect_to_the_address_that_accepts(resolve):
 
 def test_slow_clients_that_are_refused_everywhere_remain(resolve):
     """A model that has ended: `send_slowly` continues with unconnected sockets."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
     resolve("127.0.0.2", "127.0.0.1")
-    crowd = connect_all(Address(Transport.TCP, "localhost", port), 3)
+    crowd = connect_all(Address(Transport.TCP, "localhost", find_port()), 3)
     assert len(crowd) == 3
     for link in crowd:
         link.close()
@@ -170,11 +170,9 @@ def test_client_gives_each_address_a_part_of_its_time(server, resolve):
 
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
 def test_client_reports_that_all_addresses_refuse(transport, resolve):
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
     resolve("127.0.0.2", "127.0.0.1")
     with pytest.raises(UnreachableError, match="Connection refused"):
-        call("command", f"{transport}://localhost:{port}", ["PING"], timeout=30)
+        call("command", f"{transport}://localhost:{find_port()}", ["PING"], timeout=30)
 
 
 def test_datagrams_keep_the_address_that_answered(resolve):

@@ -32,6 +32,7 @@ from lab.servers.catalogue import Catalogue
 from lab.servers.docker.cleanup import find_projects
 from lab.servers.docker.containers import Containers
 from lab.servers.docker.images import read_built, read_sources
+from lab.servers.process_helpers import find_port
 from loadtests.sockets.errors import ClientError
 from services.protocol import Address
 from tests.lab.conftest import run_once
@@ -239,8 +240,8 @@ def test_host_is_unreachable_from_containers(engine: docker.DockerClient, backen
     (network,) = inside[0].attrs["NetworkSettings"]["Networks"]
     hosts = sorted(addresses_of_host(engine.networks.get(network)))
     with ExitStack() as stack:
-        listener = stack.enter_context(open_server(socket.SOCK_STREAM, 0))
-        port = listener.getsockname()[1]
+        port = find_port()
+        listener = stack.enter_context(open_server(socket.SOCK_STREAM, port))
         datagrams = stack.enter_context(open_server(socket.SOCK_DGRAM, port))
         accepted: list[object] = []
         threading.Thread(target=accept_all, args=(listener, accepted), daemon=True).start()

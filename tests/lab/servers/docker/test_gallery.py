@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from lab.base.paths import ROOT
 from lab.experiments.conformance.suite import PLUGIN, read_report
 from lab.servers.catalogue import Catalogue
 from lab.servers.docker.containers import Containers
+from lab.servers.process_helpers import find_port
 from lab.tour import registry
 from tests.lab.conftest import copy_catalogue
 from tests.support.hardening import HardeningTests, Inside, look_inside
@@ -90,8 +90,7 @@ def test_gallery_works_under_moderate_load(backend: Containers, lab_here: Lab) -
 
 def test_web_ui_has_users_of_the_gallery_and_of_the_models(backend: Containers) -> None:
     """Two kinds of users are chosen and started: both make steps, and Ctrl-C ends everything."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = find_port()
     backend.up(["asyncio_streams"], timeout=60)
 
     def ask(path: str, **form: Any) -> str:

@@ -14,6 +14,7 @@ import pytest
 
 from lab.load.presets import PRESETS
 from lab.load.workloads import WORKLOADS, make_exchange
+from lab.servers.process_helpers import find_port
 from loadtests.sockets.exchange import Exchange
 from services.protocol import Transport
 
@@ -136,10 +137,8 @@ def found(load, open_server):
                     urls[name] = f"tcp://{host}:{port}"
             if workload == "ping" and not is_short:
                 host, port = stack.enter_context(open_server(answer(PONG)))
-                with socket.create_server(("127.0.0.1", 0)) as listener:
-                    refused = listener.getsockname()[1]
                 # .invalid never resolves, RFC 2606.
-                urls |= {"correct": f"tcp://{host}:{port}", "refused": f"tcp://127.0.0.1:{refused}"}
+                urls |= {"correct": f"tcp://{host}:{port}", "refused": f"tcp://127.0.0.1:{find_port()}"}
                 urls |= {"nowhere": "tcp://no-such-model.invalid:1"}
             timeout, seconds = ("0.3", 1.5) if is_short else ("10", 0.8)
             results |= load(urls, "--workload", workload, "--timeout", timeout, seconds=seconds)
@@ -173,8 +172,7 @@ def test_timeout_has_a_response_time_and_a_quick_failure_has_none(found):
 
 
 def test_restarted_server_is_found_again(load):
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        where = listener.getsockname()
+    where = "127.0.0.1", find_port()
     done = threading.Event()
     served = []
 

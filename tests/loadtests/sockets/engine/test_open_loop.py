@@ -5,7 +5,6 @@ import itertools
 import json
 import os
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -19,6 +18,7 @@ import pytest
 from lab.load.external_server import ExternalServer
 from lab.load.measure import measure
 from lab.load.presets import find_preset
+from lab.servers.process_helpers import find_port
 from loadtests.contract import LoadResult
 from tests.support.waiting import wait_until
 
@@ -128,8 +128,7 @@ def test_rate_follows_its_shape(server, load):
 @contextlib.contextmanager
 def open_workers(count, url, *arguments):
     """Start a master with workers; yield the master and the workers."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = find_port()
     listeners = [{"service": "command", "address": url}]
     environ = os.environ | {"LAB_TARGETS": json.dumps([{"model": "it", "listeners": listeners}])}
     command = [sys.executable, "-m", "locust", "-f", "loadtests/locustfile.py", "--loglevel", "ERROR"]
