@@ -20,6 +20,7 @@ from lab.load.measurement import encode_targets
 from lab.load.presets import find_preset
 from lab.servers.catalogue import Catalogue
 from lab.servers.process_helpers import find_port
+from tests.support.processes import find_descendants
 from tests.support.waiting import wait_until
 
 MODEL = "asyncio_streams"
@@ -155,9 +156,7 @@ def test_web_ui_with_workers_requires_a_login(backend, open_page):
         assert [worker["state"] for worker in page.statistics()["workers"]] == ["running", "running"]
 
         # One of the two dies: it is named, and the other one does its part as well.
-        victim = next(
-            child for child in psutil.Process(lab.pid).children(recursive=True) if "--worker" in child.cmdline()
-        )
+        victim, _ = find_descendants(psutil.Process(lab.pid), "--worker")
         victim.send_signal(signal.SIGKILL)
         assert "ended during the run: exit code -9" in lab.stdout.readline()
         wait_until(lambda: len([item for item in page.statistics()["workers"] if item["state"] == "running"]) == 1)

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import psutil
 import pytest
@@ -25,11 +25,14 @@ from lab.servers.catalogue import Catalogue
 from lab.servers.processes import Processes
 from loadtests.sockets.connection import BlockingConnection
 from services.protocol import Address, Transport
+from tests.support.processes import find_descendants
 from tests.support.waiting import wait_until
 
 MODEL = "asyncio_streams"
 CATALOGUE = Catalogue.load()
 USERS = 4
+# Of each process of a generator.
+LOCUSTFILE = "loadtests/locustfile.py"
 
 
 def find_address(backend: Processes) -> Address:
@@ -39,15 +42,6 @@ def find_address(backend: Processes) -> Address:
 
 def is_loaded(backend: Processes) -> bool:
     return count_connections([find_address(backend)]) == USERS
-
-
-def find_generators(lab: psutil.Process, word: str = "loadtests/locustfile.py") -> list[psutil.Process]:
-    found = []
-    for child in lab.children(recursive=True):
-        with suppress(psutil.NoSuchProcess):  # it has just ended
-            if word in child.cmdline():
-                found.append(child)
-    return found
 
 
 @contextmanager
@@ -70,7 +64,7 @@ def loaded(
 
 def test_lost_worker_is_in_the_row(backend):
     with loaded(backend, seconds=8.0, workers=2) as running:
-        find_generators(psutil.Process(), "--worker")[0].kill()
+        find_descendants(psutil.Process(), "--worker")[0].kill()
         found = running.result()
     assert found.verdict.bound is Limit.DISTURBED
     assert "1 of 2 load generators did not take part in the whole window" in found.load.disturbances
@@ -79,7 +73,7 @@ def test_lost_worker_is_in_the_row(backend):
 
 def test_loss_of_the_only_worker_is_an_error(backend):
     with loaded(backend, seconds=30.0, workers=1) as running:
-        find_generators(psutil.Process(), "--worker")[0].kill()
+        find_descendants(psutil.Process(), "--worker")[0].kill()
         reason = r"exit code 1\); .*no counts: 1 of 1 load generators did not take part in the whole window"
         with pytest.raises(LabError, match=reason):
             running.result()
@@ -87,7 +81,7 @@ def test_loss_of_the_only_worker_is_an_error(backend):
 
 def test_lost_master_is_an_error(backend):
     with loaded(backend, seconds=30.0, workers=1) as running:
-        find_generators(psutil.Process(), "--master")[0].kill()
+        find_descendants(psutil.Process(), "--master")[0].kill()
         with pytest.raises(LabError, match=r"no result for asyncio_streams \(exit code -9\)"):
             running.result()
 
@@ -97,7 +91,7 @@ def test_lost_master_is_an_error(backend):
 def test_stopped_generator_is_in_the_row(backend, workers, stopped):
     server = psutil.Process(backend.pid(MODEL))
     with loaded(backend, seconds=10.0, workers=workers) as running:
-        (generator,) = find_generators(psutil.Process(), "--worker" if workers else "loadtests/locustfile.py")
+        (generator,) = find_descendants(psutil.Process(), "--worker" if workers else LOCUSTFILE)
         # Each user gets 50 replies a second at most, and the server wakes up three times at most for each: after 300
         # times, half a second has passed, and the warm-up of 0.1 s is over.
         before = server.num_ctx_switches().voluntary
@@ -140,7 +134,7 @@ def test_generators_end_with_a_killed_lab(backend, how, tmp_path):
     generators = []
     try:
         wait_until(lambda: lab.poll() is not None or is_loaded(backend))
-        generators = find_generators(psutil.Process(lab.pid))
+        generators = find_descendants(psutil.Process(lab.pid), LOCUSTFILE)
         assert len(generators) == (3 if how == "workers" else 1)
         os.kill(lab.pid, signal.SIGKILL)
         lab.wait()
@@ -164,7 +158,7 @@ def test_down_finds_a_leftover_generator(tmp_path):
         command += ["--preset", "closed_sleep_20ms", "--headless", "--duration", "10m", "--users", str(USERS)]
         lab = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wait_until(lambda: lab.poll() is not None or is_loaded(backend))
-        (generator,) = find_generators(psutil.Process(lab.pid))
+        (generator,) = find_descendants(psutil.Process(lab.pid), LOCUSTFILE)
         generator.suspend()
         lab.kill()
         lab.wait()

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -132,7 +133,7 @@ def listens(address: Address) -> bool:
 
 def held(server: Server) -> int:
     """Return the bytes of private memory of the server's processes."""
-    return sum(process.memory_full_info().uss for process in server.family())
+    return int(_sum_up(server, lambda process: process.memory_full_info().uss))
 
 
 def is_asleep(server: Server) -> bool:
@@ -149,4 +150,12 @@ def is_asleep(server: Server) -> bool:
 
 def worked(server: Server) -> float:
     """Return the seconds of CPU time that the server's processes have used so far."""
-    return sum(sum(process.cpu_times()[:2]) for process in server.family())
+    return _sum_up(server, lambda process: sum(process.cpu_times()[:2]))
+
+
+def _sum_up(server: Server, read: Callable[[psutil.Process], float]) -> float:
+    total = 0.0
+    for process in server.family():
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            total += read(process)
+    return total

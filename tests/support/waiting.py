@@ -2,7 +2,10 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
+
+import psutil
 
 T = TypeVar("T")
 
@@ -10,13 +13,15 @@ T = TypeVar("T")
 def wait_until(condition: Callable[[], T], seconds: float = 60) -> T:
     """Return the result of a condition as soon as it is true; fail after a timeout.
 
-    A condition may start a process or ask an engine: about a quarter of the time goes into it, and no pause is long.
+    A condition may start a process or ask an engine: about a quarter of the time goes into it, and no pause is long. It
+    may look at processes that end meanwhile.
     """
     deadline = time.monotonic() + seconds
     while True:
         begin = time.monotonic()
-        if found := condition():
-            return found
+        with suppress(psutil.NoSuchProcess):
+            if found := condition():
+                return found
         end = time.monotonic()
         assert end < deadline, "it never came"
         time.sleep(min(max(0.02, 3 * (end - begin)), 0.5))

@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.support.processes import is_alive
 from tests.support.waiting import wait_until
 from tools.mutants import __main__ as command
 from tools.mutants import modules
@@ -317,7 +318,7 @@ def test_nothing_goes_on_without_the_command_or_the_session(project: Path, kille
         # The tests of the first case never end, those of the second only with a fault, in a child of the session.
         running = wait_until(lambda: found if len(found := list_busy(command.pid)) == 1 + killed else [])
         (psutil.Process(command.pid), *running)[killed].kill()
-        wait_until(lambda: not any(process.is_running() and process.status() != "zombie" for process in running))
+        wait_until(lambda: not any(map(is_alive, running)))
         command.kill()
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
 
-import psutil
 import pytest
 
 from lab.base.errors import LabError
@@ -30,6 +29,7 @@ from lab.servers.catalogue import Model
 from lab.servers.processes import Processes
 from lab.servers.runtime import runtime_directory
 from tests.faults.conftest import CATALOGUE, TIMEOUT
+from tests.lab.conftest import find_processes
 from tests.support.fakes import FakeBackend
 from tests.support.made_up import MEASUREMENT
 
@@ -338,18 +338,6 @@ def test_server_that_lacks_command_is_refused() -> None:
 
 
 # Signals, and leftover processes.
-
-
-def find_processes(project: str) -> list[psutil.Process]:
-    """Return all processes of a lab. They inherit the location of its state."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("LAB_RUNTIME") == str(runtime_directory(project)):
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
 
 
 @contextmanager

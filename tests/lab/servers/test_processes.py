@@ -25,6 +25,7 @@ from lab.servers.runtime import make_private, runtime_directory
 from loadtests.sockets.connection import BlockingConnection
 from services.protocol import Address, Limits
 from tests.lab.conftest import find_processes
+from tests.support.processes import is_alive
 from tests.support.waiting import wait_until
 
 
@@ -72,7 +73,7 @@ def test_forking_server_leaves_no_children(backend: Processes) -> None:
         children = psutil.Process(backend.pid("socketserver_forking")).children()
         assert children
         backend.down()
-        assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+        assert not any(map(is_alive, children))
 
 
 def test_killed_server_is_noticed_and_restarts_at_its_address(backend: Processes) -> None:

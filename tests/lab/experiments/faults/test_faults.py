@@ -32,6 +32,7 @@ from loadtests.sockets.connection import BlockingConnection
 from loadtests.sockets.errors import NoAnswerError
 from services.protocol import Address
 from tests.faults.conftest import CATALOGUE
+from tests.support.processes import find_descendants
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.xdist_group("faults-lab")
@@ -227,7 +228,7 @@ def test_new_client_waits_while_descriptors_are_exhausted(lab: Processes) -> Non
 
 
 def find_throttle(lab: Processes) -> psutil.Process:
-    (throttle,) = (child for child in psutil.Process().children() if "lab.servers.throttle" in child.cmdline())
+    (throttle,) = find_descendants(psutil.Process(), "lab.servers.throttle")
     return throttle
 
 
