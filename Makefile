@@ -26,12 +26,12 @@ PYTEST = LAB_REQUIRE_DOCKER=1 $(BIN)/python -m pytest
 # With RETRY=1, tests that failed beside others (pytest's exit code 1) run once more, one after the other. pytest then lists
 # those that pass as PASSED: they depend on how busy the machine is, which is a fault of theirs.
 RETRY ?=
+ONCE_MORE = { code=$$?; [ $$code = 1 ] || exit $$code; echo "once more, one after the other:"; \
+  $(PYTEST) -rfEp --last-failed --last-failed-no-failures none $(TESTS); }
 test: .venv/dev.stamp ## every test, on processes and on containers (TESTS=tests/services/protocol: a part)
 	@$(ENGINE) ensure && $(ENGINE) base
 	@$(if $(TESTS),,$(if $(MUTANT_SECONDS),$(BIN)/python -m tools.mutants --changed --seconds $(MUTANT_SECONDS)))
-	@$(PYTEST) --numprocesses $(WORKERS) --dist loadgroup --no-loadscope-reorder $(TESTS) || { code=$$?; \
-	  [ "$(RETRY)$$code" = 11 ] || exit $$code; echo "once more, one after the other:"; \
-	  $(PYTEST) -rfEp --last-failed --last-failed-no-failures none $(TESTS); }
+	@$(PYTEST) --numprocesses $(WORKERS) --dist loadgroup --no-loadscope-reorder $(TESTS)$(if $(RETRY), || $(ONCE_MORE))
 
 # Builds of Python differ in what they leave to OpenSSL, so the interpreter that most machines have is tried as well.
 DISTRO_PYTHON ?= /usr/bin/python3

@@ -558,7 +558,8 @@ def test_time_is_shared_by_the_groups(groups, seconds, shared):
 def test_make_test_plants_faults_only_before_all_tests():
     def show_recipe(*arguments):
         # Not with what the `make` has that runs these tests.
-        environ = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MUTANT_SECONDS")}
+        own = ("MAKEFLAGS", "MUTANT_SECONDS", "RETRY")
+        environ = {name: value for name, value in os.environ.items() if name not in own}
         command = ["make", "--dry-run", "test", *arguments]
         done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True)
         return [line for line in done.stdout.splitlines() if "tools.mutants" in line or "-m pytest" in line]
@@ -569,3 +570,5 @@ def test_make_test_plants_faults_only_before_all_tests():
     for argument in ("TESTS=tests/tools", "MUTANT_SECONDS="):
         (only,) = show_recipe(argument)
         assert "-m pytest" in only
+    assert "--last-failed" not in second
+    assert "--last-failed" in show_recipe("RETRY=1")[-1]
