@@ -131,7 +131,7 @@ def find_port() -> int:
     """
     lowest, highest = (int(text) for text in _GIVEN_PORTS.read_text().split())
     others = [*range(_FIRST_PORT, lowest), *range(highest + 1, 65536)]
-    choose = random.SystemRandom().choice  # not the seeded one: the generators of several labs would choose the same
+    choose = random.SystemRandom().choice  # two programs that seed `random` would choose the same port
     for _ in range(_TRIES if others else 0):
         with contextlib.suppress(OSError), socket.create_server((_HOST, choose(others))) as listener:
             return int(listener.getsockname()[1])
