@@ -159,6 +159,8 @@ class LoadResult:
         generator_throttled: share of the time for which a CPU quota stopped the generator, of its
             processes the maximum.
         machine_cores: mean number of cores that all processes of this machine used. A container sees the whole machine.
+        core_use, core_steal: for each core by its number, the share of the window for which it was busy, and the part
+            of that share that a hypervisor gave to others; empty if unknown.
         cores: cores of the machine.
         versions: of the software of the generator.
         answered_in_all: exchanges since the start, warm-up included; the server's CPU time is divided by it.
@@ -188,6 +190,8 @@ class LoadResult:
     generator_cores: float | None = None
     generator_throttled: float | None = None
     machine_cores: float | None = None
+    core_use: tuple[float, ...] = ()
+    core_steal: tuple[float, ...] = ()
     cores: int | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     answered_in_all: int = 0
@@ -259,6 +263,8 @@ class LoadResult:
         changed = {
             "service": Histogram.from_json(data["service"]),
             "intended": None if intended is None else Histogram.from_json(intended),
+            "core_use": tuple(data["core_use"]),
+            "core_steal": tuple(data["core_steal"]),
             "disturbances": tuple(data["disturbances"]),
             "course": tuple(tuple(row) for row in data["course"]),
         }

@@ -22,6 +22,20 @@ _APART_SECONDS = 0.8
 
 
 @dataclass(frozen=True, slots=True)
+class CoreTime:
+    """Seconds of one core in which it did nothing, and those that a hypervisor gave to others: "steal" in proc(5).
+
+    The kernel measures the idle time; of the rest it counts clock ticks, and a virtual machine misses some of these.
+    """
+
+    idle: float
+    stolen: float
+
+    def __sub__(self, before: "CoreTime") -> "CoreTime":
+        return CoreTime(self.idle - before.idle, self.stolen - before.stolen)
+
+
+@dataclass(frozen=True, slots=True)
 class Group:
     """The counts of one series in one process.
 
@@ -109,7 +123,7 @@ class Pulse:
 
 def combine(
     parts: Sequence[Part],
-    machine_cpu: float | None,
+    cores: Sequence[CoreTime],
     *,
     expected: int,
     began: float | None = None,
@@ -120,7 +134,7 @@ def combine(
     Args:
         began: see `LoadResult`.
         read_course: name of a model -> its course.
-        machine_cpu: CPU seconds of all processes of this machine in the window; None if unknown.
+        cores: of this machine, in the window; empty if unknown.
         expected: number of processes that should have generated the load.
     """
     disturbances = tuple(find_disturbances(parts, expected))
@@ -132,7 +146,7 @@ def combine(
             found.setdefault(group.series, []).append(group)
     return [
         replace(
-            _combine(series, groups, parts, machine_cpu, disturbances),
+            _combine(series, groups, parts, cores, disturbances),
             began=began,
             course=read_course(series.model),
         )
@@ -160,7 +174,7 @@ def _combine(
     series: Series,
     groups: Sequence[Group],
     parts: Sequence[Part],
-    machine_cpu: float | None,
+    cores: Sequence[CoreTime],
     disturbances: tuple[str, ...],
 ) -> LoadResult:
     tally = Tally()
@@ -170,6 +184,7 @@ def _combine(
         early.update(group.warm_up_failures)
     is_open = series.is_open
     seconds = sum(part.seconds for part in parts) / len(parts)
+    use = [max(1.0 - core.idle / seconds, 0.0) for core in cores]
     throttled = max((part.throttled for part in parts if part.throttled is not None), default=None)
     return LoadResult(
         model=series.model,
@@ -191,7 +206,9 @@ def _combine(
         generators=len(parts),
         generator_cores=sum(part.cpu for part in parts) / seconds,
         generator_throttled=None if throttled is None else throttled / seconds,
-        machine_cores=None if machine_cpu is None else machine_cpu / seconds,
+        machine_cores=sum(use) if use else None,
+        core_use=tuple(round(share, 3) for share in use),
+        core_steal=tuple(round(core.stolen / seconds, 3) for core in cores),
         cores=psutil.cpu_count(),
         versions=_versions(),
         answered_in_all=sum(group.answered_in_all for group in groups),
@@ -204,12 +221,10 @@ def _versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: version(name) for name in ("locust", "gevent")}
 
 
-def read_machine_cpu() -> float | None:
-    """Return the busy CPU seconds of all cores; time taken by a hypervisor (steal) counts as busy."""
+def read_cores() -> tuple[CoreTime, ...]:
+    """Return the times of each core of this machine since its start; nothing if they cannot be read."""
     try:
-        times = psutil.cpu_times()
+        cores = psutil.cpu_times(percpu=True)
     except (OSError, psutil.Error):
-        return None
-    # Guest time is part of user time, proc(5).
-    busy = (times.user, times.system, *(getattr(times, name, 0.0) for name in ("nice", "irq", "softirq", "steal")))
-    return sum(busy)
+        return ()
+    return tuple(CoreTime(core.idle + getattr(core, "iowait", 0.0), getattr(core, "steal", 0.0)) for core in cores)

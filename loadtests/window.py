@@ -17,7 +17,7 @@ from locust.runners import MasterRunner, Runner
 
 from lab.metrics.cgroup import read_throttled
 from loadtests.course import Course, sample_forever
-from loadtests.parts import BEAT_SECONDS, Group, Part, Pulse, combine, find_disturbances, read_machine_cpu
+from loadtests.parts import BEAT_SECONDS, CoreTime, Group, Part, Pulse, combine, find_disturbances, read_cores
 from loadtests.sockets.engine import Connection, Engine
 from loadtests.sockets.recorder import RECORDER, Series, Tally
 
@@ -106,7 +106,7 @@ class Window:
         self._warm_up = warm_up
         self._seconds = seconds
         self._parts: list[Part] = []
-        self._machine_cpu: float | None = None
+        self._cores: tuple[CoreTime, ...] = ()
         self._started = False
         self._began = 0.0
         self._course = Course(RECORDER, kept=None, now=monotonic)
@@ -126,7 +126,7 @@ class Window:
 
     def _measure(self) -> None:
         gevent.sleep(self._warm_up)
-        before = read_machine_cpu()
+        before = read_cores()
         self._runner.send_message(_ORDER, _BEGIN)
         self._began = monotonic()
         sampling = gevent.spawn(sample_forever, self._course)
@@ -134,8 +134,10 @@ class Window:
         sampling.kill()
         # The end of the window is seldom a whole second after its begin.
         self._course.sample()
-        after = read_machine_cpu()
-        self._machine_cpu = None if before is None or after is None else after - before
+        after = read_cores()
+        # A core that was added or removed meanwhile shifts the numbers of the others.
+        if len(before) == len(after):
+            self._cores = tuple(end - begin for begin, end in zip(before, after, strict=True))
         self._runner.send_message(_ORDER, _END)
         deadline = monotonic() + _REPLY_SECONDS
         # Do not wait for a worker that the runner has lost.
@@ -155,7 +157,7 @@ class Window:
     def _write(self, **_: object) -> None:
         results = combine(
             self._parts,
-            self._machine_cpu,
+            self._cores,
             expected=self._expected,
             began=self._began,
             read_course=lambda model: self._course.rows(model, self._began),

@@ -10,7 +10,9 @@ from typing import Protocol
 
 from lab.base.environ import ENV_GENERATOR_CORES
 from lab.base.units import show_cores
+from lab.metrics.verdict import CoreUse
 from lab.servers.catalogue import Model
+from loadtests.contract import LoadResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,3 +77,20 @@ def allotted_cores(model: Model, cores: int | None, pinning: Pinning | None = No
     if not model.uses_all_cores:
         return 1
     return len(pinning.servers) if pinning else cores
+
+
+def find_core_use(pinning: Pinning, load: LoadResult) -> CoreUse | None:
+    """Return how busy the cores of each side were under a load, or None if it is unknown."""
+    # A machine with cores that are offline numbers its cores with gaps.
+    if max(*pinning.servers, *pinning.generator) >= len(load.core_use):
+        return None
+
+    def pick(shares: Sequence[float], cores: Sequence[int]) -> tuple[float, ...]:
+        return tuple(shares[core] for core in cores)
+
+    return CoreUse(
+        server=pick(load.core_use, pinning.servers),
+        generator=pick(load.core_use, pinning.generator),
+        server_stolen=pick(load.core_steal, pinning.servers),
+        generator_stolen=pick(load.core_steal, pinning.generator),
+    )

@@ -11,7 +11,7 @@ from typing import TypedDict, Unpack
 from lab.base.environ import ENV_GENERATOR_CORES, ENV_TARGETS
 from lab.base.errors import LabError
 from lab.base.units import encode_cores
-from lab.load.cores import Pinning, allotted_cores
+from lab.load.cores import Pinning, allotted_cores, find_core_use
 from lab.load.generator import PersistentGenerator, run_generator
 from lab.load.measurement import Measurement, encode_targets
 from lab.load.presets import Preset
@@ -266,7 +266,8 @@ def _combine(
         said = f"the server had {readings.other_connections} connections of other clients before or after the load"
         load = replace(load, disturbances=(*load.disturbances, said))
     server = _describe_use(load, readings, allotted_cores(model, load.cores, pinning))
-    verdict = find_limit(load, server, rests=preset.workload.rests)
+    own = None if pinning is None else find_core_use(pinning, load)
+    verdict = find_limit(load, server, rests=preset.workload.rests, own=own)
     return Measurement(model.family, model.summary, backend, preset.name, load, server, verdict)
 
 

@@ -103,6 +103,8 @@ class Measurement:
             service=Histogram.from_json({**sent, **{name: data[name] for name in ("mean_us", "min_us", "max_us")}}),
             intended=intended,
             asked=None if asked_rate is None else round(asked_rate * data["seconds"] / data["depth"]),
+            core_use=tuple(data.get("core_use", ())),
+            core_steal=tuple(data.get("core_steal", ())),
             disturbances=tuple(data.get("disturbances", ())),
             course=tuple(tuple(row) for row in data.get("course", ())),
         )
@@ -120,6 +122,8 @@ _PLAIN = {item.name for item in fields(LoadResult)} - {
     "service",
     "intended",
     "asked",
+    "core_use",
+    "core_steal",
     "disturbances",
     "course",
 }

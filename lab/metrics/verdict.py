@@ -17,6 +17,10 @@ from loadtests.sockets.exchange import failure_kind
 # interrupts, to clock ticks and to a hypervisor.
 _BUSY = 0.9
 
+# The largest share of a full core that may have gone to interrupts, a hypervisor and other processes if the side
+# that is pinned to it is still to count as the limit.
+_TAKEN = 0.1
+
 # The share of the requested rate from which the rate counts as held.
 _REACHED = 0.99
 
@@ -31,6 +35,9 @@ _FAILED = 0.01
 
 # Cores used by other processes from which the reader is told.
 _SHARED = 0.5
+
+# The share of all cores that a hypervisor gave to others, from which the reader is told.
+_STOLEN = 0.05
 
 # Reasons of loadtests/sockets/failures.py for a reply that is wrong. One is enough: the speed of a server that answers
 # wrongly means nothing.
@@ -63,6 +70,21 @@ class Limit(StrEnum):
     FAILED = "failed"
     INCONSISTENT = "inconsistent"
     UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class CoreUse:
+    """The cores that each side is pinned to. Interrupts, a hypervisor and other processes take some of their time.
+
+    Args:
+        server, generator: the share of the time for which each core was busy, with whatever.
+        server_stolen, generator_stolen: the part of that share that a hypervisor gave to others.
+    """
+
+    server: tuple[float, ...]
+    generator: tuple[float, ...]
+    server_stolen: tuple[float, ...]
+    generator_stolen: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,13 +153,14 @@ def is_consistent(users: float, flight: float, *, rests: bool = False) -> bool:
     return (0 if rests else (users - 1) * (1 - _LITTLE)) <= flight <= users * (1 + _LITTLE)
 
 
-def find_limit(load: LoadResult, server: ServerUse, *, rests: bool) -> Verdict:
+def find_limit(load: LoadResult, server: ServerUse, *, rests: bool, own: CoreUse | None = None) -> Verdict:
     """Return the verdict, with remarks that a reader should know.
 
     Args:
         rests: whether connections of a closed loop pause between exchanges, and are then not in flight.
+        own: of the cores that both sides are pinned to; None if they are not, or it is unknown.
     """
-    verdict = _choose_limit(load, server, rests=rests)
+    verdict = _choose_limit(load, server, rests=rests, own=own)
     return Verdict(verdict.bound, "; ".join([verdict.reason, *_list_remarks(load, server, verdict.bound)]))
 
 
@@ -147,6 +170,9 @@ def _list_remarks(load: LoadResult, server: ServerUse, bound: Limit) -> Iterator
     others = _count_others(load, server)
     if others is not None and others >= _SHARED and bound is not Limit.MACHINE:
         yield f"other processes used {others:.2f} cores meanwhile"
+    stolen = sum(load.core_steal)
+    if load.core_steal and stolen >= _STOLEN * len(load.core_steal):
+        yield f"a hypervisor gave {stolen:.2f} of {len(load.core_steal)} cores to others"
 
 
 def _count_others(load: LoadResult, server: ServerUse) -> float | None:
@@ -157,7 +183,7 @@ def _count_others(load: LoadResult, server: ServerUse) -> float | None:
     return max(machine - used - generator, 0.0)
 
 
-def _choose_limit(load: LoadResult, server: ServerUse, *, rests: bool) -> Verdict:
+def _choose_limit(load: LoadResult, server: ServerUse, *, rests: bool, own: CoreUse | None) -> Verdict:
     """Return the first verdict that applies: what invalidates a measurement comes before what limits it."""
     failure = find_failure(load.answered, load.failures, load.warm_up_failures)
     if failure and failure.bound is Limit.WRONG:
@@ -206,12 +232,14 @@ def _choose_limit(load: LoadResult, server: ServerUse, *, rests: bool) -> Verdic
     if used >= _BUSY * allotted:
         return Verdict(Limit.SERVER, f"the server used {used / allotted:.0%} of {of}, all that it can use")
     if generator_is_busy:
-        own = "its core" if load.generators == 1 else f"its {load.generators} cores"
+        its = "its core" if load.generators == 1 else f"its {load.generators} cores"
         return Verdict(
             Limit.GENERATOR,
-            f"the generator used {generator / load.generators:.0%} of {own}, "
+            f"the generator used {generator / load.generators:.0%} of {its}, "
             f"the server {used / allotted:.0%} of {of}{sent_late}",
         )
+    if own and (full := _find_full_cores(used, allotted, generator, load.generators, own)):
+        return full
     machine, cores = load.machine_cores, load.cores
     if machine is not None and cores is not None and machine >= _BUSY * cores:
         others = _count_others(load, server)
@@ -224,3 +252,35 @@ def _choose_limit(load: LoadResult, server: ServerUse, *, rests: bool) -> Verdic
         f"neither side was busy: the server used {used / allotted:.0%} of {of}, "
         f"the generator {generator / load.generators:.0%} of its own",
     )
+
+
+def _find_full_cores(used: float, allotted: int, generator: float, generators: int, own: CoreUse) -> Verdict | None:
+    """Return the verdict if the cores of a side were full, although it did not get all of their time.
+
+    Args:
+        used, allotted: the server's cores, as in `ServerUse`.
+        generator, generators: those of the load generator.
+    """
+    sides = (
+        ("server", Limit.SERVER, used, allotted, own.server, own.generator_stolen),
+        ("generator", Limit.GENERATOR, generator, generators, own.generator, own.server_stolen),
+    )
+    limits = []
+    for side, bound, got, can_use, cores, withheld in sides:
+        # A server of one thread that may choose among three cores leaves two of them idle.
+        if can_use != len(cores):
+            continue
+        busy = sum(cores) / can_use
+        share = got / can_use
+        were, of = ("core was", "it") if can_use == 1 else (f"{can_use} cores were", "them")
+        if busy >= _BUSY:
+            taken = max(busy - share, 0.0)
+            reason = f"the {side}'s own {were} busy: the {side} used {share:.0%} of {of}, others {taken:.0%}"
+            limits.append(Verdict(bound if taken <= _TAKEN else Limit.MACHINE, reason))
+        # While a hypervisor withholds the cores of one side, the other has nothing to do.
+        elif busy + (lost := sum(withheld) / len(withheld)) >= _BUSY:
+            reason = f"the {side}'s own {were} busy for {busy:.0%} of the time, and a hypervisor took {lost:.0%} "
+            reason += "from the other side"
+            limits.append(Verdict(Limit.MACHINE, reason))
+    # A side that got nearly all comes before one from which others took more.
+    return min(limits, key=lambda found: found.bound is Limit.MACHINE, default=None)

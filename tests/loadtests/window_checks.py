@@ -18,7 +18,7 @@ from loadtests import rate_shares
 from loadtests import window as measurement
 from loadtests.contract import LoadResult
 from loadtests.course import SECONDS, sample_forever
-from loadtests.parts import Group, Part, Pulse
+from loadtests.parts import CoreTime, Group, Part, Pulse
 from loadtests.sockets.engine import Engine
 from loadtests.sockets.histogram import Histogram
 from loadtests.sockets.recorder import Recorder, Series, Tally
@@ -166,12 +166,16 @@ class Hook:
         self.listeners.append(listener)
 
 
+# The times of the only core of the machine.
+BEGIN, END = (CoreTime(3.0, 1.0),), (CoreTime(7.5, 1.25),)
+
+
 @pytest.fixture
 def window(monkeypatch):
     """A window of 5 s after a warm-up of 2 s, with a clock that advances with each sleep."""
 
-    def start(runner, *, cpu=(3.0, 7.5), then=()):
-        now, slept, comes, readings = [100.0], [], list(then), list(cpu)
+    def start(runner, *, cores=(BEGIN, END), then=()):
+        now, slept, comes, readings = [100.0], [], list(then), list(cores)
 
         def sleep(seconds):
             slept.append(seconds)
@@ -181,7 +185,7 @@ def window(monkeypatch):
 
         monkeypatch.setattr(gevent, "sleep", sleep)
         monkeypatch.setattr(measurement, "monotonic", lambda: now[0])
-        monkeypatch.setattr(measurement, "read_machine_cpu", lambda: readings.pop(0))
+        monkeypatch.setattr(measurement, "read_cores", lambda: readings.pop(0))
         monkeypatch.setattr(measurement, "MasterRunner", Master)
         events = SimpleNamespace(spawning_complete=Hook(), quitting=Hook(), quit=Hook())
         options = SimpleNamespace(expect_workers="3")
@@ -202,7 +206,7 @@ def test_window_ends_when_all_processes_have_replied(window):
     assert found.slept == [2.0, 5.0, 0.05, 0.05]
     assert runner.quits == 1
     assert found.window._parts == parts
-    assert found.window._machine_cpu == 4.5
+    assert found.window._cores == (CoreTime(4.5, 0.25),)
     # After the warm-up of 2 s.
     assert found.window._began == 102.0
 
@@ -242,11 +246,17 @@ def test_course_of_a_window_keeps_each_second(window, monkeypatch):
 
 def test_worker_without_a_reply_is_given_up_after_ten_seconds(window):
     runner = Runner(workers=1)
-    found = window(runner, cpu=(3.0, None))
+    found = window(runner)
     found.window._measure()
     assert sum(found.slept[2:]) == pytest.approx(10.0, abs=0.06)
     assert runner.quits == 1
-    assert found.window._machine_cpu is None
+
+
+@pytest.mark.parametrize("cores", [((), ()), (BEGIN, ()), ((), END), (BEGIN * 2, END)])
+def test_cores_that_changed_or_were_not_read_are_unknown(window, cores):
+    found = window(Runner(), cores=cores, then=[Part(5.0, 0.0, None, 0.0, ())])
+    found.window._measure()
+    assert found.window._cores == ()
 
 
 @pytest.mark.parametrize(("runner", "expected"), [(Runner(), 1), (Master(), 3)])
@@ -281,8 +291,8 @@ def test_window_prints_a_line_per_model(window, monkeypatch, capsys, runner, exp
     found = LoadResult("a", "tcp", 1.0, 1, 5.0, 7, {}, Histogram())
     asked = []
 
-    def combine(parts, machine_cpu, *, expected, began, read_course):
-        asked.append((parts, machine_cpu, expected, began, read_course("a")))
+    def combine(parts, cores, *, expected, began, read_course):
+        asked.append((parts, cores, expected, began, read_course("a")))
         return [found, replace(found, model="b")]
 
     monkeypatch.setattr(measurement, "combine", combine)
@@ -293,7 +303,7 @@ def test_window_prints_a_line_per_model(window, monkeypatch, capsys, runner, exp
     runner.listeners["socketlab_part"](SimpleNamespace(data=part.encode()), environment=None)
     (listener,) = made.environment.events.quit.listeners
     listener(exit_code=0)
-    assert asked == [([part], None, expected, 7.0, (("a", 7.0),))]
+    assert asked == [([part], (), expected, 7.0, (("a", 7.0),))]
     assert LoadResult.find_all(capsys.readouterr().out) == [
         found,
         replace(found, model="b"),

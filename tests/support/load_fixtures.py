@@ -29,7 +29,7 @@ from lab.load.measurement import Measurement
 from lab.metrics.process import open_process_meter
 from lab.metrics.sample import Meter
 from lab.metrics.server_use import ServerUse
-from lab.metrics.verdict import Limit, Verdict, find_limit
+from lab.metrics.verdict import CoreUse, Limit, Verdict, find_limit
 from lab.servers.affinity import pin_process
 from lab.servers.backend import Completed, Helpers
 from lab.servers.catalogue import Catalogue, Listener
@@ -306,14 +306,16 @@ _BALANCED = LoadResult(
 )
 
 
-def _judge(*, mean_seconds: float | None = 0.0016, rests: bool = False, **changes: Any) -> Verdict:
+def _judge(
+    *, mean_seconds: float | None = 0.0016, rests: bool = False, own: CoreUse | None = None, **changes: Any
+) -> Verdict:
     """Return the verdict on a balanced load with some figures changed; those of the server begin with `server_`."""
     used = {name.removeprefix("server_"): changes.pop(name) for name in [*changes] if name.startswith("server_")}
     times = [] if mean_seconds is None else [mean_seconds]
     service = Histogram()
     service.record(times * 20_000)
     load = replace(_BALANCED, service=service, **changes)
-    return find_limit(load, ServerUse(**{"cores": 0.5, "allotted": 1} | used), rests=rests)
+    return find_limit(load, ServerUse(**{"cores": 0.5, "allotted": 1} | used), rests=rests, own=own)
 
 
 # pytest's importlib mode has no `import conftest`: what tests call comes as fixtures.

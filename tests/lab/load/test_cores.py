@@ -13,11 +13,14 @@ import pytest
 from lab.base.environ import ENV_GENERATOR_CORES
 from lab.base.errors import LabError
 from lab.base.units import encode_cores
-from lab.load.cores import Pinning, pin_generator, pin_servers, split_cores
+from lab.load.cores import Pinning, allotted_cores, find_core_use, pin_generator, pin_servers, split_cores
 from lab.load.measure import measure
 from lab.load.presets import find_preset
+from lab.metrics.verdict import CoreUse
 from lab.servers.affinity import _list_threads, pin_process
 from lab.servers.catalogue import Catalogue
+from loadtests.contract import LoadResult
+from loadtests.sockets.histogram import Histogram
 from tests.support.waiting import wait_until
 
 
@@ -26,6 +29,33 @@ def test_generator_gets_one_core_and_the_servers_all_others():
     assert split_cores([4]) is None
     assert split_cores([4, 3]) == Pinning(servers=(4,), generator=(3,))
     assert str(Pinning((1, 2), (0,))) == "servers on cores 1,2, load generator on core 0"
+
+
+def test_only_a_declared_model_may_use_every_core():
+    allotted = {model.name: allotted_cores(model, 8) for model in Catalogue.load().models}
+    assert allotted["socketserver_forking"] == allotted["prefork"] == allotted["asyncio_prefork"] == 8
+    assert allotted["socketserver_threading"] == allotted["asyncio_streams"] == 1
+
+
+def test_core_use_is_that_of_the_cores_of_each_side():
+    pinning = Pinning(servers=(1, 3), generator=(0,))
+
+    def find(pinning, *use):
+        load = LoadResult("m", "tcp", 1.0, 1, 1.0, 1, {}, Histogram(), core_use=use, core_steal=(0.0, 0.01, 0.0, 0.02))
+        return find_core_use(pinning, load)
+
+    assert find(pinning, 0.1, 0.2, 0.3, 0.4) == CoreUse((0.2, 0.4), (0.1,), (0.01, 0.02), (0.0,))
+    # Nothing is known, or not of all: cores that are offline shift the numbers.
+    assert find(pinning) is None
+    assert find(pinning, 0.1, 0.2, 0.3) is None
+    assert find(Pinning(servers=(0, 1), generator=(3,)), 0.1, 0.2, 0.3) is None
+
+
+def test_allotted_cores_are_those_it_is_pinned_to():
+    catalogue = Catalogue.load()
+    pinning = Pinning(servers=(1, 2, 3), generator=(0,))
+    assert [allotted_cores(catalogue[name], 8, pinning) for name in ("prefork", "asyncio_streams")] == [3, 1]
+    assert allotted_cores(catalogue["prefork"], None) is None
 
 
 def test_server_and_its_threads_stay_on_their_cores(open_model):

@@ -18,7 +18,7 @@ import pytest
 
 from lab.base.errors import LabError
 from lab.base.paths import ROOT
-from lab.load.cores import Pinning, allotted_cores
+from lab.load.cores import Pinning
 from lab.load.exports import list_course, render_files
 from lab.load.generator import PersistentGenerator
 from lab.load.measure import (
@@ -36,12 +36,12 @@ from lab.load.measurement import Measurement, encode_targets
 from lab.load.presets import PRESETS, find_preset
 from lab.metrics.sample import NoMeter, Sample
 from lab.metrics.server_use import ServerUse
-from lab.metrics.verdict import Limit, Verdict, find_limit
+from lab.metrics.verdict import CoreUse, Limit, Verdict, find_limit
 from lab.servers.backend import Completed
 from lab.servers.catalogue import Catalogue, Listener
 from lab.servers.processes import Processes
 from loadtests.contract import LoadResult
-from loadtests.parts import Group, Part, Pulse, combine, find_disturbances, read_machine_cpu
+from loadtests.parts import CoreTime, Group, Part, Pulse, combine, find_disturbances, read_cores
 from loadtests.sockets.histogram import Histogram
 from loadtests.sockets.recorder import Series, Tally
 from services.protocol import Transport
@@ -80,7 +80,7 @@ def test_part_survives_a_message() -> None:
 
 def test_parts_of_two_workers_are_added() -> None:
     parts = [make_part(1, seconds=1.9), make_part(100, seconds=2.1)]
-    (found,) = combine(parts, 3.25, expected=2)
+    (found,) = combine(parts, (CoreTime(0.5, 0.12345), CoreTime(1.5, 0.0)), expected=2)
     # Each count is that of the first worker, from 1, and of the second, from 100.
     assert found == LoadResult(
         model="prefork",
@@ -103,7 +103,9 @@ def test_parts_of_two_workers_are_added() -> None:
         generators=2,
         # Seconds in a window of 2.
         generator_cores=5.05,
-        machine_cores=1.625,
+        machine_cores=1.0,
+        core_use=(0.75, 0.25),
+        core_steal=(0.062, 0.0),
         generator_throttled=0.5,
         cores=psutil.cpu_count(),
         versions=found.versions,
@@ -117,16 +119,16 @@ def test_parts_of_two_workers_are_added() -> None:
 
 
 def test_closed_loop_has_no_requested_rate() -> None:
-    (found,) = combine([make_part(1, groups=(make_group(1, loop="closed"),), throttled=None)], None, expected=1)
+    (found,) = combine([make_part(1, groups=(make_group(1, loop="closed"),), throttled=None)], (), expected=1)
     assert (found.asked, found.intended, found.machine_cores, found.generator_throttled) == (None, None, None, None)
-    assert found.generators == 1
+    assert (found.generators, found.core_use, found.core_steal) == (1, (), ())
 
 
 def test_models_of_one_run_have_separate_results() -> None:
     groups = (make_group(5, model="prefork"), make_group(7, model="asyncio_streams"))
     parts = [make_part(1, groups=groups), make_part(2, groups=groups[:1])]
     courses = {"prefork": ((1.0, 2.0),), "asyncio_streams": ((1.0, 3.0),)}
-    found = combine(parts, None, expected=2, began=7.5, read_course=lambda model: courses[model])
+    found = combine(parts, (), expected=2, began=7.5, read_course=lambda model: courses[model])
     assert [(item.began, item.course) for item in found] == [(7.5, courses[item.model]) for item in found]
     assert [(item.model, item.answered, item.generators) for item in found] == [
         ("asyncio_streams", 7, 2),
@@ -169,7 +171,7 @@ def test_models_of_one_run_have_separate_results() -> None:
 def test_disturbances_of_generators_are_reported(changes, expected, said) -> None:
     parts = [make_part(1, **{"throttled": 0.0} | each) for each in changes]
     assert list(find_disturbances(parts, expected)) == said
-    for found in combine(parts, None, expected=expected):
+    for found in combine(parts, (), expected=expected):
         assert found.disturbances == tuple(said)
         # A part without a begin has no rate.
         assert found.generators == sum(part.stalled is not None for part in parts)
@@ -184,29 +186,35 @@ def test_pulse_measures_the_time_that_a_process_did_not_get() -> None:
         assert pulse.longest == pytest.approx(longest, abs=1e-9)
 
 
-def test_machine_cpu_excludes_idle_and_waiting_time(monkeypatch) -> None:
-    # Guest time is a part of user time, and neither idle nor iowait is work: 1 + 2 + 4 + 8 + 16 + 32.
-    times = {
-        "user": 1,
-        "system": 2,
-        "nice": 4,
-        "irq": 8,
-        "softirq": 16,
-        "steal": 32,
-        "idle": 64,
-        "iowait": 128,
-        "guest": 1,
-    }
-    monkeypatch.setattr(psutil, "cpu_times", lambda: SimpleNamespace(**times))
-    assert read_machine_cpu() == 63
-    monkeypatch.setattr(psutil, "cpu_times", lambda: SimpleNamespace(user=1, system=2))
-    assert read_machine_cpu() == 3
+def test_idle_time_of_a_core_is_without_work(monkeypatch) -> None:
+    """It includes the time in which a core without work waits for a disk: "iowait" in proc(5)."""
+    cores = [SimpleNamespace(user=1, system=2, idle=64.5, iowait=128, steal=32), SimpleNamespace(user=1, idle=3)]
 
-    def fail():
+    def read(*, percpu):
+        return cores if percpu else None
+
+    monkeypatch.setattr(psutil, "cpu_times", read)
+    assert read_cores() == (CoreTime(192.5, 32), CoreTime(3, 0.0))
+    assert CoreTime(192.5, 32.0) - CoreTime(190.0, 31.0) == CoreTime(2.5, 1.0)
+
+    def fail(*, percpu):
         raise OSError
 
     monkeypatch.setattr(psutil, "cpu_times", fail)
-    assert read_machine_cpu() is None
+    assert read_cores() == ()
+
+
+def test_core_is_never_idle_for_longer_than_the_window() -> None:
+    """The clocks of both are not read at the same moment."""
+    (found,) = combine([make_part(1, seconds=2.0)], (CoreTime(2.1, 0.0), CoreTime(0.12345, 0.0)), expected=1)
+    # 1 - 0.061725.
+    assert (found.core_use, found.machine_cores) == ((0.0, 0.938), 0.938275)
+
+
+def test_cores_of_this_machine_are_read() -> None:
+    found = read_cores()
+    assert len(found) == psutil.cpu_count()
+    assert all(core.idle > 0 for core in found)
 
 
 # 600 exchanges of 16 requests in a window of 3 s, 1000 with the warm-up of 2 s; no two figures are equal.
@@ -233,6 +241,8 @@ RESULT = LoadResult(
     generator_cores=0.5,
     generator_throttled=0.01,
     machine_cores=1.4,
+    core_use=(0.1, 0.2, 0.3, 0.4),
+    core_steal=(0.01, 0.02, 0.03, 0.04),
     cores=8,
     versions={"locust": "2"},
     began=1002.125,
@@ -318,13 +328,13 @@ def test_measurement_has_every_figure() -> None:
 
 
 @pytest.fixture
-def judged(monkeypatch: pytest.MonkeyPatch) -> list[tuple[LoadResult, ServerUse, bool]]:
+def judged(monkeypatch: pytest.MonkeyPatch) -> list[tuple[LoadResult, ServerUse, bool, CoreUse | None]]:
     """Return the list to which each call of `find_limit` adds its arguments."""
-    given: list[tuple[LoadResult, ServerUse, bool]] = []
+    given: list[tuple[LoadResult, ServerUse, bool, CoreUse | None]] = []
 
-    def find(load: LoadResult, server: ServerUse, *, rests: bool) -> Verdict:
-        given.append((load, server, rests))
-        return find_limit(load, server, rests=rests)
+    def find(load: LoadResult, server: ServerUse, *, rests: bool, own: CoreUse | None) -> Verdict:
+        given.append((load, server, rests, own))
+        return find_limit(load, server, rests=rests, own=own)
 
     monkeypatch.setattr("lab.load.measure.find_limit", find)
     return given
@@ -335,17 +345,18 @@ def test_verdict_gets_the_figures_of_both_sides(judged) -> None:
     said = "the server had 5 connections of other clients before or after the load"
     assert found.load == replace(RESULT, disturbances=("stopped", said))
     assert found.server.unknown == "docker-proxy"
-    assert judged == [(found.load, found.server, False)]
+    # The servers are pinned to cores 1 to 3.
+    assert judged == [(found.load, found.server, False, CoreUse((0.2, 0.3, 0.4), (0.1,), (0.02, 0.03, 0.04), (0.01,)))]
 
 
 def test_verdict_knows_whether_users_rest(judged) -> None:
     resting = PRESETS["closed_think"]
     assert resting.workload.rests
     _combine("process", resting, MODEL, RESULT, Readings(BEFORE, AFTER, SEEN, 2.0, 1000.0), None)
-    ((_, server, rests),) = judged
+    ((_, server, rests, own),) = judged
     assert rests
     # Not pinned: all cores of the machine.
-    assert server.allotted == 8
+    assert (server.allotted, own) == (8, None)
 
 
 def test_closed_loop_has_no_separate_service_time() -> None:
@@ -512,14 +523,6 @@ def test_measurement_of_an_older_version_is_read() -> None:
     assert found.server == ServerUse(
         cpu_us=125.0, cores=0.4, memory_bytes=500, threads=50, series=((0.25, 10.5, 500, 5, 40, 20),)
     )
-
-
-def test_server_is_allotted_one_core_unless_it_declares_all() -> None:
-    one, every = CATALOGUE["asyncio_streams"], CATALOGUE["prefork"]
-    pinning = Pinning((1, 2), (0,))
-    assert [allotted_cores(one, 8, each) for each in (None, pinning)] == [1, 1]
-    assert [allotted_cores(every, 8, each) for each in (None, pinning)] == [8, 2]
-    assert allotted_cores(every, None) is None
 
 
 def test_some_presets_have_random_arrivals_and_others_even_ones() -> None:

@@ -2,16 +2,15 @@
 
 import pytest
 
-from lab.load.cores import Pinning, allotted_cores
 from lab.metrics.verdict import (
     WRONG_REPLIES,
+    CoreUse,
     Limit,
     Verdict,
     exit_code,
     find_failure,
     is_consistent,
 )
-from lab.servers.catalogue import Catalogue
 from loadtests.buckets import bucket_three_digits
 from loadtests.sockets import failures
 
@@ -107,6 +106,88 @@ def test_quotas_and_late_requests_lead_to_their_limit(changes, bound, judge):
 )
 def test_limits_are_exact(changes, bound, judge):
     assert judge(**changes).bound is bound
+
+
+@pytest.mark.parametrize(
+    ("server", "generator", "changes", "bound"),
+    [
+        # The server has 0.82 of a core, the generator 0.81. A core is full from 0.9, of which others may have 0.1.
+        ((0.9,), (0.5,), {}, Limit.SERVER),
+        ((0.919,), (0.5,), {}, Limit.SERVER),
+        ((0.921,), (0.5,), {}, Limit.MACHINE),
+        ((0.899,), (0.5,), {}, Limit.WAITING),
+        ((0.5,), (0.9,), {}, Limit.GENERATOR),
+        ((0.5,), (0.909,), {}, Limit.GENERATOR),
+        ((0.5,), (0.911,), {}, Limit.MACHINE),
+        ((0.5,), (0.899,), {}, Limit.WAITING),
+        # Both are full: the server first, but not if others had more of its core.
+        ((0.91,), (0.9,), {}, Limit.SERVER),
+        ((0.95,), (0.9,), {}, Limit.GENERATOR),
+        ((0.5, 0.5), (0.9,), {}, Limit.GENERATOR),
+        # A side that says itself that it was busy needs no core to say so.
+        ((0.5,), (0.99,), {"server_cores": 0.9}, Limit.SERVER),
+        # One thread on three cores, and three processes on three: 2.6 of 3 in use, 2.7 busy.
+        ((0.9, 0.9, 0.9), (0.5,), {}, Limit.WAITING),
+        ((0.9, 0.9, 0.9), (0.5,), {"server_allotted": 3, "server_cores": 2.6}, Limit.SERVER),
+        ((0.9, 0.9, 0.8), (0.5,), {"server_allotted": 3, "server_cores": 2.6}, Limit.WAITING),
+        ((0.5,), (0.9,), {"generators": 2}, Limit.WAITING),
+        # The clock of the process counts finer than that of the core.
+        ((0.9,), (0.5,), {"server_cores": 0.8999}, Limit.SERVER),
+    ],
+)
+def test_a_core_without_an_idle_moment_is_a_limit(server, generator, changes, bound, judge):
+    figures = {"server_cores": 0.82, "generator_cores": 0.81} | changes
+    none = tuple(0.0 for core in server)
+    assert judge(**figures, own=CoreUse(server, generator, none, (0.0,))).bound is bound
+
+
+@pytest.mark.parametrize(
+    ("changes", "bound"),
+    [
+        # The server's core was busy for 0.8 of the time; the generator had no core for 0.1 of it.
+        ({}, Limit.MACHINE),
+        ({"generator_stolen": (0.099,)}, Limit.WAITING),
+        ({"server": (0.799,)}, Limit.WAITING),
+        # The other way round.
+        ({"server": (0.5,), "server_stolen": (0.2,), "generator": (0.701,)}, Limit.MACHINE),
+        ({"server": (0.5,), "server_stolen": (0.2,), "generator": (0.699,)}, Limit.WAITING),
+        # What is taken from a side's own core is in the share for which it was busy.
+        ({"server_stolen": (0.3,), "generator_stolen": (0.0,)}, Limit.WAITING),
+        # The generator had all that it could use.
+        ({"generator": (0.95,)}, Limit.GENERATOR),
+    ],
+)
+def test_a_side_waits_while_a_hypervisor_withholds_the_other(changes, bound, judge):
+    shares = {"server": (0.8,), "generator": (0.5,), "server_stolen": (0.0,), "generator_stolen": (0.1,)} | changes
+    verdict = judge(server_cores=0.7, generator_cores=0.89, own=CoreUse(**shares))
+    assert verdict.bound is bound
+    assert verdict.is_lower_bound == (bound in (Limit.GENERATOR, Limit.MACHINE))
+
+
+def test_reason_names_a_hypervisor(judge):
+    own = CoreUse((0.84,), (0.5,), (0.0,), (0.125,))
+    assert judge(server_cores=0.7, own=own, core_steal=(0.0, 0.125)).reason == (
+        "the server's own core was busy for 84% of the time, and a hypervisor took 12% from the other side; "
+        "a hypervisor gave 0.12 of 2 cores to others"
+    )
+    two = CoreUse((0.8, 0.9), (0.5, 0.5, 0.5), (0.0, 0.0), (0.125, 0.0, 0.1))
+    assert judge(server_cores=1.4, server_allotted=2, own=two).reason == (
+        "the server's own 2 cores were busy for 85% of the time, and a hypervisor took 8% from the other side"
+    )
+    # 5 % of all cores.
+    assert judge(core_steal=(0.1, 0.0)).reason.endswith("; a hypervisor gave 0.10 of 2 cores to others")
+    assert "hypervisor" not in judge(core_steal=(0.099, 0.0)).reason
+
+
+def test_reason_names_what_others_took_of_a_core(judge):
+    own = CoreUse((0.95,), (0.5,), (0.0,), (0.0,))
+    assert judge(server_cores=0.87, own=own).reason == (
+        "the server's own core was busy: the server used 87% of it, others 8%"
+    )
+    two = CoreUse((0.9, 1.0), (0.5,), (0.0, 0.0), (0.0,))
+    assert judge(server_cores=1.4, server_allotted=2, own=two).reason == (
+        "the server's own 2 cores were busy: the server used 70% of them, others 25%"
+    )
 
 
 @pytest.mark.parametrize(
@@ -270,17 +351,6 @@ def test_littles_law_decides_consistency(users, flight, holds):
 def test_any_number_of_resting_users_may_be_outside():
     assert is_consistent(16, 0.1, rests=True)
     assert not is_consistent(16, 18.5, rests=True)
-
-
-def test_only_a_declared_model_may_use_every_core():
-    allotted = {model.name: allotted_cores(model, 8) for model in Catalogue.load().models}
-    assert allotted["socketserver_forking"] == allotted["prefork"] == allotted["asyncio_prefork"] == 8
-    assert allotted["socketserver_threading"] == allotted["asyncio_streams"] == 1
-
-
-def test_allotted_cores_are_those_it_is_pinned_to():
-    prefork = Catalogue.load()["prefork"]
-    assert allotted_cores(prefork, 8, Pinning(servers=(1, 2, 3), generator=(0,))) == 3
 
 
 @pytest.mark.parametrize(
