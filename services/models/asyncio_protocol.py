@@ -153,8 +153,8 @@ class StreamProtocol(asyncio.BufferedProtocol):
                 case None:
                     self.transport.resume_reading()
                     return
-                case Send(data):
-                    self.transport.write(data)
+                case Send() as send:
+                    self.transport.write(send.data)
                 case Wait(seconds):
                     self.state = WAITING
                     self._loop.call_later(seconds, resume, self)

@@ -119,10 +119,10 @@ class Server:
                         connection.receive_data(data)
                     else:
                         connection.receive_eof()
-                case Send(data):
+                case Send() as send:
                     if writer.is_closing():
                         return  # it was cut off: `read` and `drain` do not tell, and uvloop's `write` raises
-                    writer.write(data)
+                    writer.write(send.data)
                     await writer.drain()
                     stream.idle.news()
                 case Wait(seconds):

@@ -202,8 +202,8 @@ class Channel(asynchat.async_chat):
             match self.connection.next_event():
                 case None:
                     return
-                case Send(data):
-                    self._send(data)
+                case Send() as send:
+                    self._send(send.data)
                 case Wait(seconds):
                     self._continue_in(seconds)
                 case GiveWay():

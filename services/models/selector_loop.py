@@ -176,8 +176,8 @@ class Stream:
                 case None:
                     self._watch(READ)
                     return
-                case Send(data):
-                    self._send(data)
+                case Send() as send:
+                    self._send(send.data)
                 case Wait(seconds):
                     self._continue_in(seconds)
                 case GiveWay():

@@ -136,8 +136,8 @@ class Server:
                             connection.receive_data(data)
                         else:
                             connection.receive_eof()
-                    case Send(data):
-                        await self._send(stream, data)
+                    case Send() as send:
+                        await self._send(stream, send.data)
                     case Wait(seconds):
                         stream.is_working = True
                         await trio.sleep(seconds)

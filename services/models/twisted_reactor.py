@@ -184,8 +184,8 @@ class StreamProtocol(Protocol):
                 case None:
                     self.transport.resumeProducing()
                     return
-                case Send(data):
-                    self.transport.write(data)
+                case Send() as send:
+                    self.transport.write(send.data)
                 case Wait(seconds):
                     self.state = WAITING
                     reactor.callLater(seconds, resume, self)

@@ -70,8 +70,8 @@ def serve_stream(
                         connection.receive_data(data)
                     else:
                         connection.receive_eof()
-                case Send(data):
-                    _send_all(stream, data, watch)
+                case Send() as send:
+                    _send_all(stream, send.data, watch)
                 case Wait(seconds):
                     sleep(seconds)
                 case GiveWay():

@@ -136,8 +136,8 @@ class Listener:
         try:
             while True:
                 match connection.next_event():
-                    case Send(reply):
-                        self.reply(reply, peer)
+                    case Send() as send:
+                        self.reply(send.data, peer)
                     case Wait(seconds):
                         return seconds
                     case Compute() as work:

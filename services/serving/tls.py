@@ -163,8 +163,8 @@ class SecureConnection:
                 self._is_open = True
             while True:
                 match self._connection.next_event():
-                    case Send(data):
-                        self._tls.write(data)
+                    case Send() as send:
+                        self._tls.write(send.data)
                         return Send(self._outgoing.read())
                     case Wait() | Compute() as event:
                         return event
