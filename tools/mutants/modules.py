@@ -201,6 +201,7 @@ GROUPS = (
         ("lab/report/bench_answer.py",),
         ("tests/lab/report/test_bench_answer.py",),
     ),
+    Group("generator", ("lab/load/generator.py",), ("tests/lab/load/test_generator.py",)),
     Group("units", ("lab/base/units.py",), ("tests/lab/test_units.py", "tests/lab/report/charts/test_scale.py")),
     Group(
         "results",
@@ -218,6 +219,7 @@ GROUPS = (
             "tests/lab/report/test_xray_text.py",
         ),
     ),
+    Group("demo", ("lab/experiments/demo.py",), ("tests/lab/experiments/test_demo.py",)),
     Group(
         "replies",
         tuple(f"loadtests/sockets/{name}.py" for name in ["codec", "http", "websocket"]),

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from lab.base.errors import LabError
+from lab.base.progress import shown_by
 from lab.experiments import demo
 from lab.experiments.conformance.results import ModelResult
-from lab.experiments.demo import Demo, choose_typical, keep, order_rows, read, run
+from lab.experiments.demo import Demo, choose_typical, describe, keep, order_rows, read, run
 from lab.experiments.store import Run
 from lab.load.cores import Pinning
 from lab.load.generator import PersistentGenerator
@@ -78,6 +79,9 @@ def test_figures_are_medians_with_the_lowest_and_the_highest() -> None:
     demo.rounds["thread_pool"][0] = replace(MEASUREMENT, verdict=Verdict(Limit.GENERATOR, "it was"))
     assert demo.rates["thread_pool"].is_lower_bound
     assert not demo.rates["plain_socket"].is_lower_bound
+    # One round of three is enough.
+    demo.rounds["plain_socket"][1] = replace(MEASUREMENT, verdict=Verdict(Limit.GENERATOR, "it was"))
+    assert demo.rates["plain_socket"].is_lower_bound
 
 
 PINNING = Pinning((1,), (0,))
@@ -89,6 +93,7 @@ class FakeLab(UnusedBackend):
     """A lab that notes what it is asked to do. Each measurement has the rate of its number, and fails if told to."""
 
     events: list[str] = field(default_factory=list)
+    steps: list[str] = field(default_factory=list)
     loads: list[Preset] = field(default_factory=list)
     broken: tuple[str, ...] = ()
 
@@ -100,6 +105,7 @@ class FakeLab(UnusedBackend):
 
     @contextmanager
     def step(self, text: str) -> Iterator[None]:
+        self.steps.append(text)
         yield
 
     def measure(
@@ -120,12 +126,15 @@ class FakeLab(UnusedBackend):
         return [vary(MEASUREMENT, model=model.name, answered=1000) for model in models]
 
 
-def run_demo(monkeypatch: pytest.MonkeyPatch, lab: FakeLab, models: Sequence[str], **checks: ModelResult) -> Demo:
-    """Run a demo of 6 s; models pass the conformance suite unless `checks` says otherwise."""
+def run_demo(
+    monkeypatch: pytest.MonkeyPatch, lab: FakeLab, models: Sequence[str], **checks: ModelResult | None
+) -> Demo:
+    """Run a demo of 6 s; models pass the conformance suite unless `checks` says otherwise; None: it has no result."""
     monkeypatch.setattr(demo, "measure", lab.measure)
     monkeypatch.setattr(demo, "measure_together", lab.measure_together)
     monkeypatch.setattr(demo, "split_cores", lambda: PINNING)
-    monkeypatch.setattr(demo, "check_in_subprocess", lambda backend, names: dict.fromkeys(names, SOUND) | checks)
+    found_by_suite = {name: check for name, check in (dict.fromkeys(models, SOUND) | checks).items() if check}
+    monkeypatch.setattr(demo, "check_in_subprocess", lambda backend, names: found_by_suite)
     chosen = [CATALOGUE[name] for name in models]
     found = Demo({model.name: model.family for model in chosen})
     run(lab, chosen, found, lab.step, seconds=6.0)
@@ -150,11 +159,22 @@ def test_demo_loads_each_model_three_times_in_alternating_order_and_over_http(mo
 
 def test_demo_divides_its_time_by_its_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     lab = FakeLab()
+    assert demo.USERS == 16
+    # Another number than that of the presets.
+    monkeypatch.setattr(demo, "USERS", 7)
     run_demo(monkeypatch, lab, ["plain_socket"])
     assert [(load.name, load.spec.users, load.duration, load.spec.warm_up) for load in lab.loads] == [
-        ("closed_sleep_20ms", 16, 1.0, 0.5),
-        *[("closed_session", 16, 2.0, 0.3)] * 3,
-        ("closed_http_ping", 16, 6.0, 0.5),
+        ("closed_sleep_20ms", 7, 1.0, 0.5),
+        *[("closed_session", 7, 2.0, 0.3)] * 3,
+        ("closed_http_ping", 7, 6.0, 0.5),
+    ]
+    assert lab.steps == [
+        "1 models up and answering (process)",
+        "conformance: the same tests for each",
+        "load: replies that take 20 ms, all models at once",
+        f"cores: {PINNING}",
+        *(f"load: 1 models, round {number} of 3" for number in (1, 2, 3)),
+        "load: HTTP, 1 models",
     ]
 
 
@@ -172,6 +192,66 @@ def test_demo_measures_no_model_that_fails_the_conformance_suite_or_has_ended(mo
     assert [row.model for row in found.measurements] == ["thread_pool"]
 
 
+def test_model_that_the_conformance_suite_has_not_tested_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = FakeLab()
+    found = run_demo(monkeypatch, lab, ["plain_socket", "prefork"], prefork=None)
+    assert found.missing == {"prefork": "the conformance suite has no tests for it"}
+    assert [row.model for row in found.measurements] == ["plain_socket"]
+
+
+def test_demo_without_a_sound_model_loads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = FakeLab()
+    found = run_demo(monkeypatch, lab, ["plain_socket"], plain_socket=ModelResult(8, 1))
+    assert lab.events == ["up plain_socket"]
+    assert not [text for text in lab.steps if text.startswith("cores")]
+    assert found.measurements == []
+
+
+def test_model_held_only_to_standards_is_not_asked_to_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has `command`, whose SLEEP is the lab's own."""
+    lab = FakeLab()
+    assert (CATALOGUE["peer_redis"].rfc_only, "command" in CATALOGUE["peer_redis"].services) == (True, True)
+    run_demo(monkeypatch, lab, ["peer_redis"])
+    assert lab.events == ["up peer_redis", "pin peer_redis (1,)", *["session peer_redis"] * 3]
+
+
+def test_model_that_is_loaded_is_on_the_line_of_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+    with shown_by(shown.append):
+        run_demo(monkeypatch, FakeLab(), ["plain_socket", "prefork"])
+    # Two rounds of three, then HTTP; the line is empty after each.
+    there, back = ["plain_socket", "prefork", ""], ["prefork", "plain_socket", ""]
+    assert shown == [*there, *back, *there, *there]
+
+
+def test_environment_of_a_demo_has_the_versions_of_its_generator() -> None:
+    @dataclass
+    class Described(FakeLab):
+        def describe_models(self, models: Iterable[Model], **_: Any) -> dict[str, str | None]:
+            return {model.name: "a version" for model in models}
+
+    found = make_demo({"plain_socket": (1,), "prefork": (2,)})
+    for number, row in enumerate(order_rows(found)):
+        load = replace(row.load, versions={"Locust": f"2.{number}"})
+        found.measurements.append(replace(row, load=load))
+    facts = describe(Described(), [CATALOGUE["prefork"]], found)
+    assert (facts["backend"], facts["load generator"], facts["prefork"]) == ("process", "Locust 2.0", "a version")
+    found.measurements.clear()
+    assert describe(Described(), [], found)["load generator"] is None
+
+
+def test_stored_demo_is_read_in_the_order_of_the_page(tmp_path: Path) -> None:
+    """Whatever the order in which its files are found; a model of no known family comes last."""
+    found = make_demo({"prefork": (1,), "plain_socket": (2,), "asyncio_streams": (3,)})
+    items = {item.model: item for rounds in found.rounds.values() for item in rounds}
+    found.families = {name: family for name, family in found.families.items() if name != "asyncio_streams"}
+    found.waits, found.http = dict(reversed(items.items())), dict(sorted(items.items()))
+    kept = Run.create("demo", {"plan": {"families": found.families}}, root=tmp_path)
+    keep(found, kept)
+    again = read(kept)
+    assert list(again.waits) == list(again.http) == ["prefork", "plain_socket", "asyncio_streams"]
+
+
 def test_stored_demo_has_each_load_in_its_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     found = run_demo(monkeypatch, FakeLab(), ["plain_socket", "prefork"], prefork=ModelResult(8, 1, 0, ("test_x",)))
     assert [item.answered for item in found.rounds["plain_socket"]] == [2, 3, 4]
@@ -179,3 +259,12 @@ def test_stored_demo_has_each_load_in_its_place(monkeypatch: pytest.MonkeyPatch,
     kept = Run.create("demo", {"plan": {"families": found.families}}, root=tmp_path)
     keep(found, kept)
     assert read(kept) == found
+    loads = [*(f"load-{number}" for number in (1, 2, 3)), "waits", "http"]
+    assert sorted(kept.steps()) == sorted(
+        [
+            "conformance/plain_socket",
+            "conformance/prefork",
+            "missing/prefork",
+            *(f"{each}/plain_socket" for each in loads),
+        ]
+    )
