@@ -58,6 +58,8 @@ _MEANINGS = (
     (_SWITCHED, "how many times the kernel put this thread on a core"),
 )
 _LABEL = 22
+# Milliseconds from one tick of the axis to the next.
+_STEPS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 
 
 def render(analysis: Analysis, width: int) -> str:
@@ -127,7 +129,9 @@ def _place_marks(marks: Iterable[Mark], end: int, columns: int) -> list[tuple[in
     """Return where the moments of a client go. Of several in one column, the earlier moves to the left."""
     placed: list[tuple[int, str]] = []
     column = columns
-    for mark in sorted(marks, key=lambda mark: mark.time, reverse=True):
+    # Reversed only here: of two at the same time, by a coarse clock, the first stays left of the second.
+    ordered = sorted(marks, key=lambda mark: mark.time)
+    for mark in reversed(ordered):
         column = min(column - 1, mark.time * columns // max(1, end))
         if column >= 0:
             placed.append((column, _MARKS[mark.name]))
@@ -145,7 +149,8 @@ def _name_clients(lane: Lane, cells: list[str], end: int, columns: int) -> None:
 def _draw_axis(end: int, columns: int) -> str:
     """Return ticks at whole milliseconds, as many as have room."""
     total = end / 1e6
-    step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000) if total / step * 6 <= columns)
+    # Where there is room for none, only the first tick is drawn.
+    step = next((step for step in _STEPS if total / step * 6 <= columns), int(total) + 1)
     cells = [" "] * columns
     for tick in range(0, int(total) + 1, step):
         text = f"|{tick}" + (" ms" if tick == 0 else "")

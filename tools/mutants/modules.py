@@ -211,10 +211,16 @@ GROUPS = (
     Group("published", ("lab/experiments/published.py",), ("tests/lab/experiments/test_published.py",)),
     Group(
         "xray",
-        ("lab/experiments/xray/analysis.py", "lab/experiments/xray/sentences.py"),
+        (
+            "lab/experiments/xray/analysis.py",
+            "lab/experiments/xray/sentences.py",
+            "lab/experiments/xray/recording.py",
+            "lab/report/xray_text.py",
+        ),
         (
             "tests/lab/experiments/xray/test_analysis.py",
             "tests/lab/experiments/xray/test_lanes.py",
+            "tests/lab/experiments/xray/test_recording.py",
             "tests/lab/experiments/xray/test_sentences.py",
             "tests/lab/report/test_xray_text.py",
         ),

@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from lab.experiments.xray.analysis import Analysis
+from lab.experiments.xray.analysis import Analysis, Lane, Mark, Span, State
 from lab.experiments.xray.recording import SystemCall, TracedThread
-from lab.report.xray_text import draw, make_legend, render
+from lab.experiments.xray.scenes import SCENES
+from lab.report.xray_text import _draw_axis, _wrap, describe_scene, draw, draw_lane, make_legend, render
 from tests.support.made_up_xray import (
     LOOP,
     LOOP_CLIENTS,
@@ -103,3 +104,86 @@ def test_system_calls_have_a_row_below_their_thread() -> None:
     legend = make_legend([analysis], 56).splitlines()
     assert "f   in a row of system calls: futex" in legend
     assert not [line for line in make_legend([CHAIN], 56).splitlines() if "system calls" in line]
+
+
+def test_column_shows_the_state_that_fills_most_of_it() -> None:
+    """30 ns in three columns: 4 and 6; 4, 3 and 3, of which the last is the first again; nothing, and then 1."""
+    spans = (
+        Span(0, 4, State.SLEEPING),
+        Span(4, 14, State.COMPUTING),
+        Span(14, 17, State.READING),
+        Span(17, 20, State.COMPUTING),
+        Span(29, 30, State.SENDING),
+    )
+    assert draw_lane(Lane("a", True, spans), 30, 3) == "##s"
+    # The parts of one state count together: 3 and 3 against 4.
+    parts = (Span(0, 3, State.READING), Span(3, 7, State.COMPUTING), Span(7, 10, State.READING))
+    assert draw_lane(Lane("a", True, parts), 10, 1) == "r"
+
+
+def test_moments_of_a_client_that_share_a_column_stand_beside_each_other() -> None:
+    def place(*times: int) -> str:
+        marks = [Mark(time, name) for time, name in zip(times, ("sent", "answered", "closed"), strict=True)]
+        return draw_lane(Lane("a", True, (), tuple(marks)), 100, 10)
+
+    assert place(40, 41, 49) == "  <>x     "
+    assert place(0, 50, 100) == "<    >   x"
+    # By a coarse clock.
+    assert place(40, 40, 40) == "  <>x     "
+    # There is no column before the first: the earliest is left out.
+    assert place(5, 14, 15) == ">x        "
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "columns", "axis"),
+    [
+        # A tick for each millisecond needs six columns for each.
+        (4, 24, "|0 ms |1    |2    |3"),
+        (4, 23, "|0 ms      |2"),
+        (5.2, 32, "|0 ms |1    |2    |3    |4    |5"),
+        # The last label would not fit as a whole.
+        (5.05, 31, "|0 ms |1    |2    |3    |4"),
+        (50, 30, "|0 ms |10   |20   |30   |40"),
+        (99, 30, "|0 ms |20   |40   |60   |80"),
+        (100, 12, "|0 ms |50"),
+        (500, 30, "|0 ms |100  |200  |300  |400"),
+        (1_000, 30, "|0 ms |200  |400  |600  |800"),
+        (2_500, 30, "|0 ms |500  |1000 |1500 |2000"),
+        (5_000, 30, "|0 ms |1000 |2000 |3000 |4000"),
+        (5_000, 12, "|0 ms"),
+        (10_000, 24, "|0 ms       |5000"),
+        (20_000, 60, "|0 ms |2000 |4000 |6000 |8000 |10000|12000|14000|16000|18000"),
+        # Not even the largest step gives each tick its room.
+        (60_000, 12, "|0 ms"),
+    ],
+)
+def test_axis_has_ticks_at_round_times(milliseconds: float, columns: int, axis: str) -> None:
+    assert _draw_axis(round(milliseconds * MS), columns) == axis
+
+
+def test_picture_on_a_terminal_that_is_too_narrow_is_no_error() -> None:
+    assert render(CHAIN, 10)
+
+
+def test_long_name_of_a_lane_is_cut_and_the_columns_stay_in_line() -> None:
+    short, fits, long = (Lane(letter * count, False, ()) for letter, count in (("a", 2), ("b", 23), ("c", 24)))
+    analysis = Analysis(CHAIN.recording)
+    analysis.lanes = [short, fits, long]
+    rows = draw(analysis, 60).splitlines()
+    assert rows == ["aa", "b" * 23, "c" * 22 + "…", rows[-1]]
+    # 22 and two more.
+    assert rows[-1].index("|0") == 24
+    # Shorter names take less.
+    analysis.lanes = [short]
+    assert draw(analysis, 60).splitlines()[-1].index("|0") == 4
+
+
+def test_sentence_is_wrapped_between_words() -> None:
+    assert _wrap("one two three four", 13) == ["one two three", "  four"]
+    assert _wrap("one two three four", 12) == ["one two", "  three four"]
+    assert _wrap("incomprehensible", 5) == ["incomprehensible"]
+
+
+def test_scene_is_named_by_what_its_clients_do() -> None:
+    assert describe_scene("sleep") == SCENES["sleep"].title
+    assert describe_scene("of an older version") == "of an older version"
