@@ -225,6 +225,11 @@ GROUPS = (
             "tests/lab/report/test_xray_text.py",
         ),
     ),
+    Group(
+        "xray_costs",
+        ("lab/experiments/xray/count.py", "lab/experiments/xray/strace.py"),
+        ("tests/lab/experiments/xray/test_count.py", "tests/lab/experiments/xray/test_strace.py"),
+    ),
     Group("demo", ("lab/experiments/demo.py",), ("tests/lab/experiments/test_demo.py",)),
     Group(
         "replies",

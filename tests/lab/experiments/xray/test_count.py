@@ -1,27 +1,24 @@
-"""Counting what a request costs: logs of strace, and the same numbers as `strace -c`."""
+"""Counting what a request costs: logs of strace, switches and copied bytes, without a server."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from uuid import uuid4
+from typing import NoReturn
 
 import pytest
 
 from lab.base.errors import LabError
-from lab.experiments.xray import exchanges, sampler, switches
+from lab.experiments.xray import count, exchanges, sampler, switches
 from lab.experiments.xray.count import Cost, _make_costs, count_calls, count_switches, measure
-from lab.experiments.xray.record import find_address
-from lab.experiments.xray.scenes import SCENES
-from lab.experiments.xray.strace import Call, parse_log, traced
+from lab.experiments.xray.strace import Call, Log, parse_log
 from lab.report.xray_costs import list_rows
-from lab.servers.catalogue import Catalogue
-from lab.servers.processes import Processes
-from lab.servers.runtime import runtime_directory
+from lab.servers.backend import Completed
+from lab.servers.catalogue import Listener
+from tests.support.fakes import UnusedBackend
 
-# One that blocks, one that polls, and one with many processes.
-MODELS = ("plain_socket", "selector_loop", "prefork")
 SECOND = 1_000_000_000
-PINGS = 300
 
 
 def test_log_of_strace_is_read() -> None:
@@ -38,6 +35,8 @@ def test_log_of_strace_is_read() -> None:
 8 101.500000 --- SIGTERM {si_signo=SIGTERM} ---
 8 101.600000 +++ exited with 0 +++
 7 101.700000 accept4(3,  <detached ...>
+9 101.750000 <... futex resumed> <unfinished ...>
+9 101.800000 rt_sigreturn({mask=[]})     = ?
 """
     s, ms, us = SECOND, SECOND // 1000, 1000
     assert list(parse_log(lines.splitlines())) == [
@@ -48,7 +47,10 @@ def test_log_of_strace_is_read() -> None:
         Call(7, "epoll_wait", 101 * s + 300 * ms, 101 * s + 300 * ms + 100 * us, 0),
         Call(7, "recvfrom", 101 * s + 400 * ms, 101 * s + 400 * ms + 8 * us, -1),
         Call(9, "futex", 101 * s + 300 * ms, 101 * s + 420 * ms, 0),
+        # It does not say how long it took, nor what it returned.
+        Call(9, "rt_sigreturn", 101 * s + 800 * ms, 101 * s + 800 * ms, 0),
         Call(7, "accept4", 101 * s + 700 * ms, None),
+        Call(9, "futex", 101 * s + 750 * ms, None),
     ]
 
 
@@ -134,6 +136,9 @@ def test_costs_are_medians_of_the_rounds() -> None:
 def test_switches_are_those_of_threads_that_were_there_all_the_time() -> None:
     looks = [(5, {"1": 10, "2": 7}), (9, {"1": 11, "2": 8, "9": 4}), (21, {"1": 31, "2": 8, "3": 99}), (30, {"1": 90})]
     assert count_switches(looks, 10, 20, 10) == 2.0
+    # A look at the very moment is one of before, or of after: the last before, and the first after.
+    assert count_switches(looks, 9, 21, 10) == 2.0
+    assert count_switches(looks, 5, 30, 10) == 8.0
     assert count_switches(looks, 4, 20, 10) is None
     assert count_switches(looks, 10, 40, 10) is None
 
@@ -161,60 +166,102 @@ def test_init_of_a_container_is_no_process_of_its_server(processes: Path) -> Non
         assert (find(1), find(7), find(8)) == ([7, 8], [7, 8], [8])
 
 
-# They share a lab.
-IN_ONE_WORKER = pytest.mark.xdist_group("xray-count")
+@dataclass
+class FakeLab(UnusedBackend):
+    """A server with two services over TCP, and what its clients print."""
+
+    answers: list[str] = field(default_factory=list)
+    asked: list[tuple[list[str], object]] = field(default_factory=list)
+    beside: list[tuple[str, Sequence[str]]] = field(default_factory=list)
+    looks: str = "[]"
+
+    def targets(self) -> list[Listener]:
+        return [
+            Listener("m", "command", "udp", "udp://10.0.0.1:1"),
+            Listener("other", "command", "tcp", "tcp://10.0.0.2:2"),
+            Listener("m", "command", "tcp", "tcp://10.0.0.3:3"),
+            Listener("m", "echo", "tcp", "tcp://10.0.0.4:4"),
+        ]
+
+    def run(self, arguments: Sequence[str], *, capture: bool, timeout: float) -> Completed:
+        assert (capture, timeout) == (True, 120.0)
+        *command, request = arguments
+        self.asked.append((command, json.loads(request) if request.startswith("{") else request))
+        return Completed(arguments, 0, self.answers.pop(0) if request.startswith("{") else "", "a line\nno route\n")
+
+    def run_beside(self, model: str, script: str, arguments: Sequence[str] = ()) -> str:
+        self.beside.append((model, arguments))
+        assert "read_switches" in script
+        return self.looks
 
 
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Processes]:
-    backend = Processes(f"test-{uuid4().hex[:8]}", Catalogue.load())
-    try:
-        backend.up(MODELS)
-        yield backend
-    finally:
-        backend.down()
+def make_legs(*legs: tuple[str, int, int]) -> str:
+    """Return what the clients print: legs of two exchanges, whose two clocks are a minute apart."""
+    minute = 60 * SECOND
+    return json.dumps(
+        {
+            "legs": [
+                {"name": name, "count": 2, "begin": [begin, begin + minute], "end": [end, end + minute]}
+                for name, begin, end in legs
+            ]
+        }
+    )
 
 
-def count_by_summary(lab: Processes, model: str, count: int) -> int:
-    """Return the calls of PINGs on one connection, as `strace -c` sums them up."""
-    address = find_address(lab, model, SCENES["sleep"])
-    request = {"legs": [["PING", address.host, address.port]], "count": count}
-    with traced(lab, model, ("-f", "-c", "-S", "calls", "-U", "calls,name")) as log:
-        assert lab.helpers.run(["python", "-m", exchanges.__name__, json.dumps(request)], capture=True).returncode == 0
-    (total,) = [line for line in log.lines if line.split()[-1:] == ["total"]]
-    return int(total.split()[0])
+@contextmanager
+def trace(backend: object, model: str) -> Iterator[Log]:
+    """Trace two calls of the echo, and one of the PING: by strace's clock, that of the day."""
+    yield Log(['1 5.000000 sendto(3, ""..., 7, 0) = 7 <0.1>', *['1 25.000000 write(3, ""..., 64) = 64 <0.1>'] * 4])
 
 
-@IN_ONE_WORKER
-@pytest.mark.parametrize("model", MODELS)
-def test_counts_equal_those_of_strace_c_and_repeat(lab: Processes, model: str) -> None:
-    folder = str(runtime_directory(lab.project) / "xray")
-    first, second = ({cost.exchange: cost for cost in measure(lab, model, folder, rounds=1)[0]} for _ in range(2))
-    assert list(first) == ["PING", "echo 1 KiB", "echo 64 KiB"]
-    # How many pieces 64 KiB arrive in depends on who gets a core when; their bytes do not.
-    for exchange in ("PING", "echo 1 KiB"):
-        assert first[exchange].all_calls
-        assert second[exchange].all_calls == pytest.approx(first[exchange].all_calls, rel=0.01)
-    assert first["PING"].copied == 13
-    assert first["echo 1 KiB"].copied == 2048
-    assert first["echo 64 KiB"].copied == 2 * 65_536
-    # The difference of two lengths is without what a connection costs.
-    calls = [count_by_summary(lab, model, count) for count in (PINGS, 2 * PINGS)]
-    assert first["PING"].all_calls == pytest.approx((calls[1] - calls[0]) / PINGS, rel=0.01)
+def test_model_is_measured_twice_and_traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Context switches are counted in a run without strace, which adds some."""
+    monkeypatch.setattr(count, "traced", trace)
+    legs = make_legs(("PING", 4 * SECOND, 6 * SECOND), ("echo 1 KiB", 24 * SECOND, 26 * SECOND))
+    looks = [[(second + 60) * SECOND, {"1": switches}] for second, switches in ((4, 10), (6, 16), (24, 20), (26, 22))]
+    lab = FakeLab(answers=[legs, legs], looks=json.dumps(looks))
+    costs, missing = measure(lab, "m", "/folder", count=9, rounds=2)
+    ping, small, large = costs
+    # 6 switches and one call in two exchanges; 2 and four.
+    assert ping == Cost("m", "PING", {"sendto": 0.5}, 3.0, 3.5)
+    assert small == Cost("m", "echo 1 KiB", {"write": 2.0}, 1.0, 128.0)
+    assert large == Cost("m", "echo 64 KiB", None, None, None)
+    assert missing == {}
+    (remove, cleaning), (command, quiet), (again, loud) = lab.asked
+    assert (remove, command, again) == (["python", "-c"], *[["python", "-m", exchanges.__name__]] * 2)
+    # Of an earlier run: the switches would not be read at all.
+    assert "'/folder/counted'" in str(cleaning)
+    places = [["PING", "10.0.0.3", 3], ["echo 1 KiB", "10.0.0.4", 4], ["echo 64 KiB", "10.0.0.4", 4]]
+    assert quiet == {"legs": places * 2, "count": 9, "done": "/folder/counted"}
+    assert loud == {"legs": places * 2, "count": 9}
+    assert lab.beside == [("m", ["/folder/counted"])]
 
 
-@IN_ONE_WORKER
-def test_missing_strace_is_said_and_the_rest_counted(lab: Processes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lab.experiments.xray.strace.shutil.which", lambda name: None)
-    costs, missing = measure(lab, "plain_socket", str(runtime_directory(lab.project) / "xray"), count=5, rounds=1)
-    assert missing == {"plain_socket": "system calls: strace is not installed: apt-get install strace"}
-    assert all(cost.calls is None and cost.switches is not None for cost in costs)
-    assert [row[2:4] for row in list_rows(costs)] == [["–", "–"]] * 3  # noqa: RUF001
+def test_two_hundred_exchanges_are_made_three_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(count, "traced", trace)
+    lab = FakeLab(answers=[make_legs()] * 2)
+    measure(lab, "m", "/folder")
+    asked = lab.asked[1][1]
+    assert isinstance(asked, dict)
+    assert (asked["count"], len(asked["legs"])) == (200, 9)
 
 
-@IN_ONE_WORKER
-def test_process_that_may_not_be_traced_is_said(lab: Processes) -> None:
-    """As one of another user: here a process that is traced already."""
-    refused = pytest.raises(LabError, match="Operation not permitted")
-    with traced(lab, "plain_socket"), refused, traced(lab, "plain_socket"):
-        pass
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [("", "no route"), ("no JSON", "no route"), ('{"error": "Connection refused"}', "Connection refused")],
+)
+def test_exchange_that_fails_is_an_error(answer: str, said: str) -> None:
+    with pytest.raises(LabError, match=f"^the exchanges failed: {said}$"):
+        measure(FakeLab(answers=[answer]), "m", "/folder")
+
+
+def test_system_calls_that_cannot_be_counted_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(backend: object, model: str) -> NoReturn:
+        raise LabError("no strace")
+
+    monkeypatch.setattr(count, "traced", refuse)
+    looks = [[64 * SECOND, {"1": 10}], [66 * SECOND, {"1": 16}]]
+    lab = FakeLab(answers=[make_legs(("PING", 4 * SECOND, 6 * SECOND))], looks=json.dumps(looks))
+    costs, missing = measure(lab, "m", "/folder", rounds=1)
+    assert missing == {"m": "system calls: no strace"}
+    assert costs[0] == Cost("m", "PING", None, 3.0, None)
