@@ -40,6 +40,12 @@ def parse_share(text: str) -> float:
     return float(Decimal(match[1]) / (100 if match[2] else 1))
 
 
+def show_share(share: float) -> str:
+    """Return a ratio as a percentage of two digits, so that a small one is not shown as 0: 42%, 6.5%, 0.0017%."""
+    value = 100 * share
+    return f"{value:.0f}%" if value >= 10 else f"{value:.2g}%"
+
+
 def show_duration(seconds: float) -> str:
     """Return a duration as a user types it, in the largest unit that gives a whole number: 90s, 500ms, 1h."""
     units = (unit for unit in ("h", "m", "s", "ms", "us") if round(seconds * 1e6) % TIME_UNITS[unit] == 0)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from lab.base.units import show_share
 from lab.experiments.bench.findings import Findings, Row, choose_costs
 from lab.experiments.bench.plan import CLOSED
 from lab.metrics.estimates import Estimate
@@ -111,17 +112,12 @@ def _is_expensive(model: str, costs: Mapping[str, Estimate]) -> bool:
 
 def _explain_worst(row: Row, rates: Mapping[str, Estimate], costs: Mapping[str, Estimate]) -> str:
     if row.failed:
-        return f"{row.failed_ratio:.2%} of its requests failed: {row.failed.most_common(1)[0][0]}"
+        return f"{show_share(row.failed_ratio)} of its requests failed: {row.failed.most_common(1)[0][0]}"
     parts = []
     if _is_far_behind(row.model, rates):
         share = rates[row.model].middle / max(found.middle for found in rates.values())
-        parts.append(f"{_show_share(share)} of the best rate")
+        parts.append(f"{show_share(share)} of the best rate")
     if _is_expensive(row.model, costs):
         times = costs[row.model].middle / min(found.middle for found in costs.values())
         parts.append(f"{times:.1f} times the least CPU per request")
     return ", ".join(parts) + (f" ({row.summary})" if row.summary else "")
-
-
-def _show_share(share: float) -> str:
-    """Format a share with two digits: 42%, 0.65%."""
-    return f"{100 * share:.2g}%"

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lab.base.units import UNKNOWN, show_bytes, show_count, show_us
+from lab.base.units import UNKNOWN, show_bytes, show_count, show_share, show_us
 from lab.experiments.bench.findings import FIGURES, CrossCheck, Findings, Row, choose_costs
 from lab.experiments.bench.plan import CLOSED, FIXED, WORKLOADS, Plan
 from lab.experiments.bench.sweep import STOP_RULE
@@ -74,7 +74,7 @@ def _make_line(findings: Findings, row: Row, cost: Row | None, rank: tuple[int, 
     verdict = verdict or "not measured"
     reason = row.reason
     if row.failed:
-        verdict = f"{row.failed_ratio:.2%} FAILED, {verdict}"
+        verdict = f"{show_share(row.failed_ratio)} FAILED, {verdict}"
         reason += "; failures: " + "; ".join(f"{count} × {why}" for why, count in row.failed.items())  # noqa: RUF001
     if row.failures and row.found:
         reason += f"; {len(row.failures)} of {len(row.keys)} could not be measured: {row.failures[0]}"
@@ -134,7 +134,7 @@ def _recommend(
 ) -> Iterator[Advice]:
     """Yield which models to use for a workload, and which to avoid, with the reason."""
     rates = {row.model: found for row in rows if (found := row.read("rate"))}
-    best = max((found.middle for found in rates.values()), default=0.0)
+    best = max(found.middle for found in rates.values())
     # A lower bound far below the best rate is no reason to recommend a model.
     failing = [row.model for row in rows if row.failed]
     both = [
@@ -149,11 +149,11 @@ def _recommend(
     for row in rows:
         rate = rates.get(row.model)
         if row.failed:
-            yield Advice("avoid", f"Avoid: {row.model} ({row.failed_ratio:.2%} of its replies failed).")
+            yield Advice("avoid", f"Avoid: {row.model} ({show_share(row.failed_ratio)} of its replies failed).")
         elif rate and row.model not in first and rate.high < best * FAR_BELOW:
             theory = expect(findings, row)
             why = theory.upper_bound.reason if theory else row.reason
-            yield Advice("avoid", f"Avoid: {row.model} ({rate.middle / best:.0%} of the best rate: {why}).")
+            yield Advice("avoid", f"Avoid: {row.model} ({show_share(rate.middle / best)} of the best rate: {why}).")
 
 
 def make_deviations(lines: Sequence[Line]) -> Iterator[str]:

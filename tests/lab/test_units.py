@@ -10,6 +10,7 @@ from lab.base.units import (
     show_count,
     show_duration,
     show_number,
+    show_share,
     show_time,
     show_us,
 )
@@ -61,6 +62,24 @@ def test_share_is_a_percentage_or_a_ratio(text: str, share: float) -> None:
 def test_invalid_share_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not a share such as 10%"):
         parse_share(text)
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [
+        (0.0, "0%"),
+        (1.7e-5, "0.0017%"),
+        (0.00654, "0.65%"),
+        (0.0234, "2.3%"),
+        (0.0996, "10%"),
+        (0.1, "10%"),
+        (0.424, "42%"),
+        (0.996, "100%"),
+        (1.0, "100%"),
+    ],
+)
+def test_share_has_two_digits_however_small(share: float, text: str) -> None:
+    assert show_share(share) == text
 
 
 @pytest.mark.parametrize(

@@ -201,6 +201,17 @@ GROUPS = (
         ("lab/report/bench_answer.py",),
         ("tests/lab/report/test_bench_answer.py",),
     ),
+    Group(
+        "bench_report",
+        ("lab/report/bench_text.py", "lab/report/bench_charts.py", "lab/report/compare_page.py"),
+        (
+            "tests/lab/report/test_bench_answer.py",
+            "tests/lab/report/test_bench_text.py",
+            "tests/lab/report/test_chart_data.py",
+            "tests/lab/report/test_other_pages.py",
+            "tests/lab/experiments/bench/test_findings.py",
+        ),
+    ),
     Group("generator", ("lab/load/generator.py",), ("tests/lab/load/test_generator.py",)),
     Group("units", ("lab/base/units.py",), ("tests/lab/test_units.py", "tests/lab/report/charts/test_scale.py")),
     Group(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lab.base.messages import build
-from lab.base.units import show_time
+from lab.base.units import show_share, show_time
 from lab.experiments.bench.findings import Findings, Row
 from lab.experiments.bench.plan import WORKLOADS, Phase, Step
 from lab.experiments.theory import Server, UpperBound, describe_rate, find_upper_bound
@@ -123,5 +123,5 @@ def _explain(findings: Findings, row: Row, upper_bound: UpperBound, cpu: float |
     # A lower bound does not show what the server could have done.
     if row.is_lower_bound or rate.high >= upper_bound.rate * _FAR_BELOW:
         return ""
-    by = f"{rate.middle / upper_bound.rate:.0%} of what theory allows"
+    by = f"{show_share(rate.middle / upper_bound.rate)} of what theory allows"
     return f"{by}: {changed or row.reason}"

@@ -19,7 +19,7 @@ def test_verdict_is_a_mark_and_a_word() -> None:
     assert [mark(bound) for bound in (Limit.SERVER, Limit.MACHINE, Limit.WAITING, Limit.WRONG)] == ["●", "◐", "○", "▲"]
     assert mark_bounds("server-bound") == "● server"
     assert mark_bounds("machine-bound (2 of 3), waiting (1 of 3)") == "◐○ machine"
-    assert mark_bounds("0.10% FAILED, server-bound") == "▲● 0.10% FAILED"
+    assert mark_bounds("0.1% FAILED, server-bound") == "▲● 0.1% FAILED"
     assert mark_bounds("not measured") == "not measured"
 
 
