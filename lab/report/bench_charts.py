@@ -67,12 +67,10 @@ def _make_rows(
     findings: Findings, rows: Sequence[Row], answer: Answer, figure: str, show: Callable[[float], str]
 ) -> tuple[Interval, ...]:
     noise = findings.noise(figure) or 0.0
-    of = {row.model: row for row in rows if row.found}
+    found = {row.model: estimate for row in rows if row.found and (estimate := row.read(figure))}
     made = []
-    for model, (best, worst) in findings.rank(list(of.values()), figure).items():
-        known = of[model].read(figure)
-        if known is None:
-            continue
+    for model, (best, worst) in findings.rank(rows, figure).items():
+        known = found[model]
         wide = known.widen(noise)
         place = f"rank {best}" if best == worst else f"ties for ranks {best} to {worst}"
         text = show_estimate(known, show)

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from lab.base.units import show_count, show_number, show_time, show_us
 from lab.load.measurement import Measurement
-from lab.metrics.estimates import Estimate, show_estimate
+from lab.metrics.estimates import Estimate, estimate, show_estimate
 from lab.metrics.server_use import SERIES
 from lab.report.charts.chart import Chart
 from lab.report.charts.intervals import Interval, draw_intervals
@@ -34,11 +34,13 @@ class Comparison:
 
     @classmethod
     def of(cls, measurements: Sequence[Measurement]) -> "Comparison":
-        """Compare single measurements, whose figures have no intervals."""
+        """Compare single measurements, whose figures have no intervals; a rate may be a lower bound."""
+        costs = {item.model: estimate([item.server.cpu_us]) for item in measurements}
+        rates = {item.model: estimate([item.rate], is_lower_bound=item.verdict.is_lower_bound) for item in measurements}
         return cls(
             measurements,
-            {item.model: Estimate(x, x, x, 1) for item in measurements if (x := item.server.cpu_us) is not None},
-            {item.model: Estimate(item.rate, item.rate, item.rate, 1) for item in measurements},
+            {model: found for model, found in costs.items() if found},
+            {model: found for model, found in rates.items() if found},
         )
 
     @cached_property

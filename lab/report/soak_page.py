@@ -86,7 +86,6 @@ def draw_memory(findings: Sequence[SoakResult]) -> Iterator[Chart]:
                 for item in found.readings
             ],
             _TONES[find_trend(found)],
-            has_dots=False,
         )
         for found in findings
     ]
@@ -96,13 +95,15 @@ def draw_memory(findings: Sequence[SoakResult]) -> Iterator[Chart]:
 def draw_counts(findings: Sequence[SoakResult]) -> Iterator[Chart]:
     """Yield the counts that changed after the warm-up in any model."""
     for name in COUNTS:
-        late = {found.model: {getattr(item, name) for item in after_warm_up(found.readings)} for found in findings}
+        # A reading that is not known is no change.
+        late = {
+            found.model: {getattr(item, name) for item in after_warm_up(found.readings)} - {None} for found in findings
+        }
         lines = [
             Line(
                 found.model,
                 [(item.seconds / 60, getattr(item, name)) for item in found.readings],
                 _TONES[found.growth[name]],
-                has_dots=False,
             )
             for found in findings
         ]
@@ -118,7 +119,7 @@ def _draw_course(
         return
     minutes = [at for line in lines for at, _ in line.points]
     across = make_axis("minutes", minutes, lambda value: f"{value:.3g}", is_log=False)
-    begin = min((after_warm_up(found.readings)[0].seconds / 60 for found in findings), default=0.0)
+    begin = min(after_warm_up(found.readings)[0].seconds / 60 for found in findings)
     tipped = [
         Line(
             line.name,
@@ -148,10 +149,11 @@ def _make_row(found: SoakResult) -> Mapping[str, Cell]:
         "model": Cell(found.model, found.model),
         "memory, MB/h": Cell(memory, UNKNOWN if memory is None else f"{memory:+.2f}"),
         **{
-            name: Cell.of(getattr(late[-1], name), show_number)
-            if getattr(late[0], name) == getattr(late[-1], name)
-            else Cell(getattr(late[-1], name), f"{getattr(late[0], name)} → {getattr(late[-1], name)}")
+            name: Cell.of(last, show_number)
+            if first == last
+            else Cell(last, f"{show_number(first)} → {show_number(last)}")
             for name in COUNTS
+            for first, last in [(getattr(late[0], name), getattr(late[-1], name))]
         },
         "requests": Cell(found.visits.requests, f"{found.visits.requests:,}"),
         "verdict": Cell(

@@ -212,6 +212,15 @@ GROUPS = (
             "tests/lab/experiments/bench/test_findings.py",
         ),
     ),
+    Group(
+        "load_report",
+        ("lab/report/measurement_charts.py", "lab/report/soak_page.py"),
+        (
+            "tests/lab/report/test_chart_data.py",
+            "tests/lab/report/test_demo_page.py",
+            "tests/lab/report/test_other_pages.py",
+        ),
+    ),
     Group("generator", ("lab/load/generator.py",), ("tests/lab/load/test_generator.py",)),
     Group("units", ("lab/base/units.py",), ("tests/lab/test_units.py", "tests/lab/report/charts/test_scale.py")),
     Group(

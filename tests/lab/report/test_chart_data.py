@@ -1,18 +1,22 @@
 """What charts are drawn of: each figure in its place, with its unit. `tests/lab/report/charts` tests the drawing."""
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from markupsafe import Markup
 
-from lab.base.units import show_time, show_us
+from lab.base.units import show_count, show_time, show_us
+from lab.experiments.bench.baseline import Baseline
 from lab.experiments.bench.findings import Findings, RowKey, read_findings
 from lab.experiments.bench.plan import Plan
 from lab.experiments.soak import MEGABYTE
 from lab.load.measurement import Measurement
 from lab.metrics.estimates import Change, Estimate
+from lab.metrics.trend import Slope
 from lab.metrics.verdict import Limit, Verdict
 from lab.report import bench_charts, compare_page, faults_page, measurement_charts, soak_page
 from lab.report.bench_answer import Answer
@@ -141,8 +145,91 @@ def test_details_of_a_bench(drawn: Drawn, make_findings: Callable[..., Findings]
         ("prefork", 40.0, 600.0),
         ("thread_pool", 100.0, 1800.0),
     ]
+    # A tick at each level of the sweep; a rate from 0 on, and a p99 on a logarithmic axis though it is the same twice.
+    for options, unit, is_log in (
+        (drawn.options["session-saturation-rate"], "requests/s", False),
+        (drawn.options["session-saturation-p99"], "p99", True),
+    ):
+        across, up = options["across"], options["up"]
+        assert (across.title, across.low, across.high, across.ticks, across.is_log) == (
+            "connections",
+            4,
+            16,
+            (4, 16),
+            True,
+        )
+        assert across.label(16) == "16"
+        assert (up.title, up.is_log) == (f"{unit}; a ring marks the knee", is_log)
+    assert drawn.options["session-memory"]["across"].ticks == (4, 16)
+    assert drawn.options["session-memory"]["up"].title == "memory in MiB"
     axes = drawn.options["session-cost"]
     assert (axes["across"].title, axes["up"].title) == ("CPU µs per request", "p99, at 70% of each model's knee")
+
+
+def test_rate_is_on_an_axis_from_zero_however_much_it_rises(drawn: Drawn, tmp_path: Path) -> None:
+    """From 100 to 10,000 requests/s; the model with one level has no memory of a connection."""
+    run = make_bench_run(tmp_path, {}, PLAN)
+    for model, levels in {"prefork": (4, 16, 64), "thread_pool": (4,)}.items():
+        for users in levels:
+            level = vary(MEASUREMENT, model=model, users=users, answered=100 if users == 4 else 10_000)
+            run.keep(f"sweep/session/{model}/{users}", {"measurement": level.as_json()})
+    bench_charts.draw_details(read_findings(run), "session", ANSWER)
+    assert not drawn.options["session-saturation-rate"]["up"].is_log
+    assert [line.points for line in drawn.data["session-saturation-rate"]] == [
+        [(4, 100.0), (16, 10_000.0), (64, 10_000.0)],
+        [(4, 100.0)],
+    ]
+    assert drawn.options["session-saturation-rate"]["across"].high == 64
+    prefork, thread_pool = drawn.data["session-memory"]
+    assert (prefork.tip, thread_pool.tip) == (
+        "prefork: 15.0 MiB at 4, 15.0 MiB at 16, 15.0 MiB at 64; 0 KiB per connection",
+        "thread_pool: 15.0 MiB at 4",
+    )
+
+
+def test_sweep_of_one_level_is_not_drawn(drawn: Drawn, tmp_path: Path) -> None:
+    run = make_bench_run(tmp_path, {}, PLAN)
+    run.keep("sweep/session/prefork/4", {"measurement": vary(MEASUREMENT, model="prefork", users=4).as_json()})
+    bench_charts.draw_details(read_findings(run), "session", ANSWER)
+    assert drawn.data == {}
+
+
+def test_figures_without_a_control_have_no_noise(drawn: Drawn, tmp_path: Path) -> None:
+    """At the fixed rate prefork costs 40 µs, and at full speed, where thread_pool alone was measured, 70."""
+    run = make_bench_run(tmp_path, {}, replace(PLAN, control=None))
+    for model, mode, rate, cost in (
+        ("prefork", "closed", 900, 60.0),
+        ("thread_pool", "closed", 800, None),
+        ("prefork", "fixed", 100, 40.0),
+        ("thread_pool", "fixed", 110, None),
+        ("selector_loop", "fixed", 120, 50.0),
+    ):
+        found = vary(MEASUREMENT, model=model, answered=rate, server_cpu_us=cost)
+        run.keep(f"round-1/session/{model}/{mode}", {"measurement": found.as_json()})
+    bench_charts.draw_answer(read_findings(run), "session", ANSWER)
+    assert [(row.name, row.low, row.middle, row.high, row.text, row.note) for row in drawn.data["session-cpu"]] == [
+        ("prefork", 40.0, 40.0, 40.0, "40.0", "rank 1, 40.0"),
+        ("selector_loop", 50.0, 50.0, 50.0, "50.0", "rank 2, 50.0"),
+    ]
+    assert drawn.titles["session-cpu"] == "CPU per request at 12.0k requests/s: less is better"
+    assert drawn.titles["session-rate"] == "Requests/s: more is better"
+    assert [(row.name, row.low) for row in drawn.data["session-rate"]] == [("prefork", 900.0), ("thread_pool", 800.0)]
+
+
+def test_interval_that_noise_widens_ends_at_zero(drawn: Drawn, make_findings: Callable[..., Findings]) -> None:
+    findings = make_findings()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Findings, "noise", lambda self, figure: 1.5)
+        bench_charts.draw_answer(findings, "session", ANSWER)
+    cheap, dear = drawn.data["session-cpu"]
+    # 40 and 100, 150 % to both sides.
+    assert [(row.low, row.high) for row in (cheap, dear)] == [(0.0, about(100)), (0.0, about(250))]
+    assert cheap.note == "ties for ranks 1 to 2, 40.0 [40.0 40.0]"
+
+
+def test_charts_of_full_speed_say_so(drawn: Drawn, make_findings: Callable[..., Findings]) -> None:
+    bench_charts.draw_answer(make_findings(), "session", ANSWER)
+    assert drawn.titles["session-cpu"] == "CPU per request: less is better"
 
 
 def test_changes_between_two_benches(drawn: Drawn, make_findings: Callable[..., Findings]) -> None:
@@ -160,11 +247,110 @@ def test_changes_between_two_benches(drawn: Drawn, make_findings: Callable[..., 
     assert (cheaper.middle, cheaper.tone) == (about(-100 / 3), Tone.BLUE)
 
 
+def change(model: str, before: float, after: float, *, is_beyond_noise: bool = True) -> compare_page.Changed:
+    one, other = (Estimate(middle, middle, middle, 3) for middle in (before, after))
+    found = Change(one, other, after / before, is_beyond_noise)
+    return compare_page.Changed(RowKey("ping", model, "closed"), found, is_worse=after > before)
+
+
+def test_changes_are_listed_from_the_largest_to_the_smallest(drawn: Drawn) -> None:
+    found = [change("a", 10, 8), change("b", 10, 13), change("c", 10, 10, is_beyond_noise=False)]
+    compare_page._draw("cpu", "CPU", found, 0.05)
+    assert [(row.name, row.text, row.tone, row.group) for row in drawn.data["cpu"]] == [
+        ("b", "+30%", Tone.ORANGE, "ping, closed"),
+        ("c", "+0%", Tone.GREY, "ping, closed"),
+        ("a", "-20%", Tone.BLUE, "ping, closed"),
+    ]
+    assert (drawn.options["cpu"]["axis"], drawn.options["cpu"]["band"]) == ("change in %", (-5.0, 5.0))
+    assert [drawn.options["cpu"]["show"](value) for value in (0.0, 12.5, -3.0)] == ["0", "+12.5", "-3"]
+
+
+def test_of_more_than_a_hundred_rows_only_changes_are_drawn(drawn: Drawn) -> None:
+    rows = [change(f"m{number}", 10, 12, is_beyond_noise=number < 7) for number in range(101)]
+    compare_page._draw("few", "", rows[:100], 0.0)
+    compare_page._draw("many", "", rows, 0.0)
+    assert (len(drawn.data["few"]), len(drawn.data["many"])) == (100, 7)
+    assert {row.note for row in drawn.data["many"]} == {"beyond the noise"}
+
+
+def test_noise_of_a_comparison_is_that_of_the_noisier_run(drawn: Drawn, make_findings: Callable[..., Findings]) -> None:
+    """thread_pool costs 100 and 100 in both, and prefork 40 and 46: 15 % more, within a noise of 20 %."""
+    before, after = make_findings(40.0, "before"), make_findings(46.0, "after")
+    for noises, is_grey in (((0.2, 0.01), True), ((0.01, 0.2), True), ((0.01, 0.02), False)):
+        drawn.data.clear()
+        with pytest.MonkeyPatch.context() as patch:
+            levels = {id(before): noises[0], id(after): noises[1]}
+            patch.setattr(Findings, "noise", lambda self, figure, levels=levels: levels.get(id(self)))
+            compare_page.draw_changes(before, after)
+        row = next(row for row in drawn.data["cpu"] if row.name == "prefork")
+        assert (row.tone is Tone.GREY) is is_grey
+        assert drawn.options["cpu"]["band"] == (about(-100 * max(noises)), about(100 * max(noises)))
+
+
+def test_figure_that_one_run_lacks_is_not_compared(drawn: Drawn, make_findings: Callable[..., Findings]) -> None:
+    before, after = make_findings(40.0, "before"), make_findings(40.0, "after")
+    rows = {key: replace(row, found={}) if key.model == "thread_pool" else row for key, row in after.rows.items()}
+    compare_page.draw_changes(before, replace(after, rows=rows))
+    assert {row.name for row in drawn.data["cpu"]} == {"prefork"}
+
+
+def test_baseline_shows_models_that_became_dearer_than_the_reference(
+    drawn: Drawn, make_findings: Callable[..., Findings]
+) -> None:
+    """Relative to prefork, thread_pool cost 100 / 40 = 2.5, and costs 100 / 50 = 2 now, or 100 / 25 = 4."""
+    for cost, text, tone in ((50.0, "-20%", Tone.BLUE), (25.0, "+60%", Tone.ORANGE)):
+        was = Baseline.of(make_findings(40.0, f"was-{cost}"))
+        drawn.data.clear()
+        compare_page.draw_baseline(was, make_findings(cost, f"now-{cost}"))
+        rows = [row for row in drawn.data["cpu"] if row.name == "thread_pool"]
+        assert rows
+        assert {(row.text, row.tone) for row in rows} == {(text, tone)}
+    noisy = make_findings(50.0, "noisy")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Findings, "noise", lambda self, figure: 0.3)
+        compare_page.draw_baseline(was, noisy)
+        assert {row.tone for row in drawn.data["cpu"]} == {Tone.GREY}
+        patch.setattr(Findings, "noise", lambda self, figure: None)
+        compare_page.draw_baseline(was, noisy)
+        assert drawn.options["cpu"]["band"] == (0.0, 0.0)
+
+
+def test_page_of_a_comparison_has_its_result_first() -> None:
+    sentences = ["prefork: CPU +12%", "1 figure changed"]
+    chart = Chart("cpu", "CPU per request", "", 1, Margins(0, 0, 0, 0), Markup())
+    text = compare_page.render("one", "two", [chart], sentences, {"system": "Linux 6"})
+    assert "<h1>What changed from one to two?</h1>" in text
+    assert "<b>1 figure changed</b>" in text
+    assert "<li>prefork: CPU +12%</li>" in text
+    assert "CPU per request" in text
+    assert "Linux 6" in text
+
+
 def test_interval_of_a_change_is_between_the_furthest_ends() -> None:
     change = Change(Estimate(10.0, 8.0, 16.0, 3), Estimate(20.0, 16.0, 24.0, 3), 2.0, is_beyond_noise=True)
     (row,) = compare_page._make_rows([compare_page.Changed(RowKey("ping", "a", "closed"), change, is_worse=True)])
     # From 16 / 16 to 24 / 8, in per cent more.
     assert (row.low, row.middle, row.high) == (0.0, 100.0, 200.0)
+    # From 9 / 16 to 13 / 8: neither of the two is at an end of its axis.
+    change = Change(Estimate(10.0, 8.0, 16.0, 3), Estimate(11.0, 9.0, 13.0, 3), 1.1, is_beyond_noise=False)
+    (row,) = compare_page._make_rows([compare_page.Changed(RowKey("ping", "a", "closed"), change, is_worse=True)])
+    assert (row.low, row.middle, row.high) == (about(-43.75), about(10.0), about(62.5))
+
+
+def test_change_from_a_lower_bound_or_to_one_has_an_open_interval() -> None:
+    def read(before: Estimate, after: Estimate) -> tuple[float, float]:
+        found = Change(before, after, after.middle / before.middle, is_beyond_noise=False)
+        (row,) = compare_page._make_rows([compare_page.Changed(RowKey("ping", "a", "closed"), found, is_worse=False)])
+        return row.low, row.high
+
+    known, bound = Estimate(10.0, 8.0, 12.5, 3), Estimate(20.0, 15.0, math.inf, 3)
+    # From 8 / 20, as nothing is known of how much the first may be, to 12.5 / 15.
+    assert read(bound, known) == (about(-50.0), about(-100 / 6))
+    assert read(known, bound) == (about(20.0), math.inf)
+    # Up to 12.5 / 0.5.
+    assert read(replace(known, low=0.5), known)[1] == about(2400.0)
+    # What was 0 at its lowest may be any multiple.
+    assert read(replace(known, low=0.0), known) == (about(-36.0), 0.0)
 
 
 def make_load(model: str, **changes: object) -> Measurement:
@@ -195,6 +381,76 @@ def test_charts_of_a_load(drawn: Drawn) -> None:
     assert drawn.data["memory"][0].points == [(1.0, 1.0), (2.0, 2.0), (4.0, 3.0)]
 
 
+def test_axes_over_time_start_at_zero_but_that_of_memory(drawn: Drawn) -> None:
+    """From 1 to 100 s, at 0.1 and then 4 cores, with 1 and then 100 MiB: an axis that may be logarithmic is."""
+    series = ((1.0, 10.0, 2**20, 1, 1, 9), (10.0, 10.9, 2**20, 1, 1, 9), (100.0, 370.9, 100 * 2**20, 1, 1, 9))
+    measured = vary(MEASUREMENT, model="prefork", series=series)
+    list(measurement_charts.Comparison.of([measured]).draw_course())
+    cores, memory = drawn.options["cores"], drawn.options["memory"]
+    assert (cores["across"].title, cores["across"].low, cores["across"].is_log) == ("seconds", 0.0, False)
+    assert (cores["up"].title, cores["up"].low, cores["up"].is_log) == ("cores", 0.0, False)
+    assert (memory["up"].title, memory["up"].is_log) == ("memory in MiB", True)
+    assert [line.tip for name in ("cores", "memory") for line in drawn.data[name]] == [
+        "prefork: 0.10 to 4.00",
+        "prefork: 1 to 100",
+    ]
+    assert not drawn.data["cores"][0].has_dots
+
+
+def test_course_leaves_out_unknown_readings_and_models_with_one(drawn: Drawn) -> None:
+    # The second has no CPU time, the third no time; the fourth is of the same moment as the one before.
+    series = ((1.0, 1.0, 2**20), (2.0, None, 2**21), (None, 3.0, None), (4.0, 4.0, None), (4.0, 4.5, 2**22))
+    course = tuple((*row, 1, 1, 9) for row in series)
+    found = [vary(MEASUREMENT, model="prefork", series=course), vary(MEASUREMENT, model="once", series=course[:1])]
+    list(measurement_charts.Comparison.of(found).draw_course())
+    assert [(line.name, line.points) for line in drawn.data["memory"]] == [
+        ("prefork", [(1.0, 1.0), (2.0, 2.0), (4.0, 4.0)])
+    ]
+    # 3 s of CPU in 3 s: one point makes no line.
+    assert "cores" not in drawn.data
+
+
+def test_figures_of_single_measurements(drawn: Drawn) -> None:
+    costs: dict[str, float | None] = {"prefork": 40.0, "thread_pool": 130.0, "echo": None}
+    found = [
+        vary(MEASUREMENT, model=name, family=f"of {name}", answered=1000 * number, server_cpu_us=cost)
+        for number, (name, cost) in enumerate(costs.items(), 1)
+    ]
+    found[1] = replace(found[1], verdict=Verdict(Limit.GENERATOR, "it was"))
+    compared = measurement_charts.Comparison.of(found)
+    assert compared.costs == {"prefork": Estimate(40, 40, 40, 1), "thread_pool": Estimate(130, 130, 130, 1)}
+    list(compared.draw_figures())
+    assert [(row.name, row.middle, row.text, row.note, row.tone, row.group) for row in drawn.data["cpu"]] == [
+        ("prefork", 40.0, "40.0", "40.0, server-bound", Tone.BLUE, "of prefork"),
+        ("thread_pool", 130.0, "130", "130, generator-bound", Tone.ORANGE, "of thread_pool"),
+    ]
+    # The generator was the limit of the second: the server could have done more.
+    assert [(row.name, row.middle, row.low, row.high, row.text) for row in drawn.data["rate"]] == [
+        ("prefork", 1000.0, 1000.0, 1000.0, "1.00k"),
+        ("thread_pool", 2000.0, 2000.0, math.inf, "≥ 2.00k"),
+        ("echo", 3000.0, 3000.0, 3000.0, "3.00k"),
+    ]
+    assert (drawn.options["cpu"]["axis"], drawn.options["rate"]["axis"]) == ("CPU µs per request", "requests/s")
+    assert (drawn.options["cpu"]["show"], drawn.options["rate"]["show"]) == (show_us, show_count)
+
+
+def test_figures_of_repeated_measurements_have_their_interval_in_the_tooltip(drawn: Drawn) -> None:
+    costs = {MEASUREMENT.model: Estimate(40.0, 35.0, 45.0, 3)}
+    list(measurement_charts.Comparison([MEASUREMENT], costs, {}).draw_figures())
+    (row,) = drawn.data["cpu"]
+    assert (row.low, row.middle, row.high) == (35.0, 40.0, 45.0)
+    assert (row.text, row.note) == ("40.0", "40.0 [35.0 45.0], server-bound")
+    assert "rate" not in drawn.data
+
+
+def test_costs_of_two_rounds_or_more_differ_if_their_intervals_do() -> None:
+    """24 instead of 20: of single windows, this would be no difference."""
+    found = [vary(MEASUREMENT, model=name) for name in ("prefork", "thread_pool")]
+    for repeats, tone in ((1, Tone.BLUE), (2, Tone.ORANGE), (3, Tone.ORANGE)):
+        costs = {item.model: Estimate(x, x, x, repeats) for item, x in zip(found, (20.0, 24.0), strict=True)}
+        assert measurement_charts.Comparison(found, costs, {}).tones["thread_pool"] is tone
+
+
 def test_picture_of_a_fault_under_load(drawn: Drawn, tmp_path: Path) -> None:
     (each,) = make_outcome(tmp_path).seen
     faults_page.draw_probe(each, "probe-1")
@@ -223,3 +479,53 @@ def test_charts_of_a_soak_are_in_minutes_and_megabytes(drawn: Drawn) -> None:
     assert [descriptors.points[number] for number in (0, 6, 12)] == [(0.0, 26), (1.0, 26), (2.0, 27)]
     # A third of thirty readings.
     assert drawn.options["memory"]["events"].shades == [(0.0, about(100 / 60), "warm-up")]
+    assert not drawn.options["memory"]["events"].are_faults
+    assert memory.tip == "plain_socket: 20 MB first, 20.9 MB last"
+    assert descriptors.tip == "plain_socket: 26 descriptors first, 29 descriptors last"
+    assert not memory.has_dots
+    assert not descriptors.has_dots
+
+
+def test_soak_of_two_models_is_drawn_in_the_units_of_its_axes(drawn: Drawn) -> None:
+    """One of 30 readings, and one of 60: the shaded interval is that of the first to end its warm-up."""
+    found = [make_soak("prefork", 30_000.0, 60), make_soak("plain_socket", 60_000.0)]
+    list(soak_page.draw_growth(found, 2 * MEGABYTE))
+    list(soak_page.draw_memory(found))
+    slow, fast = drawn.data["growth"]
+    assert (fast.middle, fast.text) == (about(21.6), "+21.60")
+    assert (slow.note, fast.note) == ("+10.80 to +10.80 MB/h, grows", "+21.60 to +21.60 MB/h, grows")
+    assert drawn.titles["growth"] == "Growth of memory; the band ends at the limit of 2 MB per hour"
+    assert (drawn.options["growth"]["axis"], drawn.options["growth"]["band"]) == ("MB per hour", (0.0, 2.0))
+    memory = drawn.options["memory"]
+    assert memory["events"].shades == [(0.0, about(100 / 60), "warm-up")]
+    assert (memory["across"].title, memory["up"].title) == ("minutes", "MB")
+    # 590 s, which is more than eight times the first 10; its axis starts at 0.
+    assert (memory["across"].low, memory["across"].is_log) == (0.0, False)
+
+
+def test_interval_of_a_growth_is_in_megabytes(drawn: Drawn) -> None:
+    found = replace(make_soak("prefork", 30_000.0), memory=Slope(3e6, -1e6, 5e6))
+    list(soak_page.draw_growth([found], MEGABYTE))
+    (row,) = drawn.data["growth"]
+    assert (row.middle, row.low, row.high) == (3.0, -1.0, 5.0)
+    assert row.note == "-1.00 to +5.00 MB/h, grows"
+    # Shrinking is no leak: the band reaches to the lowest end.
+    assert drawn.options["growth"]["band"] == (-1.0, 1.0)
+    drawn.data.clear()
+    list(soak_page.draw_growth([replace(found, memory=None)], MEGABYTE))
+    assert drawn.data == {}
+
+
+def test_count_that_is_not_known_for_a_while_has_not_changed(drawn: Drawn) -> None:
+    flat = make_soak("prefork", 0.0)
+    unread = replace(flat.readings[-3], threads=None, memory_bytes=None)
+    found = replace(flat, readings=(*flat.readings[:-3], unread, *flat.readings[-2:]))
+    list(soak_page.draw_counts([found]))
+    assert drawn.data == {}
+    # One that has, and was not known, has a gap.
+    more = replace(found, readings=(*found.readings[:-1], replace(flat.readings[-1], threads=2)))
+    list(soak_page.draw_counts([more]))
+    (threads,) = drawn.data["threads"]
+    assert threads.points[-4:] == [(about(260 / 60), 1), (4.5, None), (about(280 / 60), 1), (about(290 / 60), 2)]
+    list(soak_page.draw_memory([more]))
+    assert [value for _, value in drawn.data["memory"][0].points[-4:]] == [20.0, None, 20.0, 20.0]

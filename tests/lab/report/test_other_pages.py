@@ -103,6 +103,33 @@ def test_verdict_of_a_soak_has_its_growth_and_its_clients(
     assert " ".join(re.sub(r"<[^>]+>", "", answer).split()) == f"1 model {said.replace(';', '')}"
 
 
+def test_row_of_a_soak_has_its_growth_and_the_counts_of_its_ends(tmp_path: Path) -> None:
+    """The warm-up, the first third, is left out: the counts are those of the eleventh reading and of the last."""
+    found = make_soak("prefork", 30_000.0)
+    readings = list(found.readings)
+    readings[9] = replace(readings[9], descriptors=77, threads=77, zombies=77)
+    readings[10] = replace(readings[10], descriptors=30, threads=5, zombies=None)
+    readings[-2] = replace(readings[-2], descriptors=88, threads=88, zombies=88)
+    readings[-1] = replace(readings[-1], descriptors=41, threads=5, zombies=2)
+    row = _make_row(replace(found, readings=tuple(readings)))
+    # 30 kB in 10 s are 10.8 MB per hour.
+    assert {name: (cell.value, cell.text) for name, cell in row.items() if name != "verdict"} == {
+        "model": ("prefork", "prefork"),
+        "memory, MB/h": (about(10.8), "+10.80"),
+        "descriptors": (41, "30 → 41"),
+        "threads": (5, "5"),
+        "zombies": (2, "– → 2"),  # noqa: RUF001
+        "requests": (1234, "1,234"),
+    }
+    unread = replace(found, memory=None, readings=tuple(replace(each, zombies=None) for each in readings))
+    row = _make_row(unread)
+    assert [(row[name].value, row[name].text) for name in ("memory, MB/h", "zombies")] == [(None, "–")] * 2  # noqa: RUF001
+    run = Run.create("soak", {"plan": {}, "environment": {"commit": None, "system": "Linux"}}, root=tmp_path)
+    page = " ".join(re.sub(r"<[^>]+>", " ", render([found], run, limit=MEGABYTE, resolution="")).split())
+    assert "commit not known" in page
+    assert "system Linux" in page
+
+
 def test_only_counts_that_changed_have_a_chart() -> None:
     flat, grows = make_soak("prefork", 0.0), make_soak("plain_socket", 30_000.0)
     (chart,) = draw_counts([flat, grows])
