@@ -263,8 +263,8 @@ GROUPS = (
     ),
     Group(
         "charts",
-        ("lab/report/charts/scale.py",),
-        ("tests/lab/report/charts/test_scale.py",),
+        tuple(f"lab/report/charts/{name}.py" for name in ["scale", "intervals", "lines"]),
+        ("tests/lab/report/charts/test_scale.py", "tests/lab/report/charts/test_charts.py"),
     ),
     Group(
         "protocol",
