@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
@@ -101,14 +101,23 @@ MODEL = CatalogueName(_list_models)
 HOST = CatalogueName(_list_hosts)
 PROFILE = CatalogueName(lambda catalogue: catalogue.profiles)
 
-models_argument = click.argument("models", nargs=-1, type=MODEL, metavar="[MODEL]...")
-out_option = click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=RESULTS,
-    metavar="DIR",
-    help="Results folder.  [default: results]",
-)
+Decorated = TypeVar("Decorated", bound=Callable[..., Any] | click.Command)
+
+
+def models_argument(command: Decorated) -> Decorated:
+    """Add names of models as an argument, which may be left out."""
+    return click.argument("models", nargs=-1, type=MODEL, metavar="[MODEL]...")(command)
+
+
+def out_option(command: Decorated) -> Decorated:
+    """Add the folder of the results as an option."""
+    return click.option(
+        "--out",
+        type=click.Path(path_type=Path, file_okay=False),
+        default=RESULTS,
+        metavar="DIR",
+        help="Results folder.  [default: results]",
+    )(command)
 
 
 def split_names(text: str) -> list[str]:

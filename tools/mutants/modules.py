@@ -221,7 +221,14 @@ GROUPS = (
             "tests/lab/report/test_other_pages.py",
         ),
     ),
+    Group(
+        "options",
+        ("lab/cli/params.py", "lab/base/ui_port.py"),
+        ("tests/lab/cli/test_params.py", "tests/lab/base/test_ui_port.py"),
+    ),
+    Group("workloads", ("lab/load/workloads.py",), ("tests/lab/load/test_workloads.py",)),
     Group("generator", ("lab/load/generator.py",), ("tests/lab/load/test_generator.py",)),
+    Group("backend", ("lab/servers/backend.py",), ("tests/lab/servers/test_selection.py",)),
     Group("units", ("lab/base/units.py",), ("tests/lab/test_units.py", "tests/lab/report/charts/test_scale.py")),
     Group(
         "results",

@@ -1,17 +1,15 @@
-"""`lab load` and `lab demo`: conditions, durations, exit codes, and the page."""
+"""`lab load` and `lab demo`: conditions, exit codes, and the page."""
 
 import json
 import re
 from datetime import datetime
 from functools import partial
 
-import click
 import pytest
 
 from lab.base.errors import LabError
 from lab.base.units import UNKNOWN, show_bytes, show_count, show_us
 from lab.cli.commands.load import choose_preset, report
-from lab.cli.params import DURATION, Duration
 from lab.experiments import demo, store
 from lab.experiments.conformance import results, suite
 from lab.experiments.demo import Demo
@@ -20,7 +18,6 @@ from lab.load.exports import describe_changes
 from lab.load.presets import PRESETS
 from lab.load.selection import check_fit, select_able
 from lab.load.thresholds import Threshold, find_tripped
-from lab.load.web_ui import read_ui_port
 from lab.metrics.verdict import Limit, Verdict
 from lab.report import demo_files, demo_page
 from lab.report.cells import show_rate
@@ -34,35 +31,6 @@ from services.protocol import Transport
 def test_no_reply_at_all_does_not_hold(make_measurement):
     assert list(find_tripped([make_measurement()], [])) == []
     assert list(find_tripped([make_measurement(answered=0)], [])) == ["asyncio_streams: not one correct reply"]
-
-
-def test_duration_is_in_seconds():
-    assert DURATION.convert("1.5s", None, None) == 1.5
-    assert DURATION.convert(0.25, None, None) == 0.25  # a default
-
-
-@pytest.mark.parametrize(
-    ("allowed", "text", "said"),
-    [
-        ({}, "0s", "'0s' is not above 0"),
-        ({}, "61m", "'61m' is too long: at most 1h"),
-        ({}, "5", "'5' has no unit: write 5s or 5ms"),
-        ({}, "five", "'five' is not a duration such as 5s"),
-        ({"shortest": 0.1}, "99ms", "'99ms' is too short: at least 100ms"),
-        ({"longest": 90.0}, "2m", "'2m' is too long: at most 90s"),
-    ],
-)
-def test_duration_that_is_not_allowed_is_refused_with_the_limit(allowed, text, said):
-    with pytest.raises(click.BadParameter, match=said):
-        Duration(**allowed).convert(text, None, None)
-    assert Duration(shortest=0.0).convert("0s", None, None) == 0.0
-
-
-@pytest.mark.parametrize("text", ["0", "65536", "x", "-1", "\N{SUPERSCRIPT TWO}"])
-def test_bad_ui_port(text, monkeypatch):
-    monkeypatch.setenv("LAB_UI_PORT", text)
-    with pytest.raises(LabError, match="LAB_UI_PORT"):
-        read_ui_port()
 
 
 @pytest.mark.parametrize(
