@@ -121,8 +121,10 @@ class WebSocketConnection(ExchangeConnection):
             self._receive_message(data, cast(bytes, self.expected), now)
 
     def _receive_message(self, data: bytes, expected: bytes, now: float) -> None:
+        # Before the pongs, which may have to wait as well.
+        is_early = self.unsent is not None
         if not self.received:
-            if data == expected and self.unsent is None:
+            if data == expected and not is_early:
                 self.answer(now)
                 return
             self.reader.begin(expected)
@@ -134,7 +136,10 @@ class WebSocketConnection(ExchangeConnection):
             return
         self._send_pongs(now)
         if is_whole and self.busy:
-            self.answer(now)
+            if is_early:
+                self.fail(ExtraReplyError("before the request was sent"), now)
+            else:
+                self.answer(now)
 
     def _receive_idle(self, data: bytes, now: float) -> None:
         """Take data between two exchanges: pings, which servers send to find out whether a client is still there."""

@@ -221,6 +221,82 @@ def test_each_exchange_of_a_script_has_its_own_deadline(server, run):
     assert [row["answered"] for row in told["rows"]] == [2]
 
 
+# What a user declares, with other values than the defaults.
+DECLARED = """
+import json, socket
+from locust import task
+from locust.env import Environment
+from loadtests.sockets.codec import Codec
+from loadtests.sockets.engine import Engine
+from loadtests.sockets.exchange import Exchange
+from loadtests.sockets.schedule import Schedule
+from loadtests.sockets import users
+
+schedules = []
+
+class Noted(Schedule):
+    def __init__(self, rate, *, poisson):
+        schedules.append([rate(0.0), rate(2.0), poisson])
+        super().__init__(rate, poisson=poisson)
+
+users.Schedule = Noted
+environment = Environment()
+environment.create_local_runner()
+codec = Codec(lambda number: b"ask", lambda data, request: len(data), per_connection=3)
+ping = Exchange(((b"q", b"r"),), depth=4)
+declared = {
+    "Plain": {},
+    "Even": {"rate": 20.0, "timeout": 1.25, "model": "mine", "workload": "work"},
+    "Random": {"rate": lambda since: 8.0 * (1 + since), "poisson": True, "codec": codec},
+}
+shown = {}
+for name, fields in declared.items():
+    kind = type(name, (users.WireUser,), {"url": "tcp://127.0.0.1:1", "exchange": ping, **fields})
+    group = kind(environment).make_group()
+    series = group.series
+    shown[name] = [
+        [series.model, series.workload, series.transport, series.loop],
+        [str(group.address), group.timeout, group.is_open, group.codec is codec, group.exchange.per_connection],
+    ]
+shown["schedules"] = schedules
+
+with socket.create_server(("127.0.0.1", 0)) as server:
+    url = "tcp://127.0.0.1:%d" % server.getsockname()[1]
+
+    class Visitor(users.SocketUser):
+        model, workload, timeout = "mine", "visits", 1.25
+
+        @task
+        def visit(self):
+            pass
+
+    Visitor.url = url
+    visitor = Visitor(environment)
+    visitor.on_start()
+    visitor.client.send(b"x")
+    (group,) = Engine.of(environment).groups
+    series, connection = group.series, visitor.client._connection
+    shown["Visitor"] = [series.model, series.workload, series.loop, connection._timeout, len(group.connections)]
+    visitor.on_stop()
+    shown["left"] = [connection.socket.fileno(), len(group.connections)]
+print("TOLD", json.dumps(shown))
+"""
+
+
+def test_user_is_what_its_class_declares():
+    done = subprocess.run([sys.executable, "-c", DECLARED], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout.partition("TOLD ")[2])
+    url = "tcp://127.0.0.1:1"
+    assert shown["Plain"] == [[url, "Plain", "tcp", "closed"], [url, 5.0, False, False, None]]
+    assert shown["Even"] == [["mine", "work", "tcp", "open"], [url, 1.25, True, False, None]]
+    assert shown["Random"] == [[url, "Random", "tcp", "open"], [url, 5.0, True, True, 3]]
+    # Exchanges per second, each with four requests, at the start and 2 s later.
+    assert shown["schedules"] == [[5.0, 5.0, False], [2.0, 6.0, True]]
+    assert shown["Visitor"] == ["mine", "visits", "closed", 1.25, 1]
+    assert shown["left"] == [-1, 0]
+
+
 # A batch changes Locust's statistics as single events would.
 HANDED_OVER = """
 import json, random
