@@ -15,6 +15,7 @@ import pytest
 import lab.servers.doctor
 from lab.base.errors import LabError
 from lab.cli import main
+from lab.cli.commands.demo import find_exit_code
 from lab.experiments import demo, store
 from lab.experiments.conformance.results import ModelResult
 from lab.metrics.verdict import Limit, Verdict
@@ -257,6 +258,29 @@ def test_demo_of_a_failing_model_is_exit_code_1_without_a_measurement(
     kept = demo.read(store.Run.find(None, demo.NAME, root=tmp_path))
     assert (kept.measurements, list(kept.missing)) == ([], ["plain_socket"])
     assert kept.checks == {"plain_socket": failing}
+
+
+@pytest.mark.parametrize("place", ["measurements", "waits", "http"])
+@pytest.mark.parametrize(
+    ("bad", "code"),
+    [
+        ({}, 0),
+        ({"failures": {"wrong bytes": 1}}, 1),
+        ({"verdict": Verdict(Limit.WRONG, "wrong replies")}, 1),
+        ({"verdict": Verdict(Limit.DISTURBED, "a generator was lost")}, 2),
+    ],
+)
+def test_exit_code_of_a_demo_is_that_of_each_of_its_loads(place: str, bad: dict[str, object], code: int) -> None:
+    measured = {"measurements": MEASUREMENT, "waits": MEASUREMENT, "http": MEASUREMENT} | {
+        place: vary(MEASUREMENT, **bad)
+    }
+    found = demo.Demo(
+        {}, measurements=[measured["measurements"]], waits={"a": measured["waits"]}, http={"a": measured["http"]}
+    )
+    assert find_exit_code(found) == code
+    # A model that is missing is as bad as a request that failed, and no excuse for a disturbed measurement.
+    found.missing["b"] = "it ended"
+    assert find_exit_code(found) == (code or 1)
 
 
 def test_stored_demo_is_printed_again(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

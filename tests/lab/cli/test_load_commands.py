@@ -11,7 +11,15 @@ from typing import Any, Literal
 import pytest
 from click.testing import CliRunner, Result
 
-from lab.base.environ import ENV_FAULTS, ENV_TARGETS, ENV_TELEMETRY, ENV_UI_LOGIN
+from lab.base.environ import (
+    ENV_FAULTS,
+    ENV_LOCUSTFILES,
+    ENV_TARGETS,
+    ENV_TELEMETRY,
+    ENV_UI_BASE_PATH,
+    ENV_UI_LOGIN,
+    ENV_UI_ORIGINS,
+)
 from lab.base.errors import LabError
 from lab.base.messages import encode
 from lab.cli.commands import load, load_file, load_gallery
@@ -267,6 +275,32 @@ def test_file_is_run_against_the_model(
     assert (options["workers"], options["worker_arguments"]) == (workers, files.split())
 
 
+def test_locustfile_of_the_user_is_mounted_where_it_runs(
+    monkeypatch: pytest.MonkeyPatch, page: Page, tmp_path: Path
+) -> None:
+    given: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+    def run(*places: Any, **options: Any) -> list[Step]:
+        given.append((places, options))
+        return STEPS
+
+    monkeypatch.setattr(load_file, "run_headless", run)
+    lab = FakeLab("plain_socket")
+    lab.name = "docker"
+    tmp_path.chmod(0o755)
+    (tmp_path / "mine.py").touch(0o644)
+    words = ["plain_socket", "--file", str(tmp_path / "mine.py")]
+    files = ["-f", "loadtests/guardfile.py,/locustfiles/mine.py"]
+    environ = {ENV_LOCUSTFILES: str(tmp_path)}
+    assert invoke(load_file.load_file, lab, *words, "--headless").exit_code == 0
+    ((places, options),) = given
+    assert (places[1], options) == (files, {"workers": 0, "environ": environ})
+    assert invoke(load_file.load_file, lab, *words).exit_code == 0
+    ((models, arguments, more),) = page.opened
+    assert (models, arguments[:2]) == (["plain_socket"], files)
+    assert (more["worker_arguments"], more["environ"]) == (files, environ)
+
+
 def test_gallery_is_run_with_the_users_whose_servers_run(monkeypatch: pytest.MonkeyPatch, page: Page) -> None:
     given: list[tuple[tuple[object, ...], dict[str, Any]]] = []
 
@@ -353,6 +387,8 @@ def test_generator_of_the_web_ui_gets_its_addresses_and_what_it_may_ask_for(monk
     monkeypatch.setattr(web_ui, "send_telemetry", send)
     monkeypatch.setattr(web_ui, "read_ui_port", lambda: 4)
     monkeypatch.setenv(ENV_UI_LOGIN, "me:secret")
+    monkeypatch.setenv(ENV_UI_ORIGINS, "https://proxy.example")
+    monkeypatch.setenv(ENV_UI_BASE_PATH, "/load")
     web_ui.serve_ui(
         lab,
         [CATALOGUE["prefork"]],
@@ -364,13 +400,17 @@ def test_generator_of_the_web_ui_gets_its_addresses_and_what_it_may_ask_for(monk
         environ={"X": "1"},
     )
     ((arguments, options),) = opened
-    assert " ".join(arguments) == "--web-host 127.0.0.1 --web-port 8093 --users 2 --loglevel WARNING --web-login"
+    assert (
+        " ".join(arguments)
+        == "--web-host 127.0.0.1 --web-port 8093 --users 2 --loglevel WARNING --web-login --web-base-path /load"
+    )
     shown = [item for item in lab.targets() if item.model == "prefork"]
     assert options == {
         "workers": 2,
         "environ": {ENV_TARGETS: encode_targets(shown), "X": "1"},
         # Not for workers: only the process with the form may ask, and knows the login.
-        "own": {ENV_TELEMETRY: "stdin", ENV_FAULTS: "kill,pause", ENV_UI_LOGIN: "me:secret"},
+        "own": {ENV_TELEMETRY: "stdin", ENV_FAULTS: "kill,pause"}
+        | {ENV_UI_LOGIN: "me:secret", ENV_UI_ORIGINS: "https://proxy.example"},
         "publish": True,
         "worker_arguments": ["-f", "mine.py"],
     }

@@ -265,6 +265,37 @@ class TestContainers:
         assert not runtime_directory(project).exists()
 
 
+def test_each_part_of_a_lab_leads_to_its_project(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A container that has ended, and a network or a volume whose containers are gone."""
+    label = "com.docker.compose.project="
+    found = {
+        "container ls --all --filter label=lab.model": f"lab.model=prefork,{label}one\n{label}two,lab.model=prefork\n",
+        "network ls --filter label=lab.part": f"lab.part=network,{label}three\n",
+        "volume ls --filter label=lab.part": f"{label}four,lab.part=sockets\n",
+    }
+    put_docker(monkeypatch, tmp_path, found)
+    assert find_projects() == ["four", "one", "three", "two"]
+
+
+def test_what_was_noted_of_a_lab_ends_with_its_containers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, home: Path
+) -> None:
+    find_stamps("mine").parent.mkdir(mode=0o700)
+    find_stamps("mine").touch()
+    find_mark("mine").touch()
+    put_docker(monkeypatch, tmp_path, {})
+    assert not purge("mine")
+    assert not list(home.iterdir())
+
+
+def test_everything_that_was_found_is_removed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, home: Path) -> None:
+    asked = put_docker(monkeypatch, tmp_path, {})
+    remove(Everything((), ("one", "two"), ("1", "2"), engine_is_away=False), Catalogue.load())
+    purged = [line for line in asked() if line.startswith("container ls --quiet")]
+    assert [line.rpartition("=")[2] for line in purged] == ["one", "two"]
+    assert asked()[-1] == "image rm --force 1 2"
+
+
 def test_unknown_error_of_the_engine_is_not_its_absence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Only the known messages count as a missing engine."""
     put_docker(monkeypatch, tmp_path, {"": 1})

@@ -3,19 +3,23 @@
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from lab.base.errors import LabError
+from lab.base.errors import EngineAwayError, LabError, NotReadyError
 from lab.servers.catalogue import Catalogue
 from lab.servers.docker.cleanup import purge
 from lab.servers.docker.compose import Compose
 from lab.servers.docker.containers import Containers
 from lab.servers.docker.images import build_images, read_inputs, remove_images
+from lab.servers.readiness import Outcome
 from tests.support.docker_client import put_docker
+from tests.support.fakes import FakeHelper
 
 CATALOGUE = Catalogue.load()
 MODEL = "plain_socket"
@@ -72,6 +76,103 @@ def test_images_that_cannot_be_removed_are_an_error(monkeypatch: pytest.MonkeyPa
         remove_images(["a", "b"])
     remove_images([])
     assert asked() == ["image rm --force a b"]
+
+
+def test_build_without_an_engine_says_so(compose: Compose, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    away = "Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?"
+    before = f'[ "$1" = compose ] && echo "{away}" && exit 1'
+    put_docker(monkeypatch, tmp_path, {"image inspect": "\n"}, before=before)
+    with pytest.raises(EngineAwayError):
+        build_images(compose, [MODEL])
+
+
+@pytest.mark.parametrize(("mutual_tls", "ca"), [(False, ""), (True, "/run/secrets/tls_ca")])
+def test_models_ask_for_certificates_of_clients_only_with_mutual_tls(
+    compose: Compose, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mutual_tls: bool, ca: str
+) -> None:
+    put_docker(monkeypatch, tmp_path, {}, before='echo "[$LAB_TLS_CLIENT_CA]"')
+    assert list(compose.up([MODEL], mutual_tls=mutual_tls)) == [f"[{ca}]"]
+
+
+def test_failed_start_is_an_error_with_its_reason(
+    compose: Compose, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    put_docker(monkeypatch, tmp_path, {"compose": 1})
+    with pytest.raises(LabError, match=r"^it failed$"):
+        list(compose.up([MODEL], mutual_tls=False))
+
+
+class Waiting(Containers):
+    """Containers that start at once; it notes what is waited for, and how long."""
+
+    def __init__(self) -> None:
+        super().__init__("mine", CATALOGUE)
+        self.waited: list[tuple[list[str], float]] = []
+        self.failures: list[str] = []
+        self.started: list[tuple[list[str], bool]] = []
+        self.restarted: list[str] = []
+        # In the place of a cached property.
+        self.__dict__["faults"] = SimpleNamespace(restart=self.restarted.append)
+
+    @contextmanager
+    def _started(self, services: Sequence[str], *, mutual_tls: bool = False) -> Iterator[None]:
+        self.started.append((list(services), mutual_tls))
+        yield
+
+    def _wait_ready(self, models: Sequence[str], timeout: float) -> None:
+        self.waited.append((list(models), timeout))
+
+    def _wait_healthy(self, servers: Sequence[str], timeout: float) -> list[str]:
+        self.waited.append((list(servers), timeout))
+        return self.failures
+
+
+def test_each_start_waits_for_its_models_as_long_as_it_is_told() -> None:
+    backend = Waiting()
+    backend.up([MODEL, "prefork"], timeout=3.5)
+    backend.up([MODEL], mutual_tls=True)
+    backend.restart(MODEL, timeout=4.5)
+    backend.wait_ready("prefork", timeout=5.5)
+    assert backend.restarted == [MODEL]
+    assert backend.waited == [([MODEL, "prefork"], 3.5), ([MODEL], 30.0), ([MODEL], 4.5), (["prefork"], 5.5)]
+    assert backend.started == [(["shell", MODEL, "prefork"], False), (["shell", MODEL], True)]
+
+
+@pytest.mark.parametrize("failures", [["irc exited"], ["irc exited", "ftp exited"]])
+def test_server_of_the_gallery_that_does_not_start_is_an_error(failures: list[str]) -> None:
+    backend = Waiting()
+    servers = CATALOGUE.gallery[:2]
+    backend.up_gallery(servers, timeout=6.5)
+    assert backend.waited == [([server.name for server in servers], 6.5)]
+    backend.failures = failures
+    with pytest.raises(NotReadyError) as raised:
+        backend.up_gallery(servers)
+    assert str(raised.value) == "\n".join(failures)
+
+
+@pytest.mark.parametrize("error", ["refused", None])
+def test_model_that_runs_and_is_not_ready_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: str | None
+) -> None:
+    found = [describe(name, {"Running": True}) for name in (MODEL, "prefork")]
+    put_docker(monkeypatch, tmp_path, {"container ls": "a\nb\n", "inspect": json.dumps(found), "logs": "it hangs\n"})
+    backend = Containers("mine", CATALOGUE)
+    commands: list[Sequence[str]] = []
+
+    @contextmanager
+    def start(name: str, arguments: Sequence[str]) -> Iterator[FakeHelper]:
+        commands.append(arguments)
+        probe = FakeHelper(name)
+        probe.say(Outcome(MODEL, True, 0.1), Outcome("prefork", False, 2.5, error))
+        yield probe
+
+    monkeypatch.setattr(backend.helpers, "start", start)
+    with pytest.raises(NotReadyError, match=r"^prefork runs, but gave no answer within 2\.5 s"):
+        backend._wait_ready([MODEL, "prefork"], 2.5)
+    backend._wait_ready([MODEL], 2.5)
+    request = json.loads(commands[0][-1])
+    assert request["timeout"] == 2.5
+    assert {model for model, _, _ in request["targets"]} == {MODEL, "prefork"}
 
 
 def describe(service: str, state: Mapping[str, object], *, oneoff: str = "False") -> dict[str, Any]:

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
+from lab.base.environ import ENV_LIFELINE
 from lab.base.errors import LabError
 from lab.servers.catalogue import Catalogue
+from lab.servers.children import open_child
 from lab.servers.docker import helpers as helpers_module
 from lab.servers.docker.compose import Compose
 from lab.servers.docker.helpers import ContainerHelpers
@@ -62,3 +64,55 @@ def test_container_of_a_run_that_is_broken_off_is_removed(
     name = started[started.index("--name") + 1]
     assert name.startswith("mine-tests-run-")
     assert asked() == [f"container rm --force --volumes {name}"]
+
+
+@pytest.mark.parametrize("reason", [KeyboardInterrupt, LabError])
+def test_command_that_is_broken_off_is_ended_in_its_container(
+    helpers: ContainerHelpers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, reason: type[BaseException]
+) -> None:
+    """The end of `docker exec` does not end it."""
+    started: list[str] = []
+
+    def break_off(command: Sequence[str], **_: object) -> NoReturn:
+        started.extend(command)
+        raise reason
+
+    monkeypatch.setattr(helpers_module, "call", break_off)
+    asked = put_docker(monkeypatch, tmp_path, {})
+    with pytest.raises(reason):
+        helpers.run(["sleep", "60"])
+    mark = started[started.index("--env") + 1]
+    assert mark.startswith("LAB_RUN=")
+    (line,) = asked()
+    assert line.startswith(f"exec {helpers.shell} sh -c ")
+    assert f"grep -qs {mark} " in line
+    assert "kill -9" in line
+
+
+@pytest.mark.parametrize("environ", [{}, {"A": "1"}, {ENV_LIFELINE: "stdin"}])
+@pytest.mark.parametrize("publish", [False, True])
+def test_container_of_a_service_is_removed_with_its_block(
+    helpers: ContainerHelpers,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    environ: dict[str, str],
+    publish: bool,
+) -> None:
+    lifelines: list[bool] = []
+
+    def open_noted(*arguments: Any, has_lifeline: bool, **options: Any) -> Any:
+        lifelines.append(has_lifeline)
+        return open_child(*arguments, has_lifeline=has_lifeline, **options)
+
+    monkeypatch.setattr(helpers_module, "build_images", lambda *_: None)
+    monkeypatch.setattr(helpers_module, "open_child", open_noted)
+    monkeypatch.setattr("lab.servers.docker.compose.ensure_certificates", lambda _: tmp_path)
+    asked = put_docker(monkeypatch, tmp_path, {}, before='[ "$1" = compose ] && exec /bin/sleep 20')
+    with helpers.start_service("it", "locust", ["--users", "3"], environ=environ, publish=publish) as helper:
+        assert helper.process.poll() is None
+    assert helper.process.returncode is not None
+    assert lifelines == [ENV_LIFELINE in environ]
+    (run,) = [line for line in asked() if line.startswith("compose ")]
+    options = f"{' --service-ports' if publish else ''}{''.join(f' --env {name}' for name in environ)}"
+    assert run.endswith(f" run --no-deps --no-TTY --name {helper.host}{options} locust --users 3")
+    assert asked()[-1] == f"container rm --force --volumes {helper.host}"

@@ -1,0 +1,128 @@
+"""What `up`, `down`, `logs`, `call` and `clean` hand on, and their exit codes. Nothing is started."""
+
+from collections.abc import Iterable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from lab.base.errors import LabError
+from lab.cli.commands import servers
+from lab.servers import cleanup
+from lab.servers.backend import Completed, ModelState
+from lab.servers.catalogue import Catalogue, GalleryServer, Listener, Model
+from lab.servers.cleanup import Everything
+from tests.support.fakes import UnusedBackend
+
+CATALOGUE = Catalogue.load()
+MODEL = "plain_socket"
+
+
+class FakeLab(UnusedBackend):
+    """A lab that notes what it is asked to do."""
+
+    name = "docker"
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+        self.answer = Completed([], 0, "PONG\n", "")
+
+    def up(self, models: Iterable[str | Model] = (), **options: Any) -> None:
+        self.asked.append(("up", [str(getattr(model, "name", model)) for model in models], options))
+
+    def up_gallery(self, chosen: Iterable[GalleryServer], **options: Any) -> None:
+        self.asked.append(("up_gallery", [server.name for server in chosen], options))
+
+    def state(self) -> list[ModelState]:
+        return [
+            ModelState(MODEL, "sequential", "docker", "running"),
+            ModelState("prefork", "process", "docker", "exited", 1),
+            ModelState("thread_pool", "thread", "docker", "missing"),
+        ]
+
+    def gallery(self) -> list[ModelState]:
+        return [ModelState("gallery_ftp", "gallery", "docker", "exited", 0)]
+
+    def logs(self, model: str) -> str:
+        return f"first of {model}\nlast of {model}\n"
+
+    def targets(self) -> list[Listener]:
+        return [Listener(MODEL, "command", transport, f"{transport}://{MODEL}:1") for transport in ("tcp", "tls")]
+
+    def run(self, arguments: Sequence[str], **options: Any) -> Completed:
+        self.asked.append((" ".join(arguments), options))
+        return self.answer
+
+
+def invoke(command: click.Command, lab: FakeLab, *words: str) -> Result:
+    obj = SimpleNamespace(backend=lab, catalogue=CATALOGUE, backend_name="docker", project="mine")
+    return CliRunner().invoke(command, words, obj=obj)
+
+
+def test_models_and_the_gallery_are_started_with_all_options() -> None:
+    lab = FakeLab()
+    words = ["prefork", "gallery_ftp", MODEL, "--timeout", "3500ms", "--mutual-tls"]
+    done = invoke(servers.up, lab, *words)
+    assert done.exit_code == 0, done.output
+    assert lab.asked == [
+        ("up_gallery", ["gallery_ftp"], {"timeout": 3.5}),
+        ("up", [MODEL, "prefork"], {"timeout": 3.5, "mutual_tls": True}),
+    ]
+    lab.asked.clear()
+    assert invoke(servers.up, lab, "--profile", "gallery").exit_code == 0
+    ((what, _, options),) = lab.asked
+    assert (what, options) == ("up_gallery", {"timeout": 30.0})
+    lab.asked.clear()
+    assert invoke(servers.up, lab, MODEL).exit_code == 0
+    assert lab.asked == [("up", [MODEL], {"timeout": 30.0, "mutual_tls": False})]
+
+
+@pytest.mark.parametrize(
+    ("command", "satellites"), [(servers.down, False), (servers.clean, True)], ids=["down", "clean"]
+)
+def test_lab_is_taken_down_on_the_backend_that_is_named(
+    monkeypatch: pytest.MonkeyPatch, command: click.Command, satellites: bool
+) -> None:
+    asked: list[tuple[Any, ...]] = []
+
+    def take_down(name: str, project: str, catalogue: Catalogue, *, satellites: bool = False) -> list[str]:
+        asked.append((name, project, catalogue, satellites))
+        return ["mine (docker)"]
+
+    monkeypatch.setattr(cleanup, "take_down", take_down)
+    done = invoke(command, FakeLab())
+    assert (done.exit_code, done.stdout) == (0, "removed mine (docker)\n" if satellites else "")
+    assert asked == [("docker", "mine", CATALOGUE, satellites)]
+
+
+@pytest.mark.parametrize("found", [("a",), ()], ids=["processes", "nothing"])
+def test_clean_all_without_an_engine_is_an_error_though_processes_were_removed(
+    monkeypatch: pytest.MonkeyPatch, found: tuple[str, ...]
+) -> None:
+    removed: list[Everything] = []
+    everything = Everything(found, (), (), engine_is_away=True)
+    monkeypatch.setattr(cleanup, "find_everything", lambda: everything)
+    monkeypatch.setattr(cleanup, "remove", lambda what, catalogue: removed.append(what))
+    done = invoke(servers.clean, FakeLab(), "--all", "--yes")
+    assert isinstance(done.exception, LabError)
+    assert "no Docker engine answers" in str(done.exception)
+    assert removed == ([everything] if found else [])
+
+
+def test_logs_are_those_of_all_that_was_started() -> None:
+    assert invoke(servers.logs, FakeLab()).stdout.splitlines() == [
+        f"{name}: {line} of {name}" for name in (MODEL, "prefork", "gallery_ftp") for line in ("first", "last")
+    ]
+    assert invoke(servers.logs, FakeLab(), "thread_pool").stdout.startswith("thread_pool: first of thread_pool\n")
+
+
+@pytest.mark.parametrize("code", [0, 1, 2])
+def test_call_has_the_output_and_the_exit_code_of_its_client(code: int) -> None:
+    lab = FakeLab()
+    lab.answer = Completed([], code, "PONG\n", "a complaint\n")
+    done = invoke(servers.call, lab, MODEL, "command", "PING", "--transport", "tls", "--timeout", "250ms")
+    assert (done.exit_code, done.stdout, done.stderr) == (code, "PONG\n", "a complaint\n")
+    said = f"python -m lab.clients.call --timeout 0.25 command tls://{MODEL}:1 PING"
+    assert lab.asked == [(said, {"capture": True})]

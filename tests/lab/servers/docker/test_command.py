@@ -1,0 +1,66 @@
+"""How the Docker client is run: its output by lines, its end, and a time-out. Shells stand for it."""
+
+import math
+import signal
+from pathlib import Path
+
+import pytest
+
+from lab.base.errors import EngineAwayError, LabError
+from lab.servers.docker.command import end, open_process, read_lines, run_docker
+from tests.support.docker_client import put_docker
+
+
+def test_output_is_read_to_its_last_line_which_may_have_no_end() -> None:
+    process = open_process(["/bin/sh", "-c", "printf 'a\\nb\\n\\nc'; printf d >&2"], environ={})
+    assert [line for line in read_lines(process, math.inf) if line is not None] == ["a", "b", "", "cd"]
+    end(process)
+    assert process.returncode == 0
+
+
+def test_output_is_not_read_after_the_deadline() -> None:
+    process = open_process(["/bin/sleep", "60"], environ={})
+    assert list(read_lines(process, -math.inf)) == []
+    end(process)
+
+
+def test_quiet_process_gives_the_reader_a_turn() -> None:
+    process = open_process(["/bin/sleep", "60"], environ={})
+    assert next(read_lines(process, math.inf, quiet_seconds=0.01)) is None
+    end(process)
+
+
+def test_process_is_ended_only_if_its_output_goes_on() -> None:
+    process = open_process(["/bin/sleep", "20"], environ={})
+    end(process)
+    assert process.returncode == -signal.SIGTERM
+    process = open_process(["/bin/sh", "-c", "exec >/dev/null 2>&1; /bin/sleep 0.1; exit 3"], environ={})
+    assert list(read_lines(process, math.inf)) == []
+    end(process)
+    assert process.returncode == 3
+
+
+def test_command_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    put_docker(monkeypatch, tmp_path, {}, before="exec /bin/sleep 20")
+    with pytest.raises(LabError, match=r"^`docker version \.\.\.` took longer than 0\.05 s and was ended$"):
+        run_docker("version", timeout=0.05)
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_engine_that_is_away_is_an_error_of_every_command(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, check: bool
+) -> None:
+    """Otherwise its silence would pass for an empty list."""
+    said = "Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?"
+    put_docker(monkeypatch, tmp_path, {}, before=f'echo "{said}" >&2; exit 1')
+    with pytest.raises(EngineAwayError):
+        run_docker("container", "ls", check=check)
+
+
+def test_failed_command_is_an_error_unless_its_exit_code_is_an_answer(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    put_docker(monkeypatch, tmp_path, {"image": 3})
+    with pytest.raises(LabError, match=r"^docker image: it failed$"):
+        run_docker("image", "ls")
+    assert run_docker("image", "ls", check=False).returncode == 3
