@@ -5,8 +5,9 @@ import socket
 
 import pytest
 
-from services.protocol import Close, Connection, Send
-from services.serving.closing import stop_reading
+from services.protocol import Close, Connection, Limits, Send
+from services.serving.closing import stop_accepting, stop_reading
+from services.serving.listeners import open_listeners, parse_listens
 from services.serving.states import CLOSED, LINGERING, READING, SENDING, WAITING, State
 
 
@@ -37,6 +38,17 @@ def test_reading_stops_though_no_descriptor_is_left() -> None:
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         assert ours.recv(100) == b""
+
+
+def test_stop_leaves_datagram_sockets_open_and_forgets_a_shortage() -> None:
+    """Datagram sockets still carry replies. Nothing is accepted any more, so no line says that the shortage is over."""
+    wanted = parse_listens(["echo=tcp://127.0.0.1:0", "echo=udp://127.0.0.1:0"], "m")
+    with open_listeners(wanted, Limits(), lambda: "") as listeners:
+        stream, datagrams = listeners
+        stream.shortage.failed("no descriptor")
+        stop_accepting(listeners)
+        assert not stream.shortage
+        assert (stream.socket.fileno(), datagrams.socket.fileno() >= 0) == (-1, True)
 
 
 @pytest.mark.parametrize("is_closed", [False, True])

@@ -48,6 +48,12 @@ class Parent(workers.Workers):
 with open_listeners(parse_listens(["echo=tcp://127.0.0.1:0"], "m"), Limits(grace=PERIOD), lambda: "") as listeners:
     parent = Parent(listeners, 2, work)
     print(parent.serve(), flush=True)
+    try:
+        os.waitpid(-1, os.WNOHANG)
+    except ChildProcessError:
+        pass  # all have been collected
+    else:
+        print("a worker is left")
 """
 # The second one is forked from a parent that knows the first one.
 AFTER_THE_FIRST = "number and wait_collected(*parent._pids)"

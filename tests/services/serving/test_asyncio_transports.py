@@ -1,0 +1,81 @@
+"""How a loop's acceptor ends: no socket is left, and no client that was accepted is forgotten."""
+
+import asyncio
+import os
+import signal
+import socket
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from services.serving import asyncio_transports
+from services.serving.asyncio_transports import Acceptor, accept_until_stopped
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(), asyncio.CancelledError()])
+def test_client_that_is_gone_before_it_has_its_protocol_is_closed(error: BaseException) -> None:
+    async def connect() -> None:
+        raise error
+
+    stream = socket.socket()
+    assert Acceptor._go_on(connect(), stream) is None
+    assert stream.fileno() == -1
+
+
+def test_client_that_has_its_protocol_stays_open() -> None:
+    async def connect() -> None:
+        pass
+
+    with socket.socket() as stream:
+        assert Acceptor._go_on(connect(), stream) is None
+        assert stream.fileno() >= 0
+
+
+def test_stop_waits_for_each_client_that_was_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such a client is not counted before it has its protocol, so a drain would overlook it."""
+    steps: list[str] = []
+    monkeypatch.setattr(asyncio_transports, "stop_signals", lambda: [signal.SIGUSR1])
+
+    class FakeAcceptor:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def close(self) -> None:
+            steps.append(f"close {self.name}")
+
+        async def wait_arrived(self) -> None:
+            await asyncio.sleep(0)
+            steps.append(f"all of {self.name}")
+
+    async def run() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
+            datagrams.bind(("127.0.0.1", 0))
+            listeners = [SimpleNamespace(socket=name, is_datagram=False) for name in ("a", "b")] + [
+                SimpleNamespace(socket=datagrams, is_datagram=True)
+            ]
+            loop = asyncio.get_running_loop()
+            loop.call_soon(os.kill, os.getpid(), signal.SIGUSR1)
+            await accept_until_stopped(
+                cast(Any, listeners), lambda listener: cast(Any, FakeAcceptor(str(listener.socket))), lambda _: None
+            )
+            # Replies may still leave, but nothing is received.
+            assert not loop.remove_reader(datagrams)
+            loop.remove_signal_handler(signal.SIGUSR1)
+
+    asyncio.run(run())
+    assert steps == ["close a", "close b", "all of a", "all of b"]
+
+
+def test_acceptor_waits_until_each_connection_has_its_protocol() -> None:
+    async def run() -> list[bool]:
+        arriving = asyncio.get_running_loop().create_future()
+        acceptor = cast(Any, SimpleNamespace(_arriving={arriving}))
+        waiting = asyncio.ensure_future(Acceptor.wait_arrived(acceptor))
+        await asyncio.sleep(0)
+        seen = [waiting.done()]
+        arriving.set_result(None)
+        await waiting
+        return seen
+
+    assert asyncio.run(run()) == [False]
