@@ -23,6 +23,7 @@ from lab.base.environ import (
 from lab.base.errors import LabError
 from lab.base.messages import encode
 from lab.cli.commands import load, load_file, load_gallery
+from lab.experiments.faults.registry import FAULTS
 from lab.load import locustfiles, web_ui
 from lab.load.locustfiles import Step, choose_tags, run_headless
 from lab.load.measurement import Measurement, encode_targets
@@ -189,6 +190,37 @@ def test_web_ui_gets_the_load_without_a_window(page: Page) -> None:
     assert "--transport tls" in text
     # It runs until somebody stops it.
     assert "--window" not in text
+
+
+def test_external_server_accepts_any_body_only_if_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Sequence[str], bool]] = []
+
+    def open_target(targets: Sequence[str], *, any_body: bool) -> None:
+        asked.append((targets, any_body))
+        raise LabError("enough")
+
+    monkeypatch.setattr(load, "ExternalServer", open_target)
+    page = "http=http://h/page"
+    for more in ([], ["--any-body"]):
+        assert str(invoke(load.load, FakeLab(), "--target", page, *more).exception) == "enough"
+    assert asked == [((page,), False), ((page,), True)]
+
+
+def test_page_injects_all_faults_and_only_into_the_models_of_the_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    served: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+    readers: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(load, "serve_ui", lambda *given, **options: served.append((given, options)))
+    monkeypatch.setattr(load, "FaultRequestReader", lambda *given: readers.append(given))
+    lab = FakeLab("prefork", "plain_socket")
+    more: Mapping[str, Any] = {"workers": 2, "worker_arguments": ["-f", "a.py"], "environ": {"X": "1"}}
+    load.open_ui(lab, [CATALOGUE["prefork"]], ["--users", "2"], **more)
+    ((given, options),) = served
+    assert given == (lab, [CATALOGUE["prefork"]], ["--users", "2"])
+    open_requests = options.pop("open_requests")
+    assert options == {**more, "faults": list(FAULTS)}
+    open_requests(["prefork"], "generator")
+    ((backend, names, generator, _),) = readers
+    assert (backend, names, generator) == (lab, ["prefork"], "generator")
 
 
 GALLERY: Mapping[str, Literal["running", "exited"]] = {"gallery_ftp": "running", "gallery_web": "exited"}

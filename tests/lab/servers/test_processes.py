@@ -7,7 +7,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from uuid import uuid4
 
@@ -20,11 +21,13 @@ from lab.clients.call import call
 from lab.servers import processes
 from lab.servers.catalogue import Catalogue
 from lab.servers.open import open_backend
+from lab.servers.process_helpers import ProcessHelpers
 from lab.servers.processes import Processes
-from lab.servers.runtime import make_private, runtime_directory
+from lab.servers.runtime import find_stamps, make_private, runtime_base, runtime_directory
 from loadtests.sockets.connection import BlockingConnection
 from services.protocol import Address, Limits
 from tests.lab.conftest import find_processes
+from tests.support.fakes import Clock
 from tests.support.processes import is_alive
 from tests.support.waiting import wait_until
 
@@ -268,6 +271,106 @@ def test_path_too_long_for_a_unix_socket_is_named(tmp_path: Path, monkeypatch: p
         Processes("p", Catalogue.load()).up(["plain_socket"])
 
 
+def test_longest_path_of_a_unix_socket_has_107_bytes() -> None:
+    backend = Processes("p", Catalogue.load())
+    rest = len("/m/command.dgram.sock")
+    # Bytes and not characters: the first one has two.
+    backend._directory = Path("/ü" + "x" * (107 - rest - len("/ü".encode())))
+    backend._check_paths(["m"])
+    backend._directory = Path(f"{backend._directory}x")
+    with pytest.raises(LabError, match=r"too long for a Unix socket \(107 bytes\): use a shorter --project"):
+        backend._check_paths(["m"])
+
+
+def test_what_was_noted_of_a_lab_ends_with_its_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    make_private(runtime_base())
+    find_stamps("p").touch()
+    Processes("p", Catalogue.load()).down()
+    assert not list(tmp_path.iterdir())
+
+
+def test_folder_that_cannot_be_removed_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    make_private(runtime_base())
+    runtime_directory("p").touch()  # a file: no lab has made it
+    with pytest.raises(NotADirectoryError):
+        Processes("p", Catalogue.load()).down()
+
+
+def test_process_that_has_ended_and_was_not_collected_is_not_alive() -> None:
+    with subprocess.Popen(["true"]) as zombie:
+        created = psutil.Process(zombie.pid).create_time()
+        wait_until(lambda: psutil.Process(zombie.pid).status() == psutil.STATUS_ZOMBIE)
+        assert not processes._is_alive(zombie.pid, created)
+    assert processes._is_alive(os.getpid(), psutil.Process().create_time())
+    assert not processes._is_alive(os.getpid(), psutil.Process().create_time() - 1)
+
+
+class Restarting(Processes):
+    """Starts nothing; each wait for an answer takes ten seconds and fails as it is told."""
+
+    def __init__(self, clock: Clock, *errors: str) -> None:
+        super().__init__("p", Catalogue.load())
+        self.clock, self.errors = clock, list(errors)
+        self.spawned: list[tuple[str, Sequence[str], Mapping[str, str]]] = []
+        self.waited: list[tuple[Sequence[str], float, float]] = []
+
+    def _spawn(self, model: str, listens: Sequence[str], settings: Mapping[str, str]) -> None:
+        self.spawned.append((model, listens, settings))
+
+    def _end(self, model: str) -> None:
+        pass
+
+    def _wait(self, models: Sequence[str], deadline: float, timeout: float) -> None:
+        self.waited.append((models, deadline - self.clock.now, timeout))
+        self.clock.now += 2.0
+        if self.errors:
+            raise NotReadyError(self.errors.pop(0))
+
+
+TAKEN = "cannot listen on echo=tcp://127.0.0.1:7: Address already in use"
+
+
+@pytest.mark.parametrize(
+    ("errors", "timeout", "starts", "fails"),
+    [
+        ([], 20.0, 1, False),
+        ([TAKEN, TAKEN], 20.0, 3, False),
+        # Five seconds, or the whole timeout if it is shorter.
+        ([TAKEN] * 9, 20.0, 3, True),
+        ([TAKEN] * 9, 3.0, 2, True),
+        # Whatever else is wrong does not pass.
+        (["it hangs"], 20.0, 1, True),
+    ],
+)
+def test_restart_tries_again_only_while_its_port_is_taken(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, errors: list[str], timeout: float, starts: int, fails: bool
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    clock = Clock()
+    monkeypatch.setattr(processes, "time", clock)
+    backend = Restarting(clock, *errors)
+    backend._directory.mkdir(parents=True)
+    backend._path("plain_socket", "json").write_text('{"pid": 1, "created": 0, "settings": {"LAB_MAX_LINE": "9"}}')
+    with pytest.raises(NotReadyError) if fails else nullcontext():
+        backend.restart("plain_socket", timeout=timeout)
+    assert len(backend.spawned) == starts
+    assert {(model, settings["LAB_MAX_LINE"]) for model, _, settings in backend.spawned} == {("plain_socket", "9")}
+    # The timeout is that of all attempts together.
+    assert [(round(left, 1), whole) for _, left, whole in backend.waited] == [
+        (timeout - 2.0 * number, timeout) for number in range(starts)
+    ]
+
+
+def test_wait_for_a_model_has_its_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(processes, "time", clock)
+    backend = Restarting(clock)
+    backend.wait_ready("prefork", timeout=7.5)
+    assert backend.waited == [(["prefork"], 7.5, 7.5)]
+
+
 def test_run_and_run_service(backend: Processes) -> None:
     done = backend.helpers.run(
         ["python", "-c", "import os; print(os.environ['A'], input())"], environ={"A": "b"}, capture=True, stdin="c"
@@ -279,6 +382,19 @@ def test_run_and_run_service(backend: Processes) -> None:
     with pytest.raises(LabError, match="took longer than"):
         backend.helpers.run(["sleep", "60"], timeout=0.1)
     assert "pytest" in backend.helpers.run_service("tests", ["--version"], capture=True).stdout
+    told = backend.helpers.run_service("tests", ["--version"], environ={"PYTHONVERBOSE": "1"}, capture=True)
+    assert told.stderr.startswith("import ")
+
+
+def test_variables_of_a_helper_override_those_of_the_lab(backend: Processes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAB_ODD", "of the lab")
+    own = "LAB_RUNTIME", str(runtime_directory(backend.project))
+    helpers = backend.helpers
+    assert isinstance(helpers, ProcessHelpers)
+    for more, odd in (({}, "of the lab"), ({"LAB_ODD": "its own", "LAB_RUNTIME": "/elsewhere"}, "its own")):
+        found = helpers.environ(more)
+        assert found["LAB_ODD"] == odd
+        assert own in found.items()  # by which `down` finds it
 
 
 def test_open_backend_finds_the_running_lab(backend: Processes, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,277 @@
+"""What the lab's locustfile makes of its options: groups, users, idle connections, objections. Nothing is loaded."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from lab.base.paths import ROOT
+from lab.load.workloads import IDLE_CONNECTIONS
+
+# In a separate process: Locust patches the one that imports it.
+SCRIPT = r"""
+import json
+from argparse import Namespace
+from types import SimpleNamespace
+import locust
+from locust.event import EventHook
+from locust.exception import StopTest
+from locust.runners import LocalRunner, MasterRunner, WorkerRunner
+from loadtests import locustfile
+from loadtests.contract import FLAGS, LoadSpec
+from loadtests.locustfile import LabUser, Profile
+from loadtests.shapes import level
+from loadtests.sockets.exchange import Body
+from loadtests.sockets.schedule import Schedule
+
+schedules = []
+
+
+class Noted(Schedule):
+    def __init__(self, rate, *, poisson):
+        schedules.append([round(rate(0.0), 6), round(rate(2.0), 6), round(rate(9.0), 6), poisson])
+        super().__init__(rate, poisson=poisson)
+
+
+locustfile.Schedule = Noted
+
+
+class Environment:
+    pass
+
+
+def make(runner=LocalRunner, **chosen):
+    environment = Environment()
+    environment.runner = runner.__new__(runner)
+    environment.runner.greenlet = None
+    environment.runner.worker_index = chosen.pop("worker_index", 0)
+    spec = LoadSpec()
+    flags = {name: getattr(spec, name) for name in FLAGS} | {"transport": "tcp"}
+    more = {"models": ["a", "b", "c"], "num_users": 6, "spawn_rate": 2.0, "expect_workers": 3, "fault": "none"}
+    environment.parsed_options = Namespace(**{**flags, **more, **chosen})
+    environment.events = SimpleNamespace(test_stop=EventHook())
+    return environment
+
+
+shown = {}
+
+# The group of a model.
+for name, chosen in {
+    "closed": {},
+    "open": {"workload": "throughput", "loop": "open", "rate": 160.0, "timeout": 1.25},
+    "payload": {"workload": "echo_1k", "payload": 9, "transport": "tls"},
+    "ramp": {"loop": "open", "rate": 100.0, "shape": "ramp", "shape_time": 4.0, "arrivals": "random"},
+    "page": {"workload": "http_ping"},
+}.items():
+    user = LabUser(make(**chosen))
+    user.model = "b"
+    group = user.make_group()
+    series, exchange = group.series, group.exchange
+    size = len(exchange.turns[0][0])
+    shown[name] = [
+        [series.model, series.workload, series.transport, series.loop],
+        [str(group.address), group.timeout, group.is_open, exchange.depth, exchange.body.name, size],
+    ]
+shown["schedules"] = schedules
+
+# Each user takes the model with the fewest, and a worker begins with its own.
+LabUser.running.clear()
+joined = []
+locustfile.WireUser.on_start = lambda self: joined.append(self.model)
+locustfile.WireUser.on_stop = lambda self: joined.append("left")
+users = [LabUser(make(worker_index=1)) for _ in range(5)]
+for user in users:
+    user.on_start()
+users[0].on_stop()
+users[0].on_start()
+shown["joined"] = joined[:]
+shown["running"] = dict(LabUser.running)
+
+# A script has a client of its own, and is counted as a closed loop.
+made = []
+
+
+class Client:
+    def __init__(self, address, environment, series, *, timeout):
+        made.append([str(address), series.workload, series.loop, timeout])
+
+    def close(self):
+        made.append("closed")
+
+
+locustfile.SocketClient = Client
+LabUser.running.clear()
+name = next(name for name in LabUser.workloads if name in locustfile.SCRIPTS)
+script = LabUser(make(workload=name, timeout=2.5))
+script.on_start()
+script.on_stop()
+shown["script"] = [made, name, LabUser.running["a"]]
+
+# Users of a closed loop follow the shape. In an open loop the rate does.
+profile = Profile()
+shown["users"] = []
+for loop in ("closed", "open"):
+    for passed in (0.0, 1.0, 2.0, 4.0, 9.0):
+        profile.runner = SimpleNamespace(environment=make(loop=loop, shape="ramp", shape_time=4.0, num_users=40))
+        profile.get_run_time = lambda: passed
+        shown["users"].append(profile.tick())
+profile.runner = SimpleNamespace(environment=make(num_users=40))
+shown["users"].append(profile.tick())
+
+# Descriptors: for each user, and for each idle connection to each model.
+needed = []
+locustfile.find_lack_of_descriptors = lambda count: needed.append(count)
+for runner in (LocalRunner, WorkerRunner, MasterRunner):
+    for workload in ("ping", "idle_connections"):
+        environment = make(runner, workload=workload, models=["a", "b"])
+        shown.setdefault("objections", []).append(locustfile.find_objection(environment))
+shown["needed"] = needed
+form = Namespace(**{**vars(make().parsed_options), "num_users": 77})
+locustfile.find_objection(make(), form)
+shown["of_a_form"] = needed[-1]
+
+# Idle connections: to each model, of each worker its part, until the test stops.
+idle = []
+
+
+class Idle:
+    accepted = 10**6
+
+    def __init__(self, address):
+        self.address = address
+
+    def open(self, count):
+        idle.append([str(self.address), count])
+        return min(count, Idle.accepted)
+
+    def close(self):
+        idle.append(["closed", str(self.address)])
+
+
+locustfile.IdleConnections = Idle
+shown["idle"] = {}
+for runner, index in ((LocalRunner, 0), (WorkerRunner, 0), (WorkerRunner, 2)):
+    environment = make(runner, workload="idle_connections", models=["a", "b"], worker_index=index)
+    locustfile.open_idle_connections(environment)
+    environment.events.test_stop.fire(environment=environment)
+    shown["idle"][f"{runner.__name__} {index}"] = idle[:]
+    idle.clear()
+locustfile.open_idle_connections(make(workload="ping"))
+shown["idle"]["none"] = idle[:]
+Idle.accepted = 7
+environment = make(workload="idle_connections", models=["a", "b"])
+try:
+    locustfile.open_idle_connections(environment)
+except StopTest as error:
+    shown["refused"] = str(error)
+environment.events.test_stop.fire(environment=environment)
+shown["after_refusal"] = idle
+
+# What a process does when a test starts.
+shown["starts"] = {}
+for runner in (LocalRunner, WorkerRunner, MasterRunner):
+    for objection in (None, "it does not work"):
+        steps = []
+        engine = SimpleNamespace(clear=lambda: steps.append("clear"))
+        locustfile.Engine = SimpleNamespace(of=lambda environment: engine)
+        locustfile.find_objection = lambda environment: objection
+        locustfile.open_idle_connections = lambda environment: steps.append("idle")
+        locustfile.faults = SimpleNamespace(schedule=lambda environment: steps.append("faults"))
+        try:
+            locustfile.start_test(make(runner))
+        except StopTest as error:
+            steps.append(str(error))
+        shown["starts"][f"{runner.__name__} {objection is None}"] = steps
+print("TOLD", json.dumps(shown))
+"""
+
+TARGETS = [
+    {
+        "model": model,
+        "listeners": [
+            {"service": "command", "address": f"tcp://{model}:1"},
+            {"service": "echo", "address": f"tls://{model}:3"},
+            {"service": "http", "address": f"tcp://{model}:2", "path": "/page", "body": "any"},
+        ],
+    }
+    for model in ("a", "b", "c")
+]
+
+PING = b"*1\r\n$4\r\nPING\r\n"
+
+# They share the output of one process.
+pytestmark = pytest.mark.xdist_group("lab-user")
+
+
+@pytest.fixture(scope="module")
+def shown():
+    environ = {**os.environ, "LAB_TARGETS": json.dumps(TARGETS)}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], cwd=ROOT, env=environ, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.partition("TOLD ")[2])
+
+
+def test_group_is_what_the_options_ask_for(shown):
+    assert shown["closed"] == [["b", "ping", "tcp", "closed"], ["tcp://b:1", 5.0, False, 1, "GIVEN", len(PING)]]
+    series, (*group, _) = shown["open"]
+    assert (series, group) == (["b", "throughput", "tcp", "open"], ["tcp://b:1", 1.25, True, 16, "GIVEN"])
+    assert shown["payload"] == [["b", "echo_1k", "tls", "closed"], ["tls://b:3", 5.0, False, 1, "GIVEN", 9]]
+    series, (*group, _) = shown["page"]
+    assert (series, group) == (["b", "http_ping", "tcp", "closed"], ["tcp://b:2", 5.0, False, 1, "ANY"])
+    # 160 requests/s in exchanges of 16; and 100 at the end of a ramp of 4 s, at random times.
+    assert shown["schedules"] == [[10.0, 10.0, 10.0, False], [1.0, 50.0, 100.0, True]]
+
+
+def test_models_have_equal_numbers_of_users_beginning_with_the_workers_own(shown):
+    assert shown["joined"] == ["b", "c", "a", "b", "c", "left", "b"]
+    assert shown["running"] == {"a": 1, "b": 2, "c": 2}
+
+
+def test_script_has_a_client_with_its_timeout_until_it_stops(shown):
+    made, name, running = shown["script"]
+    assert made == [["tcp://a:1", name, "closed", 2.5], "closed"]
+    assert running == 0
+
+
+def test_users_follow_the_shape_only_in_a_closed_loop(shown):
+    # A shape adds its users at once.
+    closed = [[1, 40], [10, 40], [20, 40], [40, 40], [40, 40]]
+    assert shown["users"] == [*closed, *[[40, 2.0]] * 5, [40, 2.0]]
+
+
+def test_descriptors_are_counted_for_users_and_idle_connections_of_this_process(shown):
+    assert shown["objections"] == [None] * 6
+    # A master has no users: each worker counts.
+    assert shown["needed"][:4] == [6, 6 + 2 * IDLE_CONNECTIONS, 6, 6 + 2 * IDLE_CONNECTIONS]
+    assert (len(shown["needed"]), shown["of_a_form"]) == (5, 77)
+
+
+def test_idle_connections_are_divided_among_workers_and_closed_with_the_test(shown):
+    def of(count):
+        return [["tcp://a:1", count], ["tcp://b:1", count], ["closed", "tcp://a:1"], ["closed", "tcp://b:1"]]
+
+    assert shown["idle"] == {
+        "LocalRunner 0": of(IDLE_CONNECTIONS),
+        "WorkerRunner 0": of(IDLE_CONNECTIONS // 3),
+        "WorkerRunner 2": of(IDLE_CONNECTIONS - 2 * IDLE_CONNECTIONS // 3),
+        "none": [],
+    }
+    assert shown["refused"] == f"a accepted 7 of {IDLE_CONNECTIONS} idle connections"
+    # Those that were accepted are closed.
+    assert shown["after_refusal"] == [["tcp://a:1", IDLE_CONNECTIONS], ["closed", "tcp://a:1"]]
+
+
+def test_each_process_prepares_its_part_of_a_test(shown):
+    refused = ["clear", "it does not work"]
+    assert shown["starts"] == {
+        "LocalRunner True": ["clear", "idle", "faults"],
+        "WorkerRunner True": ["clear", "idle"],
+        "MasterRunner True": ["clear", "faults"],
+        "LocalRunner False": refused,
+        "WorkerRunner False": refused,
+        "MasterRunner False": refused,
+    }
