@@ -118,6 +118,16 @@ def test_each_model_is_loaded_with_all_options(loading: Loading) -> None:
         assert (spec.users, spec.rate, spec.window, spec.warm_up, spec.timeout) == (3, 77.0, 1.5, 0.25, 2.0)
 
 
+def test_load_without_a_preset_is_put_together(loading: Loading) -> None:
+    words = "--headless --workload ping --loop open --shape ramp --arrivals random --rate 5 prefork"
+    done = invoke(load.load, FakeLab("prefork"), *words.split())
+    assert done.exit_code == 0, done.output
+    ((_, asked, _, _),) = loading.asked
+    spec = asked.spec
+    assert (spec.workload, spec.loop, spec.shape, spec.arrivals) == ("ping", "open", "ramp", "random")
+    assert spec.rate == 5.0
+
+
 @pytest.mark.parametrize(
     ("verdict", "words", "code"),
     [

@@ -167,6 +167,15 @@ engine.share(0.25)
 late = add_open("late")
 shown["shares"] = [early.schedule.share, late.schedule.share]
 shown["due"] = [round(early.due - now[0], 6), late.due == float("inf")]
+
+# The last connection leaves, while one request is being answered and another one waits.
+last = ExchangeConnection(early, engine)
+early.connections, engine._count = {last}, 2
+last.busy = last.idle = True
+early.pending.append(now[0])
+early.idle.append(last)
+engine.remove(last)
+shown["stopped"] = [early.due == float("inf"), len(early.pending), len(early.idle), last.busy, last.idle]
 print("TOLD", json.dumps(shown))
 """
 
@@ -264,3 +273,8 @@ def test_share_of_the_rate_is_that_of_all_groups_those_to_come_included(reported
     assert reported["shares"] == [0.25, 0.25]
     # A quarter of ten per second is one each 0.4 s; without a connection nothing is due.
     assert reported["due"] == [0.4, True]
+
+
+@IN_ONE_WORKER
+def test_nothing_is_due_without_a_connection(reported):
+    assert reported["stopped"] == [True, 0, 0, False, False]
