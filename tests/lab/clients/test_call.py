@@ -5,6 +5,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from uuid import uuid4
 
@@ -16,6 +17,7 @@ from lab.servers.catalogue import Catalogue
 from lab.servers.processes import Processes
 from lab.servers.readiness import choose_targets, wait_ready
 from loadtests.sockets.errors import NoAnswerError, UnreachableError, WrongAnswerError
+from services.protocol import DATAGRAM_SIZE
 from tests.support.ports import closed_port
 
 GREETING = b"Thank you for connecting\r\n"
@@ -129,6 +131,12 @@ WRONG = {
     "half a reply": ("command", ["PING"], b"$100\r\nabc", "ended before a complete reply"),
     "no HTTP": ("http", ["/"], b"+PONG\r\n\r\n", "is not the head of a reply"),
     "half a page": ("http", ["/"], b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", "9 bytes were promised, 3 came"),
+    "more than a page": (
+        "http",
+        ["/"],
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nabc",
+        "2 bytes were promised, 3 came",
+    ),
     "no RESP": ("command", ["PING"], b"HTTP/1.1 400 Bad Request\r\n\r\n", "not RESP"),
 }
 
@@ -146,6 +154,46 @@ def test_wrong_answer_names_the_difference(
 
     with pytest.raises(WrongAnswerError, match=message):
         call(service, stub(behave), arguments)
+
+
+@pytest.mark.parametrize(("status", "code"), [("200 OK", 0), ("301 Moved", 0), ("404 Not Found", 1), ("500 Oops", 1)])
+def test_status_of_a_page_is_that_of_the_call(stub: Callable[[Behaviour], str], status: str, code: int) -> None:
+    def behave(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(f"HTTP/1.1 {status}\r\nContent-Length: 2\r\n\r\nno".encode())
+
+    assert main(["http", stub(behave), "/"]) == code
+
+
+def test_answer_that_is_wrong_or_late_is_exit_code_1(
+    stub: Callable[[Behaviour], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And not 2, which says that the server could not be asked."""
+
+    def answer_wrong(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(b"other")
+
+    assert main(["echo", stub(answer_wrong), "abcde"]) == 1
+    assert "sent b'abcde', got b'other' back" in capsys.readouterr().err
+    assert main(["--timeout", "0.05", "echo", stub(read_to_end), "abc"]) == 1
+    assert "waited 0.05 s for the server to answer" in capsys.readouterr().err
+
+
+def test_discard_ends_its_half_so_that_the_server_can_end_too(stub: Callable[[Behaviour], str]) -> None:
+    assert call("discard", stub(read_to_end), ["abc"], timeout=20.0).value == b""
+
+
+@pytest.mark.parametrize("service", ["echo", "discard"])
+def test_largest_datagram_is_sent_and_a_larger_one_refused(service: str) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        address = f"udp://127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(LabError, match=f"^{DATAGRAM_SIZE + 1} bytes do not fit into a datagram"):
+            call(service, address, [b"x" * (DATAGRAM_SIZE + 1)])
+        with nullcontext() if service == "discard" else pytest.raises(NoAnswerError):
+            call(service, address, [b"x" * DATAGRAM_SIZE], timeout=0.01)
+        assert len(server.recv(DATAGRAM_SIZE + 1)) == DATAGRAM_SIZE
 
 
 def test_silent_server_times_out(stub: Callable[[Behaviour], str], unit: float) -> None:

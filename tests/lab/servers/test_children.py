@@ -1,0 +1,85 @@
+"""Child processes: how they end, and what they inherit."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from lab.base.environ import ENV_LIFELINE
+from lab.servers import children
+from lab.servers.children import close_child, open_child, open_lifeline
+
+# Prints the signal that the kernel sends it when its parent dies, prctl(2), PR_GET_PDEATHSIG; and whether SIGTERM is
+# blocked.
+TELLS = """
+import ctypes, signal
+found = ctypes.c_int()
+ctypes.CDLL(None).prctl(2, ctypes.byref(found))
+print(found.value, signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+"""
+
+
+@pytest.mark.parametrize(("has_lifeline", "told"), [(False, "15 False\n"), (True, "0 True\n")])
+def test_child_gets_sigterm_when_its_parent_dies_unless_it_has_a_lifeline(has_lifeline: bool, told: str) -> None:
+    """Also if it was started while its parent held signals back."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        with tempfile.TemporaryFile() as output:
+            command = [sys.executable, "-c", TELLS]
+            child = open_child(command, environ=os.environ, output=output, has_lifeline=has_lifeline)
+            assert child.wait(60) == 0
+            close_child(child)
+            output.seek(0)
+            assert output.read().decode() == told
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def test_child_has_its_own_folder_variables_and_stdin(tmp_path: Path) -> None:
+    with tempfile.TemporaryFile() as output:
+        script = 'read -r line; echo "$PWD $A $line"; echo "a complaint" >&2'
+        child = open_child(["/bin/sh", "-c", script], environ={"A": "1"}, output=output, cwd=tmp_path)
+        assert child.stdin
+        child.stdin.write(b"said\n")
+        child.stdin.flush()
+        assert child.wait(60) == 0
+        close_child(child)
+        assert child.stdin.closed
+        output.seek(0)
+        assert output.read().decode() == f"{tmp_path} 1 said\na complaint\n"
+
+
+@pytest.mark.parametrize(("on_term", "code"), [("exit 7", 7), ("", -signal.SIGKILL)])
+def test_child_is_told_to_end_before_it_is_killed(monkeypatch: pytest.MonkeyPatch, on_term: str, code: int) -> None:
+    monkeypatch.setattr(children, "STOP_SECONDS", 60.0 if on_term else 0.05)
+    reads, writes = os.pipe()
+    with os.fdopen(reads, "rb") as ready, os.fdopen(writes, "wb") as output:
+        script = f"trap '{on_term}' TERM; echo ready; while :; do /bin/sleep 0.01; done"
+        child = open_child(["/bin/sh", "-c", script], environ={}, output=output)
+        assert ready.readline() == b"ready\n"
+        close_child(child)
+    # Collected in any case, or it would be a zombie.
+    assert child.returncode == code
+
+
+@pytest.mark.parametrize("environ", [None, {}, {"A": "1"}])
+def test_child_without_a_lifeline_has_an_empty_stdin(environ: dict[str, str] | None) -> None:
+    with open_lifeline(environ) as stdin:
+        assert stdin == subprocess.DEVNULL
+
+
+def test_lifeline_is_open_as_long_as_its_block() -> None:
+    with open_lifeline({ENV_LIFELINE: "stdin"}) as stdin:
+        child = subprocess.Popen(["/bin/cat"], stdin=stdin)
+        # Its end is held by this process alone: without it, the child would read the end of the file.
+        assert child.poll() is None
+        os.set_blocking(stdin, False)
+        with pytest.raises(BlockingIOError):
+            os.read(stdin, 1)
+    assert child.wait(60) in (0, 1)  # at the end, or in vain: its stdin does not block
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(stdin)
