@@ -1,5 +1,6 @@
 """Child processes: how they end, and what they inherit."""
 
+import math
 import os
 import signal
 import subprocess
@@ -11,7 +12,10 @@ import pytest
 
 from lab.base.environ import ENV_LIFELINE
 from lab.servers import children
+from lab.servers.catalogue import Catalogue
 from lab.servers.children import close_child, open_child, open_lifeline
+from lab.servers.docker.command import call, end, open_process, read_lines
+from lab.servers.process_helpers import ProcessHelpers
 
 # Prints the signal that the kernel sends it when its parent dies, prctl(2), PR_GET_PDEATHSIG; and whether SIGTERM is
 # blocked.
@@ -37,6 +41,17 @@ def test_child_gets_sigterm_when_its_parent_dies_unless_it_has_a_lifeline(has_li
             assert output.read().decode() == told
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def test_command_that_is_waited_for_gets_it_too(tmp_path: Path) -> None:
+    """By both backends: `lab call`, `lab shell`, and each command of the Docker client."""
+    done = ProcessHelpers(tmp_path, Catalogue.load()).run(["python", "-c", TELLS], capture=True)
+    assert done.stdout == "15 False\n"
+    command = [sys.executable, "-c", TELLS]
+    assert call(command, capture=True, environ=os.environ).stdout == "15 False\n"
+    process = open_process(command, environ=os.environ)
+    assert list(filter(None, read_lines(process, math.inf))) == ["15 False"]
+    end(process)
 
 
 def test_child_has_its_own_folder_variables_and_stdin(tmp_path: Path) -> None:

@@ -17,10 +17,11 @@ from lab.base.errors import LabError
 from lab.base.paths import ROOT
 from lab.cli.commands.bench import _CONTROL
 from lab.servers.catalogue import Catalogue
-from lab.servers.cleanup import SATELLITES, Everything, find_everything, remove
+from lab.servers.cleanup import SATELLITES, Everything, find_everything, remove, take_down
 from lab.servers.docker.cleanup import find_projects, purge
 from lab.servers.docker.cleanup import remove as remove_of_engine
 from lab.servers.docker.containers import Containers
+from lab.servers.processes import Processes
 from lab.servers.runtime import find_mark, find_stamps, runtime_directory
 from lab.tour.session import SUFFIX
 from tests.support.docker_client import put_docker
@@ -263,6 +264,31 @@ class TestContainers:
         assert (done.returncode, done.stdout) == (0, "")
         assert not find_of_project(project)
         assert not runtime_directory(project).exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "satellites", "on"),
+    [
+        ("docker", False, ["docker"]),
+        ("process", True, ["process"]),
+        (None, True, ["process", "docker"]),
+        (None, False, ["process", "docker"]),
+    ],
+)
+def test_project_is_taken_down_on_the_named_backend_with_its_satellites_if_asked(
+    monkeypatch: pytest.MonkeyPatch, home: Path, name: str | None, satellites: bool, on: list[str]
+) -> None:
+    done: list[tuple[str, str]] = []
+    monkeypatch.setattr(Processes, "down", lambda self: done.append(("process", self.project)))
+    monkeypatch.setattr("lab.servers.docker.cleanup.purge", lambda project: done.append(("docker", project)) or True)
+    projects = ["mine", "mine-tour", "mine-control"] if satellites else ["mine"]
+    find_mark("mine").parent.mkdir(mode=0o700)
+    find_mark("mine").touch()
+    for project in projects:
+        runtime_directory(project).mkdir()
+    removed = take_down(name, "mine", Catalogue.load(), satellites=satellites)
+    assert done == [(backend, project) for backend in on for project in projects]
+    assert removed == [f"{project} ({backend})" for backend in on for project in projects]
 
 
 def test_each_part_of_a_lab_leads_to_its_project(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -79,3 +79,15 @@ def test_acceptor_waits_until_each_connection_has_its_protocol() -> None:
         return seen
 
     assert asyncio.run(run()) == [False]
+
+
+def test_turn_of_the_loop_accepts_no_more_than_it_may() -> None:
+    """The other conversations get their turn."""
+    connected: list[str] = []
+    listener = SimpleNamespace(accept=lambda: ("a client", "its address"), shortage=SimpleNamespace(pause=0.0))
+    acceptor = SimpleNamespace(
+        _at_once=3, _listener=listener, _connect=connected.append, _loop=SimpleNamespace(call_later=None)
+    )
+    acceptor._accept_again = None
+    Acceptor._accept(cast(Any, acceptor))
+    assert connected == ["a client"] * 3

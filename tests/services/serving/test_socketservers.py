@@ -1,6 +1,7 @@
 """What becomes of a client that was accepted: it is served, kept for later, or closed."""
 
 import socket
+from contextlib import ExitStack
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -55,6 +56,7 @@ def test_client_that_is_neither_served_nor_kept_is_closed(
     assert (server.steps, bool(shortage)) == (steps, is_short)
 
 
+@pytest.mark.usefixtures("kept_signals")
 def test_client_that_still_waits_for_a_process_at_the_stop_is_closed() -> None:
     stop = StopSignal()
     with open_listeners(parse_listens(["echo=tcp://127.0.0.1:0"], "m"), Limits(), lambda: "") as (listener,):
@@ -73,6 +75,32 @@ def test_client_that_still_waits_for_a_process_at_the_stop_is_closed() -> None:
             assert client.recv(1) == b""
     stop.close()
     assert server.steps == ["close"]
+
+
+@pytest.mark.usefixtures("kept_signals")
+def test_limit_holds_though_clients_wait_at_several_sockets() -> None:
+    stop = StopSignal()
+    served: list[object] = []
+    asked: list[int] = []
+
+    def has_room() -> bool:
+        asked.append(len(served))
+        stop.is_set = len(asked) > 3
+        return not served
+
+    wanted = parse_listens(["echo=tcp://127.0.0.1:0", "discard=tcp://127.0.0.1:0"], "m")
+    with open_listeners(wanted, Limits(), lambda: "") as listeners, ExitStack() as stack:
+        pairs: list[Any] = []
+        for listener in listeners:
+            server: Any = FakeServer()
+            server.fileno = listener.socket.fileno
+            server.process_request = lambda request, address: served.append(stack.enter_context(request))
+            server.service_actions = lambda: None
+            pairs.append((listener, server))
+            stack.enter_context(socket.create_connection(listener.socket.getsockname()))
+        serve_until(stop, pairs, has_room)
+        assert len(served) == 1
+    stop.close()
 
 
 @pytest.mark.parametrize("url", ["tcp://127.0.0.1:0", "udp://127.0.0.1:0"])

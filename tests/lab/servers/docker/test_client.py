@@ -16,7 +16,7 @@ from lab.servers.catalogue import Catalogue
 from lab.servers.docker.cleanup import purge
 from lab.servers.docker.compose import Compose
 from lab.servers.docker.containers import Containers
-from lab.servers.docker.images import build_images, read_inputs, remove_images
+from lab.servers.docker.images import build_images, find_images, read_inputs, remove_images
 from lab.servers.readiness import Outcome
 from tests.support.docker_client import put_docker
 from tests.support.fakes import FakeHelper
@@ -233,6 +233,27 @@ def test_project_of_another_program_is_left_as_it_is(
     assert not [line for line in asked() if " rm " in line]
 
 
+def test_project_of_another_program_may_have_volumes_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked = put_docker(monkeypatch, tmp_path, {"volume ls --filter": "data com.docker.compose.project=mine\n"})
+    with pytest.raises(LabError, match=r"^the Compose project mine is no lab \(volume data has no label"):
+        purge("mine")
+    assert not [line for line in asked() if " rm " in line]
+
+
+def test_images_are_those_with_a_name_and_those_that_have_lost_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    put_docker(
+        monkeypatch,
+        tmp_path,
+        {
+            "image ls --quiet --filter reference=socketlab/*": "2\n1\n",
+            "image ls --quiet --filter label=lab.inputs": "3\n2\n",
+        },
+    )
+    assert find_images() == ["1", "2", "3"]
+
+
 @pytest.mark.parametrize(
     ("limit", "is_here", "chosen"),
     [(None, True, None), (16383, True, "16383"), (16384, True, None), (2**20, True, None), (1024, False, None)],
@@ -291,6 +312,33 @@ def test_server_of_the_gallery_whose_container_is_gone_is_named(
     assert Containers("mine", CATALOGUE)._wait_healthy([name], 60.0) == [
         f"{name} has no container: another program removed it while it started"
     ]
+
+
+def test_server_of_the_gallery_that_is_not_healthy_in_time_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    names = [server.name for server in CATALOGUE.gallery[:2]]
+    put_docker(monkeypatch, tmp_path, {})
+    assert Containers("mine", CATALOGUE)._wait_healthy(names, 0.0) == [
+        f"{name} runs, but gave no answer within 0 s (its health check did not finish); its log ends with:"
+        for name in names
+    ]
+
+
+def test_model_that_exits_is_not_said_to_hang(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    answers: dict[str, str | int] = {"container ls": "a\n", "inspect": json.dumps([describe(MODEL, {})])}
+    put_docker(monkeypatch, tmp_path, answers)
+    backend = Containers("mine", CATALOGUE)
+
+    @contextmanager
+    def start(name: str, arguments: Sequence[str]) -> Iterator[FakeHelper]:
+        probe = FakeHelper(name)
+        probe.say(Outcome(MODEL, False, 2.5, "refused"))
+        yield probe
+
+    monkeypatch.setattr(backend.helpers, "start", start)
+    with pytest.raises(NotReadyError, match=rf"^{MODEL} exited with code 137 instead of answering"):
+        backend._wait_ready([MODEL], 2.5)
 
 
 @pytest.mark.parametrize(

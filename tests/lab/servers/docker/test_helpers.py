@@ -1,5 +1,6 @@
 """Programs in containers: what an exit code of `docker exec` says, and what is left of a run that is broken off."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -116,3 +117,26 @@ def test_container_of_a_service_is_removed_with_its_block(
     options = f"{' --service-ports' if publish else ''}{''.join(f' --env {name}' for name in environ)}"
     assert run.endswith(f" run --no-deps --no-TTY --name {helper.host}{options} locust --users 3")
     assert asked()[-1] == f"container rm --force --volumes {helper.host}"
+
+
+def test_variables_and_input_of_a_command_reach_its_container(
+    helpers: ContainerHelpers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked = put_docker(monkeypatch, tmp_path, {}, before="read -r line && echo got $line")
+    assert helpers.run(["cat", "-"], environ={"A": "1"}, capture=True, stdin="x\n").stdout == "got x\n"
+    (line,) = asked()
+    assert re.fullmatch(rf"exec --env LAB_RUN=\w+ --interactive --env A=1 {helpers.shell} cat -", line)
+
+
+def test_values_of_variables_reach_a_service_unseen(
+    helpers: ContainerHelpers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Any user sees the arguments of a process."""
+    monkeypatch.setattr(helpers_module, "build_images", lambda *_: None)
+    monkeypatch.setattr("lab.servers.docker.compose.ensure_certificates", lambda _: tmp_path)
+    asked = put_docker(monkeypatch, tmp_path, {}, before='echo "$A $LAB_TLS_DIR"')
+    done = helpers.run_service("tests", ["-q"], environ={"A": "secret"}, capture=True)
+    assert done.stdout == f"secret {tmp_path}\n"
+    (line,) = asked()
+    assert re.search(r" run --no-deps --no-TTY --name mine-tests-run-\w+ --rm --env A tests -q$", line)
+    assert "secret" not in line

@@ -1,0 +1,83 @@
+"""How conversations over blocking sockets end: at once in a drain, and by force after the grace period."""
+
+import signal
+import socket
+import threading
+from typing import Any
+
+import pytest
+
+from services.protocol import Limits
+from services.serving.blocking import Conversations, Drain
+from services.serving.listeners import open_listeners, parse_listens
+
+
+@pytest.mark.usefixtures("kept_signals")
+def test_alarm_is_set_to_the_grace_period_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    alarms: list[tuple[int, float]] = []
+    monkeypatch.setattr(signal, "setitimer", lambda which, seconds: alarms.append((which, seconds)))
+    for grace in (2.5, 0.0):
+        drain = Drain(grace)
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        assert drain.is_set
+        drain.close()
+    # Zero would switch it off.
+    assert alarms == [(signal.ITIMER_REAL, 2.5), (signal.ITIMER_REAL, 0.000_001)]
+    monkeypatch.undo()
+    with pytest.raises(SystemExit, match=r"^1$"):
+        signal.raise_signal(signal.SIGALRM)
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_conversations_have_the_grace_period_and_are_then_cut_off(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, ends: bool
+) -> None:
+    conversations = Conversations()
+    waited: list[float] = []
+
+    def wait_for(predicate: Any, seconds: float) -> bool:
+        assert not predicate()
+        waited.append(seconds)
+        return ends
+
+    monkeypatch.setattr(conversations._none_left, "wait_for", wait_for)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        conversations.begin()
+        conversations._streams[ours] = connection = Noted()
+        assert conversations.drain(2.5) is ends
+        assert (waited, connection.arrived is not None) == ([2.5], True)
+        # One that sleeps is woken, and one that sends is broken off.
+        assert conversations._cut.is_set() is not ends
+        theirs.settimeout(20.0)
+        if not ends:
+            assert theirs.recv(1) == b""
+    assert ("the grace period of 2.5 s is over: 1 conversations are cut off" in caplog.text) is not ends
+
+
+class Noted:
+    """A connection that notes its drain."""
+
+    arrived: int | None = None
+
+    def drain(self, arrived: int = 0) -> None:
+        self.arrived = arrived
+
+
+def test_conversation_that_begins_in_a_drain_answers_what_has_arrived_and_ends() -> None:
+    """Its client was accepted before the stop, and its thread starts after it."""
+    conversations = Conversations()
+    with open_listeners(parse_listens(["command=tcp://127.0.0.1:0"], "m"), Limits(), lambda: "") as (listener,):
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            theirs.settimeout(20.0)
+            theirs.sendall(b"PING\r\n")
+            conversations.begin()
+            conversations._draining = True
+            thread = threading.Thread(target=conversations.serve_stream, args=[listener, ours, ""], daemon=True)
+            thread.start()
+            assert theirs.recv(100) == b"+PONG\r\n"
+            thread.join(20.0)  # though its client stays
+            assert not thread.is_alive()
+    assert not conversations._streams
