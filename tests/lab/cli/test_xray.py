@@ -22,6 +22,7 @@ from lab.experiments.xray.recording import Recording, read_recordings, write_rec
 from lab.experiments.xray.scenes import Scene
 from lab.servers.catalogue import Model
 from lab.servers.runtime import runtime_directory
+from services.protocol import Address
 from services.protocol.trace import Kind, parse
 from tests.support.fakes import UnusedBackend
 from tests.support.waiting import wait_until
@@ -94,14 +95,14 @@ def test_target_without_a_scene_or_a_server_is_refused(lab: Lab, target: str, sa
     assert done.stderr.strip().endswith(said)
 
 
-def test_recording_with_a_client_that_got_no_reply_does_not_hold(tmp_path: Path) -> None:
+def test_recording_of_a_client_without_a_reply_or_a_server_that_ended_does_not_hold(tmp_path: Path) -> None:
     answered = read_recordings(STORED)[0]
     (first, *others) = answered.clients
     lost = replace(answered, clients=(replace(first, answered=None, error="it broke"), *others))
-    for recording, code in ((answered, 0), (lost, 1)):
-        write_recordings(tmp_path / "x.json", [recording])
+    for recordings, code in (([answered], 0), ([answered, lost], 1), ([replace(answered, has_ended=True)], 1)):
+        write_recordings(tmp_path / "x.json", recordings)
         done = CliRunner().invoke(cli, ["xray", "--show", str(tmp_path / "x.json"), "--out", str(tmp_path)])
-        assert (done.exit_code, "got no reply: it broke" in done.output) == (code, bool(code))
+        assert (done.exit_code, "got no reply: it broke" in done.output) == (code, lost in recordings)
 
 
 class OneByOne(UnusedBackend):
@@ -123,14 +124,17 @@ class OneByOne(UnusedBackend):
         self.events.append("down")
 
 
-def test_models_are_recorded_one_after_the_other(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_traced", [False, True])
+def test_models_are_recorded_one_after_the_other(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_traced: bool
+) -> None:
     """Each is alone on the machine, and has a recorder. The variable for it is not left behind."""
     backend = OneByOne()
     stored = replace(read_recordings(STORED)[0], scene="sleep")
 
     def record(where: object, model: str, scene: Scene, folder: str, **more: object) -> Recording:
         assert where == backend
-        assert (more["rounds"], more["is_traced"]) == (2, False)
+        assert (more["rounds"], more["is_traced"]) == (2, is_traced)
         backend.events.append(f"record {model} {scene.name} {folder}")
         return replace(stored, model=model, scene=scene.name)
 
@@ -139,7 +143,7 @@ def test_models_are_recorded_one_after_the_other(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(xray, "choose_folder", lambda servers, runtime: "/a/{model}")
     monkeypatch.delenv(ENV_XRAY, raising=False)
     words = ["xray", "--scene", "all", "--rounds", "2", "--json", "plain_socket", "thread_pool", "prefork"]
-    done = CliRunner().invoke(cli, words)
+    done = CliRunner().invoke(cli, words + ["--kernel"] * is_traced)
     assert done.exit_code == 1
     assert "not recorded: thread_pool: no place for it" in done.stderr
     found = [(each["model"], each["scene"]) for each in json.loads(done.stdout)]
@@ -157,6 +161,53 @@ def test_models_are_recorded_one_after_the_other(monkeypatch: pytest.MonkeyPatch
         "down",
     ]
     assert ENV_XRAY not in os.environ
+
+
+def test_target_is_recorded_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Any, ...]] = []
+    stored = replace(read_recordings(STORED)[0], scene="sleep")
+
+    def record_target(where: object, address: Address, scene: Scene, owner: str, **more: Any) -> Recording:
+        more.pop("machine")
+        asked.append((where, str(address), scene.name, owner, more))
+        return stored
+
+    monkeypatch.setattr(xray, "check_reachable", lambda service, address: None)
+    monkeypatch.setattr(xray, "find_owner", lambda address: "its owner")
+    monkeypatch.setattr(xray, "open_backend", lambda name: name)
+    monkeypatch.setattr(xray, "record_target", record_target)
+    chosen = {"command=tcp://h:1": ["--kernel"], "command=tcp://h:2": ["--scene", "slow"], "echo=tcp://h:3": []}
+    for url, more in chosen.items():
+        assert CliRunner().invoke(cli, ["xray", "--target", url, "--rounds", "3", "--json", *more]).exit_code == 0
+    assert asked == [
+        ("process", "tcp://h:1", "sleep", "its owner", {"rounds": 3, "is_traced": True}),
+        ("process", "tcp://h:2", "slow", "its owner", {"rounds": 3, "is_traced": False}),
+        ("process", "tcp://h:3", "echo", "its owner", {"rounds": 3, "is_traced": False}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "uncounted", "code", "said"),
+    [
+        (["plain_socket"], {}, 0, ""),
+        (["plain_socket"], {"plain_socket": "strace failed"}, 1, "not counted: plain_socket: strace failed\n"),
+        (["plain_socket", "thread_pool"], {}, 1, "not counted: thread_pool: no place for it\n"),
+    ],
+)
+def test_model_that_is_not_counted_does_not_hold(
+    monkeypatch: pytest.MonkeyPatch, words: list[str], uncounted: dict[str, str], code: int, said: str
+) -> None:
+    counted: list[tuple[str, str]] = []
+
+    def measure(backend: object, name: str, folder: str) -> tuple[list[Any], dict[str, str]]:
+        counted.append((name, folder))
+        return [], uncounted
+
+    monkeypatch.setattr(xray, "open_backend", lambda name, project, *, catalogue: OneByOne())
+    monkeypatch.setattr(xray, "measure", measure)
+    monkeypatch.setattr(xray, "choose_folder", lambda servers, runtime: "/a/{model}")
+    done = CliRunner().invoke(cli, ["xray", "--count", "--json", *words])
+    assert (done.exit_code, done.stderr, counted) == (code, said, [("plain_socket", "/a/plain_socket")])
 
 
 def test_model_that_cannot_run_here_is_named_and_the_others_are_shown(
