@@ -25,10 +25,12 @@ from lab.base.messages import encode
 from lab.cli.commands import load, load_file, load_gallery
 from lab.experiments.faults.registry import FAULTS
 from lab.load import locustfiles, web_ui
+from lab.load.external_server import ExternalServer
 from lab.load.locustfiles import Step, choose_tags, run_headless
 from lab.load.measurement import Measurement, encode_targets
 from lab.load.messages import LoadFailure
 from lab.load.presets import Preset
+from lab.load.workloads import Workload
 from lab.metrics.verdict import Limit, Verdict
 from lab.servers.backend import Completed, ModelState
 from lab.servers.catalogue import Catalogue, Listener, Model
@@ -214,6 +216,25 @@ def test_external_server_accepts_any_body_only_if_asked(monkeypatch: pytest.Monk
     for more in ([], ["--any-body"]):
         assert str(invoke(load.load, FakeLab(), "--target", page, *more).exception) == "enough"
     assert asked == [((page,), False), ((page,), True)]
+
+
+@pytest.mark.parametrize("error", [None, LabError("no such page")])
+def test_external_server_is_asked_before_it_is_loaded(
+    loading: Loading, monkeypatch: pytest.MonkeyPatch, error: LabError | None
+) -> None:
+    asked: list[tuple[str, Transport]] = []
+
+    def check(self: ExternalServer, workload: Workload, transport: Transport) -> None:
+        asked.append((workload.name, transport))
+        assert not loading.asked
+        if error:
+            raise error
+
+    monkeypatch.setattr(ExternalServer, "check", check)
+    done = invoke(load.load, FakeLab(), "--target", "command=tcp://127.0.0.1:1")
+    assert asked == [("session", Transport.TCP)]
+    assert (done.exception or done.exit_code) == (error or 0)
+    assert len(loading.asked) == (0 if error else 1)
 
 
 def test_page_injects_all_faults_and_only_into_the_models_of_the_load(monkeypatch: pytest.MonkeyPatch) -> None:

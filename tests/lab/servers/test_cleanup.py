@@ -280,7 +280,12 @@ def test_project_is_taken_down_on_the_named_backend_with_its_satellites_if_asked
 ) -> None:
     done: list[tuple[str, str]] = []
     monkeypatch.setattr(Processes, "down", lambda self: done.append(("process", self.project)))
-    monkeypatch.setattr("lab.servers.docker.cleanup.purge", lambda project: done.append(("docker", project)) or True)
+
+    def purge(project: str) -> bool:
+        done.append(("docker", project))
+        return True
+
+    monkeypatch.setattr("lab.servers.docker.cleanup.purge", purge)
     projects = ["mine", "mine-tour", "mine-control"] if satellites else ["mine"]
     find_mark("mine").parent.mkdir(mode=0o700)
     find_mark("mine").touch()

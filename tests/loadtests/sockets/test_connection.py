@@ -64,7 +64,7 @@ def test_failure_says_whether_there_is_a_server(
         def sendall(self, *_: object) -> None:
             raise OSError(error, os.strerror(error))
 
-    monkeypatch.setattr(module.socket, "socket", Failing)
+    monkeypatch.setattr(socket, "socket", Failing)
     with connect(listener) as link, pytest.raises(kind) as raised:
         link.send(b"x")
     assert text in str(raised.value)
@@ -85,7 +85,7 @@ def test_connection_that_fails_leaves_no_socket(
     host, port = listener.getsockname()
     if scheme == "tcp":
         listener.close()
-    monkeypatch.setattr(module.socket, "socket", Noted)
+    monkeypatch.setattr(socket, "socket", Noted)
     # Nobody answers the handshake.
     with pytest.raises(ClientError):
         BlockingConnection(Endpoint(scheme, host, port), timeout=0.05 if scheme == "tls" else 20.0)

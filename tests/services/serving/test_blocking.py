@@ -3,7 +3,7 @@
 import signal
 import socket
 import threading
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -45,7 +45,8 @@ def test_conversations_have_the_grace_period_and_are_then_cut_off(
     ours, theirs = socket.socketpair()
     with ours, theirs:
         conversations.begin()
-        conversations._streams[ours] = connection = Noted()
+        connection = Noted()
+        conversations._streams[ours] = cast(Any, connection)
         assert conversations.drain(2.5) is ends
         assert (waited, connection.arrived is not None) == ([2.5], True)
         # One that sleeps is woken, and one that sends is broken off.
