@@ -14,8 +14,9 @@ import pytest
 from lab.base.errors import EngineAwayError, LabError, NotReadyError
 from lab.servers.catalogue import Catalogue
 from lab.servers.docker.cleanup import purge
-from lab.servers.docker.compose import Compose
+from lab.servers.docker.compose import Changes, Compose
 from lab.servers.docker.containers import Containers
+from lab.servers.docker.describe import read_engine
 from lab.servers.docker.images import build_images, find_images, read_inputs, remove_images
 from lab.servers.readiness import Outcome
 from tests.support.docker_client import put_docker
@@ -268,6 +269,42 @@ def test_limit_of_open_files_is_that_of_an_engine_with_less(
     assert compose.environ().get("LAB_NOFILE") == chosen
     monkeypatch.setenv("LAB_NOFILE", "7")
     assert compose.environ()["LAB_NOFILE"] == "7"
+
+
+def test_build_behind_a_proxy_gets_its_ca(compose: Compose, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("LAB_CA_FILE", raising=False)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    assert "LAB_CA_FILE" not in compose.environ()  # there is no such file
+    (tmp_path / "ca.pem").touch()
+    assert compose.environ()["LAB_CA_FILE"] == str(tmp_path / "ca.pem")
+    monkeypatch.setenv("LAB_CA_FILE", "/mine.pem")
+    assert compose.environ()["LAB_CA_FILE"] == "/mine.pem"
+
+
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [
+        ({"version": "20.10.5\n", "compose version": "2.2.3\n"}, "Docker Engine 20.10.5, Compose 2.2.3"),
+        ({"version": "20.10.5\n", "compose version": 1}, "Docker Engine 20.10.5"),
+        ({"version": 1, "compose version": "2.2.3\n"}, None),
+        ({"version": "\n"}, None),
+    ],
+)
+def test_engine_is_described_by_its_versions(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answers: dict[str, str | int], said: str | None
+) -> None:
+    put_docker(monkeypatch, tmp_path, answers)
+    assert read_engine() == said
+
+
+def test_only_what_is_being_created_was_not_there_before() -> None:
+    """An interrupted Compose never says that it has created something."""
+    changes = Changes()
+    for line in (" Container a  Running", " Container b  Creating", " Container b  Created", " Volume v  Creating"):
+        changes.note(line)
+    assert (changes.created, changes.is_new) == (["b"], False)
+    changes.note(" Network mine_lab  Creating")
+    assert changes.is_new
 
 
 def test_limits_of_the_environment_are_for_models_only(compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
