@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import psutil
@@ -19,10 +20,12 @@ from lab.base.errors import LabError, NotReadyError
 from lab.base.paths import ROOT
 from lab.clients.call import call
 from lab.servers import processes
+from lab.servers.backend import ModelState
 from lab.servers.catalogue import Catalogue
 from lab.servers.open import open_backend
 from lab.servers.process_helpers import ProcessHelpers
 from lab.servers.processes import Processes
+from lab.servers.readiness import Outcome
 from lab.servers.runtime import find_stamps, make_private, runtime_base, runtime_directory
 from loadtests.sockets.connection import BlockingConnection
 from services.protocol import Address, Limits
@@ -361,6 +364,52 @@ def test_restart_tries_again_only_while_its_port_is_taken(
     assert [(round(left, 1), whole) for _, left, whole in backend.waited] == [
         (timeout - 2.0 * number, timeout) for number in range(starts)
     ]
+
+
+class Silent(Processes):
+    """A lab whose models run, and say after a while where they listen."""
+
+    def __init__(self, clock: Clock, says_at: float) -> None:
+        super().__init__("p", Catalogue.load())
+        self.clock, self.says_at = clock, says_at
+
+    def is_running(self, model: str) -> bool:
+        return True
+
+    def _read_header(self, model: str) -> dict[str, Any] | None:
+        listener = {"service": "command", "transport": "tcp", "address": "tcp://127.0.0.1:7"}
+        return {"listeners": [listener]} if self.clock.now >= self.says_at else None
+
+    def _state_of(self, model: str) -> ModelState:
+        return ModelState(model, "thread", "process", "running")
+
+    def logs(self, model: str) -> str:
+        return "its last line\n"
+
+
+def test_model_that_does_not_say_where_it_listens_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(processes, "time", clock)
+    with pytest.raises(NotReadyError, match=r"^prefork runs, but gave no answer within 3 s \(it did not say where"):
+        Silent(clock, 1e9).wait_ready("prefork", timeout=3.0)
+    assert 103.0 <= clock.now < 103.1
+
+
+@pytest.mark.parametrize("ready", [True, False])
+def test_model_that_listens_has_the_rest_of_the_time_to_answer(monkeypatch: pytest.MonkeyPatch, ready: bool) -> None:
+    clock = Clock()
+    asked: list[tuple[list[tuple[str, str, str]], float]] = []
+
+    def wait(targets: list[tuple[str, str, str]], timeout: float) -> list[Outcome]:
+        asked.append((targets, round(timeout, 1)))
+        return [Outcome("prefork", ready, 0.1, None if ready else "refused")]
+
+    monkeypatch.setattr(processes, "time", clock)
+    monkeypatch.setattr(processes, "wait_ready", wait)
+    said = r"^prefork runs, but gave no answer within 3 s \(refused\); its log ends with:\n  its last line$"
+    with nullcontext() if ready else pytest.raises(NotReadyError, match=said):
+        Silent(clock, 101.0).wait_ready("prefork", timeout=3.0)
+    assert asked == [([("prefork", "command", "tcp://127.0.0.1:7")], 2.0)]
 
 
 def test_wait_for_a_model_has_its_timeout(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,8 +4,10 @@ import _socket
 import contextlib
 import json
 import socket
+import tempfile
 import textwrap
 from collections import deque
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -98,6 +100,21 @@ def test_families_alternate_and_each_address_is_tried_once():
     four, six = [(socket.AF_INET, number) for number in range(3)], [(socket.AF_INET6, number) for number in range(2)]
     assert addresses.interleave([*four, *six, four[0]]) == [four[0], six[0], four[1], six[1], four[2]]
     assert addresses.interleave([*six, *four]) == [six[0], four[0], six[1], four[1], four[2]]
+
+
+@pytest.mark.parametrize(("writable", "where"), [("s/in", "s/in"), ("s", "s"), ("", None)])
+def test_reply_path_is_where_the_server_can_see_it(tmp_path, monkeypatch, writable, where):
+    """In the server's folder, else in the one above, which both share; else anywhere."""
+    (tmp_path / "s" / "in").mkdir(parents=True)
+    (tmp_path / "other").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "other"))
+    monkeypatch.setattr(addresses.os, "access", lambda path, mode: bool(writable) and path == tmp_path / writable)
+    with addresses.reply_path(str(tmp_path / "s" / "in" / "sock")) as path:
+        parent = tmp_path / (where or "other")
+        assert Path(path).parent.parent == parent
+        Path(path).touch()
+        assert len(list(parent.glob("c-*"))) == 1
+    assert not list(tmp_path.rglob("c-*"))
 
 
 def test_address_that_worked_is_tried_first(resolve):

@@ -174,6 +174,11 @@ def test_client_shows_its_certificate(certificates: Path, monkeypatch: pytest.Mo
     assert shown["subject"] == ((("commonName", "socketlab client"),),)
 
 
+def test_client_never_negotiates_again_and_never_compresses() -> None:
+    wanted = ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+    assert client_context().options & wanted == wanted
+
+
 def test_half_close_leaves_the_other_half_open(serve: Callable[[str], Address]) -> None:
     with BlockingConnection(serve("good"), timeout=20) as link:
         link.send(b"PING\r\n")

@@ -4,7 +4,9 @@ import os
 import socket
 import struct
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,3 +55,38 @@ def test_file_of_a_socket_is_removed_by_its_own_process_alone(tmp_path: Path) ->
     _unlink_own(path, inode, own)
     assert not path.exists()
     _unlink_own(path, inode, own)
+
+
+@pytest.mark.parametrize(
+    ("service", "refusal"),
+    [
+        ("command", b"-ERR this server holds 7 connections, which is its limit\r\n"),
+        ("http", b"HTTP/1.1 503 "),
+        # No error in their protocols.
+        ("echo", b""),
+        ("greet", b""),
+    ],
+)
+def test_client_of_a_full_server_is_told_so_where_its_protocol_can(service: str, refusal: bytes) -> None:
+    with open_listeners(parse_listens([f"{service}=tcp://127.0.0.1:0"], "m"), Limits(connections=7), str) as (
+        listener,
+    ):
+        assert listener.refusal().startswith(refusal)
+        assert bool(listener.refusal()) == bool(refusal)
+        # Behind TLS there is no handshake yet.
+        secure: Any = object()
+        assert replace(listener, secure=secure).refusal() == b""
+
+
+def test_datagram_without_a_sender_or_with_one_that_is_gone_has_no_reply(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    with open_listeners(parse_listens(["echo=udp://127.0.0.1:0"], "m"), Limits(), str) as (listener,):
+        assert listener.receive() is None
+        listener.reply(b"x", None)
+        listener.reply(b"x", "")
+        listener.reply(b"x" * 70_000, listener.socket.getsockname())  # too long: it is lost, as any may be
+        assert listener.receive() is None
+        listener.reply(b"x", listener.socket.getsockname())
+        assert listener.receive() == (b"x", listener.socket.getsockname())
+    assert "a datagram came from a socket without a name; no reply" in caplog.text
+    assert "was lost: Message too long" in caplog.text

@@ -176,6 +176,36 @@ early.pending.append(now[0])
 early.idle.append(last)
 engine.remove(last)
 shown["stopped"] = [early.due == float("inf"), len(early.pending), len(early.idle), last.busy, last.idle]
+
+# The last connection of all leaves: what it has done is reported at once, as no loop will do it.
+last = ExchangeConnection(early, engine)
+early.connections, engine._count = {last}, 1
+early.service += [0.001] * 3
+engine.remove(last)
+shown["reported"] = RECORDER.tallies()[early.series].answered
+engine.clear()
+shown["forgotten"] = [len(engine.groups), len(engine._open_groups)]
+
+# A timer that was set again is void, and so is that of a connection that has left.
+class Timed(ExchangeConnection):
+    def retry(self, now):
+        retried.append([self.number, now])
+
+Timed.__slots__ = ()
+retried, numbers = [], {}
+del engine.set_timer
+class Numbered(Timed):
+    __slots__ = ("number",)
+
+timed = [Numbered(early, engine) for _ in range(3)]
+for number, each in enumerate(timed):
+    each.number = number
+early.connections = {timed[0], timed[1]}
+engine._next_sweep = engine._next_report = float("inf")
+for each, due in ((timed[0], 1.0), (timed[0], 3.0), (timed[1], 2.0), (timed[2], 2.0)):
+    engine.set_timer(each, due)
+upcoming = [engine._run_timers(time) for time in (1.5, 2.5, 3.5)]
+shown["timers"] = [retried, upcoming[:2], upcoming[2] == float("inf")]
 print("TOLD", json.dumps(shown))
 """
 
@@ -278,3 +308,14 @@ def test_share_of_the_rate_is_that_of_all_groups_those_to_come_included(reported
 @IN_ONE_WORKER
 def test_nothing_is_due_without_a_connection(reported):
     assert reported["stopped"] == [True, 0, 0, False, False]
+
+
+@IN_ONE_WORKER
+def test_counts_of_the_last_connection_are_reported_when_it_leaves(reported):
+    assert reported["reported"] == 3
+    assert reported["forgotten"] == [0, 0]
+
+
+@IN_ONE_WORKER
+def test_only_the_last_timer_of_a_connection_counts(reported):
+    assert reported["timers"] == [[[1, 2.5], [0, 3.5]], [2.0, 3.0], True]

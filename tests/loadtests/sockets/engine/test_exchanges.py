@@ -193,6 +193,40 @@ for found in (["b", "a"], ["c", "d"]):
     destination._use(found)
     shown["moved"].append([destination.preferred, destination.addresses])
 
+# Three exchanges on a connection, and a pause after each.
+connection, narrow = make(ExchangeConnection, room=99, per_connection=3, pause=0.25)
+shown["per_connection"] = []
+for _ in range(3):
+    connection.begin(NOW)
+    connection.receive(b"reply", NOW)
+    shown["per_connection"].append([tell(connection)[0], connection.on_connection, narrow.ends[:]])
+shown["pauses"] = connection.loop.timers
+
+# Datagrams that do not fit: a Unix socket has room for them later, UDP has lost them.
+shown["queue"] = {}
+for url in ("unixgram:///s", "udp://127.0.0.1:1"):
+    turns = ((b"12345678ask", b"12345678reply"),)
+    connection, _ = make(DatagramConnection, url=url, turns=turns, depth=4, numbered=True)
+    sent, room = [], [2]
+
+    def send(data):
+        if not room[0]:
+            raise BlockingIOError
+        room[0] -= 1
+        sent.append(data[7])
+        return len(data)
+
+    connection.send = send
+    connection.begin(NOW)
+    steps = [[tell(connection)[0], sent[:], len(connection.queue)]]
+    for more in (0, 1, 9):
+        if connection.queue:
+            room[0] = more
+            connection.flush(NOW)
+            steps.append([tell(connection)[0], sent[:], len(connection.queue)])
+    connection.close()
+    shown["queue"][url.partition(":")[0]] = [*steps, len(connection.awaiting), len(connection.queue)]
+
 # What a connection holds, open and closed.
 shown["held"] = []
 with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
@@ -286,3 +320,20 @@ def test_closed_connection_leaves_no_socket_and_no_reply_path(shown):
 
 def test_small_request_does_not_wait_for_an_acknowledgement(shown):
     assert shown["nodelay"]
+
+
+def test_connection_is_closed_after_its_exchanges_and_rests_after_each(shown):
+    assert shown["per_connection"] == [["idle", 1, []], ["idle", 2, []], ["away", 3, ["closed"]]]
+    assert shown["pauses"] == [0.25] * 3
+
+
+def test_datagrams_that_do_not_fit_wait_only_where_none_is_lost(shown):
+    # Four have numbers, and two fit at once.
+    assert shown["queue"]["unixgram"] == [
+        ["sending", [0, 1], 2],
+        ["sending", [0, 1], 2],
+        ["sending", [0, 1, 2], 1],
+        ["waiting", [0, 1, 2, 3], 0],
+        *(4, 0),
+    ]
+    assert shown["queue"]["udp"] == [["waiting", [0, 1], 0], 4, 0]
